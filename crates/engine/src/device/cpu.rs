@@ -1,0 +1,231 @@
+//! The processor: native twins of the kernels over a pool of threads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+use smallvec::SmallVec;
+
+use super::{Kind, Profile, Runner};
+use crate::dtype::DType;
+use crate::error::{Code, Error, Result};
+use crate::kernel::{Access, Params};
+use crate::recording::{BufferId, Command, Launch, Range};
+
+/// A launch as a native kernel sees it.
+pub struct CpuLaunch<'a> {
+    pub params: Params,
+    pub scalars: &'a [u32],
+    pub threads: usize,
+    bindings: SmallVec<[(*mut u8, Range); 6]>,
+    access: &'a [(&'static str, Access)],
+}
+
+// The pointers are to ranges that a recording keeps apart: a written range is bound once.
+unsafe impl Sync for CpuLaunch<'_> {}
+
+impl CpuLaunch<'_> {
+    pub fn u32(&self, i: usize) -> usize {
+        self.scalars[i] as usize
+    }
+
+    pub fn f32(&self, i: usize) -> f32 {
+        f32::from_bits(self.scalars[i])
+    }
+
+    pub fn dtype(&self, binding: usize) -> DType {
+        self.bindings[binding].1.dtype
+    }
+
+    /// The elements of a binding.
+    pub fn read<T: bytemuck::Pod>(&self, binding: usize) -> &[T] {
+        let (pointer, range) = self.bindings[binding];
+        debug_assert_eq!(range.bytes as usize % size_of::<T>(), 0);
+        debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
+        unsafe { std::slice::from_raw_parts(pointer.cast(), range.bytes as usize / size_of::<T>()) }
+    }
+
+    /// The elements of a written binding. Take each binding once in a launch.
+    #[allow(clippy::mut_from_ref)]
+    pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> &mut [T] {
+        let (pointer, range) = self.bindings[binding];
+        assert_ne!(self.access[binding].1, Access::Read, "a kernel writes a read binding");
+        debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
+        unsafe { std::slice::from_raw_parts_mut(pointer.cast(), range.bytes as usize / size_of::<T>()) }
+    }
+
+    /// The elements of a float binding as f32, converted where storage is half.
+    pub fn read_f32(&self, binding: usize) -> std::borrow::Cow<'_, [f32]> {
+        match self.dtype(binding) {
+            DType::F32 => self.read::<f32>(binding).into(),
+            DType::F16 => self.read::<half::f16>(binding).iter().map(|v| v.to_f32()).collect(),
+            DType::BF16 => self.read::<half::bf16>(binding).iter().map(|v| v.to_f32()).collect(),
+            DType::I32 => unreachable!("validated by the operation"),
+        }
+    }
+}
+
+enum Memory {
+    Owned(Aligned),
+    Mapped { file: Arc<Mmap>, offset: usize, bytes: usize },
+}
+
+/// Zeroed bytes aligned to a cache line.
+struct Aligned {
+    pointer: *mut u8,
+    layout: std::alloc::Layout,
+}
+
+impl Aligned {
+    fn new(bytes: usize) -> Option<Self> {
+        let layout = std::alloc::Layout::from_size_align(bytes.max(1), 64).ok()?;
+        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
+        (!pointer.is_null()).then_some(Aligned { pointer, layout })
+    }
+}
+
+impl Drop for Aligned {
+    fn drop(&mut self) {
+        unsafe { std::alloc::dealloc(self.pointer, self.layout) }
+    }
+}
+
+pub struct Cpu {
+    buffers: HashMap<BufferId, Memory>,
+    pool: rayon::ThreadPool,
+}
+
+impl Cpu {
+    /// Opens the processor with `threads` workers (0: one a core).
+    pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        };
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("lowrank-cpu-{i}"))
+            .build()
+            .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
+        Ok((profile(threads), Cpu { buffers: HashMap::new(), pool }))
+    }
+
+    fn pointer(&self, range: &Range) -> *mut u8 {
+        let memory = self.buffers.get(&range.buffer).expect("a recording names a buffer that is not there");
+        match memory {
+            Memory::Owned(owned) => {
+                assert!(
+                    (range.offset + range.bytes) as usize <= owned.layout.size(),
+                    "range past its buffer"
+                );
+                unsafe { owned.pointer.add(range.offset as usize) }
+            }
+            Memory::Mapped { file, offset, bytes } => {
+                assert!((range.offset + range.bytes) as usize <= *bytes, "range past its map");
+                file[*offset + range.offset as usize..].as_ptr().cast_mut()
+            }
+        }
+    }
+
+    fn slice(&mut self, range: &Range) -> &mut [u8] {
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
+    }
+
+    fn launch(&self, launch: &Launch) {
+        let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
+        let cpu = CpuLaunch {
+            params: launch.params,
+            scalars: &launch.scalars,
+            threads: self.pool.current_num_threads(),
+            bindings,
+            access: launch.kernel.bindings,
+        };
+        self.pool.install(|| (launch.kernel.cpu)(&cpu));
+    }
+}
+
+impl Runner for Cpu {
+    fn run(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Create { buffer, bytes } => {
+                let owned = Aligned::new(bytes as usize).ok_or_else(|| {
+                    Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
+                })?;
+                self.buffers.insert(buffer, Memory::Owned(owned));
+            }
+            Command::Destroy { buffer } => {
+                self.buffers.remove(&buffer);
+            }
+            Command::Map { buffer, file, offset, bytes } => {
+                let memory = Memory::Mapped { file, offset: offset as usize, bytes: bytes as usize };
+                self.buffers.insert(buffer, memory);
+            }
+            Command::Upload { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
+            Command::UploadMapped { to, file, offset } => {
+                let from = offset as usize;
+                self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
+            }
+            Command::Zero { to } => self.slice(&to).fill(0),
+            Command::Copy { from, to } => unsafe {
+                std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
+            },
+            Command::Launch(launch) => self.launch(&launch),
+            Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
+            Command::Fence { reply } => reply(Ok(Vec::new())),
+            Command::Under { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+/// The cpu's profile; the same for `meta:cpu`.
+pub fn profile(threads: usize) -> Profile {
+    Profile {
+        kind: Kind::Cpu,
+        label: "cpu".into(),
+        name: processor_name(),
+        backend: instruction_set().into(),
+        software: false,
+        binding_limit: u64::MAX,
+        buffer_limit: isize::MAX as u64,
+        memory: physical_memory(),
+        maps_files: true,
+        threads,
+    }
+}
+
+fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return "AVX-512";
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            return "AVX2";
+        }
+        "SSE2"
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        "NEON"
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        "scalar"
+    }
+}
+
+fn processor_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    info.lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim().to_string()))
+        .unwrap_or_else(|| "processor".into())
+}
+
+/// Bytes of memory, where the system tells it; no bound otherwise.
+fn physical_memory() -> u64 {
+    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    info.lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map_or(u64::MAX / 2, |kib| kib * 1024)
+}

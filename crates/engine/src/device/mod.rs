@@ -1,0 +1,240 @@
+//! What a device is: a profile, and a thread that runs recordings in order.
+//!
+//! Devices belong to the process and know no operations. A device's thread owns its buffers;
+//! environments send it recordings and are answered through the replies in them.
+
+pub mod cpu;
+pub mod gpu;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::recording::{Command, Recording};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Cpu,
+    Gpu,
+}
+
+/// All that a plan may look at.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub kind: Kind,
+    /// As the user names it: `cpu`, `gpu`, `gpu:1`, `meta:cpu`.
+    pub label: String,
+    /// As the vendor names it.
+    pub name: String,
+    /// Vulkan, Metal, Dx12, or the instruction set of a processor.
+    pub backend: String,
+    /// A GPU implemented in software.
+    pub software: bool,
+    /// Bytes that one binding of a kernel may span.
+    pub binding_limit: u64,
+    /// Bytes of the largest buffer.
+    pub buffer_limit: u64,
+    /// Bytes that may be in use at once, as far as is known.
+    pub memory: u64,
+    /// Whether mapped files are read in place.
+    pub maps_files: bool,
+    pub threads: usize,
+}
+
+/// Runs commands; lives on the device's thread.
+pub trait Runner {
+    /// Runs a recording. An error is latched by the caller: what follows is not run.
+    fn run(&mut self, command: Command) -> Result<()>;
+    /// Called when no command waits: submits and finishes what is held back.
+    fn idle(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+enum Message {
+    Run(Recording),
+    Stop,
+}
+
+/// Where recordings go.
+#[derive(Clone)]
+pub enum Sink {
+    Thread(Arc<Device>),
+    /// Nothing runs.
+    Meta,
+}
+
+impl Sink {
+    pub fn send(&self, recording: Recording) {
+        match self {
+            Sink::Thread(device) => device.send(recording),
+            Sink::Meta => {}
+        }
+    }
+}
+
+/// A device of the process, with its thread.
+pub struct Device {
+    pub profile: Profile,
+    sender: Mutex<Sender<Message>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    stopping: Arc<AtomicBool>,
+}
+
+impl Device {
+    /// Starts the thread; `open` runs on it, so that what it makes never leaves it.
+    pub fn start<R: Runner>(
+        open: impl FnOnce() -> Result<(Profile, R)> + Send + 'static,
+    ) -> Result<Arc<Device>> {
+        let (sender, receiver) = channel::<Message>();
+        let (ready, opened) = channel::<Result<Profile>>();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let stop = stopping.clone();
+        let thread = std::thread::Builder::new()
+            .name("lowrank-device".into())
+            .spawn(move || {
+                let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
+                let mut runner = match opened {
+                    Ok(Ok((profile, runner))) => {
+                        ready.send(Ok(profile)).ok();
+                        runner
+                    }
+                    Ok(Err(error)) => return drop(ready.send(Err(error))),
+                    Err(panic) => return drop(ready.send(Err(lost(&panic)))),
+                };
+                serve(&mut runner, &receiver, &stop);
+            })
+            .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
+        let profile = opened.recv().unwrap_or_else(|_| {
+            Err(Error::new(Code::DeviceLost, "the device's thread ended while opening"))
+        })?;
+        Ok(Arc::new(Device {
+            profile,
+            sender: Mutex::new(sender),
+            thread: Mutex::new(Some(thread)),
+            stopping,
+        }))
+    }
+
+    pub fn send(&self, recording: Recording) {
+        let sent = self.sender.lock().unwrap_or_else(|e| e.into_inner()).send(Message::Run(recording));
+        if let Err(unsent) = sent
+            && let Message::Run(recording) = unsent.0
+        {
+            reject(recording, &Error::new(Code::DeviceLost, "the device has been stopped"));
+        }
+    }
+
+    /// Cancels what waits and joins the thread; gives up after `patience`.
+    ///
+    /// Returns whether the thread ended.
+    pub fn stop(&self, patience: Duration) -> bool {
+        self.stopping.store(true, Ordering::Release);
+        self.sender.lock().unwrap_or_else(|e| e.into_inner()).send(Message::Stop).ok();
+        let Some(thread) = self.thread.lock().unwrap_or_else(|e| e.into_inner()).take() else { return true };
+        let start = Instant::now();
+        while !thread.is_finished() {
+            if start.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        thread.join().is_ok()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.stop(Duration::from_secs(2));
+    }
+}
+
+fn lost(panic: &Box<dyn std::any::Any + Send>) -> Error {
+    let what = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("unknown");
+    Error::new(Code::DeviceLost, format!("the device's thread panicked: {what}"))
+}
+
+/// Runs commands until told to stop. The first error is latched: every later reply gets it.
+fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBool) {
+    let mut latched: Option<Error> = None;
+    let mut under: Option<crate::recording::CancelToken> = None;
+    loop {
+        let message = match receiver.try_recv() {
+            Ok(message) => message,
+            Err(_) => {
+                guarded(&mut latched, || runner.idle());
+                match receiver.recv() {
+                    Ok(message) => message,
+                    Err(_) => return,
+                }
+            }
+        };
+        let Message::Run(recording) = message else { return };
+        for command in recording.commands {
+            if stop.load(Ordering::Acquire) {
+                latched.get_or_insert_with(|| Error::new(Code::Aborted, "the process is ending"));
+            }
+            let skip = under.as_ref().is_some_and(|t| t.is_cancelled());
+            match command {
+                Command::Under { token } => under = token,
+                Command::Read { reply, .. } | Command::Fence { reply } if latched.is_some() => {
+                    reply(Err(latched.clone().expect("just seen")));
+                }
+                Command::Read { reply, .. } | Command::Fence { reply } if skip => {
+                    reply(Err(Error::new(Code::Aborted, "cancelled")));
+                }
+                Command::Launch(_)
+                | Command::Copy { .. }
+                | Command::Zero { .. }
+                | Command::Upload { .. }
+                | Command::UploadMapped { .. }
+                    if skip || latched.is_some() => {}
+                command => guarded(&mut latched, || runner.run(command)),
+            }
+        }
+    }
+}
+
+fn guarded(latched: &mut Option<Error>, f: impl FnOnce() -> Result<()>) {
+    let error = match std::panic::catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(panic) => lost(&panic),
+    };
+    latched.get_or_insert(error);
+}
+
+fn reject(recording: Recording, error: &Error) {
+    for command in recording.commands {
+        if let Command::Read { reply, .. } | Command::Fence { reply } = command {
+            reply(Err(error.clone()));
+        }
+    }
+}
+
+/// The profile of `meta:<label>`: the same plans and the same pool, and nothing runs.
+pub fn meta_profile(of: &Profile) -> Profile {
+    Profile { label: format!("meta:{}", of.label), ..of.clone() }
+}
+
+/// Refuses a number of bytes that no plan may bind.
+pub fn check_binding(profile: &Profile, what: &str, bytes: u64) -> Result<()> {
+    if bytes > profile.binding_limit {
+        fail!(
+            OutOfMemory,
+            "{what} needs {bytes} bytes at once, and a kernel of {} binds at most {}",
+            profile.name,
+            profile.binding_limit
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! One error type: a stable code for programs, a sentence for people.
+
+use std::fmt;
+
+/// What went wrong, as the stable names that the public face shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    ShapeMismatch,
+    Dtype,
+    DeviceMismatch,
+    Index,
+    Modified,
+    Aborted,
+    Internal,
+    NoGradient,
+    Disposed,
+    NoGpu,
+    DeviceLost,
+    OutOfMemory,
+    FileNotFound,
+    FileFormat,
+    Write,
+    NotFinite,
+    Option,
+}
+
+impl Code {
+    /// The public spelling, `ERR_…`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Code::ShapeMismatch => "ERR_SHAPE_MISMATCH",
+            Code::Dtype => "ERR_DTYPE",
+            Code::DeviceMismatch => "ERR_DEVICE_MISMATCH",
+            Code::Index => "ERR_INDEX",
+            Code::Modified => "ERR_MODIFIED",
+            Code::Aborted => "ERR_ABORTED",
+            Code::Internal => "ERR_INTERNAL",
+            Code::NoGradient => "ERR_NO_GRADIENT",
+            Code::Disposed => "ERR_DISPOSED",
+            Code::NoGpu => "ERR_NO_GPU",
+            Code::DeviceLost => "ERR_DEVICE_LOST",
+            Code::OutOfMemory => "ERR_OUT_OF_MEMORY",
+            Code::FileNotFound => "ERR_FILE_NOT_FOUND",
+            Code::FileFormat => "ERR_FILE_FORMAT",
+            Code::Write => "ERR_WRITE",
+            Code::NotFinite => "ERR_NOT_FINITE",
+            Code::Option => "ERR_OPTION",
+        }
+    }
+}
+
+/// An error with its code. Messages name the operation and what it was given.
+#[derive(Clone, Debug)]
+pub struct Error {
+    pub code: Code,
+    pub message: String,
+}
+
+impl Error {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Error { code, message: message.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// `fail!(ShapeMismatch, "matmul: …", …)` returns early with that error.
+#[macro_export]
+macro_rules! fail {
+    ($code:ident, $($arg:tt)*) => {
+        return Err($crate::error::Error::new($crate::error::Code::$code, format!($($arg)*)))
+    };
+}

@@ -1,0 +1,132 @@
+//! The list of commands that a device runs, first in, first out.
+//!
+//! It knows buffers, ranges, kernels and scalars; no operation and no device.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use memmap2::Mmap;
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Error;
+use crate::kernel::{Kernel, Params};
+
+/// A buffer of a device; unique in the process, so that environments share a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BufferId(pub u64);
+
+impl BufferId {
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        BufferId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Bytes of a buffer, and what they hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    pub buffer: BufferId,
+    /// Bytes from the buffer's start.
+    pub offset: u64,
+    pub bytes: u64,
+    pub dtype: DType,
+}
+
+/// One kernel over its bindings.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub kernel: &'static Kernel,
+    pub params: Params,
+    pub bindings: SmallVec<[Range; 6]>,
+    pub scalars: SmallVec<[u32; 16]>,
+    /// Workgroups on a GPU; the native twin does the whole launch by itself.
+    pub groups: u32,
+    /// Invocations of a workgroup.
+    pub threads: u32,
+    /// Estimated floating-point operations, for bounded submissions.
+    pub work: u64,
+}
+
+/// Asks the work recorded under it to be skipped.
+#[derive(Clone, Debug, Default)]
+pub struct CancelToken(Arc<AtomicBool>);
+
+impl CancelToken {
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+/// Called once on the device's thread with the bytes of a read, or with what went wrong.
+pub type Reply = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
+
+pub enum Command {
+    Create {
+        buffer: BufferId,
+        bytes: u64,
+    },
+    Destroy {
+        buffer: BufferId,
+    },
+    /// Gives `buffer` the bytes of a mapped file, read only.
+    Map {
+        buffer: BufferId,
+        file: Arc<Mmap>,
+        offset: u64,
+        bytes: u64,
+    },
+    Upload {
+        to: Range,
+        bytes: Vec<u8>,
+    },
+    /// Uploads from a mapped file without a copy on the host first.
+    UploadMapped {
+        to: Range,
+        file: Arc<Mmap>,
+        offset: u64,
+    },
+    Zero {
+        to: Range,
+    },
+    Copy {
+        from: Range,
+        to: Range,
+    },
+    Launch(Launch),
+    Read {
+        from: Range,
+        reply: Reply,
+    },
+    /// Replies when everything before it has run.
+    Fence {
+        reply: Reply,
+    },
+    /// What follows is skipped once the token is cancelled, up to the next `Under`.
+    Under {
+        token: Option<CancelToken>,
+    },
+}
+
+/// Commands waiting to be run.
+#[derive(Default)]
+pub struct Recording {
+    pub commands: Vec<Command>,
+    pub upload_bytes: u64,
+}
+
+impl Recording {
+    pub fn push(&mut self, command: Command) {
+        if let Command::Upload { bytes, .. } = &command {
+            self.upload_bytes += bytes.len() as u64;
+        }
+        self.commands.push(command);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}

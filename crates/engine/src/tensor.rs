@@ -1,0 +1,412 @@
+//! Values (shape, dtype, a range of a storage) and the context of a device that makes them.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use memmap2::Mmap;
+
+use crate::device::{Profile, Sink};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::fail;
+use crate::pool::Pool;
+use crate::recording::{BufferId, CancelToken, Command, Launch, Range, Recording, Reply};
+use crate::shape::Shape;
+
+/// Commands that may wait before they go to the device by themselves.
+const FLUSH_COMMANDS: usize = 128;
+const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
+
+/// One environment's use of one device: its pool and its waiting recording.
+pub struct Context {
+    pub profile: Profile,
+    sink: Sink,
+    pool: RefCell<Pool>,
+    recording: RefCell<Recording>,
+    mapped: Cell<u64>,
+    launches: Cell<u64>,
+    under: RefCell<Option<CancelToken>>,
+    /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
+    counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
+}
+
+/// Bytes of a device in use, as `memory()` reports them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub live: u64,
+    pub reserved: u64,
+    pub peak: u64,
+    pub mapped: u64,
+}
+
+impl Context {
+    pub fn new(profile: Profile, sink: Sink) -> Rc<Self> {
+        Rc::new(Context {
+            profile,
+            sink,
+            pool: RefCell::default(),
+            recording: RefCell::default(),
+            mapped: Cell::new(0),
+            launches: Cell::new(0),
+            under: RefCell::new(None),
+            counted: RefCell::new(None),
+        })
+    }
+
+    pub fn is_meta(&self) -> bool {
+        matches!(self.sink, Sink::Meta)
+    }
+
+    /// The storage of a new value. Its bytes are whatever the pool's buffer held.
+    pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
+        let class = crate::pool::class_of(bytes as u64);
+        if class > self.profile.buffer_limit {
+            fail!(
+                OutOfMemory,
+                "a tensor of {bytes} bytes is larger than a buffer of {} may be ({} bytes)",
+                self.profile.name,
+                self.profile.buffer_limit
+            );
+        }
+        if self.pool.borrow().reserved() + class > self.profile.memory {
+            let live = self.pool.borrow().live();
+            if live + class > self.profile.memory {
+                fail!(
+                    OutOfMemory,
+                    "{bytes} bytes more do not fit on {}: {live} of {} bytes are in use",
+                    self.profile.name,
+                    self.profile.memory
+                );
+            }
+        }
+        let allocation = self.pool.borrow_mut().allocate(bytes as u64);
+        for buffer in allocation.give_back {
+            self.push(Command::Destroy { buffer });
+        }
+        if allocation.create {
+            self.push(Command::Create { buffer: allocation.buffer, bytes: allocation.class });
+        }
+        Ok(Rc::new(Storage {
+            context: self.clone(),
+            buffer: allocation.buffer,
+            bytes: bytes as u64,
+            mapped: false,
+            version: Cell::new(0),
+            host: RefCell::new(None),
+        }))
+    }
+
+    /// A value of its own storage, not yet written.
+    pub fn empty(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType) -> Result<Value> {
+        let shape = shape.into();
+        let bytes = shape
+            .iter()
+            .try_fold(dtype.bytes(), |n, d| n.checked_mul(*d))
+            .filter(|n| *n <= isize::MAX as usize);
+        let Some(bytes) = bytes else {
+            fail!(OutOfMemory, "a tensor of shape {shape} is larger than any memory");
+        };
+        let storage = self.allocate(bytes.div_ceil(4) * 4)?;
+        Ok(Value { shape, dtype, storage, offset: 0 })
+    }
+
+    /// A value holding `bytes`, row-major.
+    ///
+    /// # Errors
+    /// `ERR_SHAPE_MISMATCH` when the length is not the shape's.
+    pub fn upload(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType, bytes: Vec<u8>) -> Result<Value> {
+        let value = self.empty(shape, dtype)?;
+        if bytes.len() != value.bytes() {
+            fail!(
+                ShapeMismatch,
+                "tensor: shape {} takes {} values, {} were given",
+                value.shape,
+                value.shape.size(),
+                bytes.len() / dtype.bytes()
+            );
+        }
+        if dtype == DType::I32 {
+            let host: Rc<[i32]> = bytemuck::pod_collect_to_vec::<u8, i32>(&bytes).into();
+            *value.storage.host.borrow_mut() = Some(host);
+        }
+        self.write(&value, bytes);
+        Ok(value)
+    }
+
+    /// Writes `bytes` over the whole of `value`.
+    pub fn write(&self, value: &Value, bytes: Vec<u8>) {
+        if !bytes.is_empty() {
+            self.push(Command::Upload { to: value.range(), bytes });
+        }
+    }
+
+    /// A frozen value over the bytes of a mapped file: in place on the cpu where `offset` is
+    /// aligned to the dtype, uploaded from the map elsewhere.
+    pub fn map(
+        self: &Rc<Self>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        file: &Arc<Mmap>,
+        offset: u64,
+    ) -> Result<Value> {
+        let shape = shape.into();
+        let bytes = (shape.size() * dtype.bytes()) as u64;
+        let aligned = (file.as_ptr() as u64 + offset).is_multiple_of(dtype.bytes() as u64);
+        if self.profile.maps_files && aligned {
+            let buffer = BufferId::next();
+            self.push(Command::Map { buffer, file: file.clone(), offset, bytes });
+            self.mapped.set(self.mapped.get() + bytes);
+            let storage = Rc::new(Storage {
+                context: self.clone(),
+                buffer,
+                bytes,
+                mapped: true,
+                version: Cell::new(0),
+                host: RefCell::new(None),
+            });
+            return Ok(Value { shape, dtype, storage, offset: 0 });
+        }
+        let value = self.empty(shape, dtype)?;
+        if bytes > 0 {
+            self.push(Command::UploadMapped { to: value.range(), file: file.clone(), offset });
+        }
+        Ok(value)
+    }
+
+    pub fn zero(&self, value: &Value) {
+        if value.bytes() > 0 {
+            self.push(Command::Zero { to: value.range() });
+        }
+    }
+
+    /// Copies whole values of equal bytes.
+    pub fn copy(&self, from: &Value, to: &Value) {
+        debug_assert_eq!(from.bytes(), to.bytes());
+        if from.bytes() > 0 {
+            self.push(Command::Copy { from: from.range(), to: to.range() });
+        }
+    }
+
+    pub fn launch(&self, launch: Launch) {
+        debug_assert_eq!(launch.bindings.len(), launch.kernel.bindings.len(), "{}", launch.kernel.name);
+        debug_assert_eq!(launch.scalars.len(), launch.kernel.scalars.len(), "{}", launch.kernel.name);
+        self.launches.set(self.launches.get() + 1);
+        if let Some(counted) = self.counted.borrow_mut().as_mut() {
+            *counted.entry(launch.kernel.name).or_default() += 1;
+        }
+        self.push(Command::Launch(launch));
+    }
+
+    /// Starts (or stops) counting launches by kernel; returns what was counted so far.
+    pub fn count_launches(&self, on: bool) -> std::collections::HashMap<&'static str, u64> {
+        self.counted.replace(on.then(Default::default)).unwrap_or_default()
+    }
+
+    pub fn push(&self, command: Command) {
+        if self.is_meta() {
+            return;
+        }
+        let full = {
+            let mut recording = self.recording.borrow_mut();
+            recording.push(command);
+            recording.commands.len() >= FLUSH_COMMANDS || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
+        };
+        if full {
+            self.flush();
+        }
+    }
+
+    /// Hands the waiting commands to the device.
+    pub fn flush(&self) {
+        let recording = std::mem::take(&mut *self.recording.borrow_mut());
+        if !recording.is_empty() {
+            self.sink.send(recording);
+        }
+    }
+
+    /// Reads a value back; `reply` is called on the device's thread.
+    pub fn read(&self, value: &Value, reply: Reply) {
+        if self.is_meta() {
+            return reply(Err(Error::new(
+                crate::error::Code::Option,
+                "a tensor on a meta device has no values to read",
+            )));
+        }
+        self.push(Command::Read { from: value.range(), reply });
+        self.flush();
+    }
+
+    /// Calls `reply` when all that was recorded has run.
+    pub fn fence(&self, reply: Reply) {
+        if self.is_meta() {
+            return reply(Ok(Vec::new()));
+        }
+        self.push(Command::Fence { reply });
+        self.flush();
+    }
+
+    /// What is recorded from now on is skipped once `token` is cancelled.
+    pub fn under(&self, token: Option<CancelToken>) {
+        *self.under.borrow_mut() = token.clone();
+        self.push(Command::Under { token });
+    }
+
+    pub fn memory(&self) -> Memory {
+        let pool = self.pool.borrow();
+        Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped: self.mapped.get() }
+    }
+
+    /// Gives idle buffers back and starts the peak again from what is live.
+    pub fn trim(&self) {
+        let buffers = self.pool.borrow_mut().drain();
+        for buffer in buffers {
+            self.push(Command::Destroy { buffer });
+        }
+        self.pool.borrow_mut().reset_peak();
+    }
+
+    /// Launches recorded so far.
+    pub fn launches(&self) -> u64 {
+        self.launches.get()
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        let buffers = self.pool.borrow_mut().drain();
+        for buffer in buffers {
+            self.push(Command::Destroy { buffer });
+        }
+        self.flush();
+    }
+}
+
+/// A buffer in use; it goes back to the pool when the last handle is dropped.
+pub struct Storage {
+    pub context: Rc<Context>,
+    pub buffer: BufferId,
+    bytes: u64,
+    mapped: bool,
+    version: Cell<u64>,
+    /// What JavaScript gave for an i32 tensor; plans may read it.
+    pub host: RefCell<Option<Rc<[i32]>>>,
+}
+
+impl Storage {
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// Notes a write in place: what backward saved of it is no longer what it was.
+    pub fn written(&self) {
+        self.version.set(self.version.get() + 1);
+        *self.host.borrow_mut() = None;
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if self.mapped {
+            self.context.mapped.set(self.context.mapped.get() - self.bytes);
+            self.context.push(Command::Destroy { buffer: self.buffer });
+        } else {
+            self.context.pool.borrow_mut().free(self.buffer, self.bytes);
+        }
+    }
+}
+
+/// A contiguous, row-major array: a range of a storage. It carries no gradient.
+#[derive(Clone)]
+pub struct Value {
+    pub shape: Shape,
+    pub dtype: DType,
+    pub storage: Rc<Storage>,
+    /// Elements from the storage's start.
+    pub offset: usize,
+}
+
+impl Value {
+    pub fn context(&self) -> &Rc<Context> {
+        &self.storage.context
+    }
+
+    pub fn size(&self) -> usize {
+        self.shape.size()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.size() * self.dtype.bytes()
+    }
+
+    pub fn spec(&self) -> Spec {
+        Spec { shape: self.shape.clone(), dtype: self.dtype }
+    }
+
+    pub fn range(&self) -> Range {
+        self.part(0, self.size())
+    }
+
+    /// `count` elements from the `start`-th.
+    pub fn part(&self, start: usize, count: usize) -> Range {
+        let unit = self.dtype.bytes();
+        Range {
+            buffer: self.storage.buffer,
+            offset: ((self.offset + start) * unit) as u64,
+            bytes: (count * unit) as u64,
+            dtype: self.dtype,
+        }
+    }
+
+    /// The same elements under another shape of equal size.
+    pub fn reshaped(&self, shape: impl Into<Shape>) -> Value {
+        let shape = shape.into();
+        debug_assert_eq!(shape.size(), self.size());
+        Value { shape, ..self.clone() }
+    }
+
+    /// A range of the same storage as a value of its own: for the named exceptions only.
+    pub fn sub_range(&self, start: usize, shape: impl Into<Shape>) -> Value {
+        Value { shape: shape.into(), offset: self.offset + start, ..self.clone() }
+    }
+
+    /// Whether no other handle reads this storage, so that it may be written in place.
+    pub fn is_unshared(&self) -> bool {
+        Rc::strong_count(&self.storage) == 1
+    }
+
+    /// The host's copy of an i32 value that JavaScript made.
+    pub fn host(&self) -> Option<Rc<[i32]>> {
+        let host = self.storage.host.borrow().clone()?;
+        (self.offset == 0 && host.len() == self.size()).then_some(host)
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+/// Shape and dtype: what an operation is checked and planned by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub shape: Shape,
+    pub dtype: DType,
+}
+
+impl Spec {
+    pub fn f32(shape: impl Into<Shape>) -> Spec {
+        Spec { shape: shape.into(), dtype: DType::F32 }
+    }
+}
+
+impl std::fmt::Display for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}

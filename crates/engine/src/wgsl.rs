@@ -1,0 +1,110 @@
+//! Expands a kernel's WGSL body into a module: declarations, accessors, entry point.
+
+use std::fmt::Write;
+
+use crate::dtype::DType;
+use crate::kernel::{Access, Kernel, Params, Scalar};
+
+/// The whole module text of `kernel` for one parameter set.
+///
+/// Immediates are laid out as: the number of groups, one element offset a binding (the part of
+/// a range's start that the device's alignment did not take), then the kernel's scalars.
+pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
+    let mut out = String::with_capacity(4096);
+    let w = &mut out;
+    writeln!(w, "const THREADS: u32 = {threads}u;\nstruct P {{\n  groups: u32,").unwrap();
+    for (name, _) in kernel.bindings {
+        writeln!(w, "  {name}_at: u32,").unwrap();
+    }
+    for scalar in kernel.scalars {
+        match scalar {
+            Scalar::U32(name) => writeln!(w, "  {name}: u32,").unwrap(),
+            Scalar::F32(name) => writeln!(w, "  {name}: f32,").unwrap(),
+        }
+    }
+    writeln!(w, "}}\nvar<immediate> p: P;").unwrap();
+    for (i, ((name, access), dtype)) in kernel.bindings.iter().zip(dtypes).enumerate() {
+        let mode = if *access == Access::Read { "read" } else { "read_write" };
+        let element = match dtype {
+            DType::F32 => "f32",
+            DType::I32 => "i32",
+            DType::F16 | DType::BF16 => "u32",
+        };
+        writeln!(w, "@group(0) @binding({i}) var<storage, {mode}> {name}: array<{element}>;").unwrap();
+        load(w, name, *dtype);
+        if *access != Access::Read {
+            store(w, name, *dtype);
+        }
+    }
+    w.push_str(NUMERIC);
+    w.push_str(&(kernel.wgsl)(params));
+    w.push_str(ENTRY);
+    out
+}
+
+fn load(w: &mut String, name: &str, dtype: DType) {
+    match dtype {
+        DType::F32 | DType::I32 => writeln!(
+            w,
+            "fn load_{name}(i: u32) -> {} {{ return {name}[p.{name}_at + i]; }}",
+            if dtype == DType::F32 { "f32" } else { "i32" }
+        ),
+        DType::F16 => writeln!(
+            w,
+            "fn load_{name}(i: u32) -> f32 {{ let k = p.{name}_at + i; \
+             let pair = unpack2x16float({name}[k >> 1u]); \
+             return select(pair.x, pair.y, (k & 1u) == 1u); }}"
+        ),
+        DType::BF16 => writeln!(
+            w,
+            "fn load_{name}(i: u32) -> f32 {{ let k = p.{name}_at + i; \
+             let pair = {name}[k >> 1u]; \
+             return bitcast<f32>(select(pair << 16u, pair & 0xffff0000u, (k & 1u) == 1u)); }}"
+        ),
+    }
+    .unwrap();
+}
+
+/// Half types are stored a pair at a time, since two invocations would race for one word:
+/// `store2_` takes the index of the pair.
+fn store(w: &mut String, name: &str, dtype: DType) {
+    match dtype {
+        DType::F32 | DType::I32 => writeln!(
+            w,
+            "fn store_{name}(i: u32, v: {}) {{ {name}[p.{name}_at + i] = v; }}",
+            if dtype == DType::F32 { "f32" } else { "i32" }
+        ),
+        DType::F16 => writeln!(
+            w,
+            "fn store2_{name}(i: u32, a: f32, b: f32) \
+             {{ {name}[(p.{name}_at >> 1u) + i] = pack2x16float(vec2(a, b)); }}"
+        ),
+        DType::BF16 => writeln!(
+            w,
+            "fn bf16_bits(v: f32) -> u32 {{ let b = bitcast<u32>(v); \
+             if (b & 0x7fffffffu) > 0x7f800000u {{ return (b >> 16u) | 0x40u; }} \
+             return (b + 0x7fffu + ((b >> 16u) & 1u)) >> 16u; }}\n\
+             fn store2_{name}(i: u32, a: f32, b: f32) \
+             {{ {name}[(p.{name}_at >> 1u) + i] = bf16_bits(a) | (bf16_bits(b) << 16u); }}"
+        ),
+    }
+    .unwrap();
+}
+
+/// WGSL promises nothing about NaN, so finiteness is read from the bits.
+const NUMERIC: &str = "
+fn is_finite(v: f32) -> bool { return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u; }
+fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
+fn nan() -> f32 { return bitcast<f32>(p.groups | 0x7fc00000u); }
+";
+
+/// Groups past 65,535 are folded into a second dimension of the grid.
+const ENTRY: &str = "
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+  let group = wid.x + wid.y * nwg.x;
+  if group >= p.groups { return; }
+  kernel(group, lane);
+}
+";
