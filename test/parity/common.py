@@ -68,9 +68,9 @@ def float64():
             setattr(owner, name, value)
 
 
-def build(folder, dtype=torch.float64):
+def build(folder, dtype=torch.float64, **overrides):
     """The model of folder/config.json, filled by its parameters' names."""
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, **overrides)
     config._name_or_path = ""
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
     model = model.to(dtype)  # parameters; the rotary table is built as float64 inside float64()

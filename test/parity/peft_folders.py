@@ -31,6 +31,8 @@ KEYS = [
     ("all-linear-tied", TIED, {"r": 2, "target_modules": "all-linear"}),
     ("all-linear-exclude-list", UNTIED, {"r": 2, "target_modules": "all-linear", "exclude_modules": ["gate_proj", "up_proj", "down_proj"]}),
     ("exclude-regex", UNTIED, {"r": 2, "target_modules": QV, "exclude_modules": r".*layers\.0\..*"}),
+    # 21 modules: from 20 on PEFT shortens the expanded list to suffixes.
+    ("all-linear-three-layers", UNTIED, {"r": 2, "target_modules": "all-linear"}, {"num_hidden_layers": 3}),
     ("default-targets", UNTIED, {"r": 2}),
     ("bias-all", UNTIED, {"r": 2, "target_modules": QV, "bias": "all"}),
     ("bias-lora-only", UNTIED, {"r": 2, "target_modules": QV, "bias": "lora_only"}),
@@ -63,8 +65,8 @@ def write_folder(name, options):
     print(f"{name}: moves the logits by up to {effect:.3f}")
 
 
-def key_set(model, options):
-    peft = get_peft_model(common.build(llama.folder_of(model)), LoraConfig(task_type="CAUSAL_LM", **options))
+def key_set(model, options, overrides):
+    peft = get_peft_model(common.build(llama.folder_of(model), **overrides), LoraConfig(task_type="CAUSAL_LM", **options))
     trainable = sorted(n for n, p in peft.named_parameters() if p.requires_grad)
     with tempfile.TemporaryDirectory() as folder:
         peft.save_pretrained(folder)
@@ -91,8 +93,9 @@ if __name__ == "__main__":
         for name, options in FOLDERS.items():
             write_folder(name, options)
         entries = []
-        for name, model, options in KEYS:
-            keys, trainable, config = key_set(model, options)
-            entries.append({"name": name, "model": f"llama-{model}", "options": options, "config": config, "trainable": trainable, "keys": keys})
+        for name, model, options, *rest in KEYS:
+            overrides = rest[0] if rest else {}
+            keys, trainable, config = key_set(model, options, overrides)
+            entries.append({"name": name, "model": f"llama-{model}", "modelOverrides": overrides, "options": options, "config": config, "trainable": trainable, "keys": keys})
             print(f"{name}: {len(keys)} keys")
     (common.GOLDENS / "peft_keys.json").write_text(dump(entries))

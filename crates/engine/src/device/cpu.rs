@@ -65,6 +65,25 @@ impl CpuLaunch<'_> {
     }
 }
 
+/// A slice that tasks write disjoint parts of.
+pub struct Shared<T>(*mut T, usize);
+
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    pub fn new(slice: &mut [T]) -> Self {
+        Shared(slice.as_mut_ptr(), slice.len())
+    }
+
+    /// # Safety
+    /// No two tasks take overlapping parts.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slice(&self, start: usize, count: usize) -> &mut [T] {
+        assert!(start + count <= self.1);
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
+    }
+}
+
 enum Memory {
     Owned(Aligned),
     Mapped { file: Arc<Mmap>, offset: usize, bytes: usize },

@@ -1,0 +1,59 @@
+"""What the peers of a race share: the model, and turns taken by lines on stdin."""
+
+import json
+import os
+import sys
+import time
+
+# Set on some machines for old OpenBLAS builds; they would slow this side of the race.
+for name in [n for n in os.environ if n.startswith("OPENBLAS_")]:
+    del os.environ[name]
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+VOCAB = 49152
+
+
+def model():
+    """SmolLM2-135M's shape, random weights, float32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=VOCAB, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
+            num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5,
+            rope_parameters={"rope_type": "default", "rope_theta": 100000.0}, tie_word_embeddings=True,
+            bos_token_id=0, eos_token_id=0,
+        )
+    ).float()
+
+
+def peak_mib():
+    """The highest resident set so far; None where the system has no /proc."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    except OSError:
+        return None
+
+
+def say(value):
+    print(json.dumps(value), flush=True)
+
+
+def race(turn, count, **facts):
+    import torch
+    import transformers
+
+    turn()
+    say({
+        "ready": True, "torch": torch.__version__, "transformers": transformers.__version__,
+        "threads": torch.get_num_threads(), **facts,
+    })
+    for _ in range(count):
+        if not sys.stdin.readline():
+            return
+        start = time.perf_counter()
+        result = turn()
+        say({"ms": (time.perf_counter() - start) * 1000, "peakMiB": peak_mib(), **result})

@@ -1,0 +1,261 @@
+//! Elementwise functions of one, two or three operands, with broadcasting.
+//!
+//! Maths: y[i] = f(a[i·sa], b[i·sb], c[i·sc]) over at most five collapsed dimensions; a stride of
+//! 0 broadcasts. Cost: one pass, bound by memory. One invocation computes one element; a vec4 form
+//! was not tried yet.
+
+mod cpu;
+mod function;
+
+pub use function::Function;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::launch::{Bind, Indices, windows};
+use crate::recording::Launch;
+use crate::shape::Shape;
+use crate::tensor::{Context, Value};
+
+/// Collapsed dimensions that a kernel can take.
+const DIMS: usize = 5;
+const THREADS: u32 = 128;
+
+/// The sizes of the box, the strides of y, then those of each operand.
+const SCALARS: [Scalar; 26] = {
+    use Scalar::U32 as S;
+    [
+        S("size"),
+        S("d0"),
+        S("d1"),
+        S("d2"),
+        S("d3"),
+        S("d4"),
+        S("y0"),
+        S("y1"),
+        S("y2"),
+        S("y3"),
+        S("y4"),
+        S("a0"),
+        S("a1"),
+        S("a2"),
+        S("a3"),
+        S("a4"),
+        S("b0"),
+        S("b1"),
+        S("b2"),
+        S("b3"),
+        S("b4"),
+        S("c0"),
+        S("c1"),
+        S("c2"),
+        S("c3"),
+        S("c4"),
+    ]
+};
+
+static MAP1: Kernel = Kernel {
+    name: "map1",
+    bindings: &[("a", Access::Read), ("y", Access::Write)],
+    scalars: SCALARS.first_chunk::<16>().unwrap(),
+    wgsl: |params| wgsl(params, 1),
+    cpu: cpu::map::<1>,
+    variants: || variants(1),
+};
+static MAP2: Kernel = Kernel {
+    name: "map2",
+    bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
+    scalars: SCALARS.first_chunk::<21>().unwrap(),
+    wgsl: |params| wgsl(params, 2),
+    cpu: cpu::map::<2>,
+    variants: || variants(2),
+};
+static MAP3: Kernel = Kernel {
+    name: "map3",
+    bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl(params, 3),
+    cpu: cpu::map::<3>,
+    variants: || variants(3),
+};
+static ACCUMULATE: Kernel = Kernel {
+    name: "accumulate",
+    bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
+    scalars: &[Scalar::U32("size")],
+    wgsl: |_| ACCUMULATE_WGSL.into(),
+    cpu: cpu::accumulate,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
+};
+
+pub const KERNELS: &[&Kernel] = &[&MAP1, &MAP2, &MAP3, &ACCUMULATE];
+
+const ACCUMULATE_WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let i = group * THREADS + lane;
+  if i < p.size { store_y(i, load_y(i) + load_x(i)); }
+}
+";
+
+/// `params` = [function, dimensions].
+fn wgsl(params: Params, operands: usize) -> String {
+    let function = Function::ALL[params[0] as usize];
+    let names = &["a", "b", "c"][..operands];
+    let arguments: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
+    let mut out =
+        format!("{}fn f({}) -> f32 {{ {} }}\n", function::PRELUDE, arguments.join(", "), function.wgsl());
+    out.push_str("fn kernel(group: u32, lane: u32) {\n  let i = group * THREADS + lane;\n");
+    out.push_str("  if i >= p.size { return; }\n  var rest = i;\n");
+    let walked = [&["y"], names].concat();
+    for n in &walked {
+        out.push_str(&format!("  var i{n} = 0u;\n"));
+    }
+    for d in (0..params[1]).rev() {
+        out.push_str(&format!("  {{ let k = rest % p.d{d}; rest = rest / p.d{d};"));
+        for n in &walked {
+            out.push_str(&format!(" i{n} += k * p.{n}{d};"));
+        }
+        out.push_str(" }\n");
+    }
+    let loads: Vec<String> = names.iter().map(|n| format!("f32(load_{n}(i{n}))")).collect();
+    let nan = names.iter().map(|n| format!("is_nan({n})")).collect::<Vec<_>>().join(" || ");
+    out.push_str(&names.iter().zip(&loads).map(|(n, l)| format!("  let {n} = {l};\n")).collect::<String>());
+    let call = format!("f({})", names.join(", "));
+    if function.makes_indices() {
+        out.push_str(&format!("  store_y(iy, i32({call}));\n}}\n"));
+    } else if function.passes_nan() {
+        out.push_str(&format!("  if {nan} {{ store_y(iy, nan()); }} else {{ store_y(iy, {call}); }}\n}}\n"));
+    } else {
+        out.push_str(&format!("  store_y(iy, {call});\n}}\n"));
+    }
+    out
+}
+
+fn variants(operands: usize) -> Vec<Variant> {
+    let mut out = Vec::new();
+    for (i, function) in Function::ALL.iter().enumerate().filter(|(_, f)| f.operands() == operands) {
+        for dims in 1..=DIMS as u32 {
+            let y = if function.makes_indices() { DType::I32 } else { DType::F32 };
+            for x in function.inputs() {
+                let mut dtypes = vec![*x; operands];
+                dtypes.push(y);
+                out.push(Variant { params: [i as u32, dims, 0, 0], dtypes, threads: THREADS });
+            }
+        }
+    }
+    out
+}
+
+/// Appends y = f(operands), each broadcast to y's shape.
+pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value) -> Result<()> {
+    debug_assert_eq!(function.operands(), operands.len());
+    let (space, strides) = collapse(&y.shape, &operands.iter().map(|v| &v.shape).collect::<Vec<_>>());
+    if space.len() > DIMS {
+        fail!(
+            ShapeMismatch,
+            "{}: broadcasting over more than {DIMS} dimensions that do not merge",
+            function.name()
+        );
+    }
+    let mut y_strides = Indices::from_elem(1, space.len());
+    for d in (0..space.len() - 1).rev() {
+        y_strides[d] = y_strides[d + 1] * space[d + 1];
+    }
+    let mut binds: SmallVec<[Bind; 6]> =
+        operands.iter().zip(&strides).map(|(v, s)| Bind::new(v, s, 1)).collect();
+    binds.push(Bind::new(y, &y_strides, 1));
+    let kernel = [&MAP1, &MAP2, &MAP3][operands.len() - 1];
+    windows(cx, function.name(), &space, &[], &binds, |window| {
+        let size: usize = window.count.iter().product();
+        let mut scalars: SmallVec<[u32; 16]> = SmallVec::new();
+        scalars.push(size as u32);
+        let padded = |values: &[usize], fill: usize| {
+            (0..DIMS)
+                .map(|d| values.get(d).copied().unwrap_or(fill) as u32)
+                .collect::<SmallVec<[u32; DIMS]>>()
+        };
+        scalars.extend(padded(&window.count, 1));
+        scalars.extend(padded(&y_strides, 0));
+        for s in &strides {
+            scalars.extend(padded(s, 0));
+        }
+        cx.launch(Launch {
+            kernel,
+            params: [function as u32, space.len() as u32, 0, 0],
+            bindings: window.ranges,
+            scalars,
+            groups: (size as u32).div_ceil(THREADS),
+            threads: THREADS,
+            work: size as u64 * 4,
+        });
+    })
+}
+
+/// Appends y += x, elementwise over equal sizes: how gradients are added up.
+pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
+    let size = y.size();
+    let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
+    windows(cx, "accumulate", &[size], &[], &binds, |window| {
+        let n = window.count[0] as u32;
+        cx.launch(Launch {
+            kernel: &ACCUMULATE,
+            params: [0; 4],
+            bindings: window.ranges,
+            scalars: SmallVec::from_slice(&[n]),
+            groups: n.div_ceil(THREADS),
+            threads: THREADS,
+            work: n as u64,
+        });
+    })
+}
+
+/// Merges neighbouring dimensions that every operand walks alike. Returns the sizes (at least one
+/// dimension) and each operand's strides.
+fn collapse(shape: &Shape, operands: &[&Shape]) -> (Indices, Vec<Indices>) {
+    let rank = shape.rank();
+    let full: Vec<Indices> = operands
+        .iter()
+        .map(|s| {
+            let own = s.strides();
+            (0..rank)
+                .map(|d| match (d + s.rank()).checked_sub(rank) {
+                    Some(i) if s[i] != 1 => own[i],
+                    _ => 0,
+                })
+                .collect()
+        })
+        .collect();
+    let mut space = Indices::new();
+    let mut strides: Vec<Indices> = vec![Indices::new(); operands.len()];
+    for d in 0..rank {
+        let merges = !space.is_empty()
+            && (shape[d] == 1
+                || full
+                    .iter()
+                    .zip(&strides)
+                    .all(|(f, s)| s[s.len() - 1] == f[d] * shape[d] || *space.last().unwrap() == 1));
+        if merges && shape[d] == 1 {
+            continue;
+        }
+        if merges {
+            *space.last_mut().unwrap() *= shape[d];
+            for (f, s) in full.iter().zip(&mut strides) {
+                *s.last_mut().unwrap() = f[d];
+            }
+        } else {
+            space.push(shape[d]);
+            for (f, s) in full.iter().zip(&mut strides) {
+                s.push(f[d]);
+            }
+        }
+    }
+    if space.is_empty() {
+        space.push(1);
+        strides.iter_mut().for_each(|s| s.push(0));
+    }
+    (space, strides)
+}

@@ -1,0 +1,138 @@
+//! Cuts launches into windows, so that no binding spans more than a device allows.
+//!
+//! A plan describes what it does as a box of indices, and each binding as an affine footprint
+//! over that box. The box is halved until every footprint fits; parts come in ascending order
+//! of every index, so that a reduction may accumulate over them.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::error::Result;
+use crate::fail;
+use crate::recording::Range;
+use crate::tensor::{Context, Value};
+
+pub type Indices = SmallVec<[usize; 6]>;
+
+/// How a binding's elements depend on the indices of the box.
+#[derive(Clone)]
+pub struct Bind<'a> {
+    value: &'a Value,
+    /// Elements that one step of each index moves by; 0 where it does not depend on it.
+    strides: Indices,
+    /// Elements that are touched at one point of the box.
+    cell: usize,
+}
+
+impl<'a> Bind<'a> {
+    pub fn new(value: &'a Value, strides: &[usize], cell: usize) -> Self {
+        Bind { value, strides: SmallVec::from_slice(strides), cell }
+    }
+
+    /// All of `value`, wherever in the box.
+    pub fn whole(value: &'a Value) -> Self {
+        Bind { value, strides: Indices::new(), cell: value.size() }
+    }
+
+    fn extent(&self, count: &[usize]) -> usize {
+        self.strides.iter().zip(count).map(|(s, n)| s * (n - 1)).sum::<usize>() + self.cell
+    }
+
+    fn bytes(&self, count: &[usize]) -> u64 {
+        (self.extent(count) * self.value.dtype.bytes()) as u64
+    }
+
+    fn range(&self, start: &[usize], count: &[usize]) -> Range {
+        let first = self.strides.iter().zip(start).map(|(s, i)| s * i).sum();
+        // A last window may end before a full cell does.
+        let extent = self.extent(count).min(self.value.size().saturating_sub(first));
+        self.value.part(first, extent)
+    }
+}
+
+/// One part of the box, with the ranges to bind in the order of the bindings.
+pub struct Window {
+    pub start: Indices,
+    pub count: Indices,
+    pub ranges: SmallVec<[Range; 6]>,
+}
+
+/// Calls `launch` for every window of the box `space`. Dimension d is cut at multiples of
+/// `align[d]` (1 where it is shorter).
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY` when a binding does not fit at a single point of the box.
+pub fn windows(
+    cx: &Rc<Context>,
+    name: &str,
+    space: &[usize],
+    align: &[usize],
+    binds: &[Bind],
+    mut launch: impl FnMut(Window),
+) -> Result<()> {
+    if space.contains(&0) {
+        return Ok(());
+    }
+    // The device aligns a range's start down, by less than this.
+    let limit = cx.profile.binding_limit.saturating_sub(256).max(256);
+    let mut todo: Vec<(Indices, Indices)> =
+        vec![(SmallVec::from_elem(0, space.len()), SmallVec::from_slice(space))];
+    while let Some((start, count)) = todo.pop() {
+        let largest = binds.iter().map(|b| b.bytes(&count)).max().unwrap_or(0);
+        if largest <= limit {
+            let ranges = binds.iter().map(|b| b.range(&start, &count)).collect();
+            launch(Window { start, count, ranges });
+            continue;
+        }
+        let halved = (0..count.len())
+            .filter_map(|d| {
+                let align = align.get(d).copied().unwrap_or(1);
+                let half = (count[d].div_ceil(2)).div_ceil(align) * align;
+                let half = if half < count[d] { half } else { count[d] / 2 };
+                if half == 0 {
+                    return None;
+                }
+                let mut first = count.clone();
+                first[d] = half;
+                // What lies over the limit decides, so that a cut that helps nothing is not taken.
+                let over: u64 = binds.iter().map(|b| b.bytes(&first).saturating_sub(limit)).sum();
+                Some((over, d, half))
+            })
+            .min_by_key(|(over, d, _)| (*over, *d));
+        let Some((_, d, half)) = halved else {
+            fail!(
+                OutOfMemory,
+                "{name}: needs {largest} bytes in one binding, {} binds at most {}",
+                cx.profile.name,
+                cx.profile.binding_limit
+            );
+        };
+        let (mut second_start, mut second_count, mut first_count) =
+            (start.clone(), count.clone(), count.clone());
+        second_start[d] += half;
+        second_count[d] -= half;
+        first_count[d] = half;
+        todo.push((second_start, second_count));
+        todo.push((start, first_count));
+    }
+    Ok(())
+}
+
+/// `windows` for work that is cut along one outermost dimension of `rows`: each of `rowwise` is
+/// divided evenly among the rows, each of `whole` is bound whole, in that order.
+pub fn row_windows(
+    cx: &Rc<Context>,
+    name: &str,
+    rows: usize,
+    rowwise: &[&Value],
+    whole: &[&Value],
+    launch: impl FnMut(Window),
+) -> Result<()> {
+    let binds: SmallVec<[Bind; 6]> = rowwise
+        .iter()
+        .map(|v| Bind::new(v, &[v.size() / rows.max(1)], v.size() / rows.max(1)))
+        .chain(whole.iter().map(|v| Bind::whole(v)))
+        .collect();
+    windows(cx, name, &[rows], &[1], &binds, launch)
+}

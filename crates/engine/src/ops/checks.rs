@@ -1,0 +1,274 @@
+//! The one test body: an operation against its plain form and finite differences, on every device.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+
+use crate::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
+use crate::dtype::DType;
+use crate::op::{Op, Saved, run};
+use crate::tensor::{Context, Spec, Value};
+
+/// A plain array in f64; `dtype` is how it is stored when a device takes it.
+#[derive(Clone, Debug)]
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub data: Vec<f64>,
+    pub dtype: DType,
+}
+
+impl Array {
+    pub fn new(shape: &[usize], data: Vec<f64>) -> Array {
+        assert_eq!(shape.iter().product::<usize>(), data.len());
+        Array { shape: shape.to_vec(), data, dtype: DType::F32 }
+    }
+
+    pub fn from_fn(shape: &[usize], f: impl Fn(&[usize]) -> f64) -> Array {
+        let size = shape.iter().product();
+        let mut index = vec![0; shape.len()];
+        let mut data = Vec::with_capacity(size);
+        for _ in 0..size {
+            data.push(f(&index));
+            for d in (0..shape.len()).rev() {
+                index[d] += 1;
+                if index[d] < shape[d] {
+                    break;
+                }
+                index[d] = 0;
+            }
+        }
+        Array::new(shape, data)
+    }
+
+    /// Values in (-1, 1) from a hash of `name`, exact in f32.
+    pub fn random(name: &str, shape: &[usize]) -> Array {
+        let seed = name.bytes().fold(0x811c9dc5u32, |h, b| (h ^ b as u32).wrapping_mul(0x01000193));
+        let size = shape.iter().product::<usize>();
+        let data = (0..size as u32).map(|i| {
+            let mut z = seed.wrapping_add(i.wrapping_mul(0x9e3779b9));
+            z = (z ^ (z >> 16)).wrapping_mul(0x85ebca6b);
+            z = (z ^ (z >> 13)).wrapping_mul(0xc2b2ae35);
+            z ^= z >> 16;
+            ((z >> 8) as f64 / (1u32 << 24) as f64 - 0.5) * 2.0
+        });
+        Array::new(shape, data.collect())
+    }
+
+    /// Whole numbers below `n` from a hash of `name`, stored as i32.
+    pub fn indices(name: &str, shape: &[usize], n: usize) -> Array {
+        Array {
+            dtype: DType::I32,
+            ..Array::random(name, shape).map(|v| ((v + 1.0) / 2.0 * n as f64).floor())
+        }
+    }
+
+    pub fn map(&self, f: impl Fn(f64) -> f64) -> Array {
+        Array { data: self.data.iter().map(|v| f(*v)).collect(), ..self.clone() }
+    }
+
+    /// Stored in `dtype`, its values rounded to it.
+    pub fn stored(&self, dtype: DType) -> Array {
+        let round = |v: f64| match dtype {
+            DType::F16 => half::f16::from_f64(v).to_f64(),
+            DType::BF16 => half::bf16::from_f64(v).to_f64(),
+            DType::F32 => v as f32 as f64,
+            DType::I32 => v,
+        };
+        Array { dtype, ..self.map(round) }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        match self.dtype {
+            DType::F32 => self.data.iter().flat_map(|v| (*v as f32).to_le_bytes()).collect(),
+            DType::I32 => self.data.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect(),
+            DType::F16 => self.data.iter().flat_map(|v| half::f16::from_f64(*v).to_le_bytes()).collect(),
+            DType::BF16 => self.data.iter().flat_map(|v| half::bf16::from_f64(*v).to_le_bytes()).collect(),
+        }
+    }
+
+    pub fn spec(&self) -> Spec {
+        Spec { shape: self.shape[..].into(), dtype: self.dtype }
+    }
+
+    pub fn upload(&self, cx: &Rc<Context>) -> Value {
+        cx.upload(&self.shape[..], self.dtype, self.bytes()).unwrap()
+    }
+}
+
+/// Reads a value back.
+pub fn read(value: &Value) -> Array {
+    let (send, receive) = channel();
+    value.context().read(value, Box::new(move |bytes| send.send(bytes).unwrap()));
+    let bytes = receive.recv().unwrap().unwrap_or_else(|e| panic!("{e}"));
+    let data = match value.dtype {
+        DType::F32 => bytemuck::pod_collect_to_vec::<u8, f32>(&bytes).iter().map(|v| *v as f64).collect(),
+        DType::I32 => bytemuck::pod_collect_to_vec::<u8, i32>(&bytes).iter().map(|v| *v as f64).collect(),
+        DType::F16 => {
+            bytemuck::pod_collect_to_vec::<u8, half::f16>(&bytes).iter().map(|v| v.to_f64()).collect()
+        }
+        DType::BF16 => {
+            bytemuck::pod_collect_to_vec::<u8, half::bf16>(&bytes).iter().map(|v| v.to_f64()).collect()
+        }
+    };
+    Array { shape: value.shape.to_vec(), data, dtype: value.dtype }
+}
+
+/// The devices under test: cpu; gpu; gpu where no binding may span more than 4 KiB.
+pub fn contexts() -> Vec<Rc<Context>> {
+    static DEVICES: OnceLock<Vec<Arc<Device>>> = OnceLock::new();
+    let devices = DEVICES.get_or_init(|| {
+        let mut devices = vec![Device::start(|| Cpu::open(0)).expect("cpu")];
+        if std::env::var_os("LOWRANK_NO_GPU").is_some() {
+            eprintln!("not run: the gpu half of this test (LOWRANK_NO_GPU is set)");
+            return devices;
+        }
+        for limit in [None, Some(4096)] {
+            let device = Device::start(move || Gpu::open_with(None, limit));
+            devices
+                .push(device.unwrap_or_else(|e| panic!("{e}\nInstall a driver, or set LOWRANK_NO_GPU=1.")));
+        }
+        devices
+    });
+    devices.iter().map(|d| Context::new(d.profile.clone(), Sink::Thread(d.clone()))).collect()
+}
+
+/// Largest difference that rounding explains, relative to the tensor's largest value: a few
+/// hundred roundings of f32 (6e-8 each) at most lie between any result here and its f64 form.
+pub const TOLERANCE: f64 = 1e-5;
+
+type Plain<'a> = &'a dyn Fn(&[Array]) -> Vec<Array>;
+
+/// Holds `op` to its plain form, and its gradient to finite differences of the plain form.
+pub fn check(op: &dyn Op, inputs: &[Array], plain: Plain) {
+    check_to(TOLERANCE, op, inputs, plain);
+}
+
+pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
+    let expected = plain(inputs);
+    let asks: Vec<bool> = inputs.iter().map(|x| x.dtype == DType::F32).collect();
+    let reads = match op.gradient() {
+        crate::op::Gradient::Reads(reads) => Some(reads),
+        _ => None,
+    };
+    let d_outs: Vec<Array> =
+        expected.iter().enumerate().map(|(i, y)| Array::random(&format!("d_out{i}"), &y.shape)).collect();
+    // Made once, on demand, and shared by the devices.
+    let differences = RefCell::new(None);
+    for cx in contexts() {
+        let label = format!("{op:?} on {} (binding limit {})", cx.profile.label, cx.profile.binding_limit);
+        let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+        let refs: Vec<&Value> = values.iter().collect();
+        let outputs = run(&cx, op, &refs).unwrap_or_else(|e| panic!("{label}: {e}"));
+        for (y, expected) in outputs.iter().zip(&expected) {
+            compare(&format!("{label}: output"), &read(y), expected, tolerance);
+        }
+        let Some(reads) = reads else { continue };
+        // Only what the operation declares is handed to it.
+        let pick = |mask: u32, v: &[Value]| {
+            v.iter().enumerate().map(|(i, v)| (mask >> i & 1 == 1).then(|| v.clone())).collect()
+        };
+        let saved = Saved {
+            inputs: pick(reads.inputs, &values),
+            outputs: pick(reads.outputs, &outputs),
+            input_specs: values.iter().map(Value::spec).collect(),
+            output_specs: outputs.iter().map(Value::spec).collect(),
+        };
+        let d: Vec<Option<Value>> = d_outs.iter().map(|d| Some(d.upload(&cx))).collect();
+        let d_inputs = op.backward(&cx, &saved, &asks, &d).unwrap_or_else(|e| panic!("{label}: {e}"));
+        let mut differences = differences.borrow_mut();
+        let differences =
+            differences.get_or_insert_with(|| finite_differences(inputs, &asks, &d_outs, plain));
+        for (i, samples) in differences.iter().enumerate() {
+            let Some(samples) = samples else { continue };
+            let d_x = d_inputs[i].as_ref().unwrap_or_else(|| panic!("{label}: no gradient of input {i}"));
+            assert_eq!(d_x.shape[..], inputs[i].shape[..], "{label}: the shape of input {i}'s gradient");
+            let got = read(d_x);
+            let scale = got.data.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+            for (at, expected) in samples {
+                let off = (got.data[*at] - expected).abs() / scale;
+                assert!(
+                    off <= tolerance.max(2e-5),
+                    "{label}: gradient of input {i} at {at}: {} for {expected}",
+                    got.data[*at]
+                );
+            }
+        }
+        // An input that asks for nothing is given nothing, whichever it is.
+        for i in (0..inputs.len()).filter(|i| asks[*i] && asks.iter().filter(|a| **a).count() > 1) {
+            let mut needs = asks.clone();
+            needs[i] = false;
+            let d_inputs = op.backward(&cx, &saved, &needs, &d).unwrap();
+            assert!(d_inputs[i].is_none(), "{label}: a gradient that nobody needs, of input {i}");
+        }
+    }
+}
+
+/// Central differences of Σ d_out · plain(x) at up to 24 places of each input.
+fn finite_differences(
+    inputs: &[Array],
+    asks: &[bool],
+    d_outs: &[Array],
+    plain: Plain,
+) -> Vec<Option<Vec<(usize, f64)>>> {
+    let loss = |inputs: &[Array]| -> f64 {
+        plain(inputs)
+            .iter()
+            .zip(d_outs)
+            .map(|(y, d)| y.data.iter().zip(&d.data).map(|(y, d)| y * d).sum::<f64>())
+            .sum()
+    };
+    (0..inputs.len())
+        .map(|i| {
+            asks[i].then(|| {
+                let size = inputs[i].data.len();
+                let places = Array::random("places", &[24])
+                    .data
+                    .into_iter()
+                    .map(|v| ((v + 1.0) / 2.0 * size as f64) as usize);
+                let mut places: Vec<usize> =
+                    places.chain([0, size.saturating_sub(1)]).filter(|p| *p < size).collect();
+                places.sort();
+                places.dedup();
+                let mut moved = inputs.to_vec();
+                let difference = |at: usize| {
+                    let x = inputs[i].data[at];
+                    let h = 1e-5 * x.abs().max(1.0);
+                    moved[i].data[at] = x + h;
+                    let up = loss(&moved);
+                    moved[i].data[at] = x - h;
+                    let down = loss(&moved);
+                    moved[i].data[at] = x;
+                    (at, (up - down) / (2.0 * h))
+                };
+                places.into_iter().map(difference).collect()
+            })
+        })
+        .collect()
+}
+
+/// Holds only the forward, where NaN and infinities must stand in the same places.
+pub fn check_non_finite(op: &dyn Op, inputs: &[Array], plain: Plain) {
+    let expected = plain(inputs);
+    for cx in contexts() {
+        let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+        let outputs = run(&cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
+        for (y, expected) in outputs.iter().zip(&expected) {
+            compare(&format!("{op:?} on {}", cx.profile.label), &read(y), expected, TOLERANCE);
+        }
+    }
+}
+
+/// Equal shapes, equal places of NaN and infinities, the rest within `tolerance` of the largest.
+pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
+    assert_eq!(got.shape, expected.shape, "{what}: shape");
+    let scale = expected.data.iter().filter(|v| v.is_finite()).fold(1e-6f64, |m, v| m.max(v.abs()));
+    for (i, (a, b)) in got.data.iter().zip(&expected.data).enumerate() {
+        let same = if b.is_finite() {
+            (a - b).abs() <= tolerance * scale
+        } else {
+            a == b || (a.is_nan() && b.is_nan())
+        };
+        assert!(same, "{what}: {a} for {b} at {i} of {}", got.data.len());
+    }
+}

@@ -1,0 +1,8 @@
+//! The operations, one room each.
+
+pub mod binary;
+pub mod sum;
+pub mod unary;
+
+#[cfg(test)]
+mod checks;

@@ -1,0 +1,120 @@
+//! y = Σ x over one dimension, or over all.
+//!
+//! Shapes: x any; y without the dimension, or a scalar. Backward: d_out spread over the dimension.
+//! Saved: nothing.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, map};
+use crate::kernels::reduce::{Reduction, reduce};
+use crate::op::{Gradient, Op, Saved};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Sum over `dim`, or over every element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sum {
+    pub dim: Option<usize>,
+}
+
+impl Op for Sum {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let x = inputs[0];
+        if x.dtype != DType::F32 {
+            fail!(Dtype, "sum: takes f32, not {}; convert with to(\"f32\")", x.dtype);
+        }
+        Ok(vec![Spec::f32(without(self.name(), &x.shape, self.dim)?)])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let x = inputs[0];
+        reduce(cx, Reduction::Sum, x, split(&x.shape, self.dim), &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        let shape = &saved.input_specs[0].shape;
+        let mut kept = shape.to_vec();
+        match self.dim {
+            Some(dim) => kept[dim] = 1,
+            None => kept.fill(1),
+        }
+        let d_x = cx.empty(shape.clone(), DType::F32)?;
+        map(cx, Function::Copy, &[&d.reshaped(&kept[..])], &d_x)?;
+        Ok(vec![Some(d_x)])
+    }
+}
+
+/// `shape` without `dim`; a scalar's for `None`.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` when there is no such dimension.
+pub fn without(op: &str, shape: &Shape, dim: Option<usize>) -> Result<Shape> {
+    let Some(dim) = dim else { return Ok(Shape::new(&[])) };
+    if dim >= shape.rank() {
+        fail!(ShapeMismatch, "{op}: there is no dimension {dim} in shape {shape}");
+    }
+    let mut dims = shape.to_vec();
+    dims.remove(dim);
+    Ok(Shape::new(&dims))
+}
+
+/// `shape` as [outer, n, inner] around `dim`; everything is n for `None`.
+pub fn split(shape: &Shape, dim: Option<usize>) -> [usize; 3] {
+    match dim {
+        Some(d) => [shape[..d].iter().product(), shape[d], shape[d + 1..].iter().product()],
+        None => [1, shape.size(), 1],
+    }
+}
+
+/// Sums `d` over the dimensions that `shape` was broadcast along, so that it has that shape.
+pub fn sum_to(cx: &Rc<Context>, d: Value, shape: &Shape) -> Result<Value> {
+    if d.shape == *shape {
+        return Ok(d);
+    }
+    let rank = d.shape.rank();
+    let own = |k: usize| (k + shape.rank()).checked_sub(rank).map_or(1, |i| shape[i]);
+    let mut d = d;
+    let mut k = 0;
+    while k < rank {
+        // Neighbouring broadcast dimensions are summed in one pass.
+        let end = (k..rank).find(|e| own(*e) == d.shape[*e]).unwrap_or(rank);
+        if end == k {
+            k += 1;
+            continue;
+        }
+        let n: usize = d.shape[k..end].iter().product();
+        if n > 1 {
+            let mut dims = d.shape.to_vec();
+            let (outer, inner) = (dims[..k].iter().product(), dims[end..].iter().product());
+            dims[k..end].fill(1);
+            let y = cx.empty(&dims[..], DType::F32)?;
+            reduce(cx, Reduction::Sum, &d, [outer, n, inner], &y)?;
+            d = y;
+        }
+        k = end;
+    }
+    Ok(d.reshaped(shape.clone()))
+}

@@ -1,0 +1,33 @@
+use super::{Sum, plain::plain};
+use crate::ops::checks::{Array, check, check_non_finite};
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        for (shape, dim) in
+            [(vec![n], None), (vec![n, 3], Some(0)), (vec![3, n], Some(1)), (vec![2, n, 65], Some(1))]
+        {
+            check(&Sum { dim }, &[Array::random("x", &shape)], &|x| vec![plain(&x[0], dim)]);
+        }
+    }
+}
+
+#[test]
+fn long_sums_are_cut_into_chunks() {
+    let x = Array::random("x", &[40_001]);
+    check(&Sum { dim: None }, &[x], &|x| vec![plain(&x[0], None)]);
+    let x = Array::random("x", &[2, 20_000, 3]);
+    check(&Sum { dim: Some(1) }, &[x], &|x| vec![plain(&x[0], Some(1))]);
+}
+
+#[test]
+fn non_finite_values_reach_the_sum() {
+    let x = Array::new(
+        &[4, 3],
+        [f64::NAN, 1.0, 2.0, f64::INFINITY, 1.0, 1.0, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.0, 1.0, 1.0]
+            .to_vec(),
+    );
+    for dim in [None, Some(0), Some(1)] {
+        check_non_finite(&Sum { dim }, std::slice::from_ref(&x), &|x| vec![plain(&x[0], dim)]);
+    }
+}

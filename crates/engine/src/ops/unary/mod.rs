@@ -1,0 +1,92 @@
+//! y = f(x): neg, exp, log, sqrt, abs, square, relu, sigmoid, tanh, silu, gelu (both).
+//!
+//! Backward: one pass from d_out and the saved x or y, whichever the derivative is simpler in.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, map};
+use crate::op::{Gradient, Op, Saved};
+use crate::tensor::{Context, Spec, Value};
+
+/// A function of one operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unary(pub Function);
+
+/// What the derivative reads besides d_out.
+enum From {
+    Nothing(Function),
+    Input(Function),
+    Output(Function),
+}
+
+impl Unary {
+    fn derivative(&self) -> From {
+        use Function::*;
+        match self.0 {
+            Copy => From::Nothing(Copy),
+            Neg => From::Nothing(Neg),
+            Exp => From::Output(Mul),
+            Log => From::Input(Div),
+            Sqrt => From::Output(SqrtBackward),
+            Abs => From::Input(AbsBackward),
+            Square => From::Input(SquareBackward),
+            Relu => From::Output(ReluBackward),
+            Sigmoid => From::Output(SigmoidBackward),
+            Tanh => From::Output(TanhBackward),
+            Silu => From::Input(SiluBackward),
+            Gelu => From::Input(GeluBackward),
+            GeluTanh => From::Input(GeluTanhBackward),
+            other => unreachable!("{} is not a function of one operand", other.name()),
+        }
+    }
+}
+
+impl Op for Unary {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        if !inputs[0].dtype.is_float() {
+            fail!(Dtype, "{}: takes floats, not {}; convert with to(\"f32\")", self.name(), inputs[0].dtype);
+        }
+        Ok(vec![Spec::f32(inputs[0].shape.clone())])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        map(cx, self.0, inputs, &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        match self.derivative() {
+            From::Nothing(_) => Gradient::reads(0, 0),
+            From::Input(_) => Gradient::reads(1, 0),
+            From::Output(_) => Gradient::reads(0, 1),
+        }
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        let d_x = cx.empty(d.shape.clone(), DType::F32)?;
+        match self.derivative() {
+            From::Nothing(f) => map(cx, f, &[d], &d_x)?,
+            From::Input(f) => map(cx, f, &[d, saved.input(0)], &d_x)?,
+            From::Output(f) => map(cx, f, &[d, saved.output(0)], &d_x)?,
+        }
+        Ok(vec![Some(d_x)])
+    }
+}

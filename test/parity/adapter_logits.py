@@ -1,0 +1,74 @@
+"""The logits that transformers and PEFT give with an adapter folder, to check folders that lowrank wrote.
+
+    python adapter_logits.py MODEL_DIR ADAPTER_DIR IDS.json OUT.json
+
+IDS.json is [[id, ...], ...]; OUT.json gets {"logits": [B][T][V], "onlyInFile": [key], "onlyInPeft": [key]}, where the
+last two compare the folder's keys with those PEFT itself would save. ADAPTER_DIR `-` means the model alone.
+Fails when a key of the model or of the adapter is missing or unexpected; OUT.json is written all the same when only
+the two lists say so, since PEFT's load_result is silent about biases.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+
+# With bias="all" and modules_to_save PEFT saves these copies of biases by mistake; nobody else should.
+SPURIOUS = (".original_module.bias", ".modules_to_save.bias")
+
+
+def load_base(folder):
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    bad = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[k]}
+    if bad:
+        sys.exit(f"{folder}: {bad}")
+    return model
+
+
+def load_adapter(base, folder):
+    # What PeftModel.from_pretrained does, in two steps, because that one keeps load_adapter's result to itself.
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = True
+    model = get_peft_model(base, config)
+    result = model.load_adapter(folder, "default")
+    bad = {k: list(getattr(result, k)) for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if getattr(result, k, None)}
+    if bad:
+        sys.exit(f"{folder}: {bad}")
+    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as file:
+        held = set(file.keys())
+    expected = {k for k in get_peft_model_state_dict(model) if not k.endswith(SPURIOUS)}
+    held = {k for k in held if not k.endswith(SPURIOUS)}
+    return model, sorted(held - expected), sorted(expected - held)
+
+
+def main(model_dir, adapter_dir, ids_path, out_path):
+    model, only_file, only_peft = load_base(model_dir), [], []
+    if adapter_dir != "-":
+        model, only_file, only_peft = load_adapter(model, adapter_dir)
+    model.eval()
+    ids = torch.tensor(json.loads(Path(ids_path).read_text()), dtype=torch.long)
+    with torch.no_grad():
+        logits = model(input_ids=ids, use_cache=False).logits
+    if not torch.isfinite(logits).all():
+        sys.exit("the logits are not finite")
+    Path(out_path).write_text(
+        json.dumps({"logits": logits.tolist(), "onlyInFile": only_file, "onlyInPeft": only_peft})
+    )
+    if only_file or only_peft:
+        sys.exit(f"{adapter_dir}: keys only in the file {only_file}, keys only PEFT has {only_peft}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
