@@ -72,6 +72,11 @@ impl std::error::Error for Error {}
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// An error by its code, where an expression is wanted.
+pub fn fail_code(code: Code, message: impl Into<String>) -> Error {
+    Error::new(code, message)
+}
+
 /// `fail!(ShapeMismatch, "matmul: …", …)` returns early with that error.
 #[macro_export]
 macro_rules! fail {

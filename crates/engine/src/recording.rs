@@ -89,6 +89,11 @@ pub enum Command {
         file: Arc<Mmap>,
         offset: u64,
     },
+    /// Waits for another device's answer to a read, and writes it.
+    Receive {
+        to: Range,
+        from: std::sync::mpsc::Receiver<Result<Vec<u8>, Error>>,
+    },
     Zero {
         to: Range,
     },
@@ -116,6 +121,10 @@ pub enum Command {
 pub struct Recording {
     pub commands: Vec<Command>,
     pub upload_bytes: u64,
+    /// The environment that recorded it; once cancelled, nothing more of it is run.
+    pub owner: CancelToken,
+    /// The token that its first command is under.
+    pub under: Option<CancelToken>,
 }
 
 impl Recording {

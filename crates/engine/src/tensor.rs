@@ -22,11 +22,12 @@ const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
 pub struct Context {
     pub profile: Profile,
     sink: Sink,
+    owner: CancelToken,
+    under: RefCell<Option<CancelToken>>,
     pool: RefCell<Pool>,
     recording: RefCell<Recording>,
     mapped: Cell<u64>,
     launches: Cell<u64>,
-    under: RefCell<Option<CancelToken>>,
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
     counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
 }
@@ -42,14 +43,20 @@ pub struct Memory {
 
 impl Context {
     pub fn new(profile: Profile, sink: Sink) -> Rc<Self> {
+        Context::owned(profile, sink, CancelToken::default())
+    }
+
+    /// A context whose every recording is skipped once `owner` is cancelled: an environment's end.
+    pub fn owned(profile: Profile, sink: Sink, owner: CancelToken) -> Rc<Self> {
         Rc::new(Context {
+            owner,
+            under: RefCell::default(),
             profile,
             sink,
             pool: RefCell::default(),
             recording: RefCell::default(),
             mapped: Cell::new(0),
             launches: Cell::new(0),
-            under: RefCell::new(None),
             counted: RefCell::new(None),
         })
     }
@@ -219,7 +226,9 @@ impl Context {
 
     /// Hands the waiting commands to the device.
     pub fn flush(&self) {
-        let recording = std::mem::take(&mut *self.recording.borrow_mut());
+        let next = Recording { under: self.under.borrow().clone(), ..Recording::default() };
+        let mut recording = self.recording.replace(next);
+        recording.owner = self.owner.clone();
         if !recording.is_empty() {
             self.sink.send(recording);
         }
@@ -244,6 +253,28 @@ impl Context {
         }
         self.push(Command::Fence { reply });
         self.flush();
+    }
+
+    /// Appends a copy of `from`, which may live on another device, over `to`, which is here.
+    pub fn receive(&self, from: &Value, to: &Value) -> Result<()> {
+        if from.bytes() == 0 {
+            return Ok(());
+        }
+        if std::ptr::eq(Rc::as_ptr(from.context()), self) {
+            self.copy(from, to);
+            return Ok(());
+        }
+        if self.is_meta() || from.context().is_meta() {
+            if self.is_meta() {
+                return Ok(());
+            }
+            fail!(Option, "to: a tensor on a meta device has no values to move");
+        }
+        // The sending device answers from its own queue, which waits for nothing here.
+        let (send, receive) = std::sync::mpsc::channel();
+        from.context().read(from, Box::new(move |bytes| drop(send.send(bytes))));
+        self.push(Command::Receive { to: to.range(), from: receive });
+        Ok(())
     }
 
     /// What is recorded from now on is skipped once `token` is cancelled.

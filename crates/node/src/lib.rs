@@ -1,1 +1,5 @@
+//! The Node-API binding of lowrank: it converts, and decides nothing.
 
+mod error;
+mod ops;
+mod session;

@@ -191,7 +191,7 @@ impl Runner for Cpu {
             Command::Launch(launch) => self.launch(&launch),
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
-            Command::Under { .. } => {}
+            Command::Receive { .. } | Command::Under { .. } => {}
         }
         Ok(())
     }

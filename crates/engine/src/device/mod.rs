@@ -5,6 +5,7 @@
 
 pub mod cpu;
 pub mod gpu;
+pub mod registry;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -166,7 +167,6 @@ fn lost(panic: &Box<dyn std::any::Any + Send>) -> Error {
 /// Runs commands until told to stop. The first error is latched: every later reply gets it.
 fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBool) {
     let mut latched: Option<Error> = None;
-    let mut under: Option<crate::recording::CancelToken> = None;
     loop {
         let message = match receiver.try_recv() {
             Ok(message) => message,
@@ -179,11 +179,12 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
             }
         };
         let Message::Run(recording) = message else { return };
+        let mut under = recording.under;
         for command in recording.commands {
             if stop.load(Ordering::Acquire) {
                 latched.get_or_insert_with(|| Error::new(Code::Aborted, "the process is ending"));
             }
-            let skip = under.as_ref().is_some_and(|t| t.is_cancelled());
+            let skip = recording.owner.is_cancelled() || under.as_ref().is_some_and(|t| t.is_cancelled());
             match command {
                 Command::Under { token } => under = token,
                 Command::Read { reply, .. } | Command::Fence { reply } if latched.is_some() => {
@@ -198,6 +199,13 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                 | Command::Upload { .. }
                 | Command::UploadMapped { .. }
                     if skip || latched.is_some() => {}
+                Command::Receive { .. } if skip || latched.is_some() => {}
+                // What another device sends is an upload like any other.
+                Command::Receive { to, from } => guarded(&mut latched, || {
+                    let gone = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
+                    let bytes = from.recv().map_err(|_| gone())??;
+                    runner.run(Command::Upload { to, bytes })
+                }),
                 command => guarded(&mut latched, || runner.run(command)),
             }
         }

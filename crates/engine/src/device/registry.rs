@@ -1,0 +1,62 @@
+//! The devices of the process: opened once, shared by every environment, dropped by the last.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, Weak};
+
+use super::cpu::{self, Cpu};
+use super::gpu::Gpu;
+use super::{Device, Profile, meta_profile};
+use crate::error::Result;
+use crate::fail;
+
+static OPEN: Mutex<Option<HashMap<String, Weak<Device>>>> = Mutex::new(None);
+
+/// What a user's device name stands for.
+pub enum Opened {
+    Device(Arc<Device>),
+    /// A stand-in that runs nothing, with the profile of what it stands for.
+    Meta(Profile),
+}
+
+/// The device called `label`: `cpu`, `gpu`, `gpu:N`, `meta:cpu`, `meta:gpu`.
+///
+/// # Errors
+/// `ERR_NO_GPU` where there is none (lists what there is), `ERR_OPTION` for another name.
+pub fn open(label: &str) -> Result<Opened> {
+    if let Some(of) = label.strip_prefix("meta:") {
+        let mut profile = match of {
+            "cpu" => cpu::profile(threads()),
+            _ => start(of)?.profile.clone(),
+        };
+        profile.label = of.into();
+        return Ok(Opened::Meta(meta_profile(&profile)));
+    }
+    Ok(Opened::Device(start(label)?))
+}
+
+fn start(label: &str) -> Result<Arc<Device>> {
+    let mut open = OPEN.lock().unwrap_or_else(|e| e.into_inner());
+    let open = open.get_or_insert_default();
+    if let Some(device) = open.get(label).and_then(Weak::upgrade) {
+        return Ok(device);
+    }
+    let device = match label {
+        "cpu" => Device::start(|| Cpu::open(threads()))?,
+        "gpu" => Device::start(|| Gpu::open_with(None, None))?,
+        _ => match label.strip_prefix("gpu:").and_then(|n| n.parse().ok()) {
+            Some(index) => Device::start(move || Gpu::open_with(Some(index), None))?,
+            None => fail!(Option, "device: \"{label}\" is none of cpu, gpu, gpu:N, meta:cpu, meta:gpu"),
+        },
+    };
+    open.insert(label.into(), Arc::downgrade(&device));
+    Ok(device)
+}
+
+/// Worker threads of the cpu: LOWRANK_THREADS, or one a core (0).
+fn threads() -> usize {
+    let asked = std::env::var("LOWRANK_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+        n => n,
+    }
+}

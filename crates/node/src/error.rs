@@ -1,0 +1,31 @@
+//! Errors on their way to JavaScript: the code becomes `error.code`.
+
+use lowrank_engine::error as engine;
+
+/// The status of a thrown error, such as `ERR_DTYPE`.
+pub struct Code(pub &'static str);
+
+impl AsRef<str> for Code {
+    fn as_ref(&self) -> &str {
+        self.0
+    }
+}
+
+// napi-rs makes errors of its own (a wrong argument type): those are faults of the façade.
+impl From<napi::Status> for Code {
+    fn from(_: napi::Status) -> Self {
+        Code("ERR_INTERNAL")
+    }
+}
+
+pub type Error = napi::Error<Code>;
+pub type Result<T> = std::result::Result<T, Error>;
+
+pub fn thrown(error: engine::Error) -> Error {
+    napi::Error::new(Code(error.code.as_str()), error.message)
+}
+
+/// An error that napi-rs made itself.
+pub fn internal(error: napi::Error) -> Error {
+    napi::Error::new(Code("ERR_INTERNAL"), error.reason.clone())
+}
