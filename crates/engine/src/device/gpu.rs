@@ -1,19 +1,284 @@
-//! A GPU through wgpu.
+//! A GPU through wgpu: Vulkan, Metal or DX12.
+//!
+//! Everything happens in the order of the commands: copies, uploads and dispatches are encoded
+//! into one list, submitted in bounded portions, and answered when their portion is done. What
+//! this device holds besides the pool's buffers is bounded: 16 MiB of pages for uploads, 32 MiB
+//! for reads, and scratch for the few copies that need some.
+
+mod adapter;
+mod fault;
+mod launch;
+mod pipeline;
+mod read;
+mod submit;
+#[cfg(test)]
+mod tests;
+mod transfer;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+pub use adapter::{AdapterInfo, AdapterKind, adapters, profile_of};
+use fault::{Faults, scoped};
+use launch::Bound;
+use pipeline::Pipelines;
+use read::Pending;
+use submit::Submitter;
+use transfer::Staging;
 
 use super::{Profile, Runner};
 use crate::error::{Code, Error, Result};
-use crate::recording::Command;
+use crate::fail;
+use crate::recording::{BufferId, Command, Range};
 
-pub struct Gpu;
+/// The scratch buffer that copies go through; the next ones serve the bindings of a launch.
+const SCRATCH_OF_COPIES: usize = 0;
+/// Bytes of destroyed buffers that may wait for the GPU to be done with them.
+const LEAVING: u64 = 64 << 20;
+/// How long `idle` waits before it lets the thread look for new work.
+const NAP: Duration = Duration::from_micros(500);
+
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+/// Runs commands on a GPU; made and used on its device's thread.
+pub struct Gpu {
+    submitter: Submitter,
+    pending: VecDeque<Pending>,
+    /// Bytes of the buffers that pending reads hold.
+    reading: u64,
+    read_buffers: Vec<wgpu::Buffer>,
+    staging: Staging,
+    pipelines: Pipelines,
+    bind_groups: HashMap<Bound, wgpu::BindGroup>,
+    buffers: HashMap<BufferId, wgpu::Buffer>,
+    scratch: Vec<Option<BufferId>>,
+    /// Destroyed, but perhaps named by bind groups that are kept.
+    left: HashSet<BufferId>,
+    left_bytes: u64,
+    binding_limit: u64,
+    limits: wgpu::Limits,
+    faults: Faults,
+    device: wgpu::Device,
+}
 
 impl Gpu {
-    pub fn open_with(_: Option<usize>, _: Option<u64>) -> Result<(Profile, Gpu)> {
-        Err(Error::new(Code::NoGpu, "no gpu"))
+    /// Opens the GPU of that number in `adapters()`, or the first that can be used (a software
+    /// one last). Call it on the device's thread, from `Device::start`.
+    ///
+    /// `LOWRANK_BINDING_LIMIT` (bytes) lowers what one binding may span, to test windows on
+    /// small tensors; `LOWRANK_SHADER_CHECKS=1` has shaders check their indices.
+    ///
+    /// # Errors
+    /// `ERR_NO_GPU` with the list of adapters, when there is none such.
+    pub fn open(index: Option<usize>) -> Result<(Profile, Gpu)> {
+        Self::open_with(index, binding_limit_from_environment())
+    }
+
+    /// As `open`, with `binding_limit` in bytes, at least 256.
+    ///
+    /// # Errors
+    /// `ERR_NO_GPU` with the list of adapters, when there is none such.
+    pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
+        let (profile, adapter) = adapter::choose(index, binding_limit.map(|l| l.max(256)))?;
+        let optional = wgpu::Features::PIPELINE_CACHE;
+        let limits = adapter.limits();
+        let request = wgpu::DeviceDescriptor {
+            label: Some("lowrank"),
+            required_features: wgpu::Features::IMMEDIATES | (adapter.features() & optional),
+            required_limits: limits.clone(),
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::MemoryUsage,
+            trace: wgpu::Trace::Off,
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&request)).map_err(|e| {
+            Error::new(Code::NoGpu, format!("{} ({}) does not open: {e}", profile.name, profile.backend))
+        })?;
+        let faults = Faults::default();
+        faults.listen(&device);
+        let checks = std::env::var("LOWRANK_SHADER_CHECKS").is_ok_and(|v| v == "1");
+        let gpu = Gpu {
+            submitter: Submitter::new(device.clone(), queue, faults.clone()),
+            pending: VecDeque::new(),
+            reading: 0,
+            read_buffers: Vec::new(),
+            staging: Staging::default(),
+            pipelines: Pipelines::new(device.clone(), checks),
+            bind_groups: HashMap::new(),
+            buffers: HashMap::new(),
+            scratch: Vec::new(),
+            left: HashSet::new(),
+            left_bytes: 0,
+            binding_limit: profile.binding_limit,
+            limits,
+            faults,
+            device,
+        };
+        Ok((profile, gpu))
+    }
+
+    fn execute(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Create { buffer, bytes } => self.create(buffer, bytes),
+            Command::Destroy { buffer } => {
+                self.destroy(buffer);
+                Ok(())
+            }
+            Command::Map { .. } => fail!(Internal, "a GPU maps no files"),
+            Command::Upload { to, bytes } => self.upload(&to, &bytes),
+            Command::UploadMapped { to, file, offset } => {
+                let (start, bytes) = (offset as usize, to.bytes as usize);
+                match file.get(start..).and_then(|rest| rest.get(..bytes)) {
+                    Some(bytes) => self.upload(&to, bytes),
+                    None => fail!(FileFormat, "a file of {} bytes has none at {start}", file.len()),
+                }
+            }
+            Command::Zero { to } => self.zero(&to),
+            Command::Copy { from, to } => self.copy(&from, &to),
+            Command::Launch(launch) => self.launch(&launch),
+            Command::Read { from, reply } => self.read(&from, reply),
+            Command::Fence { reply } => {
+                self.fence(reply);
+                Ok(())
+            }
+            // The thread's loop acts on these itself.
+            Command::Under { .. } | Command::Receive { .. } => Ok(()),
+        }
+    }
+
+    fn create(&mut self, id: BufferId, bytes: u64) -> Result<()> {
+        if bytes > self.limits.max_buffer_size {
+            fail!(
+                OutOfMemory,
+                "a buffer of {bytes} bytes is more than this GPU's {} at most",
+                self.limits.max_buffer_size
+            );
+        }
+        // Destroyed buffers are there until the GPU is done: they must not pile up unseen.
+        if self.left_bytes > LEAVING {
+            self.drain()?;
+        }
+        let size = bytes.next_multiple_of(4).max(4);
+        let buffer = match self.new_buffer(size, USAGE, false) {
+            Err(error) if error.code == Code::OutOfMemory => {
+                self.drain()?;
+                self.new_buffer(size, USAGE, false)
+            }
+            made => made,
+        };
+        let told = format!("the GPU gives no {bytes} bytes more; {} buffers are open", self.buffers.len());
+        let buffer = buffer.map_err(|e| match e.code {
+            Code::OutOfMemory => Error::new(Code::OutOfMemory, told),
+            _ => e,
+        })?;
+        self.buffers.insert(id, buffer);
+        Ok(())
+    }
+
+    fn destroy(&mut self, id: BufferId) {
+        if let Some(buffer) = self.buffers.remove(&id) {
+            self.left_bytes += buffer.size();
+            self.left.insert(id);
+        }
+    }
+
+    fn new_buffer(&self, size: u64, usage: wgpu::BufferUsages, mapped: bool) -> Result<wgpu::Buffer> {
+        scoped(&self.device, "a buffer", || {
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: mapped };
+            self.device.create_buffer(&descriptor)
+        })
+    }
+
+    /// The buffer of a range that lies inside it.
+    fn buffer(&self, range: &Range) -> Result<wgpu::Buffer> {
+        match self.buffers.get(&range.buffer) {
+            Some(buffer) if range.offset + range.bytes <= buffer.size() => Ok(buffer.clone()),
+            Some(buffer) => {
+                fail!(Internal, "{} bytes at {} of a buffer of {}", range.bytes, range.offset, buffer.size())
+            }
+            None => fail!(Internal, "a recording names a buffer that is not there"),
+        }
+    }
+
+    /// A buffer of this device's own, of at least `bytes`; its content lasts to its next use.
+    fn scratch(&mut self, slot: usize, bytes: u64) -> Result<BufferId> {
+        self.scratch.resize((slot + 1).max(self.scratch.len()), None);
+        if let Some(id) = self.scratch[slot] {
+            if self.buffers.get(&id).is_some_and(|b| b.size() >= bytes) {
+                return Ok(id);
+            }
+            self.destroy(id);
+        }
+        let id = BufferId::next();
+        self.create(id, crate::pool::class_of(bytes))?;
+        self.scratch[slot] = Some(id);
+        Ok(id)
+    }
+
+    /// Counts an encoded command; submits when there is enough.
+    fn count(&mut self, work: u64) -> Result<()> {
+        if self.submitter.count(work) { self.submit() } else { Ok(()) }
+    }
+
+    fn submit(&mut self) -> Result<()> {
+        if !self.submitter.has_commands() {
+            self.submitter.poll()?;
+            self.settle();
+            return Ok(());
+        }
+        if !self.left.is_empty() {
+            let left = std::mem::take(&mut self.left);
+            self.bind_groups.retain(|bound, _| !bound.spans.iter().any(|s| left.contains(&s.buffer)));
+        }
+        self.staging.before_submit();
+        self.submitter.submit()?;
+        self.staging.after_submit();
+        self.ask_for_reads();
+        self.settle();
+        Ok(())
+    }
+
+    /// Waits until all is done, so that what was destroyed is free.
+    fn drain(&mut self) -> Result<()> {
+        self.submit()?;
+        self.submitter.drain()?;
+        self.left_bytes = 0;
+        self.settle();
+        Ok(())
     }
 }
 
 impl Runner for Gpu {
-    fn run(&mut self, _: Command) -> Result<()> {
-        Ok(())
+    fn run(&mut self, command: Command) -> Result<()> {
+        let ran = self.execute(command).and_then(|()| self.faults.check());
+        if let Err(fault) = self.faults.check() {
+            self.reject(&fault);
+        }
+        ran
     }
+
+    fn idle(&mut self) -> Result<bool> {
+        let looked = self.submit().and_then(|()| self.submitter.wait_for_oldest(NAP));
+        self.settle();
+        if let Err(fault) = looked.and_then(|()| self.faults.check()) {
+            self.reject(&fault);
+            return Err(fault);
+        }
+        let busy = self.submitter.done() < self.submitter.submitted() || !self.pending.is_empty();
+        if !busy {
+            self.left_bytes = 0;
+            self.staging.trim();
+        }
+        Ok(busy)
+    }
+}
+
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.reject(&Error::new(Code::Aborted, "the device has been stopped"));
+    }
+}
+
+fn binding_limit_from_environment() -> Option<u64> {
+    std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok()
 }

@@ -51,9 +51,11 @@ pub struct Profile {
 pub trait Runner {
     /// Runs a recording. An error is latched by the caller: what follows is not run.
     fn run(&mut self, command: Command) -> Result<()>;
-    /// Called when no command waits: submits and finishes what is held back.
-    fn idle(&mut self) -> Result<()> {
-        Ok(())
+    /// Called when no command waits: submits what is held back, waits for it a little.
+    ///
+    /// Returns whether something is still on its way, and `idle` wants to be called again.
+    fn idle(&mut self) -> Result<bool> {
+        Ok(false)
     }
 }
 
@@ -171,7 +173,9 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
         let message = match receiver.try_recv() {
             Ok(message) => message,
             Err(_) => {
-                guarded(&mut latched, || runner.idle());
+                if guarded(&mut latched, || runner.idle()).unwrap_or(false) {
+                    continue;
+                }
                 match receiver.recv() {
                     Ok(message) => message,
                     Err(_) => return,
@@ -201,24 +205,32 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                     if skip || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 // What another device sends is an upload like any other.
-                Command::Receive { to, from } => guarded(&mut latched, || {
-                    let gone = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
-                    let bytes = from.recv().map_err(|_| gone())??;
-                    runner.run(Command::Upload { to, bytes })
-                }),
-                command => guarded(&mut latched, || runner.run(command)),
+                Command::Receive { to, from } => {
+                    guarded(&mut latched, || {
+                        // It may wait in turn for what this device has yet to answer.
+                        while runner.idle()? {}
+                        let gone =
+                            || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
+                        let bytes = from.recv().map_err(|_| gone())??;
+                        runner.run(Command::Upload { to, bytes })
+                    });
+                }
+                command => {
+                    guarded(&mut latched, || runner.run(command));
+                }
             }
         }
     }
 }
 
-fn guarded(latched: &mut Option<Error>, f: impl FnOnce() -> Result<()>) {
+fn guarded<T>(latched: &mut Option<Error>, f: impl FnOnce() -> Result<T>) -> Option<T> {
     let error = match std::panic::catch_unwind(AssertUnwindSafe(f)) {
-        Ok(Ok(())) => return,
+        Ok(Ok(value)) => return Some(value),
         Ok(Err(error)) => error,
         Err(panic) => lost(&panic),
     };
     latched.get_or_insert(error);
+    None
 }
 
 fn reject(recording: Recording, error: &Error) {

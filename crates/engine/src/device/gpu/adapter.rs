@@ -1,0 +1,241 @@
+//! The GPUs of this machine, as drivers name them, and the profile of a device on each.
+
+use std::sync::OnceLock;
+
+use crate::device::{Kind, Profile};
+use crate::error::{Code, Error, Result};
+use crate::fail;
+
+/// Bytes of immediates that every kernel may use: 32 words.
+pub const IMMEDIATE_BYTES: u32 = 128;
+
+/// What sort of machine an adapter is; the order is the one that adapters are listed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AdapterKind {
+    Discrete,
+    Integrated,
+    /// Part of a GPU, as a hypervisor lends it.
+    Virtual,
+    Other,
+    /// A processor that plays a GPU: right, and slow.
+    Software,
+}
+
+impl AdapterKind {
+    /// `discrete`, `integrated`, `virtual`, `other` or `software`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            AdapterKind::Discrete => "discrete",
+            AdapterKind::Integrated => "integrated",
+            AdapterKind::Virtual => "virtual",
+            AdapterKind::Other => "other",
+            AdapterKind::Software => "software",
+        }
+    }
+}
+
+/// One GPU under one graphics interface.
+#[derive(Clone, Debug)]
+pub struct AdapterInfo {
+    /// The number in `gpu:1`.
+    pub index: usize,
+    /// As the vendor names it.
+    pub name: String,
+    /// Vulkan, Metal or DX12.
+    pub backend: String,
+    pub kind: AdapterKind,
+    /// Driver and its version, where the backend tells them.
+    pub driver: String,
+    /// Bytes of its memory; `u64::MAX / 2` where that is not known.
+    pub memory: u64,
+    /// Bytes that one binding of a kernel may span.
+    pub binding_limit: u64,
+    /// Bytes of the largest buffer.
+    pub buffer_limit: u64,
+    /// What it lacks, where it cannot be used.
+    pub lacks: Option<String>,
+}
+
+/// The GPUs of this machine: discrete ones first, then integrated, software last; among equals
+/// the one with most memory first.
+pub fn adapters() -> Vec<AdapterInfo> {
+    enumerate().into_iter().map(|(info, _)| info).collect()
+}
+
+/// The profile that a device on adapter `index` (the first usable one by default) would have,
+/// for `meta:gpu`. No device is made. `binding_limit` (bytes) lowers the adapter's own.
+///
+/// # Errors
+/// `ERR_NO_GPU` when there is no such adapter, or it cannot be used.
+pub fn profile_of(index: Option<usize>, binding_limit: Option<u64>) -> Result<Profile> {
+    Ok(choose(index, binding_limit)?.0)
+}
+
+/// The adapter to open, and its profile.
+pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profile, wgpu::Adapter)> {
+    let mut all = enumerate();
+    let found = match index {
+        Some(index) => (index < all.len()).then_some(index),
+        None => all.iter().position(|(info, _)| info.lacks.is_none()),
+    };
+    let Some(found) = found else {
+        let what = index.map_or("no usable GPU".to_string(), |i| format!("no GPU number {i}"));
+        return Err(Error::new(Code::NoGpu, format!("{what}; {}", describe(&all))));
+    };
+    let (info, adapter) = all.swap_remove(found);
+    if let Some(lacks) = &info.lacks {
+        fail!(NoGpu, "{} ({}) cannot be used: {lacks}", info.name, info.backend);
+    }
+    let profile = Profile {
+        kind: Kind::Gpu,
+        label: index.map_or("gpu".into(), |i| format!("gpu:{i}")),
+        name: info.name,
+        backend: info.backend,
+        software: info.kind == AdapterKind::Software,
+        binding_limit: limit.map_or(info.binding_limit, |l| l.min(info.binding_limit)),
+        buffer_limit: info.buffer_limit,
+        memory: info.memory,
+        maps_files: false,
+        threads: 1,
+    };
+    Ok((profile, adapter))
+}
+
+fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
+    if all.is_empty() {
+        return "no driver for Vulkan, Metal or DX12 reports one".into();
+    }
+    let each = all.iter().map(|(info, _)| {
+        let lacks = info.lacks.as_ref().map_or(String::new(), |l| format!(", unusable: {l}"));
+        format!("{}: {} ({}, {}{lacks})", info.index, info.name, info.backend, info.kind.as_str())
+    });
+    format!("there are {}", each.collect::<Vec<_>>().join("; "))
+}
+
+fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {
+    let Some(instance) = instance() else { return Vec::new() };
+    let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
+    let vulkan: Vec<_> = found
+        .iter()
+        .map(|a| a.get_info())
+        .filter(|i| i.backend == wgpu::Backend::Vulkan)
+        .map(|i| (i.vendor, i.device))
+        .collect();
+    let mut all: Vec<_> = found
+        .into_iter()
+        // The same GPU under a second interface is listed once.
+        .filter(|adapter| {
+            let info = adapter.get_info();
+            info.backend != wgpu::Backend::Dx12 || !vulkan.contains(&(info.vendor, info.device))
+        })
+        .map(|adapter| (info_of(&adapter), adapter))
+        .collect();
+    all.sort_by_key(|(info, _)| (info.kind, std::cmp::Reverse(info.memory)));
+    for (index, (info, _)) in all.iter_mut().enumerate() {
+        info.index = index;
+    }
+    all
+}
+
+fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
+    let (info, limits) = (adapter.get_info(), adapter.limits());
+    let lacks = if !adapter.features().contains(wgpu::Features::IMMEDIATES)
+        || limits.max_immediate_size < IMMEDIATE_BYTES
+    {
+        Some(format!("its driver gives no {IMMEDIATE_BYTES} bytes of immediates"))
+    } else {
+        None
+    };
+    let backend = match info.backend {
+        wgpu::Backend::Vulkan => "Vulkan",
+        wgpu::Backend::Metal => "Metal",
+        wgpu::Backend::Dx12 if dxc().is_some() => "DX12",
+        wgpu::Backend::Dx12 => "DX12 (FXC)",
+        other => other.to_str(),
+    };
+    AdapterInfo {
+        index: 0,
+        name: info.name,
+        backend: backend.into(),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => AdapterKind::Discrete,
+            wgpu::DeviceType::IntegratedGpu => AdapterKind::Integrated,
+            wgpu::DeviceType::VirtualGpu => AdapterKind::Virtual,
+            wgpu::DeviceType::Cpu => AdapterKind::Software,
+            wgpu::DeviceType::Other => AdapterKind::Other,
+        },
+        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        memory: memory_of(adapter).unwrap_or(u64::MAX / 2),
+        // A range that starts between two aligned offsets is bound from the one before it.
+        binding_limit: (limits.max_storage_buffer_binding_size & !3)
+            .saturating_sub(u64::from(limits.min_storage_buffer_offset_alignment)),
+        buffer_limit: limits.max_buffer_size,
+        lacks,
+    }
+}
+
+/// Bytes of the largest heap on the GPU itself.
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+fn memory_of(adapter: &wgpu::Adapter) -> Option<u64> {
+    const DEVICE_LOCAL: u32 = 1;
+    // Only asked what it is: nothing of the driver's is changed or kept.
+    let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
+    let instance = raw.shared_instance().raw_instance();
+    let heaps = unsafe { instance.get_physical_device_memory_properties(raw.raw_physical_device()) };
+    let heaps = heaps.memory_heaps.iter().take(heaps.memory_heap_count as usize);
+    heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+fn memory_of(_: &wgpu::Adapter) -> Option<u64> {
+    None
+}
+
+/// Where DX12's current shader compiler lies (an absolute path), when the package ships one.
+fn dxc() -> Option<String> {
+    std::env::var("LOWRANK_DXC").ok().filter(|path| std::path::Path::new(path).is_absolute())
+}
+
+/// The share of the driver's memory budget past which creating a buffer is an error, so that
+/// running out is told before the device is lost.
+const BUDGET: wgpu::MemoryBudgetThresholds =
+    wgpu::MemoryBudgetThresholds { for_resource_creation: Some(97), for_device_loss: None };
+
+/// The process's one entry to the drivers; `None` where there are none.
+fn instance() -> Option<&'static wgpu::Instance> {
+    static INSTANCE: OnceLock<Option<wgpu::Instance>> = OnceLock::new();
+    INSTANCE.get_or_init(new_instance).as_ref()
+}
+
+/// Without the extension for Wayland's windows, because Mesa's device-selection layer writes a
+/// line to stderr when it finds it on a machine without a display.
+#[cfg(target_os = "linux")]
+fn new_instance() -> Option<wgpu::Instance> {
+    use wgpu::hal::vulkan;
+    let options = wgpu::hal::InstanceDescriptor {
+        name: "lowrank",
+        flags: wgpu::InstanceFlags::empty(),
+        memory_budget_thresholds: BUDGET,
+        backend_options: wgpu::BackendOptions::default(),
+        telemetry: None,
+        display: None,
+    };
+    let headless: Box<vulkan::CreateInstanceCallback> =
+        Box::new(|with| with.extensions.retain(|name| *name != c"VK_KHR_wayland_surface"));
+    // wgpu wants its extensions kept, for surfaces; this program makes none.
+    let raw = unsafe { vulkan::Instance::init_with_callback(&options, Some(headless)) }.ok()?;
+    Some(unsafe { wgpu::Instance::from_hal::<wgpu::hal::api::Vulkan>(raw) })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn new_instance() -> Option<wgpu::Instance> {
+    let mut options = wgpu::InstanceDescriptor::new_without_display_handle();
+    options.backends = wgpu::Backends::VULKAN | wgpu::Backends::METAL | wgpu::Backends::DX12;
+    options.flags = wgpu::InstanceFlags::empty();
+    options.memory_budget_thresholds = BUDGET;
+    options.backend_options.dx12.shader_compiler = match dxc() {
+        Some(dxc_path) => wgpu::Dx12Compiler::DynamicDxc { dxc_path },
+        None => wgpu::Dx12Compiler::Fxc,
+    };
+    Some(wgpu::Instance::new(options))
+}

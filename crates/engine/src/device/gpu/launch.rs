@@ -1,0 +1,116 @@
+//! Binding a launch's ranges and encoding its dispatch.
+
+use smallvec::SmallVec;
+
+use super::submit::WORK_PER_BYTE;
+use super::{Gpu, SCRATCH_OF_COPIES};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::Access;
+use crate::recording::{BufferId, Launch, Range};
+
+/// What a bind group is made of; equal keys are served by one bind group.
+#[derive(PartialEq, Eq, Hash)]
+pub struct Bound {
+    pipeline: u32,
+    pub spans: SmallVec<[Span; 8]>,
+}
+
+/// An aligned part of a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Span {
+    pub buffer: BufferId,
+    base: u64,
+    bytes: u64,
+}
+
+impl Gpu {
+    pub(super) fn launch(&mut self, launch: &Launch) -> Result<()> {
+        if launch.groups == 0 {
+            return Ok(());
+        }
+        let pipeline = self.pipelines.get(launch)?;
+        let mut immediates: SmallVec<[u32; 32]> = SmallVec::new();
+        immediates.push(launch.groups);
+        let mut bound = Bound { pipeline: pipeline.number, spans: SmallVec::new() };
+        let mut bytes = 0;
+        for (i, range) in launch.bindings.iter().enumerate() {
+            let (span, at) = self.bind(launch, i, range)?;
+            bytes += range.bytes;
+            immediates.push(at);
+            bound.spans.push(span);
+        }
+        immediates.extend_from_slice(&launch.scalars);
+        if !self.bind_groups.contains_key(&bound) {
+            let group = self.bind_group(&pipeline.layout, &bound)?;
+            // Steps of training repeat theirs; what varies without end is dropped now and then.
+            if self.bind_groups.len() >= 4096 {
+                self.bind_groups.clear();
+            }
+            self.bind_groups.insert(Bound { pipeline: bound.pipeline, spans: bound.spans.clone() }, group);
+        }
+        let x = launch.groups.min(self.limits.max_compute_workgroups_per_dimension);
+        let pass = self.submitter.pass();
+        pass.set_pipeline(&pipeline.compute);
+        pass.set_bind_group(0, &self.bind_groups[&bound], &[]);
+        pass.set_immediates(0, bytemuck::cast_slice(&immediates));
+        pass.dispatch_workgroups(x, launch.groups.div_ceil(x), 1);
+        self.count(launch.work.max(bytes.saturating_mul(WORK_PER_BYTE)))
+    }
+
+    /// The aligned span that holds `range`, and how many elements into it the range starts.
+    fn bind(&mut self, launch: &Launch, i: usize, range: &Range) -> Result<(Span, u32)> {
+        let (name, access) = launch.kernel.bindings[i];
+        if range.bytes > self.binding_limit {
+            fail!(
+                Internal,
+                "kernel {}: {name} spans {} bytes, {} at most",
+                launch.kernel.name,
+                range.bytes,
+                self.binding_limit
+            );
+        }
+        // One buffer read and written by one dispatch is refused, even on ranges apart.
+        let conflict = access == Access::Read
+            && (launch.bindings.iter().zip(launch.kernel.bindings))
+                .any(|(other, (_, access))| *access != Access::Read && other.buffer == range.buffer);
+        let moved;
+        let range = if conflict {
+            let shift = range.offset % 4;
+            let buffer = self.scratch(SCRATCH_OF_COPIES + 1 + i, shift + range.bytes)?;
+            moved = Range { buffer, offset: shift, ..*range };
+            self.copy(range, &moved)?;
+            &moved
+        } else {
+            range
+        };
+        let size = self.buffer(range)?.size();
+        let alignment = u64::from(self.limits.min_storage_buffer_offset_alignment);
+        let base = (range.offset / alignment * alignment).min((size - 4) / alignment * alignment);
+        let end = (range.offset + range.bytes).next_multiple_of(4).clamp(base + 4, size);
+        let at = (range.offset - base) / range.dtype.bytes() as u64;
+        let pairs = matches!(range.dtype, DType::F16 | DType::BF16);
+        if access != Access::Read && pairs && at % 2 == 1 {
+            fail!(Internal, "kernel {}: {name} is written from the middle of a pair", launch.kernel.name);
+        }
+        Ok((Span { buffer: range.buffer, base, bytes: end - base }, at as u32))
+    }
+
+    fn bind_group(&self, layout: &wgpu::BindGroupLayout, bound: &Bound) -> Result<wgpu::BindGroup> {
+        let mut entries: SmallVec<[wgpu::BindGroupEntry; 8]> = SmallVec::new();
+        for (span, binding) in bound.spans.iter().zip(0..) {
+            let Some(buffer) = self.buffers.get(&span.buffer) else {
+                fail!(Internal, "a recording names a buffer that is not there");
+            };
+            let resource = wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset: span.base,
+                size: wgpu::BufferSize::new(span.bytes),
+            });
+            entries.push(wgpu::BindGroupEntry { binding, resource });
+        }
+        let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
+        Ok(self.device.create_bind_group(&descriptor))
+    }
+}

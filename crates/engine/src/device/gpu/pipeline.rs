@@ -1,0 +1,120 @@
+//! Compiled kernels, by name, parameters, storage types and width.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::adapter::IMMEDIATE_BYTES;
+use super::fault::scoped;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Params};
+use crate::recording::Launch;
+use crate::wgsl;
+
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    name: &'static str,
+    params: Params,
+    dtypes: SmallVec<[DType; 8]>,
+    threads: u32,
+}
+
+pub struct Pipeline {
+    pub number: u32,
+    pub compute: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+pub struct Pipelines {
+    device: wgpu::Device,
+    compiled: HashMap<Key, Rc<Pipeline>>,
+    checks: bool,
+}
+
+impl Pipelines {
+    /// `checks` has shaders check every index, which costs a third of their speed.
+    pub fn new(device: wgpu::Device, checks: bool) -> Self {
+        Pipelines { device, compiled: HashMap::new(), checks }
+    }
+
+    /// The pipeline of a launch, compiled at its first use.
+    pub fn get(&mut self, launch: &Launch) -> Result<Rc<Pipeline>> {
+        let key = Key {
+            name: launch.kernel.name,
+            params: launch.params,
+            dtypes: launch.bindings.iter().map(|b| b.dtype).collect(),
+            threads: launch.threads,
+        };
+        if let Some(pipeline) = self.compiled.get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Rc::new(self.compile(launch, &key)?);
+        self.compiled.insert(key, pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, launch: &Launch, key: &Key) -> Result<Pipeline> {
+        let kernel = launch.kernel;
+        let words = 1 + kernel.bindings.len() + kernel.scalars.len();
+        if words * 4 > IMMEDIATE_BYTES as usize {
+            fail!(Internal, "kernel {}: {words} words of immediates, 32 at most", key.name);
+        }
+        let text = wgsl::module(kernel, launch.params, &key.dtypes, launch.threads);
+        let what = format!("kernel {} {:?} {:?}", key.name, key.params, key.dtypes.as_slice());
+        scoped(&self.device, &what, || {
+            let checks = match self.checks {
+                true => wgpu::ShaderRuntimeChecks::checked(),
+                false => wgpu::ShaderRuntimeChecks::unchecked(),
+            };
+            // Kernels are this crate's own, and keep their own bounds.
+            let module = unsafe {
+                self.device.create_shader_module_trusted(
+                    wgpu::ShaderModuleDescriptor {
+                        label: Some(key.name),
+                        source: wgpu::ShaderSource::Wgsl(text.into()),
+                    },
+                    checks,
+                )
+            };
+            let entries: Vec<_> = kernel
+                .bindings
+                .iter()
+                .zip(0..)
+                .map(|((_, access), binding)| wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty: wgpu::BindingType::Buffer {
+                        ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                        has_dynamic_offset: false,
+                        min_binding_size: None,
+                    },
+                    count: None,
+                })
+                .collect();
+            let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+                label: Some(key.name),
+                entries: &entries,
+            });
+            let pipeline_layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: Some(key.name),
+                bind_group_layouts: &[Some(&layout)],
+                immediate_size: words as u32 * 4,
+            });
+            let compute = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label: Some(key.name),
+                layout: Some(&pipeline_layout),
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: false,
+                    ..Default::default()
+                },
+                cache: None,
+            });
+            Pipeline { number: self.compiled.len() as u32, compute, layout }
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! Answers: reads and fences wait in a queue until the submission that they follow is done.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::Gpu;
+use super::submit::WORK_PER_BYTE;
+use crate::error::{Code, Error, Result};
+use crate::recording::{Range, Reply};
+
+/// Bytes that a read brings back at once, and that wait for the host at most.
+const PIECE: u64 = 16 << 20;
+const WAITING: u64 = 2 * PIECE;
+/// Buffers for reads that are kept, each at most `KEPT_BYTES`.
+const KEPT: usize = 8;
+const KEPT_BYTES: u64 = 1 << 20;
+
+/// Something that the host waits for, in order.
+pub struct Pending {
+    /// The submission that it follows.
+    after: u64,
+    answer: Answer,
+}
+
+enum Answer {
+    Fence(Option<Reply>),
+    Piece {
+        buffer: wgpu::Buffer,
+        /// The bytes wanted of it.
+        from: usize,
+        to: usize,
+        /// Whether it was asked to come to the host, and whether it did.
+        asked: bool,
+        here: Arc<AtomicBool>,
+        whole: Rc<RefCell<Whole>>,
+    },
+}
+
+/// A read that comes in pieces.
+struct Whole {
+    bytes: Vec<u8>,
+    left: usize,
+    reply: Option<Reply>,
+}
+
+impl Gpu {
+    pub(super) fn fence(&mut self, reply: Reply) {
+        let after = self.submitter.submitted() + u64::from(self.submitter.has_commands());
+        self.pending.push_back(Pending { after, answer: Answer::Fence(Some(reply)) });
+    }
+
+    pub(super) fn read(&mut self, from: &Range, reply: Reply) -> Result<()> {
+        let source = match self.buffer(from) {
+            Ok(source) => source,
+            Err(error) => {
+                reply(Err(error.clone()));
+                return Err(error);
+            }
+        };
+        let whole = Rc::new(RefCell::new(Whole {
+            bytes: Vec::with_capacity(from.bytes as usize),
+            left: from.bytes.div_ceil(PIECE) as usize,
+            reply: Some(reply),
+        }));
+        if from.bytes == 0
+            && let Some(reply) = whole.borrow_mut().reply.take()
+        {
+            self.fence(reply);
+        }
+        let mut at = 0;
+        while at < from.bytes {
+            let n = PIECE.min(from.bytes - at);
+            let start = (from.offset + at) & !3;
+            let end = (from.offset + at + n).next_multiple_of(4);
+            let buffer = match self.read_buffer(end - start) {
+                Ok(buffer) => buffer,
+                Err(error) => {
+                    if let Some(reply) = whole.borrow_mut().reply.take() {
+                        reply(Err(error.clone()));
+                    }
+                    return Err(error);
+                }
+            };
+            self.submitter.encoder().copy_buffer_to_buffer(&source, start, &buffer, 0, end - start);
+            let skip = (from.offset + at - start) as usize;
+            self.reading += buffer.size();
+            self.pending.push_back(Pending {
+                after: self.submitter.submitted() + 1,
+                answer: Answer::Piece {
+                    buffer,
+                    from: skip,
+                    to: skip + n as usize,
+                    asked: false,
+                    here: Arc::default(),
+                    whole: whole.clone(),
+                },
+            });
+            self.count(n * WORK_PER_BYTE)?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    fn read_buffer(&mut self, bytes: u64) -> Result<wgpu::Buffer> {
+        while self.reading > 0 && self.reading + bytes > WAITING {
+            self.submit()?;
+            self.submitter.wait_for_oldest(Duration::from_millis(200))?;
+            self.settle();
+        }
+        let size = bytes.next_power_of_two().max(4096);
+        if let Some(i) = self.read_buffers.iter().position(|b| b.size() == size) {
+            return Ok(self.read_buffers.swap_remove(i));
+        }
+        self.new_buffer(size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)
+    }
+
+    /// Asks for what has been submitted since the last time.
+    pub(super) fn ask_for_reads(&mut self) {
+        let submitted = self.submitter.submitted();
+        for pending in self.pending.iter_mut().rev() {
+            if let Answer::Piece { buffer, asked, here, .. } = &mut pending.answer {
+                if *asked {
+                    return;
+                }
+                if pending.after <= submitted {
+                    *asked = true;
+                    let (here, faults) = (here.clone(), self.faults.clone());
+                    buffer.map_async(wgpu::MapMode::Read, .., move |mapped| match mapped {
+                        Ok(()) => here.store(true, Ordering::Release),
+                        Err(e) => faults.latch(Error::new(Code::DeviceLost, format!("a read failed: {e}"))),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Answers those whose turn has come.
+    pub(super) fn settle(&mut self) {
+        let done = self.submitter.done();
+        while let Some(pending) = self.pending.front_mut().filter(|p| p.after <= done) {
+            match &mut pending.answer {
+                Answer::Fence(reply) => {
+                    if let Some(reply) = reply.take() {
+                        reply(Ok(Vec::new()));
+                    }
+                }
+                Answer::Piece { here, .. } if !here.load(Ordering::Acquire) => return,
+                Answer::Piece { buffer, from, to, whole, .. } => {
+                    let mut whole = whole.borrow_mut();
+                    let failed = match buffer.get_mapped_range(..) {
+                        Ok(view) => {
+                            whole.bytes.extend_from_slice(&view[*from..*to]);
+                            None
+                        }
+                        Err(e) => Some(Error::new(Code::DeviceLost, format!("a read failed: {e}"))),
+                    };
+                    buffer.unmap();
+                    self.reading -= buffer.size();
+                    if buffer.size() <= KEPT_BYTES && self.read_buffers.len() < KEPT {
+                        self.read_buffers.push(buffer.clone());
+                    }
+                    whole.left -= 1;
+                    if (whole.left == 0 || failed.is_some())
+                        && let Some(reply) = whole.reply.take()
+                    {
+                        reply(failed.map_or_else(|| Ok(std::mem::take(&mut whole.bytes)), Err));
+                    }
+                }
+            }
+            self.pending.pop_front();
+        }
+    }
+
+    /// Answers all who wait with an error.
+    pub(super) fn reject(&mut self, error: &Error) {
+        for pending in self.pending.drain(..) {
+            let reply = match pending.answer {
+                Answer::Fence(reply) => reply,
+                Answer::Piece { whole, .. } => whole.borrow_mut().reply.take(),
+            };
+            if let Some(reply) = reply {
+                reply(Err(error.clone()));
+            }
+        }
+        self.reading = 0;
+    }
+}

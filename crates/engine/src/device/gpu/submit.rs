@@ -1,0 +1,172 @@
+//! Bounded submissions: commands are encoded into one list, handed to the GPU in portions of
+//! some 20 ms, and watched until done, so that neither watchdogs nor the display suffer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use super::fault::Faults;
+use crate::error::{Code, Error, Result};
+
+/// What a submission should take.
+const TARGET: Duration = Duration::from_millis(20);
+/// Commands of a submission at most.
+const COMMANDS: u32 = 64;
+/// Submissions that the GPU may have before it at once.
+const IN_FLIGHT: usize = 3;
+/// The first submissions' work, before any was measured: 20 ms of a slow integrated GPU.
+const FIRST_BUDGET: f64 = 1e9;
+
+/// Work that a byte moved stands for: kernels without arithmetic are bound by memory.
+pub const WORK_PER_BYTE: u64 = 4;
+
+pub struct Submitter {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    faults: Faults,
+    // Before the encoder, so that it is dropped first.
+    pass: Option<wgpu::ComputePass<'static>>,
+    encoder: Option<wgpu::CommandEncoder>,
+    commands: u32,
+    work: u64,
+    budget: f64,
+    in_flight: VecDeque<Flight>,
+    submitted: u64,
+    last_done: Instant,
+}
+
+struct Flight {
+    index: wgpu::SubmissionIndex,
+    work: u64,
+    commands: u32,
+    start: Instant,
+    done: Arc<OnceLock<Instant>>,
+}
+
+impl Submitter {
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Faults) -> Self {
+        Submitter {
+            device,
+            queue,
+            faults,
+            pass: None,
+            encoder: None,
+            commands: 0,
+            work: 0,
+            budget: FIRST_BUDGET,
+            in_flight: VecDeque::new(),
+            submitted: 0,
+            last_done: Instant::now(),
+        }
+    }
+
+    /// Where copies are encoded.
+    pub fn encoder(&mut self) -> &mut wgpu::CommandEncoder {
+        self.pass = None;
+        self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&Default::default()))
+    }
+
+    /// Where dispatches are encoded: one pass for as many as follow each other.
+    pub fn pass(&mut self) -> &mut wgpu::ComputePass<'static> {
+        let encoder =
+            self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&Default::default()));
+        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+    }
+
+    /// Counts a command that was encoded; returns whether it is time to submit.
+    pub fn count(&mut self, work: u64) -> bool {
+        self.commands += 1;
+        self.work = self.work.saturating_add(work);
+        self.commands >= COMMANDS || self.work as f64 >= self.budget
+    }
+
+    pub fn has_commands(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// Hands over what is encoded. Waits while the GPU has enough before it.
+    pub fn submit(&mut self) -> Result<()> {
+        self.pass = None;
+        let Some(encoder) = self.encoder.take() else { return Ok(()) };
+        let buffer = encoder.finish();
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.wait_for_oldest(Duration::from_millis(200))?;
+        }
+        let done = Arc::new(OnceLock::new());
+        let told = done.clone();
+        let index = self.queue.submit([buffer]);
+        self.queue.on_submitted_work_done(move || {
+            told.set(Instant::now()).ok();
+        });
+        self.in_flight.push_back(Flight {
+            index,
+            work: std::mem::take(&mut self.work),
+            commands: std::mem::take(&mut self.commands),
+            start: Instant::now(),
+            done,
+        });
+        self.submitted += 1;
+        self.poll()
+    }
+
+    /// The number of the newest submission.
+    pub fn submitted(&self) -> u64 {
+        self.submitted
+    }
+
+    /// The number of the newest submission that is done, as all before it are.
+    pub fn done(&self) -> u64 {
+        self.submitted - self.in_flight.len() as u64
+    }
+
+    /// Looks what is done, without waiting. Memory is given back here.
+    pub fn poll(&mut self) -> Result<()> {
+        self.device.poll(wgpu::PollType::Poll).ok();
+        self.retire();
+        self.faults.check()
+    }
+
+    /// Waits for the oldest submission, no longer than `patience`.
+    pub fn wait_for_oldest(&mut self, patience: Duration) -> Result<()> {
+        if let Some(oldest) = self.in_flight.front() {
+            let submission_index = Some(oldest.index.clone());
+            match self.device.poll(wgpu::PollType::Wait { submission_index, timeout: Some(patience) }) {
+                // The caller looks again.
+                Ok(_) | Err(wgpu::PollError::Timeout) => {}
+                Err(e) => self.faults.latch(Error::new(Code::DeviceLost, format!("the GPU was lost: {e}"))),
+            }
+        }
+        self.retire();
+        self.faults.check()
+    }
+
+    /// Submits, and waits until all is done.
+    pub fn drain(&mut self) -> Result<()> {
+        self.submit()?;
+        while !self.in_flight.is_empty() {
+            self.wait_for_oldest(Duration::from_millis(200))?;
+        }
+        Ok(())
+    }
+
+    fn retire(&mut self) {
+        while let Some(done) = self.in_flight.front().and_then(|f| f.done.get().copied())
+            && let Some(flight) = self.in_flight.pop_front()
+        {
+            let took = done.saturating_duration_since(flight.start.max(self.last_done));
+            self.last_done = done;
+            self.adapt(flight.work, flight.commands, took);
+        }
+    }
+
+    /// A submission seen late looks longer than it was, which errs on the careful side.
+    fn adapt(&mut self, work: u64, commands: u32, took: Duration) {
+        let ratio = TARGET.as_secs_f64() / took.as_secs_f64().max(1e-6);
+        // One that ended at the count, or for a reader, says only when it is too long.
+        let full = work as f64 >= self.budget * 0.5;
+        if full || (ratio < 1.0 && commands > 1) {
+            let towards = (work as f64 * ratio).max(1.0);
+            self.budget = towards.clamp(self.budget * 0.5, self.budget * 1.5).clamp(1e6, 1e13);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! On the machine's own adapter. Without one they fail, unless LOWRANK_NO_GPU=1 says that
+//! there is none to be expected.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use half::f16;
+
+use super::*;
+use crate::device::{Device, Sink};
+use crate::dtype::DType;
+use crate::kernel::{Access, Kernel, Scalar};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+/// out[i] = a[i] · scale + b[i]
+static SCALE_ADD: Kernel = Kernel {
+    name: "test_scale_add",
+    bindings: &[("a", Access::Read), ("b", Access::Read), ("result", Access::Write)],
+    scalars: &[Scalar::U32("n"), Scalar::F32("scale")],
+    wgsl: |_| {
+        "fn kernel(group: u32, lane: u32) {
+           let i = group * THREADS + lane;
+           if i < p.n { store_result(i, fma(load_a(i), p.scale, load_b(i))); }
+         }"
+        .into()
+    },
+    cpu: |_| {},
+    variants: Vec::new,
+};
+
+/// x[i] += 1, `rounds` times over.
+static BUSY: Kernel = Kernel {
+    name: "test_busy",
+    bindings: &[("x", Access::ReadWrite)],
+    scalars: &[Scalar::U32("n"), Scalar::U32("rounds")],
+    wgsl: |_| {
+        "fn kernel(group: u32, lane: u32) {
+           let i = group * THREADS + lane;
+           if i >= p.n { return; }
+           var v = load_x(i);
+           for (var r = 0u; r < p.rounds; r++) { v = fma(v, 0.999, 1.0); }
+           store_x(i, v);
+         }"
+        .into()
+    },
+    cpu: |_| {},
+    variants: Vec::new,
+};
+
+static BROKEN: Kernel = Kernel {
+    name: "test_broken",
+    bindings: &[("x", Access::ReadWrite)],
+    scalars: &[],
+    wgsl: |_| "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into(),
+    cpu: |_| {},
+    variants: Vec::new,
+};
+
+fn device(binding_limit: Option<u64>) -> Option<Arc<Device>> {
+    match Device::start(move || Gpu::open_with(None, binding_limit)) {
+        Ok(device) => Some(device),
+        Err(error) if std::env::var("LOWRANK_NO_GPU").is_ok_and(|v| v == "1") => {
+            println!("not run: no GPU adapter ({error})");
+            None
+        }
+        Err(error) => panic!("no GPU to test on (LOWRANK_NO_GPU=1 skips these tests): {error}"),
+    }
+}
+
+fn context(device: &Arc<Device>) -> Rc<Context> {
+    Context::new(device.profile.clone(), Sink::Thread(device.clone()))
+}
+
+fn read(value: &Value) -> Result<Vec<u8>> {
+    let (sender, receiver) = channel();
+    value.context().read(value, Box::new(move |bytes| drop(sender.send(bytes))));
+    receiver.recv_timeout(Duration::from_secs(60)).expect("an answer within a minute")
+}
+
+fn read_f32(value: &Value) -> Vec<f32> {
+    bytemuck::pod_collect_to_vec(&read(value).unwrap())
+}
+
+fn fence(context: &Context) -> Result<Vec<u8>> {
+    let (sender, receiver) = channel();
+    context.fence(Box::new(move |bytes| drop(sender.send(bytes))));
+    receiver.recv_timeout(Duration::from_secs(60)).expect("an answer within a minute")
+}
+
+fn f32s(context: &Rc<Context>, values: &[f32]) -> Value {
+    context.upload([values.len()], DType::F32, bytemuck::cast_slice(values).to_vec()).unwrap()
+}
+
+fn ramp(n: usize) -> Vec<f32> {
+    (0..n).map(|i| (i % 1000) as f32).collect()
+}
+
+fn scale_add(a: Range, b: Range, result: Range, n: usize, scale: f32, threads: u32) -> Launch {
+    Launch {
+        kernel: &SCALE_ADD,
+        params: [0; 4],
+        bindings: [a, b, result].into_iter().collect(),
+        scalars: [n as u32, scale.to_bits()].into_iter().collect(),
+        groups: (n as u32).div_ceil(threads),
+        threads,
+        work: 2 * n as u64,
+    }
+}
+
+fn busy(x: &Value, rounds: u32) -> Launch {
+    Launch {
+        kernel: &BUSY,
+        params: [0; 4],
+        bindings: [x.range()].into_iter().collect(),
+        scalars: [x.size() as u32, rounds].into_iter().collect(),
+        groups: (x.size() as u32).div_ceil(64),
+        threads: 64,
+        work: 2 * x.size() as u64 * u64::from(rounds),
+    }
+}
+
+#[test]
+fn a_window_at_any_element() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let values = ramp(1000);
+    let (a, b) = (f32s(&context, &values), f32s(&context, &values));
+    for (from, n) in [(0, 1), (1, 63), (7, 257), (8, 64), (935, 65)] {
+        let result = f32s(&context, &[-1.0; 1000]);
+        context.launch(scale_add(a.part(from, n), b.part(3, n), result.part(2, n), n, 2.0, 64));
+        let got = read_f32(&result);
+        for i in 0..1000 {
+            let inside = (2..2 + n).contains(&i);
+            let want = if inside { values[from + i - 2] * 2.0 + values[3 + i - 2] } else { -1.0 };
+            assert_eq!(got[i], want, "element {i} of {n} from {from}");
+        }
+    }
+}
+
+#[test]
+fn half_storage_is_read_from_odd_elements() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let values = ramp(300);
+    let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
+    let shorts: Vec<half::bf16> = (0..300).map(|i| half::bf16::from_f32(i as f32 * 0.5)).collect();
+    let a = context.upload([300], DType::F16, bytemuck::cast_slice(&halves).to_vec()).unwrap();
+    let b = context.upload([300], DType::BF16, bytemuck::cast_slice(&shorts).to_vec()).unwrap();
+    for (from, n) in [(0, 5), (1, 65), (31, 64), (299, 1)] {
+        let result = f32s(&context, &ramp(300));
+        context.launch(scale_add(a.part(from, n), b.part(from, n), result.part(0, n), n, 1.0, 64));
+        let got = read_f32(&result);
+        for i in 0..n {
+            assert_eq!(got[i], values[from + i] + shorts[from + i].to_f32());
+        }
+    }
+    assert_eq!(read(&a.sub_range(3, [5])).unwrap(), bytemuck::cast_slice(&halves[3..8]));
+}
+
+#[test]
+fn more_groups_than_one_dimension_holds() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let n = 3 * 65_535 + 17;
+    let a = f32s(&context, &ramp(n));
+    let result = context.empty([n], DType::F32).unwrap();
+    context.launch(scale_add(a.range(), a.range(), result.range(), n, 1.0, 1));
+    context.launch(Launch { groups: 0, ..scale_add(a.range(), a.range(), result.range(), n, 9.0, 1) });
+    let want: Vec<f32> = ramp(n).iter().map(|v| v * 2.0).collect();
+    assert!(read_f32(&result) == want);
+}
+
+/// Copies, uploads and zeroes of two-byte elements at any offset, beside a model on the host.
+#[test]
+fn copies_keep_what_is_beside_them() {
+    for limit in [None, Some(256)] {
+        let Some(device) = device(limit) else { return };
+        let context = context(&device);
+        let mut model: Vec<u16> = (0..700).map(|i| i * 3 + 1).collect();
+        let other: Vec<u16> = (0..700).map(|i| 40_000 + i).collect();
+        let x = context.upload([700], DType::F16, bytemuck::cast_slice(&model).to_vec()).unwrap();
+        let y = context.upload([700], DType::F16, bytemuck::cast_slice(&other).to_vec()).unwrap();
+        for (from, to, n) in
+            [(0, 0, 700), (1, 1, 5), (1, 2, 1), (2, 5, 64), (3, 3, 2), (7, 100, 555), (0, 699, 1)]
+        {
+            context.copy(&y.sub_range(from, [n]), &x.sub_range(to, [n]));
+            model[to..to + n].copy_from_slice(&other[from..from + n]);
+            context.copy(&x.sub_range(from, [n]), &x.sub_range(to, [n]));
+            model.copy_within(from..from + n, to);
+            context.write(&x.sub_range(to, [1]), 7u16.to_le_bytes().to_vec());
+            model[to] = 7;
+            let n = n.min(9);
+            let part = x.sub_range(from, [n]);
+            context.write(&part, bytemuck::cast_slice(&other[..n]).to_vec());
+            model[from..from + n].copy_from_slice(&other[..n]);
+            context.zero(&x.sub_range(to, [n.min(700 - to)]));
+            model[to..(to + n).min(700)].fill(0);
+            assert_eq!(bytemuck::pod_collect_to_vec::<u8, u16>(&read(&x).unwrap()), model, "{from} {to} {n}");
+        }
+    }
+}
+
+#[test]
+fn long_copies_within_one_buffer_may_overlap() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let n = 9 << 20;
+    let mut model: Vec<u32> = (0..n as u32).collect();
+    let x = context.upload([n], DType::I32, bytemuck::cast_slice(&model).to_vec()).unwrap();
+    for (from, to) in [(0, 1000), (1000, 3)] {
+        let count = n - 1000;
+        context.copy(&x.sub_range(from, [count]), &x.sub_range(to, [count]));
+        model.copy_within(from..from + count, to);
+    }
+    assert!(bytemuck::pod_collect_to_vec::<u8, u32>(&read(&x).unwrap()) == model);
+}
+
+#[test]
+fn one_launch_reads_and_writes_ranges_of_one_buffer() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let values = ramp(256);
+    let x = f32s(&context, &values);
+    context.launch(scale_add(x.part(0, 64), x.part(3, 64), x.part(130, 64), 64, 2.0, 64));
+    let got = read_f32(&x);
+    for i in 0..256 {
+        let want = if (130..194).contains(&i) { values[i - 130] * 2.0 + values[i - 127] } else { values[i] };
+        assert_eq!(got[i], want);
+    }
+}
+
+#[test]
+fn many_small_commands_keep_their_order() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[0.0; 64]);
+    let mut answers = Vec::new();
+    for i in 0..500 {
+        context.write(&x.sub_range(i % 64, [1]), (i as f32).to_le_bytes().to_vec());
+        let y = context.empty([64], DType::F32).unwrap();
+        context.launch(scale_add(x.range(), x.range(), y.range(), 64, 1.0, 64));
+        let (sender, receiver) = channel();
+        context.read(&y, Box::new(move |bytes| drop(sender.send(bytes))));
+        answers.push(receiver);
+    }
+    let mut model = [0f32; 64];
+    for (i, answer) in answers.into_iter().enumerate() {
+        model[i % 64] = i as f32;
+        let got: Vec<f32> = bytemuck::pod_collect_to_vec(&answer.recv().unwrap().unwrap());
+        assert_eq!(got, model.map(|v| v * 2.0));
+    }
+}
+
+#[test]
+fn an_absurd_buffer_is_an_error_and_no_panic() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[1.0]);
+    assert_eq!(read_f32(&x), [1.0]);
+    context.push(Command::Create { buffer: BufferId::next(), bytes: 1 << 50 });
+    assert_eq!(read(&x).unwrap_err().code, Code::OutOfMemory);
+    assert_eq!(fence(&context).unwrap_err().code, Code::OutOfMemory);
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_is_named() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[1.0]);
+    let broken = Launch { kernel: &BROKEN, scalars: [].into_iter().collect(), ..busy(&x, 1) };
+    context.push(Command::Launch(broken));
+    let error = read(&x).unwrap_err();
+    assert_eq!(error.code, Code::Internal);
+    assert!(error.message.contains("test_broken"), "{error}");
+}
+
+#[test]
+fn a_range_past_its_buffer_is_an_error() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[1.0; 8]);
+    context.push(Command::Zero { to: Range { bytes: 1 << 20, ..x.range() } });
+    assert_eq!(read(&x).unwrap_err().code, Code::Internal);
+}
+
+#[test]
+fn devices_run_side_by_side() {
+    let (Some(first), Some(second)) = (device(None), device(None)) else { return };
+    std::thread::scope(|scope| {
+        for (device, scale) in [(&first, 1.0), (&first, 2.0), (&second, 3.0)] {
+            scope.spawn(move || {
+                let context = context(device);
+                let mut x = f32s(&context, &ramp(4096));
+                for _ in 0..100 {
+                    let y = context.empty([4096], DType::F32).unwrap();
+                    context.launch(scale_add(x.range(), x.range(), y.range(), 4096, scale - 1.0, 64));
+                    let z = context.empty([4096], DType::F32).unwrap();
+                    context.launch(scale_add(y.range(), y.range(), z.range(), 4096, 1.0 / scale - 1.0, 64));
+                    x = z;
+                }
+                let error =
+                    read_f32(&x).iter().zip(ramp(4096)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(error < 0.1, "{error}");
+            });
+        }
+    });
+}
+
+#[test]
+fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &ramp(1 << 16));
+    context.launch(busy(&x, 1));
+    fence(&context).unwrap();
+    let (sender, receiver) = channel();
+    for _ in 0..2000 {
+        context.launch(busy(&x, 1000));
+    }
+    context.fence(Box::new(move |bytes| drop(sender.send(bytes))));
+    std::thread::sleep(Duration::from_millis(200));
+    let start = Instant::now();
+    assert!(device.stop(Duration::from_secs(2)));
+    let answer = receiver.recv_timeout(Duration::from_secs(1)).expect("the fence is answered");
+    assert_eq!(answer.unwrap_err().code, Code::Aborted);
+    println!("stopped in {:?}", start.elapsed());
+}
+
+#[test]
+fn a_number_past_the_last_adapter_lists_those_there_are() {
+    let error = Gpu::open(Some(1000)).err().expect("no thousand GPUs");
+    assert_eq!(error.code, Code::NoGpu);
+    for adapter in adapters() {
+        assert!(error.message.contains(&adapter.name), "{error}");
+    }
+}
+
+#[test]
+fn the_stand_in_has_the_profile_of_the_device() {
+    let Some(device) = device(Some(4096)) else { return };
+    let profile = profile_of(None, Some(4096)).unwrap();
+    assert_eq!(format!("{profile:?}"), format!("{:?}", device.profile));
+    assert_eq!(profile.binding_limit, 4096);
+    println!("{profile:#?}\n{:#?}", adapters());
+}
+
+/// `cargo test --release -p lowrank-engine dispatch_cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn dispatch_cost() {
+    let start = Instant::now();
+    let Some(device) = device(None) else { return };
+    println!("opened in {:?}", start.elapsed());
+    let context = context(&device);
+    for n in [64, 1 << 16] {
+        let a = f32s(&context, &ramp(n));
+        let ring: Vec<_> = (0..64).map(|_| context.empty([n], DType::F32).unwrap()).collect();
+        for round in 0..3 {
+            let start = Instant::now();
+            for i in 0..6400 {
+                let (from, to) = (&ring[i % 64], &ring[(i + 1) % 64]);
+                context.launch(scale_add(a.range(), from.range(), to.range(), n, 1.0, 64));
+            }
+            fence(&context).unwrap();
+            println!("{n} elements, round {round}: {:?} a dispatch", start.elapsed() / 6400);
+        }
+        let start = Instant::now();
+        for _ in 0..200 {
+            read(&a).unwrap();
+        }
+        println!("{n} elements: {:?} a read", start.elapsed() / 200);
+    }
+}

@@ -1,0 +1,263 @@
+//! Uploads, copies and zeroing, all in the order of the command list.
+//!
+//! wgpu copies multiples of 4 bytes. Half-precision ranges may start or end in the middle of
+//! such a word: the words inside are copied, and a kernel of two-byte steps does the edges.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::submit::WORK_PER_BYTE;
+use super::{Gpu, SCRATCH_OF_COPIES};
+use crate::dtype::DType;
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::recording::{Launch, Range};
+
+/// Bytes of a page that uploads go through; with `PAGES` all that uploads hold at once.
+const PAGE: u64 = 4 << 20;
+const PAGES: usize = 4;
+/// Bytes of a copy within one buffer that go through scratch at once.
+const PIECE: u64 = 16 << 20;
+
+/// Pages that the host writes and the GPU copies from.
+#[derive(Default)]
+pub struct Staging {
+    free: Vec<wgpu::Buffer>,
+    current: Option<(wgpu::Buffer, u64)>,
+    /// Written, and named by commands that are not yet submitted.
+    spent: Vec<wgpu::Buffer>,
+    /// On their way back to the host.
+    out: VecDeque<(wgpu::Buffer, Arc<AtomicBool>)>,
+}
+
+impl Staging {
+    /// Takes the pages that encoded commands read from the host.
+    pub fn before_submit(&mut self) {
+        self.spent.extend(self.current.take().map(|(page, _)| page));
+        self.spent.iter().for_each(wgpu::Buffer::unmap);
+    }
+
+    /// Asks for them back.
+    pub fn after_submit(&mut self) {
+        for page in self.spent.drain(..) {
+            let back = Arc::new(AtomicBool::new(false));
+            let told = back.clone();
+            page.map_async(wgpu::MapMode::Write, .., move |mapped| {
+                told.store(mapped.is_ok(), Ordering::Release);
+            });
+            self.out.push_back((page, back));
+        }
+    }
+
+    /// Drops all but one page, when nothing happens.
+    pub fn trim(&mut self) {
+        self.collect();
+        self.free.truncate(1);
+    }
+
+    fn collect(&mut self) {
+        while self.out.front().is_some_and(|(_, back)| back.load(Ordering::Acquire)) {
+            self.free.extend(self.out.pop_front().map(|(page, _)| page));
+        }
+    }
+}
+
+impl Gpu {
+    pub(super) fn upload(&mut self, to: &Range, bytes: &[u8]) -> Result<()> {
+        if bytes.len() as u64 != to.bytes {
+            fail!(Internal, "{} bytes are given for a range of {}", bytes.len(), to.bytes);
+        }
+        let target = self.buffer(to)?;
+        let (head, body) = edges(to);
+        self.upload_edge(&part(to, 0, head), &bytes[..head as usize])?;
+        let mut at = head;
+        while at < head + body {
+            let n = PAGE.min(head + body - at);
+            let (page, offset) = self.stage(&bytes[at as usize..(at + n) as usize])?;
+            self.submitter.encoder().copy_buffer_to_buffer(&page, offset, &target, to.offset + at, n);
+            self.count(n * WORK_PER_BYTE)?;
+            at += n;
+        }
+        self.upload_edge(&part(to, at, to.bytes - at), &bytes[at as usize..])
+    }
+
+    /// At most 2 bytes, of a word whose other bytes stay.
+    fn upload_edge(&mut self, to: &Range, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let mut word = [0; 4];
+        word[..bytes.len()].copy_from_slice(bytes);
+        let (page, offset) = self.stage(&word)?;
+        let scratch = self.scratch(SCRATCH_OF_COPIES, 4)?;
+        let from = Range { buffer: scratch, offset: 0, ..*to };
+        let target = self.buffer(&from)?;
+        self.submitter.encoder().copy_buffer_to_buffer(&page, offset, &target, 0, 4);
+        self.copy_halves(&from, to)
+    }
+
+    pub(super) fn zero(&mut self, to: &Range) -> Result<()> {
+        let target = self.buffer(to)?;
+        let (head, body) = edges(to);
+        self.upload_edge(&part(to, 0, head), &[0; 2][..head as usize])?;
+        if body > 0 {
+            self.submitter.encoder().clear_buffer(&target, to.offset + head, Some(body));
+            self.count(body * WORK_PER_BYTE)?;
+        }
+        let tail = to.bytes - head - body;
+        self.upload_edge(&part(to, head + body, tail), &[0; 2][..tail as usize])
+    }
+
+    /// Copies, within one buffer too, where the ranges may overlap.
+    pub(super) fn copy(&mut self, from: &Range, to: &Range) -> Result<()> {
+        if from.bytes != to.bytes {
+            fail!(Internal, "a copy of {} bytes to {}", from.bytes, to.bytes);
+        }
+        if from.buffer != to.buffer {
+            return self.copy_apart(from, to);
+        }
+        let pieces = from.bytes.div_ceil(PIECE);
+        for k in 0..pieces {
+            // Away from the target, so that no piece is overwritten before it is read.
+            let k = if to.offset > from.offset { pieces - 1 - k } else { k };
+            let n = PIECE.min(from.bytes - k * PIECE);
+            let (from, to) = (part(from, k * PIECE, n), part(to, k * PIECE, n));
+            let shift = from.offset % 4;
+            let buffer = self.scratch(SCRATCH_OF_COPIES, shift + n)?;
+            let between = Range { buffer, offset: shift, ..from };
+            self.copy_apart(&from, &between)?;
+            self.copy_apart(&between, &to)?;
+        }
+        Ok(())
+    }
+
+    fn copy_apart(&mut self, from: &Range, to: &Range) -> Result<()> {
+        if from.offset % 4 != to.offset % 4 {
+            return self.copy_halves(from, to);
+        }
+        let (source, target) = (self.buffer(from)?, self.buffer(to)?);
+        let (head, body) = edges(to);
+        self.copy_halves(&part(from, 0, head), &part(to, 0, head))?;
+        if body > 0 {
+            let encoder = self.submitter.encoder();
+            encoder.copy_buffer_to_buffer(&source, from.offset + head, &target, to.offset + head, body);
+            self.count(body * WORK_PER_BYTE)?;
+        }
+        let rest = head + body;
+        self.copy_halves(&part(from, rest, to.bytes - rest), &part(to, rest, to.bytes - rest))
+    }
+
+    /// Copies in steps of two bytes, keeping the other half of the words at both ends.
+    fn copy_halves(&mut self, from: &Range, to: &Range) -> Result<()> {
+        if (from.offset | to.offset | to.bytes) % 2 == 1 {
+            fail!(Internal, "a copy of {} bytes starts or ends in the middle of two", to.bytes);
+        }
+        let window = ((self.binding_limit - 8) & !3).min(PIECE);
+        let mut at = 0;
+        while at < to.bytes {
+            let n = (window - (to.offset + at) % 4).min(to.bytes - at);
+            let (from, to) = (part(from, at, n), part(to, at, n));
+            let (source, source_at) = words(&from);
+            let (target, target_at) = words(&to);
+            self.launch(&Launch {
+                kernel: &COPY_HALVES,
+                params: [0; 4],
+                groups: (target.bytes / 4).div_ceil(64) as u32,
+                bindings: [source, target].into_iter().collect(),
+                scalars: [source_at, target_at, (n / 2) as u32].into_iter().collect(),
+                threads: 64,
+                work: 0,
+            })?;
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Puts at most a page of bytes where the next submission can copy them from.
+    fn stage(&mut self, bytes: &[u8]) -> Result<(wgpu::Buffer, u64)> {
+        let n = (bytes.len() as u64).next_multiple_of(8);
+        if let Some((page, used)) = &self.staging.current
+            && used + n > page.size()
+        {
+            self.staging.spent.extend(self.staging.current.take().map(|(page, _)| page));
+        }
+        if self.staging.current.is_none() {
+            self.staging.current = Some((self.page()?, 0));
+        }
+        let Some((page, used)) = &mut self.staging.current else {
+            fail!(Internal, "no page to upload through");
+        };
+        let offset = *used;
+        *used += n;
+        let mut view = page
+            .get_mapped_range_mut(offset..offset + n)
+            .map_err(|e| Error::new(Code::DeviceLost, format!("a page for uploads is gone: {e}")))?;
+        view.slice(..bytes.len()).copy_from_slice(bytes);
+        Ok((page.clone(), offset))
+    }
+
+    fn page(&mut self) -> Result<wgpu::Buffer> {
+        loop {
+            self.staging.collect();
+            if let Some(page) = self.staging.free.pop() {
+                return Ok(page);
+            }
+            if self.staging.spent.len() + self.staging.out.len() < PAGES {
+                return self.new_buffer(
+                    PAGE,
+                    wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC,
+                    true,
+                );
+            }
+            self.submit()?;
+            self.submitter.wait_for_oldest(Duration::from_millis(200))?;
+        }
+    }
+}
+
+/// Bytes before the first whole word of a range, and bytes of whole words.
+fn edges(range: &Range) -> (u64, u64) {
+    let head = (range.offset.next_multiple_of(4) - range.offset).min(range.bytes);
+    (head, (range.bytes - head) & !3)
+}
+
+fn part(range: &Range, start: u64, bytes: u64) -> Range {
+    Range { offset: range.offset + start, bytes, ..*range }
+}
+
+/// The whole words around a range, and the half of the first that the range starts with.
+fn words(range: &Range) -> (Range, u32) {
+    let offset = range.offset & !3;
+    let bytes = (range.offset + range.bytes).next_multiple_of(4) - offset;
+    (Range { offset, bytes, dtype: DType::I32, ..*range }, (range.offset % 4 / 2) as u32)
+}
+
+/// Copies `count` halves of words; one invocation a word of the target.
+static COPY_HALVES: Kernel = Kernel {
+    name: "copy_halves",
+    bindings: &[("source", Access::Read), ("to", Access::ReadWrite)],
+    scalars: &[Scalar::U32("source_half"), Scalar::U32("to_half"), Scalar::U32("count")],
+    wgsl: |_| {
+        "
+fn half_of(i: u32, kept: u32) -> u32 {
+  if i < p.to_half || i >= p.to_half + p.count { return kept; }
+  let s = i - p.to_half + p.source_half;
+  return (u32(load_source(s >> 1u)) >> (16u * (s & 1u))) & 0xffffu;
+}
+fn kernel(group: u32, lane: u32) {
+  let i = group * THREADS + lane;
+  if 2u * i >= p.to_half + p.count { return; }
+  let old = u32(load_to(i));
+  let low = half_of(2u * i, old & 0xffffu);
+  store_to(i, i32(low | (half_of(2u * i + 1u, old >> 16u) << 16u)));
+}
+"
+        .into()
+    },
+    // Other devices copy bytes.
+    cpu: |_| {},
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 2], threads: 64 }],
+};
