@@ -45,6 +45,15 @@ pub trait Op: std::fmt::Debug + 'static {
 
     fn gradient(&self) -> Gradient;
 
+    /// What backward reads where only the inputs that `needs` names need a gradient: part of what
+    /// `gradient()` declares. A product by something frozen, for one, need not keep the other factor.
+    fn reads(&self, _needs: &[bool]) -> Reads {
+        match self.gradient() {
+            Gradient::Reads(reads) => reads,
+            Gradient::Constant | Gradient::Missing => Reads::default(),
+        }
+    }
+
     /// Appends the launches of the gradients of those inputs that `needs` names, and returns one
     /// entry an input. `d_outs[i]` is `None` when nothing flows into output i. A returned value may
     /// be `d_out` itself. Called only where `gradient()` is `Reads`.

@@ -48,7 +48,7 @@ impl Pool {
         }
         let mut give_back = Vec::new();
         while self.idle_bytes > 0 && self.reserved() > self.highest_live_classes {
-            give_back.push(self.drop_largest());
+            give_back.push(self.drop_idle(self.reserved() - self.highest_live_classes));
         }
         self.peak = self.peak.max(self.reserved());
         Allocation { buffer: BufferId::next(), class, give_back, create: true }
@@ -71,6 +71,11 @@ impl Pool {
     /// Bytes asked for and not yet freed.
     pub fn live(&self) -> u64 {
         self.live
+    }
+
+    /// Bytes of the buffers in use.
+    pub fn live_classes(&self) -> u64 {
+        self.live_classes
     }
 
     /// Bytes that the device holds: live classes and idle buffers.
@@ -98,14 +103,12 @@ impl Pool {
         buffer
     }
 
-    fn drop_largest(&mut self) -> BufferId {
-        let mut entry = self.idle.last_entry().expect("idle bytes are counted by class");
-        self.idle_bytes -= *entry.key();
-        let buffer = entry.get_mut().pop().expect("empty classes are removed");
-        if entry.get().is_empty() {
-            entry.remove();
-        }
-        buffer
+    /// Takes out the smallest idle buffer that makes up for `excess`, or else the largest: what is
+    /// given back has to be made anew when its size is asked for again.
+    fn drop_idle(&mut self, excess: u64) -> BufferId {
+        let fitting = self.idle.range(excess..).next();
+        let class = *fitting.or(self.idle.last_key_value()).expect("idle bytes are counted by class").0;
+        self.take(class).expect("empty classes are removed")
     }
 }
 

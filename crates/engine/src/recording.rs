@@ -110,9 +110,11 @@ pub enum Command {
     Fence {
         reply: Reply,
     },
-    /// What follows is skipped once the token is cancelled, up to the next `Under`.
+    /// What follows is skipped once the token is cancelled, up to the next `Under`. Where it is
+    /// looked at once, here, what follows is run whole or not at all.
     Under {
         token: Option<CancelToken>,
+        once: bool,
     },
 }
 

@@ -24,6 +24,8 @@ pub struct Context {
     sink: Sink,
     owner: CancelToken,
     under: RefCell<Option<CancelToken>>,
+    /// Whether waiting commands are kept together.
+    holds: Cell<bool>,
     pool: RefCell<Pool>,
     recording: RefCell<Recording>,
     mapped: Cell<u64>,
@@ -51,6 +53,7 @@ impl Context {
         Rc::new(Context {
             owner,
             under: RefCell::default(),
+            holds: Cell::new(false),
             profile,
             sink,
             pool: RefCell::default(),
@@ -76,16 +79,15 @@ impl Context {
                 self.profile.buffer_limit
             );
         }
-        if self.pool.borrow().reserved() + class > self.profile.memory {
-            let live = self.pool.borrow().live();
-            if live + class > self.profile.memory {
-                fail!(
-                    OutOfMemory,
-                    "{bytes} bytes more do not fit on {}: {live} of {} bytes are in use",
-                    self.profile.name,
-                    self.profile.memory
-                );
-            }
+        // What is idle is given back first.
+        let in_use = self.pool.borrow().live_classes();
+        if in_use + class > self.profile.memory {
+            fail!(
+                OutOfMemory,
+                "{bytes} bytes more do not fit on {}: {in_use} of {} bytes are in use",
+                self.profile.name,
+                self.profile.memory
+            );
         }
         let allocation = self.pool.borrow_mut().allocate(bytes as u64);
         for buffer in allocation.give_back {
@@ -219,7 +221,7 @@ impl Context {
             recording.push(command);
             recording.commands.len() >= FLUSH_COMMANDS || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
         };
-        if full {
+        if full && !self.holds.get() {
             self.flush();
         }
     }
@@ -280,7 +282,22 @@ impl Context {
     /// What is recorded from now on is skipped once `token` is cancelled.
     pub fn under(&self, token: Option<CancelToken>) {
         *self.under.borrow_mut() = token.clone();
-        self.push(Command::Under { token });
+        self.push(Command::Under { token, once: false });
+    }
+
+    /// What `record` records is run whole or not at all, whenever it is cancelled: an optimizer's
+    /// update.
+    pub fn whole<T>(&self, record: impl FnOnce() -> Result<T>) -> Result<T> {
+        // The decision holds for one recording, so nothing is handed over before the end.
+        if self.holds.replace(true) {
+            return record();
+        }
+        let token = self.under.borrow().clone();
+        self.push(Command::Under { token: token.clone(), once: true });
+        let result = record();
+        self.holds.set(false);
+        self.push(Command::Under { token, once: false });
+        result
     }
 
     pub fn memory(&self) -> Memory {

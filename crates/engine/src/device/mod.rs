@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::recording::{Command, Recording};
+use crate::recording::{CancelToken, Command, Recording};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -184,13 +184,20 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
         };
         let Message::Run(recording) = message else { return };
         let mut under = recording.under;
+        let mut decided: Option<bool> = None;
         for command in recording.commands {
             if stop.load(Ordering::Acquire) {
                 latched.get_or_insert_with(|| Error::new(Code::Aborted, "the process is ending"));
             }
-            let skip = recording.owner.is_cancelled() || under.as_ref().is_some_and(|t| t.is_cancelled());
+            let cancelled = |under: &Option<CancelToken>| {
+                recording.owner.is_cancelled() || under.as_ref().is_some_and(CancelToken::is_cancelled)
+            };
+            let skip = decided.unwrap_or_else(|| cancelled(&under));
             match command {
-                Command::Under { token } => under = token,
+                Command::Under { token, once } => {
+                    decided = once.then(|| cancelled(&token));
+                    under = token;
+                }
                 Command::Read { reply, .. } | Command::Fence { reply } if latched.is_some() => {
                     reply(Err(latched.clone().expect("just seen")));
                 }

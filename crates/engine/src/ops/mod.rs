@@ -5,4 +5,4 @@ pub mod sum;
 pub mod unary;
 
 #[cfg(test)]
-mod checks;
+pub(crate) mod checks;

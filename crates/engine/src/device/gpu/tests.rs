@@ -157,7 +157,7 @@ fn half_storage_is_read_from_odd_elements() {
             assert_eq!(got[i], values[from + i] + shorts[from + i].to_f32());
         }
     }
-    assert_eq!(read(&a.sub_range(3, [5])).unwrap(), bytemuck::cast_slice(&halves[3..8]));
+    assert_eq!(read(&a.sub_range(3, [5])).unwrap(), bytemuck::cast_slice::<_, u8>(&halves[3..8]));
 }
 
 #[test]

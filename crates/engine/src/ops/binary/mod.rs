@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Gradient, Op, Reads, Saved};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -53,6 +53,17 @@ impl Op for Binary {
         }
     }
 
+    fn reads(&self, needs: &[bool]) -> Reads {
+        let inputs = match self.0 {
+            Function::Add | Function::Sub => 0,
+            // The gradient of each factor is made from the other.
+            Function::Mul => (needs[1] as u32) | (needs[0] as u32) << 1,
+            Function::Div => (needs[1] as u32) | 0b10,
+            _ => 0b11,
+        };
+        Reads { inputs, outputs: 0 }
+    }
+
     fn backward(
         &self,
         cx: &Rc<Context>,
@@ -82,12 +93,11 @@ impl Binary {
         match (self.0, i) {
             (Add, _) | (Sub, 0) => Ok(d.clone()),
             (Sub, _) => make(Neg, &[d]),
+            (Mul, _) => make(Mul, &[d, saved.input(1 - i)]),
+            (Div, 0) => make(Div, &[d, saved.input(1)]),
             _ => {
                 let (a, b) = (saved.input(0), saved.input(1));
                 match (self.0, i) {
-                    (Mul, 0) => make(Mul, &[d, b]),
-                    (Mul, _) => make(Mul, &[d, a]),
-                    (Div, 0) => make(Div, &[d, b]),
                     (Div, _) => make(DivBackwardB, &[d, a, b]),
                     (Pow, 0) => make(PowBackwardA, &[d, a, b]),
                     (Pow, _) => make(PowBackwardB, &[d, a, b]),

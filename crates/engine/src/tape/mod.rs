@@ -1,0 +1,204 @@
+//! Reverse-mode differentiation over operations, with regions that replay.
+//!
+//! A node keeps edges to the nodes of its inputs and the values that its backward reads, and
+//! nothing else; dropping the last output drops what only it needed. Inside a region nothing is
+//! saved but what enters it: when backward comes to the region it is run forward again, except
+//! for what nothing in backward reads.
+
+mod node;
+mod region;
+mod tensor;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
+
+use node::{Kept, Node, Parent};
+use region::OpenRegion;
+pub use tensor::Tensor;
+
+use crate::error::Result;
+use crate::fail;
+use crate::op::{Gradient, Op, run};
+use crate::tensor::{Context, Value};
+
+/// What an environment records into.
+#[derive(Default)]
+pub struct Tape {
+    sequence: Cell<u64>,
+    regions: RefCell<HashMap<u32, OpenRegion>>,
+    mode: Cell<Mode>,
+}
+
+/// How operations are recorded just now; the façade sets it from its asynchronous context.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mode {
+    pub no_grad: bool,
+    /// The open region, 0 for none.
+    pub region: u32,
+}
+
+impl Tape {
+    pub fn mode(&self) -> Mode {
+        self.mode.get()
+    }
+
+    pub fn set_mode(&self, mode: Mode) {
+        self.mode.set(mode);
+    }
+
+    /// Opens region `id` (not 0); operations belong to it while `Mode::region` is `id`.
+    pub fn open_region(&self, id: u32) {
+        self.regions.borrow_mut().insert(id, OpenRegion::new());
+    }
+
+    /// Closes it; from now on its tensors are like any others.
+    pub fn close_region(&self, id: u32) {
+        self.regions.borrow_mut().remove(&id);
+    }
+
+    /// Runs `op` and records it where an input asks for a gradient.
+    ///
+    /// # Errors
+    /// The operation's own; `ERR_NO_GRADIENT` when it has none and an input asks for one.
+    pub fn apply(&self, op: impl Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let values: Vec<Value> = inputs.iter().map(|t| t.value()).collect();
+        let refs: Vec<&Value> = values.iter().collect();
+        let Some(first) = refs.first() else { fail!(Internal, "{}: no inputs", op.name()) };
+        let cx = first.context().clone();
+        let mode = self.mode.get();
+        let gradient = op.gradient();
+        let asked = !mode.no_grad && inputs.iter().any(|t| t.requires_grad());
+        if asked && gradient == Gradient::Missing {
+            fail!(NoGradient, "{}: has no gradient, and an input asks for one", op.name());
+        }
+        let outputs = run(&cx, &op, &refs)?;
+        let op: Rc<dyn Op> = Rc::new(op);
+        let tensors: Vec<Tensor> = outputs.iter().map(|v| Tensor::new(v.clone(), false)).collect();
+
+        let mut regions = self.regions.borrow_mut();
+        let mut open = regions.get_mut(&mode.region);
+        if let Some(open) = &mut open {
+            open.add(&op, inputs, &values, &tensors);
+        }
+        if !asked || gradient == Gradient::Constant {
+            return Ok(tensors);
+        }
+        let parents: Vec<Parent> = inputs.iter().map(|t| t.parent()).collect();
+        let mut node = Node {
+            sequence: self.sequence.replace(self.sequence.get() + 1),
+            op,
+            parents,
+            input_specs: values.iter().map(Value::spec).collect(),
+            output_specs: outputs.iter().map(Value::spec).collect(),
+            saved: RefCell::new(Kept::Deferred),
+            region: open.as_ref().map(|o| o.region.clone()),
+        };
+        if open.is_none() {
+            let (inputs, outputs) = (some(values), some(outputs));
+            node.saved = RefCell::new(Kept::values(node.reads(), &inputs, &outputs));
+        }
+        let node = Rc::new(node);
+        if let Some(open) = open {
+            open.add_node(&node);
+        }
+        for (i, t) in tensors.iter().enumerate() {
+            t.made_by(node.clone(), i);
+        }
+        Ok(tensors)
+    }
+
+    /// `apply` for an operation with one output.
+    pub fn apply1(&self, op: impl Op, inputs: &[&Tensor]) -> Result<Tensor> {
+        Ok(self.apply(op, inputs)?.swap_remove(0))
+    }
+
+    /// Adds the gradient of `root` (times `d_out`; 1 for a single element) to every leaf it
+    /// depends on that asks for one. What backward read is freed as it goes.
+    ///
+    /// # Errors
+    /// `ERR_NO_GRADIENT`: nothing asks for one, the tape was freed, or `root` has several elements
+    /// and no `d_out`. `ERR_MODIFIED`: a value that backward reads was written in place.
+    /// `ERR_SHAPE_MISMATCH`, `ERR_DEVICE_MISMATCH`: `d_out` is not like `root`.
+    pub fn backward(&self, root: &Tensor, d_out: Option<Value>) -> Result<()> {
+        if !root.requires_grad() {
+            fail!(NoGradient, "backward: this tensor depends on nothing that asks for a gradient");
+        }
+        let cx = root.value().context().clone();
+        let d_out = first_gradient(&cx, &root.value(), d_out)?;
+        let Some((node, index)) = root.edge() else { return root.accumulate_grad(d_out) };
+
+        let mut pending = Pending::default();
+        pending.add(&cx, &node, index, d_out)?;
+        drop(node);
+        while let Some((node, d_outs)) = pending.next() {
+            let saved = node.take_saved()?;
+            let d_inputs = node.op.backward(&cx, &saved, &node.needs(), &d_outs)?;
+            // Before the sums are made, so that they may be made in place.
+            drop((saved, d_outs));
+            for ((parent, d), spec) in node.parents.iter().zip(d_inputs).zip(&node.input_specs) {
+                let Some(d) = d else { continue };
+                debug_assert_eq!(d.shape, spec.shape, "{}", node.op.name());
+                match parent {
+                    Parent::None => {}
+                    Parent::Leaf(leaf) => leaf.accumulate_grad(d)?,
+                    Parent::Node(parent, i) => pending.add(&cx, parent, *i, d)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What backward starts from.
+fn first_gradient(cx: &Rc<Context>, value: &Value, d_out: Option<Value>) -> Result<Value> {
+    let Some(d) = d_out else {
+        if value.size() != 1 {
+            fail!(NoGradient, "backward: a tensor of shape {} needs a gradient to start from", value.shape);
+        }
+        return cx.upload(value.shape.clone(), value.dtype, 1f32.to_le_bytes().to_vec());
+    };
+    if d.shape != value.shape || d.dtype != value.dtype {
+        fail!(ShapeMismatch, "backward: the gradient is {}, the tensor {}", d.spec(), value.spec());
+    }
+    if !Rc::ptr_eq(d.context(), cx) {
+        fail!(
+            DeviceMismatch,
+            "backward: the gradient is on {}, the tensor on {}",
+            d.context().profile.label,
+            cx.profile.label
+        );
+    }
+    Ok(d)
+}
+
+fn some(values: Vec<Value>) -> Vec<Option<Value>> {
+    values.into_iter().map(Some).collect()
+}
+
+/// Nodes that have gradients and have not run, latest first.
+#[derive(Default)]
+struct Pending {
+    heap: BinaryHeap<u64>,
+    nodes: HashMap<u64, (Rc<Node>, Vec<Option<Value>>)>,
+}
+
+impl Pending {
+    fn add(&mut self, cx: &Rc<Context>, node: &Rc<Node>, output: usize, d: Value) -> Result<()> {
+        let (_, d_outs) = self.nodes.entry(node.sequence).or_insert_with(|| {
+            self.heap.push(node.sequence);
+            (node.clone(), vec![None; node.output_specs.len()])
+        });
+        d_outs[output] = Some(match d_outs[output].take() {
+            Some(sum) => tensor::add_up(cx, sum, d)?,
+            None => d,
+        });
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(Rc<Node>, Vec<Option<Value>>)> {
+        self.nodes.remove(&self.heap.pop()?)
+    }
+}

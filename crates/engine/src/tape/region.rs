@@ -1,0 +1,157 @@
+//! A region: operations that are run again when backward comes to them.
+//!
+//! It keeps what entered it and the operations; a replay fills what its nodes' backward reads, and
+//! then the region lets go of the rest.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+
+use super::node::{Kept, Node};
+use super::tensor::Tensor;
+use crate::error::Result;
+use crate::fail;
+use crate::op::{Op, run};
+use crate::tensor::Value;
+
+pub struct Region {
+    ops: RefCell<Vec<RegionOp>>,
+    /// Whether operations may still be added.
+    open: Cell<bool>,
+}
+
+struct RegionOp {
+    op: Rc<dyn Op>,
+    inputs: Vec<Entering>,
+    node: Option<Weak<Node>>,
+}
+
+enum Entering {
+    /// From outside, with its storage's version.
+    External(Value, u64),
+    /// An output of an operation of the region.
+    Internal(usize, usize),
+}
+
+/// A region that is being recorded.
+pub struct OpenRegion {
+    pub region: Rc<Region>,
+    /// By tensor id: which operation of the region made it.
+    made: HashMap<u64, (usize, usize)>,
+}
+
+impl OpenRegion {
+    pub fn new() -> OpenRegion {
+        let region = Rc::new(Region { ops: RefCell::default(), open: Cell::new(true) });
+        OpenRegion { region, made: HashMap::new() }
+    }
+
+    /// Adds an operation that has run.
+    pub fn add(&mut self, op: &Rc<dyn Op>, inputs: &[&Tensor], values: &[Value], outputs: &[Tensor]) {
+        let mut ops = self.region.ops.borrow_mut();
+        let inputs = inputs
+            .iter()
+            .zip(values)
+            .map(|(t, v)| match self.made.get(&t.id()) {
+                Some(&(op, out)) => Entering::Internal(op, out),
+                None => Entering::External(v.clone(), v.storage.version()),
+            })
+            .collect();
+        for (out, t) in outputs.iter().enumerate() {
+            self.made.insert(t.id(), (ops.len(), out));
+        }
+        ops.push(RegionOp { op: op.clone(), inputs, node: None });
+    }
+
+    /// Says which node the operation added last became.
+    pub fn add_node(&mut self, node: &Rc<Node>) {
+        let mut ops = self.region.ops.borrow_mut();
+        ops.last_mut().expect("added just before").node = Some(Rc::downgrade(node));
+    }
+}
+
+impl Drop for OpenRegion {
+    fn drop(&mut self) {
+        self.region.open.set(false);
+    }
+}
+
+impl RegionOp {
+    /// Inputs that the region made: which operation made it, and which input of this one it is.
+    fn internal_inputs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.inputs.iter().enumerate().filter_map(|(k, input)| match input {
+            Entering::Internal(from, _) => Some((*from, k)),
+            Entering::External(..) => None,
+        })
+    }
+}
+
+impl Region {
+    /// Runs the region forward again, but for what nothing reads, and fills what its nodes'
+    /// backward reads.
+    ///
+    /// # Errors
+    /// `ERR_MODIFIED` when a value that entered the region, and is read, was written in place.
+    pub fn replay(&self) -> Result<()> {
+        let ops = self.ops.borrow();
+        let nodes: Vec<Option<Rc<Node>>> =
+            ops.iter().map(|o| o.node.as_ref().and_then(Weak::upgrade).filter(|n| n.is_deferred())).collect();
+        let reads: Vec<_> = nodes.iter().map(|n| n.as_ref().map(|n| n.reads()).unwrap_or_default()).collect();
+
+        // Which operations run, because a backward reads their outputs or a later one that runs
+        // does, and who reads each last. Descending: inputs come before what reads them.
+        let mut runs = vec![false; ops.len()];
+        let mut last_use = vec![0; ops.len()];
+        for i in (0..ops.len()).rev() {
+            runs[i] |= reads[i].outputs != 0;
+            for (from, k) in ops[i].internal_inputs() {
+                if runs[i] || reads[i].inputs >> k & 1 == 1 {
+                    runs[from] = true;
+                    last_use[from] = last_use[from].max(i);
+                }
+            }
+        }
+        let mut made: Vec<Option<Vec<Value>>> = vec![None; ops.len()];
+        for (i, entry) in ops.iter().enumerate() {
+            // An operation that does not run may still have a backward that reads its inputs.
+            let mut inputs = Vec::with_capacity(entry.inputs.len());
+            for (k, input) in entry.inputs.iter().enumerate() {
+                let read = runs[i] || reads[i].inputs >> k & 1 == 1;
+                inputs.push(match input {
+                    _ if !read => None,
+                    Entering::External(value, version) if value.storage.version() != *version => fail!(
+                        Modified,
+                        "backward: a tensor of shape {} that a checkpoint starts from was changed in place",
+                        value.shape
+                    ),
+                    Entering::External(value, _) => Some(value.clone()),
+                    Entering::Internal(from, out) => made[*from].as_ref().map(|m| m[*out].clone()),
+                });
+            }
+            if runs[i] {
+                let refs: Vec<&Value> = inputs.iter().map(|v| v.as_ref().expect("it runs")).collect();
+                let cx = refs[0].context().clone();
+                made[i] = Some(run(&cx, &*entry.op, &refs)?);
+            }
+            if let Some(node) = &nodes[i] {
+                let outputs: Vec<Option<Value>> = match &made[i] {
+                    Some(values) => values.iter().cloned().map(Some).collect(),
+                    None => vec![None; node.output_specs.len()],
+                };
+                *node.saved.borrow_mut() = Kept::values(reads[i], &inputs, &outputs);
+            }
+            drop(inputs);
+            for (from, _) in entry.internal_inputs().chain([(i, 0)]) {
+                if last_use[from] <= i {
+                    made[from] = None;
+                }
+            }
+        }
+        drop((nodes, ops));
+        // Every node that was waiting has what it needs; there will be no other.
+        if !self.open.get() {
+            self.ops.borrow_mut().clear();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! The handle: a value, whether it asks for a gradient, and the gradient.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::node::{Node, Parent};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, accumulate, map};
+use crate::tensor::{Context, Spec, Value};
+
+/// A value that may ask for a gradient.
+#[derive(Clone)]
+pub struct Tensor(Rc<Inner>);
+
+struct Inner {
+    id: u64,
+    value: RefCell<Value>,
+    requires_grad: Cell<bool>,
+    edge: RefCell<Option<(Rc<Node>, usize)>>,
+    grad: RefCell<Option<Value>>,
+    /// Where the gradient is to live: a range of an optimizer's arena.
+    grad_slot: RefCell<Option<Value>>,
+}
+
+impl Tensor {
+    pub fn new(value: Value, requires_grad: bool) -> Tensor {
+        thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
+        let id = NEXT.with(|n| n.replace(n.get() + 1));
+        Tensor(Rc::new(Inner {
+            id,
+            value: RefCell::new(value),
+            requires_grad: Cell::new(requires_grad),
+            edge: RefCell::new(None),
+            grad: RefCell::new(None),
+            grad_slot: RefCell::new(None),
+        }))
+    }
+
+    pub fn value(&self) -> Value {
+        self.0.value.borrow().clone()
+    }
+
+    pub fn spec(&self) -> Spec {
+        self.0.value.borrow().spec()
+    }
+
+    pub fn requires_grad(&self) -> bool {
+        self.0.requires_grad.get()
+    }
+
+    /// Whether no operation on the tape made it.
+    pub fn is_leaf(&self) -> bool {
+        self.0.edge.borrow().is_none()
+    }
+
+    /// Whether both are handles of one tensor.
+    pub fn is(&self, other: &Tensor) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// # Errors
+    /// `ERR_NO_GRADIENT` for a tensor that an operation made, `ERR_DTYPE` unless it is f32.
+    pub fn set_requires_grad(&self, on: bool) -> Result<()> {
+        if !self.is_leaf() {
+            fail!(
+                NoGradient,
+                "requiresGrad: only a tensor that no operation made may be told to ask for one"
+            );
+        }
+        if on && self.spec().dtype != DType::F32 {
+            fail!(Dtype, "requiresGrad: gradients are f32, this tensor is {}", self.spec().dtype);
+        }
+        self.0.requires_grad.set(on);
+        Ok(())
+    }
+
+    pub fn grad(&self) -> Option<Value> {
+        self.0.grad.borrow().clone()
+    }
+
+    /// Sets or takes away the gradient. Later backward passes add to a given one in place.
+    pub fn set_grad(&self, grad: Option<Value>) {
+        *self.0.grad.borrow_mut() = grad;
+    }
+
+    /// Lets the tensor live in `value` from now on, and its gradient in `grad_slot`: how an
+    /// optimizer gathers parameters into its arena. `value` holds the same elements.
+    pub fn move_to(&self, value: Value, grad_slot: Option<Value>) {
+        *self.0.value.borrow_mut() = value;
+        *self.0.grad_slot.borrow_mut() = grad_slot;
+    }
+
+    /// The range of an arena that its gradient will be written to.
+    pub fn grad_slot(&self) -> Option<Value> {
+        self.0.grad_slot.borrow().clone()
+    }
+
+    /// Forgets the arena's range; a gradient that lives there stays until it is taken away.
+    pub fn clear_grad_slot(&self) {
+        *self.0.grad_slot.borrow_mut() = None;
+    }
+
+    /// The same value, outside the tape.
+    pub fn detach(&self) -> Tensor {
+        Tensor::new(self.value(), false)
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    pub(super) fn edge(&self) -> Option<(Rc<Node>, usize)> {
+        self.0.edge.borrow().clone()
+    }
+
+    /// Notes that output `index` of `node` is this tensor.
+    pub(super) fn made_by(&self, node: Rc<Node>, index: usize) {
+        self.0.requires_grad.set(true);
+        *self.0.edge.borrow_mut() = Some((node, index));
+    }
+
+    pub(super) fn parent(&self) -> Parent {
+        if !self.requires_grad() {
+            return Parent::None;
+        }
+        match self.edge() {
+            Some((node, i)) => Parent::Node(node, i),
+            None => Parent::Leaf(self.clone()),
+        }
+    }
+
+    /// Adds `d` to the gradient, in place where there is one. A first gradient is given storage of
+    /// its own (or the arena's), since `d` may be another tensor's gradient too.
+    pub(super) fn accumulate_grad(&self, d: Value) -> Result<()> {
+        let cx = d.context().clone();
+        let (sum, slot) = (self.grad(), self.grad_slot());
+        let grad = match (sum, slot) {
+            (Some(sum), _) => {
+                let d = if same_storage(&d, &sum) { copy_of(&cx, &d)? } else { d };
+                accumulate(&cx, &sum, &d)?;
+                sum.storage.written();
+                sum
+            }
+            (None, Some(slot)) => {
+                let d = if same_storage(&d, &slot) { copy_of(&cx, &d)? } else { d };
+                cx.copy(&d, &slot);
+                slot.storage.written();
+                slot
+            }
+            (None, None) if d.is_unshared() && d.bytes() as u64 == d.storage.bytes() => d,
+            (None, None) => copy_of(&cx, &d)?,
+        };
+        self.set_grad(Some(grad));
+        Ok(())
+    }
+}
+
+/// The sum of two gradients, in place where nothing else reads the first.
+pub(super) fn add_up(cx: &Rc<Context>, sum: Value, d: Value) -> Result<Value> {
+    if sum.is_unshared() {
+        accumulate(cx, &sum, &d)?;
+        return Ok(sum);
+    }
+    let y = cx.empty(sum.shape.clone(), DType::F32)?;
+    map(cx, Function::Add, &[&sum, &d], &y)?;
+    Ok(y)
+}
+
+fn same_storage(a: &Value, b: &Value) -> bool {
+    Rc::ptr_eq(&a.storage, &b.storage)
+}
+
+fn copy_of(cx: &Rc<Context>, value: &Value) -> Result<Value> {
+    let copy = cx.empty(value.shape.clone(), value.dtype)?;
+    cx.copy(value, &copy);
+    Ok(copy)
+}

@@ -1,0 +1,439 @@
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::{Mode, Tape, Tensor};
+use crate::dtype::DType;
+use crate::error::{Code, Result};
+use crate::fail;
+use crate::kernels::elementwise::Function;
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::binary::Binary;
+use crate::ops::checks::{Array, compare, contexts, read};
+use crate::ops::sum::Sum;
+use crate::ops::unary::Unary;
+use crate::tensor::{Context, Spec, Value};
+
+const N: usize = 300;
+
+fn leaf(cx: &Rc<Context>, name: &str) -> Tensor {
+    Tensor::new(Array::random(name, &[N]).upload(cx), true)
+}
+
+fn frozen(cx: &Rc<Context>, name: &str) -> Tensor {
+    Tensor::new(Array::random(name, &[N]).upload(cx), false)
+}
+
+fn op2(tape: &Tape, f: Function, a: &Tensor, b: &Tensor) -> Tensor {
+    tape.apply1(Binary(f), &[a, b]).unwrap()
+}
+
+fn mul(tape: &Tape, a: &Tensor, b: &Tensor) -> Tensor {
+    op2(tape, Function::Mul, a, b)
+}
+
+fn tanh(tape: &Tape, x: &Tensor) -> Tensor {
+    tape.apply1(Unary(Function::Tanh), &[x]).unwrap()
+}
+
+fn total(tape: &Tape, x: &Tensor) -> Tensor {
+    tape.apply1(Sum { dim: None }, &[x]).unwrap()
+}
+
+fn grad(t: &Tensor) -> Array {
+    read(&t.grad().expect("a gradient"))
+}
+
+fn expect(what: &str, t: &Tensor, f: impl Fn(usize) -> f64) {
+    compare(what, &grad(t), &Array::from_fn(&[N], |i| f(i[0])), 1e-5);
+}
+
+/// Runs `f` inside a region.
+fn checkpoint<T>(tape: &Tape, id: u32, f: impl FnOnce() -> T) -> T {
+    let outer = tape.mode();
+    tape.open_region(id);
+    tape.set_mode(Mode { region: id, ..outer });
+    let result = f();
+    tape.set_mode(outer);
+    tape.close_region(id);
+    result
+}
+
+fn live(cx: &Rc<Context>) -> u64 {
+    cx.memory().live
+}
+
+/// tanh that notes how often it ran forward.
+#[derive(Clone)]
+struct Counted(Rc<RefCell<Vec<&'static str>>>, &'static str, bool);
+
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.1)
+    }
+}
+
+impl Op for Counted {
+    fn name(&self) -> &'static str {
+        self.1
+    }
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        Ok(vec![inputs[0].clone()])
+    }
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        self.0.borrow_mut().push(self.1);
+        Unary(Function::Tanh).forward(cx, inputs, outputs)
+    }
+    fn gradient(&self) -> Gradient {
+        if self.2 { Unary(Function::Tanh).gradient() } else { Gradient::Missing }
+    }
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        if !self.2 {
+            fail!(Internal, "called without a gradient");
+        }
+        Unary(Function::Tanh).backward(cx, saved, needs, d_outs)
+    }
+}
+
+#[test]
+fn a_gradient_shared_by_two_leaves_is_each_ones_own() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let (a, b, c) = (leaf(&cx, "a"), leaf(&cx, "b"), leaf(&cx, "c"));
+        let scale = frozen(&cx, "scale");
+        let s = read(&scale.value()).data;
+        // add hands one d_out to both; c's comes later and is added to neither.
+        let loss =
+            |x: &Tensor, y: &Tensor| total(&tape, &mul(&tape, &op2(&tape, Function::Add, x, y), &scale));
+        tape.backward(&loss(&a, &b), None).unwrap();
+        assert_ne!(a.grad().unwrap().storage.buffer, b.grad().unwrap().storage.buffer);
+        tape.backward(&loss(&a, &c), None).unwrap();
+        expect("a", &a, |i| 2.0 * s[i]);
+        expect("b", &b, |i| s[i]);
+        expect("c", &c, |i| s[i]);
+        // The same leaf twice in one operation.
+        let d = leaf(&cx, "d");
+        tape.backward(&loss(&d, &d), None).unwrap();
+        expect("d", &d, |i| 2.0 * s[i]);
+    }
+}
+
+#[test]
+fn the_caller_s_gradient_is_not_written() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let start = frozen(&cx, "start").value();
+        let before = read(&start);
+        let root = op2(&tape, Function::Add, &a, &a);
+        tape.backward(&root, Some(start.clone())).unwrap();
+        tape.backward(&a, Some(start.clone())).unwrap();
+        expect("a", &a, |i| 3.0 * before.data[i]);
+        assert_eq!(read(&start).data, before.data);
+        // Even when it is the gradient itself.
+        tape.backward(&a, a.grad()).unwrap();
+        expect("a twice", &a, |i| 6.0 * before.data[i]);
+    }
+}
+
+#[test]
+fn gradients_of_a_node_used_often_are_added_up() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let x = read(&a.value()).data;
+        let h = tanh(&tape, &a);
+        // h + h + h·h, where add's gradient is one value for both of its inputs.
+        let twice = op2(&tape, Function::Add, &h, &h);
+        let y = op2(&tape, Function::Add, &twice, &mul(&tape, &h, &h));
+        tape.backward(&total(&tape, &y), None).unwrap();
+        expect("a", &a, |i| (2.0 + 2.0 * x[i].tanh()) * (1.0 - x[i].tanh().powi(2)));
+    }
+}
+
+#[test]
+fn a_second_backward_has_no_gradient() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let loss = total(&tape, &tanh(&tape, &a));
+        tape.backward(&loss, None).unwrap();
+        assert_eq!(tape.backward(&loss, None).unwrap_err().code, Code::NoGradient);
+        // Through a checkpoint as well.
+        let inside = checkpoint(&tape, 1, || tanh(&tape, &tanh(&tape, &a)));
+        let loss = total(&tape, &inside);
+        tape.backward(&loss, None).unwrap();
+        assert_eq!(tape.backward(&loss, None).unwrap_err().code, Code::NoGradient);
+    }
+}
+
+#[test]
+fn nothing_to_differentiate_is_an_error() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let (a, frozen) = (leaf(&cx, "a"), frozen(&cx, "b"));
+        let code = |r: Result<()>| r.unwrap_err().code;
+        assert_eq!(code(tape.backward(&frozen, None)), Code::NoGradient);
+        assert_eq!(code(tape.backward(&tanh(&tape, &a), None)), Code::NoGradient);
+        let short = cx.empty([N - 1], DType::F32).unwrap();
+        assert_eq!(code(tape.backward(&tanh(&tape, &a), Some(short))), Code::ShapeMismatch);
+        tape.set_mode(Mode { no_grad: true, region: 0 });
+        let outside = tanh(&tape, &a);
+        assert!(!outside.requires_grad());
+        tape.set_mode(Mode::default());
+        assert!(!tanh(&tape, &a.detach()).requires_grad());
+        let missing = Counted(Rc::default(), "opaque", false);
+        let refused = tape.apply1(missing.clone(), &[&a]);
+        assert_eq!(refused.err().unwrap().code, Code::NoGradient);
+        assert!(tape.apply1(missing, &[&frozen]).is_ok());
+        // A comparison stops the gradient, as in PyTorch.
+        assert!(!op2(&tape, Function::Lt, &a, &frozen).requires_grad());
+    }
+}
+
+#[test]
+fn a_value_that_was_written_is_noticed() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let (a, b, c) = (leaf(&cx, "a"), leaf(&cx, "b"), leaf(&cx, "c"));
+        let modified = |loss: &Tensor, written: &Tensor| {
+            written.value().storage.written();
+            let error = tape.backward(loss, None).unwrap_err();
+            assert_eq!(error.code, Code::Modified, "{error}");
+        };
+        modified(&total(&tape, &mul(&tape, &a, &b)), &b);
+        // What entered a checkpoint.
+        let inside = checkpoint(&tape, 1, || mul(&tape, &tanh(&tape, &a), &b));
+        modified(&total(&tape, &inside), &b);
+        // A new forward is whole again.
+        a.set_grad(None);
+        tape.backward(&total(&tape, &mul(&tape, &a, &b)), None).unwrap();
+        let x = read(&b.value()).data;
+        expect("a", &a, |i| x[i]);
+        // What backward does not read may change: add reads nothing, and nor does a checkpoint
+        // whose last operation is one.
+        let sum = op2(&tape, Function::Add, &a, &c);
+        let inside = checkpoint(&tape, 1, || op2(&tape, Function::Add, &tanh(&tape, &sum), &c));
+        c.value().storage.written();
+        tape.backward(&total(&tape, &inside), None).unwrap();
+    }
+}
+
+#[test]
+fn a_frozen_factor_s_partner_is_not_kept() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let (a, mask) = (leaf(&cx, "a"), frozen(&cx, "mask"));
+        let h = op2(&tape, Function::Add, &a, &a);
+        let before = live(&cx);
+        let y = mul(&tape, &h, &mask);
+        drop(h);
+        // y took its place: the product by a frozen mask reads the mask alone.
+        assert_eq!(live(&cx), before);
+        tape.backward(&total(&tape, &y), None).unwrap();
+        let m = read(&mask.value()).data;
+        expect("a", &a, |i| 2.0 * m[i]);
+    }
+}
+
+#[test]
+fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
+    for cx in contexts() {
+        let (a, b) = (leaf(&cx, "a"), leaf(&cx, "b"));
+        let counts = Rc::new(RefCell::new(Vec::new()));
+        let block = |tape: &Tape| {
+            let first = tape.apply1(Counted(counts.clone(), "first", true), &[&a]).unwrap();
+            let second = tape.apply1(Counted(counts.clone(), "second", true), &[&first]).unwrap();
+            // Its output is read by nothing in backward: add reads nothing.
+            mul(tape, &second, &b)
+        };
+        let run = |inside: bool| {
+            let tape = Tape::default();
+            (a.set_grad(None), b.set_grad(None));
+            let y = if inside { checkpoint(&tape, 7, || block(&tape)) } else { block(&tape) };
+            let y = op2(&tape, Function::Add, &y, &a);
+            tape.backward(&total(&tape, &y), None).unwrap();
+            (grad(&a).data, grad(&b).data)
+        };
+        let plain = run(false);
+        assert_eq!(counts.take(), ["first", "second"]);
+        let launches = cx.count_launches(true);
+        assert!(launches.is_empty());
+        assert_eq!(run(true), plain);
+        assert_eq!(counts.take(), ["first", "second", "first", "second"]);
+        // mul's forward once: nothing reads the block's product. Its backward is two more.
+        assert_eq!(cx.count_launches(false)["map2"] / windows_of(&cx), 1 + 2 + 2 + 1);
+    }
+}
+
+/// Launches that one elementwise pass over N elements takes.
+fn windows_of(cx: &Rc<Context>) -> u64 {
+    if cx.profile.binding_limit < 2048 { 2 } else { 1 }
+}
+
+#[test]
+fn a_checkpoint_keeps_only_what_enters_and_lets_go_after_the_replay() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let bytes = live(&cx);
+        let h = op2(&tape, Function::Add, &a, &a);
+        let y = checkpoint(&tape, 1, || (0..5).fold(h.clone(), |x, _| tanh(&tape, &x)));
+        drop(h);
+        // The entering h and the leaving y.
+        assert_eq!(live(&cx), 3 * bytes);
+        let loss = total(&tape, &y);
+        drop(y);
+        assert_eq!(live(&cx), 2 * bytes + 4);
+        tape.backward(&loss, None).unwrap();
+        // a, its gradient and the loss: the tape that the loss still holds keeps no values.
+        assert_eq!(live(&cx), 2 * bytes + 4);
+        drop(loss);
+        a.set_grad(None);
+        assert_eq!(live(&cx), bytes);
+    }
+}
+
+#[test]
+fn two_outputs_of_a_checkpoint_and_one_that_is_dropped() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let x = read(&a.value()).data;
+        let (y, z, unused) = checkpoint(&tape, 1, || {
+            let h = tanh(&tape, &a);
+            (mul(&tape, &h, &h), op2(&tape, Function::Add, &a, &h), tanh(&tape, &h))
+        });
+        drop(unused);
+        let loss = total(&tape, &op2(&tape, Function::Add, &y, &z));
+        drop((y, z));
+        tape.backward(&loss, None).unwrap();
+        expect("a", &a, |i| 1.0 + (1.0 + 2.0 * x[i].tanh()) * (1.0 - x[i].tanh().powi(2)));
+    }
+}
+
+#[test]
+fn checkpoints_interleave_nest_and_follow_one_another() {
+    for cx in contexts() {
+        let a = leaf(&cx, "a");
+        let tape = Tape::default();
+        let plain = {
+            let y = (0..4).fold(a.clone(), |x, _| tanh(&tape, &x));
+            tape.backward(&total(&tape, &y), None).unwrap();
+            grad(&a).data
+        };
+        a.set_grad(None);
+        // Two regions that are open at once: 1 and 2 by turns, as two async calls would.
+        (tape.open_region(1), tape.open_region(2));
+        let y = [1, 2, 1, 2].into_iter().fold(a.clone(), |x, region| {
+            tape.set_mode(Mode { no_grad: false, region });
+            tanh(&tape, &x)
+        });
+        (tape.close_region(1), tape.close_region(2));
+        tape.set_mode(Mode::default());
+        tape.backward(&total(&tape, &y), None).unwrap();
+        assert_eq!(grad(&a).data, plain);
+        a.set_grad(None);
+        let y = checkpoint(&tape, 1, || {
+            let h = tanh(&tape, &a);
+            let h = checkpoint(&tape, 2, || tanh(&tape, &tanh(&tape, &h)));
+            tanh(&tape, &h)
+        });
+        tape.backward(&total(&tape, &y), None).unwrap();
+        assert_eq!(grad(&a).data, plain);
+        a.set_grad(None);
+        // Backward before the region is closed, then more of the region.
+        tape.open_region(3);
+        tape.set_mode(Mode { no_grad: false, region: 3 });
+        let h = tanh(&tape, &a);
+        tape.backward(&total(&tape, &tanh(&tape, &a)), None).unwrap();
+        a.set_grad(None);
+        let y = total(&tape, &(0..3).fold(h, |x, _| tanh(&tape, &x)));
+        tape.set_mode(Mode::default());
+        tape.close_region(3);
+        tape.backward(&y, None).unwrap();
+        assert_eq!(grad(&a).data, plain);
+    }
+}
+
+#[test]
+fn backward_frees_as_it_goes() {
+    for cx in contexts() {
+        cx.trim();
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let bytes = live(&cx);
+        let class = crate::pool::class_of(bytes);
+        const DEPTH: u64 = 20;
+        let y = (0..DEPTH).fold(a.clone(), |x, _| tanh(&tape, &x));
+        let loss = total(&tape, &y);
+        drop(y);
+        assert_eq!(live(&cx), bytes * (1 + DEPTH) + 4);
+        tape.backward(&loss, None).unwrap();
+        assert_eq!(live(&cx), 2 * bytes + 4);
+        // At most every saved y, a, and the gradients into and out of one operation.
+        let peak = cx.memory().peak;
+        assert!(peak <= class * (1 + DEPTH + 2) + 3 * 256, "{peak}");
+        drop(loss);
+        a.set_grad(None);
+        assert_eq!(live(&cx), bytes);
+    }
+}
+
+#[test]
+fn what_no_backward_came_to_is_freed_with_the_last_output() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let a = leaf(&cx, "a");
+        let bytes = live(&cx);
+        let y = (0..5).fold(a.clone(), |x, _| tanh(&tape, &x));
+        let z = checkpoint(&tape, 1, || tanh(&tape, &tanh(&tape, &y)));
+        drop(y);
+        assert!(live(&cx) > 3 * bytes);
+        drop(z);
+        assert_eq!(live(&cx), bytes);
+    }
+}
+
+#[test]
+fn chains_a_hundred_thousand_deep_are_walked_and_dropped() {
+    // Of one element on the cpu: the depth is what is tried.
+    let cx = &contexts()[0];
+    for backward in [false, true] {
+        let tape = Tape::default();
+        let a = Tensor::new(Array::new(&[1], vec![1.0]).upload(cx), true);
+        let b = Tensor::new(Array::new(&[1], vec![1.0]).upload(cx), false);
+        let y = (0..100_000).fold(a.clone(), |x, _| op2(&tape, Function::Add, &x, &b));
+        if backward {
+            tape.backward(&y, None).unwrap();
+            assert_eq!(grad(&a).data, [1.0]);
+        }
+    }
+}
+
+#[test]
+fn twenty_steps_leave_the_live_bytes_as_they_were() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let (a, b) = (leaf(&cx, "a"), leaf(&cx, "b"));
+        let step = || {
+            let h = checkpoint(&tape, 1, || tanh(&tape, &mul(&tape, &a, &b)));
+            let loss = total(&tape, &op2(&tape, Function::Add, &h, &mul(&tape, &h, &a)));
+            tape.backward(&loss, None).unwrap();
+            (a.set_grad(None), b.set_grad(None));
+            (live(&cx), cx.memory().reserved)
+        };
+        let first = {
+            step();
+            step()
+        };
+        for _ in 0..20 {
+            assert_eq!(step(), first);
+        }
+    }
+}
