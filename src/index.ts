@@ -1,0 +1,1 @@
+export { LowrankError, type ErrorCode } from "./errors.js";
