@@ -1,0 +1,84 @@
+/** Devices by name, and what they hold. */
+import { LowrankError } from "./errors.js";
+import { native, call, session, settled } from "./native.js";
+
+export type Device = "auto" | "cpu" | "gpu" | `gpu:${number}` | "meta:cpu" | "meta:gpu";
+
+/** One device of this machine. */
+export interface DeviceInfo {
+  /** As options name it: `cpu`, `gpu:0`, … */
+  device: Exclude<Device, "auto">;
+  name: string;
+  kind: "cpu" | "discrete" | "integrated" | "virtual" | "software";
+  backend: string;
+  driver?: string | undefined;
+  /** Bytes, where the system tells. */
+  memory?: number | undefined;
+}
+
+/** Bytes in use: see `memory()`. */
+export interface Memory {
+  /** Bytes of tensors and scratch in use. */
+  live: number;
+  /** What the pool holds. */
+  reserved: number;
+  /** The highest that `reserved` was. */
+  peak: number;
+  /** Bytes of mapped files in use. */
+  mapped: number;
+  /** Handles. */
+  tensors: number;
+}
+
+let chosen: Device = "auto";
+let automatic: { device: Exclude<Device, "auto">; why: string } | undefined;
+
+/** The devices of this machine: the cpu, then the GPUs, best first. */
+export function devices(): DeviceInfo[] {
+  return call(() => native().devices()) as DeviceInfo[];
+}
+
+/** The device of tensors that name none. Starts as `auto`. */
+export function setDefaultDevice(device: Device): void {
+  resolveDevice(device);
+  chosen = device;
+}
+
+/**
+ * What `auto` stands for: a GPU where there is one in hardware, the cpu elsewhere (a GPU in
+ * software is slower than the native kernels), and why.
+ */
+export function chooseDevice(device: Device = chosen): { device: Exclude<Device, "auto">; why: string } {
+  if (device !== "auto") return { device: resolveName(device), why: "as asked" };
+  if (automatic === undefined) {
+    const gpus = devices().filter((d) => d.kind !== "cpu");
+    const real = gpus.find((d) => d.kind !== "software");
+    automatic =
+      real !== undefined
+        ? { device: "gpu", why: `${real.name} (${real.backend})` }
+        : { device: "cpu", why: gpus.length > 0 ? "the only GPU is a software one" : "no GPU was found" };
+  }
+  return automatic;
+}
+
+/** The device that `device` (or the default) names. */
+export function resolveDevice(device: Device = chosen): Exclude<Device, "auto"> {
+  return chooseDevice(device).device;
+}
+
+function resolveName(device: string): Exclude<Device, "auto"> {
+  if (!/^(cpu|gpu|gpu:\d+|meta:cpu|meta:gpu)$/.test(device)) {
+    throw new LowrankError("ERR_OPTION", `device: "${device}" is none of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu`);
+  }
+  return device as Exclude<Device, "auto">;
+}
+
+/** Bytes in use on a device by this environment. */
+export function memory(device?: Device): Memory {
+  return session().memory(resolveDevice(device));
+}
+
+/** Settles when all that was asked of the device has run. */
+export async function synchronize(device?: Device): Promise<void> {
+  settled(await session().synchronize(resolveDevice(device)));
+}

@@ -1,0 +1,74 @@
+import { session } from "../native.js";
+import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
+import { nextDropout, uniform } from "../random.js";
+import { made, parameter, tensor, zeros, type Tensor } from "../tensor.js";
+import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
+
+export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
+  /** Whether the weight is stored as [in, out]. */
+  fanInFanOut?: boolean;
+}
+
+/**
+ * y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. Shapes: A [r, in], B [out, r]. A starts as U(±1/√in) (Kaiming
+ * with a = √5), B at zero, so that training starts from exactly the base. Source: Hu et al. 2021;
+ * loralib's Linear.
+ */
+export class Linear extends LoRALayer(BaseLinear) {
+  constructor(inFeatures: number, outFeatures: number, options: LoRALinearOptions = {}) {
+    super(inFeatures, outFeatures, options);
+    checkOptions("lora.Linear", options);
+    this.mergeWeights = options.mergeWeights ?? true;
+    const { r = 0, loraAlpha = 1, loraDropout = 0 } = options;
+    if (r > 0) this.addAdapter("default", freshLinear(this, { r, loraAlpha, loraDropout }));
+  }
+
+  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
+    const { weight, bias, inFeatures, outFeatures } = layer;
+    const lora = new Linear(inFeatures, outFeatures, {
+      fanInFanOut: layer.fanInFanOut,
+      ...options,
+      weight,
+      ...(bias ? { biasValues: bias } : {}),
+    });
+    lora.training = layer.training;
+    return lora;
+  }
+
+  deltaWeight(): Tensor {
+    const { loraA, loraB, scaling } = combined(this);
+    const delta = this.fanInFanOut ? loraA.matmul(loraB, { transA: true, transB: true }) : loraB.matmul(loraA);
+    return delta.mul(scaling);
+  }
+
+  override forward(x: Tensor): Tensor {
+    if (!this.adapts) return this.withBase(() => super.forward(x));
+    const { loraA, loraB, scaling } = combined(this);
+    const p = this.training ? this.loraDropout : 0;
+    const [seed, stream] = p > 0 ? nextDropout() : [0, 0];
+    return made(() =>
+      session().loraLinear(
+        x.id, this.weight.id, this.bias?.id, loraA.id, loraB.id, scaling, this.fanInFanOut, p, seed, stream,
+      ),
+    );
+  }
+}
+
+/** A new adapter for a linear layer, on the layer's device. */
+export function freshLinear(
+  layer: BaseLinear,
+  { r, loraAlpha, loraDropout = 0, useRslora = false }: { r: number; loraAlpha: number; loraDropout?: number; useRslora?: boolean },
+) {
+  const { inFeatures, outFeatures, weight } = layer;
+  const bound = 1 / Math.sqrt(inFeatures);
+  const { device } = weight;
+  return {
+    r,
+    loraAlpha,
+    scaling: scalingOf(r, loraAlpha, useRslora),
+    loraDropout,
+    loraA: parameter(tensor(uniform(r * inFeatures, -bound, bound), { shape: [r, inFeatures], device })),
+    loraB: parameter(zeros([outFeatures, r], { device })),
+  };
+}

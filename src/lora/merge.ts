@@ -1,0 +1,63 @@
+/** Merging a whole model's adapters into its weights. */
+import { LowrankError } from "../errors.js";
+import type { Module } from "../nn/module.js";
+import { keep, noGrad, scope } from "../scope.js";
+import { Tensor } from "../tensor.js";
+import { activeOf, adapterOf, adapters, adaptersOf, loraLayers, parentOf, unload } from "./inject.js";
+
+/**
+ * Merges the active adapters of every layer. With `safe` the differences are looked at first, and
+ * one that is not finite is `ERR_NOT_FINITE`, with nothing changed.
+ */
+export async function merge<T extends Module>(model: T, { safe = true } = {}): Promise<T> {
+  const layers = [...loraLayers(model)].filter(([, layer]) => layer.active.length > 0 && !layer.merged);
+  if (safe) {
+    for (const [path, layer] of layers) {
+      const largest = noGrad(() => scope(() => layer.deltaWeight().abs().max()));
+      const value = await largest.item();
+      largest.dispose();
+      if (!Number.isFinite(value)) {
+        throw new LowrankError("ERR_NOT_FINITE", `merge: the adapter of ${path} holds NaN or infinity; nothing was merged`);
+      }
+    }
+  }
+  for (const [, layer] of layers) layer.merge();
+  return model;
+}
+
+/** Restores the base weights, to the bit. */
+export function unmerge<T extends Module>(model: T): T {
+  for (const [, layer] of loraLayers(model)) layer.unmerge();
+  return model;
+}
+
+/** Merges the active adapters and takes all adapters off: a plain model with the sum in its weights. */
+export async function mergeAndUnload<T extends Module>(model: T, { safe = true } = {}): Promise<T> {
+  await merge(model, { safe });
+  const active = activeOf(model).map(({ name }) => adapterOf(model, name));
+  for (const [path, layer] of [...loraLayers(model)]) {
+    if (layer.replaced === null || layer.unmergedWeight === null) continue;
+    const base = layer.replaced.module as Module & { weight: Tensor; bias?: Tensor | null };
+    base.weight = layer.weight;
+    keep(layer.weight);
+    const [owner, property] = parentOf(model, path);
+    owner.replaceChild(property, base);
+    if (layer.bias !== undefined) base.bias = layer.bias;
+    for (const { loraA, loraB } of layer.adapters.values()) {
+      loraA.dispose();
+      loraB.dispose();
+    }
+  }
+  // Trained copies of modules and biases stay where they are: they are the model now.
+  for (const adapter of active) {
+    for (const { copy } of [...adapter.modules.values(), ...adapter.biases.values()]) {
+      for (const tensor of copy instanceof Tensor ? [copy] : copy.parameters()) tensor.requiresGrad = false;
+    }
+    adapter.modules.clear();
+    adapter.biases.clear();
+  }
+  const own = adaptersOf(model);
+  if ([...loraLayers(model)].length === 0) own.clear();
+  else unload(model);
+  return adapters(model).length === 0 ? model : unload(model);
+}

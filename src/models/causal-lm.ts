@@ -1,0 +1,107 @@
+/** What every causal language model offers, whatever its family. */
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { Embedding } from "../nn/embedding.js";
+import { Linear } from "../nn/linear.js";
+import { Module } from "../nn/module.js";
+import { made, tensor, type Tensor } from "../tensor.js";
+import type { KeyValueCache } from "./cache.js";
+import { generate, type GenerateOptions, type Piece, type Prompt } from "./generate.js";
+import type { Tokenizer } from "./tokenizer.js";
+
+export interface ForwardOptions {
+  /** i32 [B, T], 0 where a token is padding. */
+  attentionMask?: Tensor;
+  /** i32 [B, T]. */
+  positionIds?: Tensor;
+  /** i32 [B, T], −100 where ignored; shifted by one inside. */
+  labels?: Tensor;
+}
+
+export interface ForwardOutput {
+  /** [B, T, V]. */
+  logits: Tensor;
+  /** The mean over labels that count. */
+  loss?: Tensor;
+  /** [B, T, C], after the last norm. */
+  hidden: Tensor;
+}
+
+/** What generation and training ask of a family's configuration. */
+export interface CausalConfig {
+  vocabSize: number;
+  maxPositionEmbeddings: number;
+  eosTokenIds: readonly number[];
+  bosTokenId: number | undefined;
+}
+
+export abstract class CausalLM extends Module {
+  abstract readonly config: CausalConfig & Record<string, unknown>;
+  abstract lm_head: Linear;
+  tokenizer: Tokenizer | undefined;
+  /** Keep only what enters each block and run it again in backward. */
+  gradientCheckpointing = false;
+  /** Where the model came from, for the adapter's configuration. */
+  source: string | undefined;
+  readonly taskType = "CAUSAL_LM";
+  readonly outputHead = "lm_head";
+
+  /** ids i32 [B, T] → [B, T, C], after the last norm. */
+  abstract hidden(ids: Tensor, options?: ForwardOptions, cache?: KeyValueCache): Tensor;
+  abstract inputEmbedding(): Embedding;
+  abstract newCache(batch: number, capacity: number): KeyValueCache;
+
+  get device(): Exclude<Device, "auto"> {
+    return this.inputEmbedding().weight.device;
+  }
+
+  /** ids i32 [B, T] → logits [B, T, V], and the loss where labels are given. */
+  override forward(ids: Tensor, options: ForwardOptions = {}): ForwardOutput {
+    const hidden = this.hidden(ids, options);
+    const logits = this.lm_head.forward(hidden);
+    if (options.labels === undefined) return { logits, hidden };
+    const shifted = shiftedLabels(ids, options.labels);
+    const V = logits.shape[2] as number;
+    const loss = logits.reshape(-1, V).crossEntropy(shifted);
+    return { logits, loss, hidden };
+  }
+
+  /**
+   * The sum of the loss over the labels that count, times `scale`, without the logits existing
+   * whole where the head is frozen. `labels` are the host's, of ids' shape, shifted by one inside.
+   */
+  lossSum(ids: Tensor, labels: Int32Array, scale: number, labelSmoothing = 0): Tensor {
+    const hidden = this.hidden(ids);
+    const [B, T, C] = hidden.shape as [number, number, number];
+    const targets = tensor(shifted(labels, B, T), { shape: [B * T], device: this.device });
+    const rows = hidden.reshape(B * T, C);
+    const head = this.lm_head;
+    const plain = head.constructor === Linear && head.bias === null && !head.weight.requiresGrad;
+    if (plain && labelSmoothing === 0) {
+      return made(() => session().headLoss(rows.id, head.weight.id, targets.id, -100)).mul(scale);
+    }
+    return head.forward(rows).crossEntropy(targets, { reduction: "sum", labelSmoothing }).mul(scale);
+  }
+
+  /** Yields the pieces that come after `prompt`, as they are decoded, without the end token. */
+  generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Piece, void, void> {
+    return generate(this, prompt, options);
+  }
+}
+
+/** Labels moved one to the left, the last of each row ignored: position t is trained on t + 1. */
+export function shifted(labels: Int32Array, B: number, T: number): Int32Array {
+  const out = new Int32Array(B * T).fill(-100);
+  for (let b = 0; b < B; b++) out.set(labels.subarray(b * T + 1, (b + 1) * T), b * T);
+  return out;
+}
+
+function shiftedLabels(ids: Tensor, labels: Tensor): Tensor {
+  if (labels.shape.join() !== ids.shape.join() || ids.shape.length !== 2) {
+    throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: labels are [${labels.shape.join(", ")}], ids [${ids.shape.join(", ")}]; both are [B, T]`);
+  }
+  const [B, T] = ids.shape as [number, number];
+  const ignored = tensor(new Int32Array(B).fill(-100), { shape: [B, 1], device: labels.device });
+  return labels.slice(1, 1, T).concat(ignored, 1).reshape(B * T);
+}

@@ -1,0 +1,100 @@
+/** The blocks of the Llama family (Touvron et al. 2023): attention with grouped heads, gated MLP. */
+import { session } from "../../native.js";
+import { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import { RMSNorm } from "../../nn/norm.js";
+import { made, type Tensor } from "../../tensor.js";
+import type { LayerCache } from "../cache.js";
+import type { LlamaConfig } from "./config.js";
+import type { Rotation } from "./rotary.js";
+
+/** What every block of one forward shares. */
+export interface BlockInputs {
+  rotation: Rotation;
+  /** i32 [B, S], 0 where a key is hidden. */
+  keyMask: Tensor | undefined;
+}
+
+/** Gives a layer its weights: from a file, or drawn anew. */
+export interface Weights {
+  linear(path: string, inFeatures: number, outFeatures: number, bias: boolean): Linear;
+  norm(path: string, size: number, eps: number): RMSNorm;
+}
+
+/** Causal self-attention. x [B, T, C] → [B, T, C]; keys and values have their own, fewer heads. */
+export class LlamaAttention extends Module {
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headDim: number;
+  readonly window: number;
+  q_proj: Linear;
+  k_proj: Linear;
+  v_proj: Linear;
+  o_proj: Linear;
+
+  constructor(config: LlamaConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = config;
+    this.heads = H;
+    this.keyValueHeads = Hkv;
+    this.headDim = D;
+    this.window = config.slidingWindow ?? 0;
+    this.q_proj = weights.linear(`${path}.q_proj`, C, H * D, attentionBias);
+    this.k_proj = weights.linear(`${path}.k_proj`, C, Hkv * D, attentionBias);
+    this.v_proj = weights.linear(`${path}.v_proj`, C, Hkv * D, attentionBias);
+    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, attentionBias);
+  }
+
+  forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
+    const [B, T] = x.shape as [number, number, number];
+    const D = this.headDim;
+    const q = rotation.apply(this.q_proj.forward(x).reshape(B, T, this.heads, D));
+    const k = rotation.apply(this.k_proj.forward(x).reshape(B, T, this.keyValueHeads, D));
+    const v = this.v_proj.forward(x).reshape(B, T, this.keyValueHeads, D);
+    const keys = cache === undefined ? { k, v, length: T } : cache.append(k, v);
+    const y = made(() =>
+      session().attention(q.id, keys.k.id, keys.v.id, keyMask?.id, true, this.window, 1 / Math.sqrt(D), rotation.offset, keys.length),
+    );
+    return this.o_proj.forward(y.reshape(B, T, this.heads * D));
+  }
+}
+
+/** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
+export class LlamaMLP extends Module {
+  gate_proj: Linear;
+  up_proj: Linear;
+  down_proj: Linear;
+
+  constructor({ hiddenSize: C, intermediateSize, mlpBias }: LlamaConfig, path: string, weights: Weights) {
+    super();
+    this.gate_proj = weights.linear(`${path}.gate_proj`, C, intermediateSize, mlpBias);
+    this.up_proj = weights.linear(`${path}.up_proj`, C, intermediateSize, mlpBias);
+    this.down_proj = weights.linear(`${path}.down_proj`, intermediateSize, C, mlpBias);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.down_proj.forward(this.gate_proj.forward(x).siluMul(this.up_proj.forward(x)));
+  }
+}
+
+/** x + attention(norm(x)), then + mlp(norm(·)). */
+export class LlamaBlock extends Module {
+  self_attn: LlamaAttention;
+  mlp: LlamaMLP;
+  input_layernorm: RMSNorm;
+  post_attention_layernorm: RMSNorm;
+
+  constructor(config: LlamaConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize, rmsNormEps } = config;
+    this.self_attn = new LlamaAttention(config, `${path}.self_attn`, weights);
+    this.mlp = new LlamaMLP(config, `${path}.mlp`, weights);
+    this.input_layernorm = weights.norm(`${path}.input_layernorm`, hiddenSize, rmsNormEps);
+    this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);
+  }
+
+  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
+    const attended = x.add(this.self_attn.forward(this.input_layernorm.forward(x), inputs, cache));
+    return attended.add(this.mlp.forward(this.post_attention_layernorm.forward(attended)));
+  }
+}

@@ -1,0 +1,65 @@
+/** Rotary position embedding (Su et al. 2021), half-split layout: tables made on the host in f64. */
+import type { Device } from "../../device.js";
+import { session } from "../../native.js";
+import { keep } from "../../scope.js";
+import { made, tensor, type Tensor } from "../../tensor.js";
+
+/** The rotation of one forward. */
+export interface Rotation {
+  /** Position of the first row. */
+  offset: number;
+  apply(x: Tensor): Tensor;
+}
+
+/** cos and sin of position · frequency, grown as longer texts come. */
+export class RotaryTables {
+  #cos: Tensor | undefined;
+  #sin: Tensor | undefined;
+  #positions = 0;
+
+  /**
+   * `frequencies` are radians a position, one a pair of dimensions; `limit` is the model's longest
+   * text.
+   */
+  constructor(
+    readonly frequencies: Float64Array,
+    readonly limit: number,
+  ) {}
+
+  /** The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]). */
+  rotation(device: Device, offset: number, rows: number, positions?: Tensor): Rotation {
+    this.#grow(device, positions === undefined ? offset + rows : this.limit);
+    const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
+    return { offset, apply: (x) => made(() => session().rotary(x.id, cos.id, sin.id, offset, positions?.id)) };
+  }
+
+  #grow(device: Device, needed: number): void {
+    if (needed <= this.#positions && this.#cos?.device === device) return;
+    // Powers of two, so that growing token by token makes few tables.
+    let positions = 64;
+    while (positions < needed) positions *= 2;
+    const pairs = this.frequencies.length;
+    const [cos, sin] = [new Float32Array(positions * pairs), new Float32Array(positions * pairs)];
+    for (let p = 0; p < positions; p++) {
+      for (let i = 0; i < pairs; i++) {
+        const angle = p * (this.frequencies[i] as number);
+        cos[p * pairs + i] = Math.cos(angle);
+        sin[p * pairs + i] = Math.sin(angle);
+      }
+    }
+    this.dispose();
+    const shape = [positions, pairs];
+    this.#cos = tensor(cos, { shape, device });
+    this.#sin = tensor(sin, { shape, device });
+    keep(this.#cos);
+    keep(this.#sin);
+    this.#positions = positions;
+  }
+
+  dispose(): void {
+    this.#cos?.dispose();
+    this.#sin?.dispose();
+    this.#cos = this.#sin = undefined;
+    this.#positions = 0;
+  }
+}

@@ -1,0 +1,96 @@
+/** Models as Hugging Face folders. */
+import { existsSync } from "node:fs";
+import { copyFile, mkdir, readdir, readFile, rm, rename } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
+import { noGrad, scope } from "../scope.js";
+import type { DType, Tensor } from "../tensor.js";
+import type { CausalLM } from "./causal-lm.js";
+
+export interface SaveModelOptions {
+  /** Storage of the file; as in memory unless given. */
+  dtype?: Exclude<DType, "i32">;
+  /** A larger model is cut into several files. */
+  maxShardBytes?: number;
+  overwrite?: boolean;
+}
+
+/** Files that go along with the weights as they are. */
+const COMPANIONS = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+
+/**
+ * Writes a model as a folder that transformers loads. Everything is written beside and renamed
+ * into place at the end. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`.
+ */
+export async function saveModel(model: CausalLM, dir: string, options: SaveModelOptions = {}): Promise<void> {
+  if (existsSync(dir) && (!options.overwrite || !existsSync(join(dir, "config.json"))) && (await entries(dir)) !== 0) {
+    throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);
+  }
+  const beside = `${dir}.tmp-${process.pid}`;
+  try {
+    await mkdir(beside, { recursive: true });
+    await writeFiles(model, beside, options);
+    await rm(dir, { recursive: true, force: true });
+    await rename(beside, dir);
+  } catch (error) {
+    await rm(beside, { recursive: true, force: true });
+    if (error instanceof LowrankError) throw error;
+    throw new LowrankError("ERR_WRITE", `${dir}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Entries of a folder; −1 where it is none. */
+async function entries(dir: string): Promise<number> {
+  return readdir(dir).then(
+    (names) => names.length,
+    () => -1,
+  );
+}
+
+async function writeFiles(model: CausalLM, dir: string, { dtype, maxShardBytes = 5e9 }: SaveModelOptions): Promise<void> {
+  const state = Object.entries(model.stateDict());
+  const seen = new Set<Tensor>();
+  // A tied head is the embedding: it is written once, under the embedding's name.
+  const own = state.filter(([, tensor]) => !seen.has(tensor) && seen.add(tensor));
+  const bytes = ([, tensor]: [string, Tensor]): number => tensor.size * elementBytes(dtype ?? tensor.dtype);
+  const shards: [string, Tensor][][] = [[]];
+  let filled = 0;
+  for (const entry of own) {
+    if (filled > 0 && filled + bytes(entry) > maxShardBytes) {
+      shards.push([]);
+      filled = 0;
+    }
+    (shards.at(-1) as [string, Tensor][]).push(entry);
+    filled += bytes(entry);
+  }
+  const names = shards.map((_, i) =>
+    shards.length === 1 ? "model.safetensors" : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`,
+  );
+  for (const [i, shard] of shards.entries()) {
+    const tensors = noGrad(() => scope(() => Object.fromEntries(shard.map(([name, t]) => [name, dtype === undefined ? t : t.to(dtype)]))));
+    await saveSafetensors(join(dir, names[i] as string), tensors, { metadata: { format: "pt" } });
+    for (const [name, tensor] of Object.entries(tensors)) if (tensor !== shard.find(([n]) => n === name)?.[1]) tensor.dispose();
+  }
+  if (shards.length > 1) {
+    const weight_map = Object.fromEntries(shards.flatMap((shard, i) => shard.map(([name]) => [name, names[i]])));
+    const index = { metadata: { total_size: own.reduce((n, e) => n + bytes(e), 0) }, weight_map };
+    await writeWhole(join(dir, "model.safetensors.index.json"), JSON.stringify(index, null, 2));
+  }
+  await writeWhole(join(dir, "config.json"), await configText(model, dtype ?? own[0]?.[1].dtype ?? "f32"));
+  for (const name of COMPANIONS) {
+    const from = model.folder === undefined ? undefined : join(model.folder, name);
+    if (from !== undefined && existsSync(from)) await copyFile(from, join(dir, name));
+  }
+}
+
+const TORCH_NAMES: Record<DType, string> = { f32: "float32", f16: "float16", bf16: "bfloat16", i32: "int32" };
+
+/** The configuration as it was read, with the storage that is written. */
+async function configText(model: CausalLM, dtype: DType): Promise<string> {
+  const text = model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
+  const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;
+  config["dtype" in config ? "dtype" : "torch_dtype"] = TORCH_NAMES[dtype];
+  return `${JSON.stringify(config, null, 2)}\n`;
+}

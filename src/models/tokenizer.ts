@@ -1,0 +1,33 @@
+/** A model's tokenizer, as its `tokenizer.json` has it. */
+import type * as Binding from "../../native/binding.js";
+import { call, guarded, native } from "../native.js";
+
+export class Tokenizer {
+  readonly #native: Binding.Tokenizer;
+  /** The file that it was read from. */
+  readonly path: string;
+
+  /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
+  constructor(path: string) {
+    this.path = path;
+    this.#native = guarded(call(() => native().Tokenizer.fromFile(path)));
+  }
+
+  /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. */
+  encode(text: string, { addSpecialTokens = true } = {}): Int32Array {
+    return this.#native.encode(text, addSpecialTokens);
+  }
+
+  /** Text of token ids. */
+  decode(ids: ArrayLike<number>, { skipSpecialTokens = true } = {}): string {
+    return this.#native.decode(ids instanceof Int32Array ? ids : Int32Array.from(ids), skipSpecialTokens);
+  }
+
+  tokenToId(token: string): number | undefined {
+    return this.#native.tokenToId(token) ?? undefined;
+  }
+
+  get vocabSize(): number {
+    return this.#native.vocabSize();
+  }
+}

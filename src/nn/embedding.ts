@@ -1,0 +1,44 @@
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { normal } from "../random.js";
+import { made, parameter, tensor, type Tensor } from "../tensor.js";
+import { Module } from "./module.js";
+
+export interface EmbeddingOptions {
+  /** A row that starts at zero and gets no gradient. */
+  paddingIdx?: number;
+  device?: Device;
+  /** Values to use as they are, instead of drawing new ones. */
+  weight?: Tensor;
+}
+
+/** y = W[ids]. Shapes: ids i32 [...], W [n, d], y [..., d]. W starts as N(0, 1). */
+export class Embedding extends Module {
+  readonly numEmbeddings: number;
+  readonly embeddingDim: number;
+  readonly paddingIdx: number | undefined;
+  weight: Tensor;
+
+  constructor(numEmbeddings: number, embeddingDim: number, options: EmbeddingOptions = {}) {
+    super();
+    if ("maxNorm" in options && options.maxNorm !== undefined) {
+      throw new LowrankError("ERR_OPTION", "Embedding: maxNorm rewrites the weight in forward and is not offered");
+    }
+    this.numEmbeddings = numEmbeddings;
+    this.embeddingDim = embeddingDim;
+    this.paddingIdx = options.paddingIdx;
+    if (options.weight !== undefined) {
+      this.weight = options.weight;
+      return;
+    }
+    const values = normal(numEmbeddings * embeddingDim);
+    if (this.paddingIdx !== undefined) values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);
+    const place = options.device === undefined ? {} : { device: options.device };
+    this.weight = parameter(tensor(values, { shape: [numEmbeddings, embeddingDim], ...place }));
+  }
+
+  forward(ids: Tensor): Tensor {
+    return made(() => session().embedding(this.weight.id, ids.id, false, this.paddingIdx));
+  }
+}
