@@ -3,7 +3,7 @@
 //! Everything happens in the order of the commands: copies, uploads and dispatches are encoded
 //! into one list, submitted in bounded portions, and answered when their portion is done. What
 //! this device holds besides the pool's buffers is bounded: 16 MiB of pages for uploads, 32 MiB
-//! for reads, and scratch for the few copies that need some.
+//! for reads (next to nothing when idle), and scratch for the few copies that need some.
 
 mod adapter;
 mod fault;
@@ -66,21 +66,21 @@ impl Gpu {
     /// Opens the GPU of that number in `adapters()`, or the first that can be used (a software
     /// one last). Call it on the device's thread, from `Device::start`.
     ///
-    /// `LOWRANK_BINDING_LIMIT` (bytes) lowers what one binding may span, to test windows on
-    /// small tensors; `LOWRANK_SHADER_CHECKS=1` has shaders check their indices.
+    /// `LOWRANK_SHADER_CHECKS=1` has shaders check their indices.
     ///
     /// # Errors
     /// `ERR_NO_GPU` with the list of adapters, when there is none such.
     pub fn open(index: Option<usize>) -> Result<(Profile, Gpu)> {
-        Self::open_with(index, binding_limit_from_environment())
+        Self::open_with(index, None)
     }
 
-    /// As `open`, with `binding_limit` in bytes, at least 256.
+    /// As `open`, with a lower limit on the bytes that one binding may span (256 at least), to
+    /// test windows on small tensors. Without one `LOWRANK_BINDING_LIMIT` is looked at.
     ///
     /// # Errors
     /// `ERR_NO_GPU` with the list of adapters, when there is none such.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
-        let (profile, adapter) = adapter::choose(index, binding_limit.map(|l| l.max(256)))?;
+        let (profile, adapter) = adapter::choose(index, binding_limit)?;
         let optional = wgpu::Features::PIPELINE_CACHE;
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
@@ -268,6 +268,7 @@ impl Runner for Gpu {
         if !busy {
             self.left_bytes = 0;
             self.staging.trim();
+            self.trim_reads();
         }
         Ok(busy)
     }
@@ -277,8 +278,4 @@ impl Drop for Gpu {
     fn drop(&mut self) {
         self.reject(&Error::new(Code::Aborted, "the device has been stopped"));
     }
-}
-
-fn binding_limit_from_environment() -> Option<u64> {
-    std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok()
 }

@@ -63,7 +63,8 @@ pub fn adapters() -> Vec<AdapterInfo> {
 }
 
 /// The profile that a device on adapter `index` (the first usable one by default) would have,
-/// for `meta:gpu`. No device is made. `binding_limit` (bytes) lowers the adapter's own.
+/// for `meta:gpu`. No device is made. `binding_limit` (bytes) lowers the adapter's own, as it
+/// does in `Gpu::open_with`.
 ///
 /// # Errors
 /// `ERR_NO_GPU` when there is no such adapter, or it cannot be used.
@@ -86,13 +87,15 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
     if let Some(lacks) = &info.lacks {
         fail!(NoGpu, "{} ({}) cannot be used: {lacks}", info.name, info.backend);
     }
+    let asked = || std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok();
+    let limit = limit.or_else(asked).unwrap_or(u64::MAX).max(256);
     let profile = Profile {
         kind: Kind::Gpu,
         label: index.map_or("gpu".into(), |i| format!("gpu:{i}")),
         name: info.name,
         backend: info.backend,
         software: info.kind == AdapterKind::Software,
-        binding_limit: limit.map_or(info.binding_limit, |l| l.min(info.binding_limit)),
+        binding_limit: limit.min(info.binding_limit),
         buffer_limit: info.buffer_limit,
         memory: info.memory,
         maps_files: false,

@@ -45,7 +45,7 @@ impl Gpu {
         if !self.bind_groups.contains_key(&bound) {
             let group = self.bind_group(&pipeline.layout, &bound)?;
             // Steps of training repeat theirs; what varies without end is dropped now and then.
-            if self.bind_groups.len() >= 4096 {
+            if self.bind_groups.len() >= 8192 {
                 self.bind_groups.clear();
             }
             self.bind_groups.insert(Bound { pipeline: bound.pipeline, spans: bound.spans.clone() }, group);

@@ -11,12 +11,13 @@ use super::submit::WORK_PER_BYTE;
 use crate::error::{Code, Error, Result};
 use crate::recording::{Range, Reply};
 
-/// Bytes that a read brings back at once, and that wait for the host at most.
-const PIECE: u64 = 16 << 20;
-const WAITING: u64 = 2 * PIECE;
-/// Buffers for reads that are kept, each at most `KEPT_BYTES`.
+/// Bytes that a read brings back at once, and that are on their way to the host at most.
+const PIECE: u64 = 4 << 20;
+const WAITING: u64 = 16 << 20;
+/// Buffers for reads that are kept for the next; larger ones than `IDLE_BYTES` only while
+/// there is work.
 const KEPT: usize = 8;
-const KEPT_BYTES: u64 = 1 << 20;
+const IDLE_BYTES: u64 = 64 << 10;
 
 /// Something that the host waits for, in order.
 pub struct Pending {
@@ -117,6 +118,10 @@ impl Gpu {
         self.new_buffer(size, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST, false)
     }
 
+    pub(super) fn trim_reads(&mut self) {
+        self.read_buffers.retain(|buffer| buffer.size() <= IDLE_BYTES);
+    }
+
     /// Asks for what has been submitted since the last time.
     pub(super) fn ask_for_reads(&mut self) {
         let submitted = self.submitter.submitted();
@@ -159,7 +164,7 @@ impl Gpu {
                     };
                     buffer.unmap();
                     self.reading -= buffer.size();
-                    if buffer.size() <= KEPT_BYTES && self.read_buffers.len() < KEPT {
+                    if self.read_buffers.len() < KEPT {
                         self.read_buffers.push(buffer.clone());
                     }
                     whole.left -= 1;

@@ -14,8 +14,9 @@ const TARGET: Duration = Duration::from_millis(20);
 const COMMANDS: u32 = 64;
 /// Submissions that the GPU may have before it at once.
 const IN_FLIGHT: usize = 3;
-/// The first submissions' work, before any was measured: 20 ms of a slow integrated GPU.
-const FIRST_BUDGET: f64 = 1e9;
+/// The work of the first submission, before any was measured: 20 ms of a GPU played by a
+/// processor. A fast GPU's is reached a dozen submissions later.
+const FIRST_BUDGET: f64 = 1e8;
 
 /// Work that a byte moved stands for: kernels without arithmetic are bound by memory.
 pub const WORK_PER_BYTE: u64 = 4;
@@ -33,6 +34,9 @@ pub struct Submitter {
     in_flight: VecDeque<Flight>,
     submitted: u64,
     last_done: Instant,
+    /// What each submission took, for tests.
+    #[cfg(test)]
+    pub took: Vec<Duration>,
 }
 
 struct Flight {
@@ -57,6 +61,8 @@ impl Submitter {
             in_flight: VecDeque::new(),
             submitted: 0,
             last_done: Instant::now(),
+            #[cfg(test)]
+            took: Vec::new(),
         }
     }
 
@@ -155,6 +161,8 @@ impl Submitter {
         {
             let took = done.saturating_duration_since(flight.start.max(self.last_done));
             self.last_done = done;
+            #[cfg(test)]
+            self.took.push(took);
             self.adapt(flight.work, flight.commands, took);
         }
     }
@@ -166,7 +174,7 @@ impl Submitter {
         let full = work as f64 >= self.budget * 0.5;
         if full || (ratio < 1.0 && commands > 1) {
             let towards = (work as f64 * ratio).max(1.0);
-            self.budget = towards.clamp(self.budget * 0.5, self.budget * 1.5).clamp(1e6, 1e13);
+            self.budget = towards.clamp(self.budget * 0.25, self.budget * 2.0).clamp(1e6, 1e13);
         }
     }
 }

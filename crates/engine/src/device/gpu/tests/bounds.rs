@@ -1,0 +1,173 @@
+//! What goes wrong is told, and nothing grows or takes long.
+
+use std::time::Instant;
+
+use super::*;
+
+#[test]
+fn an_absurd_buffer_is_an_error_and_no_panic() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[1.0]);
+    assert_eq!(read_f32(&x), [1.0]);
+    context.push(Command::Create { buffer: BufferId::next(), bytes: 1 << 50 });
+    assert_eq!(read(&x).unwrap_err().code, Code::OutOfMemory);
+    assert_eq!(fence(&context).unwrap_err().code, Code::OutOfMemory);
+}
+
+#[test]
+fn a_kernel_that_does_not_compile_is_named() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[1.0]);
+    let broken = Launch { kernel: &BROKEN, scalars: [].into_iter().collect(), ..busy(&x, 1) };
+    context.push(Command::Launch(broken));
+    let error = read(&x).unwrap_err();
+    assert_eq!(error.code, Code::Internal);
+    assert!(error.message.contains("test_broken"), "{error}");
+}
+
+#[test]
+fn a_range_past_its_buffer_is_an_error() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &[1.0; 8]);
+    context.push(Command::Zero { to: Range { bytes: 1 << 20, ..x.range() } });
+    assert_eq!(read(&x).unwrap_err().code, Code::Internal);
+}
+
+#[test]
+fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    let x = f32s(&context, &ramp(1 << 16));
+    context.launch(busy(&x, 1));
+    fence(&context).unwrap();
+    let (sender, receiver) = channel();
+    for _ in 0..2000 {
+        context.launch(busy(&x, 1000));
+    }
+    context.fence(Box::new(move |bytes| drop(sender.send(bytes))));
+    std::thread::sleep(Duration::from_millis(200));
+    let start = Instant::now();
+    assert!(device.stop(Duration::from_secs(2)));
+    let answer = receiver.recv_timeout(Duration::from_secs(1)).expect("the fence is answered");
+    assert_eq!(answer.unwrap_err().code, Code::Aborted);
+    println!("stopped in {:?}", start.elapsed());
+}
+
+/// A GPU on the test's own thread.
+fn bare() -> Option<Gpu> {
+    device(None)?;
+    Some(Gpu::open_with(None, Some(u64::MAX)).unwrap().1)
+}
+
+fn settle_all(gpu: &mut Gpu) {
+    while gpu.idle().unwrap() {}
+}
+
+fn made(gpu: &mut Gpu, n: usize) -> Range {
+    let range = Range { buffer: BufferId::next(), offset: 0, bytes: 4 * n as u64, dtype: DType::F32 };
+    gpu.run(Command::Create { buffer: range.buffer, bytes: range.bytes }).unwrap();
+    range
+}
+
+#[test]
+fn submissions_stay_short() {
+    let Some(mut gpu) = bare() else { return };
+    let n = 1 << 14;
+    let x = made(&mut gpu, n);
+    gpu.run(Command::Zero { to: x }).unwrap();
+    let launch = |rounds: u32| {
+        let scalars = [n as u32, rounds].into_iter().collect();
+        let (groups, work) = (n as u32 / 64, 2 * n as u64 * u64::from(rounds));
+        let bindings = [x].into_iter().collect();
+        Command::Launch(Launch {
+            kernel: &BUSY,
+            params: [0; 4],
+            bindings,
+            scalars,
+            groups,
+            threads: 64,
+            work,
+        })
+    };
+    gpu.run(launch(1)).unwrap();
+    settle_all(&mut gpu);
+    for rounds in [2000, 500] {
+        (0..40).for_each(|_| gpu.run(launch(rounds)).unwrap());
+        settle_all(&mut gpu);
+        gpu.submitter.took.clear();
+        (0..200).for_each(|_| gpu.run(launch(rounds)).unwrap());
+        settle_all(&mut gpu);
+        let mut took = std::mem::take(&mut gpu.submitter.took);
+        took.sort();
+        println!("{} submissions of {:?}, the longest {:?}", took.len(), took[took.len() / 2], took.last());
+        // The median, because other tests share the processor that plays the GPU.
+        assert!(took[took.len() / 2] < Duration::from_millis(50), "{took:?}");
+    }
+}
+
+#[test]
+fn buffers_that_come_and_go_do_not_pile_up() {
+    let Some(mut gpu) = bare() else { return };
+    let n = 1 << 20;
+    let allocated = |gpu: &Gpu| gpu.device.generate_allocator_report().map(|r| r.total_allocated_bytes);
+    for i in 0..200 {
+        let x = made(&mut gpu, n);
+        gpu.run(Command::Upload { to: Range { bytes: 256, ..x }, bytes: vec![i as u8; 256] }).unwrap();
+        let bindings = [x].into_iter().collect();
+        let scalars = [64, 1].into_iter().collect();
+        let launch =
+            Launch { kernel: &BUSY, params: [0; 4], bindings, scalars, groups: 1, threads: 64, work: 1 };
+        gpu.run(Command::Launch(launch)).unwrap();
+        gpu.run(Command::Destroy { buffer: x.buffer }).unwrap();
+        if let Some(allocated) = allocated(&gpu) {
+            assert!(allocated < 160 << 20, "{allocated} bytes after {i} buffers");
+        }
+    }
+    settle_all(&mut gpu);
+    gpu.submitter.poll().unwrap();
+    println!("{:?} bytes at the end", allocated(&gpu));
+    assert!(gpu.bind_groups.is_empty());
+    assert!(allocated(&gpu).is_none_or(|bytes| bytes < 16 << 20));
+}
+
+/// `cargo test --release -p lowrank-engine dispatch_cost -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn dispatch_cost() {
+    let start = Instant::now();
+    let Some(device) = device(None) else { return };
+    println!("opened in {:?}", start.elapsed());
+    let context = context(&device);
+    let big = context.empty([64 << 20], DType::F32).unwrap();
+    for _ in 0..3 {
+        let bytes = vec![1; 256 << 20];
+        let start = Instant::now();
+        context.write(&big, bytes);
+        fence(&context).unwrap();
+        let up = start.elapsed();
+        let start = Instant::now();
+        read(&big).unwrap();
+        println!("256 MiB up in {up:?}, down in {:?}", start.elapsed());
+    }
+    for n in [64, 1 << 16] {
+        let a = f32s(&context, &ramp(n));
+        let ring: Vec<_> = (0..64).map(|_| context.empty([n], DType::F32).unwrap()).collect();
+        for round in 0..3 {
+            let start = Instant::now();
+            for i in 0..6400 {
+                let (from, to) = (&ring[i % 64], &ring[(i + 1) % 64]);
+                context.launch(scale_add(a.range(), from.range(), to.range(), n, 1.0, 64));
+            }
+            fence(&context).unwrap();
+            println!("{n} elements, round {round}: {:?} a dispatch", start.elapsed() / 6400);
+        }
+        let start = Instant::now();
+        for _ in 0..200 {
+            read(&a).unwrap();
+        }
+        println!("{n} elements: {:?} a read", start.elapsed() / 200);
+    }
+}
