@@ -77,25 +77,45 @@ fn store(w: &mut String, name: &str, dtype: DType) {
         DType::F16 => writeln!(
             w,
             "fn store2_{name}(i: u32, a: f32, b: f32) \
-             {{ {name}[(p.{name}_at >> 1u) + i] = pack2x16float(vec2(a, b)); }}"
+             {{ {name}[(p.{name}_at >> 1u) + i] = f16_bits(a) | (f16_bits(b) << 16u); }}"
         ),
         DType::BF16 => writeln!(
             w,
-            "fn bf16_bits(v: f32) -> u32 {{ let b = bitcast<u32>(v); \
-             if (b & 0x7fffffffu) > 0x7f800000u {{ return (b >> 16u) | 0x40u; }} \
-             return (b + 0x7fffu + ((b >> 16u) & 1u)) >> 16u; }}\n\
-             fn store2_{name}(i: u32, a: f32, b: f32) \
+            "fn store2_{name}(i: u32, a: f32, b: f32) \
              {{ {name}[(p.{name}_at >> 1u) + i] = bf16_bits(a) | (bf16_bits(b) << 16u); }}"
         ),
     }
     .unwrap();
 }
 
-/// WGSL promises nothing about NaN, so finiteness is read from the bits.
+/// WGSL promises nothing about NaN, so finiteness is read from the bits; and it leaves open which
+/// way `pack2x16float` rounds, so halves are rounded here: to the nearest, ties to even.
 const NUMERIC: &str = "
 fn is_finite(v: f32) -> bool { return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u; }
 fn is_nan(v: f32) -> bool { return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u; }
 fn nan() -> f32 { return bitcast<f32>(p.groups | 0x7fc00000u); }
+fn bf16_bits(v: f32) -> u32 {
+  let b = bitcast<u32>(v);
+  if (b & 0x7fffffffu) > 0x7f800000u { return (b >> 16u) | 0x40u; }
+  return (b + 0x7fffu + ((b >> 16u) & 1u)) >> 16u;
+}
+fn f16_bits(v: f32) -> u32 {
+  let b = bitcast<u32>(v);
+  let sign = (b >> 16u) & 0x8000u;
+  let a = b & 0x7fffffffu;
+  if a > 0x7f800000u { return sign | 0x7e00u; }
+  if a >= 0x477ff000u { return sign | 0x7c00u; }
+  if a >= 0x38800000u { return sign | ((a - 0x38000000u + 0xfffu + ((a >> 13u) & 1u)) >> 13u); }
+  // Below 2^-14 the unit is 2^-24.
+  let e = a >> 23u;
+  if e < 102u { return sign; }
+  let m = (a & 0x7fffffu) | 0x800000u;
+  let shift = 126u - e;
+  let q = m >> shift;
+  let rest = m & ((1u << shift) - 1u);
+  let tie = 1u << (shift - 1u);
+  return sign | (q + u32(rest > tie || (rest == tie && (q & 1u) == 1u)));
+}
 ";
 
 /// Groups past 65,535 are folded into a second dimension of the grid.

@@ -1,6 +1,10 @@
 //! The operations, one room each.
 
 pub mod binary;
+pub mod concat;
+pub mod permute;
+pub mod reshape;
+pub mod slice;
 pub mod sum;
 pub mod unary;
 

@@ -1,0 +1,49 @@
+//! The native twin.
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::device::cpu::CpuLaunch;
+use crate::dtype::DType;
+
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+pub fn cast(l: &CpuLaunch) {
+    use DType::*;
+    match (l.dtype(0), l.dtype(1)) {
+        (F32, F16) => chunks(l, |x: &[f32], y: &mut [f16]| y.convert_from_f32_slice(x)),
+        (F32, BF16) => chunks(l, |x: &[f32], y: &mut [bf16]| y.convert_from_f32_slice(x)),
+        (F16, F32) => chunks(l, |x: &[f16], y: &mut [f32]| x.convert_to_f32_slice(y)),
+        (BF16, F32) => chunks(l, |x: &[bf16], y: &mut [f32]| x.convert_to_f32_slice(y)),
+        (F16, BF16) => each(l, |v: f16| bf16::from_f32(v.to_f32())),
+        (BF16, F16) => each(l, |v: bf16| f16::from_f32(v.to_f32())),
+        (F32, I32) => each(l, |v: f32| v as i32),
+        (F16, I32) => each(l, |v: f16| v.to_f32() as i32),
+        (BF16, I32) => each(l, |v: bf16| v.to_f32() as i32),
+        (I32, F32) => each(l, |v: i32| v as f32),
+        (I32, F16) => each(l, |v: i32| f16::from_f32(v as f32)),
+        (I32, BF16) => each(l, |v: i32| bf16::from_f32(v as f32)),
+        (F32, F32) | (F16, F16) | (BF16, BF16) | (I32, I32) => {
+            unreachable!("the plan casts to another dtype")
+        }
+    }
+}
+
+fn chunks<X, Y>(l: &CpuLaunch, convert: impl Fn(&[X], &mut [Y]) + Sync)
+where
+    X: bytemuck::Pod + Sync,
+    Y: bytemuck::Pod + Send,
+{
+    let (x, y) = (l.read::<X>(0), l.write::<Y>(1));
+    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| convert(x, y));
+}
+
+fn each<X, Y>(l: &CpuLaunch, f: impl Fn(X) -> Y + Sync)
+where
+    X: bytemuck::Pod + Sync,
+    Y: bytemuck::Pod + Send,
+{
+    chunks(l, |x: &[X], y: &mut [Y]| y.iter_mut().zip(x).for_each(|(y, x)| *y = f(*x)));
+}

@@ -1,0 +1,102 @@
+//! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
+
+use rayon::prelude::*;
+
+use super::{DIMS, TILE};
+use crate::device::cpu::{CpuLaunch, Shared};
+
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+pub fn copy(l: &CpuLaunch) {
+    match l.dtype(0).bytes() {
+        4 => walk::<u32>(l),
+        _ => walk::<u16>(l),
+    }
+}
+
+/// The box with its strides: sizes, x, y.
+struct Walk {
+    dims: usize,
+    n: [usize; DIMS],
+    x: [usize; DIMS],
+    y: [usize; DIMS],
+}
+
+impl Walk {
+    fn new(l: &CpuLaunch) -> Walk {
+        let part = |k: usize| std::array::from_fn(|d| l.u32(1 + k * DIMS + d));
+        Walk { dims: l.params[0] as usize, n: part(0), x: part(1), y: part(2) }
+    }
+
+    /// Where the `index`-th combination of the outermost `outer` dimensions starts in x and in y.
+    fn start(&self, index: usize, outer: usize) -> (usize, usize) {
+        let (mut rest, mut x, mut y) = (index, 0, 0);
+        for d in (0..outer).rev() {
+            let k = rest % self.n[d];
+            rest /= self.n[d];
+            x += k * self.x[d];
+            y += k * self.y[d];
+        }
+        (x, y)
+    }
+}
+
+fn walk<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch) {
+    let walk = Walk::new(l);
+    let x = l.read::<T>(0);
+    let y = Shared::new(l.write::<T>(1));
+    if l.params[1] == 1 {
+        return transpose(&walk, x, &y);
+    }
+    let inner = walk.dims - 1;
+    let (n, x_step, y_step) = (walk.n[inner], walk.x[inner], walk.y[inner]);
+    let rows = l.u32(0) / n;
+    let pieces = n.div_ceil(GRAIN);
+    let per_task = (GRAIN / n).max(1);
+    (0..rows.div_ceil(per_task) * pieces).into_par_iter().for_each(|task| {
+        let (block, piece) = (task / pieces, task % pieces);
+        let from = piece * GRAIN;
+        let count = GRAIN.min(n - from);
+        for row in block * per_task..((block + 1) * per_task).min(rows) {
+            let (x_at, y_at) = walk.start(row, inner);
+            let (x_at, y_at) = (x_at + from * x_step, y_at + from * y_step);
+            if x_step == 1 && y_step == 1 {
+                unsafe { y.slice(y_at, count) }.copy_from_slice(&x[x_at..x_at + count]);
+            } else {
+                for i in 0..count {
+                    let out = unsafe { y.slice(y_at + i * y_step, 1) };
+                    out[0] = x[x_at + i * x_step];
+                }
+            }
+        }
+    });
+}
+
+/// The last dimension is contiguous in y, the one before it in x.
+fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, x: &[T], y: &Shared<T>) {
+    let (a, b) = (walk.dims - 2, walk.dims - 1);
+    let outer: usize = walk.n[..a].iter().product();
+    let bands = walk.n[a].div_ceil(TILE);
+    let grain = (GRAIN / (TILE * walk.n[b])).max(1);
+    (0..outer * bands).into_par_iter().with_min_len(grain).for_each(|task| {
+        let (x_at, y_at) = walk.start(task / bands, a);
+        let a0 = task % bands * TILE;
+        let high = TILE.min(walk.n[a] - a0);
+        for b0 in (0..walk.n[b]).step_by(TILE) {
+            let wide = TILE.min(walk.n[b] - b0);
+            let mut tile = [[T::zeroed(); TILE]; TILE];
+            for (k, row) in tile[..wide].iter_mut().enumerate() {
+                let at = x_at + (b0 + k) * walk.x[b] + a0;
+                row[..high].copy_from_slice(&x[at..at + high]);
+            }
+            for k in 0..high {
+                let at = y_at + (a0 + k) * walk.y[a] + b0;
+                let out = unsafe { y.slice(at, wide) };
+                for (v, row) in out.iter_mut().zip(&tile) {
+                    *v = row[k];
+                }
+            }
+        }
+    });
+}

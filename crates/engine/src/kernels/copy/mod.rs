@@ -1,0 +1,243 @@
+//! Copies of strided boxes: what permuting, slicing and concatenating come down to.
+//!
+//! Maths: y[y₀ + Σ i_d·y_d] = x[x₀ + Σ i_d·x_d] over at most six dimensions that do not merge.
+//! Bits are copied, whatever they mean. Cost: one pass, bound by memory.
+//!
+//! Tried: one invocation an element in the order of the box (kept where y and x share their
+//! innermost dimension); 16 × 16 tiles through shared memory where x is contiguous along another
+//! dimension than y, so that both sides are read and written in whole lines. Natively the same two
+//! forms, as `memcpy` of rows and as tiles that stay in the first cache.
+
+mod cpu;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::device::Kind;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernels::cast::cast;
+use crate::launch::{Bind, Indices, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+/// Dimensions that a kernel can take.
+const DIMS: usize = 6;
+const THREADS: u32 = 256;
+/// Edge of a tile of the transposing form.
+const TILE: usize = 16;
+
+/// `params` = [dimensions, 1 for the transposing form].
+static COPY: Kernel = Kernel {
+    name: "copy",
+    bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
+    scalars: {
+        use Scalar::U32 as S;
+        &[
+            S("size"),
+            S("n0"),
+            S("n1"),
+            S("n2"),
+            S("n3"),
+            S("n4"),
+            S("n5"),
+            S("x0"),
+            S("x1"),
+            S("x2"),
+            S("x3"),
+            S("x4"),
+            S("x5"),
+            S("y0"),
+            S("y1"),
+            S("y2"),
+            S("y3"),
+            S("y4"),
+            S("y5"),
+        ]
+    },
+    wgsl,
+    cpu: cpu::copy,
+    variants: || {
+        (1..=DIMS as u32)
+            .flat_map(|dims| [(dims, 0), (dims, 1)])
+            .filter(|(dims, tiled)| *tiled == 0 || *dims >= 2)
+            .map(|(dims, tiled)| Variant {
+                params: [dims, tiled, 0, 0],
+                dtypes: vec![DType::I32; 2],
+                threads: THREADS,
+            })
+            .collect()
+    },
+};
+
+pub const KERNELS: &[&Kernel] = &[&COPY];
+
+/// One side of a copy: where the box starts in a value, and what a step of each index moves by.
+pub struct Side<'a> {
+    pub value: &'a Value,
+    pub start: usize,
+    pub strides: Indices,
+}
+
+impl<'a> Side<'a> {
+    /// The whole of `value`, row-major.
+    pub fn whole(value: &'a Value) -> Side<'a> {
+        Side { value, start: 0, strides: value.shape.strides() }
+    }
+}
+
+fn wgsl(params: Params) -> String {
+    let dims = params[0];
+    let walk = |d: u32| {
+        format!("  {{ let k = rest % p.n{d}; rest /= p.n{d}; x += k * p.x{d}; y += k * p.y{d}; }}\n")
+    };
+    if params[1] == 0 {
+        let walks: String = (0..dims).rev().map(walk).collect();
+        return format!(
+            "fn kernel(group: u32, lane: u32) {{
+  let i = group * THREADS + lane;
+  if i >= p.size {{ return; }}
+  var rest = i;
+  var x = 0u;
+  var y = 0u;
+{walks}  store_y(y, load_x(x));
+}}
+"
+        );
+    }
+    // The last dimension is y's, the one before it x's; the plan has put them there.
+    let (a, b) = (dims - 2, dims - 1);
+    let walks: String = (0..a).rev().map(walk).collect();
+    format!(
+        "var<workgroup> tile: array<i32, {cells}>;
+fn kernel(group: u32, lane: u32) {{
+  let across = (p.n{b} + {TILE}u - 1u) / {TILE}u;
+  let down = (p.n{a} + {TILE}u - 1u) / {TILE}u;
+  var rest = group;
+  let b0 = (rest % across) * {TILE}u;
+  rest /= across;
+  let a0 = (rest % down) * {TILE}u;
+  rest /= down;
+  var x = 0u;
+  var y = 0u;
+{walks}  let slow = lane / {TILE}u;
+  let fast = lane % {TILE}u;
+  if a0 + fast < p.n{a} && b0 + slow < p.n{b} {{
+    tile[slow * {row}u + fast] = load_x(x + (a0 + fast) * p.x{a} + (b0 + slow) * p.x{b});
+  }}
+  workgroupBarrier();
+  if a0 + slow < p.n{a} && b0 + fast < p.n{b} {{
+    store_y(y + (a0 + slow) * p.y{a} + (b0 + fast) * p.y{b}, tile[fast * {row}u + slow]);
+  }}
+}}
+",
+        cells = TILE * (TILE + 1),
+        row = TILE + 1,
+    )
+}
+
+/// Appends the copy of a box of `dims` from `x` to `y`, of one dtype. Two-byte types are copied on
+/// the cpu only: see `widened`.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` where more than six dimensions do not merge.
+pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) -> Result<()> {
+    debug_assert_eq!(x.value.dtype, y.value.dtype);
+    if dims.contains(&0) {
+        return Ok(());
+    }
+    let mut walked = collapse(dims, &x.strides, &y.strides);
+    if walked.len() > DIMS {
+        fail!(ShapeMismatch, "{name}: more than {DIMS} dimensions that do not merge");
+    }
+    // Where x is contiguous along another dimension than y, that one comes next to y's.
+    let last = walked.len() - 1;
+    let other = (0..last).rev().find(|d| walked[*d].x == 1);
+    let tiled = walked[last].y == 1 && walked[last].x != 1 && other.is_some();
+    if let (true, Some(other)) = (tiled, other) {
+        let moved = walked.remove(other);
+        walked.insert(last - 1, moved);
+    }
+    let space: Indices = walked.iter().map(|w| w.n).collect();
+    let x_strides: Indices = walked.iter().map(|w| w.x).collect();
+    let y_strides: Indices = walked.iter().map(|w| w.y).collect();
+    let x = x.value.sub_range(x.start, [x.value.size() - x.start]);
+    let y = y.value.sub_range(y.start, [y.value.size() - y.start]);
+    let binds = [Bind::new(&x, &x_strides, 1), Bind::new(&y, &y_strides, 1)];
+    windows(cx, name, &space, &[], &binds, |mut window| {
+        let size: usize = window.count.iter().product();
+        let mut scalars: SmallVec<[u32; 16]> = SmallVec::new();
+        scalars.push(size as u32);
+        for (values, fill) in [(&window.count, 1), (&x_strides, 0), (&y_strides, 0)] {
+            scalars.extend((0..DIMS).map(|d| values.get(d).copied().unwrap_or(fill) as u32));
+        }
+        let groups = if tiled {
+            let [outer @ .., a, b] = &window.count[..] else { unreachable!("two dimensions at least") };
+            outer.iter().product::<usize>() * a.div_ceil(TILE) * b.div_ceil(TILE)
+        } else {
+            size.div_ceil(THREADS as usize)
+        };
+        for range in &mut window.ranges {
+            if range.dtype == DType::F32 {
+                range.dtype = DType::I32;
+            }
+        }
+        cx.launch(Launch {
+            kernel: &COPY,
+            params: [space.len() as u32, tiled as u32, 0, 0],
+            bindings: window.ranges,
+            scalars,
+            groups: groups as u32,
+            threads: THREADS,
+            work: size as u64 * 4,
+        });
+    })
+}
+
+/// Calls `body` on f32 forms of the values where the device stores half types only by pairs, and on
+/// the values themselves elsewhere.
+pub fn widened(
+    cx: &Rc<Context>,
+    inputs: &[&Value],
+    y: &Value,
+    body: impl FnOnce(&[&Value], &Value) -> Result<()>,
+) -> Result<()> {
+    if y.dtype.bytes() == 4 || cx.profile.kind == Kind::Cpu {
+        return body(inputs, y);
+    }
+    let wide = |v: &Value| cx.empty(v.shape.clone(), DType::F32);
+    let mut wide_inputs = Vec::with_capacity(inputs.len());
+    for x in inputs {
+        let wide = wide(x)?;
+        cast(cx, x, &wide)?;
+        wide_inputs.push(wide);
+    }
+    let wide_y = wide(y)?;
+    body(&wide_inputs.iter().collect::<Vec<_>>(), &wide_y)?;
+    cast(cx, &wide_y, y)
+}
+
+/// One dimension of the walk.
+struct Walked {
+    n: usize,
+    x: usize,
+    y: usize,
+}
+
+/// Drops dimensions of size 1 and merges neighbours that both sides walk as one.
+fn collapse(dims: &[usize], x: &[usize], y: &[usize]) -> SmallVec<[Walked; DIMS]> {
+    let mut walked: SmallVec<[Walked; DIMS]> = SmallVec::new();
+    for ((&n, &x), &y) in dims.iter().zip(x).zip(y).filter(|((n, _), _)| **n != 1) {
+        match walked.last_mut() {
+            Some(outer) if outer.x == n * x && outer.y == n * y => *outer = Walked { n: outer.n * n, x, y },
+            _ => walked.push(Walked { n, x, y }),
+        }
+    }
+    if walked.is_empty() {
+        walked.push(Walked { n: 1, x: 1, y: 1 });
+    }
+    walked
+}

@@ -1,0 +1,72 @@
+//! One value everywhere. Cost: one pass of writing; nothing is uploaded.
+
+use std::rc::Rc;
+
+use rayon::prelude::*;
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::shape::Shape;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 128;
+
+/// Writes words of four bytes; two halves are one word.
+static FILL: Kernel = Kernel {
+    name: "fill",
+    bindings: &[("y", Access::Write)],
+    scalars: &[Scalar::U32("size"), Scalar::U32("word")],
+    wgsl: |_| WGSL.into(),
+    cpu: |l| {
+        let word = l.scalars[1];
+        l.write::<u32>(0).par_chunks_mut(64 * 1024).for_each(|y| y.fill(word));
+    },
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32], threads: THREADS }],
+};
+
+pub const KERNELS: &[&Kernel] = &[&FILL];
+
+const WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let i = group * THREADS + lane;
+  if i < p.size { store_y(i, bitcast<i32>(p.word)); }
+}
+";
+
+/// A new value that holds `value` everywhere, rounded to `dtype`.
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY`.
+pub fn full(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, value: f64) -> Result<Value> {
+    let y = cx.empty(shape, dtype)?;
+    let pair = |half: u16| half as u32 | (half as u32) << 16;
+    let word = match dtype {
+        DType::F32 => (value as f32).to_bits(),
+        DType::I32 => value as i32 as u32,
+        DType::F16 => pair(half::f16::from_f64(value).to_bits()),
+        DType::BF16 => pair(half::bf16::from_f64(value).to_bits()),
+    };
+    if word == 0 {
+        cx.zero(&y);
+        return Ok(y);
+    }
+    // A storage is whole words long.
+    let words = Value { shape: [y.bytes().div_ceil(4)].into(), dtype: DType::I32, ..y.clone() };
+    windows(cx, "full", &[words.size()], &[], &[Bind::new(&words, &[1], 1)], |window| {
+        let n = window.count[0] as u32;
+        cx.launch(Launch {
+            kernel: &FILL,
+            params: [0; 4],
+            bindings: window.ranges,
+            scalars: SmallVec::from_slice(&[n, word]),
+            groups: n.div_ceil(THREADS),
+            threads: THREADS,
+            work: n as u64,
+        });
+    })?;
+    Ok(y)
+}

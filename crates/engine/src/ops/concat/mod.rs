@@ -1,0 +1,90 @@
+//! y = inputs one after the other along one dimension.
+//!
+//! Backward: slices of d_out. Saved: nothing.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::copy::{Side, copy, widened};
+use crate::op::{Gradient, Op, Saved, run1};
+use crate::ops::slice::Slice;
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Along `dim`, one input or more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Concat {
+    pub dim: usize,
+}
+
+impl Op for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let [first, rest @ ..] = inputs else { fail!(ShapeMismatch, "concat: takes one tensor at least") };
+        if self.dim >= first.shape.rank() {
+            fail!(ShapeMismatch, "concat: there is no dimension {} in shape {}", self.dim, first.shape);
+        }
+        let mut shape = first.shape.to_vec();
+        for x in rest {
+            let fits = x.shape.rank() == shape.len()
+                && (0..shape.len()).all(|d| d == self.dim || x.shape[d] == shape[d]);
+            if !fits {
+                fail!(
+                    ShapeMismatch,
+                    "concat: shapes {} and {} differ in more than dimension {}",
+                    first.shape,
+                    x.shape,
+                    self.dim
+                );
+            }
+            if x.dtype != first.dtype {
+                fail!(Dtype, "concat: {} and {} do not go together; convert one", first.dtype, x.dtype);
+            }
+            shape[self.dim] += x.shape[self.dim];
+        }
+        Ok(vec![Spec { shape: Shape::new(&shape), dtype: first.dtype }])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        widened(cx, inputs, &outputs[0], |inputs, y| {
+            let strides = y.shape.strides();
+            let mut at = 0;
+            for x in inputs {
+                let part = Side { value: y, start: at * strides[self.dim], strides: strides.clone() };
+                copy(cx, self.name(), &x.shape, &Side::whole(x), &part)?;
+                at += x.shape[self.dim];
+            }
+            Ok(())
+        })
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(d) = &d_outs[0] else { return Ok(vec![None; needs.len()]) };
+        let mut end = 0;
+        let parts = saved.input_specs.iter().zip(needs).map(|(x, needed)| {
+            let start = end;
+            end += x.shape[self.dim];
+            needed.then(|| run1(cx, &Slice { dim: self.dim, start, end }, &[d])).transpose()
+        });
+        parts.collect()
+    }
+}

@@ -1,0 +1,57 @@
+use super::{Concat, plain::plain};
+use crate::dtype::DType;
+use crate::op::Op;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::tensor::Spec;
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        for dim in 0..3 {
+            let part = |name: &str, size: usize| {
+                let mut shape = [3, 4, 5];
+                shape[dim] = size;
+                Array::random(name, &shape)
+            };
+            let inputs = [part("a", n), part("b", 2), part("c", 1)];
+            check(&Concat { dim }, &inputs, &|x| vec![plain(x, dim)]);
+            check(&Concat { dim }, &inputs[..1], &|x| vec![plain(x, dim)]);
+        }
+    }
+}
+
+#[test]
+fn every_storage_type() {
+    for dtype in [DType::I32, DType::F16, DType::BF16] {
+        for dim in 0..2 {
+            let inputs =
+                [[3, 5], [3, 5]].map(|s| Array::random("x", &s).map(|v| (v * 100.0).floor()).stored(dtype));
+            check(&Concat { dim }, &inputs, &|x| vec![plain(x, dim)]);
+        }
+    }
+}
+
+#[test]
+fn empty_parts_add_nothing() {
+    let inputs = [Array::random("a", &[2, 0]), Array::random("b", &[2, 3])];
+    check(&Concat { dim: 1 }, &inputs, &|x| vec![plain(x, 1)]);
+}
+
+#[test]
+fn non_finite_values_stay_where_they_are() {
+    let x = Array::new(&[3], vec![f64::NAN, f64::INFINITY, 1.0]);
+    check_non_finite(&Concat { dim: 0 }, &[x.clone(), x], &|x| vec![plain(x, 0)]);
+}
+
+#[test]
+fn parts_fit_together() {
+    let cases = [
+        (Spec::f32([2, 3]), Spec::f32([3, 4])),
+        (Spec::f32([2, 3]), Spec::f32([2])),
+        (Spec::f32([2, 3]), Spec { dtype: DType::I32, ..Spec::f32([2, 3]) }),
+    ];
+    for (a, b) in cases {
+        let error = Concat { dim: 0 }.outputs(&[&a, &b]).unwrap_err();
+        assert!(error.message.starts_with("concat"), "{error}");
+    }
+}

@@ -1,0 +1,85 @@
+//! y = x[.., start..end, ..] along one dimension.
+//!
+//! Backward: d_out at its place among zeros. Saved: nothing.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::copy::{Side, copy, widened};
+use crate::op::{Gradient, Op, Saved};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Elements `start..end` of `dim`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    pub dim: usize,
+    pub start: usize,
+    pub end: usize,
+}
+
+impl Slice {
+    /// The box of the slice in a value of the whole shape.
+    fn part<'a>(&self, whole: &'a Value) -> Side<'a> {
+        let strides = whole.shape.strides();
+        Side { value: whole, start: self.start * strides[self.dim], strides }
+    }
+}
+
+impl Op for Slice {
+    fn name(&self) -> &'static str {
+        "slice"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let x = inputs[0];
+        let Slice { dim, start, end } = *self;
+        if dim >= x.shape.rank() {
+            fail!(ShapeMismatch, "slice: there is no dimension {dim} in shape {}", x.shape);
+        }
+        if start > end || end > x.shape[dim] {
+            fail!(ShapeMismatch, "slice: {start}..{end} is not within dimension {dim} of shape {}", x.shape);
+        }
+        let mut shape = x.shape.to_vec();
+        shape[dim] = end - start;
+        Ok(vec![Spec { shape: Shape::new(&shape), dtype: x.dtype }])
+    }
+
+    fn alias(&self, inputs: &[&Value]) -> Option<Vec<Value>> {
+        let x = inputs[0];
+        (self.start == 0 && self.end == x.shape[self.dim]).then(|| vec![x.clone()])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        widened(cx, inputs, &outputs[0], |inputs, y| {
+            copy(cx, self.name(), &y.shape, &self.part(inputs[0]), &Side::whole(y))
+        })
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        if d.shape == saved.input_specs[0].shape {
+            return Ok(vec![Some(d.clone())]);
+        }
+        let d_x = cx.empty(saved.input_specs[0].shape.clone(), d.dtype)?;
+        cx.zero(&d_x);
+        copy(cx, self.name(), &d.shape, &Side::whole(d), &self.part(&d_x))?;
+        Ok(vec![Some(d_x)])
+    }
+}

@@ -1,0 +1,49 @@
+use super::{Slice, plain::plain};
+use crate::dtype::DType;
+use crate::op::Op;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::tensor::Spec;
+
+fn slice(dim: usize, start: usize, end: usize) -> Slice {
+    Slice { dim, start, end }
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        for (shape, dim) in [(vec![n], 0), (vec![n, 3], 0), (vec![3, n], 1), (vec![2, n, 65], 1)] {
+            for s in [
+                slice(dim, 0, n),
+                slice(dim, n / 3, n - n / 4),
+                slice(dim, n - 1, n),
+                slice(dim, n / 2, n / 2),
+            ] {
+                check(&s, &[Array::random("x", &shape)], &|x| vec![plain(&x[0], s)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_storage_type() {
+    for dtype in [DType::I32, DType::F16, DType::BF16] {
+        let x = Array::random("x", &[5, 7]).map(|v| (v * 100.0).floor()).stored(dtype);
+        for s in [slice(1, 1, 6), slice(0, 1, 4)] {
+            check(&s, std::slice::from_ref(&x), &|x| vec![plain(&x[0], s)]);
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_stay_where_they_are() {
+    let x = Array::new(&[5], vec![1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 2.0]);
+    check_non_finite(&slice(0, 1, 5), &[x], &|x| vec![plain(&x[0], slice(0, 1, 5))]);
+}
+
+#[test]
+fn a_slice_lies_within_its_dimension() {
+    for s in [slice(2, 0, 1), slice(1, 2, 4), slice(0, 2, 1)] {
+        let error = s.outputs(&[&Spec::f32([2, 3])]).unwrap_err();
+        assert!(error.message.starts_with("slice") && error.message.contains("[2, 3]"), "{error}");
+    }
+}
