@@ -4,11 +4,20 @@ pub mod cast;
 pub mod copy;
 pub mod elementwise;
 pub mod fill;
+pub mod numeric;
 pub mod reduce;
 
 use crate::kernel::Kernel;
 
 /// Every kernel, for validation of all that a plan can return.
 pub fn all() -> Vec<&'static Kernel> {
-    [cast::KERNELS, copy::KERNELS, elementwise::KERNELS, fill::KERNELS, reduce::KERNELS].concat()
+    #[rustfmt::skip]
+    let families = [
+        cast::KERNELS,
+        copy::KERNELS,
+        elementwise::KERNELS,
+        fill::KERNELS,
+        reduce::KERNELS,
+    ];
+    families.concat()
 }

@@ -1,96 +1,150 @@
 //! The native twin: rows of the innermost dimension, in parallel chunks.
+//!
+//! Each function has its own loop over contiguous f32 operands. An operand that is broadcast,
+//! strided or stored otherwise is laid out a block at a time first, which stays in the first cache.
 
-use std::borrow::Cow;
-
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 use rayon::prelude::*;
 
-use super::function::Native;
+use super::function::Loop;
 use super::{DIMS, Function};
 use crate::device::cpu::{CpuLaunch, Shared};
 use crate::dtype::DType;
 
 /// Elements that one task takes: large enough that starting it costs nothing.
 const GRAIN: usize = 16 * 1024;
+/// Elements that are laid out at a time.
+const BLOCK: usize = 512;
+
+enum Operand<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    BF16(&'a [bf16]),
+    I32(&'a [i32]),
+}
+
+impl Operand<'_> {
+    fn of<'a>(l: &'a CpuLaunch, k: usize) -> Operand<'a> {
+        match l.dtype(k) {
+            DType::F32 => Operand::F32(l.read(k)),
+            DType::F16 => Operand::F16(l.read(k)),
+            DType::BF16 => Operand::BF16(l.read(k)),
+            DType::I32 => Operand::I32(l.read(k)),
+        }
+    }
+
+    /// Writes the elements from `at` on, `stride` apart.
+    fn lay_out(&self, out: &mut [f32], at: usize, stride: usize) {
+        let n = out.len();
+        match (self, stride) {
+            (Operand::F32(x), 0) => out.fill(x[at]),
+            (Operand::F32(x), _) => gather(out, &x[at..], stride, |v| v),
+            (Operand::F16(x), 1) => x[at..at + n].convert_to_f32_slice(out),
+            (Operand::F16(x), _) => gather(out, &x[at..], stride, f16::to_f32),
+            (Operand::BF16(x), _) => gather(out, &x[at..], stride, bf16::to_f32),
+            (Operand::I32(x), _) => gather(out, &x[at..], stride, |v| v as f32),
+        }
+    }
+}
+
+fn gather<T: Copy>(out: &mut [f32], x: &[T], stride: usize, convert: impl Fn(T) -> f32) {
+    match stride {
+        1 => out.iter_mut().zip(x).for_each(|(y, x)| *y = convert(*x)),
+        _ => out.iter_mut().enumerate().for_each(|(i, y)| *y = convert(x[i * stride])),
+    }
+}
 
 pub fn map<const N: usize>(l: &CpuLaunch) {
     let function = Function::ALL[l.params[0] as usize];
-    let inputs: [Cow<[f32]>; N] = std::array::from_fn(|k| operand(l, k));
+    let operands: [Operand; N] = std::array::from_fn(|k| Operand::of(l, k));
+    let run = function.native();
     if function.makes_indices() {
-        walk(l, &inputs, l.write::<i32>(N), function.native(), |v| v as i32);
+        // The loop gives f32, whose whole numbers become i32 a block at a time.
+        walk(l, &operands, l.write::<i32>(N), &|y, at| {
+            let mut block = [0f32; BLOCK];
+            for (from, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
+                let block = &mut block[..y.len()];
+                apply(run, block, &operands, &at, from);
+                y.iter_mut().zip(block).for_each(|(y, v)| *y = *v as i32);
+            }
+        });
     } else {
-        walk(l, &inputs, l.write::<f32>(N), function.native(), |v| v);
+        walk(l, &operands, l.write::<f32>(N), &|y, at| apply(run, y, &operands, &at, 0));
     }
 }
 
-fn operand<'a>(l: &'a CpuLaunch, k: usize) -> Cow<'a, [f32]> {
-    match l.dtype(k) {
-        DType::I32 => l.read::<i32>(k).iter().map(|v| *v as f32).collect(),
-        _ => l.read_f32(k),
-    }
-}
+/// Where a row's piece starts in each operand, and the stride there.
+type Places<const N: usize> = [(usize, usize); N];
 
+/// Calls `row` for every piece of a row of y.
 fn walk<const N: usize, T: Send>(
     l: &CpuLaunch,
-    inputs: &[Cow<[f32]>; N],
+    _: &[Operand; N],
     y: &mut [T],
-    native: Native,
-    convert: impl Fn(f32) -> T + Sync,
+    row: &(dyn Fn(&mut [T], Places<N>) + Sync),
 ) {
     let dims = l.params[1] as usize;
     let at = |base: usize, d: usize| l.scalars[base + d] as usize;
     let inner = at(1, dims - 1);
-    let strides: [usize; N] = std::array::from_fn(|k| at(1 + DIMS * (2 + k), dims - 1));
-    let size = l.u32(0);
-    let rows = size / inner;
-    // Where a row starts, in y and in each operand.
-    let start = |row: usize| {
-        let mut rest = row;
-        let mut starts = [0usize; 4];
-        for d in (0..dims - 1).rev() {
-            let n = at(1, d);
-            let i = rest % n;
-            rest /= n;
-            starts[0] += i * at(1 + DIMS, d);
-            for k in 0..N {
-                starts[1 + k] += i * at(1 + DIMS * (2 + k), d);
-            }
-        }
-        starts
-    };
+    let rows = l.u32(0) / inner;
     let y = Shared::new(y);
-    let per_task = (GRAIN / inner.max(1)).max(1);
+    let per_task = (GRAIN / inner).max(1);
     let pieces = inner.div_ceil(GRAIN);
     (0..rows.div_ceil(per_task) * pieces).into_par_iter().for_each(|task| {
         let (block, piece) = (task / pieces, task % pieces);
         let (from, to) = (piece * GRAIN.min(inner), ((piece + 1) * GRAIN).min(inner));
-        for row in block * per_task..((block + 1) * per_task).min(rows) {
-            let starts = start(row);
-            let out = unsafe { y.slice(starts[0] + from, to - from) };
-            let at = |k: usize| &inputs[k][starts[1 + k] + from * strides[k]..];
-            match native {
-                Native::F1(f) => fill(out, &convert, |i| f(at(0)[i * strides[0]])),
-                Native::F2(f) => {
-                    let (a, b) = (at(0), at(1));
-                    match (strides[0], strides[1]) {
-                        (1, 1) => {
-                            out.iter_mut().zip(a).zip(b).for_each(|((y, a), b)| *y = convert(f(*a, *b)))
-                        }
-                        (1, 0) => out.iter_mut().zip(a).for_each(|(y, a)| *y = convert(f(*a, b[0]))),
-                        (sa, sb) => fill(out, &convert, |i| f(a[i * sa], b[i * sb])),
-                    }
-                }
-                Native::F3(f) => {
-                    let (a, b, c) = (at(0), at(1), at(2));
-                    fill(out, &convert, |i| f(a[i * strides[0]], b[i * strides[1]], c[i * strides[2]]));
+        for r in block * per_task..((block + 1) * per_task).min(rows) {
+            let mut rest = r;
+            let mut y_start = from;
+            let mut places: Places<N> = std::array::from_fn(|k| {
+                let stride = at(1 + DIMS * (2 + k), dims - 1);
+                (from * stride, stride)
+            });
+            for d in (0..dims - 1).rev() {
+                let n = at(1, d);
+                let i = rest % n;
+                rest /= n;
+                y_start += i * at(1 + DIMS, d);
+                for (k, place) in places.iter_mut().enumerate() {
+                    place.0 += i * at(1 + DIMS * (2 + k), d);
                 }
             }
+            row(unsafe { y.slice(y_start, to - from) }, places);
         }
     });
 }
 
-fn fill<T>(out: &mut [T], convert: impl Fn(f32) -> T, f: impl Fn(usize) -> f32) {
-    for (i, y) in out.iter_mut().enumerate() {
-        *y = convert(f(i));
+/// y = f(operands) from `from` elements after their places on.
+fn apply<const N: usize>(run: Loop, y: &mut [f32], operands: &[Operand; N], places: &Places<N>, from: usize) {
+    let n = y.len();
+    let direct = |k: usize, from: usize, n: usize| match (&operands[k], places[k].1) {
+        (Operand::F32(x), 1) => Some(&x[places[k].0 + from..][..n]),
+        _ => None,
+    };
+    if (0..N).all(|k| direct(k, 0, 0).is_some()) {
+        return run(y, std::array::from_fn(|k| direct(k.min(N - 1), from, n).expect("just seen")));
+    }
+    let mut buffers = [[0f32; BLOCK]; N];
+    for (k, buffer) in buffers.iter_mut().enumerate() {
+        // A broadcast operand is the same in every block.
+        if places[k].1 == 0 {
+            operands[k].lay_out(&mut buffer[..BLOCK.min(n)], places[k].0, 0);
+        }
+    }
+    for (start, y) in (0..).step_by(BLOCK).zip(y.chunks_mut(BLOCK)) {
+        let m = y.len();
+        for (k, buffer) in buffers.iter_mut().enumerate() {
+            if places[k].1 != 0 && direct(k, 0, 0).is_none() {
+                operands[k].lay_out(
+                    &mut buffer[..m],
+                    places[k].0 + (from + start) * places[k].1,
+                    places[k].1,
+                );
+            }
+        }
+        let of = |k: usize| direct(k, from + start, m).unwrap_or(&buffers[k][..m]);
+        run(y, std::array::from_fn(|k| of(k.min(N - 1))));
     }
 }
 

@@ -1,0 +1,81 @@
+//! One body, compiled for each instruction set and chosen when it is called.
+
+/// What a body may ask of the instruction set that it is compiled for.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// Whether a multiply-add is one instruction; without it `mul_add` is a slow library call.
+    const FUSED: bool;
+
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Fused;
+#[derive(Clone, Copy)]
+pub struct Baseline;
+
+impl Isa for Fused {
+    const FUSED: bool = true;
+}
+impl Isa for Baseline {
+    const FUSED: bool = cfg!(target_arch = "aarch64");
+}
+
+/// Instruction sets that bodies are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    Baseline,
+    Avx2,
+    Avx512,
+}
+
+/// The best that this processor has; the answer is cached by the standard library.
+#[inline]
+pub fn level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("fma") {
+            return Level::Avx512;
+        }
+        if has!("avx2") && has!("fma") {
+            return Level::Avx2;
+        }
+    }
+    Level::Baseline
+}
+
+/// Defines functions whose bodies are compiled for each instruction set, `S` being the one at
+/// hand. Type parameters are written `[F: Bound, G: Bound]`.
+macro_rules! vectorised {
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident : $bound:path),*])?
+       ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        $vis fn $name $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            fn body<S: $crate::kernels::numeric::Isa $($(, $g: $bound)*)?>($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::kernels::numeric::Fused $($(, $g)*)?>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::kernels::numeric::Fused $($(, $g)*)?>($($arg),*)
+                }
+                match $crate::kernels::numeric::level() {
+                    // The processor has what the bodies are compiled for.
+                    $crate::kernels::numeric::Level::Avx512 => return unsafe { avx512 $(::<$($g),*>)? ($($arg),*) },
+                    $crate::kernels::numeric::Level::Avx2 => return unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
+                    $crate::kernels::numeric::Level::Baseline => {}
+                }
+            }
+            body::<$crate::kernels::numeric::Baseline $($(, $g)*)?>($($arg),*)
+        }
+    )*};
+}
+pub(crate) use vectorised;

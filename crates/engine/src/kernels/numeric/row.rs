@@ -1,0 +1,72 @@
+//! Reductions of a row, in a fixed order: 32 lanes, folded in halves.
+
+use super::Isa;
+
+const LANES: usize = 32;
+
+/// Σ f(i, x[i]) with `f` inlined; f32 lanes, so within n/32 roundings.
+#[inline(always)]
+pub fn sum_by<S: Isa>(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let mut tail = 0.0;
+    for v in chunks.remainder() {
+        tail += f(*v);
+    }
+    for c in chunks {
+        for (s, v) in lanes.iter_mut().zip(c) {
+            *s += f(*v);
+        }
+    }
+    fold(lanes, |a, b| a + b) + tail
+}
+
+/// Σ x.
+#[inline(always)]
+pub fn sum<S: Isa>(x: &[f32]) -> f32 {
+    sum_by::<S>(x, |v| v)
+}
+
+/// Σ a · b.
+#[inline(always)]
+pub fn dot<S: Isa>(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let mut tail = 0.0;
+    for (a, b) in ca.remainder().iter().zip(cb.remainder()) {
+        tail = S::fma(*a, *b, tail);
+    }
+    for (a, b) in ca.zip(cb) {
+        for ((s, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *s = S::fma(*a, *b, *s);
+        }
+    }
+    fold(lanes, |a, b| a + b) + tail
+}
+
+/// The largest; NaN is passed over, −∞ where there is nothing else.
+#[inline(always)]
+pub fn max<S: Isa>(x: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = x.chunks_exact(LANES);
+    let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
+    for c in chunks {
+        for (m, v) in lanes.iter_mut().zip(c) {
+            *m = larger(*m, *v);
+        }
+    }
+    larger(fold(lanes, larger), tail)
+}
+
+#[inline(always)]
+fn fold(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = f(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}

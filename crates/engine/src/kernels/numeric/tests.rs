@@ -1,0 +1,69 @@
+use super::*;
+
+/// Distance in units of the last place of the f64 result rounded to f32.
+fn ulps(got: f32, expected: f64) -> f64 {
+    let rounded = expected as f32;
+    if got == rounded || (got.is_nan() && rounded.is_nan()) {
+        return 0.0;
+    }
+    let exponent = (rounded.to_bits() >> 23 & 0xff).max(1) as i32;
+    (got as f64 - expected).abs() / 2f64.powi(exponent - 150)
+}
+
+fn worst(f: fn(f32) -> f32, exact: fn(f64) -> f64, xs: impl Iterator<Item = f32>) -> (f64, f32) {
+    xs.fold((0.0, 0.0), |worst, x| {
+        let off = ulps(f(x), exact(x as f64));
+        if off > worst.0 || off.is_nan() { (off, x) } else { worst }
+    })
+}
+
+/// Every 997th f32 of both signs, and all that lie at the ends of exp's range.
+fn everywhere() -> impl Iterator<Item = f32> {
+    let wide = (0..0x7f80_0000u32).step_by(997).flat_map(|b| [f32::from_bits(b), -f32::from_bits(b)]);
+    let ends = [88.0f32, -87.0, -103.0].into_iter();
+    wide.chain(ends.flat_map(|x| (0..300_000u32).map(move |i| f32::from_bits(x.to_bits() + i))))
+}
+
+#[test]
+fn exp_is_within_two_ulp_everywhere() {
+    for f in [exp::<Fused> as fn(f32) -> f32, exp::<Baseline>] {
+        let (off, at) = worst(f, f64::exp, everywhere());
+        assert!(off <= 2.0, "exp({at}): {off} ulp");
+        assert!(f(f32::NAN).is_nan());
+        assert_eq!(f(f32::INFINITY), f32::INFINITY);
+        assert_eq!(f(f32::NEG_INFINITY), 0.0);
+        assert_eq!(f(0.0), 1.0);
+    }
+}
+
+#[test]
+fn what_is_made_of_exp_keeps_its_accuracy() {
+    // A division and an addition after exp's two: 4 ulp; sigmoid(−x) = e⁻ˣ / (1 + e⁻ˣ) keeps its
+    // relative accuracy in the tail.
+    let (off, at) = worst(sigmoid::<Fused>, |x| 1.0 / (1.0 + (-x).exp()), everywhere());
+    assert!(off <= 4.0, "sigmoid({at}): {off} ulp");
+    let (off, at) = worst(tanh::<Fused>, f64::tanh, everywhere());
+    assert!(off <= 2.0, "tanh({at}): {off} ulp");
+    for f in [sigmoid::<Fused> as fn(f32) -> f32, tanh::<Fused>, erf::<Fused>] {
+        assert!(f(f32::NAN).is_nan());
+        assert_eq!(f(f32::INFINITY), 1.0);
+    }
+    assert_eq!(sigmoid::<Fused>(f32::NEG_INFINITY), 0.0);
+    assert_eq!(tanh::<Fused>(f32::NEG_INFINITY), -1.0);
+    assert_eq!(erf::<Fused>(f32::NEG_INFINITY), -1.0);
+}
+
+#[test]
+fn rows_are_reduced_whole() {
+    vectorised! {
+        fn all(a: &[f32], b: &[f32]) -> [f32; 3] { [sum::<S>(a), dot::<S>(a, b), max::<S>(a)] }
+    }
+    for n in [0usize, 1, 31, 32, 33, 64, 257] {
+        let a: Vec<f32> = (0..n).map(|i| (i % 7) as f32 - 3.0).collect();
+        let b: Vec<f32> = (0..n).map(|i| (i % 5) as f32).collect();
+        // Whole numbers, so that every order gives the same sum.
+        let dots: f32 = a.iter().zip(&b).map(|(a, b)| a * b).sum();
+        let largest = a.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        assert_eq!(all(&a, &b), [a.iter().sum(), dots, largest]);
+    }
+}
