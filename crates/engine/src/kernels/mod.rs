@@ -4,6 +4,7 @@ pub mod cast;
 pub mod copy;
 pub mod elementwise;
 pub mod fill;
+pub mod gemm;
 pub mod numeric;
 pub mod reduce;
 
@@ -17,6 +18,7 @@ pub fn all() -> Vec<&'static Kernel> {
         copy::KERNELS,
         elementwise::KERNELS,
         fill::KERNELS,
+        gemm::KERNELS,
         reduce::KERNELS,
     ];
     families.concat()

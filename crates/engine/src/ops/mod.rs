@@ -5,6 +5,8 @@ pub mod concat;
 pub mod permute;
 pub mod reshape;
 pub mod slice;
+pub mod linear;
+pub mod matmul;
 pub mod sum;
 pub mod unary;
 

@@ -1,0 +1,244 @@
+//! General matrix products.
+//!
+//! Maths: C = α·A·B + bias, or C += …, over a batch. A is [M, K], B is [K, N], C is [M, N]; each is
+//! read through a row stride and a column stride, so that transposition costs no copy, and B may be
+//! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
+//!
+//! GPU: an invocation holds 8 rows × 4 columns in registers; the rows are the workgroup's, so that
+//! A is uniform across lanes and B is read by neighbours. No shared memory. Processor: cpu.rs.
+
+mod cpu;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernels::elementwise::{Function, map};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+/// Sizes of a product, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    /// Scales the product, not the bias.
+    pub alpha: f32,
+    /// C += instead of C =.
+    pub accumulate: bool,
+}
+
+impl Gemm {
+    /// C = A·B for one matrix each.
+    pub fn new(m: usize, n: usize, k: usize) -> Gemm {
+        Gemm { batch: 1, m, n, k, alpha: 1.0, accumulate: false }
+    }
+
+    pub fn batch(self, batch: usize) -> Gemm {
+        Gemm { batch, ..self }
+    }
+
+    pub fn alpha(self, alpha: f32) -> Gemm {
+        Gemm { alpha, ..self }
+    }
+
+    /// C += A·B.
+    pub fn accumulate(self) -> Gemm {
+        Gemm { accumulate: true, ..self }
+    }
+}
+
+/// How an operand lies in its value, in elements.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    pub value: &'a Value,
+    /// From one row to the next.
+    pub row: usize,
+    /// From one column to the next.
+    pub column: usize,
+    /// From one matrix of the batch to the next; 0 where all share one.
+    pub batch: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Row-major, `columns` wide; one matrix for the whole batch.
+    pub fn new(value: &'a Value, columns: usize) -> Matrix<'a> {
+        Matrix { value, row: columns, column: 1, batch: 0 }
+    }
+
+    /// The transpose of this.
+    pub fn t(self) -> Matrix<'a> {
+        Matrix { row: self.column, column: self.row, ..self }
+    }
+
+    /// Transposed where `on`.
+    pub fn transposed_if(self, on: bool) -> Matrix<'a> {
+        if on { self.t() } else { self }
+    }
+
+    /// With `stride` elements between the matrices of the batch.
+    pub fn batched(self, stride: usize) -> Matrix<'a> {
+        Matrix { batch: stride, ..self }
+    }
+}
+
+const THREADS: u32 = 32;
+/// Rows that an invocation holds.
+const ROWS: u32 = 8;
+
+const SCALARS: [Scalar; 16] = {
+    use Scalar::{F32, U32};
+    [
+        U32("m"),
+        U32("n"),
+        U32("k"),
+        U32("batch"),
+        U32("a_batch"),
+        U32("a_row"),
+        U32("a_column"),
+        U32("b_batch"),
+        U32("b_row"),
+        U32("b_column"),
+        U32("c_batch"),
+        U32("c_row"),
+        F32("alpha"),
+        U32("accumulate"),
+        U32("row_blocks"),
+        U32("column_blocks"),
+    ]
+};
+
+static GEMM: Kernel = Kernel {
+    name: "gemm",
+    bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::ReadWrite)],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl(params, false),
+    cpu: cpu::gemm::<false>,
+    variants: || variants(false),
+};
+
+static GEMM_BIAS: Kernel = Kernel {
+    name: "gemm_bias",
+    bindings: &[("a", Access::Read), ("b", Access::Read), ("bias", Access::Read), ("c", Access::ReadWrite)],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl(params, true),
+    cpu: cpu::gemm::<true>,
+    variants: || variants(true),
+};
+
+pub const KERNELS: &[&Kernel] = &[&GEMM, &GEMM_BIAS];
+
+fn variants(bias: bool) -> Vec<Variant> {
+    let storage = [DType::F32, DType::F16, DType::BF16];
+    storage
+        .into_iter()
+        .flat_map(|b| {
+            let mut dtypes = vec![DType::F32, b, DType::F32];
+            dtypes.extend(bias.then_some(DType::F32));
+            [1, 4].map(|columns| Variant {
+                params: [ROWS, columns, 0, 0],
+                dtypes: dtypes.clone(),
+                threads: THREADS,
+            })
+        })
+        .collect()
+}
+
+/// `params` = [rows, columns] that an invocation holds. The tile is unrolled into scalars; rows and
+/// columns past the end read the last one and are not stored.
+fn wgsl(params: Params, bias: bool) -> String {
+    let (rows, columns) = (params[0], params[1]);
+    let each = |n: u32, line: &dyn Fn(u32) -> String| (0..n).map(line).collect::<String>();
+    let tile = |line: &dyn Fn(u32, u32) -> String| each(rows, &|i| each(columns, &|j| line(i, j)));
+    let places =
+        each(rows, &|i| format!("  var a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"))
+            + &each(columns, &|j| {
+                format!("  var b{j} = z * p.b_batch + min(column + {j}u * THREADS, p.n - 1u) * p.b_column;\n")
+            });
+    let zeros = tile(&|i, j| format!("  var c{i}_{j} = 0.0;\n"));
+    let loads = each(columns, &|j| format!("    let v{j} = load_b(b{j}); b{j} += p.b_row;\n"));
+    let products = each(rows, &|i| {
+        format!("    let u{i} = load_a(a{i}); a{i} += p.a_column;\n")
+            + &each(columns, &|j| format!("    c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
+    });
+    let stores = tile(&|i, j| format!("  settle(z, row + {i}u, column + {j}u * THREADS, c{i}_{j});\n"));
+    let add_bias = if bias { "v += load_bias(column);" } else { "" };
+    format!(
+        "fn settle(z: u32, row: u32, column: u32, sum: f32) {{
+  if row >= p.m || column >= p.n {{ return; }}
+  let at = z * p.c_batch + row * p.c_row + column;
+  var v = p.alpha * sum;
+  {add_bias}
+  if p.accumulate == 1u {{ v += load_c(at); }}
+  store_c(at, v);
+}}
+fn kernel(group: u32, lane: u32) {{
+  let z = group / (p.row_blocks * p.column_blocks);
+  let block = group % (p.row_blocks * p.column_blocks);
+  let row = block / p.column_blocks * {rows}u;
+  let column = block % p.column_blocks * {columns}u * THREADS + lane;
+{places}{zeros}  for (var k = 0u; k < p.k; k++) {{
+{loads}{products}  }}
+{stores}}}
+"
+    )
+}
+
+/// Appends C = α·A·B + bias, or C += that. C's columns are neighbours; `bias` has N elements.
+pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value>, c: Matrix) -> Result<()> {
+    debug_assert!(c.column == 1, "the columns of a product are neighbours");
+    debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
+    if g.k == 0 {
+        return empty_sum(cx, g, bias, c);
+    }
+    let space = [g.batch, g.m, g.n, g.k];
+    let mut binds: SmallVec<[Bind; 4]> = SmallVec::new();
+    binds.push(Bind::new(a.value, &[a.batch, a.row, 0, a.column], 1));
+    binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
+    binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
+    binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
+    windows(cx, "matmul", &space, &[1, ROWS as usize, 1, 1], &binds, |mut w| {
+        let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
+        // The bias is added once, with the first part of the sum.
+        let first = w.start[3] == 0;
+        let with_bias = bias.is_some() && first;
+        if bias.is_some() && !first {
+            w.ranges.remove(2);
+        }
+        let columns = if n <= 2 * THREADS as usize { 1 } else { 4 };
+        let row_blocks = m.div_ceil(ROWS as usize);
+        let column_blocks = n.div_ceil(columns * THREADS as usize);
+        let accumulate = g.accumulate || !first;
+        cx.launch(Launch {
+            kernel: if with_bias { &GEMM_BIAS } else { &GEMM },
+            params: [ROWS, columns as u32, 0, 0],
+            bindings: w.ranges,
+            scalars: [m, n, k, batch, a.batch, a.row, a.column, b.batch, b.row, b.column, c.batch, c.row]
+                .map(|v| v as u32)
+                .into_iter()
+                .chain([g.alpha.to_bits(), accumulate as u32, row_blocks as u32, column_blocks as u32])
+                .collect(),
+            groups: (batch * row_blocks * column_blocks) as u32,
+            threads: THREADS,
+            work: 2 * (batch * m * n * k) as u64,
+        });
+    })
+}
+
+/// A sum of no terms: the bias alone, or 0.
+fn empty_sum(cx: &Rc<Context>, g: Gemm, bias: Option<&Value>, c: Matrix) -> Result<()> {
+    debug_assert_eq!(c.value.size(), g.batch * g.m * g.n);
+    match (bias, g.accumulate) {
+        (None, true) => {}
+        (None, false) => cx.zero(c.value),
+        (Some(bias), false) => map(cx, Function::Copy, &[bias], &c.value.reshaped([g.batch * g.m, g.n]))?,
+        (Some(_), true) => unreachable!("a bias is added to a fresh product"),
+    }
+    Ok(())
+}

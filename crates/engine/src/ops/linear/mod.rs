@@ -1,0 +1,162 @@
+//! y = x·Wᵀ + b.
+//!
+//! Shapes: x [.., I], W [O, I] (or [I, O] where `fan_in_fan_out`, as GPT-2 stores it), b [O],
+//! y [.., O]. W is f32, or f16 or bf16 where it is frozen. Backward: d_x = d·W; d_W = dᵀ·x; d_b is the
+//! sum of d's rows. Saved: W, and x unless W is frozen.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::gemm::{Gemm, Matrix, gemm};
+use crate::kernels::reduce::{Reduction, reduce};
+use crate::op::{Gradient, Op, Saved};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// A dense layer over [x, weight] or [x, weight, bias].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Linear {
+    /// W is stored as [I, O].
+    pub fan_in_fan_out: bool,
+    /// W asks for no gradient, so that x need not be kept.
+    pub frozen: bool,
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let y = output(self.name(), self.fan_in_fan_out, inputs[0], inputs[1], inputs.get(2).copied())?;
+        Ok(vec![Spec::f32(y)])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        dense(cx, self.fan_in_fan_out, inputs[0], inputs[1], inputs.get(2).copied(), &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(if self.frozen { 0b10 } else { 0b11 }, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(d) = &d_outs[0] else { return Ok(vec![None; needs.len()]) };
+        let weight = saved.input(1);
+        let d_x = needs[0].then(|| d_dense(cx, self.fan_in_fan_out, d, weight)).transpose()?;
+        let mut d_inputs = vec![d_x, None];
+        if needs[1] {
+            if self.frozen {
+                fail!(NoGradient, "linear: the weight asks for a gradient and was declared frozen");
+            }
+            d_inputs[1] = Some(d_weight(cx, self.fan_in_fan_out, d, saved.input(0))?);
+        }
+        if needs.len() > 2 {
+            d_inputs.push(needs[2].then(|| d_bias(cx, d)).transpose()?);
+        }
+        Ok(d_inputs)
+    }
+}
+
+/// The shape of y, for `op`.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, naming `op` and the shapes.
+pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Option<&Spec>) -> Result<Shape> {
+    if x.dtype != DType::F32 || !weight.dtype.is_float() {
+        fail!(Dtype, "{op}: takes an f32 input and a float weight, not {x} and {weight}");
+    }
+    if x.shape.rank() == 0 || weight.shape.rank() != 2 {
+        fail!(ShapeMismatch, "{op}: input of shape {} and weight of shape {}", x.shape, weight.shape);
+    }
+    let (features, out) = match fan_in_fan_out {
+        false => (weight.shape[1], weight.shape[0]),
+        true => (weight.shape[0], weight.shape[1]),
+    };
+    if x.shape.last() != features {
+        fail!(
+            ShapeMismatch,
+            "{op}: an input of shape {} does not fit a weight of shape {}{}: {} features meet {features}",
+            x.shape,
+            weight.shape,
+            if fan_in_fan_out { " (in, out)" } else { "" },
+            x.shape.last()
+        );
+    }
+    if let Some(bias) = bias
+        && (bias.dtype != DType::F32 || bias.shape[..] != [out])
+    {
+        fail!(ShapeMismatch, "{op}: the bias is {bias}, the weight {weight} asks for f32[{out}]");
+    }
+    let mut dims = x.shape.to_vec();
+    *dims.last_mut().expect("rank of at least 1") = out;
+    Ok(Shape::new(&dims))
+}
+
+/// Appends y = x·Wᵀ + b.
+pub fn dense(
+    cx: &Rc<Context>,
+    fan_in_fan_out: bool,
+    x: &Value,
+    weight: &Value,
+    bias: Option<&Value>,
+    y: &Value,
+) -> Result<()> {
+    let (features, out) = (x.shape.last(), y.shape.last());
+    gemm(
+        cx,
+        Gemm::new(x.shape.rows(), out, features),
+        Matrix::new(x, features),
+        Matrix::new(weight, weight.shape[1]).transposed_if(!fan_in_fan_out),
+        bias,
+        Matrix::new(y, out),
+    )
+}
+
+/// d·W.
+pub fn d_dense(cx: &Rc<Context>, fan_in_fan_out: bool, d: &Value, weight: &Value) -> Result<Value> {
+    let out = d.shape.last();
+    let features = weight.shape[1 - fan_in_fan_out as usize];
+    let mut dims = d.shape.to_vec();
+    *dims.last_mut().expect("rank of at least 1") = features;
+    let d_x = cx.empty(&dims[..], DType::F32)?;
+    gemm(
+        cx,
+        Gemm::new(d.shape.rows(), features, out),
+        Matrix::new(d, out),
+        Matrix::new(weight, weight.shape[1]).transposed_if(fan_in_fan_out),
+        None,
+        Matrix::new(&d_x, features),
+    )?;
+    Ok(d_x)
+}
+
+/// dᵀ·x, in the weight's layout.
+pub fn d_weight(cx: &Rc<Context>, fan_in_fan_out: bool, d: &Value, x: &Value) -> Result<Value> {
+    let (rows, out, features) = (x.shape.rows(), d.shape.last(), x.shape.last());
+    let (d, x) = (Matrix::new(d, out), Matrix::new(x, features));
+    let (m, n, a, b) = if fan_in_fan_out { (features, out, x.t(), d) } else { (out, features, d.t(), x) };
+    let d_weight = cx.empty([m, n], DType::F32)?;
+    gemm(cx, Gemm::new(m, n, rows), a, b, None, Matrix::new(&d_weight, n))?;
+    Ok(d_weight)
+}
+
+/// The sum of d's rows.
+pub fn d_bias(cx: &Rc<Context>, d: &Value) -> Result<Value> {
+    let d_bias = cx.empty([d.shape.last()], DType::F32)?;
+    reduce(cx, Reduction::Sum, d, [1, d.shape.rows(), d.shape.last()], &d_bias)?;
+    Ok(d_bias)
+}

@@ -1,0 +1,70 @@
+use super::{Linear, plain::plain};
+use crate::dtype::DType;
+use crate::op::Op;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::tensor::Spec;
+
+fn inputs(op: Linear, rows: &[usize], features: usize, out: usize, bias: bool) -> Vec<Array> {
+    let shape = [rows, &[features]].concat();
+    let weight = if op.fan_in_fan_out { [features, out] } else { [out, features] };
+    let mut inputs = vec![Array::random("x", &shape), Array::random("weight", &weight)];
+    inputs.extend(bias.then(|| Array::random("bias", &[out])));
+    inputs
+}
+
+fn held(op: Linear, inputs: &[Array]) {
+    check(&op, inputs, &|x| vec![plain(op.fan_in_fan_out, &x[0], &x[1], x.get(2))]);
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for fan_in_fan_out in [false, true] {
+        let op = Linear { fan_in_fan_out, frozen: false };
+        for bias in [false, true] {
+            for n in [1, 63, 64, 65, 257] {
+                held(op, &inputs(op, &[n], 5, 3, bias));
+                held(op, &inputs(op, &[2, 3], n, 4, bias));
+                held(op, &inputs(op, &[3], 7, n, bias));
+            }
+            held(op, &inputs(op, &[], 33, 65, bias));
+            held(op, &inputs(op, &[2, 17], 65, 63, bias));
+        }
+    }
+}
+
+#[test]
+fn half_stored_weights_are_frozen() {
+    for dtype in [DType::F16, DType::BF16] {
+        for fan_in_fan_out in [false, true] {
+            let op = Linear { fan_in_fan_out, frozen: true };
+            for rows in [1, 3, 65] {
+                let mut inputs = inputs(op, &[rows], 63, 65, true);
+                inputs[1] = inputs[1].stored(dtype);
+                held(op, &inputs);
+            }
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_reach_their_rows_and_columns() {
+    let op = Linear::default();
+    for v in [f64::NAN, f64::INFINITY] {
+        for place in 0..3 {
+            let mut inputs = inputs(op, &[5], 6, 7, true);
+            inputs[place].data[4] = v;
+            check_non_finite(&op, &inputs, &|x| vec![plain(false, &x[0], &x[1], x.get(2))]);
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let error = |inputs: &[&Spec]| Linear::default().outputs(inputs).unwrap_err().message;
+    assert_eq!(
+        error(&[&Spec::f32([2, 3]), &Spec::f32([4, 5])]),
+        "linear: an input of shape [2, 3] does not fit a weight of shape [4, 5]: 3 features meet 5"
+    );
+    let message = error(&[&Spec::f32([2, 5]), &Spec::f32([4, 5]), &Spec::f32([5])]);
+    assert_eq!(message, "linear: the bias is f32[5], the weight f32[4, 5] asks for f32[4]");
+}

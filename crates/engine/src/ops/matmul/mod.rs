@@ -1,0 +1,204 @@
+//! y = a·b, each transposed where its flag says so, over broadcast leading dimensions.
+//!
+//! Shapes: a [.., M, K] (or [.., K, M] transposed), b [.., K, N] (or [.., N, K]), y [.., M, N]; the
+//! leading dimensions broadcast as NumPy's. b may be stored as f16 or bf16, frozen.
+//! Backward: d_a = d·bᵀ and d_b = aᵀ·d, summed over the dimensions that an operand was broadcast
+//! along. Saved: a and b.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::gemm::{Gemm, Matrix, gemm};
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::sum::sum_to;
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// The product of matrices of at least two dimensions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Matmul {
+    pub trans_a: bool,
+    pub trans_b: bool,
+}
+
+impl Op for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let [a, b] = inputs else { unreachable!("two inputs") };
+        if a.shape.rank() < 2 || b.shape.rank() < 2 {
+            fail!(
+                ShapeMismatch,
+                "matmul: takes at least two dimensions each, got shapes {} and {}",
+                a.shape,
+                b.shape
+            );
+        }
+        if a.dtype != DType::F32 || !b.dtype.is_float() || (self.trans_a && b.dtype != DType::F32) {
+            fail!(Dtype, "matmul: takes f32 operands, not {a} and {b}; convert with to(\"f32\")");
+        }
+        let (m, k) = matrix(&a.shape, self.trans_a);
+        let (k_b, n) = matrix(&b.shape, self.trans_b);
+        if k != k_b {
+            fail!(
+                ShapeMismatch,
+                "matmul: shapes {}{} and {}{} do not fit: {k} columns meet {k_b} rows",
+                a.shape,
+                if self.trans_a { " (transposed)" } else { "" },
+                b.shape,
+                if self.trans_b { " (transposed)" } else { "" }
+            );
+        }
+        let mut dims = Shape::broadcast("matmul", &leading(&a.shape), &leading(&b.shape))?.to_vec();
+        dims.extend([m, n]);
+        Ok(vec![Spec::f32(&dims[..])])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        multiply(cx, inputs[0], self.trans_a, inputs[1], self.trans_b, &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b11, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(d) = &d_outs[0] else { return Ok(vec![None, None]) };
+        let (a, b) = (saved.input(0), saved.input(1));
+        let (trans_a, trans_b) = (self.trans_a, self.trans_b);
+        let d_a = || {
+            if trans_a {
+                gradient(cx, b, trans_b, d, true, &a.shape)
+            } else {
+                gradient(cx, d, false, b, !trans_b, &a.shape)
+            }
+        };
+        let d_b = || {
+            if !trans_a && b.shape.size() == b.shape[b.shape.rank() - 2] * b.shape.last() {
+                // One b for all: the rows of the whole batch are one long sum.
+                let a = &a.reshaped([a.shape.rows(), a.shape.last()]);
+                let d = &d.reshaped([d.shape.rows(), d.shape.last()]);
+                if a.shape[0] == d.shape[0] {
+                    return if trans_b {
+                        gradient(cx, d, true, a, false, &b.shape)
+                    } else {
+                        gradient(cx, a, true, d, false, &b.shape)
+                    };
+                }
+            }
+            if trans_b {
+                gradient(cx, d, true, a, trans_a, &b.shape)
+            } else {
+                gradient(cx, a, !trans_a, d, false, &b.shape)
+            }
+        };
+        Ok(vec![needs[0].then(d_a).transpose()?, needs[1].then(d_b).transpose()?])
+    }
+}
+
+/// x·y over their common batch, summed to `shape`.
+fn gradient(
+    cx: &Rc<Context>,
+    x: &Value,
+    trans_x: bool,
+    y: &Value,
+    trans_y: bool,
+    shape: &Shape,
+) -> Result<Value> {
+    let mut dims = Shape::broadcast("matmul", &leading(&x.shape), &leading(&y.shape))?.to_vec();
+    dims.extend([matrix(&x.shape, trans_x).0, matrix(&y.shape, trans_y).1]);
+    let d = cx.empty(&dims[..], DType::F32)?;
+    multiply(cx, x, trans_x, y, trans_y, &d)?;
+    if d.size() == shape.size() {
+        return Ok(d.reshaped(shape.clone()));
+    }
+    sum_to(cx, d, shape)
+}
+
+/// Appends c = a·b over c's leading dimensions, to which those of a and b broadcast.
+fn multiply(cx: &Rc<Context>, a: &Value, trans_a: bool, b: &Value, trans_b: bool, c: &Value) -> Result<()> {
+    let (m, k) = matrix(&a.shape, trans_a);
+    let n = c.shape.last();
+    let dims = batch(&leading(&c.shape), [(&a.shape, m * k), (&b.shape, k * n), (&c.shape, m * n)]);
+    let (columns_a, columns_b) = (a.shape.last(), b.shape.last());
+    let (&(size, [a_step, b_step, c_step]), outer) = dims.split_last().expect("at least one");
+    // Rows of a batch that share b are rows of one product.
+    let folds = b_step == 0 && !trans_a && a_step == m * k && c_step == m * n;
+    let product = if folds { Gemm::new(size * m, n, k) } else { Gemm::new(m, n, k).batch(size) };
+    let mut places = vec![[0; 3]];
+    for (size, steps) in outer {
+        let step = |p: [usize; 3], i: usize| std::array::from_fn(|o| p[o] + i * steps[o]);
+        places = places.iter().flat_map(|p| (0..*size).map(move |i| step(*p, i))).collect();
+    }
+    for place in places {
+        let from = |v: &Value, at: usize| v.sub_range(at, [v.size() - at]);
+        let (a, b, c) = (from(a, place[0]), from(b, place[1]), from(c, place[2]));
+        gemm(
+            cx,
+            product,
+            Matrix::new(&a, columns_a).transposed_if(trans_a).batched(a_step),
+            Matrix::new(&b, columns_b).transposed_if(trans_b).batched(b_step),
+            None,
+            Matrix::new(&c, n).batched(c_step),
+        )?;
+    }
+    Ok(())
+}
+
+/// Rows and columns of a matrix, after transposition where asked.
+fn matrix(shape: &Shape, trans: bool) -> (usize, usize) {
+    let (rows, columns) = (shape[shape.rank() - 2], shape.last());
+    if trans { (columns, rows) } else { (rows, columns) }
+}
+
+/// The dimensions before the matrix.
+fn leading(shape: &Shape) -> Shape {
+    Shape::new(&shape[..shape.rank() - 2])
+}
+
+/// The batch's dimensions, neighbours merged where every operand walks them alike: their sizes and
+/// each operand's steps in elements, 0 where it broadcasts. At least one.
+fn batch(dims: &Shape, operands: [(&Shape, usize); 3]) -> SmallVec<[(usize, [usize; 3]); 4]> {
+    let steps: [SmallVec<[usize; 6]>; 3] = operands.map(|(shape, matrix)| {
+        let own = leading(shape);
+        let strides = own.strides();
+        (0..dims.rank())
+            .map(|d| match (d + own.rank()).checked_sub(dims.rank()) {
+                Some(i) if own[i] != 1 => strides[i] * matrix,
+                _ => 0,
+            })
+            .collect()
+    });
+    let mut out: SmallVec<[(usize, [usize; 3]); 4]> = SmallVec::new();
+    for d in (0..dims.rank()).filter(|d| dims[*d] != 1) {
+        let step: [usize; 3] = std::array::from_fn(|o| steps[o][d]);
+        match out.last_mut() {
+            Some((size, last)) if (0..3).all(|o| last[o] == step[o] * dims[d]) => {
+                *size *= dims[d];
+                *last = step;
+            }
+            _ => out.push((dims[d], step)),
+        }
+    }
+    if out.is_empty() {
+        out.push((1, operands.map(|(_, matrix)| matrix)));
+    }
+    out
+}
