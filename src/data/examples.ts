@@ -1,0 +1,135 @@
+import { LowrankError, throwIfAborted } from "../errors.js";
+import type { Data } from "./read.js";
+import type { Row } from "./rows.js";
+
+/** A label that is not trained on. */
+export const IGNORED = -100;
+
+/** Token ids and, beside each, what it counts as when it is to be predicted: itself, or −100. */
+export interface Example {
+  ids: Int32Array;
+  labels: Int32Array;
+  /** Predictions that are trained on: labels after the first position that are not −100. */
+  trained: number;
+}
+
+/** The part of a tokenizer that data needs. */
+export interface Encoder {
+  encode(text: string, options?: { addSpecialTokens?: boolean }): Int32Array;
+}
+
+export interface ExampleOptions {
+  /** Longer examples are cut off behind it; a running text is cut into blocks of it. */
+  maxLength: number;
+  /** The first ends a row; a row that ends with any of them is left as it is. */
+  eosTokenIds: readonly number[];
+  /** `"completion"` trains on the completion alone, `"all"` on the prompt too. Rows of text train on all. */
+  trainOn?: "completion" | "all";
+  signal?: AbortSignal | undefined;
+}
+
+function example(ids: Int32Array, ignoredPrefix: number, maxLength: number): Example {
+  const kept = ids.slice(0, maxLength);
+  const labels = kept.slice();
+  const ignored = Math.min(ignoredPrefix, kept.length);
+  labels.fill(IGNORED, 0, ignored);
+  return { ids: kept, labels, trained: kept.length - Math.max(ignored, Math.min(1, kept.length)) };
+}
+
+function concat(...parts: ArrayLike<number>[]): Int32Array {
+  const ids = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    ids.set(part, at);
+    at += part.length;
+  }
+  return ids;
+}
+
+/** What is missing at the end of `ids`: the end token, or nothing. */
+function ending(ids: Int32Array, eosTokenIds: readonly number[]): number[] {
+  const last = ids.at(-1);
+  return last !== undefined && eosTokenIds.includes(last) ? [] : eosTokenIds.slice(0, 1);
+}
+
+/** A prompt's ids; an end token that the tokenizer itself adds is left out, since the completion follows. */
+function encodePrompt(prompt: string, encoder: Encoder, eosTokenIds: readonly number[]): Int32Array {
+  const ids = encoder.encode(prompt);
+  const last = ids.at(-1);
+  if (last === undefined || !eosTokenIds.includes(last)) return ids;
+  const own = encoder.encode(prompt, { addSpecialTokens: false }).at(-1);
+  return own === last ? ids : ids.subarray(0, -1);
+}
+
+/** A row as an example. Prompt and completion are tokenised apart and joined with nothing between. */
+export function exampleOfRow(row: Row, encoder: Encoder, options: ExampleOptions): Example {
+  const { eosTokenIds, maxLength } = options;
+  if (row.kind === "text") {
+    const ids = encoder.encode(row.text);
+    return example(concat(ids, ending(ids, eosTokenIds)), 0, maxLength);
+  }
+  const prompt = encodePrompt(row.prompt, encoder, eosTokenIds);
+  const completion = encoder.encode(row.completion, { addSpecialTokens: false });
+  const ids = concat(prompt, completion, ending(completion, eosTokenIds));
+  return example(ids, options.trainOn === "all" ? 0 : prompt.length, maxLength);
+}
+
+/** A running text cut into blocks of `maxLength` tokens without overlap; the last is kept short. */
+export function blocksOfText(text: string, encoder: Encoder, maxLength: number): Example[] {
+  const ids = encoder.encode(text);
+  const blocks: Example[] = [];
+  for (let at = 0; at < ids.length; at += maxLength) {
+    blocks.push(example(ids.subarray(at, at + maxLength), 0, maxLength));
+  }
+  return blocks;
+}
+
+const BREATH_MS = 20;
+
+/**
+ * Tokenises a data file, letting the event loop breathe between rows. Examples are in the file's order, those
+ * without a trained token among them.
+ */
+export async function examplesOf(data: Data, encoder: Encoder, options: ExampleOptions): Promise<Example[]> {
+  throwIfAborted(options.signal);
+  if (data.kind === "text") return blocksOfText(data.text, encoder, options.maxLength);
+  const examples: Example[] = [];
+  let since = performance.now();
+  for (const row of data.rows) {
+    examples.push(exampleOfRow(row, encoder, options));
+    if (performance.now() - since < BREATH_MS) continue;
+    await new Promise((resolve) => setImmediate(resolve));
+    throwIfAborted(options.signal);
+    since = performance.now();
+  }
+  return examples;
+}
+
+/** Takes the last `fraction` of the rows for evaluation: at least one, and at least one is left to train on. */
+export function evalSplit<T>(examples: readonly T[], fraction: number): { train: T[]; held: T[] } {
+  if (!(fraction > 0 && fraction < 1)) {
+    throw new LowrankError("ERR_OPTION", `evalSplit must be between 0 and 1, and is ${fraction}`);
+  }
+  if (examples.length < 2) {
+    const what = `the data has ${examples.length} row${examples.length === 1 ? "" : "s"}`;
+    throw new LowrankError("ERR_OPTION", `evalSplit: ${what}, too few to hold any out`);
+  }
+  const count = Math.min(Math.max(Math.round(examples.length * fraction), 1), examples.length - 1);
+  const at = examples.length - count;
+  return { train: examples.slice(0, at), held: examples.slice(at) };
+}
+
+/**
+ * The examples that have something to train on.
+ *
+ * Errors: `ERR_NO_TRAINED_TOKENS` when none has.
+ */
+export function trainedExamples(examples: readonly Example[], file: string, maxLength: number): Example[] {
+  const kept = examples.filter((one) => one.trained > 0);
+  if (kept.length === 0) {
+    const reason = `each row's first ${maxLength} tokens hold nothing to train on`;
+    const remedy = "shorten the prompts, raise the maximal length, or train on all";
+    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `${file}: ${reason}; ${remedy}`);
+  }
+  return kept;
+}

@@ -1,0 +1,29 @@
+/**
+ * A stream of 32-bit numbers: splitmix32, a Weyl sequence through murmur3's finalizer. Small, its own, and the same
+ * on every machine; it decides the order of rows and nothing else.
+ */
+export function splitmix32(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x9e3779b9) | 0;
+    let z = state;
+    z = Math.imul(z ^ (z >>> 16), 0x85ebca6b);
+    z = Math.imul(z ^ (z >>> 13), 0xc2b2ae35);
+    return (z ^ (z >>> 16)) >>> 0;
+  };
+}
+
+/** The order of `length` rows in an epoch (from 0): a function of seed and epoch alone. Fisher–Yates. */
+export function epochOrder(length: number, seed: number, epoch: number): Uint32Array {
+  const key = splitmix32(seed);
+  const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());
+  const next = splitmix32(high() ^ splitmix32(epoch)());
+  const order = Uint32Array.from({ length }, (_, i) => i);
+  for (let i = length - 1; i > 0; i--) {
+    const j = Math.floor((next() / 2 ** 32) * (i + 1));
+    const swapped = order[i] ?? 0;
+    order[i] = order[j] ?? 0;
+    order[j] = swapped;
+  }
+  return order;
+}

@@ -1,0 +1,122 @@
+/** Reading a JSON object of a model's folder field by field, with errors that say which and where. */
+import { readFileSync } from "node:fs";
+import { LowrankError, systemCode } from "../errors.js";
+
+function shown(value: unknown): string {
+  const text = JSON.stringify(value) ?? "undefined";
+  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+}
+
+/** The fields of an object, `null` read as absent. Errors are `ERR_FILE_FORMAT` with the file and the key. */
+export class ConfigFields {
+  constructor(
+    readonly file: string,
+    private readonly fields: Record<string, unknown>,
+    private readonly path: string = "",
+  ) {}
+
+  has(key: string): boolean {
+    return key in this.fields;
+  }
+
+  error(key: string, problem: string): LowrankError {
+    const value = this.fields[key];
+    const is = value === undefined ? "" : `, and is ${shown(value)}`;
+    return new LowrankError("ERR_FILE_FORMAT", `${this.file}: ${this.path}${key} ${problem}${is}`);
+  }
+
+  value(key: string): unknown {
+    return this.fields[key] ?? undefined;
+  }
+
+  string(key: string): string | undefined {
+    const value = this.value(key);
+    if (value !== undefined && typeof value !== "string") throw this.error(key, "must be a string");
+    return value;
+  }
+
+  boolean(key: string): boolean | undefined {
+    const value = this.value(key);
+    if (value !== undefined && typeof value !== "boolean") throw this.error(key, "must be true or false");
+    return value;
+  }
+
+  /** A finite number above 0. */
+  positive(key: string): number | undefined {
+    const value = this.value(key);
+    if (value === undefined) return undefined;
+    if (typeof value !== "number" || !Number.isFinite(value) || value <= 0) {
+      throw this.error(key, "must be a number above 0");
+    }
+    return value;
+  }
+
+  /** An integer from 1 to `limit`, above which no real model is. */
+  size(key: string, limit: number): number | undefined {
+    const value = this.positive(key);
+    if (value === undefined) return undefined;
+    if (!Number.isInteger(value) || value > limit)
+      throw this.error(key, `must be an integer from 1 to ${limit}`);
+    return value;
+  }
+
+  required(key: string, kind: "positive"): number;
+  required(key: string, kind: "size", limit: number): number;
+  required(key: string, kind: "positive" | "size", limit = 0): number {
+    const value = kind === "positive" ? this.positive(key) : this.size(key, limit);
+    if (value === undefined) throw this.error(key, "is missing");
+    return value;
+  }
+
+  /** A token id. */
+  token(key: string): number | undefined {
+    return this.tokens(key)[0];
+  }
+
+  /** Token ids: one, or a list. */
+  tokens(key: string): number[] {
+    const value = this.value(key);
+    if (value === undefined) return [];
+    const ids: unknown[] = Array.isArray(value) ? value : [value];
+    if (!ids.every((id): id is number => Number.isInteger(id))) {
+      throw this.error(key, "must be a token id or a list of them");
+    }
+    return ids.filter((id) => id >= 0);
+  }
+
+  object(key: string): ConfigFields | undefined {
+    const value = this.value(key);
+    if (value === undefined) return undefined;
+    if (typeof value !== "object" || Array.isArray(value)) throw this.error(key, "must be an object");
+    return new ConfigFields(this.file, value as Record<string, unknown>, `${this.path}${key}.`);
+  }
+}
+
+/**
+ * Reads a JSON file that holds an object; undefined where there is none.
+ *
+ * Errors: `ERR_FILE_FORMAT` for what is no JSON or no object.
+ */
+export function readConfigFields(file: string): ConfigFields | undefined {
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (cause) {
+    const code = systemCode(cause);
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${code ?? String(cause)})`, {
+      cause,
+    });
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch (cause) {
+    const detail = cause instanceof Error ? cause.message.replaceAll("\n", " ") : "";
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not JSON (${detail})`, { cause });
+  }
+  if (typeof value !== "object" || value === null || Array.isArray(value)) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: a JSON object was expected`);
+  }
+  return new ConfigFields(file, value as Record<string, unknown>);
+}

@@ -1,0 +1,169 @@
+/** The configuration of the Llama family: Llama 2 and 3, SmolLM2, Mistral. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { LowrankError } from "../../errors.js";
+import { type ConfigFields, readConfigFields } from "../config-fields.js";
+import { type RopeConfig, ropeConfig } from "./rope.js";
+
+export { ropeFrequencies } from "./rope.js";
+
+export type LlamaModelType = "llama" | "mistral";
+
+/** What `config.json` says, in one spelling. */
+export interface LlamaConfig {
+  modelType: LlamaModelType;
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  numHiddenLayers: number;
+  numAttentionHeads: number;
+  numKeyValueHeads: number;
+  headDim: number;
+  /** The longest text. */
+  maxPositionEmbeddings: number;
+  rmsNormEps: number;
+  /** Biases of q, k, v and o; of gate, up and down. */
+  attentionBias: boolean;
+  mlpBias: boolean;
+  /** How many positions back attention sees, its own counted; undefined sees all. */
+  slidingWindow: number | undefined;
+  tieWordEmbeddings: boolean;
+  rope: RopeConfig;
+  bosTokenId: number | undefined;
+  /** Each of them ends a generation. */
+  eosTokenIds: readonly number[];
+  padTokenId: number | undefined;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+}
+
+/** What transformers takes where the file is silent. */
+const DEFAULTS: Record<LlamaModelType, { keyValueHeads?: number; positions: number; window?: number }> = {
+  llama: { positions: 2048 },
+  mistral: { keyValueHeads: 8, positions: 131_072, window: 4096 },
+};
+
+const SUPPORTED = Object.keys(DEFAULTS);
+
+/** Above these no model is real; they are checked before anything is allocated. */
+const LIMIT = {
+  vocabulary: 2 ** 22,
+  width: 2 ** 18,
+  layers: 4096,
+  heads: 4096,
+  headDim: 4096,
+  positions: 2 ** 28,
+  values: 2 ** 41,
+};
+
+const DEFAULT_EPS = 1e-6;
+const ACTIVATIONS = new Set(["silu", "swish"]);
+
+function modelType(config: ConfigFields): LlamaModelType {
+  const type = config.string("model_type");
+  if (type === undefined)
+    throw config.error("model_type", `is missing; supported are ${SUPPORTED.join(", ")}`);
+  if (type === "llama" || type === "mistral") return type;
+  const message = `model_type "${type}" is not supported; supported are ${SUPPORTED.join(", ")}`;
+  throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
+}
+
+function refuseUnsupported(config: ConfigFields): void {
+  const act = config.string("hidden_act") ?? "silu";
+  if (!ACTIVATIONS.has(act)) {
+    const message = `hidden_act "${act}" is not supported; supported is silu`;
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
+  }
+  if (config.value("quantization_config") !== undefined) {
+    const message =
+      "the weights are quantised (quantization_config), which is not supported; take the plain model";
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
+  }
+}
+
+/** As given, or hidden_size over the heads. */
+function headSize(config: ConfigFields, hiddenSize: number, heads: number): number {
+  const given = config.size("head_dim", LIMIT.headDim);
+  if (given === undefined && hiddenSize % heads !== 0) {
+    throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
+  }
+  const headDim = given ?? hiddenSize / heads;
+  if (headDim % 2 !== 0)
+    throw config.error("head_dim", `must be even for rotary positions; it comes to ${headDim}`);
+  return headDim;
+}
+
+/** Weights of the matrices, as the sizes have them. */
+function countValues(c: LlamaConfig): number {
+  const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
+  const mlp = 3 * c.hiddenSize * c.intermediateSize;
+  const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
+  return embeddings + c.numHiddenLayers * (attention + mlp);
+}
+
+/**
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for another family or a feature that is not built; `ERR_FILE_FORMAT` for a missing
+ * or senseless value.
+ */
+export function llamaConfig(config: ConfigFields, generation?: ConfigFields): LlamaConfig {
+  const type = modelType(config);
+  refuseUnsupported(config);
+  const defaults = DEFAULTS[type];
+  const hiddenSize = config.required("hidden_size", "size", LIMIT.width);
+  const heads = config.required("num_attention_heads", "size", LIMIT.heads);
+  const keyValueHeads =
+    config.size("num_key_value_heads", LIMIT.heads) ??
+    (config.has("num_key_value_heads") ? heads : (defaults.keyValueHeads ?? heads));
+  if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
+  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? defaults.positions;
+  const window =
+    config.size("sliding_window", LIMIT.positions) ??
+    (config.has("sliding_window") ? undefined : defaults.window);
+  const endings = generation?.tokens("eos_token_id") ?? [];
+  const result: LlamaConfig = {
+    modelType: type,
+    vocabSize: config.required("vocab_size", "size", LIMIT.vocabulary),
+    hiddenSize,
+    intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
+    numHiddenLayers: config.required("num_hidden_layers", "size", LIMIT.layers),
+    numAttentionHeads: heads,
+    numKeyValueHeads: keyValueHeads,
+    headDim: headSize(config, hiddenSize, heads),
+    maxPositionEmbeddings: positions,
+    rmsNormEps: config.positive("rms_norm_eps") ?? DEFAULT_EPS,
+    attentionBias: (type === "llama" ? config.boolean("attention_bias") : undefined) ?? false,
+    mlpBias: (type === "llama" ? config.boolean("mlp_bias") : undefined) ?? false,
+    slidingWindow: type === "mistral" ? window : undefined,
+    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
+    rope: ropeConfig(config, positions),
+    bosTokenId: generation?.token("bos_token_id") ?? config.token("bos_token_id"),
+    eosTokenIds: endings.length > 0 ? endings : config.tokens("eos_token_id"),
+    padTokenId: generation?.token("pad_token_id") ?? config.token("pad_token_id"),
+    dtype: config.string("dtype") ?? config.string("torch_dtype"),
+  };
+  const values = countValues(result);
+  if (values > LIMIT.values) {
+    const message = `these sizes make ${values.toExponential(1)} weights, more than any model has`;
+    throw new LowrankError("ERR_FILE_FORMAT", `${config.file}: ${message}`);
+  }
+  return result;
+}
+
+/**
+ * Reads the configuration of a model's folder.
+ *
+ * Errors: `ERR_FILE_NOT_FOUND`, and those of `llamaConfig`.
+ */
+export function readLlamaConfig(folder: string): LlamaConfig {
+  const file = join(folder, "config.json");
+  const config = readConfigFields(file);
+  if (config === undefined) {
+    const what = existsSync(folder)
+      ? `${file}: no such file; a model's folder has one`
+      : `${folder}: no such model`;
+    throw new LowrankError("ERR_FILE_NOT_FOUND", what);
+  }
+  return llamaConfig(config, readConfigFields(join(folder, "generation_config.json")));
+}

@@ -1,0 +1,37 @@
+/** The tokens that end and pad training rows. */
+import { join } from "node:path";
+import { type ConfigFields, readConfigFields } from "./config-fields.js";
+
+export interface SpecialTokens {
+  /** The first is what ends a row; each of them ends a generation. */
+  eosTokenIds: readonly number[];
+  padTokenId: number;
+}
+
+/** A token of `tokenizer_config.json`: its text, or an object with `content`. */
+function tokenText(config: ConfigFields | undefined, key: string): string | undefined {
+  const value = config?.value(key);
+  if (typeof value === "string" || value === undefined) return value;
+  return config?.object(key)?.string("content");
+}
+
+/**
+ * The end token of the tokenizer goes before those of the model: an instruction model's list begins with the base
+ * model's, and rows end as the tokenizer ends them. Padding is never seen, so 0 serves where none is
+ * named, or where the one named has no row in the embedding.
+ */
+export function specialTokens(
+  folder: string,
+  tokenizer: { tokenToId(token: string): number | undefined },
+  config: { eosTokenIds: readonly number[]; padTokenId?: number | undefined; vocabSize: number },
+): SpecialTokens {
+  const own = readConfigFields(join(folder, "tokenizer_config.json"));
+  const idOf = (key: string): number | undefined => {
+    const text = tokenText(own, key);
+    return text === undefined ? undefined : tokenizer.tokenToId(text);
+  };
+  const eos = idOf("eos_token");
+  const eosTokenIds = [...new Set(eos === undefined ? config.eosTokenIds : [eos, ...config.eosTokenIds])];
+  const pad = idOf("pad_token") ?? config.padTokenId ?? 0;
+  return { eosTokenIds, padTokenId: pad < config.vocabSize ? pad : 0 };
+}

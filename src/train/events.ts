@@ -1,0 +1,101 @@
+/** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
+
+/** Once, before the first step: what will be done, where, and why there. */
+export interface StartEvent {
+  type: "start";
+  /** The folder that the model was loaded from. */
+  model: string;
+  /** `model_type` of its config.json. */
+  family: string;
+  /** Values in the model, the adapter's among them, and those of them that train. */
+  parameters: number;
+  trainable: number;
+  /** How many layers carry an adapter, and the last parts of their names, such as `q_proj`. */
+  adapted: number;
+  targets: string[];
+  rank: number;
+  alpha: number;
+  /** Which device trains (`cpu`, `gpu:0`), what it is called, and why it was chosen. */
+  device: string;
+  deviceName: string;
+  deviceReason: string;
+  dtype: string;
+  /** Rows that train and rows that are held out. */
+  examples: number;
+  evalExamples: number;
+  /** Tokens that are trained on in one epoch. */
+  tokens: number;
+  steps: number;
+  stepsPerEpoch: number;
+  batchSize: number;
+  gradientAccumulation: number;
+  maxLength: number;
+  learningRate: number;
+  schedule: string;
+  warmup: number;
+  seed: number;
+  output: string;
+  /** The step that the run goes on from; 0 for a new one. */
+  resumedFrom: number;
+}
+
+export interface StepEvent {
+  type: "step";
+  /** Optimizer steps done, of how many. */
+  step: number;
+  steps: number;
+  /** Mean over the trained tokens of the whole step. */
+  loss: number;
+  learningRate: number;
+  /** The norm over all trained parameters, before clipping. */
+  gradNorm: number;
+  /** Trained tokens since the run began, those before a resume left out. */
+  tokens: number;
+  /** Tokens read, padding left out, per second, over the last steps. */
+  tokensPerSecond: number;
+  etaSeconds: number;
+  /** Live bytes on the device. */
+  memoryBytes: number;
+  /** How many steps this event stands for; more than 1 when nobody read in time. */
+  merged: number;
+}
+
+export interface EvalEvent {
+  type: "eval";
+  /** Optimizer steps done; 0 is the model before training. */
+  step: number;
+  /** Mean over the held-out tokens. */
+  loss: number;
+  perplexity: number;
+  tokens: number;
+}
+
+export interface CheckpointEvent {
+  type: "checkpoint";
+  step: number;
+  path: string;
+}
+
+export interface WarningEvent {
+  type: "warning";
+  message: string;
+}
+
+/** Last: what `await run.result` gives, too. */
+export interface EndEvent extends FinetuneResult {
+  type: "end";
+  seconds: number;
+}
+
+export interface FinetuneResult {
+  /** The adapter's folder. */
+  adapter: string;
+  /** The last step's loss, and the last evaluation's; null when there was none. */
+  loss: number | null;
+  evalLoss: number | null;
+  steps: number;
+  /** Whether `stop()` ended it before its last step. */
+  stopped: boolean;
+}
+
+export type TrainEvent = StartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | EndEvent;

@@ -1,0 +1,75 @@
+import type { TrainEvent } from "./events.js";
+
+/** How many events wait for a reader. */
+export const QUEUE_LIMIT = 1024;
+
+interface Waiting {
+  resolve: (result: IteratorResult<TrainEvent, undefined>) => void;
+  reject: (error: unknown) => void;
+}
+
+/**
+ * Events on their way to whoever reads them, each given out once. It never holds more than its limit and never
+ * makes the writer wait: when full, the oldest `step` event is merged into the next one, and where there are no
+ * two of them, the oldest event but `start` goes.
+ */
+export class EventQueue {
+  readonly #limit: number;
+  readonly #events: TrainEvent[] = [];
+  readonly #waiting: Waiting[] = [];
+  #closed = false;
+  #failure: { error: unknown } | undefined;
+
+  constructor(limit: number = QUEUE_LIMIT) {
+    this.#limit = limit;
+  }
+
+  get length(): number {
+    return this.#events.length;
+  }
+
+  push(event: TrainEvent): void {
+    if (this.#closed) return;
+    const reader = this.#waiting.shift();
+    if (reader !== undefined) {
+      reader.resolve({ value: event, done: false });
+      return;
+    }
+    this.#events.push(event);
+    if (this.#events.length > this.#limit) this.#shrink();
+  }
+
+  /** No more events: readers end once they have taken what waits. */
+  close(): void {
+    this.#closed = true;
+    for (const reader of this.#waiting.splice(0)) reader.resolve({ value: undefined, done: true });
+  }
+
+  /** As `close`, but readers end with the error. */
+  fail(error: unknown): void {
+    this.#closed = true;
+    this.#failure = { error };
+    for (const reader of this.#waiting.splice(0)) reader.reject(error);
+  }
+
+  next(): Promise<IteratorResult<TrainEvent, undefined>> {
+    const event = this.#events.shift();
+    if (event !== undefined) return Promise.resolve({ value: event, done: false });
+    if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
+    if (this.#closed) return Promise.resolve({ value: undefined, done: true });
+    return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
+  }
+
+  #shrink(): void {
+    const events = this.#events;
+    const first = events.findIndex((event) => event.type === "step");
+    const second = events.findIndex((event, i) => i > first && event.type === "step");
+    const [older, newer] = [events[first], events[second]];
+    if (older?.type === "step" && newer?.type === "step") {
+      events[second] = { ...newer, merged: older.merged + newer.merged };
+      events.splice(first, 1);
+    } else {
+      events.splice(events[0]?.type === "start" ? 1 : 0, 1);
+    }
+  }
+}
