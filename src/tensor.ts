@@ -271,7 +271,7 @@ export class Tensor {
   // Values.
   /** The values; f16 and bf16 as their bits. */
   async data(): Promise<Float32Array | Int32Array | Uint16Array> {
-    const { buffer, byteOffset, byteLength } = settled(await session().read(this.id));
+    const { buffer, byteOffset, byteLength } = settled((await session().read(this.id)) as Uint8Array);
     if (this.dtype === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);
     return new Uint16Array(buffer, byteOffset, byteLength / 2);

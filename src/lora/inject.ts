@@ -110,12 +110,12 @@ export function injectNow(model: Targetable, given: InjectOptions): InjectReport
   const name = given.name ?? "default";
   const own = adaptersOf(model);
   if (own.has(name)) throw new LowrankError("ERR_ADAPTER_EXISTS", `inject: there is an adapter named "${name}" already`);
-  const options = {
+  const options: ModelAdapter["options"] = {
     r: 8,
     loraAlpha: 8,
     loraDropout: 0,
     targetModules: defaultTargets(model),
-    bias: "none" as BiasMode,
+    bias: "none",
     modulesToSave: [],
     useRslora: false,
     active: own.size === 0,

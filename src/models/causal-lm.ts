@@ -44,11 +44,15 @@ export abstract class CausalLM extends Module {
   gradientCheckpointing = false;
   /** Where the model came from, for the adapter's configuration. */
   source: string | undefined;
+  /** The folder whose companions (tokenizer and the like) go along when it is saved. */
+  folder: string | undefined;
   readonly taskType = "CAUSAL_LM";
   readonly outputHead = "lm_head";
 
   /** ids i32 [B, T] → [B, T, C], after the last norm. */
   abstract hidden(ids: Tensor, options?: ForwardOptions, cache?: KeyValueCache): Tensor;
+  /** The configuration as `config.json` has it, for a model that came from none. */
+  abstract hubConfig(): Record<string, unknown>;
   abstract inputEmbedding(): Embedding;
   abstract newCache(batch: number, capacity: number): KeyValueCache;
 

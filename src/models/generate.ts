@@ -1,5 +1,5 @@
 /** Text, token by token, over a cache of keys and values. */
-import { abortReason, LowrankError } from "../errors.js";
+import { throwIfAborted, LowrankError } from "../errors.js";
 import { noGrad, scope } from "../scope.js";
 import { tensor, type Tensor } from "../tensor.js";
 import type { CausalLM } from "./causal-lm.js";
@@ -45,7 +45,7 @@ export async function* generate(model: CausalLM, prompt: Prompt, options: Genera
   try {
     let next: Int32Array = ids;
     for (let made = 0; made < capacity - ids.length; made++) {
-      abortReason(signal);
+      throwIfAborted(signal);
       const logits = await lastLogits(model, next, cache);
       const token = sampler.next(logits);
       if (model.config.eosTokenIds.includes(token)) break;

@@ -3,7 +3,7 @@ import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { chooseDevice, type Device } from "../device.js";
-import { abortReason, LowrankError } from "../errors.js";
+import { throwIfAborted, LowrankError } from "../errors.js";
 import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
 import { readLlamaConfig } from "./llama/config.js";
@@ -33,7 +33,7 @@ const LLAMA_EXTRAS: Extras = { known: /(^|\.)rotary_emb\.inv_freq$|^score\.(weig
 // A promise by contract: loading reads the disk.
 // eslint-disable-next-line @typescript-eslint/require-await
 export async function loadModel(path: string, options: LoadOptions = {}): Promise<LlamaForCausalLM> {
-  abortReason(options.signal);
+  throwIfAborted(options.signal);
   const folder = folderOf(path);
   const config = readLlamaConfig(folder);
   const { device } = chooseDevice(options.device);
@@ -55,6 +55,7 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     throw error;
   }
   model.source = path;
+  model.folder = folder;
   model.eval();
   return model;
 }

@@ -6,11 +6,15 @@ use lowrank_engine::ops;
 use napi_derive::napi;
 
 use crate::error::{Result, thrown};
-use crate::session::Session;
+use crate::session::{Session, dims};
 
 fn function(name: &str, operands: usize) -> Result<Function> {
     let found = Function::ALL.iter().find(|f| f.name() == name && f.operands() == operands);
     found.copied().ok_or_else(|| thrown(fail_code(Code::Internal, format!("there is no function {name}"))))
+}
+
+fn places(list: &[u32]) -> Vec<usize> {
+    list.iter().map(|d| *d as usize).collect()
 }
 
 #[napi]
@@ -23,6 +27,39 @@ impl Session {
     #[napi]
     pub fn binary(&self, name: String, a: u32, b: u32) -> Result<u32> {
         self.apply(ops::binary::Binary(function(&name, 2)?), &[a, b])
+    }
+
+    #[napi]
+    pub fn matmul(&self, a: u32, b: u32, trans_a: bool, trans_b: bool) -> Result<u32> {
+        self.apply(ops::matmul::Matmul { trans_a, trans_b }, &[a, b])
+    }
+
+    #[napi]
+    pub fn linear(&self, x: u32, weight: u32, bias: Option<u32>, fan_in_fan_out: bool) -> Result<u32> {
+        let frozen = !self.requires_grad(weight)?;
+        let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
+        self.apply(ops::linear::Linear { fan_in_fan_out, frozen }, &inputs)
+    }
+
+    #[napi]
+    pub fn reshape(&self, x: u32, shape: Vec<f64>) -> Result<u32> {
+        let shape = dims(&shape).map_err(thrown)?[..].into();
+        self.apply(ops::reshape::Reshape { shape }, &[x])
+    }
+
+    #[napi]
+    pub fn permute(&self, x: u32, order: Vec<u32>) -> Result<u32> {
+        self.apply(ops::permute::Permute::new(&places(&order)), &[x])
+    }
+
+    #[napi]
+    pub fn slice(&self, x: u32, dim: u32, start: f64, end: f64) -> Result<u32> {
+        self.apply(ops::slice::Slice { dim: dim as usize, start: start as usize, end: end as usize }, &[x])
+    }
+
+    #[napi]
+    pub fn concat(&self, inputs: Vec<u32>, dim: u32) -> Result<u32> {
+        self.apply(ops::concat::Concat { dim: dim as usize }, &inputs)
     }
 
     #[napi]

@@ -2,11 +2,11 @@
 
 pub mod binary;
 pub mod concat;
+pub mod linear;
+pub mod matmul;
 pub mod permute;
 pub mod reshape;
 pub mod slice;
-pub mod linear;
-pub mod matmul;
 pub mod sum;
 pub mod unary;
 
