@@ -3,6 +3,7 @@
 pub mod binary;
 pub mod concat;
 pub mod linear;
+pub mod lora_linear;
 pub mod matmul;
 pub mod permute;
 pub mod reshape;

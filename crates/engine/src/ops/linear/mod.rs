@@ -2,10 +2,10 @@
 //!
 //! Shapes: x [.., I], W [O, I] (or [I, O] where `fan_in_fan_out`, as GPT-2 stores it), b [O],
 //! y [.., O]. W is f32, or f16 or bf16 where it is frozen. Backward: d_x = d·W; d_W = dᵀ·x; d_b is the
-//! sum of d's rows. Saved: W, and x unless W is frozen.
+//! sum of d's rows. Saved: W where x needs a gradient, x where W does.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Gradient, Op, Reads, Saved};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -25,8 +25,6 @@ use crate::tensor::{Context, Spec, Value};
 pub struct Linear {
     /// W is stored as [I, O].
     pub fan_in_fan_out: bool,
-    /// W asks for no gradient, so that x need not be kept.
-    pub frozen: bool,
 }
 
 impl Op for Linear {
@@ -44,7 +42,12 @@ impl Op for Linear {
     }
 
     fn gradient(&self) -> Gradient {
-        Gradient::reads(if self.frozen { 0b10 } else { 0b11 }, 0)
+        Gradient::reads(0b11, 0)
+    }
+
+    fn reads(&self, needs: &[bool]) -> Reads {
+        // d_x reads the weight, d_weight reads x.
+        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
     }
 
     fn backward(
@@ -55,19 +58,12 @@ impl Op for Linear {
         d_outs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
         let Some(d) = &d_outs[0] else { return Ok(vec![None; needs.len()]) };
-        let weight = saved.input(1);
-        let d_x = needs[0].then(|| d_dense(cx, self.fan_in_fan_out, d, weight)).transpose()?;
-        let mut d_inputs = vec![d_x, None];
-        if needs[1] {
-            if self.frozen {
-                fail!(NoGradient, "linear: the weight asks for a gradient and was declared frozen");
-            }
-            d_inputs[1] = Some(d_weight(cx, self.fan_in_fan_out, d, saved.input(0))?);
-        }
-        if needs.len() > 2 {
-            d_inputs.push(needs[2].then(|| d_bias(cx, d)).transpose()?);
-        }
-        Ok(d_inputs)
+        let d_input = |i: usize| match i {
+            0 => d_dense(cx, self.fan_in_fan_out, d, saved.input(1)),
+            1 => d_weight(cx, self.fan_in_fan_out, d, saved.input(0)),
+            _ => d_bias(cx, d),
+        };
+        (0..needs.len()).map(|i| needs[i].then(|| d_input(i)).transpose()).collect()
     }
 }
 

@@ -19,7 +19,7 @@ fn held(op: Linear, inputs: &[Array]) {
 #[test]
 fn equals_the_plain_form() {
     for fan_in_fan_out in [false, true] {
-        let op = Linear { fan_in_fan_out, frozen: false };
+        let op = Linear { fan_in_fan_out };
         for bias in [false, true] {
             for n in [1, 63, 64, 65, 257] {
                 held(op, &inputs(op, &[n], 5, 3, bias));
@@ -36,7 +36,7 @@ fn equals_the_plain_form() {
 fn half_stored_weights_are_frozen() {
     for dtype in [DType::F16, DType::BF16] {
         for fan_in_fan_out in [false, true] {
-            let op = Linear { fan_in_fan_out, frozen: true };
+            let op = Linear { fan_in_fan_out };
             for rows in [1, 3, 65] {
                 let mut inputs = inputs(op, &[rows], 63, 65, true);
                 inputs[1] = inputs[1].stored(dtype);

@@ -3,7 +3,7 @@
 //! Shapes: a [.., M, K] (or [.., K, M] transposed), b [.., K, N] (or [.., N, K]), y [.., M, N]; the
 //! leading dimensions broadcast as NumPy's. b may be stored as f16 or bf16, frozen.
 //! Backward: d_a = d·bᵀ and d_b = aᵀ·d, summed over the dimensions that an operand was broadcast
-//! along. Saved: a and b.
+//! along. Saved: each where the other needs a gradient.
 
 #[cfg(test)]
 mod plain;
@@ -18,7 +18,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Gradient, Op, Reads, Saved};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -73,6 +73,11 @@ impl Op for Matmul {
         Gradient::reads(0b11, 0)
     }
 
+    fn reads(&self, needs: &[bool]) -> Reads {
+        // The gradient of each factor is made from the other.
+        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
+    }
+
     fn backward(
         &self,
         cx: &Rc<Context>,
@@ -81,32 +86,33 @@ impl Op for Matmul {
         d_outs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
         let Some(d) = &d_outs[0] else { return Ok(vec![None, None]) };
-        let (a, b) = (saved.input(0), saved.input(1));
         let (trans_a, trans_b) = (self.trans_a, self.trans_b);
         let d_a = || {
+            let (b, shape) = (saved.input(1), &saved.input_specs[0].shape);
             if trans_a {
-                gradient(cx, b, trans_b, d, true, &a.shape)
+                gradient(cx, b, trans_b, d, true, shape)
             } else {
-                gradient(cx, d, false, b, !trans_b, &a.shape)
+                gradient(cx, d, false, b, !trans_b, shape)
             }
         };
         let d_b = || {
-            if !trans_a && b.shape.size() == b.shape[b.shape.rank() - 2] * b.shape.last() {
+            let (a, shape) = (saved.input(0), &saved.input_specs[1].shape);
+            if !trans_a && leading(shape).size() == 1 {
                 // One b for all: the rows of the whole batch are one long sum.
                 let a = &a.reshaped([a.shape.rows(), a.shape.last()]);
                 let d = &d.reshaped([d.shape.rows(), d.shape.last()]);
                 if a.shape[0] == d.shape[0] {
                     return if trans_b {
-                        gradient(cx, d, true, a, false, &b.shape)
+                        gradient(cx, d, true, a, false, shape)
                     } else {
-                        gradient(cx, a, true, d, false, &b.shape)
+                        gradient(cx, a, true, d, false, shape)
                     };
                 }
             }
             if trans_b {
-                gradient(cx, d, true, a, trans_a, &b.shape)
+                gradient(cx, d, true, a, trans_a, shape)
             } else {
-                gradient(cx, a, !trans_a, d, false, &b.shape)
+                gradient(cx, a, !trans_a, d, false, shape)
             }
         };
         Ok(vec![needs[0].then(d_a).transpose()?, needs[1].then(d_b).transpose()?])

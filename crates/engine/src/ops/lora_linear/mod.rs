@@ -1,0 +1,164 @@
+//! y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ: a dense layer with a low-rank path beside it.
+//!
+//! Shapes: x [.., I], W [O, I] ([I, O] where `fan_in_fan_out`), b [O], A [R, I], B [O, R]; y [.., O]
+//! and h = drop(x)·Aᵀ [.., R], which backward reads. W may be half-stored.
+//! Backward, with Z = s·d·B: d_x = d·W + drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only
+//! where W trains. Saved: h, and of the inputs what the wanted gradients read; drop(x) is made again.
+//! Several adapters are one: their A's and their scaled B's concatenated along the rank.
+//!
+//! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits.
+//! Cost over `linear`: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::gemm::{Gemm, Matrix, gemm};
+use crate::op::{Gradient, Op, Reads, Saved};
+use crate::ops::linear::{d_bias, d_dense, d_weight, dense, output};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// A dense layer and its adapter, over [x, weight, A, B] or [x, weight, A, B, bias].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoraLinear {
+    /// s, what the low-rank product is multiplied by.
+    pub scale: f32,
+    /// W is stored as [I, O].
+    pub fan_in_fan_out: bool,
+}
+
+const X: usize = 0;
+const WEIGHT: usize = 1;
+const A: usize = 2;
+const B: usize = 3;
+const BIAS: usize = 4;
+
+impl Op for LoraLinear {
+    fn name(&self) -> &'static str {
+        "lora_linear"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let (x, weight, a, b) = (inputs[X], inputs[WEIGHT], inputs[A], inputs[B]);
+        let y = output(self.name(), self.fan_in_fan_out, x, weight, inputs.get(BIAS).copied())?;
+        if a.dtype != DType::F32 || b.dtype != DType::F32 {
+            fail!(Dtype, "lora_linear: the factors are f32, not {a} and {b}");
+        }
+        let fits = a.shape.rank() == 2
+            && b.shape.rank() == 2
+            && a.shape[1] == x.shape.last()
+            && b.shape[0] == y.last()
+            && a.shape[0] == b.shape[1];
+        if !fits {
+            fail!(
+                ShapeMismatch,
+                "lora_linear: factors of shapes {} and {} do not fit {} inputs and {} outputs: \
+                 A is [rank, inputs], B [outputs, rank]",
+                a.shape,
+                b.shape,
+                x.shape.last(),
+                y.last()
+            );
+        }
+        let h = with_last(&y, a.shape[0]);
+        Ok(vec![Spec::f32(y), Spec::f32(h)])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let (x, weight, a, b) = (inputs[X], inputs[WEIGHT], inputs[A], inputs[B]);
+        let (y, h) = (&outputs[0], &outputs[1]);
+        let (rows, features, out, rank) = (x.shape.rows(), x.shape.last(), y.shape.last(), a.shape[0]);
+        let (tall, h_matrix) = (Gemm::new(rows, rank, features), Matrix::new(h, rank));
+        gemm(cx, tall, Matrix::new(x, features), Matrix::new(a, features).t(), None, h_matrix)?;
+        dense(cx, self.fan_in_fan_out, x, weight, inputs.get(BIAS).copied(), y)?;
+        let wide = Gemm::new(rows, out, rank).alpha(self.scale).accumulate();
+        gemm(cx, wide, h_matrix, Matrix::new(b, rank).t(), None, Matrix::new(y, out))
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b1111, 0b10)
+    }
+
+    fn reads(&self, needs: &[bool]) -> Reads {
+        let inputs =
+            [(X, needs[A] || needs[WEIGHT]), (WEIGHT, needs[X]), (A, needs[X]), (B, needs[X] || needs[A])];
+        Reads {
+            inputs: inputs.iter().map(|(i, read)| (*read as u32) << i).sum(),
+            outputs: (needs[B] as u32) << 1,
+        }
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let mut d_inputs = vec![None; needs.len()];
+        let d = match (&d_outs[0], &d_outs[1]) {
+            (Some(d), _) => d,
+            (None, None) => return Ok(d_inputs),
+            (None, Some(_)) => {
+                let d = cx.empty(saved.output_specs[0].shape.clone(), DType::F32)?;
+                cx.zero(&d);
+                &d.clone()
+            }
+        };
+        let (rows, out) = (d.shape.rows(), d.shape.last());
+        let [rank, features] = [0, 1].map(|i| saved.input_specs[A].shape[i]);
+        let d_matrix = Matrix::new(d, out);
+        if needs[X] || needs[A] {
+            let z = cx.empty([rows, rank], DType::F32)?;
+            let z_matrix = Matrix::new(&z, rank);
+            let mut tall = Gemm::new(rows, rank, out).alpha(self.scale);
+            if let Some(d_h) = &d_outs[1] {
+                cx.copy(d_h, &z);
+                tall = tall.accumulate();
+            }
+            gemm(cx, tall, d_matrix, Matrix::new(saved.input(B), rank), None, z_matrix)?;
+            if needs[X] {
+                let d_x = d_dense(cx, self.fan_in_fan_out, d, saved.input(WEIGHT))?;
+                let wide = Gemm::new(rows, features, rank).accumulate();
+                let a = Matrix::new(saved.input(A), features);
+                gemm(cx, wide, z_matrix, a, None, Matrix::new(&d_x, features))?;
+                d_inputs[X] = Some(d_x);
+            }
+            if needs[A] {
+                let d_a = cx.empty([rank, features], DType::F32)?;
+                let x = Matrix::new(saved.input(X), features);
+                let sum = Gemm::new(rank, features, rows);
+                gemm(cx, sum, z_matrix.t(), x, None, Matrix::new(&d_a, features))?;
+                d_inputs[A] = Some(d_a);
+            }
+        }
+        if needs[B] {
+            let d_b = cx.empty([out, rank], DType::F32)?;
+            let h = Matrix::new(saved.output(1), rank);
+            let sum = Gemm::new(out, rank, rows).alpha(self.scale);
+            gemm(cx, sum, d_matrix.t(), h, None, Matrix::new(&d_b, rank))?;
+            d_inputs[B] = Some(d_b);
+        }
+        if needs[WEIGHT] {
+            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, saved.input(X))?);
+        }
+        if needs.get(BIAS) == Some(&true) {
+            d_inputs[BIAS] = Some(d_bias(cx, d)?);
+        }
+        Ok(d_inputs)
+    }
+}
+
+/// `shape` with another last dimension.
+fn with_last(shape: &Shape, last: usize) -> Shape {
+    let mut dims = shape.to_vec();
+    *dims.last_mut().expect("rank of at least 1") = last;
+    Shape::new(&dims)
+}

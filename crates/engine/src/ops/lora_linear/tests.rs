@@ -1,0 +1,133 @@
+use super::{LoraLinear, plain::plain};
+use crate::dtype::DType;
+use crate::op::{Op, run, run1};
+use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
+use crate::ops::linear::Linear;
+use crate::tensor::{Spec, Value};
+
+/// alpha != r: the scale is not 1.
+const SCALE: f32 = 1.75;
+
+fn op(fan_in_fan_out: bool) -> LoraLinear {
+    LoraLinear { scale: SCALE, fan_in_fan_out }
+}
+
+fn inputs(op: LoraLinear, rows: &[usize], [features, out, rank]: [usize; 3], bias: bool) -> Vec<Array> {
+    let weight = if op.fan_in_fan_out { [features, out] } else { [out, features] };
+    let mut inputs = vec![
+        Array::random("x", &[rows, &[features]].concat()),
+        Array::random("weight", &weight),
+        Array::random("a", &[rank, features]),
+        Array::random("b", &[out, rank]),
+    ];
+    inputs.extend(bias.then(|| Array::random("bias", &[out])));
+    inputs
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for fan_in_fan_out in [false, true] {
+        let op = op(fan_in_fan_out);
+        for n in [1, 63, 64, 65, 257] {
+            for sizes in [[5, 3, 2], [n, 4, 3], [3, n, 2], [7, 5, n]] {
+                check(&op, &inputs(op, &[3], sizes, n % 2 == 0), &|x| plain(op, x));
+            }
+            check(&op, &inputs(op, &[n], [6, 5, 4], true), &|x| plain(op, x));
+        }
+        check(&op, &inputs(op, &[2, 17], [65, 33, 16], true), &|x| plain(op, x));
+    }
+}
+
+#[test]
+fn half_stored_weights_are_frozen() {
+    for dtype in [DType::F16, DType::BF16] {
+        for fan_in_fan_out in [false, true] {
+            let op = op(fan_in_fan_out);
+            let mut inputs = inputs(op, &[9], [63, 65, 8], true);
+            inputs[super::WEIGHT] = inputs[super::WEIGHT].stored(dtype);
+            check(&op, &inputs, &|x| plain(op, x));
+        }
+    }
+}
+
+#[test]
+fn equals_the_composed_form_on_the_device() {
+    use crate::kernels::elementwise::Function::{Add, Mul};
+    use crate::ops::binary::Binary;
+    for cx in contexts() {
+        for bias in [false, true] {
+            let inputs = inputs(op(false), &[37], [65, 33, 16], bias);
+            let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+            let v: Vec<&Value> = values.iter().collect();
+            let fused = &run(&cx, &op(false), &v).unwrap()[0];
+            let dense = run1(&cx, &Linear::default(), &[&[v[0], v[1]], &v[4..]].concat()).unwrap();
+            let h = run1(&cx, &Linear::default(), &[v[0], v[2]]).unwrap();
+            let low_rank = run1(&cx, &Linear::default(), &[&h, v[3]]).unwrap();
+            let scale = Array::new(&[], vec![SCALE as f64]).upload(&cx);
+            let low_rank = run1(&cx, &Binary(Mul), &[&low_rank, &scale]).unwrap();
+            let composed = run1(&cx, &Binary(Add), &[&dense, &low_rank]).unwrap();
+            let what = format!("composed on {}", cx.profile.label);
+            crate::ops::checks::compare(&what, &read(fused), &read(&composed), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn a_fresh_adapter_changes_no_bit() {
+    for cx in contexts() {
+        for bias in [false, true] {
+            let mut inputs = inputs(op(false), &[37], [65, 33, 16], bias);
+            inputs[super::B] = inputs[super::B].map(|_| 0.0);
+            let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+            let v: Vec<&Value> = values.iter().collect();
+            let adapted = read(&run(&cx, &op(false), &v).unwrap()[0]);
+            let plain = run1(&cx, &Linear::default(), &[&[v[0], v[1]], &v[4..]].concat()).unwrap();
+            assert_eq!(adapted.data, read(&plain).data, "on {}", cx.profile.label);
+        }
+    }
+}
+
+#[test]
+fn a_frozen_weight_costs_no_launch() {
+    for cx in contexts() {
+        let values: Vec<Value> =
+            inputs(op(false), &[5], [6, 7, 2], false).iter().map(|x| x.upload(&cx)).collect();
+        let outputs = run(&cx, &op(false), &values.iter().collect::<Vec<_>>()).unwrap();
+        let needs = [true, false, true, true];
+        let reads = op(false).reads(&needs);
+        let keep = |mask: u32, v: &[Value]| {
+            v.iter().enumerate().map(|(i, v)| (mask >> i & 1 == 1).then(|| v.clone())).collect()
+        };
+        let saved = crate::op::Saved {
+            inputs: keep(reads.inputs, &values),
+            outputs: keep(reads.outputs, &outputs),
+            input_specs: values.iter().map(Value::spec).collect(),
+            output_specs: outputs.iter().map(Value::spec).collect(),
+        };
+        let before = cx.launches();
+        let d = [Some(outputs[0].clone()), None];
+        let d_inputs = op(false).backward(&cx, &saved, &needs, &d).unwrap();
+        assert!(d_inputs[super::WEIGHT].is_none());
+        // Z, dB, dA and the two parts of dX.
+        assert_eq!(cx.launches() - before, 5);
+    }
+}
+
+#[test]
+fn non_finite_values_reach_their_rows_and_columns() {
+    let op = op(false);
+    for v in [f64::NAN, f64::INFINITY] {
+        for place in 0..5 {
+            let mut inputs = inputs(op, &[5], [6, 7, 3], true);
+            inputs[place].data[4] = v;
+            check_non_finite(&op, &inputs, &|x| plain(op, x));
+        }
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_named() {
+    let specs = [[2, 5], [4, 5], [3, 6], [4, 3]].map(Spec::f32);
+    let message = op(false).outputs(&specs.iter().collect::<Vec<_>>()).unwrap_err().message;
+    assert!(message.contains("[3, 6] and [4, 3] do not fit 5 inputs and 4 outputs"), "{message}");
+}
