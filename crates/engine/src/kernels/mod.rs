@@ -1,5 +1,6 @@
 //! Kernel families: one computation each, in WGSL and natively, with the plan that launches it.
 
+pub mod attention;
 pub mod cast;
 pub mod copy;
 pub mod elementwise;
@@ -14,6 +15,7 @@ use crate::kernel::Kernel;
 pub fn all() -> Vec<&'static Kernel> {
     #[rustfmt::skip]
     let families = [
+        attention::KERNELS,
         cast::KERNELS,
         copy::KERNELS,
         elementwise::KERNELS,

@@ -1,5 +1,6 @@
 //! The operations, one room each.
 
+pub mod attention;
 pub mod binary;
 pub mod concat;
 pub mod linear;

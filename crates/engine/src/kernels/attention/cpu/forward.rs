@@ -1,0 +1,148 @@
+//! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
+
+use rayon::prelude::*;
+
+use super::super::geometry::{DIM, Geometry, LANES};
+use super::simd::{Simd, for_each_isa, product};
+use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, decode, pack, scratch, spread};
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::kernels::numeric::exp;
+
+pub fn forward(l: &CpuLaunch) {
+    let g = Geometry::of(l);
+    let (q, k, v) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2));
+    let labels = Labels { query_segment: l.read(3), key_segment: l.read(4), mask: l.read(5) };
+    let o = Shared::new(l.write::<f32>(6));
+    let lse = Shared::new(l.write::<f32>(7));
+    if decode::serves(&g) {
+        return decode::forward(&g, [q, k, v], labels, &o, &lse);
+    }
+    let blocks = g.blocks();
+    (0..g.batch * g.kv_heads * blocks).into_par_iter().with_max_len(1).for_each(|task| {
+        // The last blocks see the most keys; they are begun first.
+        let block = blocks - 1 - task % blocks;
+        let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
+        one_block(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block));
+    });
+}
+
+for_each_isa! {
+    fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
+        let (g, rows, lanes) = (block.g, block.rows, block.lanes);
+        let dim = g.dim;
+        scratch([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW], |[qt, ot, s, kp, vp]| {
+            spread(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+            let mut top = [FLOOR; LANES];
+            let mut sum = [0f32; LANES];
+            let mut seen = [0f32; LANES];
+            ot[..dim * LANES].fill(0.0);
+            if !g.first {
+                resume(block, o, lse, ot, &mut top, &mut sum);
+            }
+            for from in (span[0]..span[1]).step_by(KEYS) {
+                let count = KEYS.min(span[1] - from);
+                pack(k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
+                pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+                unsafe {
+                    product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), s.as_mut_ptr(), LANES, false);
+                }
+                block.hide(from, count, s, &mut seen);
+                soften::<V>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
+                apart(block, from, count, vp, s, ot);
+                unsafe {
+                    product::<V, 1, ROW, LANES>([dim, lanes, count], vp.as_ptr(), s.as_ptr(), ot.as_mut_ptr(), LANES, true);
+                }
+            }
+            for lane in 0..rows {
+                let (l, at) = (sum[lane], block.lse_at(lane));
+                let (factor, total) = match () {
+                    // All that it sees weighs nothing: what is left has no meaning.
+                    _ if l == 0.0 && seen[lane] > 0.0 => (f32::NAN, f32::NAN),
+                    _ if l == 0.0 => (0.0, HIDDEN),
+                    _ => (1.0 / l, top[lane] + l.ln()),
+                };
+                unsafe { lse.slice(at, 1)[0] = total };
+                let o = unsafe { o.slice(block.q_at(lane), dim) };
+                for (d, o) in o.iter_mut().enumerate() {
+                    *o = if l == 0.0 { factor } else { ot[d * LANES + lane] * factor };
+                }
+            }
+        });
+    }
+}
+
+/// Takes up what earlier windows of keys left: their weights sum to 1 above a maximum of lse.
+fn resume(
+    block: &Block,
+    o: &Shared<f32>,
+    lse: &Shared<f32>,
+    ot: &mut [f32],
+    top: &mut [f32; LANES],
+    sum: &mut [f32; LANES],
+) {
+    for lane in 0..block.rows {
+        let before = unsafe { lse.slice(block.lse_at(lane), 1)[0] };
+        if before < FLOOR {
+            continue;
+        }
+        (top[lane], sum[lane]) = (before, 1.0);
+        let o = unsafe { o.slice(block.q_at(lane), block.g.dim) };
+        for (d, o) in o.iter().enumerate() {
+            ot[d * LANES + lane] = *o;
+        }
+    }
+}
+
+/// S → exp(S − top), with the running maximum and sum, and what was summed before rescaled.
+#[inline(always)]
+fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
+    let mut highest = *top;
+    for row in s.chunks_exact(LANES) {
+        for (m, v) in highest.iter_mut().zip(row) {
+            // NaN is passed over here; it stays NaN through exp.
+            *m = if *v > *m { *v } else { *m };
+        }
+    }
+    let mut factor = [0f32; LANES];
+    for (f, (old, new)) in factor.iter_mut().zip(top.iter().zip(&highest)) {
+        *f = exp::<S>(old - new);
+    }
+    if *top != highest {
+        for row in ot.chunks_exact_mut(LANES) {
+            for (v, f) in row.iter_mut().zip(&factor) {
+                *v *= f;
+            }
+        }
+    }
+    let mut added = [0f32; LANES];
+    for row in s.chunks_exact_mut(LANES) {
+        for ((v, m), a) in row.iter_mut().zip(&highest).zip(&mut added) {
+            *v = exp::<S>(*v - m);
+            *a += *v;
+        }
+    }
+    for ((l, f), a) in sum.iter_mut().zip(&factor).zip(&added) {
+        *l = *l * f + a;
+    }
+    *top = highest;
+}
+
+/// A value that is not finite reaches the rows that see it and no other, though a hidden weight of
+/// 0 would make NaN of it: such rows of V are taken out of the product and added apart.
+#[inline(always)]
+fn apart(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
+    let dim = block.g.dim;
+    let bits = |row: &[f32]| row.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff));
+    for key in 0..count {
+        let row = &mut vp[key * ROW..key * ROW + dim];
+        if bits(row) < 0x7f80_0000 {
+            continue;
+        }
+        for lane in (0..block.rows).filter(|lane| block.sees(*lane, from + key)) {
+            for (d, v) in row.iter().enumerate() {
+                ot[d * LANES + lane] += s[key * LANES + lane] * v;
+            }
+        }
+        row.fill(0.0);
+    }
+}

@@ -1,0 +1,190 @@
+//! The native twins.
+//!
+//! Query rows stand in the lanes: a block is 64 rows (t, g) of one key/value head, t the position
+//! and g the head of its group, so grouped heads share every key that is loaded. Scores are kept
+//! as Sᵀ [keys, lanes], so the softmax runs down columns and needs no sum across lanes. Scratch
+//! beyond the pool's is one block a thread, some 0.5 MiB.
+
+mod backward;
+mod decode;
+mod forward;
+pub(super) mod simd;
+
+pub use backward::{backward, backward_kv, backward_q, delta};
+pub use forward::forward;
+
+use std::cell::RefCell;
+
+use super::geometry::{DIM, Geometry, LANES, MASK, SEGMENTS};
+
+/// Keys of a tile.
+const KEYS: usize = 64;
+/// Elements from one packed row to the next: an odd number of cache lines, so that the rows of a
+/// tile do not fall on the same sets.
+const ROW: usize = DIM + 16;
+
+/// What a score is where a query does not see a key.
+pub const HIDDEN: f32 = -3.4e38;
+/// Where maxima start: above `HIDDEN` by more than exp can see.
+pub const FLOOR: f32 = -1.0e38;
+
+/// What a launch reads of keys' and queries' labels.
+#[derive(Clone, Copy)]
+pub struct Labels<'a> {
+    pub query_segment: &'a [i32],
+    pub key_segment: &'a [i32],
+    pub mask: &'a [i32],
+}
+
+/// One block of query rows of one batch row and key/value head.
+pub struct Block<'a> {
+    pub g: &'a Geometry,
+    pub labels: Labels<'a>,
+    pub b: usize,
+    pub head: usize,
+    /// First row (t, g).
+    pub first_row: usize,
+    pub rows: usize,
+    /// Lanes that are computed: rows rounded up to 16.
+    pub lanes: usize,
+    ranges: [[usize; 2]; LANES],
+}
+
+impl<'a> Block<'a> {
+    pub fn new(g: &'a Geometry, labels: Labels<'a>, b: usize, head: usize, block: usize) -> Self {
+        let first_row = block * LANES;
+        let rows = LANES.min(g.rows() - first_row);
+        let mut ranges = [[0; 2]; LANES];
+        for (lane, range) in ranges[..rows].iter_mut().enumerate() {
+            *range = g.visible((first_row + lane) / g.group);
+        }
+        Block { g, labels, b, head, first_row, rows, lanes: rows.next_multiple_of(16), ranges }
+    }
+
+    /// Where a lane's row starts in q and what has its layout.
+    pub fn q_at(&self, lane: usize) -> usize {
+        let (t, j) = ((self.first_row + lane) / self.g.group, (self.first_row + lane) % self.g.group);
+        self.b * self.g.q_batch + t * self.g.q_row + (self.head * self.g.group + j) * self.g.dim
+    }
+
+    /// Where a lane's log-sum-exp stands.
+    pub fn lse_at(&self, lane: usize) -> usize {
+        let (t, j) = ((self.first_row + lane) / self.g.group, (self.first_row + lane) % self.g.group);
+        self.b * self.g.lse_batch + t * self.g.lse_row + self.head * self.g.group + j
+    }
+
+    /// Whether a lane sees a key of this window.
+    pub fn sees(&self, lane: usize, key: usize) -> bool {
+        let (t, batch) = ((self.first_row + lane) / self.g.group, self.b * self.g.segment_batch);
+        let [from, to] = self.ranges[lane];
+        let hidden = self.g.flags & MASK != 0 && self.labels.mask[self.b * self.g.mask_batch + key] == 0;
+        let apart = self.g.flags & SEGMENTS != 0
+            && self.labels.query_segment[batch + t] != self.labels.key_segment[batch + key];
+        (from..to).contains(&key) && !hidden && !apart
+    }
+
+    pub fn kv_at(&self, key: usize) -> usize {
+        self.b * self.g.kv_batch + key * self.g.kv_row + self.head * self.g.dim
+    }
+
+    /// Sets hidden scores of keys `from..from + count` in S [count, LANES], and counts what each
+    /// lane sees.
+    #[inline(always)]
+    pub fn hide(&self, from: usize, count: usize, s: &mut [f32], seen: &mut [f32; LANES]) {
+        let whole = self.ranges[..self.rows].iter().all(|r| r[0] <= from && r[1] >= from + count);
+        let flags = self.g.flags & (SEGMENTS | MASK);
+        if whole && flags == 0 {
+            seen.iter_mut().for_each(|s| *s += count as f32);
+            return;
+        }
+        let mut low = [0f32; LANES];
+        let mut high = [0f32; LANES];
+        let mut segment = [0i32; LANES];
+        for lane in 0..self.rows {
+            let [start, end] = self.ranges[lane];
+            low[lane] = start.clamp(from, from + count) as f32 - from as f32;
+            high[lane] = end.clamp(from, from + count) as f32 - from as f32;
+            if flags & SEGMENTS != 0 {
+                let t = (self.first_row + lane) / self.g.group;
+                segment[lane] = self.labels.query_segment[self.b * self.g.segment_batch + t];
+            }
+        }
+        for (k, row) in s.chunks_exact_mut(LANES).take(count).enumerate() {
+            let key = from + k;
+            if flags & MASK != 0 && self.labels.mask[self.b * self.g.mask_batch + key] == 0 {
+                row.fill(HIDDEN);
+                continue;
+            }
+            let own = match flags & SEGMENTS {
+                0 => 0,
+                _ => self.labels.key_segment[self.b * self.g.segment_batch + key],
+            };
+            let at = k as f32;
+            for lane in 0..LANES {
+                let sees = (low[lane] <= at) & (at < high[lane]) & (segment[lane] == own);
+                row[lane] = if sees { row[lane] } else { HIDDEN };
+                seen[lane] += if sees { 1.0 } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// Rows of [·, d] spread over lanes: to[d][lane] = from[row(lane)][d] · scale, 0 past `rows`.
+#[inline(always)]
+pub fn spread(
+    from: &[f32],
+    at: impl Fn(usize) -> usize,
+    rows: usize,
+    dim: usize,
+    scale: f32,
+    to: &mut [f32],
+) {
+    for first in (0..rows.next_multiple_of(16)).step_by(16) {
+        for lane in first..first + 16 {
+            if lane < rows {
+                let row = &from[at(lane)..at(lane) + dim];
+                for (d, v) in row.iter().enumerate() {
+                    to[d * LANES + lane] = v * scale;
+                }
+            } else {
+                (0..dim).for_each(|d| to[d * LANES + lane] = 0.0);
+            }
+        }
+    }
+}
+
+/// Rows copied to the tile's stride, zero from `dim` to a multiple of 16.
+#[inline(always)]
+pub fn pack(from: &[f32], at: impl Fn(usize) -> usize, rows: usize, dim: usize, scale: f32, to: &mut [f32]) {
+    for r in 0..rows {
+        let row = &from[at(r)..at(r) + dim];
+        let to = &mut to[r * ROW..r * ROW + dim.next_multiple_of(16)];
+        for (t, v) in to.iter_mut().zip(row) {
+            *t = v * scale;
+        }
+        to[dim..].fill(0.0);
+    }
+}
+
+#[repr(C, align(64))]
+#[derive(Clone, Copy)]
+struct Line([f32; 16]);
+
+/// Cuts this thread's scratch into aligned parts of these lengths (multiples of 16). What they
+/// hold is left from the last use.
+pub fn scratch<const N: usize>(lengths: [usize; N], f: impl FnOnce([&mut [f32]; N])) {
+    thread_local!(static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) });
+    SCRATCH.with_borrow_mut(|lines| {
+        let total: usize = lengths.iter().sum();
+        if lines.len() * 16 < total {
+            lines.resize(total.div_ceil(16), Line([0.0; 16]));
+        }
+        let pointer = lines.as_mut_ptr().cast::<f32>();
+        let mut at = 0;
+        f(lengths.map(|n| {
+            debug_assert_eq!(n % 16, 0);
+            at += n;
+            unsafe { std::slice::from_raw_parts_mut(pointer.add(at - n), n) }
+        }));
+    });
+}

@@ -1,0 +1,188 @@
+//! Attention without its square: softmax(scale · Q Kᵀ) V and its gradients, tile by tile.
+//!
+//! Maths: S = scale · q kᵀ where the query sees the key, L = log Σ exp S, o = Σ exp(S − L) v.
+//! Backward makes P = exp(S − L) again: dv = Pᵀ do, δ = Σ do ∘ o, dS = P ∘ (do vᵀ − δ),
+//! dq = scale · dS k, dk = scale · dSᵀ q.
+//! Layout: q, o [B, T, H, D]; k, v [B, S, Hkv, D], of which the first `length` are read; L and δ
+//! [B, T, H], so that windows of rows are ranges. Query head h reads key/value head h / (H / Hkv).
+//! Keys that no query of a tile sees are passed over. Hidden scores are −3.4e38.
+//! Cost: 4·T·S·D·H flops forward and 10 backward (14 on a GPU, whose two kernels each make S), half
+//! that where causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
+//! Shaders: a workgroup keeps 4 to 16 rows and streams the other side through workgroup memory
+//! (under 16 KiB), vec4 along D; a plain first version. Native twins: cpu/mod.rs.
+//! Source: Dao, FlashAttention-2, arXiv 2307.08691.
+
+mod cpu;
+mod geometry;
+mod plan;
+
+pub use geometry::DIM;
+pub use plan::{Attend, Flow, backward, forward};
+
+use std::fmt::Write;
+
+use crate::dtype::DType;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use geometry::SCALARS;
+
+const F: DType = DType::F32;
+const I: DType = DType::I32;
+
+static FORWARD: Kernel = Kernel {
+    name: "attention",
+    bindings: &[
+        ("q", Access::Read),
+        ("k", Access::Read),
+        ("v", Access::Read),
+        ("query_segment", Access::Read),
+        ("key_segment", Access::Read),
+        ("mask", Access::Read),
+        ("o", Access::ReadWrite),
+        ("lse", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl(params, Tiles::forward(params), &["q", "k", "v", "o"], include_str!("forward.wgsl")),
+    cpu: cpu::forward,
+    variants: || variants(&[F, F, F, I, I, I, F, F], Tiles::forward),
+};
+static DELTA: Kernel = Kernel {
+    name: "attention_delta",
+    bindings: &[("d_o", Access::Read), ("o", Access::Read), ("delta", Access::Write)],
+    scalars: &[Scalar::U32("rows"), Scalar::U32("dim")],
+    wgsl: |_| include_str!("delta.wgsl").into(),
+    cpu: cpu::delta,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![F; 3], threads: DELTA_THREADS }],
+};
+static BACKWARD_Q: Kernel = Kernel {
+    name: "attention_backward_q",
+    bindings: &[
+        ("q", Access::Read),
+        ("k", Access::Read),
+        ("v", Access::Read),
+        ("d_o", Access::Read),
+        ("lse", Access::Read),
+        ("delta", Access::Read),
+        ("query_segment", Access::Read),
+        ("key_segment", Access::Read),
+        ("mask", Access::Read),
+        ("d_q", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: |params| {
+        wgsl(params, Tiles::backward(params), &["q", "k", "v", "d_o"], include_str!("backward_q.wgsl"))
+    },
+    cpu: cpu::backward_q,
+    variants: || variants(&[F, F, F, F, F, F, I, I, I, F], Tiles::backward),
+};
+static BACKWARD_KV: Kernel = Kernel {
+    name: "attention_backward_kv",
+    bindings: &[
+        ("q", Access::Read),
+        ("k", Access::Read),
+        ("v", Access::Read),
+        ("d_o", Access::Read),
+        ("lse", Access::Read),
+        ("delta", Access::Read),
+        ("query_segment", Access::Read),
+        ("key_segment", Access::Read),
+        ("mask", Access::Read),
+        ("d_k", Access::ReadWrite),
+        ("d_v", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: |params| {
+        wgsl(params, Tiles::backward(params), &["q", "k", "v", "d_o"], include_str!("backward_kv.wgsl"))
+    },
+    cpu: cpu::backward_kv,
+    variants: || variants(&[F, F, F, F, F, F, I, I, I, F, F], Tiles::backward),
+};
+/// Both of the above in one pass. Only a processor runs it: a shader would have to sum one output
+/// in several workgroups.
+static BACKWARD: Kernel = Kernel {
+    name: "attention_backward",
+    bindings: &[
+        ("q", Access::Read),
+        ("k", Access::Read),
+        ("v", Access::Read),
+        ("d_o", Access::Read),
+        ("lse", Access::Read),
+        ("delta", Access::Read),
+        ("query_segment", Access::Read),
+        ("key_segment", Access::Read),
+        ("mask", Access::Read),
+        ("d_q", Access::ReadWrite),
+        ("d_k", Access::ReadWrite),
+        ("d_v", Access::ReadWrite),
+        ("parts", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: |_| unreachable!("planned for processors alone"),
+    cpu: cpu::backward,
+    variants: Vec::new,
+};
+
+pub const KERNELS: &[&Kernel] = &[&FORWARD, &DELTA, &BACKWARD_Q, &BACKWARD_KV, &BACKWARD];
+
+const DELTA_THREADS: u32 = 64;
+
+/// How a workgroup of a shader is cut: `rows` stay, tiles of `tile` others pass by.
+#[derive(Clone, Copy)]
+struct Tiles {
+    dim: u32,
+    rows: u32,
+    tile: u32,
+    threads: u32,
+}
+
+/// Head sizes that shaders are compiled for; smaller ones are padded.
+const CLASSES: [u32; 4] = [32, 64, 128, 256];
+
+impl Tiles {
+    /// `params` = [flags, class].
+    fn forward(params: Params) -> Tiles {
+        let [rows, tile, threads] = match params[1] {
+            0 | 1 => [16, 32, 128],
+            2 => [8, 16, 64],
+            _ => [4, 8, 64],
+        };
+        Tiles { dim: CLASSES[params[1] as usize], rows, tile, threads }
+    }
+
+    fn backward(params: Params) -> Tiles {
+        let [rows, tile, threads] = match params[1] {
+            0 | 1 => [16, 16, 128],
+            2 => [8, 8, 64],
+            _ => [4, 4, 64],
+        };
+        Tiles { dim: CLASSES[params[1] as usize], rows, tile, threads }
+    }
+}
+
+fn variants(dtypes: &[DType], tiles: fn(Params) -> Tiles) -> Vec<Variant> {
+    let of = |flags, class| {
+        let params = [flags, class, 0, 0];
+        Variant { params, dtypes: dtypes.to_vec(), threads: tiles(params).threads }
+    };
+    (0..8).flat_map(|flags| (0..CLASSES.len() as u32).map(move |class| of(flags, class))).collect()
+}
+
+fn wgsl(params: Params, tiles: Tiles, wide: &[&str], body: &str) -> String {
+    let Tiles { dim, rows, tile, .. } = tiles;
+    let mut out = String::new();
+    for (name, bit) in
+        [("CAUSAL", geometry::CAUSAL), ("SEGMENTS", geometry::SEGMENTS), ("MASK", geometry::MASK)]
+    {
+        writeln!(out, "const {name} = {};", params[0] & bit != 0).unwrap();
+    }
+    writeln!(out, "const DIM = {dim}u;\nconst ROWS = {rows}u;\nconst TILE = {tile}u;").unwrap();
+    for name in wide {
+        writeln!(
+            out,
+            "fn wide_{name}(at: u32, d: u32) -> vec4<f32> {{\n  var v = vec4<f32>();\n  \
+             for (var c = 0u; c < 4u; c += 1u) {{ if d + c < p.dim {{ v[c] = load_{name}(at + d + c); }} }}\n  \
+             return v;\n}}"
+        )
+        .unwrap();
+    }
+    out + include_str!("common.wgsl") + body
+}

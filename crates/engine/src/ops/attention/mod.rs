@@ -1,0 +1,165 @@
+//! o = softmax(scale · q kᵀ) v, with grouped heads, causal or not, and with labels that part rows.
+//!
+//! Shapes: q, o [B, T, H, D]; k, v [B, S, Hkv, D], H a multiple of Hkv, D at most 256; the second
+//! output is the log-sum-exp [B, T, H], which backward needs. Query t stands at position
+//! offset + t, key s at s. Saved: the inputs, o and the log-sum-exp; never the scores.
+//! A query that sees no key gives zeros and passes no gradient. A value that is not finite reaches
+//! every query that sees it; forward, no other.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::attention::{Attend, DIM, Flow, backward, forward};
+use crate::op::{Gradient, Op, Saved};
+use crate::tensor::{Context, Spec, Value};
+
+/// Inputs: q, k, v, then the segments and the mask where the attributes say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Attention {
+    /// A query sees no key after its own position.
+    pub causal: bool,
+    /// Keys that a query sees at most, its own included: positions t − window + 1 to t.
+    pub window: Option<usize>,
+    /// 1/√D unless given.
+    pub scale: Option<f32>,
+    /// Position of the first query.
+    pub offset: usize,
+    /// Keys that are read of k and v, which may be the buffers of a cache; all unless given.
+    pub length: Option<usize>,
+    /// The next input is i32 [B, N], a segment a position: only equal ones see each other.
+    pub segments: bool,
+    /// The next input is i32 [B, N]: keys where it is 0 are hidden.
+    pub mask: bool,
+}
+
+impl Attention {
+    fn attend<'a>(&self, inputs: &[&'a Value]) -> Attend<'a> {
+        let mut labels = inputs[3..].iter().copied();
+        let q = inputs[0];
+        Attend {
+            q,
+            k: inputs[1],
+            v: inputs[2],
+            segments: if self.segments { labels.next() } else { None },
+            mask: if self.mask { labels.next() } else { None },
+            causal: self.causal,
+            window: self.window,
+            scale: self.scale.unwrap_or(1.0 / (q.shape[3] as f32).sqrt()),
+            offset: self.offset,
+            length: self.length.unwrap_or(inputs[1].shape[1]),
+        }
+    }
+
+    fn inputs(&self) -> usize {
+        3 + self.segments as usize + self.mask as usize
+    }
+}
+
+impl Op for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        assert_eq!(inputs.len(), self.inputs(), "attention: inputs are q, k, v and the labels it says");
+        let [q, k, v] = [inputs[0], inputs[1], inputs[2]];
+        if [q, k, v].iter().any(|x| x.dtype != DType::F32) {
+            fail!(Dtype, "attention: takes f32, not q {q}, k {k}, v {v}; convert with to(\"f32\")");
+        }
+        let fits = [q, k, v].iter().all(|x| x.shape.rank() == 4)
+            && k.shape == v.shape
+            && q.shape[0] == k.shape[0]
+            && q.shape[3] == k.shape[3]
+            && k.shape[2] > 0
+            && q.shape[2] > 0
+            && q.shape[2].is_multiple_of(k.shape[2]);
+        if !fits {
+            fail!(
+                ShapeMismatch,
+                "attention: q {}, k {} and v {} are not [B, T, H, D] and twice [B, S, Hkv, D] with H a \
+                 multiple of Hkv",
+                q.shape,
+                k.shape,
+                v.shape
+            );
+        }
+        let (batch, dim) = (q.shape[0], q.shape[3]);
+        if dim == 0 || dim > DIM {
+            fail!(ShapeMismatch, "attention: heads of {dim}, in q {}; 1 to {DIM} are served", q.shape);
+        }
+        let length = self.length.unwrap_or(k.shape[1]);
+        if length == 0 || length > k.shape[1] {
+            fail!(ShapeMismatch, "attention: {length} keys are to be read of k {}", k.shape);
+        }
+        if self.window.is_some() && (!self.causal || self.window == Some(0)) {
+            fail!(Option, "attention: a window is of at least one key and needs causal");
+        }
+        let reach = length.max(self.offset + q.shape[1]);
+        let labels = [(self.segments, "segments", reach), (self.mask, "mask", length)];
+        for ((_, what, least), labels) in labels.into_iter().filter(|l| l.0).zip(&inputs[3..]) {
+            if labels.dtype != DType::I32 {
+                fail!(Dtype, "attention: {what} is {}, not i32", labels.dtype);
+            }
+            let shape = &labels.shape;
+            if shape.rank() != 2 || shape[0] != batch || shape[1] < least {
+                fail!(
+                    ShapeMismatch,
+                    "attention: {what} {shape} is not [{batch}, {least} or more], for q {} and {length} keys",
+                    q.shape
+                );
+            }
+        }
+        Ok(vec![Spec::f32(q.shape.clone()), Spec::f32(&q.shape[..3])])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        if inputs[0].size() == 0 {
+            return Ok(());
+        }
+        forward(cx, &self.attend(inputs), &outputs[0], &outputs[1])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads((1 << self.inputs()) - 1, 0b11)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let mut d_inputs = vec![None; self.inputs()];
+        let zeros;
+        let d_o = match (&d_outs[0], &d_outs[1]) {
+            (Some(d_o), _) => d_o,
+            (None, None) => return Ok(d_inputs),
+            (None, Some(_)) => {
+                zeros = cx.empty(saved.output_specs[0].shape.clone(), DType::F32)?;
+                cx.zero(&zeros);
+                &zeros
+            }
+        };
+        let inputs: Vec<&Value> = (0..self.inputs()).map(|i| saved.input(i)).collect();
+        let flow = Flow { d_o, o: saved.output(0), lse: saved.output(1), d_lse: d_outs[1].as_ref() };
+        let like = |i: usize| cx.empty(saved.input_specs[i].shape.clone(), DType::F32);
+        let d_q = if needs[0] { Some(like(0)?) } else { None };
+        let d_kv = if needs[1] || needs[2] { Some([like(1)?, like(2)?]) } else { None };
+        let both = d_kv.as_ref().map(|[d_k, d_v]| [d_k, d_v]);
+        backward(cx, &self.attend(&inputs), &flow, d_q.as_ref(), both)?;
+        d_inputs[0] = d_q;
+        if let Some([d_k, d_v]) = d_kv {
+            d_inputs[1] = needs[1].then_some(d_k);
+            d_inputs[2] = needs[2].then_some(d_v);
+        }
+        Ok(d_inputs)
+    }
+}
