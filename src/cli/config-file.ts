@@ -1,0 +1,83 @@
+/** `--config FILE.yaml`: the options of a command by their names, such as `batch-size: 4`. */
+import { readFile } from "node:fs/promises";
+import { type Command, InvalidArgumentError, type Option } from "commander";
+import { parse } from "yaml";
+import { LowrankError, systemCode } from "../errors.js";
+import { UsageError } from "./failure.js";
+
+async function readYaml(file: string): Promise<Record<string, unknown>> {
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: cannot be read (${systemCode(cause)})`, { cause });
+  }
+  let value: unknown;
+  try {
+    value = parse(text);
+  } catch (cause) {
+    throw new UsageError(`${file}: not YAML: ${cause instanceof Error ? cause.message : String(cause)}`);
+  }
+  if (value === null) return {};
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new UsageError(`${file}: expected options by name, such as "rank: 16"`);
+  }
+  return value as Record<string, unknown>;
+}
+
+function optionOf(command: Command, key: string, file: string): Option {
+  const option = command.options.find((one) => one.long === `--${key}`);
+  if (option !== undefined && key !== "config") return option;
+  const known = command.options.map((one) => one.long?.slice(2)).filter((name) => name !== "config");
+  throw new UsageError(`${file}: unknown key "${key}"; known are ${known.join(", ")}`);
+}
+
+function valueOf(option: Option, value: unknown, file: string): unknown {
+  const key = option.long?.slice(2);
+  if (typeof value === "boolean") {
+    if (!option.required) return value;
+    throw new UsageError(`${file}: ${key} needs a value, and is ${value}`);
+  }
+  if (!option.required && !option.optional) throw new UsageError(`${file}: ${key} must be true or false`);
+  const text = Array.isArray(value) ? value.join(",") : String(value);
+  if (typeof value === "object" && !Array.isArray(value))
+    throw new UsageError(`${file}: ${key} must be a plain value`);
+  try {
+    if (option.argChoices !== undefined && !option.argChoices.includes(text)) {
+      throw new InvalidArgumentError(`It must be one of ${option.argChoices.join(", ")}, and is ${text}.`);
+    }
+    return option.parseArg?.(text, undefined) ?? text;
+  } catch (error) {
+    if (error instanceof InvalidArgumentError) throw new UsageError(`${file}: ${key}: ${error.message}`);
+    throw error;
+  }
+}
+
+/** Options that say the same thing in two ways: one that was given puts the other of a file aside. */
+const RIVALS: Record<string, string> = {
+  steps: "epochs",
+  epochs: "steps",
+  evalData: "evalSplit",
+  evalSplit: "evalData",
+};
+
+/**
+ * Sets the options that a file gives, but those given on the command line. `strength` tells a recipe that comes with
+ * the package (`default`) from the user's own file (`config`).
+ */
+export async function applyConfigFile(
+  command: Command,
+  file: string,
+  strength: "config" | "default" = "config",
+): Promise<void> {
+  for (const [key, value] of Object.entries(await readYaml(file))) {
+    const option = optionOf(command, key, file);
+    const parsed = value === null ? undefined : valueOf(option, value, file);
+    const name = option.attributeName();
+    const taken = [name, RIVALS[name]].some((one) => {
+      const source = one === undefined ? undefined : command.getOptionValueSource(one);
+      return source === "cli" || (source === "config" && strength === "default");
+    });
+    if (parsed !== undefined && !taken) command.setOptionValueWithSource(name, parsed, strength);
+  }
+}

@@ -1,0 +1,39 @@
+/** How the command line ends: exit statuses, and the one line that says why. */
+import { CommanderError } from "commander";
+import { LowrankError } from "../errors.js";
+
+export const DONE = 0;
+export const FAILED = 1;
+export const WRONG_USAGE = 2;
+export const INTERRUPTED = 130;
+
+/** Wrong usage of a command: exit status 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+/** Thrown by a command that a signal ended, once it has cleaned up. */
+export class Interrupted extends Error {
+  override readonly name = "Interrupted";
+}
+
+function oneLine(text: string): string {
+  return text.trim().replaceAll(/\s*\n\s*/g, " ");
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof CommanderError) return error.message.replace(/^error: /, "");
+  if (error instanceof LowrankError || error instanceof UsageError) return error.message;
+  const message = error instanceof Error ? error.message : String(error);
+  return `unexpected: ${message} (LOWRANK_DEBUG=1 shows where)`;
+}
+
+/** Says on stderr what went wrong, and returns the exit status. */
+export function failure(error: unknown, debug = process.env["LOWRANK_DEBUG"] === "1"): number {
+  if (error instanceof Interrupted) return INTERRUPTED;
+  // Help and version are thrown, too.
+  if (error instanceof CommanderError && error.exitCode === 0) return DONE;
+  process.stderr.write(`lowrank: ${oneLine(messageOf(error))}\n`);
+  if (debug && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return error instanceof UsageError || error instanceof CommanderError ? WRONG_USAGE : FAILED;
+}

@@ -1,0 +1,140 @@
+/** The options of `finetune`, and what they mean to the library. */
+import { type Command, Option } from "commander";
+import type { BiasMode } from "../../lora/index.js";
+import { defaultData, defaultModel } from "../../models/default.js";
+import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
+import { UsageError } from "../failure.js";
+import * as value from "../values.js";
+
+/** As commander hands them over. */
+export interface Flags {
+  model?: string;
+  data?: string;
+  evalData?: string;
+  evalSplit?: number;
+  output: string;
+  rank: number;
+  alpha?: number;
+  dropout: number;
+  targets: string | string[];
+  rslora?: boolean;
+  bias: BiasMode;
+  modulesToSave?: string[];
+  lr: number;
+  weightDecay: number;
+  schedule: ScheduleName;
+  warmup?: number;
+  clipNorm: number;
+  steps?: number;
+  epochs?: number;
+  batchSize: number;
+  gradAccum: number;
+  maxLength: number;
+  trainOn: "completion" | "all";
+  gradCheckpointing?: boolean;
+  evalEvery?: number;
+  saveEvery?: number;
+  resume?: boolean | string;
+  seed: number;
+  dtype?: StorageType;
+  device: string;
+  config?: string;
+  json?: boolean;
+  yes?: boolean;
+}
+
+export function declareFlags(command: Command): Command {
+  const choice = (flags: string, text: string, choices: string[]): Option =>
+    new Option(flags, text).choices(choices);
+  return command
+    .option("--model <folder>", "the model; the embedded one unless given")
+    .option("--data <file>", "what to train on: .txt or .jsonl")
+    .option("--eval-data <file>", "held-out rows in a file of their own")
+    .option("--eval-split <share>", "hold out the last part of the data, such as 0.05", value.share)
+    .option("--output <folder>", "where the adapter goes", "./lowrank-out")
+    .option("--rank <n>", "rank of the adapter", value.count, 16)
+    .option("--alpha <n>", "scale: alpha / rank; twice the rank unless given", value.positive)
+    .option("--dropout <share>", "dropout in front of the adapter", value.dropout, 0)
+    .option("--targets <names>", "layers to adapt: a,b or all-linear or peft", value.targets, "all-linear")
+    .option("--rslora", "scale by alpha / √rank")
+    .addOption(choice("--bias <which>", "biases to train", ["none", "all", "lora_only"]).default("none"))
+    .option("--modules-to-save <names>", "modules to train whole: a,b", value.list)
+    .option("--lr <rate>", "learning rate", value.positive, 2e-4)
+    .option("--weight-decay <rate>", "AdamW's weight decay", value.notNegative, 0.01)
+    .addOption(
+      choice("--schedule <name>", "of the learning rate", ["linear", "cosine", "constant"]).default("linear"),
+    )
+    .option("--warmup <n>", "steps of warm-up; 3% of all unless given", value.countFromZero)
+    .option("--clip-norm <norm>", "largest norm of the gradients; 0 for any", value.notNegative, 1)
+    .option("--steps <n>", "optimizer steps", value.count)
+    .option("--epochs <n>", "times through the data, instead of steps; 1 unless given", value.positive)
+    .option("--batch-size <n>", "rows at a time", value.count, 1)
+    .option("--grad-accum <n>", "batches to an optimizer step", value.count, 8)
+    .option("--max-length <n>", "tokens of a row", value.count, 512)
+    .addOption(
+      choice("--train-on <what>", "of rows of prompt and completion", ["completion", "all"]).default(
+        "completion",
+      ),
+    )
+    .option("--grad-checkpointing", "less memory, a third more time")
+    .option("--eval-every <n>", "steps between evaluations", value.count)
+    .option("--save-every <n>", "steps between checkpoints", value.count)
+    .option("--resume [folder]", "go on from a checkpoint: the newest unless given")
+    .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
+    .addOption(choice("--dtype <type>", "storage of the model's weights", ["f32", "f16", "bf16"]))
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .option("--config <file>", "options from a YAML file; the command line goes before it")
+    .option("--json", "one event a line, as JSON")
+    .option("--yes", "replace what an earlier run left in the output folder");
+}
+
+/** What goes against what, whether it came by the command line or by a file. */
+export function checkFlags(flags: Flags): void {
+  const both = (a: keyof Flags, b: keyof Flags, names: string): void => {
+    if (flags[a] !== undefined && flags[b] !== undefined)
+      throw new UsageError(`give one of ${names}, not both`);
+  };
+  both("steps", "epochs", "--steps and --epochs");
+  both("evalData", "evalSplit", "--eval-data and --eval-split");
+  if (flags.resume !== undefined && flags.yes)
+    throw new UsageError("--resume goes on with what --yes would replace");
+  if (flags.model !== undefined && flags.data === undefined)
+    throw new UsageError("--model needs --data FILE to train on");
+  const held = flags.evalData ?? flags.evalSplit;
+  if (flags.evalEvery !== undefined && held === undefined) {
+    throw new UsageError("--eval-every needs --eval-data or --eval-split");
+  }
+}
+
+/** The library's options; what is left out there is left out here. */
+export function libraryOptions(flags: Flags): FinetuneOptions {
+  const given: FinetuneOptions = {
+    model: flags.model ?? defaultModel,
+    data: flags.data ?? defaultData,
+    output: flags.output,
+    lora: {
+      r: flags.rank,
+      loraAlpha: flags.alpha ?? 2 * flags.rank,
+      loraDropout: flags.dropout,
+      targetModules: flags.targets,
+      useRslora: flags.rslora ?? false,
+      bias: flags.bias,
+      ...(flags.modulesToSave && { modulesToSave: flags.modulesToSave }),
+    },
+    optimizer: { lr: flags.lr, weightDecay: flags.weightDecay },
+    schedule: flags.schedule,
+    batchSize: flags.batchSize,
+    gradientAccumulation: flags.gradAccum,
+    maxLength: flags.maxLength,
+    trainOn: flags.trainOn,
+    gradientCheckpointing: flags.gradCheckpointing ?? false,
+    clipNorm: flags.clipNorm,
+    seed: flags.seed,
+    device: flags.device,
+    overwrite: flags.yes ?? false,
+  };
+  const { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype } = flags;
+  const optional = { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype };
+  const set = Object.entries(optional).filter(([, one]) => one !== undefined);
+  return { ...given, ...(Object.fromEntries(set) as Partial<FinetuneOptions>) };
+}

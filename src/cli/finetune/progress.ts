@@ -1,0 +1,77 @@
+import type { Colors } from "picocolors/types.js";
+import type { EndEvent, EvalEvent, StepEvent } from "../../train/events.js";
+import { bytes, duration, grouped, percent, rate, speed } from "../format.js";
+
+/** The figures of a step, most wanted first. */
+export function figures(step: StepEvent): string[] {
+  return [
+    `loss ${step.loss.toFixed(4)}`,
+    `${duration(step.etaSeconds)} left`,
+    `${speed(step.tokensPerSecond)} tok/s`,
+    `lr ${rate(step.learningRate)}`,
+    bytes(step.memoryBytes),
+    `norm ${step.gradNorm.toPrecision(3)}`,
+  ];
+}
+
+/** A bar of `width` cells in eighths. */
+export function bar(share: number, width: number): string {
+  const eighths = Math.round(Math.min(Math.max(share, 0), 1) * width * 8);
+  const full = Math.floor(eighths / 8);
+  const part = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"][eighths % 8] ?? "";
+  return "█".repeat(full) + part + "░".repeat(width - full - (part === "" ? 0 : 1));
+}
+
+const BAR = 20;
+
+/** One line that fits into `columns`: bar, share, step, then as many figures as there is room for. */
+export function liveLine(step: StepEvent, columns: number, colors: Colors): string {
+  const share = step.step / step.steps;
+  const lead = `${percent(share, 0).padStart(4)} · ${grouped(step.step)}/${grouped(step.steps)}`;
+  const withBar = columns >= lead.length + BAR + 20;
+  let used = lead.length + (withBar ? BAR + 1 : 0);
+  let line = withBar ? `${colors.cyan(bar(share, BAR))} ${lead}` : lead;
+  for (const figure of figures(step)) {
+    if (used + figure.length + 3 > columns - 1) break;
+    line += `${colors.dim(" · ")}${figure}`;
+    used += figure.length + 3;
+  }
+  return line;
+}
+
+/** A line of a log. */
+export function plainLine(step: StepEvent): string {
+  return [`step ${step.step}/${step.steps}`, ...figures(step)].join("  ");
+}
+
+/** About a hundred lines a run: the first step, the last, and those between that come round. */
+export function worthALine(step: StepEvent): boolean {
+  const every = Math.max(1, Math.ceil(step.steps / 100));
+  return step.step === 1 || step.step === step.steps || step.step % every < step.merged;
+}
+
+export function evalLine(event: EvalEvent): string {
+  const when = event.step === 0 ? "before training" : `step ${event.step}`;
+  return `${when}: held-out loss ${event.loss.toFixed(4)}, perplexity ${event.perplexity.toPrecision(4)}`;
+}
+
+/** The last lines of a run. `first` is the evaluation before the first step. */
+export function endLines(end: EndEvent, first: EvalEvent | undefined, colors: Colors): string[] {
+  const loss = end.loss === null ? "" : `: loss ${end.loss.toFixed(4)}`;
+  const lines = [
+    `${end.stopped ? "stopped" : "done"} at step ${grouped(end.steps)} after ${duration(end.seconds)}${loss}`,
+  ];
+  if (end.evalLoss !== null) {
+    const change =
+      first === undefined
+        ? ""
+        : ` (${first.loss.toFixed(4)} before, ${signed(end.evalLoss / first.loss - 1)})`;
+    lines.push(`held-out loss ${end.evalLoss.toFixed(4)}${change}`);
+  }
+  lines.push(`adapter ${colors.bold(end.adapter)}`);
+  return lines;
+}
+
+function signed(share: number): string {
+  return `${share > 0 ? "+" : share < 0 ? "−" : ""}${percent(Math.abs(share), 1)}`;
+}

@@ -1,0 +1,73 @@
+/** Shows a run's events: as JSON, as a live line on a terminal, as plain lines elsewhere. */
+import type { WriteStream } from "node:tty";
+import pc from "picocolors";
+import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
+import { endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
+import { summary } from "./summary.js";
+
+/** What it writes to: standard output, or a test's. */
+export type Output = Pick<WriteStream, "write"> & { isTTY?: boolean; columns?: number };
+
+export type Renderer = (event: TrainEvent) => void;
+
+/** One event a line, whole. */
+export function jsonRenderer(output: Output): Renderer {
+  return (event) => void output.write(`${JSON.stringify(event)}\n`);
+}
+
+/** Milliseconds between two drawings of the live line. */
+const REDRAW_MS = 100;
+
+const CLEAR = "\r\u001b[2K";
+
+export function humanRenderer(output: Output, now: () => number = () => performance.now()): Renderer {
+  const tty = output.isTTY === true;
+  const colors = pc.createColors(tty && pc.isColorSupported);
+  let first: EvalEvent | undefined;
+  let live = false;
+  let drawn = -Infinity;
+
+  const clear = (): void => {
+    if (live) output.write(CLEAR);
+    live = false;
+  };
+  const print = (line: string): void => {
+    clear();
+    output.write(`${line}\n`);
+  };
+  const step = (event: StepEvent): void => {
+    if (!tty) {
+      if (worthALine(event)) print(plainLine(event));
+      return;
+    }
+    if (now() - drawn < REDRAW_MS && event.step < event.steps) return;
+    drawn = now();
+    output.write(`${CLEAR}${liveLine(event, output.columns ?? 80, colors)}`);
+    live = true;
+  };
+
+  return (event) => {
+    switch (event.type) {
+      case "start":
+        for (const line of summary(event, colors)) print(line);
+        break;
+      case "step":
+        step(event);
+        break;
+      case "eval":
+        if (event.step === 0) first = event;
+        print(evalLine(event));
+        break;
+      case "checkpoint":
+        print(colors.dim(`step ${event.step}: saved ${event.path}`));
+        break;
+      case "warning":
+        clear();
+        process.stderr.write(`lowrank: warning: ${event.message}\n`);
+        break;
+      case "end":
+        for (const line of endLines(event, first, colors)) print(line);
+        break;
+    }
+  };
+}

@@ -1,0 +1,44 @@
+import type { Colors } from "picocolors/types.js";
+import type { StartEvent } from "../../train/events.js";
+import { grouped, percent, plural, rate, short } from "../format.js";
+
+function names(targets: readonly string[], limit = 7): string {
+  const shown = targets.slice(0, limit).join(", ");
+  return targets.length > limit ? `${shown}, …` : shown;
+}
+
+/** What a run is about to do, in lines of name and value. */
+export function summary(start: StartEvent, colors: Colors): string[] {
+  const rows: [string, string][] = [
+    [
+      "model",
+      `${start.model} (${start.family}), ${short(start.parameters - start.trainable)} weights, ${start.dtype}`,
+    ],
+    [
+      "adapter",
+      `rank ${start.rank}, alpha ${start.alpha}, on ${plural(start.adapted, "layer")}: ${names(start.targets)}`,
+    ],
+    [
+      "trainable",
+      `${grouped(start.trainable)} of ${grouped(start.parameters)} (${percent(start.trainable / start.parameters)})`,
+    ],
+    ["device", `${start.device}: ${start.deviceName} (${start.deviceReason})`],
+    [
+      "data",
+      `${plural(start.examples, "row")}, ${plural(start.tokens, "token")} to train on` +
+        (start.evalExamples > 0 ? `; ${plural(start.evalExamples, "row")} held out` : ""),
+    ],
+    [
+      "steps",
+      `${grouped(start.steps)} (${(start.steps / start.stepsPerEpoch).toFixed(2)} epochs) of ` +
+        `${start.batchSize} × ${start.gradientAccumulation} rows, up to ${start.maxLength} tokens each`,
+    ],
+    [
+      "optimizer",
+      `AdamW, learning rate ${rate(start.learningRate)}, ${start.schedule}, warm-up ${start.warmup}; seed ${start.seed}`,
+    ],
+    ["output", start.output],
+  ];
+  if (start.resumedFrom > 0) rows.push(["resumed", `from step ${grouped(start.resumedFrom)}`]);
+  return rows.map(([name, value]) => `  ${colors.dim(name.padEnd(10))} ${value}`);
+}

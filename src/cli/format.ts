@@ -1,0 +1,60 @@
+/** Numbers as people read them. */
+
+/** 1,234,567 */
+export function grouped(value: number): string {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+/** 260K, 134.5M, 8.03B */
+export function short(value: number): string {
+  for (const [unit, size] of [
+    ["T", 1e12],
+    ["B", 1e9],
+    ["M", 1e6],
+    ["K", 1e3],
+  ] as const) {
+    if (value >= size) return `${Number((value / size).toPrecision(4))}${unit}`;
+  }
+  return String(Math.round(value));
+}
+
+/** 512 B, 1.2 MiB, 3.4 GiB */
+export function bytes(value: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let power = 0;
+  let scaled = value;
+  while (scaled >= 1024 && power < units.length - 1) {
+    scaled /= 1024;
+    power++;
+  }
+  return `${power === 0 ? Math.round(scaled) : scaled.toFixed(1)} ${units[power]}`;
+}
+
+/** 9s, 2m 05s, 3h 04m */
+export function duration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "?";
+  const whole = Math.max(0, Math.round(seconds));
+  const pad = (value: number): string => String(value).padStart(2, "0");
+  if (whole < 60) return `${whole}s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)}m ${pad(whole % 60)}s`;
+  return `${Math.floor(whole / 3600)}h ${pad(Math.floor((whole % 3600) / 60))}m`;
+}
+
+/** 2.00e-4 */
+export function rate(value: number): string {
+  return value === 0 ? "0" : value.toExponential(2);
+}
+
+/** Three digits that count: 4.12, 41.2, 412. */
+export function speed(value: number): string {
+  if (!Number.isFinite(value)) return "?";
+  return value >= 100 ? grouped(value) : value.toPrecision(3);
+}
+
+export function percent(share: number, digits = 2): string {
+  return `${(100 * share).toFixed(digits)}%`;
+}
+
+export function plural(value: number, noun: string): string {
+  return `${grouped(value)} ${noun}${value === 1 ? "" : "s"}`;
+}

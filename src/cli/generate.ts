@@ -1,0 +1,60 @@
+import { Command } from "commander";
+import { interruptible } from "./interrupt.js";
+import { load } from "./models.js";
+import * as value from "./values.js";
+
+interface Flags {
+  prompt: string;
+  model?: string;
+  adapter?: string[];
+  maxTokens: number;
+  temperature: number;
+  topP?: number;
+  topK?: number;
+  stop?: string[];
+  seed: number;
+  device: string;
+  json?: boolean;
+}
+
+export function generateCommand(): Command {
+  const command = new Command("generate").description("continue a text");
+  return command
+    .requiredOption("--prompt <text>", "the text to go on with")
+    .option("--model <folder>", "the model; the adapter's own, or the embedded one, unless given")
+    .option("--adapter <folder>", "an adapter; several add up", value.collect)
+    .option("--max-tokens <n>", "tokens to write", value.count, 256)
+    .option("--temperature <t>", "0 takes the likeliest token each time", value.notNegative, 0)
+    .option("--top-p <p>", "choose among the likeliest, up to this probability", value.probability)
+    .option("--top-k <n>", "choose among the n likeliest", value.count)
+    .option("--stop <text>", "end in front of this text; may be given several times", value.collect)
+    .option("--seed <n>", "of the choice", value.countFromZero, 0)
+    .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .option("--json", 'print {"text": …, "tokens": […]}')
+    .action(() => interruptible((signal) => generate(command.opts<Flags>(), signal)));
+}
+
+async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
+  const { model } = await load({ model: flags.model, adapters: flags.adapter, device: flags.device, signal });
+  try {
+    let text = "";
+    const tokens: number[] = [];
+    const pieces = model.generate(flags.prompt, {
+      maxNewTokens: flags.maxTokens,
+      temperature: flags.temperature,
+      seed: flags.seed,
+      signal,
+      ...(flags.topP !== undefined && { topP: flags.topP }),
+      ...(flags.topK !== undefined && { topK: flags.topK }),
+      ...(flags.stop !== undefined && { stop: flags.stop }),
+    });
+    for await (const piece of pieces) {
+      text += piece.text;
+      tokens.push(piece.token);
+      if (!flags.json) process.stdout.write(piece.text);
+    }
+    process.stdout.write(flags.json ? `${JSON.stringify({ text, tokens })}\n` : "\n");
+  } finally {
+    model.dispose();
+  }
+}

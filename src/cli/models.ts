@@ -1,0 +1,52 @@
+/** Which model a command works on, and loading it with its adapters. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { readConfigFields } from "../models/config-fields.js";
+import { defaultModel } from "../models/default.js";
+import type { LlamaForCausalLM } from "../models/llama/model.js";
+import { UsageError } from "./failure.js";
+
+/** The model that is named, or the one that an adapter was made for, or the embedded one. */
+export function modelPath(model: string | undefined, adapter: string | undefined): string {
+  if (model !== undefined) return model;
+  if (adapter === undefined) return defaultModel;
+  const config = readConfigFields(join(adapter, "adapter_config.json"));
+  if (config === undefined) {
+    const what = existsSync(adapter) ? "the folder has no adapter_config.json" : "no such adapter";
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${adapter}: ${what}`);
+  }
+  const base = config.string("base_model_name_or_path");
+  if (base === undefined || base === "")
+    throw new UsageError(`${adapter} does not say its model: give --model`);
+  if (!existsSync(base))
+    throw new UsageError(`${adapter} was made for ${base}, which is not here: give --model`);
+  return base;
+}
+
+export interface LoadedModel {
+  model: LlamaForCausalLM;
+  path: string;
+}
+
+/** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
+export async function load(options: {
+  model?: string | undefined;
+  adapters?: readonly string[] | undefined;
+  device?: string | undefined;
+  signal: AbortSignal;
+}): Promise<LoadedModel> {
+  const { adapters = [], device = "auto", signal } = options;
+  const path = modelPath(options.model, adapters[0]);
+  const [{ loadModel }, lora] = await Promise.all([import("../models/load.js"), import("../lora/index.js")]);
+  const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
+  const model = await loadModel(path, { device: device as Device, signal, onNotice });
+  const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
+  for (const [i, adapter] of adapters.entries()) {
+    signal.throwIfAborted();
+    await lora.loadAdapter(model, adapter, { name: names[i] ?? "default" });
+  }
+  if (names.length > 1) lora.setAdapter(model, names);
+  return { model, path };
+}

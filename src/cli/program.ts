@@ -1,0 +1,56 @@
+import { readFileSync } from "node:fs";
+import { Command } from "commander";
+import { devicesCommand } from "./devices.js";
+import { evaluateCommand } from "./evaluate.js";
+import { failure, UsageError } from "./failure.js";
+import { finetuneCommand } from "./finetune/command.js";
+import { generateCommand } from "./generate.js";
+import { mergeCommand } from "./merge.js";
+
+function version(): string {
+  const file = new URL("../../package.json", import.meta.url);
+  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+}
+
+/** Errors are thrown, to be told in one line at the top. */
+function throwing(command: Command): Command {
+  return command
+    .exitOverride()
+    .configureOutput({ writeErr: () => {}, outputError: () => {} })
+    .allowExcessArguments(false)
+    .showSuggestionAfterError();
+}
+
+/** All commands; `argv` is what comes after the program's name. */
+function program(argv: readonly string[]): Command {
+  const root = throwing(new Command("lowrank"))
+    .description("LoRA fine-tuning on any GPU or the CPU")
+    .version(version())
+    .action((_options, command: Command) => {
+      const [name] = command.args;
+      const names = root.commands.map((one) => one.name()).join(", ");
+      throw new UsageError(
+        `${name === undefined ? "which command?" : `unknown command "${name}":`} one of ${names}`,
+      );
+    })
+    .allowExcessArguments(true);
+  const commands = [
+    finetuneCommand(argv),
+    generateCommand(),
+    evaluateCommand(),
+    mergeCommand(),
+    devicesCommand(),
+  ];
+  for (const command of commands) root.addCommand(throwing(command));
+  return root;
+}
+
+/** Runs a command; resolves to the exit status. */
+export async function runCli(argv: readonly string[]): Promise<number> {
+  try {
+    await program(argv).parseAsync(argv, { from: "user" });
+    return 0;
+  } catch (error) {
+    return failure(error);
+  }
+}

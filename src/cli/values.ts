@@ -1,0 +1,55 @@
+/** Values of options: text in, a checked value out. An error ends the command with status 2. */
+import { InvalidArgumentError } from "commander";
+
+type Parser<T> = (text: string) => T;
+
+function number(text: string): number {
+  const value = text.trim() === "" ? NaN : Number(text);
+  if (!Number.isFinite(value)) throw new InvalidArgumentError(`"${text}" is not a number.`);
+  return value;
+}
+
+function checked(holds: (value: number) => boolean, must: string): Parser<number> {
+  return (text) => {
+    const value = number(text);
+    if (!holds(value)) throw new InvalidArgumentError(`It must be ${must}, and is ${text}.`);
+    return value;
+  };
+}
+
+/** 1, 2, … */
+export const count = checked((value) => Number.isSafeInteger(value) && value >= 1, "an integer from 1 on");
+/** 0, 1, 2, … */
+export const countFromZero = checked(
+  (value) => Number.isSafeInteger(value) && value >= 0,
+  "an integer from 0 on",
+);
+export const positive = checked((value) => value > 0, "above 0");
+export const notNegative = checked((value) => value >= 0, "0 or above");
+/** What may be dropped: all but everything. */
+export const dropout = checked((value) => value >= 0 && value < 1, "from 0 to below 1");
+export const share = checked((value) => value > 0 && value < 1, "between 0 and 1");
+export const probability = checked((value) => value > 0 && value <= 1, "above 0 and at most 1");
+
+/** `a,b` → [a, b]. */
+export function list(text: string): string[] {
+  const names = text.split(",").map((name) => name.trim());
+  if (names.includes(""))
+    throw new InvalidArgumentError("It must be a list of names, such as q_proj,v_proj.");
+  return names;
+}
+
+/** Modules to adapt: a name of a whole set, or a list. */
+export function targets(text: string): string | string[] {
+  return text === "all-linear" || text === "peft" ? text : list(text);
+}
+
+export function device(text: string): string {
+  if (/^(auto|cpu|gpu|gpu:\d+)$/.test(text)) return text;
+  throw new InvalidArgumentError(`"${text}" is none of auto, cpu, gpu, gpu:N.`);
+}
+
+/** For an option that may be given several times. */
+export function collect(text: string, before: string[] | undefined): string[] {
+  return [...(before ?? []), text];
+}

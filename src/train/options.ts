@@ -1,0 +1,57 @@
+import type { InjectOptions } from "../lora/index.js";
+import type { CausalLM } from "../models/causal-lm.js";
+import type { DType } from "../tensor.js";
+import type { FinetuneResult } from "./events.js";
+import type { Run } from "./run.js";
+
+export type ScheduleName = "linear" | "cosine" | "constant";
+export type StorageType = Exclude<DType, "i32">;
+
+/** What `finetune` takes. Left out, an option has the default that is given here. */
+export interface FinetuneOptions {
+  /** A model's folder, or a model that is loaded, which is then adapted in place. */
+  model: string | CausalLM;
+  /** A `.txt` or `.jsonl` file. */
+  data: string;
+  /** Held-out rows: a file, or the last part of the data. None unless given. */
+  evalData?: string;
+  evalSplit?: number;
+  /** `./lowrank-out`. */
+  output?: string;
+  /** Replace what an earlier run left in the output folder. */
+  overwrite?: boolean;
+  /** Rank 16, alpha twice the rank, no dropout, all linear layers but the head. */
+  lora?: InjectOptions;
+  /** AdamW: 2e-4, weight decay 0.01. */
+  optimizer?: { lr?: number; betas?: readonly [number, number]; eps?: number; weightDecay?: number };
+  /** `linear`. */
+  schedule?: ScheduleName;
+  /** Steps; 3% of all unless given. */
+  warmup?: number;
+  /** One or the other; one epoch unless given. */
+  steps?: number;
+  epochs?: number;
+  /** 1 row, and 8 of them to an optimizer step. */
+  batchSize?: number;
+  gradientAccumulation?: number;
+  /** 512 tokens, and never over the model's longest text. */
+  maxLength?: number;
+  gradientCheckpointing?: boolean;
+  /** `completion`. */
+  trainOn?: "completion" | "all";
+  /** 1; 0 doesn't clip. */
+  clipNorm?: number;
+  /** 0. */
+  seed?: number;
+  /** Steps between evaluations and checkpoints; evaluations come at the start and the end too. */
+  evalEvery?: number;
+  saveEvery?: number;
+  /** Goes on from the newest checkpoint in the output folder, or from the folder given. */
+  resume?: boolean | string;
+  /** Storage of the frozen weights; as in the file unless given. */
+  dtype?: StorageType;
+  device?: string;
+  signal?: AbortSignal;
+}
+
+export type Finetune = (options: FinetuneOptions) => Run<FinetuneResult>;

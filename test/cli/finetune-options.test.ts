@@ -1,0 +1,109 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Command } from "commander";
+import test from "ava";
+import { applyConfigFile } from "../../src/cli/config-file.js";
+import { checkFlags, declareFlags, type Flags, libraryOptions } from "../../src/cli/finetune/options.js";
+import { resumeCommand } from "../../src/cli/finetune/resume.js";
+
+const folder = mkdtempSync(join(tmpdir(), "lowrank-options-"));
+
+async function flags(argv: string[], file = "", recipe = ""): Promise<Flags> {
+  const command = declareFlags(new Command("finetune")).exitOverride();
+  command.parse(argv, { from: "user" });
+  for (const [text, strength] of [
+    [file, "config"],
+    [recipe, "default"],
+  ] as const) {
+    if (text === "") continue;
+    const path = join(folder, `${Math.random()}.yaml`);
+    writeFileSync(path, text);
+    await applyConfigFile(command, path, strength);
+  }
+  const result = command.opts<Flags>();
+  checkFlags(result);
+  return result;
+}
+
+test("defaults", async (t) => {
+  const options = libraryOptions(await flags(["--data", "d.txt"]));
+  t.like(options, {
+    data: "d.txt",
+    output: "./lowrank-out",
+    schedule: "linear",
+    batchSize: 1,
+    gradientAccumulation: 8,
+    maxLength: 512,
+    clipNorm: 1,
+    seed: 0,
+    trainOn: "completion",
+    device: "auto",
+  });
+  t.like(options.lora, { r: 16, loraAlpha: 32, loraDropout: 0, targetModules: "all-linear", bias: "none" });
+  t.deepEqual(options.optimizer, { lr: 2e-4, weightDecay: 0.01 });
+  for (const key of ["steps", "epochs", "warmup", "evalSplit", "resume", "dtype"])
+    t.false(key in options, key);
+});
+
+test("alpha follows the rank unless given", async (t) => {
+  t.is(libraryOptions(await flags(["--rank", "4"])).lora?.loraAlpha, 8);
+  t.is(libraryOptions(await flags(["--rank", "4", "--alpha", "3"])).lora?.loraAlpha, 3);
+});
+
+test("flags arrive under the library's names", async (t) => {
+  const argv =
+    "--model m --data d.jsonl --targets q_proj,v_proj --modules-to-save a,b --rslora --warmup 0 --epochs 0.5 " +
+    "--grad-checkpointing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --device gpu:1";
+  const options = libraryOptions(await flags(argv.split(" ")));
+  t.like(options, {
+    model: "m",
+    data: "d.jsonl",
+    warmup: 0,
+    epochs: 0.5,
+    gradientCheckpointing: true,
+    evalSplit: 0.1,
+    evalEvery: 5,
+    saveEvery: 7,
+    resume: true,
+    dtype: "bf16",
+    device: "gpu:1",
+  });
+  t.like(options.lora, { targetModules: ["q_proj", "v_proj"], modulesToSave: ["a", "b"], useRslora: true });
+});
+
+test("the command line goes before the file, the file before the recipe", async (t) => {
+  const file = "rank: 8\nlr: 1e-3\ntargets: [q_proj, k_proj]\nrslora: true\nseed: null\nresume: true";
+  const result = await flags(["--rank", "4"], file, "rank: 2\nlr: 5\nbatch-size: 3");
+  t.is(result.rank, 4);
+  t.is(result.lr, 1e-3);
+  t.deepEqual(result.targets, ["q_proj", "k_proj"]);
+  t.true(result.rslora);
+  t.is(result.seed, 0);
+  t.true(result.resume);
+  t.is(result.batchSize, 3);
+});
+
+test("what is given puts its rival in a file aside", async (t) => {
+  const result = await flags(["--steps", "3"], "epochs: 2", "eval-split: 0.1");
+  t.is(result.steps, 3);
+  t.is(result.epochs, undefined);
+  t.is(result.evalSplit, 0.1);
+  await t.throwsAsync(flags(["--data", "d"], "epochs: 2\nsteps: 3"), { message: /not both/ });
+});
+
+test("the command that goes on with a stopped run", (t) => {
+  t.is(
+    resumeCommand(["finetune", "--data", "my file.txt", "--yes", "--rank", "4"]),
+    "lowrank finetune --data 'my file.txt' --rank 4 --resume",
+  );
+  t.is(
+    resumeCommand(["finetune", "--resume", "out/checkpoint-5", "--json"]),
+    "lowrank finetune --json --resume",
+  );
+  t.is(resumeCommand(["finetune", "--resume", "--json"]), "lowrank finetune --json --resume");
+  t.is(
+    resumeCommand(["finetune", "--resume=a", "--stop", "it's"]),
+    String.raw`lowrank finetune --stop 'it'\''s' --resume`,
+  );
+});

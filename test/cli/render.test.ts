@@ -1,0 +1,149 @@
+import test from "ava";
+import pc from "picocolors";
+import { bytes, duration, short, speed } from "../../src/cli/format.js";
+import { bar, liveLine, worthALine } from "../../src/cli/finetune/progress.js";
+import { humanRenderer, jsonRenderer, type Output } from "../../src/cli/finetune/render.js";
+import type { StartEvent, StepEvent, TrainEvent } from "../../src/train/events.js";
+
+const start: StartEvent = {
+  type: "start",
+  model: "SmolLM2-135M",
+  family: "llama",
+  parameters: 139_400_064,
+  trainable: 4_884_480,
+  adapted: 210,
+  targets: ["q_proj", "v_proj"],
+  rank: 16,
+  alpha: 32,
+  device: "cpu",
+  deviceName: "EPYC",
+  deviceReason: "no GPU was found",
+  dtype: "f16",
+  examples: 1200,
+  evalExamples: 60,
+  tokens: 240_512,
+  steps: 150,
+  stepsPerEpoch: 150,
+  batchSize: 1,
+  gradientAccumulation: 8,
+  maxLength: 512,
+  learningRate: 2e-4,
+  schedule: "linear",
+  warmup: 5,
+  seed: 0,
+  output: "./lowrank-out",
+  resumedFrom: 0,
+};
+
+function step(n: number, steps = 150): StepEvent {
+  return {
+    type: "step",
+    step: n,
+    steps,
+    loss: 2.31402,
+    learningRate: 1.2e-4,
+    gradNorm: 0.523,
+    tokens: 1000 * n,
+    tokensPerSecond: 412.4,
+    etaSeconds: 130,
+    memoryBytes: 1.2 * 2 ** 30,
+    merged: 1,
+  };
+}
+
+const rest: TrainEvent[] = [
+  { type: "eval", step: 0, loss: 2.6, perplexity: 13.46, tokens: 900 },
+  step(1),
+  step(2),
+  step(150),
+  { type: "checkpoint", step: 150, path: "lowrank-out/checkpoint-150" },
+  {
+    type: "end",
+    adapter: "lowrank-out",
+    loss: 2.1,
+    evalLoss: 2.21,
+    steps: 150,
+    stopped: false,
+    seconds: 192,
+  },
+];
+
+function output(isTTY: boolean, columns = 100): Output & { text: string } {
+  return {
+    text: "",
+    isTTY,
+    columns,
+    write(chunk: string | Uint8Array) {
+      this.text += String(chunk);
+      return true;
+    },
+  };
+}
+
+test("plain lines: the summary, some steps, and how it ended", (t) => {
+  const out = output(false);
+  const show = humanRenderer(out);
+  for (const event of [start, ...rest]) show(event);
+  t.notRegex(out.text, /\u001b|\r/);
+  t.snapshot(out.text);
+});
+
+test("one JSON event a line, whole", (t) => {
+  const out = output(false);
+  const show = jsonRenderer(out);
+  for (const event of [start, ...rest]) show(event);
+  const lines = out.text.trimEnd().split("\n");
+  t.deepEqual(
+    lines.map((line) => JSON.parse(line) as TrainEvent),
+    [start, ...rest],
+  );
+});
+
+test("on a terminal the live line is drawn over, not too often, and never left behind other lines", (t) => {
+  const out = output(true);
+  let now = 0;
+  const show = humanRenderer(out, () => now);
+  show(step(1));
+  const drawn = out.text;
+  show(step(2));
+  t.is(out.text, drawn);
+  now = 200;
+  show(step(3));
+  t.true(out.text.length > drawn.length);
+  show({ type: "checkpoint", step: 3, path: "c" });
+  t.regex(out.text, /\r\u001b\[2K(\u001b\[2m)?step 3: saved c/);
+});
+
+test("the live line fits whatever the width", (t) => {
+  const plain = pc.createColors(false);
+  for (const columns of [10, 20, 40, 60, 80, 120]) {
+    const line = liveLine(step(63, 150), columns, plain);
+    t.true(line.length < Math.max(columns, 15), `${columns}: ${line}`);
+  }
+  t.regex(
+    liveLine(step(63), 120, plain),
+    /42% · 63\/150 · loss 2\.3140 · 2m 10s left · 412 tok\/s · lr 1\.20e-4 · 1\.2 GiB/,
+  );
+});
+
+test("bars", (t) => {
+  t.is(bar(0, 4), "░░░░");
+  t.is(bar(0.5, 4), "██░░");
+  t.is(bar(0.53, 4), "██▏░");
+  t.is(bar(1, 4), "████");
+  t.is(bar(2, 4), "████");
+});
+
+test("a long run's log has about a hundred lines, merged steps or not", (t) => {
+  const lines = Array.from({ length: 5000 }, (_, i) => step(i + 1, 5000)).filter(worthALine);
+  t.is(lines.length, 101);
+  t.true(worthALine({ ...step(57, 5000), merged: 10 }));
+  t.false(worthALine({ ...step(57, 5000), merged: 3 }));
+});
+
+test("numbers", (t) => {
+  t.deepEqual([260_032, 134_515_008, 8.03e9, 12].map(short), ["260K", "134.5M", "8.03B", "12"]);
+  t.deepEqual([512, 1536, 3.4 * 2 ** 30].map(bytes), ["512 B", "1.5 KiB", "3.4 GiB"]);
+  t.deepEqual([9, 125, 11_040, 59.7, Infinity].map(duration), ["9s", "2m 05s", "3h 04m", "1m 00s", "?"]);
+  t.deepEqual([4.123, 41.23, 1412.3].map(speed), ["4.12", "41.2", "1,412"]);
+});

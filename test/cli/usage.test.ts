@@ -1,0 +1,119 @@
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "ava";
+import { runCli } from "../../src/cli/program.js";
+
+/** Runs a command in this process and gives its status and what it wrote. */
+async function run(...argv: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+  const streams = { stdout: "", stderr: "" };
+  const real = { stdout: process.stdout.write, stderr: process.stderr.write };
+  for (const name of ["stdout", "stderr"] as const) {
+    process[name].write = ((text: string) => {
+      streams[name] += text;
+      return true;
+    }) as typeof process.stdout.write;
+  }
+  try {
+    return { status: await runCli(argv), ...streams };
+  } finally {
+    process.stdout.write = real.stdout;
+    process.stderr.write = real.stderr;
+  }
+}
+
+const folder = mkdtempSync(join(tmpdir(), "lowrank-cli-"));
+
+function yaml(text: string): string {
+  const file = join(folder, `${Math.random()}.yaml`);
+  writeFileSync(file, text);
+  return file;
+}
+
+const wrong: [string[], RegExp][] = [
+  [[], /which command\? one of finetune, generate, evaluate, merge, devices/],
+  [["tune"], /unknown command "tune"/],
+  [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
+  [["finetune", "--rank"], /argument missing/],
+  [["finetune", "extra"], /too many arguments/],
+  [["finetune", "--rank", "0"], /--rank <n>.*integer from 1 on, and is 0/],
+  [["finetune", "--rank", "1.5"], /integer/],
+  [["finetune", "--lr", "NaN"], /"NaN" is not a number/],
+  [["finetune", "--lr", "-1"], /above 0/],
+  [["finetune", "--dropout", "1"], /from 0 to below 1/],
+  [["finetune", "--steps", ""], /"" is not a number/],
+  [["finetune", "--seed", "-3"], /integer from 0 on/],
+  [["finetune", "--schedule", "fast"], /Allowed choices are linear, cosine, constant/],
+  [["finetune", "--dtype", "i32"], /Allowed choices are f32, f16, bf16/],
+  [["finetune", "--device", "cuda"], /none of auto, cpu, gpu, gpu:N/],
+  [["finetune", "--targets", "a,,b"], /list of names/],
+  [["finetune", "--data", "d.txt", "--steps", "3", "--epochs", "2"], /one of --steps and --epochs/],
+  [
+    ["finetune", "--data", "d.txt", "--eval-data", "e", "--eval-split", "0.1"],
+    /--eval-data and --eval-split/,
+  ],
+  [["finetune", "--data", "d.txt", "--eval-every", "5"], /--eval-every needs/],
+  [["finetune", "--data", "d.txt", "--resume", "--yes"], /--resume goes on/],
+  [["finetune", "--model", "m"], /--model needs --data/],
+  [["generate"], /required option '--prompt <text>' not specified/],
+  [["evaluate"], /required option '--data <file>'/],
+  [["merge", "--adapter", "a"], /required option '--output <folder>'/],
+];
+
+for (const [argv, message] of wrong) {
+  test.serial(`wrong usage: ${argv.join(" ") || "nothing"}`, async (t) => {
+    const { status, stdout, stderr } = await run(...argv);
+    t.is(status, 2);
+    t.is(stdout, "");
+    t.regex(stderr, message);
+    t.regex(stderr, /^lowrank: [^\n]+\n$/);
+  });
+}
+
+test.serial("a config file: unknown keys, bad values and bad YAML are wrong usage", async (t) => {
+  const cases: [string, RegExp][] = [
+    ["rnk: 3", /unknown key "rnk"; known are model, data/],
+    ["config: other.yaml", /unknown key "config"/],
+    ["rank: 0", /rank: It must be an integer from 1 on/],
+    ["json: 3", /json must be true or false/],
+    ["rank: true", /rank needs a value/],
+    ["rank: {a: 1}", /rank must be a plain value/],
+    ["schedule: fast", /schedule: It must be one of linear, cosine, constant/],
+    ["- rank", /expected options by name/],
+    ["a: [", /not YAML/],
+  ];
+  for (const [text, message] of cases) {
+    const { status, stderr } = await run("finetune", "--data", "d.txt", "--config", yaml(text));
+    t.is(status, 2, text);
+    t.regex(stderr, message);
+    t.regex(stderr, /^lowrank: [^\n]+\n$/);
+  }
+  const missing = await run("finetune", "--config", join(folder, "absent.yaml"));
+  t.is(missing.status, 1);
+  t.regex(missing.stderr, /absent\.yaml: cannot be read \(ENOENT\)/);
+});
+
+test.serial("a missing file fails with one line and no stack", async (t) => {
+  const cases: [string[], RegExp][] = [
+    [["evaluate", "--data", join(folder, "absent.txt")], /absent\.txt: no such data file/],
+    [["generate", "--prompt", "a", "--adapter", join(folder, "absent")], /absent: no such adapter/],
+    [["generate", "--prompt", "a", "--adapter", folder], /has no adapter_config\.json/],
+    [["merge", "--adapter", "a", "--output", folder], /exists: name a folder that doesn't/],
+  ];
+  for (const [argv, message] of cases) {
+    const { status, stdout, stderr } = await run(...argv);
+    t.is(status, 1);
+    t.is(stdout, "");
+    t.regex(stderr, message);
+    t.regex(stderr, /^lowrank: [^\n]+\n$/);
+  }
+});
+
+test.serial("help and version are no failures", async (t) => {
+  const help = await run("finetune", "--help");
+  t.is(help.status, 0);
+  t.regex(help.stdout, /Usage: lowrank finetune/);
+  const version = await run("--version");
+  t.is(version.status, 0);
+  t.regex(version.stdout, /^\d+\.\d+\.\d+\n$/);
+});
