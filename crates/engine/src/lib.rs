@@ -8,6 +8,7 @@ pub mod kernels;
 pub mod launch;
 pub mod op;
 pub mod ops;
+pub mod optim;
 pub mod pool;
 pub mod recording;
 pub mod shape;

@@ -22,6 +22,9 @@ pub fn all() -> Vec<&'static Kernel> {
         fill::KERNELS,
         gemm::KERNELS,
         reduce::KERNELS,
+        crate::optim::adamw::KERNELS,
+        crate::optim::clip::KERNELS,
+        crate::optim::sgd::KERNELS,
     ];
     families.concat()
 }

@@ -55,11 +55,6 @@ impl Tensor {
         self.0.edge.borrow().is_none()
     }
 
-    /// Whether both are handles of one tensor.
-    pub fn is(&self, other: &Tensor) -> bool {
-        Rc::ptr_eq(&self.0, &other.0)
-    }
-
     /// # Errors
     /// `ERR_NO_GRADIENT` for a tensor that an operation made, `ERR_DTYPE` unless it is f32.
     pub fn set_requires_grad(&self, on: bool) -> Result<()> {
@@ -107,7 +102,8 @@ impl Tensor {
         Tensor::new(self.value(), false)
     }
 
-    pub(super) fn id(&self) -> u64 {
+    /// Unique among the tensors of a thread.
+    pub fn id(&self) -> u64 {
         self.0.id
     }
 

@@ -1,0 +1,134 @@
+//! AdamW: Adam with decoupled weight decay, as `torch.optim.AdamW`.
+//!
+//! Maths, for update t of an element p with gradient g (already scaled by the factor of clipping):
+//!
+//! ```text
+//! p ← p · (1 − lr·λ)
+//! m ← m + (1 − β₁)(g − m)        v ← β₂ v + (1 − β₂) g²
+//! p ← p − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
+//! ```
+//!
+//! What depends on t alone is made on the host in f64. Layout: value, gradient, m and v are equal
+//! ranges of four arenas; one invocation an element. Cost: one pass that reads four values an
+//! element and writes three, bound by memory.
+
+mod cpu;
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::{Rule, Span};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::Context;
+
+const THREADS: u32 = 128;
+
+static ADAMW: Kernel = Kernel {
+    name: "adamw",
+    bindings: &[
+        ("grad", Access::Read),
+        ("verdict", Access::Read),
+        ("value", Access::ReadWrite),
+        ("first", Access::ReadWrite),
+        ("second", Access::ReadWrite),
+    ],
+    scalars: &[
+        Scalar::U32("size"),
+        Scalar::F32("keep"),
+        Scalar::F32("rate1"),
+        Scalar::F32("beta2"),
+        Scalar::F32("rate2"),
+        Scalar::F32("root"),
+        Scalar::F32("eps"),
+        Scalar::F32("step"),
+    ],
+    wgsl: |_| include_str!("adamw.wgsl").into(),
+    cpu: cpu::adamw,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 5], threads: THREADS }],
+};
+
+pub const KERNELS: &[&Kernel] = &[&ADAMW];
+
+/// The options of a parameter group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    pub lr: f64,
+    pub betas: [f64; 2],
+    pub eps: f64,
+    pub weight_decay: f64,
+}
+
+impl Default for AdamW {
+    /// PyTorch's.
+    fn default() -> Self {
+        AdamW { lr: 1e-3, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl Rule for AdamW {
+    const NAME: &'static str = "AdamW";
+    const STATES: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
+
+    fn check(&self) -> Result<()> {
+        let AdamW { lr, betas, eps, weight_decay } = *self;
+        for (name, value) in [("lr", lr), ("eps", eps), ("weightDecay", weight_decay)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                fail!(Option, "AdamW: {name} is 0 or more, not {value}");
+            }
+        }
+        if let Some(beta) = betas.iter().find(|b| !(0.0..1.0).contains(*b)) {
+            fail!(Option, "AdamW: betas are at least 0 and below 1, not {beta}");
+        }
+        Ok(())
+    }
+
+    fn keeps_state(&self) -> bool {
+        true
+    }
+
+    fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
+        let AdamW { lr, betas: [beta1, beta2], eps, weight_decay } = *self;
+        let [m, v] = &span.states[..] else { unreachable!("two states") };
+        let power = |beta: f64| beta.powf(step as f64);
+        let scalars = [
+            1.0 - lr * weight_decay,
+            1.0 - beta1,
+            beta2,
+            1.0 - beta2,
+            (1.0 - power(beta2)).sqrt(),
+            eps,
+            lr / (1.0 - power(beta1)),
+        ]
+        .map(|s| (s as f32).to_bits());
+        let element = |v| Bind::new(v, &[1], 1);
+        let binds = [
+            element(&span.grad),
+            Bind::new(&span.verdict, &[0], 2),
+            element(&span.value),
+            element(m),
+            element(v),
+        ];
+        windows(cx, Self::NAME, &[span.value.size()], &[], &binds, |w| {
+            let size = w.count[0] as u32;
+            cx.launch(Launch {
+                kernel: &ADAMW,
+                params: [0; 4],
+                bindings: w.ranges,
+                scalars: SmallVec::from_iter([size].into_iter().chain(scalars)),
+                groups: size.div_ceil(THREADS),
+                threads: THREADS,
+                work: 16 * size as u64,
+            });
+        })
+    }
+}

@@ -1,0 +1,256 @@
+//! The parameters of an optimizer, gathered: one storage for their values, another for their
+//! gradients, so that an update of all of them is one launch.
+//!
+//! Layout: parameters lie in order of their groups, each range padded to 64 elements of zero. Where
+//! one buffer may not be large enough, further blocks follow. A parameter that was given another
+//! value or gradient meanwhile (another optimizer gathered it, it was loaded) is fetched back before
+//! a step.
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::pool::class_of;
+use crate::tape::Tensor;
+use crate::tensor::{Context, Value};
+
+/// Elements that each range is padded to: 256 bytes, what any device aligns bindings to.
+const ALIGN: usize = 64;
+
+pub struct Arena {
+    cx: Rc<Context>,
+    /// Names the owner in errors.
+    name: &'static str,
+    places: Vec<Place>,
+    blocks: Vec<Block>,
+}
+
+/// Where a parameter lives.
+pub struct Place {
+    pub tensor: Tensor,
+    pub group: usize,
+    pub block: usize,
+    /// Elements from the block's start.
+    pub start: usize,
+    pub size: usize,
+}
+
+struct Block {
+    value: Value,
+    grad: Value,
+}
+
+/// Neighbouring places of one group and key.
+pub struct Run<K> {
+    pub block: usize,
+    pub start: usize,
+    /// Elements, with the padding between places.
+    pub count: usize,
+    pub group: usize,
+    pub key: K,
+}
+
+impl Arena {
+    /// Moves the tensors into the arena, in order of their groups. Gradients that are there already
+    /// are kept.
+    ///
+    /// # Errors
+    /// `ERR_DTYPE` unless all are f32, `ERR_DEVICE_MISMATCH` unless all are on one device,
+    /// `ERR_NO_GRADIENT` for a tensor that an operation made, `ERR_OPTION` for one given twice.
+    pub fn new(cx: &Rc<Context>, name: &'static str, parameters: &[(usize, Tensor)]) -> Result<Arena> {
+        let mut parameters = parameters.to_vec();
+        parameters.sort_by_key(|(group, _)| *group);
+        for (i, (_, tensor)) in parameters.iter().enumerate() {
+            check(cx, name, i, tensor)?;
+        }
+        let mut seen: Vec<u64> = parameters.iter().map(|(_, t)| t.id()).collect();
+        seen.sort_unstable();
+        if seen.windows(2).any(|w| w[0] == w[1]) {
+            fail!(Option, "{name}: a parameter is given twice");
+        }
+        let mut sizes = vec![0];
+        let mut places = Vec::with_capacity(parameters.len());
+        for (group, tensor) in parameters {
+            let size = tensor.spec().shape.size();
+            let padded = size.next_multiple_of(ALIGN);
+            let last = sizes.len() - 1;
+            if sizes[last] > 0 && class_of((sizes[last] + padded) as u64 * 4) > cx.profile.buffer_limit {
+                sizes.push(0);
+            }
+            let block = sizes.len() - 1;
+            places.push(Place { tensor, group, block, start: sizes[block], size });
+            sizes[block] += padded;
+        }
+        let blocks = sizes
+            .into_iter()
+            .map(|size| Ok(Block { value: zeros(cx, size)?, grad: zeros(cx, size)? }))
+            .collect::<Result<_>>()?;
+        let arena = Arena { cx: cx.clone(), name, places, blocks };
+        arena.gather()?;
+        Ok(arena)
+    }
+
+    pub fn context(&self) -> &Rc<Context> {
+        &self.cx
+    }
+
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Elements of each block, with padding.
+    pub fn sizes(&self) -> impl Iterator<Item = usize> {
+        self.blocks.iter().map(|b| b.value.size())
+    }
+
+    /// Fetches what does not live where it should: values, and gradients that are there.
+    pub fn gather(&self) -> Result<()> {
+        for (i, place) in self.places.iter().enumerate() {
+            let block = &self.blocks[place.block];
+            let tensor = &place.tensor;
+            let value = tensor.value();
+            let home = block.value.sub_range(place.start, value.shape.clone());
+            let slot = block.grad.sub_range(place.start, value.shape.clone());
+            let at_home = is(&value, &home) && tensor.grad_slot().is_some_and(|s| is(&s, &slot));
+            if !at_home {
+                check(&self.cx, self.name, i, tensor)?;
+                if value.size() != place.size {
+                    fail!(
+                        ShapeMismatch,
+                        "{}: parameter {i} has shape {} now, and had {} elements",
+                        self.name,
+                        value.shape,
+                        place.size
+                    );
+                }
+                if !is(&value, &home) {
+                    self.cx.copy(&value, &home);
+                    home.storage.written();
+                }
+                tensor.move_to(home, Some(slot.clone()));
+            }
+            match tensor.grad() {
+                Some(grad) if !is(&grad, &slot) => {
+                    if grad.spec() != slot.spec() || !Rc::ptr_eq(grad.context(), &self.cx) {
+                        fail!(
+                            ShapeMismatch,
+                            "{}: the gradient of parameter {i} is {} on {}, the parameter {} on {}",
+                            self.name,
+                            grad.spec(),
+                            grad.context().profile.label,
+                            slot.spec(),
+                            self.cx.profile.label
+                        );
+                    }
+                    self.cx.copy(&grad, &slot);
+                    slot.storage.written();
+                    tensor.set_grad(Some(slot));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Which parameters have a gradient.
+    pub fn present(&self) -> Vec<bool> {
+        self.places.iter().map(|p| p.tensor.grad().is_some()).collect()
+    }
+
+    /// Neighbouring places that share a group and a key; places without one are left out.
+    pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<Run<K>> {
+        let mut runs: Vec<Run<K>> = Vec::new();
+        let mut joins = false;
+        for (i, place) in self.places.iter().enumerate() {
+            let Some(key) = key(i) else {
+                joins = false;
+                continue;
+            };
+            match runs.last_mut() {
+                Some(run)
+                    if joins && run.block == place.block && run.group == place.group && run.key == key =>
+                {
+                    run.count = place.start + place.size - run.start;
+                }
+                _ => runs.push(Run {
+                    block: place.block,
+                    start: place.start,
+                    count: place.size,
+                    group: place.group,
+                    key,
+                }),
+            }
+            joins = true;
+        }
+        runs
+    }
+
+    /// Values and gradients of a run.
+    pub fn ranges<K>(&self, run: &Run<K>) -> (Value, Value) {
+        let block = &self.blocks[run.block];
+        let range = |v: &Value| v.sub_range(run.start, [run.count]);
+        (range(&block.value), range(&block.grad))
+    }
+
+    /// The gradients that are there.
+    pub fn gradients(&self, present: &[bool]) -> Vec<Value> {
+        self.runs(|i| present[i].then_some(())).iter().map(|run| self.ranges(run).1).collect()
+    }
+
+    /// Notes that the values of blocks with present parameters were written; says which blocks.
+    pub fn written(&self, present: &[bool]) -> Vec<usize> {
+        let touched = |block| self.places.iter().zip(present).any(|(p, there)| p.block == block && *there);
+        let blocks: Vec<usize> = (0..self.blocks.len()).filter(|block| touched(*block)).collect();
+        blocks.iter().for_each(|block| self.blocks[*block].value.storage.written());
+        blocks
+    }
+}
+
+impl Drop for Arena {
+    /// The parameters stay where they are; the gradients' arena ends with the optimizer.
+    fn drop(&mut self) {
+        for place in &self.places {
+            let grad = &self.blocks[place.block].grad;
+            let here = |v: &Value| Rc::ptr_eq(&v.storage, &grad.storage);
+            if place.tensor.grad_slot().is_some_and(|slot| here(&slot)) {
+                place.tensor.clear_grad_slot();
+            }
+        }
+    }
+}
+
+/// Whether `b` follows `a` in an arena, with nothing but padding between them.
+pub(super) fn meet(a: &Value, b: &Value) -> bool {
+    Rc::ptr_eq(&a.storage, &b.storage) && (a.offset + a.size()).next_multiple_of(ALIGN) == b.offset
+}
+
+fn is(a: &Value, b: &Value) -> bool {
+    Rc::ptr_eq(&a.storage, &b.storage) && a.offset == b.offset && a.shape == b.shape
+}
+
+/// A value of zeros.
+pub(super) fn zeros(cx: &Rc<Context>, size: usize) -> Result<Value> {
+    let value = cx.empty([size], DType::F32)?;
+    cx.zero(&value);
+    Ok(value)
+}
+
+fn check(cx: &Rc<Context>, name: &str, i: usize, tensor: &Tensor) -> Result<()> {
+    let value = tensor.value();
+    if !tensor.is_leaf() {
+        fail!(NoGradient, "{name}: parameter {i}, of shape {}, was made by an operation", value.shape);
+    }
+    if value.dtype != DType::F32 {
+        fail!(Dtype, "{name}: parameters are f32, and parameter {i} is {}", value.spec());
+    }
+    if !Rc::ptr_eq(value.context(), cx) {
+        fail!(
+            DeviceMismatch,
+            "{name}: parameter {i} is on {}, and others are on {}",
+            value.context().profile.label,
+            cx.profile.label
+        );
+    }
+    Ok(())
+}

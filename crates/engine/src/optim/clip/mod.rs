@@ -1,0 +1,222 @@
+//! The global norm of gradients, clipping by it, and the verdict that a step reads.
+//!
+//! Maths: norm = √Σ g², over every element of every gradient; factor = min(1, max / (norm + 1e-6)),
+//! as `torch.nn.utils.clip_grad_norm_`. NaN anywhere makes the norm NaN; an infinity, or a square
+//! that overflows f32, makes it infinite.
+//!
+//! Layout: chunks of 512 elements from each range's start, one workgroup each, whose sums are
+//! summed in the same way until one is left. The chunks do not depend on the binding limit, so
+//! neither do the bits. Natively a chunk is summed in f64. WGSL promises nothing for values that are
+//! not finite: they are kept out of the sums and carried as marks. Cost: one read of the gradients.
+
+mod cpu;
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::arena::{meet, zeros};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tape::Tensor;
+use crate::tensor::{Context, Value};
+
+const CHUNK: usize = 512;
+const THREADS: u32 = 64;
+
+/// `params` = [1 where the elements are squared, 1 where the root of the sum is taken].
+static SUM: Kernel = Kernel {
+    name: "norm",
+    bindings: &[("x", Access::Read), ("y", Access::Write)],
+    scalars: &[Scalar::U32("n")],
+    wgsl: |[squares, root, ..]| {
+        let term = if squares == 1 { "fma(v, v, sum)" } else { "sum + v" };
+        let result = if root == 1 { "sqrt(part[0])" } else { "part[0]" };
+        include_str!("norm.wgsl").replace("TERM", term).replace("RESULT", result)
+    },
+    cpu: cpu::norm,
+    variants: || {
+        [[1, 0], [0, 0], [0, 1]]
+            .map(|[squares, root]| Variant {
+                params: [squares, root, 0, 0],
+                dtypes: vec![DType::F32; 2],
+                threads: THREADS,
+            })
+            .into()
+    },
+};
+
+static VERDICT: Kernel = Kernel {
+    name: "verdict",
+    bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
+    scalars: &[Scalar::U32("clips"), Scalar::F32("max")],
+    wgsl: |_| include_str!("verdict.wgsl").into(),
+    cpu: cpu::verdict,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
+};
+
+static CLIP: Kernel = Kernel {
+    name: "clip",
+    bindings: &[("norm", Access::Read), ("grad", Access::ReadWrite)],
+    scalars: &[Scalar::U32("size"), Scalar::F32("max")],
+    wgsl: |_| include_str!("clip.wgsl").into(),
+    cpu: cpu::clip,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
+};
+
+pub const KERNELS: &[&Kernel] = &[&SUM, &VERDICT, &CLIP];
+
+/// The norm of all gradients of `tensors` together, f32[]; those without one are passed over.
+///
+/// # Errors
+/// `ERR_DEVICE_MISMATCH` when a gradient is not on `cx`'s device.
+pub fn norm(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Value> {
+    norm_of(cx, &gradients(cx, tensors)?)
+}
+
+/// Scales all gradients of `tensors` in place so that their norm together is at most `max`, and
+/// returns what it was, f32[].
+///
+/// # Errors
+/// `ERR_OPTION` when `max` is negative or NaN; `ERR_DEVICE_MISMATCH` as `norm`.
+pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<Value> {
+    check_max("clipGradNorm", Some(max))?;
+    let gradients = gradients(cx, tensors)?;
+    let norm = norm_of(cx, &gradients)?;
+    for grad in gradients.iter().filter(|_| max.is_finite()) {
+        let binds = [Bind::new(&norm, &[0], 1), Bind::new(grad, &[1], 1)];
+        windows(cx, "clipGradNorm", &[grad.size()], &[], &binds, |w| {
+            let size = w.count[0] as u32;
+            cx.launch(Launch {
+                kernel: &CLIP,
+                params: [0; 4],
+                bindings: w.ranges,
+                scalars: SmallVec::from_slice(&[size, max.to_bits()]),
+                groups: size.div_ceil(THREADS),
+                threads: THREADS,
+                work: size as u64,
+            });
+        })?;
+        grad.storage.written();
+    }
+    Ok(norm)
+}
+
+/// # Errors
+/// `ERR_OPTION` when the norm to clip to is negative or NaN.
+pub(super) fn check_max(name: &str, max: Option<f32>) -> Result<()> {
+    match max {
+        Some(max) if max.is_nan() || max < 0.0 => {
+            fail!(Option, "{name}: gradients are clipped to a norm of 0 or more, not {max}")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn gradients(cx: &Rc<Context>, tensors: &[Tensor]) -> Result<Vec<Value>> {
+    let gradients: Vec<Value> = tensors.iter().filter_map(Tensor::grad).collect();
+    if let Some(other) = gradients.iter().find(|g| !Rc::ptr_eq(g.context(), cx)) {
+        fail!(
+            DeviceMismatch,
+            "norm: a gradient is on {}, and others are on {}",
+            other.context().profile.label,
+            cx.profile.label
+        );
+    }
+    Ok(gradients)
+}
+
+/// Appends the norm of the values together, f32[]. Values that follow each other in an arena are
+/// read with the zeros between them.
+pub(super) fn norm_of(cx: &Rc<Context>, values: &[Value]) -> Result<Value> {
+    let mut ranges: Vec<Value> = Vec::new();
+    for value in values.iter().filter(|v| v.size() > 0) {
+        match ranges.last_mut() {
+            Some(last) if meet(last, value) => {
+                let count = value.offset + value.size() - last.offset;
+                *last = last.sub_range(0, [count]);
+            }
+            _ => ranges.push(value.reshaped([value.size()])),
+        }
+    }
+    let chunks = |x: &Value| x.size().div_ceil(CHUNK);
+    let mut sums = cx.empty([ranges.iter().map(chunks).sum::<usize>()], DType::F32)?;
+    let mut at = 0;
+    for x in &ranges {
+        launch(cx, [1, 0], x, &sums.sub_range(at, [chunks(x)]))?;
+        at += chunks(x);
+    }
+    while sums.size() > CHUNK {
+        let y = cx.empty([chunks(&sums)], DType::F32)?;
+        launch(cx, [0, 0], &sums, &y)?;
+        sums = y;
+    }
+    let norm = cx.empty([], DType::F32)?;
+    match sums.size() {
+        0 => cx.zero(&norm),
+        _ => launch(cx, [0, 1], &sums, &norm)?,
+    }
+    Ok(norm)
+}
+
+/// Appends one level: y[i] from the i-th chunk of x.
+fn launch(cx: &Rc<Context>, [squares, root]: [u32; 2], x: &Value, y: &Value) -> Result<()> {
+    let binds = [Bind::new(x, &[CHUNK], CHUNK), Bind::new(y, &[1], 1)];
+    windows(cx, "norm", &[y.size()], &[], &binds, |w| {
+        let n = (x.size() - w.start[0] * CHUNK).min(w.count[0] * CHUNK);
+        cx.launch(Launch {
+            kernel: &SUM,
+            params: [squares, root, 0, 0],
+            bindings: w.ranges,
+            scalars: SmallVec::from_slice(&[n as u32]),
+            groups: w.count[0] as u32,
+            threads: THREADS,
+            work: 2 * n as u64,
+        });
+    })
+}
+
+/// What a step reads: f32[2], the factor that gradients are scaled by, and how many steps were left
+/// undone since the norm was not finite (0: none, and updates are made).
+pub(super) struct Verdict(Value);
+
+impl Verdict {
+    pub fn new(cx: &Rc<Context>) -> Result<Verdict> {
+        Ok(Verdict(zeros(cx, 2)?))
+    }
+
+    /// Appends the verdict on `norm`.
+    pub fn record(&self, cx: &Rc<Context>, norm: &Value, clip: Option<f32>) -> Result<()> {
+        let max = clip.filter(|max| max.is_finite());
+        cx.launch(Launch {
+            kernel: &VERDICT,
+            params: [0; 4],
+            bindings: SmallVec::from_slice(&[norm.range(), self.0.range()]),
+            scalars: SmallVec::from_slice(&[max.is_some() as u32, max.unwrap_or(0.0).to_bits()]),
+            groups: 1,
+            threads: THREADS,
+            work: 1,
+        });
+        Ok(())
+    }
+
+    pub fn value(&self) -> &Value {
+        &self.0
+    }
+
+    pub fn undone(&self) -> Value {
+        self.0.sub_range(1, [])
+    }
+
+    pub fn clear(&self, cx: &Rc<Context>) {
+        cx.zero(&self.0);
+    }
+}

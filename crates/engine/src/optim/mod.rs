@@ -1,0 +1,223 @@
+//! Optimizers: parameters gathered into an arena, and update rules that run over its spans.
+//!
+//! A step is: the global norm of the gradients, a verdict on it, and one launch of the rule for
+//! each span of parameters that have a gradient and share a group and a step count. Nothing is
+//! read back: the verdict (the factor of clipping, and a latch) lies on the device. A norm that is
+//! not finite leaves parameters and state as they are, and so does every later step until
+//! `clear_latch`.
+
+pub mod adamw;
+pub mod arena;
+pub mod clip;
+pub mod sgd;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+pub use adamw::AdamW;
+pub use sgd::Sgd;
+pub use state::State;
+
+use crate::error::Result;
+use crate::fail;
+use crate::tape::Tensor;
+use crate::tensor::{Context, Value};
+use arena::Arena;
+
+/// An update rule with the options of one parameter group.
+pub trait Rule: Clone + std::fmt::Debug {
+    /// As PyTorch names the optimizer.
+    const NAME: &'static str;
+    /// What it keeps for each parameter element, as PyTorch names them.
+    const STATES: &'static [&'static str];
+
+    /// # Errors
+    /// `ERR_OPTION` that names the optimizer, the option and its value.
+    fn check(&self) -> Result<()>;
+
+    /// Whether the state is used with these options.
+    fn keeps_state(&self) -> bool;
+
+    /// Appends the update of a span. `step` counts from 1 the updates that kept state.
+    fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()>;
+}
+
+/// Neighbouring parameters that a rule updates in one launch: ranges of the arenas.
+pub struct Span {
+    pub value: Value,
+    pub grad: Value,
+    /// One for each of `Rule::STATES`; none where the rule keeps no state.
+    pub states: Vec<Value>,
+    /// See `clip::Verdict`.
+    pub verdict: Value,
+}
+
+/// An optimizer: groups of parameters, each with its options, and their state.
+pub struct Optimizer<R: Rule> {
+    arena: Arena,
+    groups: Vec<R>,
+    /// For each block of the arena, where the rule keeps state.
+    states: Vec<Vec<Value>>,
+    /// Updates of each parameter, in the arena's order.
+    steps: Vec<u64>,
+    verdict: clip::Verdict,
+    recent: Recent,
+}
+
+/// Which parameters the last steps counted, so that steps left undone can be taken back: sets, each
+/// with how many steps in a row counted it.
+#[derive(Default)]
+struct Recent(VecDeque<(Vec<usize>, u64)>);
+
+/// Sets that are remembered; a training run makes one.
+const RECENT: usize = 1024;
+
+impl<R: Rule> Optimizer<R> {
+    /// Gathers the parameters; from now on they live in the optimizer's arena.
+    ///
+    /// # Errors
+    /// Those of `Arena::new` and `Rule::check`.
+    pub fn new(groups: Vec<(R, Vec<Tensor>)>) -> Result<Self> {
+        for (rule, _) in &groups {
+            rule.check()?;
+        }
+        let parameters: Vec<(usize, Tensor)> = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(g, (_, tensors))| tensors.iter().map(move |t| (g, t.clone())))
+            .collect();
+        let Some((_, first)) = parameters.first() else {
+            fail!(Option, "{}: the list of parameters is empty", R::NAME)
+        };
+        let cx = first.value().context().clone();
+        let arena = Arena::new(&cx, R::NAME, &parameters)?;
+        Ok(Optimizer {
+            steps: vec![0; arena.places().len()],
+            states: Vec::new(),
+            groups: groups.into_iter().map(|(rule, _)| rule).collect(),
+            verdict: clip::Verdict::new(&cx)?,
+            recent: Recent::default(),
+            arena,
+        })
+    }
+
+    /// The options of group `group`, to be changed between steps.
+    pub fn group_mut(&mut self, group: usize) -> Option<&mut R> {
+        self.groups.get_mut(group)
+    }
+
+    pub fn groups(&self) -> &[R] {
+        &self.groups
+    }
+
+    /// The parameters in the order they were given, with their groups.
+    pub fn parameters(&self) -> impl Iterator<Item = (usize, &Tensor)> {
+        self.arena.places().iter().map(|p| (p.group, &p.tensor))
+    }
+
+    /// Updates every parameter that has a gradient, and returns the gradients' global norm, f32[].
+    ///
+    /// With `clip`, what is applied is gradient · min(1, clip / (norm + 1e-6)); the gradients
+    /// themselves are left as they are. The launches run whole or not at all.
+    ///
+    /// # Errors
+    /// `ERR_OPTION` for options that are out of range.
+    pub fn step(&mut self, clip: Option<f32>) -> Result<Value> {
+        self.groups.iter().try_for_each(R::check)?;
+        clip::check_max(R::NAME, clip)?;
+        self.arena.gather()?;
+        if self.states.is_empty() && self.groups.iter().any(R::keeps_state) {
+            self.states = state::zeroed::<R>(&self.arena)?;
+        }
+        let present = self.arena.present();
+        let cx = self.arena.context().clone();
+        cx.whole(|| {
+            let norm = clip::norm_of(&cx, &self.arena.gradients(&present))?;
+            self.verdict.record(&cx, &norm, clip)?;
+            for run in self.arena.runs(|i| present[i].then_some(self.steps[i] + 1)) {
+                let rule = &self.groups[run.group];
+                let states = match rule.keeps_state() {
+                    true => {
+                        self.states[run.block].iter().map(|s| s.sub_range(run.start, [run.count])).collect()
+                    }
+                    false => Vec::new(),
+                };
+                let (value, grad) = self.arena.ranges(&run);
+                let span = Span { value, grad, states, verdict: self.verdict.value().clone() };
+                rule.update(&cx, run.key, &span)?;
+            }
+            for block in self.arena.written(&present) {
+                self.states.get(block).into_iter().flatten().for_each(|s| s.storage.written());
+            }
+            let counted = (0..present.len())
+                .filter(|i| present[*i] && self.groups[self.arena.places()[*i].group].keeps_state())
+                .collect::<Vec<_>>();
+            counted.iter().for_each(|i| self.steps[*i] += 1);
+            self.recent.add(counted);
+            Ok(norm)
+        })
+    }
+
+    /// The global norm of the gradients, f32[]; they are left as they are.
+    pub fn norm(&self) -> Result<Value> {
+        self.arena.gather()?;
+        clip::norm_of(self.arena.context(), &self.arena.gradients(&self.arena.present()))
+    }
+
+    /// Takes the gradients away.
+    pub fn zero_grad(&self) {
+        self.arena.places().iter().for_each(|p| p.tensor.set_grad(None));
+    }
+
+    /// How many steps the latch has left undone, f32[]: 0 while all gradients were finite.
+    pub fn undone(&self) -> Value {
+        self.verdict.undone()
+    }
+
+    /// Lets steps update again. `undone` is what was read of `undone()`: those steps no longer
+    /// count.
+    pub fn clear_latch(&mut self, undone: u64) {
+        self.verdict.clear(self.arena.context());
+        self.take_back(undone);
+    }
+
+    /// Takes back the count of the last `steps` steps, which the device did not run: after a
+    /// cancelled step, for one.
+    pub fn take_back(&mut self, steps: u64) {
+        for (parameters, times) in self.recent.take(steps) {
+            parameters.iter().for_each(|i| self.steps[*i] -= times);
+        }
+    }
+}
+
+impl Recent {
+    fn add(&mut self, counted: Vec<usize>) {
+        match self.0.back_mut() {
+            Some((last, times)) if *last == counted => *times += 1,
+            _ => self.0.push_back((counted, 1)),
+        }
+        if self.0.len() > RECENT {
+            self.0.pop_front();
+        }
+    }
+
+    /// Removes the last `steps` steps.
+    fn take(&mut self, mut steps: u64) -> Vec<(Vec<usize>, u64)> {
+        let mut taken = Vec::new();
+        while steps > 0
+            && let Some((set, times)) = self.0.back_mut()
+        {
+            let n = steps.min(*times);
+            taken.push((set.clone(), n));
+            steps -= n;
+            *times -= n;
+            if *times == 0 {
+                self.0.pop_back();
+            }
+        }
+        taken
+    }
+}

@@ -1,0 +1,138 @@
+//! SGD with momentum, dampening, Nesterov's form and weight decay, as `torch.optim.SGD`.
+//!
+//! Maths, for an element p with gradient g (already scaled by the factor of clipping):
+//!
+//! ```text
+//! d = g + λp
+//! b ← d at the first update, else μb + (1 − τ)d        (where μ ≠ 0)
+//! p ← p − lr · (d + μb with Nesterov, b with momentum, d without)
+//! ```
+//!
+//! Layout: equal ranges of the arenas, one invocation an element. Cost: one pass, bound by memory.
+
+mod cpu;
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::{Rule, Span};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::Context;
+
+const THREADS: u32 = 128;
+
+static SGD: Kernel = Kernel {
+    name: "sgd",
+    bindings: &[("grad", Access::Read), ("verdict", Access::Read), ("value", Access::ReadWrite)],
+    scalars: &[Scalar::U32("size"), Scalar::F32("lr"), Scalar::F32("decay")],
+    wgsl: |_| include_str!("sgd.wgsl").into(),
+    cpu: cpu::sgd,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 3], threads: THREADS }],
+};
+
+static MOMENTUM: Kernel = Kernel {
+    name: "sgd momentum",
+    bindings: &[
+        ("grad", Access::Read),
+        ("verdict", Access::Read),
+        ("value", Access::ReadWrite),
+        ("buffer", Access::ReadWrite),
+    ],
+    scalars: &[
+        Scalar::U32("size"),
+        Scalar::F32("lr"),
+        Scalar::F32("decay"),
+        Scalar::F32("momentum"),
+        Scalar::F32("rate"),
+        Scalar::U32("nesterov"),
+    ],
+    wgsl: |_| include_str!("momentum.wgsl").into(),
+    cpu: cpu::momentum,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS }],
+};
+
+pub const KERNELS: &[&Kernel] = &[&SGD, &MOMENTUM];
+
+/// The options of a parameter group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    pub lr: f64,
+    pub momentum: f64,
+    pub dampening: f64,
+    pub weight_decay: f64,
+    pub nesterov: bool,
+}
+
+impl Default for Sgd {
+    /// PyTorch's.
+    fn default() -> Self {
+        Sgd { lr: 1e-3, momentum: 0.0, dampening: 0.0, weight_decay: 0.0, nesterov: false }
+    }
+}
+
+impl Rule for Sgd {
+    const NAME: &'static str = "SGD";
+    const STATES: &'static [&'static str] = &["momentum_buffer"];
+
+    fn check(&self) -> Result<()> {
+        let Sgd { lr, momentum, dampening, weight_decay, nesterov } = *self;
+        for (name, value) in [("lr", lr), ("momentum", momentum), ("weightDecay", weight_decay)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                fail!(Option, "SGD: {name} is 0 or more, not {value}");
+            }
+        }
+        if !dampening.is_finite() {
+            fail!(Option, "SGD: dampening is a number, not {dampening}");
+        }
+        if nesterov && (momentum == 0.0 || dampening != 0.0) {
+            fail!(Option, "SGD: nesterov takes a momentum and no dampening, not {momentum} and {dampening}");
+        }
+        Ok(())
+    }
+
+    fn keeps_state(&self) -> bool {
+        self.momentum != 0.0
+    }
+
+    fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
+        let Sgd { lr, momentum, dampening, weight_decay, nesterov } = *self;
+        let bits = |v: f64| (v as f32).to_bits();
+        let element = |v| Bind::new(v, &[1], 1);
+        let mut binds: SmallVec<[Bind; 6]> = SmallVec::from_iter([
+            element(&span.grad),
+            Bind::new(&span.verdict, &[0], 2),
+            element(&span.value),
+        ]);
+        let mut scalars: SmallVec<[u32; 16]> = SmallVec::from_slice(&[bits(lr), bits(weight_decay)]);
+        let mut kernel = &SGD;
+        if let [buffer] = &span.states[..] {
+            kernel = &MOMENTUM;
+            binds.push(element(buffer));
+            // Before the first update the buffer is zero, so that μb + 1·d is d.
+            let rate = if step == 1 { 1.0 } else { 1.0 - dampening };
+            scalars.extend([bits(momentum), bits(rate), nesterov as u32]);
+        }
+        windows(cx, Self::NAME, &[span.value.size()], &[], &binds, |w| {
+            let size = w.count[0] as u32;
+            cx.launch(Launch {
+                kernel,
+                params: [0; 4],
+                bindings: w.ranges,
+                scalars: SmallVec::from_iter([size].into_iter().chain(scalars.iter().copied())),
+                groups: size.div_ceil(THREADS),
+                threads: THREADS,
+                work: 8 * size as u64,
+            });
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! An optimizer's state, out and in: for checkpoints.
+
+use super::arena::{Arena, Place, zeros};
+use super::{Optimizer, Rule};
+use crate::error::Result;
+use crate::fail;
+use crate::tensor::Value;
+
+/// The state of one parameter.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// Updates so far.
+    pub step: u64,
+    /// One for each of `Rule::STATES`, of the parameter's shape; none before the first update.
+    /// They are the optimizer's own ranges: later steps write them.
+    pub values: Vec<Value>,
+}
+
+/// The state arenas: one a block and a state.
+pub(super) fn zeroed<R: Rule>(arena: &Arena) -> Result<Vec<Vec<Value>>> {
+    let cx = arena.context();
+    arena.sizes().map(|size| R::STATES.iter().map(|_| zeros(cx, size)).collect()).collect()
+}
+
+impl<R: Rule> Optimizer<R> {
+    /// The state of every parameter, in the order of `parameters()`.
+    pub fn state(&self) -> Vec<State> {
+        let places = self.places();
+        places
+            .iter()
+            .zip(&self.steps)
+            .map(|(p, step)| State { step: *step, values: self.ranges(p) })
+            .collect()
+    }
+
+    /// Takes over a state that `state()` gave, of this optimizer or of one with the same parameters.
+    ///
+    /// # Errors
+    /// `ERR_SHAPE_MISMATCH` when the number of parameters or a shape differs; nothing is changed
+    /// then.
+    pub fn load_state(&mut self, state: &[State]) -> Result<()> {
+        let count = self.places().len();
+        if state.len() != count {
+            fail!(
+                ShapeMismatch,
+                "{}: the state is of {} parameters, the optimizer has {count}",
+                R::NAME,
+                state.len()
+            );
+        }
+        for (i, (s, place)) in state.iter().zip(self.places()).enumerate() {
+            check::<R>(i, s, place)?;
+        }
+        if self.states.is_empty() && state.iter().any(|s| !s.values.is_empty()) {
+            self.states = zeroed::<R>(&self.arena)?;
+        }
+        for (i, s) in state.iter().enumerate() {
+            let places = self.places();
+            for (k, own) in self.ranges(&places[i]).into_iter().enumerate() {
+                match s.values.get(k) {
+                    // Its own state needs no copy.
+                    Some(v) if v.storage.buffer == own.storage.buffer && v.offset == own.offset => {}
+                    Some(v) => own.context().receive(v, &own)?,
+                    None => own.context().zero(&own),
+                }
+                own.storage.written();
+            }
+        }
+        self.steps = state.iter().map(|s| s.step).collect();
+        self.recent = Default::default();
+        Ok(())
+    }
+
+    fn places(&self) -> &[Place] {
+        self.arena.places()
+    }
+
+    fn ranges(&self, place: &Place) -> Vec<Value> {
+        let shape = place.tensor.spec().shape;
+        let Some(states) = self.states.get(place.block) else { return Vec::new() };
+        states.iter().map(|s| s.sub_range(place.start, shape.clone())).collect()
+    }
+}
+
+fn check<R: Rule>(i: usize, state: &State, place: &Place) -> Result<()> {
+    let spec = place.tensor.spec();
+    if state.values.is_empty() && state.step == 0 {
+        return Ok(());
+    }
+    if state.values.len() != R::STATES.len() {
+        fail!(
+            ShapeMismatch,
+            "{}: the state of parameter {i} holds {} tensors, it takes {}",
+            R::NAME,
+            state.values.len(),
+            R::STATES.join(", ")
+        );
+    }
+    for (value, name) in state.values.iter().zip(R::STATES) {
+        if value.spec() != spec {
+            fail!(
+                ShapeMismatch,
+                "{}: {name} of parameter {i} is {}, the parameter {spec}",
+                R::NAME,
+                value.spec()
+            );
+        }
+    }
+    Ok(())
+}

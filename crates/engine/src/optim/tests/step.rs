@@ -1,0 +1,278 @@
+use super::*;
+
+#[test]
+fn all_that_is_present_is_one_launch_and_the_absent_stay() {
+    for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 4096) {
+        let tensors = parameters(&cx);
+        let mut optimizer = adamw(&tensors);
+        let adamw_launches = |optimizer: &mut Optimizer<AdamW>| {
+            cx.count_launches(true);
+            optimizer.step(Some(1.0)).unwrap();
+            cx.count_launches(false)["adamw"]
+        };
+        set_gradients(&tensors, 1, &[]);
+        assert_eq!(adamw_launches(&mut optimizer), 1);
+        // In the middle: the spans on both sides of it.
+        set_gradients(&tensors, 2, &[2]);
+        let before = bits(&tensors);
+        let state = read(&optimizer.state()[2].values[0]).data;
+        assert_eq!(adamw_launches(&mut optimizer), 2);
+        let after = bits(&tensors);
+        for i in 0..tensors.len() {
+            assert_eq!(before[i] == after[i], i == 2, "parameter {i}");
+        }
+        assert_eq!(read(&optimizer.state()[2].values[0]).data, state);
+        // Its count is another from now on, and so is its launch.
+        set_gradients(&tensors, 3, &[]);
+        assert_eq!(adamw_launches(&mut optimizer), 3);
+        assert_eq!(optimizer.state().iter().map(|s| s.step).collect::<Vec<_>>(), [3, 3, 2, 3, 3, 3]);
+        // With no gradient at all nothing moves, and the norm is 0.
+        optimizer.zero_grad();
+        let before = bits(&tensors);
+        assert_eq!(item(&optimizer.step(None).unwrap()), 0.0);
+        assert_eq!(bits(&tensors), before);
+    }
+}
+
+#[test]
+fn clipping_in_the_step_equals_clipping_before_it() {
+    for cx in contexts() {
+        let run = |inside: bool| {
+            let tensors = parameters(&cx);
+            let mut optimizer = adamw(&tensors);
+            for step in 1..=3 {
+                set_gradients(&tensors, step, &[]);
+                let norm = match inside {
+                    true => optimizer.step(Some(0.5)).unwrap(),
+                    false => {
+                        let norm = clip_grad_norm(&cx, &tensors, 0.5).unwrap();
+                        optimizer.step(None).unwrap();
+                        norm
+                    }
+                };
+                assert!(item(&norm) > 0.5);
+            }
+            bits(&tensors)
+        };
+        let (inside, before) = (run(true), run(false));
+        if cx.profile.kind == Kind::Cpu {
+            assert_eq!(inside, before);
+        }
+        // A driver may fuse the factor's product with what follows it.
+        for (a, b) in inside.iter().zip(&before) {
+            compare(&cx.profile.label, &array(a), &array(b), TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn a_norm_that_is_not_finite_latches() {
+    for cx in contexts() {
+        let run = |bad: &[u64]| {
+            let tensors = parameters(&cx);
+            let mut optimizer = adamw(&tensors);
+            let mut good = 0;
+            for step in 0..6 {
+                let first = bad.iter().any(|b| *b <= step && step < b + 2);
+                if !first {
+                    good += 1;
+                }
+                set_gradients(&tensors, good, &[]);
+                let before = bits(&tensors);
+                if bad.contains(&step) {
+                    let mut odd = gradient(4, good);
+                    odd.data[200] = [f64::NAN, f64::INFINITY][step as usize % 2];
+                    tensors[4].set_grad(Some(odd.upload(&cx)));
+                }
+                let norm = item(&optimizer.step(None).unwrap());
+                assert_eq!(norm.is_finite(), !bad.contains(&step));
+                assert_eq!(bits(&tensors) == before, first, "step {step}");
+                if bad.contains(&step) {
+                    assert_eq!(item(&optimizer.undone()), 1.0);
+                } else if first {
+                    // The one after it, although finite.
+                    assert_eq!(item(&optimizer.undone()), 2.0);
+                    optimizer.clear_latch(2);
+                }
+            }
+            let state = optimizer.state();
+            (good, bits(&tensors), state.iter().map(|s| s.step).collect::<Vec<_>>(), {
+                state.iter().map(|s| read(&s.values[1]).data).collect::<Vec<_>>()
+            })
+        };
+        // Steps 2 and 3 never were: the same as four good ones.
+        let (good, values, steps, moments) = run(&[2]);
+        assert_eq!((good, &steps[..]), (4, &[4; 6][..]));
+        let tensors = parameters(&cx);
+        let mut optimizer = adamw(&tensors);
+        for step in 1..=4 {
+            set_gradients(&tensors, step, &[]);
+            optimizer.step(None).unwrap();
+        }
+        assert_eq!(bits(&tensors), values);
+        let expected: Vec<_> = optimizer.state().iter().map(|s| read(&s.values[1]).data).collect();
+        assert_eq!(moments, expected);
+        run(&[0, 3]);
+    }
+}
+
+#[test]
+fn steps_are_taken_back_from_those_they_counted_for() {
+    let cx = &contexts()[0];
+    let tensors = parameters(cx);
+    let mut optimizer = adamw(&tensors);
+    for left_out in [&[][..], &[], &[1], &[1], &[1, 2]] {
+        set_gradients(&tensors, 1, left_out);
+        optimizer.step(None).unwrap();
+    }
+    let counts = |o: &Optimizer<AdamW>| o.state().iter().map(|s| s.step).collect::<Vec<_>>();
+    assert_eq!(counts(&optimizer), [5, 2, 4, 5, 5, 5]);
+    optimizer.take_back(2);
+    assert_eq!(counts(&optimizer), [3, 2, 3, 3, 3, 3]);
+    optimizer.take_back(2);
+    assert_eq!(counts(&optimizer), [1; 6]);
+    optimizer.take_back(9);
+    assert_eq!(counts(&optimizer), [0; 6]);
+}
+
+#[test]
+fn a_cancelled_step_is_run_whole_or_not_at_all() {
+    // A thread of its own, kept waiting until the token is cancelled.
+    let device = Device::start(|| Cpu::open(1)).unwrap();
+    let cx = Context::new(device.profile.clone(), Sink::Thread(device.clone()));
+    let tensors = parameters(&cx);
+    let mut optimizer = adamw(&tensors);
+    let before = bits(&tensors);
+    let token = CancelToken::default();
+    cx.under(Some(token.clone()));
+    set_gradients(&tensors, 1, &[]);
+    token.cancel();
+    optimizer.step(None).unwrap();
+    cx.under(None);
+    assert_eq!(bits(&tensors), before);
+    optimizer.take_back(1);
+    // Its gradients were uploads of the same token.
+    assert_eq!(optimizer.state()[0].step, 0);
+    // One that begins before it is cancelled ends: the launches under `once` look no more.
+    let token = CancelToken::default();
+    set_gradients(&tensors, 1, &[]);
+    cx.under(Some(token.clone()));
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let inner = token.clone();
+    cx.whole(|| {
+        let value = tensors[0].value();
+        cx.push(crate::recording::Command::Read {
+            from: value.range(),
+            reply: Box::new(move |_| {
+                wait.recv().ok();
+                inner.cancel();
+            }),
+        });
+        optimizer.step(None).map(drop)
+    })
+    .unwrap();
+    cx.flush();
+    go.send(()).unwrap();
+    cx.under(None);
+    assert!(bits(&tensors).iter().zip(&before).all(|(a, b)| a != b));
+    drop(device);
+}
+
+fn loss_of(tape: &Tape, w: &[Tensor], x: &Tensor, y: &Tensor) -> Tensor {
+    let op = |f, a: &Tensor, b: &Tensor| tape.apply1(Binary(f), &[a, b]).unwrap();
+    // y ≈ x·w + b, elementwise.
+    let error = op(Function::Sub, &op(Function::Add, &op(Function::Mul, x, &w[0]), &w[1]), y);
+    tape.apply1(Sum { dim: None }, &[&op(Function::Mul, &error, &error)]).unwrap()
+}
+
+fn least_squares(cx: &Rc<Context>) -> (Vec<f64>, Vec<Vec<u64>>) {
+    let tape = Tape::default();
+    let new = |name: &str, shape: &[usize], asks| Tensor::new(Array::random(name, shape).upload(cx), asks);
+    let (x, y) = (new("x", &[64, 65], false), new("y", &[64, 65], false));
+    let w = vec![new("w", &[65], true), new("b", &[64, 1], true)];
+    let mut optimizer = Optimizer::new(vec![(AdamW { lr: 0.05, ..AdamW::default() }, w.clone())]).unwrap();
+    let mut losses = Vec::new();
+    let mut baseline = None;
+    for _ in 0..25 {
+        let loss = loss_of(&tape, &w, &x, &y);
+        tape.backward(&loss, None).unwrap();
+        optimizer.step(Some(100.0)).unwrap();
+        optimizer.zero_grad();
+        losses.push(item(&loss.value()));
+        drop(loss);
+        let live = cx.memory().live;
+        assert_eq!(*baseline.get_or_insert(live), live);
+    }
+    (losses, bits(&w))
+}
+
+#[test]
+fn least_squares_fall_and_have_the_same_bits_twice() {
+    for cx in contexts() {
+        let first = least_squares(&cx);
+        assert!(first.0[24] < 0.9 * first.0[0], "{:?}", first.0);
+        assert!(first.0.windows(2).take(10).all(|w| w[1] < w[0]), "{:?}", first.0);
+        assert_eq!(least_squares(&cx), first);
+    }
+    // And whatever the number of threads.
+    let [one, two] = [1, 2].map(|threads| {
+        let device = Device::start(move || Cpu::open(threads)).unwrap();
+        least_squares(&Context::new(device.profile.clone(), Sink::Thread(device)))
+    });
+    assert_eq!(one, two);
+}
+
+#[test]
+fn a_step_between_forward_and_backward_is_noticed() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let new =
+            |name: &str, shape: &[usize], asks| Tensor::new(Array::random(name, shape).upload(&cx), asks);
+        let (x, y) = (new("x", &[8, 9], true), new("y", &[8, 9], false));
+        let w = vec![new("w", &[9], true), new("b", &[8, 1], true)];
+        let mut optimizer = Optimizer::new(vec![(Sgd { lr: 0.1, ..Sgd::default() }, w.clone())]).unwrap();
+        tape.backward(&loss_of(&tape, &w, &x, &y), None).unwrap();
+        let stale = loss_of(&tape, &w, &x, &y);
+        optimizer.step(None).unwrap();
+        assert_eq!(tape.backward(&stale, None).unwrap_err().code, Code::Modified);
+        optimizer.zero_grad();
+        tape.backward(&loss_of(&tape, &w, &x, &y), None).unwrap();
+        optimizer.step(None).unwrap();
+    }
+}
+
+/// `cargo test --release -- --ignored --nocapture speed`
+#[test]
+#[ignore = "a measurement"]
+fn speed() {
+    let (_device, cx) = own_device(|_| ());
+    // The adapters of rank 16 on all seven linears of SmolLM2-135M.
+    let tensors: Vec<Tensor> =
+        (0..420).map(|i| Tensor::new(Array::random(&format!("{i}"), &[16, 727]).upload(&cx), true)).collect();
+    let mut optimizer = adamw(&tensors);
+    for t in &tensors {
+        t.set_grad(Some(t.value()));
+    }
+    item(&optimizer.step(Some(1.0)).unwrap());
+    for _ in 0..5 {
+        let start = std::time::Instant::now();
+        item(&optimizer.step(Some(1.0)).unwrap());
+        eprintln!("{:?} for {} elements", start.elapsed(), 420 * 16 * 727);
+    }
+}
+
+#[test]
+fn a_step_on_meta_takes_the_memory_of_the_real_one() {
+    for cx in contexts() {
+        let meta = Context::new(cx.profile.clone(), Sink::Meta);
+        let memory = |cx: &Rc<Context>| {
+            cx.trim();
+            let tensors = parameters(cx);
+            let mut optimizer = adamw(&tensors);
+            set_gradients(&tensors, 1, &[3]);
+            optimizer.step(Some(1.0)).unwrap();
+            cx.memory()
+        };
+        assert_eq!(memory(&meta), memory(&cx));
+    }
+}
