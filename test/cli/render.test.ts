@@ -85,7 +85,25 @@ test("plain lines: the summary, some steps, and how it ended", (t) => {
   const show = humanRenderer(out);
   for (const event of [start, ...rest]) show(event);
   t.notRegex(out.text, /\u001b|\r/);
-  t.snapshot(out.text);
+  t.deepEqual(out.text.split("\n"), [
+    "  model      SmolLM2-135M (llama), 134.5M weights, f16",
+    "  adapter    rank 16, alpha 32, on 210 layers: q_proj, v_proj",
+    "  trainable  4,884,480 of 139,400,064 (3.50%)",
+    "  device     cpu: EPYC (no GPU was found)",
+    "  data       1,200 rows, 240,512 tokens to train on; 60 rows held out",
+    "  steps      150 (1.00 epochs) of 1 × 8 rows, up to 512 tokens each",
+    "  optimizer  AdamW, learning rate 2.00e-4, linear, warm-up 5; seed 0",
+    "  output     ./lowrank-out",
+    "before training: held-out loss 2.6000, perplexity 13.46",
+    "step 1/150  loss 2.3140  2m 10s left  412 tok/s  lr 1.20e-4  1.2 GiB  norm 0.523",
+    "step 2/150  loss 2.3140  2m 10s left  412 tok/s  lr 1.20e-4  1.2 GiB  norm 0.523",
+    "step 150/150  loss 2.3140  2m 10s left  412 tok/s  lr 1.20e-4  1.2 GiB  norm 0.523",
+    "step 150: saved lowrank-out/checkpoint-150",
+    "done at step 150 after 3m 12s: loss 2.1000",
+    "held-out loss 2.2100 (2.6000 before, −15.0%)",
+    "adapter lowrank-out",
+    "",
+  ]);
 });
 
 test("one JSON event a line, whole", (t) => {
