@@ -36,9 +36,8 @@ impl Session {
 
     #[napi]
     pub fn linear(&self, x: u32, weight: u32, bias: Option<u32>, fan_in_fan_out: bool) -> Result<u32> {
-        let frozen = !self.requires_grad(weight)?;
         let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
-        self.apply(ops::linear::Linear { fan_in_fan_out, frozen }, &inputs)
+        self.apply(ops::linear::Linear { fan_in_fan_out }, &inputs)
     }
 
     #[napi]

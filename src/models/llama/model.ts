@@ -60,6 +60,31 @@ export class LlamaForCausalLM extends CausalLM {
     return new KeyValueCache(numHiddenLayers, capacity, { batch, heads: numKeyValueHeads, headDim, device: this.device });
   }
 
+  hubConfig(): Record<string, unknown> {
+    const { config } = this;
+    return {
+      architectures: [config.modelType === "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM"],
+      model_type: config.modelType,
+      vocab_size: config.vocabSize,
+      hidden_size: config.hiddenSize,
+      intermediate_size: config.intermediateSize,
+      num_hidden_layers: config.numHiddenLayers,
+      num_attention_heads: config.numAttentionHeads,
+      num_key_value_heads: config.numKeyValueHeads,
+      head_dim: config.headDim,
+      max_position_embeddings: config.maxPositionEmbeddings,
+      rms_norm_eps: config.rmsNormEps,
+      attention_bias: config.attentionBias,
+      mlp_bias: config.mlpBias,
+      hidden_act: "silu",
+      tie_word_embeddings: config.tieWordEmbeddings,
+      rope_theta: config.rope.theta,
+      bos_token_id: config.bosTokenId ?? null,
+      eos_token_id: config.eosTokenIds.length === 1 ? config.eosTokenIds[0] : [...config.eosTokenIds],
+      ...(config.slidingWindow === undefined ? {} : { sliding_window: config.slidingWindow }),
+    };
+  }
+
   hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
     if (ids.shape.length !== 2) {
       throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: ids are [B, T], not [${ids.shape.join(", ")}]`);
