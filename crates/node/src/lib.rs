@@ -1,6 +1,7 @@
 //! The Node-API binding of lowrank: it converts, and decides nothing.
 
 mod devices;
+mod background;
 mod error;
 mod ops;
 mod session;
