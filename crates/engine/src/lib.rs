@@ -3,6 +3,7 @@
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod format;
 pub mod kernel;
 pub mod kernels;
 pub mod launch;

@@ -1,35 +1,32 @@
-//! Work on a thread of its own, behind a promise: files, and tokenizing whole data sets.
+//! Work on a thread of its own, behind a promise: writing files, tokenizing whole data sets.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use lowrank_engine::error::{Code, Result as EngineResult, fail_code};
-use napi::bindgen_prelude::{Either, Object, ToNapiValue};
-use napi::{Env, bindgen_prelude::TypeName};
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use napi::Env;
+use napi::bindgen_prelude::{Object, ToNapiValue};
 
 use crate::error::{Result, internal, thrown};
 use crate::session::{Failure, failure};
 
-type Settle<T> = Box<dyn FnOnce(Env) -> napi::Result<Either<T, Failure>>>;
+type Settle<V> = Box<dyn FnOnce(Env) -> napi::Result<V>>;
 
-/// A promise of what `work` gives, or of its failure, which the façade makes a rejection of.
-/// `work` runs on a new thread named `name`; a panic in it is `ERR_INTERNAL`.
-pub fn promise<'env, T>(
+/// A promise of what `convert` makes, on JavaScript's thread, of what `work` gave on a new thread
+/// named `name`. A panic in `work` is `ERR_INTERNAL`.
+pub fn promise<'env, T, V>(
     env: &'env Env,
     name: &'static str,
-    work: impl FnOnce() -> EngineResult<T> + Send + 'static,
+    work: impl FnOnce() -> engine::Result<T> + Send + 'static,
+    convert: impl FnOnce(Env, engine::Result<T>) -> napi::Result<V> + Send + 'static,
 ) -> Result<Object<'env>>
 where
-    T: TypeName + ToNapiValue + Send + 'static,
+    T: Send + 'static,
+    V: ToNapiValue + 'static,
 {
-    let (deferred, promise) = env.create_deferred::<Either<T, Failure>, Settle<T>>().map_err(internal)?;
+    let (deferred, promise) = env.create_deferred::<V, Settle<V>>().map_err(internal)?;
     let run = move || {
         let result = guarded(name, work);
-        deferred.resolve(Box::new(move |_| {
-            Ok(match result {
-                Ok(value) => Either::A(value),
-                Err(error) => Either::B(failure(error)),
-            })
-        }));
+        deferred.resolve(Box::new(move |env| convert(env, result)));
     };
     std::thread::Builder::new()
         .name(format!("lowrank-{name}"))
@@ -38,8 +35,17 @@ where
     Ok(promise)
 }
 
+/// A promise of null, or of what went wrong: the façade makes a rejection of that.
+pub fn done<'env>(
+    env: &'env Env,
+    name: &'static str,
+    work: impl FnOnce() -> engine::Result<()> + Send + 'static,
+) -> Result<Object<'env>> {
+    promise(env, name, work, |_, done| Ok::<Option<Failure>, _>(done.err().map(failure)))
+}
+
 /// Runs `work`; a panic becomes `ERR_INTERNAL`.
-pub fn guarded<T>(name: &str, work: impl FnOnce() -> EngineResult<T>) -> EngineResult<T> {
+pub fn guarded<T>(name: &str, work: impl FnOnce() -> engine::Result<T>) -> engine::Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()

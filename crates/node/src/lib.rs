@@ -3,5 +3,7 @@
 mod devices;
 mod background;
 mod error;
+mod files;
 mod ops;
 mod session;
+mod tokenizer;

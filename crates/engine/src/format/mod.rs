@@ -1,0 +1,115 @@
+//! Files of weights: readers that check everything before anything is used, writers that leave
+//! either the old file or the whole new one.
+
+mod json;
+pub mod safetensors;
+pub mod weights;
+pub mod whole_file;
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::error::{Code, Error, Result};
+use crate::fail;
+
+/// Maps a file for reading. It must not be cut short while it is mapped: writers replace files
+/// and never write into them.
+///
+/// # Errors
+/// `ERR_FILE_NOT_FOUND` when there is none or it cannot be opened, `ERR_FILE_FORMAT` when it is
+/// no regular file.
+pub(crate) fn map(path: &Path) -> Result<Mmap> {
+    unsafe { Mmap::map(&open(path)?) }.map_err(|e| unreadable(path, &e))
+}
+
+/// The bytes of a small file.
+///
+/// # Errors
+/// As `map`.
+pub fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
+    Ok(bytes)
+}
+
+fn open(path: &Path) -> Result<File> {
+    let shown = path.display();
+    // Asked before opening: opening a pipe would wait for its other end.
+    let kind = std::fs::metadata(path).map_err(|e| unreadable(path, &e))?;
+    if kind.is_dir() {
+        fail!(FileFormat, "{shown}: a file was expected, this is a folder");
+    }
+    if !kind.is_file() {
+        fail!(FileFormat, "{shown}: a regular file was expected");
+    }
+    File::open(path).map_err(|e| unreadable(path, &e))
+}
+
+pub(crate) fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    let shown = path.display();
+    let message = match error.kind() {
+        ErrorKind::NotFound => format!("{shown}: there is no such file"),
+        _ => format!("{shown}: cannot be read: {error}"),
+    };
+    Error::new(Code::FileNotFound, message)
+}
+
+/// A name out of a file, fit for one line of an error.
+pub(crate) fn quoted(name: &str) -> String {
+    const SHOWN: usize = 120;
+    match name.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}…", &name[..end]),
+        None => format!("{name:?}"),
+    }
+}
+
+/// A folder of its own for a test, gone afterwards.
+#[cfg(test)]
+pub(crate) mod test_folder {
+    use std::path::{Path, PathBuf};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    pub struct TestFolder(PathBuf);
+
+    impl TestFolder {
+        pub fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let name =
+                format!("lowrank-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+            let path = std::env::temp_dir().join(name);
+            std::fs::create_dir(&path).unwrap();
+            TestFolder(path)
+        }
+
+        pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+            let path = self.0.join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        }
+
+        /// What is in the folder, by name.
+        pub fn names(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(&self.0).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl std::ops::Deref for TestFolder {
+        type Target = Path;
+        fn deref(&self) -> &Path {
+            &self.0
+        }
+    }
+
+    impl Drop for TestFolder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! safetensors: named tensors in one file, mapped and used in place.
+
+mod header;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use header::Entry;
+pub use read::Reader;
+pub use safetensors::Dtype;
+pub use write::{Part, TensorSpec, Writer, write};
+
+use crate::dtype::DType;
+
+/// The format's name of an element type of ours.
+pub fn stored(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::BF16 => Dtype::BF16,
+        DType::I32 => Dtype::I32,
+    }
+}
+
+/// The element type that computes with what is stored as `dtype`, where there is one.
+pub fn computed(dtype: Dtype) -> Option<DType> {
+    Some(match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        Dtype::I32 | Dtype::I64 => DType::I32,
+        _ => return None,
+    })
+}

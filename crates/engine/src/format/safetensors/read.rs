@@ -1,0 +1,163 @@
+//! Reading: the file is mapped, its header checked, and values are made over the map.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use half::slice::HalfFloatSliceExt;
+use memmap2::Mmap;
+
+use super::header::{self, Entry};
+use super::{Dtype, computed};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::format::{map, quoted};
+use crate::tensor::{Context, Value};
+
+/// A checked file. It stays mapped as long as the reader or a value made from it lives.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    file: Arc<Mmap>,
+    entries: Vec<Entry>,
+    places: HashMap<String, usize>,
+    metadata: BTreeMap<String, String>,
+}
+
+impl Reader {
+    /// Maps the file and checks all of its header; the tensors' bytes are not read.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+    pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
+        let path = path.as_ref();
+        let file = map(path)?;
+        let header = match header::parse(&file) {
+            Ok(header) => header,
+            Err(fault) => fail!(FileFormat, "{}: at byte {}: {}", path.display(), fault.offset, fault.what),
+        };
+        let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        Ok(Reader {
+            path: path.into(),
+            file: Arc::new(file),
+            entries: header.entries,
+            places,
+            metadata: header.metadata,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file's free text, by key.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// The tensors in the order of their bytes.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The tensors' names in the order of their bytes.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|e| e.name.as_str())
+    }
+
+    pub fn entry(&self, name: &str) -> Option<&Entry> {
+        self.places.get(name).map(|i| &self.entries[*i])
+    }
+
+    /// The stored bytes of an entry of this file.
+    pub fn bytes(&self, entry: &Entry) -> &[u8] {
+        &self.file[entry.offset as usize..][..entry.bytes as usize]
+    }
+
+    /// A tensor as a value of `cx`: in place over the map where the device can, converted on the
+    /// host where `dtype` asks for another float type than the stored one. I64 becomes i32.
+    ///
+    /// # Errors
+    /// `ERR_DTYPE` naming the tensor when nothing computes with its dtype, or I64 holds more than
+    /// i32 does; `ERR_FILE_FORMAT` when the file has no such tensor.
+    pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
+        let shown = self.path.display();
+        let Some(entry) = self.entry(name) else {
+            fail!(FileFormat, "{shown}: there is no tensor {}", quoted(name));
+        };
+        let Some(from) = computed(entry.dtype) else {
+            fail!(
+                Dtype,
+                "{shown}: tensor {} is {}; F32, F16, BF16, I32 and I64 can be loaded",
+                quoted(name),
+                entry.dtype
+            );
+        };
+        let to = dtype.unwrap_or(from);
+        if from.is_float() != to.is_float() {
+            fail!(Dtype, "{shown}: tensor {} is {} and is not converted to {to}", quoted(name), entry.dtype);
+        }
+        if entry.dtype == Dtype::I64 {
+            let Some(narrow) = narrow(self.bytes(entry)) else {
+                fail!(Dtype, "{shown}: tensor {} is I64 and holds more than i32 does", quoted(name));
+            };
+            return cx.upload(entry.shape.clone(), DType::I32, narrow);
+        }
+        if from != to {
+            return cx.upload(entry.shape.clone(), to, convert(self.bytes(entry), from, to));
+        }
+        cx.map(entry.shape.clone(), to, &self.file, entry.offset)
+    }
+}
+
+fn narrow(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut narrow = Vec::with_capacity(bytes.len() / 2);
+    for value in bytes.as_chunks::<8>().0 {
+        let value = i32::try_from(i64::from_le_bytes(*value)).ok()?;
+        narrow.extend_from_slice(&value.to_le_bytes());
+    }
+    Some(narrow)
+}
+
+/// Elements converted at a time, through arrays on the stack: the file's bytes are aligned to
+/// nothing.
+const BLOCK: usize = 1024;
+
+/// Between two float types, rounding to nearest even.
+fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
+    let mut converted = vec![0; bytes.len() / from.bytes() * to.bytes()];
+    let (mut wide, mut f16s, mut bf16s) =
+        ([0f32; BLOCK], [half::f16::ZERO; BLOCK], [half::bf16::ZERO; BLOCK]);
+    let source = bytes.chunks(BLOCK * from.bytes());
+    for (source, target) in source.zip(converted.chunks_mut(BLOCK * to.bytes())) {
+        let n = source.len() / from.bytes();
+        let wide = &mut wide[..n];
+        match from {
+            DType::F32 => bytemuck::cast_slice_mut(wide).copy_from_slice(source),
+            DType::F16 => {
+                bytemuck::cast_slice_mut(&mut f16s[..n]).copy_from_slice(source);
+                f16s[..n].convert_to_f32_slice(wide);
+            }
+            DType::BF16 => {
+                bytemuck::cast_slice_mut(&mut bf16s[..n]).copy_from_slice(source);
+                bf16s[..n].convert_to_f32_slice(wide);
+            }
+            DType::I32 => unreachable!("floats only"),
+        }
+        match to {
+            DType::F32 => target.copy_from_slice(bytemuck::cast_slice(wide)),
+            DType::F16 => {
+                f16s[..n].convert_from_f32_slice(wide);
+                target.copy_from_slice(bytemuck::cast_slice(&f16s[..n]));
+            }
+            DType::BF16 => {
+                bf16s[..n].convert_from_f32_slice(wide);
+                target.copy_from_slice(bytemuck::cast_slice(&bf16s[..n]));
+            }
+            DType::I32 => unreachable!("floats only"),
+        }
+    }
+    converted
+}

@@ -1,0 +1,182 @@
+//! Writing: byte for byte what Python's `safetensors` writes, tensor by tensor, in place of the
+//! old file only once it is whole.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::Dtype;
+use super::header::{MAX_HEADER, METADATA};
+use crate::error::Result;
+use crate::fail;
+use crate::format::quoted;
+use crate::format::whole_file::WholeFile;
+
+/// A tensor of the file to be.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorSpec<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+}
+
+/// A tensor with its bytes, row-major and little-endian.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    pub name: &'a str,
+    pub dtype: Dtype,
+    pub shape: &'a [usize],
+    pub bytes: &'a [u8],
+}
+
+/// Writes all of `tensors`. `metadata` is free text; files meant for PyTorch hold
+/// `format: "pt"`.
+///
+/// # Errors
+/// `ERR_WRITE`, the old file untouched; `ERR_SHAPE_MISMATCH` when bytes and shape disagree;
+/// `ERR_OPTION` for names that cannot stand together.
+pub fn write(path: &Path, tensors: &[Part], metadata: Option<&BTreeMap<String, String>>) -> Result<()> {
+    let specs: Vec<TensorSpec> =
+        tensors.iter().map(|t| TensorSpec { name: t.name, dtype: t.dtype, shape: t.shape }).collect();
+    let mut writer = Writer::create(path, &specs, metadata)?;
+    for i in writer.order().to_vec() {
+        writer.append(tensors[i].bytes)?;
+    }
+    writer.finish()
+}
+
+/// A file being written, whose tensors come one after the other, so that only one needs to be
+/// in memory at a time.
+pub struct Writer {
+    path: PathBuf,
+    file: WholeFile,
+    order: Vec<usize>,
+    /// Names and bytes in the order of the file.
+    expected: Vec<(String, u64)>,
+    next: usize,
+}
+
+impl Writer {
+    /// Writes the header. The tensors' order in the file is by alignment of the dtype, widest
+    /// first, then by name.
+    ///
+    /// # Errors
+    /// As `write`.
+    pub fn create(
+        path: &Path,
+        specs: &[TensorSpec],
+        metadata: Option<&BTreeMap<String, String>>,
+    ) -> Result<Writer> {
+        let shown = path.display();
+        let mut names = HashSet::new();
+        for spec in specs {
+            if spec.name == METADATA || !names.insert(spec.name) {
+                fail!(Option, "{shown}: a tensor cannot be named {} here", quoted(spec.name));
+            }
+        }
+        let mut order: Vec<usize> = (0..specs.len()).collect();
+        order.sort_by(|a, b| {
+            let (a, b) = (&specs[*a], &specs[*b]);
+            b.dtype.cmp(&a.dtype).then_with(|| a.name.cmp(b.name))
+        });
+        let mut expected = Vec::with_capacity(specs.len());
+        for i in &order {
+            let spec = &specs[*i];
+            let Some(bytes) = size(spec) else {
+                fail!(
+                    ShapeMismatch,
+                    "{shown}: tensor {}: {} {:?} is no whole number of bytes",
+                    quoted(spec.name),
+                    spec.dtype,
+                    spec.shape
+                );
+            };
+            expected.push((spec.name.to_string(), bytes));
+        }
+        let header = header(specs, &order, &expected, metadata);
+        if header.len() as u64 > MAX_HEADER {
+            fail!(Write, "{shown}: the header would be longer than {MAX_HEADER} bytes");
+        }
+        let mut file = WholeFile::create(path)?;
+        file.write(&(header.len() as u64).to_le_bytes())?;
+        file.write(header.as_bytes())?;
+        Ok(Writer { path: path.into(), file, order, expected, next: 0 })
+    }
+
+    /// In which order `append` wants the tensors, as indices into the specs.
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+
+    /// Writes the next tensor.
+    ///
+    /// # Errors
+    /// `ERR_WRITE`, `ERR_SHAPE_MISMATCH`. The file is given up when the writer is dropped.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let shown = self.path.display();
+        let Some((name, expected)) = self.expected.get(self.next) else {
+            fail!(ShapeMismatch, "{shown}: more tensors than were named");
+        };
+        if bytes.len() as u64 != *expected {
+            fail!(
+                ShapeMismatch,
+                "{shown}: tensor {} takes {expected} bytes, {} were given",
+                quoted(name),
+                bytes.len()
+            );
+        }
+        self.next += 1;
+        self.file.write(bytes)
+    }
+
+    /// Puts the file in its place.
+    ///
+    /// # Errors
+    /// `ERR_WRITE`; `ERR_SHAPE_MISMATCH` when tensors are missing.
+    pub fn finish(self) -> Result<()> {
+        if let Some((name, _)) = self.expected.get(self.next) {
+            fail!(ShapeMismatch, "{}: tensor {} was not given", self.path.display(), quoted(name));
+        }
+        self.file.finish()
+    }
+}
+
+fn size(spec: &TensorSpec) -> Option<u64> {
+    let elements = spec.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64))?;
+    let bits = elements.checked_mul(spec.dtype.bitsize() as u64)?;
+    bits.is_multiple_of(8).then_some(bits / 8)
+}
+
+/// The JSON, without a space, filled up with spaces to 8 bytes.
+fn header(
+    specs: &[TensorSpec],
+    order: &[usize],
+    expected: &[(String, u64)],
+    metadata: Option<&BTreeMap<String, String>>,
+) -> String {
+    let json = |text: &str| serde_json::to_string(text).expect("a string is JSON");
+    let mut members = Vec::with_capacity(specs.len() + 1);
+    if let Some(metadata) = metadata {
+        let texts = metadata.iter().map(|(key, value)| format!("{}:{}", json(key), json(value)));
+        members.push(format!("{}:{{{}}}", json(METADATA), texts.collect::<Vec<_>>().join(",")));
+    }
+    let mut begin = 0;
+    for (i, (name, bytes)) in order.iter().zip(expected) {
+        let spec = &specs[*i];
+        let dims: Vec<String> = spec.shape.iter().map(usize::to_string).collect();
+        let end = begin + bytes;
+        let mut member = json(name);
+        let _ = write!(
+            member,
+            ":{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{begin},{end}]}}",
+            spec.dtype,
+            dims.join(",")
+        );
+        members.push(member);
+        begin = end;
+    }
+    let mut header = format!("{{{}}}", members.join(","));
+    let spaces = header.len().next_multiple_of(8) - header.len();
+    header.extend(std::iter::repeat_n(' ', spaces));
+    header
+}

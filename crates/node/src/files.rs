@@ -1,0 +1,132 @@
+//! Files of weights. Reading maps them and checks their headers; writing is on a thread of its
+//! own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use lowrank_engine::dtype::DType;
+use lowrank_engine::error as engine;
+use lowrank_engine::format::safetensors::{self, Part, stored};
+use lowrank_engine::format::weights::Weights;
+use lowrank_engine::format::whole_file::WholeFile;
+use lowrank_engine::tape::Tensor;
+use napi::Env;
+use napi::bindgen_prelude::{Object, Uint8Array};
+use napi_derive::napi;
+
+use crate::background;
+use crate::error::{Result, thrown};
+use crate::session::{Session, dims, dtype};
+
+/// A safetensors file, or the shards of a model's folder behind one view.
+#[napi]
+pub struct WeightsFile {
+    weights: Weights,
+}
+
+/// What a file says of a tensor.
+#[napi(object)]
+pub struct TensorInfo {
+    /// As the engine names it where it computes with it, and as such in small letters elsewhere:
+    /// f64, u8, bool, …
+    pub dtype: String,
+    pub shape: Vec<f64>,
+    pub bytes: f64,
+}
+
+#[napi]
+impl WeightsFile {
+    /// Maps the files and checks their headers; no tensor is read.
+    #[napi(factory)]
+    pub fn open(path: String) -> Result<WeightsFile> {
+        let weights = background::guarded("open", || Weights::open(path)).map_err(thrown)?;
+        Ok(WeightsFile { weights })
+    }
+
+    #[napi]
+    pub fn names(&self) -> Vec<&str> {
+        self.weights.names().collect()
+    }
+
+    #[napi]
+    pub fn info(&self, name: String) -> Result<TensorInfo> {
+        let entry = self.weights.entry(&name).ok_or_else(|| thrown(self.weights.missing(&name)))?;
+        Ok(TensorInfo {
+            dtype: entry.dtype.to_string().to_lowercase(),
+            shape: entry.shape.iter().map(|d| *d as f64).collect(),
+            bytes: entry.bytes as f64,
+        })
+    }
+
+    /// The free text of the files, by key.
+    #[napi]
+    pub fn metadata(&self) -> HashMap<String, String> {
+        self.weights.metadata().into_iter().collect()
+    }
+}
+
+impl WeightsFile {
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+}
+
+#[napi]
+impl Session {
+    /// A frozen tensor of a file: in place on the cpu, uploaded elsewhere; converted where another
+    /// dtype than the stored one is asked for.
+    #[napi]
+    pub fn map_tensor(
+        &self,
+        file: &WeightsFile,
+        name: String,
+        device: String,
+        dtype: Option<String>,
+    ) -> Result<u32> {
+        self.with(|state| {
+            let dtype = dtype.as_deref().map(self::dtype).transpose()?;
+            let value = file.weights().value(&state.context(&device)?, &name, dtype)?;
+            Ok(state.insert(Tensor::new(value, false)))
+        })
+    }
+}
+
+/// A tensor to be written. Its bytes must not change until the promise settles.
+#[napi(object, object_to_js = false)]
+pub struct FileEntry {
+    pub name: String,
+    pub dtype: String,
+    pub shape: Vec<f64>,
+    pub bytes: Uint8Array,
+}
+
+/// Writes a safetensors file: beside, then renamed into place.
+#[napi(ts_return_type = "Promise<null | Failure>")]
+pub fn write_safetensors<'env>(
+    env: &'env Env,
+    path: String,
+    entries: Vec<FileEntry>,
+    metadata: Option<HashMap<String, String>>,
+) -> Result<Object<'env>> {
+    let metadata: Option<BTreeMap<String, String>> = metadata.map(|m| m.into_iter().collect());
+    background::done(env, "write", move || {
+        let shapes: Vec<(DType, Vec<usize>)> =
+            entries.iter().map(|e| Ok((dtype(&e.dtype)?, dims(&e.shape)?))).collect::<engine::Result<_>>()?;
+        let parts: Vec<Part> = entries
+            .iter()
+            .zip(&shapes)
+            .map(|(e, (dtype, shape))| Part { name: &e.name, dtype: stored(*dtype), shape, bytes: &e.bytes })
+            .collect();
+        safetensors::write(Path::new(&path), &parts, metadata.as_ref())
+    })
+}
+
+/// Writes a file whole or not at all.
+#[napi(ts_return_type = "Promise<null | Failure>")]
+pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Result<Object<'env>> {
+    background::done(env, "write", move || {
+        let mut file = WholeFile::create(Path::new(&path))?;
+        file.write(&bytes)?;
+        file.finish()
+    })
+}

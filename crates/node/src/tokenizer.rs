@@ -1,0 +1,317 @@
+//! Tokenizers of `tokenizer.json`, and the training of a new one.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_engine::format::read_file;
+use lowrank_engine::format::whole_file::WholeFile;
+use napi::Env;
+use napi::bindgen_prelude::{Int32ArraySlice, Object};
+use napi_derive::napi;
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::processors::template::TemplateProcessing;
+use tokenizers::{AddedToken, Tokenizer as Inner};
+
+use crate::background;
+use crate::error::{Result, internal, thrown};
+use crate::session::failure;
+
+/// Text to token ids and back.
+#[napi]
+#[derive(Clone)]
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`. What it says of cutting and padding is left aside, as
+    /// transformers does: that is for whoever makes batches.
+    fn open(path: &Path) -> engine::Result<Tokenizer> {
+        let bytes = read_file(path)?;
+        let invalid = |e| {
+            let what = format!("{}: not a tokenizer.json: {e}", path.display());
+            fail_code(Code::FileFormat, what.replace('\n', " "))
+        };
+        let mut inner = background::guarded("tokenizer", || Inner::from_bytes(&bytes).map_err(invalid))?;
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(invalid)?;
+        Ok(Tokenizer { inner: Arc::new(inner) })
+    }
+
+    fn ids(&self, text: &str, add_special_tokens: bool) -> engine::Result<Vec<i32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, add_special_tokens)
+            .map_err(|e| fail_code(Code::Internal, format!("encode: {e}")))?;
+        Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+    }
+
+    fn text(&self, ids: &[i32], skip_special_tokens: bool) -> engine::Result<String> {
+        let known = |(at, id): (usize, &i32)| match u32::try_from(*id) {
+            Ok(id) if self.inner.id_to_token(id).is_some() => Ok(id),
+            _ => Err(fail_code(
+                Code::Index,
+                format!("decode: id {id} at {at} is no token of a vocabulary of {}", self.size()),
+            )),
+        };
+        let ids: Vec<u32> = ids.iter().enumerate().map(known).collect::<engine::Result<_>>()?;
+        self.inner
+            .decode(&ids, skip_special_tokens)
+            .map_err(|e| fail_code(Code::Internal, format!("decode: {e}")))
+    }
+
+    fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+}
+
+#[napi]
+impl Tokenizer {
+    /// Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`.
+    #[napi(factory)]
+    pub fn from_file(path: String) -> Result<Tokenizer> {
+        Tokenizer::open(Path::new(&path)).map_err(thrown)
+    }
+
+    #[napi]
+    pub fn encode<'env>(
+        &self,
+        env: &'env Env,
+        text: String,
+        add_special_tokens: bool,
+    ) -> Result<Int32ArraySlice<'env>> {
+        let ids = background::guarded("encode", || self.ids(&text, add_special_tokens)).map_err(thrown)?;
+        Int32ArraySlice::copy_from(env, &ids[..]).map_err(internal)
+    }
+
+    /// Encodes many texts on a thread of its own: their ids one after the other, and where each
+    /// text's end.
+    #[napi(ts_return_type = "Promise<{ ids: Int32Array, ends: Int32Array } | Failure>")]
+    pub fn encode_all<'env>(
+        &self,
+        env: &'env Env,
+        texts: Vec<String>,
+        add_special_tokens: bool,
+    ) -> Result<Object<'env>> {
+        let tokenizer = self.clone();
+        let encode = move || {
+            let (mut ids, mut ends) = (Vec::new(), Vec::with_capacity(texts.len()));
+            for text in &texts {
+                ids.extend(tokenizer.ids(text, add_special_tokens)?);
+                ends.push(ids.len() as i32);
+            }
+            Ok((ids, ends))
+        };
+        background::promise(env, "encode", encode, |env, encoded| {
+            let mut object = Object::new(&env)?;
+            match encoded {
+                Ok((ids, ends)) => {
+                    object.set("ids", Int32ArraySlice::copy_from(&env, &ids[..])?)?;
+                    object.set("ends", Int32ArraySlice::copy_from(&env, &ends[..])?)?;
+                }
+                Err(error) => {
+                    let failure = failure(error);
+                    object.set("code", failure.code)?;
+                    object.set("message", failure.message)?;
+                }
+            }
+            Ok(object)
+        })
+    }
+
+    /// Throws `ERR_INDEX` for an id that is no token.
+    #[napi]
+    pub fn decode(&self, ids: &[i32], skip_special_tokens: bool) -> Result<String> {
+        background::guarded("decode", || self.text(ids, skip_special_tokens)).map_err(thrown)
+    }
+
+    #[napi]
+    pub fn token_to_id(&self, token: String) -> Option<u32> {
+        self.inner.token_to_id(&token)
+    }
+
+    #[napi]
+    pub fn id_to_token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Tokens, those added to the model's own among them.
+    #[napi]
+    pub fn vocab_size(&self) -> u32 {
+        self.size() as u32
+    }
+}
+
+/// Trains byte-level BPE on `texts` and writes a `tokenizer.json`. Special tokens get the first
+/// ids, in their order; `bos`, one of them, is put before every text. The same texts give the
+/// same file.
+#[napi(ts_return_type = "Promise<null | Failure>")]
+pub fn train_bpe<'env>(
+    env: &'env Env,
+    texts: Vec<String>,
+    vocab_size: u32,
+    special_tokens: Vec<String>,
+    bos: Option<String>,
+    path: String,
+) -> Result<Object<'env>> {
+    background::done(env, "train-bpe", move || {
+        let json = trained(&texts, vocab_size as usize, &special_tokens, bos.as_deref())?;
+        let mut file = WholeFile::create(Path::new(&path))?;
+        file.write(json.as_bytes())?;
+        file.finish()
+    })
+}
+
+/// The `tokenizer.json` of a byte-level BPE: all 256 bytes are tokens, so any text has ids.
+fn trained(
+    texts: &[String],
+    vocab_size: usize,
+    special_tokens: &[String],
+    bos: Option<&str>,
+) -> engine::Result<String> {
+    let least = 256 + special_tokens.len();
+    if vocab_size < least {
+        let what =
+            format!("trainBpe: a vocabulary of {vocab_size} does not hold the {least} tokens that are given");
+        return Err(fail_code(Code::Option, what));
+    }
+    let failed = |e: tokenizers::Error| fail_code(Code::Internal, format!("trainBpe: {e}"));
+    let mut tokenizer = Inner::new(BPE::default());
+    let bytes = ByteLevel::new(false, true, true);
+    tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+    let special = |token: &String| AddedToken::from(token.clone(), true);
+    let mut trainer = TrainerWrapper::from(
+        BpeTrainer::builder()
+            .vocab_size(vocab_size)
+            .show_progress(false)
+            .special_tokens(special_tokens.iter().map(special).collect())
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .build(),
+    );
+    tokenizer.train(&mut trainer, texts.iter()).map_err(failed)?;
+    if let Some(bos) = bos {
+        let Some(id) = tokenizer.token_to_id(bos) else {
+            return Err(fail_code(Code::Option, format!("trainBpe: {bos:?} is none of the special tokens")));
+        };
+        let processor = TemplateProcessing::builder()
+            .try_single(format!("{bos} $A"))
+            .and_then(|b| b.try_pair(format!("{bos} $A {bos} $B")))
+            .map_err(|e| fail_code(Code::Option, format!("trainBpe: {e}")))?
+            .special_tokens(vec![(bos.to_string(), id)])
+            .build()
+            .map_err(|e| fail_code(Code::Internal, format!("trainBpe: {e}")))?;
+        tokenizer.with_post_processor(Some(processor));
+    }
+    tokenizer.to_string(true).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An opened tokenizer of this JSON, or why it is none.
+    fn open(json: &str) -> engine::Result<Tokenizer> {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name =
+            format!("lowrank-tokenizer-{}-{}.json", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, json).unwrap();
+        let opened = Tokenizer::open(&path);
+        std::fs::remove_file(path).unwrap();
+        opened
+    }
+
+    fn small() -> String {
+        let texts: Vec<String> = (0..50).map(|i| format!("the cat number {i} sat on the mat\n")).collect();
+        trained(&texts, 300, &["<s>".into(), "</s>".into()], Some("<s>")).unwrap()
+    }
+
+    #[test]
+    fn a_trained_tokenizer_gives_any_text_back() {
+        let tokenizer = open(&small()).unwrap();
+        assert!(tokenizer.size() <= 300 && tokenizer.size() > 258);
+        assert_eq!(tokenizer.inner.token_to_id("<s>"), Some(0));
+        assert_eq!(tokenizer.inner.id_to_token(1).as_deref(), Some("</s>"));
+        for text in ["the cat sat", "", "  two  spaces ", "Ünïcödé – 漢字 🙂\n\t\0", "<s> inside"] {
+            let ids = tokenizer.ids(text, false).unwrap();
+            assert_eq!(tokenizer.text(&ids, false).unwrap(), text);
+            let with = tokenizer.ids(text, true).unwrap();
+            assert_eq!(with.split_first(), Some((&0, &ids[..])));
+        }
+        // "<s>" is skipped; what was merged is shorter than its bytes.
+        assert_eq!(tokenizer.text(&[0, 1], true).unwrap(), "");
+        assert!(tokenizer.ids("the cat", false).unwrap().len() <= 4);
+    }
+
+    #[test]
+    fn the_same_texts_give_the_same_file() {
+        assert_eq!(small(), small());
+    }
+
+    #[test]
+    fn options_that_cannot_be() {
+        let code = |size, special: &[String], bos| trained(&[], size, special, bos).unwrap_err().code;
+        assert_eq!(code(255, &[], None), Code::Option);
+        assert_eq!(code(256, &["<s>".into()], None), Code::Option);
+        assert_eq!(code(300, &[], Some("<s>")), Code::Option);
+    }
+
+    #[test]
+    fn ids_that_are_no_tokens() {
+        let tokenizer = open(&small()).unwrap();
+        for id in [-1, tokenizer.size() as i32, i32::MAX] {
+            let error = tokenizer.text(&[0, id], true).unwrap_err();
+            assert_eq!(error.code, Code::Index);
+            assert!(error.message.contains(&format!("id {id} at 1 is no token")), "{error}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_no_tokenizers() {
+        for json in ["", "{", "{}", "[1]", r#"{"model":{"type":"BPE"}}"#, "\u{0}"] {
+            let error = open(json).err().expect("must be refused");
+            assert_eq!(error.code, Code::FileFormat, "{error}");
+            assert!(error.message.contains(".json: not a tokenizer.json: "), "{error}");
+            assert_eq!(error.message.lines().count(), 1);
+        }
+        let missing = Tokenizer::open(Path::new("none/tokenizer.json")).err().unwrap();
+        assert_eq!(missing.code, Code::FileNotFound);
+    }
+
+    #[test]
+    fn cutting_and_padding_of_the_file_are_left_aside() {
+        let with = |key: &str, value: &str| {
+            small().replace(&format!("\"{key}\": null"), &format!("\"{key}\": {value}"))
+        };
+        let cut = r#"{"direction":"Right","max_length":2,"strategy":"LongestFirst","stride":0}"#;
+        let pad = concat!(
+            r#"{"strategy":{"Fixed":64},"direction":"Right","pad_to_multiple_of":null,"#,
+            r#""pad_id":0,"pad_type_id":0,"pad_token":"<s>"}"#
+        );
+        let plain = open(&small()).unwrap().ids("the cat sat on the mat", true).unwrap();
+        for json in [with("truncation", cut), with("padding", pad)] {
+            assert_ne!(json, small());
+            assert_eq!(open(&json).unwrap().ids("the cat sat on the mat", true).unwrap(), plain);
+        }
+    }
+
+    /// A pretrained tokenizer of the SentencePiece kind, where its folder is at hand.
+    #[test]
+    fn stories260k() {
+        let Some(folder) = std::env::var_os("LOWRANK_STORIES260K") else {
+            println!("not run: LOWRANK_STORIES260K is not set to the model's folder");
+            return;
+        };
+        let tokenizer = Tokenizer::open(&Path::new(&folder).join("tokenizer.json")).unwrap();
+        assert_eq!(tokenizer.size(), 512);
+        let text = "Once upon a time, there was a little girl named Lily.";
+        let ids = [1, 403, 407, 261, 378, 432, 383, 286, 261, 376, 298, 315, 421, 395, 317, 426];
+        assert_eq!(tokenizer.ids(text, true).unwrap(), ids);
+        assert_eq!(tokenizer.ids(text, false).unwrap(), ids[1..]);
+        assert_eq!(tokenizer.text(&ids, true).unwrap(), text);
+    }
+}
