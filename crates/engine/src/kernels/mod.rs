@@ -8,6 +8,7 @@ pub mod fill;
 pub mod gemm;
 pub mod numeric;
 pub mod reduce;
+pub mod rotary;
 
 use crate::kernel::Kernel;
 
@@ -25,6 +26,7 @@ pub fn all() -> Vec<&'static Kernel> {
         crate::optim::adamw::KERNELS,
         crate::optim::clip::KERNELS,
         crate::optim::sgd::KERNELS,
+        rotary::KERNELS,
     ];
     families.concat()
 }

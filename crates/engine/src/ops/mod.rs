@@ -2,12 +2,15 @@
 
 pub mod attention;
 pub mod binary;
+pub mod cache_write;
 pub mod concat;
 pub mod linear;
 pub mod lora_linear;
 pub mod matmul;
 pub mod permute;
 pub mod reshape;
+pub mod rotary;
+pub mod silu_mul;
 pub mod slice;
 pub mod sum;
 pub mod unary;

@@ -38,16 +38,16 @@ fn kernel(group: u32, lane: u32) {
     start = min(first - min(first, p.query_at), p.queries) * p.group_heads;
     end = min(past - min(past, p.query_at), p.queries) * p.group_heads;
   }
-  for (var from = start; from < end; from += TILE) {
+  for (var begin = start; begin < end; begin += TILE) {
     workgroupBarrier();
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let row = from + i / WIDE;
+      let row = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if row < end { stream[i] = wide_q(q_at(b, head, row), (i % WIDE) * 4u) * p.scale; }
     }
     workgroupBarrier();
     for (var n = j; n < TILE; n += LANES) {
-      let row = from + n;
+      let row = begin + n;
       var s = 0.0;
       if live && row < end && sees(b, row / p.group_heads, key) {
         for (var d = 0u; d < WIDE; d += 1u) { s += dot(keys[r * WIDE + d], stream[n * WIDE + d]); }
@@ -59,16 +59,16 @@ fn kernel(group: u32, lane: u32) {
     }
     workgroupBarrier();
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let row = from + i / WIDE;
+      let row = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if row < end { stream[i] = wide_d_o(q_at(b, head, row), (i % WIDE) * 4u); }
     }
     workgroupBarrier();
     for (var n = j; n < TILE; n += LANES) {
       var s = 0.0;
-      if live && from + n < end {
+      if live && begin + n < end {
         for (var d = 0u; d < WIDE; d += 1u) { s += dot(values[r * WIDE + d], stream[n * WIDE + d]); }
-        s = score[r * TILE + n] * (s - load_delta(lse_at(b, head, from + n)));
+        s = score[r * TILE + n] * (s - load_delta(lse_at(b, head, begin + n)));
       }
       d_score[r * TILE + n] = s;
     }
@@ -78,7 +78,7 @@ fn kernel(group: u32, lane: u32) {
     }
     workgroupBarrier();
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let row = from + i / WIDE;
+      let row = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if row < end { stream[i] = wide_q(q_at(b, head, row), (i % WIDE) * 4u) * p.scale; }
     }

@@ -36,10 +36,10 @@ fn kernel(group: u32, lane: u32) {
   var sums: array<vec4<f32>, HELD>;
   for (var i = 0u; i < HELD; i += 1u) { sums[i] = vec4<f32>(); }
   let end = end_key(last_row / p.group_heads);
-  for (var from = first_key(first_row / p.group_heads); from < end; from += TILE) {
+  for (var begin = first_key(first_row / p.group_heads); begin < end; begin += TILE) {
     workgroupBarrier();
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let key = from + i / WIDE;
+      let key = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if key < end { stream[i] = wide_v(kv_at(b, head, key), (i % WIDE) * 4u); }
     }
@@ -51,14 +51,14 @@ fn kernel(group: u32, lane: u32) {
     }
     workgroupBarrier();
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let key = from + i / WIDE;
+      let key = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if key < end { stream[i] = wide_k(kv_at(b, head, key), (i % WIDE) * 4u); }
     }
     workgroupBarrier();
     for (var n = j; n < TILE; n += LANES) {
       var s = 0.0;
-      if live && from + n < end && sees(b, t, from + n) {
+      if live && begin + n < end && sees(b, t, begin + n) {
         for (var d = 0u; d < WIDE; d += 1u) { s += dot(queries[r * WIDE + d], stream[n * WIDE + d]); }
         s = weight(s, lse) * d_score[r * TILE + n];
       }

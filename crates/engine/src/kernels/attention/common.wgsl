@@ -24,8 +24,8 @@ fn sees(b: u32, t: u32, key: u32) -> bool {
 fn first_key(t: u32) -> u32 {
   if !CAUSAL { return 0u; }
   let end = p.query_at + t + 1u;
-  let from = end - min(end, p.window);
-  return min(from - min(from, p.key_at), p.keys);
+  let begin = end - min(end, p.window);
+  return min(begin - min(begin, p.key_at), p.keys);
 }
 fn end_key(t: u32) -> u32 {
   if !CAUSAL { return p.keys; }

@@ -37,17 +37,17 @@ fn kernel(group: u32, lane: u32) {
     }
   }
   let end = end_key(last_row / p.group_heads);
-  for (var from = first_key(first_row / p.group_heads); from < end; from += TILE) {
+  for (var begin = first_key(first_row / p.group_heads); begin < end; begin += TILE) {
     workgroupBarrier();
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let key = from + i / WIDE;
+      let key = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if key < end { stream[i] = wide_k(kv_at(b, head, key), (i % WIDE) * 4u); }
     }
     workgroupBarrier();
     for (var n = j; n < TILE; n += LANES) {
       var s = HIDDEN;
-      if live && from + n < end && sees(b, t, from + n) {
+      if live && begin + n < end && sees(b, t, begin + n) {
         s = 0.0;
         for (var d = 0u; d < WIDE; d += 1u) { s += dot(queries[r * WIDE + d], stream[n * WIDE + d]); }
         if !is_nan(s) { s = max(s, LOWEST); }
@@ -63,14 +63,14 @@ fn kernel(group: u32, lane: u32) {
       seen = seen || is_nan(s) || s != HIDDEN;
     }
     for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let key = from + i / WIDE;
+      let key = begin + i / WIDE;
       stream[i] = vec4<f32>();
       if key < end { stream[i] = wide_v(kv_at(b, head, key), (i % WIDE) * 4u); }
     }
     workgroupBarrier();
     for (var n = j; n < TILE; n += LANES) {
       let s = score[r * TILE + n];
-      // Hidden weights are told from those that are 0: what they weigh is not looked at.
+      // Hidden weights are told begin those that are 0: what they weigh is not looked at.
       score[r * TILE + n] = select(-1.0, exp(s - highest), s != HIDDEN);
     }
     workgroupBarrier();

@@ -1,11 +1,274 @@
+use std::rc::Rc;
+
 use super::{Attention, plain::plain};
-use crate::ops::checks::{Array, check};
+use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu};
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::op::{Op, Saved, run};
+use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
+use crate::tensor::{Context, Value};
+
+const CAUSAL: Attention = Attention {
+    causal: true,
+    window: None,
+    scale: None,
+    offset: 0,
+    length: None,
+    segments: false,
+    mask: false,
+};
+
+/// q, k, v of these sizes: [B, T, S, Hkv, group, D].
+fn inputs([b, t, s, kv_heads, group, dim]: [usize; 6]) -> Vec<Array> {
+    let kv = [b, s, kv_heads, dim];
+    vec![Array::random("q", &[b, t, kv_heads * group, dim]), Array::random("k", &kv), Array::random("v", &kv)]
+}
+
+fn labels(shape: &[usize], f: impl Fn(&[usize]) -> usize) -> Array {
+    Array { dtype: DType::I32, ..Array::from_fn(shape, |i| f(i) as f64) }
+}
+
+fn equal(op: Attention, x: &[Array]) {
+    check(&op, x, &|x| plain(&op, x));
+}
 
 #[test]
-fn equals_the_plain_form() {
-    let op = Attention { causal: true, ..Default::default() };
-    for n in [1, 63, 64, 65] {
-        let x = ["q", "k", "v"].map(|x| Array::random(x, &[1, n, if x == "q" { 2 } else { 1 }, 8]));
-        check(&op, &x, &|x| plain(&op, x));
+fn causal_and_not_over_lengths_where_tiles_end() {
+    for t in [1, 2, 63, 64, 65] {
+        equal(CAUSAL, &inputs([1, t, t, 1, 2, 8]));
+        equal(Attention::default(), &inputs([2, t, 65 - t / 2, 2, 1, 4]));
     }
+    equal(CAUSAL, &inputs([1, 257, 257, 1, 1, 4]));
+    equal(Attention::default(), &inputs([1, 65, 129, 1, 3, 1]));
+}
+
+#[test]
+fn head_sizes_and_groups() {
+    for (dim, group) in [(1, 1), (24, 2), (64, 3), (80, 1), (128, 2), (250, 1), (256, 3)] {
+        equal(CAUSAL, &inputs([1, 19, 19, 1, group, dim]));
+    }
+    equal(Attention { scale: Some(0.3), ..CAUSAL }, &inputs([2, 40, 40, 3, 3, 24]));
+}
+
+#[test]
+fn windows_of_keys() {
+    for window in [1, 7, 64, 65, 300] {
+        equal(Attention { window: Some(window), ..CAUSAL }, &inputs([1, 70, 70, 1, 2, 8]));
+    }
+    let op = Attention { window: Some(50), offset: 120, length: Some(140), ..CAUSAL };
+    equal(op, &inputs([1, 20, 150, 2, 2, 8]));
+}
+
+#[test]
+fn queries_that_stand_past_a_cache() {
+    for (t, offset, capacity) in
+        [(1, 0, 8), (1, 64, 70), (1, 130, 131), (3, 62, 65), (9, 60, 200), (40, 30, 70)]
+    {
+        let op = Attention { offset, length: Some(offset + t), ..CAUSAL };
+        equal(op, &inputs([2, t, capacity, 2, 3, 8]));
+    }
+    // A query that stands before the last key, and one past it.
+    equal(Attention { offset: 5, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
+    equal(Attention { offset: 90, ..CAUSAL }, &inputs([1, 3, 70, 1, 2, 8]));
+}
+
+#[test]
+fn segments_part_a_packed_row() {
+    let mut x = inputs([2, 70, 70, 1, 2, 8]);
+    x.push(labels(&[2, 70], |i| (i[1] + 11 * i[0]) / 23));
+    equal(Attention { segments: true, ..CAUSAL }, &x);
+    equal(Attention { segments: true, ..Attention::default() }, &x);
+    // Rows that are decoded among them.
+    let mut x = inputs([1, 2, 80, 1, 2, 8]);
+    x.push(labels(&[1, 80], |i| i[1] / 30));
+    equal(Attention { segments: true, offset: 66, length: Some(68), ..CAUSAL }, &x);
+}
+
+#[test]
+fn hidden_keys_of_padded_rows() {
+    let mut x = inputs([2, 66, 66, 1, 2, 8]);
+    // Padded on the right in one row, sparsely in the other; the first key is always there.
+    x.push(labels(&[2, 70], |i| if i[0] == 0 { (i[1] < 40) as usize } else { (i[1] % 3 == 0) as usize }));
+    equal(Attention { mask: true, ..CAUSAL }, &x);
+    equal(Attention { mask: true, ..Attention::default() }, &x);
+    let (op, mask) = (Attention { segments: true, mask: true, ..CAUSAL }, x.pop().unwrap());
+    x.push(labels(&[2, 66], |i| i[1] / 33));
+    x.push(mask.map(|_| 1.0));
+    equal(op, &x);
+    let mut x = inputs([2, 1, 70, 1, 2, 8]);
+    x.push(mask);
+    equal(Attention { mask: true, offset: 65, length: Some(66), ..CAUSAL }, &x);
+}
+
+/// Outputs and gradients on one device, with fixed gradients flowing in.
+fn all(cx: &Rc<Context>, op: &Attention, x: &[Array]) -> Vec<Array> {
+    let values: Vec<Value> = x.iter().map(|x| x.upload(cx)).collect();
+    let outputs = run(cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
+    let d: Vec<_> = outputs.iter().map(|y| Some(Array::random("d", &y.shape).upload(cx))).collect();
+    let saved = Saved {
+        input_specs: values.iter().map(Value::spec).collect(),
+        output_specs: outputs.iter().map(Value::spec).collect(),
+        inputs: values.into_iter().map(Some).collect(),
+        outputs: outputs.iter().cloned().map(Some).collect(),
+    };
+    let needs: Vec<bool> = x.iter().map(|x| x.dtype == DType::F32).collect();
+    let d_inputs = op.backward(cx, &saved, &needs, &d).unwrap();
+    outputs.iter().chain(d_inputs.iter().flatten()).map(read).collect()
+}
+
+#[test]
+fn a_query_that_sees_nothing_gives_zeros_and_no_gradient() {
+    for (t, s) in [(1, 40), (65, 65)] {
+        let mut x = inputs([2, t, s, 1, 2, 8]);
+        x.push(labels(&[2, s], |i| i[0]));
+        let op = Attention { mask: true, ..Attention::default() };
+        let alone: Vec<Array> = x
+            .iter()
+            .map(|x| {
+                let shape = [&[1], &x.shape[1..]].concat();
+                Array { shape, data: x.data[x.data.len() / 2..].to_vec(), dtype: x.dtype }
+            })
+            .collect();
+        let (expected, _) = (plain(&op, &alone), ());
+        for cx in contexts() {
+            let got = all(&cx, &op, &x);
+            for (y, what) in got.iter().zip(["o", "lse", "d_q", "d_k", "d_v"]) {
+                let (first, second) = y.data.split_at(y.data.len() / 2);
+                let nothing = if what == "lse" { -3.4e38f32 as f64 } else { 0.0 };
+                assert!(first.iter().all(|v| *v == nothing), "{what} on {}", cx.profile.label);
+                assert!(second.iter().all(|v| v.is_finite()), "{what} on {}", cx.profile.label);
+            }
+            let half = Array::new(&expected[0].shape, got[0].data[got[0].data.len() / 2..].to_vec());
+            compare(&format!("o on {}", cx.profile.label), &half, &expected[0], 1e-5);
+        }
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_reach_those_that_see_them_and_no_other() {
+    for t in [3, 70] {
+        for window in [None, Some(2)] {
+            for (which, at) in [(0, 9), (0, 8 * t), (1, 13), (2, 13), (1, 8 * t - 1), (2, 8 * t - 1)] {
+                for v in [f64::NAN, f64::INFINITY] {
+                    let mut x = inputs([1, t, t, 1, 2, 8]);
+                    x[which].data[at] = v;
+                    let op = Attention { window, ..CAUSAL };
+                    check_non_finite(&op, &x, &|x| plain(&op, x));
+                }
+            }
+        }
+    }
+    // In another segment, and hidden.
+    let mut x = inputs([1, 70, 70, 1, 2, 8]);
+    (x[1].data[8 * 20], x[2].data[8 * 20]) = (f64::NAN, f64::NAN);
+    for op in [
+        Attention { segments: true, ..Attention::default() },
+        Attention { mask: true, ..Attention::default() },
+    ] {
+        let mut x = x.clone();
+        x.push(labels(&[1, 70], |i| if op.mask { (i[1] != 20) as usize } else { i[1] / 33 }));
+        check_non_finite(&op, &x, &|x| plain(&op, x));
+    }
+}
+
+#[test]
+fn gradients_do_not_drop_nan() {
+    let mut x = inputs([1, 66, 66, 1, 2, 8]);
+    x[0].data[16 * 40] = f64::NAN;
+    for cx in contexts() {
+        let got = all(&cx, &CAUSAL, &x);
+        for (i, name) in [(2, "d_q"), (3, "d_k"), (4, "d_v")] {
+            // Query 40 sees keys 0 to 40.
+            let row = if i == 2 { 16 * 40 } else { 0 };
+            assert!(got[i].data[row].is_nan(), "{name} on {}", cx.profile.label);
+        }
+    }
+}
+
+/// Large scores: the softmax must not overflow, nor lose the smaller weights' sum.
+#[test]
+fn scores_far_from_zero() {
+    let x = inputs([1, 65, 65, 1, 1, 8]).into_iter().map(|x| x.map(|v| v * 20.0)).collect::<Vec<_>>();
+    // Scores of some 1e3 carry a rounding of 6e-8 · 1e3 into the exponent, and a weight that is a
+    // sum of a few such: 2e-4.
+    let op = Attention { scale: Some(0.5), ..CAUSAL };
+    crate::ops::checks::check_to(2e-4, &op, &x, &|x| plain(&op, x));
+}
+
+/// The GPU's plan, cut for bindings of 4 KiB, on the native twins: windows and twins are right
+/// where no GPU is at hand too.
+#[test]
+fn windows_of_a_launch_add_up_natively() {
+    let device = Device::start(|| {
+        let (profile, cpu) = Cpu::open(0)?;
+        Ok((Profile { kind: Kind::Gpu, binding_limit: 4096, ..profile }, cpu))
+    })
+    .unwrap();
+    let cut = Context::new(device.profile.clone(), Sink::Thread(device));
+    let cpu = &contexts()[0];
+    let mut labelled = inputs([2, 70, 70, 2, 2, 8]);
+    labelled.push(labels(&[2, 70], |i| i[1] / 40));
+    labelled.push(labels(&[2, 70], |i| (i[1] % 5 != 3) as usize));
+    for (op, x) in [
+        (CAUSAL, inputs([1, 257, 257, 1, 2, 24])),
+        (Attention::default(), inputs([2, 65, 130, 2, 1, 64])),
+        (Attention { window: Some(20), ..CAUSAL }, inputs([1, 129, 129, 2, 3, 8])),
+        (Attention { offset: 99, length: Some(100), ..CAUSAL }, inputs([1, 1, 120, 2, 3, 64])),
+        (Attention { segments: true, mask: true, ..CAUSAL }, labelled),
+    ] {
+        let whole = all(cpu, &op, &x);
+        for (i, (got, expected)) in all(&cut, &op, &x).iter().zip(&whole).enumerate() {
+            compare(&format!("{op:?}: {i}"), got, expected, 1e-5);
+        }
+    }
+}
+
+/// The order of every sum is fixed by the shapes: the same bits whatever the thread count.
+#[test]
+fn threads_change_no_bit() {
+    let x = inputs([1, 200, 200, 2, 3, 16]);
+    let of = |threads: usize| {
+        let device = Device::start(move || Cpu::open(threads)).unwrap();
+        let cx = Context::new(device.profile.clone(), Sink::Thread(device));
+        all(&cx, &CAUSAL, &x)
+    };
+    let one = of(1);
+    for threads in [2, 5] {
+        for (a, b) in of(threads).iter().zip(&one) {
+            assert_eq!(a.data, b.data);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let cx = &contexts()[0];
+    let refused = |op: Attention, x: &[Array]| {
+        let values: Vec<Value> = x.iter().map(|x| x.upload(cx)).collect();
+        run(cx, &op, &values.iter().collect::<Vec<_>>()).unwrap_err()
+    };
+    let mut x = inputs([1, 4, 4, 2, 2, 8]);
+    x[2] = Array::random("v", &[1, 4, 3, 8]);
+    let error = refused(CAUSAL, &x);
+    assert_eq!(error.code, Code::ShapeMismatch);
+    assert!(error.message.starts_with("attention: q [1, 4, 4, 8], k [1, 4, 2, 8] and v [1, 4, 3, 8] "));
+    let x = inputs([1, 4, 4, 1, 1, 257]);
+    assert_eq!(refused(CAUSAL, &x).code, Code::ShapeMismatch);
+    let mut x = inputs([1, 4, 4, 1, 1, 8]);
+    assert_eq!(refused(Attention { length: Some(5), ..CAUSAL }, &x).code, Code::ShapeMismatch);
+    assert_eq!(refused(Attention { window: Some(2), ..Attention::default() }, &x).code, Code::Option);
+    x.push(labels(&[1, 3], |_| 1));
+    let error = refused(Attention { mask: true, ..CAUSAL }, &x);
+    assert_eq!(error.code, Code::ShapeMismatch);
+    assert!(error.message.starts_with("attention: mask [1, 3] is not [1, 4 or more]"), "{error}");
+    x[3] = Array::random("mask", &[1, 4]);
+    assert_eq!(refused(Attention { mask: true, ..CAUSAL }, &x).code, Code::Dtype);
+}
+
+#[test]
+fn no_queries_is_no_work() {
+    let cx = &contexts()[0];
+    let got = all(cx, &CAUSAL, &inputs([1, 0, 4, 1, 2, 8]));
+    assert_eq!(got[0].shape, [1, 0, 2, 8]);
+    assert!(got[3].data.iter().chain(&got[4].data).all(|v| *v == 0.0));
 }

@@ -1,0 +1,69 @@
+//! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
+
+use rayon::prelude::*;
+
+use super::{INVERSE, POSITIONS};
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::kernels::numeric::vectorised;
+
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+pub fn rotary(l: &CpuLaunch) {
+    let [batch, time, heads, dim] = [0, 1, 2, 3].map(|i| l.u32(i));
+    let [x_batch, x_row, half, width, rows] = [4, 5, 6, 7, 8].map(|i| l.u32(i));
+    let position_batch = l.u32(9);
+    let (x, cos, sin, positions) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));
+    let y = Shared::new(l.write::<f32>(4));
+    let per_task = (GRAIN / (heads * dim)).max(1);
+    (0..batch * time).into_par_iter().with_min_len(per_task).for_each(|row| {
+        let (b, t) = (row / time, row % time);
+        let at = b * x_batch + t * x_row;
+        let (x, y) = (&x[at..at + heads * dim], unsafe { y.slice(at, heads * dim) });
+        let position = match l.params[0] & POSITIONS {
+            0 => Some(t),
+            _ => usize::try_from(positions[b * position_batch + t]).ok().filter(|p| *p < rows),
+        };
+        let Some(position) = position else {
+            for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
+                y[..2 * half].fill(f32::NAN);
+                y[2 * half..].copy_from_slice(&x[2 * half..]);
+            }
+            return;
+        };
+        let tables = [cos, sin].map(|table| {
+            let row = &table[position * width..(position + 1) * width];
+            [&row[..half], &row[width - half..]]
+        });
+        one_row(x, y, dim, tables, l.params[0] & INVERSE != 0);
+    });
+}
+
+vectorised! {
+    fn one_row(x: &[f32], y: &mut [f32], dim: usize, tables: [[&[f32]; 2]; 2], inverse: bool) -> () {
+        let [[c0, c1], [s0, s1]] = tables;
+        let half = c0.len();
+        for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
+            let (x, kept) = x.split_at(2 * half);
+            let (y, copied) = y.split_at_mut(2 * half);
+            copied.copy_from_slice(kept);
+            let (x0, x1) = x.split_at(half);
+            let (y0, y1) = y.split_at_mut(half);
+            if inverse {
+                turn::<S>([x0, x1, c0, s1], 1.0, y0);
+                turn::<S>([x1, x0, c1, s0], -1.0, y1);
+            } else {
+                turn::<S>([x0, x1, c0, s0], -1.0, y0);
+                turn::<S>([x1, x0, c1, s1], 1.0, y1);
+            }
+        }
+    }
+}
+
+/// y = a · c + sign · b · s.
+#[inline(always)]
+fn turn<S: crate::kernels::numeric::Isa>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
+    for ((y, (a, b)), (c, s)) in y.iter_mut().zip(a.iter().zip(b)).zip(c.iter().zip(s)) {
+        *y = S::fma(sign * b, *s, a * c);
+    }
+}

@@ -1,0 +1,55 @@
+//! Rows of keys or values written into the buffer of a cache, in place.
+//!
+//! cache[b, position + t] = rows[b, t]. Shapes: rows [B, T, Hkv, D]; cache [B, capacity, Hkv, D].
+//! The one operation that writes in place: it raises the version of the cache's storage, so that a
+//! tape which saved the cache refuses to go back through it. It has no gradient.
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::copy::{Side, copy};
+use crate::tensor::{Context, Value};
+
+/// Appends the write of `rows` at `position`.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` unless the rows fit the buffer and what is left of its capacity;
+/// `ERR_DTYPE` unless both are of one type of four bytes; `ERR_DEVICE_MISMATCH`.
+pub fn cache_write(cx: &Rc<Context>, cache: &Value, rows: &Value, position: usize) -> Result<()> {
+    if ![cache, rows].iter().all(|v| Rc::ptr_eq(v.context(), cx)) {
+        let [cache, rows] = [cache, rows].map(|v| &v.context().profile.label);
+        fail!(DeviceMismatch, "cache_write: the cache is on {cache} and the rows on {rows}");
+    }
+    if cache.dtype != rows.dtype || cache.dtype.bytes() != 4 {
+        fail!(Dtype, "cache_write: a cache of {cache:?} does not take rows of {rows:?}");
+    }
+    let fits = cache.shape.rank() == 4
+        && rows.shape.rank() == 4
+        && cache.shape[0] == rows.shape[0]
+        && cache.shape[2..] == rows.shape[2..];
+    if !fits {
+        fail!(
+            ShapeMismatch,
+            "cache_write: rows {} are not [B, T, Hkv, D] of the cache {}",
+            rows.shape,
+            cache.shape
+        );
+    }
+    if position + rows.shape[1] > cache.shape[1] {
+        fail!(
+            ShapeMismatch,
+            "cache_write: {} rows at position {position} pass the end of the cache {}",
+            rows.shape[1],
+            cache.shape
+        );
+    }
+    let strides = cache.shape.strides();
+    let to = Side { value: cache, start: position * strides[1], strides };
+    copy(cx, "cache_write", &rows.shape, &Side::whole(rows), &to)?;
+    cache.storage.written();
+    Ok(())
+}

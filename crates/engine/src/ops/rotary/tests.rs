@@ -1,0 +1,122 @@
+use std::rc::Rc;
+
+use super::{Rotary, plain::plain};
+use crate::dtype::DType;
+use crate::error::{Code, Result};
+use crate::op::{Gradient, Op, Saved, run1};
+use crate::ops::checks::{Array, check, check_non_finite, contexts};
+use crate::tensor::{Context, Spec, Value};
+
+/// Rotary by fixed tables, which have no gradient of their own.
+#[derive(Debug)]
+struct Fixed(Rotary, Vec<Array>);
+
+impl Fixed {
+    fn tables(&self, cx: &Rc<Context>) -> Vec<Value> {
+        self.1.iter().map(|t| t.upload(cx)).collect()
+    }
+}
+
+impl Op for Fixed {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let tables: Vec<Spec> = self.1.iter().map(Array::spec).collect();
+        self.0.outputs(&inputs.iter().copied().chain(&tables).collect::<Vec<_>>())
+    }
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let tables = self.tables(cx);
+        self.0.forward(cx, &inputs.iter().copied().chain(&tables).collect::<Vec<_>>(), outputs)
+    }
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let tables = self.tables(cx);
+        let needs: Vec<bool> = needs.iter().copied().chain(tables.iter().map(|_| false)).collect();
+        let inputs = [None].into_iter().chain(tables.into_iter().map(Some)).collect();
+        let saved = Saved {
+            inputs,
+            outputs: vec![None],
+            input_specs: saved.input_specs.clone(),
+            output_specs: saved.output_specs.clone(),
+        };
+        Ok(vec![self.0.backward(cx, &saved, &needs, d_outs)?.swap_remove(0)])
+    }
+}
+
+/// cos and sin of position · 100^(−i/h), rounded to f32 as a caller's are.
+fn tables(rows: usize, half: usize, width: usize) -> Vec<Array> {
+    let angle = |i: &[usize]| i[0] as f64 * 100f64.powf(-((i[1] % half) as f64) / half as f64);
+    let table = |f: fn(f64) -> f64| Array::from_fn(&[rows, width], |i| f(angle(i))).stored(DType::F32);
+    vec![table(f64::cos), table(f64::sin)]
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for (t, heads, dim) in [(1, 1, 2), (63, 2, 8), (64, 1, 64), (65, 3, 24), (257, 1, 16)] {
+        for (offset, width) in [(0, dim / 2), (3, dim)] {
+            let op = Fixed(Rotary { offset, ..Default::default() }, tables(offset + t, dim / 2, width));
+            let x = Array::random("x", &[2, t, heads, dim]);
+            check(&op, &[x], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+        }
+    }
+}
+
+#[test]
+fn positions_choose_the_rows() {
+    for t in [1, 63, 65] {
+        let mut tables = tables(15, 4, 4);
+        tables.push(Array::indices("positions", &[2, t], 15));
+        let op = Fixed(Rotary { positions: true, ..Default::default() }, tables);
+        check(&op, &[Array::random("x", &[2, t, 3, 8])], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+    }
+}
+
+#[test]
+fn dimensions_past_the_rotated_ones_are_copied() {
+    let op = Fixed(Rotary { dims: Some(8), ..Default::default() }, tables(65, 4, 8));
+    check(&op, &[Array::random("x", &[1, 65, 2, 20])], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+}
+
+/// Halves that differ in their tables: the gradient is the transpose, not the rotation by −θ.
+#[test]
+fn tables_need_not_be_a_rotation() {
+    let any = |name: &str| Array::random(name, &[9, 8]).stored(DType::F32);
+    let op = Fixed(Rotary::default(), vec![any("cos"), any("sin")]);
+    check(&op, &[Array::random("x", &[1, 9, 2, 8])], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+}
+
+#[test]
+fn non_finite_values_stay_in_their_pair() {
+    let op = Fixed(Rotary::default(), tables(5, 4, 4));
+    let mut x = Array::random("x", &[1, 5, 1, 8]);
+    (x.data[9], x.data[20], x.data[39]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY);
+    check_non_finite(&op, &[x], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let cx = &contexts()[0];
+    let x = Array::random("x", &[1, 5, 1, 8]).upload(cx);
+    let [cos, sin] = [0, 1].map(|i| tables(4, 4, 4)[i].upload(cx));
+    let error = run1(cx, &Rotary::default(), &[&x, &cos, &sin]).unwrap_err();
+    assert_eq!(error.message, "rotary: positions 0 to 5 are past the tables [4, 4]");
+    let op = Rotary { positions: true, ..Default::default() };
+    let positions =
+        Array { dtype: DType::I32, ..Array::new(&[1, 5], vec![0.0, 1.0, 2.0, 3.0, 4.0]) }.upload(cx);
+    let error = run1(cx, &op, &[&x, &cos, &sin, &positions]).unwrap_err();
+    assert_eq!(
+        (error.code, &*error.message),
+        (Code::Index, "rotary: position 4 is not within the tables [4, 4]")
+    );
+    let op = Rotary { dims: Some(10), ..Default::default() };
+    assert_eq!(run1(cx, &op, &[&x, &cos, &sin]).unwrap_err().code, Code::ShapeMismatch);
+}

@@ -1,0 +1,72 @@
+//! y = silu(gate) · up: the product of a gated MLP.
+//!
+//! Shapes: gate, up and y are equal. Backward: d_up = d · silu(gate), d_gate = d · up · silu'(gate),
+//! one pass each. Saved: gate and up; silu(gate) is made again.
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, map};
+use crate::op::{Gradient, Op, Reads, Saved};
+use crate::tensor::{Context, Spec, Value};
+
+/// Inputs: gate, up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SiluMul;
+
+impl Op for SiluMul {
+    fn name(&self) -> &'static str {
+        "silu_mul"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let [gate, up] = [inputs[0], inputs[1]];
+        if gate.dtype != DType::F32 || up.dtype != DType::F32 {
+            fail!(Dtype, "silu_mul: takes f32, not gate {gate} and up {up}; convert with to(\"f32\")");
+        }
+        if gate.shape != up.shape {
+            fail!(ShapeMismatch, "silu_mul: gate {} and up {} differ", gate.shape, up.shape);
+        }
+        Ok(vec![gate.clone()])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        map(cx, Function::SiluMul, inputs, &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b11, 0)
+    }
+
+    /// The gradient of up alone does not read up.
+    fn reads(&self, needs: &[bool]) -> Reads {
+        Reads { inputs: if needs[0] { 0b11 } else { 0b01 }, outputs: 0 }
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let Some(d) = &d_outs[0] else { return Ok(vec![None, None]) };
+        let make = |function, operands: &[&Value]| {
+            let y = cx.empty(d.shape.clone(), DType::F32)?;
+            map(cx, function, operands, &y)?;
+            Ok(Some(y))
+        };
+        let gate = saved.input(0);
+        let d_gate = match needs[0] {
+            true => make(Function::SiluMulBackward, &[d, gate, saved.input(1)])?,
+            false => None,
+        };
+        let d_up = if needs[1] { make(Function::SiluMul, &[gate, d])? } else { None };
+        Ok(vec![d_gate, d_up])
+    }
+}
