@@ -11,7 +11,8 @@ const folder = unpacked(fileURLToPath(new URL("../../models/default", import.met
 
 /** The embedded model's folder. */
 export const defaultModel = folder;
-/** The text that it adapts to where none is named. */
+/** The text that it adapts to where none is named, and another part of the same book. */
 export const defaultData = join(folder, "moby-dick.txt");
+export const defaultHeldOut = join(folder, "moby-dick-held-out.txt");
 /** Options of `lowrank finetune` for the two, as a `--config` file. */
 export const defaultRecipe = join(folder, "finetune.yaml");

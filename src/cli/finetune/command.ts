@@ -1,13 +1,13 @@
 import { Command } from "commander";
-import { defaultRecipe } from "../../models/default.js";
+import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
 import type { Finetune } from "../../train/options.js";
 import { applyConfigFile } from "../config-file.js";
 import { Interrupted } from "../failure.js";
 import { onInterrupt } from "../interrupt.js";
+import { bitsPerByte, sampleOf } from "./embedded.js";
 import { checkFlags, declareFlags, type Flags, libraryOptions } from "./options.js";
 import { humanRenderer, jsonRenderer } from "./render.js";
 import { resumeCommand } from "./resume.js";
-import { sampleOf } from "./sample.js";
 
 /** `argv`: the arguments from the command's name on, for the command that goes on with a stopped run. */
 export function finetuneCommand(argv: readonly string[]): Command {
@@ -18,32 +18,42 @@ export function finetuneCommand(argv: readonly string[]): Command {
     const embedded = command.opts<Flags>().model === undefined && command.opts<Flags>().data === undefined;
     if (embedded) await applyConfigFile(command, defaultRecipe, "default");
     const flags = command.opts<Flags>();
+    if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut;
     checkFlags(flags);
-    await finetune(flags, argv, embedded);
+    await finetune(flags, argv, embedded && !flags.json);
   });
 }
 
-async function finetune(flags: Flags, argv: readonly string[], embedded: boolean): Promise<void> {
-  const options = libraryOptions(flags);
+async function finetune(flags: Flags, argv: readonly string[], sampling: boolean): Promise<void> {
   const module = "../../train/finetune.js";
   const { finetune: start } = (await import(module)) as { finetune: Finetune };
   const show = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
-  const withSample = embedded && !flags.json;
-  if (withSample) process.stdout.write(await sampleOf("before", flags.device));
+  const before = sampling ? await sampleOf(flags.device) : undefined;
+  if (before !== undefined) process.stdout.write(`The model writes: ${before.text}\n\n`);
 
-  const run = start(options);
+  const run = start(libraryOptions(flags));
   const interrupt = onInterrupt(() => {
     process.stderr.write("\nlowrank: finishing the step and saving; Ctrl-C again stops at once\n");
     run.stop().catch(() => {});
   });
+  let untrained: number | undefined;
   try {
-    for await (const event of run) show(event);
+    for await (const event of run) {
+      show(event);
+      if (event.type === "eval" && event.step === 0) untrained = event.loss;
+    }
     const result = await run.result;
     if (result.stopped) {
       process.stderr.write(`lowrank: stopped after step ${result.steps}; to go on: ${resumeCommand(argv)}\n`);
     }
     if (interrupt.asked) throw new Interrupted("interrupted");
-    if (withSample) process.stdout.write(await sampleOf("after", flags.device, result.adapter));
+    if (before === undefined) return;
+    if (untrained !== undefined && result.evalLoss !== null && flags.evalData === defaultHeldOut) {
+      const [from, to] = [untrained, result.evalLoss].map((loss) => bitsPerByte(loss, before).toFixed(3));
+      process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
+    }
+    const after = await sampleOf(flags.device, result.adapter);
+    process.stdout.write(`\nWith the adapter it writes: ${after.text}\n`);
   } finally {
     interrupt.release();
   }
