@@ -17,6 +17,7 @@ use napi::bindgen_prelude::{Either, Env, Object, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 
 use crate::error::{Result, internal, thrown};
+use crate::optimizer::AnyOptimizer;
 
 /// Handles are numbers: a tensor never crosses the border.
 #[napi]
@@ -33,6 +34,9 @@ pub(crate) struct State {
     free: Vec<u32>,
     alive: CancelToken,
     cancels: HashMap<u32, CancelToken>,
+    pub optimizers: HashMap<u32, AnyOptimizer>,
+    /// How many there have been: the last one's number.
+    pub made_optimizers: u32,
 }
 
 /// Bytes in use on a device.
@@ -95,6 +99,7 @@ impl State {
 
     fn close(&mut self) {
         self.alive.cancel();
+        self.optimizers.clear();
         self.tensors.clear();
         self.free.clear();
         self.tape = Rc::default();

@@ -207,9 +207,11 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                 Command::Launch(_)
                 | Command::Copy { .. }
                 | Command::Zero { .. }
-                | Command::Upload { .. }
-                | Command::UploadMapped { .. }
                     if skip || latched.is_some() => {}
+                // What the host gives is kept through a cancelled step: a table that it made there
+                // is used by later ones.
+                Command::Upload { .. } | Command::UploadMapped { .. }
+                    if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 // What another device sends is an upload like any other.
                 Command::Receive { to, from } => {

@@ -1,0 +1,201 @@
+//! Optimizers by number: their parameters are handles, their options come with every step.
+
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_engine::optim::{AdamW, Optimizer, Sgd, State as ParameterState, clip};
+use lowrank_engine::tape::Tensor;
+use lowrank_engine::tensor::Value;
+use napi_derive::napi;
+
+use crate::error::Result;
+use crate::session::{Session, State};
+
+pub(crate) enum AnyOptimizer {
+    AdamW(Optimizer<AdamW>),
+    Sgd(Optimizer<Sgd>),
+}
+
+/// The options of a parameter group; each rule reads its own.
+#[napi(object)]
+pub struct GroupOptions {
+    pub lr: f64,
+    pub weight_decay: f64,
+    pub betas: Option<Vec<f64>>,
+    pub eps: Option<f64>,
+    pub momentum: Option<f64>,
+    pub dampening: Option<f64>,
+    pub nesterov: Option<bool>,
+}
+
+/// What an optimizer keeps for one parameter: handles of its own ranges, none before the first step.
+#[napi(object)]
+pub struct OptimizerState {
+    pub step: f64,
+    pub values: Vec<u32>,
+}
+
+impl GroupOptions {
+    fn adamw(&self) -> AdamW {
+        let unset = AdamW::default();
+        let betas = match self.betas.as_deref() {
+            None => unset.betas,
+            Some(&[first, second]) => [first, second],
+            // Refused by the rule's own check.
+            Some(_) => [f64::NAN; 2],
+        };
+        AdamW { lr: self.lr, betas, eps: self.eps.unwrap_or(unset.eps), weight_decay: self.weight_decay }
+    }
+
+    fn sgd(&self) -> Sgd {
+        Sgd {
+            lr: self.lr,
+            momentum: self.momentum.unwrap_or(0.0),
+            dampening: self.dampening.unwrap_or(0.0),
+            weight_decay: self.weight_decay,
+            nesterov: self.nesterov.unwrap_or(false),
+        }
+    }
+}
+
+/// Runs `$body` with `$o` as whichever optimizer it is.
+macro_rules! each {
+    ($any:expr, $o:ident => $body:expr) => {
+        match $any {
+            AnyOptimizer::AdamW($o) => $body,
+            AnyOptimizer::Sgd($o) => $body,
+        }
+    };
+}
+
+impl AnyOptimizer {
+    fn set_options(&mut self, options: &[GroupOptions]) {
+        for (i, given) in options.iter().enumerate() {
+            match self {
+                AnyOptimizer::AdamW(o) => drop(o.group_mut(i).map(|g| *g = given.adamw())),
+                AnyOptimizer::Sgd(o) => drop(o.group_mut(i).map(|g| *g = given.sgd())),
+            }
+        }
+    }
+}
+
+impl State {
+    fn optimizer(&mut self, id: u32) -> engine::Result<&mut AnyOptimizer> {
+        let found = self.optimizers.get_mut(&id);
+        found.ok_or_else(|| fail_code(Code::Disposed, "an optimizer is used after it was disposed"))
+    }
+
+    fn parameters(&self, ids: &[u32]) -> engine::Result<Vec<Tensor>> {
+        ids.iter().map(|id| self.tensor(*id)).collect()
+    }
+
+    fn insert_value(&mut self, value: Value) -> u32 {
+        self.insert(Tensor::new(value, false))
+    }
+}
+
+#[napi]
+impl Session {
+    /// An optimizer (`adamw` or `sgd`) over groups of parameters; `options` has one entry a group.
+    #[napi]
+    pub fn optimizer(&self, rule: String, groups: Vec<Vec<u32>>, options: Vec<GroupOptions>) -> Result<u32> {
+        self.with(|s| {
+            let tensors: Vec<Vec<Tensor>> =
+                groups.iter().map(|ids| s.parameters(ids)).collect::<engine::Result<_>>()?;
+            let groups = options.iter().zip(tensors);
+            let made = match rule.as_str() {
+                "adamw" => AnyOptimizer::AdamW(Optimizer::new(groups.map(|(o, t)| (o.adamw(), t)).collect())?),
+                "sgd" => AnyOptimizer::Sgd(Optimizer::new(groups.map(|(o, t)| (o.sgd(), t)).collect())?),
+                other => {
+                    return Err(fail_code(Code::Internal, format!("there is no optimizer {other}")));
+                }
+            };
+            s.made_optimizers += 1;
+            let id = s.made_optimizers;
+            s.optimizers.insert(id, made);
+            Ok(id)
+        })
+    }
+
+    /// Updates the parameters that have gradients; returns a handle of the gradients' norm, f32[].
+    #[napi]
+    pub fn optimizer_step(&self, id: u32, options: Vec<GroupOptions>, clip: Option<f64>) -> Result<u32> {
+        self.with(|s| {
+            let optimizer = s.optimizer(id)?;
+            optimizer.set_options(&options);
+            let norm = each!(optimizer, o => o.step(clip.map(|max| max as f32)))?;
+            Ok(s.insert_value(norm))
+        })
+    }
+
+    #[napi]
+    pub fn optimizer_zero_grad(&self, id: u32) -> Result<()> {
+        self.with(|s| {
+            each!(s.optimizer(id)?, o => o.zero_grad());
+            Ok(())
+        })
+    }
+
+    /// The state of every parameter, in the order they were given.
+    #[napi]
+    pub fn optimizer_state(&self, id: u32) -> Result<Vec<OptimizerState>> {
+        self.with(|s| {
+            let states = each!(s.optimizer(id)?, o => o.state());
+            let handles = |ParameterState { step, values }| OptimizerState {
+                step: step as f64,
+                values: values.into_iter().map(|v| s.insert_value(v)).collect(),
+            };
+            Ok(states.into_iter().map(handles).collect())
+        })
+    }
+
+    /// Copies a state in; nothing is changed when it doesn't fit.
+    #[napi]
+    pub fn optimizer_load_state(&self, id: u32, state: Vec<OptimizerState>) -> Result<()> {
+        self.with(|s| {
+            let state: Vec<ParameterState> = state
+                .iter()
+                .map(|one| {
+                    let tensors = s.parameters(&one.values)?;
+                    let values = tensors.iter().map(Tensor::value).collect();
+                    Ok(ParameterState { step: one.step as u64, values })
+                })
+                .collect::<engine::Result<_>>()?;
+            each!(s.optimizer(id)?, o => o.load_state(&state))
+        })
+    }
+
+    /// A handle of how many steps were left undone since gradients were not finite, f32[].
+    #[napi]
+    pub fn optimizer_undone(&self, id: u32) -> Result<u32> {
+        self.with(|s| {
+            let undone = each!(s.optimizer(id)?, o => o.undone());
+            Ok(s.insert_value(undone))
+        })
+    }
+
+    /// Lets steps update again; `undone` of them no longer count.
+    #[napi]
+    pub fn optimizer_clear_latch(&self, id: u32, undone: u32) -> Result<()> {
+        self.with(|s| {
+            each!(s.optimizer(id)?, o => o.clear_latch(undone as u64));
+            Ok(())
+        })
+    }
+
+    /// Frees the optimizer's state; its number may be gone already.
+    #[napi]
+    pub fn dispose_optimizer(&self, id: u32) {
+        let removed = self.state.borrow_mut().optimizers.remove(&id);
+        drop(removed);
+    }
+
+    /// Scales all gradients together to a norm of at most `max`; a handle of what it was, f32[].
+    #[napi]
+    pub fn clip_grad_norm(&self, device: String, parameters: Vec<u32>, max: f64) -> Result<u32> {
+        self.with(|s| {
+            let cx = s.context(&device)?;
+            let tensors = s.parameters(&parameters)?;
+            let norm = clip::clip_grad_norm(&cx, &tensors, max as f32)?;
+            Ok(s.insert_value(norm))
+        })
+    }
+}

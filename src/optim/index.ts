@@ -1,0 +1,6 @@
+export { AdamW, type AdamWOptions } from "./adamw.js";
+export { clipGradNorm } from "./clip.js";
+export { loraPlusGroups, type LoraPlusOptions } from "./lora-plus.js";
+export { Optimizer, type OptimizerState, type ParameterGroup, type ParameterState } from "./optimizer.js";
+export * as schedule from "./schedule.js";
+export { SGD, type SGDOptions } from "./sgd.js";

@@ -1,0 +1,48 @@
+import { LowrankError } from "../errors.js";
+import { Embedding } from "../nn/embedding.js";
+import { join, type Module } from "../nn/module.js";
+import type { Tensor } from "../tensor.js";
+import type { AdamWOptions } from "./adamw.js";
+import type { ParameterGroup } from "./optimizer.js";
+
+export interface LoraPlusOptions {
+  /** The rate of A and of all that is not B. */
+  lr: number;
+  /** How many times faster B learns. */
+  ratio: number;
+  /** The rate of adapted embeddings; 1e-6 unless given, as in PEFT. */
+  lrEmbedding?: number;
+}
+
+/**
+ * Groups for LoRA+ (Hayou et al. 2024): B learns `ratio` times faster than A. As PEFT's
+ * `create_loraplus_optimizer`: vectors go with B, and biases have no weight decay.
+ */
+export function loraPlusGroups(model: Module, { lr, ratio, lrEmbedding = 1e-6 }: LoraPlusOptions): ParameterGroup<AdamWOptions>[] {
+  for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding })) {
+    if (!(value >= 0 && Number.isFinite(value))) {
+      throw new LowrankError("ERR_OPTION", `loraPlusGroups: ${option} is 0 or more, not ${value}`);
+    }
+  }
+  const groups = {
+    a: { params: [] as Tensor[], lr },
+    embedding: { params: [] as Tensor[], lr: lrEmbedding },
+    b: { params: [] as Tensor[], lr: lr * ratio },
+    biases: { params: [] as Tensor[], lr: lr * ratio, weightDecay: 0 },
+  };
+  const seen = new Set<Tensor>();
+  for (const [path, module] of model.namedModules()) {
+    for (const [name, tensor] of module.ownParameters()) {
+      if (!tensor.requiresGrad || seen.has(tensor)) continue;
+      seen.add(tensor);
+      groups[groupOf(module, join(path, name), tensor)].params.push(tensor);
+    }
+  }
+  return Object.values(groups).filter(({ params }) => params.length > 0);
+}
+
+function groupOf(module: Module, path: string, tensor: Tensor): "a" | "embedding" | "b" | "biases" {
+  if (module instanceof Embedding) return "embedding";
+  if (tensor.shape.length !== 1) return /(^|\.)lora_B(\.|$)/.test(path) ? "b" : "a";
+  return path.endsWith("bias") ? "biases" : "b";
+}

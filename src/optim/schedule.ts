@@ -1,0 +1,38 @@
+/** Learning rates over a run: factors of the optimizer's own rate, as transformers' schedules give them. */
+import { LowrankError } from "../errors.js";
+
+/** The factor for step `step`, counted from 0. */
+export type Schedule = (step: number) => number;
+
+export interface ScheduleOptions {
+  /** Steps in which the factor rises from 0 to 1. */
+  warmup?: number;
+  /** Steps of the whole run. */
+  total: number;
+}
+
+/** Falls in a straight line to 0 at the end. */
+export function linear(options: ScheduleOptions): Schedule {
+  return warmed("linear", options, (done, rest) => Math.max(0, 1 - done / rest));
+}
+
+/** Falls along half a cosine to 0 at the end. */
+export function cosine(options: ScheduleOptions): Schedule {
+  return warmed("cosine", options, (done, rest) => Math.max(0, 0.5 * (1 + Math.cos((Math.PI * done) / rest))));
+}
+
+/** Stays at 1. */
+export function constant({ warmup = 0, total = warmup }: Partial<ScheduleOptions> = {}): Schedule {
+  return warmed("constant", { warmup, total }, () => 1);
+}
+
+/** The rise, then `fall` of the steps since it ended, out of those that remained then. */
+function warmed(name: string, { warmup = 0, total }: ScheduleOptions, fall: (done: number, rest: number) => number): Schedule {
+  for (const [option, value] of Object.entries({ warmup, total })) {
+    if (!(value >= 0 && Number.isFinite(value))) {
+      throw new LowrankError("ERR_OPTION", `schedule.${name}: ${option} is a number of steps, not ${value}`);
+    }
+  }
+  const rest = Math.max(1, total - warmup);
+  return (step) => (step < warmup ? step / Math.max(1, warmup) : fall(step - warmup, rest));
+}
