@@ -1,1 +1,41 @@
+/** The public face of lowrank. Importing it does nothing: the engine is loaded at first use. */
+export { chooseDevice, devices, memory, setDefaultDevice, synchronize, type Device, type DeviceInfo, type Memory } from "./device.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
+export * as lora from "./lora/index.js";
+export { CausalLM, type ForwardOptions, type ForwardOutput } from "./models/causal-lm.js";
+export type { GenerateOptions, Piece, Prompt } from "./models/generate.js";
+export { loadModel, type LoadOptions } from "./models/load.js";
+export { saveModel, type SaveModelOptions } from "./models/save.js";
+export { Tokenizer } from "./models/tokenizer.js";
+export * as nn from "./nn/index.js";
+export * as optim from "./optim/index.js";
+export { manualSeed, rand, randn } from "./random.js";
+export * as safetensors from "./safetensors.js";
+export { checkpoint, noGrad, scope } from "./scope.js";
+export {
+  arange,
+  full,
+  ones,
+  tensor,
+  Tensor,
+  zeros,
+  type DType,
+  type NestedArray,
+  type TensorData,
+  type TensorOptions,
+  type TypedArray,
+} from "./tensor.js";
+export type {
+  CheckpointEvent,
+  EndEvent,
+  EvalEvent,
+  FinetuneResult,
+  StartEvent,
+  StepEvent,
+  TrainEvent,
+  WarningEvent,
+} from "./train/events.js";
+export { finetune } from "./train/finetune.js";
+export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
+export type { Run } from "./train/run.js";
+export { Trainer, type Batches, type TrainerOptions, type TrainResult } from "./train/trainer.js";

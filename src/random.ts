@@ -1,4 +1,6 @@
 /** Random values. All come from one counter-based generator (Philox 4×32-10): a seed and a count of draws. */
+import { AsyncLocalStorage } from "node:async_hooks";
+
 import { native, call } from "./native.js";
 import { converted, type Tensor, type TensorOptions } from "./tensor.js";
 
@@ -8,36 +10,50 @@ export interface RandomState {
   draws: number;
 }
 
-let state: RandomState = { seed: 0, draws: 0 };
+/** The environment's. */
+const whole: RandomState = { seed: 0, draws: 0 };
+const own = new AsyncLocalStorage<RandomState>();
+
+function current(): RandomState {
+  return own.getStore() ?? whole;
+}
 
 /** Starts the generator of this environment anew. The same seed gives the same values. */
 export function manualSeed(seed: number): void {
-  state = { seed, draws: 0 };
+  setRandomState({ seed, draws: 0 });
+}
+
+/** @internal Runs `fn` with a generator of its own, so that a run neither disturbs the others nor is disturbed. */
+export function withRandom<T>(seed: number, fn: () => T): T {
+  return own.run({ seed, draws: 0 }, fn);
 }
 
 /** @internal For checkpoints. */
 export function randomState(): RandomState {
-  return { ...state };
+  return { ...current() };
 }
 
 /** @internal */
 export function setRandomState(saved: RandomState): void {
-  state = { ...saved };
+  Object.assign(current(), saved);
 }
 
-/** @internal Seed and stream of the next dropout mask. */
+/** @internal Seed and stream of the next draw: of a dropout mask, or of values. */
 export function nextDropout(): [seed: number, stream: number] {
+  const state = current();
   return [state.seed, state.draws++];
 }
 
 /** @internal Values of U(low, high). */
 export function uniform(size: number, low: number, high: number): Float32Array {
-  return call(() => native().uniform(state.seed, state.draws++, size, low, high));
+  const [seed, stream] = nextDropout();
+  return call(() => native().uniform(seed, stream, size, low, high));
 }
 
 /** @internal Values of N(0, 1). */
 export function normal(size: number): Float32Array {
-  return call(() => native().normal(state.seed, state.draws++, size));
+  const [seed, stream] = nextDropout();
+  return call(() => native().normal(seed, stream, size));
 }
 
 /** Uniform on [0, 1). */

@@ -35,7 +35,7 @@ const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(
  * gradients are not all finite change nothing, and neither do later ones, until `recover()`.
  */
 export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
-  readonly paramGroups: HeldGroup<Options>[];
+  readonly groups: HeldGroup<Options>[];
   readonly #id: number;
   readonly #stateNames: readonly string[];
   #disposed = false;
@@ -43,11 +43,11 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   /** `defaults` holds every option; a group's own go before them. */
   protected constructor(rule: "adamw" | "sgd", stateNames: readonly string[], params: Parameters<Options>, defaults: Options) {
     this.#stateNames = stateNames;
-    this.paramGroups = grouped(params).map((group) => {
+    this.groups = grouped(params).map((group) => {
       const own = Object.fromEntries(Object.entries(group).filter(([, value]) => value !== undefined));
       return { ...defaults, ...own, params: [...group.params] };
     });
-    const ids = this.paramGroups.map(({ params }) => params.map((tensor) => tensor.id));
+    const ids = this.groups.map(({ params }) => params.map((tensor) => tensor.id));
     this.#id = session().optimizer(rule, ids, this.#options());
     net.register(this, this.#id, this);
   }
@@ -79,7 +79,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       state[i] = { step, ...Object.fromEntries(tensors) };
     }
     let place = 0;
-    const paramGroups = this.paramGroups.map((group) => ({ ...group, params: group.params.map(() => place++) }));
+    const paramGroups = this.groups.map((group) => ({ ...group, params: group.params.map(() => place++) }));
     return { state, paramGroups };
   }
 
@@ -89,20 +89,20 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    */
   loadStateDict({ state, paramGroups }: OptimizerState<Options>): void {
     const sizes = (groups: readonly { params: readonly unknown[] }[]): string => groups.map(({ params }) => params.length).join(", ");
-    if (sizes(paramGroups) !== sizes(this.paramGroups)) {
+    if (sizes(paramGroups) !== sizes(this.groups)) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
-        `loadStateDict: the state has groups of ${sizes(paramGroups)} parameters, the optimizer of ${sizes(this.paramGroups)}`,
+        `loadStateDict: the state has groups of ${sizes(paramGroups)} parameters, the optimizer of ${sizes(this.groups)}`,
       );
     }
-    const count = this.paramGroups.reduce((n, { params }) => n + params.length, 0);
+    const count = this.groups.reduce((n, { params }) => n + params.length, 0);
     const states = Array.from({ length: count }, (_, i) => {
       const own = state[i];
       if (own === undefined) return { step: 0, values: [] };
       return { step: own.step, values: this.#stateNames.map((name) => tensorOf(own, name, i).id) };
     });
     session().optimizerLoadState(this.#alive(), states);
-    for (const [i, group] of this.paramGroups.entries()) {
+    for (const [i, group] of this.groups.entries()) {
       const { params: _, ...options } = paramGroups[i] as Options & { params: number[] };
       Object.assign(group, options);
     }
@@ -141,7 +141,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   #options(): (Options & { params?: undefined })[] {
-    return this.paramGroups.map(({ params: _, ...options }) => options as unknown as Options & { params?: undefined });
+    return this.groups.map(({ params: _, ...options }) => options as unknown as Options & { params?: undefined });
   }
 }
 

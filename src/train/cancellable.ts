@@ -1,0 +1,34 @@
+import type { Device } from "../device.js";
+import { session } from "../native.js";
+
+let tokens = 0;
+
+/** Work on a device that an abort skips, even where it is recorded already. */
+export class Cancellable {
+  readonly #token = ++tokens;
+  readonly #device: Exclude<Device, "auto">;
+  readonly #signal: AbortSignal | undefined;
+  readonly #cancel = (): void => session().cancel(this.#token);
+
+  constructor(device: Exclude<Device, "auto">, signal: AbortSignal | undefined) {
+    this.#device = device;
+    this.#signal = signal;
+    signal?.addEventListener("abort", this.#cancel, { once: true });
+  }
+
+  /** Runs `fn`, which is synchronous; what it records is skipped once the signal is aborted. */
+  run<T>(fn: () => T): T {
+    if (this.#signal === undefined) return fn();
+    session().under(this.#device, this.#token);
+    try {
+      return fn();
+    } finally {
+      session().under(this.#device, 0);
+    }
+  }
+
+  release(): void {
+    this.#signal?.removeEventListener("abort", this.#cancel);
+    session().releaseCancel(this.#token);
+  }
+}

@@ -1,0 +1,235 @@
+/** Fine-tuning a causal language model on a file of text. */
+import { join } from "node:path";
+
+import { BatchPlan } from "../data/batches.js";
+import { chooseDevice, devices, resolveDevice, type Device } from "../device.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { deleteAdapter, inject, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
+import type { CausalLM } from "../models/causal-lm.js";
+import { loadModel } from "../models/load.js";
+import { AdamW, schedule as schedules } from "../optim/index.js";
+import { withRandom } from "../random.js";
+import { tensor } from "../tensor.js";
+import { claimOutput, clearOutput, findCheckpoint, readProgress, restoreState, saveCheckpoint, type Progress } from "./checkpoint.js";
+import { evaluate } from "./evaluate.js";
+import type { FinetuneResult, StartEvent } from "./events.js";
+import { runLoop, type StepWork } from "./loop.js";
+import type { FinetuneOptions } from "./options.js";
+import { prepare, readFiles, type Prepared } from "./prepare.js";
+import { Run, type RunContext } from "./run.js";
+import { settingsOf, warmupOf, type Settings } from "./settings.js";
+
+/**
+ * Trains an adapter for a model on a text or on rows of text, and saves it as PEFT does. Starts at once.
+ *
+ * A model given by its path is loaded, and freed at the end; one that is given loaded is adapted in place, keeps the
+ * adapter when the run ends well or is stopped, and is as it was when it fails or is aborted. With `resume` the run
+ * goes on from a checkpoint and ends with the same bits as one that was never interrupted.
+ */
+export function finetune(options: FinetuneOptions): Run<FinetuneResult> {
+  return new Run((context) => {
+    const settings = settingsOf(options);
+    return withRandom(settings.seed, () => finetuneWith(settings, context));
+  });
+}
+
+async function finetuneWith(settings: Settings, context: RunContext): Promise<FinetuneResult> {
+  const began = performance.now();
+  const { signal, output } = settings;
+  throwIfAborted(signal);
+  const given = typeof settings.model === "string" ? undefined : settings.model;
+  if (given === undefined) resolveDevice(settings.device);
+  else checkDevice(given, settings.device);
+  const checkpoint = settings.resume === false ? undefined : await findCheckpoint(output, settings.resume);
+  const progress = checkpoint === undefined ? undefined : await readProgress(checkpoint);
+  const release = await claimOutput(output, settings.resume !== false || settings.overwrite);
+  try {
+    const data = await readFiles(settings);
+    throwIfAborted(signal);
+    const model = given ?? (await load(settings, context));
+    const training = model.training;
+    const checkpointing = model.gradientCheckpointing;
+    try {
+      const prepared = await prepare(model, data, settings);
+      const run = new Finetuning(model, settings, prepared, context);
+      const resumed = checkpoint === undefined || progress === undefined ? undefined : { checkpoint, progress };
+      const result = await run.run(resumed);
+      context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
+      return result;
+    } finally {
+      if (given === undefined) model.dispose();
+      else model.train(training).gradientCheckpointing = checkpointing;
+    }
+  } finally {
+    await release();
+  }
+}
+
+async function load({ model, device, dtype, signal }: Settings, context: RunContext): Promise<CausalLM> {
+  const onNotice = (message: string): void => context.emit({ type: "warning", message });
+  return loadModel(model as string, {
+    device,
+    onNotice,
+    ...(dtype === undefined ? {} : { dtype }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+/** A loaded model trains where it is. */
+function checkDevice(model: CausalLM, device: Device): void {
+  if (device === "auto" || resolveDevice(device) === model.device) return;
+  throw new LowrankError("ERR_DEVICE_MISMATCH", `finetune: the model is on ${model.device}, and device is ${device}; move it with to()`);
+}
+
+/** A checkpoint to go on from. */
+interface Resumed {
+  checkpoint: string;
+  progress: Progress;
+}
+
+/** Where `saveAdapter` puts an adapter of this name. */
+function adapterFolder(folder: string, name: string): string {
+  return name === "default" ? folder : join(folder, name);
+}
+
+/** One run over a loaded model and its data. */
+class Finetuning {
+  readonly #model: CausalLM;
+  readonly #settings: Settings;
+  readonly #prepared: Prepared;
+  readonly #context: RunContext;
+  readonly #plan: BatchPlan;
+  readonly #name: string;
+
+  constructor(model: CausalLM, settings: Settings, prepared: Prepared, context: RunContext) {
+    this.#model = model;
+    this.#settings = settings;
+    this.#prepared = prepared;
+    this.#context = context;
+    this.#name = settings.lora.name ?? "default";
+    const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
+    const { padTokenId, train } = prepared;
+    this.#plan = new BatchPlan(train, { batchSize, gradientAccumulation, seed, padTokenId, steps, epochs });
+  }
+
+  async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
+    const { output, overwrite, lora } = this.#settings;
+    const first = resumed === undefined ? 0 : this.#plan.resume(resumed.progress.cursor);
+    const model = this.#model;
+    const report =
+      resumed === undefined ? await inject(model, lora) : await this.#loadAdapter(resumed);
+    let optimizer: AdamW | undefined;
+    try {
+      model.train();
+      model.gradientCheckpointing = this.#settings.gradientCheckpointing;
+      optimizer = new AdamW(trainedParameters(model), this.#settings.optimizer);
+      if (resumed !== undefined) await restoreState(resumed.checkpoint, resumed.progress, optimizer);
+      if (overwrite) await clearOutput(output);
+      this.#context.emit(this.#startEvent(report, first));
+      const rest = await this.#train(optimizer, first);
+      await saveAdapter(model, output, { name: this.#name });
+      return { adapter: adapterFolder(output, this.#name), ...rest };
+    } catch (error) {
+      deleteAdapter(model, this.#name);
+      throw error;
+    } finally {
+      optimizer?.dispose();
+    }
+  }
+
+  /** The adapter of a checkpoint. Throws `ERR_OPTION` when it is not the one that the options ask for. */
+  async #loadAdapter({ checkpoint, progress }: Resumed): Promise<InjectReport> {
+    const [then, now] = [progress.options["lora"], this.#settings.lora].map((lora) => JSON.stringify(lora));
+    if (then !== now) throw new LowrankError("ERR_OPTION", `resume: the adapter's options were ${then}, and are ${now} now`);
+    return loadAdapter(this.#model, adapterFolder(checkpoint, this.#name), { name: this.#name, trainable: true });
+  }
+
+  async #train(optimizer: AdamW, first: number): Promise<Omit<FinetuneResult, "adapter">> {
+    const { schedule, warmup, clipNorm, evalEvery, saveEvery, signal, output, batchSize } = this.#settings;
+    const { held, padTokenId } = this.#prepared;
+    const model = this.#model;
+    const total = this.#plan.steps;
+    return runLoop({
+      device: model.device,
+      optimizer,
+      schedule: schedules[schedule]({ warmup: warmupOf(warmup, total), total }),
+      first,
+      steps: total,
+      work: (step) => this.#work(step),
+      clipNorm,
+      evaluate: held.length === 0 ? undefined : () => evaluate(model, held, { batchSize, padTokenId, signal }),
+      evalEvery,
+      save: (step) =>
+        saveCheckpoint(output, {
+          model,
+          optimizer,
+          adapter: this.#name,
+          cursor: this.#plan.cursor(step),
+          options: this.#recorded(),
+        }),
+      saveEvery,
+      signal,
+      context: this.#context,
+    });
+  }
+
+  /** The losses of a step: each the sum over a micro-batch, divided by the trained tokens of the whole step. */
+  #work(step: number): StepWork {
+    const model = this.#model;
+    const { batches, tokens, trained } = this.#plan.at(step);
+    const losses = batches.map(({ ids, labels, shape }) => () => {
+      return model.lossSum(tensor(ids, { shape, device: model.device }), labels, 1 / trained);
+    });
+    return { losses, tokens, trained };
+  }
+
+  /** The options, for whoever reads a checkpoint. */
+  #recorded(): Record<string, unknown> {
+    const { model, signal: _, resume: _resume, overwrite: _overwrite, ...rest } = this.#settings;
+    return { model: typeof model === "string" ? model : model.source, ...rest };
+  }
+
+  #startEvent({ adapted, trainable, total }: InjectReport, first: number): StartEvent {
+    const model = this.#model;
+    const settings = this.#settings;
+    const { train, held, maxLength } = this.#prepared;
+    const { device } = model;
+    const known = devices();
+    const found = known.find((one) => one.device === device) ?? known.find((one) => one.device.startsWith(device));
+    const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
+    return {
+      type: "start",
+      model: model.source ?? "",
+      family: String(model.config["modelType"] ?? model.config["model_type"] ?? ""),
+      parameters: total,
+      trainable,
+      adapted: adapted.length,
+      targets: [...new Set(adapted.map((path) => path.split(".").at(-1) as string))],
+      rank: settings.lora.r,
+      alpha: settings.lora.loraAlpha,
+      device,
+      deviceName: found?.name ?? device,
+      deviceReason: why,
+      dtype: model.inputEmbedding().weight.dtype,
+      examples: train.length,
+      evalExamples: held.length,
+      tokens: train.reduce((sum, one) => sum + one.trained, 0),
+      steps: this.#plan.steps,
+      stepsPerEpoch: this.#plan.stepsPerEpoch,
+      batchSize: settings.batchSize,
+      gradientAccumulation: settings.gradientAccumulation,
+      maxLength,
+      learningRate: settings.optimizer.lr,
+      schedule: settings.schedule,
+      warmup: warmupOf(settings.warmup, this.#plan.steps),
+      seed: settings.seed,
+      output: settings.output,
+      resumedFrom: first,
+    };
+  }
+}
+
+/** In the model's order, which is that of the optimizer's state in a checkpoint. */
+function trainedParameters(model: CausalLM) {
+  return [...model.parameters()].filter((parameter) => parameter.requiresGrad);
+}

@@ -1,0 +1,227 @@
+/** The loop over optimizer steps, for any model and loss. */
+import { memory, type Device } from "../device.js";
+import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
+import type { Optimizer } from "../optim/optimizer.js";
+import type { Schedule } from "../optim/schedule.js";
+import { noGrad, scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { Cancellable } from "./cancellable.js";
+import type { Evaluation } from "./evaluate.js";
+import { Pace } from "./pace.js";
+import type { RunContext } from "./run.js";
+
+/** The work of one optimizer step. */
+export interface StepWork {
+  /** Each records a forward pass and gives a loss; the step's gradient and loss are those of their sum. */
+  losses: (() => Tensor)[];
+  /** Tokens read, and those of them that are trained on; 0 where a model has no tokens. */
+  tokens: number;
+  trained: number;
+}
+
+export interface LoopOptions {
+  device: Exclude<Device, "auto">;
+  optimizer: Optimizer;
+  /** Of the rates that the optimizer's groups have when the loop begins. */
+  schedule: Schedule;
+  /** Steps done already, and those of the whole run; without the latter it ends with its data. */
+  first: number;
+  steps: number | undefined;
+  /** The work of step `step`, counted from 0; undefined where the data has ended. */
+  work: (step: number) => Promise<StepWork | undefined> | StepWork | undefined;
+  clipNorm: number | undefined;
+  evaluate: (() => Promise<Evaluation>) | undefined;
+  evalEvery: number | undefined;
+  /** Saves what a run after `step` steps needs to be gone on with; gives its folder. */
+  save: ((step: number) => Promise<string>) | undefined;
+  saveEvery: number | undefined;
+  signal: AbortSignal | undefined;
+  context: RunContext;
+}
+
+export interface LoopResult {
+  steps: number;
+  loss: number | null;
+  evalLoss: number | null;
+  stopped: boolean;
+}
+
+/** A step that has been recorded and whose figures are on their way. */
+interface Pending {
+  step: number;
+  learningRate: number;
+  tokens: number;
+  trained: number;
+  figures: Promise<[loss: number, norm: number]>;
+}
+
+/**
+ * Runs steps until they or the data end, or the run is stopped. While step n runs on the device, step n + 1 is
+ * recorded; then the figures of n are awaited, so that at most two are in flight. Between micro-batches the event
+ * loop has its turn.
+ *
+ * Errors: `ERR_NOT_FINITE` when a step's loss or gradient is not finite, which leaves parameters and state as they
+ * were; the signal's reason when it is aborted, within a step.
+ */
+export async function runLoop(options: LoopOptions): Promise<LoopResult> {
+  const cancellable = new Cancellable(options.device, options.signal);
+  const rates = options.optimizer.groups.map(({ lr }) => lr);
+  try {
+    return await new Loop(options, cancellable, rates).run();
+  } catch (error) {
+    if (options.signal?.aborted) throw abortReason(options.signal);
+    throw error;
+  } finally {
+    cancellable.release();
+    for (const [i, group] of options.optimizer.groups.entries()) group.lr = rates[i] as number;
+  }
+}
+
+class Loop {
+  readonly #options: LoopOptions;
+  readonly #cancellable: Cancellable;
+  readonly #rates: number[];
+  readonly #pace = new Pace();
+  #pending: Pending | undefined;
+  #done: number;
+  #trained = 0;
+  #loss: number | null = null;
+  #evalLoss: number | null = null;
+  #evaluatedAt = -1;
+  #saved: { step: number; path: string } | undefined;
+
+  constructor(options: LoopOptions, cancellable: Cancellable, rates: number[]) {
+    this.#options = options;
+    this.#cancellable = cancellable;
+    this.#done = options.first;
+    this.#rates = rates;
+  }
+
+  async run(): Promise<LoopResult> {
+    const { first, steps = Infinity, context, signal, evaluate, evalEvery, save, saveEvery, work } = this.#options;
+    if (evaluate !== undefined && first === 0) await this.#evaluate(0);
+    for (let step = first; step < steps && !context.stopping.aborted; step++) {
+      throwIfAborted(signal);
+      const next = await work(step);
+      if (next === undefined) break;
+      const recorded = await this.#record(step, next);
+      await this.#settle();
+      this.#pending = recorded;
+      const done = step + 1;
+      const evaluates = evalEvery !== undefined && done % evalEvery === 0;
+      const saves = saveEvery !== undefined && done % saveEvery === 0;
+      if (evaluates || saves) await this.#settle();
+      if (evaluates) await this.#evaluate(done);
+      if (saves && save !== undefined) await this.#save(done);
+    }
+    await this.#settle();
+    throwIfAborted(signal);
+    const stopped = context.stopping.aborted && this.#done < steps;
+    // A run that was stopped is saved first: whoever stopped it may not have the time to evaluate.
+    if (stopped && save !== undefined && this.#saved?.step !== this.#done) await this.#save(this.#done);
+    if (!stopped && evaluate !== undefined && this.#evaluatedAt !== this.#done) await this.#evaluate(this.#done);
+    return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped };
+  }
+
+  /** Records forward, backward and update of one step and asks for its figures. */
+  async #record(step: number, { losses, tokens, trained }: StepWork): Promise<Pending> {
+    const { optimizer, schedule, clipNorm } = this.#options;
+    for (const [i, group] of optimizer.groups.entries()) group.lr = (this.#rates[i] as number) * schedule(step);
+    let total: Tensor | undefined;
+    try {
+      for (const loss of losses) {
+        this.#cancellable.run(() => {
+          const part = scope(() => {
+            const part = loss();
+            part.backward();
+            return part.detach();
+          });
+          const sum = total;
+          if (sum !== undefined) total = noGrad(() => sum.add(part));
+          if (sum === undefined) total = part;
+          else for (const one of [sum, part]) one.dispose();
+        });
+        await breath();
+        throwIfAborted(this.#options.signal);
+      }
+      const whole = total as Tensor;
+      const figures = this.#cancellable.run(() => {
+        const norm = optimizer.stepClipped(clipNorm);
+        optimizer.zeroGrad();
+        const reads = Promise.all([whole.item(), norm.item()]);
+        norm.dispose();
+        return reads;
+      });
+      // It is awaited a step later; until then a failure is nobody's.
+      figures.catch(() => {});
+      return { step, learningRate: optimizer.groups[0]?.lr ?? 0, tokens, trained, figures };
+    } catch (error) {
+      optimizer.zeroGrad();
+      throw error;
+    } finally {
+      total?.dispose();
+    }
+  }
+
+  /** Waits for the step in flight, checks its figures and tells of it. */
+  async #settle(): Promise<void> {
+    const pending = this.#pending;
+    if (pending === undefined) return;
+    const { context, device, steps } = this.#options;
+    const [loss, gradNorm] = await pending.figures;
+    this.#pending = undefined;
+    if (!Number.isFinite(loss) || !Number.isFinite(gradNorm)) await this.#notFinite(pending, loss, gradNorm);
+    this.#done = pending.step + 1;
+    this.#loss = loss;
+    this.#trained += pending.trained;
+    this.#pace.add(pending.tokens);
+    context.emit({
+      type: "step",
+      step: this.#done,
+      steps: steps ?? this.#done,
+      loss,
+      learningRate: pending.learningRate,
+      gradNorm,
+      tokens: this.#trained,
+      tokensPerSecond: this.#pace.tokensPerSecond,
+      etaSeconds: this.#pace.secondsPerStep * ((steps ?? this.#done) - this.#done),
+      memoryBytes: memory(device).live,
+      merged: 1,
+    });
+  }
+
+  async #notFinite({ step }: Pending, loss: number, norm: number): Promise<never> {
+    await this.#options.optimizer.recover();
+    const what = Number.isFinite(loss) ? `the gradient's norm is ${norm}` : `the loss is ${loss}`;
+    const kept = this.#saved === undefined ? "" : `; the last good checkpoint is ${this.#saved.path}`;
+    throw new LowrankError(
+      "ERR_NOT_FINITE",
+      `step ${step + 1}: ${what}, and the update was left out${kept}; try a lower learning rate or a longer warm-up`,
+    );
+  }
+
+  async #evaluate(step: number): Promise<void> {
+    const { evaluate, context, signal } = this.#options;
+    if (evaluate === undefined) return;
+    const { loss, perplexity, tokens } = await evaluate();
+    throwIfAborted(signal);
+    this.#evalLoss = loss;
+    this.#evaluatedAt = step;
+    this.#pace.pause();
+    context.emit({ type: "eval", step, loss, perplexity, tokens });
+  }
+
+  async #save(step: number): Promise<void> {
+    const { save, context } = this.#options;
+    if (save === undefined) return;
+    const path = await save(step);
+    this.#saved = { step, path };
+    this.#pace.pause();
+    context.emit({ type: "checkpoint", step, path });
+  }
+}
+
+/** Lets timers and whatever else waits have their turn. */
+function breath(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

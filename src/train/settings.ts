@@ -1,0 +1,146 @@
+/** `finetune`'s options, checked and completed, before anything is read or loaded. */
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import type { InjectOptions } from "../lora/index.js";
+import type { CausalLM } from "../models/causal-lm.js";
+import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
+
+/** The learning rate's schedules. */
+export const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies readonly ScheduleName[];
+
+export interface Settings {
+  model: string | CausalLM;
+  data: string;
+  evalData: string | undefined;
+  evalSplit: number | undefined;
+  output: string;
+  overwrite: boolean;
+  lora: InjectOptions & { r: number; loraAlpha: number };
+  optimizer: { lr: number; betas: readonly [number, number]; eps: number; weightDecay: number };
+  schedule: ScheduleName;
+  /** Of the whole run: see `warmupOf`. */
+  warmup: number | undefined;
+  steps: number | undefined;
+  epochs: number | undefined;
+  batchSize: number;
+  gradientAccumulation: number;
+  maxLength: number;
+  gradientCheckpointing: boolean;
+  trainOn: "completion" | "all";
+  /** Undefined where gradients are not clipped. */
+  clipNorm: number | undefined;
+  seed: number;
+  evalEvery: number | undefined;
+  saveEvery: number | undefined;
+  resume: boolean | string;
+  dtype: StorageType | undefined;
+  device: Device;
+  signal: AbortSignal | undefined;
+}
+
+const KNOWN = new Set<string>([
+  "model", "data", "evalData", "evalSplit", "output", "overwrite", "lora", "optimizer", "schedule", "warmup", "steps",
+  "epochs", "batchSize", "gradientAccumulation", "maxLength", "gradientCheckpointing", "trainOn", "clipNorm", "seed",
+  "evalEvery", "saveEvery", "resume", "dtype", "device", "signal",
+] satisfies (keyof FinetuneOptions)[]);
+
+const OPTIMIZER_KEYS = new Set<string>(["lr", "betas", "eps", "weightDecay"]);
+
+/** Throws `ERR_OPTION`, naming the option and its value. */
+export function settingsOf(options: FinetuneOptions): Settings {
+  known("finetune", options, KNOWN);
+  if (options.model === undefined || options.data === undefined) refuse("finetune takes a model and data");
+  const { lora = {}, optimizer = {}, resume = false } = options;
+  known("finetune: optimizer", optimizer, OPTIMIZER_KEYS);
+  const r = count("lora.r", lora.r ?? 16, 1);
+  const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
+  const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
+  if (loraDropout < 0 || loraDropout > 1) refuse(`lora.loraDropout is a probability, not ${loraDropout}`);
+  if (options.steps !== undefined && options.epochs !== undefined) refuse("give one of steps and epochs, not both");
+  if (options.evalData !== undefined && options.evalSplit !== undefined) {
+    refuse("give one of evalData and evalSplit, not both");
+  }
+  const held = options.evalData ?? options.evalSplit;
+  if (options.evalEvery !== undefined && held === undefined) refuse("evalEvery needs evalData or evalSplit");
+  const { evalSplit } = options;
+  if (evalSplit !== undefined && !(evalSplit > 0 && evalSplit < 1)) refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
+  if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0)) refuse(`epochs is above 0, not ${options.epochs}`);
+  if (resume !== false && options.overwrite === true) refuse("resume goes on with what overwrite would replace");
+  const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
+  const betas = optimizer.betas ?? ([0.9, 0.999] as const);
+  if (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
+    refuse(`optimizer.betas are two numbers of at least 0 and below 1, not ${betas.join(", ")}`);
+  }
+  return {
+    model: options.model,
+    data: options.data,
+    evalData: options.evalData,
+    evalSplit,
+    output: options.output ?? "./lowrank-out",
+    overwrite: options.overwrite ?? false,
+    lora: { targetModules: "all-linear", ...lora, r, loraAlpha, loraDropout },
+    optimizer: {
+      lr: notNegative("optimizer.lr", optimizer.lr ?? 2e-4),
+      betas,
+      eps: notNegative("optimizer.eps", optimizer.eps ?? 1e-8),
+      weightDecay: notNegative("optimizer.weightDecay", optimizer.weightDecay ?? 0.01),
+    },
+    schedule: oneOf("schedule", options.schedule ?? "linear", SCHEDULES),
+    warmup: optional("warmup", options.warmup, 0),
+    steps: optional("steps", options.steps, 1),
+    epochs: options.epochs,
+    batchSize: count("batchSize", options.batchSize ?? 1, 1),
+    gradientAccumulation: count("gradientAccumulation", options.gradientAccumulation ?? 8, 1),
+    maxLength: count("maxLength", options.maxLength ?? 512, 2),
+    gradientCheckpointing: options.gradientCheckpointing ?? false,
+    trainOn: oneOf("trainOn", options.trainOn ?? "completion", ["completion", "all"] as const),
+    clipNorm: clipNorm === 0 ? undefined : clipNorm,
+    seed: count("seed", options.seed ?? 0, 0),
+    evalEvery: optional("evalEvery", options.evalEvery, 1),
+    saveEvery: optional("saveEvery", options.saveEvery, 1),
+    resume,
+    dtype: options.dtype === undefined ? undefined : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
+    device: (options.device ?? "auto") as Device,
+    signal: options.signal,
+  };
+}
+
+/** Steps in which the rate rises: as given, or 3% of all, rounded up. */
+export function warmupOf(warmup: number | undefined, steps: number): number {
+  return warmup ?? Math.ceil(0.03 * steps);
+}
+
+function refuse(what: string): never {
+  throw new LowrankError("ERR_OPTION", what);
+}
+
+function known(where: string, options: object, names: ReadonlySet<string>): void {
+  const unknown = Object.entries(options).find(([name, value]) => value !== undefined && !names.has(name));
+  if (unknown !== undefined) refuse(`${where}: there is no option ${unknown[0]}`);
+}
+
+function number(name: string, value: number): number {
+  if (typeof value !== "number" || !Number.isFinite(value)) refuse(`${name} is a number, not ${String(value)}`);
+  return value;
+}
+
+function notNegative(name: string, value: number): number {
+  if (number(name, value) < 0) refuse(`${name} is 0 or more, not ${value}`);
+  return value;
+}
+
+export function count(name: string, value: number, least: number): number {
+  if (!Number.isSafeInteger(value) || value < least) {
+    refuse(`${name} is a whole number of at least ${least}, not ${String(value)}`);
+  }
+  return value;
+}
+
+export function optional(name: string, value: number | undefined, least: number): number | undefined {
+  return value === undefined ? undefined : count(name, value, least);
+}
+
+function oneOf<T extends string>(name: string, value: T, choices: readonly T[]): T {
+  if (!choices.includes(value)) refuse(`${name} is one of ${choices.join(", ")}, not ${String(value)}`);
+  return value;
+}
