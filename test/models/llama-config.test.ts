@@ -4,7 +4,7 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { type ErrorCode, LowrankError } from "../../src/errors.js";
 import { ConfigFields } from "../../src/models/config-fields.js";
-import { llamaConfig, readLlamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
+import { hubConfig, llamaConfig, readLlamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
 
 const LLAMA = {
   model_type: "llama",
@@ -198,4 +198,31 @@ test("a folder without config.json, and one that is no JSON", (t) => {
   refused(t, () => readLlamaConfig(folder), "ERR_FILE_FORMAT", /object was expected/);
   writeFileSync(join(folder, "config.json"), JSON.stringify(LLAMA));
   t.is(readLlamaConfig(folder).hiddenSize, 64);
+});
+
+test("what is written reads back as it was", (t) => {
+  const changes: Record<string, unknown>[] = [
+    {},
+    { eos_token_id: [2, 5], attention_bias: true, mlp_bias: true, head_dim: 16, dtype: "float16" },
+    { eos_token_id: null, rope_scaling: { rope_type: "linear", factor: 2 }, tie_word_embeddings: true },
+    {
+      rope_parameters: {
+        rope_type: "llama3",
+        rope_theta: 5e5,
+        factor: 8,
+        low_freq_factor: 1,
+        high_freq_factor: 4,
+      },
+    },
+    { model_type: "mistral", sliding_window: null },
+    { model_type: "mistral", sliding_window: 7 },
+    { model_type: "mistral" },
+  ];
+  for (const change of changes) {
+    const config = read(change);
+    t.deepEqual(
+      llamaConfig(JSON.parse(JSON.stringify(hubConfig(config))) as Record<string, unknown>),
+      config,
+    );
+  }
 });

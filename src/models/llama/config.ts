@@ -2,8 +2,8 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { LowrankError } from "../../errors.js";
-import { type ConfigFields, readConfigFields } from "../config-fields.js";
-import { type RopeConfig, ropeConfig } from "./rope.js";
+import { ConfigFields, readConfigFields } from "../config-fields.js";
+import { hubRope, type RopeConfig, ropeConfig } from "./rope.js";
 
 export { ropeFrequencies } from "./rope.js";
 
@@ -107,7 +107,11 @@ function countValues(c: LlamaConfig): number {
  * Errors: `ERR_UNSUPPORTED_MODEL` for another family or a feature that is not built; `ERR_FILE_FORMAT` for a missing
  * or senseless value.
  */
-export function llamaConfig(config: ConfigFields, generation?: ConfigFields): LlamaConfig {
+export function llamaConfig(
+  json: Record<string, unknown> | ConfigFields,
+  generation?: ConfigFields,
+): LlamaConfig {
+  const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   const type = modelType(config);
   refuseUnsupported(config);
   const defaults = DEFAULTS[type];
@@ -166,4 +170,33 @@ export function readLlamaConfig(folder: string): LlamaConfig {
     throw new LowrankError("ERR_FILE_NOT_FOUND", what);
   }
   return llamaConfig(config, readConfigFields(join(folder, "generation_config.json")));
+}
+
+/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `llamaConfig` too. */
+export function hubConfig(config: LlamaConfig): Record<string, unknown> {
+  const { eosTokenIds } = config;
+  return {
+    architectures: [config.modelType === "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM"],
+    model_type: config.modelType,
+    vocab_size: config.vocabSize,
+    hidden_size: config.hiddenSize,
+    intermediate_size: config.intermediateSize,
+    num_hidden_layers: config.numHiddenLayers,
+    num_attention_heads: config.numAttentionHeads,
+    num_key_value_heads: config.numKeyValueHeads,
+    head_dim: config.headDim,
+    hidden_act: "silu",
+    max_position_embeddings: config.maxPositionEmbeddings,
+    rms_norm_eps: config.rmsNormEps,
+    tie_word_embeddings: config.tieWordEmbeddings,
+    ...hubRope(config.rope),
+    bos_token_id: config.bosTokenId ?? null,
+    eos_token_id:
+      eosTokenIds.length === 1 ? eosTokenIds[0] : eosTokenIds.length === 0 ? null : [...eosTokenIds],
+    pad_token_id: config.padTokenId ?? null,
+    ...(config.modelType === "mistral"
+      ? { sliding_window: config.slidingWindow ?? null }
+      : { attention_bias: config.attentionBias, mlp_bias: config.mlpBias }),
+    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
 }

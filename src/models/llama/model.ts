@@ -9,7 +9,7 @@ import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, type ForwardOptions } from "../causal-lm.js";
 import { LlamaBlock, type Weights } from "./block.js";
-import { ropeFrequencies, type LlamaConfig } from "./config.js";
+import { hubConfig, ropeFrequencies, type LlamaConfig } from "./config.js";
 import { RotaryTables } from "./rotary.js";
 
 /** Where a model's weights come from. */
@@ -61,28 +61,7 @@ export class LlamaForCausalLM extends CausalLM {
   }
 
   hubConfig(): Record<string, unknown> {
-    const { config } = this;
-    return {
-      architectures: [config.modelType === "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM"],
-      model_type: config.modelType,
-      vocab_size: config.vocabSize,
-      hidden_size: config.hiddenSize,
-      intermediate_size: config.intermediateSize,
-      num_hidden_layers: config.numHiddenLayers,
-      num_attention_heads: config.numAttentionHeads,
-      num_key_value_heads: config.numKeyValueHeads,
-      head_dim: config.headDim,
-      max_position_embeddings: config.maxPositionEmbeddings,
-      rms_norm_eps: config.rmsNormEps,
-      attention_bias: config.attentionBias,
-      mlp_bias: config.mlpBias,
-      hidden_act: "silu",
-      tie_word_embeddings: config.tieWordEmbeddings,
-      rope_theta: config.rope.theta,
-      bos_token_id: config.bosTokenId ?? null,
-      eos_token_id: config.eosTokenIds.length === 1 ? config.eosTokenIds[0] : [...config.eosTokenIds],
-      ...(config.slidingWindow === undefined ? {} : { sliding_window: config.slidingWindow }),
-    };
+    return hubConfig(this.config);
   }
 
   hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {

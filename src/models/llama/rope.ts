@@ -56,6 +56,18 @@ function unsupported(config: ConfigFields, what: string): LowrankError {
   return new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${what} is not supported; ${supported}`);
 }
 
+/** In the older spelling, which every transformers reads. */
+export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown> {
+  if (scaling.type === "default") return { rope_theta: theta, rope_scaling: null };
+  const rope_scaling: Record<string, unknown> = { rope_type: scaling.type, factor: scaling.factor };
+  if (scaling.type === "llama3") {
+    rope_scaling["low_freq_factor"] = scaling.lowFreqFactor;
+    rope_scaling["high_freq_factor"] = scaling.highFreqFactor;
+    rope_scaling["original_max_position_embeddings"] = scaling.originalMaxPositionEmbeddings;
+  }
+  return { rope_theta: theta, rope_scaling };
+}
+
 /**
  * Radians a position for each pair of a head's dimensions, in f64: θ^(−2i/D), then scaled.
  *
