@@ -3,9 +3,8 @@ fn kernel(group: u32, lane: u32) {
   if id >= p.rows * p.inner { return; }
   let row = id / p.inner;
   let column = id % p.inner;
-  let base = row * p.row_stride + column;
+  let base = (row / p.chunks) * p.x_outer + (row % p.chunks) * p.x_chunk + column;
   var sum = start();
-  for (var k = 0u; k < p.n; k += 1u) { sum = combine(sum, element(base + k * p.inner_stride)); }
-  let at = row * p.y_stride + column;
-  if p.first == 1u { store_y(at, sum); } else { store_y(at, combine(load_y(at), sum)); }
+  for (var k = 0u; k < p.n; k += 1u) { sum = combine(sum, element(base + k * p.x_step)); }
+  settle((row / p.chunks) * p.y_outer + (row % p.chunks) * p.y_chunk + column, sum);
 }

@@ -1,11 +1,16 @@
 //! Reductions of the middle of [outer, n, inner].
 //!
-//! Maths: y[o, i] = Σₙ x[o, n, i], or the maximum, or its index, or Σ x². Layout: row-major; one
-//! workgroup a row where inner is 1 (strided lanes, then a tree in shared memory), one invocation a
-//! column elsewhere. Long reductions are cut into chunks whose partial results are reduced again;
-//! where is decided by shape alone, so that the order of summation is fixed. Cost: one pass.
+//! Maths: y[o, i] = s · Σₙ x[o, n, i], or s · Σ x², or the maximum; or the index of the maximum.
+//! Layout: row-major; one workgroup a row where inner is 1 (strided lanes, then a tree in shared
+//! memory), one invocation a column elsewhere. Long reductions are cut into chunks whose partial
+//! results are reduced again; where is decided by shape alone, so that the order of summation is
+//! fixed. Where a binding is too short for a reduction, later windows add to what earlier ones left.
+//! Cost: one pass. Native: 32 lanes of f32 over 1,024 terms at a time, their sums in f64.
 
+mod argmax;
 mod cpu;
+
+pub use argmax::{argmax, place};
 
 use std::rc::Rc;
 
@@ -14,7 +19,7 @@ use smallvec::SmallVec;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
-use crate::launch::{Bind, windows};
+use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
@@ -23,45 +28,52 @@ use crate::tensor::{Context, Value};
 pub enum Reduction {
     Sum,
     SumSquares,
+    /// NaN where any is NaN.
     Max,
-    /// The first index of the maximum; NaN counts as largest, as in PyTorch.
-    ArgMax,
 }
 
 const THREADS: u32 = 64;
 /// Longest reduction that one row is given; longer ones are cut.
 const CHUNK: usize = 16 * 1024;
 
+/// Rows are [outer, chunks]; `n` terms each, of `inner` columns.
+const STRIDES: [Scalar; 10] = [
+    Scalar::U32("n"),
+    Scalar::U32("inner"),
+    Scalar::U32("rows"),
+    Scalar::U32("chunks"),
+    Scalar::U32("x_outer"),
+    Scalar::U32("x_chunk"),
+    Scalar::U32("x_step"),
+    Scalar::U32("y_outer"),
+    Scalar::U32("y_chunk"),
+    // 1 where nothing was reduced into y before.
+    Scalar::U32("first"),
+];
+
 static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("n"),
-        Scalar::U32("inner"),
-        Scalar::U32("rows"),
-        Scalar::U32("row_stride"),
-        Scalar::U32("inner_stride"),
-        Scalar::U32("y_stride"),
-        Scalar::U32("first"),
-        Scalar::U32("begin"),
-    ],
+    scalars: &{
+        let mut scalars = [Scalar::F32("scale"); 11];
+        let mut i = 0;
+        while i < 10 {
+            scalars[i] = STRIDES[i];
+            i += 1;
+        }
+        scalars
+    },
     wgsl,
     cpu: cpu::reduce,
     variants: || {
-        (0..4)
-            .flat_map(|r| {
-                let y = if r == Reduction::ArgMax as u32 { DType::I32 } else { DType::F32 };
-                [0, 1].map(|columns| Variant {
-                    params: [r, columns, 0, 0],
-                    dtypes: vec![DType::F32, y],
-                    threads: THREADS,
-                })
-            })
+        (0..3)
+            .flat_map(|r| [0, 1].map(|columns| [r, columns, 0, 0]))
+            .map(|params| Variant { params, dtypes: vec![DType::F32; 2], threads: THREADS })
             .collect()
     },
 };
 
-pub const KERNELS: &[&Kernel] = &[&REDUCE];
+pub const KERNELS: &[&Kernel] = &[&REDUCE, &argmax::ARGMAX, &argmax::ARGMAX_OF_PARTS, &argmax::PLACE];
 
 /// `params` = [reduction, 1 where an invocation takes a column and 0 where a workgroup takes a row].
 fn wgsl(params: Params) -> String {
@@ -71,94 +83,141 @@ fn wgsl(params: Params) -> String {
     };
     let start = if params[0] < 2 { "0.0" } else { "bitcast<f32>(0xff800000u + p.groups - p.groups)" };
     let element = if params[0] == 1 { "let v = load_x(i); return v * v;" } else { "return load_x(i);" };
+    let settle = "if p.first == 1u { store_y(at, p.scale * v); } else { store_y(at, combine(load_y(at), p.scale * v)); }";
     let head = format!(
         "fn combine(a: f32, b: f32) -> f32 {{ {combine} }}\nfn element(i: u32) -> f32 {{ {element} }}\n\
-         fn start() -> f32 {{ return {start}; }}\n\
-         fn beats(v: f32, best: f32) -> bool {{ if is_nan(best) {{ return false; }} return is_nan(v) || v > best; }}\n"
+         fn start() -> f32 {{ return {start}; }}\nfn settle(at: u32, v: f32) {{ {settle} }}\n"
     );
-    head + match (params[0], params[1]) {
-        (3, 1) => include_str!("argmax_columns.wgsl"),
-        (3, _) => include_str!("argmax_rows.wgsl"),
-        (_, 1) => include_str!("columns.wgsl"),
-        (_, _) => include_str!("rows.wgsl"),
+    head + if params[1] == 1 { include_str!("columns.wgsl") } else { include_str!("rows.wgsl") }
+}
+
+/// A reduction of part of x into part of y: rows [outer, chunks] of `n` terms.
+struct Plan<'a> {
+    x: &'a Value,
+    x_start: usize,
+    x_outer: usize,
+    y_start: usize,
+    y_outer: usize,
+    /// outer, chunks, n, inner.
+    space: [usize; 4],
+}
+
+impl Plan<'_> {
+    /// Calls `launch` with each window, the values' parts in the order x, `others`, ys, and the
+    /// scalars that `STRIDES` names.
+    fn windows(
+        &self,
+        cx: &Rc<Context>,
+        name: &str,
+        others: &[&Value],
+        ys: &[&Value],
+        mut launch: impl FnMut(Window, SmallVec<[u32; 16]>),
+    ) -> Result<()> {
+        let [outer, chunks, n, inner] = self.space;
+        let x_strides = [self.x_outer, n * inner, inner, 1];
+        let y_strides = [self.y_outer, inner, 0, 1];
+        let part = |v: &Value, start: usize, strides: [usize; 4]| {
+            let size = (outer - 1) * strides[0] + (chunks - 1) * strides[1] + (n - 1) * strides[2] + inner;
+            v.sub_range(start, [size])
+        };
+        if self.space.contains(&0) {
+            return Ok(());
+        }
+        let xs: SmallVec<[Value; 2]> =
+            [&[self.x], others].concat().iter().map(|v| part(v, self.x_start, x_strides)).collect();
+        let ys: SmallVec<[Value; 2]> = ys.iter().map(|v| part(v, self.y_start, y_strides)).collect();
+        let binds: SmallVec<[Bind; 4]> = xs
+            .iter()
+            .map(|v| Bind::new(v, &x_strides, 1))
+            .chain(ys.iter().map(|v| Bind::new(v, &y_strides, 1)))
+            .collect();
+        windows(cx, name, &self.space, &[], &binds, |w| {
+            let [rows, chunks] = [w.count[0] * w.count[1], w.count[1]];
+            let scalars = [
+                w.count[2],
+                w.count[3],
+                rows,
+                chunks,
+                self.x_outer,
+                n * inner,
+                inner,
+                self.y_outer,
+                inner,
+                (w.start[2] == 0) as usize,
+            ];
+            launch(w, scalars.iter().map(|v| *v as u32).collect());
+        })
     }
+}
+
+/// The plans that cut [outer, n, inner] into chunks: whole ones, then what is left over. The
+/// partial results are [outer, chunks, inner]; `None` where n is short or the rows are many.
+fn chunked(x: &Value, [outer, n, inner]: [usize; 3]) -> Option<(usize, Vec<Plan<'_>>)> {
+    if n <= CHUNK || outer * inner >= 1024 {
+        return None;
+    }
+    let (whole, tail) = (n / CHUNK, n % CHUNK);
+    let chunks = whole + (tail > 0) as usize;
+    let plan = |from: usize, space| Plan {
+        x,
+        x_start: from * CHUNK * inner,
+        x_outer: n * inner,
+        y_start: from * inner,
+        y_outer: chunks * inner,
+        space,
+    };
+    let mut plans = vec![plan(0, [outer, whole, CHUNK, inner])];
+    if tail > 0 {
+        plans.push(plan(whole, [outer, 1, tail, inner]));
+    }
+    Some((chunks, plans))
 }
 
 /// Appends y[outer, inner] = the reduction of x seen as [outer, n, inner].
-pub fn reduce(
+pub fn reduce(cx: &Rc<Context>, reduction: Reduction, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
+    reduce_scaled(cx, reduction, x, space, 1.0, y)
+}
+
+/// `reduce`, a sum times `scale`.
+pub fn reduce_scaled(
     cx: &Rc<Context>,
     reduction: Reduction,
     x: &Value,
     [outer, n, inner]: [usize; 3],
+    scale: f32,
     y: &Value,
 ) -> Result<()> {
     debug_assert_eq!(x.size(), outer * n * inner);
-    if reduction != Reduction::ArgMax && n > CHUNK && outer * inner < 1024 {
-        let chunks = n / CHUNK;
-        let tail = n - chunks * CHUNK;
-        // Whole chunks first, then what is left over as a part of its own.
-        let parts = cx.empty([outer, chunks + (tail > 0) as usize, inner], DType::F32)?;
-        let pieces = chunks + (tail > 0) as usize;
-        for o in 0..outer {
-            launch(
-                cx,
-                reduction,
-                x,
-                o * n * inner,
-                [chunks, CHUNK, inner],
-                &parts,
-                o * pieces * inner,
-                inner,
-            )?;
-            if tail > 0 {
-                let from = (o * n + chunks * CHUNK) * inner;
-                launch(
-                    cx,
-                    reduction,
-                    x,
-                    from,
-                    [1, tail, inner],
-                    &parts,
-                    (o * pieces + chunks) * inner,
-                    inner,
-                )?;
-            }
+    if n == 0 {
+        cx.zero(y);
+        return Ok(());
+    }
+    if let Some((chunks, plans)) = chunked(x, [outer, n, inner]) {
+        let parts = cx.empty([outer, chunks, inner], DType::F32)?;
+        for plan in plans {
+            launch(cx, reduction, &plan, 1.0, &parts)?;
         }
         let again = if reduction == Reduction::SumSquares { Reduction::Sum } else { reduction };
-        return reduce(cx, again, &parts, [outer, pieces, inner], y);
+        return reduce_scaled(cx, again, &parts, [outer, chunks, inner], scale, y);
     }
-    launch(cx, reduction, x, 0, [outer, n, inner], y, 0, inner)
+    let plan =
+        Plan { x, x_start: 0, x_outer: n * inner, y_start: 0, y_outer: inner, space: [outer, 1, n, inner] };
+    launch(cx, reduction, &plan, scale, y)
 }
 
-#[allow(clippy::too_many_arguments)]
-fn launch(
-    cx: &Rc<Context>,
-    reduction: Reduction,
-    x: &Value,
-    x_start: usize,
-    [outer, n, inner]: [usize; 3],
-    y: &Value,
-    y_start: usize,
-    y_stride: usize,
-) -> Result<()> {
-    let x = x.sub_range(x_start, [outer * n * inner]);
-    let y = y.sub_range(y_start, [outer * inner]);
-    let binds = [Bind::new(&x, &[n * inner, inner, 1], 1), Bind::new(&y, &[y_stride, 0, 1], 1)];
-    let columns = inner > 1;
-    windows(cx, "reduce", &[outer, n, inner], &[], &binds, |w| {
-        let (rows, count, width) = (w.count[0], w.count[1], w.count[2]);
-        let groups = if columns { (rows * width).div_ceil(THREADS as usize) } else { rows };
+fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &Value) -> Result<()> {
+    let columns = plan.space[3] > 1;
+    plan.windows(cx, "reduce", &[], &[y], |w, mut scalars| {
+        let (rows, n, inner) = (scalars[2], scalars[0], scalars[1]);
+        scalars.push(scale.to_bits());
         cx.launch(Launch {
             kernel: &REDUCE,
             params: [reduction as u32, columns as u32, 0, 0],
             bindings: w.ranges,
-            scalars: SmallVec::from_slice(
-                &[count, width, rows, n * inner, inner, y_stride, (w.start[1] == 0) as usize, w.start[1]]
-                    .map(|v| v as u32),
-            ),
-            groups: groups as u32,
+            scalars,
+            groups: if columns { (rows * inner).div_ceil(THREADS) } else { rows },
             threads: THREADS,
-            work: (rows * count * width) as u64,
+            work: rows as u64 * n as u64 * inner as u64,
         });
     })
 }

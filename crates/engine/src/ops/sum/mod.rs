@@ -4,7 +4,7 @@
 //! Saved: nothing.
 
 #[cfg(test)]
-mod plain;
+pub mod plain;
 #[cfg(test)]
 mod tests;
 
@@ -55,16 +55,20 @@ impl Op for Sum {
         d_outs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
         let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
-        let shape = &saved.input_specs[0].shape;
-        let mut kept = shape.to_vec();
-        match self.dim {
-            Some(dim) => kept[dim] = 1,
-            None => kept.fill(1),
-        }
-        let d_x = cx.empty(shape.clone(), DType::F32)?;
-        map(cx, Function::Copy, &[&d.reshaped(&kept[..])], &d_x)?;
-        Ok(vec![Some(d_x)])
+        Ok(vec![Some(spread(cx, d, &saved.input_specs[0].shape, self.dim)?)])
     }
+}
+
+/// d repeated along `dim` of `shape`, or over all of it.
+pub fn spread(cx: &Rc<Context>, d: &Value, shape: &Shape, dim: Option<usize>) -> Result<Value> {
+    let mut kept = shape.to_vec();
+    match dim {
+        Some(dim) => kept[dim] = 1,
+        None => kept.fill(1),
+    }
+    let d_x = cx.empty(shape.clone(), DType::F32)?;
+    map(cx, Function::Copy, &[&d.reshaped(&kept[..])], &d_x)?;
+    Ok(d_x)
 }
 
 /// `shape` without `dim`; a scalar's for `None`.

@@ -1,0 +1,165 @@
+//! The index of the maximum, and its opposite: values put at indices, 0 elsewhere.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::{Plan, STRIDES, THREADS, chunked, cpu};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const SCALARS: [Scalar; 11] = {
+    let mut scalars = [Scalar::U32("begin"); 11];
+    let mut i = 0;
+    while i < 10 {
+        scalars[i] = STRIDES[i];
+        i += 1;
+    }
+    scalars
+};
+
+pub static ARGMAX: Kernel = Kernel {
+    name: "argmax",
+    bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
+    scalars: &SCALARS,
+    // Chunks are whole but for the last, which has a launch of its own.
+    wgsl: |_| wgsl("i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
+    cpu: |l| cpu::argmax(l, false),
+    variants: || variants(vec![DType::F32, DType::F32, DType::I32]),
+};
+
+/// x is the largest of each part, `origin` the index that it came from.
+pub static ARGMAX_OF_PARTS: Kernel = Kernel {
+    name: "argmax of parts",
+    bindings: &[
+        ("x", Access::Read),
+        ("origin", Access::Read),
+        ("value", Access::ReadWrite),
+        ("y", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: |_| wgsl("load_origin(base + k * p.x_step)"),
+    cpu: |l| cpu::argmax(l, true),
+    variants: || variants(vec![DType::F32, DType::I32, DType::F32, DType::I32]),
+};
+
+fn variants(dtypes: Vec<DType>) -> Vec<Variant> {
+    vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
+}
+
+fn wgsl(index: &str) -> String {
+    format!(
+        "fn index(base: u32, chunk: u32, k: u32) -> i32 {{ return {index}; }}\n\
+         fn beats(v: f32, i: i32, best: f32, j: i32) -> bool {{\n\
+           if is_nan(v) || is_nan(best) {{ return is_nan(v) && (!is_nan(best) || i < j); }}\n\
+           return v > best || (v == best && i < j);\n\
+         }}\n{}",
+        include_str!("argmax.wgsl")
+    )
+}
+
+/// Appends y[outer, inner] = the first index of the maximum of x seen as [outer, n, inner]; NaN
+/// counts as largest, as in PyTorch. n is at least 1.
+pub fn argmax(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Value) -> Result<()> {
+    debug_assert_eq!(x.size(), outer * n * inner);
+    let value = cx.empty([outer, inner], DType::F32)?;
+    if let Some((chunks, plans)) = chunked(x, [outer, n, inner]) {
+        let largest = cx.empty([outer, chunks, inner], DType::F32)?;
+        let from = cx.empty([outer, chunks, inner], DType::I32)?;
+        for plan in plans {
+            launch(cx, &ARGMAX, &plan, &[], plan.x_start / inner, &[&largest, &from])?;
+        }
+        let plan = whole(&largest, [outer, chunks, inner]);
+        return launch(cx, &ARGMAX_OF_PARTS, &plan, &[&from], 0, &[&value, y]);
+    }
+    launch(cx, &ARGMAX, &whole(x, [outer, n, inner]), &[], 0, &[&value, y])
+}
+
+fn whole(x: &Value, [outer, n, inner]: [usize; 3]) -> Plan<'_> {
+    Plan { x, x_start: 0, x_outer: n * inner, y_start: 0, y_outer: inner, space: [outer, 1, n, inner] }
+}
+
+fn launch(
+    cx: &Rc<Context>,
+    kernel: &'static Kernel,
+    plan: &Plan,
+    others: &[&Value],
+    begin: usize,
+    ys: &[&Value],
+) -> Result<()> {
+    let n = plan.space[2];
+    plan.windows(cx, "argmax", others, ys, |w, mut scalars| {
+        let rows = scalars[2];
+        scalars.push((begin + w.start[1] * n + w.start[2]) as u32);
+        cx.launch(Launch {
+            kernel,
+            params: [0; 4],
+            bindings: w.ranges,
+            groups: rows * scalars[1],
+            threads: THREADS,
+            work: rows as u64 * scalars[0] as u64 * scalars[1] as u64,
+            scalars,
+        });
+    })
+}
+
+pub static PLACE: Kernel = Kernel {
+    name: "place",
+    bindings: &[("index", Access::Read), ("d", Access::Read), ("y", Access::Write)],
+    scalars: &[
+        Scalar::U32("rows"),
+        Scalar::U32("n"),
+        Scalar::U32("inner"),
+        Scalar::U32("y_outer"),
+        Scalar::U32("y_step"),
+        Scalar::U32("begin"),
+    ],
+    wgsl: |_| PLACE_WGSL.into(),
+    cpu: cpu::place,
+    variants: || variants(vec![DType::I32, DType::F32, DType::F32]),
+};
+
+const PLACE_WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let id = group * THREADS + lane;
+  if id >= p.rows * p.n * p.inner { return; }
+  let column = id % p.inner;
+  let k = id / p.inner % p.n;
+  let row = id / p.inner / p.n;
+  let at = row * p.y_step + column;
+  let here = load_index(at) == i32(p.begin + k);
+  store_y(row * p.y_outer + k * p.y_step + column, select(0.0, load_d(at), here));
+}
+";
+
+/// Appends y[outer, n, inner] = d[outer, inner] where n is index[outer, inner], 0 elsewhere.
+pub fn place(
+    cx: &Rc<Context>,
+    index: &Value,
+    d: &Value,
+    [outer, n, inner]: [usize; 3],
+    y: &Value,
+) -> Result<()> {
+    let binds = [
+        Bind::new(index, &[inner, 0, 1], 1),
+        Bind::new(d, &[inner, 0, 1], 1),
+        Bind::new(y, &[n * inner, inner, 1], 1),
+    ];
+    windows(cx, "place", &[outer, n, inner], &[], &binds, |w| {
+        let size: usize = w.count.iter().product();
+        let scalars = [w.count[0], w.count[1], w.count[2], n * inner, inner, w.start[1]];
+        cx.launch(Launch {
+            kernel: &PLACE,
+            params: [0; 4],
+            bindings: w.ranges,
+            scalars: scalars.iter().map(|v| *v as u32).collect::<SmallVec<_>>(),
+            groups: (size as u32).div_ceil(THREADS),
+            threads: THREADS,
+            work: size as u64,
+        });
+    })
+}

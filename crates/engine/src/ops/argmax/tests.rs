@@ -1,0 +1,53 @@
+use super::ArgMax;
+use crate::ops::checks::{Array, check_non_finite};
+use crate::ops::max::plain::first_maximum;
+
+fn holds(x: Array, dim: Option<usize>) {
+    check_non_finite(&ArgMax { dim }, &[x], &|x| vec![first_maximum(&x[0], dim)]);
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        for (shape, dim) in
+            [(vec![n], None), (vec![n, 3], Some(0)), (vec![3, n], Some(1)), (vec![2, n, 65], Some(1))]
+        {
+            // Few values, so that there are ties.
+            holds(Array::random("x", &shape).map(|v| (v * 5.0).round()), dim);
+        }
+    }
+}
+
+#[test]
+fn long_rows_are_cut_and_ties_cross_the_cuts() {
+    let mut x = Array::random("x", &[2, 40_001]);
+    for at in [20_000, 30_000, 40_000, 40_001 + 16_384, 40_001 + 33_000] {
+        x.data[at] = 2.0;
+    }
+    holds(x.clone(), Some(1));
+    holds(x, None);
+}
+
+#[test]
+fn nan_is_the_largest() {
+    let x = Array::new(
+        &[4, 3],
+        [
+            1.0,
+            f64::NAN,
+            f64::NAN,
+            f64::INFINITY,
+            1.0,
+            2.0,
+            f64::NEG_INFINITY,
+            f64::NEG_INFINITY,
+            f64::NEG_INFINITY,
+        ]
+        .into_iter()
+        .chain([3.0, 3.0, 2.0])
+        .collect(),
+    );
+    for dim in [None, Some(0), Some(1)] {
+        holds(x.clone(), dim);
+    }
+}

@@ -1,0 +1,35 @@
+//! The oracle: loops.
+
+use crate::dtype::DType;
+use crate::ops::checks::Array;
+
+/// Index of the first maximum, where NaN is larger than all.
+pub fn first_maximum(x: &Array, dim: Option<usize>) -> Array {
+    choose(x, dim, |_, k| k as f64, DType::I32)
+}
+
+pub fn plain(x: &Array, dim: Option<usize>) -> Array {
+    choose(x, dim, |v, _| v, DType::F32)
+}
+
+fn choose(x: &Array, dim: Option<usize>, result: impl Fn(f64, usize) -> f64, dtype: DType) -> Array {
+    let mut shape = x.shape.clone();
+    let (outer, n, inner) = match dim {
+        Some(d) => (shape[..d].iter().product(), shape.remove(d), x.shape[d + 1..].iter().product::<usize>()),
+        None => (1, std::mem::take(&mut shape).iter().product(), 1),
+    };
+    let mut data = Vec::new();
+    for o in 0..outer {
+        for i in 0..inner {
+            let at = |k: usize| x.data[(o * n + k) * inner + i];
+            let mut best = 0;
+            for k in 1..n {
+                if at(k) > at(best) || (at(k).is_nan() && !at(best).is_nan()) {
+                    best = k;
+                }
+            }
+            data.push(result(at(best), best));
+        }
+    }
+    Array { dtype, ..Array::new(&shape, data) }
+}

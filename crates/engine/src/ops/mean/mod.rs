@@ -1,0 +1,67 @@
+//! y = the mean of x over one dimension, or over all.
+//!
+//! Shapes: x any; y without the dimension, or a scalar; NaN where there is nothing to take the mean
+//! of. Backward: d_out / n spread over the dimension. Saved: nothing.
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::reduce::{Reduction, reduce_scaled};
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::sum::{split, spread, without};
+use crate::tensor::{Context, Spec, Value};
+
+/// Mean over `dim`, or over every element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mean {
+    pub dim: Option<usize>,
+}
+
+impl Op for Mean {
+    fn name(&self) -> &'static str {
+        "mean"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let x = inputs[0];
+        if x.dtype != DType::F32 {
+            fail!(Dtype, "mean: takes f32, not {}; convert with to(\"f32\")", x.dtype);
+        }
+        Ok(vec![Spec::f32(without(self.name(), &x.shape, self.dim)?)])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let [outer, n, inner] = split(&inputs[0].shape, self.dim);
+        if n == 0 {
+            let nan = f32::NAN.to_le_bytes();
+            cx.write(&outputs[0], nan.repeat(outer * inner));
+            return Ok(());
+        }
+        reduce_scaled(cx, Reduction::Sum, inputs[0], [outer, n, inner], 1.0 / n as f32, &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        let shape = &saved.input_specs[0].shape;
+        let [_, n, _] = split(shape, self.dim);
+        // A sum of one term each, for its scale.
+        let scaled = cx.empty(d.shape.clone(), DType::F32)?;
+        reduce_scaled(cx, Reduction::Sum, d, [d.size(), 1, 1], 1.0 / n as f32, &scaled)?;
+        Ok(vec![Some(spread(cx, &scaled, shape, self.dim)?)])
+    }
+}
