@@ -3,12 +3,15 @@
 pub mod attention;
 pub mod cast;
 pub mod copy;
+pub mod cross_entropy;
 pub mod elementwise;
 pub mod fill;
 pub mod gemm;
+pub mod norm;
 pub mod numeric;
 pub mod reduce;
 pub mod rotary;
+pub mod softmax;
 
 use crate::kernel::Kernel;
 
@@ -19,14 +22,20 @@ pub fn all() -> Vec<&'static Kernel> {
         attention::KERNELS,
         cast::KERNELS,
         copy::KERNELS,
+        cross_entropy::KERNELS,
         elementwise::KERNELS,
         fill::KERNELS,
         gemm::KERNELS,
+        norm::KERNELS,
         reduce::KERNELS,
         crate::optim::adamw::KERNELS,
         crate::optim::clip::KERNELS,
         crate::optim::sgd::KERNELS,
         rotary::KERNELS,
+        softmax::KERNELS,
     ];
     families.concat()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,25 @@
 //! The operations, one room each.
 
+pub mod argmax;
 pub mod attention;
 pub mod binary;
 pub mod cache_write;
 pub mod concat;
+pub mod cross_entropy;
+pub mod head_loss;
+pub mod layer_norm;
 pub mod linear;
 pub mod lora_linear;
 pub mod matmul;
-pub mod argmax;
-pub mod binary;
-pub mod concat;
 pub mod max;
 pub mod mean;
 pub mod permute;
 pub mod reshape;
 pub mod rotary;
 pub mod silu_mul;
+pub mod rms_norm;
 pub mod slice;
+pub mod softmax;
 pub mod sum;
 pub mod unary;
 

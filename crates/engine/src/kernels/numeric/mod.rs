@@ -13,4 +13,11 @@ pub use function::{erf, exp, sigmoid, silu, silu_backward, tanh};
 pub use isa::{Baseline, Fused, Isa, Level, level};
 pub use row::{dot, max, sum, sum_by};
 
+/// WGSL: sums and marks over a workgroup.
+pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
+/// WGSL: log-sum-exp a term at a time, with NaN and infinities kept as PyTorch keeps them.
+pub const LOG_SUM: &str = include_str!("log_sum.wgsl");
+/// WGSL: log-sum-exp over a workgroup; needs `WORKGROUP` and `LOG_SUM`.
+pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
+
 pub(crate) use isa::vectorised;

@@ -1,0 +1,120 @@
+//! The native twins: a row at a time, which the second pass finds in the cache.
+
+use rayon::prelude::*;
+
+use crate::device::cpu::CpuLaunch;
+use crate::kernels::numeric::{exp, max, sum, sum_by, vectorised};
+
+const GRAIN: usize = 16 * 1024;
+
+pub fn rows(l: &CpuLaunch) {
+    let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
+    let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
+    let rows = x.par_chunks_exact(n).zip(targets).zip(l.write::<f32>(2)).zip(l.write::<f32>(3));
+    rows.with_min_len((GRAIN / n).max(1)).for_each(|(((x, t), loss), s)| {
+        (*loss, *s) = match target(*t, ignore, n) {
+            Target::Ignored => (0.0, 0.0),
+            Target::None => (f32::NAN, f32::NAN),
+            Target::Column(t) => row(x, t, smoothing),
+        };
+    });
+}
+
+pub fn in_place(l: &CpuLaunch) {
+    let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
+    let rows = l.write::<f32>(0).par_chunks_exact_mut(n).zip(l.read::<i32>(1)).zip(l.write::<f32>(2));
+    rows.with_min_len((GRAIN / n).max(1)).for_each(|((x, t), loss)| match target(*t, ignore, n) {
+        Target::Ignored => {
+            x.fill(0.0);
+            *loss = 0.0;
+        }
+        Target::None => {
+            x.fill(f32::NAN);
+            *loss = f32::NAN;
+        }
+        Target::Column(t) => {
+            *loss = row_in_place(x, t, smoothing);
+            x[t] -= 1.0 - smoothing;
+        }
+    });
+}
+
+enum Target {
+    Ignored,
+    /// Not a column.
+    None,
+    Column(usize),
+}
+
+fn target(t: i32, ignore: i32, n: usize) -> Target {
+    match usize::try_from(t) {
+        _ if t == ignore => Target::Ignored,
+        Ok(t) if t < n => Target::Column(t),
+        _ => Target::None,
+    }
+}
+
+pub fn settle(l: &CpuLaunch) {
+    let (ignore, first, last) = (l.scalars[1] as i32, l.u32(2) == 1, l.u32(3) == 1);
+    let (losses, targets) = (l.read::<f32>(0), l.read::<i32>(1));
+    let (y, count) = (&mut l.write::<f32>(2)[0], &mut l.write::<f32>(3)[0]);
+    let trained = targets.iter().filter(|t| **t != ignore).count() as f32;
+    let total: f64 = losses.iter().map(|v| *v as f64).sum();
+    *count = if first { trained } else { *count + trained };
+    let total = if first { total as f32 } else { *y + total as f32 };
+    *y = if l.params[0] == 1 && last { total / *count } else { total };
+}
+
+pub fn backward(l: &CpuLaunch) {
+    let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
+    let (x, targets, log_sum) = (l.read::<f32>(0), l.read::<i32>(1), l.read::<f32>(2));
+    let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));
+    let d_x = l.write::<f32>(5).par_chunks_exact_mut(n).enumerate().with_min_len((GRAIN / n).max(1));
+    d_x.for_each(|(r, d_x)| {
+        let scale = match l.params[0] {
+            0 => d[r],
+            1 => d[0],
+            _ => d[0] / count[0],
+        };
+        match target(targets[r], ignore, n) {
+            Target::Ignored => d_x.fill(0.0),
+            Target::None => d_x.fill(f32::NAN),
+            Target::Column(t) => {
+                row_backward(&x[r * n..(r + 1) * n], log_sum[r], smoothing / n as f32, scale, d_x);
+                d_x[t] -= (1.0 - smoothing) * scale;
+            }
+        }
+    });
+}
+
+/// The loss of a row of log-sum-exp s whose target has the logit x, where all have the mean `mean`.
+#[inline(always)]
+fn loss(s: f32, x: f32, smoothing: f32, mean: impl Fn() -> f32) -> f32 {
+    // An infinite loss stays so, whatever it is mixed with.
+    if smoothing == 0.0 || x == f32::NEG_INFINITY { s - x } else { (s - x) + smoothing * (x - mean()) }
+}
+
+vectorised! {
+    /// Returns the loss and the log-sum-exp.
+    fn row(x: &[f32], t: usize, smoothing: f32) -> (f32, f32) {
+        let m = max::<S>(x);
+        let s = m + sum_by::<S>(x, |v| exp::<S>(v - m)).ln();
+        (loss(s, x[t], smoothing, || sum::<S>(x) / x.len() as f32), s)
+    }
+
+    /// Returns the loss and leaves softmax(x) − e/V in x.
+    fn row_in_place(x: &mut [f32], t: usize, smoothing: f32) -> f32 {
+        let n = x.len() as f32;
+        let (m, own) = (max::<S>(x), x[t]);
+        let mean = if smoothing > 0.0 { sum::<S>(x) / n } else { 0.0 };
+        x.iter_mut().for_each(|v| *v = exp::<S>(*v - m));
+        let s = sum::<S>(x);
+        let (scale, share) = (1.0 / s, smoothing / n);
+        x.iter_mut().for_each(|v| *v = S::fma(*v, scale, -share));
+        loss(m + s.ln(), own, smoothing, || mean)
+    }
+
+    fn row_backward(x: &[f32], s: f32, even: f32, scale: f32, d_x: &mut [f32]) {
+        d_x.iter_mut().zip(x).for_each(|(d, v)| *d = (exp::<S>(v - s) - even) * scale);
+    }
+}

@@ -1,0 +1,81 @@
+//! Cross-entropy of rows of V logits against one target each, and its gradient.
+//!
+//! Maths: with s the log-sum-exp of row x, t its target and e the label smoothing,
+//! loss = s − x[t] + e (x[t] − mean x); d_x[j] = (e^(x[j] − s) − (1 − e) [j = t] − e/V) d / n. Layout: logits
+//! [N, V]; targets, losses, s [N]; n, the number of trained rows, a scalar. One workgroup a row; the
+//! losses are added up by one workgroup in a fixed order. A row whose target is `ignore` is 0, one
+//! whose target is no column is NaN (and nothing is read past the row). Cost: one read of the logits
+//! forward (two natively, the second from cache), one read and one write backward.
+
+mod cpu;
+mod plan;
+
+pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_place, settle};
+
+use crate::dtype::DType;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernels::numeric::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
+
+const THREADS: u32 = 128;
+
+static ROWS: Kernel = Kernel {
+    name: "cross entropy",
+    bindings: &[
+        ("x", Access::Read),
+        ("targets", Access::Read),
+        ("loss", Access::Write),
+        ("log_sum", Access::Write),
+    ],
+    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
+    wgsl: |_| format!("{WORKGROUP}{LOG_SUM}{LOG_SUM_ROWS}{}", include_str!("rows.wgsl")),
+    cpu: cpu::rows,
+    variants: || variants(1, &[DType::F32, DType::I32, DType::F32, DType::F32]),
+};
+/// The loss of every row, with the gradient of their sum written over the logits: what a head that
+/// never keeps its logits needs.
+static IN_PLACE: Kernel = Kernel {
+    name: "cross entropy in place",
+    bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
+    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
+    wgsl: |_| format!("{WORKGROUP}{LOG_SUM}{LOG_SUM_ROWS}{}", include_str!("in_place.wgsl")),
+    cpu: cpu::in_place,
+    variants: || variants(1, &[DType::F32, DType::I32, DType::F32]),
+};
+/// `params` = [1 where the sum is divided by the count].
+static SETTLE: Kernel = Kernel {
+    name: "cross entropy settle",
+    bindings: &[
+        ("losses", Access::Read),
+        ("targets", Access::Read),
+        ("y", Access::ReadWrite),
+        ("count", Access::ReadWrite),
+    ],
+    scalars: &[Scalar::U32("rows"), Scalar::U32("ignore"), Scalar::U32("first"), Scalar::U32("last")],
+    wgsl: |params| format!("const MEAN = {};\n{WORKGROUP}{}", params[0] == 1, include_str!("settle.wgsl")),
+    cpu: cpu::settle,
+    variants: || variants(2, &[DType::F32, DType::I32, DType::F32, DType::F32]),
+};
+/// `params` = [what scales a row: 0 d of its own, 1 one d, 2 one d over the count].
+static BACKWARD: Kernel = Kernel {
+    name: "cross entropy backward",
+    bindings: &[
+        ("x", Access::Read),
+        ("targets", Access::Read),
+        ("log_sum", Access::Read),
+        ("d", Access::Read),
+        ("count", Access::Read),
+        ("d_x", Access::Write),
+    ],
+    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
+    wgsl: |params| format!("{LOG_SUM}const SCALE = {}u;\n{}", params[0], include_str!("backward.wgsl")),
+    cpu: cpu::backward,
+    variants: || variants(3, &[DType::F32, DType::I32, DType::F32, DType::F32, DType::F32, DType::F32]),
+};
+
+pub const KERNELS: &[&Kernel] = &[&ROWS, &IN_PLACE, &SETTLE, &BACKWARD];
+
+fn variants(forms: u32, dtypes: &[DType]) -> Vec<Variant> {
+    (0..forms)
+        .map(|form| Variant { params: [form, 0, 0, 0], dtypes: dtypes.to_vec(), threads: THREADS })
+        .collect()
+}

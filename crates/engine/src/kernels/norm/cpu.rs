@@ -1,0 +1,122 @@
+//! The native twins: a row, or a chunk of rows, at a time.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use crate::device::cpu::CpuLaunch;
+use crate::kernels::numeric::{dot, sum, sum_by, vectorised};
+
+const GRAIN: usize = 16 * 1024;
+
+fn optional<'a>(l: &'a CpuLaunch, present: usize, binding: usize) -> Option<Cow<'a, [f32]>> {
+    (l.params[present] == 1).then(|| l.read_f32(binding))
+}
+
+pub fn forward(l: &CpuLaunch) {
+    let (n, eps) = (l.u32(0), l.f32(1));
+    let x = l.read::<f32>(0);
+    let (weight, bias) = (optional(l, 1, 1), optional(l, 2, 2));
+    let weights = (weight.as_deref(), bias.as_deref());
+    let rows = x.par_chunks_exact(n).zip(l.write::<f32>(3).par_chunks_exact_mut(n)).zip(l.write::<f32>(4));
+    let min = (GRAIN / n).max(1);
+    if l.params[0] == 1 {
+        let rows = rows.zip(l.write::<f32>(5)).with_min_len(min);
+        rows.for_each(|(((x, y), scale), mean)| (*scale, *mean) = row(x, weights, eps, true, y));
+    } else {
+        rows.with_min_len(min).for_each(|((x, y), scale)| *scale = row(x, weights, eps, false, y).0);
+    }
+}
+
+pub fn backward(l: &CpuLaunch) {
+    let n = l.u32(0);
+    let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(2), l.read::<f32>(3), l.read::<f32>(4));
+    let weight = optional(l, 1, 1);
+    let centred = l.params[0] == 1;
+    let d_x = l.write::<f32>(5).par_chunks_exact_mut(n).enumerate().with_min_len((GRAIN / n).max(1));
+    d_x.for_each(|(r, d_x)| {
+        let at = r * n..(r + 1) * n;
+        let mean = centred.then(|| mean[r]);
+        row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at], d_x);
+    });
+}
+
+pub fn sums(l: &CpuLaunch) {
+    let (n, rows, chunk) = (l.u32(0), l.u32(1), l.u32(2));
+    let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2), l.read::<f32>(3));
+    let (centred, weighted) = (l.params[0] == 1, l.params[1] == 1);
+    l.write::<f32>(4).par_chunks_exact_mut(n).enumerate().for_each(|(c, y)| {
+        y.fill(0.0);
+        for r in c * chunk..((c + 1) * chunk).min(rows) {
+            let at = r * n..(r + 1) * n;
+            let x = weighted.then(|| (&x[at.clone()], scale[r], if centred { mean[r] } else { 0.0 }));
+            add_row(x, &d[at], y);
+        }
+    });
+}
+
+vectorised! {
+    /// Returns the scale and the mean.
+    fn row(x: &[f32], weights: (Option<&[f32]>, Option<&[f32]>), eps: f32, centred: bool, y: &mut [f32]) -> (f32, f32) {
+        let n = x.len() as f32;
+        let mean = if centred { sum::<S>(x) / n } else { 0.0 };
+        let squares = sum_by::<S>(x, |v| (v - mean) * (v - mean)) / n;
+        // What rounding left of the mean is taken off both.
+        let left = if centred { sum_by::<S>(x, |v| v - mean) / n } else { 0.0 };
+        let mean = mean + left;
+        let scale = 1.0 / (squares - left * left + eps).sqrt();
+        match weights {
+            (Some(w), None) => {
+                y.iter_mut().zip(x).zip(w).for_each(|((y, x), w)| *y = (x - mean) * scale * w);
+            }
+            (Some(w), Some(b)) => {
+                let each = y.iter_mut().zip(x).zip(w).zip(b);
+                each.for_each(|(((y, x), w), b)| *y = S::fma((x - mean) * scale, *w, *b));
+            }
+            (None, bias) => {
+                y.iter_mut().zip(x).for_each(|(y, x)| *y = (x - mean) * scale);
+                if let Some(b) = bias {
+                    y.iter_mut().zip(b).for_each(|(y, b)| *y += b);
+                }
+            }
+        }
+        (scale, mean)
+    }
+
+    fn row_backward(x: &[f32], weight: Option<&[f32]>, scale: f32, mean: Option<f32>, d: &[f32], d_x: &mut [f32]) {
+        let n = x.len() as f32;
+        // g = w d first, into d_x.
+        match weight {
+            Some(w) => d_x.iter_mut().zip(d).zip(w).for_each(|((g, d), w)| *g = d * w),
+            None => d_x.copy_from_slice(d),
+        }
+        let plain = if mean.is_some() { sum::<S>(d_x) } else { 0.0 };
+        let mean = mean.unwrap_or(0.0);
+        // mean(g x̂) = ρ (Σ g x − μ Σ g) / n; the centred form sums what is centred, for its accuracy.
+        let along = if mean == 0.0 { dot::<S>(d_x, x) } else { centred_dot::<S>(d_x, x, mean) } * scale / n;
+        let (taken, slope) = (plain / n, along * scale);
+        d_x.iter_mut().zip(x).for_each(|(g, x)| *g = scale * S::fma(mean - x, slope, *g - taken));
+    }
+
+    fn add_row(x: Option<(&[f32], f32, f32)>, d: &[f32], y: &mut [f32]) {
+        match x {
+            Some((x, scale, mean)) => {
+                y.iter_mut().zip(d).zip(x).for_each(|((y, d), x)| *y = S::fma(*d, (x - mean) * scale, *y));
+            }
+            None => y.iter_mut().zip(d).for_each(|(y, d)| *y += d),
+        }
+    }
+}
+
+/// Σ a (b − mean).
+#[inline(always)]
+fn centred_dot<S: crate::kernels::numeric::Isa>(a: &[f32], b: &[f32], mean: f32) -> f32 {
+    let mut total = 0.0;
+    let mut block = [0f32; 256];
+    for (a, b) in a.chunks(256).zip(b.chunks(256)) {
+        let block = &mut block[..b.len()];
+        block.iter_mut().zip(b).for_each(|(c, b)| *c = b - mean);
+        total += dot::<S>(a, block);
+    }
+    total
+}

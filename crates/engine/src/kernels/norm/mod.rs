@@ -1,0 +1,119 @@
+//! Root-mean-square and layer normalisation of rows of C elements, and their gradients.
+//!
+//! Maths: x̂ = (x − μ) ρ with ρ = 1 / √(mean (x − μ)² + ε), y = w x̂ + b; μ = 0 for the root-mean-square
+//! form. With g = w d: d_x = ρ (g − mean g − x̂ mean(g x̂)), without the middle term where μ = 0;
+//! d_w = Σ d x̂ and d_b = Σ d over the rows. Layout: x, y, d, d_x [rows, C]; w, b [C]; μ, ρ [rows]. One
+//! workgroup a row. The sums over rows go by chunks of 32 rows, which are then reduced: the order is
+//! fixed by shape (and where a binding is short, by its limit). Cost: two reads of x forward (three
+//! where μ is asked for), two of x and d backward. A row with a NaN is NaN throughout.
+
+mod cpu;
+mod plan;
+
+pub use plan::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+
+use crate::dtype::DType;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernels::numeric::WORKGROUP;
+
+const THREADS: u32 = 128;
+/// Rows whose contributions to d_weight one invocation adds up.
+const CHUNK: usize = 32;
+
+const SCALARS: [Scalar; 2] = [Scalar::U32("n"), Scalar::F32("eps")];
+
+/// `params` = [1 with a mean, 1 with a weight, 1 with a bias]; an absent binding stands on another.
+static NORM: Kernel = Kernel {
+    name: "norm",
+    bindings: &[
+        ("x", Access::Read),
+        ("weight", Access::Read),
+        ("bias", Access::Read),
+        ("y", Access::Write),
+        ("scale", Access::Write),
+    ],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl(params, include_str!("norm.wgsl")) + "fn keep_mean(row: u32, mean: f32) {}\n",
+    cpu: cpu::forward,
+    variants: || variants(&[0, 1, 1, 0, 0]),
+};
+/// The form that keeps a mean.
+static LAYER_NORM: Kernel = Kernel {
+    name: "layer norm",
+    bindings: &[
+        ("x", Access::Read),
+        ("weight", Access::Read),
+        ("bias", Access::Read),
+        ("y", Access::Write),
+        ("scale", Access::Write),
+        ("mean", Access::Write),
+    ],
+    scalars: &SCALARS,
+    wgsl: |params| {
+        wgsl(params, include_str!("norm.wgsl"))
+            + "fn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n"
+    },
+    cpu: cpu::forward,
+    variants: || variants(&[0, 1, 1, 0, 0, 0]),
+};
+static BACKWARD: Kernel = Kernel {
+    name: "norm backward",
+    bindings: &[
+        ("x", Access::Read),
+        ("weight", Access::Read),
+        ("scale", Access::Read),
+        ("mean", Access::Read),
+        ("d", Access::Read),
+        ("d_x", Access::Write),
+    ],
+    scalars: &[Scalar::U32("n")],
+    wgsl: |params| wgsl(params, include_str!("backward.wgsl")),
+    cpu: cpu::backward,
+    variants: || variants(&[0, 1, 0, 0, 0, 0]),
+};
+static SUM_ROWS: Kernel = Kernel {
+    name: "norm sums",
+    bindings: &[
+        ("x", Access::Read),
+        ("scale", Access::Read),
+        ("mean", Access::Read),
+        ("d", Access::Read),
+        ("y", Access::Write),
+    ],
+    scalars: &[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")],
+    wgsl: |params| wgsl(params, include_str!("sums.wgsl")),
+    cpu: cpu::sums,
+    variants: || variants(&[0, 0, 0, 0, 0]),
+};
+
+pub const KERNELS: &[&Kernel] = &[&NORM, &LAYER_NORM, &BACKWARD, &SUM_ROWS];
+
+/// Every choice of what is there, with weights (marked 1) in every float type.
+fn variants(weights: &[u32]) -> Vec<Variant> {
+    let types: &[DType] =
+        if weights.contains(&1) { &[DType::F32, DType::F16, DType::BF16] } else { &[DType::F32] };
+    types
+        .iter()
+        .flat_map(|t| (0..8u32).map(move |bits| (t, [bits & 1, bits >> 1 & 1, bits >> 2, 0])))
+        .map(|(t, params)| Variant {
+            params,
+            dtypes: weights
+                .iter()
+                .enumerate()
+                .map(|(i, w)| if *w == 1 && params[i] == 1 { *t } else { DType::F32 })
+                .collect(),
+            threads: THREADS,
+        })
+        .collect()
+}
+
+fn wgsl(params: Params, body: &str) -> String {
+    let truth = |i: usize| params[i] == 1;
+    format!(
+        "const MEAN = {};\nconst WEIGHT = {};\nconst BIAS = {};\n{WORKGROUP}\n{}",
+        truth(0),
+        truth(1),
+        truth(2),
+        body
+    )
+}

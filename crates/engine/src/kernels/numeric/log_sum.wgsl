@@ -1,0 +1,20 @@
+// Σ eᵛ as (m, s): e^m · s, with m the largest so far. Marks: 1 where a NaN or +∞ makes it NaN, 2 where
+// a finite v was seen, 4 where a −∞ was.
+struct LogSum { m: f32, s: f32, mark: u32 }
+fn no_terms() -> LogSum { return LogSum(-3.4028235e38, 0.0, 0u); }
+fn infinity() -> f32 { return bitcast<f32>(p.groups - p.groups + 0x7f800000u); }
+// e^(v − m) for v ≤ m; below −104 it rounds to 0, and nothing overflows on the way.
+fn shifted(v: f32, m: f32) -> f32 { return exp(max(v - m, -104.0)); }
+fn joined(a: LogSum, b: LogSum) -> LogSum {
+  let m = max(a.m, b.m);
+  return LogSum(m, a.s * shifted(a.m, m) + b.s * shifted(b.m, m), a.mark | b.mark);
+}
+fn with_term(a: LogSum, v: f32) -> LogSum {
+  if is_finite(v) {
+    let m = max(a.m, v);
+    return LogSum(m, a.s * shifted(a.m, m) + shifted(v, m), a.mark | 2u);
+  }
+  return LogSum(a.m, a.s, a.mark | select(1u, 4u, bitcast<u32>(v) == 0xff800000u));
+}
+// Neither NaN nor +∞ among the terms, and not all of them −∞.
+fn is_sound(a: LogSum) -> bool { return (a.mark & 3u) == 2u; }

@@ -1,0 +1,112 @@
+//! The native twins: a row at a time, or up to 64 neighbouring columns.
+
+use rayon::prelude::*;
+
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::kernels::numeric::{dot, exp, max, sum, sum_by, vectorised};
+
+const GRAIN: usize = 16 * 1024;
+const WIDTH: usize = 64;
+
+pub fn forward(l: &CpuLaunch) {
+    let (x, log) = (l.read::<f32>(0), l.params[0] == 1);
+    let (n, inner) = (l.u32(0), l.u32(1));
+    if inner == 1 {
+        let y = l.write::<f32>(1);
+        let rows = y.par_chunks_exact_mut(n).zip(x.par_chunks_exact(n)).with_min_len((GRAIN / n).max(1));
+        return rows.for_each(|(y, x)| row(x, y, log));
+    }
+    let y = Shared::new(l.write::<f32>(1));
+    blocks(l, |base, width| columns(&x[base..], &y, base, n, inner, width, log));
+}
+
+pub fn backward(l: &CpuLaunch) {
+    let (y, d, log) = (l.read::<f32>(0), l.read::<f32>(1), l.params[0] == 1);
+    let (n, inner) = (l.u32(0), l.u32(1));
+    if inner == 1 {
+        let d_x = l.write::<f32>(2);
+        let rows = d_x.par_chunks_exact_mut(n).zip(y.par_chunks_exact(n)).zip(d.par_chunks_exact(n));
+        return rows.with_min_len((GRAIN / n).max(1)).for_each(|((d_x, y), d)| row_backward(y, d, d_x, log));
+    }
+    let d_x = Shared::new(l.write::<f32>(2));
+    blocks(l, |base, width| columns_backward(&y[base..], &d[base..], &d_x, base, n, inner, width, log));
+}
+
+/// Calls `f` with the first element and the width of every block of columns.
+fn blocks(l: &CpuLaunch, f: impl Fn(usize, usize) + Sync) {
+    let (n, inner, rows) = (l.u32(0), l.u32(1), l.u32(2));
+    let per_row = inner.div_ceil(WIDTH);
+    let min = (GRAIN / (n * WIDTH.min(inner))).max(1);
+    (0..rows * per_row).into_par_iter().with_min_len(min).for_each(|task| {
+        let from = task % per_row * WIDTH;
+        f(task / per_row * n * inner + from, WIDTH.min(inner - from));
+    });
+}
+
+vectorised! {
+    fn row(x: &[f32], y: &mut [f32], log: bool) {
+        let m = max::<S>(x);
+        if log {
+            let s = sum_by::<S>(x, |v| exp::<S>(v - m)).ln();
+            y.iter_mut().zip(x).for_each(|(y, v)| *y = v - m - s);
+        } else {
+            y.iter_mut().zip(x).for_each(|(y, v)| *y = exp::<S>(v - m));
+            let s = 1.0 / sum::<S>(y);
+            y.iter_mut().for_each(|y| *y *= s);
+        }
+    }
+
+    fn row_backward(y: &[f32], d: &[f32], d_x: &mut [f32], log: bool) {
+        if log {
+            let s = sum::<S>(d);
+            d_x.iter_mut().zip(y).zip(d).for_each(|((d_x, y), d)| *d_x = S::fma(-exp::<S>(*y), s, *d));
+        } else {
+            let s = dot::<S>(y, d);
+            d_x.iter_mut().zip(y).zip(d).for_each(|((d_x, y), d)| *d_x = y * (d - s));
+        }
+    }
+
+    fn columns(x: &[f32], y: &Shared<f32>, base: usize, n: usize, step: usize, width: usize, log: bool) {
+        let (mut m, mut s) = ([f32::NEG_INFINITY; WIDTH], [0f32; WIDTH]);
+        let (m, s) = (&mut m[..width], &mut s[..width]);
+        for x in (0..n).map(|k| &x[k * step..][..width]) {
+            m.iter_mut().zip(x).for_each(|(m, v)| *m = if *v > *m { *v } else { *m });
+        }
+        for x in (0..n).map(|k| &x[k * step..][..width]) {
+            s.iter_mut().zip(&*m).zip(x).for_each(|((s, m), v)| *s += exp::<S>(v - m));
+        }
+        if log {
+            s.iter_mut().for_each(|s| *s = s.ln());
+        } else {
+            s.iter_mut().for_each(|s| *s = 1.0 / *s);
+        }
+        for k in 0..n {
+            // This block alone writes these columns.
+            let y = unsafe { y.slice(base + k * step, width) };
+            let x = &x[k * step..][..width];
+            for (((y, v), m), s) in y.iter_mut().zip(x).zip(&*m).zip(&*s) {
+                *y = if log { v - m - s } else { exp::<S>(v - m) * s };
+            }
+        }
+    }
+
+    fn columns_backward(
+        y: &[f32], d: &[f32], d_x: &Shared<f32>, base: usize, n: usize, step: usize, width: usize, log: bool
+    ) {
+        let mut s = [0f32; WIDTH];
+        let s = &mut s[..width];
+        for k in 0..n {
+            let (y, d) = (&y[k * step..][..width], &d[k * step..][..width]);
+            for ((s, y), d) in s.iter_mut().zip(y).zip(d) {
+                *s = if log { *s + d } else { S::fma(*y, *d, *s) };
+            }
+        }
+        for k in 0..n {
+            let d_x = unsafe { d_x.slice(base + k * step, width) };
+            let (y, d) = (&y[k * step..][..width], &d[k * step..][..width]);
+            for (((d_x, y), d), s) in d_x.iter_mut().zip(y).zip(d).zip(&*s) {
+                *d_x = if log { S::fma(-exp::<S>(*y), *s, *d) } else { y * (d - s) };
+            }
+        }
+    }
+}

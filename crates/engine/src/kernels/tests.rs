@@ -1,0 +1,32 @@
+//! Every form of every kernel is valid WGSL, within what a device takes.
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use crate::wgsl;
+
+#[test]
+fn every_variant_is_valid() {
+    let mut wrong = Vec::new();
+    for kernel in super::all() {
+        // A kernel that only runs natively has no variants.
+        for variant in (kernel.variants)() {
+            assert!(
+                kernel.bindings.len() + kernel.scalars.len() <= 31,
+                "{}: too many immediates",
+                kernel.name
+            );
+            assert_eq!(variant.dtypes.len(), kernel.bindings.len(), "{}", kernel.name);
+            let text = wgsl::module(kernel, variant.params, &variant.dtypes, variant.threads);
+            let result =
+                naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|module| {
+                    Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
+                        .validate(&module)
+                        .map_err(|e| e.emit_to_string(&text))
+                });
+            if let Err(e) = result {
+                wrong.push(format!("{} {variant:?}: {e}", kernel.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} invalid:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
+}

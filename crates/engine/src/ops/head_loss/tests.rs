@@ -1,0 +1,90 @@
+use super::HeadLoss;
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::op::{Op, Saved, run};
+use crate::ops::checks::{Array, check, compare, contexts, read};
+use crate::ops::cross_entropy::{CrossEntropy, Reduction, plain::plain};
+
+const OP: HeadLoss = HeadLoss { ignore_index: -100, label_smoothing: 0.0, mean: true, with_gradient: true };
+
+/// The oracle: the logits whole, then the plain cross-entropy.
+fn plain_head(op: HeadLoss, hidden: &Array, weight: &Array, targets: &Array) -> Array {
+    let (v, c) = (weight.shape[0], weight.shape[1]);
+    let product = |h: &[f64], w: &[f64]| h.iter().zip(w).map(|(h, w)| h * w).sum();
+    let logits = hidden.data.chunks(c).flat_map(|h| weight.data.chunks(c).map(move |w| product(h, w)));
+    let shape = [&targets.shape[..], &[v]].concat();
+    let loss = CrossEntropy {
+        ignore_index: op.ignore_index,
+        label_smoothing: op.label_smoothing,
+        reduction: if op.mean { Reduction::Mean } else { Reduction::Sum },
+    };
+    plain(loss, &Array::new(&shape, logits.collect()), targets)
+}
+
+fn inputs(rows: &[usize], c: usize, v: usize, dtype: DType) -> [Array; 3] {
+    let targets = Array::indices("targets", rows, v);
+    [Array::random("hidden", &[rows, &[c]].concat()), Array::random("weight", &[v, c]).stored(dtype), targets]
+}
+
+fn ignoring(targets: &mut Array, which: impl Fn(usize) -> bool) {
+    targets.data.iter_mut().enumerate().filter(|(i, _)| which(*i)).for_each(|(_, t)| *t = -100.0);
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for (mean, label_smoothing) in [(true, 0.0), (false, 0.1)] {
+        let op = HeadLoss { mean, label_smoothing, ..OP };
+        for v in [1, 63, 64, 65, 257] {
+            for (rows, dtype) in [(vec![1], DType::F16), (vec![2, 65], DType::BF16)] {
+                check(&op, &inputs(&rows, 17, v, dtype), &|x| vec![plain_head(op, &x[0], &x[1], &x[2])]);
+            }
+        }
+    }
+}
+
+#[test]
+fn ignored_rows_are_left_out() {
+    for which in [|i: usize| i < 40, |i| i % 3 == 1, |i| i == 0 || i == 64, |_| true] {
+        let mut x = inputs(&[65], 17, 33, DType::F16);
+        ignoring(&mut x[2], which);
+        let op = HeadLoss { mean: !(0..65).all(which), ..OP };
+        check(&op, &x, &|x| vec![plain_head(op, &x[0], &x[1], &x[2])]);
+    }
+}
+
+/// More rows than a chunk takes, where nothing may be read or written across the cuts; the fused
+/// and the composed form hold the same sums, so that only roundings of f32 lie between them.
+#[test]
+fn chunks_give_what_the_whole_gives() {
+    let [hidden, weight, mut targets] = inputs(&[1500], 8, 65, DType::F32);
+    ignoring(&mut targets, |i| i % 700 < 100);
+    let expected = plain_head(OP, &hidden, &weight, &targets);
+    for cx in contexts() {
+        let [h, w, t] = [&hidden, &weight, &targets].map(|x| x.upload(&cx));
+        let y = run(&cx, &OP, &[&h, &w, &t]).unwrap();
+        compare(&format!("on {}", cx.profile.label), &read(&y[0]), &expected, 1e-6);
+        let forward_only = HeadLoss { with_gradient: false, ..OP };
+        let z = run(&cx, &forward_only, &[&h, &w, &t]).unwrap();
+        compare(&format!("forward on {}", cx.profile.label), &read(&z[0]), &expected, 1e-6);
+        // Without the host's copy every row is gone through, with the same result.
+        t.storage.written();
+        let y2 = run(&cx, &OP, &[&h, &w, &t]).unwrap();
+        compare(&format!("unknown on {}", cx.profile.label), &read(&y2[0]), &expected, 1e-6);
+        compare("d_hidden", &read(&y2[2]), &read(&y[2]), 1e-6);
+    }
+}
+
+#[test]
+fn a_trained_head_is_refused() {
+    let cx = &contexts()[0];
+    let x = inputs(&[3], 4, 5, DType::F32).map(|x| x.upload(cx));
+    let y = run(cx, &OP, &x.iter().collect::<Vec<_>>()).unwrap();
+    let saved = Saved {
+        inputs: vec![None; 3],
+        input_specs: x.iter().map(|x| x.spec()).collect(),
+        output_specs: y.iter().map(|y| y.spec()).collect(),
+        outputs: y.iter().cloned().map(Some).collect(),
+    };
+    let error = OP.backward(cx, &saved, &[true, true, false], &[Some(y[0].clone())]).map(|_| ()).unwrap_err();
+    assert_eq!(error.code, Code::NoGradient);
+}

@@ -1,0 +1,83 @@
+//! y = w · (x − μ) / √(var x + ε) + b over the last dimension, var being the mean of squares.
+//!
+//! Shapes: x [.., C], w and b [C], either absent (f32, or f16 and bf16 where frozen); y as x.
+//! Saved: x, w, and ρ = 1 / √(var x + ε) and μ a row each, which are hidden outputs.
+//! Backward: d_x; d_w and d_b only where they are asked for. Source: torch.nn.functional.layer_norm.
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels::norm::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::rms_norm::{check, leading};
+use crate::tensor::{Context, Spec, Value};
+
+/// Layer normalisation; inputs x, then weight and bias where there are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LayerNorm {
+    pub eps: f32,
+    pub weight: bool,
+    pub bias: bool,
+}
+
+impl LayerNorm {
+    /// Places of weight and bias among the inputs.
+    fn places(&self) -> [Option<usize>; 2] {
+        [self.weight.then_some(1), self.bias.then_some(1 + self.weight as usize)]
+    }
+}
+
+impl Op for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layerNorm"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let places = self.places();
+        let weights: Vec<_> =
+            ["weight", "bias"].into_iter().zip(places).filter_map(|(n, p)| Some((n, p?))).collect();
+        check(self.name(), inputs, &weights)?;
+        let rows = Spec::f32(leading(&inputs[0].shape));
+        Ok(vec![inputs[0].clone(), rows.clone(), rows])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let [weight, bias] = self.places().map(|p| p.map(|p| inputs[p]));
+        let rows = Rows { scale: &outputs[1], mean: Some(&outputs[2]) };
+        normalise(cx, inputs[0], Weights { weight, bias }, self.eps, &outputs[0], rows)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(1 | (self.weight as u32) << 1, 0b110)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let mut d_inputs = vec![None; needs.len()];
+        let Some(d) = &d_outs[0] else { return Ok(d_inputs) };
+        let x = saved.input(0);
+        let weight = self.weight.then(|| saved.input(1));
+        let rows = Rows { scale: saved.output(1), mean: Some(saved.output(2)) };
+        if needs[0] {
+            let d_x = cx.empty(x.shape.clone(), DType::F32)?;
+            normalise_backward(cx, x, weight, rows, d, &d_x)?;
+            d_inputs[0] = Some(d_x);
+        }
+        for (place, sums) in self.places().into_iter().zip([Sums::Weight, Sums::Bias]) {
+            let Some(i) = place.filter(|i| needs[*i]) else { continue };
+            let d_weight = cx.empty([x.shape.last()], DType::F32)?;
+            sum_rows(cx, sums, x, rows, d, &d_weight)?;
+            d_inputs[i] = Some(d_weight);
+        }
+        Ok(d_inputs)
+    }
+}

@@ -1,0 +1,72 @@
+use super::LayerNorm;
+use crate::dtype::DType;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::ops::rms_norm::plain::plain;
+
+fn holds(
+    op: LayerNorm,
+    inputs: &[Array],
+    by: fn(&dyn crate::op::Op, &[Array], &dyn Fn(&[Array]) -> Vec<Array>),
+) {
+    let [weight, bias] = op.places();
+    by(&op, inputs, &|x| vec![plain(&x[0], weight.map(|i| &x[i]), bias.map(|i| &x[i]), op.eps as f64, true)]);
+}
+
+const FORMS: [LayerNorm; 4] = {
+    const fn form(weight: bool, bias: bool) -> LayerNorm {
+        LayerNorm { eps: 1e-5, weight, bias }
+    }
+    [form(true, true), form(true, false), form(false, true), form(false, false)]
+};
+
+fn inputs(op: LayerNorm, x: Array) -> Vec<Array> {
+    let n = x.shape[x.shape.len() - 1];
+    let mut inputs = vec![x];
+    inputs.extend(op.weight.then(|| Array::random("w", &[n]).map(|v| v + 1.5)));
+    inputs.extend(op.bias.then(|| Array::random("b", &[n])));
+    inputs
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for op in FORMS {
+        // Of rows of one or two the gradient of x vanishes, but for what ε leaves.
+        for n in [5, 63, 64, 65, 257] {
+            for rows in [vec![1], vec![2, 65]] {
+                let x = Array::random("x", &[&rows[..], &[n]].concat()).map(|v| v + 0.3);
+                holds(op, &inputs(op, x), check);
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_of_one() {
+    holds(FORMS[0], &inputs(FORMS[0], Array::random("x", &[3, 1])), check_non_finite);
+}
+
+#[test]
+fn frozen_weights_in_half_precision() {
+    for dtype in [DType::F16, DType::BF16] {
+        let mut x = inputs(FORMS[0], Array::random("x", &[5, 65]));
+        x[1] = x[1].stored(dtype);
+        x[2] = x[2].stored(dtype);
+        holds(FORMS[0], &x, check);
+    }
+}
+
+/// The spread is taken about the mean, not as a difference of large numbers: that would lose
+/// 30² / (1/3) times a rounding of f32, 1.6e-4, where the mean's own rounding loses 2e-6.
+#[test]
+fn a_large_mean_keeps_its_accuracy() {
+    let x = Array::random("x", &[3, 257]).map(|v| (v * 64.0).round() / 64.0 + 30.0);
+    holds(FORMS[3], &[x], check_non_finite);
+}
+
+#[test]
+fn non_finite_values_keep_to_their_rows() {
+    let x = Array::new(&[3, 3], vec![f64::NAN, 1.0, 2.0, 1.0, 2.0, 3.0, f64::INFINITY, 1.0, -1.0]);
+    for op in FORMS {
+        holds(op, &inputs(op, x.clone()), check_non_finite);
+    }
+}

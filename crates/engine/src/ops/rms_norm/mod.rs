@@ -1,0 +1,101 @@
+//! y = w · x / √(mean x² + ε) over the last dimension.
+//!
+//! Shapes: x [.., C], w [C] (may be absent; f32, or f16 and bf16 where it is frozen); y as x.
+//! Saved: x, w and ρ = 1 / √(mean x² + ε), a row each, which is a hidden second output.
+//! Backward: d_x; d_w only where it is asked for. Source: torch.nn.functional.rms_norm.
+
+#[cfg(test)]
+pub mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::norm::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+use crate::op::{Gradient, Op, Saved};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Root-mean-square normalisation; inputs x and, optionally, weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RmsNorm {
+    pub eps: f32,
+}
+
+/// Checks x and the weights over its last dimension, named with their place among `inputs`.
+///
+/// # Errors
+/// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`.
+pub fn check(op: &str, inputs: &[&Spec], weights: &[(&str, usize)]) -> Result<()> {
+    let x = inputs[0];
+    if x.dtype != DType::F32 {
+        fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
+    }
+    if x.shape.rank() == 0 {
+        fail!(ShapeMismatch, "{op}: takes at least one dimension, not a scalar");
+    }
+    for (name, i) in weights {
+        let w = inputs[*i];
+        if w.shape[..] != [x.shape.last()] {
+            fail!(ShapeMismatch, "{op}: {name} is {}, the rows of x {} are not as long", w.shape, x.shape);
+        }
+        if !w.dtype.is_float() {
+            fail!(Dtype, "{op}: {name} is {}, it must be a float", w.dtype);
+        }
+    }
+    Ok(())
+}
+
+/// `shape` without its last dimension.
+pub fn leading(shape: &Shape) -> Shape {
+    Shape::new(&shape[..shape.rank() - 1])
+}
+
+impl Op for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rmsNorm"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        check(self.name(), inputs, if inputs.len() > 1 { &[("weight", 1)] } else { &[] })?;
+        Ok(vec![inputs[0].clone(), Spec::f32(leading(&inputs[0].shape))])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let weights = Weights { weight: inputs.get(1).copied(), bias: None };
+        let rows = Rows { scale: &outputs[1], mean: None };
+        normalise(cx, inputs[0], weights, self.eps, &outputs[0], rows)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b11, 0b10)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let mut d_inputs = vec![None; needs.len()];
+        let Some(d) = &d_outs[0] else { return Ok(d_inputs) };
+        let x = saved.input(0);
+        let weight = (needs.len() > 1).then(|| saved.input(1));
+        let rows = Rows { scale: saved.output(1), mean: None };
+        if needs[0] {
+            let d_x = cx.empty(x.shape.clone(), DType::F32)?;
+            normalise_backward(cx, x, weight, rows, d, &d_x)?;
+            d_inputs[0] = Some(d_x);
+        }
+        if needs.get(1) == Some(&true) {
+            let d_weight = cx.empty([x.shape.last()], DType::F32)?;
+            sum_rows(cx, Sums::Weight, x, rows, d, &d_weight)?;
+            d_inputs[1] = Some(d_weight);
+        }
+        Ok(d_inputs)
+    }
+}

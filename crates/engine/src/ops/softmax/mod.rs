@@ -1,0 +1,76 @@
+//! y = softmax(x) over one dimension, or its logarithm.
+//!
+//! Shapes: y as x. Backward reads y alone. A NaN, +∞, or nothing but −∞ makes its row NaN, as in
+//! PyTorch. Saved: y.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::softmax::{Form, softmax, softmax_backward};
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::sum::{split, without};
+use crate::tensor::{Context, Spec, Value};
+
+/// Softmax over `dim`, or its logarithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Softmax {
+    pub form: Form,
+    pub dim: usize,
+}
+
+impl Softmax {
+    pub fn new(dim: usize) -> Softmax {
+        Softmax { form: Form::Softmax, dim }
+    }
+
+    pub fn log(dim: usize) -> Softmax {
+        Softmax { form: Form::LogSoftmax, dim }
+    }
+}
+
+impl Op for Softmax {
+    fn name(&self) -> &'static str {
+        match self.form {
+            Form::Softmax => "softmax",
+            Form::LogSoftmax => "logSoftmax",
+        }
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let x = inputs[0];
+        if x.dtype != DType::F32 {
+            fail!(Dtype, "{}: takes f32, not {}; convert with to(\"f32\")", self.name(), x.dtype);
+        }
+        without(self.name(), &x.shape, Some(self.dim))?;
+        Ok(vec![x.clone()])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        softmax(cx, self.form, inputs[0], split(&inputs[0].shape, Some(self.dim)), &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 1)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        let y = saved.output(0);
+        let d_x = cx.empty(y.shape.clone(), DType::F32)?;
+        softmax_backward(cx, self.form, y, d, split(&y.shape, Some(self.dim)), &d_x)?;
+        Ok(vec![Some(d_x)])
+    }
+}
