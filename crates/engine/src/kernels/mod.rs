@@ -4,10 +4,13 @@ pub mod attention;
 pub mod cast;
 pub mod copy;
 pub mod cross_entropy;
+pub mod dropout;
 pub mod elementwise;
 pub mod fill;
+pub mod gather;
 pub mod gemm;
 pub mod norm;
+pub mod lookup;
 pub mod numeric;
 pub mod reduce;
 pub mod rotary;
@@ -23,8 +26,11 @@ pub fn all() -> Vec<&'static Kernel> {
         cast::KERNELS,
         copy::KERNELS,
         cross_entropy::KERNELS,
+        dropout::KERNELS,
         elementwise::KERNELS,
         fill::KERNELS,
+        gather::KERNELS,
+        lookup::KERNELS,
         gemm::KERNELS,
         norm::KERNELS,
         reduce::KERNELS,

@@ -13,6 +13,14 @@ pub mod lora_linear;
 pub mod matmul;
 pub mod max;
 pub mod mean;
+pub mod cast;
+pub mod clamp;
+pub mod concat;
+pub mod dropout;
+pub mod embedding;
+pub mod gather;
+pub mod linear;
+pub mod matmul;
 pub mod permute;
 pub mod reshape;
 pub mod rotary;
@@ -22,6 +30,7 @@ pub mod slice;
 pub mod softmax;
 pub mod sum;
 pub mod unary;
+pub mod r#where;
 
 #[cfg(test)]
 pub(crate) mod checks;

@@ -77,10 +77,13 @@ impl Function {
     /// Whether NaN in any operand is NaN in y.
     pub fn passes_nan(self) -> bool {
         !self.makes_indices()
-            && !matches!(
-                self,
-                Function::Same | Function::Where | Function::WhereBackward | Function::WhereBackwardOther
-            )
+            && !self.takes_condition()
+            && !matches!(self, Function::Same | Function::Inside)
+    }
+
+    /// Whether the first operand is a condition, f32 or i32: true unless it is ±0, NaN included.
+    pub fn takes_condition(self) -> bool {
+        matches!(self, Function::Where | Function::WhereBackward | Function::WhereBackwardOther)
     }
 
     /// Storage types that an operand may have in a compiled form.
@@ -163,12 +166,12 @@ functions! {
     Clamp, "clamp", (x, low, high), "return min(max(a, b), c);",
         { let y = if x < low { low } else { x }; if y > high { high } else { y } };
     // 1 inside the bounds, both included.
-    Inside, "clamp backward", (x, low, high), "return f32(a >= b && a <= c);",
+    Inside, "clamp backward", (x, low, high), "return f32(!is_nan(a) && a >= b && a <= c);",
         (x >= low && x <= high) as u32 as f32;
-    Where, "where", (condition, a, b), "return select(c, b, a != 0.0);", if condition != 0.0 { a } else { b };
-    WhereBackward, "where backward", (condition, d), "return select(0.0, b, a != 0.0);",
+    Where, "where", (condition, a, b), "return select(c, b, holds(a));", if condition != 0.0 { a } else { b };
+    WhereBackward, "where backward", (condition, d), "return select(0.0, b, holds(a));",
         if condition != 0.0 { d } else { 0.0 };
-    WhereBackwardOther, "where backward", (condition, d), "return select(b, 0.0, a != 0.0);",
+    WhereBackwardOther, "where backward", (condition, d), "return select(b, 0.0, holds(a));",
         if condition != 0.0 { 0.0 } else { d };
     // d, gate, up of silu_mul: the gradient of gate.
     SiluMulBackward, "silu_mul backward", (d, gate, up),
@@ -177,6 +180,7 @@ functions! {
 
 /// Functions that WGSL lacks, or does not promise at the ends of their range.
 pub const PRELUDE: &str = "
+fn holds(condition: f32) -> bool { return (bitcast<u32>(condition) & 0x7fffffffu) != 0u; }
 fn infinity() -> f32 { return bitcast<f32>(p.size - p.size + 0x7f800000u); }
 fn sigmoid(x: f32) -> f32 {
   // e^-|x| never overflows.

@@ -143,7 +143,13 @@ fn variants(operands: usize) -> Vec<Variant> {
             for x in function.inputs() {
                 let mut dtypes = vec![*x; operands];
                 dtypes.push(y);
-                out.push(Variant { params: [i as u32, dims, 0, 0], dtypes, threads: THREADS });
+                let variant = Variant { params: [i as u32, dims, 0, 0], dtypes, threads: THREADS };
+                if function.takes_condition() {
+                    let mut variant = variant.clone();
+                    variant.dtypes[0] = DType::I32;
+                    out.push(variant);
+                }
+                out.push(variant);
             }
         }
     }

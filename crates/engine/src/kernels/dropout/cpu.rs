@@ -1,0 +1,58 @@
+//! The native twin: 64 elements at a time, compiled for each instruction set.
+
+use rayon::prelude::*;
+
+use crate::device::cpu::CpuLaunch;
+use crate::kernels::numeric::vectorised;
+use crate::random::philox_lanes;
+
+/// Counters that are computed side by side.
+const LANES: usize = 16;
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+#[derive(Clone, Copy)]
+struct Mask {
+    seed: [u32; 2],
+    offset: [u32; 2],
+    threshold: u32,
+    scale: f32,
+}
+
+pub fn dropout(l: &CpuLaunch) {
+    let s = l.scalars;
+    let mask = Mask { seed: [s[2], s[3]], offset: [s[4], s[5]], threshold: s[6], scale: l.f32(7) };
+    let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
+    let accumulate = l.params[0] == 1;
+    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).enumerate().for_each(|(task, (y, x))| {
+        let block = s[1] + (task * GRAIN / 4) as u32;
+        part(mask, block, x, y, accumulate);
+    });
+}
+
+vectorised! {
+    /// Elements from counter `block` on. All instruction sets give the same bits.
+    fn part(mask: Mask, block: u32, x: &[f32], y: &mut [f32], accumulate: bool) {
+        let chunks = y.chunks_mut(4 * LANES).zip(x.chunks(4 * LANES));
+        for (k, (y, x)) in chunks.enumerate() {
+            let first = block + (k * LANES) as u32;
+            let mut counters = [[0; LANES], [0; LANES], [mask.offset[0]; LANES], [mask.offset[1]; LANES]];
+            for (lane, counter) in counters[0].iter_mut().enumerate() {
+                *counter = first + lane as u32;
+            }
+            let random = philox_lanes::<LANES>(counters, mask.seed);
+            let mut factors = [0f32; 4 * LANES];
+            for lane in 0..LANES {
+                for w in 0..4 {
+                    factors[4 * lane + w] = if random[w][lane] >= mask.threshold { mask.scale } else { 0.0 };
+                }
+            }
+            // A dropped element that is not finite is NaN, as any product of it with 0.
+            if accumulate {
+                y.iter_mut().zip(x).zip(&factors).for_each(|((y, x), f)| *y += x * f);
+            } else {
+                y.iter_mut().zip(x).zip(&factors).for_each(|((y, x), f)| *y = x * f);
+            }
+        }
+    }
+}

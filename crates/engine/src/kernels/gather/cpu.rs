@@ -1,0 +1,104 @@
+//! The native twin: lines of the outer dimension in parallel.
+
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::dtype::DType;
+
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+/// The scalars, by name.
+struct Walk {
+    outer: usize,
+    picks: usize,
+    inner: usize,
+    outer_step: usize,
+    pick_step: usize,
+    x_outer_step: usize,
+    x_step: usize,
+    from: usize,
+    count: usize,
+    size: usize,
+    first: bool,
+}
+
+impl Walk {
+    fn new(l: &CpuLaunch) -> Walk {
+        Walk {
+            outer: l.u32(0),
+            picks: l.u32(1),
+            inner: l.u32(2),
+            outer_step: l.u32(3),
+            pick_step: l.u32(4),
+            x_outer_step: l.u32(5),
+            x_step: l.u32(6),
+            from: l.u32(7),
+            count: l.u32(8),
+            size: l.u32(9),
+            first: l.u32(10) == 1,
+        }
+    }
+
+    /// Rows of `inner` elements that one task takes.
+    fn grain(&self) -> usize {
+        (GRAIN / self.inner).max(1)
+    }
+}
+
+pub fn gather(l: &CpuLaunch) {
+    match l.dtype(0) {
+        DType::F32 => pick(l, |v: f32| v),
+        DType::F16 => pick(l, f16::to_f32),
+        DType::BF16 => pick(l, bf16::to_f32),
+        DType::I32 => unreachable!("validated by the operation"),
+    }
+}
+
+fn pick<T: bytemuck::Pod + Sync>(l: &CpuLaunch, convert: impl Fn(T) -> f32 + Sync) {
+    let w = Walk::new(l);
+    let (x, index) = (l.read::<T>(0), l.read::<i32>(1));
+    let y = Shared::new(l.write::<f32>(2));
+    (0..w.outer * w.picks).into_par_iter().with_min_len(w.grain()).for_each(|row| {
+        let o = row / w.picks;
+        let at = o * w.outer_step + row % w.picks * w.pick_step;
+        let y = unsafe { y.slice(at, w.inner) };
+        for (i, (y, index)) in y.iter_mut().zip(&index[at..]).enumerate() {
+            // A negative index is a large one.
+            let j = *index as u32 as usize;
+            if j >= w.size {
+                if w.first {
+                    *y = f32::NAN;
+                }
+            } else if (w.from..w.from + w.count).contains(&j) {
+                *y = convert(x[o * w.x_outer_step + (j - w.from) * w.x_step + i]);
+            }
+        }
+    });
+}
+
+/// One task owns all that an outer index and a run of inner ones name, so that it may add in the
+/// order of k.
+pub fn backward(l: &CpuLaunch) {
+    const WIDTH: usize = 256;
+    let w = Walk::new(l);
+    let d_x = Shared::new(l.write::<f32>(0));
+    let (index, d_y) = (l.read::<i32>(1), l.read::<f32>(2));
+    let pieces = w.inner.div_ceil(WIDTH);
+    let grain = (w.grain() / w.picks).max(1);
+    (0..w.outer * pieces).into_par_iter().with_min_len(grain).for_each(|task| {
+        let (o, first) = (task / pieces, task % pieces * WIDTH);
+        for k in 0..w.picks {
+            let at = o * w.outer_step + k * w.pick_step;
+            for i in first..(first + WIDTH).min(w.inner) {
+                let j = index[at + i] as u32 as usize;
+                if j < w.size && (w.from..w.from + w.count).contains(&j) {
+                    let place = o * w.x_outer_step + (j - w.from) * w.x_step + i;
+                    let sum = unsafe { d_x.slice(place, 1) };
+                    sum[0] += d_y[at + i];
+                }
+            }
+        }
+    });
+}

@@ -1,0 +1,117 @@
+//! Elements along the middle of [outer, n, inner] by an index of [outer, k, inner].
+//!
+//! Maths: y[o, k, i] = x[o, index[o, k, i], i], and d_x[o, j, i] = Σ d_y[o, k, i] over the k whose
+//! index is j, ascending. An index outside 0..n gives NaN and takes no gradient. Cost: forward one
+//! pass; backward, for each line of k, the first k to name a place sums for it: at worst k²
+//! comparisons a line, and no two invocations write one place.
+
+mod cpu;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 64;
+
+/// The window's sizes, the steps of the index's outer and middle dimension, those of x, the window
+/// of x's middle dimension, its whole size, and whether this launch settles indices out of range.
+const SCALARS: &[Scalar] = &[
+    Scalar::U32("outer"),
+    Scalar::U32("picks"),
+    Scalar::U32("inner"),
+    Scalar::U32("outer_step"),
+    Scalar::U32("pick_step"),
+    Scalar::U32("x_outer_step"),
+    Scalar::U32("x_step"),
+    Scalar::U32("start"),
+    Scalar::U32("count"),
+    Scalar::U32("size"),
+    Scalar::U32("first"),
+];
+
+static GATHER: Kernel = Kernel {
+    name: "gather",
+    bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
+    scalars: SCALARS,
+    wgsl: |_| include_str!("gather.wgsl").into(),
+    cpu: cpu::gather,
+    variants: || {
+        let variant =
+            |x| Variant { params: [0; 4], dtypes: vec![x, DType::I32, DType::F32], threads: THREADS };
+        [DType::F32, DType::F16, DType::BF16].map(variant).into()
+    },
+};
+
+static GATHER_BACKWARD: Kernel = Kernel {
+    name: "gather_backward",
+    bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
+    scalars: SCALARS,
+    wgsl: |_| include_str!("backward.wgsl").into(),
+    cpu: cpu::backward,
+    variants: || {
+        let dtypes = vec![DType::F32, DType::I32, DType::F32];
+        vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
+    },
+};
+
+pub const KERNELS: &[&Kernel] = &[&GATHER, &GATHER_BACKWARD];
+
+/// Appends y = x gathered; x is [outer, n, inner], index and y are [outer, k, inner].
+pub fn gather(cx: &Rc<Context>, x: &Value, index: &Value, y: &Value, dims: [usize; 4]) -> Result<()> {
+    launch(cx, &GATHER, [x, index, y], dims)
+}
+
+/// Appends d_x = d_y added up at the places it was gathered from, 0 elsewhere.
+pub fn scatter_add(
+    cx: &Rc<Context>,
+    d_x: &Value,
+    index: &Value,
+    d_y: &Value,
+    dims: [usize; 4],
+) -> Result<()> {
+    cx.zero(d_x);
+    launch(cx, &GATHER_BACKWARD, [d_x, index, d_y], dims)
+}
+
+/// `dims` = [outer, n, k, inner]; `values` in the order of the bindings.
+fn launch(
+    cx: &Rc<Context>,
+    kernel: &'static Kernel,
+    values: [&Value; 3],
+    [outer, n, k, inner]: [usize; 4],
+) -> Result<()> {
+    let [x, index, y] = values;
+    let picked = [k * inner, inner, 1, 0];
+    let binds =
+        [Bind::new(x, &[n * inner, 0, 1, inner], 1), Bind::new(index, &picked, 1), Bind::new(y, &picked, 1)];
+    windows(cx, kernel.name, &[outer, k, inner, n], &[], &binds, |w| {
+        let cells = w.count[0] * w.count[1] * w.count[2];
+        let scalars = [
+            w.count[0],
+            w.count[1],
+            w.count[2],
+            k * inner,
+            inner,
+            n * inner,
+            inner,
+            w.start[3],
+            w.count[3],
+            n,
+            (w.start[3] == 0) as usize,
+        ];
+        cx.launch(Launch {
+            kernel,
+            params: [0; 4],
+            bindings: w.ranges,
+            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            groups: cells.div_ceil(THREADS as usize) as u32,
+            threads: THREADS,
+            work: (cells * if kernel.name == GATHER.name { 2 } else { w.count[1] }) as u64,
+        });
+    })
+}

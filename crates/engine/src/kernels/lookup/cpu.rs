@@ -1,0 +1,96 @@
+//! The native twin: rows in parallel.
+
+use std::collections::HashMap;
+
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::dtype::DType;
+
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+pub fn take(l: &CpuLaunch) {
+    match l.dtype(0) {
+        DType::F32 => rows(l, |x: &[f32], y| y.copy_from_slice(x), |v| v),
+        DType::F16 => rows(l, |x: &[f16], y| x.convert_to_f32_slice(y), f16::to_f32),
+        DType::BF16 => rows(l, |x: &[bf16], y| x.convert_to_f32_slice(y), bf16::to_f32),
+        DType::I32 => unreachable!("validated by the operation"),
+    }
+}
+
+fn rows<T: bytemuck::Pod + Sync>(
+    l: &CpuLaunch,
+    row: impl Fn(&[T], &mut [f32]) + Sync,
+    convert: impl Fn(T) -> f32 + Sync,
+) {
+    let table = l.read::<T>(0);
+    let ids = l.read::<i32>(1);
+    let y = Shared::new(l.write::<f32>(2));
+    let [from, count, vocabulary, n, columns, row_step, column_step, y_step] =
+        std::array::from_fn(|k| l.u32(k));
+    let first = l.u32(8) == 1;
+    (0..n).into_par_iter().with_min_len((GRAIN / columns).max(1)).for_each(|n| {
+        // A negative index is a large one.
+        let v = ids[n] as u32 as usize;
+        let out = || unsafe { y.slice(n * y_step, columns) };
+        if v >= vocabulary {
+            if first {
+                out().fill(f32::NAN);
+            }
+        } else if (from..from + count).contains(&v) {
+            let at = (v - from) * row_step;
+            if column_step == 1 {
+                row(&table[at..at + columns], out());
+            } else {
+                for (c, y) in out().iter_mut().enumerate() {
+                    *y = convert(table[at + c * column_step]);
+                }
+            }
+        }
+    });
+}
+
+pub fn links(l: &CpuLaunch) {
+    let (ids, next, head) = (l.read::<i32>(0), l.write::<i32>(1), l.write::<i32>(2));
+    let (vocabulary, padding) = (l.scalars[1], l.scalars[2]);
+    let mut last: HashMap<i32, usize> = HashMap::with_capacity(ids.len());
+    next.fill(-1);
+    head.fill(-1);
+    for (n, id) in ids.iter().enumerate() {
+        match last.insert(*id, n) {
+            Some(before) => next[before] = n as i32,
+            None if (*id as u32) < vocabulary && *id as u32 != padding => head[n] = *id,
+            None => {}
+        }
+    }
+}
+
+pub fn scatter(l: &CpuLaunch) {
+    let (next, head, d_y) = (l.read::<i32>(0), l.read::<i32>(1), l.read::<f32>(2));
+    let d_table = Shared::new(l.write::<f32>(3));
+    let [from, count, n, columns, row_step, column_step, d_step] = std::array::from_fn(|k| l.u32(k));
+    (0..n).into_par_iter().with_min_len((GRAIN / columns).max(1)).for_each(|n| {
+        let Some(v) = (head[n] as usize).checked_sub(from).filter(|v| head[n] >= 0 && *v < count) else {
+            return;
+        };
+        let at = v * row_step;
+        let mut k = n as i32;
+        while k >= 0 {
+            let d = &d_y[k as usize * d_step..][..columns];
+            // The head of a chain owns its row of the table.
+            if column_step == 1 {
+                let row = unsafe { d_table.slice(at, columns) };
+                row.iter_mut().zip(d).for_each(|(sum, d)| *sum += d);
+            } else {
+                for (c, d) in d.iter().enumerate() {
+                    let sum = unsafe { d_table.slice(at + c * column_step, 1) };
+                    sum[0] += d;
+                }
+            }
+            k = next[k as usize];
+        }
+    });
+}

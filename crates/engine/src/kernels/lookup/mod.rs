@@ -1,0 +1,222 @@
+//! Rows of a table by their index, and the gradient that goes back to them.
+//!
+//! Maths: y[n, c] = T[id[n], c], and d_T[v, c] += Σ d_y[n, c] over the n with id[n] = v, n ascending.
+//! A table is [V, C], or its transpose [C, V]. An index outside 0..V gives a row of NaN and takes no
+//! gradient. Cost: forward one pass over y. Backward one pass over d_y: `links` chains the rows that
+//! share an index (N² comparisons at worst on a GPU, a hash table natively), then the first row of
+//! each chain sums it and owns its row of d_T, so that no two write one place and the order of
+//! summation is that of n.
+//!
+//! Tried on paper: a scan of all indices by every row of the table (V · N, for V ≫ N); sorting on
+//! the host (only where the host knows the indices, and another path to keep right).
+
+mod cpu;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 64;
+
+/// Scalars: the window of table rows, the whole table's rows, rows and columns of y, the steps of
+/// the table and of y, and whether this launch settles indices out of range.
+static TAKE: Kernel = Kernel {
+    name: "take",
+    bindings: &[("table", Access::Read), ("ids", Access::Read), ("y", Access::ReadWrite)],
+    scalars: &[
+        Scalar::U32("start"),
+        Scalar::U32("count"),
+        Scalar::U32("vocabulary"),
+        Scalar::U32("rows"),
+        Scalar::U32("columns"),
+        Scalar::U32("row_step"),
+        Scalar::U32("column_step"),
+        Scalar::U32("y_step"),
+        Scalar::U32("first"),
+    ],
+    wgsl: |_| include_str!("take.wgsl").into(),
+    cpu: cpu::take,
+    variants: || {
+        let variant =
+            |table| Variant { params: [0; 4], dtypes: vec![table, DType::I32, DType::F32], threads: THREADS };
+        [DType::F32, DType::F16, DType::BF16].map(variant).into()
+    },
+};
+
+/// next[n]: the next row of the block with n's index, −1 where there is none. head[n]: the index of
+/// n where n is the first of the block to have it, −1 elsewhere and where nothing is to be added.
+static LINKS: Kernel = Kernel {
+    name: "links",
+    bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
+    scalars: &[Scalar::U32("rows"), Scalar::U32("vocabulary"), Scalar::U32("padding")],
+    wgsl: |_| include_str!("links.wgsl").into(),
+    cpu: cpu::links,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
+};
+
+static SCATTER: Kernel = Kernel {
+    name: "scatter",
+    bindings: &[
+        ("next", Access::Read),
+        ("head", Access::Read),
+        ("d_y", Access::Read),
+        ("d_table", Access::ReadWrite),
+    ],
+    scalars: &[
+        Scalar::U32("start"),
+        Scalar::U32("count"),
+        Scalar::U32("rows"),
+        Scalar::U32("columns"),
+        Scalar::U32("row_step"),
+        Scalar::U32("column_step"),
+        Scalar::U32("d_step"),
+    ],
+    wgsl: |_| include_str!("scatter.wgsl").into(),
+    cpu: cpu::scatter,
+    variants: || {
+        let dtypes = vec![DType::I32, DType::I32, DType::F32, DType::F32];
+        vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
+    },
+};
+
+pub const KERNELS: &[&Kernel] = &[&TAKE, &LINKS, &SCATTER];
+
+/// How a table of two dimensions is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Rows that an index may name.
+    pub vocabulary: usize,
+    pub columns: usize,
+    row_step: usize,
+    column_step: usize,
+}
+
+impl Table {
+    /// [V, C], or [C, V] where `transposed`.
+    pub fn new(shape: &[usize], transposed: bool) -> Table {
+        let [a, b] = *shape else { unreachable!("a table has two dimensions") };
+        if transposed {
+            Table { vocabulary: b, columns: a, row_step: 1, column_step: b }
+        } else {
+            Table { vocabulary: a, columns: b, row_step: b, column_step: 1 }
+        }
+    }
+}
+
+/// Refuses indices outside 0..`size` where the host knows them; elsewhere they give NaN.
+///
+/// # Errors
+/// `ERR_INDEX` naming the index, its place and `size`.
+pub fn check_indices(name: &str, ids: &Value, size: usize) -> Result<()> {
+    let Some(host) = ids.host() else { return Ok(()) };
+    match host.iter().position(|id| usize::try_from(*id).map_or(true, |id| id >= size)) {
+        Some(at) => fail!(Index, "{name}: index {} at position {at} is outside 0..{size}", host[at]),
+        None => Ok(()),
+    }
+}
+
+/// Appends y[n, :] = row id[n] of `table`; y is f32 of N × C elements.
+///
+/// # Errors
+/// `ERR_INDEX`, see `check_indices`.
+pub fn take(cx: &Rc<Context>, name: &str, table: &Value, walk: Table, ids: &Value, y: &Value) -> Result<()> {
+    check_indices(name, ids, walk.vocabulary)?;
+    let Table { vocabulary, columns, row_step, column_step } = walk;
+    let binds = [
+        Bind::new(table, &[row_step, 0, column_step], 1),
+        Bind::new(ids, &[0, 1, 0], 1),
+        Bind::new(y, &[0, columns, 1], 1),
+    ];
+    windows(cx, name, &[vocabulary, ids.size(), columns], &[], &binds, |w| {
+        let cells = w.count[1] * w.count[2];
+        let first = (w.start[0] == 0) as usize;
+        let scalars = [
+            w.start[0],
+            w.count[0],
+            vocabulary,
+            w.count[1],
+            w.count[2],
+            row_step,
+            column_step,
+            columns,
+            first,
+        ];
+        cx.launch(Launch {
+            kernel: &TAKE,
+            params: [0; 4],
+            bindings: w.ranges,
+            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            groups: cells.div_ceil(THREADS as usize) as u32,
+            threads: THREADS,
+            work: cells as u64 * 2,
+        });
+    })
+}
+
+/// Appends d_table = the sum, for every row of the table, of the rows of `d_y` whose index names
+/// it; rows that none names, and row `padding`, are 0. `d_y` is f32 of N × C elements.
+pub fn scatter(
+    cx: &Rc<Context>,
+    name: &str,
+    d_y: &Value,
+    ids: &Value,
+    padding: Option<u32>,
+    d_table: &Value,
+    walk: Table,
+) -> Result<()> {
+    cx.zero(d_table);
+    let Table { vocabulary, columns, row_step, column_step } = walk;
+    let n = ids.size();
+    if n == 0 || columns == 0 {
+        return Ok(());
+    }
+    // A chain lies within a block of rows, so that the rows of d_y it walks are bound together.
+    let bindable = (cx.profile.binding_limit.saturating_sub(256) / 4) as usize;
+    let block = (bindable / columns).clamp(1, n);
+    let next = cx.empty([n], DType::I32)?;
+    let head = cx.empty([n], DType::I32)?;
+    for start in (0..n).step_by(block) {
+        let rows = block.min(n - start);
+        let bindings = [ids, &next, &head].iter().map(|v| v.part(start, rows)).collect();
+        cx.launch(Launch {
+            kernel: &LINKS,
+            params: [0; 4],
+            bindings,
+            scalars: SmallVec::from_slice(&[rows as u32, vocabulary as u32, padding.unwrap_or(u32::MAX)]),
+            groups: (rows as u32).div_ceil(THREADS),
+            threads: THREADS,
+            work: (rows * rows) as u64,
+        });
+        let next = next.sub_range(start, [rows]);
+        let head = head.sub_range(start, [rows]);
+        let d_y = d_y.sub_range(start * columns, [rows, columns]);
+        let binds = [
+            Bind::new(&next, &[0, 0], rows),
+            Bind::new(&head, &[0, 0], rows),
+            Bind::new(&d_y, &[0, 1], (rows - 1) * columns + 1),
+            Bind::new(d_table, &[row_step, column_step], 1),
+        ];
+        windows(cx, name, &[vocabulary, columns], &[], &binds, |w| {
+            let cells = rows * w.count[1];
+            let scalars = [w.start[0], w.count[0], rows, w.count[1], row_step, column_step, columns];
+            cx.launch(Launch {
+                kernel: &SCATTER,
+                params: [0; 4],
+                bindings: w.ranges,
+                scalars: scalars.iter().map(|v| *v as u32).collect(),
+                groups: cells.div_ceil(THREADS as usize) as u32,
+                threads: THREADS,
+                work: cells as u64 * 4,
+            });
+        })?;
+    }
+    Ok(())
+}

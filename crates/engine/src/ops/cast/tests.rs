@@ -1,0 +1,143 @@
+use std::sync::mpsc::channel;
+
+use half::{bf16, f16};
+
+use super::Cast;
+use crate::dtype::DType::{self, *};
+use crate::kernels::elementwise::Function;
+use crate::op::{Op, run1};
+use crate::ops::checks::{Array, check, contexts, read};
+use crate::ops::sum::Sum;
+use crate::ops::unary::Unary;
+use crate::tape::{Tape, Tensor};
+use crate::tensor::Value;
+
+/// Ties both ways, the ends of each range, subnormals of f16, what overflows.
+fn telling() -> Vec<f64> {
+    let one = |e: i32| 2f64.powi(e);
+    let mut values = vec![
+        0.0,
+        -0.0,
+        1.0,
+        -1.5,
+        1.0 + one(-11),
+        1.0 + 3.0 * one(-11),
+        1.0 + one(-8),
+        1.0 + 3.0 * one(-8),
+        1.0 + one(-11) + one(-20),
+        1.0 + one(-8) + one(-20),
+        65504.0,
+        65519.0,
+        65520.0,
+        -65536.0,
+        1e30,
+        3e38,
+        one(-14),
+        one(-14) - one(-25),
+        one(-24),
+        one(-25),
+        1.5 * one(-25),
+        one(-26),
+        2147483520.0,
+        -2147483648.0,
+        3e9,
+        -3e9,
+        2.9,
+        -2.9,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ];
+    values.extend(Array::random("x", &[257]).data.iter().map(|v| v * 1e4));
+    values.iter().map(|v| *v as f32 as f64).collect()
+}
+
+fn expected(v: f64, from: DType, to: DType) -> f64 {
+    let stored = match from {
+        F32 => v as f32,
+        F16 => f16::from_f32(v as f32).to_f32(),
+        BF16 => bf16::from_f32(v as f32).to_f32(),
+        I32 => v as i32 as f32,
+    };
+    match to {
+        I32 if from == I32 => v as i32 as f64,
+        I32 => stored as i32 as f64,
+        F32 => stored as f64,
+        F16 => f16::from_f32(stored).to_f64(),
+        BF16 => bf16::from_f32(stored).to_f64(),
+    }
+}
+
+#[test]
+fn rounds_as_the_processor_does() {
+    for from in [F32, F16, BF16, I32] {
+        for to in [F32, F16, BF16, I32] {
+            for n in [1, 63, 64, 65, 257, 288] {
+                let x = Array { dtype: from, ..Array::new(&[n], telling()[..n].to_vec()) };
+                for cx in contexts() {
+                    let y = read(&run1(&cx, &Cast { dtype: to }, &[&x.upload(&cx)]).unwrap());
+                    assert_eq!(y.dtype, to);
+                    for (v, got) in x.data.iter().zip(&y.data) {
+                        let e = expected(*v, from, to);
+                        assert!(
+                            e == *got || (e.is_nan() && got.is_nan()),
+                            "{v} from {from} to {to} on {}: {got} for {e}",
+                            cx.profile.label
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    let (send, receive) = channel();
+    value.context().read(value, Box::new(move |bytes| send.send(bytes).unwrap()));
+    receive.recv().unwrap().unwrap()
+}
+
+#[test]
+fn halves_survive_the_way_through_f32() {
+    for dtype in [F16, BF16] {
+        // Every bit pattern that is no NaN.
+        let nan = |b: u16| match dtype {
+            F16 => f16::from_bits(b).is_nan(),
+            _ => bf16::from_bits(b).is_nan(),
+        };
+        let bits: Vec<u16> = (0..=u16::MAX).filter(|b| !nan(*b)).collect();
+        for cx in contexts() {
+            let x = cx.upload([bits.len()], dtype, bytemuck::cast_slice(&bits).to_vec()).unwrap();
+            let wide = run1(&cx, &Cast { dtype: F32 }, &[&x]).unwrap();
+            let back = run1(&cx, &Cast { dtype }, &[&wide]).unwrap();
+            assert!(
+                bytes(&back) == bytemuck::cast_slice::<u16, u8>(&bits),
+                "{dtype} on {}",
+                cx.profile.label
+            );
+        }
+    }
+}
+
+#[test]
+fn gradients_pass_through_floats_alone() {
+    check(&Cast { dtype: F32 }, &[Array::random("x", &[65])], &|x| x.to_vec());
+    for cx in contexts() {
+        for dtype in [F16, BF16] {
+            let tape = Tape::default();
+            let x = Tensor::new(Array::random("x", &[65]).upload(&cx), true);
+            let half = tape.apply1(Cast { dtype }, &[&x]).unwrap();
+            let square = tape.apply1(Unary(Function::Square), &[&half]).unwrap();
+            let loss = tape.apply1(Sum { dim: None }, &[&square]).unwrap();
+            tape.backward(&loss, None).unwrap();
+            let (grad, stored) = (read(&x.grad().unwrap()), read(&half.value()));
+            for (g, v) in grad.data.iter().zip(&stored.data) {
+                assert_eq!(*g, 2.0 * v);
+            }
+        }
+        let x = Tensor::new(Array::random("x", &[65]).upload(&cx), true);
+        let whole = Tape::default().apply1(Cast { dtype: I32 }, &[&x]).unwrap();
+        assert!(!whole.requires_grad());
+    }
+    assert_eq!(Cast { dtype: I32 }.gradient(), crate::op::Gradient::Constant);
+}

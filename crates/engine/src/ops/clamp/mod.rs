@@ -1,0 +1,71 @@
+//! y = x within [low, high]; an infinite bound bounds nothing.
+//!
+//! Backward: d_out where x lies within the bounds, both included; 0 elsewhere. Saved: x.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, map};
+use crate::kernels::fill::full;
+use crate::op::{Gradient, Op, Saved};
+use crate::tensor::{Context, Spec, Value};
+
+/// Within `low` and `high`; `high` where they cross, as in PyTorch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clamp {
+    pub low: f64,
+    pub high: f64,
+}
+
+impl Clamp {
+    fn apply(&self, cx: &Rc<Context>, function: Function, x: &Value, y: &Value) -> Result<()> {
+        let [low, high] = [self.low, self.high].map(|bound| full(cx, [1], DType::F32, bound));
+        map(cx, function, &[x, &low?, &high?], y)
+    }
+}
+
+impl Op for Clamp {
+    fn name(&self) -> &'static str {
+        "clamp"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        if self.low.is_nan() || self.high.is_nan() {
+            fail!(Option, "clamp: the bounds are {} and {}; a bound is a number", self.low, self.high);
+        }
+        if !inputs[0].dtype.is_float() {
+            fail!(Dtype, "clamp: takes floats, not {}; convert with to(\"f32\")", inputs[0].dtype);
+        }
+        Ok(vec![Spec::f32(inputs[0].shape.clone())])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        self.apply(cx, Function::Clamp, inputs[0], &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(1, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        let inside = cx.empty(d.shape.clone(), DType::F32)?;
+        self.apply(cx, Function::Inside, saved.input(0), &inside)?;
+        let d_x = cx.empty(d.shape.clone(), DType::F32)?;
+        map(cx, Function::WhereBackward, &[&inside, d], &d_x)?;
+        Ok(vec![Some(d_x)])
+    }
+}

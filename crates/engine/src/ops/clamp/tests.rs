@@ -1,0 +1,52 @@
+use super::{Clamp, plain::plain};
+use crate::error::Code;
+use crate::op::{Op, Saved};
+use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
+use crate::tensor::Spec;
+
+const BOUNDS: [Clamp; 4] = [
+    Clamp { low: -0.5, high: 0.25 },
+    Clamp { low: f64::NEG_INFINITY, high: 0.25 },
+    Clamp { low: -0.5, high: f64::INFINITY },
+    Clamp { low: 0.5, high: -0.5 },
+];
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        for clamp in BOUNDS {
+            check(&clamp, &[Array::random("x", &[n, 3])], &|x| vec![plain(clamp, &x[0])]);
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_stay_or_are_bounded() {
+    let x = Array::new(&[4], vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.1]);
+    for clamp in BOUNDS {
+        check_non_finite(&clamp, std::slice::from_ref(&x), &|x| vec![plain(clamp, &x[0])]);
+    }
+}
+
+#[test]
+fn the_bounds_themselves_pass_the_gradient_and_nan_does_not() {
+    let clamp = Clamp { low: -1.0, high: 1.0 };
+    for cx in contexts() {
+        let x = Array::new(&[5], vec![-1.0, 1.0, 1.5, f64::NAN, f64::INFINITY]).upload(&cx);
+        let d = Array::new(&[5], vec![2.0, 3.0, f64::INFINITY, 4.0, 5.0]).upload(&cx);
+        let saved = Saved {
+            input_specs: vec![x.spec()],
+            output_specs: vec![x.spec()],
+            inputs: vec![Some(x)],
+            outputs: vec![None],
+        };
+        let d_x = clamp.backward(&cx, &saved, &[true], &[Some(d)]).unwrap();
+        assert_eq!(read(d_x[0].as_ref().unwrap()).data, [2.0, 3.0, 0.0, 0.0, 0.0]);
+    }
+}
+
+#[test]
+fn a_bound_is_a_number() {
+    let error = Clamp { low: f64::NAN, high: 1.0 }.outputs(&[&Spec::f32([2])]).unwrap_err();
+    assert!(error.code == Code::Option && error.message.starts_with("clamp"), "{error}");
+}

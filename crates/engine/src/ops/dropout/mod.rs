@@ -1,0 +1,73 @@
+//! y = x with a share p of its elements dropped, the rest scaled by 1 / (1 − p).
+//!
+//! Backward: the same mask on d_out. Saved: nothing; the mask is made from (seed, offset).
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::dropout::{check_probability, dropout};
+use crate::op::{Gradient, Op, Saved};
+use crate::tensor::{Context, Spec, Value};
+
+/// Dropout whose mask is a function of `seed` and `offset`; each call takes an offset of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dropout {
+    pub p: f64,
+    pub seed: u64,
+    pub offset: u64,
+}
+
+impl Dropout {
+    fn masked(&self, cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
+        dropout(cx, self.seed, self.offset, self.p, x, y, false)
+    }
+}
+
+impl Op for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        check_probability(self.name(), self.p)?;
+        if inputs[0].dtype != DType::F32 {
+            fail!(Dtype, "dropout: takes f32, not {}; convert with to(\"f32\")", inputs[0].dtype);
+        }
+        Ok(vec![inputs[0].clone()])
+    }
+
+    fn alias(&self, inputs: &[&Value]) -> Option<Vec<Value>> {
+        (self.p == 0.0).then(|| vec![inputs[0].clone()])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        self.masked(cx, inputs[0], &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        _: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+        if self.p == 0.0 {
+            return Ok(vec![Some(d.clone())]);
+        }
+        let d_x = cx.empty(d.shape.clone(), DType::F32)?;
+        self.masked(cx, d, &d_x)?;
+        Ok(vec![Some(d_x)])
+    }
+}

@@ -1,0 +1,100 @@
+//! y[.., :] = W[id[..], :], rows of a table by token id.
+//!
+//! Shapes: W [V, C], f32 or frozen f16 and bf16; ids i32 of any shape; y [.., C] f32. `transposed`:
+//! W is [C, V] and its columns are taken, as A of an embedding's adapter is stored. Backward: the
+//! rows of d_out that share an id are summed into its row of d_W, in order; `padding_idx`'s row is
+//! given 0. Saved: the ids.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::lookup::{Table, scatter, take};
+use crate::op::{Gradient, Op, Saved};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Inputs: W, ids.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Embedding {
+    /// The row that gets no gradient.
+    pub padding_idx: Option<u32>,
+    /// Whether W is [C, V].
+    pub transposed: bool,
+}
+
+impl Op for Embedding {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let [weight, ids] = inputs else { unreachable!("two inputs") };
+        if weight.shape.rank() != 2 {
+            fail!(ShapeMismatch, "embedding: the weight is a table [V, C], not {}", weight.shape);
+        }
+        if !weight.dtype.is_float() || ids.dtype != DType::I32 {
+            fail!(Dtype, "embedding: takes a float weight and i32 ids, not {weight} and {ids}");
+        }
+        let table = Table::new(&weight.shape, self.transposed);
+        if table.vocabulary == 0 && ids.shape.size() > 0 {
+            fail!(ShapeMismatch, "embedding: the weight {} has no rows for ids {}", weight.shape, ids.shape);
+        }
+        if let Some(padding) = self.padding_idx.filter(|p| *p as usize >= table.vocabulary) {
+            fail!(Index, "embedding: padding index {padding} is outside 0..{}", table.vocabulary);
+        }
+        let shape: Vec<usize> = ids.shape.iter().copied().chain([table.columns]).collect();
+        Ok(vec![Spec::f32(Shape::new(&shape))])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let table = Table::new(&inputs[0].shape, self.transposed);
+        take(cx, self.name(), inputs[0], table, inputs[1], &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b10, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None, None]) };
+        let shape = &saved.input_specs[0].shape;
+        let d_weight = cx.empty(shape.clone(), DType::F32)?;
+        let table = Table::new(shape, self.transposed);
+        scatter(cx, self.name(), d, saved.input(1), self.padding_idx, &d_weight, table)?;
+        Ok(vec![Some(d_weight), None])
+    }
+}
+
+/// Rows `rows` (i32 [M]) of x [N, C]: [M, C] f32.
+///
+/// # Errors
+/// `ERR_INDEX` for a row outside 0..N, where the host knows it.
+pub fn gather_rows(cx: &Rc<Context>, x: &Value, rows: &Value) -> Result<Value> {
+    let table = Table::new(&x.shape, false);
+    let y = cx.empty([rows.size(), table.columns], DType::F32)?;
+    take(cx, "gather rows", x, table, rows, &y)?;
+    Ok(y)
+}
+
+/// The gradient of `gather_rows`: d [M, C] added up at rows `rows` of zeros [n, C].
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY`.
+pub fn scatter_rows(cx: &Rc<Context>, d: &Value, rows: &Value, n: usize) -> Result<Value> {
+    let d_x = cx.empty([n, d.shape[1]], DType::F32)?;
+    scatter(cx, "scatter rows", d, rows, None, &d_x, Table::new(&d_x.shape, false))?;
+    Ok(d_x)
+}

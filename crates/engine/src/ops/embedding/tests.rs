@@ -1,0 +1,172 @@
+use super::{Embedding, gather_rows, plain::plain, scatter_rows};
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::kernels::elementwise::{Function, map};
+use crate::op::{Op, Saved, run1};
+use crate::ops::checks::{Array, check, compare, contexts, read};
+use crate::tensor::{Context, Spec, Value};
+use std::rc::Rc;
+
+const BOTH: [Embedding; 2] =
+    [Embedding { padding_idx: None, transposed: false }, Embedding { padding_idx: None, transposed: true }];
+
+fn weight(op: &Embedding, vocabulary: usize, columns: usize) -> Array {
+    Array::random("weight", &if op.transposed { [columns, vocabulary] } else { [vocabulary, columns] })
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for op in BOTH {
+        for n in [1, 63, 64, 65, 257] {
+            for (vocabulary, columns) in [(1, 3), (65, 8), (257, 65), (7, 1)] {
+                let ids = Array::indices("ids", &[n], vocabulary);
+                check(&op, &[weight(&op, vocabulary, columns), ids], &|x| vec![plain(&op, &x[0], &x[1])]);
+            }
+        }
+        // Rows longer than the smallest binding.
+        let ids = Array::indices("ids", &[3, 3], 5);
+        check(&op, &[weight(&op, 5, 1200), ids], &|x| vec![plain(&op, &x[0], &x[1])]);
+    }
+}
+
+#[test]
+fn half_weights_are_read_as_they_are_stored() {
+    for op in BOTH {
+        for dtype in [DType::F16, DType::BF16] {
+            let inputs = [weight(&op, 65, 33).stored(dtype), Array::indices("ids", &[2, 9], 65)];
+            check(&op, &inputs, &|x| vec![plain(&op, &x[0], &x[1])]);
+        }
+    }
+}
+
+/// Ids that a device made, which the host does not know.
+fn made_on_the_device(cx: &Rc<Context>, ids: &Array) -> Value {
+    let value = ids.upload(cx);
+    value.storage.written();
+    assert!(value.host().is_none());
+    value
+}
+
+#[test]
+fn ids_out_of_range_are_errors_where_the_host_knows_them_and_nan_elsewhere() {
+    for op in BOTH {
+        for cx in contexts() {
+            let table = weight(&op, 65, 33);
+            for bad in [-1.0, 65.0, i32::MAX as f64, i32::MIN as f64] {
+                let ids = Array { dtype: DType::I32, ..Array::new(&[4], vec![0.0, 64.0, bad, 1.0]) };
+                let (dw, known) = (table.upload(&cx), ids.upload(&cx));
+                let error = run1(&cx, &op, &[&dw, &known]).unwrap_err();
+                assert_eq!(error.code, Code::Index);
+                assert_eq!(error.message, format!("embedding: index {bad} at position 2 is outside 0..65"));
+                let unknown = made_on_the_device(&cx, &ids);
+                let y = read(&run1(&cx, &op, &[&dw, &unknown]).unwrap());
+                compare("out of range", &y, &plain(&op, &table, &ids), 0.0);
+                // They take no gradient.
+                let d_weight = gradient(&cx, &op, &dw, &unknown, &Array::new(&[4, 33], vec![1.0; 132]));
+                assert_eq!(read(&d_weight).data.iter().sum::<f64>(), 3.0 * 33.0);
+            }
+        }
+    }
+}
+
+fn gradient(cx: &Rc<Context>, op: &Embedding, weight: &Value, ids: &Value, d: &Array) -> Value {
+    let saved = Saved {
+        input_specs: vec![weight.spec(), ids.spec()],
+        output_specs: vec![],
+        inputs: vec![None, Some(ids.clone())],
+        outputs: vec![None],
+    };
+    let d_inputs = op.backward(cx, &saved, &[true, false], &[Some(d.upload(cx))]).unwrap();
+    d_inputs.into_iter().next().flatten().unwrap()
+}
+
+#[test]
+fn the_padding_row_is_read_and_gets_no_gradient() {
+    for transposed in [false, true] {
+        let op = Embedding { padding_idx: Some(3), transposed };
+        let table = weight(&op, 7, 5);
+        let ids = Array { dtype: DType::I32, ..Array::new(&[6], vec![3.0, 1.0, 3.0, 6.0, 1.0, 3.0]) };
+        let d = Array::random("d", &[6, 5]);
+        for cx in contexts() {
+            let (w, known) = (table.upload(&cx), ids.upload(&cx));
+            let y = read(&run1(&cx, &op, &[&w, &known]).unwrap());
+            compare("padding", &y, &plain(&op, &table, &ids), 0.0);
+            let d_weight = read(&gradient(&cx, &op, &w, &known, &d));
+            for v in 0..7 {
+                for c in 0..5 {
+                    let expected: f64 = (0..6)
+                        .filter(|n| ids.data[*n] as usize == v && v != 3)
+                        .map(|n| d.data[n * 5 + c])
+                        .sum();
+                    let got = d_weight.data[if transposed { c * 7 + v } else { v * 5 + c }];
+                    assert!((got - expected).abs() < 1e-6, "row {v}, column {c}: {got} for {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gradient_is_the_same_bits_again_whoever_knows_the_ids() {
+    let op = Embedding::default();
+    let ids = Array::indices("ids", &[500], 17);
+    let d = Array::random("d", &[500, 33]);
+    for cx in contexts() {
+        let w = weight(&op, 17, 33).upload(&cx);
+        let known = read(&gradient(&cx, &op, &w, &ids.upload(&cx), &d));
+        let unknown = read(&gradient(&cx, &op, &w, &made_on_the_device(&cx, &ids), &d));
+        assert_eq!(known.data, unknown.data);
+    }
+}
+
+#[test]
+fn rows_are_gathered_and_scattered() {
+    let rows = Array { dtype: DType::I32, ..Array::new(&[5], vec![4.0, 0.0, 64.0, 4.0, 2.0]) };
+    let x = Array::random("x", &[65, 33]);
+    for cx in contexts() {
+        let rows_value = rows.upload(&cx);
+        let y = gather_rows(&cx, &x.upload(&cx), &rows_value).unwrap();
+        compare("rows", &read(&y), &plain(&Embedding::default(), &x, &rows), 0.0);
+        let d_x = scatter_rows(&cx, &y, &rows_value, 65).unwrap();
+        let doubled = cx.empty([33], DType::F32).unwrap();
+        let row = y.sub_range(0, [33]);
+        map(&cx, Function::Add, &[&row, &row], &doubled).unwrap();
+        assert_eq!(read(&d_x.sub_range(4 * 33, [33])).data, read(&doubled).data);
+        assert_eq!(read(&d_x.sub_range(33, [33])).data, [0.0; 33]);
+    }
+}
+
+#[test]
+fn a_frozen_table_is_given_no_gradient() {
+    for cx in contexts() {
+        let op = Embedding::default();
+        let ids = Array::indices("ids", &[5], 7).upload(&cx);
+        let saved = Saved {
+            input_specs: vec![Spec::f32([7, 3]), ids.spec()],
+            output_specs: vec![],
+            inputs: vec![None, Some(ids)],
+            outputs: vec![None],
+        };
+        let d = Array::random("d", &[5, 3]).upload(&cx);
+        let before = cx.launches();
+        assert!(op.backward(&cx, &saved, &[false, false], &[Some(d)]).unwrap()[0].is_none());
+        assert_eq!(cx.launches(), before);
+    }
+}
+
+#[test]
+fn shapes_and_dtypes_are_checked() {
+    let ids = Spec { dtype: DType::I32, ..Spec::f32([3]) };
+    let op = Embedding::default();
+    for (weight, ids) in [
+        (Spec::f32([3]), ids.clone()),
+        (Spec::f32([7, 3]), Spec::f32([3])),
+        (Spec::f32([0, 3]), ids.clone()),
+        (Spec { dtype: DType::I32, ..Spec::f32([7, 3]) }, ids.clone()),
+    ] {
+        let error = op.outputs(&[&weight, &ids]).unwrap_err();
+        assert!(error.message.starts_with("embedding"), "{error}");
+    }
+    let padded = Embedding { padding_idx: Some(7), ..op };
+    assert_eq!(padded.outputs(&[&Spec::f32([7, 3]), &ids]).unwrap_err().code, Code::Index);
+}

@@ -1,0 +1,111 @@
+//! y[.., k, ..] = x[.., index[.., k, ..], ..] along one dimension.
+//!
+//! Shapes: x and index of one rank; in every other dimension index is no larger than x; y is f32 of
+//! index's shape. Backward: d_out added up at the places it came from, in the order of k. Saved: the
+//! index.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::copy::{Side, copy};
+use crate::kernels::gather::{gather, scatter_add};
+use crate::kernels::lookup::check_indices;
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::sum::split;
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Along `dim`. Inputs: x, index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    pub dim: usize,
+}
+
+impl Gather {
+    /// The part of x that the index reaches: index's shape, but all of `dim`.
+    fn reached(&self, x: &Shape, index: &Shape) -> Shape {
+        let mut shape = index.to_vec();
+        shape[self.dim] = x[self.dim];
+        Shape::new(&shape)
+    }
+
+    /// [outer, n, k, inner] of the part that is reached and the index.
+    fn dims(&self, reached: &Shape, index: &Shape) -> [usize; 4] {
+        let [outer, n, inner] = split(reached, Some(self.dim));
+        [outer, n, index[self.dim], inner]
+    }
+}
+
+impl Op for Gather {
+    fn name(&self) -> &'static str {
+        "gather"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let [x, index] = inputs else { unreachable!("two inputs") };
+        if !x.dtype.is_float() || index.dtype != DType::I32 {
+            fail!(Dtype, "gather: takes floats and an i32 index, not {x} and {index}");
+        }
+        let fits = self.dim < x.shape.rank()
+            && index.shape.rank() == x.shape.rank()
+            && (0..x.shape.rank()).all(|d| d == self.dim || index.shape[d] <= x.shape[d]);
+        if !fits || (x.shape[self.dim] == 0 && index.shape.size() > 0) {
+            fail!(
+                ShapeMismatch,
+                "gather: an index {} does not fit {} along dimension {}",
+                index.shape,
+                x.shape,
+                self.dim
+            );
+        }
+        Ok(vec![Spec::f32(index.shape.clone())])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let [x, index] = inputs else { unreachable!("two inputs") };
+        check_indices(self.name(), index, x.shape[self.dim])?;
+        let reached = self.reached(&x.shape, &index.shape);
+        let dims = self.dims(&reached, &index.shape);
+        if reached == x.shape {
+            return gather(cx, x, index, &outputs[0], dims);
+        }
+        let wide = crate::op::run1(cx, &crate::ops::cast::Cast { dtype: DType::F32 }, &[x])?;
+        let part = cx.empty(reached.clone(), DType::F32)?;
+        let from = Side { value: &wide, start: 0, strides: x.shape.strides() };
+        copy(cx, self.name(), &reached, &from, &Side::whole(&part))?;
+        gather(cx, &part, index, &outputs[0], dims)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b10, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None, None]) };
+        let (shape, index) = (&saved.input_specs[0].shape, saved.input(1));
+        let reached = self.reached(shape, &index.shape);
+        let part = cx.empty(reached.clone(), DType::F32)?;
+        scatter_add(cx, &part, index, d, self.dims(&reached, &index.shape))?;
+        if reached == *shape {
+            return Ok(vec![Some(part), None]);
+        }
+        let d_x = cx.empty(shape.clone(), DType::F32)?;
+        cx.zero(&d_x);
+        let to = Side { value: &d_x, start: 0, strides: shape.strides() };
+        copy(cx, self.name(), &reached, &Side::whole(&part), &to)?;
+        Ok(vec![Some(d_x), None])
+    }
+}

@@ -1,0 +1,80 @@
+use super::{Gather, plain::plain};
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::op::{Op, run1};
+use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
+use crate::tensor::Spec;
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        let cases: [(&[usize], &[usize], usize); 6] = [
+            (&[n], &[n], 0),
+            (&[n, 3], &[5, 3], 0),
+            (&[3, n], &[3, 1], 1),
+            (&[2, n, 5], &[2, 7, 5], 1),
+            // An index smaller than x.
+            (&[4, n, 5], &[2, 3, 4], 1),
+            (&[n, 4], &[n, 9], 1),
+        ];
+        for (x, index, dim) in cases {
+            let inputs = [Array::random("x", x), Array::indices("index", index, x[dim])];
+            check(&Gather { dim }, &inputs, &|x| vec![plain(&x[0], &x[1], dim)]);
+        }
+    }
+}
+
+#[test]
+fn lines_longer_than_the_smallest_binding() {
+    let inputs = [Array::random("x", &[2, 3000]), Array::indices("index", &[2, 1100], 3000)];
+    check(&Gather { dim: 1 }, &inputs, &|x| vec![plain(&x[0], &x[1], 1)]);
+}
+
+#[test]
+fn half_values_are_read_as_they_are_stored() {
+    for dtype in [DType::F16, DType::BF16] {
+        for index in [[3, 2], [2, 2]] {
+            let inputs = [Array::random("x", &[3, 7]).stored(dtype), Array::indices("index", &index, 7)];
+            check(&Gather { dim: 1 }, &inputs, &|x| vec![plain(&x[0], &x[1], 1)]);
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_are_gathered_with_the_rest() {
+    let x = Array::new(&[4], vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0]);
+    let index = Array::indices("index", &[65], 4);
+    check_non_finite(&Gather { dim: 0 }, &[x, index], &|x| vec![plain(&x[0], &x[1], 0)]);
+}
+
+#[test]
+fn indices_out_of_range_are_errors_where_the_host_knows_them_and_nan_elsewhere() {
+    let x = Array::random("x", &[2, 5]);
+    let index = Array { dtype: DType::I32, ..Array::new(&[2, 2], vec![0.0, 4.0, 5.0, -1.0]) };
+    for cx in contexts() {
+        let (dx, known) = (x.upload(&cx), index.upload(&cx));
+        let error = run1(&cx, &Gather { dim: 1 }, &[&dx, &known]).unwrap_err();
+        assert_eq!(
+            (error.code, &error.message[..]),
+            (Code::Index, "gather: index 5 at position 2 is outside 0..5")
+        );
+        known.storage.written();
+        let y = read(&run1(&cx, &Gather { dim: 1 }, &[&dx, &known]).unwrap());
+        compare("out of range", &y, &plain(&x, &index, 1), 0.0);
+    }
+}
+
+#[test]
+fn shapes_and_dtypes_are_checked() {
+    let index = |shape: &[usize]| Spec { dtype: DType::I32, ..Spec::f32(shape) };
+    let x = Spec::f32([2, 3]);
+    for (x, index, dim) in [
+        (&x, &index(&[2, 3]), 2),
+        (&x, &index(&[3, 3]), 1),
+        (&x, &index(&[3]), 0),
+        (&x, &x, 0),
+        (&index(&[2, 3]), &index(&[2, 3]), 0),
+    ] {
+        assert!(Gather { dim }.outputs(&[x, index]).unwrap_err().message.starts_with("gather"));
+    }
+}

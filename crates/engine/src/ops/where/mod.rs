@@ -1,0 +1,68 @@
+//! y = a where the condition is not 0, b elsewhere, with broadcasting (`where`).
+//!
+//! Backward: d_out where its operand was taken, 0 elsewhere, summed over the dimensions that the
+//! operand was broadcast along. Saved: the condition.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, map};
+use crate::op::{Gradient, Op, Saved};
+use crate::ops::sum::sum_to;
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Inputs: condition, a, b.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Where;
+
+impl Op for Where {
+    fn name(&self) -> &'static str {
+        "where"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let [condition, a, b] = inputs else { unreachable!("three inputs") };
+        for x in [a, b] {
+            if !x.dtype.is_float() {
+                fail!(Dtype, "where: chooses between floats, not {}; convert with to(\"f32\")", x.dtype);
+            }
+        }
+        let values = Shape::broadcast(self.name(), &a.shape, &b.shape)?;
+        Ok(vec![Spec::f32(Shape::broadcast(self.name(), &condition.shape, &values)?)])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        map(cx, Function::Where, inputs, &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b1, 0)
+    }
+
+    fn backward(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+    ) -> Result<Vec<Option<Value>>> {
+        let mut d_inputs = vec![None, None, None];
+        let Some(d) = &d_outs[0] else { return Ok(d_inputs) };
+        for (i, function) in [(1, Function::WhereBackward), (2, Function::WhereBackwardOther)] {
+            if needs[i] {
+                let full = cx.empty(d.shape.clone(), DType::F32)?;
+                map(cx, function, &[saved.input(0), d], &full)?;
+                d_inputs[i] = Some(sum_to(cx, full, &saved.input_specs[i].shape)?);
+            }
+        }
+        Ok(d_inputs)
+    }
+}
