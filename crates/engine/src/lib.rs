@@ -17,4 +17,3 @@ pub mod shape;
 pub mod tape;
 pub mod tensor;
 pub mod wgsl;
-#[cfg(test)] mod tests_bench;
