@@ -146,16 +146,16 @@ impl Tokenizer {
 }
 
 /// Trains byte-level BPE on `texts` and writes a `tokenizer.json`. Special tokens get the first
-/// ids, in their order; `bos`, one of them, is put before every text. The same texts give the
-/// same file.
+/// ids, in their order; where `bos`, one of them, is given, it stands before every encoded text.
+/// The same texts give the same file.
 #[napi(ts_return_type = "Promise<null | Failure>")]
 pub fn train_bpe<'env>(
     env: &'env Env,
     texts: Vec<String>,
     vocab_size: u32,
     special_tokens: Vec<String>,
-    bos: Option<String>,
     path: String,
+    bos: Option<String>,
 ) -> Result<Object<'env>> {
     background::done(env, "train-bpe", move || {
         let json = trained(&texts, vocab_size as usize, &special_tokens, bos.as_deref())?;
