@@ -422,9 +422,9 @@ function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
 
 /** A tensor of one value throughout. */
 export function full(shape: readonly number[], value: number, options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  const size = shape.reduce((n, d) => n * d, 1);
-  const values = options.dtype === "i32" ? new Int32Array(size).fill(value) : new Float32Array(size).fill(value);
-  return converted(values, shape, options);
+  const made = new Tensor(session().full(resolveDevice(options.device), [...shape], options.dtype ?? "f32", value));
+  if (options.requiresGrad === true) made.requiresGrad = true;
+  return made;
 }
 
 export function zeros(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {

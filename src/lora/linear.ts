@@ -1,6 +1,6 @@
 import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
-import { nextDropout, uniform } from "../random.js";
+import { uniform } from "../random.js";
 import { made, parameter, tensor, zeros, type Tensor } from "../tensor.js";
 import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
 
@@ -46,11 +46,12 @@ export class Linear extends LoRALayer(BaseLinear) {
     if (!this.adapts) return this.withBase(() => super.forward(x));
     const { loraA, loraB, scaling } = combined(this);
     const p = this.training ? this.loraDropout : 0;
-    const [seed, stream] = p > 0 ? nextDropout() : [0, 0];
+    if (p > 0) {
+      const low = x.dropout(p).matmul(loraA, { transB: true }).matmul(loraB, { transB: true });
+      return super.forward(x).add(low.mul(scaling));
+    }
     return made(() =>
-      session().loraLinear(
-        x.id, this.weight.id, this.bias?.id, loraA.id, loraB.id, scaling, this.fanInFanOut, p, seed, stream,
-      ),
+      session().loraLinear(x.id, this.weight.id, this.bias?.id, loraA.id, loraB.id, scaling, this.fanInFanOut),
     );
   }
 }

@@ -15,14 +15,15 @@ const FAMILY_TARGETS: Record<string, readonly string[]> = {
 
 /** What targeting asks of a model, besides its modules. */
 export interface Targetable extends Module {
-  config?: { model_type?: unknown; modelType?: unknown };
+  config?: object;
   /** The path of the output head, which `all-linear` leaves alone. */
   outputHead?: string;
 }
 
 /** The default targets of a model: PEFT's table where it has the family, all linears elsewhere. */
 export function defaultTargets(model: Targetable): Targets {
-  const family = model.config?.model_type ?? model.config?.modelType;
+  const config = (model.config ?? {}) as { model_type?: unknown; modelType?: unknown };
+  const family = config.model_type ?? config.modelType;
   return (typeof family === "string" ? FAMILY_TARGETS[family] : undefined) ?? "all-linear";
 }
 

@@ -98,7 +98,7 @@ async function train<M extends Module, B>(options: TrainerOptions<M, B>, context
     return result;
   } finally {
     model.train(training);
-    await groups.return?.();
+    await groups.return?.(undefined);
   }
 }
 

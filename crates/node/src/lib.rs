@@ -9,5 +9,6 @@ mod error;
 mod files;
 mod ops;
 mod optimizer;
+mod random;
 mod session;
 mod tokenizer;

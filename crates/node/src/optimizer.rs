@@ -102,7 +102,9 @@ impl Session {
                 groups.iter().map(|ids| s.parameters(ids)).collect::<engine::Result<_>>()?;
             let groups = options.iter().zip(tensors);
             let made = match rule.as_str() {
-                "adamw" => AnyOptimizer::AdamW(Optimizer::new(groups.map(|(o, t)| (o.adamw(), t)).collect())?),
+                "adamw" => {
+                    AnyOptimizer::AdamW(Optimizer::new(groups.map(|(o, t)| (o.adamw(), t)).collect())?)
+                }
                 "sgd" => AnyOptimizer::Sgd(Optimizer::new(groups.map(|(o, t)| (o.sgd(), t)).collect())?),
                 other => {
                     return Err(fail_code(Code::Internal, format!("there is no optimizer {other}")));

@@ -204,9 +204,7 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                 Command::Read { reply, .. } | Command::Fence { reply } if skip => {
                     reply(Err(Error::new(Code::Aborted, "cancelled")));
                 }
-                Command::Launch(_)
-                | Command::Copy { .. }
-                | Command::Zero { .. }
+                Command::Launch(_) | Command::Copy { .. } | Command::Zero { .. }
                     if skip || latched.is_some() => {}
                 // What the host gives is kept through a cancelled step: a table that it made there
                 // is used by later ones.

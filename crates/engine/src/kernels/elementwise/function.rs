@@ -76,9 +76,7 @@ impl Function {
 
     /// Whether NaN in any operand is NaN in y.
     pub fn passes_nan(self) -> bool {
-        !self.makes_indices()
-            && !self.takes_condition()
-            && !matches!(self, Function::Same | Function::Inside)
+        !self.makes_indices() && !self.takes_condition() && !matches!(self, Function::Same | Function::Inside)
     }
 
     /// Whether the first operand is a condition, f32 or i32: true unless it is ±0, NaN included.

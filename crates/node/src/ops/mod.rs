@@ -1,12 +1,16 @@
-//! One method an operation.
+//! One method an operation: arithmetic, layout and reductions here, a model's layers in `layers`.
+
+mod layers;
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::kernels::elementwise::Function;
+use lowrank_engine::kernels::fill::full;
 use lowrank_engine::ops;
+use lowrank_engine::tape::Tensor;
 use napi_derive::napi;
 
 use crate::error::{Result, thrown};
-use crate::session::{Session, dims};
+use crate::session::{Session, dims, dtype};
 
 fn function(name: &str, operands: usize) -> Result<Function> {
     let found = Function::ALL.iter().find(|f| f.name() == name && f.operands() == operands);
@@ -64,5 +68,60 @@ impl Session {
     #[napi]
     pub fn sum(&self, x: u32, dim: Option<u32>) -> Result<u32> {
         self.apply(ops::sum::Sum { dim: dim.map(|d| d as usize) }, &[x])
+    }
+
+    #[napi]
+    pub fn mean(&self, x: u32, dim: Option<u32>) -> Result<u32> {
+        self.apply(ops::mean::Mean { dim: dim.map(|d| d as usize) }, &[x])
+    }
+
+    #[napi]
+    pub fn max(&self, x: u32, dim: Option<u32>) -> Result<u32> {
+        self.apply(ops::max::Max { dim: dim.map(|d| d as usize) }, &[x])
+    }
+
+    #[napi]
+    pub fn argmax(&self, x: u32, dim: Option<u32>) -> Result<u32> {
+        self.apply(ops::argmax::ArgMax { dim: dim.map(|d| d as usize) }, &[x])
+    }
+
+    #[napi]
+    pub fn softmax(&self, x: u32, dim: u32) -> Result<u32> {
+        self.apply(ops::softmax::Softmax::new(dim as usize), &[x])
+    }
+
+    #[napi]
+    pub fn log_softmax(&self, x: u32, dim: u32) -> Result<u32> {
+        self.apply(ops::softmax::Softmax::log(dim as usize), &[x])
+    }
+
+    #[napi]
+    pub fn clamp(&self, x: u32, low: f64, high: f64) -> Result<u32> {
+        self.apply(ops::clamp::Clamp { low, high }, &[x])
+    }
+
+    #[napi(js_name = "where")]
+    pub fn where_(&self, condition: u32, a: u32, b: u32) -> Result<u32> {
+        self.apply(ops::r#where::Where, &[condition, a, b])
+    }
+
+    #[napi]
+    pub fn gather(&self, x: u32, dim: u32, index: u32) -> Result<u32> {
+        self.apply(ops::gather::Gather { dim: dim as usize }, &[x, index])
+    }
+
+    #[napi]
+    pub fn cast(&self, x: u32, to: String) -> Result<u32> {
+        self.apply(ops::cast::Cast { dtype: dtype(&to).map_err(thrown)? }, &[x])
+    }
+
+    /// A constant, made on the device.
+    #[napi]
+    pub fn full(&self, device: String, shape: Vec<f64>, dtype_name: String, value: f64) -> Result<u32> {
+        self.with(|state| {
+            let (shape, dtype) = (dims(&shape)?, dtype(&dtype_name)?);
+            let value = full(&state.context(&device)?, &shape[..], dtype, value)?;
+            Ok(state.insert(Tensor::new(value, false)))
+        })
     }
 }

@@ -1,0 +1,143 @@
+//! Operations of a model's layers.
+
+use lowrank_engine::error::{Code, fail_code};
+use lowrank_engine::ops;
+use lowrank_engine::ops::cross_entropy::Reduction;
+use napi_derive::napi;
+
+use crate::error::{Result, thrown};
+use crate::session::Session;
+
+#[napi]
+impl Session {
+    /// y = x·Wᵀ + b + scale · x·Aᵀ·Bᵀ.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn lora_linear(
+        &self,
+        x: u32,
+        weight: u32,
+        bias: Option<u32>,
+        lora_a: u32,
+        lora_b: u32,
+        scale: f64,
+        fan_in_fan_out: bool,
+    ) -> Result<u32> {
+        let op = ops::lora_linear::LoraLinear { scale: scale as f32, fan_in_fan_out };
+        let inputs: Vec<u32> = [x, weight, lora_a, lora_b].into_iter().chain(bias).collect();
+        self.apply(op, &inputs)
+    }
+
+    #[napi]
+    pub fn dropout(&self, x: u32, p: f64, seed: f64, stream: f64) -> Result<u32> {
+        self.apply(ops::dropout::Dropout { p, seed: seed as u64, offset: stream as u64 }, &[x])
+    }
+
+    #[napi]
+    pub fn embedding(
+        &self,
+        weight: u32,
+        ids: u32,
+        transposed: bool,
+        padding_idx: Option<u32>,
+    ) -> Result<u32> {
+        self.apply(ops::embedding::Embedding { padding_idx, transposed }, &[weight, ids])
+    }
+
+    #[napi]
+    pub fn rms_norm(&self, x: u32, weight: u32, eps: f64) -> Result<u32> {
+        self.apply(ops::rms_norm::RmsNorm { eps: eps as f32 }, &[x, weight])
+    }
+
+    #[napi]
+    pub fn layer_norm(&self, x: u32, weight: Option<u32>, bias: Option<u32>, eps: f64) -> Result<u32> {
+        let op =
+            ops::layer_norm::LayerNorm { eps: eps as f32, weight: weight.is_some(), bias: bias.is_some() };
+        let inputs: Vec<u32> = [x].into_iter().chain(weight).chain(bias).collect();
+        self.apply(op, &inputs)
+    }
+
+    #[napi]
+    pub fn silu_mul(&self, gate: u32, up: u32) -> Result<u32> {
+        self.apply(ops::silu_mul::SiluMul, &[gate, up])
+    }
+
+    /// Rows from position `offset` on, or at `positions`.
+    #[napi]
+    pub fn rotary(&self, x: u32, cos: u32, sin: u32, offset: u32, positions: Option<u32>) -> Result<u32> {
+        let op = ops::rotary::Rotary { offset: offset as usize, positions: positions.is_some(), dims: None };
+        let inputs: Vec<u32> = [x, cos, sin].into_iter().chain(positions).collect();
+        self.apply(op, &inputs)
+    }
+
+    /// `window` 0 sees all; `length` keys of k and v are read, from position 0.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn attention(
+        &self,
+        q: u32,
+        k: u32,
+        v: u32,
+        mask: Option<u32>,
+        causal: bool,
+        window: u32,
+        scale: f64,
+        offset: u32,
+        length: u32,
+    ) -> Result<u32> {
+        let op = ops::attention::Attention {
+            causal,
+            window: (window > 0).then_some(window as usize),
+            scale: Some(scale as f32),
+            offset: offset as usize,
+            length: Some(length as usize),
+            segments: false,
+            mask: mask.is_some(),
+        };
+        let inputs: Vec<u32> = [q, k, v].into_iter().chain(mask).collect();
+        self.apply(op, &inputs)
+    }
+
+    /// Writes `rows` into `cache` from `position` on, in place.
+    #[napi]
+    pub fn cache_write(&self, cache: u32, rows: u32, position: u32) -> Result<()> {
+        self.with(|s| {
+            let (cache, rows) = (s.tensor(cache)?.value(), s.tensor(rows)?.value());
+            ops::cache_write::cache_write(cache.context(), &cache, &rows, position as usize)
+        })
+    }
+
+    #[napi]
+    pub fn cross_entropy(
+        &self,
+        logits: u32,
+        targets: u32,
+        ignore_index: i32,
+        label_smoothing: f64,
+        reduction: String,
+    ) -> Result<u32> {
+        let reduction = match &reduction[..] {
+            "mean" => Reduction::Mean,
+            "sum" => Reduction::Sum,
+            "none" => Reduction::None,
+            other => {
+                let message = format!("crossEntropy: reduction \"{other}\" is none of mean, sum, none");
+                return Err(thrown(fail_code(Code::Option, message)));
+            }
+        };
+        let op = ops::cross_entropy::CrossEntropy {
+            ignore_index,
+            label_smoothing: label_smoothing as f32,
+            reduction,
+        };
+        self.apply(op, &[logits, targets])
+    }
+
+    /// The sum of the cross-entropy of hidden·Wᵀ over the rows that count; W is frozen.
+    #[napi]
+    pub fn head_loss(&self, hidden: u32, weight: u32, targets: u32, ignore_index: i32) -> Result<u32> {
+        let with_gradient = self.requires_grad(hidden)? && !self.state.borrow().tape.mode().no_grad;
+        let op = ops::head_loss::HeadLoss { ignore_index, label_smoothing: 0.0, mean: false, with_gradient };
+        self.apply(op, &[hidden, weight, targets])
+    }
+}
