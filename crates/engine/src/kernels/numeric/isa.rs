@@ -55,6 +55,8 @@ macro_rules! vectorised {
         $(#[$meta])*
         $vis fn $name $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
+            // A body of whole numbers has no use for the arithmetic of S.
+            #[allow(clippy::extra_unused_type_parameters)]
             fn body<S: $crate::kernels::numeric::Isa $($(, $g: $bound)*)?>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
