@@ -1,8 +1,6 @@
 import type { InjectOptions } from "../lora/index.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { DType } from "../tensor.js";
-import type { FinetuneResult } from "./events.js";
-import type { Run } from "./run.js";
 
 export type ScheduleName = "linear" | "cosine" | "constant";
 export type StorageType = Exclude<DType, "i32">;
@@ -53,5 +51,3 @@ export interface FinetuneOptions {
   device?: string;
   signal?: AbortSignal;
 }
-
-export type Finetune = (options: FinetuneOptions) => Run<FinetuneResult>;

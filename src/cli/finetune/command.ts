@@ -1,6 +1,5 @@
 import { Command } from "commander";
 import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
-import type { Finetune } from "../../train/options.js";
 import { applyConfigFile } from "../config-file.js";
 import { Interrupted } from "../failure.js";
 import { onInterrupt } from "../interrupt.js";
@@ -25,8 +24,7 @@ export function finetuneCommand(argv: readonly string[]): Command {
 }
 
 async function finetune(flags: Flags, argv: readonly string[], sampling: boolean): Promise<void> {
-  const module = "../../train/finetune.js";
-  const { finetune: start } = (await import(module)) as { finetune: Finetune };
+  const { finetune: start } = await import("../../train/finetune.js");
   const show = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
   const before = sampling ? await sampleOf(flags.device) : undefined;
   if (before !== undefined) process.stdout.write(`The model writes: ${before.text}\n\n`);
