@@ -19,6 +19,8 @@ function checked(holds: (value: number) => boolean, must: string): Parser<number
 
 /** 1, 2, … */
 export const count = checked((value) => Number.isSafeInteger(value) && value >= 1, "an integer from 1 on");
+/** 2, 3, …: fewer tokens leave nothing to predict. */
+export const length = checked((value) => Number.isSafeInteger(value) && value >= 2, "an integer from 2 on");
 /** 0, 1, 2, … */
 export const countFromZero = checked(
   (value) => Number.isSafeInteger(value) && value >= 0,

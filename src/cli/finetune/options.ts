@@ -70,7 +70,7 @@ export function declareFlags(command: Command): Command {
     .option("--epochs <n>", "times through the data, instead of steps; 1 unless given", value.positive)
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--grad-accum <n>", "batches to an optimizer step", value.count, 8)
-    .option("--max-length <n>", "tokens of a row", value.count, 512)
+    .option("--max-length <n>", "tokens of a row", value.length, 512)
     .addOption(
       choice("--train-on <what>", "of rows of prompt and completion", ["completion", "all"]).default(
         "completion",
