@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
-use super::{Block, FLOOR, KEYS, Labels, ROW, pack, scratch, spread};
+use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread};
 use crate::device::cpu::{CpuLaunch, Shared};
 use crate::kernels::numeric::{dot, exp, vectorised};
 
@@ -152,56 +152,56 @@ for_each_isa! {
         const SPREAD: usize = DIM * LANES;
         let tile = [KEYS * ROW; 4];
         let lengths = [SPREAD, SPREAD, SPREAD, KEYS * LANES, KEYS * LANES, tile[0], tile[1], tile[2], tile[3]];
-        scratch(lengths, |[qt, dt, d_qt, p, ds, qr, dr, kp, vp]| {
-            spread(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
-            spread(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
-            pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
-            pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
-            d_qt[..dim * LANES].fill(0.0);
-            let mut lse = [0f32; LANES];
-            let mut delta = [0f32; LANES];
-            for lane in 0..rows {
-                let l = x.lse[block.lse_at(lane)];
-                // Above hidden scores by more than exp can see, where nothing is seen too.
-                lse[lane] = if l < FLOOR { FLOOR } else { l };
-                delta[lane] = x.delta[block.lse_at(lane)];
+        let mut scratch = Scratch::take();
+        let [qt, dt, d_qt, p, ds, qr, dr, kp, vp] = scratch.cut(lengths);
+        spread(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        spread(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
+        pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
+        pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
+        d_qt[..dim * LANES].fill(0.0);
+        let mut lse = [0f32; LANES];
+        let mut delta = [0f32; LANES];
+        for lane in 0..rows {
+            let l = x.lse[block.lse_at(lane)];
+            // Above hidden scores by more than exp can see, where nothing is seen too.
+            lse[lane] = if l < FLOOR { FLOOR } else { l };
+            delta[lane] = x.delta[block.lse_at(lane)];
+        }
+        let mut seen = [0f32; LANES];
+        for from in (span[0]..span[1]).step_by(KEYS) {
+            let count = KEYS.min(span[1] - from);
+            pack(x.k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
+            pack(x.v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+            unsafe {
+                product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), p.as_mut_ptr(), LANES, false);
+                product::<V, ROW, 1, LANES>([count, lanes, dim], vp.as_ptr(), dt.as_ptr(), ds.as_mut_ptr(), LANES, false);
             }
-            let mut seen = [0f32; LANES];
-            for from in (span[0]..span[1]).step_by(KEYS) {
-                let count = KEYS.min(span[1] - from);
-                pack(x.k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
-                pack(x.v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
-                unsafe {
-                    product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), p.as_mut_ptr(), LANES, false);
-                    product::<V, ROW, 1, LANES>([count, lanes, dim], vp.as_ptr(), dt.as_ptr(), ds.as_mut_ptr(), LANES, false);
-                }
-                block.hide(from, count, p, &mut seen);
-                for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
-                    for (((p, ds), l), delta) in p.iter_mut().zip(ds).zip(&lse).zip(&delta) {
-                        *p = exp::<V>(*p - l);
-                        *ds = *p * (*ds - delta);
-                    }
-                }
-                unsafe {
-                    if let Some([d_k, d_v]) = &mut parts {
-                        let at = from * width;
-                        let size = [count, width, rows];
-                        product::<V, LANES, 1, ROW>(size, p.as_ptr(), dr.as_ptr(), d_v[at..].as_mut_ptr(), width, true);
-                        product::<V, LANES, 1, ROW>(size, ds.as_ptr(), qr.as_ptr(), d_k[at..].as_mut_ptr(), width, true);
-                    }
-                    if d_q.is_some() {
-                        product::<V, 1, ROW, LANES>([dim, lanes, count], kp.as_ptr(), ds.as_ptr(), d_qt.as_mut_ptr(), LANES, true);
-                    }
+            block.hide(from, count, p, &mut seen);
+            for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
+                for (((p, ds), l), delta) in p.iter_mut().zip(ds).zip(&lse).zip(&delta) {
+                    *p = exp::<V>(*p - l);
+                    *ds = *p * (*ds - delta);
                 }
             }
-            let Some(d_q) = d_q else { return };
-            for lane in 0..rows {
-                let y = unsafe { d_q.slice(block.q_at(lane), dim) };
-                for (d, y) in y.iter_mut().enumerate() {
-                    let v = d_qt[d * LANES + lane] * g.scale;
-                    *y = if g.first { v } else { *y + v };
+            unsafe {
+                if let Some([d_k, d_v]) = &mut parts {
+                    let at = from * width;
+                    let size = [count, width, rows];
+                    product::<V, LANES, 1, ROW>(size, p.as_ptr(), dr.as_ptr(), d_v[at..].as_mut_ptr(), width, true);
+                    product::<V, LANES, 1, ROW>(size, ds.as_ptr(), qr.as_ptr(), d_k[at..].as_mut_ptr(), width, true);
+                }
+                if d_q.is_some() {
+                    product::<V, 1, ROW, LANES>([dim, lanes, count], kp.as_ptr(), ds.as_ptr(), d_qt.as_mut_ptr(), LANES, true);
                 }
             }
-        });
+        }
+        let Some(d_q) = d_q else { return };
+        for lane in 0..rows {
+            let y = unsafe { d_q.slice(block.q_at(lane), dim) };
+            for (d, y) in y.iter_mut().enumerate() {
+                let v = d_qt[d * LANES + lane] * g.scale;
+                *y = if g.first { v } else { *y + v };
+            }
+        }
     }
 }

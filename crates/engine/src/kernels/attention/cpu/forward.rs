@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
-use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, decode, pack, scratch, spread};
+use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread};
 use crate::device::cpu::{CpuLaunch, Shared};
 use crate::kernels::numeric::exp;
 
@@ -30,44 +30,44 @@ for_each_isa! {
     fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;
-        scratch([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW], |[qt, ot, s, kp, vp]| {
-            spread(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
-            let mut top = [FLOOR; LANES];
-            let mut sum = [0f32; LANES];
-            let mut seen = [0f32; LANES];
-            ot[..dim * LANES].fill(0.0);
-            if !g.first {
-                resume(block, o, lse, ot, &mut top, &mut sum);
+        let mut scratch = Scratch::take();
+        let [qt, ot, s, kp, vp] = scratch.cut([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW]);
+        spread(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        let mut top = [FLOOR; LANES];
+        let mut sum = [0f32; LANES];
+        let mut seen = [0f32; LANES];
+        ot[..dim * LANES].fill(0.0);
+        if !g.first {
+            resume(block, o, lse, ot, &mut top, &mut sum);
+        }
+        for from in (span[0]..span[1]).step_by(KEYS) {
+            let count = KEYS.min(span[1] - from);
+            pack(k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
+            pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+            unsafe {
+                product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), s.as_mut_ptr(), LANES, false);
             }
-            for from in (span[0]..span[1]).step_by(KEYS) {
-                let count = KEYS.min(span[1] - from);
-                pack(k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
-                pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
-                unsafe {
-                    product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), s.as_mut_ptr(), LANES, false);
-                }
-                block.hide(from, count, s, &mut seen);
-                soften::<V>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
-                apart(block, from, count, vp, s, ot);
-                unsafe {
-                    product::<V, 1, ROW, LANES>([dim, lanes, count], vp.as_ptr(), s.as_ptr(), ot.as_mut_ptr(), LANES, true);
-                }
+            block.hide(from, count, s, &mut seen);
+            soften::<V>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
+            apart(block, from, count, vp, s, ot);
+            unsafe {
+                product::<V, 1, ROW, LANES>([dim, lanes, count], vp.as_ptr(), s.as_ptr(), ot.as_mut_ptr(), LANES, true);
             }
-            for lane in 0..rows {
-                let (l, at) = (sum[lane], block.lse_at(lane));
-                let (factor, total) = match () {
-                    // All that it sees weighs nothing: what is left has no meaning.
-                    _ if l == 0.0 && seen[lane] > 0.0 => (f32::NAN, f32::NAN),
-                    _ if l == 0.0 => (0.0, HIDDEN),
-                    _ => (1.0 / l, top[lane] + l.ln()),
-                };
-                unsafe { lse.slice(at, 1)[0] = total };
-                let o = unsafe { o.slice(block.q_at(lane), dim) };
-                for (d, o) in o.iter_mut().enumerate() {
-                    *o = if l == 0.0 { factor } else { ot[d * LANES + lane] * factor };
-                }
+        }
+        for lane in 0..rows {
+            let (l, at) = (sum[lane], block.lse_at(lane));
+            let (factor, total) = match () {
+                // All that it sees weighs nothing: what is left has no meaning.
+                _ if l == 0.0 && seen[lane] > 0.0 => (f32::NAN, f32::NAN),
+                _ if l == 0.0 => (0.0, HIDDEN),
+                _ => (1.0 / l, top[lane] + l.ln()),
+            };
+            unsafe { lse.slice(at, 1)[0] = total };
+            let o = unsafe { o.slice(block.q_at(lane), dim) };
+            for (d, o) in o.iter_mut().enumerate() {
+                *o = if l == 0.0 { factor } else { ot[d * LANES + lane] * factor };
             }
-        });
+        }
     }
 }
 

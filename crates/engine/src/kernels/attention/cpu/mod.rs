@@ -170,21 +170,35 @@ pub fn pack(from: &[f32], at: impl Fn(usize) -> usize, rows: usize, dim: usize, 
 #[derive(Clone, Copy)]
 struct Line([f32; 16]);
 
-/// Cuts this thread's scratch into aligned parts of these lengths (multiples of 16). What they
-/// hold is left from the last use.
-pub fn scratch<const N: usize>(lengths: [usize; N], f: impl FnOnce([&mut [f32]; N])) {
-    thread_local!(static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) });
-    SCRATCH.with_borrow_mut(|lines| {
+thread_local!(static SCRATCH: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) });
+
+/// This thread's scratch, taken for a block. It is no closure's argument: a closure would be
+/// compiled without the instruction set of the function around it.
+pub struct Scratch(Vec<Line>);
+
+impl Scratch {
+    pub fn take() -> Scratch {
+        Scratch(SCRATCH.take())
+    }
+
+    /// Aligned parts of these lengths (multiples of 16). What they hold is left from the last use.
+    pub fn cut<const N: usize>(&mut self, lengths: [usize; N]) -> [&mut [f32]; N] {
         let total: usize = lengths.iter().sum();
-        if lines.len() * 16 < total {
-            lines.resize(total.div_ceil(16), Line([0.0; 16]));
+        if self.0.len() * 16 < total {
+            self.0.resize(total.div_ceil(16), Line([0.0; 16]));
         }
-        let pointer = lines.as_mut_ptr().cast::<f32>();
+        let pointer = self.0.as_mut_ptr().cast::<f32>();
         let mut at = 0;
-        f(lengths.map(|n| {
+        lengths.map(|n| {
             debug_assert_eq!(n % 16, 0);
             at += n;
             unsafe { std::slice::from_raw_parts_mut(pointer.add(at - n), n) }
-        }));
-    });
+        })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        SCRATCH.set(std::mem::take(&mut self.0));
+    }
 }
