@@ -1,0 +1,168 @@
+//! The compiled forms of the inner loops, one set an instruction set, and which one this processor
+//! runs.
+
+use std::sync::OnceLock;
+
+use half::{bf16, f16};
+
+use super::dot::{self, Rows};
+use super::lanes::{Lanes, Plain};
+use super::pack::{self, Element};
+use super::tile::{self, Left, Right, Settle};
+
+type Tile = unsafe fn(usize, Left, Right, usize, Settle);
+
+/// Rows of W that one dot product takes together.
+pub const DOT_COLUMNS: usize = 4;
+/// Most rows of x that are taken as dot products.
+pub const DOT_ROWS: usize = 8;
+
+type Dot<T> = unsafe fn(usize, usize, Rows, *const T, usize, &mut [[f32; DOT_COLUMNS]; DOT_ROWS]);
+type Pack<T> = unsafe fn(*const T, usize, usize, usize, usize, usize, *mut f32);
+
+/// The loops for one type of storage.
+pub struct Storage<T> {
+    pub pack: Pack<T>,
+    pub dot: Dot<T>,
+}
+
+/// The loops of one instruction set.
+pub struct Isa {
+    pub name: &'static str,
+    pub lanes: usize,
+    /// Rows of the largest tile.
+    pub rows: usize,
+    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
+    pub tiles: &'static [[Tile; 4]],
+    pub f32: Storage<f32>,
+    pub f16: Storage<f16>,
+    pub bf16: Storage<bf16>,
+}
+
+impl Isa {
+    /// Columns of a panel of B, and of the widest tile.
+    pub fn panel(&self) -> usize {
+        2 * self.lanes
+    }
+}
+
+/// What a stored type is packed and multiplied by.
+pub trait Stored: Element + Send + Sync + 'static {
+    fn loops(isa: &Isa) -> &Storage<Self>;
+}
+
+impl Stored for f32 {
+    fn loops(isa: &Isa) -> &Storage<f32> {
+        &isa.f32
+    }
+}
+
+impl Stored for f16 {
+    fn loops(isa: &Isa) -> &Storage<f16> {
+        &isa.f16
+    }
+}
+
+impl Stored for bf16 {
+    fn loops(isa: &Isa) -> &Storage<bf16> {
+        &isa.bf16
+    }
+}
+
+macro_rules! isa {
+    ($module:ident, $name:literal, $lanes:ty, $(#[$feature:meta])? [$($rows:literal)*]) => {
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+                k: usize,
+                a: Left,
+                b: Right,
+                width: usize,
+                settle: Settle,
+            ) {
+                unsafe { tile::tile::<$lanes, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
+            }
+
+            $(#[$feature])?
+            unsafe fn pack<T: Element>(
+                b: *const T,
+                row: usize,
+                column: usize,
+                k: usize,
+                width: usize,
+                panel: usize,
+                to: *mut f32,
+            ) {
+                unsafe { pack::pack::<$lanes, T>(b, row, column, k, width, panel, to) }
+            }
+
+            $(#[$feature])?
+            unsafe fn dot<T: Element>(
+                rows: usize,
+                k: usize,
+                x: Rows,
+                w: *const T,
+                step: usize,
+                out: &mut [[f32; DOT_COLUMNS]; DOT_ROWS],
+            ) {
+                // Two by two where a whole block would not stay in registers.
+                let mut done = 0;
+                while done < rows {
+                    let x = Rows { at: unsafe { x.at.add(done * x.row) }, ..x };
+                    if rows - done >= 2 {
+                        let sums = unsafe { dot::dot::<$lanes, T, 2, DOT_COLUMNS>(k, x, w, step) };
+                        out[done..done + 2].copy_from_slice(&sums);
+                        done += 2;
+                    } else {
+                        let sums = unsafe { dot::dot::<$lanes, T, 1, DOT_COLUMNS>(k, x, w, step) };
+                        out[done..done + 1].copy_from_slice(&sums);
+                        done += 1;
+                    }
+                }
+            }
+
+            pub static ISA: Isa = Isa {
+                name: $name,
+                lanes: <$lanes>::LANES,
+                rows: <$lanes>::ROWS,
+                tiles: &[$([tile::<$rows, 1, false>, tile::<$rows, 1, true>, tile::<$rows, 2, false>, tile::<$rows, 2, true>]),*],
+                f32: Storage { pack: pack::<f32>, dot: dot::<f32> },
+                f16: Storage { pack: pack::<f16>, dot: dot::<f16> },
+                bf16: Storage { pack: pack::<bf16>, dot: dot::<bf16> },
+            };
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+isa!(avx512, "AVX-512", std::arch::x86_64::__m512, #[target_feature(enable = "avx512f")] [1 2 3 4 5 6 7 8 9 10 11 12]);
+#[cfg(target_arch = "x86_64")]
+isa!(avx2, "AVX2", std::arch::x86_64::__m256, #[target_feature(enable = "avx2,fma,f16c")] [1 2 3 4 5 6]);
+isa!(plain, "plain", Plain, [1 2 3 4 5 6]);
+
+/// The sets that this processor runs, the best first.
+pub fn available() -> Vec<&'static Isa> {
+    let mut sets: Vec<&'static Isa> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            sets.push(&avx512::ISA);
+        }
+        if ["avx2", "fma", "f16c"].iter().all(|f| match *f {
+            "avx2" => std::arch::is_x86_feature_detected!("avx2"),
+            "fma" => std::arch::is_x86_feature_detected!("fma"),
+            _ => std::arch::is_x86_feature_detected!("f16c"),
+        }) {
+            sets.push(&avx2::ISA);
+        }
+    }
+    sets.push(&plain::ISA);
+    sets
+}
+
+pub fn best() -> &'static Isa {
+    static BEST: OnceLock<&'static Isa> = OnceLock::new();
+    BEST.get_or_init(|| available()[0])
+}

@@ -1,0 +1,284 @@
+//! Vectors of f32, one form an instruction set: what the processor's products are written with.
+//!
+//! Every method is `inline(always)` and is called only below a function that enables the set.
+
+use half::{bf16, f16};
+
+/// A vector register of f32.
+///
+/// # Safety
+/// Of every method: the processor has the instruction set, and the pointers are good for `LANES`
+/// elements (for `count` of them in the masked forms).
+pub trait Lanes: Copy {
+    const LANES: usize;
+    /// Rows and vectors of the largest tile that the registers hold.
+    const ROWS: usize;
+
+    unsafe fn splat(v: f32) -> Self;
+    unsafe fn load(p: *const f32) -> Self;
+    unsafe fn store(self, p: *mut f32);
+    /// The first `count` elements, 0 after them; at most `LANES`.
+    unsafe fn load_first(p: *const f32, count: usize) -> Self;
+    unsafe fn store_first(self, p: *mut f32, count: usize);
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn mul(self, other: Self) -> Self;
+    /// self · b + c, rounded once where the set has it.
+    unsafe fn fma(self, b: Self, c: Self) -> Self;
+    /// The sum of the elements, halves first.
+    unsafe fn sum(self) -> f32;
+    /// `LANES` halves, widened.
+    unsafe fn load_f16(p: *const f16) -> Self;
+    unsafe fn load_bf16(p: *const bf16) -> Self;
+    /// Transposes the square of the first `LANES` vectors.
+    unsafe fn transpose(rows: &mut [Self; 16]);
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::{bf16, f16};
+
+    use super::Lanes;
+
+    impl Lanes for __m512 {
+        const LANES: usize = 16;
+        const ROWS: usize = 12;
+
+        #[inline(always)]
+        unsafe fn splat(v: f32) -> Self {
+            unsafe { _mm512_set1_ps(v) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            unsafe { _mm512_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe { _mm512_storeu_ps(p, self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, p) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, count: usize) {
+            unsafe { _mm512_mask_storeu_ps(p, ((1u32 << count) - 1) as u16, self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { _mm512_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { _mm512_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, b: Self, c: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self)));
+                _mm256_add_ps(_mm512_castps512_ps256(self), high).sum()
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const bf16) -> Self {
+            unsafe {
+                let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+                _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: &mut [Self; 16]) {
+            unsafe {
+                // Pairs, then fours within each 128-bit lane, then the lanes themselves.
+                let mut t = *rows;
+                for i in 0..8 {
+                    t[2 * i] = _mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                    t[2 * i + 1] = _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+                }
+                let mut q = t;
+                for i in 0..4 {
+                    let d = |k: usize| _mm512_castps_pd(t[4 * i + k]);
+                    q[4 * i] = _mm512_castpd_ps(_mm512_unpacklo_pd(d(0), d(2)));
+                    q[4 * i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(d(0), d(2)));
+                    q[4 * i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(d(1), d(3)));
+                    q[4 * i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(d(1), d(3)));
+                }
+                for k in 0..4 {
+                    let low = _mm512_shuffle_f32x4::<0x88>(q[k], q[4 + k]);
+                    let high = _mm512_shuffle_f32x4::<0xdd>(q[k], q[4 + k]);
+                    let low2 = _mm512_shuffle_f32x4::<0x88>(q[8 + k], q[12 + k]);
+                    let high2 = _mm512_shuffle_f32x4::<0xdd>(q[8 + k], q[12 + k]);
+                    rows[k] = _mm512_shuffle_f32x4::<0x88>(low, low2);
+                    rows[8 + k] = _mm512_shuffle_f32x4::<0xdd>(low, low2);
+                    rows[4 + k] = _mm512_shuffle_f32x4::<0x88>(high, high2);
+                    rows[12 + k] = _mm512_shuffle_f32x4::<0xdd>(high, high2);
+                }
+            }
+        }
+    }
+
+    impl Lanes for __m256 {
+        const LANES: usize = 8;
+        const ROWS: usize = 6;
+
+        #[inline(always)]
+        unsafe fn splat(v: f32) -> Self {
+            unsafe { _mm256_set1_ps(v) }
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            unsafe { _mm256_loadu_ps(p) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe { _mm256_storeu_ps(p, self) }
+        }
+        #[inline(always)]
+        unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            unsafe { _mm256_maskload_ps(p, first(count)) }
+        }
+        #[inline(always)]
+        unsafe fn store_first(self, p: *mut f32, count: usize) {
+            unsafe { _mm256_maskstore_ps(p, first(count), self) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { _mm256_add_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn mul(self, other: Self) -> Self {
+            unsafe { _mm256_mul_ps(self, other) }
+        }
+        #[inline(always)]
+        unsafe fn fma(self, b: Self, c: Self) -> Self {
+            unsafe { _mm256_fmadd_ps(self, b, c) }
+        }
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+                let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+                _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn load_f16(p: *const f16) -> Self {
+            unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_bf16(p: *const bf16) -> Self {
+            unsafe {
+                let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(rows: &mut [Self; 16]) {
+            unsafe {
+                let mut t = *rows;
+                for i in 0..4 {
+                    t[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                    t[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+                }
+                let mut q = t;
+                for i in 0..2 {
+                    let d = |k: usize| _mm256_castps_pd(t[4 * i + k]);
+                    q[4 * i] = _mm256_castpd_ps(_mm256_unpacklo_pd(d(0), d(2)));
+                    q[4 * i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(d(0), d(2)));
+                    q[4 * i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(d(1), d(3)));
+                    q[4 * i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(d(1), d(3)));
+                }
+                for k in 0..4 {
+                    rows[k] = _mm256_permute2f128_ps::<0x20>(q[k], q[4 + k]);
+                    rows[4 + k] = _mm256_permute2f128_ps::<0x31>(q[k], q[4 + k]);
+                }
+            }
+        }
+    }
+
+    /// A mask of the first `count` of eight.
+    #[inline(always)]
+    unsafe fn first(count: usize) -> __m256i {
+        const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
+    }
+}
+
+/// Four lanes that the compiler maps to what the target has (NEON, SSE2).
+#[derive(Clone, Copy)]
+pub struct Plain([f32; 4]);
+
+impl Lanes for Plain {
+    const LANES: usize = 4;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> Self {
+        Plain([v; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        Plain(unsafe { p.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, count: usize) -> Self {
+        Plain(std::array::from_fn(|i| if i < count { unsafe { *p.add(i) } } else { 0.0 }))
+    }
+    #[inline(always)]
+    unsafe fn store_first(self, p: *mut f32, count: usize) {
+        for (i, v) in self.0.iter().enumerate().take(count) {
+            unsafe { *p.add(i) = *v };
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Plain(std::array::from_fn(|i| self.0[i] + other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        Plain(std::array::from_fn(|i| self.0[i] * other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn fma(self, b: Self, c: Self) -> Self {
+        Plain(std::array::from_fn(|i| {
+            // Without an instruction for it, `mul_add` is a call.
+            if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+                self.0[i].mul_add(b.0[i], c.0[i])
+            } else {
+                self.0[i] * b.0[i] + c.0[i]
+            }
+        }))
+    }
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    }
+    #[inline(always)]
+    unsafe fn load_f16(p: *const f16) -> Self {
+        Plain(std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32()))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const bf16) -> Self {
+        Plain(std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32()))
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: &mut [Self; 16]) {
+        let t = *rows;
+        for (i, row) in rows.iter_mut().enumerate().take(4) {
+            *row = Plain(std::array::from_fn(|j| t[j].0[i]));
+        }
+    }
+}

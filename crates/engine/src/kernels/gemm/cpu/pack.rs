@@ -1,0 +1,101 @@
+//! Copies a block of B into panels: for each group of columns, its rows one after another, widened
+//! to f32 and filled up with zeros.
+
+use half::{bf16, f16};
+
+use super::lanes::Lanes;
+
+/// An element of B's storage.
+pub trait Element: Copy {
+    const IS_F32: bool = false;
+    fn widen(self) -> f32;
+    /// # Safety
+    /// As `Lanes::load`.
+    unsafe fn load<L: Lanes>(p: *const Self) -> L;
+}
+
+impl Element for f32 {
+    const IS_F32: bool = true;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(p: *const f32) -> L {
+        unsafe { L::load(p) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(p: *const f16) -> L {
+        unsafe { L::load_f16(p) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(p: *const bf16) -> L {
+        unsafe { L::load_bf16(p) }
+    }
+}
+
+/// Packs `k` rows of `width` columns, at most a panel's; `row` and `column` are B's steps.
+///
+/// # Safety
+/// The processor has L's instructions; `b` reaches over the block and `to` over `k` times the
+/// panel's width.
+#[inline(always)]
+pub unsafe fn pack<L: Lanes, T: Element>(
+    b: *const T,
+    row: usize,
+    column: usize,
+    k: usize,
+    width: usize,
+    panel: usize,
+    to: *mut f32,
+) {
+    unsafe {
+        let whole = width / L::LANES * L::LANES;
+        if column == 1 {
+            for t in 0..k {
+                let (from, to) = (b.add(t * row), to.add(t * panel));
+                for j in (0..whole).step_by(L::LANES) {
+                    T::load::<L>(from.add(j)).store(to.add(j));
+                }
+                for j in whole..panel {
+                    *to.add(j) = if j < width { (*from.add(j)).widen() } else { 0.0 };
+                }
+            }
+            return;
+        }
+        let squares = if row == 1 { k / L::LANES * L::LANES } else { 0 };
+        for j in (0..whole).step_by(L::LANES) {
+            for t in (0..squares).step_by(L::LANES) {
+                let mut square = [L::splat(0.0); 16];
+                for (i, v) in square.iter_mut().enumerate().take(L::LANES) {
+                    *v = T::load(b.add((j + i) * column + t));
+                }
+                L::transpose(&mut square);
+                for (i, v) in square.iter().enumerate().take(L::LANES) {
+                    v.store(to.add((t + i) * panel + j));
+                }
+            }
+        }
+        // What the squares leave over: the last rows, the last columns, the zeros.
+        for j in 0..panel {
+            let from = if j < whole { squares } else { 0 };
+            for t in from..k {
+                *to.add(t * panel + j) = if j < width { (*b.add(t * row + j * column)).widen() } else { 0.0 };
+            }
+        }
+    }
+}

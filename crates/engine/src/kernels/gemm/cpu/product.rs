@@ -1,0 +1,233 @@
+//! How a product is cut into tasks, and what a task does.
+//!
+//! C is cut into tasks of some columns and some rows. A task packs its columns of B, widened to f32,
+//! into a workspace that stays in the second cache, a part of K at a time, and takes A's rows past
+//! them, a tile of registers at a time. An element of C is summed in ascending k within parts that K
+//! alone decides: the cut into tasks, and with it the number of threads, changes no bit.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::dot::Rows;
+use super::isa::{DOT_COLUMNS, DOT_ROWS, Isa, Stored};
+use super::tile::{Left, Right, Settle};
+
+/// Elements of a thread's workspace for B: half of a usual second cache.
+const WORKSPACE: usize = 64 * 1024;
+/// Terms that are summed in registers before they are added to C.
+const PART: usize = 1024;
+/// Tiles of rows for which B is read where it lies, if it lies row-major.
+const IN_PLACE_TILES: usize = 4;
+/// Rows below which a task does not pay for packing B.
+const FEW_ROWS: usize = 64;
+
+thread_local! {
+    static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A product over raw operands; the steps are in elements.
+pub struct Product<T> {
+    pub batch: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: *const f32,
+    pub a_batch: usize,
+    pub a_row: usize,
+    pub a_column: usize,
+    pub b: *const T,
+    pub b_batch: usize,
+    pub b_row: usize,
+    pub b_column: usize,
+    pub c: *mut f32,
+    pub c_batch: usize,
+    pub c_row: usize,
+    pub alpha: f32,
+    pub accumulate: bool,
+    pub bias: *const f32,
+}
+
+// Tasks read A and B and write disjoint parts of C.
+unsafe impl<T: Sync> Sync for Product<T> {}
+
+impl<T: Stored> Product<T> {
+    /// Runs on the current pool.
+    ///
+    /// # Safety
+    /// The operands reach as far as the sizes and steps say, and nothing else writes C.
+    pub unsafe fn run(&self, isa: &'static Isa, threads: usize) {
+        if self.m <= DOT_ROWS && self.b_row == 1 && self.a_column == 1 {
+            return self.dots(isa, threads);
+        }
+        let parts = self.k.div_ceil(PART);
+        let part = self.k.div_ceil(parts);
+        let panel = isa.panel();
+        let panels = self.n.div_ceil(panel);
+        let most = (WORKSPACE / part / panel).clamp(1, 4);
+        let columns = panels.div_ceil(panels.div_ceil(most)) * panel;
+        let column_tasks = self.n.div_ceil(columns);
+        let outer = self.batch * column_tasks;
+        // Rows are cut until every thread has work, and as much as the others.
+        let fewest = if column_tasks == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
+        let most = (self.m / fewest).max(1);
+        let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
+        let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
+        let slivers = self.m.div_ceil(isa.rows);
+        let rows = slivers.div_ceil(cuts) * isa.rows;
+        let row_tasks = self.m.div_ceil(rows);
+        let tasks = outer * row_tasks;
+        let task = |i: usize| {
+            let (z, i) = (i / (column_tasks * row_tasks), i % (column_tasks * row_tasks));
+            let (column, row) = (i / row_tasks * columns, i % row_tasks * rows);
+            let block = Block {
+                z,
+                row,
+                rows: rows.min(self.m - row),
+                column,
+                columns: columns.min(self.n - column),
+                part,
+            };
+            unsafe { self.block(isa, block) };
+        };
+        if tasks == 1 || 2 * self.batch * self.m * self.n * self.k < 100_000 {
+            (0..tasks).for_each(task);
+        } else {
+            (0..tasks).into_par_iter().with_max_len(1).for_each(task);
+        }
+    }
+
+    unsafe fn block(&self, isa: &'static Isa, block: Block) {
+        let panel = isa.panel();
+        // B in place where it lies as a panel does and is read too few times to pay for a copy.
+        let in_place =
+            T::IS_F32 && self.b_column == 1 && (block.rows <= IN_PLACE_TILES * isa.rows || self.n <= panel);
+        let slivers = block.rows.div_ceil(isa.rows);
+        PANELS.with_borrow_mut(|panels| {
+            unsafe {
+                panels.resize(
+                    panels.len().max((block.columns.next_multiple_of(panel) * block.part).max(WORKSPACE)),
+                    0.0,
+                );
+                for from in (0..self.k).step_by(block.part) {
+                    let k = block.part.min(self.k - from);
+                    let b =
+                        self.b.add(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
+                    if !in_place {
+                        for j in (0..block.columns).step_by(panel) {
+                            let width = panel.min(block.columns - j);
+                            let to = panels.as_mut_ptr().add(j * k);
+                            (T::loops(isa).pack)(
+                                b.add(j * self.b_column),
+                                self.b_row,
+                                self.b_column,
+                                k,
+                                width,
+                                panel,
+                                to,
+                            );
+                        }
+                    }
+                    let first = from == 0;
+                    for s in 0..slivers {
+                        // Rows are spread evenly, so that no tile is left with few.
+                        let row = s * block.rows / slivers;
+                        let rows = (s + 1) * block.rows / slivers - row;
+                        let row = block.row + row;
+                        let a = Left {
+                            at: self.a.add(block.z * self.a_batch + row * self.a_row + from * self.a_column),
+                            row: self.a_row,
+                            k: self.a_column,
+                        };
+                        for j in (0..block.columns).step_by(panel) {
+                            let width = panel.min(block.columns - j);
+                            let column = block.column + j;
+                            let b = if in_place {
+                                Right { at: b.add(j * self.b_column).cast(), k: self.b_row }
+                            } else {
+                                Right { at: panels.as_ptr().add(j * k), k: panel }
+                            };
+                            let settle = Settle {
+                                c: self.c.add(block.z * self.c_batch + row * self.c_row + column),
+                                row: self.c_row,
+                                alpha: self.alpha,
+                                bias: if first && !self.bias.is_null() {
+                                    self.bias.add(column)
+                                } else {
+                                    std::ptr::null()
+                                },
+                                accumulate: self.accumulate || !first,
+                            };
+                            let two = width > isa.lanes;
+                            let masked = width % isa.lanes != 0;
+                            let form = 2 * two as usize + masked as usize;
+                            (isa.tiles[rows - 1][form])(k, a, b, width, settle);
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    fn dots(&self, isa: &'static Isa, threads: usize) {
+        let groups = self.n.div_ceil(DOT_COLUMNS);
+        // Tasks of some 64 KiB of W, so that reading runs ahead.
+        let per_task = (64 * 1024 / (self.k * size_of::<T>() * DOT_COLUMNS).max(1)).max(1);
+        let tasks = groups.div_ceil(per_task);
+        let task = |i: usize| {
+            let (z, i) = (i / tasks, i % tasks);
+            for group in i * per_task..((i + 1) * per_task).min(groups) {
+                unsafe { self.dot(isa, z, group * DOT_COLUMNS) };
+            }
+        };
+        if threads == 1 || self.batch * self.n * self.k * self.m < 64 * 1024 {
+            (0..self.batch * tasks).for_each(task);
+        } else {
+            (0..self.batch * tasks).into_par_iter().for_each(task);
+        }
+    }
+
+    unsafe fn dot(&self, isa: &'static Isa, z: usize, column: usize) {
+        unsafe {
+            let x = Rows { at: self.a.add(z * self.a_batch), row: self.a_row };
+            let width = DOT_COLUMNS.min(self.n - column);
+            let mut sums = [[0.0; DOT_COLUMNS]; DOT_ROWS];
+            let w = self.b.add(z * self.b_batch + column * self.b_column);
+            if width == DOT_COLUMNS {
+                (T::loops(isa).dot)(self.m, self.k, x, w, self.b_column, &mut sums);
+            } else {
+                // The last few, each as if it were four.
+                for j in 0..width {
+                    let mut one = [[0.0; DOT_COLUMNS]; DOT_ROWS];
+                    (T::loops(isa).dot)(self.m, self.k, x, w.add(j * self.b_column), 0, &mut one);
+                    for (sums, one) in sums.iter_mut().zip(one) {
+                        sums[j] = one[0];
+                    }
+                }
+            }
+            for (row, sums) in sums.iter().enumerate().take(self.m) {
+                let c = self.c.add(z * self.c_batch + row * self.c_row + column);
+                for (j, sum) in sums.iter().enumerate().take(width) {
+                    let mut v = self.alpha * sum;
+                    if !self.bias.is_null() {
+                        v += *self.bias.add(column + j);
+                    }
+                    if self.accumulate {
+                        v += *c.add(j);
+                    }
+                    *c.add(j) = v;
+                }
+            }
+        }
+    }
+}
+
+/// What one task computes.
+struct Block {
+    z: usize,
+    row: usize,
+    rows: usize,
+    column: usize,
+    columns: usize,
+    part: usize,
+}
