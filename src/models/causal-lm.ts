@@ -30,6 +30,8 @@ export interface ForwardOutput {
 
 /** What generation and training ask of a family's configuration. */
 export interface CausalConfig {
+  /** The family, as `model_type` names it. */
+  modelType: string;
   vocabSize: number;
   maxPositionEmbeddings: number;
   eosTokenIds: readonly number[];

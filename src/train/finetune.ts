@@ -200,7 +200,7 @@ class Finetuning {
     return {
       type: "start",
       model: model.source ?? "",
-      family: String(model.config["modelType"] ?? model.config["model_type"] ?? ""),
+      family: model.config.modelType,
       parameters: total,
       trainable,
       adapted: adapted.length,
