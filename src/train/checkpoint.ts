@@ -10,6 +10,7 @@ import type { CausalLM } from "../models/causal-lm.js";
 import type { Optimizer, OptimizerState, ParameterState } from "../optim/optimizer.js";
 import { randomState, setRandomState, type RandomState } from "../random.js";
 import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "../safetensors.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 const STATE = "optimizer.safetensors";
@@ -135,7 +136,7 @@ export async function restoreState(folder: string, progress: Progress, optimizer
       }
       Object.assign((state[Number(place)] ??= { step }), { [name]: tensor });
     }
-    const { paramGroups } = optimizer.stateDict();
+    const { paramGroups } = scope(() => ({ paramGroups: optimizer.stateDict().paramGroups }));
     optimizer.loadStateDict({ state, paramGroups });
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose();
