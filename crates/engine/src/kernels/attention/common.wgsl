@@ -40,3 +40,8 @@ fn lse_at(b: u32, head: u32, row: u32) -> u32 {
   return b * p.lse_batch + (row / p.group_heads) * p.lse_row + head * p.group_heads + row % p.group_heads;
 }
 fn kv_at(b: u32, head: u32, key: u32) -> u32 { return b * p.kv_batch + key * p.kv_row + head * p.dim; }
+// exp(s − lse); NaN for NaN, which exp does not promise.
+fn weight(s: f32, lse: f32) -> f32 {
+  if is_nan(s) || is_nan(lse) { return nan(); }
+  return exp(s - lse);
+}

@@ -70,7 +70,7 @@ fn kernel(group: u32, lane: u32) {
     workgroupBarrier();
     for (var n = j; n < TILE; n += LANES) {
       let s = score[r * TILE + n];
-      // Hidden weights are told begin those that are 0: what they weigh is not looked at.
+      // Hidden weights are told from those that are 0: what they weigh is not looked at.
       score[r * TILE + n] = select(-1.0, exp(s - highest), s != HIDDEN);
     }
     workgroupBarrier();
