@@ -43,7 +43,7 @@ for (const device of testDevices()) {
     t.deepEqual(events.filter((event) => event.type === "checkpoint").map(({ step }) => step), [6, 12]);
     t.is(result.steps, 12);
     t.false(result.stopped);
-    t.is(result.adapter, given.output);
+    t.is(result.adapter, given.output as string);
     t.is(result.evalLoss, evals.at(-1)?.loss as number);
     const rates = steps(events).map(({ learningRate }) => learningRate);
     t.deepEqual(rates.slice(0, 2), [0, 1e-2]);
