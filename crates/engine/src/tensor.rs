@@ -337,7 +337,7 @@ pub struct Storage {
     bytes: u64,
     mapped: bool,
     version: Cell<u64>,
-    /// What JavaScript gave for an i32 tensor; plans may read it.
+    /// What JavaScript gave for an i32 tensor, or a copy of such; plans may read it.
     pub host: RefCell<Option<Rc<[i32]>>>,
 }
 

@@ -140,7 +140,7 @@ fn kernel(group: u32, lane: u32) {{
 }
 
 /// Appends the copy of a box of `dims` from `x` to `y`, of one dtype. Two-byte types are copied on
-/// the cpu only: see `widened`.
+/// the cpu only: see `widened`. Where the host knows x and the box is all of y, it knows y too.
 ///
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` where more than six dimensions do not merge.
@@ -149,6 +149,7 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
     if dims.contains(&0) {
         return Ok(());
     }
+    copy_host(dims, x, y);
     let mut walked = collapse(dims, &x.strides, &y.strides);
     if walked.len() > DIMS {
         fail!(ShapeMismatch, "{name}: more than {DIMS} dimensions that do not merge");
@@ -195,6 +196,20 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
             work: size as u64 * 4,
         });
     })
+}
+
+fn copy_host(dims: &[usize], x: &Side, y: &Side) {
+    let whole = y.start == 0 && y.strides == y.value.shape.strides() && dims == &y.value.shape[..];
+    let Some(host) = x.value.host().filter(|_| whole) else { return };
+    let copied = (0..y.value.size()).map(|i| {
+        let (mut rest, mut at) = (i, x.start);
+        for (n, stride) in dims.iter().zip(&x.strides).rev() {
+            at += rest % n * stride;
+            rest /= n;
+        }
+        host[at]
+    });
+    *y.value.storage.host.borrow_mut() = Some(copied.collect());
 }
 
 /// Calls `body` on f32 forms of the values where the device stores half types only by pairs, and on

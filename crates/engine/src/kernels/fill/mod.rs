@@ -1,5 +1,8 @@
 //! One value everywhere. Cost: one pass of writing; nothing is uploaded.
 
+#[cfg(test)]
+mod tests;
+
 use std::rc::Rc;
 
 use rayon::prelude::*;

@@ -1,8 +1,11 @@
 use super::{Concat, plain::plain};
 use crate::dtype::DType;
-use crate::op::Op;
-use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::op::{Op, run1};
+use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
+use crate::ops::permute::Permute;
+use crate::ops::reshape::Reshape;
+use crate::ops::slice::Slice;
+use crate::tensor::{Spec, Value};
 
 #[test]
 fn equals_the_plain_form() {
@@ -28,6 +31,28 @@ fn every_storage_type() {
                 [[3, 5], [3, 5]].map(|s| Array::random("x", &s).map(|v| (v * 100.0).floor()).stored(dtype));
             check(&Concat { dim }, &inputs, &|x| vec![plain(x, dim)]);
         }
+    }
+}
+
+/// As labels are shifted by one, which a loss wants to know on the host.
+#[test]
+fn the_host_knows_the_parts_of_what_it_knew() {
+    let labels = Array::indices("labels", &[3, 5], 100);
+    let ignored = Array { dtype: DType::I32, ..Array::new(&[3, 1], vec![-100.0; 3]) };
+    for cx in contexts() {
+        let (labels, ignored) = (labels.upload(&cx), ignored.upload(&cx));
+        let knows = |y: &Value| {
+            let host: Vec<f64> = y.host().unwrap().iter().map(|v| *v as f64).collect();
+            assert_eq!(host, read(y).data);
+        };
+        let rest = run1(&cx, &Slice { dim: 1, start: 1, end: 5 }, &[&labels]).unwrap();
+        knows(&rest);
+        let shifted = run1(&cx, &Concat { dim: 1 }, &[&rest, &ignored]).unwrap();
+        knows(&shifted);
+        knows(&run1(&cx, &Reshape { shape: [15].into() }, &[&shifted]).unwrap());
+        knows(&run1(&cx, &Permute::new(&[1, 0]), &[&shifted]).unwrap());
+        ignored.storage.written();
+        assert!(run1(&cx, &Concat { dim: 1 }, &[&rest, &ignored]).unwrap().host().is_none());
     }
 }
 
