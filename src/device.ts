@@ -68,7 +68,10 @@ export function resolveDevice(device: Device = chosen): Exclude<Device, "auto"> 
 
 function resolveName(device: string): Exclude<Device, "auto"> {
   if (!/^(cpu|gpu|gpu:\d+|meta:cpu|meta:gpu)$/.test(device)) {
-    throw new LowrankError("ERR_OPTION", `device: "${device}" is none of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu`);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `device: "${device}" is none of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu`,
+    );
   }
   return device as Exclude<Device, "auto">;
 }

@@ -1,5 +1,14 @@
 /** The public face of lowrank. Importing it does nothing: the engine is loaded at first use. */
-export { chooseDevice, devices, memory, setDefaultDevice, synchronize, type Device, type DeviceInfo, type Memory } from "./device.js";
+export {
+  chooseDevice,
+  devices,
+  memory,
+  setDefaultDevice,
+  synchronize,
+  type Device,
+  type DeviceInfo,
+  type Memory,
+} from "./device.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
 export * as lora from "./lora/index.js";
 export { CausalLM, type ForwardOptions, type ForwardOutput } from "./models/causal-lm.js";

@@ -21,7 +21,10 @@ export function mapped(file: WeightsFile, name: string, device?: Device): Tensor
 /** All tensors of a safetensors file. */
 // A promise by contract: a device may be slow to take what a file holds.
 // eslint-disable-next-line @typescript-eslint/require-await
-export async function load(path: string, { device }: { device?: Device } = {}): Promise<Record<string, Tensor>> {
+export async function load(
+  path: string,
+  { device }: { device?: Device } = {},
+): Promise<Record<string, Tensor>> {
   const file = openWeights(path);
   const out: Record<string, Tensor> = {};
   try {

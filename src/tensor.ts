@@ -32,7 +32,10 @@ export class Tensor {
   #disposed = false;
 
   /** @internal Wraps a handle of the session; the innermost scope owns it. */
-  constructor(id: number, known?: { shape: readonly number[]; dtype: DType; device: Exclude<Device, "auto"> }) {
+  constructor(
+    id: number,
+    known?: { shape: readonly number[]; dtype: DType; device: Exclude<Device, "auto"> },
+  ) {
     const native = session();
     this.#id = id;
     this.shape = known?.shape ?? native.shape(id);
@@ -45,7 +48,10 @@ export class Tensor {
   /** @internal The session's number for it. */
   get id(): number {
     if (this.#disposed) {
-      throw new LowrankError("ERR_DISPOSED", `a tensor of shape [${this.shape.join(", ")}] is used after dispose()`);
+      throw new LowrankError(
+        "ERR_DISPOSED",
+        `a tensor of shape [${this.shape.join(", ")}] is used after dispose()`,
+      );
     }
     return this.#id;
   }
@@ -226,12 +232,20 @@ export class Tensor {
   }
   concat(others: Tensor | readonly Tensor[], dim = 0): Tensor {
     const all = [this, ...(others instanceof Tensor ? [others] : others)];
-    return made(() => session().concat(all.map((t) => t.id), this.#dim("concat", dim)));
+    return made(() =>
+      session().concat(
+        all.map((t) => t.id),
+        this.#dim("concat", dim),
+      ),
+    );
   }
   /** Joins tensors of one shape along a new dimension. */
   stack(others: Tensor | readonly Tensor[], dim = 0): Tensor {
     const rest = others instanceof Tensor ? [others] : others;
-    return this.unsqueeze(dim).concat(rest.map((t) => t.unsqueeze(dim)), dim);
+    return this.unsqueeze(dim).concat(
+      rest.map((t) => t.unsqueeze(dim)),
+      dim,
+    );
   }
   /** The elements along `dim` at `index` (i32), as PyTorch's gather. */
   gather(dim: number, index: Tensor): Tensor {
@@ -279,7 +293,10 @@ export class Tensor {
   /** The value of a tensor with one element. */
   async item(): Promise<number> {
     if (this.size !== 1) {
-      throw new LowrankError("ERR_SHAPE_MISMATCH", `item: a tensor of shape [${this.shape.join(", ")}] has ${this.size} values`);
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `item: a tensor of shape [${this.shape.join(", ")}] has ${this.size} values`,
+      );
     }
     const whole = this.dtype === "f32" || this.dtype === "i32" ? this : this.to("f32");
     return (await whole.data())[0] as number;
@@ -353,7 +370,10 @@ export function parameter(tensor: Tensor, requiresGrad = tensor.dtype === "f32")
 function dimension(op: string, dim: number, rank: number): number {
   const at = dim < 0 ? dim + rank : dim;
   if (!Number.isInteger(at) || at < 0 || at >= rank) {
-    throw new LowrankError("ERR_SHAPE_MISMATCH", `${op}: there is no dimension ${dim} in a tensor of ${rank} dimensions`);
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `${op}: there is no dimension ${dim} in a tensor of ${rank} dimensions`,
+    );
   }
   return at;
 }
@@ -381,7 +401,10 @@ export function tensor(data: TensorData, options: TensorOptions = {}): Tensor {
 function natural(values: ArrayLike<number>): DType {
   if (values instanceof Int32Array) return "i32";
   if (values instanceof Uint16Array) {
-    throw new LowrankError("ERR_DTYPE", 'tensor: a Uint16Array holds bits; say which with dtype: "f16" or "bf16"');
+    throw new LowrankError(
+      "ERR_DTYPE",
+      'tensor: a Uint16Array holds bits; say which with dtype: "f16" or "bf16"',
+    );
   }
   return "f32";
 }
@@ -415,14 +438,23 @@ function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
   else if (dtype === "f32") typed = values instanceof Float32Array ? values : Float32Array.from(values);
   else if (values instanceof Uint16Array) typed = values;
   else {
-    throw new LowrankError("ERR_DTYPE", `tensor: numbers become f32; make ${dtype} of them with to("${dtype}")`);
+    throw new LowrankError(
+      "ERR_DTYPE",
+      `tensor: numbers become f32; make ${dtype} of them with to("${dtype}")`,
+    );
   }
   return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
 }
 
 /** A tensor of one value throughout. */
-export function full(shape: readonly number[], value: number, options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  const made = new Tensor(session().full(resolveDevice(options.device), [...shape], options.dtype ?? "f32", value));
+export function full(
+  shape: readonly number[],
+  value: number,
+  options: Omit<TensorOptions, "shape"> = {},
+): Tensor {
+  const made = new Tensor(
+    session().full(resolveDevice(options.device), [...shape], options.dtype ?? "f32", value),
+  );
   if (options.requiresGrad === true) made.requiresGrad = true;
   return made;
 }
@@ -436,12 +468,18 @@ export function ones(shape: readonly number[], options: Omit<TensorOptions, "sha
 }
 
 /** 0, 1, … below `end` as i32; or from `start`, by `step`. */
-export function arange(end: number, options?: Omit<TensorOptions, "shape"> & { start?: number; step?: number }): Tensor {
+export function arange(
+  end: number,
+  options?: Omit<TensorOptions, "shape"> & { start?: number; step?: number },
+): Tensor {
   const { start = 0, step = 1, ...rest } = options ?? {};
   const size = Math.max(0, Math.ceil((end - start) / step));
   const values = Array.from({ length: size }, (_, i) => start + i * step);
   const dtype = rest.dtype ?? (values.every(Number.isInteger) ? "i32" : "f32");
-  return converted(dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values), [size], { ...rest, dtype });
+  return converted(dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values), [size], {
+    ...rest,
+    dtype,
+  });
 }
 
 /** @internal A tensor of host values in the dtype that is asked for. */

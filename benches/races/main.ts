@@ -75,11 +75,18 @@ async function race(name: string, own: string, peer: string): Promise<void> {
     rate: median(side.turns.map((t) => t.tokensPerSecond ?? 0)),
   });
   const [ours, theirs] = [figure(sides.ours), figure(sides.peer)];
-  for (const [label, f] of [["ours", ours], ["peer", theirs]] as const) {
+  for (const [label, f] of [
+    ["ours", ours],
+    ["peer", theirs],
+  ] as const) {
     const rate = f.rate > 0 ? `  ${f.rate.toFixed(1)} tokens/s` : "";
-    console.log(`${name}  ${label}  ${f.ms.toFixed(0)} ms${rate}  peak ${f.peak.toFixed(0)} MiB  (median of ${rounds})`);
+    console.log(
+      `${name}  ${label}  ${f.ms.toFixed(0)} ms${rate}  peak ${f.peak.toFixed(0)} MiB  (median of ${rounds})`,
+    );
   }
-  console.log(`${name}  ratio: ${(theirs.ms / ours.ms).toFixed(2)} times as fast, ${(ours.peak / theirs.peak).toFixed(2)} of the peak memory`);
+  console.log(
+    `${name}  ratio: ${(theirs.ms / ours.ms).toFixed(2)} times as fast, ${(ours.peak / theirs.peak).toFixed(2)} of the peak memory`,
+  );
   for (const side of Object.values(sides)) side.end();
 }
 
@@ -89,6 +96,7 @@ const races: Record<string, () => Promise<void>> = {
 };
 for (const name of positionals.length > 0 ? positionals : Object.keys(races)) {
   const run = races[name];
-  if (run === undefined) throw new Error(`there is no race ${name}; there are ${Object.keys(races).join(", ")}`);
+  if (run === undefined)
+    throw new Error(`there is no race ${name}; there are ${Object.keys(races).join(", ")}`);
   await run();
 }

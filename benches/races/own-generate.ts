@@ -6,7 +6,10 @@ const model = made();
 model.eval();
 // An end token would cut the race short.
 Object.assign(model.config, { eosTokenIds: [] });
-const prompt = Int32Array.from({ length: PROMPT }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % VOCABULARY);
+const prompt = Int32Array.from(
+  { length: PROMPT },
+  (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % VOCABULARY,
+);
 
 await race(async () => {
   const start = performance.now();

@@ -40,7 +40,10 @@ export class KeyValueCache {
     readonly capacity: number,
     shape: { batch: number; heads: number; headDim: number; device: Device },
   ) {
-    this.layers = Array.from({ length: layers }, () => new LayerCache(shape.batch, capacity, shape.heads, shape.headDim, shape.device));
+    this.layers = Array.from(
+      { length: layers },
+      () => new LayerCache(shape.batch, capacity, shape.heads, shape.headDim, shape.device),
+    );
   }
 
   get length(): number {

@@ -105,9 +105,15 @@ export function shifted(labels: Int32Array, B: number, T: number): Int32Array {
 
 function shiftedLabels(ids: Tensor, labels: Tensor): Tensor {
   if (labels.shape.join() !== ids.shape.join() || ids.shape.length !== 2) {
-    throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: labels are [${labels.shape.join(", ")}], ids [${ids.shape.join(", ")}]; both are [B, T]`);
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `forward: labels are [${labels.shape.join(", ")}], ids [${ids.shape.join(", ")}]; both are [B, T]`,
+    );
   }
   const [B, T] = ids.shape as [number, number];
   const ignored = tensor(new Int32Array(B).fill(-100), { shape: [B, 1], device: labels.device });
-  return labels.slice(1, 1, T).concat(ignored, 1).reshape(B * T);
+  return labels
+    .slice(1, 1, T)
+    .concat(ignored, 1)
+    .reshape(B * T);
 }

@@ -29,13 +29,20 @@ export interface Piece {
   token: number;
 }
 
-export async function* generate(model: CausalLM, prompt: Prompt, options: GenerateOptions): AsyncGenerator<Piece, void, void> {
+export async function* generate(
+  model: CausalLM,
+  prompt: Prompt,
+  options: GenerateOptions,
+): AsyncGenerator<Piece, void, void> {
   const { maxNewTokens = 256, signal } = options;
   const sampler = new Sampler(options);
   const ids = promptIds(model, prompt);
   const limit = model.config.maxPositionEmbeddings;
   if (ids.length >= limit) {
-    throw new LowrankError("ERR_OPTION", `generate: the prompt has ${ids.length} tokens; this model takes fewer than ${limit}`);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `generate: the prompt has ${ids.length} tokens; this model takes fewer than ${limit}`,
+    );
   }
   const capacity = Math.min(ids.length + maxNewTokens, limit);
   const training = model.training;
@@ -72,13 +79,20 @@ function promptIds(model: CausalLM, prompt: Prompt): Int32Array {
 
 function tokenizerOf(model: CausalLM): NonNullable<CausalLM["tokenizer"]> {
   if (model.tokenizer === undefined) {
-    throw new LowrankError("ERR_OPTION", "generate: this model has no tokenizer; give token ids as an Int32Array");
+    throw new LowrankError(
+      "ERR_OPTION",
+      "generate: this model has no tokenizer; give token ids as an Int32Array",
+    );
   }
   return model.tokenizer;
 }
 
 /** Logits of the token after `ids`, which are appended to the cache. */
-async function lastLogits(model: CausalLM, ids: Int32Array, cache: NonNullable<Parameters<CausalLM["hidden"]>[2]>): Promise<Float32Array> {
+async function lastLogits(
+  model: CausalLM,
+  ids: Int32Array,
+  cache: NonNullable<Parameters<CausalLM["hidden"]>[2]>,
+): Promise<Float32Array> {
   let logits: Tensor | undefined;
   noGrad(() => {
     logits = scope(() => {

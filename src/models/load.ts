@@ -21,7 +21,10 @@ export interface LoadOptions {
 }
 
 /** Buffers of older transformers, and heads of other tasks. */
-const LLAMA_EXTRAS: Extras = { known: /(^|\.)rotary_emb\.inv_freq$|^score\.(weight|bias)$|^classifier\./, prefix: "model." };
+const LLAMA_EXTRAS: Extras = {
+  known: /(^|\.)rotary_emb\.inv_freq$|^score\.(weight|bias)$|^classifier\./,
+  prefix: "model.",
+};
 
 /**
  * Loads a causal language model from a folder with `config.json`, `model.safetensors` (or shards)
@@ -46,7 +49,9 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
     const extras = weights.finish();
     if (extras.length > 0) {
       const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
-      notice(`${path}: passed over ${extras.length} tensors that this model does not use: ${extras.slice(0, 3).join(", ")}${extras.length > 3 ? ", …" : ""}`);
+      notice(
+        `${path}: passed over ${extras.length} tensors that this model does not use: ${extras.slice(0, 3).join(", ")}${extras.length > 3 ? ", …" : ""}`,
+      );
     }
     const tokenizer = join(folder, "tokenizer.json");
     if (existsSync(tokenizer)) model.tokenizer = new Tokenizer(tokenizer);

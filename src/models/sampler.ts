@@ -17,7 +17,8 @@ export class Sampler {
   #draws = 0;
 
   constructor({ temperature = 0, topP = 1, topK = 0, seed = 0 }: SamplerOptions) {
-    if (!(temperature >= 0) || !Number.isFinite(temperature)) bad("temperature", temperature, "a number from 0 on");
+    if (!(temperature >= 0) || !Number.isFinite(temperature))
+      bad("temperature", temperature, "a number from 0 on");
     if (!(topP > 0 && topP <= 1)) bad("topP", topP, "above 0 and at most 1");
     if (!(Number.isInteger(topK) && topK >= 0)) bad("topK", topK, "a whole number (0: all)");
     this.#temperature = temperature;

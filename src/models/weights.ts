@@ -65,7 +65,10 @@ export class FileWeights implements LlamaWeights {
    */
   finish(): string[] {
     if (this.#wrongShapes.length > 0) {
-      throw new LowrankError("ERR_SHAPE_MISMATCH", `${this.where}: ${this.#wrongShapes.slice(0, 3).join("; ")}`);
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${this.where}: ${this.#wrongShapes.slice(0, 3).join("; ")}`,
+      );
     }
     const left = [...this.#names].filter((name) => !this.#used.has(name));
     const extras = left.filter((name) => this.extras.known.test(name));
@@ -88,7 +91,9 @@ export class FileWeights implements LlamaWeights {
     this.#used.add(name);
     const info = this.file.info(name);
     if (info.shape.join() !== shape.join()) {
-      this.#wrongShapes.push(`${name} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`);
+      this.#wrongShapes.push(
+        `${name} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
+      );
       return placeholder(this.device);
     }
     const stored = mapped(this.file, name, this.device);
@@ -115,7 +120,9 @@ export class FreshWeights implements LlamaWeights {
 
   linear(_path: string, inFeatures: number, outFeatures: number, bias: boolean): Linear {
     const weight = this.#draw([outFeatures, inFeatures]);
-    const options = bias ? { biasValues: parameter(zeros([outFeatures], { device: this.device })) } : { bias: false };
+    const options = bias
+      ? { biasValues: parameter(zeros([outFeatures], { device: this.device })) }
+      : { bias: false };
     return new Linear(inFeatures, outFeatures, { weight, ...options });
   }
 

@@ -23,7 +23,10 @@ export class Embedding extends Module {
   constructor(numEmbeddings: number, embeddingDim: number, options: EmbeddingOptions = {}) {
     super();
     if ("maxNorm" in options && options.maxNorm !== undefined) {
-      throw new LowrankError("ERR_OPTION", "Embedding: maxNorm rewrites the weight in forward and is not offered");
+      throw new LowrankError(
+        "ERR_OPTION",
+        "Embedding: maxNorm rewrites the weight in forward and is not offered",
+      );
     }
     this.numEmbeddings = numEmbeddings;
     this.embeddingDim = embeddingDim;
@@ -33,7 +36,8 @@ export class Embedding extends Module {
       return;
     }
     const values = normal(numEmbeddings * embeddingDim);
-    if (this.paddingIdx !== undefined) values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);
+    if (this.paddingIdx !== undefined)
+      values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);
     const place = options.device === undefined ? {} : { device: options.device };
     this.weight = parameter(tensor(values, { shape: [numEmbeddings, embeddingDim], ...place }));
   }

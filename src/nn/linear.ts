@@ -24,7 +24,11 @@ export class Linear extends Module {
   weight: Tensor;
   bias: Tensor | null;
 
-  constructor(inFeatures: number, outFeatures: number, options: LinearOptions & { fanInFanOut?: boolean } = {}) {
+  constructor(
+    inFeatures: number,
+    outFeatures: number,
+    options: LinearOptions & { fanInFanOut?: boolean } = {},
+  ) {
     super();
     this.inFeatures = inFeatures;
     this.outFeatures = outFeatures;
@@ -32,10 +36,19 @@ export class Linear extends Module {
     const place = options.device === undefined ? {} : { device: options.device };
     const bound = 1 / Math.sqrt(inFeatures);
     const draw = (shape: number[]): Tensor =>
-      tensor(uniform(shape.reduce((n, d) => n * d, 1), -bound, bound), { shape, ...place });
+      tensor(
+        uniform(
+          shape.reduce((n, d) => n * d, 1),
+          -bound,
+          bound,
+        ),
+        { shape, ...place },
+      );
     const shape = this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
     this.weight = options.weight ?? parameter(draw(shape));
-    this.bias = options.biasValues ?? (options.bias === false || options.weight ? null : parameter(draw([outFeatures])));
+    this.bias =
+      options.biasValues ??
+      (options.bias === false || options.weight ? null : parameter(draw([outFeatures])));
   }
 
   forward(x: Tensor): Tensor {

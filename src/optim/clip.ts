@@ -9,6 +9,13 @@ import { Tensor } from "../tensor.js";
 export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
   const all = [...params];
   const [first] = all;
-  if (first === undefined) throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");
-  return new Tensor(session().clipGradNorm(first.device, all.map((tensor) => tensor.id), max));
+  if (first === undefined)
+    throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");
+  return new Tensor(
+    session().clipGradNorm(
+      first.device,
+      all.map((tensor) => tensor.id),
+      max,
+    ),
+  );
 }

@@ -18,7 +18,10 @@ export interface LoraPlusOptions {
  * Groups for LoRA+ (Hayou et al. 2024): B learns `ratio` times faster than A. As PEFT's
  * `create_loraplus_optimizer`: vectors go with B, and biases have no weight decay.
  */
-export function loraPlusGroups(model: Module, { lr, ratio, lrEmbedding = 1e-6 }: LoraPlusOptions): ParameterGroup<AdamWOptions>[] {
+export function loraPlusGroups(
+  model: Module,
+  { lr, ratio, lrEmbedding = 1e-6 }: LoraPlusOptions,
+): ParameterGroup<AdamWOptions>[] {
   for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding })) {
     if (!(value >= 0 && Number.isFinite(value))) {
       throw new LowrankError("ERR_OPTION", `loraPlusGroups: ${option} is 0 or more, not ${value}`);

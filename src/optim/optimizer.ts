@@ -41,7 +41,12 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   #disposed = false;
 
   /** `defaults` holds every option; a group's own go before them. */
-  protected constructor(rule: "adamw" | "sgd", stateNames: readonly string[], params: Parameters<Options>, defaults: Options) {
+  protected constructor(
+    rule: "adamw" | "sgd",
+    stateNames: readonly string[],
+    params: Parameters<Options>,
+    defaults: Options,
+  ) {
     this.#stateNames = stateNames;
     this.groups = grouped(params).map((group) => {
       const own = Object.fromEntries(Object.entries(group).filter(([, value]) => value !== undefined));
@@ -88,7 +93,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * is changed then.
    */
   loadStateDict({ state, paramGroups }: OptimizerState<Options>): void {
-    const sizes = (groups: readonly { params: readonly unknown[] }[]): string => groups.map(({ params }) => params.length).join(", ");
+    const sizes = (groups: readonly { params: readonly unknown[] }[]): string =>
+      groups.map(({ params }) => params.length).join(", ");
     if (sizes(paramGroups) !== sizes(this.groups)) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
@@ -141,7 +147,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   #options(): (Options & { params?: undefined })[] {
-    return this.groups.map(({ params: _, ...options }) => options as unknown as Options & { params?: undefined });
+    return this.groups.map(
+      ({ params: _, ...options }) => options as unknown as Options & { params?: undefined },
+    );
   }
 }
 
@@ -150,7 +158,10 @@ function grouped<Options>(params: Parameters<Options>): ParameterGroup<Options>[
   const tensors = all.filter((one) => one instanceof Tensor);
   if (tensors.length === 0) return all as ParameterGroup<Options>[];
   if (tensors.length < all.length) {
-    throw new LowrankError("ERR_OPTION", "an optimizer takes parameters or groups of them, not both in one list");
+    throw new LowrankError(
+      "ERR_OPTION",
+      "an optimizer takes parameters or groups of them, not both in one list",
+    );
   }
   return [{ params: tensors } as unknown as ParameterGroup<Options>];
 }
@@ -158,5 +169,8 @@ function grouped<Options>(params: Parameters<Options>): ParameterGroup<Options>[
 function tensorOf(state: ParameterState, name: string, place: number): Tensor {
   const value = state[name];
   if (value instanceof Tensor) return value;
-  throw new LowrankError("ERR_UNMATCHED_KEY", `loadStateDict: the state of parameter ${place} has no ${name}`);
+  throw new LowrankError(
+    "ERR_UNMATCHED_KEY",
+    `loadStateDict: the state of parameter ${place} has no ${name}`,
+  );
 }

@@ -18,7 +18,9 @@ export function linear(options: ScheduleOptions): Schedule {
 
 /** Falls along half a cosine to 0 at the end. */
 export function cosine(options: ScheduleOptions): Schedule {
-  return warmed("cosine", options, (done, rest) => Math.max(0, 0.5 * (1 + Math.cos((Math.PI * done) / rest))));
+  return warmed("cosine", options, (done, rest) =>
+    Math.max(0, 0.5 * (1 + Math.cos((Math.PI * done) / rest))),
+  );
 }
 
 /** Stays at 1. */
@@ -27,7 +29,11 @@ export function constant({ warmup = 0, total = warmup }: Partial<ScheduleOptions
 }
 
 /** The rise, then `fall` of the steps since it ended, out of those that remained then. */
-function warmed(name: string, { warmup = 0, total }: ScheduleOptions, fall: (done: number, rest: number) => number): Schedule {
+function warmed(
+  name: string,
+  { warmup = 0, total }: ScheduleOptions,
+  fall: (done: number, rest: number) => number,
+): Schedule {
   for (const [option, value] of Object.entries({ warmup, total })) {
     if (!(value >= 0 && Number.isFinite(value))) {
       throw new LowrankError("ERR_OPTION", `schedule.${name}: ${option} is a number of steps, not ${value}`);

@@ -42,7 +42,13 @@ function stepOf(name: string): number | undefined {
 /** Writes a checkpoint beside its place and renames it; one that is there already is replaced. */
 export async function saveCheckpoint(
   output: string,
-  { model, optimizer, adapter, cursor, options }: {
+  {
+    model,
+    optimizer,
+    adapter,
+    cursor,
+    options,
+  }: {
     model: CausalLM;
     optimizer: Optimizer;
     adapter: string;
@@ -75,7 +81,10 @@ export async function saveCheckpoint(
 }
 
 /** The state's tensors by `PLACE.NAME`, and how often each parameter was updated. */
-function flat({ state, paramGroups }: OptimizerState<object>): { tensors: Record<string, Tensor>; updates: number[] } {
+function flat({ state, paramGroups }: OptimizerState<object>): {
+  tensors: Record<string, Tensor>;
+  updates: number[];
+} {
   const tensors: Record<string, Tensor> = {};
   const updates = paramGroups.flatMap(({ params }) => params).map((place) => state[place]?.step ?? 0);
   for (const [place, parts] of Object.entries(state)) {
@@ -96,7 +105,9 @@ export async function findCheckpoint(output: string, resume: true | string): Pro
     .filter((step) => step !== undefined)
     .filter((step) => existsSync(join(checkpointFolder(folder, step), RUN)));
   if (steps.length > 0) return checkpointFolder(folder, Math.max(...steps));
-  const what = existsSync(folder) ? "there is no checkpoint to go on from" : "there is no such folder to go on from";
+  const what = existsSync(folder)
+    ? "there is no checkpoint to go on from"
+    : "there is no such folder to go on from";
   throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
 }
 
@@ -117,7 +128,8 @@ export async function readProgress(folder: string): Promise<Progress> {
     Number.isSafeInteger(random?.draws) &&
     Array.isArray(updates) &&
     updates.every(Number.isSafeInteger);
-  if (!whole) throw new LowrankError("ERR_FILE_FORMAT", `${file}: not what a checkpoint of this version holds`);
+  if (!whole)
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not what a checkpoint of this version holds`);
   return value as Progress;
 }
 
@@ -147,7 +159,10 @@ export async function restoreState(folder: string, progress: Progress, optimizer
 /** Whether a run has left anything in a folder. */
 async function holdsRun(folder: string): Promise<boolean> {
   const names = await readdir(folder);
-  return names.some((name) => name === "adapter_config.json" || name === "adapter_model.safetensors" || stepOf(name) !== undefined);
+  return names.some(
+    (name) =>
+      name === "adapter_config.json" || name === "adapter_model.safetensors" || stepOf(name) !== undefined,
+  );
 }
 
 /**
@@ -166,12 +181,23 @@ export async function claimOutput(output: string, reuse: boolean): Promise<() =>
   } catch (cause) {
     const code = systemCode(cause);
     if (code === "EEXIST" || code === "ENOTDIR") {
-      throw new LowrankError("ERR_OUTPUT_EXISTS", `${output}: is a file or lies below one, and a folder was expected`, { cause });
+      throw new LowrankError(
+        "ERR_OUTPUT_EXISTS",
+        `${output}: is a file or lies below one, and a folder was expected`,
+        { cause },
+      );
     }
-    throw new LowrankError("ERR_WRITE", `${output}: cannot be written (${code ?? (cause as Error).message})`, { cause });
+    throw new LowrankError(
+      "ERR_WRITE",
+      `${output}: cannot be written (${code ?? (cause as Error).message})`,
+      { cause },
+    );
   }
   if (!reuse && (await holdsRun(output))) {
-    throw new LowrankError("ERR_OUTPUT_EXISTS", `${output}: holds another run; go on with it by resume, or choose another folder`);
+    throw new LowrankError(
+      "ERR_OUTPUT_EXISTS",
+      `${output}: holds another run; go on with it by resume, or choose another folder`,
+    );
   }
   return async () => {
     if (made !== undefined && (await readdir(output).catch(() => [""])).length === 0) {
@@ -183,7 +209,8 @@ export async function claimOutput(output: string, reuse: boolean): Promise<() =>
 /** Removes what an earlier run left. */
 export async function clearOutput(output: string): Promise<void> {
   for (const name of await readdir(output)) {
-    const own = name === "adapter_config.json" || name === "adapter_model.safetensors" || stepOf(name) !== undefined;
+    const own =
+      name === "adapter_config.json" || name === "adapter_model.safetensors" || stepOf(name) !== undefined;
     if (own) await rm(join(output, name), { recursive: true, force: true });
   }
 }

@@ -10,7 +10,15 @@ import { loadModel } from "../models/load.js";
 import { AdamW, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
 import { tensor } from "../tensor.js";
-import { claimOutput, clearOutput, findCheckpoint, readProgress, restoreState, saveCheckpoint, type Progress } from "./checkpoint.js";
+import {
+  claimOutput,
+  clearOutput,
+  findCheckpoint,
+  readProgress,
+  restoreState,
+  saveCheckpoint,
+  type Progress,
+} from "./checkpoint.js";
 import { evaluate } from "./evaluate.js";
 import type { FinetuneResult, StartEvent } from "./events.js";
 import { runLoop, type StepWork } from "./loop.js";
@@ -52,7 +60,8 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
     try {
       const prepared = await prepare(model, data, settings);
       const run = new Finetuning(model, settings, prepared, context);
-      const resumed = checkpoint === undefined || progress === undefined ? undefined : { checkpoint, progress };
+      const resumed =
+        checkpoint === undefined || progress === undefined ? undefined : { checkpoint, progress };
       const result = await run.run(resumed);
       context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
       return result;
@@ -78,7 +87,10 @@ async function load({ model, device, dtype, signal }: Settings, context: RunCont
 /** A loaded model trains where it is. */
 function checkDevice(model: CausalLM, device: Device): void {
   if (device === "auto" || resolveDevice(device) === model.device) return;
-  throw new LowrankError("ERR_DEVICE_MISMATCH", `finetune: the model is on ${model.device}, and device is ${device}; move it with to()`);
+  throw new LowrankError(
+    "ERR_DEVICE_MISMATCH",
+    `finetune: the model is on ${model.device}, and device is ${device}; move it with to()`,
+  );
 }
 
 /** A checkpoint to go on from. */
@@ -116,8 +128,7 @@ class Finetuning {
     const { output, overwrite, lora } = this.#settings;
     const first = resumed === undefined ? 0 : this.#plan.resume(resumed.progress.cursor);
     const model = this.#model;
-    const report =
-      resumed === undefined ? await inject(model, lora) : await this.#loadAdapter(resumed);
+    const report = resumed === undefined ? await inject(model, lora) : await this.#loadAdapter(resumed);
     let optimizer: AdamW | undefined;
     try {
       model.train();
@@ -140,8 +151,12 @@ class Finetuning {
   /** The adapter of a checkpoint. Throws `ERR_OPTION` when it is not the one that the options ask for. */
   async #loadAdapter({ checkpoint, progress }: Resumed): Promise<InjectReport> {
     const [then, now] = [progress.options["lora"], this.#settings.lora].map((lora) => JSON.stringify(lora));
-    if (then !== now) throw new LowrankError("ERR_OPTION", `resume: the adapter's options were ${then}, and are ${now} now`);
-    return loadAdapter(this.#model, adapterFolder(checkpoint, this.#name), { name: this.#name, trainable: true });
+    if (then !== now)
+      throw new LowrankError("ERR_OPTION", `resume: the adapter's options were ${then}, and are ${now} now`);
+    return loadAdapter(this.#model, adapterFolder(checkpoint, this.#name), {
+      name: this.#name,
+      trainable: true,
+    });
   }
 
   async #train(optimizer: AdamW, first: number): Promise<Omit<FinetuneResult, "adapter">> {
@@ -157,7 +172,8 @@ class Finetuning {
       steps: total,
       work: (step) => this.#work(step),
       clipNorm,
-      evaluate: held.length === 0 ? undefined : () => evaluate(model, held, { batchSize, padTokenId, signal }),
+      evaluate:
+        held.length === 0 ? undefined : () => evaluate(model, held, { batchSize, padTokenId, signal }),
       evalEvery,
       save: (step) =>
         saveCheckpoint(output, {
@@ -195,7 +211,8 @@ class Finetuning {
     const { train, held, maxLength } = this.#prepared;
     const { device } = model;
     const known = devices();
-    const found = known.find((one) => one.device === device) ?? known.find((one) => one.device.startsWith(device));
+    const found =
+      known.find((one) => one.device === device) ?? known.find((one) => one.device.startsWith(device));
     const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
     return {
       type: "start",

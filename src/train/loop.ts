@@ -98,7 +98,17 @@ class Loop {
   }
 
   async run(): Promise<LoopResult> {
-    const { first, steps = Infinity, context, signal, evaluate, evalEvery, save, saveEvery, work } = this.#options;
+    const {
+      first,
+      steps = Infinity,
+      context,
+      signal,
+      evaluate,
+      evalEvery,
+      save,
+      saveEvery,
+      work,
+    } = this.#options;
     if (evaluate !== undefined && first === 0) await this.#evaluate(0);
     for (let step = first; step < steps && !context.stopping.aborted; step++) {
       throwIfAborted(signal);
@@ -119,14 +129,16 @@ class Loop {
     const stopped = context.stopping.aborted && this.#done < steps;
     // A run that was stopped is saved first: whoever stopped it may not have the time to evaluate.
     if (stopped && save !== undefined && this.#saved?.step !== this.#done) await this.#save(this.#done);
-    if (!stopped && evaluate !== undefined && this.#evaluatedAt !== this.#done) await this.#evaluate(this.#done);
+    if (!stopped && evaluate !== undefined && this.#evaluatedAt !== this.#done)
+      await this.#evaluate(this.#done);
     return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped };
   }
 
   /** Records forward, backward and update of one step and asks for its figures. */
   async #record(step: number, { losses, tokens, trained }: StepWork): Promise<Pending> {
     const { optimizer, schedule, clipNorm } = this.#options;
-    for (const [i, group] of optimizer.groups.entries()) group.lr = (this.#rates[i] as number) * schedule(step);
+    for (const [i, group] of optimizer.groups.entries())
+      group.lr = (this.#rates[i] as number) * schedule(step);
     let total: Tensor | undefined;
     try {
       for (const loss of losses) {

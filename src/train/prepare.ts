@@ -18,7 +18,10 @@ export interface Prepared {
  *
  * Errors: `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
-export function tokenisation(model: CausalLM, longest: number): SpecialTokens & { tokenizer: Encoder; maxLength: number } {
+export function tokenisation(
+  model: CausalLM,
+  longest: number,
+): SpecialTokens & { tokenizer: Encoder; maxLength: number } {
   const { tokenizer, config } = model;
   const folder = model.folder ?? "the model";
   if (tokenizer === undefined) {

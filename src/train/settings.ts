@@ -39,9 +39,31 @@ export interface Settings {
 }
 
 const KNOWN = new Set<string>([
-  "model", "data", "evalData", "evalSplit", "output", "overwrite", "lora", "optimizer", "schedule", "warmup", "steps",
-  "epochs", "batchSize", "gradientAccumulation", "maxLength", "gradientCheckpointing", "trainOn", "clipNorm", "seed",
-  "evalEvery", "saveEvery", "resume", "dtype", "device", "signal",
+  "model",
+  "data",
+  "evalData",
+  "evalSplit",
+  "output",
+  "overwrite",
+  "lora",
+  "optimizer",
+  "schedule",
+  "warmup",
+  "steps",
+  "epochs",
+  "batchSize",
+  "gradientAccumulation",
+  "maxLength",
+  "gradientCheckpointing",
+  "trainOn",
+  "clipNorm",
+  "seed",
+  "evalEvery",
+  "saveEvery",
+  "resume",
+  "dtype",
+  "device",
+  "signal",
 ] satisfies (keyof FinetuneOptions)[]);
 
 const OPTIMIZER_KEYS = new Set<string>(["lr", "betas", "eps", "weightDecay"]);
@@ -56,16 +78,20 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
   if (loraDropout < 0 || loraDropout > 1) refuse(`lora.loraDropout is a probability, not ${loraDropout}`);
-  if (options.steps !== undefined && options.epochs !== undefined) refuse("give one of steps and epochs, not both");
+  if (options.steps !== undefined && options.epochs !== undefined)
+    refuse("give one of steps and epochs, not both");
   if (options.evalData !== undefined && options.evalSplit !== undefined) {
     refuse("give one of evalData and evalSplit, not both");
   }
   const held = options.evalData ?? options.evalSplit;
   if (options.evalEvery !== undefined && held === undefined) refuse("evalEvery needs evalData or evalSplit");
   const { evalSplit } = options;
-  if (evalSplit !== undefined && !(evalSplit > 0 && evalSplit < 1)) refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
-  if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0)) refuse(`epochs is above 0, not ${options.epochs}`);
-  if (resume !== false && options.overwrite === true) refuse("resume goes on with what overwrite would replace");
+  if (evalSplit !== undefined && !(evalSplit > 0 && evalSplit < 1))
+    refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
+  if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0))
+    refuse(`epochs is above 0, not ${options.epochs}`);
+  if (resume !== false && options.overwrite === true)
+    refuse("resume goes on with what overwrite would replace");
   const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
   const betas = optimizer.betas ?? ([0.9, 0.999] as const);
   if (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
@@ -99,7 +125,10 @@ export function settingsOf(options: FinetuneOptions): Settings {
     evalEvery: optional("evalEvery", options.evalEvery, 1),
     saveEvery: optional("saveEvery", options.saveEvery, 1),
     resume,
-    dtype: options.dtype === undefined ? undefined : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
+    dtype:
+      options.dtype === undefined
+        ? undefined
+        : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
     device: (options.device ?? "auto") as Device,
     signal: options.signal,
   };
@@ -120,7 +149,8 @@ function known(where: string, options: object, names: ReadonlySet<string>): void
 }
 
 function number(name: string, value: number): number {
-  if (typeof value !== "number" || !Number.isFinite(value)) refuse(`${name} is a number, not ${String(value)}`);
+  if (typeof value !== "number" || !Number.isFinite(value))
+    refuse(`${name} is a number, not ${String(value)}`);
   return value;
 }
 

@@ -56,7 +56,10 @@ export class Trainer<M extends Module, B> extends Run<TrainResult> {
   }
 }
 
-async function train<M extends Module, B>(options: TrainerOptions<M, B>, context: RunContext): Promise<TrainResult> {
+async function train<M extends Module, B>(
+  options: TrainerOptions<M, B>,
+  context: RunContext,
+): Promise<TrainResult> {
   const began = performance.now();
   const { model, loss, optimizer, evalData, signal, save, weight = () => 1 } = options;
   throwIfAborted(signal);
@@ -74,7 +77,11 @@ async function train<M extends Module, B>(options: TrainerOptions<M, B>, context
   const training = model.training;
   try {
     model.train();
-    const start = startEvent(model, optimizer, { steps: steps ?? 0, stepsPerEpoch: perEpoch ?? 0, accumulation });
+    const start = startEvent(model, optimizer, {
+      steps: steps ?? 0,
+      stepsPerEpoch: perEpoch ?? 0,
+      accumulation,
+    });
     context.emit(start);
     const result = await runLoop({
       device: start.device as Exclude<Parameters<typeof runLoop>[0]["device"], "auto">,
@@ -103,7 +110,11 @@ async function train<M extends Module, B>(options: TrainerOptions<M, B>, context
 }
 
 /** The batches of each step; an epoch's last step takes what is left. */
-async function* stepsOf<B>(data: Batches<B>, epochs: number, accumulation: number): AsyncGenerator<B[], undefined> {
+async function* stepsOf<B>(
+  data: Batches<B>,
+  epochs: number,
+  accumulation: number,
+): AsyncGenerator<B[], undefined> {
   for (let epoch = 0; epoch < epochs; epoch++) {
     let batches: B[] = [];
     let any = false;
@@ -117,7 +128,10 @@ async function* stepsOf<B>(data: Batches<B>, epochs: number, accumulation: numbe
     if (batches.length > 0) yield batches;
     if (!any) {
       if (epoch === 0) throw new LowrankError("ERR_OPTION", "the data has no batches");
-      throw new LowrankError("ERR_OPTION", `the data has no batches for epoch ${epoch + 1}: give an array, or a function that makes them anew`);
+      throw new LowrankError(
+        "ERR_OPTION",
+        `the data has no batches for epoch ${epoch + 1}: give an array, or a function that makes them anew`,
+      );
     }
   }
   return undefined;
@@ -131,7 +145,8 @@ function sourceOf<B>(data: Batches<B>, epoch: number): Source<B> {
 function workOf<B>(batches: B[], loss: (batch: B) => Tensor, weight: (batch: B) => number): StepWork {
   const weights = batches.map(weight);
   const whole = weights.reduce((sum, one) => sum + one, 0);
-  if (!(whole > 0)) throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the batches of a step weigh ${whole} together`);
+  if (!(whole > 0))
+    throw new LowrankError("ERR_NO_TRAINED_TOKENS", `the batches of a step weigh ${whole} together`);
   const losses = batches.map((batch, i) => () => loss(batch).mul((weights[i] as number) / whole));
   return { losses, tokens: whole, trained: whole };
 }
@@ -169,7 +184,8 @@ function startEvent(
   const trained = optimizer.groups.flatMap(({ params }) => params);
   const [first] = trained;
   const device = first?.device ?? "cpu";
-  const size = (tensors: Iterable<Tensor>): number => [...tensors].reduce((sum, tensor) => sum + tensor.size, 0);
+  const size = (tensors: Iterable<Tensor>): number =>
+    [...tensors].reduce((sum, tensor) => sum + tensor.size, 0);
   return {
     type: "start",
     model: model.constructor.name,

@@ -5,7 +5,18 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { lora, manualSeed, memory, nn, noGrad, optim, randn, scope, tensor, type Tensor } from "../../src/index.js";
+import {
+  lora,
+  manualSeed,
+  memory,
+  nn,
+  noGrad,
+  optim,
+  randn,
+  scope,
+  tensor,
+  type Tensor,
+} from "../../src/index.js";
 import { testDevices, type TestDevice } from "../devices.js";
 
 /** One class under test, over sizes that are no multiple of anything. */
@@ -97,7 +108,11 @@ const properties: Record<string, Property> = {
   "is both its base layer and a LoRALayer": async (subject, device) => {
     const layer = subject.wrap(subject.base(device), 3, 4);
     const base = subject.name === "Embedding" ? nn.Embedding : nn.Linear;
-    return layer instanceof base && layer instanceof lora.LoRALayer && !(new base(2, 2, { device }) instanceof lora.LoRALayer);
+    return (
+      layer instanceof base &&
+      layer instanceof lora.LoRALayer &&
+      !(new base(2, 2, { device }) instanceof lora.LoRALayer)
+    );
   },
   "a fresh adapter changes no bit": async (subject, device) => {
     const base = subject.base(device);
@@ -143,7 +158,9 @@ const properties: Record<string, Property> = {
       const layer = model.layer as lora.Linear;
       fill(layer, device);
       const broken = (layer.loraB as Tensor).shape;
-      layer.loraB?.copy(tensor(new Float32Array(broken[0]! * broken[1]!).fill(bad), { shape: broken, device }));
+      layer.loraB?.copy(
+        tensor(new Float32Array(broken[0]! * broken[1]!).fill(bad), { shape: broken, device }),
+      );
       const error: unknown = await lora.merge(model).catch((e: unknown) => e);
       if ((error as { code?: string }).code !== "ERR_NOT_FINITE" || layer.merged) return `accepted ${bad}`;
     }
@@ -160,7 +177,12 @@ const properties: Record<string, Property> = {
     const again = await values(model.forward(x));
     await lora.merge(model);
     const disabledMerged = await values(lora.withoutAdapters(model, () => model.forward(x)));
-    return off(adapted, base) > 0.01 && off(disabled, base) === 0 && off(again, adapted) === 0 && off(disabledMerged, base) === 0;
+    return (
+      off(adapted, base) > 0.01 &&
+      off(disabled, base) === 0 &&
+      off(again, adapted) === 0 &&
+      off(disabledMerged, base) === 0
+    );
   },
   "three steps change the adapter only": async (subject, device) => {
     const model = around(subject, device);
@@ -168,7 +190,10 @@ const properties: Record<string, Property> = {
     fill(model.layer as lora.Linear, device);
     const before = new Map<string, number[]>();
     for (const [name, t] of Object.entries(model.stateDict())) before.set(name, await values(t));
-    const optimizer = new optim.AdamW([...model.parameters()].filter((p) => p.requiresGrad), { lr: 0.1 });
+    const optimizer = new optim.AdamW(
+      [...model.parameters()].filter((p) => p.requiresGrad),
+      { lr: 0.1 },
+    );
     for (let i = 0; i < 3; i++) {
       scope(() => {
         const y = model.forward(subject.input(device));
@@ -213,7 +238,11 @@ const properties: Record<string, Property> = {
     const { tensors } = memory(device);
     await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3 });
     lora.unload(model);
-    return model.layer === layer && memory(device).tensors - tensors === 0 && off(await values(model.forward(x)), base) === 0;
+    return (
+      model.layer === layer &&
+      memory(device).tensors - tensors === 0 &&
+      off(await values(model.forward(x)), base) === 0
+    );
   },
   "two adapters: sum, switch, weights, delete": async (subject, device) => {
     const model = around(subject, device);
@@ -228,7 +257,9 @@ const properties: Record<string, Property> = {
       outputs[name] = await values(model.forward(x));
     }
     const expected = (a: number, b: number): number[] =>
-      base.map((v, i) => v + a * ((outputs["one"] as number[])[i]! - v) + b * ((outputs["two"] as number[])[i]! - v));
+      base.map(
+        (v, i) => v + a * ((outputs["one"] as number[])[i]! - v) + b * ((outputs["two"] as number[])[i]! - v),
+      );
     lora.setAdapter(model, ["one", "two"]);
     const sum = off(await values(model.forward(x)), expected(1, 1));
     lora.setAdapter(model, { one: 0.5, two: -2 });
@@ -242,11 +273,15 @@ const properties: Record<string, Property> = {
   "initial values are distributed as they should be": async (subject, device) => {
     manualSeed(11);
     const embedding = subject.name === "Embedding";
-    const layer = embedding ? lora.Embedding.fromBase(new nn.Embedding(50, 40, { device }), { r: 20 }) : lora.Linear.fromBase(new nn.Linear(50, 40, { device }), { r: 20 });
+    const layer = embedding
+      ? lora.Embedding.fromBase(new nn.Embedding(50, 40, { device }), { r: 20 })
+      : lora.Linear.fromBase(new nn.Linear(50, 40, { device }), { r: 20 });
     const drawn = await values((embedding ? layer.loraB : layer.loraA) as Tensor);
     const zero = await values((embedding ? layer.loraA : layer.loraB) as Tensor);
     const bound = 1 / Math.sqrt(50);
-    const cdf = embedding ? normalCdf : (v: number): number => Math.min(Math.max((v + bound) / (2 * bound), 0), 1);
+    const cdf = embedding
+      ? normalCdf
+      : (v: number): number => Math.min(Math.max((v + bound) / (2 * bound), 0), 1);
     return zero.every((v) => v === 0) && kolmogorov(drawn, cdf) > 0.01;
   },
   "requires_grad for every bias mode": async (subject, device) => {
@@ -254,13 +289,20 @@ const properties: Record<string, Property> = {
       const model = around(subject, device);
       model.layer = subject.wrap(model.layer, 2, 3);
       lora.markOnlyLoraAsTrainable(model, mode);
-      const names = [...model.namedParameters()].filter(([, p]) => p.requiresGrad).map(([n]) => n).sort().join();
+      const names = [...model.namedParameters()]
+        .filter(([, p]) => p.requiresGrad)
+        .map(([n]) => n)
+        .sort()
+        .join();
       const own = ["layer.lora_A", "layer.lora_B"];
       const biases = subject.name === "Embedding" ? [] : ["layer.bias"];
       const others = ["lora.bias", "weight_.bias", "bias_.bias"];
-      const expected = [...own, ...(mode === "none" ? [] : biases), ...(mode === "all" ? others : [])].sort().join();
+      const expected = [...own, ...(mode === "none" ? [] : biases), ...(mode === "all" ? others : [])]
+        .sort()
+        .join();
       if (names !== expected) return `${mode}: ${names}`;
-      if (Object.keys(lora.loraStateDict(model, mode)).sort().join() !== expected) return `${mode}: loraStateDict`;
+      if (Object.keys(lora.loraStateDict(model, mode)).sort().join() !== expected)
+        return `${mode}: loraStateDict`;
     }
     return true;
   },
@@ -278,7 +320,8 @@ const properties: Record<string, Property> = {
     return off(saved, before) === 0 && drift <= ROUNDING;
   },
   "r = 0 is the plain layer, and trains": async (subject, device) => {
-    const layer = subject.name === "Embedding" ? new lora.Embedding(5, 3, { device }) : new lora.Linear(5, 3, { device });
+    const layer =
+      subject.name === "Embedding" ? new lora.Embedding(5, 3, { device }) : new lora.Linear(5, 3, { device });
     return layer.weight.requiresGrad && layer.loraA === undefined && !layer.eval().merged;
   },
 };
@@ -287,7 +330,10 @@ const properties: Record<string, Property> = {
 function kolmogorov(sample: number[], cdf: (v: number) => number): number {
   const sorted = [...sample].sort((a, b) => a - b);
   const n = sorted.length;
-  const d = sorted.reduce((m, v, i) => Math.max(m, Math.abs(cdf(v) - i / n), Math.abs(cdf(v) - (i + 1) / n)), 0);
+  const d = sorted.reduce(
+    (m, v, i) => Math.max(m, Math.abs(cdf(v) - i / n), Math.abs(cdf(v) - (i + 1) / n)),
+    0,
+  );
   const t = (Math.sqrt(n) + 0.12 + 0.11 / Math.sqrt(n)) * d;
   // The series needs ever more terms for a small t, where p is 1 to five digits.
   if (t < 0.35) return 1;
@@ -313,7 +359,9 @@ for (const device of testDevices()) {
       test.serial(`${subject.name} on ${device}: ${property}`, async (t) => {
         manualSeed(7);
         const result = await holds(subject, device);
-        table.push(`${result === true ? "yes" : "NO "}  ${subject.name.padEnd(20)} ${device.padEnd(4)} ${property}`);
+        table.push(
+          `${result === true ? "yes" : "NO "}  ${subject.name.padEnd(20)} ${device.padEnd(4)} ${property}`,
+        );
         t.is(result, true);
       });
     }

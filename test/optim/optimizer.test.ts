@@ -10,7 +10,12 @@ function parameter(device: "cpu" | "gpu", values: readonly number[] = START): Te
 
 /** One step on the sum of `weights` · p, whose gradient is `weights`. */
 function step(optimizer: { step(): void; zeroGrad(): void }, p: Tensor, weights: readonly number[]): void {
-  scope(() => p.mul(tensor(weights, { device: p.device })).sum().backward());
+  scope(() =>
+    p
+      .mul(tensor(weights, { device: p.device }))
+      .sum()
+      .backward(),
+  );
   optimizer.step();
   optimizer.zeroGrad();
 }
@@ -20,7 +25,11 @@ async function values(p: Tensor): Promise<number[]> {
 }
 
 /** `torch.optim.AdamW` over one element, in f64. */
-function adamw(p: number, grads: readonly number[], { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, decay = 0.01 } = {}): number {
+function adamw(
+  p: number,
+  grads: readonly number[],
+  { lr = 1e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, decay = 0.01 } = {},
+): number {
   let [m, v] = [0, 0];
   for (const [i, g] of grads.entries()) {
     p *= 1 - lr * decay;
@@ -44,8 +53,15 @@ for (const device of testDevices()) {
       [-1, 4, 0],
     ];
     for (const g of grads) step(optimizer, p, g);
-    const expected = START.map((start, i) => adamw(start, grads.map((g) => g[i] as number), { lr: 0.1 }));
-    for (const [i, value] of (await values(p)).entries()) t.true(Math.abs(value - (expected[i] as number)) < CLOSE);
+    const expected = START.map((start, i) =>
+      adamw(
+        start,
+        grads.map((g) => g[i] as number),
+        { lr: 0.1 },
+      ),
+    );
+    for (const [i, value] of (await values(p)).entries())
+      t.true(Math.abs(value - (expected[i] as number)) < CLOSE);
     optimizer.dispose();
     p.dispose();
   });
@@ -87,7 +103,11 @@ for (const device of testDevices()) {
     const state = first.stateDict();
     t.is(state.state[0]?.step, 2);
     second.loadStateDict(state);
-    for (const [optimizer, p] of [[first, one], [second, two]] as const) step(optimizer, p, [3, 1, -1]);
+    for (const [optimizer, p] of [
+      [first, one],
+      [second, two],
+    ] as const)
+      step(optimizer, p, [3, 1, -1]);
     t.deepEqual(await values(two), await values(one));
     const other = new optim.AdamW([parameter(device), parameter(device)]);
     t.throws(() => other.loadStateDict(state), { code: "ERR_SHAPE_MISMATCH" });
@@ -112,26 +132,33 @@ for (const device of testDevices()) {
     t.is(await optimizer.recover(), 2);
     step(optimizer, p, [1, 1, 1]);
     const expected = START.map((start) => adamw(start, [1], { lr: 0.1 }));
-    for (const [i, value] of (await values(p)).entries()) t.true(Math.abs(value - (expected[i] as number)) < CLOSE);
+    for (const [i, value] of (await values(p)).entries())
+      t.true(Math.abs(value - (expected[i] as number)) < CLOSE);
     t.is(await optimizer.recover(), 0);
     optimizer.dispose();
   });
 
-  test.serial(`an optimizer's state on ${device} survives the scope it was made in, and dispose() frees it`, async (t) => {
-    const p = parameter(device);
-    const before = memory(device).live;
-    const optimizer = scope(() => {
-      const inner = new optim.AdamW([p], { lr: 0.1 });
-      step(inner, p, [1, 1, 1]);
-      return { inner };
-    }).inner;
-    step(optimizer, p, [1, 1, 1]);
-    t.is(scope(() => optimizer.stateDict().state[0]?.step), 2);
-    optimizer.dispose();
-    t.throws(() => optimizer.step(), { code: "ERR_DISPOSED" });
-    p.dispose();
-    t.true(memory(device).live <= before);
-  });
+  test.serial(
+    `an optimizer's state on ${device} survives the scope it was made in, and dispose() frees it`,
+    async (t) => {
+      const p = parameter(device);
+      const before = memory(device).live;
+      const optimizer = scope(() => {
+        const inner = new optim.AdamW([p], { lr: 0.1 });
+        step(inner, p, [1, 1, 1]);
+        return { inner };
+      }).inner;
+      step(optimizer, p, [1, 1, 1]);
+      t.is(
+        scope(() => optimizer.stateDict().state[0]?.step),
+        2,
+      );
+      optimizer.dispose();
+      t.throws(() => optimizer.step(), { code: "ERR_DISPOSED" });
+      p.dispose();
+      t.true(memory(device).live <= before);
+    },
+  );
 }
 
 test("options out of range are refused", (t) => {
@@ -153,10 +180,21 @@ test("LoRA+: B learns faster, embeddings at a rate of their own", (t) => {
   lora.markOnlyLoraAsTrainable(model, "all");
   const groups = optim.loraPlusGroups(model, { lr: 1e-3, ratio: 16 });
   t.deepEqual(
-    groups.map(({ params, lr, weightDecay }) => [[...params].map(({ shape }) => [...shape]), lr, weightDecay]),
+    groups.map(({ params, lr, weightDecay }) => [
+      [...params].map(({ shape }) => [...shape]),
+      lr,
+      weightDecay,
+    ]),
     [
       [[[2, 4]], 1e-3, undefined],
-      [[[2, 5], [4, 2]], 1e-6, undefined],
+      [
+        [
+          [2, 5],
+          [4, 2],
+        ],
+        1e-6,
+        undefined,
+      ],
       [[[3, 2]], 16e-3, undefined],
       [[[3]], 16e-3, 0],
     ],

@@ -19,6 +19,9 @@ test("constant, with a rise", (t) => {
 });
 
 test("steps that are no numbers are refused", (t) => {
-  t.throws(() => optim.schedule.linear({ warmup: -1, total: 4 }), { code: "ERR_OPTION", message: /warmup.*-1/ });
+  t.throws(() => optim.schedule.linear({ warmup: -1, total: 4 }), {
+    code: "ERR_OPTION",
+    message: /warmup.*-1/,
+  });
   t.throws(() => optim.schedule.cosine({ total: Number.NaN }), { code: "ERR_OPTION" });
 });

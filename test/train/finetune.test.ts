@@ -2,7 +2,15 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
-import { finetune, loadModel, lora, memory, type FinetuneOptions, type StepEvent, type TrainEvent } from "../../src/index.js";
+import {
+  finetune,
+  loadModel,
+  lora,
+  memory,
+  type FinetuneOptions,
+  type StepEvent,
+  type TrainEvent,
+} from "../../src/index.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 
@@ -11,8 +19,16 @@ const data = tinyData();
 
 function options(device: string, more: Partial<FinetuneOptions> = {}): FinetuneOptions {
   return {
-    model, data, device, output: join(temporary(), "out"),
-    lora: { r: 4 }, optimizer: { lr: 1e-2 }, batchSize: 2, gradientAccumulation: 2, steps: 12, ...more,
+    model,
+    data,
+    device,
+    output: join(temporary(), "out"),
+    lora: { r: 4 },
+    optimizer: { lr: 1e-2 },
+    batchSize: 2,
+    gradientAccumulation: 2,
+    steps: 12,
+    ...more,
   };
 }
 
@@ -36,18 +52,29 @@ for (const device of testDevices()) {
     const kinds = events.map(({ type }) => type);
     t.deepEqual(kinds.slice(0, 3), ["start", "eval", "step"]);
     t.is(kinds.at(-1), "end");
-    t.deepEqual(steps(events).map(({ step }) => step), Array.from({ length: 12 }, (_, i) => i + 1));
+    t.deepEqual(
+      steps(events).map(({ step }) => step),
+      Array.from({ length: 12 }, (_, i) => i + 1),
+    );
     const evals = events.filter((event) => event.type === "eval");
-    t.deepEqual(evals.map(({ step }) => step), [0, 5, 10, 12]);
+    t.deepEqual(
+      evals.map(({ step }) => step),
+      [0, 5, 10, 12],
+    );
     t.true((evals.at(-1)?.loss ?? Infinity) < 0.95 * (evals[0]?.loss ?? 0), JSON.stringify(evals));
-    t.deepEqual(events.filter((event) => event.type === "checkpoint").map(({ step }) => step), [6, 12]);
+    t.deepEqual(
+      events.filter((event) => event.type === "checkpoint").map(({ step }) => step),
+      [6, 12],
+    );
     t.is(result.steps, 12);
     t.false(result.stopped);
     t.is(result.adapter, given.output as string);
     t.is(result.evalLoss, evals.at(-1)?.loss as number);
     const rates = steps(events).map(({ learningRate }) => learningRate);
     t.deepEqual(rates.slice(0, 2), [0, 1e-2]);
-    t.true(steps(events).every((step) => step.memoryBytes > 0 && step.gradNorm > 0 && step.tokensPerSecond > 0));
+    t.true(
+      steps(events).every((step) => step.memoryBytes > 0 && step.gradNorm > 0 && step.tokensPerSecond > 0),
+    );
     t.is(live(), before);
     const again = await loadModel(model, { device: device as "cpu" });
     const report = await lora.loadAdapter(again, result.adapter);
@@ -64,7 +91,8 @@ for (const device of testDevices()) {
     const controller = new AbortController();
     const run = finetune({ ...cut, signal: controller.signal });
     const reading = async (): Promise<void> => {
-      for await (const event of run) if (event.type === "step" && event.step === 6) controller.abort(new Error("enough"));
+      for await (const event of run)
+        if (event.type === "step" && event.step === 6) controller.abort(new Error("enough"));
     };
     await t.throwsAsync(reading(), { message: "enough" });
     await t.throwsAsync(run.result, { message: "enough" });
@@ -78,19 +106,22 @@ for (const device of testDevices()) {
     t.true(adapterBytes(whole.output as string).equals(adapterBytes(twice.output as string)));
   });
 
-  test.serial(`on ${device} stop() finishes the step and saves; resuming ends like the whole run`, async (t) => {
-    const whole = options(device);
-    await finetune(whole).result;
-    const cut = options(device);
-    const run = finetune(cut);
-    for await (const event of run) if (event.type === "step" && event.step === 3) void run.stop();
-    const result = await run.result;
-    t.true(result.stopped);
-    t.true(result.steps >= 3 && result.steps <= 5);
-    t.true(existsSync(join(cut.output as string, `checkpoint-${result.steps}`, "run.json")));
-    await finetune({ ...cut, resume: true }).result;
-    t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
-  });
+  test.serial(
+    `on ${device} stop() finishes the step and saves; resuming ends like the whole run`,
+    async (t) => {
+      const whole = options(device);
+      await finetune(whole).result;
+      const cut = options(device);
+      const run = finetune(cut);
+      for await (const event of run) if (event.type === "step" && event.step === 3) void run.stop();
+      const result = await run.result;
+      t.true(result.stopped);
+      t.true(result.steps >= 3 && result.steps <= 5);
+      t.true(existsSync(join(cut.output as string, `checkpoint-${result.steps}`, "run.json")));
+      await finetune({ ...cut, resume: true }).result;
+      t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
+    },
+  );
 
   test.serial(`on ${device} runs that are aborted leave nothing behind`, async (t) => {
     const before = memory(device as "cpu").live;
@@ -113,23 +144,29 @@ for (const device of testDevices()) {
     t.true(readdirSync(given.output as string).length > 0);
   });
 
-  test.serial(`on ${device} one large batch and small ones that are accumulated give the same losses`, async (t) => {
-    const common = { steps: 4, optimizer: { lr: 1e-3 }, warmup: 0 };
-    const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
-      const run = finetune(options(device, { ...common, batchSize, gradientAccumulation }));
-      return steps(await collect(run)).map(({ loss }) => loss);
-    };
-    const [large, small] = [await losses(8, 1), await losses(1, 8)];
-    // Sums in another order: f32's rounding over a few steps.
-    for (const [i, loss] of large.entries()) t.true(Math.abs(loss / (small[i] as number) - 1) < 1e-5, `${large} ${small}`);
-  });
+  test.serial(
+    `on ${device} one large batch and small ones that are accumulated give the same losses`,
+    async (t) => {
+      const common = { steps: 4, optimizer: { lr: 1e-3 }, warmup: 0 };
+      const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
+        const run = finetune(options(device, { ...common, batchSize, gradientAccumulation }));
+        return steps(await collect(run)).map(({ loss }) => loss);
+      };
+      const [large, small] = [await losses(8, 1), await losses(1, 8)];
+      // Sums in another order: f32's rounding over a few steps.
+      for (const [i, loss] of large.entries())
+        t.true(Math.abs(loss / (small[i] as number) - 1) < 1e-5, `${large} ${small}`);
+    },
+  );
 }
 
 test("a model that is given keeps its adapter, and is as it was after a failure", async (t) => {
   const own = await loadModel(model, { device: "cpu" });
   const controller = new AbortController();
   controller.abort(new Error("at once"));
-  await t.throwsAsync(finetune({ ...options("cpu"), model: own, signal: controller.signal }).result, { message: "at once" });
+  await t.throwsAsync(finetune({ ...options("cpu"), model: own, signal: controller.signal }).result, {
+    message: "at once",
+  });
   t.deepEqual(lora.adapters(own), []);
   await finetune({ ...options("cpu", { steps: 2 }), model: own }).result;
   t.deepEqual(lora.adapters(own), ["default"]);
@@ -139,7 +176,10 @@ test("a model that is given keeps its adapter, and is as it was after a failure"
 
 test("options are checked before any work", async (t) => {
   const refused = (more: Partial<FinetuneOptions>, message: RegExp) =>
-    t.throwsAsync(finetune({ model: "nowhere", data: "nowhere", ...more }).result, { code: "ERR_OPTION", message });
+    t.throwsAsync(finetune({ model: "nowhere", data: "nowhere", ...more }).result, {
+      code: "ERR_OPTION",
+      message,
+    });
   await refused({ lora: { r: 0 } }, /lora\.r.*0/);
   await refused({ lora: { r: -4 } }, /lora\.r.*-4/);
   await refused({ optimizer: { lr: Number.NaN } }, /optimizer\.lr.*NaN/);
@@ -164,13 +204,24 @@ test("an output folder that holds another run, or is a file, is refused", async 
   const file = join(temporary(), "file");
   writeFileSync(file, "");
   await t.throwsAsync(finetune({ ...given, output: file }).result, { code: "ERR_OUTPUT_EXISTS" });
-  await t.throwsAsync(finetune({ ...given, output: join(temporary(), "none"), resume: true }).result, { code: "ERR_FILE_NOT_FOUND" });
+  await t.throwsAsync(finetune({ ...given, output: join(temporary(), "none"), resume: true }).result, {
+    code: "ERR_FILE_NOT_FOUND",
+  });
 });
 
 test("resuming with another adapter or other data is refused", async (t) => {
   const given = options("cpu", { steps: 2, saveEvery: 1 });
   await finetune(given).result;
-  await t.throwsAsync(finetune({ ...given, resume: true, lora: { r: 2 } }).result, { code: "ERR_OPTION", message: /resume/ });
-  await t.throwsAsync(finetune({ ...given, resume: true, seed: 7 }).result, { code: "ERR_OPTION", message: /seed/ });
-  await t.throwsAsync(finetune({ ...given, resume: true, data: tinyData(30) }).result, { code: "ERR_OPTION", message: /data/ });
+  await t.throwsAsync(finetune({ ...given, resume: true, lora: { r: 2 } }).result, {
+    code: "ERR_OPTION",
+    message: /resume/,
+  });
+  await t.throwsAsync(finetune({ ...given, resume: true, seed: 7 }).result, {
+    code: "ERR_OPTION",
+    message: /seed/,
+  });
+  await t.throwsAsync(finetune({ ...given, resume: true, data: tinyData(30) }).result, {
+    code: "ERR_OPTION",
+    message: /data/,
+  });
 });

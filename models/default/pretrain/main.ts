@@ -77,7 +77,9 @@ async function heldOut(model: LlamaForCausalLM, ids: Int32Array): Promise<number
   for (let at = 0; at + LENGTH <= ids.length; at += LENGTH * BATCH) {
     const rows = Math.min(BATCH, Math.floor((ids.length - at) / LENGTH));
     const block = ids.slice(at, at + rows * LENGTH);
-    const loss = noGrad(() => scope(() => model.lossSum(tensor(block, { shape: [rows, LENGTH], device }), block, 1)));
+    const loss = noGrad(() =>
+      scope(() => model.lossSum(tensor(block, { shape: [rows, LENGTH], device }), block, 1)),
+    );
     sum += await loss.item();
     loss.dispose();
     tokens += rows * (LENGTH - 1);
@@ -101,9 +103,14 @@ manualSeed(seed);
 const model = values.continue
   ? ((await loadModel(values.output, { device, dtype: "f32" })) as LlamaForCausalLM)
   : new LlamaForCausalLM(llamaConfig(CONFIG), new FreshWeights(device));
-for (const [, parameter] of Object.entries(model.stateDict())) if (!parameter.requiresGrad) parameter.requiresGrad = true;
+for (const [, parameter] of Object.entries(model.stateDict()))
+  if (!parameter.requiresGrad) parameter.requiresGrad = true;
 model.train();
-const optimizer = new optim.AdamW([...new Set(Object.values(model.stateDict()))], { lr: LEARNING_RATE, betas: [0.9, 0.95], weightDecay: 0.1 });
+const optimizer = new optim.AdamW([...new Set(Object.values(model.stateDict()))], {
+  lr: LEARNING_RATE,
+  betas: [0.9, 0.95],
+  weightDecay: 0.1,
+});
 
 /** Warm-up, a plateau, a linear fall. */
 function factor(step: number): number {
@@ -126,7 +133,11 @@ for (let step = 0; step < steps; step++) {
   }
   for (const group of optimizer.groups) group.lr = LEARNING_RATE * factor(step);
   const loss = scope(() => {
-    const loss = model.lossSum(tensor(ids, { shape: [BATCH, LENGTH], device }), ids, 1 / (BATCH * (LENGTH - 1)));
+    const loss = model.lossSum(
+      tensor(ids, { shape: [BATCH, LENGTH], device }),
+      ids,
+      1 / (BATCH * (LENGTH - 1)),
+    );
     loss.backward();
     return loss.detach();
   });
@@ -137,9 +148,12 @@ for (let step = 0; step < steps; step++) {
   if (step % 20 === 0 || step === steps - 1) {
     const seconds = (performance.now() - began) / 1000;
     const rate = ((step + 1) * BATCH * LENGTH) / seconds;
-    console.log(`step ${step + 1}/${steps}  loss ${value.toFixed(4)}  ${rate.toFixed(0)} tokens/s  ${seconds.toFixed(0)} s`);
+    console.log(
+      `step ${step + 1}/${steps}  loss ${value.toFixed(4)}  ${rate.toFixed(0)} tokens/s  ${seconds.toFixed(0)} s`,
+    );
   }
-  if ((step + 1) % 400 === 0) console.log(`held-out loss after ${step + 1}: ${(await heldOut(model, held.ids)).toFixed(4)}`);
+  if ((step + 1) % 400 === 0)
+    console.log(`held-out loss after ${step + 1}: ${(await heldOut(model, held.ids)).toFixed(4)}`);
 }
 const loss = await heldOut(model, held.ids);
 const bits = (loss * held.ids.length) / held.bytes / Math.log(2);
@@ -150,7 +164,11 @@ if (!values.continue) {
   const beside = join(values.output, "weights");
   await saveModel(model, beside, { dtype: "f16", overwrite: true });
   const { renameSync, rmSync } = await import("node:fs");
-  for (const file of ["model.safetensors", "config.json"]) renameSync(join(beside, file), join(values.output, file));
+  for (const file of ["model.safetensors", "config.json"])
+    renameSync(join(beside, file), join(values.output, file));
   rmSync(beside, { recursive: true });
-  writeFileSync(join(values.output, "pretrain", "figures.json"), `${JSON.stringify({ steps, seed, heldOutLoss: loss, bitsPerByte: bits, tokens: steps * BATCH * LENGTH }, null, 2)}\n`);
+  writeFileSync(
+    join(values.output, "pretrain", "figures.json"),
+    `${JSON.stringify({ steps, seed, heldOutLoss: loss, bitsPerByte: bits, tokens: steps * BATCH * LENGTH }, null, 2)}\n`,
+  );
 }

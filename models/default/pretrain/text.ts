@@ -14,7 +14,11 @@ function dataFolder(name: string, version: string): string {
   const folder = join(cache, name.replaceAll("/", "-"));
   if (!existsSync(folder)) {
     mkdirSync(folder, { recursive: true });
-    const packed = execFileSync("npm", ["pack", `${name}@${version}`, "--silent", "--pack-destination", cache], { encoding: "utf8" });
+    const packed = execFileSync(
+      "npm",
+      ["pack", `${name}@${version}`, "--silent", "--pack-destination", cache],
+      { encoding: "utf8" },
+    );
     execFileSync("tar", ["xzf", join(cache, packed.trim()), "-C", folder]);
   }
   return join(folder, "package", "data");

@@ -53,7 +53,17 @@ export class LlamaAttention extends Module {
     const v = this.v_proj.forward(x).reshape(B, T, this.keyValueHeads, D);
     const keys = cache === undefined ? { k, v, length: T } : cache.append(k, v);
     const y = made(() =>
-      session().attention(q.id, keys.k.id, keys.v.id, keyMask?.id, true, this.window, 1 / Math.sqrt(D), rotation.offset, keys.length),
+      session().attention(
+        q.id,
+        keys.k.id,
+        keys.v.id,
+        keyMask?.id,
+        true,
+        this.window,
+        1 / Math.sqrt(D),
+        rotation.offset,
+        keys.length,
+      ),
     );
     return this.o_proj.forward(y.reshape(B, T, this.heads * D));
   }

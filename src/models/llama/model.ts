@@ -26,7 +26,10 @@ export class LlamaModel extends Module {
   constructor(config: LlamaConfig, weights: LlamaWeights) {
     super();
     this.embed_tokens = weights.embedding("model.embed_tokens", config.vocabSize, config.hiddenSize);
-    this.layers = Array.from({ length: config.numHiddenLayers }, (_, i) => new LlamaBlock(config, `model.layers.${i}`, weights));
+    this.layers = Array.from(
+      { length: config.numHiddenLayers },
+      (_, i) => new LlamaBlock(config, `model.layers.${i}`, weights),
+    );
     this.norm = weights.norm("model.norm", config.hiddenSize, config.rmsNormEps);
   }
 
@@ -46,7 +49,10 @@ export class LlamaForCausalLM extends CausalLM {
     this.config = config as LlamaConfig & Record<string, unknown>;
     this.model = new LlamaModel(config, weights);
     this.lm_head = config.tieWordEmbeddings
-      ? new Linear(config.hiddenSize, config.vocabSize, { bias: false, weight: this.model.embed_tokens.weight })
+      ? new Linear(config.hiddenSize, config.vocabSize, {
+          bias: false,
+          weight: this.model.embed_tokens.weight,
+        })
       : weights.linear("lm_head", config.hiddenSize, config.vocabSize, false);
     this.tables = new RotaryTables(ropeFrequencies(config), config.maxPositionEmbeddings);
   }
@@ -57,7 +63,12 @@ export class LlamaForCausalLM extends CausalLM {
 
   newCache(batch: number, capacity: number): KeyValueCache {
     const { numHiddenLayers, numKeyValueHeads, headDim } = this.config;
-    return new KeyValueCache(numHiddenLayers, capacity, { batch, heads: numKeyValueHeads, headDim, device: this.device });
+    return new KeyValueCache(numHiddenLayers, capacity, {
+      batch,
+      heads: numKeyValueHeads,
+      headDim,
+      device: this.device,
+    });
   }
 
   hubConfig(): Record<string, unknown> {
@@ -76,7 +87,10 @@ export class LlamaForCausalLM extends CausalLM {
         `forward: ${offset + T} tokens are more than the model's longest text, ${this.config.maxPositionEmbeddings}`,
       );
     }
-    const inputs = { rotation: this.tables.rotation(this.device, offset, T, positionIds), keyMask: attentionMask };
+    const inputs = {
+      rotation: this.tables.rotation(this.device, offset, T, positionIds),
+      keyMask: attentionMask,
+    };
     let x = this.model.embed_tokens.forward(ids);
     for (const [i, block] of this.model.layers.entries()) {
       x =

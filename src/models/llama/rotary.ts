@@ -30,7 +30,10 @@ export class RotaryTables {
   rotation(device: Device, offset: number, rows: number, positions?: Tensor): Rotation {
     this.#grow(device, positions === undefined ? offset + rows : this.limit);
     const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
-    return { offset, apply: (x) => made(() => session().rotary(x.id, cos.id, sin.id, offset, positions?.id)) };
+    return {
+      offset,
+      apply: (x) => made(() => session().rotary(x.id, cos.id, sin.id, offset, positions?.id)),
+    };
   }
 
   #grow(device: Device, needed: number): void {
