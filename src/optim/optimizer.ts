@@ -147,9 +147,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   #options(): (Options & { params?: undefined })[] {
-    return this.groups.map(
-      ({ params: _, ...options }) => options as unknown as Options & { params?: undefined },
-    );
+    return this.groups.map((group) => ({ ...group, params: undefined }) as Options & { params?: undefined });
   }
 }
 

@@ -55,7 +55,7 @@ if (folder === undefined) {
             ] as const;
           }),
         );
-        const [a, b] = [await cached.data(), await whole.data()];
+        const [a, b] = (await Promise.all([cached.data(), whole.data()])) as [Float32Array, Float32Array];
         const largest = b.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
         worst = Math.max(worst, a.reduce((m, v, i) => Math.max(m, Math.abs(v - b[i]!)), 0) / largest);
         const [x, y] = [a.indexOf(Math.max(...a)), b.indexOf(Math.max(...b))];

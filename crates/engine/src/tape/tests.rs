@@ -254,7 +254,8 @@ fn a_checkpoint_gives_the_same_bits_and_runs_no_more_than_it_must() {
         };
         let run = |inside: bool| {
             let tape = Tape::default();
-            (a.set_grad(None), b.set_grad(None));
+            a.set_grad(None);
+            b.set_grad(None);
             let y = if inside { checkpoint(&tape, 7, || block(&tape)) } else { block(&tape) };
             let y = op2(&tape, Function::Add, &y, &a);
             tape.backward(&total(&tape, &y), None).unwrap();
@@ -329,12 +330,14 @@ fn checkpoints_interleave_nest_and_follow_one_another() {
         };
         a.set_grad(None);
         // Two regions that are open at once: 1 and 2 by turns, as two async calls would.
-        (tape.open_region(1), tape.open_region(2));
+        tape.open_region(1);
+        tape.open_region(2);
         let y = [1, 2, 1, 2].into_iter().fold(a.clone(), |x, region| {
             tape.set_mode(Mode { no_grad: false, region });
             tanh(&tape, &x)
         });
-        (tape.close_region(1), tape.close_region(2));
+        tape.close_region(1);
+        tape.close_region(2);
         tape.set_mode(Mode::default());
         tape.backward(&total(&tape, &y), None).unwrap();
         assert_eq!(grad(&a).data, plain);
@@ -425,7 +428,8 @@ fn twenty_steps_leave_the_live_bytes_as_they_were() {
             let h = checkpoint(&tape, 1, || tanh(&tape, &mul(&tape, &a, &b)));
             let loss = total(&tape, &op2(&tape, Function::Add, &h, &mul(&tape, &h, &a)));
             tape.backward(&loss, None).unwrap();
-            (a.set_grad(None), b.set_grad(None));
+            a.set_grad(None);
+            b.set_grad(None);
             (live(&cx), cx.memory().reserved)
         };
         let first = {

@@ -3,6 +3,7 @@ use crate::dtype::DType;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::ops::rms_norm::plain::plain;
 
+#[allow(clippy::type_complexity)]
 fn holds(
     op: LayerNorm,
     inputs: &[Array],

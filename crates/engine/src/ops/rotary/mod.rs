@@ -65,7 +65,7 @@ impl Op for Rotary {
         }
         let dim = x.shape[3];
         let dims = self.dims.unwrap_or(dim);
-        if dims == 0 || dims % 2 != 0 || dims > dim {
+        if dims == 0 || !dims.is_multiple_of(2) || dims > dim {
             fail!(ShapeMismatch, "rotary: {dims} dimensions of x {} cannot be turned in pairs", x.shape);
         }
         let fits =

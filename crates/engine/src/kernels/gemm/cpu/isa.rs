@@ -28,6 +28,8 @@ pub struct Storage<T> {
 
 /// The loops of one instruction set.
 pub struct Isa {
+    /// For the messages of tests.
+    #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
     pub lanes: usize,
     /// Rows of the largest tile.

@@ -159,7 +159,7 @@ impl<T: Stored> Product<T> {
                                 accumulate: self.accumulate || !first,
                             };
                             let two = width > isa.lanes;
-                            let masked = width % isa.lanes != 0;
+                            let masked = !width.is_multiple_of(isa.lanes);
                             let form = 2 * two as usize + masked as usize;
                             (isa.tiles[rows - 1][form])(k, a, b, width, settle);
                         }
