@@ -26,6 +26,7 @@ pub struct Pool {
     live: u64,
     live_classes: u64,
     highest_live_classes: u64,
+    highest_live: u64,
     peak: u64,
 }
 
@@ -43,6 +44,7 @@ impl Pool {
         self.live += bytes;
         self.live_classes += class;
         self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
+        self.highest_live = self.highest_live.max(self.live);
         if let Some(buffer) = self.take(class) {
             return Allocation { buffer, class, give_back: Vec::new(), create: false };
         }
@@ -83,6 +85,11 @@ impl Pool {
         self.live_classes + self.idle_bytes
     }
 
+    /// The highest that `live` has been.
+    pub fn highest_live(&self) -> u64 {
+        self.highest_live
+    }
+
     /// The highest that `reserved` has been.
     pub fn peak(&self) -> u64 {
         self.peak
@@ -91,6 +98,7 @@ impl Pool {
     pub fn reset_peak(&mut self) {
         self.peak = self.reserved();
         self.highest_live_classes = self.live_classes;
+        self.highest_live = self.live;
     }
 
     fn take(&mut self, class: u64) -> Option<BufferId> {

@@ -305,6 +305,11 @@ impl Context {
         Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped: self.mapped.get() }
     }
 
+    /// The highest that live bytes have been since the peak was started anew.
+    pub fn highest_live(&self) -> u64 {
+        self.pool.borrow().highest_live()
+    }
+
     /// Gives idle buffers back and starts the peak again from what is live.
     pub fn trim(&self) {
         let buffers = self.pool.borrow_mut().drain();

@@ -353,6 +353,12 @@ impl Session {
         })
     }
 
+    /// The highest that live bytes have been since `trim`.
+    #[napi]
+    pub fn highest_live(&self, device: String) -> Result<f64> {
+        self.with(|s| Ok(s.context(&device)?.highest_live() as f64))
+    }
+
     /// Gives idle buffers back and starts the peak anew.
     #[napi]
     pub fn trim(&self, device: String) -> Result<()> {

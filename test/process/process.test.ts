@@ -1,0 +1,135 @@
+/** Whole processes: killed and resumed, timers beside training, ends in mid-step. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
+
+import test from "ava";
+
+import { testDevices } from "../devices.js";
+import { temporary } from "../hashed.js";
+
+const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
+/** LOWRANK_ENDS=50 repeats the ends as often as a release wants them. */
+const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 3);
+
+interface Ended {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  output: string;
+  errors: string;
+  ms: number;
+}
+
+function start(
+  args: string[],
+  env: Record<string, string> = {},
+): { child: ChildProcess; ended: Promise<Ended> } {
+  const began = performance.now();
+  const child = spawn(process.execPath, ["--import=tsx", CHILD, ...args], {
+    env: { ...process.env, ...env },
+  });
+  let [output, errors] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
+  const ended = new Promise<Ended>((resolve) => {
+    child.on("close", (status, signal) =>
+      resolve({ status, signal, output, errors, ms: performance.now() - began }),
+    );
+  });
+  return { child, ended };
+}
+
+async function run(args: string[], env: Record<string, string> = {}): Promise<Ended> {
+  return start(args, env).ended;
+}
+
+/** Kills the process as soon as it says `line`. */
+async function killedAt(line: string, args: string[]): Promise<Ended> {
+  const { child, ended } = start(args);
+  child.stdout?.on("data", (text: string) => {
+    if (text.includes(line)) child.kill("SIGKILL");
+  });
+  return ended;
+}
+
+function adapter(folder: string): Buffer {
+  return readFileSync(join(folder, "adapter_model.safetensors"));
+}
+
+for (const device of testDevices()) {
+  test.serial(
+    `killed after a checkpoint and resumed, on ${device}: the same adapter to the bit`,
+    async (t) => {
+      t.timeout(300_000);
+      const [whole, cut] = [join(temporary(), "whole"), join(temporary(), "cut")];
+      const straight = await run(["train", device, whole, "20"]);
+      t.is(straight.status, 0, straight.errors);
+      const killed = await killedAt("step 13", ["train", device, cut, "20"]);
+      t.is(killed.signal, "SIGKILL", killed.errors);
+      t.true(existsSync(join(cut, "checkpoint-10")), readdirSync(cut).join());
+      t.false(existsSync(join(cut, "adapter_model.safetensors")));
+      const resumed = await run(["train", device, cut, "20", "resume"]);
+      t.is(resumed.status, 0, resumed.errors);
+      t.false(resumed.output.includes("step 9\n"));
+      t.true(adapter(cut).equals(adapter(whole)));
+    },
+  );
+
+  test.serial(`one thread and two, twice, on ${device}: the same bits`, async (t) => {
+    t.timeout(300_000);
+    const files: Buffer[] = [];
+    for (const threads of ["1", "2", "2"]) {
+      const folder = join(temporary(), "out");
+      const { status, errors } = await run(["train", device, folder, "6"], { LOWRANK_THREADS: threads });
+      t.is(status, 0, errors);
+      files.push(adapter(folder));
+    }
+    t.true(files.every((file) => file.equals(files[0] as Buffer)));
+  });
+
+  test.serial(`a timer beside training on ${device} is on time`, async (t) => {
+    t.timeout(120_000);
+    const { output, errors, status } = await run(["timer", device]);
+    t.is(status, 0, errors);
+    const { ticks, p99, most } = JSON.parse(output) as { ticks: number; p99: number; most: number };
+    t.log(`${ticks} ticks, 99% within ${p99.toFixed(1)} ms, at most ${most.toFixed(1)} ms late`);
+    t.true(ticks > 100);
+    t.true(p99 < 50);
+    t.true(most < 250);
+  });
+
+  test.serial(`process.exit in mid-step on ${device} ends with its status, ${ENDS} times`, async (t) => {
+    t.timeout(600_000);
+    const times: number[] = [];
+    for (let i = 0; i < ENDS; i++) {
+      const { status, signal, ms, errors } = await run(["exit", device, "7"]);
+      t.is(status, 7, `${signal} ${errors}`);
+      times.push(ms);
+    }
+    t.log(`longest ${Math.max(...times).toFixed(0)} ms, start included`);
+  });
+
+  test.serial(`an uncaught error in mid-step on ${device} ends the process`, async (t) => {
+    t.timeout(120_000);
+    const { status, errors } = await run(["uncaught", device]);
+    t.is(status, 1);
+    t.true(errors.includes("on purpose"));
+  });
+
+  test.serial(`worker.terminate in mid-step on ${device}, ${ENDS} times`, async (t) => {
+    t.timeout(600_000);
+    let longest = 0;
+    for (let i = 0; i < ENDS; i++) {
+      const worker = new Worker(CHILD, { argv: ["exit", device, "0"], execArgv: ["--import=tsx"] });
+      worker.on("error", (error) => t.fail(String(error)));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const began = performance.now();
+      await worker.terminate();
+      longest = Math.max(longest, performance.now() - began);
+    }
+    t.log(`longest ${longest.toFixed(0)} ms`);
+    t.true(longest < 3000);
+  });
+}
