@@ -1,6 +1,6 @@
 import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
-import { uniform } from "../random.js";
+import { nextDropout, uniform } from "../random.js";
 import { made, parameter, tensor, zeros, type Tensor } from "../tensor.js";
 import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
 
@@ -46,12 +46,11 @@ export class Linear extends LoRALayer(BaseLinear) {
     if (!this.adapts) return this.withBase(() => super.forward(x));
     const { loraA, loraB, scaling } = combined(this);
     const p = this.training ? this.loraDropout : 0;
-    if (p > 0) {
-      const low = x.dropout(p).matmul(loraA, { transB: true }).matmul(loraB, { transB: true });
-      return super.forward(x).add(low.mul(scaling));
-    }
+    // A draw is taken only where something is dropped.
+    const [seed, stream] = p > 0 ? nextDropout() : [0, 0];
+    const { weight, bias, fanInFanOut } = this;
     return made(() =>
-      session().loraLinear(x.id, this.weight.id, this.bias?.id, loraA.id, loraB.id, scaling, this.fanInFanOut),
+      session().loraLinear(x.id, weight.id, bias?.id, loraA.id, loraB.id, scaling, fanInFanOut, p, seed, stream),
     );
   }
 }

@@ -4,6 +4,9 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use crate::wgsl;
 
+/// What the modules use beyond the core: immediates, and `unpack2x16float`, which asks for no feature.
+const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+
 #[test]
 fn every_variant_is_valid() {
     let mut wrong = Vec::new();
@@ -19,7 +22,7 @@ fn every_variant_is_valid() {
             let text = wgsl::module(kernel, variant.params, &variant.dtypes, variant.threads);
             let result =
                 naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|module| {
-                    Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
+                    Validator::new(ValidationFlags::all(), CAPABILITIES)
                         .validate(&module)
                         .map_err(|e| e.emit_to_string(&text))
                 });

@@ -10,7 +10,7 @@ use crate::session::Session;
 
 #[napi]
 impl Session {
-    /// y = x·Wᵀ + b + scale · x·Aᵀ·Bᵀ.
+    /// y = x·Wᵀ + b + scale · drop(x)·Aᵀ·Bᵀ.
     #[napi]
     #[allow(clippy::too_many_arguments)]
     pub fn lora_linear(
@@ -22,8 +22,12 @@ impl Session {
         lora_b: u32,
         scale: f64,
         fan_in_fan_out: bool,
+        p: f64,
+        seed: f64,
+        stream: f64,
     ) -> Result<u32> {
-        let op = ops::lora_linear::LoraLinear { scale: scale as f32, fan_in_fan_out };
+        let dropout = ops::dropout::Dropout { p, seed: seed as u64, offset: stream as u64 };
+        let op = ops::lora_linear::LoraLinear { scale: scale as f32, fan_in_fan_out, dropout };
         let inputs: Vec<u32> = [x, weight, lora_a, lora_b].into_iter().chain(bias).collect();
         self.apply(op, &inputs)
     }

@@ -4,18 +4,24 @@
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
 //! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
 //!
-//! GPU: an invocation holds 8 rows × 4 columns in registers; the rows are the workgroup's, so that
-//! A is uniform across lanes and B is read by neighbours. No shared memory. Processor: cpu.rs.
+//! GPU: three forms (wgsl.rs), chosen by the shape and by whether the GPU is one in software.
+//! Processor: a loop nest of our own (cpu/).
 
 mod cpu;
+#[cfg(test)]
+mod tests;
+mod wgsl;
+
+use wgsl::Form;
 
 use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::device::{Kind, Profile};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
@@ -88,10 +94,6 @@ impl<'a> Matrix<'a> {
     }
 }
 
-const THREADS: u32 = 32;
-/// Rows that an invocation holds.
-const ROWS: u32 = 8;
-
 const SCALARS: [Scalar; 16] = {
     use Scalar::{F32, U32};
     [
@@ -118,7 +120,7 @@ static GEMM: Kernel = Kernel {
     name: "gemm",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::ReadWrite)],
     scalars: &SCALARS,
-    wgsl: |params| wgsl(params, false),
+    wgsl: |params| wgsl::body(params, false),
     cpu: cpu::gemm::<false>,
     variants: || variants(false),
 };
@@ -127,7 +129,7 @@ static GEMM_BIAS: Kernel = Kernel {
     name: "gemm_bias",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("bias", Access::Read), ("c", Access::ReadWrite)],
     scalars: &SCALARS,
-    wgsl: |params| wgsl(params, true),
+    wgsl: |params| wgsl::body(params, true),
     cpu: cpu::gemm::<true>,
     variants: || variants(true),
 };
@@ -141,53 +143,39 @@ fn variants(bias: bool) -> Vec<Variant> {
         .flat_map(|b| {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
-            [1, 4].map(|columns| Variant {
-                params: [ROWS, columns, 0, 0],
+            Form::ALL.iter().map(move |form| Variant {
+                params: form.params(),
                 dtypes: dtypes.clone(),
-                threads: THREADS,
+                threads: form.threads(),
             })
         })
         .collect()
 }
 
-/// `params` = [rows, columns] that an invocation holds. The tile is unrolled into scalars; rows and
-/// columns past the end read the last one and are not stored.
-fn wgsl(params: Params, bias: bool) -> String {
-    let (rows, columns) = (params[0], params[1]);
-    let each = |n: u32, line: &dyn Fn(u32) -> String| (0..n).map(line).collect::<String>();
-    let tile = |line: &dyn Fn(u32, u32) -> String| each(rows, &|i| each(columns, &|j| line(i, j)));
-    let places =
-        each(rows, &|i| format!("  var a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"))
-            + &each(columns, &|j| {
-                format!("  var b{j} = z * p.b_batch + min(column + {j}u * THREADS, p.n - 1u) * p.b_column;\n")
-            });
-    let zeros = tile(&|i, j| format!("  var c{i}_{j} = 0.0;\n"));
-    let loads = each(columns, &|j| format!("    let v{j} = load_b(b{j}); b{j} += p.b_row;\n"));
-    let products = each(rows, &|i| {
-        format!("    let u{i} = load_a(a{i}); a{i} += p.a_column;\n")
-            + &each(columns, &|j| format!("    c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
-    });
-    let stores = tile(&|i, j| format!("  settle(z, row + {i}u, column + {j}u * THREADS, c{i}_{j});\n"));
-    let add_bias = if bias { "v += load_bias(column);" } else { "" };
-    format!(
-        "fn settle(z: u32, row: u32, column: u32, sum: f32) {{
-  if row >= p.m || column >= p.n {{ return; }}
-  let at = z * p.c_batch + row * p.c_row + column;
-  var v = p.alpha * sum;
-  {add_bias}
-  if p.accumulate == 1u {{ v += load_c(at); }}
-  store_c(at, v);
-}}
-fn kernel(group: u32, lane: u32) {{
-  let z = group / (p.row_blocks * p.column_blocks);
-  let block = group % (p.row_blocks * p.column_blocks);
-  let row = block / p.column_blocks * {rows}u;
-  let column = block % p.column_blocks * {columns}u * THREADS + lane;
-{places}{zeros}  for (var k = 0u; k < p.k; k++) {{
-{loads}{products}  }}
-{stores}}}
-"
-    )
+/// How a product is laid out on a GPU. Forms that sum in another order are chosen by shape alone.
+fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
+    if g.m <= 8 && g.k >= 64 && b.row == 1 && a.column == 1 {
+        return Form::Dots {
+            rows: if g.m > 4 {
+                8
+            } else if g.m > 1 {
+                4
+            } else {
+                1
+            },
+        };
+    }
+    if profile.software || profile.kind == Kind::Cpu {
+        return Form::Lanes { rows: 8, columns: if g.n <= 64 { 1 } else { 4 } };
+    }
+    // Large tiles read least, as long as they still fill the GPU.
+    let tiles = g.batch * g.m.div_ceil(128) * g.n.div_ceil(128);
+    match (g.m, g.n) {
+        (..=16, _) => Form::Tile { rows: 1, columns: 4 },
+        (_, ..=16) => Form::Tile { rows: 4, columns: 1 },
+        _ if tiles >= 64 => Form::Tile { rows: 8, columns: 8 },
+        _ => Form::Tile { rows: 4, columns: 4 },
+    }
 }
 
 /// Appends C = α·A·B + bias, or C += that. C's columns are neighbours; `bias` has N elements.
@@ -197,13 +185,27 @@ pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value
     if g.k == 0 {
         return empty_sum(cx, g, bias, c);
     }
+    let form = form(&cx.profile, &g, &a, &b);
+    parts(cx, form, g, a, b, bias, c)
+}
+
+fn parts(
+    cx: &Rc<Context>,
+    form: Form,
+    g: Gemm,
+    a: Matrix,
+    b: Matrix,
+    bias: Option<&Value>,
+    c: Matrix,
+) -> Result<()> {
     let space = [g.batch, g.m, g.n, g.k];
+    let [height, width] = form.block();
     let mut binds: SmallVec<[Bind; 4]> = SmallVec::new();
     binds.push(Bind::new(a.value, &[a.batch, a.row, 0, a.column], 1));
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
-    windows(cx, "matmul", &space, &[1, ROWS as usize, 1, 1], &binds, |mut w| {
+    windows(cx, "matmul", &space, &[1, height, width, 1], &binds, |mut w| {
         let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
         // The bias is added once, with the first part of the sum.
         let first = w.start[3] == 0;
@@ -211,13 +213,11 @@ pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value
         if bias.is_some() && !first {
             w.ranges.remove(2);
         }
-        let columns = if n <= 2 * THREADS as usize { 1 } else { 4 };
-        let row_blocks = m.div_ceil(ROWS as usize);
-        let column_blocks = n.div_ceil(columns * THREADS as usize);
+        let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
         let accumulate = g.accumulate || !first;
         cx.launch(Launch {
             kernel: if with_bias { &GEMM_BIAS } else { &GEMM },
-            params: [ROWS, columns as u32, 0, 0],
+            params: form.params(),
             bindings: w.ranges,
             scalars: [m, n, k, batch, a.batch, a.row, a.column, b.batch, b.row, b.column, c.batch, c.row]
                 .map(|v| v as u32)
@@ -225,7 +225,7 @@ pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value
                 .chain([g.alpha.to_bits(), accumulate as u32, row_blocks as u32, column_blocks as u32])
                 .collect(),
             groups: (batch * row_blocks * column_blocks) as u32,
-            threads: THREADS,
+            threads: form.threads(),
             work: 2 * (batch * m * n * k) as u64,
         });
     })

@@ -3,7 +3,7 @@
 //! Backward: the same mask on d_out. Saved: nothing; the mask is made from (seed, offset).
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

@@ -19,8 +19,10 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
+use crate::kernels::dropout::{check_probability, dropout};
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::op::{Gradient, Op, Reads, Saved};
+use crate::ops::dropout::Dropout;
 use crate::ops::linear::{d_bias, d_dense, d_weight, dense, output};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -30,6 +32,8 @@ use crate::tensor::{Context, Spec, Value};
 pub struct LoraLinear {
     /// s, what the low-rank product is multiplied by.
     pub scale: f32,
+    /// What drops elements of x on the low-rank path; p of 0 for nothing.
+    pub dropout: Dropout,
     /// W is stored as [I, O].
     pub fan_in_fan_out: bool,
 }
@@ -46,6 +50,7 @@ impl Op for LoraLinear {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        check_probability(self.name(), self.dropout.p)?;
         let (x, weight, a, b) = (inputs[X], inputs[WEIGHT], inputs[A], inputs[B]);
         let y = output(self.name(), self.fan_in_fan_out, x, weight, inputs.get(BIAS).copied())?;
         if a.dtype != DType::F32 || b.dtype != DType::F32 {
@@ -76,7 +81,9 @@ impl Op for LoraLinear {
         let (y, h) = (&outputs[0], &outputs[1]);
         let (rows, features, out, rank) = (x.shape.rows(), x.shape.last(), y.shape.last(), a.shape[0]);
         let (tall, h_matrix) = (Gemm::new(rows, rank, features), Matrix::new(h, rank));
-        gemm(cx, tall, Matrix::new(x, features), Matrix::new(a, features).t(), None, h_matrix)?;
+        let kept = self.kept(cx, x)?;
+        gemm(cx, tall, Matrix::new(&kept, features), Matrix::new(a, features).t(), None, h_matrix)?;
+        drop(kept);
         dense(cx, self.fan_in_fan_out, x, weight, inputs.get(BIAS).copied(), y)?;
         let wide = Gemm::new(rows, out, rank).alpha(self.scale).accumulate();
         gemm(cx, wide, h_matrix, Matrix::new(b, rank).t(), None, Matrix::new(y, out))
@@ -126,16 +133,22 @@ impl Op for LoraLinear {
             gemm(cx, tall, d_matrix, Matrix::new(saved.input(B), rank), None, z_matrix)?;
             if needs[X] {
                 let d_x = d_dense(cx, self.fan_in_fan_out, d, saved.input(WEIGHT))?;
-                let wide = Gemm::new(rows, features, rank).accumulate();
+                let wide = Gemm::new(rows, features, rank);
                 let a = Matrix::new(saved.input(A), features);
-                gemm(cx, wide, z_matrix, a, None, Matrix::new(&d_x, features))?;
+                if self.dropout.p == 0.0 {
+                    gemm(cx, wide.accumulate(), z_matrix, a, None, Matrix::new(&d_x, features))?;
+                } else {
+                    let d_kept = cx.empty([rows, features], DType::F32)?;
+                    gemm(cx, wide, z_matrix, a, None, Matrix::new(&d_kept, features))?;
+                    self.drop_into(cx, &d_kept, &d_x, true)?;
+                }
                 d_inputs[X] = Some(d_x);
             }
             if needs[A] {
                 let d_a = cx.empty([rank, features], DType::F32)?;
-                let x = Matrix::new(saved.input(X), features);
+                let kept = self.kept(cx, saved.input(X))?;
                 let sum = Gemm::new(rank, features, rows);
-                gemm(cx, sum, z_matrix.t(), x, None, Matrix::new(&d_a, features))?;
+                gemm(cx, sum, z_matrix.t(), Matrix::new(&kept, features), None, Matrix::new(&d_a, features))?;
                 d_inputs[A] = Some(d_a);
             }
         }
@@ -153,6 +166,24 @@ impl Op for LoraLinear {
             d_inputs[BIAS] = Some(d_bias(cx, d)?);
         }
         Ok(d_inputs)
+    }
+}
+
+impl LoraLinear {
+    /// What the low-rank path takes of x.
+    fn kept(&self, cx: &Rc<Context>, x: &Value) -> Result<Value> {
+        if self.dropout.p == 0.0 {
+            return Ok(x.clone());
+        }
+        let kept = cx.empty(x.shape.clone(), DType::F32)?;
+        self.drop_into(cx, x, &kept, false)?;
+        Ok(kept)
+    }
+
+    /// Appends y = drop(x), or y += that.
+    fn drop_into(&self, cx: &Rc<Context>, x: &Value, y: &Value, accumulate: bool) -> Result<()> {
+        let Dropout { p, seed, offset } = self.dropout;
+        dropout(cx, seed, offset, p, x, y, accumulate)
     }
 }
 

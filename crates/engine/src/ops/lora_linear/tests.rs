@@ -2,6 +2,7 @@ use super::{LoraLinear, plain::plain};
 use crate::dtype::DType;
 use crate::op::{Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
+use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
 use crate::tensor::{Spec, Value};
 
@@ -9,7 +10,7 @@ use crate::tensor::{Spec, Value};
 const SCALE: f32 = 1.75;
 
 fn op(fan_in_fan_out: bool) -> LoraLinear {
-    LoraLinear { scale: SCALE, fan_in_fan_out }
+    LoraLinear { scale: SCALE, fan_in_fan_out, dropout: Dropout { p: 0.0, seed: 0, offset: 0 } }
 }
 
 fn inputs(op: LoraLinear, rows: &[usize], [features, out, rank]: [usize; 3], bias: bool) -> Vec<Array> {
@@ -47,6 +48,17 @@ fn half_stored_weights_are_frozen() {
             inputs[super::WEIGHT] = inputs[super::WEIGHT].stored(dtype);
             check(&op, &inputs, &|x| plain(op, x));
         }
+    }
+}
+
+#[test]
+fn dropout_takes_from_the_low_rank_path_alone() {
+    for p in [0.3, 1.0] {
+        let op = LoraLinear { dropout: Dropout { p, seed: 3, offset: 5 }, ..op(false) };
+        for rows in [1, 65] {
+            check(&op, &inputs(op, &[rows], [33, 17, 8], true), &|x| plain(op, x));
+        }
+        check(&op, &inputs(op, &[2, 3], [63, 64, 1], false), &|x| plain(op, x));
     }
 }
 

@@ -1,0 +1,222 @@
+//! The product in WGSL, in three forms that sum alike where they share a shape's plan.
+
+use crate::kernel::Params;
+
+/// How the work is laid out over invocations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Each invocation holds `rows` × `columns` in registers; the rows are the workgroup's, the
+    /// columns the lanes'. No shared memory: what a GPU in software runs best.
+    Lanes { rows: u32, columns: u32 },
+    /// 16 × 16 invocations hold `rows` × `columns` each, over blocks of A and B in shared memory.
+    Tile { rows: u32, columns: u32 },
+    /// The lanes share the terms of a few dot products: few rows against a weight that lies along k.
+    Dots { rows: u32 },
+}
+
+/// Invocations of a side of a tile.
+const SIDE: u32 = 16;
+/// Columns of C that a workgroup of dot products makes.
+const DOT_COLUMNS: u32 = 4;
+
+impl Form {
+    pub const ALL: &[Form] = &[
+        Form::Lanes { rows: 8, columns: 1 },
+        Form::Lanes { rows: 8, columns: 4 },
+        Form::Tile { rows: 1, columns: 4 },
+        Form::Tile { rows: 4, columns: 1 },
+        Form::Tile { rows: 4, columns: 4 },
+        Form::Tile { rows: 8, columns: 8 },
+        Form::Dots { rows: 1 },
+        Form::Dots { rows: 4 },
+        Form::Dots { rows: 8 },
+    ];
+
+    pub fn params(self) -> Params {
+        match self {
+            Form::Lanes { rows, columns } => [0, rows, columns, 0],
+            Form::Tile { rows, columns } => [1, rows, columns, 0],
+            Form::Dots { rows } => [2, rows, DOT_COLUMNS, 0],
+        }
+    }
+
+    pub fn threads(self) -> u32 {
+        match self {
+            Form::Lanes { .. } => 32,
+            Form::Tile { .. } => SIDE * SIDE,
+            Form::Dots { .. } => 64,
+        }
+    }
+
+    /// Rows and columns of C that a workgroup makes.
+    pub fn block(self) -> [usize; 2] {
+        let [rows, columns] = match self {
+            Form::Lanes { rows, columns } => [rows, columns * self.threads()],
+            Form::Tile { rows, columns } => [rows * SIDE, columns * SIDE],
+            Form::Dots { rows } => [rows, DOT_COLUMNS],
+        };
+        [rows as usize, columns as usize]
+    }
+}
+
+/// The body of one form. Sums are unrolled into scalars `c<i>_<j>`.
+pub fn body(params: Params, bias: bool) -> String {
+    let [form, rows, columns, _] = params;
+    let add_bias = if bias { "v += load_bias(column);" } else { "" };
+    let settle = format!(
+        "fn settle(z: u32, row: u32, column: u32, sum: f32) {{
+  if row >= p.m || column >= p.n {{ return; }}
+  let at = z * p.c_batch + row * p.c_row + column;
+  var v = p.alpha * sum;
+  {add_bias}
+  if p.accumulate == 1u {{ v += load_c(at); }}
+  store_c(at, v);
+}}
+"
+    );
+    let place = format!(
+        "  let z = group / (p.row_blocks * p.column_blocks);
+  let block = group % (p.row_blocks * p.column_blocks);
+  let row = block / p.column_blocks * {}u;
+  let column = block % p.column_blocks * {}u;
+",
+        if form == 1 { rows * SIDE } else { rows },
+        match form {
+            0 => columns * 32,
+            1 => columns * SIDE,
+            _ => columns,
+        }
+    );
+    settle
+        + &match form {
+            0 => lanes(rows, columns, &place),
+            1 => tile(rows, columns, &place),
+            _ => dots(rows, columns, &place),
+        }
+}
+
+fn each(n: u32, line: impl Fn(u32) -> String) -> String {
+    (0..n).map(line).collect()
+}
+
+fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
+    each(rows, |i| each(columns, |j| line(i, j)))
+}
+
+/// Rows and columns past the end read the last one and are not stored.
+fn lanes(rows: u32, columns: u32, place: &str) -> String {
+    let a_places =
+        each(rows, |i| format!("  var a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"));
+    let b_places = each(columns, |j| {
+        format!("  var b{j} = z * p.b_batch + min(own + {j}u * THREADS, p.n - 1u) * p.b_column;\n")
+    });
+    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+    let loads = each(columns, |j| format!("    let v{j} = load_b(b{j}); b{j} += p.b_row;\n"));
+    let products = each(rows, |i| {
+        format!("    let u{i} = load_a(a{i}); a{i} += p.a_column;\n")
+            + &each(columns, |j| format!("    c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
+    });
+    let stores =
+        both(rows, columns, |i, j| format!("  settle(z, row + {i}u, own + {j}u * THREADS, c{i}_{j});\n"));
+    format!(
+        "fn kernel(group: u32, lane: u32) {{
+{place}  let own = column + lane;
+{a_places}{b_places}{zeros}  for (var k = 0u; k < p.k; k++) {{
+{loads}{products}  }}
+{stores}}}
+"
+    )
+}
+
+/// Blocks are staged along whichever side lies together in memory; past the ends stand zeros.
+fn tile(rows: u32, columns: u32, place: &str) -> String {
+    let (height, width) = (rows * SIDE, columns * SIDE);
+    // A row of the stage is one longer than a power of two, so that columns fall in other banks.
+    let (left, right) = (height + 1, width + 1);
+    // Terms that are staged at once: 16 KiB of shared memory are promised everywhere.
+    let depth = if height + width > 128 { 8 } else { 16 };
+    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+    let us = each(rows, |i| format!("      let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
+    let vs = each(columns, |j| format!("      let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
+    let products = both(rows, columns, |i, j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
+    let stores = both(rows, columns, |i, j| {
+        format!("  settle(z, row + y * {rows}u + {i}u, column + x + {j}u * {SIDE}u, c{i}_{j});\n")
+    });
+    format!(
+        "var<workgroup> left: array<f32, {left_size}>;
+var<workgroup> right: array<f32, {right_size}>;
+fn kernel(group: u32, lane: u32) {{
+{place}  let y = lane / {SIDE}u;
+  let x = lane % {SIDE}u;
+  let a_along = p.a_column == 1u;
+  let b_along = p.b_row == 1u;
+{zeros}  for (var k = 0u; k < p.k; k += {depth}u) {{
+    for (var e = lane; e < {left_count}u; e += THREADS) {{
+      let t = select(e / {height}u, e % {depth}u, a_along);
+      let i = select(e % {height}u, e / {depth}u, a_along);
+      var v = 0.0;
+      if row + i < p.m && k + t < p.k {{
+        v = load_a(z * p.a_batch + (row + i) * p.a_row + (k + t) * p.a_column);
+      }}
+      left[t * {left}u + i] = v;
+    }}
+    for (var e = lane; e < {right_count}u; e += THREADS) {{
+      let t = select(e / {width}u, e % {depth}u, b_along);
+      let j = select(e % {width}u, e / {depth}u, b_along);
+      var v = 0.0;
+      if column + j < p.n && k + t < p.k {{
+        v = load_b(z * p.b_batch + (k + t) * p.b_row + (column + j) * p.b_column);
+      }}
+      right[t * {right}u + j] = v;
+    }}
+    workgroupBarrier();
+    for (var t = 0u; t < {depth}u; t++) {{
+{us}{vs}{products}    }}
+    workgroupBarrier();
+  }}
+{stores}}}
+",
+        left_size = depth * left,
+        right_size = depth * right,
+        left_count = depth * height,
+        right_count = depth * width,
+    )
+}
+
+/// Each lane sums the terms lane, lane + 64, …; then the lanes' sums are added in pairs.
+fn dots(rows: u32, columns: u32, place: &str) -> String {
+    let a_places =
+        each(rows, |i| format!("  let a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"));
+    let b_places = each(columns, |j| {
+        format!("  let b{j} = z * p.b_batch + min(column + {j}u, p.n - 1u) * p.b_column;\n")
+    });
+    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+    let loads = each(columns, |j| format!("    let v{j} = load_b(b{j} + k * p.b_row);\n"));
+    let products = each(rows, |i| {
+        format!("    let u{i} = load_a(a{i} + k * p.a_column);\n")
+            + &each(columns, |j| format!("    c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
+    });
+    let share =
+        both(rows, columns, |i, j| format!("  sums[{}u * THREADS + lane] = c{i}_{j};\n", i * columns + j));
+    let outputs = rows * columns;
+    format!(
+        "var<workgroup> sums: array<f32, {size}>;
+fn kernel(group: u32, lane: u32) {{
+{place}{a_places}{b_places}{zeros}  for (var k = lane; k < p.k; k += THREADS) {{
+{loads}{products}  }}
+{share}  workgroupBarrier();
+  for (var step = THREADS / 2u; step > 0u; step /= 2u) {{
+    for (var e = lane; e < {outputs}u * step; e += THREADS) {{
+      let at = e / step * THREADS + e % step;
+      sums[at] += sums[at + step];
+    }}
+    workgroupBarrier();
+  }}
+  if lane < {outputs}u {{
+    settle(z, row + lane / {columns}u, column + lane % {columns}u, sums[lane * THREADS]);
+  }}
+}}
+",
+        size = outputs * 64,
+    )
+}
