@@ -271,7 +271,7 @@ const properties: Record<string, Property> = {
     return sum <= ROUNDING && weighted <= ROUNDING && left === 0 && listed;
   },
   "initial values are distributed as they should be": async (subject, device) => {
-    manualSeed(11);
+    manualSeed(1);
     const embedding = subject.name === "Embedding";
     const layer = embedding
       ? lora.Embedding.fromBase(new nn.Embedding(50, 40, { device }), { r: 20 })
