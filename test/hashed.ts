@@ -62,12 +62,17 @@ export function temporary(): string {
   return folder;
 }
 
-/** The folder of a golden's model: its config.json, and its weights filled by their names. */
-export function goldenModel(golden: string): string {
+/** The folder of a golden's model: its config.json, and its weights filled by their names; with more or fewer layers. */
+export function goldenModel(golden: string, overrides: { num_hidden_layers?: number } = {}): string {
   const folder = temporary();
-  writeFileSync(join(folder, "config.json"), readFileSync(join(golden, "config.json")));
+  const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as Record<string, unknown>;
+  writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, ...overrides }));
   const { weights } = JSON.parse(readFileSync(join(golden, "golden.json"), "utf8")) as { weights: Record<string, Shape> };
-  writeFileSync(join(folder, "model.safetensors"), safetensorsFile(weights, hashed));
+  const shapes = Object.fromEntries(Object.entries(weights).filter(([name]) => !name.includes(".layers.")));
+  for (let i = 0; i < (overrides.num_hidden_layers ?? (config["num_hidden_layers"] as number)); i++) {
+    for (const [name, shape] of Object.entries(weights)) if (name.includes(".layers.0.")) shapes[name.replace(".layers.0.", `.layers.${i}.`)] = shape;
+  }
+  writeFileSync(join(folder, "model.safetensors"), safetensorsFile(shapes, hashed));
   return folder;
 }
 

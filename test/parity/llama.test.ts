@@ -5,7 +5,6 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test, { type ExecutionContext } from "ava";
 import { loadModel, lora, optim, safetensors, scope, tensor, type Tensor } from "../../src/index.js";
@@ -13,8 +12,7 @@ import { adapterState } from "../../src/lora/files.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
-
-const goldens = fileURLToPath(new URL("goldens", import.meta.url));
+import { error, goldens, onHost } from "./goldens.js";
 
 interface Golden {
   loss: number;
@@ -26,12 +24,7 @@ interface Golden {
 async function read(variant: string) {
   const folder = join(goldens, `llama-${variant}`);
   const golden = JSON.parse(readFileSync(join(folder, "golden.json"), "utf8")) as Golden;
-  const tensors = await safetensors.load(join(folder, "golden.safetensors"), { device: "cpu" });
-  const host: Record<string, { data: Float32Array | Int32Array; shape: readonly number[] }> = {};
-  for (const [name, one] of Object.entries(tensors)) {
-    host[name] = { data: (await one.data()) as Float32Array | Int32Array, shape: one.shape };
-    one.dispose();
-  }
+  const host = await onHost(join(folder, "golden.safetensors"));
   const batch = (name: string) => {
     const [ids, labels] = [host[`${name}ids`], host[`${name}labels`]];
     if (ids === undefined || labels === undefined) throw new Error(`no batch ${name}`);
@@ -44,16 +37,6 @@ type Batch = ReturnType<Awaited<ReturnType<typeof read>>["batch"]>;
 
 function trained({ labels, shape: [, T] }: Batch): number {
   return labels.reduce((n, label, i) => n + (i % T !== 0 && label !== -100 ? 1 : 0), 0);
-}
-
-/** The largest difference, as a share of the largest golden value. */
-function error(ours: ArrayLike<number>, golden: ArrayLike<number>): number {
-  let [difference, largest] = [0, 0];
-  for (let i = 0; i < golden.length; i++) {
-    difference = Math.max(difference, Math.abs((ours[i] as number) - (golden[i] as number)));
-    largest = Math.max(largest, Math.abs(golden[i] as number));
-  }
-  return ours.length === golden.length ? difference / largest : Infinity;
 }
 
 async function logits(model: CausalLM, { ids, shape }: Batch): Promise<Float32Array> {

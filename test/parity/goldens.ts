@@ -1,0 +1,33 @@
+/** Where the goldens are, their tensors on the host, and how far a result is from one. */
+import { fileURLToPath } from "node:url";
+
+import { safetensors } from "../../src/index.js";
+
+export const goldens = fileURLToPath(new URL("goldens", import.meta.url));
+
+/** A golden's values. */
+export interface Golden {
+  data: Float32Array | Int32Array;
+  shape: readonly number[];
+}
+
+/** All tensors of a file, on the host. */
+export async function onHost(file: string): Promise<Record<string, Golden>> {
+  const tensors = await safetensors.load(file, { device: "cpu" });
+  const host: Record<string, Golden> = {};
+  for (const [name, one] of Object.entries(tensors)) {
+    host[name] = { data: (await one.data()) as Golden["data"], shape: one.shape };
+    one.dispose();
+  }
+  return host;
+}
+
+/** The largest difference, as a share of the largest golden value. */
+export function error(ours: ArrayLike<number>, golden: ArrayLike<number>): number {
+  let [difference, largest] = [0, 0];
+  for (let i = 0; i < golden.length; i++) {
+    difference = Math.max(difference, Math.abs((ours[i] as number) - (golden[i] as number)));
+    largest = Math.max(largest, Math.abs(golden[i] as number));
+  }
+  return ours.length === golden.length ? difference / largest : Infinity;
+}
