@@ -35,7 +35,10 @@ export function hashed(name: string, shape: Shape): Float32Array {
 }
 
 /** A safetensors file of f32 tensors, written without the library. */
-function safetensorsFile(shapes: Record<string, Shape>, values: (name: string, shape: Shape) => Float32Array): Buffer {
+function safetensorsFile(
+  shapes: Record<string, Shape>,
+  values: (name: string, shape: Shape) => Float32Array,
+): Buffer {
   let offset = 0;
   const parts: Buffer[] = [];
   const header: Record<string, unknown> = { __metadata__: { format: "pt" } };
@@ -67,10 +70,13 @@ export function goldenModel(golden: string, overrides: { num_hidden_layers?: num
   const folder = temporary();
   const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as Record<string, unknown>;
   writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, ...overrides }));
-  const { weights } = JSON.parse(readFileSync(join(golden, "golden.json"), "utf8")) as { weights: Record<string, Shape> };
+  const { weights } = JSON.parse(readFileSync(join(golden, "golden.json"), "utf8")) as {
+    weights: Record<string, Shape>;
+  };
   const shapes = Object.fromEntries(Object.entries(weights).filter(([name]) => !name.includes(".layers.")));
   for (let i = 0; i < (overrides.num_hidden_layers ?? (config["num_hidden_layers"] as number)); i++) {
-    for (const [name, shape] of Object.entries(weights)) if (name.includes(".layers.0.")) shapes[name.replace(".layers.0.", `.layers.${i}.`)] = shape;
+    for (const [name, shape] of Object.entries(weights))
+      if (name.includes(".layers.0.")) shapes[name.replace(".layers.0.", `.layers.${i}.`)] = shape;
   }
   writeFileSync(join(folder, "model.safetensors"), safetensorsFile(shapes, hashed));
   return folder;
@@ -82,7 +88,13 @@ const CHARACTERS = ["\n", ...Array.from({ length: 95 }, (_, i) => String.fromCha
 const TOKENIZER = {
   version: "1.0",
   added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({
-    id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: true,
+    id,
+    content,
+    single_word: false,
+    lstrip: false,
+    rstrip: false,
+    normalized: false,
+    special: true,
   })),
   normalizer: null,
   pre_tokenizer: null,
@@ -103,19 +115,43 @@ const SIZES = { V: 3 + CHARACTERS.length, C: 32, I: 48, layers: 2, H: 4, Hkv: 2 
 export function tinyModel({ maxPositions = 64 } = {}): string {
   const { V, C, I, layers, H, Hkv } = SIZES;
   const kv = (C / H) * Hkv;
-  const shapes: Record<string, Shape> = { "model.embed_tokens.weight": [V, C], "model.norm.weight": [C], "lm_head.weight": [V, C] };
+  const shapes: Record<string, Shape> = {
+    "model.embed_tokens.weight": [V, C],
+    "model.norm.weight": [C],
+    "lm_head.weight": [V, C],
+  };
   for (let i = 0; i < layers; i++) {
     const path = `model.layers.${i}`;
     for (const [name, shape] of Object.entries({
-      "self_attn.q_proj": [C, C], "self_attn.k_proj": [kv, C], "self_attn.v_proj": [kv, C], "self_attn.o_proj": [C, C],
-      "mlp.gate_proj": [I, C], "mlp.up_proj": [I, C], "mlp.down_proj": [C, I], input_layernorm: [C], post_attention_layernorm: [C],
-    })) shapes[`${path}.${name}.weight`] = shape;
+      "self_attn.q_proj": [C, C],
+      "self_attn.k_proj": [kv, C],
+      "self_attn.v_proj": [kv, C],
+      "self_attn.o_proj": [C, C],
+      "mlp.gate_proj": [I, C],
+      "mlp.up_proj": [I, C],
+      "mlp.down_proj": [C, I],
+      input_layernorm: [C],
+      post_attention_layernorm: [C],
+    }))
+      shapes[`${path}.${name}.weight`] = shape;
   }
   const folder = temporary();
   const config = {
-    architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: V, hidden_size: C, intermediate_size: I,
-    num_hidden_layers: layers, num_attention_heads: H, num_key_value_heads: Hkv, max_position_embeddings: maxPositions,
-    rms_norm_eps: 1e-5, rope_theta: 10000, hidden_act: "silu", tie_word_embeddings: false, bos_token_id: 1, eos_token_id: 2,
+    architectures: ["LlamaForCausalLM"],
+    model_type: "llama",
+    vocab_size: V,
+    hidden_size: C,
+    intermediate_size: I,
+    num_hidden_layers: layers,
+    num_attention_heads: H,
+    num_key_value_heads: Hkv,
+    max_position_embeddings: maxPositions,
+    rms_norm_eps: 1e-5,
+    rope_theta: 10000,
+    hidden_act: "silu",
+    tie_word_embeddings: false,
+    bos_token_id: 1,
+    eos_token_id: 2,
     torch_dtype: "float32",
   };
   writeFileSync(join(folder, "config.json"), JSON.stringify(config));
@@ -127,7 +163,9 @@ export function tinyModel({ maxPositions = 64 } = {}): string {
 /** Rows of text for the tiny model, as a `.jsonl` file. */
 export function tinyData(rows = 24): string {
   const lines = Array.from({ length: rows }, (_, i) => {
-    const text = "the whale swam on and on, and the sea was wide. ".repeat(1 + (i % 3)).slice(i % 7, 20 + ((i * 11) % 40));
+    const text = "the whale swam on and on, and the sea was wide. "
+      .repeat(1 + (i % 3))
+      .slice(i % 7, 20 + ((i * 11) % 40));
     return JSON.stringify({ text });
   });
   const folder = temporary();

@@ -1,6 +1,7 @@
 /** `adapter_config.json`: PEFT's spelling, read strictly and written in full. */
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "./inject.js";
+import type { Targets } from "./targets.js";
 
 /** PEFT's keys and what they are when nothing is asked for. */
 const DEFAULTS: Record<string, unknown> = {
@@ -47,29 +48,45 @@ const DEFAULTS: Record<string, unknown> = {
   velora_config: null,
 };
 
-/** Keys that say where an adapter comes from, or what is read elsewhere: any value will do. */
+/** Keys that say where an adapter comes from or how it started: any value will do. */
 const FREE = new Set([
-  "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "megatron_core", "peft_version",
-  "qalora_group_size", "revision", "task_type", "ensure_weight_tying", "loftq_config", "fan_in_fan_out",
+  "auto_mapping",
+  "base_model_name_or_path",
+  "inference_mode",
+  "megatron_core",
+  "peft_version",
+  "qalora_group_size",
+  "revision",
+  "task_type",
+  "fan_in_fan_out",
+  "eva_config",
+  "corda_config",
+  "loftq_config",
+  "lora_ga_config",
 ]);
+
+/** Ways to start that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA move it. */
+const STARTS = new Set<unknown>([true, false, "gaussian", "eva", "orthogonal"]);
 
 /** Keys that `inject` takes. */
 const BUILT = new Set([
-  "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "bias", "modules_to_save", "use_rslora",
+  "peft_type",
+  "r",
+  "lora_alpha",
+  "lora_dropout",
+  "target_modules",
+  "exclude_modules",
+  "bias",
+  "modules_to_save",
+  "use_rslora",
 ]);
 
-/** Names from which on PEFT writes the shortest endings that still tell targets apart. */
-const SHORTEN_FROM = 20;
-
-/** The file's text for an adapter of `options` over `paths`. */
+/** The file's text for an adapter of `options`, whose targets PEFT writes as `targets`. */
 export function writeConfig(
   options: InjectOptions,
-  paths: readonly string[],
-  others: readonly string[],
+  targets: Targets,
   { baseModel, taskType }: { baseModel?: string | undefined; taskType?: string | undefined } = {},
 ): string {
-  const { targetModules } = options;
-  const targets = targetModules === "all-linear" ? shortened(paths, others) : targetModules;
   const config: Record<string, unknown> = {
     ...DEFAULTS,
     base_model_name_or_path: baseModel ?? null,
@@ -92,22 +109,6 @@ function listed(value: string | readonly string[] | undefined): unknown {
   return typeof value === "object" ? [...value].sort() : value;
 }
 
-/** From 20 names on, the shortest endings that hit the same modules and no others; in full below. */
-function shortened(paths: readonly string[], others: readonly string[]): string[] {
-  if (paths.length < SHORTEN_FROM) return [...paths];
-  const endings = new Set<string>();
-  for (const path of paths) {
-    const parts = path.split(".");
-    for (let i = parts.length - 1; i >= 0; i--) {
-      const ending = parts.slice(i).join(".");
-      if (others.some((o) => o === ending || o.endsWith(`.${ending}`))) continue;
-      endings.add(ending);
-      break;
-    }
-  }
-  return [...endings];
-}
-
 /**
  * Options of an adapter file. A key that changes the forward pass and is not built, and a key that
  * is unknown, are errors that name it, unless its value asks for nothing.
@@ -123,27 +124,51 @@ export function readConfig(text: string, file: string): InjectOptions {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: an adapter's configuration is a JSON object`);
   }
   if (config["peft_type"] !== undefined && config["peft_type"] !== "LORA") {
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: peft_type is ${JSON.stringify(config["peft_type"])}; only LORA is read`);
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${file}: peft_type is ${JSON.stringify(config["peft_type"])}; only LORA is read`,
+    );
   }
   for (const [key, value] of Object.entries(config)) {
-    if (BUILT.has(key) || FREE.has(key) || isNothing(value) || JSON.stringify(value) === JSON.stringify(DEFAULTS[key])) continue;
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${key} is ${JSON.stringify(value)}, which changes the adapter and is not supported`);
+    if (
+      BUILT.has(key) ||
+      FREE.has(key) ||
+      (key === "init_lora_weights" && STARTS.has(value)) ||
+      isNothing(value) ||
+      JSON.stringify(value) === JSON.stringify(DEFAULTS[key])
+    )
+      continue;
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${file}: ${key} is ${JSON.stringify(value)}, which changes the adapter and is not supported`,
+    );
   }
   const take = <T>(key: string, valid: (v: unknown) => boolean, what: string): T | undefined => {
     const value = config[key];
     if (value === undefined || value === null) return undefined;
-    if (!valid(value)) throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${key} is ${JSON.stringify(value)}; expected ${what}`);
+    if (!valid(value))
+      throw new LowrankError(
+        "ERR_FILE_FORMAT",
+        `${file}: ${key} is ${JSON.stringify(value)}; expected ${what}`,
+      );
     return value as T;
   };
   const number = (v: unknown): boolean => typeof v === "number" && Number.isFinite(v);
-  const names = (v: unknown): boolean => typeof v === "string" || (Array.isArray(v) && v.every((n) => typeof n === "string"));
+  const names = (v: unknown): boolean =>
+    typeof v === "string" || (Array.isArray(v) && v.every((n) => typeof n === "string"));
   const options: InjectOptions = {
     r: take<number>("r", (v) => Number.isInteger(v) && (v as number) > 0, "a whole number above 0") ?? 8,
     loraAlpha: take<number>("lora_alpha", number, "a number") ?? 8,
     loraDropout: take<number>("lora_dropout", number, "a number") ?? 0,
-    bias: take<"none">("bias", (v) => v === "none" || v === "all" || v === "lora_only", "none, all or lora_only") ?? "none",
+    bias:
+      take<"none">(
+        "bias",
+        (v) => v === "none" || v === "all" || v === "lora_only",
+        "none, all or lora_only",
+      ) ?? "none",
     useRslora: take<boolean>("use_rslora", (v) => typeof v === "boolean", "true or false") ?? false,
-    modulesToSave: take<string[]>("modules_to_save", (v) => Array.isArray(v) && names(v), "a list of names") ?? [],
+    modulesToSave:
+      take<string[]>("modules_to_save", (v) => Array.isArray(v) && names(v), "a list of names") ?? [],
   };
   const targets = take<string | string[]>("target_modules", names, "names or a pattern");
   const exclude = take<string | string[]>("exclude_modules", names, "names or a pattern");

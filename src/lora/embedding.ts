@@ -17,7 +17,10 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     super(numEmbeddings, embeddingDim, options);
     checkOptions("lora.Embedding", options);
     if ("loraDropout" in options && options.loraDropout) {
-      throw new LowrankError("ERR_OPTION", "lora.Embedding: ids cannot be dropped, so loraDropout has no meaning here");
+      throw new LowrankError(
+        "ERR_OPTION",
+        "lora.Embedding: ids cannot be dropped, so loraDropout has no meaning here",
+      );
     }
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
@@ -34,6 +37,10 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     });
     lora.training = layer.training;
     return lora;
+  }
+
+  protected override nameInMemory(adapter: string, which: "A" | "B"): string {
+    return `lora_embedding_${which}.${adapter}`;
   }
 
   deltaWeight(): Tensor {

@@ -9,7 +9,7 @@ import { Embedding, freshEmbedding } from "./embedding.js";
 import { checkOptions, LoRALayer, without, type Active, type AnyLoRALayer } from "./layer.js";
 import { freshLinear, Linear } from "./linear.js";
 import { checkBias, type BiasMode } from "./mark.js";
-import { defaultTargets, targeted, type Targetable, type Targets } from "./targets.js";
+import { defaultTargets, targeted, written, type Targetable, type Targets } from "./targets.js";
 
 /** PEFT's LoraConfig, as far as it is built; names in camelCase. */
 export interface InjectOptions {
@@ -30,8 +30,17 @@ export interface InjectOptions {
 }
 
 const KNOWN = new Set<string>([
-  "r", "loraAlpha", "loraDropout", "targetModules", "excludeModules", "bias", "modulesToSave", "useRslora", "taskType",
-  "name", "active",
+  "r",
+  "loraAlpha",
+  "loraDropout",
+  "targetModules",
+  "excludeModules",
+  "bias",
+  "modulesToSave",
+  "useRslora",
+  "taskType",
+  "name",
+  "active",
 ]);
 
 /** What `inject` did. */
@@ -53,7 +62,11 @@ interface Replacement {
 
 /** One adapter of a model. */
 export interface ModelAdapter {
-  options: Required<Omit<InjectOptions, "excludeModules" | "taskType">> & Pick<InjectOptions, "excludeModules" | "taskType">;
+  options: Required<Omit<InjectOptions, "excludeModules" | "taskType">> &
+    Pick<InjectOptions, "excludeModules" | "taskType">;
+  /** Targets as PEFT writes them. */
+  targets: Targets;
+  /** Paths of the adapted layers. */
   paths: string[];
   /** Trained copies by path of the module, or of the bias. */
   modules: Map<string, Replacement>;
@@ -78,8 +91,13 @@ export function adapters(model: Module): string[] {
 export function adapterOf(model: Module, name: string): ModelAdapter {
   const adapter = adaptersOf(model).get(name);
   if (adapter === undefined) {
-    const loaded = adapters(model).map((n) => `"${n}"`).join(", ");
-    throw new LowrankError("ERR_UNKNOWN_ADAPTER", `there is no adapter named "${name}"; loaded: ${loaded || "none"}`);
+    const loaded = adapters(model)
+      .map((n) => `"${n}"`)
+      .join(", ");
+    throw new LowrankError(
+      "ERR_UNKNOWN_ADAPTER",
+      `there is no adapter named "${name}"; loaded: ${loaded || "none"}`,
+    );
   }
   return adapter;
 }
@@ -103,13 +121,16 @@ export async function inject(model: Targetable, options: InjectOptions = {}): Pr
 
 /** @internal */
 export function injectNow(model: Targetable, given: InjectOptions): InjectReport {
-  const unknown = Object.keys(given).find((key) => !KNOWN.has(key) && (given as Record<string, unknown>)[key] !== undefined);
+  const unknown = Object.keys(given).find(
+    (key) => !KNOWN.has(key) && (given as Record<string, unknown>)[key] !== undefined,
+  );
   if (unknown !== undefined) throw new LowrankError("ERR_OPTION", `inject: there is no option ${unknown}`);
   checkOptions("inject", given, 1);
   checkBias(given.bias ?? "none");
   const name = given.name ?? "default";
   const own = adaptersOf(model);
-  if (own.has(name)) throw new LowrankError("ERR_ADAPTER_EXISTS", `inject: there is an adapter named "${name}" already`);
+  if (own.has(name))
+    throw new LowrankError("ERR_ADAPTER_EXISTS", `inject: there is an adapter named "${name}" already`);
   const options: ModelAdapter["options"] = {
     r: 8,
     loraAlpha: 8,
@@ -122,30 +143,57 @@ export function injectNow(model: Targetable, given: InjectOptions): InjectReport
     ...Object.fromEntries(Object.entries(given).filter(([, v]) => v !== undefined)),
     name,
   };
-  const saved = [...model.namedModules()].filter(([path]) => options.modulesToSave.some((s) => path.endsWith(s)));
-  if (options.modulesToSave.length > 0 && saved.length === 0) {
-    throw new LowrankError("ERR_NO_TARGETS", `modulesToSave: [${options.modulesToSave.join(", ")}] matches no module`);
+  // Copies are made of the base's own modules and biases, not of another adapter's.
+  const active = activeOf(model);
+  for (const other of own.values()) swap(other, "original");
+  try {
+    attach(model, options);
+  } catch (error) {
+    if (own.has(name)) deleteAdapter(model, name);
+    activate(model, active);
+    throw error;
   }
-  const savedPaths = saved.map(([path]) => path);
-  const found = [...targeted(model, options.targetModules, options.excludeModules)].filter(([path]) => !savedPaths.includes(path));
+  activate(model, options.active ? [...active, { name, weight: 1 }] : active);
+  return { adapted: adapterOf(model, name).paths, ...counts(model) };
+}
 
+/** Makes an adapter, which counts for nothing yet. */
+function attach(model: Targetable, options: ModelAdapter["options"]): void {
+  const saved = savedModules(model, options.modulesToSave);
+  const inSaved = (path: string): boolean => saved.some((s) => path === s || path.startsWith(`${s}.`));
+  const found = [...targeted(model, options.targetModules, options.excludeModules)].filter(
+    ([path]) => !inSaved(path),
+  );
+  const adapter: ModelAdapter = {
+    options,
+    targets: written(model, options.targetModules),
+    paths: found.map(([path]) => path),
+    modules: new Map(),
+    biases: new Map(),
+  };
+  adaptersOf(model).set(options.name, adapter);
   freeze(model);
   for (const [path, layer] of found) place(model, path, layer, options);
-  const adapter: ModelAdapter = { options, paths: found.map(([path]) => path), modules: new Map(), biases: new Map() };
-  for (const [path, module] of saved) {
-    const [owner, property] = parentOf(model, path);
-    adapter.modules.set(path, { owner, property, original: module, copy: cloned(module) });
+  for (const path of saved) {
+    const [owner, property, original] = parentOf(model, path);
+    adapter.modules.set(path, { owner, property, original, copy: cloned(original) });
   }
   for (const [path, module] of model.namedModules()) {
     const { bias } = module as { bias?: Tensor | null };
     const wanted = options.bias === "all" || (options.bias === "lora_only" && adapter.paths.includes(path));
-    const insideSaved = savedPaths.some((s) => path === s || path.startsWith(`${s}.`));
-    if (!bias || !wanted || insideSaved) continue;
+    if (!bias || !wanted || inSaved(path)) continue;
     adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
   }
-  own.set(name, adapter);
-  if (options.active) activate(model, [...activeOf(model), { name, weight: 1 }]);
-  return { adapted: adapter.paths, ...counts(model) };
+}
+
+/** The outermost modules whose paths end with one of `names`: PEFT's rule, so "norm" is every norm. */
+function savedModules(model: Module, names: readonly string[]): string[] {
+  const paths = [...model.namedModules()].map(([path]) => path);
+  const hit = paths.filter((path) => names.some((name) => path.endsWith(name)));
+  if (names.length > 0 && hit.length === 0) {
+    throw new LowrankError("ERR_NO_TARGETS", `modulesToSave: [${names.join(", ")}] matches no module`);
+  }
+  return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
 }
 
 /** Elements of a model that are trained, and all of them. */
@@ -176,27 +224,38 @@ function freeze(model: Module): void {
   }
 }
 
-function place(model: Module, path: string, layer: Module, options: Required<Pick<InjectOptions, "r" | "loraAlpha" | "loraDropout" | "useRslora" | "name" | "active">>): void {
+function place(
+  model: Module,
+  path: string,
+  layer: Module,
+  options: Required<Pick<InjectOptions, "r" | "loraAlpha" | "loraDropout" | "useRslora" | "name" | "active">>,
+): void {
   let target: AnyLoRALayer;
   if (layer instanceof LoRALayer) target = layer;
   else {
     const [owner, property] = parentOf(model, path);
     // inject's layers merge only when told to.
-    target = layer instanceof BaseLinear ? Linear.fromBase(layer, { mergeWeights: false }) : Embedding.fromBase(layer as Embedding, { mergeWeights: false });
+    target =
+      layer instanceof BaseLinear
+        ? Linear.fromBase(layer, { mergeWeights: false })
+        : Embedding.fromBase(layer as Embedding, { mergeWeights: false });
     target.namedByAdapter = true;
     target.replaced = { module: layer };
     owner.replaceChild(property, target);
   }
-  const adapter = target instanceof BaseLinear ? freshLinear(target, options) : freshEmbedding(target as unknown as Embedding, options);
+  const adapter =
+    target instanceof BaseLinear
+      ? freshLinear(target, options)
+      : freshEmbedding(target as unknown as Embedding, options);
   target.addAdapter(options.name, adapter, false);
 }
 
-/** The module that holds `path`, and under which name. */
-export function parentOf(model: Module, path: string): [owner: Module, property: string] {
+/** The module that holds `path`, under which name, and the module there. */
+export function parentOf(model: Module, path: string): [owner: Module, property: string, module: Module] {
   for (const [prefix, module] of model.namedModules()) {
     if (prefix !== "" && !path.startsWith(`${prefix}.`)) continue;
-    for (const [name] of module.children()) {
-      if ((prefix === "" ? name : `${prefix}.${name}`) === path) return [module, name];
+    for (const [name, child] of module.children()) {
+      if ((prefix === "" ? name : `${prefix}.${name}`) === path) return [module, name, child];
     }
   }
   throw new LowrankError("ERR_INTERNAL", `no module holds ${path}`);
@@ -213,30 +272,36 @@ function cloned(module: Module): Module {
 }
 
 function trainableCopy(tensor: Tensor): Tensor {
-  const copy = noGrad(() => (tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32")));
+  const copy = noGrad(() =>
+    tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
+  );
   keep(copy);
   return parameter(copy);
 }
 
+const activated = new WeakMap<Module, readonly Active[]>();
+
 /** Which adapters count now. */
 export function activeOf(model: Module): Active[] {
-  for (const [, layer] of loraLayers(model)) if (layer.active.length > 0) return [...layer.active];
-  return [];
+  return [...(activated.get(model) ?? [])];
 }
 
 /** Lets exactly `active` count: their layers, their copies of modules and biases. */
-export function activate(model: Module, active: Active[]): void {
+export function activate(model: Module, active: readonly Active[]): void {
   for (const adapter of adaptersOf(model).values()) swap(adapter, "original");
   for (const [, layer] of loraLayers(model)) layer.setActive(active);
   for (const { name } of active) {
     const adapter = adaptersOf(model).get(name);
     if (adapter !== undefined) swap(adapter, "copy");
   }
+  activated.set(model, active);
 }
 
 function swap(adapter: ModelAdapter, which: "original" | "copy"): void {
-  for (const { owner, property, [which]: module } of adapter.modules.values()) owner.replaceChild(property, module as Module);
-  for (const { owner, [which]: bias } of adapter.biases.values()) (owner as unknown as { bias: Tensor }).bias = bias as Tensor;
+  for (const { owner, property, [which]: module } of adapter.modules.values())
+    owner.replaceChild(property, module as Module);
+  for (const { owner, [which]: bias } of adapter.biases.values())
+    (owner as unknown as { bias: Tensor }).bias = bias as Tensor;
 }
 
 /**
@@ -257,7 +322,8 @@ export function setAdapter(
   for (const { name } of active) adapterOf(model, name);
   activate(model, active);
   if (trainable !== undefined) {
-    for (const name of adapters(model)) setTrainable(model, name, trainable && active.some((a) => a.name === name));
+    for (const name of adapters(model))
+      setTrainable(model, name, trainable && active.some((a) => a.name === name));
   }
 }
 
@@ -269,7 +335,8 @@ export function setTrainable(model: Module, name: string, on: boolean): void {
     const adapter = layer.adapters.get(name);
     if (adapter !== undefined) tensors.push(adapter.loraA, adapter.loraB);
   }
-  for (const { copy } of [...modules.values(), ...biases.values()]) tensors.push(...(copy instanceof Tensor ? [copy] : copy.parameters()));
+  for (const { copy } of [...modules.values(), ...biases.values()])
+    tensors.push(...(copy instanceof Tensor ? [copy] : copy.parameters()));
   for (const tensor of tensors) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
 }
 
@@ -295,11 +362,15 @@ export function withoutAdapters<T>(model: Module, fn: () => T): T {
 /** Drops an adapter and its tensors. */
 export function deleteAdapter(model: Module, name: string): void {
   const adapter = adapterOf(model, name);
-  activate(model, activeOf(model).filter((a) => a.name !== name));
+  activate(
+    model,
+    activeOf(model).filter((a) => a.name !== name),
+  );
   for (const [, layer] of loraLayers(model)) layer.removeAdapter(name);
   for (const { copy } of [...adapter.modules.values(), ...adapter.biases.values()]) copy.dispose();
   adaptersOf(model).delete(name);
-  for (const [path, layer] of [...loraLayers(model)]) if (layer.adapters.size === 0) restore(model, path, layer);
+  for (const [path, layer] of [...loraLayers(model)])
+    if (layer.adapters.size === 0) restore(model, path, layer);
 }
 
 /** Puts the layer that `layer` replaced back. */

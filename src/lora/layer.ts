@@ -2,7 +2,7 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
 import { LowrankError } from "../errors.js";
-import { Module } from "../nn/module.js";
+import { adopted, Module } from "../nn/module.js";
 import { keep, noGrad, scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
 
@@ -143,9 +143,12 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
     }
 
     /** @internal Chooses which adapters count. */
-    setActive(active: Active[]): void {
+    setActive(active: readonly Active[]): void {
+      const own = active.filter((a) => this.adapters.has(a.name));
+      // What is merged already stays so.
+      if (JSON.stringify(own) === JSON.stringify(this.active)) return;
       this.unmerge();
-      this.active = active.filter((a) => this.adapters.has(a.name));
+      this.active = own;
     }
 
     /**
@@ -191,18 +194,23 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       }
     }
 
-    /** @internal The name of a parameter of an adapter. */
-    parameterName(adapter: string, which: "lora_A" | "lora_B"): string {
-      return this.namedByAdapter ? `${which}.${adapter}.weight` : which;
+    /** @internal The name of a parameter of an adapter: loralib's, or PEFT's in memory. */
+    parameterName(adapter: string, which: "A" | "B"): string {
+      return this.namedByAdapter ? this.nameInMemory(adapter, which) : `lora_${which}`;
+    }
+
+    protected nameInMemory(adapter: string, which: "A" | "B"): string {
+      return `lora_${which}.${adapter}.weight`;
     }
 
     override *ownParameters(): IterableIterator<[string, Tensor]> {
       const base = this.unmergedWeight?.tensor;
       if (base !== undefined) yield ["weight", base];
-      for (const [name, tensor] of super.ownParameters()) if (name !== "weight" || base === undefined) yield [name, tensor];
+      for (const [name, tensor] of super.ownParameters())
+        if (name !== "weight" || base === undefined) yield [name, tensor];
       for (const [name, { loraA, loraB }] of this.adapters) {
-        yield [this.parameterName(name, "lora_A"), loraA];
-        yield [this.parameterName(name, "lora_B"), loraB];
+        yield [this.parameterName(name, "A"), loraA];
+        yield [this.parameterName(name, "B"), loraB];
       }
     }
 
@@ -226,12 +234,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
         for (const key of ["loraA", "loraB"] as const) {
           const moved = adapter[key].to(device);
           if (moved === adapter[key]) continue;
-          const asks = adapter[key].requiresGrad;
-          keep(moved);
-          moved.requiresGrad = true;
-          moved.requiresGrad = asks;
-          adapter[key].dispose();
-          adapter[key] = moved;
+          adapter[key] = adopted(adapter[key], moved);
         }
       }
       return this;
@@ -280,7 +283,10 @@ export function checkOptions(layer: string, { r, loraAlpha, loraDropout }: LoRAO
 
 /** A and B of all active adapters as one: concatenated along the rank, with scaling and weight in B. */
 export function combined(layer: AnyLoRALayer): { loraA: Tensor; loraB: Tensor; scaling: number } {
-  const parts = layer.active.map(({ name, weight }) => ({ ...(layer.adapters.get(name) as Adapter), weight }));
+  const parts = layer.active.map(({ name, weight }) => ({
+    ...(layer.adapters.get(name) as Adapter),
+    weight,
+  }));
   const [only] = parts;
   if (parts.length === 1 && only !== undefined) {
     return { loraA: only.loraA, loraB: only.loraB, scaling: only.scaling * only.weight };

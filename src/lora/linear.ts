@@ -38,7 +38,9 @@ export class Linear extends LoRALayer(BaseLinear) {
 
   deltaWeight(): Tensor {
     const { loraA, loraB, scaling } = combined(this);
-    const delta = this.fanInFanOut ? loraA.matmul(loraB, { transA: true, transB: true }) : loraB.matmul(loraA);
+    const delta = this.fanInFanOut
+      ? loraA.matmul(loraB, { transA: true, transB: true })
+      : loraB.matmul(loraA);
     return delta.mul(scaling);
   }
 
@@ -50,7 +52,18 @@ export class Linear extends LoRALayer(BaseLinear) {
     const [seed, stream] = p > 0 ? nextDropout() : [0, 0];
     const { weight, bias, fanInFanOut } = this;
     return made(() =>
-      session().loraLinear(x.id, weight.id, bias?.id, loraA.id, loraB.id, scaling, fanInFanOut, p, seed, stream),
+      session().loraLinear(
+        x.id,
+        weight.id,
+        bias?.id,
+        loraA.id,
+        loraB.id,
+        scaling,
+        fanInFanOut,
+        p,
+        seed,
+        stream,
+      ),
     );
   }
 }
@@ -58,7 +71,12 @@ export class Linear extends LoRALayer(BaseLinear) {
 /** A new adapter for a linear layer, on the layer's device. */
 export function freshLinear(
   layer: BaseLinear,
-  { r, loraAlpha, loraDropout = 0, useRslora = false }: { r: number; loraAlpha: number; loraDropout?: number; useRslora?: boolean },
+  {
+    r,
+    loraAlpha,
+    loraDropout = 0,
+    useRslora = false,
+  }: { r: number; loraAlpha: number; loraDropout?: number; useRslora?: boolean },
 ) {
   const { inFeatures, outFeatures, weight } = layer;
   const bound = 1 / Math.sqrt(inFeatures);

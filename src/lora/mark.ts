@@ -19,8 +19,8 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
   for (const [path, module] of model.namedModules()) {
     if (!(module instanceof LoRALayer)) continue;
     for (const [name, { loraA, loraB }] of module.adapters) {
-      yield [join(path, module.parameterName(name, "lora_A")), loraA];
-      yield [join(path, module.parameterName(name, "lora_B")), loraB];
+      yield [join(path, module.parameterName(name, "A")), loraA];
+      yield [join(path, module.parameterName(name, "B")), loraB];
     }
   }
 }
@@ -40,7 +40,8 @@ function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor,
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   checkBias(bias);
   const trained = new Set<Tensor>([...adapterTensors(model)].map(([, tensor]) => tensor));
-  for (const [, tensor, lora] of biases(model)) if (bias === "all" || (bias === "lora_only" && lora)) trained.add(tensor);
+  for (const [, tensor, lora] of biases(model))
+    if (bias === "all" || (bias === "lora_only" && lora)) trained.add(tensor);
   for (const tensor of model.parameters()) {
     const on = trained.has(tensor);
     if (tensor.requiresGrad !== on) tensor.requiresGrad = on;

@@ -1,9 +1,9 @@
 /** Merging a whole model's adapters into its weights. */
 import { LowrankError } from "../errors.js";
 import type { Module } from "../nn/module.js";
-import { keep, noGrad, scope } from "../scope.js";
-import { Tensor } from "../tensor.js";
-import { activeOf, adapterOf, adapters, adaptersOf, loraLayers, parentOf, unload } from "./inject.js";
+import { noGrad, scope } from "../scope.js";
+import { parameter, Tensor } from "../tensor.js";
+import { adaptersOf, loraLayers, parentOf, unload } from "./inject.js";
 
 /**
  * Merges the active adapters of every layer. With `safe` the differences are looked at first, and
@@ -17,7 +17,10 @@ export async function merge<T extends Module>(model: T, { safe = true } = {}): P
       const value = await largest.item();
       largest.dispose();
       if (!Number.isFinite(value)) {
-        throw new LowrankError("ERR_NOT_FINITE", `merge: the adapter of ${path} holds NaN or infinity; nothing was merged`);
+        throw new LowrankError(
+          "ERR_NOT_FINITE",
+          `merge: the adapter of ${path} holds NaN or infinity; nothing was merged`,
+        );
       }
     }
   }
@@ -34,30 +37,29 @@ export function unmerge<T extends Module>(model: T): T {
 /** Merges the active adapters and takes all adapters off: a plain model with the sum in its weights. */
 export async function mergeAndUnload<T extends Module>(model: T, { safe = true } = {}): Promise<T> {
   await merge(model, { safe });
-  const active = activeOf(model).map(({ name }) => adapterOf(model, name));
+  const replaced: Tensor[] = [];
   for (const [path, layer] of [...loraLayers(model)]) {
     if (layer.replaced === null || layer.unmergedWeight === null) continue;
     const base = layer.replaced.module as Module & { weight: Tensor; bias?: Tensor | null };
-    base.weight = layer.weight;
-    keep(layer.weight);
+    replaced.push(layer.unmergedWeight.tensor);
+    base.weight = parameter(layer.weight, false);
+    if (layer.bias !== undefined) base.bias = layer.bias;
     const [owner, property] = parentOf(model, path);
     owner.replaceChild(property, base);
-    if (layer.bias !== undefined) base.bias = layer.bias;
-    for (const { loraA, loraB } of layer.adapters.values()) {
-      loraA.dispose();
-      loraB.dispose();
-    }
+    for (const { loraA, loraB } of layer.adapters.values()) replaced.push(loraA, loraB);
   }
   // Trained copies of modules and biases stay where they are: they are the model now.
-  for (const adapter of active) {
-    for (const { copy } of [...adapter.modules.values(), ...adapter.biases.values()]) {
-      for (const tensor of copy instanceof Tensor ? [copy] : copy.parameters()) tensor.requiresGrad = false;
+  for (const { modules, biases } of adaptersOf(model).values()) {
+    for (const { original, copy } of [...modules.values(), ...biases.values()]) {
+      for (const one of [original, copy])
+        replaced.push(...(one instanceof Tensor ? [one] : one.parameters()));
     }
-    adapter.modules.clear();
-    adapter.biases.clear();
+    modules.clear();
+    biases.clear();
   }
-  const own = adaptersOf(model);
-  if ([...loraLayers(model)].length === 0) own.clear();
-  else unload(model);
-  return adapters(model).length === 0 ? model : unload(model);
+  unload(model);
+  const own = new Set(model.parameters());
+  for (const tensor of own) if (tensor.requiresGrad) tensor.requiresGrad = false;
+  for (const tensor of replaced) if (!own.has(tensor)) tensor.dispose();
+  return model;
 }

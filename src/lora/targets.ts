@@ -31,7 +31,11 @@ export function defaultTargets(model: Targetable): Targets {
  * Paths of the modules that `targets` names and `exclude` does not, in the model's order.
  * Throws `ERR_NO_TARGETS` with the candidates when there are none.
  */
-export function targeted(model: Targetable, targets: Targets, exclude: Targets | undefined): Map<string, Linear | Embedding> {
+export function targeted(
+  model: Targetable,
+  targets: Targets,
+  exclude: Targets | undefined,
+): Map<string, Linear | Embedding> {
   const wanted = matcher(targets, "targetModules");
   const unwanted = exclude === undefined ? () => false : matcher(exclude, "excludeModules");
   const found = new Map<string, Linear | Embedding>();
@@ -39,7 +43,8 @@ export function targeted(model: Targetable, targets: Targets, exclude: Targets |
   for (const [path, module] of model.namedModules()) {
     if (!(module instanceof Linear || module instanceof Embedding)) continue;
     candidates.set(path, module);
-    const hit = targets === "all-linear" ? module instanceof Linear && path !== model.outputHead : wanted(path);
+    const hit =
+      targets === "all-linear" ? module instanceof Linear && path !== model.outputHead : wanted(path);
     if (hit && !unwanted(path)) found.set(path, module);
   }
   if (found.size === 0) {
@@ -51,6 +56,39 @@ export function targeted(model: Targetable, targets: Targets, exclude: Targets |
     );
   }
   return found;
+}
+
+/** Names from which on PEFT writes the shortest endings that still tell targets apart. */
+const SHORTEN_FROM = 20;
+
+/**
+ * Targets as PEFT writes them: `all-linear` as the paths it stands for, before any is excluded, and
+ * from 20 names on the shortest endings that hit the same modules. Source: PEFT's
+ * _maybe_include_all_linear_layers and _find_minimal_target_modules.
+ */
+export function written(model: Targetable, targets: Targets): Targets {
+  const paths = [...model.namedModules()].map(([path]) => path);
+  const names = targets === "all-linear" ? [...targeted(model, targets, undefined).keys()] : targets;
+  if (typeof names === "string" || names.length < SHORTEN_FROM) return names;
+  const hit = matcher(names, "targetModules");
+  const taken = new Set(paths.filter((path) => !hit(path)).flatMap(endings));
+  const shortest = new Set<string>();
+  for (const name of names) {
+    for (const ending of endings(name)) {
+      if (shortest.has(ending) || taken.has(ending)) continue;
+      if (!endings(name).some((one) => one !== name && shortest.has(one))) {
+        shortest.add(ending);
+        break;
+      }
+    }
+  }
+  return shortest.size < names.length ? [...shortest] : names;
+}
+
+/** A path's endings, the shortest first. */
+function endings(path: string): string[] {
+  const parts = path.split(".");
+  return parts.map((_, i) => parts.slice(-1 - i).join("."));
 }
 
 function matcher(targets: Targets, option: string): (path: string) => boolean {
@@ -77,7 +115,11 @@ export function pythonPattern(source: string, option: string): RegExp {
       // Python allows escapes that a u-mode pattern refuses, such as "\_".
       return new RegExp(`^(?:${body})$`, flags.replace("u", ""));
     } catch (cause) {
-      throw new LowrankError("ERR_OPTION", `${option}: "${source}" is no regular expression: ${(cause as Error).message}`, { cause });
+      throw new LowrankError(
+        "ERR_OPTION",
+        `${option}: "${source}" is no regular expression: ${(cause as Error).message}`,
+        { cause },
+      );
     }
   }
 }

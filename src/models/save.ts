@@ -4,6 +4,7 @@ import { copyFile, mkdir, readdir, readFile, rm, rename } from "node:fs/promises
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
+import { adapters } from "../lora/inject.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";
@@ -18,14 +19,32 @@ export interface SaveModelOptions {
 }
 
 /** Files that go along with the weights as they are. */
-const COMPANIONS = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja"];
+const COMPANIONS = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "generation_config.json",
+  "chat_template.jinja",
+];
 
 /**
  * Writes a model as a folder that transformers loads. Everything is written beside and renamed
- * into place at the end. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`.
+ * into place at the end. A model with adapters is `ERR_OPTION`: they are saved apart, or merged first. Throws
+ * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`.
  */
 export async function saveModel(model: CausalLM, dir: string, options: SaveModelOptions = {}): Promise<void> {
-  if (existsSync(dir) && (!options.overwrite || !existsSync(join(dir, "config.json"))) && (await entries(dir)) !== 0) {
+  const attached = adapters(model);
+  if (attached.length > 0) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `saveModel: the model has adapters (${attached.join(", ")}); call mergeAndUnload or unload first`,
+    );
+  }
+  if (
+    existsSync(dir) &&
+    (!options.overwrite || !existsSync(join(dir, "config.json"))) &&
+    (await entries(dir)) !== 0
+  ) {
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);
   }
   const beside = `${dir}.tmp-${process.pid}`;
@@ -49,7 +68,11 @@ async function entries(dir: string): Promise<number> {
   );
 }
 
-async function writeFiles(model: CausalLM, dir: string, { dtype, maxShardBytes = 5e9 }: SaveModelOptions): Promise<void> {
+async function writeFiles(
+  model: CausalLM,
+  dir: string,
+  { dtype, maxShardBytes = 5e9 }: SaveModelOptions,
+): Promise<void> {
   const state = Object.entries(model.stateDict());
   const seen = new Set<Tensor>();
   // A tied head is the embedding: it is written once, under the embedding's name.
@@ -66,15 +89,24 @@ async function writeFiles(model: CausalLM, dir: string, { dtype, maxShardBytes =
     filled += bytes(entry);
   }
   const names = shards.map((_, i) =>
-    shards.length === 1 ? "model.safetensors" : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`,
+    shards.length === 1
+      ? "model.safetensors"
+      : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`,
   );
   for (const [i, shard] of shards.entries()) {
-    const tensors = noGrad(() => scope(() => Object.fromEntries(shard.map(([name, t]) => [name, dtype === undefined ? t : t.to(dtype)]))));
+    const tensors = noGrad(() =>
+      scope(() =>
+        Object.fromEntries(shard.map(([name, t]) => [name, dtype === undefined ? t : t.to(dtype)])),
+      ),
+    );
     await saveSafetensors(join(dir, names[i] as string), tensors, { metadata: { format: "pt" } });
-    for (const [name, tensor] of Object.entries(tensors)) if (tensor !== shard.find(([n]) => n === name)?.[1]) tensor.dispose();
+    for (const [name, tensor] of Object.entries(tensors))
+      if (tensor !== shard.find(([n]) => n === name)?.[1]) tensor.dispose();
   }
   if (shards.length > 1) {
-    const weight_map = Object.fromEntries(shards.flatMap((shard, i) => shard.map(([name]) => [name, names[i]])));
+    const weight_map = Object.fromEntries(
+      shards.flatMap((shard, i) => shard.map(([name]) => [name, names[i]])),
+    );
     const index = { metadata: { total_size: own.reduce((n, e) => n + bytes(e), 0) }, weight_map };
     await writeWhole(join(dir, "model.safetensors.index.json"), JSON.stringify(index, null, 2));
   }
@@ -89,8 +121,11 @@ const TORCH_NAMES: Record<DType, string> = { f32: "float32", f16: "float16", bf1
 
 /** The configuration as it was read, with the storage that is written. */
 async function configText(model: CausalLM, dtype: DType): Promise<string> {
-  const text = model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
+  const text =
+    model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
   const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;
+  // A head or an embedding that was trained alone is tied no more.
+  config["tie_word_embeddings"] = model.lm_head.weight === model.inputEmbedding().weight;
   config["dtype" in config ? "dtype" : "torch_dtype"] = TORCH_NAMES[dtype];
   return `${JSON.stringify(config, null, 2)}\n`;
 }

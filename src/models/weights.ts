@@ -6,7 +6,6 @@ import { Linear } from "../nn/linear.js";
 import { RMSNorm } from "../nn/norm.js";
 import { normal } from "../random.js";
 import { mapped, type WeightsFile } from "../safetensors.js";
-import { keep } from "../scope.js";
 import { ones, parameter, tensor, zeros, type DType, type Tensor } from "../tensor.js";
 import type { LlamaWeights } from "./llama/model.js";
 
@@ -97,12 +96,11 @@ export class FileWeights implements LlamaWeights {
       return placeholder(this.device);
     }
     const stored = mapped(this.file, name, this.device);
-    keep(stored);
-    if (this.dtype === undefined || this.dtype === stored.dtype) return stored;
+    // Frozen, and a parameter all the same: it is counted, and saved.
+    if (this.dtype === undefined || this.dtype === stored.dtype) return parameter(stored, false);
     const converted = stored.to(this.dtype);
-    keep(converted);
     stored.dispose();
-    return converted;
+    return parameter(converted, false);
   }
 }
 

@@ -2,7 +2,7 @@
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { keep } from "../scope.js";
-import { isParameter, Tensor } from "../tensor.js";
+import { isParameter, parameter, Tensor } from "../tensor.js";
 
 /** The outcome of `loadStateDict`. */
 export interface LoadReport {
@@ -161,11 +161,7 @@ export abstract class Module {
 /** `moved` in the place of `old`: a parameter stays one. */
 export function adopted(old: Tensor, moved: Tensor): Tensor {
   keep(moved);
-  if (isParameter(old)) {
-    const asks = old.requiresGrad;
-    if (moved.dtype === "f32") moved.requiresGrad = true;
-    if (!asks && moved.dtype === "f32") moved.requiresGrad = false;
-  }
+  if (isParameter(old)) parameter(moved, old.requiresGrad);
   old.dispose();
   return moved;
 }

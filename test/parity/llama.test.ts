@@ -16,7 +16,15 @@ import { error, goldens, onHost } from "./goldens.js";
 
 interface Golden {
   loss: number;
-  training?: { steps: number; warmup: number; lr: number; weight_decay: number; losses: number[]; gradNorms: number[]; learningRates: number[] };
+  training?: {
+    steps: number;
+    warmup: number;
+    lr: number;
+    weight_decay: number;
+    losses: number[];
+    gradNorms: number[];
+    learningRates: number[];
+  };
   accumulation?: { trained: number[]; loss: number; gradNorm: number };
 }
 
@@ -28,7 +36,11 @@ async function read(variant: string) {
   const batch = (name: string) => {
     const [ids, labels] = [host[`${name}ids`], host[`${name}labels`]];
     if (ids === undefined || labels === undefined) throw new Error(`no batch ${name}`);
-    return { ids: ids.data as Int32Array, labels: labels.data as Int32Array, shape: ids.shape as [number, number] };
+    return {
+      ids: ids.data as Int32Array,
+      labels: labels.data as Int32Array,
+      shape: ids.shape as [number, number],
+    };
   };
   return { folder, golden, host, batch };
 }
@@ -48,7 +60,11 @@ async function logits(model: CausalLM, { ids, shape }: Batch): Promise<Float32Ar
 
 function backward(model: CausalLM, batch: Batch, count: number): Tensor {
   return scope(() => {
-    const loss = model.lossSum(tensor(batch.ids, { shape: batch.shape, device: model.device }), batch.labels, 1 / count);
+    const loss = model.lossSum(
+      tensor(batch.ids, { shape: batch.shape, device: model.device }),
+      batch.labels,
+      1 / count,
+    );
     loss.backward();
     return loss.detach();
   });
@@ -61,7 +77,11 @@ async function take(one: Tensor): Promise<number> {
 }
 
 /** Every gradient against `PREFIX` + its key; gives the largest error. */
-async function gradientError(model: CausalLM, host: Record<string, { data: ArrayLike<number> }>, prefix: string): Promise<number> {
+async function gradientError(
+  model: CausalLM,
+  host: Record<string, { data: ArrayLike<number> }>,
+  prefix: string,
+): Promise<number> {
   const errors = [...adapterState(model, "default")].map(async ([key, parameter]) => {
     const grad = parameter.grad;
     const golden = host[`${prefix}${key}`];
@@ -78,8 +98,10 @@ for (const device of testDevices()) {
     test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device));
   }
   for (const variant of ["tied", "untied-llama3"]) {
-    test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) => tenSteps(t, variant, device));
-    test(`${variant} on ${device}: micro-batches average over the step's tokens`, (t) => accumulates(t, variant, device));
+    test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
+      tenSteps(t, variant, device));
+    test(`${variant} on ${device}: micro-batches average over the step's tokens`, (t) =>
+      accumulates(t, variant, device));
   }
 }
 
@@ -90,7 +112,9 @@ async function logitsAndLoss(t: Assertions, variant: string, device: TestDevice)
   const model = await loadModel(goldenModel(folder), { device });
   const base = batch("");
   const off = error(await logits(model, base), host["logits"]?.data ?? []);
-  const sum = scope(() => model.lossSum(tensor(base.ids, { shape: base.shape, device }), base.labels, 1 / trained(base)));
+  const sum = scope(() =>
+    model.lossSum(tensor(base.ids, { shape: base.shape, device }), base.labels, 1 / trained(base)),
+  );
   const loss = await take(sum);
   t.log(`logits ${off.toExponential(1)}, loss ${Math.abs(loss / golden.loss - 1).toExponential(1)}`);
   t.true(off < 1e-5, `logits are off by ${off}`);
@@ -169,7 +193,12 @@ async function accumulates(t: Assertions, variant: string, device: TestDevice): 
   t.true(Math.abs(loss / expected.loss - 1) < 1e-5, `the loss is ${loss}, not ${expected.loss}`);
   const off = await gradientError(model, host, "micro.grad.");
   t.true(off < 1e-5, `a gradient is off by ${off}`);
-  const norm = await take(optim.clipGradNorm([...model.parameters()].filter((one) => one.requiresGrad), 1));
+  const norm = await take(
+    optim.clipGradNorm(
+      [...model.parameters()].filter((one) => one.requiresGrad),
+      1,
+    ),
+  );
   t.true(Math.abs(norm / expected.gradNorm - 1) < 1e-5, `the norm is ${norm}, not ${expected.gradNorm}`);
   model.dispose();
 }

@@ -21,12 +21,20 @@ interface Sizes {
   fan_in_fan_out?: boolean;
 }
 
-const { layers } = JSON.parse(readFileSync(join(goldens, "loralib.json"), "utf8")) as { layers: Record<string, Sizes> };
+const { layers } = JSON.parse(readFileSync(join(goldens, "loralib.json"), "utf8")) as {
+  layers: Record<string, Sizes>;
+};
 
 function layerOf(name: string, device: TestDevice): lora.Linear | lora.Embedding {
   const { r, lora_alpha: loraAlpha, ...sizes } = layers[name] as Sizes;
   if (name === "embedding") return new lora.Embedding(sizes.n, sizes.d, { r, loraAlpha, device });
-  return new lora.Linear(sizes.in, sizes.out, { r, loraAlpha, fanInFanOut: sizes.fan_in_fan_out ?? false, bias: sizes.bias ?? false, device });
+  return new lora.Linear(sizes.in, sizes.out, {
+    r,
+    loraAlpha,
+    fanInFanOut: sizes.fan_in_fan_out ?? false,
+    bias: sizes.bias ?? false,
+    device,
+  });
 }
 
 for (const device of testDevices()) {
@@ -36,7 +44,12 @@ for (const device of testDevices()) {
       const golden = (part: string): Golden => host[`${name}.${part}`] as Golden;
       const put = (part: string, requiresGrad = false): Tensor => {
         const { data, shape } = golden(part);
-        return tensor(data, { shape, device, requiresGrad, dtype: data instanceof Int32Array ? "i32" : "f32" });
+        return tensor(data, {
+          shape,
+          device,
+          requiresGrad,
+          dtype: data instanceof Int32Array ? "i32" : "f32",
+        });
       };
       const off: Record<string, number> = {};
       const compare = async (part: string, ours: Tensor): Promise<void> => {
@@ -46,8 +59,13 @@ for (const device of testDevices()) {
 
       const layer = layerOf(name, device).train();
       const state = layer.stateDict();
-      const parts = Object.keys(host).filter((key) => key.startsWith(`${name}.`)).map((key) => key.slice(name.length + 1));
-      t.deepEqual(Object.keys(state).sort(), parts.filter((part) => /^(weight|bias|lora_[AB])$/.test(part)).sort());
+      const parts = Object.keys(host)
+        .filter((key) => key.startsWith(`${name}.`))
+        .map((key) => key.slice(name.length + 1));
+      t.deepEqual(
+        Object.keys(state).sort(),
+        parts.filter((part) => /^(weight|bias|lora_[AB])$/.test(part)).sort(),
+      );
       layer.loadStateDict(Object.fromEntries(Object.keys(state).map((key) => [key, put(key)])));
 
       const input = put("input", `${name}.grad.input` in host);
@@ -62,11 +80,21 @@ for (const device of testDevices()) {
       t.is(layer.eval(), layer);
       t.true(layer.merged);
       await compare("merged_weight", layer.weight);
-      await compare("merged_output", noGrad(() => layer.forward(input)));
+      await compare(
+        "merged_output",
+        noGrad(() => layer.forward(input)),
+      );
       t.is(layer.train(), layer);
-      t.deepEqual(await layer.weight.data(), golden("weight").data, "train() brings the base back to the bit");
+      t.deepEqual(
+        await layer.weight.data(),
+        golden("weight").data,
+        "train() brings the base back to the bit",
+      );
 
-      t.deepEqual(Object.keys(off).sort(), parts.filter((part) => /^(output|merged_|grad\.)/.test(part)).sort());
+      t.deepEqual(
+        Object.keys(off).sort(),
+        parts.filter((part) => /^(output|merged_|grad\.)/.test(part)).sort(),
+      );
       t.log(`furthest off: ${Math.max(...Object.values(off)).toExponential(1)}`);
       for (const [part, one] of Object.entries(off)) t.true(one < 1e-5, `${part} is off by ${one}`);
       layer.dispose();

@@ -40,45 +40,72 @@ function unwrapped(name: string): string {
     .replace(".modules_to_save.default.", ".");
 }
 
-const modelOf = ({ model, modelOverrides }: Entry): string => goldenModel(join(goldens, model), modelOverrides);
+const modelOf = ({ model, modelOverrides }: Entry): string =>
+  goldenModel(join(goldens, model), modelOverrides);
 
 for (const entry of entries) {
   const beyond = Object.keys(entry.options).filter((key) => !(key in OPTIONS));
   if (beyond.length === 0) {
     test(`${entry.name}: keys, shapes, trained parameters and configuration are PEFT's`, async (t) => {
       const model = await loadModel(modelOf(entry), { device: "cpu" });
-      const options = Object.fromEntries(Object.entries(entry.options).map(([key, value]) => [OPTIONS[key], value]));
+      const options = Object.fromEntries(
+        Object.entries(entry.options).map(([key, value]) => [OPTIONS[key], value]),
+      );
       const report = await lora.inject(model, options);
 
       const trained = [...model.namedParameters()].filter(([, one]) => one.requiresGrad);
       t.deepEqual(trained.map(([name]) => name).sort(), entry.trainable.map(unwrapped).sort());
-      t.is(report.trainable, trained.reduce((n, [, one]) => n + one.size, 0));
+      t.is(
+        report.trainable,
+        trained.reduce((n, [, one]) => n + one.size, 0),
+      );
 
       const folder = temporary();
       await lora.saveAdapter(model, folder);
       const saved = safetensors.openWeights(join(folder, "adapter_model.safetensors"));
       t.deepEqual(
-        Object.fromEntries(saved.names().map((key) => [key, saved.info(key).shape]).sort()),
-        Object.fromEntries(Object.entries(entry.keys).filter(([key]) => !SPURIOUS.test(key)).sort()),
+        Object.fromEntries(
+          saved
+            .names()
+            .map((key) => [key, saved.info(key).shape])
+            .sort(),
+        ),
+        Object.fromEntries(
+          Object.entries(entry.keys)
+            .filter(([key]) => !SPURIOUS.test(key))
+            .sort(),
+        ),
       );
-      t.deepEqual(comparable(JSON.parse(readFileSync(join(folder, "adapter_config.json"), "utf8"))), comparable(entry.config));
+      t.deepEqual(
+        comparable(JSON.parse(readFileSync(join(folder, "adapter_config.json"), "utf8"))),
+        comparable(entry.config),
+      );
       model.dispose();
     });
   } else {
     test(`${entry.name}: ${beyond.join(", ")} is refused by name`, async (t) => {
       const model = await loadModel(modelOf(entry), { device: "cpu" });
-      const camel = (key: string): string => key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
-      const asked = Object.fromEntries(Object.entries(entry.options).map(([key, value]) => [OPTIONS[key] ?? camel(key), value]));
+      const camel = (key: string): string =>
+        key.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase());
+      const asked = Object.fromEntries(
+        Object.entries(entry.options).map(([key, value]) => [OPTIONS[key] ?? camel(key), value]),
+      );
       const injected = await t.throwsAsync(lora.inject(model, asked));
       t.is((injected as { code?: string }).code, "ERR_OPTION");
-      t.true(beyond.some((key) => injected.message.includes(camel(key))), injected.message);
+      t.true(
+        beyond.some((key) => injected.message.includes(camel(key))),
+        injected.message,
+      );
 
       const folder = temporary();
       mkdirSync(folder, { recursive: true });
       writeFileSync(join(folder, "adapter_config.json"), JSON.stringify(entry.config));
       const loaded = await t.throwsAsync(lora.loadAdapter(model, folder));
       t.is((loaded as { code?: string }).code, "ERR_FILE_FORMAT");
-      t.true(beyond.some((key) => loaded.message.includes(`${key} is `)), loaded.message);
+      t.true(
+        beyond.some((key) => loaded.message.includes(`${key} is `)),
+        loaded.message,
+      );
       t.deepEqual(lora.adapters(model), []);
       model.dispose();
     });
@@ -86,6 +113,15 @@ for (const entry of entries) {
 }
 
 /** A configuration without what names the place or the version; lists of names are sets. */
-function comparable({ peft_version: _version, base_model_name_or_path: _base, ...config }: Record<string, unknown>): unknown {
-  return Object.fromEntries(Object.entries(config).map(([key, value]) => [key, Array.isArray(value) ? [...(value as string[])].sort() : value]));
+function comparable({
+  peft_version: _version,
+  base_model_name_or_path: _base,
+  ...config
+}: Record<string, unknown>): unknown {
+  return Object.fromEntries(
+    Object.entries(config).map(([key, value]) => [
+      key,
+      Array.isArray(value) ? [...(value as string[])].sort() : value,
+    ]),
+  );
 }
