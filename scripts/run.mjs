@@ -1,6 +1,6 @@
 // `npm start`, `npm test` and `npm run bench` on a fresh clone: checks what is there, installs, builds, runs.
 // No dependencies: it runs before anything is installed.
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -53,6 +53,12 @@ async function prepare() {
   await must(npm(["run", "build"]));
 }
 
+/** The triple that Rust builds for by itself. */
+function hostTarget() {
+  const { stdout } = spawnSync("rustc", ["-vV"], { encoding: "utf8", cwd: root });
+  return /^host: (.+)$/m.exec(stdout)[1];
+}
+
 async function hasGpu() {
   if (process.env.LOWRANK_NO_GPU) return false;
   const ask = `import("lowrank").then((m) => console.log(JSON.stringify(m.devices().map((d) => d.device))))`;
@@ -79,7 +85,11 @@ async function test(args) {
   await prepare();
   const gpu = await hasGpu();
   const env = gpu ? {} : { LOWRANK_NO_GPU: "1" };
-  const cargo = await run("cargo", ["test", "--release", "--workspace"], { capture: true, env });
+  // The addon's build names its target; naming it here too lets both share one build of the dependencies.
+  const cargo = await run("cargo", ["test", "--release", "--workspace", "--target", hostTarget()], {
+    capture: true,
+    env,
+  });
   const ava = await node(["node_modules/ava/entrypoints/cli.mjs", ...args], { capture: true, env });
   const cargoResult = verdict(cargoCounts(cargo.output), cargo.status);
   const avaResult = verdict(avaCounts(ava.output), ava.status);

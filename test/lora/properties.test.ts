@@ -204,7 +204,8 @@ const properties: Record<string, Property> = {
     }
     for (const [name, t] of Object.entries(model.stateDict())) {
       const same = off(await values(t), before.get(name) as number[]) === 0;
-      if (same === /lora_(embedding_)?[AB]/.test(name)) return `${name} ${same ? "did not change" : "changed"}`;
+      if (same === /lora_(embedding_)?[AB]/.test(name))
+        return `${name} ${same ? "did not change" : "changed"}`;
     }
     return true;
   },
