@@ -185,6 +185,7 @@ class Finetuning {
         }),
       saveEvery,
       signal,
+      skips: true,
       context: this.#context,
     });
   }

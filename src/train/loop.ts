@@ -36,6 +36,11 @@ export interface LoopOptions {
   save: ((step: number) => Promise<string>) | undefined;
   saveEvery: number | undefined;
   signal: AbortSignal | undefined;
+  /**
+   * Whether an abort also skips what is recorded already. It ends sooner; how many updates the optimizer made is then
+   * not known.
+   */
+  skips: boolean;
   context: RunContext;
 }
 
@@ -64,7 +69,7 @@ interface Pending {
  * were; the signal's reason when it is aborted, within a step.
  */
 export async function runLoop(options: LoopOptions): Promise<LoopResult> {
-  const cancellable = new Cancellable(options.device, options.signal);
+  const cancellable = new Cancellable(options.device, options.skips ? options.signal : undefined);
   const rates = options.optimizer.groups.map(({ lr }) => lr);
   try {
     return await new Loop(options, cancellable, rates).run();

@@ -99,6 +99,7 @@ async function train<M extends Module, B>(
       save,
       saveEvery: optional("saveEvery", options.saveEvery, 1),
       signal,
+      skips: false,
       context,
     });
     context.emit({ type: "end", adapter: "", ...result, seconds: (performance.now() - began) / 1000 });
