@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use super::super::geometry::Geometry;
+use super::super::geometry::{Geometry, MASK, SEGMENTS};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
 use crate::device::cpu::Shared;
 use crate::kernels::numeric::{dot, exp, vectorised};
@@ -33,11 +33,13 @@ vectorised! {
         o.fill(0.0);
         let (mut top, mut sum, mut seen) = (FLOOR, 0f32, false);
         let [start, end] = g.visible(lane / g.group);
+        // Every key in reach is seen but where labels say otherwise.
+        let open = g.flags & (SEGMENTS | MASK) == 0;
         for from in (start..end).step_by(KEYS) {
             let count = KEYS.min(end - from);
             let mut s = [HIDDEN; KEYS];
             let mut highest = top;
-            for (i, s) in s[..count].iter_mut().enumerate().filter(|(i, _)| block.sees(lane, from + i)) {
+            for (i, s) in s[..count].iter_mut().enumerate().filter(|(i, _)| open || block.sees(lane, from + i)) {
                 *s = dot::<S>(q, &k[block.kv_at(from + i)..][..dim]) * g.scale;
                 highest = if *s > highest { *s } else { highest };
                 seen = true;
