@@ -125,11 +125,11 @@ for (const device of testDevices()) {
 
   test.serial(`on ${device} runs that are aborted leave nothing behind`, async (t) => {
     const before = memory(device as "cpu").live;
-    for (let i = 0; i < 10; i++) {
+    for (let i = 0; i < 50; i++) {
       const controller = new AbortController();
       const given = options(device, { signal: controller.signal });
       const run = finetune(given);
-      setTimeout(() => controller.abort(new Error(`abort ${i}`)), i * 7);
+      setTimeout(() => controller.abort(new Error(`abort ${i}`)), i * 3);
       await t.throwsAsync(run.result, { message: `abort ${i}` });
       t.is(memory(device as "cpu").live, before);
       t.false(existsSync(given.output as string));
