@@ -1,9 +1,12 @@
 //! What an operation is: a value with its attributes and five answers.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
+use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
 /// What backward will read, as bit masks over inputs and outputs.
@@ -69,6 +72,53 @@ pub trait Op: std::fmt::Debug + 'static {
         needs: &[bool],
         d_outs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>>;
+
+    /// `backward`, where gradients may also be added to what `into` names instead of being made: for
+    /// operations with large parameters. What is returned then is what was taken of it.
+    fn backward_into(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+        _into: &Destinations,
+    ) -> Result<Vec<Option<Value>>> {
+        self.backward(cx, saved, needs, d_outs)
+    }
+}
+
+/// Where gradients of inputs may be added at once: parameters' own gradients, ranges of an arena.
+#[derive(Debug, Default)]
+pub struct Destinations {
+    /// By input, with whether the range holds a sum already.
+    of: Vec<Option<(Value, bool)>>,
+    taken: Cell<u32>,
+}
+
+impl Destinations {
+    pub fn new(of: Vec<Option<(Value, bool)>>) -> Self {
+        Destinations { of, taken: Cell::new(0) }
+    }
+
+    /// Where the gradient of input `i` is to be written, a parameter's own or a new value of
+    /// `shape`; and whether what is there already is a sum to add to. It is returned from backward
+    /// like any other.
+    pub fn place(&self, cx: &Rc<Context>, i: usize, shape: impl Into<Shape>) -> Result<(Value, bool)> {
+        let shape = shape.into();
+        match self.of.get(i) {
+            Some(Some((value, adds))) => {
+                debug_assert_eq!(value.shape, shape);
+                self.taken.set(self.taken.get() | 1 << i);
+                Ok((value.clone(), *adds))
+            }
+            _ => Ok((cx.empty(shape, DType::F32)?, false)),
+        }
+    }
+
+    /// Whether the parameter's own was taken for input `i`: there is nothing left to add then.
+    pub fn taken(&self, i: usize) -> bool {
+        self.taken.get() >> i & 1 == 1
+    }
 }
 
 /// What the tape kept for backward.

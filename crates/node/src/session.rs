@@ -218,8 +218,12 @@ impl Session {
     #[napi]
     pub fn set_grad(&self, id: u32, grad: Option<u32>) -> Result<()> {
         self.with(|s| {
+            let tensor = s.tensor(id)?;
             let grad = grad.map(|g| s.tensor(g).map(|t| t.value())).transpose()?;
-            s.tensor(id)?.set_grad(grad);
+            if let Some(grad) = &grad {
+                tensor.check_grad(grad)?;
+            }
+            tensor.set_grad(grad);
             Ok(())
         })
     }

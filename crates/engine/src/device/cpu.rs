@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
 use smallvec::SmallVec;
 
 use super::{Kind, Profile, Runner};
@@ -92,20 +92,44 @@ enum Memory {
 /// Zeroed bytes aligned to a cache line.
 struct Aligned {
     pointer: *mut u8,
-    layout: std::alloc::Layout,
+    bytes: usize,
+    /// The pages of a large buffer; a small one is the allocator's.
+    pages: Option<MmapMut>,
 }
+
+/// Bytes from which a buffer has pages of its own. The allocator's heap, where buffers of all sizes
+/// come and go, grows by half over a hundred steps (52 MB for a pool of 31, against 36).
+const PAGES: usize = 256 << 10;
+/// Bytes from which large pages are asked for.
+#[cfg(target_os = "linux")]
+const LARGE_PAGES: usize = 4 << 20;
 
 impl Aligned {
     fn new(bytes: usize) -> Option<Self> {
-        let layout = std::alloc::Layout::from_size_align(bytes.max(1), 64).ok()?;
-        let pointer = unsafe { std::alloc::alloc_zeroed(layout) };
-        (!pointer.is_null()).then_some(Aligned { pointer, layout })
+        if bytes >= PAGES {
+            let mut pages = MmapMut::map_anon(bytes).ok()?;
+            #[cfg(target_os = "linux")]
+            if bytes >= LARGE_PAGES {
+                // Where the system has none, ordinary ones do.
+                pages.advise(memmap2::Advice::HugePage).ok();
+            }
+            return Some(Aligned { pointer: pages.as_mut_ptr(), bytes, pages: Some(pages) });
+        }
+        let pointer = unsafe { std::alloc::alloc_zeroed(Self::layout(bytes)?) };
+        (!pointer.is_null()).then_some(Aligned { pointer, bytes, pages: None })
+    }
+
+    fn layout(bytes: usize) -> Option<std::alloc::Layout> {
+        std::alloc::Layout::from_size_align(bytes.max(1), 64).ok()
     }
 }
 
 impl Drop for Aligned {
     fn drop(&mut self) {
-        unsafe { std::alloc::dealloc(self.pointer, self.layout) }
+        if self.pages.is_none() {
+            let layout = Self::layout(self.bytes).expect("it was made with it");
+            unsafe { std::alloc::dealloc(self.pointer, layout) }
+        }
     }
 }
 
@@ -133,10 +157,7 @@ impl Cpu {
         let memory = self.buffers.get(&range.buffer).expect("a recording names a buffer that is not there");
         match memory {
             Memory::Owned(owned) => {
-                assert!(
-                    (range.offset + range.bytes) as usize <= owned.layout.size(),
-                    "range past its buffer"
-                );
+                assert!((range.offset + range.bytes) as usize <= owned.bytes, "range past its buffer");
                 unsafe { owned.pointer.add(range.offset as usize) }
             }
             Memory::Mapped { file, offset, bytes } => {

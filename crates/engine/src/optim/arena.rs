@@ -132,17 +132,7 @@ impl Arena {
             }
             match tensor.grad() {
                 Some(grad) if !is(&grad, &slot) => {
-                    if grad.spec() != slot.spec() || !Rc::ptr_eq(grad.context(), &self.cx) {
-                        fail!(
-                            ShapeMismatch,
-                            "{}: the gradient of parameter {i} is {} on {}, the parameter {} on {}",
-                            self.name,
-                            grad.spec(),
-                            grad.context().profile.label,
-                            slot.spec(),
-                            self.cx.profile.label
-                        );
-                    }
+                    tensor.check_grad(&grad)?;
                     self.cx.copy(&grad, &slot);
                     slot.storage.written();
                     tensor.set_grad(Some(slot));

@@ -135,14 +135,16 @@ impl Tape {
         drop(node);
         while let Some((node, d_outs)) = pending.next() {
             let saved = node.take_saved()?;
-            let d_inputs = node.op.backward(&cx, &saved, &node.needs(), &d_outs)?;
+            let into = node.destinations();
+            let d_inputs = node.op.backward_into(&cx, &saved, &node.needs(), &d_outs, &into)?;
             // Before the sums are made, so that they may be made in place.
             drop((saved, d_outs));
-            for ((parent, d), spec) in node.parents.iter().zip(d_inputs).zip(&node.input_specs) {
+            for (i, (parent, d)) in node.parents.iter().zip(d_inputs).enumerate() {
                 let Some(d) = d else { continue };
-                debug_assert_eq!(d.shape, spec.shape, "{}", node.op.name());
+                debug_assert_eq!(d.shape, node.input_specs[i].shape, "{}", node.op.name());
                 match parent {
                     Parent::None => {}
+                    Parent::Leaf(leaf) if into.taken(i) => leaf.accept_grad(d),
                     Parent::Leaf(leaf) => leaf.accumulate_grad(d)?,
                     Parent::Node(parent, i) => pending.add(&cx, parent, *i, d)?,
                 }

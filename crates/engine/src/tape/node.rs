@@ -7,7 +7,7 @@ use super::region::Region;
 use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Op, Reads, Saved};
+use crate::op::{Destinations, Op, Reads, Saved};
 use crate::tensor::{Spec, Value};
 
 pub struct Node {
@@ -59,6 +59,21 @@ impl Node {
 
     pub fn reads(&self) -> Reads {
         self.op.reads(&self.needs())
+    }
+
+    /// The gradients of parameters among the inputs; a parameter given twice is named once.
+    pub fn destinations(&self) -> Destinations {
+        let leaf = |parent: &Parent| match parent {
+            Parent::Leaf(leaf) => Some(leaf.clone()),
+            _ => None,
+        };
+        let leaves: Vec<Option<Tensor>> = self.parents.iter().map(leaf).collect();
+        let first = |i: usize, leaf: &Tensor| !leaves[..i].iter().flatten().any(|l| l.id() == leaf.id());
+        let of = leaves
+            .iter()
+            .enumerate()
+            .map(|(i, leaf)| leaf.as_ref().filter(|leaf| first(i, leaf)).and_then(Tensor::grad_destination));
+        Destinations::new(of.collect())
     }
 
     pub fn is_deferred(&self) -> bool {

@@ -80,6 +80,24 @@ impl Tensor {
         *self.0.grad.borrow_mut() = grad;
     }
 
+    /// # Errors
+    /// `ERR_SHAPE_MISMATCH` and `ERR_DEVICE_MISMATCH` when `grad` is no gradient of this tensor.
+    pub fn check_grad(&self, grad: &Value) -> Result<()> {
+        let value = self.value();
+        if grad.spec() != value.spec() {
+            fail!(ShapeMismatch, "grad: {} is no gradient of {}", grad.spec(), value.spec());
+        }
+        if !Rc::ptr_eq(grad.context(), value.context()) {
+            fail!(
+                DeviceMismatch,
+                "grad: the gradient is on {}, the tensor on {}",
+                grad.context().profile.label,
+                value.context().profile.label
+            );
+        }
+        Ok(())
+    }
+
     /// Lets the tensor live in `value` from now on, and its gradient in `grad_slot`: how an
     /// optimizer gathers parameters into its arena. `value` holds the same elements.
     pub fn move_to(&self, value: Value, grad_slot: Option<Value>) {
@@ -125,6 +143,21 @@ impl Tensor {
             Some((node, i)) => Parent::Node(node, i),
             None => Parent::Leaf(self.clone()),
         }
+    }
+
+    /// Where a gradient may be written, and whether there is one already to add to; none where a
+    /// first gradient needs storage of its own.
+    pub(super) fn grad_destination(&self) -> Option<(Value, bool)> {
+        match (self.grad(), self.grad_slot()) {
+            (Some(sum), _) => Some((sum, true)),
+            (None, slot) => slot.map(|slot| (slot, false)),
+        }
+    }
+
+    /// Notes that a gradient was added to `grad`, which `grad_destination` gave.
+    pub(super) fn accept_grad(&self, grad: Value) {
+        grad.storage.written();
+        self.set_grad(Some(grad));
     }
 
     /// Adds `d` to the gradient, in place where there is one. A first gradient is given storage of

@@ -9,8 +9,12 @@ use crate::kernels::elementwise::Function;
 use crate::op::{Gradient, Op, Saved};
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, compare, contexts, read};
+use crate::ops::dropout::Dropout;
+use crate::ops::linear::Linear;
+use crate::ops::lora_linear::LoraLinear;
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
+use crate::optim::{AdamW, Optimizer};
 use crate::tensor::{Context, Spec, Value};
 
 const N: usize = 300;
@@ -439,5 +443,57 @@ fn twenty_steps_leave_the_live_bytes_as_they_were() {
         for _ in 0..20 {
             assert_eq!(step(), first);
         }
+    }
+}
+
+#[test]
+fn an_operation_may_add_to_a_parameter_s_gradient_itself() {
+    for cx in contexts() {
+        let tape = Tape::default();
+        let (i, o, rows) = (33, 20, 7);
+        let new =
+            |name: &str, shape: &[usize], asks| Tensor::new(Array::random(name, shape).upload(&cx), asks);
+        let x = new("x", &[rows, i], false);
+        let (weight, a, b) = (new("w", &[o, i], true), new("a", &[4, i], true), new("b", &[o, 4], true));
+        let dropout = Dropout { p: 0.1, seed: 1, offset: 2 };
+        let lora = LoraLinear { scale: 1.5, dropout, fan_in_fan_out: false };
+        let loss = |weight: &Tensor| {
+            let y = tape.apply(lora, &[&x, weight, &a, &b]).unwrap().swap_remove(0);
+            let z = tape.apply1(Linear::default(), &[&x, weight]).unwrap();
+            total(&tape, &mul(&tape, &y, &z))
+        };
+        let parameters = [&weight, &a, &b];
+        let grads = || parameters.map(grad);
+        tape.backward(&loss(&weight), None).unwrap();
+        let once = grads();
+        tape.backward(&loss(&weight), None).unwrap();
+        let twice = grads();
+        for (one, two) in once.iter().zip(&twice) {
+            compare("twice", two, &one.map(|v| 2.0 * v), 1e-5);
+        }
+        // In an arena nothing is added up apart, although both read the weight.
+        let optimizer =
+            Optimizer::new(vec![(AdamW::default(), parameters.map(Tensor::clone).to_vec())]).unwrap();
+        optimizer.zero_grad();
+        cx.count_launches(true);
+        tape.backward(&loss(&weight), None).unwrap();
+        assert!(!cx.count_launches(false).contains_key("accumulate"));
+        for (got, expected) in grads().iter().zip(&once) {
+            compare("arena", got, expected, 1e-5);
+        }
+        tape.backward(&loss(&weight), None).unwrap();
+        for (got, expected) in grads().iter().zip(&twice) {
+            compare("arena twice", got, expected, 1e-5);
+        }
+        // One parameter as both factors: written once, added once.
+        let square = new("square", &[20, 20], true);
+        let y = tape.apply1(Linear::default(), &[&square, &square]).unwrap();
+        tape.backward(&total(&tape, &y), None).unwrap();
+        let alone = grad(&square);
+        let _second = Optimizer::new(vec![(AdamW::default(), vec![square.clone()])]).unwrap();
+        square.set_grad(None);
+        let y = tape.apply1(Linear::default(), &[&square, &square]).unwrap();
+        tape.backward(&total(&tape, &y), None).unwrap();
+        compare("both factors", &grad(&square), &alone, 1e-5);
     }
 }

@@ -56,7 +56,11 @@ impl Gemm {
 
     /// C += A·B.
     pub fn accumulate(self) -> Gemm {
-        Gemm { accumulate: true, ..self }
+        self.accumulate_if(true)
+    }
+
+    pub fn accumulate_if(self, accumulate: bool) -> Gemm {
+        Gemm { accumulate, ..self }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::op::{Gradient, Op, Reads, Saved};
+use crate::op::{Destinations, Gradient, Op, Reads, Saved};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -57,10 +57,21 @@ impl Op for Linear {
         needs: &[bool],
         d_outs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
+        self.backward_into(cx, saved, needs, d_outs, &Destinations::default())
+    }
+
+    fn backward_into(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+        into: &Destinations,
+    ) -> Result<Vec<Option<Value>>> {
         let Some(d) = &d_outs[0] else { return Ok(vec![None; needs.len()]) };
         let d_input = |i: usize| match i {
             0 => d_dense(cx, self.fan_in_fan_out, d, saved.input(1)),
-            1 => d_weight(cx, self.fan_in_fan_out, d, saved.input(0)),
+            1 => d_weight(cx, self.fan_in_fan_out, d, saved.input(0), into),
             _ => d_bias(cx, d),
         };
         (0..needs.len()).map(|i| needs[i].then(|| d_input(i)).transpose()).collect()
@@ -140,13 +151,19 @@ pub fn d_dense(cx: &Rc<Context>, fan_in_fan_out: bool, d: &Value, weight: &Value
     Ok(d_x)
 }
 
-/// dᵀ·x, in the weight's layout.
-pub fn d_weight(cx: &Rc<Context>, fan_in_fan_out: bool, d: &Value, x: &Value) -> Result<Value> {
+/// dᵀ·x, in the weight's layout; the weight is input 1.
+pub fn d_weight(
+    cx: &Rc<Context>,
+    fan_in_fan_out: bool,
+    d: &Value,
+    x: &Value,
+    into: &Destinations,
+) -> Result<Value> {
     let (rows, out, features) = (x.shape.rows(), d.shape.last(), x.shape.last());
     let (d, x) = (Matrix::new(d, out), Matrix::new(x, features));
     let (m, n, a, b) = if fan_in_fan_out { (features, out, x.t(), d) } else { (out, features, d.t(), x) };
-    let d_weight = cx.empty([m, n], DType::F32)?;
-    gemm(cx, Gemm::new(m, n, rows), a, b, None, Matrix::new(&d_weight, n))?;
+    let (d_weight, adds) = into.place(cx, 1, [m, n])?;
+    gemm(cx, Gemm::new(m, n, rows).accumulate_if(adds), a, b, None, Matrix::new(&d_weight, n))?;
     Ok(d_weight)
 }
 

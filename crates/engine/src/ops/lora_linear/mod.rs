@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::{check_probability, dropout};
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Gradient, Op, Reads, Saved};
+use crate::op::{Destinations, Gradient, Op, Reads, Saved};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::{d_bias, d_dense, d_weight, dense, output};
 use crate::shape::Shape;
@@ -109,6 +109,17 @@ impl Op for LoraLinear {
         needs: &[bool],
         d_outs: &[Option<Value>],
     ) -> Result<Vec<Option<Value>>> {
+        self.backward_into(cx, saved, needs, d_outs, &Destinations::default())
+    }
+
+    fn backward_into(
+        &self,
+        cx: &Rc<Context>,
+        saved: &Saved,
+        needs: &[bool],
+        d_outs: &[Option<Value>],
+        into: &Destinations,
+    ) -> Result<Vec<Option<Value>>> {
         let mut d_inputs = vec![None; needs.len()];
         let d = match (&d_outs[0], &d_outs[1]) {
             (Some(d), _) => d,
@@ -145,22 +156,22 @@ impl Op for LoraLinear {
                 d_inputs[X] = Some(d_x);
             }
             if needs[A] {
-                let d_a = cx.empty([rank, features], DType::F32)?;
+                let (d_a, adds) = into.place(cx, A, [rank, features])?;
                 let kept = self.kept(cx, saved.input(X))?;
-                let sum = Gemm::new(rank, features, rows);
+                let sum = Gemm::new(rank, features, rows).accumulate_if(adds);
                 gemm(cx, sum, z_matrix.t(), Matrix::new(&kept, features), None, Matrix::new(&d_a, features))?;
                 d_inputs[A] = Some(d_a);
             }
         }
         if needs[B] {
-            let d_b = cx.empty([out, rank], DType::F32)?;
+            let (d_b, adds) = into.place(cx, B, [out, rank])?;
             let h = Matrix::new(saved.output(1), rank);
-            let sum = Gemm::new(out, rank, rows).alpha(self.scale);
+            let sum = Gemm::new(out, rank, rows).alpha(self.scale).accumulate_if(adds);
             gemm(cx, sum, d_matrix.t(), h, None, Matrix::new(&d_b, rank))?;
             d_inputs[B] = Some(d_b);
         }
         if needs[WEIGHT] {
-            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, saved.input(X))?);
+            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, saved.input(X), into)?);
         }
         if needs.get(BIAS) == Some(&true) {
             d_inputs[BIAS] = Some(d_bias(cx, d)?);
