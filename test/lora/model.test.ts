@@ -161,6 +161,7 @@ for (const device of testDevices()) {
     `on ${device} a further adapter leaves what is merged merged; merging for good frees the rest`,
     async (t) => {
       const model = await loadModel(untied, { device });
+      await logits(model); // The tables of positions are made by the first run.
       const bytes = await live(device);
       const size = [...model.parameters()].reduce((n, one) => n + one.size, 0);
       await lora.inject(model, { ...everything, name: "a" });
