@@ -1,8 +1,9 @@
 /** PEFT's adapter folder: `adapter_config.json` and `adapter_model.safetensors`. */
-import { mkdir, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
+import { makeFolder } from "../folders.js";
 import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { Embedding } from "../nn/embedding.js";
 import type { Module } from "../nn/module.js";
@@ -71,7 +72,7 @@ export async function saveAdapter(model: Described, dir: string, { name = "defau
   const { options, targets } = adapterOf(model, name);
   const folder = folderOf(dir, name);
   try {
-    await mkdir(folder, { recursive: true });
+    await makeFolder(folder);
   } catch (cause) {
     throw new LowrankError("ERR_WRITE", `${folder}: cannot be made: ${(cause as Error).message}`, { cause });
   }

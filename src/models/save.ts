@@ -1,9 +1,10 @@
 /** Models as Hugging Face folders. */
 import { existsSync } from "node:fs";
-import { copyFile, mkdir, readdir, readFile, rm, rename } from "node:fs/promises";
+import { copyFile, readdir, readFile, rm, rename } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
+import { makeFolder } from "../folders.js";
 import { adapters } from "../lora/inject.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
@@ -49,7 +50,7 @@ export async function saveModel(model: CausalLM, dir: string, options: SaveModel
   }
   const beside = `${dir}.tmp-${process.pid}`;
   try {
-    await mkdir(beside, { recursive: true });
+    await makeFolder(beside);
     await writeFiles(model, beside, options);
     await rm(dir, { recursive: true, force: true });
     await rename(beside, dir);

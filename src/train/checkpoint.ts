@@ -4,6 +4,7 @@ import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import type { Cursor } from "../data/batches.js";
+import { makeFolder } from "../folders.js";
 import { LowrankError, systemCode } from "../errors.js";
 import { saveAdapter } from "../lora/index.js";
 import type { CausalLM } from "../models/causal-lm.js";
@@ -60,7 +61,7 @@ export async function saveCheckpoint(
   const beside = `${folder}.tmp-${process.pid}`;
   try {
     await rm(beside, { recursive: true, force: true });
-    await mkdir(beside, { recursive: true });
+    await makeFolder(beside);
     await saveAdapter(model, beside, { name: adapter });
     const { tensors, updates } = flat(optimizer.stateDict());
     try {
@@ -174,7 +175,7 @@ async function holdsRun(folder: string): Promise<boolean> {
 export async function claimOutput(output: string, reuse: boolean): Promise<() => Promise<void>> {
   let made: string | undefined;
   try {
-    made = await mkdir(output, { recursive: true });
+    made = await makeFolder(output);
     const probe = join(output, `.lowrank-${process.pid}`);
     await mkdir(probe);
     await rm(probe, { recursive: true });
