@@ -160,6 +160,33 @@ for (const device of testDevices()) {
   );
 }
 
+test("a step's loss is the mean over its trained tokens, whatever the rows are laid in", async (t) => {
+  const rows = Array.from({ length: 5 }, (_, i) => ({
+    prompt: "tell: ".repeat(1 + i),
+    completion: "a whale ".repeat(5 - i),
+  }));
+  const file = join(temporary(), "rows.jsonl");
+  writeFileSync(file, rows.map((row) => JSON.stringify(row)).join("\n"));
+  for (const [batchSize, gradientAccumulation] of [
+    [5, 1],
+    [1, 5],
+    [2, 3],
+  ] as const) {
+    const more = { data: file, evalData: file, steps: 1, batchSize, gradientAccumulation };
+    const events = await collect(finetune({ ...options("cpu"), ...more }));
+    const before = events.find((event) => event.type === "eval");
+    const first = steps(events)[0];
+    // Completions and their end tokens, less what the first position of a row predicts: nothing.
+    t.is(
+      before?.tokens,
+      rows.reduce((n, { completion }) => n + completion.length + 1, 0),
+    );
+    t.is(first?.tokens, before?.tokens as number);
+    // A fresh adapter adds nothing, so both are the same mean; sums in another order round otherwise.
+    t.true(Math.abs((first?.loss as number) / (before?.loss as number) - 1) < 1e-6);
+  }
+});
+
 test("a model that is given keeps its adapter, and is as it was after a failure", async (t) => {
   const own = await loadModel(model, { device: "cpu" });
   const controller = new AbortController();
