@@ -39,7 +39,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return lora;
   }
 
-  protected override nameInMemory(adapter: string, which: "A" | "B"): string {
+  override nameInMemory(adapter: string, which: "A" | "B"): string {
     return `lora_embedding_${which}.${adapter}`;
   }
 

@@ -55,7 +55,6 @@ export interface Active {
   weight: number;
 }
 
-const BRAND = Symbol("LoRALayer");
 const disabled = new AsyncLocalStorage<ReadonlySet<Module>>();
 
 /** Runs `fn`, in which the adapters of `layers` count for nothing. */
@@ -65,8 +64,8 @@ export function without<T>(layers: Iterable<Module>, fn: () => T): T {
 
 function mixin<T extends Constructor<WithWeight>>(Base: T) {
   abstract class Layer extends Base {
-    /** @internal */
-    readonly [BRAND] = true;
+    /** @internal What `instanceof LoRALayer` looks at. */
+    readonly isLoRALayer = true;
     readonly adapters = new Map<string, Adapter>();
     /** @internal Those that count, first the one that the plain fields show. */
     active: Active[] = [];
@@ -78,27 +77,28 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
     /** @internal The layer that this one replaced in a model. */
     replaced: { readonly module: Module } | null = null;
 
-    get #first(): Adapter | undefined {
+    /** @internal The first that counts. */
+    get firstActive(): Adapter | undefined {
       const name = this.active[0]?.name;
       return name === undefined ? undefined : this.adapters.get(name);
     }
     get r(): number {
-      return this.#first?.r ?? 0;
+      return this.firstActive?.r ?? 0;
     }
     get loraAlpha(): number {
-      return this.#first?.loraAlpha ?? 1;
+      return this.firstActive?.loraAlpha ?? 1;
     }
     get scaling(): number {
-      return this.#first?.scaling ?? 1;
+      return this.firstActive?.scaling ?? 1;
     }
     get loraDropout(): number {
-      return this.#first?.loraDropout ?? 0;
+      return this.firstActive?.loraDropout ?? 0;
     }
     get loraA(): Tensor | undefined {
-      return this.#first?.loraA;
+      return this.firstActive?.loraA;
     }
     get loraB(): Tensor | undefined {
-      return this.#first?.loraB;
+      return this.firstActive?.loraB;
     }
     get merged(): boolean {
       return this.unmergedWeight !== null;
@@ -199,7 +199,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       return this.namedByAdapter ? this.nameInMemory(adapter, which) : `lora_${which}`;
     }
 
-    protected nameInMemory(adapter: string, which: "A" | "B"): string {
+    nameInMemory(adapter: string, which: "A" | "B"): string {
       return `lora_${which}.${adapter}.weight`;
     }
 
@@ -257,7 +257,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
  * `instanceof nn.Linear` and `instanceof LoRALayer` both hold.
  */
 export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
-  value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
+  value: (value: unknown): boolean => typeof value === "object" && value !== null && "isLoRALayer" in value,
 }) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyLoRALayer };
 
 /** Any layer that the mixin made. */
