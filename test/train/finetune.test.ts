@@ -127,7 +127,7 @@ for (const device of testDevices()) {
     const before = memory(device as "cpu").live;
     for (let i = 0; i < 50; i++) {
       const controller = new AbortController();
-      const given = options(device, { signal: controller.signal });
+      const given = options(device, { signal: controller.signal, steps: 100_000 });
       const run = finetune(given);
       setTimeout(() => controller.abort(new Error(`abort ${i}`)), i * 3);
       await t.throwsAsync(run.result, { message: `abort ${i}` });

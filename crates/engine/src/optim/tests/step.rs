@@ -241,26 +241,6 @@ fn a_step_between_forward_and_backward_is_noticed() {
     }
 }
 
-/// `cargo test --release -- --ignored --nocapture speed`
-#[test]
-#[ignore = "a measurement"]
-fn speed() {
-    let (_device, cx) = own_device(|_| ());
-    // The adapters of rank 16 on all seven linears of SmolLM2-135M.
-    let tensors: Vec<Tensor> =
-        (0..420).map(|i| Tensor::new(Array::random(&format!("{i}"), &[16, 727]).upload(&cx), true)).collect();
-    let mut optimizer = adamw(&tensors);
-    for t in &tensors {
-        t.set_grad(Some(t.value()));
-    }
-    item(&optimizer.step(Some(1.0)).unwrap());
-    for _ in 0..5 {
-        let start = std::time::Instant::now();
-        item(&optimizer.step(Some(1.0)).unwrap());
-        eprintln!("{:?} for {} elements", start.elapsed(), 420 * 16 * 727);
-    }
-}
-
 #[test]
 fn a_step_on_meta_takes_the_memory_of_the_real_one() {
     for cx in contexts() {
