@@ -55,6 +55,8 @@ export interface Active {
   weight: number;
 }
 
+/** Marks what the mixin made: on the prototype, since a declaration cannot name it. */
+const BRAND = Symbol("LoRALayer");
 const disabled = new AsyncLocalStorage<ReadonlySet<Module>>();
 
 /** Runs `fn`, in which the adapters of `layers` count for nothing. */
@@ -62,10 +64,17 @@ export function without<T>(layers: Iterable<Module>, fn: () => T): T {
   return disabled.run(new Set([...(disabled.getStore() ?? []), ...layers]), fn);
 }
 
+/** The adapter that a layer's plain fields show. */
+function firstOf(layer: {
+  active: readonly Active[];
+  adapters: ReadonlyMap<string, Adapter>;
+}): Adapter | undefined {
+  const name = layer.active[0]?.name;
+  return name === undefined ? undefined : layer.adapters.get(name);
+}
+
 function mixin<T extends Constructor<WithWeight>>(Base: T) {
   abstract class Layer extends Base {
-    /** @internal What `instanceof LoRALayer` looks at. */
-    readonly isLoRALayer = true;
     readonly adapters = new Map<string, Adapter>();
     /** @internal Those that count, first the one that the plain fields show. */
     active: Active[] = [];
@@ -77,28 +86,23 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
     /** @internal The layer that this one replaced in a model. */
     replaced: { readonly module: Module } | null = null;
 
-    /** @internal The first that counts. */
-    get firstActive(): Adapter | undefined {
-      const name = this.active[0]?.name;
-      return name === undefined ? undefined : this.adapters.get(name);
-    }
     get r(): number {
-      return this.firstActive?.r ?? 0;
+      return firstOf(this)?.r ?? 0;
     }
     get loraAlpha(): number {
-      return this.firstActive?.loraAlpha ?? 1;
+      return firstOf(this)?.loraAlpha ?? 1;
     }
     get scaling(): number {
-      return this.firstActive?.scaling ?? 1;
+      return firstOf(this)?.scaling ?? 1;
     }
     get loraDropout(): number {
-      return this.firstActive?.loraDropout ?? 0;
+      return firstOf(this)?.loraDropout ?? 0;
     }
     get loraA(): Tensor | undefined {
-      return this.firstActive?.loraA;
+      return firstOf(this)?.loraA;
     }
     get loraB(): Tensor | undefined {
-      return this.firstActive?.loraB;
+      return firstOf(this)?.loraB;
     }
     get merged(): boolean {
       return this.unmergedWeight !== null;
@@ -199,6 +203,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       return this.namedByAdapter ? this.nameInMemory(adapter, which) : `lora_${which}`;
     }
 
+    /** @internal PEFT's name in memory. */
     nameInMemory(adapter: string, which: "A" | "B"): string {
       return `lora_${which}.${adapter}.weight`;
     }
@@ -249,6 +254,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       }
     }
   }
+  Object.defineProperty(Layer.prototype, BRAND, { value: true });
   return Layer;
 }
 
