@@ -43,7 +43,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return `lora_embedding_${which}.${adapter}`;
   }
 
-  deltaWeight(): Tensor {
+  override deltaWeight(): Tensor {
     const { loraA, loraB, scaling } = combined(this);
     return loraA.matmul(loraB, { transA: true, transB: true }).mul(scaling);
   }

@@ -27,9 +27,15 @@ export interface LoRAOptions {
   mergeWeights?: boolean;
 }
 
-/** The fields that the mixin adds. */
+// Mixins need a constructor type that takes anything.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+type Constructor<T> = abstract new (...args: any[]) => T;
+type WithWeight = Module & { weight: Tensor; bias?: Tensor | null };
+
+/** What the mixin adds to a layer. */
 export interface LoRALayer extends Module {
   readonly adapters: ReadonlyMap<string, Adapter>;
+  /** Of the first active adapter, as are the five below; 0 without one. */
   readonly r: number;
   readonly loraAlpha: number;
   readonly scaling: number;
@@ -40,14 +46,41 @@ export interface LoRALayer extends Module {
   mergeWeights: boolean;
   /** scaling · B·A of the active adapters, in the weight's shape. */
   deltaWeight(): Tensor;
+  /** Puts W + ΔW in the place of the weight; the base stays as it is. Merging twice is merging once. */
   merge(): this;
+  /** Restores the base's weight, to the bit. */
   unmerge(): this;
 }
 
-// Mixins need a constructor type that takes anything.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-type Constructor<T> = abstract new (...args: any[]) => T;
-type WithWeight = Module & { weight: Tensor; bias?: Tensor | null };
+/** Any layer that the mixin made, with what the rest of this folder works on. */
+export interface AnyLoRALayer extends LoRALayer {
+  weight: Tensor;
+  bias?: Tensor | null;
+  /** Those that count, first the one that the plain fields show. */
+  active: Active[];
+  /** Whether parameters are named as PEFT names them in memory. */
+  namedByAdapter: boolean;
+  /** The base's weight while a merged one stands in its place. */
+  unmergedWeight: { readonly tensor: Tensor } | null;
+  /** The layer that this one replaced in a model. */
+  replaced: { readonly module: Module } | null;
+  /** The base's own weight, merged or not. */
+  readonly baseWeight: Tensor;
+  /** Whether forward has a low-rank path just now. */
+  readonly adapts: boolean;
+  readonly isDisabled: boolean;
+  /** Adds an adapter; the layer's own weight is frozen from then on. */
+  addAdapter(name: string, adapter: Adapter, active?: boolean): void;
+  /** Drops an adapter and its tensors. */
+  removeAdapter(name: string): void;
+  /** Chooses which adapters count. */
+  setActive(active: readonly Active[]): void;
+  /** Runs `forward` of the base layer with the base's weight where adapters are off. */
+  withBase<R>(forward: () => R): R;
+  /** The name of a parameter of an adapter: loralib's, or PEFT's in memory. */
+  parameterName(adapter: string, which: "A" | "B"): string;
+  nameInMemory(adapter: string, which: "A" | "B"): string;
+}
 
 /** Which adapters count in forward, and how much. */
 export interface Active {
@@ -73,17 +106,13 @@ function firstOf(layer: {
   return name === undefined ? undefined : layer.adapters.get(name);
 }
 
-function mixin<T extends Constructor<WithWeight>>(Base: T) {
+function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyLoRALayer> {
   abstract class Layer extends Base {
     readonly adapters = new Map<string, Adapter>();
-    /** @internal Those that count, first the one that the plain fields show. */
     active: Active[] = [];
     mergeWeights = true;
-    /** @internal Whether parameters are named as PEFT names them in memory. */
     namedByAdapter = false;
-    /** @internal The base's weight while a merged one stands in its place. */
     unmergedWeight: { readonly tensor: Tensor } | null = null;
-    /** @internal The layer that this one replaced in a model. */
     replaced: { readonly module: Module } | null = null;
 
     get r(): number {
@@ -108,14 +137,12 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       return this.unmergedWeight !== null;
     }
 
-    /** The base's own weight, merged or not. */
     get baseWeight(): Tensor {
       return this.unmergedWeight?.tensor ?? this.weight;
     }
 
     abstract deltaWeight(): Tensor;
 
-    /** Whether forward has a low-rank path just now. */
     get adapts(): boolean {
       return this.active.length > 0 && !this.merged && !this.isDisabled;
     }
@@ -124,7 +151,6 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       return disabled.getStore()?.has(this) ?? false;
     }
 
-    /** @internal Adds an adapter; the layer's own weight is frozen from then on. */
     addAdapter(name: string, adapter: Adapter, active = true): void {
       if (this.adapters.has(name)) {
         throw new LowrankError("ERR_ADAPTER_EXISTS", `there is an adapter named "${name}" already`);
@@ -135,7 +161,6 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       if (this.weight.requiresGrad) this.weight.requiresGrad = false;
     }
 
-    /** @internal Drops an adapter and its tensors. */
     removeAdapter(name: string): void {
       const adapter = this.adapters.get(name);
       if (adapter === undefined) return;
@@ -146,7 +171,6 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       adapter.loraB.dispose();
     }
 
-    /** @internal Chooses which adapters count. */
     setActive(active: readonly Active[]): void {
       const own = active.filter((a) => this.adapters.has(a.name));
       // What is merged already stays so.
@@ -186,7 +210,6 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       return this;
     }
 
-    /** Runs `forward` of the base layer with the base's weight where adapters are off. */
     withBase<R>(forward: () => R): R {
       if (this.unmergedWeight === null || !this.isDisabled) return forward();
       const merged = this.weight;
@@ -198,12 +221,10 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
       }
     }
 
-    /** @internal The name of a parameter of an adapter: loralib's, or PEFT's in memory. */
     parameterName(adapter: string, which: "A" | "B"): string {
       return this.namedByAdapter ? this.nameInMemory(adapter, which) : `lora_${which}`;
     }
 
-    /** @internal PEFT's name in memory. */
     nameInMemory(adapter: string, which: "A" | "B"): string {
       return `lora_${which}.${adapter}.weight`;
     }
@@ -265,9 +286,6 @@ function mixin<T extends Constructor<WithWeight>>(Base: T) {
 export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && "isLoRALayer" in value,
 }) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyLoRALayer };
-
-/** Any layer that the mixin made. */
-export type AnyLoRALayer = InstanceType<ReturnType<typeof mixin<Constructor<WithWeight>>>>;
 
 /** alpha / r, or alpha / √r. */
 export function scalingOf(r: number, loraAlpha: number, useRslora = false): number {

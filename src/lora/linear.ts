@@ -36,7 +36,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     return lora;
   }
 
-  deltaWeight(): Tensor {
+  override deltaWeight(): Tensor {
     const { loraA, loraB, scaling } = combined(this);
     const delta = this.fanInFanOut
       ? loraA.matmul(loraB, { transA: true, transB: true })
