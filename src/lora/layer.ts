@@ -284,7 +284,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
  * `instanceof nn.Linear` and `instanceof LoRALayer` both hold.
  */
 export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
-  value: (value: unknown): boolean => typeof value === "object" && value !== null && "isLoRALayer" in value,
+  value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
 }) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyLoRALayer };
 
 /** alpha / r, or alpha / √r. */
