@@ -1,9 +1,9 @@
-//! The native twins: a row at a time, which the second pass finds in the cache.
+//! The native twins: a row at a time. Forward reads it once, by blocks that the first cache holds.
 
 use rayon::prelude::*;
 
 use crate::device::cpu::CpuLaunch;
-use crate::kernels::numeric::{exp, max, sum, sum_by, vectorised};
+use crate::kernels::numeric::{exp, log_sum, max, sum, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
@@ -97,8 +97,8 @@ fn loss(s: f32, x: f32, smoothing: f32, mean: impl Fn() -> f32) -> f32 {
 vectorised! {
     /// Returns the loss and the log-sum-exp.
     fn row(x: &[f32], t: usize, smoothing: f32) -> (f32, f32) {
-        let m = max::<S>(x);
-        let s = m + sum_by::<S>(x, |v| exp::<S>(v - m)).ln();
+        let (m, s) = log_sum::<S>(x);
+        let s = m + s.ln();
         (loss(s, x[t], smoothing, || sum::<S>(x) / x.len() as f32), s)
     }
 

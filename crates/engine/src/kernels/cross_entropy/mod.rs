@@ -5,7 +5,7 @@
 //! [N, V]; targets, losses, s [N]; n, the number of trained rows, a scalar. One workgroup a row; the
 //! losses are added up by one workgroup in a fixed order. A row whose target is `ignore` is 0, one
 //! whose target is no column is NaN (and nothing is read past the row). Cost: one read of the logits
-//! forward (two natively, the second from cache), one read and one write backward.
+//! forward, one read and one write backward.
 
 mod cpu;
 mod plan;

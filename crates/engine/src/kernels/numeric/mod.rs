@@ -11,7 +11,7 @@ mod tests;
 
 pub use function::{erf, exp, sigmoid, silu, silu_backward, tanh};
 pub use isa::{Baseline, Fused, Isa, Level, level};
-pub use row::{dot, max, sum, sum_by};
+pub use row::{dot, log_sum, max, sum, sum_by};
 
 /// WGSL: sums and marks over a workgroup.
 pub const WORKGROUP: &str = include_str!("workgroup.wgsl");

@@ -1,10 +1,10 @@
 //! Reductions of a row, in a fixed order: 32 lanes, folded in halves.
 
-use super::Isa;
+use super::{Isa, exp};
 
 const LANES: usize = 32;
 
-/// Σ f(i, x[i]) with `f` inlined; f32 lanes, so within n/32 roundings.
+/// Σ f(x) with `f` inlined; f32 lanes, so within n/32 roundings.
 #[inline(always)]
 pub fn sum_by<S: Isa>(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
@@ -57,6 +57,29 @@ pub fn max<S: Isa>(x: &[f32]) -> f32 {
         }
     }
     larger(fold(lanes, larger), tail)
+}
+
+/// Terms of a log-sum-exp that are gone through twice, which the first cache holds.
+const BLOCK: usize = 4096;
+
+/// Σ eˣ as (m, s): e^m · s, with m the maximum. s is NaN where an x is NaN or +∞, or all are −∞.
+#[inline(always)]
+pub fn log_sum<S: Isa>(x: &[f32]) -> (f32, f32) {
+    let (mut m, mut s) = (f32::NEG_INFINITY, 0f32);
+    for block in x.chunks(BLOCK) {
+        let largest = max::<S>(block);
+        if largest > m {
+            s *= exp::<S>(m - largest);
+            m = largest;
+        }
+        s += if m > f32::NEG_INFINITY {
+            sum_by::<S>(block, |v| exp::<S>(v - m))
+        } else {
+            // Nothing but −∞ and NaN so far.
+            sum_by::<S>(block, |v| if v.is_nan() { v } else { 0.0 })
+        };
+    }
+    (m, if m > f32::NEG_INFINITY { s } else { f32::NAN })
 }
 
 #[inline(always)]

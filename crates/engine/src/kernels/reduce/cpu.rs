@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::{CpuLaunch, Shared};
-use crate::kernels::numeric::{max, sum, sum_by, vectorised};
+use crate::kernels::numeric::{Isa, max, sum, sum_by, vectorised};
 
 const SUM: u32 = 0;
 const SUM_SQUARES: u32 = 1;
@@ -54,15 +54,30 @@ fn larger(a: f32, b: f32) -> f32 {
     if a > b || a.is_nan() { a } else { b }
 }
 
+/// A sum with 0 times each is NaN where one is NaN or infinite: only then is NaN looked for.
+#[inline(always)]
+fn has_nan<S: Isa>(x: &[f32]) -> bool {
+    sum_by::<S>(x, |v| v * 0.0).is_nan() && x.iter().any(|v| v.is_nan())
+}
+
 vectorised! {
     fn reduce_row(kind: u32, x: &[f32]) -> f32 {
         match kind {
             SUM => x.chunks(SPAN).map(|c| sum::<S>(c) as f64).sum::<f64>() as f32,
             SUM_SQUARES => x.chunks(SPAN).map(|c| sum_by::<S>(c, |v| v * v) as f64).sum::<f64>() as f32,
-            // A sum with 0 times each is NaN where an element is NaN or infinite: only then is it looked for.
-            _ if sum_by::<S>(x, |v| v * 0.0).is_nan() && x.iter().any(|v| v.is_nan()) => f32::NAN,
+            _ if has_nan::<S>(x) => f32::NAN,
             _ => max::<S>(x),
         }
+    }
+
+    fn first_maximum(x: &[f32]) -> usize {
+        let first = if has_nan::<S>(x) {
+            x.iter().position(|v| v.is_nan())
+        } else {
+            let largest = max::<S>(x);
+            x.iter().position(|v| *v == largest)
+        };
+        first.expect("the maximum is one of them")
     }
 
     fn reduce_columns(kind: u32, x: &[f32], n: usize, step: usize, total: &mut [f64]) {
@@ -99,7 +114,11 @@ pub fn argmax(l: &CpuLaunch, of_parts: bool) {
         let (row, column) = (id / inner, id % inner);
         let base = row / chunks * l.u32(4) + row % chunks * x_chunk + column;
         let at = |k: usize| x[base + k * step];
-        let k = (1..n).fold(0, |best, k| if beats(at(k), at(best)) { k } else { best });
+        let k = if step == 1 {
+            first_maximum(&x[base..base + n])
+        } else {
+            (1..n).fold(0, |best, k| if beats(at(k), at(best)) { k } else { best })
+        };
         let index = match from {
             Some(from) => from[base + k * step],
             None => (begin + row % chunks * (x_chunk / step) + k) as i32,
