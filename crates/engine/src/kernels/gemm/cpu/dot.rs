@@ -1,56 +1,106 @@
-//! Few rows against a weight whose rows lie along k, as in decoding: W is read once.
-//!
-//! An output is the dot product of a row of x and a row of W: one accumulator of lanes, summed in
-//! ascending k, then across the lanes; the order depends on K alone.
+//! Few rows against all of B, as in decoding: B is read once, from its first byte to its last.
 
 use super::lanes::Lanes;
 use super::pack::Element;
+use super::tile::Left;
 
-/// Rows of x, of `k` elements, `row` apart.
-#[derive(Clone, Copy)]
-pub struct Rows {
-    pub at: *const f32,
-    pub row: usize,
-}
+/// Most rows that are taken this way.
+pub const FEW: usize = 8;
 
-/// sums[i][j] = x[i] · w[j], over `ROWS` rows of x and `COLUMNS` rows of W that are `step` apart.
+/// sums[i] = a[i] · w over `k` neighbours: the row of a weight that lies along k. `CHAINS` sums are
+/// kept a row, of every `CHAINS`-th vector, so that none waits for the one before.
 ///
 /// # Safety
-/// The processor has L's instructions and the pointers reach that far.
+/// The processor has L's instructions and the pointers reach over `ROWS` rows and `k` terms.
 #[inline(always)]
-pub unsafe fn dot<L: Lanes, T: Element, const ROWS: usize, const COLUMNS: usize>(
+pub unsafe fn dot<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     k: usize,
-    x: Rows,
+    a: Left,
     w: *const T,
-    step: usize,
-) -> [[f32; COLUMNS]; ROWS] {
+    sums: &mut [f32; FEW],
+) {
     unsafe {
-        let mut sums = [[L::splat(0.0); COLUMNS]; ROWS];
-        let whole = k / L::LANES * L::LANES;
-        let mut t = 0;
-        while t < whole {
-            let mut right = [L::splat(0.0); COLUMNS];
-            for (j, v) in right.iter_mut().enumerate() {
-                *v = T::load(w.add(j * step + t));
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let left = L::load(x.at.add(i * x.row + t));
-                for (sum, v) in sums.iter_mut().zip(right) {
-                    *sum = left.fma(v, *sum);
+        let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
+        let step = CHAINS * L::LANES;
+        let whole = k / step * step;
+        for t in (0..whole).step_by(step) {
+            for c in 0..CHAINS {
+                let t = t + c * L::LANES;
+                let right = T::load::<L>(w.add(t));
+                for (i, chains) in chains.iter_mut().enumerate() {
+                    chains[c] = L::load(a.at.add(i * a.row + t)).fma(right, chains[c]);
                 }
             }
-            t += L::LANES;
         }
-        let mut out = [[0.0; COLUMNS]; ROWS];
-        for i in 0..ROWS {
-            for j in 0..COLUMNS {
-                let mut sum = sums[i][j].sum();
-                for t in whole..k {
-                    sum += *x.at.add(i * x.row + t) * (*w.add(j * step + t)).widen();
+        for (i, chains) in chains.iter().enumerate() {
+            let mut all = chains[0];
+            for chain in &chains[1..] {
+                all = all.add(*chain);
+            }
+            let mut sum = all.sum();
+            for t in whole..k {
+                sum += *a.at.add(i * a.row + t) * (*w.add(t)).widen();
+            }
+            sums[i] = sum;
+        }
+    }
+}
+
+/// sums[i, j] += Σ a[i, t] · b[t, j] over `k` rows of B that lie along j, four rows at a time; the
+/// sums are `width` apart and stay in the first cache.
+///
+/// # Safety
+/// As `dot`, over `width` columns of B.
+#[inline(always)]
+pub unsafe fn strip<L: Lanes, T: Element>(
+    rows: usize,
+    k: usize,
+    a: Left,
+    b: *const T,
+    b_row: usize,
+    width: usize,
+    sums: *mut f32,
+) {
+    unsafe {
+        let whole = k / 4 * 4;
+        for t in (0..whole).step_by(4) {
+            strip_rows::<L, T, 4>(rows, t, a, b, b_row, width, sums);
+        }
+        for t in whole..k {
+            strip_rows::<L, T, 1>(rows, t, a, b, b_row, width, sums);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(
+    rows: usize,
+    t: usize,
+    a: Left,
+    b: *const T,
+    b_row: usize,
+    width: usize,
+    sums: *mut f32,
+) {
+    unsafe {
+        let b = b.add(t * b_row);
+        let whole = width / L::LANES * L::LANES;
+        for i in 0..rows {
+            let sums = sums.add(i * width);
+            let a: [f32; TERMS] = std::array::from_fn(|u| *a.at.add(i * a.row + (t + u) * a.k));
+            let lefts: [L; TERMS] = std::array::from_fn(|u| L::splat(a[u]));
+            for j in (0..whole).step_by(L::LANES) {
+                let mut sum = L::load(sums.add(j));
+                for (u, left) in lefts.iter().enumerate() {
+                    sum = left.fma(T::load(b.add(u * b_row + j)), sum);
                 }
-                out[i][j] = sum;
+                sum.store(sums.add(j));
+            }
+            for j in whole..width {
+                for (u, left) in a.iter().enumerate() {
+                    *sums.add(j) += left * (*b.add(u * b_row + j)).widen();
+                }
             }
         }
-        out
     }
 }

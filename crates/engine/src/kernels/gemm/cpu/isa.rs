@@ -5,25 +5,23 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
-use super::dot::{self, Rows};
+use super::dot::{self, FEW};
 use super::lanes::{Lanes, Plain};
 use super::pack::{self, Element};
 use super::tile::{self, Left, Right, Settle};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle);
 
-/// Rows of W that one dot product takes together.
-pub const DOT_COLUMNS: usize = 4;
-/// Most rows of x that are taken as dot products.
-pub const DOT_ROWS: usize = 8;
-
-type Dot<T> = unsafe fn(usize, usize, Rows, *const T, usize, &mut [[f32; DOT_COLUMNS]; DOT_ROWS]);
+type Dot<T> = unsafe fn(usize, Left, *const T, &mut [f32; FEW]);
+type Strip<T> = unsafe fn(usize, usize, Left, *const T, usize, usize, *mut f32);
 type Pack<T> = unsafe fn(*const T, usize, usize, usize, usize, usize, *mut f32);
 
 /// The loops for one type of storage.
 pub struct Storage<T> {
     pub pack: Pack<T>,
-    pub dot: Dot<T>,
+    /// By rows − 1.
+    pub dots: [Dot<T>; FEW],
+    pub strip: Strip<T>,
 }
 
 /// The loops of one instruction set.
@@ -101,27 +99,42 @@ macro_rules! isa {
             }
 
             $(#[$feature])?
-            unsafe fn dot<T: Element>(
+            unsafe fn dot<T: Element, const ROWS: usize, const CHAINS: usize>(
+                k: usize,
+                a: Left,
+                w: *const T,
+                sums: &mut [f32; FEW],
+            ) {
+                unsafe { dot::dot::<$lanes, T, ROWS, CHAINS>(k, a, w, sums) }
+            }
+
+            $(#[$feature])?
+            unsafe fn strip<T: Element>(
                 rows: usize,
                 k: usize,
-                x: Rows,
-                w: *const T,
-                step: usize,
-                out: &mut [[f32; DOT_COLUMNS]; DOT_ROWS],
+                a: Left,
+                b: *const T,
+                b_row: usize,
+                width: usize,
+                sums: *mut f32,
             ) {
-                // Two by two where a whole block would not stay in registers.
-                let mut done = 0;
-                while done < rows {
-                    let x = Rows { at: unsafe { x.at.add(done * x.row) }, ..x };
-                    if rows - done >= 2 {
-                        let sums = unsafe { dot::dot::<$lanes, T, 2, DOT_COLUMNS>(k, x, w, step) };
-                        out[done..done + 2].copy_from_slice(&sums);
-                        done += 2;
-                    } else {
-                        let sums = unsafe { dot::dot::<$lanes, T, 1, DOT_COLUMNS>(k, x, w, step) };
-                        out[done..done + 1].copy_from_slice(&sums);
-                        done += 1;
-                    }
+                unsafe { dot::strip::<$lanes, T>(rows, k, a, b, b_row, width, sums) }
+            }
+
+            const fn storage<T: Element>() -> Storage<T> {
+                Storage {
+                    pack: pack::<T>,
+                    dots: [
+                        dot::<T, 1, 4>,
+                        dot::<T, 2, 2>,
+                        dot::<T, 3, 2>,
+                        dot::<T, 4, 1>,
+                        dot::<T, 5, 1>,
+                        dot::<T, 6, 1>,
+                        dot::<T, 7, 1>,
+                        dot::<T, 8, 1>,
+                    ],
+                    strip: strip::<T>,
                 }
             }
 
@@ -130,9 +143,9 @@ macro_rules! isa {
                 lanes: <$lanes>::LANES,
                 rows: <$lanes>::ROWS,
                 tiles: &[$([tile::<$rows, 1, false>, tile::<$rows, 1, true>, tile::<$rows, 2, false>, tile::<$rows, 2, true>]),*],
-                f32: Storage { pack: pack::<f32>, dot: dot::<f32> },
-                f16: Storage { pack: pack::<f16>, dot: dot::<f16> },
-                bf16: Storage { pack: pack::<bf16>, dot: dot::<bf16> },
+                f32: storage(),
+                f16: storage(),
+                bf16: storage(),
             };
         }
     };

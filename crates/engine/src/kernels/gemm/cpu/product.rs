@@ -9,14 +9,18 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::dot::Rows;
-use super::isa::{DOT_COLUMNS, DOT_ROWS, Isa, Stored};
+use super::dot::FEW;
+use super::isa::{Isa, Stored};
 use super::tile::{Left, Right, Settle};
 
 /// Elements of a thread's workspace for B: half of a usual second cache.
 const WORKSPACE: usize = 64 * 1024;
 /// Terms that are summed in registers before they are added to C.
 const PART: usize = 1024;
+/// Products of fewer terms run on one thread: starting a task costs more.
+const SMALL: usize = 50_000;
+/// Columns of a strip: 4 KiB of each row of B in a piece.
+const STRIP: usize = 1024;
 /// Tiles of rows for which B is read where it lies, if it lies row-major.
 const IN_PLACE_TILES: usize = 4;
 /// Rows below which a task does not pay for packing B.
@@ -57,8 +61,11 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// The operands reach as far as the sizes and steps say, and nothing else writes C.
     pub unsafe fn run(&self, isa: &'static Isa, threads: usize) {
-        if self.m <= DOT_ROWS && self.b_row == 1 && self.a_column == 1 {
-            return self.dots(isa, threads);
+        if self.m <= FEW && self.b_row == 1 && self.a_column == 1 {
+            return self.dots(isa);
+        }
+        if self.m <= FEW / 2 && self.b_column == 1 {
+            return self.strips(isa, threads);
         }
         let parts = self.k.div_ceil(PART);
         let part = self.k.div_ceil(parts);
@@ -90,7 +97,7 @@ impl<T: Stored> Product<T> {
             };
             unsafe { self.block(isa, block) };
         };
-        if tasks == 1 || 2 * self.batch * self.m * self.n * self.k < 100_000 {
+        if tasks == 1 || self.batch * self.m * self.n * self.k < SMALL {
             (0..tasks).for_each(task);
         } else {
             (0..tasks).into_par_iter().with_max_len(1).for_each(task);
@@ -169,55 +176,72 @@ impl<T: Stored> Product<T> {
         });
     }
 
-    fn dots(&self, isa: &'static Isa, threads: usize) {
-        let groups = self.n.div_ceil(DOT_COLUMNS);
-        // Tasks of some 64 KiB of W, so that reading runs ahead.
-        let per_task = (64 * 1024 / (self.k * size_of::<T>() * DOT_COLUMNS).max(1)).max(1);
-        let tasks = groups.div_ceil(per_task);
-        let task = |i: usize| {
-            let (z, i) = (i / tasks, i % tasks);
-            for group in i * per_task..((i + 1) * per_task).min(groups) {
-                unsafe { self.dot(isa, z, group * DOT_COLUMNS) };
+    /// Rows of B that lie along k, each with all rows of A.
+    fn dots(&self, isa: &'static Isa) {
+        // Tasks of some 64 KiB of B, so that reading runs ahead.
+        let columns = (64 * 1024 / (self.k * size_of::<T>())).clamp(1, self.n);
+        self.few(columns, |z, column, width| unsafe {
+            let a = self.left(z);
+            let dot = T::loops(isa).dots[self.m - 1];
+            for j in column..column + width {
+                let mut sums = [0.0; FEW];
+                dot(self.k, a, self.b.add(z * self.b_batch + j * self.b_column), &mut sums);
+                for (i, sum) in sums.iter().enumerate().take(self.m) {
+                    self.settle(z, i, j, *sum);
+                }
             }
+        });
+    }
+
+    /// Strips of B's columns, where its rows lie along them.
+    fn strips(&self, isa: &'static Isa, threads: usize) {
+        let share = self.n.div_ceil(4 * threads).next_multiple_of(isa.panel());
+        self.few(share.clamp(256, STRIP), |z, column, width| {
+            PANELS.with_borrow_mut(|panels| unsafe {
+                panels.resize(WORKSPACE.max(panels.len()), 0.0);
+                let sums = &mut panels[..self.m * width];
+                sums.fill(0.0);
+                let b = self.b.add(z * self.b_batch + column);
+                (T::loops(isa).strip)(self.m, self.k, self.left(z), b, self.b_row, width, sums.as_mut_ptr());
+                for (i, sums) in sums.chunks(width).enumerate() {
+                    for (j, sum) in sums.iter().enumerate() {
+                        self.settle(z, i, column + j, *sum);
+                    }
+                }
+            })
+        });
+    }
+
+    /// Calls `task` for every matrix of the batch and every `columns` columns of C.
+    fn few(&self, columns: usize, task: impl Fn(usize, usize, usize) + Sync) {
+        let per_matrix = self.n.div_ceil(columns);
+        let tasks = self.batch * per_matrix;
+        let run = |i: usize| {
+            let column = i % per_matrix * columns;
+            task(i / per_matrix, column, columns.min(self.n - column));
         };
-        if threads == 1 || self.batch * self.n * self.k * self.m < 64 * 1024 {
-            (0..self.batch * tasks).for_each(task);
+        if self.batch * self.m * self.n * self.k < SMALL {
+            (0..tasks).for_each(run);
         } else {
-            (0..self.batch * tasks).into_par_iter().for_each(task);
+            (0..tasks).into_par_iter().for_each(run);
         }
     }
 
-    unsafe fn dot(&self, isa: &'static Isa, z: usize, column: usize) {
+    unsafe fn left(&self, z: usize) -> Left {
+        Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
+    }
+
+    unsafe fn settle(&self, z: usize, row: usize, column: usize, sum: f32) {
         unsafe {
-            let x = Rows { at: self.a.add(z * self.a_batch), row: self.a_row };
-            let width = DOT_COLUMNS.min(self.n - column);
-            let mut sums = [[0.0; DOT_COLUMNS]; DOT_ROWS];
-            let w = self.b.add(z * self.b_batch + column * self.b_column);
-            if width == DOT_COLUMNS {
-                (T::loops(isa).dot)(self.m, self.k, x, w, self.b_column, &mut sums);
-            } else {
-                // The last few, each as if it were four.
-                for j in 0..width {
-                    let mut one = [[0.0; DOT_COLUMNS]; DOT_ROWS];
-                    (T::loops(isa).dot)(self.m, self.k, x, w.add(j * self.b_column), 0, &mut one);
-                    for (sums, one) in sums.iter_mut().zip(one) {
-                        sums[j] = one[0];
-                    }
-                }
+            let c = self.c.add(z * self.c_batch + row * self.c_row + column);
+            let mut v = self.alpha * sum;
+            if !self.bias.is_null() {
+                v += *self.bias.add(column);
             }
-            for (row, sums) in sums.iter().enumerate().take(self.m) {
-                let c = self.c.add(z * self.c_batch + row * self.c_row + column);
-                for (j, sum) in sums.iter().enumerate().take(width) {
-                    let mut v = self.alpha * sum;
-                    if !self.bias.is_null() {
-                        v += *self.bias.add(column + j);
-                    }
-                    if self.accumulate {
-                        v += *c.add(j);
-                    }
-                    *c.add(j) = v;
-                }
+            if self.accumulate {
+                v += *c;
             }
+            *c = v;
         }
     }
 }
