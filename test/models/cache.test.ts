@@ -1,0 +1,63 @@
+/** Decoding over the cache of keys and values gives what a forward pass over the whole text gives. */
+import test from "ava";
+
+import { loadModel, scope, tensor, noGrad, type CausalLM } from "../../src/index.js";
+import type { KeyValueCache } from "../../src/models/cache.js";
+import { testDevices } from "../devices.js";
+import { tinyModel } from "../hashed.js";
+
+const TEXT = "the whale swam on and on, and the sea was wide.";
+const folder = tinyModel();
+
+/** Logits after the last of `ids`. */
+async function last(model: CausalLM, ids: Int32Array, cache?: KeyValueCache): Promise<Float32Array> {
+  const row = noGrad(() =>
+    scope(() => {
+      const input = tensor(ids, { shape: [1, ids.length], device: model.device });
+      const hidden = model.hidden(input, {}, cache);
+      return model.lm_head.forward(hidden.slice(1, ids.length - 1)).reshape(-1);
+    }),
+  );
+  const data = (await row.data()) as Float32Array;
+  row.dispose();
+  return data;
+}
+
+for (const device of testDevices()) {
+  test(`on ${device} logits with a cache and without differ by less than 1e-5 of the largest`, async (t) => {
+    const model = await loadModel(folder, { device });
+    const ids = model.tokenizer?.encode(TEXT) as Int32Array;
+    const cache = model.newCache(1, ids.length);
+    // A prompt, a few tokens at once, then one by one.
+    const cuts = [12, 15, ...Array.from({ length: ids.length - 15 }, (_, i) => 16 + i)];
+    let at = 0;
+    for (const end of cuts) {
+      const [ours, whole] = [
+        await last(model, ids.slice(at, end), cache),
+        await last(model, ids.slice(0, end)),
+      ];
+      const largest = Math.max(...whole.map(Math.abs));
+      const off = Math.max(...whole.map((value, i) => Math.abs(value - (ours[i] as number))));
+      t.true(off < 1e-5 * largest, `after ${end} tokens the logits are off by ${off / largest}`);
+      at = end;
+    }
+    cache.dispose();
+    model.dispose();
+  });
+
+  test(`on ${device} generation is greedy decoding by whole forward passes`, async (t) => {
+    const model = await loadModel(folder, { device });
+    const prompt = model.tokenizer?.encode(TEXT.slice(0, 20)) as Int32Array;
+    const tokens: number[] = [];
+    for await (const piece of model.generate(prompt, { maxNewTokens: 12 })) tokens.push(piece.token);
+    const expected: number[] = [];
+    while (expected.length < 12) {
+      const logits = await last(model, Int32Array.from([...prompt, ...expected]));
+      const token = logits.indexOf(Math.max(...logits));
+      if (model.config.eosTokenIds.includes(token)) break;
+      expected.push(token);
+    }
+    t.deepEqual(tokens, expected);
+    model.dispose();
+  });
+}
