@@ -1,6 +1,6 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 import type * as Binding from "../../native/binding.js";
-import { call, guarded, native } from "../native.js";
+import { call, guarded, native, settled } from "../native.js";
 
 export class Tokenizer {
   readonly #native: Binding.Tokenizer;
@@ -16,6 +16,12 @@ export class Tokenizer {
   /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. */
   encode(text: string, { addSpecialTokens = true } = {}): Int32Array {
     return this.#native.encode(text, addSpecialTokens);
+  }
+
+  /** Token ids of each text, worked out on a thread of its own. */
+  async encodeAll(texts: readonly string[], { addSpecialTokens = true } = {}): Promise<Int32Array[]> {
+    const { ids, ends } = settled(await this.#native.encodeAll([...texts], addSpecialTokens));
+    return Array.from(ends, (end, i) => ids.slice(i === 0 ? 0 : ends[i - 1], end));
   }
 
   /** Text of token ids. */

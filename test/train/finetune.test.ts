@@ -187,6 +187,14 @@ test("a step's loss is the mean over its trained tokens, whatever the rows are l
   }
 });
 
+test("gradient checkpointing changes no bit, dropout included", async (t) => {
+  const given = (): FinetuneOptions => options("cpu", { lora: { r: 4, loraDropout: 0.2 }, steps: 4 });
+  const runs = [given(), { ...given(), gradientCheckpointing: true }];
+  for (const one of runs) await finetune(one).result;
+  const [plain, replayed] = runs.map((one) => adapterBytes(one.output as string)) as [Buffer, Buffer];
+  t.true(plain.equals(replayed));
+});
+
 test("a model that is given keeps its adapter, and is as it was after a failure", async (t) => {
   const own = await loadModel(model, { device: "cpu" });
   const controller = new AbortController();
