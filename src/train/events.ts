@@ -54,7 +54,7 @@ export interface StepEvent {
   /** Tokens read, padding left out, per second, over the last steps. */
   tokensPerSecond: number;
   etaSeconds: number;
-  /** Live bytes on the device. */
+  /** Bytes that the device holds: the pool's, and those of mapped weights. */
   memoryBytes: number;
   /** How many steps this event stands for; more than 1 when nobody read in time. */
   merged: number;

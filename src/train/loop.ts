@@ -202,7 +202,7 @@ class Loop {
       tokens: this.#trained,
       tokensPerSecond: this.#pace.tokensPerSecond,
       etaSeconds: this.#pace.secondsPerStep * ((steps ?? this.#done) - this.#done),
-      memoryBytes: memory(device).live,
+      memoryBytes: held(device),
       merged: 1,
     });
   }
@@ -241,4 +241,10 @@ class Loop {
 /** Lets timers and whatever else waits have their turn. */
 function breath(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** Bytes that a device holds for this process, weights that lie in their files among them. */
+function held(device: Device): number {
+  const { reserved, mapped } = memory(device);
+  return reserved + mapped;
 }

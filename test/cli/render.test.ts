@@ -57,6 +57,7 @@ const rest: TrainEvent[] = [
   step(2),
   step(150),
   { type: "checkpoint", step: 150, path: "lowrank-out/checkpoint-150" },
+  { type: "eval", step: 150, loss: 2.21, perplexity: 9.116, tokens: 900 },
   {
     type: "end",
     adapter: "lowrank-out",
@@ -99,6 +100,7 @@ test("plain lines: the summary, some steps, and how it ended", (t) => {
     "step 2/150  loss 2.3140  2m 10s left  412 tok/s  lr 1.20e-4  1.2 GiB  norm 0.523",
     "step 150/150  loss 2.3140  2m 10s left  412 tok/s  lr 1.20e-4  1.2 GiB  norm 0.523",
     "step 150: saved lowrank-out/checkpoint-150",
+    "step 150: held-out loss 2.2100, perplexity 9.116",
     "done at step 150 after 3m 12s: loss 2.1000",
     "held-out loss 2.2100 (2.6000 before, −15.0%)",
     "adapter lowrank-out",
@@ -164,4 +166,21 @@ test("numbers", (t) => {
   t.deepEqual([512, 1536, 3.4 * 2 ** 30].map(bytes), ["512 B", "1.5 KiB", "3.4 GiB"]);
   t.deepEqual([9, 125, 11_040, 59.7, Infinity].map(duration), ["9s", "2m 05s", "3h 04m", "1m 00s", "?"]);
   t.deepEqual([4.123, 41.23, 1412.3].map(speed), ["4.12", "41.2", "1,412"]);
+});
+
+test("a run that was stopped before its second evaluation has no change to tell", (t) => {
+  const out = output(false);
+  const show = humanRenderer(out);
+  const [before] = rest;
+  const end: TrainEvent = {
+    type: "end",
+    adapter: "a",
+    loss: 2,
+    evalLoss: 2.6,
+    steps: 3,
+    stopped: true,
+    seconds: 4,
+  };
+  for (const event of [start, before, step(3), end]) if (event !== undefined) show(event);
+  t.true(out.text.endsWith("stopped at step 3 after 4s: loss 2.0000\nadapter a\n"));
 });

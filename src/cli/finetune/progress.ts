@@ -55,13 +55,19 @@ export function evalLine(event: EvalEvent): string {
   return `${when}: held-out loss ${event.loss.toFixed(4)}, perplexity ${event.perplexity.toPrecision(4)}`;
 }
 
-/** The last lines of a run. `first` is the evaluation before the first step. */
-export function endLines(end: EndEvent, first: EvalEvent | undefined, colors: Colors): string[] {
+/** The last lines of a run. `first` is the evaluation before the first step, `last` the newest. */
+export function endLines(
+  end: EndEvent,
+  first: EvalEvent | undefined,
+  last: EvalEvent | undefined,
+  colors: Colors,
+): string[] {
   const loss = end.loss === null ? "" : `: loss ${end.loss.toFixed(4)}`;
   const lines = [
     `${end.stopped ? "stopped" : "done"} at step ${grouped(end.steps)} after ${duration(end.seconds)}${loss}`,
   ];
-  if (end.evalLoss !== null) {
+  // A run that was stopped early may have been evaluated before its first step alone.
+  if (end.evalLoss !== null && last?.step !== 0) {
     const change =
       first === undefined
         ? ""

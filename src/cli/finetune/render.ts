@@ -24,6 +24,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
   const tty = output.isTTY === true;
   const colors = pc.createColors(tty && pc.isColorSupported);
   let first: EvalEvent | undefined;
+  let last: EvalEvent | undefined;
   let live = false;
   let drawn = -Infinity;
 
@@ -56,6 +57,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         break;
       case "eval":
         if (event.step === 0) first = event;
+        last = event;
         print(evalLine(event));
         break;
       case "checkpoint":
@@ -66,7 +68,7 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         process.stderr.write(`lowrank: warning: ${event.message}\n`);
         break;
       case "end":
-        for (const line of endLines(event, first, colors)) print(line);
+        for (const line of endLines(event, first, last, colors)) print(line);
         break;
     }
   };
