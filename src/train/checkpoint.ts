@@ -166,6 +166,15 @@ async function holdsRun(folder: string): Promise<boolean> {
   );
 }
 
+/** Removes what a run that was killed while it saved has left half-written. */
+async function sweep(output: string): Promise<void> {
+  for (const name of await readdir(output)) {
+    if (/^(checkpoint-\d+\.tmp|\.lowrank)-\d+$/.test(name)) {
+      await rm(join(output, name), { recursive: true, force: true });
+    }
+  }
+}
+
 /**
  * Makes sure, before any work, that the output folder can be written and holds no other run. Gives what takes the
  * folder away again if the run ends with nothing in it.
@@ -194,6 +203,7 @@ export async function claimOutput(output: string, reuse: boolean): Promise<() =>
       { cause },
     );
   }
+  if (reuse) await sweep(output);
   if (!reuse && (await holdsRun(output))) {
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",

@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -97,8 +97,14 @@ for (const device of testDevices()) {
     await t.throwsAsync(reading(), { message: "enough" });
     await t.throwsAsync(run.result, { message: "enough" });
     t.deepEqual(readdirSync(cut.output as string), ["checkpoint-4"]);
+    // What a kill in mid-save would leave.
+    mkdirSync(join(cut.output as string, "checkpoint-6.tmp-1"));
     const resumed = finetune({ ...cut, resume: true });
     const events = await collect(resumed);
+    t.deepEqual(
+      readdirSync(cut.output as string).filter((name) => name.startsWith("checkpoint")),
+      ["checkpoint-4", "checkpoint-8"],
+    );
     t.is(steps(events)[0]?.step, 5);
     t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
     const twice = options(device, common);
