@@ -185,7 +185,6 @@ export class Tensor {
     return made(() => session().logSoftmax(this.id, this.#dim("logSoftmax", dim)));
   }
 
-  // Products.
   /** Batched matrix product, leading dimensions broadcast; one-dimensional operands as in PyTorch. */
   matmul(other: Tensor, { transA = false, transB = false } = {}): Tensor {
     return made(() => session().matmul(this.id, other.id, transA, transB));
