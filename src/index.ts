@@ -1,5 +1,18 @@
 /** The public face of lowrank. Importing it does nothing: the engine is loaded at first use. */
 export {
+  arange,
+  full,
+  ones,
+  rand,
+  randn,
+  tensor,
+  zeros,
+  type NestedArray,
+  type TensorData,
+  type TensorOptions,
+  type TypedArray,
+} from "./create.js";
+export {
   chooseDevice,
   devices,
   memory,
@@ -18,22 +31,10 @@ export { saveModel, type SaveModelOptions } from "./models/save.js";
 export { Tokenizer } from "./models/tokenizer.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
-export { manualSeed, rand, randn } from "./random.js";
+export { manualSeed } from "./random.js";
 export * as safetensors from "./safetensors.js";
 export { checkpoint, noGrad, scope } from "./scope.js";
-export {
-  arange,
-  full,
-  ones,
-  tensor,
-  Tensor,
-  zeros,
-  type DType,
-  type NestedArray,
-  type TensorData,
-  type TensorOptions,
-  type TypedArray,
-} from "./tensor.js";
+export { Tensor, type DType } from "./tensor.js";
 export type {
   CheckpointEvent,
   EndEvent,

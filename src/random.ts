@@ -2,7 +2,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
 import { native, call } from "./native.js";
-import { converted, type Tensor, type TensorOptions } from "./tensor.js";
 
 /** Where the generator is: a seed and how many draws it has given. */
 export interface RandomState {
@@ -54,18 +53,4 @@ export function uniform(size: number, low: number, high: number): Float32Array {
 export function normal(size: number): Float32Array {
   const [seed, stream] = nextDropout();
   return call(() => native().normal(seed, stream, size));
-}
-
-/** Uniform on [0, 1). */
-export function rand(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return converted(uniform(count(shape), 0, 1), shape, options);
-}
-
-/** Normal, of mean 0 and variance 1. */
-export function randn(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return converted(normal(count(shape)), shape, options);
-}
-
-function count(shape: readonly number[]): number {
-  return shape.reduce((n, d) => n * d, 1);
 }

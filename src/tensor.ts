@@ -1,4 +1,4 @@
-/** Tensors and what makes them. Shapes and dtypes are checked when called; nothing runs until a value is read. */
+/** Tensors; `create.ts` makes them of values. Shapes and dtypes are checked when called; nothing runs until a value is read. */
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { session, settled } from "./native.js";
@@ -6,17 +6,6 @@ import { nextDropout } from "./random.js";
 import { enter, keep, own } from "./scope.js";
 
 export type DType = "f32" | "f16" | "bf16" | "i32";
-export type NestedArray = readonly (number | NestedArray)[];
-export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array;
-export type TensorData = number | NestedArray | TypedArray;
-
-export interface TensorOptions {
-  shape?: readonly number[];
-  dtype?: DType;
-  device?: Device;
-  requiresGrad?: boolean;
-}
-
 /** Frees handles that nobody disposed; a net, never relied upon. */
 const net = new FinalizationRegistry<number>((id) => session().dispose([id]));
 
@@ -152,7 +141,7 @@ export class Tensor {
   }
   /** This where `condition` is not 0, `other` elsewhere. */
   where(condition: Tensor, other: Tensor | number): Tensor {
-    return this.#with(other, (b) => session().where(condition.id, this.id, b.id));
+    return this.#with(other, (b) => session().where(condition.id, this.id, b));
   }
   /** silu(this) · up: the product of a gated MLP. */
   siluMul(up: Tensor): Tensor {
@@ -322,17 +311,18 @@ export class Tensor {
   }
 
   #binary(name: string, other: Tensor | number): Tensor {
-    return this.#with(other, (b) => session().binary(name, this.id, b.id));
+    return this.#with(other, (b) => session().binary(name, this.id, b));
   }
 
-  /** Runs `op` with `other` as a tensor; one made from a number does not outlive it. */
-  #with(other: Tensor | number, op: (other: Tensor) => number): Tensor {
-    if (other instanceof Tensor) return made(() => op(other));
-    const scalar = tensor(other, { device: this.device });
+  /** Runs `op` with the handle of `other`; one made of a number does not outlive it. */
+  #with(other: Tensor | number, op: (other: number) => number): Tensor {
+    if (other instanceof Tensor) return made(() => op(other.id));
+    const bytes = new Uint8Array(Float32Array.of(other).buffer);
+    const scalar = session().tensor(this.device, [], "f32", bytes, false);
     try {
       return made(() => op(scalar));
     } finally {
-      scalar.dispose();
+      session().dispose([scalar]);
     }
   }
 
@@ -382,119 +372,4 @@ function completed(tensor: Tensor, shape: number[]): number[] {
   if (open < 0) return shape;
   const known = shape.reduce((n, d, i) => (i === open ? n : n * d), 1);
   return shape.map((d, i) => (i === open ? Math.floor(tensor.size / Math.max(known, 1)) : d));
-}
-
-/** A tensor of `data`: a number, nested arrays or a typed array (Uint16Array holds the bits of f16 or bf16). */
-export function tensor(data: TensorData, options: TensorOptions = {}): Tensor {
-  const { values, shape } = flattened(data);
-  const dtype = options.dtype ?? natural(values);
-  const sizes = options.shape ?? shape;
-  const device = resolveDevice(options.device);
-  const bytes = encoded(values, dtype);
-  const id = session().tensor(device, [...sizes], dtype, bytes, options.requiresGrad ?? false);
-  const made = new Tensor(id, { shape: [...sizes], dtype, device });
-  if (options.requiresGrad === true) parameters.add(made);
-  return made;
-}
-
-function natural(values: ArrayLike<number>): DType {
-  if (values instanceof Int32Array) return "i32";
-  if (values instanceof Uint16Array) {
-    throw new LowrankError(
-      "ERR_DTYPE",
-      'tensor: a Uint16Array holds bits; say which with dtype: "f16" or "bf16"',
-    );
-  }
-  return "f32";
-}
-
-function flattened(data: TensorData): { values: ArrayLike<number>; shape: number[] } {
-  if (typeof data === "number") return { values: [data], shape: [] };
-  if (ArrayBuffer.isView(data)) return { values: data, shape: [data.length] };
-  const shape: number[] = [];
-  for (let level: unknown = data; Array.isArray(level); level = level[0]) shape.push(level.length);
-  const values: number[] = [];
-  const walk = (level: number | NestedArray, depth: number): void => {
-    if (typeof level === "number") {
-      if (depth !== shape.length) ragged();
-      values.push(level);
-    } else {
-      if (level.length !== shape[depth]) ragged();
-      for (const inner of level) walk(inner, depth + 1);
-    }
-  };
-  walk(data as NestedArray, 0);
-  return { values, shape };
-}
-
-function ragged(): never {
-  throw new LowrankError("ERR_SHAPE_MISMATCH", "tensor: nested arrays of unequal lengths have no shape");
-}
-
-function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
-  let typed: Float32Array | Int32Array | Uint16Array;
-  if (dtype === "i32") typed = values instanceof Int32Array ? values : Int32Array.from(values);
-  else if (dtype === "f32") typed = values instanceof Float32Array ? values : Float32Array.from(values);
-  else if (values instanceof Uint16Array) typed = values;
-  else {
-    throw new LowrankError(
-      "ERR_DTYPE",
-      `tensor: numbers become f32; make ${dtype} of them with to("${dtype}")`,
-    );
-  }
-  return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
-}
-
-/** A tensor of one value throughout. */
-export function full(
-  shape: readonly number[],
-  value: number,
-  options: Omit<TensorOptions, "shape"> = {},
-): Tensor {
-  const made = new Tensor(
-    session().full(resolveDevice(options.device), [...shape], options.dtype ?? "f32", value),
-  );
-  if (options.requiresGrad === true) made.requiresGrad = true;
-  return made;
-}
-
-export function zeros(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return full(shape, 0, options);
-}
-
-export function ones(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return full(shape, 1, options);
-}
-
-/** 0, 1, … below `end` as i32; or from `start`, by `step`. */
-export function arange(
-  end: number,
-  options?: Omit<TensorOptions, "shape"> & { start?: number; step?: number },
-): Tensor {
-  const { start = 0, step = 1, ...rest } = options ?? {};
-  const size = Math.max(0, Math.ceil((end - start) / step));
-  const values = Array.from({ length: size }, (_, i) => start + i * step);
-  const dtype = rest.dtype ?? (values.every(Number.isInteger) ? "i32" : "f32");
-  return converted(dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values), [size], {
-    ...rest,
-    dtype,
-  });
-}
-
-/** @internal A tensor of host values in the dtype that is asked for. */
-export function converted(
-  values: Float32Array | Int32Array,
-  shape: readonly number[],
-  { dtype, requiresGrad, device }: Omit<TensorOptions, "shape"> = {},
-): Tensor {
-  const own = values instanceof Int32Array ? "i32" : "f32";
-  const options = { shape, ...(device === undefined ? {} : { device }) };
-  if (dtype === undefined || dtype === own) {
-    return tensor(values, { ...options, requiresGrad: requiresGrad ?? false });
-  }
-  const wide = tensor(values, options);
-  const narrow = wide.to(dtype);
-  wide.dispose();
-  if (requiresGrad === true) narrow.requiresGrad = true;
-  return narrow;
 }

@@ -1,8 +1,8 @@
 /** One LoRA training step of ours, timed: the twin of peer_step.py. */
+import { tensor } from "../../src/create.js";
 import { inject } from "../../src/lora/index.js";
 import { AdamW } from "../../src/optim/index.js";
 import { scope } from "../../src/scope.js";
-import { tensor } from "../../src/tensor.js";
 import { model as made, race, VOCABULARY } from "./model.js";
 
 const TOKENS = Number(process.argv[2] ?? 512);

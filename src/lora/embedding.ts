@@ -1,8 +1,9 @@
+import { tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../nn/embedding.js";
 import { normal } from "../random.js";
-import { made, parameter, tensor, zeros, type Tensor } from "../tensor.js";
+import { made, parameter, type Tensor } from "../tensor.js";
 import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
 
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;

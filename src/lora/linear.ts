@@ -1,7 +1,8 @@
+import { tensor, zeros } from "../create.js";
 import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
 import { nextDropout, uniform } from "../random.js";
-import { made, parameter, tensor, zeros, type Tensor } from "../tensor.js";
+import { made, parameter, type Tensor } from "../tensor.js";
 import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
 
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {

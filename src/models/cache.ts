@@ -1,8 +1,9 @@
 /** Keys and values of the tokens so far: buffers of fixed capacity, written in place. */
+import { zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { session } from "../native.js";
 import { keep } from "../scope.js";
-import { zeros, type Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 
 /** One layer's buffers. */
 export class LayerCache {

@@ -1,11 +1,12 @@
 /** What every causal language model offers, whatever its family. */
+import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { Module } from "../nn/module.js";
-import { made, tensor, type Tensor } from "../tensor.js";
+import { made, type Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import { generate, type GenerateOptions, type Piece, type Prompt } from "./generate.js";
 import type { Tokenizer } from "./tokenizer.js";

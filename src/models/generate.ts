@@ -1,7 +1,8 @@
 /** Text, token by token, over a cache of keys and values. */
+import { tensor } from "../create.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import { noGrad, scope } from "../scope.js";
-import { tensor, type Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import type { CausalLM } from "./causal-lm.js";
 import { Sampler } from "./sampler.js";
 

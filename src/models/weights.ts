@@ -1,4 +1,5 @@
 /** A family's weights: found in a file and checked against what the configuration says, or drawn anew. */
+import { ones, tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { Embedding } from "../nn/embedding.js";
@@ -6,7 +7,7 @@ import { Linear } from "../nn/linear.js";
 import { RMSNorm } from "../nn/norm.js";
 import { normal } from "../random.js";
 import { mapped, type WeightsFile } from "../safetensors.js";
-import { ones, parameter, tensor, zeros, type DType, type Tensor } from "../tensor.js";
+import { parameter, type DType, type Tensor } from "../tensor.js";
 import type { LlamaWeights } from "./llama/model.js";
 
 /** Names that a family's files are known to carry besides its weights. */

@@ -1,8 +1,9 @@
+import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { normal } from "../random.js";
-import { made, parameter, tensor, type Tensor } from "../tensor.js";
+import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
 export interface EmbeddingOptions {

@@ -1,6 +1,7 @@
+import { tensor } from "../create.js";
 import { session } from "../native.js";
 import { uniform } from "../random.js";
-import { made, parameter, tensor, type Tensor } from "../tensor.js";
+import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 import type { Device } from "../device.js";
 

@@ -1,6 +1,7 @@
+import { ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { session } from "../native.js";
-import { made, ones, parameter, zeros, type Tensor } from "../tensor.js";
+import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
 export interface NormOptions {

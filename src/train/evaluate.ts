@@ -1,9 +1,9 @@
+import { tensor } from "../create.js";
 import { batchesInOrder } from "../data/batches.js";
 import type { Example } from "../data/examples.js";
 import { throwIfAborted } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { noGrad, scope } from "../scope.js";
-import { tensor } from "../tensor.js";
 
 export interface Evaluation {
   /** The mean over all tokens that count, whatever row they are in. */

@@ -1,6 +1,7 @@
 /** Fine-tuning a causal language model on a file of text. */
 import { join } from "node:path";
 
+import { tensor } from "../create.js";
 import { BatchPlan } from "../data/batches.js";
 import { chooseDevice, devices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
@@ -9,7 +10,6 @@ import type { CausalLM } from "../models/causal-lm.js";
 import { loadModel } from "../models/load.js";
 import { AdamW, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
-import { tensor } from "../tensor.js";
 import {
   claimOutput,
   clearOutput,

@@ -1,8 +1,9 @@
 /** Rotary position embedding (Su et al. 2021), half-split layout: tables made on the host in f64. */
+import { tensor } from "../../create.js";
 import type { Device } from "../../device.js";
 import { session } from "../../native.js";
 import { keep } from "../../scope.js";
-import { made, tensor, type Tensor } from "../../tensor.js";
+import { made, type Tensor } from "../../tensor.js";
 
 /** The rotation of one forward. */
 export interface Rotation {
