@@ -4,7 +4,8 @@ import { session } from "../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../nn/embedding.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
+import { described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
+import { checkOptions, combined, LoRALayer, sharesOf, type LoRAOptions } from "./layer.js";
 
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
 
@@ -25,7 +26,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     }
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
-    if (r > 0) this.addAdapter("default", freshEmbedding(this, { r, loraAlpha }));
+    if (r > 0) this.addAdapter("default", this.freshAdapter({ ...options, r, loraAlpha }));
   }
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
@@ -40,36 +41,53 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return lora;
   }
 
-  override nameInMemory(adapter: string, which: "A" | "B"): string {
-    return `lora_embedding_${which}.${adapter}`;
+  override nameInMemory(adapter: string, part: AdapterPart): string {
+    return part === "A" || part === "B"
+      ? `lora_embedding_${part}.${adapter}`
+      : super.nameInMemory(adapter, part);
   }
 
-  override deltaWeight(): Tensor {
-    const { loraA, loraB, scaling } = combined(this);
-    return loraA.matmul(loraB, { transA: true, transB: true }).mul(scaling);
+  override nameOnDisk(part: AdapterPart): string {
+    return part === "A" || part === "B" ? `lora_embedding_${part}` : super.nameOnDisk(part);
+  }
+
+  override get outputDim(): number {
+    return 1;
+  }
+
+  override freshAdapter(options: AdapterOptions): Adapter {
+    if (options.loraBias)
+      throw new LowrankError("ERR_OPTION", "lora.Embedding: loraBias has no meaning here");
+    const adapter: Adapter = freshEmbedding(this, options);
+    if (options.useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
+    return adapter;
+  }
+
+  override product({ loraA, loraB }: Adapter): Tensor {
+    return loraA.matmul(loraB, { transA: true, transB: true });
+  }
+
+  override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+    if (part === "A") return [r, this.numEmbeddings];
+    return part === "B" ? [this.embeddingDim, r] : [this.embeddingDim];
   }
 
   override forward(ids: Tensor): Tensor {
     const base = this.withBase(() => super.forward(ids));
     if (!this.adapts) return base;
-    const { loraA, loraB, scaling } = combined(this);
+    const { loraA, loraB, scaling } = combined(sharesOf(this, ids.size));
     const columns = made(() => session().embedding(loraA.id, ids.id, true, this.paddingIdx));
     return base.add(columns.matmul(loraB, { transB: true }).mul(scaling));
   }
 }
 
 /** A new adapter for an embedding, on its device. */
-export function freshEmbedding(
-  layer: BaseEmbedding,
-  { r, loraAlpha, useRslora = false }: { r: number; loraAlpha: number; useRslora?: boolean },
-) {
+export function freshEmbedding(layer: BaseEmbedding, options: AdapterOptions): Adapter {
   const { numEmbeddings, embeddingDim, weight } = layer;
   const { device } = weight;
+  const { r } = options;
   return {
-    r,
-    loraAlpha,
-    scaling: scalingOf(r, loraAlpha, useRslora),
-    loraDropout: 0,
+    ...described({ ...options, loraDropout: 0 }),
     loraA: parameter(zeros([r, numEmbeddings], { device })),
     loraB: parameter(tensor(normal(embeddingDim * r), { shape: [embeddingDim, r], device })),
   };

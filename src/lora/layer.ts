@@ -4,28 +4,12 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { LowrankError } from "../errors.js";
 import { adopted, Module } from "../nn/module.js";
 import { keep, noGrad, scope } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isParameter, parameter, type Tensor } from "../tensor.js";
+import { partsOf, setPart, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
+import { magnitudeOf, rescaled } from "./dora.js";
+import { adapterPerRow, runsOf } from "./rows.js";
 
-/** One adapter of one layer: h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
-export interface Adapter {
-  readonly r: number;
-  readonly loraAlpha: number;
-  /** loraAlpha / r, or loraAlpha / √r with rank-stabilised scaling (Kalajdzievski 2023). */
-  readonly scaling: number;
-  readonly loraDropout: number;
-  loraA: Tensor;
-  loraB: Tensor;
-}
-
-/** Loralib's options, common to all layers. */
-export interface LoRAOptions {
-  /** Rank; 0 makes a plain layer whose weight is trained. */
-  r?: number;
-  loraAlpha?: number;
-  loraDropout?: number;
-  /** Whether `eval()` merges and `train()` unmerges. */
-  mergeWeights?: boolean;
-}
+export * from "./adapter.js";
 
 // Mixins need a constructor type that takes anything.
 // eslint-disable-next-line @typescript-eslint/no-explicit-any
@@ -44,8 +28,11 @@ export interface LoRALayer extends Module {
   readonly loraB: Tensor | undefined;
   readonly merged: boolean;
   mergeWeights: boolean;
-  /** scaling · B·A of the active adapters, in the weight's shape. */
-  deltaWeight(): Tensor;
+  /**
+   * In the weight's shape: scaling · B·A of the adapter `name`; or what merging adds for all active
+   * ones, DoRA's rescaling with it.
+   */
+  deltaWeight(name?: string): Tensor;
   /** Puts W + ΔW in the place of the weight; the base stays as it is. Merging twice is merging once. */
   merge(): this;
   /** Restores the base's weight, to the bit. */
@@ -60,17 +47,29 @@ export interface AnyLoRALayer extends LoRALayer {
   active: Active[];
   /** Whether parameters are named as PEFT names them in memory. */
   namedByAdapter: boolean;
-  /** The base's weight while a merged one stands in its place. */
-  unmergedWeight: { readonly tensor: Tensor } | null;
+  /** The base's weight, and its bias where that was merged too, while merged ones stand in their places. */
+  unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null;
   /** The layer that this one replaced in a model. */
   replaced: { readonly module: Module } | null;
   /** The base's own weight, merged or not. */
   readonly baseWeight: Tensor;
+  /** The base's own bias, merged or not. */
+  readonly baseBias: Tensor | null;
   /** Whether forward has a low-rank path just now. */
   readonly adapts: boolean;
   readonly isDisabled: boolean;
+  /** Which dimension of the weight counts outputs: 0, or 1 where it is stored as [in, out]. */
+  readonly outputDim: number;
+  /** A new adapter in this layer's own form, on its device, not yet added. */
+  freshAdapter(options: AdapterOptions): Adapter;
+  /** B·A in the weight's shape. */
+  product(adapter: Adapter): Tensor;
+  /** ‖W + scaling · B·A‖ of each output, in the shape of a magnitude; no gradient flows into it. */
+  magnitudeOf(adapter: Adapter): Tensor;
   /** Adds an adapter; the layer's own weight is frozen from then on. */
   addAdapter(name: string, adapter: Adapter, active?: boolean): void;
+  /** Puts `tensor` in the place of a part of an adapter, whose old tensor is disposed. */
+  replacePart(name: string, part: AdapterPart, tensor: Tensor): void;
   /** Drops an adapter and its tensors. */
   removeAdapter(name: string): void;
   /** Chooses which adapters count. */
@@ -78,8 +77,17 @@ export interface AnyLoRALayer extends LoRALayer {
   /** Runs `forward` of the base layer with the base's weight where adapters are off. */
   withBase<R>(forward: () => R): R;
   /** The name of a parameter of an adapter: loralib's, or PEFT's in memory. */
-  parameterName(adapter: string, which: "A" | "B"): string;
-  nameInMemory(adapter: string, which: "A" | "B"): string;
+  parameterName(adapter: string, part: AdapterPart): string;
+  nameInMemory(adapter: string, part: AdapterPart): string;
+  /** What PEFT's file calls a part, after the layer's path. */
+  nameOnDisk(part: AdapterPart): string;
+  /** The shape of a part of rank `r` in PEFT's file. */
+  shapeOnDisk(part: AdapterPart, r: number): readonly number[];
+  /**
+   * The adapter as PEFT's file holds it: itself, or for a form that PEFT does not have an equal one
+   * of another rank, whose new tensors are the caller's.
+   */
+  plainAdapter(name: string): Adapter;
 }
 
 /** Which adapters count in forward, and how much. */
@@ -90,6 +98,9 @@ export interface Active {
 
 /** Marks what the mixin made: on the prototype, since a declaration cannot name it. */
 const BRAND = Symbol("LoRALayer");
+/** What loralib calls the parts; it has the first two alone. */
+const PLAIN_NAMES = { A: "lora_A", B: "lora_B", bias: "lora_B_bias", magnitude: "lora_magnitude_vector" };
+
 const disabled = new AsyncLocalStorage<ReadonlySet<Module>>();
 
 /** Runs `fn`, in which the adapters of `layers` count for nothing. */
@@ -112,7 +123,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     active: Active[] = [];
     mergeWeights = true;
     namedByAdapter = false;
-    unmergedWeight: { readonly tensor: Tensor } | null = null;
+    unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null = null;
     replaced: { readonly module: Module } | null = null;
 
     get r(): number {
@@ -141,10 +152,72 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       return this.unmergedWeight?.tensor ?? this.weight;
     }
 
-    abstract deltaWeight(): Tensor;
+    get baseBias(): Tensor | null {
+      const { unmergedWeight: unmerged } = this;
+      return (unmerged?.bias === undefined ? this.bias : unmerged.bias) ?? null;
+    }
+
+    get outputDim(): number {
+      return 0;
+    }
+
+    abstract freshAdapter(options: AdapterOptions): Adapter;
+    abstract product(adapter: Adapter): Tensor;
+    abstract shapeOnDisk(part: AdapterPart, r: number): readonly number[];
+
+    magnitudeOf(adapter: Adapter): Tensor {
+      return magnitudeOf(this, adapter);
+    }
+
+    plainAdapter(name: string): Adapter {
+      return this.adapterOf(name);
+    }
+
+    adapterOf(name: string): Adapter {
+      const adapter = this.adapters.get(name);
+      if (adapter === undefined) {
+        const loaded = [...this.adapters.keys()].map((n) => `"${n}"`).join(", ");
+        throw new LowrankError(
+          "ERR_UNKNOWN_ADAPTER",
+          `there is no adapter named "${name}"; loaded: ${loaded || "none"}`,
+        );
+      }
+      return adapter;
+    }
+
+    deltaWeight(name?: string): Tensor {
+      if (name !== undefined) {
+        const adapter = this.adapterOf(name);
+        return this.product(adapter).mul(adapter.scaling);
+      }
+      const shares = this.#activeShares();
+      if (shares.some(({ adapter }) => adapter.magnitude))
+        return this.#adapted(shares).sub(this.baseWeight.to("f32"));
+      return deltaOf(this, shares);
+    }
+
+    /** The weight with all active adapters in it, one after another where DoRA rescales. */
+    #adapted(shares: readonly Share[]): Tensor {
+      const base = this.baseWeight.to("f32");
+      if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(this, shares));
+      return shares.reduce((weight, { adapter, scaling }) => {
+        const sum = weight.add(this.product(adapter).mul(scaling));
+        return adapter.magnitude === undefined ? sum : rescaled(this, { ...adapter, scaling }, sum);
+      }, base);
+    }
+
+    #activeShares(): Share[] {
+      return this.active.map(({ name, weight }) => {
+        const adapter = this.adapterOf(name);
+        return { adapter, scaling: adapter.scaling * weight };
+      });
+    }
 
     get adapts(): boolean {
-      return this.active.length > 0 && !this.merged && !this.isDisabled;
+      if (this.isDisabled) return false;
+      const names = adapterPerRow();
+      if (names !== undefined) return names.some((name) => name !== null && this.adapters.has(name));
+      return this.active.length > 0 && !this.merged;
     }
 
     get isDisabled(): boolean {
@@ -167,8 +240,18 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       if (this.active.some((a) => a.name === name)) this.unmerge();
       this.active = this.active.filter((a) => a.name !== name);
       this.adapters.delete(name);
-      adapter.loraA.dispose();
-      adapter.loraB.dispose();
+      for (const [, tensor] of partsOf(adapter)) tensor.dispose();
+    }
+
+    replacePart(name: string, part: AdapterPart, tensor: Tensor): void {
+      const adapter = this.adapterOf(name);
+      const old = partsOf(adapter).find(([own]) => own === part)?.[1];
+      if (old === tensor) return;
+      if (this.active.some((a) => a.name === name)) this.unmerge();
+      keep(tensor);
+      parameter(tensor, old?.requiresGrad ?? true);
+      setPart(adapter, part, tensor);
+      old?.dispose();
     }
 
     setActive(active: readonly Active[]): void {
@@ -185,18 +268,34 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
      */
     merge(): this {
       if (this.merged || this.active.length === 0) return this;
-      const base = this.weight;
-      const merged = noGrad(() => scope(() => base.to("f32").add(this.deltaWeight()).to(base.dtype)));
-      keep(merged);
-      this.weight = merged;
+      const { weight: base, bias } = this;
+      const shares = this.#activeShares();
+      const merged = noGrad(() =>
+        scope(() => ({
+          weight: this.#adapted(shares).to(base.dtype),
+          bias: biasOf(bias ?? null, shares),
+        })),
+      );
+      keep(merged.weight);
+      this.weight = merged.weight;
       this.unmergedWeight = { tensor: base };
+      if (merged.bias !== (bias ?? null)) {
+        keep(merged.bias as Tensor);
+        this.bias = merged.bias;
+        this.unmergedWeight = { tensor: base, bias: bias ?? null };
+      }
       return this;
     }
 
     unmerge(): this {
-      if (this.unmergedWeight === null) return this;
+      const { unmergedWeight: base } = this;
+      if (base === null) return this;
       this.weight.dispose();
-      this.weight = this.unmergedWeight.tensor;
+      this.weight = base.tensor;
+      if (base.bias !== undefined) {
+        this.bias?.dispose();
+        this.bias = base.bias;
+      }
       this.unmergedWeight = null;
       return this;
     }
@@ -211,39 +310,48 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     }
 
     withBase<R>(forward: () => R): R {
-      if (this.unmergedWeight === null || !this.isDisabled) return forward();
-      const merged = this.weight;
-      this.weight = this.unmergedWeight.tensor;
+      const { unmergedWeight: base, weight, bias } = this;
+      if (base === null || !(this.isDisabled || adapterPerRow())) return forward();
+      this.weight = base.tensor;
+      if (base.bias !== undefined) this.bias = base.bias;
       try {
         return forward();
       } finally {
-        this.weight = merged;
+        this.weight = weight;
+        if (base.bias !== undefined) this.bias = bias ?? null;
       }
     }
 
-    parameterName(adapter: string, which: "A" | "B"): string {
-      return this.namedByAdapter ? this.nameInMemory(adapter, which) : `lora_${which}`;
+    parameterName(adapter: string, part: AdapterPart): string {
+      return this.namedByAdapter ? this.nameInMemory(adapter, part) : PLAIN_NAMES[part];
     }
 
-    nameInMemory(adapter: string, which: "A" | "B"): string {
-      return `lora_${which}.${adapter}.weight`;
+    nameInMemory(adapter: string, part: AdapterPart): string {
+      if (part === "magnitude") return `lora_magnitude_vector.${adapter}.weight`;
+      return part === "bias" ? `lora_B.${adapter}.bias` : `lora_${part}.${adapter}.weight`;
+    }
+
+    nameOnDisk(part: AdapterPart): string {
+      if (part === "magnitude") return "lora_magnitude_vector";
+      return part === "bias" ? "lora_B.bias" : `lora_${part}.weight`;
     }
 
     override *ownParameters(): IterableIterator<[string, Tensor]> {
-      const base = this.unmergedWeight?.tensor;
-      if (base !== undefined) yield ["weight", base];
+      const base = this.unmergedWeight;
+      if (base !== null) yield ["weight", base.tensor];
       for (const [name, tensor] of super.ownParameters())
-        if (name !== "weight" || base === undefined) yield [name, tensor];
-      for (const [name, { loraA, loraB }] of this.adapters) {
-        yield [this.parameterName(name, "A"), loraA];
-        yield [this.parameterName(name, "B"), loraB];
+        if (name !== "weight" || base === null) yield [name, tensor];
+      if (base?.bias && isParameter(base.bias)) yield ["bias", base.bias];
+      for (const [name, adapter] of this.adapters) {
+        for (const [part, tensor] of partsOf(adapter)) yield [this.parameterName(name, part), tensor];
       }
     }
 
     override *ownState(): IterableIterator<[string, Tensor]> {
       // A frozen weight of a file asks for no gradient, and is state all the same.
       const named = new Map<string, Tensor>([["weight", this.baseWeight]]);
-      if (this.bias) named.set("bias", this.bias);
+      const bias = this.baseBias;
+      if (bias !== null) named.set("bias", bias);
       for (const [name, tensor] of this.ownParameters()) named.set(name, tensor);
       yield* named;
     }
@@ -257,10 +365,9 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       this.unmerge();
       super.to(device);
       for (const adapter of this.adapters.values()) {
-        for (const key of ["loraA", "loraB"] as const) {
-          const moved = adapter[key].to(device);
-          if (moved === adapter[key]) continue;
-          adapter[key] = adopted(adapter[key], moved);
+        for (const [part, tensor] of partsOf(adapter)) {
+          const moved = tensor.to(device);
+          if (moved !== tensor) setPart(adapter, part, adopted(tensor, moved));
         }
       }
       return this;
@@ -269,10 +376,8 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     override dispose(): void {
       this.unmerge();
       super.dispose();
-      for (const { loraA, loraB } of this.adapters.values()) {
-        loraA.dispose();
-        loraB.dispose();
-      }
+      for (const adapter of this.adapters.values())
+        for (const [, tensor] of partsOf(adapter)) tensor.dispose();
     }
   }
   Object.defineProperty(Layer.prototype, BRAND, { value: true });
@@ -287,35 +392,55 @@ export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
 }) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyLoRALayer };
 
-/** alpha / r, or alpha / √r. */
-export function scalingOf(r: number, loraAlpha: number, useRslora = false): number {
-  return loraAlpha / (useRslora ? Math.sqrt(r) : r);
+/** What one adapter adds, over all rows or a run of them. */
+export interface Share {
+  adapter: Adapter;
+  /** The adapter's scaling times the weight that it counts with. */
+  scaling: number;
+  /** Rows of the input, its last dimension apart; all without. */
+  rows?: { start: number; count: number };
 }
 
-/** Refuses a rank that is no whole number of at least `least`, and other values that mean nothing. */
-export function checkOptions(layer: string, { r, loraAlpha, loraDropout }: LoRAOptions, least = 0): void {
-  if (r !== undefined && !(Number.isInteger(r) && r >= least)) {
-    throw new LowrankError("ERR_OPTION", `${layer}: r is a whole number of at least ${least}, not ${r}`);
+/** What counts in a forward of `layer` over `rows` rows: the active adapters, or those in force row by row. */
+export function sharesOf(layer: AnyLoRALayer, rows: number): Share[] {
+  const names = adapterPerRow();
+  if (names === undefined) {
+    return layer.active.map(({ name, weight }) => {
+      const adapter = layer.adapters.get(name) as Adapter;
+      return { adapter, scaling: adapter.scaling * weight };
+    });
   }
-  if (loraAlpha !== undefined && !Number.isFinite(loraAlpha)) {
-    throw new LowrankError("ERR_OPTION", `${layer}: loraAlpha is a number, not ${loraAlpha}`);
-  }
-  if (loraDropout !== undefined && !(loraDropout >= 0 && loraDropout <= 1)) {
-    throw new LowrankError("ERR_OPTION", `${layer}: loraDropout is a probability, not ${loraDropout}`);
-  }
+  return runsOf(names, rows).flatMap(({ name, start, count }) => {
+    const adapter = layer.adapters.get(name);
+    return adapter === undefined ? [] : [{ adapter, scaling: adapter.scaling, rows: { start, count } }];
+  });
 }
 
-/** A and B of all active adapters as one: concatenated along the rank, with scaling and weight in B. */
-export function combined(layer: AnyLoRALayer): { loraA: Tensor; loraB: Tensor; scaling: number } {
-  const parts = layer.active.map(({ name, weight }) => ({
-    ...(layer.adapters.get(name) as Adapter),
-    weight,
-  }));
-  const [only] = parts;
-  if (parts.length === 1 && only !== undefined) {
-    return { loraA: only.loraA, loraB: only.loraB, scaling: only.scaling * only.weight };
+/** Σ scaling · B·A. */
+function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
+  const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
+  return rest.reduce((sum, one) => sum.add(one), first as Tensor);
+}
+
+/** bias + Σ scaling · (the bias of the low-rank product), for shares over all rows. */
+export function biasOf(bias: Tensor | null, shares: readonly Share[]): Tensor | null {
+  return shares.reduce((sum: Tensor | null, { adapter: { loraBias }, scaling }) => {
+    if (loraBias === undefined) return sum;
+    const scaled = loraBias.mul(scaling);
+    return sum === null ? scaled : sum.add(scaled);
+  }, bias);
+}
+
+/**
+ * A and B of shares over all rows as one: concatenated along the rank, with the scaling in B where
+ * there are several. For A [r, ...] and B [out, r].
+ */
+export function combined(shares: readonly Share[]): { loraA: Tensor; loraB: Tensor; scaling: number } {
+  const [only] = shares;
+  if (shares.length === 1 && only !== undefined) {
+    return { loraA: only.adapter.loraA, loraB: only.adapter.loraB, scaling: only.scaling };
   }
-  const [firstA, ...restA] = parts.map((p) => p.loraA) as [Tensor, ...Tensor[]];
-  const [firstB, ...restB] = parts.map((p) => p.loraB.mul(p.scaling * p.weight)) as [Tensor, ...Tensor[]];
+  const [firstA, ...restA] = shares.map((s) => s.adapter.loraA) as [Tensor, ...Tensor[]];
+  const [firstB, ...restB] = shares.map((s) => s.adapter.loraB.mul(s.scaling)) as [Tensor, ...Tensor[]];
   return { loraA: firstA.concat(restA, 0), loraB: firstB.concat(restB, 1), scaling: 1 };
 }

@@ -3,7 +3,8 @@ import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
 import { nextDropout, uniform } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { checkOptions, combined, LoRALayer, scalingOf, type LoRAOptions } from "./layer.js";
+import { described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
+import { biasOf, checkOptions, combined, LoRALayer, sharesOf, type LoRAOptions } from "./layer.js";
 
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   /** Whether the weight is stored as [in, out]. */
@@ -20,8 +21,8 @@ export class Linear extends LoRALayer(BaseLinear) {
     super(inFeatures, outFeatures, options);
     checkOptions("lora.Linear", options);
     this.mergeWeights = options.mergeWeights ?? true;
-    const { r = 0, loraAlpha = 1, loraDropout = 0 } = options;
-    if (r > 0) this.addAdapter("default", freshLinear(this, { r, loraAlpha, loraDropout }));
+    const { r = 0, loraAlpha = 1 } = options;
+    if (r > 0) this.addAdapter("default", this.freshAdapter({ ...options, r, loraAlpha }));
   }
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
@@ -37,21 +38,36 @@ export class Linear extends LoRALayer(BaseLinear) {
     return lora;
   }
 
-  override deltaWeight(): Tensor {
-    const { loraA, loraB, scaling } = combined(this);
-    const delta = this.fanInFanOut
-      ? loraA.matmul(loraB, { transA: true, transB: true })
-      : loraB.matmul(loraA);
-    return delta.mul(scaling);
+  override get outputDim(): number {
+    return this.fanInFanOut ? 1 : 0;
+  }
+
+  override freshAdapter(options: AdapterOptions): Adapter {
+    const adapter: Adapter = freshLinear(this, options);
+    if (options.loraBias)
+      adapter.loraBias = parameter(zeros([this.outFeatures], { device: this.weight.device }));
+    if (options.useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
+    return adapter;
+  }
+
+  override product({ loraA, loraB }: Adapter): Tensor {
+    return this.fanInFanOut ? loraA.matmul(loraB, { transA: true, transB: true }) : loraB.matmul(loraA);
+  }
+
+  override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+    if (part === "A") return [r, this.inFeatures];
+    return part === "B" ? [this.outFeatures, r] : [this.outFeatures];
   }
 
   override forward(x: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(x));
-    const { loraA, loraB, scaling } = combined(this);
+    const shares = sharesOf(this, x.size / this.inFeatures);
+    const { loraA, loraB, scaling } = combined(shares);
     const p = this.training ? this.loraDropout : 0;
     // A draw is taken only where something is dropped.
     const [seed, stream] = p > 0 ? nextDropout() : [0, 0];
-    const { weight, bias, fanInFanOut } = this;
+    const { weight, fanInFanOut } = this;
+    const bias = biasOf(this.bias, shares);
     return made(() =>
       session().loraLinear(
         x.id,
@@ -70,23 +86,13 @@ export class Linear extends LoRALayer(BaseLinear) {
 }
 
 /** A new adapter for a linear layer, on the layer's device. */
-export function freshLinear(
-  layer: BaseLinear,
-  {
-    r,
-    loraAlpha,
-    loraDropout = 0,
-    useRslora = false,
-  }: { r: number; loraAlpha: number; loraDropout?: number; useRslora?: boolean },
-) {
+export function freshLinear(layer: BaseLinear, options: AdapterOptions): Adapter {
   const { inFeatures, outFeatures, weight } = layer;
   const bound = 1 / Math.sqrt(inFeatures);
   const { device } = weight;
+  const { r } = options;
   return {
-    r,
-    loraAlpha,
-    scaling: scalingOf(r, loraAlpha, useRslora),
-    loraDropout,
+    ...described(options),
     loraA: parameter(tensor(uniform(r * inFeatures, -bound, bound), { shape: [r, inFeatures], device })),
     loraB: parameter(zeros([outFeatures, r], { device })),
   };

@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import { join } from "../nn/module.js";
 import type { Tensor } from "../tensor.js";
-import { LoRALayer } from "./layer.js";
+import { LoRALayer, partsOf } from "./layer.js";
 
 export type BiasMode = "none" | "all" | "lora_only";
 
@@ -18,9 +18,9 @@ export function checkBias(bias: string): asserts bias is BiasMode {
 function* adapterTensors(model: Module): IterableIterator<[path: string, tensor: Tensor]> {
   for (const [path, module] of model.namedModules()) {
     if (!(module instanceof LoRALayer)) continue;
-    for (const [name, { loraA, loraB }] of module.adapters) {
-      yield [join(path, module.parameterName(name, "A")), loraA];
-      yield [join(path, module.parameterName(name, "B")), loraB];
+    for (const [name, adapter] of module.adapters) {
+      for (const [part, tensor] of partsOf(adapter))
+        yield [join(path, module.parameterName(name, part)), tensor];
     }
   }
 }

@@ -1,0 +1,93 @@
+/** One adapter of one layer: its tensors by part, its scaling, and the options it is made with. */
+import { LowrankError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+
+/** h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
+export interface Adapter {
+  readonly r: number;
+  readonly loraAlpha: number;
+  /** loraAlpha / r, or loraAlpha / √r with rank-stabilised scaling (Kalajdzievski 2023). */
+  readonly scaling: number;
+  readonly loraDropout: number;
+  loraA: Tensor;
+  loraB: Tensor;
+  /** Added to the low-rank product before it is scaled: [out]. */
+  loraBias?: Tensor;
+  /** DoRA's magnitudes, one an output, in PEFT's shape (Liu et al. 2024). */
+  magnitude?: Tensor;
+}
+
+/** What an adapter is made of. */
+export type AdapterPart = "A" | "B" | "bias" | "magnitude";
+
+const FIELDS = { A: "loraA", B: "loraB", bias: "loraBias", magnitude: "magnitude" } as const;
+
+/** The tensors of an adapter, those that it has. */
+export function partsOf(adapter: Adapter): [part: AdapterPart, tensor: Tensor][] {
+  const all = Object.entries(FIELDS) as [AdapterPart, keyof Adapter][];
+  return all.flatMap(([part, field]) => {
+    const tensor = adapter[field] as Tensor | undefined;
+    return tensor === undefined ? [] : [[part, tensor] as [AdapterPart, Tensor]];
+  });
+}
+
+/** Puts `tensor` in the place of a part. */
+export function setPart(adapter: Adapter, part: AdapterPart, tensor: Tensor): void {
+  adapter[FIELDS[part]] = tensor;
+}
+
+/** What a fresh adapter is made with. */
+export interface AdapterOptions {
+  r: number;
+  loraAlpha: number;
+  loraDropout?: number;
+  useRslora?: boolean;
+  /** Whether magnitude and direction are trained apart. */
+  useDora?: boolean;
+  /** Whether the low-rank product has a bias, which starts at zero. */
+  loraBias?: boolean;
+}
+
+/** Loralib's options, common to all layers. */
+export interface LoRAOptions {
+  /** Rank; 0 makes a plain layer whose weight is trained. */
+  r?: number;
+  loraAlpha?: number;
+  loraDropout?: number;
+  /** Whether `eval()` merges and `train()` unmerges. */
+  mergeWeights?: boolean;
+  /** PEFT's, as in `inject`. */
+  useRslora?: boolean;
+  useDora?: boolean;
+  loraBias?: boolean;
+}
+
+/** alpha / r, or alpha / √r. */
+export function scalingOf(r: number, loraAlpha: number, useRslora = false): number {
+  return loraAlpha / (useRslora ? Math.sqrt(r) : r);
+}
+
+/** What a fresh adapter is described by, without its tensors. */
+export function described({ r, loraAlpha, loraDropout = 0, useRslora = false }: AdapterOptions): {
+  r: number;
+  loraAlpha: number;
+  scaling: number;
+  loraDropout: number;
+} {
+  return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), loraDropout };
+}
+
+/** Refuses a rank that is no whole number of at least `least`, and other values that mean nothing. */
+export function checkOptions(layer: string, options: LoRAOptions, least = 0): void {
+  const { r, loraAlpha, loraDropout, useDora, loraBias } = options;
+  const refuse = (message: string): never => {
+    throw new LowrankError("ERR_OPTION", `${layer}: ${message}`);
+  };
+  if (r !== undefined && !(Number.isInteger(r) && r >= least))
+    refuse(`r is a whole number of at least ${least}, not ${r}`);
+  if (loraAlpha !== undefined && !Number.isFinite(loraAlpha))
+    refuse(`loraAlpha is a number, not ${loraAlpha}`);
+  if (loraDropout !== undefined && !(loraDropout >= 0 && loraDropout <= 1))
+    refuse(`loraDropout is a probability, not ${loraDropout}`);
+  if (useDora && loraBias) refuse("loraBias is not defined together with useDora");
+}
