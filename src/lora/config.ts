@@ -1,6 +1,6 @@
 /** `adapter_config.json`: PEFT's spelling, read strictly and written in full. */
 import { LowrankError } from "../errors.js";
-import type { InjectOptions } from "./inject.js";
+import { expectedOf, type AdapterOptions, type InjectOptions } from "./options.js";
 import type { Targets } from "./targets.js";
 
 /** PEFT's keys and what they are when nothing is asked for. */
@@ -68,45 +68,44 @@ const FREE = new Set([
 /** Ways to start that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA move it. */
 const STARTS = new Set<unknown>([true, false, "gaussian", "eva", "orthogonal"]);
 
-/** Keys that `inject` takes. */
-const BUILT = new Set([
-  "peft_type",
-  "r",
-  "lora_alpha",
-  "lora_dropout",
-  "target_modules",
-  "exclude_modules",
-  "bias",
-  "modules_to_save",
-  "use_rslora",
-]);
+/** Keys that `inject` takes, and its names for them. */
+const TAKEN: Record<string, keyof AdapterOptions> = {
+  r: "r",
+  lora_alpha: "loraAlpha",
+  lora_dropout: "loraDropout",
+  target_modules: "targetModules",
+  exclude_modules: "excludeModules",
+  layers_to_transform: "layersToTransform",
+  layers_pattern: "layersPattern",
+  rank_pattern: "rankPattern",
+  alpha_pattern: "alphaPattern",
+  bias: "bias",
+  modules_to_save: "modulesToSave",
+  use_rslora: "useRslora",
+  task_type: "taskType",
+};
 
 /** The file's text for an adapter of `options`, whose targets PEFT writes as `targets`. */
 export function writeConfig(
-  options: InjectOptions,
+  options: AdapterOptions,
   targets: Targets,
-  { baseModel, taskType }: { baseModel?: string | undefined; taskType?: string | undefined } = {},
+  { baseModel }: { baseModel?: string | undefined } = {},
 ): string {
-  const config: Record<string, unknown> = {
-    ...DEFAULTS,
-    base_model_name_or_path: baseModel ?? null,
-    bias: options.bias ?? "none",
-    exclude_modules: listed(options.excludeModules) ?? null,
-    lora_alpha: options.loraAlpha,
-    lora_dropout: options.loraDropout ?? 0,
-    modules_to_save: (options.modulesToSave?.length ?? 0) > 0 ? listed(options.modulesToSave) : null,
-    r: options.r,
-    target_modules: listed(targets),
-    task_type: options.taskType ?? taskType ?? null,
-    use_rslora: options.useRslora ?? false,
-  };
+  const config: Record<string, unknown> = { ...DEFAULTS, base_model_name_or_path: baseModel ?? null };
+  for (const [key, option] of Object.entries(TAKEN)) {
+    const value = options[option];
+    // Lists of targets are sets to PEFT. Patterns stay in their order, since the first that matches counts.
+    config[key] = option === "excludeModules" ? listed(value as Targets | undefined) : (value ?? null);
+  }
+  config["target_modules"] = listed(targets);
+  if (options.modulesToSave.length === 0) config["modules_to_save"] = null;
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
   // Python writes a float as one.
   return JSON.stringify(sorted, null, 2).replace(/("lora_dropout": \d+)(,?)$/m, "$1.0$2");
 }
 
-function listed(value: string | readonly string[] | undefined): unknown {
-  return typeof value === "object" ? [...value].sort() : value;
+function listed(value: Targets | undefined): Targets | null {
+  return typeof value === "object" ? [...value].sort() : (value ?? null);
 }
 
 /**
@@ -129,54 +128,37 @@ export function readConfig(text: string, file: string): InjectOptions {
       `${file}: peft_type is ${JSON.stringify(config["peft_type"])}; only LORA is read`,
     );
   }
+  const options: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(config)) {
-    if (
-      BUILT.has(key) ||
-      FREE.has(key) ||
-      (key === "init_lora_weights" && STARTS.has(value)) ||
-      isNothing(value) ||
-      JSON.stringify(value) === JSON.stringify(DEFAULTS[key])
-    )
-      continue;
-    throw new LowrankError(
-      "ERR_FILE_FORMAT",
-      `${file}: ${key} is ${JSON.stringify(value)}, which changes the adapter and is not supported`,
-    );
+    const option = Object.hasOwn(TAKEN, key) ? TAKEN[key] : undefined;
+    if (option === undefined) refuseBeyond(key, value, file);
+    else if (key === "target_modules" ? value !== null : value === false || !isNothing(value)) {
+      const expected = expectedOf(option, value);
+      if (expected !== undefined)
+        throw new LowrankError(
+          "ERR_FILE_FORMAT",
+          `${file}: ${key} is ${JSON.stringify(value)}; expected ${expected}`,
+        );
+      options[option] = value;
+    }
   }
-  const take = <T>(key: string, valid: (v: unknown) => boolean, what: string): T | undefined => {
-    const value = config[key];
-    if (value === undefined || value === null) return undefined;
-    if (!valid(value))
-      throw new LowrankError(
-        "ERR_FILE_FORMAT",
-        `${file}: ${key} is ${JSON.stringify(value)}; expected ${what}`,
-      );
-    return value as T;
-  };
-  const number = (v: unknown): boolean => typeof v === "number" && Number.isFinite(v);
-  const names = (v: unknown): boolean =>
-    typeof v === "string" || (Array.isArray(v) && v.every((n) => typeof n === "string"));
-  const options: InjectOptions = {
-    r: take<number>("r", (v) => Number.isInteger(v) && (v as number) > 0, "a whole number above 0") ?? 8,
-    loraAlpha: take<number>("lora_alpha", number, "a number") ?? 8,
-    loraDropout: take<number>("lora_dropout", number, "a number") ?? 0,
-    bias:
-      take<"none">(
-        "bias",
-        (v) => v === "none" || v === "all" || v === "lora_only",
-        "none, all or lora_only",
-      ) ?? "none",
-    useRslora: take<boolean>("use_rslora", (v) => typeof v === "boolean", "true or false") ?? false,
-    modulesToSave:
-      take<string[]>("modules_to_save", (v) => Array.isArray(v) && names(v), "a list of names") ?? [],
-  };
-  const targets = take<string | string[]>("target_modules", names, "names or a pattern");
-  const exclude = take<string | string[]>("exclude_modules", names, "names or a pattern");
-  const task = take<string>("task_type", (v) => typeof v === "string", "a string");
-  if (targets !== undefined) options.targetModules = targets;
-  if (exclude !== undefined && exclude.length > 0) options.excludeModules = exclude;
-  if (task !== undefined) options.taskType = task;
   return options;
+}
+
+/** A key that `inject` does not take may stand there as long as it changes nothing. */
+function refuseBeyond(key: string, value: unknown, file: string): void {
+  if (
+    FREE.has(key) ||
+    (key === "init_lora_weights" && STARTS.has(value)) ||
+    key === "peft_type" ||
+    isNothing(value) ||
+    JSON.stringify(value) === JSON.stringify(DEFAULTS[key])
+  )
+    return;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: ${key} is ${JSON.stringify(value)}, which changes the adapter and is not supported`,
+  );
 }
 
 function isNothing(value: unknown): boolean {

@@ -10,14 +10,9 @@ import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { readConfig, writeConfig } from "./config.js";
-import {
-  adapterOf,
-  deleteAdapter,
-  injectNow,
-  loraLayers,
-  setTrainable,
-  type InjectReport,
-} from "./inject.js";
+import { deleteAdapter, setTrainable } from "./active.js";
+import { injectNow, type InjectReport } from "./inject.js";
+import { adapterOf, loraLayers } from "./registry.js";
 import type { Targetable } from "./targets.js";
 
 const PREFIX = "base_model.model.";
@@ -55,7 +50,6 @@ export function adapterState(model: Module, name: string): Map<string, Tensor> {
 /** What a model says of itself, for the configuration. */
 interface Described extends Targetable {
   source?: string;
-  taskType?: string;
 }
 
 /** The folder of an adapter: `dir` for "default", a folder of its name below it for others. */
@@ -77,7 +71,7 @@ export async function saveAdapter(model: Described, dir: string, { name = "defau
     throw new LowrankError("ERR_WRITE", `${folder}: cannot be made: ${(cause as Error).message}`, { cause });
   }
   await saveSafetensors(join(folder, WEIGHTS), Object.fromEntries(state), { metadata: { format: "pt" } });
-  const config = writeConfig(options, targets, { baseModel: model.source, taskType: model.taskType });
+  const config = writeConfig(options, targets, { baseModel: model.source });
   await writeWhole(join(folder, CONFIG), config);
 }
 

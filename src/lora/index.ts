@@ -1,16 +1,10 @@
 export { loadAdapter, saveAdapter } from "./files.js";
 export { Embedding, type LoRAEmbeddingOptions } from "./embedding.js";
-export {
-  adapters,
-  deleteAdapter,
-  inject,
-  setAdapter,
-  unload,
-  withoutAdapters,
-  type InjectOptions,
-  type InjectReport,
-} from "./inject.js";
+export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js";
+export { inject, type InjectReport } from "./inject.js";
 export { LoRALayer, type Adapter, type LoRAOptions } from "./layer.js";
 export { Linear, type LoRALinearOptions } from "./linear.js";
 export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js";
+export type { InjectOptions } from "./options.js";
+export { adapters } from "./registry.js";
 export { merge, mergeAndUnload, unmerge } from "./merge.js";

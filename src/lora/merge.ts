@@ -3,7 +3,8 @@ import { LowrankError } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
 import { parameter, Tensor } from "../tensor.js";
-import { adaptersOf, loraLayers, parentOf, unload } from "./inject.js";
+import { unload } from "./active.js";
+import { adaptersOf, loraLayers, parentOf } from "./registry.js";
 
 /**
  * Merges the active adapters of every layer. With `safe` the differences are looked at first, and

@@ -3,6 +3,7 @@ import { LowrankError } from "../errors.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
+import { pythonRegex } from "./python-regex.js";
 
 /** A full-match regex or `all-linear`; or names, each exact or the end of a path. */
 export type Targets = string | readonly string[];
@@ -18,6 +19,8 @@ export interface Targetable extends Module {
   config?: object;
   /** The path of the output head, which `all-linear` leaves alone. */
   outputHead?: string;
+  /** What it is for, in PEFT's words: CAUSAL_LM, SEQ_CLS, … */
+  taskType?: string;
 }
 
 /** The default targets of a model: PEFT's table where it has the family, all linears elsewhere. */
@@ -27,35 +30,85 @@ export function defaultTargets(model: Targetable): Targets {
   return (typeof family === "string" ? FAMILY_TARGETS[family] : undefined) ?? "all-linear";
 }
 
+/** What chooses among a model's layers. */
+export interface Targeting {
+  targetModules: Targets;
+  excludeModules?: Targets;
+  layersToTransform?: number | readonly number[];
+  layersPattern?: string | readonly string[];
+  taskType?: string;
+}
+
+/** Layers that can be adapted. */
+export type Adaptable = Linear | Embedding;
+
+function isAdaptable(module: Module): module is Adaptable {
+  return module instanceof Linear || module instanceof Embedding;
+}
+
 /**
- * Paths of the modules that `targets` names and `exclude` does not, in the model's order.
+ * The layers that are targeted, by path, in the model's order.
  * Throws `ERR_NO_TARGETS` with the candidates when there are none.
  */
-export function targeted(
-  model: Targetable,
-  targets: Targets,
-  exclude: Targets | undefined,
-): Map<string, Linear | Embedding> {
-  const wanted = matcher(targets, "targetModules");
-  const unwanted = exclude === undefined ? () => false : matcher(exclude, "excludeModules");
-  const found = new Map<string, Linear | Embedding>();
-  const candidates = new Map<string, Linear | Embedding>();
+export function targeted(model: Targetable, targeting: Targeting): Map<string, Adaptable> {
+  const { targetModules, excludeModules } = targeting;
+  const wanted = chooser(model, targeting);
+  const unwanted = excludeModules === undefined ? () => false : matcher(excludeModules, "excludeModules");
+  const found = new Map<string, Adaptable>();
+  const candidates: string[] = [];
   for (const [path, module] of model.namedModules()) {
-    if (!(module instanceof Linear || module instanceof Embedding)) continue;
-    candidates.set(path, module);
-    const hit =
-      targets === "all-linear" ? module instanceof Linear && path !== model.outputHead : wanted(path);
-    if (hit && !unwanted(path)) found.set(path, module);
+    if (!isAdaptable(module)) continue;
+    candidates.push(path);
+    if (wanted(path, module) && !unwanted(path)) found.set(path, module);
   }
-  if (found.size === 0) {
-    const names = [...new Set([...candidates.keys()].map((p) => p.split(".").pop() as string))].sort();
-    const asked = typeof targets === "string" ? `"${targets}"` : `[${targets.join(", ")}]`;
-    throw new LowrankError(
-      "ERR_NO_TARGETS",
-      `targetModules: ${asked} matches no layer that can be adapted; there are: ${names.join(", ") || "none"}`,
-    );
+  if (found.size > 0) return found;
+  const names = [...new Set(candidates.map((p) => p.split(".").pop() as string))].sort();
+  const asked = typeof targetModules === "string" ? `"${targetModules}"` : `[${targetModules.join(", ")}]`;
+  const narrowed = [
+    excludeModules === undefined ? "" : `excludeModules ${JSON.stringify(excludeModules)}`,
+    targeting.layersToTransform === undefined
+      ? ""
+      : `layersToTransform ${JSON.stringify(targeting.layersToTransform)}`,
+  ].filter(Boolean);
+  throw new LowrankError(
+    "ERR_NO_TARGETS",
+    `targetModules: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted; there are: ${names.join(", ") || "none"}`,
+  );
+}
+
+/** Which layers `targetModules` and `layersToTransform` choose, before any is excluded. */
+function chooser(
+  model: Targetable,
+  { targetModules, layersToTransform, layersPattern, taskType }: Targeting,
+): (path: string, module: Module) => boolean {
+  if (isAllLinear(targetModules)) {
+    const head = headOf(model, taskType);
+    return (path, module) => module instanceof Linear && path !== head;
   }
-  return found;
+  const wanted = matcher(targetModules, "targetModules");
+  if (
+    layersToTransform === undefined ||
+    (typeof layersToTransform === "object" && layersToTransform.length === 0)
+  )
+    return wanted;
+  const inLayer = layerFilter(layersToTransform, layersPattern);
+  // A path that is given in full says itself which layer it means.
+  return (path) => wanted(path) && (targetModules.includes(path) || inLayer(path));
+}
+
+function isAllLinear(targets: Targets): targets is string {
+  return typeof targets === "string" && targets.toLowerCase() === "all-linear";
+}
+
+/** What a classifier's head is called, in the order in which it is looked for. */
+const CLASSIFIERS = ["score", "classifier"];
+
+/** The path that `all-linear` leaves alone: the output head, or a classifier's. */
+function headOf(model: Targetable, taskType: string | undefined): string | undefined {
+  if (model.outputHead !== undefined) return model.outputHead;
+  if (taskType !== "SEQ_CLS") return undefined;
+  const own = new Map(model.children());
+  return CLASSIFIERS.find((name) => own.has(name));
 }
 
 /** Names from which on PEFT writes the shortest endings that still tell targets apart. */
@@ -66,14 +119,15 @@ const SHORTEN_FROM = 20;
  * from 20 names on the shortest endings that hit the same modules. Source: PEFT's
  * _maybe_include_all_linear_layers and _find_minimal_target_modules.
  */
-export function written(model: Targetable, targets: Targets): Targets {
-  const paths = [...model.namedModules()].map(([path]) => path);
-  const names = targets === "all-linear" ? [...targeted(model, targets, undefined).keys()] : targets;
+export function written(model: Targetable, targeting: Targeting): Targets {
+  const { targetModules } = targeting;
+  const names = isAllLinear(targetModules) ? [...everyLinear(model, targeting)] : targetModules;
   if (typeof names === "string" || names.length < SHORTEN_FROM) return names;
+  const paths = [...model.namedModules()].map(([path]) => path);
   const hit = matcher(names, "targetModules");
   const taken = new Set(paths.filter((path) => !hit(path)).flatMap(endings));
   const shortest = new Set<string>();
-  for (const name of names) {
+  for (const name of inOrder(names)) {
     for (const ending of endings(name)) {
       if (shortest.has(ending) || taken.has(ending)) continue;
       if (!endings(name).some((one) => one !== name && shortest.has(one))) {
@@ -85,41 +139,60 @@ export function written(model: Targetable, targets: Targets): Targets {
   return shortest.size < names.length ? [...shortest] : names;
 }
 
+function* everyLinear(model: Targetable, targeting: Targeting): IterableIterator<string> {
+  const chosen = chooser(model, targeting);
+  for (const [path, module] of model.namedModules()) if (chosen(path, module)) yield path;
+}
+
 /** A path's endings, the shortest first. */
 function endings(path: string): string[] {
   const parts = path.split(".");
   return parts.map((_, i) => parts.slice(-1 - i).join("."));
 }
 
+/** Names in the order of their endings, as PEFT goes through them. */
+function inOrder(names: readonly string[]): string[] {
+  const parts = new Map(names.map((name) => [name, endings(name)]));
+  const compare = (a: readonly string[], b: readonly string[]): number => {
+    for (const [i, one] of a.entries()) {
+      const other = b[i];
+      if (other === undefined || one > other) return 1;
+      if (one < other) return -1;
+    }
+    return a.length - b.length;
+  };
+  return [...parts.keys()].sort((a, b) => compare(parts.get(a) as string[], parts.get(b) as string[]));
+}
+
 function matcher(targets: Targets, option: string): (path: string) => boolean {
   if (typeof targets !== "string") {
     return (path) => targets.some((t) => path === t || path.endsWith(`.${t}`));
   }
-  const pattern = pythonPattern(targets, option);
+  const pattern = pythonRegex(targets, option);
   return (path) => pattern.test(path);
 }
 
-/** A Python pattern that must match in full, as JavaScript has it. */
-export function pythonPattern(source: string, option: string): RegExp {
-  let flags = "u";
-  let body = source.replace(/\(\?P<(\w+)>/g, "(?<$1>").replace(/\(\?P=(\w+)\)/g, "\\k<$1>");
-  const inline = /^\(\?([a-z]+)\)/.exec(body);
-  if (inline?.[1] !== undefined && /^[ims]+$/.test(inline[1])) {
-    flags += inline[1];
-    body = body.slice(inline[0].length);
-  }
-  try {
-    return new RegExp(`^(?:${body})$`, flags);
-  } catch {
-    try {
-      // Python allows escapes that a u-mode pattern refuses, such as "\_".
-      return new RegExp(`^(?:${body})$`, flags.replace("u", ""));
-    } catch (cause) {
-      throw new LowrankError(
-        "ERR_OPTION",
-        `${option}: "${source}" is no regular expression: ${(cause as Error).message}`,
-        { cause },
-      );
+/**
+ * Whether the number of a path's layer is one of those asked for: the first number that stands
+ * after any list, or after one that is named. Source: PEFT's check_target_module_exists.
+ */
+function layerFilter(
+  layers: NonNullable<Targeting["layersToTransform"]>,
+  lists: string | readonly string[] = [],
+): (path: string) => boolean {
+  const wanted = new Set(typeof layers === "number" ? [layers] : layers);
+  const names = typeof lists === "string" ? [lists] : lists;
+  const patterns =
+    names.length === 0
+      ? [/^.*?\.[^.]*\.(?<idx>\d+)\./u]
+      : names.map((name) =>
+          pythonRegex(name, "layersPattern", (body) => `^(?:|.*?\\.)${body}\\.(?<idx>\\d+)\\.`),
+        );
+  return (path) => {
+    for (const pattern of patterns) {
+      const index = pattern.exec(path)?.groups?.["idx"];
+      if (index !== undefined) return wanted.has(Number(index));
     }
-  }
+    return false;
+  };
 }

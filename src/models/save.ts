@@ -5,7 +5,7 @@ import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
 import { makeFolder } from "../folders.js";
-import { adapters } from "../lora/inject.js";
+import { adapters } from "../lora/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";

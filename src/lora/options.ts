@@ -1,0 +1,148 @@
+/** What `inject` takes: PEFT's LoraConfig, checked and completed. */
+import { LowrankError } from "../errors.js";
+import type { BiasMode } from "./mark.js";
+import { patternReader, type Pattern } from "./patterns.js";
+import { defaultTargets, type Targetable, type Targets } from "./targets.js";
+
+/** PEFT's LoraConfig, as far as it is built; names in camelCase. */
+export interface InjectOptions {
+  r?: number;
+  loraAlpha?: number;
+  loraDropout?: number;
+  targetModules?: Targets;
+  excludeModules?: Targets;
+  /** Only these layers of the model, by number, of those that the names of `targetModules` end. */
+  layersToTransform?: number | readonly number[];
+  /** Names of the lists of layers that `layersToTransform` counts in; any list unless given. */
+  layersPattern?: string | readonly string[];
+  /** Other ranks than `r`, by the path of the layer or a Python pattern that ends it. */
+  rankPattern?: Pattern;
+  /** Other values than `loraAlpha`, likewise. */
+  alphaPattern?: Pattern;
+  bias?: BiasMode;
+  /** Modules trained in full, as copies: each name matches the end of a path. */
+  modulesToSave?: readonly string[];
+  useRslora?: boolean;
+  /** How the weights of linear layers are stored. Each layer knows, so this is only checked. */
+  fanInFanOut?: boolean | "auto";
+  taskType?: string;
+  /** The adapter's name. */
+  name?: string;
+  /** Whether a further adapter counts at once; the first always does. */
+  active?: boolean;
+}
+
+type Optional = "excludeModules" | "layersToTransform" | "layersPattern" | "taskType";
+
+/** The options of an adapter, with what was left out. */
+export type AdapterOptions = Required<Omit<InjectOptions, Optional | "fanInFanOut">> &
+  Pick<InjectOptions, Optional>;
+
+const isNames = (value: unknown): boolean =>
+  Array.isArray(value) && value.every((name) => typeof name === "string" && name !== "");
+const isTargets = (value: unknown): boolean => (typeof value === "string" && value !== "") || isNames(value);
+const isRank = (value: unknown): boolean => Number.isInteger(value) && (value as number) >= 1;
+const isLayer = (value: unknown): boolean => Number.isInteger(value) && (value as number) >= 0;
+const isFlag = (value: unknown): boolean => typeof value === "boolean";
+const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** Every option, when it is valid, and what it should be. */
+const OPTIONS: Record<keyof InjectOptions, readonly [valid: (value: unknown) => boolean, what: string]> = {
+  r: [isRank, "a whole number of at least 1"],
+  loraAlpha: [Number.isFinite, "a number"],
+  loraDropout: [(v) => typeof v === "number" && v >= 0 && v <= 1, "a probability"],
+  targetModules: [isTargets, "a list of names or a pattern"],
+  excludeModules: [isTargets, "a list of names or a pattern"],
+  layersToTransform: [
+    (v) => isLayer(v) || (Array.isArray(v) && v.every(isLayer)),
+    "the number of a layer, from 0, or a list of them",
+  ],
+  layersPattern: [isTargets, "a name or a list of names"],
+  rankPattern: [
+    (v) => isRecord(v) && Object.values(v).every(isRank),
+    "ranks (whole numbers of at least 1) by pattern",
+  ],
+  alphaPattern: [(v) => isRecord(v) && Object.values(v).every(Number.isFinite), "numbers by pattern"],
+  bias: [(v) => v === "none" || v === "all" || v === "lora_only", "one of none, all, lora_only"],
+  modulesToSave: [isNames, "a list of names"],
+  useRslora: [isFlag, "true or false"],
+  fanInFanOut: [(v) => v === "auto" || isFlag(v), '"auto", true or false'],
+  taskType: [isText, "a name"],
+  name: [isText, "a name"],
+  active: [isFlag, "true or false"],
+};
+
+/** What an option should be, where `value` isn't that. */
+export function expectedOf(option: keyof InjectOptions, value: unknown): string | undefined {
+  const [valid, what] = OPTIONS[option];
+  return valid(value) ? undefined : what;
+}
+
+/** Modules that PEFT adds to `modulesToSave` for a task. */
+const HEADS: Record<string, readonly string[]> = {
+  SEQ_CLS: ["classifier", "score"],
+  TOKEN_CLS: ["classifier", "score"],
+  QUESTION_ANS: ["qa_outputs"],
+};
+
+/** The heads of a task, which need not all be there. */
+export function headsOf(taskType: string | undefined): readonly string[] {
+  return (taskType === undefined ? undefined : HEADS[taskType]) ?? [];
+}
+
+/** Whether it is what the head of some task is called. */
+export function isHead(name: string): boolean {
+  return Object.values(HEADS).some((heads) => heads.includes(name));
+}
+
+/** Refuses an option that is unknown or means nothing, and fills in what is left out. */
+export function completed(model: Targetable, given: InjectOptions): AdapterOptions {
+  const { fanInFanOut: _layout, ...options } = Object.fromEntries(
+    Object.entries(given).filter(([, value]) => value !== undefined && value !== null),
+  ) as InjectOptions;
+  for (const [option, value] of Object.entries(given)) {
+    if (value === undefined || value === null) continue;
+    if (!Object.hasOwn(OPTIONS, option))
+      throw new LowrankError("ERR_OPTION", `inject: there is no option ${option}`);
+    const expected = expectedOf(option as keyof InjectOptions, value);
+    if (expected !== undefined)
+      throw new LowrankError("ERR_OPTION", `inject: ${option} is ${expected}, not ${JSON.stringify(value)}`);
+  }
+  const taskType = options.taskType ?? model.taskType;
+  const saved = options.modulesToSave ?? [];
+  const complete: AdapterOptions = {
+    r: 8,
+    loraAlpha: 8,
+    loraDropout: 0,
+    targetModules: defaultTargets(model),
+    rankPattern: {},
+    alphaPattern: {},
+    bias: "none",
+    useRslora: false,
+    name: "default",
+    active: false,
+    ...options,
+    ...(taskType === undefined ? {} : { taskType }),
+    modulesToSave: [...saved, ...headsOf(taskType).filter((head) => !saved.includes(head))],
+  };
+  checkLayers(complete);
+  // A pattern that does not compile is found before anything is changed.
+  patternReader(complete.rankPattern, "rankPattern");
+  patternReader(complete.alphaPattern, "alphaPattern");
+  return complete;
+}
+
+function checkLayers({ targetModules, layersToTransform, layersPattern }: InjectOptions): void {
+  if (layersPattern !== undefined && layersToTransform === undefined)
+    throw new LowrankError(
+      "ERR_OPTION",
+      "layersPattern says where layersToTransform counts, which is missing",
+    );
+  if (layersToTransform !== undefined && typeof targetModules === "string")
+    throw new LowrankError(
+      "ERR_OPTION",
+      `layersToTransform goes with a list of names; "${targetModules}" says itself which layers it means`,
+    );
+}

@@ -1,0 +1,159 @@
+/** Which layers the options of inject choose, with what rank and scaling; and what is refused, with nothing changed. */
+import test from "ava";
+import { lora, nn, type Tensor } from "../../src/index.js";
+
+class Attention extends nn.Module {
+  q_proj = new nn.Linear(4, 4);
+  v_proj = new nn.Linear(4, 4, { bias: false });
+  override forward(x: Tensor): Tensor {
+    return this.v_proj.forward(this.q_proj.forward(x));
+  }
+}
+
+class Block extends nn.Module {
+  attn = new Attention();
+  experts = [new Attention()];
+  override forward(x: Tensor): Tensor {
+    return this.attn.forward(x);
+  }
+}
+
+class Body extends nn.Module {
+  layers = [new Block(), new Block(), new Block()];
+  embed = new nn.Embedding(5, 4);
+  override forward(ids: Tensor): Tensor {
+    return this.layers.reduce((x, block) => block.forward(x), this.embed.forward(ids));
+  }
+}
+
+class Model extends nn.Module {
+  taskType?: string;
+  model = new Body();
+  score = new nn.Linear(4, 2);
+  override forward(ids: Tensor): Tensor {
+    return this.score.forward(this.model.forward(ids));
+  }
+}
+
+const CHOOSES: [what: string, options: lora.InjectOptions, paths: string[]][] = [
+  [
+    "the end of a path",
+    { targetModules: ["attn.q_proj"] },
+    [0, 1, 2].map((i) => `model.layers.${i}.attn.q_proj`),
+  ],
+  ["a path in full", { targetModules: ["score"] }, ["score"]],
+  [
+    "a layer by number, the first that stands in the path",
+    { targetModules: ["q_proj"], layersToTransform: 1 },
+    ["model.layers.1.attn.q_proj", "model.layers.1.experts.0.q_proj"],
+  ],
+  [
+    "layers by number in a named list",
+    {
+      targetModules: ["v_proj"],
+      layersToTransform: [0],
+      layersPattern: ["experts"],
+      excludeModules: String.raw`.*\.[12]\..*`,
+    },
+    ["model.layers.0.experts.0.v_proj"],
+  ],
+  [
+    "a path in full, whatever the number",
+    { targetModules: ["model.layers.2.attn.q_proj", "v_proj"], layersToTransform: [0] },
+    ["model.layers.0.attn.v_proj", "model.layers.0.experts.0.v_proj", "model.layers.2.attn.q_proj"],
+  ],
+  [
+    "nothing of what is excluded",
+    {
+      targetModules: "all-linear",
+      excludeModules: ["model.layers.0.attn.q_proj", "v_proj", "experts.0.q_proj"],
+    },
+    ["model.layers.1.attn.q_proj", "model.layers.2.attn.q_proj", "score"],
+  ],
+  [
+    "all linears in any case",
+    { targetModules: "ALL-linear", excludeModules: ["q_proj", "v_proj"] },
+    ["score"],
+  ],
+];
+
+for (const [what, options, paths] of CHOOSES) {
+  test(`targets are ${what}`, async (t) => {
+    const model = new Model();
+    const { adapted } = await lora.inject(model, { r: 2, ...options });
+    t.deepEqual([...adapted].sort(), [...paths].sort());
+    model.dispose();
+  });
+}
+
+test("a classifier is trained in full, and its head is no target", async (t) => {
+  const model = new Model();
+  const { adapted } = await lora.inject(model, { r: 2, targetModules: "all-linear", taskType: "SEQ_CLS" });
+  t.is(adapted.length, 12);
+  t.false(adapted.includes("score"));
+  t.true(model.score.weight.requiresGrad);
+  model.dispose();
+});
+
+test("patterns give ranks and alphas by layer", async (t) => {
+  const model = new Model();
+  await lora.inject(model, {
+    r: 2,
+    loraAlpha: 6,
+    useRslora: true,
+    targetModules: ["q_proj", "v_proj"],
+    excludeModules: ".*experts.*",
+    rankPattern: { [String.raw`layers\.0\.attn\.q_proj`]: 4, q_proj: 3 },
+    alphaPattern: { "v_proj|q": 12 },
+  });
+  const of = (i: number, name: "q_proj" | "v_proj"): lora.Linear =>
+    (model.model.layers[i] as Block).attn[name] as lora.Linear;
+  t.deepEqual([of(0, "q_proj").r, of(1, "q_proj").r, of(1, "v_proj").r], [4, 3, 2]);
+  t.is(of(0, "q_proj").scaling, 3);
+  t.is(of(2, "v_proj").scaling, 12 / Math.sqrt(2));
+  t.deepEqual(of(0, "q_proj").loraB?.shape, [4, 4]);
+  model.dispose();
+});
+
+const REFUSED: [options: object, code: string, message: RegExp][] = [
+  [{ targetModules: "q(" }, "ERR_OPTION", /targetModules: "q\(" is no regular expression/],
+  [{ targetModules: ["q_proj"], excludeModules: "q++" }, "ERR_OPTION", /possessive/],
+  [{ targetModules: ["q_proj"], rankPattern: { "(": 3 } }, "ERR_OPTION", /rankPattern: "\("/],
+  [
+    { targetModules: ["q_proj"], alphaPattern: { q: "x" } },
+    "ERR_OPTION",
+    /alphaPattern is numbers by pattern/,
+  ],
+  [{ targetModules: ["q_proj"], rankPattern: { q: 0 } }, "ERR_OPTION", /rankPattern is ranks/],
+  [{ targetModules: [] }, "ERR_NO_TARGETS", /there are: embed, q_proj, score, v_proj/],
+  [{ targetModules: ["nothing"] }, "ERR_NO_TARGETS", /\[nothing\].*there are: embed, q_proj, score, v_proj/],
+  [{ targetModules: ["q_proj"], layersToTransform: [7] }, "ERR_NO_TARGETS", /layersToTransform \[7\]/],
+  [{ targetModules: ".*q_proj", layersToTransform: [0] }, "ERR_OPTION", /says itself which layers/],
+  [
+    { targetModules: ["q_proj"], layersPattern: "layers" },
+    "ERR_OPTION",
+    /layersToTransform counts, which is missing/,
+  ],
+  [{ targetModules: ["q_proj"], layersToTransform: -1 }, "ERR_OPTION", /number of a layer/],
+  [{ targetModules: ["q_proj"], modulesToSave: ["haed"] }, "ERR_NO_TARGETS", /modulesToSave: haed/],
+  [{ targetModules: 3 }, "ERR_OPTION", /targetModules is a list of names or a pattern, not 3/],
+  [{ r: 0 }, "ERR_OPTION", /r is a whole number/],
+  [{ loraDropout: 2 }, "ERR_OPTION", /loraDropout is a probability/],
+  [{ bias: "some" }, "ERR_OPTION", /none, all, lora_only/],
+  [{ targetModul: ["q_proj"] }, "ERR_OPTION", /no option targetModul/],
+];
+
+for (const [options, code, message] of REFUSED) {
+  test(`${JSON.stringify(options)} is refused, with nothing changed`, async (t) => {
+    const model = new Model();
+    const before = Object.entries(model.stateDict());
+    await t.throwsAsync(lora.inject(model, options), { code, message });
+    t.deepEqual(lora.adapters(model), []);
+    const after = Object.entries(model.stateDict());
+    t.deepEqual(
+      after.map(([name, one]) => [name, one.id, one.requiresGrad]),
+      before.map(([name, one]) => [name, one.id, true]),
+    );
+    model.dispose();
+  });
+}
