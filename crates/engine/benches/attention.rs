@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
-use lowrank_engine::op::{Op, Saved, run};
+use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::attention::Attention;
 use lowrank_engine::tensor::{Context, Value};
 
@@ -58,14 +58,9 @@ fn main() {
             continue;
         }
         let outputs = run(&cx, &op, &inputs).unwrap();
-        let saved = Saved {
-            inputs: inputs.map(|v| Some(v.clone())).into(),
-            outputs: outputs.iter().cloned().map(Some).collect(),
-            input_specs: inputs.map(Value::spec).into(),
-            output_specs: outputs.iter().map(Value::spec).collect(),
-        };
-        let d = [Some(values(&cx, &q.shape)), None];
-        let seconds = time(&cx, || drop(op.backward(&cx, &saved, &[true; 3], &d).unwrap()));
+        let d = vec![Some(values(&cx, &q.shape)), None];
+        let pass = Backward::after(&op, &inputs.map(Value::clone), &outputs, &[true; 3], d);
+        let seconds = time(&cx, || drop(op.backward(&cx, &pass).unwrap()));
         println!("{name:32} backward {:8.3} ms {:6.1} GFLOP/s", seconds * 1e3, 2.5 * flops / seconds / 1e9);
     }
 }

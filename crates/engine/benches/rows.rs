@@ -10,7 +10,7 @@ use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::elementwise::{Function, map};
 use lowrank_engine::kernels::reduce::{Reduction, argmax, reduce};
-use lowrank_engine::op::{Op, Saved, run};
+use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::cross_entropy::CrossEntropy;
 use lowrank_engine::ops::head_loss::HeadLoss;
 use lowrank_engine::ops::layer_norm::LayerNorm;
@@ -33,17 +33,13 @@ fn indices(cx: &Rc<Context>, n: usize, below: usize) -> Value {
 fn operation(cx: &Rc<Context>, name: &str, op: &dyn Op, inputs: &[&Value], bytes: usize) {
     time(cx, name, bytes, || drop(run(cx, op, inputs).unwrap()));
     let outputs = run(cx, op, inputs).unwrap();
-    let saved = Saved {
-        inputs: inputs.iter().map(|v| Some((*v).clone())).collect(),
-        input_specs: inputs.iter().map(|v| v.spec()).collect(),
-        output_specs: outputs.iter().map(Value::spec).collect(),
-        outputs: outputs.iter().cloned().map(Some).collect(),
-    };
     let mut d_outs = vec![None; outputs.len()];
     d_outs[0] = Some(values(cx, &outputs[0].shape));
     let needs: Vec<bool> = (0..inputs.len()).map(|i| i == 0).collect();
+    let inputs: Vec<Value> = inputs.iter().map(|v| (*v).clone()).collect();
+    let pass = Backward::after(op, &inputs, &outputs, &needs, d_outs);
     time(cx, &format!("{name} backward"), bytes + bytes / 2, || {
-        drop(op.backward(cx, &saved, &needs, &d_outs).unwrap());
+        drop(op.backward(cx, &pass).unwrap());
     });
 }
 

@@ -62,30 +62,14 @@ pub trait Op: std::fmt::Debug + 'static {
         }
     }
 
-    /// Appends the launches of the gradients of those inputs that `needs` names, and returns one
-    /// entry an input. `d_outs[i]` is `None` when nothing flows into output i. A returned value may
-    /// be `d_out` itself. Called only where `gradient()` is `Reads`.
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>>;
-
-    /// `backward`, where gradients may also be added to what `into` names instead of being made: for
-    /// operations with large parameters. What is returned then is what was taken of it.
-    fn backward_into(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-        _into: &Destinations,
-    ) -> Result<Vec<Option<Value>>> {
-        self.backward(cx, saved, needs, d_outs)
-    }
+    /// Appends the launches of the gradients of those inputs that `pass.needs` names, and returns one
+    /// entry an input. A returned value may be a `d_out` itself. Called only where `gradient()` is
+    /// `Reads`, some input needs a gradient and some output has one.
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients>;
 }
+
+/// The gradients of an operation's inputs; `None` where none is needed.
+pub type Gradients = Vec<Option<Value>>;
 
 /// Where gradients of inputs may be added at once: parameters' own gradients, ranges of an arena.
 #[derive(Debug, Default)]
@@ -121,15 +105,44 @@ impl Destinations {
     }
 }
 
-/// What the tape kept for backward.
-pub struct Saved {
+/// What backward is given: what the tape kept, what is wanted and what flows in.
+#[derive(Default)]
+pub struct Backward {
     pub inputs: Vec<Option<Value>>,
     pub outputs: Vec<Option<Value>>,
     pub input_specs: Vec<Spec>,
     pub output_specs: Vec<Spec>,
+    /// Which inputs' gradients are wanted.
+    pub needs: Vec<bool>,
+    /// By output; `None` where nothing flows in.
+    pub d_outs: Vec<Option<Value>>,
+    pub into: Destinations,
 }
 
-impl Saved {
+impl Backward {
+    /// After `op` made `outputs` of `inputs`: what it declared that backward reads, and no more.
+    pub fn after(
+        op: &dyn Op,
+        inputs: &[Value],
+        outputs: &[Value],
+        needs: &[bool],
+        d_outs: Gradients,
+    ) -> Self {
+        let reads = op.reads(needs);
+        let pick = |mask: u32, v: &[Value]| {
+            v.iter().enumerate().map(|(i, v)| (mask >> i & 1 == 1).then(|| v.clone())).collect()
+        };
+        Backward {
+            inputs: pick(reads.inputs, inputs),
+            outputs: pick(reads.outputs, outputs),
+            input_specs: inputs.iter().map(Value::spec).collect(),
+            output_specs: outputs.iter().map(Value::spec).collect(),
+            needs: needs.to_vec(),
+            d_outs,
+            into: Destinations::default(),
+        }
+    }
+
     /// Input `i`, which the operation declared that backward reads.
     pub fn input(&self, i: usize) -> &Value {
         self.inputs[i].as_ref().expect("backward reads an input that the operation did not declare")
@@ -138,6 +151,21 @@ impl Saved {
     /// Output `i`, which the operation declared that backward reads.
     pub fn output(&self, i: usize) -> &Value {
         self.outputs[i].as_ref().expect("backward reads an output that the operation did not declare")
+    }
+
+    /// What flows into the first output, of operations whose other outputs nobody else sees.
+    pub fn d_out(&self) -> &Value {
+        self.d_outs[0].as_ref().expect("backward runs where a gradient flows in")
+    }
+
+    /// What flows into the first output; zeros where only another output has a gradient.
+    pub fn d_out_or_zeros(&self, cx: &Rc<Context>) -> Result<Value> {
+        if let Some(d) = &self.d_outs[0] {
+            return Ok(d.clone());
+        }
+        let zeros = cx.empty(self.output_specs[0].shape.clone(), DType::F32)?;
+        cx.zero(&zeros);
+        Ok(zeros)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use crate::dtype::DType;
-use crate::op::{Op, Saved, run};
+use crate::op::{Backward, Gradients, Op, run};
 use crate::tensor::{Context, Spec, Value};
 
 /// A plain array in f64; `dtype` is how it is stored when a device takes it.
@@ -163,21 +163,12 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
         if !differentiable {
             continue;
         }
-        // Only what the operation declares is handed to it.
-        let pick = |mask: u32, v: &[Value]| {
-            v.iter().enumerate().map(|(i, v)| (mask >> i & 1 == 1).then(|| v.clone())).collect()
+        let d: Gradients = d_outs.iter().map(|d| Some(d.upload(&cx))).collect();
+        let backward = |needs: &[bool]| {
+            op.backward(&cx, &Backward::after(op, &values, &outputs, needs, d.clone()))
+                .unwrap_or_else(|e| panic!("{label}: {e}"))
         };
-        let saved = |needs: &[bool]| {
-            let reads = op.reads(needs);
-            Saved {
-                inputs: pick(reads.inputs, &values),
-                outputs: pick(reads.outputs, &outputs),
-                input_specs: values.iter().map(Value::spec).collect(),
-                output_specs: outputs.iter().map(Value::spec).collect(),
-            }
-        };
-        let d: Vec<Option<Value>> = d_outs.iter().map(|d| Some(d.upload(&cx))).collect();
-        let d_inputs = op.backward(&cx, &saved(&asks), &asks, &d).unwrap_or_else(|e| panic!("{label}: {e}"));
+        let d_inputs = backward(&asks);
         let mut differences = differences.borrow_mut();
         let differences =
             differences.get_or_insert_with(|| finite_differences(inputs, &asks, &d_outs, plain));
@@ -200,8 +191,7 @@ pub fn check_to(tolerance: f64, op: &dyn Op, inputs: &[Array], plain: Plain) {
         for i in (0..inputs.len()).filter(|i| asks[*i] && asks.iter().filter(|a| **a).count() > 1) {
             let mut needs = asks.clone();
             needs[i] = false;
-            let d_inputs = op.backward(&cx, &saved(&needs), &needs, &d).unwrap();
-            assert!(d_inputs[i].is_none(), "{label}: a gradient that nobody needs, of input {i}");
+            assert!(backward(&needs)[i].is_none(), "{label}: a gradient that nobody needs, of input {i}");
         }
     }
 }

@@ -134,11 +134,11 @@ impl Tape {
         pending.add(&cx, &node, index, d_out)?;
         drop(node);
         while let Some((node, d_outs)) = pending.next() {
-            let saved = node.take_saved()?;
-            let into = node.destinations();
-            let d_inputs = node.op.backward_into(&cx, &saved, &node.needs(), &d_outs, &into)?;
+            let mut pass = node.begin_backward(d_outs)?;
+            let d_inputs = node.op.backward(&cx, &pass)?;
+            let into = std::mem::take(&mut pass.into);
             // Before the sums are made, so that they may be made in place.
-            drop((saved, d_outs));
+            drop(pass);
             for (i, (parent, d)) in node.parents.iter().zip(d_inputs).enumerate() {
                 let Some(d) = d else { continue };
                 debug_assert_eq!(d.shape, node.input_specs[i].shape, "{}", node.op.name());

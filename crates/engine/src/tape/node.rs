@@ -7,7 +7,7 @@ use super::region::Region;
 use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Destinations, Op, Reads, Saved};
+use crate::op::{Backward, Destinations, Op, Reads};
 use crate::tensor::{Spec, Value};
 
 pub struct Node {
@@ -62,7 +62,7 @@ impl Node {
     }
 
     /// The gradients of parameters among the inputs; a parameter given twice is named once.
-    pub fn destinations(&self) -> Destinations {
+    fn destinations(&self) -> Destinations {
         let leaf = |parent: &Parent| match parent {
             Parent::Leaf(leaf) => Some(leaf.clone()),
             _ => None,
@@ -81,7 +81,7 @@ impl Node {
     }
 
     /// Takes what was kept, replaying the region first where that was put off.
-    pub fn take_saved(&self) -> Result<Saved> {
+    pub fn begin_backward(&self, d_outs: Vec<Option<Value>>) -> Result<Backward> {
         if self.is_deferred() {
             self.region.as_ref().expect("only a region's node is deferred").replay()?;
         }
@@ -102,11 +102,14 @@ impl Node {
             fail!(NoGradient, "backward: {} was already differentiated and its tape freed", self.op.name());
         };
         let values = |kept: Vec<Versioned>| kept.into_iter().map(|v| v.map(|(value, _)| value)).collect();
-        Ok(Saved {
+        Ok(Backward {
             inputs: values(inputs),
             outputs: values(outputs),
             input_specs: self.input_specs.clone(),
             output_specs: self.output_specs.clone(),
+            needs: self.needs(),
+            d_outs,
+            into: self.destinations(),
         })
     }
 }

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Code, Result};
 use crate::fail;
 use crate::kernels::elementwise::Function;
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, compare, contexts, read};
 use crate::ops::dropout::Dropout;
@@ -90,17 +90,11 @@ impl Op for Counted {
     fn gradient(&self) -> Gradient {
         if self.2 { Unary(Function::Tanh).gradient() } else { Gradient::Missing }
     }
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         if !self.2 {
             fail!(Internal, "called without a gradient");
         }
-        Unary(Function::Tanh).backward(cx, saved, needs, d_outs)
+        Unary(Function::Tanh).backward(cx, pass)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::reduce::argmax;
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::max::check;
 use crate::ops::sum::{split, without};
 use crate::tensor::{Context, Spec, Value};
@@ -42,13 +42,7 @@ impl Op for ArgMax {
         Gradient::Constant
     }
 
-    fn backward(
-        &self,
-        _: &Rc<Context>,
-        _: &Saved,
-        _: &[bool],
-        _: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
+    fn backward(&self, _: &Rc<Context>, _: &Backward) -> Result<Gradients> {
         fail!(NoGradient, "argmax: an index has no gradient")
     }
 }

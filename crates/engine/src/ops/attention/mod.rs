@@ -17,7 +17,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::attention::{Attend, DIM, Flow, backward, forward};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
 /// Inputs: q, k, v, then the segments and the mask where the attributes say so.
@@ -130,35 +130,20 @@ impl Op for Attention {
         Gradient::reads((1 << self.inputs()) - 1, 0b11)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let mut d_inputs = vec![None; self.inputs()];
-        let zeros;
-        let d_o = match (&d_outs[0], &d_outs[1]) {
-            (Some(d_o), _) => d_o,
-            (None, None) => return Ok(d_inputs),
-            (None, Some(_)) => {
-                zeros = cx.empty(saved.output_specs[0].shape.clone(), DType::F32)?;
-                cx.zero(&zeros);
-                &zeros
-            }
-        };
-        let inputs: Vec<&Value> = (0..self.inputs()).map(|i| saved.input(i)).collect();
-        let flow = Flow { d_o, o: saved.output(0), lse: saved.output(1), d_lse: d_outs[1].as_ref() };
-        let like = |i: usize| cx.empty(saved.input_specs[i].shape.clone(), DType::F32);
-        let d_q = if needs[0] { Some(like(0)?) } else { None };
-        let d_kv = if needs[1] || needs[2] { Some([like(1)?, like(2)?]) } else { None };
+        let d_o = &pass.d_out_or_zeros(cx)?;
+        let inputs: Vec<&Value> = (0..self.inputs()).map(|i| pass.input(i)).collect();
+        let flow = Flow { d_o, o: pass.output(0), lse: pass.output(1), d_lse: pass.d_outs[1].as_ref() };
+        let like = |i: usize| cx.empty(pass.input_specs[i].shape.clone(), DType::F32);
+        let d_q = if pass.needs[0] { Some(like(0)?) } else { None };
+        let d_kv = if pass.needs[1] || pass.needs[2] { Some([like(1)?, like(2)?]) } else { None };
         let both = d_kv.as_ref().map(|[d_k, d_v]| [d_k, d_v]);
         backward(cx, &self.attend(&inputs), &flow, d_q.as_ref(), both)?;
         d_inputs[0] = d_q;
         if let Some([d_k, d_v]) = d_kv {
-            d_inputs[1] = needs[1].then_some(d_k);
-            d_inputs[2] = needs[2].then_some(d_v);
+            d_inputs[1] = pass.needs[1].then_some(d_k);
+            d_inputs[2] = pass.needs[2].then_some(d_v);
         }
         Ok(d_inputs)
     }

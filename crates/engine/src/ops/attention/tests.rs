@@ -4,7 +4,7 @@ use super::{Attention, plain::plain};
 use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu};
 use crate::dtype::DType;
 use crate::error::Code;
-use crate::op::{Op, Saved, run};
+use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
 use crate::tensor::{Context, Value};
 
@@ -105,14 +105,8 @@ fn all(cx: &Rc<Context>, op: &Attention, x: &[Array]) -> Vec<Array> {
     let values: Vec<Value> = x.iter().map(|x| x.upload(cx)).collect();
     let outputs = run(cx, op, &values.iter().collect::<Vec<_>>()).unwrap();
     let d: Vec<_> = outputs.iter().map(|y| Some(Array::random("d", &y.shape).upload(cx))).collect();
-    let saved = Saved {
-        input_specs: values.iter().map(Value::spec).collect(),
-        output_specs: outputs.iter().map(Value::spec).collect(),
-        inputs: values.into_iter().map(Some).collect(),
-        outputs: outputs.iter().cloned().map(Some).collect(),
-    };
     let needs: Vec<bool> = x.iter().map(|x| x.dtype == DType::F32).collect();
-    let d_inputs = op.backward(cx, &saved, &needs, &d).unwrap();
+    let d_inputs = op.backward(cx, &Backward::after(op, &values, &outputs, &needs, d)).unwrap();
     outputs.iter().chain(d_inputs.iter().flatten()).map(read).collect()
 }
 

@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::op::{Gradient, Op, Reads, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -64,18 +64,12 @@ impl Op for Binary {
         Reads { inputs, outputs: 0 }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let Some(d) = &d_outs[0] else { return Ok(vec![None, None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let mut d_inputs = vec![None, None];
-        for i in [0, 1].into_iter().filter(|i| needs[*i]) {
-            let full = self.derivative(cx, saved, i, d)?;
-            d_inputs[i] = Some(sum_to(cx, full, &saved.input_specs[i].shape)?);
+        for i in [0, 1].into_iter().filter(|i| pass.needs[*i]) {
+            let full = self.derivative(cx, pass, i, d)?;
+            d_inputs[i] = Some(sum_to(cx, full, &pass.input_specs[i].shape)?);
         }
         Ok(d_inputs)
     }
@@ -83,7 +77,7 @@ impl Op for Binary {
 
 impl Binary {
     /// The gradient of input `i` at the output's shape.
-    fn derivative(&self, cx: &Rc<Context>, saved: &Saved, i: usize, d: &Value) -> Result<Value> {
+    fn derivative(&self, cx: &Rc<Context>, pass: &Backward, i: usize, d: &Value) -> Result<Value> {
         use Function::*;
         let make = |function, operands: &[&Value]| {
             let g = cx.empty(d.shape.clone(), DType::F32)?;
@@ -93,10 +87,10 @@ impl Binary {
         match (self.0, i) {
             (Add, _) | (Sub, 0) => Ok(d.clone()),
             (Sub, _) => make(Neg, &[d]),
-            (Mul, _) => make(Mul, &[d, saved.input(1 - i)]),
-            (Div, 0) => make(Div, &[d, saved.input(1)]),
+            (Mul, _) => make(Mul, &[d, pass.input(1 - i)]),
+            (Div, 0) => make(Div, &[d, pass.input(1)]),
             _ => {
-                let (a, b) = (saved.input(0), saved.input(1));
+                let (a, b) = (pass.input(0), pass.input(1));
                 match (self.0, i) {
                     (Div, _) => make(DivBackwardB, &[d, a, b]),
                     (Pow, 0) => make(PowBackwardA, &[d, a, b]),

@@ -4,6 +4,8 @@
 //! d_out as f32, whichever float y was stored as; none through i32. Saved: nothing.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
@@ -11,7 +13,7 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::cast::cast;
-use crate::op::{Gradient, Op, Saved, run1};
+use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::tensor::{Context, Spec, Value};
 
 /// To `dtype`; x itself where it is stored so already.
@@ -41,14 +43,8 @@ impl Op for Cast {
         if self.dtype.is_float() { Gradient::reads(0, 0) } else { Gradient::Constant }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        _: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         Ok(vec![Some(run1(cx, &Cast { dtype: DType::F32 }, &[d])?)])
     }
 }

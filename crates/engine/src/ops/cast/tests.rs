@@ -2,8 +2,8 @@ use std::sync::mpsc::channel;
 
 use half::{bf16, f16};
 
-use super::Cast;
-use crate::dtype::DType::{self, *};
+use super::{Cast, plain::plain};
+use crate::dtype::DType::*;
 use crate::kernels::elementwise::Function;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, contexts, read};
@@ -52,22 +52,6 @@ fn telling() -> Vec<f64> {
     values.iter().map(|v| *v as f32 as f64).collect()
 }
 
-fn expected(v: f64, from: DType, to: DType) -> f64 {
-    let stored = match from {
-        F32 => v as f32,
-        F16 => f16::from_f32(v as f32).to_f32(),
-        BF16 => bf16::from_f32(v as f32).to_f32(),
-        I32 => v as i32 as f32,
-    };
-    match to {
-        I32 if from == I32 => v as i32 as f64,
-        I32 => stored as i32 as f64,
-        F32 => stored as f64,
-        F16 => f16::from_f32(stored).to_f64(),
-        BF16 => bf16::from_f32(stored).to_f64(),
-    }
-}
-
 #[test]
 fn rounds_as_the_processor_does() {
     for from in [F32, F16, BF16, I32] {
@@ -78,7 +62,7 @@ fn rounds_as_the_processor_does() {
                     let y = read(&run1(&cx, &Cast { dtype: to }, &[&x.upload(&cx)]).unwrap());
                     assert_eq!(y.dtype, to);
                     for (v, got) in x.data.iter().zip(&y.data) {
-                        let e = expected(*v, from, to);
+                        let e = plain(*v, from, to);
                         assert!(
                             e == *got || (e.is_nan() && got.is_nan()),
                             "{v} from {from} to {to} on {}: {got} for {e}",

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::fill::full;
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
 /// Within `low` and `high`; `high` where they cross, as in PyTorch.
@@ -54,16 +54,10 @@ impl Op for Clamp {
         Gradient::reads(1, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let inside = cx.empty(d.shape.clone(), DType::F32)?;
-        self.apply(cx, Function::Inside, saved.input(0), &inside)?;
+        self.apply(cx, Function::Inside, pass.input(0), &inside)?;
         let d_x = cx.empty(d.shape.clone(), DType::F32)?;
         map(cx, Function::WhereBackward, &[&inside, d], &d_x)?;
         Ok(vec![Some(d_x)])

@@ -1,6 +1,6 @@
 use super::{Clamp, plain::plain};
 use crate::error::Code;
-use crate::op::{Op, Saved};
+use crate::op::{Backward, Op};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::tensor::Spec;
 
@@ -34,13 +34,9 @@ fn the_bounds_themselves_pass_the_gradient_and_nan_does_not() {
     for cx in contexts() {
         let x = Array::new(&[5], vec![-1.0, 1.0, 1.5, f64::NAN, f64::INFINITY]).upload(&cx);
         let d = Array::new(&[5], vec![2.0, 3.0, f64::INFINITY, 4.0, 5.0]).upload(&cx);
-        let saved = Saved {
-            input_specs: vec![x.spec()],
-            output_specs: vec![x.spec()],
-            inputs: vec![Some(x)],
-            outputs: vec![None],
-        };
-        let d_x = clamp.backward(&cx, &saved, &[true], &[Some(d)]).unwrap();
+        let d_x = clamp
+            .backward(&cx, &Backward::after(&clamp, &[x.clone()], &[x], &[true], vec![Some(d)]))
+            .unwrap();
         assert_eq!(read(d_x[0].as_ref().unwrap()).data, [2.0, 3.0, 0.0, 0.0, 0.0]);
     }
 }

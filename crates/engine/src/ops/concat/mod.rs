@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
-use crate::op::{Gradient, Op, Saved, run1};
+use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::slice::Slice;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -85,16 +85,10 @@ impl Op for Concat {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let Some(d) = &d_outs[0] else { return Ok(vec![None; needs.len()]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let mut end = 0;
-        let parts = saved.input_specs.iter().zip(needs).map(|(x, needed)| {
+        let parts = pass.input_specs.iter().zip(&pass.needs).map(|(x, needed)| {
             let start = end;
             end += x.shape[self.dim];
             needed.then(|| run1(cx, &Slice { dim: self.dim, start, end }, &[d])).transpose()

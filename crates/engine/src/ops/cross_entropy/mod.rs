@@ -17,7 +17,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::cross_entropy::{Labels, Scale, row_losses, row_losses_backward, settle};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -118,22 +118,16 @@ impl Op for CrossEntropy {
         Gradient::reads(0b11, if self.reduction == Reduction::None { 0b10 } else { 0b110 })
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None, None]) };
-        let x = saved.input(0);
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let x = pass.input(0);
         let scale = match self.reduction {
             Reduction::None => Scale::Row(d),
             Reduction::Sum => Scale::All(d),
-            Reduction::Mean => Scale::Mean(d, saved.output(2)),
+            Reduction::Mean => Scale::Mean(d, pass.output(2)),
         };
         let d_x = cx.empty(x.shape.clone(), DType::F32)?;
-        row_losses_backward(cx, x, self.labels(saved.input(1)), saved.output(1), scale, &d_x)?;
+        row_losses_backward(cx, x, self.labels(pass.input(1)), pass.output(1), scale, &d_x)?;
         Ok(vec![Some(d_x), None])
     }
 }

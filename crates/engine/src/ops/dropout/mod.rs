@@ -13,7 +13,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::{check_probability, dropout};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
 /// Dropout whose mask is a function of `seed` and `offset`; each call takes an offset of its own.
@@ -55,14 +55,8 @@ impl Op for Dropout {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        _: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         if self.p == 0.0 {
             return Ok(vec![Some(d.clone())]);
         }

@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::lookup::{Table, scatter, take};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -62,18 +62,12 @@ impl Op for Embedding {
         Gradient::reads(0b10, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None, None]) };
-        let shape = &saved.input_specs[0].shape;
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let shape = &pass.input_specs[0].shape;
         let d_weight = cx.empty(shape.clone(), DType::F32)?;
         let table = Table::new(shape, self.transposed);
-        scatter(cx, self.name(), d, saved.input(1), self.padding_idx, &d_weight, table)?;
+        scatter(cx, self.name(), d, pass.input(1), self.padding_idx, &d_weight, table)?;
         Ok(vec![Some(d_weight), None])
     }
 }

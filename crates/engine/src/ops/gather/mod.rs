@@ -17,7 +17,7 @@ use crate::fail;
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::{gather, scatter_add};
 use crate::kernels::lookup::check_indices;
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::split;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -87,15 +87,9 @@ impl Op for Gather {
         Gradient::reads(0b10, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None, None]) };
-        let (shape, index) = (&saved.input_specs[0].shape, saved.input(1));
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let (shape, index) = (&pass.input_specs[0].shape, pass.input(1));
         let reached = self.reached(shape, &index.shape);
         let part = cx.empty(reached.clone(), DType::F32)?;
         scatter_add(cx, &part, index, d, self.dims(&reached, &index.shape))?;

@@ -9,6 +9,8 @@
 //! gradients. Cost: 2 N C V forward, as many for the gradient. Source: Liger's fused linear cross-entropy.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
@@ -19,7 +21,7 @@ use crate::fail;
 use crate::kernels::cross_entropy::{Labels, row_losses, row_losses_in_place, settle};
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{check_rows, check_targets};
 use crate::tensor::{Context, Spec, Value};
 
@@ -183,26 +185,20 @@ impl Op for HeadLoss {
         if self.with_gradient { Gradient::reads(0, 0b110) } else { Gradient::Missing }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        if needs[1] {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        if pass.needs[1] {
             fail!(
                 NoGradient,
                 "headLoss: its weight is frozen; a head that is trained takes linear and crossEntropy"
             );
         }
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None, None, None]) };
+        let d = pass.d_out();
         let mut scale = d.clone();
         if self.mean {
             scale = cx.empty([], DType::F32)?;
-            map(cx, Function::Div, &[d, saved.output(1)], &scale)?;
+            map(cx, Function::Div, &[d, pass.output(1)], &scale)?;
         }
-        let d_hidden = saved.output(2);
+        let d_hidden = pass.output(2);
         let d_x = cx.empty(d_hidden.shape.clone(), DType::F32)?;
         map(cx, Function::Mul, &[d_hidden, &scale], &d_x)?;
         Ok(vec![Some(d_x), None, None])

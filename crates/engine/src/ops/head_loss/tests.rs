@@ -1,25 +1,10 @@
-use super::HeadLoss;
+use super::{HeadLoss, plain::plain};
 use crate::dtype::DType;
 use crate::error::Code;
-use crate::op::{Op, Saved, run};
+use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, compare, contexts, read};
-use crate::ops::cross_entropy::{CrossEntropy, Reduction, plain::plain};
 
 const OP: HeadLoss = HeadLoss { ignore_index: -100, label_smoothing: 0.0, mean: true, with_gradient: true };
-
-/// The oracle: the logits whole, then the plain cross-entropy.
-fn plain_head(op: HeadLoss, hidden: &Array, weight: &Array, targets: &Array) -> Array {
-    let (v, c) = (weight.shape[0], weight.shape[1]);
-    let product = |h: &[f64], w: &[f64]| h.iter().zip(w).map(|(h, w)| h * w).sum();
-    let logits = hidden.data.chunks(c).flat_map(|h| weight.data.chunks(c).map(move |w| product(h, w)));
-    let shape = [&targets.shape[..], &[v]].concat();
-    let loss = CrossEntropy {
-        ignore_index: op.ignore_index,
-        label_smoothing: op.label_smoothing,
-        reduction: if op.mean { Reduction::Mean } else { Reduction::Sum },
-    };
-    plain(loss, &Array::new(&shape, logits.collect()), targets)
-}
 
 fn inputs(rows: &[usize], c: usize, v: usize, dtype: DType) -> [Array; 3] {
     let targets = Array::indices("targets", rows, v);
@@ -36,7 +21,7 @@ fn equals_the_plain_form() {
         let op = HeadLoss { mean, label_smoothing, ..OP };
         for v in [1, 63, 64, 65, 257] {
             for (rows, dtype) in [(vec![1], DType::F16), (vec![2, 65], DType::BF16)] {
-                check(&op, &inputs(&rows, 17, v, dtype), &|x| vec![plain_head(op, &x[0], &x[1], &x[2])]);
+                check(&op, &inputs(&rows, 17, v, dtype), &|x| vec![plain(op, &x[0], &x[1], &x[2])]);
             }
         }
     }
@@ -48,7 +33,7 @@ fn ignored_rows_are_left_out() {
         let mut x = inputs(&[65], 17, 33, DType::F16);
         ignoring(&mut x[2], which);
         let op = HeadLoss { mean: !(0..65).all(which), ..OP };
-        check(&op, &x, &|x| vec![plain_head(op, &x[0], &x[1], &x[2])]);
+        check(&op, &x, &|x| vec![plain(op, &x[0], &x[1], &x[2])]);
     }
 }
 
@@ -58,7 +43,7 @@ fn ignored_rows_are_left_out() {
 fn chunks_give_what_the_whole_gives() {
     let [hidden, weight, mut targets] = inputs(&[1500], 8, 65, DType::F32);
     ignoring(&mut targets, |i| i % 700 < 100);
-    let expected = plain_head(OP, &hidden, &weight, &targets);
+    let expected = plain(OP, &hidden, &weight, &targets);
     for cx in contexts() {
         let [h, w, t] = [&hidden, &weight, &targets].map(|x| x.upload(&cx));
         let y = run(&cx, &OP, &[&h, &w, &t]).unwrap();
@@ -79,12 +64,8 @@ fn a_trained_head_is_refused() {
     let cx = &contexts()[0];
     let x = inputs(&[3], 4, 5, DType::F32).map(|x| x.upload(cx));
     let y = run(cx, &OP, &x.iter().collect::<Vec<_>>()).unwrap();
-    let saved = Saved {
-        inputs: vec![None; 3],
-        input_specs: x.iter().map(|x| x.spec()).collect(),
-        output_specs: y.iter().map(|y| y.spec()).collect(),
-        outputs: y.iter().cloned().map(Some).collect(),
-    };
-    let error = OP.backward(cx, &saved, &[true, true, false], &[Some(y[0].clone())]).map(|_| ()).unwrap_err();
+    let d = vec![Some(y[0].clone()), None, None];
+    let error =
+        OP.backward(cx, &Backward::after(&OP, &x, &y, &[true, true, false], d)).map(|_| ()).unwrap_err();
     assert_eq!(error.code, Code::NoGradient);
 }

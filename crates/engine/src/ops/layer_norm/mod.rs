@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::norm::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::rms_norm::{check, leading};
 use crate::tensor::{Context, Spec, Value};
 
@@ -55,25 +55,19 @@ impl Op for LayerNorm {
         Gradient::reads(1 | (self.weight as u32) << 1, 0b110)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let mut d_inputs = vec![None; needs.len()];
-        let Some(d) = &d_outs[0] else { return Ok(d_inputs) };
-        let x = saved.input(0);
-        let weight = self.weight.then(|| saved.input(1));
-        let rows = Rows { scale: saved.output(1), mean: Some(saved.output(2)) };
-        if needs[0] {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let mut d_inputs = vec![None; pass.needs.len()];
+        let d = pass.d_out();
+        let x = pass.input(0);
+        let weight = self.weight.then(|| pass.input(1));
+        let rows = Rows { scale: pass.output(1), mean: Some(pass.output(2)) };
+        if pass.needs[0] {
             let d_x = cx.empty(x.shape.clone(), DType::F32)?;
             normalise_backward(cx, x, weight, rows, d, &d_x)?;
             d_inputs[0] = Some(d_x);
         }
         for (place, sums) in self.places().into_iter().zip([Sums::Weight, Sums::Bias]) {
-            let Some(i) = place.filter(|i| needs[*i]) else { continue };
+            let Some(i) = place.filter(|i| pass.needs[*i]) else { continue };
             let d_weight = cx.empty([x.shape.last()], DType::F32)?;
             sum_rows(cx, sums, x, rows, d, &d_weight)?;
             d_inputs[i] = Some(d_weight);

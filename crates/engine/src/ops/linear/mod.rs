@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::op::{Destinations, Gradient, Op, Reads, Saved};
+use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -50,31 +50,14 @@ impl Op for Linear {
         Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        self.backward_into(cx, saved, needs, d_outs, &Destinations::default())
-    }
-
-    fn backward_into(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-        into: &Destinations,
-    ) -> Result<Vec<Option<Value>>> {
-        let Some(d) = &d_outs[0] else { return Ok(vec![None; needs.len()]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let d_input = |i: usize| match i {
-            0 => d_dense(cx, self.fan_in_fan_out, d, saved.input(1)),
-            1 => d_weight(cx, self.fan_in_fan_out, d, saved.input(0), into),
+            0 => d_dense(cx, self.fan_in_fan_out, d, pass.input(1)),
+            1 => d_weight(cx, self.fan_in_fan_out, d, pass.input(0), &pass.into),
             _ => d_bias(cx, d),
         };
-        (0..needs.len()).map(|i| needs[i].then(|| d_input(i)).transpose()).collect()
+        (0..pass.needs.len()).map(|i| pass.needs[i].then(|| d_input(i)).transpose()).collect()
     }
 }
 

@@ -21,7 +21,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::{check_probability, dropout};
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Destinations, Gradient, Op, Reads, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::{d_bias, d_dense, d_weight, dense, output};
 use crate::shape::Shape;
@@ -102,50 +102,25 @@ impl Op for LoraLinear {
         }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        self.backward_into(cx, saved, needs, d_outs, &Destinations::default())
-    }
-
-    fn backward_into(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-        into: &Destinations,
-    ) -> Result<Vec<Option<Value>>> {
-        let mut d_inputs = vec![None; needs.len()];
-        let d = match (&d_outs[0], &d_outs[1]) {
-            (Some(d), _) => d,
-            (None, None) => return Ok(d_inputs),
-            (None, Some(_)) => {
-                let d = cx.empty(saved.output_specs[0].shape.clone(), DType::F32)?;
-                cx.zero(&d);
-                &d.clone()
-            }
-        };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let mut d_inputs = vec![None; pass.needs.len()];
+        let d = &pass.d_out_or_zeros(cx)?;
         let (rows, out) = (d.shape.rows(), d.shape.last());
-        let [rank, features] = [0, 1].map(|i| saved.input_specs[A].shape[i]);
+        let [rank, features] = [0, 1].map(|i| pass.input_specs[A].shape[i]);
         let d_matrix = Matrix::new(d, out);
-        if needs[X] || needs[A] {
+        if pass.needs[X] || pass.needs[A] {
             let z = cx.empty([rows, rank], DType::F32)?;
             let z_matrix = Matrix::new(&z, rank);
             let mut tall = Gemm::new(rows, rank, out).alpha(self.scale);
-            if let Some(d_h) = &d_outs[1] {
+            if let Some(d_h) = &pass.d_outs[1] {
                 cx.copy(d_h, &z);
                 tall = tall.accumulate();
             }
-            gemm(cx, tall, d_matrix, Matrix::new(saved.input(B), rank), None, z_matrix)?;
-            if needs[X] {
-                let d_x = d_dense(cx, self.fan_in_fan_out, d, saved.input(WEIGHT))?;
+            gemm(cx, tall, d_matrix, Matrix::new(pass.input(B), rank), None, z_matrix)?;
+            if pass.needs[X] {
+                let d_x = d_dense(cx, self.fan_in_fan_out, d, pass.input(WEIGHT))?;
                 let wide = Gemm::new(rows, features, rank);
-                let a = Matrix::new(saved.input(A), features);
+                let a = Matrix::new(pass.input(A), features);
                 if self.dropout.p == 0.0 {
                     gemm(cx, wide.accumulate(), z_matrix, a, None, Matrix::new(&d_x, features))?;
                 } else {
@@ -155,25 +130,25 @@ impl Op for LoraLinear {
                 }
                 d_inputs[X] = Some(d_x);
             }
-            if needs[A] {
-                let (d_a, adds) = into.place(cx, A, [rank, features])?;
-                let kept = self.kept(cx, saved.input(X))?;
+            if pass.needs[A] {
+                let (d_a, adds) = pass.into.place(cx, A, [rank, features])?;
+                let kept = self.kept(cx, pass.input(X))?;
                 let sum = Gemm::new(rank, features, rows).accumulate_if(adds);
                 gemm(cx, sum, z_matrix.t(), Matrix::new(&kept, features), None, Matrix::new(&d_a, features))?;
                 d_inputs[A] = Some(d_a);
             }
         }
-        if needs[B] {
-            let (d_b, adds) = into.place(cx, B, [out, rank])?;
-            let h = Matrix::new(saved.output(1), rank);
+        if pass.needs[B] {
+            let (d_b, adds) = pass.into.place(cx, B, [out, rank])?;
+            let h = Matrix::new(pass.output(1), rank);
             let sum = Gemm::new(out, rank, rows).alpha(self.scale).accumulate_if(adds);
             gemm(cx, sum, d_matrix.t(), h, None, Matrix::new(&d_b, rank))?;
             d_inputs[B] = Some(d_b);
         }
-        if needs[WEIGHT] {
-            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, saved.input(X), into)?);
+        if pass.needs[WEIGHT] {
+            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, pass.input(X), &pass.into)?);
         }
-        if needs.get(BIAS) == Some(&true) {
+        if pass.needs.get(BIAS) == Some(&true) {
             d_inputs[BIAS] = Some(d_bias(cx, d)?);
         }
         Ok(d_inputs)

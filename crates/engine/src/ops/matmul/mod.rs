@@ -18,7 +18,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::op::{Gradient, Op, Reads, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -78,17 +78,11 @@ impl Op for Matmul {
         Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let Some(d) = &d_outs[0] else { return Ok(vec![None, None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let (trans_a, trans_b) = (self.trans_a, self.trans_b);
         let d_a = || {
-            let (b, shape) = (saved.input(1), &saved.input_specs[0].shape);
+            let (b, shape) = (pass.input(1), &pass.input_specs[0].shape);
             if trans_a {
                 gradient(cx, b, trans_b, d, true, shape)
             } else {
@@ -96,7 +90,7 @@ impl Op for Matmul {
             }
         };
         let d_b = || {
-            let (a, shape) = (saved.input(0), &saved.input_specs[1].shape);
+            let (a, shape) = (pass.input(0), &pass.input_specs[1].shape);
             if !trans_a && leading(shape).size() == 1 {
                 // One b for all: the rows of the whole batch are one long sum.
                 let a = &a.reshaped([a.shape.rows(), a.shape.last()]);
@@ -115,7 +109,7 @@ impl Op for Matmul {
                 gradient(cx, a, !trans_a, d, false, shape)
             }
         };
-        Ok(vec![needs[0].then(d_a).transpose()?, needs[1].then(d_b).transpose()?])
+        Ok(vec![pass.needs[0].then(d_a).transpose()?, pass.needs[1].then(d_b).transpose()?])
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::reduce::{Reduction, argmax, place, reduce};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::{split, without};
 use crate::tensor::{Context, Spec, Value};
 
@@ -59,15 +59,9 @@ impl Op for Max {
         Gradient::reads(1, self.dim.is_none() as u32)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
-        let x = saved.input(0);
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let x = pass.input(0);
         let space = split(&x.shape, self.dim);
         let d_x = cx.empty(x.shape.clone(), DType::F32)?;
         if self.dim.is_some() {
@@ -77,7 +71,7 @@ impl Op for Max {
             return Ok(vec![Some(d_x)]);
         }
         let same = cx.empty(x.shape.clone(), DType::F32)?;
-        map(cx, Function::Same, &[x, saved.output(0)], &same)?;
+        map(cx, Function::Same, &[x, pass.output(0)], &same)?;
         let [count, share] = [cx.empty([], DType::F32)?, cx.empty([], DType::F32)?];
         reduce(cx, Reduction::Sum, &same, space, &count)?;
         map(cx, Function::Div, &[d, &count], &share)?;

@@ -1,5 +1,5 @@
 use super::{Max, plain::plain};
-use crate::op::{Op, Saved, run};
+use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
 
 #[test]
@@ -44,13 +44,8 @@ fn ties_as_in_pytorch() {
             let op = Max { dim };
             let x = x.upload(&cx);
             let y = run(&cx, &op, &[&x]).unwrap();
-            let saved = Saved {
-                input_specs: vec![x.spec()],
-                output_specs: vec![y[0].spec()],
-                inputs: vec![Some(x)],
-                outputs: vec![Some(y[0].clone())],
-            };
-            let d_x = op.backward(&cx, &saved, &[true], &[Some(d.upload(&cx))]).unwrap();
+            let d = vec![Some(d.upload(&cx))];
+            let d_x = op.backward(&cx, &Backward::after(&op, &[x], &y, &[true], d)).unwrap();
             let expected = Array::new(&[2, 3], expected);
             compare(
                 &format!("{op:?} on {}", cx.profile.label),

@@ -4,16 +4,17 @@
 //! of. Backward: d_out / n spread over the dimension. Saved: nothing.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::fail;
 use crate::kernels::reduce::{Reduction, reduce_scaled};
-use crate::op::{Gradient, Op, Saved};
-use crate::ops::sum::{split, spread, without};
+use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::ops::sum::{reduced, split, spread};
 use crate::tensor::{Context, Spec, Value};
 
 /// Mean over `dim`, or over every element.
@@ -28,11 +29,7 @@ impl Op for Mean {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let x = inputs[0];
-        if x.dtype != DType::F32 {
-            fail!(Dtype, "mean: takes f32, not {}; convert with to(\"f32\")", x.dtype);
-        }
-        Ok(vec![Spec::f32(without(self.name(), &x.shape, self.dim)?)])
+        Ok(vec![reduced(self.name(), inputs[0], self.dim)?])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -49,15 +46,9 @@ impl Op for Mean {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
-        let shape = &saved.input_specs[0].shape;
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let shape = &pass.input_specs[0].shape;
         let [_, n, _] = split(shape, self.dim);
         // A sum of one term each, for its scale.
         let scaled = cx.empty(d.shape.clone(), DType::F32)?;

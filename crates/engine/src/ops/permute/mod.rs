@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::launch::Indices;
-use crate::op::{Gradient, Op, Saved, run1};
+use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -92,14 +92,8 @@ impl Op for Permute {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        _: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         Ok(vec![Some(run1(cx, &self.inverse(), &[d])?)])
     }
 }

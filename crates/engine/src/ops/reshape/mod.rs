@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -46,14 +46,8 @@ impl Op for Reshape {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        _: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let d_x = d_outs[0].as_ref().filter(|_| needs[0]);
-        Ok(vec![d_x.map(|d| d.reshaped(saved.input_specs[0].shape.clone()))])
+    fn backward(&self, _: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d_x = pass.d_outs[0].as_ref().filter(|_| pass.needs[0]);
+        Ok(vec![d_x.map(|d| d.reshaped(pass.input_specs[0].shape.clone()))])
     }
 }

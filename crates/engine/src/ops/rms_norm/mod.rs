@@ -15,7 +15,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::norm::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -74,24 +74,18 @@ impl Op for RmsNorm {
         Gradient::reads(0b11, 0b10)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let mut d_inputs = vec![None; needs.len()];
-        let Some(d) = &d_outs[0] else { return Ok(d_inputs) };
-        let x = saved.input(0);
-        let weight = (needs.len() > 1).then(|| saved.input(1));
-        let rows = Rows { scale: saved.output(1), mean: None };
-        if needs[0] {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let mut d_inputs = vec![None; pass.needs.len()];
+        let d = pass.d_out();
+        let x = pass.input(0);
+        let weight = (pass.needs.len() > 1).then(|| pass.input(1));
+        let rows = Rows { scale: pass.output(1), mean: None };
+        if pass.needs[0] {
             let d_x = cx.empty(x.shape.clone(), DType::F32)?;
             normalise_backward(cx, x, weight, rows, d, &d_x)?;
             d_inputs[0] = Some(d_x);
         }
-        if needs.get(1) == Some(&true) {
+        if pass.needs.get(1) == Some(&true) {
             let d_weight = cx.empty([x.shape.last()], DType::F32)?;
             sum_rows(cx, Sums::Weight, x, rows, d, &d_weight)?;
             d_inputs[1] = Some(d_weight);

@@ -16,7 +16,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::rotary::{Rotate, rotary};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
 /// Inputs: x, cos, sin, then the positions where the attribute says so.
@@ -112,21 +112,15 @@ impl Op for Rotary {
         Gradient::reads(if self.positions { 0b1110 } else { 0b110 }, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        if needs[1] || needs[2] {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        if pass.needs[1] || pass.needs[2] {
             fail!(NoGradient, "rotary: the tables have no gradient");
         }
-        let mut d_inputs = vec![None; needs.len()];
-        if let (Some(d), true) = (&d_outs[0], needs[0]) {
+        let mut d_inputs = vec![None; pass.needs.len()];
+        if let (Some(d), true) = (&pass.d_outs[0], pass.needs[0]) {
             let d_x = cx.empty(d.shape.clone(), DType::F32)?;
-            let positions = if self.positions { Some(saved.input(3)) } else { None };
-            self.run(cx, d, [saved.input(1), saved.input(2)], positions, true, &d_x)?;
+            let positions = if self.positions { Some(pass.input(3)) } else { None };
+            self.run(cx, d, [pass.input(1), pass.input(2)], positions, true, &d_x)?;
             d_inputs[0] = Some(d_x);
         }
         Ok(d_inputs)

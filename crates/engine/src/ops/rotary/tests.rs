@@ -3,7 +3,7 @@ use std::rc::Rc;
 use super::{Rotary, plain::plain};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
-use crate::op::{Gradient, Op, Saved, run1};
+use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
 use crate::tensor::{Context, Spec, Value};
 
@@ -32,23 +32,16 @@ impl Op for Fixed {
     fn gradient(&self) -> Gradient {
         Gradient::reads(0, 0)
     }
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let tables = self.tables(cx);
-        let needs: Vec<bool> = needs.iter().copied().chain(tables.iter().map(|_| false)).collect();
-        let inputs = [None].into_iter().chain(tables.into_iter().map(Some)).collect();
-        let saved = Saved {
-            inputs,
-            outputs: vec![None],
-            input_specs: saved.input_specs.clone(),
-            output_specs: saved.output_specs.clone(),
+        let none = |_: &Value| false;
+        let pass = Backward {
+            needs: pass.needs.iter().copied().chain(tables.iter().map(none)).collect(),
+            inputs: [None].into_iter().chain(tables.into_iter().map(Some)).collect(),
+            d_outs: pass.d_outs.clone(),
+            ..Backward::default()
         };
-        Ok(vec![self.0.backward(cx, &saved, &needs, d_outs)?.swap_remove(0)])
+        Ok(vec![self.0.backward(cx, &pass)?.swap_remove(0)])
     }
 }
 

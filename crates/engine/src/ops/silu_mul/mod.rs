@@ -4,6 +4,8 @@
 //! one pass each. Saved: gate and up; silu(gate) is made again.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
@@ -12,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::op::{Gradient, Op, Reads, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::tensor::{Context, Spec, Value};
 
 /// Inputs: gate, up.
@@ -48,25 +50,19 @@ impl Op for SiluMul {
         Reads { inputs: if needs[0] { 0b11 } else { 0b01 }, outputs: 0 }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let Some(d) = &d_outs[0] else { return Ok(vec![None, None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let make = |function, operands: &[&Value]| {
             let y = cx.empty(d.shape.clone(), DType::F32)?;
             map(cx, function, operands, &y)?;
             Ok(Some(y))
         };
-        let gate = saved.input(0);
-        let d_gate = match needs[0] {
-            true => make(Function::SiluMulBackward, &[d, gate, saved.input(1)])?,
+        let gate = pass.input(0);
+        let d_gate = match pass.needs[0] {
+            true => make(Function::SiluMulBackward, &[d, gate, pass.input(1)])?,
             false => None,
         };
-        let d_up = if needs[1] { make(Function::SiluMul, &[gate, d])? } else { None };
+        let d_up = if pass.needs[1] { make(Function::SiluMul, &[gate, d])? } else { None };
         Ok(vec![d_gate, d_up])
     }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -66,18 +66,12 @@ impl Op for Slice {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
-        if d.shape == saved.input_specs[0].shape {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        if d.shape == pass.input_specs[0].shape {
             return Ok(vec![Some(d.clone())]);
         }
-        let d_x = cx.empty(saved.input_specs[0].shape.clone(), d.dtype)?;
+        let d_x = cx.empty(pass.input_specs[0].shape.clone(), d.dtype)?;
         cx.zero(&d_x);
         copy(cx, self.name(), &d.shape, &Side::whole(d), &self.part(&d_x))?;
         Ok(vec![Some(d_x)])

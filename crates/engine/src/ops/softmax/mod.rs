@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::softmax::{Form, softmax, softmax_backward};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::{split, without};
 use crate::tensor::{Context, Spec, Value};
 
@@ -60,15 +60,9 @@ impl Op for Softmax {
         Gradient::reads(0, 1)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
-        let y = saved.output(0);
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let y = pass.output(0);
         let d_x = cx.empty(y.shape.clone(), DType::F32)?;
         softmax_backward(cx, self.form, y, d, split(&y.shape, Some(self.dim)), &d_x)?;
         Ok(vec![Some(d_x)])

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -31,11 +31,7 @@ impl Op for Sum {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let x = inputs[0];
-        if x.dtype != DType::F32 {
-            fail!(Dtype, "sum: takes f32, not {}; convert with to(\"f32\")", x.dtype);
-        }
-        Ok(vec![Spec::f32(without(self.name(), &x.shape, self.dim)?)])
+        Ok(vec![reduced(self.name(), inputs[0], self.dim)?])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -47,16 +43,21 @@ impl Op for Sum {
         Gradient::reads(0, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
-        Ok(vec![Some(spread(cx, d, &saved.input_specs[0].shape, self.dim)?)])
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        Ok(vec![Some(spread(cx, d, &pass.input_specs[0].shape, self.dim)?)])
     }
+}
+
+/// What `op` makes of f32 by reducing over `dim`.
+///
+/// # Errors
+/// `ERR_DTYPE`, and `ERR_SHAPE_MISMATCH` when there is no such dimension.
+pub fn reduced(op: &str, x: &Spec, dim: Option<usize>) -> Result<Spec> {
+    if x.dtype != DType::F32 {
+        fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
+    }
+    Ok(Spec::f32(without(op, &x.shape, dim)?))
 }
 
 /// d repeated along `dim` of `shape`, or over all of it.

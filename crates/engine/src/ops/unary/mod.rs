@@ -13,7 +13,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
 /// A function of one operand.
@@ -73,19 +73,13 @@ impl Op for Unary {
         }
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
-        let (Some(d), true) = (&d_outs[0], needs[0]) else { return Ok(vec![None]) };
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
         let d_x = cx.empty(d.shape.clone(), DType::F32)?;
         match self.derivative() {
             From::Nothing(f) => map(cx, f, &[d], &d_x)?,
-            From::Input(f) => map(cx, f, &[d, saved.input(0)], &d_x)?,
-            From::Output(f) => map(cx, f, &[d, saved.output(0)], &d_x)?,
+            From::Input(f) => map(cx, f, &[d, pass.input(0)], &d_x)?,
+            From::Output(f) => map(cx, f, &[d, pass.output(0)], &d_x)?,
         }
         Ok(vec![Some(d_x)])
     }

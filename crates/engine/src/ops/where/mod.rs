@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::op::{Gradient, Op, Saved};
+use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -47,20 +47,14 @@ impl Op for Where {
         Gradient::reads(0b1, 0)
     }
 
-    fn backward(
-        &self,
-        cx: &Rc<Context>,
-        saved: &Saved,
-        needs: &[bool],
-        d_outs: &[Option<Value>],
-    ) -> Result<Vec<Option<Value>>> {
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let mut d_inputs = vec![None, None, None];
-        let Some(d) = &d_outs[0] else { return Ok(d_inputs) };
+        let d = pass.d_out();
         for (i, function) in [(1, Function::WhereBackward), (2, Function::WhereBackwardOther)] {
-            if needs[i] {
+            if pass.needs[i] {
                 let full = cx.empty(d.shape.clone(), DType::F32)?;
-                map(cx, function, &[saved.input(0), d], &full)?;
-                d_inputs[i] = Some(sum_to(cx, full, &saved.input_specs[i].shape)?);
+                map(cx, function, &[pass.input(0), d], &full)?;
+                d_inputs[i] = Some(sum_to(cx, full, &pass.input_specs[i].shape)?);
             }
         }
         Ok(d_inputs)
