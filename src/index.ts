@@ -24,9 +24,11 @@ export {
 } from "./device.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
 export * as lora from "./lora/index.js";
-export { CausalLM, type ForwardOptions, type ForwardOutput } from "./models/causal-lm.js";
+export { CausalLM } from "./models/causal-lm.js";
+export type { Task } from "./models/family.js";
 export type { GenerateOptions, Piece, Prompt } from "./models/generate.js";
 export { loadModel, type LoadOptions } from "./models/load.js";
+export { PretrainedModel, type ForwardOptions, type ForwardOutput } from "./models/pretrained.js";
 export { saveModel, type SaveModelOptions } from "./models/save.js";
 export { Tokenizer } from "./models/tokenizer.js";
 export * as nn from "./nn/index.js";

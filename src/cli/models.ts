@@ -5,7 +5,7 @@ import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
-import type { LlamaForCausalLM } from "../models/llama/model.js";
+import type { CausalLM } from "../models/causal-lm.js";
 import { UsageError } from "./failure.js";
 
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
@@ -26,7 +26,7 @@ export function modelPath(model: string | undefined, adapter: string | undefined
 }
 
 export interface LoadedModel {
-  model: LlamaForCausalLM;
+  model: CausalLM;
   path: string;
 }
 

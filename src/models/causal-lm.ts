@@ -5,29 +5,11 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { Module } from "../nn/module.js";
 import { made, type Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import { generate, type GenerateOptions, type Piece, type Prompt } from "./generate.js";
-import type { Tokenizer } from "./tokenizer.js";
-
-export interface ForwardOptions {
-  /** i32 [B, T], 0 where a token is padding. */
-  attentionMask?: Tensor;
-  /** i32 [B, T]. */
-  positionIds?: Tensor;
-  /** i32 [B, T], −100 where ignored; shifted by one inside. */
-  labels?: Tensor;
-}
-
-export interface ForwardOutput {
-  /** [B, T, V]. */
-  logits: Tensor;
-  /** The mean over labels that count. */
-  loss?: Tensor;
-  /** [B, T, C], after the last norm. */
-  hidden: Tensor;
-}
+import { type ForwardOptions, type ForwardOutput, PretrainedModel } from "./pretrained.js";
+import type { Weights } from "./weights.js";
 
 /** What generation and training ask of a family's configuration. */
 export interface CausalConfig {
@@ -39,28 +21,24 @@ export interface CausalConfig {
   bosTokenId: number | undefined;
 }
 
-export abstract class CausalLM extends Module {
-  abstract readonly config: CausalConfig & Record<string, unknown>;
+export abstract class CausalLM extends PretrainedModel {
+  abstract override readonly config: CausalConfig & Record<string, unknown>;
   abstract lm_head: Linear;
-  tokenizer: Tokenizer | undefined;
-  /** Keep only what enters each block and run it again in backward. */
-  gradientCheckpointing = false;
-  /** Where the model came from, for the adapter's configuration. */
-  source: string | undefined;
-  /** The folder whose companions (tokenizer and the like) go along when it is saved. */
-  folder: string | undefined;
   readonly taskType = "CAUSAL_LM";
   readonly outputHead = "lm_head";
 
   /** ids i32 [B, T] → [B, T, C], after the last norm. */
   abstract hidden(ids: Tensor, options?: ForwardOptions, cache?: KeyValueCache): Tensor;
-  /** The configuration as `config.json` has it, for a model that came from none. */
-  abstract hubConfig(): Record<string, unknown>;
   abstract inputEmbedding(): Embedding;
   abstract newCache(batch: number, capacity: number): KeyValueCache;
 
   get device(): Exclude<Device, "auto"> {
     return this.inputEmbedding().weight.device;
+  }
+
+  override configChanges(): Record<string, unknown> {
+    // A head or an embedding that was trained alone is tied no more.
+    return { tie_word_embeddings: this.lm_head.weight === this.inputEmbedding().weight };
   }
 
   /** ids i32 [B, T] → logits [B, T, V], and the loss where labels are given. */
@@ -95,6 +73,12 @@ export abstract class CausalLM extends Module {
   generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Piece, void, void> {
     return generate(this, prompt, options);
   }
+}
+
+/** The output head, without a bias: the embedding's own weight where the two are tied. */
+export function languageHead(embedding: Embedding, tied: boolean, weights: Weights): Linear {
+  const { numEmbeddings: V, embeddingDim: C, weight } = embedding;
+  return tied ? new Linear(C, V, { bias: false, weight }) : weights.linear("lm_head", C, V, false);
 }
 
 /** Labels moved one to the left, the last of each row ignored: position t is trained on t + 1. */

@@ -1,5 +1,6 @@
 /** Reading a JSON object of a model's folder field by field, with errors that say which and where. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { LowrankError, systemCode } from "../errors.js";
 
 function shown(value: unknown): string {
@@ -119,4 +120,24 @@ export function readConfigFields(file: string): ConfigFields | undefined {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: a JSON object was expected`);
   }
   return new ConfigFields(file, value as Record<string, unknown>);
+}
+
+/**
+ * The configuration of a model's folder, and that of its generations where there is one.
+ *
+ * Errors: `ERR_FILE_NOT_FOUND`, and those of `readConfigFields`.
+ */
+export function readModelConfig(folder: string): {
+  config: ConfigFields;
+  generation: ConfigFields | undefined;
+} {
+  const file = join(folder, "config.json");
+  const config = readConfigFields(file);
+  if (config === undefined) {
+    const what = existsSync(folder)
+      ? `${file}: no such file; a model's folder has one`
+      : `${folder}: no such model`;
+    throw new LowrankError("ERR_FILE_NOT_FOUND", what);
+  }
+  return { config, generation: readConfigFields(join(folder, "generation_config.json")) };
 }

@@ -6,53 +6,87 @@ import { chooseDevice, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
-import { readLlamaConfig } from "./llama/config.js";
-import { LlamaForCausalLM } from "./llama/model.js";
+import type { CausalLM } from "./causal-lm.js";
+import { readModelConfig, type ConfigFields } from "./config-fields.js";
+import { LIMIT } from "./config-parts.js";
+import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
+import { gpt2 } from "./gpt2/family.js";
+import { llama } from "./llama/family.js";
+import type { PretrainedModel } from "./pretrained.js";
 import { Tokenizer } from "./tokenizer.js";
-import { FileWeights, type Extras } from "./weights.js";
+import { FileWeights } from "./weights.js";
 
-export interface LoadOptions {
+export interface LoadOptions<T extends Task = Task> {
   device?: Device;
   /** Storage of the weights; as in the file unless given. */
   dtype?: Exclude<DType, "i32">;
+  /** What the model is for; as `architectures` in `config.json` says unless given. */
+  task?: T;
+  /** Classes of a classifier; as in the file unless given. A head of another size starts anew. */
+  numLabels?: number;
   signal?: AbortSignal;
-  /** Told once of what a file carries besides the model. */
+  /** Told once of what a file carries besides the model, and of what it lacks and starts anew. */
   onNotice?: (text: string) => void;
 }
 
-/** Buffers of older transformers, and heads of other tasks. */
-const LLAMA_EXTRAS: Extras = {
-  known: /(^|\.)rotary_emb\.inv_freq$|^score\.(weight|bias)$|^classifier\./,
-  prefix: "model.",
-};
+/** What a task's models offer. */
+export interface TaskModels {
+  "causal-lm": CausalLM;
+  "sequence-classification": PretrainedModel;
+  "image-classification": PretrainedModel;
+  "feature-extraction": PretrainedModel;
+}
+
+/** Every family that is built. */
+const FAMILIES: readonly Family<unknown>[] = [llama, gpt2];
 
 /**
- * Loads a causal language model from a folder with `config.json`, `model.safetensors` (or shards)
- * and `tokenizer.json`. On the cpu the weights are read where they lie.
+ * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and
+ * `tokenizer.json`. Its class is that of `task`, or else of `architectures`; the type that is
+ * given back is that of `task`, or else a causal language model's. On the cpu the weights are read
+ * where they lie.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`,
- * `ERR_SHAPE_MISMATCH`.
+ * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
  */
 // A promise by contract: loading reads the disk.
 // eslint-disable-next-line @typescript-eslint/require-await
-export async function loadModel(path: string, options: LoadOptions = {}): Promise<LlamaForCausalLM> {
+export async function loadModel<T extends Task = "causal-lm">(
+  path: string,
+  options: LoadOptions<T> = {},
+): Promise<TaskModels[T]> {
   throwIfAborted(options.signal);
   const folder = folderOf(path);
-  const config = readLlamaConfig(folder);
+  const { config, generation } = readModelConfig(folder);
+  const family = familyOf(config);
+  const task = taskOf(family, config, options.task);
+  const numLabels = checkedLabels(options.numLabels);
+  return build(family, task, path, folder, { config, generation, numLabels }, options);
+}
+
+/** The model of one family and task, with its tokenizer. */
+function build<T extends Task>(
+  family: Family<unknown>,
+  task: Task,
+  path: string,
+  folder: string,
+  source: ConfigSource,
+  options: LoadOptions<T>,
+): TaskModels[T] {
+  const config = family.read(source);
   const { device } = chooseDevice(options.device);
-  const file = openWeights(path);
-  const weights = new FileWeights(file, device, options.dtype, LLAMA_EXTRAS, path);
-  const model = new LlamaForCausalLM(config, weights);
+  const weights = new FileWeights(openWeights(path), family.naming(config), {
+    device,
+    dtype: options.dtype,
+    where: path,
+    otherLabels: source.numLabels !== undefined,
+  });
+  const make = family.tasks[task] as NonNullable<(typeof family.tasks)[Task]>;
+  const model = make(config, weights);
   try {
-    // A tied head may stand in the file a second time.
-    if (config.tieWordEmbeddings) weights.pass("lm_head.weight");
-    const extras = weights.finish();
-    if (extras.length > 0) {
-      const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
-      notice(
-        `${path}: passed over ${extras.length} tensors that this model does not use: ${extras.slice(0, 3).join(", ")}${extras.length > 3 ? ", …" : ""}`,
-      );
-    }
+    for (const name of family.doubled?.(config) ?? []) weights.pass(name);
+    const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
+    for (const text of weights.finish()) notice(text);
     const tokenizer = join(folder, "tokenizer.json");
     if (existsSync(tokenizer)) model.tokenizer = new Tokenizer(tokenizer);
   } catch (error) {
@@ -62,7 +96,28 @@ export async function loadModel(path: string, options: LoadOptions = {}): Promis
   model.source = path;
   model.folder = folder;
   model.eval();
-  return model;
+  return model as TaskModels[T];
+}
+
+function familyOf(config: ConfigFields): Family<unknown> {
+  const type = config.string("model_type");
+  const supported = FAMILIES.flatMap((family) => family.modelTypes).join(", ");
+  if (type === undefined) throw config.error("model_type", `is missing; supported are ${supported}`);
+  const family = FAMILIES.find(({ modelTypes }) => modelTypes.includes(type));
+  if (family !== undefined) return family;
+  throw new LowrankError(
+    "ERR_UNSUPPORTED_MODEL",
+    `${config.file}: model_type "${type}" is not supported; supported are ${supported}`,
+  );
+}
+
+function checkedLabels(numLabels: number | undefined): number | undefined {
+  if (numLabels === undefined || (Number.isInteger(numLabels) && numLabels > 0 && numLabels <= LIMIT.labels))
+    return numLabels;
+  throw new LowrankError(
+    "ERR_OPTION",
+    `loadModel: numLabels is a whole number of at least 1, not ${numLabels}`,
+  );
 }
 
 /** The folder that holds a model: the path itself, or where its file lies. */

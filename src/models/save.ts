@@ -9,7 +9,7 @@ import { adapters } from "../lora/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";
-import type { CausalLM } from "./causal-lm.js";
+import type { PretrainedModel } from "./pretrained.js";
 
 export interface SaveModelOptions {
   /** Storage of the file; as in memory unless given. */
@@ -33,7 +33,11 @@ const COMPANIONS = [
  * into place at the end. A model with adapters is `ERR_OPTION`: they are saved apart, or merged first. Throws
  * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`.
  */
-export async function saveModel(model: CausalLM, dir: string, options: SaveModelOptions = {}): Promise<void> {
+export async function saveModel(
+  model: PretrainedModel,
+  dir: string,
+  options: SaveModelOptions = {},
+): Promise<void> {
   const attached = adapters(model);
   if (attached.length > 0) {
     throw new LowrankError(
@@ -70,11 +74,14 @@ async function entries(dir: string): Promise<number> {
 }
 
 async function writeFiles(
-  model: CausalLM,
+  model: PretrainedModel,
   dir: string,
   { dtype, maxShardBytes = 5e9 }: SaveModelOptions,
 ): Promise<void> {
-  const state = Object.entries(model.stateDict());
+  const state = Object.entries(model.stateDict()).map(([name, tensor]): [string, Tensor] => [
+    model.fileName(name),
+    tensor,
+  ]);
   const seen = new Set<Tensor>();
   // A tied head is the embedding: it is written once, under the embedding's name.
   const own = state.filter(([, tensor]) => !seen.has(tensor) && seen.add(tensor));
@@ -121,12 +128,11 @@ async function writeFiles(
 const TORCH_NAMES: Record<DType, string> = { f32: "float32", f16: "float16", bf16: "bfloat16", i32: "int32" };
 
 /** The configuration as it was read, with the storage that is written. */
-async function configText(model: CausalLM, dtype: DType): Promise<string> {
+async function configText(model: PretrainedModel, dtype: DType): Promise<string> {
   const text =
     model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
   const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;
-  // A head or an embedding that was trained alone is tied no more.
-  config["tie_word_embeddings"] = model.lm_head.weight === model.inputEmbedding().weight;
+  Object.assign(config, model.configChanges());
   config["dtype" in config ? "dtype" : "torch_dtype"] = TORCH_NAMES[dtype];
   return `${JSON.stringify(config, null, 2)}\n`;
 }

@@ -1,57 +1,90 @@
-/** A family's weights: found in a file and checked against what the configuration says, or drawn anew. */
+/** Where a model's weights come from: found in a file and checked against the configuration, or drawn anew. */
 import { ones, tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { RMSNorm } from "../nn/norm.js";
+import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import { normal } from "../random.js";
 import { mapped, type WeightsFile } from "../safetensors.js";
 import { parameter, type DType, type Tensor } from "../tensor.js";
-import type { LlamaWeights } from "./llama/model.js";
 
-/** Names that a family's files are known to carry besides its weights. */
-export interface Extras {
-  /** Passed over, and named once in a notice. */
-  known: RegExp;
-  /** A prefix that a file may lack, when it was saved from the model without its head. */
-  prefix: string;
+/** How a tensor starts where none is given. */
+type Start = "normal" | "ones" | "zeros";
+
+/** Gives each layer of a model its tensors, by transformers' paths. */
+export abstract class Weights {
+  /** One tensor, as a parameter. */
+  abstract take(name: string, shape: number[], start?: Start): Tensor;
+
+  /** With `fanInFanOut` the weight is stored as [in, out]. */
+  linear(
+    path: string,
+    inFeatures: number,
+    outFeatures: number,
+    bias: boolean,
+    { fanInFanOut = false } = {},
+  ): Linear {
+    const shape = fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
+    const weight = this.take(`${path}.weight`, shape);
+    const options = bias
+      ? { biasValues: this.take(`${path}.bias`, [outFeatures], "zeros") }
+      : { bias: false };
+    return new Linear(inFeatures, outFeatures, { weight, fanInFanOut, ...options });
+  }
+
+  /** The scale of an RMSNorm. */
+  norm(path: string, size: number, eps: number): RMSNorm {
+    return new RMSNorm(size, { eps, weight: this.take(`${path}.weight`, [size], "ones") });
+  }
+
+  layerNorm(path: string, size: number, eps: number): LayerNorm {
+    const weight = this.take(`${path}.weight`, [size], "ones");
+    return new LayerNorm(size, { eps, weight, bias: this.take(`${path}.bias`, [size], "zeros") });
+  }
+
+  embedding(path: string, rows: number, size: number, paddingIdx?: number): Embedding {
+    const weight = this.take(`${path}.weight`, [rows, size]);
+    return new Embedding(rows, size, { weight, ...(paddingIdx === undefined ? {} : { paddingIdx }) });
+  }
 }
 
-/** Takes weights from a file by path, and knows at the end what was left or missing. */
-export class FileWeights implements LlamaWeights {
+/** How a family's files spell their names. */
+export interface Naming {
+  /** Passed over, and named once in a notice: buffers of older transformers, heads of other tasks. */
+  extras: RegExp;
+  /** What goes before every name but a head's. A file may lack it, or have it where the model has none. */
+  prefix: string;
+  /** Drawn anew where a file lacks them, and named once in a notice: heads that a task adds. */
+  fresh?: RegExp;
+  /** Other names of a tensor, such as those of older files. */
+  older?: (name: string) => string[];
+}
+
+/** Takes weights from a file by name, and knows at the end what was left or missing. */
+export class FileWeights extends Weights {
   readonly #used = new Set<string>();
   readonly #names: Set<string>;
-  readonly #problems: string[] = [];
+  readonly #missing: string[] = [];
   readonly #wrongShapes: string[] = [];
+  readonly #drawn: string[] = [];
+  readonly #draws: FreshWeights;
 
   constructor(
     private readonly file: WeightsFile,
-    private readonly device: Device,
-    private readonly dtype: DType | undefined,
-    private readonly extras: Extras,
-    private readonly where: string,
+    private readonly naming: Naming,
+    private readonly options: {
+      device: Device;
+      dtype?: DType | undefined;
+      /** What errors and notices call the file. */
+      where: string;
+      /** Whether a fresh name that is there in another shape is drawn anew too. */
+      otherLabels?: boolean;
+    },
   ) {
+    super();
     this.#names = new Set(file.names());
-  }
-
-  linear(path: string, inFeatures: number, outFeatures: number, bias: boolean): Linear {
-    const weight = this.#take(`${path}.weight`, [outFeatures, inFeatures]);
-    const options = bias ? { biasValues: this.#take(`${path}.bias`, [outFeatures]) } : { bias: false };
-    return new Linear(inFeatures, outFeatures, { weight, ...options });
-  }
-
-  norm(path: string, size: number, eps: number): RMSNorm {
-    return new RMSNorm(size, { eps, weight: this.#take(`${path}.weight`, [size]) });
-  }
-
-  embedding(path: string, rows: number, size: number): Embedding {
-    return new Embedding(rows, size, { weight: this.#take(`${path}.weight`, [rows, size]) });
-  }
-
-  /** Whether the file has a name that the model may do without. */
-  has(name: string): boolean {
-    return this.#names.has(name);
+    this.#draws = new FreshWeights(options.device);
   }
 
   /** Marks a name as used. */
@@ -60,48 +93,71 @@ export class FileWeights implements LlamaWeights {
   }
 
   /**
-   * Throws when a tensor was missing, had a wrong shape, or was not asked for; returns the known
-   * extras that were passed over.
+   * Throws when a tensor was missing, had a wrong shape, or was not asked for; returns what there
+   * is to tell of known extras and of what was drawn anew.
    */
   finish(): string[] {
+    const { where } = this.options;
     if (this.#wrongShapes.length > 0) {
-      throw new LowrankError(
-        "ERR_SHAPE_MISMATCH",
-        `${this.where}: ${this.#wrongShapes.slice(0, 3).join("; ")}`,
-      );
+      throw new LowrankError("ERR_SHAPE_MISMATCH", `${where}: ${this.#wrongShapes.slice(0, 3).join("; ")}`);
     }
     const left = [...this.#names].filter((name) => !this.#used.has(name));
-    const extras = left.filter((name) => this.extras.known.test(name));
-    const unexpected = left.filter((name) => !this.extras.known.test(name));
+    const extras = left.filter((name) => this.naming.extras.test(name));
+    const unexpected = left.filter((name) => !this.naming.extras.test(name));
     const parts = [
-      this.#problems.length > 0 ? `missing: ${some(this.#problems)}` : "",
+      this.#missing.length > 0 ? `missing: ${some(this.#missing)}` : "",
       unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
     ].filter(Boolean);
-    if (parts.length > 0) throw new LowrankError("ERR_UNMATCHED_KEY", `${this.where}: ${parts.join("; ")}`);
-    return extras;
+    if (parts.length > 0) throw new LowrankError("ERR_UNMATCHED_KEY", `${where}: ${parts.join("; ")}`);
+    const notices: string[] = [];
+    if (extras.length > 0) {
+      const few = extras.slice(0, 3).join(", ") + (extras.length > 3 ? ", …" : "");
+      notices.push(`${where}: passed over ${extras.length} tensors that this model does not use: ${few}`);
+    }
+    if (this.#drawn.length > 0) {
+      notices.push(`${where}: has no weights for ${some(this.#drawn)}; they start anew and need training`);
+    }
+    return notices;
   }
 
-  #take(path: string, shape: number[]): Tensor {
-    const bare = path.startsWith(this.extras.prefix) ? path.slice(this.extras.prefix.length) : path;
-    const name = this.#names.has(path) ? path : bare;
-    if (!this.#names.has(name)) {
-      this.#problems.push(path);
-      return placeholder(this.device);
+  override take(name: string, shape: number[], start: Start = "normal"): Tensor {
+    const found = this.#spellings(name).find((one) => this.#names.has(one));
+    const fresh = this.naming.fresh?.test(name) ?? false;
+    if (found === undefined) {
+      if (fresh) return this.#draw(name, shape, start);
+      this.#missing.push(name);
+      return placeholder(this.options.device);
     }
-    this.#used.add(name);
-    const info = this.file.info(name);
+    this.#used.add(found);
+    const info = this.file.info(found);
     if (info.shape.join() !== shape.join()) {
+      if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start);
       this.#wrongShapes.push(
-        `${name} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
+        `${found} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
       );
-      return placeholder(this.device);
+      return placeholder(this.options.device);
     }
-    const stored = mapped(this.file, name, this.device);
+    const { device, dtype } = this.options;
+    const stored = mapped(this.file, found, device);
     // Frozen, and a parameter all the same: it is counted, and saved.
-    if (this.dtype === undefined || this.dtype === stored.dtype) return parameter(stored, false);
-    const converted = stored.to(this.dtype);
+    if (dtype === undefined || dtype === stored.dtype) return parameter(stored, false);
+    const converted = stored.to(dtype);
     stored.dispose();
     return parameter(converted, false);
+  }
+
+  /** A name as the file may have it: with the family's prefix or without, as it is or as it once was. */
+  #spellings(name: string): string[] {
+    const { prefix, older } = this.naming;
+    const other = name.startsWith(prefix) ? name.slice(prefix.length) : prefix + name;
+    return [name, other].flatMap((one) => [one, ...(older?.(one) ?? [])]);
+  }
+
+  #draw(name: string, shape: number[], start: Start): Tensor {
+    this.#drawn.push(name);
+    const drawn = this.#draws.take(name, shape, start);
+    drawn.requiresGrad = false;
+    return drawn;
   }
 }
 
@@ -110,33 +166,21 @@ function placeholder(device: Device): Tensor {
   return zeros([1], { device });
 }
 
-/** Weights drawn anew, as transformers initialises Llama: N(0, 0.02²), norms 1, biases 0. */
-export class FreshWeights implements LlamaWeights {
+/** Weights drawn anew, as transformers initialises its models: N(0, 0.02²), norms 1, biases 0. */
+export class FreshWeights extends Weights {
   constructor(
     private readonly device: Device,
     private readonly deviation = 0.02,
-  ) {}
-
-  linear(_path: string, inFeatures: number, outFeatures: number, bias: boolean): Linear {
-    const weight = this.#draw([outFeatures, inFeatures]);
-    const options = bias
-      ? { biasValues: parameter(zeros([outFeatures], { device: this.device })) }
-      : { bias: false };
-    return new Linear(inFeatures, outFeatures, { weight, ...options });
+  ) {
+    super();
   }
 
-  norm(_path: string, size: number, eps: number): RMSNorm {
-    return new RMSNorm(size, { eps, weight: parameter(ones([size], { device: this.device })) });
-  }
-
-  embedding(_path: string, rows: number, size: number): Embedding {
-    return new Embedding(rows, size, { weight: this.#draw([rows, size]) });
-  }
-
-  #draw(shape: number[]): Tensor {
+  override take(_name: string, shape: number[], start: Start = "normal"): Tensor {
+    const { device } = this;
+    if (start !== "normal") return parameter((start === "ones" ? ones : zeros)(shape, { device }));
     const values = normal(shape.reduce((n, d) => n * d, 1));
     for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) * this.deviation;
-    return parameter(tensor(values, { shape, device: this.device }));
+    return parameter(tensor(values, { shape, device }));
   }
 }
 

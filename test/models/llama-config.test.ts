@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { type ErrorCode, LowrankError } from "../../src/errors.js";
-import { ConfigFields } from "../../src/models/config-fields.js";
-import { hubConfig, llamaConfig, readLlamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
+import { ConfigFields, readModelConfig } from "../../src/models/config-fields.js";
+import { hubConfig, llamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
 
 const LLAMA = {
   model_type: "llama",
@@ -190,14 +190,14 @@ test("senseless and absurd values name the file and the key", (t) => {
 
 test("a folder without config.json, and one that is no JSON", (t) => {
   const folder = mkdtempSync(join(tmpdir(), "lowrank-config-"));
-  refused(t, () => readLlamaConfig(join(folder, "absent")), "ERR_FILE_NOT_FOUND", /absent: no such model/);
-  refused(t, () => readLlamaConfig(folder), "ERR_FILE_NOT_FOUND", /config\.json: no such file/);
+  refused(t, () => readModelConfig(join(folder, "absent")), "ERR_FILE_NOT_FOUND", /absent: no such model/);
+  refused(t, () => readModelConfig(folder), "ERR_FILE_NOT_FOUND", /config\.json: no such file/);
   writeFileSync(join(folder, "config.json"), "{");
-  refused(t, () => readLlamaConfig(folder), "ERR_FILE_FORMAT", /config\.json: not JSON/);
+  refused(t, () => readModelConfig(folder), "ERR_FILE_FORMAT", /config\.json: not JSON/);
   writeFileSync(join(folder, "config.json"), "[]");
-  refused(t, () => readLlamaConfig(folder), "ERR_FILE_FORMAT", /object was expected/);
+  refused(t, () => readModelConfig(folder), "ERR_FILE_FORMAT", /object was expected/);
   writeFileSync(join(folder, "config.json"), JSON.stringify(LLAMA));
-  t.is(readLlamaConfig(folder).hiddenSize, 64);
+  t.is(llamaConfig(readModelConfig(folder).config).hiddenSize, 64);
 });
 
 test("what is written reads back as it was", (t) => {

@@ -1,10 +1,11 @@
 /** The blocks of the Llama family (Touvron et al. 2023): attention with grouped heads, gated MLP. */
-import { session } from "../../native.js";
-import { Linear } from "../../nn/linear.js";
+import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import { RMSNorm } from "../../nn/norm.js";
-import { made, type Tensor } from "../../tensor.js";
+import type { RMSNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
+import type { Weights } from "../weights.js";
 import type { LlamaConfig } from "./config.js";
 import type { Rotation } from "./rotary.js";
 
@@ -15,17 +16,10 @@ export interface BlockInputs {
   keyMask: Tensor | undefined;
 }
 
-/** Gives a layer its weights: from a file, or drawn anew. */
-export interface Weights {
-  linear(path: string, inFeatures: number, outFeatures: number, bias: boolean): Linear;
-  norm(path: string, size: number, eps: number): RMSNorm;
-}
-
 /** Causal self-attention. x [B, T, C] → [B, T, C]; keys and values have their own, fewer heads. */
 export class LlamaAttention extends Module {
   readonly heads: number;
   readonly keyValueHeads: number;
-  readonly headDim: number;
   readonly window: number;
   q_proj: Linear;
   k_proj: Linear;
@@ -37,7 +31,6 @@ export class LlamaAttention extends Module {
     const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = config;
     this.heads = H;
     this.keyValueHeads = Hkv;
-    this.headDim = D;
     this.window = config.slidingWindow ?? 0;
     this.q_proj = weights.linear(`${path}.q_proj`, C, H * D, attentionBias);
     this.k_proj = weights.linear(`${path}.k_proj`, C, Hkv * D, attentionBias);
@@ -46,26 +39,11 @@ export class LlamaAttention extends Module {
   }
 
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
-    const [B, T] = x.shape as [number, number, number];
-    const D = this.headDim;
-    const q = rotation.apply(this.q_proj.forward(x).reshape(B, T, this.heads, D));
-    const k = rotation.apply(this.k_proj.forward(x).reshape(B, T, this.keyValueHeads, D));
-    const v = this.v_proj.forward(x).reshape(B, T, this.keyValueHeads, D);
-    const keys = cache === undefined ? { k, v, length: T } : cache.append(k, v);
-    const y = made(() =>
-      session().attention(
-        q.id,
-        keys.k.id,
-        keys.v.id,
-        keyMask?.id,
-        true,
-        this.window,
-        1 / Math.sqrt(D),
-        rotation.offset,
-        keys.length,
-      ),
-    );
-    return this.o_proj.forward(y.reshape(B, T, this.heads * D));
+    const q = rotation.apply(inHeads(this.q_proj.forward(x), this.heads));
+    const k = rotation.apply(inHeads(this.k_proj.forward(x), this.keyValueHeads));
+    const v = inHeads(this.v_proj.forward(x), this.keyValueHeads);
+    const { window } = this;
+    return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, cache }));
   }
 }
 

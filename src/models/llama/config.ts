@@ -1,8 +1,15 @@
 /** The configuration of the Llama family: Llama 2 and 3, SmolLM2, Mistral. */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
 import { LowrankError } from "../../errors.js";
-import { ConfigFields, readConfigFields } from "../config-fields.js";
+import { ConfigFields } from "../config-fields.js";
+import {
+  checkCount,
+  hubSpecialIds,
+  LIMIT,
+  refuseQuantised,
+  specialIds,
+  storageName,
+  type SpecialIds,
+} from "../config-parts.js";
 import { hubRope, type RopeConfig, ropeConfig } from "./rope.js";
 
 export { ropeFrequencies } from "./rope.js";
@@ -10,7 +17,7 @@ export { ropeFrequencies } from "./rope.js";
 export type LlamaModelType = "llama" | "mistral";
 
 /** What `config.json` says, in one spelling. */
-export interface LlamaConfig {
+export interface LlamaConfig extends SpecialIds {
   modelType: LlamaModelType;
   vocabSize: number;
   hiddenSize: number;
@@ -29,10 +36,6 @@ export interface LlamaConfig {
   slidingWindow: number | undefined;
   tieWordEmbeddings: boolean;
   rope: RopeConfig;
-  bosTokenId: number | undefined;
-  /** Each of them ends a generation. */
-  eosTokenIds: readonly number[];
-  padTokenId: number | undefined;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
 }
@@ -44,17 +47,6 @@ const DEFAULTS: Record<LlamaModelType, { keyValueHeads?: number; positions: numb
 };
 
 const SUPPORTED = Object.keys(DEFAULTS);
-
-/** Above these no model is real; they are checked before anything is allocated. */
-const LIMIT = {
-  vocabulary: 2 ** 22,
-  width: 2 ** 18,
-  layers: 4096,
-  heads: 4096,
-  headDim: 4096,
-  positions: 2 ** 28,
-  values: 2 ** 41,
-};
 
 const DEFAULT_EPS = 1e-6;
 const ACTIVATIONS = new Set(["silu", "swish"]);
@@ -74,11 +66,7 @@ function refuseUnsupported(config: ConfigFields): void {
     const message = `hidden_act "${act}" is not supported; supported is silu`;
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
   }
-  if (config.value("quantization_config") !== undefined) {
-    const message =
-      "the weights are quantised (quantization_config), which is not supported; take the plain model";
-    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
-  }
+  refuseQuantised(config);
 }
 
 /** As given, or hidden_size over the heads. */
@@ -125,7 +113,6 @@ export function llamaConfig(
   const window =
     config.size("sliding_window", LIMIT.positions) ??
     (config.has("sliding_window") ? undefined : defaults.window);
-  const endings = generation?.tokens("eos_token_id") ?? [];
   const result: LlamaConfig = {
     modelType: type,
     vocabSize: config.required("vocab_size", "size", LIMIT.vocabulary),
@@ -142,39 +129,15 @@ export function llamaConfig(
     slidingWindow: type === "mistral" ? window : undefined,
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
     rope: ropeConfig(config, positions),
-    bosTokenId: generation?.token("bos_token_id") ?? config.token("bos_token_id"),
-    eosTokenIds: endings.length > 0 ? endings : config.tokens("eos_token_id"),
-    padTokenId: generation?.token("pad_token_id") ?? config.token("pad_token_id"),
-    dtype: config.string("dtype") ?? config.string("torch_dtype"),
+    ...specialIds(config, generation),
+    dtype: storageName(config),
   };
-  const values = countValues(result);
-  if (values > LIMIT.values) {
-    const message = `these sizes make ${values.toExponential(1)} weights, more than any model has`;
-    throw new LowrankError("ERR_FILE_FORMAT", `${config.file}: ${message}`);
-  }
+  checkCount(config, countValues(result));
   return result;
-}
-
-/**
- * Reads the configuration of a model's folder.
- *
- * Errors: `ERR_FILE_NOT_FOUND`, and those of `llamaConfig`.
- */
-export function readLlamaConfig(folder: string): LlamaConfig {
-  const file = join(folder, "config.json");
-  const config = readConfigFields(file);
-  if (config === undefined) {
-    const what = existsSync(folder)
-      ? `${file}: no such file; a model's folder has one`
-      : `${folder}: no such model`;
-    throw new LowrankError("ERR_FILE_NOT_FOUND", what);
-  }
-  return llamaConfig(config, readConfigFields(join(folder, "generation_config.json")));
 }
 
 /** The configuration as a `config.json` that every transformers from 4.40 on reads, and `llamaConfig` too. */
 export function hubConfig(config: LlamaConfig): Record<string, unknown> {
-  const { eosTokenIds } = config;
   return {
     architectures: [config.modelType === "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM"],
     model_type: config.modelType,
@@ -190,10 +153,7 @@ export function hubConfig(config: LlamaConfig): Record<string, unknown> {
     rms_norm_eps: config.rmsNormEps,
     tie_word_embeddings: config.tieWordEmbeddings,
     ...hubRope(config.rope),
-    bos_token_id: config.bosTokenId ?? null,
-    eos_token_id:
-      eosTokenIds.length === 1 ? eosTokenIds[0] : eosTokenIds.length === 0 ? null : [...eosTokenIds],
-    pad_token_id: config.padTokenId ?? null,
+    ...hubSpecialIds(config),
     ...(config.modelType === "mistral"
       ? { sliding_window: config.slidingWindow ?? null }
       : { attention_bias: config.attentionBias, mlp_bias: config.mlpBias }),

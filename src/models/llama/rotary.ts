@@ -7,8 +7,6 @@ import { made, type Tensor } from "../../tensor.js";
 
 /** The rotation of one forward. */
 export interface Rotation {
-  /** Position of the first row. */
-  offset: number;
   apply(x: Tensor): Tensor;
 }
 
@@ -32,7 +30,6 @@ export class RotaryTables {
     this.#grow(device, positions === undefined ? offset + rows : this.limit);
     const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
     return {
-      offset,
       apply: (x) => made(() => session().rotary(x.id, cos.id, sin.id, offset, positions?.id)),
     };
   }

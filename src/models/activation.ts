@@ -1,0 +1,39 @@
+import { LowrankError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import type { ConfigFields } from "./config-fields.js";
+
+const tanhForm = (x: Tensor): Tensor => x.gelu({ approximate: "tanh" });
+
+/** By transformers' names. */
+const ACTIVATIONS = {
+  gelu: (x: Tensor): Tensor => x.gelu(),
+  gelu_new: tanhForm,
+  gelu_fast: tanhForm,
+  gelu_pytorch_tanh: tanhForm,
+  quick_gelu: (x: Tensor): Tensor => x.mul(x.mul(1.702).sigmoid()),
+  relu: (x: Tensor): Tensor => x.relu(),
+  silu: (x: Tensor): Tensor => x.silu(),
+  swish: (x: Tensor): Tensor => x.silu(),
+  tanh: (x: Tensor): Tensor => x.tanh(),
+};
+
+export type ActivationName = keyof typeof ACTIVATIONS;
+
+export function activate(name: ActivationName, x: Tensor): Tensor {
+  return ACTIVATIONS[name](x);
+}
+
+/** The activation that a configuration names under `key`. Throws `ERR_UNSUPPORTED_MODEL`. */
+export function activationField(
+  config: ConfigFields,
+  key: string,
+  otherwise: ActivationName,
+): ActivationName {
+  const name = config.string(key) ?? otherwise;
+  if (name in ACTIVATIONS) return name as ActivationName;
+  const supported = Object.keys(ACTIVATIONS).join(", ");
+  throw new LowrankError(
+    "ERR_UNSUPPORTED_MODEL",
+    `${config.file}: ${key} "${name}" is not supported; supported are ${supported}`,
+  );
+}

@@ -1,0 +1,34 @@
+import { session } from "../native.js";
+import { made, type Tensor } from "../tensor.js";
+import type { LayerCache } from "./cache.js";
+
+export interface AttentionOptions {
+  /** A query sees no key after its own position. */
+  causal?: boolean;
+  /** i32 [B, S], 0 where a key is hidden. */
+  mask?: Tensor | undefined;
+  /** How many positions back a query sees, its own counted; 0 sees all. */
+  window?: number;
+  /** 1/√D unless given. */
+  scale?: number;
+  /** Keys and values so far, to which k and v are appended. */
+  cache?: LayerCache | undefined;
+}
+
+/** softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, T, Hkv, D]; gives [B, T, H · D]. */
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+  const [B, T, H, D] = q.shape as [number, number, number, number];
+  const { causal = false, mask, window = 0, scale = 1 / Math.sqrt(D), cache } = options;
+  const offset = cache?.length ?? 0;
+  const keys = cache === undefined ? { k, v, length: T } : cache.append(k, v);
+  const y = made(() =>
+    session().attention(q.id, keys.k.id, keys.v.id, mask?.id, causal, window, scale, offset, keys.length),
+  );
+  return y.reshape(B, T, H * D);
+}
+
+/** [B, T, H · D] as [B, T, H, D]. */
+export function inHeads(x: Tensor, heads: number): Tensor {
+  const [B, T, C] = x.shape as [number, number, number];
+  return x.reshape(B, T, heads, C / heads);
+}

@@ -1,0 +1,77 @@
+/** What the configurations of all families have in common. */
+import { LowrankError } from "../errors.js";
+import type { ConfigFields } from "./config-fields.js";
+
+/** Above these no model is real; they are checked before anything is allocated. */
+export const LIMIT = {
+  vocabulary: 2 ** 22,
+  width: 2 ** 18,
+  layers: 4096,
+  heads: 4096,
+  headDim: 4096,
+  positions: 2 ** 28,
+  labels: 2 ** 20,
+  values: 2 ** 41,
+};
+
+/** Refuses sizes that multiply to more weights than any model has. */
+export function checkCount(config: ConfigFields, values: number): void {
+  if (values <= LIMIT.values) return;
+  const message = `these sizes make ${values.toExponential(1)} weights, more than any model has`;
+  throw new LowrankError("ERR_FILE_FORMAT", `${config.file}: ${message}`);
+}
+
+export function refuseQuantised(config: ConfigFields): void {
+  if (config.value("quantization_config") === undefined) return;
+  const message =
+    "the weights are quantised (quantization_config), which is not supported; take the plain model";
+  throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
+}
+
+/** Refuses a key that is set to true and changes what a model computes. */
+export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
+  for (const key of keys) {
+    if (config.boolean(key) !== true) continue;
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${key} is true, which is not supported`);
+  }
+}
+
+export interface SpecialIds {
+  bosTokenId: number | undefined;
+  /** Each of them ends a generation. */
+  eosTokenIds: readonly number[];
+  padTokenId: number | undefined;
+}
+
+/** Special tokens; those of `generation_config.json`, where there is one, go before. */
+export function specialIds(config: ConfigFields, generation: ConfigFields | undefined): SpecialIds {
+  const endings = generation?.tokens("eos_token_id") ?? [];
+  return {
+    bosTokenId: generation?.token("bos_token_id") ?? config.token("bos_token_id"),
+    eosTokenIds: endings.length > 0 ? endings : config.tokens("eos_token_id"),
+    padTokenId: generation?.token("pad_token_id") ?? config.token("pad_token_id"),
+  };
+}
+
+/** Special tokens as `config.json` has them. */
+export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialIds): Record<string, unknown> {
+  return {
+    bos_token_id: bosTokenId ?? null,
+    eos_token_id:
+      eosTokenIds.length === 1 ? eosTokenIds[0] : eosTokenIds.length === 0 ? null : [...eosTokenIds],
+    pad_token_id: padTokenId ?? null,
+  };
+}
+
+/** Storage of the weights as the file names it, such as `bfloat16`. */
+export function storageName(config: ConfigFields): string | undefined {
+  return config.string("dtype") ?? config.string("torch_dtype");
+}
+
+/** A probability: of dropout, of which 1 is none. */
+export function probability(config: ConfigFields, key: string, otherwise: number): number {
+  const value = config.value(key) ?? otherwise;
+  if (typeof value !== "number" || !(value >= 0 && value <= 1))
+    throw config.error(key, "must be a probability");
+  return value;
+}

@@ -1,0 +1,94 @@
+/** The blocks of GPT-2 (Radford et al. 2019): norm, attention, norm, MLP. */
+import { Dropout } from "../../nn/dropout.js";
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { activate, type ActivationName } from "../activation.js";
+import { attention, inHeads } from "../attention.js";
+import type { LayerCache } from "../cache.js";
+import type { Weights } from "../weights.js";
+import type { GPT2Config } from "./config.js";
+
+/** GPT-2 stores its weights as [in, out]: transformers' Conv1D. */
+const CONV1D = { fanInFanOut: true };
+
+/**
+ * Causal self-attention over one product of queries, keys and values. x [B, T, C] → [B, T, C].
+ * Dropout of the attention's weights, `attn_pdrop`, is not applied.
+ */
+export class GPT2Attention extends Module {
+  readonly heads: number;
+  readonly scale: number;
+  /** Queries, keys and values, in this order. */
+  c_attn: Linear;
+  c_proj: Linear;
+  resid_dropout: Dropout;
+
+  constructor(config: GPT2Config, layer: number, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, numAttentionHeads: H } = config;
+    this.heads = H;
+    this.scale =
+      (config.scaleAttnWeights ? 1 / Math.sqrt(C / H) : 1) /
+      (config.scaleAttnByInverseLayerIdx ? layer + 1 : 1);
+    this.c_attn = weights.linear(`${path}.c_attn`, C, 3 * C, true, CONV1D);
+    this.c_proj = weights.linear(`${path}.c_proj`, C, C, true, CONV1D);
+    this.resid_dropout = new Dropout(config.residPdrop);
+  }
+
+  forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
+    const C = x.shape[2] as number;
+    const qkv = this.c_attn.forward(x);
+    const [q, k, v] = [0, 1, 2].map((i) => inHeads(qkv.slice(2, i * C, (i + 1) * C), this.heads)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    const y = attention(q, k, v, { causal: true, mask, scale: this.scale, cache });
+    return this.resid_dropout.forward(this.c_proj.forward(y));
+  }
+}
+
+/** c_proj(activation(c_fc(x))). */
+export class GPT2MLP extends Module {
+  readonly activation: ActivationName;
+  c_fc: Linear;
+  c_proj: Linear;
+  dropout: Dropout;
+
+  constructor(config: GPT2Config, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, intermediateSize } = config;
+    this.activation = config.activation;
+    this.c_fc = weights.linear(`${path}.c_fc`, C, intermediateSize, true, CONV1D);
+    this.c_proj = weights.linear(`${path}.c_proj`, intermediateSize, C, true, CONV1D);
+    this.dropout = new Dropout(config.residPdrop);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.dropout.forward(this.c_proj.forward(activate(this.activation, this.c_fc.forward(x))));
+  }
+}
+
+/** x + attention(norm(x)), then + mlp(norm(·)). */
+export class GPT2Block extends Module {
+  ln_1: LayerNorm;
+  attn: GPT2Attention;
+  ln_2: LayerNorm;
+  mlp: GPT2MLP;
+
+  constructor(config: GPT2Config, layer: number, path: string, weights: Weights) {
+    super();
+    const { hiddenSize, layerNormEps } = config;
+    this.ln_1 = weights.layerNorm(`${path}.ln_1`, hiddenSize, layerNormEps);
+    this.attn = new GPT2Attention(config, layer, `${path}.attn`, weights);
+    this.ln_2 = weights.layerNorm(`${path}.ln_2`, hiddenSize, layerNormEps);
+    this.mlp = new GPT2MLP(config, `${path}.mlp`, weights);
+  }
+
+  forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
+    const attended = x.add(this.attn.forward(this.ln_1.forward(x), mask, cache));
+    return attended.add(this.mlp.forward(this.ln_2.forward(attended)));
+  }
+}

@@ -1,0 +1,122 @@
+/** The configuration of GPT-2, in its own spelling (`n_embd`) or the common one (`hidden_size`). */
+import { LowrankError } from "../../errors.js";
+import { activationField, type ActivationName } from "../activation.js";
+import { ConfigFields } from "../config-fields.js";
+import {
+  checkCount,
+  hubSpecialIds,
+  LIMIT,
+  probability,
+  refuseQuantised,
+  refuseTrue,
+  specialIds,
+  storageName,
+  type SpecialIds,
+} from "../config-parts.js";
+
+/** What `config.json` says, in one spelling. */
+export interface GPT2Config extends SpecialIds {
+  modelType: "gpt2";
+  vocabSize: number;
+  hiddenSize: number;
+  intermediateSize: number;
+  numHiddenLayers: number;
+  numAttentionHeads: number;
+  /** The longest text. */
+  maxPositionEmbeddings: number;
+  layerNormEps: number;
+  activation: ActivationName;
+  /** Whether scores are divided by √D, and by the layer's number, from 1. */
+  scaleAttnWeights: boolean;
+  scaleAttnByInverseLayerIdx: boolean;
+  /** Dropout of the embeddings, and of what a block adds. */
+  embdPdrop: number;
+  residPdrop: number;
+  tieWordEmbeddings: boolean;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+}
+
+/** transformers' end-of-text. */
+const END_OF_TEXT = 50_256;
+
+/**
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
+ * or senseless value.
+ */
+export function gpt2Config(
+  json: Record<string, unknown> | ConfigFields,
+  generation?: ConfigFields,
+): GPT2Config {
+  const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
+  refuseQuantised(config);
+  refuseTrue(config, "add_cross_attention");
+  /** A size under any of its names; the first is the one that an error names. */
+  const size = (limit: number, otherwise: number, ...keys: string[]): number => {
+    for (const key of keys) {
+      const value = config.size(key, limit);
+      if (value !== undefined) return value;
+    }
+    return otherwise;
+  };
+  const hiddenSize = size(LIMIT.width, 768, "n_embd", "hidden_size");
+  const heads = size(LIMIT.heads, 12, "n_head", "num_attention_heads");
+  if (hiddenSize % heads !== 0) {
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${config.file}: ${heads} heads (n_head) do not divide ${hiddenSize} (n_embd)`,
+    );
+  }
+  const ids = specialIds(config, generation);
+  const result: GPT2Config = {
+    modelType: "gpt2",
+    vocabSize: size(LIMIT.vocabulary, 50_257, "vocab_size"),
+    hiddenSize,
+    intermediateSize: size(4 * LIMIT.width, 4 * hiddenSize, "n_inner", "intermediate_size"),
+    numHiddenLayers: size(LIMIT.layers, 12, "n_layer", "num_hidden_layers"),
+    numAttentionHeads: heads,
+    maxPositionEmbeddings: size(LIMIT.positions, 1024, "n_positions", "max_position_embeddings", "n_ctx"),
+    layerNormEps: config.positive("layer_norm_epsilon") ?? 1e-5,
+    activation: activationField(config, "activation_function", "gelu_new"),
+    scaleAttnWeights: config.boolean("scale_attn_weights") ?? true,
+    scaleAttnByInverseLayerIdx: config.boolean("scale_attn_by_inverse_layer_idx") ?? false,
+    embdPdrop: probability(config, "embd_pdrop", 0.1),
+    residPdrop: probability(config, "resid_pdrop", 0.1),
+    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
+    ...ids,
+    bosTokenId: ids.bosTokenId ?? (config.has("bos_token_id") ? undefined : END_OF_TEXT),
+    eosTokenIds: ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [END_OF_TEXT],
+    dtype: storageName(config),
+  };
+  const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
+  checkCount(
+    config,
+    (result.vocabSize + result.maxPositionEmbeddings) * hiddenSize + result.numHiddenLayers * block,
+  );
+  return result;
+}
+
+/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `gpt2Config` too. */
+export function hubConfig(config: GPT2Config): Record<string, unknown> {
+  return {
+    architectures: ["GPT2LMHeadModel"],
+    model_type: "gpt2",
+    vocab_size: config.vocabSize,
+    n_positions: config.maxPositionEmbeddings,
+    n_embd: config.hiddenSize,
+    n_layer: config.numHiddenLayers,
+    n_head: config.numAttentionHeads,
+    n_inner: config.intermediateSize,
+    activation_function: config.activation,
+    embd_pdrop: config.embdPdrop,
+    resid_pdrop: config.residPdrop,
+    layer_norm_epsilon: config.layerNormEps,
+    scale_attn_weights: config.scaleAttnWeights,
+    scale_attn_by_inverse_layer_idx: config.scaleAttnByInverseLayerIdx,
+    tie_word_embeddings: config.tieWordEmbeddings,
+    ...hubSpecialIds(config),
+    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
+}

@@ -1,0 +1,15 @@
+import type { Family } from "../family.js";
+import { llamaConfig, type LlamaConfig } from "./config.js";
+import { LlamaForCausalLM } from "./model.js";
+
+export const llama: Family<LlamaConfig> = {
+  modelTypes: ["llama", "mistral"],
+  read: ({ config, generation }) => llamaConfig(config, generation),
+  naming: () => ({
+    // Buffers of older transformers, and heads of other tasks.
+    extras: /(^|\.)rotary_emb\.inv_freq$|^score\.(weight|bias)$|^classifier\./,
+    prefix: "model.",
+  }),
+  tasks: { "causal-lm": (config, weights) => new LlamaForCausalLM(config, weights) },
+  doubled: (config) => (config.tieWordEmbeddings ? ["lm_head.weight"] : []),
+};

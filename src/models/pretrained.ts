@@ -1,0 +1,86 @@
+/** What every pretrained model is, whatever its family and task. */
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { Module } from "../nn/module.js";
+import { checkpoint } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import type { Tokenizer } from "./tokenizer.js";
+
+export interface ForwardOptions {
+  /** i32 [B, T], 0 where a token is padding. */
+  attentionMask?: Tensor | undefined;
+  /** i32 [B, T]: which of two texts a token is of, for encoders. */
+  tokenTypeIds?: Tensor | undefined;
+  /** i32 [B, T]. */
+  positionIds?: Tensor | undefined;
+  /**
+   * For a language model i32 [B, T], −100 where ignored, shifted by one inside; for a classifier
+   * i32 [B], or f32 [B, N] where several labels may hold or values are predicted.
+   */
+  labels?: Tensor | undefined;
+}
+
+export interface ForwardOutput {
+  /** [B, T, V] of a language model, [B, N] of a classifier. */
+  logits: Tensor;
+  /** The mean over labels that count. */
+  loss?: Tensor;
+  /** [B, T, C], after the last norm. */
+  hidden: Tensor;
+}
+
+export abstract class PretrainedModel extends Module {
+  /** What `config.json` says, in one spelling. */
+  abstract readonly config: object;
+  tokenizer: Tokenizer | undefined;
+  /** Keep only what enters each block and run it again in backward. */
+  gradientCheckpointing = false;
+  /** Where the model came from, for the adapter's configuration. */
+  source: string | undefined;
+  /** The folder whose companions (tokenizer and the like) go along when it is saved. */
+  folder: string | undefined;
+  /** The task as PEFT names it. */
+  abstract readonly taskType: string;
+
+  /** The configuration as `config.json` has it, for a model that came from none. */
+  abstract hubConfig(): Record<string, unknown>;
+  abstract get device(): Exclude<Device, "auto">;
+
+  /** What of the configuration has changed since it was read. */
+  configChanges(): Record<string, unknown> {
+    return {};
+  }
+
+  /** A tensor's name in a file, by its name in the state dict. */
+  fileName(name: string): string {
+    return name;
+  }
+}
+
+/** Runs blocks one after the other; those of a checkpoint keep only what enters them. */
+export function chain<B>(
+  blocks: readonly B[],
+  x: Tensor,
+  checkpointed: boolean,
+  run: (block: B, x: Tensor, index: number) => Tensor,
+): Tensor {
+  return blocks.reduce(
+    (y, block, i) => (checkpointed ? checkpoint(() => run(block, y, i)) : run(block, y, i)),
+    x,
+  );
+}
+
+/** The length T of ids [B, T], which with the `before` of a cache fit the model. */
+export function checkedLength(ids: Tensor, before: number, limit: number): number {
+  if (ids.shape.length !== 2) {
+    throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: ids are [B, T], not [${ids.shape.join(", ")}]`);
+  }
+  const T = ids.shape[1] as number;
+  if (before + T > limit) {
+    throw new LowrankError(
+      "ERR_INDEX",
+      `forward: ${before + T} tokens are more than the model's longest text, ${limit}`,
+    );
+  }
+  return T;
+}
