@@ -1,5 +1,7 @@
 import { Command } from "commander";
-import { grouped } from "./format.js";
+import type { Evaluation } from "../train/evaluate.js";
+import { confusionTable } from "./confusion-table.js";
+import { grouped, percent, plural } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 import * as value from "./values.js";
@@ -15,7 +17,9 @@ interface Flags {
 }
 
 export function evaluateCommand(): Command {
-  const command = new Command("evaluate").description("mean loss and perplexity over a data file");
+  const command = new Command("evaluate").description(
+    "mean loss and perplexity over a data file; for rows with labels accuracy, macro-F1 and which class was taken for which",
+  );
   return command
     .requiredOption("--data <file>", ".txt or .jsonl")
     .option("--model <folder>", "the model; the adapter's own, or the embedded one, unless given")
@@ -23,31 +27,46 @@ export function evaluateCommand(): Command {
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--max-length <n>", "tokens of a row", value.length, 512)
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
-    .option("--json", 'print {"loss": …, "perplexity": …, "tokens": …}')
+    .option("--json", "print the figures as JSON")
     .action(() => interruptible((signal) => evaluateFile(command.opts<Flags>(), signal)));
 }
 
 async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
-  const [{ readData }, { examplesOf, trainedExamples }] = await Promise.all([
+  const [{ readData }, { trainedExamples }] = await Promise.all([
     import("../data/read.js"),
     import("../data/examples.js"),
   ]);
   const data = await readData(flags.data);
   const adapters = flags.adapter === undefined ? [] : [flags.adapter];
-  const { model } = await load({ model: flags.model, adapters, device: flags.device, signal });
+  const { model, labels } = await load({ model: flags.model, adapters, device: flags.device, signal });
   try {
-    const [{ evaluate }, { tokenisation }] = await Promise.all([
+    const [{ evaluate }, { objectiveOf }] = await Promise.all([
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
     ]);
-    const { tokenizer, maxLength, eosTokenIds, padTokenId } = tokenisation(model, flags.maxLength);
-    const all = await examplesOf(data, tokenizer, { maxLength, eosTokenIds, signal });
-    const examples = trainedExamples(all, data.file, maxLength);
-    const result = await evaluate(model, examples, { batchSize: flags.batchSize, padTokenId, signal });
-    const { loss, perplexity, tokens } = result;
-    const text = `loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(5)}, over ${grouped(tokens)} tokens`;
-    process.stdout.write(`${flags.json ? JSON.stringify({ loss, perplexity, tokens }) : text}\n`);
+    const objective = objectiveOf(model, { labels, maxLength: flags.maxLength });
+    const { maxLength } = objective.tokenisation;
+    const examples = trainedExamples(await objective.examples(data, signal), data.file, maxLength);
+    const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
+    process.stdout.write(`${flags.json ? JSON.stringify(figures(result)) : lines(result).join("\n")}\n`);
   } finally {
     model.dispose();
   }
+}
+
+function figures({ loss, perplexity, tokens, classes }: Evaluation): object {
+  if (classes === undefined) return { loss, perplexity, tokens };
+  const { accuracy, macroF1, labels, confusion } = classes;
+  return { loss, accuracy, macroF1, rows: tokens, labels, confusion };
+}
+
+function lines({ loss, perplexity, tokens, classes }: Evaluation): string[] {
+  if (classes === undefined) {
+    return [
+      `loss ${loss.toFixed(4)}, perplexity ${perplexity.toPrecision(5)}, over ${grouped(tokens)} tokens`,
+    ];
+  }
+  const { accuracy, macroF1 } = classes;
+  const first = `accuracy ${percent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}, loss ${loss.toFixed(4)}, over ${plural(tokens, "row")}`;
+  return [first, "", ...confusionTable(classes)];
 }

@@ -28,6 +28,8 @@ export function modelPath(model: string | undefined, adapter: string | undefined
 export interface LoadedModel {
   model: CausalLM;
   path: string;
+  /** The names of the classes that the first adapter, or else the model, tells apart. */
+  labels: string[] | undefined;
 }
 
 /** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
@@ -39,7 +41,12 @@ export async function load(options: {
 }): Promise<LoadedModel> {
   const { adapters = [], device = "auto", signal } = options;
   const path = modelPath(options.model, adapters[0]);
-  const [{ loadModel }, lora] = await Promise.all([import("../models/load.js"), import("../lora/index.js")]);
+  const [{ loadModel }, lora, { readLabels }] = await Promise.all([
+    import("../models/load.js"),
+    import("../lora/index.js"),
+    import("../train/label-names.js"),
+  ]);
+  const labels = readLabels(adapters[0] ?? path) ?? readLabels(path);
   const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
   const model = await loadModel(path, { device: device as Device, signal, onNotice });
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
@@ -48,5 +55,5 @@ export async function load(options: {
     await lora.loadAdapter(model, adapter, { name: names[i] ?? "default" });
   }
   if (names.length > 1) lora.setAdapter(model, names);
-  return { model, path };
+  return { model, path, labels };
 }

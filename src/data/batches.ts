@@ -2,10 +2,14 @@ import { LowrankError } from "../errors.js";
 import { type Example, IGNORED } from "./examples.js";
 import { epochOrder } from "./shuffle.js";
 
-/** Rows side by side, padded on the right to the longest: with a causal model no real position sees the padding. */
+/**
+ * Rows side by side, padded on the right to the longest. With a causal model no real position sees the padding; an
+ * encoder is given the mask.
+ */
 export interface Batch {
   /** [B, T], row-major. */
   ids: Int32Array;
+  /** [B, T]; [B, 1] where a row has one label. */
   labels: Int32Array;
   shape: [rows: number, length: number];
   /** Tokens of each row, padding left out. */
@@ -51,10 +55,11 @@ export function batchOf(examples: readonly Example[], padTokenId: number): Batch
   const lengths = examples.map((one) => one.ids.length);
   const length = Math.max(...lengths);
   const ids = new Int32Array(examples.length * length).fill(padTokenId);
-  const labels = new Int32Array(examples.length * length).fill(IGNORED);
+  const width = Math.max(...examples.map((one) => one.labels.length));
+  const labels = new Int32Array(examples.length * width).fill(IGNORED);
   for (const [row, one] of examples.entries()) {
     ids.set(one.ids, row * length);
-    labels.set(one.labels, row * length);
+    labels.set(one.labels, row * width);
   }
   return {
     ids,
@@ -64,6 +69,13 @@ export function batchOf(examples: readonly Example[], padTokenId: number): Batch
     tokens: lengths.reduce((sum, n) => sum + n, 0),
     trained: examples.reduce((sum, one) => sum + one.trained, 0),
   };
+}
+
+/** [B, T], 1 where a token is, 0 where padding is. */
+export function attentionMask({ shape: [rows, length], lengths }: Batch): Int32Array {
+  const mask = new Int32Array(rows * length);
+  for (const [row, tokens] of lengths.entries()) mask.fill(1, row * length, row * length + tokens);
+  return mask;
 }
 
 /** Batches in the data's own order, for evaluation. */

@@ -1,15 +1,16 @@
 import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
-import type { Data } from "./read.js";
-import type { Row } from "./rows.js";
+import type { TextData } from "./read.js";
+import type { Row, TextRow } from "./rows.js";
 
 /** A label that is not trained on. */
 export const IGNORED = -100;
 
-/** Token ids and, beside each, what it counts as when it is to be predicted: itself, or −100. */
+/** Token ids and what is to be predicted. */
 export interface Example {
   ids: Int32Array;
+  /** Of a language model one beside each id: itself, or −100. Of a classifier one for the row: its class. */
   labels: Int32Array;
-  /** Predictions that are trained on: labels after the first position that are not −100. */
+  /** Predictions that are trained on: labels after the first position that are not −100, or the row's one. */
   trained: number;
 }
 
@@ -64,7 +65,7 @@ function encodePrompt(prompt: string, encoder: Encoder, eosTokenIds: readonly nu
 }
 
 /** A row as an example. Prompt and completion are tokenised apart and joined with nothing between. */
-export function exampleOfRow(row: Row, encoder: Encoder, options: ExampleOptions): Example {
+export function exampleOfRow(row: TextRow, encoder: Encoder, options: ExampleOptions): Example {
   const { eosTokenIds, maxLength } = options;
   if (row.kind === "text") {
     const ids = encoder.encode(row.text);
@@ -90,11 +91,11 @@ export function blocksOfText(text: string, encoder: Encoder, maxLength: number):
 const CHUNK = 1 << 16;
 
 /** Rows in runs of about `CHUNK` characters. */
-function* chunks(rows: readonly Row[]): Generator<Row[]> {
-  let [chunk, size]: [Row[], number] = [[], 0];
+export function* chunks<R extends Row>(rows: readonly R[]): Generator<R[]> {
+  let [chunk, size]: [R[], number] = [[], 0];
   for (const row of rows) {
     chunk.push(row);
-    size += row.kind === "text" ? row.text.length : row.prompt.length + row.completion.length;
+    size += row.kind === "completion" ? row.prompt.length + row.completion.length : row.text.length;
     if (size < CHUNK) continue;
     yield chunk;
     [chunk, size] = [[], 0];
@@ -103,7 +104,7 @@ function* chunks(rows: readonly Row[]): Generator<Row[]> {
 }
 
 /** An encoder that knows the ids of some texts already. */
-async function ahead(encoder: Encoder, withSpecial: string[], without: string[]): Promise<Encoder> {
+export async function ahead(encoder: Encoder, withSpecial: string[], without: string[]): Promise<Encoder> {
   if (encoder.encodeAll === undefined) return encoder;
   const known = async (texts: string[], addSpecialTokens: boolean): Promise<Map<string, Int32Array>> => {
     const ids = (await encoder.encodeAll?.(texts, { addSpecialTokens })) ?? [];
@@ -117,7 +118,7 @@ async function ahead(encoder: Encoder, withSpecial: string[], without: string[])
 }
 
 /** Settles as `promise` does, or rejects as soon as the signal is aborted. */
-async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   throwIfAborted(signal);
   if (signal === undefined) return promise;
   let stop = (): void => {};
@@ -136,7 +137,11 @@ async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined
  * Tokenises a data file; the event loop stays free. Examples are in the file's order, those without a trained token
  * among them.
  */
-export async function examplesOf(data: Data, encoder: Encoder, options: ExampleOptions): Promise<Example[]> {
+export async function examplesOf(
+  data: TextData,
+  encoder: Encoder,
+  options: ExampleOptions,
+): Promise<Example[]> {
   const { signal, maxLength } = options;
   throwIfAborted(signal);
   if (data.kind === "text") {

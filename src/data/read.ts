@@ -1,11 +1,21 @@
 import { readFile } from "node:fs/promises";
 import { extname } from "node:path";
 import { LowrankError, systemCode } from "../errors.js";
-import { type Row, parseJsonl } from "./rows.js";
+import { type LabelRow, type TextRow, parseJsonl, rowError } from "./rows.js";
 import { bomLength, decodeUtf8 } from "./utf8.js";
 
-/** What a data file holds: one running text, or rows. */
-export type Data = { file: string; kind: "text"; text: string } | { file: string; kind: "rows"; rows: Row[] };
+/** What a data file holds for a language model: one running text, or rows. */
+export type TextData =
+  { file: string; kind: "text"; text: string } | { file: string; kind: "rows"; rows: TextRow[] };
+
+/** What it holds for a classifier. */
+export interface LabelData {
+  file: string;
+  kind: "labels";
+  rows: LabelRow[];
+}
+
+export type Data = TextData | LabelData;
 
 async function readBytes(file: string): Promise<Uint8Array> {
   try {
@@ -43,5 +53,19 @@ export async function readData(file: string): Promise<Data> {
   const bytes = await readBytes(file);
   if (bytes.length === 0) throw new LowrankError("ERR_DATA_ROW", `${file}: the file is empty`);
   if (kind === ".txt") return { file, kind: "text", text: parseText(bytes, file) };
-  return { file, kind: "rows", rows: parseJsonl(bytes, file) };
+  const rows = parseJsonl(bytes, file);
+  if (rows[0]?.kind === "label") return { file, kind: "labels", rows: rows as LabelRow[] };
+  return { file, kind: "rows", rows: rows as TextRow[] };
+}
+
+/**
+ * The data of a language model.
+ *
+ * Errors: `ERR_DATA_ROW` for rows with labels.
+ */
+export function textData(data: Data): TextData {
+  if (data.kind !== "labels") return data;
+  const what =
+    'the row has a "label", and the model is a language model; labels train an encoder, such as BERT';
+  throw rowError(data.file, data.rows[0]?.line ?? 1, what);
 }

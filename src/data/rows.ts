@@ -1,14 +1,25 @@
 import { LowrankError } from "../errors.js";
 import { bomLength, decodeUtf8 } from "./utf8.js";
 
-/** A row of a data file; `line` counts from 1. */
-export type Row =
+/** A row that a language model is trained on; `line` counts from 1. */
+export type TextRow =
   | { kind: "text"; line: number; text: string }
   | { kind: "completion"; line: number; prompt: string; completion: string };
 
-const EXPECTED = 'expected {"text": …} or {"prompt": …, "completion": …}';
+/** A row that a classifier is trained on: a text and the name or the number of its class. */
+export interface LabelRow {
+  kind: "label";
+  line: number;
+  text: string;
+  label: string | number;
+}
 
-function rowError(file: string, line: number, what: string): LowrankError {
+export type Row = TextRow | LabelRow;
+
+const EXPECTED = 'expected {"text": …}, {"text": …, "label": …} or {"prompt": …, "completion": …}';
+
+/** An error of a row, by file and line. */
+export function rowError(file: string, line: number, what: string): LowrankError {
   return new LowrankError("ERR_DATA_ROW", `${file}:${line}: ${what}`);
 }
 
@@ -40,8 +51,15 @@ export function rowOf(value: unknown, file: string, line: number): Row {
     return { kind: "completion", line, prompt, completion: stringField(fields, "completion", file, line) };
   }
   const text = stringField(fields, "text", file, line);
-  if ("label" in fields) throw rowError(file, line, `rows with a "label" are not supported; ${EXPECTED}`);
+  if ("label" in fields) return { kind: "label", line, text, label: labelOf(fields["label"], file, line) };
   return { kind: "text", line, text };
+}
+
+function labelOf(value: unknown, file: string, line: number): string | number {
+  if (value === "") throw rowError(file, line, '"label" is empty');
+  if (typeof value === "string" || Number.isSafeInteger(value)) return value as string | number;
+  const is = typeof value === "number" ? String(value) : kindOf(value);
+  throw rowError(file, line, `"label" must be a string or a whole number and is ${is}`);
 }
 
 /**
@@ -61,7 +79,20 @@ export function parseJsonl(bytes: Uint8Array, file: string): Row[] {
     start = end + 1;
   }
   if (rows.length === 0) throw new LowrankError("ERR_DATA_ROW", `${file}: the file has no rows`);
+  checkLabels(rows, file);
   return rows;
+}
+
+/** All rows of a file have a label, or none has. */
+function checkLabels(rows: readonly Row[], file: string): void {
+  const [first] = rows;
+  const labelled = first?.kind === "label";
+  const other = rows.find((row) => (row.kind === "label") !== labelled);
+  if (other === undefined) return;
+  const what = labelled
+    ? `the row has no "label", and line ${first.line} has one`
+    : `the row has a "label", and line ${first?.line} has none`;
+  throw rowError(file, other.line, `${what}; give every row one, or none`);
 }
 
 function parseLine(text: string, file: string, line: number): unknown {

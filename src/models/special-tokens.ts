@@ -23,7 +23,7 @@ function tokenText(config: ConfigFields | undefined, key: string): string | unde
 export function specialTokens(
   folder: string,
   tokenizer: { tokenToId(token: string): number | undefined },
-  config: { eosTokenIds: readonly number[]; padTokenId?: number | undefined; vocabSize: number },
+  config: { eosTokenIds?: readonly number[]; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
   const own = readConfigFields(join(folder, "tokenizer_config.json"));
   const idOf = (key: string): number | undefined => {
@@ -31,7 +31,8 @@ export function specialTokens(
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
   const eos = idOf("eos_token");
-  const eosTokenIds = [...new Set(eos === undefined ? config.eosTokenIds : [eos, ...config.eosTokenIds])];
+  const named = config.eosTokenIds ?? [];
+  const eosTokenIds = [...new Set(eos === undefined ? named : [eos, ...named])];
   const pad = idOf("pad_token") ?? config.padTokenId ?? 0;
   return { eosTokenIds, padTokenId: pad < config.vocabSize ? pad : 0 };
 }

@@ -6,8 +6,6 @@ import { join } from "node:path";
 import type { Cursor } from "../data/batches.js";
 import { makeFolder } from "../folders.js";
 import { LowrankError, systemCode } from "../errors.js";
-import { saveAdapter } from "../lora/index.js";
-import type { CausalLM } from "../models/causal-lm.js";
 import type { Optimizer, OptimizerState, ParameterState } from "../optim/optimizer.js";
 import { randomState, setRandomState, type RandomState } from "../random.js";
 import { load as loadSafetensors, save as saveSafetensors, writeWhole } from "../safetensors.js";
@@ -44,15 +42,14 @@ function stepOf(name: string): number | undefined {
 export async function saveCheckpoint(
   output: string,
   {
-    model,
     optimizer,
     adapter,
     cursor,
     options,
   }: {
-    model: CausalLM;
     optimizer: Optimizer;
-    adapter: string;
+    /** Saves the adapter into a folder. */
+    adapter: (folder: string) => Promise<void>;
     cursor: Cursor;
     options: Record<string, unknown>;
   },
@@ -62,7 +59,7 @@ export async function saveCheckpoint(
   try {
     await rm(beside, { recursive: true, force: true });
     await makeFolder(beside);
-    await saveAdapter(model, beside, { name: adapter });
+    await adapter(beside);
     const { tensors, updates } = flat(optimizer.stateDict());
     try {
       await saveSafetensors(join(beside, STATE), tensors);
@@ -220,8 +217,7 @@ export async function claimOutput(output: string, reuse: boolean): Promise<() =>
 /** Removes what an earlier run left. */
 export async function clearOutput(output: string): Promise<void> {
   for (const name of await readdir(output)) {
-    const own =
-      name === "adapter_config.json" || name === "adapter_model.safetensors" || stepOf(name) !== undefined;
-    if (own) await rm(join(output, name), { recursive: true, force: true });
+    const own = ["adapter_config.json", "adapter_model.safetensors", "labels.json"].includes(name);
+    if (own || stepOf(name) !== undefined) await rm(join(output, name), { recursive: true, force: true });
   }
 }

@@ -1,45 +1,72 @@
-import { tensor } from "../create.js";
-import { batchesInOrder } from "../data/batches.js";
+import { type Batch, batchesInOrder } from "../data/batches.js";
 import type { Example } from "../data/examples.js";
 import { throwIfAborted } from "../errors.js";
-import type { CausalLM } from "../models/causal-lm.js";
+import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
+import { Confusion } from "./confusion.js";
+import type { Measured, Objective } from "./objective.js";
 
 export interface Evaluation {
-  /** The mean over all tokens that count, whatever row they are in. */
+  /** The mean over all tokens that count, whatever row they are in; of a classifier over the rows. */
   loss: number;
   perplexity: number;
+  /** Tokens, or rows. */
   tokens: number;
+  /** Of a classifier. */
+  classes?: ClassScores;
+}
+
+/** What a classifier told right. */
+export interface ClassScores {
+  accuracy: number;
+  /** The mean of the classes' F1. */
+  macroF1: number;
+  labels: readonly string[];
+  /** Rows by their class, and by the one they were taken for. */
+  confusion: number[][];
 }
 
 /** The loss of a model over examples, without dropout and without gradients. */
 export async function evaluate(
-  model: CausalLM,
+  model: Module,
+  objective: Objective,
   examples: readonly Example[],
-  options: { batchSize: number; padTokenId: number; signal?: AbortSignal | undefined },
+  { batchSize, signal }: { batchSize: number; signal?: AbortSignal | undefined },
 ): Promise<Evaluation> {
+  const { labels, tokenisation } = objective;
+  const confusion = labels === undefined ? undefined : new Confusion(labels);
   const training = model.training;
   model.eval();
   let sum = 0;
   let tokens = 0;
   try {
-    for (const batch of batchesInOrder(examples, options.batchSize, options.padTokenId)) {
-      throwIfAborted(options.signal);
-      const loss = noGrad(() =>
-        scope(() => {
-          const ids = tensor(batch.ids, { shape: batch.shape, device: model.device });
-          return model.lossSum(ids, batch.labels, 1);
-        }),
-      );
+    for (const batch of batchesInOrder(examples, batchSize, tokenisation.padTokenId)) {
+      throwIfAborted(signal);
+      const measured = noGrad(() => scope(() => objective.measure(batch)));
       try {
-        sum += await loss.item();
+        sum += await measured.loss.item();
+        if (confusion !== undefined) await count(confusion, batch, measured);
       } finally {
-        loss.dispose();
+        measured.loss.dispose();
+        measured.scores?.dispose();
       }
       tokens += batch.trained;
     }
   } finally {
     model.train(training);
   }
-  return { loss: sum / tokens, perplexity: Math.exp(sum / tokens), tokens };
+  const loss = sum / tokens;
+  const found = { loss, perplexity: Math.exp(loss), tokens };
+  return confusion === undefined ? found : { ...found, classes: confusion.scores };
+}
+
+/** Takes each row for the class with the highest score. */
+async function count(confusion: Confusion, { labels }: Batch, { scores }: Measured): Promise<void> {
+  const values = await scores?.data();
+  if (values === undefined) return;
+  const N = confusion.labels.length;
+  for (const [row, truth] of labels.entries()) {
+    const own = values.subarray(row * N, (row + 1) * N);
+    confusion.add(truth, own.indexOf(Math.max(...own)));
+  }
 }

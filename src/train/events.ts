@@ -1,4 +1,5 @@
 /** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
+import type { Evaluation } from "./evaluate.js";
 
 /** Once, before the first step: what will be done, where, and why there. */
 export interface StartEvent {
@@ -23,8 +24,10 @@ export interface StartEvent {
   /** Rows that train and rows that are held out. */
   examples: number;
   evalExamples: number;
-  /** Tokens that are trained on in one epoch. */
+  /** Tokens that are trained on in one epoch; of a classifier rows. */
   tokens: number;
+  /** The names of a classifier's classes. */
+  labels?: readonly string[];
   steps: number;
   stepsPerEpoch: number;
   batchSize: number;
@@ -44,7 +47,7 @@ export interface StepEvent {
   /** Optimizer steps done, of how many. */
   step: number;
   steps: number;
-  /** Mean over the trained tokens of the whole step. */
+  /** Mean over the trained tokens of the whole step; of a classifier over its rows. */
   loss: number;
   learningRate: number;
   /** The norm over all trained parameters, before clipping. */
@@ -60,14 +63,11 @@ export interface StepEvent {
   merged: number;
 }
 
-export interface EvalEvent {
+/** Figures over the held-out data. */
+export interface EvalEvent extends Evaluation {
   type: "eval";
   /** Optimizer steps done; 0 is the model before training. */
   step: number;
-  /** Mean over the held-out tokens. */
-  loss: number;
-  perplexity: number;
-  tokens: number;
 }
 
 export interface CheckpointEvent {

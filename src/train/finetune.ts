@@ -21,6 +21,7 @@ import {
 } from "./checkpoint.js";
 import { evaluate } from "./evaluate.js";
 import type { FinetuneResult, StartEvent } from "./events.js";
+import { saveLabels } from "./label-names.js";
 import { runLoop, type StepWork } from "./loop.js";
 import type { FinetuneOptions } from "./options.js";
 import { prepare, readFiles, type Prepared } from "./prepare.js";
@@ -120,15 +121,27 @@ class Finetuning {
     this.#context = context;
     this.#name = settings.lora.name ?? "default";
     const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
-    const { padTokenId, train } = prepared;
-    this.#plan = new BatchPlan(train, { batchSize, gradientAccumulation, seed, padTokenId, steps, epochs });
+    const { padTokenId } = prepared.objective.tokenisation;
+    this.#plan = new BatchPlan(prepared.train, {
+      batchSize,
+      gradientAccumulation,
+      seed,
+      padTokenId,
+      steps,
+      epochs,
+    });
   }
 
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
     const { output, overwrite, lora } = this.#settings;
     const first = resumed === undefined ? 0 : this.#plan.resume(resumed.progress.cursor);
     const model = this.#model;
-    const report = resumed === undefined ? await inject(model, lora) : await this.#loadAdapter(resumed);
+    const { modulesToSave } = this.#prepared.objective;
+    const adapter = {
+      ...lora,
+      modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
+    };
+    const report = resumed === undefined ? await inject(model, adapter) : await this.#loadAdapter(resumed);
     let optimizer: AdamW | undefined;
     try {
       model.train();
@@ -138,7 +151,7 @@ class Finetuning {
       if (overwrite) await clearOutput(output);
       this.#context.emit(this.#startEvent(report, first));
       const rest = await this.#train(optimizer, first);
-      await saveAdapter(model, output, { name: this.#name });
+      await this.#saveAdapter(output);
       return { adapter: adapterFolder(output, this.#name), ...rest };
     } catch (error) {
       deleteAdapter(model, this.#name);
@@ -146,6 +159,13 @@ class Finetuning {
     } finally {
       optimizer?.dispose();
     }
+  }
+
+  /** The adapter, and beside it the names of the classes. */
+  async #saveAdapter(folder: string): Promise<void> {
+    await saveAdapter(this.#model, folder, { name: this.#name });
+    const { labels } = this.#prepared.objective;
+    if (labels !== undefined) await saveLabels(adapterFolder(folder, this.#name), labels);
   }
 
   /** The adapter of a checkpoint. Throws `ERR_OPTION` when it is not the one that the options ask for. */
@@ -161,7 +181,7 @@ class Finetuning {
 
   async #train(optimizer: AdamW, first: number): Promise<Omit<FinetuneResult, "adapter">> {
     const { schedule, warmup, clipNorm, evalEvery, saveEvery, signal, output, batchSize } = this.#settings;
-    const { held, padTokenId } = this.#prepared;
+    const { held, objective } = this.#prepared;
     const model = this.#model;
     const total = this.#plan.steps;
     return runLoop({
@@ -172,14 +192,12 @@ class Finetuning {
       steps: total,
       work: (step) => this.#work(step),
       clipNorm,
-      evaluate:
-        held.length === 0 ? undefined : () => evaluate(model, held, { batchSize, padTokenId, signal }),
+      evaluate: held.length === 0 ? undefined : () => evaluate(model, objective, held, { batchSize, signal }),
       evalEvery,
       save: (step) =>
         saveCheckpoint(output, {
-          model,
           optimizer,
-          adapter: this.#name,
+          adapter: (folder) => this.#saveAdapter(folder),
           cursor: this.#plan.cursor(step),
           options: this.#recorded(),
         }),
@@ -190,13 +208,11 @@ class Finetuning {
     });
   }
 
-  /** The losses of a step: each the sum over a micro-batch, divided by the trained tokens of the whole step. */
+  /** The losses of a step: each the sum over a micro-batch, divided by what the whole step trains on. */
   #work(step: number): StepWork {
-    const model = this.#model;
+    const { objective } = this.#prepared;
     const { batches, tokens, trained } = this.#plan.at(step);
-    const losses = batches.map(({ ids, labels, shape }) => () => {
-      return model.lossSum(tensor(ids, { shape, device: model.device }), labels, 1 / trained);
-    });
+    const losses = batches.map((batch) => () => objective.lossSum(batch, 1 / trained));
     return { losses, tokens, trained };
   }
 
@@ -209,7 +225,7 @@ class Finetuning {
   #startEvent({ adapted, trainable, total }: InjectReport, first: number): StartEvent {
     const model = this.#model;
     const settings = this.#settings;
-    const { train, held, maxLength } = this.#prepared;
+    const { train, held, objective } = this.#prepared;
     const { device } = model;
     const known = devices();
     const found =
@@ -236,7 +252,8 @@ class Finetuning {
       stepsPerEpoch: this.#plan.stepsPerEpoch,
       batchSize: settings.batchSize,
       gradientAccumulation: settings.gradientAccumulation,
-      maxLength,
+      maxLength: objective.tokenisation.maxLength,
+      ...(objective.labels === undefined ? {} : { labels: objective.labels }),
       learningRate: settings.optimizer.lr,
       schedule: settings.schedule,
       warmup: warmupOf(settings.warmup, this.#plan.steps),

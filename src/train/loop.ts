@@ -220,12 +220,12 @@ class Loop {
   async #evaluate(step: number): Promise<void> {
     const { evaluate, context, signal } = this.#options;
     if (evaluate === undefined) return;
-    const { loss, perplexity, tokens } = await evaluate();
+    const evaluation = await evaluate();
     throwIfAborted(signal);
-    this.#evalLoss = loss;
+    this.#evalLoss = evaluation.loss;
     this.#evaluatedAt = step;
     this.#pace.pause();
-    context.emit({ type: "eval", step, loss, perplexity, tokens });
+    context.emit({ type: "eval", step, ...evaluation });
   }
 
   async #save(step: number): Promise<void> {

@@ -1,16 +1,26 @@
 /** A fine-tuning run's data: examples to train on and examples held out. */
-import { type Encoder, type Example, examplesOf, evalSplit, trainedExamples } from "../data/examples.js";
-import { readData } from "../data/read.js";
+import { type Example, evalSplit, trainedExamples } from "../data/examples.js";
+import { labelNames } from "../data/labels.js";
+import { type Data, readData } from "../data/read.js";
 import { LowrankError } from "../errors.js";
-import type { CausalLM } from "../models/causal-lm.js";
-import { type SpecialTokens, specialTokens } from "../models/special-tokens.js";
+import { CausalLM } from "../models/causal-lm.js";
+import { specialTokens } from "../models/special-tokens.js";
+import { Classification, LanguageModelling, type Objective, type Tokenisation } from "./objective.js";
 import type { Settings } from "./settings.js";
+import type { Trainable } from "./trainable.js";
 
 export interface Prepared {
+  objective: Objective;
   train: Example[];
   held: Example[];
-  padTokenId: number;
-  maxLength: number;
+}
+
+/** The data files of a run. */
+export interface Files {
+  train: Data;
+  held: Data | undefined;
+  /** The classes of the rows to train on; undefined where they have none. */
+  labels: string[] | undefined;
 }
 
 /**
@@ -18,10 +28,7 @@ export interface Prepared {
  *
  * Errors: `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
-export function tokenisation(
-  model: CausalLM,
-  longest: number,
-): SpecialTokens & { tokenizer: Encoder; maxLength: number } {
+export function tokenisation(model: Trainable, longest: number): Tokenisation {
   const { tokenizer, config } = model;
   const folder = model.folder ?? "the model";
   if (tokenizer === undefined) {
@@ -31,27 +38,44 @@ export function tokenisation(
   return { ...specialTokens(folder, tokenizer, config), tokenizer, maxLength };
 }
 
+/** What a model is trained for: to tell `labels`, or the next token. */
+export function objectiveOf(
+  model: Trainable,
+  {
+    labels,
+    maxLength,
+    trainOn,
+  }: { labels: readonly string[] | undefined; maxLength: number; trainOn?: "completion" | "all" },
+): Objective {
+  const tokens = tokenisation(model, maxLength);
+  if (model instanceof CausalLM) return new LanguageModelling(model, tokens, trainOn);
+  if (model.taskType !== "SEQ_CLS") {
+    const what = "is neither a language model nor a classifier";
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${model.folder ?? "the model"}: ${what}`);
+  }
+  return new Classification(model, tokens, labels ?? []);
+}
+
 /** Tokenises the data. Errors: those of `readData` and `trainedExamples`. */
-export async function prepare(
-  model: CausalLM,
-  data: Awaited<ReturnType<typeof readFiles>>,
-  settings: Settings,
-): Promise<Prepared> {
-  const { tokenizer, maxLength, eosTokenIds, padTokenId } = tokenisation(model, settings.maxLength);
-  const { trainOn, signal } = settings;
-  const options = { maxLength, eosTokenIds, trainOn, signal };
-  let rows = await examplesOf(data.train, tokenizer, options);
+export async function prepare(model: Trainable, files: Files, settings: Settings): Promise<Prepared> {
+  const { maxLength, trainOn, signal } = settings;
+  const objective = objectiveOf(model, { labels: files.labels, maxLength, trainOn });
+  const trained = (rows: Example[], { file }: Data): Example[] =>
+    trainedExamples(rows, file, objective.tokenisation.maxLength);
+  let rows = await objective.examples(files.train, signal);
   let held: Example[] = [];
-  if (data.held !== undefined) {
-    held = trainedExamples(await examplesOf(data.held, tokenizer, options), data.held.file, maxLength);
+  if (files.held !== undefined) {
+    held = trained(await objective.examples(files.held, signal), files.held);
   } else if (settings.evalSplit !== undefined) {
     ({ train: rows, held } = evalSplit(rows, settings.evalSplit));
-    held = trainedExamples(held, data.train.file, maxLength);
+    held = trained(held, files.train);
   }
-  return { train: trainedExamples(rows, data.train.file, maxLength), held, padTokenId, maxLength };
+  return { objective, train: trained(rows, files.train), held };
 }
 
 /** Reads the data files, so that what is wrong with them is told before a model is loaded. */
-export async function readFiles({ data, evalData }: Settings) {
-  return { train: await readData(data), held: evalData === undefined ? undefined : await readData(evalData) };
+export async function readFiles({ data, evalData }: Settings): Promise<Files> {
+  const train = await readData(data);
+  const held = evalData === undefined ? undefined : await readData(evalData);
+  return { train, held, labels: train.kind === "labels" ? labelNames(train) : undefined };
 }

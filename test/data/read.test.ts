@@ -47,7 +47,14 @@ test("a bad row is named by file and line", (t) => {
     ['{"text":3}', /^f:1: "text" must be a string and is a number/],
     ['{"text":"a","prompt":"b","completion":"c"}', /^f:1: the row has "text" beside/],
     ['{"messages":[]}', /^f:1: rows of "messages" are not supported/],
-    ['{"text":"a","label":1}', /^f:1: rows with a "label" are not supported/],
+    ['{"text":"a","label":1.5}', /^f:1: "label" must be a string or a whole number and is 1\.5/],
+    ['{"text":"a","label":null}', /^f:1: "label" must be a string or a whole number and is null/],
+    ['{"text":"a","label":true}', /^f:1: "label" must be .* is a boolean/],
+    ['{"text":"a","label":""}', /^f:1: "label" is empty/],
+    ['{"label":"x"}', /^f:1: the field "text" is missing/],
+    ['{"text":"a","label":1}\n\n{"text":"b"}', /^f:3: the row has no "label", and line 1 has one/],
+    ['{"text":"a"}\n{"text":"b","label":1}', /^f:2: the row has a "label", and line 1 has none/],
+    ['{"prompt":"a","completion":"b"}\n{"text":"b","label":1}', /^f:2: the row has a "label"/],
     ["\n \n", /^f: the file has no rows/],
   ];
   for (const [text, message] of cases) {
@@ -106,6 +113,13 @@ test("a text file loses its byte order mark and its carriage returns", (t) => {
 test("files: by name, missing, empty, a folder, another kind", async (t) => {
   t.like(await readData(write("a.txt", "text")), { kind: "text", text: "text" });
   t.like(await readData(write("a.JSONL", '{"text":"a"}')), { kind: "rows" });
+  t.like(await readData(write("b.jsonl", '{"text":"a","label":"x"}\n{"text":"b","label":3}')), {
+    kind: "labels",
+    rows: [
+      { kind: "label", line: 1, text: "a", label: "x" },
+      { kind: "label", line: 2, text: "b", label: 3 },
+    ],
+  });
   const cases: [string, ErrorCode, RegExp][] = [
     [join(folder, "absent.txt"), "ERR_FILE_NOT_FOUND", /absent\.txt: no such data file/],
     [write("empty.txt", ""), "ERR_DATA_ROW", /empty\.txt: the file is empty/],

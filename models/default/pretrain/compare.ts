@@ -9,11 +9,12 @@ import { parseArgs } from "node:util";
 
 import { loadModel, lora, manualSeed, optim, scope, tensor, type CausalLM } from "../../../src/index.js";
 import { BatchPlan } from "../../../src/data/batches.js";
-import { examplesOf, trainedExamples } from "../../../src/data/examples.js";
+import { trainedExamples } from "../../../src/data/examples.js";
 import { readData } from "../../../src/data/read.js";
 import { counts } from "../../../src/lora/inject.js";
 import { defaultData, defaultHeldOut, defaultModel } from "../../../src/models/default.js";
 import { evaluate } from "../../../src/train/evaluate.js";
+import { LanguageModelling } from "../../../src/train/objective.js";
 import { tokenisation } from "../../../src/train/prepare.js";
 
 const { values } = parseArgs({
@@ -30,13 +31,10 @@ const batchSize = Number(values["batch-size"]);
 const gradientAccumulation = Number(values["grad-accum"]);
 
 async function data(model: CausalLM) {
-  const { tokenizer, maxLength, eosTokenIds, padTokenId } = tokenisation(model, 256);
+  const objective = new LanguageModelling(model, tokenisation(model, 256), "all");
+  const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
-    trainedExamples(
-      await examplesOf(await readData(file), tokenizer, { maxLength, eosTokenIds, trainOn: "all" }),
-      file,
-      maxLength,
-    );
+    trainedExamples(await objective.examples(await readData(file), undefined), file, maxLength);
   const train = await read(defaultData);
   const held = await read(defaultHeldOut);
   const text = await readFile(defaultHeldOut, "utf8");
@@ -48,7 +46,7 @@ async function data(model: CausalLM) {
     padTokenId,
     epochs: Number(values.epochs),
   });
-  return { plan, held, padTokenId, tokensPerByte };
+  return { objective, plan, held, tokensPerByte };
 }
 
 /** Trains what asks for a gradient; returns the held-out loss before and after. */
@@ -65,8 +63,8 @@ async function run(
       loraAlpha: 2 * Number(values.rank),
       targetModules: "all-linear",
     });
-  const { plan, held, padTokenId, tokensPerByte } = await data(model);
-  const before = await evaluate(model, held, { batchSize: 8, padTokenId });
+  const { plan, held, objective, tokensPerByte } = await data(model);
+  const before = await evaluate(model, objective, held, { batchSize: 8 });
   const { trainable, total } = counts(model);
   model.train();
   const parameters = [...new Set(Object.values(model.stateDict()))].filter((p) => p.requiresGrad);
@@ -86,7 +84,7 @@ async function run(
     await norm.item();
     norm.dispose();
   }
-  const after = await evaluate(model, held, { batchSize: 8, padTokenId });
+  const after = await evaluate(model, objective, held, { batchSize: 8 });
   optimizer.dispose();
   model.dispose();
   return {

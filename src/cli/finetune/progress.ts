@@ -52,7 +52,12 @@ export function worthALine(step: StepEvent): boolean {
 
 export function evalLine(event: EvalEvent): string {
   const when = event.step === 0 ? "before training" : `step ${event.step}`;
-  return `${when}: held-out loss ${event.loss.toFixed(4)}, perplexity ${event.perplexity.toPrecision(4)}`;
+  const { loss, perplexity, classes } = event;
+  const rest =
+    classes === undefined
+      ? `perplexity ${perplexity.toPrecision(4)}`
+      : `accuracy ${percent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}`;
+  return `${when}: held-out loss ${loss.toFixed(4)}, ${rest}`;
 }
 
 /** The last lines of a run. `first` is the evaluation before the first step, `last` the newest. */

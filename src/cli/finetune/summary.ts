@@ -7,6 +7,12 @@ function names(targets: readonly string[], limit = 7): string {
   return targets.length > limit ? `${shown}, …` : shown;
 }
 
+/** What the rows are there for. */
+function trainedOn({ labels, tokens }: StartEvent): string {
+  if (labels === undefined) return `${plural(tokens, "token")} to train on`;
+  return `to tell ${labels.length} classes apart: ${names(labels)}`;
+}
+
 /** What a run is about to do, in lines of name and value. */
 export function summary(start: StartEvent, colors: Colors): string[] {
   const rows: [string, string][] = [
@@ -25,7 +31,7 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     ["device", `${start.device}: ${start.deviceName} (${start.deviceReason})`],
     [
       "data",
-      `${plural(start.examples, "row")}, ${plural(start.tokens, "token")} to train on` +
+      `${plural(start.examples, "row")}, ${trainedOn(start)}` +
         (start.evalExamples > 0 ? `; ${plural(start.evalExamples, "row")} held out` : ""),
     ],
     [

@@ -1,0 +1,15 @@
+import type { ClassScores } from "../train/evaluate.js";
+import { grouped } from "./format.js";
+
+/** Which class was taken for which: a line for each class of the rows, a column for each that they were taken for. */
+export function confusionTable({ labels, confusion }: ClassScores): string[] {
+  const cells = confusion.map((row) => row.map(grouped));
+  const widths = labels.map((label, i) =>
+    Math.max(label.length, ...cells.map((row) => (row[i] ?? "").length)),
+  );
+  const head = "row \\ taken for";
+  const first = Math.max(head.length, ...labels.map((label) => label.length));
+  const line = (name: string, values: readonly string[]): string =>
+    [name.padEnd(first), ...values.map((value, i) => value.padStart(widths[i] ?? 0))].join("  ");
+  return [line(head, labels), ...cells.map((row, i) => line(labels[i] ?? "", row))];
+}

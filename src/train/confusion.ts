@@ -1,0 +1,50 @@
+import type { ClassScores } from "./evaluate.js";
+
+/** How often each class was taken for each: what a classifier is judged by. */
+export class Confusion {
+  readonly labels: readonly string[];
+  readonly #counts: number[];
+
+  constructor(labels: readonly string[]) {
+    this.labels = labels;
+    this.#counts = Array.from({ length: labels.length ** 2 }, () => 0);
+  }
+
+  /** A row of class `truth` was taken for `predicted`. */
+  add(truth: number, predicted: number): void {
+    const at = truth * this.labels.length + predicted;
+    this.#counts[at] = (this.#counts[at] ?? 0) + 1;
+  }
+
+  get scores(): ClassScores {
+    const { accuracy, macroF1, labels, table } = this;
+    return { accuracy, macroF1, labels, confusion: table };
+  }
+
+  /** [truth][predicted]: rows. */
+  get table(): number[][] {
+    const n = this.labels.length;
+    return this.labels.map((_, truth) => this.#counts.slice(truth * n, (truth + 1) * n));
+  }
+
+  /** The share of rows whose class was told right. */
+  get accuracy(): number {
+    const right = this.table.reduce((sum, row, i) => sum + (row[i] ?? 0), 0);
+    return right / this.#counts.reduce((sum, count) => sum + count, 0);
+  }
+
+  /**
+   * The mean of the classes' F1: twice the rows told right over those that are of the class and those taken for it. A
+   * class that no row is of and none was taken for has none, as in scikit-learn.
+   */
+  get macroF1(): number {
+    const { table } = this;
+    const scores = table.flatMap((row, i) => {
+      const [of, taken] = [row, table.map((other) => other[i] ?? 0)].map((part) =>
+        part.reduce((sum, count) => sum + count, 0),
+      ) as [number, number];
+      return of + taken === 0 ? [] : [(2 * (row[i] ?? 0)) / (of + taken)];
+    });
+    return scores.reduce((sum, score) => sum + score, 0) / scores.length;
+  }
+}

@@ -1,0 +1,30 @@
+/** The names of a classifier's classes, kept beside its adapter, where PEFT doesn't look. */
+import { join } from "node:path";
+import { readConfigFields } from "../models/config-fields.js";
+import { writeWhole } from "../safetensors.js";
+
+const FILE = "labels.json";
+
+/** Writes `labels.json`, spelled as transformers spells them in a model's `config.json`. */
+export async function saveLabels(folder: string, labels: readonly string[]): Promise<void> {
+  const id2label = Object.fromEntries(labels.map((label, id) => [id, label]));
+  const label2id = Object.fromEntries(labels.map((label, id) => [label, id]));
+  await writeWhole(join(folder, FILE), `${JSON.stringify({ id2label, label2id }, null, 2)}\n`);
+}
+
+/**
+ * The classes of an adapter, or of a model that is a classifier; undefined where the folder names none.
+ *
+ * Errors: `ERR_FILE_FORMAT`.
+ */
+export function readLabels(folder: string): string[] | undefined {
+  const file = readConfigFields(join(folder, FILE)) ?? readConfigFields(join(folder, "config.json"));
+  const named = file?.object("id2label");
+  if (file === undefined || named === undefined) return undefined;
+  const count = Object.keys(file.value("id2label") as object).length;
+  return Array.from({ length: count }, (_, id) => {
+    const label = named.string(String(id));
+    if (label === undefined) throw file.error("id2label", `names no class ${id}`);
+    return label;
+  });
+}

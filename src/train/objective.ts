@@ -1,0 +1,98 @@
+/** What a model is trained for: how data becomes examples, and a batch of them a loss. */
+import { attentionMask, type Batch } from "../data/batches.js";
+import { type Encoder, type Example, examplesOf } from "../data/examples.js";
+import { labelledExamples } from "../data/labels.js";
+import { type Data, textData } from "../data/read.js";
+import { rowError } from "../data/rows.js";
+import type { CausalLM } from "../models/causal-lm.js";
+import { tensor, type Tensor } from "../tensor.js";
+import type { Trainable } from "./trainable.js";
+
+/** How a model's texts become tokens. */
+export interface Tokenisation {
+  tokenizer: Encoder;
+  /** The first is what ends a row of a language model; each of them ends a generation. */
+  eosTokenIds: readonly number[];
+  padTokenId: number;
+  /** Longer rows are cut. */
+  maxLength: number;
+}
+
+/** A batch's forward pass: the sum of its losses, and of a classifier the scores of each row's classes. */
+export interface Measured {
+  loss: Tensor;
+  /** [B, N]. */
+  scores?: Tensor;
+}
+
+export interface Objective {
+  readonly tokenisation: Tokenisation;
+  /** The names of the classes; undefined where there are none. */
+  readonly labels: readonly string[] | undefined;
+  /** Modules that an adapter trains whole, by the ends of their paths. */
+  readonly modulesToSave: readonly string[];
+  /** The data tokenised, in the file's order. Errors: `ERR_DATA_ROW` for rows of another task. */
+  examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]>;
+  /** The sum of the losses of what a batch trains on, times `scale`. */
+  lossSum(batch: Batch, scale: number): Tensor;
+  measure(batch: Batch): Measured;
+}
+
+/** The next token, of texts or of completions. */
+export class LanguageModelling implements Objective {
+  readonly labels = undefined;
+  readonly modulesToSave = [];
+
+  constructor(
+    private readonly model: CausalLM,
+    readonly tokenisation: Tokenisation,
+    private readonly trainOn: "completion" | "all" = "completion",
+  ) {}
+
+  examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
+    const { tokenizer, eosTokenIds, maxLength } = this.tokenisation;
+    return examplesOf(textData(data), tokenizer, { maxLength, eosTokenIds, trainOn: this.trainOn, signal });
+  }
+
+  lossSum({ ids, labels, shape }: Batch, scale: number): Tensor {
+    return this.model.lossSum(tensor(ids, { shape, device: this.model.device }), labels, scale);
+  }
+
+  measure(batch: Batch): Measured {
+    return { loss: this.lossSum(batch, 1) };
+  }
+}
+
+/** The class of a text. */
+export class Classification implements Objective {
+  /** The names that PEFT gives a classifier's head, whichever of them the model has. */
+  readonly modulesToSave = ["classifier", "score"];
+
+  constructor(
+    private readonly model: Trainable,
+    readonly tokenisation: Tokenisation,
+    readonly labels: readonly string[],
+  ) {}
+
+  async examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
+    if (data.kind !== "labels") {
+      const line = data.kind === "rows" ? (data.rows[0]?.line ?? 1) : 1;
+      throw rowError(data.file, line, 'there is no "label", and the model is a classifier');
+    }
+    const { tokenizer, maxLength } = this.tokenisation;
+    return labelledExamples(data, this.labels, tokenizer, { maxLength, signal });
+  }
+
+  lossSum(batch: Batch, scale: number): Tensor {
+    return this.measure(batch).loss.mul(scale);
+  }
+
+  measure(batch: Batch): Measured {
+    const { ids, labels, shape } = batch;
+    const { device } = this.model;
+    const mask = tensor(attentionMask(batch), { shape, device });
+    const scores = this.model.forward(tensor(ids, { shape, device }), { attentionMask: mask }).logits;
+    const targets = tensor(labels, { shape: [shape[0]], device });
+    return { loss: scores.crossEntropy(targets, { reduction: "sum" }), scores };
+  }
+}

@@ -1,0 +1,95 @@
+import fc from "fast-check";
+import test from "ava";
+import { attentionMask, BatchPlan, batchOf } from "../../src/data/batches.js";
+import type { Encoder, Example } from "../../src/data/examples.js";
+import { labelledExamples, labelNames } from "../../src/data/labels.js";
+import { type LabelData, textData } from "../../src/data/read.js";
+import { LowrankError } from "../../src/errors.js";
+
+const [CLS, SEP] = [1, 2];
+
+/** A letter a token, between CLS and SEP. */
+const letters: Encoder = {
+  encode: (text, { addSpecialTokens = true } = {}) => {
+    const ids = [...text].map((letter) => letter.charCodeAt(0));
+    return Int32Array.from(addSpecialTokens ? [CLS, ...ids, SEP] : ids);
+  },
+};
+
+const code = (text: string): number[] => [...text].map((letter) => letter.charCodeAt(0));
+
+function data(...rows: [text: string, label: string | number][]): LabelData {
+  return {
+    file: "f",
+    kind: "labels",
+    rows: rows.map(([text, label], i) => ({ kind: "label", line: i + 1, text, label })),
+  };
+}
+
+const names = ["ham", "spam"];
+const examples = (given: LabelData, maxLength = 100): Promise<Example[]> =>
+  labelledExamples(given, names, letters, { maxLength });
+
+test("classes are sorted: names as text, whole numbers by value", (t) => {
+  t.deepEqual(labelNames(data(["a", "spam"], ["b", "ham"], ["c", "spam"])), names);
+  t.deepEqual(labelNames(data(["a", 10], ["b", 9], ["c", -1])), ["-1", "9", "10"]);
+  t.deepEqual(labelNames(data(["a", 10], ["b", "9"], ["c", "10"])), ["10", "9"]);
+  const error = t.throws(() => labelNames(data(["a", "spam"], ["b", "spam"])), { instanceOf: LowrankError });
+  t.is(error.code, "ERR_DATA_ROW");
+  t.regex(error.message, /^f: every row has the label spam/);
+});
+
+test("a row is its text and its class; a number's name is its class too", async (t) => {
+  const [ham, spam] = await examples(data(["ab", "ham"], ["", "spam"]));
+  t.deepEqual([...(ham as Example).ids], [CLS, ...code("ab"), SEP]);
+  t.deepEqual([...(ham as Example).labels], [0]);
+  t.is(ham?.trained, 1);
+  t.deepEqual([...(spam as Example).ids], [CLS, SEP]);
+  t.deepEqual([...(spam as Example).labels], [1]);
+  const [nine] = await labelledExamples(data(["a", 9]), ["9", "10"], letters, { maxLength: 10 });
+  t.deepEqual([...(nine as Example).labels], [0]);
+});
+
+test("a longer row is cut to the most there may be, and ends as the others do", async (t) => {
+  await fc.assert(
+    fc.asyncProperty(fc.string({ maxLength: 12 }), fc.integer({ min: 2, max: 14 }), async (text, most) => {
+      const plain = text.replaceAll(/[^ -~]/g, "x");
+      const [one] = await examples(data([plain, "ham"]), most);
+      t.deepEqual([...(one as Example).ids], [CLS, ...code(plain).slice(0, most - 2), SEP]);
+    }),
+  );
+  const tail: Encoder = { encode: (text) => Int32Array.from(code(text)) };
+  const [bare] = await labelledExamples(data(["abcd", "ham"]), names, tail, { maxLength: 3 });
+  t.deepEqual([...(bare as Example).ids], code("abc"));
+});
+
+test("a label outside the classes and a row without tokens are named by file and line", async (t) => {
+  const stranger = await t.throwsAsync(examples(data(["a", "ham"], ["b", "eggs"])), {
+    instanceOf: LowrankError,
+    message: /^f:2: the label "eggs" is none of the classes; they are ham, spam$/,
+  });
+  t.is(stranger.code, "ERR_DATA_ROW");
+  const bare: Encoder = { encode: (text) => Int32Array.from(code(text)) };
+  const empty = labelledExamples(data(["a", "ham"], ["", "ham"]), names, bare, { maxLength: 3 });
+  await t.throwsAsync(empty, { message: /^f:2: the row's text has no tokens/ });
+});
+
+test("rows with labels are nothing for a language model", (t) => {
+  const error = t.throws(() => textData(data(["a", "ham"])), { instanceOf: LowrankError });
+  t.is(error.code, "ERR_DATA_ROW");
+  t.regex(error.message, /^f:1: the row has a "label"/);
+});
+
+test("a batch has a label a row and a mask over its tokens", async (t) => {
+  const rows = await examples(data(["abc", "spam"], ["", "ham"]));
+  const batch = batchOf(rows, 7);
+  t.deepEqual(batch.shape, [2, 5]);
+  t.deepEqual([...batch.ids], [CLS, ...code("abc"), SEP, CLS, SEP, 7, 7, 7]);
+  t.deepEqual([...batch.labels], [1, 0]);
+  t.deepEqual([...attentionMask(batch)], [1, 1, 1, 1, 1, 1, 1, 0, 0, 0]);
+  t.is(batch.trained, 2);
+  const plan = (given: Example[]): string =>
+    new BatchPlan(given, { batchSize: 1, gradientAccumulation: 1, seed: 0, padTokenId: 0 }).cursor(0).data;
+  const swapped = await examples(data(["abc", "ham"], ["", "spam"]));
+  t.not(plan(rows), plan(swapped));
+});
