@@ -1,6 +1,6 @@
 import { Command } from "commander";
 import { interruptible } from "./interrupt.js";
-import { load } from "./models.js";
+import { loadLanguageModel } from "./models.js";
 import * as value from "./values.js";
 
 interface Flags {
@@ -35,7 +35,12 @@ export function generateCommand(): Command {
 }
 
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
-  const { model } = await load({ model: flags.model, adapters: flags.adapter, device: flags.device, signal });
+  const { model } = await loadLanguageModel({
+    model: flags.model,
+    adapters: flags.adapter,
+    device: flags.device,
+    signal,
+  });
   try {
     let text = "";
     const tokens: number[] = [];

@@ -6,6 +6,8 @@ import { LowrankError } from "../errors.js";
 import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
+import type { LoadOptions } from "../models/load.js";
+import type { Trainable } from "../train/trainable.js";
 import { UsageError } from "./failure.js";
 
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
@@ -26,19 +28,21 @@ export function modelPath(model: string | undefined, adapter: string | undefined
 }
 
 export interface LoadedModel {
-  model: CausalLM;
+  model: Trainable;
   path: string;
   /** The names of the classes that the first adapter, or else the model, tells apart. */
   labels: string[] | undefined;
 }
 
-/** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
-export async function load(options: {
+interface Asked {
   model?: string | undefined;
   adapters?: readonly string[] | undefined;
   device?: string | undefined;
   signal: AbortSignal;
-}): Promise<LoadedModel> {
+}
+
+/** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
+export async function load(options: Asked): Promise<LoadedModel> {
   const { adapters = [], device = "auto", signal } = options;
   const path = modelPath(options.model, adapters[0]);
   const [{ loadModel }, lora, { readLabels }] = await Promise.all([
@@ -48,7 +52,11 @@ export async function load(options: {
   ]);
   const labels = readLabels(adapters[0] ?? path) ?? readLabels(path);
   const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
-  const model = await loadModel(path, { device: device as Device, signal, onNotice });
+  const asked: LoadOptions = { device: device as Device, signal, onNotice };
+  if (adapters[0] !== undefined && classifies(adapters[0])) {
+    Object.assign(asked, { task: "sequence-classification", numLabels: labels?.length });
+  }
+  const model = (await loadModel(path, asked)) as Trainable;
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
   for (const [i, adapter] of adapters.entries()) {
     signal.throwIfAborted();
@@ -56,4 +64,21 @@ export async function load(options: {
   }
   if (names.length > 1) lora.setAdapter(model, names);
   return { model, path, labels };
+}
+
+/** Whether an adapter was trained to tell classes apart. */
+function classifies(adapter: string): boolean {
+  return readConfigFields(join(adapter, "adapter_config.json"))?.string("task_type") === "SEQ_CLS";
+}
+
+/** The same for a model that writes. Throws `ERR_UNSUPPORTED_MODEL` for another. */
+export async function loadLanguageModel(options: Asked): Promise<{ model: CausalLM; path: string }> {
+  const { model, path } = await load(options);
+  const { CausalLM } = await import("../models/causal-lm.js");
+  if (model instanceof CausalLM) return { model, path };
+  model.dispose();
+  throw new LowrankError(
+    "ERR_UNSUPPORTED_MODEL",
+    `${path}: the model is no language model, and writes nothing`,
+  );
 }

@@ -6,11 +6,12 @@ import { rowError } from "./rows.js";
 
 /**
  * The names of the classes that a file's rows have: sorted as text, or by their value where all are whole numbers.
- * A class's index is its place.
+ * A class's index is its place. Where a model that tells classes apart already has them all, they are its own.
  *
  * Errors: `ERR_DATA_ROW` where there is but one.
  */
-export function labelNames({ file, rows }: LabelData): string[] {
+export function labelNames({ file, rows }: LabelData, known: readonly string[] = []): string[] {
+  if (rows.every(({ label }) => known.includes(String(label)))) return [...known];
   const labels = [...new Set(rows.map(({ label }) => label))];
   const numbers = labels.every((label) => typeof label === "number");
   const sorted = numbers ? labels.sort((a, b) => a - b) : [...new Set(labels.map(String))].sort();

@@ -1,13 +1,11 @@
-/** Fine-tuning a causal language model on a file of text. */
+/** Fine-tuning a language model on a file of text, or a classifier on rows with labels. */
 import { join } from "node:path";
 
-import { tensor } from "../create.js";
 import { BatchPlan } from "../data/batches.js";
 import { chooseDevice, devices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { deleteAdapter, inject, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
-import type { CausalLM } from "../models/causal-lm.js";
-import { loadModel } from "../models/load.js";
+import { loadModel, type LoadOptions } from "../models/load.js";
 import { AdamW, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
 import {
@@ -27,6 +25,7 @@ import type { FinetuneOptions } from "./options.js";
 import { prepare, readFiles, type Prepared } from "./prepare.js";
 import { Run, type RunContext } from "./run.js";
 import { settingsOf, warmupOf, type Settings } from "./settings.js";
+import type { Trainable } from "./trainable.js";
 
 /**
  * Trains an adapter for a model on a text or on rows of text, and saves it as PEFT does. Starts at once.
@@ -55,7 +54,7 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
   try {
     const data = await readFiles(settings);
     throwIfAborted(signal);
-    const model = given ?? (await load(settings, context));
+    const model = given ?? (await load(settings, data.labels, context));
     const training = model.training;
     const checkpointing = model.gradientCheckpointing;
     try {
@@ -75,18 +74,25 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
   }
 }
 
-async function load({ model, device, dtype, signal }: Settings, context: RunContext): Promise<CausalLM> {
+/** A classifier where the rows have labels, or else what the model's folder says. */
+async function load(
+  { model, device, dtype, signal }: Settings,
+  labels: readonly string[] | undefined,
+  context: RunContext,
+): Promise<Trainable> {
   const onNotice = (message: string): void => context.emit({ type: "warning", message });
-  return loadModel(model as string, {
+  const options: LoadOptions = {
     device,
     onNotice,
     ...(dtype === undefined ? {} : { dtype }),
     ...(signal === undefined ? {} : { signal }),
-  });
+    ...(labels === undefined ? {} : { task: "sequence-classification", numLabels: labels.length }),
+  };
+  return (await loadModel(model as string, options)) as Trainable;
 }
 
 /** A loaded model trains where it is. */
-function checkDevice(model: CausalLM, device: Device): void {
+function checkDevice(model: Trainable, device: Device): void {
   if (device === "auto" || resolveDevice(device) === model.device) return;
   throw new LowrankError(
     "ERR_DEVICE_MISMATCH",
@@ -107,14 +113,14 @@ function adapterFolder(folder: string, name: string): string {
 
 /** One run over a loaded model and its data. */
 class Finetuning {
-  readonly #model: CausalLM;
+  readonly #model: Trainable;
   readonly #settings: Settings;
   readonly #prepared: Prepared;
   readonly #context: RunContext;
   readonly #plan: BatchPlan;
   readonly #name: string;
 
-  constructor(model: CausalLM, settings: Settings, prepared: Prepared, context: RunContext) {
+  constructor(model: Trainable, settings: Settings, prepared: Prepared, context: RunContext) {
     this.#model = model;
     this.#settings = settings;
     this.#prepared = prepared;
@@ -244,7 +250,7 @@ class Finetuning {
       device,
       deviceName: found?.name ?? device,
       deviceReason: why,
-      dtype: model.inputEmbedding().weight.dtype,
+      dtype: Object.values(model.stateDict())[0]?.dtype ?? "f32",
       examples: train.length,
       evalExamples: held.length,
       tokens: train.reduce((sum, one) => sum + one.trained, 0),
@@ -265,6 +271,6 @@ class Finetuning {
 }
 
 /** In the model's order, which is that of the optimizer's state in a checkpoint. */
-function trainedParameters(model: CausalLM) {
+function trainedParameters(model: Trainable) {
   return [...model.parameters()].filter((parameter) => parameter.requiresGrad);
 }

@@ -1,11 +1,12 @@
 /** What a model is trained for: how data becomes examples, and a batch of them a loss. */
+import { tensor } from "../create.js";
 import { attentionMask, type Batch } from "../data/batches.js";
 import { type Encoder, type Example, examplesOf } from "../data/examples.js";
 import { labelledExamples } from "../data/labels.js";
 import { type Data, textData } from "../data/read.js";
 import { rowError } from "../data/rows.js";
 import type { CausalLM } from "../models/causal-lm.js";
-import { tensor, type Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import type { Trainable } from "./trainable.js";
 
 /** How a model's texts become tokens. */

@@ -5,6 +5,7 @@ import { type Data, readData } from "../data/read.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { specialTokens } from "../models/special-tokens.js";
+import { readLabels } from "./label-names.js";
 import { Classification, LanguageModelling, type Objective, type Tokenisation } from "./objective.js";
 import type { Settings } from "./settings.js";
 import type { Trainable } from "./trainable.js";
@@ -50,7 +51,7 @@ export function objectiveOf(
   const tokens = tokenisation(model, maxLength);
   if (model instanceof CausalLM) return new LanguageModelling(model, tokens, trainOn);
   if (model.taskType !== "SEQ_CLS") {
-    const what = "is neither a language model nor a classifier";
+    const what = "is neither a language model nor a classifier; an encoder takes rows of text and label";
     throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${model.folder ?? "the model"}: ${what}`);
   }
   return new Classification(model, tokens, labels ?? []);
@@ -74,8 +75,10 @@ export async function prepare(model: Trainable, files: Files, settings: Settings
 }
 
 /** Reads the data files, so that what is wrong with them is told before a model is loaded. */
-export async function readFiles({ data, evalData }: Settings): Promise<Files> {
+export async function readFiles({ model, data, evalData }: Settings): Promise<Files> {
   const train = await readData(data);
   const held = evalData === undefined ? undefined : await readData(evalData);
-  return { train, held, labels: train.kind === "labels" ? labelNames(train) : undefined };
+  if (train.kind !== "labels") return { train, held, labels: undefined };
+  const folder = typeof model === "string" ? model : model.folder;
+  return { train, held, labels: labelNames(train, folder === undefined ? undefined : readLabels(folder)) };
 }

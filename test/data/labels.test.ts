@@ -34,6 +34,9 @@ test("classes are sorted: names as text, whole numbers by value", (t) => {
   t.deepEqual(labelNames(data(["a", "spam"], ["b", "ham"], ["c", "spam"])), names);
   t.deepEqual(labelNames(data(["a", 10], ["b", 9], ["c", -1])), ["-1", "9", "10"]);
   t.deepEqual(labelNames(data(["a", 10], ["b", "9"], ["c", "10"])), ["10", "9"]);
+  const model = ["spam", "eggs", "ham"];
+  t.deepEqual(labelNames(data(["a", "spam"], ["b", "ham"]), model), model, "the model's own order");
+  t.deepEqual(labelNames(data(["a", "spam"], ["b", "tea"]), model), ["spam", "tea"]);
   const error = t.throws(() => labelNames(data(["a", "spam"], ["b", "spam"])), { instanceOf: LowrankError });
   t.is(error.code, "ERR_DATA_ROW");
   t.regex(error.message, /^f: every row has the label spam/);

@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { defaultHeldOut, defaultModel } from "../../models/default.js";
 import { LowrankError } from "../../errors.js";
 import { interruptible } from "../interrupt.js";
-import { load } from "../models.js";
+import { loadLanguageModel } from "../models.js";
 
 const PROMPT = "The captain";
 const TOKENS = 60;
@@ -19,7 +19,7 @@ export interface Sample {
 export function sampleOf(device: string, adapter?: string): Promise<Sample> {
   return interruptible(async (signal) => {
     const adapters = adapter === undefined ? [] : [adapter];
-    const { model, path } = await load({ model: defaultModel, adapters, device, signal });
+    const { model, path } = await loadLanguageModel({ model: defaultModel, adapters, device, signal });
     try {
       if (model.tokenizer === undefined)
         throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: no tokenizer.json`);
