@@ -1,4 +1,5 @@
 /** Which of a model's adapters count, and taking them off again. */
+import { LowrankError } from "../errors.js";
 import { Module } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
 import { without, type Active, type AnyLoRALayer } from "./layer.js";
@@ -49,7 +50,13 @@ export function setAdapter(
       : Array.isArray(names)
         ? (names as string[]).map((name) => ({ name, weight: 1 }))
         : Object.entries(names as Record<string, number>).map(([name, weight]) => ({ name, weight }));
-  for (const { name } of active) adapterOf(model, name);
+  for (const [i, { name, weight }] of active.entries()) {
+    adapterOf(model, name);
+    if (!Number.isFinite(weight))
+      throw new LowrankError("ERR_OPTION", `setAdapter: the weight of "${name}" is a number, not ${weight}`);
+    if (active.findIndex((one) => one.name === name) !== i)
+      throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
+  }
   activate(model, active);
   if (trainable !== undefined) {
     for (const name of adapters(model))

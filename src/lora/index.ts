@@ -8,3 +8,6 @@ export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js
 export type { InjectOptions } from "./options.js";
 export { adapters } from "./registry.js";
 export { merge, mergeAndUnload, unmerge } from "./merge.js";
+export { addWeightedAdapter, type Combination, type WeightedAdapterOptions } from "./operations/weighted.js";
+export { hotSwap } from "./operations/hot-swap.js";
+export { report, status, type LayerReport, type Status } from "./operations/report.js";

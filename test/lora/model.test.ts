@@ -16,7 +16,7 @@ import {
   tensor,
   type CausalLM,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/files.js";
+import { adapterState } from "../../src/lora/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
 

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { loadModel, lora, noGrad, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
-import { adapterState } from "../../src/lora/files.js";
+import { adapterState } from "../../src/lora/state.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 

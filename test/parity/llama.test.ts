@@ -8,7 +8,7 @@ import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
 import { loadModel, lora, optim, safetensors, scope, tensor, Trainer, type Tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/files.js";
+import { adapterState } from "../../src/lora/state.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";

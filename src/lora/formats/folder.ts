@@ -1,0 +1,93 @@
+/** PEFT's adapter folder on disk: `adapter_config.json` and `adapter_model.safetensors`. */
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError } from "../../errors.js";
+import { makeFolder } from "../../folders.js";
+import { load, save, writeWhole } from "../../safetensors.js";
+import type { Tensor } from "../../tensor.js";
+import { readConfig } from "../config.js";
+import { some, type AdapterFile } from "./adapter-file.js";
+
+const WEIGHTS = "adapter_model.safetensors";
+const CONFIG = "adapter_config.json";
+
+/** The folder of an adapter: `dir` for "default", a folder of its name below it for others. */
+export function folderOf(dir: string, name: string): string {
+  return name === "default" ? dir : join(dir, name);
+}
+
+/**
+ * Reads the adapter in `dir`, or, where there is none, the one called `name` in a folder below it.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`.
+ */
+export async function readFolder(dir: string, name = "default"): Promise<AdapterFile> {
+  const below = folderOf(dir, name);
+  const folder = (await entriesOf(dir)).includes(CONFIG) || below === dir ? dir : below;
+  const entries = await entriesOf(folder);
+  const config = join(folder, CONFIG);
+  if (!entries.includes(CONFIG)) await explainMissing(folder, entries);
+  const text = await readFile(config, "utf8");
+  const options = readConfig(text, config);
+  const file = join(folder, WEIGHTS);
+  if (!entries.includes(WEIGHTS)) refuseOther(folder, entries);
+  const baseModel = (JSON.parse(text) as Record<string, unknown>)["base_model_name_or_path"];
+  return {
+    file,
+    options,
+    tensors: await load(file, { device: "cpu" }),
+    ...(typeof baseModel === "string" && baseModel !== "" ? { baseModel } : {}),
+  };
+}
+
+/** Writes tensors and a configuration, each file whole or not at all. Throws `ERR_WRITE`. */
+export async function writeFolder(
+  folder: string,
+  tensors: Readonly<Record<string, Tensor>>,
+  config: string,
+): Promise<void> {
+  try {
+    await makeFolder(folder);
+  } catch (cause) {
+    throw new LowrankError("ERR_WRITE", `${folder}: cannot be made: ${(cause as Error).message}`, { cause });
+  }
+  await save(join(folder, WEIGHTS), tensors, { metadata: { format: "pt" } });
+  await writeWhole(join(folder, CONFIG), config);
+}
+
+async function entriesOf(folder: string): Promise<string[]> {
+  return readdir(folder).catch(() => []);
+}
+
+/** Says why a folder is no adapter's, and which below it are. */
+async function explainMissing(folder: string, entries: readonly string[]): Promise<never> {
+  const inside = await Promise.all(
+    entries.map(async (entry) => ((await entriesOf(join(folder, entry))).includes(CONFIG) ? [entry] : [])),
+  );
+  const names = inside.flat();
+  throw new LowrankError(
+    "ERR_FILE_NOT_FOUND",
+    names.length > 0
+      ? `${folder}: the adapters are in folders below it: ${some(names)}; name one of these`
+      : `${join(folder, CONFIG)}: there is no such file`,
+  );
+}
+
+/** Says what weights there are instead of one safetensors file, and what to do about it. */
+function refuseOther(folder: string, entries: readonly string[]): never {
+  const pickled = entries.find((entry) => /^adapter_model.*\.(bin|pt|pth)$/.test(entry));
+  const shard = entries.find((entry) => /^adapter_model.*(-of-\d+\.safetensors|\.index\.json)$/.test(entry));
+  if (shard !== undefined) {
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${join(folder, shard)}: the adapter is cut into shards, which are not read; save it as one ${WEIGHTS}, in PEFT with a larger max_shard_size`,
+    );
+  }
+  if (pickled !== undefined) {
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${join(folder, pickled)}: pickled weights can run any code when read, so they are not; save them as ${WEIGHTS}, in PEFT with save_pretrained(dir, safe_serialization=True)`,
+    );
+  }
+  throw new LowrankError("ERR_FILE_NOT_FOUND", `${join(folder, WEIGHTS)}: there is no such file`);
+}

@@ -1,0 +1,55 @@
+/** Another adapter's values in the place of one that is loaded. */
+import { LowrankError } from "../../errors.js";
+import type { Adapter } from "../adapter.js";
+import { checkFinite, disposeFile } from "../formats/adapter-file.js";
+import { readFolder } from "../formats/folder.js";
+import { patternReader } from "../patterns.js";
+import { scalingOf } from "../layer.js";
+import { adapterOf, loraLayers } from "../registry.js";
+import { fill } from "../state.js";
+import type { Targetable } from "../targets.js";
+import { ranksAndAlphas } from "./exact-pattern.js";
+
+/**
+ * Reads an adapter over the one called `name`: its tensors keep their storage, so nothing is
+ * allocated, and what holds them goes on with the new values. Layers must be the same; a smaller
+ * rank is filled up with zeros. Source: PEFT's hotswap_adapter.
+ *
+ * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` (a larger rank),
+ * `ERR_NOT_FINITE`, `ERR_OPTION` (merged); nothing is changed then.
+ */
+export async function hotSwap(model: Targetable, dir: string, { name = "default" } = {}): Promise<void> {
+  adapterOf(model, name);
+  const read = await readFolder(dir, name);
+  try {
+    await checkFinite(read.tensors, read.file);
+    const own = adapterOf(model, name);
+    const layers = [...loraLayers(model)].filter(([, layer]) => layer.adapters.has(name));
+    const merged = layers.find(([, layer]) => layer.merged && layer.active.some((one) => one.name === name));
+    if (merged !== undefined)
+      throw new LowrankError("ERR_OPTION", `hotSwap: "${name}" is merged into ${merged[0]}; unmerge first`);
+    await fill(model, name, read, { padded: true });
+    const {
+      r = 8,
+      loraAlpha = 8,
+      useRslora = false,
+      loraDropout = 0,
+      rankPattern = {},
+      alphaPattern = {},
+    } = read.options;
+    const [rankOf, alphaOf] = [
+      patternReader(rankPattern, "rankPattern"),
+      patternReader(alphaPattern, "alphaPattern"),
+    ];
+    const now = new Map<string, Adapter>();
+    for (const [path, layer] of layers) {
+      const adapter = layer.adapters.get(name) as Adapter;
+      const scaling = scalingOf(rankOf(path) ?? r, alphaOf(path) ?? loraAlpha, useRslora);
+      // The rank stays that of the tensors, and alpha is what gives the new scaling with it.
+      now.set(path, Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, loraDropout }));
+    }
+    Object.assign(own.options, { loraDropout, useRslora: false, ...ranksAndAlphas(now) });
+  } finally {
+    disposeFile(read);
+  }
+}

@@ -1,0 +1,118 @@
+/** What the adapters of a model are, layer by layer. */
+import type { Module } from "../../nn/module.js";
+import { noGrad, scope } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import { activeOf } from "../active.js";
+import type { Adapter } from "../layer.js";
+import { adapters, loraLayers } from "../registry.js";
+import { blocksOf } from "./factors.js";
+
+/** One adapter of one layer. */
+export interface LayerReport {
+  path: string;
+  /** The class of the layer. */
+  kind: string;
+  adapter: string;
+  rank: number;
+  loraAlpha: number;
+  scaling: number;
+  /** Frobenius norms of A, of B and of ΔW = scaling·B·A. */
+  normA: number;
+  normB: number;
+  normDelta: number;
+  /** How much it counts: 1 unless weighted, 0 where it is not active. */
+  weight: number;
+  merged: boolean;
+  trainable: boolean;
+}
+
+/**
+ * Ranks, scalings and norms, a row for each adapter of each layer. ΔW is not built:
+ * ‖B·A‖² = Σ (BᵀB ∘ AAᵀ), matrices of the rank's size.
+ */
+export async function report(model: Module): Promise<LayerReport[]> {
+  const rows = [...loraLayers(model)].flatMap(([path, layer]) =>
+    [...layer.adapters].map(([name, adapter]) => ({ path, layer, name, adapter })),
+  );
+  const [first, ...rest] = noGrad(() => scope(() => rows.map(({ adapter }) => squares(adapter))));
+  if (first === undefined) return [];
+  const all = noGrad(() => (rest.length === 0 ? first : first.concat(rest, 0)));
+  const values = await all.data();
+  for (const tensor of new Set([first, ...rest, all])) tensor.dispose();
+  return rows.map(({ path, layer, name, adapter }, i) => {
+    const norm = (j: number): number => Math.sqrt(Math.max(0, values[3 * i + j] as number));
+    return {
+      path,
+      kind: layer.constructor.name,
+      adapter: name,
+      rank: adapter.r,
+      loraAlpha: adapter.loraAlpha,
+      scaling: adapter.scaling,
+      normA: norm(0),
+      normB: norm(1),
+      normDelta: Math.abs(adapter.scaling) * norm(2),
+      weight: layer.active.find((one) => one.name === name)?.weight ?? 0,
+      merged: layer.merged && layer.active.some((one) => one.name === name),
+      trainable: adapter.loraA.requiresGrad || adapter.loraB.requiresGrad,
+    };
+  });
+}
+
+/** ‖A‖², ‖B‖², ‖BA‖², on the device. */
+function squares({ loraA, loraB }: Adapter): Tensor {
+  const { blocks, blockRank, rows } = blocksOf(loraA, loraB);
+  const a = loraA.reshape(blocks * blockRank, -1);
+  const b = loraB.reshape(rows, blockRank);
+  const products = Array.from({ length: blocks }, (_, j) => {
+    const aj = a.slice(0, j * blockRank, (j + 1) * blockRank);
+    const bj = b.slice(0, (j * rows) / blocks, ((j + 1) * rows) / blocks);
+    return aj
+      .matmul(aj, { transB: true })
+      .mul(bj.matmul(bj, { transA: true }))
+      .sum()
+      .reshape(1);
+  });
+  const product = products.reduce((sum, one) => sum.add(one));
+  return a
+    .mul(a)
+    .sum()
+    .reshape(1)
+    .concat([b.mul(b).sum().reshape(1), product], 0);
+}
+
+/** Which adapters a model has, and which count. */
+export interface Status {
+  adapters: string[];
+  active: { name: string; weight: number }[];
+  /** Adapters of which some tensor asks for a gradient. */
+  trainable: string[];
+  /** Whether all, none or `some` of the adapted layers are merged. */
+  merged: boolean | "some";
+  /** How many layers have an adapter. */
+  layers: number;
+  /** Elements that are trained, and all of the model's, adapters included. */
+  trainableElements: number;
+  totalElements: number;
+}
+
+/** Which adapters a model has, which of them count, and which are trained. */
+export function status(model: Module): Status {
+  const layers = [...loraLayers(model)].map(([, layer]) => layer).filter((layer) => layer.adapters.size > 0);
+  const merged = layers.filter((layer) => layer.merged).length;
+  const [names, tensors] = [adapters(model), new Set(Object.values(model.stateDict()))];
+  const size = (all: Iterable<Tensor>): number => [...all].reduce((n, one) => n + one.size, 0);
+  return {
+    adapters: names,
+    active: activeOf(model),
+    trainable: names.filter((name) =>
+      layers.some((layer) => {
+        const adapter = layer.adapters.get(name);
+        return adapter !== undefined && (adapter.loraA.requiresGrad || adapter.loraB.requiresGrad);
+      }),
+    ),
+    merged: merged === 0 ? false : merged === layers.length ? true : "some",
+    layers: layers.length,
+    trainableElements: size([...tensors].filter((one) => one.requiresGrad)),
+    totalElements: size(tensors),
+  };
+}

@@ -1,0 +1,255 @@
+/** A new adapter out of others. */
+import { LowrankError } from "../../errors.js";
+import type { Module } from "../../nn/module.js";
+import { uniform, withRandom } from "../../random.js";
+import { noGrad, scope } from "../../scope.js";
+import { tensor } from "../../create.js";
+import { Tensor } from "../../tensor.js";
+import { setTrainable } from "../active.js";
+import { injectNow } from "../inject.js";
+import type { Adapter, AnyLoRALayer } from "../layer.js";
+import { adapterOf, adaptersOf, loraLayers, type ModelAdapter } from "../registry.js";
+import type { Targetable } from "../targets.js";
+import { blocksOf, concatenated, type Factors, type Source } from "./factors.js";
+import { exactTargets, ranksAndAlphas } from "./exact-pattern.js";
+import { combinedValues, type ArithmeticOptions, type MajoritySign } from "./task-arithmetic.js";
+
+/** Exact sums, and what is told apart value by value in A and B. */
+const COMBINATIONS = ["linear", "cat", "ties", "dare_linear", "dare_ties", "magnitude_prune"] as const;
+
+export type Combination = (typeof COMBINATIONS)[number];
+
+export interface WeightedAdapterOptions {
+  combination?: Combination;
+  /** The share of values that ties, dare and magnitude_prune keep. */
+  density?: number;
+  /** How ties elects a sign. */
+  majoritySign?: MajoritySign;
+  /** Of dare's masks. */
+  seed?: number;
+}
+
+/** An adapter that goes into the sum. */
+interface Input extends ModelAdapter {
+  name: string;
+  weight: number;
+}
+
+/**
+ * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
+ *
+ * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by stacking the factors: the ranks add up.
+ *   `linear` asks for equal ranks.
+ * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as PEFT does, A and B each for
+ *   themselves, √weight in either; the rank stays.
+ *
+ * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
+ * add_weighted_adapter, without its cross-terms in `linear`.
+ */
+export async function addWeightedAdapter(
+  model: Targetable,
+  name: string,
+  weights: Readonly<Record<string, number>>,
+  options: WeightedAdapterOptions = {},
+): Promise<void> {
+  const inputs = checked(model, name, weights, options);
+  const combination = inputs.length === 1 ? "linear" : (options.combination ?? "linear");
+  const sums = await withRandom(options.seed ?? 0, () => sumsOf(model, inputs, { ...options, combination }));
+  // Another may have come while values were read.
+  refuseTaken(model, name);
+  withRandom(0, () => injectNow(model, { ...describe(model, inputs, sums), name, active: false }));
+  noGrad(() => scope(() => fill(model, name, inputs, sums)));
+  setTrainable(model, name, false);
+}
+
+function refuseTaken(model: Module, name: string): void {
+  if (adaptersOf(model).has(name))
+    throw new LowrankError(
+      "ERR_ADAPTER_EXISTS",
+      `addWeightedAdapter: there is an adapter named "${name}" already`,
+    );
+}
+
+function refuse(message: string): never {
+  throw new LowrankError("ERR_OPTION", `addWeightedAdapter: ${message}`);
+}
+
+function checked(
+  model: Module,
+  name: string,
+  weights: Readonly<Record<string, number>>,
+  { combination = "linear", density, majoritySign }: WeightedAdapterOptions,
+): Input[] {
+  refuseTaken(model, name);
+  const inputs = Object.entries(weights).map(([one, weight]) => ({
+    ...adapterOf(model, one),
+    name: one,
+    weight,
+  }));
+  if (inputs.length === 0) refuse("there are no adapters to add");
+  for (const { name: one, weight } of inputs)
+    if (!Number.isFinite(weight)) refuse(`the weight of "${one}" is a number, not ${weight}`);
+  if (!COMBINATIONS.includes(combination))
+    refuse(`combination is one of ${COMBINATIONS.join(", ")}, not "${String(combination)}"`);
+  if (majoritySign !== undefined && majoritySign !== "total" && majoritySign !== "frequency")
+    refuse(`majoritySign is total or frequency, not "${String(majoritySign)}"`);
+  const sparse = /^(ties|dare|magnitude)/.test(combination);
+  if (sparse && inputs.length > 1 && !(density !== undefined && density >= 0 && density <= 1))
+    refuse(`${combination} keeps a share of the values: density is from 0 to 1, not ${density}`);
+  if (combination.startsWith("dare") && density === 0)
+    refuse(`${combination} divides by density, which is 0`);
+  for (const kind of ["modules", "biases"] as const) {
+    const owners = new Map<string, string>();
+    for (const input of inputs) {
+      for (const path of input[kind].keys()) {
+        const other = owners.get(path);
+        if (other !== undefined)
+          refuse(
+            `"${other}" and "${input.name}" both train ${path} in full, and these can't be added; leave one out`,
+          );
+        owners.set(path, input.name);
+      }
+    }
+  }
+  const modes = new Set(inputs.map(({ options: { bias } }) => bias).filter((bias) => bias !== "none"));
+  if (modes.size > 1) refuse("the adapters train biases in different ways");
+  return inputs;
+}
+
+/** What the new adapter holds in one layer. */
+interface Sum extends Factors {
+  r: number;
+}
+
+async function sumsOf(
+  model: Module,
+  inputs: readonly Input[],
+  options: WeightedAdapterOptions & { combination: Combination },
+): Promise<Map<string, Sum>> {
+  const sums = new Map<string, Sum>();
+  const layers = [...loraLayers(model)].map(([path, layer]) => [path, layer, held(layer, inputs)] as const);
+  for (const [path, , parts] of layers) checkParts(path, parts, options);
+  for (const [path, , parts] of layers) {
+    if (parts.length > 0) sums.set(path, await sumOf(parts, options));
+  }
+  return sums;
+}
+
+interface Part extends Adapter {
+  name: string;
+  weight: number;
+}
+
+function held(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
+  return inputs.flatMap(({ name, weight }) => {
+    const adapter = layer.adapters.get(name);
+    return adapter === undefined ? [] : [{ ...adapter, name, weight }];
+  });
+}
+
+function checkParts(
+  path: string,
+  parts: readonly Part[],
+  { combination }: WeightedAdapterOptions & { combination: Combination },
+): void {
+  const ranks = new Set(parts.map(({ r }) => r));
+  if (combination !== "cat" && ranks.size > 1)
+    refuse(
+      `${combination} adds adapters of one rank, and at ${path} they have ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}; use cat`,
+    );
+  const special = parts.find(({ loraBias, magnitude }) => loraBias !== undefined || magnitude !== undefined);
+  if (special !== undefined)
+    refuse(
+      `"${special.name}" has ${special.magnitude ? "magnitudes (DoRA)" : "a bias (loraBias)"}, which is no product of A and B and can't be added`,
+    );
+}
+
+async function sumOf(
+  parts: readonly Part[],
+  options: WeightedAdapterOptions & { combination: Combination },
+): Promise<Sum> {
+  const { combination } = options;
+  const sources = await Promise.all(parts.map(sourceOf));
+  const first = sources[0] as Source;
+  // The rank of a grouped convolution is that of all its groups.
+  const done = (factors: Factors): Sum => ({
+    ...factors,
+    r: (factors.blockRank * (parts[0] as Part).r) / first.blockRank,
+  });
+  if (combination === "linear" || combination === "cat") return done(concatenated(sources));
+  const arithmetic: ArithmeticOptions = {
+    density: options.density ?? 1,
+    majoritySign: options.majoritySign ?? "total",
+    draw: (_, size) => uniform(size, 0, 1),
+  };
+  const roots = sources.map(({ scale }) => Math.sqrt(Math.abs(scale)));
+  const signed = sources.map(({ scale }, i) => (Math.sign(scale) || 1) * (roots[i] as number));
+  return done({
+    ...first,
+    a: combinedValues(
+      combination,
+      sources.map(({ a }) => a),
+      signed,
+      arithmetic,
+    ),
+    b: combinedValues(
+      combination,
+      sources.map(({ b }) => b),
+      roots,
+      arithmetic,
+    ),
+  });
+}
+
+/** The factors of an adapter in a layer, on the host. */
+async function sourceOf({ loraA, loraB, scaling, weight }: Part): Promise<Source> {
+  const [a, b] = (await Promise.all([loraA.data(), loraB.data()])) as [Float32Array, Float32Array];
+  return { a, b, ...blocksOf(loraA, loraB), scale: scaling * weight };
+}
+
+/** Options under which `inject` makes an adapter of these ranks whose scaling is 1. */
+function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>) {
+  const bias = inputs.find(({ options }) => options.bias !== "none")?.options.bias;
+  const taskType = inputs[0]?.options.taskType;
+  return {
+    ...ranksAndAlphas(new Map([...sums].map(([path, { r }]) => [path, { r, loraAlpha: r }]))),
+    targetModules: exactTargets(
+      model,
+      [...sums.keys()],
+      inputs.map(({ targets }) => targets),
+    ),
+    modulesToSave: [...new Set(inputs.flatMap(({ options }) => options.modulesToSave))],
+    ...(bias === undefined ? {} : { bias }),
+    ...(taskType === undefined ? {} : { taskType }),
+  };
+}
+
+/** Writes the sums into the new adapter, and what one of its inputs trained in full. */
+function fill(model: Module, name: string, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>): void {
+  const write = (to: Tensor, values: Float32Array): void => {
+    to.copy(tensor(values, { shape: to.shape, device: to.device }));
+  };
+  for (const [path, layer] of loraLayers(model)) {
+    const [sum, adapter] = [sums.get(path), layer.adapters.get(name)];
+    if (sum === undefined || adapter === undefined) continue;
+    write(adapter.loraA, sum.a);
+    write(adapter.loraB, sum.b);
+  }
+  const own = adapterOf(model, name);
+  for (const input of inputs) {
+    for (const kind of ["modules", "biases"] as const) {
+      for (const [path, { copy: to }] of own[kind]) {
+        const from = input[kind].get(path)?.copy;
+        if (from !== undefined) copyOver(to, from);
+      }
+    }
+  }
+}
+
+function copyOver(to: Module | Tensor, from: Module | Tensor): void {
+  if (to instanceof Tensor) to.copy(from as Tensor);
+  else {
+    const state = (from as Module).stateDict();
+    for (const [key, tensor] of Object.entries(to.stateDict())) tensor.copy(state[key] as Tensor);
+  }
+}

@@ -1,0 +1,138 @@
+/** The tensors of an adapter under PEFT's keys, and writing a file's values over them. */
+import { LowrankError } from "../errors.js";
+import { zeros } from "../create.js";
+import type { Module } from "../nn/module.js";
+import { noGrad, scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { partsOf } from "./adapter.js";
+import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
+import type { AnyLoRALayer } from "./layer.js";
+import { adapterOf, loraLayers } from "./registry.js";
+
+/** Modules whose base weight PEFT writes beside an adapter of theirs, when a target is their name or a pattern. */
+const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
+const BASE = ".base_layer.weight";
+
+/** An adapter's own tensors under PEFT's keys. */
+export function adapterState(model: Module, name: string): Map<string, Tensor> {
+  return stateOf(model, name, (layer) => layer.adapters.get(name));
+}
+
+function stateOf(
+  model: Module,
+  name: string,
+  adapterIn: (layer: AnyLoRALayer) => Parameters<typeof partsOf>[0] | undefined,
+): Map<string, Tensor> {
+  const state = new Map<string, Tensor>();
+  const { modules, biases, paths, targets } = adapterOf(model, name);
+  const withBase = typeof targets === "string" || SAVED_WITH_BASE.some((module) => targets.includes(module));
+  for (const [path, layer] of loraLayers(model)) {
+    const adapter = adapterIn(layer);
+    if (adapter === undefined) continue;
+    for (const [part, tensor] of partsOf(adapter))
+      state.set(`${PREFIX}${path}.${layer.nameOnDisk(part)}`, tensor);
+    if (withBase && SAVED_WITH_BASE.includes(path.split(".").pop() as string))
+      state.set(`${PREFIX}${path}${BASE}`, layer.baseWeight);
+  }
+  for (const [path, { copy }] of modules) {
+    for (const [key, tensor] of Object.entries((copy as Module).stateDict()))
+      state.set(`${PREFIX}${path}.${key}`, tensor);
+  }
+  for (const [path, { copy }] of biases) {
+    state.set(`${PREFIX}${path}.${paths.includes(path) ? "base_layer.bias" : "bias"}`, copy as Tensor);
+  }
+  return state;
+}
+
+// PEFT writes these two beside each other for bias "all" with modules_to_save; the second is the
+// module's own, under its plain key as well.
+const DOUBLED = /\.(original_module|modules_to_save)\.bias$/;
+
+/**
+ * Copies a file's tensors into adapter `name`, in place, once every key, shape and value is seen to
+ * fit. With `padded` a smaller rank is filled up with zeros, which changes no product.
+ * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`; nothing is written then.
+ */
+export async function fill(
+  model: Module,
+  name: string,
+  { file, tensors, baseModel, options }: AdapterFile,
+  { padded = false } = {},
+): Promise<void> {
+  const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
+  const state = adapterState(model, name);
+  const unexpected = Object.keys(tensors).filter((key) => !state.has(key) && !DOUBLED.test(key));
+  const missing = [...state.keys()].filter((key) => !(key in tensors) && !key.endsWith(BASE));
+  if (unexpected.length + missing.length > 0) {
+    const parts = [
+      unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
+      missing.length > 0 ? `missing: ${some(missing)}` : "",
+    ];
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${made}`);
+  }
+  const pairs = [...state].flatMap(([key, own]) =>
+    key in tensors ? [[key, own, tensors[key] as Tensor] as const] : [],
+  );
+  for (const [key, own, given] of pairs) {
+    if (given.dtype === "i32")
+      throw new LowrankError("ERR_DTYPE", `${file}: ${key} holds i32; an adapter holds floats`);
+    if (given.shape.join() === own.shape.join() || (padded && rankBelow(key, own, given))) continue;
+    const [rank, asked] = [rankOf(key, given), rankOf(key, own)];
+    const where = `${file}: ${key} is [${given.shape.join(", ")}], this model takes [${own.shape.join(", ")}]`;
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      rank !== asked && sameButRank(key, own, given)
+        ? `${where}: its rank is ${rank}, and ${padded ? `that of the adapter it replaces is ${asked}; load it as another one` : `its configuration says ${asked} (r ${options.r ?? 8}, rank_pattern)`}`
+        : `${where}${made}`,
+    );
+  }
+  for (const [key, own, given] of pairs) if (key.endsWith(BASE)) await checkBase(key, own, given, file);
+  noGrad(() =>
+    scope(() => {
+      for (const [key, own, given] of pairs)
+        if (!key.endsWith(BASE)) own.copy(filledUp(given.to("f32"), own.shape).to(own.device));
+    }),
+  );
+}
+
+/** The dimension that counts ranks, of A and of B. */
+function rankDim(key: string): number | undefined {
+  if (/\.(lora_A\.weight|lora_embedding_A)$/.test(key)) return 0;
+  return /\.(lora_B\.weight|lora_embedding_B)$/.test(key) ? 1 : undefined;
+}
+
+function rankOf(key: string, { shape }: Tensor): number | undefined {
+  const dim = rankDim(key);
+  return dim === undefined ? undefined : shape[dim];
+}
+
+function sameButRank(key: string, a: Tensor, b: Tensor): boolean {
+  const dim = rankDim(key);
+  return a.shape.length === b.shape.length && a.shape.every((size, d) => d === dim || size === b.shape[d]);
+}
+
+function rankBelow(key: string, own: Tensor, given: Tensor): boolean {
+  return sameButRank(key, own, given) && (rankOf(key, given) ?? Infinity) < (rankOf(key, own) ?? 0);
+}
+
+/** `given` with zeros up to `shape`. */
+function filledUp(given: Tensor, shape: readonly number[]): Tensor {
+  const dim = given.shape.findIndex((size, d) => size < (shape[d] as number));
+  if (dim < 0) return given;
+  const rest = given.shape.map((size, d) => (d === dim ? (shape[d] as number) - size : size));
+  return given.concat(zeros(rest, { device: given.device }), dim);
+}
+
+/** A base weight in an adapter's file is the model's own, but for storage, or the adapter is another model's. */
+async function checkBase(key: string, own: Tensor, given: Tensor, file: string): Promise<void> {
+  const rounded = (weight: Tensor): Tensor => weight.to(own.dtype).to(given.dtype).to("f32");
+  const largest = noGrad(() => scope(() => rounded(given.to(own.device)).sub(rounded(own)).abs().max()));
+  const difference = await largest.item();
+  largest.dispose();
+  if (difference !== 0) {
+    throw new LowrankError(
+      "ERR_UNMATCHED_KEY",
+      `${file}: ${key} differs from the model's own by up to ${difference}: the adapter is for a model with another embedding`,
+    );
+  }
+}

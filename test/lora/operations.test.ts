@@ -1,0 +1,263 @@
+/** What is done with adapters that are there: adding up, swapping, reporting, and what is said of bad input. */
+
+import { join } from "node:path";
+
+import test from "ava";
+import {
+  loadModel,
+  lora,
+  memory,
+  noGrad,
+  randn,
+  scope,
+  synchronize,
+  tensor,
+  zeros,
+  type CausalLM,
+} from "../../src/index.js";
+import { adapterState } from "../../src/lora/state.js";
+import { testDevices, type TestDevice } from "../devices.js";
+import { temporary, tinyModel } from "../hashed.js";
+
+const base = tinyModel();
+
+async function logits(model: CausalLM): Promise<Float32Array> {
+  const ids = Int32Array.from({ length: 12 }, (_, i) => (i * 37) % 97);
+  const out = scope(() => model.forward(tensor(ids, { shape: [2, 6], device: model.device })).logits);
+  const data = (await out.data()) as Float32Array;
+  out.dispose();
+  return data;
+}
+
+/** Gives every tensor of an adapter new values. */
+function shake(model: CausalLM, name: string, scale = 0.3): void {
+  noGrad(() =>
+    scope(() => {
+      for (const [key, one] of adapterState(model, name))
+        if (!key.endsWith("base_layer.weight"))
+          one.copy(randn(one.shape, { device: model.device }).mul(scale));
+    }),
+  );
+}
+
+function apart(a: Float32Array, b: Float32Array): number {
+  const largest = a.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+  return a.reduce((m, v, i) => Math.max(m, Math.abs(v - (b[i] as number))), 0) / largest;
+}
+
+/** A model with adapters of the given options, none like another. */
+async function adapted(device: TestDevice, options: Record<string, lora.InjectOptions>): Promise<CausalLM> {
+  const model = await loadModel(base, { device });
+  for (const [name, one] of Object.entries(options)) {
+    await lora.inject(model, { ...one, name });
+    shake(model, name);
+  }
+  return model;
+}
+
+const attention = { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] };
+const wider = { r: 3, loraAlpha: 4, targetModules: ["v_proj", "down_proj", "embed_tokens"], useRslora: true };
+
+for (const device of testDevices()) {
+  test(`on ${device} linear and cat are the weighted sum of adapters`, async (t) => {
+    const model = await adapted(device, { a: attention, b: { ...attention, loraAlpha: 3 }, c: wider });
+    const cases = [
+      ["linear", { a: 0.7, b: -1.3 }],
+      ["linear", { b: -0.5 }],
+      ["cat", { a: 0.7, b: -1.3, c: 2 }],
+    ] as const;
+    for (const [i, [combination, weights]] of cases.entries()) {
+      lora.setAdapter(model, weights);
+      const sum = await logits(model);
+      await lora.addWeightedAdapter(model, `sum ${i}`, weights, { combination });
+      t.deepEqual(
+        lora.status(model).active.map(({ name }) => name),
+        Object.keys(weights),
+        "it counts when chosen",
+      );
+      lora.setAdapter(model, `sum ${i}`);
+      // Ranks are summed in another order.
+      t.true(apart(await logits(model), sum) < 1e-5, combination);
+
+      const folder = temporary();
+      await lora.saveAdapter(model, folder, { name: `sum ${i}` });
+      await lora.loadAdapter(model, join(folder, `sum ${i}`), { name: `sum ${i} read` });
+      lora.setAdapter(model, `sum ${i} read`);
+      t.true(apart(await logits(model), sum) < 1e-5, `${combination}, saved and loaded`);
+    }
+    model.dispose();
+  });
+
+  test(`on ${device} what is told apart value by value keeps the rank, and its masks follow the seed`, async (t) => {
+    const model = await adapted(device, { a: attention, b: attention });
+    const weights = { a: 0.5, b: 1.5 };
+    for (const combination of ["ties", "dare_linear", "dare_ties", "magnitude_prune"] as const) {
+      const outputs: Float32Array[] = [];
+      for (const seed of [1, 1, 2]) {
+        await lora.addWeightedAdapter(model, "new", weights, { combination, density: 0.5, seed });
+        t.true((await lora.report(model)).every(({ adapter, rank }) => adapter !== "new" || rank === 2));
+        lora.setAdapter(model, "new");
+        outputs.push(await logits(model));
+        lora.deleteAdapter(model, "new");
+      }
+      const [first, again, other] = outputs as [Float32Array, Float32Array, Float32Array];
+      t.deepEqual(first, again);
+      t.is(apart(first, other) > 0, combination.startsWith("dare"), "only dare draws");
+    }
+    model.dispose();
+  });
+
+  test(`on ${device} modules and biases that one adapter trained go along`, async (t) => {
+    const model = await adapted(device, {
+      a: { ...attention, modulesToSave: ["lm_head"] },
+      b: attention,
+    });
+    lora.setAdapter(model, { a: 1, b: 1 });
+    const sum = await logits(model);
+    await lora.addWeightedAdapter(model, "sum", { a: 1, b: 1 });
+    lora.setAdapter(model, "sum");
+    t.true(apart(await logits(model), sum) < 1e-5);
+    await t.throwsAsync(lora.addWeightedAdapter(model, "more", { a: 1, sum: 1 }, { combination: "cat" }), {
+      code: "ERR_OPTION",
+      message: /"a" and "sum" both train lm_head in full/,
+    });
+    model.dispose();
+  });
+
+  test(`on ${device} a report has each layer's rank, scaling and norms`, async (t) => {
+    const model = await adapted(device, { a: attention, c: wider });
+    lora.setAdapter(model, { c: 0.5 });
+    const rows = await lora.report(model);
+    t.is(rows.length, 2 * (2 + 2) + 1);
+    for (const { path, adapter, rank, scaling, normA, normB, normDelta, weight, trainable } of rows) {
+      const layer = [...model.namedModules()].find(([one]) => one === path)?.[1] as lora.Linear;
+      const { loraA, loraB } = layer.adapters.get(adapter) as lora.Adapter;
+      const norm = async (of: () => typeof loraA): Promise<number> => {
+        const values = (await noGrad(of).data()) as Float32Array;
+        return Math.sqrt(values.reduce((sum, v) => sum + v * v, 0));
+      };
+      const near = (a: number, b: number): boolean => Math.abs(a - b) < 1e-5 * b;
+      t.true(near(normA, await norm(() => loraA)), path);
+      t.true(near(normB, await norm(() => loraB)), path);
+      t.true(near(normDelta, await norm(() => layer.deltaWeight(adapter))), path);
+      t.is(rank, adapter === "a" ? 2 : 3);
+      t.is(scaling, adapter === "a" ? 3 : 4 / Math.sqrt(3));
+      t.is(weight, adapter === "c" ? 0.5 : 0);
+      t.true(trainable);
+    }
+    const { adapters, active, trainable, merged, layers, trainableElements } = lora.status(model);
+    t.deepEqual(
+      { adapters, active, trainable, merged, layers },
+      {
+        adapters: ["a", "c"],
+        active: [{ name: "c", weight: 0.5 }],
+        trainable: ["a", "c"],
+        merged: false,
+        layers: 7,
+      },
+    );
+    t.true(trainableElements > 0);
+    await lora.merge(model);
+    t.is(lora.status(model).merged, "some");
+    t.true(
+      (await lora.report(model)).filter(({ adapter }) => adapter === "a").every(({ merged: one }) => !one),
+    );
+    model.dispose();
+  });
+
+  test.serial(`on ${device} a hot swap writes another adapter over the tensors that are there`, async (t) => {
+    const folders: Record<string, string> = {};
+    const outputs: Record<string, Float32Array> = {};
+    const options: Record<string, lora.InjectOptions> = {
+      same: { ...attention, loraAlpha: 5 },
+      narrower: {
+        ...attention,
+        r: 1,
+        loraAlpha: 7,
+        useRslora: true,
+        rankPattern: { "layers.0.self_attn.q_proj": 2 },
+      },
+      larger: { ...attention, r: 5 },
+      others: { ...attention, targetModules: ["q_proj"] },
+      sick: attention,
+    };
+    for (const [name, one] of Object.entries(options)) {
+      const model = await adapted(device, { default: one });
+      if (name === "sick") {
+        const [, first] = [...adapterState(model, "default")][0] as [string, ReturnType<typeof zeros>];
+        noGrad(() => scope(() => first.copy(zeros(first.shape, { device }).add(NaN))));
+      } else outputs[name] = await logits(model);
+      folders[name] = temporary();
+      await lora.saveAdapter(model, folders[name]);
+      model.dispose();
+    }
+    const model = await adapted(device, { first: attention });
+    const [tensors, before] = [[...adapterState(model, "first").values()], await logits(model)];
+    await synchronize(device);
+    const { live } = memory(device);
+    const broken = {
+      larger: ["ERR_SHAPE_MISMATCH", /q_proj\.lora_A\.weight.*rank is 5.*replaces is 2/s],
+      others: ["ERR_UNMATCHED_KEY", /missing: .*v_proj/],
+      sick: ["ERR_NOT_FINITE", /q_proj\.lora_A\.weight holds NaN/],
+    } as const;
+    for (const [name, [code, message]] of Object.entries(broken)) {
+      await t.throwsAsync(lora.hotSwap(model, folders[name] as string, { name: "first" }), { code, message });
+      t.deepEqual(await logits(model), before, "nothing is changed");
+    }
+    await t.throwsAsync(lora.hotSwap(model, folders["same"] as string, { name: "second" }), {
+      code: "ERR_UNKNOWN_ADAPTER",
+      message: /loaded: "first"/,
+    });
+    for (const name of ["same", "narrower", "same"]) {
+      await lora.hotSwap(model, folders[name] as string, { name: "first" });
+      t.true(apart(await logits(model), outputs[name] as Float32Array) < 1e-6, name);
+      await synchronize(device);
+      t.is(memory(device).live, live);
+      t.deepEqual([...adapterState(model, "first").values()], tensors);
+      const again = temporary();
+      await lora.saveAdapter(model, again, { name: "first" });
+      const reread = await loadModel(base, { device });
+      await lora.loadAdapter(reread, join(again, "first"));
+      t.true(apart(await logits(reread), outputs[name] as Float32Array) < 1e-6, `${name}, saved after`);
+      reread.dispose();
+    }
+    await lora.merge(model);
+    await t.throwsAsync(lora.hotSwap(model, folders["same"] as string, { name: "first" }), {
+      code: "ERR_OPTION",
+      message: /unmerge first/,
+    });
+    model.dispose();
+  });
+
+  test(`on ${device} operations on adapters refuse what means nothing, and change nothing`, async (t) => {
+    const model = await adapted(device, { a: attention, b: { ...attention, r: 4 } });
+    const before = await logits(model);
+    const add = lora.addWeightedAdapter;
+    const bad: [what: () => unknown, code: string, message: RegExp][] = [
+      [() => lora.setAdapter(model, "c"), "ERR_UNKNOWN_ADAPTER", /"c"; loaded: "a", "b"/],
+      [() => lora.setAdapter(model, ["a", "c"]), "ERR_UNKNOWN_ADAPTER", /loaded: "a", "b"/],
+      [() => lora.setAdapter(model, { a: NaN }), "ERR_OPTION", /the weight of "a"/],
+      [() => lora.setAdapter(model, ["a", "a"]), "ERR_OPTION", /"a" twice/],
+      [() => lora.deleteAdapter(model, "c"), "ERR_UNKNOWN_ADAPTER", /loaded: "a", "b"/],
+      [() => lora.inject(model, { ...attention, name: "a" }), "ERR_ADAPTER_EXISTS", /"a"/],
+      [() => lora.saveAdapter(model, temporary()), "ERR_UNKNOWN_ADAPTER", /"default"; loaded: "a", "b"/],
+      [() => add(model, "a", { b: 1 }), "ERR_ADAPTER_EXISTS", /"a"/],
+      [() => add(model, "n", {}), "ERR_OPTION", /no adapters/],
+      [() => add(model, "n", { a: 1, c: 1 }), "ERR_UNKNOWN_ADAPTER", /"c"; loaded: "a", "b"/],
+      [() => add(model, "n", { a: Infinity }), "ERR_OPTION", /weight of "a"/],
+      [() => add(model, "n", { a: 1, b: 1 }), "ERR_OPTION", /q_proj.*"a" 2, "b" 4; use cat/],
+      [
+        () => add(model, "n", { a: 1, b: 1 }, { combination: "sum" as "cat" }),
+        "ERR_OPTION",
+        /one of linear, cat/,
+      ],
+      [() => add(model, "n", { a: 1, b: 1 }, { combination: "ties", density: 2 }), "ERR_OPTION", /density/],
+    ];
+    for (const [what, code, message] of bad) {
+      await t.throwsAsync(async () => what(), { code, message }, message.source);
+      t.deepEqual(lora.adapters(model), ["a", "b"]);
+      t.deepEqual(await logits(model), before);
+    }
+    model.dispose();
+  });
+}
