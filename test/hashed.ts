@@ -20,7 +20,7 @@ export function words(name: string, count: number): Uint32Array {
 function scaleOf(name: string, shape: Shape): [scale: number, center: number] {
   const root = Math.sqrt(shape[1] ?? 1);
   if (name.endsWith("bias")) return [0.1, 0];
-  if (name.endsWith("norm.weight")) return [0.2, 1];
+  if (name.endsWith("norm.weight") || shape.length === 1) return [0.2, 1];
   if (name.includes(".lora_A.") || name.endsWith("lora_embedding_A")) return [1 / root, 0];
   if (name.includes(".lora_B.") || name.endsWith("lora_embedding_B")) return [0.3 / root, 0];
   if (name.endsWith("embed_tokens.weight")) return [1, 0];
@@ -65,8 +65,15 @@ export function temporary(): string {
   return folder;
 }
 
-/** The folder of a golden's model: its config.json, and its weights filled by their names; with more or fewer layers. */
-export function goldenModel(golden: string, overrides: { num_hidden_layers?: number } = {}): string {
+/**
+ * The folder of a golden's model: its config.json, with changes, and its weights filled by their names, which `spelled`
+ * may write otherwise, or leave out by "". Llama may have more or fewer layers than its golden.
+ */
+export function goldenModel(
+  golden: string,
+  overrides: Record<string, unknown> & { num_hidden_layers?: number } = {},
+  spelled = (name: string): string => name,
+): string {
   const folder = temporary();
   const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as Record<string, unknown>;
   writeFileSync(join(folder, "config.json"), JSON.stringify({ ...config, ...overrides }));
@@ -78,7 +85,11 @@ export function goldenModel(golden: string, overrides: { num_hidden_layers?: num
     for (const [name, shape] of Object.entries(weights))
       if (name.includes(".layers.0.")) shapes[name.replace(".layers.0.", `.layers.${i}.`)] = shape;
   }
-  writeFileSync(join(folder, "model.safetensors"), safetensorsFile(shapes, hashed));
+  const names = new Map(Object.keys(shapes).map((name) => [spelled(name), name]));
+  names.delete("");
+  const written = Object.fromEntries([...names].map(([to, name]) => [to, shapes[name] as Shape]));
+  const values = (to: string, shape: Shape) => hashed(names.get(to) as string, shape);
+  writeFileSync(join(folder, "model.safetensors"), safetensorsFile(written, values));
   return folder;
 }
 

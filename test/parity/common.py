@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import shutil
 from contextlib import contextmanager
@@ -135,15 +136,47 @@ def adapter_parameters(model):
     return {k: v for k, v in sorted(state.items()) if getattr(v, "requires_grad", False)}
 
 
-def add_adapter(model, **options):
+def add_adapter(model, task_type="CAUSAL_LM", **options):
     """PEFT's wrapper with every trainable parameter filled by its saved name, so B is not zero."""
-    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options)).double()
+    model = get_peft_model(model, LoraConfig(task_type=task_type, **options)).double()
     named = adapter_parameters(model)
     assert len(named) == sum(p.requires_grad for p in model.parameters())
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(torch.from_numpy(fill.tensor(name, parameter.shape)))
     return model
+
+
+def gradient_norm(parameters):
+    return math.sqrt(sum(p.grad.square().sum().item() for p in parameters))
+
+
+def train_steps(named, loss_of_step, tensors, steps, warmup, adamw, clip):
+    """AdamW on a linear schedule; `grad.KEY` of the first step goes into `tensors`."""
+    parameters = list(named.values())
+    optimizer = torch.optim.AdamW(parameters, **adamw, foreach=False)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, warmup, steps)
+    losses, norms, rates = [], [], []
+    for step in range(steps):
+        loss = loss_of_step(step)
+        optimizer.zero_grad()
+        loss.backward()
+        if step == 0:
+            for name, parameter in named.items():
+                assert parameter.grad.abs().max() > 0
+                tensors[f"grad.{name}"] = parameter.grad.clone()
+        norm = gradient_norm(parameters)
+        clipped = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        assert abs(norm - clipped.item()) < 1e-12 * norm
+        losses.append(loss.item())
+        norms.append(norm)
+        rates.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+    return {
+        "steps": steps, "warmup": warmup, **adamw, "clipNorm": clip,
+        "losses": losses, "gradNorms": norms, "learningRates": rates,
+    }
 
 
 def save_adapter(model, folder):

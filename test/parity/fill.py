@@ -49,7 +49,7 @@ def scale_of(name, shape):
     """(scale, center) of a tensor, from its name in a checkpoint and its shape. First rule that fits."""
     if name.endswith("bias"):
         return 0.1, 0.0
-    if name.endswith("norm.weight"):
+    if name.endswith("norm.weight") or len(shape) == 1:
         return 0.2, 1.0
     if ".lora_A." in name or name.endswith("lora_embedding_A"):
         return 1 / math.sqrt(shape[1]), 0.0

@@ -1,12 +1,11 @@
 """Goldens of a tiny Llama and Mistral: logits, losses, gradients, ten LoRA training steps (README.md)."""
 
 import json
-import math
 import shutil
 
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, get_linear_schedule_with_warmup
+from transformers import AutoConfig
 
 import common
 
@@ -114,10 +113,6 @@ def micro_batch(variant, index):
     return common.batch(f"llama-{variant}/micro.{index}", ignored=ignored)
 
 
-def gradient_norm(parameters):
-    return math.sqrt(sum(p.grad.square().sum().item() for p in parameters))
-
-
 def accumulate(variant, tensors):
     """One optimiser step of three micro-batches whose loss is the mean over the whole step's trained tokens."""
     model = common.add_adapter(common.build(folder_of(variant)), **LORA[variant])
@@ -135,7 +130,7 @@ def accumulate(variant, tensors):
     for name, parameter in named.items():
         tensors[f"micro.grad.{name}"] = parameter.grad
     assert abs(loss - sum(means) / 3) > 0.01 * loss, "a mean of means would pass"
-    return {"trained": counts, "microLosses": means, "loss": loss, "gradNorm": gradient_norm(named.values())}
+    return {"trained": counts, "microLosses": means, "loss": loss, "gradNorm": common.gradient_norm(named.values())}
 
 
 def train(variant, ids, tensors):
@@ -144,29 +139,14 @@ def train(variant, ids, tensors):
     common.save_adapter(model, folder / "adapter-init")
     tensors["adapter_init_logits"] = common.logits_of(model, ids)
     model.train()  # no dropout anywhere
-    named = common.adapter_parameters(model)
-    parameters = list(named.values())
-    optimizer = torch.optim.AdamW(parameters, **ADAMW, foreach=False)
-    schedule = get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
-    losses, norms, rates = [], [], []
-    for step in range(STEPS):
+
+    def loss_of_step(step):
         step_ids, labels = step_batch(variant, step)
         tensors[f"step.{step}.ids"], tensors[f"step.{step}.labels"] = step_ids, labels
-        loss = common.loss_of(model(input_ids=common.ids_of(step_ids), use_cache=False).logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        if step == 0:
-            for name, parameter in named.items():
-                assert parameter.grad.abs().max() > 0
-                tensors[f"grad.{name}"] = parameter.grad.clone()
-        norm = gradient_norm(parameters)
-        clipped = torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-        assert abs(norm - clipped.item()) < 1e-12 * norm
-        losses.append(loss.item())
-        norms.append(norm)
-        rates.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
+        return common.loss_of(model(input_ids=common.ids_of(step_ids), use_cache=False).logits, labels)
+
+    named = common.adapter_parameters(model)
+    training = common.train_steps(named, loss_of_step, tensors, STEPS, WARMUP, ADAMW, CLIP)
 
     def mean_loss(m):
         with torch.no_grad():
@@ -181,12 +161,9 @@ def train(variant, ids, tensors):
     assert torch.equal(tensors["adapter_logits"], common.logits_of(model, ids))
     end = mean_loss(loaded)
     assert end < start, (start, end)
+    norms = training["gradNorms"]
     print(f"  mean loss of the ten batches {start:.4f} -> {end:.4f}; norms {min(norms):.3f} .. {max(norms):.3f}")
-    return {
-        "steps": STEPS, "warmup": WARMUP, **ADAMW, "clipNorm": CLIP,
-        "losses": losses, "gradNorms": norms, "learningRates": rates,
-        "meanLossBefore": start, "meanLossAfter": end,
-    }
+    return {**training, "meanLossBefore": start, "meanLossAfter": end}
 
 
 def run(variant):

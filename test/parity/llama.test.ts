@@ -7,24 +7,16 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
-import { loadModel, lora, optim, safetensors, scope, tensor, Trainer, type Tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { loadModel, lora, optim, scope, tensor, Trainer, type Tensor } from "../../src/index.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error, goldens, onHost } from "./goldens.js";
+import { gradientError, tenSteps as checkSteps, trainedParameters, type Training } from "./training.js";
 
 interface Golden {
   loss: number;
-  training?: {
-    steps: number;
-    warmup: number;
-    lr: number;
-    weight_decay: number;
-    losses: number[];
-    gradNorms: number[];
-    learningRates: number[];
-  };
+  training?: Training;
   accumulation?: { trained: number[]; loss: number; gradNorm: number };
 }
 
@@ -72,31 +64,10 @@ function backward(model: CausalLM, batch: Batch, count: number): Tensor {
   });
 }
 
-function trainedParameters(model: CausalLM): Tensor[] {
-  return [...model.parameters()].filter((one) => one.requiresGrad);
-}
-
 async function take(one: Tensor): Promise<number> {
   const value = await one.item();
   one.dispose();
   return value;
-}
-
-/** Every gradient against `PREFIX` + its key; gives the largest error. */
-async function gradientError(
-  model: CausalLM,
-  host: Record<string, { data: ArrayLike<number> }>,
-  prefix: string,
-): Promise<number> {
-  const errors = [...adapterState(model, "default")].map(async ([key, parameter]) => {
-    const grad = parameter.grad;
-    const golden = host[`${prefix}${key}`];
-    if (grad === null || golden === undefined) throw new Error(`no gradient of ${key}`);
-    const data = await grad.data();
-    grad.dispose();
-    return error(data, golden.data);
-  });
-  return Math.max(...(await Promise.all(errors)));
 }
 
 for (const device of testDevices()) {
@@ -132,60 +103,9 @@ async function tenSteps(t: Assertions, variant: string, device: TestDevice): Pro
   await lora.loadAdapter(model, join(folder, "adapter-init"), { trainable: true });
   const before = error(await logits(model, batch("")), host["adapter_init_logits"]?.data ?? []);
   t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
-  model.train();
-  const first = batch("step.0.");
-  backward(model, first, trained(first)).dispose();
-  const gradientOff = await gradientError(model, host, "grad.");
-  t.true(gradientOff < 1e-5, `a gradient is off by ${gradientOff}`);
-  const { lr, weight_decay: weightDecay, warmup, steps: total } = training;
-  const optimizer = new optim.AdamW(trainedParameters(model), { lr, weightDecay });
-  optimizer.zeroGrad();
-  const trainer = new Trainer({
-    model,
-    loss: (llama, one) => meanLoss(llama, one),
-    data: Array.from({ length: total }, (_, step) => batch(`step.${step}.`)),
-    optimizer,
-    schedule: optim.schedule.linear({ warmup, total }),
-    clipNorm: 1,
-  });
-  let [lossOff, normOff] = [0, 0];
-  for await (const event of trainer) {
-    if (event.type !== "step") continue;
-    const step = event.step - 1;
-    t.true(Math.abs(event.learningRate - (training.learningRates[step] as number)) < 1e-12);
-    lossOff = Math.max(lossOff, Math.abs(event.loss / (training.losses[step] as number) - 1));
-    const off = Math.abs(event.gradNorm / (training.gradNorms[step] as number) - 1);
-    t.true(off < (step === 0 ? 1e-5 : 1e-4), `step ${step}: the norm is off by ${off}`);
-    normOff = Math.max(normOff, off);
-  }
-  t.true(lossOff < 1e-5, `a loss is off by ${lossOff}`);
-  const adapter = await adapterOff(model, join(folder, "adapter"));
-  t.log(
-    `gradients ${gradientOff.toExponential(1)}, losses ${lossOff.toExponential(1)}, norms ${normOff.toExponential(1)}, ` +
-      `adapter ${adapter.largest.toExponential(1)}, ${adapter.share} of it within 1e-5`,
-  );
-  t.true(adapter.share >= 0.99, `${adapter.share} of the adapter's values are within 1e-5`);
-  t.true(adapter.largest < 0.02 * training.lr, `a value of the adapter is off by ${adapter.largest}`);
-  model.eval();
-  optimizer.dispose();
+  const batches = Array.from({ length: training.steps }, (_, step) => batch(`step.${step}.`));
+  await checkSteps(t, model, { training, host, batches, loss: (llama, one) => meanLoss(llama, one), folder });
   model.dispose();
-}
-
-/** What share of the values is within 1e-5, and how far the furthest is off. */
-async function adapterOff(model: CausalLM, folder: string): Promise<{ share: number; largest: number }> {
-  const golden = await safetensors.load(join(folder, "adapter_model.safetensors"), { device: "cpu" });
-  let [close, all, largest] = [0, 0, 0];
-  for (const [key, parameter] of adapterState(model, "default")) {
-    const [ours, theirs] = [await parameter.data(), (await golden[key]?.data()) ?? []];
-    for (let i = 0; i < ours.length; i++) {
-      const off = Math.abs((ours[i] as number) - (theirs[i] as number));
-      largest = Math.max(largest, off);
-      if (off < 1e-5) close++;
-    }
-    all += ours.length;
-  }
-  for (const one of Object.values(golden)) one.dispose();
-  return { share: close / all, largest };
 }
 
 async function accumulates(t: Assertions, variant: string, device: TestDevice): Promise<void> {

@@ -1,0 +1,92 @@
+/**
+ * GPT-2, BERT, RoBERTa and ViT against transformers and PEFT in float64 (README.md): logits, hidden states, losses and
+ * ten LoRA steps. The bounds are llama.test.ts's.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test, { type ExecutionContext } from "ava";
+import { loadModel, lora, scope, tensor, type PretrainedModel, type Tensor } from "../../src/index.js";
+import { testDevices, type TestDevice } from "../devices.js";
+import { goldenModel } from "../hashed.js";
+import { error, goldens, onHost, type Golden } from "./goldens.js";
+import { tenSteps, type Training } from "./training.js";
+
+interface Figures {
+  loss: number;
+  losses?: Record<string, { labels: number[][]; loss: number }>;
+  training?: Training;
+}
+
+type Host = Record<string, Golden>;
+
+async function read(variant: string) {
+  const folder = join(goldens, "families", variant);
+  const figures = JSON.parse(readFileSync(join(folder, "golden.json"), "utf8")) as Figures;
+  return { folder, figures, host: await onHost(join(folder, "golden.safetensors")) };
+}
+
+/** A golden's batch on a device: what `forward` takes, labels among it. */
+function inputs(host: Host, prefix: string, device: TestDevice) {
+  const given = (name: string): Tensor | undefined => {
+    const one = host[`${prefix}${name}`];
+    return one === undefined ? undefined : tensor(one.data, { shape: one.shape, device });
+  };
+  const input = given("input_ids") ?? given("pixel_values");
+  if (input === undefined) throw new Error(`no batch ${prefix}`);
+  const options = {
+    attentionMask: given("attention_mask"),
+    tokenTypeIds: given("token_type_ids"),
+    labels: given("labels"),
+  };
+  return { input, options };
+}
+
+/** Outputs of `prefix`'s batch on the host. */
+async function outputs(model: PretrainedModel, host: Host, device: TestDevice, prefix = "") {
+  const out = scope(() => {
+    const { input, options } = inputs(host, prefix, device);
+    return model.forward(input, options);
+  });
+  const [logits, hidden] = [await out.logits?.data(), await out.hidden.data()];
+  return { logits: logits ?? [], hidden, loss: (await out.loss?.item()) ?? NaN };
+}
+
+for (const device of testDevices()) {
+  for (const variant of ["gpt2", "gpt2-scaled"]) {
+    test(`${variant} on ${device}: logits, hidden states and loss`, (t) => forward(t, variant, device));
+  }
+  for (const variant of ["gpt2"]) {
+    test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
+      trains(t, variant, device));
+  }
+}
+
+type Assertions = ExecutionContext;
+
+async function forward(t: Assertions, variant: string, device: TestDevice): Promise<void> {
+  const { folder, figures, host } = await read(variant);
+  const model: PretrainedModel = await loadModel(goldenModel(folder), { device });
+  const { logits, hidden, loss } = await outputs(model, host, device);
+  const off = [error(logits, host["logits"]?.data ?? []), error(hidden, host["hidden"]?.data ?? [])];
+  t.log(`logits and hidden ${off.map((e) => e.toExponential(1)).join(", ")}`);
+  t.true(Math.max(...off) < 1e-5, `logits and hidden states are off by ${off.join(", ")}`);
+  t.true(Math.abs(loss / figures.loss - 1) < 1e-5, `the loss is ${loss}, not ${figures.loss}`);
+  model.dispose();
+}
+
+async function trains(t: Assertions, variant: string, device: TestDevice): Promise<void> {
+  const { folder, figures, host } = await read(variant);
+  const training = figures.training as Training;
+  const model: PretrainedModel = await loadModel(goldenModel(folder), { device });
+  await lora.loadAdapter(model, join(folder, "adapter-init"), { trainable: true });
+  const before = error((await outputs(model, host, device)).logits, host["adapter_init_logits"]?.data ?? []);
+  t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
+  const batches = Array.from({ length: training.steps }, (_, step) => `step.${step}.`);
+  const loss = (one: PretrainedModel, batch: string): Tensor => {
+    const { input, options } = inputs(host, batch, device);
+    return one.forward(input, options).loss as Tensor;
+  };
+  await tenSteps(t, model, { training, host, batches, loss, folder });
+  model.dispose();
+}
