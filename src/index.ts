@@ -24,11 +24,19 @@ export {
 } from "./device.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
 export * as lora from "./lora/index.js";
+export { Classifier, SequenceClassifier } from "./models/classifier.js";
 export { CausalLM } from "./models/causal-lm.js";
+export type { EmbedOptions } from "./models/embed.js";
+export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
 export type { GenerateOptions, Piece, Prompt } from "./models/generate.js";
 export { loadModel, type LoadOptions } from "./models/load.js";
-export { PretrainedModel, type ForwardOptions, type ForwardOutput } from "./models/pretrained.js";
+export {
+  PretrainedModel,
+  type ForwardOptions,
+  type ForwardOutput,
+  type ModelOutput,
+} from "./models/pretrained.js";
 export { saveModel, type SaveModelOptions } from "./models/save.js";
 export { Tokenizer } from "./models/tokenizer.js";
 export * as nn from "./nn/index.js";

@@ -6,9 +6,12 @@ import { chooseDevice, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
+import { bert } from "./bert/family.js";
 import type { CausalLM } from "./causal-lm.js";
+import type { SequenceClassifier } from "./classifier.js";
 import { readModelConfig, type ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
+import type { TextEncoder } from "./encoder.js";
 import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
 import { gpt2 } from "./gpt2/family.js";
 import { llama } from "./llama/family.js";
@@ -32,13 +35,13 @@ export interface LoadOptions<T extends Task = Task> {
 /** What a task's models offer. */
 export interface TaskModels {
   "causal-lm": CausalLM;
-  "sequence-classification": PretrainedModel;
+  "sequence-classification": SequenceClassifier;
   "image-classification": PretrainedModel;
-  "feature-extraction": PretrainedModel;
+  "feature-extraction": TextEncoder;
 }
 
 /** Every family that is built. */
-const FAMILIES: readonly Family<unknown>[] = [llama, gpt2];
+const FAMILIES: readonly Family<unknown>[] = [llama, gpt2, bert];
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and

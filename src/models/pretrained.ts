@@ -20,13 +20,19 @@ export interface ForwardOptions {
   labels?: Tensor | undefined;
 }
 
-export interface ForwardOutput {
+/** What any model gives; one without a head gives no logits. */
+export interface ModelOutput {
   /** [B, T, V] of a language model, [B, N] of a classifier. */
-  logits: Tensor;
+  logits?: Tensor;
   /** The mean over labels that count. */
   loss?: Tensor;
   /** [B, T, C], after the last norm. */
   hidden: Tensor;
+}
+
+/** What a model with a head gives. */
+export interface ForwardOutput extends ModelOutput {
+  logits: Tensor;
 }
 
 export abstract class PretrainedModel extends Module {
@@ -42,6 +48,8 @@ export abstract class PretrainedModel extends Module {
   /** The task as PEFT names it. */
   abstract readonly taskType: string;
 
+  /** Takes ids i32 [B, T], or pixels f32 [B, channels, height, width]. */
+  abstract override forward(input: Tensor, options?: ForwardOptions): ModelOutput;
   /** The configuration as `config.json` has it, for a model that came from none. */
   abstract hubConfig(): Record<string, unknown>;
   abstract get device(): Exclude<Device, "auto">;

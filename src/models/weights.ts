@@ -17,6 +17,9 @@ export abstract class Weights {
   /** One tensor, as a parameter. */
   abstract take(name: string, shape: number[], start?: Start): Tensor;
 
+  /** Whether a tensor that a model may do without is there. */
+  abstract has(name: string): boolean;
+
   /** With `fanInFanOut` the weight is stored as [in, out]. */
   linear(
     path: string,
@@ -120,8 +123,12 @@ export class FileWeights extends Weights {
     return notices;
   }
 
+  override has(name: string): boolean {
+    return this.#find(name) !== undefined;
+  }
+
   override take(name: string, shape: number[], start: Start = "normal"): Tensor {
-    const found = this.#spellings(name).find((one) => this.#names.has(one));
+    const found = this.#find(name);
     const fresh = this.naming.fresh?.test(name) ?? false;
     if (found === undefined) {
       if (fresh) return this.#draw(name, shape, start);
@@ -146,11 +153,12 @@ export class FileWeights extends Weights {
     return parameter(converted, false);
   }
 
-  /** A name as the file may have it: with the family's prefix or without, as it is or as it once was. */
-  #spellings(name: string): string[] {
+  /** A name as the file has it: with the family's prefix or without, as it is or as it once was. */
+  #find(name: string): string | undefined {
     const { prefix, older } = this.naming;
     const other = name.startsWith(prefix) ? name.slice(prefix.length) : prefix + name;
-    return [name, other].flatMap((one) => [one, ...(older?.(one) ?? [])]);
+    const spellings = [name, other].flatMap((one) => [one, ...(older?.(one) ?? [])]);
+    return spellings.find((one) => this.#names.has(one));
   }
 
   #draw(name: string, shape: number[], start: Start): Tensor {
@@ -173,6 +181,10 @@ export class FreshWeights extends Weights {
     private readonly deviation = 0.02,
   ) {
     super();
+  }
+
+  override has(): boolean {
+    return true;
   }
 
   override take(_name: string, shape: number[], start: Start = "normal"): Tensor {

@@ -1,0 +1,101 @@
+/** The blocks of BERT (Devlin et al. 2018): attention over all tokens, MLP, each followed by a norm. */
+import { Dropout } from "../../nn/dropout.js";
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { activate, type ActivationName } from "../activation.js";
+import { attention, inHeads } from "../attention.js";
+import type { Weights } from "../weights.js";
+import type { BertConfig } from "./config.js";
+
+/** Self-attention without what comes after it. Dropout of the attention's weights is not applied. */
+export class BertSelfAttention extends Module {
+  readonly heads: number;
+  query: Linear;
+  key: Linear;
+  value: Linear;
+
+  constructor({ hiddenSize: C, numAttentionHeads }: BertConfig, path: string, weights: Weights) {
+    super();
+    this.heads = numAttentionHeads;
+    this.query = weights.linear(`${path}.query`, C, C, true);
+    this.key = weights.linear(`${path}.key`, C, C, true);
+    this.value = weights.linear(`${path}.value`, C, C, true);
+  }
+
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  forward(x: Tensor, mask: Tensor | undefined): Tensor {
+    const [q, k, v] = [this.query, this.key, this.value].map((linear) =>
+      inHeads(linear.forward(x), this.heads),
+    ) as [Tensor, Tensor, Tensor];
+    return attention(q, k, v, { mask });
+  }
+}
+
+/** norm(residual + dropout(dense(x))). */
+export class BertOutput extends Module {
+  dense: Linear;
+  LayerNorm: LayerNorm;
+  dropout: Dropout;
+
+  constructor(config: BertConfig, inFeatures: number, path: string, weights: Weights) {
+    super();
+    this.dense = weights.linear(`${path}.dense`, inFeatures, config.hiddenSize, true);
+    this.LayerNorm = weights.layerNorm(`${path}.LayerNorm`, config.hiddenSize, config.layerNormEps);
+    this.dropout = new Dropout(config.hiddenDropout);
+  }
+
+  forward(x: Tensor, residual: Tensor): Tensor {
+    return this.LayerNorm.forward(this.dropout.forward(this.dense.forward(x)).add(residual));
+  }
+}
+
+export class BertAttention extends Module {
+  self: BertSelfAttention;
+  output: BertOutput;
+
+  constructor(config: BertConfig, path: string, weights: Weights) {
+    super();
+    this.self = new BertSelfAttention(config, `${path}.self`, weights);
+    this.output = new BertOutput(config, config.hiddenSize, `${path}.output`, weights);
+  }
+
+  forward(x: Tensor, mask: Tensor | undefined): Tensor {
+    return this.output.forward(this.self.forward(x, mask), x);
+  }
+}
+
+/** activation(dense(x)). */
+export class BertIntermediate extends Module {
+  readonly activation: ActivationName;
+  dense: Linear;
+
+  constructor(config: BertConfig, path: string, weights: Weights) {
+    super();
+    this.activation = config.activation;
+    this.dense = weights.linear(`${path}.dense`, config.hiddenSize, config.intermediateSize, true);
+  }
+
+  forward(x: Tensor): Tensor {
+    return activate(this.activation, this.dense.forward(x));
+  }
+}
+
+export class BertLayer extends Module {
+  attention: BertAttention;
+  intermediate: BertIntermediate;
+  output: BertOutput;
+
+  constructor(config: BertConfig, path: string, weights: Weights) {
+    super();
+    this.attention = new BertAttention(config, `${path}.attention`, weights);
+    this.intermediate = new BertIntermediate(config, `${path}.intermediate`, weights);
+    this.output = new BertOutput(config, config.intermediateSize, `${path}.output`, weights);
+  }
+
+  forward(x: Tensor, mask: Tensor | undefined): Tensor {
+    const attended = this.attention.forward(x, mask);
+    return this.output.forward(this.intermediate.forward(attended), attended);
+  }
+}

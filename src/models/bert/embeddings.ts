@@ -1,0 +1,65 @@
+import { arange, tensor, zeros } from "../../create.js";
+import { Dropout } from "../../nn/dropout.js";
+import type { Embedding } from "../../nn/embedding.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import type { ForwardOptions } from "../pretrained.js";
+import type { Weights } from "../weights.js";
+import type { BertConfig } from "./config.js";
+
+/** norm(word + type + position). ids i32 [B, T] → [B, T, C]. */
+export class BertEmbeddings extends Module {
+  word_embeddings: Embedding;
+  position_embeddings: Embedding;
+  token_type_embeddings: Embedding;
+  LayerNorm: LayerNorm;
+  dropout: Dropout;
+  /** Positions start after the padding's, and padding stands at its own: RoBERTa's way. */
+  readonly offset: number | undefined;
+
+  constructor(config: BertConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, padTokenId: pad } = config;
+    this.offset = config.modelType === "roberta" ? pad : undefined;
+    this.word_embeddings = weights.embedding(`${path}.word_embeddings`, config.vocabSize, C, pad);
+    this.position_embeddings = weights.embedding(
+      `${path}.position_embeddings`,
+      config.positionRows,
+      C,
+      this.offset,
+    );
+    this.token_type_embeddings = weights.embedding(`${path}.token_type_embeddings`, config.typeVocabSize, C);
+    this.LayerNorm = weights.layerNorm(`${path}.LayerNorm`, C, config.layerNormEps);
+    this.dropout = new Dropout(config.hiddenDropout);
+  }
+
+  forward(ids: Tensor, { tokenTypeIds, positionIds }: ForwardOptions = {}): Tensor {
+    const { device } = ids;
+    const T = ids.shape[1] as number;
+    const types = tokenTypeIds ?? zeros([T], { dtype: "i32", device });
+    const positions =
+      positionIds ?? (this.offset === undefined ? arange(T, { device }) : positionsAfter(ids, this.offset));
+    const sum = this.word_embeddings
+      .forward(ids)
+      .add(this.token_type_embeddings.forward(types))
+      .add(this.position_embeddings.forward(positions));
+    return this.dropout.forward(this.LayerNorm.forward(sum));
+  }
+}
+
+/** Positions from `pad` + 1 on, counting what is not padding; padding's is `pad`. ids i32 [B, T] → i32 [B, T]. */
+function positionsAfter(ids: Tensor, pad: number): Tensor {
+  const { device } = ids;
+  const T = ids.shape[1] as number;
+  const kept = ids
+    .eq(tensor(Int32Array.of(pad), { shape: [], device }))
+    .to("f32")
+    .neg()
+    .add(1);
+  // A running sum, as a product with a triangle of ones: whole numbers, exact in f32.
+  const triangle = new Float32Array(T * T);
+  for (let s = 0; s < T; s++) triangle.fill(1, s * T + s, (s + 1) * T);
+  const counted = kept.matmul(tensor(triangle, { shape: [T, T], device }));
+  return counted.mul(kept).add(pad).to("i32");
+}

@@ -1,0 +1,170 @@
+/** BERT and RoBERTa as encoders, and for sequence classification. Paths are transformers'. */
+import { Dropout } from "../../nn/dropout.js";
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import { SequenceClassifier } from "../classifier.js";
+import { TextEncoder } from "../encoder.js";
+import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
+import type { Weights } from "../weights.js";
+import { BertLayer } from "./block.js";
+import { hubConfig, type BertConfig } from "./config.js";
+import { BertEmbeddings } from "./embeddings.js";
+
+export class BertEncoder extends Module {
+  layer: BertLayer[];
+
+  constructor(config: BertConfig, path: string, weights: Weights) {
+    super();
+    this.layer = Array.from(
+      { length: config.numHiddenLayers },
+      (_, i) => new BertLayer(config, `${path}.layer.${i}`, weights),
+    );
+  }
+
+  forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean): Tensor {
+    return chain(this.layer, x, checkpointed, (layer, y) => layer.forward(y, mask));
+  }
+}
+
+/** tanh(dense(the first token)). */
+export class BertPooler extends Module {
+  dense: Linear;
+
+  constructor({ hiddenSize: C }: BertConfig, path: string, weights: Weights) {
+    super();
+    this.dense = weights.linear(`${path}.dense`, C, C, true);
+  }
+
+  /** hidden [B, T, C] → [B, C]. */
+  forward(hidden: Tensor): Tensor {
+    return this.dense.forward(firstToken(hidden)).tanh();
+  }
+}
+
+/** Which of its parts a model has. */
+interface Parts {
+  /** Where its paths begin; "" where it stands alone. */
+  path?: string;
+  /** Whether it has a pooler; as in the file unless given. */
+  pooler?: boolean;
+}
+
+/** The encoder alone, or as a part of a classifier. */
+export class BertModel extends TextEncoder {
+  readonly config: BertConfig & Record<string, unknown>;
+  embeddings: BertEmbeddings;
+  encoder: BertEncoder;
+  pooler: BertPooler | null;
+
+  constructor(config: BertConfig, weights: Weights, { path = "", pooler }: Parts = {}) {
+    super();
+    this.config = config as BertConfig & Record<string, unknown>;
+    const below = (name: string): string => (path === "" ? name : `${path}.${name}`);
+    this.embeddings = new BertEmbeddings(config, below("embeddings"), weights);
+    this.encoder = new BertEncoder(config, below("encoder"), weights);
+    this.pooler =
+      (pooler ?? weights.has(below("pooler.dense.weight")))
+        ? new BertPooler(config, below("pooler"), weights)
+        : null;
+  }
+
+  get device() {
+    return this.embeddings.word_embeddings.weight.device;
+  }
+
+  hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    checkedLength(ids, 0, this.config.maxPositionEmbeddings);
+    const x = this.embeddings.forward(ids, options);
+    return this.encoder.forward(x, options.attentionMask, this.gradientCheckpointing && this.training);
+  }
+
+  hubConfig(): Record<string, unknown> {
+    return { ...hubConfig(this.config), ...this.configChanges() };
+  }
+
+  override configChanges(): Record<string, unknown> {
+    return { architectures: [this.config.modelType === "roberta" ? "RobertaModel" : "BertModel"] };
+  }
+}
+
+export class BertForSequenceClassification extends SequenceClassifier {
+  readonly config: BertConfig & Record<string, unknown>;
+  readonly architecture = "BertForSequenceClassification";
+  bert: BertModel;
+  dropout: Dropout;
+  classifier: Linear;
+
+  constructor(config: BertConfig, weights: Weights) {
+    super();
+    this.config = config as BertConfig & Record<string, unknown>;
+    this.bert = new BertModel(config, weights, { path: "bert", pooler: true });
+    this.dropout = new Dropout(config.classifierDropout);
+    this.classifier = weights.linear("classifier", config.hiddenSize, config.labels.length, true);
+  }
+
+  get encoder(): BertModel {
+    return this.bert;
+  }
+
+  logits(hidden: Tensor): Tensor {
+    const pooled = (this.bert.pooler as BertPooler).forward(hidden);
+    return this.classifier.forward(this.dropout.forward(pooled));
+  }
+
+  hubConfig(): Record<string, unknown> {
+    return { ...hubConfig(this.config), ...this.configChanges() };
+  }
+}
+
+/** out_proj(tanh(dense(the first token))). */
+export class RobertaClassificationHead extends Module {
+  dense: Linear;
+  dropout: Dropout;
+  out_proj: Linear;
+
+  constructor({ hiddenSize: C, labels, classifierDropout }: BertConfig, path: string, weights: Weights) {
+    super();
+    this.dense = weights.linear(`${path}.dense`, C, C, true);
+    this.dropout = new Dropout(classifierDropout);
+    this.out_proj = weights.linear(`${path}.out_proj`, C, labels.length, true);
+  }
+
+  /** hidden [B, T, C] → [B, N]. */
+  forward(hidden: Tensor): Tensor {
+    const x = this.dense.forward(this.dropout.forward(firstToken(hidden))).tanh();
+    return this.out_proj.forward(this.dropout.forward(x));
+  }
+}
+
+export class RobertaForSequenceClassification extends SequenceClassifier {
+  readonly config: BertConfig & Record<string, unknown>;
+  readonly architecture = "RobertaForSequenceClassification";
+  roberta: BertModel;
+  classifier: RobertaClassificationHead;
+
+  constructor(config: BertConfig, weights: Weights) {
+    super();
+    this.config = config as BertConfig & Record<string, unknown>;
+    this.roberta = new BertModel(config, weights, { path: "roberta", pooler: false });
+    this.classifier = new RobertaClassificationHead(config, "classifier", weights);
+  }
+
+  get encoder(): BertModel {
+    return this.roberta;
+  }
+
+  logits(hidden: Tensor): Tensor {
+    return this.classifier.forward(hidden);
+  }
+
+  hubConfig(): Record<string, unknown> {
+    return { ...hubConfig(this.config), ...this.configChanges() };
+  }
+}
+
+/** x [B, T, C] → [B, C]. */
+function firstToken(x: Tensor): Tensor {
+  const [B, , C] = x.shape as [number, number, number];
+  return x.slice(1, 0, 1).reshape(B, C);
+}

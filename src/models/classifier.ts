@@ -1,0 +1,43 @@
+/** What every classifier offers, of texts and of images. */
+import type { Tensor } from "../tensor.js";
+import type { TextEncoder } from "./encoder.js";
+import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";
+import { type ForwardOptions, type ForwardOutput, PretrainedModel } from "./pretrained.js";
+
+export abstract class Classifier extends PretrainedModel {
+  abstract override readonly config: LabelConfig & Record<string, unknown>;
+  /** The class as transformers names it. */
+  abstract readonly architecture: string;
+
+  /** Input → hidden states [B, T, C], after the last norm. */
+  abstract hidden(input: Tensor, options?: ForwardOptions): Tensor;
+  /** hidden [B, T, C] → logits [B, N]. */
+  abstract logits(hidden: Tensor): Tensor;
+
+  /** Input → logits [B, N], and the mean loss where labels are given. */
+  override forward(input: Tensor, options: ForwardOptions = {}): ForwardOutput {
+    const hidden = this.hidden(input, options);
+    const logits = this.logits(hidden);
+    if (options.labels === undefined) return { logits, hidden };
+    return { logits, loss: classificationLoss(logits, options.labels, this.config.problemType), hidden };
+  }
+
+  override configChanges(): Record<string, unknown> {
+    return { architectures: [this.architecture], ...hubLabels(this.config) };
+  }
+}
+
+/** A classifier of texts over an encoder. */
+export abstract class SequenceClassifier extends Classifier {
+  readonly taskType = "SEQ_CLS";
+  abstract readonly encoder: TextEncoder;
+
+  get device() {
+    return this.encoder.device;
+  }
+
+  override hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    this.encoder.gradientCheckpointing = this.gradientCheckpointing;
+    return this.encoder.hidden(ids, options);
+  }
+}

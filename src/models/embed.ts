@@ -1,0 +1,104 @@
+/** Texts as vectors. */
+import { tensor } from "../create.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { noGrad, scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import type { TextEncoder } from "./encoder.js";
+
+export interface EmbedOptions {
+  /** The mean over a text's tokens, or its first token. */
+  pooling?: "mean" | "cls";
+  /** Whether each vector is divided by its length. */
+  normalize?: boolean;
+  /** Texts that are run at once. */
+  batchSize?: number;
+  /** Tokens of a text that count; the model's longest unless given. */
+  maxLength?: number;
+  signal?: AbortSignal;
+}
+
+export async function embed(
+  model: TextEncoder,
+  texts: readonly string[],
+  options: EmbedOptions,
+): Promise<Float32Array[]> {
+  const { pooling = "mean", normalize = true, batchSize = 32, signal } = options;
+  const longest = Math.min(options.maxLength ?? Infinity, model.config.maxPositionEmbeddings);
+  checkOptions(pooling, { batchSize, maxLength: longest });
+  if (model.tokenizer === undefined) {
+    const where = model.folder ?? "the model";
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `embed: ${where} has no tokenizer.json`);
+  }
+  throwIfAborted(signal);
+  const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
+  // Texts of like length run together, so that little is padding.
+  const order = rows.map((_, i) => i).sort((a, b) => (rows[a]?.length ?? 0) - (rows[b]?.length ?? 0));
+  const vectors: Float32Array[] = texts.map(() => new Float32Array());
+  const training = model.training;
+  model.eval();
+  try {
+    for (let at = 0; at < order.length; at += batchSize) {
+      throwIfAborted(signal);
+      const places = order.slice(at, at + batchSize);
+      const batch = places.map((place) => rows[place] as Int32Array);
+      const pooled = noGrad(() => scope(() => pool(model, batch, pooling)));
+      const values = (await pooled.data()) as Float32Array;
+      pooled.dispose();
+      const C = values.length / batch.length;
+      for (const [i, place] of places.entries()) {
+        const vector = values.slice(i * C, (i + 1) * C);
+        vectors[place] = normalize ? unit(vector) : vector;
+      }
+    }
+  } finally {
+    model.train(training);
+  }
+  return vectors;
+}
+
+function checkOptions(pooling: string, sizes: Record<string, number>): void {
+  if (pooling !== "mean" && pooling !== "cls") {
+    throw new LowrankError("ERR_OPTION", `embed: pooling is mean or cls, not ${pooling}`);
+  }
+  for (const [name, value] of Object.entries(sizes)) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new LowrankError("ERR_OPTION", `embed: ${name} is a whole number of at least 1, not ${value}`);
+    }
+  }
+}
+
+/** The first tokens and the last, which ends a text. */
+function cut(ids: Int32Array, longest: number): Int32Array {
+  if (ids.length <= longest) return ids;
+  const kept = ids.slice(0, longest);
+  kept[longest - 1] = ids.at(-1) as number;
+  return kept;
+}
+
+/** Rows of ids → [B, C]. */
+function pool(model: TextEncoder, rows: readonly Int32Array[], pooling: "mean" | "cls"): Tensor {
+  const [B, T] = [rows.length, Math.max(1, ...rows.map((row) => row.length))];
+  const ids = new Int32Array(B * T).fill(model.config.padTokenId ?? 0);
+  const mask = new Int32Array(B * T);
+  const share = new Float32Array(B * T);
+  for (const [b, row] of rows.entries()) {
+    ids.set(row, b * T);
+    mask.fill(1, b * T, b * T + row.length);
+    // What a token counts for in its text's vector.
+    if (pooling === "mean") share.fill(1 / row.length, b * T, b * T + row.length);
+    else share[b * T] = 1;
+  }
+  const { device } = model;
+  const attentionMask = tensor(mask, { shape: [B, T], device });
+  const hidden = model.hidden(tensor(ids, { shape: [B, T], device }), { attentionMask });
+  const C = hidden.shape[2] as number;
+  return tensor(share, { shape: [B, 1, T], device })
+    .matmul(hidden)
+    .reshape(B, C);
+}
+
+/** The vector of length 1 in the same direction; a vector of zeros stays one. */
+function unit(vector: Float32Array): Float32Array {
+  const length = Math.sqrt(vector.reduce((sum, value) => sum + value * value, 0));
+  return vector.map((value) => value / Math.max(length, 1e-12));
+}

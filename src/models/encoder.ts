@@ -1,0 +1,29 @@
+/** What every encoder of texts offers. */
+import type { Tensor } from "../tensor.js";
+import { embed, type EmbedOptions } from "./embed.js";
+import { type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";
+
+export abstract class TextEncoder extends PretrainedModel {
+  abstract override readonly config: {
+    maxPositionEmbeddings: number;
+    padTokenId: number | undefined;
+  } & Record<string, unknown>;
+  readonly taskType = "FEATURE_EXTRACTION";
+
+  /** ids i32 [B, T] → [B, T, C], after the last norm. */
+  abstract hidden(ids: Tensor, options?: ForwardOptions): Tensor;
+
+  override forward(ids: Tensor, options: ForwardOptions = {}): ModelOutput {
+    return { hidden: this.hidden(ids, options) };
+  }
+
+  /**
+   * One vector [C] a text: the mean over its tokens, or the first token's; of length 1 unless told
+   * otherwise. A text that is too long loses its end.
+   *
+   * Throws `ERR_FILE_NOT_FOUND` for a model without a tokenizer, `ERR_OPTION`.
+   */
+  embed(texts: readonly string[], options: EmbedOptions = {}): Promise<Float32Array[]> {
+    return embed(this, texts, options);
+  }
+}

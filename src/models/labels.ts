@@ -1,0 +1,96 @@
+/** What a classifier is told apart by: its classes, and the loss that fits them. */
+import { zeros } from "../create.js";
+import { LowrankError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import type { ConfigFields } from "./config-fields.js";
+import { LIMIT } from "./config-parts.js";
+
+/** One class of several; values; or several classes at once. As transformers names them. */
+export type ProblemType = "single_label_classification" | "regression" | "multi_label_classification";
+
+const PROBLEM_TYPES: readonly string[] = [
+  "single_label_classification",
+  "regression",
+  "multi_label_classification",
+];
+
+export interface LabelConfig {
+  /** Names of the classes, by index. */
+  labels: readonly string[];
+  /** By the number and kind of labels unless set. */
+  problemType: ProblemType | undefined;
+}
+
+/** The classes that a configuration names, or `asked` of them; two where it is silent, as in transformers. */
+export function labelConfig(config: ConfigFields, asked: number | undefined): LabelConfig {
+  const named = config.object("id2label");
+  const keys = Object.keys((config.value("id2label") as object | undefined) ?? {});
+  const count = asked ?? (keys.length || (config.size("num_labels", LIMIT.labels) ?? 2));
+  const labels = Array.from({ length: count }, (_, id) => {
+    const name = keys.length === count ? named?.string(String(id)) : undefined;
+    return name ?? `LABEL_${id}`;
+  });
+  const type = config.string("problem_type");
+  if (type !== undefined && !PROBLEM_TYPES.includes(type)) {
+    throw config.error("problem_type", `must be one of ${PROBLEM_TYPES.join(", ")}`);
+  }
+  // Another number of classes is another problem.
+  const problemType =
+    keys.length === 0 || keys.length === count ? (type as ProblemType | undefined) : undefined;
+  return { labels, problemType };
+}
+
+/** The classes as `config.json` has them. */
+export function hubLabels({ labels, problemType }: LabelConfig): Record<string, unknown> {
+  return {
+    num_labels: undefined,
+    id2label: Object.fromEntries(labels.map((label, id) => [id, label])),
+    label2id: Object.fromEntries(labels.map((label, id) => [label, id])),
+    problem_type: problemType,
+  };
+}
+
+/**
+ * The mean loss of logits [B, N]: cross-entropy of i32 labels [B]; the squared error of f32 [B, N]
+ * (or [B] where N is 1); the binary cross-entropy of f32 [B, N]. Which of them is as in
+ * transformers: `problemType`, or else by N and the labels' dtype.
+ *
+ * Throws `ERR_SHAPE_MISMATCH`.
+ */
+export function classificationLoss(
+  logits: Tensor,
+  labels: Tensor,
+  problemType: ProblemType | undefined,
+): Tensor {
+  const [B, N] = logits.shape as [number, number];
+  const type =
+    problemType ??
+    (N === 1
+      ? "regression"
+      : labels.dtype === "i32"
+        ? "single_label_classification"
+        : "multi_label_classification");
+  const single = type === "single_label_classification";
+  const fits = labels.size === (single ? B : B * N) && labels.shape[0] === B;
+  if (!fits) {
+    const expected = single || N === 1 ? `[${B}]` : `[${B}, ${N}]`;
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `forward: labels are [${labels.shape.join(", ")}]; ${type} of ${B} rows takes ${expected}`,
+    );
+  }
+  if (single) return logits.crossEntropy(labels.reshape(B));
+  const targets = labels.to("f32").reshape(B, N);
+  if (type === "regression") {
+    const difference = logits.sub(targets);
+    return difference.mul(difference).mean();
+  }
+  // [log(1 − p), log p] of each logit, without p.
+  const pairs = zeros([B, N, 1], { device: logits.device }).concat(logits.unsqueeze(2), 2).logSoftmax(2);
+  const [no, yes] = [pairs.slice(2, 0, 1).reshape(B, N), pairs.slice(2, 1, 2).reshape(B, N)];
+  return yes
+    .mul(targets)
+    .add(no.mul(targets.neg().add(1)))
+    .mean()
+    .neg();
+}
