@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { devicesCommand } from "./devices.js";
 import { evaluateCommand } from "./evaluate.js";
+import { exportCommand } from "./export.js";
 import { failure, UsageError } from "./failure.js";
 import { finetuneCommand } from "./finetune/command.js";
 import { generateCommand } from "./generate.js";
@@ -39,6 +40,7 @@ function program(argv: readonly string[]): Command {
     generateCommand(),
     evaluateCommand(),
     mergeCommand(),
+    exportCommand(),
     devicesCommand(),
   ];
   for (const command of commands) root.addCommand(throwing(command));

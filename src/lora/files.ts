@@ -1,12 +1,18 @@
 /** Adapters to files and back. */
+import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
+import { noGrad } from "../scope.js";
+import { partsOf, type Adapter } from "./adapter.js";
 import { deleteAdapter, setTrainable } from "./active.js";
 import { writeConfig } from "./config.js";
-import { checkFinite, disposeFile, type AdapterFile } from "./formats/adapter-file.js";
-import { folderOf, readFolder, writeFolder } from "./formats/folder.js";
+import { readAdapter, type ReadOptions } from "./convert.js";
+import { disposeFile, type AdapterFile } from "./formats/adapter-file.js";
+import { folderOf, writeFolder } from "./formats/folder.js";
+import { ranksAndAlphas } from "./exact.js";
 import { injectNow, type InjectReport } from "./inject.js";
-import { adapterOf, adaptersOf } from "./registry.js";
-import { adapterState, fill } from "./state.js";
+import type { AnyLoRALayer } from "./layer.js";
+import { adapterOf, adaptersOf, loraLayers } from "./registry.js";
+import { fill, stateOf } from "./state.js";
 import type { Targetable } from "./targets.js";
 
 /** What a model says of itself, for the configuration. */
@@ -19,27 +25,46 @@ interface Described extends Targetable {
  * name. The same adapter gives the same bytes. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_WRITE`.
  */
 export async function saveAdapter(model: Described, dir: string, { name = "default" } = {}): Promise<void> {
-  const state = adapterState(model, name);
   const { options, targets } = adapterOf(model, name);
-  const config = writeConfig(options, targets, { baseModel: model.source });
-  await writeFolder(folderOf(dir, name), Object.fromEntries(state), config);
+  const layers = [...loraLayers(model)].filter(([, layer]) => layer.adapters.has(name));
+  // What PEFT has no form for is written as the plain adapter that it equals.
+  const plain = noGrad(() => new Map(layers.map(([path, layer]) => [path, layer.plainAdapter(name)])));
+  const own = new Map(layers.map(([path, layer]) => [path, layer.adapters.get(name) as Adapter]));
+  const made = [...plain].filter(([path, adapter]) => adapter !== own.get(path));
+  try {
+    const byLayer = new Map(layers.map(([path, layer]) => [layer, plain.get(path)]));
+    const state = stateOf(model, name, (layer) => byLayer.get(layer));
+    const written = made.length === 0 ? options : { ...options, ...ranksAndAlphas(plain) };
+    const config = writeConfig(written, targets, { baseModel: model.source });
+    await writeFolder(folderOf(dir, name), Object.fromEntries(state), config);
+  } finally {
+    for (const [path, adapter] of made) {
+      const kept = new Set(partsOf(own.get(path) as Adapter).map(([, tensor]) => tensor));
+      for (const [, tensor] of partsOf(adapter)) if (!kept.has(tensor)) tensor.dispose();
+    }
+  }
+}
+
+export interface LoadAdapterOptions extends ReadOptions {
+  name?: string;
+  /** Whether it is trained further. */
+  trainable?: boolean;
 }
 
 /**
- * Reads an adapter that PEFT or `saveAdapter` wrote. A key that matches nothing or is missing is
+ * Reads an adapter: a folder that PEFT or `saveAdapter` wrote, or a file of kohya's or loralib's. A key that matches nothing or is missing is
  * `ERR_UNMATCHED_KEY`, a wrong shape or rank `ERR_SHAPE_MISMATCH`, a value that is not finite
  * `ERR_NOT_FINITE`; the model is then as it was.
  */
 export async function loadAdapter(
   model: Described,
-  dir: string,
-  { name = "default", trainable = false } = {},
+  path: string,
+  { name = "default", trainable = false, ...options }: LoadAdapterOptions = {},
 ): Promise<InjectReport> {
   if (adaptersOf(model).has(name))
     throw new LowrankError("ERR_ADAPTER_EXISTS", `loadAdapter: there is an adapter named "${name}" already`);
-  const read = await readFolder(dir, name);
+  const read = await readAdapter(path, name, model, options);
   try {
-    await checkFinite(read.tensors, read.file);
     const trained = [...model.parameters()].filter((tensor) => tensor.requiresGrad);
     const report = injectFor(model, read, name);
     try {
@@ -59,10 +84,23 @@ export async function loadAdapter(
 /** Makes the adapter that a file describes; where nothing fits, says which model it was made for. */
 function injectFor(model: Described, { options, baseModel, file }: AdapterFile, name: string): InjectReport {
   try {
-    return injectNow(model, { ...options, name });
+    const report = injectNow(model, { ...options, name });
+    for (const [, layer] of loraLayers(model)) asPlain(layer, name);
+    return report;
   } catch (error) {
     if (!(error instanceof LowrankError && error.code === "ERR_NO_TARGETS")) throw error;
     const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
     throw new LowrankError(error.code, `${file}: ${error.message}${made}`, { cause: error });
+  }
+}
+
+/** Gives a layer whose adapters have a form of their own one of PEFT's form, to be filled. */
+function asPlain(layer: AnyLoRALayer, name: string): void {
+  const adapter = layer.adapters.get(name);
+  if (adapter === undefined) return;
+  for (const [part, tensor] of partsOf(adapter)) {
+    const shape = layer.shapeOnDisk(part, adapter.r);
+    if (tensor.shape.join() !== shape.join())
+      layer.replacePart(name, part, zeros(shape, { device: tensor.device }));
   }
 }

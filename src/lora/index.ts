@@ -1,4 +1,5 @@
-export { loadAdapter, saveAdapter } from "./files.js";
+export { convertAdapter, type AdapterFormat, type ConvertOptions } from "./convert.js";
+export { loadAdapter, saveAdapter, type LoadAdapterOptions } from "./files.js";
 export { Embedding, type LoRAEmbeddingOptions } from "./embedding.js";
 export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js";
 export { inject, type InjectReport } from "./inject.js";

@@ -4,7 +4,7 @@ import { zeros } from "../create.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { partsOf } from "./adapter.js";
+import { partsOf, type Adapter } from "./adapter.js";
 import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
 import type { AnyLoRALayer } from "./layer.js";
 import { adapterOf, loraLayers } from "./registry.js";
@@ -18,10 +18,11 @@ export function adapterState(model: Module, name: string): Map<string, Tensor> {
   return stateOf(model, name, (layer) => layer.adapters.get(name));
 }
 
-function stateOf(
+/** The same of other adapters in their layers. */
+export function stateOf(
   model: Module,
   name: string,
-  adapterIn: (layer: AnyLoRALayer) => Parameters<typeof partsOf>[0] | undefined,
+  adapterIn: (layer: AnyLoRALayer) => Adapter | undefined,
 ): Map<string, Tensor> {
   const state = new Map<string, Tensor>();
   const { modules, biases, paths, targets } = adapterOf(model, name);

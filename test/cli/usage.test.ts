@@ -31,7 +31,7 @@ function yaml(text: string): string {
 }
 
 const wrong: [string[], RegExp][] = [
-  [[], /which command\? one of finetune, generate, evaluate, merge, devices/],
+  [[], /which command\? one of finetune, generate, evaluate, merge, export, devices/],
   [["tune"], /unknown command "tune"/],
   [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
   [["finetune", "--rank"], /argument missing/],

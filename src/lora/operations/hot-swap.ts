@@ -1,14 +1,14 @@
 /** Another adapter's values in the place of one that is loaded. */
 import { LowrankError } from "../../errors.js";
 import type { Adapter } from "../adapter.js";
-import { checkFinite, disposeFile } from "../formats/adapter-file.js";
-import { readFolder } from "../formats/folder.js";
+import { readAdapter, type ReadOptions } from "../convert.js";
+import { disposeFile } from "../formats/adapter-file.js";
 import { patternReader } from "../patterns.js";
 import { scalingOf } from "../layer.js";
 import { adapterOf, loraLayers } from "../registry.js";
 import { fill } from "../state.js";
 import type { Targetable } from "../targets.js";
-import { ranksAndAlphas } from "./exact-pattern.js";
+import { ranksAndAlphas } from "../exact.js";
 
 /**
  * Reads an adapter over the one called `name`: its tensors keep their storage, so nothing is
@@ -18,11 +18,14 @@ import { ranksAndAlphas } from "./exact-pattern.js";
  * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` (a larger rank),
  * `ERR_NOT_FINITE`, `ERR_OPTION` (merged); nothing is changed then.
  */
-export async function hotSwap(model: Targetable, dir: string, { name = "default" } = {}): Promise<void> {
+export async function hotSwap(
+  model: Targetable,
+  path: string,
+  { name = "default", ...options }: ReadOptions & { name?: string } = {},
+): Promise<void> {
   adapterOf(model, name);
-  const read = await readFolder(dir, name);
+  const read = await readAdapter(path, name, model, options);
   try {
-    await checkFinite(read.tensors, read.file);
     const own = adapterOf(model, name);
     const layers = [...loraLayers(model)].filter(([, layer]) => layer.adapters.has(name));
     const merged = layers.find(([, layer]) => layer.merged && layer.active.some((one) => one.name === name));
@@ -42,11 +45,11 @@ export async function hotSwap(model: Targetable, dir: string, { name = "default"
       patternReader(alphaPattern, "alphaPattern"),
     ];
     const now = new Map<string, Adapter>();
-    for (const [path, layer] of layers) {
+    for (const [at, layer] of layers) {
       const adapter = layer.adapters.get(name) as Adapter;
-      const scaling = scalingOf(rankOf(path) ?? r, alphaOf(path) ?? loraAlpha, useRslora);
+      const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
       // The rank stays that of the tensors, and alpha is what gives the new scaling with it.
-      now.set(path, Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, loraDropout }));
+      now.set(at, Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, loraDropout }));
     }
     Object.assign(own.options, { loraDropout, useRslora: false, ...ranksAndAlphas(now) });
   } finally {

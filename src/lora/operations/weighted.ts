@@ -11,7 +11,7 @@ import type { Adapter, AnyLoRALayer } from "../layer.js";
 import { adapterOf, adaptersOf, loraLayers, type ModelAdapter } from "../registry.js";
 import type { Targetable } from "../targets.js";
 import { blocksOf, concatenated, type Factors, type Source } from "./factors.js";
-import { exactTargets, ranksAndAlphas } from "./exact-pattern.js";
+import { exactTargets, ranksAndAlphas } from "../exact.js";
 import { combinedValues, type ArithmeticOptions, type MajoritySign } from "./task-arithmetic.js";
 
 /** Exact sums, and what is told apart value by value in A and B. */

@@ -1,6 +1,6 @@
 /** Paths as a configuration names them. */
-import type { Pattern } from "../patterns.js";
-import { targeted, type Targetable, type Targets } from "../targets.js";
+import type { Pattern } from "./patterns.js";
+import { targeted, type Targetable, type Targets } from "./targets.js";
 
 /** A path as a Python pattern that matches it alone. */
 function escaped(path: string): string {

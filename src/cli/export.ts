@@ -1,0 +1,40 @@
+import { existsSync } from "node:fs";
+import { Command, Option } from "commander";
+import { LowrankError } from "../errors.js";
+import type { AdapterFormat } from "../lora/convert.js";
+import { interruptible } from "./interrupt.js";
+import { load } from "./models.js";
+
+interface Flags {
+  adapter: string;
+  format: AdapterFormat;
+  output: string;
+  model?: string;
+}
+
+export function exportCommand(): Command {
+  const command = new Command("export").description("write an adapter in another format");
+  return command
+    .requiredOption("--adapter <path>", "the adapter: a folder of PEFT's, or a file of kohya's or loralib's")
+    .addOption(
+      new Option("--format <name>", "what is written")
+        .choices(["gguf", "peft", "kohya", "loralib"])
+        .makeOptionMandatory(),
+    )
+    .requiredOption("--output <path>", "the file; a folder for peft")
+    .option("--model <folder>", "the model, where the adapter is a file that names no modules of its own")
+    .action(() => interruptible((signal) => write(command.opts<Flags>(), signal)));
+}
+
+async function write({ adapter, format, output, model: path }: Flags, signal: AbortSignal): Promise<void> {
+  if (existsSync(output))
+    throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name one that doesn't`);
+  const { convertAdapter } = await import("../lora/index.js");
+  const model = path === undefined ? undefined : (await load({ model: path, device: "cpu", signal })).model;
+  try {
+    await convertAdapter(adapter, output, { format, ...(model === undefined ? {} : { model }) });
+    process.stdout.write(`adapter ${output}\n`);
+  } finally {
+    model?.dispose();
+  }
+}

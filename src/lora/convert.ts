@@ -1,0 +1,140 @@
+/** An adapter from one format of file to another. */
+import { stat } from "node:fs/promises";
+
+import { LowrankError, systemCode } from "../errors.js";
+import { Sequential } from "../nn/sequential.js";
+import { openWeights, load, save } from "../safetensors.js";
+import { writeConfig } from "./config.js";
+import { checkFinite, disposeFile, type AdapterFile } from "./formats/adapter-file.js";
+import { readFolder, writeFolder } from "./formats/folder.js";
+import { fromKohya, isKohya, toKohya, type KohyaPrefix } from "./formats/kohya.js";
+import { layersOf } from "./formats/layers.js";
+import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./formats/loralib.js";
+import { completed } from "./options.js";
+import type { Targetable, Targets } from "./targets.js";
+
+const FORMATS = ["peft", "kohya", "loralib"] as const;
+
+export type AdapterFormat = (typeof FORMATS)[number] | "gguf";
+
+/** How an adapter is read that is no folder of PEFT's. */
+export interface ReadOptions extends LoralibOptions {
+  /** Of several networks in a file of kohya's the one that is meant; in writing, what names begin with. */
+  prefix?: KohyaPrefix;
+}
+
+export interface ConvertOptions extends ReadOptions {
+  format: AdapterFormat;
+  /** The model that the adapter is for: names of kohya's and layers of loralib's are looked up in it. */
+  model?: Targetable & { source?: string };
+  /** The adapter in a folder of several. */
+  name?: string;
+}
+
+/**
+ * Reads an adapter, a folder of PEFT's or a file of kohya's or loralib's, whatever its names show it to be.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NOT_FINITE`, and what the formats do.
+ */
+export async function readAdapter(
+  path: string,
+  name: string,
+  model: Targetable | undefined,
+  options: ReadOptions = {},
+): Promise<AdapterFile> {
+  const read = (await isFolder(path)) ? await readFolder(path, name) : await readFile(path, model, options);
+  try {
+    await checkFinite(read.tensors, read.file);
+    return read;
+  } catch (error) {
+    disposeFile(read);
+    throw error;
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (cause) {
+    const why = systemCode(cause) === "ENOENT" ? "there is no such adapter" : (cause as Error).message;
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${why}`, { cause });
+  }
+}
+
+async function readFile(
+  path: string,
+  model: Targetable | undefined,
+  options: ReadOptions,
+): Promise<AdapterFile> {
+  if (/\.(bin|pt|pth|ckpt)$/.test(path))
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${path}: pickled weights can run any code when read, so they are not; save them as safetensors`,
+    );
+  const weights = openWeights(path);
+  const names = weights.names();
+  const kind = isKohya(names) ? "kohya" : isLoralib(names) ? "loralib" : undefined;
+  if (kind === undefined)
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${path}: its tensors are named neither as kohya's (lora_down, lora_up) nor as loralib's (lora_A, lora_B); of PEFT's adapters name the folder`,
+    );
+  if (model === undefined)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${path}: the names in a file of ${kind}'s are looked up in a model: give it`,
+    );
+  const tensors = await load(path, { device: "cpu" });
+  let read: AdapterFile | undefined;
+  try {
+    read =
+      kind === "kohya"
+        ? await fromKohya(path, tensors, model, options.prefix)
+        : fromLoralib(path, tensors, weights.metadata(), model, options);
+    return read;
+  } finally {
+    const kept = new Set(Object.values(read?.tensors ?? {}));
+    for (const tensor of Object.values(tensors)) if (!kept.has(tensor)) tensor.dispose();
+  }
+}
+
+/**
+ * Writes the adapter at `dir` in another format: `peft` a folder, `kohya` and `loralib` a
+ * safetensors file. What a format has no place for is `ERR_OPTION`, which names it.
+ */
+export async function convertAdapter(dir: string, output: string, options: ConvertOptions): Promise<void> {
+  const { format, model, name = "default" } = options;
+  if (!(FORMATS as readonly string[]).includes(format))
+    throw new LowrankError(
+      "ERR_OPTION",
+      `convertAdapter: ${format === "gguf" ? "gguf is not built" : `there is no format "${String(format)}"`}; there are ${FORMATS.join(", ")}`,
+    );
+  const read = await readAdapter(dir, name, model, options);
+  try {
+    if (format === "peft") {
+      // Only what is left out is completed, which a file has.
+      const complete = completed(model ?? new Sequential(), { targetModules: [], ...read.options });
+      const baseModel = read.baseModel ?? model?.source;
+      const targets = read.options.targetModules as Targets;
+      await writeFolder(output, read.tensors, writeConfig(complete, targets, { baseModel }));
+      return;
+    }
+    const layers = layersOf(read);
+    const { tensors, metadata, made } =
+      format === "kohya"
+        ? toKohya(layers, read.file, options.prefix ?? prefixFor(read))
+        : toLoralib(layers, read.file);
+    try {
+      await save(output, tensors, { metadata });
+    } finally {
+      for (const tensor of made) tensor.dispose();
+    }
+  } finally {
+    disposeFile(read);
+  }
+}
+
+/** What kohya calls a model that reads text; all others are the image's. */
+function prefixFor({ options: { taskType } }: AdapterFile): KohyaPrefix {
+  const text = ["CAUSAL_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION"];
+  return taskType !== undefined && text.includes(taskType) ? "lora_te" : "lora_unet";
+}

@@ -1,0 +1,179 @@
+/**
+ * Kohya's names: `lora_unet_` or `lora_te_`, the path with its dots as underscores, and
+ * `.lora_down.weight` (A), `.lora_up.weight` (B), `.alpha`. Source: kohya-ss/sd-scripts, networks/lora.py.
+ */
+import { tensor } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { Linear } from "../../nn/linear.js";
+import type { Tensor } from "../../tensor.js";
+import { exactTargets, ranksAndAlphas } from "../exact.js";
+import { targeted, type Targetable } from "../targets.js";
+import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
+import { refuseBeyond, type FileLayers } from "./layers.js";
+
+/** What names of a network begin with: the image model's, and those of one or several text encoders. */
+const PREFIXES = ["lora_unet", "lora_te", "lora_te1", "lora_te2", "lora_te3"];
+
+export type KohyaPrefix = (typeof PREFIXES)[number];
+
+export function isKohya(names: readonly string[]): boolean {
+  return names.some((name) => /\.(lora_down|lora_up)\.weight$/.test(name));
+}
+
+function flat(path: string): string {
+  return path.replaceAll(".", "_");
+}
+
+/** Refuses a prefix that the format doesn't have. */
+export function checkPrefix(prefix: string): void {
+  if (!PREFIXES.includes(prefix))
+    throw new LowrankError("ERR_OPTION", `kohya: prefix is one of ${PREFIXES.join(", ")}, not "${prefix}"`);
+}
+
+/** A file's layers under kohya's names, and what its header says. The caller disposes the alphas. */
+export function toKohya(
+  { layers, biases, others }: FileLayers,
+  file: string,
+  prefix: KohyaPrefix,
+): { tensors: Record<string, Tensor>; metadata: Record<string, string>; made: Tensor[] } {
+  checkPrefix(prefix);
+  refuseBeyond("kohya's format", file, [
+    ...others,
+    ...[...biases.keys()].map((path) => `the bias of ${path}`),
+  ]);
+  const tensors: Record<string, Tensor> = {};
+  const made: Tensor[] = [];
+  const from = new Map<string, string>();
+  for (const [path, { embedding, a, b, r, scaling }] of layers) {
+    if (embedding) refuseBeyond("kohya's format", file, [`the embedding ${path}`]);
+    if (a.shape.length !== 2 && a.shape.length !== 4)
+      refuseBeyond("kohya's format", file, [`the convolution ${path}, which is not two-dimensional`]);
+    if (b.shape[1] !== r) refuseBeyond("kohya's format", file, [`the grouped convolution ${path}`]);
+    const name = `${prefix}_${flat(path)}`;
+    const other = from.get(name);
+    if (other !== undefined)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `${file}: ${other} and ${path} have one name in kohya's format, ${name}`,
+      );
+    from.set(name, path);
+    const alpha = tensor(scaling * r, { device: "cpu" });
+    made.push(alpha);
+    Object.assign(tensors, {
+      [`${name}.alpha`]: alpha,
+      [`${name}.lora_down.weight`]: a,
+      [`${name}.lora_up.weight`]: b,
+    });
+  }
+  const one = (values: number[]): string => (new Set(values).size === 1 ? String(values[0]) : "Dynamic");
+  const all = [...layers.values()];
+  const metadata = {
+    ss_network_module: "networks.lora",
+    ss_network_dim: one(all.map(({ r }) => r)),
+    ss_network_alpha: one(all.map(({ r, scaling }) => scaling * r)),
+  };
+  return { tensors, metadata, made };
+}
+
+interface Group {
+  down?: Tensor;
+  up?: Tensor;
+  alpha?: Tensor;
+}
+
+/**
+ * A file of kohya's, its names matched against the modules of `model`. Of several networks in one
+ * file, `prefix` says which is meant. Takes the tensors over.
+ * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_FILE_FORMAT`, `ERR_OPTION`.
+ */
+export async function fromKohya(
+  file: string,
+  tensors: Record<string, Tensor>,
+  model: Targetable,
+  prefix?: KohyaPrefix,
+): Promise<AdapterFile> {
+  if (prefix !== undefined) checkPrefix(prefix);
+  const groups = grouped(file, tensors, prefix);
+  const modules = targeted(model, { targetModules: ".*" });
+  const paths = new Map<string, string>();
+  for (const path of modules.keys()) {
+    const other = paths.get(flat(path));
+    if (other !== undefined && [...groups.keys()].includes(flat(path)))
+      throw new LowrankError(
+        "ERR_OPTION",
+        `${file}: ${flat(path)} could be ${other} or ${path} of this model`,
+      );
+    paths.set(flat(path), path);
+  }
+  const unmatched = [...groups.keys()].filter((name) => !paths.has(name));
+  if (unmatched.length > 0)
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${some(unmatched)}`);
+  const out: Record<string, Tensor> = {};
+  const ranks = new Map<string, { r: number; loraAlpha: number }>();
+  for (const [name, { down, up, alpha }] of groups) {
+    const path = paths.get(name) as string;
+    if (down === undefined || up === undefined)
+      throw new LowrankError(
+        "ERR_UNMATCHED_KEY",
+        `${file}: ${name} has no ${down === undefined ? "lora_down" : "lora_up"}.weight`,
+      );
+    const r = down.shape[0] as number;
+    if (up.shape[1] !== r)
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${file}: ${name} goes down to rank ${r} and up from ${up.shape[1]}`,
+      );
+    // Without alpha, or with 0, the scaling is 1.
+    const value = alpha === undefined ? 0 : await alpha.item();
+    ranks.set(path, { r, loraAlpha: value === 0 ? r : value });
+    // Some write a linear layer as a convolution of one point.
+    const linear = modules.get(path) instanceof Linear;
+    const plain = (one: Tensor): Tensor =>
+      linear && one.shape.length === 4 ? one.reshape(one.shape[0] as number, -1) : one;
+    out[`${PREFIX}${path}.lora_A.weight`] = plain(down);
+    out[`${PREFIX}${path}.lora_B.weight`] = plain(up);
+  }
+  return {
+    file,
+    tensors: out,
+    options: { ...ranksAndAlphas(ranks), targetModules: exactTargets(model, [...ranks.keys()], []) },
+  };
+}
+
+/** The tensors by name, without the prefix. */
+function grouped(
+  file: string,
+  tensors: Readonly<Record<string, Tensor>>,
+  wanted: KohyaPrefix | undefined,
+): Map<string, Group> {
+  const groups = new Map<string, Group>();
+  const networks = new Set<string>();
+  const unknown: string[] = [];
+  for (const [key, tensor] of Object.entries(tensors)) {
+    const [, network, name, part] =
+      /^(lora_(?:unet|te\d?))_(.*?)\.(lora_down\.weight|lora_up\.weight|alpha)$/.exec(key) ?? [];
+    if (network === undefined || name === undefined || !PREFIXES.includes(network)) unknown.push(key);
+    else {
+      networks.add(network);
+      if (wanted !== undefined && network !== wanted) continue;
+      const which = part === "alpha" ? "alpha" : part === "lora_up.weight" ? "up" : "down";
+      groups.set(name, { ...groups.get(name), [which]: tensor });
+    }
+  }
+  if (unknown.length > 0)
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${file}: ${some(unknown)}: of kohya's networks lora_down, lora_up and alpha are read, below ${PREFIXES.join(", ")}`,
+    );
+  if (networks.size > 1 && wanted === undefined)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${file}: holds several networks, ${[...networks].join(", ")}; name the one for this model as prefix`,
+    );
+  if (groups.size === 0)
+    throw new LowrankError(
+      "ERR_UNMATCHED_KEY",
+      `${file}: holds nothing below ${String(wanted)}; there are ${[...networks].join(", ")}`,
+    );
+  return groups;
+}

@@ -1,0 +1,74 @@
+/** The layers of an adapter's file, whatever it says in PEFT's keys. */
+import { LowrankError } from "../../errors.js";
+import type { Tensor } from "../../tensor.js";
+import { scalingOf } from "../adapter.js";
+import { patternReader } from "../patterns.js";
+import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
+
+/** A and B of one layer. */
+export interface FileLayer {
+  embedding: boolean;
+  a: Tensor;
+  b: Tensor;
+  r: number;
+  scaling: number;
+}
+
+export interface FileLayers {
+  layers: Map<string, FileLayer>;
+  /** Biases of the base that were trained, by the path of their module. */
+  biases: Map<string, Tensor>;
+  /** Keys that are neither: magnitudes, modules trained in full, and the like. */
+  others: string[];
+}
+
+/** Ends of keys: those of A and B, and what stands in a file for the base's own sake. */
+const FACTOR = /^(.*)\.lora_(embedding_)?([AB])(\.weight)?$/;
+const BIAS = /^(.*?)(\.base_layer)?\.bias$/;
+const REPEATED = /\.(base_layer\.weight|original_module\.bias|modules_to_save\.bias)$/;
+
+/** Sorts a file's tensors. A layer without its A or B is `ERR_UNMATCHED_KEY`. */
+export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
+  const halves = new Map<string, { embedding: boolean; A?: Tensor; B?: Tensor }>();
+  const biases = new Map<string, Tensor>();
+  const others: string[] = [];
+  for (const [key, tensor] of Object.entries(tensors)) {
+    const name = key.startsWith(PREFIX) ? key.slice(PREFIX.length) : key;
+    const [, path, embedding, half, weight] = FACTOR.exec(name) ?? [];
+    const [, biased] = BIAS.exec(name) ?? [];
+    if (path !== undefined && (embedding === undefined) === (weight !== undefined)) {
+      const found = halves.get(path) ?? { embedding: embedding !== undefined };
+      halves.set(path, { ...found, [half as "A" | "B"]: tensor });
+    } else if (REPEATED.test(name)) continue;
+    else if (biased !== undefined && !/\.lora_\w+$/.test(biased)) biases.set(biased, tensor);
+    else others.push(key);
+  }
+  const { r = 8, loraAlpha = 8, useRslora = false, rankPattern = {}, alphaPattern = {} } = options;
+  const [rankOf, alphaOf] = [
+    patternReader(rankPattern, "rankPattern"),
+    patternReader(alphaPattern, "alphaPattern"),
+  ];
+  const layers = new Map<string, FileLayer>();
+  for (const [path, { embedding, A, B }] of halves) {
+    if (A === undefined || B === undefined)
+      throw new LowrankError(
+        "ERR_UNMATCHED_KEY",
+        `${file}: ${path} has ${A === undefined ? "B and no A" : "A and no B"}`,
+      );
+    const rank = rankOf(path) ?? r;
+    if (A.shape[0] !== rank)
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${file}: A of ${path} has rank ${A.shape[0]}, its configuration says ${rank}`,
+      );
+    const scaling = scalingOf(rank, alphaOf(path) ?? loraAlpha, useRslora);
+    layers.set(path, { embedding, a: A, b: B, r: rank, scaling });
+  }
+  return { layers, biases, others };
+}
+
+/** Refuses what another format has no place for, by name. */
+export function refuseBeyond(format: string, file: string, keys: readonly string[]): void {
+  if (keys.length > 0)
+    throw new LowrankError("ERR_OPTION", `${file}: ${format} has no place for ${some(keys)}`);
+}

@@ -1,0 +1,443 @@
+/** Adapters in PEFT's, kohya's and loralib's files, and what is said of files that can't be read. */
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+import {
+  loadModel,
+  lora,
+  nn,
+  noGrad,
+  randn,
+  safetensors,
+  scope,
+  tensor,
+  type CausalLM,
+  type Tensor,
+} from "../../src/index.js";
+import { adapterState } from "../../src/lora/state.js";
+import { runCli } from "../../src/cli/program.js";
+import { testDevices, type TestDevice } from "../devices.js";
+import { temporary, tinyModel } from "../hashed.js";
+
+const base = tinyModel();
+const attention: lora.InjectOptions = { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] };
+
+async function logits(model: CausalLM): Promise<Float32Array> {
+  const ids = Int32Array.from({ length: 12 }, (_, i) => (i * 37) % 97);
+  const out = scope(() => model.forward(tensor(ids, { shape: [2, 6], device: model.device })).logits);
+  const data = (await out.data()) as Float32Array;
+  out.dispose();
+  return data;
+}
+
+async function adapted(device: TestDevice, options: lora.InjectOptions): Promise<CausalLM> {
+  const model = await loadModel(base, { device });
+  await lora.inject(model, options);
+  noGrad(() =>
+    scope(() => {
+      for (const [key, one] of adapterState(model, options.name ?? "default"))
+        if (!key.endsWith("base_layer.weight")) one.copy(randn(one.shape, { device }).mul(0.3));
+    }),
+  );
+  return model;
+}
+
+/** Changes the tensors of a safetensors file. */
+async function rewritten(
+  file: string,
+  change: (tensors: Record<string, Tensor>) => void,
+  metadata: Record<string, string> = {},
+): Promise<void> {
+  const mapped = await safetensors.load(file, { device: "cpu" });
+  const tensors: Record<string, Tensor> = {};
+  for (const [key, one] of Object.entries(mapped))
+    tensors[key] = tensor((await one.data()) as Float32Array, { shape: one.shape, device: "cpu" });
+  for (const one of Object.values(mapped)) one.dispose();
+  change(tensors);
+  await safetensors.save(file, tensors, { metadata });
+}
+
+function values(file: string): Record<string, number[]> {
+  const opened = safetensors.openWeights(file);
+  return Object.fromEntries(opened.names().map((name) => [name, opened.info(name).shape]));
+}
+
+for (const device of testDevices()) {
+  test(`on ${device} kohya's names there and back give the same model`, async (t) => {
+    const model = await adapted(device, {
+      ...attention,
+      useRslora: true,
+      rankPattern: { "layers.1.self_attn.q_proj": 3 },
+      alphaPattern: { v_proj: 5 },
+    });
+    const [adapter, kohya, back] = [temporary(), join(temporary(), "k.safetensors"), join(temporary(), "b")];
+    await lora.saveAdapter(model, adapter);
+    await lora.convertAdapter(adapter, kohya, { format: "kohya" });
+    const name = "lora_te_model_layers_1_self_attn_q_proj";
+    t.deepEqual(values(kohya)[`${name}.lora_down.weight`], [3, 32]);
+    t.deepEqual(values(kohya)[`${name}.lora_up.weight`], [32, 3]);
+    t.deepEqual(values(kohya)[`${name}.alpha`], []);
+    t.is(Object.keys(values(kohya)).length, 3 * 4);
+
+    const again = await loadModel(base, { device });
+    await lora.convertAdapter(kohya, back, { format: "peft", model: again });
+    t.is(JSON.parse(readFileSync(join(back, "adapter_config.json"), "utf8")).use_rslora, false);
+    for (const source of [kohya, back]) {
+      await lora.loadAdapter(again, source);
+      const [one, other] = [await logits(again), await logits(model)];
+      t.true(
+        one.every((v, i) => Math.abs(v - (other[i] as number)) < 1e-5),
+        source,
+      );
+      lora.unload(again);
+    }
+    await rewritten(kohya, (tensors) => {
+      for (const key of Object.keys(tensors)) if (key.endsWith(".alpha")) delete tensors[key];
+    });
+    await lora.loadAdapter(again, kohya);
+    t.true(
+      (await lora.report(again)).every(({ scaling }) => scaling === 1),
+      "without alpha the scaling is 1",
+    );
+    model.dispose();
+    again.dispose();
+  });
+
+  test(`on ${device} loralib's names there and back give the same model`, async (t) => {
+    const model = await adapted(device, {
+      ...attention,
+      targetModules: ["q_proj", "embed_tokens"],
+      useRslora: true,
+    });
+    const [adapter, file] = [temporary(), join(temporary(), "l.safetensors")];
+    await lora.saveAdapter(model, adapter);
+    await lora.convertAdapter(adapter, file, { format: "loralib" });
+    t.deepEqual(Object.keys(values(file)).sort(), [
+      "model.embed_tokens.lora_A",
+      "model.embed_tokens.lora_B",
+      ...[0, 1].flatMap((i) => ["A", "B"].map((half) => `model.layers.${i}.self_attn.q_proj.lora_${half}`)),
+    ]);
+    const again = await loadModel(base, { device });
+    await lora.loadAdapter(again, file);
+    const [one, other] = [await logits(again), await logits(model)];
+    t.true(one.every((v, i) => Math.abs(v - (other[i] as number)) < 1e-5));
+    lora.unload(again);
+    await rewritten(file, () => {});
+    await t.throwsAsync(lora.loadAdapter(again, file), { code: "ERR_OPTION", message: /give loraAlpha/ });
+    t.deepEqual(lora.adapters(again), []);
+    await lora.loadAdapter(again, file, { loraAlpha: 2 });
+    t.true((await lora.report(again)).every(({ scaling }) => scaling === 1));
+    model.dispose();
+    again.dispose();
+  });
+
+  test(`on ${device} a file that doesn't fit is refused with the reason, and the model stays as it was`, async (t) => {
+    const source = await adapted(device, attention);
+    const model = await loadModel(base, { device });
+    const before = await logits(model);
+    const written = async (act: (dir: string) => void | Promise<void>): Promise<string> => {
+      const dir = temporary();
+      await lora.saveAdapter(source, dir);
+      await act(dir);
+      return dir;
+    };
+    const weights = (dir: string): string => join(dir, "adapter_model.safetensors");
+    const configured = (dir: string, change: object): void => {
+      const file = join(dir, "adapter_config.json");
+      writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, "utf8")), ...change }));
+    };
+    const q = "base_model.model.model.layers.0.self_attn.q_proj";
+    const cases: [code: string, message: RegExp, act: (dir: string) => void | Promise<void>][] = [
+      [
+        "ERR_FILE_FORMAT",
+        /adapter_model\.bin.*pickled.*safe_serialization/s,
+        (dir) => renameSync(weights(dir), join(dir, "adapter_model.bin")),
+      ],
+      [
+        "ERR_FILE_FORMAT",
+        /00001-of-00002.*shards.*max_shard_size/s,
+        (dir) => renameSync(weights(dir), join(dir, "adapter_model-00001-of-00002.safetensors")),
+      ],
+      [
+        "ERR_FILE_NOT_FOUND",
+        /adapter_model\.safetensors: there is no such file/,
+        (dir) => renameSync(weights(dir), join(dir, "weights.safetensors")),
+      ],
+      [
+        "ERR_FILE_NOT_FOUND",
+        /in folders below it: french; name one/,
+        (dir) => {
+          mkdirSync(join(dir, "french"));
+          renameSync(join(dir, "adapter_config.json"), join(dir, "french", "adapter_config.json"));
+        },
+      ],
+      [
+        "ERR_SHAPE_MISMATCH",
+        /q_proj\.lora_A\.weight.*its rank is 2, and its configuration says 3/s,
+        (dir) => configured(dir, { r: 3 }),
+      ],
+      [
+        "ERR_NOT_FINITE",
+        new RegExp(`${q.replaceAll(".", "\\.")}\\.lora_B\\.weight holds NaN`),
+        (dir) =>
+          rewritten(weights(dir), (tensors) => {
+            tensors[`${q}.lora_B.weight`] = tensor(new Float32Array(64).fill(NaN), {
+              shape: [32, 2],
+              device: "cpu",
+            });
+          }),
+      ],
+      [
+        "ERR_NOT_FINITE",
+        /q_proj\.lora_A\.weight, .*v_proj\.lora_A\.weight hold NaN or infinity/,
+        (dir) =>
+          rewritten(weights(dir), (tensors) => {
+            for (const key of Object.keys(tensors))
+              if (/layers\.0.*A\.weight/.test(key))
+                tensors[key] = tensor(new Float32Array(64).fill(Infinity), { shape: [2, 32], device: "cpu" });
+          }),
+      ],
+      [
+        "ERR_NO_TARGETS",
+        /adapter_model.*c_attn.*q_proj.*made for org\/gpt2/s,
+        (dir) => configured(dir, { target_modules: ["c_attn"], base_model_name_or_path: "org/gpt2" }),
+      ],
+      [
+        "ERR_UNMATCHED_KEY",
+        /not of this model: .*layers\.7.*made for org\/larger/,
+        async (dir) => {
+          configured(dir, { base_model_name_or_path: "org/larger" });
+          await rewritten(weights(dir), (tensors) => {
+            const one = tensors[`${q}.lora_A.weight`] as Tensor;
+            tensors[`${q.replace("layers.0", "layers.7")}.lora_A.weight`] = one;
+          });
+        },
+      ],
+      [
+        "ERR_SHAPE_MISMATCH",
+        /is \[2, 16\], this model takes \[2, 32\].*made for org\/other/,
+        async (dir) => {
+          configured(dir, { base_model_name_or_path: "org/other" });
+          await rewritten(weights(dir), (tensors) => {
+            tensors[`${q}.lora_A.weight`] = tensor(new Float32Array(32), { shape: [2, 16], device: "cpu" });
+          });
+        },
+      ],
+    ];
+    for (const [code, message, act] of cases) {
+      const dir = await written(act);
+      await t.throwsAsync(lora.loadAdapter(model, dir), { code, message }, message.source);
+      t.deepEqual(lora.adapters(model), []);
+      t.deepEqual(await logits(model), before);
+    }
+    await t.throwsAsync(lora.loadAdapter(model, join(temporary(), "none")), {
+      code: "ERR_FILE_NOT_FOUND",
+      message: /no such/,
+    });
+    const dir = await written(() => {});
+    await lora.loadAdapter(model, dir);
+    await t.throwsAsync(lora.loadAdapter(model, dir), { code: "ERR_ADAPTER_EXISTS", message: /"default"/ });
+    source.dispose();
+    model.dispose();
+  });
+}
+
+test("named adapters are in folders of their names, below the folder that is named", async (t) => {
+  const model = await adapted("cpu", { ...attention, name: "french" });
+  const dir = temporary();
+  await lora.saveAdapter(model, dir, { name: "french" });
+  t.true(existsSync(join(dir, "french", "adapter_config.json")));
+  const again = await loadModel(base, { device: "cpu" });
+  await lora.loadAdapter(again, dir, { name: "french" });
+  await lora.loadAdapter(again, join(dir, "french"));
+  t.deepEqual(lora.adapters(again), ["french", "default"]);
+  const out = temporary();
+  await lora.saveAdapter(again, out, { name: "french" });
+  for (const file of ["adapter_config.json", "adapter_model.safetensors"])
+    t.deepEqual(readFileSync(join(out, "french", file)), readFileSync(join(dir, "french", file)));
+  model.dispose();
+  again.dispose();
+});
+
+test("what a format has no place for is named", async (t) => {
+  const cases: [lora.InjectOptions, "kohya" | "loralib", RegExp][] = [
+    [
+      { ...attention, modulesToSave: ["norm"] },
+      "kohya",
+      /kohya.s format has no place for .*model\.norm\.weight/,
+    ],
+    [
+      { ...attention, modulesToSave: ["lm_head"] },
+      "loralib",
+      /loralib has no place for base_model\.model\.lm_head\.weight/,
+    ],
+    [{ ...attention, targetModules: ["embed_tokens"] }, "kohya", /the embedding model\.embed_tokens/],
+  ];
+  for (const [options, format, message] of cases) {
+    const model = await adapted("cpu", options);
+    const [dir, output] = [temporary(), join(temporary(), "out.safetensors")];
+    await lora.saveAdapter(model, dir);
+    await t.throwsAsync(lora.convertAdapter(dir, output, { format }), { code: "ERR_OPTION", message });
+    t.false(existsSync(output));
+    model.dispose();
+  }
+  const gguf = lora.convertAdapter(temporary(), "x.gguf", { format: "gguf" });
+  await t.throwsAsync(gguf, {
+    code: "ERR_OPTION",
+    message: /gguf is not built; there are peft, kohya, loralib/,
+  });
+});
+
+test("files of kohya's that can't be read are refused with the reason", async (t) => {
+  const model = await loadModel(base, { device: "cpu" });
+  const zero = (...shape: number[]): Tensor =>
+    tensor(new Float32Array(shape.reduce((n, d) => n * d, 1)), { shape, device: "cpu" });
+  const q = "lora_te_model_layers_0_self_attn_q_proj";
+  const pair = { [`${q}.lora_down.weight`]: zero(2, 32), [`${q}.lora_up.weight`]: zero(32, 2) };
+  const cases: [Record<string, Tensor>, code: string, message: RegExp, options?: lora.LoadAdapterOptions][] =
+    [
+      [
+        { ...pair, [`${q}.lora_mid.weight`]: zero(2, 2, 3, 3) },
+        "ERR_FILE_FORMAT",
+        /q_proj\.lora_mid\.weight: of kohya's networks/,
+      ],
+      [{ ...pair, [`${q}.dora_scale`]: zero(32) }, "ERR_FILE_FORMAT", /dora_scale/],
+      [
+        { ...pair, "lora_unet_x.lora_down.weight": zero(2, 32) },
+        "ERR_OPTION",
+        /several networks, lora_te, lora_unet/,
+      ],
+      [pair, "ERR_UNMATCHED_KEY", /nothing below lora_unet; there are lora_te/, { prefix: "lora_unet" }],
+      [
+        { ...pair, "lora_te_other.lora_down.weight": zero(2, 32) },
+        "ERR_UNMATCHED_KEY",
+        /not of this model: other/,
+      ],
+      [{ [`${q}.lora_down.weight`]: zero(2, 32) }, "ERR_UNMATCHED_KEY", /q_proj has no lora_up/],
+      [
+        { ...pair, [`${q}.lora_up.weight`]: zero(32, 3) },
+        "ERR_SHAPE_MISMATCH",
+        /down to rank 2 and up from 3/,
+      ],
+      [{ "a.weight": zero(2) }, "ERR_FILE_FORMAT", /neither as kohya's.*nor as loralib's/],
+    ];
+  for (const [tensors, code, message, options] of cases) {
+    const file = join(temporary(), "k.safetensors");
+    await safetensors.save(file, tensors);
+    await t.throwsAsync(lora.loadAdapter(model, file, options), { code, message }, message.source);
+    t.deepEqual(lora.adapters(model), []);
+  }
+  const file = join(temporary(), "k.safetensors");
+  await safetensors.save(file, pair);
+  await t.throwsAsync(lora.convertAdapter(file, temporary(), { format: "peft" }), {
+    code: "ERR_OPTION",
+    message: /looked up in a model/,
+  });
+  await t.throwsAsync(lora.loadAdapter(model, "adapter.ckpt"), { code: "ERR_FILE_NOT_FOUND" });
+  model.dispose();
+});
+
+test("a merged linear layer of loralib's is read as the equal plain one", async (t) => {
+  class Fused extends nn.Module {
+    qkv = new nn.Linear(4, 6);
+    forward(x: Tensor): Tensor {
+      return this.qkv.forward(x);
+    }
+  }
+  const model = new Fused();
+  const [a, b] = [randn([4, 4], { device: "cpu" }), randn([4, 2], { device: "cpu" })];
+  const file = join(temporary(), "l.safetensors");
+  await safetensors.save(file, { "qkv.lora_A": a, "qkv.lora_B": b });
+  const options = { loraAlpha: 3, enableLora: [true, false, true] };
+  await t.throwsAsync(lora.loadAdapter(model, file, { loraAlpha: 3 }), {
+    code: "ERR_OPTION",
+    message: /qkv has 2 adapted slices; enableLora says which/,
+  });
+  await lora.loadAdapter(model, file, options);
+  const delta = (await (model.qkv as unknown as lora.Linear).deltaWeight().data()) as Float32Array;
+  const [A, B] = [(await a.data()) as Float32Array, (await b.data()) as Float32Array];
+  for (let row = 0; row < 6; row++) {
+    for (let column = 0; column < 4; column++) {
+      const slice = [0, undefined, 1][Math.floor(row / 2)];
+      const sum =
+        slice === undefined
+          ? 0
+          : [0, 1].reduce(
+              (n, j) =>
+                n +
+                (B[(slice * 2 + (row % 2)) * 2 + j] as number) * (A[(slice * 2 + j) * 4 + column] as number),
+              0,
+            );
+      t.true(Math.abs((delta[row * 4 + column] as number) - 1.5 * sum) < 1e-5);
+    }
+  }
+});
+
+test.serial("the command exports an adapter", async (t) => {
+  const model = await adapted("cpu", attention);
+  const dir = temporary();
+  await lora.saveAdapter(model, dir);
+  const output = join(temporary(), "out.safetensors");
+  t.is(await runCli(["export", "--adapter", dir, "--format", "kohya", "--output", output]), 0);
+  t.is(Object.keys(values(output)).length, 3 * 4);
+  t.is(
+    await runCli(["export", "--adapter", dir, "--format", "kohya", "--output", output]),
+    1,
+    "nothing is written over",
+  );
+  const back = join(temporary(), "back");
+  t.is(
+    await runCli(["export", "--adapter", output, "--format", "peft", "--output", back, "--model", base]),
+    0,
+  );
+  t.true(existsSync(join(back, "adapter_config.json")));
+  t.is(await runCli(["export", "--adapter", dir, "--format", "gguf", "--output", join(temporary(), "x")]), 1);
+  model.dispose();
+});
+
+test("a convolution in loralib's layout has the same difference of the weight, at the same rank", async (t) => {
+  const [out, inputs, k, r] = [3, 2, 3, 2];
+  const [dir, file] = [temporary(), join(temporary(), "l.safetensors")];
+  const folder = async (shapes: Record<"A" | "B", number[]>): Promise<Record<string, Tensor>> => {
+    const tensors = {
+      "base_model.model.conv.lora_A.weight": randn(shapes.A, { device: "cpu" }),
+      "base_model.model.conv.lora_B.weight": randn(shapes.B, { device: "cpu" }),
+    };
+    writeFileSync(
+      join(dir, "adapter_config.json"),
+      JSON.stringify({ peft_type: "LORA", r, lora_alpha: 4, target_modules: ["conv"] }),
+    );
+    await safetensors.save(join(dir, "adapter_model.safetensors"), tensors);
+    return tensors;
+  };
+  const [a, b] = Object.values(await folder({ A: [r, inputs, k, k], B: [out, r, 1, 1] })) as [Tensor, Tensor];
+  await lora.convertAdapter(dir, file, { format: "loralib" });
+  const read = await safetensors.load(file, { device: "cpu" });
+  const [A, B] = [read["conv.lora_A"] as Tensor, read["conv.lora_B"] as Tensor];
+  t.deepEqual(
+    [A.shape, B.shape],
+    [
+      [r * k, inputs * k],
+      [out * k, r * k],
+    ],
+  );
+  const product = (await B.matmul(A).data()) as Float32Array;
+  const expected = (await b
+    .reshape(out, r)
+    .matmul(a.reshape(r, inputs * k * k))
+    .data()) as Float32Array;
+  t.true(expected.every((v, i) => Math.abs(v - (product[i] as number)) < 1e-6));
+
+  for (const [A, B, message] of [
+    [[r, inputs, 3], [out, r, 1], /conv, which is not two-dimensional/],
+    [[r, inputs, 3, 5], [out, r, 1, 1], /conv, whose kernel is 3×5/],
+    [[r, inputs, 3, 3], [4, 1, 1, 1], /conv, which is grouped/],
+  ] as const) {
+    await folder({ A: [...A], B: [...B] });
+    await t.throwsAsync(lora.convertAdapter(dir, file, { format: "loralib" }), {
+      code: "ERR_OPTION",
+      message,
+    });
+  }
+});
