@@ -3,6 +3,18 @@
 use crate::device::cpu::CpuLaunch;
 use crate::dtype::DType;
 
+/// `head`, then `tail`: the bindings or scalars of kernels that share their first ones.
+pub const fn joined<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
+    assert!(head.len() + tail.len() == N);
+    let mut all = [head[0]; N];
+    let mut i = 0;
+    while i < N {
+        all[i] = if i < head.len() { head[i] } else { tail[i - head.len()] };
+        i += 1;
+    }
+    all
+}
+
 /// How a kernel touches a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {

@@ -10,6 +10,7 @@ pub mod adamw;
 pub mod arena;
 pub mod clip;
 pub mod sgd;
+mod span;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use std::rc::Rc;
 
 pub use adamw::AdamW;
 pub use sgd::Sgd;
+pub use span::Span;
 pub use state::State;
 
 use crate::error::Result;
@@ -43,16 +45,6 @@ pub trait Rule: Clone + std::fmt::Debug {
 
     /// Appends the update of a span. `step` counts from 1 the updates that kept state.
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()>;
-}
-
-/// Neighbouring parameters that a rule updates in one launch: ranges of the arenas.
-pub struct Span {
-    pub value: Value,
-    pub grad: Value,
-    /// One for each of `Rule::STATES`; none where the rule keeps no state.
-    pub states: Vec<Value>,
-    /// See `clip::Verdict`.
-    pub verdict: Value,
 }
 
 /// An optimizer: groups of parameters, each with its options, and their state.

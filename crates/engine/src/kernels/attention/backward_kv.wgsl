@@ -1,30 +1,16 @@
 var<workgroup> keys: array<vec4<f32>, ROWS * WIDE>;
 var<workgroup> values: array<vec4<f32>, ROWS * WIDE>;
-var<workgroup> stream: array<vec4<f32>, TILE * WIDE>;
 var<workgroup> score: array<f32, ROWS * TILE>;
 var<workgroup> d_score: array<f32, ROWS * TILE>;
 
 fn kernel(group: u32, lane: u32) {
   let rows = p.queries * p.group_heads;
-  let blocks = (p.keys + ROWS - 1u) / ROWS;
-  let block = group % blocks;
-  let head = (group / blocks) % p.kv_heads;
-  let b = group / blocks / p.kv_heads;
-  let first_key = block * ROWS;
-  let last_key = min(first_key + ROWS, p.keys) - 1u;
-  let r = lane / LANES;
-  let j = lane % LANES;
-  let key = first_key + r;
-  let live = key < p.keys;
+  let block = block_of(group, p.keys);
+  let own = own_of(lane, block.first, p.keys);
 
   for (var i = lane; i < ROWS * WIDE; i += THREADS) {
-    let own = first_key + i / WIDE;
-    keys[i] = vec4<f32>();
-    values[i] = vec4<f32>();
-    if own < p.keys {
-      keys[i] = wide_k(kv_at(b, head, own), (i % WIDE) * 4u);
-      values[i] = wide_v(kv_at(b, head, own), (i % WIDE) * 4u);
-    }
+    keys[i] = tile_k(block, block.first, p.keys, i);
+    values[i] = tile_v(block, block.first, p.keys, i);
   }
   var d_keys: array<vec4<f32>, HELD>;
   var d_values: array<vec4<f32>, HELD>;
@@ -33,67 +19,55 @@ fn kernel(group: u32, lane: u32) {
   var start = 0u;
   var end = rows;
   if CAUSAL {
-    let first = p.key_at + first_key;
-    let past = p.key_at + last_key + p.window;
-    start = min(first - min(first, p.query_at), p.queries) * p.group_heads;
+    let since = p.key_at + block.first;
+    let past = p.key_at + block.last + p.window;
+    start = min(since - min(since, p.query_at), p.queries) * p.group_heads;
     end = min(past - min(past, p.query_at), p.queries) * p.group_heads;
   }
   for (var begin = start; begin < end; begin += TILE) {
     workgroupBarrier();
-    for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let row = begin + i / WIDE;
-      stream[i] = vec4<f32>();
-      if row < end { stream[i] = wide_q(q_at(b, head, row), (i % WIDE) * 4u) * p.scale; }
-    }
+    for (var i = lane; i < TILE * WIDE; i += THREADS) { stream[i] = tile_q(block, begin, end, i); }
     workgroupBarrier();
-    for (var n = j; n < TILE; n += LANES) {
+    for (var n = own.j; n < TILE; n += LANES) {
       let row = begin + n;
       var s = 0.0;
-      if live && row < end && sees(b, row / p.group_heads, key) {
-        for (var d = 0u; d < WIDE; d += 1u) { s += dot(keys[r * WIDE + d], stream[n * WIDE + d]); }
-        var lse = load_lse(lse_at(b, head, row));
+      if own.live && row < end && sees(block.b, row / p.group_heads, own.row) {
+        for (var d = 0u; d < WIDE; d += 1u) { s += dot(keys[own.r * WIDE + d], stream[n * WIDE + d]); }
+        var lse = load_lse(lse_at(block, row));
         if lse < FLOOR { lse = FLOOR; }
         s = weight(s, lse);
       }
-      score[r * TILE + n] = s;
+      score[own.r * TILE + n] = s;
     }
     workgroupBarrier();
-    for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let row = begin + i / WIDE;
-      stream[i] = vec4<f32>();
-      if row < end { stream[i] = wide_d_o(q_at(b, head, row), (i % WIDE) * 4u); }
-    }
+    for (var i = lane; i < TILE * WIDE; i += THREADS) { stream[i] = tile_d_o(block, begin, end, i); }
     workgroupBarrier();
-    for (var n = j; n < TILE; n += LANES) {
+    for (var n = own.j; n < TILE; n += LANES) {
       var s = 0.0;
-      if live && begin + n < end {
-        for (var d = 0u; d < WIDE; d += 1u) { s += dot(values[r * WIDE + d], stream[n * WIDE + d]); }
-        s = score[r * TILE + n] * (s - load_delta(lse_at(b, head, begin + n)));
+      if own.live && begin + n < end {
+        for (var d = 0u; d < WIDE; d += 1u) { s += dot(values[own.r * WIDE + d], stream[n * WIDE + d]); }
+        s = score[own.r * TILE + n] * (s - load_delta(lse_at(block, begin + n)));
       }
-      d_score[r * TILE + n] = s;
+      d_score[own.r * TILE + n] = s;
     }
     for (var n = 0u; n < TILE; n += 1u) {
-      let s = vec4<f32>(score[r * TILE + n]);
-      for (var i = 0u; i < HELD; i += 1u) { d_values[i] = fma(s, stream[n * WIDE + j + i * LANES], d_values[i]); }
+      let s = vec4<f32>(score[own.r * TILE + n]);
+      for (var i = 0u; i < HELD; i += 1u) { d_values[i] = fma(s, stream[n * WIDE + own.j + i * LANES], d_values[i]); }
     }
     workgroupBarrier();
-    for (var i = lane; i < TILE * WIDE; i += THREADS) {
-      let row = begin + i / WIDE;
-      stream[i] = vec4<f32>();
-      if row < end { stream[i] = wide_q(q_at(b, head, row), (i % WIDE) * 4u) * p.scale; }
-    }
+    for (var i = lane; i < TILE * WIDE; i += THREADS) { stream[i] = tile_q(block, begin, end, i); }
     workgroupBarrier();
     for (var n = 0u; n < TILE; n += 1u) {
-      let s = vec4<f32>(d_score[r * TILE + n]);
-      for (var i = 0u; i < HELD; i += 1u) { d_keys[i] = fma(s, stream[n * WIDE + j + i * LANES], d_keys[i]); }
+      let s = vec4<f32>(d_score[own.r * TILE + n]);
+      for (var i = 0u; i < HELD; i += 1u) { d_keys[i] = fma(s, stream[n * WIDE + own.j + i * LANES], d_keys[i]); }
     }
   }
-  if !live { return; }
+  if !own.live { return; }
   for (var i = 0u; i < HELD; i += 1u) {
     for (var c = 0u; c < 4u; c += 1u) {
-      let d = (j + i * LANES) * 4u + c;
+      let d = (own.j + i * LANES) * 4u + c;
       if d >= p.dim { continue; }
-      let at = kv_at(b, head, key) + d;
+      let at = kv_at(block, own.row) + d;
       var d_key = d_keys[i][c];
       var d_value = d_values[i][c];
       if p.first == 0u { d_key += load_d_k(at); d_value += load_d_v(at); }

@@ -7,6 +7,23 @@ const WIDE = DIM / 4u;
 const LANES = THREADS / ROWS;
 const HELD = WIDE / LANES;
 
+// The tile that passes by.
+var<workgroup> stream: array<vec4<f32>, TILE * WIDE>;
+
+// What a workgroup is at: ROWS of `count` rows from `first` to `last`, of one batch row and key/value head.
+struct Block { b: u32, head: u32, first: u32, last: u32 }
+fn block_of(group: u32, count: u32) -> Block {
+  let blocks = (count + ROWS - 1u) / ROWS;
+  let first = group % blocks * ROWS;
+  return Block(group / blocks / p.kv_heads, (group / blocks) % p.kv_heads, first, min(first + ROWS, count) - 1u);
+}
+// What a lane is at: the block's r-th row, of which it holds every LANES-th vector from j.
+struct Own { r: u32, j: u32, row: u32, live: bool }
+fn own_of(lane: u32, first: u32, count: u32) -> Own {
+  let r = lane / LANES;
+  return Own(r, lane % LANES, first + r, first + r < count);
+}
+
 fn sees(b: u32, t: u32, key: u32) -> bool {
   if CAUSAL {
     let query_at = p.query_at + t;
@@ -32,14 +49,18 @@ fn end_key(t: u32) -> u32 {
   let end = p.query_at + t + 1u;
   return min(end - min(end, p.key_at), p.keys);
 }
-// Where query row `row` = (t, g) starts in q and what has its layout, and its log-sum-exp.
-fn q_at(b: u32, head: u32, row: u32) -> u32 {
-  return b * p.q_batch + (row / p.group_heads) * p.q_row + (head * p.group_heads + row % p.group_heads) * p.dim;
+// Where query row `row` = (t, g) starts in q and what has its layout, its log-sum-exp, and key `key` in k.
+fn q_at(block: Block, row: u32) -> u32 {
+  let head = block.head * p.group_heads + row % p.group_heads;
+  return block.b * p.q_batch + (row / p.group_heads) * p.q_row + head * p.dim;
 }
-fn lse_at(b: u32, head: u32, row: u32) -> u32 {
-  return b * p.lse_batch + (row / p.group_heads) * p.lse_row + head * p.group_heads + row % p.group_heads;
+fn lse_at(block: Block, row: u32) -> u32 {
+  let head = block.head * p.group_heads + row % p.group_heads;
+  return block.b * p.lse_batch + (row / p.group_heads) * p.lse_row + head;
 }
-fn kv_at(b: u32, head: u32, key: u32) -> u32 { return b * p.kv_batch + key * p.kv_row + head * p.dim; }
+fn kv_at(block: Block, key: u32) -> u32 {
+  return block.b * p.kv_batch + key * p.kv_row + block.head * p.dim;
+}
 // exp(s − lse); NaN for NaN, which exp does not promise.
 fn weight(s: f32, lse: f32) -> f32 {
   if is_nan(s) || is_nan(lse) { return nan(); }

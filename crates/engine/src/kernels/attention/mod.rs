@@ -22,7 +22,7 @@ pub use plan::{Attend, Flow, backward, forward};
 use std::fmt::Write;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
 use geometry::SCALARS;
 
 const F: DType = DType::F32;
@@ -53,20 +53,22 @@ static DELTA: Kernel = Kernel {
     cpu: cpu::delta,
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F; 3], threads: DELTA_THREADS }],
 };
+/// What the kernels of backward read, before what each of them writes.
+const BACKWARD_READS: [(&str, Access); 9] = [
+    ("q", Access::Read),
+    ("k", Access::Read),
+    ("v", Access::Read),
+    ("d_o", Access::Read),
+    ("lse", Access::Read),
+    ("delta", Access::Read),
+    ("query_segment", Access::Read),
+    ("key_segment", Access::Read),
+    ("mask", Access::Read),
+];
+
 static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
-    bindings: &[
-        ("q", Access::Read),
-        ("k", Access::Read),
-        ("v", Access::Read),
-        ("d_o", Access::Read),
-        ("lse", Access::Read),
-        ("delta", Access::Read),
-        ("query_segment", Access::Read),
-        ("key_segment", Access::Read),
-        ("mask", Access::Read),
-        ("d_q", Access::ReadWrite),
-    ],
+    bindings: &joined::<_, 10>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: &SCALARS,
     wgsl: |params| {
         wgsl(params, Tiles::backward(params), &["q", "k", "v", "d_o"], include_str!("backward_q.wgsl"))
@@ -76,19 +78,7 @@ static BACKWARD_Q: Kernel = Kernel {
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
-    bindings: &[
-        ("q", Access::Read),
-        ("k", Access::Read),
-        ("v", Access::Read),
-        ("d_o", Access::Read),
-        ("lse", Access::Read),
-        ("delta", Access::Read),
-        ("query_segment", Access::Read),
-        ("key_segment", Access::Read),
-        ("mask", Access::Read),
-        ("d_k", Access::ReadWrite),
-        ("d_v", Access::ReadWrite),
-    ],
+    bindings: &joined::<_, 11>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: &SCALARS,
     wgsl: |params| {
         wgsl(params, Tiles::backward(params), &["q", "k", "v", "d_o"], include_str!("backward_kv.wgsl"))
@@ -100,21 +90,15 @@ static BACKWARD_KV: Kernel = Kernel {
 /// in several workgroups.
 static BACKWARD: Kernel = Kernel {
     name: "attention_backward",
-    bindings: &[
-        ("q", Access::Read),
-        ("k", Access::Read),
-        ("v", Access::Read),
-        ("d_o", Access::Read),
-        ("lse", Access::Read),
-        ("delta", Access::Read),
-        ("query_segment", Access::Read),
-        ("key_segment", Access::Read),
-        ("mask", Access::Read),
-        ("d_q", Access::ReadWrite),
-        ("d_k", Access::ReadWrite),
-        ("d_v", Access::ReadWrite),
-        ("parts", Access::ReadWrite),
-    ],
+    bindings: &joined::<_, 13>(
+        &BACKWARD_READS,
+        &[
+            ("d_q", Access::ReadWrite),
+            ("d_k", Access::ReadWrite),
+            ("d_v", Access::ReadWrite),
+            ("parts", Access::ReadWrite),
+        ],
+    ),
     scalars: &SCALARS,
     wgsl: |_| unreachable!("planned for processors alone"),
     cpu: cpu::backward,
@@ -166,7 +150,8 @@ fn variants(dtypes: &[DType], tiles: fn(Params) -> Tiles) -> Vec<Variant> {
     (0..8).flat_map(|flags| (0..CLASSES.len() as u32).map(move |class| of(flags, class))).collect()
 }
 
-fn wgsl(params: Params, tiles: Tiles, wide: &[&str], body: &str) -> String {
+/// `tiled`: the bindings that are read by vectors.
+fn wgsl(params: Params, tiles: Tiles, tiled: &[&str], body: &str) -> String {
     let Tiles { dim, rows, tile, .. } = tiles;
     let mut out = String::new();
     for (name, bit) in
@@ -175,14 +160,12 @@ fn wgsl(params: Params, tiles: Tiles, wide: &[&str], body: &str) -> String {
         writeln!(out, "const {name} = {};", params[0] & bit != 0).unwrap();
     }
     writeln!(out, "const DIM = {dim}u;\nconst ROWS = {rows}u;\nconst TILE = {tile}u;").unwrap();
-    for name in wide {
-        writeln!(
-            out,
-            "fn wide_{name}(at: u32, d: u32) -> vec4<f32> {{\n  var v = vec4<f32>();\n  \
-             for (var c = 0u; c < 4u; c += 1u) {{ if d + c < p.dim {{ v[c] = load_{name}(at + d + c); }} }}\n  \
-             return v;\n}}"
-        )
-        .unwrap();
+    out.push_str(include_str!("common.wgsl"));
+    for name in tiled {
+        let place = if ["k", "v"].contains(name) { "kv_at" } else { "q_at" };
+        let scaled = if *name == "q" { "v * p.scale" } else { "v" };
+        let tile = include_str!("tile.wgsl").replace("NAME", name);
+        out.push_str(&tile.replace("PLACE", place).replace("SCALED", scaled));
     }
-    out + include_str!("common.wgsl") + body
+    out + body
 }

@@ -9,28 +9,14 @@ fn kernel(group: u32, lane: u32) {
   let inside = t >= 0 && t < i32(p.n);
   // Before any lane writes over it.
   let x = load_x(base + select(0u, u32(t), inside));
-  var own = no_terms();
-  var sum = 0.0;
-  for (var k = lane; k < p.n; k += THREADS) {
-    let v = load_x(base + k);
-    own = with_term(own, v);
-    if is_finite(v) { sum += v; }
-  }
-  let all = gathered(lane, own);
-  let plain = total(lane, sum);
+  let row = row_of(base, lane);
   storageBarrier();
-  let bad = !inside || !is_sound(all);
+  let bad = !inside || !is_sound(row.terms);
   let even = p.smoothing / f32(p.n);
   for (var k = lane; k < p.n; k += THREADS) {
-    let v = shifted(load_x(base + k), all.m) / all.s - even - select(0.0, 1.0 - p.smoothing, i32(k) == t);
+    let v = shifted(load_x(base + k), row.terms.m) / row.terms.s - even - select(0.0, 1.0 - p.smoothing, i32(k) == t);
     if bad { store_x(base + k, nan()); } else { store_x(base + k, v); }
   }
   if lane != 0u { return; }
-  if bad {
-    store_loss(group, nan());
-  } else if !is_finite(x) || (p.smoothing > 0.0 && (all.mark & 4u) != 0u) {
-    store_loss(group, infinity());
-  } else {
-    store_loss(group, (all.m + log(all.s) - x) + p.smoothing * (x - plain / f32(p.n)));
-  }
+  if bad { store_loss(group, nan()); } else { store_loss(group, loss_of(row, x)); }
 }

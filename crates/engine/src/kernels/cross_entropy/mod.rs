@@ -27,7 +27,7 @@ static ROWS: Kernel = Kernel {
         ("log_sum", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
-    wgsl: |_| format!("{WORKGROUP}{LOG_SUM}{LOG_SUM_ROWS}{}", include_str!("rows.wgsl")),
+    wgsl: |_| by_rows(include_str!("rows.wgsl")),
     cpu: cpu::rows,
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
@@ -37,7 +37,7 @@ static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
-    wgsl: |_| format!("{WORKGROUP}{LOG_SUM}{LOG_SUM_ROWS}{}", include_str!("in_place.wgsl")),
+    wgsl: |_| by_rows(include_str!("in_place.wgsl")),
     cpu: cpu::in_place,
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32]),
 };
@@ -78,4 +78,8 @@ fn variants(forms: u32, dtypes: &[DType]) -> Vec<Variant> {
     (0..forms)
         .map(|form| Variant { params: [form, 0, 0, 0], dtypes: dtypes.to_vec(), threads: THREADS })
         .collect()
+}
+
+fn by_rows(body: &str) -> String {
+    format!("{WORKGROUP}{LOG_SUM}{LOG_SUM_ROWS}{}{body}", include_str!("row.wgsl"))
 }

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use super::{BACKWARD, IN_PLACE, ROWS, SETTLE, THREADS};
 use crate::error::Result;
-use crate::launch::{Bind, windows};
+use crate::kernel::Kernel;
+use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
@@ -31,6 +32,29 @@ pub enum Scale<'a> {
     Mean(&'a Value, &'a Value),
 }
 
+/// Launches `kernel` over a window of rows of n logits; `cost` is the work of an element.
+fn launch(
+    cx: &Rc<Context>,
+    kernel: &'static Kernel,
+    form: u32,
+    n: usize,
+    labels: Labels,
+    cost: usize,
+) -> impl FnMut(Window) {
+    let scalars = [n as u32, labels.ignore as u32, labels.smoothing.to_bits()];
+    move |w| {
+        cx.launch(Launch {
+            kernel,
+            params: [form, 0, 0, 0],
+            scalars: SmallVec::from_slice(&scalars),
+            groups: w.count[0] as u32,
+            threads: THREADS,
+            work: (w.count[0] * n * cost) as u64,
+            bindings: w.ranges,
+        });
+    }
+}
+
 /// Appends the loss and the log-sum-exp of every row of logits x [N, V].
 ///
 /// # Errors
@@ -39,18 +63,7 @@ pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss), one(log_sum)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
-        let scalars = [n as u32, labels.ignore as u32, labels.smoothing.to_bits()];
-        cx.launch(Launch {
-            kernel: &ROWS,
-            params: [0; 4],
-            scalars: SmallVec::from_slice(&scalars),
-            groups: w.count[0] as u32,
-            threads: THREADS,
-            work: (w.count[0] * n * 16) as u64,
-            bindings: w.ranges,
-        });
-    })
+    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &ROWS, 0, n, labels, 16))
 }
 
 /// Appends the loss of every row of logits x [N, V], and overwrites x with the gradient of their sum.
@@ -61,18 +74,7 @@ pub fn row_losses_in_place(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &V
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
-        let scalars = [n as u32, labels.ignore as u32, labels.smoothing.to_bits()];
-        cx.launch(Launch {
-            kernel: &IN_PLACE,
-            params: [0; 4],
-            scalars: SmallVec::from_slice(&scalars),
-            groups: w.count[0] as u32,
-            threads: THREADS,
-            work: (w.count[0] * n * 24) as u64,
-            bindings: w.ranges,
-        });
-    })
+    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &IN_PLACE, 0, n, labels, 24))
 }
 
 /// Appends y = Σ losses, over the number of trained rows with `mean`, and count = that number.
@@ -133,16 +135,5 @@ pub fn row_losses_backward(
     };
     let row = |v| Bind::new(v, &[n], n);
     let binds = [row(x), one(labels.targets), one(log_sum), d, count, row(d_x)];
-    windows(cx, "crossEntropy backward", &[rows], &[], &binds, |w| {
-        let scalars = [n as u32, labels.ignore as u32, labels.smoothing.to_bits()];
-        cx.launch(Launch {
-            kernel: &BACKWARD,
-            params: [form, 0, 0, 0],
-            scalars: SmallVec::from_slice(&scalars),
-            groups: w.count[0] as u32,
-            threads: THREADS,
-            work: (w.count[0] * n * 8) as u64,
-            bindings: w.ranges,
-        });
-    })
+    windows(cx, "crossEntropy backward", &[rows], &[], &binds, launch(cx, &BACKWARD, form, n, labels, 8))
 }

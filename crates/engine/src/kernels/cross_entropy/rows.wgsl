@@ -5,28 +5,13 @@ fn kernel(group: u32, lane: u32) {
     return;
   }
   let base = group * p.n;
-  var own = no_terms();
-  var sum = 0.0;
-  for (var k = lane; k < p.n; k += THREADS) {
-    let v = load_x(base + k);
-    own = with_term(own, v);
-    if is_finite(v) { sum += v; }
-  }
-  let all = gathered(lane, own);
-  let plain = total(lane, sum);
+  let row = row_of(base, lane);
   if lane != 0u { return; }
-  if t < 0 || t >= i32(p.n) || !is_sound(all) {
+  if t < 0 || t >= i32(p.n) || !is_sound(row.terms) {
     store_loss(group, nan());
     store_log_sum(group, nan());
     return;
   }
-  let s = all.m + log(all.s);
-  let x = load_x(base + u32(t));
-  store_log_sum(group, s);
-  // A −∞ has no part in e^x, but all in the loss.
-  if !is_finite(x) || (p.smoothing > 0.0 && (all.mark & 4u) != 0u) {
-    store_loss(group, infinity());
-  } else {
-    store_loss(group, (s - x) + p.smoothing * (x - plain / f32(p.n)));
-  }
+  store_log_sum(group, log_sum_of(row));
+  store_loss(group, loss_of(row, load_x(base + u32(t))));
 }

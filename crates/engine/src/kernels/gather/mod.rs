@@ -38,7 +38,7 @@ static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
     scalars: SCALARS,
-    wgsl: |_| include_str!("gather.wgsl").into(),
+    wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("gather.wgsl")).into(),
     cpu: cpu::gather,
     variants: || {
         let variant =
@@ -51,7 +51,7 @@ static GATHER_BACKWARD: Kernel = Kernel {
     name: "gather_backward",
     bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
     scalars: SCALARS,
-    wgsl: |_| include_str!("backward.wgsl").into(),
+    wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
     cpu: cpu::backward,
     variants: || {
         let dtypes = vec![DType::F32, DType::I32, DType::F32];

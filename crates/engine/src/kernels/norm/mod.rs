@@ -13,17 +13,15 @@ mod plan;
 pub use plan::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
 use crate::kernels::numeric::WORKGROUP;
 
 const THREADS: u32 = 128;
 /// Rows whose contributions to d_weight one invocation adds up.
 const CHUNK: usize = 32;
 
-const SCALARS: [Scalar; 2] = [Scalar::U32("n"), Scalar::F32("eps")];
-
 /// `params` = [1 with a mean, 1 with a weight, 1 with a bias]; an absent binding stands on another.
-static NORM: Kernel = Kernel {
+const FORWARD: Kernel = Kernel {
     name: "norm",
     bindings: &[
         ("x", Access::Read),
@@ -32,29 +30,22 @@ static NORM: Kernel = Kernel {
         ("y", Access::Write),
         ("scale", Access::Write),
     ],
-    scalars: &SCALARS,
+    scalars: &[Scalar::U32("n"), Scalar::F32("eps")],
     wgsl: |params| wgsl(params, include_str!("norm.wgsl")) + "fn keep_mean(row: u32, mean: f32) {}\n",
     cpu: cpu::forward,
     variants: || variants(&[0, 1, 1, 0, 0]),
 };
+static NORM: Kernel = FORWARD;
 /// The form that keeps a mean.
 static LAYER_NORM: Kernel = Kernel {
     name: "layer norm",
-    bindings: &[
-        ("x", Access::Read),
-        ("weight", Access::Read),
-        ("bias", Access::Read),
-        ("y", Access::Write),
-        ("scale", Access::Write),
-        ("mean", Access::Write),
-    ],
-    scalars: &SCALARS,
+    bindings: &joined::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
     wgsl: |params| {
         wgsl(params, include_str!("norm.wgsl"))
             + "fn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n"
     },
-    cpu: cpu::forward,
     variants: || variants(&[0, 1, 1, 0, 0, 0]),
+    ..FORWARD
 };
 static BACKWARD: Kernel = Kernel {
     name: "norm backward",

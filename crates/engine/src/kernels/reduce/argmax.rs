@@ -7,20 +7,12 @@ use smallvec::SmallVec;
 use super::{Plan, STRIDES, THREADS, chunked, cpu};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Variant, joined};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
-const SCALARS: [Scalar; 11] = {
-    let mut scalars = [Scalar::U32("begin"); 11];
-    let mut i = 0;
-    while i < 10 {
-        scalars[i] = STRIDES[i];
-        i += 1;
-    }
-    scalars
-};
+const SCALARS: [Scalar; 11] = joined(&STRIDES, &[Scalar::U32("begin")]);
 
 pub static ARGMAX: Kernel = Kernel {
     name: "argmax",

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
@@ -54,15 +54,7 @@ const STRIDES: [Scalar; 10] = [
 static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &{
-        let mut scalars = [Scalar::F32("scale"); 11];
-        let mut i = 0;
-        while i < 10 {
-            scalars[i] = STRIDES[i];
-            i += 1;
-        }
-        scalars
-    },
+    scalars: &joined::<_, 11>(&STRIDES, &[Scalar::F32("scale")]),
     wgsl,
     cpu: cpu::reduce,
     variants: || {

@@ -20,28 +20,16 @@ mod tests;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
+use super::span::{BINDINGS, variants};
 use super::{Rule, Span};
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
-use crate::launch::{Bind, windows};
-use crate::recording::Launch;
+use crate::kernel::{Access, Kernel, Scalar, joined};
 use crate::tensor::Context;
-
-const THREADS: u32 = 128;
 
 static ADAMW: Kernel = Kernel {
     name: "adamw",
-    bindings: &[
-        ("grad", Access::Read),
-        ("verdict", Access::Read),
-        ("value", Access::ReadWrite),
-        ("first", Access::ReadWrite),
-        ("second", Access::ReadWrite),
-    ],
+    bindings: &joined::<_, 5>(&BINDINGS, &[("first", Access::ReadWrite), ("second", Access::ReadWrite)]),
     scalars: &[
         Scalar::U32("size"),
         Scalar::F32("keep"),
@@ -54,7 +42,7 @@ static ADAMW: Kernel = Kernel {
     ],
     wgsl: |_| include_str!("adamw.wgsl").into(),
     cpu: cpu::adamw,
-    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 5], threads: THREADS }],
+    variants: || variants(2),
 };
 
 pub const KERNELS: &[&Kernel] = &[&ADAMW];
@@ -98,7 +86,6 @@ impl Rule for AdamW {
 
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
         let AdamW { lr, betas: [beta1, beta2], eps, weight_decay } = *self;
-        let [m, v] = &span.states[..] else { unreachable!("two states") };
         let power = |beta: f64| beta.powf(step as f64);
         let scalars = [
             1.0 - lr * weight_decay,
@@ -110,25 +97,6 @@ impl Rule for AdamW {
             lr / (1.0 - power(beta1)),
         ]
         .map(|s| (s as f32).to_bits());
-        let element = |v| Bind::new(v, &[1], 1);
-        let binds = [
-            element(&span.grad),
-            Bind::new(&span.verdict, &[0], 2),
-            element(&span.value),
-            element(m),
-            element(v),
-        ];
-        windows(cx, Self::NAME, &[span.value.size()], &[], &binds, |w| {
-            let size = w.count[0] as u32;
-            cx.launch(Launch {
-                kernel: &ADAMW,
-                params: [0; 4],
-                bindings: w.ranges,
-                scalars: SmallVec::from_iter([size].into_iter().chain(scalars)),
-                groups: size.div_ceil(THREADS),
-                threads: THREADS,
-                work: 16 * size as u64,
-            });
-        })
+        span.launch(cx, Self::NAME, &ADAMW, &scalars, 16)
     }
 }

@@ -20,45 +20,34 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use super::span::{BINDINGS, variants};
 use super::{Rule, Span};
-use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
-use crate::launch::{Bind, windows};
-use crate::recording::Launch;
+use crate::kernel::{Access, Kernel, Scalar, joined};
 use crate::tensor::Context;
 
-const THREADS: u32 = 128;
+const SCALARS: [Scalar; 3] = [Scalar::U32("size"), Scalar::F32("lr"), Scalar::F32("decay")];
 
 static SGD: Kernel = Kernel {
     name: "sgd",
-    bindings: &[("grad", Access::Read), ("verdict", Access::Read), ("value", Access::ReadWrite)],
-    scalars: &[Scalar::U32("size"), Scalar::F32("lr"), Scalar::F32("decay")],
+    bindings: &BINDINGS,
+    scalars: &SCALARS,
     wgsl: |_| include_str!("sgd.wgsl").into(),
     cpu: cpu::sgd,
-    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 3], threads: THREADS }],
+    variants: || variants(0),
 };
 
 static MOMENTUM: Kernel = Kernel {
     name: "sgd momentum",
-    bindings: &[
-        ("grad", Access::Read),
-        ("verdict", Access::Read),
-        ("value", Access::ReadWrite),
-        ("buffer", Access::ReadWrite),
-    ],
-    scalars: &[
-        Scalar::U32("size"),
-        Scalar::F32("lr"),
-        Scalar::F32("decay"),
-        Scalar::F32("momentum"),
-        Scalar::F32("rate"),
-        Scalar::U32("nesterov"),
-    ],
+    bindings: &joined::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
+    scalars: &joined::<_, 6>(
+        &SCALARS,
+        &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov")],
+    ),
     wgsl: |_| include_str!("momentum.wgsl").into(),
     cpu: cpu::momentum,
-    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS }],
+    variants: || variants(1),
 };
 
 pub const KERNELS: &[&Kernel] = &[&SGD, &MOMENTUM];
@@ -107,32 +96,14 @@ impl Rule for Sgd {
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
         let Sgd { lr, momentum, dampening, weight_decay, nesterov } = *self;
         let bits = |v: f64| (v as f32).to_bits();
-        let element = |v| Bind::new(v, &[1], 1);
-        let mut binds: SmallVec<[Bind; 6]> = SmallVec::from_iter([
-            element(&span.grad),
-            Bind::new(&span.verdict, &[0], 2),
-            element(&span.value),
-        ]);
-        let mut scalars: SmallVec<[u32; 16]> = SmallVec::from_slice(&[bits(lr), bits(weight_decay)]);
+        let mut scalars: SmallVec<[u32; 8]> = SmallVec::from_slice(&[bits(lr), bits(weight_decay)]);
         let mut kernel = &SGD;
-        if let [buffer] = &span.states[..] {
+        if !span.states.is_empty() {
             kernel = &MOMENTUM;
-            binds.push(element(buffer));
             // Before the first update the buffer is zero, so that μb + 1·d is d.
             let rate = if step == 1 { 1.0 } else { 1.0 - dampening };
             scalars.extend([bits(momentum), bits(rate), nesterov as u32]);
         }
-        windows(cx, Self::NAME, &[span.value.size()], &[], &binds, |w| {
-            let size = w.count[0] as u32;
-            cx.launch(Launch {
-                kernel,
-                params: [0; 4],
-                bindings: w.ranges,
-                scalars: SmallVec::from_iter([size].into_iter().chain(scalars.iter().copied())),
-                groups: size.div_ceil(THREADS),
-                threads: THREADS,
-                work: 8 * size as u64,
-            });
-        })
+        span.launch(cx, Self::NAME, kernel, &scalars, 8)
     }
 }

@@ -1,0 +1,19 @@
+// What a row's loss is made of: Σ eˣ, and the sum of the x that are finite.
+struct Row { terms: LogSum, plain: f32 }
+fn row_of(base: u32, lane: u32) -> Row {
+  var own = no_terms();
+  var sum = 0.0;
+  for (var k = lane; k < p.n; k += THREADS) {
+    let v = load_x(base + k);
+    own = with_term(own, v);
+    if is_finite(v) { sum += v; }
+  }
+  let terms = gathered(lane, own);
+  return Row(terms, total(lane, sum));
+}
+// The loss of a sound row whose target is x. A −∞ has no part in eˣ, but all in the loss.
+fn loss_of(row: Row, x: f32) -> f32 {
+  if !is_finite(x) || (p.smoothing > 0.0 && (row.terms.mark & 4u) != 0u) { return infinity(); }
+  return (log_sum_of(row) - x) + p.smoothing * (x - row.plain / f32(p.n));
+}
+fn log_sum_of(row: Row) -> f32 { return row.terms.m + log(row.terms.s); }

@@ -1,0 +1,68 @@
+//! What a rule updates in one launch, and the launch.
+//!
+//! Layout: value, gradient and states are equal ranges of the arenas; one invocation an element. A
+//! rule's kernel has `BINDINGS`, then its states; its first scalar is the span's size.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 128;
+
+/// The first bindings of every rule's kernel.
+pub const BINDINGS: [(&str, Access); 3] =
+    [("grad", Access::Read), ("verdict", Access::Read), ("value", Access::ReadWrite)];
+
+/// The one form of a rule's kernel that keeps `states` values an element.
+pub fn variants(states: usize) -> Vec<Variant> {
+    vec![Variant { params: [0; 4], dtypes: vec![DType::F32; BINDINGS.len() + states], threads: THREADS }]
+}
+
+/// Neighbouring parameters that a rule updates in one launch: ranges of the arenas.
+pub struct Span {
+    pub value: Value,
+    pub grad: Value,
+    /// One for each of `Rule::STATES`; none where the rule keeps no state.
+    pub states: Vec<Value>,
+    /// See `clip::Verdict`.
+    pub verdict: Value,
+}
+
+impl Span {
+    /// Appends `kernel` with its scalars after the size; `cost` is the work of an element.
+    pub(super) fn launch(
+        &self,
+        cx: &Rc<Context>,
+        name: &str,
+        kernel: &'static Kernel,
+        scalars: &[u32],
+        cost: u64,
+    ) -> Result<()> {
+        let element = |v| Bind::new(v, &[1], 1);
+        let mut binds: SmallVec<[Bind; 6]> = SmallVec::from_iter([
+            element(&self.grad),
+            Bind::new(&self.verdict, &[0], 2),
+            element(&self.value),
+        ]);
+        binds.extend(self.states.iter().map(element));
+        windows(cx, name, &[self.value.size()], &[], &binds, |w| {
+            let size = w.count[0] as u32;
+            cx.launch(Launch {
+                kernel,
+                params: [0; 4],
+                bindings: w.ranges,
+                scalars: SmallVec::from_iter([size].into_iter().chain(scalars.iter().copied())),
+                groups: size.div_ceil(THREADS),
+                threads: THREADS,
+                work: cost * size as u64,
+            });
+        })
+    }
+}
