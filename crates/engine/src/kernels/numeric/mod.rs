@@ -2,15 +2,18 @@
 //!
 //! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for AVX-512, AVX2 and the
 //! baseline and calls the best that the processor has; what it calls must be `#[inline(always)]`.
+//! `Lanes` are for the loops whose speed hangs on which registers hold what.
 
 mod function;
 mod isa;
+mod lanes;
 mod row;
 #[cfg(test)]
 mod tests;
 
 pub use function::{erf, exp, sigmoid, silu, silu_backward, tanh};
 pub use isa::{Baseline, Fused, Isa, Level, level};
+pub use lanes::{Lanes, Plain};
 pub use row::{dot, log_sum, max, sum, sum_by};
 
 /// WGSL: sums and marks over a workgroup.

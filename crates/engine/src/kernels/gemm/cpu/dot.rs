@@ -1,8 +1,8 @@
 //! Few rows against all of B, as in decoding: B is read once, from its first byte to its last.
 
-use super::lanes::Lanes;
 use super::pack::Element;
 use super::tile::Left;
+use crate::kernels::numeric::Lanes;
 
 /// Most rows that are taken this way.
 pub const FEW: usize = 8;
@@ -46,42 +46,41 @@ pub unsafe fn dot<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     }
 }
 
-/// sums[i, j] += Σ a[i, t] · b[t, j] over `k` rows of B that lie along j, four rows at a time; the
-/// sums are `width` apart and stay in the first cache.
+/// Some columns of B, whose rows lie along them, and what A's rows sum over them.
+pub struct Strip<T> {
+    /// Rows of A.
+    pub rows: usize,
+    /// Terms: rows of B.
+    pub k: usize,
+    pub a: Left,
+    pub b: *const T,
+    pub b_row: usize,
+    /// Columns of B.
+    pub width: usize,
+    /// [rows, width]
+    pub sums: *mut f32,
+}
+
+/// sums[i, j] += Σ a[i, t] · b[t, j], four rows of B at a time; the sums stay in the first cache.
 ///
 /// # Safety
-/// As `dot`, over `width` columns of B.
+/// The processor has L's instructions and the pointers reach as far as the strip says.
 #[inline(always)]
-pub unsafe fn strip<L: Lanes, T: Element>(
-    rows: usize,
-    k: usize,
-    a: Left,
-    b: *const T,
-    b_row: usize,
-    width: usize,
-    sums: *mut f32,
-) {
+pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<T>) {
     unsafe {
-        let whole = k / 4 * 4;
+        let whole = s.k / 4 * 4;
         for t in (0..whole).step_by(4) {
-            strip_rows::<L, T, 4>(rows, t, a, b, b_row, width, sums);
+            strip_rows::<L, T, 4>(&s, t);
         }
-        for t in whole..k {
-            strip_rows::<L, T, 1>(rows, t, a, b, b_row, width, sums);
+        for t in whole..s.k {
+            strip_rows::<L, T, 1>(&s, t);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(
-    rows: usize,
-    t: usize,
-    a: Left,
-    b: *const T,
-    b_row: usize,
-    width: usize,
-    sums: *mut f32,
-) {
+unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<T>, t: usize) {
+    let &Strip { rows, a, b, b_row, width, sums, .. } = s;
     unsafe {
         let b = b.add(t * b_row);
         let whole = width / L::LANES * L::LANES;

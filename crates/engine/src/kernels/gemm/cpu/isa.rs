@@ -6,15 +6,15 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use super::dot::{self, FEW};
-use super::lanes::{Lanes, Plain};
-use super::pack::{self, Element};
+use super::pack::{self, Element, Source};
 use super::tile::{self, Left, Right, Settle};
+use crate::kernels::numeric::{Lanes, Plain};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle);
 
 type Dot<T> = unsafe fn(usize, Left, *const T, &mut [f32; FEW]);
-type Strip<T> = unsafe fn(usize, usize, Left, *const T, usize, usize, *mut f32);
-type Pack<T> = unsafe fn(*const T, usize, usize, usize, usize, usize, *mut f32);
+type Strip<T> = unsafe fn(dot::Strip<T>);
+type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
 
 /// The loops for one type of storage.
 pub struct Storage<T> {
@@ -86,16 +86,8 @@ macro_rules! isa {
             }
 
             $(#[$feature])?
-            unsafe fn pack<T: Element>(
-                b: *const T,
-                row: usize,
-                column: usize,
-                k: usize,
-                width: usize,
-                panel: usize,
-                to: *mut f32,
-            ) {
-                unsafe { pack::pack::<$lanes, T>(b, row, column, k, width, panel, to) }
+            unsafe fn pack<T: Element>(b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
+                unsafe { pack::pack::<$lanes, T>(b, k, width, panel, to) }
             }
 
             $(#[$feature])?
@@ -109,16 +101,8 @@ macro_rules! isa {
             }
 
             $(#[$feature])?
-            unsafe fn strip<T: Element>(
-                rows: usize,
-                k: usize,
-                a: Left,
-                b: *const T,
-                b_row: usize,
-                width: usize,
-                sums: *mut f32,
-            ) {
-                unsafe { dot::strip::<$lanes, T>(rows, k, a, b, b_row, width, sums) }
+            unsafe fn strip<T: Element>(s: dot::Strip<T>) {
+                unsafe { dot::strip::<$lanes, T>(s) }
             }
 
             const fn storage<T: Element>() -> Storage<T> {

@@ -26,7 +26,6 @@
 
 mod dot;
 mod isa;
-mod lanes;
 mod pack;
 mod product;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::lanes::Lanes;
+use crate::kernels::numeric::Lanes;
 
 /// An element of B's storage.
 pub trait Element: Copy {
@@ -48,21 +48,22 @@ impl Element for bf16 {
     }
 }
 
-/// Packs `k` rows of `width` columns, at most a panel's; `row` and `column` are B's steps.
+/// Where a block of B lies: its first element, and the steps from row to row and column to column.
+#[derive(Clone, Copy)]
+pub struct Source<T> {
+    pub at: *const T,
+    pub row: usize,
+    pub column: usize,
+}
+
+/// Packs `k` rows of `width` columns, at most a panel's.
 ///
 /// # Safety
 /// The processor has L's instructions; `b` reaches over the block and `to` over `k` times the
 /// panel's width.
 #[inline(always)]
-pub unsafe fn pack<L: Lanes, T: Element>(
-    b: *const T,
-    row: usize,
-    column: usize,
-    k: usize,
-    width: usize,
-    panel: usize,
-    to: *mut f32,
-) {
+pub unsafe fn pack<L: Lanes, T: Element>(b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    let Source { at: b, row, column } = b;
     unsafe {
         let whole = width / L::LANES * L::LANES;
         if column == 1 {

@@ -9,8 +9,9 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::dot::FEW;
+use super::dot::{FEW, Strip};
 use super::isa::{Isa, Stored};
+use super::pack::Source;
 use super::tile::{Left, Right, Settle};
 
 /// Elements of a thread's workspace for B: half of a usual second cache.
@@ -124,15 +125,9 @@ impl<T: Stored> Product<T> {
                         for j in (0..block.columns).step_by(panel) {
                             let width = panel.min(block.columns - j);
                             let to = panels.as_mut_ptr().add(j * k);
-                            (T::loops(isa).pack)(
-                                b.add(j * self.b_column),
-                                self.b_row,
-                                self.b_column,
-                                k,
-                                width,
-                                panel,
-                                to,
-                            );
+                            let at = b.add(j * self.b_column);
+                            let source = Source { at, row: self.b_row, column: self.b_column };
+                            (T::loops(isa).pack)(source, k, width, panel, to);
                         }
                     }
                     let first = from == 0;
@@ -201,8 +196,15 @@ impl<T: Stored> Product<T> {
                 panels.resize(WORKSPACE.max(panels.len()), 0.0);
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
-                let b = self.b.add(z * self.b_batch + column);
-                (T::loops(isa).strip)(self.m, self.k, self.left(z), b, self.b_row, width, sums.as_mut_ptr());
+                (T::loops(isa).strip)(Strip {
+                    rows: self.m,
+                    k: self.k,
+                    a: self.left(z),
+                    b: self.b.add(z * self.b_batch + column),
+                    b_row: self.b_row,
+                    width,
+                    sums: sums.as_mut_ptr(),
+                });
                 for (i, sums) in sums.chunks(width).enumerate() {
                     for (j, sum) in sums.iter().enumerate() {
                         self.settle(z, i, column + j, *sum);

@@ -1,6 +1,6 @@
 //! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
 
-use super::lanes::Lanes;
+use crate::kernels::numeric::Lanes;
 
 /// Where a factor's elements lie: the pointer to the tile's first, and the steps in elements.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Vectors of f32, one form an instruction set: what the processor's products are written with.
+//! Vectors of f32, one form an instruction set: what products and attention are written with.
 //!
 //! Every method is `inline(always)` and is called only below a function that enables the set.
 
@@ -11,7 +11,7 @@ use half::{bf16, f16};
 /// elements (for `count` of them in the masked forms).
 pub trait Lanes: Copy {
     const LANES: usize;
-    /// Rows and vectors of the largest tile that the registers hold.
+    /// Rows of the largest tile, two vectors wide, that the registers hold.
     const ROWS: usize;
 
     unsafe fn splat(v: f32) -> Self;
@@ -41,22 +41,49 @@ mod x86 {
 
     use super::Lanes;
 
+    /// The methods that are one instruction.
+    macro_rules! direct {
+        ($splat:ident, $load:ident, $store:ident, $add:ident, $mul:ident, $fma:ident) => {
+            #[inline(always)]
+            unsafe fn splat(v: f32) -> Self {
+                unsafe { $splat(v) }
+            }
+            #[inline(always)]
+            unsafe fn load(p: *const f32) -> Self {
+                unsafe { $load(p) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, p: *mut f32) {
+                unsafe { $store(p, self) }
+            }
+            #[inline(always)]
+            unsafe fn add(self, other: Self) -> Self {
+                unsafe { $add(self, other) }
+            }
+            #[inline(always)]
+            unsafe fn mul(self, other: Self) -> Self {
+                unsafe { $mul(self, other) }
+            }
+            #[inline(always)]
+            unsafe fn fma(self, b: Self, c: Self) -> Self {
+                unsafe { $fma(self, b, c) }
+            }
+        };
+    }
+
     impl Lanes for __m512 {
         const LANES: usize = 16;
         const ROWS: usize = 12;
 
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> Self {
-            unsafe { _mm512_set1_ps(v) }
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> Self {
-            unsafe { _mm512_loadu_ps(p) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, p: *mut f32) {
-            unsafe { _mm512_storeu_ps(p, self) }
-        }
+        direct!(
+            _mm512_set1_ps,
+            _mm512_loadu_ps,
+            _mm512_storeu_ps,
+            _mm512_add_ps,
+            _mm512_mul_ps,
+            _mm512_fmadd_ps
+        );
+
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
             unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, p) }
@@ -64,18 +91,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
             unsafe { _mm512_mask_storeu_ps(p, ((1u32 << count) - 1) as u16, self) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            unsafe { _mm512_add_ps(self, other) }
-        }
-        #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            unsafe { _mm512_mul_ps(self, other) }
-        }
-        #[inline(always)]
-        unsafe fn fma(self, b: Self, c: Self) -> Self {
-            unsafe { _mm512_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
@@ -130,18 +145,15 @@ mod x86 {
         const LANES: usize = 8;
         const ROWS: usize = 6;
 
-        #[inline(always)]
-        unsafe fn splat(v: f32) -> Self {
-            unsafe { _mm256_set1_ps(v) }
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> Self {
-            unsafe { _mm256_loadu_ps(p) }
-        }
-        #[inline(always)]
-        unsafe fn store(self, p: *mut f32) {
-            unsafe { _mm256_storeu_ps(p, self) }
-        }
+        direct!(
+            _mm256_set1_ps,
+            _mm256_loadu_ps,
+            _mm256_storeu_ps,
+            _mm256_add_ps,
+            _mm256_mul_ps,
+            _mm256_fmadd_ps
+        );
+
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
             unsafe { _mm256_maskload_ps(p, first(count)) }
@@ -149,18 +161,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
             unsafe { _mm256_maskstore_ps(p, first(count), self) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, other: Self) -> Self {
-            unsafe { _mm256_add_ps(self, other) }
-        }
-        #[inline(always)]
-        unsafe fn mul(self, other: Self) -> Self {
-            unsafe { _mm256_mul_ps(self, other) }
-        }
-        #[inline(always)]
-        unsafe fn fma(self, b: Self, c: Self) -> Self {
-            unsafe { _mm256_fmadd_ps(self, b, c) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
