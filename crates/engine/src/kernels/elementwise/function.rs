@@ -3,7 +3,7 @@
 use std::f32::consts::FRAC_1_SQRT_2;
 
 use crate::dtype::DType;
-use crate::kernels::numeric::{Isa, erf, exp, sigmoid, silu, silu_backward, tanh, vectorised};
+use crate::kernels::numeric::{Isa, erf, exp, log, sigmoid, silu, silu_backward, tanh, vectorised};
 
 macro_rules! functions {
     ($($name:ident, $label:literal, ($($operand:ident),+), $wgsl:expr, $native:expr;)*) => {
@@ -96,7 +96,7 @@ functions! {
     Exp, "exp", (a), "return exp(a);", exp::<S>(a);
     Log, "log", (a),
         "if a < 0.0 { return nan(); } if a == 0.0 { return -infinity(); } if !is_finite(a) { return a; } return log(a);",
-        a.ln();
+        log::<S>(a);
     Sqrt, "sqrt", (a), "if a < 0.0 { return nan(); } return sqrt(a);", a.sqrt();
     Abs, "abs", (a), "return abs(a);", a.abs();
     Relu, "relu", (a), "return max(a, 0.0);", if a < 0.0 { 0.0 } else { a };

@@ -1,4 +1,4 @@
-//! exp and what is made of it, without branches, so that loops over them vectorise.
+//! exp, what is made of it, and log, without branches, so that loops over them vectorise.
 
 use super::Isa;
 
@@ -28,6 +28,43 @@ pub fn exp<S: Isa>(x: f32) -> f32 {
     let half = n >> 1;
     let power = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
     e * power(half) * power(n.wrapping_sub(half))
+}
+
+/// x > 0 as (n, m): 2ⁿ · m with √½ ≤ m < √2.
+#[inline(always)]
+fn split(x: f32) -> (f32, f32) {
+    const ROOT: i32 = 0x3f35_04f3;
+    // 2²³ brings subnormal numbers among the normal ones.
+    let small = x < f32::MIN_POSITIVE;
+    let (x, shift) = if small { (x * 8_388_608.0, -23.0) } else { (x, 0.0) };
+    let bits = x.to_bits() as i32;
+    let n = bits.wrapping_sub(ROOT) >> 23;
+    (n as f32 + shift, f32::from_bits(bits.wrapping_sub(n << 23) as u32))
+}
+
+/// ln x within 1 ulp; −∞ at ±0, NaN below, +∞ for +∞, NaN for NaN.
+///
+/// Source: Cephes' `logf`: with x = 2ⁿ m and f = m − 1, a polynomial of degree 8 for (ln m − f + f²/2) / f³, and
+/// n ln 2 in two parts, of which n times the first is exact.
+#[inline(always)]
+pub fn log<S: Isa>(x: f32) -> f32 {
+    let (n, m) = split(x);
+    let f = m - 1.0;
+    let q = f * f;
+    let mut p = 7.037_683_6e-2;
+    p = S::fma(p, f, -1.151_461e-1);
+    p = S::fma(p, f, 1.167_699_9e-1);
+    p = S::fma(p, f, -1.242_014_1e-1);
+    p = S::fma(p, f, 1.424_932_3e-1);
+    p = S::fma(p, f, -1.666_805_8e-1);
+    p = S::fma(p, f, 2.000_071_5e-1);
+    p = S::fma(p, f, -2.499_999_4e-1);
+    p = S::fma(p, f, 3.333_333_1e-1);
+    let rest = S::fma(n, -2.121_944_4e-4, p * f * q);
+    let y = S::fma(n, 0.693_359_4, S::fma(q, -0.5, rest) + f);
+    let y = if x > f32::MAX { x } else { y };
+    let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
+    if x >= 0.0 { y } else { f32::NAN }
 }
 
 /// 1 / (1 + e⁻ˣ), from e^−|x|, which never overflows.

@@ -11,7 +11,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 
-pub use function::{erf, exp, sigmoid, silu, silu_backward, tanh};
+pub use function::{erf, exp, log, sigmoid, silu, silu_backward, tanh};
 pub use isa::{Baseline, Fused, Isa, Level, level};
 pub use lanes::{Lanes, Plain};
 pub use row::{dot, log_sum, max, sum, sum_by};

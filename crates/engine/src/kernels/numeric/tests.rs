@@ -37,6 +37,21 @@ fn exp_is_within_two_ulp_everywhere() {
 }
 
 #[test]
+fn log_is_within_one_ulp_everywhere() {
+    for f in [log::<Fused> as fn(f32) -> f32, log::<Baseline>] {
+        // Where the logarithm nears 0 most digits cancel.
+        let around_one = (0x3f40_0000..0x3fc0_0000u32).map(f32::from_bits);
+        let (off, at) = worst(f, f64::ln, everywhere().chain(around_one));
+        assert!(off <= 1.0, "log({at}): {off} ulp");
+        assert!(f(f32::NAN).is_nan());
+        assert!(f(-1.0).is_nan() && f(f32::NEG_INFINITY).is_nan());
+        assert_eq!([f(0.0), f(-0.0)], [f32::NEG_INFINITY; 2]);
+        assert_eq!(f(f32::INFINITY), f32::INFINITY);
+        assert_eq!(f(1.0), 0.0);
+    }
+}
+
+#[test]
 fn what_is_made_of_exp_keeps_its_accuracy() {
     // A division and an addition after exp's two: 4 ulp; sigmoid(−x) = e⁻ˣ / (1 + e⁻ˣ) keeps its
     // relative accuracy in the tail.
