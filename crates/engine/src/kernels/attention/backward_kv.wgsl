@@ -1,3 +1,5 @@
+// dk = scale · Σ dSᵀ q, dv = Σ Pᵀ do: ROWS keys and values stay, tiles of q, of do, and of q again pass by.
+// Cost: 8·T·S·D flops a head.
 var<workgroup> keys: array<vec4<f32>, ROWS * WIDE>;
 var<workgroup> values: array<vec4<f32>, ROWS * WIDE>;
 var<workgroup> score: array<f32, ROWS * TILE>;

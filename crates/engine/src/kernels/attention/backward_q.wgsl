@@ -1,3 +1,5 @@
+// dq = scale · Σ dS k: ROWS query rows and their do stay, tiles of values and then of keys pass by.
+// Cost: 6·T·S·D flops a head (S and do vᵀ are made here again).
 var<workgroup> queries: array<vec4<f32>, ROWS * WIDE>;
 var<workgroup> d_outs: array<vec4<f32>, ROWS * WIDE>;
 var<workgroup> d_score: array<f32, ROWS * TILE>;

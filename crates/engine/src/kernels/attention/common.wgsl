@@ -1,3 +1,4 @@
+// Who sees whom, where rows stand, and who holds what: the first part of each of these shaders.
 const HIDDEN = -3.4e38;
 const FLOOR = -1.0e38;
 // A visible score never looks hidden.

@@ -1,3 +1,4 @@
+// δ = Σ do ∘ o. One invocation a row; one read of both.
 fn kernel(group: u32, lane: u32) {
   let row = group * THREADS + lane;
   if row >= p.rows { return; }

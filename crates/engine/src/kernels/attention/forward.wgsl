@@ -1,3 +1,5 @@
+// o and log Σ exp S: ROWS query rows stay, tiles of keys and then of their values pass by.
+// Cost: 4·T·S·D flops a head; Q is read once, K and V once for every ROWS query rows.
 var<workgroup> queries: array<vec4<f32>, ROWS * WIDE>;
 var<workgroup> score: array<f32, ROWS * TILE>;
 

@@ -1,3 +1,4 @@
+// The loss of a row, and its gradient over the logits. One workgroup a row; two reads and one write.
 fn kernel(group: u32, lane: u32) {
   let t = load_targets(group);
   let base = group * p.n;

@@ -1,3 +1,4 @@
+// Σ losses and the count of trained rows, added to what earlier windows left. One workgroup in all.
 fn kernel(group: u32, lane: u32) {
   var sum = 0.0;
   var count = 0.0;

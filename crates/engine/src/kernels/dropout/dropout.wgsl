@@ -1,3 +1,5 @@
+// x · mask / (1 − p). One invocation four elements, which are the words of one counter; one read, one write.
+
 // The high word of a product of two words, from products of their halves.
 fn high(a: u32, b: u32) -> u32 {
   let a0 = a & 0xffffu;

@@ -1,3 +1,4 @@
+// y[o, k, i] = x[o, index[o, k, i], i]. One invocation an element of y; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.outer * p.picks * p.inner { return; }

@@ -1,8 +1,8 @@
 //! Elements along the middle of [outer, n, inner] by an index of [outer, k, inner].
 //!
 //! Maths: y[o, k, i] = x[o, index[o, k, i], i], and d_x[o, j, i] = Σ d_y[o, k, i] over the k whose
-//! index is j, ascending. An index outside 0..n gives NaN and takes no gradient. Cost: forward one
-//! pass; backward, for each line of k, the first k to name a place sums for it: at worst k²
+//! index is j, ascending. An index outside 0..n gives NaN and takes no gradient. Layout: row-major;
+//! one invocation a pick. Cost: forward one pass; backward, for each line of k, the first k to name a place sums for it: at worst k²
 //! comparisons a line, and no two invocations write one place.
 
 mod cpu;

@@ -1,3 +1,4 @@
+// y[n, c] = T[id[n], c]. One invocation an element of y; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.rows * p.columns { return; }

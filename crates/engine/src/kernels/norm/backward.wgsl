@@ -1,3 +1,4 @@
+// d_x = ρ (g − mean g − x̂ mean(g x̂)), g = w d. One workgroup a row; two reads of x and d.
 fn kernel(group: u32, lane: u32) {
   let base = group * p.n;
   let scale = load_scale(group);

@@ -1,3 +1,4 @@
+// y = w x̂ + b, ρ, and μ through keep_mean. One workgroup a row; two reads of x, three with a mean.
 fn kernel(group: u32, lane: u32) {
   let base = group * p.n;
   var sum = 0.0;

@@ -1,3 +1,4 @@
+// Log-sum-exp over a workgroup: log₂ THREADS barriers.
 var<workgroup> maxima: array<f32, THREADS>;
 // The lanes' sums together, joined in halves.
 fn gathered(lane: u32, own: LogSum) -> LogSum {

@@ -1,3 +1,4 @@
+// Sums and marks over a workgroup: log₂ THREADS barriers each.
 var<workgroup> part: array<f32, THREADS>;
 var<workgroup> marks: array<u32, THREADS>;
 // Σ v over the lanes, added in halves.

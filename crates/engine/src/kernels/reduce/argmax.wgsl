@@ -1,6 +1,6 @@
+// One workgroup a row, or a column of a row: the first of equal maxima, whatever the order. One read.
 var<workgroup> values: array<f32, THREADS>;
 var<workgroup> places: array<i32, THREADS>;
-// One workgroup a row, or a column of a row: the first of equal maxima, whatever the order.
 fn kernel(group: u32, lane: u32) {
   let row = group / p.inner;
   let column = group % p.inner;

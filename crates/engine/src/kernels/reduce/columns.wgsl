@@ -1,3 +1,4 @@
+// y = combine of element(x) down a column, ascending. One invocation a column; one read.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   if id >= p.rows * p.inner { return; }

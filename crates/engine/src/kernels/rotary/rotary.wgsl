@@ -1,3 +1,5 @@
+// A pair (i, i + h) turned by the angle of its position, or back with INVERSE. One invocation a pair, or an
+// element past 2h; one read, one write.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   let per_head = p.dim - p.half;

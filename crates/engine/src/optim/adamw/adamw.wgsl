@@ -1,3 +1,4 @@
+// m, v and p of one element each: four reads, three writes.
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.size || load_verdict(1u) > 0.0 { return; }

@@ -1,3 +1,4 @@
+// The factor of clipping and the latch, as `Verdict` says. One invocation in all.
 fn kernel(group: u32, lane: u32) {
   if lane > 0u { return; }
   let norm = load_norm(0u);
