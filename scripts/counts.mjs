@@ -10,11 +10,11 @@ export function cargoCounts(output) {
   return counts;
 }
 
-/** Reads AVA's closing summary; whatever is no passed test counts as failed. */
+/** Reads AVA's lines and its closing summary, which names the passed tests only where none failed. */
 export function avaCounts(output) {
   const sum = (pattern) => [...output.matchAll(pattern)].reduce((total, [, n]) => total + Number(n), 0);
   return {
-    passed: sum(/^\s*(\d+) tests? passed\b/gm),
+    passed: Math.max(sum(/^\s*(\d+) tests? passed\b/gm), [...output.matchAll(/^\s*[✔√] /gm)].length),
     failed: sum(/^\s*(\d+) (?:tests? failed|hooks? failed|uncaught exceptions?|unhandled rejections?)\b/gm),
   };
 }

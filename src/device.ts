@@ -38,6 +38,15 @@ export function devices(): DeviceInfo[] {
   return call(() => native().devices()) as DeviceInfo[];
 }
 
+/**
+ * @internal Has the drivers looked for on another thread where `device` needs them: the first time takes a fifth of
+ * a second.
+ */
+export async function findDevices(device: Device = chosen): Promise<void> {
+  if (device === "cpu" || device === "meta:cpu" || (device === "auto" && automatic !== undefined)) return;
+  settled(await native().findDevices());
+}
+
 /** The device of tensors that name none. Starts as `auto`. */
 export function setDefaultDevice(device: Device): void {
   resolveDevice(device);

@@ -28,7 +28,20 @@ export interface ExampleOptions {
   eosTokenIds: readonly number[];
   /** `"completion"` trains on the completion alone, `"all"` on the prompt too. Rows of text train on all. */
   trainOn?: "completion" | "all";
+  /** How many ids the model has; others are refused. */
+  vocabSize?: number;
   signal?: AbortSignal | undefined;
+}
+
+/** Throws `ERR_INDEX` for a token that the model has no row for. */
+export function checkIds(ids: Int32Array, where: string, vocabSize: number | undefined): void {
+  const wrong = vocabSize === undefined ? undefined : ids.find((id) => id >= vocabSize);
+  if (wrong === undefined) return;
+  throw new LowrankError(
+    "ERR_INDEX",
+    `${where}: the tokenizer gives the id ${wrong}, and the model's ids end at ${(vocabSize as number) - 1}; ` +
+      "its tokenizer.json is of another model",
+  );
 }
 
 function example(ids: Int32Array, ignoredPrefix: number, maxLength: number): Example {
@@ -136,6 +149,8 @@ export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | un
 /**
  * Tokenises a data file; the event loop stays free. Examples are in the file's order, those without a trained token
  * among them.
+ *
+ * Errors: `ERR_INDEX` for an id that the model doesn't have.
  */
 export async function examplesOf(
   data: TextData,
@@ -145,14 +160,21 @@ export async function examplesOf(
   const { signal, maxLength } = options;
   throwIfAborted(signal);
   if (data.kind === "text") {
-    return blocksOfText(data.text, await abortable(ahead(encoder, [data.text], []), signal), maxLength);
+    const known = await abortable(ahead(encoder, [data.text], []), signal);
+    const blocks = blocksOfText(data.text, known, maxLength);
+    for (const block of blocks) checkIds(block.ids, data.file, options.vocabSize);
+    return blocks;
   }
   const examples: Example[] = [];
   for (const rows of chunks(data.rows)) {
     const texts = rows.map((row) => (row.kind === "text" ? row.text : row.prompt));
     const completions = rows.flatMap((row) => (row.kind === "text" ? [] : [row.completion]));
     const known = await abortable(ahead(encoder, texts, completions), signal);
-    for (const row of rows) examples.push(exampleOfRow(row, known, options));
+    for (const row of rows) {
+      const one = exampleOfRow(row, known, options);
+      checkIds(one.ids, `${data.file}:${row.line}`, options.vocabSize);
+      examples.push(one);
+    }
   }
   return examples;
 }

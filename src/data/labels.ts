@@ -1,6 +1,6 @@
 /** The classes of a data file's rows, and the rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { abortable, ahead, chunks, type Encoder, type Example } from "./examples.js";
+import { abortable, ahead, checkIds, chunks, type Encoder, type Example } from "./examples.js";
 import type { LabelData } from "./read.js";
 import { rowError } from "./rows.js";
 
@@ -44,7 +44,11 @@ export async function labelledExamples(
   { file, rows }: LabelData,
   names: readonly string[],
   encoder: Encoder,
-  { maxLength, signal }: { maxLength: number; signal?: AbortSignal | undefined },
+  {
+    maxLength,
+    vocabSize,
+    signal,
+  }: { maxLength: number; vocabSize?: number; signal?: AbortSignal | undefined },
 ): Promise<Example[]> {
   throwIfAborted(signal);
   const classes = new Map(names.map((name, index) => [name, index]));
@@ -61,6 +65,7 @@ export async function labelledExamples(
     for (const { text, label, line } of chunk) {
       const ids = cut(known.encode(text), end, maxLength);
       if (ids.length === 0) throw rowError(file, line, "the row's text has no tokens");
+      checkIds(ids, `${file}:${line}`, vocabSize);
       examples.push({ ids, labels: Int32Array.of(classes.get(String(label)) as number), trained: 1 });
     }
   }

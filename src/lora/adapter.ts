@@ -1,5 +1,6 @@
 /** One adapter of one layer: its tensors by part, its scaling, and the options it is made with. */
 import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
 import type { Tensor } from "../tensor.js";
 
 /** h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
@@ -75,6 +76,17 @@ export function described({ r, loraAlpha, loraDropout = 0, useRslora = false }: 
   loraDropout: number;
 } {
   return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), loraDropout };
+}
+
+/** Refuses, before any value is drawn, adapters of more f32 elements than fit on the device. */
+export function checkRoom(what: string, device: Tensor["device"], elements: number): void {
+  try {
+    session().checkFits(device, elements * 4);
+  } catch (cause) {
+    throw new LowrankError("ERR_OUT_OF_MEMORY", `${what}: ${(cause as Error).message}; take a lower rank`, {
+      cause,
+    });
+  }
 }
 
 /** Refuses a rank that is no whole number of at least `least`, and other values that mean nothing. */

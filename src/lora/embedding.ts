@@ -4,7 +4,7 @@ import { session } from "../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../nn/embedding.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
+import { checkRoom, described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
 import { checkOptions, combined, LoRALayer, sharesOf, type LoRAOptions } from "./layer.js";
 
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
@@ -86,6 +86,7 @@ export function freshEmbedding(layer: BaseEmbedding, options: AdapterOptions): A
   const { numEmbeddings, embeddingDim, weight } = layer;
   const { device } = weight;
   const { r } = options;
+  checkRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
   return {
     ...described({ ...options, loraDropout: 0 }),
     loraA: parameter(zeros([r, numEmbeddings], { device })),

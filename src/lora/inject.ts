@@ -5,6 +5,7 @@ import { Module } from "../nn/module.js";
 import { session } from "../native.js";
 import { keep, noGrad } from "../scope.js";
 import { made, parameter, Tensor } from "../tensor.js";
+import { checkRoom } from "./adapter.js";
 import { activate, activeOf, deleteAdapter, withOriginals } from "./active.js";
 import { Embedding, freshEmbedding } from "./embedding.js";
 import { LoRALayer, type AnyLoRALayer } from "./layer.js";
@@ -61,6 +62,11 @@ function attach(model: Targetable, options: AdapterOptions): void {
   const saved = savedModules(model, options);
   const inSaved = (path: string): boolean => saved.some((s) => path === s || path.startsWith(`${s}.`));
   const found = [...targeted(model, options)].filter(([path]) => !inSaved(path));
+  const rankOf = patternReader(options.rankPattern, "rankPattern");
+  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+  const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));
+  const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
+  if (weights[0] !== undefined) checkRoom("inject", weights[0].weight.device, elements);
   const adapter: ModelAdapter = {
     options,
     targets: written(model, options),
@@ -70,8 +76,6 @@ function attach(model: Targetable, options: AdapterOptions): void {
   };
   adaptersOf(model).set(options.name, adapter);
   freeze(model);
-  const rankOf = patternReader(options.rankPattern, "rankPattern");
-  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     place(model, path, layer, { ...options, r, loraAlpha });
@@ -118,6 +122,10 @@ export function counts(model: Module): { trainable: number; total: number } {
     if (tensor.requiresGrad) trainable += tensor.size;
   }
   return { trainable, total };
+}
+
+function weightOf(layer: Module): Tensor {
+  return (layer as Module & { weight: Tensor }).weight;
 }
 
 function freeze(model: Module): void {

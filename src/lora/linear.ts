@@ -3,7 +3,7 @@ import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
 import { nextDropout, uniform } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
+import { checkRoom, described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
 import { biasOf, checkOptions, combined, LoRALayer, sharesOf, type LoRAOptions } from "./layer.js";
 
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
@@ -91,6 +91,7 @@ export function freshLinear(layer: BaseLinear, options: AdapterOptions): Adapter
   const bound = 1 / Math.sqrt(inFeatures);
   const { device } = weight;
   const { r } = options;
+  checkRoom("lora.Linear", device, r * (inFeatures + outFeatures));
   return {
     ...described(options),
     loraA: parameter(tensor(uniform(r * inFeatures, -bound, bound), { shape: [r, inFeatures], device })),

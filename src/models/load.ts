@@ -2,7 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-import { chooseDevice, type Device } from "../device.js";
+import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
@@ -52,8 +52,6 @@ const FAMILIES: readonly Family<unknown>[] = [llama, gpt2, bert];
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`,
  * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
  */
-// A promise by contract: loading reads the disk.
-// eslint-disable-next-line @typescript-eslint/require-await
 export async function loadModel<T extends Task = "causal-lm">(
   path: string,
   options: LoadOptions<T> = {},
@@ -64,6 +62,8 @@ export async function loadModel<T extends Task = "causal-lm">(
   const family = familyOf(config);
   const task = taskOf(family, config, options.task);
   const numLabels = checkedLabels(options.numLabels);
+  await findDevices(options.device);
+  throwIfAborted(options.signal);
   return build(family, task, path, folder, { config, generation, numLabels }, options);
 }
 

@@ -2,12 +2,14 @@
 import { join } from "node:path";
 
 import { BatchPlan } from "../data/batches.js";
-import { chooseDevice, devices, resolveDevice, type Device } from "../device.js";
+import { chooseDevice, findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { deleteAdapter, inject, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import { loadModel, type LoadOptions } from "../models/load.js";
+import { session } from "../native.js";
 import { AdamW, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
+import { breath } from "./breath.js";
 import {
   claimOutput,
   clearOutput,
@@ -46,6 +48,7 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
   const { signal, output } = settings;
   throwIfAborted(signal);
   const given = typeof settings.model === "string" ? undefined : settings.model;
+  await findDevices(given === undefined ? settings.device : given.device);
   if (given === undefined) resolveDevice(settings.device);
   else checkDevice(given, settings.device);
   const checkpoint = settings.resume === false ? undefined : await findCheckpoint(output, settings.resume);
@@ -59,7 +62,10 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
     const checkpointing = model.gradientCheckpointing;
     try {
       const prepared = await prepare(model, data, settings);
+      // Each of these takes some milliseconds, and together they would hold up the event loop.
+      await breath();
       const run = new Finetuning(model, settings, prepared, context);
+      await breath();
       const resumed =
         checkpoint === undefined || progress === undefined ? undefined : { checkpoint, progress };
       const result = await run.run(resumed);
@@ -150,12 +156,15 @@ class Finetuning {
     const report = resumed === undefined ? await inject(model, adapter) : await this.#loadAdapter(resumed);
     let optimizer: AdamW | undefined;
     try {
+      await breath();
       model.train();
       model.gradientCheckpointing = this.#settings.gradientCheckpointing;
       optimizer = new AdamW(trainedParameters(model), this.#settings.optimizer);
       if (resumed !== undefined) await restoreState(resumed.checkpoint, resumed.progress, optimizer);
       if (overwrite) await clearOutput(output);
+      await breath();
       this.#context.emit(this.#startEvent(report, first));
+      await breath();
       const rest = await this.#train(optimizer, first);
       await this.#saveAdapter(output);
       return { adapter: adapterFolder(output, this.#name), ...rest };
@@ -198,7 +207,10 @@ class Finetuning {
       steps: total,
       work: (step) => this.#work(step),
       clipNorm,
-      evaluate: held.length === 0 ? undefined : () => evaluate(model, objective, held, { batchSize, signal }),
+      evaluate:
+        held.length === 0
+          ? undefined
+          : (ending) => evaluate(model, objective, held, { batchSize, signal: ending }),
       evalEvery,
       save: (step) =>
         saveCheckpoint(output, {
@@ -233,9 +245,6 @@ class Finetuning {
     const settings = this.#settings;
     const { train, held, objective } = this.#prepared;
     const { device } = model;
-    const known = devices();
-    const found =
-      known.find((one) => one.device === device) ?? known.find((one) => one.device.startsWith(device));
     const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
     return {
       type: "start",
@@ -248,7 +257,7 @@ class Finetuning {
       rank: settings.lora.r,
       alpha: settings.lora.loraAlpha,
       device,
-      deviceName: found?.name ?? device,
+      deviceName: session().deviceName(device),
       deviceReason: why,
       dtype: Object.values(model.stateDict())[0]?.dtype ?? "f32",
       examples: train.length,

@@ -5,6 +5,7 @@ import type { Optimizer } from "../optim/optimizer.js";
 import type { Schedule } from "../optim/schedule.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { breath } from "./breath.js";
 import { Cancellable } from "./cancellable.js";
 import type { Evaluation } from "./evaluate.js";
 import { Pace } from "./pace.js";
@@ -30,7 +31,8 @@ export interface LoopOptions {
   /** The work of step `step`, counted from 0; undefined where the data has ended. */
   work: (step: number) => Promise<StepWork | undefined> | StepWork | undefined;
   clipNorm: number | undefined;
-  evaluate: (() => Promise<Evaluation>) | undefined;
+  /** Rejects with the signal's reason when that is aborted. */
+  evaluate: ((ending: AbortSignal) => Promise<Evaluation>) | undefined;
   evalEvery: number | undefined;
   /** Saves what a run after `step` steps needs to be gone on with; gives its folder. */
   save: ((step: number) => Promise<string>) | undefined;
@@ -220,7 +222,16 @@ class Loop {
   async #evaluate(step: number): Promise<void> {
     const { evaluate, context, signal } = this.#options;
     if (evaluate === undefined) return;
-    const evaluation = await evaluate();
+    const { stopping } = context;
+    let evaluation: Evaluation;
+    try {
+      evaluation = await evaluate(signal === undefined ? stopping : AbortSignal.any([signal, stopping]));
+    } catch (error) {
+      throwIfAborted(signal);
+      // Whoever stops a run waits for a step, not for an evaluation.
+      if (stopping.aborted && error === abortReason(stopping)) return;
+      throw error;
+    }
     throwIfAborted(signal);
     this.#evalLoss = evaluation.loss;
     this.#evaluatedAt = step;
@@ -236,11 +247,6 @@ class Loop {
     this.#pace.pause();
     context.emit({ type: "checkpoint", step, path });
   }
-}
-
-/** Lets timers and whatever else waits have their turn. */
-function breath(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }
 
 /** Bytes that a device holds for this process, weights that lie in their files among them. */

@@ -17,6 +17,8 @@ export interface Tokenisation {
   padTokenId: number;
   /** Longer rows are cut. */
   maxLength: number;
+  /** How many ids the model has. */
+  vocabSize: number;
 }
 
 /** A batch's forward pass: the sum of its losses, and of a classifier the scores of each row's classes. */
@@ -51,8 +53,8 @@ export class LanguageModelling implements Objective {
   ) {}
 
   examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
-    const { tokenizer, eosTokenIds, maxLength } = this.tokenisation;
-    return examplesOf(textData(data), tokenizer, { maxLength, eosTokenIds, trainOn: this.trainOn, signal });
+    const { tokenizer, ...limits } = this.tokenisation;
+    return examplesOf(textData(data), tokenizer, { ...limits, trainOn: this.trainOn, signal });
   }
 
   lossSum({ ids, labels, shape }: Batch, scale: number): Tensor {
@@ -80,8 +82,8 @@ export class Classification implements Objective {
       const line = data.kind === "rows" ? (data.rows[0]?.line ?? 1) : 1;
       throw rowError(data.file, line, 'there is no "label", and the model is a classifier');
     }
-    const { tokenizer, maxLength } = this.tokenisation;
-    return labelledExamples(data, this.labels, tokenizer, { maxLength, signal });
+    const { tokenizer, maxLength, vocabSize } = this.tokenisation;
+    return labelledExamples(data, this.labels, tokenizer, { maxLength, vocabSize, signal });
   }
 
   lossSum(batch: Batch, scale: number): Tensor {

@@ -36,7 +36,8 @@ export function tokenisation(model: Trainable, longest: number): Tokenisation {
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: the model has no tokenizer.json`);
   }
   const maxLength = Math.min(longest, config.maxPositionEmbeddings);
-  return { ...specialTokens(folder, tokenizer, config), tokenizer, maxLength };
+  const { vocabSize } = config;
+  return { ...specialTokens(folder, tokenizer, config), tokenizer, maxLength, vocabSize };
 }
 
 /** What a model is trained for: to tell `labels`, or the next token. */

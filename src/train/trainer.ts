@@ -1,6 +1,6 @@
 /** Training for a model of one's own: any module, any loss, the events of `finetune`. */
-import { devices } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
+import { session } from "../native.js";
 import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { constant, type Schedule } from "../optim/schedule.js";
@@ -94,7 +94,7 @@ async function train<M extends Module, B>(
         return next.done === true ? undefined : workOf(next.value, (batch) => loss(model, batch), weight);
       },
       clipNorm: clipNorm === 0 ? undefined : clipNorm,
-      evaluate: evalData === undefined ? undefined : () => evaluate(options, evalData, weight),
+      evaluate: evalData === undefined ? undefined : (ending) => evaluate(options, evalData, weight, ending),
       evalEvery: optional("evalEvery", options.evalEvery, 1),
       save,
       saveEvery: optional("saveEvery", options.saveEvery, 1),
@@ -153,9 +153,10 @@ function workOf<B>(batches: B[], loss: (batch: B) => Tensor, weight: (batch: B) 
 }
 
 async function evaluate<M extends Module, B>(
-  { model, loss, signal }: TrainerOptions<M, B>,
+  { model, loss }: TrainerOptions<M, B>,
   data: Batches<B>,
   weight: (batch: B) => number,
+  signal: AbortSignal,
 ): Promise<Evaluation> {
   let [sum, weights] = [0, 0];
   model.eval();
@@ -198,7 +199,7 @@ function startEvent(
     rank: 0,
     alpha: 0,
     device,
-    deviceName: devices().find((one) => one.device.startsWith(device))?.name ?? device,
+    deviceName: session().deviceName(device),
     deviceReason: "the parameters are there",
     dtype: first?.dtype ?? "f32",
     examples: 0,

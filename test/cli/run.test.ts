@@ -1,45 +1,13 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import type { ChildProcess } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import test from "ava";
 import type { TrainEvent } from "../../src/train/events.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { lowrank } from "./lowrank.js";
 
-const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 const model = tinyModel();
 const data = tinyData();
-
-interface Ended {
-  status: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-/** Runs the command line in a process of its own; `watch` sees each line of stdout as it comes. */
-function lowrank(
-  argv: string[],
-  { watch, env = {} }: { watch?: (line: string, child: ChildProcess) => void; env?: NodeJS.ProcessEnv } = {},
-): Promise<Ended> {
-  return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ["--import=tsx", main, ...argv], {
-      env: { ...process.env, ...env },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
-    let stdout = "";
-    let stderr = "";
-    let seen = 0;
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      stdout += text;
-      const lines = stdout.split("\n").slice(0, -1);
-      for (const line of lines.slice(seen)) watch?.(line, child);
-      seen = lines.length;
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-    child.on("error", reject);
-    child.on("close", (status) => resolve({ status, stdout, stderr }));
-  });
-}
 
 const events = (stdout: string): TrainEvent[] =>
   stdout
@@ -146,42 +114,4 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
   });
   t.is(ended.status, 130, ended.stderr);
   t.true(performance.now() - second < 5000);
-});
-
-test.serial("bad input: one line, status 1, nothing left behind", async (t) => {
-  const folder = temporary();
-  const rows = join(folder, "rows.jsonl");
-  writeFileSync(rows, '{"text":"a"}\n{"text":');
-  const file = join(folder, "file");
-  writeFileSync(file, "");
-  const broken = join(folder, "broken");
-  mkdirSync(broken);
-  writeFileSync(join(broken, "config.json"), "{");
-  const cases: [string[], RegExp][] = [
-    [["--data", rows], /rows\.jsonl:2: not JSON/],
-    [["--data", join(folder, "absent.txt")], /no such data file/],
-    [["--model", join(folder, "absent")], /absent/],
-    [["--model", broken], /config\.json: not JSON/],
-    [["--targets", "nothing_proj"], /nothing_proj.*q_proj/],
-    [["--output", file], /file/],
-  ];
-  for (const [more, message] of cases) {
-    const output = join(folder, "out");
-    const { status, stdout, stderr } = await lowrank(finetune(output, "--steps", "1", ...more));
-    t.is(status, 1, more.join(" "));
-    t.is(stdout, "");
-    t.regex(stderr, message);
-    t.regex(stderr, /^lowrank: [^\n]+\n$/);
-    t.false(existsSync(output), more.join(" "));
-  }
-});
-
-test.serial("a GPU that isn't there is an error that says what is, never the CPU", async (t) => {
-  const none = { VK_ICD_FILENAMES: "/nowhere.json", VK_DRIVER_FILES: "/nowhere.json" };
-  if (process.platform !== "linux") return t.pass();
-  const argv = ["generate", "--model", model, "--prompt", "a", "--device", "gpu"];
-  const { status, stdout, stderr } = await lowrank(argv, { env: none });
-  t.is(status, 1);
-  t.is(stdout, "");
-  t.regex(stderr, /^lowrank: no usable GPU[^\n]*\n$/);
 });

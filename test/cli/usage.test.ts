@@ -2,25 +2,7 @@ import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "ava";
-import { runCli } from "../../src/cli/program.js";
-
-/** Runs a command in this process and gives its status and what it wrote. */
-async function run(...argv: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
-  const streams = { stdout: "", stderr: "" };
-  const real = { stdout: process.stdout.write, stderr: process.stderr.write };
-  for (const name of ["stdout", "stderr"] as const) {
-    process[name].write = ((text: string) => {
-      streams[name] += text;
-      return true;
-    }) as typeof process.stdout.write;
-  }
-  try {
-    return { status: await runCli(argv), ...streams };
-  } finally {
-    process.stdout.write = real.stdout;
-    process.stderr.write = real.stderr;
-  }
-}
+import { ONE_LINE, runHere as run } from "./lowrank.js";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-cli-"));
 
@@ -38,6 +20,9 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "extra"], /too many arguments/],
   [["finetune", "--rank", "0"], /--rank <n>.*integer from 1 on, and is 0/],
   [["finetune", "--rank", "1.5"], /integer/],
+  [["finetune", "--rank", "-1"], /integer from 1 on, and is -1/],
+  [["finetune", "--alpha", "NaN"], /"NaN" is not a number/],
+  [["finetune", "--lr", "Infinity"], /"Infinity" is not a number/],
   [["finetune", "--lr", "NaN"], /"NaN" is not a number/],
   [["finetune", "--lr", "-1"], /above 0/],
   [["finetune", "--dropout", "1"], /from 0 to below 1/],
@@ -66,7 +51,7 @@ for (const [argv, message] of wrong) {
     t.is(status, 2);
     t.is(stdout, "");
     t.regex(stderr, message);
-    t.regex(stderr, /^lowrank: [^\n]+\n$/);
+    t.regex(stderr, ONE_LINE);
   });
 }
 
@@ -86,7 +71,7 @@ test.serial("a config file: unknown keys, bad values and bad YAML are wrong usag
     const { status, stderr } = await run("finetune", "--data", "d.txt", "--config", yaml(text));
     t.is(status, 2, text);
     t.regex(stderr, message);
-    t.regex(stderr, /^lowrank: [^\n]+\n$/);
+    t.regex(stderr, ONE_LINE);
   }
   const missing = await run("finetune", "--config", join(folder, "absent.yaml"));
   t.is(missing.status, 1);
@@ -105,7 +90,7 @@ test.serial("a missing file fails with one line and no stack", async (t) => {
     t.is(status, 1);
     t.is(stdout, "");
     t.regex(stderr, message);
-    t.regex(stderr, /^lowrank: [^\n]+\n$/);
+    t.regex(stderr, ONE_LINE);
   }
 });
 

@@ -90,16 +90,20 @@ for (const device of testDevices()) {
     t.true(files.every((file) => file.equals(files[0] as Buffer)));
   });
 
-  test.serial(`a timer beside training on ${device} is on time`, async (t) => {
-    t.timeout(120_000);
-    const { output, errors, status } = await run(["timer", device]);
-    t.is(status, 0, errors);
-    const { ticks, p99, most } = JSON.parse(output) as { ticks: number; p99: number; most: number };
-    t.log(`${ticks} ticks, 99% within ${p99.toFixed(1)} ms, at most ${most.toFixed(1)} ms late`);
-    t.true(ticks > 100);
-    t.true(p99 < 50);
-    t.true(most < 250);
-  });
+  for (const [model, which] of [
+    ["a tiny model", []],
+    ["the embedded model, 512 tokens at a time,", ["default"]],
+  ] as const)
+    test.serial(`a timer beside training ${model} on ${device} is on time`, async (t) => {
+      t.timeout(120_000);
+      const { output, errors, status } = await run(["timer", device, ...which]);
+      t.is(status, 0, errors);
+      const { ticks, p99, most } = JSON.parse(output) as { ticks: number; p99: number; most: number };
+      t.log(`${ticks} ticks, 99% within ${p99.toFixed(1)} ms, at most ${most.toFixed(1)} ms late`);
+      t.true(ticks > 100);
+      t.true(p99 < 50);
+      t.true(most < 250);
+    });
 
   test.serial(`process.exit in mid-step on ${device} ends with its status, ${ENDS} times`, async (t) => {
     t.timeout(600_000);
@@ -117,6 +121,19 @@ for (const device of testDevices()) {
     const { status, errors } = await run(["uncaught", device]);
     t.is(status, 1);
     t.true(errors.includes("on purpose"));
+  });
+
+  test.serial(`two worker threads load the engine at once and train on ${device}`, async (t) => {
+    t.timeout(120_000);
+    const statuses = [1, 2].map(
+      () =>
+        new Promise<number>((resolve, reject) => {
+          const argv = ["train", device, join(temporary(), "out"), "3"];
+          const worker = new Worker(WORKER, { argv, stdout: true });
+          worker.on("error", reject).on("exit", resolve);
+        }),
+    );
+    t.deepEqual(await Promise.all(statuses), [0, 0]);
   });
 
   test.serial(`worker.terminate in mid-step on ${device}, ${ENDS} times`, async (t) => {

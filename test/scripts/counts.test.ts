@@ -17,6 +17,12 @@ test("ava: uncaught exceptions and failed hooks count as failures", (t) => {
   t.deepEqual(avaCounts(output), { passed: 1, failed: 4 });
 });
 
+test("ava: its summary says nothing of the passed where some failed", (t) => {
+  const output =
+    "  ✔ a › one\n    ℹ a log\n  ✔ a › two (1.2s)\n  ✘ [fail]: a › three\n  ─\n\n  a › three\n\n  1 test failed\n";
+  t.deepEqual(avaCounts(output), { passed: 2, failed: 1 });
+});
+
 test("a suite that ran nothing, or ended badly without a failure, has failed", (t) => {
   t.is(verdict({ passed: 0, failed: 0 }, 0).failed, 1);
   t.is(verdict({ passed: 5, failed: 0 }, 101).failed, 1);

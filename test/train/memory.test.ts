@@ -16,21 +16,22 @@ function rss(): number {
   return process.memoryUsage().rss;
 }
 
-for (const device of testDevices()) {
-  // lavapipe takes a second for a long text: fewer steps say the same there.
-  const steps = device === "cpu" ? 200 : 40;
+/** LOWRANK_MEMORY_STEPS=40 is enough for a look: a gpu in software takes a minute for 200. */
+const STEPS = Number(process.env["LOWRANK_MEMORY_STEPS"] ?? 200);
 
+for (const device of testDevices()) {
   for (const [name, length] of [
     ["one length", () => 65],
     ["lengths of 1 to 512", lengthAt],
   ] as const) {
-    test.serial(`on ${device}, ${steps} steps of ${name} hold no more than the highest live`, async (t) => {
+    test.serial(`on ${device}, ${STEPS} steps of ${name} hold no more than the highest live`, async (t) => {
+      t.timeout(600_000);
       const model = await smallLlama(device);
       const optimizer = adamOf(model);
       session().trim(device);
       let after: number | undefined;
       let early = 0;
-      for (let step = 0; step < steps; step++) {
+      for (let step = 0; step < STEPS; step++) {
         recordStep(model, optimizer, length(step));
         const { live } = memory(device);
         // The first step makes the optimizer's moments and the rotary tables.
@@ -41,7 +42,7 @@ for (const device of testDevices()) {
           after = live;
         }
         if (step % 8 === 7) await synchronize(device);
-        if (step === steps / 4) early = rss();
+        if (step === Math.floor(STEPS / 4)) early = rss();
       }
       await synchronize(device);
       const { reserved, peak } = memory(device);
@@ -53,7 +54,7 @@ for (const device of testDevices()) {
       t.log(
         `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; RSS drift ${drift.toFixed(1)} MiB`,
       );
-      if (device === "cpu") t.true(drift < 8, `${drift} MiB`);
+      t.true(drift < 8, `${drift} MiB`);
       optimizer.dispose();
       model.dispose();
     });

@@ -161,3 +161,28 @@ test("data that can be read only once is an error in the second epoch", async (t
     code: "ERR_OPTION",
   });
 });
+
+test.serial("stop() ends an evaluation early, and the run after its last whole step", async (t) => {
+  const model = new nn.Linear(1, 1, { device: "cpu" });
+  const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
+  let evaluated = 0;
+  const trainer: Trainer<nn.Linear, Batch> = new Trainer({
+    model,
+    loss: lossOf,
+    data,
+    optimizer,
+    steps: 6,
+    evalEvery: 2,
+    *evalData() {
+      for (let i = 0; i < 200; i++) {
+        // In the second evaluation, which is the one after two steps.
+        if (++evaluated === 203) void trainer.stop();
+        yield data[0] as Batch;
+      }
+    },
+  } as ConstructorParameters<typeof Trainer<nn.Linear, Batch>>[0]);
+  const events = await collect(trainer);
+  t.like(await trainer.result, { steps: 2, stopped: true });
+  t.true(evaluated < 210, String(evaluated));
+  t.is(events.filter((event) => event.type === "eval").length, 1);
+});

@@ -59,6 +59,10 @@ impl CancelToken {
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
+    /// Whether both are one token.
+    pub fn is(&self, other: &CancelToken) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// Called once on the device's thread with the bytes of a read, or with what went wrong.
@@ -68,6 +72,11 @@ pub type Reply = Box<dyn FnOnce(Result<Vec<u8>, Error>) + Send>;
 #[allow(clippy::large_enum_variant)]
 pub enum Command {
     Create {
+        buffer: BufferId,
+        bytes: u64,
+    },
+    /// The memory of a buffer that is there serves a new value, of as many bytes at most.
+    Reuse {
         buffer: BufferId,
         bytes: u64,
     },

@@ -79,9 +79,30 @@ impl Context {
                 self.profile.buffer_limit
             );
         }
-        // What is idle is given back first.
+        self.check_fits(class)?;
+        let allocation = self.pool.borrow_mut().allocate(bytes as u64);
+        for buffer in allocation.give_back {
+            self.push(Command::Destroy { buffer });
+        }
+        let buffer = allocation.buffer;
+        self.push(match allocation.create {
+            true => Command::Create { buffer, bytes: class },
+            false => Command::Reuse { buffer, bytes: class },
+        });
+        Ok(Rc::new(Storage {
+            context: self.clone(),
+            buffer,
+            bytes: bytes as u64,
+            mapped: false,
+            version: Cell::new(0),
+            host: RefCell::new(None),
+        }))
+    }
+
+    /// Refuses `bytes` that do not fit beside what is in use. What is idle is given back first.
+    pub fn check_fits(&self, bytes: u64) -> Result<()> {
         let in_use = self.pool.borrow().live_classes();
-        if in_use + class > self.profile.memory {
+        if bytes > self.profile.memory.saturating_sub(in_use) {
             fail!(
                 OutOfMemory,
                 "{bytes} bytes more do not fit on {}: {in_use} of {} bytes are in use",
@@ -89,21 +110,7 @@ impl Context {
                 self.profile.memory
             );
         }
-        let allocation = self.pool.borrow_mut().allocate(bytes as u64);
-        for buffer in allocation.give_back {
-            self.push(Command::Destroy { buffer });
-        }
-        if allocation.create {
-            self.push(Command::Create { buffer: allocation.buffer, bytes: allocation.class });
-        }
-        Ok(Rc::new(Storage {
-            context: self.clone(),
-            buffer: allocation.buffer,
-            bytes: bytes as u64,
-            mapped: false,
-            version: Cell::new(0),
-            host: RefCell::new(None),
-        }))
+        Ok(())
     }
 
     /// A value of its own storage, not yet written.

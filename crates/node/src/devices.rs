@@ -1,7 +1,12 @@
 //! The devices of this machine.
 
 use lowrank_engine::device::{cpu, gpu};
+use napi::Env;
+use napi::bindgen_prelude::Object;
 use napi_derive::napi;
+
+use crate::background;
+use crate::error::Result;
 
 /// One device; `memory` is in bytes, where it is known.
 #[napi(object)]
@@ -35,4 +40,13 @@ pub fn devices() -> Vec<DeviceReport> {
         memory: None,
     });
     std::iter::once(processor).chain(gpus).collect()
+}
+
+/// Has the drivers looked for away from JavaScript's thread: the first time takes a while.
+#[napi(ts_return_type = "Promise<null | Failure>")]
+pub fn find_devices(env: &Env) -> Result<Object<'_>> {
+    background::done(env, "devices", || {
+        gpu::adapters();
+        Ok(())
+    })
 }

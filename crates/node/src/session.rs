@@ -357,6 +357,18 @@ impl Session {
         })
     }
 
+    /// A device's name, as its vendor gives it.
+    #[napi]
+    pub fn device_name(&self, device: String) -> Result<String> {
+        self.with(|s| Ok(s.context(&device)?.profile.name.clone()))
+    }
+
+    /// Throws where `bytes` do not fit on the device beside what is in use.
+    #[napi]
+    pub fn check_fits(&self, device: String, bytes: f64) -> Result<()> {
+        self.with(|s| s.context(&device)?.check_fits(bytes as u64))
+    }
+
     /// The highest that live bytes have been since `trim`.
     #[napi]
     pub fn highest_live(&self, device: String) -> Result<f64> {

@@ -212,7 +212,7 @@ impl Runner for Cpu {
             Command::Launch(launch) => self.launch(&launch),
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
-            Command::Receive { .. } | Command::Under { .. } => {}
+            Command::Reuse { .. } | Command::Receive { .. } | Command::Under { .. } => {}
         }
         Ok(())
     }

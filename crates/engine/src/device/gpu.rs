@@ -142,7 +142,7 @@ impl Gpu {
                 Ok(())
             }
             // The thread's loop acts on these itself.
-            Command::Under { .. } | Command::Receive { .. } => Ok(()),
+            Command::Reuse { .. } | Command::Under { .. } | Command::Receive { .. } => Ok(()),
         }
     }
 

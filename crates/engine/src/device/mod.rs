@@ -6,6 +6,9 @@
 pub mod cpu;
 pub mod gpu;
 pub mod registry;
+mod spoilt;
+#[cfg(test)]
+mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use spoilt::Spoilt;
+
 use crate::recording::{CancelToken, Command, Recording};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -166,9 +171,11 @@ fn lost(panic: &Box<dyn std::any::Any + Send>) -> Error {
     Error::new(Code::DeviceLost, format!("the device's thread panicked: {what}"))
 }
 
-/// Runs commands until told to stop. The first error is latched: every later reply gets it.
+/// Runs commands until told to stop. The first error is latched, and every later reply gets it;
+/// but where memory ran out, only what depends on it fails.
 fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBool) {
     let mut latched: Option<Error> = None;
+    let mut spoilt = Spoilt::default();
     loop {
         let message = match receiver.try_recv() {
             Ok(message) => message,
@@ -211,22 +218,76 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                 Command::Upload { .. } | Command::UploadMapped { .. }
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
-                // What another device sends is an upload like any other.
-                Command::Receive { to, from } => {
-                    guarded(&mut latched, || {
-                        // It may wait in turn for what this device has yet to answer.
-                        while runner.idle()? {}
-                        let gone =
-                            || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
-                        let bytes = from.recv().map_err(|_| gone())??;
-                        runner.run(Command::Upload { to, bytes })
-                    });
-                }
                 command => {
-                    guarded(&mut latched, || runner.run(command));
+                    guarded(&mut latched, || attempt(runner, &mut spoilt, &recording.owner, command));
                 }
             }
         }
+    }
+}
+
+/// Runs a command, unless memory for what it reads or writes ran out. An error is one of the device.
+fn attempt(
+    runner: &mut impl Runner,
+    spoilt: &mut Spoilt,
+    owner: &CancelToken,
+    command: Command,
+) -> Result<()> {
+    let written = Spoilt::written(&command);
+    if let Some(error) = spoilt.hinders(&command) {
+        spoilt.spoil(written, &error);
+        if let Command::Read { reply, .. } = command {
+            spoilt.told(owner);
+            reply(Err(error));
+        }
+        return Ok(());
+    }
+    let mut made = None;
+    let ran = match command {
+        Command::Destroy { buffer } if spoilt.forget(buffer) => Ok(()),
+        Command::Reuse { buffer, bytes } if spoilt.forget(buffer) => {
+            made = Some(buffer);
+            runner.run(Command::Create { buffer, bytes })
+        }
+        Command::Fence { reply } => match spoilt.told(owner) {
+            Some(error) => {
+                reply(Err(error));
+                Ok(())
+            }
+            None => runner.run(Command::Fence { reply }),
+        },
+        // What another device sends is an upload like any other.
+        Command::Receive { to, from } => {
+            // It may wait in turn for what this device has yet to answer.
+            while runner.idle()? {}
+            let gone = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
+            match from.recv().unwrap_or_else(|_| Err(gone())) {
+                Ok(bytes) => runner.run(Command::Upload { to, bytes }),
+                // It is the other device that failed.
+                Err(error) => {
+                    spoilt.spoil(written, &error);
+                    spoilt.owe(owner, &error);
+                    return Ok(());
+                }
+            }
+        }
+        command => {
+            if let Command::Create { buffer, .. } = &command {
+                made = Some(*buffer);
+            }
+            runner.run(command)
+        }
+    };
+    match ran {
+        Err(error) if error.code == Code::OutOfMemory => {
+            if let Some(buffer) = made {
+                spoilt.miss(buffer, &error);
+            }
+            spoilt.spoil(written, &error);
+            spoilt.owe(owner, &error);
+            Ok(())
+        }
+        ran => ran,
     }
 }
 

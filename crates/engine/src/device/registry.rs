@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
 use super::cpu::{self, Cpu};
-use super::gpu::Gpu;
+use super::gpu::{self, Gpu};
 use super::{Device, Profile, meta_profile};
-use crate::error::Result;
-use crate::fail;
+use crate::error::{Code, Error, Result};
 
 static OPEN: Mutex<Option<HashMap<String, Weak<Device>>>> = Mutex::new(None);
 
@@ -24,11 +23,12 @@ pub enum Opened {
 /// `ERR_NO_GPU` where there is none (lists what there is), `ERR_OPTION` for another name.
 pub fn open(label: &str) -> Result<Opened> {
     if let Some(of) = label.strip_prefix("meta:") {
-        let mut profile = match of {
-            "cpu" => cpu::profile(threads()),
-            _ => start(of)?.profile.clone(),
+        // No device is opened: this asks for what it would be.
+        let profile = match gpu_index(of) {
+            _ if of == "cpu" => cpu::profile(threads()),
+            Some(index) => gpu::profile_of(index, None)?,
+            None => return Err(unknown(label)),
         };
-        profile.label = of.into();
         return Ok(Opened::Meta(meta_profile(&profile)));
     }
     Ok(Opened::Device(start(label)?))
@@ -40,16 +40,26 @@ fn start(label: &str) -> Result<Arc<Device>> {
     if let Some(device) = open.get(label).and_then(Weak::upgrade) {
         return Ok(device);
     }
-    let device = match label {
-        "cpu" => Device::start(|| Cpu::open(threads()))?,
-        "gpu" => Device::start(|| Gpu::open_with(None, None))?,
-        _ => match label.strip_prefix("gpu:").and_then(|n| n.parse().ok()) {
-            Some(index) => Device::start(move || Gpu::open_with(Some(index), None))?,
-            None => fail!(Option, "device: \"{label}\" is none of cpu, gpu, gpu:N, meta:cpu, meta:gpu"),
-        },
+    let device = match gpu_index(label) {
+        _ if label == "cpu" => Device::start(|| Cpu::open(threads()))?,
+        Some(index) => Device::start(move || Gpu::open_with(index, None))?,
+        None => return Err(unknown(label)),
     };
     open.insert(label.into(), Arc::downgrade(&device));
     Ok(device)
+}
+
+/// Of `gpu` no number, of `gpu:N` its number; nothing of another name.
+fn gpu_index(label: &str) -> Option<Option<usize>> {
+    match label {
+        "gpu" => Some(None),
+        _ => label.strip_prefix("gpu:").and_then(|n| n.parse().ok()).map(Some),
+    }
+}
+
+fn unknown(label: &str) -> Error {
+    let what = format!("device: \"{label}\" is none of cpu, gpu, gpu:N, meta:cpu, meta:gpu");
+    Error::new(Code::Option, what)
 }
 
 /// Worker threads of the cpu: LOWRANK_THREADS, or one a core (0).

@@ -83,5 +83,12 @@ impl Drop for WholeFile {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(Code::Write, format!("{}: cannot be written: {error}", path.display()))
+    let remedy = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            "; free some space, or choose another folder"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; choose another folder",
+        _ => "",
+    };
+    Error::new(Code::Write, format!("{}: cannot be written: {error}{remedy}", path.display()))
 }

@@ -85,7 +85,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
     };
     let (info, adapter) = all.swap_remove(found);
     if let Some(lacks) = &info.lacks {
-        fail!(NoGpu, "{} ({}) cannot be used: {lacks}", info.name, info.backend);
+        fail!(NoGpu, "{} ({}) cannot be used: {lacks}; use cpu, which is there", info.name, info.backend);
     }
     let asked = || std::env::var("LOWRANK_BINDING_LIMIT").ok()?.parse().ok();
     let limit = limit.or_else(asked).unwrap_or(u64::MAX).max(256);
@@ -104,15 +104,18 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
     Ok((profile, adapter))
 }
 
+/// What there is instead, as `--device` names it.
 fn describe(all: &[(AdapterInfo, wgpu::Adapter)]) -> String {
     if all.is_empty() {
-        return "no driver for Vulkan, Metal or DX12 reports one".into();
+        return "no driver for Vulkan, Metal or DX12 reports one (install the GPU's driver, or use cpu, \
+                which is there)"
+            .into();
     }
     let each = all.iter().map(|(info, _)| {
         let lacks = info.lacks.as_ref().map_or(String::new(), |l| format!(", unusable: {l}"));
-        format!("{}: {} ({}, {}{lacks})", info.index, info.name, info.backend, info.kind.as_str())
+        format!("gpu:{} ({}, {}, {}{lacks})", info.index, info.name, info.backend, info.kind.as_str())
     });
-    format!("there are {}", each.collect::<Vec<_>>().join("; "))
+    format!("there are cpu, {}", each.collect::<Vec<_>>().join(", "))
 }
 
 fn enumerate() -> Vec<(AdapterInfo, wgpu::Adapter)> {

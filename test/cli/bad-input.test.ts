@@ -1,0 +1,262 @@
+/** Everything that can be wrong with what a user gives: one line, status 1, nothing half-written. */
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { lowrank, ONE_LINE, runHere } from "./lowrank.js";
+
+const whole = tinyModel();
+const data = tinyData();
+const room = temporary();
+let made = 0;
+
+/** A path in the test's folder that nothing else has. */
+function fresh(name: string): string {
+  return join(room, `${made++}-${name}`);
+}
+
+function dataFile(name: string, content: string | Uint8Array): string {
+  const file = fresh(name);
+  writeFileSync(file, content);
+  return file;
+}
+
+/** A copy of the whole model with something changed. */
+function model(change: (folder: string) => void): string {
+  const folder = fresh("model");
+  cpSync(whole, folder, { recursive: true });
+  change(folder);
+  return folder;
+}
+
+const without = (file: string): string => model((folder) => rmSync(join(folder, file)));
+const holding = (file: string, text: string): string =>
+  model((folder) => writeFileSync(join(folder, file), text));
+
+/** With other fields in a JSON file. */
+function edited(file: string, edit: (json: Record<string, unknown>) => void): string {
+  return model((folder) => {
+    const json = JSON.parse(readFileSync(join(folder, file), "utf8")) as Record<string, unknown>;
+    edit(json);
+    writeFileSync(join(folder, file), JSON.stringify(json));
+  });
+}
+
+const config = (fields: Record<string, unknown>): string =>
+  edited("config.json", (json) => Object.assign(json, fields));
+
+interface Entry {
+  dtype: string;
+  shape: number[];
+  data_offsets: [number, number];
+}
+
+const bytes = readFileSync(join(whole, "model.safetensors"));
+const weights = (content: Uint8Array): string =>
+  model((folder) => writeFileSync(join(folder, "model.safetensors"), content));
+
+/** With another header over the same data; `extra` bytes of data follow. */
+function header(change: (tensors: Record<string, Entry>, end: number) => void, extra = 0): string {
+  const length = Number(bytes.readBigUInt64LE(0));
+  const tensors = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Record<string, Entry>;
+  const body = bytes.subarray(8 + length);
+  change(tensors, body.length);
+  const text = Buffer.from(JSON.stringify(tensors));
+  const prefix = Buffer.alloc(8);
+  prefix.writeBigUInt64LE(BigInt(text.length));
+  return weights(Buffer.concat([prefix, text, body, Buffer.alloc(extra)]));
+}
+
+const Q = "model.layers.0.self_attn.q_proj.weight";
+const entry = (change: (entry: Entry, end: number) => void): string =>
+  header((tensors, end) => change(tensors[Q] as Entry, end));
+
+/** A file of weights whose header says that it is longer than any may be. */
+function longHeader(): string {
+  const content = Buffer.from(bytes);
+  content.writeBigUInt64LE(10n ** 12n);
+  return weights(content);
+}
+
+function run(...more: string[]): string[] {
+  const argv = ["finetune", "--device", "cpu", "--steps", "2", "--batch-size", "2", ...more];
+  if (!more.includes("--model")) argv.push("--model", whole);
+  if (!more.includes("--data")) argv.push("--data", data);
+  if (!more.includes("--output")) argv.push("--output", fresh("out"));
+  return argv;
+}
+
+const badData: [string, RegExp][] = [
+  [join(room, "absent.txt"), /absent\.txt: no such data file/],
+  [room, /is a folder, and a data file was expected/],
+  [dataFile("data.csv", "a,b"), /a data file's name ends in \.txt or \.jsonl/],
+  [dataFile("empty.txt", ""), /empty\.txt: the file is empty/],
+  [dataFile("blank.txt", " \n\n"), /blank\.txt: the file has no text/],
+  [dataFile("blank.jsonl", "\n\n"), /blank\.jsonl: the file has no rows/],
+  [dataFile("rows.jsonl", '{"text":"a"}\n\n{"text":'), /rows\.jsonl:3: not JSON/],
+  [dataFile("rows.jsonl", '{"text":"a"}\n{"txt":"b"}'), /rows\.jsonl:2: the field "text" is missing/],
+  [dataFile("rows.jsonl", '{"prompt":"a"}'), /rows\.jsonl:1: the field "completion" is missing/],
+  [dataFile("bytes.txt", Buffer.from([97, 10, 0xff])), /bytes\.txt:2: invalid UTF-8 at byte 2/],
+];
+
+const badModels: [string, RegExp][] = [
+  [join(room, "absent"), /absent: there is no such model/],
+  [without("config.json"), /config\.json: no such file/],
+  [without("model.safetensors"), /neither model\.safetensors nor model\.safetensors\.index\.json/],
+  [without("tokenizer.json"), /has no tokenizer\.json/],
+  [holding("config.json", "{"), /config\.json: not JSON/],
+  [holding("config.json", "[]"), /config\.json: a JSON object was expected/],
+  [holding("tokenizer.json", "{"), /tokenizer\.json: not a tokenizer\.json/],
+  [config({ model_type: "mamba" }), /model_type "mamba" is not supported; supported are llama/],
+  [config({ hidden_size: 1e12 }), /hidden_size must be an integer from 1 to \d+, and is 1000000000000/],
+  [config({ num_hidden_layers: 1e9 }), /num_hidden_layers must be an integer from 1 to/],
+  [config({ vocab_size: 1e15 }), /vocab_size must be an integer from 1 to/],
+  [config({ max_position_embeddings: 1e15 }), /max_position_embeddings must be an integer from 1 to/],
+  [config({ hidden_size: -1 }), /hidden_size must be/],
+  [config({ num_attention_heads: 0 }), /num_attention_heads must be/],
+  [
+    edited(
+      "tokenizer.json",
+      (json) => ((json["model"] as { vocab: Record<string, number> }).vocab["t"] = 5000),
+    ),
+    /data\.jsonl:1: the tokenizer gives the id 5000, and the model's ids end at \d+/,
+  ],
+  [weights(new Uint8Array()), /model\.safetensors: at byte 0: cut off/],
+  [weights(bytes.subarray(0, 50)), /model\.safetensors: at byte 50: cut off/],
+  [weights(bytes.subarray(0, bytes.length - 100)), /cut off\?/],
+  [longHeader(), /a header of at most 100000000 bytes was expected/],
+  [entry((one) => (one.data_offsets = one.data_offsets.map((at) => at - 4) as [number, number])), /overlaps/],
+  [entry((one, end) => (one.data_offsets = [end, end + 4096])), /offset \d+ was expected/],
+  [header(() => {}, 8), /the file's end was expected, 8 bytes follow/],
+  [entry((one) => (one.dtype = "F7")), /unknown dtype "F7"/],
+  [
+    entry((one) => (one.shape = [16, 64])),
+    /q_proj\.weight is \[16, 64\], the configuration makes it \[32, 32\]/,
+  ],
+  [
+    header((tensors) => {
+      tensors["other"] = tensors[Q] as Entry;
+      delete tensors[Q];
+    }),
+    /missing: model\.layers\.0\.self_attn\.q_proj\.weight; not of this model: other/,
+  ],
+];
+
+const badOptions: [string[], RegExp][] = [
+  [["--rank", "1000000000"], /inject: \d+ bytes more do not fit on .*; take a lower rank/],
+  [["--targets", "nothing"], /\[nothing\] matches no layer.*q_proj/],
+  [["--device", "gpu:99"], /no GPU number 99; (there are cpu, gpu:0|no driver)/],
+  [["--resume"], /there is no such folder to go on from/],
+];
+
+const cases: [string[], RegExp][] = [
+  ...badData.map(([file, message]): [string[], RegExp] => [["--data", file], message]),
+  ...badModels.map(([folder, message]): [string[], RegExp] => [["--model", folder], message]),
+  ...badOptions,
+];
+
+for (const [more, message] of cases) {
+  test.serial(`${more.join(" ").replaceAll(room, "")}: ${message.source}`, async (t) => {
+    const argv = run(...more);
+    const { status, stdout, stderr } = await runHere(...argv);
+    t.is(status, 1);
+    t.is(stdout, "");
+    t.regex(stderr, ONE_LINE);
+    t.regex(stderr, message);
+    t.false(existsSync(argv[argv.indexOf("--output") + 1] as string));
+  });
+}
+
+test.serial("an output that is a file, lies below one, cannot be written or holds another run", async (t) => {
+  const file = dataFile("file", "kept");
+  const other = fresh("other");
+  mkdirSync(other);
+  writeFileSync(join(other, "adapter_config.json"), "{}");
+  const outputs: [string, RegExp][] = [
+    [file, /is a file or lies below one/],
+    [join(file, "below"), /is a file or lies below one/],
+    [other, /holds another run; go on with it by resume, or choose another folder/],
+  ];
+  if (process.platform === "linux") outputs.push(["/proc/none/out", /cannot be written/]);
+  for (const [output, message] of outputs) {
+    const { status, stdout, stderr } = await runHere(...run("--output", output));
+    t.is(status, 1, output);
+    t.is(stdout, "");
+    t.regex(stderr, ONE_LINE);
+    t.regex(stderr, message);
+  }
+  t.is(readFileSync(file, "utf8"), "kept");
+  t.deepEqual(readdirSync(other), ["adapter_config.json"]);
+});
+
+test.serial("known extras are named once in a notice, and the run goes on", async (t) => {
+  const folder = header((tensors, end) => {
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = {
+      dtype: "F32",
+      shape: [1],
+      data_offsets: [end, end + 4],
+    };
+  }, 4);
+  const { status, stderr } = await runHere(...run("--model", folder));
+  t.is(status, 0);
+  t.is(stderr.match(/inv_freq/g)?.length, 1);
+});
+
+test.serial("a loss that is not finite keeps the last good checkpoint", async (t) => {
+  const output = fresh("out");
+  const argv = run("--lr", "1e30", "--steps", "20", "--save-every", "1", "--output", output);
+  const { status, stderr } = await runHere(...argv);
+  t.is(status, 1);
+  t.regex(stderr, ONE_LINE);
+  const [, step, kept] = /step (\d+): .*checkpoint is (\S+); try a lower learning rate/.exec(stderr) ?? [];
+  t.is(kept, join(output, `checkpoint-${Number(step) - 1}`));
+  t.true(existsSync(kept as string));
+  t.false(existsSync(join(output, "adapter_model.safetensors")));
+});
+
+if (process.platform === "linux") {
+  test.serial("a disk that is full: nothing is left half-written", async (t) => {
+    const [out, steps, merged] = [fresh("out"), fresh("steps"), fresh("merged")];
+    // No file may grow past 8 blocks of at most 1,024 bytes, which is how a full disk looks to a writer.
+    const full = { shell: "ulimit -f 8" };
+    const trained = fresh("trained");
+    t.is((await runHere(...run("--rank", "2", "--output", trained))).status, 0);
+    for (const argv of [
+      run("--rank", "32", "--output", out),
+      run("--rank", "32", "--save-every", "1", "--output", steps),
+      ["merge", "--adapter", trained, "--output", merged],
+    ]) {
+      const { status, stderr } = await lowrank(argv, full);
+      t.is(status, 1);
+      t.regex(stderr, ONE_LINE);
+      t.regex(stderr, /cannot be written: .*; free some space, or choose another folder/);
+    }
+    for (const folder of [out, steps, merged]) t.false(existsSync(folder), folder);
+    t.deepEqual(
+      readdirSync(room).filter((name) => name.includes(".tmp-")),
+      [],
+    );
+  });
+
+  test.serial("a stdout that is full is told in one line", async (t) => {
+    const { status, stderr } = await lowrank(["devices"], { shell: "exec >/dev/full" });
+    t.is(status, 1);
+    t.is(stderr, "lowrank: stdout cannot be written (ENOSPC)\n");
+  });
+
+  test.serial("a GPU that isn't there is an error that says what is, never the CPU", async (t) => {
+    const none = { VK_ICD_FILENAMES: "/nowhere.json", VK_DRIVER_FILES: "/nowhere.json" };
+    for (const argv of [
+      run("--device", "gpu"),
+      ["generate", "--model", whole, "--prompt", "a", "--device", "gpu"],
+    ]) {
+      const { status, stdout, stderr } = await lowrank(argv, { env: none });
+      t.is(status, 1);
+      t.is(stdout, "");
+      t.regex(stderr, ONE_LINE);
+      t.regex(stderr, /no usable GPU; .*cpu/);
+    }
+  });
+}
