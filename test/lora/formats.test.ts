@@ -3,45 +3,11 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "
 import { join } from "node:path";
 
 import test from "ava";
-import {
-  loadModel,
-  lora,
-  nn,
-  noGrad,
-  randn,
-  safetensors,
-  scope,
-  tensor,
-  type CausalLM,
-  type Tensor,
-} from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { loadModel, lora, nn, randn, safetensors, tensor, type Tensor } from "../../src/index.js";
 import { runCli } from "../../src/cli/program.js";
-import { testDevices, type TestDevice } from "../devices.js";
-import { temporary, tinyModel } from "../hashed.js";
-
-const base = tinyModel();
-const attention: lora.InjectOptions = { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] };
-
-async function logits(model: CausalLM): Promise<Float32Array> {
-  const ids = Int32Array.from({ length: 12 }, (_, i) => (i * 37) % 97);
-  const out = scope(() => model.forward(tensor(ids, { shape: [2, 6], device: model.device })).logits);
-  const data = (await out.data()) as Float32Array;
-  out.dispose();
-  return data;
-}
-
-async function adapted(device: TestDevice, options: lora.InjectOptions): Promise<CausalLM> {
-  const model = await loadModel(base, { device });
-  await lora.inject(model, options);
-  noGrad(() =>
-    scope(() => {
-      for (const [key, one] of adapterState(model, options.name ?? "default"))
-        if (!key.endsWith("base_layer.weight")) one.copy(randn(one.shape, { device }).mul(0.3));
-    }),
-  );
-  return model;
-}
+import { testDevices } from "../devices.js";
+import { temporary } from "../hashed.js";
+import { adapted, attention, base, logits } from "./adapted.js";
 
 /** Changes the tensors of a safetensors file. */
 async function rewritten(
@@ -66,10 +32,12 @@ function values(file: string): Record<string, number[]> {
 for (const device of testDevices()) {
   test(`on ${device} kohya's names there and back give the same model`, async (t) => {
     const model = await adapted(device, {
-      ...attention,
-      useRslora: true,
-      rankPattern: { "layers.1.self_attn.q_proj": 3 },
-      alphaPattern: { v_proj: 5 },
+      default: {
+        ...attention,
+        useRslora: true,
+        rankPattern: { "layers.1.self_attn.q_proj": 3 },
+        alphaPattern: { v_proj: 5 },
+      },
     });
     const [adapter, kohya, back] = [temporary(), join(temporary(), "k.safetensors"), join(temporary(), "b")];
     await lora.saveAdapter(model, adapter);
@@ -106,9 +74,11 @@ for (const device of testDevices()) {
 
   test(`on ${device} loralib's names there and back give the same model`, async (t) => {
     const model = await adapted(device, {
-      ...attention,
-      targetModules: ["q_proj", "embed_tokens"],
-      useRslora: true,
+      default: {
+        ...attention,
+        targetModules: ["q_proj", "embed_tokens"],
+        useRslora: true,
+      },
     });
     const [adapter, file] = [temporary(), join(temporary(), "l.safetensors")];
     await lora.saveAdapter(model, adapter);
@@ -133,7 +103,7 @@ for (const device of testDevices()) {
   });
 
   test(`on ${device} a file that doesn't fit is refused with the reason, and the model stays as it was`, async (t) => {
-    const source = await adapted(device, attention);
+    const source = await adapted(device, { default: attention });
     const model = await loadModel(base, { device });
     const before = await logits(model);
     const written = async (act: (dir: string) => void | Promise<void>): Promise<string> => {
@@ -244,7 +214,7 @@ for (const device of testDevices()) {
 }
 
 test("named adapters are in folders of their names, below the folder that is named", async (t) => {
-  const model = await adapted("cpu", { ...attention, name: "french" });
+  const model = await adapted("cpu", { french: attention });
   const dir = temporary();
   await lora.saveAdapter(model, dir, { name: "french" });
   t.true(existsSync(join(dir, "french", "adapter_config.json")));
@@ -275,7 +245,7 @@ test("what a format has no place for is named", async (t) => {
     [{ ...attention, targetModules: ["embed_tokens"] }, "kohya", /the embedding model\.embed_tokens/],
   ];
   for (const [options, format, message] of cases) {
-    const model = await adapted("cpu", options);
+    const model = await adapted("cpu", { default: options });
     const [dir, output] = [temporary(), join(temporary(), "out.safetensors")];
     await lora.saveAdapter(model, dir);
     await t.throwsAsync(lora.convertAdapter(dir, output, { format }), { code: "ERR_OPTION", message });
@@ -375,7 +345,7 @@ test("a merged linear layer of loralib's is read as the equal plain one", async 
 });
 
 test.serial("the command exports an adapter", async (t) => {
-  const model = await adapted("cpu", attention);
+  const model = await adapted("cpu", { default: attention });
   const dir = temporary();
   await lora.saveAdapter(model, dir);
   const output = join(temporary(), "out.safetensors");

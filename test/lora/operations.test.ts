@@ -3,59 +3,12 @@
 import { join } from "node:path";
 
 import test from "ava";
-import {
-  loadModel,
-  lora,
-  memory,
-  noGrad,
-  randn,
-  scope,
-  synchronize,
-  tensor,
-  zeros,
-  type CausalLM,
-} from "../../src/index.js";
+import { loadModel, lora, memory, noGrad, scope, synchronize, zeros } from "../../src/index.js";
 import { adapterState } from "../../src/lora/state.js";
-import { testDevices, type TestDevice } from "../devices.js";
-import { temporary, tinyModel } from "../hashed.js";
+import { testDevices } from "../devices.js";
+import { temporary } from "../hashed.js";
+import { adapted, apart, attention, base, logits } from "./adapted.js";
 
-const base = tinyModel();
-
-async function logits(model: CausalLM): Promise<Float32Array> {
-  const ids = Int32Array.from({ length: 12 }, (_, i) => (i * 37) % 97);
-  const out = scope(() => model.forward(tensor(ids, { shape: [2, 6], device: model.device })).logits);
-  const data = (await out.data()) as Float32Array;
-  out.dispose();
-  return data;
-}
-
-/** Gives every tensor of an adapter new values. */
-function shake(model: CausalLM, name: string, scale = 0.3): void {
-  noGrad(() =>
-    scope(() => {
-      for (const [key, one] of adapterState(model, name))
-        if (!key.endsWith("base_layer.weight"))
-          one.copy(randn(one.shape, { device: model.device }).mul(scale));
-    }),
-  );
-}
-
-function apart(a: Float32Array, b: Float32Array): number {
-  const largest = a.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
-  return a.reduce((m, v, i) => Math.max(m, Math.abs(v - (b[i] as number))), 0) / largest;
-}
-
-/** A model with adapters of the given options, none like another. */
-async function adapted(device: TestDevice, options: Record<string, lora.InjectOptions>): Promise<CausalLM> {
-  const model = await loadModel(base, { device });
-  for (const [name, one] of Object.entries(options)) {
-    await lora.inject(model, { ...one, name });
-    shake(model, name);
-  }
-  return model;
-}
-
-const attention = { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] };
 const wider = { r: 3, loraAlpha: 4, targetModules: ["v_proj", "down_proj", "embed_tokens"], useRslora: true };
 
 for (const device of testDevices()) {
