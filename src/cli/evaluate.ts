@@ -38,13 +38,13 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
   ]);
   const data = await readData(flags.data);
   const adapters = flags.adapter === undefined ? [] : [flags.adapter];
-  const { model, labels } = await load({ model: flags.model, adapters, device: flags.device, signal });
+  const { model } = await load({ model: flags.model, adapters, device: flags.device, signal });
   try {
     const [{ evaluate }, { objectiveOf }] = await Promise.all([
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
     ]);
-    const objective = objectiveOf(model, { labels, maxLength: flags.maxLength });
+    const objective = objectiveOf(model, { maxLength: flags.maxLength });
     const { maxLength } = objective.tokenisation;
     const examples = trainedExamples(await objective.examples(data, signal), data.file, maxLength);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });

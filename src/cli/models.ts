@@ -7,6 +7,7 @@ import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { LoadOptions } from "../models/load.js";
+import type { WeightsFile } from "../safetensors.js";
 import type { Trainable } from "../train/trainable.js";
 import { UsageError } from "./failure.js";
 
@@ -30,8 +31,6 @@ export function modelPath(model: string | undefined, adapter: string | undefined
 export interface LoadedModel {
   model: Trainable;
   path: string;
-  /** The names of the classes that the first adapter, or else the model, tells apart. */
-  labels: string[] | undefined;
 }
 
 interface Asked {
@@ -45,30 +44,39 @@ interface Asked {
 export async function load(options: Asked): Promise<LoadedModel> {
   const { adapters = [], device = "auto", signal } = options;
   const path = modelPath(options.model, adapters[0]);
-  const [{ loadModel }, lora, { readLabels }] = await Promise.all([
+  const [{ loadModel }, lora, { nameClasses, readLabels }, { openWeights }] = await Promise.all([
     import("../models/load.js"),
     import("../lora/index.js"),
     import("../train/label-names.js"),
+    import("../safetensors.js"),
   ]);
-  const labels = readLabels(adapters[0] ?? path) ?? readLabels(path);
   const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
   const asked: LoadOptions = { device: device as Device, signal, onNotice };
-  if (adapters[0] !== undefined && classifies(adapters[0])) {
-    Object.assign(asked, { task: "sequence-classification", numLabels: labels?.length });
+  const [first] = adapters;
+  if (first !== undefined && classifies(first)) {
+    asked.task = "sequence-classification";
+    asked.numLabels = classesIn(openWeights(join(first, "adapter_model.safetensors")));
   }
   const model = (await loadModel(path, asked)) as Trainable;
+  if (first !== undefined) nameClasses(model, readLabels(first));
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
   for (const [i, adapter] of adapters.entries()) {
     signal.throwIfAborted();
     await lora.loadAdapter(model, adapter, { name: names[i] ?? "default" });
   }
   if (names.length > 1) lora.setAdapter(model, names);
-  return { model, path, labels };
+  return { model, path };
 }
 
 /** Whether an adapter was trained to tell classes apart. */
 function classifies(adapter: string): boolean {
   return readConfigFields(join(adapter, "adapter_config.json"))?.string("task_type") === "SEQ_CLS";
+}
+
+/** The classes that an adapter's own head tells apart. */
+function classesIn(file: WeightsFile): number | undefined {
+  const head = file.names().find((name) => /\.(classifier|classifier\.out_proj|score)\.weight$/.test(name));
+  return head === undefined ? undefined : file.info(head).shape[0];
 }
 
 /** The same for a model that writes. Throws `ERR_UNSUPPORTED_MODEL` for another. */

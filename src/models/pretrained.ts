@@ -1,6 +1,7 @@
 /** What every pretrained model is, whatever its family and task. */
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
+import { unload } from "../lora/active.js";
 import { Module } from "../nn/module.js";
 import { checkpoint } from "../scope.js";
 import type { Tensor } from "../tensor.js";
@@ -57,6 +58,12 @@ export abstract class PretrainedModel extends Module {
   /** What of the configuration has changed since it was read. */
   configChanges(): Record<string, unknown> {
     return {};
+  }
+
+  /** Its adapters go first: what they stand for is freed with the rest. */
+  override dispose(): void {
+    unload(this);
+    super.dispose();
   }
 
   /** A tensor's name in a file, by its name in the state dict. */

@@ -21,7 +21,7 @@ import {
 } from "./checkpoint.js";
 import { evaluate } from "./evaluate.js";
 import type { FinetuneResult, StartEvent } from "./events.js";
-import { saveLabels } from "./label-names.js";
+import { nameClasses, saveLabels } from "./label-names.js";
 import { runLoop, type StepWork } from "./loop.js";
 import type { FinetuneOptions } from "./options.js";
 import { prepare, readFiles, type Prepared } from "./prepare.js";
@@ -167,6 +167,7 @@ class Finetuning {
       await breath();
       const rest = await this.#train(optimizer, first);
       await this.#saveAdapter(output);
+      nameClasses(model, this.#prepared.objective.labels);
       return { adapter: adapterFolder(output, this.#name), ...rest };
     } catch (error) {
       deleteAdapter(model, this.#name);

@@ -1,6 +1,8 @@
 /** The names of a classifier's classes, kept beside its adapter, where PEFT doesn't look. */
 import { join } from "node:path";
+import { SequenceClassifier } from "../models/classifier.js";
 import { readConfigFields } from "../models/config-fields.js";
+import type { Module } from "../nn/module.js";
 import { writeWhole } from "../safetensors.js";
 
 const FILE = "labels.json";
@@ -27,4 +29,11 @@ export function readLabels(folder: string): string[] | undefined {
     if (label === undefined) throw file.error("id2label", `names no class ${id}`);
     return label;
   });
+}
+
+/** Lets a classifier call its classes by these names, which are saved with it. */
+export function nameClasses(model: Module, labels: readonly string[] | undefined): void {
+  if (model instanceof SequenceClassifier && labels?.length === model.config.labels.length) {
+    model.config.labels = labels;
+  }
 }

@@ -6,8 +6,8 @@ import { labelledExamples } from "../data/labels.js";
 import { type Data, textData } from "../data/read.js";
 import { rowError } from "../data/rows.js";
 import type { CausalLM } from "../models/causal-lm.js";
+import type { SequenceClassifier } from "../models/classifier.js";
 import type { Tensor } from "../tensor.js";
-import type { Trainable } from "./trainable.js";
 
 /** How a model's texts become tokens. */
 export interface Tokenisation {
@@ -72,7 +72,7 @@ export class Classification implements Objective {
   readonly modulesToSave = ["classifier", "score"];
 
   constructor(
-    private readonly model: Trainable,
+    private readonly model: SequenceClassifier,
     readonly tokenisation: Tokenisation,
     readonly labels: readonly string[],
   ) {}

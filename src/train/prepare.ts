@@ -4,6 +4,7 @@ import { labelNames } from "../data/labels.js";
 import { type Data, readData } from "../data/read.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
+import { SequenceClassifier } from "../models/classifier.js";
 import { specialTokens } from "../models/special-tokens.js";
 import { readLabels } from "./label-names.js";
 import { Classification, LanguageModelling, type Objective, type Tokenisation } from "./objective.js";
@@ -40,22 +41,30 @@ export function tokenisation(model: Trainable, longest: number): Tokenisation {
   return { ...specialTokens(folder, tokenizer, config), tokenizer, maxLength, vocabSize };
 }
 
-/** What a model is trained for: to tell `labels`, or the next token. */
+/**
+ * What a model is trained for: to tell classes apart, or the next token. `labels` are the names of the classes; the
+ * model's own unless given.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a model that does neither; `ERR_OPTION` for one of another number of classes.
+ */
 export function objectiveOf(
   model: Trainable,
-  {
-    labels,
-    maxLength,
-    trainOn,
-  }: { labels: readonly string[] | undefined; maxLength: number; trainOn?: "completion" | "all" },
+  options: { labels?: readonly string[] | undefined; maxLength: number; trainOn?: "completion" | "all" },
 ): Objective {
-  const tokens = tokenisation(model, maxLength);
-  if (model instanceof CausalLM) return new LanguageModelling(model, tokens, trainOn);
-  if (model.taskType !== "SEQ_CLS") {
-    const what = "is neither a language model nor a classifier; an encoder takes rows of text and label";
-    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${model.folder ?? "the model"}: ${what}`);
+  const tokens = tokenisation(model, options.maxLength);
+  if (model instanceof CausalLM) return new LanguageModelling(model, tokens, options.trainOn);
+  const folder = model.folder ?? "the model";
+  if (!(model instanceof SequenceClassifier)) {
+    const what = "neither a language model nor a classifier; rows of text and label make a classifier of it";
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${folder}: is ${what}`);
   }
-  return new Classification(model, tokens, labels ?? []);
+  const own = model.config.labels;
+  const labels = options.labels ?? own;
+  if (labels.length !== own.length) {
+    const what = `tells ${own.length} classes apart, and the data has ${labels.length}: ${labels.join(", ")}`;
+    throw new LowrankError("ERR_OPTION", `${folder}: ${what}; load it with numLabels ${labels.length}`);
+  }
+  return new Classification(model, tokens, labels);
 }
 
 /** Tokenises the data. Errors: those of `readData` and `trainedExamples`. */
@@ -80,6 +89,11 @@ export async function readFiles({ model, data, evalData }: Settings): Promise<Fi
   const train = await readData(data);
   const held = evalData === undefined ? undefined : await readData(evalData);
   if (train.kind !== "labels") return { train, held, labels: undefined };
-  const folder = typeof model === "string" ? model : model.folder;
-  return { train, held, labels: labelNames(train, folder === undefined ? undefined : readLabels(folder)) };
+  const own = typeof model === "string" ? readLabels(model) : classesOf(model);
+  return { train, held, labels: labelNames(train, own) };
+}
+
+/** The classes that a loaded model tells apart. */
+function classesOf(model: Trainable): readonly string[] | undefined {
+  return model instanceof SequenceClassifier ? model.config.labels : undefined;
 }

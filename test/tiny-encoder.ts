@@ -1,0 +1,55 @@
+/** A tiny BERT that reads letters, as a folder, and rows that it can learn to tell apart. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { manualSeed, saveModel } from "../src/index.js";
+import { bertConfig } from "../src/models/bert/config.js";
+import { BertModel } from "../src/models/bert/model.js";
+import { FreshWeights } from "../src/models/weights.js";
+import { temporary, tinyModel } from "./hashed.js";
+
+/** 99 tokens: a letter each, 1 in front and 2 behind; at most 32 of them. */
+export async function tinyEncoder(): Promise<string> {
+  manualSeed(5);
+  const config = bertConfig({
+    model_type: "bert",
+    vocab_size: 99,
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    max_position_embeddings: 32,
+    hidden_dropout_prob: 0.1,
+  });
+  const model = new BertModel(config, new FreshWeights("cpu", 0.2), { pooler: true });
+  const folder = join(temporary(), "encoder");
+  await saveModel(model, folder);
+  model.dispose();
+  const letters = JSON.parse(readFileSync(join(tinyModel(), "tokenizer.json"), "utf8")) as object;
+  const special = (id: string): object => ({ SpecialToken: { id, type_id: 0 } });
+  const post_processor = {
+    type: "TemplateProcessing",
+    single: [special("<s>"), { Sequence: { id: "A", type_id: 0 } }, special("</s>")],
+    pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 1 } }],
+    special_tokens: Object.fromEntries(
+      ["<s>", "</s>"].map((token, i) => [token, { id: token, ids: [i + 1], tokens: [token] }]),
+    ),
+  };
+  writeFileSync(join(folder, "tokenizer.json"), JSON.stringify({ ...letters, post_processor }));
+  return folder;
+}
+
+/** A `.jsonl` file of rows as they are given. */
+export function rowsFile(rows: readonly object[], name = "rows.jsonl"): string {
+  const file = join(temporary(), name);
+  writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  return file;
+}
+
+/** Texts of varying length, of which those about the sea have one label and those about land the other. */
+export function seaAndLand(count: number): { text: string; label: string }[] {
+  return Array.from({ length: count }, (_, i) => {
+    const sea = (i * 7) % 3 === 0;
+    const text = (sea ? "sss waves " : "mmm hills ").repeat(4).slice(0, 8 + ((i * 5) % 40));
+    return { text, label: sea ? "sea" : "land" };
+  });
+}
