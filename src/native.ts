@@ -9,6 +9,7 @@ import { LowrankError, type ErrorCode } from "./errors.js";
 
 export type Native = typeof Binding;
 export type Session = Binding.Session;
+export type LowRankPath = Binding.LowRankPath;
 
 let loaded: Native | undefined;
 let open: Session | undefined;

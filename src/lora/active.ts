@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import { Module } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
-import { without, type Active, type AnyLoRALayer } from "./layer.js";
+import { partsOf, without, type Active, type AnyLoRALayer } from "./layer.js";
 import { adapterOf, adapters, adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
 
 const activated = new WeakMap<Module, readonly Active[]>();
@@ -70,7 +70,7 @@ export function setTrainable(model: Module, name: string, on: boolean): void {
   const tensors: Tensor[] = [];
   for (const [, layer] of loraLayers(model)) {
     const adapter = layer.adapters.get(name);
-    if (adapter !== undefined) tensors.push(adapter.loraA, adapter.loraB);
+    if (adapter !== undefined) tensors.push(...partsOf(adapter).map(([, tensor]) => tensor));
   }
   for (const { copy } of [...modules.values(), ...biases.values()])
     tensors.push(...(copy instanceof Tensor ? [copy] : copy.parameters()));

@@ -9,6 +9,7 @@ export interface Adapter {
   readonly loraAlpha: number;
   /** loraAlpha / r, or loraAlpha / √r with rank-stabilised scaling (Kalajdzievski 2023). */
   readonly scaling: number;
+  readonly useRslora?: boolean;
   readonly loraDropout: number;
   loraA: Tensor;
   loraB: Tensor;
@@ -38,7 +39,7 @@ export function setPart(adapter: Adapter, part: AdapterPart, tensor: Tensor): vo
 }
 
 /** What a fresh adapter is made with. */
-export interface AdapterOptions {
+export interface FreshOptions {
   r: number;
   loraAlpha: number;
   loraDropout?: number;
@@ -68,14 +69,10 @@ export function scalingOf(r: number, loraAlpha: number, useRslora = false): numb
   return loraAlpha / (useRslora ? Math.sqrt(r) : r);
 }
 
-/** What a fresh adapter is described by, without its tensors. */
-export function described({ r, loraAlpha, loraDropout = 0, useRslora = false }: AdapterOptions): {
-  r: number;
-  loraAlpha: number;
-  scaling: number;
-  loraDropout: number;
-} {
-  return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), loraDropout };
+/** What describes a fresh adapter, its tensors apart. */
+export function described(options: FreshOptions): Omit<Adapter, "loraA" | "loraB"> {
+  const { r, loraAlpha, loraDropout = 0, useRslora = false } = options;
+  return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), useRslora, loraDropout };
 }
 
 /** Refuses, before any value is drawn, adapters of more f32 elements than fit on the device. */

@@ -4,8 +4,10 @@ import { session } from "../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../nn/embedding.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { checkRoom, described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
-import { checkOptions, combined, LoRALayer, sharesOf, type LoRAOptions } from "./layer.js";
+import { checkRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
+import { composed } from "./composed.js";
+import { checkOptions, LoRALayer, type LoRAOptions } from "./layer.js";
+import { byRows } from "./shares.js";
 
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
 
@@ -55,16 +57,19 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return 1;
   }
 
-  override freshAdapter(options: AdapterOptions): Adapter {
+  override freshAdapter(options: FreshOptions): Adapter {
     if (options.loraBias)
       throw new LowrankError("ERR_OPTION", "lora.Embedding: loraBias has no meaning here");
-    const adapter: Adapter = freshEmbedding(this, options);
-    if (options.useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
-    return adapter;
-  }
-
-  override product({ loraA, loraB }: Adapter): Tensor {
-    return loraA.matmul(loraB, { transA: true, transB: true });
+    const { numEmbeddings, embeddingDim, weight } = this;
+    const { device } = weight;
+    const { r } = options;
+    checkRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
+    const adapter = {
+      ...described({ ...options, loraDropout: 0 }),
+      loraA: parameter(zeros([r, numEmbeddings], { device })),
+      loraB: parameter(tensor(normal(embeddingDim * r), { shape: [embeddingDim, r], device })),
+    };
+    return this.completed(adapter, options);
   }
 
   override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
@@ -73,23 +78,16 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   }
 
   override forward(ids: Tensor): Tensor {
-    const base = this.withBase(() => super.forward(ids));
-    if (!this.adapts) return base;
-    const { loraA, loraB, scaling } = combined(sharesOf(this, ids.size));
-    const columns = made(() => session().embedding(loraA.id, ids.id, true, this.paddingIdx));
-    return base.add(columns.matmul(loraB, { transB: true }).mul(scaling));
+    if (!this.adapts) return this.withBase(() => super.forward(ids));
+    const { baseWeight: weight, paddingIdx } = this;
+    return byRows(this, ids, (own, shares) =>
+      composed(this, own, shares, {
+        base: (given) => made(() => session().embedding(weight.id, given.id, false, paddingIdx)),
+        lowRank: (given, { loraA, loraB }, scaling) =>
+          made(() => session().embedding(loraA.id, given.id, true, paddingIdx))
+            .mul(scaling)
+            .matmul(loraB, { transB: true }),
+      }),
+    );
   }
-}
-
-/** A new adapter for an embedding, on its device. */
-export function freshEmbedding(layer: BaseEmbedding, options: AdapterOptions): Adapter {
-  const { numEmbeddings, embeddingDim, weight } = layer;
-  const { device } = weight;
-  const { r } = options;
-  checkRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
-  return {
-    ...described({ ...options, loraDropout: 0 }),
-    loraA: parameter(zeros([r, numEmbeddings], { device })),
-    loraB: parameter(tensor(normal(embeddingDim * r), { shape: [embeddingDim, r], device })),
-  };
 }

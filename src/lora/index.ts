@@ -5,6 +5,7 @@ export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js"
 export { inject, type InjectReport } from "./inject.js";
 export { LoRALayer, type Adapter, type LoRAOptions } from "./layer.js";
 export { Linear, type LoRALinearOptions } from "./linear.js";
+export { MergedLinear, type MergedLinearOptions } from "./merged-linear.js";
 export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js";
 export type { InjectOptions } from "./options.js";
 export { adapters } from "./registry.js";

@@ -1,15 +1,13 @@
 /** Adapting a whole model: layers are replaced in place, and which adapters a model has is kept beside it. */
 import { LowrankError } from "../errors.js";
-import { Linear as BaseLinear } from "../nn/linear.js";
 import { Module } from "../nn/module.js";
 import { session } from "../native.js";
 import { keep, noGrad } from "../scope.js";
 import { made, parameter, Tensor } from "../tensor.js";
 import { checkRoom } from "./adapter.js";
 import { activate, activeOf, deleteAdapter, withOriginals } from "./active.js";
-import { Embedding, freshEmbedding } from "./embedding.js";
-import { LoRALayer, type AnyLoRALayer } from "./layer.js";
-import { freshLinear, Linear } from "./linear.js";
+import { adaptable } from "./kinds.js";
+import { partsOf } from "./layer.js";
 import { completed, headsOf, isHead, type AdapterOptions, type InjectOptions } from "./options.js";
 import { patternReader } from "./patterns.js";
 import { adapterOf, adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
@@ -136,7 +134,8 @@ function freeze(model: Module): void {
     }
   }
   for (const [, layer] of loraLayers(model)) {
-    for (const { loraA, loraB } of layer.adapters.values()) adapterTensors.add(loraA).add(loraB);
+    for (const adapter of layer.adapters.values())
+      for (const [, tensor] of partsOf(adapter)) adapterTensors.add(tensor);
   }
   for (const tensor of model.parameters()) {
     if (!adapterTensors.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
@@ -144,24 +143,14 @@ function freeze(model: Module): void {
 }
 
 function place(model: Module, path: string, layer: Module, options: AdapterOptions): void {
-  let target: AnyLoRALayer;
-  if (layer instanceof LoRALayer) target = layer;
-  else {
+  const target = adaptable(layer);
+  if (target !== layer) {
     const [owner, property] = parentOf(model, path);
-    // inject's layers merge only when told to.
-    target =
-      layer instanceof BaseLinear
-        ? Linear.fromBase(layer, { mergeWeights: false })
-        : Embedding.fromBase(layer as Embedding, { mergeWeights: false });
-    target.namedByAdapter = true;
     target.replaced = { module: layer };
     owner.replaceChild(property, target);
   }
-  const adapter =
-    target instanceof BaseLinear
-      ? freshLinear(target, options)
-      : freshEmbedding(target as unknown as Embedding, options);
-  target.addAdapter(options.name, adapter, false);
+  target.namedByAdapter = true;
+  target.addAdapter(options.name, target.freshAdapter(options), false);
 }
 
 /** A module of the same kind whose tensors are copies that are trained. */

@@ -1,13 +1,15 @@
 /** What every low-rank layer is: the mixin, its adapters by name, and merging, written once. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
+import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { adopted, Module } from "../nn/module.js";
 import { keep, noGrad, scope } from "../scope.js";
 import { isParameter, parameter, type Tensor } from "../tensor.js";
-import { partsOf, setPart, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
-import { magnitudeOf, rescaled } from "./dora.js";
-import { adapterPerRow, runsOf } from "./rows.js";
+import { partsOf, setPart, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
+import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
+import { adapterPerRow } from "./rows.js";
+import { activeShares, biasOf, type Share } from "./shares.js";
 
 export * from "./adapter.js";
 
@@ -61,9 +63,18 @@ export interface AnyLoRALayer extends LoRALayer {
   /** Which dimension of the weight counts outputs: 0, or 1 where it is stored as [in, out]. */
   readonly outputDim: number;
   /** A new adapter in this layer's own form, on its device, not yet added. */
-  freshAdapter(options: AdapterOptions): Adapter;
+  freshAdapter(options: FreshOptions): Adapter;
+  completed(adapter: Adapter, options: FreshOptions): Adapter;
+  /** The adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing those of the layer. */
+  adapterOf(name: string): Adapter;
+  /** A [r, inputs of an output] and B [outputs, r], of which B·A is the difference, for any form. */
+  factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor };
   /** B·A in the weight's shape. */
   product(adapter: Adapter): Tensor;
+  /** The shape that spreads one value an output over a forward's result of `shape`. */
+  alongOutputs(shape: readonly number[]): number[];
+  /** What the norms of the weight were last found to be. */
+  squaredNorms: SquaredNorms | null;
   /** ‖W + scaling · B·A‖ of each output, in the shape of a magnitude; no gradient flows into it. */
   magnitudeOf(adapter: Adapter): Tensor;
   /** Adds an adapter; the layer's own weight is frozen from then on. */
@@ -125,6 +136,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     namedByAdapter = false;
     unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null = null;
     replaced: { readonly module: Module } | null = null;
+    squaredNorms: SquaredNorms | null = null;
 
     get r(): number {
       return firstOf(this)?.r ?? 0;
@@ -161,12 +173,35 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       return 0;
     }
 
-    abstract freshAdapter(options: AdapterOptions): Adapter;
-    abstract product(adapter: Adapter): Tensor;
+    abstract freshAdapter(options: FreshOptions): Adapter;
     abstract shapeOnDisk(part: AdapterPart, r: number): readonly number[];
 
+    /** A fresh adapter with the further parts that `options` ask for. */
+    completed(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
+      if (loraBias)
+        adapter.loraBias = parameter(
+          zeros(this.shapeOnDisk("bias", adapter.r), { device: this.weight.device }),
+        );
+      if (useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
+      return adapter;
+    }
+
     magnitudeOf(adapter: Adapter): Tensor {
-      return magnitudeOf(this, adapter);
+      return normsOf(this, adapter, adapter.scaling);
+    }
+
+    factors({ loraA, loraB }: Adapter): { loraA: Tensor; loraB: Tensor } {
+      return { loraA, loraB };
+    }
+
+    product(adapter: Adapter): Tensor {
+      const { loraA, loraB } = this.factors(adapter);
+      if (this.outputDim === 1) return loraA.matmul(loraB, { transA: true, transB: true });
+      return loraB.matmul(loraA).reshape(this.weight.shape);
+    }
+
+    alongOutputs(): number[] {
+      return [-1];
     }
 
     plainAdapter(name: string): Adapter {
@@ -190,7 +225,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
         const adapter = this.adapterOf(name);
         return this.product(adapter).mul(adapter.scaling);
       }
-      const shares = this.#activeShares();
+      const shares = activeShares(this);
       if (shares.some(({ adapter }) => adapter.magnitude))
         return this.#adapted(shares).sub(this.baseWeight.to("f32"));
       return deltaOf(this, shares);
@@ -202,15 +237,10 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(this, shares));
       return shares.reduce((weight, { adapter, scaling }) => {
         const sum = weight.add(this.product(adapter).mul(scaling));
-        return adapter.magnitude === undefined ? sum : rescaled(this, { ...adapter, scaling }, sum);
+        if (adapter.magnitude === undefined) return sum;
+        const along = sum.shape.map((size, d) => (d === this.outputDim ? size : 1));
+        return sum.mul(rescaling(this, adapter, scaling).reshape(along));
       }, base);
-    }
-
-    #activeShares(): Share[] {
-      return this.active.map(({ name, weight }) => {
-        const adapter = this.adapterOf(name);
-        return { adapter, scaling: adapter.scaling * weight };
-      });
     }
 
     get adapts(): boolean {
@@ -241,6 +271,12 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       this.active = this.active.filter((a) => a.name !== name);
       this.adapters.delete(name);
       for (const [, tensor] of partsOf(adapter)) tensor.dispose();
+      if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) this.#forgetNorms();
+    }
+
+    #forgetNorms(): void {
+      this.squaredNorms?.squares.dispose();
+      this.squaredNorms = null;
     }
 
     replacePart(name: string, part: AdapterPart, tensor: Tensor): void {
@@ -269,7 +305,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     merge(): this {
       if (this.merged || this.active.length === 0) return this;
       const { weight: base, bias } = this;
-      const shares = this.#activeShares();
+      const shares = activeShares(this);
       const merged = noGrad(() =>
         scope(() => ({
           weight: this.#adapted(shares).to(base.dtype),
@@ -363,6 +399,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
 
     override to(device: Parameters<Module["to"]>[0]): this {
       this.unmerge();
+      this.#forgetNorms();
       super.to(device);
       for (const adapter of this.adapters.values()) {
         for (const [part, tensor] of partsOf(adapter)) {
@@ -375,6 +412,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
 
     override dispose(): void {
       this.unmerge();
+      this.#forgetNorms();
       super.dispose();
       for (const adapter of this.adapters.values())
         for (const [, tensor] of partsOf(adapter)) tensor.dispose();
@@ -392,55 +430,8 @@ export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
 }) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyLoRALayer };
 
-/** What one adapter adds, over all rows or a run of them. */
-export interface Share {
-  adapter: Adapter;
-  /** The adapter's scaling times the weight that it counts with. */
-  scaling: number;
-  /** Rows of the input, its last dimension apart; all without. */
-  rows?: { start: number; count: number };
-}
-
-/** What counts in a forward of `layer` over `rows` rows: the active adapters, or those in force row by row. */
-export function sharesOf(layer: AnyLoRALayer, rows: number): Share[] {
-  const names = adapterPerRow();
-  if (names === undefined) {
-    return layer.active.map(({ name, weight }) => {
-      const adapter = layer.adapters.get(name) as Adapter;
-      return { adapter, scaling: adapter.scaling * weight };
-    });
-  }
-  return runsOf(names, rows).flatMap(({ name, start, count }) => {
-    const adapter = layer.adapters.get(name);
-    return adapter === undefined ? [] : [{ adapter, scaling: adapter.scaling, rows: { start, count } }];
-  });
-}
-
 /** Σ scaling · B·A. */
 function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
   return rest.reduce((sum, one) => sum.add(one), first as Tensor);
-}
-
-/** bias + Σ scaling · (the bias of the low-rank product), for shares over all rows. */
-export function biasOf(bias: Tensor | null, shares: readonly Share[]): Tensor | null {
-  return shares.reduce((sum: Tensor | null, { adapter: { loraBias }, scaling }) => {
-    if (loraBias === undefined) return sum;
-    const scaled = loraBias.mul(scaling);
-    return sum === null ? scaled : sum.add(scaled);
-  }, bias);
-}
-
-/**
- * A and B of shares over all rows as one: concatenated along the rank, with the scaling in B where
- * there are several. For A [r, ...] and B [out, r].
- */
-export function combined(shares: readonly Share[]): { loraA: Tensor; loraB: Tensor; scaling: number } {
-  const [only] = shares;
-  if (shares.length === 1 && only !== undefined) {
-    return { loraA: only.adapter.loraA, loraB: only.adapter.loraB, scaling: only.scaling };
-  }
-  const [firstA, ...restA] = shares.map((s) => s.adapter.loraA) as [Tensor, ...Tensor[]];
-  const [firstB, ...restB] = shares.map((s) => s.adapter.loraB.mul(s.scaling)) as [Tensor, ...Tensor[]];
-  return { loraA: firstA.concat(restA, 0), loraB: firstB.concat(restB, 1), scaling: 1 };
 }

@@ -1,10 +1,13 @@
 import { tensor, zeros } from "../create.js";
 import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
-import { nextDropout, uniform } from "../random.js";
+import { uniform } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { checkRoom, described, type Adapter, type AdapterOptions, type AdapterPart } from "./adapter.js";
-import { biasOf, checkOptions, combined, LoRALayer, sharesOf, type LoRAOptions } from "./layer.js";
+import { checkRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import { composed } from "./composed.js";
+import { checkOptions, LoRALayer, type LoRAOptions } from "./layer.js";
+import { loraLinear } from "./lora-linear.js";
+import { byRows, sharesOf, type Share } from "./shares.js";
 
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   /** Whether the weight is stored as [in, out]. */
@@ -27,13 +30,7 @@ export class Linear extends LoRALayer(BaseLinear) {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
-    const { weight, bias, inFeatures, outFeatures } = layer;
-    const lora = new Linear(inFeatures, outFeatures, {
-      fanInFanOut: layer.fanInFanOut,
-      ...options,
-      weight,
-      ...(bias ? { biasValues: bias } : {}),
-    });
+    const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
     lora.training = layer.training;
     return lora;
   }
@@ -42,16 +39,18 @@ export class Linear extends LoRALayer(BaseLinear) {
     return this.fanInFanOut ? 1 : 0;
   }
 
-  override freshAdapter(options: AdapterOptions): Adapter {
-    const adapter: Adapter = freshLinear(this, options);
-    if (options.loraBias)
-      adapter.loraBias = parameter(zeros([this.outFeatures], { device: this.weight.device }));
-    if (options.useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
-    return adapter;
-  }
-
-  override product({ loraA, loraB }: Adapter): Tensor {
-    return this.fanInFanOut ? loraA.matmul(loraB, { transA: true, transB: true }) : loraB.matmul(loraA);
+  override freshAdapter(options: FreshOptions): Adapter {
+    const { inFeatures, outFeatures, weight } = this;
+    const { device } = weight;
+    checkRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
+    const bound = 1 / Math.sqrt(inFeatures);
+    const drawn = uniform(options.r * inFeatures, -bound, bound);
+    const adapter = {
+      ...described(options),
+      loraA: parameter(tensor(drawn, { shape: [options.r, inFeatures], device })),
+      loraB: parameter(zeros([outFeatures, options.r], { device })),
+    };
+    return this.completed(adapter, options);
   }
 
   override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
@@ -59,42 +58,33 @@ export class Linear extends LoRALayer(BaseLinear) {
     return part === "B" ? [this.outFeatures, r] : [this.outFeatures];
   }
 
+  /** Where the windows of outputs start that an adapter of this layer's own form gives. */
+  windowsOf(_adapter: Adapter): readonly number[] {
+    return [];
+  }
+
   override forward(x: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(x));
     const shares = sharesOf(this, x.size / this.inFeatures);
-    const { loraA, loraB, scaling } = combined(shares);
-    const p = this.training ? this.loraDropout : 0;
-    // A draw is taken only where something is dropped.
-    const [seed, stream] = p > 0 ? nextDropout() : [0, 0];
-    const { weight, fanInFanOut } = this;
-    const bias = biasOf(this.bias, shares);
-    return made(() =>
-      session().loraLinear(
-        x.id,
-        weight.id,
-        bias?.id,
-        loraA.id,
-        loraB.id,
-        scaling,
-        fanInFanOut,
-        p,
-        seed,
-        stream,
-      ),
-    );
+    if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
+      return byRows(this, x, (own, active) => this.#apart(own, active));
+    return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
+  }
+
+  #apart(x: Tensor, shares: readonly Share[]): Tensor {
+    const { baseWeight: weight, fanInFanOut } = this;
+    return composed(this, x, shares, {
+      base: (given, bias) => made(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
+      lowRank: (given, adapter, scaling) => {
+        const { loraA, loraB } = this.factors(adapter);
+        return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
+      },
+    });
   }
 }
 
-/** A new adapter for a linear layer, on the layer's device. */
-export function freshLinear(layer: BaseLinear, options: AdapterOptions): Adapter {
-  const { inFeatures, outFeatures, weight } = layer;
-  const bound = 1 / Math.sqrt(inFeatures);
-  const { device } = weight;
-  const { r } = options;
-  checkRoom("lora.Linear", device, r * (inFeatures + outFeatures));
-  return {
-    ...described(options),
-    loraA: parameter(tensor(uniform(r * inFeatures, -bound, bound), { shape: [r, inFeatures], device })),
-    loraB: parameter(zeros([outFeatures, r], { device })),
-  };
+/** The options that keep and share what `layer` holds. */
+export function ofBase(layer: BaseLinear): LoRALinearOptions {
+  const { weight, bias, fanInFanOut } = layer;
+  return { fanInFanOut, weight, ...(bias ? { biasValues: bias } : {}) };
 }

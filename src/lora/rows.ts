@@ -17,16 +17,16 @@ export function adapterPerRow(): AdapterPerRow | undefined {
   return inForce.getStore();
 }
 
-/** Neighbouring rows of one adapter. */
+/** Neighbouring rows of one adapter, or of none. */
 export interface Run {
-  name: string;
+  name: string | null;
   start: number;
   count: number;
 }
 
 /**
- * The runs of rows that have an adapter, in an input of `rows` rows: each row of the batch is as
- * many of these as there are rows to a batch.
+ * The runs of an input of `rows` rows, in order: each row of the batch is as many of these as there
+ * are rows to a batch.
  */
 export function runsOf(names: AdapterPerRow, rows: number): Run[] {
   const each = rows / names.length;
@@ -39,8 +39,7 @@ export function runsOf(names: AdapterPerRow, rows: number): Run[] {
   const runs: Run[] = [];
   for (const [b, name] of names.entries()) {
     const last = runs.at(-1);
-    if (name === null) continue;
-    if (last !== undefined && last.name === name && last.start + last.count === b * each) last.count += each;
+    if (last !== undefined && last.name === name) last.count += each;
     else runs.push({ name, start: b * each, count: each });
   }
   return runs;

@@ -2,6 +2,7 @@
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
+import { lossPerAdapter, perRow } from "../lora/per-row.js";
 import { session } from "../native.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
@@ -43,13 +44,18 @@ export abstract class CausalLM extends PretrainedModel {
 
   /** ids i32 [B, T] → logits [B, T, V], and the loss where labels are given. */
   override forward(ids: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const hidden = this.hidden(ids, options);
-    const logits = this.lm_head.forward(hidden);
-    if (options.labels === undefined) return { logits, hidden };
-    const shifted = shiftedLabels(ids, options.labels);
-    const V = logits.shape[2] as number;
-    const loss = logits.reshape(-1, V).crossEntropy(shifted);
-    return { logits, loss, hidden };
+    const { labels, adapterPerRow: names } = options;
+    const { hidden, logits } = perRow(this, ids.shape[0] as number, names, () => {
+      const states = this.hidden(ids, options);
+      return { hidden: states, logits: this.lm_head.forward(states) };
+    });
+    if (labels === undefined) return { logits, hidden };
+    const targets = shiftedLabels(ids, labels);
+    const rows = logits.reshape(-1, logits.shape[2] as number);
+    if (names === undefined) return { logits, loss: rows.crossEntropy(targets), hidden };
+    const losses = rows.crossEntropy(targets, { reduction: "none" }).reshape(ids.shape);
+    const counted = targets.eq(-100).to("f32").neg().add(1).reshape(ids.shape);
+    return { logits, loss: lossPerAdapter(losses, counted, names), hidden };
   }
 
   /**

@@ -19,6 +19,11 @@ export interface ForwardOptions {
    * i32 [B], or f32 [B, N] where several labels may hold or values are predicted.
    */
   labels?: Tensor | undefined;
+  /**
+   * The adapter of each row of the batch, null for the base alone. The loss of a language model is
+   * then the sum of each adapter's mean over its own rows.
+   */
+  adapterPerRow?: readonly (string | null)[] | undefined;
 }
 
 /** What any model gives; one without a head gives no logits. */

@@ -18,44 +18,12 @@ import {
   type Tensor,
 } from "../../src/index.js";
 import { testDevices, type TestDevice } from "../devices.js";
-
-/** One class under test, over sizes that are no multiple of anything. */
-interface Subject {
-  name: string;
-  base(device: TestDevice): nn.Linear | nn.Embedding;
-  wrap(base: nn.Linear | nn.Embedding, r: number, loraAlpha: number): lora.Linear | lora.Embedding;
-  input(device: TestDevice): Tensor;
-  target: string;
-}
-
-const subjects: Subject[] = [
-  {
-    name: "Linear",
-    base: (device) => new nn.Linear(13, 7, { device }),
-    wrap: (base, r, loraAlpha) => lora.Linear.fromBase(base as nn.Linear, { r, loraAlpha }),
-    input: (device) => randn([5, 13], { device }),
-    target: "layer",
-  },
-  {
-    name: "Linear, fanInFanOut",
-    base: (device) => new nn.Linear(13, 7, { device, fanInFanOut: true }),
-    wrap: (base, r, loraAlpha) => lora.Linear.fromBase(base as nn.Linear, { r, loraAlpha }),
-    input: (device) => randn([5, 13], { device }),
-    target: "layer",
-  },
-  {
-    name: "Embedding",
-    base: (device) => new nn.Embedding(11, 7, { device }),
-    wrap: (base, r, loraAlpha) => lora.Embedding.fromBase(base as nn.Embedding, { r, loraAlpha }),
-    input: (device) => tensor(Int32Array.of(3, 0, 10, 3), { shape: [2, 2], device }),
-    target: "layer",
-  },
-];
+import { subjects, type Base, type Layer, type Subject } from "./subjects.js";
 
 /** A model around one layer, with names that look like an adapter's and do no harm. */
 class Around extends nn.Module {
   constructor(
-    public layer: nn.Linear | nn.Embedding,
+    public layer: Base,
     public lora: nn.Linear,
     public weight_: nn.Linear,
     public bias_: nn.Linear,
@@ -86,12 +54,11 @@ function off(a: number[], b: number[]): number {
 }
 
 /** Gives both matrices values, so that the low-rank path counts. */
-function fill(layer: lora.Linear | lora.Embedding, device: TestDevice): void {
+function fill(layer: Layer, device: TestDevice): void {
   noGrad(() =>
     scope(() => {
-      for (const { loraA, loraB } of layer.adapters.values()) {
-        loraA.copy(randn(loraA.shape, { device }));
-        loraB.copy(randn(loraB.shape, { device }));
+      for (const { loraA, loraB, magnitude, loraBias } of layer.adapters.values()) {
+        for (const part of [loraA, loraB, magnitude, loraBias]) part?.copy(randn(part.shape, { device }));
       }
     }),
   );
@@ -107,11 +74,9 @@ const run = (layer: nn.Module, x: Tensor): Tensor => (layer.forward as (x: Tenso
 const properties: Record<string, Property> = {
   "is both its base layer and a LoRALayer": async (subject, device) => {
     const layer = subject.wrap(subject.base(device), 3, 4);
-    const base = subject.name === "Embedding" ? nn.Embedding : nn.Linear;
+    const plain = new nn.Linear(2, 2, { device });
     return (
-      layer instanceof base &&
-      layer instanceof lora.LoRALayer &&
-      !(new base(2, 2, { device }) instanceof lora.LoRALayer)
+      layer instanceof subject.kind && layer instanceof lora.LoRALayer && !(plain instanceof lora.LoRALayer)
     );
   },
   "a fresh adapter changes no bit": async (subject, device) => {
@@ -154,13 +119,11 @@ const properties: Record<string, Property> = {
   "a safe merge refuses NaN and infinity": async (subject, device) => {
     for (const bad of [NaN, Infinity]) {
       const model = around(subject, device);
-      await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3 });
-      const layer = model.layer as lora.Linear;
+      await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+      const layer = model.layer as Layer;
       fill(layer, device);
-      const broken = (layer.loraB as Tensor).shape;
-      layer.loraB?.copy(
-        tensor(new Float32Array(broken[0]! * broken[1]!).fill(bad), { shape: broken, device }),
-      );
+      const { shape, size } = layer.loraB as Tensor;
+      layer.loraB?.copy(tensor(new Float32Array(size).fill(bad), { shape, device }));
       const error: unknown = await lora.merge(model).catch((e: unknown) => e);
       if ((error as { code?: string }).code !== "ERR_NOT_FINITE" || layer.merged) return `accepted ${bad}`;
     }
@@ -170,8 +133,8 @@ const properties: Record<string, Property> = {
     const model = around(subject, device);
     const x = subject.input(device);
     const base = await values(model.forward(x));
-    await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3 });
-    fill(model.layer as lora.Linear, device);
+    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+    fill(model.layer as Layer, device);
     const adapted = await values(model.forward(x));
     const disabled = await values(lora.withoutAdapters(model, () => model.forward(x)));
     const again = await values(model.forward(x));
@@ -186,8 +149,8 @@ const properties: Record<string, Property> = {
   },
   "three steps change the adapter only": async (subject, device) => {
     const model = around(subject, device);
-    await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3 });
-    fill(model.layer as lora.Linear, device);
+    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+    fill(model.layer as Layer, device);
     const before = new Map<string, number[]>();
     for (const [name, t] of Object.entries(model.stateDict())) before.set(name, await values(t));
     const optimizer = new optim.AdamW(
@@ -213,8 +176,8 @@ const properties: Record<string, Property> = {
     const dir = await mkdtemp(join(tmpdir(), "lowrank-"));
     try {
       const model = around(subject, device);
-      await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3 });
-      fill(model.layer as lora.Linear, device);
+      await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+      fill(model.layer as Layer, device);
       await lora.saveAdapter(model, join(dir, "a"));
       const x = subject.input(device);
       const before = await values(model.forward(x));
@@ -237,7 +200,7 @@ const properties: Record<string, Property> = {
     const base = await values(model.forward(x));
     const layer = model.layer;
     const { tensors } = memory(device);
-    await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3 });
+    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
     lora.unload(model);
     return (
       model.layer === layer &&
@@ -249,9 +212,10 @@ const properties: Record<string, Property> = {
     const model = around(subject, device);
     const x = subject.input(device);
     const base = await values(model.forward(x));
-    await lora.inject(model, { targetModules: [subject.target], r: 2, loraAlpha: 3, name: "one" });
-    await lora.inject(model, { targetModules: [subject.target], r: 4, loraAlpha: 2, name: "two" });
-    fill(model.layer as lora.Linear, device);
+    const two = { targetModules: ["layer"], ...subject.options };
+    await lora.inject(model, { ...two, r: 2, loraAlpha: 3, name: "one" });
+    await lora.inject(model, { ...two, r: 4, loraAlpha: 2, name: "two" });
+    fill(model.layer as Layer, device);
     const outputs: Record<string, number[]> = {};
     for (const name of ["one", "two"]) {
       lora.setAdapter(model, name);
@@ -273,17 +237,14 @@ const properties: Record<string, Property> = {
   },
   "initial values are distributed as they should be": async (subject, device) => {
     manualSeed(1);
-    const embedding = subject.name === "Embedding";
-    const layer = embedding
-      ? lora.Embedding.fromBase(new nn.Embedding(50, 40, { device }), { r: 20 })
-      : lora.Linear.fromBase(new nn.Linear(50, 40, { device }), { r: 20 });
-    const drawn = await values((embedding ? layer.loraB : layer.loraA) as Tensor);
-    const zero = await values((embedding ? layer.loraA : layer.loraB) as Tensor);
-    const bound = 1 / Math.sqrt(50);
-    const cdf = embedding
-      ? normalCdf
-      : (v: number): number => Math.min(Math.max((v + bound) / (2 * bound), 0), 1);
-    return zero.every((v) => v === 0) && kolmogorov(drawn, cdf) > 0.01;
+    const layer = subject.wrap(subject.base(device), 40, 1);
+    const { loraA, loraB } = layer as { loraA: Tensor; loraB: Tensor };
+    const [drawn, zero] = subject.drawn === "A" ? [loraA, loraB] : [loraB, loraA];
+    const fanIn = loraA.size / (loraA.shape[0] as number);
+    const bound = 1 / Math.sqrt(fanIn);
+    const uniform = (v: number): number => Math.min(Math.max((v + bound) / (2 * bound), 0), 1);
+    const p = kolmogorov(await values(drawn), subject.drawn === "A" ? uniform : normalCdf);
+    return (await values(zero)).every((v) => v === 0) && p > 0.01;
   },
   "requires_grad for every bias mode": async (subject, device) => {
     for (const mode of ["none", "all", "lora_only"] as const) {
@@ -296,7 +257,7 @@ const properties: Record<string, Property> = {
         .sort()
         .join();
       const own = ["layer.lora_A", "layer.lora_B"];
-      const biases = subject.name === "Embedding" ? [] : ["layer.bias"];
+      const biases = "bias" in model.layer ? ["layer.bias"] : [];
       const others = ["lora.bias", "weight_.bias", "bias_.bias"];
       const expected = [...own, ...(mode === "none" ? [] : biases), ...(mode === "all" ? others : [])]
         .sort()
@@ -321,8 +282,7 @@ const properties: Record<string, Property> = {
     return off(saved, before) === 0 && drift <= ROUNDING;
   },
   "r = 0 is the plain layer, and trains": async (subject, device) => {
-    const layer =
-      subject.name === "Embedding" ? new lora.Embedding(5, 3, { device }) : new lora.Linear(5, 3, { device });
+    const layer = subject.bare(device);
     return layer.weight.requiresGrad && layer.loraA === undefined && !layer.eval().merged;
   },
 };
@@ -353,19 +313,31 @@ function normalCdf(v: number): number {
   return v > 0 ? 1 - tail : tail;
 }
 
-const table: string[] = [];
+/** By property, then device and class. */
+const table = new Map<string, Map<string, boolean>>();
 for (const device of testDevices()) {
   for (const subject of subjects) {
     for (const [property, holds] of Object.entries(properties)) {
       test.serial(`${subject.name} on ${device}: ${property}`, async (t) => {
         manualSeed(7);
         const result = await holds(subject, device);
-        table.push(
-          `${result === true ? "yes" : "NO "}  ${subject.name.padEnd(20)} ${device.padEnd(4)} ${property}`,
-        );
+        const row = table.get(property) ?? new Map<string, boolean>();
+        table.set(property, row.set(`${device} ${subject.name}`, result === true));
         t.is(result, true);
       });
     }
   }
 }
-test.after.always("the table", (t) => t.log(`\n${table.join("\n")}`));
+test.after.always("the table", (t) => {
+  const columns = testDevices().flatMap((device) => subjects.map(({ name }) => `${device} ${name}`));
+  const lines = [...table].map(([property, row]) => {
+    const marks = columns.map((column, i) => {
+      const mark = row.has(column) ? (row.get(column) ? "yes" : "NO") : "-";
+      return mark.padStart(String(i + 1).length).padEnd(4);
+    });
+    return `${marks.join(" ")} ${property}`;
+  });
+  const legend = columns.map((column, i) => `${i + 1}: ${column}`).join("; ");
+  const head = columns.map((_, i) => String(i + 1).padEnd(4)).join(" ");
+  t.log(`\n${legend}\n${head}\n${lines.join("\n")}`);
+});

@@ -1,4 +1,4 @@
-"""Goldens of loralib's own layers: forward, gradients, merge (README.md)."""
+"""Goldens of loralib's own layers: forward, gradients, merge, ten steps of AdamW (README.md)."""
 
 import math
 from importlib.metadata import version
@@ -8,6 +8,7 @@ import torch
 
 import common
 import fill
+from steps import ten_steps
 
 
 def put(tensors, layer, name, value):
@@ -39,6 +40,12 @@ def record(tensors, layer, module, inputs, scales):
     merged = module(inputs)
     put(tensors, layer, "merged_output", merged)
     assert (merged - output).abs().max() < 1e-12, "merged and unmerged disagree"
+    loralib.mark_only_lora_as_trainable(module)
+    module.train()
+    losses, trained = ten_steps(module, inputs.detach(), d_out)
+    put(tensors, layer, "losses", losses)
+    for name, parameter in trained.items():
+        put(tensors, layer, f"trained.{name}", parameter)
 
 
 def dense(layer, shape):
@@ -53,25 +60,45 @@ LAYERS = {
     "linear": {"in": 7, "out": 5, "r": 3, "lora_alpha": 6, "bias": True, "fan_in_fan_out": False},
     "linear_fan_in_fan_out": {"in": 7, "out": 5, "r": 3, "lora_alpha": 6, "bias": True, "fan_in_fan_out": True},
     "embedding": {"n": 11, "d": 6, "r": 2, "lora_alpha": 5, "padding_idx": None},
-    "merged_linear": {"in": 7, "out": 12, "r": 2, "lora_alpha": 6, "enable_lora": [True, False, True], "bias": True},
+    "embedding_padding": {"n": 11, "d": 6, "r": 2, "lora_alpha": 5, "padding_idx": 0},
 }
+for slices in ("t", "ft", "tft", "ttt"):
+    for turned in (False, True):
+        LAYERS[f"merged_linear_{slices}{'_fan_in_fan_out' if turned else ''}"] = {
+            "in": 7,
+            "out": 12,
+            "r": 2,
+            "lora_alpha": 6,
+            "bias": True,
+            "fan_in_fan_out": turned,
+            "enable_lora": [slice == "t" for slice in slices],
+        }
+
+
+def build(name, in_=None, out=None, n=None, d=None, bias=True, padding_idx=None, fan_in_fan_out=False, **options):
+    if n is not None:
+        return loralib.Embedding(n, d, padding_idx=padding_idx, **options)
+    kind = loralib.MergedLinear if "enable_lora" in options else loralib.Linear
+    module = kind(in_, out, fan_in_fan_out=fan_in_fan_out, bias=bias, **options)
+    # loralib leaves a transposed view here; only a plain tensor can be filled row by row
+    module.weight.data = module.weight.data.contiguous()
+    return module
 
 
 def main():
     tensors = {}
-    for name in ("linear", "linear_fan_in_fan_out"):
-        module = loralib.Linear(7, 5, r=3, lora_alpha=6, fan_in_fan_out=name != "linear")
-        if name != "linear":
-            # loralib leaves a transposed view here; only a plain tensor can be filled row by row
-            module.weight.data = module.weight.data.contiguous()
-        record(tensors, name, module, dense(name, (2, 3, 7)), linear_scales(7, 3))
-    module = loralib.Embedding(11, 6, r=2, lora_alpha=5)
-    ids = torch.from_numpy(fill.integers("embedding.input", (3, 4), 11)).long()
-    assert len(ids.unique()) < ids.numel(), "an id that occurs twice must add up its gradients"
-    # Not the usual scales: A by sqrt(11), as its rows are over the vocabulary.
-    record(tensors, "embedding", module, ids, {"weight": 1.0, "lora_A": 1 / math.sqrt(11), "lora_B": 0.3 / math.sqrt(2)})
-    module = loralib.MergedLinear(7, 12, r=2, lora_alpha=6, enable_lora=[True, False, True])
-    record(tensors, "merged_linear", module, dense("merged_linear", (2, 3, 7)), linear_scales(7, 2))
+    for name, layer in LAYERS.items():
+        module = build(name, **{"in_" if k == "in" else k: v for k, v in layer.items()})
+        if "n" not in layer:
+            record(tensors, name, module, dense(name, (2, 3, 7)), linear_scales(7, layer["r"]))
+            continue
+        ids = torch.from_numpy(fill.integers(f"{name}.input", (3, 4), 11)).long()
+        assert len(ids.unique()) < ids.numel(), "an id that occurs twice must add up its gradients"
+        if layer["padding_idx"] is not None:
+            assert (ids == layer["padding_idx"]).any()
+        # Not the usual scales: A by sqrt(11), as its rows are over the vocabulary.
+        scales = {"weight": 1.0, "lora_A": 1 / math.sqrt(11), "lora_B": 0.3 / math.sqrt(2)}
+        record(tensors, name, module, ids, scales)
 
     common.write_tensors(common.GOLDENS / "loralib.safetensors", tensors)
     description = {

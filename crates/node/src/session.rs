@@ -196,6 +196,12 @@ impl Session {
         self.with(|s| Ok(s.tensor(id)?.value().context().profile.label.clone()))
     }
 
+    /// Raised by each write in place.
+    #[napi]
+    pub fn version(&self, id: u32) -> Result<f64> {
+        self.with(|state| Ok(state.tensor(id)?.value().storage.version() as f64))
+    }
+
     #[napi]
     pub fn requires_grad(&self, id: u32) -> Result<bool> {
         self.with(|s| Ok(s.tensor(id)?.requires_grad()))

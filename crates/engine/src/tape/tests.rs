@@ -11,7 +11,7 @@ use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, compare, contexts, read};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
-use crate::ops::lora_linear::LoraLinear;
+use crate::ops::lora_linear::{LoraLinear, Path};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::optim::{AdamW, Optimizer};
@@ -450,9 +450,9 @@ fn an_operation_may_add_to_a_parameter_s_gradient_itself() {
         let x = new("x", &[rows, i], false);
         let (weight, a, b) = (new("w", &[o, i], true), new("a", &[4, i], true), new("b", &[o, 4], true));
         let dropout = Dropout { p: 0.1, seed: 1, offset: 2 };
-        let lora = LoraLinear { scale: 1.5, dropout, fan_in_fan_out: false };
+        let lora = LoraLinear { fan_in_fan_out: false, paths: vec![Path::whole(1.5, dropout)] };
         let loss = |weight: &Tensor| {
-            let y = tape.apply(lora, &[&x, weight, &a, &b]).unwrap().swap_remove(0);
+            let y = tape.apply(lora.clone(), &[&x, weight, &a, &b]).unwrap().swap_remove(0);
             let z = tape.apply1(Linear::default(), &[&x, weight]).unwrap();
             total(&tape, &mul(&tape, &y, &z))
         };

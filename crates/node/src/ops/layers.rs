@@ -8,28 +8,54 @@ use napi_derive::napi;
 use crate::error::{Result, thrown};
 use crate::session::Session;
 
+/// scale · drop(x)[rows]·Aᵀ·Bᵀ, a part of `loraLinear`.
+#[napi(object)]
+pub struct LowRankPath {
+    pub lora_a: u32,
+    pub lora_b: u32,
+    pub scale: f64,
+    pub p: f64,
+    pub seed: f64,
+    /// The stream of the mask over all rows.
+    pub stream: f64,
+    /// Triples of a first row, a count of rows and a stream; none for all rows.
+    pub runs: Vec<f64>,
+    /// Where each window of outputs starts; none for one of all.
+    pub windows: Vec<f64>,
+}
+
+impl LowRankPath {
+    fn attributes(&self) -> ops::lora_linear::Path {
+        let run = |r: &[f64]| ops::lora_linear::Run {
+            start: r[0] as usize,
+            count: r[1] as usize,
+            stream: r[2] as u64,
+        };
+        ops::lora_linear::Path {
+            scale: self.scale as f32,
+            dropout: ops::dropout::Dropout { p: self.p, seed: self.seed as u64, offset: self.stream as u64 },
+            runs: self.runs.chunks_exact(3).map(run).collect(),
+            windows: self.windows.iter().map(|start| *start as usize).collect(),
+        }
+    }
+}
+
 #[napi]
 impl Session {
-    /// y = x·Wᵀ + b + scale · drop(x)·Aᵀ·Bᵀ.
+    /// y = x·Wᵀ + b, and the product of every path added where it belongs.
     #[napi]
-    #[allow(clippy::too_many_arguments)]
     pub fn lora_linear(
         &self,
         x: u32,
         weight: u32,
         bias: Option<u32>,
-        lora_a: u32,
-        lora_b: u32,
-        scale: f64,
         fan_in_fan_out: bool,
-        p: f64,
-        seed: f64,
-        stream: f64,
+        paths: Vec<LowRankPath>,
     ) -> Result<u32> {
-        let dropout = ops::dropout::Dropout { p, seed: seed as u64, offset: stream as u64 };
-        let op = ops::lora_linear::LoraLinear { scale: scale as f32, fan_in_fan_out, dropout };
-        let inputs: Vec<u32> = [x, weight, lora_a, lora_b].into_iter().chain(bias).collect();
-        self.apply(op, &inputs)
+        let factors = paths.iter().flat_map(|path| [path.lora_a, path.lora_b]);
+        let inputs: Vec<u32> = [x, weight].into_iter().chain(factors).chain(bias).collect();
+        let paths = paths.iter().map(LowRankPath::attributes).collect();
+        self.apply(ops::lora_linear::LoraLinear { fan_in_fan_out, paths }, &inputs)
     }
 
     #[napi]

@@ -17,7 +17,7 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
 /// Dropout whose mask is a function of `seed` and `offset`; each call takes an offset of its own.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Dropout {
     pub p: f64,
     pub seed: u64,

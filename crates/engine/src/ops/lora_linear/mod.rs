@@ -1,14 +1,17 @@
-//! y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ: a dense layer with a low-rank path beside it.
+//! y = x·Wᵀ + b, and y[rows, outs] += s·drop(x)[rows]·Aᵀ·Bᵀ for each low-rank path.
 //!
-//! Shapes: x [.., I], W [O, I] ([I, O] where `fan_in_fan_out`), b [O], A [R, I], B [O, R]; y [.., O]
-//! and h = drop(x)·Aᵀ [.., R], which backward reads. W may be half-stored.
-//! Backward, with Z = s·d·B: d_x = d·W + drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only
+//! Shapes: x [.., I], W [O, I] ([I, O] where `fan_in_fan_out`), b [O]; y [.., O]. A path has A [G·R, I]
+//! and B [G·V, R] for its G windows of V outputs (one of all O where none are named), takes the rows
+//! of its runs (all where none are named), and gives h = drop(x)[rows]·Aᵀ [rows, G·R], which backward
+//! reads. Its product of window g is h[:, g]·B[g]ᵀ, so that a merged layer (loralib's MergedLinear)
+//! costs one product by A and never holds B·A. W may be half-stored.
+//! Backward, with Z = s·d·B: d_x = d·W + Σ drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only
 //! where W trains. Saved: h, and of the inputs what the wanted gradients read; drop(x) is made again.
-//! Several adapters are one: their A's and their scaled B's concatenated along the rank.
 //!
 //! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits.
-//! Cost over `linear`: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
+//! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
 
+mod path;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
@@ -16,33 +19,37 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::dtype::DType;
+pub use path::{Path, Run};
+
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::dropout::{check_probability, dropout};
-use crate::kernels::gemm::{Gemm, Matrix, gemm};
+use crate::kernels::dropout::check_probability;
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
-use crate::ops::dropout::Dropout;
 use crate::ops::linear::{d_bias, d_dense, d_weight, dense, output};
-use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
+use path::Placed;
 
-/// A dense layer and its adapter, over [x, weight, A, B] or [x, weight, A, B, bias].
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and a bias or none.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraLinear {
-    /// s, what the low-rank product is multiplied by.
-    pub scale: f32,
-    /// What drops elements of x on the low-rank path; p of 0 for nothing.
-    pub dropout: Dropout,
     /// W is stored as [I, O].
     pub fan_in_fan_out: bool,
+    pub paths: Vec<Path>,
 }
+
+/// As many as the masks of what backward reads have room for.
+pub const MOST_PATHS: usize = 14;
 
 const X: usize = 0;
 const WEIGHT: usize = 1;
-const A: usize = 2;
-const B: usize = 3;
-const BIAS: usize = 4;
+
+/// The inputs that are A and B of path `i`.
+const fn a(i: usize) -> usize {
+    2 + 2 * i
+}
+const fn b(i: usize) -> usize {
+    3 + 2 * i
+}
 
 impl Op for LoraLinear {
     fn name(&self) -> &'static str {
@@ -50,132 +57,92 @@ impl Op for LoraLinear {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        check_probability(self.name(), self.dropout.p)?;
-        let (x, weight, a, b) = (inputs[X], inputs[WEIGHT], inputs[A], inputs[B]);
-        let y = output(self.name(), self.fan_in_fan_out, x, weight, inputs.get(BIAS).copied())?;
-        if a.dtype != DType::F32 || b.dtype != DType::F32 {
-            fail!(Dtype, "lora_linear: the factors are f32, not {a} and {b}");
+        if self.paths.len() > MOST_PATHS {
+            fail!(Option, "lora_linear: {} paths are more than {MOST_PATHS}", self.paths.len());
         }
-        let fits = a.shape.rank() == 2
-            && b.shape.rank() == 2
-            && a.shape[1] == x.shape.last()
-            && b.shape[0] == y.last()
-            && a.shape[0] == b.shape[1];
-        if !fits {
-            fail!(
-                ShapeMismatch,
-                "lora_linear: factors of shapes {} and {} do not fit {} inputs and {} outputs: \
-                 A is [rank, inputs], B [outputs, rank]",
-                a.shape,
-                b.shape,
-                x.shape.last(),
-                y.last()
-            );
+        let (x, weight) = (inputs[X], inputs[WEIGHT]);
+        let y = output(self.name(), self.fan_in_fan_out, x, weight, inputs.get(self.bias()).copied())?;
+        let mut outputs = vec![Spec::f32(y.clone())];
+        for (i, path) in self.paths.iter().enumerate() {
+            check_probability(self.name(), path.dropout.p)?;
+            outputs.push(path.output(x, inputs[a(i)], inputs[b(i)], &y)?);
         }
-        let h = with_last(&y, a.shape[0]);
-        Ok(vec![Spec::f32(y), Spec::f32(h)])
+        Ok(outputs)
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let (x, weight, a, b) = (inputs[X], inputs[WEIGHT], inputs[A], inputs[B]);
-        let (y, h) = (&outputs[0], &outputs[1]);
-        let (rows, features, out, rank) = (x.shape.rows(), x.shape.last(), y.shape.last(), a.shape[0]);
-        let (tall, h_matrix) = (Gemm::new(rows, rank, features), Matrix::new(h, rank));
-        let kept = self.kept(cx, x)?;
-        gemm(cx, tall, Matrix::new(&kept, features), Matrix::new(a, features).t(), None, h_matrix)?;
-        drop(kept);
-        dense(cx, self.fan_in_fan_out, x, weight, inputs.get(BIAS).copied(), y)?;
-        let wide = Gemm::new(rows, out, rank).alpha(self.scale).accumulate();
-        gemm(cx, wide, h_matrix, Matrix::new(b, rank).t(), None, Matrix::new(y, out))
+        let (x, y) = (inputs[X], &outputs[0]);
+        for (i, placed) in self.placed(x.shape.rows()) {
+            placed.project(cx, x, inputs[a(i)], &outputs[1 + i])?;
+        }
+        dense(cx, self.fan_in_fan_out, x, inputs[WEIGHT], inputs.get(self.bias()).copied(), y)?;
+        for (i, placed) in self.placed(x.shape.rows()) {
+            placed.expand(cx, &outputs[1 + i], inputs[b(i)], y)?;
+        }
+        Ok(())
     }
 
     fn gradient(&self) -> Gradient {
-        Gradient::reads(0b1111, 0b10)
+        let paths = self.paths.len();
+        Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1)
     }
 
     fn reads(&self, needs: &[bool]) -> Reads {
-        let inputs =
-            [(X, needs[A] || needs[WEIGHT]), (WEIGHT, needs[X]), (A, needs[X]), (B, needs[X] || needs[A])];
-        Reads {
-            inputs: inputs.iter().map(|(i, read)| (*read as u32) << i).sum(),
-            outputs: (needs[B] as u32) << 1,
+        let paths = 0..self.paths.len();
+        let any_a = paths.clone().any(|i| needs[a(i)]);
+        let mut inputs = (needs[WEIGHT] || any_a) as u32 | (needs[X] as u32) << WEIGHT;
+        let mut outputs = 0;
+        for i in paths {
+            inputs |= (needs[X] as u32) << a(i) | ((needs[X] || needs[a(i)]) as u32) << b(i);
+            outputs |= (needs[b(i)] as u32) << (1 + i);
         }
+        Reads { inputs, outputs }
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        let mut d_inputs = vec![None; pass.needs.len()];
+        let (needs, into) = (&pass.needs, &pass.into);
+        let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
-        let (rows, out) = (d.shape.rows(), d.shape.last());
-        let [rank, features] = [0, 1].map(|i| pass.input_specs[A].shape[i]);
-        let d_matrix = Matrix::new(d, out);
-        if pass.needs[X] || pass.needs[A] {
-            let z = cx.empty([rows, rank], DType::F32)?;
-            let z_matrix = Matrix::new(&z, rank);
-            let mut tall = Gemm::new(rows, rank, out).alpha(self.scale);
-            if let Some(d_h) = &pass.d_outs[1] {
-                cx.copy(d_h, &z);
-                tall = tall.accumulate();
-            }
-            gemm(cx, tall, d_matrix, Matrix::new(pass.input(B), rank), None, z_matrix)?;
-            if pass.needs[X] {
-                let d_x = d_dense(cx, self.fan_in_fan_out, d, pass.input(WEIGHT))?;
-                let wide = Gemm::new(rows, features, rank);
-                let a = Matrix::new(pass.input(A), features);
-                if self.dropout.p == 0.0 {
-                    gemm(cx, wide.accumulate(), z_matrix, a, None, Matrix::new(&d_x, features))?;
-                } else {
-                    let d_kept = cx.empty([rows, features], DType::F32)?;
-                    gemm(cx, wide, z_matrix, a, None, Matrix::new(&d_kept, features))?;
-                    self.drop_into(cx, &d_kept, &d_x, true)?;
+        if needs[X] {
+            d_inputs[X] = Some(d_dense(cx, self.fan_in_fan_out, d, pass.input(WEIGHT))?);
+        }
+        for (i, placed) in self.placed(d.shape.rows()) {
+            let shape = |input: usize| pass.input_specs[input].shape.clone();
+            if needs[X] || needs[a(i)] {
+                let z =
+                    placed.d_h(cx, d, pass.input(b(i)), &pass.output_specs[1 + i], &pass.d_outs[1 + i])?;
+                if let Some(d_x) = &d_inputs[X] {
+                    placed.add_d_x(cx, &z, pass.input(a(i)), d_x)?;
                 }
-                d_inputs[X] = Some(d_x);
+                if needs[a(i)] {
+                    let (d_a, adds) = into.place(cx, a(i), shape(a(i)))?;
+                    placed.d_a(cx, &z, pass.input(X), &d_a, adds)?;
+                    d_inputs[a(i)] = Some(d_a);
+                }
             }
-            if pass.needs[A] {
-                let (d_a, adds) = pass.into.place(cx, A, [rank, features])?;
-                let kept = self.kept(cx, pass.input(X))?;
-                let sum = Gemm::new(rank, features, rows).accumulate_if(adds);
-                gemm(cx, sum, z_matrix.t(), Matrix::new(&kept, features), None, Matrix::new(&d_a, features))?;
-                d_inputs[A] = Some(d_a);
+            if needs[b(i)] {
+                let (d_b, adds) = into.place(cx, b(i), shape(b(i)))?;
+                placed.d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
+                d_inputs[b(i)] = Some(d_b);
             }
         }
-        if pass.needs[B] {
-            let (d_b, adds) = pass.into.place(cx, B, [out, rank])?;
-            let h = Matrix::new(pass.output(1), rank);
-            let sum = Gemm::new(out, rank, rows).alpha(self.scale).accumulate_if(adds);
-            gemm(cx, sum, d_matrix.t(), h, None, Matrix::new(&d_b, rank))?;
-            d_inputs[B] = Some(d_b);
+        if needs[WEIGHT] {
+            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, pass.input(X), into)?);
         }
-        if pass.needs[WEIGHT] {
-            d_inputs[WEIGHT] = Some(d_weight(cx, self.fan_in_fan_out, d, pass.input(X), &pass.into)?);
-        }
-        if pass.needs.get(BIAS) == Some(&true) {
-            d_inputs[BIAS] = Some(d_bias(cx, d)?);
+        if needs.get(self.bias()) == Some(&true) {
+            d_inputs[self.bias()] = Some(d_bias(cx, d)?);
         }
         Ok(d_inputs)
     }
 }
 
 impl LoraLinear {
-    /// What the low-rank path takes of x.
-    fn kept(&self, cx: &Rc<Context>, x: &Value) -> Result<Value> {
-        if self.dropout.p == 0.0 {
-            return Ok(x.clone());
-        }
-        let kept = cx.empty(x.shape.clone(), DType::F32)?;
-        self.drop_into(cx, x, &kept, false)?;
-        Ok(kept)
+    /// The input that is the bias, where there is one.
+    fn bias(&self) -> usize {
+        a(self.paths.len())
     }
 
-    /// Appends y = drop(x), or y += that.
-    fn drop_into(&self, cx: &Rc<Context>, x: &Value, y: &Value, accumulate: bool) -> Result<()> {
-        let Dropout { p, seed, offset } = self.dropout;
-        dropout(cx, seed, offset, p, x, y, accumulate)
+    fn placed(&self, rows: usize) -> impl Iterator<Item = (usize, Placed<'_>)> {
+        self.paths.iter().enumerate().map(move |(i, path)| (i, Placed::new(path, rows)))
     }
-}
-
-/// `shape` with another last dimension.
-fn with_last(shape: &Shape, last: usize) -> Shape {
-    let mut dims = shape.to_vec();
-    *dims.last_mut().expect("rank of at least 1") = last;
-    Shape::new(&dims)
 }

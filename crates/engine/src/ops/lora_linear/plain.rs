@@ -1,17 +1,46 @@
 //! The oracle: the composed form.
 
-use super::{A, B, BIAS, LoraLinear, WEIGHT, X};
+use super::{LoraLinear, WEIGHT, X, a, b};
 use crate::ops::checks::Array;
+use crate::ops::dropout::Dropout;
 use crate::ops::dropout::plain::plain as dropout;
 use crate::ops::linear::plain::plain as linear;
 
-pub fn plain(op: LoraLinear, inputs: &[Array]) -> Vec<Array> {
-    let mut y = linear(op.fan_in_fan_out, &inputs[X], &inputs[WEIGHT], inputs.get(BIAS));
-    let kept = dropout(&op.dropout, &inputs[X]);
-    let h = linear(false, &kept, &inputs[A], None);
-    let low_rank = linear(false, &h, &inputs[B], None);
-    for (y, v) in y.data.iter_mut().zip(low_rank.data) {
-        *y += op.scale as f64 * v;
+pub fn plain(op: &LoraLinear, inputs: &[Array]) -> Vec<Array> {
+    let x = &inputs[X];
+    let mut y = linear(op.fan_in_fan_out, x, &inputs[WEIGHT], inputs.get(a(op.paths.len())));
+    let (features, out) = (*x.shape.last().unwrap(), *y.shape.last().unwrap());
+    let mut outputs = Vec::new();
+    for (i, path) in op.paths.iter().enumerate() {
+        let (a, b) = (&inputs[a(i)], &inputs[b(i)]);
+        let (rank, groups) = (b.shape[1], path.windows.len().max(1));
+        let width = b.shape[0] / groups;
+        let mut h = Vec::new();
+        for run in path.placed_runs(x.data.len() / features) {
+            let rows = Array::new(
+                &[run.count, features],
+                x.data[run.start * features..][..run.count * features].to_vec(),
+            );
+            let kept = dropout(&Dropout { offset: run.stream, ..path.dropout }, &rows);
+            let projected = linear(false, &kept, a, None);
+            for row in 0..run.count {
+                for group in 0..groups {
+                    let start = path.windows.get(group).copied().unwrap_or(0);
+                    for v in 0..width {
+                        let product: f64 = (0..rank)
+                            .map(|k| {
+                                projected.data[row * rank * groups + group * rank + k]
+                                    * b.data[(group * width + v) * rank + k]
+                            })
+                            .sum();
+                        y.data[(run.start + row) * out + start + v] += path.scale as f64 * product;
+                    }
+                }
+            }
+            h.extend(projected.data);
+        }
+        outputs.push(Array::new(&[h.len() / a.shape[0], a.shape[0]], h));
     }
-    vec![y, h]
+    outputs.insert(0, y);
+    outputs
 }

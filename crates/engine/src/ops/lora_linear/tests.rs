@@ -1,4 +1,4 @@
-use super::{LoraLinear, plain::plain};
+use super::{LoraLinear, Path, Run, plain::plain};
 use crate::dtype::DType;
 use crate::op::{Backward, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
@@ -10,10 +10,10 @@ use crate::tensor::{Spec, Value};
 const SCALE: f32 = 1.75;
 
 fn op(fan_in_fan_out: bool) -> LoraLinear {
-    LoraLinear { scale: SCALE, fan_in_fan_out, dropout: Dropout { p: 0.0, seed: 0, offset: 0 } }
+    LoraLinear { fan_in_fan_out, paths: vec![Path::whole(SCALE, Dropout::default())] }
 }
 
-fn inputs(op: LoraLinear, rows: &[usize], [features, out, rank]: [usize; 3], bias: bool) -> Vec<Array> {
+fn inputs(op: &LoraLinear, rows: &[usize], [features, out, rank]: [usize; 3], bias: bool) -> Vec<Array> {
     let weight = if op.fan_in_fan_out { [features, out] } else { [out, features] };
     let mut inputs = vec![
         Array::random("x", &[rows, &[features]].concat()),
@@ -28,14 +28,14 @@ fn inputs(op: LoraLinear, rows: &[usize], [features, out, rank]: [usize; 3], bia
 #[test]
 fn equals_the_plain_form() {
     for fan_in_fan_out in [false, true] {
-        let op = op(fan_in_fan_out);
+        let op = &op(fan_in_fan_out);
         for n in [1, 63, 64, 65, 257] {
             for sizes in [[5, 3, 2], [n, 4, 3], [3, n, 2], [7, 5, n]] {
-                check(&op, &inputs(op, &[3], sizes, n % 2 == 0), &|x| plain(op, x));
+                check(op, &inputs(op, &[3], sizes, n % 2 == 0), &|x| plain(op, x));
             }
-            check(&op, &inputs(op, &[n], [6, 5, 4], true), &|x| plain(op, x));
+            check(op, &inputs(op, &[n], [6, 5, 4], true), &|x| plain(op, x));
         }
-        check(&op, &inputs(op, &[2, 17], [65, 33, 16], true), &|x| plain(op, x));
+        check(op, &inputs(op, &[2, 17], [65, 33, 16], true), &|x| plain(op, x));
     }
 }
 
@@ -43,10 +43,10 @@ fn equals_the_plain_form() {
 fn half_stored_weights_are_frozen() {
     for dtype in [DType::F16, DType::BF16] {
         for fan_in_fan_out in [false, true] {
-            let op = op(fan_in_fan_out);
+            let op = &op(fan_in_fan_out);
             let mut inputs = inputs(op, &[9], [63, 65, 8], true);
             inputs[super::WEIGHT] = inputs[super::WEIGHT].stored(dtype);
-            check(&op, &inputs, &|x| plain(op, x));
+            check(op, &inputs, &|x| plain(op, x));
         }
     }
 }
@@ -54,11 +54,12 @@ fn half_stored_weights_are_frozen() {
 #[test]
 fn dropout_takes_from_the_low_rank_path_alone() {
     for p in [0.3, 1.0] {
-        let op = LoraLinear { dropout: Dropout { p, seed: 3, offset: 5 }, ..op(false) };
+        let path = Path::whole(SCALE, Dropout { p, seed: 3, offset: 5 });
+        let op = &LoraLinear { paths: vec![path], ..op(false) };
         for rows in [1, 65] {
-            check(&op, &inputs(op, &[rows], [33, 17, 8], true), &|x| plain(op, x));
+            check(op, &inputs(op, &[rows], [33, 17, 8], true), &|x| plain(op, x));
         }
-        check(&op, &inputs(op, &[2, 3], [63, 64, 1], false), &|x| plain(op, x));
+        check(op, &inputs(op, &[2, 3], [63, 64, 1], false), &|x| plain(op, x));
     }
 }
 
@@ -68,7 +69,7 @@ fn equals_the_composed_form_on_the_device() {
     use crate::ops::binary::Binary;
     for cx in contexts() {
         for bias in [false, true] {
-            let inputs = inputs(op(false), &[37], [65, 33, 16], bias);
+            let inputs = inputs(&op(false), &[37], [65, 33, 16], bias);
             let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
             let v: Vec<&Value> = values.iter().collect();
             let fused = &run(&cx, &op(false), &v).unwrap()[0];
@@ -88,8 +89,8 @@ fn equals_the_composed_form_on_the_device() {
 fn a_fresh_adapter_changes_no_bit() {
     for cx in contexts() {
         for bias in [false, true] {
-            let mut inputs = inputs(op(false), &[37], [65, 33, 16], bias);
-            inputs[super::B] = inputs[super::B].map(|_| 0.0);
+            let mut inputs = inputs(&op(false), &[37], [65, 33, 16], bias);
+            inputs[super::b(0)] = inputs[super::b(0)].map(|_| 0.0);
             let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
             let v: Vec<&Value> = values.iter().collect();
             let adapted = read(&run(&cx, &op(false), &v).unwrap()[0]);
@@ -103,7 +104,7 @@ fn a_fresh_adapter_changes_no_bit() {
 fn a_frozen_weight_costs_no_launch() {
     for cx in contexts() {
         let values: Vec<Value> =
-            inputs(op(false), &[5], [6, 7, 2], false).iter().map(|x| x.upload(&cx)).collect();
+            inputs(&op(false), &[5], [6, 7, 2], false).iter().map(|x| x.upload(&cx)).collect();
         let outputs = run(&cx, &op(false), &values.iter().collect::<Vec<_>>()).unwrap();
         let needs = [true, false, true, true];
         let before = cx.launches();
@@ -118,12 +119,12 @@ fn a_frozen_weight_costs_no_launch() {
 
 #[test]
 fn non_finite_values_reach_their_rows_and_columns() {
-    let op = op(false);
+    let op = &op(false);
     for v in [f64::NAN, f64::INFINITY] {
         for place in 0..5 {
             let mut inputs = inputs(op, &[5], [6, 7, 3], true);
             inputs[place].data[4] = v;
-            check_non_finite(&op, &inputs, &|x| plain(op, x));
+            check_non_finite(op, &inputs, &|x| plain(op, x));
         }
     }
 }
@@ -133,4 +134,101 @@ fn shapes_that_do_not_fit_are_named() {
     let specs = [[2, 5], [4, 5], [3, 6], [4, 3]].map(Spec::f32);
     let message = op(false).outputs(&specs.iter().collect::<Vec<_>>()).unwrap_err().message;
     assert!(message.contains("[3, 6] and [4, 3] do not fit 5 inputs and 4 outputs"), "{message}");
+}
+
+/// Inputs for paths of `ranks` (the rank of one window each) beside a dense layer.
+fn inputs_of(
+    op: &LoraLinear,
+    rows: &[usize],
+    [features, out]: [usize; 2],
+    ranks: &[[usize; 2]],
+) -> Vec<Array> {
+    let mut all = vec![
+        Array::random("x", &[rows, &[features]].concat()),
+        Array::random("weight", &if op.fan_in_fan_out { [features, out] } else { [out, features] }),
+    ];
+    for (i, ([rank, width], path)) in ranks.iter().zip(&op.paths).enumerate() {
+        let groups = path.windows.len().max(1);
+        all.push(Array::random(&format!("a{i}"), &[groups * rank, features]));
+        all.push(Array::random(&format!("b{i}"), &[groups * width, *rank]));
+    }
+    all.push(Array::random("bias", &[out]));
+    all
+}
+
+#[test]
+fn windows_of_outputs_share_one_product_by_a() {
+    for (len, enabled) in [(1, vec![0]), (2, vec![1]), (3, vec![0, 2]), (3, vec![0, 1, 2]), (4, vec![3, 0])] {
+        for [rows, features, width, rank] in
+            [[1, 5, 3, 2], [5, 63, 2, 4], [65, 7, 64, 1], [3, 257, 65, 8], [64, 64, 1, 16]]
+        {
+            for fan_in_fan_out in [false, true] {
+                let windows = enabled.iter().map(|i| i * width).collect();
+                let path = Path { windows, ..Path::whole(SCALE, Dropout::default()) };
+                let op = LoraLinear { fan_in_fan_out, paths: vec![path] };
+                let inputs = inputs_of(&op, &[rows], [features, len * width], &[[rank, width]]);
+                check(&op, &inputs, &|x| plain(&op, x));
+            }
+        }
+    }
+}
+
+#[test]
+fn paths_take_the_rows_of_their_runs() {
+    let run = |start, count| Run { start, count, stream: start as u64 };
+    for p in [0.0, 0.4] {
+        let path = |scale, runs: &[Run]| Path {
+            runs: runs.to_vec(),
+            ..Path::whole(scale, Dropout { p, seed: 9, offset: 1 })
+        };
+        let whole = path(0.5, &[]);
+        for [n, features, out] in [[1, 5, 4], [21, 33, 65], [64, 3, 2], [65, 257, 1]] {
+            // Three neighbours, rows of none between them; one takes two runs.
+            let op = LoraLinear {
+                fan_in_fan_out: n == 64,
+                paths: vec![
+                    path(1.5, &[run(0, n), run(2 * n, n)]),
+                    path(-2.0, &[run(3 * n, 2 * n)]),
+                    whole.clone(),
+                ],
+            };
+            let inputs = inputs_of(&op, &[6, n], [features, out], &[[3, out], [8, out], [1, out]]);
+            check(&op, &inputs, &|x| plain(&op, x));
+        }
+    }
+}
+
+#[test]
+fn a_row_without_a_path_has_the_bits_of_the_dense_layer() {
+    for cx in contexts() {
+        let path = Path {
+            runs: vec![Run { start: 3, count: 5, stream: 0 }],
+            ..Path::whole(SCALE, Dropout::default())
+        };
+        let op = LoraLinear { fan_in_fan_out: false, paths: vec![path] };
+        let inputs = inputs_of(&op, &[12], [65, 33], &[[4, 33]]);
+        let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+        let v: Vec<&Value> = values.iter().collect();
+        let adapted = read(&run(&cx, &op, &v).unwrap()[0]).data;
+        let dense = read(&run1(&cx, &Linear::default(), &[v[0], v[1], v[4]]).unwrap()).data;
+        assert_eq!((&adapted[..99], &adapted[264..]), (&dense[..99], &dense[264..]), "{}", cx.profile.label);
+        assert!(adapted[99..264].iter().zip(&dense[99..264]).all(|(a, d)| a != d), "{}", cx.profile.label);
+    }
+}
+
+#[test]
+fn runs_and_windows_that_do_not_fit_are_refused() {
+    let refused = |path: Path, b: [usize; 2]| {
+        let specs = [[6, 5], [8, 5], [4, 5], b].map(Spec::f32);
+        let op = LoraLinear { fan_in_fan_out: false, paths: vec![path] };
+        op.outputs(&specs.iter().collect::<Vec<_>>()).unwrap_err().message
+    };
+    let whole = Path::whole(1.0, Dropout::default());
+    let run = |start, count| Run { start, count, stream: 0 };
+    let message = refused(Path { windows: vec![0, 6], ..whole.clone() }, [8, 2]);
+    assert!(message.contains("8 outputs in 2 windows"), "{message}");
+    for runs in [vec![run(4, 3)], vec![run(0, 4), run(3, 1)]] {
+        let message = refused(Path { runs, ..whole.clone() }, [8, 4]);
+        assert!(message.contains("do not fit 6 rows"), "{message}");
+    }
 }

@@ -1,0 +1,52 @@
+/** A forward composed of the base's product and the low-rank ones, for what no single operation does. */
+import type { Tensor } from "../tensor.js";
+import type { Adapter } from "./adapter.js";
+import { rescaling } from "./dora.js";
+import type { AnyLoRALayer } from "./layer.js";
+import { biasOf, type Share } from "./shares.js";
+
+/** What a layer is composed of; `x` is what it is given. */
+export interface Products {
+  /** The base's product with its own weight, plus `bias`. */
+  base(x: Tensor, bias: Tensor | null): Tensor;
+  /** scaling · B·A·x. */
+  lowRank(x: Tensor, adapter: Adapter, scaling: number): Tensor;
+}
+
+/**
+ * base(x) + Σ scaling · B·A·drop(x), one adapter after another. An adapter with a magnitude
+ * rescales what comes before it, too (the bias apart): y ← c·(y + s·B·A·x) with c = m / ‖W + s·B·A‖;
+ * under dropout it rescales the base's product of what is left of x: y ← y + (c − 1)·W·drop(x) +
+ * c·s·B·A·drop(x). Source: PEFT's DoRA variants.
+ */
+export function composed(
+  layer: AnyLoRALayer,
+  x: Tensor,
+  shares: readonly Share[],
+  products: Products,
+): Tensor {
+  const { base, lowRank } = products;
+  const { baseBias: bias } = layer;
+  const drops = ({ loraDropout }: Adapter): boolean => layer.training && loraDropout > 0;
+  const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
+  if (!shares.some(({ adapter }) => adapter.magnitude)) {
+    return shares.reduce(
+      (y, { adapter, scaling }) => y.add(lowRank(dropped(adapter), adapter, scaling)),
+      base(x, biasOf(bias, shares)),
+    );
+  }
+  let y = base(x, null);
+  for (const { adapter, scaling } of shares) {
+    const given = dropped(adapter);
+    const product = lowRank(given, adapter, scaling);
+    if (adapter.magnitude === undefined) {
+      y = y.add(product);
+      continue;
+    }
+    const factor = rescaling(layer, adapter, scaling);
+    const c = factor.reshape(layer.alongOutputs(y.shape));
+    y = drops(adapter) ? y.add(base(given, null).mul(c.sub(1))).add(product.mul(c)) : y.add(product).mul(c);
+  }
+  const whole = biasOf(bias, shares);
+  return whole === null ? y : y.add(whole.reshape(layer.alongOutputs(y.shape)));
+}

@@ -1,0 +1,64 @@
+/** Every class of low-rank layer, over sizes that are no multiple of anything. */
+import { lora, nn, randn, tensor, type Tensor } from "../../src/index.js";
+import type { TestDevice } from "../devices.js";
+
+export type Base = nn.Linear | nn.Embedding;
+export type Layer = lora.Linear | lora.Embedding;
+
+export interface Subject {
+  name: string;
+  /** What an adapter is given to. */
+  base(device: TestDevice): Base;
+  /** The low-rank layer over a base, with an adapter. */
+  wrap(base: Base, r: number, loraAlpha: number): Layer;
+  /** With a rank of 0. */
+  bare(device: TestDevice): Layer;
+  input(device: TestDevice): Tensor;
+  /** What it is besides a LoRALayer. */
+  kind: abstract new (...args: never[]) => nn.Module;
+  /** How a fresh adapter's drawn part is distributed; the other is zero. */
+  drawn: "A" | "B";
+  /** What `inject` is told besides rank and alpha. */
+  options?: lora.InjectOptions;
+}
+
+const slices = [true, false, true];
+
+function linear(name: string, fanInFanOut: boolean): Subject {
+  return {
+    name,
+    base: (device) => new nn.Linear(13, 7, { device, fanInFanOut }),
+    wrap: (base, r, loraAlpha) => lora.Linear.fromBase(base as nn.Linear, { r, loraAlpha }),
+    bare: (device) => new lora.Linear(5, 3, { device, fanInFanOut }),
+    input: (device) => randn([5, 13], { device }),
+    kind: nn.Linear,
+    drawn: "A",
+  };
+}
+
+function merged(name: string, fanInFanOut: boolean): Subject {
+  return {
+    ...linear(name, fanInFanOut),
+    base: (device) => new lora.MergedLinear(13, 9, { device, fanInFanOut, enableLora: slices }),
+    wrap: (base, r, loraAlpha) =>
+      lora.MergedLinear.fromBase(base as nn.Linear, { r, loraAlpha, enableLora: slices }),
+    bare: (device) => new lora.MergedLinear(5, 3, { device, fanInFanOut, enableLora: slices }),
+    kind: nn.Linear,
+  };
+}
+
+export const subjects: Subject[] = [
+  linear("Linear", false),
+  linear("Linear, fanInFanOut", true),
+  merged("MergedLinear", false),
+  merged("MergedLinear, fanInFanOut", true),
+  {
+    name: "Embedding",
+    base: (device) => new nn.Embedding(11, 7, { device }),
+    wrap: (base, r, loraAlpha) => lora.Embedding.fromBase(base as nn.Embedding, { r, loraAlpha }),
+    bare: (device) => new lora.Embedding(5, 3, { device }),
+    input: (device) => tensor(Int32Array.of(3, 0, 10, 3), { shape: [2, 2], device }),
+    kind: nn.Embedding,
+    drawn: "B",
+  },
+];
