@@ -119,7 +119,7 @@ const properties: Record<string, Property> = {
   "a safe merge refuses NaN and infinity": async (subject, device) => {
     for (const bad of [NaN, Infinity]) {
       const model = around(subject, device);
-      await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+      await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
       const layer = model.layer as Layer;
       fill(layer, device);
       const { shape, size } = layer.loraB as Tensor;
@@ -133,7 +133,7 @@ const properties: Record<string, Property> = {
     const model = around(subject, device);
     const x = subject.input(device);
     const base = await values(model.forward(x));
-    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
     fill(model.layer as Layer, device);
     const adapted = await values(model.forward(x));
     const disabled = await values(lora.withoutAdapters(model, () => model.forward(x)));
@@ -149,7 +149,7 @@ const properties: Record<string, Property> = {
   },
   "three steps change the adapter only": async (subject, device) => {
     const model = around(subject, device);
-    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
     fill(model.layer as Layer, device);
     const before = new Map<string, number[]>();
     for (const [name, t] of Object.entries(model.stateDict())) before.set(name, await values(t));
@@ -176,7 +176,7 @@ const properties: Record<string, Property> = {
     const dir = await mkdtemp(join(tmpdir(), "lowrank-"));
     try {
       const model = around(subject, device);
-      await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+      await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
       fill(model.layer as Layer, device);
       await lora.saveAdapter(model, join(dir, "a"));
       const x = subject.input(device);
@@ -200,7 +200,7 @@ const properties: Record<string, Property> = {
     const base = await values(model.forward(x));
     const layer = model.layer;
     const { tensors } = memory(device);
-    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.options });
+    await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
     lora.unload(model);
     return (
       model.layer === layer &&
@@ -212,7 +212,7 @@ const properties: Record<string, Property> = {
     const model = around(subject, device);
     const x = subject.input(device);
     const base = await values(model.forward(x));
-    const two = { targetModules: ["layer"], ...subject.options };
+    const two = { targetModules: ["layer"], ...subject.fresh };
     await lora.inject(model, { ...two, r: 2, loraAlpha: 3, name: "one" });
     await lora.inject(model, { ...two, r: 4, loraAlpha: 2, name: "two" });
     fill(model.layer as Layer, device);

@@ -18,8 +18,8 @@ export interface Subject {
   kind: abstract new (...args: never[]) => nn.Module;
   /** How a fresh adapter's drawn part is distributed; the other is zero. */
   drawn: "A" | "B";
-  /** What `inject` is told besides rank and alpha. */
-  options?: lora.InjectOptions;
+  /** What a fresh adapter is told besides rank and alpha. */
+  fresh?: { useDora?: boolean; loraBias?: boolean; useRslora?: boolean };
 }
 
 const slices = [true, false, true];
