@@ -56,6 +56,8 @@ export async function load(options: Asked): Promise<LoadedModel> {
   if (first !== undefined && classifies(first)) {
     asked.task = "sequence-classification";
     asked.numLabels = classesIn(openWeights(join(first, "adapter_model.safetensors")));
+    // That the model has no head of its own is no news: the adapter brings it.
+    asked.onNotice = () => {};
   }
   const model = (await loadModel(path, asked)) as Trainable;
   if (first !== undefined) nameClasses(model, readLabels(first));
