@@ -41,3 +41,9 @@ export abstract class SequenceClassifier extends Classifier {
     return this.encoder.hidden(ids, options);
   }
 }
+
+/** x [B, T, C] → [B, C]. */
+export function firstToken(x: Tensor): Tensor {
+  const [B, , C] = x.shape as [number, number, number];
+  return x.slice(1, 0, 1).reshape(B, C);
+}

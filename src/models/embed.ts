@@ -31,15 +31,13 @@ export async function embed(
   }
   throwIfAborted(signal);
   const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
-  // Texts of like length run together, so that little is padding.
   const order = rows.map((_, i) => i).sort((a, b) => (rows[a]?.length ?? 0) - (rows[b]?.length ?? 0));
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
   const training = model.training;
   model.eval();
   try {
-    for (let at = 0; at < order.length; at += batchSize) {
+    for (const places of batches(order, rows, batchSize)) {
       throwIfAborted(signal);
-      const places = order.slice(at, at + batchSize);
       const batch = places.map((place) => rows[place] as Int32Array);
       const pooled = noGrad(() => scope(() => pool(model, batch, pooling)));
       const values = (await pooled.data()) as Float32Array;
@@ -54,6 +52,26 @@ export async function embed(
     model.train(training);
   }
   return vectors;
+}
+
+/** Places of texts that run together: those of like length, so that at most half is padding. */
+function* batches(
+  order: readonly number[],
+  rows: readonly Int32Array[],
+  batchSize: number,
+): IterableIterator<number[]> {
+  let [batch, tokens]: [number[], number] = [[], 0];
+  for (const place of order) {
+    const { length } = rows[place] as Int32Array;
+    const padded = (batch.length + 1) * length;
+    if (batch.length === batchSize || (batch.length > 0 && padded > 2 * (tokens + length))) {
+      yield batch;
+      [batch, tokens] = [[], 0];
+    }
+    batch.push(place);
+    tokens += length;
+  }
+  if (batch.length > 0) yield batch;
 }
 
 function checkOptions(pooling: string, sizes: Record<string, number>): void {

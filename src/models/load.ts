@@ -8,15 +8,15 @@ import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
 import { bert } from "./bert/family.js";
 import type { CausalLM } from "./causal-lm.js";
-import type { SequenceClassifier } from "./classifier.js";
+import type { Classifier, SequenceClassifier } from "./classifier.js";
 import { readModelConfig, type ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { TextEncoder } from "./encoder.js";
 import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
 import { gpt2 } from "./gpt2/family.js";
 import { llama } from "./llama/family.js";
-import type { PretrainedModel } from "./pretrained.js";
 import { Tokenizer } from "./tokenizer.js";
+import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
 
 export interface LoadOptions<T extends Task = Task> {
@@ -36,12 +36,12 @@ export interface LoadOptions<T extends Task = Task> {
 export interface TaskModels {
   "causal-lm": CausalLM;
   "sequence-classification": SequenceClassifier;
-  "image-classification": PretrainedModel;
+  "image-classification": Classifier;
   "feature-extraction": TextEncoder;
 }
 
 /** Every family that is built. */
-const FAMILIES: readonly Family<unknown>[] = [llama, gpt2, bert];
+const FAMILIES: readonly Family<unknown>[] = [llama, gpt2, bert, vit];
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and

@@ -51,8 +51,8 @@ export abstract class PretrainedModel extends Module {
   source: string | undefined;
   /** The folder whose companions (tokenizer and the like) go along when it is saved. */
   folder: string | undefined;
-  /** The task as PEFT names it. */
-  abstract readonly taskType: string;
+  /** The task as PEFT names it, where it does. */
+  abstract readonly taskType: string | undefined;
 
   /** Takes ids i32 [B, T], or pixels f32 [B, channels, height, width]. */
   abstract override forward(input: Tensor, options?: ForwardOptions): ModelOutput;

@@ -53,10 +53,10 @@ async function outputs(model: PretrainedModel, host: Host, device: TestDevice, p
 }
 
 for (const device of testDevices()) {
-  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta"]) {
+  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
     test(`${variant} on ${device}: logits, hidden states and loss`, (t) => forward(t, variant, device));
   }
-  for (const variant of ["gpt2", "bert", "roberta"]) {
+  for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       trains(t, variant, device));
   }

@@ -3,7 +3,7 @@ import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
-import { SequenceClassifier } from "../classifier.js";
+import { firstToken, SequenceClassifier } from "../classifier.js";
 import { TextEncoder } from "../encoder.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import type { Weights } from "../weights.js";
@@ -161,10 +161,4 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
-}
-
-/** x [B, T, C] → [B, C]. */
-function firstToken(x: Tensor): Tensor {
-  const [B, , C] = x.shape as [number, number, number];
-  return x.slice(1, 0, 1).reshape(B, C);
 }

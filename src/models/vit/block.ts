@@ -1,0 +1,77 @@
+/** The blocks of ViT (Dosovitskiy et al. 2020): norm, attention over all patches, norm, MLP. */
+import { Dropout } from "../../nn/dropout.js";
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { activate, type ActivationName } from "../activation.js";
+import { attention, inHeads } from "../attention.js";
+import type { Weights } from "../weights.js";
+import type { ViTConfig } from "./config.js";
+
+/** x [B, T, C] → [B, T, C]. Dropout of the attention's weights is not applied. */
+export class ViTAttention extends Module {
+  readonly heads: number;
+  q_proj: Linear;
+  k_proj: Linear;
+  v_proj: Linear;
+  o_proj: Linear;
+
+  constructor({ hiddenSize: C, numAttentionHeads, qkvBias }: ViTConfig, path: string, weights: Weights) {
+    super();
+    this.heads = numAttentionHeads;
+    this.q_proj = weights.linear(`${path}.q_proj`, C, C, qkvBias);
+    this.k_proj = weights.linear(`${path}.k_proj`, C, C, qkvBias);
+    this.v_proj = weights.linear(`${path}.v_proj`, C, C, qkvBias);
+    this.o_proj = weights.linear(`${path}.o_proj`, C, C, true);
+  }
+
+  forward(x: Tensor): Tensor {
+    const q = inHeads(this.q_proj.forward(x), this.heads);
+    const k = inHeads(this.k_proj.forward(x), this.heads);
+    return this.o_proj.forward(attention(q, k, inHeads(this.v_proj.forward(x), this.heads)));
+  }
+}
+
+/** fc2(activation(fc1(x))). */
+export class ViTMLP extends Module {
+  readonly activation: ActivationName;
+  fc1: Linear;
+  fc2: Linear;
+
+  constructor({ hiddenSize: C, intermediateSize, activation }: ViTConfig, path: string, weights: Weights) {
+    super();
+    this.activation = activation;
+    this.fc1 = weights.linear(`${path}.fc1`, C, intermediateSize, true);
+    this.fc2 = weights.linear(`${path}.fc2`, intermediateSize, C, true);
+  }
+
+  forward(x: Tensor): Tensor {
+    return this.fc2.forward(activate(this.activation, this.fc1.forward(x)));
+  }
+}
+
+/** x + attention(norm(x)), then + mlp(norm(·)). */
+export class ViTLayer extends Module {
+  attention: ViTAttention;
+  layernorm_before: LayerNorm;
+  layernorm_after: LayerNorm;
+  mlp: ViTMLP;
+  dropout: Dropout;
+
+  constructor(config: ViTConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize, layerNormEps, hiddenDropout } = config;
+    this.attention = new ViTAttention(config, `${path}.attention`, weights);
+    this.layernorm_before = weights.layerNorm(`${path}.layernorm_before`, hiddenSize, layerNormEps);
+    this.layernorm_after = weights.layerNorm(`${path}.layernorm_after`, hiddenSize, layerNormEps);
+    this.mlp = new ViTMLP(config, `${path}.mlp`, weights);
+    this.dropout = new Dropout(hiddenDropout);
+  }
+
+  forward(x: Tensor): Tensor {
+    const attended = x.add(this.dropout.forward(this.attention.forward(this.layernorm_before.forward(x))));
+    const added = this.mlp.forward(this.layernorm_after.forward(attended));
+    return attended.add(this.dropout.forward(added));
+  }
+}

@@ -1,0 +1,61 @@
+import { zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { Dropout } from "../../nn/dropout.js";
+import { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import type { Weights } from "../weights.js";
+import { patchCount, type ViTConfig } from "./config.js";
+import { PatchProjection } from "./projection.js";
+
+/** Patches as vectors: a convolution whose stride is its kernel. */
+export class ViTPatchEmbeddings extends Module {
+  projection: PatchProjection;
+
+  constructor(config: ViTConfig, path: string, weights: Weights) {
+    super();
+    this.projection = new PatchProjection(config, `${path}.projection`, weights);
+  }
+
+  /** pixels [B, channels, height, width] → [B, patches, C]. */
+  forward(pixels: Tensor): Tensor {
+    const y = this.projection.forward(pixels);
+    const [B, C, height, width] = y.shape as [number, number, number, number];
+    return y.reshape(B, C, height * width).transpose(1, 2);
+  }
+}
+
+/** The class token and the patches, each with its position. */
+export class ViTEmbeddings extends Module {
+  /** [channels, height, width] of an image. */
+  readonly imageShape: readonly [number, number, number];
+  /** [1, 1, C]. */
+  cls_token: Tensor;
+  patch_embeddings: ViTPatchEmbeddings;
+  /** [1, 1 + patches, C]. */
+  position_embeddings: Tensor;
+  dropout: Dropout;
+
+  constructor(config: ViTConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, numChannels, imageSize, hiddenDropout } = config;
+    this.imageShape = [numChannels, ...imageSize];
+    this.cls_token = weights.take(`${path}.cls_token`, [1, 1, C]);
+    this.patch_embeddings = new ViTPatchEmbeddings(config, `${path}.patch_embeddings`, weights);
+    this.position_embeddings = weights.take(`${path}.position_embeddings`, [1, 1 + patchCount(config), C]);
+    this.dropout = new Dropout(hiddenDropout);
+  }
+
+  /** pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
+  forward(pixels: Tensor): Tensor {
+    const [B, ...shape] = pixels.shape as [number, ...number[]];
+    if (pixels.shape.length !== 4 || shape.join() !== this.imageShape.join()) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `forward: pixels are [${pixels.shape.join(", ")}]; this model takes [B, ${this.imageShape.join(", ")}]`,
+      );
+    }
+    const patches = this.patch_embeddings.forward(pixels);
+    const first = zeros([B, 1, patches.shape[2] as number], { device: pixels.device }).add(this.cls_token);
+    return this.dropout.forward(first.concat(patches, 1).add(this.position_embeddings));
+  }
+}

@@ -1,0 +1,85 @@
+/** ViT for image classification. Paths are those of transformers 5; files keep the older ones. */
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { Classifier, firstToken } from "../classifier.js";
+import { chain } from "../pretrained.js";
+import type { Weights } from "../weights.js";
+import { ViTLayer } from "./block.js";
+import { hubConfig, type ViTConfig } from "./config.js";
+import { ViTEmbeddings } from "./embeddings.js";
+
+/** Everything but the head. */
+export class ViTModel extends Module {
+  embeddings: ViTEmbeddings;
+  layers: ViTLayer[];
+  layernorm: LayerNorm;
+
+  constructor(config: ViTConfig, path: string, weights: Weights) {
+    super();
+    this.embeddings = new ViTEmbeddings(config, `${path}.embeddings`, weights);
+    this.layers = Array.from(
+      { length: config.numHiddenLayers },
+      (_, i) => new ViTLayer(config, `${path}.layers.${i}`, weights),
+    );
+    this.layernorm = weights.layerNorm(`${path}.layernorm`, config.hiddenSize, config.layerNormEps);
+  }
+
+  /** pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
+  forward(pixels: Tensor, checkpointed: boolean): Tensor {
+    const x = this.embeddings.forward(pixels);
+    return this.layernorm.forward(chain(this.layers, x, checkpointed, (layer, y) => layer.forward(y)));
+  }
+}
+
+export class ViTForImageClassification extends Classifier {
+  readonly config: ViTConfig & Record<string, unknown>;
+  readonly architecture = "ViTForImageClassification";
+  /** PEFT has no name for the task. */
+  readonly taskType = undefined;
+  vit: ViTModel;
+  classifier: Linear;
+
+  constructor(config: ViTConfig, weights: Weights) {
+    super();
+    this.config = config as ViTConfig & Record<string, unknown>;
+    this.vit = new ViTModel(config, "vit", weights);
+    this.classifier = weights.linear("classifier", config.hiddenSize, config.labels.length, true);
+  }
+
+  get device() {
+    return this.classifier.weight.device;
+  }
+
+  hidden(pixels: Tensor): Tensor {
+    return this.vit.forward(pixels, this.gradientCheckpointing && this.training);
+  }
+
+  logits(hidden: Tensor): Tensor {
+    return this.classifier.forward(firstToken(hidden));
+  }
+
+  hubConfig(): Record<string, unknown> {
+    return { ...hubConfig(this.config), ...this.configChanges() };
+  }
+
+  override fileName(name: string): string {
+    return fileName(name);
+  }
+}
+
+const FILE_NAMES: readonly (readonly [RegExp, string])[] = [
+  [/^(vit\.)?layers\./, "$1encoder.layer."],
+  [/\.attention\.q_proj\./, ".attention.attention.query."],
+  [/\.attention\.k_proj\./, ".attention.attention.key."],
+  [/\.attention\.v_proj\./, ".attention.attention.value."],
+  [/\.attention\.o_proj\./, ".attention.output.dense."],
+  [/\.mlp\.fc1\./, ".intermediate.dense."],
+  [/\.mlp\.fc2\./, ".output.dense."],
+];
+
+/** The name that transformers writes, which 4 had in memory too. */
+export function fileName(name: string): string {
+  return FILE_NAMES.reduce((one, [pattern, to]) => one.replace(pattern, to), name);
+}
