@@ -67,12 +67,14 @@ export function temporary(): string {
 
 /**
  * The folder of a golden's model: its config.json, with changes, and its weights filled by their names, which `spelled`
- * may write otherwise, or leave out by "". Llama may have more or fewer layers than its golden.
+ * may write otherwise, or leave out by "". Llama may have more or fewer layers than its golden; `reshaped` are of
+ * another shape than the golden's.
  */
 export function goldenModel(
   golden: string,
   overrides: Record<string, unknown> & { num_hidden_layers?: number } = {},
   spelled = (name: string): string => name,
+  reshaped: Record<string, Shape> = {},
 ): string {
   const folder = temporary();
   const config = JSON.parse(readFileSync(join(golden, "config.json"), "utf8")) as Record<string, unknown>;
@@ -81,6 +83,7 @@ export function goldenModel(
     weights: Record<string, Shape>;
   };
   const shapes = Object.fromEntries(Object.entries(weights).filter(([name]) => !name.includes(".layers.")));
+  Object.assign(shapes, reshaped);
   for (let i = 0; i < (overrides.num_hidden_layers ?? (config["num_hidden_layers"] as number)); i++) {
     for (const [name, shape] of Object.entries(weights))
       if (name.includes(".layers.0.")) shapes[name.replace(".layers.0.", `.layers.${i}.`)] = shape;

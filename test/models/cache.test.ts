@@ -1,13 +1,22 @@
 /** Decoding over the cache of keys and values gives what a forward pass over the whole text gives. */
+import { join } from "node:path";
 import test from "ava";
 
 import { loadModel, scope, tensor, noGrad, type CausalLM } from "../../src/index.js";
 import type { KeyValueCache } from "../../src/models/cache.js";
 import { testDevices } from "../devices.js";
-import { tinyModel } from "../hashed.js";
+import { goldenModel, tinyModel } from "../hashed.js";
+import { goldens } from "../parity/goldens.js";
 
 const TEXT = "the whale swam on and on, and the sea was wide.";
-const folder = tinyModel();
+/** A tokenizer's ids of a text, or some of a model that has none. */
+const MODELS = {
+  llama: { folder: tinyModel(), prompt: (model: CausalLM) => model.tokenizer?.encode(TEXT) as Int32Array },
+  gpt2: {
+    folder: goldenModel(join(goldens, "families", "gpt2")),
+    prompt: () => Int32Array.from({ length: 24 }, (_, i) => (i * 29 + 5) % 97),
+  },
+};
 
 /** Logits after the last of `ids`. */
 async function last(model: CausalLM, ids: Int32Array, cache?: KeyValueCache): Promise<Float32Array> {
@@ -23,10 +32,13 @@ async function last(model: CausalLM, ids: Int32Array, cache?: KeyValueCache): Pr
   return data;
 }
 
-for (const device of testDevices()) {
-  test(`on ${device} logits with a cache and without differ by less than 1e-5 of the largest`, async (t) => {
+const cases = testDevices().flatMap((device) =>
+  Object.entries(MODELS).map(([name, model]) => ({ name, device, ...model })),
+);
+for (const { name, device, folder, prompt: idsOf } of cases) {
+  test(`${name} on ${device}: logits with a cache and without differ by less than 1e-5 of the largest`, async (t) => {
     const model = await loadModel(folder, { device });
-    const ids = model.tokenizer?.encode(TEXT) as Int32Array;
+    const ids = idsOf(model);
     const cache = model.newCache(1, ids.length);
     // A prompt, a few tokens at once, then one by one.
     const cuts = [12, 15, ...Array.from({ length: ids.length - 15 }, (_, i) => 16 + i)];
@@ -45,9 +57,9 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
-  test(`on ${device} generation is greedy decoding by whole forward passes`, async (t) => {
+  test(`${name} on ${device}: generation is greedy decoding by whole forward passes`, async (t) => {
     const model = await loadModel(folder, { device });
-    const prompt = model.tokenizer?.encode(TEXT.slice(0, 20)) as Int32Array;
+    const prompt = idsOf(model).slice(0, 12);
     const tokens: number[] = [];
     for await (const piece of model.generate(prompt, { maxNewTokens: 12 })) tokens.push(piece.token);
     const expected: number[] = [];

@@ -1,0 +1,294 @@
+/** What the loader makes of a folder: the class, names as old and new files spell them, heads, labels; and saving it. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test, { type ExecutionContext } from "ava";
+import {
+  loadModel,
+  LowrankError,
+  safetensors,
+  saveModel,
+  scope,
+  SequenceClassifier,
+  tensor,
+  TextEncoder,
+  zeros,
+  type ErrorCode,
+  type LoadOptions,
+  type PretrainedModel,
+} from "../../src/index.js";
+import { bertConfig, hubConfig as bertHub } from "../../src/models/bert/config.js";
+import { gpt2Config, hubConfig as gpt2Hub } from "../../src/models/gpt2/config.js";
+import { vitConfig, hubConfig as vitHub } from "../../src/models/vit/config.js";
+import { goldenModel, temporary } from "../hashed.js";
+import { error, goldens, onHost } from "../parity/goldens.js";
+
+type Given = Parameters<typeof goldenModel>;
+
+const golden = (variant: string): string => join(goldens, "families", variant);
+const folderOf = (variant: string, overrides?: Given[1], spelled?: Given[2]): string =>
+  goldenModel(golden(variant), overrides, spelled);
+
+async function refused(t: ExecutionContext, run: () => unknown, code: ErrorCode, message: RegExp) {
+  // eslint-disable-next-line @typescript-eslint/require-await
+  const error = await t.throwsAsync(async () => run(), { instanceOf: LowrankError, message });
+  t.is(error?.code, code);
+}
+
+/** Loads on the cpu, with what it was told. */
+async function load(folder: string, options: LoadOptions = {}) {
+  const notices: string[] = [];
+  const onNotice = (text: string): void => void notices.push(text);
+  const model: PretrainedModel = await loadModel(folder, { device: "cpu", onNotice, ...options });
+  return { model, notices };
+}
+
+/** Logits, or hidden states without a head, of the golden's batch. */
+async function outputs(model: PretrainedModel, variant: string) {
+  const host = await onHost(join(golden(variant), "golden.safetensors"));
+  const given = (name: string) => {
+    const one = host[name];
+    return one && tensor(one.data, { shape: one.shape, device: "cpu" });
+  };
+  const out = scope(() =>
+    model.forward((given("input_ids") ?? given("pixel_values"))!, {
+      attentionMask: given("attention_mask"),
+      tokenTypeIds: given("token_type_ids"),
+    }),
+  );
+  return {
+    ours: await (out.logits ?? out.hidden).data(),
+    theirs: host[out.logits === undefined ? "hidden" : "logits"]?.data ?? [],
+  };
+}
+
+async function equals(t: ExecutionContext, model: PretrainedModel, variant: string) {
+  const { ours, theirs } = await outputs(model, variant);
+  t.true(error(ours, theirs) < 1e-5, `${variant} is off by ${error(ours, theirs)}`);
+}
+
+const OLD: Record<string, (name: string) => string> = {
+  gpt2: (name) => name.replace("transformer.", ""),
+  bert: (name) =>
+    name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
+  vit: (name) =>
+    name
+      .replace("encoder.layer.", "layers.")
+      .replace(/attention\.attention\.(q|k|v)\w+/, "attention.$1_proj")
+      .replace("attention.output.dense", "attention.o_proj")
+      .replace("intermediate.dense", "mlp.fc1")
+      .replace("output.dense", "mlp.fc2"),
+};
+for (const [variant, spelled] of Object.entries(OLD)) {
+  test(`${variant}: other spellings of the names`, async (t) => {
+    const folder = folderOf(variant, {}, spelled);
+    const names = safetensors.openWeights(folder).names();
+    t.true(names.some((name) => !(name in weightsOf(variant))));
+    const { model, notices } = await load(folder);
+    t.deepEqual(notices, []);
+    await equals(t, model, variant);
+    model.dispose();
+  });
+}
+
+function weightsOf(variant: string): Record<string, number[]> {
+  const text = readFileSync(join(golden(variant), "golden.json"), "utf8");
+  return (JSON.parse(text) as { weights: Record<string, number[]> }).weights;
+}
+
+test("buffers of older files and heads of other tasks are passed over, and told once", async (t) => {
+  const folder = folderOf("bert", { architectures: ["BertForMaskedLM"] });
+  const file = join(folder, "model.safetensors");
+  const tensors = await safetensors.load(file, { device: "cpu" });
+  tensors["bert.embeddings.position_ids"] = zeros([1, 24], { dtype: "i32", device: "cpu" });
+  tensors["cls.predictions.bias"] = zeros([97], { device: "cpu" });
+  await safetensors.save(file, tensors);
+  const { model, notices } = await load(folder);
+  t.true(model instanceof TextEncoder);
+  t.is(notices.length, 1);
+  t.regex(notices[0] ?? "", /passed over 4 tensors.*classifier/);
+  await equals(t, model, "bert");
+  model.dispose();
+
+  tensors["bert.stranger"] = zeros([1], { device: "cpu" });
+  await safetensors.save(file, tensors);
+  await refused(t, () => load(folder), "ERR_UNMATCHED_KEY", /not of this model: bert\.stranger/);
+});
+
+test("GPT-2's masks are passed over, and its head may stand a second time", async (t) => {
+  const folder = folderOf("gpt2", {}, OLD["gpt2"]);
+  const file = join(folder, "model.safetensors");
+  const tensors = await safetensors.load(file, { device: "cpu" });
+  tensors["h.0.attn.bias"] = zeros([1, 1, 24, 24], { device: "cpu" });
+  tensors["h.1.attn.masked_bias"] = zeros([1], { device: "cpu" });
+  tensors["lm_head.weight"] = tensors["wte.weight"]!;
+  await safetensors.save(file, tensors);
+  const { model, notices } = await load(folder);
+  t.regex(notices.join(), /^[^,]*passed over 2 tensors.*h\.0\.attn\.bias, h\.1\.attn\.masked_bias$/);
+  await equals(t, model, "gpt2");
+  model.dispose();
+});
+
+for (const variant of ["bert", "roberta", "vit"]) {
+  test(`${variant}: a head that is not in the file, or of other labels, starts anew`, async (t) => {
+    const headless = folderOf(variant, {}, (name) => (name.startsWith("classifier.") ? "" : name));
+    const task = variant === "vit" ? "image-classification" : "sequence-classification";
+    const { model, notices } = await load(headless, { task, numLabels: 5 });
+    t.is(notices.length, 1);
+    t.regex(notices[0] ?? "", /has no weights for classifier\..*start anew/);
+    t.is((await outputs(model, variant)).ours.length, 15);
+    model.dispose();
+
+    const other = await load(folderOf(variant), { task, numLabels: 5 });
+    t.regex(other.notices.join(), /classifier\./);
+    t.is((await outputs(other.model, variant)).ours.length, 15);
+    other.model.dispose();
+    await refused(t, () => load(headless, { numLabels: 0 }), "ERR_OPTION", /numLabels/);
+  });
+}
+
+test("a family or a task that is not built is an error that lists what is", async (t) => {
+  const other = folderOf("bert", { model_type: "deberta" });
+  await refused(
+    t,
+    () => load(other),
+    "ERR_UNSUPPORTED_MODEL",
+    /"deberta".*llama, mistral, gpt2, bert, roberta, vit/,
+  );
+  const answers = folderOf("bert", { architectures: ["BertForQuestionAnswering"] });
+  await refused(
+    t,
+    () => load(answers),
+    "ERR_UNSUPPORTED_MODEL",
+    /BertForQuestionAnswering is not built for bert.*feature-extraction, sequence-classification/,
+  );
+  await refused(
+    t,
+    () => load(folderOf("gpt2"), { task: "image-classification" }),
+    "ERR_UNSUPPORTED_MODEL",
+    /"image-classification" is not built for gpt2; what is: causal-lm/,
+  );
+  await refused(
+    t,
+    () => load(folderOf("bert", { position_embedding_type: "relative_key" })),
+    "ERR_UNSUPPORTED_MODEL",
+    /relative_key/,
+  );
+  await refused(
+    t,
+    () => load(folderOf("gpt2", { add_cross_attention: true })),
+    "ERR_UNSUPPORTED_MODEL",
+    /add_cross_attention/,
+  );
+  await refused(t, () => load(folderOf("gpt2", { n_head: 5 })), "ERR_FILE_FORMAT", /5 heads/);
+});
+
+test("BERT's loss by the kind of labels: values, and several classes at once", async (t) => {
+  const { losses } = JSON.parse(readFileSync(join(golden("bert"), "golden.json"), "utf8")) as {
+    losses: Record<"regression" | "multi", { labels: number[][]; loss: number }>;
+  };
+  const host = await onHost(join(golden("bert"), "golden.safetensors"));
+  const given = (name: string) => tensor(host[name]!.data, { shape: host[name]!.shape, device: "cpu" });
+  const lossOf = async (model: PretrainedModel, labels: number[][]): Promise<number> => {
+    const out = scope(() =>
+      model.forward(given("input_ids"), {
+        attentionMask: given("attention_mask"),
+        tokenTypeIds: given("token_type_ids"),
+        labels: tensor(labels, { device: "cpu" }),
+      }),
+    );
+    return out.loss!.item();
+  };
+  const several = await load(folderOf("bert"));
+  const multi = await lossOf(several.model, losses.multi.labels);
+  t.true(Math.abs(multi / losses.multi.loss - 1) < 1e-5, `${multi}, not ${losses.multi.loss}`);
+  several.model.dispose();
+  // The golden's head of one label is a tensor of another shape, filled by its name.
+  const one = goldenModel(golden("bert"), { id2label: { 0: "value" }, label2id: { value: 0 } }, undefined, {
+    "classifier.weight": [1, 32],
+    "classifier.bias": [1],
+  });
+  const values = await load(one);
+  const regression = await lossOf(values.model, losses.regression.labels);
+  t.true(
+    Math.abs(regression / losses.regression.loss - 1) < 1e-5,
+    `${regression}, not ${losses.regression.loss}`,
+  );
+  values.model.dispose();
+});
+
+test("labels and images that do not fit are refused", async (t) => {
+  const { model } = await load(folderOf("bert"));
+  const ids = tensor(Int32Array.of(5, 6, 7, 8), { shape: [2, 2], device: "cpu" });
+  const labels = (values: number[]) => tensor(Int32Array.from(values), { device: "cpu" });
+  await refused(t, () => model.forward(ids, { labels: labels([0, 3]) }).loss!.item(), "ERR_INDEX", /3/);
+  await refused(t, () => model.forward(ids, { labels: labels([0]) }), "ERR_SHAPE_MISMATCH", /takes \[2\]/);
+  const long = zeros([1, 25], { dtype: "i32", device: "cpu" });
+  await refused(t, () => model.forward(long), "ERR_INDEX", /25 tokens.*24/);
+  model.dispose();
+  const roberta = await load(folderOf("roberta"));
+  await refused(t, () => roberta.model.forward(long), "ERR_INDEX", /25 tokens.*24/);
+  roberta.model.dispose();
+  const vit = await load(folderOf("vit"));
+  const pixels = zeros([1, 3, 12, 16], { device: "cpu" });
+  await refused(t, () => vit.model.forward(pixels), "ERR_SHAPE_MISMATCH", /12, 16\]; .* \[B, 3, 12, 12\]/);
+  vit.model.dispose();
+});
+
+for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
+  test(`${variant}: saved, it has transformers' names, and loads as it was`, async (t) => {
+    const { model } = await load(folderOf(variant));
+    const saved = join(temporary(), "saved");
+    await saveModel(model, saved);
+    model.dispose();
+    const names = safetensors.openWeights(saved).names().sort();
+    t.deepEqual(names, Object.keys(weightsOf(variant)).sort());
+    const again = await load(saved);
+    t.deepEqual(again.notices, []);
+    await equals(t, again.model, variant);
+    again.model.dispose();
+  });
+}
+
+test("a classifier of other labels says so in what is saved", async (t) => {
+  const { model } = await load(folderOf("bert", { num_labels: 3 }), {
+    task: "sequence-classification",
+    numLabels: 2,
+  });
+  t.true(model instanceof SequenceClassifier);
+  const saved = join(temporary(), "saved");
+  await saveModel(model, saved);
+  model.dispose();
+  const config = JSON.parse(readFileSync(join(saved, "config.json"), "utf8")) as Record<string, unknown>;
+  t.deepEqual(config["id2label"], { 0: "LABEL_0", 1: "LABEL_1" });
+  t.false("num_labels" in config);
+});
+
+test("what is written of a configuration reads back as it was", (t) => {
+  const of = (variant: string) =>
+    JSON.parse(readFileSync(join(golden(variant), "config.json"), "utf8")) as Record<string, unknown>;
+  for (const variant of ["gpt2", "gpt2-scaled"]) {
+    const config = gpt2Config(of(variant));
+    t.deepEqual(gpt2Config(gpt2Hub(config)), config);
+  }
+  for (const variant of ["bert", "roberta"]) {
+    const config = bertConfig(of(variant));
+    t.deepEqual(bertConfig(bertHub(config)), config);
+  }
+  const config = vitConfig({ ...of("vit"), image_size: [12, 16] });
+  t.deepEqual(vitConfig(vitHub(config)), config);
+});
+
+test("padding changes nothing for the rows that have none", async (t) => {
+  const { model } = await load(folderOf("roberta"));
+  const row = Int32Array.of(0, 9, 30, 41, 2);
+  const logits = async (ids: Int32Array, mask?: Int32Array) => {
+    const shape = [1, ids.length];
+    const attentionMask = mask && tensor(mask, { shape, device: "cpu" });
+    const out = scope(() => model.forward(tensor(ids, { shape, device: "cpu" }), { attentionMask }));
+    return out.logits!.data();
+  };
+  const padded = await logits(Int32Array.of(...row, 1, 1, 1), Int32Array.of(1, 1, 1, 1, 1, 0, 0, 0));
+  t.true(error(padded, await logits(row)) < 1e-6);
+  model.dispose();
+});
