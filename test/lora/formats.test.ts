@@ -3,11 +3,12 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "
 import { join } from "node:path";
 
 import test from "ava";
-import { loadModel, lora, nn, randn, safetensors, tensor, type Tensor } from "../../src/index.js";
+import { loadModel, lora, nn, noGrad, randn, safetensors, tensor, type Tensor } from "../../src/index.js";
+import { adapterState } from "../../src/lora/state.js";
 import { runCli } from "../../src/cli/program.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
-import { adapted, attention, base, logits } from "./adapted.js";
+import { adapted, apart, attention, base, logits } from "./adapted.js";
 
 /** Changes the tensors of a safetensors file. */
 async function rewritten(
@@ -411,3 +412,45 @@ test("a convolution in loralib's layout has the same difference of the weight, a
     });
   }
 });
+
+for (const device of testDevices()) {
+  test(`on ${device} a merged linear layer is written as the equal plain one, and read as that`, async (t) => {
+    class Fused extends nn.Module {
+      qkv: nn.Linear = new nn.Linear(6, 9, { device });
+      forward(x: Tensor): Tensor {
+        return this.qkv.forward(x);
+      }
+    }
+    const plain = new Fused();
+    const fused = new Fused();
+    fused.qkv = lora.MergedLinear.fromBase(plain.qkv, {
+      enableLora: [true, false, true],
+      mergeWeights: false,
+    });
+    const outputs = async (model: Fused): Promise<Float32Array> =>
+      (await model.forward(x).data()) as Float32Array;
+    const x = randn([4, 6], { device });
+    for (const useRslora of [false, true]) {
+      await lora.inject(fused, { r: 2, loraAlpha: 3, targetModules: ["qkv"], useRslora });
+      noGrad(() => {
+        for (const [, one] of adapterState(fused, "default")) one.copy(randn(one.shape, { device }));
+      });
+      const [dir, again] = [temporary(), temporary()];
+      await lora.saveAdapter(fused, dir);
+      t.deepEqual(Object.values(values(join(dir, "adapter_model.safetensors"))), [
+        [4, 6],
+        [9, 4],
+      ]);
+      const expected = await outputs(fused);
+      lora.unload(fused);
+      for (const model of [plain, fused]) {
+        await lora.loadAdapter(model, dir);
+        t.true(apart(await outputs(model), expected) < 1e-6);
+        await lora.saveAdapter(model, again);
+        for (const file of ["adapter_config.json", "adapter_model.safetensors"])
+          t.deepEqual(readFileSync(join(again, file)), readFileSync(join(dir, file)));
+        lora.unload(model);
+      }
+    }
+  });
+}

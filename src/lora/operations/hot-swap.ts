@@ -49,7 +49,10 @@ export async function hotSwap(
       const adapter = layer.adapters.get(name) as Adapter;
       const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
       // The rank stays that of the tensors, and alpha is what gives the new scaling with it.
-      now.set(at, Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, loraDropout }));
+      now.set(
+        at,
+        Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, useRslora: false, loraDropout }),
+      );
     }
     Object.assign(own.options, { loraDropout, useRslora: false, ...ranksAndAlphas(now) });
   } finally {
