@@ -47,18 +47,34 @@ function merged(name: string, fanInFanOut: boolean): Subject {
   };
 }
 
+type Fresh = NonNullable<Subject["fresh"]>;
+
+function linearWith(name: string, fresh: Fresh): Subject {
+  const wrap: Subject["wrap"] = (base, r, loraAlpha) =>
+    lora.Linear.fromBase(base as nn.Linear, { r, loraAlpha, ...fresh });
+  return { ...linear(name, false), wrap, fresh };
+}
+
+function embedding(name: string, fresh: Fresh): Subject {
+  return {
+    name,
+    base: (device) => new nn.Embedding(11, 7, { device }),
+    wrap: (base, r, loraAlpha) => lora.Embedding.fromBase(base as nn.Embedding, { r, loraAlpha, ...fresh }),
+    bare: (device) => new lora.Embedding(5, 3, { device }),
+    input: (device) => tensor(Int32Array.of(3, 0, 10, 3), { shape: [2, 2], device }),
+    kind: nn.Embedding,
+    drawn: "B",
+    fresh,
+  };
+}
+
 export const subjects: Subject[] = [
   linear("Linear", false),
   linear("Linear, fanInFanOut", true),
   merged("MergedLinear", false),
   merged("MergedLinear, fanInFanOut", true),
-  {
-    name: "Embedding",
-    base: (device) => new nn.Embedding(11, 7, { device }),
-    wrap: (base, r, loraAlpha) => lora.Embedding.fromBase(base as nn.Embedding, { r, loraAlpha }),
-    bare: (device) => new lora.Embedding(5, 3, { device }),
-    input: (device) => tensor(Int32Array.of(3, 0, 10, 3), { shape: [2, 2], device }),
-    kind: nn.Embedding,
-    drawn: "B",
-  },
+  embedding("Embedding", {}),
+  linearWith("Linear, DoRA", { useDora: true }),
+  linearWith("Linear, bias", { loraBias: true }),
+  embedding("Embedding, DoRA", { useDora: true }),
 ];

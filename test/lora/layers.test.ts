@@ -1,0 +1,214 @@
+/** What the layers take, keep and refuse, and what their dropout and DoRA do that no golden can hold. */
+import test from "ava";
+
+import {
+  checkpoint,
+  lora,
+  LowrankError,
+  manualSeed,
+  nn,
+  noGrad,
+  randn,
+  scope,
+  tensor,
+  type Tensor,
+} from "../../src/index.js";
+import { partsOf } from "../../src/lora/layer.js";
+import { testDevices } from "../devices.js";
+import { error } from "../parity/goldens.js";
+import { subjects, type Layer } from "./subjects.js";
+
+function randomise(layer: Layer): void {
+  noGrad(() =>
+    scope(() => {
+      for (const adapter of layer.adapters.values())
+        for (const [, part] of partsOf(adapter)) part.copy(randn(part.shape, { device: part.device }));
+    }),
+  );
+}
+
+const run = (layer: nn.Module, x: Tensor): Tensor => (layer.forward as (x: Tensor) => Tensor).call(layer, x);
+
+async function off(ours: Tensor, expected: Tensor): Promise<number> {
+  return error(await ours.data(), await expected.data());
+}
+
+test("options that mean nothing are refused", (t) => {
+  const refused: [() => unknown, RegExp][] = [
+    [
+      () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false, true, false] }),
+      /4 slices.*6 outputs/,
+    ],
+    [() => new lora.MergedLinear(4, 6, { r: 1, enableLora: [] }), /0 slices/],
+    [() => new lora.MergedLinear(4, 6, { r: 1.5, enableLora: [true] }), /r is a whole number/],
+    [
+      () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false], useDora: true }),
+      /useDora would change/,
+    ],
+    [
+      () => new lora.MergedLinear(4, 6, { r: 1, enableLora: [true, false], loraBias: true }),
+      /loraBias would change/,
+    ],
+    [() => new lora.Linear(4, 6, { r: 1, useDora: true, loraBias: true }), /together with useDora/],
+    [() => new lora.Linear(4, 6, { r: -1 }), /r is a whole number/],
+    [() => new lora.Linear(4, 6, { r: 1, loraDropout: 2 }), /loraDropout is a probability/],
+    [() => new lora.Embedding(4, 6, { r: 1, loraBias: true }), /loraBias has no meaning/],
+    [() => new lora.Embedding(4, 6, { r: 1, loraDropout: 0.5 } as object), /ids cannot be dropped/],
+    [() => new lora.Embedding(4, 6, { r: 1, maxNorm: 1 } as object), /maxNorm/],
+  ];
+  for (const [make, message] of refused)
+    t.like(t.throws(make, { instanceOf: LowrankError, message }), { code: "ERR_OPTION" });
+});
+
+for (const device of testDevices()) {
+  for (const subject of subjects) {
+    test(`${subject.name} on ${device}: fromBase shares the weights and freezes them`, (t) => {
+      const base = subject.base(device);
+      const layer = subject.wrap(base, 2, 3);
+      t.is(layer.weight, base.weight);
+      t.false(layer.weight.requiresGrad);
+      if ("bias" in base) t.is((layer as nn.Linear).bias, base.bias);
+    });
+
+    test(`${subject.name} on ${device}: a checkpoint changes no gradient of an adapter`, async (t) => {
+      manualSeed(6);
+      const layer = subject.wrap(subject.base(device), 2, 3);
+      randomise(layer);
+      const x = subject.input(device);
+      const gradients = async (forward: () => Tensor): Promise<ArrayLike<number>[]> => {
+        const y = forward();
+        y.mul(y).sum().backward();
+        const all = partsOf([...layer.adapters.values()][0] as lora.Adapter).map(([, part]) => part);
+        const read = await Promise.all(all.map((part) => (part.grad as Tensor).data()));
+        for (const part of all) part.grad = null;
+        return read;
+      };
+      const plain = await gradients(() => run(layer, x));
+      t.true(plain.every((gradient) => Array.from(gradient).some((v) => v !== 0)));
+      t.deepEqual(await gradients(() => checkpoint(() => run(layer, x))), plain);
+    });
+
+    test(`${subject.name} on ${device}: deltaWeight is what merging adds, by adapter or of all`, async (t) => {
+      manualSeed(8);
+      const layer = subject.wrap(subject.base(device), 2, 3);
+      layer.addAdapter("other", layer.freshAdapter({ ...subject.fresh, r: 3, loraAlpha: 2 }));
+      randomise(layer);
+      const base = layer.weight;
+      t.deepEqual(layer.deltaWeight("other").shape, base.shape);
+      t.throws(() => layer.deltaWeight("third"), { message: /"third".*"default", "other"/ });
+      const sum = layer.deltaWeight();
+      if (!subject.fresh?.useDora)
+        t.true((await off(layer.deltaWeight("default").add(layer.deltaWeight("other")), sum)) < 1e-6);
+      t.true((await off(base.add(sum), layer.merge().weight)) < 1e-6);
+      layer.unmerge().dispose();
+    });
+  }
+
+  test(`a merged layer of which nothing is enabled is plain and frozen on ${device}`, async (t) => {
+    const layer = new lora.MergedLinear(4, 6, { r: 2, enableLora: [false, false], device });
+    const plain = new nn.Linear(4, 6, { device, weight: layer.weight, biasValues: layer.bias as Tensor });
+    const x = randn([3, 4], { device });
+    t.deepEqual(await layer.forward(x).data(), await plain.forward(x).data());
+    t.deepEqual(Object.keys(layer.stateDict()), ["weight", "bias"]);
+    t.false(layer.weight.requiresGrad);
+    t.true(layer.eval() === layer && !layer.merged);
+    t.throws(() => layer.freshAdapter({ r: 1, loraAlpha: 1 }), { message: /enables nothing/ });
+  });
+
+  test(`dropout acts on the low-rank path, and by DoRA's rule under it, on ${device}`, async (t) => {
+    for (const useDora of [false, true]) {
+      manualSeed(1);
+      const layer = new lora.Linear(9, 6, { r: 3, loraAlpha: 5, loraDropout: 0.5, useDora, device });
+      randomise(layer);
+      const x = randn([8, 9], { device });
+      manualSeed(2);
+      const dropped = x.dropout(0.5);
+      const { loraA, loraB, magnitude } = layer.adapters.get("default") as lora.Adapter;
+      const low = dropped.matmul(loraA, { transB: true }).matmul(loraB, { transB: true }).mul(layer.scaling);
+      const product = (given: Tensor): Tensor => given.matmul(layer.weight, { transB: true });
+      const plain = product(x).add(layer.bias as Tensor);
+      const norm = layer.weight.add(layer.deltaWeight("default"));
+      const c = magnitude?.div(norm.mul(norm).sum(1).sqrt());
+      const expected =
+        c === undefined ? plain.add(low) : plain.add(product(dropped).mul(c.sub(1))).add(low.mul(c));
+      manualSeed(2);
+      t.true((await off(layer.forward(x), expected)) < 1e-5);
+      manualSeed(2);
+      t.true((await off(layer.eval().unmerge().forward(x), plain)) > 0.01);
+    }
+  });
+
+  test(`several adapters drop each by its own mask, several DoRA ones rescale in turn, on ${device}`, async (t) => {
+    manualSeed(3);
+    const layer = new lora.Linear(9, 6, { r: 2, loraAlpha: 5, useDora: true, device });
+    layer.addAdapter("plain", layer.freshAdapter({ r: 3, loraAlpha: 2 }));
+    layer.addAdapter("third", layer.freshAdapter({ r: 1, loraAlpha: 2, useDora: true }));
+    randomise(layer);
+    const x = randn([8, 9], { device });
+    const apart = layer.forward(x);
+    t.true((await off(layer.merge().forward(x), apart)) < 1e-5);
+    layer.unmerge();
+
+    const two = new lora.Linear(64, 6, { r: 2, loraDropout: 0.5, device });
+    two.addAdapter("other", two.freshAdapter({ r: 2, loraAlpha: 2, loraDropout: 0.9 }));
+    randomise(two);
+    const given = randn([1, 64], { device });
+    manualSeed(4);
+    const y = two.forward(given);
+    manualSeed(4);
+    const parts = [...two.adapters.values()].map(({ loraA, loraB, scaling, loraDropout }) =>
+      given.dropout(loraDropout).matmul(loraA, { transB: true }).matmul(loraB, { transB: true }).mul(scaling),
+    ) as [Tensor, Tensor];
+    const plain = given.matmul(two.weight, { transB: true }).add(two.bias as Tensor);
+    t.true((await off(y, plain.add(parts[0]).add(parts[1]))) < 1e-5);
+  });
+
+  test(`DoRA's norms follow a weight that is written over, and are freed with the adapter, on ${device}`, async (t) => {
+    manualSeed(9);
+    const base = new nn.Linear(9, 6, { device });
+    const layer = lora.Linear.fromBase(base, { r: 2, useDora: true });
+    randomise(layer);
+    const x = randn([4, 9], { device });
+    layer.forward(x).dispose();
+    const other = randn([6, 9], { device });
+    layer.weight.copy(other);
+    const fresh = lora.Linear.fromBase(
+      new nn.Linear(9, 6, { weight: other, biasValues: base.bias as Tensor }),
+    );
+    fresh.addAdapter("default", layer.adapters.get("default") as lora.Adapter);
+    t.deepEqual(await layer.forward(x).data(), await fresh.forward(x).data());
+    const squares = layer.squaredNorms?.squares;
+    layer.removeAdapter("default");
+    t.true(squares?.disposed);
+  });
+
+  test(`a bias of the low-rank product merges into the layer's, or makes it one, on ${device}`, async (t) => {
+    for (const bias of [true, false]) {
+      manualSeed(5);
+      const layer = new lora.Linear(9, 6, { r: 2, loraAlpha: 6, loraBias: true, bias, device });
+      randomise(layer);
+      const own = layer.bias;
+      const x = randn([4, 9], { device });
+      const apart = layer.forward(x);
+      const keys = Object.keys(layer.stateDict());
+      layer.merge();
+      t.true((await off(layer.forward(x), apart)) < 1e-5);
+      t.not(layer.bias, own);
+      t.deepEqual(Object.keys(layer.stateDict()), keys);
+      t.is(layer.stateDict()["bias"], own ?? undefined);
+      t.is(layer.unmerge().bias, own);
+    }
+  });
+
+  test(`a padding row of an embedding gets no gradient on ${device}`, async (t) => {
+    const layer = new lora.Embedding(5, 3, { r: 2, paddingIdx: 1, device });
+    randomise(layer);
+    const ids = tensor(Int32Array.of(0, 1, 4, 1), { device });
+    layer.forward(ids).sum().backward();
+    const gradient = await ((layer.loraA as Tensor).grad as Tensor).data();
+    t.deepEqual(
+      Array.from({ length: 5 }, (_, column) => gradient[column] !== 0 || gradient[5 + column] !== 0),
+      [true, false, false, false, true],
+    );
+  });
+}
