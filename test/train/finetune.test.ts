@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -13,33 +13,15 @@ import {
 } from "../../src/index.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { adapterBytes, collect, quick } from "./quick.js";
 
 const model = tinyModel();
 const data = tinyData();
 
-function options(device: string, more: Partial<FinetuneOptions> = {}): FinetuneOptions {
-  return {
-    model,
-    data,
-    device,
-    output: join(temporary(), "out"),
-    lora: { r: 4 },
-    optimizer: { lr: 1e-2 },
-    batchSize: 2,
-    gradientAccumulation: 2,
-    steps: 12,
-    ...more,
-  };
-}
-
-async function collect(run: AsyncIterable<TrainEvent>): Promise<TrainEvent[]> {
-  const events: TrainEvent[] = [];
-  for await (const event of run) events.push(event);
-  return events;
-}
+const options = (device: string, more?: Partial<FinetuneOptions>): FinetuneOptions =>
+  quick({ model, data }, device, more);
 
 const steps = (events: TrainEvent[]): StepEvent[] => events.filter((event) => event.type === "step");
-const adapterBytes = (folder: string): Buffer => readFileSync(join(folder, "adapter_model.safetensors"));
 
 for (const device of testDevices()) {
   test.serial(`on ${device} the loss falls, the adapter is saved, and everything is freed`, async (t) => {

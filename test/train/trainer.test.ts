@@ -10,6 +10,7 @@ import {
   type TrainEvent,
 } from "../../src/index.js";
 import { testDevices } from "../devices.js";
+import { collect } from "./quick.js";
 
 type Batch = { x: number[]; y: number[] };
 
@@ -24,12 +25,6 @@ function lossOf(model: nn.Linear, { x, y }: Batch): Tensor {
   const column = (values: number[]): Tensor => tensor(values, { shape: [values.length, 1], device });
   const difference = model.forward(column(x)).sub(column(y));
   return difference.mul(difference).mean();
-}
-
-async function collect(run: AsyncIterable<TrainEvent>): Promise<TrainEvent[]> {
-  const events: TrainEvent[] = [];
-  for await (const event of run) events.push(event);
-  return events;
 }
 
 for (const device of testDevices()) {
