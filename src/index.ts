@@ -45,6 +45,7 @@ export { manualSeed } from "./random.js";
 export * as safetensors from "./safetensors.js";
 export { checkpoint, noGrad, scope } from "./scope.js";
 export { Tensor, type DType } from "./tensor.js";
+export type { ClassScores } from "./train/evaluate.js";
 export type {
   CheckpointEvent,
   EndEvent,

@@ -7,8 +7,8 @@ import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { LoadOptions } from "../models/load.js";
+import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../safetensors.js";
-import type { Trainable } from "../train/trainable.js";
 import { UsageError } from "./failure.js";
 
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
@@ -29,7 +29,7 @@ export function modelPath(model: string | undefined, adapter: string | undefined
 }
 
 export interface LoadedModel {
-  model: Trainable;
+  model: PretrainedModel;
   path: string;
 }
 
@@ -59,7 +59,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
     // That the model has no head of its own is no news: the adapter brings it.
     asked.onNotice = () => {};
   }
-  const model = (await loadModel(path, asked)) as Trainable;
+  const model: PretrainedModel = await loadModel(path, asked);
   if (first !== undefined) nameClasses(model, readLabels(first));
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
   for (const [i, adapter] of adapters.entries()) {

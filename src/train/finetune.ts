@@ -6,6 +6,7 @@ import { chooseDevice, findDevices, resolveDevice, type Device } from "../device
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { deleteAdapter, inject, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import { loadModel, type LoadOptions } from "../models/load.js";
+import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
 import { AdamW, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
@@ -27,7 +28,6 @@ import type { FinetuneOptions } from "./options.js";
 import { prepare, readFiles, type Prepared } from "./prepare.js";
 import { Run, type RunContext } from "./run.js";
 import { settingsOf, warmupOf, type Settings } from "./settings.js";
-import type { Trainable } from "./trainable.js";
 
 /**
  * Trains an adapter for a model on a text or on rows of text, and saves it as PEFT does. Starts at once.
@@ -85,7 +85,7 @@ async function load(
   { model, device, dtype, signal }: Settings,
   labels: readonly string[] | undefined,
   context: RunContext,
-): Promise<Trainable> {
+): Promise<PretrainedModel> {
   const onNotice = (message: string): void => context.emit({ type: "warning", message });
   const options: LoadOptions = {
     device,
@@ -94,11 +94,11 @@ async function load(
     ...(signal === undefined ? {} : { signal }),
     ...(labels === undefined ? {} : { task: "sequence-classification", numLabels: labels.length }),
   };
-  return (await loadModel(model as string, options)) as Trainable;
+  return loadModel(model as string, options);
 }
 
 /** A loaded model trains where it is. */
-function checkDevice(model: Trainable, device: Device): void {
+function checkDevice(model: PretrainedModel, device: Device): void {
   if (device === "auto" || resolveDevice(device) === model.device) return;
   throw new LowrankError(
     "ERR_DEVICE_MISMATCH",
@@ -119,14 +119,14 @@ function adapterFolder(folder: string, name: string): string {
 
 /** One run over a loaded model and its data. */
 class Finetuning {
-  readonly #model: Trainable;
+  readonly #model: PretrainedModel;
   readonly #settings: Settings;
   readonly #prepared: Prepared;
   readonly #context: RunContext;
   readonly #plan: BatchPlan;
   readonly #name: string;
 
-  constructor(model: Trainable, settings: Settings, prepared: Prepared, context: RunContext) {
+  constructor(model: PretrainedModel, settings: Settings, prepared: Prepared, context: RunContext) {
     this.#model = model;
     this.#settings = settings;
     this.#prepared = prepared;
@@ -250,7 +250,7 @@ class Finetuning {
     return {
       type: "start",
       model: model.source ?? "",
-      family: model.config.modelType,
+      family: (model.config as { modelType?: string }).modelType ?? "",
       parameters: total,
       trainable,
       adapted: adapted.length,
@@ -281,6 +281,6 @@ class Finetuning {
 }
 
 /** In the model's order, which is that of the optimizer's state in a checkpoint. */
-function trainedParameters(model: Trainable) {
+function trainedParameters(model: PretrainedModel) {
   return [...model.parameters()].filter((parameter) => parameter.requiresGrad);
 }

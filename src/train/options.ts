@@ -1,6 +1,6 @@
 import type { InjectOptions } from "../lora/index.js";
+import type { PretrainedModel } from "../models/pretrained.js";
 import type { DType } from "../tensor.js";
-import type { Trainable } from "./trainable.js";
 
 export type ScheduleName = "linear" | "cosine" | "constant";
 export type StorageType = Exclude<DType, "i32">;
@@ -8,7 +8,7 @@ export type StorageType = Exclude<DType, "i32">;
 /** What `finetune` takes. Left out, an option has the default that is given here. */
 export interface FinetuneOptions {
   /** A model's folder, or a model that is loaded, which is then adapted in place. */
-  model: string | Trainable;
+  model: string | PretrainedModel;
   /** A `.txt` or `.jsonl` file. */
   data: string;
   /** Held-out rows: a file, or the last part of the data. None unless given. */

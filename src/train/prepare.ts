@@ -5,11 +5,11 @@ import { type Data, readData } from "../data/read.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
+import type { PretrainedModel } from "../models/pretrained.js";
 import { specialTokens } from "../models/special-tokens.js";
 import { readLabels } from "./label-names.js";
 import { Classification, LanguageModelling, type Objective, type Tokenisation } from "./objective.js";
 import type { Settings } from "./settings.js";
-import type { Trainable } from "./trainable.js";
 
 export interface Prepared {
   objective: Objective;
@@ -25,17 +25,26 @@ export interface Files {
   labels: string[] | undefined;
 }
 
+/** What the configuration of a model that reads text says. */
+interface TextConfig {
+  vocabSize: number;
+  maxPositionEmbeddings: number;
+  eosTokenIds?: readonly number[];
+  padTokenId?: number | undefined;
+}
+
 /**
  * How a model's data becomes tokens: rows of at most `longest`, and never longer than the model takes.
  *
  * Errors: `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
  */
-export function tokenisation(model: Trainable, longest: number): Tokenisation {
-  const { tokenizer, config } = model;
+export function tokenisation(model: PretrainedModel, longest: number): Tokenisation {
+  const { tokenizer } = model;
   const folder = model.folder ?? "the model";
   if (tokenizer === undefined) {
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: the model has no tokenizer.json`);
   }
+  const config = model.config as TextConfig;
   const maxLength = Math.min(longest, config.maxPositionEmbeddings);
   const { vocabSize } = config;
   return { ...specialTokens(folder, tokenizer, config), tokenizer, maxLength, vocabSize };
@@ -48,11 +57,11 @@ export function tokenisation(model: Trainable, longest: number): Tokenisation {
  * Errors: `ERR_UNSUPPORTED_MODEL` for a model that does neither; `ERR_OPTION` for one of another number of classes.
  */
 export function objectiveOf(
-  model: Trainable,
+  model: PretrainedModel,
   options: { labels?: readonly string[] | undefined; maxLength: number; trainOn?: "completion" | "all" },
 ): Objective {
-  const tokens = tokenisation(model, options.maxLength);
-  if (model instanceof CausalLM) return new LanguageModelling(model, tokens, options.trainOn);
+  const tokens = (): Tokenisation => tokenisation(model, options.maxLength);
+  if (model instanceof CausalLM) return new LanguageModelling(model, tokens(), options.trainOn);
   const folder = model.folder ?? "the model";
   if (!(model instanceof SequenceClassifier)) {
     const what = "neither a language model nor a classifier; rows of text and label make a classifier of it";
@@ -64,11 +73,11 @@ export function objectiveOf(
     const what = `tells ${own.length} classes apart, and the data has ${labels.length}: ${labels.join(", ")}`;
     throw new LowrankError("ERR_OPTION", `${folder}: ${what}; load it with numLabels ${labels.length}`);
   }
-  return new Classification(model, tokens, labels);
+  return new Classification(model, tokens(), labels);
 }
 
 /** Tokenises the data. Errors: those of `readData` and `trainedExamples`. */
-export async function prepare(model: Trainable, files: Files, settings: Settings): Promise<Prepared> {
+export async function prepare(model: PretrainedModel, files: Files, settings: Settings): Promise<Prepared> {
   const { maxLength, trainOn, signal } = settings;
   const objective = objectiveOf(model, { labels: files.labels, maxLength, trainOn });
   const trained = (rows: Example[], { file }: Data): Example[] =>
@@ -94,6 +103,6 @@ export async function readFiles({ model, data, evalData }: Settings): Promise<Fi
 }
 
 /** The classes that a loaded model tells apart. */
-function classesOf(model: Trainable): readonly string[] | undefined {
+function classesOf(model: PretrainedModel): readonly string[] | undefined {
   return model instanceof SequenceClassifier ? model.config.labels : undefined;
 }

@@ -2,14 +2,14 @@
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
+import type { PretrainedModel } from "../models/pretrained.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
-import type { Trainable } from "./trainable.js";
 
 /** The learning rate's schedules. */
 export const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies readonly ScheduleName[];
 
 export interface Settings {
-  model: string | Trainable;
+  model: string | PretrainedModel;
   data: string;
   evalData: string | undefined;
   evalSplit: number | undefined;
