@@ -1,0 +1,63 @@
+/**
+ * Adapters of every kind of layer that lowrank saves, as PEFT loads them (README.md): `tsx modules-to-peft.ts PYTHON`. Prints
+ * how far the outputs are apart, and fails above 1e-5 or where a key differs from PEFT's.
+ */
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { lora, noGrad, scope, tensor } from "../../src/index.js";
+import { adapterState } from "../../src/lora/state.js";
+import { hashed, temporary } from "../hashed.js";
+import { error } from "./goldens.js";
+import { toy } from "./modules.js";
+
+const [python] = process.argv.slice(2);
+if (python === undefined) throw new Error("usage: tsx modules-to-peft.ts PYTHON");
+
+const linear = { r: 2, loraAlpha: 6, targetModules: ["proj", "lin"] };
+const cases: Record<string, Record<string, lora.InjectOptions>> = {
+  text: {
+    Linear: { ...linear, targetModules: ["lin", "classifier"] },
+    Conv1D: { ...linear, targetModules: ["proj"] },
+    "Linear, Conv1D, Embedding, useRslora": {
+      ...linear,
+      targetModules: ["proj", "lin", "emb"],
+      useRslora: true,
+    },
+    modulesToSave: { ...linear, modulesToSave: ["classifier"] },
+    "bias all": { ...linear, bias: "all" },
+    "bias lora_only": { ...linear, bias: "lora_only" },
+    patterns: { ...linear, rankPattern: { lin: 3 }, alphaPattern: { "proj|lin": 1 } },
+  },
+};
+
+let worst = 0;
+for (const [kind, options] of Object.entries(cases)) {
+  for (const [name, one] of Object.entries(options)) {
+    const { model, input } = toy(kind, "cpu");
+    await lora.inject(model, one);
+    noGrad(() =>
+      scope(() => {
+        for (const [key, own] of adapterState(model, "default")) {
+          const values = tensor(hashed(key, own.shape), { shape: own.shape, device: "cpu" });
+          // Magnitudes stay near where they start.
+          own.copy(key.endsWith("magnitude_vector") ? values.mul(0.3).add(1).mul(own) : values);
+        }
+      }),
+    );
+    const ours = (await model.forward(input).data()) as Float32Array;
+    const [folder, out] = [temporary(), join(temporary(), "out.json")];
+    await lora.saveAdapter(model, folder);
+    const script = fileURLToPath(new URL("peft_modules.py", import.meta.url));
+    const ran = spawnSync(python, [script, kind, folder, out], { encoding: "utf8" });
+    if (ran.status !== 0) throw new Error(`${name}: ${ran.stderr}`);
+    const { output } = JSON.parse(readFileSync(out, "utf8")) as { output: number[] };
+    const off = error(ours, output);
+    worst = Math.max(worst, off);
+    process.stdout.write(`${off.toExponential(1)}  ${kind}: ${name}\n`);
+    model.dispose();
+  }
+}
+if (!(worst < 1e-5)) throw new Error(`the furthest is off by ${worst}`);
