@@ -21,6 +21,14 @@ export interface Tokenisation {
   vocabSize: number;
 }
 
+/** How a model is trained. */
+export interface TrainingOptions {
+  /** Whether prompts are trained on too. */
+  trainOn?: "completion" | "all" | undefined;
+  /** Share of each label that is spread over all; 0 unless given. Evaluations know nothing of it. */
+  labelSmoothing?: number | undefined;
+}
+
 /** A batch's forward pass: the sum of its losses, and of a classifier the scores of each row's classes. */
 export interface Measured {
   loss: Tensor;
@@ -36,8 +44,9 @@ export interface Objective {
   readonly modulesToSave: readonly string[];
   /** The data tokenised, in the file's order. Errors: `ERR_DATA_ROW` for rows of another task. */
   examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]>;
-  /** The sum of the losses of what a batch trains on, times `scale`. */
+  /** What is trained by: the sum of the losses of what a batch trains on, times `scale`. */
   lossSum(batch: Batch, scale: number): Tensor;
+  /** What is judged by. */
   measure(batch: Batch): Measured;
 }
 
@@ -49,20 +58,23 @@ export class LanguageModelling implements Objective {
   constructor(
     private readonly model: CausalLM,
     readonly tokenisation: Tokenisation,
-    private readonly trainOn: "completion" | "all" = "completion",
+    private readonly options: TrainingOptions = {},
   ) {}
 
   examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
     const { tokenizer, ...limits } = this.tokenisation;
-    return examplesOf(textData(data), tokenizer, { ...limits, trainOn: this.trainOn, signal });
+    const { trainOn = "completion" } = this.options;
+    return examplesOf(textData(data), tokenizer, { ...limits, trainOn, signal });
   }
 
   lossSum({ ids, labels, shape }: Batch, scale: number): Tensor {
-    return this.model.lossSum(tensor(ids, { shape, device: this.model.device }), labels, scale);
+    const { model, options } = this;
+    return model.lossSum(tensor(ids, { shape, device: model.device }), labels, scale, options.labelSmoothing);
   }
 
-  measure(batch: Batch): Measured {
-    return { loss: this.lossSum(batch, 1) };
+  measure({ ids, labels, shape }: Batch): Measured {
+    const { model } = this;
+    return { loss: model.lossSum(tensor(ids, { shape, device: model.device }), labels, 1) };
   }
 }
 
@@ -75,6 +87,7 @@ export class Classification implements Objective {
     private readonly model: SequenceClassifier,
     readonly tokenisation: Tokenisation,
     readonly labels: readonly string[],
+    private readonly options: TrainingOptions = {},
   ) {}
 
   async examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
@@ -87,15 +100,19 @@ export class Classification implements Objective {
   }
 
   lossSum(batch: Batch, scale: number): Tensor {
-    return this.measure(batch).loss.mul(scale);
+    return this.#scored(batch, this.options.labelSmoothing).loss.mul(scale);
   }
 
   measure(batch: Batch): Measured {
+    return this.#scored(batch);
+  }
+
+  #scored(batch: Batch, labelSmoothing = 0): Measured {
     const { ids, labels, shape } = batch;
     const { device } = this.model;
     const mask = tensor(attentionMask(batch), { shape, device });
     const scores = this.model.forward(tensor(ids, { shape, device }), { attentionMask: mask }).logits;
     const targets = tensor(labels, { shape: [shape[0]], device });
-    return { loss: scores.crossEntropy(targets, { reduction: "sum" }), scores };
+    return { loss: scores.crossEntropy(targets, { reduction: "sum", labelSmoothing }), scores };
   }
 }

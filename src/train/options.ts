@@ -37,6 +37,8 @@ export interface FinetuneOptions {
   gradientCheckpointing?: boolean;
   /** `completion`. */
   trainOn?: "completion" | "all";
+  /** 0: how much of each label is spread over all; held-out losses leave it out. */
+  labelSmoothing?: number;
   /** 1; 0 doesn't clip. */
   clipNorm?: number;
   /** 0. */

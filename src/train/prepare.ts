@@ -8,7 +8,13 @@ import { SequenceClassifier } from "../models/classifier.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { specialTokens } from "../models/special-tokens.js";
 import { readLabels } from "./label-names.js";
-import { Classification, LanguageModelling, type Objective, type Tokenisation } from "./objective.js";
+import {
+  Classification,
+  LanguageModelling,
+  type Objective,
+  type Tokenisation,
+  type TrainingOptions,
+} from "./objective.js";
 import type { Settings } from "./settings.js";
 
 export interface Prepared {
@@ -58,10 +64,10 @@ export function tokenisation(model: PretrainedModel, longest: number): Tokenisat
  */
 export function objectiveOf(
   model: PretrainedModel,
-  options: { labels?: readonly string[] | undefined; maxLength: number; trainOn?: "completion" | "all" },
+  options: TrainingOptions & { labels?: readonly string[] | undefined; maxLength: number },
 ): Objective {
   const tokens = (): Tokenisation => tokenisation(model, options.maxLength);
-  if (model instanceof CausalLM) return new LanguageModelling(model, tokens(), options.trainOn);
+  if (model instanceof CausalLM) return new LanguageModelling(model, tokens(), options);
   const folder = model.folder ?? "the model";
   if (!(model instanceof SequenceClassifier)) {
     const what = "neither a language model nor a classifier; rows of text and label make a classifier of it";
@@ -73,13 +79,13 @@ export function objectiveOf(
     const what = `tells ${own.length} classes apart, and the data has ${labels.length}: ${labels.join(", ")}`;
     throw new LowrankError("ERR_OPTION", `${folder}: ${what}; load it with numLabels ${labels.length}`);
   }
-  return new Classification(model, tokens(), labels);
+  return new Classification(model, tokens(), labels, options);
 }
 
 /** Tokenises the data. Errors: those of `readData` and `trainedExamples`. */
 export async function prepare(model: PretrainedModel, files: Files, settings: Settings): Promise<Prepared> {
-  const { maxLength, trainOn, signal } = settings;
-  const objective = objectiveOf(model, { labels: files.labels, maxLength, trainOn });
+  const { maxLength, trainOn, labelSmoothing, signal } = settings;
+  const objective = objectiveOf(model, { labels: files.labels, maxLength, trainOn, labelSmoothing });
   const trained = (rows: Example[], { file }: Data): Example[] =>
     trainedExamples(rows, file, objective.tokenisation.maxLength);
   let rows = await objective.examples(files.train, signal);

@@ -27,6 +27,7 @@ export interface Settings {
   maxLength: number;
   gradientCheckpointing: boolean;
   trainOn: "completion" | "all";
+  labelSmoothing: number;
   /** Undefined where gradients are not clipped. */
   clipNorm: number | undefined;
   seed: number;
@@ -56,6 +57,7 @@ const KNOWN = new Set<string>([
   "maxLength",
   "gradientCheckpointing",
   "trainOn",
+  "labelSmoothing",
   "clipNorm",
   "seed",
   "evalEvery",
@@ -93,6 +95,9 @@ export function settingsOf(options: FinetuneOptions): Settings {
   if (resume !== false && options.overwrite === true)
     refuse("resume goes on with what overwrite would replace");
   const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
+  const labelSmoothing = number("labelSmoothing", options.labelSmoothing ?? 0);
+  if (labelSmoothing < 0 || labelSmoothing >= 1)
+    refuse(`labelSmoothing is at least 0 and below 1, not ${labelSmoothing}`);
   const betas = optimizer.betas ?? ([0.9, 0.999] as const);
   if (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
     refuse(`optimizer.betas are two numbers of at least 0 and below 1, not ${betas.join(", ")}`);
@@ -120,6 +125,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     maxLength: count("maxLength", options.maxLength ?? 512, 2),
     gradientCheckpointing: options.gradientCheckpointing ?? false,
     trainOn: oneOf("trainOn", options.trainOn ?? "completion", ["completion", "all"] as const),
+    labelSmoothing,
     clipNorm: clipNorm === 0 ? undefined : clipNorm,
     seed: count("seed", options.seed ?? 0, 0),
     evalEvery: optional("evalEvery", options.evalEvery, 1),

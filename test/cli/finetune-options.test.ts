@@ -38,6 +38,7 @@ test("defaults", async (t) => {
     clipNorm: 1,
     seed: 0,
     trainOn: "completion",
+    labelSmoothing: 0,
     device: "auto",
   });
   t.like(options.lora, { r: 16, loraAlpha: 32, loraDropout: 0, targetModules: "all-linear", bias: "none" });

@@ -26,6 +26,7 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--lr", "NaN"], /"NaN" is not a number/],
   [["finetune", "--lr", "-1"], /above 0/],
   [["finetune", "--dropout", "1"], /from 0 to below 1/],
+  [["finetune", "--label-smoothing", "1"], /from 0 to below 1/],
   [["finetune", "--steps", ""], /"" is not a number/],
   [["finetune", "--seed", "-3"], /integer from 0 on/],
   [["finetune", "--schedule", "fast"], /Allowed choices are linear, cosine, constant/],

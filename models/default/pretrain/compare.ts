@@ -31,7 +31,7 @@ const batchSize = Number(values["batch-size"]);
 const gradientAccumulation = Number(values["grad-accum"]);
 
 async function data(model: CausalLM) {
-  const objective = new LanguageModelling(model, tokenisation(model, 256), "all");
+  const objective = new LanguageModelling(model, tokenisation(model, 256), { trainOn: "all" });
   const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
     trainedExamples(await objective.examples(await readData(file), undefined), file, maxLength);

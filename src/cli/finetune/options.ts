@@ -31,6 +31,7 @@ export interface Flags {
   gradAccum: number;
   maxLength: number;
   trainOn: "completion" | "all";
+  labelSmoothing: number;
   gradCheckpointing?: boolean;
   evalEvery?: number;
   saveEvery?: number;
@@ -76,6 +77,7 @@ export function declareFlags(command: Command): Command {
         "completion",
       ),
     )
+    .option("--label-smoothing <share>", "how much of each label is spread over all", value.dropout, 0)
     .option("--grad-checkpointing", "less memory, a third more time")
     .option("--eval-every <n>", "steps between evaluations", value.count)
     .option("--save-every <n>", "steps between checkpoints", value.count)
@@ -127,6 +129,7 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
     gradientAccumulation: flags.gradAccum,
     maxLength: flags.maxLength,
     trainOn: flags.trainOn,
+    labelSmoothing: flags.labelSmoothing,
     gradientCheckpointing: flags.gradCheckpointing ?? false,
     clipNorm: flags.clipNorm,
     seed: flags.seed,
