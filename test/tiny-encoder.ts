@@ -1,4 +1,4 @@
-/** A tiny BERT that reads letters, as a folder, and rows that it can learn to tell apart. */
+/** A tiny BERT or RoBERTa that reads letters, as a folder, and rows that it can learn to tell apart. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { manualSeed, saveModel } from "../src/index.js";
@@ -8,19 +8,21 @@ import { FreshWeights } from "../src/models/weights.js";
 import { temporary, tinyModel } from "./hashed.js";
 
 /** 99 tokens: a letter each, 1 in front and 2 behind; at most 32 of them. */
-export async function tinyEncoder(): Promise<string> {
+export async function tinyEncoder(model_type: "bert" | "roberta" = "bert"): Promise<string> {
   manualSeed(5);
   const config = bertConfig({
-    model_type: "bert",
+    model_type,
+    pad_token_id: 0,
     vocab_size: 99,
     hidden_size: 32,
     intermediate_size: 64,
     num_hidden_layers: 2,
     num_attention_heads: 4,
-    max_position_embeddings: 32,
+    // RoBERTa's first position is behind the padding's.
+    max_position_embeddings: model_type === "bert" ? 32 : 33,
     hidden_dropout_prob: 0.1,
   });
-  const model = new BertModel(config, new FreshWeights("cpu", 0.2), { pooler: true });
+  const model = new BertModel(config, new FreshWeights("cpu", 0.2), { pooler: model_type === "bert" });
   const folder = join(temporary(), "encoder");
   await saveModel(model, folder);
   model.dispose();
