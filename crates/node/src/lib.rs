@@ -7,6 +7,7 @@ mod background;
 mod devices;
 mod error;
 mod files;
+mod linalg;
 mod ops;
 mod optimizer;
 mod random;

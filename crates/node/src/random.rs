@@ -5,7 +5,7 @@ use napi::bindgen_prelude::Float32Array;
 use napi_derive::napi;
 
 /// Each draw has 2³² blocks of the generator to itself.
-fn stream(seed: f64, draw: f64) -> Stream {
+pub fn stream(seed: f64, draw: f64) -> Stream {
     Stream { seed: seed as u64, counter: (draw as u64) << 32 }
 }
 

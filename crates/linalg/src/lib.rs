@@ -1,0 +1,129 @@
+//! Factorisations of matrices for adapters that start from a weight or from data: singular values,
+//! orthogonal bases, principal components of a stream. All in f64, over matrices stored by rows.
+//!
+//! The factorisations themselves are faer's, on one thread, so that a result does not depend on
+//! how many there are; callers run layers beside each other.
+
+mod pca;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use faer::{Mat, MatRef};
+
+pub use pca::IncrementalPca;
+
+/// Why there is no factorisation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// The matrix holds NaN or infinity.
+    NotFinite,
+    /// The iteration for singular values did not settle.
+    NoConvergence,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Error::NotFinite => "the matrix holds NaN or infinity",
+            Error::NoConvergence => "the singular values did not settle",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A = U · diag(s) · Vᵀ. The singular values fall; of each row of Vᵀ the entry of the largest size
+/// is positive.
+pub struct Svd {
+    pub u: Mat<f64>,
+    pub s: Vec<f64>,
+    pub vt: Mat<f64>,
+}
+
+/// A copy of a matrix of `columns` columns, stored by rows. Refuses what is not finite.
+pub fn matrix(rows: usize, columns: usize, values: &[f32]) -> Result<Mat<f64>> {
+    assert_eq!(values.len(), rows * columns, "a matrix of {rows}×{columns}");
+    if !values.iter().all(|v| v.is_finite()) {
+        return Err(Error::NotFinite);
+    }
+    Ok(Mat::from_fn(rows, columns, |i, j| f64::from(values[i * columns + j])))
+}
+
+/// The entries of a matrix by rows.
+pub fn by_rows(a: MatRef<'_, f64>) -> Vec<f64> {
+    (0..a.nrows()).flat_map(|i| (0..a.ncols()).map(move |j| a[(i, j)])).collect()
+}
+
+/// The singular value decomposition with the `rank` largest singular values, or as many as there
+/// are. Cost: O(m·n·min(m, n)).
+pub fn svd(a: MatRef<'_, f64>, rank: usize) -> Result<Svd> {
+    let whole = a.thin_svd().map_err(|_| Error::NoConvergence)?;
+    let rank = rank.min(a.nrows().min(a.ncols()));
+    let s: Vec<f64> = whole.S().column_vector().iter().take(rank).copied().collect();
+    let u = whole.U().subcols(0, rank).to_owned();
+    Ok(signed(u, s, whole.V().subcols(0, rank).transpose().to_owned()))
+}
+
+/// Makes the sign of each pair of vectors a rule.
+fn signed(mut u: Mat<f64>, s: Vec<f64>, mut vt: Mat<f64>) -> Svd {
+    for k in 0..s.len() {
+        let largest = vt.row(k).iter().fold(0.0f64, |best, v| if v.abs() > best.abs() { *v } else { best });
+        if largest < 0.0 {
+            vt.row_mut(k).iter_mut().for_each(|v| *v = -*v);
+            u.col_mut(k).iter_mut().for_each(|v| *v = -*v);
+        }
+    }
+    Svd { u, s, vt }
+}
+
+/// The decomposition on the subspace that `iterations` rounds of A·Aᵀ find from `width` random
+/// vectors, cut to `rank`. `draw` gives that many values of N(0, 1). Cost: O(m·n·width) a round.
+/// Source: Halko, Martinsson, Tropp 2011, algorithms 4.4 and 5.1; torch.svd_lowrank.
+pub fn svd_low_rank(
+    a: MatRef<'_, f64>,
+    rank: usize,
+    width: usize,
+    iterations: usize,
+    draw: impl FnOnce(usize) -> Vec<f32>,
+) -> Result<Svd> {
+    if a.nrows() < a.ncols() {
+        let Svd { u, s, vt } = tall_svd_low_rank(a.transpose(), rank, width, iterations, draw)?;
+        return Ok(signed(vt.transpose().to_owned(), s, u.transpose().to_owned()));
+    }
+    tall_svd_low_rank(a, rank, width, iterations, draw)
+}
+
+fn tall_svd_low_rank(
+    a: MatRef<'_, f64>,
+    rank: usize,
+    width: usize,
+    iterations: usize,
+    draw: impl FnOnce(usize) -> Vec<f32>,
+) -> Result<Svd> {
+    let width = width.min(a.ncols());
+    let omega = matrix(a.ncols(), width, &draw(a.ncols() * width))?;
+    let mut basis = orthonormal((a * &omega).as_ref());
+    for _ in 0..iterations {
+        let other = orthonormal((a.transpose() * &basis).as_ref());
+        basis = orthonormal((a * &other).as_ref());
+    }
+    let Svd { u, s, vt } = svd((basis.transpose() * a).as_ref(), rank)?;
+    Ok(Svd { u: basis * u, s, vt })
+}
+
+/// An orthonormal basis of the columns of A [m, n], of which min(m, n) come out.
+pub fn orthonormal(a: MatRef<'_, f64>) -> Mat<f64> {
+    a.qr().compute_thin_Q()
+}
+
+/// The first `rank` columns of Q and rows of R in A = Q·R: they depend on no more than the first
+/// `rank` columns of A, and R's are Qᵀ·A. Cost: O(m·n·rank).
+pub fn qr(a: MatRef<'_, f64>, rank: usize) -> (Mat<f64>, Mat<f64>) {
+    let q = orthonormal(a.subcols(0, rank.min(a.ncols())));
+    let r = q.transpose() * a;
+    (q, r)
+}

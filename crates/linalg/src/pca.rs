@@ -1,0 +1,110 @@
+//! Principal components of rows that come in batches.
+
+use faer::{Mat, MatRef};
+
+use crate::{Result, Svd, svd, svd_low_rank};
+
+/// Up to here a batch is decomposed exactly; beyond it on a random subspace, as large ones take
+/// minutes otherwise.
+const EXACT: usize = 768;
+/// Rounds on the random subspace, and how many times the components it holds; torch.svd_lowrank's
+/// and PEFT's.
+const ITERATIONS: usize = 4;
+const OVERSAMPLING: usize = 2;
+
+/// Incremental principal components: mean, singular values and components of all rows so far, from
+/// those of the rows before and one batch at a time. Source: Ross, Lim, Lin, Yang 2008;
+/// scikit-learn's IncrementalPCA, which PEFT's follows.
+pub struct IncrementalPca {
+    components: usize,
+    seen: f64,
+    mean: Vec<f64>,
+    /// Σ (x − mean)² of each feature.
+    spread: Vec<f64>,
+    found: Option<Svd>,
+    /// How alike the components before and after the last batch are, by cosine.
+    similarity: Vec<f64>,
+}
+
+impl IncrementalPca {
+    /// Keeps the `components` strongest of rows of `features` values.
+    pub fn new(components: usize, features: usize) -> IncrementalPca {
+        IncrementalPca {
+            components,
+            seen: 0.0,
+            mean: vec![0.0; features],
+            spread: vec![0.0; features],
+            found: None,
+            similarity: Vec::new(),
+        }
+    }
+
+    /// Takes a batch of rows in; fewer rows than components are left out, as PEFT does. `draw`
+    /// gives that many values of N(0, 1), for large batches. Whether the batch counted.
+    pub fn fit(&mut self, batch: MatRef<'_, f64>, draw: impl FnOnce(usize) -> Vec<f32>) -> Result<bool> {
+        let (rows, features) = (batch.nrows(), batch.ncols());
+        assert_eq!(features, self.mean.len(), "a batch of {features} features");
+        if rows < self.components {
+            return Ok(false);
+        }
+        let count = rows as f64;
+        let total = self.seen + count;
+        let batch_mean: Vec<f64> = (0..features).map(|j| batch.col(j).iter().sum::<f64>() / count).collect();
+        let shift = (self.seen / total * count).sqrt();
+        let before = self.found.as_ref();
+        let kept = before.map_or(0, |svd| svd.s.len());
+        let stacked = Mat::from_fn(kept + rows + usize::from(kept > 0), features, |i, j| match before {
+            Some(svd) if i < kept => svd.s[i] * svd.vt[(i, j)],
+            Some(_) if i == kept + rows => shift * (self.mean[j] - batch_mean[j]),
+            _ => batch[(i - kept, j)] - batch_mean[j],
+        });
+        let small = stacked.nrows().min(features);
+        let found = if small <= EXACT {
+            svd(stacked.as_ref(), self.components)?
+        } else {
+            let width = self.components * OVERSAMPLING;
+            svd_low_rank(stacked.as_ref(), self.components, width, ITERATIONS, draw)?
+        };
+        self.similarity = before.map_or(Vec::new(), |before| {
+            (0..found.s.len()).map(|k| cosine(before.vt.row(k).iter(), found.vt.row(k).iter())).collect()
+        });
+        for j in 0..features {
+            let within: f64 = batch.col(j).iter().map(|x| (x - batch_mean[j]).powi(2)).sum();
+            self.spread[j] += within + shift * shift * (self.mean[j] - batch_mean[j]).powi(2);
+            self.mean[j] += (batch_mean[j] - self.mean[j]) * count / total;
+        }
+        self.seen = total;
+        self.found = Some(found);
+        Ok(true)
+    }
+
+    /// Rows, the strongest first, in the order of `ratios`; none before the first batch.
+    pub fn components(&self) -> Option<MatRef<'_, f64>> {
+        self.found.as_ref().map(|svd| svd.vt.as_ref())
+    }
+
+    /// The share of the whole variance that each component explains.
+    pub fn ratios(&self) -> Vec<f64> {
+        let whole: f64 = self.spread.iter().sum();
+        self.found.iter().flat_map(|svd| svd.s.iter().map(|s| s * s / whole)).collect()
+    }
+
+    pub fn singular_values(&self) -> &[f64] {
+        self.found.as_ref().map_or(&[], |svd| &svd.s)
+    }
+
+    /// Empty until the second batch.
+    pub fn similarity(&self) -> &[f64] {
+        &self.similarity
+    }
+}
+
+fn cosine<'a>(a: impl Iterator<Item = &'a f64>, b: impl Iterator<Item = &'a f64>) -> f64 {
+    let (mut dot, mut aa, mut bb) = (0.0, 0.0, 0.0);
+    for (x, y) in a.zip(b) {
+        dot += x * y;
+        aa += x * x;
+        bb += y * y;
+    }
+    dot / (aa * bb).sqrt()
+}

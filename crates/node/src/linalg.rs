@@ -1,0 +1,159 @@
+//! Factorisations of matrices on threads of their own, in f64.
+
+use std::sync::{Arc, Mutex};
+
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_linalg::{Error, IncrementalPca, Svd, by_rows, matrix, qr, svd, svd_low_rank};
+use napi::Env;
+use napi::bindgen_prelude::{Float64ArraySlice, Object};
+use napi_derive::napi;
+
+use crate::background;
+use crate::error::{Result, thrown};
+use crate::random::stream;
+use crate::session::failure;
+
+fn failed(what: &str) -> impl Fn(Error) -> engine::Error {
+    let what = what.to_owned();
+    move |error| {
+        let code = if error == Error::NotFinite { Code::NotFinite } else { Code::Internal };
+        fail_code(code, format!("{what}: {error}"))
+    }
+}
+
+/// Refuses values that are not `rows` times `columns`.
+fn checked(what: &str, values: &[f32], rows: u32, columns: u32) -> Result<(usize, usize)> {
+    let (rows, columns) = (rows as usize, columns as usize);
+    if values.len() != rows * columns || values.is_empty() {
+        let message = format!("{what}: {} values are no matrix of {rows}×{columns}", values.len());
+        return Err(thrown(fail_code(Code::ShapeMismatch, message)));
+    }
+    Ok((rows, columns))
+}
+
+/// A promise of an object of arrays, or of what went wrong.
+fn arrays<'env, const N: usize>(
+    env: &'env Env,
+    name: &'static str,
+    names: [&'static str; N],
+    work: impl FnOnce() -> engine::Result<[Vec<f64>; N]> + Send + 'static,
+) -> Result<Object<'env>> {
+    background::promise(env, name, work, move |env, made| {
+        let mut object = Object::new(&env)?;
+        match made {
+            Ok(made) => {
+                for (name, values) in names.into_iter().zip(made) {
+                    object.set(name, Float64ArraySlice::copy_from(&env, &values[..])?)?;
+                }
+            }
+            Err(error) => {
+                let failure = failure(error);
+                object.set("code", failure.code)?;
+                object.set("message", failure.message)?;
+            }
+        }
+        Ok(object)
+    })
+}
+
+fn parts(Svd { u, s, vt }: Svd) -> [Vec<f64>; 3] {
+    [by_rows(u.as_ref()), s, by_rows(vt.as_ref())]
+}
+
+/// A [rows, columns] ≈ U · diag(s) · Vᵀ with the `rank` largest singular values, or as many as
+/// there are: U [rows, k], s [k], Vᵀ [k, columns], by rows.
+#[napi(ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>")]
+pub fn linalg_svd<'env>(
+    env: &'env Env,
+    values: &[f32],
+    rows: u32,
+    columns: u32,
+    rank: u32,
+) -> Result<Object<'env>> {
+    let (rows, columns) = checked("svd", values, rows, columns)?;
+    let values = values.to_vec();
+    arrays(env, "svd", ["u", "s", "vt"], move || {
+        let failed = failed("svd");
+        let a = matrix(rows, columns, &values).map_err(&failed)?;
+        svd(a.as_ref(), rank as usize).map(parts).map_err(failed)
+    })
+}
+
+/// As `linalg_svd`, on the subspace that `iterations` rounds find from random values.
+#[napi(ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>")]
+pub fn linalg_svd_low_rank<'env>(
+    env: &'env Env,
+    values: &[f32],
+    rows: u32,
+    columns: u32,
+    rank: u32,
+    iterations: u32,
+    seed: f64,
+    draw: f64,
+) -> Result<Object<'env>> {
+    let (rows, columns) = checked("svd", values, rows, columns)?;
+    let values = values.to_vec();
+    arrays(env, "svd", ["u", "s", "vt"], move || {
+        let failed = failed("svd");
+        let a = matrix(rows, columns, &values).map_err(&failed)?;
+        let (rank, iterations) = (rank as usize, iterations as usize);
+        let normal = |count| stream(seed, draw).normal(count, 0.0, 1.0);
+        svd_low_rank(a.as_ref(), rank, rank, iterations, normal).map(parts).map_err(failed)
+    })
+}
+
+/// The first `rank` columns of Q [rows, k] and rows of R [k, columns] in A = Q·R.
+#[napi(ts_return_type = "Promise<{ q: Float64Array, r: Float64Array } | Failure>")]
+pub fn linalg_qr<'env>(
+    env: &'env Env,
+    values: &[f32],
+    rows: u32,
+    columns: u32,
+    rank: u32,
+) -> Result<Object<'env>> {
+    let (rows, columns) = checked("qr", values, rows, columns)?;
+    let values = values.to_vec();
+    arrays(env, "qr", ["q", "r"], move || {
+        let a = matrix(rows, columns, &values).map_err(failed("qr"))?;
+        let (q, r) = qr(a.as_ref(), rank as usize);
+        Ok([by_rows(q.as_ref()), by_rows(r.as_ref())])
+    })
+}
+
+/// Principal components of rows that come in batches.
+#[napi]
+pub struct PrincipalComponents {
+    features: usize,
+    pca: Arc<Mutex<IncrementalPca>>,
+}
+
+#[napi]
+impl PrincipalComponents {
+    /// Keeps the `components` strongest of rows of `features` values.
+    #[napi(constructor)]
+    pub fn new(components: u32, features: u32) -> PrincipalComponents {
+        let pca = IncrementalPca::new(components as usize, features as usize);
+        PrincipalComponents { features: features as usize, pca: Arc::new(Mutex::new(pca)) }
+    }
+
+    /// Takes a batch of rows in. Gives the components [k, features], the share of the variance that
+    /// each explains, and by cosine how alike each is to what it was before; all empty where there
+    /// have been no more rows than components yet, the last also after the first batch.
+    #[napi(
+        ts_return_type = "Promise<{ components: Float64Array, ratios: Float64Array, singularValues: Float64Array, similarity: Float64Array } | Failure>"
+    )]
+    pub fn fit<'env>(&self, env: &'env Env, values: &[f32], seed: f64, draw: f64) -> Result<Object<'env>> {
+        let rows = (values.len() / self.features) as u32;
+        let (rows, features) = checked("principal components", values, rows, self.features as u32)?;
+        let (values, pca) = (values.to_vec(), self.pca.clone());
+        let names = ["components", "ratios", "singularValues", "similarity"];
+        arrays(env, "components", names, move || {
+            let failed = failed("principal components");
+            let batch = matrix(rows, features, &values).map_err(&failed)?;
+            let mut pca = pca.lock().unwrap_or_else(|broken| broken.into_inner());
+            pca.fit(batch.as_ref(), |count| stream(seed, draw).normal(count, 0.0, 1.0)).map_err(failed)?;
+            let components = pca.components().map_or(Vec::new(), by_rows);
+            Ok([components, pca.ratios(), pca.singular_values().to_vec(), pca.similarity().to_vec()])
+        })
+    }
+}
