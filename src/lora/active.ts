@@ -4,6 +4,7 @@ import { Module } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
 import { partsOf, without, type Active, type AnyLoRALayer } from "./layer.js";
 import { adapterOf, adapters, adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
+import { ownTensors, retarget } from "./replacement.js";
 
 const activated = new WeakMap<Module, readonly Active[]>();
 
@@ -72,8 +73,7 @@ export function setTrainable(model: Module, name: string, on: boolean): void {
     const adapter = layer.adapters.get(name);
     if (adapter !== undefined) tensors.push(...partsOf(adapter).map(([, tensor]) => tensor));
   }
-  for (const { copy } of [...modules.values(), ...biases.values()])
-    tensors.push(...(copy instanceof Tensor ? [copy] : copy.parameters()));
+  for (const { copy } of [...modules.values(), ...biases.values()]) tensors.push(...ownTensors(copy));
   for (const tensor of tensors) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
 }
 
@@ -116,6 +116,7 @@ function restore(model: Module, path: string, layer: AnyLoRALayer): void {
   layer.unmerge();
   const [owner, property] = parentOf(model, path);
   owner.replaceChild(property, layer.replaced.module);
+  retarget(model, layer, layer.replaced.module);
 }
 
 /** Takes every adapter off: the model is the base again, to the bit. */

@@ -1,6 +1,7 @@
 /** One adapter of one layer: its tensors by part, its scaling, and the options it is made with. */
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
+import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 /** h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
@@ -17,6 +18,34 @@ export interface Adapter {
   loraBias?: Tensor;
   /** DoRA's magnitudes, one an output, in PEFT's shape (Liu et al. 2024). */
   magnitude?: Tensor;
+  /**
+   * Where A and B started, when the start was taken out of the weight (PiSSA, OLoRA): what counts is
+   * B·A − B₀·A₀. So the base keeps its bits, whatever adapters come and go.
+   */
+  start?: { loraA: Tensor; loraB: Tensor };
+}
+
+/**
+ * The equal plain adapter of one whose start was taken out of the weight: [A; A₀] and [B, −B₀], so of
+ * twice the rank, and alpha with it (√2 times with rank-stabilised scaling). Another adapter is itself.
+ */
+export function withoutStart(adapter: Adapter): Adapter {
+  const { start, ...plain } = adapter;
+  if (start === undefined) return adapter;
+  const { loraA, loraB, loraAlpha, r } = adapter;
+  const factors = noGrad(() =>
+    scope(() => ({ loraA: loraA.concat(start.loraA, 0), loraB: loraB.concat(start.loraB.neg(), 1) })),
+  );
+  return { ...plain, ...factors, r: 2 * r, loraAlpha: loraAlpha * (adapter.useRslora ? Math.SQRT2 : 2) };
+}
+
+/** All tensors of an adapter, those that are never trained among them. */
+export function tensorsOf(adapter: Adapter): Tensor[] {
+  const { start } = adapter;
+  return [
+    ...partsOf(adapter).map(([, tensor]) => tensor),
+    ...(start === undefined ? [] : [start.loraA, start.loraB]),
+  ];
 }
 
 /** What an adapter is made of. */

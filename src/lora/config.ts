@@ -1,5 +1,7 @@
 /** `adapter_config.json`: PEFT's spelling, read strictly and written in full. */
 import { LowrankError } from "../errors.js";
+import { EVA_DEFAULTS, type EvaConfig } from "./init/eva.js";
+import { movesBase } from "./init/kind.js";
 import { expectedOf, type AdapterOptions, type InjectOptions } from "./options.js";
 import type { Targets } from "./targets.js";
 
@@ -58,15 +60,20 @@ const FREE = new Set([
   "qalora_group_size",
   "revision",
   "task_type",
-  "fan_in_fan_out",
-  "eva_config",
   "corda_config",
+  "eva_config",
   "loftq_config",
   "lora_ga_config",
 ]);
 
-/** Ways to start that leave the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA move it. */
-const STARTS = new Set<unknown>([true, false, "gaussian", "eva", "orthogonal"]);
+/** PEFT's names for the parts of evaConfig. */
+const EVA: Record<string, keyof EvaConfig> = {
+  rho: "rho",
+  tau: "tau",
+  use_label_mask: "useLabelMask",
+  whiten: "whiten",
+  adjust_scaling_factors: "adjustScalingFactors",
+};
 
 /** Keys that `inject` takes, and its names for them. */
 const TAKEN: Record<string, keyof AdapterOptions> = {
@@ -82,6 +89,12 @@ const TAKEN: Record<string, keyof AdapterOptions> = {
   bias: "bias",
   modules_to_save: "modulesToSave",
   use_rslora: "useRslora",
+  use_dora: "useDora",
+  lora_bias: "loraBias",
+  init_lora_weights: "initLoraWeights",
+  fan_in_fan_out: "fanInFanOut",
+  trainable_token_indices: "trainableTokenIndices",
+  ensure_weight_tying: "ensureWeightTying",
   task_type: "taskType",
 };
 
@@ -99,6 +112,13 @@ export function writeConfig(
   }
   config["target_modules"] = listed(targets);
   if (options.modulesToSave.length === 0) config["modules_to_save"] = null;
+  // What was taken out of the weight is in the file's factors: it is a plain adapter of the whole weight.
+  if (movesBase(options.initLoraWeights)) config["init_lora_weights"] = true;
+  if (options.initLoraWeights === "eva") {
+    const eva = { ...EVA_DEFAULTS, ...options.evaConfig };
+    const named = Object.entries(EVA).map(([key, option]) => [key, eva[option]] as const);
+    config["eva_config"] = Object.fromEntries([...named, ["label_mask_value", -100] as const].sort());
+  }
   const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
   // Python writes a float as one.
   return JSON.stringify(sorted, null, 2).replace(/("lora_dropout": \d+)(,?)$/m, "$1.0$2");
@@ -142,14 +162,28 @@ export function readConfig(text: string, file: string): InjectOptions {
       options[option] = value;
     }
   }
+  refuseMoved(config["init_lora_weights"], file);
+  const eva = config["eva_config"];
+  if (options["initLoraWeights"] === "eva" && typeof eva === "object" && eva !== null)
+    options["evaConfig"] = Object.fromEntries(
+      Object.entries(EVA).map(([key, option]) => [option, (eva as Record<string, unknown>)[key]]),
+    );
   return options;
+}
+
+/** Ways to start after which a file's factors are for another base than the model's own. */
+function refuseMoved(init: unknown, file: string): void {
+  if (typeof init !== "string" || ["gaussian", "orthogonal", "eva"].includes(init)) return;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: init_lora_weights is ${JSON.stringify(init)}, which moves the base weight, and the file does not hold it; save the adapter as a plain one (path_initial_model_for_weight_conversion)`,
+  );
 }
 
 /** A key that `inject` does not take may stand there as long as it changes nothing. */
 function refuseBeyond(key: string, value: unknown, file: string): void {
   if (
     FREE.has(key) ||
-    (key === "init_lora_weights" && STARTS.has(value)) ||
     key === "peft_type" ||
     isNothing(value) ||
     JSON.stringify(value) === JSON.stringify(DEFAULTS[key])

@@ -9,6 +9,8 @@ import { readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./formats/adapter-file.js";
 import { folderOf, writeFolder } from "./formats/folder.js";
 import { ranksAndAlphas } from "./exact.js";
+import { checkInit, movesBase, type InitLoraWeights } from "./init/kind.js";
+import { restoreStart } from "./init/restore.js";
 import { injectNow, type InjectReport } from "./inject.js";
 import type { AnyLoRALayer } from "./layer.js";
 import { adapterOf, adaptersOf, loraLayers } from "./registry.js";
@@ -36,7 +38,9 @@ export async function saveAdapter(model: Described, dir: string, { name = "defau
     const state = stateOf(model, name, (layer) => byLayer.get(layer));
     const written = made.length === 0 ? options : { ...options, ...ranksAndAlphas(plain) };
     const config = writeConfig(written, targets, { baseModel: model.source });
-    await writeFolder(folderOf(dir, name), Object.fromEntries(state), config);
+    const start = String(options.initLoraWeights);
+    const moved = [...own.values()].some((adapter) => adapter.start !== undefined);
+    await writeFolder(folderOf(dir, name), Object.fromEntries(state), config, moved ? { start } : {});
   } finally {
     for (const [path, adapter] of made) {
       const kept = new Set(partsOf(own.get(path) as Adapter).map(([, tensor]) => tensor));
@@ -69,6 +73,7 @@ export async function loadAdapter(
     const report = injectFor(model, read, name);
     try {
       await fill(model, name, read);
+      if (read.start !== undefined) restoreStart(model, name, startOf(read));
     } catch (error) {
       deleteAdapter(model, name);
       for (const tensor of trained) tensor.requiresGrad = true;
@@ -79,6 +84,17 @@ export async function loadAdapter(
   } finally {
     disposeFile(read);
   }
+}
+
+/** How the adapter in a file started, which is one of the ways that take the start out of the weight. */
+function startOf({ start, file }: AdapterFile): InitLoraWeights {
+  const init: unknown = start;
+  checkInit(init);
+  if (movesBase(init)) return init;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: its metadata say that ${start} moves the weight, which it does not`,
+  );
 }
 
 /** Makes the adapter that a file describes; where nothing fits, says which model it was made for. */

@@ -1,17 +1,22 @@
 /** Adapting a whole model: layers are replaced in place, and which adapters a model has is kept beside it. */
 import { LowrankError } from "../errors.js";
+import { Linear } from "../nn/linear.js";
 import { Module } from "../nn/module.js";
-import { session } from "../native.js";
-import { keep, noGrad } from "../scope.js";
-import { made, parameter, Tensor } from "../tensor.js";
+import type { Tensor } from "../tensor.js";
 import { checkRoom } from "./adapter.js";
 import { activate, activeOf, deleteAdapter, withOriginals } from "./active.js";
+import { copyBiases, copyOf, isWithin, savedModules } from "./copies.js";
+import { begin } from "./init/begin.js";
+import { startsOf, type Starts } from "./init/start.js";
 import { adaptable } from "./kinds.js";
 import { partsOf } from "./layer.js";
-import { completed, headsOf, isHead, type AdapterOptions, type InjectOptions } from "./options.js";
+import { completed, type AdapterOptions, type InjectOptions } from "./options.js";
 import { patternReader } from "./patterns.js";
 import { adapterOf, adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
+import { ownTensors, retarget } from "./replacement.js";
 import { targeted, written, type Targetable } from "./targets.js";
+import { shareTied, withTied } from "./tied.js";
+import { tokenLayers } from "./trainable-tokens.js";
 
 /** What `inject` did. */
 export interface InjectReport {
@@ -28,27 +33,51 @@ export interface InjectReport {
  *
  * Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`; the model is then as it was.
  */
-// A promise, since later ways to start an adapter read the weights back.
-// eslint-disable-next-line @typescript-eslint/require-await
-export async function inject(model: Targetable, options: InjectOptions = {}): Promise<InjectReport> {
-  return injectNow(model, options);
+export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
+  const options = optionsFor(model, given);
+  const starts = await startsOf(model, layersFor(model, options), options);
+  // Another may have come while values were read.
+  checkFree(model, options.name);
+  return put(model, starts, true);
 }
 
-/** @internal */
+/** @internal An adapter to be filled from a file, whatever it starts from. */
 export function injectNow(model: Targetable, given: InjectOptions): InjectReport {
-  const own = adaptersOf(model);
-  const options = { ...completed(model, given), ...(own.size === 0 ? { active: true } : {}) };
-  const { name } = options;
-  if (own.has(name))
+  return put(model, { options: optionsFor(model, given), byPath: new Map() }, false);
+}
+
+function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
+  const options = completed(model, given);
+  checkFree(model, options.name);
+  return withTied(model, options);
+}
+
+function checkFree(model: Module, name: string): void {
+  if (adaptersOf(model).has(name))
     throw new LowrankError("ERR_ADAPTER_EXISTS", `inject: there is an adapter named "${name}" already`);
+}
+
+/** The layers to adapt: none in a module that is trained in full. */
+function layersFor(model: Targetable, options: AdapterOptions): Map<string, Module> {
+  const saved = savedModules(model, options);
+  return new Map([...targeted(model, options)].filter(([path]) => !isWithin(path, saved)));
+}
+
+/** Puts the adapter in; `drawn` says whether it starts as its options say. */
+function put(model: Targetable, starts: Starts, drawn: boolean): InjectReport {
+  const own = adaptersOf(model);
+  const options = { ...starts.options, ...(own.size === 0 ? { active: true } : {}) };
+  const { name } = options;
+  const trained = [...model.parameters()].filter((tensor) => tensor.requiresGrad);
   // Copies are made of the base's own modules and biases, not of another adapter's.
   const active = activeOf(model);
   withOriginals(model);
   try {
-    attach(model, options);
+    attach(model, { ...starts, options }, drawn);
   } catch (error) {
     if (own.has(name)) deleteAdapter(model, name);
     activate(model, active);
+    for (const tensor of trained) if (!tensor.requiresGrad) tensor.requiresGrad = true;
     throw error;
   }
   activate(model, options.active ? [...active, { name, weight: 1 }] : active);
@@ -56,57 +85,37 @@ export function injectNow(model: Targetable, given: InjectOptions): InjectReport
 }
 
 /** Makes an adapter, which counts for nothing yet. */
-function attach(model: Targetable, options: AdapterOptions): void {
+function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: boolean): void {
+  const { evaData: _data, ...options } = asked;
   const saved = savedModules(model, options);
-  const inSaved = (path: string): boolean => saved.some((s) => path === s || path.startsWith(`${s}.`));
-  const found = [...targeted(model, options)].filter(([path]) => !inSaved(path));
+  const found = [...layersFor(model, options)];
   const rankOf = patternReader(options.rankPattern, "rankPattern");
   const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
   const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));
   const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
   if (weights[0] !== undefined) checkRoom("inject", weights[0].weight.device, elements);
+  const paths = found.map(([path]) => path);
+  const fanInFanOut = found.some(([, layer]) => layer instanceof Linear && layer.fanInFanOut);
   const adapter: ModelAdapter = {
-    options,
+    options: { ...options, fanInFanOut },
     targets: written(model, options),
-    paths: found.map(([path]) => path),
-    modules: new Map(),
+    paths,
+    modules: tokenLayers(model, options, { adapted: paths, copied: saved }),
     biases: new Map(),
   };
   adaptersOf(model).set(options.name, adapter);
   freeze(model);
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
-    place(model, path, layer, { ...options, r, loraAlpha });
+    const { useRslora, useDora, loraBias, loraDropout } = options;
+    const target = place(model, path, layer);
+    const made = target.freshAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
+    if (drawn) begin(target, made, options.initLoraWeights, byPath.get(path));
+    target.addAdapter(options.name, made, false);
   }
-  for (const path of saved) {
-    const [owner, property, original] = parentOf(model, path);
-    adapter.modules.set(path, { owner, property, original, copy: cloned(original) });
-  }
-  for (const [path, module] of model.namedModules()) {
-    const { bias } = module as { bias?: Tensor | null };
-    const wanted = options.bias === "all" || (options.bias === "lora_only" && adapter.paths.includes(path));
-    if (!bias || !wanted || inSaved(path)) continue;
-    adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
-  }
-}
-
-/**
- * The outermost modules whose paths end with one of `names`: PEFT's rule, so "norm" is every norm.
- * What heads are usually called may be missing among others.
- */
-function savedModules(model: Module, { modulesToSave: names, taskType }: AdapterOptions): string[] {
-  const paths = [...model.namedModules()].map(([path]) => path);
-  const missing = names.filter((name) => !paths.some((path) => path.endsWith(name)));
-  const all = missing.length === names.length && headsOf(taskType).length === 0;
-  const wrong = all ? missing : missing.filter((name) => !isHead(name));
-  if (wrong.length > 0) {
-    throw new LowrankError(
-      "ERR_NO_TARGETS",
-      `modulesToSave: ${wrong.join(", ")} ends the path of no module; paths are such as ${paths.slice(-3).join(", ")}`,
-    );
-  }
-  const hit = paths.filter((path) => names.some((name) => path.endsWith(name)));
-  return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
+  for (const path of saved) adapter.modules.set(path, copyOf(model, path));
+  shareTied(model, adapter, saved);
+  copyBiases(model, adapter, saved);
 }
 
 /** Elements of a model that are trained, and all of them. */
@@ -129,9 +138,8 @@ function weightOf(layer: Module): Tensor {
 function freeze(model: Module): void {
   const adapterTensors = new Set<Tensor>();
   for (const { modules, biases } of adaptersOf(model).values()) {
-    for (const { copy } of [...modules.values(), ...biases.values()]) {
-      for (const t of copy instanceof Tensor ? [copy] : copy.parameters()) adapterTensors.add(t);
-    }
+    for (const { copy } of [...modules.values(), ...biases.values()])
+      for (const tensor of ownTensors(copy)) adapterTensors.add(tensor);
   }
   for (const [, layer] of loraLayers(model)) {
     for (const adapter of layer.adapters.values())
@@ -142,31 +150,15 @@ function freeze(model: Module): void {
   }
 }
 
-function place(model: Module, path: string, layer: Module, options: AdapterOptions): void {
+/** The low-rank layer at `path`, in its place. */
+function place(model: Module, path: string, layer: Module): ReturnType<typeof adaptable> {
   const target = adaptable(layer);
   if (target !== layer) {
     const [owner, property] = parentOf(model, path);
     target.replaced = { module: layer };
     owner.replaceChild(property, target);
+    retarget(model, layer, target);
   }
   target.namedByAdapter = true;
-  target.addAdapter(options.name, target.freshAdapter(options), false);
-}
-
-/** A module of the same kind whose tensors are copies that are trained. */
-function cloned(module: Module): Module {
-  const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
-  for (const [key, value] of Object.entries(copy)) {
-    if (value instanceof Tensor) (copy as unknown as Record<string, unknown>)[key] = trainableCopy(value);
-  }
-  for (const [name, child] of module.children()) copy.replaceChild(name, cloned(child));
-  return copy;
-}
-
-function trainableCopy(tensor: Tensor): Tensor {
-  const copy = noGrad(() =>
-    tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
-  );
-  keep(copy);
-  return parameter(copy);
+  return target;
 }

@@ -6,10 +6,18 @@ import { LowrankError } from "../errors.js";
 import { adopted, Module } from "../nn/module.js";
 import { keep, noGrad, scope } from "../scope.js";
 import { isParameter, parameter, type Tensor } from "../tensor.js";
-import { partsOf, setPart, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
+import {
+  partsOf,
+  setPart,
+  tensorsOf,
+  withoutStart,
+  type Adapter,
+  type FreshOptions,
+  type AdapterPart,
+} from "./adapter.js";
 import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
 import { adapterPerRow } from "./rows.js";
-import { activeShares, biasOf, type Share } from "./shares.js";
+import { activeShares, biasOf, type Share, withStart } from "./shares.js";
 
 export * from "./adapter.js";
 
@@ -205,7 +213,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     }
 
     plainAdapter(name: string): Adapter {
-      return this.adapterOf(name);
+      return withoutStart(this.adapterOf(name));
     }
 
     adapterOf(name: string): Adapter {
@@ -223,7 +231,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     deltaWeight(name?: string): Tensor {
       if (name !== undefined) {
         const adapter = this.adapterOf(name);
-        return this.product(adapter).mul(adapter.scaling);
+        return deltaOf(this, withStart({ adapter, scaling: adapter.scaling }));
       }
       const shares = activeShares(this);
       if (shares.some(({ adapter }) => adapter.magnitude))
@@ -270,7 +278,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       if (this.active.some((a) => a.name === name)) this.unmerge();
       this.active = this.active.filter((a) => a.name !== name);
       this.adapters.delete(name);
-      for (const [, tensor] of partsOf(adapter)) tensor.dispose();
+      for (const tensor of tensorsOf(adapter)) tensor.dispose();
       if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) this.#forgetNorms();
     }
 
@@ -406,6 +414,12 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
           const moved = tensor.to(device);
           if (moved !== tensor) setPart(adapter, part, adopted(tensor, moved));
         }
+        const { start } = adapter;
+        for (const key of ["loraA", "loraB"] as const) {
+          const moved = start?.[key].to(device);
+          if (start !== undefined && moved !== undefined && moved !== start[key])
+            start[key] = adopted(start[key], moved);
+        }
       }
       return this;
     }
@@ -414,8 +428,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       this.unmerge();
       this.#forgetNorms();
       super.dispose();
-      for (const adapter of this.adapters.values())
-        for (const [, tensor] of partsOf(adapter)) tensor.dispose();
+      for (const adapter of this.adapters.values()) for (const tensor of tensorsOf(adapter)) tensor.dispose();
     }
   }
   Object.defineProperty(Layer.prototype, BRAND, { value: true });

@@ -2,7 +2,7 @@
 import { LowrankError } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import { join } from "../nn/module.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { LoRALayer, partsOf } from "./layer.js";
 
 export type BiasMode = "none" | "all" | "lora_only";
@@ -28,8 +28,8 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
 /** Biases, and whether a low-rank layer owns them. */
 function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor, lora: boolean]> {
   for (const [path, module] of model.namedModules()) {
-    const { bias } = module as { bias?: Tensor | null };
-    if (bias) yield [join(path, "bias"), bias, module instanceof LoRALayer];
+    const { bias } = module as { bias?: unknown };
+    if (bias instanceof Tensor) yield [join(path, "bias"), bias, module instanceof LoRALayer];
   }
 }
 

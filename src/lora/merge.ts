@@ -4,7 +4,9 @@ import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
 import { parameter, Tensor } from "../tensor.js";
 import { unload } from "./active.js";
-import { adaptersOf, loraLayers, parentOf } from "./registry.js";
+import { tensorsOf } from "./adapter.js";
+import { adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
+import { isTokenLayer, mergeTokens, type TokenLayer } from "./token-rows.js";
 
 /**
  * Merges the active adapters of every layer. With `safe` the differences are looked at first, and
@@ -47,10 +49,11 @@ export async function mergeAndUnload<T extends Module>(model: T, { safe = true }
     if (layer.bias !== undefined) base.bias = layer.bias;
     const [owner, property] = parentOf(model, path);
     owner.replaceChild(property, base);
-    for (const { loraA, loraB } of layer.adapters.values()) replaced.push(loraA, loraB);
+    for (const adapter of layer.adapters.values()) replaced.push(...tensorsOf(adapter));
   }
   // Trained copies of modules and biases stay where they are: they are the model now.
   for (const { modules, biases } of adaptersOf(model).values()) {
+    replaced.push(...mergedTokens(modules));
     for (const { original, copy } of [...modules.values(), ...biases.values()]) {
       for (const one of [original, copy])
         replaced.push(...(one instanceof Tensor ? [one] : one.parameters()));
@@ -63,4 +66,26 @@ export async function mergeAndUnload<T extends Module>(model: T, { safe = true }
   for (const tensor of own) if (tensor.requiresGrad) tensor.requiresGrad = false;
   for (const tensor of replaced) if (!own.has(tensor)) tensor.dispose();
   return model;
+}
+
+/** Puts trained rows that count into their weights, and the plain layers back; gives the weights that go. */
+function mergedTokens(modules: ModelAdapter["modules"]): Tensor[] {
+  const old: Tensor[] = [];
+  const layers = [...modules].flatMap(([path, { owner, property, copy }]) =>
+    copy instanceof Tensor || !isTokenLayer(copy) ? [] : [{ path, owner, property, copy }],
+  );
+  const weights = new Map<TokenLayer["rows"], Tensor>();
+  for (const tied of [false, true]) {
+    for (const { path, owner, property, copy } of layers.filter((one) => one.copy.tied === tied)) {
+      modules.delete(path);
+      if (![...owner.children()].some(([name, child]) => name === property && child === copy)) continue;
+      const { base, rows } = copy;
+      if (tied) base.weight = weights.get(rows) as Tensor;
+      else old.push(mergeTokens(copy));
+      weights.set(rows, base.weight);
+      owner.replaceChild(property, base);
+    }
+  }
+  for (const { copy } of layers) copy.dispose();
+  return old;
 }

@@ -1,5 +1,7 @@
 /** What `inject` takes: PEFT's LoraConfig, checked and completed. */
 import { LowrankError } from "../errors.js";
+import type { EvaConfig, EvaData } from "./init/eva.js";
+import { checkInit, movesBase, type InitLoraWeights } from "./init/kind.js";
 import type { BiasMode } from "./mark.js";
 import { patternReader, type Pattern } from "./patterns.js";
 import { defaultTargets, type Targetable, type Targets } from "./targets.js";
@@ -23,6 +25,19 @@ export interface InjectOptions {
   /** Modules trained in full, as copies: each name matches the end of a path. */
   modulesToSave?: readonly string[];
   useRslora?: boolean;
+  /** Whether magnitude and direction are trained apart. */
+  useDora?: boolean;
+  /** Whether the low-rank product has a bias. */
+  loraBias?: boolean;
+  /** How adapters start: `true` unless given. */
+  initLoraWeights?: InitLoraWeights;
+  /** Batches for `initLoraWeights: "eva"`. */
+  evaData?: EvaData;
+  evaConfig?: EvaConfig;
+  /** Rows of the input embedding, or of layers by name, that are trained as they are. */
+  trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>>;
+  /** Whether what is tied to a trained embedding is trained with it. */
+  ensureWeightTying?: boolean;
   /** How the weights of linear layers are stored. Each layer knows, so this is only checked. */
   fanInFanOut?: boolean | "auto";
   taskType?: string;
@@ -32,11 +47,21 @@ export interface InjectOptions {
   active?: boolean;
 }
 
-type Optional = "excludeModules" | "layersToTransform" | "layersPattern" | "taskType";
+type Optional =
+  | "excludeModules"
+  | "layersToTransform"
+  | "layersPattern"
+  | "evaData"
+  | "evaConfig"
+  | "trainableTokenIndices"
+  | "taskType";
 
 /** The options of an adapter, with what was left out. */
 export type AdapterOptions = Required<Omit<InjectOptions, Optional | "fanInFanOut">> &
-  Pick<InjectOptions, Optional>;
+  Pick<InjectOptions, Optional> & {
+    /** Whether weights that it adapts are stored as [in, out]. */
+    fanInFanOut: boolean;
+  };
 
 const isNames = (value: unknown): boolean =>
   Array.isArray(value) && value.every((name) => typeof name === "string" && name !== "");
@@ -45,6 +70,10 @@ const isRank = (value: unknown): boolean => Number.isInteger(value) && (value as
 const isLayer = (value: unknown): boolean => Number.isInteger(value) && (value as number) >= 0;
 const isFlag = (value: unknown): boolean => typeof value === "boolean";
 const isText = (value: unknown): boolean => typeof value === "string" && value !== "";
+const isTokens = (value: unknown): boolean =>
+  Array.isArray(value) && value.length > 0 && value.every(isLayer);
+const isIterable = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && (Symbol.iterator in value || Symbol.asyncIterator in value);
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
@@ -68,6 +97,16 @@ const OPTIONS: Record<keyof InjectOptions, readonly [valid: (value: unknown) => 
   bias: [(v) => v === "none" || v === "all" || v === "lora_only", "one of none, all, lora_only"],
   modulesToSave: [isNames, "a list of names"],
   useRslora: [isFlag, "true or false"],
+  useDora: [isFlag, "true or false"],
+  loraBias: [isFlag, "true or false"],
+  initLoraWeights: [(v) => typeof v === "boolean" || isText(v), "true, false or a way to start"],
+  evaData: [isIterable, "batches, one after the other"],
+  evaConfig: [isRecord, "rho, tau, useLabelMask, whiten and adjustScalingFactors"],
+  trainableTokenIndices: [
+    (v) => isTokens(v) || (isRecord(v) && Object.keys(v).length > 0 && Object.values(v).every(isTokens)),
+    "ids of tokens, or such by the name of a layer",
+  ],
+  ensureWeightTying: [isFlag, "true or false"],
   fanInFanOut: [(v) => v === "auto" || isFlag(v), '"auto", true or false'],
   taskType: [isText, "a name"],
   name: [isText, "a name"],
@@ -99,9 +138,7 @@ export function isHead(name: string): boolean {
 
 /** Refuses an option that is unknown or means nothing, and fills in what is left out. */
 export function completed(model: Targetable, given: InjectOptions): AdapterOptions {
-  const { fanInFanOut: _layout, ...options } = Object.fromEntries(
-    Object.entries(given).filter(([, value]) => value !== undefined && value !== null),
-  ) as InjectOptions;
+  const options: InjectOptions = {};
   for (const [option, value] of Object.entries(given)) {
     if (value === undefined || value === null) continue;
     if (!Object.hasOwn(OPTIONS, option))
@@ -109,6 +146,7 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     const expected = expectedOf(option as keyof InjectOptions, value);
     if (expected !== undefined)
       throw new LowrankError("ERR_OPTION", `inject: ${option} is ${expected}, not ${JSON.stringify(value)}`);
+    Object.assign(options, { [option]: value as unknown });
   }
   const taskType = options.taskType ?? model.taskType;
   const saved = options.modulesToSave ?? [];
@@ -121,17 +159,42 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     alphaPattern: {},
     bias: "none",
     useRslora: false,
+    useDora: false,
+    loraBias: false,
+    initLoraWeights: true,
+    ensureWeightTying: false,
     name: "default",
     active: false,
     ...options,
     ...(taskType === undefined ? {} : { taskType }),
+    fanInFanOut: options.fanInFanOut === true,
     modulesToSave: [...saved, ...headsOf(taskType).filter((head) => !saved.includes(head))],
   };
   checkLayers(complete);
+  checkStart(complete);
   // A pattern that does not compile is found before anything is changed.
   patternReader(complete.rankPattern, "rankPattern");
   patternReader(complete.alphaPattern, "alphaPattern");
   return complete;
+}
+
+/** What goes together in PEFT, and here. */
+function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConfig }: AdapterOptions): void {
+  checkInit(init);
+  const refuse = (what: string): never => {
+    throw new LowrankError("ERR_OPTION", `inject: ${what}`);
+  };
+  if (loraBias && useDora) refuse("loraBias is not defined together with useDora");
+  if (loraBias && typeof init === "string")
+    refuse(`loraBias goes with initLoraWeights true or false, not ${init}`);
+  if (useDora && movesBase(init))
+    refuse(
+      `useDora rescales the weight, and initLoraWeights ${String(init)} takes a part out of it: choose one`,
+    );
+  if (evaData !== undefined && init !== "eva") refuse("evaData is for initLoraWeights eva");
+  const { rho = 2, tau = 0.99 } = evaConfig ?? {};
+  if (!(rho >= 1)) refuse(`evaConfig.rho is at least 1, not ${rho}`);
+  if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau is from 0 to 1, not ${tau}`);
 }
 
 function checkLayers({ targetModules, layersToTransform, layersPattern }: InjectOptions): void {

@@ -1,18 +1,10 @@
 /** Which adapters a model has, kept beside it, and where their parts are in it. */
 import { LowrankError } from "../errors.js";
 import { Module } from "../nn/module.js";
-import type { Tensor } from "../tensor.js";
 import { LoRALayer, type AnyLoRALayer } from "./layer.js";
 import type { AdapterOptions } from "./options.js";
+import type { Replacement } from "./replacement.js";
 import type { Targets } from "./targets.js";
-
-/** A module or a bias that an adapter has of its own, and what it stands for. */
-interface Replacement {
-  owner: Module;
-  property: string;
-  original: Module | Tensor;
-  copy: Module | Tensor;
-}
 
 /** One adapter of a model. */
 export interface ModelAdapter {

@@ -18,11 +18,20 @@ interface Adapted {
   readonly active: readonly { name: string; weight: number }[];
 }
 
+/** A share, and with it, where the adapter's start was taken out of the weight, the start with its sign turned. */
+export function withStart(share: Share): Share[] {
+  const { r, loraAlpha, scaling, start } = share.adapter;
+  if (start === undefined) return [share];
+  // Nothing is dropped of what stands for the weight.
+  const adapter = { r, loraAlpha, scaling, loraDropout: 0, ...start };
+  return [share, { ...share, adapter, scaling: -share.scaling }];
+}
+
 /** The active adapters, over all rows. */
 export function activeShares({ active, adapters }: Adapted): Share[] {
-  return active.map(({ name, weight }) => {
+  return active.flatMap(({ name, weight }) => {
     const adapter = adapters.get(name) as Adapter;
-    return { adapter, scaling: adapter.scaling * weight };
+    return withStart({ adapter, scaling: adapter.scaling * weight });
   });
 }
 
@@ -36,7 +45,7 @@ export function sharesOf(layer: Adapted, rows: number): Share[] {
     if (adapter === undefined) return [];
     const own = runs.filter((run) => run.name === name);
     const whole = own[0]?.count === rows;
-    return [{ adapter, scaling: adapter.scaling, ...(whole ? {} : { runs: own }) }];
+    return withStart({ adapter, scaling: adapter.scaling, ...(whole ? {} : { runs: own }) });
   });
 }
 
@@ -55,7 +64,7 @@ export function byRows(
   const outputs = runs.map(({ name, start, count }) => {
     const adapter = name === null ? undefined : layer.adapters.get(name);
     const own = runs.length === 1 ? x : x.slice(0, start, start + count);
-    return forward(own, adapter === undefined ? [] : [{ adapter, scaling: adapter.scaling }]);
+    return forward(own, adapter === undefined ? [] : withStart({ adapter, scaling: adapter.scaling }));
   });
   const [first, ...rest] = outputs as [Tensor, ...Tensor[]];
   return rest.length === 0 ? first : first.concat(rest, 0);

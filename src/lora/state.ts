@@ -8,6 +8,7 @@ import { partsOf, type Adapter } from "./adapter.js";
 import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
 import type { AnyLoRALayer } from "./layer.js";
 import { adapterOf, loraLayers } from "./registry.js";
+import { savedTensors } from "./replacement.js";
 
 /** Modules whose base weight PEFT writes beside an adapter of theirs, when a target is their name or a pattern. */
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
@@ -36,7 +37,7 @@ export function stateOf(
       state.set(`${PREFIX}${path}${BASE}`, layer.baseWeight);
   }
   for (const [path, { copy }] of modules) {
-    for (const [key, tensor] of Object.entries((copy as Module).stateDict()))
+    for (const [key, tensor] of Object.entries(savedTensors(copy as Module)))
       state.set(`${PREFIX}${path}.${key}`, tensor);
   }
   for (const [path, { copy }] of biases) {

@@ -17,6 +17,8 @@ const FAMILY_TARGETS: Record<string, readonly string[]> = {
 /** What targeting asks of a model, besides its modules. */
 export interface Targetable extends Module {
   config?: object;
+  /** Which embedding takes the ids. */
+  inputEmbedding?(): Embedding;
   /** The path of the output head, which `all-linear` leaves alone. */
   outputHead?: string;
   /** What it is for, in PEFT's words: CAUSAL_LM, SEQ_CLS, … */

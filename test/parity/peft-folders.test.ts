@@ -119,8 +119,8 @@ const broken: Record<
   },
   use_dora: {
     folder: "rslora",
-    code: "ERR_FILE_FORMAT",
-    names: /use_dora/,
+    code: "ERR_UNMATCHED_KEY",
+    names: /lora_magnitude_vector/,
     act: (dir) => reconfigured(dir, { use_dora: true }),
   },
   "a start that moves the base": {

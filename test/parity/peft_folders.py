@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 
@@ -12,6 +13,7 @@ import common
 import llama
 
 UNTIED, TIED = "untied-llama3", "tied"
+ODD = "odd-names"
 QV = ["q_proj", "v_proj"]
 
 # On the untied model, whose attention has biases. k_proj and o_proj keep theirs without LoRA.
@@ -46,6 +48,19 @@ KEYS = [
     ("layers-to-transform", UNTIED, {"r": 2, "target_modules": QV, "layers_to_transform": [1]}),
     ("rank-pattern", UNTIED, {"r": 2, "target_modules": QV, "rank_pattern": {r"layers\.0\.self_attn\.q_proj": 4}, "alpha_pattern": {"v_proj": 16}}),
     ("dora", UNTIED, {"r": 2, "target_modules": ["q_proj", "embed_tokens"], "use_dora": True}),
+    ("layers-pattern", UNTIED, {"r": 2, "target_modules": QV, "layers_to_transform": 0, "layers_pattern": "layers"}),
+    ("alpha-pattern-rslora", UNTIED, {"r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": ["q_proj", "down_proj"], "alpha_pattern": {".*down.*": 3}}),
+    ("gaussian", UNTIED, {"r": 2, "target_modules": QV, "init_lora_weights": "gaussian"}),
+    ("random", UNTIED, {"r": 2, "target_modules": QV, "init_lora_weights": False}),
+    ("orthogonal", UNTIED, {"r": 2, "target_modules": QV, "init_lora_weights": "orthogonal"}),
+    ("fan-in-fan-out", UNTIED, {"r": 2, "target_modules": QV, "fan_in_fan_out": True}),
+    ("tied-modules-to-save", TIED, {"r": 2, "target_modules": QV, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}),
+    ("tied-head-to-save", TIED, {"r": 2, "target_modules": QV, "modules_to_save": ["lm_head", "norm"], "ensure_weight_tying": True}),
+    ("dora-lora-only", UNTIED, {"r": 2, "target_modules": ["q_proj", "o_proj"], "use_dora": True, "bias": "lora_only"}),
+    ("trainable-tokens-tied", TIED, {"r": 2, "target_modules": QV, "trainable_token_indices": [3, 5, 96]}),
+    ("trainable-tokens-named", UNTIED, {"r": 2, "target_modules": QV, "trainable_token_indices": {"embed_tokens": [1], "lm_head": [2, 3]}}),
+    ("odd-names", ODD, {"r": 2, "target_modules": ["lora", "weight", "bias", "default"], "bias": "all"}),
+    ("odd-names-pattern", ODD, {"r": 2, "target_modules": r".*\.(lora|default)", "rank_pattern": {"default": 3}, "modules_to_save": ["bias"], "bias": "lora_only"}),
     ("trainable-tokens", UNTIED, {"r": 2, "target_modules": QV, "trainable_token_indices": [3, 5, 96]}),
 ]
 
@@ -65,8 +80,26 @@ def write_folder(name, options):
     print(f"{name}: moves the logits by up to {effect:.3f}")
 
 
+class Inner(torch.nn.Module):
+    """Modules that are called as parameters and adapters are."""
+
+    def __init__(self):
+        super().__init__()
+        self.lora, self.weight, self.default = (torch.nn.Linear(4, 4) for _ in range(3))
+        self.bias = torch.nn.Linear(4, 4, bias=False)
+
+
+class Odd(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Inner(), Inner()
+        self.bias = torch.nn.Linear(4, 2)
+
+
 def key_set(model, options, overrides):
-    peft = get_peft_model(common.build(llama.folder_of(model), **overrides), LoraConfig(task_type="CAUSAL_LM", **options))
+    base = Odd() if model == ODD else common.build(llama.folder_of(model), **overrides)
+    task = {} if model == ODD else {"task_type": "CAUSAL_LM"}
+    peft = get_peft_model(base, LoraConfig(**task, **options))
     trainable = sorted(n for n, p in peft.named_parameters() if p.requires_grad)
     with tempfile.TemporaryDirectory() as folder:
         peft.save_pretrained(folder)
@@ -96,6 +129,6 @@ if __name__ == "__main__":
         for name, model, options, *rest in KEYS:
             overrides = rest[0] if rest else {}
             keys, trainable, config = key_set(model, options, overrides)
-            entries.append({"name": name, "model": f"llama-{model}", "modelOverrides": overrides, "options": options, "config": config, "trainable": trainable, "keys": keys})
+            entries.append({"name": name, "model": model if model == ODD else f"llama-{model}", "modelOverrides": overrides, "options": options, "config": config, "trainable": trainable, "keys": keys})
             print(f"{name}: {len(keys)} keys")
     (common.GOLDENS / "peft_keys.json").write_text(dump(entries))

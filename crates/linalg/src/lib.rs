@@ -90,20 +90,8 @@ pub fn svd_low_rank(
     iterations: usize,
     draw: impl FnOnce(usize) -> Vec<f32>,
 ) -> Result<Svd> {
-    if a.nrows() < a.ncols() {
-        let Svd { u, s, vt } = tall_svd_low_rank(a.transpose(), rank, width, iterations, draw)?;
-        return Ok(signed(vt.transpose().to_owned(), s, u.transpose().to_owned()));
-    }
-    tall_svd_low_rank(a, rank, width, iterations, draw)
-}
-
-fn tall_svd_low_rank(
-    a: MatRef<'_, f64>,
-    rank: usize,
-    width: usize,
-    iterations: usize,
-    draw: impl FnOnce(usize) -> Vec<f32>,
-) -> Result<Svd> {
+    let tall = a.nrows() >= a.ncols();
+    let a = if tall { a } else { a.transpose() };
     let width = width.min(a.ncols());
     let omega = matrix(a.ncols(), width, &draw(a.ncols() * width))?;
     let mut basis = orthonormal((a * &omega).as_ref());
@@ -112,7 +100,8 @@ fn tall_svd_low_rank(
         basis = orthonormal((a * &other).as_ref());
     }
     let Svd { u, s, vt } = svd((basis.transpose() * a).as_ref(), rank)?;
-    Ok(Svd { u: basis * u, s, vt })
+    let u = basis * u;
+    Ok(if tall { Svd { u, s, vt } } else { signed(vt.transpose().to_owned(), s, u.transpose().to_owned()) })
 }
 
 /// An orthonormal basis of the columns of A [m, n], of which min(m, n) come out.

@@ -60,8 +60,17 @@ fn parts(Svd { u, s, vt }: Svd) -> [Vec<f64>; 3] {
     [by_rows(u.as_ref()), s, by_rows(vt.as_ref())]
 }
 
+/// How a random subspace is found.
+#[napi(object)]
+pub struct Subspace {
+    pub iterations: u32,
+    pub seed: f64,
+    pub draw: f64,
+}
+
 /// A [rows, columns] ≈ U · diag(s) · Vᵀ with the `rank` largest singular values, or as many as
-/// there are: U [rows, k], s [k], Vᵀ [k, columns], by rows.
+/// there are: U [rows, k], s [k], Vᵀ [k, columns], by rows. Nearly so on a random subspace, if one
+/// is asked for.
 #[napi(ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>")]
 pub fn linalg_svd<'env>(
     env: &'env Env,
@@ -69,36 +78,22 @@ pub fn linalg_svd<'env>(
     rows: u32,
     columns: u32,
     rank: u32,
+    subspace: Option<Subspace>,
 ) -> Result<Object<'env>> {
     let (rows, columns) = checked("svd", values, rows, columns)?;
     let values = values.to_vec();
+    let rank = rank as usize;
     arrays(env, "svd", ["u", "s", "vt"], move || {
         let failed = failed("svd");
         let a = matrix(rows, columns, &values).map_err(&failed)?;
-        svd(a.as_ref(), rank as usize).map(parts).map_err(failed)
-    })
-}
-
-/// As `linalg_svd`, on the subspace that `iterations` rounds find from random values.
-#[napi(ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>")]
-pub fn linalg_svd_low_rank<'env>(
-    env: &'env Env,
-    values: &[f32],
-    rows: u32,
-    columns: u32,
-    rank: u32,
-    iterations: u32,
-    seed: f64,
-    draw: f64,
-) -> Result<Object<'env>> {
-    let (rows, columns) = checked("svd", values, rows, columns)?;
-    let values = values.to_vec();
-    arrays(env, "svd", ["u", "s", "vt"], move || {
-        let failed = failed("svd");
-        let a = matrix(rows, columns, &values).map_err(&failed)?;
-        let (rank, iterations) = (rank as usize, iterations as usize);
-        let normal = |count| stream(seed, draw).normal(count, 0.0, 1.0);
-        svd_low_rank(a.as_ref(), rank, rank, iterations, normal).map(parts).map_err(failed)
+        let found = match subspace {
+            None => svd(a.as_ref(), rank),
+            Some(Subspace { iterations, seed, draw }) => {
+                let normal = |count| stream(seed, draw).normal(count, 0.0, 1.0);
+                svd_low_rank(a.as_ref(), rank, rank, iterations as usize, normal)
+            }
+        };
+        found.map(parts).map_err(failed)
     })
 }
 

@@ -12,6 +12,8 @@ export interface AdapterFile {
   tensors: Record<string, Tensor>;
   /** The model that it says it is for. */
   baseModel?: string;
+  /** How it started, where A and B are [A; A₀] and [B, −B₀]: the second halves are the start, taken out of the weight. */
+  start?: string;
 }
 
 /** What PEFT puts before each path. */

@@ -4,13 +4,15 @@ import { join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
 import { makeFolder } from "../../folders.js";
-import { load, save, writeWhole } from "../../safetensors.js";
+import { load, openWeights, save, writeWhole } from "../../safetensors.js";
 import type { Tensor } from "../../tensor.js";
 import { readConfig } from "../config.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 
 const WEIGHTS = "adapter_model.safetensors";
 const CONFIG = "adapter_config.json";
+/** In the metadata: how an adapter started that holds its start beside what was trained. PEFT passes it over. */
+const START = "lowrank_start";
 
 /** The folder of an adapter: `dir` for "default", a folder of its name below it for others. */
 export function folderOf(dir: string, name: string): string {
@@ -31,12 +33,14 @@ export async function readFolder(dir: string, name = "default"): Promise<Adapter
   const options = readConfig(text, config);
   const file = join(folder, WEIGHTS);
   if (!entries.includes(WEIGHTS)) refuseOther(folder, entries);
+  const start = openWeights(file).metadata()[START];
   const baseModel = (JSON.parse(text) as Record<string, unknown>)["base_model_name_or_path"];
   return {
     file,
     options,
     tensors: await load(file, { device: "cpu" }),
     ...(typeof baseModel === "string" && baseModel !== "" ? { baseModel } : {}),
+    ...(start === undefined ? {} : { start }),
   };
 }
 
@@ -45,13 +49,16 @@ export async function writeFolder(
   folder: string,
   tensors: Readonly<Record<string, Tensor>>,
   config: string,
+  { start }: Pick<AdapterFile, "start"> = {},
 ): Promise<void> {
   try {
     await makeFolder(folder);
   } catch (cause) {
     throw new LowrankError("ERR_WRITE", `${folder}: cannot be made: ${(cause as Error).message}`, { cause });
   }
-  await save(join(folder, WEIGHTS), tensors, { metadata: { format: "pt" } });
+  await save(join(folder, WEIGHTS), tensors, {
+    metadata: { format: "pt", ...(start === undefined ? {} : { [START]: start }) },
+  });
   await writeWhole(join(folder, CONFIG), config);
 }
 

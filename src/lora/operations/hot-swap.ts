@@ -31,6 +31,12 @@ export async function hotSwap(
     const merged = layers.find(([, layer]) => layer.merged && layer.active.some((one) => one.name === name));
     if (merged !== undefined)
       throw new LowrankError("ERR_OPTION", `hotSwap: "${name}" is merged into ${merged[0]}; unmerge first`);
+    const moved = layers.find(([, layer]) => layer.adapters.get(name)?.start !== undefined);
+    if (moved !== undefined)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `hotSwap: "${name}" started from the weight of ${moved[0]}, which no other adapter did; load it as another one`,
+      );
     await fill(model, name, read, { padded: true });
     const {
       r = 8,

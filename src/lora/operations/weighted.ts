@@ -9,6 +9,8 @@ import { setTrainable } from "../active.js";
 import { injectNow } from "../inject.js";
 import type { Adapter, AnyLoRALayer } from "../layer.js";
 import { adapterOf, adaptersOf, loraLayers, type ModelAdapter } from "../registry.js";
+import { savedTensors } from "../replacement.js";
+import { withStart } from "../shares.js";
 import type { Targetable } from "../targets.js";
 import { blocksOf, concatenated, type Factors, type Source } from "./factors.js";
 import { exactTargets, ranksAndAlphas } from "../exact.js";
@@ -157,6 +159,9 @@ function checkParts(
     refuse(
       `${combination} adds adapters of one rank, and at ${path} they have ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}; use cat`,
     );
+  const moved = parts.find(({ start }) => start !== undefined);
+  if (moved !== undefined && combination !== "cat" && combination !== "linear")
+    refuse(`${combination} adds A and B, of which "${moved.name}" has its start apart; use cat`);
   const special = parts.find(({ loraBias, magnitude }) => loraBias !== undefined || magnitude !== undefined);
   if (special !== undefined)
     refuse(
@@ -169,7 +174,7 @@ async function sumOf(
   options: WeightedAdapterOptions & { combination: Combination },
 ): Promise<Sum> {
   const { combination } = options;
-  const sources = await Promise.all(parts.map(sourceOf));
+  const sources = (await Promise.all(parts.map(sourcesOf))).flat();
   const first = sources[0] as Source;
   // The rank of a grouped convolution is that of all its groups.
   const done = (factors: Factors): Sum => ({
@@ -201,16 +206,22 @@ async function sumOf(
   });
 }
 
-/** The factors of an adapter in a layer, on the host. */
-async function sourceOf({ loraA, loraB, scaling, weight }: Part): Promise<Source> {
-  const [a, b] = (await Promise.all([loraA.data(), loraB.data()])) as [Float32Array, Float32Array];
-  return { a, b, ...blocksOf(loraA, loraB), scale: scaling * weight };
+/** The factors of an adapter in a layer, on the host; its start, where that is taken out of the weight, apart. */
+async function sourcesOf({ weight, ...adapter }: Part): Promise<Source[]> {
+  const shares = withStart({ adapter, scaling: adapter.scaling * weight });
+  return Promise.all(
+    shares.map(async ({ adapter: { loraA, loraB }, scaling }) => {
+      const [a, b] = (await Promise.all([loraA.data(), loraB.data()])) as [Float32Array, Float32Array];
+      return { a, b, ...blocksOf(loraA, loraB), scale: scaling };
+    }),
+  );
 }
 
 /** Options under which `inject` makes an adapter of these ranks whose scaling is 1. */
 function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>) {
   const bias = inputs.find(({ options }) => options.bias !== "none")?.options.bias;
   const taskType = inputs[0]?.options.taskType;
+  const tokens = inputs.find(({ options }) => options.trainableTokenIndices)?.options.trainableTokenIndices;
   return {
     ...ranksAndAlphas(new Map([...sums].map(([path, { r }]) => [path, { r, loraAlpha: r }]))),
     targetModules: exactTargets(
@@ -220,6 +231,7 @@ function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap
     ),
     modulesToSave: [...new Set(inputs.flatMap(({ options }) => options.modulesToSave))],
     ...(bias === undefined ? {} : { bias }),
+    ...(tokens === undefined ? {} : { trainableTokenIndices: tokens }),
     ...(taskType === undefined ? {} : { taskType }),
   };
 }
@@ -249,7 +261,7 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
 function copyOver(to: Module | Tensor, from: Module | Tensor): void {
   if (to instanceof Tensor) to.copy(from as Tensor);
   else {
-    const state = (from as Module).stateDict();
-    for (const [key, tensor] of Object.entries(to.stateDict())) tensor.copy(state[key] as Tensor);
+    const state = savedTensors(from as Module);
+    for (const [key, tensor] of Object.entries(savedTensors(to))) tensor.copy(state[key] as Tensor);
   }
 }

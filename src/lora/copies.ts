@@ -1,0 +1,72 @@
+/** Parts of a model that an adapter has as trained copies of its own. */
+import { LowrankError } from "../errors.js";
+import { Module } from "../nn/module.js";
+import { session } from "../native.js";
+import { keep, noGrad } from "../scope.js";
+import { made, parameter, Tensor } from "../tensor.js";
+import { headsOf, isHead, type AdapterOptions } from "./options.js";
+import { parentOf, type ModelAdapter } from "./registry.js";
+import type { Replacement } from "./replacement.js";
+
+/**
+ * The outermost modules whose paths end with one of `modulesToSave`: PEFT's rule, so "norm" is every
+ * norm. What heads are usually called may be missing among others. Throws `ERR_NO_TARGETS`.
+ */
+export function savedModules(model: Module, { modulesToSave: names, taskType }: AdapterOptions): string[] {
+  const paths = [...model.namedModules()].map(([path]) => path);
+  const missing = names.filter((name) => !paths.some((path) => path.endsWith(name)));
+  const all = missing.length === names.length && headsOf(taskType).length === 0;
+  const wrong = all ? missing : missing.filter((name) => !isHead(name));
+  if (wrong.length > 0) {
+    throw new LowrankError(
+      "ERR_NO_TARGETS",
+      `modulesToSave: ${wrong.join(", ")} ends the path of no module; paths are such as ${paths.slice(-3).join(", ")}`,
+    );
+  }
+  const hit = paths.filter((path) => names.some((name) => path.endsWith(name)));
+  return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
+}
+
+/** Whether a path is one of `modules` or lies in one. */
+export function isWithin(path: string, modules: readonly string[]): boolean {
+  return modules.some((outer) => path === outer || path.startsWith(`${outer}.`));
+}
+
+/** A copy of the module at `path`, to stand in its place. */
+export function copyOf(model: Module, path: string): Replacement {
+  const [owner, property, original] = parentOf(model, path);
+  return { owner, property, original, copy: cloned(original) };
+}
+
+/** Copies of the biases that `bias` asks for, but for those in copied modules. */
+export function copyBiases(model: Module, adapter: ModelAdapter, copied: readonly string[]): void {
+  const { bias: mode } = adapter.options;
+  for (const [path, module] of model.namedModules()) {
+    const { bias } = module as { bias?: unknown };
+    const wanted = mode === "all" || (mode === "lora_only" && adapter.paths.includes(path));
+    if (!(bias instanceof Tensor) || !wanted || isWithin(path, copied)) continue;
+    adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
+  }
+}
+
+/** A module of the same kind whose tensors are copies that are trained. */
+function cloned(module: Module): Module {
+  const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
+  for (const [key, value] of Object.entries(copy)) {
+    const own = copy as unknown as Record<string, unknown>;
+    if (value instanceof Tensor) own[key] = trainableCopy(value);
+    // A list of modules is filled anew below, and the original keeps its own.
+    else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
+  }
+  for (const [name, child] of module.children()) copy.replaceChild(name, cloned(child));
+  return copy;
+}
+
+/** An f32 copy that outlives scopes and is trained. */
+export function trainableCopy(tensor: Tensor): Tensor {
+  const copy = noGrad(() =>
+    tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
+  );
+  keep(copy);
+  return parameter(copy);
+}

@@ -1,0 +1,29 @@
+import { session } from "../../native.js";
+import { keep, noGrad, scope } from "../../scope.js";
+import { made, type Tensor } from "../../tensor.js";
+import type { Adapter, AnyLoRALayer } from "../layer.js";
+import { drawAll, drawGaussian, write } from "./drawn.js";
+import type { InitLoraWeights } from "./kind.js";
+import type { Start } from "./start.js";
+
+/** Gives a fresh adapter of `layer` the values that it starts with. */
+export function begin(
+  layer: AnyLoRALayer,
+  adapter: Adapter,
+  init: InitLoraWeights,
+  start: Start | undefined,
+): void {
+  if (start?.loraA !== undefined) write(adapter.loraA, start.loraA);
+  if (start?.loraB !== undefined) write(adapter.loraB, start.loraB);
+  if (start?.movesBase) adapter.start = { loraA: copied(adapter.loraA), loraB: copied(adapter.loraB) };
+  if (init === "gaussian") drawGaussian(layer, adapter);
+  if (init === false) drawAll(layer, adapter);
+  const { magnitude } = adapter;
+  if (magnitude !== undefined) noGrad(() => scope(() => magnitude.copy(layer.magnitudeOf(adapter))));
+}
+
+function copied(tensor: Tensor): Tensor {
+  const copy = noGrad(() => made(() => session().unary("copy", tensor.id)));
+  keep(copy);
+  return copy;
+}

@@ -1,0 +1,32 @@
+/** Starts that are drawn for each tensor by itself. Source: PEFT's reset_lora_parameters. */
+import { tensor } from "../../create.js";
+import { Embedding } from "../../nn/embedding.js";
+import { normal, uniform } from "../../random.js";
+import { noGrad, scope } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import type { Adapter, AnyLoRALayer } from "../layer.js";
+
+/** A as N(0, 1/r²). An embedding starts as always: its B is drawn and its A is zero. */
+export function drawGaussian(layer: AnyLoRALayer, { loraA, r }: Adapter): void {
+  if (layer instanceof Embedding) return;
+  write(
+    loraA,
+    normal(loraA.size).map((value) => value / r),
+  );
+}
+
+/** What was zero is drawn as PyTorch's layers draw it. */
+export function drawAll(layer: AnyLoRALayer, { loraA, loraB, loraBias, r }: Adapter): void {
+  if (layer instanceof Embedding) {
+    write(loraA, normal(loraA.size));
+    return;
+  }
+  const bound = 1 / Math.sqrt(loraB.size / (loraB.shape[0] as number));
+  write(loraB, uniform(loraB.size, -bound, bound));
+  if (loraBias !== undefined) write(loraBias, uniform(loraBias.size, -1 / Math.sqrt(r), 1 / Math.sqrt(r)));
+}
+
+/** Writes host values over a tensor. */
+export function write(to: Tensor, values: Float32Array): void {
+  noGrad(() => scope(() => to.copy(tensor(values, { shape: to.shape, device: to.device }))));
+}

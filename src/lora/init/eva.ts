@@ -1,0 +1,262 @@
+/** EVA: A starts as the principal components of a layer's inputs (Paischer et al. 2024; PEFT's eva.py). */
+import { LowrankError } from "../../errors.js";
+import { overCores, PrincipalComponents, type Components } from "../../linalg.js";
+import type { Linear } from "../../nn/linear.js";
+import type { Module } from "../../nn/module.js";
+import { noGrad, scope } from "../../scope.js";
+import { Tensor } from "../../tensor.js";
+import { withoutAdapters } from "../active.js";
+import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";
+
+/** A batch that is run through the frozen model: ids i32 [B, T], or what else its forward takes first. */
+export type EvaBatch =
+  | Tensor
+  | {
+      ids: Tensor;
+      /** i32 [B, T]; a position where it is 0 does not count. */
+      attentionMask?: Tensor;
+      /** i32 [B, T]; a position where it is −100 does not count. */
+      labels?: Tensor;
+    };
+
+/** Batches, which are gone through again until the components have settled. */
+export type EvaData = Iterable<EvaBatch> | AsyncIterable<EvaBatch>;
+
+/** PEFT's EvaConfig. */
+export interface EvaConfig {
+  /** How many times its rank a layer may get; 2. */
+  rho?: number;
+  /** Components have settled when they turn by less than this cosine; 0.99. */
+  tau?: number;
+  /** Whether positions without a label count for nothing; true. */
+  useLabelMask?: boolean;
+  /** Whether components are divided by the roots of their singular values; false. */
+  whiten?: boolean;
+  /** Whether alpha follows the rank, so that the scaling stays; true. */
+  adjustScalingFactors?: boolean;
+}
+
+export const EVA_DEFAULTS: Required<EvaConfig> = {
+  rho: 2,
+  tau: 0.99,
+  useLabelMask: true,
+  whiten: false,
+  adjustScalingFactors: true,
+};
+
+/** The most batches that are looked at; components of real data settle within tens. */
+const MOST_BATCHES = 1000;
+const IGNORED = -100;
+
+/** What a layer's inputs have told. */
+interface Stream {
+  pca: PrincipalComponents;
+  components: number;
+  found: Components | undefined;
+  settled: boolean;
+}
+
+/**
+ * A [rank, in] of each layer, by path; the rank may be 0. The model runs in evaluation mode, as its
+ * base, and is left as it was. Throws `ERR_OPTION` for data that is empty or too little, and what
+ * the model's forward throws.
+ */
+export async function eva(
+  model: Module,
+  layers: ReadonlyMap<string, { layer: Linear; r: number }>,
+  data: EvaData,
+  config: EvaConfig = {},
+): Promise<Map<string, { rank: number; loraA: Float32Array }>> {
+  const { rho, tau, whiten, useLabelMask } = { ...EVA_DEFAULTS, ...config };
+  const { training } = model;
+  const inputs = new Inputs(layers, useLabelMask);
+  try {
+    model.eval();
+    const batches = again(data);
+    const first = await next(batches);
+    const asked = await inputs.equals(model, first);
+    const streams = streamsOf(layers, asked, rho);
+    let ranks = new Map([...streams].map(([path, { components }]) => [path, components]));
+    for (let seen = 0; ; seen++) {
+      for (const [path, stream] of streams)
+        stream.settled = isSettled(stream, ranks.get(path) as number, tau);
+      const open = [...streams].filter(([, stream]) => !stream.settled);
+      if (open.length === 0) break;
+      if (seen >= MOST_BATCHES)
+        refuse(`the components of ${open[0]?.[0]} have not settled in ${seen} batches`);
+      const rows = await inputs.of(
+        model,
+        seen === 0 ? first : await next(batches),
+        open.map(([path]) => path),
+      );
+      await overCores(open, async ([path, stream]) => {
+        const found = await stream.pca.fit(rows.get(path) as Float32Array);
+        if (found.components.length > 0) stream.found = found;
+      });
+      if (batches.rounds > 0 && [...streams.values()].some(({ found }) => found === undefined)) {
+        const [path, { components }] = [...streams].find(([, one]) => one.found === undefined) as [
+          string,
+          Stream,
+        ];
+        refuse(`${path} takes ${components} components, and no batch has as many positions that count`);
+      }
+      if ([...streams.values()].every(({ found }) => found !== undefined))
+        ranks = ranksOf(
+          asked,
+          new Map([...streams].map(([path, { found }]) => [path, (found as Components).ratios])),
+        );
+    }
+    return new Map(
+      asked.map(({ path, inputsOf }) => {
+        const rank = ranks.get(path) as number;
+        const { components, singularValues } = (streams.get(inputsOf) as Stream).found as Components;
+        const features = (layers.get(path) as { layer: Linear }).layer.inFeatures;
+        const loraA = Float32Array.from(components.subarray(0, rank * features), (value, i) =>
+          whiten ? value / Math.sqrt(singularValues[Math.floor(i / features)] as number) : value,
+        );
+        return [path, { rank, loraA }];
+      }),
+    );
+  } finally {
+    if (training) model.train();
+  }
+}
+
+function refuse(message: string): never {
+  throw new LowrankError("ERR_OPTION", `evaData: ${message}`);
+}
+
+/** Data over and over, with the count of whole rounds. */
+interface Again extends AsyncGenerator<EvaBatch, never, void> {
+  rounds: number;
+}
+
+function again(data: EvaData): Again {
+  const kept: EvaBatch[] = [];
+  async function* run(): AsyncGenerator<EvaBatch, never, void> {
+    for await (const batch of data as AsyncIterable<EvaBatch>) {
+      kept.push(batch);
+      yield batch;
+    }
+    if (kept.length === 0) refuse("there is no batch");
+    for (;;) {
+      generator.rounds++;
+      yield* kept;
+    }
+  }
+  const generator = Object.assign(run(), { rounds: 0 });
+  return generator;
+}
+
+async function next(batches: Again): Promise<EvaBatch> {
+  return (await batches.next()).value as EvaBatch;
+}
+
+function isSettled({ found }: Stream, rank: number, tau: number): boolean {
+  if (rank === 0) return true;
+  if (found === undefined || found.similarity.length < rank) return false;
+  return found.similarity.subarray(0, rank).every((cosine) => cosine >= tau);
+}
+
+function streamsOf(
+  layers: ReadonlyMap<string, { layer: Linear; r: number }>,
+  asked: readonly Asked[],
+  rho: number,
+): Map<string, Stream> {
+  const streams = new Map<string, Stream>();
+  for (const { path, inputsOf, r } of asked) {
+    const { inFeatures } = (layers.get(path) as { layer: Linear }).layer;
+    const own = halfToEven(r * rho);
+    if (own > inFeatures)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `eva: ${path} has ${inFeatures} inputs, which do not have ${own} components (rank ${r} times rho ${rho})`,
+      );
+    const components = Math.max(own, streams.get(inputsOf)?.components ?? 0);
+    const pca = new PrincipalComponents(components, inFeatures);
+    streams.set(inputsOf, { pca, components, found: undefined, settled: false });
+  }
+  return streams;
+}
+
+/** The inputs of layers in a forward of the base. */
+class Inputs {
+  constructor(
+    private readonly layers: ReadonlyMap<string, { layer: Linear; r: number }>,
+    private readonly useLabelMask: boolean,
+  ) {}
+
+  /** Which layers are given the same tensor. */
+  async equals(model: Module, batch: EvaBatch): Promise<Asked[]> {
+    const firstOf = new Map<number, string>();
+    const asked = new Map<string, Asked>();
+    await this.run(model, batch, (path, x) => {
+      const { r } = this.layers.get(path) as { r: number };
+      if (!firstOf.has(x.id)) firstOf.set(x.id, path);
+      asked.set(path, { path, inputsOf: firstOf.get(x.id) as string, r });
+    });
+    const never = [...this.layers.keys()].find((path) => !asked.has(path));
+    if (never !== undefined) refuse(`the model's forward does not run ${never}`);
+    return [...this.layers.keys()].map((path) => asked.get(path) as Asked);
+  }
+
+  /** The rows [n, in] that count of what goes into some layers. */
+  async of(model: Module, batch: EvaBatch, paths: readonly string[]): Promise<Map<string, Float32Array>> {
+    const wanted = new Set(paths);
+    const reads = new Map<string, Promise<Float32Array>>();
+    await this.run(model, batch, (path, x) => {
+      if (wanted.has(path)) reads.set(path, x.to("f32").data() as Promise<Float32Array>);
+    });
+    const keep = await this.counted(batch);
+    const rows = new Map<string, Float32Array>();
+    for (const [path, read] of reads) {
+      const { inFeatures } = (this.layers.get(path) as { layer: Linear }).layer;
+      rows.set(path, picked(await read, inFeatures, keep));
+    }
+    return rows;
+  }
+
+  private async run(model: Module, batch: EvaBatch, see: (path: string, x: Tensor) => void): Promise<void> {
+    const ids = batch instanceof Tensor ? batch : batch.ids;
+    const options =
+      batch instanceof Tensor || !batch.attentionMask ? {} : { attentionMask: batch.attentionMask };
+    const forward = (model as unknown as { forward(ids: Tensor, options: object): unknown }).forward;
+    for (const [path, { layer }] of this.layers) {
+      const own = Object.getPrototypeOf(layer) as Linear;
+      layer.forward = (x: Tensor): Tensor => {
+        see(path, x);
+        return own.forward.call(layer, x);
+      };
+    }
+    try {
+      await withoutAdapters(model, () => noGrad(() => scope(() => void forward.call(model, ids, options))));
+    } finally {
+      for (const { layer } of this.layers.values()) delete (layer as { forward?: unknown }).forward;
+    }
+  }
+
+  /** Which positions count; undefined for all. */
+  private async counted(batch: EvaBatch): Promise<boolean[] | undefined> {
+    if (batch instanceof Tensor) return undefined;
+    const mask = (await batch.attentionMask?.data()) as Int32Array | undefined;
+    const labels = this.useLabelMask ? ((await batch.labels?.data()) as Int32Array | undefined) : undefined;
+    if (mask === undefined && labels === undefined) return undefined;
+    return Array.from(
+      { length: batch.ids.size },
+      (_, i) => (mask === undefined || mask[i] !== 0) && (labels === undefined || labels[i] !== IGNORED),
+    );
+  }
+}
+
+function picked(values: Float32Array, features: number, keep: readonly boolean[] | undefined): Float32Array {
+  // Where inputs are not by position (a pooled state, say) all of them count.
+  if (keep === undefined || keep.length * features !== values.length) return values;
+  const out = new Float32Array(keep.filter(Boolean).length * features);
+  let at = 0;
+  for (const [i, counts] of keep.entries()) {
+    if (!counts) continue;
+    out.set(values.subarray(i * features, (i + 1) * features), at);
+    at += features;
+  }
+  return out;
+}

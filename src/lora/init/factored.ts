@@ -1,0 +1,131 @@
+/** Starts that are factors of the weight, or at right angles to each other. */
+import { LowrankError } from "../../errors.js";
+import { lowRankSvd, qr, svd, type Matrix } from "../../linalg.js";
+import type { Linear } from "../../nn/linear.js";
+import { normal } from "../../random.js";
+import { noGrad, scope } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+
+/** A [r, in] and B [out, r] on the host. */
+export interface Factors {
+  loraA: Float32Array;
+  loraB: Float32Array;
+}
+
+/** What a start is made for. */
+export interface StartOf {
+  path: string;
+  layer: Linear;
+  weight: Tensor;
+  r: number;
+  scaling: number;
+}
+
+/**
+ * s·B·A is the part of W with the `r` largest singular values, in equal shares: A = √(S/s)·Vᵀ,
+ * B = U·√(S/s). Source: Meng et al. 2024; PEFT's pissa_init.
+ */
+export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
+  const { path, layer, r, scaling } = of;
+  checkRank("pissa", of);
+  if (!(scaling > 0))
+    throw new LowrankError("ERR_OPTION", `pissa: ${path} has a scaling of ${scaling}; it is above 0`);
+  const stored = await onHost(of.weight);
+  const { u, s, vt } = await named(
+    path,
+    rounds === undefined ? svd(stored, r) : lowRankSvd(stored, r, rounds),
+  );
+  const roots = s.map((value) => Math.sqrt(value / scaling));
+  const left = scaled(u, stored.rows, r, (_, k) => roots[k] as number);
+  const right = scaled(vt, r, stored.columns, (k) => roots[k] as number);
+  // Of a weight that is stored as [in, out] the left factor belongs to the inputs.
+  return layer.fanInFanOut
+    ? { loraA: transposed(left, stored.rows, r), loraB: transposed(right, r, stored.columns) }
+    : { loraA: right, loraB: left };
+}
+
+/** B·A = Q·R of W, cut to `r`. Source: Büyükakyüz 2024; PEFT's olora_init. */
+export async function olora(of: StartOf): Promise<Factors> {
+  const { path, layer, r } = of;
+  checkRank("olora", of);
+  const weight = await onHost(of.weight, layer.fanInFanOut);
+  const factors = await named(path, qr(weight, r));
+  return { loraA: Float32Array.from(factors.r), loraB: Float32Array.from(factors.q) };
+}
+
+/**
+ * A and B drawn over the odd and the even rows of one orthogonal matrix, so that B·A is zero but
+ * for rounding. Source: PEFT's orthogonal_init.
+ */
+export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> {
+  if (r % 2 !== 0)
+    throw new LowrankError("ERR_OPTION", `orthogonal: the rank is even, and at ${path} it is ${r}`);
+  const { q } = await qr({ values: normal(r * r), rows: r, columns: r }, r);
+  const { inFeatures, outFeatures } = layer;
+  const half = r / 2;
+  const draws = { a: normal(inFeatures * half), b: normal(half * outFeatures) };
+  const [loraA, loraB] = [new Float32Array(r * inFeatures), new Float32Array(outFeatures * r)];
+  for (let k = 0; k < r; k++) {
+    for (let i = 0; i < inFeatures; i++) {
+      let sum = 0;
+      for (let h = 0; h < half; h++) sum += (draws.a[i * half + h] as number) * (q[2 * h * r + k] as number);
+      loraA[k * inFeatures + i] = sum / 10;
+    }
+    for (let o = 0; o < outFeatures; o++) {
+      let sum = 0;
+      for (let h = 0; h < half; h++)
+        sum += (draws.b[h * outFeatures + o] as number) * (q[(2 * h + 1) * r + k] as number);
+      loraB[o * r + k] = sum / 10;
+    }
+  }
+  return { loraA, loraB };
+}
+
+function checkRank(init: string, { path, layer, r }: StartOf): void {
+  const most = Math.min(layer.inFeatures, layer.outFeatures);
+  if (r > most)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${init}: the rank at ${path} is ${r}, and its weight has at most ${most}`,
+    );
+}
+
+/** A weight of two dimensions, in f32. */
+async function onHost(weight: Tensor, turned = false): Promise<Matrix> {
+  const wide = noGrad(() =>
+    scope(() => {
+      const whole = weight.to("f32");
+      return turned ? whole.transpose() : whole;
+    }),
+  );
+  const [rows, columns] = wide.shape as [number, number];
+  const values = (await wide.data()) as Float32Array;
+  if (wide !== weight) wide.dispose();
+  return { values, rows, columns };
+}
+
+/** Names the layer whose weight has no factors. */
+async function named<T>(path: string, factors: Promise<T>): Promise<T> {
+  try {
+    return await factors;
+  } catch (cause) {
+    if (!(cause instanceof LowrankError)) throw cause;
+    throw new LowrankError(cause.code, `initLoraWeights: the weight of ${path}: ${cause.message}`, { cause });
+  }
+}
+
+function scaled(
+  values: Float64Array,
+  rows: number,
+  columns: number,
+  by: (row: number, column: number) => number,
+): Float32Array {
+  return Float32Array.from(values, (value, i) => value * by(Math.floor(i / columns) % rows, i % columns));
+}
+
+function transposed(values: Float32Array, rows: number, columns: number): Float32Array {
+  const out = new Float32Array(values.length);
+  for (let i = 0; i < rows; i++)
+    for (let j = 0; j < columns; j++) out[j * rows + i] = values[i * columns + j] as number;
+  return out;
+}

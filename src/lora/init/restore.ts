@@ -1,0 +1,59 @@
+/** A start that a file holds beside what was trained, taken out of the weight again. */
+import { session } from "../../native.js";
+import { Embedding } from "../../nn/embedding.js";
+import type { Module } from "../../nn/module.js";
+import { keep, noGrad, scope } from "../../scope.js";
+import { made, type Tensor } from "../../tensor.js";
+import { ranksAndAlphas } from "../exact.js";
+import { scalingOf, type Adapter } from "../layer.js";
+import { adapterOf, loraLayers } from "../registry.js";
+import type { InitLoraWeights } from "./kind.js";
+
+/**
+ * Makes of the plain adapter `name`, of [A; A₀] and [B, −B₀], the one that was saved: A and B, with
+ * A₀ and B₀ as the start that is taken out of the weight.
+ */
+export function restoreStart(model: Module, name: string, init: InitLoraWeights): void {
+  const { options } = adapterOf(model, name);
+  const adapters = new Map<string, Adapter>();
+  for (const [path, layer] of loraLayers(model)) {
+    const adapter = layer.adapters.get(name);
+    if (adapter === undefined) continue;
+    adapters.set(path, adapter);
+    // An embedding starts as always.
+    if (layer instanceof Embedding) continue;
+    const r = adapter.r / 2;
+    const loraAlpha = options.useRslora ? withoutRoot(adapter.loraAlpha) : adapter.loraAlpha / 2;
+    const { a, a0, b, b0 } = halves(adapter, r);
+    layer.replacePart(name, "A", a);
+    layer.replacePart(name, "B", b);
+    adapter.start = { loraA: a0, loraB: b0 };
+    Object.assign(adapter, { r, loraAlpha, scaling: scalingOf(r, loraAlpha, options.useRslora) });
+  }
+  Object.assign(options, { initLoraWeights: init, ...ranksAndAlphas(adapters) });
+}
+
+function halves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" | "b0", Tensor> {
+  const parts = noGrad(() =>
+    scope(() => ({
+      a: own(loraA.slice(0, 0, r)),
+      a0: own(loraA.slice(0, r, 2 * r)),
+      b: own(loraB.slice(1, 0, r)),
+      b0: loraB.slice(1, r, 2 * r).neg(),
+    })),
+  );
+  for (const part of Object.values(parts)) keep(part);
+  return parts;
+}
+
+/** A copy: a slice may be a view of what is disposed. */
+function own(tensor: Tensor): Tensor {
+  return made(() => session().unary("copy", tensor.id));
+}
+
+/** The number that √2 times gave `alpha`, to the bit where it has few digits. */
+function withoutRoot(alpha: number): number {
+  const divided = alpha / Math.SQRT2;
+  const short = Number(divided.toPrecision(12));
+  return short * Math.SQRT2 === alpha ? short : divided;
+}

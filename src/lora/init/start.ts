@@ -1,0 +1,118 @@
+/** What adapters start from, where it takes time: made before a model is changed. */
+import { LowrankError } from "../../errors.js";
+import { overCores } from "../../linalg.js";
+import { Embedding } from "../../nn/embedding.js";
+import { Linear } from "../../nn/linear.js";
+import type { Module } from "../../nn/module.js";
+import { LoRALayer, scalingOf } from "../layer.js";
+import type { AdapterOptions } from "../options.js";
+import { patternReader } from "../patterns.js";
+import { targeted, type Targetable } from "../targets.js";
+import { eva, EVA_DEFAULTS } from "./eva.js";
+import { olora, orthogonal, pissa, type Factors, type StartOf } from "./factored.js";
+import { movesBase, roundsOf } from "./kind.js";
+
+/** How a layer's adapter starts. */
+export interface Start extends Partial<Factors> {
+  /** Whether its product is taken out of the weight. */
+  movesBase: boolean;
+}
+
+/** Starts by path, and the options that go with them: EVA chooses ranks, and layers. */
+export interface Starts {
+  options: AdapterOptions;
+  byPath: ReadonlyMap<string, Start>;
+}
+
+/** Computes the starts. `layers` are those that will be adapted. Nothing is changed. */
+export async function startsOf(
+  model: Targetable,
+  layers: ReadonlyMap<string, Module>,
+  options: AdapterOptions,
+): Promise<Starts> {
+  const { initLoraWeights: init } = options;
+  if (typeof init !== "string" || init === "gaussian") return { options, byPath: new Map() };
+  if (init === "eva") return evaStarts(model, layers, options);
+  const make = (of: StartOf): Promise<Factors> => {
+    if (init === "orthogonal") return orthogonal(of);
+    return init === "olora" ? olora(of) : pissa(of, roundsOf(init));
+  };
+  const found = await overCores(linears(layers, options), async (of) => {
+    return [of.path, { ...(await make(of)), movesBase: movesBase(init) }] as const;
+  });
+  return { options, byPath: new Map(found) };
+}
+
+/** Ranks and scalings of dense layers. An embedding starts as always, as PEFT's does. */
+function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): StartOf[] {
+  const rankOf = patternReader(options.rankPattern, "rankPattern");
+  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+  return [...layers].flatMap(([path, layer]) => {
+    if (layer instanceof Embedding) return [];
+    if (!isDense(layer))
+      throw new LowrankError(
+        "ERR_OPTION",
+        `initLoraWeights: ${String(options.initLoraWeights)} is defined for linear layers, and ${path} is a ${layer.constructor.name}`,
+      );
+    const r = rankOf(path) ?? options.r;
+    const scaling = scalingOf(r, alphaOf(path) ?? options.loraAlpha, options.useRslora);
+    const weight = layer instanceof LoRALayer ? layer.baseWeight : layer.weight;
+    return [{ path, layer, weight, r, scaling }];
+  });
+}
+
+/** Whether A is [r, in] and B [out, r]: not so where outputs are in groups. */
+function isDense(layer: Module): layer is Linear {
+  return layer instanceof Linear && !("enableLora" in layer);
+}
+
+async function evaStarts(
+  model: Targetable,
+  layers: ReadonlyMap<string, Module>,
+  options: AdapterOptions,
+): Promise<Starts> {
+  const { evaData, evaConfig, r, loraAlpha } = options;
+  if (evaData === undefined)
+    throw new LowrankError(
+      "ERR_OPTION",
+      "initLoraWeights: eva starts from data; give batches of ids as evaData",
+    );
+  const adjust = evaConfig?.adjustScalingFactors ?? EVA_DEFAULTS.adjustScalingFactors;
+  const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
+  if (dense.size === 0)
+    throw new LowrankError("ERR_OPTION", "initLoraWeights: eva starts linear layers, and none is targeted");
+  const asked = new Map(linears(dense, options).map((of) => [of.path, of]));
+  const found = await eva(model, asked, evaData, evaConfig);
+  const byPath = new Map<string, Start>();
+  const [ranks, alphas]: [[string, number][], [string, number][]] = [[], []];
+  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+  const kept: string[] = [];
+  for (const path of layers.keys()) {
+    const start = found.get(path);
+    const own = asked.get(path)?.r ?? r;
+    const rank = start?.rank ?? own;
+    // A layer that explains nothing is left alone.
+    if (rank === 0) continue;
+    kept.push(path);
+    if (start !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });
+    const alpha = (alphaOf(path) ?? loraAlpha) * (adjust && rank !== own ? rank / own : 1);
+    if (rank !== r) ranks.push([path, rank]);
+    if (alpha !== loraAlpha) alphas.push([path, alpha]);
+  }
+  // A key matches the end of a path too, so the longest stand first.
+  const pattern = (entries: [string, number][]): Record<string, number> =>
+    Object.fromEntries(entries.sort(([a], [b]) => b.length - a.length));
+  const { layersToTransform: _layers, layersPattern: _lists, ...rest } = options;
+  const chosen = {
+    ...rest,
+    targetModules: kept,
+    rankPattern: pattern(ranks),
+    alphaPattern: pattern(alphas),
+  };
+  if (targeted(model, chosen).size !== kept.length)
+    throw new LowrankError(
+      "ERR_OPTION",
+      "initLoraWeights: eva left out a layer whose path ends another's, which target names cannot say",
+    );
+  return { options: chosen, byPath };
+}
