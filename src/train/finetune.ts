@@ -151,6 +151,7 @@ class Finetuning {
     const { modulesToSave } = this.#prepared.objective;
     const adapter = {
       ...lora,
+      taskType: lora.taskType ?? model.taskType,
       modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
     };
     const report = resumed === undefined ? await inject(model, adapter) : await this.#loadAdapter(resumed);
