@@ -12,6 +12,9 @@ export type Targets = string | readonly string[];
 const FAMILY_TARGETS: Record<string, readonly string[]> = {
   llama: ["q_proj", "v_proj"],
   mistral: ["q_proj", "v_proj"],
+  gpt2: ["c_attn"],
+  bert: ["query", "value"],
+  roberta: ["query", "value"],
 };
 
 /** What targeting asks of a model, besides its modules. */

@@ -144,7 +144,9 @@ export class FileWeights extends Weights {
       );
       return placeholder(this.options.device);
     }
-    const { device, dtype } = this.options;
+    const { device } = this.options;
+    // Biases are added in f32, and are few.
+    const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
     const stored = mapped(this.file, found, device);
     // Frozen, and a parameter all the same: it is counted, and saved.
     if (dtype === undefined || dtype === stored.dtype) return parameter(stored, false);

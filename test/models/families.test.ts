@@ -5,7 +5,9 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import {
   loadModel,
+  lora,
   LowrankError,
+  manualSeed,
   safetensors,
   saveModel,
   scope,
@@ -292,3 +294,52 @@ test("padding changes nothing for the rows that have none", async (t) => {
   t.true(error(padded, await logits(row)) < 1e-6);
   model.dispose();
 });
+
+for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
+  test(`${variant}: checkpointing changes no bit of a gradient`, async (t) => {
+    const host = await onHost(join(golden(variant), "golden.safetensors"));
+    const gradients = async (checkpointing: boolean) => {
+      manualSeed(5);
+      // Dropout, so that what runs again must drop the same.
+      const some = { resid_pdrop: 0.2, embd_pdrop: 0.2, hidden_dropout_prob: 0.2 };
+      const { model } = await load(folderOf(variant, some));
+      await lora.inject(model, { r: 2, targetModules: "all-linear", bias: "all" });
+      model.train().gradientCheckpointing = checkpointing;
+      const given = (name: string) =>
+        host[name] && tensor(host[name].data, { shape: host[name].shape, device: "cpu" });
+      const loss = scope(() => {
+        const input = given("input_ids") ?? given("pixel_values");
+        const out = model.forward(input!, {
+          labels: given("labels"),
+          attentionMask: given("attention_mask"),
+        });
+        const loss = out.loss!;
+        loss.backward();
+        return loss.detach();
+      });
+      const grads = [...model.parameters()].filter((one) => one.requiresGrad).map((one) => one.grad!);
+      const values = await Promise.all([loss, ...grads].map((one) => one.data()));
+      model.dispose();
+      return values.map((one) => [...one]);
+    };
+    t.deepEqual(await gradients(true), await gradients(false));
+  });
+}
+
+for (const dtype of ["f16", "bf16"] as const) {
+  test(`every family computes with weights stored as ${dtype}`, async (t) => {
+    for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
+      const { model } = await load(folderOf(variant), { dtype });
+      const { ours, theirs } = await outputs(model, variant);
+      const off = error(ours, theirs);
+      // A weight is off by 2^-11 or 2^-8 of itself, and a logit by a few times that.
+      t.true(off > 0 && off < (dtype === "f16" ? 0.01 : 0.06), `${variant} is off by ${off}`);
+      const saved = join(temporary(), "saved");
+      await saveModel(model, saved);
+      model.dispose();
+      const again = await load(saved);
+      t.deepEqual([...(await outputs(again.model, variant)).ours], [...ours]);
+      again.model.dispose();
+    }
+  });
+}

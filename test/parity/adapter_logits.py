@@ -1,9 +1,10 @@
 """The logits that transformers and PEFT give with an adapter folder, to check folders that lowrank wrote.
 
-    python adapter_logits.py MODEL_DIR ADAPTER_DIR IDS.json OUT.json
+    python adapter_logits.py MODEL_DIR ADAPTER_DIR INPUTS.json OUT.json
 
-IDS.json is [[id, ...], ...]; OUT.json gets {"logits": [B][T][V], "onlyInFile": [key], "onlyInPeft": [key]}, where the
-last two compare the folder's keys with those PEFT itself would save. ADAPTER_DIR `-` means the model alone.
+INPUTS.json is [[id, ...], ...], or an object of what the model takes, such as {"pixel_values": ...}; its class is that of
+the configuration's architectures. OUT.json gets {"logits": ..., "onlyInFile": [key], "onlyInPeft": [key]}, where the last
+two compare the folder's keys with those PEFT itself would save. ADAPTER_DIR `-` means the model alone.
 Fails when a key of the model or of the adapter is missing or unexpected; OUT.json is written all the same when only
 the two lists say so, since PEFT's load_result is silent about biases.
 """
@@ -16,9 +17,10 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+import transformers
 from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
 
 
 # With bias="all" and modules_to_save PEFT saves these copies of biases by mistake; nobody else should.
@@ -26,7 +28,8 @@ SPURIOUS = (".original_module.bias", ".modules_to_save.bias")
 
 
 def load_base(folder):
-    model, info = AutoModelForCausalLM.from_pretrained(
+    (architecture,) = AutoConfig.from_pretrained(folder).architectures
+    model, info = getattr(transformers, architecture).from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     bad = {k: sorted(map(str, info[k])) for k in ("missing_keys", "unexpected_keys", "mismatched_keys") if info[k]}
@@ -51,14 +54,15 @@ def load_adapter(base, folder):
     return model, sorted(held - expected), sorted(expected - held)
 
 
-def main(model_dir, adapter_dir, ids_path, out_path):
+def main(model_dir, adapter_dir, inputs_path, out_path):
     model, only_file, only_peft = load_base(model_dir), [], []
     if adapter_dir != "-":
         model, only_file, only_peft = load_adapter(model, adapter_dir)
     model.eval()
-    ids = torch.tensor(json.loads(Path(ids_path).read_text()), dtype=torch.long)
+    given = json.loads(Path(inputs_path).read_text())
+    inputs = given if isinstance(given, dict) else {"input_ids": given}
     with torch.no_grad():
-        logits = model(input_ids=ids, use_cache=False).logits
+        logits = model(**{name: torch.tensor(values) for name, values in inputs.items()}).logits
     if not torch.isfinite(logits).all():
         sys.exit("the logits are not finite")
     Path(out_path).write_text(

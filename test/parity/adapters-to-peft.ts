@@ -1,6 +1,6 @@
 /**
- * What lowrank saves, as loaded by transformers and PEFT (README.md): `tsx adapters-to-peft.ts PYTHON`, where PYTHON is the
- * interpreter of an environment with requirements.txt. Prints how far the logits are apart, and fails above 1e-5 or
+ * What lowrank saves, as loaded by transformers and PEFT (README.md): `tsx adapters-to-peft.ts PYTHON [VARIANT]`, where
+ * PYTHON is the interpreter of an environment with requirements.txt. Prints how far the logits are apart, and fails above 1e-5 or
  * where a key differs from PEFT's.
  */
 import { spawnSync } from "node:child_process";
@@ -8,13 +8,22 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { loadModel, lora, noGrad, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
+import {
+  loadModel,
+  lora,
+  noGrad,
+  saveModel,
+  scope,
+  tensor,
+  type PretrainedModel,
+  type Tensor,
+} from "../../src/index.js";
 import { adapterState } from "../../src/lora/state.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 
 const [python] = process.argv.slice(2);
-if (python === undefined) throw new Error("usage: tsx adapters-to-peft.ts PYTHON");
+if (python === undefined) throw new Error("usage: tsx adapters-to-peft.ts PYTHON [VARIANT]");
 
 const cases: Record<string, lora.InjectOptions> = {
   "q_proj and v_proj": { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] },
@@ -35,37 +44,72 @@ const cases: Record<string, lora.InjectOptions> = {
   lm_head: { r: 2, loraAlpha: 5, targetModules: ".*(lm_head|k_proj)" },
 };
 
-const ids = (await onHost(join(goldens, "peft", "rslora", "golden.safetensors")))["ids"] as Golden;
-const [B, T] = ids.shape as [number, number];
-const work = temporary();
-writeFileSync(
-  join(work, "ids.json"),
-  JSON.stringify(Array.from({ length: B }, (_, b) => [...ids.data.subarray(b * T, (b + 1) * T)])),
-);
+/** Other families, each on its golden's batch. */
+const families: Record<string, Record<string, lora.InjectOptions>> = {
+  gpt2: {
+    c_attn: { r: 3, loraAlpha: 6 },
+    "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear" },
+    "wte and c_fc": { r: 2, loraAlpha: 6, targetModules: ["wte", "c_fc"] },
+  },
+  bert: {
+    "query and value": { r: 2, loraAlpha: 6, taskType: "SEQ_CLS" },
+    "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear", taskType: "SEQ_CLS" },
+  },
+  roberta: { "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear", taskType: "SEQ_CLS" } },
+  vit: {
+    "q_proj and v_proj, modulesToSave classifier": {
+      r: 2,
+      loraAlpha: 6,
+      targetModules: ["q_proj", "v_proj"],
+      modulesToSave: ["classifier"],
+    },
+  },
+};
 
-async function logits(model: CausalLM): Promise<Float32Array> {
-  const out = scope(
-    () => model.forward(tensor(ids.data, { shape: ids.shape, dtype: "i32", device: "cpu" })).logits,
+const work = temporary();
+
+/** What a model takes, by transformers' names. */
+type Inputs = Partial<Record<"input_ids" | "attention_mask" | "token_type_ids" | "pixel_values", Golden>>;
+
+function nested(data: ArrayLike<number>, shape: readonly number[]): unknown {
+  if (shape.length === 1) return Array.from(data);
+  const [rows, ...rest] = shape as [number, ...number[]];
+  const size = data.length / rows;
+  return Array.from({ length: rows }, (_, i) =>
+    nested(Array.prototype.slice.call(data, i * size, (i + 1) * size), rest),
   );
-  return (await out.data()) as Float32Array;
+}
+
+async function logits(model: PretrainedModel, inputs: Inputs): Promise<Float32Array> {
+  const given = (one: Golden | undefined): Tensor | undefined =>
+    one && tensor(one.data, { shape: one.shape, device: "cpu" });
+  const out = scope(() => {
+    const input = given(inputs.input_ids ?? inputs.pixel_values) as Tensor;
+    const options = {
+      attentionMask: given(inputs.attention_mask),
+      tokenTypeIds: given(inputs.token_type_ids),
+    };
+    return model.forward(input, options).logits;
+  });
+  return (await out?.data()) as Float32Array;
 }
 
 /** How far transformers' logits are from `ours`, with an adapter's folder or `-`. */
-function apart(ours: Float32Array, model: string, adapter: string): number {
-  const out = join(work, "out.json");
+function apart(ours: Float32Array, inputs: Inputs, model: string, adapter: string): number {
+  const [given, out] = [join(work, "inputs.json"), join(work, "out.json")];
+  const values = Object.entries(inputs).map(([name, one]) => [name, nested(one.data, one.shape)]);
+  writeFileSync(given, JSON.stringify(Object.fromEntries(values)));
   const script = fileURLToPath(new URL("adapter_logits.py", import.meta.url));
-  const ran = spawnSync(
-    python as string,
-    ["-W", "always", script, model, adapter, join(work, "ids.json"), out],
-    { encoding: "utf8" },
-  );
+  const ran = spawnSync(python as string, ["-W", "always", script, model, adapter, given, out], {
+    encoding: "utf8",
+  });
   if (ran.status !== 0) throw new Error(ran.stderr);
-  const { logits } = JSON.parse(readFileSync(out, "utf8")) as { logits: number[][][] };
+  const { logits } = JSON.parse(readFileSync(out, "utf8")) as { logits: number[][] | number[][][] };
   // But for the bar of progress.
   const said = ran.stderr.split("\n").filter((line) => line !== "" && !line.includes("Loading weights"));
   if (adapter === "-" && said.length > 0)
     throw new Error(`${model} does not load without a word: ${said.join("\n")}`);
-  return error(ours, logits.flat(2));
+  return error(ours, (logits as number[][][]).flat(2));
 }
 
 let worst = 0;
@@ -74,19 +118,11 @@ function report(name: string, off: number): void {
   process.stdout.write(`${off.toExponential(1)}  ${name}\n`);
 }
 
-for (const variant of ["untied-llama3", "tied"]) {
-  const source = goldenModel(join(goldens, `llama-${variant}`));
-  const plain = await loadModel(source, { device: "cpu" });
-  const saved = join(work, variant);
-  await saveModel(plain, saved);
-  report(`${variant}: saveModel`, apart(await logits(plain), saved, "-"));
-  await saveModel(plain, `${saved}-sharded`, { maxShardBytes: 50_000 });
-  report(`${variant}: saveModel in shards`, apart(await logits(plain), `${saved}-sharded`, "-"));
-  plain.dispose();
-  for (const [name, options] of Object.entries(cases)) {
-    if (variant === "tied" && !/embed_tokens$|all-linear/.test(name)) continue;
-    const model = await loadModel(saved, { device: "cpu" });
-    const base = await logits(model);
+/** An adapter of each case on the model in `saved`, and the model with each merged in. */
+async function checkCases(variant: string, saved: string, inputs: Inputs, own: typeof cases): Promise<void> {
+  for (const [name, options] of Object.entries(own)) {
+    const model: PretrainedModel = await loadModel(saved, { device: "cpu" });
+    const base = await logits(model, inputs);
     await lora.inject(model, options);
     noGrad(() =>
       scope(() => {
@@ -96,15 +132,50 @@ for (const variant of ["untied-llama3", "tied"]) {
         }
       }),
     );
-    const ours = await logits(model);
+    const ours = await logits(model, inputs);
     if (error(ours, base) < 1e-3) throw new Error(`${name}: the adapter does nothing`);
     const folder = join(work, `${variant} ${name}`);
     await lora.saveAdapter(model, folder);
-    report(`${variant}: ${name}`, apart(ours, saved, folder));
+    report(`${variant}: ${name}`, apart(ours, inputs, saved, folder));
     await lora.mergeAndUnload(model);
     await saveModel(model, `${folder} merged`);
-    report(`${variant}: ${name}, merged by lowrank`, apart(ours, `${folder} merged`, "-"));
+    report(`${variant}: ${name}, merged by lowrank`, apart(ours, inputs, `${folder} merged`, "-"));
     model.dispose();
   }
+}
+
+/** The model of a golden, saved by lowrank. */
+async function saveGolden(variant: string, golden: string, inputs: Inputs): Promise<string> {
+  const plain: PretrainedModel = await loadModel(goldenModel(join(goldens, golden)), { device: "cpu" });
+  const saved = join(work, variant);
+  await saveModel(plain, saved);
+  report(`${variant}: saveModel`, apart(await logits(plain, inputs), inputs, saved, "-"));
+  await saveModel(plain, `${saved}-sharded`, { maxShardBytes: 50_000 });
+  report(
+    `${variant}: saveModel in shards`,
+    apart(await logits(plain, inputs), inputs, `${saved}-sharded`, "-"),
+  );
+  plain.dispose();
+  return saved;
+}
+
+const [only] = process.argv.slice(3);
+const wanted = (variant: string): boolean => only === undefined || only === variant;
+for (const variant of ["untied-llama3", "tied"].filter(wanted)) {
+  const { ids } = await onHost(join(goldens, "peft", "rslora", "golden.safetensors"));
+  const inputs = { input_ids: ids as Golden };
+  const saved = await saveGolden(variant, `llama-${variant}`, inputs);
+  const some = variant === "tied" ? /embed_tokens$|all-linear/ : /./;
+  const own = Object.fromEntries(Object.entries(cases).filter(([name]) => some.test(name)));
+  await checkCases(variant, saved, inputs, own);
+}
+for (const [variant, own] of Object.entries(families).filter(([name]) => wanted(name))) {
+  const golden = join("families", variant);
+  const host = await onHost(join(goldens, golden, "golden.safetensors"));
+  const names = ["input_ids", "attention_mask", "token_type_ids", "pixel_values"].filter(
+    (name) => name in host,
+  );
+  const inputs = Object.fromEntries(names.map((name) => [name, host[name]])) as Inputs;
+  await checkCases(variant, await saveGolden(variant, golden, inputs), inputs, own);
 }
 if (!(worst < 1e-5)) throw new Error(`the furthest is off by ${worst}`);

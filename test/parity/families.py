@@ -4,6 +4,7 @@ import json
 import re
 import tempfile
 
+import loralib
 import numpy as np
 import torch
 import transformers
@@ -219,6 +220,35 @@ def train(variant, inputs, tensors):
     return training
 
 
+def train_merged(inputs, tensors):
+    """GPT-2 as in LoRA's paper: loralib's MergedLinear on queries and values of every c_attn."""
+    model = build("gpt2")
+    r, alpha = 3, 6
+    for block in model.transformer.h:
+        conv = block.attn.c_attn
+        merged = loralib.MergedLinear(
+            *conv.weight.shape, r=r, lora_alpha=alpha, enable_lora=[True, False, True], fan_in_fan_out=True, merge_weights=False
+        ).double()
+        merged.weight.data, merged.bias.data = conv.weight.data, conv.bias.data
+        block.attn.c_attn = merged
+    loralib.mark_only_lora_as_trainable(model)
+    named = {f"{name}.weight": p for name, p in model.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(torch.from_numpy(fill.tensor(name, parameter.shape)))
+        tensors["merged.logits"] = model(**given(inputs)).logits
+    model.train()
+
+    def loss_of_step(step):
+        step_inputs, labels = batch("gpt2", f"step.{step}")
+        return loss_of("gpt2", model(**given(step_inputs)).logits, labels)
+
+    gradients = {}
+    training = common.train_steps(named, loss_of_step, gradients, STEPS, WARMUP, ADAMW, CLIP)
+    tensors.update({f"merged.{name}": value for name, value in {**gradients, **named}.items()})
+    return {"r": r, "loraAlpha": alpha, "training": training}
+
+
 def other_losses(inputs):
     """BERT's losses by problem type: values of one label, and several labels at once."""
     values = fill.uniform("bert/values", (3, 1), 1.0)
@@ -256,6 +286,8 @@ def run(variant):
         result["losses"] = other_losses(inputs)
     if variant in LORA:
         result["training"] = train(variant, inputs, tensors)
+    if variant == "gpt2":
+        result["merged"] = train_merged(inputs, tensors)
     common.write_tensors(folder / "golden.safetensors", tensors)
     common.write_json(folder / "golden.json", result)
 

@@ -7,15 +7,18 @@ import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
 import { loadModel, lora, scope, tensor, type PretrainedModel, type Tensor } from "../../src/index.js";
+import { adapterState } from "../../src/lora/state.js";
+import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
 import { testDevices, type TestDevice } from "../devices.js";
-import { goldenModel } from "../hashed.js";
+import { goldenModel, hashed } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
-import { tenSteps, type Training } from "./training.js";
+import { adapterEnd, tenSteps, type Training } from "./training.js";
 
 interface Figures {
   loss: number;
   losses?: Record<string, { labels: number[][]; loss: number }>;
   training?: Training;
+  merged?: { r: number; loraAlpha: number; training: Training };
 }
 
 type Host = Record<string, Golden>;
@@ -60,6 +63,8 @@ for (const device of testDevices()) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       trains(t, variant, device));
   }
+  test(`gpt2 on ${device}: ten steps of MergedLinear on queries and values, as in the paper`, (t) =>
+    trainsMerged(t, device));
 }
 
 type Assertions = ExecutionContext;
@@ -82,11 +87,51 @@ async function trains(t: Assertions, variant: string, device: TestDevice): Promi
   await lora.loadAdapter(model, join(folder, "adapter-init"), { trainable: true });
   const before = error((await outputs(model, host, device)).logits, host["adapter_init_logits"]?.data ?? []);
   t.true(before < 1e-5, `logits with the first adapter are off by ${before}`);
+  const { batches, loss } = stepsOf(host, training, device);
+  const parameters = adapterState(model, "default");
+  await tenSteps(t, model, { training, parameters, host, end: await adapterEnd(folder), batches, loss });
+  model.dispose();
+}
+
+/** The batches of a golden's training, and a model's loss of one. */
+function stepsOf(host: Host, training: Training, device: TestDevice) {
   const batches = Array.from({ length: training.steps }, (_, step) => `step.${step}.`);
   const loss = (one: PretrainedModel, batch: string): Tensor => {
     const { input, options } = inputs(host, batch, device);
     return one.forward(input, options).loss as Tensor;
   };
-  await tenSteps(t, model, { training, host, batches, loss, folder });
+  return { batches, loss };
+}
+
+async function trainsMerged(t: Assertions, device: TestDevice): Promise<void> {
+  const { folder, figures, host } = await read("gpt2");
+  const { r, loraAlpha, training } = figures.merged as NonNullable<Figures["merged"]>;
+  const model = await loadModel(goldenModel(folder), { device });
+  t.true(model instanceof GPT2LMHeadModel);
+  const parameters = new Map<string, Tensor>();
+  for (const [i, { attn }] of (model as GPT2LMHeadModel).transformer.h.entries()) {
+    const enableLora = [true, false, true];
+    const layer = lora.MergedLinear.fromBase(attn.c_attn, { r, loraAlpha, enableLora, mergeWeights: false });
+    attn.c_attn = layer;
+    for (const [which, one] of Object.entries({ A: layer.loraA as Tensor, B: layer.loraB as Tensor })) {
+      const name = `transformer.h.${i}.attn.c_attn.lora_${which}.weight`;
+      one.copy(tensor(hashed(name, one.shape), { shape: one.shape, device }));
+      parameters.set(name, one);
+    }
+  }
+  lora.markOnlyLoraAsTrainable(model);
+  const { logits } = await outputs(model, host, device);
+  const off = error(logits, host["merged.logits"]?.data ?? []);
+  t.true(off < 1e-5, `logits are off by ${off}`);
+  const end = Object.fromEntries([...parameters.keys()].map((key) => [key, host[`merged.${key}`] as Golden]));
+  const steps = {
+    training,
+    parameters,
+    host,
+    prefix: "merged.grad.",
+    end,
+    ...stepsOf(host, training, device),
+  };
+  await tenSteps(t, model as PretrainedModel, steps);
   model.dispose();
 }

@@ -2,9 +2,8 @@
 import { join } from "node:path";
 
 import type { ExecutionContext } from "ava";
-import { optim, safetensors, scope, Trainer, type nn, type Tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
-import { error, type Golden } from "./goldens.js";
+import { optim, scope, Trainer, type nn, type Tensor } from "../../src/index.js";
+import { error, onHost, type Golden } from "./goldens.js";
 
 /** What a golden says of its training. */
 export interface Training {
@@ -17,17 +16,22 @@ export interface Training {
   learningRates: number[];
 }
 
+/** A golden's adapter, by PEFT's keys. */
+export function adapterEnd(folder: string): Promise<Record<string, Golden>> {
+  return onHost(join(folder, "adapter", "adapter_model.safetensors"));
+}
+
 export function trainedParameters(model: nn.Module): Tensor[] {
   return [...model.parameters()].filter((one) => one.requiresGrad);
 }
 
 /** Every gradient against `prefix` + its key; gives the largest error. */
 export async function gradientError(
-  model: nn.Module,
+  parameters: ReadonlyMap<string, Tensor>,
   host: Record<string, Golden>,
   prefix: string,
 ): Promise<number> {
-  const errors = [...adapterState(model, "default")].map(async ([key, parameter]) => {
+  const errors = [...parameters].map(async ([key, parameter]) => {
     const grad = parameter.grad;
     const golden = host[`${prefix}${key}`];
     if (grad === null || golden === undefined) throw new Error(`no gradient of ${key}`);
@@ -38,22 +42,27 @@ export async function gradientError(
   return Math.max(...(await Promise.all(errors)));
 }
 
-/** Trains the adapter that `model` has on `batches`, with `loss` a batch's mean. */
+/**
+ * Trains `parameters` on `batches`, with `loss` a batch's mean; gradients of the first step are `host`'s under `prefix`,
+ * and what the parameters become is `end`.
+ */
 export async function tenSteps<M extends nn.Module, B>(
   t: ExecutionContext,
   model: M,
   given: {
     training: Training;
+    parameters: ReadonlyMap<string, Tensor>;
     host: Record<string, Golden>;
+    prefix?: string;
+    end: Record<string, Golden>;
     batches: B[];
     loss: (model: M, batch: B) => Tensor;
-    folder: string;
   },
 ): Promise<void> {
-  const { training, host, batches, loss, folder } = given;
+  const { training, parameters, host, prefix = "grad.", end, batches, loss } = given;
   model.train();
   scope(() => loss(model, batches[0] as B).backward());
-  const gradientOff = await gradientError(model, host, "grad.");
+  const gradientOff = await gradientError(parameters, host, prefix);
   t.true(gradientOff < 1e-5, `a gradient is off by ${gradientOff}`);
   const { lr, weight_decay: weightDecay, warmup, steps: total } = training;
   const optimizer = new optim.AdamW(trainedParameters(model), { lr, weightDecay });
@@ -77,7 +86,7 @@ export async function tenSteps<M extends nn.Module, B>(
     normOff = Math.max(normOff, off);
   }
   t.true(lossOff < 1e-5, `a loss is off by ${lossOff}`);
-  const adapter = await adapterOff(model, join(folder, "adapter"));
+  const adapter = await endOff(parameters, end);
   t.log(
     `gradients ${gradientOff.toExponential(1)}, losses ${lossOff.toExponential(1)}, norms ${normOff.toExponential(1)}, ` +
       `adapter ${adapter.largest.toExponential(1)}, ${adapter.share} of it within 1e-5`,
@@ -89,11 +98,13 @@ export async function tenSteps<M extends nn.Module, B>(
 }
 
 /** What share of the values is within 1e-5, and how far the furthest is off. */
-async function adapterOff(model: nn.Module, folder: string): Promise<{ share: number; largest: number }> {
-  const golden = await safetensors.load(join(folder, "adapter_model.safetensors"), { device: "cpu" });
+async function endOff(
+  parameters: ReadonlyMap<string, Tensor>,
+  end: Record<string, Golden>,
+): Promise<{ share: number; largest: number }> {
   let [close, all, largest] = [0, 0, 0];
-  for (const [key, parameter] of adapterState(model, "default")) {
-    const [ours, theirs] = [await parameter.data(), (await golden[key]?.data()) ?? []];
+  for (const [key, parameter] of parameters) {
+    const [ours, theirs] = [await parameter.data(), end[key]?.data ?? []];
     for (let i = 0; i < ours.length; i++) {
       const off = Math.abs((ours[i] as number) - (theirs[i] as number));
       largest = Math.max(largest, off);
@@ -101,6 +112,5 @@ async function adapterOff(model: nn.Module, folder: string): Promise<{ share: nu
     }
     all += ours.length;
   }
-  for (const one of Object.values(golden)) one.dispose();
   return { share: close / all, largest };
 }
