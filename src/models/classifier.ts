@@ -1,4 +1,5 @@
 /** What every classifier offers, of texts and of images. */
+import { perRow } from "../lora/per-row.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";
@@ -16,10 +17,13 @@ export abstract class Classifier extends PretrainedModel {
 
   /** Input → logits [B, N], and the mean loss where labels are given. */
   override forward(input: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const hidden = this.hidden(input, options);
-    const logits = this.logits(hidden);
-    if (options.labels === undefined) return { logits, hidden };
-    return { logits, loss: classificationLoss(logits, options.labels, this.config.problemType), hidden };
+    const { labels, adapterPerRow: names } = options;
+    const { hidden, logits } = perRow(this, input.shape[0] as number, names, () => {
+      const states = this.hidden(input, options);
+      return { hidden: states, logits: this.logits(states) };
+    });
+    if (labels === undefined) return { logits, hidden };
+    return { logits, loss: classificationLoss(logits, labels, this.config.problemType, names), hidden };
   }
 
   override configChanges(): Record<string, unknown> {

@@ -1,4 +1,5 @@
 /** What every encoder of texts offers. */
+import { perRow } from "../lora/per-row.js";
 import type { Tensor } from "../tensor.js";
 import { embed, type EmbedOptions } from "./embed.js";
 import { type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";
@@ -14,7 +15,8 @@ export abstract class TextEncoder extends PretrainedModel {
   abstract hidden(ids: Tensor, options?: ForwardOptions): Tensor;
 
   override forward(ids: Tensor, options: ForwardOptions = {}): ModelOutput {
-    return { hidden: this.hidden(ids, options) };
+    const hidden = (): Tensor => this.hidden(ids, options);
+    return { hidden: perRow(this, ids.shape[0] as number, options.adapterPerRow, hidden) };
   }
 
   /**

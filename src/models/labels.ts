@@ -1,6 +1,7 @@
 /** What a classifier is told apart by: its classes, and the loss that fits them. */
-import { zeros } from "../create.js";
+import { ones, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
+import { lossPerAdapter } from "../lora/per-row.js";
 import type { Tensor } from "../tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
@@ -53,7 +54,8 @@ export function hubLabels({ labels, problemType }: LabelConfig): Record<string, 
 /**
  * The mean loss of logits [B, N]: cross-entropy of i32 labels [B]; the squared error of f32 [B, N]
  * (or [B] where N is 1); the binary cross-entropy of f32 [B, N]. Which of them is as in
- * transformers: `problemType`, or else by N and the labels' dtype.
+ * transformers: `problemType`, or else by N and the labels' dtype. With an adapter's name a row, the
+ * mean over each one's own rows, added up.
  *
  * Throws `ERR_SHAPE_MISMATCH`.
  */
@@ -61,6 +63,7 @@ export function classificationLoss(
   logits: Tensor,
   labels: Tensor,
   problemType: ProblemType | undefined,
+  names?: readonly (string | null)[],
 ): Tensor {
   const [B, N] = logits.shape as [number, number];
   const type =
@@ -79,18 +82,32 @@ export function classificationLoss(
       `forward: labels are [${labels.shape.join(", ")}]; ${type} of ${B} rows takes ${expected}`,
     );
   }
-  if (single) return logits.crossEntropy(labels.reshape(B));
-  const targets = labels.to("f32").reshape(B, N);
-  if (type === "regression") {
-    const difference = logits.sub(targets);
-    return difference.mul(difference).mean();
+  if (single) {
+    const targets = labels.reshape(B);
+    if (names === undefined) return logits.crossEntropy(targets);
+    const losses = logits.crossEntropy(targets, { reduction: "none" });
+    const counted = targets.eq(-100).to("f32").neg().add(1);
+    return lossPerAdapter(losses.reshape(B, 1), counted.reshape(B, 1), names);
   }
-  // [log(1 − p), log p] of each logit, without p.
+  const targets = labels.to("f32").reshape(B, N);
+  const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
+  if (names === undefined) return losses.mean();
+  return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
+}
+
+function squares(predicted: Tensor, targets: Tensor): Tensor {
+  const difference = predicted.sub(targets);
+  return difference.mul(difference);
+}
+
+/** −y·log p − (1 − y)·log(1 − p) of each logit [B, N], where p is its sigmoid. */
+function binaryCrossEntropy(logits: Tensor, targets: Tensor): Tensor {
+  const [B, N] = logits.shape as [number, number];
+  // [log(1 − p), log p], without p.
   const pairs = zeros([B, N, 1], { device: logits.device }).concat(logits.unsqueeze(2), 2).logSoftmax(2);
   const [no, yes] = [pairs.slice(2, 0, 1).reshape(B, N), pairs.slice(2, 1, 2).reshape(B, N)];
   return yes
     .mul(targets)
     .add(no.mul(targets.neg().add(1)))
-    .mean()
     .neg();
 }

@@ -19,10 +19,11 @@ import {
   type LoadOptions,
   type PretrainedModel,
 } from "../../src/index.js";
+import { adapterState } from "../../src/lora/state.js";
 import { bertConfig, hubConfig as bertHub } from "../../src/models/bert/config.js";
 import { gpt2Config, hubConfig as gpt2Hub } from "../../src/models/gpt2/config.js";
 import { vitConfig, hubConfig as vitHub } from "../../src/models/vit/config.js";
-import { goldenModel, temporary } from "../hashed.js";
+import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens, onHost } from "../parity/goldens.js";
 
 type Given = Parameters<typeof goldenModel>;
@@ -341,5 +342,45 @@ for (const dtype of ["f16", "bf16"] as const) {
       t.deepEqual([...(await outputs(again.model, variant)).ours], [...ours]);
       again.model.dispose();
     }
+  });
+}
+
+for (const variant of ["bert", "roberta", "vit"]) {
+  test(`${variant}: an adapter per row gives what each gives alone, and the sum of their losses`, async (t) => {
+    const { model } = await load(folderOf(variant));
+    const names = ["one", null, "two"];
+    for (const name of ["one", "two"]) {
+      await lora.inject(model, { r: 2, targetModules: "all-linear", name, taskType: "FEATURE_EXTRACTION" });
+      for (const [key, one] of adapterState(model, name))
+        one.copy(tensor(hashed(`${name}.${key}`, one.shape), { shape: one.shape, device: "cpu" }));
+    }
+    const host = await onHost(join(golden(variant), "golden.safetensors"));
+    const given = (name: string) =>
+      host[name] && tensor(host[name].data, { shape: host[name].shape, device: "cpu" });
+    const run = (adapterPerRow?: (string | null)[]) =>
+      scope(() =>
+        model.forward((given("input_ids") ?? given("pixel_values"))!, {
+          attentionMask: given("attention_mask"),
+          tokenTypeIds: given("token_type_ids"),
+          labels: given("labels"),
+          adapterPerRow,
+        }),
+      );
+    const mixed = run(names);
+    const logits = (await mixed.logits!.data()) as Float32Array;
+    let sum = 0;
+    for (const [row, name] of names.entries()) {
+      if (name !== null) lora.setAdapter(model, name);
+      const alone = name === null ? lora.withoutAdapters(model, () => run()) : run();
+      const own = (await alone.logits!.data()).subarray(row * 3, row * 3 + 3);
+      t.true(error(logits.subarray(row * 3, row * 3 + 3), own) < 1e-5, `row ${row}`);
+      const target = host["labels"]!.data[row] as number;
+      const largest = Math.max(...own);
+      sum +=
+        Math.log([...own].reduce((n, v) => n + Math.exp(v - largest), 0)) + largest - (own[target] as number);
+    }
+    const loss = await mixed.loss!.item();
+    t.true(Math.abs(loss / sum - 1) < 1e-5, `the loss is ${loss}, not ${sum}`);
+    model.dispose();
   });
 }
