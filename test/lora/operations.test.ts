@@ -1,9 +1,19 @@
 /** What is done with adapters that are there: adding up, swapping, reporting, and what is said of bad input. */
-
 import { join } from "node:path";
 
 import test from "ava";
-import { loadModel, lora, memory, noGrad, scope, synchronize, zeros } from "../../src/index.js";
+import {
+  loadModel,
+  lora,
+  memory,
+  nn,
+  noGrad,
+  randn,
+  scope,
+  synchronize,
+  zeros,
+  type Tensor,
+} from "../../src/index.js";
 import { adapterState } from "../../src/lora/state.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
@@ -39,6 +49,75 @@ for (const device of testDevices()) {
       t.true(apart(await logits(model), sum) < 1e-5, `${combination}, saved and loaded`);
     }
     model.dispose();
+  });
+
+  test(`on ${device} a sum that is cut to its own rank is the sum, and to a smaller one the nearest`, async (t) => {
+    const model = await adapted(device, { a: attention, b: { ...attention, loraAlpha: 3 }, c: wider });
+    const weights = { a: 0.7, b: -1.3, c: 2 };
+    lora.setAdapter(model, weights);
+    const sum = await logits(model);
+    await lora.addWeightedAdapter(model, "all", weights, { combination: "svd", rank: 7 });
+    lora.setAdapter(model, "all");
+    t.true(apart(await logits(model), sum) < 1e-5);
+    for (const combination of [
+      "svd",
+      "cat",
+      "ties_svd",
+      "dare_ties_svd",
+      "dare_linear_svd",
+      "magnitude_prune_svd",
+    ] as const) {
+      await lora.addWeightedAdapter(model, "cut", weights, { combination, rank: 2, density: 1 });
+      const ranks = (await lora.report(model))
+        .filter(({ adapter }) => adapter === "cut")
+        .map(({ rank }) => rank);
+      t.deepEqual([...new Set(ranks)], [2]);
+      lora.setAdapter(model, "cut");
+      const [cut, off] = [await logits(model), apart(await logits(model), sum)];
+      t.true(cut.every(Number.isFinite) && off > 1e-5, combination);
+      lora.deleteAdapter(model, "cut");
+    }
+    model.dispose();
+  });
+
+  test(`on ${device} adapters of a merged layer are added slice by slice, or over all of it where one is so`, async (t) => {
+    class Fused extends nn.Module {
+      qkv: nn.Linear = lora.MergedLinear.fromBase(new nn.Linear(6, 9, { device }), {
+        enableLora: [true, false, true],
+        mergeWeights: false,
+      });
+      forward(x: Tensor): Tensor {
+        return this.qkv.forward(x);
+      }
+    }
+    const model = new Fused();
+    const x = randn([4, 6], { device });
+    const output = async (): Promise<Float32Array> =>
+      (await noGrad(() => model.forward(x)).data()) as Float32Array;
+    for (const name of ["a", "b"]) {
+      await lora.inject(model, { r: 2, loraAlpha: 3, targetModules: ["qkv"], name });
+      for (const [, one] of adapterState(model, name)) noGrad(() => one.copy(randn(one.shape, { device })));
+    }
+    const dir = temporary();
+    await lora.saveAdapter(model, dir, { name: "b" });
+    await lora.loadAdapter(model, join(dir, "b"), { name: "plain" });
+    const cases: Record<string, number>[] = [
+      { a: 0.5, b: -2 },
+      { a: 0.5, plain: -2 },
+    ];
+    for (const [i, weights] of cases.entries()) {
+      for (const combination of ["cat", "svd"] as const) {
+        lora.setAdapter(model, weights);
+        const sum = await output();
+        const name = `${combination} ${i}`;
+        await lora.addWeightedAdapter(model, name, weights, {
+          combination,
+          ...(combination === "svd" ? { rank: 8 } : {}),
+        });
+        lora.setAdapter(model, name);
+        t.true(apart(await output(), sum) < 1e-5, name);
+      }
+    }
   });
 
   test(`on ${device} what is told apart value by value keeps the rank, and its masks follow the seed`, async (t) => {
@@ -198,12 +277,18 @@ for (const device of testDevices()) {
       [() => add(model, "n", {}), "ERR_OPTION", /no adapters/],
       [() => add(model, "n", { a: 1, c: 1 }), "ERR_UNKNOWN_ADAPTER", /"c"; loaded: "a", "b"/],
       [() => add(model, "n", { a: Infinity }), "ERR_OPTION", /weight of "a"/],
-      [() => add(model, "n", { a: 1, b: 1 }), "ERR_OPTION", /q_proj.*"a" 2, "b" 4; use cat/],
+      [() => add(model, "n", { a: 1, b: 1 }), "ERR_OPTION", /q_proj.*"a" 2, "b" 4; use cat or svd/],
       [
         () => add(model, "n", { a: 1, b: 1 }, { combination: "sum" as "cat" }),
         "ERR_OPTION",
         /one of linear, cat/,
       ],
+      [
+        () => add(model, "n", { a: 1 }, { combination: "svd", rank: 0 }),
+        "ERR_OPTION",
+        /rank is a whole number/,
+      ],
+      [() => add(model, "n", { a: 1 }, { combination: "ties", rank: 3 }), "ERR_OPTION", /keeps the rank.*2/],
       [() => add(model, "n", { a: 1, b: 1 }, { combination: "ties", density: 2 }), "ERR_OPTION", /density/],
     ];
     for (const [what, code, message] of bad) {

@@ -72,6 +72,13 @@ const cases: Record<string, [adapters: string, lora.WeightedAdapterOptions]> = {
   magnitude_prune: ["ab", { combination: "magnitude_prune", density }],
 };
 
+const products: Record<string, [adapters: string, lora.WeightedAdapterOptions]> = {
+  svd: ["abc", { combination: "svd" }],
+  svd_rank_2: ["ab", { combination: "svd", rank: 2 }],
+  ties_svd: ["ab", { combination: "ties_svd", density }],
+  magnitude_prune_svd: ["ab", { combination: "magnitude_prune_svd", density }],
+};
+
 for (const device of testDevices()) {
   for (const [name, [adapters, options]] of Object.entries(cases)) {
     test(`${name} on ${device} is PEFT's`, async (t) => {
@@ -99,6 +106,20 @@ for (const device of testDevices()) {
         }
       }
       t.is(compared, 6);
+      model.dispose();
+    });
+  }
+
+  for (const [name, [adapters, options]] of Object.entries(products)) {
+    test(`${name} on ${device} has PEFT's product`, async (t) => {
+      const { model, layers } = await adapted(device);
+      await lora.addWeightedAdapter(model, "new", some(adapters), options);
+      for (const [path, layer] of layers) {
+        const delta = await noGrad(() => layer.deltaWeight("new")).data();
+        const expected = golden[`${name}.${path}.delta`]?.data ?? [];
+        t.true(error(delta as Float32Array, expected) < 1e-5, path);
+        t.is(layer.adapters.get("new")?.r, options.rank ?? 3);
+      }
       model.dispose();
     });
   }

@@ -25,8 +25,6 @@ CASES = {
     "dare_ties": ("ab", {"combination_type": "dare_ties", "density": DENSITY}),
     "ties_svd": ("ab", {"combination_type": "ties_svd", "density": DENSITY}),
     "magnitude_prune_svd": ("ab", {"combination_type": "magnitude_prune_svd", "density": DENSITY}),
-    "dare_linear_svd": ("ab", {"combination_type": "dare_linear_svd", "density": DENSITY}),
-    "dare_ties_svd": ("ab", {"combination_type": "dare_ties_svd", "density": DENSITY}),
 }
 ADAPTERS = {
     "a": {"r": 3, "lora_alpha": 6, "target_modules": ["emb", "lin", "head"]},

@@ -1,3 +1,6 @@
+import { tensor } from "../../create.js";
+import { svd, type Svd } from "../../linalg.js";
+import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 
 /**
@@ -23,12 +26,13 @@ export function blocksOf(a: Tensor, b: Tensor): Blocks {
   return { blocks: (a.shape[0] as number) / blockRank, blockRank, rows };
 }
 
-/** Factors of an adapter that goes into a sum, and how much its product counts. */
+/** Factors of an adapter that goes into a sum: it adds weight · scaling · B·A. */
 export interface Source extends Factors {
-  scale: number;
+  scaling: number;
+  weight: number;
 }
 
-/** Σ scale·B·A as one pair: the ranks stand side by side, and the scale is in A. Exact. */
+/** Σ weight·scaling·B·A as one pair: the ranks stand side by side, with what they count in A. Exact. */
 export function concatenated(sources: readonly Source[]): Factors {
   const { blocks, rows } = sources[0] as Source;
   const R = sources.reduce((n, { blockRank }) => n + blockRank, 0);
@@ -36,15 +40,127 @@ export function concatenated(sources: readonly Source[]): Factors {
   const a = new Float32Array(blocks * R * columns);
   const b = new Float32Array(rows * R);
   let before = 0;
-  for (const { a: from, b: fromB, blockRank, scale } of sources) {
+  for (const { a: from, b: fromB, blockRank, scaling, weight } of sources) {
     for (let j = 0; j < blocks; j++) {
       const size = blockRank * columns;
       const to = (j * R + before) * columns;
-      for (let i = 0; i < size; i++) a[to + i] = (from[j * size + i] as number) * scale;
+      for (let i = 0; i < size; i++) a[to + i] = (from[j * size + i] as number) * scaling * weight;
     }
     for (let row = 0; row < rows; row++)
       b.set(fromB.subarray(row * blockRank, (row + 1) * blockRank), row * R + before);
     before += blockRank;
   }
   return { a, b, blocks, blockRank: R, rows };
+}
+
+/** The block j of factors: A [R, columns] and B [rows / blocks, R]. */
+function block({ a, b, blocks, blockRank, rows }: Factors, j: number) {
+  const columns = a.length / (blocks * blockRank);
+  const height = rows / blocks;
+  return {
+    a: a.subarray(j * blockRank * columns, (j + 1) * blockRank * columns),
+    b: b.subarray(j * height * blockRank, (j + 1) * height * blockRank),
+    columns,
+    height,
+  };
+}
+
+/** scaling·B·A [rows, columns], block by block. */
+export async function product(source: Source): Promise<Float32Array> {
+  const { blocks, blockRank, scaling } = source;
+  const whole = noGrad(() =>
+    scope(() => {
+      const parts = Array.from({ length: blocks }, (_, j) => {
+        const { a, b, columns, height } = block(source, j);
+        const right = tensor(a, { shape: [blockRank, columns], device: "cpu" });
+        return tensor(b, { shape: [height, blockRank], device: "cpu" })
+          .matmul(right)
+          .mul(scaling);
+      });
+      const [first, ...rest] = parts as [Tensor, ...Tensor[]];
+      return rest.length === 0 ? first : first.concat(rest, 0);
+    }),
+  );
+  const values = (await whole.data()) as Float32Array;
+  whole.dispose();
+  return values;
+}
+
+/** Factors of rank `rank` whose product is nearest to `values` [rows, columns], block by block. */
+export async function nearest(
+  values: Float32Array,
+  { blocks, rows }: Blocks,
+  rank: number,
+): Promise<Factors> {
+  const columns = values.length / rows;
+  const height = rows / blocks;
+  const out = blank(blocks, rows, columns, rank);
+  for (let j = 0; j < blocks; j++) {
+    const part = values.subarray(j * height * columns, (j + 1) * height * columns);
+    place(out, j, await svd({ values: part, rows: height, columns }, rank));
+  }
+  return out;
+}
+
+/**
+ * Factors of rank `rank` whose product is nearest to that of `factors`. Only they and a matrix of
+ * their rank are factored: with B = U₁S₁V₁ᵀ and A = U₂S₂V₂ᵀ, B·A = U₁(S₁V₁ᵀU₂S₂)V₂ᵀ.
+ */
+export async function reduced(factors: Factors, rank: number): Promise<Factors> {
+  const { a, blocks, blockRank: R, rows } = factors;
+  const out = blank(blocks, rows, a.length / (blocks * R), rank);
+  for (let j = 0; j < blocks; j++) {
+    const { a: right, b: left, columns, height } = block(factors, j);
+    const [one, two] = await Promise.all([
+      svd({ values: left, rows: height, columns: R }, R),
+      svd({ values: right, rows: R, columns }, R),
+    ]);
+    const [m, n] = [one.s.length, two.s.length];
+    const core = new Float32Array(m * n);
+    for (let p = 0; p < m; p++) {
+      for (let q = 0; q < n; q++) {
+        let sum = 0;
+        for (let i = 0; i < R; i++) sum += (one.vt[p * R + i] as number) * (two.u[i * n + q] as number);
+        core[p * n + q] = (one.s[p] as number) * sum * (two.s[q] as number);
+      }
+    }
+    const { u, s, vt } = await svd({ values: core, rows: m, columns: n }, rank);
+    place(out, j, { u: multiplied(one.u, u, m), s, vt: multiplied(vt, two.vt, n) });
+  }
+  return out;
+}
+
+function blank(blocks: number, rows: number, columns: number, rank: number): Factors {
+  return {
+    a: new Float32Array(blocks * rank * columns),
+    b: new Float32Array(rows * rank),
+    blocks,
+    blockRank: rank,
+    rows,
+  };
+}
+
+/** B = U·diag(s) and A = Vᵀ as block j; a rank beyond theirs stays zero. */
+function place(out: Factors, j: number, { u, s, vt }: Svd): void {
+  const { a, b, columns, height } = block(out, j);
+  const [k, rank] = [s.length, out.blockRank];
+  a.set(vt.subarray(0, Math.min(k, rank) * columns));
+  for (let row = 0; row < height; row++) {
+    for (let i = 0; i < k; i++) b[row * rank + i] = (u[row * k + i] as number) * (s[i] as number);
+  }
+}
+
+/** left [rows, inner] · right [inner, columns]. */
+function multiplied(left: Float64Array, right: Float64Array, inner: number): Float64Array {
+  const [rows, columns] = [left.length / inner, right.length / inner];
+  const out = new Float64Array(rows * columns);
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < inner; i++) {
+      const value = left[row * inner + i] as number;
+      for (let column = 0; column < columns; column++)
+        out[row * columns + column] =
+          (out[row * columns + column] as number) + value * (right[i * columns + column] as number);
+    }
+  }
+  return out;
 }

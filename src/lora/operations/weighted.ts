@@ -12,17 +12,36 @@ import { adapterOf, adaptersOf, loraLayers, type ModelAdapter } from "../registr
 import { savedTensors } from "../replacement.js";
 import { withStart } from "../shares.js";
 import type { Targetable } from "../targets.js";
-import { blocksOf, concatenated, type Factors, type Source } from "./factors.js";
+import { blocksOf, concatenated, nearest, product, reduced, type Factors, type Source } from "./factors.js";
 import { exactTargets, ranksAndAlphas } from "../exact.js";
-import { combinedValues, type ArithmeticOptions, type MajoritySign } from "./task-arithmetic.js";
+import {
+  combinedValues,
+  type Arithmetic,
+  type ArithmeticOptions,
+  type MajoritySign,
+} from "./task-arithmetic.js";
 
-/** Exact sums, and what is told apart value by value in A and B. */
-const COMBINATIONS = ["linear", "cat", "ties", "dare_linear", "dare_ties", "magnitude_prune"] as const;
+/** Sums, and what is told apart value by value: in A and B, or (`_svd`) in their product. */
+const COMBINATIONS = [
+  "linear",
+  "cat",
+  "svd",
+  "ties",
+  "ties_svd",
+  "dare_linear",
+  "dare_linear_svd",
+  "dare_ties",
+  "dare_ties_svd",
+  "magnitude_prune",
+  "magnitude_prune_svd",
+] as const;
 
 export type Combination = (typeof COMBINATIONS)[number];
 
 export interface WeightedAdapterOptions {
   combination?: Combination;
+  /** The rank of the result: of the forms by `svd`, and what `linear` and `cat` are then cut to. */
+  rank?: number;
   /** The share of values that ties, dare and magnitude_prune keep. */
   density?: number;
   /** How ties elects a sign. */
@@ -41,9 +60,10 @@ interface Input extends ModelAdapter {
  * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
  *
  * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by stacking the factors: the ranks add up.
- *   `linear` asks for equal ranks.
+ *   `linear` asks for equal ranks. With `rank` the sum is cut to it, as by `svd`.
+ * - `svd`: the nearest of that sum of rank `rank`, which is the largest of theirs unless given.
  * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as PEFT does, A and B each for
- *   themselves, √weight in either; the rank stays.
+ *   themselves, √weight in either; the rank stays. Their `_svd` forms combine ΔWᵢ, cut to `rank`.
  *
  * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
  * add_weighted_adapter, without its cross-terms in `linear`.
@@ -55,8 +75,11 @@ export async function addWeightedAdapter(
   options: WeightedAdapterOptions = {},
 ): Promise<void> {
   const inputs = checked(model, name, weights, options);
-  const combination = inputs.length === 1 ? "linear" : (options.combination ?? "linear");
-  const sums = await withRandom(options.seed ?? 0, () => sumsOf(model, inputs, { ...options, combination }));
+  const alone = inputs.length === 1 && options.rank === undefined;
+  const combination = alone ? "linear" : (options.combination ?? "linear");
+  const sums = await withRandom(options.seed ?? 0, () =>
+    noGrad(() => scope(() => sumsOf(model, inputs, { ...options, combination }))),
+  );
   // Another may have come while values were read.
   refuseTaken(model, name);
   withRandom(0, () => injectNow(model, { ...describe(model, inputs, sums), name, active: false }));
@@ -80,7 +103,7 @@ function checked(
   model: Module,
   name: string,
   weights: Readonly<Record<string, number>>,
-  { combination = "linear", density, majoritySign }: WeightedAdapterOptions,
+  { combination = "linear", rank, density, majoritySign }: WeightedAdapterOptions,
 ): Input[] {
   refuseTaken(model, name);
   const inputs = Object.entries(weights).map(([one, weight]) => ({
@@ -93,6 +116,8 @@ function checked(
     if (!Number.isFinite(weight)) refuse(`the weight of "${one}" is a number, not ${weight}`);
   if (!COMBINATIONS.includes(combination))
     refuse(`combination is one of ${COMBINATIONS.join(", ")}, not "${String(combination)}"`);
+  if (rank !== undefined && !(Number.isInteger(rank) && rank >= 1))
+    refuse(`rank is a whole number of at least 1, not ${rank}`);
   if (majoritySign !== undefined && majoritySign !== "total" && majoritySign !== "frequency")
     refuse(`majoritySign is total or frequency, not "${String(majoritySign)}"`);
   const sparse = /^(ties|dare|magnitude)/.test(combination);
@@ -143,25 +168,34 @@ interface Part extends Adapter {
 }
 
 function held(layer: AnyLoRALayer, inputs: readonly Input[]): Part[] {
-  return inputs.flatMap(({ name, weight }) => {
-    const adapter = layer.adapters.get(name);
-    return adapter === undefined ? [] : [{ ...adapter, name, weight }];
-  });
+  const own = inputs.filter(({ name }) => layer.adapters.has(name));
+  const parts = (of: (name: string) => Adapter): Part[] =>
+    own.map(({ name, weight }) => ({ ...of(name), name, weight }));
+  const asHeld = parts((name) => layer.adapters.get(name) as Adapter);
+  // A merged layer may hold some adapters slice by slice and some over all of it.
+  const kinds = new Set(asHeld.map(({ loraA, loraB }) => blocksOf(loraA, loraB).blocks));
+  return kinds.size > 1 ? parts((name) => layer.plainAdapter(name)) : asHeld;
 }
 
 function checkParts(
   path: string,
   parts: readonly Part[],
-  { combination }: WeightedAdapterOptions & { combination: Combination },
+  { combination, rank }: WeightedAdapterOptions & { combination: Combination },
 ): void {
   const ranks = new Set(parts.map(({ r }) => r));
-  if (combination !== "cat" && ranks.size > 1)
-    refuse(
-      `${combination} adds adapters of one rank, and at ${path} they have ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}; use cat`,
-    );
+  if (combination !== "cat" && !combination.endsWith("svd")) {
+    if (ranks.size > 1)
+      refuse(
+        `${combination} adds adapters of one rank, and at ${path} they have ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}; use cat or svd`,
+      );
+    if (combination !== "linear" && rank !== undefined && !ranks.has(rank))
+      refuse(
+        `${combination} keeps the rank of its adapters, ${[...ranks].join()}, so that rank can't be ${rank}`,
+      );
+  }
   const moved = parts.find(({ start }) => start !== undefined);
-  if (moved !== undefined && combination !== "cat" && combination !== "linear")
-    refuse(`${combination} adds A and B, of which "${moved.name}" has its start apart; use cat`);
+  if (moved !== undefined && !["linear", "cat", "svd"].includes(combination))
+    refuse(`${combination} adds A and B, of which "${moved.name}" has its start apart; use cat or svd`);
   const special = parts.find(({ loraBias, magnitude }) => loraBias !== undefined || magnitude !== undefined);
   if (special !== undefined)
     refuse(
@@ -173,32 +207,46 @@ async function sumOf(
   parts: readonly Part[],
   options: WeightedAdapterOptions & { combination: Combination },
 ): Promise<Sum> {
-  const { combination } = options;
+  const { combination, rank } = options;
   const sources = (await Promise.all(parts.map(sourcesOf))).flat();
   const first = sources[0] as Source;
   // The rank of a grouped convolution is that of all its groups.
-  const done = (factors: Factors): Sum => ({
-    ...factors,
-    r: (factors.blockRank * (parts[0] as Part).r) / first.blockRank,
-  });
-  if (combination === "linear" || combination === "cat") return done(concatenated(sources));
+  const perBlock = (parts[0] as Part).r / first.blockRank;
+  const done = (factors: Factors): Sum => ({ ...factors, r: factors.blockRank * perBlock });
+  const wanted = rank ?? Math.max(...parts.map(({ r }) => r));
+  if (!Number.isInteger(wanted / perBlock))
+    refuse(`rank is a multiple of ${perBlock}, the groups of a convolution, not ${wanted}`);
+  const sum = concatenated(sources);
+  if (combination === "linear" || combination === "cat") {
+    const whole = rank === undefined || rank >= sum.blockRank * perBlock;
+    return done(whole ? sum : await reduced(sum, wanted / perBlock));
+  }
+  if (combination === "svd") return done(await reduced(sum, wanted / perBlock));
   const arithmetic: ArithmeticOptions = {
     density: options.density ?? 1,
     majoritySign: options.majoritySign ?? "total",
     draw: (_, size) => uniform(size, 0, 1),
   };
-  const roots = sources.map(({ scale }) => Math.sqrt(Math.abs(scale)));
-  const signed = sources.map(({ scale }, i) => (Math.sign(scale) || 1) * (roots[i] as number));
+  if (combination.endsWith("_svd")) {
+    const kind = combination.slice(0, -"_svd".length) as Arithmetic;
+    const products = await Promise.all(sources.map(product));
+    const weights = sources.map(({ weight }) => weight);
+    return done(await nearest(combinedValues(kind, products, weights, arithmetic), first, wanted / perBlock));
+  }
+  const kind = combination as Arithmetic;
+  const scales = sources.map(({ scaling, weight }) => scaling * weight);
+  const roots = scales.map((scale) => Math.sqrt(Math.abs(scale)));
+  const signed = roots.map((root, i) => ((scales[i] as number) < 0 ? -root : root));
   return done({
     ...first,
     a: combinedValues(
-      combination,
+      kind,
       sources.map(({ a }) => a),
       signed,
       arithmetic,
     ),
     b: combinedValues(
-      combination,
+      kind,
       sources.map(({ b }) => b),
       roots,
       arithmetic,
@@ -208,11 +256,11 @@ async function sumOf(
 
 /** The factors of an adapter in a layer, on the host; its start, where that is taken out of the weight, apart. */
 async function sourcesOf({ weight, ...adapter }: Part): Promise<Source[]> {
-  const shares = withStart({ adapter, scaling: adapter.scaling * weight });
+  const shares = withStart({ adapter, scaling: adapter.scaling });
   return Promise.all(
     shares.map(async ({ adapter: { loraA, loraB }, scaling }) => {
       const [a, b] = (await Promise.all([loraA.data(), loraB.data()])) as [Float32Array, Float32Array];
-      return { a, b, ...blocksOf(loraA, loraB), scale: scaling };
+      return { a, b, ...blocksOf(loraA, loraB), scaling, weight };
     }),
   );
 }
@@ -238,14 +286,23 @@ function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap
 
 /** Writes the sums into the new adapter, and what one of its inputs trained in full. */
 function fill(model: Module, name: string, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>): void {
-  const write = (to: Tensor, values: Float32Array): void => {
-    to.copy(tensor(values, { shape: to.shape, device: to.device }));
+  const write = (
+    layer: AnyLoRALayer,
+    part: "A" | "B",
+    like: Tensor,
+    values: Float32Array,
+    at: number[],
+  ): void => {
+    const shape = [...at, ...like.shape.slice(at.length)];
+    const filled = tensor(values, { shape, device: like.device });
+    if (shape.join() === like.shape.join()) like.copy(filled);
+    else layer.replacePart(name, part, filled);
   };
   for (const [path, layer] of loraLayers(model)) {
     const [sum, adapter] = [sums.get(path), layer.adapters.get(name)];
     if (sum === undefined || adapter === undefined) continue;
-    write(adapter.loraA, sum.a);
-    write(adapter.loraB, sum.b);
+    write(layer, "A", adapter.loraA, sum.a, [sum.blocks * sum.blockRank]);
+    write(layer, "B", adapter.loraB, sum.b, [sum.rows, sum.blockRank]);
   }
   const own = adapterOf(model, name);
   for (const input of inputs) {
