@@ -57,6 +57,7 @@ async function outputs(model: PretrainedModel, variant: string) {
     model.forward((given("input_ids") ?? given("pixel_values"))!, {
       attentionMask: given("attention_mask"),
       tokenTypeIds: given("token_type_ids"),
+      positionIds: given("position_ids"),
     }),
   );
   return {

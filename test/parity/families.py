@@ -1,7 +1,11 @@
-"""Goldens of tiny GPT-2, BERT, RoBERTa and ViT models: logits, hidden states, losses, ten LoRA steps (README.md)."""
+"""Goldens of tiny GPT-2, BERT, RoBERTa and ViT models: logits, hidden states, losses, ten LoRA steps (README.md).
+
+`python families.py [VARIANT ...]`; all unless some are named.
+"""
 
 import json
 import re
+import sys
 import tempfile
 
 import loralib
@@ -151,7 +155,13 @@ def batch(variant, name):
     key = f"{variant}/{name}"
     if variant.startswith("gpt2"):
         ids, labels = common.batch(key, ignored=((4, 1), (2, 0)))
-        return {"input_ids": ids}, labels
+        inputs = {"input_ids": ids}
+        if variant == "gpt2-scaled":  # hidden keys, and positions that are not the places
+            mask = np.ones(ids.shape, np.int32)
+            mask[0, 5:8], mask[1, 14:] = 0, 0
+            positions = np.stack([np.arange(ids.shape[1]) + 3, np.arange(ids.shape[1])[::-1]])
+            inputs |= {"attention_mask": mask, "position_ids": positions.astype(np.int32)}
+        return inputs, labels
     labels = fill.integers(f"{key}/labels", (3,), 3)
     if variant == "vit":
         return {"pixel_values": fill.uniform(f"{key}/pixels", (3, 3, 12, 12), 1.0)}, labels
@@ -294,6 +304,6 @@ def run(variant):
 
 if __name__ == "__main__":
     saved, modeling_vit.torch = modeling_vit.torch, common._Torch64()  # its softmax names float32
-    for variant in CONFIGS:
+    for variant in sys.argv[1:] or CONFIGS:
         run(variant)
     modeling_vit.torch = saved

@@ -40,6 +40,7 @@ function inputs(host: Host, prefix: string, device: TestDevice) {
   const options = {
     attentionMask: given("attention_mask"),
     tokenTypeIds: given("token_type_ids"),
+    positionIds: given("position_ids"),
     labels: given("labels"),
   };
   return { input, options };
