@@ -47,10 +47,11 @@ for (const device of testDevices()) {
     const adapters = new Set(Object.values(lora.loraStateDict(model)));
     for (const [name, tensor] of Object.entries(model.stateDict()))
       if (!adapters.has(tensor)) frozen.set(name, [...(await tensor.data())]);
-    const recipe = { epochs: 4, batchSize: 4, lr: 4e-2, warmup: 1, seed: 0 };
+    const recipe = { epochs: 4, batchSize: 2, lr: 4e-2, warmup: 1, seed: 0 };
     const steps: StepEvent[] = [];
-    for await (const event of train(model, rows, recipe)) if (event.type === "step") steps.push(event);
-    t.is(steps.length, 12);
+    for await (const event of train(model, rows.slice(0, 4), recipe))
+      if (event.type === "step") steps.push(event);
+    t.is(steps.length, 8);
     t.true(
       (steps.at(-1) as StepEvent).loss < 0.9 * (steps[0] as StepEvent).loss,
       JSON.stringify(steps.at(-1)),
