@@ -42,6 +42,28 @@ const cases: Record<string, lora.InjectOptions> = {
   embed_tokens: { r: 2, loraAlpha: 5, targetModules: ["embed_tokens", "q_proj"] },
   "embed_tokens by its path": { r: 2, loraAlpha: 5, targetModules: ["model.embed_tokens", "q_proj"] },
   lm_head: { r: 2, loraAlpha: 5, targetModules: ".*(lm_head|k_proj)" },
+  useDora: { r: 2, loraAlpha: 6, targetModules: ["q_proj", "embed_tokens"], useDora: true },
+  loraBias: { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"], loraBias: true },
+  "rankPattern and alphaPattern": {
+    r: 2,
+    targetModules: ["q_proj", "v_proj"],
+    rankPattern: { "layers.1.self_attn.q_proj": 4, v_proj: 3 },
+    alphaPattern: { ".*q_proj": 5 },
+  },
+  "layersToTransform 1": { r: 2, targetModules: ["q_proj"], layersToTransform: [1], layersPattern: "layers" },
+  "pissa as a plain adapter": { r: 4, loraAlpha: 6, targetModules: ["q_proj"], initLoraWeights: "pissa" },
+  "olora, useRslora": {
+    r: 4,
+    loraAlpha: 6,
+    targetModules: ["q_proj", "down_proj"],
+    initLoraWeights: "olora",
+    useRslora: true,
+  },
+  trainableTokenIndices: {
+    r: 2,
+    targetModules: ["q_proj"],
+    trainableTokenIndices: { embed_tokens: [3, 96], lm_head: [5] },
+  },
 };
 
 /** Other families, each on its golden's batch. */

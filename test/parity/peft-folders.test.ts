@@ -19,8 +19,17 @@ import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 
-const folders = ["bias-all", "bias-lora-only", "modules-to-save", "rslora", "embedding"];
+const folders = [
+  "bias-all",
+  "bias-lora-only",
+  "modules-to-save",
+  "rslora",
+  "embedding",
+  "trainable-tokens",
+  "tied-trainable-tokens",
+];
 const base = goldenModel(join(goldens, "llama-untied-llama3"));
+const tied = goldenModel(join(goldens, "llama-tied"));
 const folderOf = (name: string): string => join(goldens, "peft", name);
 
 async function logits(model: CausalLM, { data, shape }: Golden): Promise<Float32Array> {
@@ -40,7 +49,7 @@ for (const device of testDevices()) {
     test(`${name} on ${device}: the logits are PEFT's, and the base's after unloading`, async (t) => {
       const golden = await onHost(join(folderOf(name), "golden.safetensors"));
       const ids = golden["ids"] as Golden;
-      const model = await loadModel(base, { device });
+      const model = await loadModel(name.startsWith("tied-") ? tied : base, { device });
       const before = await logits(model, ids);
       await lora.loadAdapter(model, folderOf(name));
       const off = error(await logits(model, ids), golden["logits"]?.data ?? []);

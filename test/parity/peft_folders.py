@@ -23,6 +23,11 @@ FOLDERS = {
     "modules-to-save": {"r": 2, "lora_alpha": 6, "target_modules": QV, "modules_to_save": ["lm_head"]},
     "rslora": {"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "down_proj"], "use_rslora": True},
     "embedding": {"r": 2, "lora_alpha": 5, "target_modules": ["embed_tokens", "q_proj"]},
+    "trainable-tokens": {"r": 2, "lora_alpha": 6, "target_modules": QV, "trainable_token_indices": {"embed_tokens": [3, 5, 96], "lm_head": [7]}},
+}
+# On the tied one.
+TIED_FOLDERS = {
+    "tied-trainable-tokens": {"r": 2, "lora_alpha": 6, "target_modules": QV, "trainable_token_indices": [3, 5, 96]},
 }
 
 KEYS = [
@@ -65,10 +70,10 @@ KEYS = [
 ]
 
 
-def write_folder(name, options):
+def write_folder(name, options, variant=UNTIED):
     folder = common.GOLDENS / "peft" / name
-    base = llama.folder_of(UNTIED)
-    ids, _ = llama.base_batch(UNTIED)
+    base = llama.folder_of(variant)
+    ids, _ = llama.base_batch(variant)
     model = common.add_adapter(common.build(base), **options).eval()
     common.save_adapter(model, folder)
     loaded = PeftModel.from_pretrained(common.build(base), folder).double().eval()
@@ -125,6 +130,8 @@ if __name__ == "__main__":
     with common.float64():
         for name, options in FOLDERS.items():
             write_folder(name, options)
+        for name, options in TIED_FOLDERS.items():
+            write_folder(name, options, TIED)
         entries = []
         for name, model, options, *rest in KEYS:
             overrides = rest[0] if rest else {}
