@@ -1,19 +1,20 @@
 /** Paths as a configuration names them. */
 import type { Pattern } from "./patterns.js";
+import { escaped } from "./python-regex.js";
 import { targeted, type Targetable, type Targets } from "./targets.js";
 
-/** A path as a Python pattern that matches it alone. */
-function escaped(path: string): string {
-  return path.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
-}
-
 /**
- * Values by path as a pattern. A key matches the end of a path too, so that longer ones stand
- * first: the first that matches counts.
+ * The paths whose value is not the common one, and those that would be taken for them: a key matches
+ * the end of a path, too. The longest stand first, since the first that matches counts.
  */
-function exactPattern(values: readonly (readonly [path: string, value: number])[]): Pattern {
-  const longestFirst = [...values].sort(([a], [b]) => b.length - a.length);
-  return Object.fromEntries(longestFirst.map(([path, value]) => [escaped(path), value]));
+export function exceptions(
+  values: readonly (readonly [path: string, value: number])[],
+  common: number,
+): (readonly [path: string, value: number])[] {
+  const others = values.filter(([, value]) => value !== common);
+  const taken = ([path]: readonly [string, number]): boolean =>
+    others.some(([other]) => path.endsWith(`.${other}`));
+  return values.filter((one) => one[1] !== common || taken(one)).sort(([a], [b]) => b.length - a.length);
 }
 
 /** Ranks and alphas by path, as the options say them: the commonest, and patterns for the others. */
@@ -28,7 +29,8 @@ export function ranksAndAlphas(layers: ReadonlyMap<string, { r: number; loraAlph
     const counts = new Map<number, number>();
     for (const [, value] of values) counts.set(value, (counts.get(value) ?? 0) + 1);
     const [common] = [...counts].reduce((best, one) => (one[1] > best[1] ? one : best), [1, 0]);
-    return [common, exactPattern(values.filter(([, value]) => value !== common))];
+    const others = exceptions(values, common).map(([path, value]) => [escaped(path), value]);
+    return [common, Object.fromEntries(others) as Pattern];
   };
   const [[r, rankPattern], [loraAlpha, alphaPattern]] = [spread("r"), spread("loraAlpha")];
   return { r, loraAlpha, rankPattern, alphaPattern };

@@ -7,6 +7,8 @@ export { LoRALayer, type Adapter, type LoRAOptions } from "./layer.js";
 export { Linear, type LoRALinearOptions } from "./linear.js";
 export { MergedLinear, type MergedLinearOptions } from "./merged-linear.js";
 export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js";
+export type { EvaBatch, EvaConfig, EvaData } from "./init/eva.js";
+export type { InitLoraWeights } from "./init/kind.js";
 export type { InjectOptions } from "./options.js";
 export { adapters } from "./registry.js";
 export { merge, mergeAndUnload, unmerge } from "./merge.js";

@@ -96,13 +96,19 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: bo
   if (weights[0] !== undefined) checkRoom("inject", weights[0].weight.device, elements);
   const paths = found.map(([path]) => path);
   const fanInFanOut = found.some(([, layer]) => layer instanceof Linear && layer.fanInFanOut);
+  const targets = written(model, options);
   const adapter: ModelAdapter = {
     options: { ...options, fanInFanOut },
-    targets: written(model, options),
+    targets,
     paths,
     modules: tokenLayers(model, options, { adapted: paths, copied: saved }),
     biases: new Map(),
   };
+  // A pattern says itself which layers it means.
+  if (typeof targets === "string") {
+    delete adapter.options.layersToTransform;
+    delete adapter.options.layersPattern;
+  }
   adaptersOf(model).set(options.name, adapter);
   freeze(model);
   for (const [path, layer] of found) {

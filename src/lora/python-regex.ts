@@ -7,6 +7,11 @@ export type Fit = (body: string) => string;
 /** As Python's `re.fullmatch`. */
 export const inFull: Fit = (body) => `^(?:${body})$`;
 
+/** A path as a pattern that matches it alone. */
+export function escaped(path: string): string {
+  return path.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
+
 /**
  * Compiles a pattern. Where the two languages write one thing differently it is translated; what
  * JavaScript has no way to say is refused by its name, and so is what does not compile, both as

@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
-import { pythonRegex } from "./python-regex.js";
+import { escaped, pythonRegex } from "./python-regex.js";
 
 /** A full-match regex or `all-linear`; or names, each exact or the end of a path. */
 export type Targets = string | readonly string[];
@@ -120,11 +120,23 @@ function headOf(model: Targetable, taskType: string | undefined): string | undef
 const SHORTEN_FROM = 20;
 
 /**
+ * Targets as they are written: PEFT's, or where these would hit more when they are read again (a
+ * path that ends another's), a pattern of just what is targeted.
+ */
+export function written(model: Targetable, targeting: Targeting): Targets {
+  const targetModules = condensed(model, targeting);
+  if (targetModules === targeting.targetModules) return targetModules;
+  const meant = [...targeted(model, targeting).keys()];
+  const same = targeted(model, { ...targeting, targetModules }).size === meant.length;
+  return same ? targetModules : `(${meant.map(escaped).join("|")})`;
+}
+
+/**
  * Targets as PEFT writes them: `all-linear` as the paths it stands for, before any is excluded, and
  * from 20 names on the shortest endings that hit the same modules. Source: PEFT's
  * _maybe_include_all_linear_layers and _find_minimal_target_modules.
  */
-export function written(model: Targetable, targeting: Targeting): Targets {
+function condensed(model: Targetable, targeting: Targeting): Targets {
   const { targetModules } = targeting;
   const names = isAllLinear(targetModules) ? [...everyLinear(model, targeting)] : targetModules;
   if (typeof names === "string" || names.length < SHORTEN_FROM) return names;

@@ -4,6 +4,7 @@ import { overCores } from "../../linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
+import { exceptions } from "../exact.js";
 import { LoRALayer, scalingOf } from "../layer.js";
 import type { AdapterOptions } from "../options.js";
 import { patternReader } from "../patterns.js";
@@ -85,29 +86,27 @@ async function evaStarts(
   const found = await eva(model, asked, evaData, evaConfig);
   const byPath = new Map<string, Start>();
   const [ranks, alphas]: [[string, number][], [string, number][]] = [[], []];
+  const rankOf = patternReader(options.rankPattern, "rankPattern");
   const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
   const kept: string[] = [];
   for (const path of layers.keys()) {
     const start = found.get(path);
-    const own = asked.get(path)?.r ?? r;
+    const own = rankOf(path) ?? r;
     const rank = start?.rank ?? own;
     // A layer that explains nothing is left alone.
     if (rank === 0) continue;
     kept.push(path);
     if (start !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });
     const alpha = (alphaOf(path) ?? loraAlpha) * (adjust && rank !== own ? rank / own : 1);
-    if (rank !== r) ranks.push([path, rank]);
-    if (alpha !== loraAlpha) alphas.push([path, alpha]);
+    ranks.push([path, rank]);
+    alphas.push([path, alpha]);
   }
-  // A key matches the end of a path too, so the longest stand first.
-  const pattern = (entries: [string, number][]): Record<string, number> =>
-    Object.fromEntries(entries.sort(([a], [b]) => b.length - a.length));
   const { layersToTransform: _layers, layersPattern: _lists, ...rest } = options;
   const chosen = {
     ...rest,
     targetModules: kept,
-    rankPattern: pattern(ranks),
-    alphaPattern: pattern(alphas),
+    rankPattern: Object.fromEntries(exceptions(ranks, r)),
+    alphaPattern: Object.fromEntries(exceptions(alphas, loraAlpha)),
   };
   if (targeted(model, chosen).size !== kept.length)
     throw new LowrankError(
