@@ -1,6 +1,28 @@
+export { Conv1d, Conv2d, Conv3d, ConvNd, type ConvOptions } from "./conv.js";
+export type { ConvGeometry, GeometryOptions, PaddingMode, PerDimension } from "./convolution.js";
 export { Dropout } from "./dropout.js";
 export { Embedding, type EmbeddingOptions } from "./embedding.js";
+export { GroupNorm, type GroupNormOptions } from "./group-norm.js";
 export { Linear, type LinearOptions } from "./linear.js";
 export { Module, type LoadReport } from "./module.js";
+export {
+  MultiheadAttention,
+  type AttendOptions,
+  type MultiheadAttentionOptions,
+} from "./multihead-attention.js";
 export { LayerNorm, RMSNorm, type NormOptions } from "./norm.js";
+export {
+  AdaptiveAvgPool1d,
+  AdaptiveAvgPool2d,
+  AdaptiveAvgPool3d,
+  AvgPool1d,
+  AvgPool2d,
+  AvgPool3d,
+  MaxPool1d,
+  MaxPool2d,
+  MaxPool3d,
+  type AvgPoolOptions,
+  type OutputSize,
+  type PoolOptions,
+} from "./pool.js";
 export { Sequential } from "./sequential.js";

@@ -23,16 +23,23 @@ pub struct Bind<'a> {
     strides: Indices,
     /// Elements that are touched at one point of the box.
     cell: usize,
+    /// Elements before the first point, which is where the value starts otherwise.
+    offset: isize,
 }
 
 impl<'a> Bind<'a> {
     pub fn new(value: &'a Value, strides: &[usize], cell: usize) -> Self {
-        Bind { value, strides: SmallVec::from_slice(strides), cell }
+        Bind { value, strides: SmallVec::from_slice(strides), cell, offset: 0 }
+    }
+
+    /// Moved by `offset` elements. What lies outside of the value then is not bound, and not read.
+    pub fn shifted(self, offset: isize) -> Self {
+        Bind { offset, ..self }
     }
 
     /// All of `value`, wherever in the box.
     pub fn whole(value: &'a Value) -> Self {
-        Bind { value, strides: Indices::new(), cell: value.size() }
+        Bind { value, strides: Indices::new(), cell: value.size(), offset: 0 }
     }
 
     fn extent(&self, count: &[usize]) -> usize {
@@ -44,10 +51,13 @@ impl<'a> Bind<'a> {
     }
 
     fn range(&self, start: &[usize], count: &[usize]) -> Range {
-        let first = self.strides.iter().zip(start).map(|(s, i)| s * i).sum();
-        // A last window may end before a full cell does.
-        let extent = self.extent(count).min(self.value.size().saturating_sub(first));
-        self.value.part(first, extent)
+        let first: usize = self.strides.iter().zip(start).map(|(s, i)| s * i).sum();
+        // A first window may start before the value does, a last one end after it.
+        let within = |at: usize| at.saturating_add_signed(self.offset).min(self.value.size());
+        let (first, end) = (within(first), within(first + self.extent(count)));
+        // One that lies outside altogether still binds an element.
+        let first = first.min(self.value.size().saturating_sub(1));
+        self.value.part(first, end.max(first + 1).min(self.value.size()) - first)
     }
 }
 

@@ -64,6 +64,11 @@ impl Shape {
     }
 }
 
+/// The entries of one to three dimensions as those of three: `fill` in front of them.
+pub fn three<T: Copy>(list: &[T], fill: T) -> [T; 3] {
+    std::array::from_fn(|d| (d + list.len()).checked_sub(3).map_or(fill, |i| list[i]))
+}
+
 impl Deref for Shape {
     type Target = [usize];
     fn deref(&self) -> &[usize] {

@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod cast;
+pub mod conv;
 pub mod copy;
 pub mod cross_entropy;
 pub mod dropout;
@@ -12,6 +13,8 @@ pub mod gemm;
 pub mod lookup;
 pub mod norm;
 pub mod numeric;
+pub mod pad;
+pub mod pool;
 pub mod reduce;
 pub mod rotary;
 pub mod softmax;
@@ -24,6 +27,7 @@ pub fn all() -> Vec<&'static Kernel> {
     let families = [
         attention::KERNELS,
         cast::KERNELS,
+        conv::KERNELS,
         copy::KERNELS,
         cross_entropy::KERNELS,
         dropout::KERNELS,
@@ -33,6 +37,8 @@ pub fn all() -> Vec<&'static Kernel> {
         lookup::KERNELS,
         gemm::KERNELS,
         norm::KERNELS,
+        pad::KERNELS,
+        pool::KERNELS,
         reduce::KERNELS,
         crate::optim::adamw::KERNELS,
         crate::optim::clip::KERNELS,

@@ -1,12 +1,15 @@
 //! The operations, one room each.
 
+pub mod adaptive_avg_pool;
 pub mod argmax;
 pub mod attention;
+pub mod avg_pool;
 pub mod binary;
 pub mod cache_write;
 pub mod cast;
 pub mod clamp;
 pub mod concat;
+pub mod conv;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -17,7 +20,9 @@ pub mod linear;
 pub mod lora_linear;
 pub mod matmul;
 pub mod max;
+pub mod max_pool;
 pub mod mean;
+pub mod pad;
 pub mod permute;
 pub mod reshape;
 pub mod rms_norm;

@@ -1,5 +1,7 @@
-//! One method an operation: arithmetic, layout and reductions here, a model's layers in `layers`.
+//! One method an operation: arithmetic, layout and reductions here, a model's layers in
+//! `layers`, convolutions in `convolution`.
 
+mod convolution;
 mod layers;
 
 use lowrank_engine::error::{Code, fail_code};

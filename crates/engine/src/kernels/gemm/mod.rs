@@ -7,7 +7,7 @@
 //! GPU: three forms (wgsl.rs), chosen by the shape and by whether the GPU is one in software.
 //! Processor: a loop nest of our own (cpu/).
 
-mod cpu;
+pub(in crate::kernels) mod cpu;
 #[cfg(test)]
 mod tests;
 mod wgsl;

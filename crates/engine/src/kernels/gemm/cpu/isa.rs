@@ -44,6 +44,17 @@ impl Isa {
     pub fn panel(&self) -> usize {
         2 * self.lanes
     }
+
+    /// A tile of `rows` × `width`, at most the largest.
+    ///
+    /// # Safety
+    /// As `tile::tile`.
+    pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
+        let two = width > self.lanes;
+        let masked = !width.is_multiple_of(self.lanes);
+        let form = 2 * two as usize + masked as usize;
+        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle) };
+    }
 }
 
 /// What a stored type is packed and multiplied by.

@@ -32,6 +32,12 @@ mod product;
 mod tests;
 mod tile;
 
+// What else sums products a tile at a time.
+pub use isa::{Isa, Stored, best};
+pub use pack::Source;
+pub use product::{Block, Cut, workspace};
+pub use tile::{Left, Right, Settle};
+
 use half::{bf16, f16};
 
 use crate::device::cpu::CpuLaunch;

@@ -68,41 +68,8 @@ impl<T: Stored> Product<T> {
         if self.m <= FEW / 2 && self.b_column == 1 {
             return self.strips(isa, threads);
         }
-        let parts = self.k.div_ceil(PART);
-        let part = self.k.div_ceil(parts);
-        let panel = isa.panel();
-        let panels = self.n.div_ceil(panel);
-        let most = (WORKSPACE / part / panel).clamp(1, 4);
-        let columns = panels.div_ceil(panels.div_ceil(most)) * panel;
-        let column_tasks = self.n.div_ceil(columns);
-        let outer = self.batch * column_tasks;
-        // Rows are cut until every thread has work, and as much as the others.
-        let fewest = if column_tasks == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
-        let most = (self.m / fewest).max(1);
-        let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
-        let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
-        let slivers = self.m.div_ceil(isa.rows);
-        let rows = slivers.div_ceil(cuts) * isa.rows;
-        let row_tasks = self.m.div_ceil(rows);
-        let tasks = outer * row_tasks;
-        let task = |i: usize| {
-            let (z, i) = (i / (column_tasks * row_tasks), i % (column_tasks * row_tasks));
-            let (column, row) = (i / row_tasks * columns, i % row_tasks * rows);
-            let block = Block {
-                z,
-                row,
-                rows: rows.min(self.m - row),
-                column,
-                columns: columns.min(self.n - column),
-                part,
-            };
-            unsafe { self.block(isa, block) };
-        };
-        if tasks == 1 || self.batch * self.m * self.n * self.k < SMALL {
-            (0..tasks).for_each(task);
-        } else {
-            (0..tasks).into_par_iter().with_max_len(1).for_each(task);
-        }
+        let cut = Cut::new(isa, [self.batch, self.m, self.n, self.k], threads);
+        cut.run(|block| unsafe { self.block(isa, block) });
     }
 
     unsafe fn block(&self, isa: &'static Isa, block: Block) {
@@ -110,63 +77,48 @@ impl<T: Stored> Product<T> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
         let in_place =
             T::IS_F32 && self.b_column == 1 && (block.rows <= IN_PLACE_TILES * isa.rows || self.n <= panel);
-        let slivers = block.rows.div_ceil(isa.rows);
-        PANELS.with_borrow_mut(|panels| {
-            unsafe {
-                panels.resize(
-                    panels.len().max((block.columns.next_multiple_of(panel) * block.part).max(WORKSPACE)),
-                    0.0,
-                );
-                for from in (0..self.k).step_by(block.part) {
-                    let k = block.part.min(self.k - from);
-                    let b =
-                        self.b.add(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
-                    if !in_place {
-                        for j in (0..block.columns).step_by(panel) {
-                            let width = panel.min(block.columns - j);
-                            let to = panels.as_mut_ptr().add(j * k);
-                            let at = b.add(j * self.b_column);
-                            let source = Source { at, row: self.b_row, column: self.b_column };
-                            (T::loops(isa).pack)(source, k, width, panel, to);
-                        }
-                    }
-                    let first = from == 0;
-                    for s in 0..slivers {
-                        // Rows are spread evenly, so that no tile is left with few.
-                        let row = s * block.rows / slivers;
-                        let rows = (s + 1) * block.rows / slivers - row;
-                        let row = block.row + row;
-                        let a = Left {
-                            at: self.a.add(block.z * self.a_batch + row * self.a_row + from * self.a_column),
-                            row: self.a_row,
-                            k: self.a_column,
-                        };
-                        for j in (0..block.columns).step_by(panel) {
-                            let width = panel.min(block.columns - j);
-                            let column = block.column + j;
-                            let b = if in_place {
-                                Right { at: b.add(j * self.b_column).cast(), k: self.b_row }
-                            } else {
-                                Right { at: panels.as_ptr().add(j * k), k: panel }
-                            };
-                            let settle = Settle {
-                                c: self.c.add(block.z * self.c_batch + row * self.c_row + column),
-                                row: self.c_row,
-                                alpha: self.alpha,
-                                bias: if first && !self.bias.is_null() {
-                                    self.bias.add(column)
-                                } else {
-                                    std::ptr::null()
-                                },
-                                accumulate: self.accumulate || !first,
-                            };
-                            let two = width > isa.lanes;
-                            let masked = !width.is_multiple_of(isa.lanes);
-                            let form = 2 * two as usize + masked as usize;
-                            (isa.tiles[rows - 1][form])(k, a, b, width, settle);
-                        }
+        workspace(block.columns.next_multiple_of(panel) * block.part, |panels| unsafe {
+            for from in (0..self.k).step_by(block.part) {
+                let k = block.part.min(self.k - from);
+                let b = self.b.add(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
+                if !in_place {
+                    for j in (0..block.columns).step_by(panel) {
+                        let width = panel.min(block.columns - j);
+                        let to = panels.as_mut_ptr().add(j * k);
+                        let at = b.add(j * self.b_column);
+                        let source = Source { at, row: self.b_row, column: self.b_column };
+                        (T::loops(isa).pack)(source, k, width, panel, to);
                     }
                 }
+                let first = from == 0;
+                block.slivers(isa, |row, rows| {
+                    let a = Left {
+                        at: self.a.add(block.z * self.a_batch + row * self.a_row + from * self.a_column),
+                        row: self.a_row,
+                        k: self.a_column,
+                    };
+                    for j in (0..block.columns).step_by(panel) {
+                        let width = panel.min(block.columns - j);
+                        let column = block.column + j;
+                        let b = if in_place {
+                            Right { at: b.add(j * self.b_column).cast(), k: self.b_row }
+                        } else {
+                            Right { at: panels.as_ptr().add(j * k), k: panel }
+                        };
+                        let settle = Settle {
+                            c: self.c.add(block.z * self.c_batch + row * self.c_row + column),
+                            row: self.c_row,
+                            alpha: self.alpha,
+                            bias: if first && !self.bias.is_null() {
+                                self.bias.add(column)
+                            } else {
+                                std::ptr::null()
+                            },
+                            accumulate: self.accumulate || !first,
+                        };
+                        isa.tile(rows, k, a, b, width, settle);
+                    }
+                });
             }
         });
     }
@@ -192,8 +144,7 @@ impl<T: Stored> Product<T> {
     fn strips(&self, isa: &'static Isa, threads: usize) {
         let share = self.n.div_ceil(4 * threads).next_multiple_of(isa.panel());
         self.few(share.clamp(256, STRIP), |z, column, width| {
-            PANELS.with_borrow_mut(|panels| unsafe {
-                panels.resize(WORKSPACE.max(panels.len()), 0.0);
+            workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
                 (T::loops(isa).strip)(Strip {
@@ -248,12 +199,87 @@ impl<T: Stored> Product<T> {
     }
 }
 
-/// What one task computes.
-struct Block {
-    z: usize,
-    row: usize,
+/// How [batch, m, n, k] is cut into tasks.
+pub struct Cut {
+    sizes: [usize; 4],
+    /// Rows and columns of a task.
     rows: usize,
-    column: usize,
     columns: usize,
+    /// Terms that are summed in registers before they are added to C: K alone decides.
     part: usize,
+}
+
+/// What one task computes.
+pub struct Block {
+    pub z: usize,
+    pub row: usize,
+    pub rows: usize,
+    pub column: usize,
+    pub columns: usize,
+    pub part: usize,
+}
+
+impl Cut {
+    pub fn new(isa: &Isa, sizes: [usize; 4], threads: usize) -> Cut {
+        let [batch, m, n, k] = sizes;
+        let parts = k.div_ceil(PART);
+        let part = k.div_ceil(parts);
+        let panel = isa.panel();
+        let panels = n.div_ceil(panel);
+        let most = (WORKSPACE / part / panel).clamp(1, 4);
+        let columns = panels.div_ceil(panels.div_ceil(most)) * panel;
+        let column_tasks = n.div_ceil(columns);
+        let outer = batch * column_tasks;
+        // Rows are cut until every thread has work, and as much as the others.
+        let fewest = if column_tasks == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
+        let most = (m / fewest).max(1);
+        let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
+        let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
+        let rows = m.div_ceil(isa.rows).div_ceil(cuts) * isa.rows;
+        Cut { sizes, rows, columns, part }
+    }
+
+    /// Calls `task` for every block, on the current pool.
+    pub fn run(&self, task: impl Fn(Block) + Sync) {
+        let [batch, m, n, k] = self.sizes;
+        let (row_tasks, column_tasks) = (m.div_ceil(self.rows), n.div_ceil(self.columns));
+        let run = |i: usize| {
+            let (z, i) = (i / (column_tasks * row_tasks), i % (column_tasks * row_tasks));
+            let (column, row) = (i / row_tasks * self.columns, i % row_tasks * self.rows);
+            task(Block {
+                z,
+                row,
+                rows: self.rows.min(m - row),
+                column,
+                columns: self.columns.min(n - column),
+                part: self.part,
+            });
+        };
+        let tasks = batch * column_tasks * row_tasks;
+        if tasks == 1 || batch * m * n * k < SMALL {
+            (0..tasks).for_each(run);
+        } else {
+            (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+        }
+    }
+}
+
+impl Block {
+    /// Calls `tile` with the first row and the number of rows of each tile: they are spread evenly, so
+    /// that none is left with few.
+    pub fn slivers(&self, isa: &Isa, mut tile: impl FnMut(usize, usize)) {
+        let slivers = self.rows.div_ceil(isa.rows);
+        for s in 0..slivers {
+            let row = s * self.rows / slivers;
+            tile(self.row + row, (s + 1) * self.rows / slivers - row);
+        }
+    }
+}
+
+/// Calls `body` with a thread's workspace, of `size` elements at least; they hold anything.
+pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
+    PANELS.with_borrow_mut(|panels| {
+        panels.resize(panels.len().max(size).max(WORKSPACE), 0.0);
+        body(panels);
+    });
 }

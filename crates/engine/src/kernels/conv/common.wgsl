@@ -1,0 +1,33 @@
+// A place in x: where its image starts, counted in elements, and its coordinates in it. Positions and
+// taps are places; their sum is an element of x, or the padding.
+struct Place {
+  image: u32,
+  at: vec3<i32>,
+}
+fn strides() -> vec3<i32> {
+  return vec3<i32>(i32(p.pace_d & 0xffffu), i32(p.pace_h & 0xffffu), i32(p.pace_w & 0xffffu));
+}
+fn steps() -> vec3<i32> {
+  return vec3<i32>(i32(p.pace_d) >> 16u, i32(p.pace_h) >> 16u, i32(p.pace_w) >> 16u);
+}
+fn taps() -> vec3<u32> { return vec3<u32>(p.tap_d, p.tap_hw & 0xffffu, p.tap_hw >> 16u); }
+fn tap_count() -> u32 { let t = taps(); return t.x * t.y * t.z; }
+fn image_size() -> u32 { return p.size_d * p.size_h * p.size_w; }
+// The q-th position of the window, in image `image`.
+fn position(image: u32, q: u32) -> Place {
+  let i = p.start + q;
+  let at = vec3<i32>(vec3<u32>(i / (p.out_w * p.out_h), i / p.out_w % p.out_h, i % p.out_w));
+  return Place(image, at * strides() + vec3<i32>(i32(p.first_d), i32(p.first_h), i32(p.first_w)));
+}
+// The k-th of all channels' taps.
+fn tap(k: u32) -> Place {
+  let t = taps();
+  let at = vec3<i32>(vec3<u32>(k / (t.y * t.z) % t.x, k / t.z % t.y, k % t.z));
+  return Place(k / (t.x * t.y * t.z) * image_size(), at * steps());
+}
+fn take(a: Place, b: Place) -> f32 {
+  let at = vec3<u32>(a.at + b.at);
+  // What lies before 0 has wrapped to beyond the end.
+  if at.x >= p.size_d || at.y >= p.size_h || at.z >= p.size_w { return 0.0; }
+  return load_x(a.image + b.image + (at.x * p.size_h + at.y) * p.size_w + at.z);
+}

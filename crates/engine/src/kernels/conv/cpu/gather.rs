@@ -1,0 +1,191 @@
+//! Copies what positions and taps meet at in x into rows: a row a tap, a column a position.
+
+use crate::device::cpu::CpuLaunch;
+use crate::kernels::numeric::vectorised;
+
+/// What a launch was told, see `walk.rs`.
+pub struct View {
+    pub batch: usize,
+    pub groups: usize,
+    pub rows: usize,
+    pub channels: usize,
+    from: usize,
+    pub positions: usize,
+    x_base: isize,
+    pub accumulate: bool,
+    x_batch: usize,
+    x_group: usize,
+    pub w_row: usize,
+    pub o_row: usize,
+    pub o_group: usize,
+    pub o_batch: usize,
+    /// Rows of a group, of which a launch may make a part.
+    pub all_rows: usize,
+    out: [usize; 2],
+    size: [isize; 3],
+    taps: [usize; 3],
+    stride: [isize; 3],
+    step: [isize; 3],
+    first: [isize; 3],
+}
+
+/// Positions that follow one another along the innermost dimension.
+pub struct Run {
+    column: usize,
+    count: usize,
+    /// Where tap 0 meets the first of them.
+    at: [isize; 3],
+}
+
+impl View {
+    pub fn of(l: &CpuLaunch) -> View {
+        let signed = |i: usize| l.scalars[i] as i32 as isize;
+        let lower = |i: usize| l.u32(i) & 0xffff;
+        let upper = |i: usize| (l.scalars[i] as i32 >> 16) as isize;
+        View {
+            batch: l.u32(0),
+            groups: l.u32(1),
+            rows: l.u32(2),
+            channels: l.u32(3),
+            from: l.u32(4),
+            positions: l.u32(5),
+            x_base: signed(6),
+            accumulate: l.u32(7) == 1,
+            x_batch: l.u32(8),
+            x_group: l.u32(9),
+            w_row: l.u32(10),
+            o_row: l.u32(11),
+            o_group: l.u32(12),
+            o_batch: l.u32(13),
+            all_rows: l.u32(12) / l.u32(11),
+            out: [l.u32(14), l.u32(15)],
+            size: [16, 17, 18].map(|i| l.u32(i) as isize),
+            taps: [l.u32(19), lower(20), upper(20) as usize],
+            stride: [21, 22, 23].map(|i| lower(i) as isize),
+            step: [21, 22, 23].map(upper),
+            first: [24, 25, 26].map(signed),
+        }
+    }
+
+    pub fn taps(&self) -> usize {
+        self.taps.iter().product()
+    }
+
+    /// Where the first image of a group starts in what is bound of x, or would.
+    pub fn origin(&self, batch: usize, group: usize) -> isize {
+        self.x_base + (batch * self.x_batch + group * self.x_group) as isize
+    }
+
+    /// The runs of the `count` positions from the `start`-th of the launch on.
+    pub fn runs(&self, start: usize, count: usize) -> Vec<Run> {
+        let [out_h, out_w] = self.out;
+        let mut runs = Vec::with_capacity(count / out_w + 2);
+        let mut column = 0;
+        while column < count {
+            let q = self.from + start + column;
+            let at = [q / (out_h * out_w), q / out_w % out_h, q % out_w];
+            let length = (out_w - at[2]).min(count - column);
+            let at = std::array::from_fn(|d| at[d] as isize * self.stride[d] + self.first[d]);
+            runs.push(Run { column, count: length, at });
+            column += length;
+        }
+        runs
+    }
+}
+
+/// Which of the `count` positions from `at` on, `stride` apart, lie within 0..size.
+#[inline(always)]
+fn inside(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize) {
+    // The first position at or after `place`.
+    let reach = |place: isize| {
+        let way = (place - at).max(0);
+        let steps = if stride == 1 { way } else { (way + stride - 1) / stride };
+        (steps as usize).min(count)
+    };
+    (reach(0), reach(size))
+}
+
+/// Copies elements that lie together, in pieces of which the last two may overlap.
+#[inline(always)]
+fn copy(from: &[f32], to: &mut [f32]) {
+    #[inline(always)]
+    fn pieces<const N: usize>(from: &[f32], to: &mut [f32]) {
+        for (from, to) in from.chunks_exact(N).zip(to.chunks_exact_mut(N)) {
+            to.copy_from_slice(from);
+        }
+        let rest = to.len() - N;
+        to[rest..][..N].copy_from_slice(&from[rest..][..N]);
+    }
+    match to.len() {
+        16.. => pieces::<16>(from, to),
+        8.. => pieces::<8>(from, to),
+        4.. => pieces::<4>(from, to),
+        _ => {
+            for (from, to) in from.iter().zip(to) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Row i of `to`, rows being `row` apart, holds what the positions of `runs` and tap `from` + i
+    /// meet at. Element 0 of the first channel would lie at x[origin].
+    #[allow(clippy::too_many_arguments)]
+    pub fn gather(
+        x: &[f32],
+        origin: isize,
+        view: &View,
+        from: usize,
+        count: usize,
+        runs: &[Run],
+        row: usize,
+        to: &mut [f32],
+    ) {
+        let [size_d, size_h, size_w] = view.size;
+        let [taps_d, taps_h, taps_w] = view.taps;
+        let stride = view.stride[2];
+        let mut w = from % taps_w;
+        let mut h = from / taps_w % taps_h;
+        let mut d = from / (taps_w * taps_h) % taps_d;
+        let mut image = origin + (from / view.taps()) as isize * (size_d * size_h * size_w);
+        for to in to.chunks_mut(row).take(count) {
+            let step = [d as isize * view.step[0], h as isize * view.step[1], w as isize * view.step[2]];
+            for run in runs {
+                let to = &mut to[run.column..run.column + run.count];
+                let [at_d, at_h, at_w] = [run.at[0] + step[0], run.at[1] + step[1], run.at[2] + step[2]];
+                if at_d < 0 || at_d >= size_d || at_h < 0 || at_h >= size_h {
+                    to.fill(0.0);
+                    continue;
+                }
+                let (low, high) = inside(at_w, stride, size_w, run.count);
+                let at = image + (at_d * size_h + at_h) * size_w + at_w;
+                if stride == 1 && at >= 0 && at as usize + run.count <= x.len() {
+                    // What lies outside of the line is copied too, and cleared after.
+                    copy(&x[at as usize..at as usize + run.count], to);
+                } else {
+                    for (i, to) in to.iter_mut().enumerate().take(high).skip(low) {
+                        *to = x[(at + i as isize * stride) as usize];
+                    }
+                }
+                for to in &mut to[..low] {
+                    *to = 0.0;
+                }
+                for to in &mut to[high..] {
+                    *to = 0.0;
+                }
+            }
+            w += 1;
+            if w == taps_w {
+                (w, h) = (0, h + 1);
+                if h == taps_h {
+                    (h, d) = (0, d + 1);
+                    if d == taps_d {
+                        d = 0;
+                        image += size_d * size_h * size_w;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The native twin: `gemm`'s tiles, over panels that are gathered from x.
+//!
+//! A task makes some positions of some channels of y (some taps of the weight's gradient), from
+//! panels that hold what these meet, a part of the terms at a time. A run of positions along the
+//! innermost dimension lies together in x where the stride is 1 and is copied as such.
+
+mod gather;
+
+use half::{bf16, f16};
+
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::dtype::DType;
+use crate::kernels::gemm::cpu::{Block, Cut, Isa, Left, Right, Settle, Source, Stored, best, workspace};
+use gather::{View, gather};
+
+/// Positions that are gathered at once for the weight's gradient: with a panel's taps, 16 KiB.
+const STRIP: usize = 128;
+
+pub fn forward<const BIAS: bool>(l: &CpuLaunch) {
+    match l.dtype(1) {
+        DType::F32 => out::<f32, BIAS>(l),
+        DType::F16 => out::<f16, BIAS>(l),
+        DType::BF16 => out::<bf16, BIAS>(l),
+        DType::I32 => unreachable!("validated by the operation"),
+    }
+}
+
+/// Multiplies rows of a factor, `step` apart, by panels of `part` terms; the sums go to `c`.
+///
+/// # Safety
+/// As `tile`: `a` reaches over the rows and terms, `c` over the rows and the block's columns.
+unsafe fn multiply(isa: &Isa, block: &Block, rows: usize, part: usize, a: Left, panels: &[f32], c: Settle) {
+    let panel = isa.panel();
+    for (j, panels) in (0..block.columns).step_by(panel).zip(panels.chunks(panel * part)) {
+        let b = Right { at: panels.as_ptr(), k: panel };
+        let width = panel.min(block.columns - j);
+        unsafe { isa.tile(rows, part, a, b, width, Settle { c: c.c.add(j), ..c }) };
+    }
+}
+
+fn settle(c: &mut [f32], row: usize, accumulate: bool) -> Settle {
+    Settle { c: c.as_mut_ptr(), row, alpha: 1.0, bias: std::ptr::null(), accumulate }
+}
+
+fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
+    let view = View::of(l);
+    let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
+    let bias = BIAS.then(|| l.read::<f32>(2));
+    let y = Shared::new(l.write::<f32>(2 + BIAS as usize));
+    let (isa, k) = (best(), view.channels * view.taps());
+    let panel = isa.panel();
+    let cut = Cut::new(isa, [view.batch * view.groups, view.rows, view.positions, k], l.threads);
+    cut.run(|block| {
+        let (b, g) = (block.z / view.groups, block.z % view.groups);
+        let origin = view.origin(b, g);
+        // No two tasks write one place.
+        let y = |row: usize, rows: usize| {
+            let at = b * view.o_batch + g * view.o_group + row * view.o_row + block.column;
+            unsafe { y.slice(at, (rows - 1) * view.o_row + block.columns) }
+        };
+        if let Some(bias) = bias {
+            for row in block.row..block.row + block.rows {
+                y(row, 1).fill(bias[g * view.all_rows + row]);
+            }
+        }
+        let columns = (0..block.columns).step_by(panel);
+        let runs: Vec<_> =
+            columns.map(|j| view.runs(block.column + j, panel.min(block.columns - j))).collect();
+        let size = runs.len() * panel * block.part;
+        workspace(size + isa.rows * block.part, |space| {
+            let (panels, wide) = space.split_at_mut(size);
+            for from in (0..k).step_by(block.part) {
+                let part = block.part.min(k - from);
+                for (panels, runs) in panels.chunks_mut(panel * part).zip(&runs) {
+                    gather(x, origin, &view, from, part, runs, panel, panels);
+                }
+                let accumulate = view.accumulate || BIAS || from > 0;
+                block.slivers(isa, |row, rows| unsafe {
+                    let at = (g * view.all_rows + row) * view.w_row + from;
+                    let w = w[at..][..(rows - 1) * view.w_row + part].as_ptr();
+                    let a = if T::IS_F32 {
+                        Left { at: w.cast(), row: view.w_row, k: 1 }
+                    } else {
+                        let source = Source { at: w, row: view.w_row, column: 1 };
+                        (T::loops(isa).pack)(source, rows, part, part, wide.as_mut_ptr());
+                        Left { at: wide.as_ptr(), row: part, k: 1 }
+                    };
+                    multiply(
+                        isa,
+                        &block,
+                        rows,
+                        part,
+                        a,
+                        panels,
+                        settle(y(row, rows), view.o_row, accumulate),
+                    );
+                });
+            }
+        });
+    });
+}
+
+pub fn weight(l: &CpuLaunch) {
+    let view = View::of(l);
+    let (x, d) = (l.read::<f32>(0), l.read::<f32>(1));
+    let d_weight = Shared::new(l.write::<f32>(2));
+    let isa = best();
+    let panel = isa.panel();
+    let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
+    Cut::new(isa, sizes, l.threads).run(|block| {
+        let g = block.z;
+        let parts = (0..view.positions).step_by(block.part);
+        let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));
+        let size = block.columns.next_multiple_of(panel) * block.part;
+        workspace(size + panel * STRIP, |space| {
+            let (panels, strip) = space.split_at_mut(size);
+            for (b, from) in terms {
+                let part = block.part.min(view.positions - from);
+                for at in (0..part).step_by(STRIP) {
+                    let count = STRIP.min(part - at);
+                    let runs = view.runs(from + at, count);
+                    let columns = (0..block.columns).step_by(panel);
+                    for (j, panels) in columns.zip(panels.chunks_mut(panel * part)) {
+                        let width = panel.min(block.columns - j);
+                        let tap = block.column + j;
+                        gather(x, view.origin(b, g), &view, tap, width, &runs, STRIP, strip);
+                        let to = panels[at * panel..][..count * panel].as_mut_ptr();
+                        // The columns of a panel are taps here: the strip is turned.
+                        let turned = Source { at: strip.as_ptr(), row: 1, column: STRIP };
+                        unsafe { (isa.f32.pack)(turned, count, width, panel, to) };
+                    }
+                }
+                let accumulate = view.accumulate || b > 0 || from > 0;
+                block.slivers(isa, |row, rows| unsafe {
+                    let at = b * view.o_batch + g * view.o_group + row * view.o_row + from;
+                    let d = &d[at..][..(rows - 1) * view.o_row + part];
+                    let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };
+                    let at = (g * view.all_rows + row) * view.w_row + block.column;
+                    // No two tasks write one place.
+                    let c = d_weight.slice(at, (rows - 1) * view.w_row + block.columns);
+                    multiply(isa, &block, rows, part, a, panels, settle(c, view.w_row, accumulate));
+                });
+            }
+        });
+    });
+}

@@ -1,0 +1,237 @@
+//! Correlations over a batch: what convolutions and both their gradients come down to.
+//!
+//! Maths: y[b, g, m, q] = Σ_{c, t} W[g, m, c, t] · x[b, g, c, q·stride + first + t·step] + bias[g, m],
+//! with 0 outside of x; and d_W[g, m, c, t] (+)= Σ_{b, q} d[b, g, m, q] · x[b, g, c, …]. q and t walk
+//! three dimensions; fewer are sizes of 1 in front. Both are products of matrices of which one is
+//! gathered from x as it is packed (implicit GEMM): no matrix of patches is ever stored.
+//!
+//! Everything is summed in f32: the first in ascending (c, t), the second in ascending (b, q), cut
+//! into parts by the shape alone.
+//!
+//! GPU: two forms (wgsl.rs), as the products of `gemm`. Processor: `gemm`'s tiles over panels that
+//! are gathered (cpu/).
+
+mod cpu;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod wgsl;
+
+pub use walk::{LARGEST, Walk};
+
+use std::rc::Rc;
+
+use crate::device::{Kind, Profile};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Variant};
+use crate::launch::{Bind, Window, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+use walk::{Counts, SCALARS};
+use wgsl::{Form, Side};
+
+static CONV: Kernel = Kernel {
+    name: "conv",
+    bindings: &[("x", Access::Read), ("w", Access::Read), ("o", Access::ReadWrite)],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl::body(params, Side::Out, false),
+    cpu: cpu::forward::<false>,
+    variants: || variants(Side::Out, false),
+};
+
+static CONV_BIAS: Kernel = Kernel {
+    name: "conv_bias",
+    bindings: &[("x", Access::Read), ("w", Access::Read), ("bias", Access::Read), ("o", Access::ReadWrite)],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl::body(params, Side::Out, true),
+    cpu: cpu::forward::<true>,
+    variants: || variants(Side::Out, true),
+};
+
+static CONV_WEIGHT: Kernel = Kernel {
+    name: "conv_weight",
+    bindings: &[("x", Access::Read), ("o", Access::Read), ("w", Access::ReadWrite)],
+    scalars: &SCALARS,
+    wgsl: |params| wgsl::body(params, Side::Weight, false),
+    cpu: cpu::weight,
+    variants: || variants(Side::Weight, false),
+};
+
+pub const KERNELS: &[&Kernel] = &[&CONV, &CONV_BIAS, &CONV_WEIGHT];
+
+fn variants(side: Side, bias: bool) -> Vec<Variant> {
+    let storage: &[DType] = match side {
+        Side::Out => &[DType::F32, DType::F16, DType::BF16],
+        Side::Weight => &[DType::F32],
+    };
+    let of = |w: DType| {
+        let mut dtypes = vec![DType::F32, w, DType::F32];
+        dtypes.extend(bias.then_some(DType::F32));
+        Form::ALL.iter().map(move |form| Variant {
+            params: form.params(),
+            dtypes: dtypes.clone(),
+            threads: form.threads(),
+        })
+    };
+    storage.iter().flat_map(|w| of(*w)).collect()
+}
+
+/// How a product of `m` rows and `n` columns, `matrices` times, is laid out on a GPU.
+fn form(profile: &Profile, matrices: usize, m: usize, n: usize) -> Form {
+    if profile.software || profile.kind == Kind::Cpu {
+        return Form::Lanes { rows: if m == 1 { 1 } else { 8 }, columns: if n <= 64 { 1 } else { 4 } };
+    }
+    // Large tiles read least, as long as they still fill the GPU.
+    match (matrices * m.div_ceil(128) * n.div_ceil(128), m) {
+        (_, 1) => Form::Lanes { rows: 1, columns: 1 },
+        (_, ..=16) => Form::Tile { rows: 1, columns: 4 },
+        (64.., _) => Form::Tile { rows: 8, columns: 8 },
+        _ => Form::Tile { rows: 4, columns: 4 },
+    }
+}
+
+/// Appends y = W ⋆ x + bias. W is [groups · rows, channels, taps], y [batch, groups · rows, out].
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY` where what one slice of the outermost dimension needs of one channel does not
+/// fit a binding.
+pub fn correlate(
+    cx: &Rc<Context>,
+    walk: &Walk,
+    x: &Value,
+    w: &Value,
+    bias: Option<&Value>,
+    y: &Value,
+) -> Result<()> {
+    let form = form(&cx.profile, walk.batch * walk.groups, walk.rows, walk.positions());
+    correlate_as(cx, form, walk, x, w, bias, y)
+}
+
+fn correlate_as(
+    cx: &Rc<Context>,
+    form: Form,
+    walk: &Walk,
+    x: &Value,
+    w: &Value,
+    bias: Option<&Value>,
+    y: &Value,
+) -> Result<()> {
+    let cut = walk.cut();
+    let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
+    let [x_group, w_row, o_row] = [walk.channels * image, walk.channels * taps, walk.positions()];
+    // Batch, groups, rows, slices of the outermost dimension, channels.
+    let space = [walk.batch, walk.groups, m, cut.slices, walk.channels];
+    let mut binds = vec![
+        Bind::new(x, &[walk.groups * x_group, x_group, 0, cut.x_slice, image], cut.x_cell)
+            .shifted(cut.x_shift),
+        Bind::new(w, &[0, m * w_row, w_row, 0, taps], taps),
+    ];
+    binds.extend(bias.map(|bias| Bind::new(bias, &[0, m, 1, 0, 0], 1)));
+    binds.push(Bind::new(y, &[walk.groups * m * o_row, m * o_row, o_row, cut.o_slice, 0], cut.o_slice));
+    let [height, width] = form.block();
+    windows(cx, "conv", &space, &[1, 1, height, 1, 1], &binds, |mut window| {
+        let [batch, groups, rows, slices, channels] = [0, 1, 2, 3, 4].map(|d| window.count[d]);
+        // The bias is added once, with the first part of the sum.
+        let first = window.start[4] == 0;
+        let with_bias = bias.is_some() && first;
+        if bias.is_some() && !first {
+            window.ranges.remove(2);
+        }
+        let counts = Counts {
+            batch,
+            groups,
+            rows,
+            channels,
+            from: window.start[3] * cut.o_slice,
+            positions: slices * cut.o_slice,
+            x_base: x_base(walk, x, &window, [0, 1, 4]),
+            accumulate: !first,
+        };
+        let blocks = batch * groups * rows.div_ceil(height) * counts.positions.div_ceil(width);
+        cx.launch(Launch {
+            kernel: if with_bias { &CONV_BIAS } else { &CONV },
+            params: form.params(),
+            bindings: window.ranges,
+            scalars: walk.scalars(&counts),
+            groups: blocks as u32,
+            threads: form.threads(),
+            work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
+        });
+    })
+}
+
+/// Appends d_W = Σ d · x, or d_W += that.
+///
+/// # Errors
+/// As `correlate`.
+pub fn correlate_weight(
+    cx: &Rc<Context>,
+    walk: &Walk,
+    x: &Value,
+    d: &Value,
+    accumulate: bool,
+    d_weight: &Value,
+) -> Result<()> {
+    if walk.batch == 0 && !accumulate {
+        cx.zero(d_weight);
+    }
+    let form = form(&cx.profile, walk.groups, walk.rows, walk.channels * walk.taps());
+    weight_as(cx, form, walk, x, d, accumulate, d_weight)
+}
+
+fn weight_as(
+    cx: &Rc<Context>,
+    form: Form,
+    walk: &Walk,
+    x: &Value,
+    d: &Value,
+    accumulate: bool,
+    d_weight: &Value,
+) -> Result<()> {
+    let cut = walk.cut();
+    let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
+    let [x_group, w_row, o_row] = [walk.channels * image, walk.channels * taps, walk.positions()];
+    // Groups, rows, channels, and what is summed over: batch, slices of the outermost dimension.
+    let space = [walk.groups, m, walk.channels, walk.batch, cut.slices];
+    let binds = [
+        Bind::new(x, &[x_group, 0, image, walk.groups * x_group, cut.x_slice], cut.x_cell)
+            .shifted(cut.x_shift),
+        Bind::new(d, &[m * o_row, o_row, 0, walk.groups * m * o_row, cut.o_slice], cut.o_slice),
+        Bind::new(d_weight, &[m * w_row, w_row, taps, 0, 0], taps),
+    ];
+    let [height, width] = form.block();
+    windows(cx, "conv", &space, &[1, height, 1, 1, 1], &binds, |window| {
+        let [groups, rows, channels, batch, slices] = [0, 1, 2, 3, 4].map(|d| window.count[d]);
+        let counts = Counts {
+            batch,
+            groups,
+            rows,
+            channels,
+            from: window.start[4] * cut.o_slice,
+            positions: slices * cut.o_slice,
+            x_base: x_base(walk, x, &window, [3, 0, 2]),
+            accumulate: accumulate || window.start[3] > 0 || window.start[4] > 0,
+        };
+        let blocks = groups * rows.div_ceil(height) * (channels * taps).div_ceil(width);
+        cx.launch(Launch {
+            kernel: &CONV_WEIGHT,
+            params: form.params(),
+            bindings: window.ranges,
+            scalars: walk.scalars(&counts),
+            groups: blocks as u32,
+            threads: form.threads(),
+            work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
+        });
+    })
+}
+
+/// What is added to the place of an element of the window's first image, counted from that image's
+/// start, to find it in what is bound: negative, and so wrapped, where less is bound. `dims` are
+/// those of batch, group and channel.
+fn x_base(walk: &Walk, x: &Value, window: &Window, dims: [usize; 3]) -> u32 {
+    let [batch, group, channel] = dims.map(|d| window.start[d]);
+    let image = ((batch * walk.groups + group) * walk.channels + channel) * walk.image();
+    let bound = window.ranges[0].offset as usize / x.dtype.bytes() - x.offset;
+    (image as u32).wrapping_sub(bound as u32)
+}

@@ -1,0 +1,66 @@
+//! The native twin: whole rows of `inner` elements.
+
+use rayon::prelude::*;
+
+use super::Mode;
+use crate::device::cpu::CpuLaunch;
+
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+struct Edges {
+    mode: Mode,
+    n: usize,
+    inner: usize,
+    before: usize,
+    after: usize,
+}
+
+impl Edges {
+    fn of(l: &CpuLaunch) -> Edges {
+        let mode = [Mode::Reflect, Mode::Replicate, Mode::Circular][l.params[0] as usize];
+        Edges { mode, n: l.u32(1), inner: l.u32(2), before: l.u32(3), after: l.u32(4) }
+    }
+
+    fn total(&self) -> usize {
+        self.before + self.n + self.after
+    }
+
+    /// Which row stands at row `j` of the padded.
+    fn source(&self, j: usize) -> usize {
+        let (k, n) = (j as isize - self.before as isize, self.n as isize);
+        let k = match self.mode {
+            Mode::Reflect if k < 0 => -k,
+            Mode::Reflect if k >= n => 2 * (n - 1) - k,
+            Mode::Circular => k.rem_euclid(n),
+            _ => k.clamp(0, n - 1),
+        };
+        k as usize
+    }
+}
+
+pub fn pad(l: &CpuLaunch) {
+    let e = Edges::of(l);
+    let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
+    let grain = (GRAIN / e.inner).max(1);
+    y.par_chunks_mut(e.inner).with_min_len(grain).enumerate().for_each(|(row, y)| {
+        let at = (row / e.total() * e.n + e.source(row % e.total())) * e.inner;
+        y.copy_from_slice(&x[at..][..e.inner]);
+    });
+}
+
+pub fn backward(l: &CpuLaunch) {
+    let e = Edges::of(l);
+    let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
+    let (block, padded) = (e.n * e.inner, e.total() * e.inner);
+    let grain = (GRAIN / block).max(1);
+    d_x.par_chunks_mut(block).zip(d.par_chunks(padded)).with_min_len(grain).for_each(|(d_x, d)| {
+        d_x.copy_from_slice(&d[e.before * e.inner..][..block]);
+        for j in (0..e.before).chain(e.before + e.n..e.total()) {
+            let to = &mut d_x[e.source(j) * e.inner..][..e.inner];
+            for (to, d) in to.iter_mut().zip(&d[j * e.inner..]) {
+                *to += d;
+            }
+        }
+    });
+}

@@ -1,0 +1,113 @@
+//! Padding of the middle of [outer, n, inner] with elements of its own, and the gradient of that.
+//!
+//! Maths: y[o, j, i] = x[o, s(j), i], where s(j) is j − before within 0..n, and outside of it the
+//! mirror image about the end (reflect), the end (replicate), or what a period further lies inside
+//! (circular). d_x[o, k, i] = Σ d[o, j, i] over the j with s(j) = k: the one inside first, then those
+//! before, then those after, so that no two write one place. Cost: one pass.
+
+mod cpu;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::launch::row_windows;
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+/// What stands outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Reflect,
+    Replicate,
+    Circular,
+}
+
+const THREADS: u32 = 64;
+
+const SCALARS: [Scalar; 5] = {
+    use Scalar::U32 as S;
+    // Elements of y (of x in the gradient) that a launch makes; n; inner; what is put before and after.
+    [S("count"), S("n"), S("inner"), S("before"), S("after")]
+};
+
+/// `params` = [mode, 0, 0, 0].
+static PAD: Kernel = Kernel {
+    name: "pad",
+    bindings: &[("x", Access::Read), ("y", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| mode(params) + include_str!("pad.wgsl"),
+    cpu: cpu::pad,
+    variants,
+};
+
+static PAD_BACKWARD: Kernel = Kernel {
+    name: "pad_backward",
+    bindings: &[("d", Access::Read), ("d_x", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| mode(params) + include_str!("backward.wgsl"),
+    cpu: cpu::backward,
+    variants,
+};
+
+pub const KERNELS: &[&Kernel] = &[&PAD, &PAD_BACKWARD];
+
+fn mode(params: Params) -> String {
+    format!("const MODE: u32 = {}u;\n", params[0])
+}
+
+fn variants() -> Vec<Variant> {
+    (0..3)
+        .map(|mode| Variant { params: [mode, 0, 0, 0], dtypes: vec![DType::F32; 2], threads: THREADS })
+        .collect()
+}
+
+/// One dimension: [outer, n, inner], and what is put on each side of n.
+#[derive(Clone, Copy, Debug)]
+pub struct Edges {
+    pub mode: Mode,
+    pub outer: usize,
+    pub n: usize,
+    pub inner: usize,
+    pub before: usize,
+    pub after: usize,
+}
+
+/// Appends y = x with its edges.
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY` where [n, inner] does not fit a binding.
+pub fn pad(cx: &Rc<Context>, edges: Edges, x: &Value, y: &Value) -> Result<()> {
+    launch(cx, &PAD, edges, x, y, edges.before + edges.n + edges.after)
+}
+
+/// Appends d_x for d, which has the edges.
+///
+/// # Errors
+/// As `pad`.
+pub fn pad_backward(cx: &Rc<Context>, edges: Edges, d: &Value, d_x: &Value) -> Result<()> {
+    launch(cx, &PAD_BACKWARD, edges, d, d_x, edges.n)
+}
+
+fn launch(
+    cx: &Rc<Context>,
+    kernel: &'static Kernel,
+    e: Edges,
+    from: &Value,
+    to: &Value,
+    made: usize,
+) -> Result<()> {
+    row_windows(cx, "pad", e.outer, &[from, to], &[], |window| {
+        let count = window.count[0] * made * e.inner;
+        cx.launch(Launch {
+            kernel,
+            params: [e.mode as u32, 0, 0, 0],
+            bindings: window.ranges,
+            scalars: [count, e.n, e.inner, e.before, e.after].map(|v| v as u32)[..].into(),
+            groups: count.div_ceil(THREADS as usize) as u32,
+            threads: THREADS,
+            work: count as u64 * 4,
+        });
+    })
+}

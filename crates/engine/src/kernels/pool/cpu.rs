@@ -1,0 +1,136 @@
+//! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
+
+use rayon::prelude::*;
+
+use super::Windows;
+use crate::device::cpu::CpuLaunch;
+
+/// Terms that one task takes at least.
+const GRAIN: usize = 16 * 1024;
+
+impl Windows {
+    fn of(l: &CpuLaunch) -> Windows {
+        let part = |k: usize| std::array::from_fn(|d| l.u32(1 + 3 * k + d));
+        Windows {
+            planes: 0,
+            size: part(0),
+            out: part(1),
+            kernel: part(2),
+            stride: part(3),
+            padding: part(4),
+            adaptive: l.params[0] == 1,
+            count_padding: l.params[1] == 1,
+        }
+    }
+
+    /// Planes of a task.
+    fn grain(&self) -> usize {
+        (GRAIN / (product(self.out) * product(self.kernel))).max(1)
+    }
+
+    /// What window `o` of dimension `d` holds, and its part of the divisor.
+    fn window(&self, d: usize, o: usize) -> (usize, usize, usize) {
+        let (size, out) = (self.size[d], self.out[d]);
+        if self.adaptive {
+            let (low, high) = (o * size / out, ((o + 1) * size).div_ceil(out));
+            return (low, high, high - low);
+        }
+        let start = o * self.stride[d];
+        let end = (start + self.kernel[d]).min(size + 2 * self.padding[d]);
+        let (low, high) = (start.saturating_sub(self.padding[d]), (end - self.padding[d]).min(size));
+        (low, high, if self.count_padding { end - start } else { high - low })
+    }
+
+    /// Calls `visit` for every run of a plane's elements in a window: the window, where the run starts,
+    /// its length, and the window's divisor.
+    #[inline(always)]
+    fn each(&self, mut visit: impl FnMut(usize, usize, usize, usize)) {
+        let [out_d, out_h, out_w] = self.out;
+        let [_, size_h, size_w] = self.size;
+        let columns: Vec<_> = (0..out_w).map(|w| self.window(2, w)).collect();
+        for d in 0..out_d {
+            let (low_d, high_d, count_d) = self.window(0, d);
+            for h in 0..out_h {
+                let (low_h, high_h, count_h) = self.window(1, h);
+                for (w, (low_w, high_w, count_w)) in columns.iter().enumerate() {
+                    for (i_d, i_h) in (low_d..high_d).flat_map(|d| (low_h..high_h).map(move |h| (d, h))) {
+                        let start = (i_d * size_h + i_h) * size_w + low_w;
+                        visit(
+                            (d * out_h + h) * out_w + w,
+                            start,
+                            high_w - low_w,
+                            count_d * count_h * count_w,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn product(n: [usize; 3]) -> usize {
+    n.iter().product()
+}
+
+pub fn max(l: &CpuLaunch) {
+    let w = Windows::of(l);
+    let (x, y, index) = (l.read::<f32>(0), l.write::<f32>(1), l.write::<i32>(2));
+    let planes = x.par_chunks(product(w.size)).zip(y.par_chunks_mut(product(w.out)));
+    planes.zip(index.par_chunks_mut(product(w.out))).with_min_len(w.grain()).for_each(|((x, y), index)| {
+        index.fill(-1);
+        w.each(|o, start, count, _| {
+            for (i, v) in x[start..start + count].iter().enumerate() {
+                if index[o] < 0 || *v > y[o] || v.is_nan() {
+                    y[o] = *v;
+                    index[o] = (start + i) as i32;
+                }
+            }
+        });
+    });
+}
+
+pub fn max_backward(l: &CpuLaunch) {
+    let w = Windows::of(l);
+    let (d, index, d_x) = (l.read::<f32>(0), l.read::<i32>(1), l.write::<f32>(2));
+    let planes = d_x.par_chunks_mut(product(w.size)).zip(d.par_chunks(product(w.out)));
+    planes.zip(index.par_chunks(product(w.out))).with_min_len(w.grain()).for_each(|((d_x, d), index)| {
+        d_x.fill(0.0);
+        for (d, i) in d.iter().zip(index) {
+            d_x[*i as usize] += d;
+        }
+    });
+}
+
+pub fn mean(l: &CpuLaunch) {
+    let w = Windows::of(l);
+    let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
+    let planes = x.par_chunks(product(w.size)).zip(y.par_chunks_mut(product(w.out)));
+    planes.with_min_len(w.grain()).for_each(|(x, y)| {
+        y.fill(0.0);
+        let mut divisors = vec![1; y.len()];
+        w.each(|o, start, count, divisor| {
+            divisors[o] = divisor;
+            for v in &x[start..start + count] {
+                y[o] += v;
+            }
+        });
+        for (y, divisor) in y.iter_mut().zip(divisors) {
+            *y /= divisor as f32;
+        }
+    });
+}
+
+pub fn mean_backward(l: &CpuLaunch) {
+    let w = Windows::of(l);
+    let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
+    let planes = d_x.par_chunks_mut(product(w.size)).zip(d.par_chunks(product(w.out)));
+    planes.with_min_len(w.grain()).for_each(|(d_x, d)| {
+        d_x.fill(0.0);
+        w.each(|o, start, count, divisor| {
+            let d = d[o] / divisor as f32;
+            for v in &mut d_x[start..start + count] {
+                *v += d;
+            }
+        });
+    });
+}

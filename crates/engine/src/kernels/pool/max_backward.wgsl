@@ -1,0 +1,19 @@
+// d_x = the sum of the d of the windows that chose an element. An element of x an invocation.
+fn kernel(group: u32, lane: u32) {
+  let e = group * THREADS + lane;
+  if e >= p.count { return; }
+  let n = u32(volume(sizes()));
+  let plane = e / n * u32(volume(outs()));
+  let i = i32(e % n);
+  let w = holders(coordinates(i, sizes()));
+  var sum = 0.0;
+  for (var d = w.low.x; d < w.high.x; d++) {
+    for (var h = w.low.y; h < w.high.y; h++) {
+      for (var k = w.low.z; k < w.high.z; k++) {
+        let at = plane + place(vec3<i32>(d, h, k), outs());
+        if load_index(at) == i { sum += load_d(at); }
+      }
+    }
+  }
+  store_d_x(e, sum);
+}

@@ -1,0 +1,158 @@
+//! Maxima and means over windows of planes, and their gradients.
+//!
+//! Maths: y[p, o] = the maximum, or the mean, of x[p, i] over the i in window o. A window is
+//! [o·stride − padding, + kernel) without what lies outside of x; or, adaptive,
+//! [⌊o·size/out⌋, ⌈(o+1)·size/out⌉). A mean divides by the elements there, or by all of the window
+//! that is not beyond the padding. The maximum is the first of equals, NaN where there is one, and its
+//! place is kept for the gradient: d_x[p, i] is the sum of the d of the windows that chose i, or of
+//! d / divisor of those that hold it, o ascending. Cost: one pass, times the overlap of windows.
+
+mod cpu;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::launch::row_windows;
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 64;
+
+const SCALARS: [Scalar; 16] = {
+    use Scalar::U32 as S;
+    [
+        S("count"),
+        S("size_d"),
+        S("size_h"),
+        S("size_w"),
+        S("out_d"),
+        S("out_h"),
+        S("out_w"),
+        S("kernel_d"),
+        S("kernel_h"),
+        S("kernel_w"),
+        S("stride_d"),
+        S("stride_h"),
+        S("stride_w"),
+        S("padding_d"),
+        S("padding_h"),
+        S("padding_w"),
+    ]
+};
+
+/// `params` = [adaptive, divide by the padding too, 0, 0].
+static POOL_MAX: Kernel = Kernel {
+    name: "pool_max",
+    bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| body(params, include_str!("max.wgsl")),
+    cpu: cpu::max,
+    variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
+};
+
+static POOL_MAX_BACKWARD: Kernel = Kernel {
+    name: "pool_max_backward",
+    bindings: &[("d", Access::Read), ("index", Access::Read), ("d_x", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| body(params, include_str!("max_backward.wgsl")),
+    cpu: cpu::max_backward,
+    variants: || vec![variant([0; 4], &[DType::F32, DType::I32, DType::F32])],
+};
+
+static POOL_MEAN: Kernel = Kernel {
+    name: "pool_mean",
+    bindings: &[("x", Access::Read), ("y", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| body(params, include_str!("mean.wgsl")),
+    cpu: cpu::mean,
+    variants: mean_variants,
+};
+
+static POOL_MEAN_BACKWARD: Kernel = Kernel {
+    name: "pool_mean_backward",
+    bindings: &[("d", Access::Read), ("d_x", Access::Write)],
+    scalars: &SCALARS,
+    wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
+    cpu: cpu::mean_backward,
+    variants: mean_variants,
+};
+
+pub const KERNELS: &[&Kernel] = &[&POOL_MAX, &POOL_MAX_BACKWARD, &POOL_MEAN, &POOL_MEAN_BACKWARD];
+
+fn variant(params: Params, dtypes: &[DType]) -> Variant {
+    Variant { params, dtypes: dtypes.to_vec(), threads: THREADS }
+}
+
+fn mean_variants() -> Vec<Variant> {
+    [[0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]].map(|params| variant(params, &[DType::F32; 2])).into()
+}
+
+fn body([adaptive, count_padding, _, _]: Params, kernel: &str) -> String {
+    let flags =
+        format!("const ADAPTIVE = {};\nconst COUNT_PADDING = {};\n", adaptive == 1, count_padding == 1);
+    flags + include_str!("windows.wgsl") + kernel
+}
+
+/// The windows of [planes, *size]; fewer than three dimensions are sizes of 1 in front.
+#[derive(Clone, Copy, Debug)]
+pub struct Windows {
+    pub planes: usize,
+    pub size: [usize; 3],
+    pub out: [usize; 3],
+    pub kernel: [usize; 3],
+    pub stride: [usize; 3],
+    pub padding: [usize; 3],
+    pub adaptive: bool,
+    /// A mean divides by the padding in a window too.
+    pub count_padding: bool,
+}
+
+/// Appends y and the places of the maxima in their planes (i32).
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY`, as for all here, where a plane does not fit a binding.
+pub fn max(cx: &Rc<Context>, w: &Windows, x: &Value, y: &Value, index: &Value) -> Result<()> {
+    launch(cx, &POOL_MAX, w, &[x, y, index], w.out)
+}
+
+pub fn max_backward(cx: &Rc<Context>, w: &Windows, d: &Value, index: &Value, d_x: &Value) -> Result<()> {
+    launch(cx, &POOL_MAX_BACKWARD, w, &[d, index, d_x], w.size)
+}
+
+pub fn mean(cx: &Rc<Context>, w: &Windows, x: &Value, y: &Value) -> Result<()> {
+    launch(cx, &POOL_MEAN, w, &[x, y], w.out)
+}
+
+pub fn mean_backward(cx: &Rc<Context>, w: &Windows, d: &Value, d_x: &Value) -> Result<()> {
+    launch(cx, &POOL_MEAN_BACKWARD, w, &[d, d_x], w.size)
+}
+
+/// An invocation for each element that is `made` of a plane.
+fn launch(
+    cx: &Rc<Context>,
+    kernel: &'static Kernel,
+    w: &Windows,
+    values: &[&Value],
+    made: [usize; 3],
+) -> Result<()> {
+    let plane: usize = made.iter().product();
+    let overlap: usize = w.kernel.iter().product();
+    row_windows(cx, "pool", w.planes, values, &[], |window| {
+        let count = window.count[0] * plane;
+        let sizes = [w.size, w.out, w.kernel, w.stride, w.padding].concat();
+        let scalars: SmallVec<[u32; 16]> = [count].into_iter().chain(sizes).map(|v| v as u32).collect();
+        cx.launch(Launch {
+            kernel,
+            params: [w.adaptive as u32, w.count_padding as u32, 0, 0],
+            bindings: window.ranges,
+            scalars,
+            groups: count.div_ceil(THREADS as usize) as u32,
+            threads: THREADS,
+            work: (count * overlap) as u64,
+        });
+    })
+}

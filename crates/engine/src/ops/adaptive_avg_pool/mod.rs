@@ -1,0 +1,68 @@
+//! y = the mean of x over windows that its last dimensions are cut into, whatever their sizes.
+//!
+//! Shapes: x [.., *size], y [.., *out]; window o of a dimension is [⌊o·size/out⌋, ⌈(o+1)·size/out⌉).
+//! Saved: nothing. Source: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::pool::{Windows, mean};
+use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::ops::avg_pool::d_mean;
+use crate::ops::max_pool::{planes, pooled};
+use crate::shape::three;
+use crate::tensor::{Context, Spec, Value};
+
+/// Mean over as many windows as `out` says, one entry a dimension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdaptiveAvgPool {
+    pub out: Vec<usize>,
+}
+
+impl AdaptiveAvgPool {
+    fn windows(&self, x: &Spec) -> Result<Windows> {
+        let (planes, size) = planes(self.name(), x, self.out.len())?;
+        if size.contains(&0) || self.out.contains(&0) {
+            fail!(ShapeMismatch, "{}: an input of shape {} into {:?}", self.name(), x.shape, self.out);
+        }
+        let (size, out) = (three(size, 1), three(&self.out, 1));
+        Ok(Windows {
+            planes,
+            size,
+            out,
+            // What a window may hold at most: for the estimate of work.
+            kernel: [0, 1, 2].map(|d| size[d].div_ceil(out[d]) + 1),
+            stride: [1; 3],
+            padding: [0; 3],
+            adaptive: true,
+            count_padding: false,
+        })
+    }
+}
+
+impl Op for AdaptiveAvgPool {
+    fn name(&self) -> &'static str {
+        "adaptiveAvgPool"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let windows = self.windows(inputs[0])?;
+        Ok(vec![Spec::f32(pooled(&inputs[0].shape, &windows, self.out.len()))])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        mean(cx, &self.windows(&inputs[0].spec())?, inputs[0], &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        d_mean(cx, &self.windows(&pass.input_specs[0])?, pass)
+    }
+}

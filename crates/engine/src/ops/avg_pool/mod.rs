@@ -1,0 +1,60 @@
+//! y = the mean of x over windows of its last dimensions.
+//!
+//! Shapes: as `max_pool`. A mean divides by the window's elements, with the padding where
+//! `count_padding` is set, without what lies beyond it. Saved: nothing.
+//! Source: torch.nn.functional.avg_pool1d, 2d, 3d.
+
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels::pool::{Windows, mean, mean_backward};
+use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::ops::max_pool::{Window, pooled};
+use crate::tensor::{Context, Spec, Value};
+
+/// Mean over windows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvgPool {
+    pub window: Window,
+    pub count_padding: bool,
+}
+
+impl AvgPool {
+    fn windows(&self, x: &Spec) -> Result<Windows> {
+        Ok(Windows { count_padding: self.count_padding, ..self.window.over(self.name(), x)? })
+    }
+}
+
+impl Op for AvgPool {
+    fn name(&self) -> &'static str {
+        "avgPool"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let windows = self.windows(inputs[0])?;
+        Ok(vec![Spec::f32(pooled(&inputs[0].shape, &windows, self.window.kernel.len()))])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        mean(cx, &self.windows(&inputs[0].spec())?, inputs[0], &outputs[0])
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        d_mean(cx, &self.windows(&pass.input_specs[0])?, pass)
+    }
+}
+
+/// The gradient of a mean over `windows`.
+pub fn d_mean(cx: &Rc<Context>, windows: &Windows, pass: &Backward) -> Result<Gradients> {
+    let d_x = cx.empty(pass.input_specs[0].shape.clone(), DType::F32)?;
+    mean_backward(cx, windows, pass.d_out(), &d_x)?;
+    Ok(vec![Some(d_x)])
+}

@@ -1,0 +1,41 @@
+use super::AvgPool;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::ops::max_pool::plain::{all, pool};
+use crate::ops::max_pool::tests::windows;
+
+fn plain(op: &AvgPool, x: &Array) -> Array {
+    pool(x, &all(&op.window, x), |held, volume| {
+        held.iter().sum::<f64>() / if op.count_padding { volume } else { held.len() } as f64
+    })
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for count_padding in [false, true] {
+        let held = |window, shape: &[usize]| {
+            let op = AvgPool { window, count_padding };
+            check(&op, &[Array::random("x", shape)], &|x| vec![plain(&op, &x[0])]);
+        };
+        for n in [4, 63, 64, 65, 257] {
+            for window in windows(1) {
+                held(window.clone(), &[2, n]);
+                held(window, &[n, 4]);
+            }
+        }
+        for window in windows(2) {
+            held(window, &[2, 3, 7, 8]);
+        }
+        for window in windows(3) {
+            held(window, &[2, 3, 4, 6]);
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_keep_to_their_windows() {
+    let x = Array::new(&[6], vec![1.0, f64::NAN, 3.0, 4.0, f64::INFINITY, 2.0]);
+    for window in windows(1) {
+        let op = AvgPool { window, count_padding: true };
+        check_non_finite(&op, std::slice::from_ref(&x), &|x| vec![plain(&op, &x[0])]);
+    }
+}

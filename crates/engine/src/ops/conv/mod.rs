@@ -1,0 +1,183 @@
+//! y = W ⋆ x + b: a convolution as PyTorch has it (a correlation), over one to three dimensions.
+//!
+//! Shapes: x [B, C, *size], W [O, C/groups, *kernel], b [O], y [B, O, *out] with
+//! out = ⌊(size + padding − dilation·(kernel − 1) − 1) / stride⌋ + 1. W is f32, or f16 or bf16 where it
+//! is frozen. Padding is zeros, each side by itself; other kinds are `pad` before.
+//! Backward: d_x is a correlation of d with W turned round, one for each residue of the stride; d_W
+//! correlates x with d; d_b sums d. Saved: W where x needs a gradient, x where W does.
+//! Scratch: where x needs a gradient, as much as W and, at a stride over 1, a part of d_x.
+//! Source: torch.nn.functional.conv1d, conv2d, conv3d.
+
+mod backward;
+#[cfg(test)]
+pub(in crate::ops) mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::conv::{LARGEST, Walk, correlate, correlate_weight};
+use crate::kernels::reduce::{Reduction, reduce};
+use crate::op::{Backward, Gradient, Gradients, Op, Reads};
+use crate::shape::{Shape, three};
+use crate::tensor::{Context, Spec, Value};
+
+/// A convolution over [x, weight] or [x, weight, bias]; one entry a dimension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conv {
+    pub stride: Vec<usize>,
+    /// Zeros before and after.
+    pub padding: Vec<[usize; 2]>,
+    pub dilation: Vec<usize>,
+    pub groups: usize,
+}
+
+impl Conv {
+    /// Of `dims` dimensions, without padding.
+    pub fn new(dims: usize) -> Conv {
+        Conv { stride: vec![1; dims], padding: vec![[0, 0]; dims], dilation: vec![1; dims], groups: 1 }
+    }
+
+    fn dims(&self) -> usize {
+        self.stride.len()
+    }
+
+    /// The sizes of a convolution whose inputs and output were checked.
+    fn walk(&self, x: &Shape, weight: &Shape, y: &Shape) -> Walk {
+        let each = |list: &[usize]| three(list, 1);
+        let before: Vec<isize> = self.padding.iter().map(|p| -(p[0] as isize)).collect();
+        Walk {
+            batch: x[0],
+            groups: self.groups,
+            rows: weight[0] / self.groups,
+            channels: weight[1],
+            size: each(&x[2..]),
+            out: each(&y[2..]),
+            taps: each(&weight[2..]),
+            stride: each(&self.stride),
+            first: three(&before, 0),
+            step: each(&self.dilation).map(|d| d as isize),
+        }
+    }
+
+    fn check_channels(&self, x: &Spec, weight: &Spec, bias: Option<&Spec>) -> Result<()> {
+        let (dims, groups) = (self.dims(), self.groups);
+        if x.dtype != DType::F32 || !weight.dtype.is_float() {
+            fail!(Dtype, "conv: takes an f32 input and a float weight, not {x} and {weight}");
+        }
+        if x.shape.rank() != dims + 2 || weight.shape.rank() != dims + 2 {
+            fail!(
+                ShapeMismatch,
+                "conv: over {dims} dimensions takes an input [B, C, …] and a weight [O, C / groups, …] of \
+                 {} dimensions, not {} and {}",
+                dims + 2,
+                x.shape,
+                weight.shape
+            );
+        }
+        let (channels, out) = (x.shape[1], weight.shape[0]);
+        if groups == 0 || !channels.is_multiple_of(groups) || !out.is_multiple_of(groups) {
+            fail!(
+                ShapeMismatch,
+                "conv: {groups} groups do not divide {channels} channels in and {out} out evenly"
+            );
+        }
+        if weight.shape[1] * groups != channels || weight.shape.contains(&0) {
+            fail!(
+                ShapeMismatch,
+                "conv: an input of shape {} in {groups} groups does not fit a weight of shape {}: {channels} \
+                 channels meet {}",
+                x.shape,
+                weight.shape,
+                weight.shape[1] * groups
+            );
+        }
+        if let Some(bias) = bias
+            && (bias.dtype != DType::F32 || bias.shape[..] != [out])
+        {
+            fail!(ShapeMismatch, "conv: the bias is {bias}, the weight {weight} asks for f32[{out}]");
+        }
+        Ok(())
+    }
+
+    /// Elements of y along dimension `d`.
+    fn extent(&self, d: usize, size: usize, kernel: usize) -> Result<usize> {
+        let (stride, dilation) = (self.stride[d], self.dilation[d]);
+        for (what, n) in [("stride", stride), ("dilation", dilation), ("kernel", kernel)] {
+            if n == 0 || n > LARGEST {
+                fail!(Option, "conv: a {what} is 1 to {LARGEST}, not {n}");
+            }
+        }
+        let padded = size + self.padding[d][0] + self.padding[d][1];
+        let span = dilation * (kernel - 1) + 1;
+        if padded < span {
+            fail!(
+                ShapeMismatch,
+                "conv: a kernel of {kernel} spans {span} elements at dilation {dilation}, the padded input \
+                 has {padded} in dimension {}",
+                d + 2
+            );
+        }
+        Ok((padded - span) / stride + 1)
+    }
+}
+
+impl Op for Conv {
+    fn name(&self) -> &'static str {
+        "conv"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let (x, weight) = (inputs[0], inputs[1]);
+        self.check_channels(x, weight, inputs.get(2).copied())?;
+        let mut y = vec![x.shape[0], weight.shape[0]];
+        for d in 0..self.dims() {
+            y.push(self.extent(d, x.shape[d + 2], weight.shape[d + 2])?);
+        }
+        Ok(vec![Spec::f32(&y[..])])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        let (x, weight, y) = (inputs[0], inputs[1], &outputs[0]);
+        let walk = self.walk(&x.shape, &weight.shape, &y.shape);
+        correlate(cx, &walk, x, weight, inputs.get(2).copied(), y)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0b11, 0)
+    }
+
+    fn reads(&self, needs: &[bool]) -> Reads {
+        // d_x reads the weight, d_weight reads x.
+        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
+    }
+
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d = pass.d_out();
+        let (x, weight) = (&pass.input_specs[0].shape, &pass.input_specs[1].shape);
+        let walk = self.walk(x, weight, &d.shape);
+        let d_input = |i: usize| match i {
+            0 => backward::d_x(cx, &walk, d, pass.input(1), x),
+            1 => {
+                let (d_weight, adds) = pass.into.place(cx, 1, weight.clone())?;
+                correlate_weight(cx, &walk, pass.input(0), d, adds, &d_weight)?;
+                Ok(d_weight)
+            }
+            _ => d_bias(cx, &walk, d),
+        };
+        (0..pass.needs.len()).map(|i| pass.needs[i].then(|| d_input(i)).transpose()).collect()
+    }
+}
+
+/// The sum of d over the batch and the positions.
+fn d_bias(cx: &Rc<Context>, walk: &Walk, d: &Value) -> Result<Value> {
+    let (batch, out) = (walk.batch, walk.groups * walk.rows);
+    let images = cx.empty([batch, out], DType::F32)?;
+    reduce(cx, Reduction::Sum, d, [batch * out, walk.positions(), 1], &images)?;
+    let d_bias = cx.empty([out], DType::F32)?;
+    reduce(cx, Reduction::Sum, &images, [1, batch, out], &d_bias)?;
+    Ok(d_bias)
+}

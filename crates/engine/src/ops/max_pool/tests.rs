@@ -1,0 +1,88 @@
+use super::{MaxPool, Window, plain::plain};
+use crate::op::Op;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::tensor::Spec;
+
+/// Windows to pool over: kernel, stride, padding, by dimension; with and without a short last one.
+pub fn windows(dims: usize) -> Vec<Window> {
+    let sizes = [
+        ([2, 2, 2], [2, 2, 2], [0, 0, 0]),
+        ([3, 3, 3], [2, 2, 2], [1, 1, 1]),
+        ([3, 2, 4], [1, 3, 2], [1, 0, 2]),
+        ([1, 1, 1], [2, 1, 3], [0, 0, 0]),
+        ([2, 3, 2], [3, 4, 5], [1, 1, 1]),
+    ];
+    let of = |list: [usize; 3]| list[3 - dims..].to_vec();
+    sizes
+        .into_iter()
+        .flat_map(|(k, s, p)| {
+            [false, true].map(|ceil| Window { kernel: of(k), stride: of(s), padding: of(p), ceil })
+        })
+        .collect()
+}
+
+/// Values of which no two are closer than the step of a finite difference, in no order.
+fn spread(shape: &[usize]) -> Array {
+    let size: usize = shape.iter().product();
+    Array::new(shape, (0..size).map(|i| (i * 7919 % 10007) as f64 / 5000.0 - 1.0).collect())
+}
+
+fn held(window: Window, x: Array) {
+    let op = MaxPool(window);
+    check(&op, &[x], &|x| vec![plain(&op.0, &x[0])]);
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [4, 63, 64, 65, 257] {
+        for window in windows(1) {
+            held(window.clone(), spread(&[2, n]));
+            held(window, spread(&[n, 4]));
+        }
+    }
+    for window in windows(2) {
+        held(window.clone(), spread(&[2, 3, 7, 8]));
+        held(window, spread(&[5, 4]));
+    }
+    for window in windows(3) {
+        held(window, spread(&[2, 3, 4, 6]));
+    }
+}
+
+/// The first of equal maxima takes the gradient, whatever the device.
+#[test]
+fn equal_maxima() {
+    use crate::ops::checks::{contexts, read};
+    for cx in contexts() {
+        let op = MaxPool(Window { kernel: vec![3], stride: vec![1], padding: vec![0], ceil: false });
+        let x = Array::new(&[4], vec![1.0, 1.0, 1.0, 0.0]).upload(&cx);
+        let outputs = crate::op::run(&cx, &op, &[&x]).unwrap();
+        assert_eq!(read(&outputs[1]).data, [0.0, 1.0], "{}", cx.profile.label);
+    }
+}
+
+#[test]
+fn non_finite_values() {
+    let x = Array::new(&[6], vec![1.0, f64::NAN, 3.0, f64::INFINITY, f64::NEG_INFINITY, f64::NEG_INFINITY]);
+    for (kernel, stride) in [(2, 1), (2, 2), (3, 1), (1, 1)] {
+        let op =
+            MaxPool(Window { kernel: vec![kernel], stride: vec![stride], padding: vec![0], ceil: false });
+        check_non_finite(&op, std::slice::from_ref(&x), &|x| vec![plain(&op.0, &x[0])]);
+    }
+}
+
+#[test]
+fn windows_that_do_not_fit() {
+    let error = |kernel: usize, padding: usize| {
+        let window = Window { kernel: vec![kernel], stride: vec![1], padding: vec![padding], ceil: false };
+        MaxPool(window).outputs(&[&Spec::f32([2, 4])]).unwrap_err().message
+    };
+    assert_eq!(
+        error(3, 2),
+        "maxPool: kernel and stride are at least 1 and padding at most half the kernel, not 3, 1 and 2"
+    );
+    assert_eq!(
+        error(7, 1),
+        "maxPool: a kernel of 7 is larger than the padded input, 6 in the last dimensions of shape [2, 4]"
+    );
+}

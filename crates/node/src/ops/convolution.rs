@@ -1,0 +1,90 @@
+//! Convolutions and what goes with them.
+
+use lowrank_engine::error::{Code, fail_code};
+use lowrank_engine::ops;
+use lowrank_engine::ops::max_pool::Window;
+use lowrank_engine::ops::pad::Mode;
+use napi_derive::napi;
+
+use super::places;
+use crate::error::{Result, thrown};
+use crate::session::Session;
+
+/// [before, after] of each dimension, from one list.
+fn pairs(list: &[u32]) -> Vec<[usize; 2]> {
+    list.chunks_exact(2).map(|pair| [pair[0] as usize, pair[1] as usize]).collect()
+}
+
+fn window(kernel: &[u32], stride: &[u32], padding: &[u32], ceil: bool) -> Window {
+    Window { kernel: places(kernel), stride: places(stride), padding: places(padding), ceil }
+}
+
+#[napi]
+impl Session {
+    /// `padding` holds two numbers a dimension: before and after.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn conv(
+        &self,
+        x: u32,
+        weight: u32,
+        bias: Option<u32>,
+        stride: Vec<u32>,
+        padding: Vec<u32>,
+        dilation: Vec<u32>,
+        groups: u32,
+    ) -> Result<u32> {
+        let op = ops::conv::Conv {
+            stride: places(&stride),
+            padding: pairs(&padding),
+            dilation: places(&dilation),
+            groups: groups as usize,
+        };
+        let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
+        self.apply(op, &inputs)
+    }
+
+    /// Pads the last dimensions, two numbers each: before and after.
+    #[napi]
+    pub fn pad(&self, x: u32, padding: Vec<u32>, mode: String) -> Result<u32> {
+        let Some(mode) = Mode::parse(&mode) else {
+            let message = format!("pad: mode \"{mode}\" is none of reflect, replicate, circular");
+            return Err(thrown(fail_code(Code::Option, message)));
+        };
+        self.apply(ops::pad::Pad { mode, padding: pairs(&padding) }, &[x])
+    }
+
+    /// The maximum over windows of the last dimensions, one entry each.
+    #[napi]
+    pub fn max_pool(
+        &self,
+        x: u32,
+        kernel: Vec<u32>,
+        stride: Vec<u32>,
+        padding: Vec<u32>,
+        ceil: bool,
+    ) -> Result<u32> {
+        self.apply(ops::max_pool::MaxPool(window(&kernel, &stride, &padding, ceil)), &[x])
+    }
+
+    /// The mean over windows of the last dimensions, one entry each.
+    #[napi]
+    pub fn avg_pool(
+        &self,
+        x: u32,
+        kernel: Vec<u32>,
+        stride: Vec<u32>,
+        padding: Vec<u32>,
+        ceil: bool,
+        count_padding: bool,
+    ) -> Result<u32> {
+        let window = window(&kernel, &stride, &padding, ceil);
+        self.apply(ops::avg_pool::AvgPool { window, count_padding }, &[x])
+    }
+
+    /// The mean over as many windows as `out` says, one entry a dimension.
+    #[napi]
+    pub fn adaptive_avg_pool(&self, x: u32, out: Vec<u32>) -> Result<u32> {
+        self.apply(ops::adaptive_avg_pool::AdaptiveAvgPool { out: places(&out) }, &[x])
+    }
+}

@@ -1,0 +1,124 @@
+/** What a convolution is told beside its tensors, and the operation itself. */
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { made, type Tensor } from "../tensor.js";
+
+/** One number for every dimension, or one for each. */
+export type PerDimension = number | readonly number[];
+
+export type PaddingMode = "zeros" | "reflect" | "replicate" | "circular";
+
+/** How a kernel is taken over an input; one entry a dimension. */
+export interface ConvGeometry {
+  readonly stride: readonly number[];
+  /** Elements put before and after. */
+  readonly padding: readonly (readonly [before: number, after: number])[];
+  readonly dilation: readonly number[];
+  readonly groups: number;
+  readonly paddingMode: PaddingMode;
+}
+
+export interface GeometryOptions {
+  stride?: PerDimension;
+  /** On both sides; "same" keeps the size (at stride 1), "valid" is none. */
+  padding?: PerDimension | "same" | "valid";
+  dilation?: PerDimension;
+  groups?: number;
+  paddingMode?: PaddingMode;
+}
+
+const MODES: readonly string[] = ["zeros", "reflect", "replicate", "circular"] satisfies PaddingMode[];
+
+/** `value` as one whole number of at least `least` for each of `dims` dimensions. */
+export function perDimension(
+  layer: string,
+  name: string,
+  value: PerDimension,
+  dims: number,
+  least = 1,
+): number[] {
+  const list = typeof value === "number" ? Array.from({ length: dims }, () => value) : [...value];
+  if (list.length !== dims || !list.every((n) => Number.isInteger(n) && n >= least)) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${layer}: ${name} is a whole number of at least ${least}, or ${dims} of them, not ${JSON.stringify(value)}`,
+    );
+  }
+  return list;
+}
+
+/**
+ * The geometry of a kernel of the given sizes. An odd total of "same" has the larger part after, as
+ * PyTorch's.
+ */
+export function convGeometry(
+  layer: string,
+  kernel: readonly number[],
+  { stride = 1, padding = 0, dilation = 1, groups = 1, paddingMode = "zeros" }: GeometryOptions = {},
+): ConvGeometry {
+  const dims = kernel.length;
+  const strides = perDimension(layer, "stride", stride, dims);
+  const dilations = perDimension(layer, "dilation", dilation, dims);
+  if (!Number.isInteger(groups) || groups < 1) {
+    throw new LowrankError("ERR_OPTION", `${layer}: groups is a whole number of at least 1, not ${groups}`);
+  }
+  if (!MODES.includes(paddingMode)) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${layer}: paddingMode "${paddingMode}" is none of ${MODES.join(", ")}`,
+    );
+  }
+  let sides: [number, number][];
+  if (padding === "same") {
+    if (strides.some((s) => s !== 1)) {
+      throw new LowrankError(
+        "ERR_OPTION",
+        `${layer}: padding "same" keeps the size at stride 1 only, not at [${strides.join(", ")}]`,
+      );
+    }
+    sides = kernel.map((k, d) => {
+      const total = (dilations[d] as number) * (k - 1);
+      return [Math.floor(total / 2), Math.ceil(total / 2)];
+    });
+  } else if (typeof padding === "string" && padding !== "valid") {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${layer}: padding "${padding as string}" is neither same nor valid`,
+    );
+  } else {
+    const both = perDimension(layer, "padding", padding === "valid" ? 0 : padding, dims, 0);
+    sides = both.map((p) => [p, p]);
+  }
+  return { stride: strides, padding: sides, dilation: dilations, groups, paddingMode };
+}
+
+/** The geometry of a kernel of size 1 that mixes channels in `groups`: a product at each position. */
+export function pointwise(dims: number, groups = 1): ConvGeometry {
+  return convGeometry("pointwise", Array<number>(dims).fill(1), { groups });
+}
+
+/**
+ * W ⋆ x + b over the last dimensions. Shapes: x [B, C, *size] or [C, *size], weight
+ * [O, C / groups, *kernel], bias [O], y [B, O, *out] or [O, *out].
+ */
+export function convolve(x: Tensor, weight: Tensor, bias: Tensor | null, geometry: ConvGeometry): Tensor {
+  if (x.shape.length === geometry.stride.length + 1) {
+    return convolve(x.unsqueeze(0), weight, bias, geometry).squeeze(0);
+  }
+  const { stride, dilation, groups, paddingMode } = geometry;
+  const padding = geometry.padding.flat();
+  const zeros = paddingMode === "zeros";
+  const input =
+    zeros || padding.every((p) => p === 0) ? x : made(() => session().pad(x.id, padding, paddingMode));
+  return made(() =>
+    session().conv(
+      input.id,
+      weight.id,
+      bias?.id,
+      [...stride],
+      zeros ? padding : padding.map(() => 0),
+      [...dilation],
+      groups,
+    ),
+  );
+}

@@ -1,0 +1,107 @@
+import { tensor, zeros } from "../create.js";
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { uniform } from "../random.js";
+import { made, parameter, type Tensor } from "../tensor.js";
+import { Linear } from "./linear.js";
+import { Module } from "./module.js";
+
+export interface MultiheadAttentionOptions {
+  bias?: boolean;
+  /** Whether tensors are [B, T, C] instead of [T, B, C]. */
+  batchFirst?: boolean;
+  device?: Device;
+}
+
+export interface AttendOptions {
+  /** A query sees no key after its own position. */
+  isCausal?: boolean;
+  /** i32 [B, S], 0 where a key is hidden. */
+  keyMask?: Tensor;
+}
+
+/**
+ * Attention in several heads, with projections (Vaswani et al. 2017). Shapes: query [T, B, C], key and
+ * value [S, B, C] (the batch first under `batchFirst`, or none), y as query. in_proj_weight [3C, C]
+ * holds the projections of query, key and value; it starts as U(±√(6 / 4C)), the biases as 0, as
+ * PyTorch's. The scores are never stored, so that they are not returned.
+ */
+export class MultiheadAttention extends Module {
+  readonly embedDim: number;
+  readonly numHeads: number;
+  readonly batchFirst: boolean;
+  in_proj_weight: Tensor;
+  in_proj_bias: Tensor | null;
+  out_proj: Linear;
+
+  constructor(
+    embedDim: number,
+    numHeads: number,
+    { bias = true, batchFirst = false, device }: MultiheadAttentionOptions = {},
+  ) {
+    super();
+    if (!Number.isInteger(numHeads) || numHeads < 1 || embedDim < 1 || embedDim % numHeads !== 0) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `MultiheadAttention: ${numHeads} heads do not divide ${embedDim} features evenly`,
+      );
+    }
+    this.embedDim = embedDim;
+    this.numHeads = numHeads;
+    this.batchFirst = batchFirst;
+    const place = device === undefined ? {} : { device };
+    const bound = Math.sqrt(6 / (4 * embedDim));
+    const values = uniform(3 * embedDim * embedDim, -bound, bound);
+    this.in_proj_weight = parameter(tensor(values, { shape: [3 * embedDim, embedDim], ...place }));
+    this.in_proj_bias = bias ? parameter(zeros([3 * embedDim], place)) : null;
+    this.out_proj = new Linear(embedDim, embedDim, { bias, ...place });
+    this.out_proj.bias?.copy(zeros([embedDim], place));
+  }
+
+  forward(query: Tensor, key = query, value = key, options: AttendOptions = {}): Tensor {
+    if (query.shape.length === 2) {
+      const batch = this.batchFirst ? 0 : 1;
+      // Equal ones stay one, and are projected at once.
+      const q = query.unsqueeze(batch);
+      const k = key === query ? q : key.unsqueeze(batch);
+      const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
+      return this.forward(q, k, v, options).squeeze(batch);
+    }
+    const [q, k, v] = this.#projected(query, key, value).map((x) => this.#inHeads(x)) as [
+      Tensor,
+      Tensor,
+      Tensor,
+    ];
+    const [B, T, H, D] = q.shape as [number, number, number, number];
+    const { isCausal = false, keyMask } = options;
+    const S = k.shape[1] as number;
+    const attended = made(() =>
+      session().attention(q.id, k.id, v.id, keyMask?.id, isCausal, 0, 1 / Math.sqrt(D), 0, S),
+    );
+    const y = attended.reshape(B, T, H * D);
+    return this.out_proj.forward(this.batchFirst ? y : y.transpose(0, 1));
+  }
+
+  /** Query, key and value, each with its part of the weight. */
+  #projected(query: Tensor, key: Tensor, value: Tensor): Tensor[] {
+    const C = this.embedDim;
+    const [weight, bias] = [this.in_proj_weight, this.in_proj_bias];
+    if (key === query && value === query) {
+      const all = made(() => session().linear(query.id, weight.id, bias?.id, false));
+      return [0, 1, 2].map((i) => all.slice(-1, i * C, (i + 1) * C));
+    }
+    return [query, key, value].map((x, i) => {
+      const part = weight.slice(0, i * C, (i + 1) * C);
+      const shift = bias?.slice(0, i * C, (i + 1) * C);
+      return made(() => session().linear(x.id, part.id, shift?.id, false));
+    });
+  }
+
+  /** [B, T, H, D] of what lies as the inputs do. */
+  #inHeads(x: Tensor): Tensor {
+    const batched = this.batchFirst ? x : x.transpose(0, 1);
+    const [B, T, C] = batched.shape as [number, number, number];
+    return batched.reshape(B, T, this.numHeads, C / this.numHeads);
+  }
+}

@@ -1,0 +1,88 @@
+/**
+ * Plain layers against torch.nn's, in float64 (README.md): the output, and the gradients of the input and of
+ * every parameter. Sums are of some hundred terms at most, so 1e-5 of the largest value is a hundred roundings;
+ * a wrong place or formula is off by more than a hundredth.
+ */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test, { type ExecutionContext } from "ava";
+import { nn, tensor, type Tensor } from "../../src/index.js";
+import { testDevices, type TestDevice } from "../devices.js";
+import { hashed } from "../hashed.js";
+import { error, goldens, onHost, type Golden } from "./goldens.js";
+
+interface Case {
+  layer: keyof typeof nn;
+  args: unknown[];
+  options: Record<string, unknown>;
+  input: number[];
+}
+
+interface AttentionCase {
+  args: [number, number];
+  options: nn.MultiheadAttentionOptions;
+  inputs: Record<string, number[]>;
+}
+
+const { layers, attention } = JSON.parse(readFileSync(join(goldens, "nn_layers.json"), "utf8")) as {
+  layers: Record<string, Case>;
+  attention: Record<string, AttentionCase>;
+};
+
+/** Fills a layer and its inputs by their names and holds all that it computes to the golden. */
+async function held<L extends nn.Module>(
+  t: ExecutionContext,
+  name: string,
+  device: TestDevice,
+  layer: L,
+  inputs: Record<string, number[]>,
+  run: (layer: L, inputs: Tensor[]) => Tensor,
+): Promise<void> {
+  const host = await onHost(join(goldens, "nn_layers.safetensors"));
+  const of = (part: string, shape: readonly number[], requiresGrad = false): Tensor =>
+    tensor(hashed(`${name}.${part}`, shape), { shape, device, requiresGrad });
+  const compare = async (part: string, ours: Tensor): Promise<void> => {
+    const golden = host[`${name}.${part}`] as Golden;
+    t.deepEqual(ours.shape, golden.shape, part);
+    const off = error(await ours.data(), golden.data);
+    t.true(off <= 1e-5, `${part}: ${off}`);
+  };
+
+  const state = layer.stateDict();
+  const gradients = Object.keys(host).filter((key) => key.startsWith(`${name}.grad.`));
+  t.deepEqual(
+    [...Object.keys(inputs), ...Object.keys(state)].sort(),
+    gradients.map((key) => key.slice(`${name}.grad.`.length)).sort(),
+  );
+  const filled = Object.entries(state).map(([key, one]) => [key, of(key, one.shape)] as const);
+  layer.loadStateDict(Object.fromEntries(filled));
+
+  const given = Object.entries(inputs).map(([key, shape]) => of(key, shape, true));
+  const output = run(layer, given);
+  await compare("output", output);
+  output.backward(of("d_out", output.shape));
+  for (const [i, key] of Object.keys(inputs).entries()) {
+    await compare(`grad.${key}`, (given[i] as Tensor).grad as Tensor);
+  }
+  for (const [key, one] of layer.namedParameters()) await compare(`grad.${key}`, one.grad as Tensor);
+}
+
+type Layer = nn.Module & { forward(x: Tensor): Tensor };
+
+for (const device of testDevices()) {
+  for (const [name, { layer, args, options, input }] of Object.entries(layers)) {
+    test(`${name} on ${device} is torch.nn's`, async (t) => {
+      const build = nn[layer] as unknown as new (...args: unknown[]) => Layer;
+      await held(t, name, device, new build(...args, { ...options, device }), { input }, (layer, [x]) =>
+        layer.forward(x as Tensor),
+      );
+    });
+  }
+  for (const [name, { args, options, inputs }] of Object.entries(attention)) {
+    test(`${name} on ${device} is torch.nn's`, async (t) => {
+      const layer = new nn.MultiheadAttention(...args, { ...options, device });
+      await held(t, name, device, layer, inputs, (layer, [q, k, v]) => layer.forward(q as Tensor, k, v));
+    });
+  }
+}

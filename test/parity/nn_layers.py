@@ -1,0 +1,103 @@
+"""Goldens of torch.nn's plain layers, in float64: output, and the gradients of the input and every parameter (README.md)."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+import fill
+
+GOLDENS = Path(__file__).resolve().parent / "goldens"
+
+# layer, positional arguments, options as lowrank spells them, the input's shape
+LAYERS = {
+    "conv1d": ("Conv1d", [4, 6, 3], {"padding": 1}, [2, 4, 9]),
+    "conv1d_even_same": ("Conv1d", [3, 2, 4], {"padding": "same", "dilation": 3}, [2, 3, 11]),
+    "conv1d_unbatched": ("Conv1d", [3, 5, 2], {"bias": False}, [3, 7]),
+    "conv1d_circular": ("Conv1d", [2, 3, 3], {"padding": 2, "paddingMode": "circular", "stride": 2}, [2, 2, 8]),
+    "conv2d": ("Conv2d", [3, 8, 3], {"stride": 2, "padding": [1, 2]}, [2, 3, 7, 6]),
+    "conv2d_valid": ("Conv2d", [3, 4, [3, 2]], {"padding": "valid", "dilation": [1, 2]}, [1, 3, 6, 7]),
+    "conv2d_groups": ("Conv2d", [6, 4, [2, 3]], {"groups": 2, "dilation": 2, "padding": 2}, [2, 6, 8, 7]),
+    "conv2d_depthwise": ("Conv2d", [5, 10, 3], {"groups": 5, "padding": 1, "stride": [2, 1]}, [2, 5, 6, 9]),
+    "conv2d_patches": ("Conv2d", [3, 7, 4], {"stride": 4}, [2, 3, 8, 12]),
+    "conv2d_reflect": ("Conv2d", [2, 3, 3], {"padding": [2, 1], "paddingMode": "reflect"}, [2, 2, 5, 4]),
+    "conv2d_replicate_same": ("Conv2d", [2, 3, [4, 2]], {"padding": "same", "paddingMode": "replicate"}, [1, 2, 5, 4]),
+    "conv2d_circular": ("Conv2d", [2, 3, 3], {"padding": 1, "paddingMode": "circular", "groups": 1}, [1, 2, 4, 5]),
+    "conv3d": ("Conv3d", [2, 4, [2, 3, 2]], {"stride": [1, 2, 1], "padding": [1, 1, 0]}, [2, 2, 3, 5, 4]),
+    "conv3d_groups": ("Conv3d", [4, 2, 2], {"groups": 2, "dilation": [1, 2, 1], "padding": 1}, [1, 4, 3, 4, 3]),
+    "max_pool1d": ("MaxPool1d", [3], {"stride": 2, "padding": 1, "ceilMode": True}, [2, 3, 8]),
+    "max_pool2d": ("MaxPool2d", [[3, 2]], {"padding": [1, 0]}, [2, 3, 8, 7]),
+    "max_pool3d": ("MaxPool3d", [2], {"stride": [1, 2, 3], "ceilMode": True}, [2, 2, 3, 5, 6]),
+    "avg_pool1d": ("AvgPool1d", [4], {"stride": 3, "padding": 2, "ceilMode": True}, [2, 3, 9]),
+    "avg_pool2d": ("AvgPool2d", [3], {"stride": 2, "padding": 1, "countIncludePad": False}, [2, 3, 6, 7]),
+    "avg_pool3d": ("AvgPool3d", [[2, 3, 2]], {"padding": [1, 1, 0], "ceilMode": True}, [3, 4, 5, 5]),
+    "adaptive_avg_pool1d": ("AdaptiveAvgPool1d", [4], {}, [2, 3, 9]),
+    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", [[3, None]], {}, [2, 3, 7, 5]),
+    "adaptive_avg_pool3d": ("AdaptiveAvgPool3d", [[1, 2, 4]], {}, [2, 2, 3, 5, 6]),
+    "group_norm": ("GroupNorm", [3, 6], {"eps": 0.01}, [2, 6, 4, 5]),
+    "group_norm_plain": ("GroupNorm", [1, 4], {"affine": False}, [3, 4, 7]),
+}
+
+# embedDim, numHeads, options, the shapes of query and key
+ATTENTION = {
+    "attention_self": (8, 2, {}, [5, 3, 8], None),
+    "attention_batch_first": (12, 3, {"batchFirst": True, "bias": False}, [2, 5, 12], None),
+    "attention_cross": (8, 4, {"batchFirst": True}, [2, 3, 8], [2, 6, 8]),
+    "attention_unbatched": (6, 2, {}, [4, 6], None),
+}
+
+
+def snake(options):
+    named = {re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), k): v for k, v in options.items()}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in named.items()}
+
+
+def filled(name, shape):
+    return torch.from_numpy(fill.tensor(name, shape))
+
+
+def record(tensors, name, module, inputs, run):
+    """Fills the module and its inputs (shapes by name) and runs both ways."""
+    module = module.double()
+    with torch.no_grad():
+        for key, parameter in module.named_parameters():
+            parameter.copy_(filled(f"{name}.{key}", parameter.shape))
+    inputs = {key: filled(f"{name}.{key}", shape).requires_grad_() for key, shape in inputs.items()}
+    output = run(module, **inputs)
+    output.backward(filled(f"{name}.d_out", output.shape))
+    tensors[f"{name}.output"] = output.detach()
+    for key, one in inputs.items():
+        tensors[f"{name}.grad.{key}"] = one.grad
+    for key, parameter in module.named_parameters():
+        tensors[f"{name}.grad.{key}"] = parameter.grad
+
+
+def main():
+    tensors = {}
+    for name, (kind, args, options, shape) in LAYERS.items():
+        args = [tuple(a) if isinstance(a, list) else a for a in args]
+        module = getattr(torch.nn, kind)(*args, **snake(options))
+        record(tensors, name, module, {"input": shape}, lambda module, input: module(input))
+    for name, (features, heads, options, query, key) in ATTENTION.items():
+        module = torch.nn.MultiheadAttention(features, heads, **snake(options))
+        if key is None:
+            record(tensors, name, module, {"query": query}, lambda m, query: m(query, query, query)[0])
+        else:
+            inputs = {"query": query, "key": key, "value": key}
+            record(tensors, name, module, inputs, lambda m, query, key, value: m(query, key, value)[0])
+    arrays = {k: np.ascontiguousarray(v.numpy().astype(np.float32)) for k, v in sorted(tensors.items())}
+    save_file(arrays, GOLDENS / "nn_layers.safetensors")
+    cases = {n: {"layer": k, "args": a, "options": o, "input": i} for n, (k, a, o, i) in LAYERS.items()}
+    attention = {
+        n: {"args": [f, h], "options": o, "inputs": {"query": q} if k is None else {"query": q, "key": k, "value": k}}
+        for n, (f, h, o, q, k) in ATTENTION.items()
+    }
+    text = json.dumps({"torch": torch.__version__, "layers": cases, "attention": attention}, indent=1)
+    (GOLDENS / "nn_layers.json").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
