@@ -2,6 +2,7 @@
 import { ones, tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
+import { Conv2d } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
@@ -44,6 +45,13 @@ export abstract class Weights {
   layerNorm(path: string, size: number, eps: number): LayerNorm {
     const weight = this.take(`${path}.weight`, [size], "ones");
     return new LayerNorm(size, { eps, weight, bias: this.take(`${path}.bias`, [size], "zeros") });
+  }
+
+  /** A convolution with a bias, whose stride is its kernel. */
+  patches(path: string, inChannels: number, outChannels: number, kernel: readonly [number, number]): Conv2d {
+    const weight = this.take(`${path}.weight`, [outChannels, inChannels, ...kernel]);
+    const biasValues = this.take(`${path}.bias`, [outChannels], "zeros");
+    return new Conv2d(inChannels, outChannels, kernel, { stride: kernel, weight, biasValues });
   }
 
   embedding(path: string, rows: number, size: number, paddingIdx?: number): Embedding {

@@ -1,19 +1,19 @@
 import { zeros } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import { Dropout } from "../../nn/dropout.js";
+import type { Conv2d } from "../../nn/conv.js";
 import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
 import type { Weights } from "../weights.js";
 import { patchCount, type ViTConfig } from "./config.js";
-import { PatchProjection } from "./projection.js";
 
 /** Patches as vectors: a convolution whose stride is its kernel. */
 export class ViTPatchEmbeddings extends Module {
-  projection: PatchProjection;
+  projection: Conv2d;
 
-  constructor(config: ViTConfig, path: string, weights: Weights) {
+  constructor({ numChannels, hiddenSize, patchSize }: ViTConfig, path: string, weights: Weights) {
     super();
-    this.projection = new PatchProjection(config, `${path}.projection`, weights);
+    this.projection = weights.patches(`${path}.projection`, numChannels, hiddenSize, patchSize);
   }
 
   /** pixels [B, channels, height, width] → [B, patches, C]. */
