@@ -11,6 +11,8 @@ export interface Products {
   base(x: Tensor, bias: Tensor | null): Tensor;
   /** scaling · B·A·x. */
   lowRank(x: Tensor, adapter: Adapter, scaling: number): Tensor;
+  /** The sum of both, without a bias, where one operation gives it. */
+  sum?(x: Tensor, adapter: Adapter, scaling: number): Tensor;
 }
 
 /**
@@ -35,18 +37,21 @@ export function composed(
       base(x, biasOf(bias, shares)),
     );
   }
-  let y = base(x, null);
-  for (const { adapter, scaling } of shares) {
-    const given = dropped(adapter);
-    const product = lowRank(given, adapter, scaling);
-    if (adapter.magnitude === undefined) {
-      y = y.add(product);
-      continue;
+  const along = layer.alongOutputs(x.shape);
+  const step = (before: Tensor | null, { adapter, scaling }: Share): Tensor => {
+    const y = (): Tensor => before ?? base(x, null);
+    if (adapter.magnitude === undefined) return y().add(lowRank(dropped(adapter), adapter, scaling));
+    const c = rescaling(layer, adapter, scaling).reshape(along);
+    if (!drops(adapter)) {
+      const sum = before === null ? products.sum?.(x, adapter, scaling) : undefined;
+      return (sum ?? y().add(lowRank(x, adapter, scaling))).mul(c);
     }
-    const factor = rescaling(layer, adapter, scaling);
-    const c = factor.reshape(layer.alongOutputs(y.shape));
-    y = drops(adapter) ? y.add(base(given, null).mul(c.sub(1))).add(product.mul(c)) : y.add(product).mul(c);
-  }
+    const given = dropped(adapter);
+    return y()
+      .add(base(given, null).mul(c.sub(1)))
+      .add(lowRank(given, adapter, scaling).mul(c));
+  };
+  const y = shares.reduce<Tensor | null>(step, null) as Tensor;
   const whole = biasOf(bias, shares);
-  return whole === null ? y : y.add(whole.reshape(layer.alongOutputs(y.shape)));
+  return whole === null ? y : y.add(whole.reshape(along));
 }

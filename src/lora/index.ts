@@ -1,5 +1,6 @@
 export { convertAdapter, type AdapterFormat, type ConvertOptions } from "./convert.js";
 export { loadAdapter, saveAdapter, type LoadAdapterOptions } from "./files.js";
+export { Conv1d, Conv2d, Conv3d, ConvLoRA, type LoRAConvOptions } from "./conv.js";
 export { Embedding, type LoRAEmbeddingOptions } from "./embedding.js";
 export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js";
 export { inject, type InjectReport } from "./inject.js";

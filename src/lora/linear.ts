@@ -79,6 +79,7 @@ export class Linear extends LoRALayer(BaseLinear) {
         const { loraA, loraB } = this.factors(adapter);
         return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
       },
+      sum: (given, adapter, scaling) => loraLinear(this, given, weight, null, [{ adapter, scaling }]),
     });
   }
 }

@@ -1,5 +1,6 @@
 /** Which modules of a model an adapter targets: PEFT's rules. */
 import { LowrankError } from "../errors.js";
+import { ConvNd } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
@@ -45,10 +46,10 @@ export interface Targeting {
 }
 
 /** Layers that can be adapted. */
-export type Adaptable = Linear | Embedding;
+export type Adaptable = Linear | Embedding | ConvNd;
 
 function isAdaptable(module: Module): module is Adaptable {
-  return module instanceof Linear || module instanceof Embedding;
+  return module instanceof Linear || module instanceof Embedding || module instanceof ConvNd;
 }
 
 /**

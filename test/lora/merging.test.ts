@@ -2,7 +2,9 @@
 import test from "ava";
 import fc from "fast-check";
 
-import { lora, manualSeed, nn, noGrad, randn, scope, type Tensor } from "../../src/index.js";
+import { lora, manualSeed, nn, noGrad, randn, scope, tensor, type Tensor } from "../../src/index.js";
+import { convolve } from "../../src/nn/convolution.js";
+import { partsOf } from "../../src/lora/layer.js";
 import { testDevices } from "../devices.js";
 import { error } from "../parity/goldens.js";
 import { subjects, type Layer } from "./subjects.js";
@@ -12,8 +14,8 @@ const TIMES = 1000;
 function randomise(layer: Layer): void {
   noGrad(() =>
     scope(() => {
-      for (const { loraA, loraB } of layer.adapters.values())
-        for (const part of [loraA, loraB]) part.copy(randn(part.shape, { device: part.device }));
+      for (const adapter of layer.adapters.values())
+        for (const [, part] of partsOf(adapter)) part.copy(randn(part.shape, { device: part.device }));
     }),
   );
 }
@@ -21,6 +23,12 @@ function randomise(layer: Layer): void {
 async function off(ours: Tensor, expected: Tensor): Promise<number> {
   return error(await ours.data(), await expected.data());
 }
+
+const ranks = {
+  r: fc.integer({ min: 1, max: 5 }),
+  loraAlpha: fc.integer({ min: 1, max: 9 }),
+  useRslora: fc.boolean(),
+};
 
 for (const device of testDevices()) {
   for (const subject of subjects) {
@@ -51,11 +59,9 @@ for (const device of testDevices()) {
         .filter((slices) => slices.includes(true)),
       width: fc.integer({ min: 1, max: 9 }),
       inFeatures: fc.integer({ min: 1, max: 17 }),
-      r: fc.integer({ min: 1, max: 6 }),
-      loraAlpha: fc.integer({ min: 1, max: 9 }),
       rows: fc.integer({ min: 1, max: 5 }),
       fanInFanOut: fc.boolean(),
-      useRslora: fc.boolean(),
+      ...ranks,
     });
     const holds = async ({
       width,
@@ -82,12 +88,79 @@ for (const device of testDevices()) {
         plain.loraA?.copy(loraA);
         plain.loraB?.copy(loraB);
       });
-      // Sums of at most 17 + 30 products of numbers around 1.
+      // Sums of at most 17 + 25 products of numbers around 1.
       const asPlain = await off(plain.forward(x), apart);
       return asPlain < 1e-5 && (await off(layer.merge().forward(x), apart)) < 1e-5;
     };
     manualSeed(5);
     await fc.assert(fc.asyncProperty(sizes, holds), { numRuns: 60, seed: 1 });
+    t.pass();
+  });
+
+  test(`Conv on ${device}: any geometry merges to what runs apart, by its definition, and is PEFT's adapter`, async (t) => {
+    const perDim = (min: number, max: number): fc.Arbitrary<number[]> =>
+      fc.array(fc.integer({ min, max }), { minLength: 3, maxLength: 3 });
+    const sizes = fc.record({
+      dims: fc.integer({ min: 1, max: 3 }),
+      kernel: perDim(1, 3),
+      stride: perDim(1, 3),
+      padding: perDim(0, 2),
+      dilation: perDim(1, 2),
+      over: perDim(0, 3),
+      groups: fc.integer({ min: 1, max: 3 }),
+      channels: fc.integer({ min: 1, max: 2 }),
+      outputs: fc.integer({ min: 1, max: 2 }),
+      ...ranks,
+    });
+    const holds = async (given: typeof sizes extends fc.Arbitrary<infer V> ? V : never): Promise<boolean> => {
+      const { dims, groups, channels, outputs, r, loraAlpha, useRslora } = given;
+      const [kernel, stride, padding, dilation, over] = (
+        ["kernel", "stride", "padding", "dilation", "over"] as const
+      ).map((name) => given[name].slice(0, dims)) as [number[], number[], number[], number[], number[]];
+      const Conv = [lora.Conv1d, lora.Conv2d, lora.Conv3d][dims - 1] as typeof lora.Conv1d;
+      const geometry = { stride, padding, dilation, groups, device };
+      const layer = new Conv(channels * groups, outputs * groups, kernel, {
+        ...geometry,
+        r,
+        loraAlpha,
+        useRslora,
+      });
+      randomise(layer);
+      // As small as the kernel allows, and somewhat more.
+      const least = kernel.map((k, d) =>
+        Math.max(1, (dilation[d] as number) * (k - 1) + 1 - 2 * (padding[d] as number)),
+      );
+      const x = randn([2, channels * groups, ...least.map((n, d) => n + (over[d] as number))], { device });
+      const apart = layer.forward(x);
+
+      const [a, b, w] = await Promise.all(
+        [layer.loraA, layer.loraB, layer.weight].map((one) => (one as Tensor).data()),
+      );
+      const taps = (w as Float32Array).length / (outputs * groups);
+      const sum = Float32Array.from(w as Float32Array, (value, i) => {
+        const [o, tap] = [Math.floor(i / taps), i % taps];
+        let delta = 0;
+        for (let k = 0; k < r; k++)
+          delta += (b as Float32Array)[o * r + k]! * (a as Float32Array)[k * taps + tap]!;
+        return value + layer.scaling * delta;
+      });
+      const weight = tensor(sum, { shape: layer.weight.shape, device });
+      const defined = convolve(x, weight, layer.bias, layer.geometry);
+
+      const plain = layer.plainAdapter("default");
+      const same = new Conv(channels * groups, outputs * groups, kernel, geometry);
+      same.addAdapter("default", plain);
+      same.weight.copy(layer.weight);
+      same.bias?.copy(layer.bias as Tensor);
+      // Sums of at most 54 products, each of a sum of 5; numbers around 1.
+      return (
+        (await off(apart, defined)) < 1e-5 &&
+        (await off(same.forward(x), defined)) < 1e-5 &&
+        (await off(layer.merge().forward(x), defined)) < 1e-5
+      );
+    };
+    manualSeed(6);
+    await fc.assert(fc.asyncProperty(sizes, holds), { numRuns: 80, seed: 2 });
     t.pass();
   });
 }

@@ -2,8 +2,8 @@
 import { lora, nn, randn, tensor, type Tensor } from "../../src/index.js";
 import type { TestDevice } from "../devices.js";
 
-export type Base = nn.Linear | nn.Embedding;
-export type Layer = lora.Linear | lora.Embedding;
+export type Base = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d;
+export type Layer = lora.Linear | lora.Embedding | lora.Conv1d | lora.Conv2d | lora.Conv3d;
 
 export interface Subject {
   name: string;
@@ -68,6 +68,32 @@ function embedding(name: string, fresh: Fresh): Subject {
   };
 }
 
+type Geometry = Omit<lora.LoRAConvOptions, "device" | "r">;
+
+/** A convolution of 4 channels to 6, over an input of `size`. */
+function conv(
+  name: string,
+  [Base, Lora]:
+    | [typeof nn.Conv1d, typeof lora.Conv1d]
+    | [typeof nn.Conv2d, typeof lora.Conv2d]
+    | [typeof nn.Conv3d, typeof lora.Conv3d],
+  size: number[],
+  kernel: number[],
+  geometry: Geometry,
+  fresh: Fresh = {},
+): Subject {
+  return {
+    name,
+    base: (device) => new Base(4, 6, kernel, { device, ...geometry }),
+    wrap: (base, r, loraAlpha) => Lora.fromBase(base as nn.Conv1d, { r, loraAlpha, ...fresh }),
+    bare: (device) => new Lora(4, 6, kernel, { device, ...geometry }),
+    input: (device) => randn([3, 4, ...size], { device }),
+    kind: Base,
+    drawn: "A",
+    fresh,
+  };
+}
+
 export const subjects: Subject[] = [
   linear("Linear", false),
   linear("Linear, fanInFanOut", true),
@@ -77,4 +103,9 @@ export const subjects: Subject[] = [
   linearWith("Linear, DoRA", { useDora: true }),
   linearWith("Linear, bias", { loraBias: true }),
   embedding("Embedding, DoRA", { useDora: true }),
+  conv("Conv1d", [nn.Conv1d, lora.Conv1d], [9], [3], { padding: 1, stride: 2 }),
+  conv("Conv2d", [nn.Conv2d, lora.Conv2d], [6, 5], [3, 2], { dilation: [2, 1], padding: "same" }),
+  conv("Conv2d, groups", [nn.Conv2d, lora.Conv2d], [5, 5], [3, 3], { groups: 2 }),
+  conv("Conv3d", [nn.Conv3d, lora.Conv3d], [4, 3, 4], [2, 1, 3], { padding: [1, 0, 1] }),
+  conv("Conv2d, DoRA", [nn.Conv2d, lora.Conv2d], [5, 4], [3, 3], { padding: 1 }, { useDora: true }),
 ];

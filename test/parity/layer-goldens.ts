@@ -10,7 +10,7 @@ import { error, goldens, onHost, type Golden } from "./goldens.js";
 /** Largest difference, as a share of a tensor's largest value: a hundred roundings. */
 const TOLERANCE = 1e-5;
 
-export type Layer = lora.Linear | lora.Embedding;
+export type Layer = lora.Linear | lora.Embedding | lora.Conv1d | lora.Conv2d | lora.Conv3d;
 
 /**
  * Holds `layer` to the tensors under `name` in `file`. The keys of its state dict are those of the

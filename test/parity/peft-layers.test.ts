@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
-import { lora } from "../../src/index.js";
+import { lora, zeros } from "../../src/index.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldens } from "./goldens.js";
 import { isGolden, type Layer } from "./layer-goldens.js";
@@ -30,17 +30,23 @@ const { layers } = JSON.parse(readFileSync(join(goldens, "peft_layers.json"), "u
 };
 
 function layerOf(sizes: Sizes, device: TestDevice): Layer {
-  const { r, lora_alpha: loraAlpha, kernel } = sizes;
+  const { r, lora_alpha: loraAlpha, stride, padding, dilation, groups, kernel } = sizes;
   const { use_rslora: useRslora, use_dora: useDora, lora_bias: loraBias } = sizes;
   const options = { r, loraAlpha, useRslora, useDora, loraBias, device };
   if (sizes.n !== undefined) return new lora.Embedding(sizes.n, sizes.d, options);
   if (kernel === undefined) return new lora.Linear(sizes.in, sizes.out, options);
-  throw new Error("no convolutions");
+  const Conv = [lora.Conv1d, lora.Conv2d, lora.Conv3d][kernel.length - 1] as typeof lora.Conv1d;
+  const layer = new Conv(sizes.in, sizes.out, kernel, { ...options, stride, padding, dilation, groups });
+  if (groups !== undefined) {
+    // PEFT's A sees the channels of all groups.
+    for (const part of ["A", "B"] as const)
+      layer.replacePart("default", part, zeros(layer.shapeOnDisk(part, r), { device }));
+  }
+  return layer;
 }
 
 for (const device of testDevices()) {
   for (const [name, sizes] of Object.entries(layers)) {
-    if (sizes.kernel !== undefined) continue;
     test(`${name} on ${device} is PEFT's`, async (t) => {
       const layer = layerOf(sizes, device);
       await isGolden(t, layer, name, "peft_layers.safetensors", device);
