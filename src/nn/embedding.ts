@@ -7,8 +7,8 @@ import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
 export interface EmbeddingOptions {
-  /** A row that starts at zero and gets no gradient. */
-  paddingIdx?: number;
+  /** A row that starts at zero and gets no gradient; negative from the end. */
+  paddingIdx?: number | undefined;
   device?: Device;
   /** Values to use as they are, instead of drawing new ones. */
   weight?: Tensor;
@@ -31,7 +31,7 @@ export class Embedding extends Module {
     }
     this.numEmbeddings = numEmbeddings;
     this.embeddingDim = embeddingDim;
-    this.paddingIdx = options.paddingIdx;
+    this.paddingIdx = rowOf(options.paddingIdx, numEmbeddings);
     if (options.weight !== undefined) {
       this.weight = options.weight;
       return;
@@ -46,4 +46,12 @@ export class Embedding extends Module {
   forward(ids: Tensor): Tensor {
     return made(() => session().embedding(this.weight.id, ids.id, false, this.paddingIdx));
   }
+}
+
+/** A row counted from either end, checked. */
+function rowOf(index: number | undefined, rows: number): number | undefined {
+  if (index === undefined) return undefined;
+  const row = index < 0 ? index + rows : index;
+  if (Number.isInteger(row) && row >= 0 && row < rows) return row;
+  throw new LowrankError("ERR_OPTION", `Embedding: paddingIdx ${index} is none of ${rows} rows`);
 }

@@ -55,6 +55,10 @@ test("options that mean nothing are refused", (t) => {
     [() => new lora.Embedding(4, 6, { r: 1, loraBias: true }), /loraBias has no meaning/],
     [() => new lora.Embedding(4, 6, { r: 1, loraDropout: 0.5 } as object), /ids cannot be dropped/],
     [() => new lora.Embedding(4, 6, { r: 1, maxNorm: 1 } as object), /maxNorm/],
+    [() => new lora.Embedding(4, 6, { r: 1, paddingIdx: 4 }), /paddingIdx 4 is none of 4 rows/],
+    [() => new lora.Embedding(4, 6, { r: 1, paddingIdx: -5 }), /paddingIdx -5/],
+    [() => new lora.Conv2d(4, 6, 3, { r: -1 }), /lora.Conv2d: r is a whole number/],
+    [() => new lora.Conv2d(4, 6, 3, { r: 1, loraDropout: -1 }), /loraDropout is a probability/],
   ];
   for (const [make, message] of refused)
     t.like(t.throws(make, { instanceOf: LowrankError, message }), { code: "ERR_OPTION" });
@@ -201,7 +205,8 @@ for (const device of testDevices()) {
   });
 
   test(`a padding row of an embedding gets no gradient on ${device}`, async (t) => {
-    const layer = new lora.Embedding(5, 3, { r: 2, paddingIdx: 1, device });
+    const layer = new lora.Embedding(5, 3, { r: 2, paddingIdx: -4, device });
+    t.is(layer.paddingIdx, 1);
     randomise(layer);
     const ids = tensor(Int32Array.of(0, 1, 4, 1), { device });
     layer.forward(ids).sum().backward();
@@ -210,5 +215,40 @@ for (const device of testDevices()) {
       Array.from({ length: 5 }, (_, column) => gradient[column] !== 0 || gradient[5 + column] !== 0),
       [true, false, false, false, true],
     );
+  });
+
+  test(`a convolution's dropout acts on its low-rank path, and padding of every kind on both, on ${device}`, async (t) => {
+    for (const paddingMode of ["zeros", "reflect", "replicate", "circular"] as const) {
+      manualSeed(1);
+      const base = new nn.Conv2d(3, 4, [2, 3], { padding: "same", paddingMode, device });
+      const layer = lora.Conv2d.fromBase(base, { r: 2, loraAlpha: 3, loraDropout: 0.5 });
+      t.true(layer instanceof lora.ConvLoRA && !(base instanceof lora.ConvLoRA));
+      t.deepEqual(layer.geometry, base.geometry);
+      randomise(layer);
+      const x = randn([2, 3, 4, 5], { device });
+      const delta = layer.deltaWeight("default");
+      const low = new nn.Conv2d(3, 4, [2, 3], { padding: "same", paddingMode, weight: delta });
+      manualSeed(2);
+      const expected = base.forward(x).add(low.forward(x.dropout(0.5)));
+      manualSeed(2);
+      t.true((await off(layer.forward(x), expected)) < 1e-5, paddingMode);
+      t.true((await off(layer.eval().forward(x), base.forward(x).add(low.forward(x)))) < 1e-5, paddingMode);
+      layer.train();
+    }
+  });
+
+  test(`an adapter of a grouped convolution that sees all channels runs, and is not merged, on ${device}`, async (t) => {
+    manualSeed(1);
+    const layer = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, device });
+    for (const part of ["A", "B"] as const)
+      layer.replacePart("default", part, randn(layer.shapeOnDisk(part, 2), { device }));
+    const x = randn([2, 4, 5], { device });
+    const before = await layer.forward(x).data();
+    t.throws(() => layer.merge(), { message: /lora.Conv1d: .* 2 groups .* can't be merged/ });
+    t.false(layer.merged);
+    t.deepEqual(await layer.forward(x).data(), before);
+    t.is(layer.plainAdapter("default"), layer.adapterOf("default"));
+    const dora = new lora.Conv1d(4, 6, 3, { r: 2, groups: 2, useDora: true, device });
+    t.throws(() => dora.plainAdapter("default"), { message: /no equal of PEFT's/ });
   });
 }
