@@ -79,10 +79,10 @@ const families: Record<string, Record<string, lora.InjectOptions>> = {
   },
   roberta: { "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear", taskType: "SEQ_CLS" } },
   vit: {
-    "q_proj and v_proj, modulesToSave classifier": {
+    "q_proj and the patches' convolution, modulesToSave classifier": {
       r: 2,
       loraAlpha: 6,
-      targetModules: ["q_proj", "v_proj"],
+      targetModules: ["q_proj", "projection"],
       modulesToSave: ["classifier"],
     },
   },

@@ -99,7 +99,7 @@ LORA = {
     "gpt2": {"r": 3, "lora_alpha": 9, "target_modules": ["c_attn"], "fan_in_fan_out": True},
     "bert": {"r": 4, "lora_alpha": 12, "target_modules": ["query", "value"], "task_type": "SEQ_CLS"},
     "roberta": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
-    "vit": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["classifier"], "task_type": None},
+    "vit": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj", "projection"], "modules_to_save": ["classifier"], "task_type": None},
 }
 
 STEPS, WARMUP = 10, 2
