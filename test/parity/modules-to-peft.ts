@@ -29,6 +29,11 @@ const cases: Record<string, Record<string, lora.InjectOptions>> = {
     modulesToSave: { ...linear, modulesToSave: ["classifier"] },
     "bias all": { ...linear, bias: "all" },
     "bias lora_only": { ...linear, bias: "lora_only" },
+    useDora: { ...linear, targetModules: ["emb", "proj", "lin"], useDora: true },
+    loraBias: { ...linear, loraBias: true },
+    trainableTokenIndices: { ...linear, trainableTokenIndices: { emb: [1, 4, 10] } },
+    pissa: { ...linear, initLoraWeights: "pissa" },
+    olora: { ...linear, initLoraWeights: "olora" },
     patterns: { ...linear, rankPattern: { lin: 3 }, alphaPattern: { "proj|lin": 1 } },
   },
 };

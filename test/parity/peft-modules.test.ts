@@ -17,6 +17,9 @@ const folders = [
   "text-bias-all",
   "text-bias-lora-only",
   "text-patterns",
+  "text-dora",
+  "text-lora-bias",
+  "text-tokens",
 ];
 
 /** What PEFT writes twice by mistake. */
