@@ -454,3 +454,43 @@ for (const device of testDevices()) {
     }
   });
 }
+
+for (const device of testDevices()) {
+  test(`on ${device} a convolution of loralib's is read as rank r·k², and adds its difference of the weight`, async (t) => {
+    class Net extends nn.Module {
+      conv: nn.Conv2d = new nn.Conv2d(2, 3, 3, { padding: 1, device });
+      forward(x: Tensor): Tensor {
+        return this.conv.forward(x);
+      }
+    }
+    const model = new Net();
+    const x = randn([1, 2, 5, 5], { device });
+    const [r, k] = [2, 3];
+    const [a, b] = [randn([r * k, 2 * k], { device: "cpu" }), randn([3 * k, r * k], { device: "cpu" })];
+    const file = join(temporary(), "l.safetensors");
+    await safetensors.save(file, { "conv.lora_A": a, "conv.lora_B": b });
+    await lora.loadAdapter(model, file, { loraAlpha: 4 });
+    const layer = model.conv as unknown as lora.Conv2d;
+    t.is(layer.adapters.get("default")?.r, r * k * k);
+    const delta = (await noGrad(() => layer.deltaWeight()).data()) as Float32Array;
+    const expected = (await b
+      .matmul(a)
+      .mul(4 / r)
+      .data()) as Float32Array;
+    t.true(apart(expected, delta) < 1e-5);
+
+    const rows = Object.values(await lora.report(model));
+    t.true(
+      Math.abs((rows[0]?.normDelta ?? 0) / Math.sqrt(expected.reduce((n, v) => n + v * v, 0)) - 1) < 1e-5,
+    );
+    const before = (await noGrad(() => model.forward(x)).data()) as Float32Array;
+    const kohya = join(temporary(), "k.safetensors");
+    const dir = temporary();
+    await lora.saveAdapter(model, dir);
+    await lora.convertAdapter(dir, kohya, { format: "kohya" });
+    t.deepEqual(values(kohya)["lora_unet_conv.lora_down.weight"], [18, 2, 3, 3]);
+    lora.unload(model);
+    await lora.loadAdapter(model, kohya);
+    t.true(apart((await noGrad(() => model.forward(x)).data()) as Float32Array, before) < 1e-5);
+  });
+}

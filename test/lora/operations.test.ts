@@ -120,6 +120,37 @@ for (const device of testDevices()) {
     }
   });
 
+  test(`on ${device} adapters of a convolution are added, and cut to the rank that its outputs have`, async (t) => {
+    class Net extends nn.Module {
+      conv: nn.Conv2d = new nn.Conv2d(4, 3, [3, 2], { device });
+      grouped: nn.Conv2d = new nn.Conv2d(4, 6, 3, { groups: 2, device });
+      forward(): void {}
+    }
+    const model = new Net();
+    for (const [name, r] of [
+      ["a", 2],
+      ["b", 4],
+    ] as const) {
+      await lora.inject(model, { r, loraAlpha: 3, targetModules: ["conv", "grouped"], name });
+      for (const [, one] of adapterState(model, name)) noGrad(() => one.copy(randn(one.shape, { device })));
+    }
+    const delta = async (path: "conv" | "grouped", name: string): Promise<Float32Array> =>
+      (await noGrad(() => (model[path] as unknown as lora.Conv2d).deltaWeight(name)).data()) as Float32Array;
+    await lora.addWeightedAdapter(model, "cat", { a: 2, b: -1 }, { combination: "cat" });
+    await lora.addWeightedAdapter(model, "svd", { a: 2, b: -1 }, { combination: "svd", rank: 6 });
+    for (const path of ["conv", "grouped"] as const) {
+      const [a, b] = [await delta(path, "a"), await delta(path, "b")];
+      const sum = a.map((v, i) => 2 * v - (b[i] as number));
+      t.true(apart(sum, await delta(path, "cat")) < 1e-5, path);
+      t.true(apart(sum, await delta(path, "svd")) < 1e-5, path);
+    }
+    const norms = (await lora.report(model)).filter(({ adapter }) => adapter === "cat");
+    for (const { path, normDelta } of norms) {
+      const squares = (await delta(path as "conv", "cat")).reduce((n, v) => n + v * v, 0);
+      t.true(Math.abs(normDelta / Math.sqrt(squares) - 1) < 1e-4, path);
+    }
+  });
+
   test(`on ${device} what is told apart value by value keeps the rank, and its masks follow the seed`, async (t) => {
     const model = await adapted(device, { a: attention, b: attention });
     const weights = { a: 0.5, b: 1.5 };

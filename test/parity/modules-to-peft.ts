@@ -1,5 +1,5 @@
 /**
- * Adapters of every kind of layer that lowrank saves, as PEFT loads them (README.md): `tsx modules-to-peft.ts PYTHON`. Prints
+ * Adapters of every kind of layer that lowrank saves, as PEFT loads them (README.md): `tsx modules-to-peft.ts PYTHON [MODEL]`. Prints
  * how far the outputs are apart, and fails above 1e-5 or where a key differs from PEFT's.
  */
 import { spawnSync } from "node:child_process";
@@ -13,10 +13,11 @@ import { hashed, temporary } from "../hashed.js";
 import { error } from "./goldens.js";
 import { toy } from "./modules.js";
 
-const [python] = process.argv.slice(2);
-if (python === undefined) throw new Error("usage: tsx modules-to-peft.ts PYTHON");
+const [python, only] = process.argv.slice(2);
+if (python === undefined) throw new Error("usage: tsx modules-to-peft.ts PYTHON [text | image]");
 
 const linear = { r: 2, loraAlpha: 6, targetModules: ["proj", "lin"] };
+const convolutions = { r: 2, loraAlpha: 6, targetModules: ["conv1", "conv2", "conv3", "point"] };
 const cases: Record<string, Record<string, lora.InjectOptions>> = {
   text: {
     Linear: { ...linear, targetModules: ["lin", "classifier"] },
@@ -36,10 +37,22 @@ const cases: Record<string, Record<string, lora.InjectOptions>> = {
     olora: { ...linear, initLoraWeights: "olora" },
     patterns: { ...linear, rankPattern: { lin: 3 }, alphaPattern: { "proj|lin": 1 } },
   },
+  image: {
+    "Conv1d, Conv2d, Conv3d": convolutions,
+    "Conv1d, Conv2d, Conv3d, useDora": { ...convolutions, useDora: true },
+    "Conv1d, Conv2d, Conv3d, loraBias": { ...convolutions, loraBias: true },
+    "Conv2d, bias all, modulesToSave": {
+      ...convolutions,
+      targetModules: ["conv2", "point"],
+      bias: "all",
+      modulesToSave: ["classifier"],
+    },
+  },
 };
 
 let worst = 0;
 for (const [kind, options] of Object.entries(cases)) {
+  if (only !== undefined && kind !== only) continue;
   for (const [name, one] of Object.entries(options)) {
     const { model, input } = toy(kind, "cpu");
     await lora.inject(model, one);

@@ -16,15 +16,44 @@ export class Text extends nn.Module {
   }
 }
 
+/** Values [2, 4, 9] through convolutions of one, two and three dimensions. */
+export class Image extends nn.Module {
+  conv1 = new nn.Conv1d(4, 6, 3, { padding: 1 });
+  conv2 = new nn.Conv2d(6, 4, [3, 2], { stride: [1, 2], padding: [1, 1] });
+  conv3 = new nn.Conv3d(4, 2, [1, 3, 2], { padding: [0, 1, 0] });
+  point = new nn.Conv2d(2, 3, 1);
+  classifier = new nn.Linear(3, 5);
+
+  forward(values: Tensor): Tensor {
+    let x = this.conv1.forward(values).relu().reshape(2, 6, 3, 3);
+    x = this.conv2.forward(x).relu();
+    x = this.conv3.forward(x.reshape(2, 4, 1, 3, 2)).relu();
+    x = this.point.forward(x.reshape(2, 2, 3, 1)).relu();
+    return this.classifier.forward(x.reshape(2, 3, 3).mean(-1));
+  }
+}
+
 export interface Toy extends nn.Module {
   forward(input: Tensor): Tensor;
 }
 
 /** A model by its name, on a device, with weights of a hash of `name.parameter`. */
 export function toy(name: string, device: TestDevice): { model: Toy; input: Tensor } {
-  const ids = Int32Array.from(words("text.input", 16), (word) => (word >>> 8) % 11);
-  const input = tensor(ids, { shape: [2, 8], device });
-  const model = new Text();
+  const drawn = words(`${name}.input`, name === "text" ? 16 : 72);
+  const input =
+    name === "text"
+      ? tensor(
+          Int32Array.from(drawn, (word) => (word >>> 8) % 11),
+          { shape: [2, 8], device },
+        )
+      : tensor(
+          Float32Array.from(drawn, (word) => ((word >>> 8) / 2 ** 24 - 0.5) * 2),
+          {
+            shape: [2, 4, 9],
+            device,
+          },
+        );
+  const model = name === "text" ? new Text() : new Image();
   noGrad(() => {
     for (const [key, one] of Object.entries(model.stateDict())) {
       const values = tensor(hashed(`${name}.${key}`, one.shape), { shape: one.shape, device: one.device });

@@ -20,6 +20,10 @@ const folders = [
   "text-dora",
   "text-lora-bias",
   "text-tokens",
+  "image-convs",
+  "image-dora",
+  "image-lora-bias",
+  "image-bias-all",
 ];
 
 /** What PEFT writes twice by mistake. */
