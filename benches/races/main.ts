@@ -1,7 +1,7 @@
 /**
  * Races against peers: each side in its own process, taking turns in one run on the same cores.
  *
- *   npx tsx benches/races/main.ts [step|generate] [--rounds N]
+ *   npx tsx benches/races/main.ts [RACE…] [--rounds N]      the races are at the end of this file
  *
  * The peer's Python is LOWRANK_PEER_PYTHON (an environment with test/parity/requirements.txt).
  */
@@ -62,39 +62,66 @@ function median(list: number[]): number {
   return sorted[Math.floor(sorted.length / 2)] as number;
 }
 
-async function race(name: string, own: string, peer: string): Promise<void> {
-  const sides = {
-    ours: new Side(process.execPath, ["--import=tsx", here(own)]),
-    peer: new Side(python, [here(peer)]),
-  };
-  for (const side of Object.values(sides)) await side.ready();
-  for (let i = 0; i < rounds; i++) for (const side of Object.values(sides)) await side.turn();
-  const figure = (side: Side): { ms: number; peak: number; rate: number } => ({
+/** What runs a side: a file beside this one, with its arguments. */
+type Entry = readonly [file: string, ...args: string[]];
+
+function start([file, ...args]: Entry): Side {
+  const path = here(file);
+  return file.endsWith(".py")
+    ? new Side(python, [path, ...args])
+    : new Side(process.execPath, ["--import=tsx", path, ...args]);
+}
+
+/** Races ours against each peer, all taking turns. */
+async function race(name: string, own: Entry, peers: Record<string, Entry>): Promise<void> {
+  const sides = Object.entries({ ours: own, ...peers }).map(([label, entry]) => ({
+    label,
+    side: start(entry),
+  }));
+  for (const { side } of sides) await side.ready();
+  for (let i = 0; i < rounds; i++) for (const { side } of sides) await side.turn();
+  const figures = sides.map(({ label, side }) => ({
+    label,
     ms: median(side.turns.map((t) => t.ms)),
     peak: Math.max(...side.turns.map((t) => t.peakMiB ?? 0)),
     rate: median(side.turns.map((t) => t.tokensPerSecond ?? 0)),
-  });
-  const [ours, theirs] = [figure(sides.ours), figure(sides.peer)];
-  for (const [label, f] of [
-    ["ours", ours],
-    ["peer", theirs],
-  ] as const) {
+  }));
+  for (const { side } of sides) side.end();
+  const [ours] = figures;
+  for (const f of figures) {
     const rate = f.rate > 0 ? `  ${f.rate.toFixed(1)} tokens/s` : "";
+    const against =
+      f === ours || ours === undefined
+        ? ""
+        : `  ours is ${(f.ms / ours.ms).toFixed(2)} times as fast, in ${(ours.peak / f.peak).toFixed(2)} of the peak memory`;
     console.log(
-      `${name}  ${label}  ${f.ms.toFixed(0)} ms${rate}  peak ${f.peak.toFixed(0)} MiB  (median of ${rounds})`,
+      `${name}  ${f.label}  ${f.ms.toFixed(1)} ms${rate}  peak ${f.peak.toFixed(0)} MiB  (median of ${rounds})${against}`,
     );
   }
-  console.log(
-    `${name}  ratio: ${(theirs.ms / ours.ms).toFixed(2)} times as fast, ${(ours.peak / theirs.peak).toFixed(2)} of the peak memory`,
-  );
-  for (const side of Object.values(sides)) side.end();
+}
+
+/** A layer beside loralib's and PEFT's; and beside PyTorch's frozen layer alone, where that has a backward. */
+function layer(title: string, name: string): () => Promise<void> {
+  const beside = name === "embedding" ? ["loralib", "peft"] : ["loralib", "peft", "frozen"];
+  const peers = beside.map((peer): [string, Entry] => [peer, ["peer_layer.py", peer, name]]);
+  return () => race(title, ["own-layer.ts", name], Object.fromEntries(peers));
 }
 
 const races: Record<string, () => Promise<void>> = {
-  step: () => race("LoRA step, 1 x 512", "own-step.ts", "peer_step.py"),
-  generate: () => race("generation, 64 + 128", "own-generate.ts", "peer_generate.py"),
+  step: () => race("LoRA step, 1 x 512", ["own-step.ts"], { peft: ["peer_step.py"] }),
+  generate: () => race("generation, 64 + 128", ["own-generate.ts"], { transformers: ["peer_generate.py"] }),
+  linear: layer("Linear 4096 -> 4096, 512 tokens", "linear"),
+  linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048"),
+  embedding: layer("Embedding 49152 x 576, 2048 tokens", "embedding"),
+  gpt2: () =>
+    race("GPT-2 small step, 4 x 256", ["own-gpt2.ts"], {
+      loralib: ["peer_gpt2.py", "loralib"],
+      peft: ["peer_gpt2.py", "peft"],
+    }),
+  conv2d: layer("Conv2d 256 -> 256, 3x3, 8 x 32 x 32", "conv2d"),
 };
-for (const name of positionals.length > 0 ? positionals : Object.keys(races)) {
+const chosen = positionals.length > 0 ? positionals : Object.keys(races);
+for (const name of chosen) {
   const run = races[name];
   if (run === undefined)
     throw new Error(`there is no race ${name}; there are ${Object.keys(races).join(", ")}`);

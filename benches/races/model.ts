@@ -1,7 +1,4 @@
-/** Our side of a race: the model of SmolLM2-135M's shape with random weights, and turns taken by lines on stdin. */
-import { readFileSync } from "node:fs";
-import { createInterface } from "node:readline";
-
+/** The model of SmolLM2-135M's shape, with random weights. */
 import { llamaConfig } from "../../src/models/llama/config.js";
 import { LlamaForCausalLM } from "../../src/models/llama/model.js";
 import { FreshWeights } from "../../src/models/weights.js";
@@ -25,25 +22,4 @@ export function model(): LlamaForCausalLM {
     eos_token_id: 0,
   });
   return new LlamaForCausalLM(config, new FreshWeights("cpu"));
-}
-
-/** The highest resident set so far, in MiB; null where the system has no /proc. */
-function peakMiB(): number | null {
-  try {
-    const line = /^VmHWM:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "utf8"));
-    return line === null ? null : Number(line[1]) / 1024;
-  } catch {
-    return null;
-  }
-}
-
-/** A warm-up turn, a line {"ready": true}, then a turn for each line read. */
-export async function race(turn: () => Promise<Record<string, unknown>>): Promise<void> {
-  await turn();
-  console.log(JSON.stringify({ ready: true }));
-  for await (const _ of createInterface({ input: process.stdin })) {
-    const start = performance.now();
-    const result = await turn();
-    console.log(JSON.stringify({ ms: performance.now() - start, peakMiB: peakMiB(), ...result }));
-  }
 }

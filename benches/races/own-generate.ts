@@ -1,15 +1,14 @@
 /** Greedy generation of ours, timed: the twin of peer_generate.py. */
-import { model as made, race, VOCABULARY } from "./model.js";
+import { model as made, VOCABULARY } from "./model.js";
+import { hashedIds } from "./step.js";
+import { race } from "./turns.js";
 
 const [PROMPT, NEW] = [64, 128];
 const model = made();
 model.eval();
 // An end token would cut the race short.
 Object.assign(model.config, { eosTokenIds: [] });
-const prompt = Int32Array.from(
-  { length: PROMPT },
-  (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % VOCABULARY,
-);
+const prompt = hashedIds(PROMPT, VOCABULARY);
 
 await race(async () => {
   const start = performance.now();

@@ -29,19 +29,10 @@ def main():
         ),
     )
     model.train()
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=0.01)
     ids = torch.randint(0, peer.VOCAB, (1, args.tokens))
 
-    def step():
-        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        return {"loss": loss.item()}
-
-    peer.race(step, args.steps, trainable=sum(p.numel() for p in parameters), tokens=args.tokens)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    peer.race(peer.stepper(model, ids), args.steps, trainable=trainable, tokens=args.tokens)
 
 
 if __name__ == "__main__":

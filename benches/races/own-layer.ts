@@ -1,0 +1,58 @@
+/** One LoRA layer of ours, forward and backward, timed: the twin of peer_layer.py. */
+import { rand, tensor } from "../../src/create.js";
+import * as lora from "../../src/lora/index.js";
+import type { Module } from "../../src/nn/module.js";
+import { scope } from "../../src/scope.js";
+import type { Tensor } from "../../src/tensor.js";
+import { hashedIds } from "./step.js";
+import { race } from "./turns.js";
+
+const OPTIONS = { r: 16, loraAlpha: 32, mergeWeights: false };
+const device = "cpu";
+
+/** Inputs are leaves that ask for a gradient, as they would within a network; ids cannot. */
+const LAYERS: Record<string, () => { layer: Module; x: Tensor }> = {
+  linear: () => ({
+    layer: new lora.Linear(4096, 4096, { ...OPTIONS, bias: false }).to(device),
+    x: floats(512, 4096),
+  }),
+  linear2048: () => ({
+    layer: new lora.Linear(4096, 4096, { ...OPTIONS, bias: false }).to(device),
+    x: floats(2048, 4096),
+  }),
+  embedding: () => ({ layer: new lora.Embedding(49152, 576, OPTIONS).to(device), x: ids(2048, 49152) }),
+  conv2d: () => ({
+    layer: new lora.Conv2d(256, 256, 3, { ...OPTIONS, padding: 1 }).to(device),
+    x: floats(8, 256, 32, 32),
+  }),
+};
+
+function floats(...shape: number[]): Tensor {
+  return rand(shape, { device, requiresGrad: true });
+}
+
+function ids(count: number, vocabulary: number): Tensor {
+  const data = hashedIds(count, vocabulary);
+  return tensor(data, { shape: [1, count], device });
+}
+
+const name = process.argv[2] ?? "";
+const made = LAYERS[name];
+if (made === undefined)
+  throw new Error(`there is no layer ${name}; there are ${Object.keys(LAYERS).join(", ")}`);
+const { layer, x } = made();
+lora.markOnlyLoraAsTrainable(layer);
+layer.train();
+const forward = (): Tensor => (layer.forward as (x: Tensor) => Tensor)(x);
+const dOut = scope(() => rand(scope(forward).shape, { device }));
+const parameters = [...layer.parameters()].filter((p) => p.requiresGrad);
+
+await race(async () => {
+  scope(() => forward().backward(dOut));
+  // The last launch of the turn is read, so that all have run.
+  const last = parameters.at(-1)?.grad;
+  if (!last) throw new Error("nothing was trained");
+  await scope(() => last.sum()).item();
+  for (const leaf of [...parameters, x]) leaf.grad = null;
+  return {};
+});
