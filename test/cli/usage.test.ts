@@ -44,6 +44,12 @@ const wrong: [string[], RegExp][] = [
   [["generate"], /required option '--prompt <text>' not specified/],
   [["evaluate"], /required option '--data <file>'/],
   [["merge", "--adapter", "a"], /required option '--output <folder>'/],
+  [["export", "--adapter", "a", "--format", "kohya"], /required option '--output <path>'/],
+  [["export", "--adapter", "a", "--output", "o"], /required option '--format <name>'/],
+  [
+    ["export", "--adapter", "a", "--output", "o", "--format", "onnx"],
+    /Allowed choices are gguf, peft, kohya, loralib/,
+  ],
 ];
 
 for (const [argv, message] of wrong) {

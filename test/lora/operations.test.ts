@@ -232,7 +232,7 @@ for (const device of testDevices()) {
     const folders: Record<string, string> = {};
     const outputs: Record<string, Float32Array> = {};
     const options: Record<string, lora.InjectOptions> = {
-      same: { ...attention, loraAlpha: 5 },
+      same: { ...attention, loraAlpha: 5, loraDropout: 0.1 },
       narrower: {
         ...attention,
         r: 1,
@@ -293,7 +293,13 @@ for (const device of testDevices()) {
   });
 
   test(`on ${device} operations on adapters refuse what means nothing, and change nothing`, async (t) => {
-    const model = await adapted(device, { a: attention, b: { ...attention, r: 4 } });
+    const options = {
+      a: attention,
+      b: { ...attention, r: 4 },
+      dora: { ...attention, useDora: true },
+      biased: { ...attention, loraBias: true },
+    };
+    const model = await adapted(device, options);
     const before = await logits(model);
     const add = lora.addWeightedAdapter;
     const bad: [what: () => unknown, code: string, message: RegExp][] = [
@@ -324,7 +330,7 @@ for (const device of testDevices()) {
     ];
     for (const [what, code, message] of bad) {
       await t.throwsAsync(async () => what(), { code, message }, message.source);
-      t.deepEqual(lora.adapters(model), ["a", "b"]);
+      t.deepEqual(lora.adapters(model), Object.keys(options));
       t.deepEqual(await logits(model), before);
     }
     model.dispose();
