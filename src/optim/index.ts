@@ -1,5 +1,6 @@
 export { AdamW, type AdamWOptions } from "./adamw.js";
 export { clipGradNorm } from "./clip.js";
+export { LoraFA } from "./lora-fa.js";
 export { loraPlusGroups, type LoraPlusOptions } from "./lora-plus.js";
 export { Optimizer, type OptimizerState, type ParameterGroup, type ParameterState } from "./optimizer.js";
 export * as schedule from "./schedule.js";

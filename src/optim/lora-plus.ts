@@ -38,14 +38,20 @@ export function loraPlusGroups(
     for (const [name, tensor] of module.ownParameters()) {
       if (!tensor.requiresGrad || seen.has(tensor)) continue;
       seen.add(tensor);
-      groups[groupOf(module, join(path, name), tensor)].params.push(tensor);
+      groups[groupOf(module, name, join(path, name), tensor)].params.push(tensor);
     }
   }
   return Object.values(groups).filter(({ params }) => params.length > 0);
 }
 
-function groupOf(module: Module, path: string, tensor: Tensor): "a" | "embedding" | "b" | "biases" {
-  if (module instanceof Embedding) return "embedding";
+function groupOf(
+  module: Module,
+  name: string,
+  path: string,
+  tensor: Tensor,
+): "a" | "embedding" | "b" | "biases" {
+  // Its low-rank factors, and not its weight where that is trained whole or by rows.
+  if (module instanceof Embedding && name.startsWith("lora_")) return "embedding";
   if (tensor.shape.length !== 1) return /(^|\.)lora_B(\.|$)/.test(path) ? "b" : "a";
   return path.endsWith("bias") ? "biases" : "b";
 }

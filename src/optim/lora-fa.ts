@@ -1,0 +1,119 @@
+import { tensor } from "../create.js";
+import { LowrankError } from "../errors.js";
+import { svd } from "../linalg.js";
+import { Embedding } from "../nn/embedding.js";
+import type { Module } from "../nn/module.js";
+import { keep, noGrad, scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { AdamW, type AdamWOptions } from "./adamw.js";
+import { clipGradNorm } from "./clip.js";
+
+/** A's of low-rank layers, as modules hold them by the adapter's name. */
+interface Pair {
+  loraA: Tensor;
+  loraB: Tensor;
+  scaling: number;
+}
+
+/** B's gradient and what turns it into the one that makes s·B·A follow the weight's own. */
+interface Turned {
+  loraB: Tensor;
+  /** (A·Aᵀ)⁻¹ / s² [r, r]. */
+  projection: Tensor;
+}
+
+/** Added to A·Aᵀ, whose inverse is taken; PEFT's. */
+const RIDGE = 1e-8;
+
+/**
+ * LoRA-FA (Zhang et al. 2023): A stays as it is, so that nothing of its input need be kept, and B's
+ * gradient is turned by (A·Aᵀ)⁻¹ / s², so that what s·B·A changes by is nearest to what the weight's
+ * own gradient asks for. Everything else that is trained goes by AdamW. Embeddings train both
+ * factors, since their A starts at zero. Source: PEFT's LoraFAOptimizer.
+ */
+export class LoraFA extends AdamW {
+  readonly #turned: readonly Turned[];
+
+  private constructor(params: Tensor[], turned: readonly Turned[], options: Partial<AdamWOptions>) {
+    super(params, options);
+    this.#turned = turned;
+  }
+
+  /**
+   * Freezes A of every low-rank layer of `model` that is trained, and makes the optimizer of what
+   * is left. Throws `ERR_OPTION` when nothing is trained, and for layers whose outputs are in groups.
+   */
+  static async of(model: Module, options: Partial<AdamWOptions> = {}): Promise<LoraFA> {
+    const pairs = [...pairsOf(model)];
+    for (const [path, { loraA, loraB }] of pairs) {
+      if (loraA.shape[0] === loraB.shape[1]) continue;
+      throw new LowrankError(
+        "ERR_OPTION",
+        `LoraFA: the outputs of ${path} are in groups, for which it is not defined`,
+      );
+    }
+    const turned = await Promise.all(pairs.map(([, pair]) => turn(pair)));
+    for (const [, { loraA }] of pairs) loraA.requiresGrad = false;
+    const params = [...model.parameters()].filter((parameter) => parameter.requiresGrad);
+    return new LoraFA(params, turned, options);
+  }
+
+  /** As `step`; gradients are scaled down to `max` before they are turned, and turned in place. */
+  override stepClipped(max: number | undefined): Tensor {
+    const params = this.groups.flatMap((group) => group.params);
+    const norm = max === undefined ? undefined : clipGradNorm(params, max);
+    noGrad(() =>
+      scope(() => {
+        for (const { loraB, projection } of this.#turned) {
+          const { grad } = loraB;
+          if (grad === null) continue;
+          const r = loraB.shape[1] as number;
+          grad.copy(grad.reshape(-1, r).matmul(projection).reshape(loraB.shape));
+        }
+      }),
+    );
+    const after = super.stepClipped(undefined);
+    if (norm === undefined) return after;
+    after.dispose();
+    return norm;
+  }
+
+  override dispose(): void {
+    super.dispose();
+    for (const { projection } of this.#turned) projection.dispose();
+  }
+}
+
+function* pairsOf(model: Module): IterableIterator<[path: string, pair: Pair]> {
+  for (const [path, module] of model.namedModules()) {
+    const { adapters } = module as { adapters?: ReadonlyMap<string, Pair> };
+    if (!(adapters instanceof Map) || module instanceof Embedding) continue;
+    for (const pair of adapters.values() as Iterable<Pair>) if (pair.loraB.requiresGrad) yield [path, pair];
+  }
+}
+
+async function turn({ loraA, loraB, scaling }: Pair): Promise<Turned> {
+  const r = loraA.shape[0] as number;
+  const gram = noGrad(() =>
+    scope(() => {
+      const flat = loraA.reshape(r, -1);
+      return flat.matmul(flat, { transB: true });
+    }),
+  );
+  const values = (await gram.data()) as Float32Array;
+  gram.dispose();
+  for (let i = 0; i < r; i++) values[i * r + i] = (values[i * r + i] as number) + RIDGE;
+  const { u, s, vt } = await svd({ values, rows: r, columns: r }, r);
+  const inverse = new Float32Array(r * r);
+  for (let i = 0; i < r; i++) {
+    for (let j = 0; j < r; j++) {
+      let sum = 0;
+      for (let k = 0; k < r; k++)
+        sum += ((vt[k * r + i] as number) * (u[j * r + k] as number)) / (s[k] as number);
+      inverse[i * r + j] = sum / scaling ** 2;
+    }
+  }
+  const projection = tensor(inverse, { shape: [r, r], device: loraB.device });
+  keep(projection);
+  return { loraB, projection };
+}
