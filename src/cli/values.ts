@@ -1,5 +1,6 @@
 /** Values of options: text in, a checked value out. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
+import { checkInit, type InitLoraWeights } from "../lora/init/kind.js";
 
 type Parser<T> = (text: string) => T;
 
@@ -44,6 +45,17 @@ export function list(text: string): string[] {
 /** Modules to adapt: a name of a whole set, or a list. */
 export function targets(text: string): string | string[] {
   return text === "all-linear" || text === "peft" ? text : list(text);
+}
+
+/** How adapters start. */
+export function init(text: string): InitLoraWeights {
+  const how = text === "true" || text === "false" ? text === "true" : text;
+  try {
+    checkInit(how);
+    return how;
+  } catch (error) {
+    throw new InvalidArgumentError(`${(error as Error).message}.`);
+  }
 }
 
 export function device(text: string): string {

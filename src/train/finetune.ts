@@ -4,11 +4,17 @@ import { join } from "node:path";
 import { BatchPlan } from "../data/batches.js";
 import { chooseDevice, findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { deleteAdapter, inject, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
+import {
+  deleteAdapter,
+  loadAdapter,
+  saveAdapter,
+  type InjectOptions,
+  type InjectReport,
+} from "../lora/index.js";
 import { loadModel, type LoadOptions } from "../models/load.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
-import { AdamW, schedule as schedules } from "../optim/index.js";
+import { AdamW, loraPlusGroups, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
 import { breath } from "./breath.js";
 import {
@@ -22,6 +28,7 @@ import {
 } from "./checkpoint.js";
 import { evaluate } from "./evaluate.js";
 import type { FinetuneResult, StartEvent } from "./events.js";
+import { injectWith } from "./inject-with.js";
 import { nameClasses, saveLabels } from "./label-names.js";
 import { runLoop, type StepWork } from "./loop.js";
 import type { FinetuneOptions } from "./options.js";
@@ -154,13 +161,14 @@ class Finetuning {
       taskType: lora.taskType ?? model.taskType,
       modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
     };
-    const report = resumed === undefined ? await inject(model, adapter) : await this.#loadAdapter(resumed);
+    const report =
+      resumed === undefined ? await injectWith(model, adapter, this.#plan) : await this.#loadAdapter(resumed);
     let optimizer: AdamW | undefined;
     try {
       await breath();
       model.train();
       model.gradientCheckpointing = this.#settings.gradientCheckpointing;
-      optimizer = new AdamW(trainedParameters(model), this.#settings.optimizer);
+      optimizer = this.#optimizer();
       if (resumed !== undefined) await restoreState(resumed.checkpoint, resumed.progress, optimizer);
       if (overwrite) await clearOutput(output);
       await breath();
@@ -178,6 +186,13 @@ class Finetuning {
     }
   }
 
+  #optimizer(): AdamW {
+    const { optimizer, loraPlusRatio: ratio } = this.#settings;
+    const model = this.#model;
+    if (ratio === undefined) return new AdamW(trainedParameters(model), optimizer);
+    return new AdamW(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
+  }
+
   /** The adapter, and beside it the names of the classes. */
   async #saveAdapter(folder: string): Promise<void> {
     await saveAdapter(this.#model, folder, { name: this.#name });
@@ -187,7 +202,9 @@ class Finetuning {
 
   /** The adapter of a checkpoint. Throws `ERR_OPTION` when it is not the one that the options ask for. */
   async #loadAdapter({ checkpoint, progress }: Resumed): Promise<InjectReport> {
-    const [then, now] = [progress.options["lora"], this.#settings.lora].map((lora) => JSON.stringify(lora));
+    const [then, now] = [progress.options["lora"], this.#settings.lora].map((lora) =>
+      JSON.stringify(recorded(lora as InjectOptions)),
+    );
     if (then !== now)
       throw new LowrankError("ERR_OPTION", `resume: the adapter's options were ${then}, and are ${now} now`);
     return loadAdapter(this.#model, adapterFolder(checkpoint, this.#name), {
@@ -238,8 +255,8 @@ class Finetuning {
 
   /** The options, for whoever reads a checkpoint. */
   #recorded(): Record<string, unknown> {
-    const { model, signal: _, resume: _resume, overwrite: _overwrite, ...rest } = this.#settings;
-    return { model: typeof model === "string" ? model : model.source, ...rest };
+    const { model, signal: _, resume: _resume, overwrite: _overwrite, lora, ...rest } = this.#settings;
+    return { model: typeof model === "string" ? model : model.source, ...rest, lora: recorded(lora) };
   }
 
   #startEvent({ adapted, trainable, total }: InjectReport, first: number): StartEvent {
@@ -284,4 +301,9 @@ class Finetuning {
 /** In the model's order, which is that of the optimizer's state in a checkpoint. */
 function trainedParameters(model: PretrainedModel) {
   return [...model.parameters()].filter((parameter) => parameter.requiresGrad);
+}
+
+/** An adapter's options but for data, which is no option that a file could hold. */
+function recorded({ evaData: _, ...lora }: InjectOptions): InjectOptions {
+  return lora;
 }

@@ -18,10 +18,20 @@ export interface FinetuneOptions {
   output?: string;
   /** Replace what an earlier run left in the output folder. */
   overwrite?: boolean;
-  /** Rank 16, alpha twice the rank, no dropout, all linear layers but the head. */
+  /**
+   * Rank 16, alpha twice the rank, no dropout, all linear layers but the head. A start from data
+   * (`eva`) takes the run's own unless `evaData` is given.
+   */
   lora?: InjectOptions;
-  /** AdamW: 2e-4, weight decay 0.01. */
-  optimizer?: { lr?: number; betas?: readonly [number, number]; eps?: number; weightDecay?: number };
+  /** AdamW: 2e-4, weight decay 0.01; by LoRA+ where a ratio is given. */
+  optimizer?: {
+    lr?: number;
+    betas?: readonly [number, number];
+    eps?: number;
+    weightDecay?: number;
+    /** How many times faster B learns than A. */
+    loraPlusRatio?: number;
+  };
   /** `linear`. */
   schedule?: ScheduleName;
   /** Steps; 3% of all unless given. */

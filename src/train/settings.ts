@@ -17,6 +17,8 @@ export interface Settings {
   overwrite: boolean;
   lora: InjectOptions & { r: number; loraAlpha: number };
   optimizer: { lr: number; betas: readonly [number, number]; eps: number; weightDecay: number };
+  /** Undefined where A and B learn alike. */
+  loraPlusRatio: number | undefined;
   schedule: ScheduleName;
   /** Of the whole run: see `warmupOf`. */
   warmup: number | undefined;
@@ -68,7 +70,7 @@ const KNOWN = new Set<string>([
   "signal",
 ] satisfies (keyof FinetuneOptions)[]);
 
-const OPTIMIZER_KEYS = new Set<string>(["lr", "betas", "eps", "weightDecay"]);
+const OPTIMIZER_KEYS = new Set<string>(["lr", "betas", "eps", "weightDecay", "loraPlusRatio"]);
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
 export function settingsOf(options: FinetuneOptions): Settings {
@@ -116,6 +118,10 @@ export function settingsOf(options: FinetuneOptions): Settings {
       eps: notNegative("optimizer.eps", optimizer.eps ?? 1e-8),
       weightDecay: notNegative("optimizer.weightDecay", optimizer.weightDecay ?? 0.01),
     },
+    loraPlusRatio:
+      optimizer.loraPlusRatio === undefined
+        ? undefined
+        : notNegative("optimizer.loraPlusRatio", optimizer.loraPlusRatio),
     schedule: oneOf("schedule", options.schedule ?? "linear", SCHEDULES),
     warmup: optional("warmup", options.warmup, 0),
     steps: optional("steps", options.steps, 1),

@@ -55,7 +55,7 @@ test("alpha follows the rank unless given", async (t) => {
 test("flags arrive under the library's names", async (t) => {
   const argv =
     "--model m --data d.jsonl --targets q_proj,v_proj --modules-to-save a,b --rslora --warmup 0 --epochs 0.5 " +
-    "--grad-checkpointing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --device gpu:1";
+    "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --device gpu:1";
   const options = libraryOptions(await flags(argv.split(" ")));
   t.like(options, {
     model: "m",
@@ -70,7 +70,14 @@ test("flags arrive under the library's names", async (t) => {
     dtype: "bf16",
     device: "gpu:1",
   });
-  t.like(options.lora, { targetModules: ["q_proj", "v_proj"], modulesToSave: ["a", "b"], useRslora: true });
+  t.like(options.lora, {
+    targetModules: ["q_proj", "v_proj"],
+    modulesToSave: ["a", "b"],
+    useRslora: true,
+    useDora: true,
+    initLoraWeights: "pissa_niter_4",
+  });
+  t.is(options.optimizer?.loraPlusRatio, 8);
 });
 
 test("the command line goes before the file, the file before the recipe", async (t) => {

@@ -33,6 +33,9 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--dtype", "i32"], /Allowed choices are f32, f16, bf16/],
   [["finetune", "--device", "cuda"], /none of auto, cpu, gpu, gpu:N/],
   [["finetune", "--targets", "a,,b"], /list of names/],
+  [["finetune", "--init", "loftq"], /loftq is not built; there are true, false, gaussian/],
+  [["finetune", "--init", "best"], /one of true, false, gaussian/],
+  [["finetune", "--loraplus-ratio", "0"], /above 0/],
   [["finetune", "--data", "d.txt", "--steps", "3", "--epochs", "2"], /one of --steps and --epochs/],
   [
     ["finetune", "--data", "d.txt", "--eval-data", "e", "--eval-split", "0.1"],

@@ -1,6 +1,6 @@
 /** The options of `finetune`, and what they mean to the library. */
 import { type Command, Option } from "commander";
-import type { BiasMode } from "../../lora/index.js";
+import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { UsageError } from "../failure.js";
@@ -18,9 +18,12 @@ export interface Flags {
   dropout: number;
   targets: string | string[];
   rslora?: boolean;
+  dora?: boolean;
+  init: InitLoraWeights;
   bias: BiasMode;
   modulesToSave?: string[];
   lr: number;
+  loraplusRatio?: number;
   weightDecay: number;
   schedule: ScheduleName;
   warmup?: number;
@@ -58,9 +61,17 @@ export function declareFlags(command: Command): Command {
     .option("--dropout <share>", "dropout in front of the adapter", value.dropout, 0)
     .option("--targets <names>", "layers to adapt: a,b or all-linear or peft", value.targets, "all-linear")
     .option("--rslora", "scale by alpha / √rank")
+    .option("--dora", "train magnitude and direction apart")
+    .option(
+      "--init <how>",
+      "true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora or eva",
+      value.init,
+      true,
+    )
     .addOption(choice("--bias <which>", "biases to train", ["none", "all", "lora_only"]).default("none"))
     .option("--modules-to-save <names>", "modules to train whole: a,b", value.list)
     .option("--lr <rate>", "learning rate", value.positive, 2e-4)
+    .option("--loraplus-ratio <n>", "how many times faster B learns than A", value.positive)
     .option("--weight-decay <rate>", "AdamW's weight decay", value.notNegative, 0.01)
     .addOption(
       choice("--schedule <name>", "of the learning rate", ["linear", "cosine", "constant"]).default("linear"),
@@ -120,10 +131,16 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
       loraDropout: flags.dropout,
       targetModules: flags.targets,
       useRslora: flags.rslora ?? false,
+      useDora: flags.dora ?? false,
+      initLoraWeights: flags.init,
       bias: flags.bias,
       ...(flags.modulesToSave && { modulesToSave: flags.modulesToSave }),
     },
-    optimizer: { lr: flags.lr, weightDecay: flags.weightDecay },
+    optimizer: {
+      lr: flags.lr,
+      weightDecay: flags.weightDecay,
+      ...(flags.loraplusRatio !== undefined && { loraPlusRatio: flags.loraplusRatio }),
+    },
     schedule: flags.schedule,
     batchSize: flags.batchSize,
     gradientAccumulation: flags.gradAccum,
