@@ -24,6 +24,23 @@ export function activate(model: Module, active: readonly Active[]): void {
   activated.set(model, active);
 }
 
+/** @internal Refuses adapters that cannot count together: each would have a module or a bias in one place. */
+export function checkTogether(model: Module, active: readonly Active[]): void {
+  const owners = new Map<string, string>();
+  for (const { name } of active) {
+    const { modules, biases } = adapterOf(model, name);
+    for (const path of [...modules.keys(), ...[...biases.keys()].map((at) => `${at}.bias`)]) {
+      const other = owners.get(path);
+      if (other !== undefined)
+        throw new LowrankError(
+          "ERR_OPTION",
+          `"${other}" and "${name}" each have ${path} as a copy of their own, of which only one can count`,
+        );
+      owners.set(path, name);
+    }
+  }
+}
+
 /** @internal Puts the base's own modules and biases back in their places, and leaves the layers alone. */
 export function withOriginals(model: Module): void {
   for (const adapter of adaptersOf(model).values()) swap(adapter, "original");
@@ -58,6 +75,7 @@ export function setAdapter(
     if (active.findIndex((one) => one.name === name) !== i)
       throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
   }
+  checkTogether(model, active);
   activate(model, active);
   if (trainable !== undefined) {
     for (const name of adapters(model))

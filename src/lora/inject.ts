@@ -4,7 +4,7 @@ import { Linear } from "../nn/linear.js";
 import { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor.js";
 import { checkRoom } from "./adapter.js";
-import { activate, activeOf, deleteAdapter, withOriginals } from "./active.js";
+import { activate, activeOf, checkTogether, deleteAdapter, withOriginals } from "./active.js";
 import { copyBiases, copyOf, isWithin, savedModules } from "./copies.js";
 import { begin } from "./init/begin.js";
 import { startsOf, type Starts } from "./init/start.js";
@@ -71,16 +71,18 @@ function put(model: Targetable, starts: Starts, drawn: boolean): InjectReport {
   const trained = [...model.parameters()].filter((tensor) => tensor.requiresGrad);
   // Copies are made of the base's own modules and biases, not of another adapter's.
   const active = activeOf(model);
+  const then = options.active ? [...active, { name, weight: 1 }] : active;
   withOriginals(model);
   try {
     attach(model, { ...starts, options }, drawn);
+    checkTogether(model, then);
   } catch (error) {
     if (own.has(name)) deleteAdapter(model, name);
     activate(model, active);
     for (const tensor of trained) if (!tensor.requiresGrad) tensor.requiresGrad = true;
     throw error;
   }
-  activate(model, options.active ? [...active, { name, weight: 1 }] : active);
+  activate(model, then);
   return { adapted: adapterOf(model, name).paths, ...counts(model) };
 }
 

@@ -46,7 +46,7 @@ export async function mergeAndUnload<T extends Module>(model: T, { safe = true }
     const base = layer.replaced.module as Module & { weight: Tensor; bias?: Tensor | null };
     replaced.push(layer.unmergedWeight.tensor);
     base.weight = parameter(layer.weight, false);
-    if (layer.bias !== undefined) base.bias = layer.bias;
+    if (layer.bias !== undefined) base.bias = layer.bias && parameter(layer.bias, false);
     const [owner, property] = parentOf(model, path);
     owner.replaceChild(property, base);
     for (const adapter of layer.adapters.values()) replaced.push(...tensorsOf(adapter));

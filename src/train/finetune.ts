@@ -304,6 +304,6 @@ function trainedParameters(model: PretrainedModel) {
 }
 
 /** An adapter's options but for data, which is no option that a file could hold. */
-function recorded({ evaData: _, ...lora }: InjectOptions): InjectOptions {
-  return lora;
+function recorded(lora: InjectOptions): InjectOptions {
+  return { ...lora, evaData: undefined };
 }

@@ -1,6 +1,10 @@
 /** Which layers the options of inject choose, with what rank and scaling; and what is refused, with nothing changed. */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+
 import test from "ava";
-import { lora, nn, type Tensor } from "../../src/index.js";
+import { lora, manualSeed, nn, randn, scope, type Tensor } from "../../src/index.js";
+import { temporary } from "../hashed.js";
 
 class Attention extends nn.Module {
   q_proj = new nn.Linear(4, 4);
@@ -157,3 +161,97 @@ for (const [options, code, message] of REFUSED) {
     model.dispose();
   });
 }
+
+test("two adapters with a copy of one module each do not count together", async (t) => {
+  const model = new Model();
+  const options = { r: 2, targetModules: ["q_proj"], modulesToSave: ["score"] };
+  await lora.inject(model, { ...options, name: "a" });
+  const message = /"a" and "b" each have score as a copy of their own/;
+  await t.throwsAsync(lora.inject(model, { ...options, name: "b", active: true }), {
+    code: "ERR_OPTION",
+    message,
+  });
+  t.deepEqual(lora.adapters(model), ["a"]);
+  await lora.inject(model, { ...options, name: "b" });
+  t.throws(() => lora.setAdapter(model, ["a", "b"]), { code: "ERR_OPTION", message });
+  lora.setAdapter(model, "b");
+  model.dispose();
+});
+
+test("an adapter of an adapted layer and one of a copy of it keep out of each other's way", async (t) => {
+  const model = new Model();
+  await lora.inject(model, { r: 2, targetModules: ["q_proj"], modulesToSave: ["score"], name: "whole" });
+  const copy = model.score;
+  await lora.inject(model, { r: 2, targetModules: ["score"], name: "low" });
+  t.is(model.score, copy);
+  lora.setAdapter(model, "low");
+  t.true(model.score instanceof lora.Linear);
+  lora.deleteAdapter(model, "low");
+  lora.setAdapter(model, "whole");
+  t.is(model.score, copy);
+  lora.unload(model);
+  t.is(model.score.constructor, nn.Linear);
+  model.dispose();
+});
+
+test("the layout of weights is written as it is, whatever was said", async (t) => {
+  const written = async (fanInFanOut: boolean, options: lora.InjectOptions): Promise<unknown> => {
+    const model = new nn.Sequential(new nn.Linear(3, 4, { fanInFanOut, device: "cpu" }));
+    await lora.inject(model, { r: 2, targetModules: "all-linear", ...options });
+    const folder = temporary();
+    await lora.saveAdapter(model, folder);
+    const text = readFileSync(join(folder, "adapter_config.json"), "utf8");
+    return (JSON.parse(text) as Record<string, unknown>)["fan_in_fan_out"];
+  };
+  t.is(await written(true, {}), true);
+  t.is(await written(true, { fanInFanOut: false }), true);
+  t.is(await written(false, { fanInFanOut: true }), false);
+  t.is(await written(false, { fanInFanOut: "auto" }), false);
+});
+
+/** The largest distance between the distribution of `values` and the standard normal one, times √n. */
+function kolmogorov(values: readonly number[]): number {
+  // Abramowitz and Stegun 7.1.26, to 1.5e-7.
+  const erf = (x: number): number => {
+    const t = 1 / (1 + 0.3275911 * Math.abs(x));
+    const tail =
+      ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t;
+    return Math.sign(x) * (1 - tail * Math.exp(-x * x));
+  };
+  const sorted = [...values].sort((a, b) => a - b);
+  const n = sorted.length;
+  const distances = sorted.map((value, i) => {
+    const below = (1 + erf(value / Math.SQRT2)) / 2;
+    return Math.max(below - i / n, (i + 1) / n - below);
+  });
+  return Math.max(...distances) * Math.sqrt(n);
+}
+
+test("gaussian is N(0, 1/r²), B zero; false draws both; orthogonal changes nothing but rounding", async (t) => {
+  manualSeed(5);
+  const started = async (init: lora.InitLoraWeights): Promise<[number[], number[], number[]]> => {
+    const model = new nn.Sequential(new nn.Linear(300, 40, { device: "cpu" }));
+    const x = randn([4, 300], { device: "cpu" });
+    const output = async (): Promise<Float32Array> =>
+      (await scope(() => model.forward(x)).data()) as Float32Array;
+    const before = await output();
+    await lora.inject(model, { r: 4, targetModules: "all-linear", initLoraWeights: init });
+    const layer = [...model.namedModules()].find(([, one]) => one instanceof lora.Linear)?.[1];
+    const { loraA, loraB } = layer as lora.Linear;
+    const moved = (await output()).map((value, i) => value - (before[i] as number));
+    const values = async (one: Tensor | undefined): Promise<number[]> => [...((await one?.data()) ?? [])];
+    return [await values(loraA), await values(loraB), [...moved]];
+  };
+  const largest = (values: readonly number[]): number => Math.max(...values.map(Math.abs));
+  const [a, b, moved] = await started("gaussian");
+  // 1.63 is passed by chance in one of a hundred.
+  t.true(kolmogorov(a.map((value) => value * 4)) < 1.63);
+  t.is(largest(b), 0);
+  t.is(largest(moved), 0);
+  const [, drawnB, drawn] = await started(false);
+  t.true(largest(drawnB) > 0.4 && largest(drawnB) <= 0.5);
+  t.true(largest(drawn) > 0.01);
+  const [, orthogonalB, turned] = await started("orthogonal");
+  t.true(largest(orthogonalB) > 0.01);
+  t.true(largest(turned) < 1e-5);
+});
