@@ -5,30 +5,41 @@ import { noGrad, scope } from "../scope.js";
 import { parameter, Tensor } from "../tensor.js";
 import { unload } from "./active.js";
 import { tensorsOf } from "./adapter.js";
+import type { AnyLoRALayer } from "./layer.js";
 import { adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "./token-rows.js";
 
 /**
- * Merges the active adapters of every layer. With `safe` the differences are looked at first, and
- * one that is not finite is `ERR_NOT_FINITE`, with nothing changed.
+ * Merges the active adapters of every layer. With `safe` what would stand in the layers is looked
+ * at first, and where it is not finite, as an f16 weight may overflow, it is `ERR_NOT_FINITE`, with
+ * nothing changed.
  */
 export async function merge<T extends Module>(model: T, { safe = true } = {}): Promise<T> {
   const layers = [...loraLayers(model)].filter(([, layer]) => layer.active.length > 0 && !layer.merged);
   if (safe) {
     for (const [path, layer] of layers) {
-      const largest = noGrad(() => scope(() => layer.deltaWeight().abs().max()));
+      const largest = noGrad(() => scope(() => largestMerged(layer)));
       const value = await largest.item();
       largest.dispose();
       if (!Number.isFinite(value)) {
         throw new LowrankError(
           "ERR_NOT_FINITE",
-          `merge: the adapter of ${path} holds NaN or infinity; nothing was merged`,
+          `merge: ${path} with its adapter would hold NaN or infinity; nothing was merged`,
         );
       }
     }
   }
   for (const [, layer] of layers) layer.merge();
   return model;
+}
+
+/** The largest magnitude of the merged weight, as it would be stored, and of the biases that go into the bias. */
+function largestMerged(layer: AnyLoRALayer): Tensor {
+  const { baseWeight, active, adapters: own } = layer;
+  const weight = baseWeight.to("f32").add(layer.deltaWeight()).to(baseWeight.dtype).to("f32");
+  const biases = active.flatMap(({ name }) => own.get(name)?.loraBias ?? []);
+  // A sum keeps NaN, where a maximum of two need not.
+  return biases.reduce((sum, bias) => sum.add(bias.abs().max()), weight.abs().max());
 }
 
 /** Restores the base weights, to the bit. */

@@ -292,6 +292,33 @@ for (const device of testDevices()) {
     model.dispose();
   });
 
+  test(`on ${device} a safe merge refuses what would not be finite, and changes nothing`, async (t) => {
+    const f16 = new nn.Linear(2, 2, { device });
+    noGrad(() => f16.weight.copy(zeros([2, 2], { device }).add(6e4)));
+    f16.weight = noGrad(() => f16.weight.to("f16"));
+    const biased = new nn.Linear(2, 2, { device });
+    for (const [layer, part, value] of [
+      [f16, "loraB", 1e4],
+      [biased, "loraBias", NaN],
+    ] as const) {
+      class Net extends nn.Module {
+        one: nn.Linear = layer;
+        forward(): void {}
+      }
+      const model = new Net();
+      const weight = layer.weight;
+      await lora.inject(model, { r: 1, targetModules: ["one"], loraBias: part === "loraBias" });
+      const adapter = (model.one as lora.Linear).adapters.get("default") as lora.Adapter;
+      noGrad(() => {
+        adapter.loraA.copy(zeros([1, 2], { device }).add(1));
+        adapter[part]?.copy(zeros(adapter[part].shape, { device }).add(value));
+      });
+      await t.throwsAsync(lora.merge(model), { code: "ERR_NOT_FINITE", message: /one with its adapter/ });
+      t.is(model.one.weight, weight);
+      t.false(lora.status(model).merged);
+    }
+  });
+
   test(`on ${device} operations on adapters refuse what means nothing, and change nothing`, async (t) => {
     const options = {
       a: attention,
