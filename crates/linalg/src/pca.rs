@@ -68,10 +68,10 @@ impl IncrementalPca {
         self.similarity = before.map_or(Vec::new(), |before| {
             (0..found.s.len()).map(|k| cosine(before.vt.row(k).iter(), found.vt.row(k).iter())).collect()
         });
-        for j in 0..features {
-            let within: f64 = batch.col(j).iter().map(|x| (x - batch_mean[j]).powi(2)).sum();
-            self.spread[j] += within + shift * shift * (self.mean[j] - batch_mean[j]).powi(2);
-            self.mean[j] += (batch_mean[j] - self.mean[j]) * count / total;
+        for (j, mean) in batch_mean.iter().enumerate() {
+            let within: f64 = batch.col(j).iter().map(|x| (x - mean).powi(2)).sum();
+            self.spread[j] += within + shift * shift * (self.mean[j] - mean).powi(2);
+            self.mean[j] += (mean - self.mean[j]) * count / total;
         }
         self.seen = total;
         self.found = Some(found);

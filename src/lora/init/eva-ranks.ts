@@ -10,7 +10,8 @@ export interface Asked {
 
 /**
  * Ranks by layer: the whole rank goes to the directions with the largest shares of variance, over
- * all layers. Among layers of equal inputs the first has the most. Ties go to who comes first.
+ * all layers. Ties go to who comes first, and layers whose inputs are another's come last: so among
+ * layers of equal inputs that other has the most.
  * Source: PEFT's _get_rank_distribution.
  */
 export function ranksOf(
@@ -26,11 +27,6 @@ export function ranksOf(
   const ranks = new Map(layers.map(({ path }) => [path, 0]));
   const budget = layers.reduce((n, { r }) => n + r, 0);
   for (const { path } of shares.slice(0, budget)) ranks.set(path, (ranks.get(path) as number) + 1);
-  for (const { path, inputsOf } of order) {
-    const [own, leading] = [ranks.get(path) as number, ranks.get(inputsOf) as number];
-    if (leading >= own) continue;
-    ranks.set(inputsOf, own).set(path, leading);
-  }
   return ranks;
 }
 
