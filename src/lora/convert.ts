@@ -122,7 +122,7 @@ export async function convertAdapter(dir: string, output: string, options: Conve
     const { tensors, metadata, made } =
       format === "kohya"
         ? toKohya(layers, read.file, options.prefix ?? prefixFor(read))
-        : toLoralib(layers, read.file);
+        : await toLoralib(layers, read.file, model);
     try {
       await save(output, tensors, { metadata });
     } finally {

@@ -443,6 +443,12 @@ for (const device of testDevices()) {
       ]);
       const expected = await outputs(fused);
       lora.unload(fused);
+      const file = join(temporary(), "l.safetensors");
+      await lora.convertAdapter(dir, file, { format: "loralib", model: fused });
+      t.deepEqual(values(file), { "qkv.lora_A": [4, 6], "qkv.lora_B": [6, 2] });
+      await lora.loadAdapter(fused, file, { enableLora: [true, false, true] });
+      t.true(apart(await outputs(fused), expected) < 1e-6);
+      lora.unload(fused);
       for (const model of [plain, fused]) {
         await lora.loadAdapter(model, dir);
         t.true(apart(await outputs(model), expected) < 1e-6);

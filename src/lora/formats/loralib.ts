@@ -3,12 +3,14 @@
  * alpha: what is written here carries it in the header, and elsewhere it is asked for. Source:
  * microsoft/LoRA, loralib/layers.py.
  */
-import { zeros } from "../../create.js";
+import { tensor, zeros } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
+import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { exactTargets, ranksAndAlphas } from "../exact.js";
+import { MergedLinear } from "../merged-linear.js";
 import { targeted, type Targetable } from "../targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { refuseBeyond, type FileLayers } from "./layers.js";
@@ -20,21 +22,28 @@ export function isLoralib(names: readonly string[]): boolean {
   return names.some((name) => /(^|\.)lora_[AB]$/.test(name));
 }
 
-/** A file's layers as loralib names them. What `made` lists is the caller's to dispose. */
-export function toLoralib(
+/**
+ * A file's layers as loralib names them; a layer that is a merged one in `model` in that form, where it
+ * has it. What `made` lists is the caller's to dispose.
+ */
+export async function toLoralib(
   { layers, biases, others }: FileLayers,
   file: string,
-): { tensors: Record<string, Tensor>; metadata: Record<string, string>; made: Tensor[] } {
+  model?: Module,
+): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string>; made: Tensor[] }> {
   refuseBeyond("loralib", file, others);
   const tensors: Record<string, Tensor> = {};
   const made: Tensor[] = [];
   const alphas: Record<string, number> = {};
+  const modules = new Map(model?.namedModules());
   for (const [path, { a, b, r, scaling }] of layers) {
     const { loraA, loraB } = a.shape.length > 2 ? convolution(path, a, b, file) : { loraA: a, loraB: b };
-    if (loraA !== a) made.push(loraA, loraB);
+    const module = modules.get(path);
+    const blocks = module instanceof MergedLinear ? await slicesOf(module, loraB) : undefined;
+    for (const one of [loraA, loraB, blocks]) if (one !== undefined && one !== a && one !== b) made.push(one);
     tensors[`${path}.lora_A`] = loraA;
-    tensors[`${path}.lora_B`] = loraB;
-    alphas[path] = scaling * r;
+    tensors[`${path}.lora_B`] = blocks ?? loraB;
+    alphas[path] = scaling * (blocks === undefined ? r : (blocks.shape[1] as number));
   }
   for (const [path, bias] of biases) tensors[`${path}.bias`] = bias;
   const values = new Set(Object.values(alphas));
@@ -67,13 +76,35 @@ function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA:
   }));
 }
 
-/** `tensor` with so many zeros before and after it along `dim`. */
-function within(tensor: Tensor, dim: number, before: number, after: number): Tensor {
+/** B [out, r·E], if block-diagonal over the slices that are adapted, as loralib's [width·E, r]. */
+async function slicesOf(
+  { slices, width, outFeatures }: MergedLinear,
+  b: Tensor,
+): Promise<Tensor | undefined> {
+  const [rows, rank] = b.shape as [number, number];
+  const r = rank / slices.length;
+  if (rows !== outFeatures || !Number.isInteger(r)) return undefined;
+  const whole = noGrad(() => b.to("f32"));
+  const values = (await whole.data()) as Float32Array;
+  if (whole !== b) whole.dispose();
+  const out = new Float32Array(width * slices.length * r);
+  for (const [i, value] of values.entries()) {
+    const [row, column] = [Math.floor(i / rank), i % rank];
+    const slice = slices.indexOf(Math.floor(row / width));
+    if (slice >= 0 && slice === Math.floor(column / r))
+      out[(slice * width + (row % width)) * r + (column % r)] = value;
+    else if (value !== 0) return undefined;
+  }
+  return tensor(out, { shape: [width * slices.length, r], device: b.device });
+}
+
+/** `inner` with so many zeros before and after it along `dim`. */
+function within(inner: Tensor, dim: number, before: number, after: number): Tensor {
   const blank = (size: number): Tensor[] => {
-    const shape = tensor.shape.map((own, d) => (d === dim ? size : own));
-    return size === 0 ? [] : [zeros(shape, { device: tensor.device })];
+    const shape = inner.shape.map((own, d) => (d === dim ? size : own));
+    return size === 0 ? [] : [zeros(shape, { device: inner.device })];
   };
-  return joined([...blank(before), tensor, ...blank(after)], dim);
+  return joined([...blank(before), inner, ...blank(after)], dim);
 }
 
 function joined(tensors: readonly Tensor[], dim: number): Tensor {
@@ -145,13 +176,13 @@ export function fromLoralib(
       `${file}: not of this model: ${some([...new Set(unmatched)])}`,
     );
   let bias: "none" | "all" | "lora_only" = "none";
-  for (const [key, tensor] of Object.entries(tensors)) {
+  for (const [key, own] of Object.entries(tensors)) {
     // Loralib holds the base of a convolution below \`conv\`.
     const [, path] = /^(.*?)(?:\.conv)?\.bias$/.exec(key) ?? [];
     if (path === undefined) continue;
     if (!ranks.has(path)) bias = "all";
     else if (bias === "none") bias = "lora_only";
-    out[`${PREFIX}${path}.${ranks.has(path) ? "base_layer.bias" : "bias"}`] = tensor;
+    out[`${PREFIX}${path}.${ranks.has(path) ? "base_layer.bias" : "bias"}`] = own;
   }
   return {
     file,
