@@ -4,6 +4,7 @@
 //! other way round for the weight's gradient: both are places in x, and their sum is the element.
 
 use crate::kernel::Params;
+use crate::kernels::gemm::wgsl::{SIDE, Stage, both, each};
 
 /// What is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +22,6 @@ pub enum Form {
     /// 16 × 16 invocations hold `rows` × `columns` each, over blocks of both factors in shared memory.
     Tile { rows: u32, columns: u32 },
 }
-
-/// Invocations of a side of a tile.
-const SIDE: u32 = 16;
 
 impl Form {
     pub const ALL: &[Form] = &[
@@ -108,14 +106,6 @@ fn settle(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
         }
 }
 
-fn each(n: u32, line: impl Fn(u32) -> String) -> String {
-    (0..n).map(line).collect()
-}
-
-fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
-    each(rows, |i| each(columns, |j| line(i, j)))
-}
-
 /// Rows and columns past the end read the last one and are not stored.
 fn lanes(rows: u32, columns: u32, side: Side, place: &str) -> String {
     let column = |j: u32| format!("min(own + {j}u * THREADS, columns() - 1u)");
@@ -173,14 +163,10 @@ fn lanes(rows: u32, columns: u32, side: Side, place: &str) -> String {
     )
 }
 
-/// Blocks are staged in shared memory; past the ends stand zeros. The columns that an invocation
-/// stages are always the same one, whose place it keeps.
+/// The columns that an invocation stages are always the same one, whose place it keeps.
 fn tile(rows: u32, columns: u32, side: Side, place: &str) -> String {
-    let (height, width) = (rows * SIDE, columns * SIDE);
-    // A row of the stage is one longer than a power of two, so that columns fall in other banks.
-    let (left, right) = (height + 1, width + 1);
-    // Terms that are staged at once: 16 KiB of shared memory are promised everywhere.
-    let depth = if height + width > 128 { 8 } else { 16 };
+    let stage = Stage::new(rows, columns);
+    let Stage { height, width, left, right, depth, .. } = stage;
     let (terms, column, factor, term) = match side {
         Side::Out => (
             "p.channels * tap_count()",
@@ -195,25 +181,14 @@ fn tile(rows: u32, columns: u32, side: Side, place: &str) -> String {
             "position(image + (k + t) / p.positions * p.x_batch, (k + t) % p.positions)",
         ),
     };
-    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
-    let us = each(rows, |i| format!("      let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
-    let vs = each(columns, |j| format!("      let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
-    let products = both(rows, columns, |i, j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
-    let stores = both(rows, columns, |i, j| {
-        format!("  settle(b, g, row + y * {rows}u + {i}u, column + x + {j}u * {SIDE}u, c{i}_{j});\n")
-    });
-    format!(
-        "var<workgroup> left: array<f32, {left_size}>;
-var<workgroup> right: array<f32, {right_size}>;
-fn kernel(group: u32, lane: u32) {{
-{place}  let y = lane / {SIDE}u;
-  let x = lane % {SIDE}u;
-  let j = lane % {width}u;
+    let place = format!(
+        "{place}  let j = lane % {width}u;
   let own = column + j;
   let spot = {column};
-  let terms = {terms};
-{zeros}  for (var k = 0u; k < terms; k += {depth}u) {{
-    for (var e = lane; e < {left_count}u; e += THREADS) {{
+"
+    );
+    let fill = format!(
+        "    for (var e = lane; e < {count}u; e += THREADS) {{
       let t = e % {depth}u;
       let i = e / {depth}u;
       var v = 0.0;
@@ -225,15 +200,8 @@ fn kernel(group: u32, lane: u32) {{
       if own < columns() && k + t < terms {{ v = take(spot, {term}); }}
       right[t * {right}u + j] = v;
     }}
-    workgroupBarrier();
-    for (var t = 0u; t < {depth}u; t++) {{
-{us}{vs}{products}    }}
-    workgroupBarrier();
-  }}
-{stores}}}
 ",
-        left_size = depth * left,
-        right_size = depth * right,
-        left_count = depth * height,
-    )
+        count = depth * height,
+    );
+    stage.kernel(&place, terms, &fill, "settle(b, g")
 }

@@ -10,7 +10,7 @@
 pub(in crate::kernels) mod cpu;
 #[cfg(test)]
 mod tests;
-mod wgsl;
+pub(in crate::kernels) mod wgsl;
 
 use wgsl::Form;
 

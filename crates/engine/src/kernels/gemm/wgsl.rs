@@ -15,7 +15,7 @@ pub enum Form {
 }
 
 /// Invocations of a side of a tile.
-const SIDE: u32 = 16;
+pub const SIDE: u32 = 16;
 /// Columns of C that a workgroup of dot products makes.
 const DOT_COLUMNS: u32 = 4;
 
@@ -95,11 +95,11 @@ pub fn body(params: Params, bias: bool) -> String {
         }
 }
 
-fn each(n: u32, line: impl Fn(u32) -> String) -> String {
+pub fn each(n: u32, line: impl Fn(u32) -> String) -> String {
     (0..n).map(line).collect()
 }
 
-fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
+pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
     each(rows, |i| each(columns, |j| line(i, j)))
 }
 
@@ -128,32 +128,67 @@ fn lanes(rows: u32, columns: u32, place: &str) -> String {
     )
 }
 
-/// Blocks are staged along whichever side lies together in memory; past the ends stand zeros.
-fn tile(rows: u32, columns: u32, place: &str) -> String {
-    let (height, width) = (rows * SIDE, columns * SIDE);
-    // A row of the stage is one longer than a power of two, so that columns fall in other banks.
-    let (left, right) = (height + 1, width + 1);
-    // Terms that are staged at once: 16 KiB of shared memory are promised everywhere.
-    let depth = if height + width > 128 { 8 } else { 16 };
-    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
-    let us = each(rows, |i| format!("      let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
-    let vs = each(columns, |j| format!("      let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
-    let products = both(rows, columns, |i, j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
-    let stores = both(rows, columns, |i, j| {
-        format!("  settle(z, row + y * {rows}u + {i}u, column + x + {j}u * {SIDE}u, c{i}_{j});\n")
-    });
-    format!(
-        "var<workgroup> left: array<f32, {left_size}>;
+/// Blocks of both factors in shared memory, for 16 × 16 invocations of `rows` × `columns` each.
+pub struct Stage {
+    rows: u32,
+    columns: u32,
+    pub height: u32,
+    pub width: u32,
+    /// From one term's row of the blocks to the next one's: one longer than a power of two, so that
+    /// columns fall in other banks.
+    pub left: u32,
+    pub right: u32,
+    /// Terms that are staged at once: 16 KiB of shared memory are promised everywhere.
+    pub depth: u32,
+}
+
+impl Stage {
+    pub fn new(rows: u32, columns: u32) -> Stage {
+        let (height, width) = (rows * SIDE, columns * SIDE);
+        let depth = if height + width > 128 { 8 } else { 16 };
+        Stage { rows, columns, height, width, left: height + 1, right: width + 1, depth }
+    }
+
+    /// The kernel: `place` finds its block, `fill` stages the terms from k on, zeros past the ends, and
+    /// `settle`, a call's name and first arguments, is given row, column and sum.
+    pub fn kernel(&self, place: &str, terms: &str, fill: &str, settle: &str) -> String {
+        let &Stage { rows, columns, left, right, depth, .. } = self;
+        let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+        let us = each(rows, |i| format!("      let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
+        let vs = each(columns, |j| format!("      let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
+        let products = both(rows, columns, |i, j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
+        let stores = both(rows, columns, |i, j| {
+            format!("  {settle}, row + y * {rows}u + {i}u, column + x + {j}u * {SIDE}u, c{i}_{j});\n")
+        });
+        format!(
+            "var<workgroup> left: array<f32, {left_size}>;
 var<workgroup> right: array<f32, {right_size}>;
 fn kernel(group: u32, lane: u32) {{
 {place}  let y = lane / {SIDE}u;
   let x = lane % {SIDE}u;
-  let a_along = p.a_column == 1u;
-  let b_along = p.b_row == 1u;
-{zeros}  for (var k = 0u; k < p.k; k += {depth}u) {{
-    for (var e = lane; e < {left_count}u; e += THREADS) {{
-      let t = select(e / {height}u, e % {depth}u, a_along);
-      let i = select(e % {height}u, e / {depth}u, a_along);
+  let terms = {terms};
+{zeros}  for (var k = 0u; k < terms; k += {depth}u) {{
+{fill}    workgroupBarrier();
+    for (var t = 0u; t < {depth}u; t++) {{
+{us}{vs}{products}    }}
+    workgroupBarrier();
+  }}
+{stores}}}
+",
+            left_size = depth * left,
+            right_size = depth * right,
+        )
+    }
+}
+
+/// Blocks are staged along whichever side lies together in memory.
+fn tile(rows: u32, columns: u32, place: &str) -> String {
+    let stage = Stage::new(rows, columns);
+    let Stage { height, width, left, right, depth, .. } = stage;
+    let fill = format!(
+        "    for (var e = lane; e < {left_count}u; e += THREADS) {{
+      let t = select(e / {height}u, e % {depth}u, p.a_column == 1u);
+      let i = select(e % {height}u, e / {depth}u, p.a_column == 1u);
       var v = 0.0;
       if row + i < p.m && k + t < p.k {{
         v = load_a(z * p.a_batch + (row + i) * p.a_row + (k + t) * p.a_column);
@@ -161,26 +196,19 @@ fn kernel(group: u32, lane: u32) {{
       left[t * {left}u + i] = v;
     }}
     for (var e = lane; e < {right_count}u; e += THREADS) {{
-      let t = select(e / {width}u, e % {depth}u, b_along);
-      let j = select(e % {width}u, e / {depth}u, b_along);
+      let t = select(e / {width}u, e % {depth}u, p.b_row == 1u);
+      let j = select(e % {width}u, e / {depth}u, p.b_row == 1u);
       var v = 0.0;
       if column + j < p.n && k + t < p.k {{
         v = load_b(z * p.b_batch + (k + t) * p.b_row + (column + j) * p.b_column);
       }}
       right[t * {right}u + j] = v;
     }}
-    workgroupBarrier();
-    for (var t = 0u; t < {depth}u; t++) {{
-{us}{vs}{products}    }}
-    workgroupBarrier();
-  }}
-{stores}}}
 ",
-        left_size = depth * left,
-        right_size = depth * right,
         left_count = depth * height,
         right_count = depth * width,
-    )
+    );
+    stage.kernel(place, "p.k", &fill, "settle(z")
 }
 
 /// Each lane sums the terms lane, lane + 64, …; then the lanes' sums are added in pairs.

@@ -16,6 +16,8 @@ use super::tile::{Left, Right, Settle};
 
 /// Elements of a thread's workspace for B: half of a usual second cache.
 const WORKSPACE: usize = 64 * 1024;
+/// Panels of B that a task packs at most.
+pub const PANELS_OF_A_TASK: usize = 4;
 /// Terms that are summed in registers before they are added to C.
 const PART: usize = 1024;
 /// Products of fewer terms run on one thread: starting a task costs more.
@@ -68,7 +70,7 @@ impl<T: Stored> Product<T> {
         if self.m <= FEW / 2 && self.b_column == 1 {
             return self.strips(isa, threads);
         }
-        let cut = Cut::new(isa, [self.batch, self.m, self.n, self.k], threads);
+        let cut = Cut::new(isa, [self.batch, self.m, self.n, self.k], PANELS_OF_A_TASK, threads);
         cut.run(|block| unsafe { self.block(isa, block) });
     }
 
@@ -220,13 +222,14 @@ pub struct Block {
 }
 
 impl Cut {
-    pub fn new(isa: &Isa, sizes: [usize; 4], threads: usize) -> Cut {
+    /// Tasks take `widest` panels at most, and no more than the workspace holds.
+    pub fn new(isa: &Isa, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
         let [batch, m, n, k] = sizes;
         let parts = k.div_ceil(PART);
         let part = k.div_ceil(parts);
         let panel = isa.panel();
         let panels = n.div_ceil(panel);
-        let most = (WORKSPACE / part / panel).clamp(1, 4);
+        let most = (WORKSPACE / part / panel).clamp(1, widest);
         let columns = panels.div_ceil(panels.div_ceil(most)) * panel;
         let column_tasks = n.div_ceil(columns);
         let outer = batch * column_tasks;
