@@ -213,3 +213,54 @@ for (const device of testDevices()) {
     again.dispose();
   });
 }
+
+test("a head that is tied to a trained embedding is trained with it, and stays tied", async (t) => {
+  const model = await loadModel(tied, { device: "cpu" });
+  const options = { targetModules: ["q_proj"], modulesToSave: ["embed_tokens"], ensureWeightTying: true };
+  await lora.inject(model, { r: 2, ...options });
+  t.is(model.lm_head.weight, model.inputEmbedding().weight);
+  t.true(model.lm_head.weight.requiresGrad);
+  shake(model);
+  const trained = await logits(model);
+  const folder = temporary();
+  await lora.saveAdapter(model, folder);
+  const again = await loadModel(tied, { device: "cpu" });
+  await lora.loadAdapter(again, folder);
+  t.deepEqual(await logits(again), trained);
+  await lora.mergeAndUnload(again);
+  t.is(again.lm_head.weight, again.inputEmbedding().weight);
+  t.true(apart(await logits(again), trained) < 1e-5);
+  await t.throwsAsync(lora.inject(again, { targetModules: ["embed_tokens"], ensureWeightTying: true }), {
+    code: "ERR_OPTION",
+    message: /ensureWeightTying: a low-rank adapter of model.embed_tokens is not tied/,
+  });
+  model.dispose();
+  again.dispose();
+});
+
+for (const from of [untied, tied]) {
+  test(`trained tokens of ${from === tied ? "a tied" : "an untied"} model count, go off again, and merge`, async (t) => {
+    const model = await loadModel(from, { device: "cpu" });
+    const base = await logits(model);
+    await lora.inject(model, { r: 2, targetModules: ["q_proj"], trainableTokenIndices: [0, 37, 74] });
+    t.deepEqual(await logits(model), base);
+    shake(model);
+    const trained = await logits(model);
+    t.true(apart(trained, base) > 1e-3);
+    t.deepEqual(await lora.withoutAdapters(model, () => logits(model)), base);
+    await lora.mergeAndUnload(model);
+    t.true(apart(await logits(model), trained) < 1e-5);
+    t.is(model.lm_head.weight === model.inputEmbedding().weight, from === tied);
+    for (const [asked, code] of [
+      [[97], "ERR_INDEX"],
+      [[3, 3], "ERR_OPTION"],
+      [{ nowhere: [1] }, "ERR_NO_TARGETS"],
+    ] as const) {
+      await t.throwsAsync(lora.inject(model, { targetModules: ["q_proj"], trainableTokenIndices: asked }), {
+        code,
+      });
+      t.deepEqual(lora.adapters(model), []);
+    }
+    model.dispose();
+  });
+}
