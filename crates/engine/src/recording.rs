@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use memmap2::Mmap;
+use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use crate::dtype::DType;
@@ -86,7 +86,7 @@ pub enum Command {
     /// Gives `buffer` the bytes of a mapped file, read only.
     Map {
         buffer: BufferId,
-        file: Arc<Mmap>,
+        file: Arc<MmapMut>,
         offset: u64,
         bytes: u64,
     },
@@ -97,7 +97,7 @@ pub enum Command {
     /// Uploads from a mapped file without a copy on the host first.
     UploadMapped {
         to: Range,
-        file: Arc<Mmap>,
+        file: Arc<MmapMut>,
         offset: u64,
     },
     /// Waits for another device's answer to a read, and writes it.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use memmap2::Mmap;
+use memmap2::MmapMut;
 
 use crate::device::{Profile, Sink};
 use crate::dtype::DType;
@@ -163,7 +163,7 @@ impl Context {
         self: &Rc<Self>,
         shape: impl Into<Shape>,
         dtype: DType,
-        file: &Arc<Mmap>,
+        file: &Arc<MmapMut>,
         offset: u64,
     ) -> Result<Value> {
         let shape = shape.into();

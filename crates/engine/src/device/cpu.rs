@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut};
+use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use super::{Kind, Profile, Runner};
@@ -86,7 +86,7 @@ impl<T> Shared<T> {
 
 enum Memory {
     Owned(Aligned),
-    Mapped { file: Arc<Mmap>, offset: usize, bytes: usize },
+    Mapped { file: Arc<MmapMut>, offset: usize, bytes: usize },
 }
 
 /// Zeroed bytes aligned to a cache line.

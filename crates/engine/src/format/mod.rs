@@ -10,19 +10,21 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
-use memmap2::Mmap;
+use memmap2::{MmapMut, MmapOptions};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
 
-/// Maps a file for reading. It must not be cut short while it is mapped: writers replace files
-/// and never write into them.
+/// Maps a file, privately: what is written to its bytes, as into a weight that is loaded over, is
+/// this process's own and never reaches the file. It must not be cut short while it is mapped:
+/// writers replace files and never write into them.
 ///
 /// # Errors
 /// `ERR_FILE_NOT_FOUND` when there is none or it cannot be opened, `ERR_FILE_FORMAT` when it is
 /// no regular file.
-pub(crate) fn map(path: &Path) -> Result<Mmap> {
-    unsafe { Mmap::map(&open(path)?) }.map_err(|e| unreadable(path, &e))
+pub(crate) fn map(path: &Path) -> Result<MmapMut> {
+    // Memory is asked for page by page, when one is written: weights are mostly read.
+    unsafe { MmapOptions::new().no_reserve_swap().map_copy(&open(path)?) }.map_err(|e| unreadable(path, &e))
 }
 
 /// The bytes of a small file.

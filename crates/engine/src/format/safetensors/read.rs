@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
-use memmap2::Mmap;
+use memmap2::MmapMut;
 
 use super::header::{self, Entry};
 use super::{Dtype, computed};
@@ -20,7 +20,7 @@ use crate::tensor::{Context, Value};
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
-    file: Arc<Mmap>,
+    file: Arc<MmapMut>,
     entries: Vec<Entry>,
     places: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,

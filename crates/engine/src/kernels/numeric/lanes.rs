@@ -9,6 +9,8 @@ use half::{bf16, f16};
 /// # Safety
 /// Of every method: the processor has the instruction set, and the pointers are good for `LANES`
 /// elements (for `count` of them in the masked forms).
+// One section holds for every method.
+#[allow(clippy::missing_safety_doc)]
 pub trait Lanes: Copy {
     const LANES: usize;
     /// Rows of the largest tile, two vectors wide, that the registers hold.

@@ -89,7 +89,7 @@ struct Operands {
 
 impl Operands {
     #[inline(always)]
-    unsafe fn from_row(self, row: usize, a_row: usize) -> Operands {
+    unsafe fn at_row(self, row: usize, a_row: usize) -> Operands {
         unsafe { Operands { a: self.a.add(row * a_row), c: self.c.add(row * self.c_row), ..self } }
     }
 }
@@ -136,15 +136,15 @@ unsafe fn column<V: Simd, const N: usize, const AM: usize, const AK: usize, cons
     let mut row = 0;
     unsafe {
         while m - row >= 6 {
-            tile::<V, 6, N, AM, AK, BK>(k, o.from_row(row, AM));
+            tile::<V, 6, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 6;
         }
         if m - row >= 4 {
-            tile::<V, 4, N, AM, AK, BK>(k, o.from_row(row, AM));
+            tile::<V, 4, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 4;
         }
         while m - row >= 1 {
-            tile::<V, 1, N, AM, AK, BK>(k, o.from_row(row, AM));
+            tile::<V, 1, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 1;
         }
     }
