@@ -20,6 +20,8 @@ const here = (name: string): string => fileURLToPath(new URL(name, import.meta.u
 
 interface Turn {
   ms: number;
+  /** How often the work was done in this turn; once unless said. */
+  passes?: number;
   peakMiB: number | null;
   tokensPerSecond?: number;
   loss?: number;
@@ -82,7 +84,7 @@ async function race(name: string, own: Entry, peers: Record<string, Entry>): Pro
   for (let i = 0; i < rounds; i++) for (const { side } of sides) await side.turn();
   const figures = sides.map(({ label, side }) => ({
     label,
-    ms: median(side.turns.map((t) => t.ms)),
+    ms: median(side.turns.map((t) => t.ms / (t.passes ?? 1))),
     peak: Math.max(...side.turns.map((t) => t.peakMiB ?? 0)),
     rate: median(side.turns.map((t) => t.tokensPerSecond ?? 0)),
   }));

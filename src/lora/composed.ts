@@ -32,9 +32,15 @@ export function composed(
   const drops = ({ loraDropout }: Adapter): boolean => layer.training && loraDropout > 0;
   const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
   if (!shares.some(({ adapter }) => adapter.magnitude)) {
-    return shares.reduce(
+    const whole = biasOf(bias, shares);
+    const [first, ...rest] = shares;
+    const sum =
+      first === undefined || whole !== null || drops(first.adapter)
+        ? undefined
+        : products.sum?.(x, first.adapter, first.scaling);
+    return (sum === undefined ? shares : rest).reduce(
       (y, { adapter, scaling }) => y.add(lowRank(dropped(adapter), adapter, scaling)),
-      base(x, biasOf(bias, shares)),
+      sum ?? base(x, whole),
     );
   }
   const along = layer.alongOutputs(x.shape);

@@ -87,6 +87,8 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
           made(() => session().embedding(loraA.id, given.id, true, paddingIdx))
             .mul(scaling)
             .matmul(loraB, { transB: true }),
+        sum: (given, { loraA, loraB }, scaling) =>
+          made(() => session().loraEmbedding(weight.id, given.id, loraA.id, loraB.id, scaling, paddingIdx)),
       }),
     );
   }

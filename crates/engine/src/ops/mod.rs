@@ -17,6 +17,7 @@ pub mod gather;
 pub mod head_loss;
 pub mod layer_norm;
 pub mod linear;
+pub mod lora_embedding;
 pub mod lora_linear;
 pub mod matmul;
 pub mod max;

@@ -74,6 +74,21 @@ impl Session {
         self.apply(ops::embedding::Embedding { padding_idx, transposed }, &[weight, ids])
     }
 
+    /// An embedding and the low-rank difference of its table.
+    #[napi]
+    pub fn lora_embedding(
+        &self,
+        weight: u32,
+        ids: u32,
+        lora_a: u32,
+        lora_b: u32,
+        scale: f64,
+        padding_idx: Option<u32>,
+    ) -> Result<u32> {
+        let op = ops::lora_embedding::LoraEmbedding { scale: scale as f32, padding_idx };
+        self.apply(op, &[weight, ids, lora_a, lora_b])
+    }
+
     #[napi]
     pub fn rms_norm(&self, x: u32, weight: u32, eps: f64) -> Result<u32> {
         self.apply(ops::rms_norm::RmsNorm { eps: eps as f32 }, &[x, weight])

@@ -6,7 +6,7 @@
 //! given 0. Saved: the ids.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 
