@@ -221,14 +221,15 @@ impl Gpu {
     }
 
     fn submit(&mut self) -> Result<()> {
+        // First: what goes after the last submission would otherwise be held till the next.
+        if !self.left.is_empty() {
+            let left = std::mem::take(&mut self.left);
+            self.bind_groups.retain(|bound, _| !bound.spans.iter().any(|s| left.contains(&s.buffer)));
+        }
         if !self.submitter.has_commands() {
             self.submitter.poll()?;
             self.settle();
             return Ok(());
-        }
-        if !self.left.is_empty() {
-            let left = std::mem::take(&mut self.left);
-            self.bind_groups.retain(|bound, _| !bound.spans.iter().any(|s| left.contains(&s.buffer)));
         }
         self.staging.before_submit();
         self.submitter.submit()?;
