@@ -1,5 +1,14 @@
 /** A tiny model with adapters that do something, and what it gives. */
-import { loadModel, lora, noGrad, randn, scope, tensor, type CausalLM } from "../../src/index.js";
+import {
+  loadModel,
+  lora,
+  noGrad,
+  randn,
+  safetensors,
+  scope,
+  tensor,
+  type CausalLM,
+} from "../../src/index.js";
 import { adapterState } from "../../src/lora/state.js";
 import type { TestDevice } from "../devices.js";
 import { tinyModel } from "../hashed.js";
@@ -43,4 +52,10 @@ export async function logits(model: CausalLM): Promise<Float32Array> {
 export function apart(a: Float32Array, b: Float32Array): number {
   const largest = a.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
   return a.reduce((m, v, i) => Math.max(m, Math.abs(v - (b[i] as number))), 0) / largest;
+}
+
+/** The shapes of a safetensors file's tensors. */
+export function shapesIn(file: string): Record<string, number[]> {
+  const opened = safetensors.openWeights(file);
+  return Object.fromEntries(opened.names().map((name) => [name, opened.info(name).shape]));
 }

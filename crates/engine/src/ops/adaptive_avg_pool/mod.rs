@@ -4,6 +4,8 @@
 //! Saved: nothing. Source: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

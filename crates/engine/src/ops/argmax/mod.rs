@@ -4,6 +4,8 @@
 //! scalar. NaN counts as largest, as in PyTorch. Backward: none, as for any index.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

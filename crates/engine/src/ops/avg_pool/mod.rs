@@ -5,6 +5,8 @@
 //! Source: torch.nn.functional.avg_pool1d, 2d, 3d.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

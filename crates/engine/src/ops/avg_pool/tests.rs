@@ -1,13 +1,6 @@
-use super::AvgPool;
+use super::{AvgPool, plain::plain};
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::ops::max_pool::plain::{all, pool};
 use crate::ops::max_pool::tests::windows;
-
-fn plain(op: &AvgPool, x: &Array) -> Array {
-    pool(x, &all(&op.window, x), |held, volume| {
-        held.iter().sum::<f64>() / if op.count_padding { volume } else { held.len() } as f64
-    })
-}
 
 #[test]
 fn equals_the_plain_form() {

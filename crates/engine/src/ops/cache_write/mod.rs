@@ -5,6 +5,8 @@
 //! tape which saved the cache refuses to go back through it. It has no gradient.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-use super::cache_write;
+use super::{cache_write, plain::plain};
 use crate::error::Code;
 use crate::ops::checks::{Array, contexts, read};
 use crate::tape::{Tape, Tensor};
@@ -17,11 +17,7 @@ fn rows_stand_at_their_position_and_nothing_else_moves() {
             {
                 let rows = Array::random("rows", &[batch, count, heads, dim]);
                 cache_write(&cx, &cache, &rows.upload(&cx), position).unwrap();
-                let n = count * heads * dim;
-                for b in 0..batch {
-                    let at = (b * capacity + position) * heads * dim;
-                    expected.data[at..at + n].copy_from_slice(&rows.data[b * n..(b + 1) * n]);
-                }
+                plain(&mut expected, &rows, position);
             }
             assert_eq!(read(&cache).data, expected.data, "{}", cx.profile.label);
             assert!(cache.storage.version() > version);

@@ -5,6 +5,8 @@
 //! Backward: d_x; d_w and d_b only where they are asked for. Source: torch.nn.functional.layer_norm.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

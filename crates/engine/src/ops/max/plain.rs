@@ -3,16 +3,12 @@
 use crate::dtype::DType;
 use crate::ops::checks::Array;
 
-/// Index of the first maximum, where NaN is larger than all.
-pub fn first_maximum(x: &Array, dim: Option<usize>) -> Array {
-    choose(x, dim, |_, k| k as f64, DType::I32)
-}
-
 pub fn plain(x: &Array, dim: Option<usize>) -> Array {
     choose(x, dim, |v, _| v, DType::F32)
 }
 
-fn choose(x: &Array, dim: Option<usize>, result: impl Fn(f64, usize) -> f64, dtype: DType) -> Array {
+/// What `result` gives of the value and the place of the first maximum, where NaN is larger than all.
+pub fn choose(x: &Array, dim: Option<usize>, result: impl Fn(f64, usize) -> f64, dtype: DType) -> Array {
     let mut shape = x.shape.clone();
     let (outer, n, inner) = match dim {
         Some(d) => (shape[..d].iter().product(), shape.remove(d), x.shape[d + 1..].iter().product::<usize>()),

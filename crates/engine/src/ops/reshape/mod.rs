@@ -3,6 +3,8 @@
 //! Backward: d_out under the input's shape. Saved: nothing.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;
