@@ -100,7 +100,18 @@ test.serial(
 
 test.serial("a second Ctrl-C ends at once", async (t) => {
   const output = join(temporary(), "out");
-  const argv = finetune(output, "--data", tinyData(20_000), "--grad-accum", "10000");
+  // One step of some ten thousand micro-batches, which takes some twenty seconds: it is not over before the second.
+  const long = [
+    "--data",
+    tinyData(20_000),
+    "--grad-accum",
+    "10000",
+    "--batch-size",
+    "1",
+    "--max-length",
+    "16",
+  ];
+  const argv = finetune(output, ...long);
   let second = NaN;
   const ended = await lowrank(argv, {
     watch: (line, child) => {
@@ -109,7 +120,7 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
       setTimeout(() => {
         second = performance.now();
         child.kill("SIGINT");
-      }, 500);
+      }, 200);
     },
   });
   t.is(ended.status, 130, ended.stderr);
