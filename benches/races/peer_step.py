@@ -1,6 +1,6 @@
 """One LoRA training step of PyTorch + PEFT on a model of SmolLM2-135M's shape, timed.
 
-    python peer_step.py [--steps N] [--tokens 512] [--rank 16]
+    python peer_step.py [--steps N] [--rows 1] [--length 512] [--rank 16] [--checkpointing]
 
 A warm-up step, then a line {"ready": true, ...}. Then, for each line read from stdin, one step and a line
 {"ms", "peakMiB", "loss"}; so a driver may take turns with another program. Ends after N steps or with stdin.
@@ -13,9 +13,11 @@ import peer
 
 def main():
     options = argparse.ArgumentParser()
-    options.add_argument("--steps", type=int, default=10)
-    options.add_argument("--tokens", type=int, default=512)
+    options.add_argument("--steps", type=int, default=1000)
+    options.add_argument("--rows", type=int, default=1)
+    options.add_argument("--length", type=int, default=512)
     options.add_argument("--rank", type=int, default=16)
+    options.add_argument("--checkpointing", action="store_true")
     args = options.parse_args()
 
     import torch
@@ -29,10 +31,13 @@ def main():
         ),
     )
     model.train()
-    ids = torch.randint(0, peer.VOCAB, (1, args.tokens))
+    if args.checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()
+    ids = torch.randint(0, peer.VOCAB, (args.rows, args.length))
 
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    peer.race(peer.stepper(model, ids), args.steps, trainable=trainable, tokens=args.tokens)
+    peer.race(peer.stepper(model, ids), args.steps, trainable=trainable)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,31 @@
+/** The arithmetic that a step cannot do without; a multiplication and an addition are two operations. */
+
+/** SmolLM2-135M's shape. */
+const SHAPE = { width: 576, inner: 1536, keys: 192, layers: 30, vocabulary: 49152 };
+
+export interface StepShape {
+  rows: number;
+  length: number;
+  layers?: number;
+  rank?: number;
+}
+
+/**
+ * A LoRA step with adapters on all seven linears of a block and frozen weights:
+ * - each frozen weight once forward and once for the gradient of its input, but for what the first block's
+ *   queries, keys and values read, which nothing asks a gradient of; the head only for rows that have a label;
+ * - each adapter: two products forward, four backward;
+ * - attention, where a token sees half of the row on average: two products forward, four backward.
+ */
+export function stepFlops({ rows, length, layers = SHAPE.layers, rank = 16 }: StepShape): number {
+  const { width, inner, keys, vocabulary } = SHAPE;
+  const tokens = rows * length;
+  const entering = width * (width + 2 * keys);
+  const block = entering + width * width + 3 * width * inner;
+  const frozen = 4 * tokens * block * layers - 2 * tokens * entering;
+  const head = 4 * rows * (length - 1) * width * vocabulary;
+  const sides = 2 * (width + width) + 2 * (width + keys) + 3 * (width + inner);
+  const adapters = 6 * tokens * rank * sides * layers;
+  const attention = 6 * tokens * (length + 1) * width * layers;
+  return frozen + head + adapters + attention;
+}
