@@ -139,7 +139,9 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Opens the processor with `threads` workers (0: one a core).
+    /// Opens the processor with `threads` workers (0: one a core), of which the calling thread, the
+    /// device's own, is one: handing each launch over to another thread and waiting for it took a
+    /// third of the time of a decoded token. A thread opens one processor at most.
     pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -147,6 +149,7 @@ impl Cpu {
         };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
+            .use_current_thread()
             .thread_name(|i| format!("lowrank-cpu-{i}"))
             .build()
             .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
