@@ -3,7 +3,7 @@ import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/active.js";
 import { Module } from "../nn/module.js";
-import { checkpoint } from "../scope.js";
+import { checkpoint, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -77,17 +77,17 @@ export abstract class PretrainedModel extends Module {
   }
 }
 
-/** Runs blocks one after the other; those of a checkpoint keep only what enters them. */
+/**
+ * Runs blocks one after the other. What a block makes goes with it, but for what it returns and what backward reads; a
+ * block of a checkpoint keeps only what enters it.
+ */
 export function chain<B>(
   blocks: readonly B[],
   x: Tensor,
   checkpointed: boolean,
   run: (block: B, x: Tensor, index: number) => Tensor,
 ): Tensor {
-  return blocks.reduce(
-    (y, block, i) => (checkpointed ? checkpoint(() => run(block, y, i)) : run(block, y, i)),
-    x,
-  );
+  return blocks.reduce((y, block, i) => (checkpointed ? checkpoint : scope)(() => run(block, y, i)), x);
 }
 
 /** The length T of ids [B, T], which with the `before` of a cache fit the model. */

@@ -62,6 +62,12 @@ pub trait Op: std::fmt::Debug + 'static {
         }
     }
 
+    /// Whether the first output is made again for a backward that reads it, rather than kept: it costs
+    /// little, and backward of this operation keeps the inputs in any case.
+    fn is_remade(&self) -> bool {
+        false
+    }
+
     /// Appends the launches of the gradients of those inputs that `pass.needs` names, and returns one
     /// entry an input. A returned value may be a `d_out` itself. Called only where `gradient()` is
     /// `Reads`, some input needs a gradient and some output has one.

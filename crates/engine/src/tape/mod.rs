@@ -7,6 +7,7 @@
 
 mod node;
 mod region;
+mod saved;
 mod tensor;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use std::rc::Rc;
 
 use node::{Kept, Node, Parent};
 use region::OpenRegion;
+use saved::{Remade, Saved};
 pub use tensor::Tensor;
 
 use crate::error::Result;
@@ -95,9 +97,24 @@ impl Tape {
             output_specs: outputs.iter().map(Value::spec).collect(),
             saved: RefCell::new(Kept::Deferred),
             region: open.as_ref().map(|o| o.region.clone()),
+            remade: RefCell::default(),
         };
         if open.is_none() {
-            let (inputs, outputs) = (some(values), some(outputs));
+            let remade: Vec<_> = inputs.iter().map(|t| t.remade()).collect();
+            let kept = |(value, remade): (&Value, &Option<Rc<Remade>>)| match remade {
+                Some(remade) => Saved::Remade(remade.clone()),
+                None => Saved::of(value),
+            };
+            let inputs: Vec<Saved> = values.iter().zip(&remade).map(kept).collect();
+            node.remade = RefCell::new(match remade.into_iter().next() {
+                Some(Some(first)) if node.op.alias(&refs).is_some() => Some(first),
+                _ if node.op.is_remade() => {
+                    Some(Rc::new(Remade::new(node.op.clone(), inputs.clone(), &outputs[0])))
+                }
+                _ => None,
+            });
+            let outputs: Vec<_> = outputs.iter().map(|v| Some(Saved::of(v))).collect();
+            let inputs: Vec<_> = inputs.into_iter().map(Some).collect();
             node.saved = RefCell::new(Kept::values(node.reads(), &inputs, &outputs));
         }
         let node = Rc::new(node);
@@ -174,10 +191,6 @@ fn first_gradient(cx: &Rc<Context>, value: &Value, d_out: Option<Value>) -> Resu
         );
     }
     Ok(d)
-}
-
-fn some(values: Vec<Value>) -> Vec<Option<Value>> {
-    values.into_iter().map(Some).collect()
 }
 
 /// Nodes that have gradients and have not run, latest first.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::region::Region;
+use super::saved::{Remade, Saved};
 use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
@@ -18,6 +19,8 @@ pub struct Node {
     pub output_specs: Vec<Spec>,
     pub saved: RefCell<Kept>,
     pub region: Option<Rc<Region>>,
+    /// How its first output is made again, where that is not kept.
+    pub remade: RefCell<Option<Rc<Remade>>>,
 }
 
 pub enum Parent {
@@ -26,13 +29,10 @@ pub enum Parent {
     Node(Rc<Node>, usize),
 }
 
-/// A saved value, with the version that its storage had.
-pub type Versioned = Option<(Value, u64)>;
-
 pub enum Kept {
     Values {
-        inputs: Vec<Versioned>,
-        outputs: Vec<Versioned>,
+        inputs: Vec<Option<Saved>>,
+        outputs: Vec<Option<Saved>>,
     },
     /// The region replays first.
     Deferred,
@@ -41,11 +41,10 @@ pub enum Kept {
 
 impl Kept {
     /// Keeps what `reads` names. A value that is not there is not named.
-    pub fn values(reads: Reads, inputs: &[Option<Value>], outputs: &[Option<Value>]) -> Kept {
-        let keep = |mask: u32, values: &[Option<Value>]| {
+    pub fn values(reads: Reads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> Kept {
+        let keep = |mask: u32, values: &[Option<Saved>]| {
             let named = |i: usize| mask >> i & 1 == 1;
-            let note = |v: &Value| (v.clone(), v.storage.version());
-            values.iter().enumerate().map(|(i, v)| v.as_ref().filter(|_| named(i)).map(note)).collect()
+            values.iter().enumerate().map(|(i, v)| v.clone().filter(|_| named(i))).collect()
         };
         Kept::Values { inputs: keep(reads.inputs, inputs), outputs: keep(reads.outputs, outputs) }
     }
@@ -85,14 +84,14 @@ impl Node {
         if self.is_deferred() {
             self.region.as_ref().expect("only a region's node is deferred").replay()?;
         }
+        *self.remade.borrow_mut() = None;
         let mut saved = self.saved.borrow_mut();
         if let Kept::Values { inputs, outputs } = &*saved {
-            for (value, version) in inputs.iter().chain(outputs).flatten() {
-                if value.storage.version() != *version {
+            for saved in inputs.iter().chain(outputs).flatten() {
+                if let Some(shape) = saved.modified() {
                     fail!(
                         Modified,
-                        "backward: a tensor of shape {} that {} needs was changed in place",
-                        value.shape,
+                        "backward: a tensor of shape {shape} that {} needs was changed in place",
                         self.op.name()
                     );
                 }
@@ -101,10 +100,15 @@ impl Node {
         let Kept::Values { inputs, outputs } = std::mem::replace(&mut *saved, Kept::Freed) else {
             fail!(NoGradient, "backward: {} was already differentiated and its tape freed", self.op.name());
         };
-        let values = |kept: Vec<Versioned>| kept.into_iter().map(|v| v.map(|(value, _)| value)).collect();
+        let values = |kept: Vec<Option<Saved>>, specs: &[Spec]| {
+            let values = kept.into_iter().zip(specs).map(|(saved, spec)| {
+                saved.map(|saved| Ok(saved.value()?.reshaped(spec.shape.clone()))).transpose()
+            });
+            values.collect::<Result<Vec<_>>>()
+        };
         Ok(Backward {
-            inputs: values(inputs),
-            outputs: values(outputs),
+            inputs: values(inputs, &self.input_specs)?,
+            outputs: values(outputs, &self.output_specs)?,
             input_specs: self.input_specs.clone(),
             output_specs: self.output_specs.clone(),
             needs: self.needs(),

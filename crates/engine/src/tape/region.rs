@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 
 use super::node::{Kept, Node};
+use super::saved::Saved;
 use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
@@ -134,10 +135,11 @@ impl Region {
                 made[i] = Some(run(&cx, &*entry.op, &refs)?);
             }
             if let Some(node) = &nodes[i] {
-                let outputs: Vec<Option<Value>> = match &made[i] {
-                    Some(values) => values.iter().cloned().map(Some).collect(),
+                let outputs = match &made[i] {
+                    Some(values) => values.iter().map(|v| Some(Saved::of(v))).collect(),
                     None => vec![None; node.output_specs.len()],
                 };
+                let inputs: Vec<_> = inputs.iter().map(|v| v.as_ref().map(Saved::of)).collect();
                 *node.saved.borrow_mut() = Kept::values(reads[i], &inputs, &outputs);
             }
             drop(inputs);

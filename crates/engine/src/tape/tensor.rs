@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use super::node::{Node, Parent};
+use super::saved::Remade;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -133,6 +134,15 @@ impl Tensor {
     pub(super) fn made_by(&self, node: Rc<Node>, index: usize) {
         self.0.requires_grad.set(true);
         *self.0.edge.borrow_mut() = Some((node, index));
+    }
+
+    /// How what it holds is made again, where an operation says that this is worth its while.
+    pub(super) fn remade(&self) -> Option<Rc<Remade>> {
+        let (node, output) = self.edge()?;
+        if output > 0 {
+            return None;
+        }
+        node.remade.borrow().clone()
     }
 
     pub(super) fn parent(&self) -> Parent {

@@ -57,6 +57,10 @@ impl Op for LayerNorm {
         Gradient::reads(1 | (self.weight as u32) << 1, 0b110)
     }
 
+    fn is_remade(&self) -> bool {
+        true
+    }
+
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let mut d_inputs = vec![None; pass.needs.len()];
         let d = pass.d_out();

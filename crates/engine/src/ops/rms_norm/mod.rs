@@ -74,6 +74,10 @@ impl Op for RmsNorm {
         Gradient::reads(0b11, 0b10)
     }
 
+    fn is_remade(&self) -> bool {
+        true
+    }
+
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let mut d_inputs = vec![None; pass.needs.len()];
         let d = pass.d_out();

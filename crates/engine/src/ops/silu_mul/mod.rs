@@ -45,6 +45,10 @@ impl Op for SiluMul {
         Gradient::reads(0b11, 0)
     }
 
+    fn is_remade(&self) -> bool {
+        true
+    }
+
     /// The gradient of up alone does not read up.
     fn reads(&self, needs: &[bool]) -> Reads {
         Reads { inputs: if needs[0] { 0b11 } else { 0b01 }, outputs: 0 }

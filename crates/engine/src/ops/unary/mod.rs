@@ -73,6 +73,10 @@ impl Op for Unary {
         }
     }
 
+    fn is_remade(&self) -> bool {
+        matches!(self.derivative(), From::Input(_))
+    }
+
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let d_x = cx.empty(d.shape.clone(), DType::F32)?;

@@ -1,0 +1,141 @@
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::kernels::elementwise::Function;
+use crate::ops::binary::Binary;
+use crate::ops::checks::{Array, contexts, read};
+use crate::ops::linear::Linear;
+use crate::ops::reshape::Reshape;
+use crate::ops::rms_norm::RmsNorm;
+use crate::ops::sum::Sum;
+use crate::ops::unary::Unary;
+use crate::tape::{Tape, Tensor};
+use crate::tensor::Context;
+
+const ROWS: usize = 48;
+const WIDTH: usize = 160;
+const BYTES: u64 = (4 * ROWS * WIDTH) as u64;
+
+fn leaf(cx: &Rc<Context>, name: &str, shape: &[usize]) -> Tensor {
+    Tensor::new(Array::random(name, shape).upload(cx), true)
+}
+
+/// x, its norm and the two weights that take it.
+struct Layers {
+    tape: Tape,
+    x: Tensor,
+    weights: [Tensor; 2],
+}
+
+impl Layers {
+    fn new(cx: &Rc<Context>) -> Layers {
+        let weights = ["u", "v"].map(|name| leaf(cx, name, &[8, WIDTH]));
+        Layers { tape: Tape::default(), x: leaf(cx, "x", &[ROWS, WIDTH]), weights }
+    }
+
+    /// The norm of tanh x: of what an operation made, as in a network.
+    fn norm(&self) -> Tensor {
+        let inner = self.tape.apply1(Unary(Function::Tanh), &[&self.x]).unwrap();
+        self.tape.apply(RmsNorm { eps: 1e-5 }, &[&inner]).unwrap().swap_remove(0)
+    }
+
+    /// Σ (norm·Uᵀ) · (norm·Vᵀ): two products read the norm.
+    fn loss(&self, norm: &Tensor) -> Tensor {
+        let [u, v] = [0, 1].map(|i| self.tape.apply1(Linear::default(), &[norm, &self.weights[i]]).unwrap());
+        let product = self.tape.apply1(Binary(Function::Mul), &[&u, &v]).unwrap();
+        self.tape.apply1(Sum { dim: None }, &[&product]).unwrap()
+    }
+
+    fn gradients(&self) -> Vec<Array> {
+        [&self.x, &self.weights[0], &self.weights[1]].map(|t| read(&t.grad().unwrap())).into()
+    }
+}
+
+/// How often a kernel was launched by what is counted since the last call.
+fn launched(cx: &Rc<Context>, kernel: &str) -> u64 {
+    cx.count_launches(true).get(kernel).copied().unwrap_or(0)
+}
+
+#[test]
+fn what_is_made_again_is_not_kept_and_has_the_same_bits() {
+    for cx in contexts() {
+        let layers = Layers::new(&cx);
+        // A handle that lives on keeps the value: it is read where it is.
+        let norm = layers.norm();
+        let loss = layers.loss(&norm);
+        launched(&cx, "");
+        layers.tape.backward(&loss, None).unwrap();
+        assert_eq!(launched(&cx, "norm"), 0);
+        let expected = layers.gradients();
+        drop((norm, loss));
+        for t in [&layers.x, &layers.weights[0], &layers.weights[1]] {
+            t.set_grad(None);
+        }
+
+        launched(&cx, "");
+        let norm = layers.norm();
+        let once = launched(&cx, "norm");
+        let loss = layers.loss(&norm);
+        let with_handle = cx.memory().live;
+        drop(norm);
+        assert_eq!(with_handle - cx.memory().live, BYTES, "the norm is not kept");
+        launched(&cx, "");
+        layers.tape.backward(&loss, None).unwrap();
+        // Once for both products; and nothing of it is left.
+        assert_eq!(launched(&cx, "norm"), once);
+        assert!(layers.gradients().iter().zip(&expected).all(|(a, b)| a.data == b.data));
+        drop(loss);
+        let gradients = layers.gradients().iter().map(|g| 4 * g.data.len() as u64).sum::<u64>();
+        let held = cx.memory().live;
+        for t in [&layers.x, &layers.weights[0], &layers.weights[1]] {
+            t.set_grad(None);
+        }
+        assert_eq!(held - cx.memory().live, gradients);
+    }
+}
+
+#[test]
+fn another_shape_of_it_is_made_again_too() {
+    for cx in contexts() {
+        let layers = Layers::new(&cx);
+        let run = |reshaped: bool| {
+            let mut norm = layers.norm();
+            if reshaped {
+                let shape = [2, ROWS / 2, WIDTH];
+                norm = layers.tape.apply1(Reshape { shape: shape.into() }, &[&norm]).unwrap();
+            }
+            let loss = layers.loss(&norm);
+            let with_handle = cx.memory().live;
+            drop(norm);
+            assert_eq!(with_handle - cx.memory().live, BYTES);
+            layers.tape.backward(&loss, None).unwrap();
+            let gradients = layers.gradients();
+            for t in [&layers.x, &layers.weights[0], &layers.weights[1]] {
+                t.set_grad(None);
+            }
+            gradients
+        };
+        let (plain, reshaped) = (run(false), run(true));
+        assert!(plain.iter().zip(&reshaped).all(|(a, b)| a.data == b.data));
+    }
+}
+
+#[test]
+fn what_it_is_made_of_must_not_change() {
+    for cx in contexts() {
+        let layers = Layers::new(&cx);
+        let x = Tensor::new(Array::random("x", &[ROWS, WIDTH]).upload(&cx), true);
+        let norm = layers.tape.apply(RmsNorm { eps: 1e-5 }, &[&x]).unwrap().swap_remove(0);
+        let loss = layers.loss(&norm);
+        drop(norm);
+        x.value().storage.written();
+        assert_eq!(layers.tape.backward(&loss, None).unwrap_err().code, Code::Modified);
+
+        let norm = layers.norm();
+        let loss = layers.loss(&norm);
+        norm.value().storage.written();
+        assert_eq!(layers.tape.backward(&loss, None).unwrap_err().code, Code::Modified);
+        assert_eq!(norm.spec().dtype, DType::F32);
+    }
+}
