@@ -43,7 +43,14 @@ export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
 export { manualSeed } from "./random.js";
 export * as safetensors from "./safetensors.js";
-export { checkpoint, noGrad, scope } from "./scope.js";
+export {
+  checkpoint,
+  noGrad,
+  scope,
+  setProductPrecision,
+  withProductPrecision,
+  type ProductPrecision,
+} from "./scope.js";
 export { Tensor, type DType } from "./tensor.js";
 export type { ClassScores } from "./train/evaluate.js";
 export type {

@@ -4,6 +4,7 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 
+import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 import type { Tensor } from "./tensor.js";
 
@@ -14,12 +15,23 @@ interface Frame {
   noGrad: boolean;
   /** The open checkpoint, 0 for none. */
   region: number;
+  /** Undefined where `setProductPrecision` says. */
+  products: ProductPrecision | undefined;
 }
 
-const OUTSIDE: Frame = { made: undefined, noGrad: false, region: 0 };
+/**
+ * How layers multiply by a weight that is stored as bf16, on the cpu: `exact` widens the weight; `bf16` rounds the
+ * other factor to bf16, too, and sums in f32, at twice the speed where the processor multiplies pairs of bf16.
+ * Products of at most 8 rows (decoding), by other storage, and on a gpu are exact either way.
+ */
+export type ProductPrecision = "exact" | "bf16";
+
+const OUTSIDE: Frame = { made: undefined, noGrad: false, region: 0, products: undefined };
 const frames = new AsyncLocalStorage<Frame>();
 let mode: Frame = OUTSIDE;
 let regions = 0;
+let products: ProductPrecision = "exact";
+let told: ProductPrecision = "exact";
 
 /** Tells the tape what is in force, when it is not what it was told last. */
 export function enter(): void {
@@ -28,6 +40,9 @@ export function enter(): void {
     session().setMode(frame.noGrad, frame.region);
   }
   mode = frame;
+  const precision = frame.products ?? products;
+  if (precision !== told) session().setRoundedProducts(precision === "bf16");
+  told = precision;
 }
 
 /** Lets the innermost scope own `tensor`. */
@@ -63,6 +78,31 @@ export function scope<T>(fn: () => T): T {
 export function noGrad<T>(fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, noGrad: true }, fn);
+}
+
+/** The precision of products for the code that runs now. */
+export function productPrecision(): ProductPrecision {
+  return frames.getStore()?.products ?? products;
+}
+
+/**
+ * Sets the precision of products by bf16 weights, in forward and backward, for layers that run from now on, as
+ * `torch.set_float32_matmul_precision` does. Backward and checkpoints run again with what forward was recorded with.
+ * Throws `ERR_OPTION`.
+ */
+export function setProductPrecision(precision: ProductPrecision): void {
+  products = checked("setProductPrecision", precision);
+}
+
+/** Runs `fn` with a precision of products of its own. Throws `ERR_OPTION`. */
+export function withProductPrecision<T>(precision: ProductPrecision, fn: () => T): T {
+  const outer = frames.getStore() ?? OUTSIDE;
+  return frames.run({ ...outer, products: checked("withProductPrecision", precision) }, fn);
+}
+
+function checked(where: string, precision: ProductPrecision): ProductPrecision {
+  if (precision === "exact" || precision === "bf16") return precision;
+  throw new LowrankError("ERR_OPTION", `${where}: products are exact or bf16, not ${String(precision)}`);
 }
 
 /**

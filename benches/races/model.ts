@@ -2,10 +2,19 @@
 import { llamaConfig } from "../../src/models/llama/config.js";
 import { LlamaForCausalLM } from "../../src/models/llama/model.js";
 import { FreshWeights } from "../../src/models/weights.js";
+import { noGrad, scope } from "../../src/scope.js";
+import type { Tensor } from "../../src/tensor.js";
 
 export const VOCABULARY = 49152;
 
-export function model(): LlamaForCausalLM {
+/** Drawn in f32, and stored as `bf16`. */
+class HalfWeights extends FreshWeights {
+  override take(...of: Parameters<FreshWeights["take"]>): Tensor {
+    return noGrad(() => scope(() => super.take(...of).to("bf16")));
+  }
+}
+
+export function model(dtype: "f32" | "bf16" = "f32"): LlamaForCausalLM {
   const config = llamaConfig({
     model_type: "llama",
     vocab_size: VOCABULARY,
@@ -21,5 +30,5 @@ export function model(): LlamaForCausalLM {
     bos_token_id: 0,
     eos_token_id: 0,
   });
-  return new LlamaForCausalLM(config, new FreshWeights("cpu"));
+  return new LlamaForCausalLM(config, dtype === "bf16" ? new HalfWeights("cpu") : new FreshWeights("cpu"));
 }

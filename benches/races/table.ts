@@ -26,6 +26,13 @@ function step(title: string, rows: number, length: number, ...args: string[]): R
   };
 }
 
+/** The step with frozen weights in bf16, beside PEFT's with either type of adapters. */
+function bf16Step(rows: number): Race {
+  const of = step("bf16", rows, 512, "--dtype", "bf16");
+  const peer = ["peer_step.py", "--rows", String(rows), "--base", "bf16"] as const;
+  return { ...of, peers: { "f32 adapters": peer, "bf16 adapters": [...peer, "--adapters", "bf16"] } };
+}
+
 /** A layer beside loralib's and PEFT's; and beside PyTorch's frozen layer alone, where that has a backward. */
 function layer(title: string, name: string, flops?: number): Race {
   const beside = name === "embedding" ? ["loralib", "peft"] : ["loralib", "peft", "frozen"];
@@ -44,6 +51,8 @@ export const RACES: Record<string, Race> = {
   step: step("f32", 1, 512),
   step4: step("f32", 4, 512),
   "step-checkpoint": step("f32, checkpointing", 4, 512, "--checkpointing"),
+  "step-bf16": bf16Step(1),
+  "step4-bf16": bf16Step(4),
   generate: {
     title: "generation, f32, 64 + 128",
     ours: ["own-generate.ts"],

@@ -16,6 +16,7 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
 import { AdamW, loraPlusGroups, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
+import { productPrecision, withProductPrecision, type ProductPrecision } from "../scope.js";
 import { breath } from "./breath.js";
 import {
   claimOutput,
@@ -60,6 +61,7 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
   else checkDevice(given, settings.device);
   const checkpoint = settings.resume === false ? undefined : await findCheckpoint(output, settings.resume);
   const progress = checkpoint === undefined ? undefined : await readProgress(checkpoint);
+  const products = productsOf(settings, progress);
   const release = await claimOutput(output, settings.resume !== false || settings.overwrite);
   try {
     const data = await readFiles(settings);
@@ -71,11 +73,11 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
       const prepared = await prepare(model, data, settings);
       // Each of these takes some milliseconds, and together they would hold up the event loop.
       await breath();
-      const run = new Finetuning(model, settings, prepared, context);
+      const run = new Finetuning(model, { ...settings, products }, prepared, context);
       await breath();
       const resumed =
         checkpoint === undefined || progress === undefined ? undefined : { checkpoint, progress };
-      const result = await run.run(resumed);
+      const result = await withProductPrecision(products, () => run.run(resumed));
       context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
       return result;
     } finally {
@@ -85,6 +87,14 @@ async function finetuneWith(settings: Settings, context: RunContext): Promise<Fi
   } finally {
     await release();
   }
+}
+
+/** The precision of products: a run that goes on keeps what it was started with. Throws `ERR_OPTION`. */
+function productsOf({ products }: Settings, progress: Progress | undefined): ProductPrecision {
+  if (progress === undefined) return products ?? productPrecision();
+  const then = (progress.options["products"] ?? "exact") as ProductPrecision;
+  if (products === undefined || products === then) return then;
+  throw new LowrankError("ERR_OPTION", `resume: products were ${then}, and are ${products} now`);
 }
 
 /** A classifier where the rows have labels, or else what the model's folder says. */
@@ -124,16 +134,21 @@ function adapterFolder(folder: string, name: string): string {
   return name === "default" ? folder : join(folder, name);
 }
 
+/** Settings of which nothing is left open. */
+interface Chosen extends Settings {
+  products: ProductPrecision;
+}
+
 /** One run over a loaded model and its data. */
 class Finetuning {
   readonly #model: PretrainedModel;
-  readonly #settings: Settings;
+  readonly #settings: Chosen;
   readonly #prepared: Prepared;
   readonly #context: RunContext;
   readonly #plan: BatchPlan;
   readonly #name: string;
 
-  constructor(model: PretrainedModel, settings: Settings, prepared: Prepared, context: RunContext) {
+  constructor(model: PretrainedModel, settings: Chosen, prepared: Prepared, context: RunContext) {
     this.#model = model;
     this.#settings = settings;
     this.#prepared = prepared;
@@ -279,6 +294,7 @@ class Finetuning {
       deviceName: session().deviceName(device),
       deviceReason: why,
       dtype: Object.values(model.stateDict())[0]?.dtype ?? "f32",
+      products: settings.products,
       examples: train.length,
       evalExamples: held.length,
       tokens: train.reduce((sum, one) => sum + one.trained, 0),

@@ -3,6 +3,7 @@ import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
+import type { ProductPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 
 /** The learning rate's schedules. */
@@ -37,6 +38,8 @@ export interface Settings {
   saveEvery: number | undefined;
   resume: boolean | string;
   dtype: StorageType | undefined;
+  /** Undefined for what is in force, or what the run that goes on was started with. */
+  products: ProductPrecision | undefined;
   device: Device;
   signal: AbortSignal | undefined;
 }
@@ -66,6 +69,7 @@ const KNOWN = new Set<string>([
   "saveEvery",
   "resume",
   "dtype",
+  "products",
   "device",
   "signal",
 ] satisfies (keyof FinetuneOptions)[]);
@@ -141,6 +145,10 @@ export function settingsOf(options: FinetuneOptions): Settings {
       options.dtype === undefined
         ? undefined
         : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
+    products:
+      options.products === undefined
+        ? undefined
+        : oneOf("products", options.products, ["exact", "bf16"] as const),
     device: (options.device ?? "auto") as Device,
     signal: options.signal,
   };

@@ -239,6 +239,10 @@ test("resuming with another adapter or other data is refused", async (t) => {
     code: "ERR_OPTION",
     message: /resume/,
   });
+  await t.throwsAsync(finetune({ ...given, resume: true, products: "bf16" }).result, {
+    code: "ERR_OPTION",
+    message: /products were exact/,
+  });
   await t.throwsAsync(finetune({ ...given, resume: true, seed: 7 }).result, {
     code: "ERR_OPTION",
     message: /seed/,

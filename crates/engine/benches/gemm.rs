@@ -11,14 +11,16 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lowrank_engine::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use lowrank_engine::dtype::DType;
-use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
+use lowrank_engine::kernels::gemm::{Gemm, Matrix, Precision, gemm};
 use lowrank_engine::tensor::{Context, Value};
 
 /// m, n, k; whether B is stored as its transpose, as weights are.
-const SHAPES: [(usize, usize, usize, bool); 11] = [
+const SHAPES: [(usize, usize, usize, bool); 13] = [
     (512, 576, 1536, true),
     (512, 1536, 576, true),
     (512, 576, 1536, false),
+    (512, 1536, 576, false),
+    (344, 576, 49152, false),
     (512, 192, 576, true),
     (512, 49152, 576, true),
     (512, 2048, 2048, true),
@@ -65,12 +67,18 @@ fn products(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(2 * (m * n * k) as u64));
         group.sample_size(10).warm_up_time(Duration::from_millis(300));
         group.measurement_time(Duration::from_secs(2));
-        for dtype in [DType::F32, DType::BF16] {
+        let forms = [
+            ("f32", DType::F32, Precision::Exact),
+            ("bf16", DType::BF16, Precision::Exact),
+            ("bf16, rounded", DType::BF16, Precision::Bf16),
+        ];
+        for (name, dtype, precision) in forms {
             let b = values(&cx, shape, dtype);
-            group.bench_function(dtype.as_str(), |bencher| {
+            group.bench_function(name, |bencher| {
                 bencher.iter(|| {
                     let b = Matrix::new(&b, shape[1]).transposed_if(transposed);
-                    gemm(&cx, Gemm::new(m, n, k), Matrix::new(&a, k), b, None, Matrix::new(&c, n)).unwrap();
+                    let g = Gemm::new(m, n, k).precision(precision);
+                    gemm(&cx, g, Matrix::new(&a, k), b, None, Matrix::new(&c, n)).unwrap();
                     wait(&cx);
                 });
             });

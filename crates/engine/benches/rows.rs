@@ -9,6 +9,7 @@ use std::time::Instant;
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::elementwise::{Function, map};
+use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::kernels::reduce::{Reduction, argmax, reduce};
 use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::cross_entropy::CrossEntropy;
@@ -122,7 +123,13 @@ fn main() {
     let (logits, targets) = (values(&cx, &[t, v]), indices(&cx, t, v));
     operation(&cx, "cross entropy", &CrossEntropy::default(), &[&logits, &targets], 4 * t * v);
     let head = values(&cx, &[v, c]);
-    let op = HeadLoss { ignore_index: -100, label_smoothing: 0.0, mean: true, with_gradient: true };
+    let op = HeadLoss {
+        ignore_index: -100,
+        label_smoothing: 0.0,
+        mean: true,
+        with_gradient: true,
+        precision: Precision::Exact,
+    };
     operation(&cx, "head loss", &op, &[&x, &head, &targets], 4 * v * c);
     let op = HeadLoss { with_gradient: false, ..op };
     time(&cx, "head loss without gradient", 4 * v * c, || {

@@ -9,6 +9,7 @@ use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::device::{Device, Sink};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
+use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Mode, Tape, Tensor};
@@ -28,6 +29,8 @@ pub struct Session {
 #[derive(Default)]
 pub(crate) struct State {
     pub tape: Rc<Tape>,
+    /// What products by a weight are recorded with.
+    pub precision: Precision,
     contexts: HashMap<String, Rc<Context>>,
     devices: Vec<Arc<Device>>,
     tensors: Vec<Option<Tensor>>,
@@ -289,6 +292,12 @@ impl Session {
     #[napi]
     pub fn set_mode(&self, no_grad: bool, region: u32) {
         self.state.borrow().tape.set_mode(Mode { no_grad, region });
+    }
+
+    /// Whether products by a bf16 weight round their other factor to bf16, from now on.
+    #[napi]
+    pub fn set_rounded_products(&self, on: bool) {
+        self.state.borrow_mut().precision = if on { Precision::Bf16 } else { Precision::Exact };
     }
 
     #[napi]

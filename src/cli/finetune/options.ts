@@ -2,6 +2,7 @@
 import { type Command, Option } from "commander";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
+import type { ProductPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { UsageError } from "../failure.js";
 import * as value from "../values.js";
@@ -41,6 +42,7 @@ export interface Flags {
   resume?: boolean | string;
   seed: number;
   dtype?: StorageType;
+  products?: ProductPrecision;
   device: string;
   config?: string;
   json?: boolean;
@@ -95,6 +97,12 @@ export function declareFlags(command: Command): Command {
     .option("--resume [folder]", "go on from a checkpoint: the newest unless given")
     .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
     .addOption(choice("--dtype <type>", "storage of the model's weights", ["f32", "f16", "bf16"]))
+    .addOption(
+      choice("--products <precision>", "by bf16 weights, on the cpu; bf16 with --dtype bf16", [
+        "exact",
+        "bf16",
+      ]),
+    )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--config <file>", "options from a YAML file; the command line goes before it")
     .option("--json", "one event a line, as JSON")
@@ -154,7 +162,19 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
     overwrite: flags.yes ?? false,
   };
   const { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype } = flags;
-  const optional = { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype };
+  const products = flags.products ?? (dtype === "bf16" ? "bf16" : undefined);
+  const optional = {
+    evalData,
+    evalSplit,
+    warmup,
+    steps,
+    epochs,
+    evalEvery,
+    saveEvery,
+    resume,
+    dtype,
+    products,
+  };
   const set = Object.entries(optional).filter(([, one]) => one !== undefined);
   return { ...given, ...(Object.fromEntries(set) as Partial<FinetuneOptions>) };
 }

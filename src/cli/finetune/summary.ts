@@ -13,12 +13,17 @@ function trainedOn({ labels, tokens }: StartEvent): string {
   return `to tell ${labels.length} classes apart: ${names(labels)}`;
 }
 
+/** How the weights are stored, and how they are multiplied by. */
+function storage({ dtype, products, device }: StartEvent): string {
+  return products === "bf16" && dtype === "bf16" && device === "cpu" ? "bf16, products in bf16" : dtype;
+}
+
 /** What a run is about to do, in lines of name and value. */
 export function summary(start: StartEvent, colors: Colors): string[] {
   const rows: [string, string][] = [
     [
       "model",
-      `${start.model} (${start.family}), ${short(start.parameters - start.trainable)} weights, ${start.dtype}`,
+      `${start.model} (${start.family}), ${short(start.parameters - start.trainable)} weights, ${storage(start)}`,
     ],
     [
       "adapter",

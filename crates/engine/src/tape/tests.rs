@@ -450,7 +450,7 @@ fn an_operation_may_add_to_a_parameter_s_gradient_itself() {
         let x = new("x", &[rows, i], false);
         let (weight, a, b) = (new("w", &[o, i], true), new("a", &[4, i], true), new("b", &[o, 4], true));
         let dropout = Dropout { p: 0.1, seed: 1, offset: 2 };
-        let lora = LoraLinear { fan_in_fan_out: false, paths: vec![Path::whole(1.5, dropout)] };
+        let lora = LoraLinear { paths: vec![Path::whole(1.5, dropout)], ..LoraLinear::default() };
         let loss = |weight: &Tensor| {
             let y = tape.apply(lora.clone(), &[&x, weight, &a, &b]).unwrap().swap_remove(0);
             let z = tape.apply1(Linear::default(), &[&x, weight]).unwrap();

@@ -55,7 +55,8 @@ impl Session {
         let factors = paths.iter().flat_map(|path| [path.lora_a, path.lora_b]);
         let inputs: Vec<u32> = [x, weight].into_iter().chain(factors).chain(bias).collect();
         let paths = paths.iter().map(LowRankPath::attributes).collect();
-        self.apply(ops::lora_linear::LoraLinear { fan_in_fan_out, paths }, &inputs)
+        let precision = self.state.borrow().precision;
+        self.apply(ops::lora_linear::LoraLinear { fan_in_fan_out, precision, paths }, &inputs)
     }
 
     #[napi]
@@ -182,7 +183,13 @@ impl Session {
     #[napi]
     pub fn head_loss(&self, hidden: u32, weight: u32, targets: u32, ignore_index: i32) -> Result<u32> {
         let with_gradient = self.requires_grad(hidden)? && !self.state.borrow().tape.mode().no_grad;
-        let op = ops::head_loss::HeadLoss { ignore_index, label_smoothing: 0.0, mean: false, with_gradient };
+        let op = ops::head_loss::HeadLoss {
+            ignore_index,
+            label_smoothing: 0.0,
+            mean: false,
+            with_gradient,
+            precision: self.state.borrow().precision,
+        };
         self.apply(op, &[hidden, weight, targets])
     }
 }

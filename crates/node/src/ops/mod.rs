@@ -43,7 +43,8 @@ impl Session {
     #[napi]
     pub fn linear(&self, x: u32, weight: u32, bias: Option<u32>, fan_in_fan_out: bool) -> Result<u32> {
         let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
-        self.apply(ops::linear::Linear { fan_in_fan_out }, &inputs)
+        let precision = self.state.borrow().precision;
+        self.apply(ops::linear::Linear { fan_in_fan_out, precision }, &inputs)
     }
 
     #[napi]

@@ -27,6 +27,17 @@ use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
+/// How the factors of a product are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are stored.
+    #[default]
+    Exact,
+    /// By a bf16 weight the other factor is rounded to bf16, too, on the processor and where there are
+    /// more than 8 rows; sums are f32 all the same. Elsewhere as `Exact`.
+    Bf16,
+}
+
 /// Sizes of a product, and what becomes of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Gemm {
@@ -38,12 +49,13 @@ pub struct Gemm {
     pub alpha: f32,
     /// C += instead of C =.
     pub accumulate: bool,
+    pub precision: Precision,
 }
 
 impl Gemm {
     /// C = A·B for one matrix each.
     pub fn new(m: usize, n: usize, k: usize) -> Gemm {
-        Gemm { batch: 1, m, n, k, alpha: 1.0, accumulate: false }
+        Gemm { batch: 1, m, n, k, alpha: 1.0, accumulate: false, precision: Precision::Exact }
     }
 
     pub fn batch(self, batch: usize) -> Gemm {
@@ -52,6 +64,10 @@ impl Gemm {
 
     pub fn alpha(self, alpha: f32) -> Gemm {
         Gemm { alpha, ..self }
+    }
+
+    pub fn precision(self, precision: Precision) -> Gemm {
+        Gemm { precision, ..self }
     }
 
     /// C += A·B.
@@ -98,7 +114,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-const SCALARS: [Scalar; 16] = {
+const SCALARS: [Scalar; 17] = {
     use Scalar::{F32, U32};
     [
         U32("m"),
@@ -117,6 +133,8 @@ const SCALARS: [Scalar; 16] = {
         U32("accumulate"),
         U32("row_blocks"),
         U32("column_blocks"),
+        // For the native twin alone.
+        U32("rounded"),
     ]
 };
 
@@ -227,6 +245,7 @@ fn parts(
                 .map(|v| v as u32)
                 .into_iter()
                 .chain([g.alpha.to_bits(), accumulate as u32, row_blocks as u32, column_blocks as u32])
+                .chain([(g.precision == Precision::Bf16) as u32])
                 .collect(),
             groups: (batch * row_blocks * column_blocks) as u32,
             threads: form.threads(),

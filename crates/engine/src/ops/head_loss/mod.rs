@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::cross_entropy::{Labels, row_losses, row_losses_in_place, settle};
 use crate::kernels::elementwise::{Function, map};
-use crate::kernels::gemm::{Gemm, Matrix, gemm};
+use crate::kernels::gemm::{Gemm, Matrix, Precision, gemm};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{check_rows, check_targets};
 use crate::tensor::{Context, Spec, Value};
@@ -34,6 +34,8 @@ pub struct HeadLoss {
     pub mean: bool,
     /// Whether forward makes the gradient of hidden; without it there is no backward.
     pub with_gradient: bool,
+    /// Of the products by W: the logits, and the gradient of hidden.
+    pub precision: Precision,
 }
 
 /// Bytes of logits that exist at a time, and the bounds of a chunk's rows: below, products run slowly.
@@ -90,7 +92,7 @@ impl HeadLoss {
                 Labels { targets: &targets, ignore: self.ignore_index, smoothing: self.label_smoothing };
             gemm(
                 cx,
-                Gemm::new(n, v, c),
+                Gemm::new(n, v, c).precision(self.precision),
                 Matrix::new(&h, c),
                 Matrix::new(weight, c).t(),
                 None,
@@ -102,7 +104,7 @@ impl HeadLoss {
                     let d_h = d_hidden.sub_range(from * c, [n, c]);
                     gemm(
                         cx,
-                        Gemm::new(n, c, v),
+                        Gemm::new(n, c, v).precision(self.precision),
                         Matrix::new(&logits, v),
                         Matrix::new(weight, c),
                         None,

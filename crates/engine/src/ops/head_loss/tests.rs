@@ -1,10 +1,18 @@
 use super::{HeadLoss, plain::plain};
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Code;
+use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
-use crate::ops::checks::{Array, check, compare, contexts, read};
+use crate::ops::checks::{Array, TOLERANCE, check, compare, contexts, read};
 
-const OP: HeadLoss = HeadLoss { ignore_index: -100, label_smoothing: 0.0, mean: true, with_gradient: true };
+const OP: HeadLoss = HeadLoss {
+    ignore_index: -100,
+    label_smoothing: 0.0,
+    mean: true,
+    with_gradient: true,
+    precision: Precision::Exact,
+};
 
 fn inputs(rows: &[usize], c: usize, v: usize, dtype: DType) -> [Array; 3] {
     let targets = Array::indices("targets", rows, v);
@@ -68,4 +76,27 @@ fn a_trained_head_is_refused() {
     let error =
         OP.backward(cx, &Backward::after(&OP, &x, &y, &[true, true, false], d)).map(|_| ()).unwrap_err();
     assert_eq!(error.code, Code::NoGradient);
+}
+
+#[test]
+fn bf16_products_round_hidden_and_the_gradient_of_the_logits() {
+    let rounding = HeadLoss { precision: Precision::Bf16, ..OP };
+    let (hidden, targets) = (Array::random("hidden", &[65, 33]), Array::indices("targets", &[65], 257));
+    let weight = Array::random("weight", &[257, 33]).stored(DType::BF16);
+    let rounded = Array { dtype: DType::F32, ..hidden.stored(DType::BF16) };
+    for cx in contexts() {
+        let of = |op: HeadLoss, hidden: &Array| {
+            let v = [hidden, &weight, &targets].map(|x| x.upload(&cx));
+            let out = run(&cx, &op, &v.iter().collect::<Vec<_>>()).unwrap();
+            (read(&out[0]), read(&out[2]))
+        };
+        let (loss, d_hidden) = of(rounding, &hidden);
+        let on_cpu = cx.profile.kind == Kind::Cpu;
+        let (expected, d_expected) = of(OP, if on_cpu { &rounded } else { &hidden });
+        let label = &cx.profile.label;
+        compare(label, &loss, &expected, TOLERANCE);
+        // Factors are off by 2^-9 of themselves at most, and those of a row add up to less than 2.
+        compare(label, &d_hidden, &d_expected, 1.0 / 256.0);
+        assert_eq!(d_hidden.data != d_expected.data, on_cpu, "{label}");
+    }
 }

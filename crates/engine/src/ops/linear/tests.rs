@@ -1,8 +1,10 @@
 use super::{Linear, plain::plain};
+use crate::device::Kind;
 use crate::dtype::DType;
-use crate::op::Op;
-use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::kernels::gemm::Precision;
+use crate::op::{Backward, Op, run};
+use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
+use crate::tensor::{Spec, Value};
 
 fn inputs(op: Linear, rows: &[usize], features: usize, out: usize, bias: bool) -> Vec<Array> {
     let shape = [rows, &[features]].concat();
@@ -19,7 +21,7 @@ fn held(op: Linear, inputs: &[Array]) {
 #[test]
 fn equals_the_plain_form() {
     for fan_in_fan_out in [false, true] {
-        let op = Linear { fan_in_fan_out };
+        let op = Linear { fan_in_fan_out, ..Linear::default() };
         for bias in [false, true] {
             for n in [1, 63, 64, 65, 257] {
                 held(op, &inputs(op, &[n], 5, 3, bias));
@@ -36,7 +38,7 @@ fn equals_the_plain_form() {
 fn half_stored_weights_are_frozen() {
     for dtype in [DType::F16, DType::BF16] {
         for fan_in_fan_out in [false, true] {
-            let op = Linear { fan_in_fan_out };
+            let op = Linear { fan_in_fan_out, ..Linear::default() };
             for rows in [1, 3, 65] {
                 let mut inputs = inputs(op, &[rows], 63, 65, true);
                 inputs[1] = inputs[1].stored(dtype);
@@ -67,4 +69,34 @@ fn shapes_that_do_not_fit_are_named() {
     );
     let message = error(&[&Spec::f32([2, 5]), &Spec::f32([4, 5]), &Spec::f32([5])]);
     assert_eq!(message, "linear: the bias is f32[5], the weight f32[4, 5] asks for f32[4]");
+}
+
+#[test]
+fn bf16_products_round_their_other_factor_on_the_processor() {
+    for fan_in_fan_out in [false, true] {
+        let exact = Linear { fan_in_fan_out, ..Linear::default() };
+        let rounding = Linear { precision: Precision::Bf16, ..exact };
+        let mut inputs = inputs(exact, &[65], 63, 257, true);
+        inputs[1] = inputs[1].stored(DType::BF16);
+        let d = Array::random("d", &[65, 257]);
+        let rounded = |x: &Array| Array { dtype: DType::F32, ..x.stored(DType::BF16) };
+        for cx in contexts() {
+            // y and the gradient of x.
+            let of = |op: Linear, x: &Array, d: &Array| {
+                let v: Vec<Value> = [x, &inputs[1], &inputs[2]].iter().map(|x| x.upload(&cx)).collect();
+                let y = run(&cx, &op, &v.iter().collect::<Vec<_>>()).unwrap();
+                let d = vec![Some(d.upload(&cx))];
+                let pass = Backward::after(&op, &v, &y, &[true, false, false], d);
+                let d_x = op.backward(&cx, &pass).unwrap().swap_remove(0).unwrap();
+                [read(&y[0]), read(&d_x)]
+            };
+            let (got, plain) = (of(rounding, &inputs[0], &d), of(exact, &inputs[0], &d));
+            let on_cpu = cx.profile.kind == Kind::Cpu;
+            let expected = if on_cpu { of(exact, &rounded(&inputs[0]), &rounded(&d)) } else { plain.clone() };
+            for ((got, expected), plain) in got.iter().zip(&expected).zip(&plain) {
+                compare(&cx.profile.label, got, expected, TOLERANCE);
+                assert_eq!(got.data != plain.data, on_cpu, "{}", cx.profile.label);
+            }
+        }
+    }
 }

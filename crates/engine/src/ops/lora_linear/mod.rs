@@ -24,8 +24,9 @@ pub use path::{Path, Run};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::check_probability;
+use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
-use crate::ops::linear::{d_bias, d_dense, d_weight, dense, output};
+use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
 use crate::tensor::{Context, Spec, Value};
 use path::Placed;
 
@@ -34,6 +35,8 @@ use path::Placed;
 pub struct LoraLinear {
     /// W is stored as [I, O].
     pub fan_in_fan_out: bool,
+    /// Of the products by W; the low-rank ones are exact.
+    pub precision: Precision,
     pub paths: Vec<Path>,
 }
 
@@ -75,7 +78,7 @@ impl Op for LoraLinear {
         for (i, placed) in self.placed(x.shape.rows()) {
             placed.project(cx, x, inputs[a(i)], &outputs[1 + i])?;
         }
-        dense(cx, self.fan_in_fan_out, x, inputs[WEIGHT], inputs.get(self.bias()).copied(), y)?;
+        dense(cx, self.base(), x, inputs[WEIGHT], inputs.get(self.bias()).copied(), y)?;
         for (i, placed) in self.placed(x.shape.rows()) {
             placed.expand(cx, &outputs[1 + i], inputs[b(i)], y)?;
         }
@@ -104,7 +107,7 @@ impl Op for LoraLinear {
         let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
         if needs[X] {
-            d_inputs[X] = Some(d_dense(cx, self.fan_in_fan_out, d, pass.input(WEIGHT))?);
+            d_inputs[X] = Some(d_dense(cx, self.base(), d, pass.input(WEIGHT))?);
         }
         for (i, placed) in self.placed(d.shape.rows()) {
             let shape = |input: usize| pass.input_specs[input].shape.clone();
@@ -137,6 +140,10 @@ impl Op for LoraLinear {
 }
 
 impl LoraLinear {
+    fn base(&self) -> Linear {
+        Linear { fan_in_fan_out: self.fan_in_fan_out, precision: self.precision }
+    }
+
     /// The input that is the bias, where there is one.
     fn bias(&self) -> usize {
         a(self.paths.len())

@@ -1,7 +1,8 @@
 use super::{LoraLinear, Path, Run, plain::plain};
 use crate::dtype::DType;
+use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run, run1};
-use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
+use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
 use crate::tensor::{Spec, Value};
@@ -9,8 +10,12 @@ use crate::tensor::{Spec, Value};
 /// alpha != r: the scale is not 1.
 const SCALE: f32 = 1.75;
 
+fn with_path(fan_in_fan_out: bool, path: Path) -> LoraLinear {
+    LoraLinear { fan_in_fan_out, paths: vec![path], ..LoraLinear::default() }
+}
+
 fn op(fan_in_fan_out: bool) -> LoraLinear {
-    LoraLinear { fan_in_fan_out, paths: vec![Path::whole(SCALE, Dropout::default())] }
+    with_path(fan_in_fan_out, Path::whole(SCALE, Dropout::default()))
 }
 
 fn inputs(op: &LoraLinear, rows: &[usize], [features, out, rank]: [usize; 3], bias: bool) -> Vec<Array> {
@@ -165,7 +170,7 @@ fn windows_of_outputs_share_one_product_by_a() {
             for fan_in_fan_out in [false, true] {
                 let windows = enabled.iter().map(|i| i * width).collect();
                 let path = Path { windows, ..Path::whole(SCALE, Dropout::default()) };
-                let op = LoraLinear { fan_in_fan_out, paths: vec![path] };
+                let op = with_path(fan_in_fan_out, path);
                 let inputs = inputs_of(&op, &[rows], [features, len * width], &[[rank, width]]);
                 check(&op, &inputs, &|x| plain(&op, x));
             }
@@ -191,6 +196,7 @@ fn paths_take_the_rows_of_their_runs() {
                     path(-2.0, &[run(3 * n, 2 * n)]),
                     whole.clone(),
                 ],
+                ..LoraLinear::default()
             };
             let inputs = inputs_of(&op, &[6, n], [features, out], &[[3, out], [8, out], [1, out]]);
             check(&op, &inputs, &|x| plain(&op, x));
@@ -205,7 +211,7 @@ fn a_row_without_a_path_has_the_bits_of_the_dense_layer() {
             runs: vec![Run { start: 3, count: 5, stream: 0 }],
             ..Path::whole(SCALE, Dropout::default())
         };
-        let op = LoraLinear { fan_in_fan_out: false, paths: vec![path] };
+        let op = with_path(false, path);
         let inputs = inputs_of(&op, &[12], [65, 33], &[[4, 33]]);
         let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
         let v: Vec<&Value> = values.iter().collect();
@@ -220,7 +226,7 @@ fn a_row_without_a_path_has_the_bits_of_the_dense_layer() {
 fn runs_and_windows_that_do_not_fit_are_refused() {
     let refused = |path: Path, b: [usize; 2]| {
         let specs = [[6, 5], [8, 5], [4, 5], b].map(Spec::f32);
-        let op = LoraLinear { fan_in_fan_out: false, paths: vec![path] };
+        let op = with_path(false, path);
         op.outputs(&specs.iter().collect::<Vec<_>>()).unwrap_err().message
     };
     let whole = Path::whole(1.0, Dropout::default());
@@ -230,5 +236,29 @@ fn runs_and_windows_that_do_not_fit_are_refused() {
     for runs in [vec![run(4, 3)], vec![run(0, 4), run(3, 1)]] {
         let message = refused(Path { runs, ..whole.clone() }, [8, 4]);
         assert!(message.contains("do not fit 6 rows"), "{message}");
+    }
+}
+
+#[test]
+fn the_low_rank_products_stay_exact_beside_bf16_ones() {
+    let op = op(false);
+    let mut inputs = inputs(&op, &[65], [63, 65, 8], true);
+    inputs[super::WEIGHT] = inputs[super::WEIGHT].stored(DType::BF16);
+    for cx in contexts() {
+        let v: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+        // h, and what the low-rank path adds.
+        let of = |precision: Precision| {
+            let adapted =
+                run(&cx, &LoraLinear { precision, ..op.clone() }, &v.iter().collect::<Vec<_>>()).unwrap();
+            let linear = Linear { precision, ..Linear::default() };
+            let dense = run1(&cx, &linear, &[&v[super::X], &v[super::WEIGHT], &v[4]]).unwrap();
+            let dense = read(&dense).data;
+            let y = read(&adapted[0]);
+            let added = y.data.iter().zip(dense).map(|(y, dense)| y - dense).collect();
+            [read(&adapted[1]), Array::new(&y.shape, added)]
+        };
+        let ([h, added], [exact_h, exact]) = (of(Precision::Bf16), of(Precision::Exact));
+        assert_eq!(h.data, exact_h.data, "{}", cx.profile.label);
+        compare(&cx.profile.label, &added, &exact, TOLERANCE);
     }
 }

@@ -7,7 +7,10 @@ use half::{bf16, f16};
 
 use super::dot::{self, FEW};
 use super::pack::{self, Element, Source};
-use super::tile::{self, Left, Right, Settle};
+#[cfg(target_arch = "x86_64")]
+use super::pairs::{self, Pair};
+use super::rounded;
+use super::tile::{self, Left, Right, Settle, Single};
 use crate::kernels::numeric::{Lanes, Plain};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle);
@@ -15,6 +18,9 @@ type Tile = unsafe fn(usize, Left, Right, usize, Settle);
 type Dot<T> = unsafe fn(usize, Left, *const T, &mut [f32; FEW]);
 type Strip<T> = unsafe fn(dot::Strip<T>);
 type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
+type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
+/// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
+type Tiles = &'static [[Tile; 4]];
 
 /// The loops for one type of storage.
 pub struct Storage<T> {
@@ -22,6 +28,16 @@ pub struct Storage<T> {
     /// By rows − 1.
     pub dots: [Dot<T>; FEW],
     pub strip: Strip<T>,
+}
+
+/// The loops of products by bf16 whose other factor is rounded to it, too.
+pub struct Rounded {
+    /// Terms in an element of a packed factor: a pair of bf16, or one that is widened.
+    pub terms: usize,
+    /// Rounds rows of A into elements.
+    pub left: Round,
+    pub right: Pack<bf16>,
+    tiles: Tiles,
 }
 
 /// The loops of one instruction set.
@@ -32,11 +48,11 @@ pub struct Isa {
     pub lanes: usize,
     /// Rows of the largest tile.
     pub rows: usize,
-    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
-    pub tiles: &'static [[Tile; 4]],
+    tiles: Tiles,
     pub f32: Storage<f32>,
     pub f16: Storage<f16>,
     pub bf16: Storage<bf16>,
+    pub rounded: Rounded,
 }
 
 impl Isa {
@@ -50,10 +66,27 @@ impl Isa {
     /// # Safety
     /// As `tile::tile`.
     pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
-        let two = width > self.lanes;
-        let masked = !width.is_multiple_of(self.lanes);
-        let form = 2 * two as usize + masked as usize;
-        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle) };
+        unsafe { (self.tiles[rows - 1][self.form(width)])(k, a, b, width, settle) };
+    }
+
+    /// `tile` over `k` elements that `rounded` packed.
+    ///
+    /// # Safety
+    /// As `tile::tile`.
+    pub unsafe fn rounded_tile(
+        &self,
+        rows: usize,
+        k: usize,
+        a: Left,
+        b: Right,
+        width: usize,
+        settle: Settle,
+    ) {
+        unsafe { (self.rounded.tiles[rows - 1][self.form(width)])(k, a, b, width, settle) };
+    }
+
+    fn form(&self, width: usize) -> usize {
+        2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize
     }
 }
 
@@ -80,6 +113,13 @@ impl Stored for bf16 {
     }
 }
 
+/// The forms of the function `tile` by rows.
+macro_rules! tiles {
+    ([$($rows:literal)*]) => {
+        &[$([tile::<$rows, 1, false>, tile::<$rows, 1, true>, tile::<$rows, 2, false>, tile::<$rows, 2, true>]),*]
+    };
+}
+
 macro_rules! isa {
     ($module:ident, $name:literal, $lanes:ty, $(#[$feature:meta])? [$($rows:literal)*]) => {
         mod $module {
@@ -93,7 +133,12 @@ macro_rules! isa {
                 width: usize,
                 settle: Settle,
             ) {
-                unsafe { tile::tile::<$lanes, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
+                unsafe { tile::tile::<$lanes, Single, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
+            }
+
+            $(#[$feature])?
+            unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+                unsafe { rounded::round(a, rows, k, to, to_row) }
             }
 
             $(#[$feature])?
@@ -133,15 +178,19 @@ macro_rules! isa {
                 }
             }
 
-            pub static ISA: Isa = Isa {
+            const TILES: Tiles = tiles!([$($rows)*]);
+
+            pub const SET: Isa = Isa {
                 name: $name,
                 lanes: <$lanes>::LANES,
                 rows: <$lanes>::ROWS,
-                tiles: &[$([tile::<$rows, 1, false>, tile::<$rows, 1, true>, tile::<$rows, 2, false>, tile::<$rows, 2, true>]),*],
+                tiles: TILES,
                 f32: storage(),
                 f16: storage(),
                 bf16: storage(),
+                rounded: Rounded { terms: 1, left: round, right: pack::<bf16>, tiles: TILES },
             };
+            pub static ISA: Isa = SET;
         }
     };
 }
@@ -152,11 +201,46 @@ isa!(avx512, "AVX-512", std::arch::x86_64::__m512, #[target_feature(enable = "av
 isa!(avx2, "AVX2", std::arch::x86_64::__m256, #[target_feature(enable = "avx2,fma,f16c")] [1 2 3 4 5 6]);
 isa!(plain, "plain", Plain, [1 2 3 4 5 6]);
 
+/// AVX-512 with dot products of bf16 pairs.
+#[cfg(target_arch = "x86_64")]
+mod avx512_bf16 {
+    use std::arch::x86_64::__m512;
+
+    use super::*;
+
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+        k: usize,
+        a: Left,
+        b: Right,
+        width: usize,
+        settle: Settle,
+    ) {
+        unsafe { tile::tile::<__m512, Pair, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
+    }
+
+    pub static ISA: Isa = Isa {
+        name: "AVX-512 BF16",
+        rounded: Rounded {
+            terms: 2,
+            left: pairs::left,
+            right: pairs::right,
+            tiles: tiles!([1 2 3 4 5 6 7 8 9 10 11 12]),
+        },
+        ..avx512::SET
+    };
+}
+
 /// The sets that this processor runs, the best first.
 pub fn available() -> Vec<&'static Isa> {
     let mut sets: Vec<&'static Isa> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
+        if std::arch::is_x86_feature_detected!("avx512bf16")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+        {
+            sets.push(&avx512_bf16::ISA);
+        }
         if std::arch::is_x86_feature_detected!("avx512f") {
             sets.push(&avx512::ISA);
         }

@@ -27,7 +27,10 @@
 mod dot;
 mod isa;
 mod pack;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod product;
+mod rounded;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -40,19 +43,24 @@ pub use tile::{Left, Right, Settle};
 
 use half::{bf16, f16};
 
+use product::Product;
+
 use crate::device::cpu::CpuLaunch;
 use crate::dtype::DType;
 
 pub fn gemm<const BIAS: bool>(l: &CpuLaunch) {
+    let (isa, threads) = (isa::best(), l.threads);
     match l.dtype(1) {
-        DType::F32 => run::<f32, BIAS>(l),
-        DType::F16 => run::<f16, BIAS>(l),
-        DType::BF16 => run::<bf16, BIAS>(l),
+        DType::F32 => unsafe { operands::<f32, BIAS>(l).run(isa, threads) },
+        DType::F16 => unsafe { operands::<f16, BIAS>(l).run(isa, threads) },
+        DType::BF16 if l.u32(16) == 1 => unsafe { operands::<bf16, BIAS>(l).run_rounded(isa, threads) },
+        DType::BF16 => unsafe { operands::<bf16, BIAS>(l).run(isa, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
-fn run<T: isa::Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
+/// The product over a launch's operands, which reach as far as it says.
+fn operands<T: isa::Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) -> Product<T> {
     let [m, n, k, batch] = [0, 1, 2, 3].map(|i| l.u32(i));
     let [a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row] =
         [4, 5, 6, 7, 8, 9, 10, 11].map(|i| l.u32(i));
@@ -64,7 +72,7 @@ fn run<T: isa::Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
     assert!(last(b_batch, [(k, b_row), (n, b_column)]) < b.len(), "gemm: B ends early");
     assert!(last(c_batch, [(m, c_row), (n, 1)]) < c.len(), "gemm: C ends early");
     let bias = if BIAS { l.read::<f32>(2)[..n].as_ptr() } else { std::ptr::null() };
-    let product = product::Product {
+    Product {
         batch,
         m,
         n,
@@ -83,6 +91,5 @@ fn run<T: isa::Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
         alpha: l.f32(12),
         accumulate: l.u32(13) == 1,
         bias,
-    };
-    unsafe { product.run(isa::best(), l.threads) };
+    }
 }

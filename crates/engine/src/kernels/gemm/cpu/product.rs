@@ -107,22 +107,26 @@ impl<T: Stored> Product<T> {
                         } else {
                             Right { at: panels.as_ptr().add(j * k), k: panel }
                         };
-                        let settle = Settle {
-                            c: self.c.add(block.z * self.c_batch + row * self.c_row + column),
-                            row: self.c_row,
-                            alpha: self.alpha,
-                            bias: if first && !self.bias.is_null() {
-                                self.bias.add(column)
-                            } else {
-                                std::ptr::null()
-                            },
-                            accumulate: self.accumulate || !first,
-                        };
+                        let settle = self.settlement(&block, row, column, first);
                         isa.tile(rows, k, a, b, width, settle);
                     }
                 });
             }
         });
+    }
+
+    /// What becomes of a tile's sums at `row` and `column`: a later part of K is added to the first,
+    /// which the bias is added to.
+    pub(super) unsafe fn settlement(&self, block: &Block, row: usize, column: usize, first: bool) -> Settle {
+        let bias =
+            if first && !self.bias.is_null() { unsafe { self.bias.add(column) } } else { std::ptr::null() };
+        Settle {
+            c: unsafe { self.c.add(block.z * self.c_batch + row * self.c_row + column) },
+            row: self.c_row,
+            alpha: self.alpha,
+            bias,
+            accumulate: self.accumulate || !first,
+        }
     }
 
     /// Rows of B that lie along k, each with all rows of A.
@@ -224,12 +228,16 @@ pub struct Block {
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds.
     pub fn new(isa: &Isa, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
-        let [batch, m, n, k] = sizes;
-        let parts = k.div_ceil(PART);
-        let part = k.div_ceil(parts);
+        let parts = sizes[3].div_ceil(PART);
+        let part = sizes[3].div_ceil(parts);
+        Cut::of_parts(isa, sizes, part, (WORKSPACE / part / isa.panel()).clamp(1, widest), threads)
+    }
+
+    /// Tasks take `most` panels at most, and `part` terms of them at a time.
+    pub fn of_parts(isa: &Isa, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
+        let [batch, m, n, _] = sizes;
         let panel = isa.panel();
         let panels = n.div_ceil(panel);
-        let most = (WORKSPACE / part / panel).clamp(1, widest);
         let columns = panels.div_ceil(panels.div_ceil(most)) * panel;
         let column_tasks = n.div_ceil(columns);
         let outer = batch * column_tasks;

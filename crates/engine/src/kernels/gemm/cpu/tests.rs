@@ -1,5 +1,6 @@
 use half::{bf16, f16};
 
+use super::dot::FEW;
 use super::isa::{self, Isa, Stored};
 use super::product::Product;
 use crate::ops::checks::Array;
@@ -17,10 +18,32 @@ fn values(name: &str, size: usize) -> Vec<f32> {
     Array::random(name, &[size]).data.iter().map(|v| *v as f32).collect()
 }
 
+impl Case {
+    fn a(&self) -> Vec<f32> {
+        let [batch, m, _, k] = self.sizes;
+        values("a", batch * m * k)
+    }
+}
+
 /// C on a pool of `threads`.
 fn run<T: Stored>(isa: &'static Isa, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32> {
+    run_by(isa, threads, case, &case.a(), narrow, Product::run)
+}
+
+/// As `run`, with A rounded to bf16.
+fn run_rounded(isa: &'static Isa, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
+    run_by(isa, threads, case, a, bf16::from_f32, Product::run_rounded)
+}
+
+fn run_by<T: Stored>(
+    isa: &'static Isa,
+    threads: usize,
+    case: &Case,
+    a: &[f32],
+    narrow: impl Fn(f32) -> T,
+    run: unsafe fn(&Product<T>, &'static Isa, usize),
+) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
-    let a = values("a", batch * m * k);
     let b: Vec<T> = values("b", k * n).into_iter().map(narrow).collect();
     let (bias, mut c) = (values("bias", n), values("c", batch * m * n));
     let (a_row, a_column) = if case.trans_a { (1, m) } else { (k, 1) };
@@ -46,14 +69,14 @@ fn run<T: Stored>(isa: &'static Isa, threads: usize, case: &Case, narrow: impl F
         bias: if case.bias { bias.as_ptr() } else { std::ptr::null() },
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| unsafe { product.run(isa, threads) });
+    pool.install(|| unsafe { run(&product, isa, threads) });
     c
 }
 
 /// C in f64.
-fn plain(case: &Case, narrow: impl Fn(f32) -> f32) -> Vec<f64> {
+fn plain(case: &Case, a: &[f32], narrow: impl Fn(f32) -> f32) -> Vec<f64> {
     let [batch, m, n, k] = case.sizes;
-    let (a, b) = (values("a", batch * m * k), values("b", k * n));
+    let b = values("b", k * n);
     let (bias, c) = (values("bias", n), values("c", batch * m * n));
     let mut out = Vec::new();
     for z in 0..batch {
@@ -90,6 +113,7 @@ fn cases() -> Vec<Case> {
         [1, 50, 17, 1025],
         [1, 200, 150, 65],
         [1, 6, 257, 2100],
+        [1, 37, 70, 2077],
     ];
     let mut cases = Vec::new();
     for (i, sizes) in sizes.into_iter().enumerate() {
@@ -119,10 +143,10 @@ fn held(isa: &Isa, got: &[f32], expected: &[f64], case: &Case) {
 fn every_instruction_set_equals_the_plain_form() {
     for isa in isa::available() {
         for case in cases() {
-            held(isa, &run(isa, 2, &case, |v| v), &plain(&case, |v| v), &case);
-            let expected = plain(&case, |v| f16::from_f32(v).to_f32());
+            held(isa, &run(isa, 2, &case, |v| v), &plain(&case, &case.a(), |v| v), &case);
+            let expected = plain(&case, &case.a(), |v| f16::from_f32(v).to_f32());
             held(isa, &run(isa, 2, &case, f16::from_f32), &expected, &case);
-            let expected = plain(&case, |v| bf16::from_f32(v).to_f32());
+            let expected = plain(&case, &case.a(), |v| bf16::from_f32(v).to_f32());
             held(isa, &run(isa, 2, &case, bf16::from_f32), &expected, &case);
         }
     }
@@ -135,6 +159,69 @@ fn the_number_of_threads_changes_no_bit() {
             let one = run(isa, 1, &case, |v| v);
             for threads in [2, 3, 7] {
                 assert!(one == run(isa, threads, &case, |v| v), "{} {:?}", isa.name, case.sizes);
+            }
+        }
+    }
+}
+
+fn narrow(v: f32) -> f32 {
+    bf16::from_f32(v).to_f32()
+}
+
+/// Products of more rows than are taken in one pass over B.
+fn rounded_cases() -> impl Iterator<Item = Case> {
+    cases().into_iter().filter(|case| case.sizes[1] > FEW)
+}
+
+#[test]
+fn both_factors_are_rounded_to_bf16() {
+    for isa in isa::available() {
+        for case in rounded_cases() {
+            let a: Vec<f32> = case.a().into_iter().map(narrow).collect();
+            held(isa, &run_rounded(isa, 2, &case, &case.a()), &plain(&case, &a, narrow), &case);
+        }
+    }
+}
+
+#[test]
+fn few_rows_are_not_rounded() {
+    for isa in isa::available() {
+        for case in cases().iter().filter(|case| case.sizes[1] <= FEW) {
+            assert!(run_rounded(isa, 2, case, &case.a()) == run(isa, 2, case, bf16::from_f32));
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit_of_rounded_products() {
+    for isa in isa::available() {
+        for case in rounded_cases() {
+            let one = run_rounded(isa, 1, &case, &case.a());
+            for threads in [2, 3, 7] {
+                assert!(one == run_rounded(isa, threads, &case, &case.a()), "{} {:?}", isa.name, case.sizes);
+            }
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_stay_in_their_rows() {
+    for isa in isa::available() {
+        // The last is nearer to infinity than to the largest bf16.
+        for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38] {
+            for case in rounded_cases() {
+                let mut a = case.a();
+                let at = a.len() / 2;
+                a[at] = v;
+                let got = run_rounded(isa, 2, &case, &a);
+                a.iter_mut().for_each(|v| *v = narrow(*v));
+                for (i, (got, expected)) in got.iter().zip(plain(&case, &a, narrow)).enumerate() {
+                    let same = match expected.is_finite() {
+                        true => got.is_finite(),
+                        false => *got as f64 == expected || got.is_nan() && expected.is_nan(),
+                    };
+                    assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", isa.name, case.sizes);
+                }
             }
         }
     }

@@ -2,6 +2,24 @@
 
 use crate::kernels::numeric::Lanes;
 
+/// How an element of A and elements of B are added to a sum. Elements are 32 bits: an f32, or what a
+/// `Term` makes of them.
+pub trait Term<L: Lanes> {
+    /// # Safety
+    /// The processor has L's instructions, and the term's own.
+    unsafe fn add(left: L, right: L, sum: L) -> L;
+}
+
+/// A product of two f32.
+pub struct Single;
+
+impl<L: Lanes> Term<L> for Single {
+    #[inline(always)]
+    unsafe fn add(left: L, right: L, sum: L) -> L {
+        unsafe { left.fma(right, sum) }
+    }
+}
+
 /// Where a factor's elements lie: the pointer to the tile's first, and the steps in elements.
 #[derive(Clone, Copy)]
 pub struct Left {
@@ -32,7 +50,7 @@ pub struct Settle {
 /// The processor has L's instructions; the operands reach over `ROWS` rows, `k` terms, and `width`
 /// columns (`VECTORS` whole vectors unless `MASKED`).
 #[inline(always)]
-pub unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     k: usize,
     a: Left,
     b: Right,
@@ -55,7 +73,7 @@ pub unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize, const MASK
             for (i, sums) in sums.iter_mut().enumerate() {
                 let left = L::splat(*a_at.add(i * a.row));
                 for (sum, v) in sums.iter_mut().zip(right) {
-                    *sum = left.fma(v, *sum);
+                    *sum = S::add(left, v, *sum);
                 }
             }
             a_at = a_at.add(a.k);

@@ -1,0 +1,142 @@
+//! Pairs of bf16 in 32 bits, and the instruction that multiplies and adds them: both factors are
+//! packed so that neighbours along k share an element.
+//!
+//! The instruction adds the two products of a pair to an f32 sum, and rounds to nearest even; it takes
+//! subnormal numbers for 0, so that factors below 1.2e-38 count for nothing.
+
+use std::arch::x86_64::*;
+use std::mem::transmute;
+
+use half::bf16;
+
+use super::pack::Source;
+use super::tile::{Left, Term};
+use crate::kernels::numeric::Lanes;
+
+/// Two products of bf16.
+pub struct Pair;
+
+impl Term<__m512> for Pair {
+    #[inline(always)]
+    unsafe fn add(left: __m512, right: __m512, sum: __m512) -> __m512 {
+        unsafe {
+            _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(left), transmute::<__m512, __m512bh>(right))
+        }
+    }
+}
+
+/// Bf16 of a vector, and columns of a panel.
+const WIDTH: usize = 32;
+/// Pairs of a vector.
+const PAIRS: usize = 16;
+
+/// A mask of the first `count` of 32.
+fn first(count: usize) -> u32 {
+    if count >= 32 { u32::MAX } else { (1 << count) - 1 }
+}
+
+/// Rounds `rows` rows of `k` terms to nearest even, as pairs `to_row` elements apart between rows.
+///
+/// # Safety
+/// The processor has the instructions; `a` reaches over the rows and terms, `to` over rows of ⌈k / 2⌉
+/// rounded up to 16.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+    unsafe {
+        for i in 0..rows {
+            let (from, to) = (a.at.add(i * a.row), to.add(i * to_row));
+            for t in (0..k).step_by(WIDTH) {
+                let count = (k - t).min(WIDTH);
+                let (low, high) = if a.k == 1 && count == WIDTH {
+                    (_mm512_loadu_ps(from.add(t)), _mm512_loadu_ps(from.add(t + PAIRS)))
+                } else {
+                    let mut terms = [0f32; WIDTH];
+                    for (u, term) in terms.iter_mut().enumerate().take(count) {
+                        *term = *from.add((t + u) * a.k);
+                    }
+                    (_mm512_loadu_ps(terms.as_ptr()), _mm512_loadu_ps(terms.as_ptr().add(PAIRS)))
+                };
+                let both = transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_ps(to.add(t / 2), both);
+            }
+        }
+    }
+}
+
+/// Packs `k` rows of `width` columns of B into ⌈k / 2⌉ rows of pairs, zeros after the last column and
+/// after an odd last row.
+///
+/// # Safety
+/// The processor has the instructions; `b` reaches over the block and `to` over ⌈k / 2⌉ panels' rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    debug_assert_eq!(panel, WIDTH);
+    unsafe {
+        if b.row == 1 {
+            along_k(b, k, width, to);
+        } else if b.column == 1 {
+            across_k(b, k, width, to);
+        } else {
+            for p in 0..k.div_ceil(2) {
+                for j in 0..WIDTH {
+                    let term = |t: usize| {
+                        if j < width && t < k { (*b.at.add(t * b.row + j * b.column)).to_bits() } else { 0 }
+                    };
+                    *to.add(p * WIDTH + j).cast() = term(2 * p) as u32 | (term(2 * p + 1) as u32) << 16;
+                }
+            }
+        }
+    }
+}
+
+/// Terms of a column are neighbours, and so are those of a pair: squares of 16 columns by 16 pairs turn.
+#[inline(always)]
+unsafe fn along_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
+    unsafe {
+        for j in (0..WIDTH).step_by(PAIRS) {
+            for t in (0..k).step_by(WIDTH) {
+                let terms = first(k - t);
+                let mut square = [_mm512_setzero_ps(); PAIRS];
+                for (i, v) in square.iter_mut().enumerate() {
+                    if j + i < width {
+                        let from = b.at.add((j + i) * b.column + t);
+                        *v = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(terms, from.cast()));
+                    }
+                }
+                __m512::transpose(&mut square);
+                let pairs = (k - t).div_ceil(2);
+                for (i, v) in square.iter().enumerate().take(pairs) {
+                    _mm512_storeu_ps(to.add((t / 2 + i) * WIDTH + j), *v);
+                }
+            }
+        }
+    }
+}
+
+/// Columns are neighbours: two rows interleave.
+#[inline(always)]
+unsafe fn across_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
+    unsafe {
+        let columns = first(width);
+        let places = |from: u32| -> __m512i {
+            let place: [u32; PAIRS] = std::array::from_fn(|i| {
+                let j = from + i as u32;
+                j | (j + WIDTH as u32) << 16
+            });
+            _mm512_loadu_si512(place.as_ptr().cast())
+        };
+        let (low, high) = (places(0), places(PAIRS as u32));
+        for p in 0..k.div_ceil(2) {
+            let from = b.at.add(2 * p * b.row);
+            let even = _mm512_maskz_loadu_epi16(columns, from.cast());
+            let odd = if 2 * p + 1 < k {
+                _mm512_maskz_loadu_epi16(columns, from.add(b.row).cast())
+            } else {
+                _mm512_setzero_si512()
+            };
+            let to = to.add(p * WIDTH);
+            _mm512_storeu_si512(to.cast(), _mm512_permutex2var_epi16(even, low, odd));
+            _mm512_storeu_si512(to.add(PAIRS).cast(), _mm512_permutex2var_epi16(even, high, odd));
+        }
+    }
+}
