@@ -113,7 +113,23 @@ impl Stored for bf16 {
     }
 }
 
-/// The forms of the function `tile` by rows.
+/// The function `tile`, compiled for an instruction set.
+macro_rules! tile {
+    ($lanes:ty, $term:ty, $(#[$feature:meta])?) => {
+        $(#[$feature])?
+        unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+            k: usize,
+            a: Left,
+            b: Right,
+            width: usize,
+            settle: Settle,
+        ) {
+            unsafe { tile::tile::<$lanes, $term, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
+        }
+    };
+}
+
+/// Its forms by rows.
 macro_rules! tiles {
     ([$($rows:literal)*]) => {
         &[$([tile::<$rows, 1, false>, tile::<$rows, 1, true>, tile::<$rows, 2, false>, tile::<$rows, 2, true>]),*]
@@ -125,16 +141,7 @@ macro_rules! isa {
         mod $module {
             use super::*;
 
-            $(#[$feature])?
-            unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
-                k: usize,
-                a: Left,
-                b: Right,
-                width: usize,
-                settle: Settle,
-            ) {
-                unsafe { tile::tile::<$lanes, Single, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
-            }
+            tile!($lanes, Single, $(#[$feature])?);
 
             $(#[$feature])?
             unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
@@ -208,16 +215,7 @@ mod avx512_bf16 {
 
     use super::*;
 
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
-        k: usize,
-        a: Left,
-        b: Right,
-        width: usize,
-        settle: Settle,
-    ) {
-        unsafe { tile::tile::<__m512, Pair, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
-    }
+    tile!(__m512, Pair, #[target_feature(enable = "avx512f,avx512bf16")]);
 
     pub static ISA: Isa = Isa {
         name: "AVX-512 BF16",

@@ -94,11 +94,7 @@ impl<T: Stored> Product<T> {
                 }
                 let first = from == 0;
                 block.slivers(isa, |row, rows| {
-                    let a = Left {
-                        at: self.a.add(block.z * self.a_batch + row * self.a_row + from * self.a_column),
-                        row: self.a_row,
-                        k: self.a_column,
-                    };
+                    let a = self.rows(&block, row, from);
                     for j in (0..block.columns).step_by(panel) {
                         let width = panel.min(block.columns - j);
                         let column = block.column + j;
@@ -113,6 +109,12 @@ impl<T: Stored> Product<T> {
                 });
             }
         });
+    }
+
+    /// A from `row` and term `from` on.
+    pub(super) unsafe fn rows(&self, block: &Block, row: usize, from: usize) -> Left {
+        let at = block.z * self.a_batch + row * self.a_row + from * self.a_column;
+        Left { at: unsafe { self.a.add(at) }, row: self.a_row, k: self.a_column }
     }
 
     /// What becomes of a tile's sums at `row` and `column`: a later part of K is added to the first,

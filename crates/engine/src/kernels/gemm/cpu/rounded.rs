@@ -63,11 +63,7 @@ impl Product<bf16> {
                 }
                 let first = from == 0;
                 block.slivers(isa, |row, rows| {
-                    let a = Left {
-                        at: self.a.add(block.z * self.a_batch + row * self.a_row + from * self.a_column),
-                        row: self.a_row,
-                        k: self.a_column,
-                    };
+                    let a = self.rows(&block, row, from);
                     (kit.left)(a, rows, terms, left, left_row);
                     let a = Left { at: left, row: left_row, k: 1 };
                     for j in (0..block.columns).step_by(panel) {
