@@ -26,6 +26,7 @@ interface Figures {
   ms: number;
   peak: number;
   rate: number;
+  prompt: number;
 }
 
 function figuresOf(label: string, turns: Turn[], { tokens = 0 }: Race): Figures {
@@ -36,6 +37,7 @@ function figuresOf(label: string, turns: Turn[], { tokens = 0 }: Race): Figures 
     ms,
     peak: Math.max(...turns.map((t) => t.peakMiB ?? 0)),
     rate: told > 0 ? told : (tokens / ms) * 1000,
+    prompt: median(turns.map((t) => t.promptMs ?? 0)),
   };
 }
 
@@ -55,11 +57,19 @@ async function run(race: Race): Promise<void> {
   console.log(`\n${race.title} (median of ${rounds})`);
   for (const f of figures) {
     const parts = [f.label.padEnd(12), `${f.ms.toFixed(1).padStart(9)} ms`];
+    if (f.prompt > 0) parts.push(`prompt ${f.prompt.toFixed(1)} ms`);
     if (f.rate > 0) parts.push(`${f.rate.toFixed(1).padStart(7)} tokens/s`);
+    if (race.bytesOfToken !== undefined) {
+      parts.push(`${((f.rate * race.bytesOfToken) / 1e9).toFixed(1)} GB/s of weights`);
+    }
     if (race.flops !== undefined) parts.push(`${(race.flops / f.ms / 1e6).toFixed(0).padStart(4)} GFLOP/s`);
     if (f.peak > 0) parts.push(`peak ${f.peak.toFixed(0).padStart(5)} MiB`);
     if (f !== ours) {
       parts.push(`ours is ${(f.ms / ours.ms).toFixed(2)} times as fast`);
+      if (f.prompt > 0) {
+        const [prompt, decoding] = [f.prompt / ours.prompt, ours.rate / f.rate];
+        parts.push(`(prompt ${prompt.toFixed(2)}, decoding ${decoding.toFixed(2)})`);
+      }
       if (f.peak > 0) parts.push(`in ${(ours.peak / f.peak).toFixed(2)} of the peak memory`);
     }
     console.log(`  ${parts.join("  ")}`);

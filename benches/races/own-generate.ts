@@ -1,10 +1,16 @@
-/** Greedy generation of ours, timed: the twin of peer_generate.py. */
+/** Greedy generation of ours, prompt and decoding timed apart: the twin of peer_generate.py. */
+import { parseArgs } from "node:util";
+
+import { setProductPrecision } from "../../src/scope.js";
 import { model as made, VOCABULARY } from "./model.js";
 import { hashedIds } from "./step.js";
 import { race } from "./turns.js";
 
+const { values } = parseArgs({ options: { dtype: { type: "string", default: "f32" } } });
 const [PROMPT, NEW] = [64, 128];
-const model = made();
+const dtype = values.dtype === "bf16" ? "bf16" : "f32";
+if (dtype === "bf16") setProductPrecision("bf16");
+const model = made(dtype);
 model.eval();
 // An end token would cut the race short.
 Object.assign(model.config, { eosTokenIds: [] });
@@ -12,7 +18,11 @@ const prompt = hashedIds(PROMPT, VOCABULARY);
 
 await race(async () => {
   const start = performance.now();
+  let first = 0;
   let tokens = 0;
-  for await (const _ of model.generate(prompt, { maxNewTokens: NEW })) tokens++;
-  return { tokensPerSecond: tokens / ((performance.now() - start) / 1000) };
+  for await (const _ of model.generate(prompt, { maxNewTokens: NEW })) {
+    if (tokens++ === 0) first = performance.now();
+  }
+  const decoding = performance.now() - first;
+  return { promptMs: first - start, tokensPerSecond: ((tokens - 1) / decoding) * 1000 };
 });

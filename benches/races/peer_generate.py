@@ -1,9 +1,9 @@
-"""Greedy generation by transformers on a model of SmolLM2-135M's shape, timed.
+"""Greedy generation by transformers on a model of SmolLM2-135M's shape, prompt and decoding timed apart.
 
-    python peer_generate.py [--runs N] [--prompt 64] [--new 128]
+    python peer_generate.py [--runs N] [--prompt 64] [--new 128] [--dtype f32|bf16]
 
 A warm-up run, then a line {"ready": true, ...}. Then, for each line read from stdin, one run and a line
-{"ms", "peakMiB", "tokensPerSecond"}, prompt and new tokens together in the time; the rate counts the new ones.
+{"ms", "peakMiB", "promptMs", "tokensPerSecond"}: until the first new token, and the rate of those after it.
 """
 
 import argparse
@@ -12,27 +12,45 @@ import time
 import peer
 
 
+class Clock:
+    """Takes tokens as they are made, as a streamer does, and notes when."""
+
+    def __init__(self):
+        self.times = []
+
+    def put(self, _ids):
+        self.times.append(time.perf_counter())
+
+    def end(self):
+        pass
+
+
 def main():
     options = argparse.ArgumentParser()
-    options.add_argument("--runs", type=int, default=5)
+    options.add_argument("--runs", type=int, default=1000)
     options.add_argument("--prompt", type=int, default=64)
     options.add_argument("--new", type=int, default=128)
+    options.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     args = options.parse_args()
 
     import torch
 
-    model = peer.model().eval()
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
+    model = peer.model().to(dtype).eval()
     model.generation_config.eos_token_id = None  # random weights must not stop early
     ids = torch.randint(0, peer.VOCAB, (1, args.prompt))
 
-    def generate(new=args.new):
+    def generate():
+        clock = Clock()
         start = time.perf_counter()
         out = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-            min_new_tokens=new, max_new_tokens=new, pad_token_id=0,
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, streamer=clock,
+            min_new_tokens=args.new, max_new_tokens=args.new, pad_token_id=0,
         )
-        assert out.shape[1] == args.prompt + new
-        return {"tokensPerSecond": new / (time.perf_counter() - start)}
+        assert out.shape[1] == args.prompt + args.new
+        # A streamer is given the prompt first.
+        first, last = clock.times[1], clock.times[-1]
+        return {"promptMs": (first - start) * 1000, "tokensPerSecond": (args.new - 1) / (last - first)}
 
     peer.race(generate, args.runs, prompt=args.prompt, new=args.new)
 

@@ -15,6 +15,8 @@ export interface Turn {
   /** The highest resident set so far; null where the system does not tell. */
   peakMiB: number | null;
   tokensPerSecond?: number;
+  /** Of generation: until the first new token, which the rate leaves out. */
+  promptMs?: number;
   loss?: number;
 }
 

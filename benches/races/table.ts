@@ -12,6 +12,8 @@ export interface Race {
   tokens?: number;
   /** Floating-point operations that a turn cannot do without. */
   flops?: number;
+  /** Bytes of weights that a decoded token reads. */
+  bytesOfToken?: number;
 }
 
 /** A training step of SmolLM2-135M's shape beside PEFT's; `args` are for both sides. */
@@ -47,17 +49,27 @@ function layer(title: string, name: string, flops?: number): Race {
 /** Forward and the gradient of the input of a LoRA linear layer of n x n, rank 16. */
 const linearFlops = (tokens: number, n: number): number => 4 * tokens * n * n + 6 * tokens * 16 * 2 * n;
 
+/** Parameters of SmolLM2-135M's shape, the tied table of the vocabulary once. */
+const PARAMETERS = 134_515_008;
+
+function generation(dtype: string, bytes: number): Race {
+  const args = ["--dtype", dtype];
+  return {
+    title: `generation, ${dtype}, 64 + 128`,
+    ours: ["own-generate.ts", ...args],
+    peers: { transformers: ["peer_generate.py", ...args] },
+    bytesOfToken: bytes * PARAMETERS,
+  };
+}
+
 export const RACES: Record<string, Race> = {
   step: step("f32", 1, 512),
   step4: step("f32", 4, 512),
   "step-checkpoint": step("f32, checkpointing", 4, 512, "--checkpointing"),
   "step-bf16": bf16Step(1),
   "step4-bf16": bf16Step(4),
-  generate: {
-    title: "generation, f32, 64 + 128",
-    ours: ["own-generate.ts"],
-    peers: { transformers: ["peer_generate.py"] },
-  },
+  generate: generation("f32", 4),
+  "generate-bf16": generation("bf16", 2),
   linear: layer("Linear 4096 -> 4096, 512 tokens", "linear", linearFlops(512, 4096)),
   linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048", linearFlops(2048, 4096)),
   embedding: layer("Embedding 49152 x 576, 2048 tokens", "embedding"),
