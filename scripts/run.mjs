@@ -1,7 +1,7 @@
 // `npm start`, `npm test` and `npm run bench` on a fresh clone: checks what is there, installs, builds, runs.
 // No dependencies: it runs before anything is installed.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { avaCounts, cargoCounts, verdict } from "./counts.mjs";
@@ -106,12 +106,17 @@ async function test(args) {
   process.exitCode = cargoResult.failed + avaResult.failed > 0 || missing ? 1 : 0;
 }
 
+/** The races beside the peers, or those that are named; with `--kernels` the engine's kernels by criterion. */
 async function bench(args) {
   await prepare();
-  await must(run("cargo", ["bench", "--workspace", ...args]));
-  const folder = join(root, "benches");
-  const files = readdirSync(folder, { recursive: true }).filter((file) => String(file).endsWith(".bench.ts"));
-  for (const file of files.sort()) await must(node(["--import=tsx", join(folder, String(file))]));
+  if (args[0] === "--kernels") {
+    await must(run("cargo", ["bench", "--workspace", ...args.slice(1)]));
+    return;
+  }
+  await must(node(["--import=tsx", "benches/races/main.ts", ...args]));
+  if (args.some((arg) => !arg.startsWith("-"))) return;
+  await must(node(["--import=tsx", "benches/races/long.ts"]));
+  await must(node(["--import=tsx", "benches/endurance.ts"]));
 }
 
 const tasks = { start, test, bench };

@@ -1,25 +1,25 @@
 /**
  * Races against peers: each side in its own process, taking turns in one run on the same cores.
  *
- *   npx tsx benches/races/main.ts [RACE…] [--rounds N]      the races are in table.ts
+ *   npx tsx benches/races/main.ts [RACE…] [--rounds N] [--machine]      the races are in table.ts
  *
- * The peers' Python is LOWRANK_PEER_PYTHON, or one that peers.mjs makes.
+ * Where all are run, or asked for it, it first measures what the machine reaches. The peers are made by peers.mjs.
  */
 import { parseArgs } from "node:util";
 
+import { measured, type Machine } from "./machine.js";
+import { median } from "./median.js";
 import { cold, warm, type Turn } from "./side.js";
 import { RACES, type Race } from "./table.js";
 
 const { values, positionals } = parseArgs({
-  options: { rounds: { type: "string", default: "5" } },
+  options: {
+    rounds: { type: "string", default: "5" },
+    machine: { type: "boolean", default: false },
+  },
   allowPositionals: true,
 });
 const rounds = Number(values.rounds);
-
-function median(list: number[]): number {
-  const sorted = [...list].sort((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)] as number;
-}
 
 interface Figures {
   label: string;
@@ -42,11 +42,10 @@ function figuresOf(label: string, turns: Turn[], { tokens = 0 }: Race): Figures 
 }
 
 /** Races ours against each peer, all taking turns. */
-async function run(race: Race): Promise<void> {
-  const start = race.cold === true ? cold : warm;
+async function run(race: Race, machine: Machine | undefined): Promise<void> {
   const sides = Object.entries({ ours: race.ours, ...race.peers }).map(([label, entry]) => ({
     label,
-    side: start(entry),
+    side: (race.cold?.includes(label) ? cold : warm)(entry),
     turns: [] as Turn[],
   }));
   for (const { side } of sides) await side.ready();
@@ -62,7 +61,12 @@ async function run(race: Race): Promise<void> {
     if (race.bytesOfToken !== undefined) {
       parts.push(`${((f.rate * race.bytesOfToken) / 1e9).toFixed(1)} GB/s of weights`);
     }
-    if (race.flops !== undefined) parts.push(`${(race.flops / f.ms / 1e6).toFixed(0).padStart(4)} GFLOP/s`);
+    if (race.flops !== undefined) {
+      const rate = race.flops / f.ms / 1e6;
+      const share =
+        machine === undefined ? "" : ` (${percent(rate / machine.bestPeerGemm)} of the best peer's product)`;
+      parts.push(`${rate.toFixed(0).padStart(4)} GFLOP/s${share}`);
+    }
     if (f.peak > 0) parts.push(`peak ${f.peak.toFixed(0).padStart(5)} MiB`);
     if (f !== ours) {
       parts.push(`ours is ${(f.ms / ours.ms).toFixed(2)} times as fast`);
@@ -76,12 +80,15 @@ async function run(race: Race): Promise<void> {
   }
 }
 
-const chosen = positionals.length > 0 ? positionals : Object.keys(RACES);
-for (const name of chosen) {
-  const race = RACES[name];
-  if (race === undefined) {
-    console.error(`there is no race ${name}; there are ${Object.keys(RACES).join(", ")}`);
-    process.exit(2);
-  }
-  await run(race);
+function percent(share: number): string {
+  return `${(100 * share).toFixed(0)}%`;
 }
+
+const chosen = positionals.length > 0 ? positionals : Object.keys(RACES);
+const unknown = chosen.find((name) => RACES[name] === undefined);
+if (unknown !== undefined) {
+  console.error(`there is no race ${unknown}; there are ${Object.keys(RACES).join(", ")}`);
+  process.exit(2);
+}
+const machine = values.machine || positionals.length === 0 ? await measured(rounds) : undefined;
+for (const name of chosen) await run(RACES[name] as Race, machine);

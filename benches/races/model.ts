@@ -14,13 +14,13 @@ class HalfWeights extends FreshWeights {
   }
 }
 
-export function model(dtype: "f32" | "bf16" = "f32"): LlamaForCausalLM {
+export function model({ dtype = "f32" as "f32" | "bf16", layers = 30 } = {}): LlamaForCausalLM {
   const config = llamaConfig({
     model_type: "llama",
     vocab_size: VOCABULARY,
     hidden_size: 576,
     intermediate_size: 1536,
-    num_hidden_layers: 30,
+    num_hidden_layers: layers,
     num_attention_heads: 9,
     num_key_value_heads: 3,
     max_position_embeddings: 8192,

@@ -10,7 +10,7 @@ const { values } = parseArgs({ options: { dtype: { type: "string", default: "f32
 const [PROMPT, NEW] = [64, 128];
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 if (dtype === "bf16") setProductPrecision("bf16");
-const model = made(dtype);
+const model = made({ dtype });
 model.eval();
 // An end token would cut the race short.
 Object.assign(model.config, { eosTokenIds: [] });

@@ -1,23 +1,27 @@
-/** One LoRA training step of ours, timed: the twin of peer_step.py. */
+/** One LoRA training step of ours, timed: the twin of peer_step.py. With --profile FILE it is no side of a race. */
 import { parseArgs } from "node:util";
 
 import { inject } from "../../src/lora/index.js";
 import { setProductPrecision } from "../../src/scope.js";
 import { model as made, VOCABULARY } from "./model.js";
-import { raceSteps } from "./step.js";
+import { profileSteps, raceSteps } from "./step.js";
 
 const { values } = parseArgs({
   options: {
     rows: { type: "string", default: "1" },
     length: { type: "string", default: "512" },
+    layers: { type: "string", default: "30" },
     checkpointing: { type: "boolean", default: false },
     /** bf16: storage of the frozen weights, and products by them. */
     dtype: { type: "string", default: "f32" },
+    profile: { type: "string" },
   },
 });
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 if (dtype === "bf16") setProductPrecision("bf16");
-const model = made(dtype);
+const model = made({ dtype, layers: Number(values.layers) });
 await inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
 model.gradientCheckpointing = values.checkpointing;
-await raceSteps(model, { rows: Number(values.rows), length: Number(values.length), vocabulary: VOCABULARY });
+const size = { rows: Number(values.rows), length: Number(values.length), vocabulary: VOCABULARY };
+if (values.profile === undefined) await raceSteps(model, size);
+else await profileSteps(model, size, values.profile);

@@ -11,6 +11,7 @@ for name in [n for n in os.environ if n.startswith("OPENBLAS_")]:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 VOCAB = 49152
+LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 def model():

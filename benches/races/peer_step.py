@@ -31,7 +31,7 @@ def main():
         peer.model().to(dtypes[args.base]),
         LoraConfig(
             task_type="CAUSAL_LM", r=args.rank, lora_alpha=2 * args.rank, lora_dropout=0.0,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            target_modules=peer.LINEARS,
         ),
         autocast_adapter_dtype=args.adapters == "f32",
     )

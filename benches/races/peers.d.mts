@@ -1,4 +1,10 @@
-/** The Python that runs the peers: `LOWRANK_PEER_PYTHON`, or that of the environment that the script makes. */
+/** The Python that runs the peers: `LOWRANK_PEER_PYTHON`, or that of an environment that is made. */
 export function peerPython(): string;
 /** The folder that the races keep between runs: the peers' environment, models with random weights. */
 export function raceFolder(): string;
+/** Builds the program of Rust in the folder of that name, and gives its path. */
+export function built(name: "burn" | "rates"): string;
+/** QVAC: what runs it, where it is installed, and where its model and text are. */
+export function qvac(): { bare: string; installed: string; folder: string };
+/** A folder with a model of SmolLM2-135M's shape and random weights. */
+export function randomModel(): string;

@@ -1,41 +1,98 @@
-// The peers' own Python environment: made once, outside of the repository.
+// What the races are run against, made once, outside of the repository.
 //
-//   node benches/races/peers.mjs      makes it, and prints its interpreter
+//   node benches/races/peers.mjs python|burn|rates|qvac|model      makes it, and prints where it is
 //
 // LOWRANK_PEER_PYTHON names an interpreter that has requirements.txt already; LOWRANK_RACE_FOLDER another folder.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { argv, env, platform } from "node:process";
+import { argv, env, execPath, platform } from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-const requirements = fileURLToPath(new URL("requirements.txt", import.meta.url));
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const windows = platform === "win32";
 
+/** The folder that the races keep between runs. */
 export function raceFolder() {
   const cache = env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
   return env.LOWRANK_RACE_FOLDER ?? join(cache, "lowrank-races");
 }
 
+/** PyTorch, PEFT, transformers, loralib and numpy. */
 export function peerPython() {
   if (env.LOWRANK_PEER_PYTHON) return env.LOWRANK_PEER_PYTHON;
   const venv = join(raceFolder(), "venv");
-  const python = platform === "win32" ? join(venv, "Scripts", "python.exe") : join(venv, "bin", "python");
+  const python = windows ? join(venv, "Scripts", "python.exe") : join(venv, "bin", "python");
   const stamp = join(venv, "requirements.txt");
-  const wanted = readFileSync(requirements, "utf8");
+  const wanted = readFileSync(here("../../test/parity/requirements.txt"), "utf8");
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) return python;
-  console.error(`making the peers' Python environment in ${venv}; it takes some minutes, and some GB`);
+  tell(`making the peers' Python environment in ${venv}; it takes some minutes, and some GB`);
   mkdirSync(raceFolder(), { recursive: true });
-  must(platform === "win32" ? "python" : "python3", ["-m", "venv", venv]);
-  must(python, ["-m", "pip", "install", "--quiet", "-r", requirements]);
+  must(windows ? "python" : "python3", ["-m", "venv", venv]);
+  must(python, ["-m", "pip", "install", "--quiet", "-r", here("../../test/parity/requirements.txt")]);
   writeFileSync(stamp, wanted);
   return python;
 }
 
-function must(command, args) {
-  const { status, error } = spawnSync(command, args, { stdio: ["ignore", 2, 2] });
+/** A program of Rust beside this file, built; `burn` takes some minutes. */
+export function built(name) {
+  const target = join(raceFolder(), name);
+  must("cargo", ["build", "--release", "--quiet", "--manifest-path", here(`${name}/Cargo.toml`)], {
+    CARGO_TARGET_DIR: target,
+  });
+  return join(target, "release", `race-${name}${windows ? ".exe" : ""}`);
+}
+
+const QVAC = { "@qvac/llm-llamacpp": "0.53.0", "bare-runtime": "1.31.0" };
+
+/** QVAC and what runs it, with a model for it: folders. */
+export function qvac() {
+  const installed = join(raceFolder(), "qvac");
+  const folder = join(raceFolder(), "gguf");
+  if (!existsSync(join(installed, "node_modules", "@qvac", "llm-llamacpp"))) {
+    tell(`installing QVAC in ${installed}; it takes 700 MB`);
+    mkdirSync(installed, { recursive: true });
+    writeFileSync(join(installed, "package.json"), JSON.stringify({ private: true, dependencies: QVAC }));
+    must(windows ? "npm.cmd" : "npm", ["install", "--no-audit", "--prefix", installed], {}, windows);
+  }
+  if (!existsSync(join(folder, "model.gguf"))) must(peerPython(), [here("peer_gguf.py"), folder]);
+  return { bare: join(installed, "node_modules", ".bin", windows ? "bare.cmd" : "bare"), installed, folder };
+}
+
+/** A folder with a model of SmolLM2-135M's shape and random weights. */
+export function randomModel() {
+  const folder = join(raceFolder(), "smollm2-135m-random");
+  if (!existsSync(join(folder, "config.json"))) {
+    mkdirSync(raceFolder(), { recursive: true });
+    must(execPath, ["--import=tsx", here("random-model.ts"), folder]);
+  }
+  return folder;
+}
+
+function tell(line) {
+  process.stderr.write(`${line}\n`);
+}
+
+/** Runs a command, all that it says on stderr. */
+function must(command, args, more = {}, shell = false) {
+  const { status, error } = spawnSync(command, args, {
+    stdio: ["ignore", 2, 2],
+    env: { ...env, ...more },
+    shell,
+  });
   if (error) throw error;
   if (status !== 0) throw new Error(`${command} ${args.join(" ")} failed`);
 }
 
-if (argv[1] && import.meta.url === pathToFileURL(argv[1]).href) console.log(peerPython());
+if (argv[1] && import.meta.url === pathToFileURL(argv[1]).href) {
+  const make = {
+    python: peerPython,
+    burn: () => built("burn"),
+    rates: () => built("rates"),
+    qvac: () => qvac().installed,
+    model: randomModel,
+  }[argv[2] ?? "python"];
+  if (make === undefined) throw new Error("usage: peers.mjs python|burn|rates|qvac|model");
+  console.log(make());
+}

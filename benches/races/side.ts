@@ -3,28 +3,41 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-import { peerPython } from "./peers.mjs";
+import { built, peerPython, qvac, randomModel } from "./peers.mjs";
 
-/** What runs a side: a file beside this one (TypeScript, built JavaScript or Python), with its arguments. */
-export type Entry = readonly [file: string, ...args: string[]];
+/**
+ * What runs a side: a file beside this one (TypeScript, JavaScript or Python), or a program that peers.mjs makes,
+ * with its arguments. MODEL among them stands for the folder of a model.
+ */
+export type Entry = readonly [what: string, ...args: string[]];
+
+export const MODEL = "MODEL";
 
 export interface Turn {
   ms: number;
   /** How often the work was done in this turn; once unless said. */
   passes?: number;
   /** The highest resident set so far; null where the system does not tell. */
-  peakMiB: number | null;
+  peakMiB?: number | null;
   tokensPerSecond?: number;
   /** Of generation: until the first new token, which the rate leaves out. */
   promptMs?: number;
   loss?: number;
+  /** GFLOP/s and GB/s by name. */
+  rates?: Record<string, number>;
 }
 
 /** The command that runs `entry`. */
-function commandOf([file, ...args]: Entry): [string, string[]] {
-  const path = fileURLToPath(new URL(file, import.meta.url));
-  if (file.endsWith(".py")) return [peerPython(), [path, ...args]];
-  return [process.execPath, [...(file.endsWith(".ts") ? ["--import=tsx"] : []), path, ...args]];
+function commandOf([what, ...given]: Entry): [string, string[]] {
+  const here = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+  const args = given.map((arg) => (arg === MODEL ? randomModel() : arg));
+  if (what === "burn" || what === "rates") return [built(what), args];
+  if (what === "qvac") {
+    const { bare, installed, folder } = qvac();
+    return [bare, [here("peer_qvac.cjs"), installed, folder]];
+  }
+  if (what.endsWith(".py")) return [peerPython(), [here(what), ...args]];
+  return [process.execPath, [...(what.endsWith(".ts") ? ["--import=tsx"] : []), here(what), ...args]];
 }
 
 /** Lines of a process as JSON, in order. */
@@ -33,9 +46,9 @@ class Lines {
   readonly #lines: AsyncIterator<string>;
   readonly #name: string;
 
-  constructor(entry: Entry) {
-    this.#name = entry.join(" ");
-    this.child = spawn(...commandOf(entry), { stdio: ["pipe", "pipe", "inherit"] });
+  constructor(name: string, [command, args]: [string, string[]]) {
+    this.#name = name;
+    this.child = spawn(command, args, { stdio: ["pipe", "pipe", "inherit"] });
     this.#lines = createInterface({ input: this.child.stdout! })[Symbol.asyncIterator]();
   }
 
@@ -60,7 +73,7 @@ export interface Side {
 
 /** A process that is kept, and answers a line with a turn. */
 export function warm(entry: Entry): Side {
-  const lines = new Lines(entry);
+  const lines = new Lines(entry.join(" "), commandOf(entry));
   return {
     ready: () => lines.next(),
     turn: () => {
@@ -71,17 +84,18 @@ export function warm(entry: Entry): Side {
   };
 }
 
-/** A process started anew for each turn, timed from its start to its first line. */
+/** A process started anew for each turn, timed from its start to its first line unless that says a time. */
 export function cold(entry: Entry): Side {
+  const command = commandOf(entry);
   return {
     ready: () => Promise.resolve({}),
     turn: async () => {
       const start = performance.now();
-      const lines = new Lines(entry);
+      const lines = new Lines(entry.join(" "), command);
       const said = await lines.next();
       const ms = performance.now() - start;
       lines.end();
-      return { peakMiB: null, ...said, ms };
+      return { ms, ...said };
     },
     end: () => {},
   };

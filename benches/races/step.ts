@@ -3,6 +3,8 @@ import { tensor } from "../../src/create.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
 import { AdamW } from "../../src/optim/index.js";
 import { scope } from "../../src/scope.js";
+import { profileLines } from "../../src/cli/finetune/profile.js";
+import { Profile } from "../../src/train/profile.js";
 import { race } from "./turns.js";
 
 /** `count` ids below `vocabulary`, always the same. */
@@ -10,16 +12,22 @@ export function hashedIds(count: number, vocabulary: number): Int32Array {
   return Int32Array.from({ length: count }, (_, i) => (Math.imul(i + 1, 2654435761) >>> 0) % vocabulary);
 }
 
+export interface StepSize {
+  rows: number;
+  length: number;
+  vocabulary: number;
+}
+
 /** Forward, backward, clipping and AdamW on `rows` rows of `length` tokens. */
-export async function raceSteps(
+export function stepper(
   model: CausalLM,
-  { rows, length, vocabulary }: { rows: number; length: number; vocabulary: number },
-): Promise<void> {
+  { rows, length, vocabulary }: StepSize,
+): () => Promise<{ loss: number }> {
   model.train();
   const trained = [...model.parameters()].filter((p) => p.requiresGrad);
   const optimizer = new AdamW(trained, { lr: 2e-4, weightDecay: 0.01 });
   const ids = hashedIds(rows * length, vocabulary);
-  await race(async () => {
+  return async () => {
     const loss = scope(() => {
       const input = tensor(ids, { shape: [rows, length], device: "cpu" });
       const loss = model.lossSum(input, ids, 1 / (rows * (length - 1)));
@@ -33,5 +41,20 @@ export async function raceSteps(
     loss.dispose();
     norm.dispose();
     return { loss: value };
-  });
+  };
+}
+
+export async function raceSteps(model: CausalLM, size: StepSize): Promise<void> {
+  await race(stepper(model, size));
+}
+
+/** Prints where the time of a few steps goes, and writes a trace for Perfetto to `path`. */
+export async function profileSteps(model: CausalLM, size: StepSize, path: string): Promise<void> {
+  const step = stepper(model, size);
+  await step();
+  const profile = new Profile(path);
+  profile.start("cpu");
+  for (let i = 0; i < 3; i++) await step();
+  const told = await profile.finish();
+  if (told !== undefined) console.log(profileLines(told).join("\n"));
 }

@@ -1,13 +1,13 @@
 /** The races: a line each. */
 import { stepFlops } from "./flops.js";
-import type { Entry } from "./side.js";
+import { MODEL, type Entry } from "./side.js";
 
 export interface Race {
   title: string;
   ours: Entry;
   peers: Record<string, Entry>;
-  /** A process anew for each turn, timed from its start. */
-  cold?: boolean;
+  /** Sides whose every turn is a process anew, timed from its start or by itself. */
+  cold?: readonly string[];
   /** Tokens of a turn, for a rate. */
   tokens?: number;
   /** Floating-point operations that a turn cannot do without. */
@@ -46,7 +46,7 @@ function layer(title: string, name: string, flops?: number): Race {
   };
 }
 
-/** Forward and the gradient of the input of a LoRA linear layer of n x n, rank 16. */
+/** Forward and backward of a LoRA linear layer of n x n, rank 16, whose weight is frozen. */
 const linearFlops = (tokens: number, n: number): number => 4 * tokens * n * n + 6 * tokens * 16 * 2 * n;
 
 /** Parameters of SmolLM2-135M's shape, the tied table of the vocabulary once. */
@@ -62,6 +62,16 @@ function generation(dtype: string, bytes: number): Race {
   };
 }
 
+/** Beside burn's native backend. */
+function burn(title: string, what: string, flops?: number): Race {
+  return {
+    title,
+    ours: ["own-block.ts", what],
+    peers: { burn: ["burn", what] },
+    ...(flops === undefined ? {} : { flops }),
+  };
+}
+
 export const RACES: Record<string, Race> = {
   step: step("f32", 1, 512),
   step4: step("f32", 4, 512),
@@ -70,6 +80,13 @@ export const RACES: Record<string, Race> = {
   "step4-bf16": bf16Step(4),
   generate: generation("f32", 4),
   "generate-bf16": generation("bf16", 2),
+  start: {
+    title: "process start to the end of the first step, f32, 1 x 512",
+    ours: ["own-start.mjs", MODEL],
+    peers: { peft: ["peer_start.py", MODEL] },
+    cold: ["ours", "peft"],
+  },
+  import: { title: "import of the built package", ours: ["own-import.mjs"], peers: {}, cold: ["ours"] },
   linear: layer("Linear 4096 -> 4096, 512 tokens", "linear", linearFlops(512, 4096)),
   linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048", linearFlops(2048, 4096)),
   embedding: layer("Embedding 49152 x 576, 2048 tokens", "embedding"),
@@ -80,4 +97,15 @@ export const RACES: Record<string, Race> = {
     tokens: 4 * 256,
   },
   conv2d: layer("Conv2d 256 -> 256, 3x3, 8 x 32 x 32", "conv2d"),
+  qvac: {
+    title: "LoRA step, 8 layers, 1 x 512, beside QVAC (f16 weights)",
+    ours: ["own-step.ts", "--layers", "8"],
+    peers: { qvac: ["qvac"] },
+    cold: ["qvac"],
+    tokens: 512,
+    flops: stepFlops({ rows: 1, length: 512, layers: 8 }),
+  },
+  "burn-product": burn("product, 1024 x 1024 x 1024", "product", 2 * 1024 ** 3),
+  "burn-linear": burn("LoRA linear 1024 -> 1024, 1024 tokens", "linear", linearFlops(1024, 1024)),
+  "burn-block": burn("block of SmolLM2 with adapters, 512 tokens", "block"),
 };

@@ -1,0 +1,63 @@
+/** What the machine of a race is and reaches, measured in the same run. */
+import { readFileSync } from "node:fs";
+import { cpus } from "node:os";
+
+import { median } from "./median.js";
+import { warm } from "./side.js";
+
+/** The products of a step that take longest, and a large square. */
+export const SHAPES = ["512x1536x576", "512x576x1536", "512x49152x576"] as const;
+const SQUARE = "4096x4096x4096";
+
+export interface Machine {
+  /** GFLOP/s of the fastest peer's f32 product at one of the step's largest shapes. */
+  bestPeerGemm: number;
+}
+
+/** Cores, clock and memory, as far as the system tells. */
+function described(): string {
+  const [first] = cpus();
+  const flags = ((): string => {
+    try {
+      const line = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"))?.[1] ?? "";
+      return ["avx2", "avx512f", "avx512_bf16", "amx_bf16"].filter((f) => line.includes(` ${f}`)).join(" ");
+    } catch {
+      return "";
+    }
+  })();
+  return `${first?.model ?? "processor"}, ${cpus().length} threads${flags === "" ? "" : ` (${flags})`}`;
+}
+
+/** Measures by turns and prints: multiply-adds, memory, and products of ours, gemm, faer, numpy and PyTorch. */
+export async function measured(rounds: number): Promise<Machine> {
+  const shapes = [...SHAPES, SQUARE];
+  const sides = [
+    warm(["rates", ...shapes]),
+    warm(["own-gemm.ts", ...shapes]),
+    warm(["peer_gemm.py", ...shapes]),
+  ];
+  for (const side of sides) await side.ready();
+  const found = new Map<string, number[]>();
+  for (let round = 0; round < rounds; round++) {
+    for (const side of sides) {
+      for (const [name, rate] of Object.entries((await side.turn()).rates ?? {})) {
+        found.set(name, [...(found.get(name) ?? []), rate]);
+      }
+    }
+  }
+  for (const side of sides) side.end();
+  const rate = (name: string): number => median(found.get(name) ?? [0]);
+  const fma = rate("fma");
+  console.log(`${described()}; Node ${process.versions.node}`);
+  console.log(
+    `multiply-adds in registers ${fma.toFixed(0)} GFLOP/s (f32), reading memory ${rate("memory").toFixed(1)} GB/s`,
+  );
+  const who = ["ours", "gemm", "faer", "numpy", "torch"];
+  console.log(`\n${"f32 products, GFLOP/s".padEnd(22)}${who.map((name) => name.padStart(8)).join("")}`);
+  for (const shape of shapes) {
+    const cells = who.map((name) => rate(`${name} ${shape}`).toFixed(0).padStart(8));
+    console.log(`${shape.padEnd(22)}${cells.join("")}`);
+  }
+  const peers = SHAPES.flatMap((shape) => who.slice(1).map((name) => rate(`${name} ${shape}`)));
+  return { bestPeerGemm: Math.max(...peers) };
+}

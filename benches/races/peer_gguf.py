@@ -1,0 +1,114 @@
+"""Writes what QVAC trains: a model of SmolLM2-135M's shape with fewer layers, random f16 weights, and a text.
+
+    python peer_gguf.py FOLDER [--layers 8]
+
+The vocabulary has SmolLM2's size; its tokens are bytes and names, so that each byte of the text is a token.
+"""
+
+import argparse
+import os
+import struct
+
+import numpy as np
+
+WIDTH, INNER, HEADS, KEYS, VOCAB, CONTEXT = 576, 1536, 9, 3, 49152, 2048
+U32, F32, STRING, ARRAY = 4, 6, 8, 9
+ALIGNMENT = 32
+
+
+def bytes_as_characters():
+    """GPT-2's printable character for each byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in printable]
+    return {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def array(kind, items):
+    return struct.pack("<IQ", kind, len(items)) + b"".join(items)
+
+
+def metadata(layers):
+    characters = bytes_as_characters()
+    tokens = ["<|endoftext|>", *(characters[b] for b in range(256))]
+    tokens += [f"<name{i}>" for i in range(VOCAB - len(tokens))]
+    kinds = [3] + [1] * (VOCAB - 1)  # control, normal
+    number = lambda n: (U32, struct.pack("<I", n))
+    real = lambda x: (F32, struct.pack("<f", x))
+    string = lambda s: (STRING, text(s))
+    return {
+        "general.architecture": string("llama"),
+        "general.alignment": number(ALIGNMENT),
+        "general.file_type": number(1),
+        "llama.context_length": number(CONTEXT),
+        "llama.embedding_length": number(WIDTH),
+        "llama.block_count": number(layers),
+        "llama.feed_forward_length": number(INNER),
+        "llama.attention.head_count": number(HEADS),
+        "llama.attention.head_count_kv": number(KEYS),
+        "llama.attention.layer_norm_rms_epsilon": real(1e-5),
+        "llama.rope.freq_base": real(100_000),
+        "llama.rope.dimension_count": number(WIDTH // HEADS),
+        "llama.vocab_size": number(VOCAB),
+        "tokenizer.ggml.model": string("gpt2"),
+        "tokenizer.ggml.pre": string("smollm"),
+        "tokenizer.ggml.tokens": (ARRAY, array(STRING, [text(t) for t in tokens])),
+        "tokenizer.ggml.token_type": (ARRAY, array(5, [struct.pack("<i", k) for k in kinds])),
+        # One that no text here meets, since none at all is refused.
+        "tokenizer.ggml.merges": (ARRAY, array(STRING, [text(f"{characters[0]} {characters[1]}")])),
+        "tokenizer.ggml.bos_token_id": number(0),
+        "tokenizer.ggml.eos_token_id": number(0),
+    }
+
+
+def weights(layers):
+    random = np.random.default_rng(0)
+    matrix = lambda rows, columns: random.normal(0, 0.02, (rows, columns)).astype(np.float16)
+    norm = lambda: np.ones(WIDTH, np.float32)
+    keys = WIDTH // HEADS * KEYS
+    yield "token_embd.weight", matrix(VOCAB, WIDTH)
+    yield "output_norm.weight", norm()
+    for i in range(layers):
+        yield f"blk.{i}.attn_norm.weight", norm()
+        yield f"blk.{i}.attn_q.weight", matrix(WIDTH, WIDTH)
+        yield f"blk.{i}.attn_k.weight", matrix(keys, WIDTH)
+        yield f"blk.{i}.attn_v.weight", matrix(keys, WIDTH)
+        yield f"blk.{i}.attn_output.weight", matrix(WIDTH, WIDTH)
+        yield f"blk.{i}.ffn_norm.weight", norm()
+        yield f"blk.{i}.ffn_gate.weight", matrix(INNER, WIDTH)
+        yield f"blk.{i}.ffn_up.weight", matrix(INNER, WIDTH)
+        yield f"blk.{i}.ffn_down.weight", matrix(WIDTH, INNER)
+
+
+def write(path, layers):
+    fields, tensors = metadata(layers), list(weights(layers))
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(fields))
+    for key, (kind, value) in fields.items():
+        head += text(key) + struct.pack("<I", kind) + value
+    data = b""
+    for name, values in tensors:
+        kind = 1 if values.dtype == np.float16 else 0
+        shape = values.shape[::-1]
+        head += text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, len(data))
+        data += values.tobytes() + b"\0" * (-values.nbytes % ALIGNMENT)
+    with open(path, "wb") as file:
+        file.write(head + b"\0" * (-len(head) % ALIGNMENT) + data)
+
+
+def main():
+    options = argparse.ArgumentParser()
+    options.add_argument("folder")
+    options.add_argument("--layers", type=int, default=8)
+    args = options.parse_args()
+    os.makedirs(args.folder, exist_ok=True)
+    write(os.path.join(args.folder, "model.gguf"), args.layers)
+    with open(os.path.join(args.folder, "text.txt"), "w") as file:
+        file.write("".join(chr(97 + (i * 7 + i // 11) % 26) for i in range(512 * 4)))
+
+
+if __name__ == "__main__":
+    main()
