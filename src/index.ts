@@ -1,4 +1,9 @@
-/** The public face of lowrank. Importing it does nothing: the engine is loaded at first use. */
+/**
+ * The public face of lowrank. Importing it does nothing: the engine is loaded at first use, and so is what is
+ * asynchronous.
+ */
+import { later } from "./later.js";
+
 export {
   arange,
   full,
@@ -30,14 +35,14 @@ export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
 export type { GenerateOptions, Piece, Prompt } from "./models/generate.js";
-export { loadModel, type LoadOptions } from "./models/load.js";
+export type { LoadOptions } from "./models/load.js";
 export {
   PretrainedModel,
   type ForwardOptions,
   type ForwardOutput,
   type ModelOutput,
 } from "./models/pretrained.js";
-export { saveModel, type SaveModelOptions } from "./models/save.js";
+export type { SaveModelOptions } from "./models/save.js";
 export { Tokenizer } from "./models/tokenizer.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
@@ -57,6 +62,8 @@ export type {
   CheckpointEvent,
   EndEvent,
   EvalEvent,
+  OperationProfile,
+  ProfileEvent,
   FinetuneResult,
   StartEvent,
   StepEvent,
@@ -67,3 +74,6 @@ export { finetune } from "./train/finetune.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Run } from "./train/run.js";
 export { Trainer, type Batches, type TrainerOptions, type TrainResult } from "./train/trainer.js";
+
+export const loadModel = later(async () => (await import("./models/load.js")).loadModel);
+export const saveModel = later(async () => (await import("./models/save.js")).saveModel);

@@ -83,6 +83,36 @@ export interface WarningEvent {
   message: string;
 }
 
+/** What an operation of a profiled run came to, in one of its passes. */
+export interface OperationProfile {
+  operation: string;
+  pass: "forward" | "replay" | "backward" | "update" | "other";
+  calls: number;
+  /** Milliseconds of recording, and of the device; 0 of a device that tells no time. */
+  hostMs: number;
+  deviceMs: number;
+  bytesRead: number;
+  bytesWritten: number;
+  flops: number;
+  /** What it would have taken at the device's peaks. */
+  attainableMs: number;
+}
+
+/** Before the end of a run with `profile`: the file is written. */
+export interface ProfileEvent {
+  type: "profile";
+  path: string;
+  /** That it spans. */
+  seconds: number;
+  /** The device's peaks, measured: f32 products, and bytes read and written; 0 where it tells no time. */
+  flopsPerSecond: number;
+  bytesPerSecond: number;
+  /** Events that are not in the file, since it had enough. */
+  leftOut: number;
+  /** Longest first. */
+  operations: OperationProfile[];
+}
+
 /** Last: what `await run.result` gives, too. */
 export interface EndEvent extends FinetuneResult {
   type: "end";
@@ -100,4 +130,5 @@ export interface FinetuneResult {
   stopped: boolean;
 }
 
-export type TrainEvent = StartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | EndEvent;
+export type TrainEvent =
+  StartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | ProfileEvent | EndEvent;

@@ -64,5 +64,7 @@ export interface FinetuneOptions {
   /** Precision of products by bf16 weights on the cpu; what `setProductPrecision` says unless given. */
   products?: ProductPrecision;
   device?: string;
+  /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
+  profile?: string;
   signal?: AbortSignal;
 }

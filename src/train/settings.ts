@@ -41,6 +41,7 @@ export interface Settings {
   /** Undefined for what is in force, or what the run that goes on was started with. */
   products: ProductPrecision | undefined;
   device: Device;
+  profile: string | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -71,6 +72,7 @@ const KNOWN = new Set<string>([
   "dtype",
   "products",
   "device",
+  "profile",
   "signal",
 ] satisfies (keyof FinetuneOptions)[]);
 
@@ -150,6 +152,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
         ? undefined
         : oneOf("products", options.products, ["exact", "bf16"] as const),
     device: (options.device ?? "auto") as Device,
+    profile: path("profile", options.profile),
     signal: options.signal,
   };
 }
@@ -188,6 +191,12 @@ export function count(name: string, value: number, least: number): number {
 
 export function optional(name: string, value: number | undefined, least: number): number | undefined {
   return value === undefined ? undefined : count(name, value, least);
+}
+
+function path(name: string, value: string | undefined): string | undefined {
+  if (value !== undefined && (typeof value !== "string" || value === ""))
+    refuse(`${name} is the name of a file, not ${JSON.stringify(value)}`);
+  return value;
 }
 
 function oneOf<T extends string>(name: string, value: T, choices: readonly T[]): T {

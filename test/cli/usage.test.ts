@@ -44,6 +44,7 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--data", "d.txt", "--eval-every", "5"], /--eval-every needs/],
   [["finetune", "--data", "d.txt", "--resume", "--yes"], /--resume goes on/],
   [["finetune", "--model", "m"], /--model needs --data/],
+  [["finetune", "--profile"], /argument missing/],
   [["generate"], /required option '--prompt <text>' not specified/],
   [["evaluate"], /required option '--data <file>'/],
   [["merge", "--adapter", "a"], /required option '--output <folder>'/],

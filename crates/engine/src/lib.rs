@@ -16,4 +16,5 @@ pub mod recording;
 pub mod shape;
 pub mod tape;
 pub mod tensor;
+pub mod trace;
 pub mod wgsl;

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
+use crate::trace::Pass;
 
 /// What backward will read, as bit masks over inputs and outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,6 +182,14 @@ impl Backward {
 /// # Errors
 /// The operation's own, and `ERR_DEVICE_MISMATCH` when inputs live on different devices.
 pub fn run(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value]) -> Result<Vec<Value>> {
+    run_in(cx, op, inputs, Pass::Forward)
+}
+
+/// `run`, in a pass that a trace tells apart.
+///
+/// # Errors
+/// Those of `run`.
+pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> Result<Vec<Value>> {
     for value in inputs {
         if !Rc::ptr_eq(value.context(), cx) {
             fail!(
@@ -197,10 +206,12 @@ pub fn run(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value]) -> Result<Vec<Value
     if let Some(outputs) = op.alias(inputs) {
         return Ok(outputs);
     }
-    let outputs: Vec<Value> =
-        outputs.into_iter().map(|s| cx.empty(s.shape, s.dtype)).collect::<Result<_>>()?;
-    op.forward(cx, inputs, &outputs)?;
-    Ok(outputs)
+    cx.operation(op.name(), pass, || {
+        let outputs: Vec<Value> =
+            outputs.into_iter().map(|s| cx.empty(s.shape, s.dtype)).collect::<Result<_>>()?;
+        op.forward(cx, inputs, &outputs)?;
+        Ok(outputs)
+    })
 }
 
 /// `run` for an operation with one output.

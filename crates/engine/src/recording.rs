@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::kernel::{Kernel, Params};
+use crate::trace::Note;
 
 /// A buffer of a device; unique in the process, so that environments share a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,6 +128,8 @@ pub enum Command {
         token: Option<CancelToken>,
         once: bool,
     },
+    /// Whose the commands that follow are, while a context traces.
+    Note(Option<Note>),
 }
 
 /// Commands waiting to be run.
@@ -138,6 +141,8 @@ pub struct Recording {
     pub owner: CancelToken,
     /// The token that its first command is under.
     pub under: Option<CancelToken>,
+    /// The note that its first command is under.
+    pub note: Option<Note>,
 }
 
 impl Recording {

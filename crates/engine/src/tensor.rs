@@ -13,6 +13,7 @@ use crate::fail;
 use crate::pool::Pool;
 use crate::recording::{BufferId, CancelToken, Command, Launch, Range, Recording, Reply};
 use crate::shape::Shape;
+use crate::trace::{Pass, Trace, Tracer};
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;
@@ -32,6 +33,7 @@ pub struct Context {
     launches: Cell<u64>,
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
     counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
+    tracer: Tracer,
 }
 
 /// Bytes of a device in use, as `memory()` reports them.
@@ -61,6 +63,7 @@ impl Context {
             mapped: Cell::new(0),
             launches: Cell::new(0),
             counted: RefCell::new(None),
+            tracer: Tracer::default(),
         })
     }
 
@@ -235,7 +238,8 @@ impl Context {
 
     /// Hands the waiting commands to the device.
     pub fn flush(&self) {
-        let next = Recording { under: self.under.borrow().clone(), ..Recording::default() };
+        let (under, note) = (self.under.borrow().clone(), self.tracer.note());
+        let next = Recording { under, note, ..Recording::default() };
         let mut recording = self.recording.replace(next);
         recording.owner = self.owner.clone();
         if !recording.is_empty() {
@@ -305,6 +309,22 @@ impl Context {
         self.holds.set(false);
         self.push(Command::Under { token, once: false });
         result
+    }
+
+    /// Traces what is recorded from now on into `trace`, or no longer.
+    pub fn trace(&self, trace: Option<Arc<Trace>>) {
+        self.tracer.set(trace);
+        self.push(Command::Note(self.tracer.note()));
+    }
+
+    /// What `append` records is `operation`'s, unless it is part of one that has begun before.
+    pub fn operation<T>(&self, operation: &'static str, pass: Pass, append: impl FnOnce() -> T) -> T {
+        let Some(entered) = self.tracer.enter(operation, pass) else { return append() };
+        self.push(Command::Note(Some(entered.note())));
+        let appended = append();
+        self.tracer.leave(entered);
+        self.push(Command::Note(self.tracer.note()));
+        appended
     }
 
     pub fn memory(&self) -> Memory {

@@ -13,3 +13,4 @@ mod optimizer;
 mod random;
 mod session;
 mod tokenizer;
+mod trace;

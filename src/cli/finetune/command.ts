@@ -4,6 +4,7 @@ import { applyConfigFile } from "../config-file.js";
 import { Interrupted } from "../failure.js";
 import { onInterrupt } from "../interrupt.js";
 import { bitsPerByte, sampleOf } from "./embedded.js";
+import { profileLines } from "./profile.js";
 import { checkFlags, declareFlags, type Flags, libraryOptions } from "./options.js";
 import { humanRenderer, jsonRenderer } from "./render.js";
 import { resumeCommand } from "./resume.js";
@@ -38,6 +39,7 @@ async function finetune(flags: Flags, argv: readonly string[], sampling: boolean
   try {
     for await (const event of run) {
       show(event);
+      if (event.type === "profile") process.stderr.write(`${profileLines(event).join("\n")}\n`);
       if (event.type === "eval" && event.step === 0) untrained = event.loss;
     }
     const result = await run.result;

@@ -44,6 +44,7 @@ export interface Flags {
   dtype?: StorageType;
   products?: ProductPrecision;
   device: string;
+  profile?: string;
   config?: string;
   json?: boolean;
   yes?: boolean;
@@ -104,6 +105,7 @@ export function declareFlags(command: Command): Command {
       ]),
     )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
+    .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
     .option("--config <file>", "options from a YAML file; the command line goes before it")
     .option("--json", "one event a line, as JSON")
     .option("--yes", "replace what an earlier run left in the output folder");
@@ -161,7 +163,7 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
     device: flags.device,
     overwrite: flags.yes ?? false,
   };
-  const { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype } = flags;
+  const { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype, profile } = flags;
   const products = flags.products ?? (dtype === "bf16" ? "bf16" : undefined);
   const optional = {
     evalData,
@@ -174,6 +176,7 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
     resume,
     dtype,
     products,
+    profile,
   };
   const set = Object.entries(optional).filter(([, one]) => one !== undefined);
   return { ...given, ...(Object.fromEntries(set) as Partial<FinetuneOptions>) };

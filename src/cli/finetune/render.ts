@@ -1,4 +1,4 @@
-/** Shows a run's events: as JSON, as a live line on a terminal, as plain lines elsewhere. */
+/** Shows a run's events, but for its profile: as JSON, as a live line on a terminal, as plain lines elsewhere. */
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
@@ -12,7 +12,9 @@ export type Renderer = (event: TrainEvent) => void;
 
 /** One event a line, whole. */
 export function jsonRenderer(output: Output): Renderer {
-  return (event) => void output.write(`${JSON.stringify(event)}\n`);
+  return (event) => {
+    if (event.type !== "profile") output.write(`${JSON.stringify(event)}\n`);
+  };
 }
 
 /** Milliseconds between two drawings of the live line. */
@@ -66,6 +68,9 @@ export function humanRenderer(output: Output, now: () => number = () => performa
       case "warning":
         clear();
         process.stderr.write(`lowrank: warning: ${event.message}\n`);
+        break;
+      case "profile":
+        clear();
         break;
       case "end":
         for (const line of endLines(event, first, last, colors)) print(line);

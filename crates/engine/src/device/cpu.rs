@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use memmap2::MmapMut;
 use smallvec::SmallVec;
@@ -11,6 +12,7 @@ use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::kernel::{Access, Params};
 use crate::recording::{BufferId, Command, Launch, Range};
+use crate::trace::{Cost, Note};
 
 /// A launch as a native kernel sees it.
 pub struct CpuLaunch<'a> {
@@ -136,6 +138,7 @@ impl Drop for Aligned {
 pub struct Cpu {
     buffers: HashMap<BufferId, Memory>,
     pool: rayon::ThreadPool,
+    note: Option<Note>,
 }
 
 impl Cpu {
@@ -153,7 +156,7 @@ impl Cpu {
             .thread_name(|i| format!("lowrank-cpu-{i}"))
             .build()
             .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
-        Ok((profile(threads), Cpu { buffers: HashMap::new(), pool }))
+        Ok((profile(threads), Cpu { buffers: HashMap::new(), pool, note: None }))
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {
@@ -189,6 +192,21 @@ impl Cpu {
 
 impl Runner for Cpu {
     fn run(&mut self, command: Command) -> Result<()> {
+        let Some(note) = self.note.clone() else { return self.execute(command) };
+        let Some((kernel, cost)) = Cost::of_command(&command) else { return self.execute(command) };
+        let start = Instant::now();
+        let ran = self.execute(command);
+        note.worked(kernel, cost, start, start.elapsed());
+        ran
+    }
+
+    fn note(&mut self, note: Option<Note>) {
+        self.note = note;
+    }
+}
+
+impl Cpu {
+    fn execute(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Create { buffer, bytes } => {
                 let owned = Aligned::new(bytes as usize).ok_or_else(|| {
@@ -215,7 +233,7 @@ impl Runner for Cpu {
             Command::Launch(launch) => self.launch(&launch),
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
-            Command::Reuse { .. } | Command::Receive { .. } | Command::Under { .. } => {}
+            Command::Reuse { .. } | Command::Receive { .. } | Command::Under { .. } | Command::Note(_) => {}
         }
         Ok(())
     }

@@ -13,6 +13,7 @@ mod read;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod timing;
 mod transfer;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -30,6 +31,7 @@ use super::{Profile, Runner};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::recording::{BufferId, Command, Range};
+use crate::trace::Note;
 
 /// The scratch buffer that copies go through; the next ones serve the bindings of a launch.
 const SCRATCH_OF_COPIES: usize = 0;
@@ -81,7 +83,7 @@ impl Gpu {
     /// `ERR_NO_GPU` with the list of adapters, when there is none such.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
         let (profile, adapter) = adapter::choose(index, binding_limit)?;
-        let optional = wgpu::Features::PIPELINE_CACHE;
+        let optional = wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY;
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("lowrank"),
@@ -142,7 +144,9 @@ impl Gpu {
                 Ok(())
             }
             // The thread's loop acts on these itself.
-            Command::Reuse { .. } | Command::Under { .. } | Command::Receive { .. } => Ok(()),
+            Command::Reuse { .. } | Command::Under { .. } | Command::Receive { .. } | Command::Note(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -256,6 +260,10 @@ impl Runner for Gpu {
             self.reject(&fault);
         }
         ran
+    }
+
+    fn note(&mut self, note: Option<Note>) {
+        self.submitter.note(note);
     }
 
     fn idle(&mut self) -> Result<bool> {

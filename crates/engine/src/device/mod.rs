@@ -22,6 +22,7 @@ use crate::fail;
 use spoilt::Spoilt;
 
 use crate::recording::{CancelToken, Command, Recording};
+use crate::trace::Note;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -62,6 +63,8 @@ pub trait Runner {
     fn idle(&mut self) -> Result<bool> {
         Ok(false)
     }
+    /// Whose the commands that follow are: what they take is told there. `None` where nobody asks.
+    fn note(&mut self, _note: Option<Note>) {}
 }
 
 enum Message {
@@ -190,6 +193,7 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
             }
         };
         let Message::Run(recording) = message else { return };
+        runner.note(recording.note);
         let mut under = recording.under;
         let mut decided: Option<bool> = None;
         for command in recording.commands {
@@ -205,6 +209,7 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                     decided = once.then(|| cancelled(&token));
                     under = token;
                 }
+                Command::Note(note) => runner.note(note),
                 Command::Read { reply, .. } | Command::Fence { reply } if latched.is_some() => {
                     reply(Err(latched.clone().expect("just seen")));
                 }

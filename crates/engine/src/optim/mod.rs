@@ -27,12 +27,15 @@ use crate::error::Result;
 use crate::fail;
 use crate::tape::Tensor;
 use crate::tensor::{Context, Value};
+use crate::trace::Pass;
 use arena::Arena;
 
 /// An update rule with the options of one parameter group.
 pub trait Rule: Clone + std::fmt::Debug {
     /// As PyTorch names the optimizer.
     const NAME: &'static str;
+    /// As a trace names it.
+    const TRACED: &'static str;
     /// What it keeps for each parameter element, as PyTorch names them.
     const STATES: &'static [&'static str];
 
@@ -120,15 +123,19 @@ impl<R: Rule> Optimizer<R> {
     pub fn step(&mut self, clip: Option<f32>) -> Result<Value> {
         self.groups.iter().try_for_each(R::check)?;
         clip::check_max(R::NAME, clip)?;
+        let cx = self.arena.context().clone();
+        cx.operation(R::TRACED, Pass::Update, || self.append_step(&cx, clip))
+    }
+
+    fn append_step(&mut self, cx: &Rc<Context>, clip: Option<f32>) -> Result<Value> {
         self.arena.gather()?;
         if self.states.is_empty() && self.groups.iter().any(R::keeps_state) {
             self.states = state::zeroed::<R>(&self.arena)?;
         }
         let present = self.arena.present();
-        let cx = self.arena.context().clone();
         cx.whole(|| {
-            let norm = clip::norm_of(&cx, &self.arena.gradients(&present))?;
-            self.verdict.record(&cx, &norm, clip)?;
+            let norm = clip::norm_of(cx, &self.arena.gradients(&present))?;
+            self.verdict.record(cx, &norm, clip)?;
             for run in self.arena.runs(|i| present[i].then_some(self.steps[i] + 1)) {
                 let rule = &self.groups[run.group];
                 let states = match rule.keeps_state() {
@@ -139,7 +146,7 @@ impl<R: Rule> Optimizer<R> {
                 };
                 let (value, grad) = self.arena.ranges(&run);
                 let span = Span { value, grad, states, verdict: self.verdict.value().clone() };
-                rule.update(&cx, run.key, &span)?;
+                rule.update(cx, run.key, &span)?;
             }
             for block in self.arena.written(&present) {
                 self.states.get(block).into_iter().flatten().for_each(|s| s.storage.written());

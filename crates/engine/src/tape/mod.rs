@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::op::{Gradient, Op, run};
 use crate::tensor::{Context, Value};
+use crate::trace::Pass;
 
 /// What an environment records into.
 #[derive(Default)]
@@ -152,7 +153,7 @@ impl Tape {
         drop(node);
         while let Some((node, d_outs)) = pending.next() {
             let mut pass = node.begin_backward(d_outs)?;
-            let d_inputs = node.op.backward(&cx, &pass)?;
+            let d_inputs = cx.operation(node.op.name(), Pass::Backward, || node.op.backward(&cx, &pass))?;
             let into = std::mem::take(&mut pass.into);
             // Before the sums are made, so that they may be made in place.
             drop(pass);

@@ -12,8 +12,9 @@ use super::saved::Saved;
 use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Op, run};
+use crate::op::{Op, run_in};
 use crate::tensor::Value;
+use crate::trace::Pass;
 
 pub struct Region {
     ops: RefCell<Vec<RegionOp>>,
@@ -132,7 +133,7 @@ impl Region {
             if runs[i] {
                 let refs: Vec<&Value> = inputs.iter().map(|v| v.as_ref().expect("it runs")).collect();
                 let cx = refs[0].context().clone();
-                made[i] = Some(run(&cx, &*entry.op, &refs)?);
+                made[i] = Some(run_in(&cx, &*entry.op, &refs, Pass::Replay)?);
             }
             if let Some(node) = &nodes[i] {
                 let outputs = match &made[i] {

@@ -10,6 +10,10 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::tensor::{Context, Spec, Value};
+use crate::trace::Pass;
+
+/// How a trace names what is added up between operations.
+const SUMS: &str = "sum of gradients";
 
 /// A value that may ask for a gradient.
 #[derive(Clone)]
@@ -174,37 +178,43 @@ impl Tensor {
     /// its own (or the arena's), since `d` may be another tensor's gradient too.
     pub(super) fn accumulate_grad(&self, d: Value) -> Result<()> {
         let cx = d.context().clone();
+        let grad = cx.operation(SUMS, Pass::Backward, || self.grad_with(&cx, d))?;
+        self.set_grad(Some(grad));
+        Ok(())
+    }
+
+    fn grad_with(&self, cx: &Rc<Context>, d: Value) -> Result<Value> {
         let (sum, slot) = (self.grad(), self.grad_slot());
-        let grad = match (sum, slot) {
+        Ok(match (sum, slot) {
             (Some(sum), _) => {
-                let d = if same_storage(&d, &sum) { copy_of(&cx, &d)? } else { d };
-                accumulate(&cx, &sum, &d)?;
+                let d = if same_storage(&d, &sum) { copy_of(cx, &d)? } else { d };
+                accumulate(cx, &sum, &d)?;
                 sum.storage.written();
                 sum
             }
             (None, Some(slot)) => {
-                let d = if same_storage(&d, &slot) { copy_of(&cx, &d)? } else { d };
+                let d = if same_storage(&d, &slot) { copy_of(cx, &d)? } else { d };
                 cx.copy(&d, &slot);
                 slot.storage.written();
                 slot
             }
             (None, None) if d.is_unshared() && d.bytes() as u64 == d.storage.bytes() => d,
-            (None, None) => copy_of(&cx, &d)?,
-        };
-        self.set_grad(Some(grad));
-        Ok(())
+            (None, None) => copy_of(cx, &d)?,
+        })
     }
 }
 
 /// The sum of two gradients, in place where nothing else reads the first.
 pub(super) fn add_up(cx: &Rc<Context>, sum: Value, d: Value) -> Result<Value> {
-    if sum.is_unshared() {
-        accumulate(cx, &sum, &d)?;
-        return Ok(sum);
-    }
-    let y = cx.empty(sum.shape.clone(), DType::F32)?;
-    map(cx, Function::Add, &[&sum, &d], &y)?;
-    Ok(y)
+    cx.operation(SUMS, Pass::Backward, || {
+        if sum.is_unshared() {
+            accumulate(cx, &sum, &d)?;
+            return Ok(sum);
+        }
+        let y = cx.empty(sum.shape.clone(), DType::F32)?;
+        map(cx, Function::Add, &[&sum, &d], &y)?;
+        Ok(y)
+    })
 }
 
 fn same_storage(a: &Value, b: &Value) -> bool {

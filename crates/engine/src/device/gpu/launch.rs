@@ -56,6 +56,7 @@ impl Gpu {
         pass.set_bind_group(0, &self.bind_groups[&bound], &[]);
         pass.set_immediates(0, bytemuck::cast_slice(&immediates));
         pass.dispatch_workgroups(x, launch.groups.div_ceil(x), 1);
+        self.submitter.launched(launch);
         self.count(launch.work.max(bytes.saturating_mul(WORK_PER_BYTE)))
     }
 

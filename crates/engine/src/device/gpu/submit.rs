@@ -6,7 +6,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::fault::Faults;
+use super::timing::Timing;
 use crate::error::{Code, Error, Result};
+use crate::recording::Launch;
+use crate::trace::{Cost, Note};
 
 /// What a submission should take.
 const TARGET: Duration = Duration::from_millis(20);
@@ -34,6 +37,7 @@ pub struct Submitter {
     in_flight: VecDeque<Flight>,
     submitted: u64,
     last_done: Instant,
+    timing: Timing,
     /// What each submission took, for tests.
     #[cfg(test)]
     pub took: Vec<Duration>,
@@ -45,11 +49,13 @@ struct Flight {
     commands: u32,
     start: Instant,
     done: Arc<OnceLock<Instant>>,
+    note: Option<Note>,
 }
 
 impl Submitter {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue, faults: Faults) -> Self {
         Submitter {
+            timing: Timing::new(&device, &queue),
             device,
             queue,
             faults,
@@ -76,7 +82,23 @@ impl Submitter {
     pub fn pass(&mut self) -> &mut wgpu::ComputePass<'static> {
         let encoder =
             self.encoder.get_or_insert_with(|| self.device.create_command_encoder(&Default::default()));
-        self.pass.get_or_insert_with(|| encoder.begin_compute_pass(&Default::default()).forget_lifetime())
+        self.pass.get_or_insert_with(|| {
+            let timestamp_writes = self.timing.begin();
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+            encoder.begin_compute_pass(&descriptor).forget_lifetime()
+        })
+    }
+
+    /// Whose what follows is, while a trace is on.
+    pub fn note(&mut self, note: Option<Note>) {
+        if self.timing.note(note) {
+            self.pass = None;
+        }
+    }
+
+    /// Notes that `launch` was encoded.
+    pub fn launched(&mut self, launch: &Launch) {
+        self.timing.launched(launch);
     }
 
     /// Counts a command that was encoded; returns whether it is time to submit.
@@ -93,7 +115,8 @@ impl Submitter {
     /// Hands over what is encoded. Waits while the GPU has enough before it.
     pub fn submit(&mut self) -> Result<()> {
         self.pass = None;
-        let Some(encoder) = self.encoder.take() else { return Ok(()) };
+        let Some(mut encoder) = self.encoder.take() else { return Ok(()) };
+        let times = self.timing.resolve(&mut encoder);
         let buffer = encoder.finish();
         while self.in_flight.len() >= IN_FLIGHT {
             self.wait_for_oldest(Duration::from_millis(200))?;
@@ -104,12 +127,17 @@ impl Submitter {
         self.queue.on_submitted_work_done(move || {
             told.set(Instant::now()).ok();
         });
+        let start = Instant::now();
+        if let Some(times) = times {
+            self.timing.ask(times, start);
+        }
         self.in_flight.push_back(Flight {
             index,
             work: std::mem::take(&mut self.work),
             commands: std::mem::take(&mut self.commands),
-            start: Instant::now(),
+            start,
             done,
+            note: self.timing.untimed(),
         });
         self.submitted += 1;
         self.poll()
@@ -160,6 +188,9 @@ impl Submitter {
             && let Some(flight) = self.in_flight.pop_front()
         {
             let took = done.saturating_duration_since(flight.start.max(self.last_done));
+            if let Some(note) = flight.note {
+                note.worked("submission", Cost::default(), flight.start.max(self.last_done), took);
+            }
             self.last_done = done;
             #[cfg(test)]
             self.took.push(took);

@@ -65,6 +65,7 @@ impl Default for AdamW {
 
 impl Rule for AdamW {
     const NAME: &'static str = "AdamW";
+    const TRACED: &'static str = "adamw";
     const STATES: &'static [&'static str] = &["exp_avg", "exp_avg_sq"];
 
     fn check(&self) -> Result<()> {

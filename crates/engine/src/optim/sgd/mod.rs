@@ -71,6 +71,7 @@ impl Default for Sgd {
 
 impl Rule for Sgd {
     const NAME: &'static str = "SGD";
+    const TRACED: &'static str = "sgd";
     const STATES: &'static [&'static str] = &["momentum_buffer"];
 
     fn check(&self) -> Result<()> {

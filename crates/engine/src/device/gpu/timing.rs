@@ -1,0 +1,138 @@
+//! Timestamps around passes, while a trace is on: a pass holds the launches of one operation then.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::recording::Launch;
+use crate::trace::{Cost, Note};
+
+/// Passes of a submission that are timed at most; what comes after is in no event.
+const PASSES: u32 = 128;
+const BYTES: u64 = PASSES as u64 * 2 * 8;
+
+pub struct Timing {
+    device: wgpu::Device,
+    /// Nanoseconds of a tick; none where the GPU tells no time.
+    period: Option<f64>,
+    set: Option<(wgpu::QuerySet, wgpu::Buffer)>,
+    note: Option<Note>,
+    passes: Vec<Timed>,
+    /// A tick, and when it was.
+    anchor: Arc<Mutex<Option<(u64, Instant)>>>,
+}
+
+/// A pass that is timed.
+struct Timed {
+    note: Note,
+    kernel: &'static str,
+    cost: Cost,
+}
+
+/// What a submission brings back.
+pub struct Times {
+    buffer: wgpu::Buffer,
+    passes: Vec<Timed>,
+}
+
+impl Timing {
+    pub fn new(device: &wgpu::Device, queue: &wgpu::Queue) -> Self {
+        let has = device.features().contains(wgpu::Features::TIMESTAMP_QUERY);
+        Timing {
+            device: device.clone(),
+            period: has.then(|| f64::from(queue.get_timestamp_period())),
+            set: None,
+            note: None,
+            passes: Vec::new(),
+            anchor: Arc::default(),
+        }
+    }
+
+    /// Returns whether launches are another's from now on.
+    pub fn note(&mut self, note: Option<Note>) -> bool {
+        let changed = self.note.as_ref().map(|n| n.mark) != note.as_ref().map(|n| n.mark);
+        self.note = note;
+        changed
+    }
+
+    /// Whose a submission as a whole is, where passes cannot be timed.
+    pub fn untimed(&self) -> Option<Note> {
+        self.note.clone().filter(|_| self.period.is_none())
+    }
+
+    /// For a pass that begins.
+    pub fn begin(&mut self) -> Option<wgpu::ComputePassTimestampWrites<'_>> {
+        let note = self.note.clone()?;
+        self.period?;
+        let at = self.passes.len() as u32;
+        if at >= PASSES {
+            return None;
+        }
+        self.passes.push(Timed { note, kernel: "", cost: Cost::default() });
+        let (set, _) = self.set.get_or_insert_with(|| queries(&self.device));
+        Some(wgpu::ComputePassTimestampWrites {
+            query_set: set,
+            beginning_of_pass_write_index: Some(2 * at),
+            end_of_pass_write_index: Some(2 * at + 1),
+        })
+    }
+
+    /// Adds a launch to the pass that is open.
+    pub fn launched(&mut self, launch: &Launch) {
+        if self.note.is_some()
+            && let Some(pass) = self.passes.last_mut()
+        {
+            pass.cost.add(Cost::of(launch));
+            pass.kernel = launch.kernel.name;
+        }
+    }
+
+    /// Before a submission: has its times brought to the host.
+    pub fn resolve(&mut self, encoder: &mut wgpu::CommandEncoder) -> Option<Times> {
+        let passes = std::mem::take(&mut self.passes);
+        let (set, resolved) = self.set.as_ref().filter(|_| !passes.is_empty())?;
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: None,
+            size: BYTES,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let count = 2 * passes.len() as u32;
+        encoder.resolve_query_set(set, 0..count, resolved, 0);
+        encoder.copy_buffer_to_buffer(resolved, 0, &buffer, 0, u64::from(count) * 8);
+        Some(Times { buffer, passes })
+    }
+
+    /// After the submission, which was handed over at `submitted`.
+    pub fn ask(&self, times: Times, submitted: Instant) {
+        let (anchor, period) = (self.anchor.clone(), self.period.unwrap_or(1.0));
+        let Times { buffer, passes } = times;
+        let mapped = buffer.clone();
+        buffer.map_async(wgpu::MapMode::Read, .., move |done| {
+            // A trace goes without what cannot be read.
+            let Some(view) = done.ok().and_then(|()| mapped.get_mapped_range(..).ok()) else { return };
+            let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..passes.len() * 16]);
+            let mut anchor = anchor.lock().unwrap_or_else(|e| e.into_inner());
+            let (zero, when) = *anchor.get_or_insert((ticks[0], submitted));
+            let time = |ticks: u64| Duration::from_nanos((ticks as f64 * period) as u64);
+            for (timed, at) in passes.iter().zip(ticks.chunks_exact(2)) {
+                let start = when + time(at[0].saturating_sub(zero));
+                timed.note.worked(timed.kernel, timed.cost, start, time(at[1].saturating_sub(at[0])));
+            }
+        });
+    }
+}
+
+fn queries(device: &wgpu::Device) -> (wgpu::QuerySet, wgpu::Buffer) {
+    let set = device.create_query_set(&wgpu::QuerySetDescriptor {
+        label: None,
+        ty: wgpu::QueryType::Timestamp,
+        count: 2 * PASSES,
+    });
+    let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+        label: None,
+        size: BYTES,
+        usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    (set, resolved)
+}

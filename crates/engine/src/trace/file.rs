@@ -1,0 +1,78 @@
+//! A trace as Chrome's JSON, which Perfetto opens: a track for the host and one for the device.
+
+use std::fmt::Write;
+
+use super::{Event, Trace, Track};
+use crate::error::Result;
+use crate::format::whole_file::WholeFile;
+
+impl Trace {
+    /// Writes all of it, and puts the file in its place.
+    ///
+    /// # Errors
+    /// `ERR_WRITE`.
+    pub fn write(&self, mut file: WholeFile) -> Result<()> {
+        let roof = self.roof();
+        let head = serde_json::json!({
+            "gemmFlopsPerSecond": roof.flops,
+            "bytesPerSecond": roof.bytes,
+            "eventsLeftOut": self.left_out(),
+        });
+        file.write(
+            format!("{{\"displayTimeUnit\":\"ms\",\"otherData\":{head},\"traceEvents\":[\n").as_bytes(),
+        )?;
+        let mut lines = String::new();
+        for (name, track) in [("host", Track::Host), ("device", Track::Device)] {
+            let thread = thread(track);
+            let separator = if track == Track::Host { "" } else { ",\n" };
+            let _ = write!(
+                lines,
+                "{separator}{{\"ph\":\"M\",\"pid\":1,\"tid\":{thread},\"name\":\"thread_name\",\
+                 \"args\":{{\"name\":\"{name}\"}}}}"
+            );
+        }
+        for event in self.events() {
+            line(&mut lines, &event);
+            if lines.len() > 1 << 16 {
+                file.write(lines.as_bytes())?;
+                lines.clear();
+            }
+        }
+        lines.push_str("\n]}\n");
+        file.write(lines.as_bytes())?;
+        file.finish()
+    }
+}
+
+fn thread(track: Track) -> u32 {
+    match track {
+        Track::Host => 1,
+        Track::Device => 2,
+    }
+}
+
+/// Names are the engine's own, and need no escapes.
+fn line(lines: &mut String, event: &Event) {
+    let Event { track, mark, kernel, start, took, cost } = event;
+    let microseconds = |d: &std::time::Duration| d.as_nanos() as f64 / 1e3;
+    let _ = write!(
+        lines,
+        ",\n{{\"ph\":\"X\",\"pid\":1,\"tid\":{},\"ts\":{:.3},\"dur\":{:.3},\"name\":\"{}\",\"cat\":\"{}\"",
+        thread(*track),
+        microseconds(start),
+        microseconds(took),
+        mark.operation,
+        mark.pass.as_str(),
+    );
+    let _ = match track {
+        Track::Host => write!(lines, ",\"args\":{{\"pass\":\"{}\"}}}}", mark.pass.as_str()),
+        Track::Device => write!(
+            lines,
+            ",\"args\":{{\"pass\":\"{}\",\"kernel\":\"{kernel}\",\"bytesRead\":{},\"bytesWritten\":{},\"flops\":{}}}}}",
+            mark.pass.as_str(),
+            cost.read,
+            cost.written,
+            cost.flops
+        ),
+    };
+}

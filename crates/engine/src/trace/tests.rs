@@ -1,0 +1,143 @@
+use std::rc::Rc;
+
+use super::*;
+use crate::format::whole_file::WholeFile;
+use crate::ops::checks::{Array, contexts};
+use crate::ops::linear::Linear;
+use crate::ops::sum::Sum;
+use crate::optim::{AdamW, Optimizer};
+use crate::tape::{Mode, Tape, Tensor};
+use crate::tensor::Context;
+
+/// Forward, backward and an update of y = x·Wᵀ, twice over, the second time in a region.
+fn train(cx: &Rc<Context>) {
+    let tape = Tape::default();
+    let weight = Tensor::new(Array::random("weight", &[64, 65]).upload(cx), true);
+    let x = Tensor::new(Array::random("x", &[63, 65]).upload(cx), false);
+    let mut optimizer = Optimizer::new(vec![(AdamW::default(), vec![weight.clone()])]).unwrap();
+    for region in [0, 1] {
+        tape.open_region(1);
+        tape.set_mode(Mode { region, ..Mode::default() });
+        let y = tape.apply1(Linear::default(), &[&x, &weight]).unwrap();
+        let y = tape
+            .apply1(crate::ops::unary::Unary(crate::kernels::elementwise::Function::Tanh), &[&y])
+            .unwrap();
+        tape.set_mode(Mode::default());
+        tape.close_region(1);
+        let loss = tape.apply1(Sum { dim: None }, &[&y]).unwrap();
+        tape.backward(&loss, None).unwrap();
+        optimizer.step(Some(1.0)).unwrap();
+        optimizer.zero_grad();
+    }
+}
+
+fn wait(cx: &Rc<Context>) {
+    let (send, receive) = std::sync::mpsc::channel();
+    cx.fence(Box::new(move |done| send.send(done).unwrap()));
+    receive.recv().unwrap().unwrap();
+}
+
+fn traced(cx: &Rc<Context>, limit: usize) -> Arc<Trace> {
+    let trace = Arc::new(Trace::with_limit(limit));
+    cx.trace(Some(trace.clone()));
+    train(cx);
+    cx.trace(None);
+    wait(cx);
+    trace
+}
+
+fn total(trace: &Trace, operation: &str, pass: Pass) -> Total {
+    let totals = trace.totals();
+    let found = totals.iter().find(|(mark, _)| mark.operation == operation && mark.pass == pass);
+    found.unwrap_or_else(|| panic!("nothing of {operation} {}: {totals:?}", pass.as_str())).1
+}
+
+#[test]
+fn every_operation_is_told_with_its_pass_bytes_and_arithmetic() {
+    for cx in contexts() {
+        let trace = traced(&cx, 1 << 20);
+        let label = &cx.profile.label;
+        assert_eq!(total(&trace, "linear", Pass::Forward).calls, 2, "{label}");
+        assert_eq!(total(&trace, "linear", Pass::Backward).calls, 2, "{label}");
+        // The product's output is read by no backward but tanh's, which reads its own.
+        assert_eq!(total(&trace, "tanh", Pass::Replay).calls, 1, "{label}");
+        assert_eq!(total(&trace, "adamw", Pass::Update).calls, 2, "{label}");
+        let linear = total(&trace, "linear", Pass::Forward);
+        assert_eq!(linear.cost.flops, 2 * 2 * 63 * 64 * 65, "{label}");
+        assert!(linear.cost.read >= 2 * 4 * (63 * 65 + 64 * 65), "{label}");
+        assert!(linear.cost.written >= 2 * 4 * 63 * 64, "{label}");
+        assert!(linear.device > Duration::ZERO, "{label}");
+        assert_eq!(linear.attainable, 0.0, "{label}: nothing was probed");
+        let events = trace.events();
+        let device: Vec<_> = events.iter().filter(|e| e.track == Track::Device).collect();
+        for pair in device.windows(2) {
+            let end = pair[0].start + pair[0].took;
+            assert!(pair[1].start >= end, "{label}: {pair:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_told_before_and_after() {
+    for cx in contexts() {
+        train(&cx);
+        let trace = traced(&cx, 1 << 20);
+        let count = trace.events().len();
+        train(&cx);
+        wait(&cx);
+        assert_eq!(trace.events().len(), count, "{}", cx.profile.label);
+    }
+}
+
+#[test]
+fn past_the_limit_only_totals_go_on() {
+    for cx in contexts() {
+        let (short, long) = (traced(&cx, 5), traced(&cx, 1 << 20));
+        assert_eq!(short.events().len(), 5);
+        assert!(short.left_out() > 0);
+        assert_eq!(long.left_out(), 0);
+        for (mark, told) in long.totals() {
+            assert_eq!(total(&short, mark.operation, mark.pass).calls, told.calls);
+        }
+    }
+}
+
+#[test]
+fn a_file_is_json_with_two_tracks() {
+    let cx = &contexts()[0];
+    let path = std::env::temp_dir().join(format!("lowrank-trace-{}.json", std::process::id()));
+    let trace = traced(cx, 1 << 20);
+    trace.write(WholeFile::create(&path).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let events = json["traceEvents"].as_array().unwrap();
+    assert_eq!(events.len(), trace.events().len() + 2);
+    for (track, name) in [(1, "host"), (2, "device")] {
+        let of_track = |e: &&serde_json::Value| e["tid"] == track;
+        let named = events.iter().filter(of_track).find(|e| e["ph"] == "M").unwrap();
+        assert_eq!(named["args"]["name"], name);
+        assert!(events.iter().filter(of_track).any(|e| e["ph"] == "X" && e["name"] == "linear"));
+    }
+    assert_eq!(json["otherData"]["eventsLeftOut"], 0);
+}
+
+#[test]
+fn a_probe_gives_rates_and_takes_no_memory_with_it() {
+    // Cut into bindings of 4 KiB the products would take minutes.
+    for cx in contexts().into_iter().filter(|cx| cx.profile.binding_limit > 1 << 20) {
+        let (before, label) = (cx.memory().live, &cx.profile.label);
+        let trace = Arc::new(Trace::default());
+        cx.trace(Some(trace.clone()));
+        probe(&cx).unwrap();
+        assert_eq!(cx.memory().live, before, "{label}");
+        assert_eq!(cx.memory().reserved, cx.memory().live, "{label}");
+        train(&cx);
+        cx.trace(None);
+        wait(&cx);
+        let roof = trace.roof();
+        assert!(roof.flops > 1e8 && roof.bytes > 1e8, "{label}: {roof:?}");
+        let linear = total(&trace, "linear", Pass::Forward);
+        assert!(linear.attainable >= linear.cost.flops as f64 / roof.flops, "{label}");
+        assert!(!trace.totals().iter().any(|(mark, _)| mark.operation.starts_with("probe")), "{label}");
+    }
+}

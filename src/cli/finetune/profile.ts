@@ -1,0 +1,60 @@
+/** A run's profile as a table. */
+import type { OperationProfile, ProfileEvent } from "../../train/events.js";
+import { grouped, percent, plural } from "../format.js";
+
+const HEAD = ["operation", "pass", "calls", "ms", "share", "rate", "of roofline"];
+
+/**
+ * One line an operation and pass, longest first: calls, milliseconds on the device, their share, what it reached
+ * in its scarcer resource, and how much of the device's peak that is. Above 100%, data came from a cache.
+ */
+export function profileLines(profile: ProfileEvent): string[] {
+  const { operations, flopsPerSecond, bytesPerSecond, seconds, leftOut, path } = profile;
+  const total = operations.reduce((sum, o) => sum + o.deviceMs, 0);
+  const rows = operations.map((o) => [
+    o.operation,
+    o.pass,
+    grouped(o.calls),
+    o.deviceMs.toFixed(1),
+    total > 0 ? percent(o.deviceMs / total, 1) : "",
+    rateOf(o, profile),
+    o.deviceMs > 0 && o.attainableMs > 0 ? percent(o.attainableMs / o.deviceMs, 0) : "",
+  ]);
+  const lines = table([HEAD, ...rows]);
+  lines.push(
+    `${grouped(total)} ms on the device of ${grouped(seconds * 1000)} ms; recording took ` +
+      `${grouped(operations.reduce((sum, o) => sum + o.hostMs, 0))} ms on the host`,
+  );
+  if (flopsPerSecond > 0 && bytesPerSecond > 0) {
+    lines.push(
+      `the roofline: ${giga(flopsPerSecond)} GFLOP/s in an f32 product, ${giga(bytesPerSecond)} GB/s of memory`,
+    );
+  }
+  const missing = leftOut > 0 ? `, without its last ${plural(leftOut, "event")}` : "";
+  lines.push(`the trace is in ${path}${missing} (open it at ui.perfetto.dev)`);
+  return lines;
+}
+
+/** In what bounds it: arithmetic where that takes longer at the peaks, bytes elsewhere. */
+function rateOf(o: OperationProfile, { flopsPerSecond, bytesPerSecond }: ProfileEvent): string {
+  if (o.deviceMs === 0) return "";
+  const moved = o.bytesRead + o.bytesWritten;
+  const seconds = o.deviceMs / 1000;
+  const computes = o.flops * bytesPerSecond > moved * flopsPerSecond;
+  return computes ? `${giga(o.flops / seconds)} GFLOP/s` : `${giga(moved / seconds)} GB/s`;
+}
+
+function giga(value: number): string {
+  return (value / 1e9).toFixed(1);
+}
+
+/** Columns as wide as they need to be; but for the first two, numbers that end at the right. */
+function table(rows: string[][]): string[] {
+  const widths = HEAD.map((_, column) => Math.max(...rows.map((row) => (row[column] as string).length)));
+  return rows.map((row) =>
+    row
+      .map((cell, i) => (i < 2 ? cell.padEnd(widths[i] as number) : cell.padStart(widths[i] as number)))
+      .join("  ")
+      .trimEnd(),
+  );
+}
