@@ -11,7 +11,9 @@ import struct
 
 import numpy as np
 
-WIDTH, INNER, HEADS, KEYS, VOCAB, CONTEXT = 576, 1536, 9, 3, 49152, 2048
+WIDTH, INNER, HEADS, KEYS, HEAD, VOCAB, CONTEXT = 576, 1536, 9, 3, 64, 49152, 2048
+# It trains no Llama; this differs by a norm of each head's queries and keys.
+ARCHITECTURE = "qwen3"
 U32, F32, STRING, ARRAY = 4, 6, 8, 9
 ALIGNMENT = 32
 
@@ -41,21 +43,22 @@ def metadata(layers):
     real = lambda x: (F32, struct.pack("<f", x))
     string = lambda s: (STRING, text(s))
     return {
-        "general.architecture": string("llama"),
+        "general.architecture": string(ARCHITECTURE),
         "general.alignment": number(ALIGNMENT),
         "general.file_type": number(1),
-        "llama.context_length": number(CONTEXT),
-        "llama.embedding_length": number(WIDTH),
-        "llama.block_count": number(layers),
-        "llama.feed_forward_length": number(INNER),
-        "llama.attention.head_count": number(HEADS),
-        "llama.attention.head_count_kv": number(KEYS),
-        "llama.attention.layer_norm_rms_epsilon": real(1e-5),
-        "llama.rope.freq_base": real(100_000),
-        "llama.rope.dimension_count": number(WIDTH // HEADS),
-        "llama.vocab_size": number(VOCAB),
+        f"{ARCHITECTURE}.context_length": number(CONTEXT),
+        f"{ARCHITECTURE}.embedding_length": number(WIDTH),
+        f"{ARCHITECTURE}.block_count": number(layers),
+        f"{ARCHITECTURE}.feed_forward_length": number(INNER),
+        f"{ARCHITECTURE}.attention.head_count": number(HEADS),
+        f"{ARCHITECTURE}.attention.head_count_kv": number(KEYS),
+        f"{ARCHITECTURE}.attention.layer_norm_rms_epsilon": real(1e-5),
+        f"{ARCHITECTURE}.rope.freq_base": real(100_000),
+        f"{ARCHITECTURE}.attention.key_length": number(HEAD),
+        f"{ARCHITECTURE}.attention.value_length": number(HEAD),
+        f"{ARCHITECTURE}.vocab_size": number(VOCAB),
         "tokenizer.ggml.model": string("gpt2"),
-        "tokenizer.ggml.pre": string("smollm"),
+        "tokenizer.ggml.pre": string("qwen2"),
         "tokenizer.ggml.tokens": (ARRAY, array(STRING, [text(t) for t in tokens])),
         "tokenizer.ggml.token_type": (ARRAY, array(5, [struct.pack("<i", k) for k in kinds])),
         # One that no text here meets, since none at all is refused.
@@ -68,15 +71,16 @@ def metadata(layers):
 def weights(layers):
     random = np.random.default_rng(0)
     matrix = lambda rows, columns: random.normal(0, 0.02, (rows, columns)).astype(np.float16)
-    norm = lambda: np.ones(WIDTH, np.float32)
-    keys = WIDTH // HEADS * KEYS
+    norm = lambda size=WIDTH: np.ones(size, np.float32)
     yield "token_embd.weight", matrix(VOCAB, WIDTH)
     yield "output_norm.weight", norm()
     for i in range(layers):
         yield f"blk.{i}.attn_norm.weight", norm()
         yield f"blk.{i}.attn_q.weight", matrix(WIDTH, WIDTH)
-        yield f"blk.{i}.attn_k.weight", matrix(keys, WIDTH)
-        yield f"blk.{i}.attn_v.weight", matrix(keys, WIDTH)
+        yield f"blk.{i}.attn_k.weight", matrix(KEYS * HEAD, WIDTH)
+        yield f"blk.{i}.attn_v.weight", matrix(KEYS * HEAD, WIDTH)
+        yield f"blk.{i}.attn_q_norm.weight", norm(HEAD)
+        yield f"blk.{i}.attn_k_norm.weight", norm(HEAD)
         yield f"blk.{i}.attn_output.weight", matrix(WIDTH, WIDTH)
         yield f"blk.{i}.ffn_norm.weight", norm()
         yield f"blk.{i}.ffn_gate.weight", matrix(INNER, WIDTH)
@@ -107,7 +111,7 @@ def main():
     os.makedirs(args.folder, exist_ok=True)
     write(os.path.join(args.folder, "model.gguf"), args.layers)
     with open(os.path.join(args.folder, "text.txt"), "w") as file:
-        file.write("".join(chr(97 + (i * 7 + i // 11) % 26) for i in range(512 * 4)))
+        file.write("".join(chr(97 + (i * 7 + i // 11) % 26) for i in range(512 * 2)))
 
 
 if __name__ == "__main__":
