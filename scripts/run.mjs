@@ -110,11 +110,11 @@ async function test(args) {
 async function bench(args) {
   await prepare();
   if (args[0] === "--kernels") {
-    await must(run("cargo", ["bench", "--workspace", ...args.slice(1)]));
+    await must(run("cargo", ["bench", "--workspace", "--target", hostTarget(), ...args.slice(1)]));
     return;
   }
   await must(node(["--import=tsx", "benches/races/main.ts", ...args]));
-  if (args.some((arg) => !arg.startsWith("-"))) return;
+  if (args.some((arg) => /^[a-z]/.test(arg))) return;
   await must(node(["--import=tsx", "benches/races/long.ts"]));
   await must(node(["--import=tsx", "benches/endurance.ts"]));
 }
