@@ -95,18 +95,24 @@ unsafe fn along_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
     unsafe {
         for j in (0..WIDTH).step_by(PAIRS) {
             for t in (0..k).step_by(WIDTH) {
-                let terms = first(k - t);
+                let (terms, pairs) = (first(k - t), (k - t).div_ceil(2));
                 let mut square = [_mm512_setzero_ps(); PAIRS];
+                // Loops of a fixed length keep the square in registers.
                 for (i, v) in square.iter_mut().enumerate() {
-                    if j + i < width {
-                        let from = b.at.add((j + i) * b.column + t);
-                        *v = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(terms, from.cast()));
-                    }
+                    let (column, mask) = if j + i < width { (j + i, terms) } else { (0, 0) };
+                    let from = b.at.add(column * b.column + t);
+                    *v = _mm512_castsi512_ps(_mm512_maskz_loadu_epi16(mask, from.cast()));
                 }
                 __m512::transpose(&mut square);
-                let pairs = (k - t).div_ceil(2);
-                for (i, v) in square.iter().enumerate().take(pairs) {
-                    _mm512_storeu_ps(to.add((t / 2 + i) * WIDTH + j), *v);
+                let to = to.add(t / 2 * WIDTH + j);
+                if pairs >= PAIRS {
+                    for (i, v) in square.iter().enumerate() {
+                        _mm512_storeu_ps(to.add(i * WIDTH), *v);
+                    }
+                } else {
+                    for (i, v) in square.iter().enumerate().take(pairs) {
+                        _mm512_storeu_ps(to.add(i * WIDTH), *v);
+                    }
                 }
             }
         }
