@@ -7,6 +7,12 @@
 //! comes next is fetched into the second cache. As elsewhere K alone decides how an element of C is
 //! summed.
 
+//! Versions, by a LoRA step of SmolLM2-135M's shape at 1 × 512 tokens on two cores (1750 ms in f32): rounding
+//! a tile of rows at a time, 2 to 3 columns of tasks and as many of rows where that evens them out, 1125 ms, of
+//! which tiles took 53% (at 95% of what the dot products peak at), packing 5% and rounding 3%; groups of 4
+//! tiles, packing when the first comes, fetching ahead, and as many tasks for every thread where they stay 8
+//! panels wide, 1085 ms.
+
 use half::bf16;
 
 use super::dot::FEW;
@@ -130,21 +136,27 @@ impl Ahead {
         }
     }
 
-    /// Asks for the part `i` of `of`, for the second cache.
+    /// Asks for the part `i` of `of`.
     #[inline(always)]
     fn fetch(&self, i: usize, of: usize) {
-        #[cfg(target_arch = "x86_64")]
         for stretch in self.count * i / of..self.count * (i + 1) / of {
             for byte in (0..self.bytes).step_by(64) {
-                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                // An address past the end does no harm.
-                let at = self.at.wrapping_add(stretch * self.step + byte);
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+                prefetch(self.at.wrapping_add(stretch * self.step + byte));
             }
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = (i, of);
     }
+}
+
+/// Asks for a line for the second cache, where the processor can be asked; any address will do.
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Rounds `rows` rows of `k` terms to the nearest bf16, ties to even, and leaves them f32.
