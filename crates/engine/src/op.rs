@@ -52,6 +52,12 @@ pub trait Op: std::fmt::Debug + 'static {
     /// Appends the launches that write `outputs`.
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()>;
 
+    /// Makes the outputs after the first alone, where that is less work than all of forward: a replay
+    /// asks for it when nothing reads the first.
+    fn forward_rest(&self, _cx: &Rc<Context>, _inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
+        None
+    }
+
     fn gradient(&self) -> Gradient;
 
     /// What backward reads where only the inputs that `needs` names need a gradient: part of what

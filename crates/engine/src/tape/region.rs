@@ -79,12 +79,23 @@ impl Drop for OpenRegion {
 }
 
 impl RegionOp {
-    /// Inputs that the region made: which operation made it, and which input of this one it is.
-    fn internal_inputs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+    /// Inputs that the region made: which operation made it, as which output, and which input of this
+    /// one it is.
+    fn internal_inputs(&self) -> impl Iterator<Item = (usize, usize, usize)> + '_ {
         self.inputs.iter().enumerate().filter_map(|(k, input)| match input {
-            Entering::Internal(from, _) => Some((*from, k)),
+            Entering::Internal(from, out) => Some((*from, *out, k)),
             Entering::External(..) => None,
         })
+    }
+
+    /// Runs it; without its first output where nothing reads that and the others come alone.
+    fn run(&self, inputs: &[&Value], first: bool) -> Result<Vec<Option<Value>>> {
+        let cx = inputs[0].context();
+        let rest = || self.op.forward_rest(cx, inputs);
+        if !first && let Some(rest) = cx.operation(self.op.name(), Pass::Replay, rest) {
+            return Ok([None].into_iter().chain(rest?.into_iter().map(Some)).collect());
+        }
+        Ok(run_in(cx, &*self.op, inputs, Pass::Replay)?.into_iter().map(Some).collect())
     }
 }
 
@@ -102,18 +113,22 @@ impl Region {
 
         // Which operations run, because a backward reads their outputs or a later one that runs
         // does, and who reads each last. Descending: inputs come before what reads them.
+        // The first output is what costs: of a low-rank layer that nothing reads, h alone is made.
         let mut runs = vec![false; ops.len()];
+        let mut first = vec![false; ops.len()];
         let mut last_use = vec![0; ops.len()];
         for i in (0..ops.len()).rev() {
             runs[i] |= reads[i].outputs != 0;
-            for (from, k) in ops[i].internal_inputs() {
+            first[i] |= reads[i].outputs & 1 == 1;
+            for (from, out, k) in ops[i].internal_inputs() {
                 if runs[i] || reads[i].inputs >> k & 1 == 1 {
                     runs[from] = true;
+                    first[from] |= out == 0;
                     last_use[from] = last_use[from].max(i);
                 }
             }
         }
-        let mut made: Vec<Option<Vec<Value>>> = vec![None; ops.len()];
+        let mut made: Vec<Option<Vec<Option<Value>>>> = vec![None; ops.len()];
         for (i, entry) in ops.iter().enumerate() {
             // An operation that does not run may still have a backward that reads its inputs.
             let mut inputs = Vec::with_capacity(entry.inputs.len());
@@ -127,24 +142,23 @@ impl Region {
                         value.shape
                     ),
                     Entering::External(value, _) => Some(value.clone()),
-                    Entering::Internal(from, out) => made[*from].as_ref().map(|m| m[*out].clone()),
+                    Entering::Internal(from, out) => made[*from].as_ref().and_then(|m| m[*out].clone()),
                 });
             }
             if runs[i] {
                 let refs: Vec<&Value> = inputs.iter().map(|v| v.as_ref().expect("it runs")).collect();
-                let cx = refs[0].context().clone();
-                made[i] = Some(run_in(&cx, &*entry.op, &refs, Pass::Replay)?);
+                made[i] = Some(entry.run(&refs, first[i])?);
             }
             if let Some(node) = &nodes[i] {
                 let outputs = match &made[i] {
-                    Some(values) => values.iter().map(|v| Some(Saved::of(v))).collect(),
+                    Some(values) => values.iter().map(|v| v.as_ref().map(Saved::of)).collect(),
                     None => vec![None; node.output_specs.len()],
                 };
                 let inputs: Vec<_> = inputs.iter().map(|v| v.as_ref().map(Saved::of)).collect();
                 *node.saved.borrow_mut() = Kept::values(reads[i], &inputs, &outputs);
             }
             drop(inputs);
-            for (from, _) in entry.internal_inputs().chain([(i, 0)]) {
+            for from in entry.internal_inputs().map(|(from, ..)| from).chain([i]) {
                 if last_use[from] <= i {
                     made[from] = None;
                 }

@@ -21,6 +21,7 @@ use std::rc::Rc;
 
 pub use path::{Path, Run};
 
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::check_probability;
@@ -83,6 +84,17 @@ impl Op for LoraLinear {
             placed.expand(cx, &outputs[1 + i], inputs[b(i)], y)?;
         }
         Ok(())
+    }
+
+    /// h alone: the dense product is what costs.
+    fn forward_rest(&self, cx: &Rc<Context>, inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
+        let x = inputs[X];
+        let project = |(i, placed): (usize, Placed)| {
+            let h = cx.empty([placed.rows(), inputs[a(i)].shape[0]], DType::F32)?;
+            placed.project(cx, x, inputs[a(i)], &h)?;
+            Ok(h)
+        };
+        Some(self.placed(x.shape.rows()).map(project).collect())
     }
 
     fn gradient(&self) -> Gradient {

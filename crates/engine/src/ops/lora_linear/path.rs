@@ -109,6 +109,11 @@ impl<'a> Placed<'a> {
         Placed { path, runs: runs.collect() }
     }
 
+    /// Rows of h.
+    pub(super) fn rows(&self) -> usize {
+        self.runs.iter().map(|(run, _)| run.count).sum()
+    }
+
     /// h = drop(x)[rows]·Aᵀ.
     pub(super) fn project(&self, cx: &Rc<Context>, x: &Value, a: &Value, h: &Value) -> Result<()> {
         let (features, rank) = (a.shape[1], a.shape[0]);
