@@ -84,8 +84,9 @@ pub trait Op: std::fmt::Debug + 'static {
 /// The gradients of an operation's inputs; `None` where none is needed.
 pub type Gradients = Vec<Option<Value>>;
 
-/// Where gradients of inputs may be added at once: parameters' own gradients, ranges of an arena.
-#[derive(Debug, Default)]
+/// Where gradients of inputs may be added at once: parameters' own gradients, ranges of an arena; and
+/// what other operations gave already for a value that this one read, too.
+#[derive(Default)]
 pub struct Destinations {
     /// By input, with whether the range holds a sum already.
     of: Vec<Option<(Value, bool)>>,
@@ -97,7 +98,7 @@ impl Destinations {
         Destinations { of, taken: Cell::new(0) }
     }
 
-    /// Where the gradient of input `i` is to be written, a parameter's own or a new value of
+    /// Where the gradient of input `i` is to be written, one that is there or a new value of
     /// `shape`; and whether what is there already is a sum to add to. It is returned from backward
     /// like any other.
     pub fn place(&self, cx: &Rc<Context>, i: usize, shape: impl Into<Shape>) -> Result<(Value, bool)> {
@@ -112,9 +113,14 @@ impl Destinations {
         }
     }
 
-    /// Whether the parameter's own was taken for input `i`: there is nothing left to add then.
+    /// Whether what is there was taken for input `i`: there is nothing left to add then.
     pub fn taken(&self, i: usize) -> bool {
         self.taken.get() >> i & 1 == 1
+    }
+
+    /// What was there for input `i`, whether it was taken or not.
+    pub fn give_back(&mut self, i: usize) -> Option<Value> {
+        self.of[i].take().map(|(value, _)| value)
     }
 }
 

@@ -152,19 +152,25 @@ impl Tape {
         pending.add(&cx, &node, index, d_out)?;
         drop(node);
         while let Some((node, d_outs)) = pending.next() {
-            let mut pass = node.begin_backward(d_outs)?;
+            let mut pass = node.begin_backward(d_outs, |node, output| pending.lend(node, output))?;
             let d_inputs = cx.operation(node.op.name(), Pass::Backward, || node.op.backward(&cx, &pass))?;
-            let into = std::mem::take(&mut pass.into);
+            let mut into = std::mem::take(&mut pass.into);
             // Before the sums are made, so that they may be made in place.
             drop(pass);
             for (i, (parent, d)) in node.parents.iter().zip(d_inputs).enumerate() {
+                if let Parent::Node(parent, output) = parent
+                    && let Some(sum) = into.give_back(i)
+                {
+                    pending.give_back(parent, *output, sum);
+                }
                 let Some(d) = d else { continue };
                 debug_assert_eq!(d.shape, node.input_specs[i].shape, "{}", node.op.name());
                 match parent {
                     Parent::None => {}
                     Parent::Leaf(leaf) if into.taken(i) => leaf.accept_grad(d),
                     Parent::Leaf(leaf) => leaf.accumulate_grad(d)?,
-                    Parent::Node(parent, i) => pending.add(&cx, parent, *i, d)?,
+                    Parent::Node(..) if into.taken(i) => {}
+                    Parent::Node(parent, output) => pending.add(&cx, parent, *output, d)?,
                 }
             }
         }
@@ -212,6 +218,17 @@ impl Pending {
             None => d,
         });
         Ok(())
+    }
+
+    /// Takes out what was added up for an output, if nothing else reads it: it may be written in place.
+    fn lend(&mut self, node: &Node, output: usize) -> Option<Value> {
+        let (_, d_outs) = self.nodes.get_mut(&node.sequence)?;
+        d_outs[output].take_if(|sum| sum.is_unshared())
+    }
+
+    fn give_back(&mut self, node: &Node, output: usize, sum: Value) {
+        let (_, d_outs) = self.nodes.get_mut(&node.sequence).expect("it was lent from there");
+        d_outs[output] = Some(sum);
     }
 
     fn next(&mut self) -> Option<(Rc<Node>, Vec<Option<Value>>)> {

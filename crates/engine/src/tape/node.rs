@@ -39,6 +39,17 @@ pub enum Kept {
     Freed,
 }
 
+impl Parent {
+    /// Whether both stand for the same tensor.
+    fn is(&self, other: &Parent) -> bool {
+        match (self, other) {
+            (Parent::Leaf(a), Parent::Leaf(b)) => a.id() == b.id(),
+            (Parent::Node(a, i), Parent::Node(b, j)) => Rc::ptr_eq(a, b) && i == j,
+            _ => false,
+        }
+    }
+}
+
 impl Kept {
     /// Keeps what `reads` names. A value that is not there is not named.
     pub fn values(reads: Reads, inputs: &[Option<Saved>], outputs: &[Option<Saved>]) -> Kept {
@@ -60,18 +71,19 @@ impl Node {
         self.op.reads(&self.needs())
     }
 
-    /// The gradients of parameters among the inputs; a parameter given twice is named once.
-    fn destinations(&self) -> Destinations {
-        let leaf = |parent: &Parent| match parent {
-            Parent::Leaf(leaf) => Some(leaf.clone()),
-            _ => None,
-        };
-        let leaves: Vec<Option<Tensor>> = self.parents.iter().map(leaf).collect();
-        let first = |i: usize, leaf: &Tensor| !leaves[..i].iter().flatten().any(|l| l.id() == leaf.id());
-        let of = leaves
-            .iter()
-            .enumerate()
-            .map(|(i, leaf)| leaf.as_ref().filter(|leaf| first(i, leaf)).and_then(Tensor::grad_destination));
+    /// The gradients that inputs have already: a parameter's own, or what `lend` takes out for output
+    /// `usize` of a node. What is given twice is named once.
+    fn destinations(&self, mut lend: impl FnMut(&Node, usize) -> Option<Value>) -> Destinations {
+        let of = self.parents.iter().enumerate().map(|(i, parent)| {
+            if self.parents[..i].iter().any(|other| other.is(parent)) {
+                return None;
+            }
+            match parent {
+                Parent::None => None,
+                Parent::Leaf(leaf) => leaf.grad_destination(),
+                Parent::Node(node, output) => lend(node, *output).map(|sum| (sum, true)),
+            }
+        });
         Destinations::new(of.collect())
     }
 
@@ -79,8 +91,13 @@ impl Node {
         matches!(&*self.saved.borrow(), Kept::Deferred)
     }
 
-    /// Takes what was kept, replaying the region first where that was put off.
-    pub fn begin_backward(&self, d_outs: Vec<Option<Value>>) -> Result<Backward> {
+    /// Takes what was kept, replaying the region first where that was put off. `lend` gives what was
+    /// added up so far for an output of another node, where it may be added to in place.
+    pub fn begin_backward(
+        &self,
+        d_outs: Vec<Option<Value>>,
+        lend: impl FnMut(&Node, usize) -> Option<Value>,
+    ) -> Result<Backward> {
         if self.is_deferred() {
             self.region.as_ref().expect("only a region's node is deferred").replay()?;
         }
@@ -113,7 +130,7 @@ impl Node {
             output_specs: self.output_specs.clone(),
             needs: self.needs(),
             d_outs,
-            into: self.destinations(),
+            into: self.destinations(lend),
         })
     }
 }

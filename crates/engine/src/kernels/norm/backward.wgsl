@@ -1,4 +1,4 @@
-// d_x = ρ (g − mean g − x̂ mean(g x̂)), g = w d. One workgroup a row; two reads of x and d.
+// d_x = ρ (g − mean g − x̂ mean(g x̂)), g = w d; d_x += that where it ADDS. One workgroup a row; two reads of x and d.
 fn kernel(group: u32, lane: u32) {
   let base = group * p.n;
   let scale = load_scale(group);
@@ -21,7 +21,8 @@ fn kernel(group: u32, lane: u32) {
   for (var k = lane; k < p.n; k += THREADS) {
     var g = load_d(base + k);
     if WEIGHT { g = g * load_weight(k); }
-    let d_x = scale * (g - taken - (load_x(base + k) - mean) * scale * along);
+    var d_x = scale * (g - taken - (load_x(base + k) - mean) * scale * along);
+    if ADDS { d_x = load_d_x(base + k) + d_x; }
     if bad { store_d_x(base + k, nan()); } else { store_d_x(base + k, d_x); }
   }
 }

@@ -33,12 +33,25 @@ pub fn backward(l: &CpuLaunch) {
     let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(2), l.read::<f32>(3), l.read::<f32>(4));
     let weight = optional(l, 1, 1);
     let centred = l.params[0] == 1;
+    let adds = l.params[2] == 1;
     let d_x = l.write::<f32>(5).par_chunks_exact_mut(n).enumerate().with_min_len((GRAIN / n).max(1));
-    d_x.for_each(|(r, d_x)| {
-        let at = r * n..(r + 1) * n;
-        let mean = centred.then(|| mean[r]);
-        row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at], d_x);
-    });
+    // A row is made in `own` where d_x has something to be added to.
+    d_x.for_each_init(
+        || vec![0.0; if adds { n } else { 0 }],
+        |own, (r, d_x)| {
+            let at = r * n..(r + 1) * n;
+            let mean = centred.then(|| mean[r]);
+            let row = |to: &mut [f32]| {
+                row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at.clone()], to);
+            };
+            if adds {
+                row(own);
+                d_x.iter_mut().zip(own).for_each(|(sum, d)| *sum += *d);
+            } else {
+                row(d_x);
+            }
+        },
+    );
 }
 
 pub fn sums(l: &CpuLaunch) {

@@ -20,7 +20,7 @@ const THREADS: u32 = 128;
 /// Rows whose contributions to d_weight one invocation adds up.
 const CHUNK: usize = 32;
 
-/// `params` = [1 with a mean, 1 with a weight, 1 with a bias]; an absent binding stands on another.
+/// `params` = [1 with a mean, 1 with a weight, 1 with a bias (backward: where d_x is added to)]; an absent binding stands on another.
 const FORWARD: Kernel = Kernel {
     name: "norm",
     bindings: &[
@@ -55,7 +55,7 @@ static BACKWARD: Kernel = Kernel {
         ("scale", Access::Read),
         ("mean", Access::Read),
         ("d", Access::Read),
-        ("d_x", Access::Write),
+        ("d_x", Access::ReadWrite),
     ],
     scalars: &[Scalar::U32("n")],
     wgsl: |params| wgsl(params, include_str!("backward.wgsl")),
@@ -101,7 +101,7 @@ fn variants(weights: &[u32]) -> Vec<Variant> {
 fn wgsl(params: Params, body: &str) -> String {
     let truth = |i: usize| params[i] == 1;
     format!(
-        "const MEAN = {};\nconst WEIGHT = {};\nconst BIAS = {};\n{WORKGROUP}\n{}",
+        "const MEAN = {};\nconst WEIGHT = {};\nconst BIAS = {};\nconst ADDS = BIAS;\n{WORKGROUP}\n{}",
         truth(0),
         truth(1),
         truth(2),

@@ -62,7 +62,7 @@ pub fn normalise(
     by_rows(cx, kernel, params, n, x.shape.rows(), &binds, &[eps.to_bits()])
 }
 
-/// Appends d_x from the gradient d of y.
+/// Appends d_x from the gradient d of y; d_x += that where it `adds`.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
@@ -72,7 +72,7 @@ pub fn normalise_backward(
     weight: Option<&Value>,
     rows: Rows,
     d: &Value,
-    d_x: &Value,
+    (d_x, adds): (&Value, bool),
 ) -> Result<()> {
     let n = x.shape.last();
     let row = |v| Bind::new(v, &[n], n);
@@ -85,7 +85,7 @@ pub fn normalise_backward(
         row(d),
         row(d_x),
     ];
-    let params = [rows.mean.is_some(), weight.is_some(), false];
+    let params = [rows.mean.is_some(), weight.is_some(), adds];
     by_rows(cx, &BACKWARD, params, n, x.shape.rows(), &binds, &[])
 }
 

@@ -68,8 +68,8 @@ impl Op for LayerNorm {
         let weight = self.weight.then(|| pass.input(1));
         let rows = Rows { scale: pass.output(1), mean: Some(pass.output(2)) };
         if pass.needs[0] {
-            let d_x = cx.empty(x.shape.clone(), DType::F32)?;
-            normalise_backward(cx, x, weight, rows, d, &d_x)?;
+            let (d_x, adds) = pass.into.place(cx, 0, x.shape.clone())?;
+            normalise_backward(cx, x, weight, rows, d, (&d_x, adds))?;
             d_inputs[0] = Some(d_x);
         }
         for (place, sums) in self.places().into_iter().zip([Sums::Weight, Sums::Bias]) {

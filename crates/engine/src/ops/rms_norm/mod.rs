@@ -85,8 +85,8 @@ impl Op for RmsNorm {
         let weight = (pass.needs.len() > 1).then(|| pass.input(1));
         let rows = Rows { scale: pass.output(1), mean: None };
         if pass.needs[0] {
-            let d_x = cx.empty(x.shape.clone(), DType::F32)?;
-            normalise_backward(cx, x, weight, rows, d, &d_x)?;
+            let (d_x, adds) = pass.into.place(cx, 0, x.shape.clone())?;
+            normalise_backward(cx, x, weight, rows, d, (&d_x, adds))?;
             d_inputs[0] = Some(d_x);
         }
         if pass.needs.get(1) == Some(&true) {

@@ -7,9 +7,10 @@ use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
 use crate::error::Result;
-use crate::op::{Op, run};
+use crate::op::{Op, run_in};
 use crate::shape::Shape;
 use crate::tensor::{Spec, Storage, Value};
+use crate::trace::Pass;
 
 /// An input or output of an operation that its backward reads.
 #[derive(Clone)]
@@ -59,7 +60,7 @@ impl Remade {
         }
         let inputs = self.inputs.iter().map(Saved::value).collect::<Result<Vec<Value>>>()?;
         let refs: Vec<&Value> = inputs.iter().collect();
-        let made = run(&refs[0].context().clone(), &*self.op, &refs)?.swap_remove(0);
+        let made = run_in(&refs[0].context().clone(), &*self.op, &refs, Pass::Replay)?.swap_remove(0);
         *self.again.borrow_mut() = Some(made.clone());
         Ok(made)
     }

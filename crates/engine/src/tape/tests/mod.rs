@@ -14,6 +14,7 @@ use crate::ops::checks::{Array, compare, contexts, read};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
 use crate::ops::lora_linear::{LoraLinear, Path};
+use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::optim::{AdamW, Optimizer};
@@ -368,5 +369,33 @@ fn an_operation_may_add_to_a_parameter_s_gradient_itself() {
         let y = tape.apply1(Linear::default(), &[&square, &square]).unwrap();
         tape.backward(&total(&tape, &y), None).unwrap();
         compare("both factors", &grad(&square), &alone, 1e-5);
+    }
+}
+
+#[test]
+fn what_several_readers_give_is_added_where_the_first_wrote() {
+    for cx in contexts() {
+        let (rows, width) = (6, 40);
+        let x = Tensor::new(Array::random("x", &[rows, width]).upload(&cx), true);
+        let run = |apart: bool| {
+            let tape = Tape::default();
+            x.set_grad(None);
+            let inner = tanh(&tape, &x);
+            // A reader of an own copy, of which nothing else is read, has a gradient of its own.
+            let copy = |t: &Tensor| {
+                if apart { tape.apply1(Unary(Function::Copy), &[t]).unwrap() } else { t.clone() }
+            };
+            let norm = |t: &Tensor| tape.apply(RmsNorm { eps: 1e-5 }, &[t]).unwrap().swap_remove(0);
+            let [a, b, c] = [(); 3].map(|()| norm(&copy(&inner)));
+            let sum = op2(&tape, Function::Add, &op2(&tape, Function::Mul, &a, &b), &mul(&tape, &c, &inner));
+            let loss = total(&tape, &sum);
+            cx.count_launches(true);
+            tape.backward(&loss, None).unwrap();
+            let adds = cx.count_launches(false).get("accumulate").copied().unwrap_or(0);
+            (grad(&x).data, adds > 0)
+        };
+        let ((together, adds), (apart, adds_apart)) = (run(false), run(true));
+        assert_eq!(together, apart);
+        assert!(!adds && adds_apart);
     }
 }
