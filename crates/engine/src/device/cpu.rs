@@ -247,6 +247,7 @@ pub fn profile(threads: usize) -> Profile {
         name: processor_name(),
         backend: instruction_set().into(),
         software: false,
+        subgroup: 0,
         binding_limit: u64::MAX,
         buffer_limit: isize::MAX as u64,
         memory: physical_memory(),

@@ -1,11 +1,15 @@
 //! Every form of every kernel is valid WGSL, within what a device takes.
 
-use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
 use crate::wgsl;
 
-/// What the modules use beyond the core: immediates, and `unpack2x16float`, which asks for no feature.
-const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32);
+/// What the modules use beyond the core: immediates, `unpack2x16float`, which asks for no feature, and
+/// where the device has them, subgroups and words of 64 bits.
+const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
+    .union(Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    .union(Capabilities::SUBGROUP)
+    .union(Capabilities::SHADER_INT64);
 
 #[test]
 fn every_variant_is_valid() {
@@ -23,6 +27,8 @@ fn every_variant_is_valid() {
             let result =
                 naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|module| {
                     Validator::new(ValidationFlags::all(), CAPABILITIES)
+                        .subgroup_stages(ShaderStages::COMPUTE)
+                        .subgroup_operations(SubgroupOperationSet::all())
                         .validate(&module)
                         .map_err(|e| e.emit_to_string(&text))
                 });

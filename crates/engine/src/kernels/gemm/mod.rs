@@ -4,14 +4,16 @@
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
 //! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
 //!
-//! GPU: three forms (wgsl.rs), chosen by the shape and by whether the GPU is one in software.
+//! GPU: four forms (wgsl.rs, pairs.rs), chosen by the shape and by whether the GPU is one in software.
 //! Processor: a loop nest of our own (cpu/).
 
 pub(in crate::kernels) mod cpu;
+mod pairs;
 #[cfg(test)]
 mod tests;
 pub(in crate::kernels) mod wgsl;
 
+use pairs::{Along, LANES, Pairs};
 use wgsl::Form;
 
 use std::rc::Rc;
@@ -24,7 +26,7 @@ use crate::error::Result;
 use crate::kernel::{Access, Kernel, Scalar, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
+use crate::recording::{Launch, Range};
 use crate::tensor::{Context, Value};
 
 /// How the factors of a product are taken.
@@ -165,7 +167,7 @@ fn variants(bias: bool) -> Vec<Variant> {
         .flat_map(|b| {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
-            Form::ALL.iter().map(move |form| Variant {
+            Form::all(b).into_iter().map(move |form| Variant {
                 params: form.params(),
                 dtypes: dtypes.clone(),
                 threads: form.threads(),
@@ -175,7 +177,7 @@ fn variants(bias: bool) -> Vec<Variant> {
 }
 
 /// How a product is laid out on a GPU. Forms that sum in another order are chosen by shape alone.
-fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
+fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Form {
     if g.m <= 8 && g.k >= 64 && b.row == 1 && a.column == 1 {
         return Form::Dots {
             rows: if g.m > 4 {
@@ -188,7 +190,10 @@ fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
         };
     }
     if profile.software || profile.kind == Kind::Cpu {
-        return Form::Lanes { rows: 8, columns: if g.n <= 64 { 1 } else { 4 } };
+        return match pairs(g, a, b, c) {
+            Some(pairs) if profile.subgroup == LANES => Form::Pairs(pairs),
+            _ => lanes(g.n),
+        };
     }
     // Large tiles read least, as long as they still fill the GPU.
     let tiles = g.batch * g.m.div_ceil(128) * g.n.div_ceil(128);
@@ -200,6 +205,41 @@ fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
     }
 }
 
+fn lanes(n: usize) -> Form {
+    Form::Lanes { rows: 8, columns: if n <= 64 { 1 } else { 4 } }
+}
+
+/// The form of pairs, where neighbours pair up: along the terms or along C's sides.
+fn pairs(g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Option<Pairs> {
+    let even = |steps: &[usize]| steps.iter().all(|s| s.is_multiple_of(2));
+    if !even(&[g.n, g.k, c.row, c.batch, a.batch, b.batch]) {
+        return None;
+    }
+    let along = |terms: usize, side: usize, length: usize| match (terms, side) {
+        (1, side) if even(&[side]) => Some(Along::Terms),
+        (terms, 1) if even(&[terms, length]) => Some(Along::Side),
+        _ => None,
+    };
+    Some(Pairs {
+        rows: if g.m <= 16 { 16 } else { 32 },
+        columns: if g.n <= 16 && g.m > 16 { 2 } else { 4 },
+        a: along(a.column, a.row, g.m)?,
+        b: along(b.row, b.column, g.n)?,
+        stored: b.value.dtype,
+        accumulate: g.accumulate,
+    })
+}
+
+/// `form` for a window of [m, n, k] over `ranges`, of which the last is C.
+fn fitting(form: Form, [m, n, k]: [usize; 3], ranges: &[Range], accumulate: bool) -> Form {
+    let Form::Pairs(pairs) = form else { return form };
+    let even = |range: &Range| (range.offset / range.dtype.bytes() as u64).is_multiple_of(2);
+    let factors_fit = even(&ranges[0]) && even(&ranges[1]) && ranges.last().is_some_and(even);
+    let sides_fit =
+        n.is_multiple_of(2) && k.is_multiple_of(2) && (pairs.a == Along::Terms || m.is_multiple_of(2));
+    if factors_fit && sides_fit { Form::Pairs(Pairs { accumulate, ..pairs }) } else { lanes(n) }
+}
+
 /// Appends C = α·A·B + bias, or C += that. C's columns are neighbours; `bias` has N elements.
 pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value>, c: Matrix) -> Result<()> {
     debug_assert!(c.column == 1, "the columns of a product are neighbours");
@@ -207,7 +247,7 @@ pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value
     if g.k == 0 {
         return empty_sum(cx, g, bias, c);
     }
-    let form = form(&cx.profile, &g, &a, &b);
+    let form = form(&cx.profile, &g, &a, &b, &c);
     parts(cx, form, g, a, b, bias, c)
 }
 
@@ -227,7 +267,8 @@ fn parts(
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
-    windows(cx, "matmul", &space, &[1, height, width, 1], &binds, |mut w| {
+    // Terms are cut between pairs.
+    windows(cx, "matmul", &space, &[1, height, width, 2], &binds, |mut w| {
         let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
         // The bias is added once, with the first part of the sum.
         let first = w.start[3] == 0;
@@ -235,8 +276,10 @@ fn parts(
         if bias.is_some() && !first {
             w.ranges.remove(2);
         }
-        let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
         let accumulate = g.accumulate || !first;
+        let form = fitting(form, [m, n, k], &w.ranges, accumulate);
+        let [height, width] = form.block();
+        let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
         cx.launch(Launch {
             kernel: if with_bias { &GEMM_BIAS } else { &GEMM },
             params: form.params(),

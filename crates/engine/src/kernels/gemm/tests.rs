@@ -1,4 +1,5 @@
-use super::{Form, Gemm, Matrix, parts};
+use super::pairs::LANES;
+use super::{Form, Gemm, Matrix, pairs, parts};
 use crate::dtype::DType;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
@@ -11,6 +12,12 @@ fn every_form_equals_the_plain_one() {
         (DType::F16, [70, 33, 65]),
         (DType::F32, [17, 130, 31]),
         (DType::F32, [130, 140, 16]),
+        // Neighbours pair up.
+        (DType::F32, [2, 2, 2]),
+        (DType::F32, [17, 34, 22]),
+        (DType::F32, [66, 30, 16]),
+        (DType::F16, [16, 66, 40]),
+        (DType::BF16, [34, 34, 12]),
     ] {
         for (trans_a, trans_b) in [(false, true), (true, false), (false, false)] {
             let a = Array::random("a", &if trans_a { [3, k, m] } else { [3, m, k] });
@@ -27,18 +34,22 @@ fn every_form_equals_the_plain_one() {
             });
             for cx in contexts() {
                 let (a, b, bias) = (a.upload(&cx), b.upload(&cx), bias.upload(&cx));
-                for form in Form::ALL {
+                let g = Gemm::new(m, n, k).batch(3).alpha(1.5).accumulate();
+                let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a).batched(m * k);
+                let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+                for form in Form::all(dtype) {
                     let c = c.upload(&cx);
-                    parts(
-                        &cx,
-                        *form,
-                        Gemm::new(m, n, k).batch(3).alpha(1.5).accumulate(),
-                        Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a).batched(m * k),
-                        Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b),
-                        Some(&bias),
-                        Matrix::new(&c, n).batched(m * n),
-                    )
-                    .unwrap();
+                    let sum = Matrix::new(&c, n).batched(m * n);
+                    // Pairs only where the operands lie so.
+                    if let Form::Pairs(form) = form
+                        && (cx.profile.subgroup != LANES
+                            || !pairs(&g, &left, &right, &sum).is_some_and(|p| {
+                                (p.a, p.b, p.accumulate) == (form.a, form.b, form.accumulate)
+                            }))
+                    {
+                        continue;
+                    }
+                    parts(&cx, form, g, left, right, Some(&bias), sum).unwrap();
                     let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
                     compare(&what, &read(&c), &expected, TOLERANCE);
                 }

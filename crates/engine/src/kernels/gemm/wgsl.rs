@@ -1,13 +1,17 @@
-//! The product in WGSL, in three forms that sum alike where they share a shape's plan.
+//! The product in WGSL, in four forms that sum alike where they share a shape's plan.
 
+use super::pairs::{Along, LANES, Pairs};
+use crate::dtype::DType;
 use crate::kernel::Params;
 
 /// How the work is laid out over invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Each invocation holds `rows` × `columns` in registers; the rows are the workgroup's, the
-    /// columns the lanes'. No shared memory: what a GPU in software runs best.
+    /// columns the lanes'. No shared memory: for a GPU in software, where pairs do not fit.
     Lanes { rows: u32, columns: u32 },
+    /// Pairs of elements, for a GPU in software.
+    Pairs(Pairs),
     /// 16 × 16 invocations hold `rows` × `columns` each, over blocks of A and B in shared memory.
     Tile { rows: u32, columns: u32 },
     /// The lanes share the terms of a few dot products: few rows against a weight that lies along k.
@@ -16,11 +20,13 @@ pub enum Form {
 
 /// Invocations of a side of a tile.
 pub const SIDE: u32 = 16;
+/// The first parameter of a form of pairs.
+pub const PAIRS: u32 = 3;
 /// Columns of C that a workgroup of dot products makes.
 const DOT_COLUMNS: u32 = 4;
 
 impl Form {
-    pub const ALL: &[Form] = &[
+    const PLAIN: &[Form] = &[
         Form::Lanes { rows: 8, columns: 1 },
         Form::Lanes { rows: 8, columns: 4 },
         Form::Tile { rows: 1, columns: 4 },
@@ -32,11 +38,27 @@ impl Form {
         Form::Dots { rows: 8 },
     ];
 
+    /// Every form for a B that is stored as `stored`.
+    pub fn all(stored: DType) -> Vec<Form> {
+        let mut all = Form::PLAIN.to_vec();
+        for [rows, columns] in [[32, 4], [32, 2], [16, 4]] {
+            for (a, b) in
+                [Along::Terms, Along::Side].into_iter().flat_map(|a| [(a, Along::Terms), (a, Along::Side)])
+            {
+                for accumulate in [false, true] {
+                    all.push(Form::Pairs(Pairs { rows, columns, a, b, stored, accumulate }));
+                }
+            }
+        }
+        all
+    }
+
     pub fn params(self) -> Params {
         match self {
             Form::Lanes { rows, columns } => [0, rows, columns, 0],
             Form::Tile { rows, columns } => [1, rows, columns, 0],
             Form::Dots { rows } => [2, rows, DOT_COLUMNS, 0],
+            Form::Pairs(pairs) => pairs.params(),
         }
     }
 
@@ -45,6 +67,7 @@ impl Form {
             Form::Lanes { .. } => 32,
             Form::Tile { .. } => SIDE * SIDE,
             Form::Dots { .. } => 64,
+            Form::Pairs(_) => LANES,
         }
     }
 
@@ -54,6 +77,7 @@ impl Form {
             Form::Lanes { rows, columns } => [rows, columns * self.threads()],
             Form::Tile { rows, columns } => [rows * SIDE, columns * SIDE],
             Form::Dots { rows } => [rows, DOT_COLUMNS],
+            Form::Pairs(pairs) => return pairs.block(),
         };
         [rows as usize, columns as usize]
     }
@@ -62,6 +86,9 @@ impl Form {
 /// The body of one form. Sums are unrolled into scalars `c<i>_<j>`.
 pub fn body(params: Params, bias: bool) -> String {
     let [form, rows, columns, _] = params;
+    if form == PAIRS {
+        return Pairs::of(params).body(bias);
+    }
     let add_bias = if bias { "v += load_bias(column);" } else { "" };
     let settle = format!(
         "fn settle(z: u32, row: u32, column: u32, sum: f32) {{

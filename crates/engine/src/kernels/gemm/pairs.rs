@@ -1,0 +1,280 @@
+//! The product for a GPU in software (Mesa's llvmpipe): pairs of elements as words of 64 bits, and A
+//! spread over the lanes of a subgroup.
+//!
+//! What such a driver makes of a shader decides: a subgroup is eight lanes of one vector; a load from a
+//! buffer is a loop over the lanes of some nine cycles each, whether or not they load the same word;
+//! a scalar of the launch is gathered at each use; but an element of another lane is one shuffle. So a
+//! lane loads two neighbours at once, each lane for a row of A of its own, and the row's element comes
+//! to all by `subgroupBroadcast`: of `rows` × `columns` sums a lane, a pair of terms costs
+//! `columns` + `rows` / 8 loads for 2 · `rows` · `columns` multiply-adds.
+//!
+//! 1024 × 1024 × 1024, x·Wᵀ, Mesa 22.3.6 on two cores, GFLOP/s; in the same run a loop of 16
+//! independent multiply-adds gives 53, one of 8 × 8 unrolled 121 (the driver's `fma` is a product and
+//! a sum):
+//!
+//! | form                                                                    |      |
+//! |-------------------------------------------------------------------------|------|
+//! | a row of A for all lanes, 8 × 4 a lane; unrolled by 4 or 8              | 5.7, 6.3 |
+//! | 12 × 4, by 4                                                            | 7.1  |
+//! | A spread over lanes, 8 × 4, words of 32 bits                            | 5.5  |
+//! | the same, 64 bits                                                       | 10.6 |
+//! | 16 × 4, 32 × 4; 32 × 8 (sums no longer fit)                             | 21, 32; 21 |
+//! | 32 × 4, scalars of the launch taken once: compiles in 0.2 s, not 1.6    | 36   |
+//! | the same, lines read whole: 2 or 4 pairs of a row together              | 44, 46 |
+//! | 48 × 4 by 2, by 4                                                       | 47, 41 |
+//!
+//! Kept: 32 × 4 by 4. Rows that lie a power of two apart fall on one another in the first cache, which
+//! is what reading lines whole is for; where the neighbours lie along the rows or columns, it matters
+//! less.
+
+use super::wgsl::{both, each};
+use crate::dtype::DType;
+use crate::kernel::Params;
+
+/// Lanes of a subgroup, and of a workgroup.
+pub const LANES: u32 = 8;
+/// Pairs of terms that are taken together.
+const UNROLL: u32 = 4;
+
+/// Which way the neighbours of a pair lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Along {
+    /// Along the terms.
+    Terms,
+    /// Along C's rows for A, along its columns for B.
+    Side,
+}
+
+/// What is compiled into a product of pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pairs {
+    pub rows: u32,
+    pub columns: u32,
+    pub a: Along,
+    pub b: Along,
+    /// How B is stored.
+    pub stored: DType,
+    pub accumulate: bool,
+}
+
+impl Pairs {
+    pub fn params(self) -> Params {
+        let stored = match self.stored {
+            DType::F16 => 1,
+            DType::BF16 => 2,
+            _ => 0,
+        };
+        let flags = (self.a == Along::Side) as u32
+            | ((self.b == Along::Side) as u32) << 1
+            | (self.accumulate as u32) << 2
+            | stored << 3;
+        [super::wgsl::PAIRS, self.rows, self.columns, flags]
+    }
+
+    pub fn of([_, rows, columns, flags]: Params) -> Pairs {
+        let along = |bit: u32| if flags >> bit & 1 == 1 { Along::Side } else { Along::Terms };
+        Pairs {
+            rows,
+            columns,
+            a: along(0),
+            b: along(1),
+            stored: [DType::F32, DType::F16, DType::BF16][(flags >> 3) as usize],
+            accumulate: flags >> 2 & 1 == 1,
+        }
+    }
+
+    /// Rows and columns of C that a workgroup makes.
+    pub fn block(self) -> [usize; 2] {
+        [self.rows as usize, (self.columns * LANES) as usize]
+    }
+
+    /// The body. A lane's columns are neighbours in pairs, sixteen from one pair to the next.
+    pub fn body(self, bias: bool) -> String {
+        let Pairs { rows, columns, .. } = self;
+        let c_binding = 2 + bias as u32;
+        let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+        let biases = each(if bias { columns } else { 0 }, |j| {
+            format!("  let bias{j} = load_bias(min(column + {}u, n - 1u));\n", column(j))
+        });
+        format!(
+            "@group(0) @binding(0) var<storage, read> a_words: array<u64>;
+@group(0) @binding({c_binding}) var<storage, read_write> c_words: array<u64>;
+{words}fn first(v: u64) -> f32 {{ return bitcast<f32>(u32(v)); }}
+fn second(v: u64) -> f32 {{ return bitcast<f32>(u32(v >> 32u)); }}
+{halves}fn kernel(group: u32, lane: u32) {{
+  let blocks = p.row_blocks * p.column_blocks;
+  let z = group / blocks;
+  let block = group % blocks;
+  let row = block / p.column_blocks * {rows}u;
+  let column = block % p.column_blocks * {width}u + 2u * lane;
+  let m = p.m;
+  let n = p.n;
+{places}{zeros}  let pairs = p.k / 2u;
+  var k = 0u;
+  for (; k + {last}u < pairs; k += {UNROLL}u) {{
+{many}  }}
+  for (; k < pairs; k++) {{
+{one}  }}
+{biases}{stores}}}
+",
+            words = match self.stored {
+                DType::F32 => "@group(0) @binding(1) var<storage, read> b_words: array<u64>;\n",
+                _ => "",
+            },
+            halves = match self.stored {
+                DType::F16 => {
+                    "fn low(v: u32) -> f32 { return unpack2x16float(v).x; }
+fn high(v: u32) -> f32 { return unpack2x16float(v).y; }
+"
+                }
+                DType::BF16 => {
+                    "fn low(v: u32) -> f32 { return bitcast<f32>(v << 16u); }
+fn high(v: u32) -> f32 { return bitcast<f32>(v & 0xffff0000u); }
+"
+                }
+                _ => "",
+            },
+            width = columns * LANES,
+            last = UNROLL - 1,
+            places = self.places(),
+            many = self.terms(UNROLL),
+            one = self.terms(1),
+            stores = self.stores(bias),
+        )
+    }
+
+    /// Where the lane's words of A and B start. Past the ends the last ones are read again.
+    fn places(self) -> String {
+        let a = match self.a {
+            Along::Terms => each(self.rows / LANES, |q| {
+                let row = format!("min(row + {}u + lane, m - 1u)", q * LANES);
+                format!("  let a{q} = (a_start + {row} * p.a_row) / 2u;\n")
+            }),
+            Along::Side => each(self.rows / (2 * LANES), |q| {
+                let row = format!("min(row + {}u + 2u * lane, m - 2u)", 2 * q * LANES);
+                format!("  let a{q} = (a_start + {row}) / 2u;\n")
+            }),
+        };
+        let b = match self.b {
+            Along::Terms => each(self.columns, |j| {
+                let column = format!("min(column + {}u, n - 1u)", column(j));
+                format!("  let b{j} = (b_start + {column} * p.b_column) / 2u;\n")
+            }),
+            Along::Side => each(self.columns / 2, |q| {
+                let column = format!("min(column + {}u, n - 2u)", column(2 * q));
+                format!("  let b{q} = (b_start + {column}) / 2u;\n")
+            }),
+        };
+        format!(
+            "  let a_start = p.a_at + z * p.a_batch;
+  let b_start = p.b_at + z * p.b_batch;
+  let a_step = p.a_column / 2u;
+  let b_step = p.b_row / 2u;
+{a}{b}"
+        )
+    }
+
+    /// The loads and multiply-adds of `count` pairs of terms from `k` on.
+    fn terms(self, count: u32) -> String {
+        let (b_array, b_first, b_second) = match self.stored {
+            DType::F32 => ("b_words", "first", "second"),
+            _ => ("b", "low", "high"),
+        };
+        // A term t is the half t % 2 of its pair, or a word of its own.
+        let b_loads = match self.b {
+            Along::Terms => both(self.columns, count, |j, u| {
+                let (s, t) = (2 * u, 2 * u + 1);
+                format!(
+                    "    let w{j}_{u} = {b_array}[b{j} + k + {u}u];
+    let v{j}_{s} = {b_first}(w{j}_{u});
+    let v{j}_{t} = {b_second}(w{j}_{u});
+"
+                )
+            }),
+            Along::Side => both(self.columns / 2, 2 * count, |q, t| {
+                let (i, j) = (2 * q, 2 * q + 1);
+                format!(
+                    "    let w{q}_{t} = {b_array}[b{q} + (2u * k + {t}u) * b_step];
+    let v{i}_{t} = {b_first}(w{q}_{t});
+    let v{j}_{t} = {b_second}(w{q}_{t});
+"
+                )
+            }),
+        };
+        let a_loads = match self.a {
+            Along::Terms => both(self.rows / LANES, count, |q, u| {
+                let (s, t) = (2 * u, 2 * u + 1);
+                format!(
+                    "    let x{q}_{u} = a_words[a{q} + k + {u}u];
+    let y{q}_{s} = first(x{q}_{u});
+    let y{q}_{t} = second(x{q}_{u});
+"
+                )
+            }),
+            Along::Side => both(self.rows / (2 * LANES), 2 * count, |q, t| {
+                let (i, j) = (2 * q, 2 * q + 1);
+                format!(
+                    "    let x{q}_{t} = a_words[a{q} + (2u * k + {t}u) * a_step];
+    let y{i}_{t} = first(x{q}_{t});
+    let y{j}_{t} = second(x{q}_{t});
+"
+                )
+            }),
+        };
+        let products = both(self.rows, 2 * count, |i, t| {
+            // The lane that holds row i, and which of its values it is.
+            let (value, lane) = match self.a {
+                Along::Terms => (i / LANES, i % LANES),
+                Along::Side => (i / (2 * LANES) * 2 + i % 2, i % (2 * LANES) / 2),
+            };
+            format!("    let u{i}_{t} = subgroupBroadcast(y{value}_{t}, {lane}u);\n")
+                + &each(self.columns, |j| format!("    c{i}_{j} = fma(u{i}_{t}, v{j}_{t}, c{i}_{j});\n"))
+        });
+        format!("{b_loads}{a_loads}{products}")
+    }
+
+    fn stores(self, bias: bool) -> String {
+        let sum = |i: u32, j: u32| match bias {
+            true => format!("alpha * c{i}_{j} + bias{j}"),
+            false => format!("alpha * c{i}_{j}"),
+        };
+        let rows = each(self.rows, |i| {
+            let pairs = each(self.columns / 2, |q| {
+                let old = match self.accumulate {
+                    true => format!(
+                        "      let old = c_words[at + {}u];
+      x += first(old);
+      y += second(old);
+",
+                        q * LANES
+                    ),
+                    false => String::new(),
+                };
+                format!(
+                    "    if column + {}u < n {{
+      var x = {};
+      var y = {};
+{old}      c_words[at + {}u] = u64(bitcast<u32>(x)) | (u64(bitcast<u32>(y)) << 32u);
+    }}
+",
+                    column(2 * q),
+                    sum(i, 2 * q),
+                    sum(i, 2 * q + 1),
+                    q * LANES,
+                )
+            });
+            format!("  if row + {i}u < m {{\n    let at = place + (row + {i}u) * c_row;\n{pairs}  }}\n")
+        });
+        format!(
+            "  let alpha = p.alpha;
+  let c_row = p.c_row / 2u;
+  let place = (p.c_at + z * p.c_batch + column) / 2u;
+{rows}"
+        )
+    }
+}
+
+/// How far column `j` of a lane lies from its first.
+fn column(j: u32) -> u32 {
+    j / 2 * 2 * LANES + j % 2
+}
