@@ -10,6 +10,19 @@
 //! that where causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
 //! Shaders: a workgroup keeps 4 to 16 rows and streams the other side through workgroup memory
 //! (under 16 KiB), vec4 along D; a plain first version. Native twins: cpu/mod.rs.
+//!
+//! Counted from the text at D = 64, where nothing is hidden: 128 invocations, 8 a row.
+//!
+//! | shader      | tile    | FLOPs a byte of memory | bytes of workgroup memory a FLOP | workgroup memory | registers |
+//! |-------------|---------|------------------------|----------------------------------|------------------|-----------|
+//! | forward     | 16 × 32 | 8                      | 4 for scores, 2 for sums         | 14 KiB           | 40        |
+//! | backward, q | 16 × 16 | 12                     | 4, 4, 2                          | 13 KiB           | 40        |
+//! | backward, kv| 16 × 16 | 11                     | 4, 4, 2, 2                       | 14 KiB           | 48        |
+//!
+//! 100 KiB of workgroup memory hold 7 workgroups, 896 invocations: enough to hide memory, but each
+//! score is a dot of two vectors from workgroup memory, which binds: a register tile of scores is what
+//! comes next. On a GPU in software, where a load costs each lane some nine cycles (gemm/pairs.rs), these
+//! kernels take most of a block's time.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod cpu;

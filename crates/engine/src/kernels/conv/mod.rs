@@ -8,7 +8,10 @@
 //! Everything is summed in f32: the first in ascending (c, t), the second in ascending (b, q), cut
 //! into parts by the shape alone.
 //!
-//! GPU: two forms (wgsl.rs), as the products of `gemm`. Processor: `gemm`'s tiles over panels that
+//! GPU: two forms (wgsl.rs), as the products of `gemm`, and with the counts of their tiles
+//! (gemm/wgsl.rs): 8 × 8 gives at most 32 FLOPs a byte, with some 20 registers more for places in x, so
+//! two workgroups of 256 at once. A gathered element is read once for each tap, from the cache: of a
+//! 3 × 3 kernel one in nine comes from memory. Processor: `gemm`'s tiles over panels that
 //! are gathered (cpu/).
 
 mod cpu;

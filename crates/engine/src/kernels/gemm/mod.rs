@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 use crate::device::{Kind, Profile};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Variant, joined};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::recording::{Launch, Range};
@@ -116,6 +116,16 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// A second part of a product's sum, C += α·A·B over `k` terms of its own, for one matrix. It is added
+/// after the product, bias included, is settled: a B of zeros changes no bit.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment<'a> {
+    pub a: Matrix<'a>,
+    pub b: Matrix<'a>,
+    pub k: usize,
+    pub alpha: f32,
+}
+
 const SCALARS: [Scalar; 17] = {
     use Scalar::{F32, U32};
     [
@@ -140,34 +150,70 @@ const SCALARS: [Scalar; 17] = {
     ]
 };
 
+/// Those of two segments.
+const SCALARS_OF_TWO: [Scalar; 23] = {
+    use Scalar::{F32, U32};
+    joined(
+        &SCALARS,
+        &[U32("k2"), U32("a2_row"), U32("a2_column"), U32("b2_row"), U32("b2_column"), F32("alpha2")],
+    )
+};
+
+type Binding = (&'static str, Access);
+const A: Binding = ("a", Access::Read);
+const B: Binding = ("b", Access::Read);
+const BIAS: Binding = ("bias", Access::Read);
+const A2: Binding = ("a2", Access::Read);
+const B2: Binding = ("b2", Access::Read);
+const C: Binding = ("c", Access::ReadWrite);
+
 static GEMM: Kernel = Kernel {
     name: "gemm",
-    bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::ReadWrite)],
+    bindings: &[A, B, C],
     scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, false),
-    cpu: cpu::gemm::<false>,
-    variants: || variants(false),
+    wgsl: |params| wgsl::body(params, false, false),
+    cpu: cpu::gemm::<false, 2>,
+    variants: || variants(false, false),
 };
 
 static GEMM_BIAS: Kernel = Kernel {
     name: "gemm_bias",
-    bindings: &[("a", Access::Read), ("b", Access::Read), ("bias", Access::Read), ("c", Access::ReadWrite)],
+    bindings: &[A, B, BIAS, C],
     scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, true),
-    cpu: cpu::gemm::<true>,
-    variants: || variants(true),
+    wgsl: |params| wgsl::body(params, true, false),
+    cpu: cpu::gemm::<true, 3>,
+    variants: || variants(true, false),
 };
 
-pub const KERNELS: &[&Kernel] = &[&GEMM, &GEMM_BIAS];
+static GEMM_TWO: Kernel = Kernel {
+    name: "gemm_two",
+    bindings: &[A, B, A2, B2, C],
+    scalars: &SCALARS_OF_TWO,
+    wgsl: |params| wgsl::body(params, false, true),
+    cpu: cpu::gemm_two::<false, 4>,
+    variants: || variants(false, true),
+};
 
-fn variants(bias: bool) -> Vec<Variant> {
+static GEMM_TWO_BIAS: Kernel = Kernel {
+    name: "gemm_two_bias",
+    bindings: &[A, B, BIAS, A2, B2, C],
+    scalars: &SCALARS_OF_TWO,
+    wgsl: |params| wgsl::body(params, true, true),
+    cpu: cpu::gemm_two::<true, 5>,
+    variants: || variants(true, true),
+};
+
+pub const KERNELS: &[&Kernel] = &[&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS];
+
+fn variants(bias: bool, two: bool) -> Vec<Variant> {
     let storage = [DType::F32, DType::F16, DType::BF16];
     storage
         .into_iter()
         .flat_map(|b| {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
-            Form::all(b).into_iter().map(move |form| Variant {
+            dtypes.extend([DType::F32; 2].iter().filter(|_| two));
+            Form::all(b, two).into_iter().map(move |form| Variant {
                 params: form.params(),
                 dtypes: dtypes.clone(),
                 threads: form.threads(),
@@ -211,15 +257,9 @@ fn lanes(n: usize) -> Form {
 
 /// The form of pairs, where neighbours pair up: along the terms or along C's sides.
 fn pairs(g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Option<Pairs> {
-    let even = |steps: &[usize]| steps.iter().all(|s| s.is_multiple_of(2));
     if !even(&[g.n, g.k, c.row, c.batch, a.batch, b.batch]) {
         return None;
     }
-    let along = |terms: usize, side: usize, length: usize| match (terms, side) {
-        (1, side) if even(&[side]) => Some(Along::Terms),
-        (terms, 1) if even(&[terms, length]) => Some(Along::Side),
-        _ => None,
-    };
     Some(Pairs {
         rows: if g.m <= 16 { 16 } else { 32 },
         columns: if g.n <= 16 && g.m > 16 { 2 } else { 4 },
@@ -227,30 +267,92 @@ fn pairs(g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Option<Pairs> {
         b: along(b.row, b.column, g.n)?,
         stored: b.value.dtype,
         accumulate: g.accumulate,
+        second: None,
     })
 }
 
-/// `form` for a window of [m, n, k] over `ranges`, of which the last is C.
-fn fitting(form: Form, [m, n, k]: [usize; 3], ranges: &[Range], accumulate: bool) -> Form {
+fn even(steps: &[usize]) -> bool {
+    steps.iter().all(|s| s.is_multiple_of(2))
+}
+
+/// Which way a factor's neighbours pair up, of its steps along the terms and along C's side, which has
+/// `length` elements.
+fn along(terms: usize, side: usize, length: usize) -> Option<Along> {
+    match (terms, side) {
+        (1, side) if even(&[side]) => Some(Along::Terms),
+        (terms, 1) if even(&[terms, length]) => Some(Along::Side),
+        _ => None,
+    }
+}
+
+/// `form` for a window of [m, n, k] over `ranges`, of which the last is C; with the window's second
+/// segment, if it has one.
+fn fitting(
+    form: Form,
+    [m, n, k]: [usize; 3],
+    ranges: &[Range],
+    accumulate: bool,
+    second: Option<&Segment>,
+) -> Form {
     let Form::Pairs(pairs) = form else { return form };
-    let even = |range: &Range| (range.offset / range.dtype.bytes() as u64).is_multiple_of(2);
-    let factors_fit = even(&ranges[0]) && even(&ranges[1]) && ranges.last().is_some_and(even);
-    let sides_fit =
-        n.is_multiple_of(2) && k.is_multiple_of(2) && (pairs.a == Along::Terms || m.is_multiple_of(2));
-    if factors_fit && sides_fit { Form::Pairs(Pairs { accumulate, ..pairs }) } else { lanes(n) }
+    // A bias, which an even number of ranges has in the third place, is read by elements.
+    let bias = if ranges.len().is_multiple_of(2) { 2 } else { usize::MAX };
+    let mut words = ranges.iter().enumerate().filter(|(i, _)| *i != bias);
+    let aligned = |range: &Range| (range.offset / range.dtype.bytes() as u64).is_multiple_of(2);
+    let fits =
+        even(&[n, k]) && (pairs.a == Along::Terms || even(&[m])) && words.all(|(_, range)| aligned(range));
+    let along = second.map(|s| {
+        let terms = s.a.column == 1 && even(&[s.a.row, s.k]);
+        along(s.b.row, s.b.column, n).filter(|_| terms)
+    });
+    match along {
+        _ if !fits => lanes(n),
+        Some(None) => lanes(n),
+        second => Form::Pairs(Pairs { accumulate, second: second.flatten(), ..pairs }),
+    }
 }
 
 /// Appends C = α·A·B + bias, or C += that. C's columns are neighbours; `bias` has N elements.
 pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value>, c: Matrix) -> Result<()> {
-    debug_assert!(c.column == 1, "the columns of a product are neighbours");
-    debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
-    if g.k == 0 {
-        return empty_sum(cx, g, bias, c);
-    }
-    let form = form(&cx.profile, &g, &a, &b, &c);
-    parts(cx, form, g, a, b, bias, c)
+    gemm_with(cx, g, a, b, bias, None, c)
 }
 
+/// `gemm`, and C += the second segment: in one launch where there are rows enough and its factors can be
+/// bound whole.
+pub fn gemm_with(
+    cx: &Rc<Context>,
+    g: Gemm,
+    a: Matrix,
+    b: Matrix,
+    bias: Option<&Value>,
+    second: Option<Segment>,
+    c: Matrix,
+) -> Result<()> {
+    debug_assert!(c.column == 1, "the columns of a product are neighbours");
+    debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
+    debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
+    let form = form(&cx.profile, &g, &a, &b, &c);
+    let limit = cx.profile.binding_limit.saturating_sub(256);
+    let together = |s: &Segment| {
+        let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
+        fits && g.k > 0 && s.k > 0 && !matches!(form, Form::Dots { .. })
+    };
+    let (joined, apart) = match second {
+        Some(s) if together(&s) => (Some(s), None),
+        apart => (None, apart),
+    };
+    if g.k == 0 {
+        empty_sum(cx, g, bias, c)?;
+    } else {
+        parts(cx, form, g, a, b, bias, joined, c)?;
+    }
+    match apart {
+        Some(s) => gemm(cx, Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate(), s.a, s.b, None, c),
+        None => Ok(()),
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
 fn parts(
     cx: &Rc<Context>,
     form: Form,
@@ -258,6 +360,7 @@ fn parts(
     a: Matrix,
     b: Matrix,
     bias: Option<&Value>,
+    second: Option<Segment>,
     c: Matrix,
 ) -> Result<()> {
     let space = [g.batch, g.m, g.n, g.k];
@@ -267,21 +370,43 @@ fn parts(
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
-    // Terms are cut between pairs.
+    // Terms are cut between pairs. The second segment has no say in it: so a product is summed alike
+    // with it and without.
     windows(cx, "matmul", &space, &[1, height, width, 2], &binds, |mut w| {
         let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
-        // The bias is added once, with the first part of the sum.
-        let first = w.start[3] == 0;
+        // The bias is added once, with the first part of the sum; the second segment with the last.
+        let (first, last) = (w.start[3] == 0, w.start[3] + k == g.k);
         let with_bias = bias.is_some() && first;
         if bias.is_some() && !first {
             w.ranges.remove(2);
         }
+        let second = second.filter(|_| last);
+        if let Some(s) = &second {
+            let part = |factor: &Matrix, step: usize, start: usize, count: usize, along: usize| {
+                factor.value.part(start * step, (count - 1) * step + (s.k - 1) * along + 1)
+            };
+            let at = w.ranges.len() - 1;
+            w.ranges.insert(at, part(&s.a, s.a.row, w.start[1], m, s.a.column));
+            w.ranges.insert(at + 1, part(&s.b, s.b.column, w.start[2], n, s.b.row));
+        }
         let accumulate = g.accumulate || !first;
-        let form = fitting(form, [m, n, k], &w.ranges, accumulate);
+        let form = fitting(form, [m, n, k], &w.ranges, accumulate, second.as_ref());
         let [height, width] = form.block();
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
+        let more = second.map(|s| {
+            [s.k, s.a.row, s.a.column, s.b.row, s.b.column]
+                .map(|v| v as u32)
+                .into_iter()
+                .chain([s.alpha.to_bits()])
+        });
+        let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
-            kernel: if with_bias { &GEMM_BIAS } else { &GEMM },
+            kernel: match (with_bias, second.is_some()) {
+                (false, false) => &GEMM,
+                (true, false) => &GEMM_BIAS,
+                (false, true) => &GEMM_TWO,
+                (true, true) => &GEMM_TWO_BIAS,
+            },
             params: form.params(),
             bindings: w.ranges,
             scalars: [m, n, k, batch, a.batch, a.row, a.column, b.batch, b.row, b.column, c.batch, c.row]
@@ -289,10 +414,11 @@ fn parts(
                 .into_iter()
                 .chain([g.alpha.to_bits(), accumulate as u32, row_blocks as u32, column_blocks as u32])
                 .chain([(g.precision == Precision::Bf16) as u32])
+                .chain(more.into_iter().flatten())
                 .collect(),
             groups: (batch * row_blocks * column_blocks) as u32,
             threads: form.threads(),
-            work: 2 * (batch * m * n * k) as u64,
+            work: 2 * (batch * m * n * terms) as u64,
         });
     })
 }

@@ -55,6 +55,20 @@ pub struct Pairs {
     /// How B is stored.
     pub stored: DType,
     pub accumulate: bool,
+    /// Which way the second segment's B lies, where there is one; its A lies along the terms.
+    pub second: Option<Along>,
+}
+
+/// A segment of the terms: how its factors lie, and what its arrays are called.
+#[derive(Clone, Copy)]
+struct Segment {
+    rows: u32,
+    columns: u32,
+    a: Along,
+    b: Along,
+    stored: DType,
+    /// 2 for the second.
+    number: &'static str,
 }
 
 impl Pairs {
@@ -67,7 +81,12 @@ impl Pairs {
         let flags = (self.a == Along::Side) as u32
             | ((self.b == Along::Side) as u32) << 1
             | (self.accumulate as u32) << 2
-            | stored << 3;
+            | stored << 3
+            | match self.second {
+                None => 0,
+                Some(Along::Terms) => 1,
+                Some(Along::Side) => 2,
+            } << 5;
         [super::wgsl::PAIRS, self.rows, self.columns, flags]
     }
 
@@ -78,8 +97,9 @@ impl Pairs {
             columns,
             a: along(0),
             b: along(1),
-            stored: [DType::F32, DType::F16, DType::BF16][(flags >> 3) as usize],
+            stored: [DType::F32, DType::F16, DType::BF16][(flags >> 3 & 3) as usize],
             accumulate: flags >> 2 & 1 == 1,
+            second: [None, Some(Along::Terms), Some(Along::Side)][(flags >> 5) as usize],
         }
     }
 
@@ -90,16 +110,22 @@ impl Pairs {
 
     /// The body. A lane's columns are neighbours in pairs, sixteen from one pair to the next.
     pub fn body(self, bias: bool) -> String {
-        let Pairs { rows, columns, .. } = self;
-        let c_binding = 2 + bias as u32;
+        let Pairs { rows, columns, a, b, stored, .. } = self;
+        let first = Segment { rows, columns, a, b, stored, number: "" };
+        let second =
+            self.second.map(|b| Segment { a: Along::Terms, b, stored: DType::F32, number: "2", ..first });
+        let last_binding = 2 + bias as u32 + 2 * second.is_some() as u32;
         let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
         let biases = each(if bias { columns } else { 0 }, |j| {
             format!("  let bias{j} = load_bias(min(column + {}u, n - 1u));\n", column(j))
         });
+        let settled = both(rows, columns, |i, j| {
+            let plus = if bias { format!(" + bias{j}") } else { String::new() };
+            format!("  c{i}_{j} = alpha * c{i}_{j}{plus};\n")
+        });
         format!(
-            "@group(0) @binding(0) var<storage, read> a_words: array<u64>;
-@group(0) @binding({c_binding}) var<storage, read_write> c_words: array<u64>;
-{words}fn first(v: u64) -> f32 {{ return bitcast<f32>(u32(v)); }}
+            "{words}{more_words}@group(0) @binding({last_binding}) var<storage, read_write> c_words: array<u64>;
+fn first(v: u64) -> f32 {{ return bitcast<f32>(u32(v)); }}
 fn second(v: u64) -> f32 {{ return bitcast<f32>(u32(v >> 32u)); }}
 {halves}fn kernel(group: u32, lane: u32) {{
   let blocks = p.row_blocks * p.column_blocks;
@@ -109,19 +135,12 @@ fn second(v: u64) -> f32 {{ return bitcast<f32>(u32(v >> 32u)); }}
   let column = block % p.column_blocks * {width}u + 2u * lane;
   let m = p.m;
   let n = p.n;
-{places}{zeros}  let pairs = p.k / 2u;
-  var k = 0u;
-  for (; k + {last}u < pairs; k += {UNROLL}u) {{
-{many}  }}
-  for (; k < pairs; k++) {{
-{one}  }}
-{biases}{stores}}}
+{zeros}{terms}  let alpha = p.alpha;
+{biases}{settled}{more_terms}{stores}}}
 ",
-            words = match self.stored {
-                DType::F32 => "@group(0) @binding(1) var<storage, read> b_words: array<u64>;\n",
-                _ => "",
-            },
-            halves = match self.stored {
+            words = first.words(0),
+            more_words = second.map_or(String::new(), |s| s.words(2 + bias as u32)),
+            halves = match stored {
                 DType::F16 => {
                     "fn low(v: u32) -> f32 { return unpack2x16float(v).x; }
 fn high(v: u32) -> f32 { return unpack2x16float(v).y; }
@@ -135,90 +154,148 @@ fn high(v: u32) -> f32 { return bitcast<f32>(v & 0xffff0000u); }
                 _ => "",
             },
             width = columns * LANES,
-            last = UNROLL - 1,
+            terms = first.sum(),
+            more_terms = second.map_or(String::new(), Segment::sum),
+            stores = self.stores(),
+        )
+    }
+
+    fn stores(self) -> String {
+        let rows = each(self.rows, |i| {
+            let pairs = each(self.columns / 2, |q| {
+                let (x, y) = (format!("c{i}_{}", 2 * q), format!("c{i}_{}", 2 * q + 1));
+                let at = format!("c_words[at + {}u]", q * LANES);
+                let old = match self.accumulate {
+                    true => format!(
+                        "      let old = {at};\n      {x} += first(old);\n      {y} += second(old);\n"
+                    ),
+                    false => String::new(),
+                };
+                format!(
+                    "    if column + {}u < n {{
+{old}      {at} = u64(bitcast<u32>({x})) | (u64(bitcast<u32>({y})) << 32u);
+    }}
+",
+                    column(2 * q),
+                )
+            });
+            format!("  if row + {i}u < m {{\n    let at = place + (row + {i}u) * c_row;\n{pairs}  }}\n")
+        });
+        format!(
+            "  let c_row = p.c_row / 2u;
+  let place = (p.c_at + z * p.c_batch + column) / 2u;
+{rows}"
+        )
+    }
+}
+
+impl Segment {
+    /// The arrays of words; A's binding is `at`. Halves are pairs as they are.
+    fn words(self, at: u32) -> String {
+        let number = self.number;
+        let words = |name: &str, at: u32| {
+            format!("@group(0) @binding({at}) var<storage, read> {name}{number}_words: array<u64>;\n")
+        };
+        words("a", at) + &if self.stored == DType::F32 { words("b", at + 1) } else { String::new() }
+    }
+
+    /// Adds the segment's terms to the sums, those of the second one times their own factor.
+    fn sum(self) -> String {
+        let number = self.number;
+        let (batch_a, batch_b) = match number {
+            "" => (" + z * p.a_batch", " + z * p.b_batch"),
+            _ => ("", ""),
+        };
+        // The second is short: its lines are read whole by every pair.
+        let many = match number {
+            "" => format!(
+                "    for (; k + {}u < pairs; k += {UNROLL}u) {{\n{}    }}\n",
+                UNROLL - 1,
+                self.terms(UNROLL)
+            ),
+            _ => "    let factor = p.alpha2;\n".into(),
+        };
+        format!(
+            "  {{
+    let a_start = p.a{number}_at{batch_a};
+    let b_start = p.b{number}_at{batch_b};
+    let a_step = p.a{number}_column / 2u;
+    let b_step = p.b{number}_row / 2u;
+    let pairs = p.k{number} / 2u;
+    var k = 0u;
+{places}{many}    for (; k < pairs; k++) {{
+{one}    }}
+  }}
+",
             places = self.places(),
-            many = self.terms(UNROLL),
             one = self.terms(1),
-            stores = self.stores(bias),
         )
     }
 
     /// Where the lane's words of A and B start. Past the ends the last ones are read again.
     fn places(self) -> String {
+        let number = self.number;
         let a = match self.a {
             Along::Terms => each(self.rows / LANES, |q| {
                 let row = format!("min(row + {}u + lane, m - 1u)", q * LANES);
-                format!("  let a{q} = (a_start + {row} * p.a_row) / 2u;\n")
+                format!("    let a{q} = (a_start + {row} * p.a{number}_row) / 2u;\n")
             }),
             Along::Side => each(self.rows / (2 * LANES), |q| {
                 let row = format!("min(row + {}u + 2u * lane, m - 2u)", 2 * q * LANES);
-                format!("  let a{q} = (a_start + {row}) / 2u;\n")
+                format!("    let a{q} = (a_start + {row}) / 2u;\n")
             }),
         };
         let b = match self.b {
             Along::Terms => each(self.columns, |j| {
                 let column = format!("min(column + {}u, n - 1u)", column(j));
-                format!("  let b{j} = (b_start + {column} * p.b_column) / 2u;\n")
+                format!("    let b{j} = (b_start + {column} * p.b{number}_column) / 2u;\n")
             }),
             Along::Side => each(self.columns / 2, |q| {
                 let column = format!("min(column + {}u, n - 2u)", column(2 * q));
-                format!("  let b{q} = (b_start + {column}) / 2u;\n")
+                format!("    let b{q} = (b_start + {column}) / 2u;\n")
             }),
         };
-        format!(
-            "  let a_start = p.a_at + z * p.a_batch;
-  let b_start = p.b_at + z * p.b_batch;
-  let a_step = p.a_column / 2u;
-  let b_step = p.b_row / 2u;
-{a}{b}"
-        )
+        a + &b
     }
 
     /// The loads and multiply-adds of `count` pairs of terms from `k` on.
     fn terms(self, count: u32) -> String {
+        let number = self.number;
         let (b_array, b_first, b_second) = match self.stored {
-            DType::F32 => ("b_words", "first", "second"),
-            _ => ("b", "low", "high"),
+            DType::F32 => (format!("b{number}_words"), "first", "second"),
+            _ => ("b".into(), "low", "high"),
+        };
+        // Loads a pair, and names its halves; A's are scaled where the segment has a factor.
+        let load = |word: String, from: String, halves: [String; 2], read: [&str; 2], scale: &str| {
+            let half = |i: usize| format!("      let {} = {scale}{}({word});\n", halves[i], read[i]);
+            format!("      let {word} = {from};\n{}{}", half(0), half(1))
+        };
+        let b_load = |word: String, from: String, halves: [String; 2]| {
+            load(word, format!("{b_array}[{from}]"), halves, [b_first, b_second], "")
+        };
+        let scale = if number.is_empty() { "" } else { "factor * " };
+        let a_load = |word: String, from: String, halves: [String; 2]| {
+            load(word, format!("a{number}_words[{from}]"), halves, ["first", "second"], scale)
         };
         // A term t is the half t % 2 of its pair, or a word of its own.
         let b_loads = match self.b {
             Along::Terms => both(self.columns, count, |j, u| {
-                let (s, t) = (2 * u, 2 * u + 1);
-                format!(
-                    "    let w{j}_{u} = {b_array}[b{j} + k + {u}u];
-    let v{j}_{s} = {b_first}(w{j}_{u});
-    let v{j}_{t} = {b_second}(w{j}_{u});
-"
-                )
+                let halves = [2 * u, 2 * u + 1].map(|t| format!("v{j}_{t}"));
+                b_load(format!("w{j}_{u}"), format!("b{j} + k + {u}u"), halves)
             }),
             Along::Side => both(self.columns / 2, 2 * count, |q, t| {
-                let (i, j) = (2 * q, 2 * q + 1);
-                format!(
-                    "    let w{q}_{t} = {b_array}[b{q} + (2u * k + {t}u) * b_step];
-    let v{i}_{t} = {b_first}(w{q}_{t});
-    let v{j}_{t} = {b_second}(w{q}_{t});
-"
-                )
+                let halves = [2 * q, 2 * q + 1].map(|j| format!("v{j}_{t}"));
+                b_load(format!("w{q}_{t}"), format!("b{q} + (2u * k + {t}u) * b_step"), halves)
             }),
         };
         let a_loads = match self.a {
             Along::Terms => both(self.rows / LANES, count, |q, u| {
-                let (s, t) = (2 * u, 2 * u + 1);
-                format!(
-                    "    let x{q}_{u} = a_words[a{q} + k + {u}u];
-    let y{q}_{s} = first(x{q}_{u});
-    let y{q}_{t} = second(x{q}_{u});
-"
-                )
+                let halves = [2 * u, 2 * u + 1].map(|t| format!("y{q}_{t}"));
+                a_load(format!("x{q}_{u}"), format!("a{q} + k + {u}u"), halves)
             }),
             Along::Side => both(self.rows / (2 * LANES), 2 * count, |q, t| {
-                let (i, j) = (2 * q, 2 * q + 1);
-                format!(
-                    "    let x{q}_{t} = a_words[a{q} + (2u * k + {t}u) * a_step];
-    let y{i}_{t} = first(x{q}_{t});
-    let y{j}_{t} = second(x{q}_{t});
-"
-                )
+                let halves = [2 * q, 2 * q + 1].map(|i| format!("y{i}_{t}"));
+                a_load(format!("x{q}_{t}"), format!("a{q} + (2u * k + {t}u) * a_step"), halves)
             }),
         };
         let products = both(self.rows, 2 * count, |i, t| {
@@ -227,50 +304,10 @@ fn high(v: u32) -> f32 { return bitcast<f32>(v & 0xffff0000u); }
                 Along::Terms => (i / LANES, i % LANES),
                 Along::Side => (i / (2 * LANES) * 2 + i % 2, i % (2 * LANES) / 2),
             };
-            format!("    let u{i}_{t} = subgroupBroadcast(y{value}_{t}, {lane}u);\n")
-                + &each(self.columns, |j| format!("    c{i}_{j} = fma(u{i}_{t}, v{j}_{t}, c{i}_{j});\n"))
+            format!("      let u{i}_{t} = subgroupBroadcast(y{value}_{t}, {lane}u);\n")
+                + &each(self.columns, |j| format!("      c{i}_{j} = fma(u{i}_{t}, v{j}_{t}, c{i}_{j});\n"))
         });
         format!("{b_loads}{a_loads}{products}")
-    }
-
-    fn stores(self, bias: bool) -> String {
-        let sum = |i: u32, j: u32| match bias {
-            true => format!("alpha * c{i}_{j} + bias{j}"),
-            false => format!("alpha * c{i}_{j}"),
-        };
-        let rows = each(self.rows, |i| {
-            let pairs = each(self.columns / 2, |q| {
-                let old = match self.accumulate {
-                    true => format!(
-                        "      let old = c_words[at + {}u];
-      x += first(old);
-      y += second(old);
-",
-                        q * LANES
-                    ),
-                    false => String::new(),
-                };
-                format!(
-                    "    if column + {}u < n {{
-      var x = {};
-      var y = {};
-{old}      c_words[at + {}u] = u64(bitcast<u32>(x)) | (u64(bitcast<u32>(y)) << 32u);
-    }}
-",
-                    column(2 * q),
-                    sum(i, 2 * q),
-                    sum(i, 2 * q + 1),
-                    q * LANES,
-                )
-            });
-            format!("  if row + {i}u < m {{\n    let at = place + (row + {i}u) * c_row;\n{pairs}  }}\n")
-        });
-        format!(
-            "  let alpha = p.alpha;
-  let c_row = p.c_row / 2u;
-  let place = (p.c_at + z * p.c_batch + column) / 2u;
-{rows}"
-        )
     }
 }
 

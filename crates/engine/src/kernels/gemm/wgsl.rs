@@ -1,4 +1,19 @@
 //! The product in WGSL, in four forms that sum alike where they share a shape's plan.
+//!
+//! Counted from the text, for f32 (nothing was timed on a GPU of silicon). A term of a tile is staged
+//! once: FLOPs a byte of memory = 2 · height · width / (4 · (height + width)). Registers are the sums,
+//! the factors of a term and some 16 for places; workgroups at once are what 65,536 registers and
+//! 100 KiB of workgroup memory (an SM of NVIDIA's) hold.
+//!
+//! | form        | C a workgroup | FLOPs a byte | fma a shared read | registers | workgroup memory | at once |
+//! |-------------|---------------|--------------|-------------------|-----------|------------------|---------|
+//! | tile 8 × 8  | 128 × 128     | 32           | 4                 | 96        | 8.1 KiB          | 2 (registers) |
+//! | tile 4 × 4  | 64 × 64       | 16           | 2                 | 40        | 8.1 KiB          | 6 (registers) |
+//! | tile 1 × 4  | 16 × 64       | 6.4          | 0.8               | 25        | 5.1 KiB          | 8 (threads) |
+//! | tile 4 × 1  | 64 × 16       | 6.4          | 0.8               | 25        | 5.1 KiB          | 8 (threads) |
+//! | dots, r rows| r × 4         | r / 2 of B   | none              | 5 r + 24  | r KiB            | memory binds |
+//!
+//! With two segments the sums stay where they are: no register more, and C is written once.
 
 use super::pairs::{Along, LANES, Pairs};
 use crate::dtype::DType;
@@ -38,15 +53,23 @@ impl Form {
         Form::Dots { rows: 8 },
     ];
 
-    /// Every form for a B that is stored as `stored`.
-    pub fn all(stored: DType) -> Vec<Form> {
+    /// Every form for a B that is stored as `stored`, of one segment or two.
+    pub fn all(stored: DType, two: bool) -> Vec<Form> {
         let mut all = Form::PLAIN.to_vec();
+        if two {
+            // The few rows of dot products take their segments one after another.
+            all.retain(|form| !matches!(form, Form::Dots { .. }));
+        }
+        let seconds: &[Option<Along>] = if two { &[Some(Along::Terms), Some(Along::Side)] } else { &[None] };
         for [rows, columns] in [[32, 4], [32, 2], [16, 4]] {
-            for (a, b) in
-                [Along::Terms, Along::Side].into_iter().flat_map(|a| [(a, Along::Terms), (a, Along::Side)])
-            {
-                for accumulate in [false, true] {
-                    all.push(Form::Pairs(Pairs { rows, columns, a, b, stored, accumulate }));
+            for a in [Along::Terms, Along::Side] {
+                for b in [Along::Terms, Along::Side] {
+                    for accumulate in [false, true] {
+                        all.extend(seconds.iter().map(|second| {
+                            let second = *second;
+                            Form::Pairs(Pairs { rows, columns, a, b, stored, accumulate, second })
+                        }));
+                    }
                 }
             }
         }
@@ -83,18 +106,20 @@ impl Form {
     }
 }
 
-/// The body of one form. Sums are unrolled into scalars `c<i>_<j>`.
-pub fn body(params: Params, bias: bool) -> String {
+/// The body of one form. Sums are unrolled into scalars `c<i>_<j>`. Of two segments the first is
+/// settled in registers, and the second's terms are added to that.
+pub fn body(params: Params, bias: bool, two: bool) -> String {
     let [form, rows, columns, _] = params;
     if form == PAIRS {
         return Pairs::of(params).body(bias);
     }
-    let add_bias = if bias { "v += load_bias(column);" } else { "" };
+    let add_bias = if bias && !two { "v += load_bias(column);" } else { "" };
+    let scaled = if two { "sum" } else { "p.alpha * sum" };
     let settle = format!(
         "fn settle(z: u32, row: u32, column: u32, sum: f32) {{
   if row >= p.m || column >= p.n {{ return; }}
   let at = z * p.c_batch + row * p.c_row + column;
-  var v = p.alpha * sum;
+  var v = {scaled};
   {add_bias}
   if p.accumulate == 1u {{ v += load_c(at); }}
   store_c(at, v);
@@ -116,8 +141,8 @@ pub fn body(params: Params, bias: bool) -> String {
     );
     settle
         + &match form {
-            0 => lanes(rows, columns, &place),
-            1 => tile(rows, columns, &place),
+            0 => lanes(rows, columns, &place, bias, two),
+            1 => tile(rows, columns, &place, bias, two),
             _ => dots(rows, columns, &place),
         }
 }
@@ -130,28 +155,56 @@ pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> Strin
     each(rows, |i| each(columns, |j| line(i, j)))
 }
 
+/// Settles the first of two segments: column `j` of an invocation is `place(j)`.
+fn settled(rows: u32, columns: u32, bias: bool, place: impl Fn(u32) -> String) -> String {
+    let biases = each(if bias { columns } else { 0 }, |j| {
+        format!("  let bias{j} = load_bias(min({}, p.n - 1u));\n", place(j))
+    });
+    let sums = both(rows, columns, |i, j| {
+        let plus = if bias { format!(" + bias{j}") } else { String::new() };
+        format!("  c{i}_{j} = p.alpha * c{i}_{j}{plus};\n")
+    });
+    biases + &sums
+}
+
 /// Rows and columns past the end read the last one and are not stored.
-fn lanes(rows: u32, columns: u32, place: &str) -> String {
-    let a_places =
-        each(rows, |i| format!("  var a{i} = z * p.a_batch + min(row + {i}u, p.m - 1u) * p.a_row;\n"));
-    let b_places = each(columns, |j| {
-        format!("  var b{j} = z * p.b_batch + min(own + {j}u * THREADS, p.n - 1u) * p.b_column;\n")
-    });
+fn lanes(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String {
     let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
-    let loads = each(columns, |j| format!("    let v{j} = load_b(b{j}); b{j} += p.b_row;\n"));
-    let products = each(rows, |i| {
-        format!("    let u{i} = load_a(a{i}); a{i} += p.a_column;\n")
-            + &each(columns, |j| format!("    c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
-    });
-    let stores =
-        both(rows, columns, |i, j| format!("  settle(z, row + {i}u, own + {j}u * THREADS, c{i}_{j});\n"));
+    let own = |j: u32| format!("own + {j}u * THREADS");
+    let sum = |number: &str| {
+        let (batch_a, batch_b, factor) = match number {
+            "" => ("z * p.a_batch + ", "z * p.b_batch + ", ""),
+            _ => ("", "", "p.alpha2 * "),
+        };
+        let a_places =
+            each(rows, |i| format!("    var a{i} = {batch_a}min(row + {i}u, p.m - 1u) * p.a{number}_row;\n"));
+        let b_places = each(columns, |j| {
+            format!("    var b{j} = {batch_b}min({}, p.n - 1u) * p.b{number}_column;\n", own(j))
+        });
+        let loads = each(columns, |j| format!("      let v{j} = load_b{number}(b{j}); b{j} += b_step;\n"));
+        let products = each(rows, |i| {
+            format!("      let u{i} = {factor}load_a{number}(a{i}); a{i} += a_step;\n")
+                + &each(columns, |j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
+        });
+        format!(
+            "  {{
+    let a_step = p.a{number}_column;
+    let b_step = p.b{number}_row;
+    let terms = p.k{number};
+{a_places}{b_places}    for (var k = 0u; k < terms; k++) {{
+{loads}{products}    }}
+  }}
+"
+        )
+    };
+    let rest = if two { settled(rows, columns, bias, own) + &sum("2") } else { String::new() };
+    let stores = both(rows, columns, |i, j| format!("  settle(z, row + {i}u, {}, c{i}_{j});\n", own(j)));
     format!(
         "fn kernel(group: u32, lane: u32) {{
 {place}  let own = column + lane;
-{a_places}{b_places}{zeros}  for (var k = 0u; k < p.k; k++) {{
-{loads}{products}  }}
-{stores}}}
-"
+{zeros}{first}{rest}{stores}}}
+",
+        first = sum(""),
     )
 }
 
@@ -179,13 +232,15 @@ impl Stage {
     /// The kernel: `place` finds its block, `fill` stages the terms from k on, zeros past the ends, and
     /// `settle`, a call's name and first arguments, is given row, column and sum.
     pub fn kernel(&self, place: &str, terms: &str, fill: &str, settle: &str) -> String {
+        self.summing(place, &self.sum(terms, fill), settle)
+    }
+
+    /// The kernel around its sums.
+    fn summing(&self, place: &str, sums: &str, settle: &str) -> String {
         let &Stage { rows, columns, left, right, depth, .. } = self;
         let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
-        let us = each(rows, |i| format!("      let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
-        let vs = each(columns, |j| format!("      let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
-        let products = both(rows, columns, |i, j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
         let stores = both(rows, columns, |i, j| {
-            format!("  {settle}, row + y * {rows}u + {i}u, column + x + {j}u * {SIDE}u, c{i}_{j});\n")
+            format!("  {settle}, row + y * {rows}u + {i}u, {}, c{i}_{j});\n", self.column(j))
         });
         format!(
             "var<workgroup> left: array<f32, {left_size}>;
@@ -193,49 +248,78 @@ var<workgroup> right: array<f32, {right_size}>;
 fn kernel(group: u32, lane: u32) {{
 {place}  let y = lane / {SIDE}u;
   let x = lane % {SIDE}u;
-  let terms = {terms};
-{zeros}  for (var k = 0u; k < terms; k += {depth}u) {{
-{fill}    workgroupBarrier();
-    for (var t = 0u; t < {depth}u; t++) {{
-{us}{vs}{products}    }}
-    workgroupBarrier();
-  }}
-{stores}}}
+{zeros}{sums}{stores}}}
 ",
             left_size = depth * left,
             right_size = depth * right,
         )
     }
+
+    /// Where column `j` of an invocation stands.
+    fn column(&self, j: u32) -> String {
+        format!("column + x + {j}u * {SIDE}u")
+    }
+
+    /// Adds `terms` terms to the sums.
+    fn sum(&self, terms: &str, fill: &str) -> String {
+        let &Stage { rows, columns, left, right, depth, .. } = self;
+        let us = each(rows, |i| format!("        let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
+        let vs = each(columns, |j| format!("        let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
+        let products = both(rows, columns, |i, j| format!("        c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
+        format!(
+            "  {{
+    let terms = {terms};
+    for (var k = 0u; k < terms; k += {depth}u) {{
+{fill}      workgroupBarrier();
+      for (var t = 0u; t < {depth}u; t++) {{
+{us}{vs}{products}      }}
+      workgroupBarrier();
+    }}
+  }}
+"
+        )
+    }
 }
 
 /// Blocks are staged along whichever side lies together in memory.
-fn tile(rows: u32, columns: u32, place: &str) -> String {
+fn tile(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String {
     let stage = Stage::new(rows, columns);
     let Stage { height, width, left, right, depth, .. } = stage;
-    let fill = format!(
-        "    for (var e = lane; e < {left_count}u; e += THREADS) {{
-      let t = select(e / {height}u, e % {depth}u, p.a_column == 1u);
-      let i = select(e % {height}u, e / {depth}u, p.a_column == 1u);
+    let sum = |number: &str| {
+        let (batch_a, batch_b, factor) = match number {
+            "" => ("z * p.a_batch + ", "z * p.b_batch + ", ""),
+            _ => ("", "", "p.alpha2 * "),
+        };
+        let fill = format!(
+            "    for (var e = lane; e < {left_count}u; e += THREADS) {{
+      let t = select(e / {height}u, e % {depth}u, p.a{number}_column == 1u);
+      let i = select(e % {height}u, e / {depth}u, p.a{number}_column == 1u);
       var v = 0.0;
-      if row + i < p.m && k + t < p.k {{
-        v = load_a(z * p.a_batch + (row + i) * p.a_row + (k + t) * p.a_column);
+      if row + i < p.m && k + t < terms {{
+        v = {factor}load_a{number}({batch_a}(row + i) * p.a{number}_row + (k + t) * p.a{number}_column);
       }}
       left[t * {left}u + i] = v;
     }}
     for (var e = lane; e < {right_count}u; e += THREADS) {{
-      let t = select(e / {width}u, e % {depth}u, p.b_row == 1u);
-      let j = select(e % {width}u, e / {depth}u, p.b_row == 1u);
+      let t = select(e / {width}u, e % {depth}u, p.b{number}_row == 1u);
+      let j = select(e % {width}u, e / {depth}u, p.b{number}_row == 1u);
       var v = 0.0;
-      if column + j < p.n && k + t < p.k {{
-        v = load_b(z * p.b_batch + (k + t) * p.b_row + (column + j) * p.b_column);
+      if column + j < p.n && k + t < terms {{
+        v = load_b{number}({batch_b}(k + t) * p.b{number}_row + (column + j) * p.b{number}_column);
       }}
       right[t * {right}u + j] = v;
     }}
 ",
-        left_count = depth * height,
-        right_count = depth * width,
-    );
-    stage.kernel(place, "p.k", &fill, "settle(z")
+            left_count = depth * height,
+            right_count = depth * width,
+        );
+        stage.sum(&format!("p.k{number}"), &fill)
+    };
+    let rest = match two {
+        true => settled(rows, columns, bias, |j| stage.column(j)) + &sum("2"),
+        false => String::new(),
+    };
+    stage.summing(place, &(sum("") + &rest), "settle(z")
 }
 
 /// Each lane sums the terms lane, lane + 64, …; then the lanes' sums are added in pairs.

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::gemm::{Gemm, Matrix, Precision, gemm};
+use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, gemm, gemm_with};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads};
 use crate::shape::Shape;
@@ -40,7 +40,7 @@ impl Op for Linear {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        dense(cx, *self, inputs[0], inputs[1], inputs.get(2).copied(), &outputs[0])
+        dense(cx, *self, inputs[0], inputs[1], inputs.get(2).copied(), None, &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -55,7 +55,7 @@ impl Op for Linear {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let d_input = |i: usize| match i {
-            0 => d_dense(cx, *self, d, pass.input(1)),
+            0 => d_dense(cx, *self, d, pass.input(1), None),
             1 => d_weight(cx, self.fan_in_fan_out, d, pass.input(0), &pass.into),
             _ => d_bias(cx, d),
         };
@@ -98,39 +98,48 @@ pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Opt
     Ok(Shape::new(&dims))
 }
 
-/// Appends y = x·Wᵀ + b.
+/// Appends y = x·Wᵀ + b, and what `second` adds to it.
 pub fn dense(
     cx: &Rc<Context>,
     layer: Linear,
     x: &Value,
     weight: &Value,
     bias: Option<&Value>,
+    second: Option<Segment>,
     y: &Value,
 ) -> Result<()> {
     let (features, out) = (x.shape.last(), y.shape.last());
-    gemm(
+    gemm_with(
         cx,
         Gemm::new(x.shape.rows(), out, features).precision(layer.precision),
         Matrix::new(x, features),
         Matrix::new(weight, weight.shape[1]).transposed_if(!layer.fan_in_fan_out),
         bias,
+        second,
         Matrix::new(y, out),
     )
 }
 
-/// d·W.
-pub fn d_dense(cx: &Rc<Context>, layer: Linear, d: &Value, weight: &Value) -> Result<Value> {
+/// d·W, and what `second` adds to it.
+pub fn d_dense(
+    cx: &Rc<Context>,
+    layer: Linear,
+    d: &Value,
+    weight: &Value,
+    second: Option<Segment>,
+) -> Result<Value> {
     let out = d.shape.last();
     let features = weight.shape[1 - layer.fan_in_fan_out as usize];
     let mut dims = d.shape.to_vec();
     *dims.last_mut().expect("rank of at least 1") = features;
     let d_x = cx.empty(&dims[..], DType::F32)?;
-    gemm(
+    gemm_with(
         cx,
         Gemm::new(d.shape.rows(), features, out).precision(layer.precision),
         Matrix::new(d, out),
         Matrix::new(weight, weight.shape[1]).transposed_if(layer.fan_in_fan_out),
         None,
+        second,
         Matrix::new(&d_x, features),
     )?;
     Ok(d_x)

@@ -8,7 +8,9 @@
 //! Backward, with Z = s·d·B: d_x = d·W + Σ drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only
 //! where W trains. Saved: h, and of the inputs what the wanted gradients read; drop(x) is made again.
 //!
-//! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits.
+//! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits. Of the
+//! first path over all rows and outputs (without dropout, in backward) both are one launch: a product
+//! whose sum has two segments.
 //! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
 
 mod path;
@@ -79,8 +81,10 @@ impl Op for LoraLinear {
         for (i, placed) in self.placed(x.shape.rows()) {
             placed.project(cx, x, inputs[a(i)], &outputs[1 + i])?;
         }
-        dense(cx, self.base(), x, inputs[WEIGHT], inputs.get(self.bias()).copied(), y)?;
-        for (i, placed) in self.placed(x.shape.rows()) {
+        let first = self.paths.first().and_then(|path| path.expansion(&outputs[1], inputs[b(0)]));
+        let bias = inputs.get(self.bias()).copied();
+        dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
+        for (i, placed) in self.placed(x.shape.rows()).skip(first.is_some() as usize) {
             placed.expand(cx, &outputs[1 + i], inputs[b(i)], y)?;
         }
         Ok(())
@@ -118,27 +122,34 @@ impl Op for LoraLinear {
         let (needs, into) = (&pass.needs, &pass.into);
         let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
-        if needs[X] {
-            d_inputs[X] = Some(d_dense(cx, self.base(), d, pass.input(WEIGHT))?);
-        }
-        for (i, placed) in self.placed(d.shape.rows()) {
-            let shape = |input: usize| pass.input_specs[input].shape.clone();
-            if needs[X] || needs[a(i)] {
-                let z =
-                    placed.d_h(cx, d, pass.input(b(i)), &pass.output_specs[1 + i], &pass.d_outs[1 + i])?;
-                if let Some(d_x) = &d_inputs[X] {
-                    placed.add_d_x(cx, &z, pass.input(a(i)), d_x)?;
-                }
-                if needs[a(i)] {
-                    let (d_a, adds) = into.place(cx, a(i), shape(a(i)))?;
-                    placed.d_a(cx, &z, pass.input(X), &d_a, adds)?;
-                    d_inputs[a(i)] = Some(d_a);
-                }
+        let placed: Vec<(usize, Placed)> = self.placed(d.shape.rows()).collect();
+        let mut zs = vec![None; placed.len()];
+        for (i, placed) in &placed {
+            if needs[X] || needs[a(*i)] {
+                let (h, d_h) = (&pass.output_specs[1 + i], &pass.d_outs[1 + i]);
+                zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), h, d_h)?);
             }
-            if needs[b(i)] {
-                let (d_b, adds) = into.place(cx, b(i), shape(b(i)))?;
+        }
+        if needs[X] {
+            let z = zs.first().and_then(Option::as_ref);
+            let first = z.and_then(|z| self.paths[0].contraction(z, pass.input(a(0))));
+            let d_x = d_dense(cx, self.base(), d, pass.input(WEIGHT), first)?;
+            for (i, placed) in placed.iter().skip(first.is_some() as usize) {
+                placed.add_d_x(cx, zs[*i].as_ref().expect("made above"), pass.input(a(*i)), &d_x)?;
+            }
+            d_inputs[X] = Some(d_x);
+        }
+        for (i, placed) in &placed {
+            let shape = |input: usize| pass.input_specs[input].shape.clone();
+            if needs[a(*i)] {
+                let (d_a, adds) = into.place(cx, a(*i), shape(a(*i)))?;
+                placed.d_a(cx, zs[*i].as_ref().expect("made above"), pass.input(X), &d_a, adds)?;
+                d_inputs[a(*i)] = Some(d_a);
+            }
+            if needs[b(*i)] {
+                let (d_b, adds) = into.place(cx, b(*i), shape(b(*i)))?;
                 placed.d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
-                d_inputs[b(i)] = Some(d_b);
+                d_inputs[b(*i)] = Some(d_b);
             }
         }
         if needs[WEIGHT] {

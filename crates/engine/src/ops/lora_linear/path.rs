@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::dropout;
-use crate::kernels::gemm::{Gemm, Matrix, gemm};
+use crate::kernels::gemm::{Gemm, Matrix, Segment, gemm};
 use crate::ops::dropout::Dropout;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -39,6 +39,24 @@ impl Path {
     /// Over all rows and outputs.
     pub fn whole(scale: f32, dropout: Dropout) -> Path {
         Path { scale, dropout, ..Path::default() }
+    }
+
+    /// s·h·Bᵀ as a segment of the dense product, where it goes over all rows and outputs.
+    pub(super) fn expansion<'a>(&self, h: &'a Value, b: &'a Value) -> Option<Segment<'a>> {
+        let rank = b.shape[1];
+        let (h, b) = (Matrix::new(h, rank), Matrix::new(b, rank).t());
+        self.is_whole().then_some(Segment { a: h, b, k: rank, alpha: self.scale })
+    }
+
+    /// Z·A as a segment of d·W, where it goes over all rows and outputs, and nothing is dropped.
+    pub(super) fn contraction<'a>(&self, z: &'a Value, a: &'a Value) -> Option<Segment<'a>> {
+        let [rank, features] = [a.shape[0], a.shape[1]];
+        let (z, a) = (Matrix::new(z, rank), Matrix::new(a, features));
+        (self.is_whole() && self.dropout.p == 0.0).then_some(Segment { a: z, b: a, k: rank, alpha: 1.0 })
+    }
+
+    fn is_whole(&self) -> bool {
+        self.runs.is_empty() && self.windows.is_empty()
     }
 
     fn groups(&self) -> usize {
