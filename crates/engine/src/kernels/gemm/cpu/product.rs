@@ -14,20 +14,28 @@ use super::isa::{Isa, Stored};
 use super::pack::Source;
 use super::tile::{Left, Right, Settle};
 
-/// Elements of a thread's workspace for B: half of a usual second cache.
-const WORKSPACE: usize = 64 * 1024;
+/// Elements of a thread's workspace for B: half of a usual second cache of a mebibyte. Half of that
+/// takes A past half as many panels at a time where K is long: 190 instead of 200 GFLOP/s at
+/// 512 × 4096 × 4096.
+const WORKSPACE: usize = 128 * 1024;
 /// Panels of B that a task packs at most.
 pub const PANELS_OF_A_TASK: usize = 4;
 /// Terms that are summed in registers before they are added to C.
 const PART: usize = 1024;
 /// Products of fewer terms run on one thread: starting a task costs more.
 const SMALL: usize = 50_000;
+/// Bytes of B, about, that a task over few rows reads: enough that reading runs ahead.
+const READ: usize = 64 * 1024;
 /// Columns of a strip: 4 KiB of each row of B in a piece.
 const STRIP: usize = 1024;
 /// Tiles of rows for which B is read where it lies, if it lies row-major.
 const IN_PLACE_TILES: usize = 4;
 /// Rows below which a task does not pay for packing B.
 const FEW_ROWS: usize = 64;
+/// Elements apart that rows fall on one another in the first cache, whose ways are 4 KiB.
+const ALIASED: usize = 1024;
+/// Elements of a cache line.
+const LINE: usize = 16;
 
 thread_local! {
     static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -65,7 +73,7 @@ impl<T: Stored> Product<T> {
     /// The operands reach as far as the sizes and steps say, and nothing else writes C.
     pub unsafe fn run(&self, isa: &'static Isa, threads: usize) {
         if self.m <= FEW && self.b_row == 1 && self.a_column == 1 {
-            return self.dots(isa);
+            return self.dots(isa, threads);
         }
         if self.m <= FEW / 2 && self.b_column == 1 {
             return self.strips(isa, threads);
@@ -79,7 +87,12 @@ impl<T: Stored> Product<T> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
         let in_place =
             T::IS_F32 && self.b_column == 1 && (block.rows <= IN_PLACE_TILES * isa.rows || self.n <= panel);
-        workspace(block.columns.next_multiple_of(panel) * block.part, |panels| unsafe {
+        // A's rows are copied apart where they would push one another out of the first cache.
+        let aliased = self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > isa.rows;
+        let apart = block.part.next_multiple_of(LINE) + LINE;
+        let packed = block.columns.next_multiple_of(panel) * block.part;
+        workspace(packed + isa.rows * apart, |space| unsafe {
+            let (panels, copies) = space.split_at_mut(packed);
             for from in (0..self.k).step_by(block.part) {
                 let k = block.part.min(self.k - from);
                 let b = self.b.add(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
@@ -94,7 +107,13 @@ impl<T: Stored> Product<T> {
                 }
                 let first = from == 0;
                 block.slivers(isa, |row, rows| {
-                    let a = self.rows(&block, row, from);
+                    let mut a = self.rows(&block, row, from);
+                    if aliased {
+                        for (i, copy) in copies.chunks_mut(apart).enumerate().take(rows) {
+                            std::ptr::copy_nonoverlapping(a.at.add(i * a.row), copy.as_mut_ptr(), k);
+                        }
+                        a = Left { at: copies.as_ptr(), row: apart, k: 1 };
+                    }
                     for j in (0..block.columns).step_by(panel) {
                         let width = panel.min(block.columns - j);
                         let column = block.column + j;
@@ -132,9 +151,11 @@ impl<T: Stored> Product<T> {
     }
 
     /// Rows of B that lie along k, each with all rows of A.
-    fn dots(&self, isa: &'static Isa) {
-        // Tasks of some 64 KiB of B, so that reading runs ahead.
-        let columns = (64 * 1024 / (self.k * size_of::<T>())).clamp(1, self.n);
+    fn dots(&self, isa: &'static Isa, threads: usize) {
+        // As many tasks for each thread.
+        let bytes = self.n * self.k * size_of::<T>();
+        let tasks = bytes.div_ceil(READ).next_multiple_of(threads);
+        let columns = self.n.div_ceil(tasks);
         self.few(columns, |z, column, width| unsafe {
             let a = self.left(z);
             let dot = T::loops(isa).dots[self.m - 1];
@@ -240,7 +261,15 @@ impl Cut {
         let [batch, m, n, _] = sizes;
         let panel = isa.panel();
         let panels = n.div_ceil(panel);
-        let columns = panels.div_ceil(panels.div_ceil(most)) * panel;
+        let wide = |most: usize| panels.div_ceil(panels.div_ceil(most));
+        let shared = |wide: usize| (batch * panels.div_ceil(wide)).is_multiple_of(threads);
+        // One thread would wait for the others' last task: narrower ones where they come out even.
+        let mut columns = wide(most);
+        let few = batch * panels.div_ceil(columns) < 8 * threads;
+        if few && m < 2 * FEW_ROWS && !shared(columns) {
+            columns = (columns.div_ceil(2)..columns).rev().find(|w| shared(*w)).unwrap_or(columns);
+        }
+        let columns = columns * panel;
         let column_tasks = n.div_ceil(columns);
         let outer = batch * column_tasks;
         // Rows are cut until every thread has work, and as much as the others.
@@ -289,10 +318,15 @@ impl Block {
     }
 }
 
-/// Calls `body` with a thread's workspace, of `size` elements at least; they hold anything.
+/// Calls `body` with a thread's workspace, of `size` elements at least, on a cache line's start; they
+/// hold anything.
 pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
     PANELS.with_borrow_mut(|panels| {
-        panels.resize(panels.len().max(size).max(WORKSPACE), 0.0);
-        body(panels);
+        let whole = size.max(WORKSPACE) + LINE;
+        if panels.len() < whole {
+            panels.resize(whole, 0.0);
+        }
+        let skip = panels.as_ptr().align_offset(size_of::<f32>() * LINE).min(LINE);
+        body(&mut panels[skip..]);
     });
 }

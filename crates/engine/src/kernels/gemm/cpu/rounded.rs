@@ -65,9 +65,8 @@ impl Product<bf16> {
         let right_size = block.columns.next_multiple_of(panel) * elements(block.part);
         let mut slivers = Vec::new();
         block.slivers(isa, |row, rows| slivers.push((row, rows)));
-        workspace(left_size + right_size + LINE, |space| unsafe {
-            let skip = space.as_ptr().align_offset(size_of::<f32>() * LINE).min(LINE);
-            let (left, panels) = space[skip..].split_at_mut(left_size);
+        workspace(left_size + right_size, |space| unsafe {
+            let (left, panels) = space.split_at_mut(left_size);
             let (left, panels) = (left.as_mut_ptr(), panels.as_mut_ptr());
             for from in (0..self.k).step_by(block.part) {
                 let terms = block.part.min(self.k - from);
