@@ -2,7 +2,7 @@
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
-import { normal, uniform } from "./random.js";
+import { nextDropout } from "./random.js";
 import { Tensor, type DType } from "./tensor.js";
 
 export type NestedArray = readonly (number | NestedArray)[];
@@ -118,30 +118,49 @@ export function arange(
 function converted(
   values: Float32Array | Int32Array,
   shape: readonly number[],
-  { dtype, requiresGrad, device }: Omit<TensorOptions, "shape"> = {},
+  options: Omit<TensorOptions, "shape"> = {},
 ): Tensor {
-  const own = values instanceof Int32Array ? "i32" : "f32";
-  const options = { shape, ...(device === undefined ? {} : { device }) };
-  if (dtype === undefined || dtype === own) {
-    return tensor(values, { ...options, requiresGrad: requiresGrad ?? false });
-  }
-  const wide = tensor(values, options);
-  const narrow = wide.to(dtype);
-  wide.dispose();
-  if (requiresGrad === true) narrow.requiresGrad = true;
-  return narrow;
+  const place = options.device === undefined ? {} : { device: options.device };
+  return finished(tensor(values, { shape, ...place }), options);
+}
+
+/** `wide` in the dtype that is asked for. */
+function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "shape">): Tensor {
+  const made = dtype === undefined || dtype === wide.dtype ? wide : wide.to(dtype);
+  if (made !== wide) wide.dispose();
+  if (requiresGrad === true) made.requiresGrad = true;
+  return made;
 }
 
 /** Uniform on [0, 1). */
 export function rand(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return converted(uniform(count(shape), 0, 1), shape, options);
+  return uniform(shape, 0, 1, options);
 }
 
 /** Normal, of mean 0 and variance 1. */
 export function randn(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return converted(normal(count(shape)), shape, options);
+  return normal(shape, 1, options);
 }
 
-function count(shape: readonly number[]): number {
-  return shape.reduce((n, d) => n * d, 1);
+/** @internal Uniform on [low, high); drawn without the host holding them all. */
+export function uniform(
+  shape: readonly number[],
+  low: number,
+  high: number,
+  options: Omit<TensorOptions, "shape"> = {},
+): Tensor {
+  const device = resolveDevice(options.device);
+  const drawn = session().randomUniform(device, [...shape], ...nextDropout(), low, high);
+  return finished(new Tensor(drawn), options);
+}
+
+/** @internal Normal, of mean 0; drawn without the host holding them all. */
+export function normal(
+  shape: readonly number[],
+  deviation: number,
+  options: Omit<TensorOptions, "shape"> = {},
+): Tensor {
+  const device = resolveDevice(options.device);
+  const drawn = session().randomNormal(device, [...shape], ...nextDropout(), deviation);
+  return finished(new Tensor(drawn), options);
 }

@@ -2,7 +2,7 @@
 import { llamaConfig } from "../../src/models/llama/config.js";
 import { LlamaForCausalLM } from "../../src/models/llama/model.js";
 import { FreshWeights } from "../../src/models/weights.js";
-import { noGrad, scope } from "../../src/scope.js";
+import { noGrad } from "../../src/scope.js";
 import type { Tensor } from "../../src/tensor.js";
 
 export const VOCABULARY = 49152;
@@ -10,7 +10,11 @@ export const VOCABULARY = 49152;
 /** Drawn in f32, and stored as `bf16`. */
 class HalfWeights extends FreshWeights {
   override take(...of: Parameters<FreshWeights["take"]>): Tensor {
-    return noGrad(() => scope(() => super.take(...of).to("bf16")));
+    const drawn = super.take(...of);
+    const half = noGrad(() => drawn.to("bf16"));
+    // A parameter outlives its scope.
+    drawn.dispose();
+    return half;
   }
 }
 

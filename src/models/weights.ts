@@ -1,12 +1,11 @@
 /** Where a model's weights come from: found in a file and checked against the configuration, or drawn anew. */
-import { ones, tensor, zeros } from "../create.js";
+import { normal, ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { Conv2d } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
-import { normal } from "../random.js";
 import { mapped, type WeightsFile } from "../safetensors.js";
 import { parameter, type DType, type Tensor } from "../tensor.js";
 
@@ -200,9 +199,7 @@ export class FreshWeights extends Weights {
   override take(_name: string, shape: number[], start: Start = "normal"): Tensor {
     const { device } = this;
     if (start !== "normal") return parameter((start === "ones" ? ones : zeros)(shape, { device }));
-    const values = normal(shape.reduce((n, d) => n * d, 1));
-    for (let i = 0; i < values.length; i++) values[i] = (values[i] as number) * this.deviation;
-    return parameter(tensor(values, { shape, device }));
+    return parameter(normal(shape, this.deviation, { device }));
   }
 }
 

@@ -1,6 +1,5 @@
-import { tensor } from "../create.js";
+import { uniform } from "../create.js";
 import { session } from "../native.js";
-import { uniform } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 import type { Device } from "../device.js";
@@ -36,15 +35,7 @@ export class Linear extends Module {
     this.fanInFanOut = options.fanInFanOut ?? false;
     const place = options.device === undefined ? {} : { device: options.device };
     const bound = 1 / Math.sqrt(inFeatures);
-    const draw = (shape: number[]): Tensor =>
-      tensor(
-        uniform(
-          shape.reduce((n, d) => n * d, 1),
-          -bound,
-          bound,
-        ),
-        { shape, ...place },
-      );
+    const draw = (shape: number[]): Tensor => uniform(shape, -bound, bound, place);
     const shape = this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
     this.weight = options.weight ?? parameter(draw(shape));
     this.bias =

@@ -1,6 +1,7 @@
 //! The tensor engine of lowrank: operations, their gradients, and the devices that run them.
 
 pub mod device;
+pub mod drawn;
 pub mod dtype;
 pub mod error;
 pub mod format;

@@ -1,0 +1,59 @@
+//! Values that the host draws, handed to the device a piece at a time: however large, the host holds
+//! no more than pieces of them.
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::shape::Shape;
+use crate::tensor::{Context, Value};
+
+/// Elements of a piece: whole blocks of the generator, so that pieces draw what one fill would.
+const PIECE: usize = 1 << 18;
+
+/// An f32 value whose elements `draw` gives in order, so many at a call. On a meta device nothing is
+/// drawn.
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY`.
+pub fn drawn(
+    cx: &Rc<Context>,
+    shape: impl Into<Shape>,
+    mut draw: impl FnMut(usize) -> Vec<f32>,
+) -> Result<Value> {
+    let value = cx.empty(shape, DType::F32)?;
+    let pieces = if cx.is_meta() { 0 } else { value.size() };
+    for start in (0..pieces).step_by(PIECE) {
+        let values = draw(PIECE.min(pieces - start));
+        let piece = value.sub_range(start, [values.len()]);
+        cx.write(&piece, bytemuck::cast_slice(&values).to_vec());
+        if values.len() == PIECE {
+            cx.flush();
+        }
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::device::{Device, Sink, cpu::Cpu};
+    use crate::random::Stream;
+
+    #[test]
+    fn pieces_are_what_one_fill_draws() {
+        let device = Device::start(|| Cpu::open(1)).unwrap();
+        let cx = Context::new(device.profile.clone(), Sink::Thread(device));
+        for size in [0, 1, PIECE - 1, PIECE, 2 * PIECE + 3] {
+            let mut stream = Stream { seed: 7, counter: 5 };
+            let value = drawn(&cx, [size], |n| stream.normal(n, 0.0, 1.0)).unwrap();
+            let (send, receive) = channel();
+            cx.read(&value, Box::new(move |bytes| send.send(bytes).unwrap()));
+            let bytes = receive.recv().unwrap().unwrap();
+            let whole = Stream { seed: 7, counter: 5 }.normal(size, 0.0, 1.0);
+            assert!(bytes == bytemuck::cast_slice::<f32, u8>(&whole), "{size}");
+        }
+    }
+}
