@@ -55,7 +55,13 @@ export function guarded<T extends object>(target: T): T {
   for (const name of Object.getOwnPropertyNames(prototype)) {
     const method = (target as Record<string, unknown>)[name];
     if (name === "constructor" || typeof method !== "function") continue;
-    out[name] = (...args: unknown[]): unknown => call(() => (method as Function).apply(target, args));
+    out[name] = (...args: unknown[]): unknown => {
+      try {
+        return (method as Function).apply(target, args);
+      } catch (error) {
+        throw translated(error);
+      }
+    };
   }
   return out as T;
 }

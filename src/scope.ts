@@ -154,11 +154,18 @@ function settle<T>(fn: () => T, done: (result: unknown) => void, failed: () => v
 }
 
 function release(made: Set<Tensor>, kept: Set<unknown>, outer: Set<Tensor> | undefined): void {
+  const ids: number[] = [];
   for (const tensor of made) {
-    if (!kept.has(tensor)) tensor.dispose();
-    else outer?.add(tensor);
+    if (kept.has(tensor)) {
+      outer?.add(tensor);
+      continue;
+    }
+    const id = tensor.leave();
+    if (id !== undefined) ids.push(id);
   }
   made.clear();
+  // One call: it costs more than letting one tensor go.
+  if (ids.length > 0) session().dispose(ids);
 }
 
 /** Everything reachable from `root` through arrays, maps, sets and plain or class instances. */

@@ -12,6 +12,23 @@ const net = new FinalizationRegistry<number>((id) => session().dispose([id]));
 /** Tensors that a module holds as parameters: made with `requiresGrad`, or told to ask for a gradient. */
 const parameters = new WeakSet<Tensor>();
 
+interface Description {
+  shape: readonly number[];
+  dtype: DType;
+  device: Exclude<Device, "auto">;
+}
+
+const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32"];
+/** Devices by the session's numbers. */
+let devices: Exclude<Device, "auto">[] = [];
+
+function described(id: number): Description {
+  const shape = session().describe(id);
+  const [dtype, device] = [shape.shift() as number, shape.shift() as number];
+  if (device >= devices.length) devices = session().deviceLabels() as typeof devices;
+  return { shape, dtype: DTYPES[dtype] as DType, device: devices[device] as Exclude<Device, "auto"> };
+}
+
 /** A contiguous array on a device, and its place on the tape. */
 export class Tensor {
   readonly shape: readonly number[];
@@ -21,15 +38,12 @@ export class Tensor {
   #disposed = false;
 
   /** @internal Wraps a handle of the session; the innermost scope owns it. */
-  constructor(
-    id: number,
-    known?: { shape: readonly number[]; dtype: DType; device: Exclude<Device, "auto"> },
-  ) {
-    const native = session();
+  constructor(id: number, known?: Description) {
     this.#id = id;
-    this.shape = known?.shape ?? native.shape(id);
-    this.dtype = known?.dtype ?? (native.dtype(id) as DType);
-    this.device = known?.device ?? (native.device(id) as Exclude<Device, "auto">);
+    const { shape, dtype, device } = known ?? described(id);
+    this.shape = shape;
+    this.dtype = dtype;
+    this.device = device;
     net.register(this, id, this);
     own(this);
   }
@@ -291,11 +305,17 @@ export class Tensor {
   }
 
   dispose(): void {
-    if (this.#disposed) return;
+    keep(this);
+    const id = this.leave();
+    if (id !== undefined) session().dispose([id]);
+  }
+
+  /** @internal Disposes of it but for the session's part, whose number it gives, unless it has none any more. */
+  leave(): number | undefined {
+    if (this.#disposed) return undefined;
     this.#disposed = true;
     net.unregister(this);
-    keep(this);
-    session().dispose([this.#id]);
+    return this.#id;
   }
 
   [Symbol.dispose](): void {

@@ -26,41 +26,47 @@ for (const device of testDevices()) {
     return list;
   };
 
-  test(`on ${device}: it ends at its count, at an end token, at a break, at an abort, and leaves no tensor`, async (t) => {
-    const model = await adapted();
-    const whole = await tokens(model, { maxNewTokens: 9 });
-    const { tensors } = memory(device);
-    t.is(whole.length, 9);
-    t.deepEqual(await tokens(model, { maxNewTokens: 0 }), []);
-    t.deepEqual(await tokens(model, { maxNewTokens: 1 }), whole.slice(0, 1));
-    t.deepEqual(await tokens(model, { maxNewTokens: 9 }, 4), whole.slice(0, 4));
-    const controller = new AbortController();
-    const aborted = async (): Promise<void> => {
-      for await (const _ of model.generate(PROMPT, { signal: controller.signal })) {
-        controller.abort(new Error("enough"));
-      }
-    };
-    await t.throwsAsync(aborted, { message: "enough" });
-    // An end token is not yielded, wherever it first comes.
-    const end = whole.at(-1) as number;
-    Object.assign(model.config, { eosTokenIds: [end] });
-    t.deepEqual(await tokens(model, { maxNewTokens: 9 }), whole.slice(0, whole.indexOf(end)));
-    t.is(memory(device).tensors, tensors);
-    model.dispose();
-  });
+  test.serial(
+    `on ${device}: it ends at its count, at an end token, at a break, at an abort, and leaves no tensor`,
+    async (t) => {
+      const model = await adapted();
+      const whole = await tokens(model, { maxNewTokens: 9 });
+      const { tensors } = memory(device);
+      t.is(whole.length, 9);
+      t.deepEqual(await tokens(model, { maxNewTokens: 0 }), []);
+      t.deepEqual(await tokens(model, { maxNewTokens: 1 }), whole.slice(0, 1));
+      t.deepEqual(await tokens(model, { maxNewTokens: 9 }, 4), whole.slice(0, 4));
+      const controller = new AbortController();
+      const aborted = async (): Promise<void> => {
+        for await (const _ of model.generate(PROMPT, { signal: controller.signal })) {
+          controller.abort(new Error("enough"));
+        }
+      };
+      await t.throwsAsync(aborted, { message: "enough" });
+      // An end token is not yielded, wherever it first comes.
+      const end = whole.at(-1) as number;
+      Object.assign(model.config, { eosTokenIds: [end] });
+      t.deepEqual(await tokens(model, { maxNewTokens: 9 }), whole.slice(0, whole.indexOf(end)));
+      t.true(memory(device).tensors <= tensors);
+      model.dispose();
+    },
+  );
 
-  test(`on ${device}: sampling at no temperature to speak of, or of one token, is greedy`, async (t) => {
-    const model = await adapted();
-    const greedy = await tokens(model, { maxNewTokens: 6 });
-    t.deepEqual(await tokens(model, { maxNewTokens: 6, temperature: 1e-9 }), greedy);
-    t.deepEqual(await tokens(model, { maxNewTokens: 6, temperature: 2, topK: 1 }), greedy);
-    const { tensors } = memory(device);
-    await tokens(model, { maxNewTokens: 6, temperature: 1 });
-    t.is(memory(device).tensors, tensors);
-    model.dispose();
-  });
+  test.serial(
+    `on ${device}: sampling at no temperature to speak of, or of one token, is greedy`,
+    async (t) => {
+      const model = await adapted();
+      const greedy = await tokens(model, { maxNewTokens: 6 });
+      t.deepEqual(await tokens(model, { maxNewTokens: 6, temperature: 1e-9 }), greedy);
+      t.deepEqual(await tokens(model, { maxNewTokens: 6, temperature: 2, topK: 1 }), greedy);
+      const { tensors } = memory(device);
+      await tokens(model, { maxNewTokens: 6, temperature: 1 });
+      t.true(memory(device).tensors <= tensors);
+      model.dispose();
+    },
+  );
 
-  test(`on ${device}: a logit that is NaN is refused, however tokens are chosen`, async (t) => {
+  test.serial(`on ${device}: a logit that is NaN is refused, however tokens are chosen`, async (t) => {
     const model = await adapted();
     const { weight } = model.model.norm;
     const sick = tensor(new Float32Array(weight.size).fill(NaN), { device });
@@ -74,7 +80,7 @@ for (const device of testDevices()) {
       });
       // The first makes the model's tables of rotation.
       tensors ||= memory(device).tensors;
-      t.is(memory(device).tensors, tensors);
+      t.true(memory(device).tensors <= tensors);
     }
     model.dispose();
   });

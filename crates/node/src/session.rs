@@ -32,6 +32,8 @@ pub(crate) struct State {
     /// What products by a weight are recorded with.
     pub precision: Precision,
     contexts: HashMap<String, Rc<Context>>,
+    /// Devices by the numbers that `describe` gives.
+    labels: Vec<String>,
     devices: Vec<Arc<Device>>,
     tensors: Vec<Option<Tensor>>,
     free: Vec<u32>,
@@ -85,6 +87,15 @@ impl State {
         found
             .cloned()
             .ok_or_else(|| fail_code(engine::Code::Disposed, "a tensor is used after it was disposed"))
+    }
+
+    fn number_of(&mut self, label: &str) -> u32 {
+        let found = self.labels.iter().position(|l| l == label);
+        let number = found.unwrap_or_else(|| {
+            self.labels.push(label.into());
+            self.labels.len() - 1
+        });
+        number as u32
     }
 
     pub fn insert(&mut self, tensor: Tensor) -> u32 {
@@ -184,19 +195,27 @@ impl Session {
         })
     }
 
+    /// The number of its dtype in `f32 f16 bf16 i32`, the number of its device in `device_labels`, and its
+    /// shape: one call, since each costs more than what it asks.
     #[napi]
-    pub fn shape(&self, id: u32) -> Result<Vec<u32>> {
-        self.with(|s| Ok(s.tensor(id)?.spec().shape.iter().map(|d| *d as u32).collect()))
+    pub fn describe(&self, id: u32) -> Result<Vec<u32>> {
+        self.with(|s| {
+            let value = s.tensor(id)?.value();
+            let dtype = match value.dtype {
+                DType::F32 => 0,
+                DType::F16 => 1,
+                DType::BF16 => 2,
+                DType::I32 => 3,
+            };
+            let device = s.number_of(&value.context().profile.label);
+            Ok([dtype, device].into_iter().chain(value.shape.iter().map(|d| *d as u32)).collect())
+        })
     }
 
+    /// The devices that tensors were found on, by number.
     #[napi]
-    pub fn dtype(&self, id: u32) -> Result<&'static str> {
-        self.with(|s| Ok(s.tensor(id)?.spec().dtype.as_str()))
-    }
-
-    #[napi]
-    pub fn device(&self, id: u32) -> Result<String> {
-        self.with(|s| Ok(s.tensor(id)?.value().context().profile.label.clone()))
+    pub fn device_labels(&self) -> Result<Vec<String>> {
+        self.with(|s| Ok(s.labels.clone()))
     }
 
     /// Raised by each write in place.
