@@ -16,9 +16,21 @@
 //! | 4 × 576 × 1536   | 75   | 23          |
 //! | 1 × 576 × 1536   | 44   | 50          |
 //!
-//! Up to 8 rows (up to 4 where B lies row-major) read B once, from its first byte to its last: a row
-//! of one against 154 MB of W takes it in at up to 29 GB/s, and half that where W is not aligned to
-//! 64 bytes. Four rows of W at a time instead of one: 12 GB/s.
+//! Up to 8 rows (up to 4 where B lies row-major) read B once, from its first byte to its last. One row
+//! against weights that no cache holds, GB/s of weights by both cores (`cargo bench --bench bandwidth`;
+//! a plain sum of memory in the same run: 28):
+//!
+//! | n × k       | f32 | bf16 | f16 |
+//! |-------------|-----|------|-----|
+//! | 192 × 576   | 22  | 19   | 16  |
+//! | 576 × 576   | 21  | 23   | 24  |
+//! | 1536 × 576  | 23  | 27   | 26  |
+//! | 576 × 1536  | 29  | 34   | 29  |
+//! | 49152 × 576 | 28  | 29   | 27  |
+//!
+//! Half that where W is not aligned to 64 bytes. Tried: four rows of W at a time instead of one, 12
+//! GB/s; asking for lines 1, 2 or 4 KiB ahead, nothing to a tenth slower, since the processor does so by
+//! itself; tasks of 128 KiB instead of 64, the same.
 //!
 //! By bf16 with the other factor rounded to it (rounded.rs), on both cores, of a peak of 460 in dot
 //! products of pairs; PyTorch 2.15 (oneDNN) has A and C in bf16, too:
@@ -33,8 +45,10 @@
 //! | 344 × 576 × 49152, x·W | 378 | 380    |
 //!
 //! Tried: copying A's rows into the order of the tile as well: 112 → 76 GFLOP/s, since each is used
-//! for a few panels only. Left alone, rows a multiple of 4 KiB apart fall on one another in the
-//! first cache: 100 instead of 112. Packing B where it lies row-major: not worth it below 60 rows.
+//! for a few panels only. Rows a multiple of 4 KiB apart, which would fall on one another in the first
+//! cache, are copied apart as they are; with that and twice the workspace, 512 × 4096 × 4096 went from
+//! 182 to 201 GFLOP/s on both cores, 2048 × 4096 × 4096 from 183 to 194. Packing B where it lies
+//! row-major: not worth it below 60 rows.
 
 mod dot;
 mod isa;
