@@ -100,7 +100,7 @@ fn plain(case: &Case, a: &[f32], narrow: impl Fn(f32) -> f32) -> Vec<f64> {
 
 fn cases() -> Vec<Case> {
     // Around the ends of tiles (12 and 6 rows; 32, 16 and 8 columns), of squares (16, 8 and 4 terms),
-    // of dot products (8 rows, 4 columns), and of the parts of K.
+    // of dot products (8 rows, 4 columns), and of the parts of K; rows that alias in the first cache.
     let sizes = [
         [1, 1, 1, 1],
         [1, 1, 5, 33],
@@ -114,6 +114,7 @@ fn cases() -> Vec<Case> {
         [1, 200, 150, 65],
         [1, 6, 257, 2100],
         [1, 37, 70, 2077],
+        [2, 29, 70, 2048],
     ];
     let mut cases = Vec::new();
     for (i, sizes) in sizes.into_iter().enumerate() {
