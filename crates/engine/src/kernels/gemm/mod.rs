@@ -7,12 +7,14 @@
 //! GPU: four forms (wgsl.rs, pairs.rs), chosen by the shape and by whether the GPU is one in software.
 //! Processor: a loop nest of our own (cpu/).
 
+mod beside;
 pub(in crate::kernels) mod cpu;
 mod pairs;
 #[cfg(test)]
 mod tests;
 pub(in crate::kernels) mod wgsl;
 
+pub use beside::LowRank;
 use pairs::{Along, LANES, Pairs};
 use wgsl::Form;
 
@@ -203,7 +205,8 @@ static GEMM_TWO_BIAS: Kernel = Kernel {
     variants: || variants(true, true),
 };
 
-pub const KERNELS: &[&Kernel] = &[&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS];
+pub const KERNELS: &[&Kernel] =
+    &[&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS, beside::KERNELS[0], beside::KERNELS[1]];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
     let storage = [DType::F32, DType::F16, DType::BF16];

@@ -59,6 +59,17 @@ pub struct Pairs {
     pub second: Option<Along>,
 }
 
+/// What a product's arrays of words are called.
+#[derive(Clone, Copy)]
+pub struct Arrays {
+    pub a: &'static str,
+    /// The binding itself where B is stored by halves, whose words are pairs as they are.
+    pub b: &'static str,
+    pub a2: &'static str,
+    pub b2: &'static str,
+    pub c: &'static str,
+}
+
 /// A segment of the terms: how its factors lie, and what its arrays are called.
 #[derive(Clone, Copy)]
 struct Segment {
@@ -69,6 +80,8 @@ struct Segment {
     stored: DType,
     /// 2 for the second.
     number: &'static str,
+    a_words: &'static str,
+    b_words: &'static str,
 }
 
 impl Pairs {
@@ -108,13 +121,43 @@ impl Pairs {
         [self.rows as usize, (self.columns * LANES) as usize]
     }
 
-    /// The body. A lane's columns are neighbours in pairs, sixteen from one pair to the next.
+    /// The body of the kernel that is this product alone.
     pub fn body(self, bias: bool) -> String {
+        let halves = self.stored != DType::F32;
+        let arrays = Arrays {
+            a: "a_words",
+            b: if halves { "b" } else { "b_words" },
+            a2: "a2_words",
+            b2: "b2_words",
+            c: "c_words",
+        };
+        let second = 2 + bias as u32;
+        let mut out = words(arrays.a, 0, "read");
+        if !halves {
+            out += &words(arrays.b, 1, "read");
+        }
+        if self.second.is_some() {
+            out += &(words(arrays.a2, second, "read") + &words(arrays.b2, second + 1, "read"));
+        }
+        out += &words(arrays.c, second + 2 * self.second.is_some() as u32, "read_write");
+        out + &halves_of(self.stored) + &self.function("kernel(group: u32, lane: u32)", bias, arrays)
+    }
+
+    /// The product as a function over `p`, the scalars of `gemm` and where its operands start. A lane's
+    /// columns are neighbours in pairs, sixteen from one pair to the next.
+    pub fn function(self, head: &str, bias: bool, arrays: Arrays) -> String {
         let Pairs { rows, columns, a, b, stored, .. } = self;
-        let first = Segment { rows, columns, a, b, stored, number: "" };
-        let second =
-            self.second.map(|b| Segment { a: Along::Terms, b, stored: DType::F32, number: "2", ..first });
-        let last_binding = 2 + bias as u32 + 2 * second.is_some() as u32;
+        let (a_words, b_words) = (arrays.a, arrays.b);
+        let first = Segment { rows, columns, a, b, stored, number: "", a_words, b_words };
+        let second = self.second.map(|b| Segment {
+            a: Along::Terms,
+            b,
+            stored: DType::F32,
+            number: "2",
+            a_words: arrays.a2,
+            b_words: arrays.b2,
+            ..first
+        });
         let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
         let biases = each(if bias { columns } else { 0 }, |j| {
             format!("  let bias{j} = load_bias(min(column + {}u, n - 1u));\n", column(j))
@@ -124,10 +167,7 @@ impl Pairs {
             format!("  c{i}_{j} = alpha * c{i}_{j}{plus};\n")
         });
         format!(
-            "{words}{more_words}@group(0) @binding({last_binding}) var<storage, read_write> c_words: array<u64>;
-fn first(v: u64) -> f32 {{ return bitcast<f32>(u32(v)); }}
-fn second(v: u64) -> f32 {{ return bitcast<f32>(u32(v >> 32u)); }}
-{halves}fn kernel(group: u32, lane: u32) {{
+            "fn {head} {{
   let blocks = p.row_blocks * p.column_blocks;
   let z = group / blocks;
   let block = group % blocks;
@@ -138,33 +178,18 @@ fn second(v: u64) -> f32 {{ return bitcast<f32>(u32(v >> 32u)); }}
 {zeros}{terms}  let alpha = p.alpha;
 {biases}{settled}{more_terms}{stores}}}
 ",
-            words = first.words(0),
-            more_words = second.map_or(String::new(), |s| s.words(2 + bias as u32)),
-            halves = match stored {
-                DType::F16 => {
-                    "fn low(v: u32) -> f32 { return unpack2x16float(v).x; }
-fn high(v: u32) -> f32 { return unpack2x16float(v).y; }
-"
-                }
-                DType::BF16 => {
-                    "fn low(v: u32) -> f32 { return bitcast<f32>(v << 16u); }
-fn high(v: u32) -> f32 { return bitcast<f32>(v & 0xffff0000u); }
-"
-                }
-                _ => "",
-            },
             width = columns * LANES,
             terms = first.sum(),
             more_terms = second.map_or(String::new(), Segment::sum),
-            stores = self.stores(),
+            stores = self.stores(arrays.c),
         )
     }
 
-    fn stores(self) -> String {
+    fn stores(self, c_words: &str) -> String {
         let rows = each(self.rows, |i| {
             let pairs = each(self.columns / 2, |q| {
                 let (x, y) = (format!("c{i}_{}", 2 * q), format!("c{i}_{}", 2 * q + 1));
-                let at = format!("c_words[at + {}u]", q * LANES);
+                let at = format!("{c_words}[at + {}u]", q * LANES);
                 let old = match self.accumulate {
                     true => format!(
                         "      let old = {at};\n      {x} += first(old);\n      {y} += second(old);\n"
@@ -190,15 +215,6 @@ fn high(v: u32) -> f32 { return bitcast<f32>(v & 0xffff0000u); }
 }
 
 impl Segment {
-    /// The arrays of words; A's binding is `at`. Halves are pairs as they are.
-    fn words(self, at: u32) -> String {
-        let number = self.number;
-        let words = |name: &str, at: u32| {
-            format!("@group(0) @binding({at}) var<storage, read> {name}{number}_words: array<u64>;\n")
-        };
-        words("a", at) + &if self.stored == DType::F32 { words("b", at + 1) } else { String::new() }
-    }
-
     /// Adds the segment's terms to the sums, those of the second one times their own factor.
     fn sum(self) -> String {
         let number = self.number;
@@ -262,8 +278,8 @@ impl Segment {
     fn terms(self, count: u32) -> String {
         let number = self.number;
         let (b_array, b_first, b_second) = match self.stored {
-            DType::F32 => (format!("b{number}_words"), "first", "second"),
-            _ => ("b".into(), "low", "high"),
+            DType::F32 => (self.b_words, "first", "second"),
+            _ => (self.b_words, "low", "high"),
         };
         // Loads a pair, and names its halves; A's are scaled where the segment has a factor.
         let load = |word: String, from: String, halves: [String; 2], read: [&str; 2], scale: &str| {
@@ -275,7 +291,7 @@ impl Segment {
         };
         let scale = if number.is_empty() { "" } else { "factor * " };
         let a_load = |word: String, from: String, halves: [String; 2]| {
-            load(word, format!("a{number}_words[{from}]"), halves, ["first", "second"], scale)
+            load(word, format!("{}[{from}]", self.a_words), halves, ["first", "second"], scale)
         };
         // A term t is the half t % 2 of its pair, or a word of its own.
         let b_loads = match self.b {
@@ -309,6 +325,32 @@ impl Segment {
         });
         format!("{b_loads}{a_loads}{products}")
     }
+}
+
+/// A binding as words of 64 bits.
+pub fn words(name: &str, binding: u32, access: &str) -> String {
+    format!("@group(0) @binding({binding}) var<storage, {access}> {name}: array<u64>;\n")
+}
+
+/// What takes a word apart: of two f32, and of two halves stored as `stored`.
+pub fn halves_of(stored: DType) -> String {
+    let words = "fn first(v: u64) -> f32 { return bitcast<f32>(u32(v)); }
+fn second(v: u64) -> f32 { return bitcast<f32>(u32(v >> 32u)); }
+";
+    let halves = match stored {
+        DType::F16 => {
+            "fn low(v: u32) -> f32 { return unpack2x16float(v).x; }
+fn high(v: u32) -> f32 { return unpack2x16float(v).y; }
+"
+        }
+        DType::BF16 => {
+            "fn low(v: u32) -> f32 { return bitcast<f32>(v << 16u); }
+fn high(v: u32) -> f32 { return bitcast<f32>(v & 0xffff0000u); }
+"
+        }
+        _ => "",
+    };
+    format!("{words}{halves}")
 }
 
 /// How far column `j` of a lane lies from its first.

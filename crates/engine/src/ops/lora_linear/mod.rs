@@ -10,7 +10,8 @@
 //!
 //! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits. Of the
 //! first path over all rows and outputs (without dropout, in backward) both are one launch: a product
-//! whose sum has two segments.
+//! whose sum has two segments. Where such a path is the only one, a GPU in software makes Z and d_B in one
+//! launch, and d_x and d_A in another.
 //! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
 
 mod path;
@@ -27,7 +28,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::check_probability;
-use crate::kernels::gemm::Precision;
+use crate::kernels::gemm::{LowRank, Precision};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
 use crate::tensor::{Context, Spec, Value};
@@ -122,15 +123,32 @@ impl Op for LoraLinear {
         let (needs, into) = (&pass.needs, &pass.into);
         let mut d_inputs = vec![None; needs.len()];
         let d = &pass.d_out_or_zeros(cx)?;
+        let shape = |input: usize| pass.input_specs[input].shape.clone();
         let placed: Vec<(usize, Placed)> = self.placed(d.shape.rows()).collect();
         let mut zs = vec![None; placed.len()];
+        let alone = self.alone(pass, d).filter(|_| LowRank::suits(&cx.profile));
+        if let Some(path) = &alone {
+            let z = cx.empty(pass.output_specs[1].shape.clone(), DType::F32)?;
+            let (d_b, adds) = into.place(cx, b(0), shape(b(0)))?;
+            if path.z_and_d_b(cx, pass.output(1), &z, &d_b, adds) {
+                (zs[0], d_inputs[b(0)]) = (Some(z), Some(d_b));
+            }
+        }
         for (i, placed) in &placed {
-            if needs[X] || needs[a(*i)] {
+            if zs[*i].is_none() && (needs[X] || needs[a(*i)]) {
                 let (h, d_h) = (&pass.output_specs[1 + i], &pass.d_outs[1 + i]);
                 zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), h, d_h)?);
             }
         }
-        if needs[X] {
+        if let (Some(path), Some(Some(z))) = (&alone, zs.first()) {
+            let d_x = cx.empty(shape(X), DType::F32)?;
+            let (d_a, adds) = into.place(cx, a(0), shape(a(0)))?;
+            let factors = [pass.input(WEIGHT), z, pass.input(a(0)), pass.input(X)];
+            if path.d_x_and_d_a(cx, factors, self.fan_in_fan_out, &d_x, &d_a, adds) {
+                (d_inputs[X], d_inputs[a(0)]) = (Some(d_x), Some(d_a));
+            }
+        }
+        if needs[X] && d_inputs[X].is_none() {
             let z = zs.first().and_then(Option::as_ref);
             let first = z.and_then(|z| self.paths[0].contraction(z, pass.input(a(0))));
             let d_x = d_dense(cx, self.base(), d, pass.input(WEIGHT), first)?;
@@ -140,13 +158,12 @@ impl Op for LoraLinear {
             d_inputs[X] = Some(d_x);
         }
         for (i, placed) in &placed {
-            let shape = |input: usize| pass.input_specs[input].shape.clone();
-            if needs[a(*i)] {
+            if needs[a(*i)] && d_inputs[a(*i)].is_none() {
                 let (d_a, adds) = into.place(cx, a(*i), shape(a(*i)))?;
                 placed.d_a(cx, zs[*i].as_ref().expect("made above"), pass.input(X), &d_a, adds)?;
                 d_inputs[a(*i)] = Some(d_a);
             }
-            if needs[b(*i)] {
+            if needs[b(*i)] && d_inputs[b(*i)].is_none() {
                 let (d_b, adds) = into.place(cx, b(*i), shape(b(*i)))?;
                 placed.d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
                 d_inputs[b(*i)] = Some(d_b);
@@ -165,6 +182,18 @@ impl Op for LoraLinear {
 impl LoraLinear {
     fn base(&self) -> Linear {
         Linear { fan_in_fan_out: self.fan_in_fan_out, precision: self.precision }
+    }
+
+    /// The one path, where all of its gradients are wanted and it goes over all rows and outputs.
+    fn alone<'a>(&self, pass: &'a Backward, d: &'a Value) -> Option<LowRank<'a>> {
+        let [path] = &self.paths[..] else { return None };
+        let wanted = [X, a(0), b(0)].iter().all(|i| pass.needs[*i]) && pass.d_outs[1].is_none();
+        if !wanted || !path.is_whole() || path.dropout.p > 0.0 {
+            return None;
+        }
+        let (rows, out) = (d.shape.rows(), d.shape.last());
+        let [rank, features] = [0, 1].map(|i| pass.input_specs[a(0)].shape[i]);
+        Some(LowRank { d, b: pass.input(b(0)), scale: path.scale, rows, features, out, rank })
     }
 
     /// The input that is the bias, where there is one.

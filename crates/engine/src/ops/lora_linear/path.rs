@@ -55,7 +55,7 @@ impl Path {
         (self.is_whole() && self.dropout.p == 0.0).then_some(Segment { a: z, b: a, k: rank, alpha: 1.0 })
     }
 
-    fn is_whole(&self) -> bool {
+    pub(super) fn is_whole(&self) -> bool {
         self.runs.is_empty() && self.windows.is_empty()
     }
 

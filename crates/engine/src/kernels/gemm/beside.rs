@@ -1,0 +1,333 @@
+//! The gradients of a low-rank path on a GPU in software, two products in one launch: a launch costs such
+//! a device some twenty microseconds, and on one these are two of three.
+//!
+//! Maths: Z = s·d·B and d_B (+)= s·dᵀ·h; then d_x = d·W + Z·A and d_A (+)= Zᵀ·x. Layout: d [T, O], W
+//! [O, I] or [I, O], A [R, I], B [O, R], h and Z [T, R], x and d_x [T, I], all contiguous. The first groups
+//! make the first product, the others the second. Each is summed as by itself (pairs.rs); where pairs do
+//! not fit, or a binding would be too long, the caller launches them apart.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::pairs::{Along, Arrays, LANES, Pairs, halves_of, words};
+use crate::device::Profile;
+use crate::dtype::DType;
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+/// Sizes of the layer, the factor of its path, and how many groups make the first product.
+const SCALARS: [Scalar; 6] = [
+    Scalar::U32("rows"),
+    Scalar::U32("features"),
+    Scalar::U32("out"),
+    Scalar::U32("rank"),
+    Scalar::F32("scale"),
+    Scalar::U32("first_groups"),
+];
+
+/// `params` = [rows and columns of the first product's tile, 1 where d_B is added to].
+static TO_RANK: Kernel = Kernel {
+    name: "low_rank_z_and_b",
+    bindings: &[
+        ("d", Access::Read),
+        ("b", Access::Read),
+        ("h", Access::Read),
+        ("z", Access::Write),
+        ("d_b", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: to_rank,
+    cpu: |_| unreachable!("planned for a GPU in software alone"),
+    variants: || {
+        let of = |params| Variant { params, dtypes: vec![DType::F32; 5], threads: LANES };
+        [2, 4].into_iter().flat_map(|columns| [0, 1].map(|adds| of([columns, adds, 0, 0]))).collect()
+    },
+};
+
+/// `params` = [1 where W is [I, O], how W is stored, rows of d_A's tile, 1 where d_A is added to].
+static FROM_RANK: Kernel = Kernel {
+    name: "low_rank_x_and_a",
+    bindings: &[
+        ("d", Access::Read),
+        ("w", Access::Read),
+        ("z", Access::Read),
+        ("a", Access::Read),
+        ("x", Access::Read),
+        ("d_x", Access::Write),
+        ("d_a", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: from_rank,
+    cpu: |_| unreachable!("planned for a GPU in software alone"),
+    variants: || {
+        let mut all = Vec::new();
+        for stored in STORED {
+            for [fan_in_fan_out, rows, adds] in [[0, 16, 0], [0, 16, 1], [1, 32, 0], [1, 16, 1], [0, 32, 1]] {
+                let mut dtypes = vec![DType::F32; 7];
+                dtypes[1] = stored;
+                let params = [fan_in_fan_out, number_of(stored), rows, adds];
+                all.push(Variant { params, dtypes, threads: LANES });
+            }
+        }
+        all
+    },
+};
+
+pub const KERNELS: &[&Kernel] = &[&TO_RANK, &FROM_RANK];
+
+const STORED: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+fn number_of(stored: DType) -> u32 {
+    STORED.iter().position(|s| *s == stored).expect("weights are floats") as u32
+}
+
+/// What a product's function reads: the scalars of `gemm`, and where its operands start.
+const SIZES: &str = "struct Sizes {
+  m: u32, n: u32, k: u32, k2: u32,
+  a_at: u32, a_row: u32, a_column: u32, a_batch: u32,
+  b_at: u32, b_row: u32, b_column: u32, b_batch: u32,
+  a2_at: u32, a2_row: u32, a2_column: u32,
+  b2_at: u32, b2_row: u32, b2_column: u32,
+  c_at: u32, c_row: u32, c_batch: u32,
+  alpha: f32, alpha2: f32, row_blocks: u32, column_blocks: u32,
+}
+";
+
+/// A product's place in WGSL: sizes, then start, row step and column step of each operand.
+struct Spelled<'a> {
+    sizes: [&'a str; 3],
+    a: [&'a str; 3],
+    b: [&'a str; 3],
+    c: [&'a str; 2],
+    /// k, a and b of the second segment.
+    second: Option<(&'a str, [&'a str; 3], [&'a str; 3])>,
+    alpha: &'a str,
+}
+
+impl Spelled<'_> {
+    /// The call of `function`, which makes tiles as `pairs` says.
+    fn call(&self, function: &str, group: &str, pairs: Pairs) -> String {
+        let [m, n, k] = self.sizes;
+        let ([a, a_row, a_column], [b, b_row, b_column], [c, c_row]) = (self.a, self.b, self.c);
+        let nothing = ("0u", ["0u"; 3], ["0u"; 3]);
+        let (k2, [a2, a2_row, a2_column], [b2, b2_row, b2_column]) = self.second.unwrap_or(nothing);
+        let [height, width] = pairs.block();
+        let alpha = self.alpha;
+        format!(
+            "{function}(Sizes({m}, {n}, {k}, {k2}, {a}, {a_row}, {a_column}, 0u, {b}, {b_row}, {b_column}, 0u, \
+             {a2}, {a2_row}, {a2_column}, {b2}, {b2_row}, {b2_column}, {c}, {c_row}, 0u, {alpha}, 1.0, \
+             ({m} + {}u) / {height}u, ({n} + {}u) / {width}u), {group}, lane);",
+            height - 1,
+            width - 1,
+        )
+    }
+}
+
+const PLAIN: Pairs = Pairs {
+    rows: 32,
+    columns: 4,
+    a: Along::Side,
+    b: Along::Side,
+    stored: DType::F32,
+    accumulate: false,
+    second: None,
+};
+
+/// The tiles of Z and of d_B.
+fn tiles_to_rank([columns, adds, ..]: Params) -> [Pairs; 2] {
+    [Pairs { columns, a: Along::Terms, ..PLAIN }, Pairs { columns, accumulate: adds == 1, ..PLAIN }]
+}
+
+/// The tiles of d_x and of d_A.
+fn tiles_from_rank([fan_in_fan_out, stored, rows, adds]: Params) -> [Pairs; 2] {
+    let b = if fan_in_fan_out == 1 { Along::Terms } else { Along::Side };
+    let stored = STORED[stored as usize];
+    let second = Some(Along::Side);
+    [Pairs { a: Along::Terms, b, stored, second, ..PLAIN }, Pairs { rows, accumulate: adds == 1, ..PLAIN }]
+}
+
+fn to_rank(params: Params) -> String {
+    let [z, d_b] = tiles_to_rank(params);
+    let of_z = Spelled {
+        sizes: ["p.rows", "p.rank", "p.out"],
+        a: ["p.d_at", "p.out", "1u"],
+        b: ["p.b_at", "p.rank", "1u"],
+        c: ["p.z_at", "p.rank"],
+        second: None,
+        alpha: "p.scale",
+    };
+    let of_b = Spelled {
+        sizes: ["p.out", "p.rank", "p.rows"],
+        a: ["p.d_at", "1u", "p.out"],
+        b: ["p.h_at", "p.rank", "1u"],
+        c: ["p.d_b_at", "p.rank"],
+        second: None,
+        alpha: "p.scale",
+    };
+    let arrays = Arrays { a: "d_words", b: "b_words", a2: "", b2: "", c: "z_words" };
+    words("d_words", 0, "read")
+        + &words("b_words", 1, "read")
+        + &words("h_words", 2, "read")
+        + &words("z_words", 3, "read_write")
+        + &words("d_b_words", 4, "read_write")
+        + &halves_of(DType::F32)
+        + SIZES
+        + &z.function(FIRST, false, arrays)
+        + &d_b.function(SECOND, false, Arrays { b: "h_words", c: "d_b_words", ..arrays })
+        + &both_of(&of_z, z, &of_b, d_b)
+}
+
+fn from_rank(params: Params) -> String {
+    let [d_x, d_a] = tiles_from_rank(params);
+    let of_x = Spelled {
+        sizes: ["p.rows", "p.features", "p.out"],
+        a: ["p.d_at", "p.out", "1u"],
+        b: match params[0] {
+            1 => ["p.w_at", "1u", "p.out"],
+            _ => ["p.w_at", "p.features", "1u"],
+        },
+        c: ["p.d_x_at", "p.features"],
+        second: Some(("p.rank", ["p.z_at", "p.rank", "1u"], ["p.a_at", "p.features", "1u"])),
+        alpha: "1.0",
+    };
+    let of_a = Spelled {
+        sizes: ["p.rank", "p.features", "p.rows"],
+        a: ["p.z_at", "1u", "p.rank"],
+        b: ["p.x_at", "p.features", "1u"],
+        c: ["p.d_a_at", "p.features"],
+        second: None,
+        alpha: "1.0",
+    };
+    let halves = d_x.stored != DType::F32;
+    let arrays = Arrays {
+        a: "d_words",
+        b: if halves { "w" } else { "w_words" },
+        a2: "z_words",
+        b2: "a_words",
+        c: "d_x_words",
+    };
+    words("d_words", 0, "read")
+        + &(if halves { String::new() } else { words("w_words", 1, "read") })
+        + &words("z_words", 2, "read")
+        + &words("a_words", 3, "read")
+        + &words("x_words", 4, "read")
+        + &words("d_x_words", 5, "read_write")
+        + &words("d_a_words", 6, "read_write")
+        + &halves_of(d_x.stored)
+        + SIZES
+        + &d_x.function(FIRST, false, arrays)
+        + &d_a.function(SECOND, false, Arrays { a: "z_words", b: "x_words", c: "d_a_words", ..arrays })
+        + &both_of(&of_x, d_x, &of_a, d_a)
+}
+
+const FIRST: &str = "first_product(p: Sizes, group: u32, lane: u32)";
+const SECOND: &str = "second_product(p: Sizes, group: u32, lane: u32)";
+
+fn both_of(first: &Spelled, first_tile: Pairs, second: &Spelled, second_tile: Pairs) -> String {
+    format!(
+        "fn kernel(group: u32, lane: u32) {{
+  if group < p.first_groups {{
+    {}
+  }} else {{
+    {}
+  }}
+}}
+",
+        first.call("first_product", "group", first_tile),
+        second.call("second_product", "group - p.first_groups", second_tile),
+    )
+}
+
+/// A path over all rows and outputs of a layer, in backward.
+pub struct LowRank<'a> {
+    /// What flows into y, [T, O].
+    pub d: &'a Value,
+    /// [O, R]
+    pub b: &'a Value,
+    pub scale: f32,
+    pub rows: usize,
+    pub features: usize,
+    pub out: usize,
+    pub rank: usize,
+}
+
+impl LowRank<'_> {
+    /// Whether the device makes two products in a launch at all.
+    pub fn suits(profile: &Profile) -> bool {
+        profile.software && profile.subgroup == LANES
+    }
+
+    /// Whether pairs fit, and `values` can be bound whole.
+    fn fits(&self, cx: &Context, values: &[&Value]) -> bool {
+        let limit = cx.profile.binding_limit.saturating_sub(256);
+        let whole = |v: &&Value| v.bytes() as u64 <= limit;
+        let aligned = |v: &&Value| (v.range().offset / v.dtype.bytes() as u64).is_multiple_of(2);
+        LowRank::suits(&cx.profile)
+            && [self.rows, self.features, self.out, self.rank].iter().all(|s| *s > 0 && s.is_multiple_of(2))
+            && values.iter().all(whole)
+            && values.iter().all(aligned)
+    }
+
+    fn launch(
+        &self,
+        cx: &Context,
+        kernel: &'static Kernel,
+        params: Params,
+        values: &[&Value],
+        products: [(Pairs, [usize; 2]); 2],
+        work: usize,
+    ) {
+        let groups = products.map(|(tile, [m, n])| {
+            let [height, width] = tile.block();
+            (m.div_ceil(height) * n.div_ceil(width)) as u32
+        });
+        let sizes = [self.rows, self.features, self.out, self.rank].map(|v| v as u32);
+        cx.launch(Launch {
+            kernel,
+            params,
+            bindings: values.iter().map(|v| v.range()).collect(),
+            scalars: SmallVec::from_iter(sizes.into_iter().chain([self.scale.to_bits(), groups[0]])),
+            groups: groups[0] + groups[1],
+            threads: LANES,
+            work: work as u64,
+        });
+    }
+
+    /// Appends Z = s·d·B and d_B = s·dᵀ·h, or d_B += that; returns whether it did.
+    pub fn z_and_d_b(&self, cx: &Rc<Context>, h: &Value, z: &Value, d_b: &Value, adds: bool) -> bool {
+        let values = [self.d, self.b, h, z, d_b];
+        if !self.fits(cx, &values) {
+            return false;
+        }
+        let params = [if self.rank <= 16 { 2 } else { 4 }, adds as u32, 0, 0];
+        let [of_z, of_b] = tiles_to_rank(params);
+        let products = [(of_z, [self.rows, self.rank]), (of_b, [self.out, self.rank])];
+        self.launch(cx, &TO_RANK, params, &values, products, 4 * self.rows * self.out * self.rank);
+        true
+    }
+
+    /// Appends d_x = d·W + Z·A and d_A = Zᵀ·x, or d_A += that; returns whether it did.
+    pub fn d_x_and_d_a(
+        &self,
+        cx: &Rc<Context>,
+        [w, z, a, x]: [&Value; 4],
+        fan_in_fan_out: bool,
+        d_x: &Value,
+        d_a: &Value,
+        adds: bool,
+    ) -> bool {
+        let values = [self.d, w, z, a, x, d_x, d_a];
+        if !self.fits(cx, &values) {
+            return false;
+        }
+        let rows = if self.rank <= 16 { 16 } else { 32 };
+        let params = [fan_in_fan_out as u32, number_of(w.dtype), rows, adds as u32];
+        let [of_x, of_a] = tiles_from_rank(params);
+        let products = [(of_x, [self.rows, self.features]), (of_a, [self.rank, self.features])];
+        let work = 2 * self.rows * self.features * (self.out + 2 * self.rank);
+        self.launch(cx, &FROM_RANK, params, &values, products, work);
+        true
+    }
+}
