@@ -21,8 +21,8 @@
 //!
 //! 100 KiB of workgroup memory hold 7 workgroups, 896 invocations: enough to hide memory, but each
 //! score is a dot of two vectors from workgroup memory, which binds: a register tile of scores is what
-//! comes next. On a GPU in software, where a load costs each lane some nine cycles (gemm/pairs.rs), these
-//! kernels take most of a block's time.
+//! comes next. On a GPU in software a load costs each lane some nine cycles (gemm/pairs.rs),
+//! and these loads were not paired up yet.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod cpu;
