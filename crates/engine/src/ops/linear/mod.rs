@@ -55,7 +55,7 @@ impl Op for Linear {
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let d = pass.d_out();
         let d_input = |i: usize| match i {
-            0 => d_dense(cx, *self, d, pass.input(1), None),
+            0 => d_dense(cx, *self, d, pass.input(1), None, &pass.into),
             1 => d_weight(cx, self.fan_in_fan_out, d, pass.input(0), &pass.into),
             _ => d_bias(cx, d),
         };
@@ -120,22 +120,23 @@ pub fn dense(
     )
 }
 
-/// d·W, and what `second` adds to it.
+/// d·W, and what `second` adds to it; x is input 0.
 pub fn d_dense(
     cx: &Rc<Context>,
     layer: Linear,
     d: &Value,
     weight: &Value,
     second: Option<Segment>,
+    into: &Destinations,
 ) -> Result<Value> {
     let out = d.shape.last();
     let features = weight.shape[1 - layer.fan_in_fan_out as usize];
     let mut dims = d.shape.to_vec();
     *dims.last_mut().expect("rank of at least 1") = features;
-    let d_x = cx.empty(&dims[..], DType::F32)?;
+    let (d_x, adds) = into.place(cx, 0, &dims[..])?;
     gemm_with(
         cx,
-        Gemm::new(d.shape.rows(), features, out).precision(layer.precision),
+        Gemm::new(d.shape.rows(), features, out).precision(layer.precision).accumulate_if(adds),
         Matrix::new(d, out),
         Matrix::new(weight, weight.shape[1]).transposed_if(layer.fan_in_fan_out),
         None,

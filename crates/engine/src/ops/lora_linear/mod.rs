@@ -151,7 +151,7 @@ impl Op for LoraLinear {
         if needs[X] && d_inputs[X].is_none() {
             let z = zs.first().and_then(Option::as_ref);
             let first = z.and_then(|z| self.paths[0].contraction(z, pass.input(a(0))));
-            let d_x = d_dense(cx, self.base(), d, pass.input(WEIGHT), first)?;
+            let d_x = d_dense(cx, self.base(), d, pass.input(WEIGHT), first, into)?;
             for (i, placed) in placed.iter().skip(first.is_some() as usize) {
                 placed.add_d_x(cx, zs[*i].as_ref().expect("made above"), pass.input(a(*i)), &d_x)?;
             }
