@@ -30,7 +30,8 @@ for (const device of testDevices()) {
       const optimizer = adamOf(model);
       session().trim(device);
       let after: number | undefined;
-      let early = 0;
+      // The least of two quarters of the run: what a driver takes for a while to compile a kernel is no drift.
+      let [early, late] = [Infinity, Infinity];
       for (let step = 0; step < STEPS; step++) {
         recordStep(model, optimizer, length(step));
         const { live } = memory(device);
@@ -42,7 +43,9 @@ for (const device of testDevices()) {
           after = live;
         }
         if (step % 8 === 7) await synchronize(device);
-        if (step === Math.floor(STEPS / 4)) early = rss();
+        const quarter = Math.floor((4 * step) / STEPS);
+        if (quarter === 1) early = Math.min(early, rss());
+        if (quarter === 3) late = Math.min(late, rss());
       }
       await synchronize(device);
       const { reserved, peak } = memory(device);
@@ -50,11 +53,11 @@ for (const device of testDevices()) {
       const highest = session().highestLive(device);
       t.true(peak <= highest * 1.125 + 4096, `held ${peak}, highest live ${highest}`);
       t.true(reserved <= peak);
-      const drift = (rss() - early) / 2 ** 20;
+      const drift = (Math.min(late, rss()) - early) / 2 ** 20;
       t.log(
         `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; RSS drift ${drift.toFixed(1)} MiB`,
       );
-      t.true(drift < 8, `${drift} MiB`);
+      t.true(drift < 5, `${drift} MiB`);
       optimizer.dispose();
       model.dispose();
     });
@@ -97,7 +100,7 @@ test.serial("no backward is built for a frozen weight", async (t) => {
   t.is(products(layer, true), 2, "y and d_x");
   t.is(products(layer, false), 1, "y alone");
   const adapted = lora.Linear.fromBase(layer, { r: 2 });
-  // y: x·Wᵀ, x·Aᵀ, ·Bᵀ; then Z, dA, dB, and no gradient of x.
-  t.is(products(adapted, false), 6);
-  t.is(products(adapted, true), 8, "and both parts of d_x");
+  // x·Aᵀ, y with both its parts; then Z, dA, dB, and no gradient of x.
+  t.is(products(adapted, false), 5);
+  t.is(products(adapted, true), 6, "and d_x with both its parts");
 });
