@@ -6,14 +6,19 @@ import { session } from "../../src/native.js";
 import { testDevices } from "../devices.js";
 import { adamOf, recordStep, smallLlama } from "../small-llama.js";
 
-/** Lengths 1 to 512 in no order. */
+/** Lengths that every form of a kernel serves one of: a gpu in software keeps some 17 MiB for each that it compiles. */
+const FORMS = [512, 1, 2, 5, 12, 15, 24, 33, 65, 100, 150, 300];
+
+/** Those of every form, then lengths 1 to 512 in no order. */
 function lengthAt(step: number): number {
-  return 1 + ((Math.imul(step + 1, 2654435761) >>> 0) % 512);
+  return FORMS[step] ?? 1 + ((Math.imul(step + 1, 2654435761) >>> 0) % 512);
 }
 
-function rss(): number {
+/** Resident bytes but for JavaScript's heap, which V8 lets shrink and grow by some 20 MiB as it likes. */
+function resident(): number {
   globalThis.gc?.();
-  return process.memoryUsage().rss;
+  const { rss, heapTotal } = process.memoryUsage();
+  return rss - heapTotal;
 }
 
 /** LOWRANK_MEMORY_STEPS=40 is enough for a look: a gpu in software takes a minute for 200. */
@@ -30,22 +35,17 @@ for (const device of testDevices()) {
       const optimizer = adamOf(model);
       session().trim(device);
       let after: number | undefined;
-      // The least of two quarters of the run: what a driver takes for a while to compile a kernel is no drift.
-      let [early, late] = [Infinity, Infinity];
+      // The most, not the least: a compiler's memory that is given back for a while and taken again is no loss.
+      let [early, late] = [0, 0];
       for (let step = 0; step < STEPS; step++) {
         recordStep(model, optimizer, length(step));
         const { live } = memory(device);
-        // The first step makes the optimizer's moments and the rotary tables.
-        if (step === 0 || (name !== "one length" && step < 4)) after = live;
-        else if (live !== after && length(step) <= 512) {
-          // A longer text than any before grows the rotary tables once.
-          t.true(step < 40 && live > (after ?? 0), `step ${step}: ${live} bytes live, ${after} before`);
-          after = live;
-        }
+        // The first step makes the optimizer's moments, and the rotary tables of the longest text.
+        after ??= live;
+        t.is(live, after, `step ${step}`);
         if (step % 8 === 7) await synchronize(device);
-        const quarter = Math.floor((4 * step) / STEPS);
-        if (quarter === 1) early = Math.min(early, rss());
-        if (quarter === 3) late = Math.min(late, rss());
+        if (step < STEPS / 2) early = Math.max(early, resident());
+        else if (step >= (STEPS * 3) / 4) late = Math.max(late, resident());
       }
       await synchronize(device);
       const { reserved, peak } = memory(device);
@@ -53,11 +53,11 @@ for (const device of testDevices()) {
       const highest = session().highestLive(device);
       t.true(peak <= highest * 1.125 + 4096, `held ${peak}, highest live ${highest}`);
       t.true(reserved <= peak);
-      const drift = (Math.min(late, rss()) - early) / 2 ** 20;
+      const drift = (late - early) / 2 ** 20;
       t.log(
-        `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; RSS drift ${drift.toFixed(1)} MiB`,
+        `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; resident ${drift.toFixed(1)} MiB above the first half`,
       );
-      t.true(drift < 5, `${drift} MiB`);
+      t.true(drift < 8, `${drift} MiB`);
       optimizer.dispose();
       model.dispose();
     });
