@@ -177,6 +177,16 @@ impl Backward {
         self.d_outs[0].as_ref().expect("backward runs where a gradient flows in")
     }
 
+    /// `d`, one of `d_outs`, to be written over: a copy where something else reads it.
+    pub fn owned(&self, cx: &Rc<Context>, d: &Value) -> Result<Value> {
+        if d.is_unshared() {
+            return Ok(d.clone());
+        }
+        let copy = cx.empty(d.shape.clone(), d.dtype)?;
+        cx.copy(d, &copy);
+        Ok(copy)
+    }
+
     /// What flows into the first output; zeros where only another output has a gradient.
     pub fn d_out_or_zeros(&self, cx: &Rc<Context>) -> Result<Value> {
         if let Some(d) = &self.d_outs[0] {

@@ -13,7 +13,7 @@ use crate::device::cpu::{CpuLaunch, Shared};
 use crate::dtype::DType;
 
 /// Elements that one task takes: large enough that starting it costs nothing.
-const GRAIN: usize = 16 * 1024;
+pub(super) const GRAIN: usize = 16 * 1024;
 /// Elements that are laid out at a time.
 const BLOCK: usize = 512;
 

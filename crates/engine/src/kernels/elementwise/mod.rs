@@ -10,8 +10,10 @@
 
 mod cpu;
 mod function;
+mod gated;
 
 pub use function::Function;
+pub use gated::silu_mul_backward;
 
 use std::rc::Rc;
 
@@ -96,7 +98,7 @@ static ACCUMULATE: Kernel = Kernel {
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 
-pub const KERNELS: &[&Kernel] = &[&MAP1, &MAP2, &MAP3, &ACCUMULATE];
+pub const KERNELS: &[&Kernel] = &[&MAP1, &MAP2, &MAP3, &ACCUMULATE, &gated::BACKWARD];
 
 const ACCUMULATE_WGSL: &str = "
 fn kernel(group: u32, lane: u32) {

@@ -1,7 +1,7 @@
 //! y = silu(gate) · up: the product of a gated MLP.
 //!
 //! Shapes: gate, up and y are equal. Backward: d_up = d · silu(gate), d_gate = d · up · silu'(gate),
-//! one pass each. Saved: gate and up; silu(gate) is made again.
+//! in one pass, d_gate where d was. Saved: gate and up; silu(gate) is made again.
 
 #[cfg(test)]
 mod plain;
@@ -13,7 +13,7 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::elementwise::{Function, map};
+use crate::kernels::elementwise::{Function, map, silu_mul_backward};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::tensor::{Context, Spec, Value};
 
@@ -55,18 +55,21 @@ impl Op for SiluMul {
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        let d = pass.d_out();
+        let (d, gate) = (pass.d_out(), pass.input(0));
         let make = |function, operands: &[&Value]| {
             let y = cx.empty(d.shape.clone(), DType::F32)?;
             map(cx, function, operands, &y)?;
             Ok(Some(y))
         };
-        let gate = pass.input(0);
-        let d_gate = match pass.needs[0] {
-            true => make(Function::SiluMulBackward, &[d, gate, pass.input(1)])?,
-            false => None,
-        };
-        let d_up = if pass.needs[1] { make(Function::SiluMul, &[gate, d])? } else { None };
-        Ok(vec![d_gate, d_up])
+        match pass.needs[..] {
+            [true, true] => {
+                let d_up = cx.empty(d.shape.clone(), DType::F32)?;
+                let d_gate = pass.owned(cx, d)?;
+                silu_mul_backward(cx, gate, pass.input(1), &d_gate, &d_up)?;
+                Ok(vec![Some(d_gate), Some(d_up)])
+            }
+            [true, _] => Ok(vec![make(Function::SiluMulBackward, &[d, gate, pass.input(1)])?, None]),
+            _ => Ok(vec![None, make(Function::SiluMul, &[gate, d])?]),
+        }
     }
 }

@@ -1,7 +1,7 @@
 use super::{SiluMul, plain::plain};
 use crate::error::Code;
-use crate::op::run1;
-use crate::ops::checks::{Array, check, check_non_finite, contexts};
+use crate::op::{Backward, Op, run1};
+use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 
 #[test]
 fn equals_the_plain_form() {
@@ -17,6 +17,39 @@ fn non_finite_values_stay_where_they_are() {
     let gate = Array::from_fn(&[5, 5], |i| special[i[0]]);
     let up = Array::from_fn(&[5, 5], |i| special[i[1]]);
     check_non_finite(&SiluMul, &[gate, up], &plain);
+}
+
+/// Both gradients at once, in place where nothing else reads d, are those that are asked for one by one.
+#[test]
+fn gradients_together_are_those_apart() {
+    let special = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 1.5, -3.0, 90.0];
+    let ordinary = |name: &str, n: usize| Array::random(name, &[n]).map(|v| v * 6.0);
+    let odd = |step: usize| Array::from_fn(&[7, 7, 7], |i| special[i[step]]);
+    let mut cases = vec![[odd(0), odd(1), odd(2)]];
+    cases.extend([1, 63, 64, 65, 257, 2100].map(|n| ["gate", "up", "d"].map(|name| ordinary(name, n))));
+    for cx in contexts() {
+        for case in &cases {
+            let [gate, up] = [0, 1].map(|i| case[i].upload(&cx));
+            let backward = |needs: &[bool], d| {
+                let pass = Backward::after(&SiluMul, &[gate.clone(), up.clone()], &[], needs, vec![Some(d)]);
+                SiluMul.backward(&cx, &pass).unwrap()
+            };
+            let held = case[2].upload(&cx);
+            let apart = [backward(&[true, false], held.clone()), backward(&[false, true], held.clone())];
+            let apart = [0, 1].map(|i| read(apart[i][i].as_ref().unwrap()));
+            let copied = backward(&[true, true], held.clone());
+            let d = case[2].upload(&cx);
+            let place = d.range();
+            let in_place = backward(&[true, true], d);
+            assert_eq!(in_place[0].as_ref().unwrap().range(), place);
+            for (i, expected) in apart.iter().enumerate() {
+                for together in [&copied, &in_place].map(|d| read(d[i].as_ref().unwrap())) {
+                    compare(&format!("{}: gradient {i}", cx.profile.label), &together, expected, TOLERANCE);
+                }
+            }
+            compare("d of somebody else", &read(&held), &case[2], 1e-7);
+        }
+    }
 }
 
 #[test]
