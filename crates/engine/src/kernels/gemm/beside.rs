@@ -1,7 +1,7 @@
 //! The gradients of a low-rank path on a GPU in software, two products in one launch: a launch costs such
 //! a device 14 to 26 µs.
 //!
-//! Maths: Z = s·d·B and d_B (+)= s·dᵀ·h; then d_x = d·W + Z·A and d_A (+)= Zᵀ·x. Layout: d [T, O], W
+//! Maths: Z = s·d·B and d_B (+)= s·dᵀ·h; then d_x (+)= d·W + Z·A and d_A (+)= Zᵀ·x. Layout: d [T, O], W
 //! [O, I] or [I, O], A [R, I], B [O, R], h and Z [T, R], x and d_x [T, I], all contiguous. The first groups
 //! make the first product, the others the second. Each is summed as by itself (pairs.rs); where pairs do
 //! not fit, or a binding would be too long, the caller launches them apart.
@@ -46,7 +46,8 @@ static TO_RANK: Kernel = Kernel {
     },
 };
 
-/// `params` = [1 where W is [I, O], how W is stored, rows of d_A's tile, 1 where d_A is added to].
+/// `params` = [1 where W is [I, O], how W is stored, rows of d_A's tile, which outputs are added to: 1 for
+/// d_A, 2 for d_x].
 static FROM_RANK: Kernel = Kernel {
     name: "low_rank_x_and_a",
     bindings: &[
@@ -55,7 +56,7 @@ static FROM_RANK: Kernel = Kernel {
         ("z", Access::Read),
         ("a", Access::Read),
         ("x", Access::Read),
-        ("d_x", Access::Write),
+        ("d_x", Access::ReadWrite),
         ("d_a", Access::ReadWrite),
     ],
     scalars: &SCALARS,
@@ -64,7 +65,7 @@ static FROM_RANK: Kernel = Kernel {
     variants: || {
         let mut all = Vec::new();
         for stored in STORED {
-            for [fan_in_fan_out, rows, adds] in [[0, 16, 0], [0, 16, 1], [1, 32, 0], [1, 16, 1], [0, 32, 1]] {
+            for [fan_in_fan_out, rows, adds] in [[0, 16, 0], [0, 16, 3], [1, 32, 2], [1, 16, 1], [0, 32, 1]] {
                 let mut dtypes = vec![DType::F32; 7];
                 dtypes[1] = stored;
                 let params = [fan_in_fan_out, number_of(stored), rows, adds];
@@ -145,7 +146,8 @@ fn tiles_from_rank([fan_in_fan_out, stored, rows, adds]: Params) -> [Pairs; 2] {
     let b = if fan_in_fan_out == 1 { Along::Terms } else { Along::Side };
     let stored = STORED[stored as usize];
     let second = Some(Along::Side);
-    [Pairs { a: Along::Terms, b, stored, second, ..PLAIN }, Pairs { rows, accumulate: adds == 1, ..PLAIN }]
+    let d_x = Pairs { a: Along::Terms, b, stored, second, accumulate: adds & 2 != 0, ..PLAIN };
+    [d_x, Pairs { rows, accumulate: adds & 1 != 0, ..PLAIN }]
 }
 
 fn to_rank(params: Params) -> String {
@@ -308,22 +310,22 @@ impl LowRank<'_> {
         true
     }
 
-    /// Appends d_x = d·W + Z·A and d_A = Zᵀ·x, or d_A += that; returns whether it did.
+    /// Appends d_x = d·W + Z·A and d_A = Zᵀ·x, or adds that where a place says so; returns whether it did.
     pub fn d_x_and_d_a(
         &self,
         cx: &Rc<Context>,
         [w, z, a, x]: [&Value; 4],
         fan_in_fan_out: bool,
-        d_x: &Value,
-        d_a: &Value,
-        adds: bool,
+        (d_x, adds_x): &(Value, bool),
+        (d_a, adds_a): &(Value, bool),
     ) -> bool {
         let values = [self.d, w, z, a, x, d_x, d_a];
         if !self.fits(cx, &values) {
             return false;
         }
         let rows = if self.rank <= 16 { 16 } else { 32 };
-        let params = [fan_in_fan_out as u32, number_of(w.dtype), rows, adds as u32];
+        let adds = *adds_a as u32 | (*adds_x as u32) << 1;
+        let params = [fan_in_fan_out as u32, number_of(w.dtype), rows, adds];
         let [of_x, of_a] = tiles_from_rank(params);
         let products = [(of_x, [self.rows, self.features]), (of_a, [self.rank, self.features])];
         let work = 2 * self.rows * self.features * (self.out + 2 * self.rank);

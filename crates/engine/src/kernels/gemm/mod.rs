@@ -119,7 +119,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// A second part of a product's sum, C += α·A·B over `k` terms of its own, for one matrix. It is added
-/// after the product, bias included, is settled: a B of zeros changes no bit.
+/// after the product, bias included, is settled: its bits are those of two products one after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
     pub a: Matrix<'a>,
@@ -336,9 +336,13 @@ pub fn gemm_with(
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
     let form = form(&cx.profile, &g, &a, &b, &c);
     let limit = cx.profile.binding_limit.saturating_sub(256);
+    let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
+    // Dot products are summed in another order.
+    let dots = |form: Form| matches!(form, Form::Dots { .. });
     let together = |s: &Segment| {
         let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
-        fits && g.k > 0 && s.k > 0 && !matches!(form, Form::Dots { .. })
+        let alone = self::form(&cx.profile, &more(s), &s.a, &s.b, &c);
+        fits && g.k > 0 && s.k > 0 && !dots(form) && !dots(alone)
     };
     let (joined, apart) = match second {
         Some(s) if together(&s) => (Some(s), None),
@@ -350,7 +354,7 @@ pub fn gemm_with(
         parts(cx, form, g, a, b, bias, joined, c)?;
     }
     match apart {
-        Some(s) => gemm(cx, Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate(), s.a, s.b, None, c),
+        Some(s) => gemm(cx, more(&s), s.a, s.b, None, c),
         None => Ok(()),
     }
 }

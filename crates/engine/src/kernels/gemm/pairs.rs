@@ -27,7 +27,7 @@
 //! is what reading lines whole is for; where the neighbours lie along the rows or columns, it matters
 //! less.
 
-use super::wgsl::{both, each};
+use super::wgsl::{both, each, zeros};
 use crate::dtype::DType;
 use crate::kernel::Params;
 
@@ -158,13 +158,12 @@ impl Pairs {
             b_words: arrays.b2,
             ..first
         });
-        let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
         let biases = each(if bias { columns } else { 0 }, |j| {
-            format!("  let bias{j} = load_bias(min(column + {}u, n - 1u));\n", column(j))
+            format!("    let bias{j} = load_bias(min(column + {}u, n - 1u));\n", column(j))
         });
-        let settled = both(rows, columns, |i, j| {
-            let plus = if bias { format!(" + bias{j}") } else { String::new() };
-            format!("  c{i}_{j} = alpha * c{i}_{j}{plus};\n")
+        // As two launches would: the second is added to what the first one stored.
+        let then = second.map_or(String::new(), |second| {
+            zeros(rows, columns, "") + &second.sum() + &self.settle("p.alpha2", "", true, arrays.c)
         });
         format!(
             "fn {head} {{
@@ -175,22 +174,26 @@ impl Pairs {
   let column = block % p.column_blocks * {width}u + 2u * lane;
   let m = p.m;
   let n = p.n;
-{zeros}{terms}  let alpha = p.alpha;
-{biases}{settled}{more_terms}{stores}}}
+{zeros}{terms}{stores}{then}}}
 ",
             width = columns * LANES,
+            zeros = zeros(rows, columns, "var "),
             terms = first.sum(),
-            more_terms = second.map_or(String::new(), Segment::sum),
-            stores = self.stores(arrays.c),
+            stores = self.settle("p.alpha", &biases, self.accumulate, arrays.c),
         )
     }
 
-    fn stores(self, c_words: &str) -> String {
+    /// Stores the sums times `alpha`, with the biases that are named in `biases`, if any.
+    fn settle(self, alpha: &str, biases: &str, accumulate: bool, c_words: &str) -> String {
+        let settled = both(self.rows, self.columns, |i, j| {
+            let plus = if biases.is_empty() { String::new() } else { format!(" + bias{j}") };
+            format!("    c{i}_{j} = alpha * c{i}_{j}{plus};\n")
+        });
         let rows = each(self.rows, |i| {
             let pairs = each(self.columns / 2, |q| {
                 let (x, y) = (format!("c{i}_{}", 2 * q), format!("c{i}_{}", 2 * q + 1));
                 let at = format!("{c_words}[at + {}u]", q * LANES);
-                let old = match self.accumulate {
+                let old = match accumulate {
                     true => format!(
                         "      let old = {at};\n      {x} += first(old);\n      {y} += second(old);\n"
                     ),
@@ -207,15 +210,18 @@ impl Pairs {
             format!("  if row + {i}u < m {{\n    let at = place + (row + {i}u) * c_row;\n{pairs}  }}\n")
         });
         format!(
-            "  let c_row = p.c_row / 2u;
-  let place = (p.c_at + z * p.c_batch + column) / 2u;
-{rows}"
+            "  {{
+    let alpha = {alpha};
+    let c_row = p.c_row / 2u;
+    let place = (p.c_at + z * p.c_batch + column) / 2u;
+{biases}{settled}{rows}  }}
+"
         )
     }
 }
 
 impl Segment {
-    /// Adds the segment's terms to the sums, those of the second one times their own factor.
+    /// Adds the segment's terms to the sums.
     fn sum(self) -> String {
         let number = self.number;
         let (batch_a, batch_b) = match number {
@@ -229,7 +235,7 @@ impl Segment {
                 UNROLL - 1,
                 self.terms(UNROLL)
             ),
-            _ => "    let factor = p.alpha2;\n".into(),
+            _ => String::new(),
         };
         format!(
             "  {{
@@ -276,22 +282,20 @@ impl Segment {
 
     /// The loads and multiply-adds of `count` pairs of terms from `k` on.
     fn terms(self, count: u32) -> String {
-        let number = self.number;
         let (b_array, b_first, b_second) = match self.stored {
             DType::F32 => (self.b_words, "first", "second"),
             _ => (self.b_words, "low", "high"),
         };
-        // Loads a pair, and names its halves; A's are scaled where the segment has a factor.
-        let load = |word: String, from: String, halves: [String; 2], read: [&str; 2], scale: &str| {
-            let half = |i: usize| format!("      let {} = {scale}{}({word});\n", halves[i], read[i]);
+        // Loads a pair, and names its halves.
+        let load = |word: String, from: String, halves: [String; 2], read: [&str; 2]| {
+            let half = |i: usize| format!("      let {} = {}({word});\n", halves[i], read[i]);
             format!("      let {word} = {from};\n{}{}", half(0), half(1))
         };
         let b_load = |word: String, from: String, halves: [String; 2]| {
-            load(word, format!("{b_array}[{from}]"), halves, [b_first, b_second], "")
+            load(word, format!("{b_array}[{from}]"), halves, [b_first, b_second])
         };
-        let scale = if number.is_empty() { "" } else { "factor * " };
         let a_load = |word: String, from: String, halves: [String; 2]| {
-            load(word, format!("{}[{from}]", self.a_words), halves, ["first", "second"], scale)
+            load(word, format!("{}[{from}]", self.a_words), halves, ["first", "second"])
         };
         // A term t is the half t % 2 of its pair, or a word of its own.
         let b_loads = match self.b {

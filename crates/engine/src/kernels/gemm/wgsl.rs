@@ -13,7 +13,9 @@
 //! | tile 4 × 1  | 64 × 16       | 6.4          | 0.8               | 25        | 5.1 KiB          | 8 (threads) |
 //! | dots, r rows| r × 4         | r / 2 of B   | none              | 5 r + 24  | r KiB            | memory binds |
 //!
-//! With two segments the sums stay where they are: no register more, and C is written once.
+//! With two segments the sums are settled, begun anew in the same registers, and added to what was
+//! settled: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
+//! those of two launches.
 
 use super::pairs::{Along, LANES, Pairs};
 use crate::dtype::DType;
@@ -107,25 +109,30 @@ impl Form {
 }
 
 /// The body of one form. Sums are unrolled into scalars `c<i>_<j>`. Of two segments the first is
-/// settled in registers, and the second's terms are added to that.
+/// settled as by itself, and the second as a product that is added to it.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
     let [form, rows, columns, _] = params;
     if form == PAIRS {
         return Pairs::of(params).body(bias);
     }
-    let add_bias = if bias && !two { "v += load_bias(column);" } else { "" };
-    let scaled = if two { "sum" } else { "p.alpha * sum" };
-    let settle = format!(
-        "fn settle(z: u32, row: u32, column: u32, sum: f32) {{
+    let add_bias = if bias { "v += load_bias(column);" } else { "" };
+    let settle = |name: &str, alpha: &str, add: &str| {
+        format!(
+            "fn {name}(z: u32, row: u32, column: u32, sum: f32) {{
   if row >= p.m || column >= p.n {{ return; }}
   let at = z * p.c_batch + row * p.c_row + column;
-  var v = {scaled};
-  {add_bias}
-  if p.accumulate == 1u {{ v += load_c(at); }}
+  var v = p.{alpha} * sum;
+  {add}
   store_c(at, v);
 }}
 "
-    );
+        )
+    };
+    let add_first = format!("{add_bias} if p.accumulate == 1u {{ v += load_c(at); }}");
+    let mut settles = settle("settle", "alpha", &add_first);
+    if two {
+        settles += &settle("settle_second", "alpha2", "v += load_c(at);");
+    }
     let place = format!(
         "  let z = group / (p.row_blocks * p.column_blocks);
   let block = group % (p.row_blocks * p.column_blocks);
@@ -139,10 +146,10 @@ pub fn body(params: Params, bias: bool, two: bool) -> String {
             _ => columns,
         }
     );
-    settle
+    settles
         + &match form {
-            0 => lanes(rows, columns, &place, bias, two),
-            1 => tile(rows, columns, &place, bias, two),
+            0 => lanes(rows, columns, &place, two),
+            1 => tile(rows, columns, &place, two),
             _ => dots(rows, columns, &place),
         }
 }
@@ -155,26 +162,18 @@ pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> Strin
     each(rows, |i| each(columns, |j| line(i, j)))
 }
 
-/// Settles the first of two segments: column `j` of an invocation is `place(j)`.
-fn settled(rows: u32, columns: u32, bias: bool, place: impl Fn(u32) -> String) -> String {
-    let biases = each(if bias { columns } else { 0 }, |j| {
-        format!("  let bias{j} = load_bias(min({}, p.n - 1u));\n", place(j))
-    });
-    let sums = both(rows, columns, |i, j| {
-        let plus = if bias { format!(" + bias{j}") } else { String::new() };
-        format!("  c{i}_{j} = p.alpha * c{i}_{j}{plus};\n")
-    });
-    biases + &sums
+/// Sets every sum to 0, the first time with `var `.
+pub fn zeros(rows: u32, columns: u32, var: &str) -> String {
+    both(rows, columns, |i, j| format!("  {var}c{i}_{j} = 0.0;\n"))
 }
 
 /// Rows and columns past the end read the last one and are not stored.
-fn lanes(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String {
-    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+fn lanes(rows: u32, columns: u32, place: &str, two: bool) -> String {
     let own = |j: u32| format!("own + {j}u * THREADS");
     let sum = |number: &str| {
-        let (batch_a, batch_b, factor) = match number {
-            "" => ("z * p.a_batch + ", "z * p.b_batch + ", ""),
-            _ => ("", "", "p.alpha2 * "),
+        let (batch_a, batch_b) = match number {
+            "" => ("z * p.a_batch + ", "z * p.b_batch + "),
+            _ => ("", ""),
         };
         let a_places =
             each(rows, |i| format!("    var a{i} = {batch_a}min(row + {i}u, p.m - 1u) * p.a{number}_row;\n"));
@@ -183,7 +182,7 @@ fn lanes(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String 
         });
         let loads = each(columns, |j| format!("      let v{j} = load_b{number}(b{j}); b{j} += b_step;\n"));
         let products = each(rows, |i| {
-            format!("      let u{i} = {factor}load_a{number}(a{i}); a{i} += a_step;\n")
+            format!("      let u{i} = load_a{number}(a{i}); a{i} += a_step;\n")
                 + &each(columns, |j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
         });
         format!(
@@ -197,14 +196,21 @@ fn lanes(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String 
 "
         )
     };
-    let rest = if two { settled(rows, columns, bias, own) + &sum("2") } else { String::new() };
-    let stores = both(rows, columns, |i, j| format!("  settle(z, row + {i}u, {}, c{i}_{j});\n", own(j)));
+    let stores = |settle: &str| {
+        both(rows, columns, |i, j| format!("  {settle}(z, row + {i}u, {}, c{i}_{j});\n", own(j)))
+    };
+    let rest = match two {
+        true => zeros(rows, columns, "") + &sum("2") + &stores("settle_second"),
+        false => String::new(),
+    };
     format!(
         "fn kernel(group: u32, lane: u32) {{
 {place}  let own = column + lane;
-{zeros}{first}{rest}{stores}}}
+{zeros}{first}{stores}{rest}}}
 ",
+        zeros = zeros(rows, columns, "var "),
         first = sum(""),
+        stores = stores("settle"),
     )
 }
 
@@ -232,32 +238,33 @@ impl Stage {
     /// The kernel: `place` finds its block, `fill` stages the terms from k on, zeros past the ends, and
     /// `settle`, a call's name and first arguments, is given row, column and sum.
     pub fn kernel(&self, place: &str, terms: &str, fill: &str, settle: &str) -> String {
-        self.summing(place, &self.sum(terms, fill), settle)
+        self.summing(place, &(self.sum(terms, fill) + &self.stores(settle)))
     }
 
     /// The kernel around its sums.
-    fn summing(&self, place: &str, sums: &str, settle: &str) -> String {
+    fn summing(&self, place: &str, sums: &str) -> String {
         let &Stage { rows, columns, left, right, depth, .. } = self;
-        let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
-        let stores = both(rows, columns, |i, j| {
-            format!("  {settle}, row + y * {rows}u + {i}u, {}, c{i}_{j});\n", self.column(j))
-        });
         format!(
             "var<workgroup> left: array<f32, {left_size}>;
 var<workgroup> right: array<f32, {right_size}>;
 fn kernel(group: u32, lane: u32) {{
 {place}  let y = lane / {SIDE}u;
   let x = lane % {SIDE}u;
-{zeros}{sums}{stores}}}
+{zeros}{sums}}}
 ",
             left_size = depth * left,
             right_size = depth * right,
+            zeros = zeros(rows, columns, "var "),
         )
     }
 
-    /// Where column `j` of an invocation stands.
-    fn column(&self, j: u32) -> String {
-        format!("column + x + {j}u * {SIDE}u")
+    /// Gives every sum to `settle`.
+    fn stores(&self, settle: &str) -> String {
+        let rows = self.rows;
+        both(rows, self.columns, |i, j| {
+            let column = format!("column + x + {j}u * {SIDE}u");
+            format!("  {settle}, row + y * {rows}u + {i}u, {column}, c{i}_{j});\n")
+        })
     }
 
     /// Adds `terms` terms to the sums.
@@ -282,13 +289,13 @@ fn kernel(group: u32, lane: u32) {{
 }
 
 /// Blocks are staged along whichever side lies together in memory.
-fn tile(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String {
+fn tile(rows: u32, columns: u32, place: &str, two: bool) -> String {
     let stage = Stage::new(rows, columns);
     let Stage { height, width, left, right, depth, .. } = stage;
     let sum = |number: &str| {
-        let (batch_a, batch_b, factor) = match number {
-            "" => ("z * p.a_batch + ", "z * p.b_batch + ", ""),
-            _ => ("", "", "p.alpha2 * "),
+        let (batch_a, batch_b) = match number {
+            "" => ("z * p.a_batch + ", "z * p.b_batch + "),
+            _ => ("", ""),
         };
         let fill = format!(
             "    for (var e = lane; e < {left_count}u; e += THREADS) {{
@@ -296,7 +303,7 @@ fn tile(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String {
       let i = select(e % {height}u, e / {depth}u, p.a{number}_column == 1u);
       var v = 0.0;
       if row + i < p.m && k + t < terms {{
-        v = {factor}load_a{number}({batch_a}(row + i) * p.a{number}_row + (k + t) * p.a{number}_column);
+        v = load_a{number}({batch_a}(row + i) * p.a{number}_row + (k + t) * p.a{number}_column);
       }}
       left[t * {left}u + i] = v;
     }}
@@ -316,10 +323,10 @@ fn tile(rows: u32, columns: u32, place: &str, bias: bool, two: bool) -> String {
         stage.sum(&format!("p.k{number}"), &fill)
     };
     let rest = match two {
-        true => settled(rows, columns, bias, |j| stage.column(j)) + &sum("2"),
+        true => zeros(rows, columns, "") + &sum("2") + &stage.stores("settle_second(z"),
         false => String::new(),
     };
-    stage.summing(place, &(sum("") + &rest), "settle(z")
+    stage.summing(place, &(sum("") + &stage.stores("settle(z") + &rest))
 }
 
 /// Each lane sums the terms lane, lane + 64, …; then the lanes' sums are added in pairs.
@@ -329,7 +336,7 @@ fn dots(rows: u32, columns: u32, place: &str) -> String {
     let b_places = each(columns, |j| {
         format!("  let b{j} = z * p.b_batch + min(column + {j}u, p.n - 1u) * p.b_column;\n")
     });
-    let zeros = both(rows, columns, |i, j| format!("  var c{i}_{j} = 0.0;\n"));
+    let zeros = zeros(rows, columns, "var ");
     let loads = each(columns, |j| format!("    let v{j} = load_b(b{j} + k * p.b_row);\n"));
     let products = each(rows, |i| {
         format!("    let u{i} = load_a(a{i} + k * p.a_column);\n")

@@ -9,9 +9,9 @@
 //! where W trains. Saved: h, and of the inputs what the wanted gradients read; drop(x) is made again.
 //!
 //! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits. Of the
-//! first path over all rows and outputs both are one launch: a product whose sum has two segments
-//! (backward, without dropout; forward, on the processor). Where such a path is the only one, a GPU in software makes Z and d_B in one
-//! launch, and d_x and d_A in another.
+//! first path over all rows and outputs both are one launch: a product whose sum has two segments, with
+//! the bits of two (in backward, where nothing is dropped). Where such a path is the only one, a GPU in
+//! software makes Z and d_B in one launch, and d_x and d_A in another.
 //! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
 
 mod path;
@@ -24,7 +24,6 @@ use std::rc::Rc;
 
 pub use path::{Path, Run};
 
-use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -83,11 +82,7 @@ impl Op for LoraLinear {
         for (i, placed) in self.placed(x.shape.rows()) {
             placed.project(cx, x, inputs[a(i)], &outputs[1 + i])?;
         }
-        // Only where one launch gives the bits of two, as the processor's does: y must not tell a path
-        // over all outputs from the same one by windows, as which a merged layer's is saved.
-        let exact = cx.profile.kind == Kind::Cpu;
-        let first = self.paths.first().filter(|_| exact);
-        let first = first.and_then(|path| path.expansion(&outputs[1], inputs[b(0)]));
+        let first = self.paths.first().and_then(|path| path.expansion(&outputs[1], inputs[b(0)]));
         let bias = inputs.get(self.bias()).copied();
         dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
         for (i, placed) in self.placed(x.shape.rows()).skip(first.is_some() as usize) {
@@ -146,11 +141,10 @@ impl Op for LoraLinear {
             }
         }
         if let (Some(path), Some(Some(z))) = (&alone, zs.first()) {
-            let d_x = cx.empty(shape(X), DType::F32)?;
-            let (d_a, adds) = into.place(cx, a(0), shape(a(0)))?;
+            let (d_x, d_a) = (into.place(cx, X, shape(X))?, into.place(cx, a(0), shape(a(0)))?);
             let factors = [pass.input(WEIGHT), z, pass.input(a(0)), pass.input(X)];
-            if path.d_x_and_d_a(cx, factors, self.fan_in_fan_out, &d_x, &d_a, adds) {
-                (d_inputs[X], d_inputs[a(0)]) = (Some(d_x), Some(d_a));
+            if path.d_x_and_d_a(cx, factors, self.fan_in_fan_out, &d_x, &d_a) {
+                (d_inputs[X], d_inputs[a(0)]) = (Some(d_x.0), Some(d_a.0));
             }
         }
         if needs[X] && d_inputs[X].is_none() {
