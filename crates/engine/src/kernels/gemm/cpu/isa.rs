@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
+use super::ahead::Ahead;
 use super::dot::{self, FEW};
 use super::pack::{self, Element, Source};
 #[cfg(target_arch = "x86_64")]
@@ -13,14 +14,14 @@ use super::rounded;
 use super::tile::{self, Left, Right, Settle, Single};
 use crate::kernels::numeric::{Lanes, Plain};
 
-type Tile = unsafe fn(usize, Left, Right, usize, Settle);
+type Tile = unsafe fn(usize, Left, Right, usize, Settle, &mut Ahead);
 
 type Dot<T> = unsafe fn(usize, Left, *const T, &mut [f32; FEW]);
 type Strip<T> = unsafe fn(dot::Strip<T>);
-type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
-type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
+pub type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
+pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
 /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
-type Tiles = &'static [[Tile; 4]];
+pub type Tiles = &'static [[Tile; 4]];
 
 /// The loops for one type of storage.
 pub struct Storage<T> {
@@ -37,7 +38,7 @@ pub struct Rounded {
     /// Rounds rows of A into elements.
     pub left: Round,
     pub right: Pack<bf16>,
-    tiles: Tiles,
+    pub tiles: Tiles,
 }
 
 /// The loops of one instruction set.
@@ -48,7 +49,7 @@ pub struct Isa {
     pub lanes: usize,
     /// Rows of the largest tile.
     pub rows: usize,
-    tiles: Tiles,
+    pub tiles: Tiles,
     pub f32: Storage<f32>,
     pub f16: Storage<f16>,
     pub bf16: Storage<bf16>,
@@ -66,26 +67,11 @@ impl Isa {
     /// # Safety
     /// As `tile::tile`.
     pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
-        unsafe { (self.tiles[rows - 1][self.form(width)])(k, a, b, width, settle) };
+        let form = self.form(width);
+        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, &mut Ahead::nothing()) };
     }
 
-    /// `tile` over `k` elements that `rounded` packed.
-    ///
-    /// # Safety
-    /// As `tile::tile`.
-    pub unsafe fn rounded_tile(
-        &self,
-        rows: usize,
-        k: usize,
-        a: Left,
-        b: Right,
-        width: usize,
-        settle: Settle,
-    ) {
-        unsafe { (self.rounded.tiles[rows - 1][self.form(width)])(k, a, b, width, settle) };
-    }
-
-    fn form(&self, width: usize) -> usize {
+    pub fn form(&self, width: usize) -> usize {
         2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize
     }
 }
@@ -123,8 +109,9 @@ macro_rules! tile {
             b: Right,
             width: usize,
             settle: Settle,
+            ahead: &mut Ahead,
         ) {
-            unsafe { tile::tile::<$lanes, $term, ROWS, VECTORS, MASKED>(k, a, b, width, settle) }
+            unsafe { tile::tile::<$lanes, $term, ROWS, VECTORS, MASKED>(k, a, b, width, settle, ahead) }
         }
     };
 }

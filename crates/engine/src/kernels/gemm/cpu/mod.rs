@@ -50,11 +50,13 @@
 //! 182 to 201 GFLOP/s on both cores, 2048 × 4096 × 4096 from 183 to 194. Packing B where it lies
 //! row-major: not worth it below 60 rows.
 
+mod ahead;
 mod dot;
 mod isa;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
+mod panels;
 mod product;
 mod rounded;
 #[cfg(test)]

@@ -1,8 +1,6 @@
-//! How a product is cut into tasks, and what a task does.
+//! How a product is cut into tasks.
 //!
-//! C is cut into tasks of some columns and some rows. A task packs its columns of B, widened to f32,
-//! into a workspace that stays in the second cache, a part of K at a time, and takes A's rows past
-//! them, a tile of registers at a time. An element of C is summed in ascending k within parts that K
+//! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k within parts that K
 //! alone decides: the cut into tasks, and with it the number of threads, changes no bit.
 
 use std::cell::RefCell;
@@ -10,9 +8,9 @@ use std::cell::RefCell;
 use rayon::prelude::*;
 
 use super::dot::{FEW, Strip};
-use super::isa::{Isa, Stored};
-use super::pack::Source;
-use super::tile::{Left, Right, Settle};
+use super::isa::{Isa, Round, Stored};
+use super::panels::{Kit, ONCE};
+use super::tile::{Left, Settle};
 
 /// Elements of a thread's workspace for B: half of a usual second cache of a mebibyte. Half of that
 /// takes A past half as many panels at a time where K is long: 190 instead of 200 GFLOP/s at
@@ -32,6 +30,8 @@ const STRIP: usize = 1024;
 const IN_PLACE_TILES: usize = 4;
 /// Rows below which a task does not pay for packing B.
 const FEW_ROWS: usize = 64;
+/// Panels of a task whose rows are taken at once.
+const WIDEST: usize = 24;
 /// Elements apart that rows fall on one another in the first cache, whose ways are 4 KiB.
 const ALIASED: usize = 1024;
 /// Elements of a cache line.
@@ -78,56 +78,28 @@ impl<T: Stored> Product<T> {
         if self.m <= FEW / 2 && self.b_column == 1 {
             return self.strips(isa, threads);
         }
-        let cut = Cut::new(isa, [self.batch, self.m, self.n, self.k], PANELS_OF_A_TASK, threads);
+        let sizes = [self.batch, self.m, self.n, self.k];
+        let cut = match self.m <= ONCE * isa.rows {
+            true => Cut::once(isa, sizes, part_of(self.k), threads),
+            false => Cut::new(isa, sizes, PANELS_OF_A_TASK, threads),
+        };
         cut.run(|block| unsafe { self.block(isa, block) });
     }
 
     unsafe fn block(&self, isa: &'static Isa, block: Block) {
-        let panel = isa.panel();
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
-        let in_place =
-            T::IS_F32 && self.b_column == 1 && (block.rows <= IN_PLACE_TILES * isa.rows || self.n <= panel);
+        let few = block.rows <= IN_PLACE_TILES * isa.rows || self.n <= isa.panel();
+        let in_place = T::IS_F32 && self.b_column == 1 && few;
         // A's rows are copied apart where they would push one another out of the first cache.
         let aliased = self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > isa.rows;
-        let apart = block.part.next_multiple_of(LINE) + LINE;
-        let packed = block.columns.next_multiple_of(panel) * block.part;
-        workspace(packed + isa.rows * apart, |space| unsafe {
-            let (panels, copies) = space.split_at_mut(packed);
-            for from in (0..self.k).step_by(block.part) {
-                let k = block.part.min(self.k - from);
-                let b = self.b.add(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
-                if !in_place {
-                    for j in (0..block.columns).step_by(panel) {
-                        let width = panel.min(block.columns - j);
-                        let to = panels.as_mut_ptr().add(j * k);
-                        let at = b.add(j * self.b_column);
-                        let source = Source { at, row: self.b_row, column: self.b_column };
-                        (T::loops(isa).pack)(source, k, width, panel, to);
-                    }
-                }
-                let first = from == 0;
-                block.slivers(isa, |row, rows| {
-                    let mut a = self.rows(&block, row, from);
-                    if aliased {
-                        for (i, copy) in copies.chunks_mut(apart).enumerate().take(rows) {
-                            std::ptr::copy_nonoverlapping(a.at.add(i * a.row), copy.as_mut_ptr(), k);
-                        }
-                        a = Left { at: copies.as_ptr(), row: apart, k: 1 };
-                    }
-                    for j in (0..block.columns).step_by(panel) {
-                        let width = panel.min(block.columns - j);
-                        let column = block.column + j;
-                        let b = if in_place {
-                            Right { at: b.add(j * self.b_column).cast(), k: self.b_row }
-                        } else {
-                            Right { at: panels.as_ptr().add(j * k), k: panel }
-                        };
-                        let settle = self.settlement(&block, row, column, first);
-                        isa.tile(rows, k, a, b, width, settle);
-                    }
-                });
-            }
-        });
+        let kit = Kit {
+            pack: T::loops(isa).pack,
+            tiles: isa.tiles,
+            terms: 1,
+            left: aliased.then_some(copy as Round),
+            in_place,
+        };
+        unsafe { self.task(isa, block, kit) };
     }
 
     /// A from `row` and term `from` on.
@@ -238,6 +210,11 @@ pub struct Cut {
     part: usize,
 }
 
+/// K in as few parts as there can be, of one size.
+fn part_of(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(PART))
+}
+
 /// What one task computes.
 pub struct Block {
     pub z: usize,
@@ -251,9 +228,16 @@ pub struct Block {
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds.
     pub fn new(isa: &Isa, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
-        let parts = sizes[3].div_ceil(PART);
-        let part = sizes[3].div_ceil(parts);
+        let part = part_of(sizes[3]);
         Cut::of_parts(isa, sizes, part, (WORKSPACE / part / isa.panel()).clamp(1, widest), threads)
+    }
+
+    /// Tasks of rows that are taken at once: as many for each thread, and wide.
+    pub fn once(isa: &Isa, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
+        let [batch, _, n, _] = sizes;
+        let panels = n.div_ceil(isa.panel());
+        let tasks = panels.div_ceil(WIDEST).next_multiple_of(threads.div_ceil(batch).max(1));
+        Cut::of_parts(isa, sizes, part, panels.div_ceil(tasks), threads)
     }
 
     /// Tasks take `most` panels at most, and `part` terms of them at a time.
@@ -329,4 +313,11 @@ pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
         let skip = panels.as_ptr().align_offset(size_of::<f32>() * LINE).min(LINE);
         body(&mut panels[skip..]);
     });
+}
+
+/// Rows of A as they are, `to_row` elements apart.
+unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+    for i in 0..rows {
+        unsafe { std::ptr::copy_nonoverlapping(a.at.add(i * a.row), to.add(i * to_row), k) };
+    }
 }

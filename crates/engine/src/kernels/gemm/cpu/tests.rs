@@ -115,6 +115,7 @@ fn cases() -> Vec<Case> {
         [1, 6, 257, 2100],
         [1, 37, 70, 2077],
         [2, 29, 70, 2048],
+        [1, 110, 70, 1100],
     ];
     let mut cases = Vec::new();
     for (i, sizes) in sizes.into_iter().enumerate() {

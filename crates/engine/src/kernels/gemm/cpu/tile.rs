@@ -1,6 +1,10 @@
 //! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
 
+use super::ahead::Ahead;
 use crate::kernels::numeric::Lanes;
+
+/// Elements of k between two askings for what comes next.
+pub const STRIDE: usize = 16;
 
 /// How an element of A and elements of B are added to a sum. Elements are 32 bits: an f32, or what a
 /// `Term` makes of them.
@@ -56,6 +60,7 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
     b: Right,
     width: usize,
     s: Settle,
+    ahead: &mut Ahead,
 ) {
     unsafe {
         let rest = width - (VECTORS - 1) * L::LANES;
@@ -65,19 +70,22 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
         };
         let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
         let (mut a_at, mut b_at) = (a.at, b.at);
-        for _ in 0..k {
-            let mut right = [L::splat(0.0); VECTORS];
-            for (j, v) in right.iter_mut().enumerate() {
-                *v = load(b_at, j);
-            }
-            for (i, sums) in sums.iter_mut().enumerate() {
-                let left = L::splat(*a_at.add(i * a.row));
-                for (sum, v) in sums.iter_mut().zip(right) {
-                    *sum = S::add(left, v, *sum);
+        for from in (0..k).step_by(STRIDE) {
+            ahead.fetch();
+            for _ in 0..STRIDE.min(k - from) {
+                let mut right = [L::splat(0.0); VECTORS];
+                for (j, v) in right.iter_mut().enumerate() {
+                    *v = load(b_at, j);
                 }
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let left = L::splat(*a_at.add(i * a.row));
+                    for (sum, v) in sums.iter_mut().zip(right) {
+                        *sum = S::add(left, v, *sum);
+                    }
+                }
+                a_at = a_at.add(a.k);
+                b_at = b_at.add(b.k);
             }
-            a_at = a_at.add(a.k);
-            b_at = b_at.add(b.k);
         }
         let alpha = L::splat(s.alpha);
         for (i, sums) in sums.iter().enumerate() {

@@ -1,0 +1,81 @@
+//! What will be read next, asked for while something else is multiplied: memory is far slower than the
+//! tiles, and a product of a hundred rows would wait for each panel of B as it packs it.
+
+use super::pack::{Element, Source};
+use super::tile::Left;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// `count` stretches of `bytes`, `step` bytes from one to the next, and how far they have been asked for.
+pub struct Ahead {
+    start: *const u8,
+    step: usize,
+    bytes: usize,
+    count: usize,
+    /// The next line of the first stretch that is left.
+    at: *const u8,
+    /// Lines asked for at a time.
+    lines: usize,
+}
+
+impl Ahead {
+    pub fn nothing() -> Ahead {
+        Ahead::new(std::ptr::null(), 0, 0, 0)
+    }
+
+    /// Rows of A, `terms` of each.
+    pub fn rows(a: Left, rows: usize, terms: usize) -> Ahead {
+        Ahead::new(a.at.cast(), 4 * a.row, 4 * terms, rows)
+    }
+
+    /// A panel of B.
+    pub fn panel<T: Element>(b: Source<T>, columns: usize, terms: usize) -> Ahead {
+        let (at, of) = (b.at.cast(), size_of::<T>());
+        match b.row {
+            _ if columns == 0 => Ahead::nothing(),
+            1 if b.column == terms => Ahead::new(at, 0, of * terms * columns, 1),
+            1 => Ahead::new(at, of * b.column, of * terms, columns),
+            _ => Ahead::new(at, of * b.row, of * columns, terms),
+        }
+    }
+
+    fn new(start: *const u8, step: usize, bytes: usize, count: usize) -> Ahead {
+        Ahead { start, step, bytes, count, at: start, lines: 0 }
+    }
+
+    /// To be asked for in `times` parts.
+    pub fn over(self, times: usize) -> Ahead {
+        // A stretch may begin and end within a line.
+        let lines = self.count * (self.bytes / LINE + 2);
+        Ahead { lines: lines.div_ceil(times.max(1)), ..self }
+    }
+
+    /// Asks for the next part, for the second cache; any address will do.
+    #[inline(always)]
+    pub fn fetch(&mut self) {
+        for _ in 0..self.lines {
+            if self.count == 0 {
+                return;
+            }
+            prefetch(self.at);
+            self.at = self.at.wrapping_add(LINE);
+            if self.at >= self.start.wrapping_add(self.bytes) {
+                self.count -= 1;
+                self.start = self.start.wrapping_add(self.step);
+                self.at = self.start;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
