@@ -362,6 +362,12 @@ export function made(op: () => number): Tensor {
   return new Tensor(op());
 }
 
+/** `made`, of an operation that makes several. */
+export function madeAll(op: () => number[]): Tensor[] {
+  enter();
+  return op().map((id) => new Tensor(id));
+}
+
 /** @internal Whether a module lists it among its parameters. */
 export function isParameter(tensor: Tensor): boolean {
   return parameters.has(tensor);

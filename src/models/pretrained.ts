@@ -5,6 +5,7 @@ import { unload } from "../lora/active.js";
 import { Module } from "../nn/module.js";
 import { checkpoint, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { joined, type Stream } from "./stream.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 export interface ForwardOptions {
@@ -79,15 +80,24 @@ export abstract class PretrainedModel extends Module {
 
 /**
  * Runs blocks one after the other. What a block makes goes with it, but for what it returns and what backward reads; a
- * block of a checkpoint keeps only what enters it.
+ * block of a checkpoint keeps only what enters it, which is one tensor.
  */
 export function chain<B>(
   blocks: readonly B[],
   x: Tensor,
   checkpointed: boolean,
-  run: (block: B, x: Tensor, index: number) => Tensor,
-): Tensor {
-  return blocks.reduce((y, block, i) => (checkpointed ? checkpoint : scope)(() => run(block, y, i)), x);
+  run: (block: B, stream: Stream, index: number) => Stream,
+): Stream {
+  return blocks.reduce(
+    (stream: Stream, block, i) => {
+      if (checkpointed) return { x: checkpoint(() => joined(run(block, stream, i))) };
+      const next = scope(() => run(block, stream, i));
+      // The sum that it is part of is made.
+      stream.added?.dispose();
+      return next;
+    },
+    { x },
+  );
 }
 
 /** The length T of ids [B, T], which with the `before` of a cache fit the model. */

@@ -1,7 +1,7 @@
 import { ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { session } from "../native.js";
-import { made, parameter, type Tensor } from "../tensor.js";
+import { made, madeAll, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
 export interface NormOptions {
@@ -25,6 +25,13 @@ export class RMSNorm extends Module {
   forward(x: Tensor): Tensor {
     return made(() => session().rmsNorm(x.id, this.weight.id, this.eps));
   }
+
+  /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
+  forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+    if (this.forward !== RMSNorm.prototype.forward) return apart(this, x, r);
+    const { weight, eps } = this;
+    return madeAll(() => session().addedRmsNorm(x.id, r.id, weight.id, eps)) as [Tensor, Tensor];
+  }
 }
 
 /** y = (x − mean) / √(var + eps) · w + b over the last dimension (Ba et al. 2016). */
@@ -44,4 +51,17 @@ export class LayerNorm extends Module {
   forward(x: Tensor): Tensor {
     return made(() => session().layerNorm(x.id, this.weight.id, this.bias?.id, this.eps));
   }
+
+  /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
+  forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+    if (this.forward !== LayerNorm.prototype.forward) return apart(this, x, r);
+    const { weight, bias, eps } = this;
+    return madeAll(() => session().addedLayerNorm(x.id, r.id, weight.id, bias?.id, eps)) as [Tensor, Tensor];
+  }
+}
+
+/** Of a norm with a forward of its own. */
+function apart(norm: RMSNorm | LayerNorm, x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+  const sum = x.add(r);
+  return [sum, norm.forward(sum)];
 }

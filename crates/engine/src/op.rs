@@ -34,6 +34,20 @@ impl Gradient {
     }
 }
 
+/// Another operation that makes an operation's first output again, of what backward of that one keeps.
+pub struct Remaking {
+    pub op: Rc<dyn Op>,
+    /// Its inputs, those of them that there are.
+    pub of: Vec<Source>,
+}
+
+/// An input or an output of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Input(usize),
+    Output(usize),
+}
+
 /// An operation. Attributes are its fields; it holds no tensor.
 pub trait Op: std::fmt::Debug + 'static {
     fn name(&self) -> &'static str;
@@ -70,9 +84,14 @@ pub trait Op: std::fmt::Debug + 'static {
     }
 
     /// Whether the first output is made again for a backward that reads it, rather than kept: it costs
-    /// little, and backward of this operation keeps the inputs in any case.
+    /// little, and backward of this operation keeps the inputs in any case, or what `remaking` names.
     fn is_remade(&self) -> bool {
         false
+    }
+
+    /// What makes the first output again where that is not this operation over its inputs.
+    fn remaking(&self) -> Option<Remaking> {
+        None
     }
 
     /// Appends the launches of the gradients of those inputs that `pass.needs` names, and returns one

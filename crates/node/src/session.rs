@@ -127,13 +127,18 @@ impl Session {
     /// Runs `op` on the tape and returns the handle of its first output; what else an operation
     /// makes is for its backward.
     pub(crate) fn apply(&self, op: impl Op, inputs: &[u32]) -> Result<u32> {
+        Ok(self.apply_all(op, inputs, 1)?[0])
+    }
+
+    /// `apply`, with the handles of the first `count` outputs.
+    pub(crate) fn apply_all(&self, op: impl Op, inputs: &[u32], count: usize) -> Result<Vec<u32>> {
         let mut state = self.state.borrow_mut();
         let inputs: Vec<Tensor> =
             inputs.iter().map(|id| state.tensor(*id)).collect::<engine::Result<_>>().map_err(thrown)?;
         let tape = state.tape.clone();
         let outputs = tape.apply(op, &inputs.iter().collect::<Vec<_>>()).map_err(thrown)?;
-        let first = outputs.into_iter().next().expect("an operation has an output");
-        Ok(state.insert(first))
+        debug_assert!(outputs.len() >= count, "an operation has an output");
+        Ok(outputs.into_iter().take(count).map(|output| state.insert(output)).collect())
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> engine::Result<T>) -> Result<T> {

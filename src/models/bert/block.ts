@@ -6,6 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
+import { normed } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
@@ -47,7 +48,8 @@ export class BertOutput extends Module {
   }
 
   forward(x: Tensor, residual: Tensor): Tensor {
-    return this.LayerNorm.forward(this.dropout.forward(this.dense.forward(x)).add(residual));
+    const made = this.dropout.forward(this.dense.forward(x));
+    return normed(this.LayerNorm, { x: made, added: residual })[1];
   }
 }
 

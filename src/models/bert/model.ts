@@ -6,6 +6,7 @@ import type { Tensor } from "../../tensor.js";
 import { firstToken, SequenceClassifier } from "../classifier.js";
 import { TextEncoder } from "../encoder.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
+import { joined } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { BertLayer } from "./block.js";
 import { hubConfig, type BertConfig } from "./config.js";
@@ -23,7 +24,7 @@ export class BertEncoder extends Module {
   }
 
   forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean): Tensor {
-    return chain(this.layer, x, checkpointed, (layer, y) => layer.forward(y, mask));
+    return joined(chain(this.layer, x, checkpointed, (layer, y) => ({ x: layer.forward(y.x, mask) })));
   }
 }
 

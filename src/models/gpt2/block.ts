@@ -7,6 +7,7 @@ import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
+import { joined, normed, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { GPT2Config } from "./config.js";
 
@@ -88,7 +89,13 @@ export class GPT2Block extends Module {
   }
 
   forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
-    const attended = x.add(this.attn.forward(this.ln_1.forward(x), mask, cache));
-    return attended.add(this.mlp.forward(this.ln_2.forward(attended)));
+    return joined(this.run({ x }, mask, cache));
+  }
+
+  /** `forward`, which leaves the last sum to what reads it. */
+  run(stream: Stream, mask: Tensor | undefined, cache?: LayerCache): Stream {
+    const [x, y] = normed(this.ln_1, stream);
+    const [attended, z] = normed(this.ln_2, { x, added: this.attn.forward(y, mask, cache) });
+    return { x: attended, added: this.mlp.forward(z) };
   }
 }

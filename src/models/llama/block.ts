@@ -5,6 +5,7 @@ import type { RMSNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
+import { joined, normed, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { LlamaConfig } from "./config.js";
 import type { Rotation } from "./rotary.js";
@@ -39,8 +40,8 @@ export class LlamaAttention extends Module {
   }
 
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
-    const q = rotation.apply(inHeads(this.q_proj.forward(x), this.heads));
-    const k = rotation.apply(inHeads(this.k_proj.forward(x), this.keyValueHeads));
+    const heads = inHeads(this.q_proj.forward(x), this.heads);
+    const [q, k] = rotation.apply(heads, inHeads(this.k_proj.forward(x), this.keyValueHeads));
     const v = inHeads(this.v_proj.forward(x), this.keyValueHeads);
     const { window } = this;
     return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, cache }));
@@ -82,7 +83,14 @@ export class LlamaBlock extends Module {
   }
 
   forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
-    const attended = x.add(this.self_attn.forward(this.input_layernorm.forward(x), inputs, cache));
-    return attended.add(this.mlp.forward(this.post_attention_layernorm.forward(attended)));
+    return joined(this.run({ x }, inputs, cache));
+  }
+
+  /** `forward`, which leaves the last sum to what reads it. */
+  run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
+    const [x, y] = normed(this.input_layernorm, stream);
+    const added = this.self_attn.forward(y, inputs, cache);
+    const [attended, z] = normed(this.post_attention_layernorm, { x, added });
+    return { x: attended, added: this.mlp.forward(z) };
   }
 }

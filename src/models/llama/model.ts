@@ -8,6 +8,7 @@ import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
+import { ended } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";
 import { hubConfig, ropeFrequencies, type LlamaConfig } from "./config.js";
@@ -74,10 +75,11 @@ export class LlamaForCausalLM extends CausalLM {
       keyMask: attentionMask,
     };
     const checkpointed = this.gradientCheckpointing && this.training && cache === undefined;
-    const x = chain(this.model.layers, this.model.embed_tokens.forward(ids), checkpointed, (block, y, i) =>
-      block.forward(y, inputs, cache?.layers[i]),
+    const { layers, embed_tokens, norm } = this.model;
+    const stream = chain(layers, embed_tokens.forward(ids), checkpointed, (block, y, i) =>
+      block.run(y, inputs, cache?.layers[i]),
     );
-    return this.model.norm.forward(x);
+    return ended(norm, stream);
   }
 
   override dispose(): void {

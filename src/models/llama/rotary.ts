@@ -3,11 +3,12 @@ import { tensor } from "../../create.js";
 import type { Device } from "../../device.js";
 import { session } from "../../native.js";
 import { keep } from "../../scope.js";
-import { made, type Tensor } from "../../tensor.js";
+import { madeAll, type Tensor } from "../../tensor.js";
 
 /** The rotation of one forward. */
 export interface Rotation {
-  apply(x: Tensor): Tensor;
+  /** Queries and keys [B, T, H, D], which differ in heads alone, turned in one pass. */
+  apply(q: Tensor, k: Tensor): [q: Tensor, k: Tensor];
 }
 
 /** cos and sin of position · frequency, grown as longer texts come. */
@@ -30,7 +31,11 @@ export class RotaryTables {
     this.#grow(device, positions === undefined ? offset + rows : this.limit);
     const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
     return {
-      apply: (x) => made(() => session().rotary(x.id, cos.id, sin.id, offset, positions?.id)),
+      apply: (q, k) =>
+        madeAll(() => session().rotary([q.id, k.id], cos.id, sin.id, offset, positions?.id)) as [
+          Tensor,
+          Tensor,
+        ],
     };
   }
 

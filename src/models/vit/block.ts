@@ -6,6 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
+import { joined, normed, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
 
@@ -70,8 +71,14 @@ export class ViTLayer extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const attended = x.add(this.dropout.forward(this.attention.forward(this.layernorm_before.forward(x))));
-    const added = this.mlp.forward(this.layernorm_after.forward(attended));
-    return attended.add(this.dropout.forward(added));
+    return joined(this.run({ x }));
+  }
+
+  /** `forward`, which leaves the last sum to what reads it. */
+  run(stream: Stream): Stream {
+    const [x, y] = normed(this.layernorm_before, stream);
+    const added = this.dropout.forward(this.attention.forward(y));
+    const [attended, z] = normed(this.layernorm_after, { x, added });
+    return { x: attended, added: this.dropout.forward(this.mlp.forward(z)) };
   }
 }

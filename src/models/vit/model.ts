@@ -5,6 +5,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
 import { chain } from "../pretrained.js";
+import { ended } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { ViTLayer } from "./block.js";
 import { hubConfig, type ViTConfig } from "./config.js";
@@ -29,7 +30,10 @@ export class ViTModel extends Module {
   /** pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
   forward(pixels: Tensor, checkpointed: boolean): Tensor {
     const x = this.embeddings.forward(pixels);
-    return this.layernorm.forward(chain(this.layers, x, checkpointed, (layer, y) => layer.forward(y)));
+    return ended(
+      this.layernorm,
+      chain(this.layers, x, checkpointed, (layer, y) => layer.run(y)),
+    );
   }
 }
 

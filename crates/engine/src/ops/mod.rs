@@ -1,6 +1,7 @@
 //! The operations, one room each.
 
 pub mod adaptive_avg_pool;
+pub mod added_norm;
 pub mod argmax;
 pub mod attention;
 pub mod avg_pool;

@@ -23,7 +23,7 @@ pub use tensor::Tensor;
 
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Gradient, Op, run};
+use crate::op::{Gradient, Op, Remaking, Source, run};
 use crate::tensor::{Context, Value};
 use crate::trace::Pass;
 
@@ -110,7 +110,17 @@ impl Tape {
             node.remade = RefCell::new(match remade.into_iter().next() {
                 Some(Some(first)) if node.op.alias(&refs).is_some() => Some(first),
                 _ if node.op.is_remade() => {
-                    Some(Rc::new(Remade::new(node.op.clone(), inputs.clone(), &outputs[0])))
+                    let (op, of) = match node.op.remaking() {
+                        Some(Remaking { op, of }) => {
+                            let saved = |source: &Source| match *source {
+                                Source::Input(i) => inputs.get(i).cloned(),
+                                Source::Output(i) => outputs.get(i).map(Saved::of),
+                            };
+                            (op, of.iter().filter_map(saved).collect())
+                        }
+                        None => (node.op.clone(), inputs.clone()),
+                    };
+                    Some(Rc::new(Remade::new(op, of, &outputs[0])))
                 }
                 _ => None,
             });

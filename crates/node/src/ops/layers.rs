@@ -108,12 +108,47 @@ impl Session {
         self.apply(ops::silu_mul::SiluMul, &[gate, up])
     }
 
-    /// Rows from position `offset` on, or at `positions`.
+    /// x + r and its norm, as [sum, norm].
     #[napi]
-    pub fn rotary(&self, x: u32, cos: u32, sin: u32, offset: u32, positions: Option<u32>) -> Result<u32> {
-        let op = ops::rotary::Rotary { offset: offset as usize, positions: positions.is_some(), dims: None };
-        let inputs: Vec<u32> = [x, cos, sin].into_iter().chain(positions).collect();
-        self.apply(op, &inputs)
+    pub fn added_rms_norm(&self, x: u32, r: u32, weight: u32, eps: f64) -> Result<Vec<u32>> {
+        let op = ops::added_norm::Added(ops::rms_norm::RmsNorm { eps: eps as f32 });
+        Ok(self.apply_all(op, &[x, r, weight], 2)?.into_iter().rev().collect())
+    }
+
+    /// x + r and its norm, as [sum, norm].
+    #[napi]
+    pub fn added_layer_norm(
+        &self,
+        x: u32,
+        r: u32,
+        weight: Option<u32>,
+        bias: Option<u32>,
+        eps: f64,
+    ) -> Result<Vec<u32>> {
+        let norm =
+            ops::layer_norm::LayerNorm { eps: eps as f32, weight: weight.is_some(), bias: bias.is_some() };
+        let inputs: Vec<u32> = [x, r].into_iter().chain(weight).chain(bias).collect();
+        Ok(self.apply_all(ops::added_norm::Added(norm), &inputs, 2)?.into_iter().rev().collect())
+    }
+
+    /// Rows from position `offset` on, or at `positions`; of one tensor, or of two in one launch.
+    #[napi]
+    pub fn rotary(
+        &self,
+        x: Vec<u32>,
+        cos: u32,
+        sin: u32,
+        offset: u32,
+        positions: Option<u32>,
+    ) -> Result<Vec<u32>> {
+        let op = ops::rotary::Rotary {
+            offset: offset as usize,
+            positions: positions.is_some(),
+            dims: None,
+            two: x.len() == 2,
+        };
+        let inputs: Vec<u32> = x.iter().copied().chain([cos, sin]).chain(positions).collect();
+        self.apply_all(op, &inputs, x.len())
     }
 
     /// `window` 0 sees all; `length` keys of k and v are read, from position 0.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared};
 use crate::kernels::numeric::{dot, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
@@ -15,17 +15,31 @@ fn optional<'a>(l: &'a CpuLaunch, present: usize, binding: usize) -> Option<Cow<
 
 pub fn forward(l: &CpuLaunch) {
     let (n, eps) = (l.u32(0), l.f32(1));
-    let x = l.read::<f32>(0);
+    let [centred, added] = [0, 3].map(|i| l.params[i] == 1);
     let (weight, bias) = (optional(l, 1, 1), optional(l, 2, 2));
     let weights = (weight.as_deref(), bias.as_deref());
-    let rows = x.par_chunks_exact(n).zip(l.write::<f32>(3).par_chunks_exact_mut(n)).zip(l.write::<f32>(4));
-    let min = (GRAIN / n).max(1);
-    if l.params[0] == 1 {
-        let rows = rows.zip(l.write::<f32>(5)).with_min_len(min);
-        rows.for_each(|(((x, y), scale), mean)| (*scale, *mean) = row(x, weights, eps, true, y));
-    } else {
-        rows.with_min_len(min).for_each(|((x, y), scale)| *scale = row(x, weights, eps, false, y).0);
-    }
+    let x = l.read::<f32>(0);
+    let (y, scale) = (Shared::new(l.write::<f32>(3)), Shared::new(l.write::<f32>(4)));
+    let mean = centred.then(|| Shared::new(l.write::<f32>(5)));
+    let last = 5 + centred as usize;
+    let residual = added.then(|| (l.read::<f32>(last), Shared::new(l.write::<f32>(last + 1))));
+    (0..x.len() / n).into_par_iter().with_min_len((GRAIN / n).max(1)).for_each(|r| {
+        let at = r * n..(r + 1) * n;
+        let mut x = &x[at.clone()];
+        // Each row is one task's.
+        if let Some((added, sum)) = &residual {
+            let sum = unsafe { sum.slice(r * n, n) };
+            sum.iter_mut().zip(x).zip(&added[at]).for_each(|((s, x), a)| *s = x + a);
+            x = sum;
+        }
+        let (y, scale) = unsafe { (y.slice(r * n, n), scale.slice(r, 1)) };
+        let (own_scale, own_mean) = row(x, weights, eps, centred, y);
+        scale[0] = own_scale;
+        if let Some(mean) = &mean {
+            let mean = unsafe { mean.slice(r, 1) };
+            mean[0] = own_mean;
+        }
+    });
 }
 
 pub fn backward(l: &CpuLaunch) {

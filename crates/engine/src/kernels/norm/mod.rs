@@ -7,6 +7,9 @@
 //! fixed by shape (and where a binding is short, by its limit). Cost: two reads of x forward (three
 //! where μ is asked for), two of x and d backward. A row with a NaN is NaN throughout.
 //!
+//! Where a residual is added first, x is the sum, which is written too: a pass less than adding apart, and
+//! the same bits.
+//!
 //! Counted from the shaders: 6 FLOPs for 8 bytes of memory forward, 10 for 12 backward (a row's second
 //! reading comes from the cache), so memory binds; some 20 registers and 0.5 KiB of workgroup memory
 //! for 128 invocations limit nothing. No register tile: a row of C elements is C / 128 an invocation.
@@ -14,7 +17,7 @@
 mod cpu;
 mod plan;
 
-pub use plan::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
@@ -24,7 +27,8 @@ const THREADS: u32 = 128;
 /// Rows whose contributions to d_weight one invocation adds up.
 const CHUNK: usize = 32;
 
-/// `params` = [1 with a mean, 1 with a weight, 1 with a bias (backward: where d_x is added to)]; an absent binding stands on another.
+/// `params` = [1 with a mean, 1 with a weight, 1 with a bias (backward: where d_x is added to), 1 where
+/// something is added to x first]; an absent binding stands on another.
 const FORWARD: Kernel = Kernel {
     name: "norm",
     bindings: &[
@@ -35,20 +39,33 @@ const FORWARD: Kernel = Kernel {
         ("scale", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::F32("eps")],
-    wgsl: |params| wgsl(params, include_str!("norm.wgsl")) + "fn keep_mean(row: u32, mean: f32) {}\n",
+    wgsl: |params| forward_wgsl(params, NO_MEAN, X_ALONE),
     cpu: cpu::forward,
-    variants: || variants(&[0, 1, 1, 0, 0]),
+    variants: || variants(&[0, 1, 1, 0, 0], 0),
 };
 static NORM: Kernel = FORWARD;
 /// The form that keeps a mean.
-static LAYER_NORM: Kernel = Kernel {
+const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
     bindings: &joined::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
-    wgsl: |params| {
-        wgsl(params, include_str!("norm.wgsl"))
-            + "fn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n"
-    },
-    variants: || variants(&[0, 1, 1, 0, 0, 0]),
+    wgsl: |params| forward_wgsl(params, MEAN, X_ALONE),
+    variants: || variants(&[0, 1, 1, 0, 0, 0], 0),
+    ..FORWARD
+};
+static LAYER_NORM: Kernel = WITH_MEAN;
+const ADDED: &[(&str, Access)] = &[("added", Access::Read), ("sum", Access::Write)];
+static ADDED_NORM: Kernel = Kernel {
+    name: "added norm",
+    bindings: &joined::<_, 7>(FORWARD.bindings, ADDED),
+    wgsl: |params| forward_wgsl(params, NO_MEAN, SUM),
+    variants: || variants(&[0, 1, 1, 0, 0, 0, 0], 1),
+    ..FORWARD
+};
+static ADDED_LAYER_NORM: Kernel = Kernel {
+    name: "added layer norm",
+    bindings: &joined::<_, 8>(WITH_MEAN.bindings, ADDED),
+    wgsl: |params| forward_wgsl(params, MEAN, SUM),
+    variants: || variants(&[0, 1, 1, 0, 0, 0, 0, 0], 1),
     ..FORWARD
 };
 static BACKWARD: Kernel = Kernel {
@@ -64,7 +81,7 @@ static BACKWARD: Kernel = Kernel {
     scalars: &[Scalar::U32("n")],
     wgsl: |params| wgsl(params, include_str!("backward.wgsl")),
     cpu: cpu::backward,
-    variants: || variants(&[0, 1, 0, 0, 0, 0]),
+    variants: || variants(&[0, 1, 0, 0, 0, 0], 0),
 };
 static SUM_ROWS: Kernel = Kernel {
     name: "norm sums",
@@ -78,18 +95,18 @@ static SUM_ROWS: Kernel = Kernel {
     scalars: &[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")],
     wgsl: |params| wgsl(params, include_str!("sums.wgsl")),
     cpu: cpu::sums,
-    variants: || variants(&[0, 0, 0, 0, 0]),
+    variants: || variants(&[0, 0, 0, 0, 0], 0),
 };
 
-pub const KERNELS: &[&Kernel] = &[&NORM, &LAYER_NORM, &BACKWARD, &SUM_ROWS];
+pub const KERNELS: &[&Kernel] = &[&NORM, &LAYER_NORM, &ADDED_NORM, &ADDED_LAYER_NORM, &BACKWARD, &SUM_ROWS];
 
 /// Every choice of what is there, with weights (marked 1) in every float type.
-fn variants(weights: &[u32]) -> Vec<Variant> {
+fn variants(weights: &[u32], added: u32) -> Vec<Variant> {
     let types: &[DType] =
         if weights.contains(&1) { &[DType::F32, DType::F16, DType::BF16] } else { &[DType::F32] };
     types
         .iter()
-        .flat_map(|t| (0..8u32).map(move |bits| (t, [bits & 1, bits >> 1 & 1, bits >> 2, 0])))
+        .flat_map(|t| (0..8u32).map(move |bits| (t, [bits & 1, bits >> 1 & 1, bits >> 2, added])))
         .map(|(t, params)| Variant {
             params,
             dtypes: weights
@@ -100,6 +117,27 @@ fn variants(weights: &[u32]) -> Vec<Variant> {
             threads: THREADS,
         })
         .collect()
+}
+
+const NO_MEAN: &str = "fn keep_mean(row: u32, mean: f32) {}\n";
+const MEAN: &str = "fn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n";
+/// How an element is read first, and then again.
+const X_ALONE: &str = "fn first_x(i: u32) -> f32 { return load_x(i); }
+fn x_again(i: u32) -> f32 { return load_x(i); }
+";
+const SUM: &str = "fn first_x(i: u32) -> f32 {
+  let x = load_x(i);
+  let added = load_added(i);
+  var v = x + added;
+  if is_nan(x) || is_nan(added) { v = nan(); }
+  store_sum(i, v);
+  return v;
+}
+fn x_again(i: u32) -> f32 { return load_sum(i); }
+";
+
+fn forward_wgsl(params: Params, mean: &str, x: &str) -> String {
+    wgsl(params, include_str!("norm.wgsl")) + mean + x
 }
 
 fn wgsl(params: Params, body: &str) -> String {

@@ -4,7 +4,7 @@ fn kernel(group: u32, lane: u32) {
   var sum = 0.0;
   var mark = 0u;
   for (var k = lane; k < p.n; k += THREADS) {
-    let v = load_x(base + k);
+    let v = first_x(base + k);
     sum += v;
     // NaN anywhere, or an infinity where a mean is taken off, is NaN everywhere.
     if is_nan(v) || (MEAN && !is_finite(v)) { mark |= 1u; }
@@ -16,7 +16,7 @@ fn kernel(group: u32, lane: u32) {
   var squares = 0.0;
   var left = 0.0;
   for (var k = lane; k < p.n; k += THREADS) {
-    let v = load_x(base + k) - mean;
+    let v = x_again(base + k) - mean;
     squares = fma(v, v, squares);
     left += v;
   }
@@ -30,7 +30,7 @@ fn kernel(group: u32, lane: u32) {
   var scale = 1.0 / sqrt(spread + p.eps);
   if (marks & 2u) != 0u { scale = 0.0; }
   for (var k = lane; k < p.n; k += THREADS) {
-    let v = load_x(base + k);
+    let v = x_again(base + k);
     var y = (v - mean) * scale;
     if WEIGHT { y = y * load_weight(k); }
     if BIAS { y = y + load_bias(k); }

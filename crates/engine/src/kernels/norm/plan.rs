@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS};
+use super::{ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Kernel;
@@ -34,13 +34,23 @@ pub enum Sums {
     Bias,
 }
 
-/// Appends y = w x̂ + b and what backward reads; C is the last dimension of x.
+/// What is added to x first, and the sum, of which the norm is then taken.
+#[derive(Clone, Copy)]
+pub struct Residual<'a> {
+    pub added: &'a Value,
+    pub sum: &'a Value,
+}
+
+/// Appends y = w x̂ + b and what backward reads, and a sum to take the norm of where one is asked for; C
+/// is the last dimension of x.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
+#[allow(clippy::too_many_arguments)]
 pub fn normalise(
     cx: &Rc<Context>,
     x: &Value,
+    residual: Option<Residual>,
     weights: Weights,
     eps: f32,
     y: &Value,
@@ -49,7 +59,7 @@ pub fn normalise(
     let n = x.shape.last();
     let row = |v| Bind::new(v, &[n], n);
     let one = |v| Bind::new(v, &[1], 1);
-    let mut binds: SmallVec<[Bind; 6]> = SmallVec::from_iter([
+    let mut binds: SmallVec<[Bind; 8]> = SmallVec::from_iter([
         row(x),
         weights.weight.map_or(Bind::new(x, &[0], 1), Bind::whole),
         weights.bias.map_or(Bind::new(x, &[0], 1), Bind::whole),
@@ -57,8 +67,15 @@ pub fn normalise(
         one(rows.scale),
     ]);
     binds.extend(rows.mean.map(one));
-    let kernel = if rows.mean.is_some() { &LAYER_NORM } else { &NORM };
-    let params = [rows.mean.is_some(), weights.weight.is_some(), weights.bias.is_some()];
+    binds.extend(residual.into_iter().flat_map(|r| [row(r.added), row(r.sum)]));
+    let kernel = match (rows.mean.is_some(), residual.is_some()) {
+        (false, false) => &NORM,
+        (true, false) => &LAYER_NORM,
+        (false, true) => &ADDED_NORM,
+        (true, true) => &ADDED_LAYER_NORM,
+    };
+    let weights = [weights.weight.is_some(), weights.bias.is_some()];
+    let params = [rows.mean.is_some(), weights[0], weights[1], residual.is_some()];
     by_rows(cx, kernel, params, n, x.shape.rows(), &binds, &[eps.to_bits()])
 }
 
@@ -85,14 +102,14 @@ pub fn normalise_backward(
         row(d),
         row(d_x),
     ];
-    let params = [rows.mean.is_some(), weight.is_some(), adds];
+    let params = [rows.mean.is_some(), weight.is_some(), adds, false];
     by_rows(cx, &BACKWARD, params, n, x.shape.rows(), &binds, &[])
 }
 
 fn by_rows(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    params: [bool; 3],
+    params: [bool; 4],
     n: usize,
     rows: usize,
     binds: &[Bind],
@@ -110,7 +127,7 @@ fn by_rows(
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    params: [bool; 3],
+    params: [bool; 4],
     w: Window,
     scalars: Vec<u32>,
     groups: usize,
@@ -118,7 +135,7 @@ fn launch(
 ) {
     cx.launch(Launch {
         kernel,
-        params: [params[0] as u32, params[1] as u32, params[2] as u32, 0],
+        params: params.map(u32::from),
         bindings: w.ranges,
         scalars: SmallVec::from_vec(scalars),
         groups: groups as u32,
@@ -154,7 +171,7 @@ pub fn sum_rows(cx: &Rc<Context>, sums: Sums, x: &Value, rows: Rows, d: &Value, 
         let (start, taken) = (w.start[0], w.count[0]);
         let here = (taken * chunk).min(count - start * chunk);
         let scalars = vec![n as u32, here as u32, chunk as u32];
-        let params = [rows.mean.is_some(), sums == Sums::Weight, false];
+        let params = [rows.mean.is_some(), sums == Sums::Weight, false, false];
         launch(cx, &SUM_ROWS, params, w, scalars, (taken * n).div_ceil(THREADS as usize), here * n);
     })?;
     reduce(cx, Reduction::Sum, &parts, [1, chunks, n], y)

@@ -9,33 +9,50 @@ use crate::kernels::numeric::vectorised;
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
+/// A tensor of a launch: [heads, from one batch to the next, from one position to the next], x and y.
+type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);
+
 pub fn rotary(l: &CpuLaunch) {
-    let [batch, time, heads, dim] = [0, 1, 2, 3].map(|i| l.u32(i));
-    let [x_batch, x_row, half, width, rows] = [4, 5, 6, 7, 8].map(|i| l.u32(i));
+    rows(l, &[first(l)]);
+}
+
+pub fn rotary_two(l: &CpuLaunch) {
+    let second = ([10, 11, 12].map(|i| l.u32(i)), l.read::<f32>(5), Shared::new(l.write::<f32>(6)));
+    rows(l, &[first(l), second]);
+}
+
+fn first<'a>(l: &'a CpuLaunch) -> Tensor<'a> {
+    ([2, 4, 5].map(|i| l.u32(i)), l.read::<f32>(0), Shared::new(l.write::<f32>(4)))
+}
+
+fn rows(l: &CpuLaunch, tensors: &[Tensor]) {
+    let [batch, time, dim, half, width, rows] = [0, 1, 3, 6, 7, 8].map(|i| l.u32(i));
     let position_batch = l.u32(9);
-    let (x, cos, sin, positions) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));
-    let y = Shared::new(l.write::<f32>(4));
-    let per_task = (GRAIN / (heads * dim)).max(1);
+    let (cos, sin, positions) = (l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));
+    let elements: usize = tensors.iter().map(|([heads, ..], ..)| heads * dim).sum();
+    let per_task = (GRAIN / elements).max(1);
     (0..batch * time).into_par_iter().with_min_len(per_task).for_each(|row| {
         let (b, t) = (row / time, row % time);
-        let at = b * x_batch + t * x_row;
-        let (x, y) = (&x[at..at + heads * dim], unsafe { y.slice(at, heads * dim) });
         let position = match l.params[0] & POSITIONS {
             0 => Some(t),
             _ => usize::try_from(positions[b * position_batch + t]).ok().filter(|p| *p < rows),
         };
-        let Some(position) = position else {
-            for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
-                y[..2 * half].fill(f32::NAN);
-                y[2 * half..].copy_from_slice(&x[2 * half..]);
-            }
-            return;
-        };
-        let tables = [cos, sin].map(|table| {
-            let row = &table[position * width..(position + 1) * width];
-            [&row[..half], &row[width - half..]]
-        });
-        one_row(x, y, dim, tables, l.params[0] & INVERSE != 0);
+        for ([heads, to_batch, to_row], x, y) in tensors {
+            let at = b * to_batch + t * to_row;
+            let (x, y) = (&x[at..at + heads * dim], unsafe { y.slice(at, heads * dim) });
+            let Some(position) = position else {
+                for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {
+                    y[..2 * half].fill(f32::NAN);
+                    y[2 * half..].copy_from_slice(&x[2 * half..]);
+                }
+                continue;
+            };
+            let tables = [cos, sin].map(|table| {
+                let row = &table[position * width..(position + 1) * width];
+                [&row[..half], &row[width - half..]]
+            });
+            one_row(x, y, dim, tables, l.params[0] & INVERSE != 0);
+        }
     });
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Maths: with h half of the rotated dimensions and c, s rows of the tables at the position,
 //! y[i] = x[i]·c[i] − x[i+h]·s[i], y[i+h] = x[i+h]·c[i+h] + x[i]·s[i+h]; the inverse is the
-//! transpose. Dimensions past 2h are copied. Layout: x, y [B, T, H, D]; tables [P, h], or [P, 2h].
-//! Cost: one pass, bound by memory. One invocation makes a pair (i, i + h), or copies one element.
+//! transpose. Dimensions past 2h are copied. Layout: x, y [B, T, H, D]; tables [P, h], or [P, 2h]. Two
+//! tensors that differ in heads alone, such as q and k, are one launch. Cost: one pass, bound by memory.
+//! One invocation makes a pair (i, i + h), or copies one element.
 //! Source: Su et al., RoFormer, arXiv 2104.09864, in the half-split layout of GPT-NeoX.
 
 mod cpu;
@@ -15,8 +16,8 @@ use smallvec::SmallVec;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
-use crate::launch::{Bind, windows};
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
+use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
@@ -24,7 +25,7 @@ const THREADS: u32 = 128;
 const POSITIONS: u32 = 1;
 const INVERSE: u32 = 2;
 
-static ROTARY: Kernel = Kernel {
+const ONE: Kernel = Kernel {
     name: "rotary",
     bindings: &[
         ("x", Access::Read),
@@ -48,28 +49,65 @@ static ROTARY: Kernel = Kernel {
             S("position_batch"),
         ]
     },
-    wgsl,
+    wgsl: |params| wgsl(params, ONE_WGSL),
     cpu: cpu::rotary,
-    variants: || {
-        use DType::{F32, I32};
-        let dtypes = vec![F32, F32, F32, I32, F32];
-        (0..4).map(|p| Variant { params: [p, 0, 0, 0], dtypes: dtypes.clone(), threads: THREADS }).collect()
-    },
+    variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
+};
+static ROTARY: Kernel = ONE;
+/// Of two tensors.
+static ROTARY_TWO: Kernel = {
+    use Scalar::U32 as S;
+    Kernel {
+        name: "rotary of two",
+        bindings: &joined::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
+        scalars: &joined::<_, 13>(ONE.scalars, &[S("heads2"), S("x2_batch"), S("x2_row")]),
+        wgsl: |params| wgsl(params, TWO_WGSL),
+        cpu: cpu::rotary_two,
+        variants: || {
+            use DType::{F32, I32};
+            variants(&[F32, F32, F32, I32, F32, F32, F32])
+        },
+    }
 };
 
-pub const KERNELS: &[&Kernel] = &[&ROTARY];
+pub const KERNELS: &[&Kernel] = &[&ROTARY, &ROTARY_TWO];
 
-fn wgsl(params: Params) -> String {
-    let mut out = String::new();
+fn variants(dtypes: &[DType]) -> Vec<Variant> {
+    let of = |p| Variant { params: [p, 0, 0, 0], dtypes: dtypes.to_vec(), threads: THREADS };
+    (0..4).map(of).collect()
+}
+
+const ONE_WGSL: &str = "
+fn all_heads() -> u32 { return p.heads; }
+fn place(b: u32, t: u32, h: u32) -> u32 { return b * p.x_batch + t * p.x_row + h * p.dim; }
+fn load(h: u32, at: u32) -> f32 { return load_x(at); }
+fn store(h: u32, at: u32, v: f32) { store_y(at, v); }
+";
+/// The second tensor's heads come after those of the first.
+const TWO_WGSL: &str = "
+fn all_heads() -> u32 { return p.heads + p.heads2; }
+fn place(b: u32, t: u32, h: u32) -> u32 {
+  if h < p.heads { return b * p.x_batch + t * p.x_row + h * p.dim; }
+  return b * p.x2_batch + t * p.x2_row + (h - p.heads) * p.dim;
+}
+fn load(h: u32, at: u32) -> f32 {
+  if h < p.heads { return load_x(at); }
+  return load_x2(at);
+}
+fn store(h: u32, at: u32, v: f32) {
+  if h < p.heads { store_y(at, v); } else { store_y2(at, v); }
+}
+";
+
+fn wgsl(params: Params, places: &str) -> String {
+    let mut out = String::from(places);
     writeln!(out, "const POSITIONS = {};", params[0] & POSITIONS != 0).unwrap();
     writeln!(out, "const INVERSE = {};", params[0] & INVERSE != 0).unwrap();
     out + include_str!("rotary.wgsl")
 }
 
-/// What is rotated by what.
+/// What tensors are rotated by.
 pub struct Rotate<'a> {
-    /// [B, T, H, D]
-    pub x: &'a Value,
     /// [P, h] or [P, 2h]
     pub cos: &'a Value,
     pub sin: &'a Value,
@@ -81,47 +119,116 @@ pub struct Rotate<'a> {
     pub inverse: bool,
 }
 
-/// Appends y = x rotated.
-pub fn rotary(cx: &Rc<Context>, r: &Rotate, y: &Value) -> Result<()> {
-    let [batch, time, heads, dim] = [0, 1, 2, 3].map(|d| r.x.shape[d]);
-    if r.x.size() == 0 {
+/// Appends y = x rotated. x and y are [B, T, H, D].
+pub fn rotary(cx: &Rc<Context>, r: &Rotate, x: &Value, y: &Value) -> Result<()> {
+    let [batch, time, heads, dim] = sizes(x);
+    if x.size() == 0 {
         return Ok(());
     }
-    let width = r.cos.shape[1];
     let strides = [time * heads * dim, heads * dim, dim];
-    let nothing = Value { dtype: DType::I32, ..r.x.sub_range(0, [1]) };
-    // By offset the table's rows go along with x's; by position any row may be read.
-    let rows = |table: &Value| table.sub_range(r.offset * width, [time, width]);
-    let (cos, sin) = match r.positions {
-        Some(_) => (r.cos.clone(), r.sin.clone()),
-        None => (rows(r.cos), rows(r.sin)),
-    };
-    let table = |table| match r.positions {
-        Some(_) => Bind::whole(table),
-        None => Bind::new(table, &[0, width, 0], width),
-    };
+    let nothing = nothing(x);
+    let tables = r.tables(time);
     let binds = [
-        Bind::new(r.x, &strides, dim),
-        table(&cos),
-        table(&sin),
-        r.positions.map_or_else(|| Bind::whole(&nothing), |p| Bind::new(p, &[time, 1, 0], 1)),
+        Bind::new(x, &strides, dim),
+        r.by_row(&tables[0]),
+        r.by_row(&tables[1]),
+        r.position(&nothing, time),
         Bind::new(y, &strides, dim),
     ];
-    let flags = if r.positions.is_some() { POSITIONS } else { 0 } | if r.inverse { INVERSE } else { 0 };
     windows(cx, ROTARY.name, &[batch, time, heads], &[], &binds, |w| {
-        let [b, t, h] = [w.count[0], w.count[1], w.count[2]];
-        let units = b * t * h * (dim - r.half);
+        let [b, t, h] = [0, 1, 2].map(|d| w.count[d]);
+        let scalars = r.scalars([b, t, h, dim], time, heads);
+        r.launch(cx, &ROTARY, w, scalars, b * t * h, dim);
+    })
+}
+
+/// Appends y = x rotated for two tensors of the same B, T and D.
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY` when a position's heads are longer than a binding may be.
+pub fn rotary_two(cx: &Rc<Context>, r: &Rotate, x: [&Value; 2], y: [&Value; 2]) -> Result<()> {
+    let [batch, time, heads, dim] = sizes(x[0]);
+    let heads2 = x[1].shape[2];
+    if x[0].size() == 0 || heads2 == 0 {
+        return Ok(());
+    }
+    let nothing = nothing(x[0]);
+    let tables = r.tables(time);
+    let by_position = |v, heads| Bind::new(v, &[time * heads * dim, heads * dim], heads * dim);
+    let binds = [
+        by_position(x[0], heads),
+        r.by_row(&tables[0]),
+        r.by_row(&tables[1]),
+        r.position(&nothing, time),
+        by_position(y[0], heads),
+        by_position(x[1], heads2),
+        by_position(y[1], heads2),
+    ];
+    windows(cx, ROTARY_TWO.name, &[batch, time], &[], &binds, |w| {
+        let (b, t) = (w.count[0], w.count[1]);
+        let mut scalars = r.scalars([b, t, heads, dim], time, heads);
+        scalars.extend([heads2, time * heads2 * dim, heads2 * dim].map(|n| n as u32));
+        r.launch(cx, &ROTARY_TWO, w, scalars, b * t * (heads + heads2), dim);
+    })
+}
+
+fn sizes(x: &Value) -> [usize; 4] {
+    [0, 1, 2, 3].map(|d| x.shape[d])
+}
+
+/// What stands in the place of positions where there are none.
+fn nothing(x: &Value) -> Value {
+    Value { dtype: DType::I32, ..x.sub_range(0, [1]) }
+}
+
+impl Rotate<'_> {
+    /// cos and sin. By offset the tables' rows go along with those of x; by position any may be read.
+    fn tables(&self, time: usize) -> [Value; 2] {
+        let width = self.cos.shape[1];
+        [self.cos, self.sin].map(|table| match self.positions {
+            Some(_) => table.clone(),
+            None => table.sub_range(self.offset * width, [time, width]),
+        })
+    }
+
+    fn by_row<'a>(&self, table: &'a Value) -> Bind<'a> {
+        let width = table.shape[1];
+        match self.positions {
+            Some(_) => Bind::whole(table),
+            None => Bind::new(table, &[0, width], width),
+        }
+    }
+
+    fn position<'a>(&'a self, nothing: &'a Value, time: usize) -> Bind<'a> {
+        self.positions.map_or_else(|| Bind::whole(nothing), |p| Bind::new(p, &[time, 1], 1))
+    }
+
+    /// Those of a window of [B, T, H, D] in a tensor of `time` positions and `heads` heads.
+    fn scalars(&self, [b, t, h, dim]: [usize; 4], time: usize, heads: usize) -> SmallVec<[u32; 16]> {
+        let (width, rows) = (self.cos.shape[1], self.cos.shape[0]);
+        let all = [b, t, h, dim, time * heads * dim, heads * dim, self.half, width, rows, time];
+        all.iter().map(|n| *n as u32).collect()
+    }
+
+    fn launch(
+        &self,
+        cx: &Context,
+        kernel: &'static Kernel,
+        w: Window,
+        scalars: SmallVec<[u32; 16]>,
+        heads: usize,
+        dim: usize,
+    ) {
+        let positions = if self.positions.is_some() { POSITIONS } else { 0 };
+        let units = heads * (dim - self.half);
         cx.launch(Launch {
-            kernel: &ROTARY,
-            params: [flags, 0, 0, 0],
+            kernel,
+            params: [positions | if self.inverse { INVERSE } else { 0 }, 0, 0, 0],
             bindings: w.ranges,
-            scalars: [b, t, h, dim, strides[0], strides[1], r.half, width, r.cos.shape[0], time]
-                .iter()
-                .map(|n| *n as u32)
-                .collect::<SmallVec<_>>(),
+            scalars,
             groups: units.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: 6 * units as u64,
         });
-    })
+    }
 }

@@ -5,22 +5,23 @@ fn kernel(group: u32, lane: u32) {
   let per_head = p.dim - p.half;
   let i = id % per_head;
   var rest = id / per_head;
-  let h = rest % p.heads;
-  rest /= p.heads;
+  let heads = all_heads();
+  let h = rest % heads;
+  rest /= heads;
   let t = rest % p.time;
   let b = rest / p.time;
   if b >= p.batch { return; }
-  let at = b * p.x_batch + t * p.x_row + h * p.dim + i;
+  let at = place(b, t, h) + i;
   if i >= p.half {
-    store_y(at + p.half, load_x(at + p.half));
+    store(h, at + p.half, load(h, at + p.half));
     return;
   }
   var row = t;
   if POSITIONS {
     let position = load_position(b * p.position_batch + t);
     if position < 0 || u32(position) >= p.rows {
-      store_y(at, nan());
-      store_y(at + p.half, nan());
+      store(h, at, nan());
+      store(h, at + p.half, nan());
       return;
     }
     row = u32(position);
@@ -28,13 +29,13 @@ fn kernel(group: u32, lane: u32) {
   let first = row * p.width + i;
   // Tables of half width serve both halves.
   let second = first + p.width - p.half;
-  let x0 = load_x(at);
-  let x1 = load_x(at + p.half);
+  let x0 = load(h, at);
+  let x1 = load(h, at + p.half);
   if INVERSE {
-    store_y(at, fma(x1, load_sin(second), x0 * load_cos(first)));
-    store_y(at + p.half, fma(-x0, load_sin(first), x1 * load_cos(second)));
+    store(h, at, fma(x1, load_sin(second), x0 * load_cos(first)));
+    store(h, at + p.half, fma(-x0, load_sin(first), x1 * load_cos(second)));
   } else {
-    store_y(at, fma(-x1, load_sin(first), x0 * load_cos(first)));
-    store_y(at + p.half, fma(x0, load_sin(second), x1 * load_cos(second)));
+    store(h, at, fma(-x1, load_sin(first), x0 * load_cos(first)));
+    store(h, at + p.half, fma(x0, load_sin(second), x1 * load_cos(second)));
   }
 }

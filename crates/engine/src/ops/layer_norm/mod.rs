@@ -13,8 +13,9 @@ use std::rc::Rc;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::norm::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+use crate::kernels::norm::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::ops::added_norm::Norm;
 use crate::ops::rms_norm::{check, leading};
 use crate::tensor::{Context, Spec, Value};
 
@@ -33,6 +34,24 @@ impl LayerNorm {
     }
 }
 
+impl Norm for LayerNorm {
+    const ADDED: &'static str = "added layerNorm";
+
+    fn normalise(
+        &self,
+        cx: &Rc<Context>,
+        x: &Value,
+        residual: Option<Residual>,
+        weights: &[&Value],
+        y: &Value,
+        rows: &[Value],
+    ) -> Result<()> {
+        let [weight, bias] = self.places().map(|p| p.map(|p| weights[p - 1]));
+        let rows = Rows { scale: &rows[0], mean: Some(&rows[1]) };
+        normalise(cx, x, residual, Weights { weight, bias }, self.eps, y, rows)
+    }
+}
+
 impl Op for LayerNorm {
     fn name(&self) -> &'static str {
         "layerNorm"
@@ -48,9 +67,7 @@ impl Op for LayerNorm {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let [weight, bias] = self.places().map(|p| p.map(|p| inputs[p]));
-        let rows = Rows { scale: &outputs[1], mean: Some(&outputs[2]) };
-        normalise(cx, inputs[0], Weights { weight, bias }, self.eps, &outputs[0], rows)
+        self.normalise(cx, inputs[0], None, &inputs[1..], &outputs[0], &outputs[1..])
     }
 
     fn gradient(&self) -> Gradient {

@@ -14,8 +14,9 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::norm::{Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+use crate::kernels::norm::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::ops::added_norm::Norm;
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -54,6 +55,24 @@ pub fn leading(shape: &Shape) -> Shape {
     Shape::new(&shape[..shape.rank() - 1])
 }
 
+impl Norm for RmsNorm {
+    const ADDED: &'static str = "added rmsNorm";
+
+    fn normalise(
+        &self,
+        cx: &Rc<Context>,
+        x: &Value,
+        residual: Option<Residual>,
+        weights: &[&Value],
+        y: &Value,
+        rows: &[Value],
+    ) -> Result<()> {
+        let weights = Weights { weight: weights.first().copied(), bias: None };
+        let rows = Rows { scale: &rows[0], mean: None };
+        normalise(cx, x, residual, weights, self.eps, y, rows)
+    }
+}
+
 impl Op for RmsNorm {
     fn name(&self) -> &'static str {
         "rmsNorm"
@@ -65,9 +84,7 @@ impl Op for RmsNorm {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let weights = Weights { weight: inputs.get(1).copied(), bias: None };
-        let rows = Rows { scale: &outputs[1], mean: None };
-        normalise(cx, inputs[0], weights, self.eps, &outputs[0], rows)
+        self.normalise(cx, inputs[0], None, &inputs[1..], &outputs[0], &outputs[1..])
     }
 
     fn gradient(&self) -> Gradient {

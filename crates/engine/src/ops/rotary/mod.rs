@@ -2,7 +2,8 @@
 //!
 //! Shapes: x, y [B, T, H, D]; cos and sin [P, h] or [P, 2h], h half of the rotated dimensions,
 //! made on the host in f64; positions, where there are any, i32 [B, T]. The half-split layout of
-//! transformers' Llama (`rotate_half`). Backward: the inverse rotation of d_out; the tables have no
+//! transformers' Llama (`rotate_half`). Two tensors that differ in heads alone are turned together.
+//! Backward: the inverse rotation of d_out; the tables have no
 //! gradient. Saved: the tables and positions.
 
 #[cfg(test)]
@@ -15,19 +16,21 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::rotary::{Rotate, rotary};
+use crate::kernels::rotary::{Rotate, rotary, rotary_two};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
-/// Inputs: x, cos, sin, then the positions where the attribute says so.
+/// Inputs: x, or two of them, then cos, sin, and the positions where the attribute says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rotary {
     /// Position of the first row.
     pub offset: usize,
-    /// The next input holds the positions, in place of `offset`.
+    /// The last input holds the positions, in place of `offset`.
     pub positions: bool,
     /// Dimensions that are rotated, the first of each head; all unless given.
     pub dims: Option<usize>,
+    /// There are two tensors to rotate, such as q and k, and two outputs.
+    pub two: bool,
 }
 
 impl Rotary {
@@ -35,28 +38,17 @@ impl Rotary {
         self.dims.unwrap_or(dim) / 2
     }
 
-    fn run(
-        &self,
-        cx: &Rc<Context>,
-        x: &Value,
-        tables: [&Value; 2],
-        positions: Option<&Value>,
-        inverse: bool,
-        y: &Value,
-    ) -> Result<()> {
-        let [cos, sin] = tables;
-        let half = self.half(x.shape[3]);
-        rotary(cx, &Rotate { x, cos, sin, positions, offset: self.offset, half, inverse }, y)
-    }
-}
-
-impl Op for Rotary {
-    fn name(&self) -> &'static str {
-        "rotary"
+    /// How many tensors are rotated: the input that is the first table.
+    fn tensors(&self) -> usize {
+        1 + self.two as usize
     }
 
-    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
-        let [x, cos, sin] = [inputs[0], inputs[1], inputs[2]];
+    /// The input that holds the positions.
+    fn position(&self) -> Option<usize> {
+        self.positions.then_some(self.tensors() + 2)
+    }
+
+    fn check(&self, x: &Spec, cos: &Spec, sin: &Spec, positions: Option<&Spec>) -> Result<()> {
         if [x, cos, sin].iter().any(|v| v.dtype != DType::F32) {
             fail!(Dtype, "rotary: takes f32, not x {x}, cos {cos}, sin {sin}; convert with to(\"f32\")");
         }
@@ -80,8 +72,7 @@ impl Op for Rotary {
                 x.shape
             );
         }
-        if self.positions {
-            let positions = inputs[3];
+        if let Some(positions) = positions {
             if positions.dtype != DType::I32 || positions.shape[..] != x.shape[..2] {
                 fail!(ShapeMismatch, "rotary: positions {positions} are not i32 [B, T] of x {}", x.shape);
             }
@@ -94,34 +85,71 @@ impl Op for Rotary {
                 cos.shape
             );
         }
-        Ok(vec![x.clone()])
+        Ok(())
+    }
+}
+
+impl Op for Rotary {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let first = self.tensors();
+        let (cos, sin) = (inputs[first], inputs[first + 1]);
+        for x in &inputs[..first] {
+            self.check(x, cos, sin, self.position().map(|i| inputs[i]))?;
+        }
+        let [x, last] = [inputs[0], inputs[first - 1]];
+        if [0, 1, 3].iter().any(|d| x.shape[*d] != last.shape[*d]) {
+            fail!(ShapeMismatch, "rotary: {} and {} differ in more than their heads", x.shape, last.shape);
+        }
+        Ok(inputs[..first].iter().map(|x| (*x).clone()).collect())
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let positions = if self.positions { Some(inputs[3]) } else { None };
-        let rows = inputs[1].shape[0];
+        let first = self.tensors();
+        let (cos, sin) = (inputs[first], inputs[first + 1]);
+        let positions = self.position().map(|i| inputs[i]);
         if let Some(known) = positions.and_then(Value::host)
-            && let Some(p) = known.iter().find(|p| **p < 0 || **p as usize >= rows)
+            && let Some(p) = known.iter().find(|p| **p < 0 || **p as usize >= cos.shape[0])
         {
-            fail!(Index, "rotary: position {p} is not within the tables {}", inputs[1].shape);
+            fail!(Index, "rotary: position {p} is not within the tables {}", cos.shape);
         }
-        self.run(cx, inputs[0], [inputs[1], inputs[2]], positions, false, &outputs[0])
+        let half = self.half(inputs[0].shape[3]);
+        let r = Rotate { cos, sin, positions, offset: self.offset, half, inverse: false };
+        match self.two {
+            true => rotary_two(cx, &r, [inputs[0], inputs[1]], [&outputs[0], &outputs[1]]),
+            false => rotary(cx, &r, inputs[0], &outputs[0]),
+        }
     }
 
     fn gradient(&self) -> Gradient {
-        Gradient::reads(if self.positions { 0b1110 } else { 0b110 }, 0)
+        Gradient::reads(if self.positions { 0b111 } else { 0b11 } << self.tensors(), 0)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
-        if pass.needs[1] || pass.needs[2] {
+        let first = self.tensors();
+        if pass.needs[first] || pass.needs[first + 1] {
             fail!(NoGradient, "rotary: the tables have no gradient");
         }
+        let (cos, sin) = (pass.input(first), pass.input(first + 1));
+        let positions = self.position().map(|i| pass.input(i));
         let mut d_inputs = vec![None; pass.needs.len()];
-        if let (Some(d), true) = (&pass.d_outs[0], pass.needs[0]) {
-            let d_x = cx.empty(d.shape.clone(), DType::F32)?;
-            let positions = if self.positions { Some(pass.input(3)) } else { None };
-            self.run(cx, d, [pass.input(1), pass.input(2)], positions, true, &d_x)?;
-            d_inputs[0] = Some(d_x);
+        let mut wanted = Vec::new();
+        for (i, d) in pass.d_outs.iter().enumerate() {
+            if let (Some(d), true) = (d, pass.needs[i]) {
+                let d_x = cx.empty(d.shape.clone(), DType::F32)?;
+                wanted.push((d, d_x.clone()));
+                d_inputs[i] = Some(d_x);
+            }
+        }
+        let half = wanted.first().map_or(0, |(d, _)| self.half(d.shape[3]));
+        let r = Rotate { cos, sin, positions, offset: self.offset, half, inverse: true };
+        match &wanted[..] {
+            [(d, d_x), (d2, d_x2)] => rotary_two(cx, &r, [d, d2], [d_x, d_x2])?,
+            [(d, d_x)] => rotary(cx, &r, d, d_x)?,
+            _ => {}
         }
         Ok(d_inputs)
     }

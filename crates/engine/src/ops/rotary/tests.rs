@@ -3,7 +3,7 @@ use std::rc::Rc;
 use super::{Rotary, plain::plain};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
-use crate::op::{Backward, Gradient, Gradients, Op, run1};
+use crate::op::{Backward, Gradient, Gradients, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
 use crate::tensor::{Context, Spec, Value};
 
@@ -34,14 +34,16 @@ impl Op for Fixed {
     }
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
         let tables = self.tables(cx);
-        let none = |_: &Value| false;
+        let given = pass.needs.len();
         let pass = Backward {
-            needs: pass.needs.iter().copied().chain(tables.iter().map(none)).collect(),
-            inputs: [None].into_iter().chain(tables.into_iter().map(Some)).collect(),
+            needs: pass.needs.iter().copied().chain(tables.iter().map(|_| false)).collect(),
+            inputs: pass.needs.iter().map(|_| None).chain(tables.into_iter().map(Some)).collect(),
             d_outs: pass.d_outs.clone(),
             ..Backward::default()
         };
-        Ok(vec![self.0.backward(cx, &pass)?.swap_remove(0)])
+        let mut d_inputs = self.0.backward(cx, &pass)?;
+        d_inputs.truncate(given);
+        Ok(d_inputs)
     }
 }
 
@@ -61,6 +63,23 @@ fn equals_the_plain_form() {
             check(&op, &[x], &|x| vec![plain(&op.0, &x[0], &op.1)]);
         }
     }
+}
+
+#[test]
+fn two_tensors_are_turned_as_each_by_itself() {
+    for (t, heads, dim) in [(1, [1, 1], 2), (63, [2, 1], 8), (65, [3, 9], 24), (257, [9, 3], 16)] {
+        for positions in [false, true] {
+            let rows = if positions { 15 } else { 3 + t };
+            let mut tables = tables(rows, dim / 2, dim / 2);
+            tables.extend(positions.then(|| Array::indices("positions", &[2, t], rows)));
+            let op = Fixed(Rotary { offset: 3, positions, two: true, ..Default::default() }, tables);
+            let x = heads.map(|h| Array::random(&format!("x of {h}"), &[2, t, h, dim]));
+            check(&op, &x, &|x| x.iter().map(|x| plain(&op.0, x, &op.1)).collect());
+        }
+    }
+    let op = Fixed(Rotary { dims: Some(8), two: true, ..Default::default() }, tables(65, 4, 8));
+    let x = [2, 1].map(|h| Array::random("x", &[1, 65, h, 20]));
+    check(&op, &x, &|x| x.iter().map(|x| plain(&op.0, x, &op.1)).collect());
 }
 
 #[test]
@@ -92,7 +111,10 @@ fn non_finite_values_stay_in_their_pair() {
     let op = Fixed(Rotary::default(), tables(5, 4, 4));
     let mut x = Array::random("x", &[1, 5, 1, 8]);
     (x.data[9], x.data[20], x.data[39]) = (f64::NAN, f64::INFINITY, f64::NEG_INFINITY);
-    check_non_finite(&op, &[x], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+    check_non_finite(&op, &[x.clone()], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+    let op = Fixed(Rotary { two: true, ..op.0 }, op.1);
+    let other = Array::random("other", &[1, 5, 2, 8]).map(|v| if v > 0.9 { f64::NAN } else { v });
+    check_non_finite(&op, &[x, other], &|x| x.iter().map(|x| plain(&op.0, x, &op.1)).collect());
 }
 
 #[test]
@@ -110,6 +132,11 @@ fn what_does_not_fit_is_refused() {
         (error.code, &*error.message),
         (Code::Index, "rotary: position 4 is not within the tables [4, 4]")
     );
+    let short = Array::random("x", &[1, 4, 1, 8]).upload(cx);
+    let op = Rotary { two: true, ..Default::default() };
+    let error =
+        run(cx, &op, &[&short, &Array::random("x", &[1, 3, 1, 8]).upload(cx), &cos, &sin]).unwrap_err();
+    assert_eq!(error.message, "rotary: [1, 4, 1, 8] and [1, 3, 1, 8] differ in more than their heads");
     let op = Rotary { dims: Some(10), ..Default::default() };
     assert_eq!(run1(cx, &op, &[&x, &cos, &sin]).unwrap_err().code, Code::ShapeMismatch);
 }

@@ -3,8 +3,10 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::elementwise::Function;
+use crate::ops::added_norm::Added;
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, contexts, read};
+use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::reshape::Reshape;
 use crate::ops::rms_norm::RmsNorm;
@@ -118,6 +120,38 @@ fn another_shape_of_it_is_made_again_too() {
         };
         let (plain, reshaped) = (run(false), run(true));
         assert!(plain.iter().zip(&reshaped).all(|(a, b)| a.data == b.data));
+    }
+}
+
+/// Another operation makes it again: the norm alone, of the sum that the same launch made.
+#[test]
+fn the_norm_of_a_sum_is_made_again_of_the_sum() {
+    let layer = LayerNorm { eps: 1e-5, weight: true, bias: true };
+    for cx in contexts() {
+        let layers = Layers::new(&cx);
+        let r = leaf(&cx, "r", &[ROWS, WIDTH]);
+        let [w, b] = ["w", "b"].map(|name| leaf(&cx, name, &[WIDTH]));
+        let run = |held: bool| {
+            let inner = layers.tape.apply1(Unary(Function::Tanh), &[&layers.x]).unwrap();
+            let outputs = layers.tape.apply(Added(layer), &[&inner, &r, &w, &b]).unwrap();
+            drop(inner);
+            let loss = layers.loss(&outputs[0]);
+            let with_handles = cx.memory().live;
+            let kept = Some(outputs).filter(|_| held);
+            // tanh x is kept by tanh's own backward, and the sum by the norm's.
+            let freed = if held { 0 } else { BYTES };
+            assert_eq!(with_handles - cx.memory().live, freed);
+            launched(&cx, "");
+            layers.tape.backward(&loss, None).unwrap();
+            assert_eq!(launched(&cx, "layer norm") > 0, !held);
+            drop(kept);
+            let all = [&layers.x, &r, &w, &b, &layers.weights[0], &layers.weights[1]];
+            let gradients = all.map(|t| read(&t.grad().unwrap()));
+            all.map(|t| t.set_grad(None));
+            gradients
+        };
+        let (held, again) = (run(true), run(false));
+        assert!(held.iter().zip(&again).all(|(a, b)| a.data == b.data));
     }
 }
 

@@ -1,0 +1,65 @@
+/** How many launches a block takes, forward and backward: what a GPU in software spends 14 to 26 µs on, each. */
+import test from "ava";
+
+import { devices, lora, scope, tensor } from "../../src/index.js";
+import { llamaConfig } from "../../src/models/llama/config.js";
+import { LlamaForCausalLM } from "../../src/models/llama/model.js";
+import { FreshWeights } from "../../src/models/weights.js";
+import { session } from "../../src/native.js";
+import { testDevices } from "../devices.js";
+
+const LENGTH = 64;
+
+/** Launches by kernel of a step over `layers` blocks of SmolLM2's shape, and then of its backward. */
+async function launches(layers: number): Promise<[Record<string, number>, Record<string, number>]> {
+  const device = "meta:gpu";
+  const config = llamaConfig({
+    model_type: "llama",
+    vocab_size: 1024,
+    hidden_size: 576,
+    intermediate_size: 1536,
+    num_hidden_layers: layers,
+    num_attention_heads: 9,
+    num_key_value_heads: 3,
+    max_position_embeddings: LENGTH,
+    tie_word_embeddings: true,
+    eos_token_id: 0,
+  });
+  const model = new LlamaForCausalLM(config, new FreshWeights(device));
+  await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
+  model.train();
+  const ids = Int32Array.from({ length: LENGTH }, (_, i) => i);
+  const step = (): [Record<string, number>, Record<string, number>] =>
+    scope(() => {
+      session().countLaunches(device, true);
+      const loss = model.lossSum(tensor(ids, { shape: [1, LENGTH], device }), ids, 1);
+      const forward = session().countLaunches(device, true);
+      loss.backward();
+      return [forward, session().countLaunches(device, false)];
+    });
+  // Gradients are made first, and added to later.
+  step();
+  const counted = step();
+  model.dispose();
+  return counted;
+}
+
+const inSoftware = testDevices().includes("gpu") && devices().find(({ device }) => device === "gpu:0")?.kind;
+
+test("a Llama block with low-rank paths on all of its linears", async (t) => {
+  if (inSoftware !== "software") {
+    t.log("not run: products are put together in launches on a GPU in software alone");
+    return t.pass();
+  }
+  const [two, three] = [await launches(2), await launches(3)];
+  const perBlock = [0, 1].map((pass) => {
+    const [less, more] = [two[pass], three[pass]] as [Record<string, number>, Record<string, number>];
+    const each = Object.entries(more).map(
+      ([kernel, count]) => [kernel, count - (less[kernel] ?? 0)] as const,
+    );
+    const own = each.filter(([, count]) => count > 0);
+    t.log(own.map(([kernel, count]) => `${kernel} ${count}`).join(", "));
+    return own.reduce((sum, [, count]) => sum + count, 0);
+  });
+  t.deepEqual(perBlock, [26, 27]);
+});

@@ -1,0 +1,87 @@
+/** Norms that add first: what they give is, to the bit, what a sum and a norm give apart. */
+import test from "ava";
+
+import { nn, scope, tensor, type Device, type Tensor } from "../../src/index.js";
+import { Module } from "../../src/nn/module.js";
+import { ended, normed } from "../../src/models/stream.js";
+import { testDevices } from "../devices.js";
+
+const SHAPE = [3, 5, 40];
+
+type Norm = Module & { forward(x: Tensor): Tensor };
+
+/** A norm of somebody else's. */
+class Halved extends Module {
+  forward(x: Tensor): Tensor {
+    return x.mul(0.5);
+  }
+}
+
+/** One of ours with a forward of its own. */
+class Doubled extends nn.RMSNorm {
+  override forward(x: Tensor): Tensor {
+    return super.forward(x).mul(2);
+  }
+}
+
+const apart = (norm: Norm, x: Tensor, r: Tensor): [Tensor, Tensor] => {
+  const sum = x.add(r);
+  return [sum, norm.forward(sum)];
+};
+
+/** Sum, norm, and gradients of both summands and the weights, where the sum is read by something else or is not. */
+async function results(
+  device: Device,
+  norm: Norm,
+  of: typeof apart,
+  sumIsRead: boolean,
+): Promise<(number[] | null)[]> {
+  const [x, r] = [1, 2].map((step) => {
+    const values = Float32Array.from({ length: 600 }, (_, i) => Math.sin(i * step));
+    return tensor(values, { shape: SHAPE, device, requiresGrad: true });
+  }) as [Tensor, Tensor];
+  const made = scope(() => {
+    const [sum, y] = of(norm, x, r);
+    const loss = y.mul(y).sum();
+    (sumIsRead ? loss.add(sum.mul(3).sum()) : loss).backward();
+    return [sum, y];
+  });
+  const asked = [x, r, ...norm.parameters()];
+  const all = [...made, ...asked.map((one) => one.grad)];
+  const values = await Promise.all(
+    all.map(async (one) => (one === null ? null : [...((await one.data()) as Float32Array)])),
+  );
+  for (const one of asked) one.grad = null;
+  for (const one of [x, r, ...made]) one.dispose();
+  return values;
+}
+
+for (const device of testDevices()) {
+  const norms: Record<string, Norm> = {
+    RMSNorm: new nn.RMSNorm(40, { device }),
+    LayerNorm: new nn.LayerNorm(40, { device }),
+    "LayerNorm without a bias": new nn.LayerNorm(40, { device, bias: false }),
+    "a norm with a forward of its own": new Doubled(40, { device }),
+    "another module": new Halved(),
+  };
+  for (const [name, norm] of Object.entries(norms)) {
+    test(`${name} on ${device} after a sum`, async (t) => {
+      for (const sumIsRead of [false, true]) {
+        const together = await results(device, norm, (n, x, added) => normed(n, { x, added }), sumIsRead);
+        t.deepEqual(together, await results(device, norm, apart, sumIsRead));
+      }
+    });
+  }
+}
+
+test("the end of a stream lets go of what it was made of", (t) => {
+  const norm = new nn.RMSNorm(40, { device: "cpu" });
+  const [x, added] = [1, 2].map((value) => tensor(new Float32Array(40).fill(value), { device: "cpu" })) as [
+    Tensor,
+    Tensor,
+  ];
+  t.deepEqual(ended(norm, { x }).shape, [40]);
+  t.deepEqual(x.shape, [40], "a sum that was there already stays");
+  t.deepEqual(ended(norm, { x, added }).shape, [40]);
+  t.throws(() => added.mul(2));
+});
