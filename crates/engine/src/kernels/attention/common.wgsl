@@ -1,8 +1,4 @@
-// Who sees whom, where rows stand, and who holds what: the first part of each of these shaders.
-const HIDDEN = -3.4e38;
-const FLOOR = -1.0e38;
-// A visible score never looks hidden.
-const LOWEST = -3.3e38;
+// Where rows stand, and who holds what.
 const WIDE = DIM / 4u;
 // Lanes of one resident row, and vectors of its sum that each of them holds.
 const LANES = THREADS / ROWS;
@@ -25,31 +21,6 @@ fn own_of(lane: u32, first: u32, count: u32) -> Own {
   return Own(r, lane % LANES, first + r, first + r < count);
 }
 
-fn sees(b: u32, t: u32, key: u32) -> bool {
-  if CAUSAL {
-    let query_at = p.query_at + t;
-    let key_at = p.key_at + key;
-    if key_at > query_at || query_at - key_at >= p.window { return false; }
-  }
-  if SEGMENTS {
-    let at = b * p.segment_batch;
-    if load_query_segment(at + t) != load_key_segment(at + key) { return false; }
-  }
-  if MASK && load_mask(b * p.mask_batch + key) == 0 { return false; }
-  return true;
-}
-// Keys of this window that row t sees by position.
-fn first_key(t: u32) -> u32 {
-  if !CAUSAL { return 0u; }
-  let end = p.query_at + t + 1u;
-  let begin = end - min(end, p.window);
-  return min(begin - min(begin, p.key_at), p.keys);
-}
-fn end_key(t: u32) -> u32 {
-  if !CAUSAL { return p.keys; }
-  let end = p.query_at + t + 1u;
-  return min(end - min(end, p.key_at), p.keys);
-}
 // Where query row `row` = (t, g) starts in q and what has its layout, its log-sum-exp, and key `key` in k.
 fn q_at(block: Block, row: u32) -> u32 {
   let head = block.head * p.group_heads + row % p.group_heads;
@@ -61,9 +32,4 @@ fn lse_at(block: Block, row: u32) -> u32 {
 }
 fn kv_at(block: Block, key: u32) -> u32 {
   return block.b * p.kv_batch + key * p.kv_row + block.head * p.dim;
-}
-// exp(s − lse); NaN for NaN, which exp does not promise.
-fn weight(s: f32, lse: f32) -> f32 {
-  if is_nan(s) || is_nan(lse) { return nan(); }
-  return exp(s - lse);
 }

@@ -21,13 +21,13 @@
 //!
 //! 100 KiB of workgroup memory hold 7 workgroups, 896 invocations: enough to hide memory, but each
 //! score is a dot of two vectors from workgroup memory, which binds: a register tile of scores is what
-//! comes next. On a GPU in software a load costs each lane some nine cycles (gemm/pairs.rs),
-//! and these loads were not paired up yet.
+//! comes next. A GPU in software has shaders of its own (software/).
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod cpu;
 mod geometry;
 mod plan;
+mod software;
 
 pub use geometry::DIM;
 pub use plan::{Attend, Flow, backward, forward};
@@ -54,7 +54,10 @@ static FORWARD: Kernel = Kernel {
         ("lse", Access::ReadWrite),
     ],
     scalars: &SCALARS,
-    wgsl: |params| wgsl(params, Tiles::forward(params), &["q", "k", "v", "o"], include_str!("forward.wgsl")),
+    wgsl: |params| {
+        let tiled = ["q", "k", "v", "o"];
+        wgsl(params, Tiles::forward(params), &tiled, include_str!("forward.wgsl"), software::forward)
+    },
     cpu: cpu::forward,
     variants: || variants(&[F, F, F, I, I, I, F, F], Tiles::forward),
 };
@@ -84,7 +87,9 @@ static BACKWARD_Q: Kernel = Kernel {
     bindings: &joined::<_, 10>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: &SCALARS,
     wgsl: |params| {
-        wgsl(params, Tiles::backward(params), &["q", "k", "v", "d_o"], include_str!("backward_q.wgsl"))
+        let tiled = ["q", "k", "v", "d_o"];
+        let body = include_str!("backward_q.wgsl");
+        wgsl(params, Tiles::backward(params), &tiled, body, software::backward_q)
     },
     cpu: cpu::backward_q,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F], Tiles::backward),
@@ -94,7 +99,9 @@ static BACKWARD_KV: Kernel = Kernel {
     bindings: &joined::<_, 11>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: &SCALARS,
     wgsl: |params| {
-        wgsl(params, Tiles::backward(params), &["q", "k", "v", "d_o"], include_str!("backward_kv.wgsl"))
+        let tiled = ["q", "k", "v", "d_o"];
+        let body = include_str!("backward_kv.wgsl");
+        wgsl(params, Tiles::backward(params), &tiled, body, software::backward_kv)
     },
     cpu: cpu::backward_kv,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F, F], Tiles::backward),
@@ -160,11 +167,17 @@ fn variants(dtypes: &[DType], tiles: fn(Params) -> Tiles) -> Vec<Variant> {
         let params = [flags, class, 0, 0];
         Variant { params, dtypes: dtypes.to_vec(), threads: tiles(params).threads }
     };
-    (0..8).flat_map(|flags| (0..CLASSES.len() as u32).map(move |class| of(flags, class))).collect()
+    let software = |flags| Variant {
+        params: [flags, 0, software::SOFTWARE, 0],
+        dtypes: dtypes.to_vec(),
+        threads: software::THREADS,
+    };
+    let plain = (0..8).flat_map(|flags| (0..CLASSES.len() as u32).map(move |class| of(flags, class)));
+    plain.chain((0..8).map(software)).collect()
 }
 
 /// `tiled`: the bindings that are read by vectors.
-fn wgsl(params: Params, tiles: Tiles, tiled: &[&str], body: &str) -> String {
+fn wgsl(params: Params, tiles: Tiles, tiled: &[&str], body: &str, software: fn(Params) -> String) -> String {
     let Tiles { dim, rows, tile, .. } = tiles;
     let mut out = String::new();
     for (name, bit) in
@@ -172,8 +185,11 @@ fn wgsl(params: Params, tiles: Tiles, tiled: &[&str], body: &str) -> String {
     {
         writeln!(out, "const {name} = {};", params[0] & bit != 0).unwrap();
     }
+    if params[2] == software::SOFTWARE {
+        return out + include_str!("sight.wgsl") + &software(params);
+    }
     writeln!(out, "const DIM = {dim}u;\nconst ROWS = {rows}u;\nconst TILE = {tile}u;").unwrap();
-    out.push_str(include_str!("common.wgsl"));
+    out.push_str(concat!(include_str!("sight.wgsl"), include_str!("common.wgsl")));
     for name in tiled {
         let place = if ["k", "v"].contains(name) { "kv_at" } else { "q_at" };
         let scaled = if *name == "q" { "v * p.scale" } else { "v" };

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
-use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, CLASSES, DELTA, DELTA_THREADS, FORWARD, Tiles};
+use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, CLASSES, DELTA, DELTA_THREADS, FORWARD, Tiles, software};
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -262,17 +262,26 @@ fn launches(
         if !g.first && from >= to {
             return;
         }
-        let tiles = tiles(params);
-        let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
-        let groups = g.batch * g.kv_heads * rows.div_ceil(tiles.rows as usize);
+        let (groups, params, threads) = if software::fits(&cx.profile, &g, inner == Inner::Queries, &w.ranges)
+        {
+            let blocks = match inner {
+                Inner::Keys => g.group * g.queries.div_ceil(software::SIDE),
+                Inner::Queries => g.keys.div_ceil(software::SIDE),
+            };
+            (blocks, [whole.flags, 0, software::SOFTWARE, 0], software::THREADS)
+        } else {
+            let tiles = tiles(params);
+            let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
+            (rows.div_ceil(tiles.rows as usize), params, tiles.threads)
+        };
         let pairs = g.rows() * to.saturating_sub(from) / (1 + a.causal as usize);
         cx.launch(Launch {
             kernel,
             params,
             bindings: w.ranges,
             scalars: g.scalars(),
-            groups: groups as u32,
-            threads: tiles.threads,
+            groups: (g.batch * g.kv_heads * groups) as u32,
+            threads,
             work: 8 * (g.batch * g.kv_heads * pairs * g.dim) as u64,
         });
     })

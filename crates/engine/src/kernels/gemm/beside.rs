@@ -11,6 +11,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::pairs::{Along, Arrays, LANES, Pairs, halves_of, words};
+use super::spelled::{SIZES, Spelled};
 use crate::device::Profile;
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
@@ -84,48 +85,6 @@ fn number_of(stored: DType) -> u32 {
     STORED.iter().position(|s| *s == stored).expect("weights are floats") as u32
 }
 
-/// What a product's function reads: the scalars of `gemm`, and where its operands start.
-const SIZES: &str = "struct Sizes {
-  m: u32, n: u32, k: u32, k2: u32,
-  a_at: u32, a_row: u32, a_column: u32, a_batch: u32,
-  b_at: u32, b_row: u32, b_column: u32, b_batch: u32,
-  a2_at: u32, a2_row: u32, a2_column: u32,
-  b2_at: u32, b2_row: u32, b2_column: u32,
-  c_at: u32, c_row: u32, c_batch: u32,
-  alpha: f32, alpha2: f32, row_blocks: u32, column_blocks: u32,
-}
-";
-
-/// A product's place in WGSL: sizes, then start, row step and column step of each operand.
-struct Spelled<'a> {
-    sizes: [&'a str; 3],
-    a: [&'a str; 3],
-    b: [&'a str; 3],
-    c: [&'a str; 2],
-    /// k, a and b of the second segment.
-    second: Option<(&'a str, [&'a str; 3], [&'a str; 3])>,
-    alpha: &'a str,
-}
-
-impl Spelled<'_> {
-    /// The call of `function`, which makes tiles as `pairs` says.
-    fn call(&self, function: &str, group: &str, pairs: Pairs) -> String {
-        let [m, n, k] = self.sizes;
-        let ([a, a_row, a_column], [b, b_row, b_column], [c, c_row]) = (self.a, self.b, self.c);
-        let nothing = ("0u", ["0u"; 3], ["0u"; 3]);
-        let (k2, [a2, a2_row, a2_column], [b2, b2_row, b2_column]) = self.second.unwrap_or(nothing);
-        let [height, width] = pairs.block();
-        let alpha = self.alpha;
-        format!(
-            "{function}(Sizes({m}, {n}, {k}, {k2}, {a}, {a_row}, {a_column}, 0u, {b}, {b_row}, {b_column}, 0u, \
-             {a2}, {a2_row}, {a2_column}, {b2}, {b2_row}, {b2_column}, {c}, {c_row}, 0u, {alpha}, 1.0, \
-             ({m} + {}u) / {height}u, ({n} + {}u) / {width}u), {group}, lane);",
-            height - 1,
-            width - 1,
-        )
-    }
-}
-
 const PLAIN: Pairs = Pairs {
     rows: 32,
     columns: 4,
@@ -157,16 +116,16 @@ fn to_rank(params: Params) -> String {
         a: ["p.d_at", "p.out", "1u"],
         b: ["p.b_at", "p.rank", "1u"],
         c: ["p.z_at", "p.rank"],
-        second: None,
         alpha: "p.scale",
+        ..Spelled::default()
     };
     let of_b = Spelled {
         sizes: ["p.out", "p.rank", "p.rows"],
         a: ["p.d_at", "1u", "p.out"],
         b: ["p.h_at", "p.rank", "1u"],
         c: ["p.d_b_at", "p.rank"],
-        second: None,
         alpha: "p.scale",
+        ..Spelled::default()
     };
     let arrays = Arrays { a: "d_words", b: "b_words", a2: "", b2: "", c: "z_words" };
     words("d_words", 0, "read")
@@ -192,15 +151,14 @@ fn from_rank(params: Params) -> String {
         },
         c: ["p.d_x_at", "p.features"],
         second: Some(("p.rank", ["p.z_at", "p.rank", "1u"], ["p.a_at", "p.features", "1u"])),
-        alpha: "1.0",
+        ..Spelled::default()
     };
     let of_a = Spelled {
         sizes: ["p.rank", "p.features", "p.rows"],
         a: ["p.z_at", "1u", "p.rank"],
         b: ["p.x_at", "p.features", "1u"],
         c: ["p.d_a_at", "p.features"],
-        second: None,
-        alpha: "1.0",
+        ..Spelled::default()
     };
     let halves = d_x.stored != DType::F32;
     let arrays = Arrays {

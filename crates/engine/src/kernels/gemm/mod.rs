@@ -9,7 +9,8 @@
 
 mod beside;
 pub(in crate::kernels) mod cpu;
-mod pairs;
+pub(in crate::kernels) mod pairs;
+pub(in crate::kernels) mod spelled;
 #[cfg(test)]
 mod tests;
 pub(in crate::kernels) mod wgsl;

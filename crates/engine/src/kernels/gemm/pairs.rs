@@ -59,6 +59,15 @@ pub struct Pairs {
     pub second: Option<Along>,
 }
 
+/// What becomes of what C holds.
+#[derive(Clone, Copy, PartialEq)]
+enum Old {
+    Lost,
+    Added,
+    /// Added where `p.adds`, its rows times `p.keep`.
+    Kept,
+}
+
 /// What a product's arrays of words are called.
 #[derive(Clone, Copy)]
 pub struct Arrays {
@@ -146,9 +155,8 @@ impl Pairs {
     /// The product as a function over `p`, the scalars of `gemm` and where its operands start. A lane's
     /// columns are neighbours in pairs, sixteen from one pair to the next.
     pub fn function(self, head: &str, bias: bool, arrays: Arrays) -> String {
-        let Pairs { rows, columns, a, b, stored, .. } = self;
-        let (a_words, b_words) = (arrays.a, arrays.b);
-        let first = Segment { rows, columns, a, b, stored, number: "", a_words, b_words };
+        let Pairs { rows, columns, .. } = self;
+        let first = self.first(arrays);
         let second = self.second.map(|b| Segment {
             a: Along::Terms,
             b,
@@ -163,8 +171,27 @@ impl Pairs {
         });
         // As two launches would: the second is added to what the first one stored.
         let then = second.map_or(String::new(), |second| {
-            zeros(rows, columns, "") + &second.sum() + &self.settle("p.alpha2", "", true, arrays.c)
+            zeros(rows, columns, "") + &second.sum() + &self.settle("p.alpha2", "", Old::Added, arrays.c)
         });
+        let old = if self.accumulate { Old::Added } else { Old::Lost };
+        let settled = self.settle("p.alpha", &biases, old, arrays.c) + &then;
+        self.around(head, &first.sum(), &settled)
+    }
+
+    /// `function`, which adds to C's rows times `p.keep` where `p.adds`.
+    pub fn keeping(self, head: &str, arrays: Arrays) -> String {
+        let first = self.first(arrays);
+        self.around(head, &first.sum(), &self.settle("p.alpha", "", Old::Kept, arrays.c))
+    }
+
+    fn first(self, arrays: Arrays) -> Segment {
+        let Pairs { rows, columns, a, b, stored, .. } = self;
+        Segment { rows, columns, a, b, stored, number: "", a_words: arrays.a, b_words: arrays.b }
+    }
+
+    /// The function that makes a tile by `terms` and `settled`.
+    fn around(self, head: &str, terms: &str, settled: &str) -> String {
+        let Pairs { rows, columns, .. } = self;
         format!(
             "fn {head} {{
   let blocks = p.row_blocks * p.column_blocks;
@@ -174,17 +201,15 @@ impl Pairs {
   let column = block % p.column_blocks * {width}u + 2u * lane;
   let m = p.m;
   let n = p.n;
-{zeros}{terms}{stores}{then}}}
+{zeros}{terms}{settled}}}
 ",
             width = columns * LANES,
             zeros = zeros(rows, columns, "var "),
-            terms = first.sum(),
-            stores = self.settle("p.alpha", &biases, self.accumulate, arrays.c),
         )
     }
 
     /// Stores the sums times `alpha`, with the biases that are named in `biases`, if any.
-    fn settle(self, alpha: &str, biases: &str, accumulate: bool, c_words: &str) -> String {
+    fn settle(self, alpha: &str, biases: &str, old: Old, c_words: &str) -> String {
         let settled = both(self.rows, self.columns, |i, j| {
             let plus = if biases.is_empty() { String::new() } else { format!(" + bias{j}") };
             format!("    c{i}_{j} = alpha * c{i}_{j}{plus};\n")
@@ -193,11 +218,18 @@ impl Pairs {
             let pairs = each(self.columns / 2, |q| {
                 let (x, y) = (format!("c{i}_{}", 2 * q), format!("c{i}_{}", 2 * q + 1));
                 let at = format!("{c_words}[at + {}u]", q * LANES);
-                let old = match accumulate {
-                    true => format!(
+                let old = match old {
+                    Old::Lost => String::new(),
+                    Old::Added => format!(
                         "      let old = {at};\n      {x} += first(old);\n      {y} += second(old);\n"
                     ),
-                    false => String::new(),
+                    Old::Kept => format!(
+                        "      var old = u64(0u);
+      if p.adds {{ old = {at}; }}
+      {x} = fma(keep{i}, first(old), {x});
+      {y} = fma(keep{i}, second(old), {y});
+"
+                    ),
                 };
                 format!(
                     "    if column + {}u < n {{
@@ -209,12 +241,16 @@ impl Pairs {
             });
             format!("  if row + {i}u < m {{\n    let at = place + (row + {i}u) * c_row;\n{pairs}  }}\n")
         });
+        let keeps = each(if old == Old::Kept { self.rows } else { 0 }, |i| {
+            let of = ["x", "y", "z", "w"][(i / LANES) as usize];
+            format!("    let keep{i} = subgroupBroadcast(p.keep.{of}, {}u);\n", i % LANES)
+        });
         format!(
             "  {{
     let alpha = {alpha};
     let c_row = p.c_row / 2u;
     let place = (p.c_at + z * p.c_batch + column) / 2u;
-{biases}{settled}{rows}  }}
+{biases}{keeps}{settled}{rows}  }}
 "
         )
     }
