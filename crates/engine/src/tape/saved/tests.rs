@@ -147,7 +147,7 @@ fn the_norm_of_a_sum_is_made_again_of_the_sum() {
             drop(kept);
             let all = [&layers.x, &r, &w, &b, &layers.weights[0], &layers.weights[1]];
             let gradients = all.map(|t| read(&t.grad().unwrap()));
-            all.map(|t| t.set_grad(None));
+            all.iter().for_each(|t| t.set_grad(None));
             gradients
         };
         let (held, again) = (run(true), run(false));
