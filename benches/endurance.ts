@@ -70,7 +70,9 @@ async function probe(): Promise<number> {
   const times: number[] = [];
   for (let round = 0; round < 5; round++) {
     const start = performance.now();
-    await noGrad(() => scope(() => square.matmul(square).sum())).item();
+    const sum = noGrad(() => scope(() => square.matmul(square).sum()));
+    await sum.item();
+    sum.dispose();
     times.push(performance.now() - start);
   }
   return Math.min(...times);
