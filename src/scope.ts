@@ -21,7 +21,8 @@ interface Frame {
 
 /**
  * How layers multiply by a weight that is stored as bf16, on the cpu: `exact` widens the weight; `bf16` rounds the
- * other factor to bf16, too, and sums in f32, at twice the speed where the processor multiplies pairs of bf16.
+ * other factor to bf16, too, and sums in f32, at twice the speed where the processor multiplies pairs of bf16. There
+ * attention rounds the factors of its products as well, whatever weights are stored as.
  * Products of at most 8 rows (decoding), by other storage, and on a gpu are exact either way.
  */
 export type ProductPrecision = "exact" | "bf16";

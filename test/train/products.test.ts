@@ -22,7 +22,8 @@ function layer(): { linear: nn.Linear; x: Tensor } {
   return { linear, x: randn([12, 33], { requiresGrad: true }) };
 }
 
-test("the precision of products follows the call, and what it is set to", async (t) => {
+// By itself: what it sets is set for all.
+test.serial("the precision of products follows the call, and what it is set to", async (t) => {
   const { linear, x } = layer();
   const y = async (): Promise<string> => String(await linear.forward(x).data());
   const exact = await y();

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
+use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::attention::Attention;
 use lowrank_engine::tensor::{Context, Value};
@@ -47,20 +48,27 @@ fn main() {
         ("SmolLM2-135M, decoding at 512", [1, 1, 512, 9, 3, 64]),
         ("SmolLM2-135M, decoding at 4096", [1, 1, 4096, 9, 3, 64]),
     ] {
-        let op = Attention { causal: true, offset: s - t, ..Default::default() };
-        let q = values(&cx, &[b, t, heads, dim]);
-        let [k, v] = [0, 1].map(|_| values(&cx, &[b, s, kv_heads, dim]));
-        let inputs = [&q, &k, &v];
-        let seconds = time(&cx, || drop(run(&cx, &op, &inputs).unwrap()));
-        let flops = (b * heads * dim * 4 * if t == 1 { s } else { t * (s + 1) / 2 }) as f64;
-        println!("{name:32} forward  {:8.3} ms {:6.1} GFLOP/s", seconds * 1e3, flops / seconds / 1e9);
-        if t == 1 {
-            continue;
+        for precision in [Precision::Exact, Precision::Bf16] {
+            let op = Attention { causal: true, offset: s - t, precision, ..Default::default() };
+            let name = format!("{name}, {precision:?}");
+            let q = values(&cx, &[b, t, heads, dim]);
+            let [k, v] = [0, 1].map(|_| values(&cx, &[b, s, kv_heads, dim]));
+            let inputs = [&q, &k, &v];
+            let seconds = time(&cx, || drop(run(&cx, &op, &inputs).unwrap()));
+            let flops = (b * heads * dim * 4 * if t == 1 { s } else { t * (s + 1) / 2 }) as f64;
+            println!("{name:40} forward  {:8.3} ms {:6.1} GFLOP/s", seconds * 1e3, flops / seconds / 1e9);
+            if t == 1 {
+                continue;
+            }
+            let outputs = run(&cx, &op, &inputs).unwrap();
+            let d = vec![Some(values(&cx, &q.shape)), None];
+            let pass = Backward::after(&op, &inputs.map(Value::clone), &outputs, &[true; 3], d);
+            let seconds = time(&cx, || drop(op.backward(&cx, &pass).unwrap()));
+            println!(
+                "{name:40} backward {:8.3} ms {:6.1} GFLOP/s",
+                seconds * 1e3,
+                2.5 * flops / seconds / 1e9
+            );
         }
-        let outputs = run(&cx, &op, &inputs).unwrap();
-        let d = vec![Some(values(&cx, &q.shape)), None];
-        let pass = Backward::after(&op, &inputs.map(Value::clone), &outputs, &[true; 3], d);
-        let seconds = time(&cx, || drop(op.backward(&cx, &pass).unwrap()));
-        println!("{name:32} backward {:8.3} ms {:6.1} GFLOP/s", seconds * 1e3, 2.5 * flops / seconds / 1e9);
     }
 }

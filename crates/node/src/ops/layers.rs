@@ -174,6 +174,7 @@ impl Session {
             length: Some(length as usize),
             segments: false,
             mask: mask.is_some(),
+            precision: self.state.borrow().precision,
         };
         let inputs: Vec<u32> = [q, k, v].into_iter().chain(mask).collect();
         self.apply(op, &inputs)

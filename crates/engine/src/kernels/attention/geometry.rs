@@ -42,9 +42,11 @@ pub struct Geometry {
     pub scale: f32,
     /// Whether the outputs hold nothing yet.
     pub first: bool,
+    /// Whether a processor that multiplies pairs of bf16 rounds the products' factors to them.
+    pub rounded: bool,
 }
 
-pub const SCALARS: [Scalar; 19] = {
+pub const SCALARS: [Scalar; 20] = {
     use Scalar::{F32, U32};
     [
         U32("batch"),
@@ -66,6 +68,8 @@ pub const SCALARS: [Scalar; 19] = {
         U32("window"),
         F32("scale"),
         U32("first"),
+        // For the native twins alone.
+        U32("rounded"),
     ]
 };
 
@@ -91,7 +95,7 @@ impl Geometry {
             self.window,
         ];
         let mut scalars: SmallVec<[u32; 16]> = sizes.iter().map(|n| *n as u32).collect();
-        scalars.extend([self.scale.to_bits(), self.first as u32]);
+        scalars.extend([self.scale.to_bits(), self.first as u32, self.rounded as u32]);
         scalars
     }
 
@@ -118,6 +122,7 @@ impl Geometry {
             window: u(16),
             scale: l.f32(17),
             first: u(18) == 1,
+            rounded: u(19) == 1,
         }
     }
 

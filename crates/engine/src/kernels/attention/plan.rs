@@ -11,6 +11,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Kernel, Params};
 use crate::kernels::elementwise::{Function, map};
+use crate::kernels::gemm::Precision;
 use crate::launch::{Bind, Window, row_windows, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
@@ -36,6 +37,7 @@ pub struct Attend<'a> {
     pub offset: usize,
     /// Keys that are read.
     pub length: usize,
+    pub precision: Precision,
 }
 
 /// What backward reads besides.
@@ -229,6 +231,7 @@ impl Attend<'_> {
             window: self.window.unwrap_or(NO_WINDOW),
             scale: self.scale,
             first: true,
+            rounded: self.precision == Precision::Bf16,
         }
     }
 }

@@ -39,7 +39,8 @@ pub enum Precision {
     #[default]
     Exact,
     /// By a bf16 weight the other factor is rounded to bf16, too, on the processor and where there are
-    /// more than 8 rows; sums are f32 all the same. Elsewhere as `Exact`.
+    /// more than 8 rows; sums are f32 all the same. So are both factors of attention's products where the
+    /// processor multiplies pairs of bf16. Elsewhere as `Exact`.
     Bf16,
 }
 

@@ -17,6 +17,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::attention::{Attend, DIM, Flow, backward, forward};
+use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::tensor::{Context, Spec, Value};
 
@@ -37,6 +38,8 @@ pub struct Attention {
     pub segments: bool,
     /// The next input is i32 [B, N]: keys where it is 0 are hidden.
     pub mask: bool,
+    /// How the products take their factors, on a processor.
+    pub precision: Precision,
 }
 
 impl Attention {
@@ -54,6 +57,7 @@ impl Attention {
             scale: self.scale.unwrap_or(1.0 / (q.shape[3] as f32).sqrt()),
             offset: self.offset,
             length: self.length.unwrap_or(inputs[1].shape[1]),
+            precision: self.precision,
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Attention, plain::plain};
 use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu};
 use crate::dtype::DType;
 use crate::error::Code;
+use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
 use crate::tensor::{Context, Value};
@@ -16,6 +17,7 @@ const CAUSAL: Attention = Attention {
     length: None,
     segments: false,
     mask: false,
+    precision: Precision::Exact,
 };
 
 /// q, k, v of these sizes: [B, T, S, Hkv, group, D].
@@ -148,9 +150,23 @@ fn values_that_are_not_finite_reach_those_that_see_them_and_no_other() {
                     x[which].data[at] = v;
                     let op = Attention { window, ..CAUSAL };
                     check_non_finite(&op, &x, &|x| plain(&op, x));
+                    let op = Attention { precision: Precision::Bf16, ..op };
+                    for cx in contexts() {
+                        for (y, expected) in all(&cx, &op, &x).iter().zip(plain(&op, &x)) {
+                            // Scores are below 3 and off by 2⁻⁸ of it at most, weights by as much.
+                            compare(&format!("{op:?} on {}", cx.profile.label), y, &expected, 3.0 / 128.0);
+                        }
+                    }
                 }
             }
         }
+    }
+    // What rounds to infinity, and is seen by the later queries alone.
+    let mut x = inputs([1, 70, 70, 1, 2, 8]);
+    x[2].data[8 * 20] = 3.4e38;
+    for cx in contexts() {
+        let got = all(&cx, &ROUNDED, &x);
+        assert!(got[0].data[..16 * 20].iter().all(|v| v.is_finite()), "{}", cx.profile.label);
     }
     // In another segment, and hidden.
     let mut x = inputs([1, 70, 70, 1, 2, 8]);
@@ -189,6 +205,41 @@ fn scores_far_from_zero() {
     crate::ops::checks::check_to(2e-4, &op, &x, &|x| plain(&op, x));
 }
 
+const ROUNDED: Attention = Attention { precision: Precision::Bf16, ..CAUSAL };
+
+fn norm(v: impl Iterator<Item = f64>) -> f64 {
+    v.map(|v| v * v).sum::<f64>().sqrt()
+}
+
+/// Every factor of a product has 8 bits, so that it is off by 2⁻⁹ of itself at most and by 2⁻⁹ / √3 on the
+/// average. Errors of the terms are independent: a sum of them is off by as much of itself as a term is.
+/// Between an input and a gradient lie six roundings at most, which come to 2⁻⁹ · √(6 / 3); where the
+/// gradients of weights cancel, twice that and more: 2⁻⁷.
+#[test]
+fn products_of_pairs_differ_by_their_rounding() {
+    let mut labelled = inputs([2, 70, 70, 1, 2, 24]);
+    labelled.push(labels(&[2, 70], |i| i[1] / 40));
+    labelled.push(labels(&[2, 70], |i| (i[1] % 5 != 3) as usize));
+    for (op, x) in [
+        (ROUNDED, inputs([1, 257, 257, 1, 3, 64])),
+        (ROUNDED, inputs([1, 9, 9, 1, 1, 1])),
+        (ROUNDED, inputs([1, 63, 63, 1, 1, 33])),
+        (ROUNDED, inputs([2, 65, 65, 2, 3, 80])),
+        (Attention { causal: false, ..ROUNDED }, inputs([1, 13, 67, 1, 1, 250])),
+        (Attention { window: Some(20), ..ROUNDED }, inputs([1, 66, 66, 2, 3, 16])),
+        (Attention { segments: true, mask: true, ..ROUNDED }, labelled),
+    ] {
+        for cx in contexts() {
+            let exact = all(&cx, &Attention { precision: Precision::Exact, ..op }, &x);
+            for (i, (got, exact)) in all(&cx, &op, &x).iter().zip(&exact).enumerate() {
+                let off = norm(got.data.iter().zip(&exact.data).map(|(a, b)| a - b));
+                let of = norm(exact.data.iter().copied());
+                assert!(off <= of / 128.0, "{op:?}: {i} is off by {off} of {of} on {}", cx.profile.label);
+            }
+        }
+    }
+}
+
 /// The GPU's plan, cut for bindings of 4 KiB, on the native twins: windows and twins are right
 /// where no GPU is at hand too.
 #[test]
@@ -224,7 +275,7 @@ fn threads_change_no_bit() {
     let of = |threads: usize| {
         let device = Device::start(move || Cpu::open(threads)).unwrap();
         let cx = Context::new(device.profile.clone(), Sink::Thread(device));
-        all(&cx, &CAUSAL, &x)
+        [CAUSAL, ROUNDED].map(|op| all(&cx, &op, &x)).concat()
     };
     let one = of(1);
     for threads in [2, 5] {

@@ -139,7 +139,7 @@ fn run(
 }
 
 for_each_isa! {
-    fn one_block(
+    fn one_block[block.g.rounded](
         block: &Block,
         x: &Inputs,
         span: [usize; 2],
@@ -150,14 +150,23 @@ for_each_isa! {
         let (dim, width) = (g.dim, g.dim.next_multiple_of(16));
         let mut parts = parts;
         const SPREAD: usize = DIM * LANES;
-        let tile = [KEYS * ROW; 4];
-        let lengths = [SPREAD, SPREAD, SPREAD, KEYS * LANES, KEYS * LANES, tile[0], tile[1], tile[2], tile[3]];
+        const TILE: usize = KEYS * ROW;
+        const SCORES: usize = KEYS * LANES;
+        // Pairs along the other side need copies of their own.
+        let [keys, scores] = if V::TERMS == 2 { [TILE, SCORES] } else { [0, 0] };
+        let lengths = [SPREAD, SPREAD, SPREAD, SCORES, SCORES, TILE, TILE, TILE, TILE, keys, scores];
         let mut scratch = Scratch::take();
-        let [qt, dt, d_qt, p, ds, qr, dr, kp, vp] = scratch.cut(lengths);
+        let [qt, dt, d_qt, p, ds, qr, dr, kp, vp, kp2, ds2] = scratch.cut(lengths);
         spread(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
         spread(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
         pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
         pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
+        unsafe {
+            V::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
+            V::pair_rows(dt.as_ptr(), dt.as_mut_ptr(), LANES, dim, lanes);
+            V::pair_rows(qr.as_ptr(), qr.as_mut_ptr(), ROW, rows, width);
+            V::pair_rows(dr.as_ptr(), dr.as_mut_ptr(), ROW, rows, width);
+        }
         d_qt[..dim * LANES].fill(0.0);
         let mut lse = [0f32; LANES];
         let mut delta = [0f32; LANES];
@@ -173,17 +182,27 @@ for_each_isa! {
             pack(x.k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
             pack(x.v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
             unsafe {
+                V::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
+                V::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
+                V::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
                 product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), p.as_mut_ptr(), LANES, false);
                 product::<V, ROW, 1, LANES>([count, lanes, dim], vp.as_ptr(), dt.as_ptr(), ds.as_mut_ptr(), LANES, false);
             }
             block.hide(from, count, p, &mut seen);
             for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
-                for (((p, ds), l), delta) in p.iter_mut().zip(ds).zip(&lse).zip(&delta) {
+                for (((p, ds), l), delta) in p.iter_mut().zip(ds.iter_mut()).zip(&lse).zip(&delta) {
                     *p = exp::<V>(*p - l);
                     *ds = *p * (*ds - delta);
                 }
+                if V::TERMS == 2 && rows % 2 == 1 {
+                    // The partner of the last lane, of which nothing is known.
+                    (p[rows], ds[rows]) = (0.0, 0.0);
+                }
             }
             unsafe {
+                V::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
+                V::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
+                V::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
                 if let Some([d_k, d_v]) = &mut parts {
                     let at = from * width;
                     let size = [count, width, rows];
@@ -191,6 +210,7 @@ for_each_isa! {
                     product::<V, LANES, 1, ROW>(size, ds.as_ptr(), qr.as_ptr(), d_k[at..].as_mut_ptr(), width, true);
                 }
                 if d_q.is_some() {
+                    let (kp, ds) = if V::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
                     product::<V, 1, ROW, LANES>([dim, lanes, count], kp.as_ptr(), ds.as_ptr(), d_qt.as_mut_ptr(), LANES, true);
                 }
             }

@@ -27,12 +27,13 @@ pub fn forward(l: &CpuLaunch) {
 }
 
 for_each_isa! {
-    fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
+    fn one_block[block.g.rounded](block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;
         let mut scratch = Scratch::take();
         let [qt, ot, s, kp, vp] = scratch.cut([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW]);
         spread(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        unsafe { V::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes) };
         let mut top = [FLOOR; LANES];
         let mut sum = [0f32; LANES];
         let mut seen = [0f32; LANES];
@@ -45,12 +46,15 @@ for_each_isa! {
             pack(k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
             pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
             unsafe {
+                V::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
                 product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), s.as_mut_ptr(), LANES, false);
             }
             block.hide(from, count, s, &mut seen);
             soften::<V>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
-            apart(block, from, count, vp, s, ot);
+            apart::<V>(block, from, count, vp, s, ot);
             unsafe {
+                V::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
+                V::pair_rows(s.as_ptr(), s.as_mut_ptr(), LANES, count, lanes);
                 product::<V, 1, ROW, LANES>([dim, lanes, count], vp.as_ptr(), s.as_ptr(), ot.as_mut_ptr(), LANES, true);
             }
         }
@@ -130,12 +134,14 @@ fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES]
 /// A value that is not finite reaches the rows that see it and no other, though a hidden weight of
 /// 0 would make NaN of it: such rows of V are taken out of the product and added apart.
 #[inline(always)]
-fn apart(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
+fn apart<S: Simd>(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
     let dim = block.g.dim;
+    // From where rounding to bf16 gives infinity.
+    let end = if S::TERMS == 2 { 0x7f7f_8000 } else { 0x7f80_0000 };
     let bits = |row: &[f32]| row.iter().fold(0, |most, v| most.max(v.to_bits() & 0x7fff_ffff));
     for key in 0..count {
         let row = &mut vp[key * ROW..key * ROW + dim];
-        if bits(row) < 0x7f80_0000 {
+        if bits(row) < end {
             continue;
         }
         for lane in (0..block.rows).filter(|lane| block.sees(*lane, from + key)) {

@@ -4,6 +4,17 @@
 //! and g the head of its group, so grouped heads share every key that is loaded. Scores are kept
 //! as Sᵀ [keys, lanes], so the softmax runs down columns and needs no sum across lanes. Scratch
 //! beyond the pool's is one block a thread, some 0.5 MiB.
+//!
+//! Where products are asked for in bf16 and the processor multiplies pairs of it, what is packed is turned
+//! into pairs in place, along whichever side a product sums over: of K and dS in backward both. A query
+//! rounds alike in both passes, so that P is made again to the bit. Two cores of a Zen 4 EPYC, SmolLM2's
+//! heads, causal, ms (`cargo bench --bench attention`):
+//!
+//! | tokens | forward f32 | pairs | backward f32 | pairs |
+//! |--------|-------------|-------|--------------|-------|
+//! | 512    | 2.44        | 1.65  | 5.37         | 3.45  |
+//!
+//! A step of 4 × 512 tokens in bf16: 4640 ms with attention in f32, 4290 in pairs.
 
 mod backward;
 mod decode;

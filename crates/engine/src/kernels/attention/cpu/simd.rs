@@ -13,13 +13,41 @@ pub trait Simd: Isa {
     const WIDTH: usize = <Self::V as Lanes>::LANES;
     /// Vectors of a full tile's row, a power of two: with six rows of them the registers are full.
     const VECTORS: usize;
+    /// Terms in an element of a product's factors: an f32, or a pair of bf16.
+    const TERMS: usize = 1;
+
+    /// Adds the products of two vectors of elements to a sum.
+    ///
+    /// # Safety
+    /// As `Lanes`.
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
+        unsafe { a.fma(b, sum) }
+    }
+
+    /// What is packed as f32, `rows` rows of `length`, becomes elements, in place: neighbours of a row pair
+    /// up. After an odd length stands a 0.
+    ///
+    /// # Safety
+    /// As `Lanes`; `at` reaches over the rows, each to a multiple of 32.
+    #[inline(always)]
+    unsafe fn pair_in_rows(_at: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
+
+    /// As `pair_in_rows`, but two rows pair up to one, at `to`, which may be `from`; the last of an odd
+    /// number with zeros.
+    ///
+    /// # Safety
+    /// As `pair_in_rows`, to a multiple of 16.
+    #[inline(always)]
+    unsafe fn pair_rows(_from: *const f32, _to: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
 }
 
 #[cfg(target_arch = "x86_64")]
 pub mod x86 {
-    use std::arch::x86_64::{__m256, __m512};
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
 
-    use super::{Isa, Simd};
+    use super::{Isa, Lanes, Simd};
 
     #[derive(Clone, Copy)]
     pub struct Avx512;
@@ -40,6 +68,65 @@ pub mod x86 {
         type V = __m256;
         const VECTORS: usize = 2;
     }
+
+    /// AVX-512, and products by the instruction that multiplies and adds pairs of bf16.
+    #[derive(Clone, Copy)]
+    pub struct Pairs;
+
+    impl Isa for Pairs {
+        const FUSED: bool = true;
+    }
+    impl Simd for Pairs {
+        type V = __m512;
+        const VECTORS: usize = 4;
+        const TERMS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512, sum: __m512) -> __m512 {
+            unsafe {
+                _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pair_in_rows(at: *mut f32, stride: usize, rows: usize, length: usize) {
+            unsafe {
+                for row in 0..rows {
+                    let at = at.add(row * stride);
+                    for i in (0..length).step_by(32) {
+                        let both = _mm512_cvtne2ps_pbh(__m512::load(at.add(i + 16)), __m512::load(at.add(i)));
+                        transmute::<__m512bh, __m512>(both).store(at.add(i / 2));
+                    }
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pair_rows(from: *const f32, to: *mut f32, stride: usize, rows: usize, length: usize) {
+            unsafe {
+                let place: [u32; 16] = std::array::from_fn(|i| i as u32 | (i as u32 + 16) << 16);
+                let place = _mm512_loadu_si512(place.as_ptr().cast());
+                for pair in 0..rows.div_ceil(2) {
+                    let (even, to) = (from.add(2 * pair * stride), to.add(pair * stride));
+                    for i in (0..length).step_by(16) {
+                        let odd = match 2 * pair + 1 < rows {
+                            true => __m512::load(even.add(stride + i)),
+                            false => _mm512_setzero_ps(),
+                        };
+                        let both = _mm512_cvtne2ps_pbh(odd, __m512::load(even.add(i)));
+                        let turned = _mm512_permutexvar_epi16(place, transmute::<__m512bh, __m512i>(both));
+                        _mm512_castsi512_ps(turned).store(to.add(i));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether this processor has what `Pairs` needs beyond AVX-512.
+    #[inline]
+    pub fn has_pairs() -> bool {
+        std::arch::is_x86_feature_detected!("avx512bf16")
+    }
 }
 
 impl Simd for Baseline {
@@ -47,9 +134,10 @@ impl Simd for Baseline {
     const VECTORS: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
 }
 
-/// Defines functions of `V: Simd`, compiled for each instruction set; the best is called.
+/// Defines functions of `V: Simd`, compiled for each instruction set; the best is called, of pairs where
+/// products may be `$rounded` and the processor has them.
 macro_rules! for_each_isa {
-    ($($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident : $ty:ty),* $(,)?) $body:block)*) => {$(
+    ($($(#[$meta:meta])* $vis:vis fn $name:ident[$rounded:expr]($($arg:ident : $ty:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) {
             #[inline(always)]
@@ -64,7 +152,16 @@ macro_rules! for_each_isa {
                 fn avx2($($arg: $ty),*) {
                     body::<$crate::kernels::attention::cpu::simd::x86::Avx2>($($arg),*)
                 }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
+                fn pairs($($arg: $ty),*) {
+                    body::<$crate::kernels::attention::cpu::simd::x86::Pairs>($($arg),*)
+                }
                 match $crate::kernels::numeric::level() {
+                    $crate::kernels::numeric::Level::Avx512
+                        if $rounded && $crate::kernels::attention::cpu::simd::x86::has_pairs() =>
+                    {
+                        return unsafe { pairs($($arg),*) };
+                    }
                     $crate::kernels::numeric::Level::Avx512 => return unsafe { avx512($($arg),*) },
                     $crate::kernels::numeric::Level::Avx2 => return unsafe { avx2($($arg),*) },
                     $crate::kernels::numeric::Level::Baseline => {}
@@ -94,7 +191,7 @@ impl Operands {
     }
 }
 
-/// The product above over m rows and n lanes, n a multiple of 16.
+/// The product above over m rows, n lanes, n a multiple of 16, and k terms.
 ///
 /// # Safety
 /// A, B and C hold what the sizes and strides reach.
@@ -107,6 +204,7 @@ pub unsafe fn product<V: Simd, const AM: usize, const AK: usize, const BK: usize
     c_row: usize,
     add: bool,
 ) {
+    let k = k.div_ceil(V::TERMS);
     let mut at = 0;
     while at < n {
         // 16 lanes are whole vectors of every set but a full tile of only some.
@@ -165,7 +263,7 @@ unsafe fn tile<V: Simd, const M: usize, const N: usize, const AM: usize, const A
             for (m, sums) in sums.iter_mut().enumerate() {
                 let a = <V::V>::splat(*o.a.add(m * AM + i * AK));
                 for (s, v) in sums.iter_mut().zip(&row) {
-                    *s = a.fma(*v, *s);
+                    *s = V::add(a, *v, *s);
                 }
             }
         }
