@@ -19,11 +19,18 @@ mod plan;
 
 pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
+use crate::device::Profile;
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
 use crate::kernels::numeric::WORKGROUP;
 
 const THREADS: u32 = 128;
+
+/// Invocations of a row's workgroup. Where they run in software, one vector of them: more would wait for one another at
+/// every sum of a row.
+fn threads(profile: &Profile) -> u32 {
+    if profile.software && profile.subgroup > 0 { profile.subgroup } else { THREADS }
+}
 /// Rows whose contributions to d_weight one invocation adds up.
 const CHUNK: usize = 32;
 

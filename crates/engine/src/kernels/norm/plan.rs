@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS};
+use super::{ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS, threads};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Kernel;
@@ -120,7 +120,8 @@ fn by_rows(
     }
     windows(cx, kernel.name, &[rows], &[], binds, |w| {
         let rows = w.count[0];
-        launch(cx, kernel, params, w, [&[n as u32], scalars].concat(), rows, rows * n);
+        let threads = threads(&cx.profile);
+        launch(cx, kernel, params, w, [&[n as u32], scalars].concat(), [rows, threads as usize], rows * n);
     })
 }
 
@@ -130,7 +131,7 @@ fn launch(
     params: [bool; 4],
     w: Window,
     scalars: Vec<u32>,
-    groups: usize,
+    [groups, threads]: [usize; 2],
     elements: usize,
 ) {
     cx.launch(Launch {
@@ -139,7 +140,7 @@ fn launch(
         bindings: w.ranges,
         scalars: SmallVec::from_vec(scalars),
         groups: groups as u32,
-        threads: THREADS,
+        threads: threads as u32,
         work: elements as u64 * 8,
     });
 }
@@ -172,7 +173,8 @@ pub fn sum_rows(cx: &Rc<Context>, sums: Sums, x: &Value, rows: Rows, d: &Value, 
         let here = (taken * chunk).min(count - start * chunk);
         let scalars = vec![n as u32, here as u32, chunk as u32];
         let params = [rows.mean.is_some(), sums == Sums::Weight, false, false];
-        launch(cx, &SUM_ROWS, params, w, scalars, (taken * n).div_ceil(THREADS as usize), here * n);
+        let threads = THREADS as usize;
+        launch(cx, &SUM_ROWS, params, w, scalars, [(taken * n).div_ceil(threads), threads], here * n);
     })?;
     reduce(cx, Reduction::Sum, &parts, [1, chunks, n], y)
 }
