@@ -5,7 +5,7 @@ use super::pack::{Element, Source};
 use super::tile::Left;
 
 /// Bytes of a cache line.
-const LINE: usize = 64;
+pub const LINE: usize = 64;
 
 /// `count` stretches of `bytes`, `step` bytes from one to the next, and how far they have been asked for.
 pub struct Ahead {
@@ -69,8 +69,9 @@ impl Ahead {
     }
 }
 
+/// Asks for a line for the second cache; any address will do.
 #[inline(always)]
-fn prefetch(at: *const u8) {
+pub fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

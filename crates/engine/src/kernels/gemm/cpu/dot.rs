@@ -1,11 +1,15 @@
 //! Few rows against all of B, as in decoding: B is read once, from its first byte to its last.
 
+use super::ahead::{LINE, prefetch};
 use super::pack::Element;
 use super::tile::Left;
 use crate::kernels::numeric::Lanes;
 
 /// Most rows that are taken this way.
 pub const FEW: usize = 8;
+/// Bytes ahead that a weight is asked for. The processor's own prefetching stops at each page's end,
+/// and what it has fetched by then covers no walk through the page tables.
+const AHEAD: usize = 6144;
 
 /// sums[i] = a[i] · w over `k` neighbours: the row of a weight that lies along k. `CHAINS` sums are
 /// kept a row, of every `CHAINS`-th vector, so that none waits for the one before.
@@ -24,6 +28,9 @@ pub unsafe fn dot<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
         let step = CHAINS * L::LANES;
         let whole = k / step * step;
         for t in (0..whole).step_by(step) {
+            for byte in (0..step * size_of::<T>()).step_by(LINE) {
+                prefetch(w.wrapping_add(t).cast::<u8>().wrapping_add(AHEAD + byte));
+            }
             for c in 0..CHAINS {
                 let t = t + c * L::LANES;
                 let right = T::load::<L>(w.add(t));

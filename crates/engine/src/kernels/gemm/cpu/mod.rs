@@ -16,21 +16,20 @@
 //! | 4 × 576 × 1536   | 75   | 23          |
 //! | 1 × 576 × 1536   | 44   | 50          |
 //!
-//! Up to 8 rows (up to 4 where B lies row-major) read B once, from its first byte to its last. One row
-//! against weights that no cache holds, GB/s of weights by both cores (`cargo bench --bench bandwidth`;
-//! a plain sum of memory in the same run: 28):
+//! Up to 8 rows (up to 4 where B lies row-major) read B once, from its first byte to its last, and ask for
+//! it 6 KiB ahead. One row against the seven weights of SmolLM2's 30 layers in turn, GB/s of weights by
+//! both cores, medians of three interleaved runs, for weights on ordinary pages:
 //!
-//! | n × k       | f32 | bf16 | f16 |
-//! |-------------|-----|------|-----|
-//! | 192 × 576   | 22  | 19   | 16  |
-//! | 576 × 576   | 21  | 23   | 24  |
-//! | 1536 × 576  | 23  | 27   | 26  |
-//! | 576 × 1536  | 29  | 34   | 29  |
-//! | 49152 × 576 | 28  | 29   | 27  |
+//! | storage | not asked | 4 KiB ahead | 6 KiB | 8 KiB | off a line's start, not asked | 6 KiB |
+//! |---------|-----------|-------------|-------|-------|-------------------------------|-------|
+//! | f32     | 22        | 26          | 26    | 26    | 23                            | 28    |
+//! | f16     | 19        | 24          | 26    | 25    | 24                            | 27    |
+//! | bf16    | 21        | 24          | 27    | 26    | 20                            | 25    |
 //!
-//! Half that where W is not aligned to 64 bytes. Tried: four rows of W at a time instead of one, 12
-//! GB/s; asking for lines 1, 2 or 4 KiB ahead, nothing to a tenth slower, since the processor does so by
-//! itself; tasks of 128 KiB instead of 64, the same.
+//! On large pages it is 30 without asking: the processor's own prefetching stops at a page's end. Tried
+//! besides: asking for the first cache, 0.5 to 8 KiB ahead, nothing to a tenth; past it (NTA), a tenth slower
+//! but close by; for each page's first lines alone, slower; four rows of W at a time instead of one, half; tasks
+//! of 128 KiB instead of 64, the same.
 //!
 //! By bf16 with the other factor rounded to it (rounded.rs), on both cores, of a peak of 460 in dot
 //! products of pairs; PyTorch 2.15 (oneDNN) has A and C in bf16, too:
