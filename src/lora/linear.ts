@@ -71,6 +71,22 @@ export class Linear extends LoRALayer(BaseLinear) {
     return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
   }
 
+  /** What forward adds to the dense product of x, where that is one path over all rows and outputs, and drops nothing. */
+  plainShare(x: Tensor): Share | undefined {
+    if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
+    const [share, ...rest] = sharesOf(this, x.size / this.inFeatures);
+    if (share === undefined || rest.length > 0 || share.runs) return undefined;
+    const { adapter } = share;
+    const drops = this.training && adapter.loraDropout > 0;
+    if (drops || adapter.magnitude || this.windowsOf(adapter).length > 0) return undefined;
+    return share;
+  }
+
+  /** `forward` by `plainShare`, whose product x·Aᵀ is `h`. */
+  withProjection(x: Tensor, share: Share, h: Tensor): Tensor {
+    return loraLinear(this, x, this.baseWeight, this.baseBias, [share], h);
+  }
+
   #apart(x: Tensor, shares: readonly Share[]): Tensor {
     const { baseWeight: weight, fanInFanOut } = this;
     return composed(this, x, shares, {

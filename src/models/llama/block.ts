@@ -1,4 +1,5 @@
 /** The blocks of the Llama family (Touvron et al. 2023): attention with grouped heads, gated MLP. */
+import { together } from "../../lora/together.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
@@ -40,10 +41,10 @@ export class LlamaAttention extends Module {
   }
 
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
-    const heads = inHeads(this.q_proj.forward(x), this.heads);
-    const [q, k] = rotation.apply(heads, inHeads(this.k_proj.forward(x), this.keyValueHeads));
-    const v = inHeads(this.v_proj.forward(x), this.keyValueHeads);
-    const { window } = this;
+    const { heads, keyValueHeads, window, q_proj, k_proj, v_proj } = this;
+    const [queries, keys, values] = together([q_proj, k_proj, v_proj], x) as [Tensor, Tensor, Tensor];
+    const [q, k] = rotation.apply(inHeads(queries, heads), inHeads(keys, keyValueHeads));
+    const v = inHeads(values, keyValueHeads);
     return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, cache }));
   }
 }
@@ -62,7 +63,8 @@ export class LlamaMLP extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.down_proj.forward(this.gate_proj.forward(x).siluMul(this.up_proj.forward(x)));
+    const [gate, up] = together([this.gate_proj, this.up_proj], x) as [Tensor, Tensor];
+    return this.down_proj.forward(gate.siluMul(up));
   }
 }
 

@@ -1,4 +1,5 @@
 /** The blocks of ViT (Dosovitskiy et al. 2020): norm, attention over all patches, norm, MLP. */
+import { together } from "../../lora/together.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
@@ -28,9 +29,9 @@ export class ViTAttention extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    const q = inHeads(this.q_proj.forward(x), this.heads);
-    const k = inHeads(this.k_proj.forward(x), this.heads);
-    return this.o_proj.forward(attention(q, k, inHeads(this.v_proj.forward(x), this.heads)));
+    const made = together([this.q_proj, this.k_proj, this.v_proj], x);
+    const [q, k, v] = made.map((one) => inHeads(one, this.heads)) as [Tensor, Tensor, Tensor];
+    return this.o_proj.forward(attention(q, k, v));
   }
 }
 

@@ -26,6 +26,7 @@ pub mod max_pool;
 pub mod mean;
 pub mod pad;
 pub mod permute;
+pub mod projections;
 pub mod reshape;
 pub mod rms_norm;
 pub mod rotary;

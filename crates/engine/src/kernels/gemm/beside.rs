@@ -85,7 +85,7 @@ fn number_of(stored: DType) -> u32 {
     STORED.iter().position(|s| *s == stored).expect("weights are floats") as u32
 }
 
-const PLAIN: Pairs = Pairs {
+pub(super) const PLAIN: Pairs = Pairs {
     rows: 32,
     columns: 4,
     a: Along::Side,
@@ -219,13 +219,17 @@ impl LowRank<'_> {
         profile.software && profile.subgroup == LANES
     }
 
-    /// Whether pairs fit, and `values` can be bound whole.
     fn fits(&self, cx: &Context, values: &[&Value]) -> bool {
+        LowRank::fit(cx, values, &[self.rows, self.features, self.out, self.rank])
+    }
+
+    /// Whether pairs fit all of `sizes`, and `values` can be bound whole.
+    pub(super) fn fit(cx: &Context, values: &[&Value], sizes: &[usize]) -> bool {
         let limit = cx.profile.binding_limit.saturating_sub(256);
         let whole = |v: &&Value| v.bytes() as u64 <= limit;
         let aligned = |v: &&Value| (v.range().offset / v.dtype.bytes() as u64).is_multiple_of(2);
         LowRank::suits(&cx.profile)
-            && [self.rows, self.features, self.out, self.rank].iter().all(|s| *s > 0 && s.is_multiple_of(2))
+            && sizes.iter().all(|s| *s > 0 && s.is_multiple_of(2))
             && values.iter().all(whole)
             && values.iter().all(aligned)
     }

@@ -10,6 +10,7 @@
 mod beside;
 pub(in crate::kernels) mod cpu;
 pub(in crate::kernels) mod pairs;
+mod shared;
 pub(in crate::kernels) mod spelled;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub(in crate::kernels) mod wgsl;
 
 pub use beside::LowRank;
 use pairs::{Along, LANES, Pairs};
+pub use shared::project_together;
 use wgsl::Form;
 
 use std::rc::Rc;
@@ -207,8 +209,16 @@ static GEMM_TWO_BIAS: Kernel = Kernel {
     variants: || variants(true, true),
 };
 
-pub const KERNELS: &[&Kernel] =
-    &[&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS, beside::KERNELS[0], beside::KERNELS[1]];
+pub const KERNELS: &[&Kernel] = &[
+    &GEMM,
+    &GEMM_BIAS,
+    &GEMM_TWO,
+    &GEMM_TWO_BIAS,
+    beside::KERNELS[0],
+    beside::KERNELS[1],
+    shared::KERNELS[0],
+    shared::KERNELS[1],
+];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
     let storage = [DType::F32, DType::F16, DType::BF16];

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::norm::Residual;
+use crate::kernels::norm::{Residual, Rows, Weights, normalise};
 use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads, Remaking, Source};
 use crate::tensor::{Context, Spec, Value};
 
@@ -25,15 +25,19 @@ pub trait Norm: Op + Copy {
     /// The name of the operation that does.
     const ADDED: &'static str;
 
-    fn normalise(
-        &self,
-        cx: &Rc<Context>,
-        x: &Value,
-        residual: Option<Residual>,
-        weights: &[&Value],
-        y: &Value,
-        rows: &[Value],
-    ) -> Result<()>;
+    fn eps(&self) -> f32;
+
+    /// What it takes besides x.
+    fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a>;
+
+    /// Its outputs after y.
+    fn rows<'a>(&self, kept: &'a [Value]) -> Rows<'a>;
+}
+
+/// The forward of `norm` over [x, its weights, ..].
+pub fn forward<N: Norm>(norm: &N, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+    let (weights, rows) = (norm.weights(&inputs[1..]), norm.rows(&outputs[1..]));
+    normalise(cx, inputs[0], None, weights, norm.eps(), &outputs[0], rows)
 }
 
 /// Inputs: x, r, then the norm's weights.
@@ -66,7 +70,8 @@ impl<N: Norm> Op for Added<N> {
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let residual = Residual { added: inputs[1], sum: &outputs[SUM] };
-        self.0.normalise(cx, inputs[0], Some(residual), &inputs[2..], &outputs[0], &outputs[SUM + 1..])
+        let (weights, rows) = (self.0.weights(&inputs[2..]), self.0.rows(&outputs[SUM + 1..]));
+        normalise(cx, inputs[0], Some(residual), weights, self.0.eps(), &outputs[0], rows)
     }
 
     fn gradient(&self) -> Gradient {

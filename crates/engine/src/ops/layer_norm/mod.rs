@@ -13,9 +13,9 @@ use std::rc::Rc;
 
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::norm::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::added_norm::Norm;
+use crate::ops::added_norm::{self, Norm};
 use crate::ops::rms_norm::{check, leading};
 use crate::tensor::{Context, Spec, Value};
 
@@ -37,18 +37,17 @@ impl LayerNorm {
 impl Norm for LayerNorm {
     const ADDED: &'static str = "added layerNorm";
 
-    fn normalise(
-        &self,
-        cx: &Rc<Context>,
-        x: &Value,
-        residual: Option<Residual>,
-        weights: &[&Value],
-        y: &Value,
-        rows: &[Value],
-    ) -> Result<()> {
-        let [weight, bias] = self.places().map(|p| p.map(|p| weights[p - 1]));
-        let rows = Rows { scale: &rows[0], mean: Some(&rows[1]) };
-        normalise(cx, x, residual, Weights { weight, bias }, self.eps, y, rows)
+    fn eps(&self) -> f32 {
+        self.eps
+    }
+
+    fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a> {
+        let [weight, bias] = self.places().map(|p| p.map(|p| given[p - 1]));
+        Weights { weight, bias }
+    }
+
+    fn rows<'a>(&self, kept: &'a [Value]) -> Rows<'a> {
+        Rows { scale: &kept[0], mean: Some(&kept[1]) }
     }
 }
 
@@ -67,7 +66,7 @@ impl Op for LayerNorm {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        self.normalise(cx, inputs[0], None, &inputs[1..], &outputs[0], &outputs[1..])
+        added_norm::forward(self, cx, inputs, outputs)
     }
 
     fn gradient(&self) -> Gradient {

@@ -34,7 +34,8 @@ use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
 use crate::tensor::{Context, Spec, Value};
 use path::Placed;
 
-/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and a bias or none.
+/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..], h where it is given, and a
+/// bias or none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraLinear {
     /// W is stored as [I, O].
@@ -42,6 +43,10 @@ pub struct LoraLinear {
     /// Of the products by W; the low-rank ones are exact.
     pub precision: Precision,
     pub paths: Vec<Path>,
+    /// h of the one path, which goes over all rows and outputs and drops nothing, is given as an input
+    /// after its factors, and is no output: `projections` makes those of several layers together. A's
+    /// gradient is this operation's all the same.
+    pub projected: bool,
 }
 
 /// As many as the masks of what backward reads have room for.
@@ -74,19 +79,25 @@ impl Op for LoraLinear {
             check_probability(self.name(), path.dropout.p)?;
             outputs.push(path.output(x, inputs[a(i)], inputs[b(i)], &y)?);
         }
+        if self.projected {
+            self.check_projected(inputs[self.h()], &outputs)?;
+            outputs.truncate(1);
+        }
         Ok(outputs)
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let (x, y) = (inputs[X], &outputs[0]);
-        for (i, placed) in self.placed(x.shape.rows()) {
-            placed.project(cx, x, inputs[a(i)], &outputs[1 + i])?;
+        let made = &outputs[1..];
+        for ((i, placed), h) in self.placed(x.shape.rows()).zip(made) {
+            placed.project(cx, x, inputs[a(i)], h)?;
         }
-        let first = self.paths.first().and_then(|path| path.expansion(&outputs[1], inputs[b(0)]));
+        let h = |i: usize| if self.projected { inputs[self.h()] } else { &made[i] };
+        let first = self.paths.first().and_then(|path| path.expansion(h(0), inputs[b(0)]));
         let bias = inputs.get(self.bias()).copied();
         dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
         for (i, placed) in self.placed(x.shape.rows()).skip(first.is_some() as usize) {
-            placed.expand(cx, &outputs[1 + i], inputs[b(i)], y)?;
+            placed.expand(cx, h(i), inputs[b(i)], y)?;
         }
         Ok(())
     }
@@ -94,6 +105,9 @@ impl Op for LoraLinear {
     /// h alone: the dense product is what costs.
     fn forward_rest(&self, cx: &Rc<Context>, inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         let x = inputs[X];
+        if self.projected {
+            return Some(Ok(Vec::new()));
+        }
         let project = |(i, placed): (usize, Placed)| {
             let h = cx.empty([placed.rows(), inputs[a(i)].shape[0]], DType::F32)?;
             placed.project(cx, x, inputs[a(i)], &h)?;
@@ -104,7 +118,10 @@ impl Op for LoraLinear {
 
     fn gradient(&self) -> Gradient {
         let paths = self.paths.len();
-        Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1)
+        match self.projected {
+            true => Gradient::reads((1 << (self.h() + 1)) - 1, 0),
+            false => Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1),
+        }
     }
 
     fn reads(&self, needs: &[bool]) -> Reads {
@@ -114,7 +131,10 @@ impl Op for LoraLinear {
         let mut outputs = 0;
         for i in paths {
             inputs |= (needs[X] as u32) << a(i) | ((needs[X] || needs[a(i)]) as u32) << b(i);
-            outputs |= (needs[b(i)] as u32) << (1 + i);
+            match self.projected {
+                true => inputs |= (needs[b(i)] as u32) << self.h(),
+                false => outputs |= (needs[b(i)] as u32) << (1 + i),
+            }
         }
         Reads { inputs, outputs }
     }
@@ -128,16 +148,16 @@ impl Op for LoraLinear {
         let mut zs = vec![None; placed.len()];
         let alone = self.alone(pass, d).filter(|_| LowRank::suits(&cx.profile));
         if let Some(path) = &alone {
-            let z = cx.empty(pass.output_specs[1].shape.clone(), DType::F32)?;
+            let z = cx.empty(self.h_spec(pass, 0).shape.clone(), DType::F32)?;
             let (d_b, adds) = into.place(cx, b(0), shape(b(0)))?;
-            if path.z_and_d_b(cx, pass.output(1), &z, &d_b, adds) {
+            if path.z_and_d_b(cx, self.h_of(pass, 0), &z, &d_b, adds) {
                 (zs[0], d_inputs[b(0)]) = (Some(z), Some(d_b));
             }
         }
         for (i, placed) in &placed {
             if zs[*i].is_none() && (needs[X] || needs[a(*i)]) {
-                let (h, d_h) = (&pass.output_specs[1 + i], &pass.d_outs[1 + i]);
-                zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), h, d_h)?);
+                let d_h = pass.d_outs.get(1 + i).unwrap_or(&None);
+                zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), self.h_spec(pass, *i), d_h)?);
             }
         }
         if let (Some(path), Some(Some(z))) = (&alone, zs.first()) {
@@ -164,7 +184,7 @@ impl Op for LoraLinear {
             }
             if needs[b(*i)] && d_inputs[b(*i)].is_none() {
                 let (d_b, adds) = into.place(cx, b(*i), shape(b(*i)))?;
-                placed.d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
+                placed.d_b(cx, d, self.h_of(pass, *i), &d_b, adds)?;
                 d_inputs[b(*i)] = Some(d_b);
             }
         }
@@ -186,7 +206,8 @@ impl LoraLinear {
     /// The one path, where all of its gradients are wanted and it goes over all rows and outputs.
     fn alone<'a>(&self, pass: &'a Backward, d: &'a Value) -> Option<LowRank<'a>> {
         let [path] = &self.paths[..] else { return None };
-        let wanted = [X, a(0), b(0)].iter().all(|i| pass.needs[*i]) && pass.d_outs[1].is_none();
+        let wanted =
+            [X, a(0), b(0)].iter().all(|i| pass.needs[*i]) && pass.d_outs[1..].iter().all(Option::is_none);
         if !wanted || !path.is_whole() || path.dropout.p > 0.0 {
             return None;
         }
@@ -195,9 +216,37 @@ impl LoraLinear {
         Some(LowRank { d, b: pass.input(b(0)), scale: path.scale, rows, features, out, rank })
     }
 
+    /// The input that is h, where it is given.
+    fn h(&self) -> usize {
+        a(self.paths.len())
+    }
+
     /// The input that is the bias, where there is one.
     fn bias(&self) -> usize {
-        a(self.paths.len())
+        self.h() + self.projected as usize
+    }
+
+    /// h of path `i`, which backward reads.
+    fn h_of<'a>(&self, pass: &'a Backward, i: usize) -> &'a Value {
+        if self.projected { pass.input(self.h()) } else { pass.output(1 + i) }
+    }
+
+    fn h_spec<'a>(&self, pass: &'a Backward, i: usize) -> &'a Spec {
+        if self.projected { &pass.input_specs[self.h()] } else { &pass.output_specs[1 + i] }
+    }
+
+    /// `outputs` are those of the operation that makes h itself.
+    fn check_projected(&self, h: &Spec, outputs: &[Spec]) -> Result<()> {
+        let [path] = &self.paths[..] else {
+            fail!(Option, "lora_linear: h is given for one path, not for {}", self.paths.len());
+        };
+        if !path.is_whole() || path.dropout.p > 0.0 {
+            fail!(Option, "lora_linear: h is given for a path over all rows and outputs that drops nothing");
+        }
+        if *h != outputs[1] {
+            fail!(ShapeMismatch, "lora_linear: h is {h}, the path asks for {}", outputs[1]);
+        }
+        Ok(())
     }
 
     fn placed(&self, rows: usize) -> impl Iterator<Item = (usize, Placed<'_>)> {

@@ -14,9 +14,9 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::norm::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
+use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::added_norm::Norm;
+use crate::ops::added_norm::{self, Norm};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
 
@@ -58,18 +58,16 @@ pub fn leading(shape: &Shape) -> Shape {
 impl Norm for RmsNorm {
     const ADDED: &'static str = "added rmsNorm";
 
-    fn normalise(
-        &self,
-        cx: &Rc<Context>,
-        x: &Value,
-        residual: Option<Residual>,
-        weights: &[&Value],
-        y: &Value,
-        rows: &[Value],
-    ) -> Result<()> {
-        let weights = Weights { weight: weights.first().copied(), bias: None };
-        let rows = Rows { scale: &rows[0], mean: None };
-        normalise(cx, x, residual, weights, self.eps, y, rows)
+    fn eps(&self) -> f32 {
+        self.eps
+    }
+
+    fn weights<'a>(&self, given: &[&'a Value]) -> Weights<'a> {
+        Weights { weight: given.first().copied(), bias: None }
+    }
+
+    fn rows<'a>(&self, kept: &'a [Value]) -> Rows<'a> {
+        Rows { scale: &kept[0], mean: None }
     }
 }
 
@@ -84,7 +82,7 @@ impl Op for RmsNorm {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        self.normalise(cx, inputs[0], None, &inputs[1..], &outputs[0], &outputs[1..])
+        added_norm::forward(self, cx, inputs, outputs)
     }
 
     fn gradient(&self) -> Gradient {
