@@ -188,12 +188,13 @@ class Inputs {
 
   /** Which layers are given the same tensor. */
   async equals(model: Module, batch: EvaBatch): Promise<Asked[]> {
-    const firstOf = new Map<number, string>();
+    // By tensor: the number of one that is gone is given again.
+    const firstOf = new Map<Tensor, string>();
     const asked = new Map<string, Asked>();
     await this.run(model, batch, (path, x) => {
       const { r } = this.layers.get(path) as { r: number };
-      if (!firstOf.has(x.id)) firstOf.set(x.id, path);
-      asked.set(path, { path, inputsOf: firstOf.get(x.id) as string, r });
+      if (!firstOf.has(x)) firstOf.set(x, path);
+      asked.set(path, { path, inputsOf: firstOf.get(x) as string, r });
     });
     const never = [...this.layers.keys()].find((path) => !asked.has(path));
     if (never !== undefined) refuse(`the model's forward does not run ${never}`);
