@@ -13,11 +13,13 @@ use lowrank_engine::dtype::DType;
 use lowrank_engine::kernel::{Access, Kernel, Scalar};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
+use lowrank_engine::ops::added_norm::Added;
 use lowrank_engine::ops::attention::Attention;
 use lowrank_engine::ops::binary::Binary;
 use lowrank_engine::ops::dropout::Dropout;
 use lowrank_engine::ops::linear::Linear;
 use lowrank_engine::ops::lora_linear::{LoraLinear, Path};
+use lowrank_engine::ops::projections::Projections;
 use lowrank_engine::ops::reshape::Reshape;
 use lowrank_engine::ops::rms_norm::RmsNorm;
 use lowrank_engine::ops::rotary::Rotary;
@@ -155,9 +157,22 @@ impl Layer {
     }
 
     fn forward(&self, tape: &Tape, x: &Tensor) -> Tensor {
+        self.with(tape, x, None)
+    }
+
+    /// By an h = x·Aᵀ that is given.
+    fn with(&self, tape: &Tape, x: &Tensor, h: Option<&Tensor>) -> Tensor {
         let paths = vec![Path::whole(2.0, Dropout::default())];
-        let op = LoraLinear { paths, ..LoraLinear::default() };
-        tape.apply(op, &[x, &self.weight, &self.a, &self.b]).unwrap().swap_remove(0)
+        let op = LoraLinear { paths, projected: h.is_some(), ..LoraLinear::default() };
+        let inputs: Vec<&Tensor> = [x, &self.weight, &self.a, &self.b].into_iter().chain(h).collect();
+        tape.apply(op, &inputs).unwrap().swap_remove(0)
+    }
+
+    /// Layers of one input.
+    fn together(layers: &[Layer], tape: &Tape, x: &Tensor) -> Vec<Tensor> {
+        let inputs: Vec<&Tensor> = [x].into_iter().chain(layers.iter().map(|layer| &layer.a)).collect();
+        let h = tape.apply(Projections, &inputs).unwrap();
+        layers.iter().zip(&h).map(|(layer, h)| layer.with(tape, x, Some(h))).collect()
     }
 
     fn forget(&self) {
@@ -216,27 +231,29 @@ impl Block {
         }
     }
 
+    /// As the model's, but that the last sum is made here.
     fn forward(&self, tape: &Tape, x: &Tensor) -> Tensor {
-        let norm = |i: usize, x: &Tensor| {
-            tape.apply(RmsNorm { eps: 1e-5 }, &[x, &self.norms[i]]).unwrap().swap_remove(0)
-        };
+        let norm = RmsNorm { eps: 1e-5 };
         let layer = |i: usize, x: &Tensor| self.layers[i].forward(tape, x);
         let in_heads = |x: Tensor| {
             let heads = x.value().shape.last() / 64;
             tape.apply1(Reshape { shape: [1, T, heads, 64].into() }, &[&x]).unwrap()
         };
-        let turned =
-            |x: &Tensor| tape.apply1(Rotary::default(), &[x, &self.tables[0], &self.tables[1]]).unwrap();
-        let add = |x: &Tensor, y: &Tensor| tape.apply1(Binary(Function::Add), &[x, y]).unwrap();
-        let normed = norm(0, x);
-        let [q, k, v] = [0, 1, 2].map(|i| in_heads(layer(i, &normed)));
+        let normed = tape.apply(norm, &[x, &self.norms[0]]).unwrap().swap_remove(0);
+        let qkv: Vec<Tensor> =
+            Layer::together(&self.layers[..3], tape, &normed).into_iter().map(in_heads).collect();
+        let rotary = Rotary { two: true, ..Default::default() };
+        let turned = tape.apply(rotary, &[&qkv[0], &qkv[1], &self.tables[0], &self.tables[1]]).unwrap();
         let attention = Attention { causal: true, ..Default::default() };
-        let o = tape.apply(attention, &[&turned(&q), &turned(&k), &v]).unwrap().swap_remove(0);
+        let o = tape.apply(attention, &[&turned[0], &turned[1], &qkv[2]]).unwrap().swap_remove(0);
         let o = tape.apply1(Reshape { shape: [T, C].into() }, &[&o]).unwrap();
-        let x = add(x, &layer(3, &o));
-        let normed = norm(1, &x);
-        let product = tape.apply1(SiluMul, &[&layer(4, &normed), &layer(5, &normed)]).unwrap();
-        add(&x, &layer(6, &product))
+        drop((normed, qkv, turned));
+        let sum = tape.apply(Added(norm), &[x, &layer(3, &o), &self.norms[1]]).unwrap();
+        drop(o);
+        let [normed, x] = [&sum[0], &sum[1]];
+        let gated = Layer::together(&self.layers[4..6], tape, normed);
+        let product = tape.apply1(SiluMul, &[&gated[0], &gated[1]]).unwrap();
+        tape.apply1(Binary(Function::Add), &[x, &layer(6, &product)]).unwrap()
     }
 }
 
