@@ -157,8 +157,8 @@ for_each_isa! {
         let lengths = [SPREAD, SPREAD, SPREAD, SCORES, SCORES, TILE, TILE, TILE, TILE, keys, scores];
         let mut scratch = Scratch::take();
         let [qt, dt, d_qt, p, ds, qr, dr, kp, vp, kp2, ds2] = scratch.cut(lengths);
-        spread(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
-        spread(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
+        spread::<V>(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        spread::<V>(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
         pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
         pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
         unsafe {

@@ -32,7 +32,7 @@ for_each_isa! {
         let dim = g.dim;
         let mut scratch = Scratch::take();
         let [qt, ot, s, kp, vp] = scratch.cut([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW]);
-        spread(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        spread::<V>(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
         unsafe { V::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes) };
         let mut top = [FLOOR; LANES];
         let mut sum = [0f32; LANES];
