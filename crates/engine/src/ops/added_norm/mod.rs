@@ -7,6 +7,8 @@
 //! To the bit what sum and norm apart give, in one pass less over memory each way.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

@@ -1,19 +1,12 @@
-use super::{Added, Norm};
+use super::{Added, Norm, plain::plain};
 use crate::error::Code;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 use crate::ops::layer_norm::LayerNorm;
-use crate::ops::rms_norm::{RmsNorm, plain::plain as normalised};
+use crate::ops::rms_norm::RmsNorm;
 
 const RMS: RmsNorm = RmsNorm { eps: 1e-5 };
 const LAYER: LayerNorm = LayerNorm { eps: 1e-5, weight: true, bias: true };
-
-/// x + r, and its norm by what follows them.
-fn plain(x: &[Array], centred: bool) -> Vec<Array> {
-    let mut sum = x[0].clone();
-    sum.data.iter_mut().zip(&x[1].data).for_each(|(s, r)| *s += r);
-    vec![normalised(&sum, x.get(2), x.get(3), 1e-5, centred), sum]
-}
 
 fn inputs(rows: &[usize], n: usize, weights: usize) -> Vec<Array> {
     let shape = [rows, &[n]].concat();

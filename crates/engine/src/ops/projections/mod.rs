@@ -4,6 +4,8 @@
 //! that is given its h makes those of x and of A. On a GPU in software two or three are one launch.
 
 #[cfg(test)]
+mod plain;
+#[cfg(test)]
 mod tests;
 
 use std::rc::Rc;

@@ -1,23 +1,16 @@
 use std::rc::Rc;
 
-use super::Projections;
+use super::{Projections, plain::plain};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::op::run;
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::ops::dropout::Dropout;
-use crate::ops::linear::plain::plain as linear;
 use crate::ops::lora_linear::{LoraLinear, Path};
 use crate::ops::sum::Sum;
 use crate::tape::{Mode, Tape, Tensor};
 use crate::tensor::Context;
-
-fn plain(x: &[Array]) -> Vec<Array> {
-    let rows = x[0].data.len() / x[0].shape.last().unwrap();
-    let flat = |y: Array| Array::new(&[rows, y.data.len() / rows], y.data);
-    x[1..].iter().map(|a| flat(linear(false, &x[0], a, None))).collect()
-}
 
 fn inputs(rows: &[usize], features: usize, ranks: &[usize]) -> Vec<Array> {
     let factor = |(i, rank): (usize, &usize)| Array::random(&format!("a{i}"), &[*rank, features]);
