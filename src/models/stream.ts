@@ -30,3 +30,18 @@ export function ended(norm: Norm, stream: Stream): Tensor {
 export function joined({ x, added }: Stream): Tensor {
   return added === undefined ? x : x.add(added);
 }
+
+interface Block<A extends unknown[]> {
+  forward(x: Tensor, ...rest: A): Tensor;
+  run(stream: Stream, ...rest: A): Stream;
+}
+
+/** What `block` makes of the stream: by `run`, unless a `forward` other than its class's `own` stands in its place. */
+export function through<A extends unknown[]>(
+  block: Block<A>,
+  own: (x: Tensor, ...rest: A) => Tensor,
+  stream: Stream,
+  ...rest: A
+): Stream {
+  return block.forward === own ? block.run(stream, ...rest) : { x: block.forward(joined(stream), ...rest) };
+}

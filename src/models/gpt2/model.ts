@@ -10,7 +10,7 @@ import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
-import { ended } from "../stream.js";
+import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
 import { hubConfig, type GPT2Config } from "./config.js";
@@ -74,7 +74,9 @@ export class GPT2LMHeadModel extends CausalLM {
     const positions = positionIds ?? arange(start + T, { start, device: this.device });
     const x = drop.forward(wte.forward(ids).add(wpe.forward(positions)));
     const checkpointed = this.gradientCheckpointing && this.training && cache === undefined;
-    const stream = chain(h, x, checkpointed, (block, y, i) => block.run(y, attentionMask, cache?.layers[i]));
+    const stream = chain(h, x, checkpointed, (block, y, i) =>
+      through(block, GPT2Block.prototype.forward, y, attentionMask, cache?.layers[i]),
+    );
     return ended(ln_f, stream);
   }
 }

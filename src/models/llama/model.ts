@@ -8,7 +8,7 @@ import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
-import { ended } from "../stream.js";
+import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";
 import { hubConfig, ropeFrequencies, type LlamaConfig } from "./config.js";
@@ -77,7 +77,7 @@ export class LlamaForCausalLM extends CausalLM {
     const checkpointed = this.gradientCheckpointing && this.training && cache === undefined;
     const { layers, embed_tokens, norm } = this.model;
     const stream = chain(layers, embed_tokens.forward(ids), checkpointed, (block, y, i) =>
-      block.run(y, inputs, cache?.layers[i]),
+      through(block, LlamaBlock.prototype.forward, y, inputs, cache?.layers[i]),
     );
     return ended(norm, stream);
   }

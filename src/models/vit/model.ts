@@ -5,7 +5,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
 import { chain } from "../pretrained.js";
-import { ended } from "../stream.js";
+import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { ViTLayer } from "./block.js";
 import { hubConfig, type ViTConfig } from "./config.js";
@@ -32,7 +32,7 @@ export class ViTModel extends Module {
     const x = this.embeddings.forward(pixels);
     return ended(
       this.layernorm,
-      chain(this.layers, x, checkpointed, (layer, y) => layer.run(y)),
+      chain(this.layers, x, checkpointed, (layer, y) => through(layer, ViTLayer.prototype.forward, y)),
     );
   }
 }
