@@ -61,6 +61,12 @@ export function isNoGrad(): boolean {
   return (frames.getStore() ?? OUTSIDE).noGrad;
 }
 
+/** Whether operations leave nothing for backward to find: gradients are off, and no checkpoint is open. */
+export function leavesNothing(): boolean {
+  const { noGrad, region } = frames.getStore() ?? OUTSIDE;
+  return noGrad && region === 0;
+}
+
 /**
  * Runs `fn` and disposes every tensor that it made, but for those reachable in what it returns;
  * these belong to the scope around it. When `fn` throws, everything that it made is disposed.

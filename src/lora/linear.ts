@@ -14,6 +14,13 @@ export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   fanInFanOut?: boolean;
 }
 
+/** A dense product, and what one low-rank path adds to it. */
+export interface LinearParts {
+  weight: Tensor;
+  bias: Tensor | null;
+  share?: Share;
+}
+
 /**
  * y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. Shapes: A [r, in], B [out, r]. A starts as U(±1/√in) (Kaiming
  * with a = √5), B at zero, so that training starts from exactly the base. Source: Hu et al. 2021;
@@ -71,15 +78,24 @@ export class Linear extends LoRALayer(BaseLinear) {
     return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
   }
 
-  /** What forward adds to the dense product of x, where that is one path over all rows and outputs, and drops nothing. */
-  plainShare(x: Tensor): Share | undefined {
+  /** What forward adds to the dense product of `rows` rows, where that is one path over all rows and outputs, and drops nothing. */
+  plainShare(rows: number): Share | undefined {
     if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
-    const [share, ...rest] = sharesOf(this, x.size / this.inFeatures);
+    const [share, ...rest] = sharesOf(this, rows);
     if (share === undefined || rest.length > 0 || share.runs) return undefined;
     const { adapter } = share;
     const drops = this.training && adapter.loraDropout > 0;
     if (drops || adapter.magnitude || this.windowsOf(adapter).length > 0) return undefined;
     return share;
+  }
+
+  /** The dense product and the one low-rank path that forward is over `rows` rows, where it is no more than that. */
+  plainParts(rows: number): LinearParts | undefined {
+    if (this.forward !== Linear.prototype.forward) return undefined;
+    if (!this.adapts) return this.withBase(() => ({ weight: this.weight, bias: this.bias }));
+    const share = this.plainShare(rows);
+    if (share === undefined || share.adapter.loraBias !== undefined) return undefined;
+    return { weight: this.baseWeight, bias: this.baseBias, share };
   }
 
   /** `forward` by `plainShare`, whose product x·Aᵀ is `h`. */

@@ -12,7 +12,9 @@ type Layer = Module & { forward(x: Tensor): Tensor };
  * layer's own forward.
  */
 export function together(layers: readonly Layer[], x: Tensor): Tensor[] {
-  const shares = layers.map((layer) => (layer instanceof Linear ? layer.plainShare(x) : undefined));
+  const shares = layers.map((layer) =>
+    layer instanceof Linear ? layer.plainShare(x.size / layer.inFeatures) : undefined,
+  );
   const factors = shares.flatMap((share) => (share === undefined ? [] : [share.adapter.loraA.id]));
   if (factors.length < 2) return layers.map((layer) => layer.forward(x));
   const projected = madeAll(() => session().projections(x.id, factors))[Symbol.iterator]();

@@ -26,6 +26,11 @@ export class LayerCache {
     return { k: this.#k, v: this.#v, length: this.length };
   }
 
+  /** For what writes k and v by itself: the engine's own record of a block. */
+  get buffers(): { k: Tensor; v: Tensor } {
+    return { k: this.#k, v: this.#v };
+  }
+
   dispose(): void {
     this.#k.dispose();
     this.#v.dispose();

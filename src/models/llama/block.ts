@@ -3,12 +3,14 @@ import { together } from "../../lora/together.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
+import { leavesNothing } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import { joined, normed, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { LlamaConfig } from "./config.js";
+import { recordedWhole } from "./recorded.js";
 import type { Rotation } from "./rotary.js";
 
 /** What every block of one forward shares. */
@@ -90,6 +92,8 @@ export class LlamaBlock extends Module {
 
   /** `forward`, which leaves the last sum to what reads it. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
+    const recorded = cache && leavesNothing() ? recordedWhole(this, stream, inputs, cache) : undefined;
+    if (recorded !== undefined) return recorded;
     const [x, y] = normed(this.input_layernorm, stream);
     const added = this.self_attn.forward(y, inputs, cache);
     const [attended, z] = normed(this.post_attention_layernorm, { x, added });

@@ -7,6 +7,11 @@ import { madeAll, type Tensor } from "../../tensor.js";
 
 /** The rotation of one forward. */
 export interface Rotation {
+  readonly cos: Tensor;
+  readonly sin: Tensor;
+  /** Where the first row stands, unless positions are given. */
+  readonly offset: number;
+  readonly positions: Tensor | undefined;
   /** Queries and keys [B, T, H, D], which differ in heads alone, turned in one pass. */
   apply(q: Tensor, k: Tensor): [q: Tensor, k: Tensor];
 }
@@ -31,6 +36,10 @@ export class RotaryTables {
     this.#grow(device, positions === undefined ? offset + rows : this.limit);
     const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
     return {
+      cos,
+      sin,
+      offset,
+      positions,
       apply: (q, k) =>
         madeAll(() => session().rotary([q.id, k.id], cos.id, sin.id, offset, positions?.id)) as [
           Tensor,

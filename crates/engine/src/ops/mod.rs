@@ -12,6 +12,7 @@ pub mod clamp;
 pub mod concat;
 pub mod conv;
 pub mod cross_entropy;
+pub mod decoder_block;
 pub mod dropout;
 pub mod embedding;
 pub mod gather;

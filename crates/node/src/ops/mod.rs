@@ -1,7 +1,8 @@
 //! One method an operation: arithmetic, layout and reductions here, a model's layers in
-//! `layers`, convolutions in `convolution`.
+//! `layers`, a decoder's block in `decoder`, convolutions in `convolution`.
 
 mod convolution;
+mod decoder;
 mod layers;
 
 use lowrank_engine::error::{Code, fail_code};

@@ -7,7 +7,7 @@
 //! every query that sees it; forward, no other.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,7 @@
 //! tape which saved the cache refuses to go back through it. It has no gradient.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

@@ -16,7 +16,7 @@
 
 mod path;
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

@@ -7,7 +7,7 @@
 //! gradient. Saved: the tables and positions.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

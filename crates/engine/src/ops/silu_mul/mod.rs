@@ -4,7 +4,7 @@
 //! in one pass, d_gate where d was. Saved: gate and up; silu(gate) is made again.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

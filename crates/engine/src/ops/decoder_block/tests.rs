@@ -1,0 +1,141 @@
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::{DecoderBlock, Dense, LowRank, Norm, plain::plain};
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::kernels::gemm::Precision;
+use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
+use crate::tensor::{Context, Value};
+
+/// Heads of queries, of keys, and their size.
+const H: usize = 4;
+const K: usize = 2;
+const D: usize = 8;
+/// What the stream and the MLP are wide.
+const C: usize = 24;
+const F: usize = 40;
+const CAPACITY: usize = 90;
+const LAYERS: [(&str, usize, usize); 7] = [
+    ("qq", C, H * D),
+    ("kk", C, K * D),
+    ("vv", C, K * D),
+    ("output", H * D, C),
+    ("gate", C, F),
+    ("up", C, F),
+    ("down", F, C),
+];
+
+/// What a block is made of. Of layers, which have a bias and which a low-rank path.
+fn arrays(batch: usize, dtype: DType, biases: &[&str], paths: &[&str]) -> HashMap<String, Array> {
+    let mut arrays = HashMap::new();
+    let mut put = |name: &str, shape: &[usize]| {
+        // Sums of a few dozen terms stay near 1.
+        arrays.insert(name.to_string(), Array::random(name, shape).map(|v| v / 3.0));
+    };
+    for (layer, features, out) in LAYERS {
+        put(&format!("{layer}.weight"), &[out, features]);
+        if biases.contains(&layer) {
+            put(&format!("{layer}.bias"), &[out]);
+        }
+        if paths.contains(&layer) {
+            put(&format!("{layer}.a"), &[3, features]);
+            put(&format!("{layer}.b"), &[out, 3]);
+        }
+    }
+    put("norm0", &[C]);
+    put("norm1", &[C]);
+    put("cos", &[CAPACITY, D / 2]);
+    put("sin", &[CAPACITY, D / 2]);
+    put("k", &[batch, CAPACITY, K, D]);
+    put("v", &[batch, CAPACITY, K, D]);
+    for (name, array) in &mut arrays {
+        if name.ends_with("weight") {
+            *array = array.stored(dtype);
+        }
+    }
+    arrays
+}
+
+fn block(cx: &Rc<Context>, arrays: &HashMap<String, Array>) -> DecoderBlock {
+    let value = |name: &str| -> Value { arrays[name].upload(cx) };
+    let maybe = |name: String| arrays.get(&name).map(|array| array.upload(cx));
+    let dense = |i: usize| {
+        let layer = LAYERS[i].0;
+        let factors = (maybe(format!("{layer}.a")), maybe(format!("{layer}.b")));
+        Dense {
+            weight: value(&format!("{layer}.weight")),
+            bias: maybe(format!("{layer}.bias")),
+            low_rank: match factors {
+                (Some(a), Some(b)) => Some(LowRank { a, b, scale: 0.5 + i as f32 }),
+                _ => None,
+            },
+        }
+    };
+    DecoderBlock {
+        norms: [0, 1].map(|i| Norm { weight: value(&format!("norm{i}")), eps: 1e-5 }),
+        inputs: [0, 1, 2].map(dense),
+        output: dense(3),
+        gated: [4, 5].map(dense),
+        down: dense(6),
+        cos: value("cos"),
+        sin: value("sin"),
+        caches: ["k", "v"].map(value),
+        position: 0,
+        window: None,
+        scale: 0.3,
+        precision: Precision::Exact,
+    }
+}
+
+/// A prompt, then tokens one by one, over one cache.
+fn decodes(batch: usize, dtype: DType, biases: &[&str], paths: &[&str], window: Option<usize>) {
+    for cx in contexts() {
+        let mut arrays = arrays(batch, dtype, biases, paths);
+        let mut block = block(&cx, &arrays);
+        block.window = window;
+        for (position, time) in [(0, 7), (7, 1), (8, 1), (9, 70), (79, 1)] {
+            block.position = position;
+            let shape = [batch, time, C];
+            let (x, r) = (Array::random("x", &shape), Array::random("r", &shape));
+            let r = (position != 8).then_some(&r);
+            let uploaded = r.map(|r| r.upload(&cx));
+            let made = block.record(&cx, &x.upload(&cx), uploaded.as_ref()).unwrap();
+            let expected = plain(&block, &mut arrays, &x, r);
+            let what = format!("{} at {position}, {dtype}, low-rank {paths:?}", cx.profile.label);
+            for (y, expected) in made.iter().zip(&expected) {
+                compare(&what, &read(y), expected, TOLERANCE);
+            }
+            for (cache, name) in block.caches.iter().zip(["k", "v"]) {
+                compare(&what, &read(cache), &arrays[name], TOLERANCE);
+            }
+        }
+    }
+}
+
+#[test]
+fn equals_the_plain_form() {
+    decodes(1, DType::F32, &[], &[], None);
+    decodes(2, DType::BF16, &["qq", "kk", "down"], &[], Some(5));
+}
+
+#[test]
+fn with_low_rank_paths_on_some_layers_or_all() {
+    decodes(1, DType::F32, &["qq"], &LAYERS.map(|(name, ..)| name), None);
+    decodes(2, DType::F16, &[], &["vv", "down"], None);
+    decodes(1, DType::BF16, &["vv"], &["qq", "vv", "up"], Some(64));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let cx = &contexts()[0];
+    let arrays = arrays(1, DType::F32, &[], &[]);
+    let mut block = block(cx, &arrays);
+    let x = Array::random("x", &[1, 2, C]).upload(cx);
+    block.position = CAPACITY - 1;
+    assert_eq!(block.record(cx, &x, None).unwrap_err().code, Code::ShapeMismatch);
+    block.position = 0;
+    block.caches = [0, 1].map(|_| Array::random("cache", &[1, CAPACITY, K, D + 1]).upload(cx));
+    let error = block.record(cx, &x, None).unwrap_err();
+    assert_eq!(error.message, "decoder_block: f32[1, 2, 32] is not [B, T, C] of heads of 9");
+}

@@ -1,0 +1,65 @@
+/**
+ * A block without gradients over a cache, recorded in one call: what generation spends most of the host's time on
+ * is crossing into the engine, some twenty times a block. Values are those of the block's own forward, to the bit.
+ */
+import { Linear as LoRALinear, type LinearParts } from "../../lora/linear.js";
+import { session } from "../../native.js";
+import { Linear } from "../../nn/linear.js";
+import type { Module } from "../../nn/module.js";
+import { RMSNorm } from "../../nn/norm.js";
+import { madeAll, type Tensor } from "../../tensor.js";
+import type { LayerCache } from "../cache.js";
+import type { Stream } from "../stream.js";
+import { type BlockInputs, LlamaAttention, LlamaBlock, LlamaMLP } from "./block.js";
+
+/** Both norms, cos and sin, the caches; then weight, bias, A and B of each of seven layers. */
+const tensors = new Uint32Array(6 + 7 * 4);
+/** Both norms' eps, attention's scale; then each layer's scale. */
+const numbers = new Float64Array(3 + 7);
+const NONE = 0xffffffff;
+
+/** What `block` makes of the stream, or nothing where it is not the plain block that the engine knows. */
+export function recordedWhole(
+  block: LlamaBlock,
+  { x, added }: Stream,
+  { rotation, keyMask }: BlockInputs,
+  cache: LayerCache,
+): Stream | undefined {
+  const { self_attn: attention, mlp, input_layernorm: first, post_attention_layernorm: second } = block;
+  const own =
+    attention.forward === LlamaAttention.prototype.forward &&
+    mlp.forward === LlamaMLP.prototype.forward &&
+    [first, second].every(isPlainNorm);
+  if (!own || keyMask !== undefined || rotation.positions !== undefined) return undefined;
+  const { heads, window, q_proj, k_proj, v_proj, o_proj } = attention;
+  const layers = [q_proj, k_proj, v_proj, o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj];
+  const [B, T] = x.shape as [number, number, number];
+  for (const [i, layer] of layers.entries()) {
+    const parts = partsOf(layer, B * T);
+    if (parts === undefined) return undefined;
+    const { weight, bias, share } = parts;
+    const { loraA, loraB } = share?.adapter ?? {};
+    tensors.set([weight.id, bias?.id ?? NONE, loraA?.id ?? NONE, loraB?.id ?? NONE], 6 + 4 * i);
+    numbers[3 + i] = share?.scaling ?? 0;
+  }
+  const { k, v } = cache.buffers;
+  const { cos, sin } = rotation;
+  tensors.set([first.weight.id, second.weight.id, cos.id, sin.id, k.id, v.id]);
+  numbers.set([first.eps, second.eps, 1 / Math.sqrt(q_proj.outFeatures / heads)]);
+  const made = madeAll(() =>
+    session().decoderBlock(x.id, added?.id, tensors, numbers, cache.length, window),
+  ) as [Tensor, Tensor];
+  cache.length += T;
+  return { x: made[0], added: made[1] };
+}
+
+function isPlainNorm(norm: RMSNorm): boolean {
+  return norm.forward === RMSNorm.prototype.forward && norm.forwardAdded === RMSNorm.prototype.forwardAdded;
+}
+
+function partsOf(layer: Module, rows: number): LinearParts | undefined {
+  if (layer instanceof LoRALinear) return layer.fanInFanOut ? undefined : layer.plainParts(rows);
+  if (!(layer instanceof Linear) || layer.forward !== Linear.prototype.forward || layer.fanInFanOut)
+    return undefined;
+  return layer;
+}
