@@ -1,9 +1,7 @@
 /** Text, token by token, over a cache of keys and values. */
-import { tensor } from "../create.js";
-import { throwIfAborted, LowrankError } from "../errors.js";
-import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
+import { tokensAfter } from "./decoding.js";
 import { Sampler } from "./sampler.js";
 
 /** Text, or token ids as they are. */
@@ -35,7 +33,7 @@ export async function* generate(
   prompt: Prompt,
   options: GenerateOptions,
 ): AsyncGenerator<Piece, void, void> {
-  const { maxNewTokens = 256, signal } = options;
+  const { maxNewTokens = 256 } = options;
   const sampler = new Sampler(options);
   const ids = promptIds(model, prompt);
   const limit = model.config.maxPositionEmbeddings;
@@ -48,24 +46,17 @@ export async function* generate(
   const capacity = Math.min(ids.length + maxNewTokens, limit);
   const training = model.training;
   model.eval();
-  const cache = model.newCache(1, capacity);
   const text = new TextStream(model, ids, options.stop);
   try {
-    let next: Int32Array = ids;
-    for (let made = 0; made < capacity - ids.length; made++) {
-      throwIfAborted(signal);
-      const logits = await lastLogits(model, next, cache);
-      const token = sampler.next(logits);
+    for await (const token of tokensAfter(model, ids, capacity - ids.length, sampler, options.signal)) {
       if (model.config.eosTokenIds.includes(token)) break;
       const piece = text.add(token);
       if (piece.text !== "" || !piece.ended) yield { text: piece.text, token };
       if (piece.ended) return;
-      next = Int32Array.of(token);
     }
     const rest = text.rest();
     if (rest !== "") yield { text: rest, token: text.last };
   } finally {
-    cache.dispose();
     model.train(training);
   }
 }
@@ -86,28 +77,6 @@ function tokenizerOf(model: CausalLM): NonNullable<CausalLM["tokenizer"]> {
     );
   }
   return model.tokenizer;
-}
-
-/** Logits of the token after `ids`, which are appended to the cache. */
-async function lastLogits(
-  model: CausalLM,
-  ids: Int32Array,
-  cache: NonNullable<Parameters<CausalLM["hidden"]>[2]>,
-): Promise<Float32Array> {
-  let logits: Tensor | undefined;
-  noGrad(() => {
-    logits = scope(() => {
-      const input = tensor(ids, { shape: [1, ids.length], device: model.device });
-      const hidden = model.hidden(input, {}, cache);
-      return model.lm_head.forward(hidden.slice(1, ids.length - 1));
-    });
-  });
-  const last = logits as unknown as Tensor;
-  try {
-    return (await last.data()) as Float32Array;
-  } finally {
-    last.dispose();
-  }
 }
 
 /** Turns tokens into text as soon as it is certain, and watches for stops. */

@@ -27,12 +27,17 @@ export class Sampler {
     this.#seed = seed;
   }
 
+  /** Whether the likeliest is taken each time. */
+  get greedy(): boolean {
+    return this.#temperature === 0;
+  }
+
   /** The index of the token taken; of equal logits the first. */
   next(logits: Float32Array): number {
     let best = 0;
     for (let i = 0; i < logits.length; i++) {
       const v = logits[i] as number;
-      if (!(v === v)) throw new LowrankError("ERR_NOT_FINITE", `generate: the logit of token ${i} is NaN`);
+      if (!(v === v)) throw notFinite(i);
       if (v > (logits[best] as number)) best = i;
     }
     if (this.#temperature === 0) return best;
@@ -68,6 +73,10 @@ export class Sampler {
   #uniform(): number {
     return call(() => native().uniform(this.#seed, this.#draws++, 1, 0, 1))[0] as number;
   }
+}
+
+export function notFinite(token: number): LowrankError {
+  return new LowrankError("ERR_NOT_FINITE", `generate: the logit of token ${token} is NaN`);
 }
 
 function bad(option: string, value: number, expected: string): never {
