@@ -246,12 +246,18 @@ impl Cut {
         let panel = isa.panel();
         let panels = n.div_ceil(panel);
         let wide = |most: usize| panels.div_ceil(panels.div_ceil(most));
-        let shared = |wide: usize| (batch * panels.div_ceil(wide)).is_multiple_of(threads);
-        // One thread would wait for the others' last task: narrower ones where they come out even.
+        // One thread would wait for the others' last task: narrower ones where they come out even, all of
+        // one width if they can be.
         let mut columns = wide(most);
-        let few = batch * panels.div_ceil(columns) < 8 * threads;
-        if few && m < 2 * FEW_ROWS && !shared(columns) {
-            columns = (columns.div_ceil(2)..columns).rev().find(|w| shared(*w)).unwrap_or(columns);
+        if batch * panels.div_ceil(columns) < 8 * threads {
+            let shared = |wide: &usize| (batch * panels.div_ceil(*wide)).is_multiple_of(threads);
+            let equal = |wide: &usize| panels.is_multiple_of(*wide);
+            let narrower = || (columns.div_ceil(2)..=columns).rev();
+            let even = narrower().find(|w| equal(w) && shared(w)).or_else(|| match m < 2 * FEW_ROWS {
+                true => narrower().find(shared),
+                false => narrower().find(equal),
+            });
+            columns = even.unwrap_or(columns);
         }
         let columns = columns * panel;
         let column_tasks = n.div_ceil(columns);
