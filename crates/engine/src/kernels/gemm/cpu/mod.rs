@@ -70,56 +70,45 @@ pub use tile::{Left, Right, Settle};
 
 use half::{bf16, f16};
 
-use product::Product;
+use product::{Product, Second};
 
 use crate::device::cpu::CpuLaunch;
 use crate::dtype::DType;
 
 /// C is binding `C`, the last.
 pub fn gemm<const BIAS: bool, const C: usize>(l: &CpuLaunch) {
+    run::<BIAS, C>(l, None);
+}
+
+/// A product and its second segment: each tile takes both.
+pub fn gemm_two<const BIAS: bool, const C: usize>(l: &CpuLaunch) {
+    let [m, n] = [0, 1].map(|i| l.u32(i));
+    let [k, a_row, a_column, b_row, b_column] = [17, 18, 19, 20, 21].map(|i| l.u32(i));
+    let (a, b) = (l.read::<f32>(C - 2), l.read::<f32>(C - 1));
+    assert!((m - 1) * a_row + (k - 1) * a_column < a.len(), "gemm: the second A ends early");
+    assert!((k - 1) * b_row + (n - 1) * b_column < b.len(), "gemm: the second B ends early");
+    let (a, b, alpha) = (a.as_ptr(), b.as_ptr(), l.f32(22));
+    run::<BIAS, C>(l, Some(Second { k, a, a_row, a_column, b, b_row, b_column, alpha }));
+}
+
+fn run<const BIAS: bool, const C: usize>(l: &CpuLaunch, second: Option<Second>) {
     let (isa, threads) = (isa::best(), l.threads);
     match l.dtype(1) {
-        DType::F32 => unsafe { operands::<f32, BIAS, C>(l).run(isa, threads) },
-        DType::F16 => unsafe { operands::<f16, BIAS, C>(l).run(isa, threads) },
-        DType::BF16 if l.u32(16) == 1 => unsafe { operands::<bf16, BIAS, C>(l).run_rounded(isa, threads) },
-        DType::BF16 => unsafe { operands::<bf16, BIAS, C>(l).run(isa, threads) },
+        DType::F32 => unsafe { operands::<f32, BIAS, C>(l, second).run(isa, threads) },
+        DType::F16 => unsafe { operands::<f16, BIAS, C>(l, second).run(isa, threads) },
+        DType::BF16 if l.u32(16) == 1 => unsafe {
+            operands::<bf16, BIAS, C>(l, second).run_rounded(isa, threads)
+        },
+        DType::BF16 => unsafe { operands::<bf16, BIAS, C>(l, second).run(isa, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
-/// A product and its second segment, one after the other.
-pub fn gemm_two<const BIAS: bool, const C: usize>(l: &CpuLaunch) {
-    gemm::<BIAS, C>(l);
-    let [m, n] = [0, 1].map(|i| l.u32(i));
-    let [k, a_row, a_column, b_row, b_column] = [17, 18, 19, 20, 21].map(|i| l.u32(i));
-    let (a, b, c) = (l.read::<f32>(C - 2), l.read::<f32>(C - 1), l.write::<f32>(C));
-    assert!((m - 1) * a_row + (k - 1) * a_column < a.len(), "gemm: the second A ends early");
-    assert!((k - 1) * b_row + (n - 1) * b_column < b.len(), "gemm: the second B ends early");
-    let product = Product {
-        batch: 1,
-        m,
-        n,
-        k,
-        a: a.as_ptr(),
-        a_batch: 0,
-        a_row,
-        a_column,
-        b: b.as_ptr(),
-        b_batch: 0,
-        b_row,
-        b_column,
-        c: c.as_mut_ptr(),
-        c_batch: 0,
-        c_row: l.u32(11),
-        alpha: l.f32(22),
-        accumulate: true,
-        bias: std::ptr::null(),
-    };
-    unsafe { product.run(isa::best(), l.threads) };
-}
-
 /// The product over a launch's operands, which reach as far as it says.
-fn operands<T: isa::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(l: &CpuLaunch) -> Product<T> {
+fn operands<T: isa::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
+    l: &CpuLaunch,
+    second: Option<Second>,
+) -> Product<T> {
     let [m, n, k, batch] = [0, 1, 2, 3].map(|i| l.u32(i));
     let [a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row] =
         [4, 5, 6, 7, 8, 9, 10, 11].map(|i| l.u32(i));
@@ -150,5 +139,6 @@ fn operands<T: isa::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(l:
         alpha: l.f32(12),
         accumulate: l.u32(13) == 1,
         bias,
+        second,
     }
 }

@@ -22,8 +22,8 @@
 use super::ahead::Ahead;
 use super::isa::{Isa, Pack, Round, Stored, Tiles};
 use super::pack::Source;
-use super::product::{Block, Product, workspace};
-use super::tile::{Left, Right, STRIDE};
+use super::product::{Block, Product, Second, workspace};
+use super::tile::{Left, Right, STRIDE, Settle};
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -58,9 +58,12 @@ impl<T: Stored> Product<T> {
         let left_row = elements(block.part).next_multiple_of(LINE) + LINE;
         let left_size = if kit.left.is_some() { group * isa.rows * left_row } else { 0 };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
-        workspace(left_size + kept * elements(block.part), |space| unsafe {
-            let (left, panels) = space.split_at_mut(left_size);
+        let second_size = kept * self.second.map_or(0, |s| s.k);
+        workspace(left_size + second_size + kept * elements(block.part), |space| unsafe {
+            let (left, space) = space.split_at_mut(left_size);
+            let (second_panels, panels) = space.split_at_mut(second_size);
             let (left, panels) = (left.as_mut_ptr(), panels.as_mut_ptr());
+            let second_panels = second_panels.as_mut_ptr();
             for from in (0..self.k).step_by(block.part) {
                 let terms = block.part.min(self.k - from);
                 let k = elements(terms);
@@ -71,6 +74,8 @@ impl<T: Stored> Product<T> {
                     let width = panel.min(block.columns.saturating_sub(j));
                     (Source { at, row: self.b_row, column: self.b_column }, width)
                 };
+                // What the last part has settled takes the second segment while it lies in the first cache.
+                let second = self.second.filter(|_| from + terms == self.k);
                 let mut groups = slivers.chunks(group).peekable();
                 let mut first = true;
                 while let Some(tiles) = groups.next() {
@@ -97,17 +102,46 @@ impl<T: Stored> Product<T> {
                             let (there, columns) = source(j + panel);
                             next = Ahead::panel(there, columns, terms).over(tiles.len() * k.div_ceil(STRIDE));
                         }
+                        let second = second.map(|s| {
+                            let place = if once { second_panels } else { second_panels.add(j * s.k) };
+                            if first {
+                                s.pack(isa, block.column + j, width, place);
+                            }
+                            (s, place)
+                        });
                         for &(row, rows) in tiles {
                             after.fetch();
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
                             (kit.tiles[rows - 1][isa.form(width)])(k, a, right, width, settle, &mut next);
+                            if let Some((s, place)) = second {
+                                let right = Right { at: place, k: panel };
+                                isa.tile(rows, s.k, s.rows(row), right, width, s.settlement(settle));
+                            }
                         }
                     }
                     first = false;
                 }
             }
         });
+    }
+}
+
+impl Second {
+    /// Columns from `column` on as a panel.
+    unsafe fn pack(&self, isa: &Isa, column: usize, width: usize, to: *mut f32) {
+        let at = unsafe { self.b.add(column * self.b_column) };
+        let source = Source { at, row: self.b_row, column: self.b_column };
+        unsafe { (f32::loops(isa).pack)(source, self.k, width, isa.panel(), to) };
+    }
+
+    unsafe fn rows(&self, row: usize) -> Left {
+        Left { at: unsafe { self.a.add(row * self.a_row) }, row: self.a_row, k: self.a_column }
+    }
+
+    /// What becomes of its sums where the first's became `first`.
+    fn settlement(&self, first: Settle) -> Settle {
+        Settle { alpha: self.alpha, bias: std::ptr::null(), accumulate: true, ..first }
     }
 }
 

@@ -42,6 +42,7 @@ thread_local! {
 }
 
 /// A product over raw operands; the steps are in elements.
+#[derive(Clone, Copy)]
 pub struct Product<T> {
     pub batch: usize,
     pub m: usize,
@@ -61,10 +62,25 @@ pub struct Product<T> {
     pub alpha: f32,
     pub accumulate: bool,
     pub bias: *const f32,
+    pub second: Option<Second>,
+}
+
+/// A second part of the sum of one matrix: c += alpha · A·B, over `k` terms, once the first has settled.
+#[derive(Clone, Copy)]
+pub struct Second {
+    pub k: usize,
+    pub a: *const f32,
+    pub a_row: usize,
+    pub a_column: usize,
+    pub b: *const f32,
+    pub b_row: usize,
+    pub b_column: usize,
+    pub alpha: f32,
 }
 
 // Tasks read A and B and write disjoint parts of C.
 unsafe impl<T: Sync> Sync for Product<T> {}
+unsafe impl Sync for Second {}
 
 impl<T: Stored> Product<T> {
     /// Runs on the current pool.
@@ -72,10 +88,18 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// The operands reach as far as the sizes and steps say, and nothing else writes C.
     pub unsafe fn run(&self, isa: &'static Isa, threads: usize) {
-        if self.m <= FEW && self.b_row == 1 && self.a_column == 1 {
+        let dots = self.m <= FEW && self.b_row == 1 && self.a_column == 1;
+        let strips = self.m <= FEW / 2 && self.b_column == 1;
+        if let Some((first, second)) = self.apart(self.m <= FEW) {
+            return unsafe {
+                first.run(isa, threads);
+                second.run(isa, threads);
+            };
+        }
+        if dots {
             return self.dots(isa, threads);
         }
-        if self.m <= FEW / 2 && self.b_column == 1 {
+        if strips {
             return self.strips(isa, threads);
         }
         let sizes = [self.batch, self.m, self.n, self.k];
@@ -84,6 +108,38 @@ impl<T: Stored> Product<T> {
             false => Cut::new(isa, sizes, PANELS_OF_A_TASK, threads),
         };
         cut.run(|block| unsafe { self.block(isa, block) });
+    }
+
+    /// The first part and the second as products of their own, where tiles do not take both: `few` rows may be
+    /// no tiles, and a second part of many terms is summed in parts of its own.
+    pub(super) fn apart(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
+        let second = self.second.filter(|s| few || s.k > PART)?;
+        let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
+        let Product { batch, m, n, a_batch, b_batch, c, c_batch, c_row, .. } = *self;
+        debug_assert!(batch == 1, "a second segment is of one matrix");
+        let (accumulate, bias) = (true, std::ptr::null());
+        let apart = Product {
+            batch,
+            m,
+            n,
+            k,
+            a,
+            a_batch,
+            a_row,
+            a_column,
+            b,
+            b_batch,
+            b_row,
+            b_column,
+            c,
+            c_batch,
+            c_row,
+            alpha,
+            accumulate,
+            bias,
+            second: None,
+        };
+        Some((Product { second: None, ..*self }, apart))
     }
 
     unsafe fn block(&self, isa: &'static Isa, block: Block) {

@@ -37,6 +37,12 @@ impl Product<bf16> {
         if self.m <= FEW {
             return unsafe { self.run(isa, threads) };
         }
+        if let Some((first, second)) = self.apart(false) {
+            return unsafe {
+                first.run_rounded(isa, threads);
+                second.run(isa, threads);
+            };
+        }
         let parts = self.k.div_ceil(PART);
         // Whole squares of terms, as they are packed.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);

@@ -2,7 +2,7 @@ use half::{bf16, f16};
 
 use super::dot::FEW;
 use super::isa::{self, Isa, Stored};
-use super::product::Product;
+use super::product::{Product, Second};
 use crate::ops::checks::Array;
 
 struct Case {
@@ -27,12 +27,12 @@ impl Case {
 
 /// C on a pool of `threads`.
 fn run<T: Stored>(isa: &'static Isa, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32> {
-    run_by(isa, threads, case, &case.a(), narrow, Product::run)
+    run_by(isa, threads, case, &case.a(), narrow, |p, isa, threads| unsafe { p.run(isa, threads) })
 }
 
 /// As `run`, with A rounded to bf16.
 fn run_rounded(isa: &'static Isa, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
-    run_by(isa, threads, case, a, bf16::from_f32, Product::run_rounded)
+    run_by(isa, threads, case, a, bf16::from_f32, |p, isa, threads| unsafe { p.run_rounded(isa, threads) })
 }
 
 fn run_by<T: Stored>(
@@ -41,7 +41,7 @@ fn run_by<T: Stored>(
     case: &Case,
     a: &[f32],
     narrow: impl Fn(f32) -> T,
-    run: unsafe fn(&Product<T>, &'static Isa, usize),
+    run: impl Fn(&Product<T>, &'static Isa, usize) + Sync,
 ) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
     let b: Vec<T> = values("b", k * n).into_iter().map(narrow).collect();
@@ -67,9 +67,10 @@ fn run_by<T: Stored>(
         alpha: case.alpha,
         accumulate: case.accumulate,
         bias: if case.bias { bias.as_ptr() } else { std::ptr::null() },
+        second: None,
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| unsafe { run(&product, isa, threads) });
+    pool.install(|| run(&product, isa, threads));
     c
 }
 
@@ -201,6 +202,48 @@ fn the_number_of_threads_changes_no_bit_of_rounded_products() {
             let one = run_rounded(isa, 1, &case, &case.a());
             for threads in [2, 3, 7] {
                 assert!(one == run_rounded(isa, threads, &case, &case.a()), "{} {:?}", isa.name, case.sizes);
+            }
+        }
+    }
+}
+
+/// C after a product and a second one of `k` terms, in one and in two.
+fn of_two<T: Stored>(
+    isa: &'static Isa,
+    case: &Case,
+    (k, trans_b): (usize, bool),
+    narrow: impl Fn(f32) -> T,
+    run: unsafe fn(&Product<T>, &'static Isa, usize),
+) -> [Vec<f32>; 2] {
+    let [_, m, n, _] = case.sizes;
+    let (a, b) = (values("a2", m * k), values("b2", k * n));
+    let (b_row, b_column) = if trans_b { (1, k) } else { (n, 1) };
+    let second =
+        Second { k, a: a.as_ptr(), a_row: k, a_column: 1, b: b.as_ptr(), b_row, b_column, alpha: 0.75 };
+    let both = move |product: &Product<T>, isa, threads| unsafe {
+        run(&Product { second: Some(second), ..*product }, isa, threads)
+    };
+    let apart = move |product: &Product<T>, isa, threads| unsafe {
+        run(product, isa, threads);
+        let alone = Product { second: Some(second), ..*product }.apart(true).expect("it has a second").1;
+        alone.run(isa, threads);
+    };
+    [run_by(isa, 3, case, &case.a(), &narrow, both), run_by(isa, 2, case, &case.a(), &narrow, apart)]
+}
+
+#[test]
+fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
+    for isa in isa::available() {
+        for case in cases().iter().filter(|case| case.sizes[0] == 1) {
+            for k in [1, 6, 16, 1500] {
+                for trans_b in [false, true] {
+                    let of = (k, trans_b);
+                    let what = format!("{} {:?} + {k}", isa.name, case.sizes);
+                    let same = |[joined, apart]: [Vec<f32>; 2]| assert!(joined == apart, "{what}");
+                    same(of_two(isa, case, of, |v| v, Product::run));
+                    same(of_two(isa, case, of, bf16::from_f32, Product::run));
+                    same(of_two(isa, case, of, bf16::from_f32, Product::run_rounded));
+                }
             }
         }
     }
