@@ -56,7 +56,7 @@ static FORWARD: Kernel = Kernel {
     scalars: &SCALARS,
     wgsl: |params| {
         let tiled = ["q", "k", "v", "o"];
-        wgsl(params, Tiles::forward(params), &tiled, include_str!("forward.wgsl"), software::forward)
+        wgsl(params, Tiles::forward, &tiled, include_str!("forward.wgsl"), software::forward)
     },
     cpu: cpu::forward,
     variants: || variants(&[F, F, F, I, I, I, F, F], Tiles::forward),
@@ -89,7 +89,7 @@ static BACKWARD_Q: Kernel = Kernel {
     wgsl: |params| {
         let tiled = ["q", "k", "v", "d_o"];
         let body = include_str!("backward_q.wgsl");
-        wgsl(params, Tiles::backward(params), &tiled, body, software::backward_q)
+        wgsl(params, Tiles::backward, &tiled, body, software::backward_q)
     },
     cpu: cpu::backward_q,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F], Tiles::backward),
@@ -101,7 +101,7 @@ static BACKWARD_KV: Kernel = Kernel {
     wgsl: |params| {
         let tiled = ["q", "k", "v", "d_o"];
         let body = include_str!("backward_kv.wgsl");
-        wgsl(params, Tiles::backward(params), &tiled, body, software::backward_kv)
+        wgsl(params, Tiles::backward, &tiled, body, software::backward_kv)
     },
     cpu: cpu::backward_kv,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F, F], Tiles::backward),
@@ -167,18 +167,24 @@ fn variants(dtypes: &[DType], tiles: fn(Params) -> Tiles) -> Vec<Variant> {
         let params = [flags, class, 0, 0];
         Variant { params, dtypes: dtypes.to_vec(), threads: tiles(params).threads }
     };
-    let software = |flags| Variant {
-        params: [flags, 0, software::SOFTWARE, 0],
+    let software = |flags, class| Variant {
+        params: [flags, class, software::SOFTWARE, 0],
         dtypes: dtypes.to_vec(),
         threads: software::THREADS,
     };
-    let plain = (0..8).flat_map(|flags| (0..CLASSES.len() as u32).map(move |class| of(flags, class)));
-    plain.chain((0..8).map(software)).collect()
+    let all = |classes: u32| (0..8).flat_map(move |flags| (0..classes).map(move |class| (flags, class)));
+    let plain = all(CLASSES.len() as u32).map(|(flags, class)| of(flags, class));
+    plain.chain(all(software::KINDS).map(|(flags, class)| software(flags, class))).collect()
 }
 
 /// `tiled`: the bindings that are read by vectors.
-fn wgsl(params: Params, tiles: Tiles, tiled: &[&str], body: &str, software: fn(Params) -> String) -> String {
-    let Tiles { dim, rows, tile, .. } = tiles;
+fn wgsl(
+    params: Params,
+    tiles: fn(Params) -> Tiles,
+    tiled: &[&str],
+    body: &str,
+    software: fn(Params) -> String,
+) -> String {
     let mut out = String::new();
     for (name, bit) in
         [("CAUSAL", geometry::CAUSAL), ("SEGMENTS", geometry::SEGMENTS), ("MASK", geometry::MASK)]
@@ -188,6 +194,7 @@ fn wgsl(params: Params, tiles: Tiles, tiled: &[&str], body: &str, software: fn(P
     if params[2] == software::SOFTWARE {
         return out + include_str!("sight.wgsl") + &software(params);
     }
+    let Tiles { dim, rows, tile, .. } = tiles(params);
     writeln!(out, "const DIM = {dim}u;\nconst ROWS = {rows}u;\nconst TILE = {tile}u;").unwrap();
     out.push_str(concat!(include_str!("sight.wgsl"), include_str!("common.wgsl")));
     for name in tiled {

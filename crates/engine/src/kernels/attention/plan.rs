@@ -265,18 +265,21 @@ fn launches(
         if !g.first && from >= to {
             return;
         }
-        let (groups, params, threads) = if software::fits(&cx.profile, &g, inner == Inner::Queries, &w.ranges)
-        {
-            let blocks = match inner {
-                Inner::Keys => g.group * g.queries.div_ceil(software::SIDE),
-                Inner::Queries => g.keys.div_ceil(software::SIDE),
+        let (groups, params, threads) =
+            match software::fits(&cx.profile, &g, inner == Inner::Queries, &w.ranges) {
+                Some((class, rows)) => {
+                    let blocks = match inner {
+                        Inner::Keys => g.group * g.queries.div_ceil(rows),
+                        Inner::Queries => g.keys.div_ceil(rows),
+                    };
+                    (blocks, [whole.flags, class, software::SOFTWARE, 0], software::THREADS)
+                }
+                None => {
+                    let tiles = tiles(params);
+                    let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
+                    (rows.div_ceil(tiles.rows as usize), params, tiles.threads)
+                }
             };
-            (blocks, [whole.flags, 0, software::SOFTWARE, 0], software::THREADS)
-        } else {
-            let tiles = tiles(params);
-            let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
-            (rows.div_ceil(tiles.rows as usize), params, tiles.threads)
-        };
         let pairs = g.rows() * to.saturating_sub(from) / (1 + a.causal as usize);
         cx.launch(Launch {
             kernel,

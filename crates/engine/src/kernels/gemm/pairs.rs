@@ -59,15 +59,6 @@ pub struct Pairs {
     pub second: Option<Along>,
 }
 
-/// What becomes of what C holds.
-#[derive(Clone, Copy, PartialEq)]
-enum Old {
-    Lost,
-    Added,
-    /// Added where `p.adds`, its rows times `p.keep`.
-    Kept,
-}
-
 /// What a product's arrays of words are called.
 #[derive(Clone, Copy)]
 pub struct Arrays {
@@ -171,17 +162,10 @@ impl Pairs {
         });
         // As two launches would: the second is added to what the first one stored.
         let then = second.map_or(String::new(), |second| {
-            zeros(rows, columns, "") + &second.sum() + &self.settle("p.alpha2", "", Old::Added, arrays.c)
+            zeros(rows, columns, "") + &second.sum() + &self.settle("p.alpha2", "", true, arrays.c)
         });
-        let old = if self.accumulate { Old::Added } else { Old::Lost };
-        let settled = self.settle("p.alpha", &biases, old, arrays.c) + &then;
+        let settled = self.settle("p.alpha", &biases, self.accumulate, arrays.c) + &then;
         self.around(head, &first.sum(), &settled)
-    }
-
-    /// `function`, which adds to C's rows times `p.keep` where `p.adds`.
-    pub fn keeping(self, head: &str, arrays: Arrays) -> String {
-        let first = self.first(arrays);
-        self.around(head, &first.sum(), &self.settle("p.alpha", "", Old::Kept, arrays.c))
     }
 
     fn first(self, arrays: Arrays) -> Segment {
@@ -208,8 +192,8 @@ impl Pairs {
         )
     }
 
-    /// Stores the sums times `alpha`, with the biases that are named in `biases`, if any.
-    fn settle(self, alpha: &str, biases: &str, old: Old, c_words: &str) -> String {
+    /// Stores the sums times `alpha`, with the biases that are named in `biases`, if any; or adds that to C.
+    fn settle(self, alpha: &str, biases: &str, adds: bool, c_words: &str) -> String {
         let settled = both(self.rows, self.columns, |i, j| {
             let plus = if biases.is_empty() { String::new() } else { format!(" + bias{j}") };
             format!("    c{i}_{j} = alpha * c{i}_{j}{plus};\n")
@@ -218,17 +202,10 @@ impl Pairs {
             let pairs = each(self.columns / 2, |q| {
                 let (x, y) = (format!("c{i}_{}", 2 * q), format!("c{i}_{}", 2 * q + 1));
                 let at = format!("{c_words}[at + {}u]", q * LANES);
-                let old = match old {
-                    Old::Lost => String::new(),
-                    Old::Added => format!(
+                let old = match adds {
+                    false => String::new(),
+                    true => format!(
                         "      let old = {at};\n      {x} += first(old);\n      {y} += second(old);\n"
-                    ),
-                    Old::Kept => format!(
-                        "      var old = u64(0u);
-      if p.adds {{ old = {at}; }}
-      {x} = fma(keep{i}, first(old), {x});
-      {y} = fma(keep{i}, second(old), {y});
-"
                     ),
                 };
                 format!(
@@ -241,16 +218,12 @@ impl Pairs {
             });
             format!("  if row + {i}u < m {{\n    let at = place + (row + {i}u) * c_row;\n{pairs}  }}\n")
         });
-        let keeps = each(if old == Old::Kept { self.rows } else { 0 }, |i| {
-            let of = ["x", "y", "z", "w"][(i / LANES) as usize];
-            format!("    let keep{i} = subgroupBroadcast(p.keep.{of}, {}u);\n", i % LANES)
-        });
         format!(
             "  {{
     let alpha = {alpha};
     let c_row = p.c_row / 2u;
     let place = (p.c_at + z * p.c_batch + column) / 2u;
-{biases}{keeps}{settled}{rows}  }}
+{biases}{settled}{rows}  }}
 "
         )
     }

@@ -2,8 +2,7 @@
 
 use super::pairs::Pairs;
 
-/// What a product's function reads: the scalars of `gemm`, where its operands start, whether C is added to, and what
-/// C's rows are multiplied by before: a lane has those of the rows lane, lane + 8, ..
+/// What a product's function reads: the scalars of `gemm`, and where its operands start.
 pub const SIZES: &str = "struct Sizes {
   m: u32, n: u32, k: u32, k2: u32,
   a_at: u32, a_row: u32, a_column: u32, a_batch: u32,
@@ -12,7 +11,6 @@ pub const SIZES: &str = "struct Sizes {
   b2_at: u32, b2_row: u32, b2_column: u32,
   c_at: u32, c_row: u32, c_batch: u32,
   alpha: f32, alpha2: f32, row_blocks: u32, column_blocks: u32,
-  adds: bool, keep: vec4<f32>,
 }
 ";
 
@@ -25,25 +23,12 @@ pub struct Spelled<'a> {
     /// k, a and b of the second segment.
     pub second: Option<(&'a str, [&'a str; 3], [&'a str; 3])>,
     pub alpha: &'a str,
-    /// Whether C is added to, and what its rows are multiplied by before, where the function asks.
-    pub adds: &'a str,
-    pub keep: &'a str,
 }
 
 impl Default for Spelled<'_> {
     fn default() -> Self {
         let nothing = ["0u"; 3];
-        let (adds, keep) = ("false", "vec4<f32>(1.0)");
-        Spelled {
-            sizes: nothing,
-            a: nothing,
-            b: nothing,
-            c: ["0u"; 2],
-            second: None,
-            alpha: "1.0",
-            adds,
-            keep,
-        }
+        Spelled { sizes: nothing, a: nothing, b: nothing, c: ["0u"; 2], second: None, alpha: "1.0" }
     }
 }
 
@@ -55,11 +40,11 @@ impl Spelled<'_> {
         let nothing = ("0u", ["0u"; 3], ["0u"; 3]);
         let (k2, [a2, a2_row, a2_column], [b2, b2_row, b2_column]) = self.second.unwrap_or(nothing);
         let [height, width] = pairs.block();
-        let Spelled { alpha, adds, keep, .. } = self;
+        let alpha = self.alpha;
         format!(
             "{function}(Sizes({m}, {n}, {k}, {k2}, {a}, {a_row}, {a_column}, 0u, {b}, {b_row}, {b_column}, 0u, \
              {a2}, {a2_row}, {a2_column}, {b2}, {b2_row}, {b2_column}, {c}, {c_row}, 0u, {alpha}, 1.0, \
-             ({m} + {}u) / {height}u, ({n} + {}u) / {width}u, {adds}, {keep}), {group}, lane);",
+             ({m} + {}u) / {height}u, ({n} + {}u) / {width}u), {group}, lane);",
             height - 1,
             width - 1,
         )

@@ -1,8 +1,3 @@
-// Of a tile: its side, its scores, and what its rows and keys are.
-const TILE = 32u;
-const WORDS = TILE / 2u;
-var<workgroup> score: array<u64, TILE * WORDS>;
-
 // What a workgroup is at: one batch row and query head, and the key/value head that it reads.
 struct Head { b: u32, query: u32, key: u32 }
 fn head_of(i: u32) -> Head {
@@ -14,10 +9,14 @@ fn query_start(h: Head, t: u32) -> u32 { return h.b * p.q_batch + t * p.q_row + 
 fn lse_start(h: Head, t: u32) -> u32 { return h.b * p.lse_batch + t * p.lse_row + h.query; }
 fn key_start(h: Head, key: u32) -> u32 { return h.b * p.kv_batch + key * p.kv_row + h.key * p.dim; }
 
-// Whether `rows` queries from t see all of `count` keys from `begin`.
-fn all_seen(t: u32, rows: u32, begin: u32, count: u32) -> bool {
-  if SEGMENTS || MASK { return false; }
-  return first_key(t + rows - 1u) <= begin && end_key(t) >= begin + count;
-}
-
 fn word(x: f32, y: f32) -> u64 { return u64(bitcast<u32>(x)) | (u64(bitcast<u32>(y)) << 32u); }
+
+// Of two rows' values over lanes: half of each, folded with the other half's. A lane whose bit is set keeps b.
+fn fold_max(a: f32, b: f32, lane: u32, bit: u32) -> f32 {
+  let keeps_b = (lane & bit) != 0u;
+  return max(select(a, b, keeps_b), subgroupShuffle(select(b, a, keeps_b), lane ^ bit));
+}
+fn fold_sum(a: f32, b: f32, lane: u32, bit: u32) -> f32 {
+  let keeps_b = (lane & bit) != 0u;
+  return select(a, b, keeps_b) + subgroupShuffle(select(b, a, keeps_b), lane ^ bit);
+}

@@ -1,32 +1,50 @@
-//! The shaders for a GPU in software: tiles of 32 × 32 scores, made and taken further by products of pairs
-//! (gemm/pairs.rs), since there a lane's load costs what some 16 multiply-adds do.
+//! The shaders for a GPU in software: tiles of scores that never leave registers.
 //!
-//! Layout: a workgroup is one subgroup of 8 lanes. It keeps 32 query rows of one query head (forward, d_q) or 32
-//! keys of one key/value head (d_k, d_v) and goes through the other side's tiles. A tile of scores lies in
-//! workgroup memory; what is summed over tiles stays in the output itself, so that any head size is
-//! served. Between the products each lane takes four rows of the tile: maxima, weights, dS.
-//! Cost: what is read and written, 8 bytes a lane, decides: some 50 cycles each for the 8 lanes. A tile at
-//! D = 64: forward 320 for the scores, 256 for the weights, 512 for o; d_q 640, 256, 512; d_k and d_v 640,
-//! 256, 1024.
-//! Measured: a block of SmolLM2 with adapters (9 heads of 64, 512 tokens, forward and backward, Mesa 22.3.6 on
-//! two cores) took 1,329 ms with the plain shaders, of which attention 1,040, and takes 357, of which attention
-//! 119: forward 29, backward 89. Counted and not tried, since each leaves the block above 1.5 times what
-//! its arithmetic takes as one product (210): weights made in the registers that hold the scores, a fifth
-//! less; o in registers from tile to tile, twice as many as fit; both kernels of backward in one, which
-//! three key/value heads would share between two cores.
-//! Neighbours along D and along the keys pair up: D is even, and so are the keys and, in d_k and d_v, the
-//! queries; other shapes take the plain shaders.
+//! What such a driver (Mesa's llvmpipe) makes of a shader decides. A load from a buffer is a loop over the 8
+//! lanes: 8.4 ns for a word of 64 bits, 11.1 for two, 17.8 for four (4.2, 2.8 and 2.2 a float of each lane;
+//! 3.3 ns of each of vec4<f32>); a multiply-add takes 0.3 to 0.5, an element of another lane is one shuffle,
+//! and a variable that has no register lies on the stack for about a cycle. Both sides of a branch are run
+//! under a mask, and a loop's body at least once; what is carried around a loop is blended in every round.
+//! Layout: a workgroup is one subgroup of 8 lanes. It keeps 8 to 32 query rows of one query head (forward,
+//! d_q) or keys of one key/value head (d_k, d_v) and goes through the other side 32 at a time. A tile's scores
+//! are variables, row by lane's column (tile.rs). Softmax and dS are made in them, and they are the next
+//! product's factor by shuffles. Sums over tiles are variables, too: rows × D / 8 of them.
+//! Cost: a tile of 32 × 32 at D = 64 has 8,192 multiply-adds of vectors a product (two forward, seven
+//! backward); it reads 32 words of four a factor, of which there are 3 forward, 5 and 6 backward, and
+//! writes nothing. Some 40 operations a score are the softmax's.
+//! Values that are not finite: a weight of 0 makes NaN of them. The highest bits of all values that were read
+//! are kept; where one is not finite, a workgroup's rows are made again, key by key (`apart`).
+//! Measured: attention of SmolLM2 (9 heads of 64 by 3, 512 tokens, causal, Mesa 22.3.6 on two cores),
+//! forward, d_q, d_k and d_v: 5.5, 8.2 and 13 ms, 50 to 60 GFLOP/s of their tiles' products, where a product
+//! of 1024³ made 59. Scores in workgroup memory and sums in the outputs, words of 64 bits, had made 119 ms
+//! of a block's 368 on the same machine at 41 GFLOP/s of that product. First use compiles for 1.1, 1.3
+//! and 1.0 s.
+//! | tried                                  | forward | d_q  | d_k, d_v | compiles in |
+//! |----------------------------------------|---------|------|----------|-------------|
+//! | 32 rows                                | 5.4     | 8.0  | 12.8     | 1.1, 1.3, 2.7 s |
+//! | 24 rows                                | 5.9     | 9.3  | 13.6     | 0.9, 0.8, 1.7 |
+//! | 16 rows                                | 6.7     | 9.5  | 12.3     | 0.6, 0.5, 1.0 |
+//! | 8 rows                                 | 7.5     | 13.3 | 15.4     | 0.3, 0.3, 0.4 |
+//!
+//! Kept: 32, and 16 where keys stay. Words pair neighbours along D alone: any number of queries and keys is
+//! served; other head sizes than the classes' take the plain shaders.
 
-use super::geometry::Geometry;
+mod backward;
+mod forward;
+mod tile;
+
+pub use backward::{backward_kv, backward_q};
+pub use forward::forward;
+
+use super::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
 use crate::device::Profile;
 use crate::dtype::DType;
 use crate::kernel::Params;
-use crate::kernels::gemm::pairs::{Along, Arrays, LANES, Pairs, halves_of, words};
-use crate::kernels::gemm::spelled::{SIZES, Spelled};
+use crate::kernels::gemm::pairs::{LANES, halves_of};
+use crate::kernels::gemm::wgsl::each;
 use crate::recording::Range;
+use tile::{ACROSS, COLUMNS, Source, Tile};
 
-/// Query rows, and keys, of a tile.
-pub const SIDE: usize = 32;
 /// `params[2]` of these shaders.
 pub const SOFTWARE: u32 = 1;
 pub const THREADS: u32 = LANES;
@@ -34,136 +52,158 @@ pub const THREADS: u32 = LANES;
 /// Fewer rows are not worth a tile.
 const FEWEST: usize = 8;
 
-/// Whether the device makes products of pairs, and pairs fit: in a launch that keeps keys the queries pair
-/// up, too.
-pub fn fits(profile: &Profile, g: &Geometry, keeps_keys: bool, ranges: &[Range]) -> bool {
-    let even = |n: usize| n.is_multiple_of(2);
-    let aligned = |r: &Range| (r.offset / 4).is_multiple_of(2);
-    profile.software
+/// Head sizes up to the first number, if they are multiples of the tile's width, have these tiles where
+/// queries stay, and where keys do: as many sums over tiles as compile within a second or so.
+const CLASSES: [(usize, Tile, Tile); 5] = [
+    (16, Tile { rows: 32, width: 2, words: 1 }, Tile { rows: 32, width: 2, words: 1 }),
+    (32, Tile { rows: 32, width: 4, words: 1 }, Tile { rows: 32, width: 4, words: 1 }),
+    (64, Tile { rows: 32, width: 8, words: 1 }, Tile { rows: 16, width: 8, words: 1 }),
+    (128, Tile { rows: 16, width: 8, words: 2 }, Tile { rows: 8, width: 8, words: 2 }),
+    (256, Tile { rows: 8, width: 8, words: 4 }, Tile { rows: 8, width: 8, words: 4 }),
+];
+
+pub const KINDS: u32 = CLASSES.len() as u32;
+
+/// `params[1]` where the device makes products of pairs and words fit, and the rows of a workgroup.
+pub fn fits(profile: &Profile, g: &Geometry, keeps_keys: bool, ranges: &[Range]) -> Option<(u32, usize)> {
+    let class = CLASSES.iter().position(|(dim, ..)| g.dim <= *dim)?;
+    let (_, of_queries, of_keys) = CLASSES[class];
+    let Tile { width, rows, .. } = if keeps_keys { of_keys } else { of_queries };
+    let whole = |n: usize| n.is_multiple_of(width as usize);
+    // Labels are read by elements.
+    let mut floats = ranges.iter().filter(|r| r.dtype == DType::F32);
+    let fits = profile.software
         && profile.subgroup == LANES
         && g.queries >= FEWEST
-        && even(g.dim)
-        && even(g.keys)
-        && (!keeps_keys || even(g.queries))
-        && ranges.iter().all(aligned)
+        && whole(g.dim)
+        && floats.all(|r| whole(r.offset as usize / 4));
+    fits.then_some((class as u32, rows as usize))
 }
 
-const TILE: Pairs = Pairs {
-    rows: SIDE as u32,
-    columns: SIDE as u32 / LANES,
-    a: Along::Terms,
-    b: Along::Terms,
-    stored: DType::F32,
-    accumulate: false,
-    second: None,
-};
-/// A product that is summed over tiles: weights by rows.
-const SUM: Pairs = Pairs { b: Along::Side, ..TILE };
-/// The same by the weights' transpose.
-const SUM_OF_COLUMNS: Pairs = Pairs { a: Along::Side, ..SUM };
-
-fn arrays(a: &'static str, b: &'static str, c: &'static str) -> Arrays {
-    Arrays { a, b, a2: "", b2: "", c }
+/// Which labels are looked at.
+#[derive(Clone, Copy)]
+struct Sight {
+    flags: u32,
 }
 
-fn function(name: &str) -> String {
-    format!("{name}(p: Sizes, group: u32, lane: u32)")
+impl Sight {
+    fn has(self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether a query at position `query`, of segment `query_segment`, sees a key.
+    fn sees(self, shown: &str, query: &str, key: &str, segments: [&str; 2]) -> String {
+        let mut all = shown.to_string();
+        if self.has(CAUSAL) {
+            all += &format!(" & ({query} - {key} < p.window)");
+        }
+        if self.has(SEGMENTS) {
+            all += &format!(" & ({} == {})", segments[0], segments[1]);
+        }
+        all
+    }
 }
 
-/// Scores of the tile in `score` or `d_score`: rows by keys.
-const SCORES: Spelled = Spelled {
-    sizes: ["rows", "count", "p.dim"],
-    a: ["q_start", "p.q_row", "1u"],
-    b: ["k_start", "1u", "p.kv_row"],
-    c: ["0u", "TILE"],
-    second: None,
-    alpha: "p.scale",
-    adds: "false",
-    keep: "vec4<f32>(1.0)",
-};
-
-/// The head of all three, and the bindings that are read and written by words.
-fn head(bindings: &[(&str, u32, &str)]) -> String {
-    let words: String = bindings
-        .iter()
-        .map(|(name, binding, access)| words(&format!("{name}_words"), *binding, access))
-        .collect();
-    words + &halves_of(DType::F32) + SIZES + include_str!("common.wgsl")
+struct Shader {
+    tile: Tile,
+    sight: Sight,
 }
 
-/// The columns of an output of D columns, a block of them at a time.
-fn by_columns(sum: Spelled, function: &str, tile: Pairs) -> String {
-    let call = sum.call(function, "part", tile);
-    format!("for (var part = 0u; part < (p.dim + TILE - 1u) / TILE; part++) {{\n      {call}\n    }}")
+impl Shader {
+    fn of_queries([flags, class, ..]: Params) -> Shader {
+        Shader { tile: CLASSES[class as usize].1, sight: Sight { flags } }
+    }
+
+    fn of_keys([flags, class, ..]: Params) -> Shader {
+        Shader { tile: CLASSES[class as usize].2, sight: Sight { flags } }
+    }
+
+    /// The head of all three, and the bindings that are read and written by words.
+    fn head(&self, bindings: &[(&str, u32, &str)]) -> String {
+        let Tile { rows, width, .. } = self.tile;
+        let words: String = bindings
+            .iter()
+            .map(|(name, binding, access)| self.tile.binding(name, *binding, access))
+            .collect();
+        format!("const ROWS = {rows}u;\nconst TILE = {COLUMNS}u;\nconst WIDTH = {width}u;\n")
+            + &words
+            + &halves_of(DType::F32)
+            + include_str!("common.wgsl")
+    }
+
+    /// Positions and segments of the queries that are rows, from t on.
+    fn query_rows(&self) -> String {
+        let tile = self.tile;
+        let mut out = each(tile.rows, |i| format!("  let query{i} = p.query_at + t + {i}u;\n"));
+        if self.sight.has(SEGMENTS) {
+            out += &tile.each_group(|g| {
+                let at = format!("min(t + lane + {}u, last)", g * LANES);
+                format!("  let segments{g} = load_query_segment(h.b * p.segment_batch + {at});\n")
+            });
+            out += &tile.each_row("segments", |i, of| format!("  let query_segment{i} = {of};\n"));
+        }
+        out
+    }
+
+    /// Positions, labels and whether it is there of the keys that are columns, from `begin` on.
+    fn key_columns(&self) -> String {
+        each(ACROSS, |j| {
+            let mut out = format!(
+                "    let own{j} = begin + {ACROSS}u * lane + {j}u;
+    let key{j} = p.key_at + own{j};
+    var shown{j} = own{j} < p.keys;
+"
+            );
+            if self.sight.has(MASK) {
+                out += &format!(
+                    "    shown{j} = shown{j} & (load_mask(h.b * p.mask_batch + min(own{j}, p.keys - 1u)) != 0);\n"
+                );
+            }
+            if self.sight.has(SEGMENTS) {
+                out += &format!(
+                    "    let key_segment{j} = load_key_segment(h.b * p.segment_batch + min(own{j}, p.keys - 1u));\n"
+                );
+            }
+            out
+        })
+    }
+
+    /// Whether row i, a query, sees column j, a key.
+    fn query_sees(&self, i: u32, j: u32) -> String {
+        self.sight.sees(
+            &format!("shown{j}"),
+            &format!("query{i}"),
+            &format!("key{j}"),
+            [&format!("query_segment{i}"), &format!("key_segment{j}")],
+        )
+    }
+
+    /// Where the rows of k and v start that are columns.
+    fn keys_at(&self, names: &[&str]) -> String {
+        names
+            .iter()
+            .map(|name| {
+                self.tile.columns_at(name, "min(begin + 4u * lane + COLUMN, p.keys - 1u)", |row| {
+                    format!("p.{name}_at + key_start(h, {row})")
+                })
+            })
+            .collect()
+    }
+
+    /// Where the rows of q and do start that are rows.
+    fn queries_at(&self, names: &[&str]) -> String {
+        names
+            .iter()
+            .map(|name| {
+                self.tile.rows_at(name, "min(t + lane + GROUP, last)", |row| {
+                    format!("p.{name}_at + query_start(h, {row})")
+                })
+            })
+            .collect()
+    }
 }
 
-pub fn forward(_: Params) -> String {
-    let o = Spelled {
-        sizes: ["rows", "p.dim", "count"],
-        a: ["0u", "TILE", "1u"],
-        b: ["v_start", "p.kv_row", "1u"],
-        c: ["o_start", "p.q_row"],
-        alpha: "1.0",
-        adds: "began",
-        keep: "keep",
-        ..SCORES
-    };
-    head(&[("q", 0, "read"), ("k", 1, "read"), ("v", 2, "read"), ("o", 6, "read_write")])
-        + &TILE.function(&function("scores"), false, arrays("q_words", "k_words", "score"))
-        + &SUM.keeping(&function("outputs"), arrays("score", "v_words", "o_words"))
-        + &include_str!("forward.wgsl")
-            .replace("SCORES", &SCORES.call("scores", "0u", TILE))
-            .replace("OUTPUTS", &by_columns(o, "outputs", SUM))
-}
-
-/// What the two kernels of backward share: the scores, and do vᵀ.
-fn backward(outputs: &[(&str, u32, &str)]) -> String {
-    let reads = [("q", 0, "read"), ("k", 1, "read"), ("v", 2, "read"), ("d_o", 3, "read")];
-    head(&[&reads, outputs].concat())
-        + include_str!("backward.wgsl")
-        + &TILE.function(&function("scores"), false, arrays("q_words", "k_words", "score"))
-        + &TILE.function(&function("d_scores"), false, arrays("d_o_words", "v_words", "d_score"))
-}
-
-/// The products that make a tile's scores, and do vᵀ.
-fn with_scores(body: &str) -> String {
-    let a = ["d_o_start", "p.q_row", "1u"];
-    let d_scores = Spelled { a, b: ["v_start", "1u", "p.kv_row"], alpha: "1.0", ..SCORES };
-    body.replace("D_SCORES", &d_scores.call("d_scores", "0u", TILE))
-        .replace("SCORES", &SCORES.call("scores", "0u", TILE))
-}
-
-pub fn backward_q(_: Params) -> String {
-    let d_q = Spelled {
-        sizes: ["rows", "p.dim", "count"],
-        a: ["0u", "TILE", "1u"],
-        b: ["k_start", "p.kv_row", "1u"],
-        c: ["d_q_start", "p.q_row"],
-        adds: "began",
-        ..SCORES
-    };
-    backward(&[("d_q", 9, "read_write")])
-        + &SUM.keeping(&function("d_queries"), arrays("d_score", "k_words", "d_q_words"))
-        + &with_scores(include_str!("backward_q.wgsl"))
-            .replace("D_QUERIES", &by_columns(d_q, "d_queries", SUM))
-}
-
-pub fn backward_kv(_: Params) -> String {
-    let d_v = Spelled {
-        sizes: ["count", "p.dim", "rows"],
-        a: ["0u", "1u", "TILE"],
-        b: ["d_o_start", "p.q_row", "1u"],
-        c: ["d_v_start", "p.kv_row"],
-        alpha: "1.0",
-        adds: "began",
-        ..SCORES
-    };
-    let d_k =
-        Spelled { b: ["q_start", "p.q_row", "1u"], c: ["d_k_start", "p.kv_row"], alpha: "p.scale", ..d_v };
-    backward(&[("d_k", 9, "read_write"), ("d_v", 10, "read_write")])
-        + &SUM_OF_COLUMNS.keeping(&function("d_values"), arrays("score", "d_o_words", "d_v_words"))
-        + &SUM_OF_COLUMNS.keeping(&function("d_keys"), arrays("d_score", "q_words", "d_k_words"))
-        + &with_scores(include_str!("backward_kv.wgsl"))
-            .replace("D_VALUES", &by_columns(d_v, "d_values", SUM_OF_COLUMNS))
-            .replace("D_KEYS", &by_columns(d_k, "d_keys", SUM_OF_COLUMNS))
-}
+const Q: Source = Source { array: "q_words", place: "q" };
+const K: Source = Source { array: "k_words", place: "k" };
+const V: Source = Source { array: "v_words", place: "v" };
+const D_O: Source = Source { array: "d_o_words", place: "d_o" };
