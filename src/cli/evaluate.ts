@@ -4,6 +4,7 @@ import { confusionTable } from "./confusion-table.js";
 import { grouped, percent, plural } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
+import { dtypeOption, inStorage, type StorageType } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags {
@@ -12,6 +13,7 @@ interface Flags {
   adapter?: string;
   batchSize: number;
   maxLength: number;
+  dtype?: StorageType;
   device: string;
   json?: boolean;
 }
@@ -26,9 +28,14 @@ export function evaluateCommand(): Command {
     .option("--adapter <folder>", "an adapter")
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--max-length <n>", "tokens of a row", value.length, 512)
+    .addOption(dtypeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the figures as JSON")
-    .action(() => interruptible((signal) => evaluateFile(command.opts<Flags>(), signal)));
+    .action(() =>
+      interruptible((signal) =>
+        inStorage(command.opts<Flags>().dtype, () => evaluateFile(command.opts<Flags>(), signal)),
+      ),
+    );
 }
 
 async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
@@ -38,7 +45,13 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
   ]);
   const data = await readData(flags.data);
   const adapters = flags.adapter === undefined ? [] : [flags.adapter];
-  const { model } = await load({ model: flags.model, adapters, device: flags.device, signal });
+  const { model } = await load({
+    model: flags.model,
+    adapters,
+    device: flags.device,
+    dtype: flags.dtype,
+    signal,
+  });
   try {
     const [{ evaluate }, { objectiveOf }] = await Promise.all([
       import("../train/evaluate.js"),

@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
+import { dtypeOption, inStorage, type StorageType } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags {
@@ -13,6 +14,7 @@ interface Flags {
   topK?: number;
   stop?: string[];
   seed: number;
+  dtype?: StorageType;
   device: string;
   json?: boolean;
 }
@@ -29,9 +31,14 @@ export function generateCommand(): Command {
     .option("--top-k <n>", "choose among the n likeliest", value.count)
     .option("--stop <text>", "end in front of this text; may be given several times", value.collect)
     .option("--seed <n>", "of the choice", value.countFromZero, 0)
+    .addOption(dtypeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
-    .action(() => interruptible((signal) => generate(command.opts<Flags>(), signal)));
+    .action(() =>
+      interruptible((signal) =>
+        inStorage(command.opts<Flags>().dtype, () => generate(command.opts<Flags>(), signal)),
+      ),
+    );
 }
 
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
@@ -39,6 +46,7 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
     model: flags.model,
     adapters: flags.adapter,
     device: flags.device,
+    dtype: flags.dtype,
     signal,
   });
   try {

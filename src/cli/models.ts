@@ -10,6 +10,7 @@ import type { LoadOptions } from "../models/load.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../safetensors.js";
 import { UsageError } from "./failure.js";
+import type { StorageType } from "./storage.js";
 
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
 export function modelPath(model: string | undefined, adapter: string | undefined): string {
@@ -37,12 +38,13 @@ interface Asked {
   model?: string | undefined;
   adapters?: readonly string[] | undefined;
   device?: string | undefined;
+  dtype?: StorageType | undefined;
   signal: AbortSignal;
 }
 
 /** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
 export async function load(options: Asked): Promise<LoadedModel> {
-  const { adapters = [], device = "auto", signal } = options;
+  const { adapters = [], device = "auto", dtype, signal } = options;
   const path = modelPath(options.model, adapters[0]);
   const [{ loadModel }, lora, { nameClasses, readLabels }, { openWeights }] = await Promise.all([
     import("../models/load.js"),
@@ -52,6 +54,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
   ]);
   const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
   const asked: LoadOptions = { device: device as Device, signal, onNotice };
+  if (dtype !== undefined) asked.dtype = dtype;
   const [first] = adapters;
   if (first !== undefined && classifies(first)) {
     asked.task = "sequence-classification";

@@ -62,6 +62,7 @@ export async function loadModel<T extends Task = "causal-lm">(
   const family = familyOf(config);
   const task = taskOf(family, config, options.task);
   const numLabels = checkedLabels(options.numLabels);
+  checkStorage(options.dtype);
   await findDevices(options.device);
   throwIfAborted(options.signal);
   return build(family, task, path, folder, { config, generation, numLabels }, options);
@@ -121,6 +122,11 @@ function checkedLabels(numLabels: number | undefined): number | undefined {
     "ERR_OPTION",
     `loadModel: numLabels is a whole number of at least 1, not ${numLabels}`,
   );
+}
+
+function checkStorage(dtype: string | undefined): void {
+  if (dtype === undefined || ["f32", "f16", "bf16"].includes(dtype)) return;
+  throw new LowrankError("ERR_OPTION", `loadModel: dtype is f32, f16 or bf16, not ${dtype}`);
 }
 
 /** The folder that holds a model: the path itself, or where its file lies. */

@@ -75,6 +75,18 @@ test.serial("fine-tune, generate, evaluate, merge", async (t) => {
   t.true(Math.abs(adapted / folded - 1) < 1e-5, `${losses}`);
   t.true(adapted < base, `${losses}`);
 
+  // Half storage rounds each weight by some thousandths.
+  for (const dtype of ["f16", "bf16"]) {
+    const half = ["--adapter", output, "--dtype", dtype, "--device", "cpu", "--json"];
+    const evaluated = await lowrank(["evaluate", "--data", data, ...half]);
+    t.is(evaluated.status, 0, evaluated.stderr);
+    const { loss } = JSON.parse(evaluated.stdout) as { loss: number };
+    t.true(loss !== adapted && Math.abs(loss / adapted - 1) < 0.01, `${dtype}: ${loss} for ${adapted}`);
+    const short = await lowrank(["generate", "--prompt", "the whale", "--max-tokens", "3", ...half]);
+    t.is(short.status, 0, short.stderr);
+    t.true((JSON.parse(short.stdout) as { tokens: number[] }).tokens.length <= 3);
+  }
+
   const again = await lowrank(finetune(output, "--steps", "1"));
   t.is(again.status, 1);
   t.regex(again.stderr, /^lowrank: [^\n]+\n$/);

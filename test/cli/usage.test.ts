@@ -45,6 +45,8 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--data", "d.txt", "--resume", "--yes"], /--resume goes on/],
   [["finetune", "--model", "m"], /--model needs --data/],
   [["finetune", "--profile"], /argument missing/],
+  [["generate", "--prompt", "a", "--dtype", "i32"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
+  [["evaluate", "--data", "d.txt", "--dtype", "half"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["generate"], /required option '--prompt <text>' not specified/],
   [["evaluate"], /required option '--data <file>'/],
   [["merge", "--adapter", "a"], /required option '--output <folder>'/],

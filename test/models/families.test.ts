@@ -148,6 +148,8 @@ for (const variant of ["bert", "roberta", "vit"]) {
     t.is((await outputs(other.model, variant)).ours.length, 15);
     other.model.dispose();
     await refused(t, () => load(headless, { numLabels: 0 }), "ERR_OPTION", /numLabels/);
+    const whole = { dtype: "i32" } as unknown as LoadOptions;
+    await refused(t, () => load(headless, whole), "ERR_OPTION", /dtype is f32, f16 or bf16, not i32/);
   });
 }
 

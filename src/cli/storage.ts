@@ -1,0 +1,18 @@
+/** How a command that only reads a model stores its weights. */
+import { Option } from "commander";
+
+export type StorageType = "f32" | "f16" | "bf16";
+
+export function dtypeOption(): Option {
+  return new Option(
+    "--dtype <type>",
+    "storage of the model's weights; as in its file unless given, and bf16 takes products on the cpu in bf16",
+  ).choices(["f32", "f16", "bf16"]);
+}
+
+/** Runs `fn` with the products that `finetune` takes for that storage, so that losses are the same figures. */
+export async function inStorage<T>(dtype: StorageType | undefined, fn: () => Promise<T>): Promise<T> {
+  if (dtype !== "bf16") return fn();
+  const { withProductPrecision } = await import("../scope.js");
+  return withProductPrecision("bf16", fn);
+}
