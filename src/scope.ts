@@ -76,7 +76,7 @@ export function scope<T>(fn: () => T): T {
   const made = new Set<Tensor>();
   return settle(
     () => frames.run({ ...outer, made }, fn),
-    (result) => release(made, reachable(result), outer.made),
+    (result) => release(made, reachable(result, made), outer.made),
     () => release(made, new Set(), outer.made),
   );
 }
@@ -130,7 +130,7 @@ export function checkpoint<T>(fn: () => T): T {
   };
   return settle(
     () => frames.run({ ...outer, made, region }, fn),
-    (result) => end(reachable(result)),
+    (result) => end(reachable(result, made)),
     () => end(new Set()),
   );
 }
@@ -175,14 +175,15 @@ function release(made: Set<Tensor>, kept: Set<unknown>, outer: Set<Tensor> | und
   if (ids.length > 0) session().dispose(ids);
 }
 
-/** Everything reachable from `root` through arrays, maps, sets and plain or class instances. */
-function reachable(root: unknown): Set<unknown> {
+/** Everything reachable from `root` through arrays, maps, sets and plain or class instances, and not past `made`. */
+function reachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
   const seen = new Set<unknown>();
   const todo = [root];
   while (todo.length > 0) {
     const value = todo.pop();
     if (typeof value !== "object" || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue;
     seen.add(value);
+    if (made.has(value)) continue;
     if (value instanceof Map) todo.push(...value.keys(), ...value.values());
     else if (value instanceof Set) todo.push(...value);
     else todo.push(...(Object.values(value) as unknown[]));

@@ -255,6 +255,32 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
     })
 }
 
+/// `run`, whose output `at` is written where there is room for it: into `place`, of the output's shape.
+///
+/// # Errors
+/// Those of `run`; `ERR_INTERNAL` where `place` is not as the output.
+pub fn run_into(
+    cx: &Rc<Context>,
+    op: &dyn Op,
+    inputs: &[&Value],
+    at: usize,
+    place: Value,
+) -> Result<Vec<Value>> {
+    let specs: Vec<Spec> = inputs.iter().map(|v| v.spec()).collect();
+    let outputs = op.outputs(&specs.iter().collect::<Vec<_>>())?;
+    if outputs[at] != place.spec() {
+        fail!(Internal, "{}: {} is not written into {}", op.name(), outputs[at], place.spec());
+    }
+    cx.operation(op.name(), Pass::Forward, || {
+        let made =
+            |(i, s): (usize, Spec)| if i == at { Ok(place.clone()) } else { cx.empty(s.shape, s.dtype) };
+        let outputs: Vec<Value> = outputs.into_iter().enumerate().map(made).collect::<Result<_>>()?;
+        op.forward(cx, inputs, &outputs)?;
+        place.storage.written();
+        Ok(outputs)
+    })
+}
+
 /// `run` for an operation with one output.
 pub fn run1(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value]) -> Result<Value> {
     Ok(run(cx, op, inputs)?.swap_remove(0))

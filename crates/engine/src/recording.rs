@@ -40,7 +40,7 @@ pub struct Launch {
     pub kernel: &'static Kernel,
     pub params: Params,
     pub bindings: SmallVec<[Range; 6]>,
-    pub scalars: SmallVec<[u32; 16]>,
+    pub scalars: SmallVec<[u32; 24]>,
     /// Workgroups on a GPU; the native twin does the whole launch by itself.
     pub groups: u32,
     /// Invocations of a workgroup.

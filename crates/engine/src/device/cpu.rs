@@ -1,6 +1,7 @@
 //! The processor: native twins of the kernels over a pool of threads.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -135,8 +136,24 @@ impl Drop for Aligned {
     }
 }
 
+/// Numbers that are given out one after another need no more to spread them: a launch looks up some five.
+#[derive(Default)]
+struct ByNumber(u64);
+
+impl Hasher for ByNumber {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a buffer's id is one number");
+    }
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
 pub struct Cpu {
-    buffers: HashMap<BufferId, Memory>,
+    buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
     pool: rayon::ThreadPool,
     note: Option<Note>,
 }
@@ -156,7 +173,7 @@ impl Cpu {
             .thread_name(|i| format!("lowrank-cpu-{i}"))
             .build()
             .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
-        Ok((profile(threads), Cpu { buffers: HashMap::new(), pool, note: None }))
+        Ok((profile(threads), Cpu { buffers: HashMap::default(), pool, note: None }))
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {

@@ -74,7 +74,7 @@ pub const SCALARS: [Scalar; 20] = {
 };
 
 impl Geometry {
-    pub fn scalars(&self) -> SmallVec<[u32; 16]> {
+    pub fn scalars(&self) -> SmallVec<[u32; 24]> {
         let sizes = [
             self.batch,
             self.kv_heads,
@@ -94,7 +94,7 @@ impl Geometry {
             self.key_at,
             self.window,
         ];
-        let mut scalars: SmallVec<[u32; 16]> = sizes.iter().map(|n| *n as u32).collect();
+        let mut scalars: SmallVec<[u32; 24]> = sizes.iter().map(|n| *n as u32).collect();
         scalars.extend([self.scale.to_bits(), self.first as u32, self.rounded as u32]);
         scalars
     }

@@ -114,11 +114,11 @@ impl Walk {
         }
     }
 
-    pub fn scalars(&self, n: &Counts) -> SmallVec<[u32; 16]> {
+    pub fn scalars(&self, n: &Counts) -> SmallVec<[u32; 24]> {
         let x_group = self.channels * self.image();
         let o_group = self.rows * self.positions();
         let pace = |d: usize| self.stride[d] as u32 | (self.step[d] as i16 as u16 as u32) << 16;
-        let mut scalars: SmallVec<[u32; 16]> = [n.batch, n.groups, n.rows, n.channels, n.from, n.positions]
+        let mut scalars: SmallVec<[u32; 24]> = [n.batch, n.groups, n.rows, n.channels, n.from, n.positions]
             .map(|v| v as u32)
             .into_iter()
             .collect();

@@ -170,7 +170,7 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
     let binds = [Bind::new(&x, &x_strides, 1), Bind::new(&y, &y_strides, 1)];
     windows(cx, name, &space, &[], &binds, |mut window| {
         let size: usize = window.count.iter().product();
-        let mut scalars: SmallVec<[u32; 16]> = SmallVec::new();
+        let mut scalars: SmallVec<[u32; 24]> = SmallVec::new();
         scalars.push(size as u32);
         for (values, fill) in [(&window.count, 1), (&x_strides, 0), (&y_strides, 0)] {
             scalars.extend((0..DIMS).map(|d| values.get(d).copied().unwrap_or(fill) as u32));

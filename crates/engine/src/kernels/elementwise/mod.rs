@@ -183,7 +183,7 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
     let kernel = [&MAP1, &MAP2, &MAP3][operands.len() - 1];
     windows(cx, function.name(), &space, &[], &binds, |window| {
         let size: usize = window.count.iter().product();
-        let mut scalars: SmallVec<[u32; 16]> = SmallVec::new();
+        let mut scalars: SmallVec<[u32; 24]> = SmallVec::new();
         scalars.push(size as u32);
         let padded = |values: &[usize], fill: usize| {
             (0..DIMS)

@@ -14,11 +14,13 @@ mod shared;
 pub(in crate::kernels) mod spelled;
 #[cfg(test)]
 mod tests;
+mod together;
 pub(in crate::kernels) mod wgsl;
 
 pub use beside::LowRank;
 use pairs::{Along, LANES, Pairs};
 pub use shared::project_together;
+pub use together::{dense_together, goes_together};
 use wgsl::Form;
 
 use std::rc::Rc;
@@ -218,6 +220,8 @@ pub const KERNELS: &[&Kernel] = &[
     beside::KERNELS[1],
     shared::KERNELS[0],
     shared::KERNELS[1],
+    together::KERNELS[0],
+    together::KERNELS[1],
 ];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {

@@ -144,7 +144,7 @@ fn launch(
     row_windows(cx, "pool", w.planes, values, &[], |window| {
         let count = window.count[0] * plane;
         let sizes = [w.size, w.out, w.kernel, w.stride, w.padding].concat();
-        let scalars: SmallVec<[u32; 16]> = [count].into_iter().chain(sizes).map(|v| v as u32).collect();
+        let scalars: SmallVec<[u32; 24]> = [count].into_iter().chain(sizes).map(|v| v as u32).collect();
         cx.launch(Launch {
             kernel,
             params: [w.adaptive as u32, w.count_padding as u32, 0, 0],

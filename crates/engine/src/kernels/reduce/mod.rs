@@ -103,7 +103,7 @@ impl Plan<'_> {
         name: &str,
         others: &[&Value],
         ys: &[&Value],
-        mut launch: impl FnMut(Window, SmallVec<[u32; 16]>),
+        mut launch: impl FnMut(Window, SmallVec<[u32; 24]>),
     ) -> Result<()> {
         let [outer, chunks, n, inner] = self.space;
         let x_strides = [self.x_outer, n * inner, inner, 1];

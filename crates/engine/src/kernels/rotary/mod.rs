@@ -204,7 +204,7 @@ impl Rotate<'_> {
     }
 
     /// Those of a window of [B, T, H, D] in a tensor of `time` positions and `heads` heads.
-    fn scalars(&self, [b, t, h, dim]: [usize; 4], time: usize, heads: usize) -> SmallVec<[u32; 16]> {
+    fn scalars(&self, [b, t, h, dim]: [usize; 4], time: usize, heads: usize) -> SmallVec<[u32; 24]> {
         let (width, rows) = (self.cos.shape[1], self.cos.shape[0]);
         let all = [b, t, h, dim, time * heads * dim, heads * dim, self.half, width, rows, time];
         all.iter().map(|n| *n as u32).collect()
@@ -215,7 +215,7 @@ impl Rotate<'_> {
         cx: &Context,
         kernel: &'static Kernel,
         w: Window,
-        scalars: SmallVec<[u32; 16]>,
+        scalars: SmallVec<[u32; 24]>,
         heads: usize,
         dim: usize,
     ) {

@@ -11,10 +11,19 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy};
 use crate::tensor::{Context, Value};
+
+/// Where `count` rows from `position` on stand in a cache of one text, as [1, T, Hkv, D], for what makes
+/// them to write; none where texts' rows lie apart, or do not fit.
+pub fn place(cache: &Value, position: usize, count: usize) -> Option<Value> {
+    let &[1, capacity, heads, dim] = &cache.shape[..] else { return None };
+    let fits = cache.dtype == DType::F32 && position + count <= capacity;
+    fits.then(|| cache.sub_range(position * heads * dim, [1, count, heads, dim]))
+}
 
 /// Appends the write of `rows` at `position`.
 ///

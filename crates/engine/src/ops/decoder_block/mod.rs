@@ -13,13 +13,15 @@ mod tests;
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::gemm::Precision;
-use crate::op::{Op, run, run1};
+use crate::kernels::gemm::{Precision, dense_together, goes_together};
+use crate::op::{Op, run, run_into, run1};
 use crate::ops::added_norm::Added;
 use crate::ops::attention::Attention;
-use crate::ops::cache_write::cache_write;
+use crate::ops::cache_write::{cache_write, place};
 use crate::ops::linear::Linear;
 use crate::ops::lora_linear::{LoraLinear, Path};
 use crate::ops::projections::Projections;
@@ -27,6 +29,7 @@ use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rotary::Rotary;
 use crate::ops::silu_mul::SiluMul;
 use crate::tensor::{Context, Value};
+use crate::trace::Pass;
 
 /// A low-rank path over all rows and outputs: A, B and what scales their product.
 #[derive(Clone, Debug)]
@@ -82,17 +85,16 @@ impl DecoderBlock {
     /// Those of the operations that it consists of.
     pub fn record(&self, cx: &Rc<Context>, x: &Value, r: Option<&Value>) -> Result<[Value; 2]> {
         let (sum, y) = added_norm(cx, &self.norms[0], x, r)?;
-        let qkv = self.dense(cx, &self.inputs, &y)?;
-        let attended = self.attend(cx, qkv)?;
-        let [added] = self.dense(cx, std::array::from_ref(&self.output), &attended)?;
+        let attended = self.attend(cx, &y)?;
+        let added = self.one(cx, &self.output, &attended, None, None)?;
         let (sum, z) = added_norm(cx, &self.norms[1], &sum, Some(&added))?;
-        let [gate, up] = self.dense(cx, &self.gated, &z)?;
+        let [gate, up] = self.dense(cx, &self.gated, &z, [None, None])?;
         let gated = run1(cx, &SiluMul, &[&gate, &up])?;
-        let [added] = self.dense(cx, std::array::from_ref(&self.down), &gated)?;
+        let added = self.one(cx, &self.down, &gated, None, None)?;
         Ok([sum, added])
     }
 
-    fn attend(&self, cx: &Rc<Context>, [q, k, v]: [Value; 3]) -> Result<Value> {
+    fn attend(&self, cx: &Rc<Context>, y: &Value) -> Result<Value> {
         let dim = self.caches[0].shape.last();
         let in_heads = |value: &Value| match &value.shape[..] {
             &[batch, time, width] if dim > 0 && width.is_multiple_of(dim) => {
@@ -100,11 +102,27 @@ impl DecoderBlock {
             }
             _ => fail!(ShapeMismatch, "decoder_block: {value:?} is not [B, T, C] of heads of {dim}"),
         };
-        let (q, k, v) = (in_heads(&q)?, in_heads(&k)?, in_heads(&v)?);
+        // Keys and values are made where they are kept, if they lie together there.
+        let [keys, values] = [0, 1].map(|i| {
+            let cache = &self.caches[i];
+            let rows = place(cache, self.position, y.shape[1])?;
+            (y.shape[0] == 1 && self.inputs[1 + i].weight.shape[0] == cache.shape[2] * dim).then_some(rows)
+        });
+        let flat = values.as_ref().map(|v| v.reshaped([1, v.shape[1], v.shape[2] * dim]));
+        let [q, k, v] = self.dense(cx, &self.inputs, y, [None, None, flat])?;
+        let (q, k) = (in_heads(&q)?, in_heads(&k)?);
         let rotary = Rotary { offset: self.position, positions: false, dims: None, two: true };
-        let [q, k] = made(run(cx, &rotary, &[&q, &k, &self.cos, &self.sin])?);
-        for (cache, rows) in self.caches.iter().zip([&k, &v]) {
-            cache_write(cx, cache, rows, self.position)?;
+        let inputs = [&q, &k, &self.cos, &self.sin];
+        let kept = keys.is_some();
+        let [q, k] = made(match keys {
+            Some(keys) => run_into(cx, &rotary, &inputs, 1, keys)?,
+            None => run(cx, &rotary, &inputs)?,
+        });
+        if !kept {
+            cache_write(cx, &self.caches[0], &k, self.position)?;
+        }
+        if values.is_none() {
+            cache_write(cx, &self.caches[1], &in_heads(&v)?, self.position)?;
         }
         let [batch, time] = [q.shape[0], q.shape[1]];
         let attention = Attention {
@@ -120,8 +138,20 @@ impl DecoderBlock {
         Ok(o.reshaped([batch, time, o.size() / (batch * time).max(1)]))
     }
 
-    /// What layers give of one input. The products x·Aᵀ of several low-rank paths are made together.
-    fn dense<const N: usize>(&self, cx: &Rc<Context>, layers: &[Dense; N], x: &Value) -> Result<[Value; N]> {
+    /// What layers give of one input, each in its place where there is one. The products by weights, and
+    /// those x·Aᵀ of several low-rank paths, are made together.
+    fn dense<const N: usize>(
+        &self,
+        cx: &Rc<Context>,
+        layers: &[Dense; N],
+        x: &Value,
+        places: [Option<Value>; N],
+    ) -> Result<[Value; N]> {
+        let plain = layers.iter().all(|layer| layer.bias.is_none() && layer.low_rank.is_none());
+        let weights: SmallVec<[&Value; 3]> = layers.iter().map(|layer| &layer.weight).collect();
+        if plain && goes_together(cx, x, &weights) {
+            return self.together(cx, &weights, x, places);
+        }
         let paths = || layers.iter().filter_map(|layer| layer.low_rank.as_ref());
         let mut projected = match paths().count() {
             0 | 1 => Vec::new(),
@@ -131,27 +161,58 @@ impl DecoderBlock {
             }
         }
         .into_iter();
-        let each = layers.iter().map(|layer| {
+        let each = layers.iter().zip(places).map(|(layer, place)| {
             let h = layer.low_rank.as_ref().and_then(|_| projected.next());
-            self.one(cx, layer, x, h.as_ref())
+            self.one(cx, layer, x, h.as_ref(), place)
         });
         Ok(made(each.collect::<Result<Vec<_>>>()?))
     }
 
-    fn one(&self, cx: &Rc<Context>, layer: &Dense, x: &Value, h: Option<&Value>) -> Result<Value> {
+    /// Products by weights alone, in one launch.
+    fn together<const N: usize>(
+        &self,
+        cx: &Rc<Context>,
+        weights: &[&Value],
+        x: &Value,
+        places: [Option<Value>; N],
+    ) -> Result<[Value; N]> {
+        let op = Linear { fan_in_fan_out: false, precision: self.precision };
+        let mut ys = Vec::with_capacity(N);
+        for (weight, place) in weights.iter().zip(&places) {
+            let y = op.outputs(&[&x.spec(), &weight.spec()])?.swap_remove(0);
+            ys.push(match place {
+                Some(place) if place.spec() == y => place.clone(),
+                Some(place) => fail!(Internal, "decoder_block: {y} is not written into {}", place.spec()),
+                None => cx.empty(y.shape, y.dtype)?,
+            });
+        }
+        cx.operation(op.name(), Pass::Forward, || dense_together(cx, x, weights, &ys));
+        places.iter().flatten().for_each(|place| place.storage.written());
+        Ok(made(ys))
+    }
+
+    fn one(
+        &self,
+        cx: &Rc<Context>,
+        layer: &Dense,
+        x: &Value,
+        h: Option<&Value>,
+        place: Option<Value>,
+    ) -> Result<Value> {
         let (precision, weight, bias) = (self.precision, &layer.weight, layer.bias.as_ref());
-        let run = |op: &dyn Op, inputs: &[&Value]| run1(cx, op, inputs);
+        let run = |op: &dyn Op, inputs: &[&Value]| match place {
+            Some(place) => Ok(run_into(cx, op, inputs, 0, place)?.swap_remove(0)),
+            None => run1(cx, op, inputs),
+        };
         let Some(LowRank { a, b, scale }) = &layer.low_rank else {
             let linear = Linear { fan_in_fan_out: false, precision };
-            return match bias {
-                Some(bias) => run(&linear, &[x, weight, bias]),
-                None => run(&linear, &[x, weight]),
-            };
+            let inputs: SmallVec<[&Value; 3]> = [x, weight].into_iter().chain(bias).collect();
+            return run(&linear, &inputs);
         };
         let path = Path { scale: *scale, ..Path::default() };
         let projected = h.is_some();
         let op = LoraLinear { fan_in_fan_out: false, precision, paths: vec![path], projected };
-        let inputs: Vec<&Value> = [x, weight, a, b].into_iter().chain(h).chain(bias).collect();
+        let inputs: SmallVec<[&Value; 6]> = [x, weight, a, b].into_iter().chain(h).chain(bias).collect();
         run(&op, &inputs)
     }
 }

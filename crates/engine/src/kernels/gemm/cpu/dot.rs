@@ -11,44 +11,53 @@ pub const FEW: usize = 8;
 /// and what it has fetched by then covers no walk through the page tables.
 const AHEAD: usize = 6144;
 
-/// sums[i] = a[i] · w over `k` neighbours: the row of a weight that lies along k. `CHAINS` sums are
-/// kept a row, of every `CHAINS`-th vector, so that none waits for the one before.
+/// Columns that are summed before they are settled.
+pub const COLUMNS: usize = 64;
+
+/// sums[i][j] = a[i] · w[j] over `k` neighbours: rows of a weight that lie along k, `step` elements apart.
+/// `CHAINS` sums are kept a row, of every `CHAINS`-th vector, so that none waits for the one before.
 ///
 /// # Safety
-/// The processor has L's instructions and the pointers reach over `ROWS` rows and `k` terms.
+/// The processor has L's instructions, the pointers reach over `ROWS` rows, `columns` rows of the weight
+/// and `k` terms, and `columns` are at most `COLUMNS`.
 #[inline(always)]
-pub unsafe fn dot<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
+pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
     k: usize,
     a: Left,
     w: *const T,
-    sums: &mut [f32; FEW],
+    step: usize,
+    columns: usize,
+    sums: &mut [[f32; COLUMNS]; FEW],
 ) {
     unsafe {
-        let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
-        let step = CHAINS * L::LANES;
-        let whole = k / step * step;
-        for t in (0..whole).step_by(step) {
-            for byte in (0..step * size_of::<T>()).step_by(LINE) {
-                prefetch(w.wrapping_add(t).cast::<u8>().wrapping_add(AHEAD + byte));
-            }
-            for c in 0..CHAINS {
-                let t = t + c * L::LANES;
-                let right = T::load::<L>(w.add(t));
-                for (i, chains) in chains.iter_mut().enumerate() {
-                    chains[c] = L::load(a.at.add(i * a.row + t)).fma(right, chains[c]);
+        for j in 0..columns {
+            let w = w.add(j * step);
+            let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
+            let step = CHAINS * L::LANES;
+            let whole = k / step * step;
+            for t in (0..whole).step_by(step) {
+                for byte in (0..step * size_of::<T>()).step_by(LINE) {
+                    prefetch(w.wrapping_add(t).cast::<u8>().wrapping_add(AHEAD + byte));
+                }
+                for c in 0..CHAINS {
+                    let t = t + c * L::LANES;
+                    let right = T::load::<L>(w.add(t));
+                    for (i, chains) in chains.iter_mut().enumerate() {
+                        chains[c] = L::load(a.at.add(i * a.row + t)).fma(right, chains[c]);
+                    }
                 }
             }
-        }
-        for (i, chains) in chains.iter().enumerate() {
-            let mut all = chains[0];
-            for chain in &chains[1..] {
-                all = all.add(*chain);
+            for (i, chains) in chains.iter().enumerate() {
+                let mut all = chains[0];
+                for chain in &chains[1..] {
+                    all = all.add(*chain);
+                }
+                let mut sum = all.sum();
+                for t in whole..k {
+                    sum += *a.at.add(i * a.row + t) * (*w.add(t)).widen();
+                }
+                sums[i][j] = sum;
             }
-            let mut sum = all.sum();
-            for t in whole..k {
-                sum += *a.at.add(i * a.row + t) * (*w.add(t)).widen();
-            }
-            sums[i] = sum;
         }
     }
 }

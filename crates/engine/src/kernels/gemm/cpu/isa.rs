@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use super::ahead::Ahead;
-use super::dot::{self, FEW};
+use super::dot::{self, COLUMNS, FEW};
 use super::pack::{self, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs::{self, Pair};
@@ -16,7 +16,7 @@ use crate::kernels::numeric::{Lanes, Plain};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle, &mut Ahead);
 
-type Dot<T> = unsafe fn(usize, Left, *const T, &mut [f32; FEW]);
+type Dots<T> = unsafe fn(usize, Left, *const T, usize, usize, &mut [[f32; COLUMNS]; FEW]);
 type Strip<T> = unsafe fn(dot::Strip<T>);
 pub type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
@@ -27,7 +27,7 @@ pub type Tiles = &'static [[Tile; 4]];
 pub struct Storage<T> {
     pub pack: Pack<T>,
     /// By rows − 1.
-    pub dots: [Dot<T>; FEW],
+    pub dots: [Dots<T>; FEW],
     pub strip: Strip<T>,
 }
 
@@ -141,13 +141,15 @@ macro_rules! isa {
             }
 
             $(#[$feature])?
-            unsafe fn dot<T: Element, const ROWS: usize, const CHAINS: usize>(
+            unsafe fn dots<T: Element, const ROWS: usize, const CHAINS: usize>(
                 k: usize,
                 a: Left,
                 w: *const T,
-                sums: &mut [f32; FEW],
+                step: usize,
+                columns: usize,
+                sums: &mut [[f32; COLUMNS]; FEW],
             ) {
-                unsafe { dot::dot::<$lanes, T, ROWS, CHAINS>(k, a, w, sums) }
+                unsafe { dot::dots::<$lanes, T, ROWS, CHAINS>(k, a, w, step, columns, sums) }
             }
 
             $(#[$feature])?
@@ -159,14 +161,14 @@ macro_rules! isa {
                 Storage {
                     pack: pack::<T>,
                     dots: [
-                        dot::<T, 1, 4>,
-                        dot::<T, 2, 2>,
-                        dot::<T, 3, 2>,
-                        dot::<T, 4, 1>,
-                        dot::<T, 5, 1>,
-                        dot::<T, 6, 1>,
-                        dot::<T, 7, 1>,
-                        dot::<T, 8, 1>,
+                        dots::<T, 1, 4>,
+                        dots::<T, 2, 2>,
+                        dots::<T, 3, 2>,
+                        dots::<T, 4, 1>,
+                        dots::<T, 5, 1>,
+                        dots::<T, 6, 1>,
+                        dots::<T, 7, 1>,
+                        dots::<T, 8, 1>,
                     ],
                     strip: strip::<T>,
                 }

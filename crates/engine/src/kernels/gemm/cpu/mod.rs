@@ -62,6 +62,7 @@ mod rounded;
 mod tests;
 mod tile;
 
+pub use dot::FEW;
 // What else sums products a tile at a time.
 pub use isa::{Isa, Stored, best};
 pub use pack::Source;
@@ -102,6 +103,50 @@ fn run<const BIAS: bool, const C: usize>(l: &CpuLaunch, second: Option<Second>) 
         DType::BF16 => unsafe { operands::<bf16, BIAS, C>(l, second).run(isa, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
+}
+
+/// Products of one A by N weights: bindings A, the weights, the products; scalars m, k, and each n.
+pub fn gemm_together<const N: usize>(l: &CpuLaunch) {
+    match l.dtype(1) {
+        DType::F32 => run_together::<f32, N>(l),
+        DType::F16 => run_together::<f16, N>(l),
+        DType::BF16 => run_together::<bf16, N>(l),
+        DType::I32 => unreachable!("validated by the operation"),
+    }
+}
+
+fn run_together<T: isa::Stored + bytemuck::Pod, const N: usize>(l: &CpuLaunch) {
+    let (m, k) = (l.u32(0), l.u32(1));
+    let a = l.read::<f32>(0);
+    assert!(m * k <= a.len(), "gemm: A ends early");
+    let products: [Product<T>; N] = std::array::from_fn(|i| {
+        let n = l.u32(2 + i);
+        let (b, c) = (l.read::<T>(1 + i), l.write::<f32>(1 + N + i));
+        assert!(n * k <= b.len(), "gemm: B ends early");
+        assert!(m * n <= c.len(), "gemm: C ends early");
+        Product {
+            batch: 1,
+            m,
+            n,
+            k,
+            a: a.as_ptr(),
+            a_batch: 0,
+            a_row: k,
+            a_column: 1,
+            b: b.as_ptr(),
+            b_batch: 0,
+            b_row: 1,
+            b_column: k,
+            c: c.as_mut_ptr(),
+            c_batch: 0,
+            c_row: n,
+            alpha: 1.0,
+            accumulate: false,
+            bias: std::ptr::null(),
+            second: None,
+        }
+    });
+    unsafe { Product::run_together(&products, isa::best(), l.threads) };
 }
 
 /// The product over a launch's operands, which reach as far as it says.

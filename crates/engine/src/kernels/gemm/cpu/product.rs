@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use rayon::prelude::*;
 
-use super::dot::{FEW, Strip};
+use super::dot::{COLUMNS, FEW, Strip};
 use super::isa::{Isa, Round, Stored};
 use super::panels::{Kit, ONCE};
 use super::tile::{Left, Settle};
@@ -180,21 +180,54 @@ impl<T: Stored> Product<T> {
 
     /// Rows of B that lie along k, each with all rows of A.
     fn dots(&self, isa: &'static Isa, threads: usize) {
-        // As many tasks for each thread.
-        let bytes = self.n * self.k * size_of::<T>();
-        let tasks = bytes.div_ceil(READ).next_multiple_of(threads);
-        let columns = self.n.div_ceil(tasks);
-        self.few(columns, |z, column, width| unsafe {
+        let columns = columns_of_a_task::<T>(self.n, self.k, threads);
+        self.few(columns, |z, column, width| unsafe { self.dots_of(isa, z, column, width) });
+    }
+
+    /// Columns of a product that `dots` serves.
+    unsafe fn dots_of(&self, isa: &'static Isa, z: usize, column: usize, width: usize) {
+        unsafe {
             let a = self.left(z);
-            let dot = T::loops(isa).dots[self.m - 1];
-            for j in column..column + width {
-                let mut sums = [0.0; FEW];
-                dot(self.k, a, self.b.add(z * self.b_batch + j * self.b_column), &mut sums);
-                for (i, sum) in sums.iter().enumerate().take(self.m) {
-                    self.settle(z, i, j, *sum);
+            let dots = T::loops(isa).dots[self.m - 1];
+            let mut sums = [[0.0; COLUMNS]; FEW];
+            for from in (column..column + width).step_by(COLUMNS) {
+                let count = COLUMNS.min(column + width - from);
+                let b = self.b.add(z * self.b_batch + from * self.b_column);
+                dots(self.k, a, b, self.b_column, count, &mut sums);
+                for (i, sums) in sums.iter().enumerate().take(self.m) {
+                    for (j, sum) in sums[..count].iter().enumerate() {
+                        self.settle(z, i, from + j, *sum);
+                    }
                 }
             }
-        });
+        }
+    }
+
+    /// Products of one A, of few rows, by weights that lie along k: what each gives by itself, in one
+    /// pass, so that threads meet once.
+    ///
+    /// # Safety
+    /// As `run`.
+    pub unsafe fn run_together(products: &[Product<T>], isa: &'static Isa, threads: usize) {
+        let [first, ..] = products else { return };
+        let total: usize = products.iter().map(|product| product.n).sum();
+        let columns = columns_of_a_task::<T>(total, first.k, threads);
+        let run = |task: usize| {
+            let mut skip = task * columns;
+            let mut left = columns;
+            for product in products {
+                let from = skip.min(product.n);
+                let width = left.min(product.n - from);
+                unsafe { product.dots_of(isa, 0, from, width) };
+                (skip, left) = (skip - from, left - width);
+            }
+        };
+        let tasks = total.div_ceil(columns);
+        if first.m * total * first.k < SMALL {
+            (0..tasks).for_each(run);
+        } else {
+            (0..tasks).into_par_iter().for_each(run);
+        }
     }
 
     /// Strips of B's columns, where its rows lie along them.
@@ -254,6 +287,12 @@ impl<T: Stored> Product<T> {
             *c = v;
         }
     }
+}
+
+/// Of `n` columns of a product of few rows: as many tasks for each thread.
+fn columns_of_a_task<T>(n: usize, k: usize, threads: usize) -> usize {
+    let tasks = (n * k * size_of::<T>()).div_ceil(READ).next_multiple_of(threads);
+    n.div_ceil(tasks).max(1)
 }
 
 /// How [batch, m, n, k] is cut into tasks.
