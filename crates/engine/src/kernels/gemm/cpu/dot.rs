@@ -30,8 +30,8 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
     sums: &mut [[f32; COLUMNS]; FEW],
 ) {
     unsafe {
-        for j in 0..columns {
-            let w = w.add(j * step);
+        for (j, at) in (0..columns).map(|j| j * step).enumerate() {
+            let w = w.add(at);
             let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
             let step = CHAINS * L::LANES;
             let whole = k / step * step;
