@@ -163,8 +163,8 @@ pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> Strin
 }
 
 /// Sets every sum to 0, the first time with `var `.
-pub fn zeros(rows: u32, columns: u32, var: &str) -> String {
-    both(rows, columns, |i, j| format!("  {var}c{i}_{j} = 0.0;\n"))
+pub fn zeros(sums: &str, rows: u32, columns: u32, var: &str) -> String {
+    both(rows, columns, |i, j| format!("  {var}{sums}{i}_{j} = 0.0;\n"))
 }
 
 /// Rows and columns past the end read the last one and are not stored.
@@ -200,7 +200,7 @@ fn lanes(rows: u32, columns: u32, place: &str, two: bool) -> String {
         both(rows, columns, |i, j| format!("  {settle}(z, row + {i}u, {}, c{i}_{j});\n", own(j)))
     };
     let rest = match two {
-        true => zeros(rows, columns, "") + &sum("2") + &stores("settle_second"),
+        true => zeros("c", rows, columns, "") + &sum("2") + &stores("settle_second"),
         false => String::new(),
     };
     format!(
@@ -208,7 +208,7 @@ fn lanes(rows: u32, columns: u32, place: &str, two: bool) -> String {
 {place}  let own = column + lane;
 {zeros}{first}{stores}{rest}}}
 ",
-        zeros = zeros(rows, columns, "var "),
+        zeros = zeros("c", rows, columns, "var "),
         first = sum(""),
         stores = stores("settle"),
     )
@@ -254,7 +254,7 @@ fn kernel(group: u32, lane: u32) {{
 ",
             left_size = depth * left,
             right_size = depth * right,
-            zeros = zeros(rows, columns, "var "),
+            zeros = zeros("c", rows, columns, "var "),
         )
     }
 
@@ -323,7 +323,7 @@ fn tile(rows: u32, columns: u32, place: &str, two: bool) -> String {
         stage.sum(&format!("p.k{number}"), &fill)
     };
     let rest = match two {
-        true => zeros(rows, columns, "") + &sum("2") + &stage.stores("settle_second(z"),
+        true => zeros("c", rows, columns, "") + &sum("2") + &stage.stores("settle_second(z"),
         false => String::new(),
     };
     stage.summing(place, &(sum("") + &stage.stores("settle(z") + &rest))
@@ -336,7 +336,7 @@ fn dots(rows: u32, columns: u32, place: &str) -> String {
     let b_places = each(columns, |j| {
         format!("  let b{j} = z * p.b_batch + min(column + {j}u, p.n - 1u) * p.b_column;\n")
     });
-    let zeros = zeros(rows, columns, "var ");
+    let zeros = zeros("c", rows, columns, "var ");
     let loads = each(columns, |j| format!("    let v{j} = load_b(b{j} + k * p.b_row);\n"));
     let products = each(rows, |i| {
         format!("    let u{i} = load_a(a{i} + k * p.a_column);\n")
