@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use memmap2::MmapMut;
@@ -84,6 +85,31 @@ impl<T> Shared<T> {
     pub unsafe fn slice(&self, start: usize, count: usize) -> &mut [T] {
         assert!(start + count <= self.1);
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
+    }
+}
+
+/// Calls `task` for 0, 1, … below `tasks` on the current pool, whose threads each take the next that is left:
+/// for launches so short that a range's splitting into jobs, each pushed, stolen and waited for, would tell.
+pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || loop {
+        let i = next.fetch_add(1, Ordering::Relaxed);
+        if i >= tasks {
+            return;
+        }
+        task(i);
+    };
+    on_each(threads.min(tasks), &work);
+}
+
+/// Calls `work` on `threads` threads, as far as they are free.
+fn on_each(threads: usize, work: &(impl Fn() + Sync)) {
+    match threads {
+        0 => {}
+        1 => work(),
+        _ => {
+            rayon::join(|| on_each(threads.div_ceil(2), work), || on_each(threads / 2, work));
+        }
     }
 }
 

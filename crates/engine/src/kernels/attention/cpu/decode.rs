@@ -4,12 +4,10 @@
 //! A token of SmolLM2's shape after 64 to 192 others, on two cores: sums over iterators, with the running
 //! maximum, the weights' sum and o through memory, took 0.8 ms; in registers, a vector at a time, 0.2.
 
-use rayon::prelude::*;
-
 use super::super::geometry::{Geometry, MASK, SEGMENTS};
 use super::simd::{Simd, for_each_isa};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
-use crate::device::cpu::Shared;
+use crate::device::cpu::{Shared, each_task};
 use crate::kernels::numeric::{Lanes, exp};
 
 /// Query rows of a key/value head up to which this form is the faster one.
@@ -23,9 +21,16 @@ pub fn serves(g: &Geometry) -> bool {
     g.rows() <= ROWS && g.first
 }
 
-pub fn forward(g: &Geometry, qkv: [&[f32]; 3], labels: Labels, o: &Shared<f32>, lse: &Shared<f32>) {
+pub fn forward(
+    g: &Geometry,
+    threads: usize,
+    qkv: [&[f32]; 3],
+    labels: Labels,
+    o: &Shared<f32>,
+    lse: &Shared<f32>,
+) {
     let rows = g.rows();
-    (0..g.batch * g.kv_heads * rows).into_par_iter().with_max_len(1).for_each(|task| {
+    each_task(threads, g.batch * g.kv_heads * rows, |task| {
         let (b, head) = (task / rows / g.kv_heads, task / rows % g.kv_heads);
         one_row(&Block::new(g, labels, b, head, 0), task % rows, qkv, o, lse);
     });

@@ -15,7 +15,7 @@ pub fn forward(l: &CpuLaunch) {
     let o = Shared::new(l.write::<f32>(6));
     let lse = Shared::new(l.write::<f32>(7));
     if decode::serves(&g) {
-        return decode::forward(&g, [q, k, v], labels, &o, &lse);
+        return decode::forward(&g, l.threads, [q, k, v], labels, &o, &lse);
     }
     let blocks = g.blocks();
     (0..g.batch * g.kv_heads * blocks).into_par_iter().with_max_len(1).for_each(|task| {

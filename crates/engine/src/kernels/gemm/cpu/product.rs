@@ -11,6 +11,7 @@ use super::dot::{COLUMNS, FEW, Strip};
 use super::isa::{Isa, Round, Stored};
 use super::panels::{Kit, ONCE};
 use super::tile::{Left, Settle};
+use crate::device::cpu::each_task;
 
 /// Elements of a thread's workspace for B: half of a usual second cache of a mebibyte. Half of that
 /// takes A past half as many panels at a time where K is long: 190 instead of 200 GFLOP/s at
@@ -181,7 +182,7 @@ impl<T: Stored> Product<T> {
     /// Rows of B that lie along k, each with all rows of A.
     fn dots(&self, isa: &'static Isa, threads: usize) {
         let columns = columns_of_a_task::<T>(self.n, self.k, threads);
-        self.few(columns, |z, column, width| unsafe { self.dots_of(isa, z, column, width) });
+        self.few(columns, threads, |z, column, width| unsafe { self.dots_of(isa, z, column, width) });
     }
 
     /// Columns of a product that `dots` serves.
@@ -226,14 +227,14 @@ impl<T: Stored> Product<T> {
         if first.m * total * first.k < SMALL {
             (0..tasks).for_each(run);
         } else {
-            (0..tasks).into_par_iter().for_each(run);
+            each_task(threads, tasks, run);
         }
     }
 
     /// Strips of B's columns, where its rows lie along them.
     fn strips(&self, isa: &'static Isa, threads: usize) {
         let share = self.n.div_ceil(4 * threads).next_multiple_of(isa.panel());
-        self.few(share.clamp(256, STRIP), |z, column, width| {
+        self.few(share.clamp(256, STRIP), threads, |z, column, width| {
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
@@ -256,7 +257,7 @@ impl<T: Stored> Product<T> {
     }
 
     /// Calls `task` for every matrix of the batch and every `columns` columns of C.
-    fn few(&self, columns: usize, task: impl Fn(usize, usize, usize) + Sync) {
+    fn few(&self, columns: usize, threads: usize, task: impl Fn(usize, usize, usize) + Sync) {
         let per_matrix = self.n.div_ceil(columns);
         let tasks = self.batch * per_matrix;
         let run = |i: usize| {
@@ -266,7 +267,7 @@ impl<T: Stored> Product<T> {
         if self.batch * self.m * self.n * self.k < SMALL {
             (0..tasks).for_each(run);
         } else {
-            (0..tasks).into_par_iter().for_each(run);
+            each_task(threads, tasks, run);
         }
     }
 
