@@ -24,9 +24,13 @@ impl Ahead {
         Ahead::new(std::ptr::null(), 0, 0, 0)
     }
 
-    /// Rows of A, `terms` of each.
+    /// Rows of A, `terms` of each, whichever of the two lie side by side.
     pub fn rows(a: Left, rows: usize, terms: usize) -> Ahead {
-        Ahead::new(a.at.cast(), 4 * a.row, 4 * terms, rows)
+        match a.k {
+            1 => Ahead::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
+            _ if rows == 0 => Ahead::nothing(),
+            _ => Ahead::new(a.at.cast(), 4 * a.k, 4 * rows, terms),
+        }
     }
 
     /// A panel of B.

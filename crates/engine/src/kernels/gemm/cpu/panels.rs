@@ -86,7 +86,12 @@ impl<T: Stored> Product<T> {
                         a = Left { at: left, row: left_row, k: 1 };
                     }
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
-                    let steps = block.columns.div_ceil(panel) * tiles.len();
+                    // One panel packs no next one: its tiles fetch the rows as they go.
+                    let alone = block.columns <= panel;
+                    let steps = match alone {
+                        true => k.div_ceil(STRIDE) * tiles.len(),
+                        false => block.columns.div_ceil(panel) * tiles.len(),
+                    };
                     let mut after =
                         Ahead::rows(self.rows(&block, start_after, from), rows_after, terms).over(steps);
                     for j in (0..block.columns).step_by(panel) {
@@ -110,10 +115,13 @@ impl<T: Stored> Product<T> {
                             (s, place)
                         });
                         for &(row, rows) in tiles {
-                            after.fetch();
+                            if !alone {
+                                after.fetch();
+                            }
+                            let ahead = if alone { &mut after } else { &mut next };
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
-                            (kit.tiles[rows - 1][isa.form(width)])(k, a, right, width, settle, &mut next);
+                            (kit.tiles[rows - 1][isa.form(width)])(k, a, right, width, settle, ahead);
                             if let Some((s, place)) = second {
                                 let right = Right { at: place, k: panel };
                                 isa.tile(rows, s.k, s.rows(row), right, width, s.settlement(settle));
