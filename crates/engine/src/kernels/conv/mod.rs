@@ -34,27 +34,28 @@ use crate::tensor::{Context, Value};
 use walk::{Counts, SCALARS};
 use wgsl::{Form, Side};
 
-static CONV: Kernel = Kernel {
-    name: "conv",
-    bindings: &[("x", Access::Read), ("w", Access::Read), ("o", Access::ReadWrite)],
-    scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, Side::Out, false),
-    cpu: cpu::forward::<false>,
-    variants: || variants(Side::Out, false),
-};
+type Binding = (&'static str, Access);
+const X: Binding = ("x", Access::Read);
+const W: Binding = ("w", Access::Read);
+const BIAS: Binding = ("bias", Access::Read);
 
-static CONV_BIAS: Kernel = Kernel {
-    name: "conv_bias",
-    bindings: &[("x", Access::Read), ("w", Access::Read), ("bias", Access::Read), ("o", Access::ReadWrite)],
-    scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, Side::Out, true),
-    cpu: cpu::forward::<true>,
-    variants: || variants(Side::Out, true),
-};
+static CONV: Kernel = forward_kernel::<false>("conv", &[X, W, ("o", Access::ReadWrite)]);
+static CONV_BIAS: Kernel = forward_kernel::<true>("conv_bias", &[X, W, BIAS, ("o", Access::ReadWrite)]);
+
+const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'static [Binding]) -> Kernel {
+    Kernel {
+        name,
+        bindings,
+        scalars: &SCALARS,
+        wgsl: |params| wgsl::body(params, Side::Out, BIASED),
+        cpu: cpu::forward::<BIASED>,
+        variants: || variants(Side::Out, BIASED),
+    }
+}
 
 static CONV_WEIGHT: Kernel = Kernel {
     name: "conv_weight",
-    bindings: &[("x", Access::Read), ("o", Access::Read), ("w", Access::ReadWrite)],
+    bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
     scalars: &SCALARS,
     wgsl: |params| wgsl::body(params, Side::Weight, false),
     cpu: cpu::weight,

@@ -175,41 +175,25 @@ const A2: Binding = ("a2", Access::Read);
 const B2: Binding = ("b2", Access::Read);
 const C: Binding = ("c", Access::ReadWrite);
 
-static GEMM: Kernel = Kernel {
-    name: "gemm",
-    bindings: &[A, B, C],
-    scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, false, false),
-    cpu: cpu::gemm::<false, 2>,
-    variants: || variants(false, false),
-};
+static GEMM: Kernel = kernel::<false, false, 2>("gemm", &[A, B, C]);
+static GEMM_BIAS: Kernel = kernel::<true, false, 3>("gemm_bias", &[A, B, BIAS, C]);
+static GEMM_TWO: Kernel = kernel::<false, true, 4>("gemm_two", &[A, B, A2, B2, C]);
+static GEMM_TWO_BIAS: Kernel = kernel::<true, true, 5>("gemm_two_bias", &[A, B, BIAS, A2, B2, C]);
 
-static GEMM_BIAS: Kernel = Kernel {
-    name: "gemm_bias",
-    bindings: &[A, B, BIAS, C],
-    scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, true, false),
-    cpu: cpu::gemm::<true, 3>,
-    variants: || variants(true, false),
-};
-
-static GEMM_TWO: Kernel = Kernel {
-    name: "gemm_two",
-    bindings: &[A, B, A2, B2, C],
-    scalars: &SCALARS_OF_TWO,
-    wgsl: |params| wgsl::body(params, false, true),
-    cpu: cpu::gemm_two::<false, 4>,
-    variants: || variants(false, true),
-};
-
-static GEMM_TWO_BIAS: Kernel = Kernel {
-    name: "gemm_two_bias",
-    bindings: &[A, B, BIAS, A2, B2, C],
-    scalars: &SCALARS_OF_TWO,
-    wgsl: |params| wgsl::body(params, true, true),
-    cpu: cpu::gemm_two::<true, 5>,
-    variants: || variants(true, true),
-};
+/// The kernel of one segment or two; `OUT` is the binding of C.
+const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
+    name: &'static str,
+    bindings: &'static [Binding],
+) -> Kernel {
+    Kernel {
+        name,
+        bindings,
+        scalars: if TWO { &SCALARS_OF_TWO } else { &SCALARS },
+        wgsl: |params| wgsl::body(params, BIASED, TWO),
+        cpu: cpu::gemm::<BIASED, TWO, OUT>,
+        variants: || variants(BIASED, TWO),
+    }
+}
 
 pub const KERNELS: &[&Kernel] = &[
     &GEMM,

@@ -76,33 +76,28 @@ use product::{Product, Second};
 use crate::device::cpu::CpuLaunch;
 use crate::dtype::DType;
 
-/// C is binding `C`, the last.
-pub fn gemm<const BIAS: bool, const C: usize>(l: &CpuLaunch) {
-    run::<BIAS, C>(l, None);
-}
-
-/// A product and its second segment: each tile takes both.
-pub fn gemm_two<const BIAS: bool, const C: usize>(l: &CpuLaunch) {
-    let [m, n] = [0, 1].map(|i| l.u32(i));
-    let [k, a_row, a_column, b_row, b_column] = [17, 18, 19, 20, 21].map(|i| l.u32(i));
-    let (a, b) = (l.read::<f32>(C - 2), l.read::<f32>(C - 1));
-    assert!((m - 1) * a_row + (k - 1) * a_column < a.len(), "gemm: the second A ends early");
-    assert!((k - 1) * b_row + (n - 1) * b_column < b.len(), "gemm: the second B ends early");
-    let (a, b, alpha) = (a.as_ptr(), b.as_ptr(), l.f32(22));
-    run::<BIAS, C>(l, Some(Second { k, a, a_row, a_column, b, b_row, b_column, alpha }));
-}
-
-fn run<const BIAS: bool, const C: usize>(l: &CpuLaunch, second: Option<Second>) {
-    let (isa, threads) = (isa::best(), l.threads);
+/// A product, of two segments where `TWO`; C is binding `OUT`, the last.
+pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &CpuLaunch) {
+    let (isa, threads, second) = (isa::best(), l.threads, TWO.then(|| second::<OUT>(l)));
     match l.dtype(1) {
-        DType::F32 => unsafe { operands::<f32, BIAS, C>(l, second).run(isa, threads) },
-        DType::F16 => unsafe { operands::<f16, BIAS, C>(l, second).run(isa, threads) },
+        DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, second).run(isa, threads) },
+        DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, second).run(isa, threads) },
         DType::BF16 if l.u32(16) == 1 => unsafe {
-            operands::<bf16, BIAS, C>(l, second).run_rounded(isa, threads)
+            operands::<bf16, BIAS, OUT>(l, second).run_rounded(isa, threads)
         },
-        DType::BF16 => unsafe { operands::<bf16, BIAS, C>(l, second).run(isa, threads) },
+        DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, second).run(isa, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
+}
+
+/// The second segment, whose factors are bound before C and reach as far as the launch says.
+fn second<const OUT: usize>(l: &CpuLaunch) -> Second {
+    let [m, n] = [0, 1].map(|i| l.u32(i));
+    let [k, a_row, a_column, b_row, b_column] = [17, 18, 19, 20, 21].map(|i| l.u32(i));
+    let (a, b) = (l.read::<f32>(OUT - 2), l.read::<f32>(OUT - 1));
+    assert!((m - 1) * a_row + (k - 1) * a_column < a.len(), "gemm: the second A ends early");
+    assert!((k - 1) * b_row + (n - 1) * b_column < b.len(), "gemm: the second B ends early");
+    Second { k, a: a.as_ptr(), a_row, a_column, b: b.as_ptr(), b_row, b_column, alpha: l.f32(22) }
 }
 
 /// Products of one A by N weights: bindings A, the weights, the products; scalars m, k, and each n.
