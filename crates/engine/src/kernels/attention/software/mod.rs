@@ -17,11 +17,12 @@
 //! Measured: attention of SmolLM2 (9 heads of 64 by 3, 512 tokens, causal, Mesa 22.3.6 on two cores),
 //! forward, d_q, d_k and d_v: 5.5, 8.2 and 13 ms, 50 to 60 GFLOP/s of their tiles' products, where a product
 //! of 1024³ made 59. Scores in workgroup memory and sums in the outputs, words of 64 bits, had made 119 ms
-//! of a block's 368 on the same machine at 41 GFLOP/s of that product. First use compiles for 1.1, 1.3
-//! and 1.0 s.
+//! of a block's 368 on the same machine at 41 GFLOP/s of that product. First use compiles for 1.2, 1.3
+//! and 1.0 s (0.2 where Mesa finds it in its cache).
+//!
 //! | tried                                  | forward | d_q  | d_k, d_v | compiles in |
 //! |----------------------------------------|---------|------|----------|-------------|
-//! | 32 rows                                | 5.4     | 8.0  | 12.8     | 1.1, 1.3, 2.7 s |
+//! | 32 rows                                | 5.4     | 8.0  | 12.8     | 1.2, 1.3, 2.7 s |
 //! | 24 rows                                | 5.9     | 9.3  | 13.6     | 0.9, 0.8, 1.7 |
 //! | 16 rows                                | 6.7     | 9.5  | 12.3     | 0.6, 0.5, 1.0 |
 //! | 8 rows                                 | 7.5     | 13.3 | 15.4     | 0.3, 0.3, 0.4 |
