@@ -89,7 +89,7 @@ impl<T> Shared<T> {
 }
 
 /// Calls `task` for 0, 1, … below `tasks` on the current pool, whose threads each take the next that is left:
-/// for launches so short that a range's splitting into jobs, each pushed, stolen and waited for, would tell.
+/// so that none is left with a last job, and short launches spend nothing on splitting a range, pushing and stealing.
 pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
     let next = AtomicUsize::new(0);
     let work = || loop {

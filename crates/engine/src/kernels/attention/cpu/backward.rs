@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread};
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_task};
 use crate::kernels::numeric::{dot, exp, vectorised};
 
 struct Inputs<'a> {
@@ -76,7 +76,7 @@ pub fn backward_q(l: &CpuLaunch) {
     let inputs = Inputs::of(l);
     let d_q = Shared::new(l.write::<f32>(9));
     let blocks = g.blocks();
-    (0..g.batch * g.kv_heads * blocks).into_par_iter().with_max_len(1).for_each(|task| {
+    each_task(l.threads, g.batch * g.kv_heads * blocks, |task| {
         let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
         let block = blocks - 1 - task % blocks;
         run(&g, &inputs, [b, head], [block, block + 1], Some(&d_q), None);
@@ -89,8 +89,10 @@ fn keys(l: &CpuLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &m
     let chunks = g.chunks();
     let width = g.dim.next_multiple_of(16);
     let size = 2 * g.keys * width;
-    parts.par_chunks_mut(size).with_max_len(1).enumerate().for_each(|(task, part)| {
+    let each = Shared::new(parts);
+    each_task(l.threads, g.batch * g.kv_heads * chunks.len(), |task| {
         let (b, head) = (task / chunks.len() / g.kv_heads, task / chunks.len() % g.kv_heads);
+        let part = unsafe { each.slice(task * size, size) };
         run(&g, &inputs, [b, head], chunks[task % chunks.len()], d_q, Some(part));
     });
 

@@ -1,11 +1,9 @@
 //! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
 
-use rayon::prelude::*;
-
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread};
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_task};
 use crate::kernels::numeric::exp;
 
 pub fn forward(l: &CpuLaunch) {
@@ -18,7 +16,7 @@ pub fn forward(l: &CpuLaunch) {
         return decode::forward(&g, l.threads, [q, k, v], labels, &o, &lse);
     }
     let blocks = g.blocks();
-    (0..g.batch * g.kv_heads * blocks).into_par_iter().with_max_len(1).for_each(|task| {
+    each_task(l.threads, g.batch * g.kv_heads * blocks, |task| {
         // The last blocks see the most keys; they are begun first.
         let block = blocks - 1 - task % blocks;
         let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);

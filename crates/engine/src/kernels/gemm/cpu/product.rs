@@ -5,8 +5,6 @@
 
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 use super::dot::{COLUMNS, FEW, Strip};
 use super::isa::{Isa, Round, Stored};
 use super::panels::{Kit, ONCE};
@@ -387,7 +385,7 @@ impl Cut {
         if tasks == 1 || batch * m * n * k < SMALL {
             (0..tasks).for_each(run);
         } else {
-            (0..tasks).into_par_iter().with_max_len(1).for_each(run);
+            each_task(rayon::current_num_threads(), tasks, run);
         }
     }
 }
