@@ -10,8 +10,9 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::pairs::{Along, Arrays, LANES, Pairs, halves_of, words};
+use super::pairs::{Along, Arrays, LANES, Pairs, halves_of, words, words_of};
 use super::spelled::{SIZES, Spelled};
+use super::{eights, starts_whole};
 use crate::device::Profile;
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
@@ -28,7 +29,7 @@ const SCALARS: [Scalar; 6] = [
     Scalar::U32("first_groups"),
 ];
 
-/// `params` = [rows and columns of the first product's tile, 1 where d_B is added to].
+/// `params` = [columns of a tile, 1 where d_B is added to, 1 where rows of d are whole words of eight].
 static TO_RANK: Kernel = Kernel {
     name: "low_rank_z_and_b",
     bindings: &[
@@ -43,12 +44,14 @@ static TO_RANK: Kernel = Kernel {
     cpu: |_| unreachable!("planned for a GPU in software alone"),
     variants: || {
         let of = |params| Variant { params, dtypes: vec![DType::F32; 5], threads: LANES };
-        [2, 4].into_iter().flat_map(|columns| [0, 1].map(|adds| of([columns, adds, 0, 0]))).collect()
+        let all = [0, 1, 2, 3].map(|both| [both & 1, both >> 1]);
+        let columns = [2, 4].into_iter();
+        columns.flat_map(|columns| all.map(|[adds, wide]| of([columns, adds, wide, 0]))).collect()
     },
 };
 
 /// `params` = [1 where W is [I, O], how W is stored, rows of d_A's tile, which outputs are added to: 1 for
-/// d_A, 2 for d_x].
+/// d_A, 2 for d_x; and 4 where rows of d and, if it is [I, O], of W are whole words of eight].
 static FROM_RANK: Kernel = Kernel {
     name: "low_rank_x_and_a",
     bindings: &[
@@ -66,7 +69,17 @@ static FROM_RANK: Kernel = Kernel {
     variants: || {
         let mut all = Vec::new();
         for stored in STORED {
-            for [fan_in_fan_out, rows, adds] in [[0, 16, 0], [0, 16, 3], [1, 32, 2], [1, 16, 1], [0, 32, 1]] {
+            for [fan_in_fan_out, rows, adds] in [
+                [0, 16, 0],
+                [0, 16, 3],
+                [1, 32, 2],
+                [1, 16, 1],
+                [0, 32, 1],
+                [0, 16, 4],
+                [0, 16, 7],
+                [1, 32, 6],
+                [1, 16, 5],
+            ] {
                 let mut dtypes = vec![DType::F32; 7];
                 dtypes[1] = stored;
                 let params = [fan_in_fan_out, number_of(stored), rows, adds];
@@ -93,6 +106,7 @@ pub(super) const PLAIN: Pairs = Pairs {
     stored: DType::F32,
     accumulate: false,
     second: None,
+    wide: false,
 };
 
 /// The tiles of Z and of d_B.
@@ -106,7 +120,7 @@ fn tiles_from_rank([fan_in_fan_out, stored, rows, adds]: Params) -> [Pairs; 2] {
     let stored = STORED[stored as usize];
     let second = Some(Along::Side);
     let d_x = Pairs { a: Along::Terms, b, stored, second, accumulate: adds & 2 != 0, ..PLAIN };
-    [d_x, Pairs { rows, accumulate: adds & 1 != 0, ..PLAIN }]
+    [d_x, Pairs { rows, columns: if rows == 16 { 8 } else { 4 }, accumulate: adds & 1 != 0, ..PLAIN }]
 }
 
 fn to_rank(params: Params) -> String {
@@ -127,8 +141,9 @@ fn to_rank(params: Params) -> String {
         alpha: "p.scale",
         ..Spelled::default()
     };
-    let arrays = Arrays { a: "d_words", b: "b_words", a2: "", b2: "", c: "z_words" };
-    words("d_words", 0, "read")
+    let wide = params[2] == 1;
+    let arrays = Arrays { a: "d_words", b: "b_words", a2: "", b2: "", c: "z_words", wide: [wide, false] };
+    words_of("d_words", 0, "read", wide)
         + &words("b_words", 1, "read")
         + &words("h_words", 2, "read")
         + &words("z_words", 3, "read_write")
@@ -161,15 +176,18 @@ fn from_rank(params: Params) -> String {
         ..Spelled::default()
     };
     let halves = d_x.stored != DType::F32;
+    let wide = params[3] & 4 != 0;
+    let wide_w = wide && params[0] == 1 && !halves;
     let arrays = Arrays {
         a: "d_words",
         b: if halves { "w" } else { "w_words" },
         a2: "z_words",
         b2: "a_words",
         c: "d_x_words",
+        wide: [wide, wide_w],
     };
-    words("d_words", 0, "read")
-        + &(if halves { String::new() } else { words("w_words", 1, "read") })
+    words_of("d_words", 0, "read", wide)
+        + &(if halves { String::new() } else { words_of("w_words", 1, "read", wide_w) })
         + &words("z_words", 2, "read")
         + &words("a_words", 3, "read")
         + &words("x_words", 4, "read")
@@ -178,7 +196,11 @@ fn from_rank(params: Params) -> String {
         + &halves_of(d_x.stored)
         + SIZES
         + &d_x.function(FIRST, false, arrays)
-        + &d_a.function(SECOND, false, Arrays { a: "z_words", b: "x_words", c: "d_a_words", ..arrays })
+        + &d_a.function(
+            SECOND,
+            false,
+            Arrays { a: "z_words", b: "x_words", c: "d_a_words", wide: [false; 2], ..arrays },
+        )
         + &both_of(&of_x, d_x, &of_a, d_a)
 }
 
@@ -265,7 +287,8 @@ impl LowRank<'_> {
         if !self.fits(cx, &values) {
             return false;
         }
-        let params = [if self.rank <= 16 { 2 } else { 4 }, adds as u32, 0, 0];
+        let wide = eights(&[self.out]) && starts_whole(self.d);
+        let params = [if self.rank <= 16 { 2 } else { 4 }, adds as u32, wide as u32, 0];
         let [of_z, of_b] = tiles_to_rank(params);
         let products = [(of_z, [self.rows, self.rank]), (of_b, [self.out, self.rank])];
         self.launch(cx, &TO_RANK, params, &values, products, 4 * self.rows * self.out * self.rank);
@@ -286,7 +309,10 @@ impl LowRank<'_> {
             return false;
         }
         let rows = if self.rank <= 16 { 16 } else { 32 };
-        let adds = *adds_a as u32 | (*adds_x as u32) << 1;
+        let wide = eights(&[self.out])
+            && starts_whole(self.d)
+            && (!fan_in_fan_out || w.dtype != DType::F32 || starts_whole(w));
+        let adds = *adds_a as u32 | (*adds_x as u32) << 1 | (wide as u32) << 2;
         let params = [fan_in_fan_out as u32, number_of(w.dtype), rows, adds];
         let [of_x, of_a] = tiles_from_rank(params);
         let products = [(of_x, [self.rows, self.features]), (of_a, [self.rank, self.features])];

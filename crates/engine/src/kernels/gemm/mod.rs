@@ -263,15 +263,29 @@ fn pairs(g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Option<Pairs> {
     if !even(&[g.n, g.k, c.row, c.batch, a.batch, b.batch]) {
         return None;
     }
+    let (a_along, b_along) = (along(a.column, a.row, g.m)?, along(b.row, b.column, g.n)?);
+    // What lies along the terms and is f32.
+    let whole = |along: Along, steps: [usize; 2]| along == Along::Side || eights(&steps);
+    let b_whole = b.value.dtype != DType::F32 || whole(b_along, [b.column, b.batch]);
     Some(Pairs {
         rows: if g.m <= 16 { 16 } else { 32 },
         columns: if g.n <= 16 && g.m > 16 { 2 } else { 4 },
-        a: along(a.column, a.row, g.m)?,
-        b: along(b.row, b.column, g.n)?,
+        a: a_along,
+        b: b_along,
         stored: b.value.dtype,
         accumulate: g.accumulate,
         second: None,
+        wide: [a_along, b_along].contains(&Along::Terms) && whole(a_along, [a.row, a.batch]) && b_whole,
     })
+}
+
+/// Whether a value of f32 starts at a whole word of eight.
+fn starts_whole(value: &Value) -> bool {
+    eights(&[value.range().offset as usize / 4])
+}
+
+fn eights(steps: &[usize]) -> bool {
+    steps.iter().all(|s| s.is_multiple_of(8))
 }
 
 fn even(steps: &[usize]) -> bool {
@@ -304,6 +318,8 @@ fn fitting(
     let aligned = |range: &Range| (range.offset / range.dtype.bytes() as u64).is_multiple_of(2);
     let fits =
         even(&[n, k]) && (pairs.a == Along::Terms || even(&[m])) && words.all(|(_, range)| aligned(range));
+    let starts = |i: usize| ranges[i].offset as usize / ranges[i].dtype.bytes();
+    let wide = pairs.wide && eights(&[k, starts(0), starts(1)]);
     let along = second.map(|s| {
         let terms = s.a.column == 1 && even(&[s.a.row, s.k]);
         along(s.b.row, s.b.column, n).filter(|_| terms)
@@ -311,7 +327,7 @@ fn fitting(
     match along {
         _ if !fits => lanes(n),
         Some(None) => lanes(n),
-        second => Form::Pairs(Pairs { accumulate, second: second.flatten(), ..pairs }),
+        second => Form::Pairs(Pairs { accumulate, second: second.flatten(), wide, ..pairs }),
     }
 }
 

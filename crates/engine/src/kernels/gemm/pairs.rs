@@ -28,8 +28,11 @@
 //! tokens took 34.1 ms forward and backward, 1.16 times the frozen one, and takes 32.1 (1.03 to 1.10 in three
 //! runs each, by turns).
 //!
-//! Tried since, on the same machine where this makes 59: words of four pairs where neighbours lie along the
-//! terms, 82 (x·W 60 to 69); with words of two pairs of B's columns as well, the same 82 and 68.
+//! Where neighbours lie along the terms, and rows are whole words of four pairs, those are read: 82 where
+//! pairs alone make 59, on the same machine (x·W 60 to 69). Tried besides: words of two pairs of B's columns
+//! as well, the same 82 and 68. A product 16 high (an adapter's d_A) has 8 columns a lane: the layer 576 → 1536
+//! 27.4 ms instead of 27.9 there and back; 8 columns for d_x, whose sums are twice the registers, 32; 64 rows
+//! for products 16 wide, no less than 32.
 //!
 //! Kept: 32 × 4 by 4. Rows that lie a power of two apart fall on one another in the first cache, which
 //! is what reading lines whole is for; where the neighbours lie along the rows or columns, it matters
@@ -65,6 +68,8 @@ pub struct Pairs {
     pub accumulate: bool,
     /// Which way the second segment's B lies, where there is one; its A lies along the terms.
     pub second: Option<Along>,
+    /// Whether factors whose neighbours lie along the terms are read four pairs at once.
+    pub wide: bool,
 }
 
 /// What a product's arrays of words are called.
@@ -76,6 +81,8 @@ pub struct Arrays {
     pub a2: &'static str,
     pub b2: &'static str,
     pub c: &'static str,
+    /// Whether the words of A and of B are of four pairs.
+    pub wide: [bool; 2],
 }
 
 /// A segment of the terms: how its factors lie, and what its arrays are called.
@@ -92,6 +99,7 @@ struct Segment {
     sums: &'static str,
     a_words: &'static str,
     b_words: &'static str,
+    wide: [bool; 2],
 }
 
 impl Pairs {
@@ -109,7 +117,8 @@ impl Pairs {
                 None => 0,
                 Some(Along::Terms) => 1,
                 Some(Along::Side) => 2,
-            } << 5;
+            } << 5
+            | (self.wide as u32) << 7;
         [super::wgsl::PAIRS, self.rows, self.columns, flags]
     }
 
@@ -122,7 +131,8 @@ impl Pairs {
             b: along(1),
             stored: [DType::F32, DType::F16, DType::BF16][(flags >> 3 & 3) as usize],
             accumulate: flags >> 2 & 1 == 1,
-            second: [None, Some(Along::Terms), Some(Along::Side)][(flags >> 5) as usize],
+            second: [None, Some(Along::Terms), Some(Along::Side)][(flags >> 5 & 3) as usize],
+            wide: flags >> 7 == 1,
         }
     }
 
@@ -140,11 +150,13 @@ impl Pairs {
             a2: "a2_words",
             b2: "b2_words",
             c: "c_words",
+            wide: [self.a, self.b].map(|along| self.wide && along == Along::Terms),
         };
+        let [wide_a, wide_b] = arrays.wide;
         let second = 2 + bias as u32;
-        let mut out = words(arrays.a, 0, "read");
+        let mut out = words_of(arrays.a, 0, "read", wide_a);
         if !halves {
-            out += &words(arrays.b, 1, "read");
+            out += &words_of(arrays.b, 1, "read", wide_b);
         }
         if self.second.is_some() {
             out += &(words(arrays.a2, second, "read") + &words(arrays.b2, second + 1, "read"));
@@ -166,6 +178,7 @@ impl Pairs {
             sums: "s",
             a_words: arrays.a2,
             b_words: arrays.b2,
+            wide: [false; 2],
             ..first
         });
         let biases = each(if bias { columns } else { 0 }, |j| {
@@ -178,7 +191,18 @@ impl Pairs {
 
     fn first(self, arrays: Arrays) -> Segment {
         let Pairs { rows, columns, a, b, stored, .. } = self;
-        Segment { rows, columns, a, b, stored, number: "", sums: "c", a_words: arrays.a, b_words: arrays.b }
+        Segment {
+            rows,
+            columns,
+            a,
+            b,
+            stored,
+            number: "",
+            sums: "c",
+            a_words: arrays.a,
+            b_words: arrays.b,
+            wide: [arrays.wide[0], arrays.wide[1] && stored == DType::F32],
+        }
     }
 
     /// The function that makes a tile by `terms` and `settled`.
@@ -324,14 +348,32 @@ impl Segment {
             let half = |i: usize| format!("      let {} = {}({word});\n", halves[i], read[i]);
             format!("      let {word} = {from};\n{}{}", half(0), half(1))
         };
+        // The pair `pair` of an array, which may lie in a word of four.
+        let pair_of = |array: &str, pair: String, wide: bool| match wide {
+            true => format!("{array}[({pair}) >> 2u][({pair}) & 3u]"),
+            false => format!("{array}[{pair}]"),
+        };
+        let [wide_a, wide_b] = self.wide;
         let b_load = |word: String, from: String, halves: [String; 2]| {
-            load(word, format!("{b_array}[{from}]"), halves, [b_first, b_second])
+            load(word, pair_of(b_array, from, wide_b), halves, [b_first, b_second])
         };
         let a_load = |word: String, from: String, halves: [String; 2]| {
-            load(word, format!("{}[{from}]", self.a_words), halves, ["first", "second"])
+            load(word, pair_of(self.a_words, from, wide_a), halves, ["first", "second"])
+        };
+        // Four pairs of terms from k on.
+        let four = |word: String, array: &str, place: String, value: String| {
+            let pairs = each(UNROLL, |u| {
+                let part = ["x", "y", "z", "w"][u as usize];
+                let half = |t: u32, half: &str| format!("      let {value}_{t} = {half}({word}.{part});\n");
+                half(2 * u, "first") + &half(2 * u + 1, "second")
+            });
+            format!("      let {word} = {array}[({place} + k) >> 2u];\n{pairs}")
         };
         // A term t is the half t % 2 of its pair, or a word of its own.
         let b_loads = match self.b {
+            Along::Terms if wide_b && count == UNROLL => {
+                each(self.columns, |j| four(format!("w{j}"), b_array, format!("b{j}"), format!("v{j}")))
+            }
             Along::Terms => both(self.columns, count, |j, u| {
                 let halves = [2 * u, 2 * u + 1].map(|t| format!("v{j}_{t}"));
                 b_load(format!("w{j}_{u}"), format!("b{j} + k + {u}u"), halves)
@@ -342,6 +384,9 @@ impl Segment {
             }),
         };
         let a_loads = match self.a {
+            Along::Terms if wide_a && count == UNROLL => each(self.rows / LANES, |q| {
+                four(format!("x{q}"), self.a_words, format!("a{q}"), format!("y{q}"))
+            }),
             Along::Terms => both(self.rows / LANES, count, |q, u| {
                 let halves = [2 * u, 2 * u + 1].map(|t| format!("y{q}_{t}"));
                 a_load(format!("x{q}_{u}"), format!("a{q} + k + {u}u"), halves)
@@ -363,6 +408,16 @@ impl Segment {
                 })
         });
         format!("{b_loads}{a_loads}{products}")
+    }
+}
+
+/// A binding as words of 64 bits, or of four times as many.
+pub fn words_of(name: &str, binding: u32, access: &str, wide: bool) -> String {
+    match wide {
+        true => {
+            format!("@group(0) @binding({binding}) var<storage, {access}> {name}: array<vec4<u64>>;\n")
+        }
+        false => words(name, binding, access),
     }
 }
 

@@ -11,14 +11,15 @@ use smallvec::SmallVec;
 
 use super::LowRank;
 use super::beside::PLAIN;
-use super::pairs::{Along, Arrays, LANES, Pairs, halves_of, words};
+use super::pairs::{Along, Arrays, LANES, Pairs, halves_of, words, words_of};
 use super::spelled::{SIZES, Spelled};
+use super::{eights, starts_whole};
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
-/// `params` = [columns of a tile].
+/// `params` = [columns of a tile, 1 where rows of x and A are whole words of eight].
 static OF_TWO: Kernel = Kernel {
     name: "low_rank_h_of_two",
     bindings: &[
@@ -75,9 +76,12 @@ const NAMES: [[&str; 5]; 3] = [
 ];
 
 fn variants(bindings: usize) -> Vec<Variant> {
-    let of =
-        |columns| Variant { params: [columns, 0, 0, 0], dtypes: vec![DType::F32; bindings], threads: LANES };
-    vec![of(2), of(4)]
+    let of = |columns, wide| Variant {
+        params: [columns, wide, 0, 0],
+        dtypes: vec![DType::F32; bindings],
+        threads: LANES,
+    };
+    vec![of(2, 0), of(4, 0), of(2, 1), of(4, 1)]
 }
 
 fn tile(columns: u32) -> Pairs {
@@ -89,12 +93,13 @@ fn columns_of(rank: usize) -> u32 {
     if rank <= 16 { 2 } else { 4 }
 }
 
-fn wgsl<const N: usize>([columns, ..]: Params) -> String {
+fn wgsl<const N: usize>([columns, wide, ..]: Params) -> String {
     let tile = tile(columns);
-    let mut out = words("x_words", 0, "read") + &halves_of(DType::F32) + SIZES;
+    let wide = wide == 1;
+    let mut out = words_of("x_words", 0, "read", wide) + &halves_of(DType::F32) + SIZES;
     let mut calls = String::new();
     for (i, [a, h, rank, a_at, h_at]) in NAMES.iter().enumerate().take(N) {
-        let arrays = Arrays { a: "x_words", b: a, a2: "", b2: "", c: h };
+        let arrays = Arrays { a: "x_words", b: a, a2: "", b2: "", c: h, wide: [wide; 2] };
         let product = Spelled {
             sizes: ["p.rows", rank, "p.features"],
             a: ["p.x_at", "p.features", "1u"],
@@ -102,7 +107,7 @@ fn wgsl<const N: usize>([columns, ..]: Params) -> String {
             c: [h_at, rank],
             ..Spelled::default()
         };
-        out += &words(a, 1 + i as u32, "read");
+        out += &words_of(a, 1 + i as u32, "read", wide);
         out += &words(h, (1 + N + i) as u32, "read_write");
         out += &tile.function(&format!("product{i}(p: Sizes, group: u32, lane: u32)"), false, arrays);
         let call = product.call(&format!("product{i}"), "rest", tile);
@@ -136,9 +141,10 @@ pub fn project_together(cx: &Rc<Context>, x: &Value, factors: &[&Value], h: &[Va
     let groups: SmallVec<[u32; 3]> =
         ranks.iter().map(|rank| (rows.div_ceil(height) * rank.div_ceil(width)) as u32).collect();
     let sizes = [rows, features].into_iter().chain(ranks.iter().copied()).map(|v| v as u32);
+    let wide = eights(&[features]) && values[..=factors.len()].iter().all(|v| starts_whole(v));
     cx.launch(Launch {
         kernel,
-        params: [columns, 0, 0, 0],
+        params: [columns, wide as u32, 0, 0],
         bindings: values.iter().map(|v| v.range()).collect(),
         scalars: sizes.chain(groups[..groups.len() - 1].iter().copied()).collect(),
         groups: groups.iter().sum(),

@@ -67,9 +67,14 @@ impl Form {
             for a in [Along::Terms, Along::Side] {
                 for b in [Along::Terms, Along::Side] {
                     for accumulate in [false, true] {
-                        all.extend(seconds.iter().map(|second| {
+                        let along_terms = [a, b].contains(&Along::Terms);
+                        let wides: &[bool] = if along_terms { &[false, true] } else { &[false] };
+                        all.extend(seconds.iter().flat_map(|second| {
                             let second = *second;
-                            Form::Pairs(Pairs { rows, columns, a, b, stored, accumulate, second })
+                            wides.iter().map(move |wide| {
+                                let wide = *wide;
+                                Form::Pairs(Pairs { rows, columns, a, b, stored, accumulate, second, wide })
+                            })
                         }));
                     }
                 }
