@@ -1,7 +1,7 @@
 //! Both gradients of silu(gate) · up in one pass.
 //!
 //! Maths: d_up = d · silu(gate), and d_gate = d · up · silu'(gate), which takes the place of d. Layout: all
-//! contiguous and of one size; one invocation an element. Cost: three reads and two writes, bound by
+//! contiguous and of one size; one invocation an element, or four (wide.rs). Cost: three reads and two writes, bound by
 //! memory, and one exponential where two passes take two. Each is to the bit what `map` gives.
 
 use std::rc::Rc;
@@ -9,9 +9,9 @@ use std::rc::Rc;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use super::THREADS;
 use super::cpu::GRAIN;
 use super::function::PRELUDE;
+use super::{THREADS, wide};
 use crate::device::cpu::CpuLaunch;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -30,26 +30,54 @@ pub static BACKWARD: Kernel = Kernel {
         ("d_up", Access::Write),
     ],
     scalars: &[Scalar::U32("size")],
-    wgsl: |_| PRELUDE.to_string() + WGSL,
+    wgsl: |params| match params[2] {
+        1 => {
+            let names = ["gate", "up", "d", "d_up"].into_iter().enumerate();
+            let bound: String = names.map(|(i, name)| wide::vectors(name, i, i > 1)).collect();
+            PRELUDE.to_string() + GRADIENTS + &bound + WIDE_WGSL
+        }
+        _ => PRELUDE.to_string() + GRADIENTS + WGSL,
+    },
     cpu,
-    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS }],
+    variants: || {
+        let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS };
+        vec![plain, wide::variant([0; 4], 4)]
+    },
 };
+
+/// d_gate and d_up of an element.
+const GRADIENTS: &str = "
+fn gradients(gate: f32, up: f32, d: f32) -> vec2<f32> {
+  if is_nan(gate) || is_nan(d) { return vec2<f32>(nan()); }
+  let s = sigmoid(gate);
+  let d_gate = d * up * s * (1.0 + gate * (1.0 - s));
+  return vec2<f32>(select(d_gate, nan(), is_nan(up)), gate * s * d);
+}
+";
 
 const WGSL: &str = "
 fn kernel(group: u32, lane: u32) {
   let i = group * THREADS + lane;
   if i >= p.size { return; }
-  let gate = load_gate(i);
-  let up = load_up(i);
-  let d = load_d(i);
-  if is_nan(gate) || is_nan(d) {
-    store_d(i, nan());
-    store_d_up(i, nan());
-    return;
-  }
-  let s = sigmoid(gate);
-  store_d_up(i, gate * s * d);
-  if is_nan(up) { store_d(i, nan()); } else { store_d(i, d * up * s * (1.0 + gate * (1.0 - s))); }
+  let both = gradients(load_gate(i), load_up(i), load_d(i));
+  store_d(i, both.x);
+  store_d_up(i, both.y);
+}
+";
+
+const WIDE_WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let i = group * THREADS + lane;
+  if i >= p.size / 4u { return; }
+  let gate = load4_gate(i);
+  let up = load4_up(i);
+  let d = load4_d(i);
+  let x = gradients(gate.x, up.x, d.x);
+  let y = gradients(gate.y, up.y, d.y);
+  let z = gradients(gate.z, up.z, d.z);
+  let w = gradients(gate.w, up.w, d.w);
+  store4_d(i, vec4<f32>(x.x, y.x, z.x, w.x));
+  store4_d_up(i, vec4<f32>(x.y, y.y, z.y, w.y));
 }
 ";
 
@@ -74,14 +102,15 @@ vectorised! {
 /// Appends d_up, and d_gate in the place of d.
 pub fn silu_mul_backward(cx: &Rc<Context>, gate: &Value, up: &Value, d: &Value, d_up: &Value) -> Result<()> {
     let binds = [gate, up, d, d_up].map(|v| Bind::new(v, &[1], 1));
-    windows(cx, BACKWARD.name, &[d.size()], &[], &binds, |window| {
+    windows(cx, BACKWARD.name, &[d.size()], &[wide::ELEMENTS], &binds, |window| {
         let size = window.count[0] as u32;
+        let wide = wide::fits(window.count[0], &window.ranges);
         cx.launch(Launch {
             kernel: &BACKWARD,
-            params: [0; 4],
+            params: [0, 0, wide as u32, 0],
             bindings: window.ranges,
             scalars: SmallVec::from_slice(&[size]),
-            groups: size.div_ceil(THREADS),
+            groups: if wide { wide::groups(size as usize) } else { size.div_ceil(THREADS) },
             threads: THREADS,
             work: size as u64 * 8,
         });

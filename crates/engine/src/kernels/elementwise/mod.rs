@@ -3,7 +3,9 @@
 //! Maths: y[i] = f(a[i·sa], b[i·sb], c[i·sc]) over at most five collapsed dimensions; a stride of
 //! 0 broadcasts. Layout: any strides; one invocation an element of y, and natively runs along the innermost
 //! dimension. Cost: one pass, bound by memory. `pow` is the library's, a call an element (4.2 ns): in f64
-//! lanes it took 1.9 ns with AVX-512, 3.1 with AVX2, and 7.9 without either. A vec4 form was not tried yet.
+//! lanes it took 1.9 ns with AVX-512, 3.1 with AVX2, and 7.9 without either. Where all operands lie side by
+//! side in f32, an invocation takes four elements as one vec4 (wide.rs): a load of one costs a GPU in software
+//! 13 ns where four single ones cost 32.
 //! Counted from the shader: one f for 8 to 16 bytes, so memory binds wherever f is under some ten FLOPs;
 //! one integer division for each collapsed dimension; under 20 registers, no workgroup memory: occupancy
 //! is full.
@@ -11,6 +13,7 @@
 mod cpu;
 mod function;
 mod gated;
+pub(in crate::kernels) mod wide;
 
 pub use function::Function;
 pub use gated::silu_mul_backward;
@@ -93,9 +96,15 @@ static ACCUMULATE: Kernel = Kernel {
     name: "accumulate",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: &[Scalar::U32("size")],
-    wgsl: |_| ACCUMULATE_WGSL.into(),
+    wgsl: |params| match params[2] {
+        1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
+        _ => ACCUMULATE_WGSL.into(),
+    },
     cpu: cpu::accumulate,
-    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
+    variants: || {
+        let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS };
+        vec![plain, wide::variant([0; 4], 2)]
+    },
 };
 
 pub const KERNELS: &[&Kernel] = &[&MAP1, &MAP2, &MAP3, &ACCUMULATE, &gated::BACKWARD];
@@ -107,13 +116,23 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-/// `params` = [function, dimensions].
+const WIDE_ACCUMULATE_WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let i = group * THREADS + lane;
+  if i < p.size / 4u { store4_y(i, load4_y(i) + load4_x(i)); }
+}
+";
+
+/// `params` = [function, dimensions, 1 where an invocation takes four elements].
 fn wgsl(params: Params, operands: usize) -> String {
     let function = Function::ALL[params[0] as usize];
     let names = &["a", "b", "c"][..operands];
     let arguments: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
     let mut out =
         format!("{}fn f({}) -> f32 {{ {} }}\n", function::PRELUDE, arguments.join(", "), function.wgsl());
+    if params[2] == 1 {
+        return out + &wide::map(names, function.passes_nan());
+    }
     out.push_str("fn kernel(group: u32, lane: u32) {\n  let i = group * THREADS + lane;\n");
     out.push_str("  if i >= p.size { return; }\n  var rest = i;\n");
     let walked = [&["y"], names].concat();
@@ -121,7 +140,11 @@ fn wgsl(params: Params, operands: usize) -> String {
         out.push_str(&format!("  var i{n} = 0u;\n"));
     }
     for d in (0..params[1]).rev() {
-        out.push_str(&format!("  {{ let k = rest % p.d{d}; rest = rest / p.d{d};"));
+        // The outermost is what the others leave.
+        out.push_str(&match d {
+            0 => "  { let k = rest;".to_string(),
+            _ => format!("  {{ let k = rest % p.d{d}; rest = rest / p.d{d};"),
+        });
         for n in &walked {
             out.push_str(&format!(" i{n} += k * p.{n}{d};"));
         }
@@ -144,6 +167,9 @@ fn wgsl(params: Params, operands: usize) -> String {
 fn variants(operands: usize) -> Vec<Variant> {
     let mut out = Vec::new();
     for (i, function) in Function::ALL.iter().enumerate().filter(|(_, f)| f.operands() == operands) {
+        if !function.makes_indices() && !function.takes_condition() {
+            out.push(wide::variant([i as u32, 1, 0, 0], operands + 1));
+        }
         for dims in 1..=DIMS as u32 {
             let y = if function.makes_indices() { DType::I32 } else { DType::F32 };
             for x in function.inputs() {
@@ -181,7 +207,9 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
         operands.iter().zip(&strides).map(|(v, s)| Bind::new(v, s, 1)).collect();
     binds.push(Bind::new(y, &y_strides, 1));
     let kernel = [&MAP1, &MAP2, &MAP3][operands.len() - 1];
-    windows(cx, function.name(), &space, &[], &binds, |window| {
+    let side_by_side = space.len() == 1 && strides.iter().all(|s| s[0] == 1);
+    let may_be_wide = side_by_side && !function.makes_indices() && !function.takes_condition();
+    windows(cx, function.name(), &space, &[wide::ELEMENTS][..side_by_side as usize], &binds, |window| {
         let size: usize = window.count.iter().product();
         let mut scalars: SmallVec<[u32; 24]> = SmallVec::new();
         scalars.push(size as u32);
@@ -195,12 +223,13 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
         for s in &strides {
             scalars.extend(padded(s, 0));
         }
+        let wide = may_be_wide && wide::fits(size, &window.ranges);
         cx.launch(Launch {
             kernel,
-            params: [function as u32, space.len() as u32, 0, 0],
+            params: [function as u32, space.len() as u32, wide as u32, 0],
             bindings: window.ranges,
             scalars,
-            groups: (size as u32).div_ceil(THREADS),
+            groups: if wide { wide::groups(size) } else { (size as u32).div_ceil(THREADS) },
             threads: THREADS,
             work: size as u64 * 4,
         });
@@ -211,14 +240,15 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
 pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
     let size = y.size();
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
-    windows(cx, "accumulate", &[size], &[], &binds, |window| {
+    windows(cx, "accumulate", &[size], &[wide::ELEMENTS], &binds, |window| {
         let n = window.count[0] as u32;
+        let wide = wide::fits(window.count[0], &window.ranges);
         cx.launch(Launch {
             kernel: &ACCUMULATE,
-            params: [0; 4],
+            params: [0, 0, wide as u32, 0],
             bindings: window.ranges,
             scalars: SmallVec::from_slice(&[n]),
-            groups: n.div_ceil(THREADS),
+            groups: if wide { wide::groups(n as usize) } else { n.div_ceil(THREADS) },
             threads: THREADS,
             work: n as u64,
         });

@@ -4,13 +4,17 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS, threads};
+use super::{
+    ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS, WIDE, is_absent,
+    is_single, threads,
+};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Params};
+use crate::kernels::elementwise::wide;
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
+use crate::recording::{Launch, Range};
 use crate::tensor::{Context, Value};
 
 /// What y is multiplied by and what is added, [C] each.
@@ -121,14 +125,26 @@ fn by_rows(
     windows(cx, kernel.name, &[rows], &[], binds, |w| {
         let rows = w.count[0];
         let threads = threads(&cx.profile);
+        let mut params = params.map(u32::from);
+        if threads < THREADS && rows_are_vectors(kernel, n, params, &w.ranges) {
+            params[3] |= WIDE;
+        }
         launch(cx, kernel, params, w, [&[n as u32], scalars].concat(), [rows, threads as usize], rows * n);
     })
+}
+
+/// Whether everything of a row's length lies in whole vectors of f32.
+fn rows_are_vectors(kernel: &Kernel, n: usize, params: Params, ranges: &[Range]) -> bool {
+    let whole = |name: &str| !is_single(name) && !is_absent(name, params);
+    let read = kernel.bindings.iter().zip(ranges).filter(|((name, _), _)| whole(name));
+    let mut ranges = read.map(|(_, range)| range);
+    n.is_multiple_of(wide::ELEMENTS) && ranges.all(wide::is_whole)
 }
 
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    params: [bool; 4],
+    params: Params,
     w: Window,
     scalars: Vec<u32>,
     [groups, threads]: [usize; 2],
@@ -136,7 +152,7 @@ fn launch(
 ) {
     cx.launch(Launch {
         kernel,
-        params: params.map(u32::from),
+        params,
         bindings: w.ranges,
         scalars: SmallVec::from_vec(scalars),
         groups: groups as u32,
@@ -172,7 +188,7 @@ pub fn sum_rows(cx: &Rc<Context>, sums: Sums, x: &Value, rows: Rows, d: &Value, 
         let (start, taken) = (w.start[0], w.count[0]);
         let here = (taken * chunk).min(count - start * chunk);
         let scalars = vec![n as u32, here as u32, chunk as u32];
-        let params = [rows.mean.is_some(), sums == Sums::Weight, false, false];
+        let params = [rows.mean.is_some(), sums == Sums::Weight, false, false].map(u32::from);
         let threads = THREADS as usize;
         launch(cx, &SUM_ROWS, params, w, scalars, [(taken * n).div_ceil(threads), threads], here * n);
     })?;
