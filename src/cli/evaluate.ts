@@ -1,10 +1,11 @@
 import { Command } from "commander";
 import type { Evaluation } from "../train/evaluate.js";
+import type { StorageType } from "../train/options.js";
 import { confusionTable } from "./confusion-table.js";
 import { grouped, percent, plural } from "./format.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
-import { dtypeOption, inStorage, type StorageType } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags {

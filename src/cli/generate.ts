@@ -1,7 +1,8 @@
 import { Command } from "commander";
+import type { StorageType } from "../train/options.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
-import { dtypeOption, inStorage, type StorageType } from "./storage.js";
+import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags {

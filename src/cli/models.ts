@@ -9,8 +9,8 @@ import type { CausalLM } from "../models/causal-lm.js";
 import type { LoadOptions } from "../models/load.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../safetensors.js";
+import type { StorageType } from "../train/options.js";
 import { UsageError } from "./failure.js";
-import type { StorageType } from "./storage.js";
 
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
 export function modelPath(model: string | undefined, adapter: string | undefined): string {

@@ -1,13 +1,15 @@
 /** How a command that only reads a model stores its weights. */
 import { Option } from "commander";
 
-export type StorageType = "f32" | "f16" | "bf16";
+import type { StorageType } from "../train/options.js";
+
+export const STORAGE_TYPES: readonly StorageType[] = ["f32", "f16", "bf16"];
 
 export function dtypeOption(): Option {
   return new Option(
     "--dtype <type>",
     "storage of the model's weights; as in its file unless given, and bf16 takes products on the cpu in bf16",
-  ).choices(["f32", "f16", "bf16"]);
+  ).choices(STORAGE_TYPES);
 }
 
 /** Runs `fn` with the products that `finetune` takes for that storage, so that losses are the same figures. */

@@ -5,6 +5,7 @@ import { defaultData, defaultModel } from "../../models/default.js";
 import type { ProductPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { UsageError } from "../failure.js";
+import { STORAGE_TYPES } from "../storage.js";
 import * as value from "../values.js";
 
 /** As commander hands them over. */
@@ -51,7 +52,7 @@ export interface Flags {
 }
 
 export function declareFlags(command: Command): Command {
-  const choice = (flags: string, text: string, choices: string[]): Option =>
+  const choice = (flags: string, text: string, choices: readonly string[]): Option =>
     new Option(flags, text).choices(choices);
   return command
     .option("--model <folder>", "the model; the embedded one unless given")
@@ -97,7 +98,7 @@ export function declareFlags(command: Command): Command {
     .option("--save-every <n>", "steps between checkpoints", value.count)
     .option("--resume [folder]", "go on from a checkpoint: the newest unless given")
     .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
-    .addOption(choice("--dtype <type>", "storage of the model's weights", ["f32", "f16", "bf16"]))
+    .addOption(choice("--dtype <type>", "storage of the model's weights", STORAGE_TYPES))
     .addOption(
       choice("--products <precision>", "by bf16 weights, on the cpu; bf16 with --dtype bf16", [
         "exact",
