@@ -5,8 +5,13 @@
 //! of that eighth is room for buffers that wait: without it, forward's sizes and backward's push one another
 //! out each step, and a new buffer's pages are cleared by the system (a block of SmolLM2 alone, 512 tokens
 //! forward and backward: 3,000 pages a pass, 30 ms, against 24).
+//!
+//! Given back is what has waited longest. A step asks for the same sizes as the last, so what it does not
+//! take is what one odd step left (an epoch's short last batch). Choosing by size instead keeps that for ever
+//! and makes some of every step's buffers anew: over 250 steps of the small model, 3,776 MiB of new buffers
+//! against 117; in a checkpointed step of SmolLM2, 1,500 MiB against 143. With lengths that vary, the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::recording::BufferId;
 
@@ -26,13 +31,24 @@ pub fn class_of(bytes: u64) -> u64 {
 
 #[derive(Default)]
 pub struct Pool {
-    idle: BTreeMap<u64, Vec<BufferId>>,
+    /// By class, in the order in which they were freed.
+    idle: BTreeMap<u64, VecDeque<Idle>>,
+    /// Classes by the time at which each idle buffer of them was freed.
+    waiting: BTreeMap<u64, u64>,
+    /// Buffers freed so far.
+    freed: u64,
     idle_bytes: u64,
     live: u64,
     live_classes: u64,
     highest_live_classes: u64,
     highest_live: u64,
     peak: u64,
+}
+
+struct Idle {
+    buffer: BufferId,
+    /// How many were freed before it.
+    since: u64,
 }
 
 /// What an allocation needs done on the device, in this order.
@@ -56,7 +72,7 @@ impl Pool {
         let mut give_back = Vec::new();
         let most = self.most();
         while self.idle_bytes > 0 && self.reserved() > most {
-            give_back.push(self.drop_idle(self.reserved() - most));
+            give_back.push(self.take_longest_idle());
         }
         self.peak = self.peak.max(self.reserved());
         Allocation { buffer: BufferId::next(), class, give_back, create: true }
@@ -73,13 +89,16 @@ impl Pool {
         self.live -= bytes;
         self.live_classes -= class;
         self.idle_bytes += class;
-        self.idle.entry(class).or_default().push(buffer);
+        self.idle.entry(class).or_default().push_back(Idle { buffer, since: self.freed });
+        self.waiting.insert(self.freed, class);
+        self.freed += 1;
     }
 
     /// Every idle buffer, for giving back.
     pub fn drain(&mut self) -> Vec<BufferId> {
         self.idle_bytes = 0;
-        std::mem::take(&mut self.idle).into_values().flatten().collect()
+        self.waiting.clear();
+        std::mem::take(&mut self.idle).into_values().flatten().map(|idle| idle.buffer).collect()
     }
 
     /// Bytes asked for and not yet freed.
@@ -113,22 +132,20 @@ impl Pool {
         self.highest_live = self.live;
     }
 
+    /// The buffer of this class that was freed last: its bytes are the likeliest to be in a cache.
     fn take(&mut self, class: u64) -> Option<BufferId> {
-        let list = self.idle.get_mut(&class)?;
-        let buffer = list.pop();
-        if list.is_empty() {
-            self.idle.remove(&class);
-        }
+        let Idle { buffer, since } = self.idle.get_mut(&class)?.pop_back()?;
+        self.waiting.remove(&since);
         self.idle_bytes -= class;
-        buffer
+        Some(buffer)
     }
 
-    /// Takes out the smallest idle buffer that makes up for `excess`, or else the largest: what is
-    /// given back has to be made anew when its size is asked for again.
-    fn drop_idle(&mut self, excess: u64) -> BufferId {
-        let fitting = self.idle.range(excess..).next();
-        let class = *fitting.or(self.idle.last_key_value()).expect("idle bytes are counted by class").0;
-        self.take(class).expect("empty classes are removed")
+    fn take_longest_idle(&mut self) -> BufferId {
+        let (_, class) = self.waiting.pop_first().expect("idle bytes are those of buffers that wait");
+        let queue = self.idle.get_mut(&class).expect("a buffer that waits is in its class");
+        let Idle { buffer, .. } = queue.pop_front().expect("a buffer that waits is in its class");
+        self.idle_bytes -= class;
+        buffer
     }
 }
 
@@ -158,6 +175,23 @@ mod tests {
             held.into_iter().for_each(|(b, n)| pool.free(b, n));
             assert_eq!(pool.live(), 0);
             assert!(pool.reserved() <= highest + highest / 8);
+        }
+    }
+
+    #[test]
+    fn what_has_waited_longest_is_given_back_whatever_its_size() {
+        const K: u64 = 1 << 16;
+        for order in [[4, 6, 8], [8, 6, 4], [6, 8, 4], [4, 8, 6]] {
+            let mut pool = Pool::default();
+            let held = order.map(|n| (pool.allocate(n * K).buffer, n * K));
+            held.into_iter().for_each(|(buffer, bytes)| pool.free(buffer, bytes));
+            // 18 wait where at most 20 may be held: 5 more need 3 back, and each of them is enough.
+            let next = pool.allocate(5 * K);
+            assert!(next.create);
+            assert_eq!(next.give_back, [held[0].0], "{order:?}");
+            // The others still serve.
+            let others = [1, 2].map(|i| pool.allocate(held[i].1));
+            assert!(others.iter().all(|allocation| !allocation.create));
         }
     }
 }
