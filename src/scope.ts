@@ -8,10 +8,28 @@ import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 import type { Tensor } from "./tensor.js";
 
+/** What a scope has made so far. */
+class Made extends Set<Tensor> {
+  /** While a synchronous call runs. An asynchronous one may never settle, and what it left running may outlive it. */
+  #sure = true;
+
+  /** Owns `tensor`, too. One that may not be freed at the end is freed when nothing refers to it. */
+  own(tensor: Tensor): void {
+    this.add(tensor);
+    if (!this.#sure) tensor.watch();
+  }
+
+  /** From now on nothing says that the call's end is to come. */
+  doubt(): void {
+    this.#sure = false;
+    for (const tensor of this) tensor.watch();
+  }
+}
+
 /** What is in force for the code that runs now. */
 interface Frame {
-  /** What the innermost scope has made so far; undefined outside any. */
-  made: Set<Tensor> | undefined;
+  /** Of the innermost scope; undefined outside any. */
+  made: Made | undefined;
   noGrad: boolean;
   /** The open checkpoint, 0 for none. */
   region: number;
@@ -48,12 +66,23 @@ export function enter(): void {
 
 /** Lets the innermost scope own `tensor`. */
 export function own(tensor: Tensor): void {
-  frames.getStore()?.made?.add(tensor);
+  hand(tensor, frames.getStore()?.made);
 }
 
 /** Takes `tensor` out of the innermost scope: what a module or an optimizer holds outlives it. */
 export function keep(tensor: Tensor): void {
+  disown(tensor);
+  tensor.watch();
+}
+
+/** Takes `tensor`, which is being disposed, out of the innermost scope. */
+export function disown(tensor: Tensor): void {
   frames.getStore()?.made?.delete(tensor);
+}
+
+function hand(tensor: Tensor, owner: Made | undefined): void {
+  if (owner === undefined) tensor.watch();
+  else owner.own(tensor);
 }
 
 /** Whether gradients are off. */
@@ -73,8 +102,9 @@ export function leavesNothing(): boolean {
  */
 export function scope<T>(fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
-  const made = new Set<Tensor>();
+  const made = new Made();
   return settle(
+    made,
     () => frames.run({ ...outer, made }, fn),
     (result) => release(made, reachable(result, made), outer.made),
     () => release(made, new Set(), outer.made),
@@ -123,12 +153,13 @@ export function checkpoint<T>(fn: () => T): T {
   if (outer.region !== 0 || outer.noGrad) return scope(fn);
   const region = ++regions;
   session().openRegion(region);
-  const made = new Set<Tensor>();
+  const made = new Made();
   const end = (kept: Set<unknown>): void => {
     release(made, kept, outer.made);
     session().closeRegion(region);
   };
   return settle(
+    made,
     () => frames.run({ ...outer, made, region }, fn),
     (result) => end(reachable(result, made)),
     () => end(new Set()),
@@ -136,7 +167,7 @@ export function checkpoint<T>(fn: () => T): T {
 }
 
 /** Runs `fn`, then `done` with its result or `failed`, whether it is asynchronous or not. */
-function settle<T>(fn: () => T, done: (result: unknown) => void, failed: () => void): T {
+function settle<T>(made: Made, fn: () => T, done: (result: unknown) => void, failed: () => void): T {
   let result: T;
   try {
     result = fn();
@@ -145,6 +176,7 @@ function settle<T>(fn: () => T, done: (result: unknown) => void, failed: () => v
     throw error;
   }
   if (result instanceof Promise) {
+    made.doubt();
     return result.then(
       (value: unknown) => {
         done(value);
@@ -160,17 +192,18 @@ function settle<T>(fn: () => T, done: (result: unknown) => void, failed: () => v
   return result;
 }
 
-function release(made: Set<Tensor>, kept: Set<unknown>, outer: Set<Tensor> | undefined): void {
+function release(made: Made, kept: Set<unknown>, outer: Made | undefined): void {
   const ids: number[] = [];
   for (const tensor of made) {
     if (kept.has(tensor)) {
-      outer?.add(tensor);
+      hand(tensor, outer);
       continue;
     }
     const id = tensor.leave();
     if (id !== undefined) ids.push(id);
   }
   made.clear();
+  made.doubt();
   // One call: it costs more than letting one tensor go.
   if (ids.length > 0) session().dispose(ids);
 }

@@ -3,10 +3,13 @@ import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { session, settled } from "./native.js";
 import { nextDropout } from "./random.js";
-import { enter, keep, own } from "./scope.js";
+import { disown, enter, keep, own } from "./scope.js";
 
 export type DType = "f32" | "f16" | "bf16" | "i32";
-/** Frees handles that nobody disposed; a net, never relied upon. */
+/**
+ * Frees handles that nobody disposed; a net, never relied upon. Tensors of a scope that surely ends stay out of it:
+ * what it watches outlives V8's small collections, 25 KB of a small model's step.
+ */
 const net = new FinalizationRegistry<number>((id) => session().dispose([id]));
 
 /** Tensors that a module holds as parameters: made with `requiresGrad`, or told to ask for a gradient. */
@@ -36,6 +39,7 @@ export class Tensor {
   readonly device: Exclude<Device, "auto">;
   #id: number;
   #disposed = false;
+  #watched = false;
 
   /** @internal Wraps a handle of the session; the innermost scope owns it. */
   constructor(id: number, known?: Description) {
@@ -44,7 +48,6 @@ export class Tensor {
     this.shape = shape;
     this.dtype = dtype;
     this.device = device;
-    net.register(this, id, this);
     own(this);
   }
 
@@ -305,7 +308,7 @@ export class Tensor {
   }
 
   dispose(): void {
-    keep(this);
+    disown(this);
     const id = this.leave();
     if (id !== undefined) session().dispose([id]);
   }
@@ -314,8 +317,15 @@ export class Tensor {
   leave(): number | undefined {
     if (this.#disposed) return undefined;
     this.#disposed = true;
-    net.unregister(this);
+    if (this.#watched) net.unregister(this);
     return this.#id;
+  }
+
+  /** @internal From now on it is freed when nothing refers to it. */
+  watch(): void {
+    if (this.#watched || this.#disposed) return;
+    this.#watched = true;
+    net.register(this, this.#id, this);
   }
 
   [Symbol.dispose](): void {

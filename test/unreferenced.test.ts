@@ -1,0 +1,74 @@
+/** What nobody disposes of and nothing refers to any more is freed, however it came out of a scope or never did. */
+import { setTimeout as later } from "node:timers/promises";
+
+import test from "ava";
+
+import { checkpoint, memory, nn, scope, zeros, type Tensor } from "../src/index.js";
+
+const device = "cpu";
+const ROWS = 1000;
+
+function some(): Tensor {
+  return zeros([ROWS], { device });
+}
+
+/** Each makes one tensor or more and drops it. */
+const cases: Record<string, () => unknown> = {
+  "made outside of any scope": () => void some(),
+  "given by a scope": () => void scope(() => ({ kept: [some()] })),
+  "given by a scope in a scope, to nobody": () => void scope(() => scope(() => some())),
+  "given by a checkpoint": () => void checkpoint(() => some()),
+  "given by an asynchronous scope": () => scope(async () => Promise.resolve(some())),
+  "made in a scope that never settles": () => {
+    void scope(async () => {
+      some();
+      await new Promise(() => {});
+    });
+  },
+  "made later in a scope that never settles": () => {
+    void scope(async () => {
+      await Promise.resolve();
+      some();
+      await new Promise(() => {});
+    });
+  },
+  "given to a scope that never settles": () => {
+    void scope(async () => {
+      await Promise.resolve();
+      scope(() => some());
+      await new Promise(() => {});
+    });
+  },
+  "made by what a scope left running": async () => {
+    let running: Promise<void> | undefined;
+    scope(() => {
+      running = Promise.resolve().then(() => void some());
+    });
+    await running;
+  },
+  "a layer made in a scope": () => void scope(() => void new nn.Linear(2, 3, { device })),
+};
+
+for (const [name, make] of Object.entries(cases)) {
+  test.serial(`freed when nothing refers to it: ${name}`, async (t) => {
+    const before = memory(device).tensors;
+    await make();
+    for (let turn = 0; turn < 100 && memory(device).tensors > before; turn++) {
+      globalThis.gc?.();
+      await later(5);
+    }
+    t.is(memory(device).tensors, before);
+  });
+}
+
+test.serial("what a scope holds is there until it ends, and then is not", async (t) => {
+  const before = memory(device).tensors;
+  let held = 0;
+  await scope(async () => {
+    some();
+    held = memory(device).tensors - before;
+    await later(5);
+  });
+  t.is(held, 1);
+  t.is(memory(device).tensors, before);
+});
