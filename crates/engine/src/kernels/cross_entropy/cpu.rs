@@ -21,20 +21,23 @@ pub fn rows(l: &CpuLaunch) {
 }
 
 pub fn in_place(l: &CpuLaunch) {
-    let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
-    let rows = l.write::<f32>(0).par_chunks_exact_mut(n).zip(l.read::<i32>(1)).zip(l.write::<f32>(2));
-    rows.with_min_len((GRAIN / n).max(1)).for_each(|((x, t), loss)| match target(*t, ignore, n) {
-        Target::Ignored => {
-            x.fill(0.0);
-            *loss = 0.0;
-        }
-        Target::None => {
-            x.fill(f32::NAN);
-            *loss = f32::NAN;
-        }
-        Target::Column(t) => {
-            *loss = row_in_place(x, t, smoothing);
-            x[t] -= 1.0 - smoothing;
+    let (n, ignore, smoothing, stride) = (l.u32(0), l.scalars[1] as i32, l.f32(2), l.u32(3));
+    let rows = l.write::<f32>(0).par_chunks_mut(stride).zip(l.read::<i32>(1)).zip(l.write::<f32>(2));
+    rows.with_min_len((GRAIN / n).max(1)).for_each(|((x, t), loss)| {
+        let x = &mut x[..n];
+        match target(*t, ignore, n) {
+            Target::Ignored => {
+                x.fill(0.0);
+                *loss = 0.0;
+            }
+            Target::None => {
+                x.fill(f32::NAN);
+                *loss = f32::NAN;
+            }
+            Target::Column(t) => {
+                *loss = row_in_place(x, t, smoothing);
+                x[t] -= 1.0 - smoothing;
+            }
         }
     });
 }

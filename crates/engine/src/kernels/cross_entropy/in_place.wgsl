@@ -1,7 +1,7 @@
 // The loss of a row, and its gradient over the logits. One workgroup a row; two reads and one write.
 fn kernel(group: u32, lane: u32) {
   let t = load_targets(group);
-  let base = group * p.n;
+  let base = group * p.stride;
   if t == bitcast<i32>(p.ignore) {
     for (var k = lane; k < p.n; k += THREADS) { store_x(base + k, 0.0); }
     if lane == 0u { store_loss(group, 0.0); }

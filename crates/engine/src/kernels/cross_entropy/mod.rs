@@ -32,11 +32,11 @@ static ROWS: Kernel = Kernel {
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
 /// The loss of every row, with the gradient of their sum written over the logits: what a head that
-/// never keeps its logits needs.
+/// never keeps its logits needs. Rows lie `stride` elements apart.
 static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
-    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
+    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing"), Scalar::U32("stride")],
     wgsl: |_| by_rows(include_str!("in_place.wgsl")),
     cpu: cpu::in_place,
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32]),

@@ -32,21 +32,24 @@ pub enum Scale<'a> {
     Mean(&'a Value, &'a Value),
 }
 
-/// Launches `kernel` over a window of rows of n logits; `cost` is the work of an element.
+/// Launches `kernel` over a window of rows of n logits, `stride` elements apart where the kernel is told;
+/// `cost` is the work of an element.
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
     form: u32,
     n: usize,
     labels: Labels,
+    stride: Option<usize>,
     cost: usize,
 ) -> impl FnMut(Window) {
-    let scalars = [n as u32, labels.ignore as u32, labels.smoothing.to_bits()];
+    let mut scalars = SmallVec::from_slice(&[n as u32, labels.ignore as u32, labels.smoothing.to_bits()]);
+    scalars.extend(stride.map(|stride| stride as u32));
     move |w| {
         cx.launch(Launch {
             kernel,
             params: [form, 0, 0, 0],
-            scalars: SmallVec::from_slice(&scalars),
+            scalars: scalars.clone(),
             groups: w.count[0] as u32,
             threads: THREADS,
             work: (w.count[0] * n * cost) as u64,
@@ -63,18 +66,25 @@ pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss), one(log_sum)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &ROWS, 0, n, labels, 16))
+    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &ROWS, 0, n, labels, None, 16))
 }
 
-/// Appends the loss of every row of logits x [N, V], and overwrites x with the gradient of their sum.
+/// Appends the loss of every row of logits, the first `n` elements of x's rows, and overwrites them with the
+/// gradient of their sum.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
-pub fn row_losses_in_place(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value) -> Result<()> {
-    let [rows, n] = [x.shape.rows(), x.shape.last()];
+pub fn row_losses_in_place(
+    cx: &Rc<Context>,
+    x: &Value,
+    n: usize,
+    labels: Labels,
+    loss: &Value,
+) -> Result<()> {
+    let [rows, stride] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
-    let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &IN_PLACE, 0, n, labels, 24))
+    let binds = [Bind::new(x, &[stride], n), one(labels.targets), one(loss)];
+    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &IN_PLACE, 0, n, labels, Some(stride), 24))
 }
 
 /// Appends y = Σ losses, over the number of trained rows with `mean`, and count = that number.
@@ -135,5 +145,12 @@ pub fn row_losses_backward(
     };
     let row = |v| Bind::new(v, &[n], n);
     let binds = [row(x), one(labels.targets), one(log_sum), d, count, row(d_x)];
-    windows(cx, "crossEntropy backward", &[rows], &[], &binds, launch(cx, &BACKWARD, form, n, labels, 8))
+    windows(
+        cx,
+        "crossEntropy backward",
+        &[rows],
+        &[],
+        &binds,
+        launch(cx, &BACKWARD, form, n, labels, None, 8),
+    )
 }

@@ -62,6 +62,12 @@ pub struct Gemm {
     pub precision: Precision,
 }
 
+/// Elements from row to row at which a factor of `columns` columns is best made: a processor's first cache, and
+/// a GPU's memory, take rows a large power of two apart in turns.
+pub fn row_stride(columns: usize) -> usize {
+    if columns.is_multiple_of(cpu::ALIASED) { columns + cpu::LINE } else { columns }
+}
+
 impl Gemm {
     /// C = A·B for one matrix each.
     pub fn new(m: usize, n: usize, k: usize) -> Gemm {

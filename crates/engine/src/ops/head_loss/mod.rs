@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernels::cross_entropy::{Labels, row_losses, row_losses_in_place, settle};
 use crate::kernels::elementwise::{Function, map};
-use crate::kernels::gemm::{Gemm, Matrix, Precision, gemm};
+use crate::kernels::gemm::{Gemm, Matrix, Precision, gemm, row_stride};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{check_rows, check_targets};
 use crate::tensor::{Context, Spec, Value};
@@ -80,12 +80,13 @@ impl HeadLoss {
         let most = (LOGIT_BYTES / (4 * v)).clamp(*ROWS.start(), *ROWS.end());
         // Chunks of a size, so that none is left with a few rows.
         let chunk = rows.div_ceil(rows.div_ceil(most));
-        let logits = cx.empty([chunk.min(rows), v], DType::F32)?;
+        let stride = if d_hidden.is_some() { row_stride(v) } else { v };
+        let logits = cx.empty([chunk.min(rows), stride], DType::F32)?;
         let log_sums = cx.empty([chunk.min(rows)], DType::F32)?;
         for from in (0..rows).step_by(chunk) {
             let n = chunk.min(rows - from);
             let h = hidden.sub_range(from * c, [n, c]);
-            let logits = logits.sub_range(0, [n, v]);
+            let logits = logits.sub_range(0, [n, stride]);
             let targets = targets.sub_range(from, [n]);
             let losses = losses.sub_range(from, [n]);
             let labels =
@@ -96,16 +97,16 @@ impl HeadLoss {
                 Matrix::new(&h, c),
                 Matrix::new(weight, c).t(),
                 None,
-                Matrix::new(&logits, v),
+                Matrix::new(&logits, stride),
             )?;
             match d_hidden {
                 Some(d_hidden) => {
-                    row_losses_in_place(cx, &logits, labels, &losses)?;
+                    row_losses_in_place(cx, &logits, v, labels, &losses)?;
                     let d_h = d_hidden.sub_range(from * c, [n, c]);
                     gemm(
                         cx,
                         Gemm::new(n, c, v).precision(self.precision),
-                        Matrix::new(&logits, v),
+                        Matrix::new(&logits, stride),
                         Matrix::new(weight, c),
                         None,
                         Matrix::new(&d_h, c),

@@ -67,6 +67,53 @@ fn chunks_give_what_the_whole_gives() {
     }
 }
 
+/// Rows of a whole power of two of logits are kept further apart, and what lies between is nobody's.
+#[test]
+fn rows_a_power_of_two_long() {
+    for rows in [1, 70] {
+        let [hidden, weight, mut targets] = inputs(&[rows], 17, 2048, DType::F16);
+        ignoring(&mut targets, |i| i == 3);
+        let expected = plain(OP, &hidden, &weight, &targets);
+        let mut d_expected: Option<Array> = None;
+        for cx in contexts().iter().filter(|cx| cx.profile.binding_limit > 1 << 16) {
+            let [h, w, t] = [&hidden, &weight, &targets].map(|x| x.upload(cx));
+            // Known and unknown targets: rows left out, and rows of zeros.
+            for known in [true, false] {
+                if !known {
+                    t.storage.written();
+                }
+                let y = run(cx, &OP, &[&h, &w, &t]).unwrap();
+                let label = format!("{rows} rows on {}, known {known}", cx.profile.label);
+                compare(&label, &read(&y[0]), &expected, TOLERANCE);
+                let d_hidden = read(&y[2]);
+                // By the composed form: d_hidden = (softmax − one-hot) · W, of the rows that count.
+                let d = d_expected.get_or_insert_with(|| plain_gradient(&hidden, &weight, &targets));
+                compare(&label, &d_hidden, d, TOLERANCE);
+            }
+        }
+    }
+}
+
+/// The gradient of the sum of the losses, in f64.
+fn plain_gradient(hidden: &Array, weight: &Array, targets: &Array) -> Array {
+    let [c, v] = [weight.shape[1], weight.shape[0]];
+    let mut d = vec![0.0; hidden.data.len()];
+    for ((h, t), d) in hidden.data.chunks(c).zip(&targets.data).zip(d.chunks_mut(c)) {
+        if *t < 0.0 {
+            continue;
+        }
+        let logits: Vec<f64> =
+            weight.data.chunks(c).map(|w| w.iter().zip(h).map(|(w, h)| w * h).sum::<f64>()).collect();
+        let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = logits.iter().map(|x| (x - most).exp()).sum();
+        for j in 0..v {
+            let p = (logits[j] - most).exp() / sum - f64::from(j as f64 == *t);
+            d.iter_mut().zip(&weight.data[j * c..]).for_each(|(d, w)| *d += p * w);
+        }
+    }
+    Array { data: d, ..hidden.clone() }
+}
+
 #[test]
 fn a_trained_head_is_refused() {
     let cx = &contexts()[0];

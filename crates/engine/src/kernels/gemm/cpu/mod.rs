@@ -66,7 +66,7 @@ pub use dot::FEW;
 // What else sums products a tile at a time.
 pub use isa::{Isa, Stored, best};
 pub use pack::Source;
-pub use product::{Block, Cut, PANELS_OF_A_TASK, workspace};
+pub use product::{ALIASED, Block, Cut, LINE, PANELS_OF_A_TASK, workspace};
 pub use tile::{Left, Right, Settle};
 
 use half::{bf16, f16};

@@ -102,8 +102,10 @@ impl<T: Stored> Product<T> {
                             false => Right { at: place, k: panel },
                         };
                         let mut next = Ahead::nothing();
-                        if first && !kit.in_place {
-                            (kit.pack)(here, terms, width, panel, place);
+                        if first {
+                            if !kit.in_place {
+                                (kit.pack)(here, terms, width, panel, place);
+                            }
                             let (there, columns) = source(j + panel);
                             next = Ahead::panel(there, columns, terms).over(tiles.len() * k.div_ceil(STRIDE));
                         }

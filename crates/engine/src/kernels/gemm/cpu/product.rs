@@ -32,9 +32,9 @@ const FEW_ROWS: usize = 64;
 /// Panels of a task whose rows are taken at once.
 const WIDEST: usize = 24;
 /// Elements apart that rows fall on one another in the first cache, whose ways are 4 KiB.
-const ALIASED: usize = 1024;
+pub const ALIASED: usize = 1024;
 /// Elements of a cache line.
-const LINE: usize = 16;
+pub const LINE: usize = 16;
 
 thread_local! {
     static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
