@@ -96,7 +96,7 @@ fn rows_a_power_of_two_long() {
 
 /// The gradient of the sum of the losses, in f64.
 fn plain_gradient(hidden: &Array, weight: &Array, targets: &Array) -> Array {
-    let [c, v] = [weight.shape[1], weight.shape[0]];
+    let c = weight.shape[1];
     let mut d = vec![0.0; hidden.data.len()];
     for ((h, t), d) in hidden.data.chunks(c).zip(&targets.data).zip(d.chunks_mut(c)) {
         if *t < 0.0 {
@@ -106,9 +106,9 @@ fn plain_gradient(hidden: &Array, weight: &Array, targets: &Array) -> Array {
             weight.data.chunks(c).map(|w| w.iter().zip(h).map(|(w, h)| w * h).sum::<f64>()).collect();
         let most = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = logits.iter().map(|x| (x - most).exp()).sum();
-        for j in 0..v {
-            let p = (logits[j] - most).exp() / sum - f64::from(j as f64 == *t);
-            d.iter_mut().zip(&weight.data[j * c..]).for_each(|(d, w)| *d += p * w);
+        for (j, (x, w)) in logits.iter().zip(weight.data.chunks(c)).enumerate() {
+            let p = (x - most).exp() / sum - f64::from(j as f64 == *t);
+            d.iter_mut().zip(w).for_each(|(d, w)| *d += p * w);
         }
     }
     Array { data: d, ..hidden.clone() }
