@@ -88,19 +88,38 @@ impl<T> Shared<T> {
     }
 }
 
-/// Calls `task` for 0, 1, … below `tasks` on the current pool, whose threads each take the next that is left:
-/// so that none is left with a last job, and short launches spend nothing on splitting a range, pushing and stealing.
+/// Calls `task` for 0, 1, … below `tasks` on the current pool. Each thread has a share, the same in every launch of
+/// as many, so that what it wrote is in its own cache when the next launch reads it; a thread that is done takes
+/// what is left of the others'. Short launches spend nothing on splitting a range, pushing and stealing.
+/// One counter for all, by which any thread takes any task: 1 to 3% more for a step of SmolLM2 with 512 tokens,
+/// 1 to 6% for one of the small model.
 pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
-    let next = AtomicUsize::new(0);
-    let work = || loop {
-        let i = next.fetch_add(1, Ordering::Relaxed);
-        if i >= tasks {
-            return;
+    let threads = threads.min(tasks);
+    if threads <= 1 {
+        return (0..tasks).for_each(task);
+    }
+    let share = |thread: usize| thread * tasks / threads;
+    let next: SmallVec<[Share; 8]> =
+        (0..threads).map(|thread| Share(AtomicUsize::new(share(thread)))).collect();
+    let work = || {
+        let own = rayon::current_thread_index().unwrap_or(0);
+        for thread in (own..own + threads).map(|thread| thread % threads) {
+            let end = share(thread + 1);
+            loop {
+                let i = next[thread].0.fetch_add(1, Ordering::Relaxed);
+                if i >= end {
+                    break;
+                }
+                task(i);
+            }
         }
-        task(i);
     };
-    on_each(threads.min(tasks), &work);
+    on_each(threads, &work);
 }
+
+/// The next task of a thread's share, in a cache line of its own.
+#[repr(align(64))]
+struct Share(AtomicUsize);
 
 /// Calls `work` on `threads` threads, as far as they are free.
 fn on_each(threads: usize, work: &(impl Fn() + Sync)) {
