@@ -26,6 +26,8 @@ const device = "cpu";
 /** Steps between two probes. */
 const EVERY = 10;
 const HUNDRED = 100;
+/** Rounds of a probe, which take about as long as two steps. */
+const ROUNDS = 30;
 
 // As models/default/finetune.yaml has it, at a constant rate.
 const settings = settingsOf({
@@ -75,11 +77,10 @@ function median(list) {
   return [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 }
 
-/** Milliseconds of the probe, the fastest of some, while nothing else runs. */
+/** Milliseconds of the probe, the mean of many, as a step's time is one, while nothing else runs. */
 async function probe() {
-  const times = [];
-  for (let round = 0; round < 15; round++) {
-    const start = performance.now();
+  const start = performance.now();
+  for (let round = 0; round < ROUNDS; round++) {
     const product = noGrad(() =>
       scope(() => {
         let x = activations;
@@ -89,9 +90,8 @@ async function probe() {
     );
     await synchronize(device);
     product.dispose();
-    times.push(performance.now() - start);
   }
-  return Math.min(...times);
+  return (performance.now() - start) / ROUNDS;
 }
 
 /** Each with the steps done by then, milliseconds of a step and of the probe, live bytes and resident MiB. */
