@@ -62,8 +62,8 @@ pub struct Gemm {
     pub precision: Precision,
 }
 
-/// Elements from row to row at which a factor of `columns` columns is best made: a processor's first cache, and
-/// a GPU's memory, take rows a large power of two apart in turns.
+/// Elements from row to row at which a factor of `columns` columns is best made: rows a large power of two apart
+/// fall on one another in a processor's first cache, and the product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
     if columns.is_multiple_of(cpu::ALIASED) { columns + cpu::LINE } else { columns }
 }
