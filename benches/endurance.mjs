@@ -19,6 +19,7 @@ import { noGrad, scope } from "../dist/scope.js";
 import { runLoop } from "../dist/train/loop.js";
 import { prepare, readFiles } from "../dist/train/prepare.js";
 import { settingsOf } from "../dist/train/settings.js";
+import { median } from "./races/median.mjs";
 
 const { values } = parseArgs({ options: { steps: { type: "string", default: "2000" } } });
 const steps = Number(values.steps);
@@ -70,11 +71,6 @@ const head = rand([hiddenSize, vocabSize], { device });
 function residentMiB() {
   const line = /^VmRSS:\s+(\d+)/m.exec(readFileSync("/proc/self/status", "utf8"));
   return Number(line?.[1] ?? Number.NaN) / 1024;
-}
-
-/** The middle one. */
-function median(list) {
-  return [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)];
 }
 
 /** Milliseconds of the probe, the mean of many, as a step's time is one, while nothing else runs. */

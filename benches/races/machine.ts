@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 
-import { median } from "./median.js";
+import { median } from "./median.mjs";
 import { warm } from "./side.js";
 
 /** The products of a step that take longest, and a large square. */

@@ -8,7 +8,7 @@
 import { parseArgs } from "node:util";
 
 import { measured, type Machine } from "./machine.js";
-import { median } from "./median.js";
+import { median } from "./median.mjs";
 import { cold, warm, type Turn } from "./side.js";
 import { RACES, type Race } from "./table.js";
 

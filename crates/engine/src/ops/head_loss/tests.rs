@@ -86,7 +86,6 @@ fn rows_a_power_of_two_long() {
                 let label = format!("{rows} rows on {}, known {known}", cx.profile.label);
                 compare(&label, &read(&y[0]), &expected, TOLERANCE);
                 let d_hidden = read(&y[2]);
-                // By the composed form: d_hidden = (softmax − one-hot) · W, of the rows that count.
                 let d = d_expected.get_or_insert_with(|| plain_gradient(&hidden, &weight, &targets));
                 compare(&label, &d_hidden, d, TOLERANCE);
             }
@@ -94,7 +93,7 @@ fn rows_a_power_of_two_long() {
     }
 }
 
-/// The gradient of the sum of the losses, in f64.
+/// The gradient of the sum of the losses in f64: (softmax − one-hot) · W, of the rows that count.
 fn plain_gradient(hidden: &Array, weight: &Array, targets: &Array) -> Array {
     let c = weight.shape[1];
     let mut d = vec![0.0; hidden.data.len()];
