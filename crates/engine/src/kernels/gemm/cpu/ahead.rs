@@ -7,8 +7,29 @@ use super::tile::Left;
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
 
-/// `count` stretches of `bytes`, `step` bytes from one to the next, and how far they have been asked for.
+/// What a tile asks for as it goes: the panel of B that is packed next, and the rows of A that are read next.
+/// Both a few lines at a time: rows asked for between two tiles, a hundred lines at once, fill what the processor
+/// keeps of misses, and it waits (a tenth of 512 × 1536 × 576).
 pub struct Ahead {
+    pub panel: Stretches,
+    pub rows: Stretches,
+}
+
+impl Ahead {
+    pub fn nothing() -> Ahead {
+        Ahead { panel: Stretches::nothing(), rows: Stretches::nothing() }
+    }
+
+    /// Asks for the next part of both.
+    #[inline(always)]
+    pub fn fetch(&mut self) {
+        self.panel.fetch();
+        self.rows.fetch();
+    }
+}
+
+/// `count` stretches of `bytes`, `step` bytes from one to the next, and how far they have been asked for.
+pub struct Stretches {
     start: *const u8,
     step: usize,
     bytes: usize,
@@ -19,40 +40,40 @@ pub struct Ahead {
     lines: usize,
 }
 
-impl Ahead {
-    pub fn nothing() -> Ahead {
-        Ahead::new(std::ptr::null(), 0, 0, 0)
+impl Stretches {
+    pub fn nothing() -> Stretches {
+        Stretches::new(std::ptr::null(), 0, 0, 0)
     }
 
     /// Rows of A, `terms` of each, whichever of the two lie side by side.
-    pub fn rows(a: Left, rows: usize, terms: usize) -> Ahead {
+    pub fn rows(a: Left, rows: usize, terms: usize) -> Stretches {
         match a.k {
-            1 => Ahead::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
-            _ if rows == 0 => Ahead::nothing(),
-            _ => Ahead::new(a.at.cast(), 4 * a.k, 4 * rows, terms),
+            1 => Stretches::new(a.at.cast(), 4 * a.row, 4 * terms, rows),
+            _ if rows == 0 => Stretches::nothing(),
+            _ => Stretches::new(a.at.cast(), 4 * a.k, 4 * rows, terms),
         }
     }
 
     /// A panel of B.
-    pub fn panel<T: Element>(b: Source<T>, columns: usize, terms: usize) -> Ahead {
+    pub fn panel<T: Element>(b: Source<T>, columns: usize, terms: usize) -> Stretches {
         let (at, of) = (b.at.cast(), size_of::<T>());
         match b.row {
-            _ if columns == 0 => Ahead::nothing(),
-            1 if b.column == terms => Ahead::new(at, 0, of * terms * columns, 1),
-            1 => Ahead::new(at, of * b.column, of * terms, columns),
-            _ => Ahead::new(at, of * b.row, of * columns, terms),
+            _ if columns == 0 => Stretches::nothing(),
+            1 if b.column == terms => Stretches::new(at, 0, of * terms * columns, 1),
+            1 => Stretches::new(at, of * b.column, of * terms, columns),
+            _ => Stretches::new(at, of * b.row, of * columns, terms),
         }
     }
 
-    fn new(start: *const u8, step: usize, bytes: usize, count: usize) -> Ahead {
-        Ahead { start, step, bytes, count, at: start, lines: 0 }
+    fn new(start: *const u8, step: usize, bytes: usize, count: usize) -> Stretches {
+        Stretches { start, step, bytes, count, at: start, lines: 0 }
     }
 
     /// To be asked for in `times` parts.
-    pub fn over(self, times: usize) -> Ahead {
+    pub fn over(self, times: usize) -> Stretches {
         // A stretch may begin and end within a line.
         let lines = self.count * (self.bytes / LINE + 2);
-        Ahead { lines: lines.div_ceil(times.max(1)), ..self }
+        Stretches { lines: lines.div_ceil(times.max(1)), ..self }
     }
 
     /// Asks for the next part, for the second cache; any address will do.

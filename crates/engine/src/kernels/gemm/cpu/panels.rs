@@ -19,7 +19,7 @@
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Stretches};
 use super::isa::{Isa, Pack, Round, Stored, Tiles};
 use super::pack::Source;
 use super::product::{Block, Product, Second, workspace};
@@ -86,14 +86,10 @@ impl<T: Stored> Product<T> {
                         a = Left { at: left, row: left_row, k: 1 };
                     }
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
-                    // One panel packs no next one: its tiles fetch the rows as they go.
-                    let alone = block.columns <= panel;
-                    let steps = match alone {
-                        true => k.div_ceil(STRIDE) * tiles.len(),
-                        false => block.columns.div_ceil(panel) * tiles.len(),
-                    };
-                    let mut after =
-                        Ahead::rows(self.rows(&block, start_after, from), rows_after, terms).over(steps);
+                    let steps = tiles.len() * k.div_ceil(STRIDE);
+                    let after = Stretches::rows(self.rows(&block, start_after, from), rows_after, terms);
+                    let mut ahead = Ahead::nothing();
+                    ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
                     for j in (0..block.columns).step_by(panel) {
                         let (here, width) = source(j);
                         let place = if once { panels } else { panels.add(j * k) };
@@ -101,13 +97,12 @@ impl<T: Stored> Product<T> {
                             true => Right { at: here.at.cast(), k: self.b_row },
                             false => Right { at: place, k: panel },
                         };
-                        let mut next = Ahead::nothing();
                         if first {
                             if !kit.in_place {
                                 (kit.pack)(here, terms, width, panel, place);
                             }
                             let (there, columns) = source(j + panel);
-                            next = Ahead::panel(there, columns, terms).over(tiles.len() * k.div_ceil(STRIDE));
+                            ahead.panel = Stretches::panel(there, columns, terms).over(steps);
                         }
                         let second = second.map(|s| {
                             let place = if once { second_panels } else { second_panels.add(j * s.k) };
@@ -117,13 +112,9 @@ impl<T: Stored> Product<T> {
                             (s, place)
                         });
                         for &(row, rows) in tiles {
-                            if !alone {
-                                after.fetch();
-                            }
-                            let ahead = if alone { &mut after } else { &mut next };
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
-                            (kit.tiles[rows - 1][isa.form(width)])(k, a, right, width, settle, ahead);
+                            (kit.tiles[rows - 1][isa.form(width)])(k, a, right, width, settle, &mut ahead);
                             if let Some((s, place)) = second {
                                 let right = Right { at: place, k: panel };
                                 isa.tile(rows, s.k, s.rows(row), right, width, s.settlement(settle));
