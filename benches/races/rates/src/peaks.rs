@@ -14,10 +14,13 @@ const LENGTH: usize = 64 << 20;
 
 /// GFLOP/s.
 pub fn multiply_adds() -> f64 {
-    let start = Instant::now();
-    let each = rayon::broadcast(|_| spin());
-    let flops: usize = each.iter().sum();
-    flops as f64 / start.elapsed().as_secs_f64() / 1e9
+    let turn = || {
+        let start = Instant::now();
+        let flops: usize = rayon::broadcast(|_| spin()).iter().sum();
+        flops as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    // A thread that has just been woken is slower for a while.
+    (0..3).map(|_| turn()).fold(0.0, f64::max)
 }
 
 #[cfg(target_arch = "x86_64")]
