@@ -11,10 +11,10 @@ use super::pack::{self, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs::{self, Pair};
 use super::rounded;
-use super::tile::{self, Left, Right, Settle, Single};
+use super::tile::{self, Left, More, Right, Settle, Single};
 use crate::kernels::numeric::{Lanes, Plain};
 
-type Tile = unsafe fn(usize, Left, Right, usize, Settle, &mut Ahead);
+type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Ahead);
 
 type Dots<T> = unsafe fn(usize, Left, *const T, usize, usize, &mut [[f32; COLUMNS]; FEW]);
 type Strip<T> = unsafe fn(dot::Strip<T>);
@@ -68,7 +68,7 @@ impl Isa {
     /// As `tile::tile`.
     pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
         let form = self.form(width);
-        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, &mut Ahead::nothing()) };
+        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, None, &mut Ahead::nothing()) };
     }
 
     pub fn form(&self, width: usize) -> usize {
@@ -109,9 +109,10 @@ macro_rules! tile {
             b: Right,
             width: usize,
             settle: Settle,
+            more: Option<&More>,
             ahead: &mut Ahead,
         ) {
-            unsafe { tile::tile::<$lanes, $term, ROWS, VECTORS, MASKED>(k, a, b, width, settle, ahead) }
+            unsafe { tile::tile::<$lanes, $term, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
         }
     };
 }

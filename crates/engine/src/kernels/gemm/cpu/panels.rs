@@ -23,7 +23,7 @@ use super::ahead::{Ahead, Stretches};
 use super::isa::{Isa, Pack, Round, Stored, Tiles};
 use super::pack::Source;
 use super::product::{Block, Product, Second, workspace};
-use super::tile::{Left, Right, STRIDE, Settle};
+use super::tile::{Left, More, Right, STRIDE};
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -74,7 +74,7 @@ impl<T: Stored> Product<T> {
                     let width = panel.min(block.columns.saturating_sub(j));
                     (Source { at, row: self.b_row, column: self.b_column }, width)
                 };
-                // What the last part has settled takes the second segment while it lies in the first cache.
+                // The last part's tiles take the second segment.
                 let second = self.second.filter(|_| from + terms == self.k);
                 let mut groups = slivers.chunks(group).peekable();
                 let mut first = true;
@@ -114,11 +114,9 @@ impl<T: Stored> Product<T> {
                         for &(row, rows) in tiles {
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
-                            (kit.tiles[rows - 1][isa.form(width)])(k, a, right, width, settle, &mut ahead);
-                            if let Some((s, place)) = second {
-                                let right = Right { at: place, k: panel };
-                                isa.tile(rows, s.k, s.rows(row), right, width, s.settlement(settle));
-                            }
+                            let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
+                            let tile = kit.tiles[rows - 1][isa.form(width)];
+                            tile(k, a, right, width, settle, more.as_ref(), &mut ahead);
                         }
                     }
                     first = false;
@@ -136,13 +134,10 @@ impl Second {
         unsafe { (f32::loops(isa).pack)(source, self.k, width, isa.panel(), to) };
     }
 
-    unsafe fn rows(&self, row: usize) -> Left {
-        Left { at: unsafe { self.a.add(row * self.a_row) }, row: self.a_row, k: self.a_column }
-    }
-
-    /// What becomes of its sums where the first's became `first`.
-    fn settlement(&self, first: Settle) -> Settle {
-        Settle { alpha: self.alpha, bias: std::ptr::null(), accumulate: true, ..first }
+    /// A from `row` on by a panel.
+    unsafe fn rows_by(&self, row: usize, b: Right) -> More {
+        let at = unsafe { self.a.add(row * self.a_row) };
+        More { k: self.k, a: Left { at, row: self.a_row, k: self.a_column }, b, alpha: self.alpha }
     }
 }
 

@@ -50,6 +50,17 @@ pub struct Settle {
     pub accumulate: bool,
 }
 
+/// A second sum of products of f32: what the first has settled to gets `alpha` times it more, before it is stored.
+/// A tile of its own, which reads and writes C again, took 8 to 12% more of a product of K = 576 and R = 16 whose C
+/// no cache holds.
+#[derive(Clone, Copy)]
+pub struct More {
+    pub k: usize,
+    pub a: Left,
+    pub b: Right,
+    pub alpha: f32,
+}
+
 /// # Safety
 /// The processor has L's instructions; the operands reach over `ROWS` rows, `k` terms, and `width`
 /// columns (`VECTORS` whole vectors unless `MASKED`).
@@ -60,6 +71,7 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
     b: Right,
     width: usize,
     s: Settle,
+    more: Option<&More>,
     ahead: &mut Ahead,
 ) {
     unsafe {
@@ -68,38 +80,72 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
             let p = p.add(j * L::LANES);
             if MASKED && j + 1 == VECTORS { L::load_first(p, rest) } else { L::load(p) }
         };
+        let row = |b: *const f32| {
+            let mut row = [L::splat(0.0); VECTORS];
+            for (j, v) in row.iter_mut().enumerate() {
+                *v = load(b, j);
+            }
+            row
+        };
         let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
         let (mut a_at, mut b_at) = (a.at, b.at);
         for from in (0..k).step_by(STRIDE) {
             ahead.fetch();
             for _ in 0..STRIDE.min(k - from) {
-                let mut right = [L::splat(0.0); VECTORS];
-                for (j, v) in right.iter_mut().enumerate() {
-                    *v = load(b_at, j);
-                }
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let left = L::splat(*a_at.add(i * a.row));
-                    for (sum, v) in sums.iter_mut().zip(right) {
-                        *sum = S::add(left, v, *sum);
-                    }
-                }
+                add::<L, S, ROWS, VECTORS>(row(b_at), a_at, a.row, &mut sums);
                 a_at = a_at.add(a.k);
                 b_at = b_at.add(b.k);
             }
         }
         let alpha = L::splat(s.alpha);
-        for (i, sums) in sums.iter().enumerate() {
-            for (j, sum) in sums.iter().enumerate() {
-                let mut v = sum.mul(alpha);
+        for (i, sums) in sums.iter_mut().enumerate() {
+            for (j, v) in sums.iter_mut().enumerate() {
+                *v = v.mul(alpha);
                 if !s.bias.is_null() {
-                    v = v.add(load(s.bias, j));
+                    *v = v.add(load(s.bias, j));
                 }
-                let row = s.c.add(i * s.row);
                 if s.accumulate {
-                    v = v.add(load(row, j));
+                    *v = v.add(load(s.c.add(i * s.row), j));
                 }
-                let c = row.add(j * L::LANES);
+            }
+        }
+        if let Some(m) = more {
+            let mut added = [[L::splat(0.0); VECTORS]; ROWS];
+            let (mut a_at, mut b_at) = (m.a.at, m.b.at);
+            for _ in 0..m.k {
+                add::<L, Single, ROWS, VECTORS>(row(b_at), a_at, m.a.row, &mut added);
+                a_at = a_at.add(m.a.k);
+                b_at = b_at.add(m.b.k);
+            }
+            let alpha = L::splat(m.alpha);
+            for (sums, added) in sums.iter_mut().zip(added) {
+                for (v, more) in sums.iter_mut().zip(added) {
+                    *v = more.mul(alpha).add(*v);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, v) in sums.iter().enumerate() {
+                let c = s.c.add(i * s.row + j * L::LANES);
                 if MASKED && j + 1 == VECTORS { v.store_first(c, rest) } else { v.store(c) }
+            }
+        }
+    }
+}
+
+/// Adds an element of each row of A by a row of B to the sums.
+#[inline(always)]
+unsafe fn add<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize>(
+    right: [L; VECTORS],
+    a: *const f32,
+    a_row: usize,
+    sums: &mut [[L; VECTORS]; ROWS],
+) {
+    for (i, sums) in sums.iter_mut().enumerate() {
+        unsafe {
+            let left = L::splat(*a.add(i * a_row));
+            for (sum, v) in sums.iter_mut().zip(right) {
+                *sum = S::add(left, v, *sum);
             }
         }
     }
