@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
-use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread};
+use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
 use crate::device::cpu::{CpuLaunch, Shared, each_task};
 use crate::kernels::numeric::{dot, exp, vectorised};
 
@@ -218,10 +218,11 @@ for_each_isa! {
             }
         }
         let Some(d_q) = d_q else { return };
+        turn_back::<V>(d_qt, rows, dim, qr);
         for lane in 0..rows {
             let y = unsafe { d_q.slice(block.q_at(lane), dim) };
-            for (d, y) in y.iter_mut().enumerate() {
-                let v = d_qt[d * LANES + lane] * g.scale;
+            for (y, v) in y.iter_mut().zip(&qr[lane * ROW..]) {
+                let v = v * g.scale;
                 *y = if g.first { v } else { *y + v };
             }
         }

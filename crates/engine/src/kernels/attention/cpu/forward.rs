@@ -2,9 +2,12 @@
 
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
-use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread};
+use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
 use crate::device::cpu::{CpuLaunch, Shared, each_task};
 use crate::kernels::numeric::exp;
+
+/// Lanes of a sum that stays in registers.
+const WIDE: usize = 16;
 
 pub fn forward(l: &CpuLaunch) {
     let g = Geometry::of(l);
@@ -56,6 +59,7 @@ for_each_isa! {
                 product::<V, 1, ROW, LANES>([dim, lanes, count], vp.as_ptr(), s.as_ptr(), ot.as_mut_ptr(), LANES, true);
             }
         }
+        turn_back::<V>(ot, rows, dim, kp);
         for lane in 0..rows {
             let (l, at) = (sum[lane], block.lse_at(lane));
             let (factor, total) = match () {
@@ -66,8 +70,8 @@ for_each_isa! {
             };
             unsafe { lse.slice(at, 1)[0] = total };
             let o = unsafe { o.slice(block.q_at(lane), dim) };
-            for (d, o) in o.iter_mut().enumerate() {
-                *o = if l == 0.0 { factor } else { ot[d * LANES + lane] * factor };
+            for (o, v) in o.iter_mut().zip(&kp[lane * ROW..]) {
+                *o = if l == 0.0 { factor } else { v * factor };
             }
         }
     }
@@ -99,11 +103,16 @@ fn resume(
 #[inline(always)]
 fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
     let mut highest = *top;
-    for row in s.chunks_exact(LANES) {
-        for (m, v) in highest.iter_mut().zip(row) {
-            // NaN is passed over here; it stays NaN through exp.
-            *m = if *v > *m { *v } else { *m };
+    for (i, highest) in highest.as_chunks_mut::<WIDE>().0.iter_mut().enumerate() {
+        // Of their own, or they would pass through memory from row to row.
+        let mut most = *highest;
+        for row in s.chunks_exact(LANES) {
+            for (m, v) in most.iter_mut().zip(&row[i * WIDE..]) {
+                // NaN is passed over here; it stays NaN through exp.
+                *m = if *v > *m { *v } else { *m };
+            }
         }
+        *highest = most;
     }
     let mut factor = [0f32; LANES];
     for (f, (old, new)) in factor.iter_mut().zip(top.iter().zip(&highest)) {

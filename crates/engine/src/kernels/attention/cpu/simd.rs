@@ -241,9 +241,12 @@ unsafe fn column<V: Simd, const N: usize, const AM: usize, const AK: usize, cons
             tile::<V, 4, N, AM, AK, BK>(k, o.at_row(row, AM));
             row += 4;
         }
-        while m - row >= 1 {
+        if m - row >= 2 {
+            tile::<V, 2, N, AM, AK, BK>(k, o.at_row(row, AM));
+            row += 2;
+        }
+        if m - row >= 1 {
             tile::<V, 1, N, AM, AK, BK>(k, o.at_row(row, AM));
-            row += 1;
         }
     }
 }
