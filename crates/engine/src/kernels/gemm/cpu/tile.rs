@@ -1,6 +1,6 @@
 //! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
 
-use super::ahead::Ahead;
+use super::ahead::{self, Ahead};
 use crate::kernels::numeric::Lanes;
 
 /// Elements of k between two askings for what comes next.
@@ -72,7 +72,7 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
     width: usize,
     s: Settle,
     more: Option<&More>,
-    ahead: &mut Ahead,
+    next: &mut Ahead,
 ) {
     unsafe {
         let rest = width - (VECTORS - 1) * L::LANES;
@@ -89,8 +89,13 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
         };
         let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
         let (mut a_at, mut b_at) = (a.at, b.at);
+        for i in 0..ROWS {
+            for j in 0..VECTORS {
+                ahead::to_write(s.c.wrapping_add(i * s.row + j * L::LANES).cast());
+            }
+        }
         for from in (0..k).step_by(STRIDE) {
-            ahead.fetch();
+            next.fetch();
             for _ in 0..STRIDE.min(k - from) {
                 add::<L, S, ROWS, VECTORS>(row(b_at), a_at, a.row, &mut sums);
                 a_at = a_at.add(a.k);
