@@ -1,12 +1,12 @@
 //! The processor: native twins of the kernels over a pool of threads.
 
+mod memory;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use super::{Kind, Profile, Runner};
@@ -15,6 +15,7 @@ use crate::error::{Code, Error, Result};
 use crate::kernel::{Access, Params};
 use crate::recording::{BufferId, Command, Launch, Range};
 use crate::trace::{Cost, Note};
+use memory::Memory;
 
 /// A launch as a native kernel sees it.
 pub struct CpuLaunch<'a> {
@@ -132,55 +133,6 @@ fn on_each(threads: usize, work: &(impl Fn() + Sync)) {
     }
 }
 
-enum Memory {
-    Owned(Aligned),
-    Mapped { file: Arc<MmapMut>, offset: usize, bytes: usize },
-}
-
-/// Zeroed bytes aligned to a cache line.
-struct Aligned {
-    pointer: *mut u8,
-    bytes: usize,
-    /// The pages of a large buffer; a small one is the allocator's.
-    pages: Option<MmapMut>,
-}
-
-/// Bytes from which a buffer has pages of its own. The allocator's heap, where buffers of all sizes
-/// come and go, grows by half over a hundred steps (52 MB for a pool of 31, against 36).
-const PAGES: usize = 256 << 10;
-/// Bytes from which large pages are asked for.
-#[cfg(target_os = "linux")]
-const LARGE_PAGES: usize = 4 << 20;
-
-impl Aligned {
-    fn new(bytes: usize) -> Option<Self> {
-        if bytes >= PAGES {
-            let mut pages = MmapMut::map_anon(bytes).ok()?;
-            #[cfg(target_os = "linux")]
-            if bytes >= LARGE_PAGES {
-                // Where the system has none, ordinary ones do.
-                pages.advise(memmap2::Advice::HugePage).ok();
-            }
-            return Some(Aligned { pointer: pages.as_mut_ptr(), bytes, pages: Some(pages) });
-        }
-        let pointer = unsafe { std::alloc::alloc_zeroed(Self::layout(bytes)?) };
-        (!pointer.is_null()).then_some(Aligned { pointer, bytes, pages: None })
-    }
-
-    fn layout(bytes: usize) -> Option<std::alloc::Layout> {
-        std::alloc::Layout::from_size_align(bytes.max(1), 64).ok()
-    }
-}
-
-impl Drop for Aligned {
-    fn drop(&mut self) {
-        if self.pages.is_none() {
-            let layout = Self::layout(self.bytes).expect("it was made with it");
-            unsafe { std::alloc::dealloc(self.pointer, layout) }
-        }
-    }
-}
-
 /// Numbers that are given out one after another need no more to spread them: a launch looks up some five.
 #[derive(Default)]
 struct ByNumber(u64);
@@ -222,17 +174,7 @@ impl Cpu {
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {
-        let memory = self.buffers.get(&range.buffer).expect("a recording names a buffer that is not there");
-        match memory {
-            Memory::Owned(owned) => {
-                assert!((range.offset + range.bytes) as usize <= owned.bytes, "range past its buffer");
-                unsafe { owned.pointer.add(range.offset as usize) }
-            }
-            Memory::Mapped { file, offset, bytes } => {
-                assert!((range.offset + range.bytes) as usize <= *bytes, "range past its map");
-                file[*offset + range.offset as usize..].as_ptr().cast_mut()
-            }
-        }
+        self.buffers.get(&range.buffer).expect("a recording names a buffer that is not there").at(range)
     }
 
     fn slice(&mut self, range: &Range) -> &mut [u8] {
@@ -271,10 +213,10 @@ impl Cpu {
     fn execute(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Create { buffer, bytes } => {
-                let owned = Aligned::new(bytes as usize).ok_or_else(|| {
+                let memory = Memory::new(bytes as usize).ok_or_else(|| {
                     Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
                 })?;
-                self.buffers.insert(buffer, Memory::Owned(owned));
+                self.buffers.insert(buffer, memory);
             }
             Command::Destroy { buffer } => {
                 self.buffers.remove(&buffer);
