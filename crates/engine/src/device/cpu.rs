@@ -1,6 +1,8 @@
 //! The processor: native twins of the kernels over a pool of threads.
 
 mod memory;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,7 +17,7 @@ use crate::error::{Code, Error, Result};
 use crate::kernel::{Access, Params};
 use crate::recording::{BufferId, Command, Launch, Range};
 use crate::trace::{Cost, Note};
-use memory::Memory;
+use memory::{Loose, Memory};
 
 /// A launch as a native kernel sees it.
 pub struct CpuLaunch<'a> {
@@ -151,6 +153,7 @@ impl Hasher for ByNumber {
 
 pub struct Cpu {
     buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
+    loose: Loose,
     pool: rayon::ThreadPool,
     note: Option<Note>,
 }
@@ -170,7 +173,7 @@ impl Cpu {
             .thread_name(|i| format!("lowrank-cpu-{i}"))
             .build()
             .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
-        Ok((profile(threads), Cpu { buffers: HashMap::default(), pool, note: None }))
+        Ok((profile(threads), Cpu { buffers: HashMap::default(), loose: Loose::default(), pool, note: None }))
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {
@@ -204,6 +207,11 @@ impl Runner for Cpu {
         ran
     }
 
+    fn idle(&mut self) -> Result<bool> {
+        self.loose.clear();
+        Ok(false)
+    }
+
     fn note(&mut self, note: Option<Note>) {
         self.note = note;
     }
@@ -213,13 +221,15 @@ impl Cpu {
     fn execute(&mut self, command: Command) -> Result<()> {
         match command {
             Command::Create { buffer, bytes } => {
-                let memory = Memory::new(bytes as usize).ok_or_else(|| {
+                let memory = Memory::new(bytes as usize, &mut self.loose).ok_or_else(|| {
                     Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
                 })?;
                 self.buffers.insert(buffer, memory);
             }
             Command::Destroy { buffer } => {
-                self.buffers.remove(&buffer);
+                if let Some(memory) = self.buffers.remove(&buffer) {
+                    self.loose.put(memory);
+                }
             }
             Command::Map { buffer, file, offset, bytes } => {
                 let memory = Memory::Mapped { file, offset: offset as usize, bytes: bytes as usize };
@@ -234,7 +244,10 @@ impl Cpu {
             Command::Copy { from, to } => unsafe {
                 std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
             },
-            Command::Launch(launch) => self.launch(&launch),
+            Command::Launch(launch) => {
+                self.loose.bound();
+                self.launch(&launch);
+            }
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
             Command::Reuse { .. } | Command::Receive { .. } | Command::Under { .. } | Command::Note(_) => {}

@@ -1,0 +1,72 @@
+//! Pages that pass from one buffer to the next.
+
+use super::memory::{Loose, Memory};
+use super::*;
+
+const MIB: usize = 1 << 20;
+
+/// A pattern by page, that no page fresh from the system has.
+fn filled(memory: &mut Memory, bytes: usize) {
+    bytes_of(memory, bytes).iter_mut().enumerate().for_each(|(i, b)| *b = (i / 4096 % 251) as u8 + 1);
+}
+
+fn bytes_of(memory: &mut Memory, bytes: usize) -> &mut [u8] {
+    let whole = Range { buffer: BufferId::next(), offset: 0, bytes: bytes as u64, dtype: DType::F32 };
+    unsafe { std::slice::from_raw_parts_mut(memory.at(&whole), bytes) }
+}
+
+#[test]
+fn a_buffer_takes_over_pages_that_were_given_back() {
+    for [old, new] in [[MIB, 2 * MIB], [3 * MIB, MIB], [MIB, MIB], [5 * MIB, 9 * MIB]] {
+        let mut loose = Loose::default();
+        let mut memory = Memory::new(old, &mut loose).unwrap();
+        filled(&mut memory, old);
+        loose.put(memory);
+        let mut memory = Memory::new(new, &mut loose).unwrap();
+        let bytes = bytes_of(&mut memory, new);
+        if cfg!(target_os = "linux") {
+            for i in (0..old.min(new)).step_by(4096) {
+                assert_eq!(bytes[i], (i / 4096 % 251) as u8 + 1, "{old} to {new} bytes, at {i}");
+            }
+            assert!(bytes[old.min(new)..].iter().all(|b| *b == 0));
+        }
+        // All of it can be written.
+        bytes.fill(7);
+        assert_eq!(loose.bytes(), if cfg!(target_os = "linux") { 0 } else { old });
+    }
+}
+
+#[test]
+fn the_smallest_that_has_enough_is_taken_over_or_else_the_largest() {
+    let left = |bytes: usize| {
+        let mut loose = Loose::default();
+        let sizes = [3 * MIB, MIB, 2 * MIB, 4 * MIB].map(|bytes| Memory::new(bytes, &mut loose).unwrap());
+        sizes.into_iter().for_each(|memory| loose.put(memory));
+        drop(Memory::new(bytes, &mut loose).unwrap());
+        10 * MIB - loose.bytes()
+    };
+    if cfg!(target_os = "linux") {
+        assert_eq!([MIB / 2, 2 * MIB, 2 * MIB + 1, 8 * MIB].map(left), [MIB, 2 * MIB, 3 * MIB, 4 * MIB]);
+    }
+}
+
+#[test]
+fn little_of_what_was_given_back_is_kept_and_only_until_the_device_waits() {
+    // A thread opens one processor at most.
+    let run = || {
+        let (_, mut cpu) = Cpu::open(1).unwrap();
+        let buffers: Vec<BufferId> = (0..6).map(|_| BufferId::next()).collect();
+        for (buffer, bytes) in buffers.iter().zip([64, 5 << 20, 5 << 20, 5 << 20, 5 << 20, 5 << 20]) {
+            cpu.run(Command::Create { buffer: *buffer, bytes }).unwrap();
+        }
+        for (buffer, kept) in buffers.iter().zip([0, 5, 10, 15, 20, 25]) {
+            cpu.run(Command::Destroy { buffer: *buffer }).unwrap();
+            assert_eq!(cpu.loose.bytes(), kept * MIB);
+        }
+        cpu.loose.bound();
+        assert_eq!(cpu.loose.bytes(), 15 * MIB);
+        assert!(!cpu.idle().unwrap());
+        assert_eq!(cpu.loose.bytes(), 0);
+    };
+    std::thread::spawn(run).join().unwrap();
+}
