@@ -219,6 +219,9 @@ impl Runner for Cpu {
 
 impl Cpu {
     fn execute(&mut self, command: Command) -> Result<()> {
+        if !matches!(command, Command::Create { .. } | Command::Destroy { .. } | Command::Reuse { .. }) {
+            self.loose.bound();
+        }
         match command {
             Command::Create { buffer, bytes } => {
                 let memory = Memory::new(bytes as usize, &mut self.loose).ok_or_else(|| {
@@ -244,10 +247,7 @@ impl Cpu {
             Command::Copy { from, to } => unsafe {
                 std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
             },
-            Command::Launch(launch) => {
-                self.loose.bound();
-                self.launch(&launch);
-            }
+            Command::Launch(launch) => self.launch(&launch),
             Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
             Command::Fence { reply } => reply(Ok(Vec::new())),
             Command::Reuse { .. } | Command::Receive { .. } | Command::Under { .. } | Command::Note(_) => {}

@@ -13,8 +13,7 @@ const PAGES: usize = 256 << 10;
 /// Bytes from which large pages are asked for.
 #[cfg(target_os = "linux")]
 const LARGE_PAGES: usize = 4 << 20;
-
-/// Bytes of `Loose` at most.
+/// Bytes of `Loose` that are kept past what is not the making of a buffer.
 const LOOSE: usize = 16 << 20;
 
 /// A buffer's bytes, on a cache line's start where they are the process's own.
@@ -30,7 +29,11 @@ impl Memory {
         if bytes < PAGES {
             return Heap::new(bytes).map(Memory::Heap);
         }
-        let pages = loose.take(bytes).or_else(|| MmapMut::map_anon(bytes).ok())?;
+        let pages = loose.take(bytes).or_else(|| {
+            // What lies there may be what the system lacks.
+            loose.clear();
+            MmapMut::map_anon(bytes).ok()
+        })?;
         #[cfg(target_os = "linux")]
         if bytes >= LARGE_PAGES {
             // Where the system has none, ordinary ones do.
@@ -125,7 +128,7 @@ impl Loose {
         Some(pages)
     }
 
-    /// Elsewhere pages stay where they are.
+    /// Only there can pages move.
     #[cfg(not(target_os = "linux"))]
     fn take(&mut self, _bytes: usize) -> Option<MmapMut> {
         None
