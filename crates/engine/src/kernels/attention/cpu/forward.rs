@@ -6,7 +6,7 @@ use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spre
 use crate::device::cpu::{CpuLaunch, Shared, each_task};
 use crate::kernels::numeric::exp;
 
-/// Lanes of a sum that stays in registers.
+/// Lanes of running maxima that stay in registers.
 const WIDE: usize = 16;
 
 pub fn forward(l: &CpuLaunch) {
