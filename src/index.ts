@@ -52,9 +52,9 @@ export {
   checkpoint,
   noGrad,
   scope,
-  setProductPrecision,
-  withProductPrecision,
-  type ProductPrecision,
+  setMatmulPrecision,
+  withMatmulPrecision,
+  type MatmulPrecision,
 } from "./scope.js";
 export { Tensor, type DType } from "./tensor.js";
 export type { ClassScores } from "./train/evaluate.js";

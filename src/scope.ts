@@ -33,8 +33,8 @@ interface Frame {
   noGrad: boolean;
   /** The open checkpoint, 0 for none. */
   region: number;
-  /** Undefined where `setProductPrecision` says. */
-  products: ProductPrecision | undefined;
+  /** Undefined where `setMatmulPrecision` says. */
+  products: MatmulPrecision | undefined;
 }
 
 /**
@@ -43,14 +43,14 @@ interface Frame {
  * attention rounds the factors of its products as well, whatever weights are stored as.
  * Products of at most 8 rows (decoding), by other storage, and on a gpu are exact either way.
  */
-export type ProductPrecision = "exact" | "bf16";
+export type MatmulPrecision = "exact" | "bf16";
 
 const OUTSIDE: Frame = { made: undefined, noGrad: false, region: 0, products: undefined };
 const frames = new AsyncLocalStorage<Frame>();
 let mode: Frame = OUTSIDE;
 let regions = 0;
-let products: ProductPrecision = "exact";
-let told: ProductPrecision = "exact";
+let products: MatmulPrecision = "exact";
+let told: MatmulPrecision = "exact";
 
 /** Tells the tape what is in force, when it is not what it was told last. */
 export function enter(): void {
@@ -118,7 +118,7 @@ export function noGrad<T>(fn: () => T): T {
 }
 
 /** The precision of products for the code that runs now. */
-export function productPrecision(): ProductPrecision {
+export function matmulPrecision(): MatmulPrecision {
   return frames.getStore()?.products ?? products;
 }
 
@@ -127,17 +127,17 @@ export function productPrecision(): ProductPrecision {
  * `torch.set_float32_matmul_precision` does. Backward and checkpoints run again with what forward was recorded with.
  * Throws `ERR_OPTION`.
  */
-export function setProductPrecision(precision: ProductPrecision): void {
-  products = checked("setProductPrecision", precision);
+export function setMatmulPrecision(precision: MatmulPrecision): void {
+  products = checked("setMatmulPrecision", precision);
 }
 
 /** Runs `fn` with a precision of products of its own. Throws `ERR_OPTION`. */
-export function withProductPrecision<T>(precision: ProductPrecision, fn: () => T): T {
+export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
-  return frames.run({ ...outer, products: checked("withProductPrecision", precision) }, fn);
+  return frames.run({ ...outer, products: checked("withMatmulPrecision", precision) }, fn);
 }
 
-function checked(where: string, precision: ProductPrecision): ProductPrecision {
+function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
   if (precision === "exact" || precision === "bf16") return precision;
   throw new LowrankError("ERR_OPTION", `${where}: products are exact or bf16, not ${String(precision)}`);
 }

@@ -1,7 +1,7 @@
 /** Greedy generation of ours, prompt and decoding timed apart: the twin of peer_generate.py. */
 import { parseArgs } from "node:util";
 
-import { setProductPrecision } from "../../src/scope.js";
+import { setMatmulPrecision } from "../../src/scope.js";
 import { model as made, VOCABULARY } from "./model.js";
 import { hashedIds } from "./step.js";
 import { race } from "./turns.js";
@@ -9,7 +9,7 @@ import { race } from "./turns.js";
 const { values } = parseArgs({ options: { dtype: { type: "string", default: "f32" } } });
 const [PROMPT, NEW] = [64, 128];
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
-if (dtype === "bf16") setProductPrecision("bf16");
+if (dtype === "bf16") setMatmulPrecision("bf16");
 const model = made({ dtype });
 model.eval();
 // An end token would cut the race short.

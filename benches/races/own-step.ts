@@ -2,7 +2,7 @@
 import { parseArgs } from "node:util";
 
 import { inject } from "../../src/lora/index.js";
-import { setProductPrecision } from "../../src/scope.js";
+import { setMatmulPrecision } from "../../src/scope.js";
 import { model as made, VOCABULARY } from "./model.js";
 import { profileSteps, raceSteps } from "./step.js";
 
@@ -18,7 +18,7 @@ const { values } = parseArgs({
   },
 });
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
-if (dtype === "bf16") setProductPrecision("bf16");
+if (dtype === "bf16") setMatmulPrecision("bf16");
 const model = made({ dtype, layers: Number(values.layers) });
 await inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
 model.gradientCheckpointing = values.checkpointing;

@@ -15,6 +15,6 @@ export function dtypeOption(): Option {
 /** Runs `fn` with the products that `finetune` takes for that storage, so that losses are the same figures. */
 export async function inStorage<T>(dtype: StorageType | undefined, fn: () => Promise<T>): Promise<T> {
   if (dtype !== "bf16") return fn();
-  const { withProductPrecision } = await import("../scope.js");
-  return withProductPrecision("bf16", fn);
+  const { withMatmulPrecision } = await import("../scope.js");
+  return withMatmulPrecision("bf16", fn);
 }

@@ -1,5 +1,5 @@
 /** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
-import type { ProductPrecision } from "../scope.js";
+import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
 
 /** Once, before the first step: what will be done, where, and why there. */
@@ -22,7 +22,7 @@ export interface StartEvent {
   deviceName: string;
   deviceReason: string;
   dtype: string;
-  products: ProductPrecision;
+  matmulPrecision: MatmulPrecision;
   /** Rows that train and rows that are held out. */
   examples: number;
   evalExamples: number;

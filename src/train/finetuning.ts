@@ -16,7 +16,7 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
 import { AdamW, loraPlusGroups, schedule as schedules } from "../optim/index.js";
 import { withRandom } from "../random.js";
-import { productPrecision, withProductPrecision, type ProductPrecision } from "../scope.js";
+import { matmulPrecision, withMatmulPrecision, type MatmulPrecision } from "../scope.js";
 import { breath } from "./breath.js";
 import {
   claimOutput,
@@ -72,7 +72,7 @@ async function train(
   else checkDevice(given, settings.device);
   const checkpoint = settings.resume === false ? undefined : await findCheckpoint(output, settings.resume);
   const progress = checkpoint === undefined ? undefined : await readProgress(checkpoint);
-  const products = productsOf(settings, progress);
+  const precision = precisionOf(settings, progress);
   const release = await claimOutput(output, settings.resume !== false || settings.overwrite);
   try {
     const data = await readFiles(settings);
@@ -85,11 +85,11 @@ async function train(
       const prepared = await prepare(model, data, settings);
       // Each of these takes some milliseconds, and together they would hold up the event loop.
       await breath();
-      const run = new Finetuning(model, { ...settings, products }, prepared, context);
+      const run = new Finetuning(model, { ...settings, matmulPrecision: precision }, prepared, context);
       await breath();
       const resumed =
         checkpoint === undefined || progress === undefined ? undefined : { checkpoint, progress };
-      return await withProductPrecision(products, () => run.run(resumed));
+      return await withMatmulPrecision(precision, () => run.run(resumed));
     } finally {
       if (given === undefined) model.dispose();
       else model.train(training).gradientCheckpointing = checkpointing;
@@ -100,11 +100,11 @@ async function train(
 }
 
 /** The precision of products: a run that goes on keeps what it was started with. Throws `ERR_OPTION`. */
-function productsOf({ products }: Settings, progress: Progress | undefined): ProductPrecision {
-  if (progress === undefined) return products ?? productPrecision();
-  const then = (progress.options["products"] ?? "exact") as ProductPrecision;
-  if (products === undefined || products === then) return then;
-  throw new LowrankError("ERR_OPTION", `resume: products were ${then}, and are ${products} now`);
+function precisionOf({ matmulPrecision: asked }: Settings, progress: Progress | undefined): MatmulPrecision {
+  if (progress === undefined) return asked ?? matmulPrecision();
+  const then = (progress.options["matmulPrecision"] ?? "exact") as MatmulPrecision;
+  if (asked === undefined || asked === then) return then;
+  throw new LowrankError("ERR_OPTION", `resume: matmulPrecision was ${then}, and is ${asked} now`);
 }
 
 /** A classifier where the rows have labels, or else what the model's folder says. */
@@ -146,7 +146,7 @@ function adapterFolder(folder: string, name: string): string {
 
 /** Settings of which nothing is left open. */
 interface Chosen extends Settings {
-  products: ProductPrecision;
+  matmulPrecision: MatmulPrecision;
 }
 
 /** One run over a loaded model and its data. */
@@ -312,7 +312,7 @@ class Finetuning {
       deviceName: session().deviceName(device),
       deviceReason: why,
       dtype: Object.values(model.stateDict())[0]?.dtype ?? "f32",
-      products: settings.products,
+      matmulPrecision: settings.matmulPrecision,
       examples: train.length,
       evalExamples: held.length,
       tokens: train.reduce((sum, one) => sum + one.trained, 0),

@@ -1,6 +1,6 @@
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import type { ProductPrecision } from "../scope.js";
+import type { MatmulPrecision } from "../scope.js";
 import type { DType } from "../tensor.js";
 
 export type ScheduleName = "linear" | "cosine" | "constant";
@@ -61,8 +61,8 @@ export interface FinetuneOptions {
   resume?: boolean | string;
   /** Storage of the frozen weights; as in the file unless given. */
   dtype?: StorageType;
-  /** Precision of products by bf16 weights on the cpu; what `setProductPrecision` says unless given. */
-  products?: ProductPrecision;
+  /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
+  matmulPrecision?: MatmulPrecision;
   device?: string;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
   profile?: string;

@@ -3,7 +3,7 @@ import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import type { ProductPrecision } from "../scope.js";
+import type { MatmulPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 
 /** The learning rate's schedules. */
@@ -39,7 +39,7 @@ export interface Settings {
   resume: boolean | string;
   dtype: StorageType | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
-  products: ProductPrecision | undefined;
+  matmulPrecision: MatmulPrecision | undefined;
   device: Device;
   profile: string | undefined;
   signal: AbortSignal | undefined;
@@ -70,7 +70,7 @@ const KNOWN = new Set<string>([
   "saveEvery",
   "resume",
   "dtype",
-  "products",
+  "matmulPrecision",
   "device",
   "profile",
   "signal",
@@ -147,10 +147,10 @@ export function settingsOf(options: FinetuneOptions): Settings {
       options.dtype === undefined
         ? undefined
         : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
-    products:
-      options.products === undefined
+    matmulPrecision:
+      options.matmulPrecision === undefined
         ? undefined
-        : oneOf("products", options.products, ["exact", "bf16"] as const),
+        : oneOf("matmulPrecision", options.matmulPrecision, ["exact", "bf16"] as const),
     device: (options.device ?? "auto") as Device,
     profile: path("profile", options.profile),
     signal: options.signal,

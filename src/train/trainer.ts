@@ -4,7 +4,7 @@ import { session } from "../native.js";
 import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { constant, type Schedule } from "../optim/schedule.js";
-import { noGrad, productPrecision, scope } from "../scope.js";
+import { matmulPrecision, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { Evaluation } from "./evaluate.js";
 import type { FinetuneResult, StartEvent } from "./events.js";
@@ -202,7 +202,7 @@ function startEvent(
     deviceName: session().deviceName(device),
     deviceReason: "the parameters are there",
     dtype: first?.dtype ?? "f32",
-    products: productPrecision(),
+    matmulPrecision: matmulPrecision(),
     examples: 0,
     evalExamples: 0,
     tokens: 0,

@@ -43,7 +43,7 @@ test("defaults", async (t) => {
   });
   t.like(options.lora, { r: 16, loraAlpha: 32, loraDropout: 0, targetModules: "all-linear", bias: "none" });
   t.deepEqual(options.optimizer, { lr: 2e-4, weightDecay: 0.01 });
-  for (const key of ["steps", "epochs", "warmup", "evalSplit", "resume", "dtype", "products"])
+  for (const key of ["steps", "epochs", "warmup", "evalSplit", "resume", "dtype", "matmulPrecision"])
     t.false(key in options, key);
 });
 
@@ -68,10 +68,13 @@ test("flags arrive under the library's names", async (t) => {
     saveEvery: 7,
     resume: true,
     dtype: "bf16",
-    products: "bf16",
+    matmulPrecision: "bf16",
     device: "gpu:1",
   });
-  t.is(libraryOptions(await flags(["--dtype", "bf16", "--products", "exact"])).products, "exact");
+  t.is(
+    libraryOptions(await flags(["--dtype", "bf16", "--matmul-precision", "exact"])).matmulPrecision,
+    "exact",
+  );
   t.like(options.lora, {
     targetModules: ["q_proj", "v_proj"],
     modulesToSave: ["a", "b"],

@@ -19,7 +19,7 @@ const start: StartEvent = {
   deviceName: "EPYC",
   deviceReason: "no GPU was found",
   dtype: "f16",
-  products: "exact",
+  matmulPrecision: "exact",
   examples: 1200,
   evalExamples: 60,
   tokens: 240_512,

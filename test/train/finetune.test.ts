@@ -239,9 +239,9 @@ test("resuming with another adapter or other data is refused", async (t) => {
     code: "ERR_OPTION",
     message: /resume/,
   });
-  await t.throwsAsync(finetune({ ...given, resume: true, products: "bf16" }).result, {
+  await t.throwsAsync(finetune({ ...given, resume: true, matmulPrecision: "bf16" }).result, {
     code: "ERR_OPTION",
-    message: /products were exact/,
+    message: /matmulPrecision was exact/,
   });
   await t.throwsAsync(finetune({ ...given, resume: true, seed: 7 }).result, {
     code: "ERR_OPTION",

@@ -2,7 +2,7 @@
 import { type Command, Option } from "commander";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
-import type { ProductPrecision } from "../../scope.js";
+import type { MatmulPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { UsageError } from "../failure.js";
 import { STORAGE_TYPES } from "../storage.js";
@@ -43,7 +43,7 @@ export interface Flags {
   resume?: boolean | string;
   seed: number;
   dtype?: StorageType;
-  products?: ProductPrecision;
+  matmulPrecision?: MatmulPrecision;
   device: string;
   profile?: string;
   config?: string;
@@ -100,10 +100,11 @@ export function declareFlags(command: Command): Command {
     .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
     .addOption(choice("--dtype <type>", "storage of the model's weights", STORAGE_TYPES))
     .addOption(
-      choice("--products <precision>", "by bf16 weights, on the cpu; bf16 with --dtype bf16", [
-        "exact",
-        "bf16",
-      ]),
+      choice(
+        "--matmul-precision <precision>",
+        "of products by bf16 weights, on the cpu; bf16 with --dtype bf16",
+        ["exact", "bf16"],
+      ),
     )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
@@ -165,7 +166,7 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
     overwrite: flags.yes ?? false,
   };
   const { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype, profile } = flags;
-  const products = flags.products ?? (dtype === "bf16" ? "bf16" : undefined);
+  const matmulPrecision = flags.matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
   const optional = {
     evalData,
     evalSplit,
@@ -176,7 +177,7 @@ export function libraryOptions(flags: Flags): FinetuneOptions {
     saveEvery,
     resume,
     dtype,
-    products,
+    matmulPrecision,
     profile,
   };
   const set = Object.entries(optional).filter(([, one]) => one !== undefined);

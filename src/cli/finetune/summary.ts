@@ -14,8 +14,10 @@ function trainedOn({ labels, tokens }: StartEvent): string {
 }
 
 /** How the weights are stored, and how they are multiplied by. */
-function storage({ dtype, products, device }: StartEvent): string {
-  return products === "bf16" && dtype === "bf16" && device === "cpu" ? "bf16, products in bf16" : dtype;
+function storage({ dtype, matmulPrecision, device }: StartEvent): string {
+  return matmulPrecision === "bf16" && dtype === "bf16" && device === "cpu"
+    ? "bf16, products in bf16"
+    : dtype;
 }
 
 /** What a run is about to do, in lines of name and value. */

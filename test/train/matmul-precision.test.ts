@@ -4,9 +4,9 @@ import {
   finetune,
   nn,
   randn,
-  setProductPrecision,
+  setMatmulPrecision,
   type Tensor,
-  withProductPrecision,
+  withMatmulPrecision,
   type FinetuneOptions,
   type LowrankError,
 } from "../../src/index.js";
@@ -31,21 +31,21 @@ test.serial("the precision of products follows the call, and what it is set to",
     await Promise.resolve();
     return y();
   };
-  const [rounded, beside] = await Promise.all([withProductPrecision("bf16", inside), inside()]);
+  const [rounded, beside] = await Promise.all([withMatmulPrecision("bf16", inside), inside()]);
   t.not(rounded, exact);
   t.is(beside, exact);
   t.is(await y(), exact);
-  setProductPrecision("bf16");
+  setMatmulPrecision("bf16");
   try {
     t.is(await y(), rounded);
-    t.is(await withProductPrecision("exact", y), exact);
+    t.is(await withMatmulPrecision("exact", y), exact);
   } finally {
-    setProductPrecision("exact");
+    setMatmulPrecision("exact");
   }
   t.is(await y(), exact);
-  const refused = t.throws<LowrankError>(() => setProductPrecision("tf32" as "bf16"));
+  const refused = t.throws<LowrankError>(() => setMatmulPrecision("tf32" as "bf16"));
   t.is(refused.code, "ERR_OPTION");
-  t.throws(() => withProductPrecision("" as "bf16", () => 0), { code: "ERR_OPTION" });
+  t.throws(() => withMatmulPrecision("" as "bf16", () => 0), { code: "ERR_OPTION" });
 });
 
 test("backward and a checkpoint multiply as forward was recorded", async (t) => {
@@ -53,7 +53,7 @@ test("backward and a checkpoint multiply as forward was recorded", async (t) => 
   const gradient = async (forward: (x: Tensor) => Tensor): Promise<string> => {
     x.grad = null;
     // What flows in depends on what forward gave.
-    const y = withProductPrecision("bf16", () => forward(x));
+    const y = withMatmulPrecision("bf16", () => forward(x));
     y.mul(y).sum().backward();
     return String(await (x.grad as unknown as Tensor).data());
   };
@@ -70,12 +70,12 @@ test("losses in bf16 stay within 2e-3 of f32's", async (t) => {
     const run = finetune(quick(made, "cpu", { optimizer: { lr: 1e-3 }, steps: 10, ...more }));
     const events = await collect(run);
     const [start] = events;
-    t.true(start?.type === "start" && start.products === (more.products ?? "exact"));
+    t.true(start?.type === "start" && start.matmulPrecision === (more.matmulPrecision ?? "exact"));
     return events.filter((event) => event.type === "step").map(({ loss }) => loss);
   };
   const plain = await losses({ dtype: "f32" });
   const exact = await losses({ dtype: "bf16" });
-  const rounded = await losses({ dtype: "bf16", products: "bf16" });
+  const rounded = await losses({ dtype: "bf16", matmulPrecision: "bf16" });
   t.is(plain.length, 10);
   t.notDeepEqual(rounded, exact);
   for (const [i, loss] of plain.entries()) {
@@ -85,17 +85,17 @@ test("losses in bf16 stay within 2e-3 of f32's", async (t) => {
 
 test("a run in bf16 that is resumed keeps its products and ends with the same bits", async (t) => {
   const given: Partial<FinetuneOptions> = { dtype: "bf16", steps: 6, saveEvery: 3 };
-  const whole = quick(made, "cpu", { ...given, products: "bf16" });
+  const whole = quick(made, "cpu", { ...given, matmulPrecision: "bf16" });
   await finetune(whole).result;
-  const cut = quick(made, "cpu", { ...given, products: "bf16" });
+  const cut = quick(made, "cpu", { ...given, matmulPrecision: "bf16" });
   const run = finetune(cut);
   for await (const event of run) if (event.type === "step" && event.step === 2) void run.stop();
   t.true((await run.result).stopped);
-  const refused = finetune({ ...cut, products: "exact", resume: true }).result;
+  const refused = finetune({ ...cut, matmulPrecision: "exact", resume: true }).result;
   await t.throwsAsync(refused, {
     code: "ERR_OPTION",
-    message: "resume: products were bf16, and are exact now",
+    message: "resume: matmulPrecision was bf16, and is exact now",
   });
-  await finetune({ ...cut, products: undefined as never, resume: true }).result;
+  await finetune({ ...cut, matmulPrecision: undefined as never, resume: true }).result;
   t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
 });
