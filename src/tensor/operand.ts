@@ -1,0 +1,46 @@
+/** What operations know of a tensor, and how what they made becomes one. */
+import type { Device } from "../device.js";
+import { enter } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+
+export type DType = "f32" | "f16" | "bf16" | "i32";
+
+/** @internal What a handle of the session stands for. */
+export interface Description {
+  shape: readonly number[];
+  dtype: DType;
+  device: Exclude<Device, "auto">;
+}
+
+/** What the methods of a tensor are written against; `Tensor` is the one class of it. */
+export abstract class Operand {
+  /** Sizes of its dimensions. */
+  abstract readonly shape: readonly number[];
+  /** How its elements are stored. */
+  abstract readonly dtype: DType;
+  /** Where it lives. */
+  abstract readonly device: Exclude<Device, "auto">;
+  /** @internal The session's number for it. */
+  abstract get id(): number;
+  /** Number of elements. */
+  abstract get size(): number;
+}
+
+let wrap: (id: number, known?: Description) => Tensor;
+
+/** @internal Says what makes a tensor of a handle: the class itself, which is written in terms of this module. */
+export function wrapWith(constructor: typeof wrap): void {
+  wrap = constructor;
+}
+
+/** Runs an operation under the mode in force and wraps what it made. */
+export function made(op: () => number): Tensor {
+  enter();
+  return wrap(op());
+}
+
+/** `made`, of an operation that makes several. */
+export function madeAll(op: () => number[]): Tensor[] {
+  enter();
+  return op().map((id) => wrap(id));
+}
