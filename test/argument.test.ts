@@ -1,0 +1,63 @@
+import test from "ava";
+
+import * as argument from "../src/argument.js";
+import { LowrankError } from "../src/errors.js";
+
+const { refuse, shown } = argument;
+
+test("what is shown of a value is short and runs none of its code", (t) => {
+  const hostile = {
+    toString(): string {
+      throw new Error("run");
+    },
+  };
+  const cases: [unknown, string][] = [
+    ["x", '"x"'],
+    ["y".repeat(100), JSON.stringify(`${"y".repeat(57)}…`)],
+    [3n, "3n"],
+    [Symbol("s"), "Symbol(s)"],
+    [null, "null"],
+    [[1, "a", true], '[1, "a", true]'],
+    [[[1]], "an array of 1"],
+    [{}, "an object"],
+    [hostile, "an object"],
+    [Object.create(null), "an object"],
+    [new Date(0), "a Date"],
+    [new Int32Array(2), "an Int32Array"],
+    [() => 1, "a function"],
+  ];
+  for (const [value, expected] of cases) t.is(shown(value), expected);
+});
+
+test("each check passes what fits, and names function, argument and value where it does not", (t) => {
+  const cases: [check: () => unknown, wrong: string | undefined][] = [
+    [() => argument.numeric("clamp", "low", -Infinity), undefined],
+    [() => argument.numeric("clamp", "low", NaN), "clamp: low is a number, not NaN"],
+    [() => argument.whole("topk", "k", 0), undefined],
+    [() => argument.whole("topk", "k", 0, 1), "topk: k is a whole number from 1 on, not 0"],
+    [() => argument.whole("topk", "k", 1.5), "topk: k is a whole number from 0 on, not 1.5"],
+    [() => argument.whole("topk", "k", 2 ** 60), `topk: k is a whole number from 0 on, not ${2 ** 60}`],
+    [() => argument.probability("dropout", "p", 1), undefined],
+    [() => argument.probability("dropout", "p", 1.1), "dropout: p is a number from 0 to 1, not 1.1"],
+    [() => argument.flag("sum", "keepDim", "no"), 'sum: keepDim is true or false, not "no"'],
+    [() => argument.text("load", "path", 3), "load: path is a text, not 3"],
+    [() => argument.oneOf("loss", "reduction", "mean", ["mean", "sum"]), undefined],
+    [() => argument.oneOf("loss", "reduction", "max", ["mean", "sum"]), 'loss: reduction is one of mean, sum, not "max"'],
+    [() => argument.callable("scope", "fn", {} as () => 0), "scope: fn is a function, not an object"],
+    [() => argument.listOf("zeros", "shape", [2, 3], argument.whole), undefined],
+    [() => argument.listOf("zeros", "shape", [2, -3], argument.whole), "zeros: shape[1] is a whole number from 0 on, not -3"],
+    [() => argument.listOf("zeros", "shape", 2, argument.whole), "zeros: shape is an array, not 2"],
+    [() => argument.options("sum", undefined, []), undefined],
+    [() => argument.options("sum", { keepDim: true }, ["keepDim"]), undefined],
+    [() => argument.options("sum", { keep: true }, ["keepDim" as "keep"]), "sum: there is no option keep; there are keepDim"],
+    [() => argument.options("sum", null as unknown as object, []), "sum: the last argument is an object of options, not null"],
+    [() => refuse("f", "x", "a letter", 1), "f: x is a letter, not 1"],
+  ]; // prettier-ignore
+  for (const [check, wrong] of cases) {
+    if (wrong === undefined) t.notThrows(check);
+    else {
+      const error = t.throws<LowrankError>(check, { message: wrong });
+      t.is(error?.code, "ERR_OPTION");
+    }
+  }
+});
