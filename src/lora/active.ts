@@ -2,7 +2,8 @@
 import { LowrankError } from "../errors.js";
 import { Module } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
-import { partsOf, without, type Active, type AnyLoRALayer } from "./layer.js";
+import { without } from "./disabled.js";
+import { partsOf, type Active, type AnyLoRALayer } from "./layer.js";
 import { adapterOf, adapters, adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
 import { ownTensors, retarget } from "./replacement.js";
 

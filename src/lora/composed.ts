@@ -2,7 +2,7 @@
 import type { Tensor } from "../tensor.js";
 import type { Adapter } from "./adapter.js";
 import { rescaling } from "./dora.js";
-import type { AnyLoRALayer } from "./layer.js";
+import type { AnyLoRALayer } from "./any-layer.js";
 import { biasOf, type Share } from "./shares.js";
 
 /** What a layer is composed of; `x` is what it is given. */

@@ -10,7 +10,7 @@ import { session } from "../native.js";
 import { keep, noGrad, scope } from "../scope.js";
 import { made, type Tensor } from "../tensor.js";
 import type { Adapter } from "./adapter.js";
-import type { AnyLoRALayer } from "./layer.js";
+import type { AnyLoRALayer } from "./any-layer.js";
 
 /** ‖w‖² of each output of a weight, and which values of the weight it is of. */
 export interface SquaredNorms {

@@ -12,7 +12,7 @@ import { ranksAndAlphas } from "./exact.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init/kind.js";
 import { restoreStart } from "./init/restore.js";
 import { injectNow, type InjectReport } from "./inject.js";
-import type { AnyLoRALayer } from "./layer.js";
+import type { AnyLoRALayer } from "./any-layer.js";
 import { adapterOf, adaptersOf, loraLayers } from "./registry.js";
 import { fill, stateOf } from "./state.js";
 import type { Targetable } from "./targets.js";

@@ -5,7 +5,7 @@ import { noGrad, scope } from "../scope.js";
 import { parameter, Tensor } from "../tensor.js";
 import { unload } from "./active.js";
 import { tensorsOf } from "./adapter.js";
-import type { AnyLoRALayer } from "./layer.js";
+import type { AnyLoRALayer } from "./any-layer.js";
 import { adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "./token-rows.js";
 

@@ -6,7 +6,7 @@ import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { partsOf, type Adapter } from "./adapter.js";
 import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
-import type { AnyLoRALayer } from "./layer.js";
+import type { AnyLoRALayer } from "./any-layer.js";
 import { adapterOf, loraLayers } from "./registry.js";
 import { savedTensors } from "./replacement.js";
 
