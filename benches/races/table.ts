@@ -76,6 +76,12 @@ export const RACES: Record<string, Race> = {
   step: step("f32", 1, 512),
   step4: step("f32", 4, 512),
   "step-checkpoint": step("f32, checkpointing", 4, 512, "--checkpointing"),
+  char: {
+    title: "character transformer of one's own, 16 x 64",
+    ours: ["own-char.ts"],
+    peers: { torch: ["peer_char.py"] },
+    tokens: 16 * 64,
+  },
   "step-bf16": bf16Step(1),
   "step4-bf16": bf16Step(4),
   generate: generation("f32", 4),
