@@ -34,7 +34,8 @@ export { CausalLM } from "./models/causal-lm.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
-export type { GenerateOptions, Piece, Prompt } from "./models/generate.js";
+export type { GenerateOptions, SamplingOptions } from "./models/generate-options.js";
+export type { Piece, Prompt } from "./models/generate.js";
 export type { LoadOptions } from "./models/load.js";
 export {
   PretrainedModel,

@@ -35,6 +35,8 @@ interface Frame {
   region: number;
   /** Undefined where `setMatmulPrecision` says. */
   products: MatmulPrecision | undefined;
+  /** Layers compute as in eval, whatever their `training` says. */
+  evaluating: boolean;
 }
 
 /**
@@ -45,7 +47,13 @@ interface Frame {
  */
 export type MatmulPrecision = "exact" | "bf16";
 
-const OUTSIDE: Frame = { made: undefined, noGrad: false, region: 0, products: undefined };
+const OUTSIDE: Frame = {
+  made: undefined,
+  noGrad: false,
+  region: 0,
+  products: undefined,
+  evaluating: false,
+};
 const frames = new AsyncLocalStorage<Frame>();
 let mode: Frame = OUTSIDE;
 let regions = 0;
@@ -115,6 +123,20 @@ export function scope<T>(fn: () => T): T {
 export function noGrad<T>(fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, noGrad: true }, fn);
+}
+
+/**
+ * Runs `fn` with every layer in eval mode, without touching `training`: what goes on elsewhere on the same model, a
+ * run between two of its steps among it, keeps its dropout. Layers are not merged for it, but compute as they stand.
+ */
+export function evaluating<T>(fn: () => T): T {
+  const outer = frames.getStore() ?? OUTSIDE;
+  return frames.run({ ...outer, evaluating: true }, fn);
+}
+
+/** Whether `layer` computes as in training just now: what drops or takes batch statistics asks this, not `training`. */
+export function trains(layer: { readonly training: boolean }): boolean {
+  return layer.training && !(frames.getStore()?.evaluating ?? false);
 }
 
 /** The precision of products for the code that runs now. */

@@ -8,7 +8,11 @@ import { AdamW } from "../src/optim/index.js";
 
 export const VOCABULARY = 97;
 
-export async function smallLlama(device: Device, positions = 512): Promise<LlamaForCausalLM> {
+export async function smallLlama(
+  device: Device,
+  positions = 512,
+  loraDropout = 0,
+): Promise<LlamaForCausalLM> {
   manualSeed(3);
   const config = llamaConfig({
     model_type: "llama",
@@ -23,7 +27,7 @@ export async function smallLlama(device: Device, positions = 512): Promise<Llama
     eos_token_id: 0,
   });
   const model = new LlamaForCausalLM(config, new FreshWeights(device));
-  await inject(model, { r: 4, loraAlpha: 8, targetModules: "all-linear" });
+  await inject(model, { r: 4, loraAlpha: 8, loraDropout, targetModules: "all-linear" });
   return model.train();
 }
 

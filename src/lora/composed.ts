@@ -1,4 +1,5 @@
 /** A forward composed of the base's product and the low-rank ones, for what no single operation does. */
+import { trains } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { Adapter } from "./adapter.js";
 import { rescaling } from "./dora.js";
@@ -29,7 +30,7 @@ export function composed(
 ): Tensor {
   const { base, lowRank } = products;
   const { baseBias: bias } = layer;
-  const drops = ({ loraDropout }: Adapter): boolean => layer.training && loraDropout > 0;
+  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
   const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
   if (!shares.some(({ adapter }) => adapter.magnitude)) {
     const whole = biasOf(bias, shares);

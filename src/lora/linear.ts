@@ -2,6 +2,7 @@ import { tensor, zeros } from "../create.js";
 import { session } from "../native.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
 import { uniform } from "../random.js";
+import { trains } from "../scope.js";
 import { made, parameter, type Tensor } from "../tensor.js";
 import { checkRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
 import { composed } from "./composed.js";
@@ -84,7 +85,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     const [share, ...rest] = sharesOf(this, rows);
     if (share === undefined || rest.length > 0 || share.runs) return undefined;
     const { adapter } = share;
-    const drops = this.training && adapter.loraDropout > 0;
+    const drops = adapter.loraDropout > 0 && trains(this);
     if (drops || adapter.magnitude || this.windowsOf(adapter).length > 0) return undefined;
     return share;
   }

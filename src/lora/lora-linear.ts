@@ -1,6 +1,7 @@
 /** A dense layer with its low-rank paths, as one operation. */
 import { session, type LowRankPath } from "../native.js";
 import { nextDropout } from "../random.js";
+import { trains } from "../scope.js";
 import { made, type Tensor } from "../tensor.js";
 import type { Adapter } from "./adapter.js";
 import { biasOf, type Share } from "./shares.js";
@@ -30,7 +31,7 @@ export function loraLinear(
 ): Tensor {
   if (shares.length > MOST_PATHS && shares.some(({ runs }) => runs))
     return inParts(layer, x, weight, bias, shares);
-  const drops = ({ loraDropout }: Adapter): boolean => layer.training && loraDropout > 0;
+  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
   const plain = shares.filter(
     ({ adapter, runs }) => !runs && !drops(adapter) && layer.windowsOf(adapter).length === 0,
   );

@@ -8,7 +8,8 @@ import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { made, type Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
-import { generate, type GenerateOptions, type Piece, type Prompt } from "./generate.js";
+import type { GenerateOptions } from "./generate-options.js";
+import { generate, type Piece, type Prompt } from "./generate.js";
 import { type ForwardOptions, type ForwardOutput, PretrainedModel } from "./pretrained.js";
 import type { Weights } from "./weights.js";
 
@@ -76,7 +77,7 @@ export abstract class CausalLM extends PretrainedModel {
   }
 
   /** Yields the pieces that come after `prompt`, as they are decoded, without the end token. */
-  generate(prompt: Prompt, options: GenerateOptions = {}): AsyncGenerator<Piece, void, void> {
+  generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<Piece, void, void> {
     return generate(this, prompt, options);
   }
 }

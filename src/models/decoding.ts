@@ -1,7 +1,7 @@
 /** The tokens that a model chooses after a prompt, over a cache of keys and values. */
 import { tensor } from "../create.js";
 import { throwIfAborted } from "../errors.js";
-import { noGrad, scope } from "../scope.js";
+import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { CausalLM } from "./causal-lm.js";
@@ -126,5 +126,5 @@ function lastLogits(model: CausalLM, cache: KeyValueCache, ids: Tensor): Tensor 
 }
 
 function recorded<T>(record: () => T): T {
-  return noGrad(() => scope(record));
+  return evaluating(() => noGrad(() => scope(record)));
 }

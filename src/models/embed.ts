@@ -1,7 +1,7 @@
 /** Texts as vectors. */
 import { tensor } from "../create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { noGrad, scope } from "../scope.js";
+import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 
@@ -33,23 +33,17 @@ export async function embed(
   const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
   const order = rows.map((_, i) => i).sort((a, b) => (rows[a]?.length ?? 0) - (rows[b]?.length ?? 0));
   const vectors: Float32Array[] = texts.map(() => new Float32Array());
-  const training = model.training;
-  model.eval();
-  try {
-    for (const places of batches(order, rows, batchSize)) {
-      throwIfAborted(signal);
-      const batch = places.map((place) => rows[place] as Int32Array);
-      const pooled = noGrad(() => scope(() => pool(model, batch, pooling)));
-      const values = (await pooled.data()) as Float32Array;
-      pooled.dispose();
-      const C = values.length / batch.length;
-      for (const [i, place] of places.entries()) {
-        const vector = values.slice(i * C, (i + 1) * C);
-        vectors[place] = normalize ? unit(vector) : vector;
-      }
+  for (const places of batches(order, rows, batchSize)) {
+    throwIfAborted(signal);
+    const batch = places.map((place) => rows[place] as Int32Array);
+    const pooled = evaluating(() => noGrad(() => scope(() => pool(model, batch, pooling))));
+    const values = (await pooled.data()) as Float32Array;
+    pooled.dispose();
+    const C = values.length / batch.length;
+    for (const [i, place] of places.entries()) {
+      const vector = values.slice(i * C, (i + 1) * C);
+      vectors[place] = normalize ? unit(vector) : vector;
     }
-  } finally {
-    model.train(training);
   }
   return vectors;
 }

@@ -1,26 +1,13 @@
 /** Text, token by token, over a cache of keys and values. */
+import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
 import { tokensAfter } from "./decoding.js";
+import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import { Sampler } from "./sampler.js";
 
 /** Text, or token ids as they are. */
 export type Prompt = string | Int32Array;
-
-export interface GenerateOptions {
-  /** Tokens after the prompt; 256 unless given, and never past the model's longest text. */
-  maxNewTokens?: number;
-  /** 0 takes the likeliest token each time. */
-  temperature?: number;
-  /** Keep the fewest tokens whose probabilities reach this sum. */
-  topP?: number;
-  /** Keep the likeliest k. */
-  topK?: number;
-  seed?: number;
-  /** Ends where one of these texts comes; it is not yielded. */
-  stop?: string | readonly string[];
-  signal?: AbortSignal;
-}
 
 /** One token, and the text that it completed (which may be empty: a token can be part of a letter). */
 export interface Piece {
@@ -31,10 +18,9 @@ export interface Piece {
 export async function* generate(
   model: CausalLM,
   prompt: Prompt,
-  options: GenerateOptions,
+  given: GenerateOptions | undefined,
 ): AsyncGenerator<Piece, void, void> {
-  const { maxNewTokens = 256 } = options;
-  const sampler = new Sampler(options);
+  const options = checkedGenerateOptions("generate", given);
   const ids = promptIds(model, prompt);
   const limit = model.config.maxPositionEmbeddings;
   if (ids.length >= limit) {
@@ -43,25 +29,28 @@ export async function* generate(
       `generate: the prompt has ${ids.length} tokens; this model takes fewer than ${limit}`,
     );
   }
-  const capacity = Math.min(ids.length + maxNewTokens, limit);
-  const training = model.training;
-  model.eval();
-  const text = new TextStream(model, ids, options.stop);
-  try {
-    for await (const token of tokensAfter(model, ids, capacity - ids.length, sampler, options.signal)) {
-      if (model.config.eosTokenIds.includes(token)) break;
-      const piece = text.add(token);
-      if (piece.text !== "" || !piece.ended) yield { text: piece.text, token };
-      if (piece.ended) return;
-    }
-    const rest = text.rest();
-    if (rest !== "") yield { text: rest, token: text.last };
-  } finally {
-    model.train(training);
+  const count = Math.min(options.maxNewTokens, limit - ids.length);
+  const sampler = new Sampler(options);
+  const text = new TextStream(model, ids, options.stops);
+  for await (const token of tokensAfter(model, ids, count, sampler, options.signal)) {
+    if (model.config.eosTokenIds.includes(token)) break;
+    const piece = text.add(token);
+    if (piece.text !== "" || !piece.ended) yield { text: piece.text, token };
+    if (piece.ended) return;
   }
+  const rest = text.rest();
+  if (rest !== "") yield { text: rest, token: text.last };
 }
 
 function promptIds(model: CausalLM, prompt: Prompt): Int32Array {
+  if (Array.isArray(prompt)) {
+    throw new LowrankError(
+      "ERR_CHAT_TEMPLATE",
+      "generate: chat templates are not supported yet; give the text that the model's template makes of the messages",
+    );
+  }
+  if (typeof prompt !== "string" && !(prompt instanceof Int32Array))
+    refuse("generate", "the prompt", "a text or an Int32Array of token ids", prompt);
   const ids = typeof prompt === "string" ? tokenizerOf(model).encode(prompt) : prompt;
   if (ids.length > 0) return ids;
   const { bosTokenId } = model.config;
@@ -89,9 +78,9 @@ class TextStream {
   constructor(
     private readonly model: CausalLM,
     private readonly prompt: Int32Array,
-    stop: string | readonly string[] | undefined,
+    stops: readonly string[],
   ) {
-    this.#stops = stop === undefined ? [] : typeof stop === "string" ? [stop] : stop;
+    this.#stops = stops;
   }
 
   get last(): number {

@@ -1,13 +1,7 @@
 /** Chooses the next token from logits. */
 import { LowrankError } from "../errors.js";
 import { native, call } from "../native.js";
-
-export interface SamplerOptions {
-  temperature?: number;
-  topP?: number;
-  topK?: number;
-  seed?: number;
-}
+import type { CheckedOptions } from "./generate-options.js";
 
 export class Sampler {
   readonly #temperature: number;
@@ -16,11 +10,7 @@ export class Sampler {
   readonly #seed: number;
   #draws = 0;
 
-  constructor({ temperature = 0, topP = 1, topK = 0, seed = 0 }: SamplerOptions) {
-    if (!(temperature >= 0) || !Number.isFinite(temperature))
-      bad("temperature", temperature, "a number from 0 on");
-    if (!(topP > 0 && topP <= 1)) bad("topP", topP, "above 0 and at most 1");
-    if (!(Number.isInteger(topK) && topK >= 0)) bad("topK", topK, "a whole number (0: all)");
+  constructor({ temperature, topP, topK, seed }: CheckedOptions) {
     this.#temperature = temperature;
     this.#topP = topP;
     this.#topK = topK;
@@ -77,8 +67,4 @@ export class Sampler {
 
 export function notFinite(token: number): LowrankError {
   return new LowrankError("ERR_NOT_FINITE", `generate: the logit of token ${token} is NaN`);
-}
-
-function bad(option: string, value: number, expected: string): never {
-  throw new LowrankError("ERR_OPTION", `generate: ${option} is ${value}; it is ${expected}`);
 }

@@ -1,4 +1,5 @@
 import { LowrankError } from "../errors.js";
+import { trains } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { Module } from "./module.js";
 
@@ -13,6 +14,6 @@ export class Dropout extends Module {
   }
 
   forward(x: Tensor): Tensor {
-    return this.training && this.p > 0 ? x.dropout(this.p) : x;
+    return this.p > 0 && trains(this) ? x.dropout(this.p) : x;
   }
 }

@@ -1,11 +1,21 @@
 /** Generation ends as it is told, and leaves nothing behind. */
 import test from "ava";
 
-import { memory, tensor, type GenerateOptions } from "../../src/index.js";
+import {
+  full,
+  LowrankError,
+  manualSeed,
+  memory,
+  noGrad,
+  scope,
+  tensor,
+  type GenerateOptions,
+} from "../../src/index.js";
 import { testDevices } from "../devices.js";
 import { smallLlama } from "../small-llama.js";
 
 const PROMPT = Int32Array.of(5, 17, 3);
+const TEXT = Int32Array.from({ length: 9 }, (_, i) => i + 1);
 
 for (const device of testDevices()) {
   const adapted = async (eosTokenIds: number[] = []): ReturnType<typeof smallLlama> => {
@@ -84,4 +94,90 @@ for (const device of testDevices()) {
     }
     model.dispose();
   });
+}
+
+test("what it is told is checked before anything runs", async (t) => {
+  const model = await smallLlama("cpu");
+  const refused = async (prompt: unknown, options: unknown): Promise<string> => {
+    const pieces = model.generate(prompt as Int32Array, options as GenerateOptions);
+    const error = await t.throwsAsync(async () => pieces.next(), { instanceOf: LowrankError });
+    return `${(error as LowrankError).code} ${error?.message}`;
+  };
+  const options: [unknown, string][] = [
+    [{ maxNewTokens: "3" }, 'maxNewTokens is a whole number from 0 on, not "3"'],
+    [{ maxNewTokens: 1.5 }, "maxNewTokens is a whole number from 0 on, not 1.5"],
+    [{ maxNewTokens: -1 }, "maxNewTokens is a whole number from 0 on, not -1"],
+    [{ temperature: NaN }, "temperature is a number from 0 on, not NaN"],
+    [{ temperature: Infinity }, "temperature is a number from 0 on, not Infinity"],
+    [{ topK: 2.5 }, "topK is a whole number from 0 on, not 2.5"],
+    [{ topP: 0 }, "topP is a number above 0 and at most 1, not 0"],
+    [{ topP: null }, "topP is a number above 0 and at most 1, not null"],
+    [{ seed: -1 }, "seed is a whole number from 0 on, not -1"],
+    [{ seed: 2 ** 60 }, "seed is a whole number from 0 on, not 1152921504606847000"],
+    [{ stop: "" }, 'stop is a text of at least one character, not ""'],
+    [{ stop: ["a", 3] }, "stop[1] is a text, not 3"],
+    [{ signal: {} }, "signal is an AbortSignal, not an object"],
+    [7, "the last argument is an object of options, not 7"],
+  ];
+  for (const [given, message] of options)
+    t.is(await refused(PROMPT, given), `ERR_OPTION generate: ${message}`);
+  t.regex(
+    await refused(PROMPT, { maxTokens: 3 }),
+    /^ERR_OPTION generate: there is no option maxTokens; there are /,
+  );
+  const prompts: [unknown, RegExp][] = [
+    [null, /^ERR_OPTION generate: the prompt is .*, not null$/],
+    ["text", /^ERR_OPTION generate: this model has no tokenizer/],
+    [[{ role: "user", content: "hello" }], /^ERR_CHAT_TEMPLATE generate: /],
+    [new Int32Array(), /^ERR_OPTION generate: the prompt has no tokens$/],
+    [Int32Array.of(1, 97), /^ERR_INDEX /],
+    [Int32Array.of(-1), /^ERR_INDEX /],
+    [
+      new Int32Array(600),
+      /^ERR_OPTION generate: the prompt has 600 tokens; this model takes fewer than 512$/,
+    ],
+  ];
+  for (const [given, message] of prompts) t.regex(await refused(given, {}), message);
+  model.dispose();
+});
+
+for (const device of testDevices()) {
+  test.serial(
+    `on ${device}: dropout of a run that goes on meanwhile stays, and generation has none`,
+    async (t) => {
+      manualSeed(5);
+      const model = await smallLlama(device, 512, 0.5);
+      for (const [name, parameter] of model.namedParameters())
+        if (name.includes("lora_B")) parameter.copy(full(parameter.shape, 0.05, { device }));
+      const loss = (): Promise<number> =>
+        scope(async () => {
+          const ids = tensor(
+            Int32Array.from({ length: 9 }, (_, i) => i + 1),
+            { shape: [1, 9], device },
+          );
+          return noGrad(() => model.lossSum(ids, TEXT, 1)).item();
+        });
+      const tokens = async (): Promise<number[]> => {
+        const list: number[] = [];
+        for await (const { token } of model.generate(PROMPT, { maxNewTokens: 8 })) list.push(token);
+        return list;
+      };
+      const still = model.eval() && (await tokens());
+      const plain = await loss();
+      model.train();
+      // One layer is held in eval by whoever trains: it stays so.
+      const apart = model.model.layers[0]?.mlp;
+      apart?.eval();
+      const pieces = model.generate(PROMPT, { maxNewTokens: 8 });
+      const during: number[] = [];
+      for await (const { token } of pieces) {
+        during.push(token);
+        t.true(model.training);
+        t.not(await loss(), plain);
+      }
+      t.deepEqual(during, still);
+      t.deepEqual([model.training, apart?.training], [true, false]);
+      model.dispose();
+    },
+  );
 }

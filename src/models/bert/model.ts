@@ -2,6 +2,7 @@
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { firstToken, SequenceClassifier } from "../classifier.js";
 import { TextEncoder } from "../encoder.js";
@@ -77,7 +78,7 @@ export class BertModel extends TextEncoder {
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
     checkedLength(ids, 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
-    return this.encoder.forward(x, options.attentionMask, this.gradientCheckpointing && this.training);
+    return this.encoder.forward(x, options.attentionMask, this.gradientCheckpointing && trains(this));
   }
 
   hubConfig(): Record<string, unknown> {

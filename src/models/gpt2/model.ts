@@ -6,6 +6,7 @@ import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
@@ -73,7 +74,7 @@ export class GPT2LMHeadModel extends CausalLM {
     const { wte, wpe, drop, h, ln_f } = this.transformer;
     const positions = positionIds ?? arange(start + T, { start, device: this.device });
     const x = drop.forward(wte.forward(ids).add(wpe.forward(positions)));
-    const checkpointed = this.gradientCheckpointing && this.training && cache === undefined;
+    const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const stream = chain(h, x, checkpointed, (block, y, i) =>
       through(block, GPT2Block.prototype.forward, y, attentionMask, cache?.layers[i]),
     );

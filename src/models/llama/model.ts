@@ -4,6 +4,7 @@ import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
@@ -74,7 +75,7 @@ export class LlamaForCausalLM extends CausalLM {
       rotation: this.tables.rotation(this.device, offset, T, positionIds),
       keyMask: attentionMask,
     };
-    const checkpointed = this.gradientCheckpointing && this.training && cache === undefined;
+    const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const { layers, embed_tokens, norm } = this.model;
     const stream = chain(layers, embed_tokens.forward(ids), checkpointed, (block, y, i) =>
       through(block, LlamaBlock.prototype.forward, y, inputs, cache?.layers[i]),

@@ -2,6 +2,7 @@
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
+import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
 import { chain } from "../pretrained.js";
@@ -57,7 +58,7 @@ export class ViTForImageClassification extends Classifier {
   }
 
   hidden(pixels: Tensor): Tensor {
-    return this.vit.forward(pixels, this.gradientCheckpointing && this.training);
+    return this.vit.forward(pixels, this.gradientCheckpointing && trains(this));
   }
 
   logits(hidden: Tensor): Tensor {
