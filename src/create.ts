@@ -10,10 +10,10 @@ export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array;
 export type TensorData = number | NestedArray | TypedArray;
 
 export interface TensorOptions {
-  shape?: readonly number[];
-  dtype?: DType;
-  device?: Device;
-  requiresGrad?: boolean;
+  shape?: readonly number[] | undefined;
+  dtype?: DType | undefined;
+  device?: Device | undefined;
+  requiresGrad?: boolean | undefined;
 }
 
 /** A tensor of `data`: a number, nested arrays or a typed array (Uint16Array holds the bits of f16 or bf16). */

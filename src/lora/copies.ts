@@ -1,5 +1,7 @@
 /** Parts of a model that an adapter has as trained copies of its own. */
+import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
+import { bufferNames, isPersistent } from "../nn/buffers.js";
 import { Module } from "../nn/module.js";
 import { session } from "../native.js";
 import { keep, noGrad } from "../scope.js";
@@ -52,14 +54,27 @@ export function copyBiases(model: Module, adapter: ModelAdapter, copied: readonl
 /** A module of the same kind whose tensors are copies that are trained. */
 function cloned(module: Module): Module {
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
+  const own = copy as unknown as Record<string, unknown>;
+  const buffers = bufferNames(module);
   for (const [key, value] of Object.entries(copy)) {
-    const own = copy as unknown as Record<string, unknown>;
-    if (value instanceof Tensor) own[key] = trainableCopy(value);
+    if (buffers.includes(key)) delete own[key];
+    else if (value instanceof Tensor) own[key] = trainableCopy(value);
     // A list of modules is filled anew below, and the original keeps its own.
     else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
   }
+  for (const name of buffers) {
+    const tensor = (module as unknown as Record<string, Tensor | null>)[name] ?? null;
+    const persistent = isPersistent(module, name);
+    copy.registerBuffer(name, tensor === null ? null : plainCopy(tensor), { persistent });
+  }
   for (const [name, child] of module.children()) copy.replaceChild(name, cloned(child));
   return copy;
+}
+
+/** A copy that is not trained. */
+function plainCopy(tensor: Tensor): Tensor {
+  const { shape, dtype, device } = tensor;
+  return zeros(shape, { dtype, device }).copy(tensor);
 }
 
 /** An f32 copy that outlives scopes and is trained. */

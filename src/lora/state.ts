@@ -76,8 +76,12 @@ export async function fill(
     key in tensors ? [[key, own, tensors[key] as Tensor] as const] : [],
   );
   for (const [key, own, given] of pairs) {
-    if (given.dtype === "i32")
-      throw new LowrankError("ERR_DTYPE", `${file}: ${key} holds i32; an adapter holds floats`);
+    // A copied module may count in a buffer.
+    if ((given.dtype === "i32") !== (own.dtype === "i32"))
+      throw new LowrankError(
+        "ERR_DTYPE",
+        `${file}: ${key} holds ${given.dtype}, where ${own.dtype} was expected`,
+      );
     if (given.shape.join() === own.shape.join() || (padded && rankBelow(key, own, given))) continue;
     const [rank, asked] = [rankOf(key, given), rankOf(key, own)];
     const where = `${file}: ${key} is [${given.shape.join(", ")}], this model takes [${own.shape.join(", ")}]`;
@@ -92,7 +96,8 @@ export async function fill(
   noGrad(() =>
     scope(() => {
       for (const [key, own, given] of pairs)
-        if (!key.endsWith(BASE)) own.copy(filledUp(given.to("f32"), own.shape).to(own.device));
+        if (!key.endsWith(BASE))
+          own.copy(filledUp(own.dtype === "i32" ? given : given.to("f32"), own.shape).to(own.device));
     }),
   );
 }

@@ -1,10 +1,29 @@
+export { GELU, ReLU, Sigmoid, SiLU, Tanh, type GELUOptions } from "./activation.js";
+export { BatchNorm1d, BatchNorm2d, type BatchNormOptions } from "./batch-norm.js";
 export { Conv1d, Conv2d, Conv3d, ConvNd, type ConvOptions } from "./conv.js";
 export type { ConvGeometry, GeometryOptions, PaddingMode, PerDimension } from "./convolution.js";
 export { Dropout } from "./dropout.js";
 export { Embedding, type EmbeddingOptions } from "./embedding.js";
+export { Flatten } from "./flatten.js";
 export { GroupNorm, type GroupNormOptions } from "./group-norm.js";
 export { Linear, type LinearOptions } from "./linear.js";
-export { Module, type LoadReport } from "./module.js";
+export {
+  bceWithLogits,
+  cosineSimilarity,
+  huberLoss,
+  klDiv,
+  l1Loss,
+  mseLoss,
+  type BceOptions,
+  type CosineSimilarityOptions,
+  type HuberOptions,
+  type KlDivOptions,
+  type LossOptions,
+  type Reduction,
+} from "./losses.js";
+export { Module, type LoadReport, type ParameterFilter } from "./module.js";
+export { ModuleDict } from "./module-dict.js";
+export { ModuleList } from "./module-list.js";
 export {
   MultiheadAttention,
   type AttendOptions,

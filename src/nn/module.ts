@@ -1,22 +1,44 @@
 /** The base of all layers: what it holds is found by looking, so assigning is registering. */
+import { flag, options, refuse, text } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { keep } from "../scope.js";
 import { isParameter, parameter, Tensor } from "../tensor.js";
+import { bufferNames, defineBuffer } from "./buffers.js";
 
 /** The outcome of `loadStateDict`. */
 export interface LoadReport {
+  /** Names that the module has and the dictionary has not. */
   missing: string[];
+  /** Names that the dictionary has and the module has not. */
   unexpected: string[];
+}
+
+/** Which parameters are meant. */
+export interface ParameterFilter {
+  /** Those that ask for a gradient, or those that do not; all unless given. */
+  trainable?: boolean | undefined;
 }
 
 /**
  * A layer or a model. Properties that hold modules, arrays of modules, or tensors that ask (or
- * once asked) for a gradient are its children and parameters, in the order of assignment.
+ * once asked) for a gradient are its children and parameters, in the order of assignment; buffers
+ * are registered by name. As `torch.nn.Module`.
+ *
+ * @example
+ * class Net extends nn.Module {
+ *   hidden = new nn.Linear(4, 8);
+ *   head = new nn.Linear(8, 1);
+ *   forward(x: Tensor): Tensor {
+ *     return this.head.forward(this.hidden.forward(x).relu());
+ *   }
+ * }
  */
 export abstract class Module {
+  /** Whether the module trains: what `train()` and `eval()` set. */
   training = true;
 
+  /** What the module computes. */
   abstract forward(...inputs: never[]): unknown;
 
   /** Modules held directly, by property name; arrays count as `name.0`, `name.1`, … */
@@ -40,16 +62,46 @@ export abstract class Module {
   /** Parameters held directly, under PyTorch's names. */
   *ownParameters(): IterableIterator<[name: string, tensor: Tensor]> {
     for (const [name, value] of Object.entries(this)) {
-      if (value instanceof Tensor && isParameter(value)) {
-        keep(value);
-        yield [name, value];
-      }
+      if (!(value instanceof Tensor) || !isParameter(value) || bufferNames(this).includes(name)) continue;
+      keep(value);
+      yield [name, value];
     }
   }
 
-  /** What a state dict holds of this module itself. */
-  ownState(): Iterable<[name: string, tensor: Tensor]> {
-    return this.ownParameters();
+  /** Buffers held directly, those that are null left out. */
+  *ownBuffers(): IterableIterator<[name: string, tensor: Tensor]> {
+    yield* buffersOf(this, bufferNames(this));
+  }
+
+  /** What a state dict holds of this module itself: parameters, then persistent buffers. */
+  *ownState(): IterableIterator<[name: string, tensor: Tensor]> {
+    yield* this.ownParameters();
+    yield* buffersOf(this, bufferNames(this, { persistent: true }));
+  }
+
+  /**
+   * Makes `name` a property that holds a tensor which is saved, loaded and moved with the module, and not trained,
+   * such as running statistics. What is assigned to it later takes its place and outlives scopes; null is no buffer
+   * for now. One that is not `persistent` is moved and not saved.
+   *
+   * Throws `ERR_OPTION` for a name that is taken or holds a dot, for what is no tensor, and for a parameter.
+   */
+  registerBuffer(
+    name: string,
+    tensor: Tensor | null,
+    given: { persistent?: boolean | undefined } = {},
+  ): void {
+    const where = `${this.constructor.name}.registerBuffer`;
+    text(where, "name", name);
+    const { persistent = true } = options(where, given, ["persistent"]);
+    flag(where, "persistent", persistent);
+    if (name === "" || name.includes(".")) refuse(where, "name", "a name without dots", name);
+    const held = (this as unknown as Record<string, unknown>)[name];
+    const taken = name in this && held !== undefined && held !== null && !bufferNames(this).includes(name);
+    if (taken) refuse(where, "name", "free, while the module has such a property already", name);
+    if (tensor instanceof Tensor && isParameter(tensor))
+      refuse(where, name, "a tensor that is no parameter; detach() makes one", tensor);
+    defineBuffer(this, name, tensor, persistent);
   }
 
   /** This module and all below it, by path; the root's is "". A module met twice is given once. */
@@ -60,33 +112,59 @@ export abstract class Module {
     for (const [name, child] of this.children()) yield* child.namedModules(join(prefix, name), seen);
   }
 
-  /** All parameters by path; one that is shared (tied) is given once. */
-  *namedParameters(): IterableIterator<[path: string, parameter: Tensor]> {
+  /**
+   * All parameters by path; one that is shared (tied) is given once. With `{ trainable: true }` those that ask for a
+   * gradient, with `{ trainable: false }` the frozen ones. Throws `ERR_OPTION`.
+   */
+  namedParameters(filter?: ParameterFilter): IterableIterator<[path: string, parameter: Tensor]> {
+    const { trainable } = options("namedParameters", filter, ["trainable"]);
+    if (trainable !== undefined) flag("namedParameters", "trainable", trainable);
+    return parametersOf(this, trainable);
+  }
+
+  /** All parameters, or those that `filter` names, in the order of `namedParameters`. Throws `ERR_OPTION`. */
+  parameters(filter?: ParameterFilter): IterableIterator<Tensor> {
+    const named = this.namedParameters(filter);
+    return (function* () {
+      for (const [, tensor] of named) yield tensor;
+    })();
+  }
+
+  /** All buffers by path, those that are not saved among them; one that is shared is given once. */
+  *namedBuffers(): IterableIterator<[path: string, buffer: Tensor]> {
     const seen = new Set<Tensor>();
     for (const [path, module] of this.namedModules()) {
-      for (const [name, tensor] of module.ownParameters()) {
+      for (const [name, tensor] of module.ownBuffers()) {
         if (!seen.has(tensor)) yield [join(path, name), tensor];
         seen.add(tensor);
       }
     }
   }
 
-  *parameters(): IterableIterator<Tensor> {
-    for (const [, tensor] of this.namedParameters()) yield tensor;
+  /** All buffers, in the order of `namedBuffers`. */
+  *buffers(): IterableIterator<Tensor> {
+    for (const [, tensor] of this.namedBuffers()) yield tensor;
   }
 
-  /** Sets the mode of this and all below: dropout is on in training. */
+  /**
+   * Sets the mode of this and all below: in training dropout is on, and batch norms go by the batch's own statistics.
+   * Throws `ERR_OPTION`.
+   */
   train(mode = true): this {
-    this.training = mode;
+    this.training = flag(`${this.constructor.name}.train`, "mode", mode);
     for (const [, child] of this.children()) child.train(mode);
     return this;
   }
 
+  /** `train(false)`. */
   eval(): this {
     return this.train(false);
   }
 
-  /** Moves what the module holds; handles of parameters are replaced by moved ones. */
+  /**
+   * Moves what the module and all below it hold; handles of parameters and buffers are replaced by moved ones, so
+   * an optimizer is made afterwards. Throws `ERR_OPTION`, `ERR_NO_GPU`.
+   */
   to(device: Device): this {
     for (const [name, value] of Object.entries(this)) {
       if (!(value instanceof Tensor)) continue;
@@ -108,11 +186,17 @@ export abstract class Module {
   }
 
   /**
-   * Copies values in, by path. With `strict` a missing or an unexpected name is
-   * `ERR_UNMATCHED_KEY`; a wrong shape is `ERR_SHAPE_MISMATCH` always. Nothing is written unless
-   * everything fits.
+   * Copies values in, by path. With `strict`, as it is unless given, a missing or an unexpected name is
+   * `ERR_UNMATCHED_KEY`; a wrong shape is `ERR_SHAPE_MISMATCH` always, and what is no tensor
+   * `ERR_OPTION`. Nothing is written unless everything fits.
    */
-  loadStateDict(state: Record<string, Tensor>, { strict = true } = {}): LoadReport {
+  loadStateDict(state: Record<string, Tensor>, given: { strict?: boolean | undefined } = {}): LoadReport {
+    const where = "loadStateDict";
+    if (typeof state !== "object" || state === null) refuse(where, "state", "a dictionary of tensors", state);
+    const { strict = true } = options(where, given, ["strict"]);
+    flag(where, "strict", strict);
+    for (const [name, value] of Object.entries(state))
+      if (!(value instanceof Tensor)) refuse(where, name, "a tensor", value);
     const own = this.stateDict();
     const missing = Object.keys(own).filter((name) => !(name in state));
     const unexpected = Object.keys(state).filter((name) => !(name in own));
@@ -147,7 +231,7 @@ export abstract class Module {
     for (const [, child] of this.children()) child.beforeLoad();
   }
 
-  /** Frees every tensor that it and all below it hold. */
+  /** Frees every tensor that it and all below it hold; the module is of no use afterwards. */
   dispose(): void {
     for (const value of Object.values(this)) if (value instanceof Tensor) value.dispose();
     for (const [, child] of this.children()) child.dispose();
@@ -155,6 +239,32 @@ export abstract class Module {
 
   [Symbol.dispose](): void {
     this.dispose();
+  }
+}
+
+// Functions, not private methods: a copy of a module (lora/copies.ts) has none of these.
+
+function* buffersOf(
+  module: Module,
+  names: readonly string[],
+): IterableIterator<[name: string, tensor: Tensor]> {
+  for (const name of names) {
+    const value = (module as unknown as Record<string, Tensor | null>)[name];
+    if (value instanceof Tensor) yield [name, value];
+  }
+}
+
+function* parametersOf(
+  root: Module,
+  trainable: boolean | undefined,
+): IterableIterator<[path: string, parameter: Tensor]> {
+  const seen = new Set<Tensor>();
+  for (const [path, module] of root.namedModules()) {
+    for (const [name, tensor] of module.ownParameters()) {
+      if (seen.has(tensor)) continue;
+      seen.add(tensor);
+      if (trainable === undefined || tensor.requiresGrad === trainable) yield [join(path, name), tensor];
+    }
   }
 }
 

@@ -1,13 +1,15 @@
 import type { Tensor } from "../tensor.js";
+import { moduleOf } from "./children.js";
 import { Module } from "./module.js";
 
 /** Modules one after the other; their names are their places, as PyTorch's. */
 export class Sequential extends Module {
   readonly layers: Module[];
 
+  /** Throws `ERR_OPTION` for what is no module. */
   constructor(...layers: Module[]) {
     super();
-    this.layers = layers;
+    this.layers = layers.map((layer, i) => moduleOf("Sequential", `layer ${i}`, layer));
   }
 
   override *children(): IterableIterator<[string, Module]> {
@@ -18,6 +20,7 @@ export class Sequential extends Module {
     this.layers[Number(name)] = module;
   }
 
+  /** What the last gives, each being given what the one before gave. Throws what they throw. */
   forward(x: Tensor): Tensor {
     return this.layers.reduce((y, layer) => (layer.forward as (x: Tensor) => Tensor).call(layer, y), x);
   }

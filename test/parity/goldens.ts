@@ -29,5 +29,7 @@ export function error(ours: ArrayLike<number>, golden: ArrayLike<number>): numbe
     difference = Math.max(difference, Math.abs((ours[i] as number) - (golden[i] as number)));
     largest = Math.max(largest, Math.abs(golden[i] as number));
   }
-  return ours.length === golden.length ? difference / largest : Infinity;
+  if (ours.length !== golden.length) return Infinity;
+  // Where all is 0, it is right to the bit or wrong altogether.
+  return difference === 0 ? 0 : difference / largest;
 }

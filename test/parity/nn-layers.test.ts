@@ -1,6 +1,6 @@
 /**
- * Plain layers against torch.nn's, in float64 (README.md): the output, and the gradients of the input and of
- * every parameter. Sums are of some hundred terms at most, so 1e-5 of the largest value is a hundred roundings;
+ * Plain layers against torch.nn's, in float64 (README.md): the output, the gradients of the input and of
+ * every parameter, and buffers afterwards. Sums are of some hundred terms at most, so 1e-5 of the largest value is a hundred roundings;
  * a wrong place or formula is off by more than a hundredth.
  */
 import { readFileSync } from "node:fs";
@@ -50,13 +50,20 @@ async function held<L extends nn.Module>(
   };
 
   const state = layer.stateDict();
-  const gradients = Object.keys(host).filter((key) => key.startsWith(`${name}.grad.`));
-  t.deepEqual(
-    [...Object.keys(inputs), ...Object.keys(state)].sort(),
-    gradients.map((key) => key.slice(`${name}.grad.`.length)).sort(),
-  );
-  const filled = Object.entries(state).map(([key, one]) => [key, of(key, one.shape)] as const);
-  layer.loadStateDict(Object.fromEntries(filled));
+  const buffers = [...layer.namedBuffers()].map(([key]) => key);
+  const goldenKeys = (kind: string): string[] =>
+    Object.keys(host)
+      .filter((key) => key.startsWith(`${name}.${kind}.`))
+      .map((key) => key.slice(`${name}.${kind}.`.length))
+      .sort();
+  t.deepEqual(buffers.toSorted(), goldenKeys("buffer"));
+  const trained = Object.keys(state).filter((key) => !buffers.includes(key));
+  t.deepEqual([...Object.keys(inputs), ...trained].sort(), goldenKeys("grad"));
+  const filled = Object.entries(state)
+    .filter(([, { dtype }]) => dtype === "f32")
+    .map(([key, one]) => [key, of(key, one.shape)] as const);
+  layer.loadStateDict(Object.fromEntries(filled), { strict: false });
+  layer.train(!name.endsWith("_eval"));
 
   const given = Object.entries(inputs).map(([key, shape]) => of(key, shape, true));
   const output = run(layer, given);
@@ -66,7 +73,11 @@ async function held<L extends nn.Module>(
     await compare(`grad.${key}`, (given[i] as Tensor).grad as Tensor);
   }
   for (const [key, one] of layer.namedParameters()) await compare(`grad.${key}`, one.grad as Tensor);
+  for (const [key, one] of layer.namedBuffers()) await compare(`buffer.${key}`, one);
 }
+
+/** Layers that have tensors, and so a device. */
+const PLACED = /^(Conv|BatchNorm|GroupNorm)/;
 
 type Layer = nn.Module & { forward(x: Tensor): Tensor };
 
@@ -74,9 +85,9 @@ for (const device of testDevices()) {
   for (const [name, { layer, args, options, input }] of Object.entries(layers)) {
     test(`${name} on ${device} is torch.nn's`, async (t) => {
       const build = nn[layer] as unknown as new (...args: unknown[]) => Layer;
-      await held(t, name, device, new build(...args, { ...options, device }), { input }, (layer, [x]) =>
-        layer.forward(x as Tensor),
-      );
+      const placed = PLACED.test(layer) ? { ...options, device } : options;
+      const given = Object.keys(placed).length > 0 ? [...args, placed] : args;
+      await held(t, name, device, new build(...given), { input }, (layer, [x]) => layer.forward(x as Tensor));
     });
   }
   for (const [name, { args, options, inputs }] of Object.entries(attention)) {

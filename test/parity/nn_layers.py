@@ -1,4 +1,4 @@
-"""Goldens of torch.nn's plain layers, in float64: output, and the gradients of the input and every parameter (README.md)."""
+"""Goldens of torch.nn's plain layers, in float64: output, the gradients of the input and every parameter, and buffers afterwards (README.md)."""
 
 import json
 import re
@@ -39,6 +39,22 @@ LAYERS = {
     "adaptive_avg_pool3d": ("AdaptiveAvgPool3d", [[1, 2, 4]], {}, [2, 2, 3, 5, 6]),
     "group_norm": ("GroupNorm", [3, 6], {"eps": 0.01}, [2, 6, 4, 5]),
     "group_norm_plain": ("GroupNorm", [1, 4], {"affine": False}, [3, 4, 7]),
+    "batch_norm1d": ("BatchNorm1d", [5], {}, [7, 5]),
+    "batch_norm1d_length": ("BatchNorm1d", [3], {"eps": 0.01, "momentum": 0.3}, [4, 3, 9]),
+    "batch_norm1d_eval": ("BatchNorm1d", [5], {}, [3, 5]),
+    "batch_norm1d_plain_eval": ("BatchNorm1d", [4], {"affine": False}, [1, 4, 3]),
+    "batch_norm1d_untracked_eval": ("BatchNorm1d", [4], {"trackRunningStats": False}, [3, 4, 5]),
+    "batch_norm2d": ("BatchNorm2d", [3], {"momentum": None}, [2, 3, 5, 7]),
+    "batch_norm2d_single": ("BatchNorm2d", [65], {}, [1, 65, 3, 1]),
+    "batch_norm2d_eval": ("BatchNorm2d", [3], {"eps": 0.001}, [2, 3, 1, 4]),
+    "relu": ("ReLU", [], {}, [2, 3]),
+    "gelu": ("GELU", [], {}, [3, 65]),
+    "gelu_tanh": ("GELU", [], {"approximate": "tanh"}, [3, 5]),
+    "silu": ("SiLU", [], {}, [7]),
+    "tanh": ("Tanh", [], {}, [2, 1, 5]),
+    "sigmoid": ("Sigmoid", [], {}, [1, 9]),
+    "flatten": ("Flatten", [], {}, [2, 3, 4, 5]),
+    "flatten_inner": ("Flatten", [1, -2], {}, [2, 3, 4, 5]),
 }
 
 # embedDim, numHeads, options, the shapes of query and key
@@ -63,8 +79,10 @@ def record(tensors, name, module, inputs, run):
     """Fills the module and its inputs (shapes by name) and runs both ways."""
     module = module.double()
     with torch.no_grad():
-        for key, parameter in module.named_parameters():
-            parameter.copy_(filled(f"{name}.{key}", parameter.shape))
+        for key, parameter in [*module.named_parameters(), *module.named_buffers()]:
+            if parameter.is_floating_point():
+                parameter.copy_(filled(f"{name}.{key}", parameter.shape))
+    module.train(not name.endswith("_eval"))
     inputs = {key: filled(f"{name}.{key}", shape).requires_grad_() for key, shape in inputs.items()}
     output = run(module, **inputs)
     output.backward(filled(f"{name}.d_out", output.shape))
@@ -73,6 +91,8 @@ def record(tensors, name, module, inputs, run):
         tensors[f"{name}.grad.{key}"] = one.grad
     for key, parameter in module.named_parameters():
         tensors[f"{name}.grad.{key}"] = parameter.grad
+    for key, buffer in module.named_buffers():
+        tensors[f"{name}.buffer.{key}"] = buffer
 
 
 def main():
@@ -88,7 +108,7 @@ def main():
         else:
             inputs = {"query": query, "key": key, "value": key}
             record(tensors, name, module, inputs, lambda m, query, key, value: m(query, key, value)[0])
-    arrays = {k: np.ascontiguousarray(v.numpy().astype(np.float32)) for k, v in sorted(tensors.items())}
+    arrays = {k: v.numpy().astype(np.float32, order="C") for k, v in sorted(tensors.items())}
     save_file(arrays, GOLDENS / "nn_layers.safetensors")
     cases = {n: {"layer": k, "args": a, "options": o, "input": i} for n, (k, a, o, i) in LAYERS.items()}
     attention = {

@@ -1,0 +1,152 @@
+import { flag, numberThat, options, whole } from "../argument.js";
+import { ones, zeros } from "../create.js";
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { noGrad, scope } from "../scope.js";
+import { made, parameter, type Tensor } from "../tensor.js";
+import { inputOf, mismatch } from "./inputs.js";
+import { Module } from "./module.js";
+
+/** The options of a batch norm. */
+export interface BatchNormOptions {
+  /** Added to the variance; 1e-5 unless given. */
+  eps?: number | undefined;
+  /** The part of a batch's statistics in the running ones, 0.1 unless given; null makes these plain means. */
+  momentum?: number | null | undefined;
+  /** Whether channels have weights and biases; they do unless told. */
+  affine?: boolean | undefined;
+  /** Whether statistics are kept for `eval()`; without them, batches are normalised by their own always. */
+  trackRunningStats?: boolean | undefined;
+  device?: Device | undefined;
+}
+
+const OPTIONS = ["eps", "momentum", "affine", "trackRunningStats", "device"] as const;
+
+/**
+ * y = (x − mean) / √(var + eps) · w + b, mean and variance being those of a channel over the batch in training, and
+ * running ones in `eval()` (Ioffe and Szegedy 2015). The running variance is the unbiased one. A step in training
+ * updates the buffers running_mean [C], running_var [C] and num_batches_tracked [] once, a `checkpoint` around it or
+ * not. As `torch.nn.BatchNorm1d` and `BatchNorm2d`.
+ */
+abstract class BatchNormNd extends Module {
+  readonly numFeatures: number;
+  readonly eps: number;
+  readonly momentum: number | null;
+  weight: Tensor | null;
+  bias: Tensor | null;
+  declare running_mean: Tensor | null;
+  declare running_var: Tensor | null;
+  /** How many batches the running statistics have seen, i32. */
+  declare num_batches_tracked: Tensor | null;
+
+  protected constructor(layer: string, numFeatures: number, given: BatchNormOptions | undefined) {
+    super();
+    const chosen = options(layer, given, OPTIONS);
+    const { eps = 1e-5, momentum = 0.1, affine = true, trackRunningStats = true, device } = chosen;
+    this.numFeatures = whole(layer, "numFeatures", numFeatures, 1);
+    this.eps = numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number from 0 on");
+    const share = (m: number): boolean => m >= 0 && m <= 1;
+    this.momentum =
+      momentum === null
+        ? null
+        : numberThat(layer, "momentum", momentum, share, "null or a number from 0 to 1");
+    const shape = [numFeatures];
+    this.weight = flag(layer, "affine", affine) ? parameter(ones(shape, { device })) : null;
+    this.bias = affine ? parameter(zeros(shape, { device })) : null;
+    const tracks = flag(layer, "trackRunningStats", trackRunningStats);
+    this.registerBuffer("running_mean", tracks ? zeros(shape, { device }) : null);
+    this.registerBuffer("running_var", tracks ? ones(shape, { device }) : null);
+    this.registerBuffer("num_batches_tracked", tracks ? zeros([], { dtype: "i32", device }) : null);
+  }
+
+  /** Its name, the numbers of dimensions that an input may have, and how that is written. */
+  protected abstract get takes(): readonly [layer: string, least: number, most: number, shape: string];
+
+  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`; the latter in training for a single value a channel, too. */
+  forward(x: Tensor): Tensor {
+    const [layer, least, most, shape] = this.takes;
+    inputOf(layer, x);
+    const [B, C, ...rest] = x.shape;
+    const rank = x.shape.length;
+    if (B === undefined || C !== this.numFeatures || rank < least || rank > most)
+      mismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
+    const S = rest.reduce((n, d) => n * d, 1);
+    const { running_mean: mean, running_var: variance } = this;
+    if (!this.training && mean !== null && variance !== null) return byRunning(this, x, mean, variance);
+    if (B * S < 2 && this.training) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${layer}: a batch of shape [${x.shape.join(", ")}] has ${B * S} values a channel; in training there are at least 2`,
+      );
+    }
+    // A channel's values as a row, of which the kernel of layer norms is the norm.
+    const rows = x
+      .reshape(B, C, S)
+      .transpose(0, 1)
+      .reshape(C, B * S);
+    if (this.training) track(this, rows);
+    const plain = made(() => session().layerNorm(rows.id, undefined, undefined, this.eps));
+    const { weight, bias } = this;
+    const scaled =
+      weight === null || bias === null ? plain : plain.mul(weight.reshape(C, 1)).add(bias.reshape(C, 1));
+    return scaled.reshape(C, B, S).transpose(0, 1).reshape(x.shape);
+  }
+}
+
+function byRunning(norm: BatchNormNd, x: Tensor, mean: Tensor, variance: Tensor): Tensor {
+  const deviation = variance.add(norm.eps).sqrt();
+  const scale = norm.weight === null ? deviation.pow(-1) : norm.weight.div(deviation);
+  const column = [norm.numFeatures, ...x.shape.slice(2).map(() => 1)];
+  const centred = x.sub(mean.reshape(column)).mul(scale.reshape(column));
+  return norm.bias === null ? centred : centred.add(norm.bias.reshape(column));
+}
+
+/** Takes the statistics of `rows` [C, N] into the running ones. */
+function track(norm: BatchNormNd, rows: Tensor): void {
+  const { running_mean: mean, running_var: variance, num_batches_tracked: count } = norm;
+  if (mean === null || variance === null || count === null) return;
+  const [C, N] = rows.shape as [number, number];
+  noGrad(() =>
+    scope(() => {
+      const batches = count.to("f32").add(1);
+      count.copy(batches.to("i32"));
+      const share = norm.momentum ?? batches.pow(-1);
+      const batchMean = rows.mean(1);
+      const centred = rows.sub(batchMean.reshape(C, 1));
+      const batchVariance = centred
+        .mul(centred)
+        .sum(1)
+        .div(N - 1);
+      for (const [running, own] of [
+        [mean, batchMean],
+        [variance, batchVariance],
+      ] as const)
+        running.copy(running.add(own.sub(running).mul(share)));
+    }),
+  );
+}
+
+/** A batch norm over [B, C] or [B, C, L]. */
+export class BatchNorm1d extends BatchNormNd {
+  protected get takes() {
+    return ["BatchNorm1d", 2, 3, "[B, C] or [B, C, L]"] as const;
+  }
+
+  /** Throws `ERR_OPTION`. */
+  constructor(numFeatures: number, given?: BatchNormOptions) {
+    super("BatchNorm1d", numFeatures, given);
+  }
+}
+
+/** A batch norm over [B, C, H, W]. */
+export class BatchNorm2d extends BatchNormNd {
+  protected get takes() {
+    return ["BatchNorm2d", 4, 4, "[B, C, H, W]"] as const;
+  }
+
+  /** Throws `ERR_OPTION`. */
+  constructor(numFeatures: number, given?: BatchNormOptions) {
+    super("BatchNorm2d", numFeatures, given);
+  }
+}

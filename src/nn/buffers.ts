@@ -1,0 +1,45 @@
+/** Buffers: what a module saves and moves, and does not train. */
+import { refuse } from "../argument.js";
+import { keep } from "../scope.js";
+import { Tensor } from "../tensor.js";
+
+/** A buffer's place in its module. */
+interface Slot {
+  tensor: Tensor | null;
+  persistent: boolean;
+}
+
+/** By module and name; beside the modules, so that a property that is assigned anew stays a buffer. */
+const registered = new WeakMap<object, Map<string, Slot>>();
+
+/** Names of the buffers of `module`, in the order of registration; those of a state dict alone where asked. */
+export function bufferNames(module: object, { persistent = false } = {}): string[] {
+  const slots = [...(registered.get(module) ?? [])];
+  return slots.filter(([, slot]) => slot.persistent || !persistent).map(([name]) => name);
+}
+
+/** Whether the buffer `name` is part of a state dict. */
+export function isPersistent(module: object, name: string): boolean {
+  return registered.get(module)?.get(name)?.persistent ?? false;
+}
+
+/** Makes `name` a buffer of `module`: from now on what is assigned to it is one, and outlives scopes. */
+export function defineBuffer(module: object, name: string, tensor: Tensor | null, persistent: boolean): void {
+  const where = `${module.constructor.name}.registerBuffer`;
+  const slot: Slot = { tensor: null, persistent };
+  const set = (value: unknown): void => {
+    if (value !== null && !(value instanceof Tensor)) refuse(where, name, "a tensor or null", value);
+    if (value !== null) keep(value);
+    slot.tensor = value;
+  };
+  set(tensor);
+  let slots = registered.get(module);
+  if (slots === undefined) registered.set(module, (slots = new Map<string, Slot>()));
+  slots.set(name, slot);
+  Object.defineProperty(module, name, {
+    get: () => slot.tensor,
+    set,
+    enumerable: true,
+    configurable: true,
+  });
+}

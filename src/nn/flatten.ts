@@ -1,0 +1,23 @@
+import { numberThat } from "../argument.js";
+import type { Tensor } from "../tensor.js";
+import { Module } from "./module.js";
+
+/** Dimensions `startDim` to `endDim` as one. As `torch.nn.Flatten`. */
+export class Flatten extends Module {
+  readonly startDim: number;
+  readonly endDim: number;
+
+  /** Both dimensions count, and negative ones count from the end: all but the first unless given. Throws `ERR_OPTION`. */
+  constructor(startDim = 1, endDim = -1) {
+    super();
+    const place = (name: string, value: unknown): number =>
+      numberThat("Flatten", name, value, Number.isInteger, "a whole number");
+    this.startDim = place("startDim", startDim);
+    this.endDim = place("endDim", endDim);
+  }
+
+  /** Shapes: x [B, ...], y [B, ∏ ...] by default. Throws `ERR_SHAPE_MISMATCH` for dimensions that x has not. */
+  forward(x: Tensor): Tensor {
+    return x.flatten(this.startDim, this.endDim);
+  }
+}

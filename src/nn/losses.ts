@@ -1,0 +1,186 @@
+/** Losses, as `torch.nn.functional` has them. */
+import { numberThat, oneOf, options, refuse } from "../argument.js";
+import { LowrankError } from "../errors.js";
+import { Tensor } from "../tensor.js";
+
+/** What becomes of the loss of each element: their mean, their sum, or themselves. */
+export type Reduction = "mean" | "sum" | "none";
+
+/** The options of every loss. */
+export interface LossOptions {
+  /** `mean` unless given. */
+  reduction?: Reduction | undefined;
+}
+
+const REDUCTIONS: readonly Reduction[] = ["mean", "sum", "none"];
+
+/**
+ * (x − t)². Shapes: input and target [...] alike; the loss [] or, without reduction, [...]. As
+ * `torch.nn.functional.mse_loss`. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for shapes that differ, which are not
+ * broadcast.
+ */
+export function mseLoss(input: Tensor, target: Tensor, given?: LossOptions): Tensor {
+  const { reduction } = checked("mseLoss", input, target, given);
+  const difference = input.sub(target);
+  return reduced(difference.mul(difference), reduction);
+}
+
+/**
+ * |x − t|, whose gradient is 0 where they are equal. Shapes: input and target [...] alike; the loss [] or [...]. As
+ * `torch.nn.functional.l1_loss`. Throws as `mseLoss`.
+ */
+export function l1Loss(input: Tensor, target: Tensor, given?: LossOptions): Tensor {
+  const { reduction } = checked("l1Loss", input, target, given);
+  return reduced(input.sub(target).abs(), reduction);
+}
+
+/** The options of `huberLoss`. */
+export interface HuberOptions extends LossOptions {
+  /** Where the square ends and the line begins; 1 unless given. */
+  delta?: number | undefined;
+}
+
+/**
+ * ½(x − t)² up to a difference of δ, and δ(|x − t| − ½δ) beyond (Huber 1964). Shapes: input and target [...] alike;
+ * the loss [] or [...]. As `torch.nn.functional.huber_loss`. Throws as `mseLoss`.
+ */
+export function huberLoss(input: Tensor, target: Tensor, given?: HuberOptions): Tensor {
+  const { reduction, delta = 1 } = checked("huberLoss", input, target, given, ["delta"]);
+  numberThat("huberLoss", "delta", delta, (d) => d > 0 && Number.isFinite(d), "a number above 0");
+  const difference = input.sub(target);
+  // c·(d − ½c) with c = d within ±δ and ±δ beyond is both branches, and so is its gradient.
+  const bounded = difference.clamp(-delta, delta);
+  return reduced(bounded.mul(difference.sub(bounded.mul(0.5))), reduction);
+}
+
+/** The options of `bceWithLogits`. */
+export interface BceOptions extends LossOptions {
+  /** Factor of each element's loss; of any shape that is broadcast to the input's. */
+  weight?: Tensor | undefined;
+  /** Factor of the loss of positive targets, such as negatives / positives of each class. */
+  posWeight?: Tensor | undefined;
+}
+
+/**
+ * Binary cross-entropy of logits: −t·log σ(x) − (1 − t)·log(1 − σ(x)), which no logit makes overflow. Shapes: input
+ * and target [...] alike, targets from 0 to 1; the loss [] or [...]. As
+ * `torch.nn.functional.binary_cross_entropy_with_logits`. Throws as `mseLoss`.
+ */
+export function bceWithLogits(input: Tensor, target: Tensor, given?: BceOptions): Tensor {
+  const where = "bceWithLogits";
+  const { reduction, weight, posWeight } = checked(where, input, target, given, ["weight", "posWeight"]);
+  for (const [name, one] of Object.entries({ weight, posWeight })) broadcasts(where, name, one, input);
+  // log(1 + e^-x). At 0, half of max's gradient is right, and abs has none.
+  const softplus = input.abs().neg().exp().add(1).log().add(input.neg().maximum(0));
+  const positive = posWeight === undefined ? softplus : posWeight.sub(1).mul(target).add(1).mul(softplus);
+  const losses = target.neg().add(1).mul(input).add(positive);
+  return reduced(weight === undefined ? losses : losses.mul(weight), reduction);
+}
+
+/** The options of `klDiv`. */
+export interface KlDivOptions {
+  /** `mean` unless given; `batchmean`, the sum over the first dimension's size, is the divergence itself. */
+  reduction?: Reduction | "batchmean" | undefined;
+  /** Whether targets are logarithms of probabilities, too. */
+  logTarget?: boolean | undefined;
+}
+
+/**
+ * Kullback-Leibler divergence: t·(log t − x), where the input x holds logarithms of probabilities and t
+ * probabilities; 0 where t is. Shapes: input and target [...] alike; the loss [] or [...]. As
+ * `torch.nn.functional.kl_div`. Throws as `mseLoss`.
+ */
+export function klDiv(input: Tensor, target: Tensor, given?: KlDivOptions): Tensor {
+  const where = "klDiv";
+  const { reduction = "mean", logTarget = false } = options(where, given, ["reduction", "logTarget"]);
+  oneOf(where, "reduction", reduction, [...REDUCTIONS, "batchmean"]);
+  if (typeof logTarget !== "boolean") refuse(where, "logTarget", "true or false", logTarget);
+  alike(where, input, target);
+  // log 1 where t is 0: there is no infinity then, which 0 times it would make NaN.
+  const logarithm = (): Tensor => target.where(target.eq(0).eq(0), 1).log();
+  const losses = logTarget
+    ? target.exp().mul(target.sub(input))
+    : target.mul(logarithm()).sub(target.mul(input));
+  if (reduction !== "batchmean") return reduced(losses, reduction);
+  return losses.sum().div(input.shape[0] ?? 1);
+}
+
+/** The options of `cosineSimilarity`. */
+export interface CosineSimilarityOptions {
+  /** The dimension that vectors lie along; 1 unless given. */
+  dim?: number | undefined;
+  /** Least of what is divided by, for vectors of zeros; 1e-8 unless given. */
+  eps?: number | undefined;
+}
+
+/**
+ * a·b / (|a|·|b|) along `dim`: 1 for vectors of one direction, −1 for opposite ones. Shapes: both [...], broadcast to
+ * each other, the result without `dim`. As `torch.nn.functional.cosine_similarity`. Throws `ERR_OPTION`,
+ * `ERR_SHAPE_MISMATCH`.
+ */
+export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityOptions): Tensor {
+  const where = "cosineSimilarity";
+  const { dim = 1, eps = 1e-8 } = options(where, given, ["dim", "eps"]);
+  numberThat(where, "dim", dim, Number.isInteger, "a whole number");
+  numberThat(where, "eps", eps, (e) => e > 0, "a number above 0");
+  if (!(a instanceof Tensor)) refuse(where, "a", "a tensor", a);
+  if (!(b instanceof Tensor)) refuse(where, "b", "a tensor", b);
+  const rank = Math.max(a.shape.length, b.shape.length);
+  // Each norm for itself is at least eps, as PyTorch's.
+  const unit = (x: Tensor): Tensor => {
+    const wide = x.reshape([...Array<number>(rank - x.shape.length).fill(1), ...x.shape]);
+    return wide.div(
+      wide
+        .mul(wide)
+        .sum(dim, { keepDim: true })
+        .maximum(eps * eps)
+        .sqrt(),
+    );
+  };
+  return unit(a).mul(unit(b)).sum(dim);
+}
+
+/** The options of a loss over two tensors alike, checked. */
+function checked<O extends LossOptions>(
+  where: string,
+  input: Tensor,
+  target: Tensor,
+  given: O | undefined,
+  more: readonly (keyof O & string)[] = [],
+): O & { reduction: Reduction } {
+  const known = options<O>(where, given, ["reduction", ...more]);
+  const reduction = oneOf(where, "reduction", known.reduction ?? "mean", REDUCTIONS);
+  alike(where, input, target);
+  return { ...known, reduction };
+}
+
+/** Throws unless both are tensors of one shape. */
+function alike(where: string, input: unknown, target: unknown): void {
+  if (!(input instanceof Tensor)) refuse(where, "input", "a tensor", input);
+  if (!(target instanceof Tensor)) refuse(where, "target", "a tensor", target);
+  if (input.shape.join() === target.shape.join()) return;
+  throw new LowrankError(
+    "ERR_SHAPE_MISMATCH",
+    `${where}: input is [${input.shape.join(", ")}] and target [${target.shape.join(", ")}]; they are of one shape`,
+  );
+}
+
+/** Throws unless `value`, where there is one, is broadcast to `input` without making it larger. */
+function broadcasts(where: string, name: string, value: unknown, input: Tensor): void {
+  if (value === undefined) return;
+  if (!(value instanceof Tensor)) refuse(where, name, "a tensor", value);
+  const from = value.shape.length;
+  const fits = value.shape.every(
+    (size, i) => size === 1 || size === input.shape[input.shape.length - from + i],
+  );
+  if (from <= input.shape.length && fits) return;
+  throw new LowrankError(
+    "ERR_SHAPE_MISMATCH",
+    `${where}: ${name} of shape [${value.shape.join(", ")}] is not broadcast to an input of [${input.shape.join(", ")}]`,
+  );
+}
+
+function reduced(losses: Tensor, reduction: Reduction): Tensor {
+  if (reduction === "none") return losses;
+  return reduction === "sum" ? losses.sum() : losses.mean();
+}

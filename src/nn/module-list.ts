@@ -1,0 +1,71 @@
+import { refuse, whole } from "../argument.js";
+import { LowrankError } from "../errors.js";
+import { moduleOf } from "./children.js";
+import { Module } from "./module.js";
+
+/**
+ * Modules in a list, which are children of the module that holds it; their names are their places. It says nothing
+ * of the order in which they run. As `torch.nn.ModuleList`.
+ */
+export class ModuleList<M extends Module = Module> extends Module implements Iterable<M> {
+  readonly items: M[];
+
+  /** Throws `ERR_OPTION` for what is no module. */
+  constructor(modules: Iterable<M> = []) {
+    super();
+    this.items = checked("ModuleList", modules);
+  }
+
+  /** How many there are. */
+  get length(): number {
+    return this.items.length;
+  }
+
+  /** The module at `index`, from the end where that is negative. Throws `ERR_INDEX`. */
+  at(index: number): M {
+    const found = this.items.at(Number.isInteger(index) ? index : NaN);
+    if (Number.isInteger(index) && found !== undefined) return found;
+    throw new LowrankError("ERR_INDEX", `ModuleList: there is no module ${index} among ${this.length}`);
+  }
+
+  /** Adds modules at the end. Throws `ERR_OPTION`; nothing is added then. */
+  push(...modules: M[]): this {
+    this.items.push(...checked("ModuleList.push", modules));
+    return this;
+  }
+
+  /** Puts `module` at `index`, before what is there. Throws `ERR_OPTION`. */
+  insert(index: number, module: M): this {
+    const at = whole("ModuleList.insert", "index", index);
+    if (at > this.length) refuse("ModuleList.insert", "index", `at most ${this.length}`, index);
+    this.items.splice(at, 0, moduleOf("ModuleList.insert", "module", module) as M);
+    return this;
+  }
+
+  [Symbol.iterator](): IterableIterator<M> {
+    return this.items.values();
+  }
+
+  override *children(): IterableIterator<[string, Module]> {
+    for (const [i, item] of this.items.entries()) yield [`${i}`, item];
+  }
+
+  override replaceChild(name: string, module: Module): void {
+    this.items[Number(name)] = module as M;
+  }
+
+  /** A list does not say what it computes: throws `ERR_OPTION`. */
+  forward(): never {
+    throw new LowrankError(
+      "ERR_OPTION",
+      "ModuleList: has no forward of its own; call those of its modules, or make a Sequential",
+    );
+  }
+}
+
+function checked<M extends Module>(where: string, modules: Iterable<M>): M[] {
+  const given = modules as unknown;
+  if (typeof given !== "object" || given === null || !(Symbol.iterator in given))
+    return refuse(where, "modules", "an array of modules", given);
+  return [...modules].map((one, i) => moduleOf(where, `module ${i}`, one) as M);
+}
