@@ -5,7 +5,14 @@ import { LowrankError } from "../errors.js";
 export const DONE = 0;
 export const FAILED = 1;
 export const WRONG_USAGE = 2;
-export const INTERRUPTED = 130;
+
+/** Signals that end a command, and the exit status after each: 128 and its number. */
+const SIGNALLED = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+export type EndingSignal = keyof typeof SIGNALLED;
+
+export function statusOf(signal: EndingSignal): number {
+  return SIGNALLED[signal];
+}
 
 /** Wrong usage of a command: exit status 2. */
 export class UsageError extends Error {
@@ -15,6 +22,12 @@ export class UsageError extends Error {
 /** Thrown by a command that a signal ended, once it has cleaned up. */
 export class Interrupted extends Error {
   override readonly name = "Interrupted";
+  readonly signal: EndingSignal;
+
+  constructor(signal: EndingSignal) {
+    super(`interrupted by ${signal}`);
+    this.signal = signal;
+  }
 }
 
 function oneLine(text: string): string {
@@ -30,7 +43,7 @@ function messageOf(error: unknown): string {
 
 /** Says on stderr what went wrong, and returns the exit status. */
 export function failure(error: unknown, debug = process.env["LOWRANK_DEBUG"] === "1"): number {
-  if (error instanceof Interrupted) return INTERRUPTED;
+  if (error instanceof Interrupted) return statusOf(error.signal);
   // Help and version are thrown, too.
   if (error instanceof CommanderError && error.exitCode === 0) return DONE;
   process.stderr.write(`lowrank: ${oneLine(messageOf(error))}\n`);

@@ -1,31 +1,39 @@
-/** Ctrl-C: the first asks the command to end well, the second ends it at once. */
-import { Interrupted, INTERRUPTED } from "./failure.js";
+/** Ctrl-C and its like: the first asks the command to end well, the second ends it at once. */
+import { Interrupted, statusOf, type EndingSignal } from "./failure.js";
 
-/** Calls `ask` at the first interrupt. `release()` takes the listeners off again. */
-export function onInterrupt(ask: () => void): { readonly asked: boolean; release(): void } {
-  let asked = false;
-  const listener = (): void => {
-    if (asked) process.exit(INTERRUPTED);
-    asked = true;
-    ask();
+/** What ends a command: Ctrl-C, `kill`, and the terminal that goes away. */
+const SIGNALS: readonly EndingSignal[] = ["SIGINT", "SIGTERM", "SIGHUP"];
+
+export interface Interrupt {
+  /** The first signal that came. */
+  readonly asked: EndingSignal | undefined;
+  /** Takes the listeners off again. */
+  release(): void;
+}
+
+/** Calls `ask` at the first signal. */
+export function onInterrupt(ask: (signal: EndingSignal) => void): Interrupt {
+  let asked: EndingSignal | undefined;
+  const listener = (signal: NodeJS.Signals): void => {
+    if (asked !== undefined) process.exit(statusOf(asked));
+    asked = signal as EndingSignal;
+    ask(asked);
   };
-  process.on("SIGINT", listener);
-  process.on("SIGTERM", listener);
+  for (const signal of SIGNALS) process.on(signal, listener);
   return {
     get asked() {
       return asked;
     },
     release: () => {
-      process.off("SIGINT", listener);
-      process.off("SIGTERM", listener);
+      for (const signal of SIGNALS) process.off(signal, listener);
     },
   };
 }
 
-/** Runs a command with a signal that an interrupt aborts. */
+/** Runs a command with an `AbortSignal` that an interrupt aborts. */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const interrupt = onInterrupt(() => controller.abort(new Interrupted("interrupted")));
+  const interrupt = onInterrupt((signal) => controller.abort(new Interrupted(signal)));
   try {
     return await work(controller.signal);
   } finally {

@@ -22,8 +22,7 @@ function throwing(command: Command): Command {
     .showSuggestionAfterError();
 }
 
-/** All commands; `argv` is what comes after the program's name. */
-function program(argv: readonly string[]): Command {
+function program(): Command {
   const root = throwing(new Command("lowrank"))
     .description("LoRA fine-tuning on any GPU or the CPU")
     .version(version())
@@ -36,7 +35,7 @@ function program(argv: readonly string[]): Command {
     })
     .allowExcessArguments(true);
   const commands = [
-    finetuneCommand(argv),
+    finetuneCommand(),
     generateCommand(),
     evaluateCommand(),
     mergeCommand(),
@@ -50,7 +49,7 @@ function program(argv: readonly string[]): Command {
 /** Runs a command; resolves to the exit status. */
 export async function runCli(argv: readonly string[]): Promise<number> {
   try {
-    await program(argv).parseAsync(argv, { from: "user" });
+    await program().parseAsync(argv, { from: "user" });
     return 0;
   } catch (error) {
     return failure(error);

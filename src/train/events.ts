@@ -120,14 +120,20 @@ export interface EndEvent extends FinetuneResult {
 }
 
 export interface FinetuneResult {
-  /** The adapter's folder. */
+  /**
+   * The adapter's folder; of a run that was stopped before it replaced another's adapter (`overwrite`) its checkpoint,
+   * which is an adapter, too. Empty where a run was stopped before its first step, and nothing was saved.
+   */
   adapter: string;
   /** The last step's loss, and the last evaluation's; null when there was none. */
   loss: number | null;
   evalLoss: number | null;
+  /** Steps done. */
   steps: number;
   /** Whether `stop()` ended it before its last step. */
   stopped: boolean;
+  /** With `patience`: the step whose adapter this is, and whether the run ended before its last step for it. */
+  best?: { step: number; loss: number; early: boolean };
 }
 
 export type TrainEvent =

@@ -37,6 +37,10 @@ export interface LoopOptions {
   /** Saves what a run after `step` steps needs to be gone on with; gives its folder. */
   save: ((step: number) => Promise<string>) | undefined;
   saveEvery: number | undefined;
+  /** The checkpoint that the run goes on from, and whether its evaluation is still to come. */
+  saved?: { path: string; unevaluated: boolean } | undefined;
+  /** Takes in each evaluation; may ask for a checkpoint, and for the end. */
+  judge?: ((step: number, evaluation: Evaluation) => { save: boolean; end: boolean }) | undefined;
   signal: AbortSignal | undefined;
   /**
    * Whether an abort also skips what is recorded already. It ends sooner; how many updates the optimizer made is then
@@ -51,6 +55,8 @@ export interface LoopResult {
   loss: number | null;
   evalLoss: number | null;
   stopped: boolean;
+  /** Whether `judge` asked for the end before the last step. */
+  early: boolean;
 }
 
 /** A step that has been recorded and whose figures are on their way. */
@@ -102,22 +108,13 @@ class Loop {
     this.#cancellable = cancellable;
     this.#done = options.first;
     this.#rates = rates;
+    if (options.saved !== undefined) this.#saved = { step: options.first, path: options.saved.path };
   }
 
   async run(): Promise<LoopResult> {
-    const {
-      first,
-      steps = Infinity,
-      context,
-      signal,
-      evaluate,
-      evalEvery,
-      save,
-      saveEvery,
-      work,
-    } = this.#options;
-    if (evaluate !== undefined && first === 0) await this.#evaluate(0);
-    for (let step = first; step < steps && !context.stopping.aborted; step++) {
+    const { first, steps = Infinity, context, signal, evaluate, evalEvery, saveEvery, work } = this.#options;
+    let early = await this.#begin();
+    for (let step = first; step < steps && !context.stopping.aborted && !early; step++) {
       throwIfAborted(signal);
       const next = await work(step);
       if (next === undefined) break;
@@ -128,17 +125,35 @@ class Loop {
       const evaluates = evalEvery !== undefined && done % evalEvery === 0;
       const saves = saveEvery !== undefined && done % saveEvery === 0;
       if (evaluates || saves) await this.#settle();
-      if (evaluates) await this.#evaluate(done);
-      if (saves && save !== undefined) await this.#save(done);
+      const judged = evaluates ? await this.#evaluate(done) : undefined;
+      if (saves || judged?.save === true) await this.#save(done);
+      early = judged?.end === true && done < steps;
     }
     await this.#settle();
     throwIfAborted(signal);
-    const stopped = context.stopping.aborted && this.#done < steps;
-    // A run that was stopped is saved first: whoever stopped it may not have the time to evaluate.
-    if (stopped && save !== undefined && this.#saved?.step !== this.#done) await this.#save(this.#done);
-    if (!stopped && evaluate !== undefined && this.#evaluatedAt !== this.#done)
-      await this.#evaluate(this.#done);
-    return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped };
+    const stopped = context.stopping.aborted && this.#done < steps && !early;
+    // A run that was stopped is saved first: whoever stopped it may not have the time to evaluate. Before its first step
+    // there is nothing to save.
+    if (stopped && this.#done > 0) await this.#save(this.#done);
+    if (!stopped && evaluate !== undefined && this.#evaluatedAt !== this.#done) {
+      const judged = await this.#evaluate(this.#done);
+      if (judged?.save === true) await this.#save(this.#done);
+    }
+    return { steps: this.#done, loss: this.#loss, evalLoss: this.#evalLoss, stopped, early };
+  }
+
+  /** Evaluates where that is due before the first step; gives whether that is the end already. */
+  async #begin(): Promise<boolean> {
+    const { first, steps = Infinity, evalEvery, saved } = this.#options;
+    // Whoever stopped the run didn't wait for the evaluation that its last step asked for.
+    const missed = saved?.unevaluated === true && evalEvery !== undefined && first % evalEvery === 0;
+    if (first > 0 && !missed) return false;
+    const judged = await this.#evaluate(first);
+    if (judged?.save === true) {
+      this.#saved = undefined;
+      await this.#save(first);
+    }
+    return judged?.end === true && first < steps;
   }
 
   /** Records forward, backward and update of one step and asks for its figures. */
@@ -219,9 +234,9 @@ class Loop {
     );
   }
 
-  async #evaluate(step: number): Promise<void> {
-    const { evaluate, context, signal } = this.#options;
-    if (evaluate === undefined) return;
+  async #evaluate(step: number): Promise<{ save: boolean; end: boolean } | undefined> {
+    const { evaluate, context, signal, judge } = this.#options;
+    if (evaluate === undefined) return undefined;
     const { stopping } = context;
     let evaluation: Evaluation;
     try {
@@ -229,7 +244,7 @@ class Loop {
     } catch (error) {
       throwIfAborted(signal);
       // Whoever stops a run waits for a step, not for an evaluation.
-      if (stopping.aborted && error === abortReason(stopping)) return;
+      if (stopping.aborted && error === abortReason(stopping)) return undefined;
       throw error;
     }
     throwIfAborted(signal);
@@ -237,11 +252,12 @@ class Loop {
     this.#evaluatedAt = step;
     this.#pace.pause();
     context.emit({ type: "eval", step, ...evaluation });
+    return judge?.(step, evaluation);
   }
 
   async #save(step: number): Promise<void> {
     const { save, context } = this.#options;
-    if (save === undefined) return;
+    if (save === undefined || this.#saved?.step === step) return;
     const path = await save(step);
     this.#saved = { step, path };
     this.#pace.pause();

@@ -6,6 +6,9 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 
+/** Where a run's adapter and checkpoints go. */
+export const DEFAULT_OUTPUT = "./lowrank-out";
+
 /** The learning rate's schedules. */
 export const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies readonly ScheduleName[];
 
@@ -36,7 +39,8 @@ export interface Settings {
   seed: number;
   evalEvery: number | undefined;
   saveEvery: number | undefined;
-  resume: boolean | string;
+  keep: number;
+  patience: number | undefined;
   dtype: StorageType | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
   matmulPrecision: MatmulPrecision | undefined;
@@ -68,6 +72,8 @@ const KNOWN = new Set<string>([
   "seed",
   "evalEvery",
   "saveEvery",
+  "keep",
+  "patience",
   "resume",
   "dtype",
   "matmulPrecision",
@@ -80,10 +86,9 @@ const OPTIMIZER_KEYS = new Set<string>(["lr", "betas", "eps", "weightDecay", "lo
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
 export function settingsOf(options: FinetuneOptions): Settings {
-  known("finetune", options, KNOWN);
+  checkNames(options);
   if (options.model === undefined || options.data === undefined) refuse("finetune takes a model and data");
-  const { lora = {}, optimizer = {}, resume = false } = options;
-  known("finetune: optimizer", optimizer, OPTIMIZER_KEYS);
+  const { lora = {}, optimizer = {} } = options;
   const r = count("lora.r", lora.r ?? 16, 1);
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
@@ -100,8 +105,9 @@ export function settingsOf(options: FinetuneOptions): Settings {
     refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
   if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0))
     refuse(`epochs is above 0, not ${options.epochs}`);
-  if (resume !== false && options.overwrite === true)
-    refuse("resume goes on with what overwrite would replace");
+  const patience = optional("patience", options.patience, 1);
+  if (patience !== undefined && (held === undefined || options.evalEvery === undefined))
+    refuse("patience counts evaluations: give evalEvery, and evalData or evalSplit");
   const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
   const labelSmoothing = number("labelSmoothing", options.labelSmoothing ?? 0);
   if (labelSmoothing < 0 || labelSmoothing >= 1)
@@ -115,7 +121,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     data: options.data,
     evalData: options.evalData,
     evalSplit,
-    output: options.output ?? "./lowrank-out",
+    output: options.output ?? DEFAULT_OUTPUT,
     overwrite: options.overwrite ?? false,
     lora: { targetModules: "all-linear", ...lora, r, loraAlpha, loraDropout },
     optimizer: {
@@ -142,7 +148,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
     seed: count("seed", options.seed ?? 0, 0),
     evalEvery: optional("evalEvery", options.evalEvery, 1),
     saveEvery: optional("saveEvery", options.saveEvery, 1),
-    resume,
+    keep: count("keep", options.keep ?? 3, 1),
+    patience,
     dtype:
       options.dtype === undefined
         ? undefined
@@ -154,6 +161,28 @@ export function settingsOf(options: FinetuneOptions): Settings {
     device: (options.device ?? "auto") as Device,
     profile: path("profile", options.profile),
     signal: options.signal,
+  };
+}
+
+/** Throws `ERR_OPTION` for a name that there isn't, and for what goes against resuming. */
+export function checkNames(options: FinetuneOptions): void {
+  known("finetune", options, KNOWN);
+  known("finetune: optimizer", options.optimizer ?? {}, OPTIMIZER_KEYS);
+  const { resume = false, overwrite = false } = options;
+  if (resume !== false && overwrite) refuse("resume goes on with what overwrite would replace");
+}
+
+/** Settings as the options that give them: what a run records. */
+export function optionsOf(settings: Settings): Record<string, unknown> {
+  const { model, signal: _, profile: _profile, overwrite: _overwrite, output: _output, ...rest } = settings;
+  const { loraPlusRatio, clipNorm, optimizer, lora, ...same } = rest;
+  return {
+    ...same,
+    model: typeof model === "string" ? model : model.source,
+    clipNorm: clipNorm ?? 0,
+    optimizer: { ...optimizer, loraPlusRatio },
+    // Data is no option that a file could hold.
+    lora: { ...lora, evaData: undefined },
   };
 }
 

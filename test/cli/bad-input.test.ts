@@ -177,7 +177,7 @@ test.serial("an output that is a file, lies below one, cannot be written or hold
   const outputs: [string, RegExp][] = [
     [file, /is a file or lies below one/],
     [join(file, "below"), /is a file or lies below one/],
-    [other, /holds another run; go on with it by resume, or choose another folder/],
+    [other, /adapter_config\.json: is there and no run wrote it; move it away, or choose another folder/],
   ];
   if (process.platform === "linux") outputs.push(["/proc/none/out", /cannot be written/]);
   for (const [output, message] of outputs) {

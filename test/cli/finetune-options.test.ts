@@ -4,7 +4,13 @@ import { join } from "node:path";
 import { Command } from "commander";
 import test from "ava";
 import { applyConfigFile } from "../../src/cli/config-file.js";
-import { checkFlags, declareFlags, type Flags, libraryOptions } from "../../src/cli/finetune/options.js";
+import {
+  checkFlags,
+  declareFlags,
+  type Flags,
+  givenOptions,
+  libraryOptions,
+} from "../../src/cli/finetune/options.js";
 import { resumeCommand } from "../../src/cli/finetune/resume.js";
 
 const folder = mkdtempSync(join(tmpdir(), "lowrank-options-"));
@@ -105,18 +111,18 @@ test("what is given puts its rival in a file aside", async (t) => {
   await t.throwsAsync(flags(["--data", "d"], "epochs: 2\nsteps: 3"), { message: /not both/ });
 });
 
-test("the command that goes on with a stopped run", (t) => {
+test("the command that goes on with a stopped run names its folder", (t) => {
+  t.is(resumeCommand("out"), "lowrank finetune --resume out");
+  t.is(resumeCommand("my out", { json: true }, false), "lowrank finetune --resume 'my out' --json");
+  t.is(resumeCommand("it's", { data: "-" }, false), String.raw`lowrank finetune --resume 'it'\''s' --data -`);
   t.is(
-    resumeCommand(["finetune", "--data", "my file.txt", "--yes", "--rank", "4"]),
-    "lowrank finetune --data 'my file.txt' --rank 4 --resume",
+    resumeCommand(String.raw`C:\my runs\out`, {}, true),
+    String.raw`lowrank finetune --resume "C:\my runs\out"`,
   );
-  t.is(
-    resumeCommand(["finetune", "--resume", "out/checkpoint-5", "--json"]),
-    "lowrank finetune --json --resume",
-  );
-  t.is(resumeCommand(["finetune", "--resume", "--json"]), "lowrank finetune --json --resume");
-  t.is(
-    resumeCommand(["finetune", "--resume=a", "--stop", "it's"]),
-    String.raw`lowrank finetune --stop 'it'\''s' --resume`,
-  );
+});
+
+test("a run that goes on is given what was given, and no default", async (t) => {
+  const command = declareFlags(new Command("finetune")).exitOverride();
+  command.parse(["--resume", "out", "--steps", "40", "--dtype", "bf16"], { from: "user" });
+  t.deepEqual(givenOptions(command), { resume: "out", steps: 40, dtype: "bf16", matmulPrecision: "bf16" });
 });

@@ -1,53 +1,58 @@
 import { Command } from "commander";
+import { LowrankError } from "../../errors.js";
 import { defaultHeldOut, defaultRecipe } from "../../models/default.js";
+import type { FinetuneResult, StartEvent, TrainEvent } from "../../train/events.js";
 import { applyConfigFile } from "../config-file.js";
 import { Interrupted } from "../failure.js";
 import { onInterrupt } from "../interrupt.js";
+import { onLostStdout } from "../stdout.js";
 import { bitsPerByte, sampleOf } from "./embedded.js";
 import { profileLines } from "./profile.js";
-import { checkFlags, declareFlags, type Flags, libraryOptions } from "./options.js";
+import { checkFlags, declareFlags, type Flags, givenOptions, libraryOptions } from "./options.js";
 import { humanRenderer, jsonRenderer } from "./render.js";
 import { resumeCommand } from "./resume.js";
 
-/** `argv`: the arguments from the command's name on, for the command that goes on with a stopped run. */
-export function finetuneCommand(argv: readonly string[]): Command {
+export function finetuneCommand(): Command {
   const command = new Command("finetune").description("adapt a model to a text or to rows of text");
   return declareFlags(command).action(async () => {
     const { config } = command.opts<Flags>();
     if (config !== undefined) await applyConfigFile(command, config);
-    const embedded = command.opts<Flags>().model === undefined && command.opts<Flags>().data === undefined;
+    const { model, data, resume } = command.opts<Flags>();
+    const embedded = model === undefined && data === undefined && resume === undefined;
     if (embedded) await applyConfigFile(command, defaultRecipe, "default");
     const flags = command.opts<Flags>();
     if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut;
     checkFlags(flags);
-    await finetune(flags, argv, embedded && !flags.json);
+    // A run that goes on has its own options: only what is given counts, and no default.
+    const options = resume === undefined ? libraryOptions(flags) : givenOptions(command);
+    await finetune(flags, options, embedded && !flags.json);
   });
 }
 
-async function finetune(flags: Flags, argv: readonly string[], sampling: boolean): Promise<void> {
+async function finetune(
+  flags: Flags,
+  options: ReturnType<typeof libraryOptions>,
+  sampling: boolean,
+): Promise<void> {
   const { finetune: start } = await import("../../train/finetune.js");
-  const show = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
   const before = sampling ? await sampleOf(flags.device) : undefined;
   if (before !== undefined) process.stdout.write(`The model writes: ${before.text}\n\n`);
 
-  const run = start(libraryOptions(flags));
+  const telling = new Telling(flags);
+  const run = start(options);
   const interrupt = onInterrupt(() => {
-    process.stderr.write("\nlowrank: finishing the step and saving; Ctrl-C again stops at once\n");
+    const what = telling.started === undefined ? "stopping" : "finishing the step and saving";
+    process.stderr.write(`\nlowrank: ${what}; Ctrl-C again stops at once\n`);
     run.stop().catch(() => {});
   });
-  let untrained: number | undefined;
   try {
-    for await (const event of run) {
-      show(event);
-      if (event.type === "profile") process.stderr.write(`${profileLines(event).join("\n")}\n`);
-      if (event.type === "eval" && event.step === 0) untrained = event.loss;
-    }
+    for await (const event of run) telling.show(event);
     const result = await run.result;
-    if (result.stopped) {
-      process.stderr.write(`lowrank: stopped after step ${result.steps}; to go on: ${resumeCommand(argv)}\n`);
-    }
-    if (interrupt.asked) throw new Interrupted("interrupted");
-    if (before === undefined) return;
+    if (result.stopped) process.stderr.write(`lowrank: ${stoppedLine(result, telling, flags)}\n`);
+    telling.finish(result);
+    if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
+    if (before === undefined || telling.lost !== undefined) return;
+    const { untrained } = telling;
     if (untrained !== undefined && result.evalLoss !== null && flags.evalData === defaultHeldOut) {
       const [from, to] = [untrained, result.evalLoss].map((loss) => bitsPerByte(loss, before).toFixed(3));
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
@@ -56,5 +61,55 @@ async function finetune(flags: Flags, argv: readonly string[], sampling: boolean
     process.stdout.write(`\nWith the adapter it writes: ${after.text}\n`);
   } finally {
     interrupt.release();
+    telling.release();
+  }
+}
+
+/** What there is to say of a run that was stopped, and how to go on with it. */
+function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
+  if (started === undefined || adapter === "") return "stopped before the first step; nothing was saved";
+  const { output } = started;
+  const kept =
+    adapter === output || !flags.yes ? "" : `; the adapter that was in ${output} stays until the run is done`;
+  return `stopped after step ${steps}${kept}; to go on: ${resumeCommand(output, flags)}`;
+}
+
+/**
+ * Shows events on standard output. Where that can't be written any more, because its reader has gone or the disk is
+ * full, the run goes on, and standard error says how it ends.
+ */
+class Telling {
+  started: StartEvent | undefined;
+  /** The held-out loss before the first step. */
+  untrained: number | undefined;
+  lost: NodeJS.ErrnoException | undefined;
+  readonly release: () => void;
+  readonly #render: (event: TrainEvent) => void;
+
+  constructor(flags: Flags) {
+    this.#render = flags.json ? jsonRenderer(process.stdout) : humanRenderer(process.stdout);
+    this.release = onLostStdout((error) => {
+      if (this.lost === undefined) {
+        const what = "the run goes on, and its end is told here";
+        process.stderr.write(`lowrank: stdout cannot be written any more (${error.code}); ${what}\n`);
+      }
+      this.lost ??= error;
+    });
+  }
+
+  show(event: TrainEvent): void {
+    if (event.type === "start") this.started = event;
+    if (event.type === "eval" && event.step === 0) this.untrained = event.loss;
+    if (this.lost === undefined) this.#render(event);
+    else if (event.type === "warning") process.stderr.write(`lowrank: warning: ${event.message}\n`);
+    if (event.type === "profile") process.stderr.write(`${profileLines(event).join("\n")}\n`);
+  }
+
+  /** Throws `ERR_WRITE` where what was to be written is not there, and nobody can have meant that. */
+  finish({ adapter, steps, stopped }: FinetuneResult): void {
+    if (this.lost === undefined || stopped) return;
+    const done = `done at step ${steps}: adapter ${adapter}`;
+    if (this.lost.code === "EPIPE") process.stderr.write(`lowrank: ${done}\n`);
+    else throw new LowrankError("ERR_WRITE", `${done}; stdout was cut off (${this.lost.code})`);
   }
 }

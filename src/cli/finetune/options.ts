@@ -40,6 +40,8 @@ export interface Flags {
   gradCheckpointing?: boolean;
   evalEvery?: number;
   saveEvery?: number;
+  keep: number;
+  patience?: number;
   resume?: boolean | string;
   seed: number;
   dtype?: StorageType;
@@ -96,7 +98,16 @@ export function declareFlags(command: Command): Command {
     .option("--grad-checkpointing", "less memory, a third more time")
     .option("--eval-every <n>", "steps between evaluations", value.count)
     .option("--save-every <n>", "steps between checkpoints", value.count)
-    .option("--resume [folder]", "go on from a checkpoint: the newest unless given")
+    .option("--keep <n>", "checkpoints that are kept: the newest, and the best besides", value.count, 3)
+    .option(
+      "--patience <n>",
+      "end after n evaluations without a lower held-out loss, with the best adapter",
+      value.count,
+    )
+    .option(
+      "--resume [folder]",
+      "go on with a run, by its own options: from the newest checkpoint of an output folder, or from a checkpoint",
+    )
     .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
     .addOption(choice("--dtype <type>", "storage of the model's weights", STORAGE_TYPES))
     .addOption(
@@ -110,7 +121,7 @@ export function declareFlags(command: Command): Command {
     .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
     .option("--config <file>", "options from a YAML file; the command line goes before it")
     .option("--json", "one event a line, as JSON")
-    .option("--yes", "replace what an earlier run left in the output folder");
+    .option("--yes", "replace what an earlier run left in the output folder, once this one is done");
 }
 
 /** What goes against what, whether it came by the command line or by a file. */
@@ -123,63 +134,94 @@ export function checkFlags(flags: Flags): void {
   both("evalData", "evalSplit", "--eval-data and --eval-split");
   if (flags.resume !== undefined && flags.yes)
     throw new UsageError("--resume goes on with what --yes would replace");
+  // A run that goes on has options besides these.
+  if (flags.resume !== undefined) return;
   if (flags.model !== undefined && flags.data === undefined)
     throw new UsageError("--model needs --data FILE to train on");
   const held = flags.evalData ?? flags.evalSplit;
   if (flags.evalEvery !== undefined && held === undefined) {
     throw new UsageError("--eval-every needs --eval-data or --eval-split");
   }
+  if (flags.patience !== undefined && flags.evalEvery === undefined)
+    throw new UsageError("--patience counts evaluations: it needs --eval-every");
+}
+
+/** Where the library has what a flag says. */
+const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
+  model: ["model"],
+  data: ["data"],
+  evalData: ["evalData"],
+  evalSplit: ["evalSplit"],
+  output: ["output"],
+  rank: ["lora", "r"],
+  alpha: ["lora", "loraAlpha"],
+  dropout: ["lora", "loraDropout"],
+  targets: ["lora", "targetModules"],
+  rslora: ["lora", "useRslora"],
+  dora: ["lora", "useDora"],
+  init: ["lora", "initLoraWeights"],
+  bias: ["lora", "bias"],
+  modulesToSave: ["lora", "modulesToSave"],
+  lr: ["optimizer", "lr"],
+  weightDecay: ["optimizer", "weightDecay"],
+  loraplusRatio: ["optimizer", "loraPlusRatio"],
+  schedule: ["schedule"],
+  warmup: ["warmup"],
+  clipNorm: ["clipNorm"],
+  steps: ["steps"],
+  epochs: ["epochs"],
+  batchSize: ["batchSize"],
+  gradAccum: ["gradientAccumulation"],
+  maxLength: ["maxLength"],
+  trainOn: ["trainOn"],
+  labelSmoothing: ["labelSmoothing"],
+  gradCheckpointing: ["gradientCheckpointing"],
+  evalEvery: ["evalEvery"],
+  saveEvery: ["saveEvery"],
+  keep: ["keep"],
+  patience: ["patience"],
+  resume: ["resume"],
+  seed: ["seed"],
+  dtype: ["dtype"],
+  matmulPrecision: ["matmulPrecision"],
+  device: ["device"],
+  profile: ["profile"],
+  yes: ["overwrite"],
+};
+
+function placed(flags: Partial<Flags>): FinetuneOptions {
+  const options: Record<string, unknown> = {};
+  for (const [flag, [first, second]] of Object.entries(PLACES)) {
+    const value = flags[flag as keyof Flags];
+    if (value === undefined || first === undefined) continue;
+    if (second === undefined) options[first] = value;
+    else options[first] = { ...(options[first] as object | undefined), [second]: value };
+  }
+  return options as FinetuneOptions;
 }
 
 /** The library's options; what is left out there is left out here. */
 export function libraryOptions(flags: Flags): FinetuneOptions {
-  const given: FinetuneOptions = {
+  const completed: Flags = {
+    ...flags,
     model: flags.model ?? defaultModel,
     data: flags.data ?? defaultData,
-    output: flags.output,
-    lora: {
-      r: flags.rank,
-      loraAlpha: flags.alpha ?? 2 * flags.rank,
-      loraDropout: flags.dropout,
-      targetModules: flags.targets,
-      useRslora: flags.rslora ?? false,
-      useDora: flags.dora ?? false,
-      initLoraWeights: flags.init,
-      bias: flags.bias,
-      ...(flags.modulesToSave && { modulesToSave: flags.modulesToSave }),
-    },
-    optimizer: {
-      lr: flags.lr,
-      weightDecay: flags.weightDecay,
-      ...(flags.loraplusRatio !== undefined && { loraPlusRatio: flags.loraplusRatio }),
-    },
-    schedule: flags.schedule,
-    batchSize: flags.batchSize,
-    gradientAccumulation: flags.gradAccum,
-    maxLength: flags.maxLength,
-    trainOn: flags.trainOn,
-    labelSmoothing: flags.labelSmoothing,
-    gradientCheckpointing: flags.gradCheckpointing ?? false,
-    clipNorm: flags.clipNorm,
-    seed: flags.seed,
-    device: flags.device,
-    overwrite: flags.yes ?? false,
+    alpha: flags.alpha ?? 2 * flags.rank,
   };
-  const { evalData, evalSplit, warmup, steps, epochs, evalEvery, saveEvery, resume, dtype, profile } = flags;
-  const matmulPrecision = flags.matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
-  const optional = {
-    evalData,
-    evalSplit,
-    warmup,
-    steps,
-    epochs,
-    evalEvery,
-    saveEvery,
-    resume,
-    dtype,
-    matmulPrecision,
-    profile,
-  };
-  const set = Object.entries(optional).filter(([, one]) => one !== undefined);
-  return { ...given, ...(Object.fromEntries(set) as Partial<FinetuneOptions>) };
+  return placed({ ...completed, ...precision(flags) });
+}
+
+/** Those alone that were given, by the command line or a file: what a run that goes on takes. */
+export function givenOptions(command: Command): FinetuneOptions {
+  const flags = command.opts<Flags>();
+  const given = Object.entries(flags).filter(
+    ([name]) => !["default", undefined].includes(command.getOptionValueSource(name)),
+  );
+  return placed({ ...Object.fromEntries(given), ...precision(flags) });
+}
+
+/** Storage in bf16 has products in bf16, unless they are to be exact. */
+function precision({ dtype, matmulPrecision }: Flags): Partial<Flags> {
+  const asked = matmulPrecision ?? (dtype === "bf16" ? "bf16" : undefined);
+  return asked === undefined ? {} : { matmulPrecision: asked };
 }

@@ -79,7 +79,14 @@ export function endLines(
         : ` (${first.loss.toFixed(4)} before, ${signed(end.evalLoss / first.loss - 1)})`;
     lines.push(`held-out loss ${end.evalLoss.toFixed(4)}${change}`);
   }
-  lines.push(`adapter ${colors.bold(end.adapter)}`);
+  if (end.best !== undefined) {
+    const { step, loss, early } = end.best;
+    const why = early ? ", since when it hasn't fallen" : "";
+    lines.push(
+      `best held-out loss ${loss.toFixed(4)} at step ${grouped(step)}${why}: the adapter is that step's`,
+    );
+  }
+  if (end.adapter !== "") lines.push(`adapter ${colors.bold(end.adapter)}`);
   return lines;
 }
 

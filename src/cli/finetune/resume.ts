@@ -1,21 +1,21 @@
 /** The command that goes on with a run that was stopped. */
 
-function quoted(argument: string): string {
-  return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", String.raw`'\''`)}'`;
+/** An argument as a shell takes it; in double quotes, which both kinds know, on Windows. */
+function quoted(argument: string, windows: boolean): string {
+  if (/^[\w@%+=:,./-]+$/.test(argument) || (windows && /^[\w@+=:,./\\-]+$/.test(argument))) return argument;
+  return windows ? `"${argument}"` : `'${argument.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-/** The arguments of the run that was stopped, with `--resume` alone, and without what goes against it. */
-export function resumeCommand(argv: readonly string[]): string {
-  const kept: string[] = [];
-  for (let i = 0; i < argv.length; i++) {
-    const argument = argv[i] ?? "";
-    if (argument === "--yes" || argument.startsWith("--resume=")) continue;
-    if (argument === "--resume") {
-      const next = argv[i + 1];
-      if (next !== undefined && !next.startsWith("-")) i++;
-      continue;
-    }
-    kept.push(argument);
-  }
-  return ["lowrank", ...kept, "--resume"].map(quoted).join(" ");
+/** The run's own options are in its folder: the command names that, and how the run is told. */
+export function resumeCommand(
+  output: string,
+  { json, data, profile }: { json?: boolean; data?: string; profile?: string } = {},
+  windows = process.platform === "win32",
+): string {
+  const words = ["lowrank", "finetune", "--resume", output];
+  // Standard input cannot be read again: it has to be given anew.
+  if (data === "-") words.push("--data", "-");
+  if (profile !== undefined) words.push("--profile", profile);
+  if (json === true) words.push("--json");
+  return words.map((word) => quoted(word, windows)).join(" ");
 }

@@ -1,0 +1,280 @@
+/** The training of an adapter over a loaded model and its data: what is made, saved, judged and given back. */
+import { join } from "node:path";
+
+import { BatchPlan } from "../data/batches.js";
+import { LowrankError } from "../errors.js";
+import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import { AdamW, loraPlusGroups, schedule as schedules } from "../optim/index.js";
+import type { MatmulPrecision } from "../scope.js";
+import { breath } from "./breath.js";
+import { amendEvaluation, restoreState, writeState, type Provenance } from "./checkpoint.js";
+import { EarlyStopping } from "./early-stopping.js";
+import { evaluate, type Evaluation } from "./evaluate.js";
+import type { FinetuneResult } from "./events.js";
+import type { Identities } from "./identity.js";
+import { injectWith } from "./inject-with.js";
+import { nameClasses, saveLabels } from "./label-names.js";
+import { runLoop, type LoopResult, type StepWork } from "./loop.js";
+import { listCheckpoints } from "./output/checkpoints.js";
+import type { OutputFolder } from "./output/folder.js";
+import { within, type Line } from "./output/lineage.js";
+import { damageOf } from "./output/manifest.js";
+import { newRecord } from "./output/run-record.js";
+import type { Prepared } from "./prepare.js";
+import type { Resumed } from "./resume.js";
+import type { RunContext } from "./run.js";
+import { optionsOf, warmupOf, type Settings } from "./settings.js";
+import { startEvent } from "./start-event.js";
+
+/** Settings of which nothing is left open. */
+export interface Chosen extends Settings {
+  matmulPrecision: MatmulPrecision;
+}
+
+/** What a run is about. */
+export interface Subject {
+  model: PretrainedModel;
+  settings: Chosen;
+  prepared: Prepared;
+  output: OutputFolder;
+  line: Line;
+  identities: Identities;
+}
+
+/** Where `saveAdapter` puts an adapter of this name. */
+function adapterFolder(folder: string, name: string): string {
+  return name === "default" ? folder : join(folder, name);
+}
+
+export class AdapterRun {
+  readonly #subject: Subject;
+  readonly #context: RunContext;
+  readonly #plan: BatchPlan;
+  readonly #name: string;
+  #stopping: EarlyStopping;
+  #evaluated: { step: number; loss: number } | undefined;
+
+  constructor(subject: Subject, context: RunContext) {
+    this.#subject = subject;
+    this.#context = context;
+    const { settings, prepared } = subject;
+    this.#name = settings.lora.name ?? "default";
+    this.#stopping = new EarlyStopping(settings.patience);
+    const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
+    const { padTokenId } = prepared.objective.tokenisation;
+    this.#plan = new BatchPlan(prepared.train, {
+      batchSize,
+      gradientAccumulation,
+      seed,
+      padTokenId,
+      steps,
+      epochs,
+    });
+  }
+
+  async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
+    const { model, settings, prepared } = this.#subject;
+    const first = resumed === undefined ? 0 : this.#resume(resumed);
+    const { modulesToSave } = prepared.objective;
+    const { lora } = settings;
+    const adapter = {
+      ...lora,
+      taskType: lora.taskType ?? model.taskType,
+      modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
+    };
+    const report =
+      resumed === undefined
+        ? await injectWith(model, adapter, this.#plan)
+        : await this.#load(resumed.checkpoint.folder);
+    let optimizer: AdamW | undefined;
+    try {
+      await breath();
+      model.train();
+      model.gradientCheckpointing = settings.gradientCheckpointing;
+      optimizer = this.#optimizer();
+      if (resumed !== undefined)
+        await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
+      await this.#begin(resumed);
+      await breath();
+      this.#context.emit(startEvent(model, settings, prepared, this.#plan, report, first));
+      await breath();
+      const ended = await this.#train(optimizer, first, resumed);
+      return await this.#finish(ended, optimizer);
+    } catch (error) {
+      deleteAdapter(model, this.#name);
+      throw error;
+    } finally {
+      optimizer?.dispose();
+    }
+  }
+
+  /** The step to go on from. Throws `ERR_OPTION` where the run cannot. */
+  #resume({ checkpoint: { progress, folder } }: Resumed): number {
+    const first = this.#plan.resume(progress.cursor);
+    const { steps } = this.#plan;
+    if (first > steps)
+      throw new LowrankError("ERR_OPTION", `resume: ${folder} is after step ${first}, and steps is ${steps}`);
+    const { best } = progress.judged;
+    const elsewhere = join(folder, "..");
+    const judged =
+      best === null ? progress.judged : { ...progress.judged, best: { folder: elsewhere, ...best } };
+    this.#stopping = new EarlyStopping(this.#subject.settings.patience, judged);
+    if (progress.evalLoss !== null) this.#evaluated = { step: first, loss: progress.evalLoss };
+    return first;
+  }
+
+  /** The folder is this run's from here on. */
+  async #begin(resumed: Resumed | undefined): Promise<void> {
+    const { output } = this.#subject;
+    const parent = resumed === undefined ? null : resumed.checkpoint.folder;
+    const { settings } = this.#subject;
+    const record = await newRecord(output.path, output.record, { ...this.#provenance(), parent });
+    await output.begin(record, { replacing: settings.overwrite && record.replacing });
+  }
+
+  #provenance(): Provenance {
+    const { model, settings, line, identities } = this.#subject;
+    return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
+  }
+
+  #optimizer(): AdamW {
+    const { model, settings } = this.#subject;
+    const { optimizer, loraPlusRatio: ratio } = settings;
+    if (ratio === undefined) return new AdamW(trainedParameters(model), optimizer);
+    return new AdamW(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
+  }
+
+  #load(folder: string): Promise<InjectReport> {
+    const { model } = this.#subject;
+    return loadAdapter(model, adapterFolder(folder, this.#name), { name: this.#name, trainable: true });
+  }
+
+  /** The adapter, and beside it the names of the classes. */
+  async #saveAdapter(folder: string): Promise<void> {
+    const { model, prepared } = this.#subject;
+    await saveAdapter(model, folder, { name: this.#name });
+    const { labels } = prepared.objective;
+    if (labels !== undefined) await saveLabels(adapterFolder(folder, this.#name), labels);
+  }
+
+  async #train(optimizer: AdamW, first: number, resumed: Resumed | undefined): Promise<LoopResult> {
+    const { model, settings, prepared } = this.#subject;
+    const { schedule, warmup, clipNorm, evalEvery, saveEvery, signal, batchSize } = settings;
+    const { held, objective } = prepared;
+    const total = this.#plan.steps;
+    const unevaluated = resumed?.checkpoint.progress.evalLoss === null;
+    return runLoop({
+      device: model.device,
+      optimizer,
+      schedule: schedules[schedule]({ warmup: warmupOf(warmup, total), total }),
+      first,
+      steps: this.#stopping.exhausted ? first : total,
+      work: (step) => this.#work(step),
+      clipNorm,
+      evaluate:
+        held.length === 0
+          ? undefined
+          : (ending) => evaluate(model, objective, held, { batchSize, signal: ending }),
+      evalEvery,
+      save: (step) => this.#save(optimizer, step, resumed),
+      saveEvery,
+      saved: resumed && { path: resumed.checkpoint.folder, unevaluated },
+      judge: (step, evaluation) => this.#judge(step, evaluation, step === first),
+      signal,
+      skips: true,
+      context: this.#context,
+    });
+  }
+
+  #judge(step: number, { loss }: Evaluation, late: boolean): { save: boolean; end: boolean } {
+    this.#evaluated = { step, loss };
+    const { save, end } = this.#stopping.judge(step, loss);
+    // What a checkpoint that is there already does not know is added to it.
+    return { save: save || (late && step > 0), end };
+  }
+
+  async #save(optimizer: AdamW, step: number, resumed: Resumed | undefined): Promise<string> {
+    const { output, settings } = this.#subject;
+    const evalLoss = this.#evaluated?.step === step ? this.#evaluated.loss : null;
+    const { judged } = this.#stopping;
+    const own = resumed?.checkpoint;
+    if (own?.step === step && join(own.folder, "..") === join(output.path, ".")) {
+      await amendEvaluation(own.folder, { evalLoss, judged });
+      return own.folder;
+    }
+    const { path, moved } = await output.saveCheckpoint(step, {
+      evalLoss,
+      keep: settings.keep,
+      fill: async (folder) => {
+        await this.#saveAdapter(folder);
+        const cursor = this.#plan.cursor(step);
+        await writeState(folder, optimizer, { ...this.#provenance(), cursor, evalLoss, judged });
+      },
+    });
+    if (moved !== undefined) {
+      const message = `the checkpoint of another branch at step ${step} is ${moved} now`;
+      this.#context.emit({ type: "warning", message });
+    }
+    return path;
+  }
+
+  /** The losses of a step: each the sum over a micro-batch, divided by what the whole step trains on. */
+  #work(step: number): StepWork {
+    const { objective } = this.#subject.prepared;
+    const { batches, tokens, trained } = this.#plan.at(step);
+    const losses = batches.map((batch) => () => objective.lossSum(batch, 1 / trained));
+    return { losses, tokens, trained };
+  }
+
+  /** Saves the adapter where it belongs. */
+  async #finish({ early, ...ended }: LoopResult, optimizer: AdamW): Promise<FinetuneResult> {
+    const { model, output, prepared, settings } = this.#subject;
+    nameClasses(model, prepared.objective.labels);
+    const { steps, stopped } = ended;
+    if (stopped && steps === 0) {
+      deleteAdapter(model, this.#name);
+      return { adapter: "", ...ended };
+    }
+    // Another run's adapter stays until this one is done.
+    if (stopped && output.replacing)
+      return { adapter: adapterFolder(output.newest ?? "", this.#name), ...ended };
+    const best =
+      stopped || settings.patience === undefined ? undefined : await this.#restoreBest(optimizer, early);
+    const why = stopped ? "stopped" : early ? "patience" : "done";
+    await output.placeAdapter((folder) => this.#saveAdapter(folder), {
+      step: steps,
+      why,
+      ...(best && { best: best.step }),
+    });
+    const adapter = adapterFolder(output.path, this.#name);
+    return { adapter, ...ended, ...(best && { best }) };
+  }
+
+  /** Puts the adapter of the best evaluation in the place of the last. */
+  async #restoreBest(optimizer: AdamW, early: boolean): Promise<FinetuneResult["best"]> {
+    const { model, output, line } = this.#subject;
+    const { best } = this.#stopping.judged;
+    if (best === null) return undefined;
+    const { step, loss } = best;
+    const homes = [output.path, ...(best.folder === undefined ? [] : [best.folder])];
+    const all = (await Promise.all(homes.map(listCheckpoints))).flat();
+    const found = all.find((one) => one.step === step && within(line, one));
+    const damage =
+      found === undefined ? "it is not there" : await damageOf(found.folder, found.progress.files);
+    if (found === undefined || damage !== undefined) {
+      const message = `the best checkpoint, of step ${step}, cannot be restored: ${damage}; the adapter is the last step's`;
+      this.#context.emit({ type: "warning", message });
+      return undefined;
+    }
+    optimizer.dispose();
+    deleteAdapter(model, this.#name);
+    await this.#load(found.folder);
+    return { step, loss, early };
+  }
+}
+
+/** In the model's order, which is that of the optimizer's state in a checkpoint. */
+function trainedParameters(model: PretrainedModel) {
+  return [...model.parameters()].filter((parameter) => parameter.requiresGrad);
+}

@@ -1,0 +1,105 @@
+/**
+ * What a run was started with, told by content: the same files in another place are the same.
+ *
+ * A model's weights are hashed whole up to 16 MiB a file; of a larger one its size, its ends and 64 pieces between are,
+ * 8 MiB in all, so that it costs milliseconds. Any training changes all of a model's weights, and so all of the pieces.
+ */
+import { createHash, type Hash } from "node:crypto";
+import { existsSync, statSync } from "node:fs";
+import { open, readdir, readFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+import type { PretrainedModel } from "../models/pretrained.js";
+import { digestOf } from "./output/manifest.js";
+
+const WHOLE = 16 << 20;
+const PIECES = 64;
+const PIECE = (8 << 20) / PIECES;
+
+export interface Identities {
+  /** Configuration and weights. */
+  base: string;
+  /** Undefined where there is none. */
+  tokenizer?: string;
+  data?: string;
+  evalData?: string;
+}
+
+export async function identitiesOf(
+  model: string | PretrainedModel,
+  { data, evalData }: { data: string; evalData?: string | undefined },
+): Promise<Identities> {
+  const path = typeof model === "string" ? model : model.source;
+  const onDisk = path !== undefined && existsSync(path);
+  const folder = onDisk ? (statSync(path).isDirectory() ? path : dirname(path)) : undefined;
+  const tokenizer = folder === undefined ? undefined : await fileIdentity(join(folder, "tokenizer.json"));
+  const [rows, held] = [await fileIdentity(data), evalData && (await fileIdentity(evalData))];
+  return {
+    base: folder === undefined ? structureOf(model) : await baseIdentity(path as string, folder),
+    ...(tokenizer !== undefined && { tokenizer }),
+    ...(rows !== undefined && { data: rows }),
+    ...(held && { evalData: held }),
+  };
+}
+
+/** The hash of all bytes; undefined for what is no regular file, such as a pipe. */
+async function fileIdentity(file: string): Promise<string | undefined> {
+  if (!existsSync(file) || !statSync(file).isFile()) return undefined;
+  return (await digestOf(file)).sha256;
+}
+
+async function baseIdentity(path: string, folder: string): Promise<string> {
+  const hash = createHash("sha256");
+  const config = await readFile(join(folder, "config.json"), "utf8").catch(() => "");
+  hash.update(settled(config));
+  const files =
+    path === folder
+      ? (await readdir(folder)).filter((name) => /^(?!adapter_).*\.(safetensors|gguf)$/.test(name)).sort()
+      : [path.slice(folder.length + 1)];
+  for (const name of files) await addSampled(hash, join(folder, name));
+  return hash.digest("hex");
+}
+
+/** A configuration without what says nothing of the model. */
+function settled(text: string): string {
+  try {
+    const {
+      _name_or_path: _,
+      transformers_version: _version,
+      ...rest
+    } = JSON.parse(text) as Record<string, unknown>;
+    return JSON.stringify(rest);
+  } catch {
+    return text;
+  }
+}
+
+async function addSampled(hash: Hash, file: string): Promise<void> {
+  const { size } = statSync(file);
+  hash.update(`${size}\n`);
+  if (size <= WHOLE) {
+    hash.update((await digestOf(file)).sha256);
+    return;
+  }
+  const handle = await open(file, "r");
+  try {
+    const piece = Buffer.alloc(PIECE);
+    for (let i = 0; i < PIECES; i++) {
+      const at = Math.floor(((size - PIECE) * i) / (PIECES - 1));
+      const { bytesRead } = await handle.read(piece, 0, PIECE, at);
+      hash.update(piece.subarray(0, bytesRead));
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Of a model that came from no file: its configuration, and what tensors it has. */
+function structureOf(model: string | PretrainedModel): string {
+  const hash = createHash("sha256");
+  if (typeof model === "string") return hash.update(model).digest("hex");
+  hash.update(JSON.stringify(model.config));
+  for (const [name, { shape, dtype }] of Object.entries(model.stateDict()))
+    if (!name.includes("lora_")) hash.update(`${name} ${shape.join()} ${dtype}\n`);
+  return hash.digest("hex");
+}

@@ -1,0 +1,167 @@
+/** The checkpoints in an output folder: which are there, which is gone on from, which are kept. */
+import { existsSync } from "node:fs";
+import { readdir, rename, rm, rmdir } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError } from "../../errors.js";
+import { readProgress, type Progress } from "../checkpoint.js";
+import { lineageOf, within, type Line } from "./lineage.js";
+import { damageOf, syncFolder } from "./manifest.js";
+import { RUN, type RunRecord } from "./run-record.js";
+
+/** A checkpoint whose `run.json` can be read. */
+export interface Checkpoint {
+  folder: string;
+  name: string;
+  step: number;
+  lineage: string;
+  progress: Progress;
+}
+
+const NAME = /^checkpoint-(\d+)(-[\w-]+)?$/;
+
+/** The usual name of the checkpoint after `step` steps. */
+export function checkpointName(step: number): string {
+  return `checkpoint-${step}`;
+}
+
+/** Reads what a folder says of itself. Throws `ERR_FILE_FORMAT`. */
+export async function readCheckpoint(output: string, name: string): Promise<Checkpoint> {
+  const folder = join(output, name);
+  const progress = await readProgress(folder);
+  return { folder, name, step: progress.cursor.step, lineage: lineageOf(progress.line), progress };
+}
+
+/** Those that can be read, oldest step first. */
+export async function listCheckpoints(output: string): Promise<Checkpoint[]> {
+  const names = (await readdir(output).catch(() => [] as string[])).filter((name) => NAME.test(name));
+  const found = await Promise.all(names.map((name) => readCheckpoint(output, name).catch(() => undefined)));
+  return found.filter((one) => one !== undefined).sort((a, b) => a.step - b.step);
+}
+
+/**
+ * The newest checkpoint of the run that the folder is about; without its record, of the run that was saved to last.
+ *
+ * Errors: `ERR_FILE_NOT_FOUND` where there is none; `ERR_FILE_FORMAT` where it is damaged, which names the sound one
+ * before it.
+ */
+export async function newestCheckpoint(output: string, record: RunRecord | undefined): Promise<Checkpoint> {
+  const all = await listCheckpoints(output);
+  const last = all.reduce<Checkpoint | undefined>(
+    (newest, one) => (newest !== undefined && newest.progress.saved > one.progress.saved ? newest : one),
+    undefined,
+  );
+  const line = record?.line ?? last?.progress.line;
+  const own = line === undefined ? [] : all.filter((one) => within(line, one));
+  // One whose run.json cannot be read is known by the run's.
+  const saved = (record?.checkpoints ?? []).filter(
+    (one) => existsSync(join(output, one.name)) && within(record?.line ?? [], one),
+  );
+  const steps = [...own, ...saved].sort((a, b) => b.step - a.step);
+  const [newest] = steps;
+  if (newest === undefined) throw noCheckpoint(output, all, record);
+  return soundCheckpoint(output, newest.name, line as Line);
+}
+
+/** The checkpoint of that name, its files as they were written. Errors: `ERR_FILE_FORMAT`, as above. */
+export async function soundCheckpoint(output: string, name: string, line?: Line): Promise<Checkpoint> {
+  const folder = join(output, name);
+  let damage: string | undefined;
+  let found: Checkpoint | undefined;
+  try {
+    found = await readCheckpoint(output, name);
+    damage = await damageOf(folder, found.progress.files);
+  } catch (error) {
+    damage = (error as Error).message.replace(`${folder}/`, "");
+  }
+  if (damage === undefined && found !== undefined) return found;
+  const step = found?.step ?? Number(NAME.exec(name)?.[1] ?? Infinity);
+  const before = await soundBefore(output, step, found?.progress.line ?? line);
+  const rest =
+    before === undefined
+      ? "there is no sound one before it"
+      : `the sound one before it is ${before.folder}: resume from that by its name`;
+  throw new LowrankError("ERR_FILE_FORMAT", `${folder}: the checkpoint is damaged: ${damage}; ${rest}`);
+}
+
+async function soundBefore(
+  output: string,
+  step: number,
+  line: Line | undefined,
+): Promise<Checkpoint | undefined> {
+  const all = (await listCheckpoints(output)).filter(
+    (one) => one.step < step && (line === undefined || within(line, one)),
+  );
+  for (const one of all.reverse())
+    if ((await damageOf(one.folder, one.progress.files)) === undefined) return one;
+  return undefined;
+}
+
+function noCheckpoint(output: string, others: Checkpoint[], record: RunRecord | undefined): LowrankError {
+  if (!existsSync(output))
+    return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: there is no such folder to go on from`);
+  const other = others.at(-1);
+  const what =
+    other === undefined
+      ? "there is no checkpoint to go on from"
+      : `the run has saved no checkpoint to go on from; ${other.folder} is of another: resume from it by its name`;
+  const anew = other === undefined && record !== undefined ? "; start the run anew" : "";
+  return new LowrankError("ERR_FILE_NOT_FOUND", `${output}: ${what}${anew}`);
+}
+
+/**
+ * Gives a checkpoint that lies beside its place its name. Another run's of that name is taken aside, as
+ * `checkpoint-N-LINEAGE`; what is no run's stays where it is, and the checkpoint has a number behind its name.
+ */
+export async function placeCheckpoint(
+  output: string,
+  beside: string,
+  step: number,
+): Promise<{ name: string; moved?: string }> {
+  const usual = checkpointName(step);
+  const there = existsSync(join(output, usual));
+  const other = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
+  let moved: string | undefined;
+  if (other !== undefined) {
+    moved = free(output, `${usual}-${other.lineage}`);
+    await rename(other.folder, join(output, moved));
+  }
+  const name = there && other === undefined ? free(output, `${usual}-2`) : usual;
+  await rename(join(output, beside), join(output, name));
+  await syncFolder(output);
+  return moved === undefined ? { name } : { name, moved };
+}
+
+/** The name, or the next that nothing has. */
+function free(output: string, name: string): string {
+  const [, stem = name, number = "1"] = /^(checkpoint-\d+)-(\d{1,5})$/.exec(name) ?? [];
+  let n = Number(number);
+  let found = name;
+  while (existsSync(join(output, found))) found = `${stem}-${++n}`;
+  return found;
+}
+
+/** Which of a run's checkpoints go when `keep` are kept: never the newest, nor the best by held-out loss. */
+export function superfluous<T extends { step: number; evalLoss: number | null }>(
+  checkpoints: readonly T[],
+  keep: number,
+): T[] {
+  const judged = checkpoints.filter(({ evalLoss }) => evalLoss !== null);
+  const least = Math.min(...judged.map(({ evalLoss }) => evalLoss as number));
+  const best = judged.find(({ evalLoss }) => evalLoss === least);
+  const newest = [...checkpoints].sort((a, b) => b.step - a.step).slice(0, keep);
+  return checkpoints.filter((one) => one !== best && !newest.includes(one));
+}
+
+/** Removes the files that a checkpoint was written with, and the folder, where nothing else is in it. */
+export async function removeCheckpoint({ folder, progress }: Checkpoint): Promise<void> {
+  // What is left of one that is half removed is no checkpoint any more.
+  await rm(join(folder, RUN), { force: true });
+  const files = Object.keys(progress.files);
+  for (const name of files) await rm(join(folder, name), { force: true });
+  const below = new Set(
+    files.filter((name) => name.includes("/")).map((name) => name.split("/")[0] as string),
+  );
+  for (const name of below) await rmdir(join(folder, name)).catch(() => {});
+  await rmdir(folder).catch(() => {});
+}

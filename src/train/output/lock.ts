@@ -1,0 +1,129 @@
+/** One run at a time writes into an output folder. */
+import { randomUUID } from "node:crypto";
+import { readFileSync, rmSync } from "node:fs";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError, systemCode } from "../../errors.js";
+import { isRunning, thisProcess, type ProcessIdentity } from "./process-identity.js";
+
+/** The lock's name in the folder. */
+export const LOCK = "run.lock";
+
+interface Holder extends ProcessIdentity {
+  token: string;
+}
+
+/** Locks that this process holds, for its end. */
+const held = new Set<OutputLock>();
+
+function leave(): void {
+  for (const lock of held) lock.leave();
+}
+
+/**
+ * A file that names the process which writes into a folder. One that a dead process has left is taken over, also where
+ * its number belongs to another process by now: the start of the process is recorded, too.
+ */
+export class OutputLock {
+  readonly #file: string;
+  readonly #text: string;
+
+  private constructor(file: string, text: string) {
+    this.#file = file;
+    this.#text = text;
+  }
+
+  /** Throws `ERR_OUTPUT_EXISTS` where another run holds it, and what the system says where it cannot be written. */
+  static async take(folder: string): Promise<OutputLock> {
+    const file = join(folder, LOCK);
+    const holder: Holder = { ...thisProcess(), token: randomUUID() };
+    const text = `${JSON.stringify(holder)}\n`;
+    const own = `${file}.${holder.token}`;
+    await writeFile(own, text, { flag: "wx" });
+    try {
+      while (!(await placed(own, file, text))) await removeStale(folder, file, holder.token);
+    } finally {
+      await rm(own, { force: true });
+    }
+    const lock = new OutputLock(file, text);
+    if (held.size === 0) process.on("exit", leave);
+    held.add(lock);
+    return lock;
+  }
+
+  /** Whether it is still this run's; somebody may have removed the file. */
+  async held(): Promise<boolean> {
+    return (await readFile(this.#file, "utf8").catch(() => "")) === this.#text;
+  }
+
+  async release(): Promise<void> {
+    held.delete(this);
+    if (held.size === 0) process.off("exit", leave);
+    if (await this.held()) await rm(this.#file, { force: true });
+  }
+
+  /** The same at the end of the process, when nothing can be awaited. */
+  leave(): void {
+    try {
+      if (readFileSync(this.#file, "utf8") === this.#text) rmSync(this.#file, { force: true });
+    } catch {
+      // A lock that stays is known to be a dead process's.
+    }
+  }
+}
+
+/** Gives the lock its name with its content at once, unless there is one; by a link, where the file system has them. */
+async function placed(own: string, file: string, text: string): Promise<boolean> {
+  try {
+    await link(own, file);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === "EEXIST") return false;
+  }
+  try {
+    await writeFile(file, text, { flag: "wx" });
+    return true;
+  } catch (error) {
+    if (systemCode(error) === "EEXIST") return false;
+    throw error;
+  }
+}
+
+/** Removes the lock of a dead process. Throws `ERR_OUTPUT_EXISTS` for any other. */
+async function removeStale(folder: string, file: string, token: string): Promise<void> {
+  const found = await readFile(file, "utf8").catch(() => undefined);
+  if (found === undefined) return;
+  const holder = holderOf(found);
+  if (holder === undefined) {
+    throw new LowrankError(
+      "ERR_OUTPUT_EXISTS",
+      `${file}: is no lock of a run; move it away, or choose another folder`,
+    );
+  }
+  const running = isRunning(holder);
+  if (running !== false) {
+    const where = running === undefined ? ` on ${holder.host}` : "";
+    const rest = running === undefined ? `, or remove ${file} if it has ended` : "";
+    throw new LowrankError(
+      "ERR_OUTPUT_EXISTS",
+      `${folder}: another run, process ${holder.pid}${where}, writes here; wait for it or stop it, choose another folder${rest}`,
+    );
+  }
+  // Taken aside first: what is removed is then what was looked at, even if another run has taken it over meanwhile.
+  const aside = `${file}.stale-${token}`;
+  await rename(file, aside).catch(() => {});
+  const taken = await readFile(aside, "utf8").catch(() => undefined);
+  if (taken !== undefined && taken !== found) await link(aside, file).catch(() => {});
+  await rm(aside, { force: true });
+}
+
+function holderOf(text: string): Holder | undefined {
+  try {
+    const { pid, host, started, token } = JSON.parse(text) as Partial<Holder>;
+    if (!Number.isSafeInteger(pid) || [host, started, token].some((one) => typeof one !== "string")) return;
+    return { pid, host, started, token } as Holder;
+  } catch {
+    return undefined;
+  }
+}

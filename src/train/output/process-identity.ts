@@ -1,0 +1,72 @@
+/** Which process wrote something, told apart from a later one of the same number. */
+import { spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { hostname } from "node:os";
+
+export interface ProcessIdentity {
+  pid: number;
+  host: string;
+  /** When it started, as the system tells it. */
+  started: string;
+}
+
+/** Two readings of one start differ by the rounding to a second. */
+const ROUNDING_MS = 2500;
+
+export function thisProcess(): ProcessIdentity {
+  const own = Math.round(Date.now() - process.uptime() * 1000);
+  return { pid: process.pid, host: hostname(), started: startOf(process.pid) ?? String(own) };
+}
+
+/** Whether the process still runs; undefined where that can't be known: on another host. */
+export function isRunning({ pid, host, started }: ProcessIdentity): boolean | undefined {
+  if (host !== hostname()) return undefined;
+  if (!exists(pid)) return false;
+  if (process.platform === "linux") {
+    const now = startOf(pid);
+    return now !== undefined && now === started;
+  }
+  // The start is asked of another program: where there is none to ask, a process of that number is taken for it.
+  const now = askedStart(pid);
+  return now === undefined || Math.abs(now - Number(started)) < ROUNDING_MS;
+}
+
+function exists(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== "ESRCH";
+  }
+}
+
+/** On Linux: the boot, and the clock tick of it; undefined for a process that has ended, reaped or not. */
+function startOf(pid: number): string | undefined {
+  if (process.platform !== "linux") return undefined;
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    // The name in brackets may hold anything; after it come the state, and the start as the 20th field from there.
+    const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+    if (fields[0] === "Z" || fields[0] === "X") return undefined;
+    const boot = readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim();
+    return `${boot}/${fields[19]}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Milliseconds since 1970. */
+function askedStart(pid: number): number | undefined {
+  const [program, args] =
+    process.platform === "win32"
+      ? ["powershell", ["-NoProfile", "-Command", `(Get-Process -Id ${pid}).StartTime.ToString('o')`]]
+      : ["ps", ["-o", "lstart=", "-p", String(pid)]];
+  const { stdout } = spawnSync(program as string, args as string[], {
+    encoding: "utf8",
+    timeout: 10_000,
+    windowsHide: true,
+    env: { ...process.env, LC_ALL: "C" },
+  });
+  const time = Date.parse((stdout ?? "").trim());
+  return Number.isNaN(time) ? undefined : time;
+}

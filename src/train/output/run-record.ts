@@ -1,0 +1,118 @@
+/** `run.json` of an output folder: what a run was started with, and what of the folder is its own. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError, systemCode } from "../../errors.js";
+import { writeWhole } from "../../safetensors.js";
+import type { Provenance } from "../checkpoint.js";
+import type { Identities } from "../identity.js";
+import { listCheckpoints } from "./checkpoints.js";
+import { isLine, within, type Line } from "./lineage.js";
+import type { Manifest } from "./manifest.js";
+import { sealed, unsealed } from "./manifest.js";
+
+/** Its name, in an output folder and in a checkpoint. */
+export const RUN = "run.json";
+/** Of what is written. */
+export const VERSION = 2;
+
+/** A checkpoint as the run has saved it. */
+export interface SavedCheckpoint {
+  /** Its folder in the output folder. */
+  name: string;
+  step: number;
+  lineage: string;
+  /** The held-out loss at that step, where it was evaluated. */
+  evalLoss: number | null;
+}
+
+export interface RunRecord {
+  version: number;
+  /** Tells it from a checkpoint's. */
+  kind: "run";
+  /** When it was started first. */
+  started: string;
+  /** Where relative paths of `options` start. */
+  cwd: string;
+  /** `finetune`'s options, completed. */
+  options: Record<string, unknown>;
+  /** What model, tokenizer and data held. */
+  identities: Identities;
+  line: Line;
+  /** The checkpoint that the run last went on from. */
+  parent: string | null;
+  /** Those that are kept, in the order of saving. */
+  checkpoints: SavedCheckpoint[];
+  /** The adapter's files in the folder, by what was written; those of a run that this one replaces among them. */
+  files: Manifest;
+  /** Whether another run's adapter is there until this one ends, and the lineages whose checkpoints go then. */
+  replacing: boolean;
+  replaces: string[];
+  /** The folder from which the adapter's files are being put in their places. */
+  placing?: string;
+  /** How it ended last. */
+  ended?: { step: number; why: "done" | "stopped" | "patience"; best?: number };
+}
+
+/** The record of an output folder; undefined where there is none. Throws `ERR_FILE_FORMAT` for a file that is none. */
+export async function readRunRecord(output: string): Promise<RunRecord | undefined> {
+  const file = join(output, RUN);
+  let text: string;
+  try {
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    if (["ENOENT", "ENOTDIR"].includes(systemCode(error) ?? "")) return undefined;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${systemCode(error)})`, {
+      cause: error,
+    });
+  }
+  let value: Partial<RunRecord>;
+  try {
+    value = unsealed(text) as Partial<RunRecord>;
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: is no record of a run: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
+  if (value.kind !== "run" || value.version !== VERSION || !isLine(value.line))
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: is no record of a run of this version`);
+  return value as RunRecord;
+}
+
+/** Throws `ERR_WRITE`. */
+export async function writeRunRecord(output: string, record: RunRecord): Promise<void> {
+  await writeWhole(join(output, RUN), sealed(record));
+}
+
+/** The record of a run that begins, or goes on, in a folder that `before` is about. */
+export async function newRecord(
+  output: string,
+  before: RunRecord | undefined,
+  { line, options, cwd, identities, parent }: Provenance & { parent: string | null },
+): Promise<RunRecord> {
+  const there = await listCheckpoints(output);
+  const own = there.filter((one) => within(line, one));
+  // A new run: what is there of others goes when it ends.
+  const anew = parent === null;
+  const replaces = anew ? there.map(({ lineage }) => lineage) : (before?.replaces ?? []);
+  const files = before?.files ?? {};
+  return {
+    version: VERSION,
+    kind: "run",
+    started: (anew ? undefined : before?.started) ?? new Date().toISOString(),
+    cwd,
+    options,
+    identities,
+    line,
+    parent,
+    checkpoints: own.map(({ name, step, lineage, progress: { evalLoss } }) => ({
+      name,
+      step,
+      lineage,
+      evalLoss,
+    })),
+    files,
+    replacing: anew ? there.length > 0 || Object.keys(files).length > 0 : (before?.replacing ?? false),
+    replaces: [...new Set(replaces)],
+  };
+}

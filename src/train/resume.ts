@@ -1,0 +1,214 @@
+/** Going on with a run: which checkpoint, with what options, over the same model and data. */
+import { existsSync } from "node:fs";
+import { basename, dirname, isAbsolute, join, resolve } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import type { InjectOptions } from "../lora/index.js";
+import { readProgress } from "./checkpoint.js";
+import type { Identities } from "./identity.js";
+import type { FinetuneOptions } from "./options.js";
+import { newestCheckpoint, soundCheckpoint, type Checkpoint } from "./output/checkpoints.js";
+import { branched, type Line } from "./output/lineage.js";
+import { readRunRecord, RUN, type RunRecord } from "./output/run-record.js";
+import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
+
+/** Where a run is gone on from, before anything is read. */
+export interface Origin {
+  /** The output folder that holds the checkpoint. */
+  home: string;
+  /** The checkpoint's name in it; undefined for the newest. */
+  name: string | undefined;
+}
+
+/** Where `resume` points to; undefined for a run that starts anew. Throws `ERR_FILE_NOT_FOUND`. */
+export async function originOf({ resume = false, output }: FinetuneOptions): Promise<Origin | undefined> {
+  if (resume === false) return undefined;
+  const folder = resume === true ? (output ?? DEFAULT_OUTPUT) : resume;
+  if (!existsSync(folder))
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: there is no such folder to go on from`);
+  if (resume === true || !(await isCheckpoint(folder))) return { home: folder, name: undefined };
+  const full = resolve(folder);
+  const home =
+    dirname(folder) === folder || basename(folder) !== basename(full) ? dirname(full) : dirname(folder);
+  return { home, name: basename(full) };
+}
+
+/** By its name, where what it says of itself cannot be read. */
+async function isCheckpoint(folder: string): Promise<boolean> {
+  if (!existsSync(join(folder, RUN))) return false;
+  const progress = await readProgress(folder).catch(() => undefined);
+  return progress !== undefined || /^checkpoint-\d+/.test(basename(resolve(folder)));
+}
+
+/** A run that is gone on with. */
+export interface Resumed {
+  checkpoint: Checkpoint;
+  /** The line from here on: the run's own, or a branch of it. */
+  line: Line;
+  /** The options of the run, those given anew in their place. */
+  options: FinetuneOptions;
+  identities: Identities;
+  /** Whether it goes on in another folder. */
+  elsewhere: boolean;
+  /** What is told of it: options that differ, checkpoints that are left behind. */
+  notices: string[];
+}
+
+/**
+ * Finds the checkpoint and completes the options by the run's own.
+ *
+ * Errors: those of `newestCheckpoint`; `ERR_OPTION` for an option that was given anew and cannot change.
+ */
+export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions): Promise<Resumed> {
+  const record = await readRunRecord(home).catch(() => undefined);
+  const checkpoint =
+    name === undefined
+      ? await newestCheckpoint(home, record)
+      : await soundCheckpoint(home, name, record?.line);
+  const { progress } = checkpoint;
+  // A checkpoint that is named is gone on from with what it was saved with; the newest with what was said last.
+  const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
+  const { options, notices } = merged(relocated(then, cwd), given);
+  const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);
+  const onward = await lineFrom(home, checkpoint, record, elsewhere);
+  return {
+    checkpoint,
+    line: onward.line,
+    options,
+    identities: progress.identities,
+    elsewhere,
+    notices: [...notices, ...onward.notices],
+  };
+}
+
+async function lineFrom(
+  home: string,
+  checkpoint: Checkpoint,
+  record: RunRecord | undefined,
+  elsewhere: boolean,
+): Promise<{ line: Line; notices: string[] }> {
+  const { step, progress, folder } = checkpoint;
+  const newest = await newestCheckpoint(home, record).catch(() => undefined);
+  const head = newest?.folder === folder && !elsewhere;
+  if (head) return { line: record?.line ?? progress.line, notices: [] };
+  const line = branched(progress.line, step);
+  const left = elsewhere ? undefined : newest;
+  const notices =
+    left === undefined || left.step <= step
+      ? []
+      : [
+          `from step ${step} on this is another branch: ${left.folder} and what came before it since then are kept, and ` +
+            `gone on from only when named`,
+        ];
+  return { line, notices };
+}
+
+/** Paths that were relative to another folder than the present. */
+function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptions {
+  const here = process.cwd();
+  const moved = (path: unknown): unknown => {
+    if (typeof path !== "string" || isAbsolute(path) || cwd === here) return path;
+    const there = resolve(cwd, path);
+    return existsSync(there) ? there : path;
+  };
+  const paths = ["model", "data", "evalData"].filter((key) => options[key] !== undefined);
+  return {
+    ...options,
+    ...Object.fromEntries(paths.map((key) => [key, moved(options[key])])),
+  } as FinetuneOptions;
+}
+
+/** What a run cannot change: what its adapter, its optimizer's state and its place in the data hang on. */
+const FIXED = new Set([
+  "lora",
+  "seed",
+  "batchSize",
+  "gradientAccumulation",
+  "maxLength",
+  "trainOn",
+  "packing",
+  "evalSplit",
+  "matmulPrecision",
+  "dtype",
+  "optimizer.loraPlusRatio",
+]);
+/** What says nothing of the run itself; model and data are told by their content. */
+const APART = new Set([
+  "output",
+  "overwrite",
+  "resume",
+  "signal",
+  "model",
+  "data",
+  "evalData",
+  "profile",
+  "dashboard",
+]);
+/** Of two that say the same, the one given anew counts. */
+const RIVALS: Readonly<Record<string, keyof FinetuneOptions>> = {
+  steps: "epochs",
+  epochs: "steps",
+  evalData: "evalSplit",
+  evalSplit: "evalData",
+};
+
+/** The run's options with those given anew. Throws `ERR_OPTION`, naming each that cannot change. */
+function merged(
+  then: FinetuneOptions,
+  given: FinetuneOptions,
+): { options: FinetuneOptions; notices: string[] } {
+  const options: Record<string, unknown> = { ...then };
+  const [changed, refused]: [string[], string[]] = [[], []];
+  const compare = (name: string, was: unknown, is: unknown): void => {
+    if (JSON.stringify(was ?? null) === JSON.stringify(is ?? null)) return;
+    const fixed = FIXED.has(name) || FIXED.has(name.split(".")[0] as string);
+    (fixed ? refused : changed).push(`${name} was ${shown(was)}, and is ${shown(is)} now`);
+  };
+  for (const [name, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    if (name === "lora" || name === "optimizer") {
+      const before = (then[name] ?? {}) as Record<string, unknown>;
+      const { evaData: _, ...rest } = value as InjectOptions;
+      for (const [key, part] of Object.entries(rest))
+        if (part !== undefined) compare(`${name}.${key}`, before[key], part);
+      options[name] = { ...before, ...(value as object) };
+      continue;
+    }
+    if (!APART.has(name)) compare(name, then[name as keyof FinetuneOptions], value);
+    options[name] = value;
+    const rival = RIVALS[name];
+    if (rival !== undefined && given[rival] === undefined) delete options[rival];
+  }
+  if (refused.length > 0) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `resume: ${refused.join("; ")}: leave it out to go on as before, or start a new run in another folder`,
+    );
+  }
+  return { options: options as FinetuneOptions, notices: changed.map((one) => `resume: ${one}`) };
+}
+
+function shown(value: unknown): string {
+  if (value === undefined || value === null) return "not given";
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+/** Refuses another model, tokenizer or data than the run was started with. Throws `ERR_OPTION`. */
+export function checkSame(then: Identities, now: Identities, settings: Settings): void {
+  const { model, data, evalData } = settings;
+  const named = typeof model === "string" ? model : (model.source ?? "the model");
+  const parts: [keyof Identities, string, string][] = [
+    ["base", named, "the model"],
+    ["tokenizer", `${named}: tokenizer.json`, "the tokenizer"],
+    ["data", data, "the training data"],
+    ["evalData", evalData ?? "", "the held-out data"],
+  ];
+  for (const [part, where, what] of parts) {
+    if (then[part] === undefined || now[part] === then[part]) continue;
+    if (part === "evalData" && evalData === undefined) continue;
+    throw new LowrankError(
+      "ERR_OPTION",
+      `resume: ${where}: ${what} differs from the interrupted run's; go on with what it had, or start a new run in another folder`,
+    );
+  }
+}

@@ -1,0 +1,53 @@
+/** What a fine-tuning run says of itself before its first step. */
+import type { BatchPlan } from "../data/batches.js";
+import { chooseDevice } from "../device.js";
+import type { InjectReport } from "../lora/index.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import { session } from "../native.js";
+import type { MatmulPrecision } from "../scope.js";
+import type { StartEvent } from "./events.js";
+import type { Prepared } from "./prepare.js";
+import { warmupOf, type Settings } from "./settings.js";
+
+export function startEvent(
+  model: PretrainedModel,
+  settings: Settings & { matmulPrecision: MatmulPrecision },
+  { train, held, objective }: Prepared,
+  plan: BatchPlan,
+  { adapted, trainable, total }: InjectReport,
+  resumedFrom: number,
+): StartEvent {
+  const { device } = model;
+  const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
+  return {
+    type: "start",
+    model: model.source ?? "",
+    family: (model.config as { modelType?: string }).modelType ?? "",
+    parameters: total,
+    trainable,
+    adapted: adapted.length,
+    targets: [...new Set(adapted.map((path) => path.split(".").at(-1) as string))],
+    rank: settings.lora.r,
+    alpha: settings.lora.loraAlpha,
+    device,
+    deviceName: session().deviceName(device),
+    deviceReason: why,
+    dtype: Object.values(model.stateDict())[0]?.dtype ?? "f32",
+    matmulPrecision: settings.matmulPrecision,
+    examples: train.length,
+    evalExamples: held.length,
+    tokens: train.reduce((sum, one) => sum + one.trained, 0),
+    steps: plan.steps,
+    stepsPerEpoch: plan.stepsPerEpoch,
+    batchSize: settings.batchSize,
+    gradientAccumulation: settings.gradientAccumulation,
+    maxLength: objective.tokenisation.maxLength,
+    ...(objective.labels === undefined ? {} : { labels: objective.labels }),
+    learningRate: settings.optimizer.lr,
+    schedule: settings.schedule,
+    warmup: warmupOf(settings.warmup, plan.steps),
+    seed: settings.seed,
+    output: settings.output,
+    resumedFrom,
+  };
+}
