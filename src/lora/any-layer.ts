@@ -33,8 +33,10 @@ export interface AnyLoRALayer extends LowRank {
   bias?: Tensor | null;
   /** Those that count, first the one that the plain fields show. */
   active: Active[];
-  /** Whether parameters are named as PEFT names them in memory. */
-  namedByAdapter: boolean;
+  /** Whether its constructor gave it the adapter "default". */
+  byHand: boolean;
+  /** Whether parameters are named as PEFT names them in memory: not so of a layer with its own "default" alone. */
+  readonly namedByAdapter: boolean;
   /** The base's weight, and its bias where that was merged too, while merged ones stand in their places. */
   unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null;
   /** The layer that this one replaced in a model. */
@@ -67,8 +69,19 @@ export interface AnyLoRALayer extends LowRank {
   addAdapter(name: string, adapter: Adapter, active?: boolean): void;
   /** Puts `tensor` in the place of a part of an adapter, whose old tensor is disposed. */
   replacePart(name: string, part: AdapterPart, tensor: Tensor): void;
+  /** Adds the adapter "default" of a layer that is made by hand. */
+  startWith(adapter: Adapter): void;
   /** Drops an adapter and its tensors. */
   removeAdapter(name: string): void;
+  /** A plain layer of the same kind, settings and mode, whose weights are this one's. */
+  plain(): Module;
+  /**
+   * What stands in its place once all adapters are off: what it replaced, a new plain layer, or itself where it was made
+   * without an adapter.
+   */
+  unloaded(): Module;
+  /** Lets merged weights be the layer's own; gives those that they replace. */
+  settle(): Tensor[];
   /** Chooses which adapters count. */
   setActive(active: readonly Active[]): void;
   /** Runs `forward` of the base layer with the base's weight where adapters are off. */

@@ -7,6 +7,7 @@ import {
   type ConvNd,
   type ConvOptions,
 } from "../nn/conv.js";
+import type { Module } from "../nn/module.js";
 import { convolve, pointwise, type PerDimension } from "../nn/convolution.js";
 import { uniform } from "../random.js";
 import { parameter, type Tensor } from "../tensor.js";
@@ -54,7 +55,7 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
       checkOptions(this.#name, options);
       this.mergeWeights = options.mergeWeights ?? true;
       const { r = 0, loraAlpha = 1 } = options;
-      if (r > 0) this.addAdapter("default", this.freshAdapter({ ...options, r, loraAlpha }));
+      if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
     }
 
     static fromBase<L extends AnyConvLoRA>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
@@ -63,6 +64,18 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
       const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
       // An uneven padding is no option: the geometry is taken as it is.
       return Object.assign(lora, { geometry, training });
+    }
+
+    override plain(): Module {
+      const { inChannels, outChannels, kernelSize, geometry, training } = this;
+      const { baseWeight: weight, baseBias: bias } = this;
+      const Plain = [BaseConv1d, BaseConv2d, BaseConv3d][kernelSize.length - 1] as typeof BaseConv1d;
+      const plain = new Plain(inChannels, outChannels, kernelSize, {
+        groups: geometry.groups,
+        weight,
+        ...(bias ? { biasValues: bias } : {}),
+      });
+      return Object.assign(plain, { geometry, training });
     }
 
     get #name(): string {

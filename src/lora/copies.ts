@@ -7,7 +7,8 @@ import { session } from "../native.js";
 import { keep, noGrad } from "../scope.js";
 import { made, parameter, Tensor } from "../tensor.js";
 import { headsOf, isHead, type AdapterOptions } from "./options.js";
-import { parentOf, type ModelAdapter } from "./registry.js";
+import { LoRALayer } from "./layer.js";
+import { parentOf, type AdapterNote } from "./registry.js";
 import type { Replacement } from "./replacement.js";
 
 /**
@@ -41,18 +42,23 @@ export function copyOf(model: Module, path: string): Replacement {
 }
 
 /** Copies of the biases that `bias` asks for, but for those in copied modules. */
-export function copyBiases(model: Module, adapter: ModelAdapter, copied: readonly string[]): void {
+export function copyBiases(
+  model: Module,
+  adapter: AdapterNote,
+  { adapted, copied }: { adapted: readonly string[]; copied: readonly string[] },
+): void {
   const { bias: mode } = adapter.options;
   for (const [path, module] of model.namedModules()) {
     const { bias } = module as { bias?: unknown };
-    const wanted = mode === "all" || (mode === "lora_only" && adapter.paths.includes(path));
+    const wanted = mode === "all" || (mode === "lora_only" && adapted.includes(path));
     if (!(bias instanceof Tensor) || !wanted || isWithin(path, copied)) continue;
     adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
   }
 }
 
-/** A module of the same kind whose tensors are copies that are trained. */
-function cloned(module: Module): Module {
+/** A module of the same kind whose tensors are copies that are trained; a low-rank layer as the plain one that it is of. */
+function cloned(given: Module): Module {
+  const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.plain() : given;
   const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
   const own = copy as unknown as Record<string, unknown>;
   const buffers = bufferNames(module);

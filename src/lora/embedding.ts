@@ -28,7 +28,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     }
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
-    if (r > 0) this.addAdapter("default", this.freshAdapter({ ...options, r, loraAlpha }));
+    if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
   }
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
@@ -41,6 +41,16 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     });
     lora.training = layer.training;
     return lora;
+  }
+
+  /** @internal */
+  override plain(): BaseEmbedding {
+    const { numEmbeddings, embeddingDim, paddingIdx, baseWeight: weight, training } = this;
+    const plain = new BaseEmbedding(numEmbeddings, embeddingDim, {
+      weight,
+      ...(paddingIdx === undefined ? {} : { paddingIdx }),
+    });
+    return Object.assign(plain, { training });
   }
 
   override nameInMemory(adapter: string, part: AdapterPart): string {

@@ -3,18 +3,20 @@ import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { noGrad } from "../scope.js";
 import { partsOf, type Adapter } from "./adapter.js";
-import { deleteAdapter, setTrainable } from "./active.js";
+import { setTrainable } from "./active.js";
+import { at } from "./at.js";
+import { change } from "./change.js";
 import { writeConfig } from "./config.js";
 import { readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./formats/adapter-file.js";
 import { folderOf, writeFolder } from "./formats/folder.js";
-import { ranksAndAlphas } from "./exact.js";
+import { described } from "./description.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init/kind.js";
 import { restoreStart } from "./init/restore.js";
 import { injectNow, type InjectReport } from "./inject.js";
 import type { AnyLoRALayer } from "./any-layer.js";
-import { adapterOf, adaptersOf, loraLayers } from "./registry.js";
-import { fill, stateOf } from "./state.js";
+import { adapterOf, checkFree, loraLayers } from "./registry.js";
+import { checkBases, fill, fitted, stateOf } from "./state.js";
 import type { Targetable } from "./targets.js";
 
 /** What a model says of itself, for the configuration. */
@@ -26,25 +28,39 @@ interface Described extends Targetable {
  * Writes an adapter as PEFT does, each file whole or not at all; one not called "default" goes into a folder of its
  * name. The same adapter gives the same bytes. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_WRITE`.
  */
-export async function saveAdapter(model: Described, dir: string, { name = "default" } = {}): Promise<void> {
-  const { options, targets } = adapterOf(model, name);
-  const layers = [...loraLayers(model)].filter(([, layer]) => layer.adapters.has(name));
-  // What PEFT has no form for is written as the plain adapter that it equals.
-  const plain = noGrad(() => new Map(layers.map(([path, layer]) => [path, layer.plainAdapter(name)])));
-  const own = new Map(layers.map(([path, layer]) => [path, layer.adapters.get(name) as Adapter]));
-  const made = [...plain].filter(([path, adapter]) => adapter !== own.get(path));
+export async function saveAdapter(
+  model: Described,
+  dir: string,
+  { name = "default" }: { name?: string | undefined } = {},
+): Promise<void> {
+  const adapter = adapterOf(model, name);
+  const layers = [...adapter.layers];
+  if (adapter.layers.has(""))
+    throw new LowrankError(
+      "ERR_OPTION",
+      "saveAdapter: the model is itself a low-rank layer, and a file names layers by their paths in a model; put it into one, such as new nn.Sequential(layer)",
+    );
+  const own = new Map(layers.map(([path, layer]) => [path, layer.adapterOf(name)]));
+  const plain = new Map<string, Adapter>();
   try {
-    const byLayer = new Map(layers.map(([path, layer]) => [layer, plain.get(path)]));
-    const state = stateOf(model, name, (layer) => byLayer.get(layer));
-    const written = made.length === 0 ? options : { ...options, ...ranksAndAlphas(plain) };
-    const config = writeConfig(written, targets, { baseModel: model.source });
+    // What PEFT has no form for is written as the plain adapter that it equals.
+    noGrad(() => {
+      for (const [path, layer] of layers)
+        plain.set(
+          path,
+          at("saveAdapter", path, () => layer.plainAdapter(name)),
+        );
+    });
+    const { options, targets } = described(model, adapter, plain);
+    const state = stateOf(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
+    const config = writeConfig(options, targets, { baseModel: model.source });
     const start = String(options.initLoraWeights);
-    const moved = [...own.values()].some((adapter) => adapter.start !== undefined);
+    const moved = [...own.values()].some((one) => one.start !== undefined);
     await writeFolder(folderOf(dir, name), Object.fromEntries(state), config, moved ? { start } : {});
   } finally {
-    for (const [path, adapter] of made) {
+    for (const [path, one] of plain) {
       const kept = new Set(partsOf(own.get(path) as Adapter).map(([, tensor]) => tensor));
-      for (const [, tensor] of partsOf(adapter)) if (!kept.has(tensor)) tensor.dispose();
+      for (const [, tensor] of partsOf(one)) if (!kept.has(tensor)) tensor.dispose();
     }
   }
 }
@@ -65,22 +81,17 @@ export async function loadAdapter(
   path: string,
   { name = "default", trainable = false, ...options }: LoadAdapterOptions = {},
 ): Promise<InjectReport> {
-  if (adaptersOf(model).has(name))
-    throw new LowrankError("ERR_ADAPTER_EXISTS", `loadAdapter: there is an adapter named "${name}" already`);
+  checkFree(model, name, "loadAdapter");
   const read = await readAdapter(path, name, model, options);
   try {
-    const trained = [...model.parameters()].filter((tensor) => tensor.requiresGrad);
-    const report = injectFor(model, read, name);
-    try {
-      await fill(model, name, read);
+    await checkBases(model, read);
+    return change(model, () => {
+      const report = injectFor(model, read, name);
+      fill(fitted(model, name, read));
       if (read.start !== undefined) restoreStart(model, name, startOf(read));
-    } catch (error) {
-      deleteAdapter(model, name);
-      for (const tensor of trained) tensor.requiresGrad = true;
-      throw error;
-    }
-    if (!trainable) setTrainable(model, name, false);
-    return report;
+      if (!trainable) setTrainable(model, name, false);
+      return report;
+    });
   } finally {
     disposeFile(read);
   }

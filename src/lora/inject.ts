@@ -1,19 +1,27 @@
 /** Adapting a whole model: layers are replaced in place, and which adapters a model has is kept beside it. */
-import { LowrankError } from "../errors.js";
 import { Linear } from "../nn/linear.js";
 import { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor.js";
-import { checkRoom } from "./adapter.js";
-import { activate, activeOf, checkTogether, deleteAdapter, withOriginals } from "./active.js";
+import { checkRoom, partsOf } from "./adapter.js";
+import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } from "./active.js";
+import type { AnyLoRALayer } from "./any-layer.js";
+import { change } from "./change.js";
 import { copyBiases, copyOf, isWithin, savedModules } from "./copies.js";
 import { begin } from "./init/begin.js";
 import { startsOf, type Starts } from "./init/start.js";
 import { adaptable } from "./kinds.js";
-import { partsOf } from "./layer.js";
 import { completed, type AdapterOptions, type InjectOptions } from "./options.js";
 import { patternReader } from "./patterns.js";
-import { adapterOf, adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
-import { ownTensors, retarget } from "./replacement.js";
+import {
+  adapterOf,
+  adaptersOf,
+  checkFree,
+  loraLayers,
+  notesOf,
+  replaceEverywhere,
+  type AdapterNote,
+} from "./registry.js";
+import { ownTensors } from "./replacement.js";
 import { targeted, written, type Targetable } from "./targets.js";
 import { shareTied, withTied } from "./tied.js";
 import { tokenLayers } from "./trainable-tokens.js";
@@ -37,7 +45,7 @@ export async function inject(model: Targetable, given: InjectOptions = {}): Prom
   const options = optionsFor(model, given);
   const starts = await startsOf(model, layersFor(model, options), options);
   // Another may have come while values were read.
-  checkFree(model, options.name);
+  checkFree(model, options.name, "inject");
   return put(model, starts, true);
 }
 
@@ -48,13 +56,8 @@ export function injectNow(model: Targetable, given: InjectOptions): InjectReport
 
 function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
   const options = completed(model, given);
-  checkFree(model, options.name);
+  checkFree(model, options.name, "inject");
   return withTied(model, options);
-}
-
-function checkFree(model: Module, name: string): void {
-  if (adaptersOf(model).has(name))
-    throw new LowrankError("ERR_ADAPTER_EXISTS", `inject: there is an adapter named "${name}" already`);
 }
 
 /** The layers to adapt: none in a module that is trained in full. */
@@ -64,26 +67,20 @@ function layersFor(model: Targetable, options: AdapterOptions): Map<string, Modu
 }
 
 /** Puts the adapter in; `drawn` says whether it starts as its options say. */
-function put(model: Targetable, starts: Starts, drawn: boolean): InjectReport {
-  const own = adaptersOf(model);
-  const options = { ...starts.options, ...(own.size === 0 ? { active: true } : {}) };
-  const { name } = options;
-  const trained = [...model.parameters()].filter((tensor) => tensor.requiresGrad);
-  // Copies are made of the base's own modules and biases, not of another adapter's.
+function put(model: Targetable, { options, byPath }: Starts, drawn: boolean): InjectReport {
+  const first = adaptersOf(model).size === 0;
+  const one = { name: options.name, weight: 1 };
   const active = activeOf(model);
-  const then = options.active ? [...active, { name, weight: 1 }] : active;
-  withOriginals(model);
-  try {
-    attach(model, { ...starts, options }, drawn);
-    checkTogether(model, then);
-  } catch (error) {
-    if (own.has(name)) deleteAdapter(model, name);
-    activate(model, active);
-    for (const tensor of trained) if (!tensor.requiresGrad) tensor.requiresGrad = true;
-    throw error;
-  }
-  activate(model, then);
-  return { adapted: adapterOf(model, name).paths, ...counts(model) };
+  return change(model, () => {
+    // Copies are made of the base's own modules and biases, not of another adapter's.
+    withOriginals(model);
+    attach(model, { options: { ...options, active: first || options.active }, byPath }, drawn);
+    if (first || options.active) {
+      checkTogether(model, [...active, one]);
+      activateAlso(model, one);
+    } else standCopies(model, active);
+    return { adapted: [...adapterOf(model, one.name).layers.keys()], ...counts(model) };
+  });
 }
 
 /** Makes an adapter, which counts for nothing yet. */
@@ -99,10 +96,9 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: bo
   const paths = found.map(([path]) => path);
   const fanInFanOut = found.some(([, layer]) => layer instanceof Linear && layer.fanInFanOut);
   const targets = written(model, options);
-  const adapter: ModelAdapter = {
+  const adapter: AdapterNote = {
     options: { ...options, fanInFanOut },
     targets,
-    paths,
     modules: tokenLayers(model, options, { adapted: paths, copied: saved }),
     biases: new Map(),
   };
@@ -111,19 +107,19 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: bo
     delete adapter.options.layersToTransform;
     delete adapter.options.layersPattern;
   }
-  adaptersOf(model).set(options.name, adapter);
+  notesOf(model).set(options.name, adapter);
   freeze(model);
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     const { useRslora, useDora, loraBias, loraDropout } = options;
-    const target = place(model, path, layer);
+    const target = place(model, layer);
     const made = target.freshAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
     if (drawn) begin(target, made, options.initLoraWeights, byPath.get(path));
     target.addAdapter(options.name, made, false);
   }
   for (const path of saved) adapter.modules.set(path, copyOf(model, path));
   shareTied(model, adapter, saved);
-  copyBiases(model, adapter, saved);
+  copyBiases(model, adapter, { adapted: paths, copied: saved });
 }
 
 /** Elements of a model that are trained, and all of them. */
@@ -143,30 +139,27 @@ function weightOf(layer: Module): Tensor {
   return (layer as Module & { weight: Tensor }).weight;
 }
 
+/** Lets nothing but adapters ask for gradients. */
 function freeze(model: Module): void {
-  const adapterTensors = new Set<Tensor>();
-  for (const { modules, biases } of adaptersOf(model).values()) {
+  const kept = new Set<Tensor>();
+  for (const { modules, biases } of notesOf(model).values()) {
     for (const { copy } of [...modules.values(), ...biases.values()])
-      for (const tensor of ownTensors(copy)) adapterTensors.add(tensor);
+      for (const tensor of ownTensors(copy)) kept.add(tensor);
   }
   for (const [, layer] of loraLayers(model)) {
     for (const adapter of layer.adapters.values())
-      for (const [, tensor] of partsOf(adapter)) adapterTensors.add(tensor);
+      for (const [, tensor] of partsOf(adapter)) kept.add(tensor);
   }
-  for (const tensor of model.parameters()) {
-    if (!adapterTensors.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
-  }
+  for (const tensor of model.parameters())
+    if (!kept.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
 }
 
-/** The low-rank layer at `path`, in its place. */
-function place(model: Module, path: string, layer: Module): ReturnType<typeof adaptable> {
+/** The low-rank layer for the one at a path, wherever that stands. */
+function place(model: Module, layer: Module): AnyLoRALayer {
   const target = adaptable(layer);
   if (target !== layer) {
-    const [owner, property] = parentOf(model, path);
     target.replaced = { module: layer };
-    owner.replaceChild(property, target);
-    retarget(model, layer, target);
+    replaceEverywhere(model, layer, target);
   }
-  target.namedByAdapter = true;
   return target;
 }

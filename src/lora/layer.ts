@@ -16,6 +16,7 @@ import {
 import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
 import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
+import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
 import { activeShares, biasOf, type Share, withStart } from "./shares.js";
 
@@ -49,7 +50,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     readonly adapters = new Map<string, Adapter>();
     active: Active[] = [];
     mergeWeights = true;
-    namedByAdapter = false;
+    byHand = false;
     unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null = null;
     replaced: { readonly module: Module } | null = null;
     squaredNorms: SquaredNorms | null = null;
@@ -76,6 +77,10 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       return this.unmergedWeight !== null;
     }
 
+    get namedByAdapter(): boolean {
+      return !(this.byHand && this.adapters.size === 1 && this.adapters.has("default"));
+    }
+
     get baseWeight(): Tensor {
       return this.unmergedWeight?.tensor ?? this.weight;
     }
@@ -91,6 +96,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
 
     abstract freshAdapter(options: FreshOptions): Adapter;
     abstract shapeOnDisk(part: AdapterPart, r: number): readonly number[];
+    abstract plain(): Module;
 
     /** A fresh adapter with the further parts that `options` ask for. */
     completed(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
@@ -180,18 +186,44 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       if (this.weight.requiresGrad) this.weight.requiresGrad = false;
     }
 
+    startWith(adapter: Adapter): void {
+      this.addAdapter("default", adapter);
+      this.byHand = true;
+    }
+
+    unloaded(): Module {
+      this.unmerge();
+      const { replaced } = this;
+      if (replaced === null) return this.byHand ? this.plain() : this;
+      // What moved or was loaded meanwhile is here.
+      const base = replaced.module as WithWeight;
+      base.weight = this.weight;
+      if (this.bias !== undefined) base.bias = this.bias;
+      base.training = this.training;
+      return base;
+    }
+
+    settle(): Tensor[] {
+      const { unmergedWeight: base } = this;
+      if (base === null) return [];
+      parameter(this.weight, false);
+      if (base.bias !== undefined && this.bias) parameter(this.bias, false);
+      this.unmergedWeight = null;
+      return [base.tensor, ...(base.bias ? [base.bias] : [])];
+    }
+
     removeAdapter(name: string): void {
       const adapter = this.adapters.get(name);
       if (adapter === undefined) return;
       if (this.active.some((a) => a.name === name)) this.unmerge();
       this.active = this.active.filter((a) => a.name !== name);
       this.adapters.delete(name);
-      for (const tensor of tensorsOf(adapter)) tensor.dispose();
+      for (const tensor of tensorsOf(adapter)) release(tensor);
       if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) this.#forgetNorms();
     }
 
     #forgetNorms(): void {
-      this.squaredNorms?.squares.dispose();
+      release(this.squaredNorms?.squares);
       this.squaredNorms = null;
     }
 
@@ -203,7 +235,7 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
       keep(tensor);
       parameter(tensor, old?.requiresGrad ?? true);
       setPart(adapter, part, tensor);
-      old?.dispose();
+      release(old);
     }
 
     setActive(active: readonly Active[]): void {
@@ -242,10 +274,10 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
     unmerge(): this {
       const { unmergedWeight: base } = this;
       if (base === null) return this;
-      this.weight.dispose();
+      release(this.weight);
       this.weight = base.tensor;
       if (base.bias !== undefined) {
-        this.bias?.dispose();
+        release(this.bias);
         this.bias = base.bias;
       }
       this.unmergedWeight = null;

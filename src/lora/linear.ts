@@ -33,7 +33,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     checkOptions("lora.Linear", options);
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
-    if (r > 0) this.addAdapter("default", this.freshAdapter({ ...options, r, loraAlpha }));
+    if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
   }
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
@@ -41,6 +41,17 @@ export class Linear extends LoRALayer(BaseLinear) {
     const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
     lora.training = layer.training;
     return lora;
+  }
+
+  /** @internal */
+  override plain(): BaseLinear {
+    const { inFeatures, outFeatures, fanInFanOut, baseWeight: weight, baseBias: bias } = this;
+    const plain = new BaseLinear(inFeatures, outFeatures, {
+      fanInFanOut,
+      weight,
+      ...(bias ? { biasValues: bias } : {}),
+    });
+    return Object.assign(plain, { training: this.training });
   }
 
   override get outputDim(): number {

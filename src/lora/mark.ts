@@ -14,6 +14,18 @@ export function checkBias(bias: string): asserts bias is BiasMode {
   }
 }
 
+/** Modules whose biases were marked to be trained with the low-rank matrices. */
+const marked = new WeakSet<Module>();
+
+/** Which biases of a model were marked to be trained with its low-rank matrices. */
+export function trainedBiases(model: Module): BiasMode {
+  const modules = [...model.namedModules()]
+    .map(([, module]) => module)
+    .filter((module) => marked.has(module));
+  if (modules.length === 0) return "none";
+  return modules.every(isAdapted) ? "lora_only" : "all";
+}
+
 /** Whose tensors are an adapter's: told by the class that owns them, not by their names. */
 function* adapterTensors(model: Module): IterableIterator<[path: string, tensor: Tensor]> {
   for (const [path, module] of model.namedModules()) {
@@ -25,12 +37,17 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
   }
 }
 
-/** Biases, and whether a low-rank layer owns them. */
-function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor, lora: boolean]> {
+/** Biases, and the modules that own them. */
+function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor, owner: Module]> {
   for (const [path, module] of model.namedModules()) {
-    const { bias } = module as { bias?: unknown };
-    if (bias instanceof Tensor) yield [join(path, "bias"), bias, module instanceof LoRALayer];
+    const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
+    if (bias instanceof Tensor) yield [join(path, "bias"), bias, module];
   }
+}
+
+/** Whether a low-rank layer has an adapter: one of rank 0 is a plain layer. */
+function isAdapted(module: Module): boolean {
+  return module instanceof LoRALayer && module.adapters.size > 0;
 }
 
 /**
@@ -40,8 +57,12 @@ function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor,
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
   checkBias(bias);
   const trained = new Set<Tensor>([...adapterTensors(model)].map(([, tensor]) => tensor));
-  for (const [, tensor, lora] of biases(model))
-    if (bias === "all" || (bias === "lora_only" && lora)) trained.add(tensor);
+  for (const [, tensor, owner] of biases(model)) {
+    marked.delete(owner);
+    if (bias === "none" || (bias === "lora_only" && !(owner instanceof LoRALayer))) continue;
+    trained.add(tensor);
+    marked.add(owner);
+  }
   for (const tensor of model.parameters()) {
     const on = trained.has(tensor);
     if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
@@ -54,8 +75,8 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
 export function loraStateDict(model: Module, bias: BiasMode = "none"): Record<string, Tensor> {
   checkBias(bias);
   const state = Object.fromEntries(adapterTensors(model));
-  for (const [path, tensor, lora] of biases(model)) {
-    if (bias === "all" || (bias === "lora_only" && lora)) state[path] = tensor;
+  for (const [path, tensor, owner] of biases(model)) {
+    if (bias === "all" || (bias === "lora_only" && owner instanceof LoRALayer)) state[path] = tensor;
   }
   return state;
 }

@@ -2,35 +2,50 @@
 import { LowrankError } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
-import { parameter, Tensor } from "../tensor.js";
-import { unload } from "./active.js";
-import { tensorsOf } from "./adapter.js";
+import { Tensor } from "../tensor.js";
+import { takeOff, unload } from "./active.js";
 import type { AnyLoRALayer } from "./any-layer.js";
-import { adaptersOf, loraLayers, parentOf, type ModelAdapter } from "./registry.js";
+import { at } from "./at.js";
+import { change, tensorsIn } from "./change.js";
+import { loraLayers, notesOf, type AdapterNote } from "./registry.js";
+import { release } from "./release.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "./token-rows.js";
 
 /**
- * Merges the active adapters of every layer. With `safe` what would stand in the layers is looked
- * at first, and where it is not finite, as an f16 weight may overflow, it is `ERR_NOT_FINITE`, with
- * nothing changed.
+ * Merges the active adapters of every layer of `model`, which is returned. With `safe` what would stand in the layers is
+ * looked at first. Throws `ERR_NOT_FINITE` where it is not finite, as an f16 weight may overflow, and `ERR_OPTION` where
+ * an adapter has no place in the weight (one of PEFT's over a grouped convolution); nothing is merged then.
  */
-export async function merge<T extends Module>(model: T, { safe = true } = {}): Promise<T> {
-  const layers = [...loraLayers(model)].filter(([, layer]) => layer.active.length > 0 && !layer.merged);
-  if (safe) {
-    for (const [path, layer] of layers) {
-      const largest = noGrad(() => scope(() => largestMerged(layer)));
-      const value = await largest.item();
-      largest.dispose();
-      if (!Number.isFinite(value)) {
-        throw new LowrankError(
-          "ERR_NOT_FINITE",
-          `merge: ${path} with its adapter would hold NaN or infinity; nothing was merged`,
-        );
-      }
+export async function merge<T extends Module>(
+  model: T,
+  { safe = true }: { safe?: boolean | undefined } = {},
+): Promise<T> {
+  if (safe) await checkMerged(model);
+  change(model, () => mergeLayers(model));
+  return model;
+}
+
+function* unmerged(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
+  for (const [path, layer] of loraLayers(model))
+    if (layer.active.length > 0 && !layer.merged) yield [path, layer];
+}
+
+function mergeLayers(model: Module): void {
+  for (const [path, layer] of unmerged(model)) at("merge", path, () => layer.merge());
+}
+
+async function checkMerged(model: Module): Promise<void> {
+  for (const [path, layer] of unmerged(model)) {
+    const largest = at("merge", path, () => noGrad(() => scope(() => largestMerged(layer))));
+    const value = await largest.item();
+    largest.dispose();
+    if (!Number.isFinite(value)) {
+      throw new LowrankError(
+        "ERR_NOT_FINITE",
+        `merge: ${path} with its adapter would hold NaN or infinity; nothing was merged`,
+      );
     }
   }
-  for (const [, layer] of layers) layer.merge();
-  return model;
 }
 
 /** The largest magnitude of the merged weight, as it would be stored, and of the biases that go into the bias. */
@@ -42,45 +57,64 @@ function largestMerged(layer: AnyLoRALayer): Tensor {
   return biases.reduce((sum, bias) => sum.add(bias.abs().max()), weight.abs().max());
 }
 
-/** Restores the base weights, to the bit. */
+/** Restores the base weights of `model`, which is returned, to the bit. */
 export function unmerge<T extends Module>(model: T): T {
-  for (const [, layer] of loraLayers(model)) layer.unmerge();
+  change(model, () => {
+    for (const [, layer] of loraLayers(model)) layer.unmerge();
+  });
   return model;
 }
 
-/** Merges the active adapters and takes all adapters off: a plain model with the sum in its weights. */
-export async function mergeAndUnload<T extends Module>(model: T, { safe = true } = {}): Promise<T> {
-  await merge(model, { safe });
+/**
+ * Merges the active adapters and takes all adapters off: `model`, which is returned, is a plain one with the sum in its
+ * weights. These, and trained copies that count, ask for no gradient; whatever no adapter touched does as before.
+ * Throws as `merge` does; nothing is changed then.
+ */
+export async function mergeAndUnload<T extends Module>(
+  model: T,
+  { safe = true }: { safe?: boolean | undefined } = {},
+): Promise<T> {
+  if (safe) await checkMerged(model);
+  change(model, () => {
+    mergeLayers(model);
+    settle(model);
+  });
+  return model;
+}
+
+/** Lets what counts be the model's own, and takes adapters off. */
+function settle(model: Module): void {
   const replaced: Tensor[] = [];
-  for (const [path, layer] of [...loraLayers(model)]) {
-    if (layer.replaced === null || layer.unmergedWeight === null) continue;
-    const base = layer.replaced.module as Module & { weight: Tensor; bias?: Tensor | null };
-    replaced.push(layer.unmergedWeight.tensor);
-    base.weight = parameter(layer.weight, false);
-    if (layer.bias !== undefined) base.bias = layer.bias && parameter(layer.bias, false);
-    const [owner, property] = parentOf(model, path);
-    owner.replaceChild(property, base);
-    for (const adapter of layer.adapters.values()) replaced.push(...tensorsOf(adapter));
+  for (const [, layer] of [...loraLayers(model)]) {
+    if (layer.active.length === 0) continue;
+    const old = layer.settle();
+    // Weights of a layer that was made by hand may be shared with what it was made of.
+    if (layer.replaced !== null) replaced.push(...old);
+    for (const name of [...layer.adapters.keys()]) layer.removeAdapter(name);
+    takeOff(model, layer);
   }
   // Trained copies of modules and biases stay where they are: they are the model now.
-  for (const { modules, biases } of adaptersOf(model).values()) {
+  const frozen: Tensor[] = [];
+  for (const { modules, biases } of notesOf(model).values()) {
     replaced.push(...mergedTokens(modules));
     for (const { original, copy } of [...modules.values(), ...biases.values()]) {
-      for (const one of [original, copy])
-        replaced.push(...(one instanceof Tensor ? [one] : one.parameters()));
+      for (const one of [original, copy]) {
+        const tensors = one instanceof Tensor ? [one] : [...one.parameters()];
+        replaced.push(...tensors);
+        if (one === copy) frozen.push(...tensors);
+      }
     }
     modules.clear();
     biases.clear();
   }
   unload(model);
-  const own = new Set(model.parameters());
-  for (const tensor of own) if (tensor.requiresGrad) tensor.requiresGrad = false;
-  for (const tensor of replaced) if (!own.has(tensor)) tensor.dispose();
-  return model;
+  const held = tensorsIn(model);
+  for (const tensor of frozen) if (held.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
+  for (const tensor of replaced) if (!held.has(tensor)) release(tensor);
 }
 
 /** Puts trained rows that count into their weights, and the plain layers back; gives the weights that go. */
-function mergedTokens(modules: ModelAdapter["modules"]): Tensor[] {
+function mergedTokens(modules: AdapterNote["modules"]): Tensor[] {
   const old: Tensor[] = [];
   const layers = [...modules].flatMap(([path, { owner, property, copy }]) =>
     copy instanceof Tensor || !isTokenLayer(copy) ? [] : [{ path, owner, property, copy }],
@@ -97,6 +131,6 @@ function mergedTokens(modules: ModelAdapter["modules"]): Tensor[] {
       owner.replaceChild(property, base);
     }
   }
-  for (const { copy } of layers) copy.dispose();
+  for (const { copy } of layers) release(copy);
   return old;
 }

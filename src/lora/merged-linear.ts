@@ -30,7 +30,7 @@ export class MergedLinear extends Linear {
     super(inFeatures, outFeatures, rest);
     this.enableLora = [...enableLora];
     if (r === 0) return;
-    if (this.slices.length > 0) this.addAdapter("default", this.freshAdapter({ ...options, r, loraAlpha }));
+    if (this.slices.length > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
     else this.weight.requiresGrad = false;
   }
 

@@ -3,7 +3,7 @@ import { tensor } from "../create.js";
 import { LowrankError } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor.js";
-import { adapterOf, adaptersOf } from "./registry.js";
+import { adapterOf, adaptersOf, type ModelAdapter } from "./registry.js";
 import { runsOf, withAdapterPerRow, type AdapterPerRow } from "./rows.js";
 
 /**
@@ -27,8 +27,9 @@ export function perRow<T>(
       `adapterPerRow: there are ${names.length} names for ${batch} rows`,
     );
   }
-  for (const name of names) if (name !== null) adapterOf(model, name);
-  const changed = divided(model, names);
+  const all = adaptersOf(model);
+  for (const name of names) if (name !== null) adapterOf(model, name, all);
+  const changed = divided(all, names);
   try {
     return withAdapterPerRow(names, forward);
   } finally {
@@ -44,15 +45,14 @@ type Run = (name: string | null, x: Tensor, rest: unknown[]) => Tensor;
  * rows, each with what its adapter has there. Returns the modules, which have a forward of their own
  * until that is deleted.
  */
-function divided(model: Module, names: AdapterPerRow): Iterable<Module> {
+function divided(all: ReadonlyMap<string, ModelAdapter>, names: AdapterPerRow): Iterable<Module> {
   const runs = new Map<Module, Run>();
-  const own = [...adaptersOf(model).values()];
+  const own = [...all.values()];
   const copyIn = (
     kind: "modules" | "biases",
     path: string,
     name: string | null,
-  ): Module | Tensor | undefined =>
-    name === null ? undefined : adapterOf(model, name)[kind].get(path)?.copy;
+  ): Module | Tensor | undefined => (name === null ? undefined : all.get(name)?.[kind].get(path)?.copy);
   for (const [path, { owner, original }] of own.flatMap(({ biases }) => [...biases])) {
     const holder = owner as Forwarded;
     runs.set(owner, (name, x, rest) => {

@@ -1,7 +1,6 @@
 /** What an adapter has of its own in the place of a module or a bias of the model. */
 import { Module } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
-import { adaptersOf } from "./registry.js";
 import { isTokenLayer, tokenState } from "./token-rows.js";
 
 /** A module or a bias that an adapter has of its own, and what it stands for. */
@@ -21,11 +20,4 @@ export function ownTensors(copy: Replacement["copy"]): Tensor[] {
 /** What an adapter's file holds of a copied module, under the module's path. */
 export function savedTensors(copy: Module): Record<string, Tensor> {
   return isTokenLayer(copy) ? tokenState(copy) : copy.stateDict();
-}
-
-/** Lets copies that stand for `from` stand for `to`, which took its place. */
-export function retarget(model: Module, from: Module, to: Module): void {
-  for (const { modules } of adaptersOf(model).values()) {
-    for (const replacement of modules.values()) if (replacement.original === from) replacement.original = to;
-  }
 }

@@ -3,12 +3,15 @@ import { LowrankError } from "../errors.js";
 import { zeros } from "../create.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
-import type { Tensor } from "../tensor.js";
+import { Tensor } from "../tensor.js";
 import { partsOf, type Adapter } from "./adapter.js";
+import { isWithin } from "./copies.js";
 import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
-import type { AnyLoRALayer } from "./any-layer.js";
-import { adapterOf, loraLayers } from "./registry.js";
+import { LoRALayer } from "./layer.js";
+import { trainedBiases, type BiasMode } from "./mark.js";
+import { adapterOf, baseModules, type ModelAdapter } from "./registry.js";
 import { savedTensors } from "./replacement.js";
+import type { Targets } from "./targets.js";
 
 /** Modules whose base weight PEFT writes beside an adapter of theirs, when a target is their name or a pattern. */
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
@@ -16,20 +19,25 @@ const BASE = ".base_layer.weight";
 
 /** An adapter's own tensors under PEFT's keys. */
 export function adapterState(model: Module, name: string): Map<string, Tensor> {
-  return stateOf(model, name, (layer) => layer.adapters.get(name));
+  const adapter = adapterOf(model, name);
+  const { note, layers } = adapter;
+  const bias = note === undefined || note.options.bias === "none" ? trainedBiases(model) : note.options.bias;
+  return stateOf(model, adapter, { targets: note?.targets ?? [...layers.keys()], bias }, (path) =>
+    layers.get(path)?.adapters.get(name),
+  );
 }
 
 /** The same of other adapters in their layers. */
 export function stateOf(
   model: Module,
-  name: string,
-  adapterIn: (layer: AnyLoRALayer) => Adapter | undefined,
+  { layers, modules, biases }: ModelAdapter,
+  { targets, bias: mode }: { targets: Targets; bias: BiasMode },
+  held: (path: string) => Adapter | undefined,
 ): Map<string, Tensor> {
   const state = new Map<string, Tensor>();
-  const { modules, biases, paths, targets } = adapterOf(model, name);
   const withBase = typeof targets === "string" || SAVED_WITH_BASE.some((module) => targets.includes(module));
-  for (const [path, layer] of loraLayers(model)) {
-    const adapter = adapterIn(layer);
+  for (const [path, layer] of layers) {
+    const adapter = held(path);
     if (adapter === undefined) continue;
     for (const [part, tensor] of partsOf(adapter))
       state.set(`${PREFIX}${path}.${layer.nameOnDisk(part)}`, tensor);
@@ -40,9 +48,21 @@ export function stateOf(
     for (const [key, tensor] of Object.entries(savedTensors(copy as Module)))
       state.set(`${PREFIX}${path}.${key}`, tensor);
   }
-  for (const [path, { copy }] of biases) {
-    state.set(`${PREFIX}${path}.${paths.includes(path) ? "base_layer.bias" : "bias"}`, copy as Tensor);
+  const trained = new Map([...biases].map(([path, { copy }]) => [path, copy as Tensor]));
+  // Biases that were trained in place are the model's own.
+  if (mode !== "none" && biases.size === 0) {
+    for (const [path, module] of baseModules(model)) {
+      const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
+      if (
+        bias instanceof Tensor &&
+        (mode === "all" || layers.has(path)) &&
+        !isWithin(path, [...modules.keys()])
+      )
+        trained.set(path, bias);
+    }
   }
+  for (const [path, bias] of trained)
+    state.set(`${PREFIX}${path}.${layers.has(path) ? "base_layer.bias" : "bias"}`, bias);
   return state;
 }
 
@@ -50,19 +70,24 @@ export function stateOf(
 // module's own, under its plain key as well.
 const DOUBLED = /\.(original_module|modules_to_save)\.bias$/;
 
+/** A tensor of an adapter, and what is written over it. */
+export interface Fitted {
+  key: string;
+  own: Tensor;
+  given: Tensor;
+}
+
 /**
- * Copies a file's tensors into adapter `name`, in place, once every key, shape and value is seen to
- * fit. With `padded` a smaller rank is filled up with zeros, which changes no product.
- * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`; nothing is written then.
+ * The tensors of a file beside those of adapter `name` that they are for, once every key and shape is seen to fit. With
+ * `padded` a smaller rank fits, too. Nothing is written. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
  */
-export async function fill(
+export function fitted(
   model: Module,
   name: string,
   { file, tensors, baseModel, options }: AdapterFile,
-  { padded = false } = {},
-): Promise<void> {
+  { padded = false, state = adapterState(model, name) } = {},
+): Fitted[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
-  const state = adapterState(model, name);
   const unexpected = Object.keys(tensors).filter((key) => !state.has(key) && !DOUBLED.test(key));
   const missing = [...state.keys()].filter((key) => !(key in tensors) && !key.endsWith(BASE));
   if (unexpected.length + missing.length > 0) {
@@ -73,9 +98,9 @@ export async function fill(
     throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${made}`);
   }
   const pairs = [...state].flatMap(([key, own]) =>
-    key in tensors ? [[key, own, tensors[key] as Tensor] as const] : [],
+    key in tensors ? [{ key, own, given: tensors[key] as Tensor }] : [],
   );
-  for (const [key, own, given] of pairs) {
+  for (const { key, own, given } of pairs) {
     // A copied module may count in a buffer.
     if ((given.dtype === "i32") !== (own.dtype === "i32"))
       throw new LowrankError(
@@ -92,14 +117,37 @@ export async function fill(
         : `${where}${made}`,
     );
   }
-  for (const [key, own, given] of pairs) if (key.endsWith(BASE)) await checkBase(key, own, given, file);
+  return pairs.filter(({ key }) => !key.endsWith(BASE));
+}
+
+/** Writes a file's tensors over those that they fit, all or none; a smaller rank is filled up with zeros, which changes no product. */
+export function fill(pairs: readonly Fitted[]): void {
   noGrad(() =>
     scope(() => {
-      for (const [key, own, given] of pairs)
-        if (!key.endsWith(BASE))
-          own.copy(filledUp(own.dtype === "i32" ? given : given.to("f32"), own.shape).to(own.device));
+      // What may fail comes first: then every value is copied in its place.
+      const ready = pairs.map(({ own, given }) =>
+        filledUp(own.dtype === "i32" ? given : given.to("f32"), own.shape).to(own.device),
+      );
+      for (const [i, { own }] of pairs.entries()) own.copy(ready[i] as Tensor);
     }),
   );
+}
+
+/**
+ * Refuses a file that holds base weights other than the model's own, but for storage: its adapter is another model's.
+ * Throws `ERR_UNMATCHED_KEY`.
+ */
+export async function checkBases(model: Module, { file, tensors }: AdapterFile): Promise<void> {
+  const keys = Object.keys(tensors).filter((key) => key.startsWith(PREFIX) && key.endsWith(BASE));
+  if (keys.length === 0) return;
+  const modules = new Map(baseModules(model));
+  for (const key of keys) {
+    const module = modules.get(key.slice(PREFIX.length, -BASE.length));
+    const own = module instanceof LoRALayer ? module.baseWeight : (module as { weight?: unknown })?.weight;
+    const given = tensors[key] as Tensor;
+    if (own instanceof Tensor && own.shape.join() === given.shape.join() && given.dtype !== "i32")
+      await checkBase(key, own, given, file);
+  }
 }
 
 /** The dimension that counts ranks, of A and of B. */

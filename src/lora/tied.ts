@@ -6,7 +6,7 @@ import type { Module } from "../nn/module.js";
 import { copyOf } from "./copies.js";
 import type { AdapterOptions } from "./options.js";
 import { pythonRegex } from "./python-regex.js";
-import type { ModelAdapter } from "./registry.js";
+import type { AdapterNote } from "./registry.js";
 import { targeted, type Targetable } from "./targets.js";
 
 /** The path of the input embedding, where the model says or its name does. */
@@ -66,7 +66,7 @@ export function withTied(model: Targetable, options: AdapterOptions): AdapterOpt
 }
 
 /** Gives what is tied to a copied embedding a copy too, of the same weight. */
-export function shareTied(model: Targetable, adapter: ModelAdapter, copied: readonly string[]): void {
+export function shareTied(model: Targetable, adapter: AdapterNote, copied: readonly string[]): void {
   const found = adapter.options.ensureWeightTying ? tiedOf(model) : undefined;
   const embedding = found === undefined ? undefined : adapter.modules.get(found.path)?.copy;
   if (found === undefined || !copied.includes(found.path) || !(embedding instanceof Embedding)) return;

@@ -11,6 +11,7 @@ import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { exactTargets, ranksAndAlphas } from "../exact.js";
 import { MergedLinear } from "../merged-linear.js";
+import { blocksOfB } from "../own-form.js";
 import { targeted, type Targetable } from "../targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { refuseBeyond, type FileLayers } from "./layers.js";
@@ -77,25 +78,16 @@ function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA:
 }
 
 /** B [out, r·E], if block-diagonal over the slices that are adapted, as loralib's [width·E, r]. */
-async function slicesOf(
-  { slices, width, outFeatures }: MergedLinear,
-  b: Tensor,
-): Promise<Tensor | undefined> {
+async function slicesOf(module: MergedLinear, b: Tensor): Promise<Tensor | undefined> {
+  const { slices, width, outFeatures } = module;
   const [rows, rank] = b.shape as [number, number];
-  const r = rank / slices.length;
-  if (rows !== outFeatures || !Number.isInteger(r)) return undefined;
+  if (rows !== outFeatures || slices.length === 0 || rank % slices.length !== 0) return undefined;
   const whole = noGrad(() => b.to("f32"));
   const values = (await whole.data()) as Float32Array;
   if (whole !== b) whole.dispose();
-  const out = new Float32Array(width * slices.length * r);
-  for (const [i, value] of values.entries()) {
-    const [row, column] = [Math.floor(i / rank), i % rank];
-    const slice = slices.indexOf(Math.floor(row / width));
-    if (slice >= 0 && slice === Math.floor(column / r))
-      out[(slice * width + (row % width)) * r + (column % r)] = value;
-    else if (value !== 0) return undefined;
-  }
-  return tensor(out, { shape: [width * slices.length, r], device: b.device });
+  const out = blocksOfB(module, values, rank);
+  if (out === undefined) return undefined;
+  return tensor(out, { shape: [width * slices.length, rank / slices.length], device: b.device });
 }
 
 /** `inner` with so many zeros before and after it along `dim`. */

@@ -6,7 +6,7 @@ import { keep, noGrad, scope } from "../../scope.js";
 import { made, type Tensor } from "../../tensor.js";
 import { ranksAndAlphas } from "../exact.js";
 import { scalingOf, type Adapter } from "../layer.js";
-import { adapterOf, loraLayers } from "../registry.js";
+import { adapterOf } from "../registry.js";
 import type { InitLoraWeights } from "./kind.js";
 
 /**
@@ -14,23 +14,22 @@ import type { InitLoraWeights } from "./kind.js";
  * A₀ and B₀ as the start that is taken out of the weight.
  */
 export function restoreStart(model: Module, name: string, init: InitLoraWeights): void {
-  const { options } = adapterOf(model, name);
-  const adapters = new Map<string, Adapter>();
-  for (const [path, layer] of loraLayers(model)) {
-    const adapter = layer.adapters.get(name);
-    if (adapter === undefined) continue;
-    adapters.set(path, adapter);
+  const { note, layers } = adapterOf(model, name);
+  for (const layer of layers.values()) {
     // An embedding starts as always.
     if (layer instanceof Embedding) continue;
+    const adapter = layer.adapterOf(name);
     const r = adapter.r / 2;
-    const loraAlpha = options.useRslora ? withoutRoot(adapter.loraAlpha) : adapter.loraAlpha / 2;
+    const loraAlpha = adapter.useRslora ? withoutRoot(adapter.loraAlpha) : adapter.loraAlpha / 2;
     const { a, a0, b, b0 } = halves(adapter, r);
     layer.replacePart(name, "A", a);
     layer.replacePart(name, "B", b);
     adapter.start = { loraA: a0, loraB: b0 };
-    Object.assign(adapter, { r, loraAlpha, scaling: scalingOf(r, loraAlpha, options.useRslora) });
+    Object.assign(adapter, { r, loraAlpha, scaling: scalingOf(r, loraAlpha, adapter.useRslora) });
   }
-  Object.assign(options, { initLoraWeights: init, ...ranksAndAlphas(adapters) });
+  if (note === undefined) return;
+  const held = new Map([...layers].map(([path, layer]) => [path, layer.adapterOf(name)]));
+  Object.assign(note.options, { initLoraWeights: init, ...ranksAndAlphas(held) });
 }
 
 function halves({ loraA, loraB }: Adapter, r: number): Record<"a" | "a0" | "b" | "b0", Tensor> {

@@ -1,43 +1,46 @@
 /** Another adapter's values in the place of one that is loaded. */
 import { LowrankError } from "../../errors.js";
-import type { Adapter } from "../adapter.js";
+import { Embedding } from "../../nn/embedding.js";
+import type { Tensor } from "../../tensor.js";
 import { readAdapter, type ReadOptions } from "../convert.js";
-import { disposeFile } from "../formats/adapter-file.js";
+import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
+import { asOwnForm, isOwnForm } from "../own-form.js";
 import { patternReader } from "../patterns.js";
 import { scalingOf } from "../layer.js";
-import { adapterOf, loraLayers } from "../registry.js";
-import { fill } from "../state.js";
+import { adapterOf } from "../registry.js";
+import { checkBases, fill, fitted } from "../state.js";
 import type { Targetable } from "../targets.js";
 import { ranksAndAlphas } from "../exact.js";
 
 /**
  * Reads an adapter over the one called `name`: its tensors keep their storage, so nothing is
  * allocated, and what holds them goes on with the new values. Layers must be the same; a smaller
- * rank is filled up with zeros. Source: PEFT's hotswap_adapter.
+ * rank is filled up with zeros. Layers made by hand are the adapter "default". Source: PEFT's hotswap_adapter.
  *
  * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` (a larger rank),
- * `ERR_NOT_FINITE`, `ERR_OPTION` (merged); nothing is changed then.
+ * `ERR_NOT_FINITE`, `ERR_OPTION` (merged, or of a form that the layer does not have); nothing is changed then.
  */
 export async function hotSwap(
   model: Targetable,
   path: string,
-  { name = "default", ...options }: ReadOptions & { name?: string } = {},
+  { name = "default", ...options }: ReadOptions & { name?: string | undefined } = {},
 ): Promise<void> {
   adapterOf(model, name);
   const read = await readAdapter(path, name, model, options);
+  const made: Tensor[] = [];
   try {
-    const own = adapterOf(model, name);
-    const layers = [...loraLayers(model)].filter(([, layer]) => layer.adapters.has(name));
-    const merged = layers.find(([, layer]) => layer.merged && layer.active.some((one) => one.name === name));
-    if (merged !== undefined)
-      throw new LowrankError("ERR_OPTION", `hotSwap: "${name}" is merged into ${merged[0]}; unmerge first`);
-    const moved = layers.find(([, layer]) => layer.adapters.get(name)?.start !== undefined);
-    if (moved !== undefined)
-      throw new LowrankError(
-        "ERR_OPTION",
-        `hotSwap: "${name}" started from the weight of ${moved[0]}, which no other adapter did; load it as another one`,
-      );
-    await fill(model, name, read, { padded: true });
+    await checkBases(model, read);
+    const given = await inOwnForm(model, name, read, made);
+    const { layers, note } = adapterOf(model, name);
+    for (const [at, layer] of layers) {
+      if (layer.merged && layer.active.some((one) => one.name === name))
+        throw new LowrankError("ERR_OPTION", `hotSwap: "${name}" is merged into ${at}; unmerge first`);
+      if (layer.adapterOf(name).start !== undefined)
+        throw new LowrankError(
+          "ERR_OPTION",
+          `hotSwap: "${name}" started from the weight of ${at}, which no other adapter did; load it as another one`,
+        );
+    }
     const {
       r = 8,
       loraAlpha = 8,
@@ -50,18 +53,47 @@ export async function hotSwap(
       patternReader(rankPattern, "rankPattern"),
       patternReader(alphaPattern, "alphaPattern"),
     ];
-    const now = new Map<string, Adapter>();
+    fill(fitted(model, name, given, { padded: true }));
     for (const [at, layer] of layers) {
-      const adapter = layer.adapters.get(name) as Adapter;
+      const adapter = layer.adapterOf(name);
       const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);
       // The rank stays that of the tensors, and alpha is what gives the new scaling with it.
-      now.set(
-        at,
-        Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, useRslora: false, loraDropout }),
-      );
+      Object.assign(adapter, { scaling, loraAlpha: scaling * adapter.r, useRslora: false });
+      if (!(layer instanceof Embedding)) Object.assign(adapter, { loraDropout });
     }
-    Object.assign(own.options, { loraDropout, useRslora: false, ...ranksAndAlphas(now) });
+    if (note === undefined) return;
+    const held = new Map([...layers].map(([at, layer]) => [at, layer.adapterOf(name)]));
+    Object.assign(note.options, { loraDropout, useRslora: false, ...ranksAndAlphas(held) });
   } finally {
+    for (const one of made) one.dispose();
     disposeFile(read);
   }
+}
+
+/** A file with factors in the form in which the layers hold theirs; `made` is given what is new. */
+async function inOwnForm(
+  model: Targetable,
+  name: string,
+  read: AdapterFile,
+  made: Tensor[],
+): Promise<AdapterFile> {
+  const tensors = { ...read.tensors };
+  for (const [path, layer] of adapterOf(model, name).layers) {
+    const adapter = layer.adapterOf(name);
+    if (!isOwnForm(layer, adapter)) continue;
+    const [keyA, keyB] = (["A", "B"] as const).map(
+      (part) => `${PREFIX}${path}.${layer.nameOnDisk(part)}`,
+    ) as [string, string];
+    const [loraA, loraB] = [tensors[keyA], tensors[keyB]];
+    if (loraA === undefined || loraB === undefined) continue;
+    const own = await asOwnForm(layer, adapter, { loraA, loraB });
+    if (own === undefined)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `hotSwap: ${read.file}: ${path} has a larger rank than "${name}", or adapts what that keeps apart (slices or groups); load it as another adapter`,
+      );
+    made.push(own.loraA, own.loraB);
+    Object.assign(tensors, { [keyA]: own.loraA, [keyB]: own.loraB });
+  }
+  return { ...read, tensors };
 }

@@ -6,9 +6,10 @@ import { noGrad, scope } from "../../scope.js";
 import { tensor } from "../../create.js";
 import { Tensor } from "../../tensor.js";
 import { setTrainable } from "../active.js";
+import { change } from "../change.js";
 import { injectNow } from "../inject.js";
 import type { Adapter, AnyLoRALayer } from "../layer.js";
-import { adapterOf, adaptersOf, loraLayers, type ModelAdapter } from "../registry.js";
+import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../registry.js";
 import { savedTensors } from "../replacement.js";
 import { withStart } from "../shares.js";
 import type { Targetable } from "../targets.js";
@@ -81,18 +82,12 @@ export async function addWeightedAdapter(
     noGrad(() => scope(() => sumsOf(model, inputs, { ...options, combination }))),
   );
   // Another may have come while values were read.
-  refuseTaken(model, name);
-  withRandom(0, () => injectNow(model, { ...describe(model, inputs, sums), name, active: false }));
-  noGrad(() => scope(() => fill(model, name, inputs, sums)));
-  setTrainable(model, name, false);
-}
-
-function refuseTaken(model: Module, name: string): void {
-  if (adaptersOf(model).has(name))
-    throw new LowrankError(
-      "ERR_ADAPTER_EXISTS",
-      `addWeightedAdapter: there is an adapter named "${name}" already`,
-    );
+  checkFree(model, name, "addWeightedAdapter");
+  change(model, () => {
+    withRandom(0, () => injectNow(model, { ...describe(model, inputs, sums), name, active: false }));
+    noGrad(() => scope(() => fill(model, name, inputs, sums)));
+    setTrainable(model, name, false);
+  });
 }
 
 function refuse(message: string): never {
@@ -105,7 +100,7 @@ function checked(
   weights: Readonly<Record<string, number>>,
   { combination = "linear", rank, density, majoritySign }: WeightedAdapterOptions,
 ): Input[] {
-  refuseTaken(model, name);
+  checkFree(model, name, "addWeightedAdapter");
   const inputs = Object.entries(weights).map(([one, weight]) => ({
     ...adapterOf(model, one),
     name: one,
@@ -138,7 +133,9 @@ function checked(
       }
     }
   }
-  const modes = new Set(inputs.map(({ options: { bias } }) => bias).filter((bias) => bias !== "none"));
+  const modes = new Set(
+    inputs.flatMap(({ note }) => note?.options.bias ?? []).filter((bias) => bias !== "none"),
+  );
   if (modes.size > 1) refuse("the adapters train biases in different ways");
   return inputs;
 }
@@ -267,17 +264,18 @@ async function sourcesOf({ weight, ...adapter }: Part): Promise<Source[]> {
 
 /** Options under which `inject` makes an adapter of these ranks whose scaling is 1. */
 function describe(model: Targetable, inputs: readonly Input[], sums: ReadonlyMap<string, Sum>) {
-  const bias = inputs.find(({ options }) => options.bias !== "none")?.options.bias;
-  const taskType = inputs[0]?.options.taskType;
-  const tokens = inputs.find(({ options }) => options.trainableTokenIndices)?.options.trainableTokenIndices;
+  const stated = inputs.flatMap(({ note }) => note?.options ?? []);
+  const bias = stated.find((options) => options.bias !== "none")?.bias;
+  const taskType = stated[0]?.taskType;
+  const tokens = stated.find((options) => options.trainableTokenIndices)?.trainableTokenIndices;
   return {
     ...ranksAndAlphas(new Map([...sums].map(([path, { r }]) => [path, { r, loraAlpha: r }]))),
     targetModules: exactTargets(
       model,
       [...sums.keys()],
-      inputs.map(({ targets }) => targets),
+      inputs.map(({ note, layers }) => note?.targets ?? [...layers.keys()]),
     ),
-    modulesToSave: [...new Set(inputs.flatMap(({ options }) => options.modulesToSave))],
+    modulesToSave: [...new Set(stated.flatMap((options) => options.modulesToSave))],
     ...(bias === undefined ? {} : { bias }),
     ...(tokens === undefined ? {} : { trainableTokenIndices: tokens }),
     ...(taskType === undefined ? {} : { taskType }),
