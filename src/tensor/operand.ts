@@ -24,6 +24,11 @@ export abstract class Operand {
   abstract get id(): number;
   /** Number of elements. */
   abstract get size(): number;
+
+  /** @internal This, as the one class there is. */
+  protected get self(): Tensor {
+    return this as unknown as Tensor;
+  }
 }
 
 let wrap: (id: number, known?: Description) => Tensor;

@@ -1,38 +1,178 @@
-/** Over one dimension, or all. */
+/** Reductions over one dimension, several, or all. */
+import * as argument from "../argument.js";
 import { session } from "../native.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { dimension } from "./arguments.js";
+import { dimension, dimensions } from "./arguments.js";
 import { Elementwise } from "./elementwise.js";
 import { made } from "./operand.js";
 
+/** Options of reductions. */
+export interface ReduceOptions {
+  /** Keeps what is reduced over as dimensions of size 1. */
+  keepDim?: boolean | undefined;
+}
+
+/** Options of `var` and `std`. */
+export interface VarianceOptions extends ReduceOptions {
+  /** What is taken from the number of values to divide by: 1 for the unbiased variance, 0 for that of the values themselves. */
+  correction?: number | undefined;
+}
+
+/** Options of `norm`. */
+export interface NormOptions extends ReduceOptions {
+  /** Which norm: (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and the smallest |x|, 0 for how many are not 0. */
+  p?: number | undefined;
+}
+
+type Dims = number | readonly number[];
+
 export abstract class Reductions extends Elementwise {
-  sum(dim?: number, { keepDim = false } = {}): Tensor {
-    return this.#reduce(dim, keepDim, (d) => session().sum(this.id, d));
-  }
-  mean(dim?: number, { keepDim = false } = {}): Tensor {
-    return this.#reduce(dim, keepDim, (d) => session().mean(this.id, d));
-  }
-  /** The largest values, over `dim` or all. */
-  max(dim?: number, { keepDim = false } = {}): Tensor {
-    return this.#reduce(dim, keepDim, (d) => session().max(this.id, d));
-  }
-  /** Where the largest is, as i32. */
-  argmax(dim?: number, { keepDim = false } = {}): Tensor {
-    return this.#reduce(dim, keepDim, (d) => session().argmax(this.id, d));
-  }
-  softmax(dim = -1): Tensor {
-    return made(() => session().softmax(this.id, dimension("softmax", dim, this.shape.length)));
-  }
-  logSoftmax(dim = -1): Tensor {
-    return made(() => session().logSoftmax(this.id, dimension("logSoftmax", dim, this.shape.length)));
+  /**
+   * The sum over `dim`, or over all elements.
+   *
+   * Shapes: any; the result lacks what is summed over, or has it as 1 with `keepDim`. Throws `ERR_SHAPE_MISMATCH` where
+   * there is no such dimension, `ERR_DTYPE` unless this is f32, `ERR_OPTION`.
+   */
+  sum(dim?: Dims, options?: ReduceOptions): Tensor {
+    return this.#reduced("sum", dim, options, (x, d) => session().sum(x, d));
   }
 
-  #reduce(dim: number | undefined, keepDim: boolean, op: (dim: number | undefined) => number): Tensor {
-    const at = dim === undefined ? undefined : dimension("reduce", dim, this.shape.length);
-    const reduced = made(() => op(at));
-    if (!keepDim) return reduced;
-    const kept = reduced.reshape(this.shape.map((d, i) => (at === undefined || i === at ? 1 : d)));
-    reduced.dispose();
-    return kept;
+  /** The mean over `dim`, or over all elements; NaN where there is none. Shapes and errors as `sum`. */
+  mean(dim?: Dims, options?: ReduceOptions): Tensor {
+    return this.#reduced("mean", dim, options, (x, d) => session().mean(x, d));
   }
+
+  /**
+   * The largest values over `dim`, or of all elements; NaN where one is NaN. (`argmax` tells where they are.)
+   *
+   * Over one dimension the gradient goes to the first of equal values, as of `torch.max(x, dim)`; over all it is shared
+   * by them. Shapes and errors as `sum`; also throws `ERR_SHAPE_MISMATCH` where there is nothing to choose from.
+   */
+  max(dim?: Dims, options?: ReduceOptions): Tensor {
+    return this.#reduced("max", dim, options, (x, d) => session().max(x, d));
+  }
+
+  /**
+   * Where the first of the largest values is, as i32: over `dim`, or in row-major order of all. NaN is larger than all.
+   * Shapes and errors as `max`.
+   */
+  argmax(dim?: number, options?: ReduceOptions): Tensor {
+    return this.#reduced("argmax", dim, options, (x, d) => session().argmax(x, d));
+  }
+
+  /**
+   * The variance over `dim`, or of all elements: Σ (x − mean)² / (n − correction), unbiased unless `correction` is 0. NaN
+   * where n is no larger than the correction. Shapes and errors as `sum`.
+   */
+  var(dim?: Dims, options: VarianceOptions = {}): Tensor {
+    return this.#variance("var", dim, options);
+  }
+
+  /** The standard deviation, the root of `var`; its gradient is 0 where it is 0, as in PyTorch. */
+  std(dim?: Dims, options: VarianceOptions = {}): Tensor {
+    return scope(() => root(this.#variance("std", dim, options)));
+  }
+
+  /**
+   * The p-norm of what lies along `dim`, or of all elements. Its gradient is 0 where it is 0, as in PyTorch. Shapes and
+   * errors as `sum`.
+   */
+  norm(dim?: Dims, options: NormOptions = {}): Tensor {
+    const { p = 2, ...rest } = argument.options("norm", options, ["p", "keepDim"]);
+    argument.numeric("norm", "p", p);
+    dimensions("norm", dim, this.shape.length);
+    return scope(() => {
+      const x = this.self.to("f32");
+      if (p === 2) return root(made(() => session().unary("square", x.id)).sum(dim, rest));
+      if (p === 1) return x.abs().sum(dim, rest);
+      if (p === Infinity) return x.abs().max(dim, rest);
+      if (p === -Infinity) return x.abs().neg().max(dim, rest).neg();
+      if (p === 0) return x.eq(0).to("f32").neg().add(1).sum(dim, rest);
+      const a = x.abs();
+      // The power of 0 has no finite gradient below 1, and is left out; a negative power of it is infinite.
+      const powers = p < 0 ? a.pow(p) : a.where(a, 1).pow(p).where(a, 0);
+      const total = powers.sum(dim, rest);
+      return p < 0
+        ? total.pow(1 / p)
+        : total
+            .where(total, 1)
+            .pow(1 / p)
+            .where(total, 0);
+    });
+  }
+
+  /** exp(x) / Σ exp(x) along `dim`. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE`. */
+  softmax(dim = -1): Tensor {
+    const at = dimension("softmax", dim, this.shape.length);
+    return made(() => session().softmax(this.id, at));
+  }
+
+  /** log softmax(x) along `dim`, made in one. Errors as `softmax`. */
+  logSoftmax(dim = -1): Tensor {
+    const at = dimension("logSoftmax", dim, this.shape.length);
+    return made(() => session().logSoftmax(this.id, at));
+  }
+
+  /** Reduces neighbouring dimensions together, those that lie apart one after the other. */
+  #reduced(
+    op: string,
+    dim: Dims | undefined,
+    options: ReduceOptions | undefined,
+    reduce: (x: number, dim: number | undefined) => number,
+  ): Tensor {
+    const keepDim = kept(op, options);
+    const { shape } = this;
+    const dims = dimensions(op, dim, shape.length);
+    const over = (x: Tensor, at?: number): Tensor => made(() => reduce(x.id, at));
+    if (dims.length === 1 && shape.length > 1 && !keepDim) return over(this.self, dims[0]);
+    if (dims.length === shape.length && !keepDim) return over(this.self);
+    return scope(() => {
+      let x = this.self;
+      if (dims.length === shape.length) x = over(x);
+      else for (const [from, to] of runs(dims).reverse()) x = over(merged(x, from, to), from);
+      return keepDim ? x.reshape(shape.map((d, i) => (dims.includes(i) ? 1 : d))) : x;
+    });
+  }
+
+  #variance(op: string, dim: Dims | undefined, options: VarianceOptions): Tensor {
+    const { correction = 1, keepDim } = argument.options(op, options, ["correction", "keepDim"]);
+    argument.numeric(op, "correction", correction);
+    kept(op, { keepDim });
+    const dims = dimensions(op, dim, this.shape.length);
+    const n = dims.reduce((n, d) => n * (this.shape[d] as number), 1);
+    return scope(() => {
+      const deviation = this.self.sub(this.self.mean(dims, { keepDim: true }));
+      const squares = made(() => session().unary("square", deviation.id));
+      return squares.sum(dims, { keepDim }).div(Math.max(0, n - correction));
+    });
+  }
+}
+
+function kept(op: string, options: ReduceOptions | undefined): boolean {
+  const { keepDim = false } = argument.options(op, options, ["keepDim"]);
+  return argument.flag(op, "keepDim", keepDim);
+}
+
+/** The root of x, whose gradient is 0 where x is 0. */
+function root(x: Tensor): Tensor {
+  return x.where(x, 1).sqrt().where(x, 0);
+}
+
+/** Ascending places as runs of neighbours: the first and the last of each. */
+function runs(dims: readonly number[]): [number, number][] {
+  const found: [number, number][] = [];
+  for (const d of dims) {
+    const last = found.at(-1);
+    if (last !== undefined && last[1] === d - 1) last[1] = d;
+    else found.push([d, d]);
+  }
+  return found;
+}
+
+/** x with dimensions `from` to `to` as one. */
+function merged(x: Tensor, from: number, to: number): Tensor {
+  if (from === to) return x;
+  const size = x.shape.slice(from, to + 1).reduce((n, d) => n * d, 1);
+  return x.reshape([...x.shape.slice(0, from), size, ...x.shape.slice(to + 1)]);
 }
