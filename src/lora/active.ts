@@ -1,5 +1,7 @@
 /** Which of a model's adapters count, and taking them off again. */
+import { callable, flag, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
+import { moduleOf } from "../nn/children.js";
 import { Module } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
 import type { Active, AnyLoRALayer } from "./any-layer.js";
@@ -135,8 +137,13 @@ function swap(model: Module, note: AdapterNote, which: "original" | "copy"): voi
 export function setAdapter(
   model: Module,
   names: string | readonly string[] | Readonly<Record<string, number>>,
-  { trainable }: { trainable?: boolean | undefined } = {},
+  given: { trainable?: boolean | undefined } = {},
 ): void {
+  moduleOf("setAdapter", "model", model);
+  const { trainable } = options("setAdapter", given, ["trainable"]);
+  if (trainable !== undefined) flag("setAdapter", "trainable", trainable);
+  if (typeof names !== "string" && (typeof names !== "object" || names === null))
+    refuse("setAdapter", "names", "a name, a list of names, or weights by name", names);
   const active: Active[] =
     typeof names === "string"
       ? [{ name: names, weight: 1 }]
@@ -145,6 +152,7 @@ export function setAdapter(
         : Object.entries(names as Record<string, number>).map(([name, weight]) => ({ name, weight }));
   const all = adaptersOf(model);
   for (const [i, { name, weight }] of active.entries()) {
+    text("setAdapter", "names", name);
     adapterOf(model, name, all);
     if (!Number.isFinite(weight))
       throw new LowrankError("ERR_OPTION", `setAdapter: the weight of "${name}" is a number, not ${weight}`);
@@ -178,6 +186,8 @@ function askForGradients({ name, layers, modules, biases }: ModelAdapter, on: bo
  * What `fn` changes of the adapters shows when it has ended.
  */
 export function withoutAdapters<T>(model: Module, fn: () => T): T {
+  moduleOf("withoutAdapters", "model", model);
+  callable("withoutAdapters", "fn", fn);
   const layers = [...loraLayers(model)].map(([, layer]) => layer);
   running.set(model, (running.get(model) ?? 0) + 1);
   const restore = (): void => {
@@ -205,6 +215,8 @@ export function withoutAdapters<T>(model: Module, fn: () => T): T {
  * did in the layer. Throws `ERR_UNKNOWN_ADAPTER`.
  */
 export function deleteAdapter(model: Module, name: string): void {
+  moduleOf("deleteAdapter", "model", model);
+  text("deleteAdapter", "name", name);
   adapterOf(model, name);
   change(model, () => removeAdapters(model, [name]));
 }
@@ -214,6 +226,7 @@ export function deleteAdapter(model: Module, name: string): void {
  * ones, as in `deleteAdapter`.
  */
 export function unload<T extends Module>(model: T): T {
+  moduleOf("unload", "model", model);
   change(model, () => removeAdapters(model, [...adaptersOf(model).keys()]));
   return model;
 }

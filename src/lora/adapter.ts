@@ -1,6 +1,5 @@
 /** One adapter of one layer: its tensors by part, its scaling, and the options it is made with. */
-import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
+import { checkRoom } from "../nn/room.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
@@ -71,26 +70,26 @@ export function setPart(adapter: Adapter, part: AdapterPart, tensor: Tensor): vo
 export interface FreshOptions {
   r: number;
   loraAlpha: number;
-  loraDropout?: number;
-  useRslora?: boolean;
+  loraDropout?: number | undefined;
+  useRslora?: boolean | undefined;
   /** Whether magnitude and direction are trained apart. */
-  useDora?: boolean;
+  useDora?: boolean | undefined;
   /** Whether the low-rank product has a bias, which starts at zero. */
-  loraBias?: boolean;
+  loraBias?: boolean | undefined;
 }
 
 /** Loralib's options, common to all layers. */
 export interface LoRAOptions {
   /** Rank; 0 makes a plain layer whose weight is trained. */
-  r?: number;
-  loraAlpha?: number;
-  loraDropout?: number;
+  r?: number | undefined;
+  loraAlpha?: number | undefined;
+  loraDropout?: number | undefined;
   /** Whether `eval()` merges and `train()` unmerges. */
-  mergeWeights?: boolean;
+  mergeWeights?: boolean | undefined;
   /** PEFT's, as in `inject`. */
-  useRslora?: boolean;
-  useDora?: boolean;
-  loraBias?: boolean;
+  useRslora?: boolean | undefined;
+  useDora?: boolean | undefined;
+  loraBias?: boolean | undefined;
 }
 
 /** alpha / r, or alpha / √r. */
@@ -104,28 +103,7 @@ export function described(options: FreshOptions): Omit<Adapter, "loraA" | "loraB
   return { r, loraAlpha, scaling: scalingOf(r, loraAlpha, useRslora), useRslora, loraDropout };
 }
 
-/** Refuses, before any value is drawn, adapters of more f32 elements than fit on the device. */
-export function checkRoom(what: string, device: Tensor["device"], elements: number): void {
-  try {
-    session().checkFits(device, elements * 4);
-  } catch (cause) {
-    throw new LowrankError("ERR_OUT_OF_MEMORY", `${what}: ${(cause as Error).message}; take a lower rank`, {
-      cause,
-    });
-  }
-}
-
-/** Refuses a rank that is no whole number of at least `least`, and other values that mean nothing. */
-export function checkOptions(layer: string, options: LoRAOptions, least = 0): void {
-  const { r, loraAlpha, loraDropout, useDora, loraBias } = options;
-  const refuse = (message: string): never => {
-    throw new LowrankError("ERR_OPTION", `${layer}: ${message}`);
-  };
-  if (r !== undefined && !(Number.isInteger(r) && r >= least))
-    refuse(`r is a whole number of at least ${least}, not ${r}`);
-  if (loraAlpha !== undefined && !Number.isFinite(loraAlpha))
-    refuse(`loraAlpha is a number, not ${loraAlpha}`);
-  if (loraDropout !== undefined && !(loraDropout >= 0 && loraDropout <= 1))
-    refuse(`loraDropout is a probability, not ${loraDropout}`);
-  if (useDora && loraBias) refuse("loraBias is not defined together with useDora");
+/** Refuses, before any value is drawn, adapters of more f32 elements than fit on the device: `ERR_OUT_OF_MEMORY`. */
+export function checkAdapterRoom(what: string, device: Tensor["device"], elements: number): void {
+  checkRoom(what, device, elements, "take a lower rank");
 }

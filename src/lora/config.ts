@@ -2,6 +2,7 @@
 import { LowrankError } from "../errors.js";
 import { EVA_DEFAULTS, type EvaConfig } from "./init/eva.js";
 import { movesBase } from "./init/kind.js";
+import { pythonRegex } from "./python-regex.js";
 import { expectedOf, type AdapterOptions, type InjectOptions } from "./options.js";
 import type { Targets } from "./targets.js";
 
@@ -162,6 +163,7 @@ export function readConfig(text: string, file: string): InjectOptions {
       options[option] = value;
     }
   }
+  checkPatterns(config, file);
   refuseMoved(config["init_lora_weights"], file);
   const eva = config["eva_config"];
   if (options["initLoraWeights"] === "eva" && typeof eva === "object" && eva !== null)
@@ -169,6 +171,29 @@ export function readConfig(text: string, file: string): InjectOptions {
       Object.entries(EVA).map(([key, option]) => [option, (eva as Record<string, unknown>)[key]]),
     );
   return options;
+}
+
+/** Refuses a pattern that is no regular expression, or has what JavaScript lacks, by the file and its key. */
+function checkPatterns(config: Record<string, unknown>, file: string): void {
+  const patternsOf = (value: unknown): unknown[] => (typeof value === "string" ? [value] : []);
+  const keysOf = (value: unknown): unknown[] =>
+    typeof value === "object" && value !== null ? Object.keys(value) : [];
+  const given: [key: string, patterns: unknown[]][] = [
+    ["target_modules", patternsOf(config["target_modules"])],
+    ["exclude_modules", patternsOf(config["exclude_modules"])],
+    ["rank_pattern", keysOf(config["rank_pattern"])],
+    ["alpha_pattern", keysOf(config["alpha_pattern"])],
+    ["layers_pattern", [config["layers_pattern"]].flat().filter((one) => typeof one === "string")],
+  ];
+  for (const [key, patterns] of given) {
+    for (const pattern of patterns) {
+      try {
+        pythonRegex(pattern as string, key);
+      } catch (cause) {
+        throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
+      }
+    }
+  }
 }
 
 /** Ways to start after which a file's factors are for another base than the model's own. */

@@ -4,16 +4,19 @@ import {
   Conv1d as BaseConv1d,
   Conv2d as BaseConv2d,
   Conv3d as BaseConv3d,
-  type ConvNd,
+  ConvNd,
   type ConvOptions,
 } from "../nn/conv.js";
 import type { Module } from "../nn/module.js";
 import { convolve, pointwise, type PerDimension } from "../nn/convolution.js";
 import { uniform } from "../random.js";
+import { scope } from "../scope.js";
 import { parameter, type Tensor } from "../tensor.js";
-import { checkRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
 import { composed } from "./composed.js";
-import { checkOptions, LoRALayer, type AnyLoRALayer, type LoRAOptions } from "./layer.js";
+import { acrossGroups } from "./grouped.js";
+import { LoRALayer, type AnyLoRALayer, type LoRAOptions } from "./layer.js";
+import { checkBase, checkLayer } from "./options-of-layers.js";
 import { byRows } from "./shares.js";
 
 export type LoRAConvOptions = LoRAOptions & ConvOptions;
@@ -50,15 +53,16 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
   abstract class Layer extends LoRALayer(Base) {
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     constructor(...args: any[]) {
+      const [inChannels, outChannels, , given] = args as [unknown, unknown, unknown, LoRAConvOptions?];
+      const options = checkLayer("lora.Conv", given, { inChannels, outChannels });
       super(...args);
-      const options = (args[3] ?? {}) as LoRAConvOptions;
-      checkOptions(this.#name, options);
       this.mergeWeights = options.mergeWeights ?? true;
       const { r = 0, loraAlpha = 1 } = options;
       if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
     }
 
     static fromBase<L extends AnyConvLoRA>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
+      checkBase("lora.Conv", layer, ConvNd as unknown as abstract new () => ConvNd, "a convolution");
       const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
       const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
       const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
@@ -92,7 +96,7 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
       const { device } = weight;
       const shape = [r, inChannels / geometry.groups, ...kernelSize];
       const size = shape.reduce((n, d) => n * d, 1);
-      checkRoom(this.#name, device, size + r * outChannels);
+      checkAdapterRoom(this.#name, device, size + r * outChannels);
       const bound = Math.sqrt(r / size);
       const adapter = {
         ...described(options),
@@ -129,17 +133,11 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
         );
       }
       const { loraA, r, loraAlpha, useRslora } = adapter;
-      const [, own = 1, ...kernel] = loraA.shape;
-      const { device } = loraA;
-      const [first, ...rest] = Array.from({ length: groups }, (_, g) => {
-        const before = zeros([r, g * own, ...kernel], { device });
-        return before.concat([loraA, zeros([r, (groups - 1 - g) * own, ...kernel], { device })], 1);
-      });
       return {
         ...adapter,
         r: r * groups,
         loraAlpha: loraAlpha * (useRslora ? Math.sqrt(groups) : groups),
-        loraA: (first as Tensor).concat(rest, 0),
+        loraA: scope(() => acrossGroups(loraA, groups)),
       };
     }
 

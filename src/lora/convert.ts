@@ -1,13 +1,15 @@
 /** An adapter from one format of file to another. */
 import { stat } from "node:fs/promises";
 
+import { flag, listOf, numberThat, options, refuse, text } from "../argument.js";
 import { LowrankError, systemCode } from "../errors.js";
+import { moduleOf } from "../nn/children.js";
 import { Sequential } from "../nn/sequential.js";
 import { openWeights, load, save } from "../safetensors.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./formats/adapter-file.js";
 import { readFolder, writeFolder } from "./formats/folder.js";
-import { fromKohya, isKohya, toKohya, type KohyaPrefix } from "./formats/kohya.js";
+import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./formats/kohya.js";
 import { layersOf } from "./formats/layers.js";
 import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./formats/loralib.js";
 import { completed } from "./options.js";
@@ -20,15 +22,28 @@ export type AdapterFormat = (typeof FORMATS)[number] | "gguf";
 /** How an adapter is read that is no folder of PEFT's. */
 export interface ReadOptions extends LoralibOptions {
   /** Of several networks in a file of kohya's the one that is meant; in writing, what names begin with. */
-  prefix?: KohyaPrefix;
+  prefix?: KohyaPrefix | undefined;
 }
 
 export interface ConvertOptions extends ReadOptions {
   format: AdapterFormat;
   /** The model that the adapter is for: names of kohya's and layers of loralib's are looked up in it. */
-  model?: Targetable & { source?: string };
+  model?: (Targetable & { source?: string }) | undefined;
   /** The adapter in a folder of several. */
-  name?: string;
+  name?: string | undefined;
+}
+
+/** A path, or a name that becomes one. Throws `ERR_OPTION`. */
+export function fileName(where: string, name: string, value: unknown): string {
+  return text(where, name, value) === "" ? refuse(where, name, "a name", value) : (value as string);
+}
+
+/** Refuses options of reading that are unknown or of another kind: `ERR_OPTION`. */
+export function checkReading(where: string, given: ReadOptions): void {
+  const { loraAlpha, enableLora, prefix } = options(where, given, ["loraAlpha", "enableLora", "prefix"]);
+  if (loraAlpha !== undefined) numberThat(where, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
+  if (enableLora !== undefined) listOf(where, "enableLora", enableLora, flag);
+  if (prefix !== undefined) checkPrefix(prefix);
 }
 
 /**
@@ -39,9 +54,9 @@ export async function readAdapter(
   path: string,
   name: string,
   model: Targetable | undefined,
-  options: ReadOptions = {},
+  reading: ReadOptions = {},
 ): Promise<AdapterFile> {
-  const read = (await isFolder(path)) ? await readFolder(path, name) : await readFile(path, model, options);
+  const read = (await isFolder(path)) ? await readFolder(path, name) : await readFile(path, model, reading);
   try {
     await checkFinite(read.tensors, read.file);
     return read;
@@ -63,7 +78,7 @@ async function isFolder(path: string): Promise<boolean> {
 async function readFile(
   path: string,
   model: Targetable | undefined,
-  options: ReadOptions,
+  reading: ReadOptions,
 ): Promise<AdapterFile> {
   if (/\.(bin|pt|pth|ckpt)$/.test(path))
     throw new LowrankError(
@@ -88,8 +103,8 @@ async function readFile(
   try {
     read =
       kind === "kohya"
-        ? await fromKohya(path, tensors, model, options.prefix)
-        : fromLoralib(path, tensors, weights.metadata(), model, options);
+        ? await fromKohya(path, tensors, model, reading.prefix)
+        : fromLoralib(path, tensors, weights.metadata(), model, reading);
     return read;
   } finally {
     const kept = new Set(Object.values(read?.tensors ?? {}));
@@ -101,14 +116,24 @@ async function readFile(
  * Writes the adapter at `dir` in another format: `peft` a folder, `kohya` and `loralib` a
  * safetensors file. What a format has no place for is `ERR_OPTION`, which names it.
  */
-export async function convertAdapter(dir: string, output: string, options: ConvertOptions): Promise<void> {
-  const { format, model, name = "default" } = options;
+export async function convertAdapter(dir: string, output: string, given: ConvertOptions): Promise<void> {
+  fileName("convertAdapter", "dir", dir);
+  fileName("convertAdapter", "output", output);
+  const {
+    format,
+    model,
+    name = "default",
+    ...reading
+  } = options("convertAdapter", given, ["format", "model", "name", "loraAlpha", "enableLora", "prefix"]);
+  checkReading("convertAdapter", reading);
+  fileName("convertAdapter", "name", name);
+  if (model !== undefined) moduleOf("convertAdapter", "model", model);
   if (!(FORMATS as readonly string[]).includes(format))
     throw new LowrankError(
       "ERR_OPTION",
       `convertAdapter: ${format === "gguf" ? "gguf is not built" : `there is no format "${String(format)}"`}; there are ${FORMATS.join(", ")}`,
     );
-  const read = await readAdapter(dir, name, model, options);
+  const read = await readAdapter(dir, name, model, reading);
   try {
     if (format === "peft") {
       // Only what is left out is completed, which a file has.
@@ -121,7 +146,7 @@ export async function convertAdapter(dir: string, output: string, options: Conve
     const layers = layersOf(read);
     const { tensors, metadata, made } =
       format === "kohya"
-        ? toKohya(layers, read.file, options.prefix ?? prefixFor(read))
+        ? toKohya(layers, read.file, reading.prefix ?? prefixFor(read))
         : await toLoralib(layers, read.file, model);
     try {
       await save(output, tensors, { metadata });

@@ -4,9 +4,10 @@ import { session } from "../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../nn/embedding.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { checkRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
+import { checkAdapterRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
 import { composed } from "./composed.js";
-import { checkOptions, LoRALayer, type LoRAOptions } from "./layer.js";
+import { LoRALayer, type LoRAOptions } from "./layer.js";
+import { checkBase, checkLayer } from "./options-of-layers.js";
 import { byRows } from "./shares.js";
 
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
@@ -18,8 +19,11 @@ export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingO
  */
 export class Embedding extends LoRALayer(BaseEmbedding) {
   constructor(numEmbeddings: number, embeddingDim: number, options: LoRAEmbeddingOptions = {}) {
-    super(numEmbeddings, embeddingDim, options);
-    checkOptions("lora.Embedding", options);
+    super(
+      numEmbeddings,
+      embeddingDim,
+      checkLayer("lora.Embedding", options, { numEmbeddings, embeddingDim }),
+    );
     if ("loraDropout" in options && options.loraDropout) {
       throw new LowrankError(
         "ERR_OPTION",
@@ -33,6 +37,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static fromBase(layer: BaseEmbedding, options: LoRAEmbeddingOptions = {}): Embedding {
+    checkBase("lora.Embedding", layer, BaseEmbedding, "an embedding");
     const { weight, numEmbeddings, embeddingDim, paddingIdx } = layer;
     const lora = new Embedding(numEmbeddings, embeddingDim, {
       ...(paddingIdx === undefined ? {} : { paddingIdx }),
@@ -73,7 +78,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     const { numEmbeddings, embeddingDim, weight } = this;
     const { device } = weight;
     const { r } = options;
-    checkRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
+    checkAdapterRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
     const adapter = {
       ...described({ ...options, loraDropout: 0 }),
       loraA: parameter(zeros([r, numEmbeddings], { device })),

@@ -1,13 +1,15 @@
 /** Adapters to files and back. */
+import { flag, options, text } from "../argument.js";
 import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
+import { moduleOf } from "../nn/children.js";
 import { noGrad } from "../scope.js";
 import { partsOf, type Adapter } from "./adapter.js";
 import { setTrainable } from "./active.js";
 import { at } from "./at.js";
 import { change } from "./change.js";
 import { writeConfig } from "./config.js";
-import { readAdapter, type ReadOptions } from "./convert.js";
+import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./formats/adapter-file.js";
 import { folderOf, writeFolder } from "./formats/folder.js";
 import { described } from "./description.js";
@@ -31,8 +33,12 @@ interface Described extends Targetable {
 export async function saveAdapter(
   model: Described,
   dir: string,
-  { name = "default" }: { name?: string | undefined } = {},
+  given: { name?: string | undefined } = {},
 ): Promise<void> {
+  moduleOf("saveAdapter", "model", model);
+  fileName("saveAdapter", "dir", dir);
+  const { name = "default" } = options("saveAdapter", given, ["name"]);
+  text("saveAdapter", "name", name);
   const adapter = adapterOf(model, name);
   const layers = [...adapter.layers];
   if (adapter.layers.has(""))
@@ -66,9 +72,9 @@ export async function saveAdapter(
 }
 
 export interface LoadAdapterOptions extends ReadOptions {
-  name?: string;
+  name?: string | undefined;
   /** Whether it is trained further. */
-  trainable?: boolean;
+  trainable?: boolean | undefined;
 }
 
 /**
@@ -79,10 +85,17 @@ export interface LoadAdapterOptions extends ReadOptions {
 export async function loadAdapter(
   model: Described,
   path: string,
-  { name = "default", trainable = false, ...options }: LoadAdapterOptions = {},
+  given: LoadAdapterOptions = {},
 ): Promise<InjectReport> {
+  moduleOf("loadAdapter", "model", model);
+  fileName("loadAdapter", "path", path);
+  const known = ["name", "trainable", "loraAlpha", "enableLora", "prefix"] as const;
+  const { name = "default", trainable = false, ...reading } = options("loadAdapter", given, known);
+  fileName("loadAdapter", "name", name);
+  flag("loadAdapter", "trainable", trainable);
+  checkReading("loadAdapter", reading);
   checkFree(model, name, "loadAdapter");
-  const read = await readAdapter(path, name, model, options);
+  const read = await readAdapter(path, name, model, reading);
   try {
     await checkBases(model, read);
     return change(model, () => {

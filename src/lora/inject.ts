@@ -1,8 +1,9 @@
 /** Adapting a whole model: layers are replaced in place, and which adapters a model has is kept beside it. */
 import { Linear } from "../nn/linear.js";
+import { moduleOf } from "../nn/children.js";
 import { Module } from "../nn/module.js";
 import type { Tensor } from "../tensor.js";
-import { checkRoom, partsOf } from "./adapter.js";
+import { checkAdapterRoom, partsOf } from "./adapter.js";
 import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } from "./active.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { change } from "./change.js";
@@ -42,6 +43,7 @@ export interface InjectReport {
  * Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`; the model is then as it was.
  */
 export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
+  moduleOf("inject", "model", model);
   const options = optionsFor(model, given);
   const starts = await startsOf(model, layersFor(model, options), options);
   // Another may have come while values were read.
@@ -92,7 +94,7 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: bo
   const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
   const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));
   const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
-  if (weights[0] !== undefined) checkRoom("inject", weights[0].weight.device, elements);
+  if (weights[0] !== undefined) checkAdapterRoom("inject", weights[0].weight.device, elements);
   const paths = found.map(([path]) => path);
   const fanInFanOut = found.some(([, layer]) => layer instanceof Linear && layer.fanInFanOut);
   const targets = written(model, options);

@@ -4,15 +4,16 @@ import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
 import { uniform } from "../random.js";
 import { trains } from "../scope.js";
 import { made, parameter, type Tensor } from "../tensor.js";
-import { checkRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
 import { composed } from "./composed.js";
-import { checkOptions, LoRALayer, type LoRAOptions } from "./layer.js";
+import { LoRALayer, type LoRAOptions } from "./layer.js";
+import { checkBase, checkLayer } from "./options-of-layers.js";
 import { loraLinear } from "./lora-linear.js";
 import { byRows, sharesOf, type Share } from "./shares.js";
 
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   /** Whether the weight is stored as [in, out]. */
-  fanInFanOut?: boolean;
+  fanInFanOut?: boolean | undefined;
 }
 
 /** A dense product, and what one low-rank path adds to it. */
@@ -29,8 +30,7 @@ export interface LinearParts {
  */
 export class Linear extends LoRALayer(BaseLinear) {
   constructor(inFeatures: number, outFeatures: number, options: LoRALinearOptions = {}) {
-    super(inFeatures, outFeatures, options);
-    checkOptions("lora.Linear", options);
+    super(inFeatures, outFeatures, checkLayer("lora.Linear", options, { inFeatures, outFeatures }));
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
     if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
@@ -38,6 +38,7 @@ export class Linear extends LoRALayer(BaseLinear) {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
+    checkBase("lora.Linear", layer, BaseLinear, "a linear layer");
     const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
     lora.training = layer.training;
     return lora;
@@ -61,7 +62,7 @@ export class Linear extends LoRALayer(BaseLinear) {
   override freshAdapter(options: FreshOptions): Adapter {
     const { inFeatures, outFeatures, weight } = this;
     const { device } = weight;
-    checkRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
+    checkAdapterRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
     const bound = 1 / Math.sqrt(inFeatures);
     const drawn = uniform(options.r * inFeatures, -bound, bound);
     const adapter = {

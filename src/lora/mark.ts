@@ -1,5 +1,7 @@
 /** Loralib's two functions over a whole model. */
+import { shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
+import { moduleOf } from "../nn/children.js";
 import type { Module } from "../nn/module.js";
 import { join } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
@@ -10,7 +12,7 @@ export type BiasMode = "none" | "all" | "lora_only";
 /** Refuses what is no mode. */
 export function checkBias(bias: string): asserts bias is BiasMode {
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") {
-    throw new LowrankError("ERR_OPTION", `bias: "${bias}" is none of none, all, lora_only`);
+    throw new LowrankError("ERR_OPTION", `bias: ${shown(bias)} is none of none, all, lora_only`);
   }
 }
 
@@ -55,6 +57,7 @@ function isAdapted(module: Module): boolean {
  * low-rank layers. Source: loralib's mark_only_lora_as_trainable.
  */
 export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"): void {
+  moduleOf("markOnlyLoraAsTrainable", "model", model);
   checkBias(bias);
   const trained = new Set<Tensor>([...adapterTensors(model)].map(([, tensor]) => tensor));
   for (const [, tensor, owner] of biases(model)) {
@@ -73,6 +76,7 @@ export function markOnlyLoraAsTrainable(model: Module, bias: BiasMode = "none"):
 
 /** The low-rank matrices by path, with the biases that `bias` names. Source: loralib's lora_state_dict. */
 export function loraStateDict(model: Module, bias: BiasMode = "none"): Record<string, Tensor> {
+  moduleOf("loraStateDict", "model", model);
   checkBias(bias);
   const state = Object.fromEntries(adapterTensors(model));
   for (const [path, tensor, owner] of biases(model)) {

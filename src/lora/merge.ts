@@ -1,5 +1,7 @@
 /** Merging a whole model's adapters into its weights. */
+import { flag, options } from "../argument.js";
 import { LowrankError } from "../errors.js";
+import { moduleOf } from "../nn/children.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
@@ -18,8 +20,11 @@ import { isTokenLayer, mergeTokens, type TokenLayer } from "./token-rows.js";
  */
 export async function merge<T extends Module>(
   model: T,
-  { safe = true }: { safe?: boolean | undefined } = {},
+  given: { safe?: boolean | undefined } = {},
 ): Promise<T> {
+  moduleOf("merge", "model", model);
+  const { safe = true } = options("merge", given, ["safe"]);
+  flag("merge", "safe", safe);
   if (safe) await checkMerged(model);
   change(model, () => mergeLayers(model));
   return model;
@@ -59,6 +64,7 @@ function largestMerged(layer: AnyLoRALayer): Tensor {
 
 /** Restores the base weights of `model`, which is returned, to the bit. */
 export function unmerge<T extends Module>(model: T): T {
+  moduleOf("unmerge", "model", model);
   change(model, () => {
     for (const [, layer] of loraLayers(model)) layer.unmerge();
   });
@@ -72,8 +78,11 @@ export function unmerge<T extends Module>(model: T): T {
  */
 export async function mergeAndUnload<T extends Module>(
   model: T,
-  { safe = true }: { safe?: boolean | undefined } = {},
+  given: { safe?: boolean | undefined } = {},
 ): Promise<T> {
+  moduleOf("mergeAndUnload", "model", model);
+  const { safe = true } = options("mergeAndUnload", given, ["safe"]);
+  flag("mergeAndUnload", "safe", safe);
   if (safe) await checkMerged(model);
   change(model, () => {
     mergeLayers(model);

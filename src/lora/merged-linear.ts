@@ -3,12 +3,13 @@ import { LowrankError } from "../errors.js";
 import { Linear as BaseLinear } from "../nn/linear.js";
 import { uniform } from "../random.js";
 import { parameter, type Tensor } from "../tensor.js";
-import { checkOptions, checkRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
+import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
+import { checkBase, checkLayer } from "./options-of-layers.js";
 import { Linear, ofBase, type LoRALinearOptions } from "./linear.js";
 
 export interface MergedLinearOptions extends LoRALinearOptions {
   /** Which of the equal slices of the outputs are adapted. */
-  enableLora?: readonly boolean[];
+  enableLora?: readonly boolean[] | undefined;
 }
 
 /**
@@ -24,8 +25,8 @@ export class MergedLinear extends Linear {
   readonly enableLora: readonly boolean[];
 
   constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
+    checkLayer("lora.MergedLinear", options, { inFeatures, outFeatures });
     const { enableLora = [false], r = 0, loraAlpha = 1, ...rest } = options;
-    checkOptions("lora.MergedLinear", options);
     checkSlices(enableLora, outFeatures);
     super(inFeatures, outFeatures, rest);
     this.enableLora = [...enableLora];
@@ -36,6 +37,7 @@ export class MergedLinear extends Linear {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static override fromBase(layer: BaseLinear, options: MergedLinearOptions = {}): MergedLinear {
+    checkBase("lora.MergedLinear", layer, BaseLinear, "a linear layer");
     const lora = new MergedLinear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
     lora.training = layer.training;
     return lora;
@@ -67,7 +69,7 @@ export class MergedLinear extends Linear {
     }
     const { inFeatures, width, weight } = this;
     const { device } = weight;
-    checkRoom("lora.MergedLinear", device, r * groups * (inFeatures + width));
+    checkAdapterRoom("lora.MergedLinear", device, r * groups * (inFeatures + width));
     const bound = 1 / Math.sqrt(inFeatures);
     const shape = [r * groups, inFeatures];
     return {

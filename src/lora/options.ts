@@ -1,50 +1,51 @@
 /** What `inject` takes: PEFT's LoraConfig, checked and completed. */
+import { refuse, shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { EvaConfig, EvaData } from "./init/eva.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init/kind.js";
 import type { BiasMode } from "./mark.js";
 import { patternReader, type Pattern } from "./patterns.js";
-import { defaultTargets, type Targetable, type Targets } from "./targets.js";
+import { defaultTargets, namedTargets, type Targetable, type Targets } from "./targets.js";
 
 /** PEFT's LoraConfig, as far as it is built; names in camelCase. */
 export interface InjectOptions {
-  r?: number;
-  loraAlpha?: number;
-  loraDropout?: number;
-  targetModules?: Targets;
-  excludeModules?: Targets;
+  r?: number | undefined;
+  loraAlpha?: number | undefined;
+  loraDropout?: number | undefined;
+  targetModules?: Targets | undefined;
+  excludeModules?: Targets | undefined;
   /** Only these layers of the model, by number, of those that the names of `targetModules` end. */
-  layersToTransform?: number | readonly number[];
+  layersToTransform?: number | readonly number[] | undefined;
   /** Names of the lists of layers that `layersToTransform` counts in; any list unless given. */
-  layersPattern?: string | readonly string[];
+  layersPattern?: string | readonly string[] | undefined;
   /** Other ranks than `r`, by the path of the layer or a Python pattern that ends it. */
-  rankPattern?: Pattern;
+  rankPattern?: Pattern | undefined;
   /** Other values than `loraAlpha`, likewise. */
-  alphaPattern?: Pattern;
-  bias?: BiasMode;
+  alphaPattern?: Pattern | undefined;
+  bias?: BiasMode | undefined;
   /** Modules trained in full, as copies: each name matches the end of a path. */
-  modulesToSave?: readonly string[];
-  useRslora?: boolean;
+  modulesToSave?: readonly string[] | undefined;
+  useRslora?: boolean | undefined;
   /** Whether magnitude and direction are trained apart. */
-  useDora?: boolean;
+  useDora?: boolean | undefined;
   /** Whether the low-rank product has a bias. */
-  loraBias?: boolean;
+  loraBias?: boolean | undefined;
   /** How adapters start: `true` unless given. */
-  initLoraWeights?: InitLoraWeights;
+  initLoraWeights?: InitLoraWeights | undefined;
   /** Batches for `initLoraWeights: "eva"`. */
-  evaData?: EvaData;
-  evaConfig?: EvaConfig;
+  evaData?: EvaData | undefined;
+  evaConfig?: EvaConfig | undefined;
   /** Rows of the input embedding, or of layers by name, that are trained as they are. */
-  trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>>;
+  trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
   /** Whether what is tied to a trained embedding is trained with it. */
-  ensureWeightTying?: boolean;
+  ensureWeightTying?: boolean | undefined;
   /** How the weights of linear layers are stored. Each layer knows, so this is only checked. */
-  fanInFanOut?: boolean | "auto";
-  taskType?: string;
+  fanInFanOut?: boolean | "auto" | undefined;
+  taskType?: string | undefined;
   /** The adapter's name. */
-  name?: string;
+  name?: string | undefined;
   /** Whether a further adapter counts at once; the first always does. */
-  active?: boolean;
+  active?: boolean | undefined;
 }
 
 type Optional =
@@ -138,14 +139,19 @@ export function isHead(name: string): boolean {
 
 /** Refuses an option that is unknown or means nothing, and fills in what is left out. */
 export function completed(model: Targetable, given: InjectOptions): AdapterOptions {
+  if (typeof (given as unknown) !== "object" || given === null || Array.isArray(given))
+    refuse("inject", "options", "an object", given);
   const options: InjectOptions = {};
   for (const [option, value] of Object.entries(given)) {
     if (value === undefined || value === null) continue;
     if (!Object.hasOwn(OPTIONS, option))
-      throw new LowrankError("ERR_OPTION", `inject: there is no option ${option}`);
+      throw new LowrankError(
+        "ERR_OPTION",
+        `inject: there is no option ${option}; there are ${Object.keys(OPTIONS).join(", ")}`,
+      );
     const expected = expectedOf(option as keyof InjectOptions, value);
     if (expected !== undefined)
-      throw new LowrankError("ERR_OPTION", `inject: ${option} is ${expected}, not ${JSON.stringify(value)}`);
+      throw new LowrankError("ERR_OPTION", `inject: ${option} is ${expected}, not ${shown(value)}`);
     Object.assign(options, { [option]: value as unknown });
   }
   const taskType = options.taskType ?? model.taskType;
@@ -154,7 +160,6 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     r: 8,
     loraAlpha: 8,
     loraDropout: 0,
-    targetModules: defaultTargets(model),
     rankPattern: {},
     alphaPattern: {},
     bias: "none",
@@ -166,6 +171,7 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     name: "default",
     active: false,
     ...options,
+    targetModules: namedTargets(model, options.targetModules ?? defaultTargets(model)),
     ...(taskType === undefined ? {} : { taskType }),
     fanInFanOut: options.fanInFanOut === true,
     modulesToSave: [...saved, ...headsOf(taskType).filter((head) => !saved.includes(head))],

@@ -4,6 +4,7 @@
  * (the options of `inject`, trained copies of modules and biases) is noted beside the model.
  */
 import { LowrankError } from "../errors.js";
+import { moduleOf } from "../nn/children.js";
 import { join, Module } from "../nn/module.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { LoRALayer } from "./layer.js";
@@ -99,6 +100,7 @@ export function adaptersOf(model: Module): Map<string, ModelAdapter> {
  * low-rank layer was made by hand.
  */
 export function adapters(model: Module): string[] {
+  moduleOf("adapters", "model", model);
   return [...adaptersOf(model).keys()];
 }
 

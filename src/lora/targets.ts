@@ -6,7 +6,7 @@ import { Linear } from "../nn/linear.js";
 import type { Module } from "../nn/module.js";
 import { escaped, pythonRegex } from "./python-regex.js";
 
-/** A full-match regex or `all-linear`; or names, each exact or the end of a path. */
+/** A full-match regex, `all-linear`, or `peft` for PEFT's own by the model's family; or names, each exact or the end of a path. */
 export type Targets = string | readonly string[];
 
 /** PEFT's targets for a family when none are given. */
@@ -29,11 +29,35 @@ export interface Targetable extends Module {
   taskType?: string;
 }
 
-/** The default targets of a model: PEFT's table where it has the family, all linears elsewhere. */
-export function defaultTargets(model: Targetable): Targets {
+/** What PEFT's table names for the family of a model; undefined where it has it not. */
+function familyTargets(model: Targetable): Targets | undefined {
   const config = (model.config ?? {}) as { model_type?: unknown; modelType?: unknown };
   const family = config.model_type ?? config.modelType;
-  return (typeof family === "string" ? FAMILY_TARGETS[family] : undefined) ?? "all-linear";
+  return typeof family === "string" && Object.hasOwn(FAMILY_TARGETS, family)
+    ? FAMILY_TARGETS[family]
+    : undefined;
+}
+
+/** The default targets of a model: PEFT's table where it has the family, all linears elsewhere. */
+export function defaultTargets(model: Targetable): Targets {
+  return familyTargets(model) ?? "all-linear";
+}
+
+/** `targets`, or what PEFT's table names for the model where they are "peft". Throws `ERR_NO_TARGETS`. */
+export function namedTargets(model: Targetable, targets: Targets): Targets {
+  if (targets !== "peft") return targets;
+  const found = familyTargets(model);
+  if (found !== undefined) return found;
+  throw new LowrankError(
+    "ERR_NO_TARGETS",
+    `targetModules: "peft" is PEFT's table by family, which has ${Object.keys(FAMILY_TARGETS).join(", ")} and not this model's; name layers, or all-linear; there are: ${candidatesOf(model).join(", ") || "none"}`,
+  );
+}
+
+/** Names of the layers that can be adapted. */
+function candidatesOf(model: Module): string[] {
+  const paths = [...model.namedModules()].flatMap(([path, module]) => (isAdaptable(module) ? [path] : []));
+  return [...new Set(paths.map((path) => path.split(".").pop() as string))].sort();
 }
 
 /** What chooses among a model's layers. */
@@ -48,7 +72,8 @@ export interface Targeting {
 /** Layers that can be adapted. */
 export type Adaptable = Linear | Embedding | ConvNd;
 
-function isAdaptable(module: Module): module is Adaptable {
+/** Whether a module is one that can be adapted. */
+export function isAdaptable(module: Module): module is Adaptable {
   return module instanceof Linear || module instanceof Embedding || module instanceof ConvNd;
 }
 
@@ -61,14 +86,11 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   const wanted = chooser(model, targeting);
   const unwanted = excludeModules === undefined ? () => false : matcher(excludeModules, "excludeModules");
   const found = new Map<string, Adaptable>();
-  const candidates: string[] = [];
   for (const [path, module] of model.namedModules()) {
     if (!isAdaptable(module)) continue;
-    candidates.push(path);
     if (wanted(path, module) && !unwanted(path)) found.set(path, module);
   }
   if (found.size > 0) return found;
-  const names = [...new Set(candidates.map((p) => p.split(".").pop() as string))].sort();
   const asked = typeof targetModules === "string" ? `"${targetModules}"` : `[${targetModules.join(", ")}]`;
   const narrowed = [
     excludeModules === undefined ? "" : `excludeModules ${JSON.stringify(excludeModules)}`,
@@ -78,7 +100,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   ].filter(Boolean);
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `targetModules: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted; there are: ${names.join(", ") || "none"}`,
+    `targetModules: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted; there are: ${candidatesOf(model).join(", ") || "none"}`,
   );
 }
 

@@ -12,6 +12,7 @@ import {
   type PerDimension,
 } from "./convolution.js";
 import { Module } from "./module.js";
+import { checkRoom } from "./room.js";
 
 export interface ConvOptions extends GeometryOptions {
   bias?: boolean;
@@ -58,6 +59,7 @@ export abstract class ConvNd extends Module {
     const bound = 1 / Math.sqrt(fan);
     const draw = (shape: number[]): Tensor => {
       const size = shape.reduce((n, d) => n * d, 1);
+      checkRoom(layer, options.device, size);
       const place = options.device === undefined ? {} : { device: options.device };
       return parameter(tensor(uniform(size, -bound, bound), { shape, ...place }));
     };

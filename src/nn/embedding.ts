@@ -5,6 +5,7 @@ import { session } from "../native.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
+import { checkRoom } from "./room.js";
 
 export interface EmbeddingOptions {
   /** A row that starts at zero and gets no gradient; negative from the end. */
@@ -36,6 +37,7 @@ export class Embedding extends Module {
       this.weight = options.weight;
       return;
     }
+    checkRoom("Embedding", options.device, numEmbeddings * embeddingDim);
     const values = normal(numEmbeddings * embeddingDim);
     if (this.paddingIdx !== undefined)
       values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);

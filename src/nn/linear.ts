@@ -2,6 +2,7 @@ import { uniform } from "../create.js";
 import { session } from "../native.js";
 import { made, parameter, type Tensor } from "../tensor.js";
 import { Module } from "./module.js";
+import { checkRoom } from "./room.js";
 import type { Device } from "../device.js";
 
 export interface LinearOptions {
@@ -34,6 +35,7 @@ export class Linear extends Module {
     this.outFeatures = outFeatures;
     this.fanInFanOut = options.fanInFanOut ?? false;
     const place = options.device === undefined ? {} : { device: options.device };
+    if (!options.weight) checkRoom("Linear", options.device, inFeatures * outFeatures);
     const bound = 1 / Math.sqrt(inFeatures);
     const draw = (shape: number[]): Tensor => uniform(shape, -bound, bound, place);
     const shape = this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];

@@ -1,5 +1,6 @@
 /** `finetune`'s options, checked and completed, before anything is read or loaded. */
 import type { Device } from "../device.js";
+import { shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -89,6 +90,9 @@ export function settingsOf(options: FinetuneOptions): Settings {
   checkNames(options);
   if (options.model === undefined || options.data === undefined) refuse("finetune takes a model and data");
   const { lora = {}, optimizer = {} } = options;
+  for (const [name, value] of Object.entries({ lora, optimizer }))
+    if (typeof value !== "object" || value === null || Array.isArray(value))
+      refuse(`${name} is an object of options, not ${shown(value)}`);
   const r = count("lora.r", lora.r ?? 16, 1);
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);

@@ -51,14 +51,14 @@ test("options that mean nothing are refused", (t) => {
     ],
     [() => new lora.Linear(4, 6, { r: 1, useDora: true, loraBias: true }), /together with useDora/],
     [() => new lora.Linear(4, 6, { r: -1 }), /r is a whole number/],
-    [() => new lora.Linear(4, 6, { r: 1, loraDropout: 2 }), /loraDropout is a probability/],
+    [() => new lora.Linear(4, 6, { r: 1, loraDropout: 2 }), /loraDropout is a number from 0 to 1/],
     [() => new lora.Embedding(4, 6, { r: 1, loraBias: true }), /loraBias has no meaning/],
     [() => new lora.Embedding(4, 6, { r: 1, loraDropout: 0.5 } as object), /ids cannot be dropped/],
     [() => new lora.Embedding(4, 6, { r: 1, maxNorm: 1 } as object), /maxNorm/],
     [() => new lora.Embedding(4, 6, { r: 1, paddingIdx: 4 }), /paddingIdx 4 is none of 4 rows/],
     [() => new lora.Embedding(4, 6, { r: 1, paddingIdx: -5 }), /paddingIdx -5/],
     [() => new lora.Conv2d(4, 6, 3, { r: -1 }), /lora.Conv2d: r is a whole number/],
-    [() => new lora.Conv2d(4, 6, 3, { r: 1, loraDropout: -1 }), /loraDropout is a probability/],
+    [() => new lora.Conv2d(4, 6, 3, { r: 1, loraDropout: -1 }), /loraDropout is a number from 0 to 1/],
   ];
   for (const [make, message] of refused)
     t.like(t.throws(make, { instanceOf: LowrankError, message }), { code: "ERR_OPTION" });

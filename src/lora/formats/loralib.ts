@@ -9,10 +9,15 @@ import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
+import type { ConvNd } from "../../nn/conv.js";
+import { Linear } from "../../nn/linear.js";
 import { exactTargets, ranksAndAlphas } from "../exact.js";
+import { acrossGroups } from "../grouped.js";
+import { LoRALayer } from "../layer.js";
 import { MergedLinear } from "../merged-linear.js";
 import { blocksOfB } from "../own-form.js";
-import { targeted, type Targetable } from "../targets.js";
+import { baseModules } from "../registry.js";
+import { isAdaptable, type Adaptable, type Targetable } from "../targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { refuseBeyond, type FileLayers } from "./layers.js";
 
@@ -114,16 +119,19 @@ function spread(b: Tensor, k: number): Tensor {
 }
 
 export interface LoralibOptions {
-  /** Where the file doesn't say it. */
-  loraAlpha?: number;
-  /** Which slices of merged linear layers are adapted. */
-  enableLora?: readonly boolean[];
+  /** Where neither the file nor the model's own low-rank layers say it. */
+  loraAlpha?: number | undefined;
+  /** Which slices of merged linear layers are adapted, where the model's own layers do not know. */
+  enableLora?: readonly boolean[] | undefined;
 }
 
+/** What ends the keys of one layer, beside A and B. */
+const PARTS = { lora_B_bias: "lora_B.bias", lora_magnitude_vector: "lora_magnitude_vector" } as const;
+
 /**
- * A state dict of loralib's, its paths those of `model`. A merged linear layer becomes the equal
- * plain one, of rank r·E; a convolution one of rank r·k², since that is the rank its difference of
- * the weight may have. Takes the tensors over.
+ * A state dict of loralib's, or what `loraStateDict` gives, its paths those of `model`. A merged linear layer becomes the
+ * equal plain one, of rank r·E, its slices those of the model's own layer; a convolution in loralib's form one of rank
+ * r·k², since that is the rank its difference of the weight may have. Takes the tensors over.
  * Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
  */
 export function fromLoralib(
@@ -134,69 +142,100 @@ export function fromLoralib(
   { loraAlpha, enableLora }: LoralibOptions = {},
 ): AdapterFile {
   const alphaOf = alphaReader(file, metadata, loraAlpha);
-  const modules = targeted(model, { targetModules: ".*" });
+  const modules = new Map(
+    [...baseModules(model)].filter((entry): entry is [string, Adaptable] => isAdaptable(entry[1])),
+  );
   const unmatched: string[] = [];
   const out: Record<string, Tensor> = {};
   const ranks = new Map<string, { r: number; loraAlpha: number }>();
-  for (const [key, a] of Object.entries(tensors)) {
-    const [, path, part] = /^(.*)\.(lora_A|lora_B|bias)$/.exec(key) ?? [];
-    if (path === undefined) unmatched.push(key);
-    if (path === undefined || part !== "lora_A") continue;
+  const halves = splitKeys(tensors);
+  for (const [path, keys] of halves.layers) {
     const module = modules.get(path);
-    const b = tensors[`${path}.lora_B`];
-    if (module === undefined || b === undefined) {
-      unmatched.push(key);
+    const [a, b] = [tensors[`${path}.lora_A`], tensors[`${path}.lora_B`]];
+    if (module === undefined || a === undefined || b === undefined) {
+      unmatched.push(...keys);
       continue;
     }
-    const embedding = module instanceof Embedding;
-    const { shape } = module.weight;
-    const plain = noGrad(() =>
-      scope(() =>
-        shape.length > 2 ? rebuilt(file, path, a, b, shape) : merged(file, path, a, b, enableLora),
-      ),
-    );
-    ranks.set(path, { r: plain.a.shape[0] as number, loraAlpha: alphaOf(path) * plain.factor });
-    out[`${PREFIX}${path}.${embedding ? "lora_embedding_A" : "lora_A.weight"}`] = plain.a;
-    out[`${PREFIX}${path}.${embedding ? "lora_embedding_B" : "lora_B.weight"}`] = plain.b;
+    const plain = noGrad(() => scope(() => plainOf(file, path, module, a, b, enableLora)));
+    ranks.set(path, { r: plain.a.shape[0] as number, loraAlpha: alphaOf(path, module) * plain.factor });
+    const [keyA, keyB] =
+      module instanceof Embedding
+        ? ["lora_embedding_A", "lora_embedding_B"]
+        : ["lora_A.weight", "lora_B.weight"];
+    out[`${PREFIX}${path}.${keyA}`] = plain.a;
+    out[`${PREFIX}${path}.${keyB}`] = plain.b;
+    for (const [part, suffix] of Object.entries(PARTS)) {
+      const tensor = tensors[`${path}.${part}`];
+      if (tensor !== undefined) out[`${PREFIX}${path}.${suffix}`] = tensor;
+    }
   }
-  unmatched.push(
-    ...Object.keys(tensors).filter((key) => key.endsWith(".lora_B") && !ranks.has(key.slice(0, -7))),
-  );
-  if (unmatched.length > 0)
-    throw new LowrankError(
-      "ERR_UNMATCHED_KEY",
-      `${file}: not of this model: ${some([...new Set(unmatched)])}`,
-    );
+  unmatched.push(...halves.others);
   let bias: "none" | "all" | "lora_only" = "none";
-  for (const [key, own] of Object.entries(tensors)) {
-    // Loralib holds the base of a convolution below \`conv\`.
-    const [, path] = /^(.*?)(?:\.conv)?\.bias$/.exec(key) ?? [];
-    if (path === undefined) continue;
+  for (const [path, own] of halves.biases) {
     if (!ranks.has(path)) bias = "all";
     else if (bias === "none") bias = "lora_only";
     out[`${PREFIX}${path}.${ranks.has(path) ? "base_layer.bias" : "bias"}`] = own;
   }
+  if (unmatched.length > 0)
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: not of this model: ${some(unmatched)}`);
+  const has = (part: keyof typeof PARTS): boolean => {
+    const lacking = [...ranks.keys()].filter((path) => !(`${path}.${part}` in tensors));
+    if (lacking.length > 0 && lacking.length < ranks.size)
+      throw new LowrankError(
+        "ERR_UNMATCHED_KEY",
+        `${file}: ${some(lacking)} lacks ${part}, which others have`,
+      );
+    return lacking.length === 0;
+  };
   return {
     file,
     tensors: out,
-    options: { ...ranksAndAlphas(ranks), bias, targetModules: exactTargets(model, [...ranks.keys()], []) },
+    options: {
+      ...ranksAndAlphas(ranks),
+      bias,
+      useDora: has("lora_magnitude_vector"),
+      loraBias: has("lora_B_bias"),
+      targetModules: exactTargets(model, [...ranks.keys()], []),
+    },
   };
+}
+
+/** Keys of layers by path, biases by path, and what is neither. */
+function splitKeys(tensors: Readonly<Record<string, Tensor>>): {
+  layers: Map<string, string[]>;
+  biases: Map<string, Tensor>;
+  others: string[];
+} {
+  const layers = new Map<string, string[]>();
+  const biases = new Map<string, Tensor>();
+  const others: string[] = [];
+  for (const [key, tensor] of Object.entries(tensors)) {
+    const [, layer] = /^(.*)\.(?:lora_A|lora_B|lora_B_bias|lora_magnitude_vector)$/.exec(key) ?? [];
+    // Loralib holds the base of a convolution below `conv`.
+    const [, biased] = /^(.*?)(?:\.conv)?\.bias$/.exec(key) ?? [];
+    if (layer !== undefined) layers.set(layer, [...(layers.get(layer) ?? []), key]);
+    else if (biased !== undefined) biases.set(biased, tensor);
+    else others.push(key);
+  }
+  return { layers, biases, others };
 }
 
 function alphaReader(
   file: string,
   metadata: Readonly<Record<string, string>>,
   given: number | undefined,
-): (path: string) => number {
+): (path: string, module: Module) => number {
   const written: unknown = metadata[ALPHA] === undefined ? undefined : JSON.parse(metadata[ALPHA]);
-  return (path) => {
+  return (path, module) => {
     const own =
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
-    const alpha = given ?? own;
+    // A layer of loralib's has the alpha that it was made with.
+    const made = module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
+    const alpha = given ?? own ?? made?.loraAlpha;
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
       throw new LowrankError(
         "ERR_OPTION",
-        `${file}: loralib's files don't say alpha: give loraAlpha, as it was when the layers were made`,
+        `${file}: loralib's files don't say alpha: give loraAlpha, as it was when the layers were made (${path})`,
       );
     return alpha;
   };
@@ -209,7 +248,30 @@ interface Plain {
   factor: number;
 }
 
-/** A linear layer or an embedding; one of several slices with B block-diagonal over the enabled ones. */
+/** One layer's factors in PEFT's form. */
+function plainOf(
+  file: string,
+  path: string,
+  module: Adaptable,
+  a: Tensor,
+  b: Tensor,
+  enableLora: readonly boolean[] | undefined,
+): Plain {
+  const { shape } = module.weight;
+  if (shape.length > 2) {
+    if (a.shape.length === 2) return rebuilt(file, path, a, b, shape);
+    // As `loraStateDict` gives it, whose groups all meet one A.
+    const { geometry, inChannels } = module as ConvNd;
+    if (geometry.groups === 1 || a.shape[1] === inChannels) return { a, b, factor: 1 };
+    return { a: acrossGroups(a, geometry.groups), b, factor: geometry.groups };
+  }
+  if (!(module instanceof Linear)) return { a, b, factor: 1 };
+  // A of one product for all outputs is plain, whatever the layer is.
+  if (b.shape[0] === module.outFeatures && a.shape[0] === b.shape[1]) return { a, b, factor: 1 };
+  return merged(file, path, a, b, module instanceof MergedLinear ? module.enableLora : enableLora);
+}
+
+/** A linear layer of several slices, of which some are adapted: B block-diagonal over these. */
 function merged(
   file: string,
   path: string,
@@ -219,7 +281,6 @@ function merged(
 ): Plain {
   const [rank, r] = [a.shape[0] as number, b.shape[1] as number];
   const slices = rank / r;
-  if (slices === 1 && enableLora === undefined) return { a, b, factor: 1 };
   const enabled = enableLora?.filter(Boolean).length;
   if (enableLora === undefined || enabled !== slices)
     throw new LowrankError(

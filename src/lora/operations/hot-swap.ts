@@ -1,8 +1,10 @@
 /** Another adapter's values in the place of one that is loaded. */
+import { options } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
+import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor.js";
-import { readAdapter, type ReadOptions } from "../convert.js";
+import { checkReading, fileName, readAdapter, type ReadOptions } from "../convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
 import { asOwnForm, isOwnForm } from "../own-form.js";
 import { patternReader } from "../patterns.js";
@@ -23,14 +25,24 @@ import { ranksAndAlphas } from "../exact.js";
 export async function hotSwap(
   model: Targetable,
   path: string,
-  { name = "default", ...options }: ReadOptions & { name?: string | undefined } = {},
+  given: ReadOptions & { name?: string | undefined } = {},
 ): Promise<void> {
+  moduleOf("hotSwap", "model", model);
+  fileName("hotSwap", "path", path);
+  const { name = "default", ...reading } = options("hotSwap", given, [
+    "name",
+    "loraAlpha",
+    "enableLora",
+    "prefix",
+  ]);
+  fileName("hotSwap", "name", name);
+  checkReading("hotSwap", reading);
   adapterOf(model, name);
-  const read = await readAdapter(path, name, model, options);
+  const read = await readAdapter(path, name, model, reading);
   const made: Tensor[] = [];
   try {
     await checkBases(model, read);
-    const given = await inOwnForm(model, name, read, made);
+    const fitting = await inOwnForm(model, name, read, made);
     const { layers, note } = adapterOf(model, name);
     for (const [at, layer] of layers) {
       if (layer.merged && layer.active.some((one) => one.name === name))
@@ -53,7 +65,7 @@ export async function hotSwap(
       patternReader(rankPattern, "rankPattern"),
       patternReader(alphaPattern, "alphaPattern"),
     ];
-    fill(fitted(model, name, given, { padded: true }));
+    fill(fitted(model, name, fitting, { padded: true }));
     for (const [at, layer] of layers) {
       const adapter = layer.adapterOf(name);
       const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);

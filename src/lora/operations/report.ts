@@ -1,4 +1,5 @@
 /** What the adapters of a model are, layer by layer. */
+import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
@@ -31,6 +32,7 @@ export interface LayerReport {
  * ‖B·A‖² = Σ (BᵀB ∘ AAᵀ), matrices of the rank's size.
  */
 export async function report(model: Module): Promise<LayerReport[]> {
+  moduleOf("report", "model", model);
   const rows = [...loraLayers(model)].flatMap(([path, layer]) =>
     [...layer.adapters].map(([name, adapter]) => ({ path, layer, name, adapter })),
   );
@@ -97,6 +99,7 @@ export interface Status {
 
 /** Which adapters a model has, which of them count, and which are trained. */
 export function status(model: Module): Status {
+  moduleOf("status", "model", model);
   const layers = [...loraLayers(model)].map(([, layer]) => layer).filter((layer) => layer.adapters.size > 0);
   const merged = layers.filter((layer) => layer.merged).length;
   const [names, tensors] = [adapters(model), new Set(Object.values(model.stateDict()))];

@@ -1,5 +1,7 @@
 /** A new adapter out of others. */
+import { options as checkedOptions, refuse as wrong, whole } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
+import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { uniform, withRandom } from "../../random.js";
 import { noGrad, scope } from "../../scope.js";
@@ -7,6 +9,7 @@ import { tensor } from "../../create.js";
 import { Tensor } from "../../tensor.js";
 import { setTrainable } from "../active.js";
 import { change } from "../change.js";
+import { fileName } from "../convert.js";
 import { injectNow } from "../inject.js";
 import type { Adapter, AnyLoRALayer } from "../layer.js";
 import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../registry.js";
@@ -40,15 +43,15 @@ const COMBINATIONS = [
 export type Combination = (typeof COMBINATIONS)[number];
 
 export interface WeightedAdapterOptions {
-  combination?: Combination;
+  combination?: Combination | undefined;
   /** The rank of the result: of the forms by `svd`, and what `linear` and `cat` are then cut to. */
-  rank?: number;
+  rank?: number | undefined;
   /** The share of values that ties, dare and magnitude_prune keep. */
-  density?: number;
+  density?: number | undefined;
   /** How ties elects a sign. */
-  majoritySign?: MajoritySign;
+  majoritySign?: MajoritySign | undefined;
   /** Of dare's masks. */
-  seed?: number;
+  seed?: number | undefined;
 }
 
 /** An adapter that goes into the sum. */
@@ -75,6 +78,10 @@ export async function addWeightedAdapter(
   weights: Readonly<Record<string, number>>,
   options: WeightedAdapterOptions = {},
 ): Promise<void> {
+  moduleOf("addWeightedAdapter", "model", model);
+  const known = ["combination", "rank", "density", "majoritySign", "seed"] as const;
+  const { seed } = checkedOptions("addWeightedAdapter", options, known);
+  if (seed !== undefined) whole("addWeightedAdapter", "seed", seed);
   const inputs = checked(model, name, weights, options);
   const alone = inputs.length === 1 && options.rank === undefined;
   const combination = alone ? "linear" : (options.combination ?? "linear");
@@ -100,6 +107,9 @@ function checked(
   weights: Readonly<Record<string, number>>,
   { combination = "linear", rank, density, majoritySign }: WeightedAdapterOptions,
 ): Input[] {
+  fileName("addWeightedAdapter", "name", name);
+  if (typeof weights !== "object" || weights === null || Array.isArray(weights))
+    wrong("addWeightedAdapter", "weights", "weights by name", weights);
   checkFree(model, name, "addWeightedAdapter");
   const inputs = Object.entries(weights).map(([one, weight]) => ({
     ...adapterOf(model, one),
