@@ -228,10 +228,11 @@ export class AdapterRun {
   }
 
   /** Saves the adapter where it belongs. */
-  async #finish({ early, ...ended }: LoopResult, optimizer: AdamW): Promise<FinetuneResult> {
+  async #finish({ early: ending, ...ended }: LoopResult, optimizer: AdamW): Promise<FinetuneResult> {
     const { model, output, prepared, settings } = this.#subject;
     nameClasses(model, prepared.objective.labels);
     const { steps, stopped } = ended;
+    const early = ending || (this.#stopping.exhausted && steps < this.#plan.steps);
     if (stopped && steps === 0) {
       deleteAdapter(model, this.#name);
       return { adapter: "", ...ended };

@@ -1,12 +1,12 @@
 /** The checkpoints in an output folder: which are there, which is gone on from, which are kept. */
 import { existsSync } from "node:fs";
 import { readdir, rename, rm, rmdir } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
 import { readProgress, type Progress } from "../checkpoint.js";
 import { lineageOf, within, type Line } from "./lineage.js";
-import { damageOf, syncFolder } from "./manifest.js";
+import { damageOf, filesOf, syncFolder } from "./manifest.js";
 import { RUN, type RunRecord } from "./run-record.js";
 
 /** A checkpoint whose `run.json` can be read. */
@@ -79,7 +79,7 @@ export async function soundCheckpoint(output: string, name: string, line?: Line)
   const before = await soundBefore(output, step, found?.progress.line ?? line);
   const rest =
     before === undefined
-      ? "there is no sound one before it"
+      ? "there is no sound one before it: start the run anew, by overwrite (--yes) in the same folder"
       : `the sound one before it is ${before.folder}: resume from that by its name`;
   throw new LowrankError("ERR_FILE_FORMAT", `${folder}: the checkpoint is damaged: ${damage}; ${rest}`);
 }
@@ -120,7 +120,8 @@ export async function placeCheckpoint(
 ): Promise<{ name: string; moved?: string }> {
   const usual = checkpointName(step);
   const there = existsSync(join(output, usual));
-  const other = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
+  const found = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;
+  const other = found !== undefined && (await isWhollyOwn(found)) ? found : undefined;
   let moved: string | undefined;
   if (other !== undefined) {
     moved = free(output, `${usual}-${other.lineage}`);
@@ -154,14 +155,23 @@ export function superfluous<T extends { step: number; evalLoss: number | null }>
 }
 
 /** Removes the files that a checkpoint was written with, and the folder, where nothing else is in it. */
-export async function removeCheckpoint({ folder, progress }: Checkpoint): Promise<void> {
-  // What is left of one that is half removed is no checkpoint any more.
-  await rm(join(folder, RUN), { force: true });
-  const files = Object.keys(progress.files);
-  for (const name of files) await rm(join(folder, name), { force: true });
-  const below = new Set(
-    files.filter((name) => name.includes("/")).map((name) => name.split("/")[0] as string),
-  );
+export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
+  let { folder } = checkpoint;
+  if (await isWhollyOwn(checkpoint)) {
+    // A kill in the middle of it then leaves nothing that looks like a checkpoint.
+    const aside = `${folder}.tmp-${process.pid}`;
+    await rename(folder, aside);
+    folder = aside;
+  }
+  const files = Object.keys(checkpoint.progress.files);
+  for (const name of [RUN, ...files]) await rm(join(folder, name), { force: true });
+  const below = new Set(files.filter((name) => name.includes("/")).map((name) => dirname(name)));
   for (const name of below) await rmdir(join(folder, name)).catch(() => {});
   await rmdir(folder).catch(() => {});
+}
+
+/** Whether a checkpoint's folder holds nothing but what was written with it. */
+async function isWhollyOwn({ folder, progress }: Checkpoint): Promise<boolean> {
+  const own = new Set([RUN, ...Object.keys(progress.files)]);
+  return (await filesOf(folder)).every((name) => own.has(name));
 }

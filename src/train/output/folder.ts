@@ -247,9 +247,18 @@ export class OutputFolder {
       return await work(folder);
     } catch (error) {
       await removeKnown(folder).catch(() => {});
-      if (error instanceof LowrankError) throw error;
-      const what = `${folder}: cannot be written (${systemCode(error) ?? (error as Error).message})`;
-      throw new LowrankError("ERR_WRITE", what, { cause: error });
+      const { code, message } = error instanceof LowrankError ? error : unusable(folder, error);
+      // It is told by the name that it would have had.
+      const named = message.replaceAll(
+        new RegExp(String.raw`([\\\\/]adapter)?\.tmp-${process.pid}`, "g"),
+        "",
+      );
+      const last = this.newest;
+      const kept =
+        last === undefined || code !== "ERR_WRITE"
+          ? ""
+          : `; ${last} is kept: go on from it by resume (--resume ${this.path})`;
+      throw new LowrankError(code, named + kept, { cause: error });
     }
   }
 
@@ -287,7 +296,8 @@ function unusable(path: string, cause: unknown): LowrankError {
     const what = `${path}: is a file or lies below one, and a folder was expected`;
     return new LowrankError("ERR_OUTPUT_EXISTS", what, { cause });
   }
-  const what = `${path}: cannot be written (${code ?? (cause as Error).message})`;
+  const remedy = ["ENOSPC", "EDQUOT", "EFBIG"].includes(code ?? "") ? "; free some space, or" : ";";
+  const what = `${path}: cannot be written (${code ?? (cause as Error).message})${remedy} choose another folder`;
   return new LowrankError("ERR_WRITE", what, { cause });
 }
 

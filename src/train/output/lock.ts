@@ -104,10 +104,10 @@ async function removeStale(folder: string, file: string, token: string): Promise
   const running = isRunning(holder);
   if (running !== false) {
     const where = running === undefined ? ` on ${holder.host}` : "";
-    const rest = running === undefined ? `, or remove ${file} if it has ended` : "";
+    const rest = running === undefined ? `; if it has ended, remove ${file}` : "";
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
-      `${folder}: another run, process ${holder.pid}${where}, writes here; wait for it or stop it, choose another folder${rest}`,
+      `${folder}: another run, process ${holder.pid}${where}, writes here; wait for it, stop it, or choose another folder${rest}`,
     );
   }
   // Taken aside first: what is removed is then what was looked at, even if another run has taken it over meanwhile.

@@ -30,7 +30,8 @@ export async function manifestOf(folder: string): Promise<Manifest> {
   return manifest;
 }
 
-async function filesOf(folder: string, below = ""): Promise<string[]> {
+/** The paths of all files in a folder and below it. */
+export async function filesOf(folder: string, below = ""): Promise<string[]> {
   const entries = await readdir(join(folder, below), { withFileTypes: true });
   const found = await Promise.all(
     entries.map((entry) => {

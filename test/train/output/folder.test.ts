@@ -1,0 +1,107 @@
+/** What a run replaces, when, and what it leaves alone. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+import { finetune, type FinetuneOptions } from "../../../src/index.js";
+import { temporary, tinyData, tinyModel } from "../../hashed.js";
+import { adapterBytes, quick } from "../quick.js";
+
+const given = { model: tinyModel(), data: tinyData() };
+const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { output: string } =>
+  quick(given, "cpu", { lora: { r: 2 }, steps: 6, ...more }) as FinetuneOptions & { output: string };
+
+/** Runs until a step is told; `end` stops or aborts. */
+async function until(options: FinetuneOptions, step: number, end: "stop" | "abort"): Promise<void> {
+  const controller = new AbortController();
+  const run = finetune({ ...options, signal: controller.signal });
+  const reading = async (): Promise<void> => {
+    for await (const event of run) {
+      if (event.type !== "step" || event.step !== step) continue;
+      if (end === "stop") void run.stop();
+      else controller.abort(new Error("gone"));
+    }
+  };
+  await reading().catch(() => {});
+  await run.result.catch(() => {});
+}
+
+test.serial("a run that replaces another leaves it whole until it is done", async (t) => {
+  const first = options({ saveEvery: 2 });
+  await finetune(first).result;
+  const before = adapterBytes(first.output);
+  const second = { ...first, seed: 1, steps: 8, saveEvery: 3, overwrite: true };
+  // Before anything is saved nothing has happened.
+  await until(second, 1, "abort");
+  t.true(adapterBytes(first.output).equals(before));
+  t.deepEqual(
+    readdirSync(first.output).filter((name) => name.startsWith("checkpoint")),
+    ["checkpoint-2", "checkpoint-4", "checkpoint-6"],
+  );
+  t.is((await finetune({ resume: first.output }).result).steps, 6);
+  t.true(adapterBytes(first.output).equals(before));
+  // Once something is, --resume goes on with the new run, and the adapter is still the old one.
+  await until(second, 4, "stop");
+  t.true(adapterBytes(first.output).equals(before));
+  const { steps } = await finetune({ resume: first.output }).result;
+  t.is(steps, 8);
+  t.false(adapterBytes(first.output).equals(before));
+  const lone = { ...second, overwrite: false, output: join(temporary(), "out") };
+  await finetune(lone).result;
+  t.true(adapterBytes(first.output).equals(adapterBytes(lone.output)));
+  // What the first run left is gone.
+  for (const step of [2, 4]) t.false(existsSync(join(first.output, `checkpoint-${step}`)));
+});
+
+test.serial("what no run wrote is neither replaced nor removed", async (t) => {
+  const first = options({ saveEvery: 2 });
+  mkdirSync(join(first.output, "checkpoint-4"), { recursive: true });
+  const foreign = ["labels.json", "notes.md", "checkpoint-4/keep.txt"];
+  for (const name of foreign) writeFileSync(join(first.output, name), "mine");
+  await finetune(first).result;
+  t.true(existsSync(join(first.output, "checkpoint-4-2", "run.json")));
+  writeFileSync(join(first.output, "checkpoint-2", "mine.txt"), "mine");
+  await finetune({ ...first, seed: 1, overwrite: true }).result;
+  for (const name of [...foreign, "checkpoint-2/mine.txt"])
+    t.is(readFileSync(join(first.output, name), "utf8"), "mine", name);
+
+  // An adapter that somebody changed, or brought.
+  const config = join(first.output, "adapter_config.json");
+  writeFileSync(config, `${readFileSync(config, "utf8")} `);
+  const changed = {
+    code: "ERR_OUTPUT_EXISTS",
+    message: /adapter_config\.json: was changed since a run wrote it; move/,
+  };
+  await t.throwsAsync(finetune({ ...first, overwrite: true }).result, changed);
+  await t.throwsAsync(finetune({ resume: first.output }).result, changed);
+  rmSync(config);
+  await finetune({ ...first, overwrite: true }).result;
+
+  const other = options();
+  mkdirSync(other.output);
+  writeFileSync(join(other.output, "run.json"), '{"mine": true}');
+  await t.throwsAsync(finetune({ ...other, overwrite: true }).result, {
+    code: "ERR_OUTPUT_EXISTS",
+    message: /run\.json: is no record of a run: .*move it away, or choose another folder/,
+  });
+  t.is(readFileSync(join(other.output, "run.json"), "utf8"), '{"mine": true}');
+  t.deepEqual(readdirSync(other.output), ["run.json"]);
+});
+
+test.serial("two runs at once: the second is refused, and the first goes on", async (t) => {
+  const first = options({ steps: 30 });
+  const run = finetune(first);
+  let refused: unknown;
+  for await (const event of run) {
+    if (event.type !== "start") continue;
+    refused = await finetune({ ...first, overwrite: true }).result.catch((error: unknown) => error);
+  }
+  t.like(refused, { code: "ERR_OUTPUT_EXISTS" });
+  t.regex((refused as Error).message, new RegExp(`another run, process ${process.pid}, writes here`));
+  t.is((await run.result).steps, 30);
+  t.deepEqual(readdirSync(first.output).sort(), [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "run.json",
+  ]);
+});

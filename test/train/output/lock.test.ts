@@ -1,0 +1,93 @@
+/** One run at a time, and no lock that outlives its process. */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import { LOCK, OutputLock } from "../../../src/train/output/lock.js";
+import { thisProcess, type ProcessIdentity } from "../../../src/train/output/process-identity.js";
+import { temporary } from "../../hashed.js";
+
+const SOURCE = fileURLToPath(new URL("../../../src/train/output/lock.ts", import.meta.url));
+
+function leave(folder: string, holder: Partial<ProcessIdentity>): void {
+  const whole = { ...thisProcess(), token: "somebody's", ...holder };
+  writeFileSync(join(folder, LOCK), `${JSON.stringify(whole)}\n`);
+}
+
+/** A process that has ended, whose number nothing has by now. */
+function ended(): number {
+  return spawnSync(process.execPath, ["-e", ""]).pid;
+}
+
+test("a second run is refused by the first's process, until that has let go", async (t) => {
+  const folder = temporary();
+  const lock = await OutputLock.take(folder);
+  const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
+  t.true(failure?.message.includes(`another run, process ${process.pid}, writes here`), failure?.message);
+  t.true(await lock.held());
+  await lock.release();
+  t.deepEqual(readdirSync(folder), []);
+  await (await OutputLock.take(folder)).release();
+});
+
+test("a lock of a process that has ended is taken over, and of one whose number is another's by now", async (t) => {
+  const folder = temporary();
+  const others: Partial<ProcessIdentity>[] = [
+    { pid: ended() },
+    { started: process.platform === "linux" ? "another boot/1" : "1000" },
+  ];
+  for (const other of others) {
+    leave(folder, other);
+    const lock = await OutputLock.take(folder);
+    t.true(await lock.held());
+    await lock.release();
+    t.deepEqual(readdirSync(folder), []);
+  }
+});
+
+test("what cannot be known to have ended stays: another host, and what is no lock", async (t) => {
+  const folder = temporary();
+  leave(folder, { host: `not-${hostname()}` });
+  const far = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
+  t.regex(far?.message ?? "", /on not-.*if it has ended, remove .*run\.lock/);
+  writeFileSync(join(folder, LOCK), "mine");
+  const own = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
+  t.regex(own?.message ?? "", /is no lock of a run; move it away/);
+  t.is(readFileSync(join(folder, LOCK), "utf8"), "mine");
+});
+
+test("of many that find a stale lock at once, one has it", async (t) => {
+  for (let round = 0; round < 8; round++) {
+    const folder = temporary();
+    leave(folder, { pid: ended() });
+    const taken = await Promise.allSettled(Array.from({ length: 12 }, () => OutputLock.take(folder)));
+    const locks = taken.flatMap((one) => (one.status === "fulfilled" ? [one.value] : []));
+    const held = await Promise.all(locks.map((lock) => lock.held()));
+    t.is(held.filter(Boolean).length, 1);
+    await Promise.all(locks.map((lock) => lock.release()));
+    t.deepEqual(readdirSync(folder), []);
+  }
+});
+
+test("a process that exits lets go, and one that is killed is known to be dead", async (t) => {
+  const folder = temporary();
+  const script = (end: string): string =>
+    `const { OutputLock } = await import(${JSON.stringify(SOURCE)}); await OutputLock.take(${JSON.stringify(folder)}); ${end}`;
+  const run = (end: string): Promise<void> =>
+    new Promise((resolve, reject) => {
+      const args = ["--import=tsx", "--input-type=module", "-e", script(end)];
+      const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+      child.stdout.on("data", () => child.kill("SIGKILL"));
+      child.on("error", reject).on("close", () => resolve());
+    });
+  await run("process.exit(3)");
+  t.deepEqual(readdirSync(folder), []);
+  await run("console.log('taken'); setInterval(() => {}, 1000)");
+  t.true(existsSync(join(folder, LOCK)));
+  await (await OutputLock.take(folder)).release();
+  t.deepEqual(readdirSync(folder), []);
+});

@@ -1,0 +1,479 @@
+/**
+ * One random run of the command, from a folder that may hold another run to an adapter that is done, through whatever a
+ * seed has happen to it, against a plain record of what should be there.
+ */
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
+
+import { start, type Ended, type Mishap } from "./child.js";
+import type { Random } from "./random.js";
+import { flagsOf, onward, type Course, type References, type Subject } from "./reference.js";
+
+/** A checkpoint or a run, as its run.json tells. */
+interface Told {
+  kind: "run" | "checkpoint";
+  line: { lineage: string }[];
+  cursor: { step: number };
+}
+
+const RATES = [0.02, 0.01, 0.005];
+const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+/** How often each thing happened. */
+export type Tally = Record<string, number>;
+
+export interface World {
+  model: string;
+  data: string;
+  /** An empty folder for the scenario. */
+  room: string;
+  references: References;
+  random: Random;
+  tally: Tally;
+  /** Whether the output may lie on a small file system of its own, which takes root. */
+  mounts: boolean;
+}
+
+function tellOf(folder: string): Told | undefined {
+  try {
+    return JSON.parse(readFileSync(join(folder, "run.json"), "utf8")) as Told;
+  } catch {
+    return undefined;
+  }
+}
+
+export class Scenario {
+  readonly #world: World;
+  readonly #output: string;
+  readonly #subject: Subject;
+  readonly #saveEvery: number;
+  /** The course that each lineage has taken, and that of the run which `--resume` alone goes on with. */
+  readonly #courses = new Map<string, { course: Course; subject: Subject }>();
+  #course: Course = [{ from: 0, lr: 0.01 }];
+  /** Files that are somebody else's. */
+  readonly #foreign = new Map<string, string>();
+  /** What an adapter in the folder was, while it was whole. */
+  #adapter: Buffer | undefined;
+  #mounted: string | undefined;
+  readonly log: string[] = [];
+
+  constructor(world: World) {
+    this.#world = world;
+    const { random, model, data, room } = world;
+    this.#output = join(room, "out");
+    this.#subject = { model, data, seed: random.below(2), steps: 24 };
+    this.#saveEvery = 2 + random.below(5);
+  }
+
+  async run(): Promise<void> {
+    const { random, mounts } = this.#world;
+    try {
+      if (mounts && random.chance(0.25)) this.#mount();
+      let replaces = false;
+      if (random.chance(0.3)) {
+        await this.#earlierRun();
+        replaces = true;
+      }
+      if (random.chance(0.6)) this.#leaveForeign();
+      let argv: string[] | undefined = this.#fresh(replaces);
+      // The last invocations are left alone, so that it comes to an end.
+      for (let turn = 0; argv !== undefined; turn++) argv = await this.#invoke(argv, turn < 5);
+      await this.#checkEnd();
+    } finally {
+      this.#unmount();
+    }
+  }
+
+  #count(what: string): void {
+    this.#world.tally[what] = (this.#world.tally[what] ?? 0) + 1;
+  }
+
+  #fresh(replaces: boolean): string[] {
+    const { random } = this.#world;
+    const lr = random.of(RATES);
+    this.#course = [{ from: 0, lr }];
+    const more = random.chance(0.3) ? ["--patience", "50"] : [];
+    const keep = ["--keep", String(1 + random.below(3)), "--save-every", String(this.#saveEvery)];
+    if (replaces) more.push("--yes");
+    const json = random.chance(0.8) ? ["--json"] : [];
+    return [...this.#command(flagsOf(this.#subject)), "--lr", String(lr), ...keep, ...more, ...json];
+  }
+
+  #command(flags: readonly string[]): string[] {
+    return ["finetune", "--output", this.#output, ...flags];
+  }
+
+  /** A run with another seed that is over, or was stopped. */
+  async #earlierRun(): Promise<void> {
+    const { random } = this.#world;
+    const subject = { ...this.#subject, seed: 7 };
+    const argv = [...this.#command(flagsOf(subject)), "--lr", "0.01", "--save-every", "6", "--json"];
+    const signals = [{ signal: "SIGINT" as const, after: 0 }];
+    const stopped = random.chance(0.5);
+    const ended = await start(argv, stopped ? { kind: "signal", signals, line: 9 } : { kind: "none" }).ended;
+    assert.equal(ended.status, stopped ? 130 : 0, ended.stderr);
+    for (const { lineage } of this.#checkpoints())
+      this.#courses.set(lineage, { course: this.#course, subject });
+    this.#courses.set(lineageOf(tellOf(this.#output)), { course: [{ from: 0, lr: 0.01 }], subject });
+    this.#adapter = this.#adapterNow();
+    this.#count("replaces another run");
+    // Without --yes it is refused, by a line that says what to do.
+    const refused = await start(this.#command(flagsOf(this.#subject))).ended;
+    assert.equal(refused.status, 1);
+    assert.match(refused.stderr, /^lowrank: .*holds another run; .*replace it by overwrite \(--yes\)/);
+    this.#checkKept();
+  }
+
+  /** Files of others where a run writes. */
+  #leaveForeign(): void {
+    const { random } = this.#world;
+    const names = ["labels.json", "notes.md", "checkpoint-12/keep.txt", "checkpoint-4", "data/labels.json"];
+    for (const name of names.filter(() => random.chance(0.5))) {
+      if (existsSync(join(this.#output, name.split("/")[0] as string))) continue;
+      this.#write(name, `somebody's own ${random.next()}`);
+    }
+    this.#count("foreign files");
+  }
+
+  #write(name: string, text: string): void {
+    const path = join(this.#output, name);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, text);
+    this.#foreign.set(path, text);
+  }
+
+  /** Runs a command through a mishap; gives the next, or undefined when the run is done. */
+  async #invoke(argv: string[], troubled: boolean): Promise<string[] | undefined> {
+    const { random } = this.#world;
+    const before = this.#tellings();
+    const mishap = troubled ? this.#mishap() : ({ kind: "none" } as const);
+    const ballast = troubled && this.#mounted !== undefined && random.chance(0.6) ? this.#fill() : undefined;
+    this.log.push(
+      `${argv.slice(1).join(" ")} <- ${JSON.stringify(mishap)}${ballast === undefined ? "" : " full disk"}`,
+    );
+    const course = this.#intended(argv);
+    const child = start(argv, mishap);
+    const rival = troubled && random.chance(0.2) ? this.#rival(child.pid, argv) : undefined;
+    const ended = await child.ended;
+    this.log.push(`  -> ${ended.status ?? ended.signal} ${ended.stderr.trim()}`);
+    await rival;
+    if (ballast !== undefined) rmSync(ballast);
+    this.#learn(before, course, rival !== undefined);
+    await this.#check(ended);
+    const next = this.#next(argv, ended, mishap, ballast !== undefined);
+    return next;
+  }
+
+  #tellings(): string {
+    return existsSync(join(this.#output, "run.json"))
+      ? readFileSync(join(this.#output, "run.json"), "utf8")
+      : "";
+  }
+
+  /** What a command means to do, whatever becomes of it. */
+  #intended(argv: readonly string[]): Course {
+    const from = argv[argv.indexOf("--resume") + 1] as string;
+    const lr = argv.includes("--lr") ? Number(argv[argv.indexOf("--lr") + 1]) : undefined;
+    if (!argv.includes("--resume")) return [{ from: 0, lr: lr as number }];
+    if (from === this.#output) return this.#course;
+    const told = tellOf(from) as Told;
+    const of = this.#courses.get(lineageOf(told)) as { course: Course };
+    return onward(of.course, told.cursor.step, lr);
+  }
+
+  /** Takes in what the folder has become: lineages that are new are those of the last command. */
+  #learn(before: string, course: Course, rival: boolean): void {
+    const told = tellOf(this.#output);
+    const subject = this.#subject;
+    for (const { lineage } of this.#checkpoints())
+      if (!this.#courses.has(lineage)) this.#courses.set(lineage, { course, subject });
+    if (told === undefined || this.#tellings() === before) return;
+    const lineage = lineageOf(told);
+    if (this.#courses.get(lineage)?.subject.seed === 7) return;
+    if (!rival || !this.#courses.has(lineage)) this.#courses.set(lineage, { course, subject });
+    this.#course = (this.#courses.get(lineage) as { course: Course }).course;
+  }
+
+  #mishap(): Mishap {
+    const { random } = this.#world;
+    const kind = random.of([
+      "none",
+      "kill",
+      "kill",
+      "kill",
+      "ask",
+      "ask",
+      "twice",
+      "closed",
+      "full",
+      "limit",
+      "none",
+    ] as const);
+    this.#count(kind);
+    const line = random.chance(0.6) ? { line: 1 + random.below(30) } : {};
+    const after = "line" in line ? random.below(40) : 100 + random.below(1500);
+    const asking = random.of(Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]);
+    switch (kind) {
+      case "kill":
+        return { kind: "signal", signals: [{ signal: "SIGKILL", after }], ...line };
+      case "ask":
+        return { kind: "signal", signals: [{ signal: asking, after }], ...line };
+      case "twice":
+        return {
+          kind: "signal",
+          signals: [
+            { signal: asking, after },
+            { signal: asking, after: after + random.below(30) },
+          ],
+          ...line,
+        };
+      case "closed":
+        return { kind: "closed", line: 1 + random.below(20) };
+      case "full":
+        return { kind: "full stdout" };
+      case "limit":
+        return { kind: "limit", blocks: random.of([1, 4, 8, 30, 60]) };
+      case "none":
+        return { kind: "none" };
+    }
+  }
+
+  /** A second run over the same folder, while the first may be running. */
+  async #rival(pid: number, argv: readonly string[]): Promise<void> {
+    const { random } = this.#world;
+    await new Promise((resolve) => setTimeout(resolve, 200 + random.below(1500)));
+    const resumes = argv.includes("--resume");
+    const ended = await start(resumes ? [...argv] : ["finetune", "--resume", this.#output]).ended;
+    this.log.push(`  rival ${ended.status} ${ended.stderr.trim()}`);
+    const [, other] = /another run, process (\d+), writes here/.exec(ended.stderr) ?? [];
+    if (other === undefined) {
+      this.#count("rival came too late");
+      return;
+    }
+    this.#count("rival refused");
+    assert.equal(ended.status, 1);
+    assert.equal(Number(other), pid);
+  }
+
+  #checkpoints(): { name: string; step: number; lineage: string }[] {
+    if (!existsSync(this.#output)) return [];
+    return readdirSync(this.#output, { withFileTypes: true }).flatMap((entry) => {
+      const told = tellOf(join(this.#output, entry.name));
+      if (!/^checkpoint-\d+(-[\w-]+)?$/.test(entry.name) || told?.kind !== "checkpoint") return [];
+      return [{ name: entry.name, step: told.cursor.step, lineage: lineageOf(told) }];
+    });
+  }
+
+  #adapterNow(): Buffer | undefined {
+    const file = join(this.#output, "adapter_model.safetensors");
+    return existsSync(file) ? readFileSync(file) : undefined;
+  }
+
+  #checkKept(): void {
+    for (const [path, text] of this.#foreign) assert.equal(readFileSync(path, "utf8"), text, path);
+    assert.ok(
+      this.#adapter === undefined || this.#adapterNow()?.equals(this.#adapter),
+      "the adapter changed",
+    );
+  }
+
+  async #check(ended: Ended): Promise<void> {
+    const { references } = this.#world;
+    for (const [path, text] of this.#foreign) assert.equal(readFileSync(path, "utf8"), text, path);
+    for (const { name, step, lineage } of this.#checkpoints()) {
+      const of = this.#courses.get(lineage);
+      assert.ok(of, `${name} is of a lineage that nobody began`);
+      if (of.subject.seed === 7) continue;
+      const bytes = readFileSync(join(this.#output, name, "adapter_model.safetensors"));
+      const should = await references.at(of.subject, of.course, step);
+      assert.ok(bytes.equals(should), `${name} is not step ${step} of ${JSON.stringify(of.course)}`);
+    }
+    // An adapter that was whole is there until another is, which is that of a step of this course.
+    const now = this.#adapterNow();
+    if (this.#adapter === undefined && now === undefined) return;
+    assert.ok(now, "the adapter is lost");
+    assert.ok(existsSync(join(this.#output, "adapter_config.json")) || ended.signal === "SIGKILL");
+    if (this.#adapter?.equals(now)) return;
+    const told = ended.events.at(-1);
+    const { steps } = told?.type === "end" ? told : { steps: undefined };
+    const all = steps === undefined ? Array.from({ length: this.#subject.steps }, (_, i) => i + 1) : [steps];
+    const should = await Promise.all(all.map((step) => references.at(this.#subject, this.#course, step)));
+    assert.ok(
+      should.some((one) => one.equals(now)),
+      `the adapter is of no step of ${JSON.stringify(this.#course)}`,
+    );
+    this.#adapter = now;
+  }
+
+  /** What somebody would do next, by what they were told. */
+  #next(
+    argv: string[],
+    { status, signal, stderr, events }: Ended,
+    mishap: Mishap,
+    full: boolean,
+  ): string[] | undefined {
+    const { random } = this.#world;
+    const [, advised] = /to go on: lowrank (.*)\n/.exec(stderr) ?? [];
+    if (status === 0) return undefined;
+    if (mishap.kind === "full stdout" && /stdout was cut off/.test(stderr)) return undefined;
+    if (advised !== undefined) {
+      assert.ok(Object.values(SIGNALS).includes(status as 130), `${status}`);
+      this.#count("advice: to go on");
+      return random.chance(0.5) ? this.#back() : advised.split(" ");
+    }
+    const crashed = signal === "SIGKILL" || mishap.kind === "signal";
+    assert.ok(
+      crashed ||
+        full ||
+        mishap.kind === "limit" ||
+        /resume from that by its name|another run, process|no checkpoint|no sound one/.test(stderr),
+      `${status} ${stderr}`,
+    );
+    if (signal !== "SIGKILL" && mishap.kind !== "signal") assert.match(stderr, /^lowrank: [^\n]+\n$/m);
+    const [, sound] = /the sound one before it is (\S+): resume/.exec(stderr) ?? [];
+    if (sound !== undefined) {
+      this.#count("advice: the sound one before it");
+      return ["finetune", "--resume", sound, "--json"];
+    }
+    if (/there is no sound one before it/.test(stderr)) {
+      this.#count("nothing sound");
+      return this.#anew(argv);
+    }
+    const [, kept] = /go on from it by resume \(--resume (\S+)\)/.exec(stderr) ?? [];
+    if (kept !== undefined) {
+      this.#count("advice: free some space, and resume");
+      assert.equal(kept, this.#output);
+    }
+    void events;
+    return this.#back();
+  }
+
+  /** On from the newest checkpoint, or from an older one with another rate; anew where there is none. */
+  #back(): string[] {
+    const { random } = this.#world;
+    const own = this.#checkpoints().filter(({ lineage }) => this.#courses.get(lineage)?.subject.seed !== 7);
+    if (own.length === 0 || lineageSeed(this.#courses, tellOf(this.#output)) === 7) {
+      const [any] = own;
+      if (any === undefined) return this.#anew([]);
+      return ["finetune", "--resume", join(this.#output, any.name), "--json"];
+    }
+    const current = this.#current(own);
+    if (random.chance(0.15) && current !== undefined) this.#damage(current.name);
+    else if (random.chance(0.15) && current !== undefined)
+      this.#write(`${current.name}/mine.txt`, `a note ${random.next()}`);
+    else if (random.chance(0.3)) {
+      const { name } = random.of(own);
+      this.#count("back to a checkpoint");
+      return ["finetune", "--resume", join(this.#output, name), "--lr", String(random.of(RATES)), "--json"];
+    }
+    if (current === undefined) return this.#anew([]);
+    this.#count("on from the newest");
+    return ["finetune", "--resume", this.#output, "--json"];
+  }
+
+  /** The newest checkpoint of the run that the folder is about. */
+  #current(own: { name: string; step: number; lineage: string }[]): { name: string } | undefined {
+    const line = (tellOf(this.#output)?.line ?? []) as { lineage: string; until?: number }[];
+    return own
+      .filter((one) =>
+        line.some(({ lineage, until }) => lineage === one.lineage && one.step <= (until ?? Infinity)),
+      )
+      .sort((a, b) => b.step - a.step)[0];
+  }
+
+  #damage(name: string): void {
+    const { random } = this.#world;
+    const file = join(this.#output, name, random.of(["optimizer.safetensors", "run.json"]));
+    const bytes = readFileSync(file);
+    if (random.chance(0.5)) writeFileSync(file, bytes.subarray(0, random.below(bytes.length)));
+    else {
+      const at = random.below(bytes.length);
+      bytes[at] = (bytes[at] as number) ^ 4;
+      writeFileSync(file, bytes);
+    }
+    this.#count("damaged a checkpoint");
+  }
+
+  /** Another start; where the folder holds a run, that is replaced. */
+  #anew(before: readonly string[]): string[] {
+    this.#count("anew");
+    const holds = this.#checkpoints().length > 0 || this.#adapterNow() !== undefined;
+    void before;
+    return this.#fresh(holds);
+  }
+
+  async #checkEnd(): Promise<void> {
+    const { references } = this.#world;
+    const { steps } = this.#subject;
+    const adapter = this.#adapterNow();
+    assert.ok(adapter, "there is no adapter");
+    const should = await references.at(this.#subject, this.#course, steps);
+    const best = this.#bestOf();
+    const alternative =
+      best === undefined ? undefined : await references.at(this.#subject, this.#course, best);
+    assert.ok(
+      adapter.equals(should) || alternative?.equals(adapter),
+      `not the end of ${JSON.stringify(this.#course)}`,
+    );
+    const left = readdirSync(this.#output).filter((name) => /\.tmp-|^run\.lock/.test(name));
+    assert.deepEqual(left, []);
+    const keep = this.#checkpoints().filter(({ lineage }) => this.#courses.get(lineage)?.subject.seed === 7);
+    assert.deepEqual(keep, [], "what was replaced is still there");
+  }
+
+  #bestOf(): number | undefined {
+    return (tellOf(this.#output) as unknown as { ended?: { best?: number } }).ended?.best;
+  }
+
+  #mount(): void {
+    mkdirSync(this.#output, { recursive: true });
+    execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "none", this.#output]);
+    this.#mounted = this.#output;
+    this.#count("small file system");
+  }
+
+  /** Leaves some pages of the small file system. */
+  #fill(): string {
+    const file = join(this.#output, "ballast");
+    writeFileSync(file, "");
+    const piece = Buffer.alloc(4096);
+    try {
+      for (;;) appendFileSync(file, piece);
+    } catch {
+      // It is full.
+    }
+    const free = 4096 * this.#world.random.below(60);
+    execFileSync("truncate", ["-s", String(Math.max(0, statSync(file).size - free)), file]);
+    this.#count("full disk");
+    return file;
+  }
+
+  #unmount(): void {
+    if (this.#mounted === undefined) return;
+    // What is on it goes with it; it is unmounted by its path alone.
+    execFileSync("umount", [this.#mounted]);
+    this.#mounted = undefined;
+  }
+}
+
+function lineageOf(told: Told | undefined): string {
+  return told?.line.at(-1)?.lineage ?? "";
+}
+
+function lineageSeed(
+  courses: ReadonlyMap<string, { subject: Subject }>,
+  told: Told | undefined,
+): number | undefined {
+  return courses.get(lineageOf(told))?.subject.seed;
+}
