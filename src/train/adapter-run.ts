@@ -213,7 +213,7 @@ export class AdapterRun {
       },
     });
     if (moved !== undefined) {
-      const message = `the checkpoint of another branch at step ${step} is ${moved} now`;
+      const message = `the checkpoint of step ${step} that was there, of another run or branch, is ${moved} now`;
       this.#context.emit({ type: "warning", message });
     }
     return path;

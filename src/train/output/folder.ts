@@ -17,6 +17,7 @@ const LABELS = "labels.json";
 /** What a run that was killed while it saved leaves beside its place. */
 const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+const LEFT_RECORD = /^run\.json\.tmp-\d+-\d+$/;
 
 export class OutputFolder {
   readonly path: string;
@@ -235,8 +236,11 @@ export class OutputFolder {
     }
     for (const name of await readdir(this.path)) {
       if (BESIDE.test(name)) await removeKnown(join(this.path, name));
-      if (LEFT_LOCK.test(name)) await rm(join(this.path, name), { force: true });
+      if (LEFT_LOCK.test(name) || LEFT_RECORD.test(name)) await rm(join(this.path, name), { force: true });
     }
+    for (const { folder } of await listCheckpoints(this.path))
+      for (const name of await readdir(folder))
+        if (LEFT_RECORD.test(name)) await rm(join(folder, name), { force: true });
   }
 
   /** Throws `ERR_WRITE`; what was staged is then gone. */

@@ -72,7 +72,7 @@ export class Scenario {
     this.#world = world;
     const { random, model, data, room } = world;
     this.#output = join(room, "out");
-    this.#subject = { model, data, seed: random.below(2), steps: 24 };
+    this.#subject = { model, data, seed: random.below(2), steps: 18 };
     this.#saveEvery = 2 + random.below(5);
   }
 
@@ -88,7 +88,7 @@ export class Scenario {
       if (random.chance(0.6)) this.#leaveForeign();
       let argv: string[] | undefined = this.#fresh(replaces);
       // The last invocations are left alone, so that it comes to an end.
-      for (let turn = 0; argv !== undefined; turn++) argv = await this.#invoke(argv, turn < 5);
+      for (let turn = 0; argv !== undefined; turn++) argv = await this.#invoke(argv, turn < 4);
       await this.#checkEnd();
     } finally {
       this.#unmount();
@@ -170,9 +170,8 @@ export class Scenario {
     await rival;
     if (ballast !== undefined) rmSync(ballast);
     this.#learn(before, course, rival !== undefined);
-    await this.#check(ended);
-    const next = this.#next(argv, ended, mishap, ballast !== undefined);
-    return next;
+    await this.#check(ended, rival !== undefined);
+    return this.#next(ended, mishap, ballast !== undefined);
   }
 
   #tellings(): string {
@@ -288,7 +287,7 @@ export class Scenario {
     );
   }
 
-  async #check(ended: Ended): Promise<void> {
+  async #check(ended: Ended, rival: boolean): Promise<void> {
     const { references } = this.#world;
     for (const [path, text] of this.#foreign) assert.equal(readFileSync(path, "utf8"), text, path);
     for (const { name, step, lineage } of this.#checkpoints()) {
@@ -306,23 +305,23 @@ export class Scenario {
     assert.ok(existsSync(join(this.#output, "adapter_config.json")) || ended.signal === "SIGKILL");
     if (this.#adapter?.equals(now)) return;
     const told = ended.events.at(-1);
-    const { steps } = told?.type === "end" ? told : { steps: undefined };
-    const all = steps === undefined ? Array.from({ length: this.#subject.steps }, (_, i) => i + 1) : [steps];
-    const should = await Promise.all(all.map((step) => references.at(this.#subject, this.#course, step)));
+    const end = told?.type === "end" && !rival ? told : undefined;
+    const step = end?.best?.step ?? end?.steps;
+    // A rival may have gone on with what this run left, or with the run that it was to replace.
+    const of = this.#courses.get(lineageOf(tellOf(this.#output)));
+    const { course, subject } =
+      rival && of !== undefined ? of : { course: this.#course, subject: this.#subject };
+    const all = step === undefined ? Array.from({ length: subject.steps }, (_, i) => i + 1) : [step];
+    const should = await Promise.all(all.map((one) => references.at(subject, course, one)));
     assert.ok(
       should.some((one) => one.equals(now)),
-      `the adapter is of no step of ${JSON.stringify(this.#course)}`,
+      `the adapter is of no step of ${JSON.stringify(course)}`,
     );
     this.#adapter = now;
   }
 
   /** What somebody would do next, by what they were told. */
-  #next(
-    argv: string[],
-    { status, signal, stderr, events }: Ended,
-    mishap: Mishap,
-    full: boolean,
-  ): string[] | undefined {
+  #next({ status, signal, stderr }: Ended, mishap: Mishap, full: boolean): string[] | undefined {
     const { random } = this.#world;
     const [, advised] = /to go on: lowrank (.*)\n/.exec(stderr) ?? [];
     if (status === 0) return undefined;
@@ -348,14 +347,13 @@ export class Scenario {
     }
     if (/there is no sound one before it/.test(stderr)) {
       this.#count("nothing sound");
-      return this.#anew(argv);
+      return this.#anew();
     }
     const [, kept] = /go on from it by resume \(--resume (\S+)\)/.exec(stderr) ?? [];
     if (kept !== undefined) {
       this.#count("advice: free some space, and resume");
       assert.equal(kept, this.#output);
     }
-    void events;
     return this.#back();
   }
 
@@ -365,19 +363,20 @@ export class Scenario {
     const own = this.#checkpoints().filter(({ lineage }) => this.#courses.get(lineage)?.subject.seed !== 7);
     if (own.length === 0 || lineageSeed(this.#courses, tellOf(this.#output)) === 7) {
       const [any] = own;
-      if (any === undefined) return this.#anew([]);
+      if (any === undefined) return this.#anew();
       return ["finetune", "--resume", join(this.#output, any.name), "--json"];
     }
     const current = this.#current(own);
-    if (random.chance(0.15) && current !== undefined) this.#damage(current.name);
-    else if (random.chance(0.15) && current !== undefined)
+    const what = random.below(100);
+    if (what < 15 && current !== undefined) this.#damage(current.name);
+    else if (what < 30 && current !== undefined)
       this.#write(`${current.name}/mine.txt`, `a note ${random.next()}`);
-    else if (random.chance(0.3)) {
+    else if (what < 55) {
       const { name } = random.of(own);
       this.#count("back to a checkpoint");
       return ["finetune", "--resume", join(this.#output, name), "--lr", String(random.of(RATES)), "--json"];
     }
-    if (current === undefined) return this.#anew([]);
+    if (current === undefined) return this.#anew();
     this.#count("on from the newest");
     return ["finetune", "--resume", this.#output, "--json"];
   }
@@ -406,10 +405,9 @@ export class Scenario {
   }
 
   /** Another start; where the folder holds a run, that is replaced. */
-  #anew(before: readonly string[]): string[] {
+  #anew(): string[] {
     this.#count("anew");
     const holds = this.#checkpoints().length > 0 || this.#adapterNow() !== undefined;
-    void before;
     return this.#fresh(holds);
   }
 
