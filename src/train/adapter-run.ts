@@ -114,7 +114,15 @@ export class AdapterRun {
     const first = this.#plan.resume(progress.cursor);
     const { steps } = this.#plan;
     if (first > steps)
-      throw new LowrankError("ERR_OPTION", `resume: ${folder} is after step ${first}, and steps is ${steps}`);
+      throw new LowrankError(
+        "ERR_OPTION",
+        `resume: ${folder} is after step ${first}, and steps is ${steps}; give more steps, or resume from an earlier checkpoint`,
+      );
+    const { device } = this.#subject.model;
+    if (progress.device !== device) {
+      const message = `resume: the run was on ${progress.device} so far, and is on ${device} now, whose results differ in the last bits`;
+      this.#context.emit({ type: "warning", message });
+    }
     const { best } = progress.judged;
     const elsewhere = join(folder, "..");
     const judged =

@@ -107,7 +107,7 @@ async function train(
       const loading = { ...settings, signal: early };
       const data = await readFiles(loading);
       throwIfAborted(early);
-      const identities = await identitiesOf(settings.model, settings);
+      const identities = await identitiesOf(settings.model, loading);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       if (data.labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);

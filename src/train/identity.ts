@@ -25,27 +25,34 @@ export interface Identities {
   evalData?: string;
 }
 
+/** Throws the signal's reason. */
 export async function identitiesOf(
   model: string | PretrainedModel,
-  { data, evalData }: { data: string; evalData?: string | undefined },
+  {
+    data,
+    evalData,
+    signal,
+  }: { data: string; evalData?: string | undefined; signal?: AbortSignal | undefined },
 ): Promise<Identities> {
   const path = typeof model === "string" ? model : model.source;
   const onDisk = path !== undefined && existsSync(path);
   const folder = onDisk ? (statSync(path).isDirectory() ? path : dirname(path)) : undefined;
-  const tokenizer = folder === undefined ? undefined : await fileIdentity(join(folder, "tokenizer.json"));
-  const [rows, held] = [await fileIdentity(data), evalData && (await fileIdentity(evalData))];
+  const hashed = (file: string): Promise<string | undefined> => fileIdentity(file, signal);
+  const tokenizer = folder === undefined ? undefined : await hashed(join(folder, "tokenizer.json"));
+  const rows = await hashed(data);
+  const held = evalData === undefined ? undefined : await hashed(evalData);
   return {
     base: folder === undefined ? structureOf(model) : await baseIdentity(path as string, folder),
     ...(tokenizer !== undefined && { tokenizer }),
     ...(rows !== undefined && { data: rows }),
-    ...(held && { evalData: held }),
+    ...(held !== undefined && { evalData: held }),
   };
 }
 
 /** The hash of all bytes; undefined for what is no regular file, such as a pipe. */
-async function fileIdentity(file: string): Promise<string | undefined> {
+async function fileIdentity(file: string, signal: AbortSignal | undefined): Promise<string | undefined> {
   if (!existsSync(file) || !statSync(file).isFile()) return undefined;
-  return (await digestOf(file)).sha256;
+  return (await digestOf(file, signal)).sha256;
 }
 
 async function baseIdentity(path: string, folder: string): Promise<string> {

@@ -68,7 +68,9 @@ export async function resumedFrom({ home, name }: Origin, given: FinetuneOptions
   const { progress } = checkpoint;
   // A checkpoint that is named is gone on from with what it was saved with; the newest with what was said last.
   const { options: then, cwd } = name === undefined && record !== undefined ? record : progress;
-  const { options, notices } = merged(relocated(then, cwd), given);
+  const own = relocated(then, cwd);
+  checkThere(own, given);
+  const { options, notices } = merged(own, given);
   const elsewhere = given.output !== undefined && resolve(given.output) !== resolve(home);
   const onward = await lineFrom(home, checkpoint, record, elsewhere);
   return {
@@ -101,6 +103,19 @@ async function lineFrom(
             `gone on from only when named`,
         ];
   return { line, notices };
+}
+
+/** Throws `ERR_FILE_NOT_FOUND` for data of the run's own that is not where it was. */
+function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
+  for (const [name, flag] of [
+    ["data", "--data"],
+    ["evalData", "--eval-data"],
+  ] as const) {
+    const path = own[name];
+    if (path === undefined || path === "-" || given[name] !== undefined || existsSync(path)) continue;
+    const what = `the run was started with it, and it is not there any more: say by ${name} (${flag}) where it is`;
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${what}`);
+  }
 }
 
 /** Paths that were relative to another folder than the present. */

@@ -169,7 +169,8 @@ export class Scenario {
     this.log.push(`  -> ${ended.status ?? ended.signal} ${ended.stderr.trim()}`);
     await rival;
     if (ballast !== undefined) rmSync(ballast);
-    this.#learn(before, course, rival !== undefined);
+    // A rival does the same, but where this one began anew.
+    this.#learn(before, course, rival !== undefined && !argv.includes("--resume"));
     await this.#check(ended, rival !== undefined);
     return this.#next(ended, mishap, ballast !== undefined);
   }
@@ -192,7 +193,7 @@ export class Scenario {
   }
 
   /** Takes in what the folder has become: lineages that are new are those of the last command. */
-  #learn(before: string, course: Course, rival: boolean): void {
+  #learn(before: string, course: Course, other: boolean): void {
     const told = tellOf(this.#output);
     const subject = this.#subject;
     for (const { lineage } of this.#checkpoints())
@@ -200,7 +201,7 @@ export class Scenario {
     if (told === undefined || this.#tellings() === before) return;
     const lineage = lineageOf(told);
     if (this.#courses.get(lineage)?.subject.seed === 7) return;
-    if (!rival || !this.#courses.has(lineage)) this.#courses.set(lineage, { course, subject });
+    if (!other || !this.#courses.has(lineage)) this.#courses.set(lineage, { course, subject });
     this.#course = (this.#courses.get(lineage) as { course: Course }).course;
   }
 

@@ -1,0 +1,167 @@
+/** How a run of the command ends: by signals, by who reads it, by a disk that is full, by a mistake. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+import type { TrainEvent } from "../../src/index.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { lowrank, ONE_LINE, runHere, type Ended } from "./lowrank.js";
+
+const MAIN = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+const [model, data] = [tinyModel(), tinyData()];
+
+function finetune(output: string, ...more: string[]): string[] {
+  const common = ["--model", model, "--device", "cpu", "--rank", "4", "--lr", "0.01", "--batch-size", "2"];
+  const all = ["finetune", "--output", output, "--grad-accum", "2", "--json", ...common, ...more];
+  return all.includes("--data") ? all : [...all, "--data", data];
+}
+
+const adapter = (folder: string): Buffer => readFileSync(join(folder, "adapter_model.safetensors"));
+const types = ({ stdout }: Ended): string[] =>
+  stdout
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => (JSON.parse(line) as TrainEvent).type);
+
+/** Does something once, at the first event of a kind. */
+function at(type: TrainEvent["type"], act: (child: ChildProcess) => void) {
+  let done = false;
+  return (line: string, child: ChildProcess): void => {
+    if (done || (JSON.parse(line) as TrainEvent).type !== type) return;
+    done = true;
+    act(child);
+  };
+}
+
+for (const [signal, status] of [
+  ["SIGTERM", 143],
+  ["SIGHUP", 129],
+] as const) {
+  test.serial(`${signal} ends a run as Ctrl-C does, with a status of its own`, async (t) => {
+    const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
+    t.is((await lowrank(finetune(whole, "--steps", "12"))).status, 0);
+    const stopped = await lowrank(finetune(cut, "--steps", "12"), {
+      watch: at("step", (child) => void child.kill(signal)),
+    });
+    t.is(stopped.status, status, stopped.stderr);
+    const [, command = ""] = /to go on: lowrank (.*)\n/.exec(stopped.stderr) ?? [];
+    const resumed = await lowrank(command.split(" "));
+    t.is(resumed.status, 0, resumed.stderr);
+    t.true(adapter(whole).equals(adapter(cut)));
+  });
+}
+
+test.serial("a signal while the data is made ready ends the run at once, and nothing is saved", async (t) => {
+  const output = join(temporary(), "out");
+  // Tokenising so many rows takes seconds.
+  const many = tinyData(60_000);
+  const child = spawn(
+    process.execPath,
+    ["--import=tsx", MAIN, ...finetune(output, "--data", many, "--steps", "2")],
+    { stdio: ["ignore", "pipe", "pipe"] },
+  );
+  let [stdout, stderr] = ["", ""];
+  child.stdout.on("data", (text: Buffer) => (stdout += text.toString()));
+  child.stderr.on("data", (text: Buffer) => (stderr += text.toString()));
+  const ended = new Promise<number | null>((resolve) => child.on("close", (status) => resolve(status)));
+  // The lock is there as soon as the run is.
+  while (!existsSync(join(output, "run.lock"))) await new Promise((resolve) => setTimeout(resolve, 5));
+  child.kill("SIGINT");
+  t.is(await ended, 130, stderr);
+  t.regex(stderr, /stopped before the first step; nothing was saved/);
+  t.like(JSON.parse(stdout), { type: "end", adapter: "", steps: 0, stopped: true });
+  t.false(existsSync(output));
+});
+
+test.serial("a reader that goes away ends the telling, not the training", async (t) => {
+  const output = join(temporary(), "out");
+  const ended = await lowrank(finetune(output, "--steps", "12"), {
+    watch: at("start", (child) => void child.stdout?.destroy()),
+  });
+  t.is(ended.status, 0);
+  t.regex(ended.stderr, /^lowrank: stdout cannot be written any more \(EPIPE\); the run goes on/);
+  t.true(ended.stderr.includes(`lowrank: done at step 12: adapter ${output}\n`));
+  t.true(existsSync(join(output, "adapter_model.safetensors")));
+});
+
+test.serial("a reader that doesn't read doesn't hold up the training", async (t) => {
+  const output = join(temporary(), "out");
+  // More events than a pipe holds.
+  const argv = finetune(output, "--steps", "600", "--grad-accum", "1", "--batch-size", "1");
+  const child = spawn(process.execPath, ["--import=tsx", MAIN, ...argv], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  const ended = new Promise<number | null>((resolve) => child.on("close", (status) => resolve(status)));
+  const began = performance.now();
+  while (!existsSync(join(output, "adapter_config.json")) && performance.now() - began < 100_000)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  t.true(existsSync(join(output, "adapter_config.json")));
+  child.stdout.resume();
+  t.is(await ended, 0);
+});
+
+if (process.platform === "linux") {
+  test.serial("a stdout that is full ends the telling, and the status says so", async (t) => {
+    const output = join(temporary(), "out");
+    const ended = await lowrank(finetune(output, "--steps", "6"), { shell: "exec >/dev/full" });
+    t.is(ended.status, 1);
+    t.regex(ended.stderr, /stdout cannot be written any more \(ENOSPC\)/);
+    t.true(
+      ended.stderr.endsWith(`lowrank: done at step 6: adapter ${output}; stdout was cut off (ENOSPC)\n`),
+    );
+    t.true(existsSync(join(output, "adapter_model.safetensors")));
+  });
+
+  test.serial("a disk that fills up keeps what was saved, and the run goes on from it", async (t) => {
+    const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
+    const flags = ["--steps", "8", "--save-every", "2"];
+    t.is((await lowrank(finetune(whole, ...flags))).status, 0);
+    const stopped = await lowrank(finetune(cut, ...flags), {
+      watch: at("checkpoint", (child) => void child.kill("SIGINT")),
+    });
+    t.is(stopped.status, 130);
+    const before = readdirSync(cut);
+    // No file of more than a block: not even the record can be written.
+    for (const blocks of [1, 8, 30]) {
+      const full = await lowrank(["finetune", "--resume", cut], { shell: `ulimit -f ${blocks}` });
+      t.is(full.status, 1, full.stderr);
+      t.regex(full.stderr, ONE_LINE);
+      t.regex(full.stderr, /cannot be written.*; free some space, or choose another folder/);
+      t.deepEqual(readdirSync(cut), before);
+    }
+    const resumed = await lowrank(["finetune", "--resume", cut]);
+    t.is(resumed.status, 0, resumed.stderr);
+    t.true(adapter(whole).equals(adapter(cut)));
+  });
+}
+
+test.serial("messages of what lies in the folder offer what works", async (t) => {
+  const output = join(temporary(), "out");
+  t.is((await runHere(...finetune(output, "--steps", "4", "--save-every", "2"))).status, 0);
+  const again = await runHere(...finetune(output, "--steps", "4"));
+  t.is(again.status, 1);
+  t.regex(
+    again.stderr,
+    /holds another run; go on with it by resume \(--resume\), replace it by overwrite \(--yes\), or/,
+  );
+  const onward = await runHere("finetune", "--output", output, "--resume", "--json");
+  t.is(onward.status, 0, onward.stderr);
+  const other = await runHere(...finetune(output, "--steps", "5", "--resume", "--rank", "2"));
+  t.is(other.status, 1);
+  t.regex(other.stderr, /lora\.r was 4, and is 2 now: leave it out to go on as before, or start a new run/);
+  const longer = await runHere("finetune", "--resume", output, "--steps", "6", "--json");
+  t.is(longer.status, 0, longer.stderr);
+  t.deepEqual(types(longer).slice(0, 2), ["warning", "start"]);
+  t.is((await runHere(...finetune(output, "--steps", "3", "--yes"))).status, 0);
+  // Without checkpoints there is nothing to go on with, and that is not offered.
+  const none = join(temporary(), "out");
+  t.is((await runHere(...finetune(none, "--steps", "2"))).status, 0);
+  t.regex(
+    (await runHere(...finetune(none))).stderr,
+    /holds another run; replace it by overwrite \(--yes\), or/,
+  );
+  const without = await runHere("finetune", "--resume", none);
+  t.regex(without.stderr, /there is no checkpoint to go on from; start the run anew/);
+});
