@@ -1,4 +1,6 @@
-import { Command } from "commander";
+import { Command, Option } from "commander";
+import { DATA_FORMATS, type DataFormat } from "../data/read.js";
+import { loweredLength, warningsOf } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
 import type { StorageType } from "../train/options.js";
 import { confusionTable } from "./confusion-table.js";
@@ -10,10 +12,11 @@ import * as value from "./values.js";
 
 interface Flags {
   data: string;
+  dataFormat?: DataFormat;
   model?: string;
   adapter?: string;
   batchSize: number;
-  maxLength: number;
+  maxLength?: number;
   dtype?: StorageType;
   device: string;
   json?: boolean;
@@ -24,11 +27,14 @@ export function evaluateCommand(): Command {
     "mean loss and perplexity over a data file; for rows with labels accuracy, macro-F1 and which class was taken for which",
   );
   return command
-    .requiredOption("--data <file>", ".txt or .jsonl")
+    .requiredOption("--data <file>", ".txt or .jsonl; - for standard input")
+    .addOption(
+      new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
+    )
     .option("--model <folder>", "the model; the adapter's own, or the embedded one, unless given")
     .option("--adapter <folder>", "an adapter")
     .option("--batch-size <n>", "rows at a time", value.count, 1)
-    .option("--max-length <n>", "tokens of a row", value.length, 512)
+    .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
     .addOption(dtypeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the figures as JSON")
@@ -44,7 +50,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     import("../data/read.js"),
     import("../data/examples.js"),
   ]);
-  const data = await readData(flags.data);
+  const data = await readData(flags.data, { format: flags.dataFormat, signal });
   const adapters = flags.adapter === undefined ? [] : [flags.adapter];
   const { model } = await load({
     model: flags.model,
@@ -58,14 +64,23 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
     ]);
-    const objective = objectiveOf(model, { maxLength: flags.maxLength });
+    const objective = objectiveOf(model, { maxLength: flags.maxLength ?? 512 });
     const { maxLength } = objective.tokenisation;
-    const examples = trainedExamples(await objective.examples(data, signal), data.file, maxLength);
+    const rows = await objective.examples(data, signal);
+    const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
+    if (lowered) warn(loweredLength(flags.maxLength as number, maxLength));
+    for (const message of warningsOf(rows.report, maxLength)) warn(message);
+    const examples = trainedExamples(rows, data.file, maxLength);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(`${flags.json ? JSON.stringify(figures(result)) : lines(result).join("\n")}\n`);
   } finally {
+    data.close();
     model.dispose();
   }
+}
+
+function warn(message: string): void {
+  process.stderr.write(`lowrank: warning: ${message}\n`);
 }
 
 function figures({ loss, perplexity, tokens, classes }: Evaluation): object {

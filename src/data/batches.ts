@@ -1,6 +1,6 @@
 import { LowrankError } from "../errors.js";
-import { type Example, IGNORED } from "./examples.js";
 import { epochOrder } from "./shuffle.js";
+import { type Example, type Examples, fingerprint, IGNORED } from "./store.js";
 
 /**
  * Rows side by side, padded on the right to the longest. With a causal model no real position sees the padding; an
@@ -79,25 +79,14 @@ export function attentionMask({ shape: [rows, length], lengths }: Batch): Int32A
 }
 
 /** Batches in the data's own order, for evaluation. */
-export function* batchesInOrder(
-  examples: readonly Example[],
-  batchSize: number,
-  padTokenId: number,
-): Generator<Batch> {
+export function* batchesInOrder(examples: Examples, batchSize: number, padTokenId: number): Generator<Batch> {
   for (let at = 0; at < examples.length; at += batchSize) {
-    yield batchOf(examples.slice(at, at + batchSize), padTokenId);
+    const count = Math.min(batchSize, examples.length - at);
+    yield batchOf(
+      Array.from({ length: count }, (_, i) => examples.at(at + i) as Example),
+      padTokenId,
+    );
   }
-}
-
-/** FNV-1a over every id and label: 32 bits that tell other data from this. */
-function fingerprint(examples: readonly Example[]): string {
-  let hash = 0x811c9dc5;
-  for (const { ids, labels } of examples) {
-    for (const values of [[ids.length], ids, labels]) {
-      for (const value of values) hash = Math.imul(hash ^ value, 0x01000193);
-    }
-  }
-  return (hash >>> 0).toString(16).padStart(8, "0");
 }
 
 /**
@@ -111,12 +100,12 @@ function fingerprint(examples: readonly Example[]): string {
 export class BatchPlan {
   readonly stepsPerEpoch: number;
   readonly steps: number;
-  readonly #examples: readonly Example[];
+  readonly #examples: Examples;
   readonly #options: PlanOptions;
   readonly #fingerprint: string;
   #order: { epoch: number; rows: Uint32Array } | undefined;
 
-  constructor(examples: readonly Example[], options: PlanOptions) {
+  constructor(examples: Examples, options: PlanOptions) {
     if (examples.length === 0) throw new LowrankError("ERR_NO_TRAINED_TOKENS", "there are no examples");
     this.#examples = examples;
     this.#options = options;
@@ -135,7 +124,7 @@ export class BatchPlan {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     const first = (step % this.stepsPerEpoch) * this.#rowsPerStep;
     const rows = this.#orderOf(epoch).subarray(first, first + this.#rowsPerStep);
-    const examples = Array.from(rows, (row) => this.#examples[row]).filter((one) => one !== undefined);
+    const examples = Array.from(rows, (row) => this.#examples.at(row)).filter((one) => one !== undefined);
     if (batchSize > 1) examples.sort((a, b) => a.ids.length - b.ids.length);
     const batches = [...batchesInOrder(examples, batchSize, padTokenId)];
     return {

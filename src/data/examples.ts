@@ -1,25 +1,13 @@
-import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
-import type { TextData } from "./read.js";
-import type { Row, TextRow } from "./rows.js";
+/** The data of a language model as examples. */
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
+import type { RunningText, Read, Rows, TextData } from "./read.js";
+import { countRow } from "./report.js";
+import type { TextRow } from "./rows.js";
+import { ExampleStore, type Packed } from "./store.js";
 
-/** A label that is not trained on. */
-export const IGNORED = -100;
-
-/** Token ids and what is to be predicted. */
-export interface Example {
-  ids: Int32Array;
-  /** Of a language model one beside each id: itself, or −100. Of a classifier one for the row: its class. */
-  labels: Int32Array;
-  /** Predictions that are trained on: labels after the first position that are not −100, or the row's one. */
-  trained: number;
-}
-
-/** The part of a tokenizer that data needs. */
-export interface Encoder {
-  encode(text: string, options?: { addSpecialTokens?: boolean }): Int32Array;
-  /** The same for many texts, away from the event loop's thread. */
-  encodeAll?(texts: readonly string[], options?: { addSpecialTokens?: boolean }): Promise<Int32Array[]>;
-}
+export type { Encoder } from "./encode.js";
+export type { Example, Examples } from "./store.js";
 
 export interface ExampleOptions {
   /** Longer examples are cut off behind it; a running text is cut into blocks of it. */
@@ -31,7 +19,11 @@ export interface ExampleOptions {
   /** How many ids the model has; others are refused. */
   vocabSize?: number;
   signal?: AbortSignal | undefined;
+  onProgress?: OnProgress | undefined;
 }
+
+/** Told what has been tokenised so far. */
+export type OnProgress = (progress: { read: number; size: number | undefined; tokens: number }) => void;
 
 /** Throws `ERR_INDEX` for a token that the model has no row for. */
 export function checkIds(ids: Int32Array, where: string, vocabSize: number | undefined): void {
@@ -44,153 +36,159 @@ export function checkIds(ids: Int32Array, where: string, vocabSize: number | und
   );
 }
 
-function example(ids: Int32Array, ignoredPrefix: number, maxLength: number): Example {
-  const kept = ids.slice(0, maxLength);
-  const labels = kept.slice();
-  const ignored = Math.min(ignoredPrefix, kept.length);
-  labels.fill(IGNORED, 0, ignored);
-  return { ids: kept, labels, trained: kept.length - Math.max(ignored, Math.min(1, kept.length)) };
+/** A row's ids, of which the first `ignored` are not trained on, and how many it has before it is cut. */
+export interface RowIds {
+  ids: Int32Array;
+  ignored: number;
+  total: number;
 }
 
-function concat(...parts: ArrayLike<number>[]): Int32Array {
-  const ids = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
+function concat(maxLength: number, ...parts: ArrayLike<number>[]): Int32Array {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  const ids = new Int32Array(Math.min(length, maxLength));
   let at = 0;
   for (const part of parts) {
-    ids.set(part, at);
-    at += part.length;
+    const room = ids.length - at;
+    ids.set(part.length <= room ? part : Array.prototype.slice.call(part, 0, room), at);
+    at += Math.min(part.length, room);
   }
   return ids;
 }
 
-/** What is missing at the end of `ids`: the end token, or nothing. */
-function ending(ids: Int32Array, eosTokenIds: readonly number[]): number[] {
-  const last = ids.at(-1);
+/** What is missing at the end of a text: the end token, or nothing. Of one that was not read to its end nobody knows. */
+function ending({ ids, total }: Encoded, eosTokenIds: readonly number[]): number[] {
+  const last = total > ids.length ? undefined : ids.at(-1);
   return last !== undefined && eosTokenIds.includes(last) ? [] : eosTokenIds.slice(0, 1);
 }
 
 /** A prompt's ids; an end token that the tokenizer itself adds is left out, since the completion follows. */
-function encodePrompt(prompt: string, encoder: Encoder, eosTokenIds: readonly number[]): Int32Array {
-  const ids = encoder.encode(prompt);
-  const last = ids.at(-1);
-  if (last === undefined || !eosTokenIds.includes(last)) return ids;
-  const own = encoder.encode(prompt, { addSpecialTokens: false }).at(-1);
-  return own === last ? ids : ids.subarray(0, -1);
+function promptIds(prompt: Encoded, end: Int32Array, eosTokenIds: readonly number[]): Encoded {
+  const { ids, total } = prompt;
+  const adds = end.length > 0 && eosTokenIds.includes(end.at(-1) as number);
+  if (!adds || total > ids.length || ids.length === 0) return prompt;
+  return { ids: ids.subarray(0, -1), total: total - 1 };
 }
 
-/** A row as an example. Prompt and completion are tokenised apart and joined with nothing between. */
-export function exampleOfRow(row: TextRow, encoder: Encoder, options: ExampleOptions): Example {
-  const { eosTokenIds, maxLength } = options;
-  if (row.kind === "text") {
-    const ids = encoder.encode(row.text);
-    return example(concat(ids, ending(ids, eosTokenIds)), 0, maxLength);
-  }
-  const prompt = encodePrompt(row.prompt, encoder, eosTokenIds);
-  const completion = encoder.encode(row.completion, { addSpecialTokens: false });
-  const ids = concat(prompt, completion, ending(completion, eosTokenIds));
-  return example(ids, options.trainOn === "all" ? 0 : prompt.length, maxLength);
-}
-
-/** A running text cut into blocks of `maxLength` tokens without overlap; the last is kept short. */
-export function blocksOfText(text: string, encoder: Encoder, maxLength: number): Example[] {
-  const ids = encoder.encode(text);
-  const blocks: Example[] = [];
-  for (let at = 0; at < ids.length; at += maxLength) {
-    blocks.push(example(ids.subarray(at, at + maxLength), 0, maxLength));
-  }
-  return blocks;
-}
-
-/** Characters that are encoded at once: about a tenth of a second, after which an abort is seen. */
-const CHUNK = 1 << 16;
-
-/** Rows in runs of about `CHUNK` characters. */
-export function* chunks<R extends Row>(rows: readonly R[]): Generator<R[]> {
-  let [chunk, size]: [R[], number] = [[], 0];
-  for (const row of rows) {
-    chunk.push(row);
-    size += row.kind === "completion" ? row.prompt.length + row.completion.length : row.text.length;
-    if (size < CHUNK) continue;
-    yield chunk;
-    [chunk, size] = [[], 0];
-  }
-  if (chunk.length > 0) yield chunk;
-}
-
-/** An encoder that knows the ids of some texts already. */
-export async function ahead(encoder: Encoder, withSpecial: string[], without: string[]): Promise<Encoder> {
-  if (encoder.encodeAll === undefined) return encoder;
-  const known = async (texts: string[], addSpecialTokens: boolean): Promise<Map<string, Int32Array>> => {
-    const ids = (await encoder.encodeAll?.(texts, { addSpecialTokens })) ?? [];
-    return new Map(texts.map((text, i) => [text, ids[i] as Int32Array]));
-  };
-  const [special, plain] = [await known(withSpecial, true), await known(without, false)];
-  return {
-    encode: (text, options = {}) =>
-      (options.addSpecialTokens === false ? plain : special).get(text) ?? encoder.encode(text, options),
-  };
-}
-
-/** Settles as `promise` does, or rejects as soon as the signal is aborted. */
-export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  throwIfAborted(signal);
-  if (signal === undefined) return promise;
-  let stop = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(abortReason(signal));
-    signal.addEventListener("abort", stop, { once: true });
+/**
+ * Encodes rows. Prompt and completion are tokenised apart and joined with nothing between. No more of a text is
+ * encoded than its row keeps.
+ */
+export async function encodeRows(
+  rows: readonly TextRow[],
+  encoder: Encoder,
+  end: Int32Array,
+  { eosTokenIds, maxLength, trainOn }: ExampleOptions,
+): Promise<RowIds[]> {
+  const limit = maxLength + 1;
+  const texts = rows.map((row) => (row.kind === "text" ? row.text : row.prompt));
+  const completions = rows.flatMap((row) => (row.kind === "text" ? [] : [row.completion]));
+  const [beginnings, others] = await Promise.all([
+    encodeTexts(encoder, texts, { addSpecialTokens: true, limit }),
+    encodeTexts(encoder, completions, { addSpecialTokens: false, limit }),
+  ]);
+  let next = 0;
+  return rows.map((row, i) => {
+    const beginning = beginnings[i] as Encoded;
+    if (row.kind === "text") {
+      const last = ending(beginning, eosTokenIds);
+      return {
+        ids: concat(maxLength, beginning.ids, last),
+        ignored: 0,
+        total: beginning.total + last.length,
+      };
+    }
+    const prompt = promptIds(beginning, end, eosTokenIds);
+    const completion = others[next++] as Encoded;
+    const last = ending(completion, eosTokenIds);
+    return {
+      ids: concat(maxLength, prompt.ids, completion.ids, last),
+      ignored: trainOn === "all" ? 0 : Math.min(prompt.ids.length, maxLength),
+      total: prompt.total + completion.total + last.length,
+    };
   });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", stop);
+}
+
+/** Characters of rows that are encoded at once. */
+const CHUNK = 1 << 18;
+
+/** Rows in runs of about `CHUNK` characters, each with the bytes that were read up to its end. */
+export async function* chunks<R extends { text?: string; prompt?: string; completion?: string }>(
+  parts: AsyncIterable<Read<R[]>>,
+): AsyncGenerator<Read<R[]>> {
+  for await (const { part, read } of parts) {
+    let [from, size] = [0, 0];
+    for (const [i, { text = "", prompt = "", completion = "" }] of part.entries()) {
+      size += text.length + prompt.length + completion.length;
+      if (size < CHUNK) continue;
+      yield { part: part.slice(from, i + 1), read };
+      [from, size] = [i + 1, 0];
+    }
+    if (from < part.length) yield { part: part.slice(from), read };
   }
 }
 
 /**
- * Tokenises a data file; the event loop stays free. Examples are in the file's order, those without a trained token
- * among them.
+ * Tokenises a data file, in parallel; the event loop stays free. Examples are in the file's order, those without a
+ * trained token among them. Of the text nothing is kept.
  *
- * Errors: `ERR_INDEX` for an id that the model doesn't have.
+ * Errors: `ERR_INDEX` for an id that the model doesn't have; the signal's reason, at once.
  */
 export async function examplesOf(
   data: TextData,
   encoder: Encoder,
   options: ExampleOptions,
-): Promise<Example[]> {
-  const { signal, maxLength } = options;
-  throwIfAborted(signal);
-  if (data.kind === "text") {
-    const known = await abortable(ahead(encoder, [data.text], []), signal);
-    const blocks = blocksOfText(data.text, known, maxLength);
-    for (const block of blocks) checkIds(block.ids, data.file, options.vocabSize);
-    return blocks;
-  }
-  const examples: Example[] = [];
-  for (const rows of chunks(data.rows)) {
-    const texts = rows.map((row) => (row.kind === "text" ? row.text : row.prompt));
-    const completions = rows.flatMap((row) => (row.kind === "text" ? [] : [row.completion]));
-    const known = await abortable(ahead(encoder, texts, completions), signal);
-    for (const row of rows) {
-      const one = exampleOfRow(row, known, options);
-      checkIds(one.ids, `${data.file}:${row.line}`, options.vocabSize);
-      examples.push(one);
-    }
-  }
-  return examples;
+): Promise<ExampleStore> {
+  throwIfAborted(options.signal);
+  const store = new ExampleStore("tokens", data.file, options.vocabSize);
+  await (data.kind === "text"
+    ? addBlocks(data, encoder, options, store)
+    : addRows(data, encoder, options, store));
+  return store;
 }
 
-/** Takes the last `fraction` of the rows for evaluation: at least one, and at least one is left to train on. */
-export function evalSplit<T>(examples: readonly T[], fraction: number): { train: T[]; held: T[] } {
-  if (!(fraction > 0 && fraction < 1)) {
-    throw new LowrankError("ERR_OPTION", `evalSplit must be between 0 and 1, and is ${fraction}`);
+async function addRows(
+  data: Rows,
+  encoder: Encoder,
+  options: ExampleOptions,
+  store: ExampleStore,
+): Promise<void> {
+  const { signal, maxLength, vocabSize, onProgress } = options;
+  const end = endOf(encoder);
+  const encode = async ({ part, read }: Read<TextRow[]>) => ({
+    rows: part,
+    read,
+    encoded: await encodeRows(part, encoder, end, options),
+  });
+  for await (const { rows, encoded, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
+    for (const [i, { ids, ignored, total }] of encoded.entries()) {
+      const { line } = rows[i] as TextRow;
+      checkIds(ids, `${data.file}:${line}`, vocabSize);
+      store.add(ids, ignored);
+      countRow(store.report, line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
+    }
+    onProgress?.({ read, size: data.size, tokens: store.tokens });
   }
-  if (examples.length < 2) {
-    const what = `the data has ${examples.length} row${examples.length === 1 ? "" : "s"}`;
-    throw new LowrankError("ERR_OPTION", `evalSplit: ${what}, too few to hold any out`);
+}
+
+/** Blocks of `maxLength` tokens without overlap; the last is kept short. */
+async function addBlocks(
+  data: RunningText,
+  encoder: Encoder,
+  { maxLength, vocabSize, signal, onProgress }: ExampleOptions,
+  store: ExampleStore,
+): Promise<void> {
+  let held = new Int32Array();
+  const onCut = (): void => void store.report.roughCuts++;
+  for await (const { ids, read } of encodeRunning(data.parts(signal), encoder, { signal, onCut })) {
+    checkIds(ids, data.file, vocabSize);
+    const all = concat(Infinity, held, ids);
+    let at = 0;
+    for (; at + maxLength <= all.length; at += maxLength) store.add(all.subarray(at, at + maxLength), 0);
+    held = all.slice(at);
+    onProgress?.({ read, size: data.size, tokens: store.tokens + held.length });
   }
-  const count = Math.min(Math.max(Math.round(examples.length * fraction), 1), examples.length - 1);
-  const at = examples.length - count;
-  return { train: examples.slice(0, at), held: examples.slice(at) };
+  if (held.length > 0) store.add(held, 0);
+  store.report.rows = store.length;
 }
 
 /**
@@ -198,12 +196,16 @@ export function evalSplit<T>(examples: readonly T[], fraction: number): { train:
  *
  * Errors: `ERR_NO_TRAINED_TOKENS` when none has.
  */
-export function trainedExamples(examples: readonly Example[], file: string, maxLength: number): Example[] {
-  const kept = examples.filter((one) => one.trained > 0);
-  if (kept.length === 0) {
+export function trainedExamples(examples: Packed, file: string, maxLength: number): Packed {
+  let count = 0;
+  for (let row = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) count++;
+  if (count === 0) {
     const reason = `each row's first ${maxLength} tokens hold nothing to train on`;
     const remedy = "shorten the prompts, raise the maximal length, or train on all";
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `${file}: ${reason}; ${remedy}`);
   }
-  return kept;
+  if (count === examples.length) return examples;
+  const rows = new Uint32Array(count);
+  for (let row = 0, at = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) rows[at++] = row;
+  return examples.pick(rows);
 }

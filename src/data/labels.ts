@@ -1,8 +1,11 @@
 /** The classes of a data file's rows, and the rows as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { abortable, ahead, checkIds, chunks, type Encoder, type Example } from "./examples.js";
-import type { LabelData } from "./read.js";
-import { rowError } from "./rows.js";
+import { type Encoded, type Encoder, encodeTexts, endOf, pipelined } from "./encode.js";
+import { checkIds, chunks, type OnProgress } from "./examples.js";
+import type { LabelData, Read } from "./read.js";
+import { countRow } from "./report.js";
+import { type LabelRow, rowError } from "./rows.js";
+import { ExampleStore } from "./store.js";
 
 /**
  * The names of the classes that a file's rows have: sorted as text, or by their value where all are whole numbers.
@@ -10,9 +13,12 @@ import { rowError } from "./rows.js";
  *
  * Errors: `ERR_DATA_ROW` where there is but one.
  */
-export function labelNames({ file, rows }: LabelData, known: readonly string[] = []): string[] {
-  if (rows.every(({ label }) => known.includes(String(label)))) return [...known];
-  const labels = [...new Set(rows.map(({ label }) => label))];
+export function labelNames(
+  { file, labels: found }: Pick<LabelData, "file" | "labels">,
+  known: readonly string[] = [],
+): string[] {
+  const labels = [...found.keys()];
+  if (labels.every((label) => known.includes(String(label)))) return [...known];
   const numbers = labels.every((label) => typeof label === "number");
   const sorted = numbers ? labels.sort((a, b) => a - b) : [...new Set(labels.map(String))].sort();
   if (sorted.length < 2) {
@@ -25,15 +31,6 @@ export function labelNames({ file, rows }: LabelData, known: readonly string[] =
   return sorted.map(String);
 }
 
-/** The special tokens that a tokenizer puts behind a text. */
-function endOf(encoder: Encoder): Int32Array {
-  const [whole, plain] = [encoder.encode("a"), encoder.encode("a", { addSpecialTokens: false })];
-  for (let at = 0; at + plain.length <= whole.length; at++) {
-    if (plain.every((id, i) => whole[at + i] === id)) return whole.slice(at + plain.length);
-  }
-  return new Int32Array();
-}
-
 /**
  * Tokenises rows of text and label, in the file's order. A longer row loses the end of its text, and keeps the special
  * tokens behind it.
@@ -41,35 +38,52 @@ function endOf(encoder: Encoder): Int32Array {
  * Errors: `ERR_DATA_ROW` with file and line for a label that is none of `names`, and for a row without a token.
  */
 export async function labelledExamples(
-  { file, rows }: LabelData,
+  data: LabelData,
   names: readonly string[],
   encoder: Encoder,
   {
     maxLength,
     vocabSize,
     signal,
-  }: { maxLength: number; vocabSize?: number; signal?: AbortSignal | undefined },
-): Promise<Example[]> {
+    onProgress,
+  }: {
+    maxLength: number;
+    vocabSize?: number | undefined;
+    signal?: AbortSignal | undefined;
+    onProgress?: OnProgress | undefined;
+  },
+): Promise<ExampleStore> {
   throwIfAborted(signal);
+  const { file, labels, size } = data;
   const classes = new Map(names.map((name, index) => [name, index]));
-  const stranger = rows.find(({ label }) => !classes.has(String(label)));
-  if (stranger !== undefined) {
-    const what = `the label ${JSON.stringify(stranger.label)} is none of the classes`;
-    throw rowError(file, stranger.line, `${what}; they are ${names.join(", ")}`);
+  for (const [label, line] of labels) {
+    if (classes.has(String(label))) continue;
+    const what = `the label ${JSON.stringify(label)} is none of the classes`;
+    throw rowError(file, line, `${what}; they are ${names.join(", ")}`);
   }
   const end = endOf(encoder);
-  const examples: Example[] = [];
-  for (const chunk of chunks(rows)) {
-    const texts = chunk.map(({ text }) => text);
-    const known = await abortable(ahead(encoder, texts, []), signal);
-    for (const { text, label, line } of chunk) {
-      const ids = cut(known.encode(text), end, maxLength);
+  const store = new ExampleStore("classes", file, vocabSize);
+  const encode = async ({ part, read }: Read<LabelRow[]>) => {
+    const texts = part.map(({ text }) => text);
+    const limit = maxLength + 1;
+    return {
+      rows: part,
+      read,
+      encoded: await encodeTexts(encoder, texts, { addSpecialTokens: true, limit }),
+    };
+  };
+  for await (const { rows, encoded, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
+    for (const [i, { label, line }] of rows.entries()) {
+      const whole = encoded[i] as Encoded;
+      const ids = cut(whole.ids, end, maxLength);
       if (ids.length === 0) throw rowError(file, line, "the row's text has no tokens");
       checkIds(ids, `${file}:${line}`, vocabSize);
-      examples.push({ ids, labels: Int32Array.of(classes.get(String(label)) as number), trained: 1 });
+      store.add(ids, classes.get(String(label)) as number);
+      countRow(store.report, line, { total: whole.total, maxLength, trained: 1 });
     }
+    onProgress?.({ read, size, tokens: store.tokens });
   }
-  return examples;
+  return store;
 }
 
 /** The first `maxLength` ids, the last of them `end` where any are left out. */

@@ -1,71 +1,159 @@
-import { readFile } from "node:fs/promises";
+/** Data files: what they hold, found out by reading them once, and then read again by whoever wants it. */
 import { extname } from "node:path";
-import { LowrankError, systemCode } from "../errors.js";
-import { type LabelRow, type TextRow, parseJsonl, rowError } from "./rows.js";
-import { bomLength, decodeUtf8 } from "./utf8.js";
+import { LowrankError } from "../errors.js";
+import { textOf } from "./lines.js";
+import { type LabelRow, type Row, RowReader, type TextRow, rowError } from "./rows.js";
+import { openSource, type Source, STANDARD_INPUT } from "./source.js";
 
-/** What a data file holds for a language model: one running text, or rows. */
-export type TextData =
-  { file: string; kind: "text"; text: string } | { file: string; kind: "rows"; rows: TextRow[] };
+/** A part of some data, and the bytes of its file that were read up to its end. */
+export interface Read<T> {
+  part: T;
+  read: number;
+}
+
+interface Content<T> {
+  /** What errors call it: the file's name, or `standard input`. */
+  file: string;
+  /** Bytes of the file; undefined where it is not one. */
+  size: number | undefined;
+  /** What it holds, in parts; each call reads it from its beginning. */
+  parts(signal?: AbortSignal): AsyncIterable<Read<T>>;
+  /** Frees what a stream was put by in; nothing reads it afterwards. */
+  close(): void;
+}
+
+/** A running text, every line ending as LF. */
+export interface RunningText extends Content<string> {
+  kind: "text";
+}
+
+/** Rows of text, or of prompt and completion. */
+export interface Rows extends Content<TextRow[]> {
+  kind: "rows";
+  count: number;
+  /** The line of the first. */
+  firstLine: number;
+}
+
+/** What a data file holds for a language model. */
+export type TextData = RunningText | Rows;
 
 /** What it holds for a classifier. */
-export interface LabelData {
-  file: string;
+export interface LabelData extends Content<LabelRow[]> {
   kind: "labels";
-  rows: LabelRow[];
+  count: number;
+  /** Each label, and the first line that has it. */
+  labels: ReadonlyMap<string | number, number>;
 }
 
 export type Data = TextData | LabelData;
 
-async function readBytes(file: string): Promise<Uint8Array> {
-  try {
-    return await readFile(file);
-  } catch (cause) {
-    const code = systemCode(cause);
-    if (code === "ENOENT" || code === "ENOTDIR") {
-      throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such data file`, { cause });
-    }
-    const what = code === "EISDIR" ? "is a folder, and a data file was expected" : `cannot be read (${code})`;
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${what}`, { cause });
-  }
+/** Kinds of data files. */
+export const DATA_FORMATS = ["txt", "jsonl"] as const;
+export type DataFormat = (typeof DATA_FORMATS)[number];
+
+export interface ReadOptions {
+  /** By the file's name unless given. */
+  format?: DataFormat | undefined;
+  signal?: AbortSignal | undefined;
+  /** Told of bytes read, and how many there are in all where that is known. */
+  onProgress?: ((read: number, size: number | undefined) => void) | undefined;
 }
 
-/** A `.txt` file's text, without a byte order mark and with every line ending as LF. */
-export function parseText(bytes: Uint8Array, file: string): string {
-  const start = bomLength(bytes);
-  const text = decodeUtf8(bytes.subarray(start), file, start);
-  if (text.trim() === "") throw new LowrankError("ERR_DATA_ROW", `${file}: the file has no text`);
-  return text.includes("\r") ? text.replaceAll("\r\n", "\n") : text;
+/** Throws `ERR_FILE_FORMAT` where neither the name nor an option says what a file is. */
+function formatOf(file: string, format: DataFormat | undefined): DataFormat {
+  const kind = format ?? extname(file).toLowerCase().slice(1);
+  if (kind === "txt" || kind === "jsonl") return kind;
+  if (file === STANDARD_INPUT) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      "standard input has no name to go by: give the data's format, txt or jsonl",
+    );
+  }
+  const what = "a data file's name ends in .txt or .jsonl; else give the data's format, txt or jsonl";
+  throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${what}`);
 }
 
 /**
- * Reads a data file, `.txt` or `.jsonl`.
+ * Reads a data file, a named pipe or `-` (standard input) through, and checks all of it. Nothing of it is kept but
+ * what a stream gave, in a file.
  *
  * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for another kind of file or bytes that are not UTF-8;
- * `ERR_DATA_ROW` for a file that is empty or a row that is not as expected.
+ * `ERR_DATA_ROW` with file and line for a file that is empty or a row that is not as expected; `ERR_OPTION` for
+ * standard input without a format; the signal's reason.
  */
-export async function readData(file: string): Promise<Data> {
-  const kind = extname(file).toLowerCase();
-  if (kind !== ".txt" && kind !== ".jsonl") {
-    await readBytes(file);
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: a data file's name ends in .txt or .jsonl`);
+export async function readData(file: string, options: ReadOptions = {}): Promise<Data> {
+  const source = await openSource(file);
+  try {
+    const format = formatOf(file, options.format);
+    return await (format === "txt" ? readText(source, options) : readRows(source, options));
+  } catch (error) {
+    source.close();
+    throw error;
   }
-  const bytes = await readBytes(file);
-  if (bytes.length === 0) throw new LowrankError("ERR_DATA_ROW", `${file}: the file is empty`);
-  if (kind === ".txt") return { file, kind: "text", text: parseText(bytes, file) };
-  const rows = parseJsonl(bytes, file);
-  if (rows[0]?.kind === "label") return { file, kind: "labels", rows: rows as LabelRow[] };
-  return { file, kind: "rows", rows: rows as TextRow[] };
 }
 
-/**
- * The data of a language model.
- *
- * Errors: `ERR_DATA_ROW` for rows with labels.
- */
+async function readText(source: Source, { signal, onProgress }: ReadOptions): Promise<RunningText> {
+  let any = false;
+  for await (const { part, read } of texts(source, signal)) {
+    any ||= /\S/u.test(part);
+    onProgress?.(read, source.size);
+  }
+  if (!any) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no text`);
+  return { kind: "text", ...content(source, (signal) => texts(source, signal)) };
+}
+
+async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read<string>> {
+  let held = "";
+  let read = 0;
+  for await (const part of textOf(source, false, signal)) {
+    const text = held + part.text;
+    // The two characters of a line's end may come apart.
+    held = text.endsWith("\r") ? "\r" : "";
+    read = part.read;
+    const whole = text.slice(0, text.length - held.length);
+    yield { part: whole.includes("\r") ? whole.replaceAll("\r\n", "\n") : whole, read };
+  }
+  if (held !== "") yield { part: held, read };
+}
+
+async function readRows(source: Source, { signal, onProgress }: ReadOptions): Promise<Rows | LabelData> {
+  const labels = new Map<string | number, number>();
+  let first: Row | undefined;
+  let count = 0;
+  for await (const { part, read } of rows(source, signal)) {
+    first ??= part[0];
+    count += part.length;
+    for (const row of part)
+      if (row.kind === "label" && !labels.has(row.label)) labels.set(row.label, row.line);
+    onProgress?.(read, source.size);
+  }
+  if (first === undefined) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no rows`);
+  if (first.kind === "label") {
+    const parts = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<LabelRow[]>>;
+    return { kind: "labels", count, labels, ...content(source, parts) };
+  }
+  const parts = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<TextRow[]>>;
+  return { kind: "rows", count, firstLine: first.line, ...content(source, parts) };
+}
+
+/** Rows of all kinds; all of a file are of one. */
+async function* rows(source: Source, signal?: AbortSignal): AsyncGenerator<Read<Row[]>> {
+  const reader = new RowReader(source.name);
+  for await (const { text, line, read } of textOf(source, true, signal)) {
+    yield { part: reader.rows(text, line), read };
+  }
+}
+
+function content<T>(source: Source, parts: Content<T>["parts"]): Content<T> {
+  return { file: source.name, size: source.size, parts, close: () => source.close() };
+}
+
+/** The data of a language model. Throws `ERR_DATA_ROW` for rows with labels. */
 export function textData(data: Data): TextData {
   if (data.kind !== "labels") return data;
+  const [line = 1] = data.labels.values();
   const what =
     'the row has a "label", and the model is a language model; labels train an encoder, such as BERT';
-  throw rowError(data.file, data.rows[0]?.line ?? 1, what);
+  throw rowError(data.file, line, what);
 }

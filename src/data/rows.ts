@@ -1,5 +1,4 @@
 import { LowrankError } from "../errors.js";
-import { bomLength, decodeUtf8 } from "./utf8.js";
 
 /** A row that a language model is trained on; `line` counts from 1. */
 export type TextRow =
@@ -30,9 +29,19 @@ function kindOf(value: unknown): string {
 
 function stringField(fields: Record<string, unknown>, name: string, file: string, line: number): string {
   const value = fields[name];
-  if (typeof value === "string") return value;
+  if (typeof value === "string") return wellFormed(value, name, file, line);
   if (value === undefined) throw rowError(file, line, `the field "${name}" is missing; ${EXPECTED}`);
   throw rowError(file, line, `"${name}" must be a string and is ${kindOf(value)}`);
+}
+
+/** Throws for half of a surrogate pair, as only an escape such as `\\ud83d` can write it: it is no character. */
+function wellFormed(value: string, name: string, file: string, line: number): string {
+  // In every Node that this runs on, and not in the library's types yet.
+  if ((value as unknown as { isWellFormed(): boolean }).isWellFormed()) return value;
+  const at = value.search(/\p{Surrogate}/u);
+  const half = `\\u${value.charCodeAt(at).toString(16)}`;
+  const what = `"${name}" has half of a surrogate pair, ${half}, at character ${at + 1}; write both halves`;
+  throw rowError(file, line, what);
 }
 
 /** One parsed line as a row; fields that mean nothing here are ignored. */
@@ -57,42 +66,46 @@ export function rowOf(value: unknown, file: string, line: number): Row {
 
 function labelOf(value: unknown, file: string, line: number): string | number {
   if (value === "") throw rowError(file, line, '"label" is empty');
-  if (typeof value === "string" || Number.isSafeInteger(value)) return value as string | number;
+  if (typeof value === "string") return wellFormed(value, "label", file, line);
+  if (Number.isSafeInteger(value)) return value as number;
   const is = typeof value === "number" ? String(value) : kindOf(value);
   throw rowError(file, line, `"label" must be a string or a whole number and is ${is}`);
 }
 
 /**
- * The rows of a `.jsonl` file: one JSON object a line, LF or CRLF, blank lines skipped, a byte order mark ignored.
- *
- * Errors: `ERR_DATA_ROW` with file and line for what is no JSON or lacks a field; `ERR_FILE_FORMAT` for bytes that
- * are not UTF-8.
+ * Reads rows out of a `.jsonl` file: one JSON object a line, LF or CRLF, blank lines skipped. All rows of a file have
+ * a label, or none has.
  */
-export function parseJsonl(bytes: Uint8Array, file: string): Row[] {
-  const rows: Row[] = [];
-  let start = bomLength(bytes);
-  for (let line = 1; start < bytes.length; line++) {
-    const newline = bytes.indexOf(0x0a, start);
-    const end = newline < 0 ? bytes.length : newline;
-    const text = decodeUtf8(bytes.subarray(start, end), file, start, line).trim();
-    if (text !== "") rows.push(rowOf(parseLine(text, file, line), file, line));
-    start = end + 1;
-  }
-  if (rows.length === 0) throw new LowrankError("ERR_DATA_ROW", `${file}: the file has no rows`);
-  checkLabels(rows, file);
-  return rows;
-}
+export class RowReader {
+  #first: Row | undefined;
 
-/** All rows of a file have a label, or none has. */
-function checkLabels(rows: readonly Row[], file: string): void {
-  const [first] = rows;
-  const labelled = first?.kind === "label";
-  const other = rows.find((row) => (row.kind === "label") !== labelled);
-  if (other === undefined) return;
-  const what = labelled
-    ? `the row has no "label", and line ${first.line} has one`
-    : `the row has a "label", and line ${first?.line} has none`;
-  throw rowError(file, other.line, `${what}; give every row one, or none`);
+  constructor(private readonly file: string) {}
+
+  /**
+   * The rows of whole lines, of which the first is line `line` of the file.
+   *
+   * Errors: `ERR_DATA_ROW` with file and line for what is no JSON or lacks a field.
+   */
+  rows(text: string, line: number): Row[] {
+    const rows: Row[] = [];
+    for (const one of text.split("\n")) {
+      const trimmed = one.trim();
+      if (trimmed !== "")
+        rows.push(this.#checked(rowOf(parseLine(trimmed, this.file, line), this.file, line)));
+      line++;
+    }
+    return rows;
+  }
+
+  #checked(row: Row): Row {
+    const first = (this.#first ??= row);
+    if ((first.kind === "label") === (row.kind === "label")) return row;
+    const what =
+      first.kind === "label"
+        ? `the row has no "label", and line ${first.line} has one`
+        : `the row has a "label", and line ${first.line} has none`;
+    throw rowError(this.file, row.line, `${what}; give every row one, or none`);
+  }
 }
 
 function parseLine(text: string, file: string, line: number): unknown {

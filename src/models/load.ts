@@ -1,5 +1,5 @@
 /** Models from Hugging Face folders. */
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { chooseDevice, findDevices, type Device } from "../device.js";
@@ -14,6 +14,7 @@ import { LIMIT } from "./config-parts.js";
 import type { TextEncoder } from "./encoder.js";
 import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
 import { gpt2 } from "./gpt2/family.js";
+import { checkHalfRange } from "./half-range.js";
 import { llama } from "./llama/family.js";
 import { Tokenizer } from "./tokenizer.js";
 import { vit } from "./vit/family.js";
@@ -65,7 +66,35 @@ export async function loadModel<T extends Task = "causal-lm">(
   checkStorage(options.dtype);
   await findDevices(options.device);
   throwIfAborted(options.signal);
-  return build(family, task, path, folder, { config, generation, numLabels }, options);
+  checkFormat(path, folder);
+  const { model, weights } = build(family, task, path, folder, { config, generation, numLabels }, options);
+  try {
+    await checkHalfRange(`${path} with dtype f16`, weights.halved);
+    throwIfAborted(options.signal);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return model;
+}
+
+/** Throws `ERR_FILE_FORMAT` for a folder whose weights are in another format alone. */
+function checkFormat(path: string, folder: string): void {
+  if (path !== folder) return;
+  const files = readdirSync(folder);
+  if (files.some((name) => /^model\.safetensors(\.index\.json)?$/.test(name))) return;
+  const other = files.find((name) =>
+    /^(pytorch_model.*\.bin|tf_model.*\.h5|flax_model.*\.msgpack)$/.test(name),
+  );
+  if (other === undefined) return;
+  const convert = other.startsWith("pytorch")
+    ? `: from transformers import AutoModel; AutoModel.from_pretrained("${folder}").save_pretrained("${folder}") does it ` +
+      "in Python, by the class that the model is of"
+    : "";
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${folder}: its weights are in ${other}, which is not read; convert them to model.safetensors${convert}`,
+  );
 }
 
 /** The model of one family and task, with its tokenizer. */
@@ -76,7 +105,7 @@ function build<T extends Task>(
   folder: string,
   source: ConfigSource,
   options: LoadOptions<T>,
-): TaskModels[T] {
+): { model: TaskModels[T]; weights: FileWeights } {
   const config = family.read(source);
   const { device } = chooseDevice(options.device);
   const weights = new FileWeights(openWeights(path), family.naming(config), {
@@ -100,7 +129,7 @@ function build<T extends Task>(
   model.source = path;
   model.folder = folder;
   model.eval();
-  return model as TaskModels[T];
+  return { model: model as TaskModels[T], weights };
 }
 
 function familyOf(config: ConfigFields): Family<unknown> {

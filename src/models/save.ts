@@ -9,6 +9,7 @@ import { adapters } from "../lora/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";
+import { checkHalfRange } from "./half-range.js";
 import type { PretrainedModel } from "./pretrained.js";
 
 export interface SaveModelOptions {
@@ -107,6 +108,15 @@ async function writeFiles(
         Object.fromEntries(shard.map(([name, t]) => [name, dtype === undefined ? t : t.to(dtype)])),
       ),
     );
+    if (dtype === "f16") {
+      const halved = shard.flatMap(([name, t]) => {
+        const stored = tensors[name] as Tensor;
+        return stored === t
+          ? []
+          : [{ name, stored, original: (): Tensor => noGrad(() => t.to("f32").mul(1)) }];
+      });
+      await checkHalfRange(`${dir} with dtype f16`, halved);
+    }
     await saveSafetensors(join(dir, names[i] as string), tensors, { metadata: { format: "pt" } });
     for (const [name, tensor] of Object.entries(tensors))
       if (tensor !== shard.find(([n]) => n === name)?.[1]) tensor.dispose();

@@ -1,5 +1,6 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 import type * as Binding from "../../native/binding.js";
+import type { Encoded } from "../data/encode.js";
 import { call, guarded, native, settled } from "../native.js";
 
 export class Tokenizer {
@@ -22,6 +23,15 @@ export class Tokenizer {
   async encodeAll(texts: readonly string[], { addSpecialTokens = true } = {}): Promise<Int32Array[]> {
     const { ids, ends } = settled(await this.#native.encodeAll([...texts], addSpecialTokens));
     return Array.from(ends, (end, i) => ids.slice(i === 0 ? 0 : ends[i - 1], end));
+  }
+
+  /** @internal The first `limit` token ids of each text, and how many it has. */
+  async encodeRows(
+    texts: readonly string[],
+    { addSpecialTokens = true, limit = Infinity }: { addSpecialTokens?: boolean; limit?: number } = {},
+  ): Promise<Encoded[]> {
+    const all = await this.encodeAll(texts, { addSpecialTokens });
+    return all.map((ids) => ({ ids: ids.subarray(0, limit), total: ids.length }));
   }
 
   /** Text of token ids. */

@@ -8,6 +8,7 @@ import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import { mapped, type WeightsFile } from "../safetensors.js";
 import { parameter, type DType, type Tensor } from "../tensor.js";
+import type { Halved } from "./half-range.js";
 
 /** How a tensor starts where none is given. */
 type Start = "normal" | "ones" | "zeros";
@@ -79,6 +80,8 @@ export class FileWeights extends Weights {
   readonly #wrongShapes: string[] = [];
   readonly #drawn: string[] = [];
   readonly #draws: FreshWeights;
+  /** What was converted to f16. */
+  readonly halved: Halved[] = [];
 
   constructor(
     private readonly file: WeightsFile,
@@ -159,6 +162,10 @@ export class FileWeights extends Weights {
     if (dtype === undefined || dtype === stored.dtype) return parameter(stored, false);
     const converted = stored.to(dtype);
     stored.dispose();
+    if (dtype === "f16") {
+      const original = (): Tensor => mapped(this.file, found, device);
+      this.halved.push({ name: found, stored: converted, original });
+    }
     return parameter(converted, false);
   }
 

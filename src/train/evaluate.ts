@@ -1,6 +1,6 @@
 import { type Batch, batchesInOrder } from "../data/batches.js";
-import type { Example } from "../data/examples.js";
-import { throwIfAborted } from "../errors.js";
+import type { Examples } from "../data/store.js";
+import { LowrankError, throwIfAborted } from "../errors.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
 import { Confusion } from "./confusion.js";
@@ -26,11 +26,15 @@ export interface ClassScores {
   confusion: number[][];
 }
 
-/** The loss of a model over examples, without dropout and without gradients. */
+/**
+ * The loss of a model over examples, without dropout and without gradients.
+ *
+ * Errors: `ERR_NOT_FINITE` where the loss is no number, as from weights that overflow their storage; the signal's reason.
+ */
 export async function evaluate(
   model: Module,
   objective: Objective,
-  examples: readonly Example[],
+  examples: Examples,
   { batchSize, signal }: { batchSize: number; signal?: AbortSignal | undefined },
 ): Promise<Evaluation> {
   const { labels, tokenisation } = objective;
@@ -56,6 +60,11 @@ export async function evaluate(
     model.train(training);
   }
   const loss = sum / tokens;
+  if (!Number.isFinite(loss)) {
+    const what = `the loss over ${examples.length} rows is ${loss}`;
+    const why = "the model or its adapter has weights that are no numbers, or overflows; try dtype f32";
+    throw new LowrankError("ERR_NOT_FINITE", `evaluate: ${what}: ${why}`);
+  }
   const found = { loss, perplexity: Math.exp(loss), tokens };
   return confusion === undefined ? found : { ...found, classes: confusion.scores };
 }

@@ -1,4 +1,5 @@
 /** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
+import type { DataReport } from "../data/report.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
 
@@ -28,6 +29,8 @@ export interface StartEvent {
   evalExamples: number;
   /** Tokens that are trained on in one epoch; of a classifier rows. */
   tokens: number;
+  /** What became of each data file's rows: how many were cut or left out. */
+  data?: readonly DataReport[] | undefined;
   /** The names of a classifier's classes. */
   labels?: readonly string[];
   steps: number;
@@ -76,6 +79,18 @@ export interface CheckpointEvent {
   type: "checkpoint";
   step: number;
   path: string;
+}
+
+/** While data is read through and tokenised, a few times a second; short work tells nothing. */
+export interface ProgressEvent {
+  type: "progress";
+  stage: "read" | "tokenise";
+  file: string;
+  /** Bytes of the file so far, and in all; null of a stream that has not ended. */
+  bytesRead: number;
+  bytes: number | null;
+  /** Token ids so far. */
+  tokens: number;
 }
 
 export interface WarningEvent {
@@ -137,4 +152,11 @@ export interface FinetuneResult {
 }
 
 export type TrainEvent =
-  StartEvent | StepEvent | EvalEvent | CheckpointEvent | WarningEvent | ProfileEvent | EndEvent;
+  | ProgressEvent
+  | StartEvent
+  | StepEvent
+  | EvalEvent
+  | CheckpointEvent
+  | WarningEvent
+  | ProfileEvent
+  | EndEvent;

@@ -12,7 +12,7 @@ import { identitiesOf } from "./identity.js";
 import type { FinetuneOptions } from "./options.js";
 import { OutputFolder } from "./output/folder.js";
 import { newLine } from "./output/lineage.js";
-import { prepare, readFiles } from "./prepare.js";
+import { closeFiles, type Files, prepare, readFiles } from "./prepare.js";
 import { Profile } from "./profile.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
@@ -46,7 +46,8 @@ async function claimed(options: FinetuneOptions, context: RunContext): Promise<F
   const output = await OutputFolder.claim(path);
   try {
     const resumed = await resumedFrom(origin, options);
-    const settings = settingsOf({ ...resumed.options, output: path });
+    const completed = settingsOf({ ...resumed.options, output: path });
+    const settings = { ...completed, maxLengthGiven: options.maxLength !== undefined };
     await checkModelDevice(settings);
     if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
     else await output.checkOwn(undefined, adapterName(settings));
@@ -101,11 +102,13 @@ async function train(
   const training = given?.training ?? false;
   const checkpointing = given?.gradientCheckpointing ?? false;
   let model = given;
+  let files: Files | undefined;
   try {
     let run: AdapterRun;
     try {
       const loading = { ...settings, signal: early };
-      const data = await readFiles(loading);
+      files = await readFiles(loading, context);
+      const data = files;
       throwIfAborted(early);
       const identities = await identitiesOf(settings.model, loading);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
@@ -113,7 +116,7 @@ async function train(
       throwIfAborted(early);
       model ??= await load(loading, data.labels, context);
       profile?.start(model.device);
-      const prepared = await prepare(model, data, loading);
+      const prepared = await prepare(model, data, loading, context);
       // Each of these takes some milliseconds, and together they would hold up the event loop.
       await breath();
       const line = resumed?.line ?? newLine();
@@ -127,6 +130,7 @@ async function train(
     }
     return await withMatmulPrecision(precision, () => run.run(resumed));
   } finally {
+    if (files !== undefined) closeFiles(files);
     if (given === undefined) model?.dispose();
     else given.train(training).gradientCheckpointing = checkpointing;
   }

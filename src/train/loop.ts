@@ -245,6 +245,12 @@ class Loop {
       throwIfAborted(signal);
       // Whoever stops a run waits for a step, not for an evaluation.
       if (stopping.aborted && error === abortReason(stopping)) return undefined;
+      // What has been trained is not lost for it.
+      if (step > this.#options.first && error instanceof LowrankError && error.code === "ERR_NOT_FINITE") {
+        context.emit({ type: "warning", message: `step ${step}: ${error.message}` });
+        this.#evaluatedAt = step;
+        return undefined;
+      }
       throw error;
     }
     throwIfAborted(signal);

@@ -1,10 +1,12 @@
 /** What a model is trained for: how data becomes examples, and a batch of them a loss. */
 import { tensor } from "../create.js";
 import { attentionMask, type Batch } from "../data/batches.js";
-import { type Encoder, type Example, examplesOf } from "../data/examples.js";
+import type { Encoder } from "../data/encode.js";
+import { examplesOf, type OnProgress } from "../data/examples.js";
 import { labelledExamples } from "../data/labels.js";
 import { type Data, textData } from "../data/read.js";
 import { rowError } from "../data/rows.js";
+import type { ExampleStore } from "../data/store.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { SequenceClassifier } from "../models/classifier.js";
 import type { Tensor } from "../tensor.js";
@@ -42,8 +44,8 @@ export interface Objective {
   readonly labels: readonly string[] | undefined;
   /** Modules that an adapter trains whole, by the ends of their paths. */
   readonly modulesToSave: readonly string[];
-  /** The data tokenised, in the file's order. Errors: `ERR_DATA_ROW` for rows of another task. */
-  examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]>;
+  /** The data tokenised, in the file's order. Errors: `ERR_DATA_ROW` for rows of another task; the signal's reason. */
+  examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore>;
   /** What is trained by: the sum of the losses of what a batch trains on, times `scale`. */
   lossSum(batch: Batch, scale: number): Tensor;
   /** What is judged by. */
@@ -61,10 +63,10 @@ export class LanguageModelling implements Objective {
     private readonly options: TrainingOptions = {},
   ) {}
 
-  examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
+  examples(data: Data, signal: AbortSignal | undefined, onProgress?: OnProgress): Promise<ExampleStore> {
     const { tokenizer, ...limits } = this.tokenisation;
     const { trainOn = "completion" } = this.options;
-    return examplesOf(textData(data), tokenizer, { ...limits, trainOn, signal });
+    return examplesOf(textData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
   }
 
   lossSum({ ids, labels, shape }: Batch, scale: number): Tensor {
@@ -90,13 +92,20 @@ export class Classification implements Objective {
     private readonly options: TrainingOptions = {},
   ) {}
 
-  async examples(data: Data, signal: AbortSignal | undefined): Promise<Example[]> {
+  async examples(
+    data: Data,
+    signal: AbortSignal | undefined,
+    onProgress?: OnProgress,
+  ): Promise<ExampleStore> {
     if (data.kind !== "labels") {
-      const line = data.kind === "rows" ? (data.rows[0]?.line ?? 1) : 1;
-      throw rowError(data.file, line, 'there is no "label", and the model is a classifier');
+      throw rowError(
+        data.file,
+        data.kind === "rows" ? data.firstLine : 1,
+        'there is no "label", and the model is a classifier',
+      );
     }
     const { tokenizer, maxLength, vocabSize } = this.tokenisation;
-    return labelledExamples(data, this.labels, tokenizer, { maxLength, vocabSize, signal });
+    return labelledExamples(data, this.labels, tokenizer, { maxLength, vocabSize, signal, onProgress });
   }
 
   lossSum(batch: Batch, scale: number): Tensor {

@@ -1,3 +1,4 @@
+import type { DataFormat } from "../data/read.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
@@ -13,11 +14,16 @@ export type StorageType = Exclude<DType, "i32">;
 export interface FinetuneOptions {
   /** A model's folder, or a model that is loaded, which is then adapted in place. Needed, unless a run goes on. */
   model?: string | PretrainedModel | undefined;
-  /** A `.txt` or `.jsonl` file. Needed, unless a run goes on. */
+  /**
+   * A `.txt` or `.jsonl` file of any size, a named pipe, or `-` for standard input, which is written into a file beside
+   * as it comes. Needed, unless a run goes on.
+   */
   data?: string | undefined;
-  /** Held-out rows: a file, or the last part of the data. None unless given. */
-  evalData?: string;
-  evalSplit?: number;
+  /** Held-out rows: a file, or a share of the data that `seed` draws, of each class alike. None unless given. */
+  evalData?: string | undefined;
+  evalSplit?: number | undefined;
+  /** What `data` and `evalData` hold, where their names don't say it. */
+  dataFormat?: DataFormat | undefined;
   /** `./lowrank-out`. */
   output?: string;
   /**

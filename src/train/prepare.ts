@@ -1,12 +1,16 @@
 /** A fine-tuning run's data: examples to train on and examples held out. */
-import { type Example, evalSplit, trainedExamples } from "../data/examples.js";
+import { type OnProgress, trainedExamples } from "../data/examples.js";
 import { labelNames } from "../data/labels.js";
 import { type Data, readData } from "../data/read.js";
+import { type DataReport, loweredLength, warningsOf } from "../data/report.js";
+import { evalSplit } from "../data/split.js";
+import type { Examples, Packed } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { specialTokens } from "../models/special-tokens.js";
+import type { ProgressEvent } from "./events.js";
 import { readLabels } from "./label-names.js";
 import {
   Classification,
@@ -15,12 +19,15 @@ import {
   type Tokenisation,
   type TrainingOptions,
 } from "./objective.js";
+import type { RunContext } from "./run.js";
 import type { Settings } from "./settings.js";
 
 export interface Prepared {
   objective: Objective;
-  train: Example[];
-  held: Example[];
+  train: Examples;
+  held: Examples;
+  /** What became of the rows of each file. */
+  reports: DataReport[];
 }
 
 /** The data files of a run. */
@@ -82,30 +89,94 @@ export function objectiveOf(
   return new Classification(model, tokens(), labels, options);
 }
 
-/** Tokenises the data. Errors: those of `readData` and `trainedExamples`. */
-export async function prepare(model: PretrainedModel, files: Files, settings: Settings): Promise<Prepared> {
-  const { maxLength, trainOn, labelSmoothing, signal } = settings;
-  const objective = objectiveOf(model, { labels: files.labels, maxLength, trainOn, labelSmoothing });
-  const trained = (rows: Example[], { file }: Data): Example[] =>
-    trainedExamples(rows, file, objective.tokenisation.maxLength);
-  let rows = await objective.examples(files.train, signal);
-  let held: Example[] = [];
-  if (files.held !== undefined) {
-    held = trained(await objective.examples(files.held, signal), files.held);
-  } else if (settings.evalSplit !== undefined) {
-    ({ train: rows, held } = evalSplit(rows, settings.evalSplit));
-    held = trained(held, files.train);
-  }
-  return { objective, train: trained(rows, files.train), held };
+/** Milliseconds between two events of progress. */
+const PROGRESS_MS = 200;
+
+/** Tells how far one kind of work has come, now and then. */
+function progress(
+  stage: ProgressEvent["stage"],
+  file: string,
+  emit: RunContext["emit"],
+): (done: { read: number; size: number | undefined; tokens?: number }) => void {
+  let told = performance.now();
+  return ({ read, size, tokens = 0 }) => {
+    const now = performance.now();
+    if (now - told < PROGRESS_MS) return;
+    told = now;
+    emit({ type: "progress", stage, file, bytesRead: read, bytes: size ?? null, tokens });
+  };
 }
 
-/** Reads the data files, so that what is wrong with them is told before a model is loaded. */
-export async function readFiles({ model, data, evalData }: Settings): Promise<Files> {
-  const train = await readData(data);
-  const held = evalData === undefined ? undefined : await readData(evalData);
-  if (train.kind !== "labels") return { train, held, labels: undefined };
-  const own = typeof model === "string" ? readLabels(model) : classesOf(model);
-  return { train, held, labels: labelNames(train, own) };
+/**
+ * Tokenises the data, and tells how far it has come and what becomes of its rows. Files are of no use afterwards.
+ *
+ * Errors: those of `readData` and `trainedExamples`; the signal's reason, at once.
+ */
+export async function prepare(
+  model: PretrainedModel,
+  files: Files,
+  settings: Settings,
+  { emit }: Pick<RunContext, "emit">,
+): Promise<Prepared> {
+  const { maxLength: asked, trainOn, labelSmoothing, signal, seed } = settings;
+  const objective = objectiveOf(model, { labels: files.labels, maxLength: asked, trainOn, labelSmoothing });
+  const { maxLength } = objective.tokenisation;
+  const warn = (message: string): void => emit({ type: "warning", message });
+  // What somebody asked for is not lowered without a word; of the default the start event tells.
+  if (maxLength < asked && settings.maxLengthGiven) warn(loweredLength(asked, maxLength));
+  const reports: DataReport[] = [];
+  const tokenised = async (data: Data): Promise<Packed> => {
+    const onProgress: OnProgress = progress("tokenise", data.file, emit);
+    const rows = await objective.examples(data, signal, onProgress);
+    reports.push(rows.report);
+    for (const message of warningsOf(rows.report, maxLength)) warn(message);
+    return rows;
+  };
+  const trained = (rows: Packed, { file }: Data): Packed => trainedExamples(rows, file, maxLength);
+  try {
+    const rows = await tokenised(files.train);
+    if (files.held !== undefined) {
+      const held = trained(await tokenised(files.held), files.held);
+      return { objective, train: trained(rows, files.train), held, reports };
+    }
+    const { evalSplit: share } = settings;
+    if (share === undefined) return { objective, train: trained(rows, files.train), held: [], reports };
+    const split = evalSplit(rows, share, seed);
+    const [train, held] = [trained(split.train, files.train), trained(split.held, files.train)];
+    return { objective, train, held, reports };
+  } finally {
+    closeFiles(files);
+  }
+}
+
+/**
+ * Reads the data files through, so that what is wrong with them is told before a model is loaded. Of a running text or
+ * of rows nothing is kept.
+ */
+export async function readFiles(
+  { model, data, evalData, dataFormat: format, signal }: Settings,
+  { emit }: Pick<RunContext, "emit">,
+): Promise<Files> {
+  const read = (file: string): Promise<Data> => {
+    const tell = progress("read", file, emit);
+    return readData(file, { format, signal, onProgress: (read, size) => tell({ read, size }) });
+  };
+  const train = await read(data);
+  try {
+    const held = evalData === undefined ? undefined : await read(evalData);
+    if (train.kind !== "labels") return { train, held, labels: undefined };
+    const own = typeof model === "string" ? readLabels(model) : classesOf(model);
+    return { train, held, labels: labelNames(train, own) };
+  } catch (error) {
+    train.close();
+    throw error;
+  }
+}
+
+/** Frees what data from streams was put by in. */
+export function closeFiles({ train, held }: Files): void {
+  train.close();
+  held?.close();
 }
 
 /** The classes that a loaded model tells apart. */

@@ -35,6 +35,8 @@ export class EventQueue {
       reader.resolve({ value: event, done: false });
       return;
     }
+    // Of how far the data has come only the newest is worth reading.
+    if (event.type === "progress" && this.#events.at(-1)?.type === "progress") this.#events.pop();
     this.#events.push(event);
     if (this.#events.length > this.#limit) this.#shrink();
   }

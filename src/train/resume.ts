@@ -143,6 +143,7 @@ const FIXED = new Set([
   "trainOn",
   "packing",
   "evalSplit",
+  "dataFormat",
   "matmulPrecision",
   "dtype",
   "optimizer.loraPlusRatio",

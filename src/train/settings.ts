@@ -1,4 +1,5 @@
 /** `finetune`'s options, checked and completed, before anything is read or loaded. */
+import { DATA_FORMATS, type DataFormat } from "../data/read.js";
 import type { Device } from "../device.js";
 import { shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
@@ -18,6 +19,8 @@ export interface Settings {
   data: string;
   evalData: string | undefined;
   evalSplit: number | undefined;
+  /** Undefined where the files' names say it. */
+  dataFormat: DataFormat | undefined;
   output: string;
   overwrite: boolean;
   lora: InjectOptions & { r: number; loraAlpha: number };
@@ -32,6 +35,8 @@ export interface Settings {
   batchSize: number;
   gradientAccumulation: number;
   maxLength: number;
+  /** Whether whoever started the run said so. */
+  maxLengthGiven: boolean;
   gradientCheckpointing: boolean;
   trainOn: "completion" | "all";
   labelSmoothing: number;
@@ -55,6 +60,7 @@ const KNOWN = new Set<string>([
   "data",
   "evalData",
   "evalSplit",
+  "dataFormat",
   "output",
   "overwrite",
   "lora",
@@ -102,6 +108,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
   if (options.evalData !== undefined && options.evalSplit !== undefined) {
     refuse("give one of evalData and evalSplit, not both");
   }
+  if (options.data === "-" && options.evalData === "-")
+    refuse("data and evalData cannot both be standard input; hold out a share of it with evalSplit");
   const held = options.evalData ?? options.evalSplit;
   if (options.evalEvery !== undefined && held === undefined) refuse("evalEvery needs evalData or evalSplit");
   const { evalSplit } = options;
@@ -125,6 +133,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
     data: options.data,
     evalData: options.evalData,
     evalSplit,
+    dataFormat:
+      options.dataFormat === undefined ? undefined : oneOf("dataFormat", options.dataFormat, DATA_FORMATS),
     output: options.output ?? DEFAULT_OUTPUT,
     overwrite: options.overwrite ?? false,
     lora: { targetModules: "all-linear", ...lora, r, loraAlpha, loraDropout },
@@ -145,6 +155,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     batchSize: count("batchSize", options.batchSize ?? 1, 1),
     gradientAccumulation: count("gradientAccumulation", options.gradientAccumulation ?? 8, 1),
     maxLength: count("maxLength", options.maxLength ?? 512, 2),
+    maxLengthGiven: options.maxLength !== undefined,
     gradientCheckpointing: options.gradientCheckpointing ?? false,
     trainOn: oneOf("trainOn", options.trainOn ?? "completion", ["completion", "all"] as const),
     labelSmoothing,
@@ -179,7 +190,7 @@ export function checkNames(options: FinetuneOptions): void {
 /** Settings as the options that give them: what a run records. */
 export function optionsOf(settings: Settings): Record<string, unknown> {
   const { model, signal: _, profile: _profile, overwrite: _overwrite, output: _output, ...rest } = settings;
-  const { loraPlusRatio, clipNorm, optimizer, lora, ...same } = rest;
+  const { loraPlusRatio, clipNorm, optimizer, lora, maxLengthGiven: _given, ...same } = rest;
   return {
     ...same,
     model: typeof model === "string" ? model : model.source,

@@ -1,5 +1,6 @@
 /** What a fine-tuning run says of itself before its first step. */
 import type { BatchPlan } from "../data/batches.js";
+import { trainedIn } from "../data/store.js";
 import { chooseDevice } from "../device.js";
 import type { InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -12,7 +13,7 @@ import { warmupOf, type Settings } from "./settings.js";
 export function startEvent(
   model: PretrainedModel,
   settings: Settings & { matmulPrecision: MatmulPrecision },
-  { train, held, objective }: Prepared,
+  { train, held, objective, reports }: Prepared,
   plan: BatchPlan,
   { adapted, trainable, total }: InjectReport,
   resumedFrom: number,
@@ -36,7 +37,8 @@ export function startEvent(
     matmulPrecision: settings.matmulPrecision,
     examples: train.length,
     evalExamples: held.length,
-    tokens: train.reduce((sum, one) => sum + one.trained, 0),
+    tokens: trainedIn(train),
+    data: reports,
     steps: plan.steps,
     stepsPerEpoch: plan.stepsPerEpoch,
     batchSize: settings.batchSize,

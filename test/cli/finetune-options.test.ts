@@ -40,7 +40,6 @@ test("defaults", async (t) => {
     schedule: "linear",
     batchSize: 1,
     gradientAccumulation: 8,
-    maxLength: 512,
     clipNorm: 1,
     seed: 0,
     trainOn: "completion",

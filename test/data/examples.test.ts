@@ -1,13 +1,12 @@
+import fc from "fast-check";
 import test from "ava";
-import {
-  blocksOfText,
-  evalSplit,
-  type Encoder,
-  exampleOfRow,
-  examplesOf,
-  trainedExamples,
-} from "../../src/data/examples.js";
+import type { Encoder } from "../../src/data/encode.js";
+import { examplesOf, trainedExamples, type ExampleOptions } from "../../src/data/examples.js";
+import { warningsOf } from "../../src/data/report.js";
+import { evalSplit } from "../../src/data/split.js";
+import { type Example, ExampleStore, fingerprint, trainedIn } from "../../src/data/store.js";
 import { LowrankError } from "../../src/errors.js";
+import { rowsOf, runningText } from "./sources.js";
 
 const BOS = 1;
 const EOS = 2;
@@ -22,93 +21,201 @@ function letters({ addsEos = false } = {}): Encoder {
   };
 }
 
-const options = { maxLength: 100, eosTokenIds: [EOS, 9] };
+const options: ExampleOptions = { maxLength: 100, eosTokenIds: [EOS, 9] };
 const code = (text: string): number[] => [...text].map((letter) => letter.charCodeAt(0));
 
-test("a text row ends with the end token and trains on all", (t) => {
-  const one = exampleOfRow({ kind: "text", line: 1, text: "ab" }, letters(), options);
+async function exampleOf(
+  row: object,
+  encoder: Encoder,
+  more: Partial<ExampleOptions> = {},
+): Promise<Example> {
+  const examples = await examplesOf(await rowsOf(row), encoder, { ...options, ...more });
+  return examples.at(0) as Example;
+}
+
+test("a text row ends with the end token and trains on all", async (t) => {
+  const one = await exampleOf({ text: "ab" }, letters());
   t.deepEqual([...one.ids], [BOS, ...code("ab"), EOS]);
   t.deepEqual([...one.labels], [...one.ids]);
   t.is(one.trained, 3);
 });
 
-test("the end token is not doubled", (t) => {
-  const own = exampleOfRow({ kind: "text", line: 1, text: "ab" }, letters({ addsEos: true }), options);
+test("the end token is not doubled", async (t) => {
+  const own = await exampleOf({ text: "ab" }, letters({ addsEos: true }));
   t.deepEqual([...own.ids], [BOS, ...code("ab"), EOS]);
-  const written = exampleOfRow({ kind: "text", line: 1, text: "ab$" }, letters(), options);
+  const written = await exampleOf({ text: "ab$" }, letters());
   t.deepEqual([...written.ids], [BOS, ...code("ab"), EOS]);
-  const row = { kind: "completion", line: 1, prompt: "a", completion: "b$" } as const;
-  t.deepEqual([...exampleOfRow(row, letters(), options).ids], [BOS, ...code("ab"), EOS]);
+  const row = { prompt: "a", completion: "b$" };
+  t.deepEqual([...(await exampleOf(row, letters())).ids], [BOS, ...code("ab"), EOS]);
 });
 
-test("prompt and completion: apart, nothing between, the prompt is not trained on", (t) => {
-  const row = { kind: "completion", line: 1, prompt: "ab", completion: "cd" } as const;
+test("prompt and completion: apart, nothing between, the prompt is not trained on", async (t) => {
+  const row = { prompt: "ab", completion: "cd" };
   for (const encoder of [letters(), letters({ addsEos: true })]) {
-    const one = exampleOfRow(row, encoder, options);
+    const one = await exampleOf(row, encoder);
     t.deepEqual([...one.ids], [BOS, ...code("abcd"), EOS]);
     t.deepEqual([...one.labels], [-100, -100, -100, ...code("cd"), EOS]);
     t.is(one.trained, 3);
   }
-  const all = exampleOfRow(row, letters(), { ...options, trainOn: "all" });
+  const all = await exampleOf(row, letters(), { trainOn: "all" });
   t.deepEqual([...all.labels], [...all.ids]);
   t.is(all.trained, 5);
 });
 
-test("an end token that the prompt itself holds stays", (t) => {
-  const row = { kind: "completion", line: 1, prompt: "a$", completion: "b" } as const;
-  t.deepEqual([...exampleOfRow(row, letters(), options).ids], [BOS, ...code("a"), EOS, ...code("b"), EOS]);
+test("an end token that the prompt itself holds stays, and the tokenizer's own goes", async (t) => {
+  const row = { prompt: "a$", completion: "b" };
+  for (const encoder of [letters(), letters({ addsEos: true })]) {
+    t.deepEqual([...(await exampleOf(row, encoder)).ids], [BOS, ...code("a"), EOS, ...code("b"), EOS]);
+  }
 });
 
-test("an empty completion trains on the end token, also where the prompt ends with it", (t) => {
-  const row = { kind: "completion", line: 1, prompt: "a$", completion: "" } as const;
-  const one = exampleOfRow(row, letters(), options);
+test("an empty completion trains on the end token, also where the prompt ends with it", async (t) => {
+  const one = await exampleOf({ prompt: "a$", completion: "" }, letters());
   t.deepEqual([...one.labels], [-100, -100, -100, EOS]);
 });
 
-test("what is longer than maxLength is cut off behind it", (t) => {
-  const row = { kind: "completion", line: 1, prompt: "abc", completion: "def" } as const;
-  const cut = exampleOfRow(row, letters(), { ...options, maxLength: 5 });
+test("what is longer than maxLength is cut off behind it", async (t) => {
+  const row = { prompt: "abc", completion: "def" };
+  const cut = await exampleOf(row, letters(), { maxLength: 5 });
   t.deepEqual([...cut.labels], [-100, -100, -100, -100, ...code("d")]);
   t.is(cut.trained, 1);
-  const nothing = exampleOfRow(row, letters(), { ...options, maxLength: 4 });
-  t.is(nothing.trained, 0);
+  t.is((await exampleOf(row, letters(), { maxLength: 4 })).trained, 0);
 });
 
 test("a running text becomes blocks without overlap, the last short, with no end token", async (t) => {
-  const blocks = blocksOfText("abcdef", letters(), 3);
+  const blocks = await examplesOf(await runningText("abcdef"), letters(), { ...options, maxLength: 3 });
   t.deepEqual(
-    blocks.map((one) => [...one.ids]),
+    [...blocks].map((one) => [...one.ids]),
     [[BOS, ...code("ab")], code("cde"), code("f")],
   );
   t.deepEqual(
-    blocks.map((one) => one.trained),
+    [...blocks].map((one) => one.trained),
     [2, 2, 0],
   );
-  const data = { kind: "text", file: "f", text: "abcdef" } as const;
-  t.deepEqual(await examplesOf(data, letters(), { ...options, maxLength: 3 }), blocks);
+  t.deepEqual(warningsOf(blocks.report, 3), []);
 });
 
-test("rows with nothing to train on are left out; an error when all are", (t) => {
-  const row = { kind: "completion", line: 1, prompt: "abc", completion: "def" } as const;
-  const long = exampleOfRow(row, letters(), { ...options, maxLength: 4 });
-  const short = exampleOfRow({ kind: "text", line: 1, text: "a" }, letters(), options);
-  t.deepEqual(trainedExamples([long, short], "f", 4), [short]);
-  const error = t.throws(() => trainedExamples([long], "f", 4), { instanceOf: LowrankError });
+test("rows with nothing to train on are left out; an error when all are", async (t) => {
+  const long = { prompt: "abc", completion: "def" };
+  const both = await examplesOf(await rowsOf(long, { text: "a" }), letters(), { ...options, maxLength: 4 });
+  t.deepEqual(
+    [...trainedExamples(both, "f", 4)].map((one) => [...one.ids]),
+    [[BOS, ...code("a"), EOS]],
+  );
+  const none = await examplesOf(await rowsOf(long), letters(), { ...options, maxLength: 4 });
+  const error = t.throws(() => trainedExamples(none, "f", 4), { instanceOf: LowrankError });
   t.is(error.code, "ERR_NO_TRAINED_TOKENS");
+});
+
+test("rows that are cut, mostly cut and left out are counted, and told by their first line", async (t) => {
+  const data = await rowsOf(
+    { text: "ab" },
+    { text: "abcdef" },
+    { text: "a".repeat(20) },
+    { prompt: "abcdefgh", completion: "x" },
+    { text: "abc" },
+  );
+  const { report } = await examplesOf(data, letters(), { ...options, maxLength: 5 });
+  t.like(report, { rows: 5, cut: 3, mostlyCut: 2, dropped: 1 });
+  t.deepEqual(report.first, { cut: 2, mostlyCut: 3, dropped: 4 });
+  const [cut, left] = warningsOf(report, 5);
+  t.regex(
+    cut ?? "",
+    /3 of 5 rows are longer than 5 tokens and cut there \(first line 2\), 2 of them by more/,
+  );
+  t.regex(left ?? "", /1 of 5 rows is left out \(first line 4\)/);
 });
 
 test("tokenising can be aborted, with the signal's reason", async (t) => {
   const reason = new Error("enough");
-  const data = { kind: "rows", file: "f", rows: [] } as const;
-  const signal = AbortSignal.abort(reason);
-  await t.throwsAsync(examplesOf({ ...data, rows: [] }, letters(), { ...options, signal }), { is: reason });
+  const data = await rowsOf({ text: "a" });
+  await t.throwsAsync(examplesOf(data, letters(), { ...options, signal: AbortSignal.abort(reason) }), {
+    is: reason,
+  });
 });
 
-test("evalSplit takes the last part, at least one row, and leaves at least one", (t) => {
-  const rows = Array.from({ length: 10 }, (_, i) => i);
-  t.deepEqual(evalSplit(rows, 0.2), { train: rows.slice(0, 8), held: [8, 9] });
-  t.deepEqual(evalSplit(rows, 0.01).held, [9]);
-  t.deepEqual(evalSplit(rows, 0.99).train, [0]);
-  for (const fraction of [0, 1, NaN, -1]) t.throws(() => evalSplit(rows, fraction), { message: /evalSplit/ });
-  t.throws(() => evalSplit([1], 0.5), { message: /1 row, too few/ });
+test("a store gives back what was put in, whatever its segments", (t) => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.tuple(fc.array(fc.nat(60_000), { maxLength: 9 }), fc.nat(9)), { maxLength: 20 }),
+      fc.boolean(),
+      (rows, narrow) => {
+        const store = new ExampleStore("tokens", "f", narrow ? 1 << 16 : undefined);
+        // A long row before, so that some lie in two segments.
+        store.add(new Int32Array((1 << 20) - 30), 0);
+        const plain: Example[] = rows.map(([ids, ignored]) => {
+          const given = Int32Array.from(ids);
+          store.add(given, ignored);
+          const labels = given.slice().fill(-100, 0, ignored);
+          return { ids: given, labels, trained: labels.subarray(1).filter((id) => id !== -100).length };
+        });
+        const places = Uint32Array.from(rows, (_, i) => i + 1);
+        const picked = store.pick(places);
+        t.deepEqual([...picked], plain);
+        t.is(fingerprint(picked), fingerprint(plain));
+        t.is(trainedIn(picked), trainedIn(plain));
+      },
+    ),
+    { numRuns: 10 },
+  );
+});
+
+function classes(labels: number[]): ExampleStore {
+  const store = new ExampleStore("classes", "f");
+  for (const [i, label] of labels.entries()) store.add(Int32Array.of(i), label);
+  return store;
+}
+
+const places = (rows: Iterable<Example>): number[] => Array.from(rows, ({ ids }) => ids[0] as number);
+
+test("evalSplit draws by the seed, at least one row, and leaves at least one", (t) => {
+  const rows = classes(Array.from({ length: 100 }, () => 0));
+  const { train, held } = evalSplit(rows, 0.2, 7);
+  t.is(held.length, 20);
+  t.deepEqual(places(evalSplit(rows, 0.2, 7).held), places(held));
+  t.notDeepEqual(places(evalSplit(rows, 0.2, 8).held), places(held));
+  t.notDeepEqual(
+    places(held),
+    Array.from({ length: 20 }, (_, i) => 80 + i),
+  );
+  const both = [...places(train), ...places(held)].sort((a, b) => a - b);
+  t.deepEqual(
+    both,
+    Array.from({ length: 100 }, (_, i) => i),
+  );
+  for (const part of [train, held])
+    t.deepEqual(
+      places(part),
+      places(part).sort((a, b) => a - b),
+    );
+  t.is(evalSplit(rows, 0.0001, 0).held.length, 1);
+  t.is(evalSplit(rows, 0.9999, 0).train.length, 1);
+  for (const fraction of [0, 1, NaN, -1])
+    t.throws(() => evalSplit(rows, fraction, 0), { message: /evalSplit/ });
+  t.throws(() => evalSplit(classes([0]), 0.5, 0), { message: /1 row, too few/ });
+});
+
+test("every row is held out as often as another", (t) => {
+  const counts = Array.from({ length: 10 }, () => 0);
+  const seeds = 4000;
+  const rows = classes(counts.map(() => 0));
+  for (let seed = 0; seed < seeds; seed++) {
+    for (const place of places(evalSplit(rows, 0.3, seed).held)) counts[place]!++;
+  }
+  // Chi-square with 9 degrees of freedom: 33.7 is passed once in ten thousand.
+  const expected = 0.3 * seeds;
+  const square = counts.reduce((sum, n) => sum + (n - expected) ** 2 / (expected * 0.7), 0);
+  t.true(square < 33.7, `${square}: ${counts.join()}`);
+});
+
+test("evalSplit holds out each class alike, and never a class's last row", (t) => {
+  const labels = Array.from({ length: 200 }, (_, i) => (i < 150 ? 0 : i < 199 ? 1 : 2));
+  const { train, held } = evalSplit(classes(labels), 0.1, 3);
+  const count = (rows: Iterable<Example>, label: number): number =>
+    [...rows].filter(({ labels: [own] }) => own === label).length;
+  t.deepEqual(
+    [0, 1, 2].map((label) => count(held, label)),
+    [15, 5, 0],
+  );
+  t.is(count(train, 2), 1);
 });

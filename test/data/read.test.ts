@@ -1,42 +1,49 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { execFile } from "node:child_process";
+import { chmodSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { promisify } from "node:util";
 import fc from "fast-check";
 import test from "ava";
-import { parseJsonl } from "../../src/data/rows.js";
-import { parseText, readData } from "../../src/data/read.js";
+import { type LabelData, readData } from "../../src/data/read.js";
 import { firstInvalidByte } from "../../src/data/utf8.js";
 import { LowrankError, type ErrorCode } from "../../src/errors.js";
+import { contentOf, folder, write } from "./sources.js";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
-const folder = mkdtempSync(join(tmpdir(), "lowrank-data-"));
 
-function write(name: string, content: string | Uint8Array): string {
-  const path = join(folder, name);
-  writeFileSync(path, content);
-  return path;
-}
-
-function thrown(run: () => unknown): { code: ErrorCode; message: string } {
+/** What reading a file of these bytes throws, its folder left out. */
+async function refusal(
+  name: string,
+  content: string | Uint8Array,
+): Promise<{ code: ErrorCode; message: string }> {
+  const file = write(name, content);
   try {
-    run();
+    await readData(file);
   } catch (error) {
-    if (error instanceof LowrankError) return error;
+    if (error instanceof LowrankError) return { code: error.code, message: error.message.replace(file, "f") };
     throw error;
   }
   throw new Error("nothing was thrown");
 }
 
-test("rows of both kinds, CRLF, blank lines, a byte order mark, and other fields", (t) => {
+async function rowsIn(name: string, content: string | Uint8Array): Promise<object[]> {
+  return (await contentOf(await readData(write(name, content)))) as object[];
+}
+
+async function textIn(content: string | Uint8Array): Promise<string> {
+  return (await contentOf(await readData(write("a.txt", content)))).join("");
+}
+
+test("rows of both kinds, CRLF, blank lines, a byte order mark, and other fields", async (t) => {
   const text = '\ufeff{"text":"a"}\r\n\r\n  \n{"prompt":"p","completion":"c","id":7}\n{"text":"é\\n"}';
-  t.deepEqual(parseJsonl(bytes(text), "f"), [
+  t.deepEqual(await rowsIn("a.jsonl", text), [
     { kind: "text", line: 1, text: "a" },
     { kind: "completion", line: 4, prompt: "p", completion: "c" },
     { kind: "text", line: 5, text: "é\n" },
   ]);
 });
 
-test("a bad row is named by file and line", (t) => {
+test("a bad row is named by file and line", async (t) => {
   const cases: [string, RegExp][] = [
     ['{"text":"a"}\n{"text":', /^f:2: not JSON/],
     ['{"text":"a"}\n\n[1]', /^f:3: the row is an array; expected/],
@@ -56,23 +63,57 @@ test("a bad row is named by file and line", (t) => {
     ['{"text":"a"}\n{"text":"b","label":1}', /^f:2: the row has a "label", and line 1 has none/],
     ['{"prompt":"a","completion":"b"}\n{"text":"b","label":1}', /^f:2: the row has a "label"/],
     ["\n \n", /^f: the file has no rows/],
+    [
+      '{"text":"a"}\n{"text":"ab\\ud83d"}',
+      /^f:2: "text" has half of a surrogate pair, \\ud83d, at character 3;/,
+    ],
+    [
+      '{"prompt":"\\udc00","completion":"a"}',
+      /^f:1: "prompt" has half of a surrogate pair, \\udc00, at character 1/,
+    ],
+    ['{"text":"a","label":"\\ude00\\ud83d"}', /^f:1: "label" has half of a surrogate pair, \\ude00/],
   ];
   for (const [text, message] of cases) {
-    const error = thrown(() => parseJsonl(bytes(text), "f"));
+    const error = await refusal("a.jsonl", text);
     t.is(error.code, "ERR_DATA_ROW", text);
     t.regex(error.message, message);
     t.notRegex(error.message, /\n/);
   }
 });
 
-test("invalid UTF-8 is named by line and byte", (t) => {
+test("both halves of a pair are a character", async (t) => {
+  t.deepEqual(await rowsIn("a.jsonl", '{"text":"\\ud83d\\ude00"}'), [{ kind: "text", line: 1, text: "😀" }]);
+});
+
+test("invalid UTF-8 is named by line and byte", async (t) => {
   const bad = Uint8Array.of(...bytes('{"text":"é"}\n{"text":"'), 0xff, ...bytes('"}'));
-  const rows = thrown(() => parseJsonl(bad, "f"));
+  const rows = await refusal("a.jsonl", bad);
   t.is(rows.code, "ERR_FILE_FORMAT");
   t.regex(rows.message, /^f:2: invalid UTF-8 at byte 23 \(0xff\)/);
-  const text = thrown(() => parseText(Uint8Array.of(0xef, 0xbb, 0xbf, 0x61, 0x0a, 0xc3), "f"));
+  const text = await refusal("a.txt", Uint8Array.of(0xef, 0xbb, 0xbf, 0x61, 0x0a, 0xc3));
   t.regex(text.message, /^f:2: invalid UTF-8 at byte 5 \(0xc3\)/);
-  t.regex(thrown(() => parseText(Uint8Array.of(0xff, 0xfe, 0x61, 0), "f")).message, /UTF-16/);
+  t.regex((await refusal("a.txt", Uint8Array.of(0xff, 0xfe, 0x61, 0))).message, /UTF-16/);
+});
+
+test("what is no text is told as what it is", async (t) => {
+  const cases: [string, Uint8Array, RegExp][] = [
+    [
+      "a.txt",
+      Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0),
+      /^f: is compressed by gzip; unpack it first/,
+    ],
+    ["a.jsonl", Uint8Array.of(0x1f, 0x8b), /^f: is compressed by gzip/],
+    ["a.txt", Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0, 0, 0), /^f: is a zip archive/],
+    ["a.txt", bytes("PAR1\u0015\u0004\u0015"), /^f: is a Parquet file/],
+    ["a.txt", bytes("one\ntwo\0three"), /^f:2: a NUL byte at byte 7; text has none/],
+    ["a.txt", bytes("\ufeffone\ntwo\0three"), /^f:2: a NUL byte at byte 10;/],
+    ["a.jsonl", bytes('{"text":"a"}\n{"text":"\0"}'), /^f:2: a NUL byte at byte 22;/],
+  ];
+  for (const [name, content, message] of cases) {
+    const error = await refusal(name, content);
+    t.is(error.code, "ERR_FILE_FORMAT");
+    t.regex(error.message, message);
+  }
 });
 
 test("the search for an invalid byte agrees with the decoder", (t) => {
@@ -105,30 +146,97 @@ test("the search for an invalid byte agrees with the decoder", (t) => {
   );
 });
 
-test("a text file loses its byte order mark and its carriage returns", (t) => {
-  t.is(parseText(bytes("\ufeffa\r\nb\rc\n"), "f"), "a\nb\rc\n");
-  t.is(thrown(() => parseText(bytes(" \n"), "f")).code, "ERR_DATA_ROW");
+test("a text file loses its byte order mark and its carriage returns", async (t) => {
+  t.is(await textIn("\ufeffa\r\nb\rc\n"), "a\nb\rc\n");
+  t.is(await textIn("a\r"), "a\r");
+  t.is((await refusal("a.txt", " \n")).code, "ERR_DATA_ROW");
+});
+
+test("a file is read in parts, and nothing is lost between them", async (t) => {
+  // Characters of 1 to 4 bytes and ends of lines fall on every place of a block's end.
+  const line = "aé漢🙂 the cat sat on the mat\r\n";
+  for (const shift of [0, 1, 2, 3, 4, 5]) {
+    const text = "x".repeat(shift) + line.repeat(60_000);
+    t.true((await textIn(text)) === text.replaceAll("\r\n", "\n"));
+  }
+  const rows = Array.from({ length: 40_000 }, (_, i) => JSON.stringify({ text: `${i} ${line}` }));
+  const read = await rowsIn("a.jsonl", rows.join("\n"));
+  t.is(read.length, rows.length);
+  for (const [i, row] of read.entries()) {
+    if (i % 977 === 0) t.deepEqual(row, { kind: "text", line: i + 1, text: `${i} ${line}` });
+  }
+  const long = { kind: "text", line: 2, text: line.repeat(100_000) };
+  t.deepEqual(await rowsIn("a.jsonl", `{"text":"a"}\n${JSON.stringify({ text: long.text })}\n{"text":"b"}`), [
+    { kind: "text", line: 1, text: "a" },
+    long,
+    { kind: "text", line: 3, text: "b" },
+  ]);
+  const late = await refusal("a.jsonl", `${rows.join("\n")}\n{"text":3}`);
+  t.regex(late.message, /^f:40001: "text" must be a string/);
 });
 
 test("files: by name, missing, empty, a folder, another kind", async (t) => {
-  t.like(await readData(write("a.txt", "text")), { kind: "text", text: "text" });
-  t.like(await readData(write("a.JSONL", '{"text":"a"}')), { kind: "rows" });
-  t.like(await readData(write("b.jsonl", '{"text":"a","label":"x"}\n{"text":"b","label":3}')), {
-    kind: "labels",
-    rows: [
-      { kind: "label", line: 1, text: "a", label: "x" },
-      { kind: "label", line: 2, text: "b", label: 3 },
+  t.like(await readData(write("a.txt", "text")), { kind: "text" });
+  t.like(await readData(write("a.JSONL", '{"text":"a"}')), { kind: "rows", count: 1, firstLine: 1 });
+  t.like(await readData(write("a.log", '{"text":"a"}'), { format: "jsonl" }), { kind: "rows" });
+  const labels = (await readData(
+    write("b.jsonl", '{"text":"a","label":"x"}\n{"text":"b","label":3}\n{"text":"c","label":"x"}'),
+  )) as LabelData;
+  t.is(labels.kind, "labels");
+  t.deepEqual(
+    [...labels.labels],
+    [
+      ["x", 1],
+      [3, 2],
     ],
-  });
+  );
+  const locked = write("locked.txt", "text");
+  chmodSync(locked, 0);
+  mkdirSync(join(folder, "folder.txt"));
   const cases: [string, ErrorCode, RegExp][] = [
     [join(folder, "absent.txt"), "ERR_FILE_NOT_FOUND", /absent\.txt: no such data file/],
     [write("empty.txt", ""), "ERR_DATA_ROW", /empty\.txt: the file is empty/],
     [write("empty.jsonl", ""), "ERR_DATA_ROW", /the file is empty/],
-    [folder, "ERR_FILE_FORMAT", /is a folder/],
+    [join(folder, "folder.txt"), "ERR_FILE_FORMAT", /is a folder/],
     [write("a.csv", "x"), "ERR_FILE_FORMAT", /ends in \.txt or \.jsonl/],
-  ];
+    ["-", "ERR_OPTION", /give the data's format/],
+    // The superuser may read anything.
+    ...(process.getuid?.() === 0 ? [] : ([[locked, "ERR_FILE_FORMAT", /no permission/]] as const)),
+  ] as [string, ErrorCode, RegExp][];
   for (const [file, code, message] of cases) {
     const error = await t.throwsAsync(readData(file), { instanceOf: LowrankError, message });
     t.is(error.code, code);
   }
+});
+
+if (process.platform !== "win32") {
+  test("a named pipe is read once, and its rows as often as one likes", async (t) => {
+    const pipe = join(folder, "pipe");
+    await promisify(execFile)("mkfifo", [pipe]);
+    const writing = new Promise<void>((resolve) => {
+      const source = write("source.jsonl", '{"text":"a"}\n{"text":"b"}\n');
+      execFile("sh", ["-c", 'cat "$0" > "$1"', source, pipe], () => resolve());
+    });
+    const data = await readData(pipe, { format: "jsonl" });
+    await writing;
+    t.like(data, { kind: "rows", count: 2 });
+    for (let round = 0; round < 2; round++) t.is((await contentOf(data)).length, 2);
+    data.close();
+    const empty = join(folder, "empty-pipe");
+    await promisify(execFile)("mkfifo", [empty]);
+    execFile("sh", ["-c", ': > "$0"', empty]);
+    await t.throwsAsync(readData(empty, { format: "txt" }), { message: /is empty/ });
+  });
+}
+
+test("reading ends as soon as its signal is aborted", async (t) => {
+  const file = join(folder, "long.txt");
+  writeFileSync(file, "the cat sat on the mat\n".repeat(200_000));
+  const controller = new AbortController();
+  const reason = new Error("enough");
+  const reading = readData(file, {
+    signal: controller.signal,
+    onProgress: () => controller.abort(reason),
+  });
+  await t.throwsAsync(reading, { is: reason });
 });

@@ -1,5 +1,6 @@
 /** The options of `finetune`, and what they mean to the library. */
 import { type Command, Option } from "commander";
+import { DATA_FORMATS, type DataFormat } from "../../data/read.js";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import type { MatmulPrecision } from "../../scope.js";
@@ -14,6 +15,7 @@ export interface Flags {
   data?: string;
   evalData?: string;
   evalSplit?: number;
+  dataFormat?: DataFormat;
   output: string;
   rank: number;
   alpha?: number;
@@ -34,7 +36,7 @@ export interface Flags {
   epochs?: number;
   batchSize: number;
   gradAccum: number;
-  maxLength: number;
+  maxLength?: number;
   trainOn: "completion" | "all";
   labelSmoothing: number;
   gradCheckpointing?: boolean;
@@ -58,9 +60,14 @@ export function declareFlags(command: Command): Command {
     new Option(flags, text).choices(choices);
   return command
     .option("--model <folder>", "the model; the embedded one unless given")
-    .option("--data <file>", "what to train on: .txt or .jsonl")
+    .option("--data <file>", "what to train on: .txt or .jsonl; - for standard input")
     .option("--eval-data <file>", "held-out rows in a file of their own")
-    .option("--eval-split <share>", "hold out the last part of the data, such as 0.05", value.share)
+    .option(
+      "--eval-split <share>",
+      "hold out a share of the rows, drawn by the seed, such as 0.05",
+      value.share,
+    )
+    .addOption(choice("--data-format <format>", "of data whose name doesn't say it", DATA_FORMATS))
     .option("--output <folder>", "where the adapter goes", "./lowrank-out")
     .option("--rank <n>", "rank of the adapter", value.count, 16)
     .option("--alpha <n>", "scale: alpha / rank; twice the rank unless given", value.positive)
@@ -88,7 +95,7 @@ export function declareFlags(command: Command): Command {
     .option("--epochs <n>", "times through the data, instead of steps; 1 unless given", value.positive)
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--grad-accum <n>", "batches to an optimizer step", value.count, 8)
-    .option("--max-length <n>", "tokens of a row", value.length, 512)
+    .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
     .addOption(
       choice("--train-on <what>", "of rows of prompt and completion", ["completion", "all"]).default(
         "completion",
@@ -134,8 +141,12 @@ export function checkFlags(flags: Flags): void {
   both("evalData", "evalSplit", "--eval-data and --eval-split");
   if (flags.resume !== undefined && flags.yes)
     throw new UsageError("--resume goes on with what --yes would replace");
+  if (flags.data === "-" && flags.evalData === "-")
+    throw new UsageError("--data and --eval-data cannot both be standard input; give --eval-split");
   // A run that goes on has options besides these.
   if (flags.resume !== undefined) return;
+  if (flags.data === "-" && flags.dataFormat === undefined)
+    throw new UsageError("--data - has no name to go by: give --data-format txt or jsonl");
   if (flags.model !== undefined && flags.data === undefined)
     throw new UsageError("--model needs --data FILE to train on");
   const held = flags.evalData ?? flags.evalSplit;
@@ -152,6 +163,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   data: ["data"],
   evalData: ["evalData"],
   evalSplit: ["evalSplit"],
+  dataFormat: ["dataFormat"],
   output: ["output"],
   rank: ["lora", "r"],
   alpha: ["lora", "loraAlpha"],

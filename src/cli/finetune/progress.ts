@@ -1,5 +1,6 @@
+import { basename } from "node:path";
 import type { Colors } from "picocolors/types.js";
-import type { EndEvent, EvalEvent, StepEvent } from "../../train/events.js";
+import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/events.js";
 import { bytes, duration, grouped, percent, rate, speed } from "../format.js";
 
 /** The figures of a step, most wanted first. */
@@ -37,6 +38,24 @@ export function liveLine(step: StepEvent, columns: number, colors: Colors): stri
     used += figure.length + 3;
   }
   return line;
+}
+
+/** One line of how far the data is read or tokenised; of a stream that has not ended, how much came. */
+export function dataLine(
+  { stage, file, bytesRead, bytes: size, tokens }: ProgressEvent,
+  columns: number,
+  colors: Colors,
+): string {
+  const share = size === null || size === 0 ? undefined : bytesRead / size;
+  const what = stage === "read" ? "reading" : "tokenising";
+  const figures = [
+    share === undefined ? bytes(bytesRead) : `${percent(share, 0).padStart(4)} of ${bytes(size ?? 0)}`,
+    ...(tokens > 0 ? [`${grouped(tokens)} tokens`] : []),
+  ];
+  const text = `${what} ${basename(file)} · ${figures.join(" · ")}`;
+  const cut = text.length < columns ? text : text.slice(0, columns - 1);
+  const withBar = share !== undefined && columns > text.length + BAR + 1;
+  return withBar ? `${colors.cyan(bar(share, BAR))} ${cut}` : cut;
 }
 
 /** A line of a log. */

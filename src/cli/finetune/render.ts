@@ -2,7 +2,7 @@
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
-import { endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
+import { dataLine, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
 import { summary } from "./summary.js";
 
 /** What it writes to: standard output, or a test's. */
@@ -51,6 +51,11 @@ export function humanRenderer(output: Output, now: () => number = () => performa
 
   return (event) => {
     switch (event.type) {
+      case "progress":
+        if (!tty) break;
+        output.write(`${CLEAR}${dataLine(event, output.columns ?? 80, colors)}`);
+        live = true;
+        break;
       case "start":
         for (const line of summary(event, colors)) print(line);
         break;

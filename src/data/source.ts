@@ -1,0 +1,151 @@
+/** Where data comes from: a file, which is read as often as one likes, or a stream, which is put by on disk. */
+import { closeSync, createReadStream, openSync, rmSync, writeSync } from "node:fs";
+import { access, constants, type FileHandle, mkdtemp, open, rm, stat } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { abortReason, LowrankError, systemCode, throwIfAborted } from "../errors.js";
+
+/** Bytes that are read at once. */
+const READ = 1 << 19;
+
+/** The bytes of some data. */
+export interface Source {
+  /** What errors call it: the file's name, or `standard input`. */
+  readonly name: string;
+  /** Bytes in all; undefined of a stream that has not been read to its end. */
+  readonly size: number | undefined;
+  /** Its bytes, in blocks that are the reader's own. Throws `ERR_FILE_FORMAT` where they cannot be read. */
+  read(signal?: AbortSignal): AsyncIterable<Uint8Array>;
+  /** Frees what a stream was put by in. */
+  close(): void;
+}
+
+/** Standard input, as a path. */
+export const STANDARD_INPUT = "-";
+
+/**
+ * Opens a file, a named pipe or `-`, standard input.
+ *
+ * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a folder or what may not be read.
+ */
+export async function openSource(path: string): Promise<Source> {
+  if (path === STANDARD_INPUT) return new Stream("standard input", () => process.stdin);
+  try {
+    const found = await stat(path);
+    if (found.isDirectory()) {
+      throw new LowrankError("ERR_FILE_FORMAT", `${path}: is a folder, and a data file was expected`);
+    }
+    await access(path, constants.R_OK);
+    if (found.isFile()) return new Regular(path, found.size);
+    return new Stream(path, () => createReadStream(path, { highWaterMark: READ }));
+  } catch (cause) {
+    throw readFailure(path, cause);
+  }
+}
+
+function readFailure(name: string, cause: unknown): unknown {
+  if (cause instanceof LowrankError) return cause;
+  const code = systemCode(cause);
+  if (code === undefined) return cause;
+  if (code === "ENOENT" || code === "ENOTDIR") {
+    return new LowrankError("ERR_FILE_NOT_FOUND", `${name}: no such data file`, { cause });
+  }
+  const why = code === "EACCES" || code === "EPERM" ? `${code}: no permission` : code;
+  return new LowrankError("ERR_FILE_FORMAT", `${name}: cannot be read (${why})`, { cause });
+}
+
+class Regular implements Source {
+  constructor(
+    readonly name: string,
+    readonly size: number,
+  ) {}
+
+  async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    let file: FileHandle | undefined;
+    try {
+      file = await open(this.name);
+      for (;;) {
+        throwIfAborted(signal);
+        const block = new Uint8Array(READ);
+        const { bytesRead } = await file.read(block, 0, READ);
+        if (bytesRead === 0) return;
+        yield block.subarray(0, bytesRead);
+      }
+    } catch (cause) {
+      throw signal?.aborted ? abortReason(signal) : readFailure(this.name, cause);
+    } finally {
+      await file?.close();
+    }
+  }
+
+  close(): void {}
+}
+
+/** A stream is read once: what it gives is written beside into a file, out of which it is read again. */
+class Stream implements Source {
+  #put: { file: number; size: number; folder: string } | undefined;
+
+  constructor(
+    readonly name: string,
+    private readonly begin: () => NodeJS.ReadableStream & { destroy?: () => unknown },
+  ) {}
+
+  get size(): number | undefined {
+    return this.#put?.size;
+  }
+
+  async *read(signal?: AbortSignal): AsyncIterable<Uint8Array> {
+    yield* this.#put === undefined ? this.#first(signal) : this.#again(this.#put.file, signal);
+  }
+
+  async *#first(signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
+    throwIfAborted(signal);
+    const folder = await mkdtemp(join(tmpdir(), "lowrank-data-"));
+    const path = join(folder, "stream");
+    const file = openSync(path, "wx+", 0o600);
+    // Where the system allows it, the file has no name from here on, and goes whatever ends the process.
+    await rm(folder, { recursive: true }).catch(() => {});
+    const stream = this.begin();
+    const stop = (): void => void stream.destroy?.();
+    signal?.addEventListener("abort", stop, { once: true });
+    let size = 0;
+    let ended = false;
+    try {
+      for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+        throwIfAborted(signal);
+        for (let at = 0; at < chunk.length;) at += writeSync(file, chunk, at);
+        size += chunk.length;
+        yield chunk;
+      }
+      throwIfAborted(signal);
+      this.#put = { file, size, folder };
+      ended = true;
+    } catch (cause) {
+      if (signal?.aborted) throw abortReason(signal);
+      if (systemCode(cause) !== "ENOSPC") throw readFailure(this.name, cause);
+      const what = `${this.name}: ${tmpdir()} has no room to keep it (${size} bytes so far); set TMPDIR, or give a file`;
+      throw new LowrankError("ERR_WRITE", what, { cause });
+    } finally {
+      signal?.removeEventListener("abort", stop);
+      if (!ended) remove(file, folder);
+    }
+  }
+
+  async *#again(file: number, signal: AbortSignal | undefined): AsyncIterable<Uint8Array> {
+    const stream = createReadStream("", { fd: file, autoClose: false, start: 0, highWaterMark: READ });
+    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
+      throwIfAborted(signal);
+      yield chunk;
+    }
+  }
+
+  close(): void {
+    if (this.#put !== undefined) remove(this.#put.file, this.#put.folder);
+    this.#put = undefined;
+  }
+}
+
+function remove(file: number, folder: string): void {
+  closeSync(file);
+  rmSync(folder, { recursive: true, force: true });
+}

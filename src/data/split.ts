@@ -1,0 +1,78 @@
+/** Which rows are held out. */
+import { LowrankError } from "../errors.js";
+import { splitmix32 } from "./shuffle.js";
+import type { Packed } from "./store.js";
+
+/**
+ * Draws `fraction` of the rows for evaluation: at least one, and at least one is left to train on. Of rows with labels
+ * it draws that share of each class, rounded by the largest remainder, and never a class's last row. The same rows and
+ * seed give the same draw. Both parts stay in the data's order.
+ *
+ * Errors: `ERR_OPTION` for a fraction that is not between 0 and 1, and for fewer than two rows.
+ */
+export function evalSplit(examples: Packed, fraction: number, seed: number): { train: Packed; held: Packed } {
+  if (!(fraction > 0 && fraction < 1)) {
+    throw new LowrankError("ERR_OPTION", `evalSplit must be between 0 and 1, and is ${fraction}`);
+  }
+  const { length } = examples;
+  if (length < 2) {
+    const what = `the data has ${length} row${length === 1 ? "" : "s"}`;
+    throw new LowrankError("ERR_OPTION", `evalSplit: ${what}, too few to hold any out`);
+  }
+  const classes = new Map<number, number[]>();
+  for (let row = 0; row < length; row++) {
+    const own = classes.get(examples.classAt(row));
+    if (own === undefined) classes.set(examples.classAt(row), [row]);
+    else own.push(row);
+  }
+  const groups = [...classes.entries()].sort(([a], [b]) => a - b).map(([, rows]) => rows);
+  const wanted = Math.min(Math.max(Math.round(length * fraction), 1), length - 1);
+  const counts = shares(
+    groups.map((rows) => rows.length),
+    wanted,
+  );
+  const next = draws(seed);
+  const held = new Uint8Array(length);
+  for (const [i, rows] of groups.entries()) {
+    // The first steps of a Fisher–Yates shuffle draw without putting back.
+    for (let k = 0; k < (counts[i] as number); k++) {
+      const other = k + Math.floor((next() / 2 ** 32) * (rows.length - k));
+      [rows[k], rows[other]] = [rows[other] as number, rows[k] as number];
+      held[rows[k] as number] = 1;
+    }
+  }
+  const places = (which: number): Uint32Array => {
+    const rows = new Uint32Array(held.reduce((n, one) => n + (one === which ? 1 : 0), 0));
+    for (let row = 0, at = 0; row < length; row++) if (held[row] === which) rows[at++] = row;
+    return rows;
+  };
+  return { train: examples.pick(places(0)), held: examples.pick(places(1)) };
+}
+
+/** How many of each group, `wanted` together: its share, and one more where most is left over; one of each stays. */
+function shares(sizes: readonly number[], wanted: number): number[] {
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  const exact = sizes.map((size) => (size * wanted) / total);
+  const counts = exact.map((share, i) => Math.min(Math.floor(share), (sizes[i] as number) - 1));
+  const order = exact
+    .map((share, i) => ({ i, left: share - Math.floor(share) }))
+    .sort((a, b) => b.left - a.left || (sizes[b.i] as number) - (sizes[a.i] as number) || a.i - b.i);
+  let missing = wanted - counts.reduce((sum, count) => sum + count, 0);
+  while (missing > 0) {
+    const before = missing;
+    for (const { i } of order) {
+      if (missing === 0 || (counts[i] as number) >= (sizes[i] as number) - 1) continue;
+      counts[i] = (counts[i] as number) + 1;
+      missing--;
+    }
+    if (missing === before) break;
+  }
+  return counts;
+}
+
+/** A stream of its own, apart from those that order the rows of epochs. */
+function draws(seed: number): () => number {
+  const key = splitmix32(seed);
+  const high = splitmix32(Math.floor(seed / 2 ** 32) ^ key());
+  return splitmix32(high() ^ 0x5eed0fe1);
+}

@@ -1,0 +1,225 @@
+/** Examples, packed: the ids of all rows one after the other, and a few numbers for each row. */
+import { type DataReport, emptyReport } from "./report.js";
+
+/** A label that is not trained on. */
+export const IGNORED = -100;
+
+/** Token ids and what is to be predicted. */
+export interface Example {
+  ids: Int32Array;
+  /** Of a language model one beside each id: itself, or −100. Of a classifier one for the row: its class. */
+  labels: Int32Array;
+  /** Predictions that are trained on: labels after the first position that are not −100, or the row's one. */
+  trained: number;
+}
+
+/** Examples by their place: an array of them, or a store's. */
+export interface Examples {
+  readonly length: number;
+  at(row: number): Example | undefined;
+}
+
+/** What FNV-1a begins with. */
+const BASIS = 0x811c9dc5;
+
+/** A value more in FNV-1a. */
+function hashed(hash: number, value: number): number {
+  return Math.imul(hash ^ value, 0x01000193);
+}
+
+/** Of a row: its length, its ids, its labels. */
+function hashOf({ ids, labels }: Pick<Example, "ids" | "labels">): number {
+  let hash = hashed(BASIS, ids.length);
+  for (let i = 0; i < ids.length; i++) hash = hashed(hash, ids[i] as number);
+  for (let i = 0; i < labels.length; i++) hash = hashed(hash, labels[i] as number);
+  return hash >>> 0;
+}
+
+/** 32 bits that tell other examples from these, in hexadecimal. */
+export function fingerprint(examples: Examples): string {
+  let hash = BASIS;
+  for (let row = 0; row < examples.length; row++) {
+    const own = examples instanceof Packed ? examples.hashAt(row) : hashOf(examples.at(row) as Example);
+    hash = hashed(hash, own);
+  }
+  return (hash >>> 0).toString(16).padStart(8, "0");
+}
+
+/** Predictions that are trained on in one pass over all. */
+export function trainedIn(examples: Examples): number {
+  let sum = 0;
+  for (let row = 0; row < examples.length; row++) {
+    sum += examples instanceof Packed ? examples.trainedAt(row) : (examples.at(row) as Example).trained;
+  }
+  return sum;
+}
+
+/** Numbers in a row, of which more may come. */
+class Column {
+  #values: Float64Array | Uint32Array | Int32Array;
+  length = 0;
+
+  constructor(
+    private readonly type: Float64ArrayConstructor | Uint32ArrayConstructor | Int32ArrayConstructor,
+  ) {
+    this.#values = new type(1024);
+  }
+
+  push(value: number): void {
+    if (this.length === this.#values.length) {
+      const grown = new this.type(Math.ceil(this.length * 1.5));
+      grown.set(this.#values);
+      this.#values = grown;
+    }
+    this.#values[this.length++] = value;
+  }
+
+  at(place: number): number {
+    return this.#values[place] as number;
+  }
+}
+
+/** Examples out of a store, by their place. */
+export abstract class Packed implements Examples, Iterable<Example> {
+  abstract readonly length: number;
+  abstract at(row: number): Example | undefined;
+  abstract trainedAt(row: number): number;
+  /** The class of a row; −1 of a language model's. */
+  abstract classAt(row: number): number;
+  abstract hashAt(row: number): number;
+
+  /** Some of the rows, in this order. */
+  pick(rows: Uint32Array): Packed {
+    return new Picked(this, rows);
+  }
+
+  *[Symbol.iterator](): Iterator<Example> {
+    for (let row = 0; row < this.length; row++) yield this.at(row) as Example;
+  }
+}
+
+class Picked extends Packed {
+  constructor(
+    private readonly from: Packed,
+    private readonly rows: Uint32Array,
+  ) {
+    super();
+  }
+
+  get length(): number {
+    return this.rows.length;
+  }
+
+  #place(row: number): number {
+    return this.rows[row] ?? -1;
+  }
+
+  override at(row: number): Example | undefined {
+    return this.from.at(this.#place(row));
+  }
+
+  override trainedAt(row: number): number {
+    return this.from.trainedAt(this.#place(row));
+  }
+
+  override classAt(row: number): number {
+    return this.from.classAt(this.#place(row));
+  }
+
+  override hashAt(row: number): number {
+    return this.from.hashAt(this.#place(row));
+  }
+}
+
+/** Ids that lie in one array. */
+const SEGMENT = 1 << 20;
+
+/**
+ * All examples of a data file. A row takes its ids, of two bytes each where the vocabulary allows it and else four, and
+ * 16 bytes.
+ */
+export class ExampleStore extends Packed {
+  readonly #segments: (Uint16Array | Int32Array)[] = [];
+  readonly #narrow: boolean;
+  /** Where each row's ids end, counted from the first row's first. */
+  readonly #ends = new Column(Float64Array);
+  /** Of a language model how many ids, from the first, are not trained on; of a classifier the class. */
+  readonly #marks = new Column(Int32Array);
+  readonly #hashes = new Column(Uint32Array);
+
+  /** What became of the file's rows. */
+  readonly report: DataReport;
+
+  constructor(
+    private readonly kind: "tokens" | "classes",
+    file: string,
+    vocabSize: number = Infinity,
+  ) {
+    super();
+    this.report = emptyReport(file);
+    this.#narrow = vocabSize <= 1 << 16;
+  }
+
+  get length(): number {
+    return this.#ends.length;
+  }
+
+  /** Ids in all. */
+  get tokens(): number {
+    return this.#end(this.length - 1);
+  }
+
+  /** Appends a row: its ids, and how many of them are not trained on, or its class. */
+  add(ids: Int32Array, mark: number): void {
+    let at = this.tokens;
+    const end = at + ids.length;
+    for (let done = 0; done < ids.length;) {
+      const place = at % SEGMENT;
+      if (place === 0) this.#segments.push(this.#narrow ? new Uint16Array(SEGMENT) : new Int32Array(SEGMENT));
+      const count = Math.min(SEGMENT - place, ids.length - done);
+      this.#segments.at(-1)?.set(ids.subarray(done, done + count), place);
+      done += count;
+      at += count;
+    }
+    this.#ends.push(end);
+    this.#marks.push(mark);
+    this.#hashes.push(hashOf({ ids, labels: this.#labels(ids, mark) }));
+  }
+
+  override at(row: number): Example | undefined {
+    if (row < 0 || row >= this.length) return undefined;
+    const [start, end] = [this.#end(row - 1), this.#end(row)];
+    const ids = new Int32Array(end - start);
+    for (let at = start; at < end;) {
+      const place = at % SEGMENT;
+      const count = Math.min(SEGMENT - place, end - at);
+      const segment = this.#segments[Math.floor(at / SEGMENT)] as Int32Array;
+      ids.set(segment.subarray(place, place + count), at - start);
+      at += count;
+    }
+    return { ids, labels: this.#labels(ids, this.#marks.at(row)), trained: this.trainedAt(row) };
+  }
+
+  override trainedAt(row: number): number {
+    if (this.kind === "classes") return 1;
+    const length = this.#end(row) - this.#end(row - 1);
+    return length - Math.max(Math.min(this.#marks.at(row), length), Math.min(1, length));
+  }
+
+  override classAt(row: number): number {
+    return this.kind === "classes" ? this.#marks.at(row) : -1;
+  }
+
+  override hashAt(row: number): number {
+    return this.#hashes.at(row);
+  }
+
+  #end(row: number): number {
+    return row < 0 ? 0 : this.#ends.at(row);
+  }
+
+  #labels(ids: Int32Array, mark: number): Int32Array {
+    if (this.kind === "classes") return Int32Array.of(mark);
+    return ids.slice().fill(IGNORED, 0, mark);
+  }
+}

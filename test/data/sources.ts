@@ -1,0 +1,35 @@
+/** Data files for tests, read as a run reads them. */
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Row } from "../../src/data/rows.js";
+import { type Data, type LabelData, readData, type Rows, type RunningText } from "../../src/data/read.js";
+
+export const folder = mkdtempSync(join(tmpdir(), "lowrank-data-"));
+let made = 0;
+
+/** Writes a file of its own, whose name ends so. */
+export function write(name: string, content: string | Uint8Array): string {
+  const path = join(folder, `${made++}-${name}`);
+  writeFileSync(path, content);
+  return path;
+}
+
+export async function runningText(text: string): Promise<RunningText> {
+  return (await readData(write("a.txt", text))) as RunningText;
+}
+
+export async function rowsOf(...rows: object[]): Promise<Rows> {
+  return (await readData(write("a.jsonl", rows.map((row) => JSON.stringify(row)).join("\n")))) as Rows;
+}
+
+export async function labelled(...rows: [text: string, label: string | number][]): Promise<LabelData> {
+  return (await rowsOf(...rows.map(([text, label]) => ({ text, label })))) as Data as LabelData;
+}
+
+/** All that a data file holds. */
+export async function contentOf(data: Data): Promise<(string | Row)[]> {
+  const parts: (string | Row)[] = [];
+  for await (const { part } of data.parts()) parts.push(...[part].flat());
+  return parts;
+}
