@@ -1,20 +1,27 @@
+import { options } from "../argument.js";
 import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
+/** The options of `AdamW`. */
 export interface AdamWOptions extends RuleOptions {
+  /** 1e-3 unless given. */
   lr: number;
+  /** What is kept of the means of gradients and of their squares; 0.9 and 0.999 unless given. */
   betas: readonly [number, number];
+  /** Added to the root that is divided by; 1e-8 unless given. */
   eps: number;
-  /** Decoupled: p ← p · (1 − lr · weightDecay). */
+  /** Decoupled: p ← p · (1 − lr · weightDecay); 0.01 unless given. */
   weightDecay: number;
 }
 
 /** Adam with decoupled weight decay (Loshchilov and Hutter 2019), as `torch.optim.AdamW`. */
 export class AdamW extends Optimizer<AdamWOptions> {
-  /** Throws `ERR_OPTION` for options out of range, and when there are no parameters. */
-  constructor(
-    params: Parameters<AdamWOptions>,
-    { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 }: Partial<AdamWOptions> = {},
-  ) {
-    super("adamw", ["exp_avg", "exp_avg_sq"], params, { lr, betas, eps, weightDecay });
+  /**
+   * `params` are tensors, or groups with options of their own: `{ params, lr, … }`. Throws `ERR_OPTION` for options
+   * out of range or unknown, and when there are no parameters.
+   */
+  constructor(params: Parameters<AdamWOptions>, given?: Partial<AdamWOptions>) {
+    const chosen = options("AdamW", given, ["lr", "betas", "eps", "weightDecay"]);
+    const { lr = 1e-3, betas = [0.9, 0.999], eps = 1e-8, weightDecay = 0.01 } = chosen;
+    super("AdamW", "adamw", ["exp_avg", "exp_avg_sq"], params, { lr, betas, eps, weightDecay });
   }
 }

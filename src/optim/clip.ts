@@ -1,13 +1,17 @@
+import { numberThat } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { Tensor } from "../tensor.js";
+import { parametersOf } from "./optimizer.js";
 
 /**
  * Scales the gradients of `params` in place so that their norm together is at most `max`, and returns what it was, a
- * tensor of one value. As `torch.nn.utils.clip_grad_norm_`.
+ * tensor of one value. As `torch.nn.utils.clip_grad_norm_`. Throws `ERR_OPTION` for what are no parameters and for a
+ * `max` below 0; `ERR_DEVICE_MISMATCH`.
  */
 export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
-  const all = [...params];
+  const all = parametersOf("clipGradNorm", params);
+  numberThat("clipGradNorm", "max", max, (n) => n >= 0, "a number from 0 on");
   const [first] = all;
   if (first === undefined)
     throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");

@@ -1,7 +1,10 @@
 /** What every optimizer is: parameters in groups, each with its options, and a state that lives on the device. */
+import { flag, listOf, numeric, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
+import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
+import { readState, writeState } from "./state-file.js";
 
 /** The options of a group, as the binding takes them. */
 export interface RuleOptions {
@@ -37,20 +40,30 @@ const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(
 export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   readonly groups: HeldGroup<Options>[];
   readonly #id: number;
+  readonly #rule: string;
   readonly #stateNames: readonly string[];
   #disposed = false;
 
-  /** `defaults` holds every option; a group's own go before them. */
+  /** `defaults` holds every option; a group's own go before them. `where` is the class, for errors. */
   protected constructor(
+    where: string,
     rule: "adamw" | "sgd",
     stateNames: readonly string[],
     params: Parameters<Options>,
     defaults: Options,
   ) {
+    this.#rule = rule;
     this.#stateNames = stateNames;
-    this.groups = grouped(params).map((group) => {
-      const own = Object.fromEntries(Object.entries(group).filter(([, value]) => value !== undefined));
-      return { ...defaults, ...own, params: [...group.params] };
+    this.groups = grouped(where, params).map((group, i) => {
+      const { params: own, ...given } = group;
+      const name = `${where}: group ${i}`;
+      const chosen = options(
+        name,
+        given as unknown as Options,
+        Object.keys(defaults) as (keyof Options & string)[],
+      );
+      const set = Object.fromEntries(Object.entries(chosen).filter(([, value]) => value !== undefined));
+      return { ...checkedOptions(name, { ...defaults, ...set }), params: parametersOf(name, own) };
     });
     const ids = this.groups.map(({ params }) => params.map((tensor) => tensor.id));
     this.#id = session().optimizer(rule, ids, this.#options());
@@ -115,6 +128,50 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
+   * Writes the state into a safetensors file, whole or not at all: what `stateDict()` holds, as it is when this is
+   * called. Throws `ERR_WRITE`.
+   */
+  async save(path: string): Promise<void> {
+    text("optimizer.save", "path", path);
+    await writeState(path, this.#rule, this.stateDict());
+  }
+
+  /**
+   * Takes over a state that `save` wrote: of an optimizer of this kind, over parameters of the same number, order and
+   * shapes; options of groups, such as `lr`, with it. Nothing is changed when it fails. Throws `ERR_FILE_NOT_FOUND`,
+   * `ERR_FILE_FORMAT`; `ERR_UNMATCHED_KEY` for another kind, `ERR_SHAPE_MISMATCH` for other parameters.
+   */
+  // A promise as `save` is: a device may be slow to take what a file holds.
+  // eslint-disable-next-line @typescript-eslint/require-await
+  async load(path: string): Promise<void> {
+    text("optimizer.load", "path", path);
+    this.#alive();
+    const groups = this.groups.map(({ params, ...options }) => ({
+      options,
+      shapes: params.map(({ shape }) => shape),
+    }));
+    const read = readState(path, { kind: this.#rule, names: this.#stateNames, groups });
+    const parameters = this.groups.flatMap(({ params }) => params);
+    try {
+      scope(() => {
+        const there = Object.entries(read.state).map(([place, { step, ...parts }]) => {
+          const device = parameters[Number(place)]?.device ?? "cpu";
+          const moved = Object.entries(parts).map(([name, one]) => [name, (one as Tensor).to(device)]);
+          return [place, { step, ...Object.fromEntries(moved) }];
+        });
+        const state = Object.fromEntries(there) as OptimizerState<Options>["state"];
+        this.loadStateDict({
+          state,
+          paramGroups: read.paramGroups as OptimizerState<Options>["paramGroups"],
+        });
+      });
+    } finally {
+      for (const parts of Object.values(read.state))
+        for (const one of Object.values(parts)) if (typeof one !== "number") one.dispose();
+    }
+  }
+
+  /**
    * Lets steps update again after gradients that were not finite. Returns how many steps that left undone; they no
    * longer count.
    */
@@ -151,17 +208,43 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 }
 
-function grouped<Options>(params: Parameters<Options>): ParameterGroup<Options>[] {
-  const all = [...(params as Iterable<Tensor | ParameterGroup<Options>>)];
+function grouped<Options>(where: string, params: Parameters<Options>): ParameterGroup<Options>[] {
+  const all = listed(where, "params", params) as (Tensor | ParameterGroup<Options>)[];
   const tensors = all.filter((one) => one instanceof Tensor);
+  const other = all.find((one) => typeof one !== "object" || one === null || Array.isArray(one));
+  if (other !== undefined) refuse(where, "params", "tensors, or groups { params, … }", other);
   if (tensors.length === 0) return all as ParameterGroup<Options>[];
   if (tensors.length < all.length) {
     throw new LowrankError(
       "ERR_OPTION",
-      "an optimizer takes parameters or groups of them, not both in one list",
+      `${where}: params are tensors or groups of them, not both in one list`,
     );
   }
   return [{ params: tensors } as unknown as ParameterGroup<Options>];
+}
+
+/** The tensors of a group. Throws `ERR_OPTION`. */
+export function parametersOf(where: string, params: unknown): Tensor[] {
+  return listed(where, "params", params).map((one) =>
+    one instanceof Tensor ? one : refuse(where, "params", "a list of tensors", one),
+  );
+}
+
+function listed(where: string, name: string, value: unknown): unknown[] {
+  const iterable = typeof value === "object" && value !== null && Symbol.iterator in value;
+  return iterable ? [...(value as Iterable<unknown>)] : refuse(where, name, "a list of tensors", value);
+}
+
+/** Options whose values are of the kinds that the rules take; the engine checks their ranges. */
+function checkedOptions<Options>(where: string, given: Options): Options {
+  for (const [name, value] of Object.entries(given as Record<string, unknown>)) {
+    if (name === "nesterov") flag(where, name, value);
+    else if (name === "betas") {
+      const pair = listOf(where, name, value, numeric);
+      if (pair.length !== 2) refuse(where, name, "two numbers", value);
+    } else numeric(where, name, value);
+  }
+  return given;
 }
 
 function tensorOf(state: ParameterState, name: string, place: number): Tensor {

@@ -1,0 +1,155 @@
+/**
+ * An optimizer's state as a safetensors file: tensors `PLACE.NAME`, the parameters counted through all groups, and
+ * in the metadata the kind of optimizer, how often each parameter was updated, and the groups' options.
+ */
+import { call } from "../native.js";
+import { LowrankError } from "../errors.js";
+import { mapped, openWeights, save, type WeightsFile } from "../safetensors.js";
+import type { Tensor } from "../tensor.js";
+import type { OptimizerState, ParameterState } from "./optimizer.js";
+
+/** What the metadata say, under this key. */
+const KEY = "lowrank.optimizer";
+const VERSION = 1;
+
+/** How the parameters of a group look, in order. */
+type Shapes = readonly (readonly number[])[];
+
+interface Description {
+  version: number;
+  kind: string;
+  updates: number[];
+  groups: { params: number; options: Record<string, unknown> }[];
+}
+
+/** Writes a state whole or not at all, and disposes of its tensors. Throws `ERR_WRITE`. */
+export async function writeState(
+  path: string,
+  kind: string,
+  { state, paramGroups }: OptimizerState<object>,
+): Promise<void> {
+  const tensors: Record<string, Tensor> = {};
+  for (const [place, parts] of Object.entries(state)) {
+    for (const [name, value] of Object.entries(parts))
+      if (typeof value !== "number") tensors[`${place}.${name}`] = value;
+  }
+  const description: Description = {
+    version: VERSION,
+    kind,
+    updates: paramGroups.flatMap(({ params }) => params).map((place) => state[place]?.step ?? 0),
+    groups: paramGroups.map(({ params, ...options }) => ({ params: params.length, options })),
+  };
+  try {
+    await save(path, tensors, { metadata: { [KEY]: JSON.stringify(description) } });
+  } finally {
+    for (const tensor of Object.values(tensors)) tensor.dispose();
+  }
+}
+
+/** What a file must fit: the kind, the names of a parameter's state, each group's options and parameters. */
+export interface Expected {
+  kind: string;
+  names: readonly string[];
+  groups: readonly { options: Record<string, unknown>; shapes: Shapes }[];
+}
+
+/**
+ * Reads a state that fits. Its tensors are the file's own, to be disposed of. Throws `ERR_FILE_NOT_FOUND`,
+ * `ERR_FILE_FORMAT`; `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` for another optimizer's or other parameters'.
+ */
+export function readState(path: string, expected: Expected): OptimizerState<Record<string, unknown>> {
+  const file = openWeights(path);
+  const { updates, groups } = checked(path, file, expected);
+  const shapes = expected.groups.flatMap((group) => group.shapes);
+  const wanted = new Map<string, { place: number; name: string }>();
+  for (const [place, steps] of updates.entries()) {
+    if (steps === 0) continue;
+    for (const name of expected.names) wanted.set(`${place}.${name}`, { place, name });
+  }
+  const names = file.names();
+  const missing = [...wanted.keys()].filter((key) => !names.includes(key));
+  const unexpected = names.filter((key) => !wanted.has(key));
+  if (missing.length + unexpected.length > 0) {
+    const parts = [
+      missing.length > 0 ? `missing: ${some(missing)}` : "",
+      unexpected.length > 0 ? `unexpected: ${some(unexpected)}` : "",
+    ];
+    throw new LowrankError("ERR_UNMATCHED_KEY", `${path}: ${parts.filter(Boolean).join("; ")}`);
+  }
+  for (const [key, { place }] of wanted) {
+    const { shape, dtype } = call(() => file.info(key));
+    const own = shapes[place] as readonly number[];
+    if (shape.join() === own.join() && dtype === "f32") continue;
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `${path}: ${key} is ${dtype} [${shape.join(", ")}], and parameter ${place} f32 [${own.join(", ")}]`,
+    );
+  }
+  const state: Record<number, ParameterState> = {};
+  for (const [key, { place, name }] of wanted)
+    (state[place] ??= { step: updates[place] as number })[name] = mapped(file, key, "cpu");
+  let place = 0;
+  const paramGroups = groups.map(({ params, options }) => ({
+    ...options,
+    params: Array.from({ length: params }, () => place++),
+  }));
+  return { state, paramGroups };
+}
+
+/** The description in a file's metadata, of an optimizer as `expected`. */
+function checked(path: string, file: WeightsFile, { kind, groups }: Expected): Description {
+  const wrong = (what: string): never => {
+    throw new LowrankError("ERR_FILE_FORMAT", `${path}: ${what}`);
+  };
+  const text = file.metadata()[KEY];
+  if (text === undefined) return wrong("holds no optimizer's state, as optimizer.save() writes it");
+  let found: Partial<Description> = {};
+  try {
+    found = JSON.parse(text) as Partial<Description>;
+  } catch (error) {
+    wrong(`${KEY} in the metadata is no JSON: ${(error as Error).message}`);
+  }
+  if (found.version !== VERSION)
+    wrong(`the state is of version ${String(found.version)}, and ${VERSION} is read`);
+  if (found.kind !== kind) {
+    throw new LowrankError(
+      "ERR_UNMATCHED_KEY",
+      `${path}: the state is of ${String(found.kind)}, and the optimizer is ${kind}`,
+    );
+  }
+  const count = groups.reduce((n, { shapes }) => n + shapes.length, 0);
+  const sizes = (list: readonly number[]): string => `${list.length} groups of ${list.join(", ")} parameters`;
+  const [own, given] = [
+    groups.map(({ shapes }) => shapes.length),
+    (Array.isArray(found.groups) ? found.groups : []).map((group) => group?.params),
+  ];
+  if (own.join() !== given.join()) {
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `${path}: the state is of ${sizes(given)}, and the optimizer of ${sizes(own)}`,
+    );
+  }
+  const { updates } = found;
+  const counts = Array.isArray(updates) && updates.length === count;
+  if (!counts || !updates.every((n) => Number.isSafeInteger(n) && n >= 0))
+    wrong(`${KEY} in the metadata has no count of updates for each of ${count} parameters`);
+  for (const [i, group] of groups.entries()) {
+    const options = found.groups?.[i]?.options ?? {};
+    const same = Object.keys(group.options).every((name) => alike(options[name], group.options[name]));
+    if (!same || Object.keys(options).length !== Object.keys(group.options).length)
+      wrong(`the options of group ${i} are ${JSON.stringify(options)}`);
+  }
+  return found as Description;
+}
+
+/** Whether an option's value is of the kind that the optimizer's own is. */
+function alike(given: unknown, own: unknown): boolean {
+  if (Array.isArray(own)) return Array.isArray(given) && own.every((one, i) => alike(given[i], one));
+  return typeof given === typeof own && (typeof given !== "number" || Number.isFinite(given));
+}
+
+function some(names: readonly string[]): string {
+  return names.length <= 4
+    ? names.join(", ")
+    : `${names.slice(0, 4).join(", ")} and ${names.length - 4} more`;
+}
