@@ -1,5 +1,14 @@
 /** Everything that can be wrong with what a user gives: one line, status 1, nothing half-written. */
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -98,6 +107,12 @@ const badData: [string, RegExp][] = [
   [dataFile("rows.jsonl", '{"text":"a"}\n\n{"text":'), /rows\.jsonl:3: not JSON/],
   [dataFile("rows.jsonl", '{"text":"a"}\n{"txt":"b"}'), /rows\.jsonl:2: the field "text" is missing/],
   [dataFile("rows.jsonl", '{"prompt":"a"}'), /rows\.jsonl:1: the field "completion" is missing/],
+  [
+    dataFile("rows.jsonl", '{"text":"a"}\n{"text":"\\ud83d"}'),
+    /rows\.jsonl:2: "text" has half of a surrogate pair/,
+  ],
+  [dataFile("data.txt", Buffer.from([0x1f, 0x8b, 8, 0])), /is compressed by gzip; unpack it first/],
+  [dataFile("data.txt", "a\nb\0c"), /data\.txt:2: a NUL byte at byte 3/],
   [dataFile("bytes.txt", Buffer.from([97, 10, 0xff])), /bytes\.txt:2: invalid UTF-8 at byte 2/],
 ];
 
@@ -105,6 +120,10 @@ const badModels: [string, RegExp][] = [
   [join(room, "absent"), /absent: there is no such model/],
   [without("config.json"), /config\.json: no such file/],
   [without("model.safetensors"), /neither model\.safetensors nor model\.safetensors\.index\.json/],
+  [
+    model((folder) => renameSync(join(folder, "model.safetensors"), join(folder, "pytorch_model.bin"))),
+    /its weights are in pytorch_model\.bin, which is not read; convert them to model\.safetensors: .*save_pretrained/,
+  ],
   [without("tokenizer.json"), /has no tokenizer\.json/],
   [holding("config.json", "{"), /config\.json: not JSON/],
   [holding("config.json", "[]"), /config\.json: a JSON object was expected/],
@@ -202,6 +221,79 @@ test.serial("known extras are named once in a notice, and the run goes on", asyn
   const { status, stderr } = await runHere(...run("--model", folder));
   t.is(status, 0);
   t.is(stderr.match(/inv_freq/g)?.length, 1);
+});
+
+/** The model with one value of a weight another. */
+function withWeight(value: number): string {
+  const content = Buffer.from(bytes);
+  const length = Number(bytes.readBigUInt64LE(0));
+  const tensors = JSON.parse(bytes.subarray(8, 8 + length).toString()) as Record<string, Entry>;
+  content.writeFloatLE(value, 8 + length + (tensors[Q] as Entry).data_offsets[0]);
+  return weights(content);
+}
+
+test.serial(
+  "weights that f16 cannot hold are refused by name, and a loss that is no number is an error",
+  async (t) => {
+    const large = run("--model", withWeight(-70_000), "--dtype", "f16");
+    const half = await runHere(...large);
+    t.is(half.status, 1);
+    t.regex(half.stderr, ONE_LINE);
+    t.regex(half.stderr, /q_proj\.weight holds 70000, and f16 ends at 65,504: store it as bf16 or f32/);
+    const fits = await runHere(...run("--model", withWeight(65_000), "--dtype", "f16", "--steps", "1"));
+    t.notRegex(fits.stderr, /f16 ends/);
+    const evaluate = ["evaluate", "--device", "cpu", "--model", withWeight(NaN), "--data", data];
+    const lost = await runHere(...evaluate);
+    t.is(lost.status, 1);
+    t.is(lost.stdout, "");
+    t.regex(lost.stderr, ONE_LINE);
+    t.regex(lost.stderr, /evaluate: the loss over \d+ rows is NaN/);
+  },
+);
+
+test.serial("rows that are cut and a lowered max-length are told, as text and as events", async (t) => {
+  const rows = ["ab", "x".repeat(70), "y".repeat(300)].map((text) => JSON.stringify({ text }));
+  rows.push(JSON.stringify({ prompt: "z".repeat(90), completion: "c" }));
+  const argv = run("--data", dataFile("long.jsonl", rows.join("\n")), "--max-length", "100", "--json");
+  const { status, stdout, stderr } = await runHere(...argv);
+  t.is(status, 0, stderr);
+  const events = stdout
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { type: string; message?: string; data?: object[] });
+  const told = events.filter(({ type }) => type === "warning").map(({ message }) => message ?? "");
+  t.regex(told[0] ?? "", /^max-length is 100, and the model reads at most 64 tokens/);
+  t.regex(
+    told[1] ?? "",
+    /3 of 4 rows are longer than 64 tokens and cut there \(first line 2\), 1 of them by more/,
+  );
+  t.regex(told[2] ?? "", /1 of 4 rows is left out \(first line 4\): nothing to train on within 64 tokens/);
+  t.like(events.find(({ type }) => type === "start")?.data?.[0], {
+    rows: 4,
+    cut: 3,
+    mostlyCut: 1,
+    dropped: 1,
+  });
+  const human = await runHere(...argv.filter((one) => one !== "--json"), "--yes");
+  t.is(human.stderr.match(/^lowrank: warning: /gm)?.length, 3);
+});
+
+test.serial("standard input is data like any", async (t) => {
+  const rows = Array.from({ length: 12 }, (_, i) => JSON.stringify({ text: `row ${i} of them` })).join("\n");
+  const file = dataFile("rows.jsonl", rows);
+  const losses = async (more: string[], shell?: string): Promise<unknown[]> => {
+    const options = shell === undefined ? {} : { shell };
+    const { status, stdout, stderr } = await lowrank(run("--json", "--eval-split", "0.25", ...more), options);
+    t.is(status, 0, stderr);
+    return stdout
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line) as { type: string; loss?: number })
+      .flatMap(({ type, loss }) => (type === "step" || type === "eval" ? [loss] : []));
+  };
+  const expected = await losses(["--data", file]);
+  t.true(expected.length >= 4);
+  t.deepEqual(await losses(["--data", "-", "--data-format", "jsonl"], `exec < ${file}`), expected);
 });
 
 test.serial("a loss that is not finite keeps the last good checkpoint", async (t) => {
