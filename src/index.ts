@@ -74,7 +74,14 @@ export type {
 export { finetune } from "./train/finetune.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Run } from "./train/run.js";
-export { Trainer, type Batches, type TrainerOptions, type TrainResult } from "./train/trainer.js";
+export { Trainer, type TrainerOptions } from "./train/trainer.js";
+export type { Batches } from "./train/trainer-data.js";
+export type {
+  TrainerEndEvent,
+  TrainerEvent,
+  TrainerStartEvent,
+  TrainResult,
+} from "./train/trainer-events.js";
 
 export const loadModel = later(async () => (await import("./models/load.js")).loadModel);
 export const saveModel = later(async () => (await import("./models/save.js")).saveModel);

@@ -37,6 +37,8 @@ interface Frame {
   products: MatmulPrecision | undefined;
   /** Layers compute as in eval, whatever their `training` says. */
   evaluating: boolean;
+  /** What is made is noted here, whoever owns it. */
+  noted?: WeakSet<Tensor> | undefined;
 }
 
 /**
@@ -74,7 +76,14 @@ export function enter(): void {
 
 /** Lets the innermost scope own `tensor`. */
 export function own(tensor: Tensor): void {
-  hand(tensor, frames.getStore()?.made);
+  const frame = frames.getStore();
+  frame?.noted?.add(tensor);
+  hand(tensor, frame?.made);
+}
+
+/** Runs `fn` and notes in `made` every tensor that it makes; who owns them stays as it is. */
+export function noting<T>(made: WeakSet<Tensor>, fn: () => T): T {
+  return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: made }, fn);
 }
 
 /** Takes `tensor` out of the innermost scope: what a module or an optimizer holds outlives it. */

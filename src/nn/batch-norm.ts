@@ -3,7 +3,7 @@ import { ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
-import { noGrad, scope } from "../scope.js";
+import { noGrad, scope, trains } from "../scope.js";
 import { made, parameter, type Tensor } from "../tensor.js";
 import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";
@@ -73,8 +73,9 @@ abstract class BatchNormNd extends Module {
       mismatch(layer, `${shape} with ${this.numFeatures} channels`, x);
     const S = rest.reduce((n, d) => n * d, 1);
     const { running_mean: mean, running_var: variance } = this;
-    if (!this.training && mean !== null && variance !== null) return byRunning(this, x, mean, variance);
-    if (B * S < 2 && this.training) {
+    const training = trains(this);
+    if (!training && mean !== null && variance !== null) return byRunning(this, x, mean, variance);
+    if (B * S < 2 && training) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
         `${layer}: a batch of shape [${x.shape.join(", ")}] has ${B * S} values a channel; in training there are at least 2`,
@@ -85,7 +86,7 @@ abstract class BatchNormNd extends Module {
       .reshape(B, C, S)
       .transpose(0, 1)
       .reshape(C, B * S);
-    if (this.training) track(this, rows);
+    if (training) track(this, rows);
     const plain = made(() => session().layerNorm(rows.id, undefined, undefined, this.eps));
     const { weight, bias } = this;
     const scaled =

@@ -160,3 +160,6 @@ export type TrainEvent =
   | WarningEvent
   | ProfileEvent
   | EndEvent;
+
+/** What the loop over steps tells of, whatever is trained. */
+export type LoopEvent = StepEvent | EvalEvent | CheckpointEvent | WarningEvent;

@@ -8,6 +8,7 @@ import type { Tensor } from "../tensor.js";
 import { breath } from "./breath.js";
 import { Cancellable } from "./cancellable.js";
 import type { Evaluation } from "./evaluate.js";
+import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
 import type { RunContext } from "./run.js";
 
@@ -47,7 +48,7 @@ export interface LoopOptions {
    * not known.
    */
   skips: boolean;
-  context: RunContext;
+  context: RunContext<LoopEvent>;
 }
 
 export interface LoopResult {

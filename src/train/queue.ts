@@ -1,10 +1,14 @@
-import type { TrainEvent } from "./events.js";
+/** An event; those of type `step` are merged where nobody reads. */
+export interface Queued {
+  type: string;
+  merged?: number;
+}
 
 /** How many events wait for a reader. */
 export const QUEUE_LIMIT = 1024;
 
-interface Waiting {
-  resolve: (result: IteratorResult<TrainEvent, undefined>) => void;
+interface Waiting<E> {
+  resolve: (result: IteratorResult<E, undefined>) => void;
   reject: (error: unknown) => void;
 }
 
@@ -13,10 +17,10 @@ interface Waiting {
  * makes the writer wait: when full, the oldest `step` event is merged into the next one, and where there are no
  * two of them, the oldest event but `start` goes.
  */
-export class EventQueue {
+export class EventQueue<E extends Queued> {
   readonly #limit: number;
-  readonly #events: TrainEvent[] = [];
-  readonly #waiting: Waiting[] = [];
+  readonly #events: E[] = [];
+  readonly #waiting: Waiting<E>[] = [];
   #closed = false;
   #failure: { error: unknown } | undefined;
 
@@ -28,7 +32,7 @@ export class EventQueue {
     return this.#events.length;
   }
 
-  push(event: TrainEvent): void {
+  push(event: E): void {
     if (this.#closed) return;
     const reader = this.#waiting.shift();
     if (reader !== undefined) {
@@ -54,7 +58,7 @@ export class EventQueue {
     for (const reader of this.#waiting.splice(0)) reader.reject(error);
   }
 
-  next(): Promise<IteratorResult<TrainEvent, undefined>> {
+  next(): Promise<IteratorResult<E, undefined>> {
     const event = this.#events.shift();
     if (event !== undefined) return Promise.resolve({ value: event, done: false });
     if (this.#failure !== undefined) return Promise.reject(this.#failure.error);
@@ -68,7 +72,7 @@ export class EventQueue {
     const second = events.findIndex((event, i) => i > first && event.type === "step");
     const [older, newer] = [events[first], events[second]];
     if (older?.type === "step" && newer?.type === "step") {
-      events[second] = { ...newer, merged: older.merged + newer.merged };
+      events[second] = { ...newer, merged: (older.merged ?? 1) + (newer.merged ?? 1) };
       events.splice(first, 1);
     } else {
       events.splice(events[0]?.type === "start" ? 1 : 0, 1);

@@ -1,10 +1,10 @@
 import type { TrainEvent } from "./events.js";
-import { EventQueue } from "./queue.js";
+import { EventQueue, type Queued } from "./queue.js";
 
 /** What the work of a run is given. */
-export interface RunContext {
+export interface RunContext<Event = TrainEvent> {
   /** Tells the readers; never waits and never throws. */
-  emit(event: TrainEvent): void;
+  emit(event: Event): void;
   /** Aborted by `stop()`: finish the step, save, return. */
   readonly stopping: AbortSignal;
 }
@@ -15,13 +15,16 @@ export interface RunContext {
  * An error rejects `result` and is thrown by the iterator; a run that nobody looks at ends quietly, since an error
  * is never an unhandled rejection. Leaving a `for await` loop early doesn't stop the work: `stop()` does.
  */
-export class Run<Result> implements AsyncIterable<TrainEvent> {
+export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIterable<Event> {
   readonly result: Promise<Result>;
-  readonly #queue = new EventQueue();
+  readonly #queue = new EventQueue<Event>();
   readonly #stop = new AbortController();
 
-  constructor(work: (context: RunContext) => Promise<Result>) {
-    const context: RunContext = { emit: (event) => this.#queue.push(event), stopping: this.#stop.signal };
+  constructor(work: (context: RunContext<Event>) => Promise<Result>) {
+    const context: RunContext<Event> = {
+      emit: (event) => this.#queue.push(event),
+      stopping: this.#stop.signal,
+    };
     this.result = this.#start(work, context);
     this.result.catch(() => {});
   }
@@ -32,14 +35,25 @@ export class Run<Result> implements AsyncIterable<TrainEvent> {
     return this.result;
   }
 
-  [Symbol.asyncIterator](): AsyncIterator<TrainEvent, undefined> {
+  /**
+   * As `stop()`, for `await using`: resolves once the run has ended, however it did. What went wrong is told by
+   * `result` and the iterator.
+   */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop().catch(() => {});
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Event, undefined> {
     return {
       next: () => this.#queue.next(),
       return: () => Promise.resolve({ value: undefined, done: true }),
     };
   }
 
-  async #start(work: (context: RunContext) => Promise<Result>, context: RunContext): Promise<Result> {
+  async #start(
+    work: (context: RunContext<Event>) => Promise<Result>,
+    context: RunContext<Event>,
+  ): Promise<Result> {
     try {
       const result = await work(context);
       this.#queue.close();

@@ -23,8 +23,8 @@ export function quick(
   };
 }
 
-export async function collect(run: AsyncIterable<TrainEvent>): Promise<TrainEvent[]> {
-  const events: TrainEvent[] = [];
+export async function collect<E = TrainEvent>(run: AsyncIterable<E>): Promise<E[]> {
+  const events: E[] = [];
   for await (const event of run) events.push(event);
   return events;
 }

@@ -19,7 +19,7 @@ function step(n: number): StepEvent {
   };
 }
 
-async function drain(queue: EventQueue): Promise<TrainEvent[]> {
+async function drain(queue: EventQueue<TrainEvent>): Promise<TrainEvent[]> {
   const events: TrainEvent[] = [];
   for (let next = await queue.next(); next.done !== true; next = await queue.next()) events.push(next.value);
   return events;
@@ -38,7 +38,7 @@ test("events come in order, each once", async (t) => {
 });
 
 test("when nobody reads, steps are merged and the rest is kept", async (t) => {
-  const queue = new EventQueue(8);
+  const queue = new EventQueue<TrainEvent>(8);
   queue.push({ type: "checkpoint", step: 0, path: "a" });
   for (let n = 1; n <= 100; n++) queue.push(step(n));
   queue.push({ type: "checkpoint", step: 100, path: "b" });
@@ -58,7 +58,7 @@ test("when nobody reads, steps are merged and the rest is kept", async (t) => {
 });
 
 test("the queue is bounded whatever is in it, and start stays", async (t) => {
-  const queue = new EventQueue(4);
+  const queue = new EventQueue<TrainEvent>(4);
   queue.push({ type: "start" } as TrainEvent);
   for (let n = 0; n < 50; n++) queue.push({ type: "warning", message: String(n) });
   t.is(queue.length, 4);
@@ -96,7 +96,7 @@ test("an error that nobody waits for is no unhandled rejection", async (t) => {
 });
 
 test("a reader that waits gets the event, and the error", async (t) => {
-  const queue = new EventQueue();
+  const queue = new EventQueue<TrainEvent>();
   const first = queue.next();
   queue.push(step(1));
   t.is((await first).value?.type, "step");

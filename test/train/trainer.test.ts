@@ -7,7 +7,7 @@ import {
   Trainer,
   type StepEvent,
   type Tensor,
-  type TrainEvent,
+  type TrainerEvent,
 } from "../../src/index.js";
 import { testDevices } from "../devices.js";
 import { collect } from "./quick.js";
@@ -64,7 +64,7 @@ for (const device of testDevices()) {
       const model = new nn.Linear(1, 1, { device });
       const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
       const broken = [data[0] as Batch, { x: [1], y: [Number.NaN] }, data[1] as Batch];
-      const events: TrainEvent[] = [];
+      const events: TrainerEvent[] = [];
       const trainer = new Trainer({ model, loss: lossOf, data: broken, optimizer });
       const failure = await t.throwsAsync(
         async () => {

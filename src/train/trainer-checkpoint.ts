@@ -1,0 +1,136 @@
+/**
+ * Checkpoints of a `Trainer`: `model.safetensors` (its state dict), `optimizer.safetensors`, and `trainer.json`: the
+ * step, random numbers, and where the run is in its data.
+ */
+import { existsSync } from "node:fs";
+import { readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { makeFolder } from "../folders.js";
+import type { Module } from "../nn/module.js";
+import type { Optimizer } from "../optim/optimizer.js";
+import { randomState, type RandomState } from "../random.js";
+import { load, save, writeWhole } from "../safetensors.js";
+import type { Position } from "./trainer-data.js";
+
+const STATE = "trainer.json";
+const VERSION = 1;
+
+/** What `trainer.json` holds. */
+export interface TrainerProgress {
+  version: number;
+  /** Tells it from a fine-tuning run's. */
+  kind: "trainer";
+  /** Optimizer steps done. */
+  step: number;
+  position: Position;
+  random: RandomState;
+  gradientAccumulation: number;
+}
+
+/** What a checkpoint is of. */
+export interface Subject {
+  model: Module;
+  optimizer: Optimizer;
+}
+
+/** Writes a checkpoint beside its place and renames it; one that is there already is replaced. Throws `ERR_WRITE`. */
+export async function writeTrainerCheckpoint(
+  folder: string,
+  { model, optimizer }: Subject,
+  progress: Pick<TrainerProgress, "step" | "position" | "gradientAccumulation">,
+): Promise<void> {
+  const beside = `${folder}.tmp-${process.pid}`;
+  try {
+    if (existsSync(folder) && !existsSync(join(folder, STATE)) && (await readdir(folder)).length > 0)
+      throw new LowrankError("ERR_WRITE", `${folder}: holds what is no Trainer's checkpoint; it stays`);
+    await rm(beside, { recursive: true, force: true });
+    await makeFolder(beside);
+    await save(join(beside, "model.safetensors"), model.stateDict());
+    await optimizer.save(join(beside, "optimizer.safetensors"));
+    const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, random: randomState() };
+    await writeWhole(join(beside, STATE), `${JSON.stringify(state, null, 2)}\n`);
+    await rm(folder, { recursive: true, force: true });
+    await rename(beside, folder);
+  } catch (error) {
+    await rm(beside, { recursive: true, force: true }).catch(() => {});
+    if (error instanceof LowrankError) throw error;
+    throw new LowrankError("ERR_WRITE", `${folder}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** The newest checkpoint in a folder, or the folder itself if it is one. Throws `ERR_FILE_NOT_FOUND`. */
+export async function findTrainerCheckpoint(folder: string): Promise<string> {
+  if (existsSync(join(folder, STATE))) return folder;
+  const names = await readdir(folder).catch(() => [] as string[]);
+  const steps = names
+    .map((name) => /^checkpoint-(\d+)$/.exec(name)?.[1])
+    .filter((step) => step !== undefined && existsSync(join(folder, `checkpoint-${step}`, STATE)))
+    .map(Number);
+  if (steps.length > 0) return join(folder, `checkpoint-${Math.max(...steps)}`);
+  const what = existsSync(folder)
+    ? "there is no checkpoint to go on from"
+    : "there is no such folder to go on from";
+  throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
+}
+
+/**
+ * Puts model and optimizer where they were; the optimizer keeps the options that it was made with. Throws
+ * `ERR_FILE_FORMAT` for a damaged file, `ERR_UNMATCHED_KEY` and `ERR_SHAPE_MISMATCH` for another model or optimizer,
+ * whose own values are then as they were.
+ */
+export async function readTrainerCheckpoint(
+  folder: string,
+  { model, optimizer }: Subject,
+): Promise<TrainerProgress> {
+  const progress = await readProgress(join(folder, STATE));
+  const file = join(folder, "model.safetensors");
+  const tensors = await load(file, { device: "cpu" });
+  try {
+    const own = model.stateDict();
+    for (const name of new Set([...Object.keys(own), ...Object.keys(tensors)])) {
+      const [given, wanted] = [tensors[name], own[name]];
+      if (given === undefined || wanted === undefined) {
+        const what = given === undefined ? "is missing" : "is not the model's";
+        throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${name} ${what}`);
+      }
+      if (given.shape.join() !== wanted.shape.join()) {
+        throw new LowrankError(
+          "ERR_SHAPE_MISMATCH",
+          `${file}: ${name} is [${given.shape.join(", ")}], the model's is [${wanted.shape.join(", ")}]`,
+        );
+      }
+    }
+    const options = optimizer.groups.map((group) => ({ ...group }));
+    await optimizer.load(join(folder, "optimizer.safetensors"));
+    // What the file has are the rates of its step.
+    for (const [i, group] of optimizer.groups.entries()) Object.assign(group, options[i]);
+    model.loadStateDict(tensors);
+  } finally {
+    for (const tensor of Object.values(tensors)) tensor.dispose();
+  }
+  return progress;
+}
+
+async function readProgress(file: string): Promise<TrainerProgress> {
+  let value: Partial<TrainerProgress> | null;
+  try {
+    value = JSON.parse(await readFile(file, "utf8")) as Partial<TrainerProgress> | null;
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
+  }
+  const counts = [value?.step, value?.position?.epoch, value?.position?.taken, value?.gradientAccumulation];
+  const randoms = [value?.random, value?.position?.random].flatMap((one) => [one?.seed, one?.draws]);
+  const whole =
+    value?.version === VERSION &&
+    value.kind === "trainer" &&
+    counts.every((n) => Number.isSafeInteger(n) && (n as number) >= 0) &&
+    randoms.every(Number.isSafeInteger);
+  if (!whole)
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${file}: not what a Trainer's checkpoint of this version holds`,
+    );
+  return value as TrainerProgress;
+}

@@ -1,0 +1,207 @@
+/** The batches of a `Trainer`: read epoch by epoch, found again by a run that goes on, released once used. */
+import { refuse } from "../argument.js";
+import { abortReason, LowrankError } from "../errors.js";
+import { randomState, setRandomState, type RandomState } from "../random.js";
+import { noting } from "../scope.js";
+import { Tensor } from "../tensor.js";
+
+/** Batches, or what gives those of an epoch (from 0). */
+export type Batches<B> = Source<B> | ((epoch: number) => Source<B> | Promise<Source<B>>);
+type Source<B> = Iterable<B> | AsyncIterable<B>;
+
+/** Where a run is in its data. */
+export interface Position {
+  epoch: number;
+  /** Batches that were taken of that epoch. */
+  taken: number;
+  /** Random numbers as the epoch began: what data draws as it begins is drawn again. */
+  random: RandomState;
+}
+
+interface ReaderOptions<B> {
+  /** What the option is called, for errors. */
+  name: string;
+  data: Batches<B>;
+  epochs: number;
+  /** Whether what the data made is released. */
+  release: boolean;
+  /** Ends waiting for a batch: by its reason where `signal` is aborted, as the end of the data where `stopping` is. */
+  signal?: AbortSignal | undefined;
+  stopping?: AbortSignal | undefined;
+}
+
+/** Reads batches one after the other. */
+export class Reader<B> {
+  readonly #options: ReaderOptions<B>;
+  readonly #made = new WeakSet<Tensor>();
+  #iterator: Iterator<B> | AsyncIterator<B> | undefined;
+  #position: Position = { epoch: 0, taken: 0, random: randomState() };
+  /** Whether what comes is released: an array is whole before, and may come again. */
+  #fresh = false;
+  #waits = false;
+  readonly #used: B[] = [];
+
+  constructor(options: ReaderOptions<B>) {
+    this.#options = options;
+  }
+
+  get position(): Position {
+    return { ...this.#position };
+  }
+
+  /** Takes the batches before `position` and leaves them out; random numbers are afterwards as they were then. */
+  async skipTo(position: Position): Promise<void> {
+    const { name } = this.#options;
+    setRandomState(position.random);
+    this.#position = { ...position, taken: 0 };
+    await this.#open();
+    while (this.#position.taken < position.taken) {
+      const next = await this.#pull();
+      if (next === undefined) {
+        throw new LowrankError(
+          "ERR_OPTION",
+          `Trainer: ${name} has ${this.#position.taken} batches in epoch ${position.epoch + 1}, and the checkpoint was made after ${position.taken}: it is other data`,
+        );
+      }
+      this.#used.push(next.value);
+      this.releaseUsed();
+    }
+  }
+
+  /** Up to `count` batches of one epoch; none when all epochs are over, or the run is being stopped. */
+  async next(count: number): Promise<B[]> {
+    const batches: B[] = [];
+    while (batches.length < count) {
+      if (this.#iterator === undefined) {
+        if (this.#position.epoch >= this.#options.epochs) break;
+        await this.#open();
+      }
+      const next = await this.#pull();
+      if (next !== undefined) batches.push(next.value);
+      else if (this.#stopped) break;
+      else {
+        this.#endEpoch();
+        if (batches.length > 0) break;
+      }
+    }
+    this.#used.push(...batches);
+    return batches;
+  }
+
+  /** Disposes of what data made and gave in batches that were used. */
+  releaseUsed(): void {
+    for (const batch of this.#used.splice(0)) {
+      if (!this.#options.release || !this.#fresh) continue;
+      for (const tensor of tensorsIn(batch)) if (this.#made.has(tensor)) tensor.dispose();
+    }
+  }
+
+  /** Lets go of the data, which may hold files. */
+  close(): void {
+    this.releaseUsed();
+    const iterator = this.#iterator;
+    this.#iterator = undefined;
+    // A generator that waits for what never comes would never answer.
+    const ended = Promise.resolve(this.#waits ? undefined : iterator?.return?.());
+    ended.catch(() => {});
+  }
+
+  get #stopped(): boolean {
+    return this.#options.stopping?.aborted ?? false;
+  }
+
+  async #open(): Promise<void> {
+    const { data, name } = this.#options;
+    this.#position.random = randomState();
+    const { epoch } = this.#position;
+    const source: unknown = typeof data === "function" ? await noting(this.#made, () => data(epoch)) : data;
+    if (typeof source !== "object" || source === null || !isIterable(source)) {
+      const expected = "an array, an iterable, or a function that gives one for an epoch";
+      refuse("Trainer", name, expected, source);
+    }
+    this.#fresh = !Array.isArray(source);
+    const given = source as Partial<AsyncIterable<B>> & Iterable<B>;
+    this.#iterator = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]();
+  }
+
+  async #pull(): Promise<{ value: B } | undefined> {
+    const iterator = this.#iterator as Iterator<B> | AsyncIterator<B>;
+    const pulled = noting(this.#made, async () => {
+      const next = await iterator.next();
+      // An iterable may be one of promises.
+      return next.done === true ? undefined : { value: await next.value };
+    });
+    this.#waits = true;
+    const next = await this.#unlessEnding(pulled);
+    if (next === ENDING) return undefined;
+    this.#waits = false;
+    if (next === undefined) return undefined;
+    for (const tensor of tensorsIn(next.value)) {
+      if (!tensor.disposed) continue;
+      throw new LowrankError(
+        "ERR_DISPOSED",
+        `Trainer: ${this.#options.name} gave a tensor of shape [${tensor.shape.join(", ")}] that was released after an earlier step; make it anew for each batch, or give release: false`,
+      );
+    }
+    this.#position.taken++;
+    return next;
+  }
+
+  /** What `pulled` settles with, unless there is no more waiting for data. */
+  #unlessEnding<T>(pulled: Promise<T>): Promise<T | typeof ENDING> {
+    const { signal, stopping } = this.#options;
+    return new Promise((resolve, reject) => {
+      const end = (): void => resolve(ENDING);
+      const abort = (): void => reject(abortReason(signal as AbortSignal));
+      const settled = (): void => {
+        signal?.removeEventListener("abort", abort);
+        stopping?.removeEventListener("abort", end);
+      };
+      pulled.then(resolve, reject).finally(settled);
+      signal?.addEventListener("abort", abort);
+      stopping?.addEventListener("abort", end);
+      if (signal?.aborted) abort();
+      else if (stopping?.aborted) end();
+    });
+  }
+
+  #endEpoch(): void {
+    const { name } = this.#options;
+    const { epoch, taken } = this.#position;
+    this.#iterator = undefined;
+    if (taken === 0) {
+      if (epoch === 0) throw new LowrankError("ERR_OPTION", `the ${name} has no batches`);
+      throw new LowrankError(
+        "ERR_OPTION",
+        `the ${name} has no batches for epoch ${epoch + 1}: give an array, or a function that makes them anew`,
+      );
+    }
+    this.#position = { epoch: epoch + 1, taken: 0, random: randomState() };
+  }
+}
+
+const ENDING = Symbol("ending");
+
+function isIterable(source: object): boolean {
+  return Symbol.iterator in source || Symbol.asyncIterator in source;
+}
+
+/** Tensors in arrays, maps, sets and plain objects, however deep. */
+function tensorsIn(batch: unknown): Set<Tensor> {
+  const found = new Set<Tensor>();
+  const seen = new Set<unknown>();
+  const todo = [batch];
+  while (todo.length > 0) {
+    const value = todo.pop();
+    if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value)) continue;
+    seen.add(value);
+    if (value instanceof Tensor) {
+      found.add(value);
+      continue;
+    }
+    const entries =
+      value instanceof Map ? [...value].flat() : value instanceof Set ? value : Object.values(value);
+    for (const one of entries) if (typeof one === "object" && one !== null) todo.push(one);
+  }
+  return found;
+}

@@ -1,0 +1,283 @@
+/** A Trainer's checkpoints, what it releases, and what it refuses. */
+import { readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+import {
+  LowrankError,
+  manualSeed,
+  memory,
+  nn,
+  optim,
+  rand,
+  tensor,
+  Trainer,
+  zeros,
+  type ErrorCode,
+  type Tensor,
+  type TrainerOptions,
+} from "../../src/index.js";
+import { testDevices, type TestDevice } from "../devices.js";
+import { temporary } from "../hashed.js";
+import { collect } from "./quick.js";
+
+interface Batch {
+  x: Tensor;
+  y: Tensor;
+}
+
+/** With dropout, which takes random numbers, and buffers. */
+function build(device: TestDevice): nn.Sequential {
+  manualSeed(7);
+  return new nn.Sequential(
+    new nn.Linear(3, 8, { device }),
+    new nn.BatchNorm1d(8, { device }),
+    new nn.Dropout(0.3),
+    new nn.Linear(8, 1, { device }),
+  );
+}
+
+const loss = (model: nn.Sequential, { x, y }: Batch): Tensor => nn.mseLoss(model.forward(x), y);
+
+/** Five batches an epoch, in an order and with values that random numbers say. */
+const dataOn = (device: TestDevice) =>
+  async function* (): AsyncGenerator<Batch> {
+    const offset = await rand([1, 3])
+      .item()
+      .catch(() => rand([1]).item());
+    for (let i = 0; i < 5; i++) {
+      const x = rand([4, 3], { device }).add(offset + i);
+      yield { x, y: x.sum(1, { keepDim: true }) };
+    }
+  };
+
+async function bits(model: nn.Module): Promise<number[]> {
+  const all = await Promise.all(Object.values(model.stateDict()).map(async (one) => [...(await one.data())]));
+  return all.flat();
+}
+
+for (const device of testDevices()) {
+  test.serial(
+    `on ${device} a run that was stopped goes on to the bit, from any of its checkpoints`,
+    async (t) => {
+      const run = (save: string, more: Partial<TrainerOptions<nn.Sequential, Batch>>) => {
+        const model = build(device);
+        const optimizer = new optim.AdamW(model.parameters(), { lr: 0.05 });
+        const schedule = optim.schedule.linear({ warmup: 2, total: 8 });
+        const data = dataOn(device);
+        const options = { model, optimizer, loss, data, schedule, gradientAccumulation: 2, steps: 8, save };
+        return { model, trainer: new Trainer({ ...options, saveEvery: 2, ...more }) };
+      };
+      const [whole, folder] = [temporary(), temporary()];
+      const straight = run(whole, {});
+      const events = await collect(straight.trainer);
+      t.deepEqual(
+        events.filter((event) => event.type === "checkpoint").map(({ step }) => step),
+        [2, 4, 6, 8],
+      );
+      t.like(events[0], {
+        type: "start",
+        model: "Sequential",
+        steps: 8,
+        stepsPerEpoch: null,
+        resumedFrom: 0,
+      });
+      t.false(
+        Object.keys(events[0] as object).some((key) => ["rank", "alpha", "targets", "adapted"].includes(key)),
+      );
+      const losses = events.filter((event) => event.type === "step").map((event) => event.loss);
+
+      const cut = run(folder, {});
+      for await (const event of cut.trainer)
+        if (event.type === "step" && event.step === 3) void cut.trainer.stop();
+      const { stopped, steps } = await cut.trainer.result;
+      t.true(stopped && steps < 8);
+      const on = run(folder, { resume: true });
+      const rest = await collect(on.trainer);
+      t.like(rest[0], { resumedFrom: steps });
+      t.deepEqual(
+        rest.filter((event) => event.type === "step").map((event) => event.loss),
+        losses.slice(steps),
+      );
+      t.deepEqual(await bits(on.model), await bits(straight.model));
+
+      // In the second epoch, and in the middle of one.
+      const from = run(temporary(), { resume: join(whole, "checkpoint-4") });
+      await from.trainer.result;
+      t.deepEqual(await bits(from.model), await bits(straight.model));
+      t.true(readdirSync(whole).every((name) => /^checkpoint-\d$/.test(name)));
+    },
+  );
+
+  test.serial(`on ${device} what data made is released once used, and nothing else`, async (t) => {
+    const model = new nn.Linear(64, 1, { device });
+    const optimizer = new optim.SGD(model.parameters(), { lr: 1e-3 });
+    const shared = zeros([32, 1], { device });
+    let [most, made] = [0, [] as Tensor[]];
+    const before = memory(device).tensors;
+    function* data(): Generator<Batch> {
+      for (let i = 0; i < 30; i++) {
+        most = Math.max(most, memory(device).tensors - before);
+        const x = rand([32, 64], { device });
+        made.push(x);
+        yield { x, y: shared };
+      }
+    }
+    const step = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    await new Trainer({ model, optimizer, loss: step, data, evalData: data, gradientAccumulation: 2 }).result;
+    t.true(made.every(({ disposed }) => disposed));
+    t.false(shared.disposed);
+    t.true(most < 20, `${most} tensors`);
+
+    made = [];
+    await new Trainer({ model, optimizer, loss: step, data, release: false }).result;
+    t.false(made.some(({ disposed }) => disposed));
+    const array = [...data()];
+    await new Trainer({ model, optimizer, loss: step, data: array, epochs: 2 }).result;
+    t.false(array.some(({ x }) => x.disposed));
+
+    // One that is given twice is no batch of the second step.
+    const again = function* (): Generator<Batch> {
+      const x = rand([32, 64], { device });
+      for (let i = 0; i < 3; i++) yield { x, y: shared };
+    };
+    const error = await t.throwsAsync(new Trainer({ model, optimizer, loss: step, data: again }).result, {
+      instanceOf: LowrankError,
+      message: /gave a tensor of shape \[32, 64\] that was released .* release: false/,
+    });
+    t.is((error as LowrankError).code, "ERR_DISPOSED");
+  });
+}
+
+test.serial(
+  "stop() and an abort do not wait for data that never comes, and `await using` ends a run",
+  async (t) => {
+    const model = new nn.Linear(1, 1, { device: "cpu" });
+    const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
+    const batch = { x: zeros([1, 1], { device: "cpu" }), y: zeros([1, 1], { device: "cpu" }) };
+    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    const data = async function* (): AsyncGenerator<Batch> {
+      yield batch;
+      await new Promise(() => {});
+    };
+    const options = { model, optimizer, loss: one, data, release: false };
+    {
+      await using trainer = new Trainer(options);
+      for await (const event of trainer) if (event.type === "start") break;
+    }
+    const stopped = new Trainer(options);
+    setTimeout(() => void stopped.stop(), 50);
+    t.like(await stopped.result, { steps: 1, stopped: true });
+    const controller = new AbortController();
+    const aborted = new Trainer({ ...options, signal: controller.signal });
+    const reason = new Error("enough");
+    setTimeout(() => controller.abort(reason), 50);
+    t.is(await t.throwsAsync(aborted.result), reason);
+  },
+);
+
+const loose = (value: unknown): never => value as never;
+
+const WRONG: [
+  what: string,
+  code: ErrorCode,
+  message: RegExp,
+  given: Partial<TrainerOptions<nn.Linear, Batch>>,
+][] = [
+  [
+    "an asynchronous loss",
+    "ERR_OPTION",
+    /loss gave a promise/,
+    { loss: loose(async () => Promise.resolve()) },
+  ],
+  [
+    "a loss that is a number",
+    "ERR_OPTION",
+    /loss is a function that gives a tensor, not 3/,
+    { loss: loose(() => 3) },
+  ],
+  [
+    "a loss of several values",
+    "ERR_SHAPE_MISMATCH",
+    /loss gave a tensor of shape \[2\]/,
+    { loss: () => zeros([2], { device: "cpu", requiresGrad: true }) },
+  ],
+  ["no loss", "ERR_OPTION", /loss is a function, not undefined/, { loss: loose(undefined) }],
+  ["no data", "ERR_OPTION", /data is batches, not undefined/, { data: loose(undefined) }],
+  ["an empty array", "ERR_OPTION", /the data has no batches/, { data: [] }],
+  ["an empty generator", "ERR_OPTION", /the data has no batches/, { data: function* () {} }],
+  ["empty held-out data", "ERR_OPTION", /the evalData has no batches/, { evalData: [] }],
+  [
+    "data that cannot be read",
+    "ERR_OPTION",
+    /data is an array, an iterable, or a function/,
+    { data: loose(3) },
+  ],
+  ["no model", "ERR_OPTION", /model is a module, not an object/, { model: loose({}) }],
+  [
+    "no optimizer",
+    "ERR_OPTION",
+    /optimizer is an optimizer.*, not undefined/,
+    { optimizer: loose(undefined) },
+  ],
+  ["an option that is none", "ERR_OPTION", /there is no option batchSize/, loose({ batchSize: 3 })],
+  ["steps and epochs", "ERR_OPTION", /one of steps and epochs/, { steps: 1, epochs: 1 }],
+  [
+    "a weight that is none",
+    "ERR_OPTION",
+    /weight is a function that gives a number from 0 on, not NaN/,
+    { weight: () => Number.NaN },
+  ],
+  ["a resume without a folder", "ERR_OPTION", /resume: true takes the newest/, { resume: true }],
+  [
+    "a folder that is none",
+    "ERR_OPTION",
+    /save is a folder, or a function that saves, not 3/,
+    { save: loose(3) },
+  ],
+  ["a resume from nowhere", "ERR_FILE_NOT_FOUND", /no such folder/, { resume: join(temporary(), "none") }],
+  ["a signal that is none", "ERR_OPTION", /signal is an AbortSignal/, { signal: loose({}) }],
+];
+
+for (const [what, code, message, given] of WRONG) {
+  test.serial(`refused: ${what}`, async (t) => {
+    const model = new nn.Linear(1, 1, { device: "cpu" });
+    const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
+    const data = [{ x: tensor([[1]], { device: "cpu" }), y: tensor([[1]], { device: "cpu" }) }];
+    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    const trainer = new Trainer({ model, optimizer, data, loss: one, ...given });
+    const error = await t.throwsAsync(trainer.result, { instanceOf: LowrankError, message });
+    t.is((error as LowrankError | undefined)?.code, code);
+  });
+}
+
+test.serial("a checkpoint that does not fit is refused, and a foreign folder is not touched", async (t) => {
+  const folder = temporary();
+  const run = (model: nn.Linear, more: Partial<TrainerOptions<nn.Linear, Batch>>) => {
+    const optimizer = new optim.SGD(model.parameters(), { lr: 0.1, momentum: 0.9 });
+    const { inFeatures: n } = model;
+    const data = [{ x: zeros([2, n], { device: "cpu" }).add(1), y: zeros([2, 1], { device: "cpu" }) }];
+    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    return new Trainer({ model, optimizer, data, loss: one, save: folder, ...more }).result;
+  };
+  await run(new nn.Linear(2, 1, { device: "cpu" }), {});
+  const other = new nn.Linear(3, 1, { device: "cpu" });
+  const before = await bits(other);
+  const refused = async (more: Partial<TrainerOptions<nn.Linear, Batch>>, code: ErrorCode, model = other) => {
+    const error = await t.throwsAsync(run(model, more), { instanceOf: LowrankError });
+    t.is((error as LowrankError | undefined)?.code, code);
+  };
+  await refused({ resume: true }, "ERR_SHAPE_MISMATCH");
+  await refused({ resume: true }, "ERR_UNMATCHED_KEY", new nn.Linear(2, 1, { device: "cpu", bias: false }));
+  await refused(
+    { resume: true, gradientAccumulation: 2 },
+    "ERR_OPTION",
+    new nn.Linear(2, 1, { device: "cpu" }),
+  );
+  t.deepEqual(await bits(other), before);
+  writeFileSync(join(folder, "checkpoint-1", "trainer.json"), "{}");
+  await refused({ resume: true }, "ERR_FILE_FORMAT");
+  const mine = join(folder, "mine");
+  await refused({ save: async (_, write) => (await write(folder), mine), saveEvery: 1 }, "ERR_WRITE");
+  t.deepEqual(readdirSync(folder), ["checkpoint-1"]);
+});
