@@ -29,22 +29,37 @@ export {
 } from "./device.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
 export * as lora from "./lora/index.js";
+export {
+  BertForSequenceClassification,
+  BertModel,
+  RobertaForSequenceClassification,
+  RobertaModel,
+} from "./models/bert/model.js";
+export type { BertConfigFields } from "./models/bert/config.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
 export { CausalLM } from "./models/causal-lm.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
+export type { FromConfigOptions } from "./models/from-config.js";
 export type { GenerateOptions, SamplingOptions } from "./models/generate-options.js";
 export type { Piece, Prompt } from "./models/generate.js";
+export type { GPT2ConfigFields } from "./models/gpt2/config.js";
+export { GPT2LMHeadModel } from "./models/gpt2/model.js";
+export type { LlamaConfigFields } from "./models/llama/config.js";
+export { LlamaForCausalLM } from "./models/llama/model.js";
 export type { LoadOptions } from "./models/load.js";
 export {
   PretrainedModel,
   type ForwardOptions,
   type ForwardOutput,
+  type LossOptions,
   type ModelOutput,
 } from "./models/pretrained.js";
 export type { SaveModelOptions } from "./models/save.js";
 export { Tokenizer } from "./models/tokenizer.js";
+export type { ViTConfigFields } from "./models/vit/config.js";
+export { ViTForImageClassification } from "./models/vit/model.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
 export { manualSeed } from "./random.js";

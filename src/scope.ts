@@ -12,6 +12,13 @@ import type { Tensor } from "./tensor.js";
 class Made extends Set<Tensor> {
   /** While a synchronous call runs. An asynchronous one may never settle, and what it left running may outlive it. */
   #sure = true;
+  /** Whether its scope is over. */
+  ended = false;
+
+  /** `outer` was in force where its scope began. */
+  constructor(readonly outer: Frame) {
+    super();
+  }
 
   /** Owns `tensor`, too. One that may not be freed at the end is freed when nothing refers to it. */
   own(tensor: Tensor): void {
@@ -102,6 +109,21 @@ function hand(tensor: Tensor, owner: Made | undefined): void {
   else owner.own(tensor);
 }
 
+/**
+ * What runs a function later as it would run here: with or without gradients, by the same adapters, in the same
+ * precision. What it makes is of the innermost scope around here that is still open by then, and of its checkpoint.
+ */
+export function resumption(): <T>(fn: () => T) => T {
+  const frame = frames.getStore() ?? OUTSIDE;
+  const precision = matmulPrecision();
+  const resume = AsyncLocalStorage.snapshot();
+  return (fn) => {
+    let { made, region } = frame;
+    while (made?.ended) ({ made, region } = made.outer);
+    return resume(() => frames.run({ ...frame, made, region, products: precision }, fn));
+  };
+}
+
 /** Whether gradients are off. */
 export function isNoGrad(): boolean {
   return (frames.getStore() ?? OUTSIDE).noGrad;
@@ -119,7 +141,7 @@ export function leavesNothing(): boolean {
  */
 export function scope<T>(fn: () => T): T {
   const outer = frames.getStore() ?? OUTSIDE;
-  const made = new Made();
+  const made = new Made(outer);
   return settle(
     made,
     () => frames.run({ ...outer, made }, fn),
@@ -184,7 +206,7 @@ export function checkpoint<T>(fn: () => T): T {
   if (outer.region !== 0 || outer.noGrad) return scope(fn);
   const region = ++regions;
   session().openRegion(region);
-  const made = new Made();
+  const made = new Made(outer);
   const end = (kept: Set<unknown>): void => {
     release(made, kept, outer.made);
     session().closeRegion(region);
@@ -235,6 +257,7 @@ function release(made: Made, kept: Set<unknown>, outer: Made | undefined): void 
   }
   made.clear();
   made.doubt();
+  made.ended = true;
   // One call: it costs more than letting one tensor go.
   if (ids.length > 0) session().dispose(ids);
 }

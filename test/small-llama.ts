@@ -1,9 +1,6 @@
 /** A small Llama of drawn weights, adapted, for tests of what training takes rather than of what it gives. */
 import { inject } from "../src/lora/index.js";
-import { llamaConfig } from "../src/models/llama/config.js";
-import { LlamaForCausalLM } from "../src/models/llama/model.js";
-import { FreshWeights } from "../src/models/weights.js";
-import { manualSeed, scope, tensor, type Device } from "../src/index.js";
+import { LlamaForCausalLM, manualSeed, scope, tensor, type Device } from "../src/index.js";
 import { AdamW } from "../src/optim/index.js";
 
 export const VOCABULARY = 97;
@@ -14,8 +11,7 @@ export async function smallLlama(
   loraDropout = 0,
 ): Promise<LlamaForCausalLM> {
   manualSeed(3);
-  const config = llamaConfig({
-    model_type: "llama",
+  const config = {
     vocab_size: VOCABULARY,
     hidden_size: 32,
     intermediate_size: 64,
@@ -25,8 +21,8 @@ export async function smallLlama(
     max_position_embeddings: positions,
     tie_word_embeddings: true,
     eos_token_id: 0,
-  });
-  const model = new LlamaForCausalLM(config, new FreshWeights(device));
+  };
+  const model = LlamaForCausalLM.fromConfig(config, { device });
   await inject(model, { r: 4, loraAlpha: 8, loraDropout, targetModules: "all-linear" });
   return model.train();
 }
@@ -43,7 +39,10 @@ export function recordStep(model: LlamaForCausalLM, optimizer: AdamW, length: nu
   const ids = Int32Array.from({ length }, (_, i) => (i * 31 + length) % VOCABULARY);
   scope(() => {
     const input = tensor(ids, { shape: [1, length], device: model.device });
-    model.lossSum(input, ids, 1 / Math.max(length - 1, 1)).backward();
+    model
+      .loss(input, ids, { reduction: "sum" })
+      .mul(1 / Math.max(length - 1, 1))
+      .backward();
   });
   optimizer.stepClipped(1).dispose();
   optimizer.zeroGrad();

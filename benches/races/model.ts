@@ -1,26 +1,10 @@
 /** The model of SmolLM2-135M's shape, with random weights. */
-import { llamaConfig } from "../../src/models/llama/config.js";
-import { LlamaForCausalLM } from "../../src/models/llama/model.js";
-import { FreshWeights } from "../../src/models/weights.js";
-import { noGrad } from "../../src/scope.js";
-import type { Tensor } from "../../src/tensor.js";
+import { LlamaForCausalLM } from "../../src/index.js";
 
 export const VOCABULARY = 49152;
 
-/** Drawn in f32, and stored as `bf16`. */
-class HalfWeights extends FreshWeights {
-  override take(...of: Parameters<FreshWeights["take"]>): Tensor {
-    const drawn = super.take(...of);
-    const half = noGrad(() => drawn.to("bf16"));
-    // A parameter outlives its scope.
-    drawn.dispose();
-    return half;
-  }
-}
-
 export function model({ dtype = "f32" as "f32" | "bf16", layers = 30 } = {}): LlamaForCausalLM {
-  const config = llamaConfig({
-    model_type: "llama",
+  const config = {
     vocab_size: VOCABULARY,
     hidden_size: 576,
     intermediate_size: 1536,
@@ -33,6 +17,6 @@ export function model({ dtype = "f32" as "f32" | "bf16", layers = 30 } = {}): Ll
     tie_word_embeddings: true,
     bos_token_id: 0,
     eos_token_id: 0,
-  });
-  return new LlamaForCausalLM(config, dtype === "bf16" ? new HalfWeights("cpu") : new FreshWeights("cpu"));
+  };
+  return LlamaForCausalLM.fromConfig(config, { device: "cpu", dtype });
 }

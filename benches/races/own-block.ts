@@ -1,8 +1,5 @@
 /** A product, a LoRA linear layer or a block of SmolLM2 of ours, timed: the twin of burn/. */
-import { rand } from "../../src/create.js";
-import { inject, Linear, markOnlyLoraAsTrainable } from "../../src/lora/index.js";
-import { noGrad, scope } from "../../src/scope.js";
-import type { Tensor } from "../../src/tensor.js";
+import { lora, noGrad, rand, scope, type Tensor } from "../../src/index.js";
 import { model as made } from "./model.js";
 import { race } from "./turns.js";
 
@@ -37,9 +34,9 @@ const TURNS: Record<string, () => Promise<() => Promise<void>>> = {
   },
   linear: async () => {
     const options = { r: 16, loraAlpha: 32, mergeWeights: false, bias: false };
-    const layer = new Linear(1024, 1024, options);
+    const layer = new lora.Linear(1024, 1024, options);
     layer.to(device);
-    markOnlyLoraAsTrainable(layer);
+    lora.markOnlyLoraAsTrainable(layer);
     layer.train();
     const x = rand([1024, 1024], { device, requiresGrad: true });
     const forward = layer.forward.bind(layer) as (x: Tensor) => Tensor;
@@ -51,7 +48,7 @@ const TURNS: Record<string, () => Promise<() => Promise<void>>> = {
   },
   block: async () => {
     const model = made({ layers: 1 });
-    await inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
+    await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
     model.train();
     const [block] = model.model.layers;
     if (block === undefined) throw new Error("a model of one layer has one");

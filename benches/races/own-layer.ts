@@ -1,9 +1,5 @@
 /** One LoRA layer of ours, forward and backward, timed: the twin of peer_layer.py. */
-import { rand, tensor } from "../../src/create.js";
-import * as lora from "../../src/lora/index.js";
-import type { Module } from "../../src/nn/module.js";
-import { scope } from "../../src/scope.js";
-import type { Tensor } from "../../src/tensor.js";
+import { lora, rand, scope, tensor, type nn, type Tensor } from "../../src/index.js";
 import { hashedIds } from "./step.js";
 import { race } from "./turns.js";
 
@@ -11,7 +7,7 @@ const OPTIONS = { r: 16, loraAlpha: 32, mergeWeights: false };
 const device = "cpu";
 
 /** Inputs are leaves that ask for a gradient, as they would within a network; ids cannot. */
-const LAYERS: Record<string, () => { layer: Module; x: Tensor }> = {
+const LAYERS: Record<string, () => { layer: nn.Module; x: Tensor }> = {
   linear: () => ({
     layer: new lora.Linear(4096, 4096, { ...OPTIONS, bias: false }).to(device),
     x: floats(512, 4096),

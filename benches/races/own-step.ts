@@ -1,8 +1,7 @@
 /** One LoRA training step of ours, timed: the twin of peer_step.py. With --profile FILE it is no side of a race. */
 import { parseArgs } from "node:util";
 
-import { inject } from "../../src/lora/index.js";
-import { setMatmulPrecision } from "../../src/scope.js";
+import { lora, setMatmulPrecision } from "../../src/index.js";
 import { model as made, VOCABULARY } from "./model.js";
 import { profileSteps, raceSteps } from "./step.js";
 
@@ -20,7 +19,7 @@ const { values } = parseArgs({
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 if (dtype === "bf16") setMatmulPrecision("bf16");
 const model = made({ dtype, layers: Number(values.layers) });
-await inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
+await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
 model.gradientCheckpointing = values.checkpointing;
 const size = { rows: Number(values.rows), length: Number(values.length), vocabulary: VOCABULARY };
 if (values.profile === undefined) await raceSteps(model, size);

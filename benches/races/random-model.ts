@@ -1,5 +1,5 @@
 /** Writes the folder of a model of SmolLM2-135M's shape with random weights, for both sides to load. */
-import { saveModel } from "../../src/models/save.js";
+import { saveModel } from "../../src/index.js";
 import { model } from "./model.js";
 
 const [folder] = process.argv.slice(2);

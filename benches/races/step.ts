@@ -30,7 +30,7 @@ export function stepper(
   return async () => {
     const loss = scope(() => {
       const input = tensor(ids, { shape: [rows, length], device: "cpu" });
-      const loss = model.lossSum(input, ids, 1 / (rows * (length - 1)));
+      const loss = model.loss(input, ids);
       loss.backward();
       return loss.detach();
     });

@@ -1,5 +1,5 @@
 /** The E2E challenge's data: a csv of `mr,ref`, a meaning representation and a sentence that says it. */
-import type { CausalLM } from "../../src/index.js";
+import type { CausalLM } from "lowrank";
 
 export interface Pair {
   mr: string;

@@ -7,16 +7,17 @@ import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-import { loadModel, lora, manualSeed, safetensors, type Device } from "../../src/index.js";
-import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
+import { GPT2LMHeadModel, loadModel, lora, manualSeed, safetensors, type Device } from "lowrank";
 import { exampleOf, readPairs, type Example } from "./data.js";
-import { adapt, drawnGPT2 } from "./model.js";
+import { adapt, drawnGPT2, SIZES } from "./model.js";
 import { train } from "./train.js";
 
 const { values } = parseArgs({
   options: {
     /** A folder of GPT-2; weights drawn anew, and bytes for tokens, unless given. */
     model: { type: "string" },
+    /** Of drawn weights: tiny, small, medium or large. */
+    size: { type: "string", default: "small" },
     data: { type: "string", default: fileURLToPath(new URL("sample.csv", import.meta.url)) },
     "eval-data": { type: "string" },
     output: { type: "string", default: "e2e-lora.safetensors" },
@@ -33,7 +34,10 @@ const { values } = parseArgs({
 const seed = Number(values.seed);
 const device = values.device as Device;
 manualSeed(seed);
-const model = values.model === undefined ? drawnGPT2(device) : await loadModel(values.model, { device });
+const size = SIZES[values.size as keyof typeof SIZES];
+if (size === undefined) throw new Error(`--size is ${Object.keys(SIZES).join(", ")}, not ${values.size}`);
+const model =
+  values.model === undefined ? drawnGPT2(device, size) : await loadModel(values.model, { device });
 if (!(model instanceof GPT2LMHeadModel)) throw new Error(`${values.model}: is no GPT-2`);
 console.log(`${adapt(model).toLocaleString("en-US")} weights train, on ${model.device}`);
 

@@ -1,20 +1,21 @@
 /** The paper's adapters on GPT-2, and GPT-2 of a given size with weights drawn anew. */
-import { lora, type Device } from "../../src/index.js";
-import { gpt2Config } from "../../src/models/gpt2/config.js";
-import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
-import { FreshWeights } from "../../src/models/weights.js";
+import { GPT2LMHeadModel, lora, type Device } from "lowrank";
 
-/** Layers, width and heads of the sizes. */
+/** Layers, width and heads of the paper's sizes, and of one that trains in seconds. */
 export const SIZES = {
+  tiny: { n_layer: 2, n_embd: 64, n_head: 2 },
   small: { n_layer: 12, n_embd: 768, n_head: 12 },
   medium: { n_layer: 24, n_embd: 1024, n_head: 16 },
   large: { n_layer: 36, n_embd: 1280, n_head: 20 },
 };
 
 /** Weights are drawn from a normal distribution, as transformers does. */
-export function drawnGPT2(device: Device, size: object = SIZES.small, deviation = 0.02): GPT2LMHeadModel {
-  const config = gpt2Config({ model_type: "gpt2", ...size });
-  return new GPT2LMHeadModel(config, new FreshWeights(device, deviation));
+export function drawnGPT2(
+  device: Device,
+  size: object = SIZES.small,
+  initializer_range = 0.02,
+): GPT2LMHeadModel {
+  return GPT2LMHeadModel.fromConfig({ ...size, initializer_range }, { device });
 }
 
 /** Adapts queries and values of every layer, and freezes the rest. Gives the number of weights that train. */

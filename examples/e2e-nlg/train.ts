@@ -1,7 +1,7 @@
 /** The paper's recipe: AdamW, a linear schedule with warm-up, label smoothing over the sentence's tokens. */
-import { optim, tensor, Trainer, type CausalLM } from "../../src/index.js";
-import { epochOrder } from "../../src/data/shuffle.js";
+import { optim, tensor, Trainer, type CausalLM } from "lowrank";
 import type { Example } from "./data.js";
+import { shuffled } from "./shuffle.js";
 
 export interface Recipe {
   epochs: number;
@@ -14,9 +14,9 @@ export interface Recipe {
 const SMOOTHING = 0.1;
 
 /** The mean over a row's sentence; smoothed while training, as it is otherwise. */
-function loss(model: CausalLM, { ids, labels, trained }: Example) {
+function loss(model: CausalLM, { ids, labels }: Example) {
   const row = tensor(ids, { shape: [1, ids.length], device: model.device });
-  return model.lossSum(row, labels, 1 / trained, model.training ? SMOOTHING : 0);
+  return model.loss(row, labels, { labelSmoothing: model.training ? SMOOTHING : 0 });
 }
 
 /** A run over the rows, each weighing as many tokens as it trains. */
@@ -31,7 +31,7 @@ export function train(
   return new Trainer({
     model,
     loss,
-    data: (epoch) => Array.from(epochOrder(rows.length, seed, epoch), (row) => rows[row] as Example),
+    data: (epoch) => shuffled(rows, seed, epoch),
     weight: (row) => row.trained,
     gradientAccumulation: batchSize,
     steps,

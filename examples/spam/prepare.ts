@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-import { Tokenizer } from "../../src/index.js";
+import { Tokenizer } from "lowrank";
 import { fetchCorpus, fetchModel } from "./fetch.js";
 import { bodyOf } from "./mail.js";
 import { split, type Row } from "./split.js";

@@ -1,16 +1,31 @@
 /** What every causal language model offers, whatever its family. */
-import { tensor } from "../create.js";
 import type { Device } from "../device.js";
-import { LowrankError } from "../errors.js";
 import { lossPerAdapter, perRow } from "../lora/per-row.js";
-import { session } from "../native.js";
+import { runsOf, type AdapterPerRow } from "../lora/rows.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { made, type Tensor } from "../tensor.js";
+import { scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { GenerateOptions } from "./generate-options.js";
 import { generate, type Piece, type Prompt } from "./generate.js";
-import { type ForwardOptions, type ForwardOutput, PretrainedModel } from "./pretrained.js";
+import {
+  countedTargets,
+  denseHead,
+  headLoss,
+  shiftedTargets,
+  targetsWithin,
+  type HeadLossOptions,
+  type Targets,
+} from "./head-loss.js";
+import { causalOutput } from "./output.js";
+import {
+  type ForwardOptions,
+  type ForwardOutput,
+  type LossOptions,
+  lossOptions,
+  PretrainedModel,
+} from "./pretrained.js";
 import type { Weights } from "./weights.js";
 
 /** What generation and training ask of a family's configuration. */
@@ -43,37 +58,65 @@ export abstract class CausalLM extends PretrainedModel {
     return { tie_word_embeddings: this.lm_head.weight === this.inputEmbedding().weight };
   }
 
-  /** ids i32 [B, T] → logits [B, T, V], and the loss where labels are given. */
+  /**
+   * ids i32 [B, T] → hidden [B, T, C], and the loss where labels are given: a scalar, or without a reduction [B, T],
+   * whose (b, t) is the loss of position t, which says label t + 1; the last of each row, and those without a label,
+   * are 0. Neither is `logits` [B, T, V] made before it is first read, nor does the loss ever hold them. Rows without a
+   * label are not computed where labels are an Int32Array, or a tensor that `tensor` made of one.
+   *
+   * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX` for a label that is no token or a text that is too long,
+   * `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`. Reading `logits` throws `ERR_DISPOSED` where the scope that forward was called
+   * in is over and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
+   */
   override forward(ids: Tensor, options: ForwardOptions = {}): ForwardOutput {
     const { labels, adapterPerRow: names } = options;
-    const { hidden, logits } = perRow(this, ids.shape[0] as number, names, () => {
-      const states = this.hidden(ids, options);
-      return { hidden: states, logits: this.lm_head.forward(states) };
-    });
-    if (labels === undefined) return { logits, hidden };
-    const targets = shiftedLabels(ids, labels);
-    const rows = logits.reshape(-1, logits.shape[2] as number);
-    if (names === undefined) return { logits, loss: rows.crossEntropy(targets), hidden };
-    const losses = rows.crossEntropy(targets, { reduction: "none" }).reshape(ids.shape);
-    const counted = targets.eq(-100).to("f32").neg().add(1).reshape(ids.shape);
-    return { logits, loss: lossPerAdapter(losses, counted, names), hidden };
+    const head = this.lm_head;
+    const wanted = lossOptions(options);
+    const targets = labels === undefined ? undefined : shiftedTargets(ids, labels, head.outFeatures);
+    const batch = ids.shape[0] as number;
+    const hidden = perRow(this, batch, names, () => this.hidden(ids, options));
+    const loss = targets && scope(() => this.#loss(hidden, targets, wanted, names));
+    targets?.tensor.dispose();
+    return causalOutput(head, hidden, loss, () => perRow(this, batch, names, () => head.forward(hidden)));
   }
 
   /**
-   * The sum of the loss over the labels that count, times `scale`, without the logits existing
-   * whole where the head is frozen. `labels` are the host's, of ids' shape, shifted by one inside.
+   * The loss alone: `forward(ids, { labels, ...options }).loss`, with nothing else kept.
+   *
+   * Shapes: ids i32 [B, T]; labels as many, −100 where ignored, shifted by one inside; a scalar, or [B, T] where the
+   * reduction is `none`. Throws what `forward` does.
    */
-  lossSum(ids: Tensor, labels: Int32Array, scale: number, labelSmoothing = 0): Tensor {
-    const hidden = this.hidden(ids);
-    const [B, T, C] = hidden.shape as [number, number, number];
-    const targets = tensor(shifted(labels, B, T), { shape: [B * T], device: this.device });
-    const rows = hidden.reshape(B * T, C);
-    const head = this.lm_head;
-    const plain = head.constructor === Linear && head.bias === null && !head.weight.requiresGrad;
-    if (plain && labelSmoothing === 0) {
-      return made(() => session().headLoss(rows.id, head.weight.id, targets.id, -100)).mul(scale);
+  loss(ids: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
+    return scope(() => this.forward(ids, { ...options, labels }).loss as Tensor);
+  }
+
+  #loss(
+    hidden: Tensor,
+    targets: Targets,
+    options: HeadLossOptions,
+    names: AdapterPerRow | undefined,
+  ): Tensor {
+    const { lm_head: head } = this;
+    const [B, T] = hidden.shape as [number, number, number];
+    if (names === undefined) {
+      const loss = headLoss(head, hidden, targets, options);
+      return options.reduction === "none" ? loss.reshape(B, T) : loss;
     }
-    return head.forward(rows).crossEntropy(targets, { reduction: "sum", labelSmoothing }).mul(scale);
+    const apart = { ...options, reduction: "none" } as const;
+    // A head that every adapter leaves alone takes all rows at once.
+    const whole = perRow(this, B, names, () =>
+      denseHead(head, B * T) ? headLoss(head, hidden, targets, apart) : undefined,
+    );
+    const byRun = (): Tensor[] =>
+      runsOf(names, B).map(({ name, start, count }) => {
+        const own = targetsWithin(targets, start * T, (start + count) * T);
+        const states = hidden.slice(0, start, start + count);
+        return perRow(this, 1, [name], () => headLoss(head, states, own, apart));
+      });
+    const losses = (whole ?? joinedRows(byRun())).reshape(B, T);
+    if (options.reduction === "none") return losses;
+    if (options.reduction === "sum") return losses.sum();
+    return lossPerAdapter(losses, countedTargets(targets).reshape(B, T), names);
   }
 
   /** Yields the pieces that come after `prompt`, as they are decoded, without the end token. */
@@ -88,24 +131,6 @@ export function languageHead(embedding: Embedding, tied: boolean, weights: Weigh
   return tied ? new Linear(C, V, { bias: false, weight }) : weights.linear("lm_head", C, V, false);
 }
 
-/** Labels moved one to the left, the last of each row ignored: position t is trained on t + 1. */
-export function shifted(labels: Int32Array, B: number, T: number): Int32Array {
-  const out = new Int32Array(B * T).fill(-100);
-  for (let b = 0; b < B; b++) out.set(labels.subarray(b * T + 1, (b + 1) * T), b * T);
-  return out;
-}
-
-function shiftedLabels(ids: Tensor, labels: Tensor): Tensor {
-  if (labels.shape.join() !== ids.shape.join() || ids.shape.length !== 2) {
-    throw new LowrankError(
-      "ERR_SHAPE_MISMATCH",
-      `forward: labels are [${labels.shape.join(", ")}], ids [${ids.shape.join(", ")}]; both are [B, T]`,
-    );
-  }
-  const [B, T] = ids.shape as [number, number];
-  const ignored = tensor(new Int32Array(B).fill(-100), { shape: [B, 1], device: labels.device });
-  return labels
-    .slice(1, 1, T)
-    .concat(ignored, 1)
-    .reshape(B * T);
+function joinedRows([first, ...rest]: Tensor[]): Tensor {
+  return rest.length === 0 ? (first as Tensor) : (first as Tensor).concat(rest, 0);
 }

@@ -1,9 +1,16 @@
 /** What every classifier offers, of texts and of images. */
 import { perRow } from "../lora/per-row.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";
-import { type ForwardOptions, type ForwardOutput, PretrainedModel } from "./pretrained.js";
+import {
+  type ForwardOptions,
+  type ForwardOutput,
+  type LossOptions,
+  lossOptions,
+  PretrainedModel,
+} from "./pretrained.js";
 
 export abstract class Classifier extends PretrainedModel {
   abstract override readonly config: LabelConfig & Record<string, unknown>;
@@ -15,15 +22,31 @@ export abstract class Classifier extends PretrainedModel {
   /** hidden [B, T, C] → logits [B, N]. */
   abstract logits(hidden: Tensor): Tensor;
 
-  /** Input → logits [B, N], and the mean loss where labels are given. */
+  /**
+   * Input → logits [B, N], hidden [B, T, C], and the loss where labels are given: a scalar, or without a reduction one
+   * a row [B], or a value [B, N] where values or several classes are predicted. Labels that are smoothed are single
+   * classes.
+   *
+   * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`.
+   */
   override forward(input: Tensor, options: ForwardOptions = {}): ForwardOutput {
     const { labels, adapterPerRow: names } = options;
+    const wanted = lossOptions(options);
     const { hidden, logits } = perRow(this, input.shape[0] as number, names, () => {
       const states = this.hidden(input, options);
       return { hidden: states, logits: this.logits(states) };
     });
     if (labels === undefined) return { logits, hidden };
-    return { logits, loss: classificationLoss(logits, labels, this.config.problemType, names), hidden };
+    const { problemType } = this.config;
+    return { logits, loss: classificationLoss(logits, labels, { ...wanted, problemType, names }), hidden };
+  }
+
+  /**
+   * The loss alone: `forward(input, { labels, ...options }).loss`, with nothing else kept. Labels are i32 [B], or
+   * f32 [B, N] where several may hold or values are predicted. Throws what `forward` does.
+   */
+  loss(input: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
+    return scope(() => this.forward(input, { ...options, labels }).loss as Tensor);
   }
 
   override configChanges(): Record<string, unknown> {

@@ -8,25 +8,50 @@ function shown(value: unknown): string {
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }
 
-/** The fields of an object, `null` read as absent. Errors are `ERR_FILE_FORMAT` with the file and the key. */
+/**
+ * The fields of an object, `null` read as absent. Errors have the file, or what else the object was given to, and the
+ * key: `ERR_FILE_FORMAT` unless told otherwise.
+ */
 export class ConfigFields {
+  readonly #read = new Set<string>();
+
   constructor(
     readonly file: string,
     private readonly fields: Record<string, unknown>,
     private readonly path: string = "",
+    private readonly code: "ERR_FILE_FORMAT" | "ERR_OPTION" = "ERR_FILE_FORMAT",
   ) {}
 
   has(key: string): boolean {
+    this.#read.add(key);
     return key in this.fields;
+  }
+
+  /** Keys that have a value and were never asked for. */
+  unread(): string[] {
+    return Object.keys(this.fields).filter(
+      (key) => (this.fields[key] ?? null) !== null && !this.#read.has(key),
+    );
+  }
+
+  /** Keys that were asked for. */
+  known(): string[] {
+    return [...this.#read];
   }
 
   error(key: string, problem: string): LowrankError {
     const value = this.fields[key];
     const is = value === undefined ? "" : `, and is ${shown(value)}`;
-    return new LowrankError("ERR_FILE_FORMAT", `${this.file}: ${this.path}${key} ${problem}${is}`);
+    return this.failure(`${this.path}${key} ${problem}${is}`);
+  }
+
+  /** What is wrong with several fields together. */
+  failure(problem: string): LowrankError {
+    return new LowrankError(this.code, `${this.file}: ${problem}`);
   }
 
   value(key: string): unknown {
+    this.#read.add(key);
     return this.fields[key] ?? undefined;
   }
 
@@ -89,7 +114,7 @@ export class ConfigFields {
     const value = this.value(key);
     if (value === undefined) return undefined;
     if (typeof value !== "object" || Array.isArray(value)) throw this.error(key, "must be an object");
-    return new ConfigFields(this.file, value as Record<string, unknown>, `${this.path}${key}.`);
+    return new ConfigFields(this.file, value as Record<string, unknown>, `${this.path}${key}.`, this.code);
   }
 }
 

@@ -17,8 +17,7 @@ export const LIMIT = {
 /** Refuses sizes that multiply to more weights than any model has. */
 export function checkCount(config: ConfigFields, values: number): void {
   if (values <= LIMIT.values) return;
-  const message = `these sizes make ${values.toExponential(1)} weights, more than any model has`;
-  throw new LowrankError("ERR_FILE_FORMAT", `${config.file}: ${message}`);
+  throw config.failure(`these sizes make ${values.toExponential(1)} weights, more than any model has`);
 }
 
 export function refuseQuantised(config: ConfigFields): void {
@@ -66,6 +65,11 @@ export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialId
 /** Storage of the weights as the file names it, such as `bfloat16`. */
 export function storageName(config: ConfigFields): string | undefined {
   return config.string("dtype") ?? config.string("torch_dtype");
+}
+
+/** The deviation of weights that are drawn: 0.02 unless given, as in transformers. */
+export function initializerRange(config: ConfigFields): number {
+  return config.value("initializer_range") === 0 ? 0 : (config.positive("initializer_range") ?? 0.02);
 }
 
 /** A probability: of dropout, of which 1 is none. */

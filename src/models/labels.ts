@@ -1,10 +1,13 @@
 /** What a classifier is told apart by: its classes, and the loss that fits them. */
-import { ones, zeros } from "../create.js";
+import { refuse } from "../argument.js";
+import { ones, tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { lossPerAdapter } from "../lora/per-row.js";
-import type { Tensor } from "../tensor.js";
+import type { AdapterPerRow } from "../lora/rows.js";
+import { Tensor } from "../tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
+import type { HeadLossOptions } from "./head-loss.js";
 
 /** One class of several; values; or several classes at once. As transformers names them. */
 export type ProblemType = "single_label_classification" | "regression" | "multi_label_classification";
@@ -51,20 +54,28 @@ export function hubLabels({ labels, problemType }: LabelConfig): Record<string, 
   };
 }
 
+export interface ClassificationLossOptions extends HeadLossOptions {
+  problemType: ProblemType | undefined;
+  /** The adapter of each row. */
+  names: AdapterPerRow | undefined;
+}
+
 /**
- * The mean loss of logits [B, N]: cross-entropy of i32 labels [B]; the squared error of f32 [B, N]
+ * The loss of logits [B, N]: cross-entropy of i32 labels [B]; the squared error of f32 [B, N]
  * (or [B] where N is 1); the binary cross-entropy of f32 [B, N]. Which of them is as in
  * transformers: `problemType`, or else by N and the labels' dtype. With an adapter's name a row, the
- * mean over each one's own rows, added up.
+ * mean is that over each one's own rows, added up. Without a reduction [B] of the first, [B, N] of the others.
  *
- * Throws `ERR_SHAPE_MISMATCH`.
+ * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
 export function classificationLoss(
   logits: Tensor,
-  labels: Tensor,
-  problemType: ProblemType | undefined,
-  names?: readonly (string | null)[],
+  given: Tensor | Int32Array,
+  { problemType, names, labelSmoothing, reduction }: ClassificationLossOptions,
 ): Tensor {
+  if (!(given instanceof Tensor || given instanceof Int32Array))
+    refuse("forward", "labels", "a tensor or an Int32Array", given);
+  const labels = given instanceof Tensor ? given : tensor(given, { device: logits.device });
   const [B, N] = logits.shape as [number, number];
   const type =
     problemType ??
@@ -82,17 +93,24 @@ export function classificationLoss(
       `forward: labels are [${labels.shape.join(", ")}]; ${type} of ${B} rows takes ${expected}`,
     );
   }
+  const apart = names !== undefined && reduction === "mean";
   if (single) {
     const targets = labels.reshape(B);
-    if (names === undefined) return logits.crossEntropy(targets);
-    const losses = logits.crossEntropy(targets, { reduction: "none" });
+    if (!apart) return logits.crossEntropy(targets, { labelSmoothing, reduction });
+    const losses = logits.crossEntropy(targets, { labelSmoothing, reduction: "none" });
     const counted = targets.eq(-100).to("f32").neg().add(1);
     return lossPerAdapter(losses.reshape(B, 1), counted.reshape(B, 1), names);
   }
+  if (labelSmoothing !== 0) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `forward: labelSmoothing is for a model of single classes, and this is ${type}`,
+    );
+  }
   const targets = labels.to("f32").reshape(B, N);
   const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
-  if (names === undefined) return losses.mean();
-  return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
+  if (apart) return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);
+  return reduction === "none" ? losses : losses[reduction]();
 }
 
 function squares(predicted: Tensor, targets: Tensor): Tensor {

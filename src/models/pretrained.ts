@@ -1,12 +1,15 @@
 /** What every pretrained model is, whatever its family and task. */
+import { oneOf, probability } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/active.js";
 import { Module } from "../nn/module.js";
 import { checkpoint, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import { joined, type Stream } from "./stream.js";
 import type { Tokenizer } from "./tokenizer.js";
+import { Weights } from "./weights.js";
 
 export interface ForwardOptions {
   /** i32 [B, T], 0 where a token is padding. */
@@ -19,27 +22,42 @@ export interface ForwardOptions {
    * For a language model i32 [B, T], −100 where ignored, shifted by one inside; for a classifier
    * i32 [B], or f32 [B, N] where several labels may hold or values are predicted.
    */
-  labels?: Tensor | undefined;
+  labels?: Tensor | Int32Array | undefined;
+  /** Share of each label that is spread over all classes, from 0 to 1; 0 unless given. */
+  labelSmoothing?: number | undefined;
+  /** How the losses of the labels become one, `mean` unless given; `none` leaves them apart. */
+  reduction?: LossReduction | undefined;
   /**
-   * The adapter of each row of the batch, null for the base alone. The loss of a language model is
-   * then the sum of each adapter's mean over its own rows.
+   * The adapter of each row of the batch, null for the base alone. The mean loss is then the sum of
+   * each adapter's mean over its own rows.
    */
   adapterPerRow?: readonly (string | null)[] | undefined;
 }
 
+/** What `loss` takes besides its input and labels. */
+export type LossOptions = Omit<ForwardOptions, "labels">;
+
+/** What becomes of the losses, checked. Throws `ERR_OPTION`. */
+export function lossOptions({ labelSmoothing = 0, reduction = "mean" }: ForwardOptions): HeadLossOptions {
+  return {
+    labelSmoothing: probability("forward", "labelSmoothing", labelSmoothing),
+    reduction: oneOf("forward", "reduction", reduction, ["mean", "sum", "none"]),
+  };
+}
+
 /** What any model gives; one without a head gives no logits. */
 export interface ModelOutput {
-  /** [B, T, V] of a language model, [B, N] of a classifier. */
-  logits?: Tensor;
-  /** The mean over labels that count. */
-  loss?: Tensor;
+  /** [B, T, V] of a language model, made when first read, and the same tensor from then on; [B, N] of a classifier. */
+  readonly logits?: Tensor;
+  /** The mean over labels that count, or what `reduction` makes of their losses. */
+  readonly loss?: Tensor;
   /** [B, T, C], after the last norm. */
-  hidden: Tensor;
+  readonly hidden: Tensor;
 }
 
 /** What a model with a head gives. */
 export interface ForwardOutput extends ModelOutput {
-  logits: Tensor;
+  readonly logits: Tensor;
 }
 
 export abstract class PretrainedModel extends Module {
@@ -54,6 +72,17 @@ export abstract class PretrainedModel extends Module {
   folder: string | undefined;
   /** The task as PEFT names it, where it does. */
   abstract readonly taskType: string | undefined;
+
+  /** @internal A family's class builds itself of `weights`. */
+  constructor(weights: Weights) {
+    super();
+    if (!(weights instanceof Weights)) {
+      throw new LowrankError(
+        "ERR_OPTION",
+        `new ${new.target.name}: a model is made by ${new.target.name}.fromConfig, or by loadModel`,
+      );
+    }
+  }
 
   /** Takes ids i32 [B, T], or pixels f32 [B, channels, height, width]. */
   abstract override forward(input: Tensor, options?: ForwardOptions): ModelOutput;

@@ -7,30 +7,42 @@ import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import { mapped, type WeightsFile } from "../safetensors.js";
+import { noGrad, scope } from "../scope.js";
 import { parameter, type DType, type Tensor } from "../tensor.js";
 import type { Halved } from "./half-range.js";
 
 /** How a tensor starts where none is given. */
 type Start = "normal" | "ones" | "zeros";
 
+interface Drawing {
+  scale?: number | undefined;
+  zeroRow?: number | undefined;
+}
+
+export interface LinearLayout {
+  /** Whether the weight is stored as [in, out]. */
+  fanInFanOut?: boolean;
+  /** What a drawn weight is multiplied by. */
+  scale?: number;
+}
+
 /** Gives each layer of a model its tensors, by transformers' paths. */
 export abstract class Weights {
-  /** One tensor, as a parameter. */
-  abstract take(name: string, shape: number[], start?: Start): Tensor;
+  /** One tensor, as a parameter; what is drawn anew is multiplied by `scale`, and is 0 in row `zeroRow`. */
+  abstract take(name: string, shape: number[], start?: Start, more?: Drawing): Tensor;
 
   /** Whether a tensor that a model may do without is there. */
   abstract has(name: string): boolean;
 
-  /** With `fanInFanOut` the weight is stored as [in, out]. */
   linear(
     path: string,
     inFeatures: number,
     outFeatures: number,
     bias: boolean,
-    { fanInFanOut = false } = {},
+    { fanInFanOut = false, scale = 1 }: LinearLayout = {},
   ): Linear {
     const shape = fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
-    const weight = this.take(`${path}.weight`, shape);
+    const weight = this.take(`${path}.weight`, shape, "normal", { scale });
     const options = bias
       ? { biasValues: this.take(`${path}.bias`, [outFeatures], "zeros") }
       : { bias: false };
@@ -55,7 +67,7 @@ export abstract class Weights {
   }
 
   embedding(path: string, rows: number, size: number, paddingIdx?: number): Embedding {
-    const weight = this.take(`${path}.weight`, [rows, size]);
+    const weight = this.take(`${path}.weight`, [rows, size], "normal", { zeroRow: paddingIdx });
     return new Embedding(rows, size, { weight, ...(paddingIdx === undefined ? {} : { paddingIdx }) });
   }
 }
@@ -137,18 +149,18 @@ export class FileWeights extends Weights {
     return this.#find(name) !== undefined;
   }
 
-  override take(name: string, shape: number[], start: Start = "normal"): Tensor {
+  override take(name: string, shape: number[], start: Start = "normal", more: Drawing = {}): Tensor {
     const found = this.#find(name);
     const fresh = this.naming.fresh?.test(name) ?? false;
     if (found === undefined) {
-      if (fresh) return this.#draw(name, shape, start);
+      if (fresh) return this.#draw(name, shape, start, more);
       this.#missing.push(name);
       return placeholder(this.options.device);
     }
     this.#used.add(found);
     const info = this.file.info(found);
     if (info.shape.join() !== shape.join()) {
-      if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start);
+      if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, more);
       this.#wrongShapes.push(
         `${found} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
       );
@@ -177,9 +189,9 @@ export class FileWeights extends Weights {
     return spellings.find((one) => this.#names.has(one));
   }
 
-  #draw(name: string, shape: number[], start: Start): Tensor {
+  #draw(name: string, shape: number[], start: Start, more: Drawing): Tensor {
     this.#drawn.push(name);
-    const drawn = this.#draws.take(name, shape, start);
+    const drawn = this.#draws.take(name, shape, start, more);
     drawn.requiresGrad = false;
     return drawn;
   }
@@ -190,11 +202,13 @@ function placeholder(device: Device): Tensor {
   return zeros([1], { device });
 }
 
-/** Weights drawn anew, as transformers initialises its models: N(0, 0.02²), norms 1, biases 0. */
+/** Weights drawn anew, as transformers initialises its models: N(0, deviation²), norms 1, biases 0. */
 export class FreshWeights extends Weights {
+  /** Biases are f32 in any case. Parameters ask for gradients where all are. */
   constructor(
     private readonly device: Device,
     private readonly deviation = 0.02,
+    private readonly dtype: Exclude<DType, "i32"> = "f32",
   ) {
     super();
   }
@@ -203,11 +217,29 @@ export class FreshWeights extends Weights {
     return true;
   }
 
-  override take(_name: string, shape: number[], start: Start = "normal"): Tensor {
+  override take(
+    name: string,
+    shape: number[],
+    start: Start = "normal",
+    { scale = 1, zeroRow }: Drawing = {},
+  ): Tensor {
     const { device } = this;
-    if (start !== "normal") return parameter((start === "ones" ? ones : zeros)(shape, { device }));
-    return parameter(normal(shape, this.deviation, { device }));
+    const dtype = name.endsWith(".bias") ? "f32" : this.dtype;
+    const drawn = noGrad(() =>
+      scope(() => {
+        if (start !== "normal") return (start === "ones" ? ones : zeros)(shape, { device, dtype });
+        const wide = normal(shape, this.deviation * scale, { device });
+        return (zeroRow === undefined ? wide : withZeroRow(wide, zeroRow)).to(dtype);
+      }),
+    );
+    return parameter(drawn, this.dtype === "f32");
   }
+}
+
+function withZeroRow(table: Tensor, row: number): Tensor {
+  const [rows, size] = table.shape as [number, number];
+  const between = zeros([1, size], { device: table.device });
+  return table.slice(0, 0, row).concat([between, table.slice(0, row + 1, rows)], 0);
 }
 
 function some(names: string[]): string {

@@ -70,13 +70,14 @@ export class LanguageModelling implements Objective {
   }
 
   lossSum({ ids, labels, shape }: Batch, scale: number): Tensor {
-    const { model, options } = this;
-    return model.lossSum(tensor(ids, { shape, device: model.device }), labels, scale, options.labelSmoothing);
+    const { labelSmoothing } = this.options;
+    const input = tensor(ids, { shape, device: this.model.device });
+    return this.model.loss(input, labels, { reduction: "sum", labelSmoothing }).mul(scale);
   }
 
   measure({ ids, labels, shape }: Batch): Measured {
-    const { model } = this;
-    return { loss: model.lossSum(tensor(ids, { shape, device: model.device }), labels, 1) };
+    const input = tensor(ids, { shape, device: this.model.device });
+    return { loss: this.model.loss(input, labels, { reduction: "sum" }) };
   }
 }
 
@@ -120,8 +121,12 @@ export class Classification implements Objective {
     const { ids, labels, shape } = batch;
     const { device } = this.model;
     const mask = tensor(attentionMask(batch), { shape, device });
-    const scores = this.model.forward(tensor(ids, { shape, device }), { attentionMask: mask }).logits;
-    const targets = tensor(labels, { shape: [shape[0]], device });
-    return { loss: scores.crossEntropy(targets, { reduction: "sum", labelSmoothing }), scores };
+    const { loss, logits: scores } = this.model.forward(tensor(ids, { shape, device }), {
+      attentionMask: mask,
+      labels,
+      labelSmoothing,
+      reduction: "sum",
+    });
+    return { loss: loss as Tensor, scores };
   }
 }

@@ -155,7 +155,7 @@ for (const device of testDevices()) {
             Int32Array.from({ length: 9 }, (_, i) => i + 1),
             { shape: [1, 9], device },
           );
-          return noGrad(() => model.lossSum(ids, TEXT, 1)).item();
+          return noGrad(() => model.loss(ids, TEXT, { reduction: "sum" })).item();
         });
       const tokens = async (): Promise<number[]> => {
         const list: number[] = [];

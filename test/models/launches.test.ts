@@ -1,10 +1,7 @@
 /** How many launches a block takes, forward and backward: what a GPU in software spends 14 to 26 µs on, each. */
 import test from "ava";
 
-import { devices, lora, scope, tensor } from "../../src/index.js";
-import { llamaConfig } from "../../src/models/llama/config.js";
-import { LlamaForCausalLM } from "../../src/models/llama/model.js";
-import { FreshWeights } from "../../src/models/weights.js";
+import { devices, LlamaForCausalLM, lora, scope, tensor } from "../../src/index.js";
 import { session } from "../../src/native.js";
 import { testDevices } from "../devices.js";
 
@@ -13,8 +10,7 @@ const LENGTH = 64;
 /** Launches by kernel of a step over `layers` blocks of SmolLM2's shape, and then of its backward. */
 async function launches(layers: number): Promise<[Record<string, number>, Record<string, number>]> {
   const device = "meta:gpu";
-  const config = llamaConfig({
-    model_type: "llama",
+  const config = {
     vocab_size: 1024,
     hidden_size: 576,
     intermediate_size: 1536,
@@ -24,15 +20,15 @@ async function launches(layers: number): Promise<[Record<string, number>, Record
     max_position_embeddings: LENGTH,
     tie_word_embeddings: true,
     eos_token_id: 0,
-  });
-  const model = new LlamaForCausalLM(config, new FreshWeights(device));
+  };
+  const model = LlamaForCausalLM.fromConfig(config, { device });
   await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
   model.train();
   const ids = Int32Array.from({ length: LENGTH }, (_, i) => i);
   const step = (): [Record<string, number>, Record<string, number>] =>
     scope(() => {
       session().countLaunches(device, true);
-      const loss = model.lossSum(tensor(ids, { shape: [1, LENGTH], device }), ids, 1);
+      const loss = model.loss(tensor(ids, { shape: [1, LENGTH], device }), ids, { reduction: "sum" });
       const forward = session().countLaunches(device, true);
       loss.backward();
       return [forward, session().countLaunches(device, false)];

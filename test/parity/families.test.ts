@@ -6,13 +6,31 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
-import { loadModel, lora, scope, tensor, type PretrainedModel, type Tensor } from "../../src/index.js";
+import {
+  BertForSequenceClassification,
+  GPT2LMHeadModel,
+  loadModel,
+  lora,
+  RobertaForSequenceClassification,
+  safetensors,
+  scope,
+  tensor,
+  ViTForImageClassification,
+  type PretrainedModel,
+  type Tensor,
+} from "../../src/index.js";
 import { adapterState } from "../../src/lora/state.js";
-import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, hashed } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 import { adapterEnd, tenSteps, type Training } from "./training.js";
+
+const CLASSES = {
+  GPT2LMHeadModel,
+  BertForSequenceClassification,
+  RobertaForSequenceClassification,
+  ViTForImageClassification,
+};
 
 interface Figures {
   loss: number;
@@ -60,6 +78,10 @@ for (const device of testDevices()) {
   for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
     test(`${variant} on ${device}: logits, hidden states and loss`, (t) => forward(t, variant, device));
   }
+  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
+    test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
+      filled(t, variant, device));
+  }
   for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       trains(t, variant, device));
@@ -76,6 +98,26 @@ async function forward(t: Assertions, variant: string, device: TestDevice): Prom
   const { logits, hidden, loss } = await outputs(model, host, device);
   const off = [error(logits, host["logits"]?.data ?? []), error(hidden, host["hidden"]?.data ?? [])];
   t.log(`logits and hidden ${off.map((e) => e.toExponential(1)).join(", ")}`);
+  t.true(Math.max(...off) < 1e-5, `logits and hidden states are off by ${off.join(", ")}`);
+  t.true(Math.abs(loss / figures.loss - 1) < 1e-5, `the loss is ${loss}, not ${figures.loss}`);
+  model.dispose();
+}
+
+/** The golden's model made from its configuration alone, and filled with the golden's weights. */
+async function filled(t: Assertions, variant: string, device: TestDevice): Promise<void> {
+  const { folder, figures, host } = await read(variant);
+  const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as { architectures: string[] };
+  const make = CLASSES[config.architectures[0] as keyof typeof CLASSES];
+  const model: PretrainedModel = make.fromConfig(config as object, { device });
+  const files = await safetensors.load(join(goldenModel(folder), "model.safetensors"));
+  const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
+    // A tied head stands in the file once.
+    const tied = name === "lm_head.weight" ? "transformer.wte.weight" : name;
+    return [name, (files[model.fileName(name)] ?? files[tied]) as Tensor];
+  });
+  model.loadStateDict(Object.fromEntries(state.map(([name, one]) => [name, one.to(device)])));
+  const { logits, hidden, loss } = await outputs(model.eval(), host, device);
+  const off = [error(logits, host["logits"]?.data ?? []), error(hidden, host["hidden"]?.data ?? [])];
   t.true(Math.max(...off) < 1e-5, `logits and hidden states are off by ${off.join(", ")}`);
   t.true(Math.abs(loss / figures.loss - 1) < 1e-5, `the loss is ${loss}, not ${figures.loss}`);
   model.dispose();

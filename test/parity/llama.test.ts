@@ -7,9 +7,20 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
-import { loadModel, lora, optim, scope, tensor, Trainer, type Tensor } from "../../src/index.js";
+import {
+  LlamaForCausalLM,
+  loadModel,
+  lora,
+  optim,
+  safetensors,
+  scope,
+  tensor,
+  Trainer,
+  type CausalLM,
+  type LlamaConfigFields,
+  type Tensor,
+} from "../../src/index.js";
 import { adapterState } from "../../src/lora/state.js";
-import type { CausalLM } from "../../src/models/causal-lm.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error, goldens, onHost } from "./goldens.js";
@@ -60,7 +71,7 @@ async function logits(model: CausalLM, { ids, shape }: Batch): Promise<Float32Ar
 /** The sum over a batch's trained labels, divided by `count`. */
 function meanLoss(model: CausalLM, batch: Batch, count = trained(batch)): Tensor {
   const ids = tensor(batch.ids, { shape: batch.shape, device: model.device });
-  return model.lossSum(ids, batch.labels, 1 / count);
+  return model.loss(ids, batch.labels, { reduction: "sum" }).mul(1 / count);
 }
 
 function backward(model: CausalLM, batch: Batch, count: number): Tensor {
@@ -79,7 +90,9 @@ async function take(one: Tensor): Promise<number> {
 
 for (const device of testDevices()) {
   for (const variant of ["tied", "untied-llama3", "mistral", "linear"]) {
-    test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device));
+    test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device, loadModel));
+    test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
+      logitsAndLoss(t, variant, device, filled));
   }
   for (const variant of ["tied", "untied-llama3"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
@@ -91,9 +104,25 @@ for (const device of testDevices()) {
 
 type Assertions = ExecutionContext;
 
-async function logitsAndLoss(t: Assertions, variant: string, device: TestDevice): Promise<void> {
+type Make = (folder: string, options: { device: TestDevice }) => Promise<CausalLM>;
+
+/** A model of a folder's configuration alone, which then takes its weights. */
+async function filled(folder: string, options: { device: TestDevice }): Promise<CausalLM> {
+  const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as LlamaConfigFields;
+  const model = LlamaForCausalLM.fromConfig(config, options).eval();
+  const files = await safetensors.load(join(folder, "model.safetensors"));
+  const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
+    // A tied head stands in the file once.
+    const one = (files[name] ?? files["model.embed_tokens.weight"]) as Tensor;
+    return [name, one.to(options.device)];
+  });
+  model.loadStateDict(Object.fromEntries(state));
+  return model;
+}
+
+async function logitsAndLoss(t: Assertions, variant: string, device: TestDevice, make: Make): Promise<void> {
   const { folder, golden, host, batch } = await read(variant);
-  const model = await loadModel(goldenModel(folder), { device });
+  const model = await make(goldenModel(folder), { device });
   const base = batch("");
   const off = error(await logits(model, base), host["logits"]?.data ?? []);
   const loss = await take(scope(() => meanLoss(model, base)));

@@ -3,10 +3,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
-import { finetune, loadModel, lora, manualSeed, saveModel } from "../../src/index.js";
-import { gpt2Config } from "../../src/models/gpt2/config.js";
-import { GPT2LMHeadModel } from "../../src/models/gpt2/model.js";
-import { FreshWeights } from "../../src/models/weights.js";
+import { finetune, GPT2LMHeadModel, loadModel, lora, manualSeed, saveModel } from "../../src/index.js";
 import { native } from "../../src/native.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData } from "../hashed.js";
@@ -18,8 +15,7 @@ const END = "<|endoftext|>";
 /** A folder of a small GPT-2 of drawn weights, whose end token is its tokenizer's first. */
 async function smallGPT2(): Promise<string> {
   const folder = join(temporary(), "gpt2");
-  const config = gpt2Config({
-    model_type: "gpt2",
+  const config = {
     vocab_size: 320,
     n_embd: 32,
     n_head: 2,
@@ -27,9 +23,9 @@ async function smallGPT2(): Promise<string> {
     n_positions: 64,
     bos_token_id: 0,
     eos_token_id: 0,
-  });
+  };
   manualSeed(11);
-  const model = new GPT2LMHeadModel(config, new FreshWeights("cpu"));
+  const model = GPT2LMHeadModel.fromConfig(config, { device: "cpu" });
   await saveModel(model, folder);
   model.dispose();
   const failure = await native().trainBpe([TEXT.repeat(8)], 320, [END], join(folder, "tokenizer.json"));

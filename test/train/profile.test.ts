@@ -56,8 +56,8 @@ for (const device of testDevices()) {
       ["lora_linear", "backward"],
       ["attention", "forward"],
       ["attention", "backward"],
-      ["headLoss", "forward"],
-      ["headLoss", "backward"],
+      ["linearCrossEntropy", "forward"],
+      ["linearCrossEntropy", "backward"],
       ["adamw", "update"],
     ] as const) {
       for (const track of [onDevice, onHost])

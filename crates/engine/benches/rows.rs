@@ -12,9 +12,9 @@ use lowrank_engine::kernels::elementwise::{Function, map};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::kernels::reduce::{Reduction, argmax, reduce};
 use lowrank_engine::op::{Backward, Op, run};
-use lowrank_engine::ops::cross_entropy::CrossEntropy;
-use lowrank_engine::ops::head_loss::HeadLoss;
+use lowrank_engine::ops::cross_entropy::{CrossEntropy, Reduction};
 use lowrank_engine::ops::layer_norm::LayerNorm;
+use lowrank_engine::ops::linear_cross_entropy::{LinearCrossEntropy, Wanted};
 use lowrank_engine::ops::rms_norm::RmsNorm;
 use lowrank_engine::ops::softmax::Softmax;
 use lowrank_engine::tensor::{Context, Value};
@@ -123,16 +123,16 @@ fn main() {
     let (logits, targets) = (values(&cx, &[t, v]), indices(&cx, t, v));
     operation(&cx, "cross entropy", &CrossEntropy::default(), &[&logits, &targets], 4 * t * v);
     let head = values(&cx, &[v, c]);
-    let op = HeadLoss {
+    let op = LinearCrossEntropy {
         ignore_index: -100,
         label_smoothing: 0.0,
-        mean: true,
-        with_gradient: true,
+        reduction: Reduction::Mean,
+        wanted: Wanted { hidden: true, ..Wanted::default() },
         precision: Precision::Exact,
     };
-    operation(&cx, "head loss", &op, &[&x, &head, &targets], 4 * v * c);
-    let op = HeadLoss { with_gradient: false, ..op };
-    time(&cx, "head loss without gradient", 4 * v * c, || {
+    operation(&cx, "linear cross entropy", &op, &[&x, &head, &targets], 4 * v * c);
+    let op = LinearCrossEntropy { wanted: Wanted::default(), ..op };
+    time(&cx, "linear cross entropy without gradient", 4 * v * c, || {
         drop(run(&cx, &op, &[&x, &head, &targets]).unwrap());
     });
 }

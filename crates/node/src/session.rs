@@ -14,7 +14,7 @@ use lowrank_engine::op::Op;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Mode, Tape, Tensor};
 use lowrank_engine::tensor::Context;
-use napi::bindgen_prelude::{Either, Env, Object, Uint8Array, Uint8ArraySlice};
+use napi::bindgen_prelude::{Either, Env, Int32Array, Object, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 
 use crate::error::{Result, internal, thrown};
@@ -227,6 +227,12 @@ impl Session {
     #[napi]
     pub fn version(&self, id: u32) -> Result<f64> {
         self.with(|state| Ok(state.tensor(id)?.value().storage.version() as f64))
+    }
+
+    /// The values of an i32 tensor that were uploaded and not written over since.
+    #[napi]
+    pub fn host_values(&self, id: u32) -> Result<Option<Int32Array>> {
+        self.with(|state| Ok(state.tensor(id)?.value().host().map(|host| Int32Array::new(host.to_vec()))))
     }
 
     #[napi]

@@ -76,7 +76,10 @@ async function run(
     for (const batch of batches) {
       scope(() => {
         const ids = tensor(batch.ids, { shape: batch.shape, device: "cpu" });
-        model.lossSum(ids, batch.labels, 1 / trained).backward();
+        model
+          .loss(ids, batch.labels, { reduction: "sum" })
+          .mul(1 / trained)
+          .backward();
       });
     }
     const norm = optimizer.stepClipped(1);

@@ -9,11 +9,17 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
-import { loadModel, manualSeed, noGrad, optim, saveModel, scope, tensor } from "../../../src/index.js";
-import { FreshWeights } from "../../../src/models/weights.js";
-import { llamaConfig } from "../../../src/models/llama/config.js";
-import { LlamaForCausalLM } from "../../../src/models/llama/model.js";
-import { Tokenizer } from "../../../src/models/tokenizer.js";
+import {
+  LlamaForCausalLM,
+  loadModel,
+  manualSeed,
+  noGrad,
+  optim,
+  saveModel,
+  scope,
+  tensor,
+  Tokenizer,
+} from "../../../src/index.js";
 import { resolveDevice, type Device } from "../../../src/device.js";
 import { native } from "../../../src/native.js";
 import { addresses } from "./text.js";
@@ -78,7 +84,7 @@ async function heldOut(model: LlamaForCausalLM, ids: Int32Array): Promise<number
     const rows = Math.min(BATCH, Math.floor((ids.length - at) / LENGTH));
     const block = ids.slice(at, at + rows * LENGTH);
     const loss = noGrad(() =>
-      scope(() => model.lossSum(tensor(block, { shape: [rows, LENGTH], device }), block, 1)),
+      scope(() => model.loss(tensor(block, { shape: [rows, LENGTH], device }), block, { reduction: "sum" })),
     );
     sum += await loss.item();
     loss.dispose();
@@ -102,7 +108,7 @@ console.log(`${train.ids.length} tokens to train on, ${held.ids.length} held out
 manualSeed(seed);
 const model = values.continue
   ? ((await loadModel(values.output, { device, dtype: "f32" })) as LlamaForCausalLM)
-  : new LlamaForCausalLM(llamaConfig(CONFIG), new FreshWeights(device));
+  : LlamaForCausalLM.fromConfig(CONFIG, { device });
 for (const [, parameter] of Object.entries(model.stateDict()))
   if (!parameter.requiresGrad) parameter.requiresGrad = true;
 model.train();
@@ -133,11 +139,7 @@ for (let step = 0; step < steps; step++) {
   }
   for (const group of optimizer.groups) group.lr = LEARNING_RATE * factor(step);
   const loss = scope(() => {
-    const loss = model.lossSum(
-      tensor(ids, { shape: [BATCH, LENGTH], device }),
-      ids,
-      1 / (BATCH * (LENGTH - 1)),
-    );
+    const loss = model.loss(tensor(ids, { shape: [BATCH, LENGTH], device }), ids);
     loss.backward();
     return loss.detach();
   });

@@ -2,9 +2,11 @@
 import { activationField, type ActivationName } from "../activation.js";
 import { LowrankError } from "../../errors.js";
 import { ConfigFields } from "../config-fields.js";
+import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
 import {
   checkCount,
   hubSpecialIds,
+  initializerRange,
   LIMIT,
   probability,
   refuseQuantised,
@@ -36,6 +38,41 @@ export interface BertConfig extends SpecialIds, LabelConfig {
   classifierDropout: number;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/**
+ * `BertConfig` and `RobertaConfig` of transformers: the fields of `config.json` that are read, and what they are unless
+ * given.
+ */
+export interface BertConfigFields extends TextConfigFields, LabelConfigFields {
+  /** 30,522; 50,265 of RoBERTa. */
+  vocab_size?: number | undefined;
+  /** 768. */
+  hidden_size?: number | undefined;
+  /** 3072. */
+  intermediate_size?: number | undefined;
+  /** 12. */
+  num_hidden_layers?: number | undefined;
+  /** 12. */
+  num_attention_heads?: number | undefined;
+  /** Rows of the position embedding, 512: of RoBERTa two more than its longest text. */
+  max_position_embeddings?: number | undefined;
+  /** 2. */
+  type_vocab_size?: number | undefined;
+  /** 1e-12. */
+  layer_norm_eps?: number | undefined;
+  /** gelu. */
+  hidden_act?: string | undefined;
+  /** 0.1. */
+  hidden_dropout_prob?: number | undefined;
+  /** As `hidden_dropout_prob`. */
+  classifier_dropout?: number | null | undefined;
+  /** Taken, and not applied. */
+  attention_probs_dropout_prob?: number | undefined;
+  /** absolute. */
+  position_embedding_type?: string | undefined;
 }
 
 /** What transformers takes where the file is silent. */
@@ -88,6 +125,7 @@ export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabe
     padTokenId: pad,
     ...labelConfig(config, numLabels),
     dtype: storageName(config),
+    initializerRange: initializerRange(config),
   };
   const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
   const rows = result.vocabSize + positionRows + result.typeVocabSize;
@@ -112,6 +150,7 @@ export function hubConfig(config: BertConfig): Record<string, unknown> {
     layer_norm_eps: config.layerNormEps,
     ...hubLabels(config),
     ...hubSpecialIds(config),
+    initializer_range: config.initializerRange,
     ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }

@@ -1,6 +1,11 @@
 import type { Family } from "../family.js";
 import { bertConfig, type BertConfig } from "./config.js";
-import { BertForSequenceClassification, BertModel, RobertaForSequenceClassification } from "./model.js";
+import {
+  BertForSequenceClassification,
+  BertModel,
+  RobertaForSequenceClassification,
+  RobertaModel,
+} from "./model.js";
 
 export const bert: Family<BertConfig> = {
   modelTypes: ["bert", "roberta"],
@@ -19,7 +24,8 @@ export const bert: Family<BertConfig> = {
     },
   }),
   tasks: {
-    "feature-extraction": (config, weights) => new BertModel(config, weights),
+    "feature-extraction": (config, weights) =>
+      config.modelType === "roberta" ? new RobertaModel(config, weights) : new BertModel(config, weights),
     "sequence-classification": (config, weights) =>
       config.modelType === "roberta"
         ? new RobertaForSequenceClassification(config, weights)

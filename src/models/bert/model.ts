@@ -6,11 +6,12 @@ import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { firstToken, SequenceClassifier } from "../classifier.js";
 import { TextEncoder } from "../encoder.js";
+import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import { joined } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { BertLayer } from "./block.js";
-import { hubConfig, type BertConfig } from "./config.js";
+import { bertConfig, hubConfig, type BertConfig, type BertConfigFields } from "./config.js";
 import { BertEmbeddings } from "./embeddings.js";
 
 export class BertEncoder extends Module {
@@ -52,15 +53,16 @@ interface Parts {
   pooler?: boolean;
 }
 
-/** The encoder alone, or as a part of a classifier. */
+/** BERT's encoder alone, or as a part of a classifier. Submodules and keys of `stateDict` are transformers'. */
 export class BertModel extends TextEncoder {
   readonly config: BertConfig & Record<string, unknown>;
   embeddings: BertEmbeddings;
   encoder: BertEncoder;
   pooler: BertPooler | null;
 
+  /** @internal */
   constructor(config: BertConfig, weights: Weights, { path = "", pooler }: Parts = {}) {
-    super();
+    super(weights);
     this.config = config as BertConfig & Record<string, unknown>;
     const below = (name: string): string => (path === "" ? name : `${path}.${name}`);
     this.embeddings = new BertEmbeddings(config, below("embeddings"), weights);
@@ -69,6 +71,22 @@ export class BertModel extends TextEncoder {
       (pooler ?? weights.has(below("pooler.dense.weight")))
         ? new BertPooler(config, below("pooler"), weights)
         : null;
+  }
+
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
+   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
+   * a gradient, unless stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static fromConfig(config: BertConfigFields, options?: FromConfigOptions): BertModel {
+    return fromConfig("BertModel.fromConfig", config, options, {
+      modelTypes: ["bert"],
+      read: bertConfig,
+      make: (settled, weights) => new BertModel(settled, weights),
+    });
   }
 
   get device() {
@@ -90,6 +108,26 @@ export class BertModel extends TextEncoder {
   }
 }
 
+/** RoBERTa, which differs in its positions alone. */
+export class RobertaModel extends BertModel {
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
+   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
+   * a gradient, unless stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static override fromConfig(config: BertConfigFields, options?: FromConfigOptions): RobertaModel {
+    return fromConfig("RobertaModel.fromConfig", config, options, {
+      modelTypes: ["roberta"],
+      read: bertConfig,
+      make: (settled, weights) => new RobertaModel(settled, weights),
+    });
+  }
+}
+
+/** BERT with a classifier over its pooler. Submodules and keys of `stateDict` are transformers'. */
 export class BertForSequenceClassification extends SequenceClassifier {
   readonly config: BertConfig & Record<string, unknown>;
   readonly architecture = "BertForSequenceClassification";
@@ -97,12 +135,29 @@ export class BertForSequenceClassification extends SequenceClassifier {
   dropout: Dropout;
   classifier: Linear;
 
+  /** @internal */
   constructor(config: BertConfig, weights: Weights) {
-    super();
+    super(weights);
     this.config = config as BertConfig & Record<string, unknown>;
     this.bert = new BertModel(config, weights, { path: "bert", pooler: true });
     this.dropout = new Dropout(config.classifierDropout);
     this.classifier = weights.linear("classifier", config.hiddenSize, config.labels.length, true);
+  }
+
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
+   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
+   * a gradient, unless stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static fromConfig(config: BertConfigFields, options?: FromConfigOptions): BertForSequenceClassification {
+    return fromConfig("BertForSequenceClassification.fromConfig", config, options, {
+      modelTypes: ["bert"],
+      read: bertConfig,
+      make: (settled, weights) => new BertForSequenceClassification(settled, weights),
+    });
   }
 
   get encoder(): BertModel {
@@ -139,17 +194,35 @@ export class RobertaClassificationHead extends Module {
   }
 }
 
+/** RoBERTa with a classifier over its first token. Submodules and keys of `stateDict` are transformers'. */
 export class RobertaForSequenceClassification extends SequenceClassifier {
   readonly config: BertConfig & Record<string, unknown>;
   readonly architecture = "RobertaForSequenceClassification";
   roberta: BertModel;
   classifier: RobertaClassificationHead;
 
+  /** @internal */
   constructor(config: BertConfig, weights: Weights) {
-    super();
+    super(weights);
     this.config = config as BertConfig & Record<string, unknown>;
     this.roberta = new BertModel(config, weights, { path: "roberta", pooler: false });
     this.classifier = new RobertaClassificationHead(config, "classifier", weights);
+  }
+
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), the
+   * padding's rows and biases 0, norms 1. The same after `manualSeed`. It is in training mode and every weight asks for
+   * a gradient, unless stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static fromConfig(config: BertConfigFields, options?: FromConfigOptions): RobertaForSequenceClassification {
+    return fromConfig("RobertaForSequenceClassification.fromConfig", config, options, {
+      modelTypes: ["roberta"],
+      read: bertConfig,
+      make: (settled, weights) => new RobertaForSequenceClassification(settled, weights),
+    });
   }
 
   get encoder(): BertModel {

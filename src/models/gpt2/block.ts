@@ -8,11 +8,16 @@ import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import { joined, normed, type Stream } from "../stream.js";
-import type { Weights } from "../weights.js";
+import type { LinearLayout, Weights } from "../weights.js";
 import type { GPT2Config } from "./config.js";
 
 /** GPT-2 stores its weights as [in, out]: transformers' Conv1D. */
 const CONV1D = { fanInFanOut: true };
+
+/** What adds to the residual stream starts smaller, by how many do (Radford et al. 2019, 2.3). */
+function residual({ numHiddenLayers }: GPT2Config): LinearLayout {
+  return { ...CONV1D, scale: 1 / Math.sqrt(2 * numHiddenLayers) };
+}
 
 /**
  * Causal self-attention over one product of queries, keys and values. x [B, T, C] → [B, T, C].
@@ -34,7 +39,7 @@ export class GPT2Attention extends Module {
       (config.scaleAttnWeights ? 1 / Math.sqrt(C / H) : 1) /
       (config.scaleAttnByInverseLayerIdx ? layer + 1 : 1);
     this.c_attn = weights.linear(`${path}.c_attn`, C, 3 * C, true, CONV1D);
-    this.c_proj = weights.linear(`${path}.c_proj`, C, C, true, CONV1D);
+    this.c_proj = weights.linear(`${path}.c_proj`, C, C, true, residual(config));
     this.resid_dropout = new Dropout(config.residPdrop);
   }
 
@@ -63,7 +68,7 @@ export class GPT2MLP extends Module {
     const { hiddenSize: C, intermediateSize } = config;
     this.activation = config.activation;
     this.c_fc = weights.linear(`${path}.c_fc`, C, intermediateSize, true, CONV1D);
-    this.c_proj = weights.linear(`${path}.c_proj`, intermediateSize, C, true, CONV1D);
+    this.c_proj = weights.linear(`${path}.c_proj`, intermediateSize, C, true, residual(config));
     this.dropout = new Dropout(config.residPdrop);
   }
 

@@ -1,10 +1,11 @@
 /** The configuration of GPT-2, in its own spelling (`n_embd`) or the common one (`hidden_size`). */
-import { LowrankError } from "../../errors.js";
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
+import type { TextConfigFields } from "../from-config.js";
 import {
   checkCount,
   hubSpecialIds,
+  initializerRange,
   LIMIT,
   probability,
   refuseQuantised,
@@ -35,6 +36,37 @@ export interface GPT2Config extends SpecialIds {
   tieWordEmbeddings: boolean;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/** `GPT2Config` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+export interface GPT2ConfigFields extends TextConfigFields {
+  /** 50,257. */
+  vocab_size?: number | undefined;
+  /** 1024. */
+  n_positions?: number | undefined;
+  /** 768. */
+  n_embd?: number | undefined;
+  /** 12. */
+  n_layer?: number | undefined;
+  /** 12. */
+  n_head?: number | undefined;
+  /** 4 · n_embd. */
+  n_inner?: number | null | undefined;
+  /** gelu_new. */
+  activation_function?: string | undefined;
+  /** 1e-5. */
+  layer_norm_epsilon?: number | undefined;
+  /** 0.1, as is `resid_pdrop`. */
+  embd_pdrop?: number | undefined;
+  resid_pdrop?: number | undefined;
+  /** Taken, and not applied. */
+  attn_pdrop?: number | undefined;
+  scale_attn_weights?: boolean | undefined;
+  scale_attn_by_inverse_layer_idx?: boolean | undefined;
+  /** True. */
+  tie_word_embeddings?: boolean | undefined;
 }
 
 /** transformers' end-of-text. */
@@ -64,10 +96,7 @@ export function gpt2Config(
   const hiddenSize = size(LIMIT.width, 768, "n_embd", "hidden_size");
   const heads = size(LIMIT.heads, 12, "n_head", "num_attention_heads");
   if (hiddenSize % heads !== 0) {
-    throw new LowrankError(
-      "ERR_FILE_FORMAT",
-      `${config.file}: ${heads} heads (n_head) do not divide ${hiddenSize} (n_embd)`,
-    );
+    throw config.failure(`${heads} heads (n_head) do not divide ${hiddenSize} (n_embd)`);
   }
   const ids = specialIds(config, generation);
   const result: GPT2Config = {
@@ -89,6 +118,7 @@ export function gpt2Config(
     bosTokenId: ids.bosTokenId ?? (config.has("bos_token_id") ? undefined : END_OF_TEXT),
     eosTokenIds: ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [END_OF_TEXT],
     dtype: storageName(config),
+    initializerRange: initializerRange(config),
   };
   const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
   checkCount(
@@ -117,6 +147,7 @@ export function hubConfig(config: GPT2Config): Record<string, unknown> {
     scale_attn_by_inverse_layer_idx: config.scaleAttnByInverseLayerIdx,
     tie_word_embeddings: config.tieWordEmbeddings,
     ...hubSpecialIds(config),
+    initializer_range: config.initializerRange,
     ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }

@@ -10,11 +10,12 @@ import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
+import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
-import { hubConfig, type GPT2Config } from "./config.js";
+import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from "./config.js";
 
 /** Everything but the head. */
 export class GPT2Model extends Module {
@@ -42,16 +43,34 @@ export class GPT2Model extends Module {
   }
 }
 
+/** GPT-2 with its head. Submodules and keys of `stateDict` are transformers'. */
 export class GPT2LMHeadModel extends CausalLM {
   readonly config: GPT2Config & Record<string, unknown>;
   transformer: GPT2Model;
   lm_head: Linear;
 
+  /** @internal */
   constructor(config: GPT2Config, weights: Weights) {
-    super();
+    super(weights);
     this.config = config as GPT2Config & Record<string, unknown>;
     this.transformer = new GPT2Model(config, weights);
     this.lm_head = languageHead(this.transformer.wte, config.tieWordEmbeddings, weights);
+  }
+
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), of what
+   * adds to the residual stream over √(2 · layers), norms 1, biases 0. The same after `manualSeed`. It is in training
+   * mode and every weight asks for a gradient, unless stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static fromConfig(config: GPT2ConfigFields, options?: FromConfigOptions): GPT2LMHeadModel {
+    return fromConfig("GPT2LMHeadModel.fromConfig", config, options, {
+      modelTypes: ["gpt2"],
+      read: gpt2Config,
+      make: (settled, weights) => new GPT2LMHeadModel(settled, weights),
+    });
   }
 
   inputEmbedding(): Embedding {

@@ -4,12 +4,14 @@ import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
   hubSpecialIds,
+  initializerRange,
   LIMIT,
   refuseQuantised,
   specialIds,
   storageName,
   type SpecialIds,
 } from "../config-parts.js";
+import type { TextConfigFields } from "../from-config.js";
 import { hubRope, type RopeConfig, ropeConfig } from "./rope.js";
 
 export { ropeFrequencies } from "./rope.js";
@@ -38,6 +40,39 @@ export interface LlamaConfig extends SpecialIds {
   rope: RopeConfig;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/** `LlamaConfig` and `MistralConfig` of transformers: the fields of `config.json` that are read. */
+export interface LlamaConfigFields extends TextConfigFields {
+  vocab_size: number;
+  hidden_size: number;
+  intermediate_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  /** As many as heads unless given; 8 of Mistral. */
+  num_key_value_heads?: number | null | undefined;
+  /** hidden_size over the heads unless given. */
+  head_dim?: number | null | undefined;
+  /** silu, or swish, which is the same. */
+  hidden_act?: string | undefined;
+  /** 2048 unless given; 131,072 of Mistral. */
+  max_position_embeddings?: number | undefined;
+  /** 1e-6 unless given. */
+  rms_norm_eps?: number | undefined;
+  /** False unless given. */
+  tie_word_embeddings?: boolean | undefined;
+  /** 10,000 unless given. */
+  rope_theta?: number | undefined;
+  /** `rope_type` default, linear or llama3, and what it takes. */
+  rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
+  rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
+  attention_bias?: boolean | undefined;
+  mlp_bias?: boolean | undefined;
+  attention_dropout?: number | undefined;
+  /** Of Mistral: 4096 unless given, null for none. */
+  sliding_window?: number | null | undefined;
 }
 
 /** What transformers takes where the file is silent. */
@@ -131,6 +166,7 @@ export function llamaConfig(
     rope: ropeConfig(config, positions),
     ...specialIds(config, generation),
     dtype: storageName(config),
+    initializerRange: initializerRange(config),
   };
   checkCount(config, countValues(result));
   return result;
@@ -157,6 +193,7 @@ export function hubConfig(config: LlamaConfig): Record<string, unknown> {
     ...(config.modelType === "mistral"
       ? { sliding_window: config.slidingWindow ?? null }
       : { attention_bias: config.attentionBias, mlp_bias: config.mlpBias }),
+    initializer_range: config.initializerRange,
     ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }

@@ -8,11 +8,18 @@ import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
+import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";
-import { hubConfig, ropeFrequencies, type LlamaConfig } from "./config.js";
+import {
+  hubConfig,
+  llamaConfig,
+  ropeFrequencies,
+  type LlamaConfig,
+  type LlamaConfigFields,
+} from "./config.js";
 import { RotaryTables } from "./rotary.js";
 
 /** Everything but the head. */
@@ -23,7 +30,10 @@ export class LlamaModel extends Module {
 
   constructor(config: LlamaConfig, weights: Weights) {
     super();
-    this.embed_tokens = weights.embedding("model.embed_tokens", config.vocabSize, config.hiddenSize);
+    const { vocabSize, hiddenSize, padTokenId: pad } = config;
+    // Of some files the padding's id is no row.
+    const padding = pad !== undefined && pad < vocabSize ? pad : undefined;
+    this.embed_tokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, padding);
     this.layers = Array.from(
       { length: config.numHiddenLayers },
       (_, i) => new LlamaBlock(config, `model.layers.${i}`, weights),
@@ -36,18 +46,38 @@ export class LlamaModel extends Module {
   }
 }
 
+/**
+ * Llama 2 and 3, SmolLM2, and Mistral by its `model_type`. Submodules and keys of `stateDict` are transformers'.
+ */
 export class LlamaForCausalLM extends CausalLM {
   readonly config: LlamaConfig & Record<string, unknown>;
   model: LlamaModel;
   lm_head: Linear;
   readonly tables: RotaryTables;
 
+  /** @internal */
   constructor(config: LlamaConfig, weights: Weights) {
-    super();
+    super(weights);
     this.config = config as LlamaConfig & Record<string, unknown>;
     this.model = new LlamaModel(config, weights);
     this.lm_head = languageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
     this.tables = new RotaryTables(ropeFrequencies(config), config.maxPositionEmbeddings);
+  }
+
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), norms
+   * 1, biases 0. The same after `manualSeed`. It is in training mode and every weight asks for a gradient, unless
+   * stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is missing, senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not
+   * built, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static fromConfig(config: LlamaConfigFields, options?: FromConfigOptions): LlamaForCausalLM {
+    return fromConfig("LlamaForCausalLM.fromConfig", config, options, {
+      modelTypes: ["llama", "mistral"],
+      read: llamaConfig,
+      make: (settled, weights) => new LlamaForCausalLM(settled, weights),
+    });
   }
 
   inputEmbedding(): Embedding {

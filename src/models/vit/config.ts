@@ -1,7 +1,15 @@
 /** The configuration of ViT. */
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
-import { checkCount, LIMIT, probability, refuseQuantised, storageName } from "../config-parts.js";
+import type { CommonConfigFields, LabelConfigFields } from "../from-config.js";
+import {
+  checkCount,
+  initializerRange,
+  LIMIT,
+  probability,
+  refuseQuantised,
+  storageName,
+} from "../config-parts.js";
 import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 
 /** Height and width. */
@@ -24,6 +32,36 @@ export interface ViTConfig extends LabelConfig {
   qkvBias: boolean;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/** `ViTConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+export interface ViTConfigFields extends CommonConfigFields, LabelConfigFields {
+  /** 768. */
+  hidden_size?: number | undefined;
+  /** 3072. */
+  intermediate_size?: number | undefined;
+  /** 12. */
+  num_hidden_layers?: number | undefined;
+  /** 12. */
+  num_attention_heads?: number | undefined;
+  /** 1e-12. */
+  layer_norm_eps?: number | undefined;
+  /** gelu. */
+  hidden_act?: string | undefined;
+  /** 0. */
+  hidden_dropout_prob?: number | undefined;
+  /** Taken, and not applied. */
+  attention_probs_dropout_prob?: number | undefined;
+  /** A side, or height and width, in pixels: 224. */
+  image_size?: number | readonly [number, number] | undefined;
+  /** A side, or height and width, in pixels: 16. */
+  patch_size?: number | readonly [number, number] | undefined;
+  /** 3. */
+  num_channels?: number | undefined;
+  /** True. */
+  qkv_bias?: boolean | undefined;
 }
 
 /** A number of pixels, or a height and a width. */
@@ -67,6 +105,7 @@ export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabel
     qkvBias: config.boolean("qkv_bias") ?? true,
     ...labelConfig(config, numLabels),
     dtype: storageName(config),
+    initializerRange: initializerRange(config),
   };
   const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
   const embeddings = patchCount(result) + result.numChannels * patchSize[0] * patchSize[1];
@@ -96,6 +135,7 @@ export function hubConfig(config: ViTConfig): Record<string, unknown> {
     num_channels: config.numChannels,
     qkv_bias: config.qkvBias,
     ...hubLabels(config),
+    initializer_range: config.initializerRange,
     ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }

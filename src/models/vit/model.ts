@@ -5,11 +5,12 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
+import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { chain } from "../pretrained.js";
 import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { ViTLayer } from "./block.js";
-import { hubConfig, type ViTConfig } from "./config.js";
+import { hubConfig, vitConfig, type ViTConfig, type ViTConfigFields } from "./config.js";
 import { ViTEmbeddings } from "./embeddings.js";
 
 /** Everything but the head. */
@@ -38,6 +39,10 @@ export class ViTModel extends Module {
   }
 }
 
+/**
+ * ViT with a classifier over its first token. Submodules and keys of `stateDict` are those of transformers 5; files have
+ * the older names.
+ */
 export class ViTForImageClassification extends Classifier {
   readonly config: ViTConfig & Record<string, unknown>;
   readonly architecture = "ViTForImageClassification";
@@ -46,11 +51,28 @@ export class ViTForImageClassification extends Classifier {
   vit: ViTModel;
   classifier: Linear;
 
+  /** @internal */
   constructor(config: ViTConfig, weights: Weights) {
-    super();
+    super(weights);
     this.config = config as ViTConfig & Record<string, unknown>;
     this.vit = new ViTModel(config, "vit", weights);
     this.classifier = weights.linear("classifier", config.hiddenSize, config.labels.length, true);
+  }
+
+  /**
+   * A model of transformers' configuration fields, drawn anew as transformers does: N(0, `initializer_range`²), norms
+   * 1, biases 0. The same after `manualSeed`. It is in training mode and every weight asks for
+   * a gradient, unless stored as f16 or bf16.
+   *
+   * Throws `ERR_OPTION` for a field that is senseless or unknown, `ERR_UNSUPPORTED_MODEL` for what is not built,
+   * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+   */
+  static fromConfig(config: ViTConfigFields, options?: FromConfigOptions): ViTForImageClassification {
+    return fromConfig("ViTForImageClassification.fromConfig", config, options, {
+      modelTypes: ["vit"],
+      read: vitConfig,
+      make: (settled, weights) => new ViTForImageClassification(settled, weights),
+    });
   }
 
   get device() {

@@ -5,7 +5,7 @@ use lowrank_engine::ops;
 use lowrank_engine::ops::cross_entropy::Reduction;
 use napi_derive::napi;
 
-use crate::error::{Result, thrown};
+use crate::error::{Error, Result, thrown};
 use crate::session::Session;
 
 /// scale · drop(x)[rows]·Aᵀ·Bᵀ, a part of `loraLinear`.
@@ -208,15 +208,7 @@ impl Session {
         label_smoothing: f64,
         reduction: String,
     ) -> Result<u32> {
-        let reduction = match &reduction[..] {
-            "mean" => Reduction::Mean,
-            "sum" => Reduction::Sum,
-            "none" => Reduction::None,
-            other => {
-                let message = format!("crossEntropy: reduction \"{other}\" is none of mean, sum, none");
-                return Err(thrown(fail_code(Code::Option, message)));
-            }
-        };
+        let reduction = reduction_of("crossEntropy", &reduction)?;
         let op = ops::cross_entropy::CrossEntropy {
             ignore_index,
             label_smoothing: label_smoothing as f32,
@@ -225,17 +217,46 @@ impl Session {
         self.apply(op, &[logits, targets])
     }
 
-    /// The sum of the cross-entropy of hidden·Wᵀ over the rows that count; W is frozen.
+    /// The cross-entropy of hidden·Wᵀ + b, whose logits never exist whole.
     #[napi]
-    pub fn head_loss(&self, hidden: u32, weight: u32, targets: u32, ignore_index: i32) -> Result<u32> {
-        let with_gradient = self.requires_grad(hidden)? && !self.state.borrow().tape.mode().no_grad;
-        let op = ops::head_loss::HeadLoss {
+    #[allow(clippy::too_many_arguments)]
+    pub fn linear_cross_entropy(
+        &self,
+        hidden: u32,
+        weight: u32,
+        targets: u32,
+        bias: Option<u32>,
+        ignore_index: i32,
+        label_smoothing: f64,
+        reduction: String,
+    ) -> Result<u32> {
+        let recorded = !self.state.borrow().tape.mode().no_grad;
+        let asks = |id| Ok::<bool, Error>(recorded && self.requires_grad(id)?);
+        let wanted = ops::linear_cross_entropy::Wanted {
+            hidden: asks(hidden)?,
+            weight: asks(weight)?,
+            bias: bias.map_or(Ok(false), asks)?,
+        };
+        let op = ops::linear_cross_entropy::LinearCrossEntropy {
             ignore_index,
-            label_smoothing: 0.0,
-            mean: false,
-            with_gradient,
+            label_smoothing: label_smoothing as f32,
+            reduction: reduction_of("linearCrossEntropy", &reduction)?,
+            wanted,
             precision: self.state.borrow().precision,
         };
-        self.apply(op, &[hidden, weight, targets])
+        let inputs: Vec<u32> = [hidden, weight, targets].into_iter().chain(bias).collect();
+        self.apply(op, &inputs)
+    }
+}
+
+fn reduction_of(operation: &str, name: &str) -> Result<Reduction> {
+    match name {
+        "mean" => Ok(Reduction::Mean),
+        "sum" => Ok(Reduction::Sum),
+        "none" => Ok(Reduction::None),
+        other => {
+            let message = format!("{operation}: reduction \"{other}\" is none of mean, sum, none");
+            Err(thrown(fail_code(Code::Option, message)))
+        }
     }
 }

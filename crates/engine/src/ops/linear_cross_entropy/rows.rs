@@ -1,0 +1,139 @@
+//! The rows that have a label, where the host knows the labels: others are left out of the products.
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels::lookup::{Table, take};
+use crate::shape::Shape;
+use crate::tensor::{Context, Value};
+
+/// Runs of rows that are worth a copy each; more than these are gathered by their indices.
+const RUNS: usize = 16;
+
+/// Which rows of N are gone through.
+pub enum Rows {
+    /// All: the host knows no labels, or each row has one.
+    All,
+    /// Runs of rows (the first, how many).
+    Runs(Vec<(usize, usize)>),
+    /// `indices` i32 [n]: a row for each that is gone through. `places` i32 [N]: where each row is among
+    /// them, n where it is not.
+    Scattered { indices: Value, places: Value },
+}
+
+/// What is gone through of N rows.
+pub struct Labelled {
+    rows: Rows,
+    /// How many.
+    pub count: usize,
+    /// Their labels, i32 [count].
+    pub targets: Value,
+}
+
+impl Labelled {
+    /// Those of `targets` i32 [..] that are not `ignore`.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn of(cx: &Rc<Context>, targets: &Value, ignore: i32) -> Result<Labelled> {
+        let all = targets.size();
+        let whole = || Labelled { rows: Rows::All, count: all, targets: targets.reshaped([all]) };
+        let Some(host) = targets.host() else { return Ok(whole()) };
+        let indices: Vec<i32> = (0..all).filter(|r| host[*r] != ignore).map(|r| r as i32).collect();
+        let count = indices.len();
+        if count == all {
+            return Ok(whole());
+        }
+        let kept: Vec<i32> = indices.iter().map(|r| host[*r as usize]).collect();
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for row in indices.iter().map(|r| *r as usize) {
+            match runs.last_mut() {
+                Some((first, n)) if *first + *n == row => *n += 1,
+                _ => runs.push((row, 1)),
+            }
+        }
+        let upload =
+            |values: &[i32]| cx.upload([values.len()], DType::I32, bytemuck::cast_slice(values).to_vec());
+        let rows = if runs.len() <= RUNS {
+            Rows::Runs(runs)
+        } else {
+            let mut places = vec![count as i32; all];
+            indices.iter().enumerate().for_each(|(n, row)| places[*row as usize] = n as i32);
+            Rows::Scattered { indices: upload(&indices)?, places: upload(&places)? }
+        };
+        Ok(Labelled { rows, count, targets: upload(&kept)? })
+    }
+
+    pub fn is_all(&self) -> bool {
+        matches!(self.rows, Rows::All)
+    }
+
+    /// A place for [count, columns] that `spread` takes.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn empty(&self, cx: &Rc<Context>, columns: usize) -> Result<Value> {
+        // The row after the last is what the others get.
+        let extra = matches!(self.rows, Rows::Scattered { .. }) as usize;
+        let value = cx.empty([self.count + extra, columns], DType::F32)?;
+        if extra == 1 {
+            cx.zero(&value.sub_range(self.count * columns, [columns]));
+        }
+        Ok(value)
+    }
+
+    /// The rows of x [N, C] that are gone through: [count, C].
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn gather(&self, cx: &Rc<Context>, x: &Value, c: usize) -> Result<Value> {
+        if self.is_all() {
+            return Ok(x.clone());
+        }
+        let y = cx.empty([self.count, c], DType::F32)?;
+        match &self.rows {
+            Rows::Runs(runs) => each_run(runs, |first, at, n| {
+                cx.copy(&x.sub_range(first * c, [n, c]), &y.sub_range(at * c, [n, c]));
+            }),
+            Rows::Scattered { indices, .. } => {
+                take(cx, "linearCrossEntropy", x, table(x.size() / c, c), indices, &y)?;
+            }
+            Rows::All => {}
+        }
+        Ok(y)
+    }
+
+    /// Appends y [N, C] = the rows of x, which `empty` made, each in its place, and zeros elsewhere.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`.
+    pub fn spread(&self, cx: &Rc<Context>, x: &Value, y: &Value, c: usize) -> Result<()> {
+        match &self.rows {
+            Rows::All => cx.copy(x, y),
+            Rows::Runs(runs) => {
+                cx.zero(y);
+                each_run(runs, |first, at, n| {
+                    cx.copy(&x.sub_range(at * c, [n, c]), &y.sub_range(first * c, [n, c]));
+                });
+            }
+            Rows::Scattered { places, .. } => {
+                take(cx, "linearCrossEntropy", x, table(self.count + 1, c), places, y)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn table(rows: usize, columns: usize) -> Table {
+    Table::new(&Shape::new(&[rows, columns]), false)
+}
+
+/// Calls `f` with each run's first row, its place among those gone through, and its length.
+fn each_run(runs: &[(usize, usize)], mut f: impl FnMut(usize, usize, usize)) {
+    let mut at = 0;
+    for (first, n) in runs {
+        f(*first, at, *n);
+        at += n;
+    }
+}

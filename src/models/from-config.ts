@@ -1,0 +1,111 @@
+/** Models of a configuration alone, with weights drawn anew. */
+import { options, oneOf } from "../argument.js";
+import { resolveDevice, type Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import type { DType } from "../tensor.js";
+import { ConfigFields } from "./config-fields.js";
+import { FreshWeights, type Weights } from "./weights.js";
+
+/** Where a fresh model's weights are, and what they are stored as. */
+export interface FromConfigOptions {
+  /** As `tensor` takes it; the default device unless given. */
+  device?: Device | undefined;
+  /**
+   * Storage of the weights, f32 unless given; biases are f32. Weights in f16 and bf16 are frozen, as is then the whole
+   * model: they are for adapters.
+   */
+  dtype?: Exclude<DType, "i32"> | undefined;
+}
+
+/** What transformers' configurations of all families hold. */
+export interface CommonConfigFields {
+  /** As the class's own unless given. */
+  model_type?: string | undefined;
+  architectures?: readonly string[] | null | undefined;
+  /** The deviation of drawn weights; 0.02 unless given. */
+  initializer_range?: number | undefined;
+  torch_dtype?: string | null | undefined;
+  dtype?: string | null | undefined;
+}
+
+/** Of a family that reads texts. */
+export interface TextConfigFields extends CommonConfigFields {
+  bos_token_id?: number | null | undefined;
+  eos_token_id?: number | readonly number[] | null | undefined;
+  pad_token_id?: number | null | undefined;
+}
+
+/** Of a classifier. */
+export interface LabelConfigFields {
+  /** Classes, in place of `id2label`; two unless either is given. */
+  num_labels?: number | null | undefined;
+  /** Names of the classes, by index. */
+  id2label?: Readonly<Record<string, string>> | null | undefined;
+  label2id?: Readonly<Record<string, number>> | null | undefined;
+  /** single_label_classification, regression or multi_label_classification; by the labels unless given. */
+  problem_type?: string | null | undefined;
+}
+
+/** Keys of transformers' configurations that change nothing here: of how it runs, of other tasks, of what is not applied. */
+const INERT = new Set(
+  [
+    "architectures attention_dropout attn_pdrop attention_probs_dropout_prob auto_map bad_words_ids",
+    "chunk_size_feed_forward classifier_dropout do_sample encoder_stride finetuning_task gradient_checkpointing",
+    "initializer_range is_decoder is_encoder_decoder label2id max_length min_length model_type name_or_path",
+    "output_attentions output_hidden_states pooler_act pooler_output_size pretraining_tp problem_type",
+    "reorder_and_upcast_attn return_dict summary_activation summary_first_dropout summary_proj_to_labels",
+    "summary_type summary_use_proj task_specific_params tie_word_embeddings tokenizer_class torchscript",
+    "transformers_version use_bfloat16 use_cache id2label num_labels torch_dtype dtype",
+    "cross_attention_hidden_size add_cross_attention tie_encoder_decoder pruned_heads prefix decoder_start_token_id",
+    "bos_token_id eos_token_id pad_token_id sep_token_id position_embedding_type n_ctx",
+    // Read where nothing that goes before them is there.
+    "original_max_position_embeddings partial_rotary_factor rope_parameters rope_theta",
+  ]
+    .join(" ")
+    .split(" "),
+);
+
+interface Recipe<Config, Model> {
+  /** The names that `model_type` may have, the class's own first. */
+  modelTypes: readonly string[];
+  read: (fields: ConfigFields) => Config & { initializerRange: number };
+  make(config: Config, weights: Weights): Model;
+}
+
+/**
+ * A model of `config`, which is transformers' fields by their names in `config.json`, with weights drawn anew after
+ * `manualSeed`.
+ *
+ * Throws `ERR_OPTION` for a field that is missing, senseless or unknown; `ERR_UNSUPPORTED_MODEL` for what is not built;
+ * `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`.
+ */
+export function fromConfig<Config, Model>(
+  where: string,
+  config: object,
+  given: FromConfigOptions | undefined,
+  { modelTypes, read, make }: Recipe<Config, Model>,
+): Model {
+  const { device, dtype = "f32" } = options(where, given, ["device", "dtype"]);
+  oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
+  if (typeof config !== "object" || config === null || Array.isArray(config)) {
+    throw new LowrankError("ERR_OPTION", `${where}: takes an object of configuration fields first`);
+  }
+  const { model_type: type = modelTypes[0], ...rest } = config as { model_type?: unknown };
+  if (!modelTypes.includes(type as string)) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${where}: model_type is ${modelTypes.map((name) => `"${name}"`).join(" or ")}, not ${JSON.stringify(type)}`,
+    );
+  }
+  const fields = new ConfigFields(where, { model_type: type, ...rest }, "", "ERR_OPTION");
+  const settled = read(fields);
+  const unknown = fields.unread().filter((key) => !INERT.has(key) && !key.startsWith("_"));
+  if (unknown.length > 0) {
+    const known = fields.known().filter((key) => key !== "quantization_config");
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${where}: there is no field ${unknown.join(", ")}; there are ${known.join(", ")}`,
+    );
+  }
+  return make(settled, new FreshWeights(resolveDevice(device), settled.initializerRange, dtype));
+}

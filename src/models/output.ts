@@ -1,0 +1,71 @@
+/** What a language model's forward gives: its logits are made when they are first read. */
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import type { Module } from "../nn/module.js";
+import { evaluating, resumption, scope, trains } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import type { ForwardOutput } from "./pretrained.js";
+
+type Head = Module & { weight: Tensor; active?: readonly unknown[] };
+
+/**
+ * `hidden` and `loss` are made; `logits` by reading it, from `hidden`, in the mode that forward was called in, and of
+ * the innermost scope around forward that is still open. From then on it is a property like the others: walking,
+ * spreading or printing an output makes none.
+ */
+class CausalOutput implements ForwardOutput {
+  readonly hidden: Tensor;
+  declare readonly loss?: Tensor;
+  readonly #make: () => Tensor;
+
+  constructor(hidden: Tensor, loss: Tensor | undefined, make: () => Tensor) {
+    this.hidden = hidden;
+    if (loss !== undefined) this.loss = loss;
+    this.#make = make;
+  }
+
+  get logits(): Tensor {
+    const value = this.#make();
+    Object.defineProperty(this, "logits", { value, enumerable: true });
+    return value;
+  }
+}
+
+/**
+ * An output whose logits `head` makes of `hidden` by `make`. Reading them throws `ERR_DISPOSED` where `hidden` is
+ * disposed of, and `ERR_MODIFIED` where the head is another than it was.
+ */
+export function causalOutput(
+  head: Head,
+  hidden: Tensor,
+  loss: Tensor | undefined,
+  make: () => Tensor,
+): ForwardOutput {
+  const resume = resumption();
+  const before = stateOf(head);
+  const evaluated = !trains(head);
+  return new CausalOutput(hidden, loss, () => {
+    if (hidden.disposed) {
+      throw new LowrankError(
+        "ERR_DISPOSED",
+        "logits: the hidden states that they are made from are disposed of; read logits in the scope that forward " +
+          "was called in, or return the output from it",
+      );
+    }
+    if (head.weight.disposed || stateOf(head) !== before) {
+      throw new LowrankError(
+        "ERR_MODIFIED",
+        "logits: the head has changed since forward (a step of an optimizer, a merge, another adapter); read logits " +
+          "before that, or call forward again",
+      );
+    }
+    return resume(() => scope(() => (evaluated ? evaluating(make) : make())));
+  });
+}
+
+/** What changes when the head gives other logits. */
+function stateOf(head: Head): string {
+  const tensors = [head.weight, ...head.parameters()];
+  const versions = tensors.map(({ id }) => `${id}:${session().version(id)}`);
+  return `${versions.join()} ${JSON.stringify(head.active ?? null)}`;
+}

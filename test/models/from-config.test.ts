@@ -1,0 +1,275 @@
+/** Models of a configuration alone: drawn as transformers draws them, trained from scratch, saved and loaded. */
+import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+
+import test from "ava";
+import {
+  BertForSequenceClassification,
+  BertModel,
+  GPT2LMHeadModel,
+  LlamaForCausalLM,
+  loadModel,
+  manualSeed,
+  optim,
+  RobertaForSequenceClassification,
+  RobertaModel,
+  saveModel,
+  scope,
+  tensor,
+  ViTForImageClassification,
+  type PretrainedModel,
+  type Tensor,
+} from "../../src/index.js";
+import { testDevices, type TestDevice } from "../devices.js";
+import { temporary } from "../hashed.js";
+
+const LLAMA = {
+  vocab_size: 53,
+  hidden_size: 32,
+  intermediate_size: 48,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 32,
+};
+const GPT2 = {
+  vocab_size: 53,
+  n_embd: 32,
+  n_layer: 2,
+  n_head: 2,
+  n_positions: 32,
+  bos_token_id: 0,
+  eos_token_id: 0,
+};
+const BERT = {
+  vocab_size: 53,
+  hidden_size: 32,
+  intermediate_size: 48,
+  num_hidden_layers: 2,
+  num_attention_heads: 2,
+  max_position_embeddings: 34,
+  num_labels: 3,
+};
+const VIT = { ...BERT, image_size: 8, patch_size: 4 };
+const { vocab_size: _, max_position_embeddings: __, ...IMAGES } = VIT;
+
+type Make = (device: TestDevice, dtype?: "bf16") => PretrainedModel;
+const where = (device: TestDevice, dtype?: "bf16") => ({ device, dtype });
+
+const classes: Record<string, Make> = {
+  LlamaForCausalLM: (...to) => LlamaForCausalLM.fromConfig({ ...LLAMA, pad_token_id: 2 }, where(...to)),
+  "LlamaForCausalLM, tied": (...to) =>
+    LlamaForCausalLM.fromConfig(
+      { ...LLAMA, tie_word_embeddings: true, rope_theta: 5e5, head_dim: 16 },
+      where(...to),
+    ),
+  "LlamaForCausalLM as Mistral": (...to) =>
+    LlamaForCausalLM.fromConfig({ ...LLAMA, model_type: "mistral", sliding_window: 4 }, where(...to)),
+  GPT2LMHeadModel: (...to) => GPT2LMHeadModel.fromConfig(GPT2, where(...to)),
+  BertModel: (...to) => BertModel.fromConfig(BERT, where(...to)),
+  RobertaModel: (...to) => RobertaModel.fromConfig(BERT, where(...to)),
+  BertForSequenceClassification: (...to) => BertForSequenceClassification.fromConfig(BERT, where(...to)),
+  RobertaForSequenceClassification: (...to) =>
+    RobertaForSequenceClassification.fromConfig(
+      { ...BERT, id2label: { 0: "sea", 1: "land", 2: "air" }, num_labels: null },
+      where(...to),
+    ),
+  ViTForImageClassification: (...to) => ViTForImageClassification.fromConfig(IMAGES, where(...to)),
+};
+
+/** A batch that a model takes, and its loss. */
+function lossOf(model: PretrainedModel): Tensor {
+  const { device } = model;
+  const ids = Int32Array.from({ length: 2 * 6 }, (_, i) => 3 + ((i * 7) % 50));
+  const text = tensor(ids, { shape: [2, 6], device });
+  if (model instanceof LlamaForCausalLM || model instanceof GPT2LMHeadModel) return model.loss(text, ids);
+  if (model instanceof BertModel) {
+    const { hidden } = model.forward(text);
+    return hidden
+      .mul(hidden)
+      .mean()
+      .add((model.pooler as NonNullable<typeof model.pooler>).forward(hidden).sum());
+  }
+  const classes = model as ViTForImageClassification | BertForSequenceClassification;
+  return classes.loss(inputOf(model), Int32Array.of(0, 2));
+}
+
+function inputOf(model: PretrainedModel): Tensor {
+  const { device } = model;
+  if (model instanceof ViTForImageClassification) {
+    const pixels = Float32Array.from({ length: 2 * 3 * 64 }, (_, i) => Math.sin(i));
+    return tensor(pixels, { shape: [2, 3, 8, 8], device });
+  }
+  return tensor(
+    Int32Array.from({ length: 12 }, (_, i) => 3 + i),
+    { shape: [2, 6], device },
+  );
+}
+
+async function values(model: PretrainedModel): Promise<ArrayLike<number>> {
+  const out = scope(() => model.eval().forward(inputOf(model)));
+  return (out.logits ?? out.hidden).data();
+}
+
+async function hostState(model: PretrainedModel): Promise<Map<string, ArrayLike<number>>> {
+  const state = new Map<string, ArrayLike<number>>();
+  for (const [name, one] of Object.entries(model.stateDict())) state.set(name, await one.data());
+  return state;
+}
+
+for (const device of testDevices()) {
+  for (const [name, make] of Object.entries(classes)) {
+    test(`${name} on ${device} is trained from scratch, and saved and loaded to the bit`, async (t) => {
+      manualSeed(4);
+      const model = make(device);
+      t.true(model.training);
+      t.is(model.device, device === "gpu" ? "gpu" : "cpu");
+      t.true([...model.parameters()].every((one) => one.requiresGrad));
+      const optimizer = new optim.AdamW([...model.parameters()], { lr: 3e-3 });
+      const losses: number[] = [];
+      for (let step = 0; step < 4; step++) {
+        const loss = scope(() => {
+          const made = lossOf(model.eval());
+          made.backward();
+          return made.detach();
+        });
+        optimizer.step();
+        optimizer.zeroGrad();
+        losses.push(await loss.item());
+      }
+      t.true((losses[3] as number) < (losses[0] as number), losses.join(", "));
+      const folder = join(temporary(), "model");
+      await saveModel(model, folder);
+      const task = model instanceof BertModel ? "feature-extraction" : undefined;
+      const loaded: PretrainedModel = await loadModel(folder, { device, ...(task && { task }) });
+      t.is(loaded.constructor, model.constructor);
+      t.true(isDeepStrictEqual(await hostState(loaded), await hostState(model)));
+      t.deepEqual(await values(loaded), await values(model));
+      // Another model takes its state.
+      const other = make(device);
+      t.deepEqual(other.loadStateDict(model.stateDict()), { missing: [], unexpected: [] });
+      t.deepEqual(await values(other), await values(model));
+      for (const one of [model, loaded, other]) one.dispose();
+    });
+  }
+}
+
+for (const [name, make] of Object.entries(classes)) {
+  test(`${name}: a seed gives the same weights, drawn as transformers draws them`, async (t) => {
+    manualSeed(9);
+    const first = make("cpu");
+    manualSeed(9);
+    const second = make("cpu");
+    const state = await hostState(first);
+    t.true(isDeepStrictEqual(await hostState(second), state));
+    for (const [path, data] of state) {
+      const all = Array.from(data);
+      const norm = /(norm|ln_\w|LayerNorm|layernorm_\w+)\.weight$/.test(path);
+      if (path.endsWith(".bias"))
+        t.true(
+          all.every((one) => one === 0),
+          path,
+        );
+      else if (norm)
+        t.true(
+          all.every((one) => one === 1),
+          path,
+        );
+      else {
+        const drawn = all.filter((one) => one !== 0);
+        const deviation = Math.sqrt(drawn.reduce((sum, one) => sum + one * one, 0) / drawn.length);
+        const expected = path.endsWith("c_proj.weight") ? 0.02 / Math.sqrt(4) : 0.02;
+        // Six deviations of the estimate, which is off by 1/√(2n) of itself.
+        t.true(Math.abs(deviation / expected - 1) < 6 / Math.sqrt(2 * drawn.length), `${path}: ${deviation}`);
+      }
+    }
+    const padding: Record<string, [path: string, row: number]> = {
+      LlamaForCausalLM: ["model.embed_tokens.weight", 2],
+      BertModel: ["embeddings.word_embeddings.weight", 0],
+      RobertaModel: ["embeddings.position_embeddings.weight", 1],
+    };
+    const [path, row] = padding[name] ?? [];
+    if (path !== undefined && row !== undefined) {
+      const table = state.get(path) as Float32Array;
+      const zeros = Array.from({ length: table.length / 32 }, (_, r) =>
+        table.subarray(r * 32, (r + 1) * 32).every((one) => one === 0),
+      );
+      t.deepEqual([zeros.indexOf(true), zeros.lastIndexOf(true)], [row, row], path);
+    }
+  });
+
+  test(`${name} in bf16 is frozen, and takes half`, (t) => {
+    const model = make("cpu", "bf16");
+    for (const [path, one] of model.namedParameters()) {
+      t.is(one.dtype, path.endsWith(".bias") ? "f32" : "bf16", path);
+      t.false(one.requiresGrad, path);
+    }
+    model.dispose();
+  });
+}
+
+test("the deviation is the configuration's, and is saved with it", async (t) => {
+  const model = GPT2LMHeadModel.fromConfig({ ...GPT2, initializer_range: 0 });
+  t.true((await model.transformer.wte.weight.data()).every((one) => one === 0));
+  t.is(model.hubConfig()["initializer_range"], 0);
+  model.dispose();
+});
+
+test("a configuration is read strictly", (t) => {
+  type Case = [config: unknown, code: string, message: RegExp, options?: object];
+  const cases: Case[] = [
+    [
+      { ...LLAMA, hidden_size: undefined },
+      "ERR_OPTION",
+      /^LlamaForCausalLM.fromConfig: hidden_size is missing/,
+    ],
+    [{ ...LLAMA, hiden_size: 3 }, "ERR_OPTION", /there is no field hiden_size; there are .*hidden_size/],
+    [{ ...LLAMA, vocab_size: "53" }, "ERR_OPTION", /vocab_size must be a number above 0, and is "53"/],
+    [{ ...LLAMA, vocab_size: 1e9 }, "ERR_OPTION", /vocab_size must be an integer from 1 to/],
+    [{ ...LLAMA, num_attention_heads: 3 }, "ERR_OPTION", /num_key_value_heads must divide|must divide/],
+    [{ ...LLAMA, initializer_range: -1 }, "ERR_OPTION", /initializer_range must be a number above 0/],
+    [{ ...LLAMA, model_type: "gpt2" }, "ERR_OPTION", /model_type is "llama" or "mistral", not "gpt2"/],
+    [{ ...LLAMA, hidden_act: "relu" }, "ERR_UNSUPPORTED_MODEL", /hidden_act "relu"/],
+    [{ ...LLAMA, quantization_config: {} }, "ERR_UNSUPPORTED_MODEL", /quantised/],
+    [{ ...LLAMA, rope_scaling: { rope_type: "linear" } }, "ERR_OPTION", /rope_scaling.factor is missing/],
+    [
+      { ...LLAMA, hidden_size: 2 ** 18, intermediate_size: 2 ** 20, num_hidden_layers: 4096 },
+      "ERR_OPTION",
+      /weights, more than any model has/,
+    ],
+    [null, "ERR_OPTION", /takes an object of configuration fields/],
+    ["config.json", "ERR_OPTION", /takes an object of configuration fields/],
+    [LLAMA, "ERR_OPTION", /dtype is one of f32, f16, bf16, not "i32"/, { dtype: "i32" }],
+    [LLAMA, "ERR_OPTION", /there is no option devise/, { devise: "cpu" }],
+    [LLAMA, "ERR_OPTION", /device/, { device: "tpu" }],
+  ];
+  for (const [config, code, message, options] of cases)
+    t.throws(() => LlamaForCausalLM.fromConfig(config as typeof LLAMA, options), { code, message });
+  t.throws(() => new (LlamaForCausalLM as unknown as new () => unknown)(), {
+    code: "ERR_OPTION",
+    message: /is made by LlamaForCausalLM.fromConfig, or by loadModel/,
+  });
+  // A whole config.json of transformers is taken.
+  const whole = {
+    ...LLAMA,
+    _name_or_path: "x",
+    architectures: ["LlamaForCausalLM"],
+    attention_dropout: 0,
+    pretraining_tp: 1,
+    rope_scaling: null,
+    torch_dtype: "bfloat16",
+    transformers_version: "4.40.0",
+    use_cache: true,
+  };
+  t.notThrows(() => LlamaForCausalLM.fromConfig(whole).dispose());
+});
+
+test("a fresh model writes", async (t) => {
+  manualSeed(1);
+  const model = LlamaForCausalLM.fromConfig(LLAMA, { device: "cpu" }).eval();
+  const tokens: number[] = [];
+  for await (const { token } of model.generate(Int32Array.of(1, 2, 3), { maxNewTokens: 4 }))
+    tokens.push(token);
+  t.true(tokens.length > 0 && tokens.every((token) => token < LLAMA.vocab_size));
+  model.dispose();
+});

@@ -1,0 +1,67 @@
+/** The package as it is published: packed by npm, unpacked where another project would have it. */
+import { execFileSync } from "node:child_process";
+import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+import { temporary } from "./hashed.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const require = createRequire(import.meta.url);
+
+interface Manifest {
+  version: string;
+  files: string[];
+  dependencies: Record<string, string>;
+}
+
+let project: string | undefined;
+
+/**
+ * The folder of a project that has the package in its node_modules, from its tarball, with what it depends on and the
+ * binary of this platform as a package of its own. Made once a process, from what is compiled now.
+ */
+export function installedProject(): string {
+  if (project !== undefined) return project;
+  const staged = join(temporary(), "staged");
+  mkdirSync(staged);
+  const compiler = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
+  const build = ["-p", join(root, "tsconfig.build.json"), "--outDir", join(staged, "dist")];
+  execFileSync(process.execPath, [compiler, ...build], { cwd: root });
+  for (const name of ["package.json", "README.md", "LICENSE", join("models", "default")])
+    cpSync(join(root, name), join(staged, name), { recursive: true });
+  for (const name of ["binding.cjs", "binding.d.ts"])
+    cpSync(join(root, "native", name), join(staged, "native", name));
+  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
+  const shell = process.platform === "win32";
+  execFileSync(npm, ["pack", "--silent", "--ignore-scripts"], { cwd: staged, shell });
+  const tarball = readdirSync(staged).find((name) => name.endsWith(".tgz")) as string;
+
+  const folder = temporary();
+  const modules = join(folder, "node_modules");
+  mkdirSync(modules);
+  execFileSync("tar", ["-xzf", join(staged, tarball), "-C", folder]);
+  cpSync(join(folder, "package"), join(modules, "lowrank"), { recursive: true });
+  const { version, dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Manifest;
+  for (const name of Object.keys(dependencies))
+    symlinkSync(join(root, "node_modules", name), join(modules, name), "junction");
+  // lowrank.linux-x64-gnu.node is what the package lowrank-linux-x64-gnu holds.
+  const binary = readdirSync(join(root, "native")).find((name) => name.endsWith(".node")) as string;
+  const name = binary.replace(/\.node$/, "").replace(".", "-");
+  mkdirSync(join(modules, name));
+  cpSync(join(root, "native", binary), join(modules, name, binary));
+  writeFileSync(join(modules, name, "package.json"), JSON.stringify({ name, version, main: binary }));
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
+  return (project = folder);
+}
+
+/** Runs a TypeScript file of a project, whose imports are the project's own; gives what it printed. */
+export function runIn(folder: string, file: string, args: readonly string[] = []): string {
+  const tsx = pathToFileURL(require.resolve("tsx")).href;
+  return execFileSync(process.execPath, ["--import", tsx, file, ...args], {
+    cwd: folder,
+    encoding: "utf8",
+    env: { ...process.env, NODE_OPTIONS: "" },
+  });
+}
