@@ -1,6 +1,7 @@
 /** Data files: what they hold, found out by reading them once, and then read again by whoever wants it. */
 import { extname } from "node:path";
 import { LowrankError } from "../errors.js";
+import { HashedSource } from "./hashed-source.js";
 import { textOf } from "./lines.js";
 import { type LabelRow, type Row, RowReader, type TextRow, rowError } from "./rows.js";
 import { openSource, type Source, STANDARD_INPUT } from "./source.js";
@@ -16,6 +17,8 @@ interface Content<T> {
   file: string;
   /** Bytes of the file; undefined where it is not one. */
   size: number | undefined;
+  /** The hash of all its bytes, as they were read first. */
+  sha256: string;
   /** What it holds, in parts; each call reads it from its beginning. */
   parts(signal?: AbortSignal): AsyncIterable<Read<T>>;
   /** Frees what a stream was put by in; nothing reads it afterwards. */
@@ -83,7 +86,7 @@ function formatOf(file: string, format: DataFormat | undefined): DataFormat {
  * standard input without a format; the signal's reason.
  */
 export async function readData(file: string, options: ReadOptions = {}): Promise<Data> {
-  const source = await openSource(file);
+  const source = new HashedSource(await openSource(file));
   try {
     const format = formatOf(file, options.format);
     return await (format === "txt" ? readText(source, options) : readRows(source, options));
@@ -93,7 +96,7 @@ export async function readData(file: string, options: ReadOptions = {}): Promise
   }
 }
 
-async function readText(source: Source, { signal, onProgress }: ReadOptions): Promise<RunningText> {
+async function readText(source: HashedSource, { signal, onProgress }: ReadOptions): Promise<RunningText> {
   let any = false;
   for await (const { part, read } of texts(source, signal)) {
     any ||= /\S/u.test(part);
@@ -117,7 +120,10 @@ async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read
   if (held !== "") yield { part: held, read };
 }
 
-async function readRows(source: Source, { signal, onProgress }: ReadOptions): Promise<Rows | LabelData> {
+async function readRows(
+  source: HashedSource,
+  { signal, onProgress }: ReadOptions,
+): Promise<Rows | LabelData> {
   const labels = new Map<string | number, number>();
   let first: Row | undefined;
   let count = 0;
@@ -145,8 +151,9 @@ async function* rows(source: Source, signal?: AbortSignal): AsyncGenerator<Read<
   }
 }
 
-function content<T>(source: Source, parts: Content<T>["parts"]): Content<T> {
-  return { file: source.name, size: source.size, parts, close: () => source.close() };
+function content<T>(source: HashedSource, parts: Content<T>["parts"]): Content<T> {
+  const { name: file, size, sha256 } = source;
+  return { file, size, sha256, parts, close: () => source.close() };
 }
 
 /** The data of a language model. Throws `ERR_DATA_ROW` for rows with labels. */

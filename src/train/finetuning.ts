@@ -16,12 +16,12 @@ import { closeFiles, type Files, prepare, readFiles } from "./prepare.js";
 import { Profile } from "./profile.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
-import { checkNames, settingsOf, type Settings } from "./settings.js";
+import { checkKinds, settingsOf, type Settings } from "./settings.js";
 
 /** The work of `finetune`, which describes it. */
 export async function finetuneNow(options: FinetuneOptions, context: RunContext): Promise<FinetuneResult> {
   const began = performance.now();
-  checkNames(options);
+  checkKinds(options);
   throwIfAborted(options.signal);
   const result = await claimed(options, context);
   context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
@@ -110,7 +110,7 @@ async function train(
       files = await readFiles(loading, context);
       const data = files;
       throwIfAborted(early);
-      const identities = await identitiesOf(settings.model, loading);
+      const identities = await identitiesOf(settings.model, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       if (data.labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);

@@ -11,6 +11,7 @@ import { dirname, join } from "node:path";
 
 import type { PretrainedModel } from "../models/pretrained.js";
 import { digestOf } from "./output/manifest.js";
+import type { Files } from "./prepare.js";
 
 const WHOLE = 16 << 20;
 const PIECES = 64;
@@ -21,38 +22,31 @@ export interface Identities {
   base: string;
   /** Undefined where there is none. */
   tokenizer?: string;
-  data?: string;
+  data: string;
   evalData?: string;
 }
 
-/** Throws the signal's reason. */
+/** Of the model, and of the data as it was read. */
 export async function identitiesOf(
   model: string | PretrainedModel,
-  {
-    data,
-    evalData,
-    signal,
-  }: { data: string; evalData?: string | undefined; signal?: AbortSignal | undefined },
+  { train, held }: Files,
 ): Promise<Identities> {
   const path = typeof model === "string" ? model : model.source;
   const onDisk = path !== undefined && existsSync(path);
   const folder = onDisk ? (statSync(path).isDirectory() ? path : dirname(path)) : undefined;
-  const hashed = (file: string): Promise<string | undefined> => fileIdentity(file, signal);
-  const tokenizer = folder === undefined ? undefined : await hashed(join(folder, "tokenizer.json"));
-  const rows = await hashed(data);
-  const held = evalData === undefined ? undefined : await hashed(evalData);
+  const tokenizer = folder === undefined ? undefined : await fileIdentity(join(folder, "tokenizer.json"));
   return {
     base: folder === undefined ? structureOf(model) : await baseIdentity(path as string, folder),
     ...(tokenizer !== undefined && { tokenizer }),
-    ...(rows !== undefined && { data: rows }),
-    ...(held !== undefined && { evalData: held }),
+    data: train.sha256,
+    ...(held !== undefined && { evalData: held.sha256 }),
   };
 }
 
-/** The hash of all bytes; undefined for what is no regular file, such as a pipe. */
-async function fileIdentity(file: string, signal: AbortSignal | undefined): Promise<string | undefined> {
+/** The hash of all bytes; undefined where there is no such file. */
+async function fileIdentity(file: string): Promise<string | undefined> {
   if (!existsSync(file) || !statSync(file).isFile()) return undefined;
-  return (await digestOf(file, signal)).sha256;
+  return (await digestOf(file)).sha256;
 }
 
 async function baseIdentity(path: string, folder: string): Promise<string> {

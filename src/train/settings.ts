@@ -1,10 +1,18 @@
 /** `finetune`'s options, checked and completed, before anything is read or loaded. */
+import {
+  flag,
+  listOf,
+  numeric,
+  options as knownOptions,
+  refuse as refuseKind,
+  shown,
+  text,
+} from "../argument.js";
 import { DATA_FORMATS, type DataFormat } from "../data/read.js";
 import type { Device } from "../device.js";
-import { shown } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
-import type { PretrainedModel } from "../models/pretrained.js";
+import { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 
@@ -55,7 +63,7 @@ export interface Settings {
   signal: AbortSignal | undefined;
 }
 
-const KNOWN = new Set<string>([
+const KNOWN = [
   "model",
   "data",
   "evalData",
@@ -87,18 +95,15 @@ const KNOWN = new Set<string>([
   "device",
   "profile",
   "signal",
-] satisfies (keyof FinetuneOptions)[]);
+] satisfies (keyof FinetuneOptions)[];
 
-const OPTIMIZER_KEYS = new Set<string>(["lr", "betas", "eps", "weightDecay", "loraPlusRatio"]);
+const OPTIMIZER_KEYS = ["lr", "betas", "eps", "weightDecay", "loraPlusRatio"] as const;
 
 /** Throws `ERR_OPTION`, naming the option and its value. */
 export function settingsOf(options: FinetuneOptions): Settings {
-  checkNames(options);
+  checkKinds(options);
   if (options.model === undefined || options.data === undefined) refuse("finetune takes a model and data");
   const { lora = {}, optimizer = {} } = options;
-  for (const [name, value] of Object.entries({ lora, optimizer }))
-    if (typeof value !== "object" || value === null || Array.isArray(value))
-      refuse(`${name} is an object of options, not ${shown(value)}`);
   const r = count("lora.r", lora.r ?? 16, 1);
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
@@ -113,7 +118,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const held = options.evalData ?? options.evalSplit;
   if (options.evalEvery !== undefined && held === undefined) refuse("evalEvery needs evalData or evalSplit");
   const { evalSplit } = options;
-  if (evalSplit !== undefined && !(evalSplit > 0 && evalSplit < 1))
+  if (evalSplit !== undefined && !(number("evalSplit", evalSplit) > 0 && evalSplit < 1))
     refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
   if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0))
     refuse(`epochs is above 0, not ${options.epochs}`);
@@ -179,11 +184,33 @@ export function settingsOf(options: FinetuneOptions): Settings {
   };
 }
 
-/** Throws `ERR_OPTION` for a name that there isn't, and for what goes against resuming. */
-export function checkNames(options: FinetuneOptions): void {
-  known("finetune", options, KNOWN);
-  known("finetune: optimizer", options.optimizer ?? {}, OPTIMIZER_KEYS);
-  const { resume = false, overwrite = false } = options;
+/** Throws `ERR_OPTION` for what is no option or of another kind, and for what goes against resuming. */
+export function checkKinds(given: FinetuneOptions): void {
+  // Left out and undefined are the same.
+  const names = Object.entries(given ?? {}).filter(([, value]) => value !== undefined);
+  const options = knownOptions("finetune", given && (Object.fromEntries(names) as FinetuneOptions), KNOWN);
+  const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
+  for (const name of ["data", "evalData", "output", "device"] as const)
+    if (options[name] !== undefined && (text("finetune", name, options[name]) as string) === "")
+      refuse(`${name} is a name, and is empty`);
+  if (
+    model !== undefined &&
+    (typeof model !== "string" || model === "") &&
+    !(model instanceof PretrainedModel)
+  )
+    refuseKind("finetune", "model", "a folder or a loaded model", model);
+  if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
+  for (const name of ["overwrite", "gradientCheckpointing"] as const)
+    if (options[name] !== undefined) flag("finetune", name, options[name]);
+  for (const [name, value] of Object.entries({ lora, optimizer }))
+    if (value !== undefined && (typeof value !== "object" || value === null || Array.isArray(value)))
+      refuseKind("finetune", name, "an object of options", value);
+  if (lora?.name !== undefined) text("finetune", "lora.name", lora.name);
+  if (lora?.modulesToSave != null) listOf("finetune", "lora.modulesToSave", lora.modulesToSave, text);
+  knownOptions("finetune: optimizer", optimizer, OPTIMIZER_KEYS);
+  if (optimizer?.betas !== undefined) listOf("finetune", "optimizer.betas", optimizer.betas, numeric);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuseKind("finetune", "signal", "an AbortSignal", signal);
   if (resume !== false && overwrite) refuse("resume goes on with what overwrite would replace");
 }
 
@@ -210,14 +237,9 @@ function refuse(what: string): never {
   throw new LowrankError("ERR_OPTION", what);
 }
 
-function known(where: string, options: object, names: ReadonlySet<string>): void {
-  const unknown = Object.entries(options).find(([name, value]) => value !== undefined && !names.has(name));
-  if (unknown !== undefined) refuse(`${where}: there is no option ${unknown[0]}`);
-}
-
 function number(name: string, value: number): number {
   if (typeof value !== "number" || !Number.isFinite(value))
-    refuse(`${name} is a number, not ${String(value)}`);
+    refuse(`${name} is a number, not ${shown(value)}`);
   return value;
 }
 
@@ -228,7 +250,7 @@ function notNegative(name: string, value: number): number {
 
 export function count(name: string, value: number, least: number): number {
   if (!Number.isSafeInteger(value) || value < least) {
-    refuse(`${name} is a whole number of at least ${least}, not ${String(value)}`);
+    refuse(`${name} is a whole number of at least ${least}, not ${shown(value)}`);
   }
   return value;
 }
@@ -239,11 +261,11 @@ export function optional(name: string, value: number | undefined, least: number)
 
 function path(name: string, value: string | undefined): string | undefined {
   if (value !== undefined && (typeof value !== "string" || value === ""))
-    refuse(`${name} is the name of a file, not ${JSON.stringify(value)}`);
+    refuse(`${name} is the name of a file, not ${shown(value)}`);
   return value;
 }
 
 function oneOf<T extends string>(name: string, value: T, choices: readonly T[]): T {
-  if (!choices.includes(value)) refuse(`${name} is one of ${choices.join(", ")}, not ${String(value)}`);
+  if (!choices.includes(value)) refuse(`${name} is one of ${choices.join(", ")}, not ${shown(value)}`);
   return value;
 }

@@ -203,3 +203,17 @@ test.serial("stop() while loading ends the run, and nothing is saved", async (t)
     t.false(existsSync(given.output));
   }
 });
+
+test.serial("options of another kind are refused by name, before anything is read", async (t) => {
+  const bad: unknown[] = [null, 5, -1, Number.NaN, "", true, [1], { a: 1 }, () => 1, Symbol("s"), 10n];
+  const names = ["model", "data", "output", "lora", "optimizer", "keep", "patience", "resume", "signal"];
+  for (const name of names)
+    for (const value of bad) {
+      const options = { ...given, device: "cpu", output: join(temporary(), "none"), [name]: value };
+      if ((name === "resume" && value === true) || (name === "keep" && value === 5)) continue;
+      const failure: unknown = await finetune(options as FinetuneOptions).result.catch(
+        (error: unknown) => error,
+      );
+      t.is((failure as Error).name, "LowrankError", `${name} ${typeof value}: ${String(failure)}`);
+    }
+});

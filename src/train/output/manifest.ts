@@ -4,8 +4,6 @@ import { createReadStream } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 
-import { throwIfAborted } from "../../errors.js";
-
 export interface FileDigest {
   bytes: number;
   sha256: string;
@@ -14,12 +12,11 @@ export interface FileDigest {
 /** Files by their path inside a folder, whose parts are divided by "/". */
 export type Manifest = Record<string, FileDigest>;
 
-/** Reads a file once, in pieces. Throws the signal's reason. */
-export async function digestOf(file: string, signal?: AbortSignal): Promise<FileDigest> {
+/** Reads a file once, in pieces. */
+export async function digestOf(file: string): Promise<FileDigest> {
   const hash = createHash("sha256");
   let bytes = 0;
   for await (const piece of createReadStream(file, { highWaterMark: 1 << 20 })) {
-    throwIfAborted(signal);
     hash.update(piece as Buffer);
     bytes += (piece as Buffer).length;
   }
