@@ -20,10 +20,10 @@ import {
 } from "./head-loss.js";
 import { causalOutput } from "./output.js";
 import {
+  forwardOptions,
   type ForwardOptions,
   type ForwardOutput,
   type LossOptions,
-  lossOptions,
   PretrainedModel,
 } from "./pretrained.js";
 import type { Weights } from "./weights.js";
@@ -69,9 +69,9 @@ export abstract class CausalLM extends PretrainedModel {
    * in is over and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
    */
   override forward(ids: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const { labels, adapterPerRow: names } = options;
+    const wanted = forwardOptions(ids, options);
+    const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
-    const wanted = lossOptions(options);
     const targets = labels === undefined ? undefined : shiftedTargets(ids, labels, head.outFeatures);
     const batch = ids.shape[0] as number;
     const hidden = perRow(this, batch, names, () => this.hidden(ids, options));

@@ -5,10 +5,10 @@ import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 import { classificationLoss, hubLabels, type LabelConfig } from "./labels.js";
 import {
+  forwardOptions,
   type ForwardOptions,
   type ForwardOutput,
   type LossOptions,
-  lossOptions,
   PretrainedModel,
 } from "./pretrained.js";
 
@@ -30,15 +30,17 @@ export abstract class Classifier extends PretrainedModel {
    * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`.
    */
   override forward(input: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const { labels, adapterPerRow: names } = options;
-    const wanted = lossOptions(options);
+    const wanted = forwardOptions(input, options);
+    const { labels, adapterPerRow: names } = wanted;
     const { hidden, logits } = perRow(this, input.shape[0] as number, names, () => {
       const states = this.hidden(input, options);
       return { hidden: states, logits: this.logits(states) };
     });
     if (labels === undefined) return { logits, hidden };
     const { problemType } = this.config;
-    return { logits, loss: classificationLoss(logits, labels, { ...wanted, problemType, names }), hidden };
+    const { labelSmoothing, reduction } = wanted;
+    const loss = classificationLoss(logits, labels, { labelSmoothing, reduction, problemType, names });
+    return { logits, loss, hidden };
   }
 
   /**

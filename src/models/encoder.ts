@@ -1,8 +1,9 @@
 /** What every encoder of texts offers. */
+import { LowrankError } from "../errors.js";
 import { perRow } from "../lora/per-row.js";
 import type { Tensor } from "../tensor.js";
 import { embed, type EmbedOptions } from "./embed.js";
-import { type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";
+import { forwardOptions, type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";
 
 export abstract class TextEncoder extends PretrainedModel {
   abstract override readonly config: {
@@ -14,7 +15,13 @@ export abstract class TextEncoder extends PretrainedModel {
   /** ids i32 [B, T] → [B, T, C], after the last norm. */
   abstract hidden(ids: Tensor, options?: ForwardOptions): Tensor;
 
+  /**
+   * ids i32 [B, T] → hidden [B, T, C]. Throws `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long,
+   * `ERR_OPTION`, among others for labels, which need a head, `ERR_UNKNOWN_ADAPTER`.
+   */
   override forward(ids: Tensor, options: ForwardOptions = {}): ModelOutput {
+    if (forwardOptions(ids, options).labels !== undefined)
+      throw new LowrankError("ERR_OPTION", "forward: an encoder has no head, and takes no labels");
     const hidden = (): Tensor => this.hidden(ids, options);
     return { hidden: perRow(this, ids.shape[0] as number, options.adapterPerRow, hidden) };
   }

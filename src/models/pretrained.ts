@@ -1,10 +1,11 @@
 /** What every pretrained model is, whatever its family and task. */
-import { oneOf, probability } from "../argument.js";
+import { listOf, oneOf, options, probability, refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/active.js";
 import { Module } from "../nn/module.js";
 import { checkpoint, scope } from "../scope.js";
+import { tensorOf } from "../tensor/arguments.js";
 import type { Tensor } from "../tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import { joined, type Stream } from "./stream.js";
@@ -37,12 +38,36 @@ export interface ForwardOptions {
 /** What `loss` takes besides its input and labels. */
 export type LossOptions = Omit<ForwardOptions, "labels">;
 
-/** What becomes of the losses, checked. Throws `ERR_OPTION`. */
-export function lossOptions({ labelSmoothing = 0, reduction = "mean" }: ForwardOptions): HeadLossOptions {
+const FORWARD_OPTIONS = [
+  "attentionMask",
+  "tokenTypeIds",
+  "positionIds",
+  "labels",
+  "labelSmoothing",
+  "reduction",
+  "adapterPerRow",
+] as const;
+
+/** What `forward` is given, checked but for its labels, with what becomes of the losses. Throws `ERR_OPTION`. */
+export function forwardOptions(
+  input: unknown,
+  given: ForwardOptions | undefined,
+): ForwardOptions & HeadLossOptions {
+  tensorOf("forward", "its input", input);
+  const known = options("forward", given, FORWARD_OPTIONS);
+  for (const name of ["attentionMask", "tokenTypeIds", "positionIds"] as const)
+    if (known[name] !== undefined) tensorOf("forward", name, known[name]);
+  if (known.adapterPerRow !== undefined) listOf("forward", "adapterPerRow", known.adapterPerRow, adapterName);
+  const { labelSmoothing = 0, reduction = "mean" } = known;
   return {
+    ...known,
     labelSmoothing: probability("forward", "labelSmoothing", labelSmoothing),
     reduction: oneOf("forward", "reduction", reduction, ["mean", "sum", "none"]),
   };
+}
+
+function adapterName(where: string, name: string, value: unknown): string | null {
+  return value === null || typeof value === "string" ? value : refuse(where, name, "a name or null", value);
 }
 
 /** What any model gives; one without a head gives no logits. */

@@ -6,6 +6,9 @@ import { keep } from "../scope.js";
 import { isParameter, parameter, Tensor } from "../tensor.js";
 import { bufferNames, defineBuffer } from "./buffers.js";
 
+/** What stands in the place of a tensor that was moved: modules that share one go on sharing it. */
+const moves = new WeakMap<Tensor, Tensor>();
+
 /** The outcome of `loadStateDict`. */
 export interface LoadReport {
   /** Names that the module has and the dictionary has not. */
@@ -168,9 +171,10 @@ export abstract class Module {
   to(device: Device): this {
     for (const [name, value] of Object.entries(this)) {
       if (!(value instanceof Tensor)) continue;
-      const moved = value.to(device);
+      const shared = value.disposed ? moves.get(value) : undefined;
+      const moved = shared ?? value.to(device);
       if (moved === value) continue;
-      (this as Record<string, unknown>)[name] = adopted(value, moved);
+      (this as Record<string, unknown>)[name] = shared ?? adopted(value, moved);
     }
     for (const [, child] of this.children()) child.to(device);
     return this;
@@ -272,6 +276,7 @@ function* parametersOf(
 export function adopted(old: Tensor, moved: Tensor): Tensor {
   keep(moved);
   if (isParameter(old)) parameter(moved, old.requiresGrad);
+  moves.set(old, moved);
   old.dispose();
   return moved;
 }

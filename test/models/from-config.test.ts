@@ -22,6 +22,7 @@ import {
 } from "../../src/index.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { temporary } from "../hashed.js";
+import { error } from "../parity/goldens.js";
 
 const LLAMA = {
   vocab_size: 53,
@@ -262,6 +263,24 @@ test("a configuration is read strictly", (t) => {
     use_cache: true,
   };
   t.notThrows(() => LlamaForCausalLM.fromConfig(whole).dispose());
+});
+
+test("a model that is moved goes on sharing what it shares", async (t) => {
+  const target = testDevices().at(-1) as TestDevice;
+  for (const make of [
+    () => GPT2LMHeadModel.fromConfig(GPT2, { device: "cpu" }),
+    () => LlamaForCausalLM.fromConfig({ ...LLAMA, tie_word_embeddings: true }, { device: "cpu" }),
+  ]) {
+    manualSeed(3);
+    const model = make();
+    const [before, count] = [await values(model), [...model.parameters()].length];
+    model.to(target);
+    t.is(model.lm_head.weight, model.inputEmbedding().weight);
+    t.is([...model.parameters()].length, count);
+    t.true([...model.parameters()].every((one) => one.requiresGrad && !one.disposed));
+    t.true(error(await values(model), before) < 1e-5);
+    model.dispose();
+  }
 });
 
 test("a fresh model writes", async (t) => {

@@ -270,6 +270,24 @@ test("no loss ever takes what the logits would", async (t) => {
   }
 });
 
+test("what forward is given is checked by name", (t) => {
+  const model = drawn("cpu");
+  const ids = tensor(new Int32Array(6), { shape: [2, 3], device: "cpu" });
+  const wrong: [input: unknown, options: unknown, message: RegExp][] = [
+    ["x", {}, /^forward: its input is a tensor, not "x"/],
+    [undefined, {}, /its input is a tensor/],
+    [ids, { lables: ids }, /there is no option lables; there are .*labels/],
+    [ids, null, /the last argument is an object of options, not null/],
+    [ids, { attentionMask: [1] }, /attentionMask is a tensor/],
+    [ids, { adapterPerRow: "one" }, /adapterPerRow is an array, not "one"/],
+    [ids, { adapterPerRow: [1, null] }, /adapterPerRow\[0\] is a name or null, not 1/],
+  ];
+  for (const [input, options, message] of wrong)
+    t.throws(() => model.forward(input as Tensor, options as LossOptions), { code: "ERR_OPTION", message });
+  t.throws(() => model.forward(ids, { adapterPerRow: ["one", null] }), { code: "ERR_UNKNOWN_ADAPTER" });
+  model.dispose();
+});
+
 test("what is no label is refused by name, before anything is computed", (t) => {
   const model = drawn("cpu");
   const ids = tensor(new Int32Array(6), { shape: [2, 3], device: "cpu" });
