@@ -1,11 +1,13 @@
 export { GELU, ReLU, Sigmoid, SiLU, Tanh, type GELUOptions } from "./activation.js";
 export { BatchNorm1d, BatchNorm2d, type BatchNormOptions } from "./batch-norm.js";
 export { Conv1d, Conv2d, Conv3d, ConvNd, type ConvOptions } from "./conv.js";
+export { ConvTranspose1d, ConvTranspose2d, type ConvTransposeOptions } from "./conv-transpose.js";
 export type { ConvGeometry, GeometryOptions, PaddingMode, PerDimension } from "./convolution.js";
 export { Dropout } from "./dropout.js";
 export { Embedding, type EmbeddingOptions } from "./embedding.js";
 export { Flatten } from "./flatten.js";
 export { GroupNorm, type GroupNormOptions } from "./group-norm.js";
+export { GRU } from "./gru.js";
 export { Linear, type LinearOptions } from "./linear.js";
 export {
   bceWithLogits,
@@ -21,6 +23,7 @@ export {
   type LossOptions,
   type Reduction,
 } from "./losses.js";
+export { LSTM, type LSTMOptions, type LSTMState } from "./lstm.js";
 export { Module, type LoadReport, type ParameterFilter } from "./module.js";
 export { ModuleDict } from "./module-dict.js";
 export { ModuleList } from "./module-list.js";
@@ -44,4 +47,6 @@ export {
   type OutputSize,
   type PoolOptions,
 } from "./pool.js";
+export type { RecurrentOptions } from "./recurrent.js";
 export { Sequential } from "./sequential.js";
+export { Upsample, type UpsampleMode, type UpsampleOptions } from "./upsample.js";

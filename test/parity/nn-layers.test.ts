@@ -25,9 +25,20 @@ interface AttentionCase {
   inputs: Record<string, number[]>;
 }
 
-const { layers, attention } = JSON.parse(readFileSync(join(goldens, "nn_layers.json"), "utf8")) as {
+interface RecurrentCase {
+  layer: "LSTM" | "GRU";
+  args: [number, number];
+  options: nn.LSTMOptions;
+  input: number[];
+  state: number[] | null;
+}
+
+const { layers, attention, recurrent } = JSON.parse(
+  readFileSync(join(goldens, "nn_layers.json"), "utf8"),
+) as {
   layers: Record<string, Case>;
   attention: Record<string, AttentionCase>;
+  recurrent: Record<string, RecurrentCase>;
 };
 
 /** Fills a layer and its inputs by their names and holds all that it computes to the golden. */
@@ -94,6 +105,36 @@ for (const device of testDevices()) {
     test(`${name} on ${device} is torch.nn's`, async (t) => {
       const layer = new nn.MultiheadAttention(...args, { ...options, device });
       await held(t, name, device, layer, inputs, (layer, [q, k, v]) => layer.forward(q as Tensor, k, v));
+    });
+  }
+  for (const [name, { layer, args, options, input, state }] of Object.entries(recurrent)) {
+    test(`${name} on ${device} is torch.nn's`, async (t) => {
+      const states: Record<string, number[]> =
+        state === null ? {} : layer === "GRU" ? { h: state } : { h: state, c: state };
+      const inputs = { input, ...states };
+      /** All that forward gives, in one row, so that every gradient flows. */
+      const row = (output: Tensor, ...rest: Tensor[]): Tensor =>
+        output.reshape(1, -1).concat(
+          rest.map((one) => one.reshape(1, -1)),
+          1,
+        );
+      if (layer === "LSTM") {
+        await held(
+          t,
+          name,
+          device,
+          new nn.LSTM(...args, { ...options, device }),
+          inputs,
+          (lstm, [x, h, c]) => {
+            const [output, given] = lstm.forward(x as Tensor, h && c ? [h, c] : undefined);
+            return row(output, ...given);
+          },
+        );
+      } else {
+        await held(t, name, device, new nn.GRU(...args, { ...options, device }), inputs, (gru, [x, h]) =>
+          row(...gru.forward(x as Tensor, h)),
+        );
+      }
     });
   }
 }

@@ -53,6 +53,31 @@ LAYERS = {
     "silu": ("SiLU", [], {}, [7]),
     "tanh": ("Tanh", [], {}, [2, 1, 5]),
     "sigmoid": ("Sigmoid", [], {}, [1, 9]),
+    "conv_transpose1d": ("ConvTranspose1d", [4, 6, 3], {}, [2, 4, 9]),
+    "conv_transpose1d_stride": ("ConvTranspose1d", [2, 3, 4], {"stride": 3, "padding": 1, "outputPadding": 2}, [1, 2, 65]),
+    "conv_transpose1d_unbatched": ("ConvTranspose1d", [3, 5, 2], {"bias": False, "dilation": 2}, [3, 7]),
+    "conv_transpose2d": ("ConvTranspose2d", [3, 4, 3], {"stride": 2, "padding": 1, "outputPadding": 1}, [2, 3, 5, 4]),
+    "conv_transpose2d_groups": (
+        "ConvTranspose2d",
+        [6, 4, [2, 3]],
+        {"groups": 2, "stride": [1, 2], "padding": [0, 1], "dilation": [2, 1]},
+        [2, 6, 4, 3],
+    ),
+    "conv_transpose2d_kernel": ("ConvTranspose2d", [5, 2, 2], {"stride": 2}, [1, 5, 3, 7]),
+    "upsample_nearest1d": ("Upsample", [], {"scaleFactor": 2.5}, [2, 3, 7]),
+    "upsample_nearest2d": ("Upsample", [], {"scaleFactor": 2}, [2, 3, 3, 5]),
+    "upsample_nearest2d_size": ("Upsample", [], {"size": [5, 3]}, [1, 2, 7, 4]),
+    "upsample_nearest3d": ("Upsample", [], {"size": 4, "mode": "nearest"}, [1, 2, 2, 3, 5]),
+    "upsample_linear": ("Upsample", [], {"scaleFactor": 1.7, "mode": "linear"}, [2, 3, 9]),
+    "upsample_bilinear": ("Upsample", [], {"scaleFactor": 2, "mode": "bilinear"}, [2, 3, 4, 5]),
+    "upsample_bilinear_corners": (
+        "Upsample",
+        [],
+        {"size": [7, 9], "mode": "bilinear", "alignCorners": True},
+        [1, 2, 4, 5],
+    ),
+    "upsample_bilinear_down": ("Upsample", [], {"scaleFactor": [0.6, 3], "mode": "bilinear"}, [1, 2, 9, 1]),
+    "upsample_trilinear": ("Upsample", [], {"size": [3, 5, 1], "mode": "trilinear", "alignCorners": True}, [1, 2, 2, 3, 4]),
     "flatten": ("Flatten", [], {}, [2, 3, 4, 5]),
     "flatten_inner": ("Flatten", [1, -2], {}, [2, 3, 4, 5]),
 }
@@ -63,6 +88,18 @@ ATTENTION = {
     "attention_batch_first": (12, 3, {"batchFirst": True, "bias": False}, [2, 5, 12], None),
     "attention_cross": (8, 4, {"batchFirst": True}, [2, 3, 8], [2, 6, 8]),
     "attention_unbatched": (6, 2, {}, [4, 6], None),
+}
+
+# layer, sizes of input and hidden state, options, the shapes of the input and, where they are given, of the states
+RECURRENT = {
+    "lstm": ("LSTM", [3, 5], {}, [7, 2, 3], None),
+    "lstm_deep": ("LSTM", [3, 4], {"numLayers": 2, "bidirectional": True, "batchFirst": True}, [2, 5, 3], [4, 2, 4]),
+    "lstm_unbatched": ("LSTM", [3, 4], {"bias": False}, [1, 3], [1, 4]),
+    "lstm_projected": ("LSTM", [3, 6], {"projSize": 2, "numLayers": 2, "bidirectional": True}, [4, 3, 3], None),
+    "lstm_wide": ("LSTM", [65, 64], {}, [3, 1, 65], [1, 1, 64]),
+    "gru": ("GRU", [3, 5], {}, [7, 2, 3], None),
+    "gru_deep": ("GRU", [3, 4], {"numLayers": 2, "bidirectional": True, "batchFirst": True}, [2, 5, 3], [4, 2, 4]),
+    "gru_unbatched": ("GRU", [3, 4], {"bias": False}, [2, 3], [1, 4]),
 }
 
 
@@ -108,6 +145,19 @@ def main():
         else:
             inputs = {"query": query, "key": key, "value": key}
             record(tensors, name, module, inputs, lambda m, query, key, value: m(query, key, value)[0])
+    for name, (kind, args, options, shape, state) in RECURRENT.items():
+        module = getattr(torch.nn, kind)(*args, **snake(options))
+        inputs = {"input": shape} if state is None else {"input": shape, "h": state}
+        if state is not None and kind == "LSTM":
+            inputs["c"] = state
+
+        def run(module, input, h=None, c=None):
+            """Everything that is given, in one row, so that every gradient flows."""
+            output, states = module(input, h if c is None else (h, c))
+            states = states if isinstance(states, tuple) else (states,)
+            return torch.cat([one.flatten() for one in (output, *states)]).unsqueeze(0)
+
+        record(tensors, name, module, inputs, run)
     arrays = {k: v.numpy().astype(np.float32, order="C") for k, v in sorted(tensors.items())}
     save_file(arrays, GOLDENS / "nn_layers.safetensors")
     cases = {n: {"layer": k, "args": a, "options": o, "input": i} for n, (k, a, o, i) in LAYERS.items()}
@@ -115,7 +165,10 @@ def main():
         n: {"args": [f, h], "options": o, "inputs": {"query": q} if k is None else {"query": q, "key": k, "value": k}}
         for n, (f, h, o, q, k) in ATTENTION.items()
     }
-    text = json.dumps({"torch": torch.__version__, "layers": cases, "attention": attention}, indent=1)
+    recurrent = {
+        n: {"layer": k, "args": a, "options": o, "input": i, "state": s} for n, (k, a, o, i, s) in RECURRENT.items()
+    }
+    text = json.dumps({"torch": torch.__version__, "layers": cases, "attention": attention, "recurrent": recurrent}, indent=1)
     (GOLDENS / "nn_layers.json").write_text(text + "\n")
 
 

@@ -11,6 +11,7 @@ pub mod cast;
 pub mod clamp;
 pub mod concat;
 pub mod conv;
+pub mod conv_transpose;
 pub mod cross_entropy;
 pub mod decoder_block;
 pub mod dropout;

@@ -44,6 +44,29 @@ impl Session {
         self.apply(op, &inputs)
     }
 
+    /// As `conv`, of which it is the gradient of the input; without a bias.
+    #[napi]
+    #[allow(clippy::too_many_arguments)]
+    pub fn conv_transpose(
+        &self,
+        x: u32,
+        weight: u32,
+        stride: Vec<u32>,
+        padding: Vec<u32>,
+        output_padding: Vec<u32>,
+        dilation: Vec<u32>,
+        groups: u32,
+    ) -> Result<u32> {
+        let conv = ops::conv::Conv {
+            stride: places(&stride),
+            padding: pairs(&padding),
+            dilation: places(&dilation),
+            groups: groups as usize,
+        };
+        let op = ops::conv_transpose::ConvTranspose { conv, output_padding: places(&output_padding) };
+        self.apply(op, &[x, weight])
+    }
+
     /// Pads the last dimensions, two numbers each: before and after.
     #[napi]
     pub fn pad(&self, x: u32, padding: Vec<u32>, mode: String) -> Result<u32> {

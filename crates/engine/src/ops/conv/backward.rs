@@ -13,7 +13,6 @@ use crate::error::Result;
 use crate::kernels::cast::cast;
 use crate::kernels::conv::{Walk, correlate};
 use crate::kernels::copy::{Side, copy};
-use crate::shape::Shape;
 use crate::tensor::{Context, Value};
 
 /// Neighbouring residues of one dimension whose elements meet taps alike: each a tap further than the
@@ -69,13 +68,12 @@ impl Residues {
     }
 }
 
-/// d_x for the convolution `walk` of `weight`; `x` is its shape.
-pub fn d_x(cx: &Rc<Context>, walk: &Walk, d: &Value, weight: &Value, x: &Shape) -> Result<Value> {
-    let d_x = cx.empty(x.clone(), DType::F32)?;
+/// Appends d_x for the convolution `walk` of `weight`.
+pub fn d_x(cx: &Rc<Context>, walk: &Walk, d: &Value, weight: &Value, d_x: &Value) -> Result<()> {
     let all = [0, 1, 2].map(|d| Residues::all(walk, d));
     // Elements that no tap meets.
     if all.iter().flatten().any(|r| r.taps == 0) {
-        cx.zero(&d_x);
+        cx.zero(d_x);
     }
     let weight = copyable(cx, weight)?;
     let met = |d: usize| all[d].iter().copied().filter(|r| r.taps > 0);
@@ -95,14 +93,14 @@ pub fn d_x(cx: &Rc<Context>, walk: &Walk, d: &Value, weight: &Value, x: &Shape) 
             ..*walk
         };
         if walk.stride == [1; 3] {
-            correlate(cx, &back, d, &turned, None, &d_x)?;
+            correlate(cx, &back, d, &turned, None, d_x)?;
             continue;
         }
         let part = cx.empty([walk.batch * walk.groups * back.rows, back.positions()], DType::F32)?;
         correlate(cx, &back, d, &turned, None, &part)?;
-        place(cx, walk, &residues, &part, &d_x)?;
+        place(cx, walk, &residues, &part, d_x)?;
     }
-    Ok(d_x)
+    Ok(())
 }
 
 /// Copies `part`, [planes, *residues, *counts], to the elements of d_x with these residues.

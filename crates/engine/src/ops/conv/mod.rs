@@ -8,7 +8,7 @@
 //! Scratch: where x needs a gradient, as much as W and, at a stride over 1, a part of d_x.
 //! Source: torch.nn.functional.conv1d, conv2d, conv3d.
 
-mod backward;
+pub(in crate::ops) mod backward;
 #[cfg(test)]
 pub(in crate::ops) mod plain;
 #[cfg(test)]
@@ -46,7 +46,7 @@ impl Conv {
     }
 
     /// The sizes of a convolution whose inputs and output were checked.
-    fn walk(&self, x: &Shape, weight: &Shape, y: &Shape) -> Walk {
+    pub(in crate::ops) fn walk(&self, x: &Shape, weight: &Shape, y: &Shape) -> Walk {
         let each = |list: &[usize]| three(list, 1);
         let before: Vec<isize> = self.padding.iter().map(|p| -(p[0] as isize)).collect();
         Walk {
@@ -160,7 +160,11 @@ impl Op for Conv {
         let (x, weight) = (&pass.input_specs[0].shape, &pass.input_specs[1].shape);
         let walk = self.walk(x, weight, &d.shape);
         let d_input = |i: usize| match i {
-            0 => backward::d_x(cx, &walk, d, pass.input(1), x),
+            0 => {
+                let d_x = cx.empty(x.clone(), DType::F32)?;
+                backward::d_x(cx, &walk, d, pass.input(1), &d_x)?;
+                Ok(d_x)
+            }
             1 => {
                 let (d_weight, adds) = pass.into.place(cx, 1, weight.clone())?;
                 correlate_weight(cx, &walk, pass.input(0), d, adds, &d_weight)?;

@@ -1,6 +1,7 @@
 //! y = x[.., start..end, ..] along one dimension.
 //!
-//! Backward: d_out at its place among zeros. Saved: nothing.
+//! Backward: d_out at its place among zeros, or added there to what other slices gave: all parts of x together
+//! cost as much as x, however many they are. Saved: nothing.
 
 #[cfg(test)]
 mod plain;
@@ -9,9 +10,11 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
+use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::tensor::{Context, Spec, Value};
@@ -71,9 +74,16 @@ impl Op for Slice {
         if d.shape == pass.input_specs[0].shape {
             return Ok(vec![Some(d.clone())]);
         }
-        let d_x = cx.empty(pass.input_specs[0].shape.clone(), d.dtype)?;
-        cx.zero(&d_x);
-        copy(cx, self.name(), &d.shape, &Side::whole(d), &self.part(&d_x))?;
+        let (d_x, adds) = pass.into.place(cx, 0, pass.input_specs[0].shape.clone())?;
+        if !adds {
+            cx.zero(&d_x);
+            copy(cx, self.name(), &d.shape, &Side::whole(d), &self.part(&d_x))?;
+            return Ok(vec![Some(d_x)]);
+        }
+        let [before, sum] = [cx.empty(d.shape.clone(), DType::F32)?, cx.empty(d.shape.clone(), DType::F32)?];
+        copy(cx, self.name(), &d.shape, &self.part(&d_x), &Side::whole(&before))?;
+        map(cx, Function::Add, &[&before, d], &sum)?;
+        copy(cx, self.name(), &d.shape, &Side::whole(&sum), &self.part(&d_x))?;
         Ok(vec![Some(d_x)])
     }
 }

@@ -1,7 +1,7 @@
 use super::{Slice, plain::plain};
 use crate::dtype::DType;
-use crate::op::Op;
-use crate::ops::checks::{Array, check, check_non_finite};
+use crate::op::{Backward, Destinations, Op, run};
+use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::tensor::Spec;
 
 fn slice(dim: usize, start: usize, end: usize) -> Slice {
@@ -45,5 +45,25 @@ fn a_slice_lies_within_its_dimension() {
     for s in [slice(2, 0, 1), slice(1, 2, 4), slice(0, 2, 1)] {
         let error = s.outputs(&[&Spec::f32([2, 3])]).unwrap_err();
         assert!(error.message.starts_with("slice") && error.message.contains("[2, 3]"), "{error}");
+    }
+}
+
+#[test]
+fn a_gradient_is_added_where_another_slice_gave_one() {
+    for s in [slice(0, 1, 3), slice(1, 2, 7), slice(2, 0, 1)] {
+        let x = Array::random("x", &[5, 7, 3]);
+        let d = Array::random("d", &plain(&x, s).shape);
+        let given = Array::random("given", &x.shape);
+        for cx in contexts() {
+            let values = [x.upload(&cx)];
+            let outputs = run(&cx, &s, &[&values[0]]).unwrap();
+            let mut pass = Backward::after(&s, &values, &outputs, &[true], vec![Some(d.upload(&cx))]);
+            let apart = read(s.backward(&cx, &pass).unwrap()[0].as_ref().unwrap());
+            pass.into = Destinations::new(vec![Some((given.upload(&cx), true))]);
+            let sum = read(s.backward(&cx, &pass).unwrap()[0].as_ref().unwrap());
+            assert!(pass.into.taken(0));
+            let expected = apart.data.iter().zip(&given.data).map(|(a, b)| (*a as f32 + *b as f32) as f64);
+            assert_eq!(sum.data, expected.collect::<Vec<_>>(), "{s:?} on {}", cx.profile.label);
+        }
     }
 }

@@ -1,0 +1,155 @@
+import { flag, options, refuse, whole } from "../argument.js";
+import { uniform } from "../create.js";
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { made, parameter, type Tensor } from "../tensor.js";
+import { perDimension, type PerDimension } from "./convolution.js";
+import { inputOf, mismatch } from "./inputs.js";
+import { Module } from "./module.js";
+
+/** The options of a transposed convolution. */
+export interface ConvTransposeOptions {
+  /** 1 unless given. */
+  stride?: PerDimension | undefined;
+  /** What is cut off on both sides, dilation · (kernel − 1) − padding being what is added; 0 unless given. */
+  padding?: PerDimension | undefined;
+  /** Elements more at the end, below the stride or the dilation; 0 unless given. */
+  outputPadding?: PerDimension | undefined;
+  dilation?: PerDimension | undefined;
+  groups?: number | undefined;
+  bias?: boolean | undefined;
+  device?: Device | undefined;
+}
+
+const OPTIONS = ["stride", "padding", "outputPadding", "dilation", "groups", "bias", "device"] as const;
+
+/**
+ * A transposed convolution: the gradient of a convolution's input, as a layer (Dumoulin and Visin 2016). Shapes: W
+ * [in, out / groups, *kernel], b [out]; both start as U(±1/√(out / groups · ∏ kernel)), as PyTorch's.
+ */
+abstract class ConvTransposeNd extends Module {
+  readonly inChannels: number;
+  readonly outChannels: number;
+  readonly kernelSize: readonly number[];
+  readonly stride: readonly number[];
+  readonly padding: readonly number[];
+  readonly outputPadding: readonly number[];
+  readonly dilation: readonly number[];
+  readonly groups: number;
+  weight: Tensor;
+  bias: Tensor | null;
+
+  protected constructor(
+    dims: 1 | 2,
+    inChannels: number,
+    outChannels: number,
+    kernelSize: PerDimension,
+    given: ConvTransposeOptions | undefined,
+  ) {
+    super();
+    const layer = `ConvTranspose${dims}d`;
+    const chosen = options(layer, given, OPTIONS);
+    const {
+      stride = 1,
+      padding = 0,
+      outputPadding = 0,
+      dilation = 1,
+      groups = 1,
+      bias = true,
+      device,
+    } = chosen;
+    this.inChannels = whole(layer, "inChannels", inChannels, 1);
+    this.outChannels = whole(layer, "outChannels", outChannels, 1);
+    this.kernelSize = perDimension(layer, "kernelSize", kernelSize, dims);
+    this.stride = perDimension(layer, "stride", stride, dims);
+    this.padding = perDimension(layer, "padding", padding, dims, 0);
+    this.outputPadding = perDimension(layer, "outputPadding", outputPadding, dims, 0);
+    this.dilation = perDimension(layer, "dilation", dilation, dims);
+    this.groups = whole(layer, "groups", groups, 1);
+    if (inChannels % groups !== 0 || outChannels % groups !== 0) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${layer}: ${groups} groups do not divide ${inChannels} channels in and ${outChannels} out evenly`,
+      );
+    }
+    for (const [d, more] of this.outputPadding.entries()) {
+      const [s, dilated] = [this.stride[d] as number, this.dilation[d] as number];
+      if (more >= Math.max(s, dilated))
+        refuse(layer, "outputPadding", `below the stride ${s} or the dilation ${dilated}`, outputPadding);
+    }
+    const bound = 1 / Math.sqrt(this.kernelSize.reduce((n, k) => n * k, outChannels / groups));
+    const draw = (...shape: number[]): Tensor => parameter(uniform(shape, -bound, bound, { device }));
+    this.weight = draw(inChannels, outChannels / groups, ...this.kernelSize);
+    this.bias = flag(layer, "bias", bias) ? draw(outChannels) : null;
+  }
+
+  /**
+   * Shapes: x [B, in, *size] or [in, *size], y likewise with `out` channels and (size − 1) · stride − 2 · padding +
+   * dilation · (kernel − 1) + outputPadding + 1 elements a dimension. `outputSize` chooses among the sizes that a
+   * stride leaves open, in the place of `outputPadding`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   */
+  forward(x: Tensor, outputSize?: PerDimension): Tensor {
+    const dims = this.stride.length;
+    const layer = `ConvTranspose${dims}d`;
+    inputOf(layer, x);
+    if (x.shape.length === dims + 1) return this.forward(x.unsqueeze(0), outputSize).squeeze(0);
+    const size = x.shape.slice(2);
+    if (x.shape.length !== dims + 2 || x.shape[1] !== this.inChannels)
+      mismatch(layer, `[B, ${this.inChannels}, ${["L", "H, W"][dims - 1]}]`, x);
+    const more = outputSize === undefined ? this.outputPadding : paddingFor(layer, this, size, outputSize);
+    const { weight, bias, stride, padding, dilation, groups } = this;
+    const both = padding.flatMap((p) => [p, p]);
+    const y = made(() =>
+      session().convTranspose(x.id, weight.id, [...stride], both, [...more], [...dilation], groups),
+    );
+    return bias === null ? y : y.add(bias.reshape([this.outChannels, ...size.map(() => 1)]));
+  }
+}
+
+/** The output padding that gives `outputSize`. */
+function paddingFor(
+  layer: string,
+  { stride, padding, dilation, kernelSize }: ConvTransposeNd,
+  size: readonly number[],
+  outputSize: PerDimension,
+): number[] {
+  const asked = perDimension(layer, "outputSize", outputSize, size.length);
+  return asked.map((out, d) => {
+    const [s, p, dilated, k] = [stride, padding, dilation, kernelSize].map((list) => list[d] as number) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const least = ((size[d] as number) - 1) * s - 2 * p + dilated * (k - 1) + 1;
+    if (out >= least && out < least + s) return out - least;
+    return refuse(layer, "outputSize", `${least} to ${least + s - 1} in dimension ${d + 2}`, out);
+  });
+}
+
+/** Over one dimension: x [B, in, L]. As `torch.nn.ConvTranspose1d`. */
+export class ConvTranspose1d extends ConvTransposeNd {
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */
+  constructor(
+    inChannels: number,
+    outChannels: number,
+    kernelSize: PerDimension,
+    given?: ConvTransposeOptions,
+  ) {
+    super(1, inChannels, outChannels, kernelSize, given);
+  }
+}
+
+/** Over two dimensions: x [B, in, H, W]. As `torch.nn.ConvTranspose2d`. */
+export class ConvTranspose2d extends ConvTransposeNd {
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */
+  constructor(
+    inChannels: number,
+    outChannels: number,
+    kernelSize: PerDimension,
+    given?: ConvTransposeOptions,
+  ) {
+    super(2, inChannels, outChannels, kernelSize, given);
+  }
+}

@@ -1,0 +1,52 @@
+import { options } from "../argument.js";
+import type { Tensor } from "../tensor.js";
+import {
+  affine,
+  Recurrent,
+  RECURRENT_OPTIONS,
+  through,
+  type Cell,
+  type RecurrentOptions,
+} from "./recurrent.js";
+
+/** r, z, n: n = tanh(x_n + σ(r)·h_n), h ← n + σ(z)·(h − n). */
+const CELL: Cell = {
+  project: (x, { weightIh, biasIh }) => affine(x, weightIh, biasIh),
+  step: (projected, state, { weightHh, biasHh }) => {
+    const [h] = state as [Tensor];
+    const H = h.shape[1] as number;
+    // The bias of n's part is inside the product with r, so that it is not one with the input's.
+    const hidden = affine(h, weightHh, biasHh);
+    const open = projected
+      .slice(1, 0, 2 * H)
+      .add(hidden.slice(1, 0, 2 * H))
+      .sigmoid();
+    const fresh = projected
+      .slice(1, 2 * H)
+      .add(open.slice(1, 0, H).mul(hidden.slice(1, 2 * H)))
+      .tanh();
+    return [fresh.add(open.slice(1, H).mul(h.sub(fresh)))];
+  },
+};
+
+/**
+ * Gated recurrent units (Cho et al. 2014), in layers and directions. As `torch.nn.GRU`, whose names and order of
+ * gates (r, z, n) its parameters have.
+ */
+export class GRU extends Recurrent {
+  /** Throws `ERR_OPTION`. */
+  constructor(inputSize: number, hiddenSize: number, given?: RecurrentOptions) {
+    super("GRU", 3, inputSize, hiddenSize, options("GRU", given, RECURRENT_OPTIONS));
+  }
+
+  /**
+   * Shapes: x [T, B, in], [B, T, in] under `batchFirst`, or [T, in]; the output likewise, with H features a
+   * direction; h [layers · directions, B, H], without B where x has none. The state is zeros unless given. Throws
+   * `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   */
+  forward(x: Tensor, state?: Tensor): [output: Tensor, h: Tensor] {
+    const given = state === undefined ? undefined : [state];
+    const { output, states } = through("GRU", this, CELL, x, given, [this.hiddenSize]);
+    return [output, states[0] as Tensor];
+  }
+}

@@ -1,0 +1,71 @@
+import { numberThat, options } from "../argument.js";
+import type { Tensor } from "../tensor.js";
+import {
+  affine,
+  partsOf,
+  Recurrent,
+  RECURRENT_OPTIONS,
+  through,
+  type Cell,
+  type RecurrentOptions,
+} from "./recurrent.js";
+
+/** The options of `LSTM`. */
+export interface LSTMOptions extends RecurrentOptions {
+  /** Features that hidden states are projected to, fewer than H; none unless given. */
+  projSize?: number | undefined;
+}
+
+/** What is remembered between two calls: what was given last, and the cell. */
+export type LSTMState = readonly [h: Tensor, c: Tensor];
+
+/** i, f, g, o: c ← σ(f)·c + σ(i)·tanh(g), h ← σ(o)·tanh(c). */
+const CELL: Cell = {
+  project: (x, { weightIh, biasIh, biasHh }) =>
+    affine(x, weightIh, biasIh === undefined || biasHh === undefined ? undefined : biasIh.add(biasHh)),
+  step: (projected, state, { weightHh, weightHr }) => {
+    const [h, c] = state as [Tensor, Tensor];
+    const H = c.shape[1] as number;
+    const gates = projected.add(affine(h, weightHh, undefined));
+    const part = (x: Tensor, gate: number): Tensor => x.slice(1, gate * H, (gate + 1) * H);
+    // One launch for three of the four.
+    const open = gates.sigmoid();
+    const next = part(open, 1)
+      .mul(c)
+      .add(part(open, 0).mul(part(gates, 2).tanh()));
+    const hidden = part(open, 3).mul(next.tanh());
+    return [weightHr === undefined ? hidden : affine(hidden, weightHr, undefined), next];
+  },
+};
+
+/**
+ * Long short-term memory (Hochreiter and Schmidhuber 1997), in layers and directions. As `torch.nn.LSTM`, whose names
+ * and order of gates (i, f, g, o) its parameters have.
+ *
+ * @example
+ * const lstm = new nn.LSTM(16, 32, { numLayers: 2, batchFirst: true });
+ * const [output, [h, c]] = lstm.forward(x); // x [B, T, 16], output [B, T, 32], h and c [2, B, 32]
+ */
+export class LSTM extends Recurrent {
+  readonly projSize: number;
+
+  /** Throws `ERR_OPTION`. */
+  constructor(inputSize: number, hiddenSize: number, given?: LSTMOptions) {
+    const { projSize = 0, ...rest } = options("LSTM", given, [...RECURRENT_OPTIONS, "projSize"]);
+    const fits = (n: number): boolean => Number.isInteger(n) && n >= 0 && (n === 0 || n < hiddenSize);
+    numberThat("LSTM", "projSize", projSize, fits, "a whole number below hiddenSize");
+    super("LSTM", 4, inputSize, hiddenSize, rest, projSize);
+    this.projSize = projSize;
+  }
+
+  /**
+   * Shapes: x [T, B, in], [B, T, in] under `batchFirst`, or [T, in]; the output likewise, with `projSize` or H
+   * features a direction; h [layers · directions, B, out] and c [layers · directions, B, H], without B where x has
+   * none. States are zeros unless given. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   */
+  forward(x: Tensor, state?: LSTMState): [output: Tensor, state: [h: Tensor, c: Tensor]] {
+    const sizes = [this.projSize || this.hiddenSize, this.hiddenSize];
+    const { output, states } = through("LSTM", this, CELL, x, partsOf("LSTM", state, "h, c"), sizes);
+    return [output, states as [Tensor, Tensor]];
+  }
+}

@@ -1,0 +1,214 @@
+/** What LSTM and GRU share: layers, directions, and the way through time. */
+import { flag, probability, whole } from "../argument.js";
+import { uniform, zeros } from "../create.js";
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { trains } from "../scope.js";
+import { made, parameter, type Tensor } from "../tensor.js";
+import { inputOf, mismatch, valuesOf } from "./inputs.js";
+import { Module } from "./module.js";
+
+/** The options of a recurrent layer. */
+export interface RecurrentOptions {
+  /** Layers, each over the outputs of the one before; 1 unless given. */
+  numLayers?: number | undefined;
+  /** Whether there are biases, two a layer as PyTorch has them; there are unless told. */
+  bias?: boolean | undefined;
+  /** Whether tensors are [B, T, C] instead of [T, B, C]. */
+  batchFirst?: boolean | undefined;
+  /** Probability of dropping outputs between layers in training; 0 unless given. */
+  dropout?: number | undefined;
+  /** Whether a second direction runs from the end, whose outputs stand after the first one's. */
+  bidirectional?: boolean | undefined;
+  device?: Device | undefined;
+}
+
+export const RECURRENT_OPTIONS = [
+  "numLayers",
+  "bias",
+  "batchFirst",
+  "dropout",
+  "bidirectional",
+  "device",
+] as const;
+
+/** The tensors of one direction of one layer. */
+export interface DirectionWeights {
+  weightIh: Tensor;
+  weightHh: Tensor;
+  biasIh: Tensor | undefined;
+  biasHh: Tensor | undefined;
+  /** Of an LSTM that projects what it gives. */
+  weightHr: Tensor | undefined;
+}
+
+/** How a kind of recurrent layer goes through time. */
+export interface Cell {
+  /** What enters the gates from x [T, B, I] at all times at once: [T, B, G·H]. */
+  project(x: Tensor, weights: DirectionWeights): Tensor;
+  /** The state after one time; the first part of it is what the layer gives. `projected` is [B, G·H]. */
+  step(projected: Tensor, state: readonly Tensor[], weights: DirectionWeights): Tensor[];
+}
+
+/** x·Wᵀ + b. */
+export function affine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Tensor {
+  return made(() => session().linear(x.id, weight.id, bias?.id, false));
+}
+
+/**
+ * Layers over time. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0 [G·H, in], weight_hh_l0
+ * [G·H, out], bias_ih_l0, bias_hh_l0, those of the second direction with `_reverse`. The products with the input
+ * are one for all times.
+ */
+export abstract class Recurrent extends Module {
+  readonly inputSize: number;
+  readonly hiddenSize: number;
+  readonly numLayers: number;
+  readonly bias: boolean;
+  readonly batchFirst: boolean;
+  readonly dropout: number;
+  readonly bidirectional: boolean;
+  [weight: `weight_${string}`]: Tensor;
+  [bias: `bias_${string}`]: Tensor;
+
+  /** `gates` is how many times H rows a weight has; `outputSize` what a direction gives, 0 for H. */
+  protected constructor(
+    layer: string,
+    gates: number,
+    inputSize: number,
+    hiddenSize: number,
+    {
+      numLayers = 1,
+      bias = true,
+      batchFirst = false,
+      dropout = 0,
+      bidirectional = false,
+      device,
+    }: RecurrentOptions,
+    projected = 0,
+  ) {
+    super();
+    this.inputSize = whole(layer, "inputSize", inputSize, 1);
+    this.hiddenSize = whole(layer, "hiddenSize", hiddenSize, 1);
+    this.numLayers = whole(layer, "numLayers", numLayers, 1);
+    this.bias = flag(layer, "bias", bias);
+    this.batchFirst = flag(layer, "batchFirst", batchFirst);
+    this.dropout = probability(layer, "dropout", dropout);
+    this.bidirectional = flag(layer, "bidirectional", bidirectional);
+    const bound = 1 / Math.sqrt(hiddenSize);
+    const draw = (...shape: number[]): Tensor => parameter(uniform(shape, -bound, bound, { device }));
+    const [rows, out] = [gates * hiddenSize, projected || hiddenSize];
+    for (const [level, suffix] of suffixesOf(this)) {
+      const inputs = level === 0 ? inputSize : out * (bidirectional ? 2 : 1);
+      this[`weight_ih_${suffix}`] = draw(rows, inputs);
+      this[`weight_hh_${suffix}`] = draw(rows, out);
+      if (bias) {
+        this[`bias_ih_${suffix}`] = draw(rows);
+        this[`bias_hh_${suffix}`] = draw(rows);
+      }
+      if (projected > 0) this[`weight_hr_${suffix}`] = draw(projected, hiddenSize);
+    }
+  }
+}
+
+/** The level and the names' ends of every direction, in PyTorch's order. */
+function suffixesOf({ numLayers, bidirectional }: Recurrent): [level: number, suffix: string][] {
+  const ends = bidirectional ? ["", "_reverse"] : [""];
+  return Array.from({ length: numLayers }, (_, level) => level).flatMap((level) =>
+    ends.map((end): [number, string] => [level, `l${level}${end}`]),
+  );
+}
+
+function weightsOf(layer: Recurrent, suffix: string): DirectionWeights {
+  return {
+    weightIh: layer[`weight_ih_${suffix}`] as Tensor,
+    weightHh: layer[`weight_hh_${suffix}`] as Tensor,
+    biasIh: layer[`bias_ih_${suffix}`],
+    biasHh: layer[`bias_hh_${suffix}`],
+    weightHr: layer[`weight_hr_${suffix}`],
+  };
+}
+
+/**
+ * Runs `layer` over x, from `given` states (each of `sizes` features, [layers · directions, B, size]) or zeros.
+ * Gives the outputs of the last layer and the states at the end.
+ */
+export function through(
+  name: string,
+  layer: Recurrent,
+  cell: Cell,
+  x: Tensor,
+  given: readonly Tensor[] | undefined,
+  sizes: readonly number[],
+): { output: Tensor; states: Tensor[] } {
+  inputOf(name, x);
+  if (x.shape.length === 2) {
+    const batch = layer.batchFirst ? 0 : 1;
+    const wide = given?.map((state) => inputOf(name, state, "the state").unsqueeze(1));
+    const { output, states } = through(name, layer, cell, x.unsqueeze(batch), wide, sizes);
+    return { output: output.squeeze(batch), states: states.map((state) => state.squeeze(1)) };
+  }
+  if (x.shape.length !== 3 || x.shape[2] !== layer.inputSize || x.shape.includes(0)) {
+    const order = layer.batchFirst ? "[B, T" : "[T, B";
+    mismatch(name, `${order}, ${layer.inputSize}] or [T, ${layer.inputSize}] of at least one time`, x);
+  }
+  const batch = x.shape[layer.batchFirst ? 0 : 1] as number;
+  const all = suffixesOf(layer);
+  const starts = sizes.map((size, part) => {
+    const shape = [all.length, batch, size];
+    if (given === undefined) return zeros(shape, { device: x.device });
+    return valuesOf(name, "the state", given[part], shape);
+  });
+
+  let y = layer.batchFirst ? x.transpose(0, 1) : x;
+  const ends: Tensor[][] = sizes.map(() => []);
+  for (let level = 0; level < layer.numLayers; level++) {
+    if (level > 0 && trains(layer) && layer.dropout > 0) y = y.dropout(layer.dropout);
+    const outputs: Tensor[] = [];
+    for (const [place, [, suffix]] of all.entries()) {
+      if (all[place]?.[0] !== level) continue;
+      const state = starts.map((start) => start.slice(0, place, place + 1).squeeze(0));
+      const run = along(cell, y, state, weightsOf(layer, suffix), suffix.endsWith("_reverse"));
+      outputs.push(run.output);
+      for (const [part, end] of run.state.entries()) ends[part]?.push(end);
+    }
+    const [first, ...rest] = outputs as [Tensor, ...Tensor[]];
+    y = rest.length > 0 ? first.concat(rest, -1) : first;
+  }
+  const states = ends.map(([first, ...rest]) => (first as Tensor).stack(rest));
+  return { output: layer.batchFirst ? y.transpose(0, 1) : y, states };
+}
+
+/** One direction of one layer over x [T, B, I]. */
+function along(
+  cell: Cell,
+  x: Tensor,
+  start: Tensor[],
+  weights: DirectionWeights,
+  reverse: boolean,
+): { output: Tensor; state: Tensor[] } {
+  const [T] = x.shape as [number];
+  const projected = cell.project(x, weights);
+  let state = start;
+  const outputs: Tensor[] = [];
+  for (let i = 0; i < T; i++) {
+    const t = reverse ? T - 1 - i : i;
+    state = cell.step(projected.slice(0, t, t + 1).squeeze(0), state, weights);
+    outputs.push((state[0] as Tensor).unsqueeze(0));
+  }
+  const [first, ...rest] = (reverse ? outputs.reverse() : outputs) as [Tensor, ...Tensor[]];
+  return { output: first.concat(rest), state };
+}
+
+/** A state of several parts that a caller gave, as a list. Throws `ERR_OPTION`. */
+export function partsOf(
+  name: string,
+  state: readonly Tensor[] | undefined,
+  parts: string,
+): readonly Tensor[] | undefined {
+  if (state === undefined) return undefined;
+  const count = parts.split(",").length;
+  if (Array.isArray(state) && state.length === count) return state as readonly Tensor[];
+  throw new LowrankError("ERR_OPTION", `${name}: the state is [${parts}], as forward gives it`);
+}

@@ -1,0 +1,145 @@
+import { flag, numberThat, oneOf, options, refuse, whole } from "../argument.js";
+import { tensor } from "../create.js";
+import { LowrankError } from "../errors.js";
+import { session } from "../native.js";
+import { made, type Tensor } from "../tensor.js";
+import type { PerDimension } from "./convolution.js";
+import { inputOf, mismatch } from "./inputs.js";
+import { Module } from "./module.js";
+
+/** How elements between those of the input are made: the one before, or by lines over one, two or three dimensions. */
+export type UpsampleMode = "nearest" | "linear" | "bilinear" | "trilinear";
+
+/** The options of `Upsample`: one of `size` and `scaleFactor` is given. */
+export interface UpsampleOptions {
+  /** Elements of the output, of every dimension or of each. */
+  size?: PerDimension | undefined;
+  /** How many times as many, of every dimension or of each. */
+  scaleFactor?: PerDimension | undefined;
+  /** `nearest` unless given. */
+  mode?: UpsampleMode | undefined;
+  /** Whether the corners' elements lie on each other, in the modes of lines; not unless told. */
+  alignCorners?: boolean | undefined;
+}
+
+const MODES: readonly UpsampleMode[] = ["nearest", "linear", "bilinear", "trilinear"];
+
+/** An element of the output is the sum of elements of the input, each times its share. */
+interface Taps {
+  places: Int32Array;
+  shares: Float32Array;
+}
+
+/**
+ * The input at another size. Dimensions are gone through one after the other; a gradient is summed in an order of
+ * its own, always the same. As `torch.nn.Upsample`.
+ */
+export class Upsample extends Module {
+  readonly size: PerDimension | null;
+  readonly scaleFactor: PerDimension | null;
+  readonly mode: UpsampleMode;
+  readonly alignCorners: boolean;
+
+  /** Throws `ERR_OPTION`. */
+  constructor(given: UpsampleOptions) {
+    super();
+    const known = ["size", "scaleFactor", "mode", "alignCorners"] as const;
+    const { size, scaleFactor, mode = "nearest", alignCorners } = options("Upsample", given, known);
+    if ((size === undefined) === (scaleFactor === undefined))
+      throw new LowrankError("ERR_OPTION", "Upsample: give one of size and scaleFactor");
+    each(size, (one) => whole("Upsample", "size", one, 1));
+    const factor = (n: number): boolean => n > 0 && Number.isFinite(n);
+    each(scaleFactor, (one) => numberThat("Upsample", "scaleFactor", one, factor, "a number above 0"));
+    this.size = size ?? null;
+    this.scaleFactor = scaleFactor ?? null;
+    this.mode = oneOf("Upsample", "mode", mode, MODES);
+    if (alignCorners !== undefined) flag("Upsample", "alignCorners", alignCorners);
+    if (mode === "nearest" && alignCorners !== undefined)
+      refuse("Upsample", "alignCorners", "for the modes linear, bilinear and trilinear", alignCorners);
+    this.alignCorners = alignCorners ?? false;
+  }
+
+  /**
+   * Shapes: x [B, C, *size] of one to three dimensions more, or of as many as the mode says; y [B, C, *out] with
+   * out = ⌊size · scaleFactor⌋ or what `size` says. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   */
+  forward(x: Tensor): Tensor {
+    inputOf("Upsample", x);
+    const dims = x.shape.length - 2;
+    const asked = MODES.indexOf(this.mode);
+    if (dims < 1 || dims > 3 || (asked > 0 && asked !== dims) || x.shape.includes(0)) {
+      const shapes = ["[B, C, L]", "[B, C, H, W]", "[B, C, D, H, W]"];
+      mismatch(`Upsample (${this.mode})`, asked > 0 ? (shapes[asked - 1] as string) : shapes.join(" or "), x);
+    }
+    return x.shape.slice(2).reduce((y, size, d) => {
+      const out = this.size === null ? undefined : at("size", this.size, d, dims);
+      const scale = this.scaleFactor === null ? undefined : at("scaleFactor", this.scaleFactor, d, dims);
+      const length = out ?? Math.floor(size * (scale as number));
+      if (length < 1) refuse("Upsample", "scaleFactor", "such that something is left", this.scaleFactor);
+      if (length === size && scale === undefined) return y;
+      // As PyTorch: a factor that is given counts as it is, though the output's size is rounded.
+      const apart = scale === undefined ? size / length : 1 / scale;
+      const taps =
+        this.mode === "nearest"
+          ? nearest(size, length, apart)
+          : lines(size, length, apart, this.alignCorners);
+      return along(y, d + 2, taps);
+    }, x);
+  }
+}
+
+/** Checks one number, or each of several. */
+function each(value: PerDimension | undefined, check: (one: unknown) => unknown): void {
+  if (Array.isArray(value)) value.forEach(check);
+  else if (value !== undefined) check(value);
+}
+
+/** The number for dimension `d` of `dims`. */
+function at(name: string, value: PerDimension, d: number, dims: number): number {
+  if (typeof value === "number") return value;
+  if (value.length === dims) return value[d] as number;
+  return refuse("Upsample", name, `one number, or ${dims}`, value);
+}
+
+/** The element at or before each place. PyTorch computes places in f32, which decides where they round to. */
+function nearest(size: number, out: number, apart: number): Taps[] {
+  const step = Math.fround(apart);
+  const place = (o: number): number => {
+    if (out === size) return o;
+    if (out === 2 * size) return o >> 1;
+    return Math.min(Math.floor(Math.fround(o * step)), size - 1);
+  };
+  return [{ places: Int32Array.from({ length: out }, (_, o) => place(o)), shares: new Float32Array() }];
+}
+
+/** The two elements that each place lies between. */
+function lines(size: number, out: number, apart: number, alignCorners: boolean): Taps[] {
+  const step = alignCorners ? (out > 1 ? (size - 1) / (out - 1) : 0) : apart;
+  const places = Array.from({ length: out }, (_, o) =>
+    alignCorners ? o * step : Math.max(0, (o + 0.5) * step - 0.5),
+  );
+  const before = Int32Array.from(places, (place) => Math.min(Math.floor(place), size - 1));
+  const after = before.map((one) => Math.min(one + 1, size - 1));
+  const share = places.map((place, o) => Math.min(1, place - (before[o] as number)));
+  return [
+    { places: before, shares: Float32Array.from(share, (s) => 1 - s) },
+    { places: after, shares: Float32Array.from(share) },
+  ];
+}
+
+/** The sum of what taps name along dimension `dim`, whose slices are the rows of a table. */
+function along(x: Tensor, dim: number, taps: readonly Taps[]): Tensor {
+  const { device } = x;
+  const order = [dim, ...x.shape.map((_, d) => d).filter((d) => d !== dim)];
+  const turned = x.permute(order);
+  const [size, ...rest] = turned.shape as [number, ...number[]];
+  const table = turned.reshape(size, x.size / size);
+  const parts = taps.map(({ places, shares }) => {
+    const ids = tensor(places, { device });
+    const rows = made(() => session().embedding(table.id, ids.id, false));
+    return shares.length === 0 ? rows : rows.mul(tensor(shares, { shape: [shares.length, 1], device }));
+  });
+  const [first, second] = parts as [Tensor, Tensor?];
+  const sum = second === undefined ? first : first.add(second);
+  return sum.reshape(sum.shape[0] as number, ...rest).permute(x.shape.map((_, d) => order.indexOf(d)));
+}
