@@ -1,3 +1,4 @@
+import { flag, options, whole } from "../argument.js";
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -11,16 +12,31 @@ import {
   type GeometryOptions,
   type PerDimension,
 } from "./convolution.js";
+import { inputOf, mismatch, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
 
+/** The options of a convolution. */
 export interface ConvOptions extends GeometryOptions {
-  bias?: boolean;
-  device?: Device;
+  /** Whether there is one; there is unless told. */
+  bias?: boolean | undefined;
+  device?: Device | undefined;
   /** Values to use as they are, instead of drawing new ones. */
-  weight?: Tensor;
-  biasValues?: Tensor;
+  weight?: Tensor | undefined;
+  biasValues?: Tensor | undefined;
 }
+
+const OPTIONS = [
+  "stride",
+  "padding",
+  "dilation",
+  "groups",
+  "paddingMode",
+  "bias",
+  "device",
+  "weight",
+  "biasValues",
+] as const;
 
 /**
  * y = W ⋆ x + b. Shapes: x [B, in, *size] or [in, *size], W [out, in / groups, *kernel], b [out]. W and
@@ -39,17 +55,21 @@ export abstract class ConvNd extends Module {
     inChannels: number,
     outChannels: number,
     kernelSize: PerDimension,
-    options: ConvOptions = {},
+    given: ConvOptions = {},
   ) {
     super();
     const layer = `Conv${dims}d`;
+    const { bias = true, device, weight, biasValues } = given;
+    whole(layer, "inChannels", inChannels, 1);
+    whole(layer, "outChannels", outChannels, 1);
+    flag(layer, "bias", bias);
     const kernel = perDimension(layer, "kernelSize", kernelSize, dims);
     this.inChannels = inChannels;
     this.outChannels = outChannels;
     this.kernelSize = kernel;
-    this.geometry = convGeometry(layer, kernel, options);
+    this.geometry = convGeometry(layer, kernel, given);
     const { groups } = this.geometry;
-    if (inChannels % groups !== 0 || outChannels % groups !== 0 || inChannels < 1 || outChannels < 1) {
+    if (inChannels % groups !== 0 || outChannels % groups !== 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
         `${layer}: ${groups} groups do not divide ${inChannels} channels in and ${outChannels} out evenly`,
@@ -59,36 +79,61 @@ export abstract class ConvNd extends Module {
     const bound = 1 / Math.sqrt(fan);
     const draw = (shape: number[]): Tensor => {
       const size = shape.reduce((n, d) => n * d, 1);
-      checkRoom(layer, options.device, size);
-      const place = options.device === undefined ? {} : { device: options.device };
-      return parameter(tensor(uniform(size, -bound, bound), { shape, ...place }));
+      checkRoom(layer, device, size);
+      return parameter(tensor(uniform(size, -bound, bound), { shape, device }));
     };
-    this.weight = options.weight ?? draw([outChannels, inChannels / groups, ...kernel]);
-    this.bias = options.biasValues ?? (options.bias === false || options.weight ? null : draw([outChannels]));
+    const shape = [outChannels, inChannels / groups, ...kernel];
+    this.weight = weight === undefined ? draw(shape) : valuesOf(layer, "weight", weight, shape);
+    if (biasValues !== undefined) this.bias = valuesOf(layer, "biasValues", biasValues, [outChannels]);
+    else this.bias = bias && weight === undefined ? draw([outChannels]) : null;
   }
 
+  /**
+   * Shapes: x [B, in, *size] or [in, *size], y likewise with `out` channels and ⌊(size + padding − dilation ·
+   * (kernel − 1) − 1) / stride⌋ + 1 elements a dimension. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+   */
   forward(x: Tensor): Tensor {
+    const dims = this.kernelSize.length;
+    inputOf(`Conv${dims}d`, x);
+    if (x.shape.length < dims + 1 || x.shape.length > dims + 2) {
+      const size = ["L", "H, W", "D, H, W"][dims - 1] as string;
+      const channels = this.inChannels;
+      mismatch(
+        `Conv${dims}d`,
+        `[B, ${channels}, ${size}] or [${channels}, ${size}], of ${dims + 2} or ${dims + 1} dimensions`,
+        x,
+      );
+    }
     return convolve(x, this.weight, this.bias, this.geometry);
   }
 }
 
 /** Over one dimension: x [B, in, L]. */
 export class Conv1d extends ConvNd {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, options?: ConvOptions) {
-    super(1, inChannels, outChannels, kernelSize, options);
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not fit. */
+  constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
+    // Layers made of this one have options of their own.
+    const chosen = new.target === Conv1d ? options("Conv1d", given, OPTIONS) : given;
+    super(1, inChannels, outChannels, kernelSize, chosen);
   }
 }
 
 /** Over two dimensions: x [B, in, H, W]. */
 export class Conv2d extends ConvNd {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, options?: ConvOptions) {
-    super(2, inChannels, outChannels, kernelSize, options);
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not fit. */
+  constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
+    // Layers made of this one have options of their own.
+    const chosen = new.target === Conv2d ? options("Conv2d", given, OPTIONS) : given;
+    super(2, inChannels, outChannels, kernelSize, chosen);
   }
 }
 
 /** Over three dimensions: x [B, in, D, H, W]. */
 export class Conv3d extends ConvNd {
-  constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, options?: ConvOptions) {
-    super(3, inChannels, outChannels, kernelSize, options);
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not fit. */
+  constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
+    // Layers made of this one have options of their own.
+    const chosen = new.target === Conv3d ? options("Conv3d", given, OPTIONS) : given;
+    super(3, inChannels, outChannels, kernelSize, chosen);
   }
 }

@@ -1,4 +1,5 @@
 /** What a convolution is told beside its tensors, and the operation itself. */
+import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { made, type Tensor } from "../tensor.js";
@@ -6,6 +7,7 @@ import { made, type Tensor } from "../tensor.js";
 /** One number for every dimension, or one for each. */
 export type PerDimension = number | readonly number[];
 
+/** What padding is made of: zeros, or the input mirrored, its edge, or its other end. */
 export type PaddingMode = "zeros" | "reflect" | "replicate" | "circular";
 
 /** How a kernel is taken over an input; one entry a dimension. */
@@ -18,13 +20,18 @@ export interface ConvGeometry {
   readonly paddingMode: PaddingMode;
 }
 
+/** How a convolution walks over its input; as `torch.nn.Conv2d`. */
 export interface GeometryOptions {
-  stride?: PerDimension;
-  /** On both sides; "same" keeps the size (at stride 1), "valid" is none. */
-  padding?: PerDimension | "same" | "valid";
-  dilation?: PerDimension;
-  groups?: number;
-  paddingMode?: PaddingMode;
+  /** 1 unless given. */
+  stride?: PerDimension | undefined;
+  /** On both sides, 0 unless given; "same" keeps the size (at stride 1), "valid" is none. */
+  padding?: PerDimension | "same" | "valid" | undefined;
+  /** 1 unless given. */
+  dilation?: PerDimension | undefined;
+  /** Parts that channels are in, each convolved by itself; 1 unless given. */
+  groups?: number | undefined;
+  /** What padding is made of; zeros unless given. */
+  paddingMode?: PaddingMode | undefined;
 }
 
 const MODES: readonly string[] = ["zeros", "reflect", "replicate", "circular"] satisfies PaddingMode[];
@@ -37,6 +44,9 @@ export function perDimension(
   dims: number,
   least = 1,
 ): number[] {
+  const given: unknown = value;
+  if (typeof given !== "number" && !Array.isArray(given))
+    refuse(layer, name, `a whole number of at least ${least}, or ${dims} of them`, given);
   const list = typeof value === "number" ? Array.from({ length: dims }, () => value) : [...value];
   if (list.length !== dims || !list.every((n) => Number.isInteger(n) && n >= least)) {
     throw new LowrankError(

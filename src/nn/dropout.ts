@@ -1,19 +1,22 @@
-import { LowrankError } from "../errors.js";
+import { probability } from "../argument.js";
 import { trains } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** In training, zeroes each element with probability p and scales the others by 1 / (1 − p). */
 export class Dropout extends Module {
   readonly p: number;
 
+  /** Throws `ERR_OPTION`. */
   constructor(p = 0.5) {
     super();
-    if (!(p >= 0 && p <= 1)) throw new LowrankError("ERR_OPTION", `Dropout: p is a probability, not ${p}`);
-    this.p = p;
+    this.p = probability("Dropout", "p", p);
   }
 
+  /** Shapes: x and y [...]; y is x in `eval()`. Throws `ERR_OPTION` for what is no tensor. */
   forward(x: Tensor): Tensor {
+    inputOf("Dropout", x);
     return this.p > 0 && trains(this) ? x.dropout(this.p) : x;
   }
 }

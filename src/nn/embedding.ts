@@ -1,51 +1,63 @@
+import { options, whole } from "../argument.js";
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
+import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
 
+/** The options of `Embedding`. */
 export interface EmbeddingOptions {
   /** A row that starts at zero and gets no gradient; negative from the end. */
   paddingIdx?: number | undefined;
-  device?: Device;
+  device?: Device | undefined;
   /** Values to use as they are, instead of drawing new ones. */
-  weight?: Tensor;
+  weight?: Tensor | undefined;
 }
 
-/** y = W[ids]. Shapes: ids i32 [...], W [n, d], y [..., d]. W starts as N(0, 1). */
+/** y = W[ids]. Shapes: ids i32 [...], W [n, d], y [..., d]. W starts as N(0, 1). As `torch.nn.Embedding`. */
 export class Embedding extends Module {
   readonly numEmbeddings: number;
   readonly embeddingDim: number;
   readonly paddingIdx: number | undefined;
   weight: Tensor;
 
-  constructor(numEmbeddings: number, embeddingDim: number, options: EmbeddingOptions = {}) {
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for a weight that does not fit; `ERR_OUT_OF_MEMORY`. */
+  constructor(numEmbeddings: number, embeddingDim: number, given: EmbeddingOptions = {}) {
     super();
-    if ("maxNorm" in options && options.maxNorm !== undefined) {
+    whole("Embedding", "numEmbeddings", numEmbeddings, 1);
+    whole("Embedding", "embeddingDim", embeddingDim, 1);
+    if (typeof given === "object" && given !== null && "maxNorm" in given && given.maxNorm !== undefined) {
       throw new LowrankError(
         "ERR_OPTION",
         "Embedding: maxNorm rewrites the weight in forward and is not offered",
       );
     }
+    // Layers made of this one have options of their own.
+    const chosen =
+      new.target === Embedding ? options("Embedding", given, ["paddingIdx", "device", "weight"]) : given;
+    const { device, weight } = chosen;
     this.numEmbeddings = numEmbeddings;
     this.embeddingDim = embeddingDim;
-    this.paddingIdx = rowOf(options.paddingIdx, numEmbeddings);
-    if (options.weight !== undefined) {
-      this.weight = options.weight;
+    this.paddingIdx = rowOf(chosen.paddingIdx, numEmbeddings);
+    const shape = [numEmbeddings, embeddingDim];
+    if (weight !== undefined) {
+      this.weight = valuesOf("Embedding", "weight", weight, shape);
       return;
     }
-    checkRoom("Embedding", options.device, numEmbeddings * embeddingDim);
+    checkRoom("Embedding", device, numEmbeddings * embeddingDim);
     const values = normal(numEmbeddings * embeddingDim);
     if (this.paddingIdx !== undefined)
       values.fill(0, this.paddingIdx * embeddingDim, (this.paddingIdx + 1) * embeddingDim);
-    const place = options.device === undefined ? {} : { device: options.device };
-    this.weight = parameter(tensor(values, { shape: [numEmbeddings, embeddingDim], ...place }));
+    this.weight = parameter(tensor(values, { shape, device }));
   }
 
+  /** Throws `ERR_OPTION`, `ERR_DTYPE`; `ERR_INDEX` for ids outside the table, which are NaN where only the device knows them. */
   forward(ids: Tensor): Tensor {
+    inputOf("Embedding", ids, "ids");
     return made(() => session().embedding(this.weight.id, ids.id, false, this.paddingIdx));
   }
 }

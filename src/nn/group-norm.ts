@@ -1,15 +1,19 @@
+import { flag, numberThat, options, whole } from "../argument.js";
 import { ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { made, parameter, type Tensor } from "../tensor.js";
+import { inputOf, mismatch } from "./inputs.js";
 import { Module } from "./module.js";
 
+/** The options of `GroupNorm`. */
 export interface GroupNormOptions {
-  eps?: number;
-  /** Whether channels have weights and biases. */
-  affine?: boolean;
-  device?: Device;
+  /** Added to the variance; 1e-5 unless given. */
+  eps?: number | undefined;
+  /** Whether channels have weights and biases; they do unless told. */
+  affine?: boolean | undefined;
+  device?: Device | undefined;
 }
 
 /**
@@ -23,13 +27,15 @@ export class GroupNorm extends Module {
   weight: Tensor | null;
   bias: Tensor | null;
 
-  constructor(
-    numGroups: number,
-    numChannels: number,
-    { eps = 1e-5, affine = true, device }: GroupNormOptions = {},
-  ) {
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */
+  constructor(numGroups: number, numChannels: number, given?: GroupNormOptions) {
     super();
-    if (!Number.isInteger(numGroups) || numGroups < 1 || numChannels < 1 || numChannels % numGroups !== 0) {
+    const { eps = 1e-5, affine = true, device } = options("GroupNorm", given, ["eps", "affine", "device"]);
+    whole("GroupNorm", "numGroups", numGroups, 1);
+    whole("GroupNorm", "numChannels", numChannels, 1);
+    numberThat("GroupNorm", "eps", eps, (e) => e >= 0, "a number from 0 on");
+    flag("GroupNorm", "affine", affine);
+    if (numChannels % numGroups !== 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
         `GroupNorm: ${numGroups} groups do not divide ${numChannels} channels evenly`,
@@ -38,19 +44,14 @@ export class GroupNorm extends Module {
     this.numGroups = numGroups;
     this.numChannels = numChannels;
     this.eps = eps;
-    const place = device === undefined ? {} : { device };
-    this.weight = affine ? parameter(ones([numChannels], place)) : null;
-    this.bias = affine ? parameter(zeros([numChannels], place)) : null;
+    this.weight = affine ? parameter(ones([numChannels], { device })) : null;
+    this.bias = affine ? parameter(zeros([numChannels], { device })) : null;
   }
 
+  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
-    const [B, C, ...rest] = x.shape;
-    if (B === undefined || C !== this.numChannels) {
-      throw new LowrankError(
-        "ERR_SHAPE_MISMATCH",
-        `GroupNorm: takes [B, ${this.numChannels}, ...], not a tensor of shape [${x.shape.join(", ")}]`,
-      );
-    }
+    const [B, C, ...rest] = inputOf("GroupNorm", x).shape;
+    if (B === undefined || C !== this.numChannels) mismatch("GroupNorm", `[B, ${this.numChannels}, ...]`, x);
     const S = rest.reduce((n, d) => n * d, 1);
     const groups = x.reshape(B * this.numGroups, (C / this.numGroups) * S);
     const plain = made(() => session().layerNorm(groups.id, undefined, undefined, this.eps));

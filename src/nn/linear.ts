@@ -1,21 +1,27 @@
+import { flag, options, whole } from "../argument.js";
 import { uniform } from "../create.js";
 import { session } from "../native.js";
 import { made, parameter, type Tensor } from "../tensor.js";
+import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
 import type { Device } from "../device.js";
 
+/** The options of `Linear`. */
 export interface LinearOptions {
-  bias?: boolean;
-  device?: Device;
+  /** Whether there is one; there is unless told. */
+  bias?: boolean | undefined;
+  device?: Device | undefined;
   /** Values to use as they are, instead of drawing new ones. */
-  weight?: Tensor;
-  biasValues?: Tensor;
+  weight?: Tensor | undefined;
+  biasValues?: Tensor | undefined;
 }
+
+const OPTIONS = ["bias", "device", "weight", "biasValues", "fanInFanOut"] as const;
 
 /**
  * y = x·Wᵀ + b. Shapes: x [..., in], W [out, in], b [out], y [..., out]. W and b start as
- * U(±1/√in), as PyTorch's.
+ * U(±1/√in), as `torch.nn.Linear`'s.
  */
 export class Linear extends Module {
   readonly inFeatures: number;
@@ -25,27 +31,35 @@ export class Linear extends Module {
   weight: Tensor;
   bias: Tensor | null;
 
+  /**
+   * With `fanInFanOut` the weight is stored as [in, out]. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for values that
+   * do not fit.
+   */
   constructor(
     inFeatures: number,
     outFeatures: number,
-    options: LinearOptions & { fanInFanOut?: boolean } = {},
+    given: LinearOptions & { fanInFanOut?: boolean | undefined } = {},
   ) {
     super();
-    this.inFeatures = inFeatures;
-    this.outFeatures = outFeatures;
-    this.fanInFanOut = options.fanInFanOut ?? false;
-    const place = options.device === undefined ? {} : { device: options.device };
-    if (!options.weight) checkRoom("Linear", options.device, inFeatures * outFeatures);
+    // Layers made of this one have options of their own.
+    const chosen = new.target === Linear ? options("Linear", given, OPTIONS) : given;
+    const { bias = true, device, weight, biasValues, fanInFanOut = false } = chosen;
+    this.inFeatures = whole("Linear", "inFeatures", inFeatures, 1);
+    this.outFeatures = whole("Linear", "outFeatures", outFeatures, 1);
+    this.fanInFanOut = flag("Linear", "fanInFanOut", fanInFanOut);
+    flag("Linear", "bias", bias);
+    if (weight === undefined) checkRoom("Linear", device, inFeatures * outFeatures);
     const bound = 1 / Math.sqrt(inFeatures);
-    const draw = (shape: number[]): Tensor => uniform(shape, -bound, bound, place);
+    const draw = (shape: number[]): Tensor => uniform(shape, -bound, bound, { device });
     const shape = this.fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
-    this.weight = options.weight ?? parameter(draw(shape));
-    this.bias =
-      options.biasValues ??
-      (options.bias === false || options.weight ? null : parameter(draw([outFeatures])));
+    this.weight = weight === undefined ? parameter(draw(shape)) : valuesOf("Linear", "weight", weight, shape);
+    if (biasValues !== undefined) this.bias = valuesOf("Linear", "biasValues", biasValues, [outFeatures]);
+    else this.bias = bias && weight === undefined ? parameter(draw([outFeatures])) : null;
   }
 
+  /** Throws `ERR_OPTION` for what is no tensor, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
   forward(x: Tensor): Tensor {
+    inputOf("Linear", x);
     return made(() => session().linear(x.id, this.weight.id, this.bias?.id, this.fanInFanOut));
   }
 }

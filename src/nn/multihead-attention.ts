@@ -1,24 +1,29 @@
+import { flag, options, whole } from "../argument.js";
 import { tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { uniform } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
+import { inputOf, mismatch } from "./inputs.js";
 import { Linear } from "./linear.js";
 import { Module } from "./module.js";
 
+/** The options of `MultiheadAttention`. */
 export interface MultiheadAttentionOptions {
-  bias?: boolean;
+  /** Whether projections have biases; they do unless told. */
+  bias?: boolean | undefined;
   /** Whether tensors are [B, T, C] instead of [T, B, C]. */
-  batchFirst?: boolean;
-  device?: Device;
+  batchFirst?: boolean | undefined;
+  device?: Device | undefined;
 }
 
+/** What queries may see. */
 export interface AttendOptions {
   /** A query sees no key after its own position. */
-  isCausal?: boolean;
+  isCausal?: boolean | undefined;
   /** i32 [B, S], 0 where a key is hidden. */
-  keyMask?: Tensor;
+  keyMask?: Tensor | undefined;
 }
 
 /**
@@ -35,13 +40,17 @@ export class MultiheadAttention extends Module {
   in_proj_bias: Tensor | null;
   out_proj: Linear;
 
-  constructor(
-    embedDim: number,
-    numHeads: number,
-    { bias = true, batchFirst = false, device }: MultiheadAttentionOptions = {},
-  ) {
+  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide the features. */
+  constructor(embedDim: number, numHeads: number, given?: MultiheadAttentionOptions) {
     super();
-    if (!Number.isInteger(numHeads) || numHeads < 1 || embedDim < 1 || embedDim % numHeads !== 0) {
+    const layer = "MultiheadAttention";
+    const known = ["bias", "batchFirst", "device"] as const;
+    const { bias = true, batchFirst = false, device } = options(layer, given, known);
+    whole(layer, "embedDim", embedDim, 1);
+    whole(layer, "numHeads", numHeads, 1);
+    flag(layer, "bias", bias);
+    flag(layer, "batchFirst", batchFirst);
+    if (embedDim % numHeads !== 0) {
       throw new LowrankError(
         "ERR_SHAPE_MISMATCH",
         `MultiheadAttention: ${numHeads} heads do not divide ${embedDim} features evenly`,
@@ -50,23 +59,36 @@ export class MultiheadAttention extends Module {
     this.embedDim = embedDim;
     this.numHeads = numHeads;
     this.batchFirst = batchFirst;
-    const place = device === undefined ? {} : { device };
     const bound = Math.sqrt(6 / (4 * embedDim));
     const values = uniform(3 * embedDim * embedDim, -bound, bound);
-    this.in_proj_weight = parameter(tensor(values, { shape: [3 * embedDim, embedDim], ...place }));
-    this.in_proj_bias = bias ? parameter(zeros([3 * embedDim], place)) : null;
-    this.out_proj = new Linear(embedDim, embedDim, { bias, ...place });
-    this.out_proj.bias?.copy(zeros([embedDim], place));
+    this.in_proj_weight = parameter(tensor(values, { shape: [3 * embedDim, embedDim], device }));
+    this.in_proj_bias = bias ? parameter(zeros([3 * embedDim], { device })) : null;
+    this.out_proj = new Linear(embedDim, embedDim, { bias, device });
+    this.out_proj.bias?.copy(zeros([embedDim], { device }));
   }
 
-  forward(query: Tensor, key = query, value = key, options: AttendOptions = {}): Tensor {
+  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+  forward(query: Tensor, key = query, value = key, given: AttendOptions = {}): Tensor {
+    const layer = "MultiheadAttention";
+    const { isCausal = false, keyMask } = options(layer, given, ["isCausal", "keyMask"]);
+    flag(layer, "isCausal", isCausal);
+    if (keyMask !== undefined) inputOf(layer, keyMask, "keyMask");
+    for (const [name, x] of Object.entries({ query, key, value })) {
+      const { length } = inputOf(layer, x, name).shape;
+      if (length < 2 || length > 3 || length !== query.shape.length || x.shape.at(-1) !== this.embedDim)
+        mismatch(
+          `${layer}: ${name}`,
+          `[T, B, ${this.embedDim}] or [T, ${this.embedDim}], the query's dimensions`,
+          x,
+        );
+    }
     if (query.shape.length === 2) {
       const batch = this.batchFirst ? 0 : 1;
       // Equal ones stay one, and are projected at once.
       const q = query.unsqueeze(batch);
       const k = key === query ? q : key.unsqueeze(batch);
       const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
-      return this.forward(q, k, v, options).squeeze(batch);
+      return this.forward(q, k, v, given).squeeze(batch);
     }
     const [q, k, v] = this.#projected(query, key, value).map((x) => this.#inHeads(x)) as [
       Tensor,
@@ -74,7 +96,6 @@ export class MultiheadAttention extends Module {
       Tensor,
     ];
     const [B, T, H, D] = q.shape as [number, number, number, number];
-    const { isCausal = false, keyMask } = options;
     const S = k.shape[1] as number;
     const attended = made(() =>
       session().attention(q.id, k.id, v.id, keyMask?.id, isCausal, 0, 1 / Math.sqrt(D), 0, S),

@@ -1,14 +1,24 @@
+import { numberThat, options, refuse, whole } from "../argument.js";
 import { ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { session } from "../native.js";
 import { made, madeAll, parameter, type Tensor } from "../tensor.js";
+import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 
+/** The options of a norm over features. */
 export interface NormOptions {
-  eps?: number;
-  device?: Device;
-  weight?: Tensor;
-  bias?: Tensor | boolean;
+  /** Added under the root: 1e-5 of `LayerNorm`, 1e-6 of `RMSNorm`, unless given. */
+  eps?: number | undefined;
+  device?: Device | undefined;
+  /** Values to use as they are, instead of ones. */
+  weight?: Tensor | undefined;
+  /** Whether there is one, or its values; there is one of zeros unless given. */
+  bias?: Tensor | boolean | undefined;
+}
+
+function epsOf(layer: string, eps: unknown): number {
+  return numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number from 0 on");
 }
 
 /** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). */
@@ -16,13 +26,21 @@ export class RMSNorm extends Module {
   readonly eps: number;
   weight: Tensor;
 
-  constructor(size: number, { eps = 1e-6, device, weight }: Omit<NormOptions, "bias"> = {}) {
+  /** Over `size` features. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+  constructor(size: number, given?: Omit<NormOptions, "bias">) {
     super();
-    this.eps = eps;
-    this.weight = weight ?? parameter(ones([size], device === undefined ? {} : { device }));
+    const { eps = 1e-6, device, weight } = options("RMSNorm", given, ["eps", "device", "weight"]);
+    whole("RMSNorm", "size", size, 1);
+    this.eps = epsOf("RMSNorm", eps);
+    this.weight =
+      weight === undefined
+        ? parameter(ones([size], { device }))
+        : valuesOf("RMSNorm", "weight", weight, [size]);
   }
 
+  /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
+    inputOf("RMSNorm", x);
     return made(() => session().rmsNorm(x.id, this.weight.id, this.eps));
   }
 
@@ -40,15 +58,25 @@ export class LayerNorm extends Module {
   weight: Tensor;
   bias: Tensor | null;
 
-  constructor(size: number, { eps = 1e-5, device, weight, bias = true }: NormOptions = {}) {
+  /** Over `size` features. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+  constructor(size: number, given?: NormOptions) {
     super();
-    this.eps = eps;
-    const place = device === undefined ? {} : { device };
-    this.weight = weight ?? parameter(ones([size], place));
-    this.bias = typeof bias === "object" ? bias : bias ? parameter(zeros([size], place)) : null;
+    const known = ["eps", "device", "weight", "bias"] as const;
+    const { eps = 1e-5, device, weight, bias = true } = options("LayerNorm", given, known);
+    whole("LayerNorm", "size", size, 1);
+    this.eps = epsOf("LayerNorm", eps);
+    this.weight =
+      weight === undefined
+        ? parameter(ones([size], { device }))
+        : valuesOf("LayerNorm", "weight", weight, [size]);
+    if (typeof bias === "object") this.bias = valuesOf("LayerNorm", "bias", bias, [size]);
+    else if (typeof bias === "boolean") this.bias = bias ? parameter(zeros([size], { device })) : null;
+    else refuse("LayerNorm", "bias", "true, false or a tensor", bias);
   }
 
+  /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
+    inputOf("LayerNorm", x);
     return made(() => session().layerNorm(x.id, this.weight.id, this.bias?.id, this.eps));
   }
 

@@ -1,16 +1,21 @@
+import { flag, options } from "../argument.js";
 import { session } from "../native.js";
 import { made, type Tensor } from "../tensor.js";
 import { perDimension, type PerDimension } from "./convolution.js";
+import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 
+/** The options of pooling. */
 export interface PoolOptions {
   /** The kernel's size unless given. */
-  stride?: PerDimension;
-  /** On both sides; at most half the kernel. */
-  padding?: PerDimension;
-  /** Whether a last window may be short, so that nothing of the input is left out. */
-  ceilMode?: boolean;
+  stride?: PerDimension | undefined;
+  /** On both sides, 0 unless given; at most half the kernel. */
+  padding?: PerDimension | undefined;
+  /** Whether a last window may be short, so that nothing of the input is left out; not unless told. */
+  ceilMode?: boolean | undefined;
 }
+
+const OPTIONS = ["stride", "padding", "ceilMode"] as const;
 
 /**
  * Windows over the last dimensions. Shapes: x [..., *size], y [..., *out] with
@@ -22,17 +27,13 @@ abstract class Pool extends Module {
   readonly padding: readonly number[];
   readonly ceilMode: boolean;
 
-  protected constructor(
-    layer: string,
-    dims: number,
-    kernelSize: PerDimension,
-    { stride = kernelSize, padding = 0, ceilMode = false }: PoolOptions = {},
-  ) {
+  protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: PoolOptions = {}) {
     super();
+    const { stride = kernelSize, padding = 0, ceilMode = false } = given;
     this.kernelSize = perDimension(layer, "kernelSize", kernelSize, dims);
     this.stride = perDimension(layer, "stride", stride, dims);
     this.padding = perDimension(layer, "padding", padding, dims, 0);
-    this.ceilMode = ceilMode;
+    this.ceilMode = flag(layer, "ceilMode", ceilMode);
   }
 
   abstract override forward(x: Tensor): Tensor;
@@ -40,27 +41,34 @@ abstract class Pool extends Module {
 
 /** The maximum over windows: NaN where a window holds one; the gradient goes to the first of equals. */
 abstract class MaxPoolNd extends Pool {
+  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
+    inputOf(`MaxPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode } = this;
     return made(() => session().maxPool(x.id, [...kernelSize], [...stride], [...padding], ceilMode));
   }
 }
 
+/** The options of mean pooling. */
 export interface AvgPoolOptions extends PoolOptions {
-  /** Whether a mean divides by the padding in its window too. */
-  countIncludePad?: boolean;
+  /** Whether a mean divides by the padding in its window too; it does unless told. */
+  countIncludePad?: boolean | undefined;
 }
+
+const AVG_OPTIONS = [...OPTIONS, "countIncludePad"] as const;
 
 /** The mean over windows. */
 abstract class AvgPoolNd extends Pool {
   readonly countIncludePad: boolean;
 
-  protected constructor(layer: string, dims: number, kernelSize: PerDimension, options: AvgPoolOptions = {}) {
-    super(layer, dims, kernelSize, options);
-    this.countIncludePad = options.countIncludePad ?? true;
+  protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: AvgPoolOptions = {}) {
+    super(layer, dims, kernelSize, given);
+    this.countIncludePad = flag(layer, "countIncludePad", given.countIncludePad ?? true);
   }
 
+  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
+    inputOf(`AvgPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode, countIncludePad } = this;
     return made(() =>
       session().avgPool(x.id, [...kernelSize], [...stride], [...padding], ceilMode, countIncludePad),
@@ -81,16 +89,14 @@ abstract class AdaptiveAvgPoolNd extends Module {
       typeof outputSize === "number" || outputSize === null
         ? Array.from({ length: dims }, () => outputSize)
         : outputSize;
-    perDimension(
-      layer,
-      "outputSize",
-      list.map((n) => n ?? 1),
-      dims,
-    );
+    const sizes = Array.isArray(list) ? list.map((n: number | null) => n ?? 1) : list;
+    perDimension(layer, "outputSize", sizes as PerDimension, dims);
     this.outputSize = list;
   }
 
+  /** Shapes: x [..., *size], y [..., *outputSize]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
+    inputOf(`AdaptiveAvgPool${this.outputSize.length}d`, x);
     const size = x.shape.slice(-this.outputSize.length);
     return made(() =>
       session().adaptiveAvgPool(
@@ -101,55 +107,73 @@ abstract class AdaptiveAvgPoolNd extends Module {
   }
 }
 
+/** The maximum over windows of one dimension. As `torch.nn.MaxPool1d`. */
 export class MaxPool1d extends MaxPoolNd {
-  constructor(kernelSize: PerDimension, options?: PoolOptions) {
-    super("MaxPool1d", 1, kernelSize, options);
+  /** Throws `ERR_OPTION`. */
+  constructor(kernelSize: PerDimension, given?: PoolOptions) {
+    super("MaxPool1d", 1, kernelSize, options("MaxPool1d", given, OPTIONS));
   }
 }
 
+/** The maximum over windows of two dimensions. As `torch.nn.MaxPool2d`. */
 export class MaxPool2d extends MaxPoolNd {
-  constructor(kernelSize: PerDimension, options?: PoolOptions) {
-    super("MaxPool2d", 2, kernelSize, options);
+  /** Throws `ERR_OPTION`. */
+  constructor(kernelSize: PerDimension, given?: PoolOptions) {
+    super("MaxPool2d", 2, kernelSize, options("MaxPool2d", given, OPTIONS));
   }
 }
 
+/** The maximum over windows of three dimensions. As `torch.nn.MaxPool3d`. */
 export class MaxPool3d extends MaxPoolNd {
-  constructor(kernelSize: PerDimension, options?: PoolOptions) {
-    super("MaxPool3d", 3, kernelSize, options);
+  /** Throws `ERR_OPTION`. */
+  constructor(kernelSize: PerDimension, given?: PoolOptions) {
+    super("MaxPool3d", 3, kernelSize, options("MaxPool3d", given, OPTIONS));
   }
 }
 
+/** The mean over windows of one dimension. As `torch.nn.AvgPool1d`. */
 export class AvgPool1d extends AvgPoolNd {
-  constructor(kernelSize: PerDimension, options?: AvgPoolOptions) {
-    super("AvgPool1d", 1, kernelSize, options);
+  /** Throws `ERR_OPTION`. */
+  constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
+    super("AvgPool1d", 1, kernelSize, options("AvgPool1d", given, AVG_OPTIONS));
   }
 }
 
+/** The mean over windows of two dimensions. As `torch.nn.AvgPool2d`. */
 export class AvgPool2d extends AvgPoolNd {
-  constructor(kernelSize: PerDimension, options?: AvgPoolOptions) {
-    super("AvgPool2d", 2, kernelSize, options);
+  /** Throws `ERR_OPTION`. */
+  constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
+    super("AvgPool2d", 2, kernelSize, options("AvgPool2d", given, AVG_OPTIONS));
   }
 }
 
+/** The mean over windows of three dimensions. As `torch.nn.AvgPool3d`. */
 export class AvgPool3d extends AvgPoolNd {
-  constructor(kernelSize: PerDimension, options?: AvgPoolOptions) {
-    super("AvgPool3d", 3, kernelSize, options);
+  /** Throws `ERR_OPTION`. */
+  constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
+    super("AvgPool3d", 3, kernelSize, options("AvgPool3d", given, AVG_OPTIONS));
   }
 }
 
+/** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool1d`. */
 export class AdaptiveAvgPool1d extends AdaptiveAvgPoolNd {
+  /** Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool1d", 1, outputSize);
   }
 }
 
+/** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool2d`. */
 export class AdaptiveAvgPool2d extends AdaptiveAvgPoolNd {
+  /** Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool2d", 2, outputSize);
   }
 }
 
+/** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool3d`. */
 export class AdaptiveAvgPool3d extends AdaptiveAvgPoolNd {
+  /** Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool3d", 3, outputSize);
   }

@@ -161,6 +161,36 @@ test("what an adapter saves of a batch norm has buffers of its own, and comes ba
   t.true(loaded.running_mean?.disposed === true && memory(device).tensors < before);
 });
 
+test("models with recurrent and transposed layers are adapted, and copied for an adapter", async (t) => {
+  class Net extends nn.Module {
+    lstm = new nn.LSTM(3, 4, { device, bidirectional: true });
+    up = new nn.ConvTranspose1d(8, 2, 2, { stride: 2, device });
+    head = new nn.Linear(2, 1, { device });
+
+    forward(x: Tensor): Tensor {
+      const [y] = this.lstm.forward(x);
+      return this.head.forward(this.up.forward(y.permute(1, 2, 0)).transpose(1, 2));
+    }
+  }
+  manualSeed(3);
+  const net = new Net();
+  const x = randn([5, 2, 3], { device });
+  const before = await values(net.forward(x));
+  const { lstm } = net;
+  const report = await lora.inject(net, { r: 2, modulesToSave: ["lstm", "up"] });
+  t.deepEqual(report.adapted, ["head"]);
+  t.not(net.lstm, lstm);
+  t.deepEqual(await values(net.forward(x)), before);
+  const trained = [...net.namedParameters({ trainable: true })].map(([name]) => name);
+  t.is(trained.filter((name) => name.startsWith("lstm.")).length, 8);
+  t.true(trained.includes("up.weight") && !trained.includes("head.weight"));
+  net.forward(x).sum().backward();
+  t.true([...net.parameters({ trainable: true })].every(({ grad }) => grad !== null));
+  lora.unload(net);
+  t.is(net.lstm, lstm);
+  t.deepEqual(await values(net.forward(x)), before);
+});
+
 type Wrong = [what: string, code: ErrorCode, message: RegExp, make: () => unknown];
 
 const loose = (value: unknown): never => value as never;

@@ -1,0 +1,228 @@
+/** What layers are given wrongly is an error that names class and argument. */
+import test from "ava";
+import { LowrankError, nn, zeros, type ErrorCode } from "../../src/index.js";
+
+const loose = (value: unknown): never => value as never;
+const device = "cpu";
+const x = (...shape: number[]) => zeros(shape, { device });
+const given = x(3);
+
+type Wrong = [code: ErrorCode, message: RegExp, make: () => unknown];
+
+const WRONG: Wrong[] = [
+  [
+    "ERR_OPTION",
+    /^Linear: inFeatures is a whole number from 1 on, not "a"$/,
+    () => new nn.Linear(loose("a"), 3),
+  ],
+  ["ERR_OPTION", /^Linear: outFeatures .* not 1.5$/, () => new nn.Linear(2, 1.5)],
+  ["ERR_OPTION", /^Linear: bias is true or false, not 1$/, () => new nn.Linear(2, 2, { bias: loose(1) })],
+  [
+    "ERR_OPTION",
+    /^Linear: there is no option biass; there are bias/,
+    () => new nn.Linear(2, 2, loose({ biass: false })),
+  ],
+  [
+    "ERR_OPTION",
+    /^Linear: the last argument is an object of options, not true$/,
+    () => new nn.Linear(2, 2, loose(true)),
+  ],
+  [
+    "ERR_OPTION",
+    /^Linear: weight is a tensor, not an array/,
+    () => new nn.Linear(2, 1, { weight: loose([[1, 2]]), device }),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^Linear: weight is \[3\], where \[1, 2\] was expected$/,
+    () => new nn.Linear(2, 1, { weight: given }),
+  ],
+  [
+    "ERR_OPTION",
+    /^Linear: the input is a tensor, not \[1, 2\]$/,
+    () => new nn.Linear(2, 1, { device }).forward(loose([1, 2])),
+  ],
+  ["ERR_SHAPE_MISMATCH", /linear.*\[2, 3\]/, () => new nn.Linear(2, 1, { device }).forward(x(2, 3))],
+  ["ERR_OPTION", /^Embedding: numEmbeddings is a whole number/, () => new nn.Embedding(0, 3)],
+  ["ERR_OPTION", /^Embedding: embeddingDim .* not undefined$/, () => new nn.Embedding(3, loose(undefined))],
+  [
+    "ERR_OPTION",
+    /^Embedding: paddingIdx 5 is none of 3 rows$/,
+    () => new nn.Embedding(3, 2, { paddingIdx: 5 }),
+  ],
+  [
+    "ERR_OPTION",
+    /^Embedding: there is no option padding/,
+    () => new nn.Embedding(3, 2, loose({ padding: 0 })),
+  ],
+  ["ERR_SHAPE_MISMATCH", /^Embedding: weight is \[3\]/, () => new nn.Embedding(3, 2, { weight: given })],
+  ["ERR_OUT_OF_MEMORY", /^Embedding: /, () => new nn.Embedding(1e9, 4000, { device })],
+  [
+    "ERR_OPTION",
+    /^Embedding: ids is a tensor, not 3$/,
+    () => new nn.Embedding(3, 2, { device }).forward(loose(3)),
+  ],
+  ["ERR_OPTION", /^Conv2d: inChannels is a whole number from 1 on, not 0$/, () => new nn.Conv2d(0, 1, 1)],
+  [
+    "ERR_OPTION",
+    /^Conv1d: kernelSize is a whole number .* not null$/,
+    () => new nn.Conv1d(1, 1, loose(null)),
+  ],
+  ["ERR_OPTION", /^Conv1d: stride is .* not "2"$/, () => new nn.Conv1d(1, 1, 1, { stride: loose("2") })],
+  ["ERR_OPTION", /^Conv3d: there is no option pad;/, () => new nn.Conv3d(1, 1, 1, loose({ pad: 1 }))],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^Conv1d: biasValues is \[3\], where \[2\]/,
+    () => new nn.Conv1d(1, 2, 1, { biasValues: given, device }),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^Conv2d: takes \[B, 2, H, W\] or \[2, H, W\]/,
+    () => new nn.Conv2d(2, 1, 1, { device }).forward(x(2, 2)),
+  ],
+  ["ERR_OPTION", /^ConvTranspose2d: outChannels/, () => new nn.ConvTranspose2d(1, -1, 2)],
+  [
+    "ERR_OPTION",
+    /^ConvTranspose1d: there is no option paddingMode/,
+    () => new nn.ConvTranspose1d(1, 1, 2, loose({ paddingMode: "zeros" })),
+  ],
+  [
+    "ERR_OPTION",
+    /^ConvTranspose1d: outputPadding is below the stride 2 or the dilation 1, not 2$/,
+    () => new nn.ConvTranspose1d(1, 1, 2, { stride: 2, outputPadding: 2 }),
+  ],
+  [
+    "ERR_OPTION",
+    /^ConvTranspose1d: outputSize is 8 to 9 in dimension 2, not 10$/,
+    () => new nn.ConvTranspose1d(1, 1, 2, { stride: 2, device }).forward(x(1, 1, 4), 10),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^ConvTranspose2d: 2 groups do not divide 3/,
+    () => new nn.ConvTranspose2d(3, 2, 1, { groups: 2 }),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^ConvTranspose2d: takes \[B, 3, H, W\]/,
+    () => new nn.ConvTranspose2d(3, 2, 1, { device }).forward(x(1, 2, 4, 4)),
+  ],
+  ["ERR_OPTION", /^GroupNorm: numGroups .* not NaN$/, () => new nn.GroupNorm(Number.NaN, 4)],
+  [
+    "ERR_OPTION",
+    /^GroupNorm: there is no option elementwise/,
+    () => new nn.GroupNorm(2, 4, loose({ elementwise: true })),
+  ],
+  ["ERR_OPTION", /^LayerNorm: size .* not \[3, 4\]$/, () => new nn.LayerNorm(loose([3, 4]))],
+  [
+    "ERR_OPTION",
+    /^LayerNorm: eps is a number from 0 on, not "1e-5"$/,
+    () => new nn.LayerNorm(3, { eps: loose("1e-5") }),
+  ],
+  [
+    "ERR_OPTION",
+    /^LayerNorm: bias is true, false or a tensor, not 0$/,
+    () => new nn.LayerNorm(3, { bias: loose(0) }),
+  ],
+  ["ERR_OPTION", /^RMSNorm: there is no option bias/, () => new nn.RMSNorm(3, loose({ bias: false }))],
+  [
+    "ERR_OPTION",
+    /^RMSNorm: the input is a tensor, not undefined$/,
+    () => new nn.RMSNorm(3, { device }).forward(loose(undefined)),
+  ],
+  ["ERR_OPTION", /^Dropout: p is a number from 0 to 1, not 2$/, () => new nn.Dropout(2)],
+  ["ERR_OPTION", /^MultiheadAttention: numHeads/, () => new nn.MultiheadAttention(4, 0)],
+  [
+    "ERR_OPTION",
+    /^MultiheadAttention: there is no option dropout/,
+    () => new nn.MultiheadAttention(4, 2, loose({ dropout: 0.1 })),
+  ],
+  [
+    "ERR_OPTION",
+    /there is no option attnMask; there are isCausal/,
+    () =>
+      new nn.MultiheadAttention(4, 2, { device }).forward(
+        x(1, 1, 4),
+        undefined,
+        undefined,
+        loose({ attnMask: 1 }),
+      ),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^MultiheadAttention: key: takes/,
+    () => new nn.MultiheadAttention(4, 2, { device }).forward(x(1, 1, 4), x(1, 1, 3)),
+  ],
+  [
+    "ERR_OPTION",
+    /^MaxPool2d: there is no option dilation/,
+    () => new nn.MaxPool2d(2, loose({ dilation: 2 })),
+  ],
+  [
+    "ERR_OPTION",
+    /^AvgPool1d: countIncludePad is true or false/,
+    () => new nn.AvgPool1d(2, { countIncludePad: loose("no") }),
+  ],
+  ["ERR_OPTION", /^AdaptiveAvgPool2d: outputSize/, () => new nn.AdaptiveAvgPool2d(loose("3"))],
+  ["ERR_OPTION", /^MaxPool1d: the input is a tensor/, () => new nn.MaxPool1d(2).forward(loose(null))],
+  ["ERR_OPTION", /^LSTM: hiddenSize is a whole number from 1 on, not "8"$/, () => new nn.LSTM(2, loose("8"))],
+  [
+    "ERR_OPTION",
+    /^LSTM: projSize is a whole number below hiddenSize, not 4$/,
+    () => new nn.LSTM(2, 4, { projSize: 4 }),
+  ],
+  ["ERR_OPTION", /^GRU: there is no option projSize/, () => new nn.GRU(2, 4, loose({ projSize: 2 }))],
+  ["ERR_OPTION", /^GRU: dropout is a number from 0 to 1, not 3$/, () => new nn.GRU(2, 4, { dropout: 3 })],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^LSTM: takes \[T, B, 2\] or \[T, 2\]/,
+    () => new nn.LSTM(2, 3, { device }).forward(x(4, 1, 3)),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^GRU: takes \[B, T, 2\].*at least one time/,
+    () => new nn.GRU(2, 3, { batchFirst: true, device }).forward(x(4, 0, 2)),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^GRU: the state is \[1, 2, 3\], where \[1, 1, 3\] was expected$/,
+    () => new nn.GRU(2, 3, { device }).forward(x(4, 1, 2), x(1, 2, 3)),
+  ],
+  [
+    "ERR_OPTION",
+    /^LSTM: the state is \[h, c\]/,
+    () => new nn.LSTM(2, 3, { device }).forward(x(4, 1, 2), loose(x(1, 1, 3))),
+  ],
+  ["ERR_OPTION", /^Upsample: give one of size and scaleFactor$/, () => new nn.Upsample({})],
+  [
+    "ERR_OPTION",
+    /^Upsample: mode is one of nearest/,
+    () => new nn.Upsample({ size: 3, mode: loose("bicubic") }),
+  ],
+  [
+    "ERR_OPTION",
+    /^Upsample: alignCorners is for the modes/,
+    () => new nn.Upsample({ size: 3, alignCorners: true }),
+  ],
+  [
+    "ERR_OPTION",
+    /^Upsample: scaleFactor is a number above 0, not 0$/,
+    () => new nn.Upsample({ scaleFactor: [2, 0] }),
+  ],
+  [
+    "ERR_SHAPE_MISMATCH",
+    /^Upsample \(bilinear\): takes \[B, C, H, W\]/,
+    () => new nn.Upsample({ size: 3, mode: "bilinear" }).forward(x(1, 1, 3)),
+  ],
+  [
+    "ERR_OPTION",
+    /^Upsample: size is one number, or 2/,
+    () => new nn.Upsample({ size: [3] }).forward(x(1, 1, 3, 3)),
+  ],
+];
+
+for (const [code, message, make] of WRONG) {
+  test(`refused: ${message.source}`, (t) => {
+    const error = t.throws(make, { instanceOf: LowrankError, message });
+    t.is(error?.code, code);
+  });
+}
