@@ -90,7 +90,7 @@ export { finetune } from "./train/finetune.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Run } from "./train/run.js";
 export { Trainer, type TrainerOptions } from "./train/trainer.js";
-export type { Batches } from "./train/trainer-data.js";
+export type { Batches, BatchSource } from "./train/trainer-data.js";
 export type {
   TrainerEndEvent,
   TrainerEvent,

@@ -19,6 +19,7 @@ export interface GELUOptions {
 
 /** x·Φ(x) of each element (Hendrycks and Gimpel 2016). As `torch.nn.GELU`. */
 export class GELU extends Module {
+  /** Which form it is computed by. */
   readonly approximate: "none" | "tanh";
 
   /** Throws `ERR_OPTION`. */

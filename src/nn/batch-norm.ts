@@ -18,6 +18,7 @@ export interface BatchNormOptions {
   affine?: boolean | undefined;
   /** Whether statistics are kept for `eval()`; without them, batches are normalised by their own always. */
   trackRunningStats?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
 }
 
@@ -30,12 +31,19 @@ const OPTIONS = ["eps", "momentum", "affine", "trackRunningStats", "device"] as 
  * not. As `torch.nn.BatchNorm1d` and `BatchNorm2d`.
  */
 abstract class BatchNormNd extends Module {
+  /** Channels of the input. */
   readonly numFeatures: number;
+  /** Added to what is divided by. */
   readonly eps: number;
+  /** The part of a batch in the running statistics; null for plain means. */
   readonly momentum: number | null;
+  /** The scale of each feature or channel; null for none. */
   weight: Tensor | null;
+  /** The bias; null for none. */
   bias: Tensor | null;
+  /** Running means of the channels, a buffer [C]. */
   declare running_mean: Tensor | null;
+  /** Running variances of the channels, a buffer [C]. */
   declare running_var: Tensor | null;
   /** How many batches the running statistics have seen, i32. */
   declare num_batches_tracked: Tensor | null;

@@ -16,9 +16,12 @@ export interface ConvTransposeOptions {
   padding?: PerDimension | undefined;
   /** Elements more at the end, below the stride or the dilation; 0 unless given. */
   outputPadding?: PerDimension | undefined;
+  /** Elements from one tap to the next, one entry a dimension. */
   dilation?: PerDimension | undefined;
+  /** Parts that channels are in. */
   groups?: number | undefined;
   bias?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
 }
 
@@ -29,15 +32,25 @@ const OPTIONS = ["stride", "padding", "outputPadding", "dilation", "groups", "bi
  * [in, out / groups, *kernel], b [out]; both start as U(±1/√(out / groups · ∏ kernel)), as PyTorch's.
  */
 abstract class ConvTransposeNd extends Module {
+  /** Channels of the input. */
   readonly inChannels: number;
+  /** Channels of the output. */
   readonly outChannels: number;
+  /** Elements of the kernel, one entry a dimension. */
   readonly kernelSize: readonly number[];
+  /** Elements from one window to the next, one entry a dimension. */
   readonly stride: readonly number[];
+  /** Elements on both sides, one entry a dimension. */
   readonly padding: readonly number[];
+  /** Elements more at the end, one entry a dimension. */
   readonly outputPadding: readonly number[];
+  /** Elements from one tap to the next, one entry a dimension. */
   readonly dilation: readonly number[];
+  /** Parts that channels are in. */
   readonly groups: number;
+  /** The kernel, [in, out / groups, *kernel]. */
   weight: Tensor;
+  /** The bias; null for none. */
   bias: Tensor | null;
 
   protected constructor(

@@ -20,6 +20,7 @@ import { checkRoom } from "./room.js";
 export interface ConvOptions extends GeometryOptions {
   /** Whether there is one; there is unless told. */
   bias?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
   /** Values to use as they are, instead of drawing new ones. */
   weight?: Tensor | undefined;
@@ -43,11 +44,17 @@ const OPTIONS = [
  * b start as U(±1/√(in / groups · ∏ kernel)), as PyTorch's. Groups must divide both numbers of channels.
  */
 export abstract class ConvNd extends Module {
+  /** Channels of the input. */
   readonly inChannels: number;
+  /** Channels of the output. */
   readonly outChannels: number;
+  /** Elements of the kernel, one entry a dimension. */
   readonly kernelSize: readonly number[];
+  /** How the kernel is taken over the input. */
   readonly geometry: ConvGeometry;
+  /** The kernel, [out, in / groups, *kernel]. */
   weight: Tensor;
+  /** The bias; null for none. */
   bias: Tensor | null;
 
   protected constructor(

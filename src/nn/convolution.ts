@@ -12,10 +12,13 @@ export type PaddingMode = "zeros" | "reflect" | "replicate" | "circular";
 
 /** How a kernel is taken over an input; one entry a dimension. */
 export interface ConvGeometry {
+  /** Elements from one window to the next, one entry a dimension. */
   readonly stride: readonly number[];
   /** Elements put before and after. */
   readonly padding: readonly (readonly [before: number, after: number])[];
+  /** Elements from one tap to the next, one entry a dimension. */
   readonly dilation: readonly number[];
+  /** Parts that channels are in. */
   readonly groups: number;
   readonly paddingMode: PaddingMode;
 }

@@ -6,6 +6,7 @@ import { Module } from "./module.js";
 
 /** In training, zeroes each element with probability p and scales the others by 1 / (1 − p). */
 export class Dropout extends Module {
+  /** Probability of dropping an element. */
   readonly p: number;
 
   /** Throws `ERR_OPTION`. */

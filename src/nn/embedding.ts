@@ -13,6 +13,7 @@ import { checkRoom } from "./room.js";
 export interface EmbeddingOptions {
   /** A row that starts at zero and gets no gradient; negative from the end. */
   paddingIdx?: number | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
   /** Values to use as they are, instead of drawing new ones. */
   weight?: Tensor | undefined;
@@ -20,9 +21,13 @@ export interface EmbeddingOptions {
 
 /** y = W[ids]. Shapes: ids i32 [...], W [n, d], y [..., d]. W starts as N(0, 1). As `torch.nn.Embedding`. */
 export class Embedding extends Module {
+  /** Rows of the table. */
   readonly numEmbeddings: number;
+  /** Features of a row. */
   readonly embeddingDim: number;
+  /** The row that starts at zero and gets no gradient. */
   readonly paddingIdx: number | undefined;
+  /** The table, [n, d]. */
   weight: Tensor;
 
   /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for a weight that does not fit; `ERR_OUT_OF_MEMORY`. */

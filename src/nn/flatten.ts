@@ -4,7 +4,9 @@ import { Module } from "./module.js";
 
 /** Dimensions `startDim` to `endDim` as one. As `torch.nn.Flatten`. */
 export class Flatten extends Module {
+  /** The first dimension that is merged. */
   readonly startDim: number;
+  /** The last one. */
   readonly endDim: number;
 
   /** Both dimensions count, and negative ones count from the end: all but the first unless given. Throws `ERR_OPTION`. */

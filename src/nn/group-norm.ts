@@ -13,6 +13,7 @@ export interface GroupNormOptions {
   eps?: number | undefined;
   /** Whether channels have weights and biases; they do unless told. */
   affine?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
 }
 
@@ -21,10 +22,15 @@ export interface GroupNormOptions {
  * He 2018). Shapes: x and y [B, C, ...], w and b [C].
  */
 export class GroupNorm extends Module {
+  /** Parts that channels are in, each normalised by itself. */
   readonly numGroups: number;
+  /** Channels of the input. */
   readonly numChannels: number;
+  /** Added to what is divided by. */
   readonly eps: number;
+  /** The scale of each feature or channel; null for none. */
   weight: Tensor | null;
+  /** The bias; null for none. */
   bias: Tensor | null;
 
   /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */

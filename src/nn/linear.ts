@@ -11,6 +11,7 @@ import type { Device } from "../device.js";
 export interface LinearOptions {
   /** Whether there is one; there is unless told. */
   bias?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
   /** Values to use as they are, instead of drawing new ones. */
   weight?: Tensor | undefined;
@@ -24,11 +25,15 @@ const OPTIONS = ["bias", "device", "weight", "biasValues", "fanInFanOut"] as con
  * U(±1/√in), as `torch.nn.Linear`'s.
  */
 export class Linear extends Module {
+  /** Features of the input. */
   readonly inFeatures: number;
+  /** Features of the output. */
   readonly outFeatures: number;
   /** Whether the weight is stored as [in, out], as GPT-2's is. */
   readonly fanInFanOut: boolean = false;
+  /** The weight, [out, in]; [in, out] under `fanInFanOut`. */
   weight: Tensor;
+  /** The bias; null for none. */
   bias: Tensor | null;
 
   /**

@@ -47,6 +47,7 @@ const CELL: Cell = {
  * const [output, [h, c]] = lstm.forward(x); // x [B, T, 16], output [B, T, 32], h and c [2, B, 32]
  */
 export class LSTM extends Recurrent {
+  /** Features that hidden states are projected to; 0 for none. */
   readonly projSize: number;
 
   /** Throws `ERR_OPTION`. */

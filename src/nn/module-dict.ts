@@ -68,10 +68,12 @@ export class ModuleDict<M extends Module = Module> extends Module {
     return at >= 0;
   }
 
+  /** Its modules, by their names. */
   override *children(): IterableIterator<[string, Module]> {
     yield* this.entries();
   }
 
+  /** Puts `module` in the place of the one called `name`. */
   override replaceChild(name: string, module: Module): void {
     put(this.named, "ModuleDict", name, module as M);
   }

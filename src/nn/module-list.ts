@@ -8,6 +8,7 @@ import { Module } from "./module.js";
  * of the order in which they run. As `torch.nn.ModuleList`.
  */
 export class ModuleList<M extends Module = Module> extends Module implements Iterable<M> {
+  /** The modules, in order. */
   readonly items: M[];
 
   /** Throws `ERR_OPTION` for what is no module. */
@@ -42,14 +43,17 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
     return this;
   }
 
+  /** The modules, in order. */
   [Symbol.iterator](): IterableIterator<M> {
     return this.items.values();
   }
 
+  /** Its modules, by their names. */
   override *children(): IterableIterator<[string, Module]> {
     for (const [i, item] of this.items.entries()) yield [`${i}`, item];
   }
 
+  /** Puts `module` in the place of the one called `name`. */
   override replaceChild(name: string, module: Module): void {
     this.items[Number(name)] = module as M;
   }

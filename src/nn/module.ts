@@ -241,6 +241,7 @@ export abstract class Module {
     for (const [, child] of this.children()) child.dispose();
   }
 
+  /** `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

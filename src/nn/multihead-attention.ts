@@ -15,6 +15,7 @@ export interface MultiheadAttentionOptions {
   bias?: boolean | undefined;
   /** Whether tensors are [B, T, C] instead of [T, B, C]. */
   batchFirst?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
 }
 
@@ -33,11 +34,17 @@ export interface AttendOptions {
  * PyTorch's. The scores are never stored, so that they are not returned.
  */
 export class MultiheadAttention extends Module {
+  /** Features of the input and the output. */
   readonly embedDim: number;
+  /** Heads that features are split into. */
   readonly numHeads: number;
+  /** Whether the batch is the first dimension. */
   readonly batchFirst: boolean;
+  /** Projections of query, key and value, [3C, C]. */
   in_proj_weight: Tensor;
+  /** Their biases, [3C]. */
   in_proj_bias: Tensor | null;
+  /** What mixes the heads. */
   out_proj: Linear;
 
   /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide the features. */

@@ -10,6 +10,7 @@ import { Module } from "./module.js";
 export interface NormOptions {
   /** Added under the root: 1e-5 of `LayerNorm`, 1e-6 of `RMSNorm`, unless given. */
   eps?: number | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
   /** Values to use as they are, instead of ones. */
   weight?: Tensor | undefined;
@@ -23,7 +24,9 @@ function epsOf(layer: string, eps: unknown): number {
 
 /** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). */
 export class RMSNorm extends Module {
+  /** Added to what is divided by. */
   readonly eps: number;
+  /** The scale of each feature. */
   weight: Tensor;
 
   /** Over `size` features. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
@@ -54,8 +57,11 @@ export class RMSNorm extends Module {
 
 /** y = (x − mean) / √(var + eps) · w + b over the last dimension (Ba et al. 2016). */
 export class LayerNorm extends Module {
+  /** Added to what is divided by. */
   readonly eps: number;
+  /** The scale of each feature. */
   weight: Tensor;
+  /** The bias; null for none. */
   bias: Tensor | null;
 
   /** Over `size` features. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */

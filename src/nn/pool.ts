@@ -22,9 +22,13 @@ const OPTIONS = ["stride", "padding", "ceilMode"] as const;
  * out = ⌊(size + 2 · padding − kernel) / stride⌋ + 1, or ⌈ ⌉ under `ceilMode`.
  */
 abstract class Pool extends Module {
+  /** Elements of the kernel, one entry a dimension. */
   readonly kernelSize: readonly number[];
+  /** Elements from one window to the next, one entry a dimension. */
   readonly stride: readonly number[];
+  /** Elements on both sides, one entry a dimension. */
   readonly padding: readonly number[];
+  /** Whether a last window may be short. */
   readonly ceilMode: boolean;
 
   protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: PoolOptions = {}) {
@@ -59,6 +63,7 @@ const AVG_OPTIONS = [...OPTIONS, "countIncludePad"] as const;
 
 /** The mean over windows. */
 abstract class AvgPoolNd extends Pool {
+  /** Whether a mean divides by the padding in its window too. */
   readonly countIncludePad: boolean;
 
   protected constructor(layer: string, dims: number, kernelSize: PerDimension, given: AvgPoolOptions = {}) {
@@ -81,6 +86,7 @@ export type OutputSize = number | null | readonly (number | null)[];
 
 /** The mean over as many windows as the output has elements, [⌊o·size/out⌋, ⌈(o+1)·size/out⌉) each. */
 abstract class AdaptiveAvgPoolNd extends Module {
+  /** Sizes of the output; null keeps the input's. */
   readonly outputSize: readonly (number | null)[];
 
   protected constructor(layer: string, dims: number, outputSize: OutputSize) {

@@ -21,6 +21,7 @@ export interface RecurrentOptions {
   dropout?: number | undefined;
   /** Whether a second direction runs from the end, whose outputs stand after the first one's. */
   bidirectional?: boolean | undefined;
+  /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
 }
 
@@ -62,14 +63,23 @@ export function affine(x: Tensor, weight: Tensor, bias: Tensor | undefined): Ten
  * are one for all times.
  */
 export abstract class Recurrent extends Module {
+  /** Features of the input. */
   readonly inputSize: number;
+  /** Features of a hidden state. */
   readonly hiddenSize: number;
+  /** Layers, one over the other. */
   readonly numLayers: number;
+  /** Whether there are biases. */
   readonly bias: boolean;
+  /** Whether the batch is the first dimension. */
   readonly batchFirst: boolean;
+  /** Probability of dropping outputs between layers in training. */
   readonly dropout: number;
+  /** Whether a second direction runs from the end. */
   readonly bidirectional: boolean;
+  /** Weights, by PyTorch's names. */
   [weight: `weight_${string}`]: Tensor;
+  /** Biases, by PyTorch's names. */
   [bias: `bias_${string}`]: Tensor;
 
   /** `gates` is how many times H rows a weight has; `outputSize` what a direction gives, 0 for H. */

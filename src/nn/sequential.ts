@@ -4,6 +4,7 @@ import { Module } from "./module.js";
 
 /** Modules one after the other; their names are their places, as PyTorch's. */
 export class Sequential extends Module {
+  /** The modules, in order. */
   readonly layers: Module[];
 
   /** Throws `ERR_OPTION` for what is no module. */
@@ -12,10 +13,12 @@ export class Sequential extends Module {
     this.layers = layers.map((layer, i) => moduleOf("Sequential", `layer ${i}`, layer));
   }
 
+  /** Its modules, by their names. */
   override *children(): IterableIterator<[string, Module]> {
     for (const [i, layer] of this.layers.entries()) yield [`${i}`, layer];
   }
 
+  /** Puts `module` in the place of the one called `name`. */
   override replaceChild(name: string, module: Module): void {
     this.layers[Number(name)] = module;
   }

@@ -35,9 +35,13 @@ interface Taps {
  * its own, always the same. As `torch.nn.Upsample`.
  */
 export class Upsample extends Module {
+  /** Elements of the output; null where a factor is given. */
   readonly size: PerDimension | null;
+  /** How many times as many; null where a size is given. */
   readonly scaleFactor: PerDimension | null;
+  /** How elements between are made. */
   readonly mode: UpsampleMode;
+  /** Whether the corners' elements lie on each other. */
   readonly alignCorners: boolean;
 
   /** Throws `ERR_OPTION`. */

@@ -8,7 +8,9 @@ import { readState, writeState } from "./state-file.js";
 
 /** The options of a group, as the binding takes them. */
 export interface RuleOptions {
+  /** The learning rate. */
   lr: number;
+  /** How much of a parameter decays. */
   weightDecay: number;
 }
 
@@ -24,9 +26,11 @@ export type HeldGroup<Options> = { readonly params: readonly Tensor[] } & Option
 /** The state of one parameter, as PyTorch names its parts; the tensors are the optimizer's own. */
 export type ParameterState = { step: number } & Record<string, Tensor | number>;
 
+/** What `stateDict()` gives. */
 export interface OptimizerState<Options> {
   /** By the parameter's place; parameters that were never updated are left out. */
   state: Record<number, ParameterState>;
+  /** The groups' options, and the places of their parameters, counted through all groups. */
   paramGroups: (Options & { params: number[] })[];
 }
 
@@ -38,6 +42,7 @@ const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(
  * gradients are not all finite change nothing, and neither do later ones, until `recover()`.
  */
 export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
+  /** The parameters in groups, with the options of each, which may be changed between steps. */
   readonly groups: HeldGroup<Options>[];
   readonly #id: number;
   readonly #rule: string;
@@ -194,6 +199,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     session().disposeOptimizer(this.#id);
   }
 
+  /** `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

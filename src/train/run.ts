@@ -16,6 +16,7 @@ export interface RunContext<Event = TrainEvent> {
  * is never an unhandled rejection. Leaving a `for await` loop early doesn't stop the work: `stop()` does.
  */
 export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIterable<Event> {
+  /** What the run came to; rejects with what went wrong. */
   readonly result: Promise<Result>;
   readonly #queue = new EventQueue<Event>();
   readonly #stop = new AbortController();
@@ -43,6 +44,7 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
     await this.stop().catch(() => {});
   }
 
+  /** Its events from here on, each given to one reader. */
   [Symbol.asyncIterator](): AsyncIterator<Event, undefined> {
     return {
       next: () => this.#queue.next(),

@@ -6,8 +6,9 @@ import { noting } from "../scope.js";
 import { Tensor } from "../tensor.js";
 
 /** Batches, or what gives those of an epoch (from 0). */
-export type Batches<B> = Source<B> | ((epoch: number) => Source<B> | Promise<Source<B>>);
-type Source<B> = Iterable<B> | AsyncIterable<B>;
+export type Batches<B> = BatchSource<B> | ((epoch: number) => BatchSource<B> | Promise<BatchSource<B>>);
+/** What batches are read from. */
+export type BatchSource<B> = Iterable<B> | AsyncIterable<B>;
 
 /** Where a run is in its data. */
 export interface Position {

@@ -4,22 +4,29 @@ import type { LoopEvent } from "./events.js";
 
 /** Once, before the first step of a `Trainer`: what will be done, and where. */
 export interface TrainerStartEvent {
+  /** Tells it from the other events. */
   type: "start";
   /** The name of the model's class. */
   model: string;
-  /** Values in the model's state, and those of them that the optimizer trains. */
+  /** Values in the model's state. */
   parameters: number;
+  /** Those of them that the optimizer trains. */
   trainable: number;
-  /** Which device trains (`cpu`, `gpu:0`): the one that the parameters are on; and what it is called. */
+  /** Which device trains (`cpu`, `gpu:0`): the one that the parameters are on. */
   device: string;
+  /** What it is called. */
   deviceName: string;
   /** How the trained parameters are stored. */
   dtype: string;
+  /** How products by bf16 weights are computed. */
   matmulPrecision: MatmulPrecision;
-  /** Optimizer steps of the whole run and of an epoch; null where only the data knows. */
+  /** Optimizer steps of the whole run; null where only the data knows. */
   steps: number | null;
+  /** Those of an epoch; null where only the data knows. */
   stepsPerEpoch: number | null;
+  /** Batches to an optimizer step. */
   gradientAccumulation: number;
+  /** The first group's rate, before the schedule. */
   learningRate: number;
   /** The step that the run goes on from; 0 for a new one. */
   resumedFrom: number;
@@ -27,8 +34,9 @@ export interface TrainerStartEvent {
 
 /** What a `Trainer` came to. */
 export interface TrainResult {
-  /** The last step's loss, and the last evaluation's; null when there was none. */
+  /** The last step's loss; null when there was none. */
   loss: number | null;
+  /** The last evaluation's; null when there was none. */
   evalLoss: number | null;
   /** Steps done, those before a resume among them. */
   steps: number;
@@ -38,7 +46,9 @@ export interface TrainResult {
 
 /** Last of a `Trainer`: what `await trainer.result` gives, too. */
 export interface TrainerEndEvent extends TrainResult {
+  /** Tells it from the other events. */
   type: "end";
+  /** How long the run took. */
   seconds: number;
 }
 

@@ -25,6 +25,7 @@ import { Reader, type Batches } from "./trainer-data.js";
 
 /** What `Trainer` takes. */
 export interface TrainerOptions<M extends Module, B> {
+  /** What is trained; it is in training mode meanwhile, and as it was afterwards. */
   model: M;
   /** Records forward and gives a tensor of one value: the mean loss over the batch. It is synchronous. */
   loss: (model: M, batch: B) => Tensor;
@@ -37,6 +38,7 @@ export interface TrainerOptions<M extends Module, B> {
   optimizer: Optimizer;
   /** Optimizer steps, over as many epochs as they take; or epochs, 1 unless given. */
   steps?: number | undefined;
+  /** How often the data is gone through; 1 unless given. */
   epochs?: number | undefined;
   /** Batches to an optimizer step; 1 unless given. */
   gradientAccumulation?: number | undefined;
@@ -48,6 +50,7 @@ export interface TrainerOptions<M extends Module, B> {
   clipNorm?: number | undefined;
   /** Held-out batches, read anew for each evaluation: at the start, every `evalEvery` steps, and at the end. */
   evalData?: Batches<B> | undefined;
+  /** Steps from one evaluation to the next. */
   evalEvery?: number | undefined;
   /**
    * A folder for checkpoints: `checkpoint-N` after N steps, with the model's state dict, the optimizer's state, random
@@ -56,6 +59,7 @@ export interface TrainerOptions<M extends Module, B> {
    * writes such a checkpoint into a folder.
    */
   save?: string | ((step: number, write: (folder: string) => Promise<void>) => Promise<string>) | undefined;
+  /** Steps from one checkpoint to the next. */
   saveEvery?: number | undefined;
   /**
    * Goes on from the newest checkpoint in `save`, or from the folder given, as if the run had not ended: `data` gives
@@ -110,6 +114,7 @@ const OPTIONS = [
  * for await (const event of trainer) if (event.type === "step") console.log(event.loss);
  */
 export class Trainer<M extends Module, B> extends Run<TrainResult, TrainerEvent> {
+  /** Begins the run; what is wrong with the options rejects `result`. */
   constructor(options: TrainerOptions<M, B>) {
     super((context) => train(options, context));
   }
