@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
+import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import { readProgress } from "./checkpoint.js";
@@ -105,14 +106,20 @@ async function lineFrom(
   return { line, notices };
 }
 
-/** Throws `ERR_FILE_NOT_FOUND` for data of the run's own that is not where it was. */
+/** Throws `ERR_FILE_NOT_FOUND` or `ERR_OPTION` for data of the run's own that is not where it was. */
 function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
   for (const [name, flag] of [
     ["data", "--data"],
     ["evalData", "--eval-data"],
   ] as const) {
     const path = own[name];
-    if (path === undefined || path === "-" || given[name] !== undefined || existsSync(path)) continue;
+    if (path === undefined || given[name] !== undefined) continue;
+    if (path === STANDARD_INPUT)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `resume: the run read its ${name} from standard input: give the same again by ${name} (${flag} -)`,
+      );
+    if (existsSync(path)) continue;
     const what = `the run was started with it, and it is not there any more: say by ${name} (${flag}) where it is`;
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: ${what}`);
   }

@@ -189,6 +189,8 @@ export function checkKinds(given: FinetuneOptions): void {
   // Left out and undefined are the same.
   const names = Object.entries(given ?? {}).filter(([, value]) => value !== undefined);
   const options = knownOptions("finetune", given && (Object.fromEntries(names) as FinetuneOptions), KNOWN);
+  for (const [name, value] of Object.entries(options as Record<string, unknown>))
+    if (value === null) refuse(`finetune: ${name} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
   for (const name of ["data", "evalData", "output", "device"] as const)
     if (options[name] !== undefined && (text("finetune", name, options[name]) as string) === "")
