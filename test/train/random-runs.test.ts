@@ -6,7 +6,7 @@ import { Random } from "./random-runs/random.js";
 import { References } from "./random-runs/reference.js";
 import { Scenario, type Tally } from "./random-runs/scenario.js";
 
-const RUNS = 8;
+const RUNS = 6;
 
 test("random runs with kills, signals, closed and full streams, full disks, rivals and branches", async (t) => {
   t.timeout(600_000);
