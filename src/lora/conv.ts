@@ -8,7 +8,7 @@ import {
   type ConvOptions,
 } from "../nn/conv.js";
 import type { Module } from "../nn/module.js";
-import { convolve, pointwise, type PerDimension } from "../nn/convolution.js";
+import { convolve, pointwise, type ConvGeometry, type PerDimension } from "../nn/convolution.js";
 import { uniform } from "../random.js";
 import { scope } from "../scope.js";
 import { parameter, type Tensor } from "../tensor.js";
@@ -26,8 +26,12 @@ export type LoRAConvOptions = LoRAOptions & ConvOptions;
 type Constructor<T> = abstract new (...args: any[]) => T;
 
 /** Any low-rank convolution. */
-export interface AnyConvLoRA
-  extends AnyLoRALayer, Pick<ConvNd, "inChannels" | "outChannels" | "kernelSize" | "geometry"> {
+export interface AnyConvLoRA extends AnyLoRALayer {
+  // ConvNd's, whose documentation they have.
+  readonly inChannels: number;
+  readonly outChannels: number;
+  readonly kernelSize: readonly number[];
+  readonly geometry: ConvGeometry;
   weight: Tensor;
   bias: Tensor | null;
   forward(x: Tensor): Tensor;
