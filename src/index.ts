@@ -43,7 +43,8 @@ export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
 export type { FromConfigOptions } from "./models/from-config.js";
 export type { GenerateOptions, SamplingOptions } from "./models/generate-options.js";
-export type { Piece, Prompt } from "./models/generate.js";
+export type { GenerateBatchOptions, Pieces } from "./models/generate-batch.js";
+export type { Message, Piece, Prompt } from "./models/generate.js";
 export type { GPT2ConfigFields } from "./models/gpt2/config.js";
 export { GPT2LMHeadModel } from "./models/gpt2/model.js";
 export type { LlamaConfigFields } from "./models/llama/config.js";
@@ -57,7 +58,7 @@ export {
   type ModelOutput,
 } from "./models/pretrained.js";
 export type { SaveModelOptions } from "./models/save.js";
-export { Tokenizer } from "./models/tokenizer.js";
+export { Tokenizer, type DecodeStream } from "./models/tokenizer.js";
 export type { ViTConfigFields } from "./models/vit/config.js";
 export { ViTForImageClassification } from "./models/vit/model.js";
 export * as nn from "./nn/index.js";

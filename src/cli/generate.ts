@@ -13,6 +13,8 @@ interface Flags {
   temperature: number;
   topP?: number;
   topK?: number;
+  minP?: number;
+  repetitionPenalty: number;
   stop?: string[];
   seed: number;
   dtype?: StorageType;
@@ -30,6 +32,17 @@ export function generateCommand(): Command {
     .option("--temperature <t>", "0 takes the likeliest token each time", value.notNegative, 0)
     .option("--top-p <p>", "choose among the likeliest, up to this probability", value.probability)
     .option("--top-k <n>", "choose among the n likeliest", value.count)
+    .option(
+      "--min-p <p>",
+      "choose among those of at least this share of the likeliest's probability",
+      value.fraction,
+    )
+    .option(
+      "--repetition-penalty <r>",
+      "above 1, what was written is less likely to come again",
+      value.positive,
+      1,
+    )
     .option("--stop <text>", "end in front of this text; may be given several times", value.collect)
     .option("--seed <n>", "of the choice", value.countFromZero, 0)
     .addOption(dtypeOption())
@@ -56,11 +69,13 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
     const pieces = model.generate(flags.prompt, {
       maxNewTokens: flags.maxTokens,
       temperature: flags.temperature,
+      topK: flags.topK,
+      topP: flags.topP,
+      minP: flags.minP,
+      repetitionPenalty: flags.repetitionPenalty,
       seed: flags.seed,
+      stop: flags.stop,
       signal,
-      ...(flags.topP !== undefined && { topP: flags.topP }),
-      ...(flags.topK !== undefined && { topK: flags.topK }),
-      ...(flags.stop !== undefined && { stop: flags.stop }),
     });
     for await (const piece of pieces) {
       text += piece.text;

@@ -32,6 +32,7 @@ export const notNegative = checked((value) => value >= 0, "0 or above");
 /** What may be dropped: all but everything. */
 export const dropout = checked((value) => value >= 0 && value < 1, "from 0 to below 1");
 export const share = checked((value) => value > 0 && value < 1, "between 0 and 1");
+export const fraction = checked((value) => value >= 0 && value <= 1, "from 0 to 1");
 export const probability = checked((value) => value > 0 && value <= 1, "above 0 and at most 1");
 
 /** `a,b` → [a, b]. */

@@ -8,6 +8,7 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { GenerateOptions } from "./generate-options.js";
+import { generateBatch, type GenerateBatchOptions, type Pieces } from "./generate-batch.js";
 import { generate, type Piece, type Prompt } from "./generate.js";
 import {
   countedTargets,
@@ -47,7 +48,8 @@ export abstract class CausalLM extends PretrainedModel {
   /** ids i32 [B, T] → [B, T, C], after the last norm. */
   abstract hidden(ids: Tensor, options?: ForwardOptions, cache?: KeyValueCache): Tensor;
   abstract inputEmbedding(): Embedding;
-  abstract newCache(batch: number, capacity: number): KeyValueCache;
+  /** An empty cache for `batch` texts of at most `limit` tokens; it grows as they do. */
+  abstract newCache(batch: number, limit: number): KeyValueCache;
 
   get device(): Exclude<Device, "auto"> {
     return this.inputEmbedding().weight.device;
@@ -119,9 +121,33 @@ export abstract class CausalLM extends PretrainedModel {
     return lossPerAdapter(losses, countedTargets(targets).reshape(B, T), names);
   }
 
-  /** Yields the pieces that come after `prompt`, as they are decoded, without the end token. */
+  /**
+   * Yields what comes after `prompt`, token by token, each once, without the end token and without a stop. Its
+   * dropout is off, whatever `training` says, which it leaves alone; layers are not merged for it. A piece whose text
+   * may yet change (a part of a letter, the beginning of a stop) waits for the next. Ending the loop ends the work.
+   *
+   * Throws `ERR_OPTION` for an option that is unknown or out of range, and for a prompt without tokens or as long as
+   * the model's longest text; `ERR_INDEX` for an id that is no token; `ERR_NOT_FINITE` where a logit is NaN;
+   * `ERR_CHAT_TEMPLATE` for messages; the signal's reason.
+   */
   generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<Piece, void, void> {
     return generate(this, prompt, options);
+  }
+
+  /**
+   * `generate` for several prompts at once: yields arrays with an entry a prompt, its next piece, or null where it
+   * has none: one that has ended, or whose piece waits. The shorter prompts are padded on the left, which nothing
+   * sees; each is given the tokens that `generate` gives it alone with the same options and seed, as far as rounding
+   * does not turn a near tie. One that ends leaves the batch. An empty array of prompts yields nothing.
+   *
+   * Throws as `generate` does, naming the prompt, `ERR_UNKNOWN_ADAPTER`, and `ERR_OPTION` unless `seed` and
+   * `adapterPerRow`, where they are arrays, have one value a prompt.
+   */
+  generateBatch(
+    prompts: readonly Prompt[],
+    options?: GenerateBatchOptions,
+  ): AsyncGenerator<Pieces, void, void> {
+    return generateBatch(this, prompts, options);
   }
 }
 

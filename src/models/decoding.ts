@@ -1,130 +1,159 @@
-/** The tokens that a model chooses after a prompt, over a cache of keys and values. */
+/** The tokens that a model chooses after prompts, over a cache of keys and values. */
 import { tensor } from "../create.js";
 import { throwIfAborted } from "../errors.js";
+import { perRow } from "../lora/per-row.js";
 import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";
 import type { CausalLM } from "./causal-lm.js";
-import { notFinite, type Sampler } from "./sampler.js";
+import { Padding } from "./padding.js";
+import { selectedRows, type Choice, type Sampler } from "./sampler.js";
 
-/** At most `count` tokens after `ids`. */
-export async function* tokensAfter(
-  model: CausalLM,
-  ids: Int32Array,
-  count: number,
-  sampler: Sampler,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<number, void, void> {
-  const cache = model.newCache(1, ids.length + count);
-  // Ids that the device chose are not checked against the embedding's rows.
-  const ahead = sampler.greedy && model.lm_head.outFeatures <= model.inputEmbedding().numEmbeddings;
-  try {
-    yield* ahead
-      ? greedy(model, cache, ids, count, signal)
-      : sampled(model, cache, ids, count, sampler, signal);
-  } finally {
-    cache.dispose();
-  }
+/** What a text is given next. */
+export interface Chosen {
+  /** Which of the prompts it is. */
+  text: number;
+  token: number;
 }
 
-async function* sampled(
-  model: CausalLM,
-  cache: KeyValueCache,
-  ids: Int32Array,
-  count: number,
-  sampler: Sampler,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<number, void, void> {
-  let next = ids;
-  for (let made = 0; made < count; made++) {
-    throwIfAborted(signal);
-    const logits = recorded(() => lastLogits(model, cache, given(model, next)));
-    let token: number;
-    try {
-      token = sampler.next((await logits.data()) as Float32Array);
-    } finally {
-      logits.dispose();
-    }
-    yield token;
-    next = Int32Array.of(token);
-  }
+/** What was recorded for the texts that were left then, and its outcome, which is read at once. */
+interface Step {
+  choice: Choice;
+  texts: readonly number[];
+  tokens: Promise<Int32Array>;
+}
+
+/** What each text is to be given, and by which adapters. */
+export interface DecodingOptions {
+  /** The most tokens of each text. */
+  counts: readonly number[];
+  adapterPerRow: readonly (string | null)[] | undefined;
+  signal: AbortSignal | undefined;
 }
 
 /**
- * The device chooses and goes on with what it chose: the token after next is recorded while the next is computed, so
- * that it never waits for the host. A token that nobody asks for any more is computed for nothing.
+ * Decodes several texts at once, the shorter prompts padded on the left. The device chooses and goes on with what it
+ * chose: the token after next is recorded while the next is computed, so that it never waits for the host. Tokens
+ * that nobody asks for any more are computed for nothing; texts that have ended leave the batch.
  */
-async function* greedy(
-  model: CausalLM,
-  cache: KeyValueCache,
-  ids: Int32Array,
-  count: number,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<number, void, void> {
-  let [pending, following]: (Choice | undefined)[] = [];
-  try {
-    for (let made = 0; made < count; made++) {
-      throwIfAborted(signal);
-      pending = following ?? new Choice(model, cache, ids);
-      const next: Tensor | undefined = pending.token;
-      following = next && made + 1 < count ? new Choice(model, cache, next) : undefined;
-      const token = await pending.chosen;
-      pending.dispose();
-      yield token;
-    }
-  } finally {
-    pending?.dispose();
-    following?.dispose();
+export class Decoding {
+  readonly #cache: KeyValueCache;
+  readonly #padding: Padding;
+  /** Texts that are left, in the order of the batch's rows. */
+  #texts: readonly number[];
+  #ended = new Set<number>();
+  #made = 0;
+  #following: Step | undefined;
+  /** What was chosen last, where the host hands it on. */
+  #last: { step: Step; tokens: Int32Array } | undefined;
+  /** Ids that the device chose are not checked against the embedding's rows. */
+  readonly #ahead: boolean;
+
+  constructor(
+    private readonly model: CausalLM,
+    private readonly prompts: readonly Int32Array[],
+    private readonly sampler: Sampler,
+    private readonly options: DecodingOptions,
+  ) {
+    this.#texts = prompts.flatMap((_, text) => ((options.counts[text] as number) > 0 ? [text] : []));
+    this.#padding = new Padding(this.#texts.map((text) => (prompts[text] as Int32Array).length));
+    this.#ahead = model.lm_head.outFeatures <= model.inputEmbedding().numEmbeddings;
+    this.#cache = model.newCache(this.#texts.length, model.config.maxPositionEmbeddings);
   }
-}
 
-/** The likeliest token after `ids`. */
-class Choice {
-  /** i32 [1, 1]; none where recording failed. */
-  readonly token: Tensor | undefined;
-  /** Rejects where recording failed, or a logit is NaN. */
-  readonly chosen: Promise<number>;
-
-  constructor(model: CausalLM, cache: KeyValueCache, ids: Int32Array | Tensor) {
-    try {
-      const [token, logit] = recorded(() => {
-        const logits = lastLogits(model, cache, ids instanceof Int32Array ? given(model, ids) : ids);
-        const rows = logits.reshape(1, -1);
-        const index = rows.argmax(1, { keepDim: true });
-        return [index, rows.gather(1, index)];
-      }) as [Tensor, Tensor];
-      this.token = token;
-      this.chosen = read(token, logit);
-    } catch (error) {
-      this.chosen = Promise.reject(error as Error);
+  /** The next token of each text that has not ended; none when all have. Throws `ERR_NOT_FINITE`, or the signal's reason. */
+  async next(): Promise<Chosen[]> {
+    throwIfAborted(this.options.signal);
+    for (const text of this.#texts) if (this.#made >= (this.options.counts[text] as number)) this.end(text);
+    const step = this.#following ?? (this.#last ? this.#after(this.#last) : this.#first());
+    this.#following = this.#last = undefined;
+    if (step === undefined || this.#left(step).length === 0) {
+      step?.choice.dispose();
+      return [];
     }
-    // What is recorded and then not asked for fails where nobody hears it.
-    this.chosen.catch(() => undefined);
+    try {
+      this.#made++;
+      if (this.#ahead) this.#following = this.#after({ step });
+      const tokens = await step.tokens;
+      if (!this.#ahead) this.#last = { step, tokens };
+      return step.texts.flatMap((text, row) =>
+        this.#ended.has(text) ? [] : [{ text, token: tokens[row] as number }],
+      );
+    } finally {
+      step.choice.dispose();
+    }
+  }
+
+  /** Asks for no more tokens of `text`. */
+  end(text: number): void {
+    this.#ended.add(text);
   }
 
   dispose(): void {
-    this.token?.dispose();
+    this.#following?.choice.dispose();
+    this.#cache.dispose();
+    this.#padding.dispose();
+    this.sampler.dispose();
   }
-}
 
-async function read(token: Tensor, logit: Tensor): Promise<number> {
-  const values = Promise.all([token.data(), logit.data()]);
-  logit.dispose();
-  const [[index], [largest]] = (await values) as [Int32Array, Float32Array];
-  if (Number.isNaN(largest)) throw notFinite(index as number);
-  return index as number;
-}
+  #left({ texts }: { texts: readonly number[] }): number[] {
+    return texts.flatMap((text, row) => (this.#ended.has(text) ? [] : [row]));
+  }
 
-function given(model: CausalLM, ids: Int32Array): Tensor {
-  return tensor(ids, { shape: [1, ids.length], device: model.device });
-}
+  #first(): Step | undefined {
+    if (this.#texts.length === 0 || this.#made > 0) return undefined;
+    return this.#step(() => {
+      const ids = this.#padding.padded(this.#texts.map((text) => this.prompts[text] as Int32Array));
+      return tensor(ids, { shape: [this.#texts.length, this.#padding.length], device: this.model.device });
+    });
+  }
 
-/** Logits [1, 1, V] of the token after `ids`, which are appended to the cache and let go of. */
-function lastLogits(model: CausalLM, cache: KeyValueCache, ids: Tensor): Tensor {
-  const hidden = model.hidden(ids, {}, cache);
-  return model.lm_head.forward(hidden.slice(1, (ids.shape[1] as number) - 1));
-}
+  /** What follows `step`, for the texts of it that want more; `tokens` are its outcome where the host hands it on. */
+  #after({ step, tokens }: { step: Step; tokens?: Int32Array }): Step | undefined {
+    const rows = this.#left(step).filter((row) => {
+      const text = step.texts[row] as number;
+      return this.#made < (this.options.counts[text] as number);
+    });
+    if (rows.length === 0) return undefined;
+    return this.#step(() => {
+      if (rows.length < step.texts.length) {
+        this.#texts = rows.map((row) => step.texts[row] as number);
+        this.#cache.select(rows, this.#padding.select(rows));
+        this.sampler.select(rows);
+      }
+      if (tokens !== undefined) {
+        const ids = Int32Array.from(rows, (row) => tokens[row] as number);
+        return tensor(ids, { shape: [rows.length, 1], device: this.model.device });
+      }
+      return rows.length < step.texts.length ? selectedRows(step.choice.token, rows) : step.choice.token;
+    });
+  }
 
-function recorded<T>(record: () => T): T {
-  return evaluating(() => noGrad(() => scope(record)));
+  /** Records the forward pass over the ids that `given` makes, and the choice of what follows them. */
+  #step(given: () => Tensor): Step {
+    const choice = evaluating(() =>
+      noGrad(() =>
+        scope(() => {
+          const ids = given();
+          const names = this.options.adapterPerRow;
+          const own = names && this.#texts.map((text) => names[text] as string | null);
+          const logits = perRow(this.model, this.#texts.length, own, () => this.#logits(ids));
+          return this.sampler.choose(logits, this.#made);
+        }),
+      ),
+    );
+    const tokens = choice.read();
+    // What is recorded and then not asked for fails where nobody hears it.
+    tokens.catch(() => undefined);
+    return { choice, texts: this.#texts, tokens };
+  }
+
+  /** Logits [n, V] of the tokens after `ids` [n, T], which are appended to the cache. */
+  #logits(ids: Tensor): Tensor {
+    const T = ids.shape[1] as number;
+    const options = this.#padding.inputs(this.#cache.length, T, this.model.device);
+    const hidden = this.model.hidden(ids, options, this.#cache);
+    const logits = this.model.lm_head.forward(hidden.slice(1, T - 1));
+    return logits.reshape(this.#texts.length, -1);
+  }
 }

@@ -1,7 +1,15 @@
 /** What generation is told, checked before any work. */
-import { listOf, numberThat, options as checkedOptions, refuse, text, whole } from "../argument.js";
+import {
+  listOf,
+  numberThat,
+  options as checkedOptions,
+  probability,
+  refuse,
+  text,
+  whole,
+} from "../argument.js";
 
-/** How tokens are chosen. What is left out of `temperature`, `topK` and `topP` keeps every token. */
+/** How tokens are chosen. What is left out of `temperature`, `topK`, `topP` and `minP` keeps every token. */
 export interface SamplingOptions {
   /** Logits are divided by it; 0, unless given, takes the likeliest token each time. */
   temperature?: number | undefined;
@@ -12,13 +20,20 @@ export interface SamplingOptions {
    * them (Holtzman et al. 2020).
    */
   topP?: number | undefined;
+  /** Keeps the tokens of at least this share of the likeliest one's probability (Nguyen et al. 2024). */
+  minP?: number | undefined;
+  /**
+   * Positive logits of tokens of the prompt, and of those generated, are divided by it, negative ones multiplied
+   * (Keskar et al. 2019); 1, unless given, changes nothing.
+   */
+  repetitionPenalty?: number | undefined;
   /** Of the choice: a whole number; 0 unless given. The same logits and the same seed give the same token. */
   seed?: number | undefined;
 }
 
 /**
- * What `generate` takes besides the prompt. Tokens are kept as transformers keeps them, in its order: temperature,
- * top-k, top-p.
+ * What `generate` takes besides the prompt. Tokens are kept as transformers keeps them, in its order: repetition
+ * penalty, temperature, top-k, top-p, min-p.
  */
 export interface GenerateOptions extends SamplingOptions {
   /** Tokens after the prompt; 256 unless given, and never past the model's longest text. */
@@ -35,7 +50,17 @@ export interface CheckedOptions extends Required<Omit<GenerateOptions, "signal" 
   signal: AbortSignal | undefined;
 }
 
-const KNOWN = ["maxNewTokens", "temperature", "topK", "topP", "seed", "stop", "signal"] as const;
+const KNOWN = [
+  "maxNewTokens",
+  "temperature",
+  "topK",
+  "topP",
+  "minP",
+  "repetitionPenalty",
+  "seed",
+  "stop",
+  "signal",
+] as const;
 
 /** Throws `ERR_OPTION` for one that is unknown, of another type or out of its range. */
 export function checkedGenerateOptions(
@@ -44,7 +69,15 @@ export function checkedGenerateOptions(
   also: readonly string[] = [],
 ): CheckedOptions {
   const options = checkedOptions(where, given, [...KNOWN, ...also] as (typeof KNOWN)[number][]);
-  const { maxNewTokens = 256, temperature = 0, topK = 0, topP = 1, seed = 0 } = options;
+  const {
+    maxNewTokens = 256,
+    temperature = 0,
+    topK = 0,
+    topP = 1,
+    minP = 0,
+    repetitionPenalty = 1,
+    seed = 0,
+  } = options;
   const { stop = [], signal } = options;
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
@@ -59,6 +92,14 @@ export function checkedGenerateOptions(
     ),
     topK: whole(where, "topK", topK),
     topP: numberThat(where, "topP", topP, (p) => p > 0 && p <= 1, "a number above 0 and at most 1"),
+    minP: probability(where, "minP", minP),
+    repetitionPenalty: numberThat(
+      where,
+      "repetitionPenalty",
+      repetitionPenalty,
+      (r) => r > 0 && Number.isFinite(r),
+      "a number above 0",
+    ),
     seed: whole(where, "seed", seed),
     stops: typeof stop === "string" ? [stopText(where, "stop", stop)] : listOf(where, "stop", stop, stopText),
     signal,

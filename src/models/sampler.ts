@@ -1,70 +1,108 @@
-/** Chooses the next token from logits. */
+/** Chooses the next token of each text from its logits, on the device that has them. */
+import { tensor } from "../create.js";
+import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
-import { native, call } from "../native.js";
+import { session } from "../native.js";
+import { keep } from "../scope.js";
+import { madeAll, type Tensor } from "../tensor.js";
 import type { CheckedOptions } from "./generate-options.js";
 
-export class Sampler {
-  readonly #temperature: number;
-  readonly #topP: number;
-  readonly #topK: number;
-  readonly #seed: number;
-  #draws = 0;
+/** What was chosen of each row, on the device. */
+export class Choice {
+  /** `token` i32 [n, 1]; `evidence` [n] tells where a row's logits are no numbers. */
+  constructor(
+    readonly token: Tensor,
+    private readonly evidence: Tensor,
+    private readonly refused: (tokens: Int32Array, evidence: ArrayLike<number>) => LowrankError | undefined,
+  ) {}
 
-  constructor({ temperature, topP, topK, seed }: CheckedOptions) {
-    this.#temperature = temperature;
-    this.#topP = topP;
-    this.#topK = topK;
-    this.#seed = seed;
+  /** Throws `ERR_NOT_FINITE` where a row has a logit that is NaN. Call it once. */
+  async read(): Promise<Int32Array> {
+    const values = Promise.all([this.token.data(), this.evidence.data()]);
+    this.evidence.dispose();
+    const [tokens, evidence] = (await values) as [Int32Array, Int32Array | Float32Array];
+    const error = this.refused(tokens, evidence);
+    if (error !== undefined) throw error;
+    return tokens;
   }
 
-  /** Whether the likeliest is taken each time. */
-  get greedy(): boolean {
-    return this.#temperature === 0;
-  }
-
-  /** The index of the token taken; of equal logits the first. */
-  next(logits: Float32Array): number {
-    let best = 0;
-    for (let i = 0; i < logits.length; i++) {
-      const v = logits[i] as number;
-      if (!(v === v)) throw notFinite(i);
-      if (v > (logits[best] as number)) best = i;
-    }
-    if (this.#temperature === 0) return best;
-
-    const order = this.#kept(logits);
-    const largest = logits[best] as number;
-    const weights = order.map((i) => Math.exp(((logits[i] as number) - largest) / this.#temperature));
-    const total = weights.reduce((sum, w) => sum + w, 0);
-    let kept = weights.length;
-    for (let sum = 0, i = 0; i < weights.length; i++) {
-      sum += weights[i] as number;
-      if (sum >= this.#topP * total) {
-        kept = i + 1;
-        break;
-      }
-    }
-    const mass = weights.slice(0, kept).reduce((sum, w) => sum + w, 0);
-    let left = this.#uniform() * mass;
-    for (let i = 0; i < kept; i++) {
-      left -= weights[i] as number;
-      if (left < 0) return order[i] as number;
-    }
-    return order[kept - 1] as number;
-  }
-
-  /** Token indices by falling logit, cut to the likeliest k. */
-  #kept(logits: Float32Array): number[] {
-    const order = Array.from(logits.keys());
-    order.sort((a, b) => (logits[b] as number) - (logits[a] as number) || a - b);
-    return this.#topK > 0 ? order.slice(0, this.#topK) : order;
-  }
-
-  #uniform(): number {
-    return call(() => native().uniform(this.#seed, this.#draws++, 1, 0, 1))[0] as number;
+  dispose(): void {
+    this.token.dispose();
+    this.evidence.dispose();
   }
 }
 
-export function notFinite(token: number): LowrankError {
-  return new LowrankError("ERR_NOT_FINITE", `generate: the logit of token ${token} is NaN`);
+/**
+ * Takes the likeliest tokens, or draws. Draw t of a seed is a function of both, so that what a text is given depends
+ * neither on the texts beside it nor on the device; logits themselves may differ in their last bits between devices.
+ */
+export class Sampler {
+  readonly #options: CheckedOptions;
+  /** i32 [n, V], 1 where a token of the text was seen; none without a penalty. */
+  #seen: Tensor | undefined;
+  #seeds: Float64Array;
+
+  /** `where` is who errors name; `vocabulary` is how many logits there are. */
+  constructor(
+    readonly where: string,
+    options: CheckedOptions,
+    seeds: readonly number[],
+    texts: { ids: readonly Int32Array[]; vocabulary: number; device: Device },
+  ) {
+    this.#options = options;
+    this.#seeds = Float64Array.from(seeds);
+    if (options.repetitionPenalty === 1) return;
+    const { ids, vocabulary, device } = texts;
+    const seen = new Int32Array(ids.length * vocabulary);
+    for (const [row, text] of ids.entries()) for (const id of text) seen[row * vocabulary + id] = 1;
+    this.#seen = tensor(seen, { shape: [ids.length, vocabulary], device });
+    keep(this.#seen);
+  }
+
+  /** Records the choice of token `t` of each row of logits [n, V]. */
+  choose(logits: Tensor, t: number): Choice {
+    const { temperature, topK, topP, minP, repetitionPenalty } = this.#options;
+    const vocabulary = logits.shape[1] as number;
+    if (temperature === 0 && this.#seen === undefined) {
+      const token = logits.argmax(1, { keepDim: true });
+      return new Choice(token, logits.gather(1, token), (tokens, largest) => {
+        const row = Array.prototype.findIndex.call(largest, Number.isNaN);
+        return row < 0 ? undefined : this.#notFinite(row, tokens[row] as number, vocabulary);
+      });
+    }
+    const options = { temperature, topK, topP, minP, repetitionPenalty };
+    const [token, bad] = madeAll(() =>
+      session().sample(logits.id, this.#seen?.id, this.#seeds, t, options),
+    ) as [Tensor, Tensor];
+    return new Choice(token.reshape(-1, 1), bad, (_, places) => {
+      const row = Array.prototype.findIndex.call(places, (place: number) => place >= 0);
+      return row < 0 ? undefined : this.#notFinite(row, places[row] as number, vocabulary);
+    });
+  }
+
+  /** Keeps the texts `rows` alone, in this order. Call it in a scope. */
+  select(rows: readonly number[]): void {
+    this.#seeds = Float64Array.from(rows, (row) => this.#seeds[row] as number);
+    const old = this.#seen;
+    if (old === undefined) return;
+    this.#seen = selectedRows(old, rows);
+    keep(this.#seen);
+    old.dispose();
+  }
+
+  #notFinite(row: number, token: number, vocabulary: number): LowrankError {
+    const of = this.#seeds.length > 1 ? ` of text ${row} of those left` : "";
+    const what = token < vocabulary ? `the logit of token ${token}${of} is NaN` : `every logit${of} is −∞`;
+    return new LowrankError("ERR_NOT_FINITE", `${this.where}: ${what}`);
+  }
+
+  dispose(): void {
+    this.#seen?.dispose();
+  }
+}
+
+/** The rows of x, in this order. */
+export function selectedRows(x: Tensor, rows: readonly number[]): Tensor {
+  const [first, ...rest] = rows.map((row) => x.slice(0, row, row + 1)) as [Tensor, ...Tensor[]];
+  return rest.length === 0 ? first : first.concat(rest, 0);
 }

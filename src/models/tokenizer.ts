@@ -3,6 +3,16 @@ import type * as Binding from "../../native/binding.js";
 import type { Encoded } from "../data/encode.js";
 import { call, guarded, native, settled } from "../native.js";
 
+/** Text of token ids that come one by one. */
+export interface DecodeStream {
+  /** The text that `id` completes, which may be none. */
+  push(id: number): string;
+  /** Whether the last ids may be a part of a letter. */
+  held(): boolean;
+  /** What was held back, once nothing follows: bytes that are no letter are replacement characters. */
+  rest(): string;
+}
+
 export class Tokenizer {
   readonly #native: Binding.Tokenizer;
   /** The file that it was read from. */
@@ -37,6 +47,18 @@ export class Tokenizer {
   /** Text of token ids. */
   decode(ids: ArrayLike<number>, { skipSpecialTokens = true } = {}): string {
     return this.#native.decode(ids instanceof Int32Array ? ids : Int32Array.from(ids), skipSpecialTokens);
+  }
+
+  /**
+   * Decodes ids as they come after `context`, each at the same cost however many there were. `push` gives the text
+   * that an id completes, which may be none: a token may be a part of a letter, and one that the tokenizer does not
+   * know has no text. `held` says whether the last ids may be such a part, and `rest` gives what they are if nothing
+   * follows. All pieces together are what `decode` makes of all ids after what it makes of the context; but of a run
+   * of tokens for single bytes which as a whole is no UTF-8, letters that were whole when they came stay.
+   */
+  decodeStream(context: ArrayLike<number> = [], { skipSpecialTokens = true } = {}): DecodeStream {
+    const before = context instanceof Int32Array ? context : Int32Array.from(context);
+    return guarded(this.#native.decodeStream(before, skipSpecialTokens));
   }
 
   tokenToId(token: string): number | undefined {

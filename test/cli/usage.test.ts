@@ -47,6 +47,8 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--profile"], /argument missing/],
   [["generate", "--prompt", "a", "--dtype", "i32"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["evaluate", "--data", "d.txt", "--dtype", "half"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
+  [["generate", "--prompt", "a", "--min-p", "1.1"], /--min-p <p>.*from 0 to 1, and is 1\.1/],
+  [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, and is 0/],
   [["generate"], /required option '--prompt <text>' not specified/],
   [["evaluate"], /required option '--data <file>'/],
   [["merge", "--adapter", "a"], /required option '--output <folder>'/],

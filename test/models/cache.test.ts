@@ -2,11 +2,12 @@
 import { join } from "node:path";
 import test from "ava";
 
-import { loadModel, scope, tensor, noGrad, type CausalLM } from "../../src/index.js";
+import { loadModel, memory, noGrad, scope, tensor, type CausalLM } from "../../src/index.js";
 import type { KeyValueCache } from "../../src/models/cache.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, tinyModel } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
+import { smallLlama } from "../small-llama.js";
 
 const TEXT = "the whale swam on and on, and the sea was wide.";
 /** A tokenizer's ids of a text, or some of a model that has none. */
@@ -73,3 +74,45 @@ for (const { name, device, folder, prompt: idsOf } of cases) {
     model.dispose();
   });
 }
+
+for (const device of testDevices()) {
+  test.serial(
+    `on ${device}: a cache that grows gives the bits of one that had room from the start`,
+    async (t) => {
+      const model = await smallLlama(device, 900);
+      model.eval();
+      const decoded = async (cache: KeyValueCache): Promise<number[]> => {
+        const bits: number[] = [];
+        // Over three sizes of the buffers, by one token and by many.
+        for (const [i, count] of [250, 5, 1, 1, 200, 1, 300, 1].entries()) {
+          const ids = Int32Array.from({ length: count }, (_, k) => (k * 31 + i) % 97);
+          const logits = await last(model, ids, cache);
+          bits.push(...new Int32Array(logits.buffer, logits.byteOffset, logits.length));
+        }
+        return bits;
+      };
+      const growing = model.newCache(1, 900);
+      const grown = await decoded(growing);
+      growing.dispose();
+      // The model's tables of rotation are made with the first.
+      const { live } = memory(device);
+      const roomy = model.newCache(1, 900);
+      for (const layer of roomy.layers) layer.buffersFor(900);
+      t.deepEqual(grown, await decoded(roomy));
+      roomy.dispose();
+      t.true(memory(device).live <= live);
+      model.dispose();
+    },
+  );
+}
+
+test.serial("a cache holds blocks, not all that a text may become", async (t) => {
+  const model = await smallLlama("cpu", 512);
+  const { live } = memory("cpu");
+  const cache = model.newCache(1, 500_000);
+  await last(model, Int32Array.of(1, 2, 3), cache);
+  // Two layers, keys and values, 256 tokens of two heads of 8, and the rotary tables.
+  t.true(memory("cpu").live - live < 2 * 2 * 256 * 16 * 4 + 32 * 1024, `${memory("cpu").live - live}`);
+  cache.dispose();
+  model.dispose();
+});

@@ -83,8 +83,8 @@ for (const device of testDevices()) {
     weight.copy(sick);
     sick.dispose();
     let tensors = 0;
-    for (const temperature of [0, 1, 0, 1]) {
-      await t.throwsAsync(tokens(model, { temperature }), {
+    for (const [temperature, repetitionPenalty] of [[0], [1], [0, 2], [1, 2], [0], [1]]) {
+      await t.throwsAsync(tokens(model, { temperature, repetitionPenalty }), {
         code: "ERR_NOT_FINITE",
         message: "generate: the logit of token 0 is NaN",
       });
@@ -112,6 +112,8 @@ test("what it is told is checked before anything runs", async (t) => {
     [{ topK: 2.5 }, "topK is a whole number from 0 on, not 2.5"],
     [{ topP: 0 }, "topP is a number above 0 and at most 1, not 0"],
     [{ topP: null }, "topP is a number above 0 and at most 1, not null"],
+    [{ minP: 1.5 }, "minP is a number from 0 to 1, not 1.5"],
+    [{ repetitionPenalty: 0 }, "repetitionPenalty is a number above 0, not 0"],
     [{ seed: -1 }, "seed is a whole number from 0 on, not -1"],
     [{ seed: 2 ** 60 }, "seed is a whole number from 0 on, not 1152921504606847000"],
     [{ stop: "" }, 'stop is a text of at least one character, not ""'],

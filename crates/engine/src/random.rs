@@ -130,9 +130,14 @@ impl Stream {
         self.fill(count, |s| s.pair().map(|w| ((w as u128 * n as u128) >> 64) as u64))
     }
 
+    /// One word of 64 random bits.
+    pub fn word(&mut self) -> u64 {
+        self.pair()[0]
+    }
+
     /// One number uniform in [0, 1), with 53 bits.
     pub fn fraction(&mut self) -> f64 {
-        (self.pair()[0] >> 11) as f64 / (1u64 << 53) as f64
+        (self.word() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// 0..n in random order (Fisher and Yates).

@@ -23,7 +23,7 @@ use crate::session::failure;
 #[napi]
 #[derive(Clone)]
 pub struct Tokenizer {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Tokenizer {

@@ -77,10 +77,10 @@ export class GPT2LMHeadModel extends CausalLM {
     return this.transformer.wte;
   }
 
-  newCache(batch: number, capacity: number): KeyValueCache {
+  newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numAttentionHeads: heads, hiddenSize } = this.config;
     const shape = { batch, heads, headDim: hiddenSize / heads, device: this.device };
-    return new KeyValueCache(numHiddenLayers, capacity, shape);
+    return new KeyValueCache(numHiddenLayers, limit, shape);
   }
 
   hubConfig(): Record<string, unknown> {

@@ -84,9 +84,9 @@ export class LlamaForCausalLM extends CausalLM {
     return this.model.embed_tokens;
   }
 
-  newCache(batch: number, capacity: number): KeyValueCache {
+  newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numKeyValueHeads, headDim } = this.config;
-    return new KeyValueCache(numHiddenLayers, capacity, {
+    return new KeyValueCache(numHiddenLayers, limit, {
       batch,
       heads: numKeyValueHeads,
       headDim,
@@ -101,8 +101,10 @@ export class LlamaForCausalLM extends CausalLM {
   hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
     const offset = cache?.length ?? 0;
     const T = checkedLength(ids, offset, this.config.maxPositionEmbeddings);
+    // Over a cache, positions are those of padded texts.
+    const end = cache === undefined ? undefined : offset + T;
     const inputs = {
-      rotation: this.tables.rotation(this.device, offset, T, positionIds),
+      rotation: this.tables.rotation(this.device, offset, T, positionIds, end),
       keyMask: attentionMask,
     };
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);

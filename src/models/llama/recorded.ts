@@ -42,7 +42,7 @@ export function recordedWhole(
     tensors.set([weight.id, bias?.id ?? NONE, loraA?.id ?? NONE, loraB?.id ?? NONE], 6 + 4 * i);
     numbers[3 + i] = share?.scaling ?? 0;
   }
-  const { k, v } = cache.buffers;
+  const { k, v } = cache.buffersFor(T);
   const { cos, sin } = rotation;
   tensors.set([first.weight.id, second.weight.id, cos.id, sin.id, k.id, v.id]);
   numbers.set([first.eps, second.eps, 1 / Math.sqrt(q_proj.outFeatures / heads)]);

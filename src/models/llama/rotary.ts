@@ -31,9 +31,15 @@ export class RotaryTables {
     readonly limit: number,
   ) {}
 
-  /** The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]). */
-  rotation(device: Device, offset: number, rows: number, positions?: Tensor): Rotation {
-    this.#grow(device, positions === undefined ? offset + rows : this.limit);
+  /** The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`. */
+  rotation(
+    device: Device,
+    offset: number,
+    rows: number,
+    positions?: Tensor,
+    end = positions === undefined ? offset + rows : this.limit,
+  ): Rotation {
+    this.#grow(device, end);
     const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
     return {
       cos,

@@ -17,6 +17,7 @@ pub mod pad;
 pub mod pool;
 pub mod reduce;
 pub mod rotary;
+pub mod sample;
 pub mod softmax;
 
 use crate::kernel::Kernel;
@@ -44,6 +45,7 @@ pub fn all() -> Vec<&'static Kernel> {
         crate::optim::clip::KERNELS,
         crate::optim::sgd::KERNELS,
         rotary::KERNELS,
+        sample::KERNELS,
         softmax::KERNELS,
     ];
     families.concat()

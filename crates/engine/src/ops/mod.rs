@@ -32,6 +32,7 @@ pub mod projections;
 pub mod reshape;
 pub mod rms_norm;
 pub mod rotary;
+pub mod sample;
 pub mod silu_mul;
 pub mod slice;
 pub mod softmax;

@@ -1,9 +1,10 @@
 //! One method an operation: arithmetic, layout and reductions here, a model's layers in
-//! `layers`, a decoder's block in `decoder`, convolutions in `convolution`.
+//! `layers`, a decoder's block in `decoder`, the choice of a token in `sample`, convolutions in `convolution`.
 
 mod convolution;
 mod decoder;
 mod layers;
+mod sample;
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::kernels::elementwise::Function;

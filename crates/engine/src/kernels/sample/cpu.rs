@@ -1,0 +1,220 @@
+//! The native twin: a row at a time, its chunks over the threads.
+
+use std::cell::RefCell;
+
+use rayon::prelude::*;
+
+use super::{EXP2, FARTHEST, LOG2_E};
+use crate::device::cpu::CpuLaunch;
+use crate::kernels::numeric::{max, sum_by, vectorised};
+
+/// Tokens that one task takes.
+const CHUNK: usize = 8 * 1024;
+/// Digits of a distance that are counted first: 16 a nat at temperature 1.
+const BINS: usize = 4096;
+const SHIFT: u32 = 20;
+
+/// What a row needs besides its logits: kept by the device's thread, since each system page of a new one is cleared.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    distances: Vec<u32>,
+    deciding: Vec<u32>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// What of a row is kept, as the scalars say.
+struct Row {
+    steps: f32,
+    top_k: usize,
+    top_p: u32,
+    farthest: u32,
+}
+
+pub fn sample(l: &CpuLaunch, penalised: bool) {
+    let n = l.u32(0);
+    let (logits, random) = (l.read::<f32>(0), l.read::<u32>(1));
+    let (token, bad) = (l.write::<i32>(2), l.write::<i32>(3));
+    let mut seen = penalised.then(|| l.write::<i32>(4));
+    let (below, above) = (l.f32(2), l.f32(3));
+    let row = Row { steps: l.f32(1), top_k: l.u32(4), top_p: l.scalars[5], farthest: l.scalars[6] };
+    SCRATCH.with_borrow_mut(|scratch| {
+        for (r, logits) in logits.chunks_exact(n).enumerate() {
+            let word = random[2 * r] as u64 | (random[2 * r + 1] as u64) << 32;
+            let mut seen = seen.as_mut().map(|seen| &mut seen[r * n..][..n]);
+            let mut scores = std::mem::take(&mut scratch.scores);
+            let drawn = match &seen {
+                Some(seen) => {
+                    scores.resize(n, 0.0);
+                    let chunks = scores.par_chunks_mut(CHUNK).zip(logits.par_chunks(CHUNK));
+                    chunks.zip(seen.par_chunks(CHUNK)).for_each(|((s, l), seen)| {
+                        penalise(s, l, seen, below, above);
+                    });
+                    draw(&row, &scores, word, scratch)
+                }
+                None => draw(&row, logits, word, scratch),
+            };
+            scratch.scores = scores;
+            (token[r], bad[r]) = match drawn {
+                Ok(at) => (at as i32, -1),
+                Err(at) => (if at < n { at as i32 } else { 0 }, at as i32),
+            };
+            if let Some(seen) = &mut seen {
+                seen[token[r] as usize] = 1;
+            }
+        }
+    });
+}
+
+/// The token that `word` draws; or where a row has none, the place of its first NaN or its length.
+fn draw(row: &Row, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
+    let n = scores.len();
+    let (top, spoilt) = scores
+        .par_chunks(CHUNK)
+        .map(extremes)
+        .reduce(|| (f32::NEG_INFINITY, false), |a, b| (a.0.max(b.0), a.1 || b.1));
+    if spoilt {
+        return Err(scores.iter().position(|s| s.is_nan()).unwrap_or(n));
+    }
+    if top == f32::NEG_INFINITY {
+        return Err(n);
+    }
+    let distances = &mut scratch.distances;
+    distances.resize(n, 0);
+    let chunks = distances.par_chunks_mut(CHUNK).zip(scores.par_chunks(CHUNK));
+    chunks.for_each(|(d, s)| measure(d, s, top, row.steps));
+    let distances = &distances[..];
+    let mut limit = FARTHEST;
+    if row.top_k > 0 && row.top_k < n {
+        limit = threshold(distances, limit, ones, |_| row.top_k as u64, &mut scratch.deciding);
+    }
+    if row.top_p > 0 {
+        let share = |all: u64| ((all as u128 * row.top_p as u128) >> 32).max(1) as u64;
+        limit = limit.min(threshold(distances, limit, weights, share, &mut scratch.deciding));
+    }
+    limit = limit.min(row.farthest);
+
+    let sums: Vec<u64> = distances.par_chunks(CHUNK).map(|d| kept_weight(d, limit)).collect();
+    let mut left = ((sums.iter().sum::<u64>() as u128 * word as u128) >> 64) as u64;
+    for (chunk, sum) in sums.iter().enumerate() {
+        if left >= *sum {
+            left -= sum;
+            continue;
+        }
+        let start = chunk * CHUNK;
+        for (i, d) in distances[start..].iter().enumerate() {
+            let w = if *d <= limit { weight(*d) as u64 } else { 0 };
+            if left < w {
+                return Ok(start + i);
+            }
+            left -= w;
+        }
+    }
+    unreachable!("what is drawn lies below the sum of all, of which the likeliest has 2^31")
+}
+
+/// What the distances up to a limit count for, and nothing beyond it.
+type Amounts = fn(&[u32], u32, &mut [u32]);
+
+/// The least distance within which the amounts of the distances up to `limit` reach `need` of all of them;
+/// `FARTHEST` where they do not.
+fn threshold(
+    distances: &[u32],
+    limit: u32,
+    amounts: Amounts,
+    need: impl Fn(u64) -> u64,
+    deciding: &mut Vec<u32>,
+) -> u32 {
+    let count = |chunk: &[u32]| {
+        let mut bins = vec![0u64; BINS];
+        let mut buffer = [0; 512];
+        for d in chunk.chunks(buffer.len()) {
+            let own = &mut buffer[..d.len()];
+            amounts(d, limit, own);
+            d.iter().zip(own).for_each(|(d, w)| bins[(*d >> SHIFT) as usize] += *w as u64);
+        }
+        bins
+    };
+    // A chunk a thread: each has bins of its own.
+    let size = distances.len().div_ceil(rayon::current_num_threads()).max(CHUNK);
+    let parts: Vec<Vec<u64>> = distances.par_chunks(size).map(count).collect();
+    let bins = |b: usize| parts.iter().map(|part| part[b]).sum::<u64>();
+    let mut left = need((0..BINS).map(bins).sum());
+    let mut deciding_bin = BINS;
+    for b in 0..BINS {
+        let sum = bins(b);
+        if sum >= left {
+            deciding_bin = b;
+            break;
+        }
+        left -= sum;
+    }
+    deciding.clear();
+    deciding.extend(distances.iter().filter(|d| **d <= limit && (**d >> SHIFT) as usize == deciding_bin));
+    deciding.sort_unstable();
+    for d in &*deciding {
+        let mut w = [0];
+        amounts(&[*d], limit, &mut w);
+        if w[0] as u64 >= left {
+            return *d;
+        }
+        left -= w[0] as u64;
+    }
+    FARTHEST
+}
+
+/// 2³¹ · e^(−d · 2⁻²⁴), rounded down.
+#[inline(always)]
+fn weight(d: u32) -> u32 {
+    let high = |a: u32, b: u32| ((a as u64 * b as u64) >> 32) as u32;
+    let e = d as u64 * LOG2_E as u64;
+    let f = (e >> 23) as u32;
+    let [c0, c1, c2, c3, c4, c5] = EXP2;
+    let t = c4 - high(c5, f);
+    let t = c3 - high(t, f);
+    let t = c2 - high(t, f);
+    let t = c1 - high(t, f);
+    let t = c0 - high(t, f);
+    let w = (1 << 31) - (high(t, f) >> 1);
+    let n = (e >> 55) as u32;
+    if n > 31 { 0 } else { w >> n }
+}
+
+vectorised! {
+    /// The maximum, and whether one is NaN: a sum with 0 times each is NaN where one is NaN or infinite, and only
+    /// then is NaN looked for.
+    fn extremes(scores: &[f32]) -> (f32, bool) {
+        let spoilt = sum_by::<S>(scores, |s| s * 0.0).is_nan() && scores.iter().any(|s| s.is_nan());
+        (max::<S>(scores), spoilt)
+    }
+
+    fn penalise(scores: &mut [f32], logits: &[f32], seen: &[i32], below: f32, above: f32) {
+        for ((s, l), seen) in scores.iter_mut().zip(logits).zip(seen) {
+            let factor = if *l < 0.0 { below } else { above };
+            *s = if *seen == 0 { *l } else { l * factor };
+        }
+    }
+
+    fn measure(distances: &mut [u32], scores: &[f32], top: f32, steps: f32) {
+        for (d, s) in distances.iter_mut().zip(scores) {
+            let v = (top - s) * steps;
+            let far = if v < 4_294_967_040.0 { unsafe { v.to_int_unchecked::<i64>() as u32 } } else { FARTHEST };
+            *d = if *s == top { 0 } else { far };
+        }
+    }
+
+    fn weights(distances: &[u32], limit: u32, out: &mut [u32]) {
+        out.iter_mut().zip(distances).for_each(|(w, d)| *w = if *d <= limit { weight(*d) } else { 0 });
+    }
+
+    fn ones(distances: &[u32], limit: u32, out: &mut [u32]) {
+        out.iter_mut().zip(distances).for_each(|(w, d)| *w = (*d <= limit) as u32);
+    }
+
+    fn kept_weight(distances: &[u32], limit: u32) -> u64 {
+        distances.iter().map(|d| if *d <= limit { weight(*d) as u64 } else { 0 }).sum()
+    }
+}

@@ -1,0 +1,159 @@
+//! A token drawn from a row of logits, after a repetition penalty, temperature, top-k, top-p and min-p.
+//!
+//! Maths, for a row of V logits l: s = l·penalty where l < 0 and l / penalty elsewhere, for tokens that were
+//! seen; D = ⌊(max s − s) / T · 2²⁴⌋, the distance to the likeliest in steps of 2⁻²⁴ nats, at most 2³² − 1;
+//! w = 2³¹ · e^(−D · 2⁻²⁴), rounded down. Kept are tokens up to a distance: that of the k-th nearest; then the
+//! least within which the weights reach P of the weight of those that top-k kept; and −ln min-p. So what is as
+//! likely as the last token kept is kept, too. Of the kept, the first whose weights so far pass ⌊Σ w · R / 2⁶⁴⌋,
+//! R a random word, is the token.
+//!
+//! Everything after D is whole numbers: e^x by a polynomial of degree 6 in fixed point (off by 2 · 10⁻⁹, less
+//! than f32 holds), sums in 64 bits. So no order of summation, device or number of threads changes a bit: equal
+//! logits and R give the same token everywhere. Weights below 2⁻³¹ of the largest are none: at most 2⁻³¹ · V of all
+//! are lost.
+//!
+//! Layout: rows [n, V]; one workgroup a row. Cost: thresholds are found by digits of 8 bits, four passes over the
+//! row each, and the token by halving its range to a 256th three times; no sort. Natively digits of 12 bits come
+//! first, and what shares the one that decides is sorted.
+//! A row with NaN has no token: `bad` names its first NaN, as it does token V where all logits are −∞; it is −1
+//! elsewhere.
+
+mod cpu;
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::row_windows;
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 256;
+/// 2^−f = 1 − f·(C₀ − f·(C₁ − …)) for f in [0, 1], in units of 2⁻³²: least largest relative error.
+pub(super) const EXP2: [u32; 6] = [2_977_043_973, 1_031_755_803, 238_330_986, 41_142_262, 5_475_001, 468_251];
+/// log₂ e in units of 2⁻³¹.
+pub(super) const LOG2_E: u32 = 3_098_164_010;
+/// What a distance is when it is beyond all others.
+pub const FARTHEST: u32 = u32::MAX;
+
+/// What is kept, and how far apart logits are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// Steps of distance a unit of difference: 2²⁴ / T.
+    pub steps: f32,
+    /// Factors of negative and of other logits of tokens that were seen.
+    pub penalty: [f32; 2],
+    /// Tokens to keep; 0 keeps all.
+    pub top_k: u32,
+    /// The share to reach, in units of 2⁻³²; 0 keeps all.
+    pub top_p: u32,
+    /// The largest distance that is kept.
+    pub farthest: u32,
+}
+
+const SCALARS: [Scalar; 7] = [
+    Scalar::U32("n"),
+    Scalar::F32("steps"),
+    Scalar::F32("below"),
+    Scalar::F32("above"),
+    Scalar::U32("top_k"),
+    Scalar::U32("top_p"),
+    Scalar::U32("farthest"),
+];
+
+static SAMPLE: Kernel = Kernel {
+    name: "sample",
+    bindings: &[
+        ("logits", Access::Read),
+        ("random", Access::Read),
+        ("token", Access::Write),
+        ("bad", Access::Write),
+    ],
+    scalars: &SCALARS,
+    wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
+    cpu: |l| cpu::sample(l, false),
+    variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
+};
+
+/// `seen` is 1 where a token was seen, and becomes so for the one that is drawn.
+static SAMPLE_UNSEEN: Kernel = Kernel {
+    name: "sample with a penalty",
+    bindings: &[
+        ("logits", Access::Read),
+        ("random", Access::Read),
+        ("token", Access::Write),
+        ("bad", Access::Write),
+        ("seen", Access::ReadWrite),
+    ],
+    scalars: &SCALARS,
+    wgsl: |_| {
+        wgsl(
+            "fn score(at: u32) -> f32 {
+  let v = load_logits(at);
+  if load_seen(at) == 0 { return v; }
+  return v * select(p.above, p.below, v < 0.0);
+}
+fn see(at: u32) { store_seen(at, 1); }
+",
+        )
+    },
+    cpu: |l| cpu::sample(l, true),
+    variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32, DType::I32]),
+};
+
+pub const KERNELS: &[&Kernel] = &[&SAMPLE, &SAMPLE_UNSEEN];
+
+fn variants(dtypes: &[DType]) -> Vec<Variant> {
+    vec![Variant { params: [0; 4], dtypes: dtypes.to_vec(), threads: THREADS }]
+}
+
+fn wgsl(score: &str) -> String {
+    let mut constants = format!("const LOG2_E = {LOG2_E}u;\n");
+    for (i, c) in EXP2.iter().enumerate() {
+        constants += &format!("const EXP2_{i} = {c}u;\n");
+    }
+    constants + score + include_str!("sample.wgsl")
+}
+
+/// Appends token [n] drawn of each row of logits [n, V], and bad [n]. `random` [n, 2] holds the low and the high
+/// word of each row's R. Where `seen` [n, V] is given, the penalty is applied, and the token is marked in it.
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
+pub fn sample(
+    cx: &Rc<Context>,
+    cut: &Cut,
+    [logits, random]: [&Value; 2],
+    seen: Option<&Value>,
+    [token, bad]: [&Value; 2],
+) -> Result<()> {
+    let [rows, n] = [logits.shape[0], logits.shape[1]];
+    let kernel = if seen.is_some() { &SAMPLE_UNSEEN } else { &SAMPLE };
+    let values: SmallVec<[&Value; 5]> = [logits, random, token, bad].into_iter().chain(seen).collect();
+    row_windows(cx, kernel.name, rows, &values, &[], |w| {
+        cx.launch(Launch {
+            kernel,
+            params: [0; 4],
+            bindings: w.ranges,
+            scalars: SmallVec::from_slice(&[
+                n as u32,
+                cut.steps.to_bits(),
+                cut.penalty[0].to_bits(),
+                cut.penalty[1].to_bits(),
+                cut.top_k,
+                cut.top_p,
+                cut.farthest,
+            ]),
+            groups: w.count[0] as u32,
+            threads: THREADS,
+            work: (w.count[0] * n * 64) as u64,
+        });
+    })?;
+    if let Some(seen) = seen {
+        seen.storage.written();
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! A token drawn from each row of logits, as transformers' processors keep tokens, in their order.
+//!
+//! Shapes: logits [n, V], n words of 64 random bits; gives token i32 [n] and bad i32 [n], −1 or the place of a
+//! logit that is NaN; V where every logit is −∞. `seen` i32 [n, V], which the repetition penalty needs, is 1 where a
+//! token was seen; the token drawn is marked in place. It has no gradient.
+//!
+//! Source: Keskar et al. 2019 (repetition penalty), Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen
+//! et al. 2024 (min-p); transformers' `logits_process.py`. Where several tokens are as likely as the last one kept,
+//! all of them are: transformers does so for top-k, and leaves open which it keeps for top-p.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::sample::{Cut, FARTHEST, sample};
+use crate::random::words;
+use crate::tensor::{Context, Value};
+
+/// How tokens are chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Logits are divided by it; at 0 the first of the likeliest tokens is taken, whatever the words.
+    pub temperature: f64,
+    /// Keeps the likeliest k; 0 keeps all.
+    pub top_k: usize,
+    /// Keeps the fewest of the likeliest whose probabilities reach it; 1 keeps all.
+    pub top_p: f64,
+    /// Keeps what is at least this share of the likeliest's probability; 0 keeps all.
+    pub min_p: f64,
+    /// Divides positive logits of what was seen, multiplies negative ones.
+    pub repetition_penalty: f64,
+}
+
+impl Sample {
+    /// Appends the draw. `words` has one a row.
+    ///
+    /// # Errors
+    /// `ERR_OPTION` for a value outside its range, or a penalty without `seen`; `ERR_DTYPE`;
+    /// `ERR_SHAPE_MISMATCH`; `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
+    pub fn record(&self, logits: &Value, seen: Option<&Value>, random: &[u64]) -> Result<[Value; 2]> {
+        let cx: &Rc<Context> = logits.context();
+        let cut = self.cut()?;
+        let &[rows, n] = &logits.shape[..] else {
+            fail!(ShapeMismatch, "sample: logits {} are not [n, V]", logits.shape);
+        };
+        if n == 0 || random.len() != rows {
+            fail!(ShapeMismatch, "sample: {} random words for logits {}", random.len(), logits.shape);
+        }
+        if logits.dtype != DType::F32 {
+            fail!(Dtype, "sample: takes logits of f32, not {}", logits.dtype);
+        }
+        if let Some(seen) = seen
+            && (seen.dtype != DType::I32 || seen.shape != logits.shape || !Rc::ptr_eq(seen.context(), cx))
+        {
+            fail!(ShapeMismatch, "sample: seen {} does not fit logits {}", seen.spec(), logits.spec());
+        }
+        if self.repetition_penalty != 1.0 && seen.is_none() {
+            fail!(Option, "sample: a repetition penalty needs what was seen");
+        }
+        // At temperature 0 nothing is left but the first of the likeliest.
+        let drawn = |word: &u64| if self.temperature == 0.0 { [0, 0] } else { words(*word) };
+        let bytes: Vec<u8> = random.iter().flat_map(drawn).flat_map(u32::to_le_bytes).collect();
+        let random = cx.upload([rows, 2], DType::I32, bytes)?;
+        let [token, bad] = [cx.empty([rows], DType::I32)?, cx.empty([rows], DType::I32)?];
+        sample(cx, &cut, [logits, &random], seen, [&token, &bad])?;
+        Ok([token, bad])
+    }
+
+    fn cut(&self) -> Result<Cut> {
+        let Sample { temperature, top_k, top_p, min_p, repetition_penalty } = *self;
+        let holds = temperature >= 0.0
+            && temperature.is_finite()
+            && top_p > 0.0
+            && top_p <= 1.0
+            && (0.0..=1.0).contains(&min_p)
+            && repetition_penalty > 0.0
+            && repetition_penalty.is_finite();
+        if !holds {
+            fail!(Option, "sample: {self:?} is out of range");
+        }
+        let unit = (1u64 << 24) as f64;
+        Ok(Cut {
+            // So large that a difference of f32's least is beyond all, and not infinite.
+            steps: (unit / temperature).min(1e30) as f32,
+            penalty: [repetition_penalty as f32, (1.0 / repetition_penalty) as f32],
+            top_k: top_k.min(u32::MAX as usize) as u32,
+            top_p: if top_p == 1.0 { 0 } else { (top_p * (1u64 << 32) as f64).round().max(1.0) as u32 },
+            farthest: if min_p == 0.0 { FARTHEST } else { (-min_p.ln() * unit) as u32 },
+        })
+    }
+}

@@ -1,0 +1,72 @@
+/** Several texts at once, token by token. */
+import { listOf, refuse, text, whole } from "../argument.js";
+import type { CausalLM } from "./causal-lm.js";
+import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
+import { decodingOf, promptIds, type Prompt } from "./generate.js";
+import { TextStream, type Piece } from "./text-stream.js";
+
+/** What `generateBatch` takes besides the prompts; where it says nothing else, each holds for every prompt. */
+export interface GenerateBatchOptions extends Omit<GenerateOptions, "seed"> {
+  /** Of the choice: one for every prompt, or one each. 0 unless given. */
+  seed?: number | readonly number[] | undefined;
+  /** The adapter of each prompt, null for the base alone; those that are active unless given. */
+  adapterPerRow?: readonly (string | null)[] | undefined;
+}
+
+/** One entry a prompt. */
+export type Pieces = (Piece | null)[];
+
+/** See `CausalLM.generateBatch`. */
+export async function* generateBatch(
+  model: CausalLM,
+  texts: readonly Prompt[],
+  given: GenerateBatchOptions | undefined,
+): AsyncGenerator<Pieces, void, void> {
+  const where = "generateBatch";
+  const plain = typeof given === "object" && given !== null && !Array.isArray(given);
+  const { seed = 0, adapterPerRow, ...rest } = plain ? given : {};
+  const options = checkedGenerateOptions(where, plain ? rest : given, ["adapterPerRow"]);
+  const prompts = listOf(where, "prompts", texts, (_, name, prompt) =>
+    promptIds(where, name, model, prompt as Prompt),
+  );
+  const seeds = Array.isArray(seed)
+    ? oneEach("seed", listOf(where, "seed", seed, whole), prompts.length)
+    : prompts.map(() => whole(where, "seed", seed));
+  const names =
+    adapterPerRow === undefined
+      ? undefined
+      : oneEach("adapterPerRow", listOf(where, "adapterPerRow", adapterPerRow, adapterName), prompts.length);
+  const decoding = decodingOf(where, model, prompts, seeds, options, names);
+  const streams = prompts.map((ids) => new TextStream(model.tokenizer, ids, options.stops));
+  const running = new Set(streams.keys());
+  try {
+    while (running.size > 0) {
+      const chosen = new Map((await decoding.next()).map(({ text, token }) => [text, token]));
+      const released = streams.map((stream, row): Piece[] => {
+        if (!running.has(row)) return [];
+        const token = chosen.get(row);
+        const over = token === undefined || model.config.eosTokenIds.includes(token);
+        const pieces = over ? stream.finish() : stream.add(token);
+        if (over || stream.ended) {
+          running.delete(row);
+          decoding.end(row);
+        }
+        return pieces;
+      });
+      // What waited in one text and came at once is given one by one.
+      for (let i = 0; released.some((pieces) => pieces.length > i); i++)
+        yield released.map((pieces) => pieces[i] ?? null);
+    }
+  } finally {
+    decoding.dispose();
+  }
+}
+
+function oneEach<T>(name: string, values: T[], prompts: number): T[] {
+  if (values.length === prompts) return values;
+  return refuse("generateBatch", name, `one value for each of ${prompts} prompts`, values);
+}
+
+function adapterName(where: string, name: string, value: unknown): string | null {
+  return value === null ? null : text(where, name, value);
+}

@@ -1,0 +1,164 @@
+/** Text that comes token by token is what all tokens together decode to, and each token comes once. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+import { Tokenizer } from "../../src/index.js";
+import { TextStream, type Piece } from "../../src/models/text-stream.js";
+import { temporary, words } from "../hashed.js";
+
+const LETTERS = ["a", "b", "é", "▁", "▁the", "▁whale", "s", "🙂", "\n"];
+
+/** Letters, and bytes for what is none, as SentencePiece has them: the first space of a text is dropped. */
+function byteFallback(): string {
+  const special = ["<unk>", "<s>", "</s>"];
+  const bytes = Array.from(
+    { length: 256 },
+    (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`,
+  );
+  const file = join(temporary(), "tokenizer.json");
+  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
+  const decoders = [
+    { type: "Replace", pattern: { String: "▁" }, content: " " },
+    { type: "ByteFallback" },
+    { type: "Fuse" },
+    { type: "Strip", content: " ", start: 1, stop: 0 },
+  ];
+  const vocab = Object.fromEntries([...special, ...bytes, ...LETTERS].map((token, id) => [token, id]));
+  const model = { type: "BPE", unk_token: "<unk>", byte_fallback: true, fuse_unk: true, vocab, merges: [] };
+  const added_tokens = special.map((content, id) => ({ id, content, ...flags }));
+  writeFileSync(
+    file,
+    JSON.stringify({ version: "1.0", added_tokens, decoder: { type: "Sequence", decoders }, model }),
+  );
+  return file;
+}
+
+/** Whole numbers below `n` from a name. */
+function numbers(name: string, count: number, n: number): number[] {
+  return [...words(name, count)].map((word) => (word >>> 8) % n);
+}
+
+/** Tokens of letters of one to four bytes, of bytes that make such letters up, and special ones. */
+function sentencePiece(name: string, count: number): number[] {
+  return numbers(name, count, 30).flatMap((choice) => {
+    if (choice < 3) return [choice];
+    const letter = ["ñ", "漢", "🚀", "x", " "][choice % 5] as string;
+    if (choice < 15) return [...new TextEncoder().encode(letter)].map((byte) => 3 + byte);
+    return [3 + 256 + (choice % LETTERS.length)];
+  });
+}
+
+const CASES: Record<string, { file: string; ids: (name: string, count: number) => number[] }> = {
+  // Any bytes in any order, most of them no text.
+  "byte-level": {
+    file: join(import.meta.dirname, "../../models/default/tokenizer.json"),
+    ids: (name, count) => numbers(name, count, 2048),
+  },
+  "byte-level, bytes alone": {
+    file: join(import.meta.dirname, "../../models/default/tokenizer.json"),
+    ids: (name, count) => numbers(name, count, 260),
+  },
+  "bytes for what is no letter": { file: byteFallback(), ids: sentencePiece },
+};
+const stories = process.env["LOWRANK_STORIES260K"];
+if (stories !== undefined) {
+  CASES["stories260k"] = {
+    file: join(stories, "tokenizer.json"),
+    ids: (name, count) => numbers(name, count, 512).filter((id) => id < 3 || id > 258),
+  };
+}
+
+function streamed(tokenizer: Tokenizer, context: number[], ids: number[], stops: string[] = []): Piece[] {
+  const stream = new TextStream(tokenizer, Int32Array.from(context), stops);
+  const pieces: Piece[] = [];
+  for (const id of ids) {
+    pieces.push(...stream.add(id));
+    if (stream.ended) return pieces;
+  }
+  return [...pieces, ...stream.finish()];
+}
+
+function joined(pieces: readonly Piece[]): string {
+  return pieces.map(({ text }) => text).join("");
+}
+
+for (const [what, { file, ids: idsOf }] of Object.entries(CASES)) {
+  test(`${what}: pieces are what all tokens decode to`, (t) => {
+    const tokenizer = new Tokenizer(file);
+    for (let i = 0; i < 100; i++) {
+      const [n = 0, m = 0] = numbers(`${what} ${i}`, 2, 149);
+      const context = idsOf(`context ${i}`, m % 25);
+      const ids = idsOf(`ids ${i}`, n + 1);
+      const before = tokenizer.decode(context);
+      // Of a prompt that ends within a letter, the letter is new.
+      const certain = before.slice(0, before.length - (/\ufffd{0,3}$/.exec(before)?.[0].length ?? 0));
+      const all = tokenizer.decode([...context, ...ids]);
+      const pieces = streamed(tokenizer, context, ids);
+      t.deepEqual(
+        pieces.map(({ token }) => token),
+        ids,
+      );
+      if (all.startsWith(certain)) t.is(joined(pieces), all.slice(certain.length), `${i}`);
+      else t.fail(`${i}: ${JSON.stringify([certain, all])}`);
+    }
+  });
+
+  test(`${what}: a stop ends text and tokens in front of it`, (t) => {
+    const tokenizer = new Tokenizer(file);
+    for (let i = 0; i < 100; i++) {
+      const ids = idsOf(`stopped ${i}`, 60);
+      const all = tokenizer.decode(ids);
+      const [from = 0, length = 0] = numbers(`${what} stop ${i}`, 2, 40);
+      const stop = all.slice(from, from + 1 + (length % 5));
+      if (stop.length === 0 || stop.includes("\ufffd") || /^[\ud800-\udfff]|[\ud800-\udbff]$/.test(stop))
+        continue;
+      const stops = ["never\u0001", stop];
+      const pieces = streamed(tokenizer, [], ids, stops);
+      t.is(joined(pieces), all.slice(0, all.indexOf(stop)), `${i}`);
+      t.deepEqual(
+        pieces.map(({ token }) => token),
+        ids.slice(0, pieces.length),
+      );
+    }
+  });
+}
+
+test("a token whose text may be the beginning of a stop waits, others come at once", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const id = (token: string): number => tokenizer.tokenToId(token) as number;
+  const stream = new TextStream(tokenizer, new Int32Array(), ["abs"]);
+  t.deepEqual(stream.add(id("b")), [{ token: id("b"), text: "b" }]);
+  t.deepEqual(stream.add(id("a")), []);
+  t.deepEqual(stream.add(id("b")), []);
+  t.deepEqual(stream.add(id("a")), [
+    { token: id("a"), text: "a" },
+    { token: id("b"), text: "b" },
+  ]);
+  t.deepEqual([...stream.add(id("b")), ...stream.add(id("s"))], []);
+  t.true(stream.ended);
+  const cut = new TextStream(tokenizer, new Int32Array(), []);
+  t.deepEqual(cut.add(3 + 0xe6), []);
+  t.deepEqual(cut.add(3 + 0xbc), [{ token: 3 + 0xe6, text: "" }]);
+  t.deepEqual(cut.finish(), [{ token: 3 + 0xbc, text: "\ufffd\ufffd" }]);
+});
+
+test("of a run of bytes that is no text, letters that came whole stay; ids that are no tokens have no text", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const ids = [3 + 0xc3, 3 + 0xa9, 3 + 0xff, 99_999, -1, tokenizer.tokenToId("a") as number];
+  t.is(tokenizer.decode(ids.filter((id) => id > 0 && id < 300)), "\ufffd\ufffd\ufffda");
+  const pieces = streamed(tokenizer, [], ids);
+  t.is(joined(pieces), "é\ufffda");
+  t.is(pieces.length, ids.length);
+});
+
+test("bytes that are no text, without end, come a few tokens late", (t) => {
+  const tokenizer = new Tokenizer(byteFallback());
+  const stream = new TextStream(tokenizer, new Int32Array(), []);
+  let late = 0;
+  for (let given = 0, i = 1; i <= 2000; i++) {
+    given += stream.add(3 + 0x80).length;
+    late = Math.max(late, i - given);
+  }
+  t.true(late <= 4, `${late}`);
+});
