@@ -1,4 +1,5 @@
 /** What every causal language model offers, whatever its family. */
+import { refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { lossPerAdapter, perRow } from "../lora/per-row.js";
 import { runsOf, type AdapterPerRow } from "../lora/rows.js";
@@ -89,6 +90,7 @@ export abstract class CausalLM extends PretrainedModel {
    * reduction is `none`. Throws what `forward` does.
    */
   loss(ids: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
+    if (labels === undefined) refuse("loss", "labels", "an i32 tensor or an Int32Array", labels);
     return scope(() => this.forward(ids, { ...options, labels }).loss as Tensor);
   }
 

@@ -1,4 +1,5 @@
 /** What every classifier offers, of texts and of images. */
+import { refuse } from "../argument.js";
 import { perRow } from "../lora/per-row.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
@@ -48,6 +49,7 @@ export abstract class Classifier extends PretrainedModel {
    * f32 [B, N] where several may hold or values are predicted. Throws what `forward` does.
    */
   loss(input: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
+    if (labels === undefined) refuse("loss", "labels", "a tensor or an Int32Array", labels);
     return scope(() => this.forward(input, { ...options, labels }).loss as Tensor);
   }
 

@@ -1,10 +1,17 @@
 /** Reading a JSON object of a model's folder field by field, with errors that say which and where. */
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { shown as shownPlainly } from "../argument.js";
 import { LowrankError, systemCode } from "../errors.js";
 
+/** A value as JSON has it, or as errors show what JSON has not. */
 function shown(value: unknown): string {
-  const text = JSON.stringify(value) ?? "undefined";
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? shownPlainly(value);
+  } catch {
+    text = shownPlainly(value);
+  }
   return text.length > 40 ? `${text.slice(0, 40)}…` : text;
 }
 

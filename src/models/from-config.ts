@@ -1,5 +1,5 @@
 /** Models of a configuration alone, with weights drawn anew. */
-import { options, oneOf } from "../argument.js";
+import { options, oneOf, shown } from "../argument.js";
 import { resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { DType } from "../tensor.js";
@@ -94,7 +94,7 @@ export function fromConfig<Config, Model>(
   if (!modelTypes.includes(type as string)) {
     throw new LowrankError(
       "ERR_OPTION",
-      `${where}: model_type is ${modelTypes.map((name) => `"${name}"`).join(" or ")}, not ${JSON.stringify(type)}`,
+      `${where}: model_type is ${modelTypes.map((name) => `"${name}"`).join(" or ")}, not ${shown(type)}`,
     );
   }
   const fields = new ConfigFields(where, { model_type: type, ...rest }, "", "ERR_OPTION");

@@ -243,6 +243,8 @@ test("a configuration is read strictly", (t) => {
     [LLAMA, "ERR_OPTION", /dtype is one of f32, f16, bf16, not "i32"/, { dtype: "i32" }],
     [LLAMA, "ERR_OPTION", /there is no option devise/, { devise: "cpu" }],
     [LLAMA, "ERR_OPTION", /device/, { device: "tpu" }],
+    [{ ...LLAMA, vocab_size: 10n }, "ERR_OPTION", /vocab_size must be a number above 0, and is 10n/],
+    [{ ...LLAMA, model_type: 10n }, "ERR_OPTION", /not 10n/],
   ];
   for (const [config, code, message, options] of cases)
     t.throws(() => LlamaForCausalLM.fromConfig(config as typeof LLAMA, options), { code, message });

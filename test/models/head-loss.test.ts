@@ -297,6 +297,7 @@ test("what is no label is refused by name, before anything is computed", (t) => 
     [tensor(new Float32Array(6), { shape: [2, 3], device: "cpu" }), {}, "ERR_DTYPE", /labels are i32/],
     [Int32Array.of(0, 0, 0, 0, V, 0), {}, "ERR_INDEX", /label 97 at \[1, 1\] is no token: there are 97/],
     [Int32Array.of(0, -1, 0, 0, 0, 0), {}, "ERR_INDEX", /label -1 at \[0, 1\]/],
+    [undefined, {}, "ERR_OPTION", /^loss: labels is an i32 tensor or an Int32Array, not undefined/],
     ["x", {}, "ERR_OPTION", /labels is an i32 tensor or an Int32Array, not "x"/],
     [[0, 0], {}, "ERR_OPTION", /labels/],
     [new Int32Array(6), { labelSmoothing: 1.5 }, "ERR_OPTION", /labelSmoothing is a number from 0 to 1/],

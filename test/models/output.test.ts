@@ -142,6 +142,12 @@ for (const device of testDevices()) {
     t.deepEqual(await read.logits.data(), expected);
     const recomputed = checkpoint(() => model.forward(ids(device), { labels: IDS }));
     t.deepEqual(await recomputed.logits.data(), expected);
+    // What is read later goes with the scope that is open then, as if it had been made in the call.
+    let late: Tensor | undefined;
+    scope(() => {
+      late = scope(() => model.forward(ids(device))).logits;
+    });
+    t.true(late?.disposed);
     let left: ForwardOutput | undefined;
     scope(() => {
       left = model.forward(ids(device));
@@ -165,6 +171,11 @@ for (const device of testDevices()) {
     });
     const lazy = await gradients(() => model.forward(ids(device)).logits.mul(0.1).sum());
     t.deepEqual(lazy, eager);
+    const again = await gradients(() => {
+      const out = checkpoint(() => model.forward(ids(device)));
+      return out.logits.mul(0.1).sum();
+    });
+    t.deepEqual(again, eager);
     const changed = { code: "ERR_MODIFIED", message: /the head has changed since forward/ };
     const optimizer = new optim.SGD([...model.parameters()], { lr: 0.1 });
     const out = scope(() => {
