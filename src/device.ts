@@ -90,6 +90,20 @@ export function memory(device?: Device): Memory {
   return session().memory(resolveDevice(device));
 }
 
+/**
+ * Gives idle memory back to the system: buffers that were freed and wait for tensors to come. Tensors keep theirs; those
+ * that nothing refers to any more are freed first. It happens by itself when a run ends, and after some seconds without
+ * work.
+ *
+ * Returns bytes given back. Throws `ERR_OPTION` for a device that there is not, `ERR_NO_GPU`.
+ */
+export function trim(device?: Device): number {
+  const name = resolveDevice(device);
+  // What V8 has not yet found to be unreachable is given back, too.
+  session().collect(0);
+  return session().trim(name);
+}
+
 /** Settles when all that was asked of the device has run. */
 export async function synchronize(device?: Device): Promise<void> {
   settled(await session().synchronize(resolveDevice(device)));

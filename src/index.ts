@@ -23,6 +23,7 @@ export {
   memory,
   setDefaultDevice,
   synchronize,
+  trim,
   type Device,
   type DeviceInfo,
   type Memory,

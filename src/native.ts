@@ -11,8 +11,21 @@ export type Native = typeof Binding;
 export type Session = Binding.Session;
 export type LowRankPath = Binding.LowRankPath;
 
+/** Bytes of tensors perhaps unreachable that are worth a collection of V8's when nothing is done. */
+const GARBAGE = 8 * 2 ** 20;
+
+/** What every operation calls: without what a method of the session costs besides. */
+export type Direct = ReturnType<Session["direct"]>;
+
 let loaded: Native | undefined;
 let open: Session | undefined;
+let calls: Direct | undefined;
+
+/**
+ * The last handle that was made and what it stands for: its number, those of its dtype and its device, its rank, its
+ * shape. Native code writes it.
+ */
+export const lastMade = new Float64Array(32).fill(-1);
 
 /** The binding. Throws `ERR_NATIVE_LOAD` with the command that mends it. */
 export function native(): Native {
@@ -38,9 +51,42 @@ function load(): Native {
 export function session(): Session {
   if (open === undefined) {
     open = guarded(new (native().Session)());
+    open.onRest(giveBack);
+    open.describeInto(lastMade);
     process.once("exit", close);
   }
   return open;
+}
+
+/** This environment's calls for single operations and handles. */
+export function direct(): Direct {
+  calls ??= translating(session().direct());
+  return calls;
+}
+
+/** The same calls, which throw `LowrankError`. */
+function translating(raw: Direct): Direct {
+  const wrapped =
+    (name: string, call: Function) =>
+    (a: unknown, b: unknown, c: unknown): unknown => {
+      try {
+        return (call as (a: unknown, b: unknown, c: unknown) => unknown)(a, b, c);
+      } catch (error) {
+        throw translated(error, name);
+      }
+    };
+  return Object.fromEntries(
+    (Object.entries(raw) as [string, Function][]).map(([name, call]) => [name, wrapped(name, call)]),
+  ) as unknown as Direct;
+}
+
+/**
+ * Gives back what devices hold without need, one or all of them: when a run ends, and when there has been no work for
+ * some seconds.
+ */
+export function giveBack(device?: string): void {
+  open?.collect(GARBAGE);
+  open?.trim(device);
 }
 
 /** Cancels what runs and leaves the devices; only at the end of an environment. */
@@ -59,7 +105,7 @@ export function guarded<T extends object>(target: T): T {
       try {
         return (method as Function).apply(target, args);
       } catch (error) {
-        throw translated(error);
+        throw translated(error, name);
       }
     };
   }
@@ -75,11 +121,21 @@ export function call<T>(f: () => T): T {
   }
 }
 
-/** A native error as a `LowrankError`; anything else as it is. */
-export function translated(error: unknown): unknown {
-  const { code, message } = error as { code?: string; message?: string };
-  if (error instanceof LowrankError || typeof code !== "string" || !code.startsWith("ERR_")) return error;
-  return new LowrankError(code as ErrorCode, message ?? code, { cause: error });
+/** A native error as a `LowrankError`; anything else as it is. `where` is what was called. */
+export function translated(error: unknown, where?: string): unknown {
+  const { code, message = "" } = error as { code?: string; message?: string };
+  if (error instanceof LowrankError || typeof code !== "string") return error;
+  if (code.startsWith("ERR_")) return new LowrankError(code as ErrorCode, message, { cause: error });
+  const named = where === undefined ? message : `${where}: ${message}`;
+  // The binding's own words for a panic, and for an argument of a type that it does not convert.
+  if (code === "GenericFailure") {
+    const place = native().lastPanic();
+    const fault = typeof place === "string" ? `${named} (${place})` : named;
+    return new LowrankError("ERR_INTERNAL", fault, { cause: error });
+  }
+  return /^[A-Z][a-z]+([A-Z][a-z]+)*$/.test(code)
+    ? new LowrankError("ERR_OPTION", named, { cause: error })
+    : error;
 }
 
 /** What a promise of the binding settled with: throws when it is a failure. */

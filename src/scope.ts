@@ -246,20 +246,21 @@ function settle<T>(made: Made, fn: () => T, done: (result: unknown) => void, fai
 }
 
 function release(made: Made, kept: Set<unknown>, outer: Made | undefined): void {
-  const ids: number[] = [];
+  const ids = new Uint32Array(made.size);
+  let count = 0;
   for (const tensor of made) {
     if (kept.has(tensor)) {
       hand(tensor, outer);
       continue;
     }
     const id = tensor.leave();
-    if (id !== undefined) ids.push(id);
+    if (id !== undefined) ids[count++] = id;
   }
   made.clear();
   made.doubt();
   made.ended = true;
   // One call: it costs more than letting one tensor go.
-  if (ids.length > 0) session().dispose(ids);
+  if (count > 0) session().dispose(ids.subarray(0, count));
 }
 
 /** Everything reachable from `root` through arrays, maps, sets and plain or class instances, and not past `made`. */

@@ -4,18 +4,12 @@
  */
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
-import { session, settled } from "./native.js";
+import { direct, lastMade, session, settled } from "./native.js";
 import { disown, keep, own } from "./scope.js";
 import { made, wrapWith, type Description, type DType } from "./tensor/operand.js";
 import { Products } from "./tensor/products.js";
 
 export { made, madeAll, type DType } from "./tensor/operand.js";
-
-/**
- * Frees handles that nobody disposed; a net, never relied upon. Tensors of a scope that surely ends stay out of it:
- * what it watches outlives V8's small collections, 25 KB of a small model's step.
- */
-const net = new FinalizationRegistry<number>((id) => session().dispose([id]));
 
 /** Tensors that a module holds as parameters: made with `requiresGrad`, or told to ask for a gradient. */
 const parameters = new WeakSet<Tensor>();
@@ -25,8 +19,11 @@ const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32"];
 let devices: Exclude<Device, "auto">[] = [];
 
 function described(id: number): Description {
-  const shape = session().describe(id);
-  const [dtype, device] = [shape.shift() as number, shape.shift() as number];
+  const made = lastMade[0] === id ? lastMade : [id, ...session().describe(id)];
+  // By index: destructuring walks an iterator.
+  const [dtype, device] = [made[1] as number, made[2] as number];
+  const shape: number[] = [];
+  for (let i = 0; i < (made[3] as number); i++) shape.push(made[4 + i] as number);
   if (device >= devices.length) devices = session().deviceLabels() as typeof devices;
   return { shape, dtype: DTYPES[dtype] as DType, device: devices[device] as Exclude<Device, "auto"> };
 }
@@ -135,14 +132,13 @@ export class Tensor extends Products {
   dispose(): void {
     disown(this);
     const id = this.leave();
-    if (id !== undefined) session().dispose([id]);
+    if (id !== undefined) direct().release(id);
   }
 
   /** @internal Disposes of it but for the session's part, whose number it gives, unless it has none any more. */
   leave(): number | undefined {
     if (this.#disposed) return undefined;
     this.#disposed = true;
-    if (this.#watched) net.unregister(this);
     return this.#id;
   }
 
@@ -150,7 +146,7 @@ export class Tensor extends Products {
   watch(): void {
     if (this.#watched || this.#disposed) return;
     this.#watched = true;
-    net.register(this, this.#id, this);
+    direct().watch(this.#id, this);
   }
 
   [Symbol.dispose](): void {

@@ -4,6 +4,7 @@ import { setTimeout as later } from "node:timers/promises";
 import test from "ava";
 
 import { checkpoint, memory, nn, scope, zeros, type Tensor } from "../src/index.js";
+import { session } from "../src/native.js";
 
 const device = "cpu";
 const ROWS = 1000;
@@ -54,7 +55,7 @@ for (const [name, make] of Object.entries(cases)) {
     const before = memory(device).tensors;
     await make();
     for (let turn = 0; turn < 100 && memory(device).tensors > before; turn++) {
-      globalThis.gc?.();
+      session().collect(0);
       await later(5);
     }
     t.is(memory(device).tensors, before);

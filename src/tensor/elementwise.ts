@@ -1,7 +1,8 @@
 /** Operations on each element, with broadcasting. */
-import { session } from "../native.js";
+import { direct, session } from "../native.js";
 import { nextDropout } from "../random.js";
 import type { Tensor } from "../tensor.js";
+import { binary, binaryNumber, unary } from "./function.js";
 import { Layout } from "./layout.js";
 import { made, Operand } from "./operand.js";
 
@@ -85,22 +86,21 @@ export abstract class Elementwise extends Layout {
   }
 
   #unary(name: string): Tensor {
-    return made(() => session().unary(name, this.id));
+    return unary(name, this.id);
   }
 
   #binary(name: string, other: Tensor | number): Tensor {
-    return this.#with(other, (b) => session().binary(name, this.id, b));
+    return other instanceof Operand ? binary(name, this.id, other.id) : binaryNumber(name, this.id, other);
   }
 
   /** Runs `op` with the handle of `other`; one made of a number does not outlive it. */
   #with(other: Tensor | number, op: (other: number) => number): Tensor {
     if (other instanceof Operand) return made(() => op(other.id));
-    const bytes = new Uint8Array(Float32Array.of(other).buffer);
-    const scalar = session().tensor(this.device, [], "f32", bytes, false);
+    const scalar = direct().number(this.id, other);
     try {
       return made(() => op(scalar));
     } finally {
-      session().dispose([scalar]);
+      direct().release(scalar);
     }
   }
 }

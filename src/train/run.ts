@@ -1,3 +1,4 @@
+import { giveBack } from "../native.js";
 import type { TrainEvent } from "./events.js";
 import { EventQueue, type Queued } from "./queue.js";
 
@@ -63,6 +64,8 @@ export class Run<Result, Event extends Queued = TrainEvent> implements AsyncIter
     } catch (error) {
       this.#queue.fail(error);
       throw error;
+    } finally {
+      giveBack();
     }
   }
 }

@@ -6,6 +6,9 @@
  *                                         tiny model step by step, or the embedded default by a whole run
  *   exit DEVICE STATUS                    trains, and calls process.exit(STATUS) in mid-step
  *   uncaught DEVICE                       trains, and throws out of a timer
+ *   batches DEVICE WAY COUNT              COUNT batches of 8 MiB go through a layer, in a WAY of `batches.ts`; prints what
+ *                                         was resident before, at most, and some seconds after, in MiB
+ *   panic DEVICE                          goes on after a panic in a call, and ends well after one of the device's thread
  */
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -94,6 +97,9 @@ async function timer(work: () => Promise<void>, skipped: number): Promise<void> 
 }
 
 manualSeed(1);
+if (task === "batches")
+  await (await import("./batches.js")).batches(device, rest[0] as string, Number(rest[1]));
+if (task === "panic") await (await import("./panics.js")).panics(device);
 if (task === "train") await train(rest[0] as string, Number(rest[1]), rest[2] === "resume");
 if (task === "timer" && rest[0] === "default") await timer(() => wholeRun(8000), 0);
 else if (task === "timer") {

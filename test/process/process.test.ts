@@ -1,50 +1,17 @@
 /** Whole processes: killed and resumed, timers beside training, ends in mid-step. */
-import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { Worker } from "node:worker_threads";
 
 import test from "ava";
 
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
+import { run, start, type Ended } from "./start.js";
 
 const WORKER = new URL("worker.mjs", import.meta.url);
-const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
 /** LOWRANK_ENDS=50 repeats the ends as often as a release wants them. */
 const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 3);
-
-interface Ended {
-  status: number | null;
-  signal: NodeJS.Signals | null;
-  output: string;
-  errors: string;
-  ms: number;
-}
-
-function start(
-  args: string[],
-  env: Record<string, string> = {},
-): { child: ChildProcess; ended: Promise<Ended> } {
-  const began = performance.now();
-  const child = spawn(process.execPath, ["--import=tsx", CHILD, ...args], {
-    env: { ...process.env, ...env },
-  });
-  let [output, errors] = ["", ""];
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
-  const ended = new Promise<Ended>((resolve) => {
-    child.on("close", (status, signal) =>
-      resolve({ status, signal, output, errors, ms: performance.now() - began }),
-    );
-  });
-  return { child, ended };
-}
-
-async function run(args: string[], env: Record<string, string> = {}): Promise<Ended> {
-  return start(args, env).ended;
-}
 
 /** Kills the process as soon as it says `line`. */
 async function killedAt(line: string, args: string[]): Promise<Ended> {

@@ -37,7 +37,7 @@ for (const device of testDevices()) {
         optimizer.dispose();
         model.dispose();
       });
-      session().trim(device);
+      session().restartPeak(device);
       let after: number | undefined;
       /** Trains a quarter of the steps; gives the most that was resident. */
       const quarter = async (n: number): Promise<number> => {
@@ -79,7 +79,7 @@ for (const device of testDevices()) {
     for (const name of [device, `meta:${device}`] as Device[]) {
       const model = await smallLlama(name);
       const optimizer = adamOf(model);
-      session().trim(name);
+      session().restartPeak(name);
       const before = memory(name);
       for (const length of [200, 33, 300]) recordStep(model, optimizer, length);
       peaks.push(memory(name).peak - before.reserved, memory(name).live - before.live);

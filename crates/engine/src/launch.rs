@@ -86,6 +86,12 @@ pub fn windows(
     }
     // The device aligns a range's start down, by less than this.
     let limit = cx.profile.binding_limit.saturating_sub(256).max(256);
+    if binds.iter().all(|b| b.bytes(space) <= limit) {
+        let (start, count) = (Indices::from_elem(0, space.len()), Indices::from_slice(space));
+        let ranges = binds.iter().map(|b| b.range(&start, &count)).collect();
+        launch(Window { start, count, ranges });
+        return Ok(());
+    }
     let mut todo: Vec<(Indices, Indices)> =
         vec![(SmallVec::from_elem(0, space.len()), SmallVec::from_slice(space))];
     while let Some((start, count)) = todo.pop() {

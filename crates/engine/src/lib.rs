@@ -11,6 +11,7 @@ pub mod launch;
 pub mod op;
 pub mod ops;
 pub mod optim;
+pub mod panic;
 pub mod pool;
 pub mod random;
 pub mod recording;

@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -242,8 +244,8 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
             );
         }
     }
-    let specs: Vec<Spec> = inputs.iter().map(|v| v.spec()).collect();
-    let outputs = op.outputs(&specs.iter().collect::<Vec<_>>())?;
+    let specs: SmallVec<[Spec; 4]> = inputs.iter().map(|v| v.spec()).collect();
+    let outputs = op.outputs(&specs.iter().collect::<SmallVec<[&Spec; 4]>>())?;
     if let Some(outputs) = op.alias(inputs) {
         return Ok(outputs);
     }

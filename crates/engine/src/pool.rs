@@ -78,6 +78,11 @@ impl Pool {
         Allocation { buffer: BufferId::next(), class, give_back, create: true }
     }
 
+    /// Whether a request of `class` bytes is served without a new buffer.
+    pub fn has_idle(&self, class: u64) -> bool {
+        self.idle.get(&class).is_some_and(|idle| !idle.is_empty())
+    }
+
     /// What may be held before idle buffers are given back.
     fn most(&self) -> u64 {
         let eighth_above = self.highest_live + self.highest_live / 8;
@@ -94,11 +99,11 @@ impl Pool {
         self.freed += 1;
     }
 
-    /// Every idle buffer, for giving back.
-    pub fn drain(&mut self) -> Vec<BufferId> {
-        self.idle_bytes = 0;
+    /// Every idle buffer, for giving back, and the bytes of them all.
+    pub fn drain(&mut self) -> (Vec<BufferId>, u64) {
         self.waiting.clear();
-        std::mem::take(&mut self.idle).into_values().flatten().map(|idle| idle.buffer).collect()
+        let buffers = std::mem::take(&mut self.idle).into_values().flatten().map(|idle| idle.buffer);
+        (buffers.collect(), std::mem::take(&mut self.idle_bytes))
     }
 
     /// Bytes asked for and not yet freed.

@@ -1,19 +1,27 @@
 //! Values (shape, dtype, a range of a storage) and the context of a device that makes them.
 
+mod constants;
+mod value;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
 
+pub use value::{Spec, Storage, Value};
+
+use constants::{Constants, PAGE_BYTES, Page, Place};
+
 use crate::device::{Profile, Sink};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::pool::Pool;
-use crate::recording::{BufferId, CancelToken, Command, Launch, Range, Recording, Reply};
+use crate::recording::{BufferId, CancelToken, Command, Launch, Recording, Reply};
 use crate::shape::Shape;
 use crate::trace::{Pass, Trace, Tracer};
+use value::Lies;
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;
@@ -34,6 +42,11 @@ pub struct Context {
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
     counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
     tracer: Tracer,
+    /// Lets go of what nothing needs any more, when memory is short.
+    shortage: RefCell<Option<Rc<dyn Fn()>>>,
+    constants: RefCell<Constants>,
+    /// Bytes that may be made before the system is asked again what it has.
+    unasked: Cell<u64>,
 }
 
 /// Bytes of a device in use, as `memory()` reports them.
@@ -64,6 +77,9 @@ impl Context {
             launches: Cell::new(0),
             counted: RefCell::new(None),
             tracer: Tracer::default(),
+            shortage: RefCell::default(),
+            constants: RefCell::default(),
+            unasked: Cell::new(0),
         })
     }
 
@@ -82,7 +98,7 @@ impl Context {
                 self.profile.buffer_limit
             );
         }
-        self.check_fits(class)?;
+        self.make_room(class)?;
         let allocation = self.pool.borrow_mut().allocate(bytes as u64);
         for buffer in allocation.give_back {
             self.push(Command::Destroy { buffer });
@@ -92,28 +108,72 @@ impl Context {
             true => Command::Create { buffer, bytes: class },
             false => Command::Reuse { buffer, bytes: class },
         });
-        Ok(Rc::new(Storage {
-            context: self.clone(),
-            buffer,
-            bytes: bytes as u64,
-            mapped: false,
-            version: Cell::new(0),
-            host: RefCell::new(None),
-        }))
+        Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
     }
 
     /// Refuses `bytes` that do not fit beside what is in use. What is idle is given back first.
     pub fn check_fits(&self, bytes: u64) -> Result<()> {
         let in_use = self.pool.borrow().live_classes();
-        if bytes > self.profile.memory.saturating_sub(in_use) {
-            fail!(
-                OutOfMemory,
-                "{bytes} bytes more do not fit on {}: {in_use} of {} bytes are in use",
-                self.profile.name,
-                self.profile.memory
-            );
+        let free = self.profile.memory.saturating_sub(in_use);
+        if bytes <= free {
+            return Ok(());
         }
-        Ok(())
+        fail!(
+            OutOfMemory,
+            "{bytes} bytes are asked for, and {free} are free on {}: {in_use} of {} are in use here; scope() and \
+             dispose() free tensors",
+            self.profile.name,
+            self.profile.memory
+        );
+    }
+
+    /// Has `release` called when memory is short, before that is an error.
+    pub fn on_shortage(&self, release: impl Fn() + 'static) {
+        *self.shortage.borrow_mut() = Some(Rc::new(release));
+    }
+
+    /// Refuses a buffer of `class` bytes that the device has no memory for, or the system.
+    fn make_room(&self, class: u64) -> Result<()> {
+        if self.fits(class).is_ok() {
+            return Ok(());
+        }
+        // Called without a borrow: what it lets go comes back to the pool.
+        let release = self.shortage.borrow().clone();
+        if let Some(release) = release {
+            release();
+        }
+        self.fits(class)
+    }
+
+    fn fits(&self, class: u64) -> Result<()> {
+        self.check_fits(class)?;
+        let unasked = self.unasked.get();
+        if self.is_meta() || self.pool.borrow().has_idle(class) {
+            return Ok(());
+        }
+        if class <= unasked {
+            self.unasked.set(unasked - class);
+            return Ok(());
+        }
+        let Some(free) = self.profile.free_memory() else { return Ok(()) };
+        if class <= free {
+            // What is recorded now is not taken yet.
+            self.unasked.set((free - class) / 8);
+            return Ok(());
+        }
+        // Idle buffers may be what is missing.
+        let idle = self.trim();
+        if class <= free + idle {
+            return Ok(());
+        }
+        let in_use = self.pool.borrow().live_classes();
+        fail!(
+            OutOfMemory,
+            "{class} bytes are asked for, and {} are free on {} ({in_use} are in use here); scope() and dispose() \
+             free tensors",
+            free + idle,
+            self.profile.name
+        );
     }
 
     /// A value of its own storage, not yet written.
@@ -153,6 +213,28 @@ impl Context {
         Ok(value)
     }
 
+    /// A scalar that is made once for each value, and outlives whoever asks for it. It counts as none of the memory in
+    /// use: a constant is four bytes of a buffer that holds many.
+    pub fn constant(self: &Rc<Self>, value: f32) -> Value {
+        let Place { page, slot, new, first, full } = self.constants.borrow_mut().place(value);
+        self.leave_page(full);
+        if first {
+            self.push(Command::Create { buffer: page.0, bytes: PAGE_BYTES });
+        }
+        let storage = Storage::new(self, page.0, PAGE_BYTES, Lies::OnPage(page));
+        let made = Value { shape: Shape::new(&[]), dtype: DType::F32, storage, offset: slot };
+        if new {
+            self.write(&made, value.to_le_bytes().to_vec());
+        }
+        made
+    }
+
+    fn leave_page(&self, page: Option<Rc<Page>>) {
+        if let Some(page) = page.and_then(Rc::into_inner) {
+            self.push(Command::Destroy { buffer: page.0 });
+        }
+    }
+
     /// Writes `bytes` over the whole of `value`.
     pub fn write(&self, value: &Value, bytes: Vec<u8>) {
         if !bytes.is_empty() {
@@ -176,14 +258,7 @@ impl Context {
             let buffer = BufferId::next();
             self.push(Command::Map { buffer, file: file.clone(), offset, bytes });
             self.mapped.set(self.mapped.get() + bytes);
-            let storage = Rc::new(Storage {
-                context: self.clone(),
-                buffer,
-                bytes,
-                mapped: true,
-                version: Cell::new(0),
-                host: RefCell::new(None),
-            });
+            let storage = Storage::new(self, buffer, bytes, Lies::InFile);
             return Ok(Value { shape, dtype, storage, offset: 0 });
         }
         let value = self.empty(shape, dtype)?;
@@ -239,7 +314,8 @@ impl Context {
     /// Hands the waiting commands to the device.
     pub fn flush(&self) {
         let (under, note) = (self.under.borrow().clone(), self.tracer.note());
-        let next = Recording { under, note, ..Recording::default() };
+        let commands = Vec::with_capacity(FLUSH_COMMANDS);
+        let next = Recording { commands, under, note, ..Recording::default() };
         let mut recording = self.recording.replace(next);
         recording.owner = self.owner.clone();
         if !recording.is_empty() {
@@ -303,10 +379,12 @@ impl Context {
         if self.holds.replace(true) {
             return record();
         }
+        // Also where `record` panics.
+        let held = Held(&self.holds);
         let token = self.under.borrow().clone();
         self.push(Command::Under { token: token.clone(), once: true });
         let result = record();
-        self.holds.set(false);
+        drop(held);
         self.push(Command::Under { token, once: false });
         result
     }
@@ -337,12 +415,21 @@ impl Context {
         self.pool.borrow().highest_live()
     }
 
-    /// Gives idle buffers back and starts the peak again from what is live.
-    pub fn trim(&self) {
-        let buffers = self.pool.borrow_mut().drain();
+    /// Gives idle buffers back at once; returns how many bytes they hold.
+    pub fn trim(&self) -> u64 {
+        let (buffers, bytes) = self.pool.borrow_mut().drain();
         for buffer in buffers {
             self.push(Command::Destroy { buffer });
         }
+        if bytes > 0 {
+            self.flush();
+        }
+        bytes
+    }
+
+    /// Starts the peak again from what is live, after `trim`.
+    pub fn restart_peak(&self) {
+        self.trim();
         self.pool.borrow_mut().reset_peak();
     }
 
@@ -352,141 +439,20 @@ impl Context {
     }
 }
 
+/// While it lives, waiting commands are kept together.
+struct Held<'a>(&'a Cell<bool>);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl Drop for Context {
     fn drop(&mut self) {
-        let buffers = self.pool.borrow_mut().drain();
-        for buffer in buffers {
-            self.push(Command::Destroy { buffer });
-        }
+        self.trim();
+        let page = self.constants.get_mut().take();
+        self.leave_page(page);
         self.flush();
-    }
-}
-
-/// A buffer in use; it goes back to the pool when the last handle is dropped.
-pub struct Storage {
-    pub context: Rc<Context>,
-    pub buffer: BufferId,
-    bytes: u64,
-    mapped: bool,
-    version: Cell<u64>,
-    /// What JavaScript gave for an i32 tensor, or a copy of such; plans may read it.
-    pub host: RefCell<Option<Rc<[i32]>>>,
-}
-
-impl Storage {
-    pub fn version(&self) -> u64 {
-        self.version.get()
-    }
-
-    /// Notes a write in place: what backward saved of it is no longer what it was.
-    pub fn written(&self) {
-        self.version.set(self.version.get() + 1);
-        *self.host.borrow_mut() = None;
-    }
-
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl Drop for Storage {
-    fn drop(&mut self) {
-        if self.mapped {
-            self.context.mapped.set(self.context.mapped.get() - self.bytes);
-            self.context.push(Command::Destroy { buffer: self.buffer });
-        } else {
-            self.context.pool.borrow_mut().free(self.buffer, self.bytes);
-        }
-    }
-}
-
-/// A contiguous, row-major array: a range of a storage. It carries no gradient.
-#[derive(Clone)]
-pub struct Value {
-    pub shape: Shape,
-    pub dtype: DType,
-    pub storage: Rc<Storage>,
-    /// Elements from the storage's start.
-    pub offset: usize,
-}
-
-impl Value {
-    pub fn context(&self) -> &Rc<Context> {
-        &self.storage.context
-    }
-
-    pub fn size(&self) -> usize {
-        self.shape.size()
-    }
-
-    pub fn bytes(&self) -> usize {
-        self.size() * self.dtype.bytes()
-    }
-
-    pub fn spec(&self) -> Spec {
-        Spec { shape: self.shape.clone(), dtype: self.dtype }
-    }
-
-    pub fn range(&self) -> Range {
-        self.part(0, self.size())
-    }
-
-    /// `count` elements from the `start`-th.
-    pub fn part(&self, start: usize, count: usize) -> Range {
-        let unit = self.dtype.bytes();
-        Range {
-            buffer: self.storage.buffer,
-            offset: ((self.offset + start) * unit) as u64,
-            bytes: (count * unit) as u64,
-            dtype: self.dtype,
-        }
-    }
-
-    /// The same elements under another shape of equal size.
-    pub fn reshaped(&self, shape: impl Into<Shape>) -> Value {
-        let shape = shape.into();
-        debug_assert_eq!(shape.size(), self.size());
-        Value { shape, ..self.clone() }
-    }
-
-    /// A range of the same storage as a value of its own: for the named exceptions only.
-    pub fn sub_range(&self, start: usize, shape: impl Into<Shape>) -> Value {
-        Value { shape: shape.into(), offset: self.offset + start, ..self.clone() }
-    }
-
-    /// Whether no other handle reads this storage, so that it may be written in place.
-    pub fn is_unshared(&self) -> bool {
-        Rc::strong_count(&self.storage) == 1
-    }
-
-    /// The host's copy of an i32 value that JavaScript made.
-    pub fn host(&self) -> Option<Rc<[i32]>> {
-        let host = self.storage.host.borrow().clone()?;
-        (self.offset == 0 && host.len() == self.size()).then_some(host)
-    }
-}
-
-impl std::fmt::Debug for Value {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", self.dtype, self.shape)
-    }
-}
-
-/// Shape and dtype: what an operation is checked and planned by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    pub shape: Shape,
-    pub dtype: DType,
-}
-
-impl Spec {
-    pub fn f32(shape: impl Into<Shape>) -> Spec {
-        Spec { shape: shape.into(), dtype: DType::F32 }
-    }
-}
-
-impl std::fmt::Display for Spec {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", self.dtype, self.shape)
     }
 }

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_engine::panic::told;
 use napi::Env;
 use napi::bindgen_prelude::{Object, ToNapiValue};
 
@@ -46,12 +47,6 @@ pub fn done<'env>(
 
 /// Runs `work`; a panic becomes `ERR_INTERNAL`.
 pub fn guarded<T>(name: &str, work: impl FnOnce() -> engine::Result<T>) -> engine::Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let what = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("unknown");
-        Err(fail_code(Code::Internal, format!("{name}: {what}")))
-    })
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(fail_code(Code::Internal, format!("{name}: {}", told(&*panic)))))
 }

@@ -20,7 +20,7 @@ pub struct DeviceReport {
 }
 
 /// The cpu, then the GPUs, best first.
-#[napi]
+#[napi(catch_unwind)]
 pub fn devices() -> Vec<DeviceReport> {
     let cpu = cpu::profile(0);
     let processor = DeviceReport {
@@ -43,7 +43,7 @@ pub fn devices() -> Vec<DeviceReport> {
 }
 
 /// Has the drivers looked for away from JavaScript's thread: the first time takes a while.
-#[napi(ts_return_type = "Promise<null | Failure>")]
+#[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn find_devices(env: &Env) -> Result<Object<'_>> {
     background::done(env, "devices", || {
         gpu::adapters();

@@ -37,18 +37,18 @@ pub struct TensorInfo {
 #[napi]
 impl WeightsFile {
     /// Maps the files and checks their headers; no tensor is read.
-    #[napi(factory)]
+    #[napi(catch_unwind, factory)]
     pub fn open(path: String) -> Result<WeightsFile> {
         let weights = background::guarded("open", || Weights::open(path)).map_err(thrown)?;
         Ok(WeightsFile { weights })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn names(&self) -> Vec<&str> {
         self.weights.names().collect()
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn info(&self, name: String) -> Result<TensorInfo> {
         let entry = self.weights.entry(&name).ok_or_else(|| thrown(self.weights.missing(&name)))?;
         Ok(TensorInfo {
@@ -59,7 +59,7 @@ impl WeightsFile {
     }
 
     /// The free text of the files, by key.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn metadata(&self) -> HashMap<String, String> {
         self.weights.metadata().into_iter().collect()
     }
@@ -75,7 +75,7 @@ impl WeightsFile {
 impl Session {
     /// A frozen tensor of a file: in place on the cpu, uploaded elsewhere; converted where another
     /// dtype than the stored one is asked for.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn map_tensor(
         &self,
         file: &WeightsFile,
@@ -101,7 +101,7 @@ pub struct FileEntry {
 }
 
 /// Writes a safetensors file: beside, then renamed into place.
-#[napi(ts_return_type = "Promise<null | Failure>")]
+#[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn write_safetensors<'env>(
     env: &'env Env,
     path: String,
@@ -122,7 +122,7 @@ pub fn write_safetensors<'env>(
 }
 
 /// Writes a file whole or not at all.
-#[napi(ts_return_type = "Promise<null | Failure>")]
+#[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Result<Object<'env>> {
     background::done(env, "write", move || {
         let mut file = WholeFile::create(Path::new(&path))?;

@@ -71,7 +71,10 @@ pub struct Subspace {
 /// A [rows, columns] ≈ U · diag(s) · Vᵀ with the `rank` largest singular values, or as many as
 /// there are: U [rows, k], s [k], Vᵀ [k, columns], by rows. Nearly so on a random subspace, if one
 /// is asked for.
-#[napi(ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>")]
+#[napi(
+    catch_unwind,
+    ts_return_type = "Promise<{ u: Float64Array, s: Float64Array, vt: Float64Array } | Failure>"
+)]
 pub fn linalg_svd<'env>(
     env: &'env Env,
     values: &[f32],
@@ -98,7 +101,7 @@ pub fn linalg_svd<'env>(
 }
 
 /// The first `rank` columns of Q [rows, k] and rows of R [k, columns] in A = Q·R.
-#[napi(ts_return_type = "Promise<{ q: Float64Array, r: Float64Array } | Failure>")]
+#[napi(catch_unwind, ts_return_type = "Promise<{ q: Float64Array, r: Float64Array } | Failure>")]
 pub fn linalg_qr<'env>(
     env: &'env Env,
     values: &[f32],
@@ -125,7 +128,7 @@ pub struct PrincipalComponents {
 #[napi]
 impl PrincipalComponents {
     /// Keeps the `components` strongest of rows of `features` values.
-    #[napi(constructor)]
+    #[napi(catch_unwind, constructor)]
     pub fn new(components: u32, features: u32) -> PrincipalComponents {
         let pca = IncrementalPca::new(components as usize, features as usize);
         PrincipalComponents { features: features as usize, pca: Arc::new(Mutex::new(pca)) }
@@ -135,6 +138,7 @@ impl PrincipalComponents {
     /// each explains, and by cosine how alike each is to what it was before; all empty where there
     /// have been no more rows than components yet, the last also after the first batch.
     #[napi(
+        catch_unwind,
         ts_return_type = "Promise<{ components: Float64Array, ratios: Float64Array, singularValues: Float64Array, similarity: Float64Array } | Failure>"
     )]
     pub fn fit<'env>(&self, env: &'env Env, values: &[f32], seed: f64, draw: f64) -> Result<Object<'env>> {

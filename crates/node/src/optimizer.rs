@@ -95,7 +95,7 @@ impl State {
 #[napi]
 impl Session {
     /// An optimizer (`adamw` or `sgd`) over groups of parameters; `options` has one entry a group.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer(&self, rule: String, groups: Vec<Vec<u32>>, options: Vec<GroupOptions>) -> Result<u32> {
         self.with(|s| {
             let tensors: Vec<Vec<Tensor>> =
@@ -118,7 +118,7 @@ impl Session {
     }
 
     /// Updates the parameters that have gradients; returns a handle of the gradients' norm, f32[].
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer_step(&self, id: u32, options: Vec<GroupOptions>, clip: Option<f64>) -> Result<u32> {
         self.with(|s| {
             let optimizer = s.optimizer(id)?;
@@ -128,7 +128,7 @@ impl Session {
         })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer_zero_grad(&self, id: u32) -> Result<()> {
         self.with(|s| {
             each!(s.optimizer(id)?, o => o.zero_grad());
@@ -137,7 +137,7 @@ impl Session {
     }
 
     /// The state of every parameter, in the order they were given.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer_state(&self, id: u32) -> Result<Vec<OptimizerState>> {
         self.with(|s| {
             let states = each!(s.optimizer(id)?, o => o.state());
@@ -150,7 +150,7 @@ impl Session {
     }
 
     /// Copies a state in; nothing is changed when it doesn't fit.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer_load_state(&self, id: u32, state: Vec<OptimizerState>) -> Result<()> {
         self.with(|s| {
             let state: Vec<ParameterState> = state
@@ -166,7 +166,7 @@ impl Session {
     }
 
     /// A handle of how many steps were left undone since gradients were not finite, f32[].
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer_undone(&self, id: u32) -> Result<u32> {
         self.with(|s| {
             let undone = each!(s.optimizer(id)?, o => o.undone());
@@ -175,7 +175,7 @@ impl Session {
     }
 
     /// Lets steps update again; `undone` of them no longer count.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn optimizer_clear_latch(&self, id: u32, undone: u32) -> Result<()> {
         self.with(|s| {
             each!(s.optimizer(id)?, o => o.clear_latch(undone as u64));
@@ -184,14 +184,14 @@ impl Session {
     }
 
     /// Frees the optimizer's state; its number may be gone already.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn dispose_optimizer(&self, id: u32) {
         let removed = self.state.borrow_mut().optimizers.remove(&id);
         drop(removed);
     }
 
     /// Scales all gradients together to a norm of at most `max`; a handle of what it was, f32[].
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn clip_grad_norm(&self, device: String, parameters: Vec<u32>, max: f64) -> Result<u32> {
         self.with(|s| {
             let cx = s.context(&device)?;

@@ -1,12 +1,14 @@
 //! Random values for initial weights and sampling.
 
+use lowrank_engine::device::cpu::system;
 use lowrank_engine::drawn::drawn;
+use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::random::Stream;
 use lowrank_engine::tape::Tensor;
 use napi::bindgen_prelude::Float32Array;
 use napi_derive::napi;
 
-use crate::error::Result;
+use crate::error::{Result, thrown};
 use crate::session::{Session, dims};
 
 /// Each draw has 2³² blocks of the generator to itself.
@@ -14,22 +16,36 @@ pub fn stream(seed: f64, draw: f64) -> Stream {
     Stream { seed: seed as u64, counter: (draw as u64) << 32 }
 }
 
+/// Elements of an array of JavaScript's, in every version of it.
+const LONGEST: f64 = (1u64 << 30) as f64;
+
+/// Refuses a number of values that the host has no memory for.
+fn held_by_host(size: f64) -> Result<usize> {
+    let free = system::free().unwrap_or(u64::MAX);
+    if size >= 0.0 && size <= LONGEST && size * 4.0 <= free as f64 {
+        return Ok(size as usize);
+    }
+    let longest = free.min(LONGEST as u64 * 4);
+    let what = format!("{} bytes are asked for on the host, and {longest} are free there", size * 4.0);
+    Err(thrown(fail_code(Code::OutOfMemory, what)))
+}
+
 /// `size` values of U(low, high).
-#[napi]
-pub fn uniform(seed: f64, draw: f64, size: u32, low: f64, high: f64) -> Float32Array {
-    stream(seed, draw).uniform(size as usize, low, high).into()
+#[napi(catch_unwind)]
+pub fn uniform(seed: f64, draw: f64, size: f64, low: f64, high: f64) -> Result<Float32Array> {
+    Ok(stream(seed, draw).uniform(held_by_host(size)?, low, high).into())
 }
 
 /// `size` values of N(0, 1).
-#[napi]
-pub fn normal(seed: f64, draw: f64, size: u32) -> Float32Array {
-    stream(seed, draw).normal(size as usize, 0.0, 1.0).into()
+#[napi(catch_unwind)]
+pub fn normal(seed: f64, draw: f64, size: f64) -> Result<Float32Array> {
+    Ok(stream(seed, draw).normal(held_by_host(size)?, 0.0, 1.0).into())
 }
 
 #[napi]
 impl Session {
     /// A tensor of U(low, high), of the values that `uniform` gives.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn random_uniform(
         &self,
         device: String,
@@ -44,7 +60,7 @@ impl Session {
     }
 
     /// A tensor of the values that `normal` gives, times `deviation`.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn random_normal(
         &self,
         device: String,

@@ -13,20 +13,24 @@ use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Mode, Tape, Tensor};
-use lowrank_engine::tensor::Context;
-use napi::bindgen_prelude::{Either, Env, Int32Array, Object, Uint8Array, Uint8ArraySlice};
+use lowrank_engine::tensor::{Context, Value};
+use napi::bindgen_prelude::{
+    Either, Env, Float64Array, Function, Int32Array, Object, Uint8Array, Uint8ArraySlice,
+};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
 use napi_derive::napi;
+use smallvec::SmallVec;
 
 use crate::error::{Result, internal, thrown};
+use crate::handles::Handles;
 use crate::optimizer::AnyOptimizer;
 
 /// Handles are numbers: a tensor never crosses the border.
 #[napi]
 pub struct Session {
-    pub(crate) state: RefCell<State>,
+    pub(crate) state: Rc<RefCell<State>>,
 }
 
-#[derive(Default)]
 pub(crate) struct State {
     pub tape: Rc<Tape>,
     /// What products by a weight are recorded with.
@@ -35,8 +39,12 @@ pub(crate) struct State {
     /// Devices by the numbers that `describe` gives.
     labels: Vec<String>,
     devices: Vec<Arc<Device>>,
-    tensors: Vec<Option<Tensor>>,
-    free: Vec<u32>,
+    /// Apart from the rest: memory that runs out in the midst of a call is looked for among them.
+    pub handles: Rc<RefCell<Handles>>,
+    /// Where the façade reads what the last handle stands for.
+    described: Option<Float64Array>,
+    /// Called with the name of a device that rests.
+    rested: Option<Arc<dyn Fn(String) + Send + Sync>>,
     alive: CancelToken,
     cancels: HashMap<u32, CancelToken>,
     pub optimizers: HashMap<u32, AnyOptimizer>,
@@ -62,6 +70,23 @@ pub struct Failure {
 }
 
 impl State {
+    fn new(env: &Env) -> State {
+        State {
+            tape: Rc::default(),
+            precision: Precision::default(),
+            contexts: HashMap::new(),
+            labels: Vec::new(),
+            devices: Vec::new(),
+            handles: Rc::new(RefCell::new(Handles::new(env.raw()))),
+            described: None,
+            rested: None,
+            alive: CancelToken::default(),
+            cancels: HashMap::new(),
+            optimizers: HashMap::new(),
+            made_optimizers: 0,
+        }
+    }
+
     pub fn context(&mut self, label: &str) -> engine::Result<Rc<Context>> {
         if self.alive.is_cancelled() {
             return Err(fail_code(engine::Code::Disposed, "the engine of this environment has been closed"));
@@ -74,17 +99,29 @@ impl State {
             Opened::Device(device) => {
                 let context =
                     Context::owned(device.profile.clone(), Sink::Thread(device.clone()), self.alive.clone());
+                if let Some(rested) = self.rested.clone() {
+                    let label = label.to_string();
+                    device.on_rest(self.alive.clone(), Arc::new(move || rested(label.clone())));
+                }
                 self.devices.push(device);
                 context
             }
         };
+        let handles = Rc::downgrade(&self.handles);
+        context.on_shortage(move || {
+            if let Some(handles) = handles.upgrade() {
+                let dead = handles.borrow_mut().collect();
+                drop(dead);
+            }
+        });
         self.contexts.insert(label.into(), context.clone());
         Ok(context)
     }
 
     pub fn tensor(&self, id: u32) -> engine::Result<Tensor> {
-        let found = self.tensors.get(id as usize).and_then(Option::as_ref);
-        found
+        self.handles
+            .borrow()
+            .get(id)
             .cloned()
             .ok_or_else(|| fail_code(engine::Code::Disposed, "a tensor is used after it was disposed"))
     }
@@ -99,23 +136,52 @@ impl State {
     }
 
     pub fn insert(&mut self, tensor: Tensor) -> u32 {
-        match self.free.pop() {
-            Some(id) => {
-                self.tensors[id as usize] = Some(tensor);
-                id
-            }
-            None => {
-                self.tensors.push(Some(tensor));
-                self.tensors.len() as u32 - 1
+        let described = tensor.with_value(|value| self.description(value));
+        let id = self.handles.borrow_mut().insert(tensor);
+        if let Some(into) = &mut self.described {
+            // Nobody else writes it, and JavaScript reads it between calls.
+            let into = unsafe { into.as_mut() };
+            match into.get_mut(..=described.len()) {
+                Some(into) => {
+                    into[0] = id as f64;
+                    into[1..].copy_from_slice(&described);
+                }
+                // A shape that is too long is asked for.
+                None => into[0] = -1.0,
             }
         }
+        id
+    }
+
+    /// The number of its dtype in `f32 f16 bf16 i32`, that of its device in `device_labels`, its rank, its shape.
+    fn description(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
+        let dtype = match value.dtype {
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::BF16 => 2,
+            DType::I32 => 3,
+        };
+        let device = self.number_of(&value.context().profile.label);
+        let head = [dtype as f64, device as f64, value.shape.rank() as f64];
+        head.into_iter().chain(value.shape.iter().map(|d| *d as f64)).collect()
+    }
+
+    /// Runs `op` on the tape and returns the handles of its first `count` outputs; what else an operation makes is
+    /// for its backward.
+    pub fn apply(&mut self, op: impl Op, inputs: &[u32], count: usize) -> engine::Result<SmallVec<[u32; 4]>> {
+        let inputs: SmallVec<[Tensor; 4]> =
+            inputs.iter().map(|id| self.tensor(*id)).collect::<engine::Result<_>>()?;
+        let tape = self.tape.clone();
+        let outputs = tape.apply(op, &inputs.iter().collect::<SmallVec<[&Tensor; 4]>>())?;
+        debug_assert!(outputs.len() >= count, "an operation has an output");
+        Ok(outputs.into_iter().take(count).map(|output| self.insert(output)).collect())
     }
 
     fn close(&mut self) {
         self.alive.cancel();
         self.optimizers.clear();
-        self.tensors.clear();
-        self.free.clear();
+        let tensors = self.handles.borrow_mut().clear();
+        drop(tensors);
         self.tape = Rc::default();
         self.contexts.clear();
         // The last environment's drop joins the devices' threads.
@@ -132,13 +198,8 @@ impl Session {
 
     /// `apply`, with the handles of the first `count` outputs.
     pub(crate) fn apply_all(&self, op: impl Op, inputs: &[u32], count: usize) -> Result<Vec<u32>> {
-        let mut state = self.state.borrow_mut();
-        let inputs: Vec<Tensor> =
-            inputs.iter().map(|id| state.tensor(*id)).collect::<engine::Result<_>>().map_err(thrown)?;
-        let tape = state.tape.clone();
-        let outputs = tape.apply(op, &inputs.iter().collect::<Vec<_>>()).map_err(thrown)?;
-        debug_assert!(outputs.len() >= count, "an operation has an output");
-        Ok(outputs.into_iter().take(count).map(|output| state.insert(output)).collect())
+        let made = self.state.borrow_mut().apply(op, inputs, count).map_err(thrown)?;
+        Ok(made.to_vec())
     }
 
     pub(crate) fn with<T>(&self, f: impl FnOnce(&mut State) -> engine::Result<T>) -> Result<T> {
@@ -147,13 +208,22 @@ impl Session {
 }
 
 pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
-    shape
+    let sizes = shape
         .iter()
         .map(|d| match *d {
             d if d >= 0.0 && d.fract() == 0.0 && d < 9e15 => Ok(d as usize),
             d => Err(fail_code(engine::Code::ShapeMismatch, format!("tensor: {d} is not a size"))),
         })
-        .collect()
+        .collect::<engine::Result<Vec<usize>>>()?;
+    // Of a shape that holds nothing, too: its parts are multiplied by whoever computes strides.
+    let elements = sizes.iter().filter(|d| **d > 0).try_fold(1usize, |n, d| n.checked_mul(*d));
+    match elements.filter(|n| *n <= isize::MAX as usize / 8) {
+        Some(_) => Ok(sizes),
+        None => Err(fail_code(
+            engine::Code::OutOfMemory,
+            format!("a tensor of shape {sizes:?} is larger than any memory"),
+        )),
+    }
 }
 
 pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
@@ -164,9 +234,9 @@ pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
 
 #[napi]
 impl Session {
-    #[napi(constructor)]
+    #[napi(catch_unwind, constructor)]
     pub fn new(env: Env) -> Result<Self> {
-        let session = Session { state: RefCell::default() };
+        let session = Session { state: Rc::new(RefCell::new(State::new(&env))) };
         // On an environment's ordinary end; process.exit() and uncaught errors are the façade's.
         let alive = session.state.borrow().alive.clone();
         env.add_env_cleanup_hook((), move |()| alive.cancel()).map_err(internal)?;
@@ -174,13 +244,13 @@ impl Session {
     }
 
     /// Cancels what runs, drops every tensor and leaves the devices.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close(&self) {
         self.state.borrow_mut().close();
     }
 
     /// A tensor from little-endian bytes.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn tensor(
         &self,
         device: String,
@@ -200,53 +270,53 @@ impl Session {
         })
     }
 
-    /// The number of its dtype in `f32 f16 bf16 i32`, the number of its device in `device_labels`, and its
-    /// shape: one call, since each costs more than what it asks.
-    #[napi]
-    pub fn describe(&self, id: u32) -> Result<Vec<u32>> {
+    /// Of the handle: the number of its dtype in `f32 f16 bf16 i32`, that of its device in `device_labels`, its rank,
+    /// its shape.
+    #[napi(catch_unwind)]
+    pub fn describe(&self, id: u32) -> Result<Vec<f64>> {
         self.with(|s| {
             let value = s.tensor(id)?.value();
-            let dtype = match value.dtype {
-                DType::F32 => 0,
-                DType::F16 => 1,
-                DType::BF16 => 2,
-                DType::I32 => 3,
-            };
-            let device = s.number_of(&value.context().profile.label);
-            Ok([dtype, device].into_iter().chain(value.shape.iter().map(|d| *d as u32)).collect())
+            Ok(s.description(&value).to_vec())
         })
     }
 
+    /// From now on the last handle that was made is described in `into`: its number, then as `describe` does. A call of
+    /// its own for that costs as much as an operation.
+    #[napi(catch_unwind)]
+    pub fn describe_into(&self, into: Float64Array) {
+        self.state.borrow_mut().described = Some(into);
+    }
+
     /// The devices that tensors were found on, by number.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn device_labels(&self) -> Result<Vec<String>> {
         self.with(|s| Ok(s.labels.clone()))
     }
 
     /// Raised by each write in place.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn version(&self, id: u32) -> Result<f64> {
         self.with(|state| Ok(state.tensor(id)?.value().storage.version() as f64))
     }
 
     /// The values of an i32 tensor that were uploaded and not written over since.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn host_values(&self, id: u32) -> Result<Option<Int32Array>> {
         self.with(|state| Ok(state.tensor(id)?.value().host().map(|host| Int32Array::new(host.to_vec()))))
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn requires_grad(&self, id: u32) -> Result<bool> {
         self.with(|s| Ok(s.tensor(id)?.requires_grad()))
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn set_requires_grad(&self, id: u32, on: bool) -> Result<()> {
         self.with(|s| s.tensor(id)?.set_requires_grad(on))
     }
 
     /// A new handle of the gradient, or null.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn grad(&self, id: u32) -> Result<Option<u32>> {
         self.with(|s| {
             let grad = s.tensor(id)?.grad();
@@ -254,7 +324,7 @@ impl Session {
         })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn set_grad(&self, id: u32, grad: Option<u32>) -> Result<()> {
         self.with(|s| {
             let tensor = s.tensor(id)?;
@@ -267,7 +337,7 @@ impl Session {
         })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn detach(&self, id: u32) -> Result<u32> {
         self.with(|s| {
             let tensor = s.tensor(id)?.detach();
@@ -276,19 +346,28 @@ impl Session {
     }
 
     /// Drops handles; numbers that are gone already are passed over.
-    #[napi]
-    pub fn dispose(&self, ids: Vec<u32>) {
-        let mut state = self.state.borrow_mut();
+    #[napi(catch_unwind)]
+    pub fn dispose(&self, ids: &[u32]) {
+        let handles = self.state.borrow().handles.clone();
         for id in ids {
-            let taken = state.tensors.get_mut(id as usize).and_then(Option::take);
-            if taken.is_some() {
-                state.free.push(id);
-            }
+            let tensor = handles.borrow_mut().remove(*id);
+            drop(tensor);
         }
     }
 
+    /// Has V8 collect where at least `bytes` of watched tensors may be garbage; frees what it let go.
+    #[napi(catch_unwind)]
+    pub fn collect(&self, bytes: f64) {
+        let handles = self.state.borrow().handles.clone();
+        let dead = {
+            let mut handles = handles.borrow_mut();
+            if handles.uncollected() < bytes as u64 { Vec::new() } else { handles.collect() }
+        };
+        drop(dead);
+    }
+
     /// Copies the elements of `from` over those of `to`, in place.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn assign(&self, to: u32, from: u32) -> Result<()> {
         self.with(|s| {
             let (to, from) = (s.tensor(to)?.value(), s.tensor(from)?.value());
@@ -305,7 +384,7 @@ impl Session {
     }
 
     /// The values moved to another device; the same handle's tensor where it is there already.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn to_device(&self, id: u32, device: String) -> Result<u32> {
         self.with(|s| {
             let tensor = s.tensor(id)?;
@@ -319,28 +398,28 @@ impl Session {
         })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn set_mode(&self, no_grad: bool, region: u32) {
         self.state.borrow().tape.set_mode(Mode { no_grad, region });
     }
 
     /// Whether products by a bf16 weight round their other factor to bf16, from now on.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn set_rounded_products(&self, on: bool) {
         self.state.borrow_mut().precision = if on { Precision::Bf16 } else { Precision::Exact };
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn open_region(&self, region: u32) {
         self.state.borrow().tape.open_region(region);
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn close_region(&self, region: u32) {
         self.state.borrow().tape.close_region(region);
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn backward(&self, id: u32, gradient: Option<u32>) -> Result<()> {
         self.with(|s| {
             let root = s.tensor(id)?;
@@ -350,7 +429,7 @@ impl Session {
     }
 
     /// The values as bytes, or what went wrong: the façade makes a rejection of that.
-    #[napi(ts_return_type = "Promise<Uint8Array | Failure>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array | Failure>")]
     pub fn read<'env>(&self, env: &'env Env, id: u32) -> Result<Object<'env>> {
         let value = self.with(|s| Ok(s.tensor(id)?.value()))?;
         let (deferred, promise) = env.create_deferred().map_err(internal)?;
@@ -368,7 +447,7 @@ impl Session {
     }
 
     /// Settles when all that was recorded on the device has run.
-    #[napi(ts_return_type = "Promise<null | Failure>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
     pub fn synchronize<'env>(&self, env: &'env Env, device: String) -> Result<Object<'env>> {
         let context = self.with(|s| s.context(&device))?;
         let (deferred, promise) = env.create_deferred().map_err(internal)?;
@@ -377,7 +456,7 @@ impl Session {
     }
 
     /// Hands waiting commands to the device without waiting for anything.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn flush(&self, device: String) -> Result<()> {
         self.with(|s| {
             s.context(&device)?.flush();
@@ -385,13 +464,13 @@ impl Session {
         })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn memory(&self, device: String) -> Result<MemoryReport> {
         self.with(|s| {
             let context = s.context(&device)?;
             let memory = context.memory();
             let tensors =
-                s.tensors.iter().flatten().filter(|t| Rc::ptr_eq(t.value().context(), &context)).count();
+                s.handles.borrow().iter().filter(|t| Rc::ptr_eq(t.value().context(), &context)).count();
             Ok(MemoryReport {
                 live: memory.live as f64,
                 reserved: memory.reserved as f64,
@@ -403,34 +482,71 @@ impl Session {
     }
 
     /// A device's name, as its vendor gives it.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn device_name(&self, device: String) -> Result<String> {
         self.with(|s| Ok(s.context(&device)?.profile.name.clone()))
     }
 
     /// Throws where `bytes` do not fit on the device beside what is in use.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn check_fits(&self, device: String, bytes: f64) -> Result<()> {
         self.with(|s| s.context(&device)?.check_fits(bytes as u64))
     }
 
     /// The highest that live bytes have been since `trim`.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn highest_live(&self, device: String) -> Result<f64> {
         self.with(|s| Ok(s.context(&device)?.highest_live() as f64))
     }
 
-    /// Gives idle buffers back and starts the peak anew.
-    #[napi]
-    pub fn trim(&self, device: String) -> Result<()> {
+    /// Gives a device's idle buffers back, or those of all that are open; returns their bytes.
+    #[napi(catch_unwind)]
+    pub fn trim(&self, device: Option<String>) -> Result<f64> {
         self.with(|s| {
-            s.context(&device)?.trim();
+            let bytes: u64 = match device {
+                Some(device) => s.context(&device)?.trim(),
+                None => s.contexts.values().map(|context| context.trim()).sum(),
+            };
+            Ok(bytes as f64)
+        })
+    }
+
+    /// Gives idle buffers back and starts the peak anew.
+    #[napi(catch_unwind)]
+    pub fn restart_peak(&self, device: String) -> Result<()> {
+        self.with(|s| {
+            s.context(&device)?.restart_peak();
             Ok(())
         })
     }
 
+    /// Has `callback` called with the name of each device that is opened from now on, whenever it has had no work
+    /// for some seconds. It holds no event loop open.
+    #[napi(catch_unwind)]
+    pub fn on_rest(&self, callback: Function<String, ()>) -> Result<()> {
+        let weak = callback.build_threadsafe_function::<String>().weak::<true>().build().map_err(internal)?;
+        self.with(|s| {
+            s.rested = Some(Arc::new(move |label| {
+                weak.call(label, ThreadsafeFunctionCallMode::NonBlocking);
+            }));
+            Ok(())
+        })
+    }
+
+    /// Panics, for the tests of what becomes of panics: in this call, or on the device's thread.
+    #[napi(catch_unwind)]
+    pub fn panic_on_purpose(&self, device: Option<String>) -> Result<()> {
+        self.with(|s| match device {
+            None => panic!("on purpose"),
+            Some(device) => {
+                s.context(&device)?.fence(Box::new(|_| panic!("on purpose")));
+                Ok(())
+            }
+        })
+    }
+
     /// Work recorded from now on belongs to `token` (0: to none), until the next call.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn under(&self, device: String, token: u32) -> Result<()> {
         self.with(|s| {
             let cancel = (token != 0).then(|| s.cancels.entry(token).or_default().clone());
@@ -440,26 +556,32 @@ impl Session {
     }
 
     /// Skips all work of `token` that has not run.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn cancel(&self, token: u32) {
         if let Some(token) = self.state.borrow_mut().cancels.remove(&token) {
             token.cancel();
         }
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn release_cancel(&self, token: u32) {
         self.state.borrow_mut().cancels.remove(&token);
     }
 
     /// Starts (or ends) counting launches by kernel; returns those counted, for tests.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn count_launches(&self, device: String, on: bool) -> Result<HashMap<String, u32>> {
         self.with(|s| {
             let counted = s.context(&device)?.count_launches(on);
             Ok(counted.into_iter().map(|(k, n)| (k.to_string(), n as u32)).collect())
         })
     }
+}
+
+/// Where the last panic was, once.
+#[napi(catch_unwind)]
+pub fn last_panic() -> Option<String> {
+    lowrank_engine::panic::place()
 }
 
 pub(crate) fn failure(error: engine::Error) -> Failure {

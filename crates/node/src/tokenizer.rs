@@ -71,12 +71,12 @@ impl Tokenizer {
 #[napi]
 impl Tokenizer {
     /// Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`.
-    #[napi(factory)]
+    #[napi(catch_unwind, factory)]
     pub fn from_file(path: String) -> Result<Tokenizer> {
         Tokenizer::open(Path::new(&path)).map_err(thrown)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn encode<'env>(
         &self,
         env: &'env Env,
@@ -89,7 +89,7 @@ impl Tokenizer {
 
     /// Encodes many texts on a thread of its own: their ids one after the other, and where each
     /// text's end.
-    #[napi(ts_return_type = "Promise<{ ids: Int32Array, ends: Int32Array } | Failure>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<{ ids: Int32Array, ends: Int32Array } | Failure>")]
     pub fn encode_all<'env>(
         &self,
         env: &'env Env,
@@ -123,23 +123,23 @@ impl Tokenizer {
     }
 
     /// Throws `ERR_INDEX` for an id that is no token.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn decode(&self, ids: &[i32], skip_special_tokens: bool) -> Result<String> {
         background::guarded("decode", || self.text(ids, skip_special_tokens)).map_err(thrown)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn token_to_id(&self, token: String) -> Option<u32> {
         self.inner.token_to_id(&token)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
     /// Tokens, those added to the model's own among them.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn vocab_size(&self) -> u32 {
         self.size() as u32
     }
@@ -148,7 +148,7 @@ impl Tokenizer {
 /// Trains byte-level BPE on `texts` and writes a `tokenizer.json`. Special tokens get the first
 /// ids, in their order; where `bos`, one of them, is given, it stands before every encoded text.
 /// The same texts give the same file.
-#[napi(ts_return_type = "Promise<null | Failure>")]
+#[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
 pub fn train_bpe<'env>(
     env: &'env Env,
     texts: Vec<String>,

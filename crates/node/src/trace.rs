@@ -49,7 +49,7 @@ pub struct TraceSummary {
 
 #[napi]
 impl TraceFile {
-    #[napi(factory)]
+    #[napi(catch_unwind, factory)]
     pub fn create(path: String) -> Result<TraceFile> {
         let path = Path::new(&path);
         if path.is_dir() {
@@ -61,7 +61,7 @@ impl TraceFile {
     }
 
     /// Leaves no file.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn discard(&self) {
         self.file.lock().unwrap_or_else(|e| e.into_inner()).take();
     }
@@ -70,7 +70,7 @@ impl TraceFile {
 #[napi]
 impl Session {
     /// Measures what the device reaches, then traces what is recorded on it.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn start_trace(&self, file: &TraceFile, device: String) -> Result<()> {
         self.with(|s| {
             let context = s.context(&device)?;
@@ -83,7 +83,7 @@ impl Session {
     }
 
     /// Traces no longer.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn stop_trace(&self, device: String) -> Result<()> {
         self.with(|s| {
             s.context(&device)?.trace(None);
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// Traces no longer, and writes the file. What was recorded has run before.
-    #[napi(ts_return_type = "Promise<TraceSummary | Failure>")]
+    #[napi(catch_unwind, ts_return_type = "Promise<TraceSummary | Failure>")]
     pub fn finish_trace<'env>(
         &self,
         env: &'env Env,

@@ -1,6 +1,7 @@
 //! The processor: native twins of the kernels over a pool of threads.
 
 mod memory;
+pub mod system;
 #[cfg(test)]
 mod tests;
 
@@ -267,7 +268,7 @@ pub fn profile(threads: usize) -> Profile {
         subgroup: 0,
         binding_limit: u64::MAX,
         buffer_limit: isize::MAX as u64,
-        memory: physical_memory(),
+        memory: system::memory(),
         maps_files: true,
         threads,
     }
@@ -299,12 +300,4 @@ fn processor_name() -> String {
     info.lines()
         .find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim().to_string()))
         .unwrap_or_else(|| "processor".into())
-}
-
-/// Bytes of memory, where the system tells it; no bound otherwise.
-fn physical_memory() -> u64 {
-    let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    info.lines()
-        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
-        .map_or(u64::MAX / 2, |kib| kib * 1024)
 }

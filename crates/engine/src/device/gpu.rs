@@ -266,6 +266,10 @@ impl Runner for Gpu {
         self.submitter.note(note);
     }
 
+    fn rest(&mut self) -> Result<()> {
+        self.give_back()
+    }
+
     fn idle(&mut self) -> Result<bool> {
         let looked = self.submit().and_then(|()| self.submitter.wait_for_oldest(NAP));
         self.settle();
@@ -280,6 +284,20 @@ impl Runner for Gpu {
             self.trim_reads();
         }
         Ok(busy)
+    }
+}
+
+impl Gpu {
+    fn give_back(&mut self) -> Result<()> {
+        for id in std::mem::take(&mut self.scratch).into_iter().flatten() {
+            self.destroy(id);
+        }
+        self.drain()?;
+        self.bind_groups.clear();
+        self.staging.clear();
+        self.read_buffers.clear();
+        // What was dropped is freed when the driver is asked next.
+        self.submitter.poll()
     }
 }
 

@@ -12,7 +12,7 @@ mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -55,6 +55,13 @@ pub struct Profile {
     pub threads: usize,
 }
 
+impl Profile {
+    /// Bytes that the system has free for its buffers now, where it tells: of a processor, and of a GPU in software.
+    pub fn free_memory(&self) -> Option<u64> {
+        (self.kind == Kind::Cpu || self.software).then(cpu::system::free)?
+    }
+}
+
 /// Runs commands; lives on the device's thread.
 pub trait Runner {
     /// Runs a recording. An error is latched by the caller: what follows is not run.
@@ -65,9 +72,22 @@ pub trait Runner {
     fn idle(&mut self) -> Result<bool> {
         Ok(false)
     }
+    /// Called when nothing was asked for `REST`: gives back what the device holds besides the buffers.
+    fn rest(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Whose the commands that follow are: what they take is told there. `None` where nobody asks.
     fn note(&mut self, _note: Option<Note>) {}
 }
+
+/// How long a device waits for work before it rests.
+pub const REST: Duration = Duration::from_secs(2);
+
+/// Called on the device's thread whenever it rests.
+pub type Rested = Arc<dyn Fn() + Send + Sync>;
+
+/// Who is told that a device rests, by the environment that each belongs to.
+type Listeners = Arc<Mutex<Vec<(CancelToken, Rested)>>>;
 
 enum Message {
     Run(Recording),
@@ -97,6 +117,7 @@ pub struct Device {
     sender: Mutex<Sender<Message>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     stopping: Arc<AtomicBool>,
+    listeners: Listeners,
 }
 
 impl Device {
@@ -108,6 +129,8 @@ impl Device {
         let (ready, opened) = channel::<Result<Profile>>();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
+        let listeners = Listeners::default();
+        let told = listeners.clone();
         let thread = std::thread::Builder::new()
             .name("lowrank-device".into())
             .spawn(move || {
@@ -118,9 +141,9 @@ impl Device {
                         runner
                     }
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
-                    Err(panic) => return drop(ready.send(Err(lost(&panic)))),
+                    Err(panic) => return drop(ready.send(Err(lost(&*panic)))),
                 };
-                serve(&mut runner, &receiver, &stop);
+                serve(&mut runner, &receiver, &stop, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
         let profile = opened.recv().unwrap_or_else(|_| {
@@ -131,6 +154,7 @@ impl Device {
             sender: Mutex::new(sender),
             thread: Mutex::new(Some(thread)),
             stopping,
+            listeners,
         }))
     }
 
@@ -141,6 +165,13 @@ impl Device {
         {
             reject(recording, &Error::new(Code::DeviceLost, "the device has been stopped"));
         }
+    }
+
+    /// Has `rested` called after each `REST` without work, until `owner` is cancelled.
+    pub fn on_rest(&self, owner: CancelToken, rested: Rested) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(|e| e.into_inner());
+        listeners.retain(|(owner, _)| !owner.is_cancelled());
+        listeners.push((owner, rested));
     }
 
     /// Cancels what waits and joins the thread; gives up after `patience`.
@@ -167,18 +198,13 @@ impl Drop for Device {
     }
 }
 
-fn lost(panic: &Box<dyn std::any::Any + Send>) -> Error {
-    let what = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("unknown");
-    Error::new(Code::DeviceLost, format!("the device's thread panicked: {what}"))
+fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
+    Error::new(Code::DeviceLost, format!("the device's thread panicked: {}", crate::panic::told(panic)))
 }
 
 /// Runs commands until told to stop. The first error is latched, and every later reply gets it;
 /// but where memory ran out, only what depends on it fails.
-fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBool) {
+fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBool, listeners: &Listeners) {
     let mut latched: Option<Error> = None;
     let mut spoilt = Spoilt::default();
     loop {
@@ -188,9 +214,22 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                 if guarded(&mut latched, || runner.idle()).unwrap_or(false) {
                     continue;
                 }
-                match receiver.recv() {
+                match receiver.recv_timeout(REST) {
                     Ok(message) => message,
-                    Err(_) => return,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        guarded(&mut latched, || runner.rest());
+                        // What they give back is work, after which the device rests once more.
+                        for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
+                            if !owner.is_cancelled() {
+                                rested();
+                            }
+                        }
+                        match receiver.recv() {
+                            Ok(message) => message,
+                            Err(_) => return,
+                        }
+                    }
                 }
             }
         };
@@ -302,7 +341,7 @@ fn guarded<T>(latched: &mut Option<Error>, f: impl FnOnce() -> Result<T>) -> Opt
     let error = match std::panic::catch_unwind(AssertUnwindSafe(f)) {
         Ok(Ok(value)) => return Some(value),
         Ok(Err(error)) => error,
-        Err(panic) => lost(&panic),
+        Err(panic) => lost(&*panic),
     };
     latched.get_or_insert(error);
     None

@@ -79,7 +79,7 @@ fn running_out_of_memory_spoils_what_depends_on_it_and_nothing_else() {
     let read: Vec<_> = three.iter().map(read).collect();
     assert_eq!(read.iter().filter(|r| r.is_ok()).count(), 2);
     drop(three);
-    cx.trim();
+    cx.restart_peak();
     assert_eq!(super::tests::read(&filled(&cx, 9)).unwrap(), [9; 256]);
 }
 
@@ -113,4 +113,76 @@ fn a_stand_in_of_the_gpu_opens_no_device() {
     };
     assert_eq!(profile.label, "meta:gpu");
     assert_eq!(profile.kind, Kind::Gpu);
+}
+
+#[test]
+fn constants_lie_together_and_a_full_page_goes_with_its_last() {
+    // One page that is kept, one that is filled.
+    let device = short(2);
+    let cx = context(&device);
+    let kept = cx.constant(0.5);
+    let again = cx.constant(0.5);
+    assert_eq!(kept.range(), again.range());
+    for value in 0..5000 {
+        let constant = cx.constant(value as f32);
+        if value % 997 == 0 {
+            assert_eq!(read(&constant).unwrap(), (value as f32).to_le_bytes());
+        }
+    }
+    assert!(fence(&cx).is_ok(), "no third page");
+    assert_eq!(read(&kept).unwrap(), 0.5f32.to_le_bytes());
+    assert!(!cx.constant(0.5).is_unshared(), "nothing is written over a constant");
+    assert_eq!((cx.memory().live, cx.memory().reserved), (0, 0));
+}
+
+#[test]
+fn what_waits_in_the_pool_is_given_back_and_counted() {
+    let device = short(1);
+    let cx = context(&device);
+    drop(filled(&cx, 1));
+    assert_eq!((cx.trim(), cx.trim()), (256, 0));
+    // A buffer of another class finds room.
+    let larger = cx.upload([1024], DType::F32, vec![2; 4096]).unwrap();
+    assert_eq!(read(&larger).unwrap(), [2; 4096]);
+    assert_eq!(cx.trim(), 0, "what is in use stays");
+    assert_eq!(read(&larger).unwrap(), [2; 4096]);
+}
+
+#[test]
+fn memory_that_is_short_is_looked_for_once() {
+    let device = short(8);
+    let profile = Profile { memory: 1024, ..cpu::profile(1) };
+    let cx = Context::new(profile, Sink::Thread(device));
+    let held = Rc::new(std::cell::RefCell::new(vec![filled(&cx, 1), filled(&cx, 2), filled(&cx, 3)]));
+    let lets_go = held.clone();
+    cx.on_shortage(move || lets_go.borrow_mut().clear());
+    let large = cx.empty([192], DType::F32).unwrap();
+    assert!(held.borrow().is_empty());
+    let error = cx.empty([192], DType::F32).unwrap_err();
+    assert_eq!(error.code, Code::OutOfMemory);
+    for said in ["768 bytes are asked for", "256 are free", "scope()", "dispose()"] {
+        assert!(error.message.contains(said), "{error}");
+    }
+    drop(large);
+    assert!(cx.empty([192], DType::F32).is_ok());
+}
+
+#[test]
+fn a_device_without_work_says_so_to_those_who_are_there() {
+    let device = short(4);
+    let cx = context(&device);
+    let (send, rests) = channel();
+    let (here, gone) = (CancelToken::default(), CancelToken::default());
+    for (name, owner) in [("here", &here), ("gone", &gone)] {
+        let send = send.clone();
+        device.on_rest(owner.clone(), Arc::new(move || drop(send.send(name))));
+    }
+    gone.cancel();
+    let value = filled(&cx, 1);
+    assert!(read(&value).is_ok());
+    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
+    // It is told once, until there was work again.
+    assert!(rests.recv_timeout(REST + REST / 2).is_err());
+    assert!(read(&value).is_ok());
+    assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
 }

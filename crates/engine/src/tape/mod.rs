@@ -21,6 +21,8 @@ use region::OpenRegion;
 use saved::{Remade, Saved};
 pub use tensor::Tensor;
 
+use smallvec::SmallVec;
+
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Gradient, Op, Remaking, Source, run};
@@ -67,8 +69,8 @@ impl Tape {
     /// # Errors
     /// The operation's own; `ERR_NO_GRADIENT` when it has none and an input asks for one.
     pub fn apply(&self, op: impl Op, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
-        let values: Vec<Value> = inputs.iter().map(|t| t.value()).collect();
-        let refs: Vec<&Value> = values.iter().collect();
+        let values: SmallVec<[Value; 4]> = inputs.iter().map(|t| t.value()).collect();
+        let refs: SmallVec<[&Value; 4]> = values.iter().collect();
         let Some(first) = refs.first() else { fail!(Internal, "{}: no inputs", op.name()) };
         let cx = first.context().clone();
         let mode = self.mode.get();
@@ -78,6 +80,9 @@ impl Tape {
             fail!(NoGradient, "{}: has no gradient, and an input asks for one", op.name());
         }
         let outputs = run(&cx, &op, &refs)?;
+        if mode.region == 0 && (!asked || gradient == Gradient::Constant) {
+            return Ok(outputs.into_iter().map(|v| Tensor::new(v, false)).collect());
+        }
         let op: Rc<dyn Op> = Rc::new(op);
         let tensors: Vec<Tensor> = outputs.iter().map(|v| Tensor::new(v.clone(), false)).collect();
 

@@ -47,6 +47,11 @@ impl Tensor {
         self.0.value.borrow().clone()
     }
 
+    /// What `f` makes of the value, without a copy of its handle.
+    pub fn with_value<T>(&self, f: impl FnOnce(&Value) -> T) -> T {
+        f(&self.0.value.borrow())
+    }
+
     pub fn spec(&self) -> Spec {
         self.0.value.borrow().spec()
     }

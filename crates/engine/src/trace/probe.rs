@@ -28,7 +28,7 @@ const ROUNDS: usize = 5;
 pub fn probe(cx: &Rc<Context>) -> Result<()> {
     products(cx)?;
     sums(cx)?;
-    cx.trim();
+    cx.restart_peak();
     cx.flush();
     Ok(())
 }

@@ -22,7 +22,7 @@ fn window(kernel: &[u32], stride: &[u32], padding: &[u32], ceil: bool) -> Window
 #[napi]
 impl Session {
     /// `padding` holds two numbers a dimension: before and after.
-    #[napi]
+    #[napi(catch_unwind)]
     #[allow(clippy::too_many_arguments)]
     pub fn conv(
         &self,
@@ -45,7 +45,7 @@ impl Session {
     }
 
     /// As `conv`, of which it is the gradient of the input; without a bias.
-    #[napi]
+    #[napi(catch_unwind)]
     #[allow(clippy::too_many_arguments)]
     pub fn conv_transpose(
         &self,
@@ -68,7 +68,7 @@ impl Session {
     }
 
     /// Pads the last dimensions, two numbers each: before and after.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn pad(&self, x: u32, padding: Vec<u32>, mode: String) -> Result<u32> {
         let Some(mode) = Mode::parse(&mode) else {
             let message = format!("pad: mode \"{mode}\" is none of reflect, replicate, circular");
@@ -78,7 +78,7 @@ impl Session {
     }
 
     /// The maximum over windows of the last dimensions, one entry each.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn max_pool(
         &self,
         x: u32,
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// The mean over windows of the last dimensions, one entry each.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn avg_pool(
         &self,
         x: u32,
@@ -106,7 +106,7 @@ impl Session {
     }
 
     /// The mean over as many windows as `out` says, one entry a dimension.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn adaptive_avg_pool(&self, x: u32, out: Vec<u32>) -> Result<u32> {
         self.apply(ops::adaptive_avg_pool::AdaptiveAvgPool { out: places(&out) }, &[x])
     }

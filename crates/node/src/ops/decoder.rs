@@ -25,7 +25,7 @@ impl Session {
     /// whose sum is still to be made. `tensors` are both norms' weights, cos and sin, the caches of keys
     /// and values, and weight, bias, A and B of each layer; `numbers` both norms' eps, attention's scale,
     /// and each layer's scale. `window` 0 sees all.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn decoder_block(
         &self,
         x: u32,

@@ -43,7 +43,7 @@ impl LowRankPath {
 #[napi]
 impl Session {
     /// x·Aᵀ for each factor: what the low-rank paths of layers that read one input are given.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn projections(&self, x: u32, factors: Vec<u32>) -> Result<Vec<u32>> {
         let inputs: Vec<u32> = [x].into_iter().chain(factors).collect();
         self.apply_all(ops::projections::Projections, &inputs, inputs.len() - 1)
@@ -51,7 +51,7 @@ impl Session {
 
     /// y = x·Wᵀ + b, and the product of every path added where it belongs; of the only path `h` may be
     /// given.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn lora_linear(
         &self,
         x: u32,
@@ -69,12 +69,12 @@ impl Session {
         self.apply(op, &inputs)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn dropout(&self, x: u32, p: f64, seed: f64, stream: f64) -> Result<u32> {
         self.apply(ops::dropout::Dropout { p, seed: seed as u64, offset: stream as u64 }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn embedding(
         &self,
         weight: u32,
@@ -86,7 +86,7 @@ impl Session {
     }
 
     /// An embedding and the low-rank difference of its table.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn lora_embedding(
         &self,
         weight: u32,
@@ -100,12 +100,12 @@ impl Session {
         self.apply(op, &[weight, ids, lora_a, lora_b])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn rms_norm(&self, x: u32, weight: u32, eps: f64) -> Result<u32> {
         self.apply(ops::rms_norm::RmsNorm { eps: eps as f32 }, &[x, weight])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn layer_norm(&self, x: u32, weight: Option<u32>, bias: Option<u32>, eps: f64) -> Result<u32> {
         let op =
             ops::layer_norm::LayerNorm { eps: eps as f32, weight: weight.is_some(), bias: bias.is_some() };
@@ -113,20 +113,20 @@ impl Session {
         self.apply(op, &inputs)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn silu_mul(&self, gate: u32, up: u32) -> Result<u32> {
         self.apply(ops::silu_mul::SiluMul, &[gate, up])
     }
 
     /// x + r and its norm, as [sum, norm].
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn added_rms_norm(&self, x: u32, r: u32, weight: u32, eps: f64) -> Result<Vec<u32>> {
         let op = ops::added_norm::Added(ops::rms_norm::RmsNorm { eps: eps as f32 });
         Ok(self.apply_all(op, &[x, r, weight], 2)?.into_iter().rev().collect())
     }
 
     /// x + r and its norm, as [sum, norm].
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn added_layer_norm(
         &self,
         x: u32,
@@ -142,7 +142,7 @@ impl Session {
     }
 
     /// Rows from position `offset` on, or at `positions`; of one tensor, or of two in one launch.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn rotary(
         &self,
         x: Vec<u32>,
@@ -162,7 +162,7 @@ impl Session {
     }
 
     /// `window` 0 sees all; `length` keys of k and v are read, from position 0.
-    #[napi]
+    #[napi(catch_unwind)]
     #[allow(clippy::too_many_arguments)]
     pub fn attention(
         &self,
@@ -191,7 +191,7 @@ impl Session {
     }
 
     /// Writes `rows` into `cache` from `position` on, in place.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn cache_write(&self, cache: u32, rows: u32, position: u32) -> Result<()> {
         self.with(|s| {
             let (cache, rows) = (s.tensor(cache)?.value(), s.tensor(rows)?.value());
@@ -199,7 +199,7 @@ impl Session {
         })
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn cross_entropy(
         &self,
         logits: u32,
@@ -218,7 +218,7 @@ impl Session {
     }
 
     /// The cross-entropy of hidden·Wᵀ + b, whose logits never exist whole.
-    #[napi]
+    #[napi(catch_unwind)]
     #[allow(clippy::too_many_arguments)]
     pub fn linear_cross_entropy(
         &self,

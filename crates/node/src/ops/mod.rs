@@ -27,101 +27,101 @@ fn places(list: &[u32]) -> Vec<usize> {
 
 #[napi]
 impl Session {
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn unary(&self, name: String, x: u32) -> Result<u32> {
         self.apply(ops::unary::Unary(function(&name, 1)?), &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn binary(&self, name: String, a: u32, b: u32) -> Result<u32> {
         self.apply(ops::binary::Binary(function(&name, 2)?), &[a, b])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn matmul(&self, a: u32, b: u32, trans_a: bool, trans_b: bool) -> Result<u32> {
         self.apply(ops::matmul::Matmul { trans_a, trans_b }, &[a, b])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn linear(&self, x: u32, weight: u32, bias: Option<u32>, fan_in_fan_out: bool) -> Result<u32> {
         let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
         let precision = self.state.borrow().precision;
         self.apply(ops::linear::Linear { fan_in_fan_out, precision }, &inputs)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn reshape(&self, x: u32, shape: Vec<f64>) -> Result<u32> {
         let shape = dims(&shape).map_err(thrown)?[..].into();
         self.apply(ops::reshape::Reshape { shape }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn permute(&self, x: u32, order: Vec<u32>) -> Result<u32> {
         self.apply(ops::permute::Permute::new(&places(&order)), &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn slice(&self, x: u32, dim: u32, start: f64, end: f64) -> Result<u32> {
         self.apply(ops::slice::Slice { dim: dim as usize, start: start as usize, end: end as usize }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn concat(&self, inputs: Vec<u32>, dim: u32) -> Result<u32> {
         self.apply(ops::concat::Concat { dim: dim as usize }, &inputs)
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn sum(&self, x: u32, dim: Option<u32>) -> Result<u32> {
         self.apply(ops::sum::Sum { dim: dim.map(|d| d as usize) }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn mean(&self, x: u32, dim: Option<u32>) -> Result<u32> {
         self.apply(ops::mean::Mean { dim: dim.map(|d| d as usize) }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn max(&self, x: u32, dim: Option<u32>) -> Result<u32> {
         self.apply(ops::max::Max { dim: dim.map(|d| d as usize) }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn argmax(&self, x: u32, dim: Option<u32>) -> Result<u32> {
         self.apply(ops::argmax::ArgMax { dim: dim.map(|d| d as usize) }, &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn softmax(&self, x: u32, dim: u32) -> Result<u32> {
         self.apply(ops::softmax::Softmax::new(dim as usize), &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn log_softmax(&self, x: u32, dim: u32) -> Result<u32> {
         self.apply(ops::softmax::Softmax::log(dim as usize), &[x])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn clamp(&self, x: u32, low: f64, high: f64) -> Result<u32> {
         self.apply(ops::clamp::Clamp { low, high }, &[x])
     }
 
-    #[napi(js_name = "where")]
+    #[napi(catch_unwind, js_name = "where")]
     pub fn where_(&self, condition: u32, a: u32, b: u32) -> Result<u32> {
         self.apply(ops::r#where::Where, &[condition, a, b])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn gather(&self, x: u32, dim: u32, index: u32) -> Result<u32> {
         self.apply(ops::gather::Gather { dim: dim as usize }, &[x, index])
     }
 
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn cast(&self, x: u32, to: String) -> Result<u32> {
         self.apply(ops::cast::Cast { dtype: dtype(&to).map_err(thrown)? }, &[x])
     }
 
     /// A constant, made on the device.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn full(&self, device: String, shape: Vec<f64>, dtype_name: String, value: f64) -> Result<u32> {
         self.with(|state| {
             let (shape, dtype) = (dims(&shape)?, dtype(&dtype_name)?);

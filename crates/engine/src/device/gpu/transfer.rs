@@ -58,6 +58,12 @@ impl Staging {
         self.free.truncate(1);
     }
 
+    /// Drops all that are free.
+    pub fn clear(&mut self) {
+        self.collect();
+        self.free.clear();
+    }
+
     fn collect(&mut self) {
         while self.out.front().is_some_and(|(_, back)| back.load(Ordering::Acquire)) {
             self.free.extend(self.out.pop_front().map(|(page, _)| page));

@@ -38,6 +38,9 @@ pub fn planes<'a>(op: &str, x: &'a Spec, dims: usize) -> Result<(usize, &'a [usi
     if x.dtype != DType::F32 {
         fail!(Dtype, "{op}: takes f32, not {}; convert with to(\"f32\")", x.dtype);
     }
+    if !(1..=3).contains(&dims) {
+        fail!(ShapeMismatch, "{op}: over {dims} dimensions; there are pools over 1 to 3");
+    }
     let Some(first) = x.shape.rank().checked_sub(dims) else {
         fail!(ShapeMismatch, "{op}: over {dims} dimensions of an input of shape {}", x.shape);
     };
@@ -51,6 +54,9 @@ impl Window {
     /// Those of `planes`, and `ERR_SHAPE_MISMATCH` and `ERR_OPTION` where a window does not fit.
     pub fn over(&self, op: &str, x: &Spec) -> Result<Windows> {
         let (planes, size) = planes(op, x, self.kernel.len())?;
+        if [&self.stride, &self.padding].iter().any(|given| given.len() != self.kernel.len()) {
+            fail!(Option, "{op}: kernel, stride and padding are of unequal lengths");
+        }
         let mut out = Vec::new();
         for (d, n) in size.iter().enumerate() {
             let (kernel, stride, padding) = (self.kernel[d], self.stride[d], self.padding[d]);

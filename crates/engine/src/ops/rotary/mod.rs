@@ -96,6 +96,9 @@ impl Op for Rotary {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let first = self.tensors();
+        if inputs.len() < first + 2 + self.positions as usize {
+            fail!(ShapeMismatch, "rotary: there is nothing to turn");
+        }
         let (cos, sin) = (inputs[first], inputs[first + 1]);
         for x in &inputs[..first] {
             self.check(x, cos, sin, self.position().map(|i| inputs[i]))?;

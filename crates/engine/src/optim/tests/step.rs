@@ -246,7 +246,7 @@ fn a_step_on_meta_takes_the_memory_of_the_real_one() {
     for cx in contexts() {
         let meta = Context::new(cx.profile.clone(), Sink::Meta);
         let memory = |cx: &Rc<Context>| {
-            cx.trim();
+            cx.restart_peak();
             let tensors = parameters(cx);
             let mut optimizer = adamw(&tensors);
             set_gradients(&tensors, 1, &[3]);

@@ -245,7 +245,7 @@ fn a_frozen_factor_s_partner_is_not_kept() {
 #[test]
 fn backward_frees_as_it_goes() {
     for cx in contexts() {
-        cx.trim();
+        cx.restart_peak();
         let tape = Tape::default();
         let a = leaf(&cx, "a");
         let bytes = live(&cx);

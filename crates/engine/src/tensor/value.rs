@@ -1,0 +1,159 @@
+//! Values: a shape and a dtype over a range of a storage.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::Context;
+use super::constants::Page;
+use crate::dtype::DType;
+use crate::recording::{BufferId, Command, Range};
+use crate::shape::Shape;
+
+/// A buffer in use; it goes back to the pool when the last handle is dropped.
+pub struct Storage {
+    pub context: Rc<Context>,
+    pub buffer: BufferId,
+    bytes: u64,
+    lies: Lies,
+    version: Cell<u64>,
+    /// What JavaScript gave for an i32 tensor, or a copy of such; plans may read it.
+    pub host: RefCell<Option<Rc<[i32]>>>,
+}
+
+/// Where a storage's bytes are: what becomes of them when it is dropped.
+pub(super) enum Lies {
+    InPool,
+    InFile,
+    /// Beside other constants.
+    OnPage(Rc<Page>),
+}
+
+impl Storage {
+    pub(super) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
+        let (version, host) = (Cell::new(0), RefCell::new(None));
+        Rc::new(Storage { context: context.clone(), buffer, bytes, lies, version, host })
+    }
+
+    pub fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// Notes a write in place: what backward saved of it is no longer what it was.
+    pub fn written(&self) {
+        self.version.set(self.version.get() + 1);
+        *self.host.borrow_mut() = None;
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes that come back to the pool when it is dropped.
+    pub fn held(&self) -> u64 {
+        if matches!(self.lies, Lies::InPool) { self.bytes } else { 0 }
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        match std::mem::replace(&mut self.lies, Lies::InPool) {
+            Lies::InPool => self.context.pool.borrow_mut().free(self.buffer, self.bytes),
+            Lies::InFile => {
+                self.context.mapped.set(self.context.mapped.get() - self.bytes);
+                self.context.push(Command::Destroy { buffer: self.buffer });
+            }
+            Lies::OnPage(page) => self.context.leave_page(Some(page)),
+        }
+    }
+}
+
+/// A contiguous, row-major array: a range of a storage. It carries no gradient.
+#[derive(Clone)]
+pub struct Value {
+    pub shape: Shape,
+    pub dtype: DType,
+    pub storage: Rc<Storage>,
+    /// Elements from the storage's start.
+    pub offset: usize,
+}
+
+impl Value {
+    pub fn context(&self) -> &Rc<Context> {
+        &self.storage.context
+    }
+
+    pub fn size(&self) -> usize {
+        self.shape.size()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.size() * self.dtype.bytes()
+    }
+
+    pub fn spec(&self) -> Spec {
+        Spec { shape: self.shape.clone(), dtype: self.dtype }
+    }
+
+    pub fn range(&self) -> Range {
+        self.part(0, self.size())
+    }
+
+    /// `count` elements from the `start`-th.
+    pub fn part(&self, start: usize, count: usize) -> Range {
+        let unit = self.dtype.bytes();
+        Range {
+            buffer: self.storage.buffer,
+            offset: ((self.offset + start) * unit) as u64,
+            bytes: (count * unit) as u64,
+            dtype: self.dtype,
+        }
+    }
+
+    /// The same elements under another shape of equal size.
+    pub fn reshaped(&self, shape: impl Into<Shape>) -> Value {
+        let shape = shape.into();
+        debug_assert_eq!(shape.size(), self.size());
+        Value { shape, ..self.clone() }
+    }
+
+    /// A range of the same storage as a value of its own: for the named exceptions only.
+    pub fn sub_range(&self, start: usize, shape: impl Into<Shape>) -> Value {
+        Value { shape: shape.into(), offset: self.offset + start, ..self.clone() }
+    }
+
+    /// Whether no other handle reads this storage, so that it may be written in place.
+    pub fn is_unshared(&self) -> bool {
+        Rc::strong_count(&self.storage) == 1 && !matches!(self.storage.lies, Lies::OnPage(_))
+    }
+
+    /// The host's copy of an i32 value that JavaScript made.
+    pub fn host(&self) -> Option<Rc<[i32]>> {
+        let host = self.storage.host.borrow().clone()?;
+        (self.offset == 0 && host.len() == self.size()).then_some(host)
+    }
+}
+
+impl std::fmt::Debug for Value {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}
+
+/// Shape and dtype: what an operation is checked and planned by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spec {
+    pub shape: Shape,
+    pub dtype: DType,
+}
+
+impl Spec {
+    pub fn f32(shape: impl Into<Shape>) -> Spec {
+        Spec { shape: shape.into(), dtype: DType::F32 }
+    }
+}
+
+impl std::fmt::Display for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.dtype, self.shape)
+    }
+}

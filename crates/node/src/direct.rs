@@ -1,0 +1,172 @@
+//! The calls that every operation of a small model makes, on Node-API itself: napi-rs keeps account of what each call
+//! borrows, in a map behind a lock, which takes as long as recording an operation does.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+use std::rc::{Rc, Weak};
+
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_engine::kernels::elementwise::Function;
+use lowrank_engine::op::Op;
+use lowrank_engine::ops::{binary::Binary, unary::Unary};
+use lowrank_engine::panic::told;
+use lowrank_engine::tape::Tensor;
+use napi::bindgen_prelude::{Env, FromNapiValue, JsObjectValue, Object, Unknown};
+use napi::{JsError, sys};
+use napi_derive::napi;
+
+use crate::error::{Result, internal, thrown};
+use crate::session::{Session, State};
+
+/// Arguments of a call at most.
+const MOST: usize = 3;
+
+/// What a call does; a number is its result, if it has one.
+type Call = fn(&RefCell<State>, &Arguments) -> engine::Result<Option<u32>>;
+
+struct Direct {
+    name: &'static str,
+    call: Call,
+    state: Weak<RefCell<State>>,
+}
+
+struct Arguments {
+    env: sys::napi_env,
+    values: [sys::napi_value; MOST],
+}
+
+const CALLS: [(&str, Call); 6] = [
+    ("unary", |state, arguments| {
+        apply(state, Unary(function(arguments.number(0)?, 1)?), &[arguments.number(1)? as u32])
+    }),
+    ("binary", |state, arguments| {
+        let inputs = [arguments.number(1)? as u32, arguments.number(2)? as u32];
+        apply(state, Binary(function(arguments.number(0)?, 2)?), &inputs)
+    }),
+    // The second operand is a number.
+    ("binaryNumber", |state, arguments| {
+        let function = function(arguments.number(0)?, 2)?;
+        let mut state = state.borrow_mut();
+        let a = state.tensor(arguments.number(1)? as u32)?;
+        let b = constant(&a, arguments.number(2)?);
+        let tape = state.tape.clone();
+        let made = tape.apply1(Binary(function), &[&a, &b])?;
+        Ok(Some(state.insert(made)))
+    }),
+    // A number as a tensor, beside another.
+    ("number", |state, arguments| {
+        let mut state = state.borrow_mut();
+        let made = constant(&state.tensor(arguments.number(0)? as u32)?, arguments.number(1)?);
+        Ok(Some(state.insert(made)))
+    }),
+    ("release", |state, arguments| {
+        let handles = state.borrow().handles.clone();
+        let tensor = handles.borrow_mut().remove(arguments.number(0)? as u32);
+        drop(tensor);
+        Ok(None)
+    }),
+    ("watch", |state, arguments| {
+        let handles = state.borrow().handles.clone();
+        let dead = {
+            let mut handles = handles.borrow_mut();
+            handles.watch(arguments.number(0)? as u32, arguments.values[1]);
+            handles.look()
+        };
+        drop(dead);
+        Ok(None)
+    }),
+];
+
+fn apply(state: &RefCell<State>, op: impl Op, inputs: &[u32]) -> engine::Result<Option<u32>> {
+    Ok(Some(state.borrow_mut().apply(op, inputs, 1)?[0]))
+}
+
+fn constant(beside: &Tensor, value: f64) -> Tensor {
+    let context = beside.with_value(|value| value.context().clone());
+    Tensor::new(context.constant(value as f32), false)
+}
+
+/// The function of that number in `functions()`.
+fn function(number: f64, operands: usize) -> engine::Result<Function> {
+    let found = Function::ALL.get(number as usize).filter(|f| f.operands() == operands);
+    found.copied().ok_or_else(|| fail_code(Code::Internal, format!("there is no function {number}")))
+}
+
+impl Arguments {
+    fn number(&self, i: usize) -> engine::Result<f64> {
+        let mut number = 0.0;
+        match unsafe { sys::napi_get_value_double(self.env, self.values[i], &mut number) } {
+            sys::Status::napi_ok => Ok(number),
+            _ => Err(fail_code(Code::Option, format!("argument {} is not a number", i + 1))),
+        }
+    }
+}
+
+unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
+    let mut arguments = Arguments { env, values: [null_mut(); MOST] };
+    let (mut count, mut data) = (MOST, null_mut());
+    unsafe {
+        let values = arguments.values.as_mut_ptr();
+        sys::napi_get_cb_info(env, info, &mut count, values, null_mut(), &mut data);
+    }
+    let direct = unsafe { &*data.cast::<Direct>() };
+    let run = || match direct.state.upgrade() {
+        Some(state) => (direct.call)(&state, &arguments),
+        None => Err(fail_code(Code::Disposed, "the engine of this environment has been closed")),
+    };
+    let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        Err(fail_code(Code::Internal, format!("{}: {}", direct.name, told(&*panic))))
+    });
+    let mut value = null_mut();
+    match result {
+        Ok(Some(number)) => unsafe { sys::napi_create_uint32(env, number, &mut value) },
+        Ok(None) => return null_mut(),
+        Err(error) => {
+            unsafe { JsError::from(thrown(error)).throw_into(env) };
+            return null_mut();
+        }
+    };
+    value
+}
+
+#[napi]
+impl Session {
+    /// Functions by the names in `CALLS`.
+    #[napi(
+        catch_unwind,
+        ts_return_type = "{ unary(f: number, x: number): number; binary(f: number, a: number, b: number): number; binaryNumber(f: number, a: number, b: number): number; number(beside: number, value: number): number; release(id: number): void; watch(id: number, object: object): void }"
+    )]
+    pub fn direct<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let mut calls = Object::new(env).map_err(internal)?;
+        for (name, call) in CALLS {
+            // It lives as long as the environment, whose function it is.
+            let direct = Box::leak(Box::new(Direct { name, call, state: Rc::downgrade(&self.state) }));
+            let mut function = null_mut();
+            let data: *mut Direct = direct;
+            let status = unsafe {
+                sys::napi_create_function(
+                    env.raw(),
+                    name.as_ptr().cast(),
+                    name.len() as isize,
+                    Some(enter),
+                    data.cast::<c_void>(),
+                    &mut function,
+                )
+            };
+            if status != sys::Status::napi_ok {
+                return Err(thrown(fail_code(Code::Internal, format!("{name}: no function was made"))));
+            }
+            let function = unsafe { Unknown::from_napi_value(env.raw(), function) }.map_err(internal)?;
+            calls.set_named_property(name, function).map_err(internal)?;
+        }
+        Ok(calls)
+    }
+}
+
+/// The elementwise functions, by the numbers that `DirectCalls` take.
+#[napi(catch_unwind)]
+pub fn functions() -> Vec<&'static str> {
+    Function::ALL.iter().map(|f| f.name()).collect()
+}

@@ -1,0 +1,39 @@
+/** Starts whole processes of `child.ts`. */
+import { spawn, type ChildProcess } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
+
+/** How a process ended, and what it printed. */
+export interface Ended {
+  status: number | null;
+  signal: NodeJS.Signals | null;
+  output: string;
+  errors: string;
+  ms: number;
+}
+
+/** Starts `child.ts`. */
+export function start(
+  args: string[],
+  env: Record<string, string> = {},
+): { child: ChildProcess; ended: Promise<Ended> } {
+  const began = performance.now();
+  const child = spawn(process.execPath, ["--import=tsx", CHILD, ...args], {
+    env: { ...process.env, ...env },
+  });
+  let [output, errors] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
+  const ended = new Promise<Ended>((resolve) => {
+    child.on("close", (status, signal) =>
+      resolve({ status, signal, output, errors, ms: performance.now() - began }),
+    );
+  });
+  return { child, ended };
+}
+
+/** Runs `child.ts` to its end. */
+export async function run(args: string[], env: Record<string, string> = {}): Promise<Ended> {
+  return start(args, env).ended;
+}
