@@ -137,7 +137,11 @@ export class AdapterRun {
     const { output } = this.#subject;
     const parent = resumed === undefined ? null : resumed.checkpoint.folder;
     const { settings } = this.#subject;
-    const record = await newRecord(output.path, output.record, { ...this.#provenance(), parent });
+    const record = await newRecord(output.path, output.record, {
+      ...this.#provenance(),
+      parent,
+      replaces: resumed?.checkpoint.progress.replaces,
+    });
     await output.begin(record, { replacing: settings.overwrite && record.replacing });
   }
 
@@ -217,7 +221,9 @@ export class AdapterRun {
       fill: async (folder) => {
         await this.#saveAdapter(folder);
         const cursor = this.#plan.cursor(step);
-        await writeState(folder, optimizer, { ...this.#provenance(), cursor, evalLoss, judged });
+        const { replaces } = output;
+        const state = { ...this.#provenance(), cursor, evalLoss, judged, replaces };
+        await writeState(folder, optimizer, state);
       },
     });
     if (moved !== undefined) {
@@ -245,7 +251,7 @@ export class AdapterRun {
       deleteAdapter(model, this.#name);
       return { adapter: "", ...ended };
     }
-    // Another run's adapter stays until this one is done.
+    // What a run has given in the end stays until this one is done.
     if (stopped && output.replacing)
       return { adapter: adapterFolder(output.newest ?? "", this.#name), ...ended };
     const best =

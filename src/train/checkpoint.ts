@@ -41,6 +41,8 @@ export interface Progress extends Provenance {
   /** The held-out loss at this step, where it was evaluated; and what evaluations came to so far. */
   evalLoss: number | null;
   judged: Judged;
+  /** Lineages whose checkpoints the run was to replace. */
+  replaces?: string[];
   /** When, as ISO 8601. */
   saved: string;
   /** The other files of the folder. */
@@ -51,7 +53,7 @@ export interface Progress extends Provenance {
 export async function writeState(
   folder: string,
   optimizer: Optimizer,
-  rest: Provenance & Pick<Progress, "cursor" | "evalLoss" | "judged">,
+  rest: Provenance & Pick<Progress, "cursor" | "evalLoss" | "judged" | "replaces">,
 ): Promise<void> {
   const { tensors, updates } = flat(optimizer.stateDict());
   try {

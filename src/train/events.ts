@@ -136,8 +136,8 @@ export interface EndEvent extends FinetuneResult {
 
 export interface FinetuneResult {
   /**
-   * The adapter's folder; of a run that was stopped before it replaced another's adapter (`overwrite`) its checkpoint,
-   * which is an adapter, too. Empty where a run was stopped before its first step, and nothing was saved.
+   * The adapter's folder; of a run that was stopped, in a folder that holds the adapter of one that was not, its
+   * checkpoint, which is an adapter, too. Empty where a run was stopped before its first step, and nothing was saved.
    */
   adapter: string;
   /** The last step's loss, and the last evaluation's; null when there was none. */

@@ -69,8 +69,7 @@ async function finetune(
 function stoppedLine({ steps, adapter }: FinetuneResult, { started }: Telling, flags: Flags): string {
   if (started === undefined || adapter === "") return "stopped before the first step; nothing was saved";
   const { output } = started;
-  const kept =
-    adapter === output || !flags.yes ? "" : `; the adapter that was in ${output} stays until the run is done`;
+  const kept = adapter === output ? "" : `; the adapter that was in ${output} stays until the run is done`;
   return `stopped after step ${steps}${kept}; to go on: ${resumeCommand(output, flags)}`;
 }
 

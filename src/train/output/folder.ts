@@ -77,9 +77,15 @@ export class OutputFolder {
     return this.#record;
   }
 
-  /** Whether another run's adapter or checkpoints are there until this run is done. */
+  /** Whether an adapter is there that stays until this run is done. */
   get replacing(): boolean {
-    return this.#begun().replacing;
+    const { replacing, files } = this.#begun();
+    return replacing && !isEmpty(files);
+  }
+
+  /** Lineages whose checkpoints go when this run is done. */
+  get replaces(): string[] {
+    return this.#begun().replaces;
   }
 
   /** The checkpoint that was saved last. */
@@ -199,10 +205,12 @@ export class OutputFolder {
       if (name in files) continue;
       if (await matches(join(this.path, name), digest)) await rm(join(this.path, name), { force: true });
     }
-    const replaced = new Set(own.replaces);
+    // One that was stopped leaves them to the run that goes on with it.
+    const done = ended?.why !== "stopped";
+    const replaced = new Set(done ? own.replaces : []);
     for (const one of await listCheckpoints(this.path))
       if (replaced.has(one.lineage)) await removeCheckpoint(one);
-    Object.assign(own, { files, replaces: [], replacing: false, ...(ended && { ended }) });
+    Object.assign(own, { files, replacing: false, ...(done && { replaces: [] }), ...(ended && { ended }) });
     await this.#write(own);
   }
 

@@ -45,7 +45,7 @@ export interface RunRecord {
   checkpoints: SavedCheckpoint[];
   /** The adapter's files in the folder, by what was written; those of a run that this one replaces among them. */
   files: Manifest;
-  /** Whether another run's adapter is there until this one ends, and the lineages whose checkpoints go then. */
+  /** Whether an adapter is there that stays until this run is done, and the lineages whose checkpoints go then. */
   replacing: boolean;
   replaces: string[];
   /** The folder from which the adapter's files are being put in their places. */
@@ -84,18 +84,34 @@ export async function writeRunRecord(output: string, record: RunRecord): Promise
   await writeWhole(join(output, RUN), sealed(record));
 }
 
-/** The record of a run that begins, or goes on, in a folder that `before` is about. */
+/**
+ * The record of a run that begins, or goes on from a checkpoint that says what it `replaces`, in a folder that `before` is
+ * about.
+ */
 export async function newRecord(
   output: string,
   before: RunRecord | undefined,
-  { line, options, cwd, identities, parent }: Provenance & { parent: string | null },
+  {
+    line,
+    options,
+    cwd,
+    identities,
+    parent,
+    ...rest
+  }: Provenance & {
+    parent: string | null;
+    replaces: string[] | undefined;
+  },
 ): Promise<RunRecord> {
   const there = await listCheckpoints(output);
   const own = there.filter((one) => within(line, one));
   // A new run: what is there of others goes when it ends.
   const anew = parent === null;
-  const replaces = anew ? there.map(({ lineage }) => lineage) : (before?.replaces ?? []);
+  const listed = anew ? there.map(({ lineage }) => lineage) : (rest.replaces ?? []);
+  const replaces = listed.filter((lineage) => !line.some((segment) => segment.lineage === lineage));
   const files = before?.files ?? {};
+  // What a run has given in the end is not given up for what another has not ended with.
+  const finished = before?.ended !== undefined && before.ended.why !== "stopped";
   return {
     version: VERSION,
     kind: "run",
@@ -112,7 +128,11 @@ export async function newRecord(
       evalLoss,
     })),
     files,
-    replacing: anew ? there.length > 0 || Object.keys(files).length > 0 : (before?.replacing ?? false),
+    replacing:
+      finished ||
+      before?.replacing === true ||
+      replaces.length > 0 ||
+      (anew && Object.keys(files).length > 0),
     replaces: [...new Set(replaces)],
   };
 }

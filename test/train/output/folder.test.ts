@@ -88,6 +88,24 @@ test.serial("what no run wrote is neither replaced nor removed", async (t) => {
   t.deepEqual(readdirSync(other.output), ["run.json"]);
 });
 
+test.serial(
+  "who goes back from a run that replaces to the one that it replaces loses nothing of either",
+  async (t) => {
+    const first = options({ saveEvery: 2 });
+    await finetune(first).result;
+    const before = adapterBytes(first.output);
+    await until({ ...first, seed: 1, steps: 8, saveEvery: 3, overwrite: true }, 4, "stop");
+    // A branch of the first run, which is stopped, and done.
+    const back = { resume: join(first.output, "checkpoint-2"), optimizer: { lr: 1e-3 } };
+    await until(back, 4, "stop");
+    t.true(adapterBytes(first.output).equals(before));
+    t.is((await finetune({ resume: first.output }).result).steps, 6);
+    t.false(adapterBytes(first.output).equals(before));
+    const left = readdirSync(first.output).filter((name) => name.startsWith("checkpoint-"));
+    t.true(left.includes("checkpoint-2") && left.includes("checkpoint-3"), left.join());
+  },
+);
+
 test.serial("two runs at once: the second is refused, and the first goes on", async (t) => {
   const first = options({ steps: 30 });
   const run = finetune(first);

@@ -3,21 +3,13 @@
  * seed has happen to it, against a plain record of what should be there.
  */
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
-import {
-  appendFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import { start, type Ended, type Mishap } from "./child.js";
 import type { Random } from "./random.js";
+import { drawMishap, SIGNALS } from "./mishap.js";
+import { SmallDisk } from "./small-disk.js";
 import { flagsOf, onward, type Course, type References, type Subject } from "./reference.js";
 
 /** A checkpoint or a run, as its run.json tells. */
@@ -28,7 +20,6 @@ interface Told {
 }
 
 const RATES = [0.02, 0.01, 0.005];
-const SIGNALS = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 /** How often each thing happened. */
 export type Tally = Record<string, number>;
@@ -65,7 +56,7 @@ export class Scenario {
   readonly #foreign = new Map<string, string>();
   /** What an adapter in the folder was, while it was whole. */
   #adapter: Buffer | undefined;
-  #mounted: string | undefined;
+  #disk: SmallDisk | undefined;
   readonly log: string[] = [];
 
   constructor(world: World) {
@@ -79,7 +70,10 @@ export class Scenario {
   async run(): Promise<void> {
     const { random, mounts } = this.#world;
     try {
-      if (mounts && random.chance(0.25)) this.#mount();
+      if (mounts && random.chance(0.25)) {
+        this.#disk = new SmallDisk(this.#output);
+        this.#count("small file system");
+      }
       let replaces = false;
       if (random.chance(0.3)) {
         await this.#earlierRun();
@@ -91,7 +85,7 @@ export class Scenario {
       for (let turn = 0; argv !== undefined; turn++) argv = await this.#invoke(argv, turn < 4);
       await this.#checkEnd();
     } finally {
-      this.#unmount();
+      this.#disk?.unmount();
     }
   }
 
@@ -158,21 +152,23 @@ export class Scenario {
     const { random } = this.#world;
     const before = this.#tellings();
     const mishap = troubled ? this.#mishap() : ({ kind: "none" } as const);
-    const ballast = troubled && this.#mounted !== undefined && random.chance(0.6) ? this.#fill() : undefined;
-    this.log.push(
-      `${argv.slice(1).join(" ")} <- ${JSON.stringify(mishap)}${ballast === undefined ? "" : " full disk"}`,
-    );
+    const full = troubled && this.#disk !== undefined && random.chance(0.6);
+    if (full) {
+      this.#disk?.fill(random.below(60));
+      this.#count("full disk");
+    }
+    this.log.push(`${argv.slice(1).join(" ")} <- ${JSON.stringify(mishap)}${full ? " full disk" : ""}`);
     const course = this.#intended(argv);
     const child = start(argv, mishap);
     const rival = troubled && random.chance(0.2) ? this.#rival(child.pid, argv) : undefined;
     const ended = await child.ended;
     this.log.push(`  -> ${ended.status ?? ended.signal} ${ended.stderr.trim()}`);
     await rival;
-    if (ballast !== undefined) rmSync(ballast);
+    if (full) this.#disk?.empty();
     // A rival does the same, but where this one began anew.
     this.#learn(before, course, rival !== undefined && !argv.includes("--resume"));
     await this.#check(ended, rival !== undefined);
-    return this.#next(ended, mishap, ballast !== undefined);
+    return this.#next(ended, mishap, full);
   }
 
   #tellings(): string {
@@ -206,47 +202,9 @@ export class Scenario {
   }
 
   #mishap(): Mishap {
-    const { random } = this.#world;
-    const kind = random.of([
-      "none",
-      "kill",
-      "kill",
-      "kill",
-      "ask",
-      "ask",
-      "twice",
-      "closed",
-      "full",
-      "limit",
-      "none",
-    ] as const);
-    this.#count(kind);
-    const line = random.chance(0.6) ? { line: 1 + random.below(30) } : {};
-    const after = "line" in line ? random.below(40) : 100 + random.below(1500);
-    const asking = random.of(Object.keys(SIGNALS) as (keyof typeof SIGNALS)[]);
-    switch (kind) {
-      case "kill":
-        return { kind: "signal", signals: [{ signal: "SIGKILL", after }], ...line };
-      case "ask":
-        return { kind: "signal", signals: [{ signal: asking, after }], ...line };
-      case "twice":
-        return {
-          kind: "signal",
-          signals: [
-            { signal: asking, after },
-            { signal: asking, after: after + random.below(30) },
-          ],
-          ...line,
-        };
-      case "closed":
-        return { kind: "closed", line: 1 + random.below(20) };
-      case "full":
-        return { kind: "full stdout" };
-      case "limit":
-        return { kind: "limit", blocks: random.of([1, 4, 8, 30, 60]) };
-      case "none":
-        return { kind: "none" };
-    }
+    const { name, mishap } = drawMishap(this.#world.random);
+    this.#count(name);
+    return mishap;
   }
 
   /** A second run over the same folder, while the first may be running. */
@@ -433,36 +391,6 @@ export class Scenario {
 
   #bestOf(): number | undefined {
     return (tellOf(this.#output) as unknown as { ended?: { best?: number } }).ended?.best;
-  }
-
-  #mount(): void {
-    mkdirSync(this.#output, { recursive: true });
-    execFileSync("mount", ["-t", "tmpfs", "-o", "size=2m", "none", this.#output]);
-    this.#mounted = this.#output;
-    this.#count("small file system");
-  }
-
-  /** Leaves some pages of the small file system. */
-  #fill(): string {
-    const file = join(this.#output, "ballast");
-    writeFileSync(file, "");
-    const piece = Buffer.alloc(4096);
-    try {
-      for (;;) appendFileSync(file, piece);
-    } catch {
-      // It is full.
-    }
-    const free = 4096 * this.#world.random.below(60);
-    execFileSync("truncate", ["-s", String(Math.max(0, statSync(file).size - free)), file]);
-    this.#count("full disk");
-    return file;
-  }
-
-  #unmount(): void {
-    if (this.#mounted === undefined) return;
-    // What is on it goes with it; it is unmounted by its path alone.
-    execFileSync("umount", [this.#mounted]);
-    this.#mounted = undefined;
   }
 }
 
