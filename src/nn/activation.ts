@@ -1,13 +1,14 @@
 /** Activations as layers, for where a model is a list of them. */
 import { oneOf, options } from "../argument.js";
 import type { Tensor } from "../tensor.js";
+import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** max(x, 0) of each element. As `torch.nn.ReLU`. */
 export class ReLU extends Module {
-  /** Shapes: x and y [...]. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return x.relu();
+    return inputOf("ReLU", x).relu();
   }
 }
 
@@ -29,32 +30,32 @@ export class GELU extends Module {
     this.approximate = oneOf("GELU", "approximate", approximate, ["none", "tanh"]);
   }
 
-  /** Shapes: x and y [...]. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return x.gelu({ approximate: this.approximate });
+    return inputOf("GELU", x).gelu({ approximate: this.approximate });
   }
 }
 
 /** x·sigmoid(x) of each element (Elfwing et al. 2017). As `torch.nn.SiLU`. */
 export class SiLU extends Module {
-  /** Shapes: x and y [...]. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return x.silu();
+    return inputOf("SiLU", x).silu();
   }
 }
 
 /** The hyperbolic tangent of each element. As `torch.nn.Tanh`. */
 export class Tanh extends Module {
-  /** Shapes: x and y [...]. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return x.tanh();
+    return inputOf("Tanh", x).tanh();
   }
 }
 
 /** 1 / (1 + e⁻ˣ) of each element. As `torch.nn.Sigmoid`. */
 export class Sigmoid extends Module {
-  /** Shapes: x and y [...]. */
+  /** Shapes: x and y [...]. Throws `ERR_OPTION` for what is no tensor, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
-    return x.sigmoid();
+    return inputOf("Sigmoid", x).sigmoid();
   }
 }

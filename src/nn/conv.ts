@@ -1,4 +1,4 @@
-import { flag, options, whole } from "../argument.js";
+import { flag, numberThat, options, whole } from "../argument.js";
 import { tensor } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
@@ -65,6 +65,7 @@ export abstract class ConvNd extends Module {
     given: ConvOptions = {},
   ) {
     super();
+    numberThat("ConvNd", "dims", dims, (n) => n === 1 || n === 2 || n === 3, "1, 2 or 3");
     const layer = `Conv${dims}d`;
     const { bias = true, device, weight, biasValues } = given;
     whole(layer, "inChannels", inChannels, 1);

@@ -1,5 +1,6 @@
 import { numberThat } from "../argument.js";
 import type { Tensor } from "../tensor.js";
+import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 
 /** Dimensions `startDim` to `endDim` as one. As `torch.nn.Flatten`. */
@@ -20,6 +21,6 @@ export class Flatten extends Module {
 
   /** Shapes: x [B, ...], y [B, ∏ ...] by default. Throws `ERR_SHAPE_MISMATCH` for dimensions that x has not. */
   forward(x: Tensor): Tensor {
-    return x.flatten(this.startDim, this.endDim);
+    return inputOf("Flatten", x).flatten(this.startDim, this.endDim);
   }
 }

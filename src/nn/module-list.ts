@@ -1,6 +1,6 @@
 import { refuse, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
-import { moduleOf } from "./children.js";
+import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 
 /**
@@ -55,7 +55,8 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
 
   /** Puts `module` in the place of the one called `name`. */
   override replaceChild(name: string, module: Module): void {
-    this.items[Number(name)] = module as M;
+    const where = "ModuleList.replaceChild";
+    this.items[placeOf(where, name, this.length)] = moduleOf(where, "module", module) as M;
   }
 
   /** A list does not say what it computes: throws `ERR_OPTION`. */

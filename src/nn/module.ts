@@ -56,6 +56,9 @@ export abstract class Module {
 
   /** Puts `module` in the place of the child called `name`. */
   replaceChild(name: string, module: Module): void {
+    const where = `${this.constructor.name}.replaceChild`;
+    text(where, "name", name);
+    if (!(module instanceof Module)) refuse(where, "module", "a module", module);
     const [property, index] = name.split(".") as [string, string | undefined];
     const held = (this as Record<string, unknown>)[property];
     if (index !== undefined && Array.isArray(held)) held[Number(index)] = module;

@@ -49,6 +49,8 @@ export class RMSNorm extends Module {
 
   /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+    inputOf("RMSNorm", x);
+    inputOf("RMSNorm", r, "what is added");
     if (this.forward !== RMSNorm.prototype.forward) return apart(this, x, r);
     const { weight, eps } = this;
     return madeAll(() => session().addedRmsNorm(x.id, r.id, weight.id, eps)) as [Tensor, Tensor];
@@ -88,6 +90,8 @@ export class LayerNorm extends Module {
 
   /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
   forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+    inputOf("LayerNorm", x);
+    inputOf("LayerNorm", r, "what is added");
     if (this.forward !== LayerNorm.prototype.forward) return apart(this, x, r);
     const { weight, bias, eps } = this;
     return madeAll(() => session().addedLayerNorm(x.id, r.id, weight.id, bias?.id, eps)) as [Tensor, Tensor];

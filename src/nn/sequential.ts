@@ -1,5 +1,6 @@
+import { callable } from "../argument.js";
 import type { Tensor } from "../tensor.js";
-import { moduleOf } from "./children.js";
+import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 
 /** Modules one after the other; their names are their places, as PyTorch's. */
@@ -20,11 +21,15 @@ export class Sequential extends Module {
 
   /** Puts `module` in the place of the one called `name`. */
   override replaceChild(name: string, module: Module): void {
-    this.layers[Number(name)] = module;
+    const where = "Sequential.replaceChild";
+    this.layers[placeOf(where, name, this.layers.length)] = moduleOf(where, "module", module);
   }
 
   /** What the last gives, each being given what the one before gave. Throws what they throw. */
   forward(x: Tensor): Tensor {
-    return this.layers.reduce((y, layer) => (layer.forward as (x: Tensor) => Tensor).call(layer, y), x);
+    return this.layers.reduce((y, layer, i) => {
+      const forward = callable("Sequential", `forward of layer ${i}`, layer.forward as (x: Tensor) => Tensor);
+      return forward.call(layer, y);
+    }, x);
   }
 }

@@ -48,7 +48,7 @@ export class Upsample extends Module {
   constructor(given: UpsampleOptions) {
     super();
     const known = ["size", "scaleFactor", "mode", "alignCorners"] as const;
-    const { size, scaleFactor, mode = "nearest", alignCorners } = options("Upsample", given, known);
+    const { size, scaleFactor, mode = "nearest", alignCorners } = { ...options("Upsample", given, known) };
     if ((size === undefined) === (scaleFactor === undefined))
       throw new LowrankError("ERR_OPTION", "Upsample: give one of size and scaleFactor");
     each(size, (one) => whole("Upsample", "size", one, 1));

@@ -1,5 +1,5 @@
 /** What every optimizer is: parameters in groups, each with its options, and a state that lives on the device. */
-import { flag, listOf, numeric, options, refuse, text } from "../argument.js";
+import { flag, listOf, numberThat, numeric, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { scope } from "../scope.js";
@@ -57,6 +57,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     params: Parameters<Options>,
     defaults: Options,
   ) {
+    text("Optimizer", "where", where);
     this.#rule = rule;
     this.#stateNames = stateNames;
     this.groups = grouped(where, params).map((group, i) => {
@@ -85,6 +86,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * they are. Returns the norm that they had.
    */
   stepClipped(max: number | undefined): Tensor {
+    if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
     return new Tensor(session().optimizerStep(this.#alive(), this.#options(), max));
   }
 
@@ -110,7 +112,8 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * Takes over a state that `stateDict()` gave. Throws `ERR_SHAPE_MISMATCH` when it is of other parameters; nothing
    * is changed then.
    */
-  loadStateDict({ state, paramGroups }: OptimizerState<Options>): void {
+  loadStateDict(given: OptimizerState<Options>): void {
+    const { state, paramGroups } = checkedState(given);
     const sizes = (groups: readonly { params: readonly unknown[] }[]): string =>
       groups.map(({ params }) => params.length).join(", ");
     if (sizes(paramGroups) !== sizes(this.groups)) {
@@ -251,6 +254,21 @@ function checkedOptions<Options>(where: string, given: Options): Options {
     } else numeric(where, name, value);
   }
   return given;
+}
+
+/** A state dict that looks as one. Throws `ERR_OPTION`. */
+function checkedState<Options>(given: OptimizerState<Options>): OptimizerState<Options> {
+  const { state, paramGroups } = ((given as unknown) ?? {}) as Partial<OptimizerState<Options>>;
+  const groups: unknown = paramGroups;
+  const whole =
+    typeof state === "object" &&
+    state !== null &&
+    Array.isArray(groups) &&
+    groups.every((group: unknown) => Array.isArray((group as { params?: unknown } | null)?.params)) &&
+    Object.values(state).every(
+      (one) => typeof one === "object" && one !== null && Number.isSafeInteger(one.step),
+    );
+  return whole ? given : refuse("loadStateDict", "the state", "what stateDict() gives", given);
 }
 
 function tensorOf(state: ParameterState, name: string, place: number): Tensor {

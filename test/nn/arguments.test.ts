@@ -218,6 +218,22 @@ const WRONG: Wrong[] = [
     /^Upsample: size is one number, or 2/,
     () => new nn.Upsample({ size: [3] }).forward(x(1, 1, 3, 3)),
   ],
+  ["ERR_OPTION", /^ReLU: the input is a tensor, not 3$/, () => new nn.ReLU().forward(loose(3))],
+  [
+    "ERR_OPTION",
+    /^LayerNorm: what is added is a tensor, not undefined$/,
+    () => new nn.LayerNorm(3, { device }).forwardAdded(given, loose(undefined)),
+  ],
+  [
+    "ERR_OPTION",
+    /^Sequential.replaceChild: name is a place among 1 modules, not "1"$/,
+    () => new nn.Sequential(new nn.ReLU()).replaceChild("1", new nn.ReLU()),
+  ],
+  [
+    "ERR_OPTION",
+    /^Linear.replaceChild: name is a text, not undefined$/,
+    () => new nn.Linear(1, 1, { device }).replaceChild(loose(undefined), new nn.ReLU()),
+  ],
 ];
 
 for (const [code, message, make] of WRONG) {

@@ -209,6 +209,16 @@ const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
     /clipGradNorm: max is a number from 0 on, not NaN/,
     () => optim.clipGradNorm([p], Number.NaN),
   ],
+  [
+    "a state that is none",
+    /loadStateDict: the state is what stateDict\(\) gives, not an object/,
+    () => new optim.SGD([p]).loadStateDict(loose({ state: {} })),
+  ],
+  [
+    "a norm that steps are not clipped to",
+    /stepClipped: max is a number from 0 on, not "1"/,
+    () => new optim.SGD([p]).stepClipped(loose("1")),
+  ],
 ];
 
 for (const [what, message, make] of ARGUMENTS) {
