@@ -58,7 +58,7 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     constructor(...args: any[]) {
       const [inChannels, outChannels, , given] = args as [unknown, unknown, unknown, LoRAConvOptions?];
-      const options = checkLayer("lora.Conv", given, { inChannels, outChannels });
+      const options = checkLayer(`lora.${Base.name}`, given, { inChannels, outChannels });
       super(...args);
       this.mergeWeights = options.mergeWeights ?? true;
       const { r = 0, loraAlpha = 1 } = options;
@@ -66,7 +66,7 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
     }
 
     static fromBase<L extends AnyConvLoRA>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
-      checkBase("lora.Conv", layer, ConvNd as unknown as abstract new () => ConvNd, "a convolution");
+      checkBase(`lora.${Base.name}`, layer, ConvNd as unknown as abstract new () => ConvNd, "a convolution");
       const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
       const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
       const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
