@@ -12,6 +12,7 @@ import { readFolder, writeFolder } from "./formats/folder.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./formats/kohya.js";
 import { layersOf } from "./formats/layers.js";
 import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./formats/loralib.js";
+import type { Tensor } from "../tensor.js";
 import { completed } from "./options.js";
 import type { Targetable, Targets } from "./targets.js";
 
@@ -144,11 +145,12 @@ export async function convertAdapter(dir: string, output: string, given: Convert
       return;
     }
     const layers = layersOf(read);
-    const { tensors, metadata, made } =
-      format === "kohya"
-        ? toKohya(layers, read.file, reading.prefix ?? prefixFor(read))
-        : await toLoralib(layers, read.file, model);
+    const made: Tensor[] = [];
     try {
+      const { tensors, metadata } =
+        format === "kohya"
+          ? toKohya(layers, read.file, reading.prefix ?? prefixFor(read), made)
+          : await toLoralib(layers, read.file, model, made);
       await save(output, tensors, { metadata });
     } finally {
       for (const tensor of made) tensor.dispose();

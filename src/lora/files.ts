@@ -3,7 +3,7 @@ import { flag, options, text } from "../argument.js";
 import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { moduleOf } from "../nn/children.js";
-import { noGrad } from "../scope.js";
+import { noGrad, scope } from "../scope.js";
 import { partsOf, type Adapter } from "./adapter.js";
 import { setTrainable } from "./active.js";
 import { at } from "./at.js";
@@ -54,7 +54,7 @@ export async function saveAdapter(
       for (const [path, layer] of layers)
         plain.set(
           path,
-          at("saveAdapter", path, () => layer.plainAdapter(name)),
+          at("saveAdapter", path, () => scope(() => layer.plainAdapter(name))),
         );
     });
     const { options, targets } = described(model, adapter, plain);

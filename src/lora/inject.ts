@@ -48,12 +48,16 @@ export async function inject(model: Targetable, given: InjectOptions = {}): Prom
   const starts = await startsOf(model, layersFor(model, options), options);
   // Another may have come while values were read.
   checkFree(model, options.name, "inject");
-  return put(model, starts, true);
+  return put(model, starts, { drawn: true, frozen: true });
 }
 
-/** @internal An adapter to be filled from a file, whatever it starts from. */
-export function injectNow(model: Targetable, given: InjectOptions): InjectReport {
-  return put(model, { options: optionsFor(model, given), byPath: new Map() }, false);
+/** @internal An adapter to be filled, whatever it starts from; the base is frozen unless told otherwise. */
+export function injectNow(
+  model: Targetable,
+  given: InjectOptions,
+  { frozen = true }: { frozen?: boolean } = {},
+): InjectReport {
+  return put(model, { options: optionsFor(model, given), byPath: new Map() }, { drawn: false, frozen });
 }
 
 function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
@@ -68,15 +72,22 @@ function layersFor(model: Targetable, options: AdapterOptions): Map<string, Modu
   return new Map([...targeted(model, options)].filter(([path]) => !isWithin(path, saved)));
 }
 
-/** Puts the adapter in; `drawn` says whether it starts as its options say. */
-function put(model: Targetable, { options, byPath }: Starts, drawn: boolean): InjectReport {
+/** How an adapter is put in. */
+interface Putting {
+  /** Whether it starts as its options say. */
+  drawn: boolean;
+  /** Whether all but adapters is frozen. */
+  frozen: boolean;
+}
+
+function put(model: Targetable, { options, byPath }: Starts, putting: Putting): InjectReport {
   const first = adaptersOf(model).size === 0;
   const one = { name: options.name, weight: 1 };
   const active = activeOf(model);
   return change(model, () => {
     // Copies are made of the base's own modules and biases, not of another adapter's.
     withOriginals(model);
-    attach(model, { options: { ...options, active: first || options.active }, byPath }, drawn);
+    attach(model, { options: { ...options, active: first || options.active }, byPath }, putting);
     if (first || options.active) {
       checkTogether(model, [...active, one]);
       activateAlso(model, one);
@@ -86,7 +97,7 @@ function put(model: Targetable, { options, byPath }: Starts, drawn: boolean): In
 }
 
 /** Makes an adapter, which counts for nothing yet. */
-function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: boolean): void {
+function attach(model: Targetable, { options: asked, byPath }: Starts, { drawn, frozen }: Putting): void {
   const { evaData: _data, ...options } = asked;
   const saved = savedModules(model, options);
   const found = [...layersFor(model, options)];
@@ -110,7 +121,7 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, drawn: bo
     delete adapter.options.layersPattern;
   }
   notesOf(model).set(options.name, adapter);
-  freeze(model);
+  if (frozen) freeze(model);
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     const { useRslora, useDora, loraBias, loraDropout } = options;

@@ -8,7 +8,7 @@ import { partsOf, type Adapter } from "./adapter.js";
 import { isWithin } from "./copies.js";
 import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
 import { LoRALayer } from "./layer.js";
-import { trainedBiases, type BiasMode } from "./mark.js";
+import type { BiasMode } from "./mark.js";
 import { adapterOf, baseModules, type ModelAdapter } from "./registry.js";
 import { savedTensors } from "./replacement.js";
 import type { Targets } from "./targets.js";
@@ -17,11 +17,11 @@ import type { Targets } from "./targets.js";
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
 const BASE = ".base_layer.weight";
 
-/** An adapter's own tensors under PEFT's keys. */
-export function adapterState(model: Module, name: string): Map<string, Tensor> {
+/** An adapter's own tensors under PEFT's keys; with `inPlace` biases of the model among them, trained as they are. */
+export function adapterState(model: Module, name: string, inPlace: BiasMode = "none"): Map<string, Tensor> {
   const adapter = adapterOf(model, name);
   const { note, layers } = adapter;
-  const bias = note === undefined || note.options.bias === "none" ? trainedBiases(model) : note.options.bias;
+  const bias = note?.options.bias ?? inPlace;
   return stateOf(model, adapter, { targets: note?.targets ?? [...layers.keys()], bias }, (path) =>
     layers.get(path)?.adapters.get(name),
   );
@@ -85,9 +85,10 @@ export function fitted(
   model: Module,
   name: string,
   { file, tensors, baseModel, options }: AdapterFile,
-  { padded = false, state = adapterState(model, name) } = {},
+  { padded = false, inPlace = "none" }: { padded?: boolean; inPlace?: BiasMode } = {},
 ): Fitted[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
+  const state = adapterState(model, name, inPlace);
   const unexpected = Object.keys(tensors).filter((key) => !state.has(key) && !DOUBLED.test(key));
   const missing = [...state.keys()].filter((key) => !(key in tensors) && !key.endsWith(BASE));
   if (unexpected.length + missing.length > 0) {

@@ -30,19 +30,19 @@ export function checkPrefix(prefix: string): void {
     throw new LowrankError("ERR_OPTION", `kohya: prefix is one of ${PREFIXES.join(", ")}, not "${prefix}"`);
 }
 
-/** A file's layers under kohya's names, and what its header says. The caller disposes the alphas. */
+/** A file's layers under kohya's names, and what its header says. `made` is given the alphas, which are the caller's to dispose. */
 export function toKohya(
   { layers, biases, others }: FileLayers,
   file: string,
   prefix: KohyaPrefix,
-): { tensors: Record<string, Tensor>; metadata: Record<string, string>; made: Tensor[] } {
+  made: Tensor[],
+): { tensors: Record<string, Tensor>; metadata: Record<string, string> } {
   checkPrefix(prefix);
   refuseBeyond("kohya's format", file, [
     ...others,
     ...[...biases.keys()].map((path) => `the bias of ${path}`),
   ]);
   const tensors: Record<string, Tensor> = {};
-  const made: Tensor[] = [];
   const from = new Map<string, string>();
   for (const [path, { embedding, a, b, r, scaling }] of layers) {
     if (embedding) refuseBeyond("kohya's format", file, [`the embedding ${path}`]);
@@ -72,7 +72,7 @@ export function toKohya(
     ss_network_dim: one(all.map(({ r }) => r)),
     ss_network_alpha: one(all.map(({ r, scaling }) => scaling * r)),
   };
-  return { tensors, metadata, made };
+  return { tensors, metadata };
 }
 
 interface Group {

@@ -30,16 +30,16 @@ export function isLoralib(names: readonly string[]): boolean {
 
 /**
  * A file's layers as loralib names them; a layer that is a merged one in `model` in that form, where it
- * has it. What `made` lists is the caller's to dispose.
+ * has it. `made` is given what is new, which is the caller's to dispose.
  */
 export async function toLoralib(
   { layers, biases, others }: FileLayers,
   file: string,
-  model?: Module,
-): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string>; made: Tensor[] }> {
+  model: Module | undefined,
+  made: Tensor[],
+): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string> }> {
   refuseBeyond("loralib", file, others);
   const tensors: Record<string, Tensor> = {};
-  const made: Tensor[] = [];
   const alphas: Record<string, number> = {};
   const modules = new Map(model?.namedModules());
   for (const [path, { a, b, r, scaling }] of layers) {
@@ -56,7 +56,6 @@ export async function toLoralib(
   return {
     tensors,
     metadata: { format: "pt", [ALPHA]: values.size === 1 ? String([...values][0]) : JSON.stringify(alphas) },
-    made,
   };
 }
 

@@ -6,6 +6,7 @@ import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "../convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
+import { trainedBiases } from "../mark.js";
 import { asOwnForm, isOwnForm } from "../own-form.js";
 import { patternReader } from "../patterns.js";
 import { scalingOf } from "../layer.js";
@@ -65,7 +66,9 @@ export async function hotSwap(
       patternReader(rankPattern, "rankPattern"),
       patternReader(alphaPattern, "alphaPattern"),
     ];
-    fill(fitted(model, name, fitting, { padded: true }));
+    // Biases that were trained in place are a part of what was made by hand.
+    const inPlace = (read.options.bias ?? "none") === "none" ? "none" : trainedBiases(model);
+    fill(fitted(model, name, fitting, { padded: true, inPlace }));
     for (const [at, layer] of layers) {
       const adapter = layer.adapterOf(name);
       const scaling = scalingOf(rankOf(at) ?? r, alphaOf(at) ?? loraAlpha, useRslora);

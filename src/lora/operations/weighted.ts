@@ -91,7 +91,8 @@ export async function addWeightedAdapter(
   // Another may have come while values were read.
   checkFree(model, name, "addWeightedAdapter");
   change(model, () => {
-    withRandom(0, () => injectNow(model, { ...describe(model, inputs, sums), name, active: false }));
+    const options = { ...describe(model, inputs, sums), name, active: false };
+    withRandom(0, () => injectNow(model, options, { frozen: false }));
     noGrad(() => scope(() => fill(model, name, inputs, sums)));
     setTrainable(model, name, false);
   });
