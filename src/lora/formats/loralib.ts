@@ -230,7 +230,7 @@ function alphaReader(
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
     // A layer of loralib's has the alpha that it was made with.
     const made = module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
-    const alpha = given ?? own ?? made?.loraAlpha;
+    const alpha = given ?? own ?? (made?.useRslora ? made.scaling * made.r : made?.loraAlpha);
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
       throw new LowrankError(
         "ERR_OPTION",

@@ -68,10 +68,11 @@ export async function eva(
   config: EvaConfig = {},
 ): Promise<Map<string, { rank: number; loraA: Float32Array }>> {
   const { rho, tau, whiten, useLabelMask } = { ...EVA_DEFAULTS, ...config };
-  const { training } = model;
+  // Not by eval(), which merges layers that were made by hand.
+  const modes = [...model.namedModules()].map(([, module]) => [module, module.training] as const);
   const inputs = new Inputs(layers, useLabelMask);
   try {
-    model.eval();
+    for (const [module] of modes) module.training = false;
     const batches = again(data);
     const first = await next(batches);
     const asked = await inputs.equals(model, first);
@@ -118,7 +119,7 @@ export async function eva(
       }),
     );
   } finally {
-    if (training) model.train();
+    for (const [module, training] of modes) module.training = training;
   }
 }
 

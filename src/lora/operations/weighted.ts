@@ -1,5 +1,5 @@
 /** A new adapter out of others. */
-import { options as checkedOptions, refuse as wrong, whole } from "../../argument.js";
+import { options as checkedOptions, probability, refuse as wrong, whole } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
@@ -82,6 +82,7 @@ export async function addWeightedAdapter(
   const known = ["combination", "rank", "density", "majoritySign", "seed"] as const;
   const { seed } = checkedOptions("addWeightedAdapter", options, known);
   if (seed !== undefined) whole("addWeightedAdapter", "seed", seed);
+  if (options.density !== undefined) probability("addWeightedAdapter", "density", options.density);
   const inputs = checked(model, name, weights, options);
   const alone = inputs.length === 1 && options.rank === undefined;
   const combination = alone ? "linear" : (options.combination ?? "linear");
