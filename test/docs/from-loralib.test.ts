@@ -79,7 +79,7 @@ test("the page's lines run from the packed package, and check against its types"
   t.timeout(600_000);
   const folder = installed();
   const page = readFileSync(join(root, "docs/from-loralib.md"), "utf8");
-  const code = [...page.matchAll(/^\`\`\`ts\n(.*?)^\`\`\`$/gms)].map(([, block]) => block).join("\n");
+  const code = [...page.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, block]) => block).join("\n");
   t.deepEqual([...new Set([...code.matchAll(/from "([^"]+)"/g)].map(([, from]) => from))], ["lowrank"]);
   writeFileSync(join(folder, "page.ts"), code + CHECKS);
   const compiler = { module: "nodenext", target: "es2023", strict: true, noEmit: true, skipLibCheck: true };
