@@ -145,7 +145,7 @@ fn certain(text: &str) -> &str {
 #[napi]
 impl Tokenizer {
     /// Decodes what comes after `context`.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn decode_stream(&self, context: &[i32], skip_special_tokens: bool) -> Result<DecodeStream> {
         background::guarded("decode", || DecodeStream::after(self, context, skip_special_tokens))
             .map_err(thrown)
@@ -155,19 +155,19 @@ impl Tokenizer {
 #[napi]
 impl DecodeStream {
     /// The text that `id` completes. An id that is no token has none.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn push(&mut self, id: i32) -> Result<String> {
         background::guarded("decode", || self.pushed(id)).map_err(thrown)
     }
 
     /// Whether the last ids may be a part of a letter.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn held(&self) -> bool {
         self.held
     }
 
     /// What was held back, and is all that will come.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn rest(&mut self) -> Result<String> {
         background::guarded("decode", || self.remaining()).map_err(thrown)
     }

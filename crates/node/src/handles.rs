@@ -164,7 +164,7 @@ impl Handles {
     }
 
     /// Takes out the handles whose objects V8 has collected.
-    fn dead(&mut self) -> Vec<Tensor> {
+    pub fn dead(&mut self) -> Vec<Tensor> {
         (self.new, self.new_bytes) = (0, 0);
         let mut ids = Vec::new();
         for (start, slots) in self.slots.chunks(SCOPE).enumerate() {

@@ -468,6 +468,9 @@ impl Session {
     pub fn memory(&self, device: String) -> Result<MemoryReport> {
         self.with(|s| {
             let context = s.context(&device)?;
+            // What V8 has collected is in use no more.
+            let dead = s.handles.borrow_mut().dead();
+            drop(dead);
             let memory = context.memory();
             let tensors =
                 s.handles.borrow().iter().filter(|t| Rc::ptr_eq(t.value().context(), &context)).count();

@@ -22,7 +22,7 @@ pub struct SampleOptions {
 impl Session {
     /// Draws number `draw` of each seed from a row of logits [n, V], marking it in `seen` [n, V]; gives the tokens
     /// [n] and, [n], −1 or where a row's logits are no numbers.
-    #[napi]
+    #[napi(catch_unwind)]
     pub fn sample(
         &self,
         logits: u32,
