@@ -1,4 +1,5 @@
 /** What makes tensors: of values on the host, of one value throughout, of random ones. */
+import * as argument from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
@@ -16,17 +17,50 @@ export interface TensorOptions {
   requiresGrad?: boolean | undefined;
 }
 
-/** A tensor of `data`: a number, nested arrays or a typed array (Uint16Array holds the bits of f16 or bf16). */
-export function tensor(data: TensorData, options: TensorOptions = {}): Tensor {
+const OPTIONS = ["shape", "dtype", "device", "requiresGrad"] as const;
+const DTYPES = ["f32", "f16", "bf16", "i32"] as const;
+
+/** The options of `where`, checked; `device` is when it is looked for. */
+function checked(
+  where: string,
+  options: TensorOptions | undefined,
+  known: readonly (keyof TensorOptions)[],
+): TensorOptions {
+  const { shape, dtype, requiresGrad, ...rest } = argument.options(where, options, known);
+  if (shape !== undefined) argument.listOf(where, "shape", shape, argument.whole);
+  if (dtype !== undefined) argument.oneOf(where, "dtype", dtype, DTYPES);
+  if (requiresGrad !== undefined) argument.flag(where, "requiresGrad", requiresGrad);
+  return { ...rest, shape, dtype, requiresGrad };
+}
+
+/** The options of what is made of a shape: `checked`, and the shape. */
+function filled(
+  where: string,
+  shape: readonly number[],
+  options: Omit<TensorOptions, "shape"> | undefined,
+): TensorOptions {
+  argument.listOf(where, "shape", shape, argument.whole);
+  return checked(where, options, OPTIONS.slice(1));
+}
+
+/**
+ * A tensor of `data`: a number, nested arrays, or a typed array (Float32Array, Float64Array, Int32Array; a Uint16Array
+ * holds the bits of f16 or bf16 and needs `dtype`). Numbers become f32, an Int32Array i32.
+ *
+ * Throws `ERR_OPTION` for what is no number, naming its place, `ERR_SHAPE_MISMATCH` where nested arrays are of unequal
+ * lengths or `shape` takes another number of values, `ERR_DTYPE` where `dtype` cannot be made of the data.
+ */
+export function tensor(data: TensorData, options?: TensorOptions): Tensor {
+  const given = checked("tensor", options, OPTIONS);
   const { values, shape } = flattened(data);
-  const dtype = options.dtype ?? natural(values);
-  const sizes = options.shape ?? shape;
-  const device = resolveDevice(options.device);
+  const dtype = given.dtype ?? natural(values);
+  const sizes = given.shape ?? shape;
+  const device = resolveDevice(given.device);
   const bytes = encoded(values, dtype);
-  const id = session().tensor(device, [...sizes], dtype, bytes, options.requiresGrad ?? false);
+  const id = session().tensor(device, [...sizes], dtype, bytes, given.requiresGrad ?? false);
   const made = new Tensor(id, { shape: [...sizes], dtype, device });
   // The setter also lists it among the parameters.
-  if (options.requiresGrad === true) made.requiresGrad = true;
+  if (given.requiresGrad === true) made.requiresGrad = true;
   return made;
 }
 
@@ -41,22 +75,40 @@ function natural(values: ArrayLike<number>): DType {
   return "f32";
 }
 
+/** Nested arrays that go deeper hold themselves. */
+const DEEPEST = 64;
+
 function flattened(data: TensorData): { values: ArrayLike<number>; shape: number[] } {
   if (typeof data === "number") return { values: [data], shape: [] };
-  if (ArrayBuffer.isView(data)) return { values: data, shape: [data.length] };
+  const isTyped = [Float32Array, Float64Array, Int32Array, Uint16Array].some((one) => data instanceof one);
+  if (isTyped) return { values: data as TypedArray, shape: [(data as TypedArray).length] };
+  if (!Array.isArray(data)) {
+    argument.refuse(
+      "tensor",
+      "data",
+      "a number, nested arrays, or a Float32Array, Float64Array, Int32Array or Uint16Array",
+      data,
+    );
+  }
   const shape: number[] = [];
-  for (let level: unknown = data; Array.isArray(level); level = level[0]) shape.push(level.length);
+  for (let level: unknown = data; Array.isArray(level); level = level[0]) {
+    shape.push(level.length);
+    if (shape.length > DEEPEST)
+      argument.refuse("tensor", "data", `arrays nested at most ${DEEPEST} deep`, data);
+  }
   const values: number[] = [];
-  const walk = (level: number | NestedArray, depth: number): void => {
+  const walk = (level: unknown, depth: number, place: readonly number[]): void => {
     if (typeof level === "number") {
       if (depth !== shape.length) ragged();
       values.push(level);
-    } else {
+    } else if (Array.isArray(level)) {
       if (level.length !== shape[depth]) ragged();
-      for (const inner of level) walk(inner, depth + 1);
+      for (let i = 0; i < level.length; i++) walk(level[i], depth + 1, [...place, i]);
+    } else {
+      argument.refuse("tensor", `data${place.map((i) => `[${i}]`).join("")}`, "a number", level);
     }
   };
-  walk(data as NestedArray, 0);
+  walk(data, 0, []);
   return { values, shape };
 }
 
@@ -66,7 +118,7 @@ function ragged(): never {
 
 function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
   let typed: Float32Array | Int32Array | Uint16Array;
-  if (dtype === "i32") typed = values instanceof Int32Array ? values : Int32Array.from(values);
+  if (dtype === "i32") typed = values instanceof Int32Array ? values : wholes(values);
   else if (dtype === "f32") typed = values instanceof Float32Array ? values : Float32Array.from(values);
   else if (values instanceof Uint16Array) typed = values;
   else {
@@ -78,40 +130,80 @@ function encoded(values: ArrayLike<number>, dtype: DType): Uint8Array {
   return new Uint8Array(typed.buffer, typed.byteOffset, typed.byteLength);
 }
 
-/** A tensor of one value throughout. */
+/** The values without their fractions, as i32. */
+function wholes(values: ArrayLike<number>): Int32Array {
+  return Int32Array.from(values, (v, i) => {
+    if (Math.abs(v) < 2 ** 31) return v;
+    return argument.refuse("tensor", `value ${i} of data`, "within the range of i32", v);
+  });
+}
+
+/** A tensor of one value throughout. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
 export function full(
   shape: readonly number[],
   value: number,
-  options: Omit<TensorOptions, "shape"> = {},
+  options?: Omit<TensorOptions, "shape">,
 ): Tensor {
-  const made = new Tensor(
-    session().full(resolveDevice(options.device), [...shape], options.dtype ?? "f32", value),
+  const given = filled("full", shape, options);
+  argument.numberThat(
+    "full",
+    "value",
+    value,
+    (v) => given.dtype !== "i32" || Math.abs(v) < 2 ** 31,
+    "a number of its dtype",
   );
-  if (options.requiresGrad === true) made.requiresGrad = true;
+  return constant(shape, value, given);
+}
+
+/** A tensor of zeros. Throws as `full`. */
+export function zeros(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
+  return constant(shape, 0, filled("zeros", shape, options));
+}
+
+/** A tensor of ones. Throws as `full`. */
+export function ones(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
+  return constant(shape, 1, filled("ones", shape, options));
+}
+
+function constant(
+  shape: readonly number[],
+  value: number,
+  { device, dtype, requiresGrad }: TensorOptions,
+): Tensor {
+  const made = new Tensor(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
+  if (requiresGrad === true) made.requiresGrad = true;
   return made;
 }
 
-export function zeros(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return full(shape, 0, options);
-}
-
-export function ones(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return full(shape, 1, options);
-}
-
-/** 0, 1, … below `end` as i32; or from `start`, by `step`. */
+/**
+ * 0, 1, … below `end`, or from `start`, by `step`: i32 where all of them are whole, f32 otherwise. Throws `ERR_OPTION` for
+ * what is not finite, and for a step of 0.
+ */
 export function arange(
   end: number,
-  options?: Omit<TensorOptions, "shape"> & { start?: number; step?: number },
+  options?: Omit<TensorOptions, "shape"> & { start?: number | undefined; step?: number | undefined },
 ): Tensor {
-  const { start = 0, step = 1, ...rest } = options ?? {};
+  const {
+    start = 0,
+    step = 1,
+    ...rest
+  } = argument.options("arange", options, [...OPTIONS.slice(1), "start", "step"] as never);
+  const given = checked("arange", rest, OPTIONS.slice(1));
+  for (const [name, value] of Object.entries({ end, start, step })) {
+    argument.numberThat("arange", name, value, Number.isFinite, "a finite number");
+  }
+  argument.numberThat("arange", "step", step, (s) => s !== 0, "another number than 0");
   const size = Math.max(0, Math.ceil((end - start) / step));
+  argument.numberThat(
+    "arange",
+    "end",
+    end,
+    () => size < 2 ** 31,
+    `such that there are fewer than 2³¹ values`,
+  );
   const values = Array.from({ length: size }, (_, i) => start + i * step);
-  const dtype = rest.dtype ?? (values.every(Number.isInteger) ? "i32" : "f32");
-  return converted(dtype === "i32" ? Int32Array.from(values) : Float32Array.from(values), [size], {
-    ...rest,
-    dtype,
-  });
+  const dtype = given.dtype ?? (values.every(Number.isInteger) ? "i32" : "f32");
+  return converted(dtype === "i32" ? wholes(values) : Float32Array.from(values), [size], { ...given, dtype });
 }
 
 /** A tensor of host values in the dtype that is asked for. */
@@ -132,14 +224,14 @@ function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "sh
   return made;
 }
 
-/** Uniform on [0, 1). */
-export function rand(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return uniform(shape, 0, 1, options);
+/** Uniform on [0, 1). Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
+export function rand(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
+  return uniform(shape, 0, 1, filled("rand", shape, options));
 }
 
-/** Normal, of mean 0 and variance 1. */
-export function randn(shape: readonly number[], options: Omit<TensorOptions, "shape"> = {}): Tensor {
-  return normal(shape, 1, options);
+/** Normal, of mean 0 and variance 1. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
+export function randn(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
+  return normal(shape, 1, filled("randn", shape, options));
 }
 
 /** @internal Uniform on [low, high); drawn without the host holding them all. */

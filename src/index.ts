@@ -75,6 +75,11 @@ export {
   type MatmulPrecision,
 } from "./scope.js";
 export { Tensor, type DType } from "./tensor.js";
+export { einsum } from "./tensor/einsum.js";
+export type { GeluOptions } from "./tensor/elementwise.js";
+export type { PadOptions } from "./tensor/layout.js";
+export type { NormOptions, ReduceOptions, VarianceOptions } from "./tensor/reductions.js";
+export type { Sorted, SortOptions, TopkOptions } from "./tensor/sorting.js";
 export type { ClassScores } from "./train/evaluate.js";
 export type {
   CheckpointEvent,

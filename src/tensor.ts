@@ -2,10 +2,12 @@
  * Tensors: their handles, lifetimes, place on the tape and values. What is computed with them stands in `tensor/`, by
  * kind; `create.ts` makes them of values. Shapes and dtypes are checked when called; nothing runs until a value is read.
  */
+import { flag, refuse } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { direct, lastMade, session, settled } from "./native.js";
 import { disown, keep, own } from "./scope.js";
+import { tensorOf } from "./tensor/arguments.js";
 import { made, wrapWith, type Description, type DType } from "./tensor/operand.js";
 import { Products } from "./tensor/products.js";
 
@@ -72,7 +74,9 @@ export class Tensor extends Products {
     return session().requiresGrad(this.id);
   }
 
+  /** Throws `ERR_DTYPE` unless this is f32. */
   set requiresGrad(on: boolean) {
+    flag("requiresGrad", "the value", on);
     session().setRequiresGrad(this.id, on);
     if (on) parameters.add(this);
   }
@@ -83,29 +87,45 @@ export class Tensor extends Products {
     return id === null || id === undefined ? null : new Tensor(id, this);
   }
 
+  /** Throws `ERR_SHAPE_MISMATCH` where the gradient has another shape, `ERR_OPTION`. */
   set grad(gradient: Tensor | null) {
-    session().setGrad(this.id, gradient?.id);
+    const of = gradient === null ? undefined : tensorOf("grad", "the gradient", gradient);
+    session().setGrad(this.id, of?.id);
   }
 
   // The tape.
-  /** Adds the gradient of this (times `gradient`) to the `grad` of every leaf that asks for one. */
+  /**
+   * Adds the gradient of this (times `gradient`, of its shape, which only a scalar may lack) to the `grad` of every leaf
+   * that asks for one. Throws `ERR_NO_GRADIENT` where there is none, `ERR_MODIFIED` where a value that it reads was written
+   * over, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   */
   backward(gradient?: Tensor): void {
-    session().backward(this.id, gradient?.id);
+    const of = gradient === undefined ? undefined : tensorOf("backward", "gradient", gradient);
+    session().backward(this.id, of?.id);
   }
+  /** The same values, through which no gradient goes. */
   detach(): Tensor {
     return new Tensor(session().detach(this.id), this);
   }
-  /** The same values on another device, or in another dtype. */
+  /** The same values on another device, or in another dtype. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`. */
   to(target: Device | DType): Tensor {
     if (target === "f32" || target === "f16" || target === "bf16" || target === "i32") {
       return target === this.dtype ? this : made(() => session().cast(this.id, target));
     }
+    if (typeof target !== "string" || !/^(auto|cpu|gpu(:\d+)?|meta:(cpu|gpu))$/.test(target)) {
+      refuse(
+        "to",
+        "the target",
+        "a dtype (f32, f16, bf16, i32) or a device (auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu)",
+        target,
+      );
+    }
     const device = resolveDevice(target);
     return device === this.device ? this : made(() => session().toDevice(this.id, device));
   }
-  /** Writes the elements of `from` over this, in place. */
+  /** Writes the elements of `from` over this, in place. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`. */
   copy(from: Tensor): this {
-    session().assign(this.id, from.id);
+    session().assign(this.id, tensorOf("copy", "from", from).id);
     return this;
   }
 

@@ -1,87 +1,158 @@
 /** Operations on each element, with broadcasting. */
+import * as argument from "../argument.js";
 import { direct, session } from "../native.js";
 import { nextDropout } from "../random.js";
 import type { Tensor } from "../tensor.js";
+import { tensorOf } from "./arguments.js";
 import { binary, binaryNumber, unary } from "./function.js";
 import { Layout } from "./layout.js";
 import { made, Operand } from "./operand.js";
 
+/** Options of `gelu`. */
+export interface GeluOptions {
+  /** By erf (`none`), or by tanh as GPT-2 has it. */
+  approximate?: "none" | "tanh" | undefined;
+}
+
+/**
+ * Shapes of two operands broadcast by NumPy's rule: from the last dimension on, sizes are equal or one of them is 1. A
+ * number stands for a tensor of its value. Floats of any storage compute in f32 and give f32. All throw
+ * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, and `ERR_OPTION` for what is neither tensor nor number.
+ */
 export abstract class Elementwise extends Layout {
+  /** this + other. */
   add(other: Tensor | number): Tensor {
     return this.#binary("add", other);
   }
+  /** this − other. */
   sub(other: Tensor | number): Tensor {
     return this.#binary("sub", other);
   }
+  /** this · other, element by element. */
   mul(other: Tensor | number): Tensor {
     return this.#binary("mul", other);
   }
+  /** this / other. */
   div(other: Tensor | number): Tensor {
     return this.#binary("div", other);
   }
+  /** this to the power of other; NaN for a negative base and an exponent that is not whole. */
   pow(other: Tensor | number): Tensor {
     return this.#binary("pow", other);
   }
+  /** The larger of the two, NaN where one is; equals share the gradient. */
   maximum(other: Tensor | number): Tensor {
     return this.#binary("maximum", other);
   }
+  /** The smaller of the two, NaN where one is; equals share the gradient. */
   minimum(other: Tensor | number): Tensor {
     return this.#binary("minimum", other);
   }
-  /** 1 where equal, 0 elsewhere, as i32; so are `lt` and `gt`. */
+  /** 1 where this = other, 0 elsewhere, as i32. Comparisons have no gradient; NaN equals nothing. */
   eq(other: Tensor | number): Tensor {
     return this.#binary("eq", other);
   }
+  /** 1 where this ≠ other, 0 elsewhere, as i32. */
+  ne(other: Tensor | number): Tensor {
+    return this.#binary("ne", other);
+  }
+  /** 1 where this < other, 0 elsewhere, as i32. */
   lt(other: Tensor | number): Tensor {
     return this.#binary("lt", other);
   }
+  /** 1 where this ≤ other, 0 elsewhere, as i32. */
+  le(other: Tensor | number): Tensor {
+    return this.#binary("le", other);
+  }
+  /** 1 where this > other, 0 elsewhere, as i32. */
   gt(other: Tensor | number): Tensor {
     return this.#binary("gt", other);
   }
+  /** 1 where this ≥ other, 0 elsewhere, as i32. */
+  ge(other: Tensor | number): Tensor {
+    return this.#binary("ge", other);
+  }
+
+  /** −x. Functions of one operand give its shape, in f32; they throw `ERR_DTYPE` for i32. */
   neg(): Tensor {
     return this.#unary("neg");
   }
+  /** eˣ. */
   exp(): Tensor {
     return this.#unary("exp");
   }
+  /** The natural logarithm; −∞ at 0, NaN below. */
   log(): Tensor {
     return this.#unary("log");
   }
+  /** √x; NaN below 0. */
   sqrt(): Tensor {
     return this.#unary("sqrt");
   }
+  /** 1 / √x; ∞ at 0, NaN below. */
+  rsqrt(): Tensor {
+    return this.#unary("rsqrt");
+  }
+  /** sin x of radians, within 2 ulp on the cpu for x of any size. */
+  sin(): Tensor {
+    return this.#unary("sin");
+  }
+  /** cos x of radians, within 2 ulp on the cpu for x of any size. */
+  cos(): Tensor {
+    return this.#unary("cos");
+  }
+  /** |x|, whose gradient at 0 is 0. */
   abs(): Tensor {
     return this.#unary("abs");
   }
+  /** 1 where x is neither NaN nor infinite, 0 elsewhere, as i32. */
+  isFinite(): Tensor {
+    return this.#unary("isFinite");
+  }
+  /** max(x, 0). */
   relu(): Tensor {
     return this.#unary("relu");
   }
+  /** x · sigmoid(x). */
   silu(): Tensor {
     return this.#unary("silu");
   }
+  /** tanh x. */
   tanh(): Tensor {
     return this.#unary("tanh");
   }
+  /** 1 / (1 + e⁻ˣ). */
   sigmoid(): Tensor {
     return this.#unary("sigmoid");
   }
-  /** x·Φ(x), by erf, or by its tanh form as GPT-2 has it. */
-  gelu({ approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
+  /** x·Φ(x), by erf, or by its tanh form as GPT-2 has it. Throws `ERR_OPTION`. */
+  gelu(options?: GeluOptions): Tensor {
+    const { approximate = "none" } = argument.options("gelu", options, ["approximate"]);
+    argument.oneOf("gelu", "approximate", approximate, ["none", "tanh"]);
     return this.#unary(approximate === "tanh" ? "gelu_tanh" : "gelu");
   }
+  /**
+   * Within `low` and `high`, of which an infinite one bounds nothing; `high` where they cross. The gradient is 0 outside.
+   * Throws `ERR_OPTION` for a bound that is no number.
+   */
   clamp(low: number, high: number): Tensor {
+    argument.numeric("clamp", "low", low);
+    argument.numeric("clamp", "high", high);
     return made(() => session().clamp(this.id, low, high));
   }
-  /** This where `condition` is not 0, `other` elsewhere. */
+  /** This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`). */
   where(condition: Tensor, other: Tensor | number): Tensor {
-    return this.#with(other, (b) => session().where(condition.id, this.id, b));
+    const of = tensorOf("where", "condition", condition);
+    return this.#with("where", other, (b) => session().where(of.id, this.id, b));
   }
   /** silu(this) · up: the product of a gated MLP. */
   siluMul(up: Tensor): Tensor {
-    return made(() => session().siluMul(this.id, up.id));
+    const of = tensorOf("siluMul", "up", up);
+    return made(() => session().siluMul(this.id, of.id));
   }
-  /** Zeroes each element with probability `p` and scales the others by 1 / (1 − p). */
+  /** Zeroes each element with probability `p` and scales the others by 1 / (1 − p). Throws `ERR_OPTION`. */
   dropout(p = 0.5): Tensor {
+    argument.probability("dropout", "p", p);
     return made(() => session().dropout(this.id, p, ...nextDropout()));
   }
 
@@ -90,12 +161,14 @@ export abstract class Elementwise extends Layout {
   }
 
   #binary(name: string, other: Tensor | number): Tensor {
-    return other instanceof Operand ? binary(name, this.id, other.id) : binaryNumber(name, this.id, other);
+    if (other instanceof Operand) return binary(name, this.id, other.id);
+    return typeof other === "number" ? binaryNumber(name, this.id, other) : notOperand(name, other);
   }
 
   /** Runs `op` with the handle of `other`; one made of a number does not outlive it. */
-  #with(other: Tensor | number, op: (other: number) => number): Tensor {
+  #with(name: string, other: Tensor | number, op: (other: number) => number): Tensor {
     if (other instanceof Operand) return made(() => op(other.id));
+    if (typeof other !== "number") return notOperand(name, other);
     const scalar = direct().number(this.id, other);
     try {
       return made(() => op(scalar));
@@ -103,4 +176,8 @@ export abstract class Elementwise extends Layout {
       direct().release(scalar);
     }
   }
+}
+
+function notOperand(op: string, other: unknown): never {
+  return argument.refuse(op, "other", "a tensor or a number", other);
 }

@@ -1,11 +1,20 @@
 /** The same elements in another layout. All are copies but `reshape` and what is made of it. */
+import * as argument from "../argument.js";
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { dimension, integer, shapeOf, sizes, tensorsOf } from "./arguments.js";
-import { made, Operand } from "./operand.js";
+import { dimension, dimensions, integer, shapeOf, sizes, tensorsOf } from "./arguments.js";
+import { made, madeAll, Operand } from "./operand.js";
+
+/** Options of `pad`. */
+export interface PadOptions {
+  /** What stands outside: `value`, the mirror image, the end, or the other end. */
+  mode?: "constant" | "reflect" | "replicate" | "circular" | undefined;
+  /** For `constant`; 0 unless given. */
+  value?: number | undefined;
+}
 
 export abstract class Layout extends Operand {
   /**
@@ -62,11 +71,7 @@ export abstract class Layout extends Operand {
     const at = dimension("slice", dim, this.shape.length);
     const size = this.shape[at] as number;
     const place = (name: string, p: number): number => {
-      const whole = Number.isFinite(p)
-        ? integer("slice", name, p)
-        : Number.isNaN(p)
-          ? refuse("slice", name, "a whole number", p)
-          : p;
+      const whole = p === Infinity || p === -Infinity ? p : integer("slice", name, p);
       return Math.min(Math.max(whole < 0 ? whole + size : whole, 0), size);
     };
     const [from, to] = [place("start", start), place("end", end ?? size)];
@@ -146,9 +151,107 @@ export abstract class Layout extends Operand {
       : this.split(Math.ceil(n / count), at);
   }
 
+  /**
+   * Repeated along dimensions of size 1, and along new ones in front, to `shape`, where −1 leaves a size as it is. A copy,
+   * unlike PyTorch's view; arithmetic broadcasts without it. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   */
+  expand(...shape: number[] | [readonly number[]]): Tensor {
+    const wanted = sizes("expand", shape, -1);
+    const fresh = wanted.length - this.shape.length;
+    const whole = wanted.map((n, d) => (n === -1 && d >= fresh ? (this.shape[d - fresh] as number) : n));
+    if (whole.includes(-1))
+      refuse("expand", `shape[${whole.indexOf(-1)}]`, "the size of a new dimension", -1);
+    return made(() => session().expand(this.id, whole));
+  }
+
+  /**
+   * As many copies of this side by side as `counts` says of each dimension (`torch.Tensor.repeat`); it may name more
+   * dimensions than there are, in front. Throws `ERR_SHAPE_MISMATCH` where it names fewer, `ERR_OPTION`.
+   */
+  repeat(...counts: number[] | [readonly number[]]): Tensor {
+    const times = sizes("repeat", counts);
+    const fresh = times.length - this.shape.length;
+    if (fresh < 0) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `repeat: [${times.join(", ")}] names ${times.length} of the ${this.shape.length} dimensions of ${shapeOf(this.shape)}`,
+      );
+    }
+    const own = [...times.slice(0, fresh).map(() => 1), ...this.shape];
+    // Each dimension behind one that is expanded, a few at a time: a copy walks six dimensions at most.
+    return scope(() => {
+      let x = this.reshape(own);
+      const repeated = times.map((_, d) => d).filter((d) => times[d] !== 1);
+      for (let from = 0; from < repeated.length; from += 2) {
+        const now = new Set(repeated.slice(from, from + 2));
+        const [start, pairs] = [
+          [...x.shape],
+          (f: (n: number, d: number) => number[]): number[] => start.flatMap(f),
+        ];
+        const lone = x.reshape(pairs((n, d) => (now.has(d) ? [1, n] : [n])));
+        const many = lone.expand(pairs((n, d) => (now.has(d) ? [times[d] as number, n] : [n])));
+        x = many.reshape(start.map((n, d) => (now.has(d) ? n * (times[d] as number) : n)));
+      }
+      return x;
+    });
+  }
+
+  /** Dimensions `dims` (an array or one) from their end to their start. Throws `ERR_SHAPE_MISMATCH`. */
+  flip(...dims: number[] | [readonly number[]]): Tensor {
+    const named = dims.flat() as number[];
+    const places = named.length === 0 ? [] : dimensions("flip", named, this.shape.length);
+    return made(() => session().flip(this.id, places));
+  }
+
+  /**
+   * Padded at the ends of the last dimensions: `padding` holds two sizes a dimension, before and after, from the last
+   * dimension on, as of `torch.nn.functional.pad`; negative ones cut off. `mode` says what stands there: `value`
+   * (`constant`), the mirror image without the end itself (`reflect`), the end (`replicate`), or the other end
+   * (`circular`). Throws `ERR_SHAPE_MISMATCH` where it does not fit, `ERR_DTYPE` (modes but `constant` take f32),
+   * `ERR_OPTION`.
+   */
+  pad(padding: readonly number[], options?: PadOptions): Tensor {
+    const { mode = "constant", value = 0 } = argument.options("pad", options, ["mode", "value"]);
+    argument.oneOf("pad", "mode", mode, ["constant", "reflect", "replicate", "circular"]);
+    if (typeof value !== "number") refuse("pad", "value", "a number", value);
+    const list = argument.listOf("pad", "padding", padding, integer);
+    const rank = this.shape.length;
+    if (list.length % 2 !== 0 || list.length > 2 * rank) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `pad: padding holds two sizes a dimension, at most ${2 * rank} for ${shapeOf(this.shape)}, not ${list.length}`,
+      );
+    }
+    // The engine counts from the first of the padded dimensions.
+    const pairs = Array.from({ length: list.length / 2 }, (_, i) => list.slice(2 * i, 2 * i + 2)).reverse();
+    const grown = pairs.flat().map((n) => Math.max(n, 0));
+    return scope(() => {
+      const x = this.#cropped(rank - pairs.length, pairs);
+      if (mode === "constant") return made(() => session().constantPad(x.id, grown, value));
+      return made(() => session().pad(x.id, grown, mode));
+    });
+  }
+
+  /** Without what negative padding of dimensions `first` and on cuts off. */
+  #cropped(first: number, pairs: readonly number[][]): Tensor {
+    let x = this.self;
+    pairs.forEach(([before, after], i) => {
+      const [from, to] = [Math.min(before as number, 0), Math.min(after as number, 0)];
+      if (from === 0 && to === 0) return;
+      const n = x.shape[first + i] as number;
+      if (n + from + to < 0) {
+        throw new LowrankError(
+          "ERR_SHAPE_MISMATCH",
+          `pad: [${before}, ${after}] cuts off more than the ${n} of dimension ${first + i} of ${shapeOf(this.shape)}`,
+        );
+      }
+      x = x.slice(first + i, -from, n + to);
+    });
+    return x;
+  }
+
   #pieces(dim: number, each: readonly number[]): Tensor[] {
-    let from = 0;
-    return each.map((size) => this.slice(dim, from, (from += size)));
+    return madeAll(() => session().split(this.id, dim, [...each]));
   }
 
   /** `shape` with what −1 stands for. */

@@ -29,6 +29,16 @@ export abstract class Operand {
   protected get self(): Tensor {
     return this as unknown as Tensor;
   }
+
+  /** @internal This, in f32 where it is stored in a half type. */
+  protected widened(): Tensor {
+    return isHalf(this.dtype) ? this.self.to("f32") : this.self;
+  }
+}
+
+/** @internal Whether elements are stored in two bytes. */
+export function isHalf(dtype: DType): boolean {
+  return dtype === "f16" || dtype === "bf16";
 }
 
 let wrap: (id: number, known?: Description) => Tensor;

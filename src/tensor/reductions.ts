@@ -5,7 +5,7 @@ import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { dimension, dimensions } from "./arguments.js";
 import { Elementwise } from "./elementwise.js";
-import { made } from "./operand.js";
+import { isHalf, made } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
@@ -32,25 +32,33 @@ export abstract class Reductions extends Elementwise {
    * The sum over `dim`, or over all elements.
    *
    * Shapes: any; the result lacks what is summed over, or has it as 1 with `keepDim`. Throws `ERR_SHAPE_MISMATCH` where
-   * there is no such dimension, `ERR_DTYPE` unless this is f32, `ERR_OPTION`.
+   * there is no such dimension, `ERR_OPTION`. f16 and bf16 are summed in f32; sums of i32 are i32, and wrap.
    */
   sum(dim?: Dims, options?: ReduceOptions): Tensor {
     return this.#reduced("sum", dim, options, (x, d) => session().sum(x, d));
   }
 
-  /** The mean over `dim`, or over all elements; NaN where there is none. Shapes and errors as `sum`. */
+  /** The mean over `dim`, or over all elements, as f32; NaN where there is none. Shapes and errors as `sum`. */
   mean(dim?: Dims, options?: ReduceOptions): Tensor {
+    if (this.dtype === "i32") return scope(() => this.self.to("f32").mean(dim, options));
     return this.#reduced("mean", dim, options, (x, d) => session().mean(x, d));
   }
 
   /**
-   * The largest values over `dim`, or of all elements; NaN where one is NaN. (`argmax` tells where they are.)
+   * The largest values over `dim`, or of all elements, as f32 or i32; NaN where one is NaN. (`argmax` tells where they
+   * are.)
    *
-   * Over one dimension the gradient goes to the first of equal values, as of `torch.max(x, dim)`; over all it is shared
-   * by them. Shapes and errors as `sum`; also throws `ERR_SHAPE_MISMATCH` where there is nothing to choose from.
+   * Over one dimension, given as a number, the gradient goes to the first of equal values, as of `torch.max(x, dim)`;
+   * over all, or an array of dimensions, they share it, as of `torch.amax`. Shapes and errors as `sum`; also throws
+   * `ERR_SHAPE_MISMATCH` where there is nothing to choose from.
    */
   max(dim?: Dims, options?: ReduceOptions): Tensor {
-    return this.#reduced("max", dim, options, (x, d) => session().max(x, d));
+    return this.#extreme("max", false, dim, options);
+  }
+
+  /** The smallest values over `dim`, or of all elements; else as `max`. */
+  min(dim?: Dims, options?: ReduceOptions): Tensor {
+    return this.#extreme("min", true, dim, options);
   }
 
   /**
@@ -58,7 +66,25 @@ export abstract class Reductions extends Elementwise {
    * Shapes and errors as `max`.
    */
   argmax(dim?: number, options?: ReduceOptions): Tensor {
-    return this.#reduced("argmax", dim, options, (x, d) => session().argmax(x, d));
+    return this.#place("argmax", false, dim, options);
+  }
+
+  /** Where the first of the smallest values is, as i32; NaN comes before all. Else as `argmax`. */
+  argmin(dim?: number, options?: ReduceOptions): Tensor {
+    return this.#place("argmin", true, dim, options);
+  }
+
+  /**
+   * 1 where any element along `dim` (or of all) is not 0, as i32; NaN is not 0. 0 where there is none. Shapes and errors
+   * as `sum`.
+   */
+  any(dim?: Dims, options?: ReduceOptions): Tensor {
+    return this.#truth("any", false, dim, options);
+  }
+
+  /** 1 where no element along `dim` (or of all) is 0, as i32. 1 where there is none. Shapes and errors as `sum`. */
+  all(dim?: Dims, options?: ReduceOptions): Tensor {
+    return this.#truth("all", true, dim, options);
   }
 
   /**
@@ -83,12 +109,14 @@ export abstract class Reductions extends Elementwise {
     argument.numeric("norm", "p", p);
     dimensions("norm", dim, this.shape.length);
     return scope(() => {
-      const x = this.self.to("f32");
+      const x = this.widened();
+      // Equals share the gradient, as over an array of dimensions.
+      const all = (d: Dims | undefined): Dims | undefined => (typeof d === "number" ? [d] : d);
       if (p === 2) return root(made(() => session().unary("square", x.id)).sum(dim, rest));
       if (p === 1) return x.abs().sum(dim, rest);
-      if (p === Infinity) return x.abs().max(dim, rest);
-      if (p === -Infinity) return x.abs().neg().max(dim, rest).neg();
-      if (p === 0) return x.eq(0).to("f32").neg().add(1).sum(dim, rest);
+      if (p === Infinity) return x.abs().max(all(dim), rest);
+      if (p === -Infinity) return x.abs().min(all(dim), rest);
+      if (p === 0) return x.ne(0).to("f32").sum(dim, rest);
       const a = x.abs();
       // The power of 0 has no finite gradient below 1, and is left out; a negative power of it is infinite.
       const powers = p < 0 ? a.pow(p) : a.where(a, 1).pow(p).where(a, 0);
@@ -125,13 +153,63 @@ export abstract class Reductions extends Elementwise {
     const { shape } = this;
     const dims = dimensions(op, dim, shape.length);
     const over = (x: Tensor, at?: number): Tensor => made(() => reduce(x.id, at));
-    if (dims.length === 1 && shape.length > 1 && !keepDim) return over(this.self, dims[0]);
-    if (dims.length === shape.length && !keepDim) return over(this.self);
+    if (!keepDim && !isHalf(this.dtype)) {
+      if (dims.length === shape.length) return over(this.self);
+      if (dims.length === 1) return over(this.self, dims[0]);
+    }
     return scope(() => {
-      let x = this.self;
+      let x = this.widened();
       if (dims.length === shape.length) x = over(x);
       else for (const [from, to] of runs(dims).reverse()) x = over(merged(x, from, to), from);
-      return keepDim ? x.reshape(shape.map((d, i) => (dims.includes(i) ? 1 : d))) : x;
+      return keepDim ? x.reshape(ones(shape, dims)) : x;
+    });
+  }
+
+  #extreme(op: string, smallest: boolean, dim: Dims | undefined, options: ReduceOptions | undefined): Tensor {
+    const keepDim = kept(op, options);
+    const { shape } = this;
+    const dims = dimensions(op, dim, shape.length);
+    const shared = typeof dim !== "number";
+    const over = (x: Tensor, at?: number): Tensor =>
+      made(() => session().extremum(smallest, x.id, at, shared));
+    if (shared && dims.length === shape.length && !keepDim && !isHalf(this.dtype)) return over(this.self);
+    return scope(() => {
+      let x = this.widened();
+      if (shape.length === 0) return over(x);
+      // Those that share a gradient are one dimension: the last, where they do not stand together.
+      const [run, ...others] = runs(dims) as [[number, number], ...[number, number][]];
+      if (others.length === 0) x = over(merged(x, ...run), run[0]);
+      else {
+        const rest = shape.map((_, d) => d).filter((d) => !dims.includes(d));
+        x = over(merged(x.permute([...rest, ...dims]), rest.length, shape.length - 1), rest.length);
+      }
+      return keepDim ? x.reshape(ones(shape, dims)) : x;
+    });
+  }
+
+  #place(op: string, smallest: boolean, dim: number | undefined, options: ReduceOptions | undefined): Tensor {
+    const keepDim = kept(op, options);
+    const { shape } = this;
+    const at = dim === undefined || shape.length === 0 ? undefined : dimension(op, dim, shape.length);
+    if (dim !== undefined) dimension(op, dim, Math.max(shape.length, 1));
+    return scope(() => {
+      const x = this.widened();
+      const place = made(() => session().argExtremum(smallest, x.id, at));
+      return keepDim ? place.reshape(shape.map((d, i) => (at === undefined || i === at ? 1 : d))) : place;
+    });
+  }
+
+  #truth(op: string, every: boolean, dim: Dims | undefined, options: ReduceOptions | undefined): Tensor {
+    const keepDim = kept(op, options);
+    const { shape } = this;
+    const dims = dimensions(op, dim, shape.length);
+    if (dims.some((d) => shape[d] === 0)) {
+      const rest = keepDim ? ones(shape, dims) : shape.filter((_, d) => !dims.includes(d));
+      return made(() => session().full(this.device, rest, "i32", every ? 1 : 0));
+    }
+    return scope(() => {
+      const holds = this.widened().ne(0);
+      return every ? holds.min(dims, { keepDim }) : holds.max(dims, { keepDim });
     });
   }
 
@@ -152,6 +230,11 @@ export abstract class Reductions extends Elementwise {
 function kept(op: string, options: ReduceOptions | undefined): boolean {
   const { keepDim = false } = argument.options(op, options, ["keepDim"]);
   return argument.flag(op, "keepDim", keepDim);
+}
+
+/** `shape` with 1 for each of `dims`. */
+function ones(shape: readonly number[], dims: readonly number[]): number[] {
+  return shape.map((d, i) => (dims.includes(i) ? 1 : d));
 }
 
 /** The root of x, whose gradient is 0 where x is 0. */

@@ -8,6 +8,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;
 pub mod fill;
+pub mod flip;
 pub mod gather;
 pub mod gemm;
 pub mod lookup;
@@ -18,7 +19,9 @@ pub mod pool;
 pub mod reduce;
 pub mod rotary;
 pub mod sample;
+pub mod scan;
 pub mod softmax;
+pub mod sort;
 
 use crate::kernel::Kernel;
 
@@ -34,6 +37,7 @@ pub fn all() -> Vec<&'static Kernel> {
         dropout::KERNELS,
         elementwise::KERNELS,
         fill::KERNELS,
+        flip::KERNELS,
         gather::KERNELS,
         lookup::KERNELS,
         gemm::KERNELS,
@@ -46,7 +50,9 @@ pub fn all() -> Vec<&'static Kernel> {
         crate::optim::sgd::KERNELS,
         rotary::KERNELS,
         sample::KERNELS,
+        scan::KERNELS,
         softmax::KERNELS,
+        sort::KERNELS,
     ];
     families.concat()
 }

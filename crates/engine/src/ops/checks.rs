@@ -251,9 +251,11 @@ pub fn check_non_finite(op: &dyn Op, inputs: &[Array], plain: Plain) {
     }
 }
 
-/// Equal shapes, equal places of NaN and infinities, the rest within `tolerance` of the largest.
+/// Equal shapes, equal places of NaN and infinities, the rest within `tolerance` of the largest; i32 equal.
 pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
     assert_eq!(got.shape, expected.shape, "{what}: shape");
+    // Whole numbers are equal or wrong.
+    let tolerance = if got.dtype == DType::I32 { 0.0 } else { tolerance };
     let scale = expected.data.iter().filter(|v| v.is_finite()).fold(1e-6f64, |m, v| m.max(v.abs()));
     for (i, (a, b)) in got.data.iter().zip(&expected.data).enumerate() {
         let same = if b.is_finite() {

@@ -1,15 +1,18 @@
 //! One method an operation: arithmetic, layout and reductions here, a model's layers in
-//! `layers`, a decoder's block in `decoder`, the choice of a token in `sample`, convolutions in `convolution`.
+//! `layers`, a decoder's block in `decoder`, the choice of a token in `sample`, convolutions in
+//! `convolution`, what orders and lays out in `layout`.
 
 mod convolution;
 mod decoder;
 mod layers;
+mod layout;
 mod sample;
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::kernels::fill::full;
 use lowrank_engine::ops;
+use lowrank_engine::ops::extremum::Extreme;
 use lowrank_engine::tape::Tensor;
 use napi_derive::napi;
 
@@ -19,6 +22,10 @@ use crate::session::{Session, dims, dtype};
 fn function(name: &str, operands: usize) -> Result<Function> {
     let found = Function::ALL.iter().find(|f| f.name() == name && f.operands() == operands);
     found.copied().ok_or_else(|| thrown(fail_code(Code::Internal, format!("there is no function {name}"))))
+}
+
+fn extreme(smallest: bool) -> Extreme {
+    if smallest { Extreme::Min } else { Extreme::Max }
 }
 
 fn places(list: &[u32]) -> Vec<usize> {
@@ -81,13 +88,15 @@ impl Session {
     }
 
     #[napi(catch_unwind)]
-    pub fn max(&self, x: u32, dim: Option<u32>) -> Result<u32> {
-        self.apply(ops::max::Max { dim: dim.map(|d| d as usize) }, &[x])
+    pub fn extremum(&self, smallest: bool, x: u32, dim: Option<u32>, shared: bool) -> Result<u32> {
+        let dim = dim.map(|d| d as usize);
+        self.apply(ops::extremum::Extremum { extreme: extreme(smallest), dim, shared }, &[x])
     }
 
     #[napi(catch_unwind)]
-    pub fn argmax(&self, x: u32, dim: Option<u32>) -> Result<u32> {
-        self.apply(ops::argmax::ArgMax { dim: dim.map(|d| d as usize) }, &[x])
+    pub fn arg_extremum(&self, smallest: bool, x: u32, dim: Option<u32>) -> Result<u32> {
+        let dim = dim.map(|d| d as usize);
+        self.apply(ops::arg_extremum::ArgExtremum { extreme: extreme(smallest), dim }, &[x])
     }
 
     #[napi(catch_unwind)]

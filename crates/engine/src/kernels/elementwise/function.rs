@@ -3,10 +3,13 @@
 use std::f32::consts::FRAC_1_SQRT_2;
 
 use crate::dtype::DType;
-use crate::kernels::numeric::{Isa, erf, exp, log, sigmoid, silu, silu_backward, tanh, vectorised};
+use crate::kernels::numeric::{
+    Isa, NEAR, TRIGONOMETRIC, cos_far, cos_near, erf, exp, log, sigmoid, silu, silu_backward, sin_far,
+    sin_near, tanh, vectorised,
+};
 
 macro_rules! functions {
-    ($($name:ident, $label:literal, ($($operand:ident),+), $wgsl:expr, $native:expr;)*) => {
+    ($($name:ident, $label:literal, ($($operand:ident),+), $wgsl:expr, $native:expr $(, |$y:ident, $x:pat_param| $mend:expr)?;)*) => {
         /// A function of one to three operands.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Function { $($name),* }
@@ -44,6 +47,12 @@ macro_rules! functions {
                         let [$($operand),*, ..] = x;
                         $native
                     }
+                    $(
+                        #[inline(always)]
+                        fn mend<S: Isa>($y: &mut [f32], $x: [&[f32]; 3]) {
+                            $mend
+                        }
+                    )?
                 }
             )*
         }
@@ -53,6 +62,10 @@ macro_rules! functions {
 /// A function of x = [a, b, c], of which it reads its own number of operands.
 trait Native {
     fn at<S: Isa>(x: [f32; 3]) -> f32;
+
+    /// Writes again what `at`, which has no branches, cannot give: called after it, over the same elements.
+    #[inline(always)]
+    fn mend<S: Isa>(_y: &mut [f32], _x: [&[f32]; 3]) {}
 }
 
 /// y[i] = f(x[0][i], x[1][i], x[2][i]), every operand as long as y (those that f does not read too).
@@ -65,13 +78,23 @@ vectorised! {
         for i in 0..n {
             y[i] = F::at::<S>([a[i], b[i], c[i]]);
         }
+        F::mend::<S>(y, [a, b, c]);
     }
 }
 
 impl Function {
     /// Whether y is i32: 1 where true, 0 elsewhere.
     pub fn makes_indices(self) -> bool {
-        matches!(self, Function::Eq | Function::Lt | Function::Gt)
+        matches!(
+            self,
+            Function::Eq
+                | Function::Ne
+                | Function::Lt
+                | Function::Le
+                | Function::Gt
+                | Function::Ge
+                | Function::IsFinite
+        )
     }
 
     /// Whether NaN in any operand is NaN in y.
@@ -82,6 +105,14 @@ impl Function {
     /// Whether the first operand is a condition, f32 or i32: true unless it is ±0, NaN included.
     pub fn takes_condition(self) -> bool {
         matches!(self, Function::Where | Function::WhereBackward | Function::WhereBackwardOther)
+    }
+
+    /// WGSL that the body calls, beside `PRELUDE`.
+    pub fn prelude(self) -> &'static str {
+        match self {
+            Function::Sin | Function::Cos | Function::SinBackward | Function::CosBackward => TRIGONOMETRIC,
+            _ => "",
+        }
     }
 
     /// Storage types that an operand may have in a compiled form.
@@ -108,6 +139,12 @@ functions! {
     GeluTanh, "gelu_tanh", (a),
         "return 0.5 * a * (1.0 + tanh_(0.79788456 * fma(0.044715 * a * a, a, a)));",
         a * gelu_gate::<S>(a);
+    Rsqrt, "rsqrt", (a),
+        "if a < 0.0 { return nan(); } if a == 0.0 { return infinity(); } if !is_finite(a) { return 0.0; } return 1.0 / sqrt(a);",
+        1.0 / a.abs().sqrt() * if a < 0.0 { f32::NAN } else { 1.0 };
+    Sin, "sin", (a), "return sin_(a);", sin_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| sin_far::<S>(a[i]));
+    Cos, "cos", (a), "return cos_(a);", cos_near::<S>(a), |y, [a, ..]| beyond(y, a, |i| cos_far::<S>(a[i]));
+    IsFinite, "isFinite", (a), "return f32(is_finite(a));", a.is_finite() as u32 as f32;
     Square, "square", (a), "return a * a;", a * a;
 
     Add, "add", (a, b), "return a + b;", a + b;
@@ -120,6 +157,9 @@ functions! {
     Minimum, "minimum", (a, b), "return min(a, b);",
         { let m = if a < b { a } else { b }; if a.is_nan() { a } else { m } };
     Eq, "eq", (a, b), "return f32(!is_nan(a) && !is_nan(b) && a == b);", (a == b) as u32 as f32;
+    Ne, "ne", (a, b), "return f32(is_nan(a) || is_nan(b) || a != b);", (a != b) as u32 as f32;
+    Le, "le", (a, b), "return f32(!is_nan(a) && !is_nan(b) && a <= b);", (a <= b) as u32 as f32;
+    Ge, "ge", (a, b), "return f32(!is_nan(a) && !is_nan(b) && a >= b);", (a >= b) as u32 as f32;
     Lt, "lt", (a, b), "return f32(!is_nan(a) && !is_nan(b) && a < b);", (a < b) as u32 as f32;
     Gt, "gt", (a, b), "return f32(!is_nan(a) && !is_nan(b) && a > b);", (a > b) as u32 as f32;
     // 1 where they are equal or both NaN, as f32.
@@ -128,6 +168,11 @@ functions! {
         (a == b || (a.is_nan() && b.is_nan())) as u32 as f32;
     // d of y = f(x): the first operand is d, the second x or y.
     SqrtBackward, "sqrt backward", (d, y), "return 0.5 * a / b;", 0.5 * d / y;
+    RsqrtBackward, "rsqrt backward", (d, y), "return -0.5 * a * b * b * b;", -0.5 * d * y * y * y;
+    SinBackward, "sin backward", (d, x), "return a * cos_(b);", d * cos_near::<S>(x),
+        |y, [d, x, _]| beyond(y, x, |i| d[i] * cos_far::<S>(x[i]));
+    CosBackward, "cos backward", (d, x), "return -a * sin_(b);", -d * sin_near::<S>(x),
+        |y, [d, x, _]| beyond(y, x, |i| -d[i] * sin_far::<S>(x[i]));
     AbsBackward, "abs backward", (d, x), "return a * sign(b);", if x == 0.0 { 0.0 } else { d * x.signum() };
     ReluBackward, "relu backward", (d, y), "return select(0.0, a, b > 0.0);", if y > 0.0 { d } else { 0.0 };
     SigmoidBackward, "sigmoid backward", (d, y), "return a * b * (1.0 - b);", d * y * (1.0 - y);
@@ -210,6 +255,20 @@ fn pow_(a: f32, b: f32) -> f32 {
   return select(m, -m, (abs(b) % 2.0) == 1.0);
 }
 ";
+
+/// y[i] = f(i) where x[i] is too large for a reduction in f64, or not finite.
+#[inline(always)]
+fn beyond(y: &mut [f32], x: &[f32], f: impl Fn(usize) -> f32) {
+    let all_near = x.iter().fold(true, |near, v| near & (v.abs() <= NEAR));
+    if all_near {
+        return;
+    }
+    for (i, v) in x.iter().enumerate() {
+        if v.is_nan() || v.abs() > NEAR {
+            y[i] = f(i);
+        }
+    }
+}
 
 /// ½ (1 + tanh u) of the tanh form of gelu, which is sigmoid(2u): one exponential, and no
 /// cancellation where tanh nears −1.

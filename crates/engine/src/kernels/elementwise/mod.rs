@@ -128,8 +128,13 @@ fn wgsl(params: Params, operands: usize) -> String {
     let function = Function::ALL[params[0] as usize];
     let names = &["a", "b", "c"][..operands];
     let arguments: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
-    let mut out =
-        format!("{}fn f({}) -> f32 {{ {} }}\n", function::PRELUDE, arguments.join(", "), function.wgsl());
+    let mut out = format!(
+        "{}{}fn f({}) -> f32 {{ {} }}\n",
+        function::PRELUDE,
+        function.prelude(),
+        arguments.join(", "),
+        function.wgsl()
+    );
     if params[2] == 1 {
         return out + &wide::map(names, function.passes_nan());
     }

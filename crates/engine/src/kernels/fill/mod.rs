@@ -46,16 +46,25 @@ fn kernel(group: u32, lane: u32) {
 /// `ERR_OUT_OF_MEMORY`.
 pub fn full(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, value: f64) -> Result<Value> {
     let y = cx.empty(shape, dtype)?;
+    fill(cx, &y, value)?;
+    Ok(y)
+}
+
+/// Appends y = `value` everywhere, rounded to its dtype. y is a storage of its own.
+///
+/// # Errors
+/// None on any device that there is.
+pub fn fill(cx: &Rc<Context>, y: &Value, value: f64) -> Result<()> {
     let pair = |half: u16| half as u32 | (half as u32) << 16;
-    let word = match dtype {
+    let word = match y.dtype {
         DType::F32 => (value as f32).to_bits(),
         DType::I32 => value as i32 as u32,
         DType::F16 => pair(half::f16::from_f64(value).to_bits()),
         DType::BF16 => pair(half::bf16::from_f64(value).to_bits()),
     };
     if word == 0 {
-        cx.zero(&y);
-        return Ok(y);
+        cx.zero(y);
+        return Ok(());
     }
     // A storage is whole words long.
     let words = Value { shape: [y.bytes().div_ceil(4)].into(), dtype: DType::I32, ..y.clone() };
@@ -70,6 +79,5 @@ pub fn full(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, value: f64)
             threads: THREADS,
             work: n as u64,
         });
-    })?;
-    Ok(y)
+    })
 }

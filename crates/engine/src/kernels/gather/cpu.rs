@@ -49,17 +49,21 @@ impl Walk {
 
 pub fn gather(l: &CpuLaunch) {
     match l.dtype(0) {
-        DType::F32 => pick(l, |v: f32| v),
-        DType::F16 => pick(l, f16::to_f32),
-        DType::BF16 => pick(l, bf16::to_f32),
-        DType::I32 => unreachable!("validated by the operation"),
+        DType::F32 => pick(l, f32::NAN, |v: f32| v),
+        DType::F16 => pick(l, f32::NAN, f16::to_f32),
+        DType::BF16 => pick(l, f32::NAN, bf16::to_f32),
+        DType::I32 => pick(l, 0, |v: i32| v),
     }
 }
 
-fn pick<T: bytemuck::Pod + Sync>(l: &CpuLaunch, convert: impl Fn(T) -> f32 + Sync) {
+fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
+    l: &CpuLaunch,
+    missing: Y,
+    convert: impl Fn(T) -> Y + Sync,
+) {
     let w = Walk::new(l);
     let (x, index) = (l.read::<T>(0), l.read::<i32>(1));
-    let y = Shared::new(l.write::<f32>(2));
+    let y = Shared::new(l.write::<Y>(2));
     (0..w.outer * w.picks).into_par_iter().with_min_len(w.grain()).for_each(|row| {
         let o = row / w.picks;
         let at = o * w.outer_step + row % w.picks * w.pick_step;
@@ -69,7 +73,7 @@ fn pick<T: bytemuck::Pod + Sync>(l: &CpuLaunch, convert: impl Fn(T) -> f32 + Syn
             let j = *index as u32 as usize;
             if j >= w.size {
                 if w.first {
-                    *y = f32::NAN;
+                    *y = missing;
                 }
             } else if (w.from..w.from + w.count).contains(&j) {
                 *y = convert(x[o * w.x_outer_step + (j - w.from) * w.x_step + i]);

@@ -7,7 +7,7 @@ fn kernel(group: u32, lane: u32) {
   // A negative index is a large one.
   let j = bitcast<u32>(load_index(at));
   if j >= p.size {
-    if p.first == 1u { store_y(at, nan()); }
+    if p.first == 1u { store_y(at, missing()); }
   } else if j >= p.start && j - p.start < p.count {
     store_y(at, load_x(pick.o * p.x_outer_step + (j - p.start) * p.x_step + pick.i));
   }

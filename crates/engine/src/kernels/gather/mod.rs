@@ -1,7 +1,7 @@
 //! Elements along the middle of [outer, n, inner] by an index of [outer, k, inner].
 //!
 //! Maths: y[o, k, i] = x[o, index[o, k, i], i], and d_x[o, j, i] = Σ d_y[o, k, i] over the k whose
-//! index is j, ascending. An index outside 0..n gives NaN and takes no gradient. Layout: row-major;
+//! index is j, ascending. An index outside 0..n gives NaN (0 in i32) and takes no gradient. Layout: row-major;
 //! one invocation a pick. Cost: forward one pass; backward, for each line of k, the first k to name a place sums for it: at worst k²
 //! comparisons a line, and no two invocations write one place.
 
@@ -38,12 +38,19 @@ static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
     scalars: SCALARS,
-    wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("gather.wgsl")).into(),
+    wgsl: |params| {
+        let missing = match params[0] {
+            1 => "fn missing() -> i32 { return 0; }\n",
+            _ => "fn missing() -> f32 { return nan(); }\n",
+        };
+        [missing, include_str!("pick.wgsl"), include_str!("gather.wgsl")].concat()
+    },
     cpu: cpu::gather,
+    // `params` = [1 for i32].
     variants: || {
-        let variant =
-            |x| Variant { params: [0; 4], dtypes: vec![x, DType::I32, DType::F32], threads: THREADS };
-        [DType::F32, DType::F16, DType::BF16].map(variant).into()
+        let float = |x| Variant { params: [0; 4], dtypes: vec![x, DType::I32, DType::F32], threads: THREADS };
+        let whole = Variant { params: [1, 0, 0, 0], dtypes: vec![DType::I32; 3], threads: THREADS };
+        [DType::F32, DType::F16, DType::BF16].map(float).into_iter().chain([whole]).collect()
     },
 };
 
@@ -59,9 +66,27 @@ static GATHER_BACKWARD: Kernel = Kernel {
     },
 };
 
-pub const KERNELS: &[&Kernel] = &[&GATHER, &GATHER_BACKWARD];
+static PUT: Kernel = Kernel {
+    name: "put",
+    bindings: &[("y", Access::ReadWrite), ("index", Access::Read), ("x", Access::Read)],
+    scalars: SCALARS,
+    wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
+    cpu: cpu::backward,
+    variants: || {
+        let dtypes = vec![DType::F32, DType::I32, DType::F32];
+        vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
+    },
+};
 
-/// Appends y = x gathered; x is [outer, n, inner], index and y are [outer, k, inner].
+pub const KERNELS: &[&Kernel] = &[&GATHER, &GATHER_BACKWARD, &PUT];
+
+/// Appends y = x at the places that it was gathered from, of which none is named twice, 0 elsewhere: one pass.
+pub fn put(cx: &Rc<Context>, y: &Value, index: &Value, x: &Value, dims: [usize; 4]) -> Result<()> {
+    cx.zero(y);
+    launch(cx, &PUT, [y, index, x], dims)
+}
+
+/// Appends y = x gathered; x is [outer, n, inner], index and y are [outer, k, inner]. y is f32, or i32 where x is.
 pub fn gather(cx: &Rc<Context>, x: &Value, index: &Value, y: &Value, dims: [usize; 4]) -> Result<()> {
     launch(cx, &GATHER, [x, index, y], dims)
 }
@@ -75,7 +100,12 @@ pub fn scatter_add(
     dims: [usize; 4],
 ) -> Result<()> {
     cx.zero(d_x);
-    launch(cx, &GATHER_BACKWARD, [d_x, index, d_y], dims)
+    add_at(cx, d_x, index, d_y, dims)
+}
+
+/// Appends x += y at the places that the index names, in its order.
+pub fn add_at(cx: &Rc<Context>, x: &Value, index: &Value, y: &Value, dims: [usize; 4]) -> Result<()> {
+    launch(cx, &GATHER_BACKWARD, [x, index, y], dims)
 }
 
 /// `dims` = [outer, n, k, inner]; `values` in the order of the bindings.
@@ -106,12 +136,12 @@ fn launch(
         ];
         cx.launch(Launch {
             kernel,
-            params: [0; 4],
+            params: [(x.dtype == DType::I32) as u32, 0, 0, 0],
             bindings: w.ranges,
             scalars: scalars.iter().map(|v| *v as u32).collect(),
             groups: cells.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
-            work: (cells * if kernel.name == GATHER.name { 2 } else { w.count[1] }) as u64,
+            work: (cells * if kernel.name != GATHER_BACKWARD.name { 2 } else { w.count[1] }) as u64,
         });
     })
 }

@@ -10,11 +10,13 @@ mod lanes;
 mod row;
 #[cfg(test)]
 mod tests;
+mod trigonometric;
 
 pub use function::{erf, exp, log, sigmoid, silu, silu_backward, tanh};
 pub use isa::{Baseline, Fused, Isa, Level, level};
 pub use lanes::{Lanes, Plain};
-pub use row::{dot, log_sum, max, sum, sum_by};
+pub use row::{dot, log_sum, max, min, sum, sum_by};
+pub use trigonometric::{NEAR, cos_far, cos_near, sin_far, sin_near};
 
 /// WGSL: sums and marks over a workgroup.
 pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
@@ -22,5 +24,8 @@ pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
 pub const LOG_SUM: &str = include_str!("log_sum.wgsl");
 /// WGSL: log-sum-exp over a workgroup; needs `WORKGROUP` and `LOG_SUM`.
 pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
+
+/// WGSL: sin and cos of every number.
+pub const TRIGONOMETRIC: &str = include_str!("trigonometric.wgsl");
 
 pub(crate) use isa::vectorised;

@@ -47,16 +47,26 @@ pub fn dot<S: Isa>(a: &[f32], b: &[f32]) -> f32 {
 /// The largest; NaN is passed over, −∞ where there is nothing else.
 #[inline(always)]
 pub fn max<S: Isa>(x: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
+    furthest(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+}
+
+/// The smallest; NaN is passed over, ∞ where there is nothing else.
+#[inline(always)]
+pub fn min<S: Isa>(x: &[f32]) -> f32 {
+    furthest(x, f32::INFINITY, |a, b| if b < a { b } else { a })
+}
+
+#[inline(always)]
+fn furthest(x: &[f32], start: f32, further: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [start; LANES];
     let chunks = x.chunks_exact(LANES);
-    let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
+    let tail = chunks.remainder().iter().fold(start, |a, b| further(a, *b));
     for c in chunks {
         for (m, v) in lanes.iter_mut().zip(c) {
-            *m = larger(*m, *v);
+            *m = further(*m, *v);
         }
     }
-    larger(fold(lanes, larger), tail)
+    further(fold(lanes, &further), tail)
 }
 
 /// Terms of a log-sum-exp that are gone through twice, which the first cache holds.

@@ -69,6 +69,34 @@ fn what_is_made_of_exp_keeps_its_accuracy() {
 }
 
 #[test]
+fn sin_and_cos_are_within_two_ulp_everywhere() {
+    fn whole(near: fn(f32) -> f32, far: fn(f32) -> f32, x: f32) -> f32 {
+        if x.abs() <= NEAR { near(x) } else { far(x) }
+    }
+    let sin = [
+        |x| whole(sin_near::<Fused>, sin_far::<Fused>, x),
+        |x| whole(sin_near::<Baseline>, sin_far::<Baseline>, x),
+    ];
+    let cos = [
+        |x| whole(cos_near::<Fused>, cos_far::<Fused>, x),
+        |x| whole(cos_near::<Baseline>, cos_far::<Baseline>, x),
+    ];
+    // Where sine or cosine nears 0 most digits cancel: the numbers on both sides of multiples of π/2.
+    let turns = (1..2_000_000u32).step_by(7).flat_map(|n| {
+        let x = (n as f64 * std::f64::consts::FRAC_PI_2) as f32;
+        [x, f32::from_bits(x.to_bits() + 1), f32::from_bits(x.to_bits() - 1)]
+    });
+    for (f, exact) in
+        sin.into_iter().map(|f| (f, f64::sin as fn(f64) -> f64)).chain(cos.map(|f| (f, f64::cos as _)))
+    {
+        let (off, at) = worst(f, exact, everywhere().chain(turns.clone()));
+        assert!(off <= 2.0, "at {at}: {off} ulp");
+        assert!(f(f32::NAN).is_nan() && f(f32::INFINITY).is_nan() && f(f32::NEG_INFINITY).is_nan());
+    }
+    assert_eq!(sin[0](-0.0).to_bits(), (-0f32).to_bits());
+}
+
+#[test]
 fn rows_are_reduced_whole() {
     vectorised! {
         fn all(a: &[f32], b: &[f32]) -> [f32; 3] { [sum::<S>(a), dot::<S>(a, b), max::<S>(a)] }

@@ -1,13 +1,13 @@
-//! The index of the maximum, and its opposite: values put at indices, 0 elsewhere.
+//! The index of the maximum or the minimum, and its opposite: values put at indices, 0 elsewhere.
 
 use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{Plan, STRIDES, THREADS, chunked, cpu};
+use super::{Extreme, Plan, STRIDES, THREADS, chunked, cpu};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::tensor::{Context, Value};
@@ -19,12 +19,12 @@ pub static ARGMAX: Kernel = Kernel {
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
     scalars: &SCALARS,
     // Chunks are whole but for the last, which has a launch of its own.
-    wgsl: |_| wgsl("i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
+    wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
     cpu: |l| cpu::argmax(l, false),
-    variants: || variants(vec![DType::F32, DType::F32, DType::I32]),
+    variants: || variants(|x| vec![x, x, DType::I32]),
 };
 
-/// x is the largest of each part, `origin` the index that it came from.
+/// x is the extreme of each part, `origin` the index that it came from.
 pub static ARGMAX_OF_PARTS: Kernel = Kernel {
     name: "argmax of parts",
     bindings: &[
@@ -34,21 +34,36 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
         ("y", Access::ReadWrite),
     ],
     scalars: &SCALARS,
-    wgsl: |_| wgsl("load_origin(base + k * p.x_step)"),
+    wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
     cpu: |l| cpu::argmax(l, true),
-    variants: || variants(vec![DType::F32, DType::I32, DType::F32, DType::I32]),
+    variants: || variants(|x| vec![x, DType::I32, x, DType::I32]),
 };
 
-fn variants(dtypes: Vec<DType>) -> Vec<Variant> {
-    vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
+/// `params` = [1 for the minimum, 1 for i32].
+fn variants(dtypes: impl Fn(DType) -> Vec<DType>) -> Vec<Variant> {
+    let forms = [(0, DType::F32), (1, DType::F32), (0, DType::I32), (1, DType::I32)];
+    let form = |(smallest, x)| Variant {
+        params: [smallest, (x == DType::I32) as u32, 0, 0],
+        dtypes: dtypes(x),
+        threads: THREADS,
+    };
+    forms.map(form).into()
 }
 
-fn wgsl(index: &str) -> String {
+fn wgsl(params: Params, index: &str) -> String {
+    let sign = if params[0] == 1 { "<" } else { ">" };
+    let (element, nan) = match params[1] {
+        1 => ("i32", String::new()),
+        _ => (
+            "f32",
+            "if is_nan(v) || is_nan(best) { return is_nan(v) && (!is_nan(best) || i < j); }".to_string(),
+        ),
+    };
     format!(
-        "fn index(base: u32, chunk: u32, k: u32) -> i32 {{ return {index}; }}\n\
-         fn beats(v: f32, i: i32, best: f32, j: i32) -> bool {{\n\
-           if is_nan(v) || is_nan(best) {{ return is_nan(v) && (!is_nan(best) || i < j); }}\n\
-           return v > best || (v == best && i < j);\n\
+        "alias Element = {element};\nfn index(base: u32, chunk: u32, k: u32) -> i32 {{ return {index}; }}\n\
+         fn beats(v: Element, i: i32, best: Element, j: i32) -> bool {{\n\
+           {nan}\n\
+           return v {sign} best || (v == best && i < j);\n\
          }}\n{}",
         include_str!("argmax.wgsl")
     )
@@ -56,19 +71,31 @@ fn wgsl(index: &str) -> String {
 
 /// Appends y[outer, inner] = the first index of the maximum of x seen as [outer, n, inner]; NaN
 /// counts as largest, as in PyTorch. n is at least 1.
-pub fn argmax(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Value) -> Result<()> {
+pub fn argmax(cx: &Rc<Context>, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
+    arg_extremum(cx, Extreme::Max, x, space, y)
+}
+
+/// Appends y[outer, inner] = the first index of the extreme of x (f32 or i32) seen as [outer, n, inner];
+/// NaN comes before all, as in PyTorch. n is at least 1.
+pub fn arg_extremum(
+    cx: &Rc<Context>,
+    extreme: Extreme,
+    x: &Value,
+    [outer, n, inner]: [usize; 3],
+    y: &Value,
+) -> Result<()> {
     debug_assert_eq!(x.size(), outer * n * inner);
-    let value = cx.empty([outer, inner], DType::F32)?;
+    let value = cx.empty([outer, inner], x.dtype)?;
     if let Some((chunks, plans)) = chunked(x, [outer, n, inner]) {
-        let largest = cx.empty([outer, chunks, inner], DType::F32)?;
+        let largest = cx.empty([outer, chunks, inner], x.dtype)?;
         let from = cx.empty([outer, chunks, inner], DType::I32)?;
         for plan in plans {
-            launch(cx, &ARGMAX, &plan, &[], plan.x_start / inner, &[&largest, &from])?;
+            launch(cx, &ARGMAX, extreme, &plan, &[], plan.x_start / inner, &[&largest, &from])?;
         }
         let plan = whole(&largest, [outer, chunks, inner]);
-        return launch(cx, &ARGMAX_OF_PARTS, &plan, &[&from], 0, &[&value, y]);
+        return launch(cx, &ARGMAX_OF_PARTS, extreme, &plan, &[&from], 0, &[&value, y]);
     }
-    launch(cx, &ARGMAX, &whole(x, [outer, n, inner]), &[], 0, &[&value, y])
+    launch(cx, &ARGMAX, extreme, &whole(x, [outer, n, inner]), &[], 0, &[&value, y])
 }
 
 fn whole(x: &Value, [outer, n, inner]: [usize; 3]) -> Plan<'_> {
@@ -78,6 +105,7 @@ fn whole(x: &Value, [outer, n, inner]: [usize; 3]) -> Plan<'_> {
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
+    extreme: Extreme,
     plan: &Plan,
     others: &[&Value],
     begin: usize,
@@ -89,7 +117,7 @@ fn launch(
         scalars.push((begin + w.start[1] * n + w.start[2]) as u32);
         cx.launch(Launch {
             kernel,
-            params: [0; 4],
+            params: [extreme as u32, (plan.x.dtype == DType::I32) as u32, 0, 0],
             bindings: w.ranges,
             groups: rows * scalars[1],
             threads: THREADS,
@@ -112,7 +140,10 @@ pub static PLACE: Kernel = Kernel {
     ],
     wgsl: |_| PLACE_WGSL.into(),
     cpu: cpu::place,
-    variants: || variants(vec![DType::I32, DType::F32, DType::F32]),
+    variants: || {
+        let dtypes = vec![DType::I32, DType::F32, DType::F32];
+        vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
+    },
 };
 
 const PLACE_WGSL: &str = "

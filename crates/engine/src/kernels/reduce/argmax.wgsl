@@ -1,11 +1,11 @@
-// One workgroup a row, or a column of a row: the first of equal maxima, whatever the order. One read.
-var<workgroup> values: array<f32, THREADS>;
+// One workgroup a row, or a column of a row: the first of equal extremes, whatever the order. One read.
+var<workgroup> values: array<Element, THREADS>;
 var<workgroup> places: array<i32, THREADS>;
 fn kernel(group: u32, lane: u32) {
   let row = group / p.inner;
   let column = group % p.inner;
   let base = (row / p.chunks) * p.x_outer + (row % p.chunks) * p.x_chunk + column;
-  var best = 0.0;
+  var best = Element();
   var place = -1;
   for (var k = lane; k < p.n; k += THREADS) {
     let v = load_x(base + k * p.x_step);

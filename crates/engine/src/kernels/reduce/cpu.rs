@@ -3,10 +3,12 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::{CpuLaunch, Shared};
-use crate::kernels::numeric::{Isa, max, sum, sum_by, vectorised};
+use crate::dtype::DType;
+use crate::kernels::numeric::{Isa, max, min, sum, sum_by, vectorised};
 
 const SUM: u32 = 0;
 const SUM_SQUARES: u32 = 1;
+const MAX: u32 = 2;
 /// Terms that are summed in f32.
 const SPAN: usize = 1024;
 /// Neighbouring columns that walk the rows together, and rows that they sum in f32.
@@ -14,6 +16,9 @@ const WIDTH: usize = 128;
 const DEPTH: usize = 32;
 
 pub fn reduce(l: &CpuLaunch) {
+    if l.dtype(0) == DType::I32 {
+        return reduce_whole(l);
+    }
     let x = l.read::<f32>(0);
     let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
     let (first, scale) = (l.u32(9) == 1, l.f32(10));
@@ -26,7 +31,7 @@ pub fn reduce(l: &CpuLaunch) {
         *y = match (first, kind) {
             (true, _) => v * scale,
             (false, SUM | SUM_SQUARES) => *y + v * scale,
-            _ => larger(*y, v),
+            _ => further(kind, *y, v),
         };
     };
     if l.params[1] == 0 {
@@ -49,9 +54,35 @@ pub fn reduce(l: &CpuLaunch) {
     });
 }
 
+/// The larger for `MAX`, the smaller otherwise; NaN where one is NaN.
 #[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a > b || a.is_nan() { a } else { b }
+fn further(kind: u32, a: f32, b: f32) -> f32 {
+    let keeps = if kind == MAX { a > b } else { a < b };
+    if keeps || a.is_nan() { a } else { b }
+}
+
+/// i32, whose sums wrap.
+fn reduce_whole(l: &CpuLaunch) {
+    let x = l.read::<i32>(0);
+    let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
+    let (step, first, kind) = (l.u32(6), l.u32(9) == 1, l.params[0]);
+    let y = Shared::new(l.write::<i32>(1));
+    let combine = |a: i32, b: i32| match kind {
+        SUM => a.wrapping_add(b),
+        MAX => a.max(b),
+        _ => a.min(b),
+    };
+    (0..rows).into_par_iter().with_min_len((16 * 1024 / (n * inner)).max(1)).for_each(|row| {
+        let from = row / chunks * l.u32(4) + row % chunks * l.u32(5);
+        let y = unsafe { y.slice(row / chunks * l.u32(7) + row % chunks * l.u32(8), inner) };
+        for k in 0..n {
+            let x = &x[from + k * step..][..inner];
+            match first && k == 0 {
+                true => y.copy_from_slice(x),
+                false => y.iter_mut().zip(x).for_each(|(y, x)| *y = combine(*y, *x)),
+            }
+        }
+    });
 }
 
 /// A sum with 0 times each is NaN where one is NaN or infinite: only then is NaN looked for.
@@ -66,59 +97,82 @@ vectorised! {
             SUM => x.chunks(SPAN).map(|c| sum::<S>(c) as f64).sum::<f64>() as f32,
             SUM_SQUARES => x.chunks(SPAN).map(|c| sum_by::<S>(c, |v| v * v) as f64).sum::<f64>() as f32,
             _ if has_nan::<S>(x) => f32::NAN,
-            _ => max::<S>(x),
+            MAX => max::<S>(x),
+            _ => min::<S>(x),
         }
     }
 
-    fn first_maximum(x: &[f32]) -> usize {
+    fn first_extreme(smallest: bool, x: &[f32]) -> usize {
         let first = if has_nan::<S>(x) {
             x.iter().position(|v| v.is_nan())
         } else {
-            let largest = max::<S>(x);
-            x.iter().position(|v| *v == largest)
+            let extreme = if smallest { min::<S>(x) } else { max::<S>(x) };
+            x.iter().position(|v| *v == extreme)
         };
-        first.expect("the maximum is one of them")
+        first.expect("the extreme is one of them")
     }
 
     fn reduce_columns(kind: u32, x: &[f32], n: usize, step: usize, total: &mut [f64]) {
         let width = total.len();
-        total.fill(if kind <= SUM_SQUARES { 0.0 } else { f64::NEG_INFINITY });
+        let start = match kind {
+            SUM | SUM_SQUARES => 0f32,
+            MAX => f32::NEG_INFINITY,
+            _ => f32::INFINITY,
+        };
+        total.fill(start as f64);
         for from in (0..n).step_by(DEPTH) {
-            let mut part = [if kind <= SUM_SQUARES { 0f32 } else { f32::NEG_INFINITY }; WIDTH];
+            let mut part = [start; WIDTH];
             let part = &mut part[..width];
             for k in from..(from + DEPTH).min(n) {
                 let x = &x[k * step..][..width];
                 match kind {
                     SUM => part.iter_mut().zip(x).for_each(|(t, v)| *t += v),
                     SUM_SQUARES => part.iter_mut().zip(x).for_each(|(t, v)| *t = S::fma(*v, *v, *t)),
-                    _ => part.iter_mut().zip(x).for_each(|(t, v)| *t = larger(*t, *v)),
+                    MAX => part.iter_mut().zip(x).for_each(|(t, v)| *t = further(MAX, *t, *v)),
+                    _ => part.iter_mut().zip(x).for_each(|(t, v)| *t = further(kind, *t, *v)),
                 }
             }
             for (t, v) in total.iter_mut().zip(part) {
-                *t = if kind <= SUM_SQUARES { *t + *v as f64 } else { larger(*t as f32, *v) as f64 };
+                *t = if kind <= SUM_SQUARES { *t + *v as f64 } else { further(kind, *t as f32, *v) as f64 };
             }
         }
     }
 }
 
 pub fn argmax(l: &CpuLaunch, of_parts: bool) {
-    let x = l.read::<f32>(0);
+    let smallest = l.params[0] == 1;
+    if l.dtype(0) == DType::I32 {
+        let beats = move |v: i32, best: i32| if smallest { v < best } else { v > best };
+        return first(l, of_parts, beats, |_| None);
+    }
+    let beats = move |v: f32, best: f32| {
+        let further = if smallest { v < best } else { v > best };
+        further || (v.is_nan() && !best.is_nan())
+    };
+    first(l, of_parts, beats, |row: &[f32]| Some(first_extreme(smallest, row)));
+}
+
+/// The first that none beats; `of_row` knows it of elements that lie side by side, or nothing.
+fn first<T: bytemuck::Pod + Send + Sync>(
+    l: &CpuLaunch,
+    of_parts: bool,
+    beats: impl Fn(T, T) -> bool + Sync,
+    of_row: impl Fn(&[T]) -> Option<usize> + Sync,
+) {
+    let x = l.read::<T>(0);
     let from = of_parts.then(|| l.read::<i32>(1));
     let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
     let (x_chunk, step) = (l.u32(5), l.u32(6));
     let (first, begin) = (l.u32(9) == 1, l.u32(10));
-    let value = Shared::new(l.write::<f32>(1 + of_parts as usize));
+    let value = Shared::new(l.write::<T>(1 + of_parts as usize));
     let y = Shared::new(l.write::<i32>(2 + of_parts as usize));
-    let beats = |v: f32, best: f32| v > best || (v.is_nan() && !best.is_nan());
     (0..rows * inner).into_par_iter().with_min_len((4096 / n).max(1)).for_each(|id| {
         let (row, column) = (id / inner, id % inner);
         let base = row / chunks * l.u32(4) + row % chunks * x_chunk + column;
         let at = |k: usize| x[base + k * step];
-        let k = if step == 1 {
-            first_maximum(&x[base..base + n])
-        } else {
-            (1..n).fold(0, |best, k| if beats(at(k), at(best)) { k } else { best })
-        };
+        let known = if step == 1 { of_row(&x[base..base + n]) } else { None };
+        let k =
+            known.unwrap_or_else(|| (1..n).fold(0, |best, k| if beats(at(k), at(best)) { k } else { best }));
         let index = match from {
             Some(from) => from[base + k * step],
             None => (begin + row % chunks * (x_chunk / step) + k) as i32,

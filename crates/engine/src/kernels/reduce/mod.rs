@@ -1,6 +1,7 @@
 //! Reductions of the middle of [outer, n, inner].
 //!
-//! Maths: y[o, i] = s · Σₙ x[o, n, i], or s · Σ x², or the maximum; or the index of the maximum.
+//! Maths: y[o, i] = s · Σₙ x[o, n, i], or s · Σ x², or the maximum or minimum; or the index of one. x and y are f32,
+//! or i32 (whose sums wrap and take no scale).
 //! Layout: row-major; one workgroup a row where inner is 1 (strided lanes, then a tree in shared
 //! memory), one invocation a column elsewhere. Long reductions are cut into chunks whose partial
 //! results are reduced again; where is decided by shape alone, so that the order of summation is
@@ -10,7 +11,7 @@
 mod argmax;
 mod cpu;
 
-pub use argmax::{argmax, place};
+pub use argmax::{arg_extremum, argmax, place};
 
 use std::rc::Rc;
 
@@ -30,6 +31,24 @@ pub enum Reduction {
     SumSquares,
     /// NaN where any is NaN.
     Max,
+    /// NaN where any is NaN.
+    Min,
+}
+
+/// Which end of the order, in which NaN comes before all at either end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extreme {
+    Max,
+    Min,
+}
+
+impl Extreme {
+    pub fn reduction(self) -> Reduction {
+        match self {
+            Extreme::Max => Reduction::Max,
+            Extreme::Min => Reduction::Min,
+        }
+    }
 }
 
 const THREADS: u32 = 64;
@@ -58,29 +77,55 @@ static REDUCE: Kernel = Kernel {
     wgsl,
     cpu: cpu::reduce,
     variants: || {
-        (0..3)
-            .flat_map(|r| [0, 1].map(|columns| [r, columns, 0, 0]))
-            .map(|params| Variant { params, dtypes: vec![DType::F32; 2], threads: THREADS })
+        let sums_of_squares = |params: &Params| params[0] == 1 && params[2] == 1;
+        (0..4)
+            .flat_map(|r| [0, 1].map(|columns| [r, columns]))
+            .flat_map(|[r, columns]| [0, 1].map(|whole| [r, columns, whole, 0]))
+            .filter(|params| !sums_of_squares(params))
+            .map(|params| Variant { params, dtypes: vec![dtype_of(params); 2], threads: THREADS })
             .collect()
     },
 };
 
 pub const KERNELS: &[&Kernel] = &[&REDUCE, &argmax::ARGMAX, &argmax::ARGMAX_OF_PARTS, &argmax::PLACE];
 
-/// `params` = [reduction, 1 where an invocation takes a column and 0 where a workgroup takes a row].
+fn dtype_of(params: Params) -> DType {
+    if params[2] == 1 { DType::I32 } else { DType::F32 }
+}
+
+/// `params` = [reduction, 1 where an invocation takes a column and 0 where a workgroup takes a row, 1 for i32].
 fn wgsl(params: Params) -> String {
+    let rows = if params[1] == 1 { include_str!("columns.wgsl") } else { include_str!("rows.wgsl") };
+    if dtype_of(params) == DType::I32 {
+        let (combine, start) = match params[0] {
+            0 => ("a + b", "0"),
+            2 => ("max(a, b)", "-2147483647 - 1"),
+            _ => ("min(a, b)", "2147483647"),
+        };
+        return format!(
+            "alias Element = i32;\nfn combine(a: i32, b: i32) -> i32 {{ return {combine}; }}\n\
+             fn element(i: u32) -> i32 {{ return load_x(i); }}\nfn start() -> i32 {{ return {start}; }}\n\
+             fn settle(at: u32, v: i32) {{ if p.first == 1u {{ store_y(at, v); }} \
+             else {{ store_y(at, combine(load_y(at), v)); }} }}\n{rows}"
+        );
+    }
     let combine = match params[0] {
         0 | 1 => "return a + b;",
-        _ => "if is_nan(a) || is_nan(b) { return nan(); } return max(a, b);",
+        2 => "if is_nan(a) || is_nan(b) { return nan(); } return max(a, b);",
+        _ => "if is_nan(a) || is_nan(b) { return nan(); } return min(a, b);",
     };
-    let start = if params[0] < 2 { "0.0" } else { "bitcast<f32>(0xff800000u + p.groups - p.groups)" };
+    let start = match params[0] {
+        0 | 1 => "0.0",
+        2 => "bitcast<f32>(0xff800000u + p.groups - p.groups)",
+        _ => "bitcast<f32>(0x7f800000u + p.groups - p.groups)",
+    };
     let element = if params[0] == 1 { "let v = load_x(i); return v * v;" } else { "return load_x(i);" };
     let settle = "if p.first == 1u { store_y(at, p.scale * v); } else { store_y(at, combine(load_y(at), p.scale * v)); }";
     let head = format!(
-        "fn combine(a: f32, b: f32) -> f32 {{ {combine} }}\nfn element(i: u32) -> f32 {{ {element} }}\n\
+        "alias Element = f32;\nfn combine(a: f32, b: f32) -> f32 {{ {combine} }}\nfn element(i: u32) -> f32 {{ {element} }}\n\
          fn start() -> f32 {{ return {start}; }}\nfn settle(at: u32, v: f32) {{ {settle} }}\n"
     );
-    head + if params[1] == 1 { include_str!("columns.wgsl") } else { include_str!("rows.wgsl") }
+    head + rows
 }
 
 /// A reduction of part of x into part of y: rows [outer, chunks] of `n` terms.
@@ -165,7 +210,7 @@ fn chunked(x: &Value, [outer, n, inner]: [usize; 3]) -> Option<(usize, Vec<Plan<
     Some((chunks, plans))
 }
 
-/// Appends y[outer, inner] = the reduction of x seen as [outer, n, inner].
+/// Appends y[outer, inner] = the reduction of x seen as [outer, n, inner]; both are f32 or both i32.
 pub fn reduce(cx: &Rc<Context>, reduction: Reduction, x: &Value, space: [usize; 3], y: &Value) -> Result<()> {
     reduce_scaled(cx, reduction, x, space, 1.0, y)
 }
@@ -185,7 +230,7 @@ pub fn reduce_scaled(
         return Ok(());
     }
     if let Some((chunks, plans)) = chunked(x, [outer, n, inner]) {
-        let parts = cx.empty([outer, chunks, inner], DType::F32)?;
+        let parts = cx.empty([outer, chunks, inner], x.dtype)?;
         for plan in plans {
             launch(cx, reduction, &plan, 1.0, &parts)?;
         }
@@ -204,7 +249,7 @@ fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &V
         scalars.push(scale.to_bits());
         cx.launch(Launch {
             kernel: &REDUCE,
-            params: [reduction as u32, columns as u32, 0, 0],
+            params: [reduction as u32, columns as u32, (y.dtype == DType::I32) as u32, 0],
             bindings: w.ranges,
             scalars,
             groups: if columns { (rows * inner).div_ceil(THREADS) } else { rows },

@@ -1,5 +1,5 @@
 // y = combine of element(x) along a row. One workgroup a row: strided lanes, then halves; one read.
-var<workgroup> part: array<f32, THREADS>;
+var<workgroup> part: array<Element, THREADS>;
 fn kernel(group: u32, lane: u32) {
   let base = (group / p.chunks) * p.x_outer + (group % p.chunks) * p.x_chunk;
   var sum = start();

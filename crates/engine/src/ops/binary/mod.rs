@@ -1,4 +1,4 @@
-//! y = f(a, b) with broadcasting: add, sub, mul, div, pow, maximum, minimum, eq, lt, gt.
+//! y = f(a, b) with broadcasting: add, sub, mul, div, pow, maximum, minimum, eq, ne, lt, le, gt, ge.
 //!
 //! Shapes: NumPy's broadcasting. Backward: the derivative at the output's shape, summed over the
 //! dimensions that an input was broadcast along. Saved: what the derivative reads.
@@ -47,7 +47,7 @@ impl Op for Binary {
 
     fn gradient(&self) -> Gradient {
         match self.0 {
-            Function::Eq | Function::Lt | Function::Gt => Gradient::Constant,
+            f if f.makes_indices() => Gradient::Constant,
             Function::Add | Function::Sub => Gradient::reads(0, 0),
             _ => Gradient::reads(0b11, 0),
         }

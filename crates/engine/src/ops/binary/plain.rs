@@ -29,6 +29,9 @@ pub fn plain(function: Function, a: &Array, b: &Array) -> Array {
             Function::Eq => (a == b) as u32 as f64,
             Function::Lt => (a < b) as u32 as f64,
             Function::Gt => (a > b) as u32 as f64,
+            Function::Ne => (a != b) as u32 as f64,
+            Function::Le => (a <= b) as u32 as f64,
+            Function::Ge => (a >= b) as u32 as f64,
             _ => unreachable!(),
         }
     })

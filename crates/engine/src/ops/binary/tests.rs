@@ -3,8 +3,16 @@ use crate::kernels::elementwise::Function;
 use crate::ops::checks::{Array, check, check_non_finite};
 
 const SMOOTH: [Function; 5] = [Function::Add, Function::Sub, Function::Mul, Function::Div, Function::Pow];
-const KINKED: [Function; 5] =
-    [Function::Maximum, Function::Minimum, Function::Eq, Function::Lt, Function::Gt];
+const KINKED: [Function; 8] = [
+    Function::Maximum,
+    Function::Minimum,
+    Function::Eq,
+    Function::Ne,
+    Function::Lt,
+    Function::Le,
+    Function::Gt,
+    Function::Ge,
+];
 
 fn shapes() -> Vec<(Vec<usize>, Vec<usize>)> {
     let mut shapes: Vec<_> = [1, 63, 64, 65, 257].map(|n| (vec![n], vec![n])).into();

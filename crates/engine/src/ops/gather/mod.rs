@@ -1,7 +1,7 @@
 //! y[.., k, ..] = x[.., index[.., k, ..], ..] along one dimension.
 //!
 //! Shapes: x and index of one rank; in every other dimension index is no larger than x; y is f32 of
-//! index's shape. Backward: d_out added up at the places it came from, in the order of k. Saved: the
+//! index's shape, or i32 where x is. Backward: d_out added up at the places it came from, in the order of k. Saved: the
 //! index.
 
 #[cfg(test)]
@@ -50,8 +50,8 @@ impl Op for Gather {
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let [x, index] = inputs else { unreachable!("two inputs") };
-        if !x.dtype.is_float() || index.dtype != DType::I32 {
-            fail!(Dtype, "gather: takes floats and an i32 index, not {x} and {index}");
+        if index.dtype != DType::I32 {
+            fail!(Dtype, "gather: takes an i32 index, not {index}");
         }
         let fits = self.dim < x.shape.rank()
             && index.shape.rank() == x.shape.rank()
@@ -65,7 +65,8 @@ impl Op for Gather {
                 self.dim
             );
         }
-        Ok(vec![Spec::f32(index.shape.clone())])
+        let dtype = if x.dtype == DType::I32 { DType::I32 } else { DType::F32 };
+        Ok(vec![Spec { shape: index.shape.clone(), dtype }])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -76,8 +77,8 @@ impl Op for Gather {
         if reached == x.shape {
             return gather(cx, x, index, &outputs[0], dims);
         }
-        let wide = crate::op::run1(cx, &crate::ops::cast::Cast { dtype: DType::F32 }, &[x])?;
-        let part = cx.empty(reached.clone(), DType::F32)?;
+        let wide = crate::op::run1(cx, &crate::ops::cast::Cast { dtype: outputs[0].dtype }, &[x])?;
+        let part = cx.empty(reached.clone(), outputs[0].dtype)?;
         let from = Side { value: &wide, start: 0, strides: x.shape.strides() };
         copy(cx, self.name(), &reached, &from, &Side::whole(&part))?;
         gather(cx, &part, index, &outputs[0], dims)

@@ -1,6 +1,6 @@
 //! y = Σ x over one dimension, or over all.
 //!
-//! Shapes: x any; y without the dimension, or a scalar. Backward: d_out spread over the dimension.
+//! Shapes: x any, f32 or i32 (whose sums wrap); y without the dimension, or a scalar. Backward: d_out spread over the dimension.
 //! Saved: nothing.
 
 #[cfg(test)]
@@ -31,6 +31,10 @@ impl Op for Sum {
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        if inputs[0].dtype == DType::I32 {
+            let shape = without(self.name(), &inputs[0].shape, self.dim)?;
+            return Ok(vec![Spec { shape, dtype: DType::I32 }]);
+        }
         Ok(vec![reduced(self.name(), inputs[0], self.dim)?])
     }
 

@@ -3,7 +3,9 @@
 use crate::ops::checks::Array;
 
 pub fn plain(x: &Array, dim: Option<usize>) -> Array {
-    let Some(dim) = dim else { return Array::new(&[], vec![x.data.iter().sum()]) };
+    let Some(dim) = dim else {
+        return Array { dtype: x.dtype, ..Array::new(&[], vec![x.data.iter().sum()]) };
+    };
     let mut shape = x.shape.clone();
     let n = shape.remove(dim);
     let inner: usize = x.shape[dim + 1..].iter().product();
@@ -14,5 +16,5 @@ pub fn plain(x: &Array, dim: Option<usize>) -> Array {
             data.push((0..n).map(|k| x.data[(o * n + k) * inner + i]).sum());
         }
     }
-    Array::new(&shape, data)
+    Array { dtype: x.dtype, ..Array::new(&shape, data) }
 }

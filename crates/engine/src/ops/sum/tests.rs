@@ -31,3 +31,15 @@ fn non_finite_values_reach_the_sum() {
         check_non_finite(&Sum { dim }, std::slice::from_ref(&x), &|x| vec![plain(&x[0], dim)]);
     }
 }
+
+#[test]
+fn whole_numbers_are_summed_whole() {
+    for (shape, dims) in
+        [(vec![40_001], vec![None]), (vec![2, 20_001, 3], vec![None, Some(0), Some(1), Some(2)])]
+    {
+        let x = Array::indices("x", &shape, 1 << 12);
+        for dim in dims {
+            check_non_finite(&Sum { dim }, std::slice::from_ref(&x), &|x| vec![plain(&x[0], dim)]);
+        }
+    }
+}

@@ -1,4 +1,5 @@
-//! y = f(x): neg, exp, log, sqrt, abs, square, relu, sigmoid, tanh, silu, gelu (both).
+//! y = f(x): neg, exp, log, sqrt, rsqrt, sin, cos, abs, square, relu, sigmoid, tanh, silu, gelu (both); isFinite, which
+//! gives i32.
 //!
 //! Backward: one pass from d_out and the saved x or y, whichever the derivative is simpler in.
 
@@ -36,6 +37,9 @@ impl Unary {
             Exp => From::Output(Mul),
             Log => From::Input(Div),
             Sqrt => From::Output(SqrtBackward),
+            Rsqrt => From::Output(RsqrtBackward),
+            Sin => From::Input(SinBackward),
+            Cos => From::Input(CosBackward),
             Abs => From::Input(AbsBackward),
             Square => From::Input(SquareBackward),
             Relu => From::Output(ReluBackward),
@@ -58,7 +62,8 @@ impl Op for Unary {
         if !inputs[0].dtype.is_float() {
             fail!(Dtype, "{}: takes floats, not {}; convert with to(\"f32\")", self.name(), inputs[0].dtype);
         }
-        Ok(vec![Spec::f32(inputs[0].shape.clone())])
+        let dtype = if self.0.makes_indices() { DType::I32 } else { DType::F32 };
+        Ok(vec![Spec { shape: inputs[0].shape.clone(), dtype }])
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
@@ -66,6 +71,9 @@ impl Op for Unary {
     }
 
     fn gradient(&self) -> Gradient {
+        if self.0.makes_indices() {
+            return Gradient::Constant;
+        }
         match self.derivative() {
             From::Nothing(_) => Gradient::reads(0, 0),
             From::Input(_) => Gradient::reads(1, 0),
@@ -74,7 +82,7 @@ impl Op for Unary {
     }
 
     fn is_remade(&self) -> bool {
-        matches!(self.derivative(), From::Input(_))
+        !self.0.makes_indices() && matches!(self.derivative(), From::Input(_))
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

@@ -1,10 +1,11 @@
 //! The oracle: one function at a time, in f64.
 
+use crate::dtype::DType;
 use crate::kernels::elementwise::Function;
 use crate::ops::checks::Array;
 
 pub fn plain(function: Function, x: &Array) -> Array {
-    x.map(|v| match function {
+    let y = x.map(|v| match function {
         Function::Copy => v,
         Function::Neg => -v,
         Function::Exp => v.exp(),
@@ -21,8 +22,13 @@ pub fn plain(function: Function, x: &Array) -> Array {
         Function::GeluTanh => {
             0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v)).tanh())
         }
+        Function::Rsqrt => 1.0 / v.sqrt(),
+        Function::Sin => v.sin(),
+        Function::Cos => v.cos(),
+        Function::IsFinite => v.is_finite() as u32 as f64,
         _ => unreachable!(),
-    })
+    });
+    Array { dtype: if function.makes_indices() { DType::I32 } else { DType::F32 }, ..y }
 }
 
 /// The Maclaurin series, which converges everywhere; beyond 6 erf is 1 to f64's last bit.

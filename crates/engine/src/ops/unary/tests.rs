@@ -2,8 +2,10 @@ use super::{Unary, plain::plain};
 use crate::kernels::elementwise::Function::{self, *};
 use crate::ops::checks::{Array, check, check_non_finite};
 
-const ALL: [Function; 13] =
-    [Copy, Neg, Exp, Log, Sqrt, Abs, Square, Relu, Sigmoid, Tanh, Silu, Gelu, GeluTanh];
+const ALL: [Function; 17] = [
+    Copy, Neg, Exp, Log, Sqrt, Rsqrt, Sin, Cos, Abs, Square, Relu, Sigmoid, Tanh, Silu, Gelu, GeluTanh,
+    IsFinite,
+];
 
 #[test]
 fn equals_the_plain_form() {
@@ -11,7 +13,7 @@ fn equals_the_plain_form() {
         for shape in [vec![1], vec![63], vec![64], vec![65], vec![257], vec![257, 65]] {
             // Log and sqrt take positive values; the kinks at 0 are far from any sample.
             let x = Array::random("x", &shape).map(|v| match f {
-                Log | Sqrt => v.abs() + 0.3,
+                Log | Sqrt | Rsqrt => v.abs() + 0.3,
                 _ => 3.0 * v + 0.01 * v.signum(),
             });
             check(&Unary(f), &[x], &|x| vec![plain(f, &x[0])]);
@@ -27,5 +29,15 @@ fn non_finite_values_stay_where_they_are() {
             let y = plain(f, &x[0]);
             vec![y]
         });
+    }
+}
+
+#[test]
+fn sines_of_large_numbers() {
+    let [v, scale] = ["value", "scale"].map(|name| Array::random(name, &[4099]));
+    let x =
+        Array::from_fn(&[4099], |i| (v.data[i[0]] * (60.0 + 60.0 * scale.data[i[0]]).exp2()) as f32 as f64);
+    for f in [Sin, Cos] {
+        check_non_finite(&Unary(f), std::slice::from_ref(&x), &|x| vec![plain(f, &x[0])]);
     }
 }

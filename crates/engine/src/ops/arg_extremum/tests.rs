@@ -1,8 +1,12 @@
-use super::{ArgMax, plain::plain};
+use super::{ArgExtremum, Extreme, plain::plain};
 use crate::ops::checks::{Array, check_non_finite};
 
 fn holds(x: Array, dim: Option<usize>) {
-    check_non_finite(&ArgMax { dim }, &[x], &|x| vec![plain(&x[0], dim)]);
+    for extreme in [Extreme::Max, Extreme::Min] {
+        check_non_finite(&ArgExtremum { extreme, dim }, std::slice::from_ref(&x), &|x| {
+            vec![plain(extreme, &x[0], dim)]
+        });
+    }
 }
 
 #[test]
@@ -28,7 +32,7 @@ fn long_rows_are_cut_and_ties_cross_the_cuts() {
 }
 
 #[test]
-fn nan_is_the_largest() {
+fn nan_comes_before_all() {
     let x = Array::new(
         &[4, 3],
         [
@@ -46,6 +50,15 @@ fn nan_is_the_largest() {
         .chain([3.0, 3.0, 2.0])
         .collect(),
     );
+    for dim in [None, Some(0), Some(1)] {
+        holds(x.clone(), dim);
+    }
+}
+
+/// i32 beyond what f32 tells apart.
+#[test]
+fn whole_numbers_are_compared_whole() {
+    let x = Array::indices("x", &[3, 20_001], 1 << 30).map(|v| (v / 16.0).floor() + (1 << 29) as f64);
     for dim in [None, Some(0), Some(1)] {
         holds(x.clone(), dim);
     }

@@ -1,7 +1,7 @@
-//! y = the index of the first maximum of x over one dimension, or over all (in row-major order).
+//! y = the index of the first maximum or minimum of x over one dimension, or over all (in row-major order).
 //!
 //! Shapes: x any, with at least one element to choose from; y i32 without the dimension, or a
-//! scalar. NaN counts as largest, as in PyTorch. Backward: none, as for any index.
+//! scalar. NaN comes before all, as in PyTorch. Backward: none, as for any index.
 
 #[cfg(test)]
 mod plain;
@@ -13,21 +13,26 @@ use std::rc::Rc;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::reduce::argmax;
+use crate::kernels::reduce::arg_extremum;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::ops::max::check;
+pub use crate::ops::extremum::Extreme;
+use crate::ops::extremum::check;
 use crate::ops::sum::{split, without};
 use crate::tensor::{Context, Spec, Value};
 
-/// Index of the maximum over `dim`, or over every element.
+/// Over `dim`, or over every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ArgMax {
+pub struct ArgExtremum {
+    pub extreme: Extreme,
     pub dim: Option<usize>,
 }
 
-impl Op for ArgMax {
+impl Op for ArgExtremum {
     fn name(&self) -> &'static str {
-        "argmax"
+        match self.extreme {
+            Extreme::Max => "argmax",
+            Extreme::Min => "argmin",
+        }
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
@@ -37,7 +42,7 @@ impl Op for ArgMax {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        argmax(cx, inputs[0], split(&inputs[0].shape, self.dim), &outputs[0])
+        arg_extremum(cx, self.extreme, inputs[0], split(&inputs[0].shape, self.dim), &outputs[0])
     }
 
     fn gradient(&self) -> Gradient {
@@ -45,6 +50,6 @@ impl Op for ArgMax {
     }
 
     fn backward(&self, _: &Rc<Context>, _: &Backward) -> Result<Gradients> {
-        fail!(NoGradient, "argmax: an index has no gradient")
+        fail!(NoGradient, "argmax, argmin: an index has no gradient")
     }
 }

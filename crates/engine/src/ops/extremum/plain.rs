@@ -1,14 +1,21 @@
 //! The oracle: loops.
 
+use super::Extreme;
 use crate::dtype::DType;
 use crate::ops::checks::Array;
 
-pub fn plain(x: &Array, dim: Option<usize>) -> Array {
-    choose(x, dim, |v, _| v, DType::F32)
+pub fn plain(extreme: Extreme, x: &Array, dim: Option<usize>) -> Array {
+    choose(extreme, x, dim, |v, _| v, x.dtype)
 }
 
-/// What `result` gives of the value and the place of the first maximum, where NaN is larger than all.
-pub fn choose(x: &Array, dim: Option<usize>, result: impl Fn(f64, usize) -> f64, dtype: DType) -> Array {
+/// What `result` gives of the value and the place of the first extreme; NaN comes before all.
+pub fn choose(
+    extreme: Extreme,
+    x: &Array,
+    dim: Option<usize>,
+    result: impl Fn(f64, usize) -> f64,
+    dtype: DType,
+) -> Array {
     let mut shape = x.shape.clone();
     let (outer, n, inner) = match dim {
         Some(d) => (shape[..d].iter().product(), shape.remove(d), x.shape[d + 1..].iter().product::<usize>()),
@@ -20,7 +27,8 @@ pub fn choose(x: &Array, dim: Option<usize>, result: impl Fn(f64, usize) -> f64,
             let at = |k: usize| x.data[(o * n + k) * inner + i];
             let mut best = 0;
             for k in 1..n {
-                if at(k) > at(best) || (at(k).is_nan() && !at(best).is_nan()) {
+                let further = if extreme == Extreme::Max { at(k) > at(best) } else { at(k) < at(best) };
+                if further || (at(k).is_nan() && !at(best).is_nan()) {
                     best = k;
                 }
             }

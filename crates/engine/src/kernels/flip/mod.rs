@@ -1,0 +1,95 @@
+//! The middle of [outer, n, inner] from its end to its start.
+//!
+//! Maths: y[o, k, i] = x[o, n − 1 − k, i]; bits are copied, whatever they mean. Layout: row-major; one invocation an
+//! element, natively a row of inner at a time. Cost: one pass, bound by memory. A window of y is bound together with its
+//! mirror image in x.
+
+use std::rc::Rc;
+
+use rayon::prelude::*;
+
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::launch::{Bind, windows};
+use crate::recording::Launch;
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 128;
+/// Elements that one task takes.
+const GRAIN: usize = 16 * 1024;
+
+static FLIP: Kernel = Kernel {
+    name: "flip",
+    bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
+    scalars: &[
+        Scalar::U32("outer"),
+        Scalar::U32("n"),
+        Scalar::U32("inner"),
+        Scalar::U32("outer_step"),
+        Scalar::U32("step"),
+    ],
+    wgsl: |_| WGSL.into(),
+    cpu: |l| match l.dtype(0).bytes() {
+        4 => native::<u32>(l),
+        _ => native::<u16>(l),
+    },
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 2], threads: THREADS }],
+};
+
+pub const KERNELS: &[&Kernel] = &[&FLIP];
+
+const WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let id = group * THREADS + lane;
+  if id >= p.outer * p.n * p.inner { return; }
+  let k = id / p.inner % p.n;
+  let at = id / p.inner / p.n * p.outer_step + id % p.inner;
+  store_y(at + k * p.step, load_x(at + (p.n - 1u - k) * p.step));
+}
+";
+
+fn native<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch) {
+    let [outer, n, inner, outer_step, step] = std::array::from_fn(|i| l.u32(i));
+    let x = l.read::<T>(0);
+    let y = Shared::new(l.write::<T>(1));
+    (0..outer * n).into_par_iter().with_min_len((GRAIN / inner).max(1)).for_each(|row| {
+        let (at, k) = (row / n * outer_step, row % n);
+        let y = unsafe { y.slice(at + k * step, inner) };
+        y.copy_from_slice(&x[at + (n - 1 - k) * step..][..inner]);
+    });
+}
+
+/// Appends y = x seen as [outer, n, inner], with n turned round. Two-byte types are copied on the cpu only: see
+/// `copy::widened`.
+///
+/// # Errors
+/// None on any device that there is.
+pub fn flip(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Value) -> Result<()> {
+    debug_assert_eq!(x.dtype, y.dtype);
+    let strides = [n * inner, inner, 1];
+    let binds = [Bind::new(x, &strides, 1), Bind::new(y, &strides, 1)];
+    windows(cx, "flip", &[outer, n, inner], &[], &binds, |mut w| {
+        let mirrored = [w.start[0], n - w.start[1] - w.count[1], w.start[2]];
+        let first: usize = mirrored.iter().zip(strides).map(|(at, step)| at * step).sum();
+        let extent: usize = w.count.iter().zip(strides).map(|(n, step)| (n - 1) * step).sum::<usize>() + 1;
+        w.ranges[0] = x.part(first, extent);
+        for range in &mut w.ranges {
+            if range.dtype == DType::F32 {
+                range.dtype = DType::I32;
+            }
+        }
+        let size: usize = w.count.iter().product();
+        let scalars = [w.count[0], w.count[1], w.count[2], strides[0], strides[1]];
+        cx.launch(Launch {
+            kernel: &FLIP,
+            params: [0; 4],
+            bindings: w.ranges,
+            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            groups: size.div_ceil(THREADS as usize) as u32,
+            threads: THREADS,
+            work: size as u64,
+        });
+    })
+}

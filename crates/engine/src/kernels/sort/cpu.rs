@@ -1,0 +1,54 @@
+//! The native form: a line at a time, as words of key and place.
+
+use rayon::prelude::*;
+
+use crate::device::cpu::{CpuLaunch, Shared};
+use crate::dtype::DType;
+
+pub fn sort(l: &CpuLaunch) {
+    match l.dtype(0) {
+        DType::I32 => lines(l, |v: i32| v as u32 ^ 0x8000_0000),
+        _ => lines(l, key),
+    }
+}
+
+/// Compares as the numbers do; see the module's header.
+fn key(v: f32) -> u32 {
+    let bits = v.to_bits();
+    if v.is_nan() {
+        u32::MAX
+    } else if v == 0.0 {
+        0x8000_0000
+    } else if v < 0.0 {
+        !bits
+    } else {
+        bits ^ 0x8000_0000
+    }
+}
+
+fn lines<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch, key: impl Fn(T) -> u32 + Sync) {
+    let [outer, n, inner, count, descending, x_step, y_step, step] = std::array::from_fn(|i| l.u32(i));
+    let x = l.read::<T>(0);
+    let values = Shared::new(l.write::<T>(1));
+    let indices = Shared::new(l.write::<i32>(2));
+    let turn = if descending == 1 { u32::MAX } else { 0 };
+    (0..outer * inner).into_par_iter().with_min_len((1024 / n).max(1)).for_each_init(
+        Vec::new,
+        |words, line| {
+            let (o, i) = (line / inner, line % inner);
+            let at = |k: usize| x[o * x_step + k * step + i];
+            words.clear();
+            words.extend((0..n).map(|k| ((key(at(k)) ^ turn) as u64) << 32 | k as u64));
+            if count < n {
+                words.select_nth_unstable(count - 1);
+                words.truncate(count);
+            }
+            words.sort_unstable();
+            for (k, word) in words.iter().enumerate() {
+                let (from, to) = (*word as u32, o * y_step + k * step + i);
+                unsafe { values.slice(to, 1)[0] = at(from as usize) };
+                unsafe { indices.slice(to, 1)[0] = from as i32 };
+            }
+        },
+    );
+}

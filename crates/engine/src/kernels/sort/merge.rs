@@ -1,0 +1,253 @@
+//! The form for GPUs: keys and places of each line, merged run by run; see the module's header.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::key;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernels::copy::{Side, copy};
+use crate::kernels::gather::gather;
+use crate::launch::{Bind, windows};
+use crate::recording::{Launch, Range};
+use crate::tensor::{Context, Value};
+
+const THREADS: u32 = 64;
+
+fn variants(forms: &[([u32; 4], &[DType])]) -> Vec<Variant> {
+    forms
+        .iter()
+        .map(|(params, dtypes)| Variant { params: *params, dtypes: dtypes.to_vec(), threads: THREADS })
+        .collect()
+}
+
+/// Lines of keys and places from [outer, n, inner]. `params` = [1 for i32, 1 for the descending order].
+pub(super) static KEYS: Kernel = Kernel {
+    name: "sort keys",
+    bindings: &[("x", Access::Read), ("keys", Access::ReadWrite), ("places", Access::ReadWrite)],
+    scalars: &[
+        Scalar::U32("size"),
+        Scalar::U32("n"),
+        Scalar::U32("inner"),
+        Scalar::U32("x_outer"),
+        Scalar::U32("x_step"),
+        Scalar::U32("y_outer"),
+        Scalar::U32("y_inner"),
+        Scalar::U32("begin"),
+    ],
+    wgsl: |params| {
+        let dtype = if params[0] == 1 { DType::I32 } else { DType::F32 };
+        let turn = if params[1] == 1 { "~" } else { "" };
+        format!(
+            "{}fn kernel(group: u32, lane: u32) {{
+  let id = group * THREADS + lane;
+  if id >= p.size {{ return; }}
+  let i = id % p.inner;
+  let k = id / p.inner % p.n;
+  let o = id / p.inner / p.n;
+  let at = o * p.y_outer + i * p.y_inner + k;
+  store_keys(at, bitcast<i32>({turn}key(load_x(o * p.x_outer + k * p.x_step + i))));
+  store_places(at, i32(p.begin + k));
+}}
+",
+            key(dtype)
+        )
+    },
+    cpu: |_| unreachable!("planned for a GPU alone"),
+    variants: || {
+        let (f32, i32) = ([DType::F32, DType::I32, DType::I32], [DType::I32; 3]);
+        variants(&[([0; 4], &f32), ([0, 1, 0, 0], &f32), ([1, 0, 0, 0], &i32), ([1, 1, 0, 0], &i32)])
+    },
+};
+
+/// An element's place in the merged run: of the window of each line that `others` binds, how many of the neighbouring
+/// run come before it.
+pub(super) static RANK: Kernel = Kernel {
+    name: "sort rank",
+    bindings: &[("keys", Access::Read), ("others", Access::Read), ("ranks", Access::ReadWrite)],
+    scalars: &[
+        Scalar::U32("size"),
+        Scalar::U32("n"),
+        Scalar::U32("line"),
+        Scalar::U32("run"),
+        Scalar::U32("begin"),
+        Scalar::U32("other"),
+        Scalar::U32("other_count"),
+    ],
+    wgsl: |_| RANK_WGSL.into(),
+    cpu: |_| unreachable!("planned for a GPU alone"),
+    variants: || variants(&[([0; 4], &[DType::I32; 3])]),
+};
+
+const RANK_WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let id = group * THREADS + lane;
+  if id >= p.size { return; }
+  let row = id / p.n * p.line;
+  let at = row + id % p.n;
+  let k = p.begin + id % p.n;
+  let key = bitcast<u32>(load_keys(at));
+  let run = k / p.run;
+  let after = (run & 1u) == 0u;
+  // The neighbouring run, as far as it is bound.
+  let start = (run ^ 1u) * p.run;
+  var low = min(max(start, p.other), p.other + p.other_count) - p.other;
+  var high = min(max(start + p.run, p.other), p.other + p.other_count) - p.other;
+  let first = low;
+  while low < high {
+    let middle = (low + high) / 2u;
+    let other = bitcast<u32>(load_others(row + middle));
+    // Of equal ones those of the first run come first.
+    if other < key || (!after && other == key) { low = middle + 1u; } else { high = middle; }
+  }
+  var rank = low - first;
+  if p.other == 0u { rank += (run & ~1u) * p.run + k - run * p.run; } else { rank += u32(load_ranks(at)); }
+  store_ranks(at, i32(rank));
+}
+";
+
+/// Each key and place to its rank, where the window of the line that is bound holds it.
+pub(super) static MOVE: Kernel = Kernel {
+    name: "sort move",
+    bindings: &[
+        ("ranks", Access::Read),
+        ("keys", Access::Read),
+        ("places", Access::Read),
+        ("new_keys", Access::ReadWrite),
+        ("new_places", Access::ReadWrite),
+    ],
+    scalars: &[
+        Scalar::U32("size"),
+        Scalar::U32("n"),
+        Scalar::U32("line"),
+        Scalar::U32("to"),
+        Scalar::U32("to_count"),
+    ],
+    wgsl: |_| MOVE_WGSL.into(),
+    cpu: |_| unreachable!("planned for a GPU alone"),
+    variants: || variants(&[([0; 4], &[DType::I32; 5])]),
+};
+
+const MOVE_WGSL: &str = "
+fn kernel(group: u32, lane: u32) {
+  let id = group * THREADS + lane;
+  if id >= p.size { return; }
+  let row = id / p.n * p.line;
+  let at = row + id % p.n;
+  let rank = u32(load_ranks(at));
+  if rank < p.to || rank - p.to >= p.to_count { return; }
+  store_new_keys(row + rank - p.to, load_keys(at));
+  store_new_places(row + rank - p.to, load_places(at));
+}
+";
+
+/// i32 values again, of their keys. `params` = [0, 1 for the descending order].
+pub(super) static VALUES: Kernel = Kernel {
+    name: "sort values",
+    bindings: &[("keys", Access::Read), ("y", Access::Write)],
+    scalars: &[Scalar::U32("size")],
+    wgsl: |params| {
+        let turn = if params[1] == 1 { "~" } else { "" };
+        format!(
+            "fn kernel(group: u32, lane: u32) {{
+  let i = group * THREADS + lane;
+  if i < p.size {{ store_y(i, bitcast<i32>(({turn}bitcast<u32>(load_keys(i))) ^ 0x80000000u)); }}
+}}
+"
+        )
+    },
+    cpu: |_| unreachable!("planned for a GPU alone"),
+    variants: || variants(&[([0; 4], &[DType::I32; 2]), ([0, 1, 0, 0], &[DType::I32; 2])]),
+};
+
+fn launch(
+    cx: &Rc<Context>,
+    kernel: &'static Kernel,
+    params: [u32; 4],
+    bindings: SmallVec<[Range; 6]>,
+    size: usize,
+    scalars: &[usize],
+) {
+    cx.launch(Launch {
+        kernel,
+        params,
+        bindings,
+        scalars: [size].iter().chain(scalars).map(|v| *v as u32).collect(),
+        groups: size.div_ceil(THREADS as usize) as u32,
+        threads: THREADS,
+        work: size as u64 * 16,
+    });
+}
+
+pub(super) fn sort(
+    cx: &Rc<Context>,
+    x: &Value,
+    [outer, n, inner]: [usize; 3],
+    descending: bool,
+    count: usize,
+    values: &Value,
+    indices: &Value,
+) -> Result<()> {
+    let lines = outer * inner;
+    let empty = || cx.empty([lines, n], DType::I32);
+    let (mut keys, mut places) = (empty()?, empty()?);
+    let params = [(x.dtype == DType::I32) as u32, descending as u32, 0, 0];
+    let by_line = [inner * n, 1, n];
+    let binds = [
+        Bind::new(x, &[n * inner, inner, 1], 1),
+        Bind::new(&keys, &by_line, 1),
+        Bind::new(&places, &by_line, 1),
+    ];
+    windows(cx, "sort", &[outer, n, inner], &[], &binds, |w| {
+        let size = w.count.iter().product();
+        let scalars = [w.count[1], w.count[2], n * inner, inner, inner * n, n, w.start[1]];
+        launch(cx, &KEYS, params, w.ranges, size, &scalars);
+    })?;
+    let ranks = empty()?;
+    let (mut new_keys, mut new_places) = (empty()?, empty()?);
+    let mut run = 1;
+    while run < n {
+        let binds = [
+            Bind::new(&keys, &[n, 1, 0], 1),
+            Bind::new(&keys, &[n, 0, 1], 1),
+            Bind::new(&ranks, &[n, 1, 0], 1),
+        ];
+        windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
+            let scalars = [w.count[1], n, run, w.start[1], w.start[2], w.count[2]];
+            launch(cx, &RANK, [0; 4], w.ranges, w.count[0] * w.count[1], &scalars);
+        })?;
+        let (from, to) = ([n, 1, 0], [n, 0, 1]);
+        let binds = [
+            Bind::new(&ranks, &from, 1),
+            Bind::new(&keys, &from, 1),
+            Bind::new(&places, &from, 1),
+            Bind::new(&new_keys, &to, 1),
+            Bind::new(&new_places, &to, 1),
+        ];
+        windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
+            let scalars = [w.count[1], n, w.start[2], w.count[2]];
+            launch(cx, &MOVE, [0; 4], w.ranges, w.count[0] * w.count[1], &scalars);
+        })?;
+        std::mem::swap(&mut keys, &mut new_keys);
+        std::mem::swap(&mut places, &mut new_places);
+        run *= 2;
+    }
+    let first = |lines: &Value, y: &Value| {
+        let from = Side { value: lines, start: 0, strides: SmallVec::from_slice(&by_line) };
+        let y = y.reshaped([outer, count, inner]);
+        copy(cx, "sort", &[outer, count, inner], &from, &Side::whole(&y))
+    };
+    first(&places, indices)?;
+    if x.dtype == DType::F32 {
+        // Not of their keys, which know no −0.
+        return gather(cx, x, indices, values, [outer, n, count, inner]);
+    }
+    let sorted = cx.empty([outer, count, inner], DType::I32)?;
+    first(&keys, &sorted)?;
+    let binds = [Bind::new(&sorted, &[1], 1), Bind::new(values, &[1], 1)];
+    windows(cx, "sort", &[values.size()], &[], &binds, |w| {
+        launch(cx, &VALUES, [0, params[1], 0, 0], w.ranges, w.count[0], &[]);
+    })
+}

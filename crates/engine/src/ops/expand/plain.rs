@@ -1,0 +1,12 @@
+//! The oracle: an index at a time.
+
+use crate::ops::checks::Array;
+
+pub fn plain(x: &Array, shape: &[usize]) -> Array {
+    let new = shape.len() - x.shape.len();
+    let y = Array::from_fn(shape, |at| {
+        let place = |p: usize, d: usize| p * x.shape[d] + if x.shape[d] == 1 { 0 } else { at[d + new] };
+        x.data[(0..x.shape.len()).fold(0, place)]
+    });
+    Array { dtype: x.dtype, ..y }
+}

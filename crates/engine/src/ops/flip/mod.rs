@@ -1,0 +1,62 @@
+//! y = x with some dimensions from their end to their start (torch.flip).
+//!
+//! Shapes: y is x's. Backward: the same on d_out. Saved: nothing.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::copy::widened;
+use crate::kernels::flip::flip;
+use crate::op::{Backward, Gradient, Gradients, Op, run1};
+use crate::ops::sum::split;
+use crate::tensor::{Context, Spec, Value};
+
+/// Along `dims`, one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flip {
+    pub dims: Vec<usize>,
+}
+
+impl Op for Flip {
+    fn name(&self) -> &'static str {
+        "flip"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let x = inputs[0];
+        if let Some(dim) = self.dims.iter().find(|d| **d >= x.shape.rank()) {
+            fail!(ShapeMismatch, "flip: there is no dimension {dim} in shape {}", x.shape);
+        }
+        Ok(vec![x.clone()])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        widened(cx, inputs, &outputs[0], |inputs, y| {
+            let Some((last, before)) = self.dims.split_last() else {
+                cx.copy(inputs[0], y);
+                return Ok(());
+            };
+            let mut x = inputs[0].clone();
+            for dim in before {
+                let part = cx.empty(x.shape.clone(), x.dtype)?;
+                flip(cx, &x, split(&x.shape, Some(*dim)), &part)?;
+                x = part;
+            }
+            flip(cx, &x, split(&x.shape, Some(*last)), y)
+        })
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        Ok(vec![Some(run1(cx, self, &[pass.d_out()])?)])
+    }
+}

@@ -1,0 +1,42 @@
+use super::{Flip, plain::plain};
+use crate::dtype::DType;
+use crate::op::Op;
+use crate::ops::checks::{Array, check, check_non_finite};
+use crate::tensor::Spec;
+
+fn flip(dims: &[usize]) -> Flip {
+    Flip { dims: dims.to_vec() }
+}
+
+#[test]
+fn equals_the_plain_form() {
+    for n in [1, 63, 64, 65, 257] {
+        let cases: [(&[usize], &[usize]); 6] = [
+            (&[n], &[0]),
+            (&[n, 3], &[0]),
+            (&[3, n], &[1]),
+            (&[2, n, 65], &[1]),
+            (&[2, n, 5], &[0, 1, 2]),
+            (&[n, 2], &[]),
+        ];
+        for (shape, dims) in cases {
+            check(&flip(dims), &[Array::random("x", shape)], &|x| vec![plain(&x[0], dims)]);
+        }
+    }
+}
+
+#[test]
+fn every_storage_type_and_what_is_not_finite() {
+    for dtype in [DType::I32, DType::F16, DType::BF16] {
+        let x = Array::random("x", &[5, 7]).map(|v| (v * 100.0).floor()).stored(dtype);
+        check(&flip(&[1]), std::slice::from_ref(&x), &|x| vec![plain(&x[0], &[1])]);
+    }
+    let x = Array::new(&[4], vec![f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1.0]);
+    check_non_finite(&flip(&[0]), &[x], &|x| vec![plain(&x[0], &[0])]);
+    check_non_finite(&flip(&[0]), &[Array::new(&[0, 3], vec![])], &|x| vec![plain(&x[0], &[0])]);
+}
+
+#[test]
+fn dimensions_are_checked() {
+    assert!(flip(&[2]).outputs(&[&Spec::f32([2, 3])]).unwrap_err().message.starts_with("flip"));
+}

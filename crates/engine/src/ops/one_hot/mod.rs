@@ -1,0 +1,62 @@
+//! y[.., c] = 1 where c is the index, 0 elsewhere (torch.nn.functional.one_hot).
+//!
+//! Shapes: index i32 of any shape; y i32 [.., classes]. Backward: none, as for any index.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::elementwise::{Function, map};
+use crate::kernels::lookup::check_indices;
+use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::tensor::{Context, Spec, Value};
+
+/// Classes up to which comparing in f32 tells all apart.
+const MOST: usize = 1 << 24;
+
+/// Of indices below `classes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OneHot {
+    pub classes: usize,
+}
+
+impl Op for OneHot {
+    fn name(&self) -> &'static str {
+        "oneHot"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let index = inputs[0];
+        if index.dtype != DType::I32 {
+            fail!(Dtype, "oneHot: takes i32, not {}", index.dtype);
+        }
+        if self.classes > MOST {
+            fail!(Option, "oneHot: {} classes are more than {MOST}", self.classes);
+        }
+        let shape: Vec<usize> = index.shape.iter().copied().chain([self.classes]).collect();
+        Ok(vec![Spec { shape: shape[..].into(), dtype: DType::I32 }])
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        check_indices(self.name(), inputs[0], self.classes)?;
+        let classes = (0..self.classes as i32).flat_map(i32::to_le_bytes).collect();
+        let classes = cx.upload([self.classes], DType::I32, classes)?;
+        let index = inputs[0].reshaped([inputs[0].size(), 1]);
+        let y = outputs[0].reshaped([index.size(), self.classes]);
+        map(cx, Function::Eq, &[&index, &classes], &y)
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::Constant
+    }
+
+    fn backward(&self, _: &Rc<Context>, _: &Backward) -> Result<Gradients> {
+        fail!(NoGradient, "oneHot: an index has no gradient")
+    }
+}

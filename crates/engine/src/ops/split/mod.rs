@@ -1,0 +1,91 @@
+//! y_i = the i-th piece of x along one dimension (torch.split).
+//!
+//! Shapes: y_i is x's with sizes[i] in the place of the dimension, of which they are the whole. Backward: the pieces'
+//! gradients side by side, 0 where a piece has none; one pass, where slices would add up as many as there are pieces.
+//! Saved: nothing.
+
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::rc::Rc;
+
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::kernels::copy::{Side, copy, widened};
+use crate::op::{Backward, Gradient, Gradients, Op};
+use crate::shape::Shape;
+use crate::tensor::{Context, Spec, Value};
+
+/// Pieces of `sizes` along `dim`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    pub dim: usize,
+    pub sizes: Vec<usize>,
+}
+
+impl Split {
+    /// Where each piece starts along the dimension.
+    fn starts(&self) -> impl Iterator<Item = usize> {
+        self.sizes.iter().scan(0, |at, size| {
+            *at += size;
+            Some(*at - size)
+        })
+    }
+}
+
+/// The box in a value of the whole shape that starts at `at` along `dim`.
+fn part(whole: &Value, dim: usize, at: usize) -> Side<'_> {
+    let strides = whole.shape.strides();
+    Side { value: whole, start: at * strides[dim], strides }
+}
+
+impl Op for Split {
+    fn name(&self) -> &'static str {
+        "split"
+    }
+
+    fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        let x = inputs[0];
+        if self.dim >= x.shape.rank() {
+            fail!(ShapeMismatch, "split: there is no dimension {} in shape {}", self.dim, x.shape);
+        }
+        if self.sizes.iter().sum::<usize>() != x.shape[self.dim] {
+            fail!(ShapeMismatch, "split: {:?} is not dimension {} of {}", self.sizes, self.dim, x.shape);
+        }
+        let piece = |size: &usize| {
+            let mut shape = x.shape.to_vec();
+            shape[self.dim] = *size;
+            Spec { shape: Shape::new(&shape), dtype: x.dtype }
+        };
+        Ok(self.sizes.iter().map(piece).collect())
+    }
+
+    fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
+        for (start, y) in self.starts().zip(outputs) {
+            widened(cx, inputs, y, |inputs, y| {
+                copy(cx, self.name(), &y.shape, &part(inputs[0], self.dim, start), &Side::whole(y))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn gradient(&self) -> Gradient {
+        Gradient::reads(0, 0)
+    }
+
+    fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
+        let d_x = cx.empty(pass.input_specs[0].shape.clone(), DType::F32)?;
+        if pass.d_outs.iter().any(Option::is_none) {
+            cx.zero(&d_x);
+        }
+        for (start, d) in self.starts().zip(&pass.d_outs) {
+            if let Some(d) = d {
+                copy(cx, self.name(), &d.shape, &Side::whole(d), &part(&d_x, self.dim, start))?;
+            }
+        }
+        Ok(vec![Some(d_x)])
+    }
+}

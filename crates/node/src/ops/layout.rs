@@ -1,0 +1,60 @@
+//! What lays elements out anew, puts them in order, or adds them up as it goes.
+
+use lowrank_engine::ops;
+use napi_derive::napi;
+
+use super::places;
+use crate::error::{Result, thrown};
+use crate::session::{Session, dims};
+
+#[napi]
+impl Session {
+    #[napi(catch_unwind)]
+    pub fn expand(&self, x: u32, shape: Vec<f64>) -> Result<u32> {
+        let shape = dims(&shape).map_err(thrown)?[..].into();
+        self.apply(ops::expand::Expand { shape }, &[x])
+    }
+
+    #[napi(catch_unwind)]
+    pub fn flip(&self, x: u32, dims: Vec<u32>) -> Result<u32> {
+        self.apply(ops::flip::Flip { dims: places(&dims) }, &[x])
+    }
+
+    /// Pieces of one dimension, whose sizes add up to its own.
+    #[napi(catch_unwind)]
+    pub fn split(&self, x: u32, dim: u32, sizes: Vec<f64>) -> Result<Vec<u32>> {
+        let sizes = dims(&sizes).map_err(thrown)?;
+        let count = sizes.len();
+        self.apply_all(ops::split::Split { dim: dim as usize, sizes }, &[x], count)
+    }
+
+    /// Pads the last dimensions by `value`, two numbers each: before and after.
+    #[napi(catch_unwind)]
+    pub fn constant_pad(&self, x: u32, padding: Vec<f64>, value: f64) -> Result<u32> {
+        let padding = dims(&padding).map_err(thrown)?;
+        let padding = padding.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+        self.apply(ops::constant_pad::ConstantPad { padding, value }, &[x])
+    }
+
+    #[napi(catch_unwind)]
+    pub fn cumsum(&self, x: u32, dim: u32) -> Result<u32> {
+        self.apply(ops::cumsum::Cumsum { dim: dim as usize }, &[x])
+    }
+
+    /// Values and indices of the first `count` in order.
+    #[napi(catch_unwind)]
+    pub fn sort(&self, x: u32, dim: u32, descending: bool, count: f64, topk: bool) -> Result<Vec<u32>> {
+        let (dim, count, name) = (dim as usize, count as usize, if topk { "topk" } else { "sort" });
+        self.apply_all(ops::sort::Sort { dim, descending, count, name }, &[x], 2)
+    }
+
+    #[napi(catch_unwind)]
+    pub fn scatter_add(&self, x: u32, dim: u32, index: u32, src: u32) -> Result<u32> {
+        self.apply(ops::scatter_add::ScatterAdd { dim: dim as usize }, &[x, index, src])
+    }
+
+    #[napi(catch_unwind)]
+    pub fn one_hot(&self, index: u32, classes: f64) -> Result<u32> {
+        self.apply(ops::one_hot::OneHot { classes: classes as usize }, &[index])
+    }
+}

@@ -1,0 +1,177 @@
+/** Sums of products over named dimensions, by permutations and batched products of matrices. */
+import { text } from "../argument.js";
+import { LowrankError } from "../errors.js";
+import { scope } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { shapeOf, tensorOf } from "./arguments.js";
+
+/** A tensor whose dimensions have names, each once. */
+interface Named {
+  tensor: Tensor;
+  names: string[];
+}
+
+/**
+ * The sum of products that `spec` writes down (Einstein's convention), as `torch.einsum`: a term of letters for each
+ * tensor, one for each of its dimensions, and after `->` those of the result. A letter that the result lacks is summed
+ * over; one that a term has twice takes the diagonal; `...` stands for dimensions that broadcast. Without `->` the result
+ * has the dimensions of `...`, then the letters that stand once, in alphabetical order.
+ *
+ * Tensors are multiplied from left to right, each pair as one batched product of matrices; what no later term names is
+ * summed over as soon as it can be. Throws `ERR_OPTION` for a spec that does not fit, `ERR_SHAPE_MISMATCH` where sizes of
+ * one letter differ.
+ *
+ * @example einsum("bhid,bhjd->bhij", q, k)
+ */
+export function einsum(spec: string, ...tensors: Tensor[]): Tensor {
+  const operands = tensors.map((t, i) => tensorOf("einsum", `tensors[${i}]`, t));
+  const { terms, result } = parsed(text("einsum", "spec", spec), operands);
+  return scope(() => {
+    const sizes = new Map<string, number>();
+    const named = operands.map((t, i) => diagonal({ tensor: t, names: terms[i] as string[] }, spec));
+    for (const { tensor, names } of named) {
+      names.forEach((name, d) => agree(spec, sizes, name, tensor.shape[d] as number));
+    }
+    let [sofar, ...rest] = named as [Named, ...Named[]];
+    while (true) {
+      const needed = new Set([...result, ...rest.flatMap((r) => r.names)]);
+      const [next, ...later] = rest;
+      if (next === undefined) break;
+      const after = new Set([...result, ...later.flatMap((r) => r.names)]);
+      const alone = new Set([...after, ...sofar.names]);
+      sofar = product(summed(sofar, needed), summed(next, alone), after);
+      rest = later;
+    }
+    const { tensor, names } = summed(sofar, new Set(result));
+    const whole = names.length > 1 ? tensor.permute(result.map((name) => names.indexOf(name))) : tensor;
+    // A name of which all terms have size 1, or that only ... has, is there in any case.
+    return whole.reshape(result.map((name) => sizes.get(name) as number));
+  });
+}
+
+function wrong(spec: string, why: string): never {
+  throw new LowrankError("ERR_OPTION", `einsum: "${spec}": ${why}`);
+}
+
+/** The letters of each term and of the result; the dimensions of `...` are named by digits, from the last on. */
+function parsed(spec: string, operands: readonly Tensor[]): { terms: string[][]; result: string[] } {
+  const [left, right, ...more] = spec.replaceAll(" ", "").split("->");
+  if (more.length > 0) wrong(spec, "there is more than one ->");
+  const parts = (left as string).split(",");
+  if (parts.length !== operands.length || operands.length === 0) {
+    wrong(spec, `there are ${parts.length} terms for ${operands.length} tensors`);
+  }
+  let most = 0;
+  const terms = parts.map((part, i) => {
+    const { shape } = operands[i] as Tensor;
+    const letters = part.replace("...", "");
+    if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${part}" is no term of letters and ...`);
+    const fresh = shape.length - letters.length;
+    if (fresh < 0 || (fresh > 0 && letters === part)) {
+      wrong(spec, `"${part}" names ${letters.length} of the ${shape.length} dimensions of ${shapeOf(shape)}`);
+    }
+    if (letters !== part) most = Math.max(most, fresh);
+    return spelled(part, fresh);
+  });
+  if (right === undefined) {
+    const counts = new Map<string, number>();
+    for (const name of terms.flat()) counts.set(name, (counts.get(name) ?? 0) + 1);
+    const once = [...counts.keys()].filter((name) => counts.get(name) === 1 && /[A-Za-z]/.test(name)).sort();
+    return { terms, result: [...dots(most), ...once] };
+  }
+  const letters = right.replace("...", "");
+  if (!/^[A-Za-z]*$/.test(letters)) wrong(spec, `"${right}" is no term of letters and ...`);
+  const result = spelled(right, most);
+  const twice = result.find((name, i) => result.indexOf(name) !== i);
+  if (twice !== undefined) wrong(spec, `the result names ${twice} twice`);
+  const unknown = result.find((name) => !terms.some((term) => term.includes(name)));
+  if (unknown !== undefined) wrong(spec, `the result names ${unknown}, which no term does`);
+  return { terms, result };
+}
+
+function dots(count: number): string[] {
+  return Array.from({ length: count }, (_, i) => String(count - 1 - i));
+}
+
+function spelled(part: string, fresh: number): string[] {
+  const at = part.indexOf("...");
+  return at < 0 ? [...part] : [...part.slice(0, at), ...dots(fresh), ...part.slice(at + 3)];
+}
+
+/** Takes the size of a name: 1 broadcasts, for letters too, as in PyTorch. */
+function agree(spec: string, sizes: Map<string, number>, name: string, size: number): void {
+  const known = sizes.get(name);
+  if (known === undefined || known === 1) sizes.set(name, size);
+  else if (size !== 1 && size !== known) {
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `einsum: "${spec}": ${/\d/.test(name) ? "..." : name} has sizes ${known} and ${size}`,
+    );
+  }
+}
+
+/** Each name once: of one that stands twice, the elements whose two places are equal. */
+function diagonal({ tensor, names }: Named, spec: string): Named {
+  const twice = names.findIndex((name, d) => names.indexOf(name) !== d);
+  if (twice < 0) return { tensor, names };
+  const first = names.indexOf(names[twice] as string);
+  const n = tensor.shape[first] as number;
+  if (n !== tensor.shape[twice]) {
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `einsum: "${spec}": ${names[twice]} has sizes ${n} and ${tensor.shape[twice]}`,
+    );
+  }
+  const others = names.map((_, d) => d).filter((d) => d !== first && d !== twice);
+  const shape = others.map((d) => tensor.shape[d] as number);
+  // The diagonal of [n, n] is every (n + 1)-th element, which one column of [n, n + 1] holds.
+  const columns = shape.reduce((a, b) => a * b, 1);
+  const flat = tensor.permute([first, twice, ...others]).reshape(n * n, columns);
+  const taken =
+    n === 0
+      ? flat
+      : flat
+          .pad([0, 0, 0, n])
+          .reshape(n, n + 1, columns)
+          .slice(1, 0, 1);
+  return diagonal(
+    {
+      tensor: taken.reshape([n, ...shape]),
+      names: [names[first] as string, ...others.map((d) => names[d] as string)],
+    },
+    spec,
+  );
+}
+
+/** Summed over what `kept` lacks. */
+function summed({ tensor, names }: Named, kept: ReadonlySet<string>): Named {
+  const over = names.map((_, d) => d).filter((d) => !kept.has(names[d] as string));
+  if (over.length === 0) return { tensor, names };
+  return { tensor: tensor.sum(over), names: names.filter((name) => kept.has(name)) };
+}
+
+/** The product of two, summed over the names that both have and `after` lacks. */
+function product(a: Named, b: Named, after: ReadonlySet<string>): Named {
+  const size = (of: Named, name: string): number => of.tensor.shape[of.names.indexOf(name)] as number;
+  const both = a.names.filter((name) => b.names.includes(name));
+  // A size of 1 against another is no sum of products; it only scales, and broadcasts as a batch does.
+  const inner = both.filter((name) => !after.has(name) && size(a, name) === size(b, name));
+  const batch = both.filter((name) => !inner.includes(name));
+  const [rows, columns] = [
+    a.names.filter((n) => !both.includes(n)),
+    b.names.filter((n) => !both.includes(n)),
+  ];
+  const laid = (of: Named, order: string[][]): Tensor => {
+    const places = order.flat().map((name) => of.names.indexOf(name));
+    const sizes = order.slice(1).map((group) => group.reduce((n, name) => n * size(of, name), 1));
+    const ordered = places.length > 1 ? of.tensor.permute(places) : of.tensor;
+    return ordered.reshape([...batch.map((name) => size(of, name)), ...sizes]);
+  };
+  const out = laid(a, [batch, rows, inner]).matmul(laid(b, [batch, inner, columns]));
+  const shape = [
+    ...out.shape.slice(0, batch.length),
+    ...rows.map((name) => size(a, name)),
+    ...columns.map((name) => size(b, name)),
+  ];
+  return summed({ tensor: out.reshape(shape), names: [...batch, ...rows, ...columns] }, after);
+}
