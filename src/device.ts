@@ -1,6 +1,7 @@
 /** Devices by name, and what they hold. */
 import { LowrankError } from "./errors.js";
 import { native, call, session, settled } from "./native.js";
+import { readAlong } from "./reads.js";
 
 export type Device = "auto" | "cpu" | "gpu" | `gpu:${number}` | "meta:cpu" | "meta:gpu";
 
@@ -106,5 +107,7 @@ export function trim(device?: Device): number {
 
 /** Settles when all that was asked of the device has run. */
 export async function synchronize(device?: Device): Promise<void> {
+  const along = readAlong();
   settled(await session().synchronize(resolveDevice(device)));
+  if (along !== undefined) await along;
 }

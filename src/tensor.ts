@@ -6,6 +6,7 @@ import { flag, refuse } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { direct, lastMade, session, settled } from "./native.js";
+import { readAlong } from "./reads.js";
 import { disown, keep, own } from "./scope.js";
 import { tensorOf } from "./tensor/arguments.js";
 import { made, wrapWith, type Description, type DType } from "./tensor/operand.js";
@@ -132,7 +133,10 @@ export class Tensor extends Products {
   // Values.
   /** The values; f16 and bf16 as their bits. */
   async data(): Promise<Float32Array | Int32Array | Uint16Array> {
-    const { buffer, byteOffset, byteLength } = settled((await session().read(this.id)) as Uint8Array);
+    const reading = session().read(this.id);
+    const along = readAlong();
+    const { buffer, byteOffset, byteLength } = settled((await reading) as Uint8Array);
+    if (along !== undefined) await along;
     if (this.dtype === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);
     return new Uint16Array(buffer, byteOffset, byteLength / 2);

@@ -54,7 +54,7 @@ export function endOf(encoder: Encoder): Int32Array {
 }
 
 /** Where no seam is known, a text is encoded whole up to this many characters, and cut at line ends beyond. */
-export const WHOLE = 256 << 20;
+export const WHOLE = 4 << 20;
 
 /** A part of a running text to be encoded, and what has been read of the text with it. */
 interface TextPart {

@@ -1,6 +1,6 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 import type * as Binding from "../../native/binding.js";
-import type { Encoded } from "../data/encode.js";
+import type { Encoded, Parts } from "../data/encode.js";
 import { call, guarded, native, settled } from "../native.js";
 
 /** Text of token ids that come one by one. */
@@ -29,19 +29,36 @@ export class Tokenizer {
     return this.#native.encode(text, addSpecialTokens);
   }
 
-  /** Token ids of each text, worked out on a thread of its own. */
+  /** Token ids of each text, in parallel and away from this thread. */
   async encodeAll(texts: readonly string[], { addSpecialTokens = true } = {}): Promise<Int32Array[]> {
-    const { ids, ends } = settled(await this.#native.encodeAll([...texts], addSpecialTokens));
-    return Array.from(ends, (end, i) => ids.slice(i === 0 ? 0 : ends[i - 1], end));
+    const rows = await this.encodeRows(texts, { addSpecialTokens });
+    return rows.map(({ ids }) => ids.slice());
   }
 
-  /** @internal The first `limit` token ids of each text, and how many it has. */
+  /**
+   * @internal The first `limit` token ids of each text, of which no more is encoded than they need, and how many it
+   * has in all: an estimate where it was not read to its end. In parallel and away from this thread.
+   */
   async encodeRows(
     texts: readonly string[],
     { addSpecialTokens = true, limit = Infinity }: { addSpecialTokens?: boolean; limit?: number } = {},
   ): Promise<Encoded[]> {
-    const all = await this.encodeAll(texts, { addSpecialTokens });
-    return all.map((ids) => ({ ids: ids.subarray(0, limit), total: ids.length }));
+    const most = Number.isFinite(limit) ? limit : undefined;
+    const all = settled(await this.#native.encodeAll([...texts], addSpecialTokens, most));
+    const end = (i: number): number => (i < 0 ? 0 : (all.ends[i] as number));
+    return Array.from(all.totals, (total, i) => ({ ids: all.ids.subarray(end(i - 1), end(i)), total }));
+  }
+
+  /** @internal How to encode a running text in parts; undefined where only a whole text has its ids. */
+  get parts(): Parts | undefined {
+    const own = this.#native;
+    if (!own.knowsSeams()) return undefined;
+    const [before, after] = own.frame();
+    return {
+      frame: [Int32Array.from(before as number[]), Int32Array.from(after as number[])],
+      lastSeam: (text) => own.lastSeam(text) ?? -1,
+      encode: async (part, first) => settled(await own.encodePart(part, first)),
+    };
   }
 
   /** Text of token ids. */

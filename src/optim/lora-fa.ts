@@ -58,8 +58,8 @@ export class LoraFA extends AdamW {
     return new LoraFA(params, turned, options);
   }
 
-  /** As `step`; gradients are scaled down to `max` before they are turned, and turned in place. */
-  override stepClipped(max: number | undefined): Tensor {
+  /** Gradients are scaled down to `max` before they are turned, and turned in place. */
+  protected override update(max: number | undefined, latches: boolean): Tensor {
     const params = this.groups.flatMap((group) => group.params);
     const norm = max === undefined ? undefined : clipGradNorm(params, max);
     noGrad(() =>
@@ -72,7 +72,7 @@ export class LoraFA extends AdamW {
         }
       }),
     );
-    const after = super.stepClipped(undefined);
+    const after = super.update(undefined, latches);
     if (norm === undefined) return after;
     after.dispose();
     return norm;

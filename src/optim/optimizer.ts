@@ -1,7 +1,8 @@
 /** What every optimizer is: parameters in groups, each with its options, and a state that lives on the device. */
 import { flag, listOf, numberThat, numeric, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
-import { session } from "../native.js";
+import { session, settled } from "../native.js";
+import { beforeReads } from "../reads.js";
 import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
 import { readState, writeState } from "./state-file.js";
@@ -38,8 +39,11 @@ export interface OptimizerState<Options> {
 const net = new FinalizationRegistry<number>((id) => session().disposeOptimizer(id));
 
 /**
- * Parameters move into one arena when an optimizer is made, so that a step is one launch a group. Steps whose
- * gradients are not all finite change nothing, and neither do later ones, until `recover()`.
+ * Parameters move into one arena when an optimizer is made, so that a step is one launch a group.
+ *
+ * A step whose gradients are not all finite (NaN, or an infinity) is left out: parameters and state stay as they are,
+ * and it does not count, as PyTorch's `GradScaler` has it. Later steps work. The next value that is awaited (`item()`,
+ * `data()`, `synchronize()`) tells of it by a process warning with the code `ERR_NOT_FINITE`; `skipped` counts.
  */
 export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   /** The parameters in groups, with the options of each, which may be changed between steps. */
@@ -48,6 +52,11 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   readonly #rule: string;
   readonly #stateNames: readonly string[];
   #disposed = false;
+  #skipped = 0;
+  /** Takes off what reads the count of steps that were left out. */
+  #unheard: (() => void) | undefined;
+  /** A reading of that count, under way or done. */
+  #hearing: Promise<void> | undefined;
 
   /** `defaults` holds every option; a group's own go before them. `where` is the class, for errors. */
   protected constructor(
@@ -76,18 +85,71 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     net.register(this, this.#id, this);
   }
 
-  /** Updates every parameter that has a gradient. */
+  /**
+   * Updates every parameter that has a gradient.
+   *
+   * Throws `ERR_OPTION` for a group's option that is out of range, `ERR_DISPOSED`.
+   */
   step(): void {
     this.stepClipped(undefined).dispose();
   }
 
   /**
    * As `step`, with gradients scaled down together to a norm of at most `max` as they are applied; they are left as
-   * they are. Returns the norm that they had.
+   * they are. Returns the norm that they had, a tensor of shape [].
+   *
+   * Throws as `step`, and `ERR_OPTION` for a norm below 0.
    */
   stepClipped(max: number | undefined): Tensor {
+    const norm = this.update(max, false);
+    // A meta device runs nothing, and has no values.
+    if (!norm.device.startsWith("meta")) this.#unheard ??= beforeReads(() => this.#hear());
+    return norm;
+  }
+
+  /**
+   * @internal As `stepClipped`, of a loop that reads the norm itself and has the next step on its way by then: once a
+   * norm is not finite all later steps are left out, too, until `recover()`.
+   */
+  stepLatched(max: number | undefined): Tensor {
+    return this.update(max, true);
+  }
+
+  /** Appends a step; `latches` as `stepLatched` has it. */
+  protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
-    return new Tensor(session().optimizerStep(this.#alive(), this.#options(), max));
+    return new Tensor(session().optimizerStep(this.#alive(), this.#options(), max, latches));
+  }
+
+  /** How many steps were left out since their gradients were not finite, as far as that has been told. */
+  get skipped(): number {
+    return this.#skipped;
+  }
+
+  /** Reads how many steps were left out, takes them from the counts, and tells; one reading after the other. */
+  #hear(): Promise<void> {
+    this.#unheard = undefined;
+    const before = this.#hearing;
+    const now = before === undefined ? this.#count() : before.then(() => this.#count());
+    this.#hearing = now.catch(() => {});
+    return now;
+  }
+
+  async #count(): Promise<void> {
+    if (this.#disposed) return;
+    const leftOut = session().optimizerLeftOut(this.#id);
+    const reading = session().read(leftOut);
+    session().dispose([leftOut]);
+    const { buffer, byteOffset } = settled((await reading) as Uint8Array);
+    const [steps = 0] = new Float32Array(buffer, byteOffset, 1);
+    if (steps === 0 || this.#disposed) return;
+    session().optimizerCountOut(this.#id, steps);
+    this.#skipped += steps;
+    const what = steps === 1 ? "a step was left out, since its" : `${steps} steps were left out, since their`;
+    process.emitWarning(
+      `${this.constructor.name}: ${what} gradients were not finite: neither parameters nor state changed`,
+      { type: "LowrankWarning", code: "ERR_NOT_FINITE" },
+    );
   }
 
   /** Takes the gradients away. */
@@ -95,7 +157,10 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     session().optimizerZeroGrad(this.#alive());
   }
 
-  /** For a checkpoint: the tensors in it are the optimizer's own, which later steps change. */
+  /**
+   * For a checkpoint: the tensors in it are the optimizer's own, which later steps change. Steps that were left out
+   * count until a value has been awaited.
+   */
   stateDict(): OptimizerState<Options> {
     const state: Record<number, ParameterState> = {};
     for (const [i, { step, values }] of session().optimizerState(this.#alive()).entries()) {
@@ -137,10 +202,13 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
   /**
    * Writes the state into a safetensors file, whole or not at all: what `stateDict()` holds, as it is when this is
-   * called. Throws `ERR_WRITE`.
+   * called, without the steps that were left out. Throws `ERR_WRITE`.
    */
   async save(path: string): Promise<void> {
     text("optimizer.save", "path", path);
+    // Steps that were left out count until they have been heard of.
+    this.#unheard?.();
+    if (this.#unheard !== undefined) await this.#hear();
     await writeState(path, this.#rule, this.stateDict());
   }
 
@@ -180,7 +248,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   }
 
   /**
-   * Lets steps update again after gradients that were not finite. Returns how many steps that left undone; they no
+   * @internal Lets steps update again after gradients that were not finite. Returns how many steps that left undone; they no
    * longer count.
    */
   async recover(): Promise<number> {
@@ -198,6 +266,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#unheard?.();
     net.unregister(this);
     session().disposeOptimizer(this.#id);
   }

@@ -181,7 +181,7 @@ class Loop {
       }
       const whole = total as Tensor;
       const figures = this.#cancellable.run(() => {
-        const norm = optimizer.stepClipped(clipNorm);
+        const norm = optimizer.stepLatched(clipNorm);
         optimizer.zeroGrad();
         const reads = Promise.all([whole.item(), norm.item()]);
         norm.dispose();

@@ -123,11 +123,66 @@ for (const device of testDevices()) {
     t.true(Math.abs((grads[0] as number) - 0.6) < CLOSE && Math.abs((grads[1] as number) - 0.8) < CLOSE);
   });
 
-  test(`gradients that are not finite change nothing on ${device}, until recover()`, async (t) => {
+  test.serial(`on ${device} a step that is not finite is left out alone, and told once`, async (t) => {
+    const warnings: NodeJS.ErrnoException[] = [];
+    const hear = (warning: Error): void => void warnings.push(warning);
+    process.on("warning", hear);
+    try {
+      for (const make of [
+        (p: Tensor) => new optim.AdamW([p], { lr: 0.1 }),
+        (p: Tensor) => new optim.SGD([p], { lr: 0.1, momentum: 0.9, dampening: 0.5 }),
+      ]) {
+        const [p, q] = [parameter(device), parameter(device)];
+        const [one, other] = [make(p), make(q)];
+        warnings.length = 0;
+        const steps = [
+          [1, 2, 3],
+          [1, Number.NaN, 1],
+          [4, 5, -6],
+          [Infinity, 1, 1],
+          [Number.NaN, 1, 1],
+          [0.5, 1, 2],
+          [-1, 1, 0],
+        ];
+        for (const [i, g] of steps.entries()) {
+          const finite = g.every(Number.isFinite);
+          const before = await values(p);
+          step(one, p, g);
+          if (finite) step(other, q, g);
+          else t.deepEqual(await values(p), before);
+          // In the middle nobody waits: what was left out is heard of later.
+          if (i < 3 || i > 5) await values(p);
+        }
+        await new Promise((resolve) => setImmediate(resolve));
+        t.is(one.skipped, 3);
+        t.is(other.skipped, 0);
+        t.true(warnings.length >= 2 && warnings.every(({ code }) => code === "ERR_NOT_FINITE"));
+        t.regex(
+          warnings[0]?.message ?? "",
+          /^(AdamW|SGD): a step was left out, since its gradients were not finite/,
+        );
+        const expected = await values(q);
+        for (const [i, value] of (await values(p)).entries())
+          t.true(Math.abs(value - (expected[i] as number)) < CLOSE, `${value}, ${expected[i]}`);
+        const counts = [one, other].map((optimizer) => optimizer.stateDict().state[0]?.step);
+        t.is(counts[0], counts[1]);
+        one.dispose();
+        other.dispose();
+      }
+    } finally {
+      process.off("warning", hear);
+    }
+  });
+
+  test(`a latched step that is not finite ends all on ${device}, until recover()`, async (t) => {
     const p = parameter(device);
     const optimizer = new optim.AdamW([p], { lr: 0.1 });
-    step(optimizer, p, [1, 1, Number.NaN]);
-    step(optimizer, p, [1, 1, 1]);
+    const latched = {
+      step: (): void => optimizer.stepLatched(undefined).dispose(),
+      zeroGrad: (): void => optimizer.zeroGrad(),
+    };
+    step(latched, p, [1, 1, Number.NaN]);
+    step(latched, p, [1, 1, 1]);
     t.deepEqual(await values(p), START);
     t.is(await optimizer.recover(), 2);
     step(optimizer, p, [1, 1, 1]);

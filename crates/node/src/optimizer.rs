@@ -1,7 +1,7 @@
 //! Optimizers by number: their parameters are handles, their options come with every step.
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::optim::{AdamW, Optimizer, Sgd, State as ParameterState, clip};
+use lowrank_engine::optim::{AdamW, NotFinite, Optimizer, Sgd, State as ParameterState, clip};
 use lowrank_engine::tape::Tensor;
 use lowrank_engine::tensor::Value;
 use napi_derive::napi;
@@ -117,13 +117,21 @@ impl Session {
         })
     }
 
-    /// Updates the parameters that have gradients; returns a handle of the gradients' norm, f32[].
+    /// Updates the parameters that have gradients; returns a handle of the gradients' norm, f32[]. A
+    /// step whose gradients are not finite is left out; with `latches` all later ones are, too.
     #[napi(catch_unwind)]
-    pub fn optimizer_step(&self, id: u32, options: Vec<GroupOptions>, clip: Option<f64>) -> Result<u32> {
+    pub fn optimizer_step(
+        &self,
+        id: u32,
+        options: Vec<GroupOptions>,
+        clip: Option<f64>,
+        latches: bool,
+    ) -> Result<u32> {
         self.with(|s| {
             let optimizer = s.optimizer(id)?;
             optimizer.set_options(&options);
-            let norm = each!(optimizer, o => o.step(clip.map(|max| max as f32)))?;
+            let not_finite = if latches { NotFinite::Latch } else { NotFinite::Skip };
+            let norm = each!(optimizer, o => o.step(clip.map(|max| max as f32), not_finite))?;
             Ok(s.insert_value(norm))
         })
     }
@@ -171,6 +179,24 @@ impl Session {
         self.with(|s| {
             let undone = each!(s.optimizer(id)?, o => o.undone());
             Ok(s.insert_value(undone))
+        })
+    }
+
+    /// A handle of how many steps were left out alone and are still counted, f32[].
+    #[napi(catch_unwind)]
+    pub fn optimizer_left_out(&self, id: u32) -> Result<u32> {
+        self.with(|s| {
+            let left_out = each!(s.optimizer(id)?, o => o.left_out());
+            Ok(s.insert_value(left_out))
+        })
+    }
+
+    /// Takes `steps` that were left out from the counts.
+    #[napi(catch_unwind)]
+    pub fn optimizer_count_out(&self, id: u32, steps: u32) -> Result<()> {
+        self.with(|s| {
+            each!(s.optimizer(id)?, o => o.count_out(steps as u64));
+            Ok(())
         })
     }
 

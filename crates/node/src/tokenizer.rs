@@ -1,14 +1,18 @@
 //! Tokenizers of `tokenizer.json`, and the training of a new one.
 
+mod seams;
+mod splitters;
+
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::format::read_file;
 use lowrank_engine::format::whole_file::WholeFile;
 use napi::Env;
-use napi::bindgen_prelude::{Int32ArraySlice, Object};
+use napi::bindgen_prelude::{Either, Float64ArraySlice, Int32ArraySlice, Object};
 use napi_derive::napi;
+use rayon::prelude::*;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -17,13 +21,39 @@ use tokenizers::{AddedToken, Tokenizer as Inner};
 
 use crate::background;
 use crate::error::{Result, internal, thrown};
-use crate::session::failure;
+use crate::session::{Failure, failure};
+use seams::Seams;
 
 /// Text to token ids and back.
 #[napi]
 #[derive(Clone)]
 pub struct Tokenizer {
     pub(crate) inner: Arc<Inner>,
+    seams: Arc<OnceLock<Seams>>,
+}
+
+/// Bytes of a running text that are encoded at once: enough for a thread not to wait, and few for
+/// what an encoding holds beside its ids (some 150 bytes a byte).
+const PIECE: usize = 32 << 10;
+
+/// Bytes of a row that are encoded at once, where it has more than twice as many: no fewer than
+/// these, and some for each token that is wanted.
+const ROW_PIECE: usize = 1 << 10;
+const BYTES_A_TOKEN: usize = 4;
+
+/// The ids of a text's beginning.
+struct Beginning {
+    ids: Vec<i32>,
+    /// Ids of the whole text; estimated where it was not read to its end.
+    total: usize,
+}
+
+fn signed(ids: &[u32]) -> impl Iterator<Item = i32> {
+    ids.iter().map(|id| *id as i32)
+}
+
+fn not_encoded(error: tokenizers::Error) -> engine::Error {
+    fail_code(Code::Internal, format!("encode: {error}"))
 }
 
 impl Tokenizer {
@@ -38,15 +68,59 @@ impl Tokenizer {
         let mut inner = background::guarded("tokenizer", || Inner::from_bytes(&bytes).map_err(invalid))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
-        Ok(Tokenizer { inner: Arc::new(inner) })
+        Ok(Tokenizer { inner: Arc::new(inner), seams: Arc::default() })
+    }
+
+    fn seams(&self) -> &Seams {
+        self.seams.get_or_init(|| Seams::of(&self.inner))
+    }
+
+    /// The first `limit` ids of a text, of which no more is encoded than they need.
+    fn beginning(&self, text: &str, add_special_tokens: bool, limit: usize) -> engine::Result<Beginning> {
+        let size = ROW_PIECE.max(limit.saturating_mul(BYTES_A_TOKEN));
+        let seams = self.seams();
+        let mut whole = Beginning { ids: Vec::new(), total: 0 };
+        if text.len() / 2 <= size || !seams.known() {
+            whole.ids = self.ids(text, add_special_tokens)?;
+            whole.total = whole.ids.len();
+        } else {
+            let (before, after) = if add_special_tokens { seams.frame() } else { Default::default() };
+            let ids = &mut whole.ids;
+            ids.extend(signed(before));
+            let mut read = 0;
+            while ids.len() < limit && read < text.len() {
+                let end = seams.next(text, read, size);
+                let piece = seams.encode(&self.inner, &text[read..end], read == 0).map_err(not_encoded)?;
+                ids.extend(signed(&piece));
+                read = end;
+            }
+            if read == text.len() {
+                ids.extend(signed(after));
+                whole.total = ids.len();
+            } else {
+                whole.total = (ids.len() as f64 * text.len() as f64 / read as f64) as usize;
+            }
+        }
+        whole.ids.truncate(limit);
+        Ok(whole)
+    }
+
+    /// Ids of a part of a running text that begins and ends at seams; its pieces run in parallel.
+    fn part(&self, text: &str, first: bool) -> engine::Result<Vec<i32>> {
+        let seams = self.seams();
+        let pieces = seams.pieces(text, PIECE);
+        let encode = |(i, piece): (usize, &&str)| {
+            let ids = seams.encode(&self.inner, piece, first && i == 0).map_err(not_encoded)?;
+            Ok(signed(&ids).collect())
+        };
+        let pieces: Vec<Vec<i32>> =
+            pieces.par_iter().enumerate().with_max_len(1).map(encode).collect::<engine::Result<_>>()?;
+        Ok(pieces.concat())
     }
 
     fn ids(&self, text: &str, add_special_tokens: bool) -> engine::Result<Vec<i32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special_tokens)
-            .map_err(|e| fail_code(Code::Internal, format!("encode: {e}")))?;
-        Ok(encoding.get_ids().iter().map(|id| *id as i32).collect())
+        let encoding = self.inner.encode_fast(text, add_special_tokens).map_err(not_encoded)?;
+        Ok(signed(encoding.get_ids()).collect())
     }
 
     fn text(&self, ids: &[i32], skip_special_tokens: bool) -> engine::Result<String> {
@@ -87,30 +161,43 @@ impl Tokenizer {
         Int32ArraySlice::copy_from(env, &ids[..]).map_err(internal)
     }
 
-    /// Encodes many texts on a thread of its own: their ids one after the other, and where each
-    /// text's end.
-    #[napi(catch_unwind, ts_return_type = "Promise<{ ids: Int32Array, ends: Int32Array } | Failure>")]
+    /// Encodes many texts, in parallel and away from this thread: the first `limit` ids of each, one
+    /// text after the other; where each text's end; and how many ids each has in all, an estimate
+    /// where it was not read to its end.
+    #[napi(
+        catch_unwind,
+        ts_return_type = "Promise<{ ids: Int32Array, ends: Int32Array, totals: Float64Array } | Failure>"
+    )]
     pub fn encode_all<'env>(
         &self,
         env: &'env Env,
         texts: Vec<String>,
         add_special_tokens: bool,
+        limit: Option<u32>,
     ) -> Result<Object<'env>> {
         let tokenizer = self.clone();
+        let limit = limit.map_or(usize::MAX, |limit| limit as usize);
         let encode = move || {
-            let (mut ids, mut ends) = (Vec::new(), Vec::with_capacity(texts.len()));
-            for text in &texts {
-                ids.extend(tokenizer.ids(text, add_special_tokens)?);
+            let rows: Vec<Beginning> = texts
+                .par_iter()
+                .map(|text| tokenizer.beginning(text, add_special_tokens, limit))
+                .collect::<engine::Result<_>>()?;
+            let mut ids = Vec::with_capacity(rows.iter().map(|row| row.ids.len()).sum());
+            let (mut ends, mut totals) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+            for row in rows {
+                ids.extend(row.ids);
                 ends.push(ids.len() as i32);
+                totals.push(row.total as f64);
             }
-            Ok((ids, ends))
+            Ok((ids, ends, totals))
         };
         background::promise(env, "encode", encode, |env, encoded| {
             let mut object = Object::new(&env)?;
             match encoded {
-                Ok((ids, ends)) => {
+                Ok((ids, ends, totals)) => {
                     object.set("ids", Int32ArraySlice::copy_from(&env, &ids[..])?)?;
                     object.set("ends", Int32ArraySlice::copy_from(&env, &ends[..])?)?;
+                    object.set("totals", Float64ArraySlice::copy_from(&env, &totals[..])?)?;
                 }
                 Err(error) => {
                     let failure = failure(error);
@@ -120,6 +207,45 @@ impl Tokenizer {
             }
             Ok(object)
         })
+    }
+
+    /// Ids, without special tokens, of a part of a running text that begins and ends at seams;
+    /// `first` where the text begins with it. In parallel and away from this thread.
+    #[napi(catch_unwind, ts_return_type = "Promise<Int32Array | Failure>")]
+    pub fn encode_part<'env>(&self, env: &'env Env, text: String, first: bool) -> Result<Object<'env>> {
+        let tokenizer = self.clone();
+        background::promise(
+            env,
+            "encode",
+            move || tokenizer.part(&text, first),
+            |env, ids| {
+                Ok(match ids {
+                    Ok(ids) => Either::A(Int32ArraySlice::copy_from(&env, &ids[..])?),
+                    Err(error) => Either::B::<_, Failure>(failure(error)),
+                })
+            },
+        )
+    }
+
+    /// The last place (in UTF-16 units) where `text`, a part of a running text, may be cut so that
+    /// the ids of both sides are those of the whole; null where none is known.
+    #[napi(catch_unwind)]
+    pub fn last_seam(&self, text: String) -> Result<Option<u32>> {
+        let seam = background::guarded("encode", || Ok(self.seams().last(&text)));
+        Ok(seam.map_err(thrown)?.map(|at| text[..at].encode_utf16().count() as u32))
+    }
+
+    /// Whether the seams of this tokenizer are known: if not, only a whole text has its ids.
+    #[napi(catch_unwind)]
+    pub fn knows_seams(&self) -> Result<bool> {
+        background::guarded("encode", || Ok(self.seams().known())).map_err(thrown)
+    }
+
+    /// Special tokens before and after a text.
+    #[napi(catch_unwind)]
+    pub fn frame(&self) -> Result<Vec<Vec<i32>>> {
+        let frame = background::guarded("encode", || Ok(self.seams().frame())).map_err(thrown)?;
+        Ok(vec![signed(frame.0).collect(), signed(frame.1).collect()])
     }
 
     /// Throws `ERR_INDEX` for an id that is no token.

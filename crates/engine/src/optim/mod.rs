@@ -2,9 +2,11 @@
 //!
 //! A step is: the global norm of the gradients, a verdict on it, and one launch of the rule for
 //! each span of parameters that have a gradient and share a group and a step count. Nothing is
-//! read back: the verdict (the factor of clipping, and a latch) lies on the device. A norm that is
-//! not finite leaves parameters and state as they are, and so does every later step until
-//! `clear_latch`.
+//! read back: the verdict (the factor of clipping, and what is left out) lies on the device. A norm
+//! that is not finite leaves parameters and state as they are. Of a training loop that has the next
+//! step on its way already, so does every later step until `clear_latch`; else that step is left out
+//! alone, and the rules reckon with one update fewer until the host has heard of it and counts so
+//! itself (`count_out`).
 
 pub mod adamw;
 pub mod arena;
@@ -19,6 +21,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 pub use adamw::AdamW;
+pub use clip::NotFinite;
 pub use sgd::Sgd;
 pub use span::Span;
 pub use state::State;
@@ -46,7 +49,8 @@ pub trait Rule: Clone + std::fmt::Debug {
     /// Whether the state is used with these options.
     fn keeps_state(&self) -> bool;
 
-    /// Appends the update of a span. `step` counts from 1 the updates that kept state.
+    /// Appends the update of a span. `step` counts from 1 the updates that kept state; the verdict
+    /// says how many of them were left out.
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()>;
 }
 
@@ -116,18 +120,19 @@ impl<R: Rule> Optimizer<R> {
     /// Updates every parameter that has a gradient, and returns the gradients' global norm, f32[].
     ///
     /// With `clip`, what is applied is gradient · min(1, clip / (norm + 1e-6)); the gradients
-    /// themselves are left as they are. The launches run whole or not at all.
+    /// themselves are left as they are. The launches run whole or not at all. A step whose norm is not
+    /// finite changes nothing; `not_finite` says what becomes of those after it.
     ///
     /// # Errors
     /// `ERR_OPTION` for options that are out of range.
-    pub fn step(&mut self, clip: Option<f32>) -> Result<Value> {
+    pub fn step(&mut self, clip: Option<f32>, not_finite: NotFinite) -> Result<Value> {
         self.groups.iter().try_for_each(R::check)?;
         clip::check_max(R::NAME, clip)?;
         let cx = self.arena.context().clone();
-        cx.operation(R::TRACED, Pass::Update, || self.append_step(&cx, clip))
+        cx.operation(R::TRACED, Pass::Update, || self.append_step(&cx, clip, not_finite))
     }
 
-    fn append_step(&mut self, cx: &Rc<Context>, clip: Option<f32>) -> Result<Value> {
+    fn append_step(&mut self, cx: &Rc<Context>, clip: Option<f32>, not_finite: NotFinite) -> Result<Value> {
         self.arena.gather()?;
         if self.states.is_empty() && self.groups.iter().any(R::keeps_state) {
             self.states = state::zeroed::<R>(&self.arena)?;
@@ -135,7 +140,7 @@ impl<R: Rule> Optimizer<R> {
         let present = self.arena.present();
         cx.whole(|| {
             let norm = clip::norm_of(cx, &self.arena.gradients(&present))?;
-            self.verdict.record(cx, &norm, clip)?;
+            self.verdict.record(cx, &norm, clip, not_finite)?;
             for run in self.arena.runs(|i| present[i].then_some(self.steps[i] + 1)) {
                 let rule = &self.groups[run.group];
                 let states = match rule.keeps_state() {
@@ -174,6 +179,17 @@ impl<R: Rule> Optimizer<R> {
     /// How many steps the latch has left undone, f32[]: 0 while all gradients were finite.
     pub fn undone(&self) -> Value {
         self.verdict.undone()
+    }
+
+    /// How many steps were left out alone and are still counted, f32[].
+    pub fn left_out(&self) -> Value {
+        self.verdict.late()
+    }
+
+    /// Takes steps that were left out alone from the counts: what was read of `left_out()`.
+    pub fn count_out(&mut self, steps: u64) {
+        self.verdict.counted(self.arena.context(), steps);
+        self.take_back(steps);
     }
 
     /// Lets steps update again. `undone` is what was read of `undone()`: those steps no longer

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use super::clip::VERDICT_SIZE;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Variant};
@@ -48,7 +49,7 @@ impl Span {
         let element = |v| Bind::new(v, &[1], 1);
         let mut binds: SmallVec<[Bind; 6]> = SmallVec::from_iter([
             element(&self.grad),
-            Bind::new(&self.verdict, &[0], 2),
+            Bind::new(&self.verdict, &[0], VERDICT_SIZE),
             element(&self.value),
         ]);
         binds.extend(self.states.iter().map(element));

@@ -68,6 +68,7 @@ impl<R: Rule> Optimizer<R> {
         }
         self.steps = state.iter().map(|s| s.step).collect();
         self.recent = Default::default();
+        self.verdict.forget(self.arena.context());
         Ok(())
     }
 

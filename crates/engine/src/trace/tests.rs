@@ -5,7 +5,7 @@ use crate::format::whole_file::WholeFile;
 use crate::ops::checks::{Array, contexts};
 use crate::ops::linear::Linear;
 use crate::ops::sum::Sum;
-use crate::optim::{AdamW, Optimizer};
+use crate::optim::{AdamW, NotFinite, Optimizer};
 use crate::tape::{Mode, Tape, Tensor};
 use crate::tensor::Context;
 
@@ -26,7 +26,7 @@ fn train(cx: &Rc<Context>) {
         tape.close_region(1);
         let loss = tape.apply1(Sum { dim: None }, &[&y]).unwrap();
         tape.backward(&loss, None).unwrap();
-        optimizer.step(Some(1.0)).unwrap();
+        optimizer.step(Some(1.0), NotFinite::Latch).unwrap();
         optimizer.zero_grad();
     }
 }

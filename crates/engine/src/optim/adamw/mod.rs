@@ -8,7 +8,9 @@
 //! p ← p − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
 //! ```
 //!
-//! What depends on t alone is made on the host in f64. Layout: value, gradient, m and v are equal
+//! What depends on t alone is made on the host in f64. Where steps were left out that the host still
+//! counts, the kernel makes it again of t less those: 1 − βᵗ = −expm1(t · ln β), in f32 by a series
+//! near 0, so that it keeps its leading digits. Layout: value, gradient, m and v are equal
 //! ranges of four arenas; one invocation an element. Cost: one pass that reads four values an
 //! element and writes three, bound by memory.
 
@@ -39,6 +41,10 @@ static ADAMW: Kernel = Kernel {
         Scalar::F32("root"),
         Scalar::F32("eps"),
         Scalar::F32("step"),
+        Scalar::F32("count"),
+        Scalar::F32("log1"),
+        Scalar::F32("log2"),
+        Scalar::F32("lr"),
     ],
     wgsl: |_| include_str!("adamw.wgsl").into(),
     cpu: cpu::adamw,
@@ -96,6 +102,10 @@ impl Rule for AdamW {
             (1.0 - power(beta2)).sqrt(),
             eps,
             lr / (1.0 - power(beta1)),
+            step as f64,
+            beta1.ln(),
+            beta2.ln(),
+            lr,
         ]
         .map(|s| (s as f32).to_bits());
         span.launch(cx, Self::NAME, &ADAMW, &scalars, 16)

@@ -2,7 +2,7 @@ use super::{AdamW, plain::plain};
 use crate::error::Code;
 use crate::ops::checks::contexts;
 use crate::optim::tests::{equals_the_plain_form, parameters};
-use crate::optim::{Optimizer, Rule};
+use crate::optim::{NotFinite, Optimizer, Rule};
 
 fn groups() -> [AdamW; 2] {
     let first = AdamW { lr: 1e-2, weight_decay: 0.1, ..AdamW::default() };
@@ -50,5 +50,5 @@ fn options_out_of_range_are_named() {
     let cx = &contexts()[0];
     let mut optimizer = Optimizer::new(vec![(fine, parameters(cx))]).unwrap();
     optimizer.group_mut(0).unwrap().lr = f64::NAN;
-    assert_eq!(optimizer.step(None).unwrap_err().code, Code::Option);
+    assert_eq!(optimizer.step(None, NotFinite::Latch).unwrap_err().code, Code::Option);
 }

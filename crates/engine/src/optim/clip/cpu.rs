@@ -36,12 +36,22 @@ fn lanes(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
 
 pub fn verdict(l: &CpuLaunch) {
     let norm = l.read::<f32>(0)[0];
-    let [factor, undone] = l.write::<f32>(1) else { unreachable!("two values") };
-    if *undone > 0.0 || !norm.is_finite() {
-        *undone += 1.0;
+    let [factor, stop, late, latch] = l.write::<f32>(1) else { unreachable!("four values") };
+    let (clips, max, latches) = (l.u32(0) == 1, l.f32(1), l.u32(2) == 1);
+    *stop = 1.0;
+    if *latch > 0.0 || (!norm.is_finite() && latches) {
+        *latch += 1.0;
+    } else if !norm.is_finite() {
+        *late += 1.0;
     } else {
-        *factor = if l.u32(0) == 1 { self::factor(norm, l.f32(1)) } else { 1.0 };
+        *stop = 0.0;
+        *factor = if clips { self::factor(norm, max) } else { 1.0 };
     }
+}
+
+pub fn counted(l: &CpuLaunch) {
+    let late = &mut l.write::<f32>(0)[2];
+    *late = (*late - l.f32(0)).max(0.0);
 }
 
 pub fn clip(l: &CpuLaunch) {

@@ -57,10 +57,19 @@ static SUM: Kernel = Kernel {
 static VERDICT: Kernel = Kernel {
     name: "verdict",
     bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
-    scalars: &[Scalar::U32("clips"), Scalar::F32("max")],
+    scalars: &[Scalar::U32("clips"), Scalar::F32("max"), Scalar::U32("latches")],
     wgsl: |_| include_str!("verdict.wgsl").into(),
     cpu: cpu::verdict,
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
+};
+
+static COUNTED: Kernel = Kernel {
+    name: "counted steps",
+    bindings: &[("verdict", Access::ReadWrite)],
+    scalars: &[Scalar::F32("steps")],
+    wgsl: |_| include_str!("counted.wgsl").into(),
+    cpu: cpu::counted,
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
 
 static CLIP: Kernel = Kernel {
@@ -72,7 +81,7 @@ static CLIP: Kernel = Kernel {
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 
-pub const KERNELS: &[&Kernel] = &[&SUM, &VERDICT, &CLIP];
+pub const KERNELS: &[&Kernel] = &[&SUM, &VERDICT, &COUNTED, &CLIP];
 
 /// The norm of all gradients of `tensors` together, f32[]; those without one are passed over.
 ///
@@ -184,23 +193,49 @@ fn launch(cx: &Rc<Context>, [squares, root]: [u32; 2], x: &Value, y: &Value) -> 
     })
 }
 
-/// What a step reads: f32[2], the factor that gradients are scaled by, and how many steps were left
-/// undone since the norm was not finite (0: none, and updates are made).
+/// What becomes of a step whose gradients are not all finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NotFinite {
+    /// It is left out, alone.
+    Skip,
+    /// It is left out, and so is every later one until `clear_latch`.
+    Latch,
+}
+
+/// What a step reads: f32[4].
+///
+/// - the factor that gradients are scaled by;
+/// - whether this step is left out: 0 or 1;
+/// - how many steps were left out alone and are still in the host's counts;
+/// - how many were left out since the latch fell.
 pub(super) struct Verdict(Value);
+
+/// Its size.
+pub(super) const VERDICT_SIZE: usize = 4;
 
 impl Verdict {
     pub fn new(cx: &Rc<Context>) -> Result<Verdict> {
-        Ok(Verdict(zeros(cx, 2)?))
+        Ok(Verdict(zeros(cx, VERDICT_SIZE)?))
     }
 
     /// Appends the verdict on `norm`.
-    pub fn record(&self, cx: &Rc<Context>, norm: &Value, clip: Option<f32>) -> Result<()> {
+    pub fn record(
+        &self,
+        cx: &Rc<Context>,
+        norm: &Value,
+        clip: Option<f32>,
+        not_finite: NotFinite,
+    ) -> Result<()> {
         let max = clip.filter(|max| max.is_finite());
         cx.launch(Launch {
             kernel: &VERDICT,
             params: [0; 4],
             bindings: SmallVec::from_slice(&[norm.range(), self.0.range()]),
-            scalars: SmallVec::from_slice(&[max.is_some() as u32, max.unwrap_or(0.0).to_bits()]),
+            scalars: SmallVec::from_slice(&[
+                max.is_some() as u32,
+                max.unwrap_or(0.0).to_bits(),
+                (not_finite == NotFinite::Latch) as u32,
+            ]),
             groups: 1,
             threads: THREADS,
             work: 1,
@@ -213,10 +248,33 @@ impl Verdict {
     }
 
     pub fn undone(&self) -> Value {
-        self.0.sub_range(1, [])
+        self.0.sub_range(3, [])
     }
 
+    pub fn late(&self) -> Value {
+        self.0.sub_range(2, [])
+    }
+
+    /// Lifts the latch.
     pub fn clear(&self, cx: &Rc<Context>) {
-        cx.zero(&self.0);
+        cx.zero(&self.undone());
+    }
+
+    /// Appends that the host no longer counts `steps` that were left out.
+    pub fn counted(&self, cx: &Rc<Context>, steps: u64) {
+        cx.launch(Launch {
+            kernel: &COUNTED,
+            params: [0; 4],
+            bindings: SmallVec::from_slice(&[self.0.range()]),
+            scalars: SmallVec::from_slice(&[(steps as f32).to_bits()]),
+            groups: 1,
+            threads: THREADS,
+            work: 1,
+        });
+    }
+
+    /// Forgets what was left out: the counts are new.
+    pub fn forget(&self, cx: &Rc<Context>) {
+        cx.zero(&self.late());
     }
 }

@@ -8,8 +8,8 @@ use crate::device::cpu::CpuLaunch;
 const GRAIN: usize = 16 * 1024;
 
 pub fn sgd(l: &CpuLaunch) {
-    let &[factor, undone] = l.read::<f32>(1) else { unreachable!("two values") };
-    if undone > 0.0 {
+    let &[factor, stop, ..] = l.read::<f32>(1) else { unreachable!("four values") };
+    if stop > 0.0 {
         return;
     }
     let (lr, decay) = (l.f32(1), l.f32(2));
@@ -22,11 +22,14 @@ pub fn sgd(l: &CpuLaunch) {
 }
 
 pub fn momentum(l: &CpuLaunch) {
-    let &[factor, undone] = l.read::<f32>(1) else { unreachable!("two values") };
-    if undone > 0.0 {
+    let &[factor, stop, late, _] = l.read::<f32>(1) else { unreachable!("four values") };
+    if stop > 0.0 {
         return;
     }
-    let [lr, decay, momentum, rate] = std::array::from_fn(|i| l.f32(1 + i));
+    let [lr, decay, momentum, mut rate] = std::array::from_fn(|i| l.f32(1 + i));
+    if late > 0.0 && l.f32(6) - late <= 1.0 {
+        rate = 1.0;
+    }
     let nesterov = l.u32(5) == 1;
     let grad = l.read::<f32>(0);
     let (value, buffer) = (l.write::<f32>(2), l.write::<f32>(3));

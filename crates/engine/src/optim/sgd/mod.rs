@@ -41,9 +41,9 @@ static SGD: Kernel = Kernel {
 static MOMENTUM: Kernel = Kernel {
     name: "sgd momentum",
     bindings: &joined::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
-    scalars: &joined::<_, 6>(
+    scalars: &joined::<_, 7>(
         &SCALARS,
-        &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov")],
+        &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov"), Scalar::F32("count")],
     ),
     wgsl: |_| include_str!("momentum.wgsl").into(),
     cpu: cpu::momentum,
@@ -101,9 +101,10 @@ impl Rule for Sgd {
         let mut kernel = &SGD;
         if !span.states.is_empty() {
             kernel = &MOMENTUM;
-            // Before the first update the buffer is zero, so that μb + 1·d is d.
+            // Before the first update the buffer is zero, so that μb + 1·d is d. Where steps before were left out the
+            // kernel sees that it is the first.
             let rate = if step == 1 { 1.0 } else { 1.0 - dampening };
-            scalars.extend([bits(momentum), bits(rate), nesterov as u32]);
+            scalars.extend([bits(momentum), bits(rate), nesterov as u32, bits(step as f64)]);
         }
         span.launch(cx, Self::NAME, kernel, &scalars, 8)
     }

@@ -26,7 +26,7 @@ fn resumes<R: Rule>(rule: R) {
         let run = |tensors: &[Tensor], optimizer: &mut Optimizer<R>, steps: std::ops::Range<u64>| {
             for step in steps {
                 set_gradients(tensors, step, if step == 3 { &[2] } else { &[] });
-                optimizer.step(Some(3.0)).unwrap();
+                optimizer.step(Some(3.0), NotFinite::Latch).unwrap();
             }
         };
         let (tensors, mut optimizer) = new(None);
@@ -68,7 +68,7 @@ fn a_state_of_other_shapes_is_refused_and_changes_nothing() {
     let tensors = parameters(cx);
     let mut optimizer = adamw(&tensors);
     set_gradients(&tensors, 1, &[]);
-    optimizer.step(None).unwrap();
+    optimizer.step(None, NotFinite::Latch).unwrap();
     let before = exported(&optimizer);
     let refused = |optimizer: &mut Optimizer<AdamW>, change: &dyn Fn(&mut Vec<State>)| {
         let mut state = imported(cx, &before);

@@ -1,0 +1,307 @@
+//! Seams: places where a text may be cut, so that the ids of its pieces, one after the other, are
+//! those of the whole.
+//!
+//! A tokenizer finds added tokens, normalises what is between them, splits that into words and
+//! encodes each word by itself. A place is a seam when none of these looks across it:
+//!
+//! - *Words*: between a letter, a digit or an ASCII mark and a space; between a line feed that
+//!   stands alone and a letter or digit. Every splitter that is known to this module ends a word
+//!   there, and none of their expressions matches across or looks ahead from there.
+//! - *Vocabulary*: where nothing splits into words (SentencePiece's BPE), between two characters
+//!   that are tokens by themselves and stand beside each other in no token: a merge across the
+//!   place would make a token that holds both.
+//!
+//! No added token may touch the place either. What goes before a text (`Prepend`) goes before its
+//! first piece alone. A tokenizer with any other part has no seams that are known.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::{
+    Encoding, Model, NormalizedString, Normalizer, OffsetType, PreTokenizer, Result, Tokenizer as Inner,
+};
+
+use super::splitters::{self, Splitter};
+
+/// The seams of a tokenizer.
+pub struct Seams {
+    rule: Rule,
+    /// Texts of the added tokens.
+    added: Vec<String>,
+    /// The most bytes that one of them has.
+    longest: usize,
+    /// The normaliser of pieces after the first, where that is another.
+    middle: Option<Option<NormalizerWrapper>>,
+    /// Ids before and after a text that is encoded with special tokens.
+    frame: (Vec<u32>, Vec<u32>),
+}
+
+enum Rule {
+    Words {
+        /// Whether a line feed alone ends a word, and nothing is put before a word.
+        lines: bool,
+    },
+    Vocabulary {
+        /// What a space is normalised to; other characters stay.
+        space: char,
+        /// Characters that are tokens.
+        known: HashSet<char>,
+        /// Characters that stand beside each other in a token.
+        pairs: HashSet<(char, char)>,
+        /// Whether pieces begin with a space.
+        spaces: bool,
+    },
+    Unknown,
+}
+
+/// What is known of a normaliser.
+struct Normal {
+    /// It puts something before a text.
+    prepends: bool,
+    space: char,
+    /// It changes spaces alone, if anything.
+    spaces_alone: bool,
+}
+
+impl Seams {
+    pub fn of(inner: &Inner) -> Seams {
+        let added: Vec<String> = inner.get_added_tokens_decoder().into_values().map(|t| t.content).collect();
+        let normalizer = inner.get_normalizer().map(|n| serde_json::to_value(n).unwrap_or(json!({})));
+        let frame = frame(inner);
+        let rule = match (normal(normalizer.as_ref()), &frame) {
+            (Some(normal), Some(_)) => rule(inner, &normal, &added),
+            _ => Rule::Unknown,
+        };
+        let middle = normalizer.as_ref().and_then(without_prepend);
+        let longest = added.iter().map(String::len).max().unwrap_or(0);
+        Seams { rule, added, longest, middle, frame: frame.unwrap_or_default() }
+    }
+
+    /// Whether any place can be told to be a seam.
+    pub fn known(&self) -> bool {
+        !matches!(self.rule, Rule::Unknown)
+    }
+
+    /// The last seam at `to` or before and after `from`.
+    pub fn before(&self, text: &str, from: usize, to: usize) -> Option<usize> {
+        (from + 1..=to.min(text.len().saturating_sub(1))).rev().find(|at| self.is_seam(text, *at))
+    }
+
+    /// The last seam of a text that goes on: far enough from its end that no added token which begins
+    /// in it reaches the seam.
+    pub fn last(&self, text: &str) -> Option<usize> {
+        self.before(text, 0, text.len().saturating_sub(self.longest + 1))
+    }
+
+    /// The first seam after `from`.
+    fn after(&self, text: &str, from: usize) -> Option<usize> {
+        (from + 1..text.len()).find(|at| self.is_seam(text, *at))
+    }
+
+    /// Where a piece of about `size` bytes that begins at `from` ends.
+    pub fn next(&self, text: &str, from: usize, size: usize) -> usize {
+        if !self.known() || text.len() - from <= size + size / 2 {
+            return text.len();
+        }
+        let near = from + size;
+        self.before(text, from + size / 2, near).or_else(|| self.after(text, near)).unwrap_or(text.len())
+    }
+
+    /// Pieces of about `size` bytes; one where no seam is found.
+    pub fn pieces<'a>(&self, text: &'a str, size: usize) -> Vec<&'a str> {
+        let (mut pieces, mut start) = (Vec::new(), 0);
+        while start < text.len() {
+            let end = self.next(text, start, size);
+            pieces.push(&text[start..end]);
+            start = end;
+        }
+        pieces
+    }
+
+    fn is_seam(&self, text: &str, at: usize) -> bool {
+        if !text.is_char_boundary(at) {
+            return false;
+        }
+        let (before, after) = text.split_at(at);
+        let mut back = before.chars().rev();
+        let (Some(a), Some(b)) = (back.next(), after.chars().next()) else { return false };
+        let fits = match &self.rule {
+            Rule::Words { lines } => {
+                (plain(a) && b == ' ')
+                    || (*lines
+                        && a == '\n'
+                        && plain(b)
+                        && b.is_alphanumeric()
+                        && back.next().is_some_and(plain))
+            }
+            Rule::Vocabulary { space, known, pairs, spaces } => {
+                let b_ = if b == ' ' { *space } else { b };
+                (b == ' ' || !(*spaces || b.is_whitespace()))
+                    && !a.is_whitespace()
+                    && known.contains(&a)
+                    && known.contains(&b_)
+                    && !pairs.contains(&(a, b_))
+            }
+            Rule::Unknown => false,
+        };
+        fits && !self.touched(text, at)
+    }
+
+    /// Whether an added token ends, goes on or begins at `at`. Case is passed over, since a
+    /// normaliser may.
+    fn touched(&self, text: &str, at: usize) -> bool {
+        let mut from = at.saturating_sub(self.longest);
+        while !text.is_char_boundary(from) {
+            from -= 1;
+        }
+        let mut to = (at + self.longest).min(text.len());
+        while !text.is_char_boundary(to) {
+            to += 1;
+        }
+        let window = text[from..to].to_lowercase();
+        self.added.iter().any(|token| window.contains(&token.to_lowercase()))
+    }
+
+    /// Ids of a piece, without special tokens. `first`: whether the text begins with it.
+    pub fn encode(&self, inner: &Inner, piece: &str, first: bool) -> Result<Vec<u32>> {
+        let Some(middle) = self.middle.as_ref().filter(|_| !first) else {
+            return Ok(inner.encode_fast(piece, false)?.get_ids().to_vec());
+        };
+        let normalizer = Middle { all: inner.get_normalizer(), start: middle.as_ref() };
+        let mut words = inner.get_added_vocabulary().extract_and_normalize(Some(&normalizer), piece);
+        if let Some(splitter) = inner.get_pre_tokenizer() {
+            splitter.pre_tokenize(&mut words)?;
+        }
+        words.tokenize(|word| inner.get_model().tokenize(word.get()))?;
+        Ok(words.into_encoding(None, 0, OffsetType::None)?.get_ids().to_vec())
+    }
+
+    /// Special tokens before and after a text.
+    pub fn frame(&self) -> (&[u32], &[u32]) {
+        (&self.frame.0, &self.frame.1)
+    }
+}
+
+/// Normalises what a piece begins with as the middle of a text.
+struct Middle<'a> {
+    all: Option<&'a NormalizerWrapper>,
+    start: Option<&'a NormalizerWrapper>,
+}
+
+impl Normalizer for Middle<'_> {
+    fn normalize(&self, text: &mut NormalizedString) -> Result<()> {
+        let normalizer = if text.offsets_original().0 == 0 { self.start } else { self.all };
+        normalizer.map_or(Ok(()), |n| n.normalize(text))
+    }
+}
+
+/// Letters and digits that no normaliser joins to what is before them, and ASCII marks.
+fn plain(c: char) -> bool {
+    c.is_ascii_graphic()
+        || (c.is_alphanumeric()
+            && matches!(c, '\u{c0}'..='\u{24f}' | '\u{370}'..='\u{481}' | '\u{48a}'..='\u{52f}'
+                | '\u{5d0}'..='\u{5ea}' | '\u{620}'..='\u{64a}' | '\u{904}'..='\u{939}'
+                | '\u{e01}'..='\u{e30}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}'
+                | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}'))
+}
+
+fn rule(inner: &Inner, normal: &Normal, added: &[String]) -> Rule {
+    let splitter = match inner.get_pre_tokenizer() {
+        Some(p) => splitters::splitter(&serde_json::to_value(p).unwrap_or(json!({}))),
+        None => Some(Splitter::default()),
+    };
+    let Some(splitter) = splitter else { return Rule::Unknown };
+    let model = inner.get_model();
+    if matches!(model, ModelWrapper::BPE(bpe) if bpe.dropout.is_some_and(|p| p > 0.0)) {
+        return Rule::Unknown;
+    }
+    if splitter.splits {
+        if normal.space != ' ' {
+            return Rule::Unknown;
+        }
+        return Rule::Words { lines: splitter.lines && !splitter.prepends };
+    }
+    let ModelWrapper::BPE(bpe) = model else { return Rule::Unknown };
+    let affix = |a: &Option<String>| a.as_ref().is_some_and(|a| !a.is_empty());
+    if affix(&bpe.continuing_subword_prefix)
+        || affix(&bpe.end_of_word_suffix)
+        || bpe.ignore_merges
+        || !normal.spaces_alone
+        || splitter.bytes
+    {
+        return Rule::Unknown;
+    }
+    let space = splitter.space.unwrap_or(normal.space);
+    let (mut known, mut pairs) = (HashSet::new(), HashSet::new());
+    let spaced = added.iter().map(|token| token.replace(' ', &space.to_string()));
+    for token in bpe.get_vocab().into_keys().chain(added.iter().cloned()).chain(spaced) {
+        let mut chars = token.chars();
+        let Some(mut last) = chars.next() else { continue };
+        if token.len() == last.len_utf8() && bpe.token_to_id(&token).is_some() {
+            known.insert(last);
+        }
+        for c in chars {
+            pairs.insert((last, c));
+            last = c;
+        }
+    }
+    Rule::Vocabulary { space, known, pairs, spaces: splitter.prepends }
+}
+
+/// What a normaliser does; none where it may look across a seam.
+fn normal(normalizer: Option<&Value>) -> Option<Normal> {
+    let nothing = Normal { prepends: false, space: ' ', spaces_alone: true };
+    let Some(normalizer) = normalizer else { return Some(nothing) };
+    match normalizer["type"].as_str()? {
+        "Sequence" => normalizer["normalizers"].as_array()?.iter().try_fold(nothing, |all, one| {
+            let one = normal(Some(one))?;
+            Some(Normal {
+                prepends: all.prepends || one.prepends,
+                space: if one.space == ' ' { all.space } else { one.space },
+                spaces_alone: all.spaces_alone && one.spaces_alone,
+            })
+        }),
+        "Prepend" => Some(Normal { prepends: true, ..nothing }),
+        "Replace" => {
+            let mut content = normalizer["content"].as_str()?.chars();
+            match (normalizer["pattern"]["String"].as_str()?, content.next(), content.next()) {
+                (" ", Some(space), None) => Some(Normal { space, ..nothing }),
+                _ => None,
+            }
+        }
+        "Lowercase" | "NFC" | "NFD" | "NFKC" | "NFKD" | "StripAccents" | "BertNormalizer" => {
+            Some(Normal { spaces_alone: false, ..nothing })
+        }
+        _ => None,
+    }
+}
+
+/// The normaliser without what it puts before a text; none where it puts nothing.
+fn without_prepend(normalizer: &Value) -> Option<Option<NormalizerWrapper>> {
+    if !normal(Some(normalizer))?.prepends {
+        return None;
+    }
+    match normalizer["type"].as_str()? {
+        "Sequence" => {
+            let rest: Vec<&Value> =
+                normalizer["normalizers"].as_array()?.iter().filter(|n| n["type"] != "Prepend").collect();
+            Some(Some(serde_json::from_value(json!({ "type": "Sequence", "normalizers": rest })).ok()?))
+        }
+        _ => Some(None),
+    }
+}
+
+/// Special tokens before and after a text, which is seen by its own ids.
+fn frame(inner: &Inner) -> Option<(Vec<u32>, Vec<u32>)> {
+    let plain = inner.encode_fast("a", false).ok()?;
+    let mark: Encoding = plain.clone();
+    let whole = inner.post_process(mark, None, true).ok()?;
+    let (plain, whole) = (plain.get_ids(), whole.get_ids());
+    if plain.is_empty() {
+        return None;
+    }
+    let at = whole.windows(plain.len()).position(|ids| ids == plain)?;
+    Some((whole[..at].to_vec(), whole[at + plain.len()..].to_vec()))
+}
