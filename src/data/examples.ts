@@ -108,8 +108,8 @@ export async function encodeRows(
   });
 }
 
-/** Characters of rows that are encoded at once. */
-const CHUNK = 1 << 18;
+/** Characters of rows that are encoded at once: as many as soon end when a run is stopped. */
+const CHUNK = 1 << 16;
 
 /** Rows in runs of about `CHUNK` characters, each with the bytes that were read up to its end. */
 export async function* chunks<R extends { text?: string; prompt?: string; completion?: string }>(

@@ -5,8 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { abortReason, LowrankError, systemCode, throwIfAborted } from "../errors.js";
 
-/** Bytes that are read at once. */
-const READ = 1 << 19;
+/** Bytes that are read at once: few enough that what is being encoded of them soon ends when a run is stopped. */
+const READ = 1 << 17;
 
 /** The bytes of some data. */
 export interface Source {

@@ -139,7 +139,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     if (this.#disposed) return;
     const leftOut = session().optimizerLeftOut(this.#id);
     const reading = session().read(leftOut);
-    session().dispose([leftOut]);
+    session().dispose(Uint32Array.of(leftOut));
     const { buffer, byteOffset } = settled((await reading) as Uint8Array);
     const [steps = 0] = new Float32Array(buffer, byteOffset, 1);
     if (steps === 0 || this.#disposed) return;

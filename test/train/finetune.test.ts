@@ -31,7 +31,8 @@ for (const device of testDevices()) {
     const run = finetune(given);
     const events = await collect(run);
     const result = await run.result;
-    const kinds = events.map(({ type }) => type);
+    // How far the data has come is told where a busy machine takes its time.
+    const kinds = events.map(({ type }) => type).filter((type) => type !== "progress");
     t.deepEqual(kinds.slice(0, 3), ["start", "eval", "step"]);
     t.is(kinds.at(-1), "end");
     t.deepEqual(
