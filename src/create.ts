@@ -6,14 +6,22 @@ import { session } from "./native.js";
 import { nextDropout } from "./random.js";
 import { Tensor, type DType } from "./tensor.js";
 
+/** Arrays in arrays, as deep as the tensor has dimensions; those of one level have one length. */
 export type NestedArray = readonly (number | NestedArray)[];
+/** Values in row-major order: a Float64Array is rounded to f32, a Uint16Array holds the bits of f16 or bf16. */
 export type TypedArray = Float32Array | Float64Array | Int32Array | Uint16Array;
+/** What `tensor` takes: one number (of shape []), nested arrays, or a typed array. */
 export type TensorData = number | NestedArray | TypedArray;
 
+/** The options of what makes tensors. */
 export interface TensorOptions {
+  /** Sizes of the dimensions, of as many elements as there are values; unless given, those of the nested arrays, or [n]. */
   shape?: readonly number[] | undefined;
+  /** How elements are stored; what is chosen unless it is given stands with each function. */
   dtype?: DType | undefined;
+  /** Where the tensor is made; the default device unless given. */
   device?: Device | undefined;
+  /** Whether it asks for a gradient, which f32 alone may, and is a parameter of a module that holds it; not unless told. */
   requiresGrad?: boolean | undefined;
 }
 
@@ -45,7 +53,7 @@ function filled(
 
 /**
  * A tensor of `data`: a number, nested arrays, or a typed array (Float32Array, Float64Array, Int32Array; a Uint16Array
- * holds the bits of f16 or bf16 and needs `dtype`). Numbers become f32, an Int32Array i32.
+ * holds the bits of f16 or bf16 and needs `dtype`). Numbers become f32, an Int32Array i32. As `torch.tensor`.
  *
  * Throws `ERR_OPTION` for what is no number, naming its place, `ERR_SHAPE_MISMATCH` where nested arrays are of unequal
  * lengths or `shape` takes another number of values, `ERR_DTYPE` where `dtype` cannot be made of the data.
@@ -138,7 +146,7 @@ function wholes(values: ArrayLike<number>): Int32Array {
   });
 }
 
-/** A tensor of one value throughout. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
+/** A tensor of `shape` with `value` throughout, f32 unless `dtype` is given. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
 export function full(
   shape: readonly number[],
   value: number,
@@ -155,12 +163,12 @@ export function full(
   return constant(shape, value, given);
 }
 
-/** A tensor of zeros. Throws as `full`. */
+/** A tensor of `shape` with 0 throughout, f32 unless `dtype` is given. Throws as `full`. */
 export function zeros(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return constant(shape, 0, filled("zeros", shape, options));
 }
 
-/** A tensor of ones. Throws as `full`. */
+/** A tensor of `shape` with 1 throughout, f32 unless `dtype` is given. Throws as `full`. */
 export function ones(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return constant(shape, 1, filled("ones", shape, options));
 }
@@ -176,8 +184,9 @@ function constant(
 }
 
 /**
- * 0, 1, … below `end`, or from `start`, by `step`: i32 where all of them are whole, f32 otherwise. Throws `ERR_OPTION` for
- * what is not finite, and for a step of 0.
+ * 0, 1, … below `end`, or from `start`, by `step`, of shape [⌈(end − start) / step⌉]: i32 where all of them are whole, f32
+ * otherwise, unless `dtype` is given. As `torch.arange`, with `end` first. Throws `ERR_OPTION` for what is not finite, and
+ * for a step of 0.
  */
 export function arange(
   end: number,
@@ -224,12 +233,18 @@ function finished(wide: Tensor, { dtype, requiresGrad }: Omit<TensorOptions, "sh
   return made;
 }
 
-/** Uniform on [0, 1). Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
+/**
+ * A tensor of `shape`, uniform on [0, 1), drawn by the generator that `manualSeed` starts; f32 unless `dtype` is given.
+ * Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
+ */
 export function rand(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return uniform(shape, 0, 1, filled("rand", shape, options));
 }
 
-/** Normal, of mean 0 and variance 1. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`. */
+/**
+ * A tensor of `shape`, normal with mean 0 and variance 1, drawn by the generator that `manualSeed` starts; f32 unless
+ * `dtype` is given. Throws `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
+ */
 export function randn(shape: readonly number[], options?: Omit<TensorOptions, "shape">): Tensor {
   return normal(shape, 1, filled("randn", shape, options));
 }

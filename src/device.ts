@@ -3,15 +3,23 @@ import { LowrankError } from "./errors.js";
 import { native, call, session, settled } from "./native.js";
 import { readAlong } from "./reads.js";
 
+/**
+ * A device as options name it: `gpu` is the best GPU, `gpu:N` the N-th of `devices()`, `auto` what `chooseDevice` finds.
+ * On `meta:cpu` and `meta:gpu` tensors have shapes and no values: memory is counted, and nothing runs.
+ */
 export type Device = "auto" | "cpu" | "gpu" | `gpu:${number}` | "meta:cpu" | "meta:gpu";
 
 /** One device of this machine. */
 export interface DeviceInfo {
   /** As options name it: `cpu`, `gpu:0`, … */
   device: Exclude<Device, "auto">;
+  /** The processor's or the graphics card's own name. */
   name: string;
+  /** What it is; `software` is a GPU that the cpu imitates, `integrated` one that shares the system's memory. */
   kind: "cpu" | "discrete" | "integrated" | "virtual" | "software";
+  /** What it is driven through: the instructions of a cpu, or a GPU's interface, such as Vulkan or Metal. */
   backend: string;
+  /** The driver and its version, where a GPU tells. */
   driver?: string | undefined;
   /** Bytes, where the system tells. */
   memory?: number | undefined;
@@ -21,13 +29,13 @@ export interface DeviceInfo {
 export interface Memory {
   /** Bytes of tensors and scratch in use. */
   live: number;
-  /** What the pool holds. */
+  /** Bytes that the pool holds, in use or idle. */
   reserved: number;
   /** The highest that `reserved` was. */
   peak: number;
   /** Bytes of mapped files in use. */
   mapped: number;
-  /** Handles. */
+  /** How many tensors of it have neither been disposed nor collected. */
   tensors: number;
 }
 
@@ -48,7 +56,7 @@ export async function findDevices(device: Device = chosen): Promise<void> {
   settled(await native().findDevices());
 }
 
-/** The device of tensors that name none. Starts as `auto`. */
+/** Sets the device of tensors that name none, `auto` at first. Throws `ERR_OPTION`. */
 export function setDefaultDevice(device: Device): void {
   resolveDevice(device);
   chosen = device;
@@ -56,9 +64,14 @@ export function setDefaultDevice(device: Device): void {
 
 /**
  * What `auto` stands for: a GPU where there is one in hardware, the cpu elsewhere (a GPU in
- * software is slower than the native kernels), and why.
+ * software is slower than the native kernels), and why. Another device stands for itself. Throws `ERR_OPTION`.
  */
-export function chooseDevice(device: Device = chosen): { device: Exclude<Device, "auto">; why: string } {
+export function chooseDevice(device: Device = chosen): {
+  /** What it stands for. */
+  device: Exclude<Device, "auto">;
+  /** Why, as a part of a sentence. */
+  why: string;
+} {
   if (device !== "auto") return { device: resolveName(device), why: "as asked" };
   if (automatic === undefined) {
     const gpus = devices().filter((d) => d.kind !== "cpu");
@@ -86,7 +99,7 @@ function resolveName(device: string): Exclude<Device, "auto"> {
   return device as Exclude<Device, "auto">;
 }
 
-/** Bytes in use on a device by this environment. */
+/** Bytes in use on a device (the default one unless given) by this environment. Throws `ERR_OPTION`, `ERR_NO_GPU`. */
 export function memory(device?: Device): Memory {
   return session().memory(resolveDevice(device));
 }
@@ -105,7 +118,7 @@ export function trim(device?: Device): number {
   return session().trim(name);
 }
 
-/** Settles when all that was asked of the device has run. */
+/** Settles when all that was asked of the device has run. Rejects with `ERR_DEVICE_LOST` where it was lost by then. */
 export async function synchronize(device?: Device): Promise<void> {
   const along = readAlong();
   settled(await session().synchronize(resolveDevice(device)));

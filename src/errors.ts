@@ -31,9 +31,12 @@ export type ErrorCode =
 
 /** The one class of errors that this package throws. */
 export class LowrankError extends Error {
+  /** `LowrankError`. */
   override readonly name = "LowrankError";
+  /** What went wrong, stable across versions. */
   readonly code: ErrorCode;
 
+  /** An error of `code`; `options.cause` is the error that led to it. */
   constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
     super(message, options);
     this.code = code;

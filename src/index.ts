@@ -78,7 +78,8 @@ export { Tensor, type DType } from "./tensor.js";
 export { einsum } from "./tensor/einsum.js";
 export type { GeluOptions } from "./tensor/elementwise.js";
 export type { PadOptions } from "./tensor/layout.js";
-export type { NormOptions, ReduceOptions, VarianceOptions } from "./tensor/reductions.js";
+export type { CrossEntropyOptions, MatmulOptions } from "./tensor/products.js";
+export type { Dims, NormOptions, ReduceOptions, VarianceOptions } from "./tensor/reductions.js";
 export type { Sorted, SortOptions, TopkOptions } from "./tensor/sorting.js";
 export type { ClassScores } from "./train/evaluate.js";
 export type {

@@ -10,6 +10,8 @@ import { LowrankError, type ErrorCode } from "./errors.js";
 export type Native = typeof Binding;
 export type Session = Binding.Session;
 export type LowRankPath = Binding.LowRankPath;
+/** A safetensors file, or a folder of shards, whose tensors are read where they lie. */
+export type WeightsFile = Binding.WeightsFile;
 
 /** Bytes of tensors perhaps unreachable that are worth a collection of V8's when nothing is done. */
 const GARBAGE = 8 * 2 ** 20;

@@ -2,23 +2,25 @@
 import type * as Binding from "../native/binding.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
-import { call, native, session, translated } from "./native.js";
+import { call, native, session, translated, type WeightsFile } from "./native.js";
 import { Tensor, type DType } from "./tensor.js";
 
-/** A file, or a folder of shards, whose tensors are read where they lie. */
-export type WeightsFile = Binding.WeightsFile;
-
-/** Opens a safetensors file or a folder; everything in its header is checked. */
+/** @internal Opens a safetensors file or a folder; everything in its header is checked. */
 export function openWeights(path: string): WeightsFile {
   return call(() => native().WeightsFile.open(path));
 }
 
-/** One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. */
+/** @internal One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. */
 export function mapped(file: WeightsFile, name: string, device?: Device): Tensor {
   return new Tensor(session().mapTensor(file, name, resolveDevice(device)));
 }
 
-/** All tensors of a safetensors file. */
+/**
+ * All tensors of a safetensors file, or of a folder of shards, by name; frozen. On the cpu they lie in the file, which is
+ * mapped. I64 becomes i32.
+ *
+ * Rejects with `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a file that is damaged or holds other dtypes.
+ */
 // A promise by contract: a device may be slow to take what a file holds.
 // eslint-disable-next-line @typescript-eslint/require-await
 export async function load(
@@ -36,7 +38,10 @@ export async function load(
   return out;
 }
 
-/** Writes tensors as one file, whole or not at all: written beside and renamed into place. */
+/**
+ * Writes tensors, by name and each in its dtype, as one safetensors file, whole or not at all: it is written beside and
+ * renamed into place. `metadata` is kept in its header. Rejects with `ERR_WRITE`.
+ */
 export async function save(
   path: string,
   tensors: Record<string, Tensor>,
@@ -52,7 +57,7 @@ export async function save(
   await settledFile(native().writeSafetensors(path, entries, metadata));
 }
 
-/** Writes a text file whole or not at all. Throws `ERR_WRITE`. */
+/** @internal Writes a text file whole or not at all. Throws `ERR_WRITE`. */
 export async function writeWhole(path: string, text: string): Promise<void> {
   await settledFile(native().writeFile(path, new TextEncoder().encode(text)));
 }
@@ -62,7 +67,7 @@ async function settledFile(writing: Promise<Binding.Failure | null>): Promise<vo
   if (failure !== null) throw new LowrankError(failure.code as ErrorCode, failure.message);
 }
 
-/** Bytes of one element. */
+/** @internal Bytes of one element. */
 export function elementBytes(dtype: DType): number {
   return dtype === "f32" || dtype === "i32" ? 4 : 2;
 }

@@ -31,10 +31,24 @@ function described(id: number): Description {
   return { shape, dtype: DTYPES[dtype] as DType, device: devices[device] as Exclude<Device, "auto"> };
 }
 
-/** A contiguous array on a device, and its place on the tape. */
+/**
+ * A contiguous array on a device, and its place on the tape. Shapes and dtypes are checked when an operation is called;
+ * nothing runs until a value is read.
+ *
+ * Operands of an elementwise function broadcast by NumPy's rule: from the last dimension on, sizes are equal or one of
+ * them is 1; a number stands for a tensor of its value. Floats of any storage compute in f32 and give f32. What has a
+ * gradient passes it on unless it is said that it has none.
+ *
+ * It lives until `dispose()`, until the end of the `scope` that it was made in, or until nothing refers to it. All
+ * methods throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different devices, and
+ * `ERR_OUT_OF_MEMORY`.
+ */
 export class Tensor extends Products {
+  /** Sizes of its dimensions, [] of a scalar. */
   readonly shape: readonly number[];
+  /** How its elements are stored. */
   readonly dtype: DType;
+  /** Where it lives. */
   readonly device: Exclude<Device, "auto">;
   #id: number;
   #disposed = false;
@@ -67,22 +81,27 @@ export class Tensor extends Products {
     return this.shape.reduce((n, d) => n * d, 1);
   }
 
+  /** Whether it was disposed, by `dispose()` or at the end of a scope. */
   get disposed(): boolean {
     return this.#disposed;
   }
 
+  /**
+   * Whether `backward` reaches it: that of a tensor which no operation made may be set, that of another tells whether it
+   * depends on such a one. A tensor that was told to ask is a parameter of the module that holds it, frozen or not.
+   */
   get requiresGrad(): boolean {
     return session().requiresGrad(this.id);
   }
 
-  /** Throws `ERR_DTYPE` unless this is f32. */
+  /** Throws `ERR_DTYPE` unless this is f32, `ERR_NO_GRADIENT` where an operation made it. */
   set requiresGrad(on: boolean) {
     flag("requiresGrad", "the value", on);
     session().setRequiresGrad(this.id, on);
     if (on) parameters.add(this);
   }
 
-  /** The gradient that `backward` has added up, or null. A new handle each time. */
+  /** The gradient that `backward` has added up, f32 of this one's shape, or null. A new handle each time. */
   get grad(): Tensor | null {
     const id = session().grad(this.id);
     return id === null || id === undefined ? null : new Tensor(id, this);
@@ -104,11 +123,14 @@ export class Tensor extends Products {
     const of = gradient === undefined ? undefined : tensorOf("backward", "gradient", gradient);
     session().backward(this.id, of?.id);
   }
-  /** The same values, through which no gradient goes. */
+  /** The same values, not copied, through which no gradient goes. */
   detach(): Tensor {
     return new Tensor(session().detach(this.id), this);
   }
-  /** The same values on another device, or in another dtype. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`. */
+  /**
+   * The same values on another device, or in another dtype; this itself where it is so already. Half types round to the
+   * nearest, i32 drops the fraction and has no gradient. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`.
+   */
   to(target: Device | DType): Tensor {
     if (target === "f32" || target === "f16" || target === "bf16" || target === "i32") {
       return target === this.dtype ? this : made(() => session().cast(this.id, target));
@@ -124,14 +146,20 @@ export class Tensor extends Products {
     const device = resolveDevice(target);
     return device === this.device ? this : made(() => session().toDevice(this.id, device));
   }
-  /** Writes the elements of `from` over this, in place. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`. */
+  /**
+   * Writes the elements of `from` over this, in place and without a gradient (`torch.Tensor.copy_` under `no_grad`).
+   * Throws `ERR_SHAPE_MISMATCH` unless both have one shape and one dtype, `ERR_OPTION`.
+   */
   copy(from: Tensor): this {
     session().assign(this.id, tensorOf("copy", "from", from).id);
     return this;
   }
 
   // Values.
-  /** The values; f16 and bf16 as their bits. */
+  /**
+   * The values in row-major order, once all that they depend on has run: a Float32Array or an Int32Array, or a Uint16Array
+   * of the bits of f16 or bf16. Rejects with `ERR_OPTION` on a meta device, with `ERR_DEVICE_LOST`.
+   */
   async data(): Promise<Float32Array | Int32Array | Uint16Array> {
     const reading = session().read(this.id);
     const along = readAlong();
@@ -141,7 +169,7 @@ export class Tensor extends Products {
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);
     return new Uint16Array(buffer, byteOffset, byteLength / 2);
   }
-  /** The value of a tensor with one element. */
+  /** The value of a tensor with one element. Rejects with `ERR_SHAPE_MISMATCH` where there are more or none, and as `data`. */
   async item(): Promise<number> {
     if (this.size !== 1) {
       throw new LowrankError(
@@ -153,6 +181,7 @@ export class Tensor extends Products {
     return (await whole.data())[0] as number;
   }
 
+  /** Frees it at once, but for what `backward` still needs of it. What is disposed already stays so. */
   dispose(): void {
     disown(this);
     const id = this.leave();
@@ -173,6 +202,7 @@ export class Tensor extends Products {
     direct().watch(this.#id, this);
   }
 
+  /** `dispose()`, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -8,7 +8,7 @@ import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { LoadOptions } from "../models/load.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import type { WeightsFile } from "../safetensors.js";
+import type { WeightsFile } from "../native.js";
 import type { StorageType } from "../train/options.js";
 import { UsageError } from "./failure.js";
 

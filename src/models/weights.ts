@@ -2,11 +2,12 @@
 import { normal, ones, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
+import type { WeightsFile } from "../native.js";
 import { Conv2d } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
-import { mapped, type WeightsFile } from "../safetensors.js";
+import { mapped } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import { parameter, type DType, type Tensor } from "../tensor.js";
 import type { Halved } from "./half-range.js";

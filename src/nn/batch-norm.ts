@@ -71,7 +71,10 @@ abstract class BatchNormNd extends Module {
   /** Its name, the numbers of dimensions that an input may have, and how that is written. */
   protected abstract get takes(): readonly [layer: string, least: number, most: number, shape: string];
 
-  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`; the latter in training for a single value a channel, too. */
+  /**
+   * Shapes: x and y [B, C] or [B, C, L] of `BatchNorm1d`, [B, C, H, W] of `BatchNorm2d`. Throws `ERR_OPTION`,
+   * `ERR_SHAPE_MISMATCH`; the latter in training for a single value a channel, too.
+   */
   forward(x: Tensor): Tensor {
     const [layer, least, most, shape] = this.takes;
     inputOf(layer, x);
@@ -136,25 +139,25 @@ function track(norm: BatchNormNd, rows: Tensor): void {
   );
 }
 
-/** A batch norm over [B, C] or [B, C, L]. */
+/** A batch norm over [B, C] or [B, C, L]. As `torch.nn.BatchNorm1d`. */
 export class BatchNorm1d extends BatchNormNd {
   protected get takes() {
     return ["BatchNorm1d", 2, 3, "[B, C] or [B, C, L]"] as const;
   }
 
-  /** Throws `ERR_OPTION`. */
+  /** Over `numFeatures` channels. Throws `ERR_OPTION`. */
   constructor(numFeatures: number, given?: BatchNormOptions) {
     super("BatchNorm1d", numFeatures, given);
   }
 }
 
-/** A batch norm over [B, C, H, W]. */
+/** A batch norm over [B, C, H, W]. As `torch.nn.BatchNorm2d`. */
 export class BatchNorm2d extends BatchNormNd {
   protected get takes() {
     return ["BatchNorm2d", 4, 4, "[B, C, H, W]"] as const;
   }
 
-  /** Throws `ERR_OPTION`. */
+  /** Over `numFeatures` channels. Throws `ERR_OPTION`. */
   constructor(numFeatures: number, given?: BatchNormOptions) {
     super("BatchNorm2d", numFeatures, given);
   }

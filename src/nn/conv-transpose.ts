@@ -10,16 +10,17 @@ import { Module } from "./module.js";
 
 /** The options of a transposed convolution. */
 export interface ConvTransposeOptions {
-  /** 1 unless given. */
+  /** Elements of the output from one element of the input to the next; 1 unless given. */
   stride?: PerDimension | undefined;
   /** What is cut off on both sides, dilation · (kernel − 1) − padding being what is added; 0 unless given. */
   padding?: PerDimension | undefined;
   /** Elements more at the end, below the stride or the dilation; 0 unless given. */
   outputPadding?: PerDimension | undefined;
-  /** Elements from one tap to the next, one entry a dimension. */
+  /** Elements from one tap to the next; 1 unless given. */
   dilation?: PerDimension | undefined;
-  /** Parts that channels are in. */
+  /** Parts that channels are in, each convolved by itself; 1 unless given. */
   groups?: number | undefined;
+  /** Whether there is a bias; there is unless told. */
   bias?: boolean | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;

@@ -18,12 +18,13 @@ import { checkRoom } from "./room.js";
 
 /** The options of a convolution. */
 export interface ConvOptions extends GeometryOptions {
-  /** Whether there is one; there is unless told. */
+  /** Whether there is a bias; there is unless told, or unless `weight` is given. */
   bias?: boolean | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
-  /** Values to use as they are, instead of drawing new ones. */
+  /** A kernel to use as it is, instead of drawing one; without `biasValues` there is no bias then. */
   weight?: Tensor | undefined;
+  /** A bias [out] to use as it is, whatever `bias` says. */
   biasValues?: Tensor | undefined;
 }
 
@@ -57,6 +58,7 @@ export abstract class ConvNd extends Module {
   /** The bias; null for none. */
   bias: Tensor | null;
 
+  /** Over `dims` dimensions. Throws as the layers made of it. */
   protected constructor(
     dims: 1 | 2 | 3,
     inChannels: number,

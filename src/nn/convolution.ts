@@ -20,16 +20,17 @@ export interface ConvGeometry {
   readonly dilation: readonly number[];
   /** Parts that channels are in. */
   readonly groups: number;
+  /** What padding is made of. */
   readonly paddingMode: PaddingMode;
 }
 
 /** How a convolution walks over its input; as `torch.nn.Conv2d`. */
 export interface GeometryOptions {
-  /** 1 unless given. */
+  /** Elements from one window to the next; 1 unless given. */
   stride?: PerDimension | undefined;
-  /** On both sides, 0 unless given; "same" keeps the size (at stride 1), "valid" is none. */
+  /** Elements put on both sides, 0 unless given; "same" keeps the size (at stride 1), "valid" is none. */
   padding?: PerDimension | "same" | "valid" | undefined;
-  /** 1 unless given. */
+  /** Elements from one tap to the next; 1 unless given. */
   dilation?: PerDimension | undefined;
   /** Parts that channels are in, each convolved by itself; 1 unless given. */
   groups?: number | undefined;

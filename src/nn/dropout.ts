@@ -4,12 +4,12 @@ import type { Tensor } from "../tensor.js";
 import { inputOf } from "./inputs.js";
 import { Module } from "./module.js";
 
-/** In training, zeroes each element with probability p and scales the others by 1 / (1 − p). */
+/** In training, zeroes each element with probability p and scales the others by 1 / (1 − p). As `torch.nn.Dropout`. */
 export class Dropout extends Module {
   /** Probability of dropping an element. */
   readonly p: number;
 
-  /** Throws `ERR_OPTION`. */
+  /** Drops with probability `p`, from 0 to 1; 0.5 unless given. Throws `ERR_OPTION`. */
   constructor(p = 0.5) {
     super();
     this.p = probability("Dropout", "p", p);

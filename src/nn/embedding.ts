@@ -15,7 +15,7 @@ export interface EmbeddingOptions {
   paddingIdx?: number | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
-  /** Values to use as they are, instead of drawing new ones. */
+  /** A table [n, d] to use as it is, instead of drawing one. */
   weight?: Tensor | undefined;
 }
 
@@ -60,7 +60,10 @@ export class Embedding extends Module {
     this.weight = parameter(tensor(values, { shape, device }));
   }
 
-  /** Throws `ERR_OPTION`, `ERR_DTYPE`; `ERR_INDEX` for ids outside the table, which are NaN where only the device knows them. */
+  /**
+   * Shapes: ids i32 [...], y [..., d]. Throws `ERR_OPTION`, `ERR_DTYPE`; `ERR_INDEX` for ids outside the table, whose rows
+   * are NaN where only the device knows them.
+   */
   forward(ids: Tensor): Tensor {
     inputOf("Embedding", ids, "ids");
     return made(() => session().embedding(this.weight.id, ids.id, false, this.paddingIdx));

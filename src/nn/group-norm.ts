@@ -19,7 +19,7 @@ export interface GroupNormOptions {
 
 /**
  * y = (x − mean) / √(var + eps) · w + b, mean and variance being those of a group of channels (Wu and
- * He 2018). Shapes: x and y [B, C, ...], w and b [C].
+ * He 2018). Shapes: x and y [B, C, ...], w and b [C]. As `torch.nn.GroupNorm`.
  */
 export class GroupNorm extends Module {
   /** Parts that channels are in, each normalised by itself. */
@@ -54,7 +54,7 @@ export class GroupNorm extends Module {
     this.bias = affine ? parameter(zeros([numChannels], { device })) : null;
   }
 
-  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+  /** Shapes: x and y [B, C, ...]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
   forward(x: Tensor): Tensor {
     const [B, C, ...rest] = inputOf("GroupNorm", x).shape;
     if (B === undefined || C !== this.numChannels) mismatch("GroupNorm", `[B, ${this.numChannels}, ...]`, x);

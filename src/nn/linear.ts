@@ -9,12 +9,13 @@ import type { Device } from "../device.js";
 
 /** The options of `Linear`. */
 export interface LinearOptions {
-  /** Whether there is one; there is unless told. */
+  /** Whether there is a bias; there is unless told, or unless `weight` is given. */
   bias?: boolean | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
-  /** Values to use as they are, instead of drawing new ones. */
+  /** A weight to use as it is, instead of drawing one; without `biasValues` there is no bias then. */
   weight?: Tensor | undefined;
+  /** A bias [out] to use as it is, whatever `bias` says. */
   biasValues?: Tensor | undefined;
 }
 
@@ -62,7 +63,10 @@ export class Linear extends Module {
     else this.bias = bias && weight === undefined ? parameter(draw([outFeatures])) : null;
   }
 
-  /** Throws `ERR_OPTION` for what is no tensor, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
+  /**
+   * Shapes: x [..., in], y [..., out]. Throws `ERR_OPTION` for what is no tensor, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`,
+   * `ERR_DEVICE_MISMATCH`.
+   */
   forward(x: Tensor): Tensor {
     inputOf("Linear", x);
     return made(() => session().linear(x.id, this.weight.id, this.bias?.id, this.fanInFanOut));

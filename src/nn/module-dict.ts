@@ -9,6 +9,7 @@ import { Module } from "./module.js";
  */
 export class ModuleDict<M extends Module = Module> extends Module {
   // A list, not a map: a copy of a module copies its lists.
+  /** @internal Names and modules in order. */
   readonly named: [name: string, module: M][] = [];
 
   /** Throws `ERR_OPTION` for what is no module, and for names that are empty or hold a dot. */

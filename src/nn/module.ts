@@ -54,7 +54,7 @@ export abstract class Module {
     }
   }
 
-  /** Puts `module` in the place of the child called `name`. */
+  /** Puts `module` in the place of the child that `children` calls `name`. Throws `ERR_OPTION`. */
   replaceChild(name: string, module: Module): void {
     const where = `${this.constructor.name}.replaceChild`;
     text(where, "name", name);
@@ -87,7 +87,7 @@ export abstract class Module {
 
   /**
    * Makes `name` a property that holds a tensor which is saved, loaded and moved with the module, and not trained,
-   * such as running statistics. What is assigned to it later takes its place and outlives scopes; null is no buffer
+   * such as running statistics; as `torch.nn.Module.register_buffer`. What is assigned to it later takes its place and outlives scopes; null is no buffer
    * for now. One that is not `persistent` is moved and not saved.
    *
    * Throws `ERR_OPTION` for a name that is taken or holds a dot, for what is no tensor, and for a parameter.
@@ -162,7 +162,7 @@ export abstract class Module {
     return this;
   }
 
-  /** `train(false)`. */
+  /** Sets eval mode, as `train(false)` does. */
   eval(): this {
     return this.train(false);
   }
@@ -183,7 +183,7 @@ export abstract class Module {
     return this;
   }
 
-  /** The values to save, by path. Tied tensors stand under every name. */
+  /** The parameters and persistent buffers themselves, by path, no copies. Tied tensors stand under every name. */
   stateDict(): Record<string, Tensor> {
     const state: Record<string, Tensor> = {};
     for (const [path, module] of this.namedModules()) {

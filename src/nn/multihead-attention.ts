@@ -13,7 +13,7 @@ import { Module } from "./module.js";
 export interface MultiheadAttentionOptions {
   /** Whether projections have biases; they do unless told. */
   bias?: boolean | undefined;
-  /** Whether tensors are [B, T, C] instead of [T, B, C]. */
+  /** Whether tensors are [B, T, C] instead of [T, B, C]; not unless told. */
   batchFirst?: boolean | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
@@ -21,7 +21,7 @@ export interface MultiheadAttentionOptions {
 
 /** What queries may see. */
 export interface AttendOptions {
-  /** A query sees no key after its own position. */
+  /** Whether a query sees no key after its own position; it sees all unless told. */
   isCausal?: boolean | undefined;
   /** i32 [B, S], 0 where a key is hidden. */
   keyMask?: Tensor | undefined;
@@ -42,9 +42,9 @@ export class MultiheadAttention extends Module {
   readonly batchFirst: boolean;
   /** Projections of query, key and value, [3C, C]. */
   in_proj_weight: Tensor;
-  /** Their biases, [3C]. */
+  /** Their biases, [3C]; null for none. */
   in_proj_bias: Tensor | null;
-  /** What mixes the heads. */
+  /** What mixes the heads, a layer of C by C. */
   out_proj: Linear;
 
   /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide the features. */
@@ -74,7 +74,10 @@ export class MultiheadAttention extends Module {
     this.out_proj.bias?.copy(zeros([embedDim], { device }));
   }
 
-  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+  /**
+   * Attention of `query` to `key` and `value`: the query itself, and the key, unless given. Shapes: query and y [T, B, C],
+   * key and value [S, B, C]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`.
+   */
   forward(query: Tensor, key = query, value = key, given: AttendOptions = {}): Tensor {
     const layer = "MultiheadAttention";
     const { isCausal = false, keyMask } = options(layer, given, ["isCausal", "keyMask"]);

@@ -12,9 +12,9 @@ export interface NormOptions {
   eps?: number | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;
-  /** Values to use as they are, instead of ones. */
+  /** A weight [size] to use as it is, instead of ones. */
   weight?: Tensor | undefined;
-  /** Whether there is one, or its values; there is one of zeros unless given. */
+  /** Whether there is a bias, or one to use as it is; there is one of zeros unless given. */
   bias?: Tensor | boolean | undefined;
 }
 
@@ -22,7 +22,7 @@ function epsOf(layer: string, eps: unknown): number {
   return numberThat(layer, "eps", eps, (e) => e >= 0 && Number.isFinite(e), "a number from 0 on");
 }
 
-/** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). */
+/** y = x / √(mean(x²) + eps) · w over the last dimension (Zhang and Sennrich 2019). As `torch.nn.RMSNorm` with that eps. */
 export class RMSNorm extends Module {
   /** Added to what is divided by. */
   readonly eps: number;
@@ -57,7 +57,7 @@ export class RMSNorm extends Module {
   }
 }
 
-/** y = (x − mean) / √(var + eps) · w + b over the last dimension (Ba et al. 2016). */
+/** y = (x − mean) / √(var + eps) · w + b over the last dimension (Ba et al. 2016). As `torch.nn.LayerNorm`. */
 export class LayerNorm extends Module {
   /** Added to what is divided by. */
   readonly eps: number;

@@ -7,9 +7,9 @@ import { Module } from "./module.js";
 
 /** The options of pooling. */
 export interface PoolOptions {
-  /** The kernel's size unless given. */
+  /** Elements from one window to the next; the kernel's size unless given. */
   stride?: PerDimension | undefined;
-  /** On both sides, 0 unless given; at most half the kernel. */
+  /** Elements put on both sides, 0 unless given; at most half the kernel. */
   padding?: PerDimension | undefined;
   /** Whether a last window may be short, so that nothing of the input is left out; not unless told. */
   ceilMode?: boolean | undefined;
@@ -45,7 +45,7 @@ abstract class Pool extends Module {
 
 /** The maximum over windows: NaN where a window holds one; the gradient goes to the first of equals. */
 abstract class MaxPoolNd extends Pool {
-  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
+  /** Shapes: x [..., *size], y [..., *out]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     inputOf(`MaxPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode } = this;
@@ -71,7 +71,7 @@ abstract class AvgPoolNd extends Pool {
     this.countIncludePad = flag(layer, "countIncludePad", given.countIncludePad ?? true);
   }
 
-  /** Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
+  /** Shapes: x [..., *size], y [..., *out]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   forward(x: Tensor): Tensor {
     inputOf(`AvgPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode, countIncludePad } = this;

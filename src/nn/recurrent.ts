@@ -15,11 +15,11 @@ export interface RecurrentOptions {
   numLayers?: number | undefined;
   /** Whether there are biases, two a layer as PyTorch has them; there are unless told. */
   bias?: boolean | undefined;
-  /** Whether tensors are [B, T, C] instead of [T, B, C]. */
+  /** Whether tensors are [B, T, C] instead of [T, B, C]; not unless told. */
   batchFirst?: boolean | undefined;
   /** Probability of dropping outputs between layers in training; 0 unless given. */
   dropout?: number | undefined;
-  /** Whether a second direction runs from the end, whose outputs stand after the first one's. */
+  /** Whether a second direction runs from the end, whose outputs stand after the first one's; not unless told. */
   bidirectional?: boolean | undefined;
   /** Where parameters are made; the default device unless given. */
   device?: Device | undefined;

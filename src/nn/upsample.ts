@@ -12,13 +12,13 @@ export type UpsampleMode = "nearest" | "linear" | "bilinear" | "trilinear";
 
 /** The options of `Upsample`: one of `size` and `scaleFactor` is given. */
 export interface UpsampleOptions {
-  /** Elements of the output, of every dimension or of each. */
+  /** Elements of the output: one number for every dimension after the channels, or one for each. */
   size?: PerDimension | undefined;
-  /** How many times as many, of every dimension or of each. */
+  /** How many times as many elements: one number for every dimension after the channels, or one for each. */
   scaleFactor?: PerDimension | undefined;
   /** `nearest` unless given. */
   mode?: UpsampleMode | undefined;
-  /** Whether the corners' elements lie on each other, in the modes of lines; not unless told. */
+  /** Whether the corners' elements of input and output lie on each other, in the modes of lines; not unless told. */
   alignCorners?: boolean | undefined;
 }
 
@@ -35,13 +35,13 @@ interface Taps {
  * its own, always the same. As `torch.nn.Upsample`.
  */
 export class Upsample extends Module {
-  /** Elements of the output; null where a factor is given. */
+  /** Elements of the output, for every dimension or for each; null where a factor is given. */
   readonly size: PerDimension | null;
-  /** How many times as many; null where a size is given. */
+  /** How many times as many elements, for every dimension or for each; null where a size is given. */
   readonly scaleFactor: PerDimension | null;
   /** How elements between are made. */
   readonly mode: UpsampleMode;
-  /** Whether the corners' elements lie on each other. */
+  /** Whether the corners' elements of input and output lie on each other. */
   readonly alignCorners: boolean;
 
   /** Throws `ERR_OPTION`. */

@@ -3,7 +3,7 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `AdamW`. */
 export interface AdamWOptions extends RuleOptions {
-  /** 1e-3 unless given. */
+  /** The learning rate; 1e-3 unless given. */
   lr: number;
   /** What is kept of the means of gradients and of their squares; 0.9 and 0.999 unless given. */
   betas: readonly [number, number];

@@ -58,7 +58,7 @@ export class LoraFA extends AdamW {
     return new LoraFA(params, turned, options);
   }
 
-  /** Gradients are scaled down to `max` before they are turned, and turned in place. */
+  /** @internal Gradients are scaled down to `max` before they are turned, and turned in place. */
   protected override update(max: number | undefined, latches: boolean): Tensor {
     const params = this.groups.flatMap((group) => group.params);
     const norm = max === undefined ? undefined : clipGradNorm(params, max);
@@ -78,6 +78,7 @@ export class LoraFA extends AdamW {
     return norm;
   }
 
+  /** Frees the state, and the factors that gradients are turned by. The parameters stay as they are. */
   override dispose(): void {
     super.dispose();
     for (const { projection } of this.#turned) projection.dispose();

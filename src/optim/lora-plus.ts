@@ -5,6 +5,7 @@ import type { Tensor } from "../tensor.js";
 import type { AdamWOptions } from "./adamw.js";
 import type { ParameterGroup } from "./optimizer.js";
 
+/** The options of `loraPlusGroups`; rates are 0 or more. */
 export interface LoraPlusOptions {
   /** The rate of A and of all that is not B. */
   lr: number;
@@ -16,7 +17,8 @@ export interface LoraPlusOptions {
 
 /**
  * Groups for LoRA+ (Hayou et al. 2024): B learns `ratio` times faster than A. As PEFT's
- * `create_loraplus_optimizer`: vectors go with B, and biases have no weight decay.
+ * `create_loraplus_optimizer`: vectors go with B, and biases have no weight decay. Only what asks for a gradient is in
+ * them. Throws `ERR_OPTION`.
  */
 export function loraPlusGroups(
   model: Module,

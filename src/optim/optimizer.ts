@@ -7,32 +7,44 @@ import { scope } from "../scope.js";
 import { Tensor } from "../tensor.js";
 import { readState, writeState } from "./state-file.js";
 
-/** The options of a group, as the binding takes them. */
+/** The options that every optimizer has. */
 export interface RuleOptions {
   /** The learning rate. */
   lr: number;
-  /** How much of a parameter decays. */
+  /** How strongly parameters are drawn to 0; each optimizer says how. */
   weightDecay: number;
 }
 
 /** Parameters with options of their own; what is left out is the optimizer's. */
-export type ParameterGroup<Options> = { params: Iterable<Tensor> } & Partial<Options>;
+export type ParameterGroup<Options> = {
+  /** The tensors to train. */
+  params: Iterable<Tensor>;
+} & Partial<Options>;
 
 /** Parameters, or groups of them. */
 export type Parameters<Options> = Iterable<Tensor> | Iterable<ParameterGroup<Options>>;
 
 /** A group as the optimizer holds it: `lr` and the others may be changed between steps. */
-export type HeldGroup<Options> = { readonly params: readonly Tensor[] } & Options;
+export type HeldGroup<Options> = {
+  /** The tensors that are trained. */
+  readonly params: readonly Tensor[];
+} & Options;
 
 /** The state of one parameter, as PyTorch names its parts; the tensors are the optimizer's own. */
-export type ParameterState = { step: number } & Record<string, Tensor | number>;
+export type ParameterState = {
+  /** How often the parameter was updated. */
+  step: number;
+} & Record<string, Tensor | number>;
 
 /** What `stateDict()` gives. */
 export interface OptimizerState<Options> {
   /** By the parameter's place; parameters that were never updated are left out. */
   state: Record<number, ParameterState>;
   /** The groups' options, and the places of their parameters, counted through all groups. */
-  paramGroups: (Options & { params: number[] })[];
+  paramGroups: (Options & {
+    /** Places of the group's parameters. */
+    params: number[];
+  })[];
 }
 
 /** Frees the state of optimizers that nobody disposed. */
@@ -115,7 +127,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     return this.update(max, true);
   }
 
-  /** Appends a step; `latches` as `stepLatched` has it. */
+  /** @internal Appends a step; `latches` as `stepLatched` has it. */
   protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
     return new Tensor(session().optimizerStep(this.#alive(), this.#options(), max, latches));
@@ -152,7 +164,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     );
   }
 
-  /** Takes the gradients away. */
+  /** Sets the gradients of its parameters to null. Throws `ERR_DISPOSED`. */
   zeroGrad(): void {
     session().optimizerZeroGrad(this.#alive());
   }

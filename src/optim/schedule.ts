@@ -4,26 +4,27 @@ import { LowrankError } from "../errors.js";
 /** The factor for step `step`, counted from 0. */
 export type Schedule = (step: number) => number;
 
+/** The options of a schedule, in steps. */
 export interface ScheduleOptions {
-  /** Steps in which the factor rises from 0 to 1. */
+  /** Steps in which the factor rises from 0 to 1; none unless given. */
   warmup?: number;
-  /** Steps of the whole run. */
+  /** Steps of the whole run, those of the warm-up among them. */
   total: number;
 }
 
-/** Falls in a straight line to 0 at the end. */
+/** Rises over the warm-up, then falls in a straight line to 0 at the end. Throws `ERR_OPTION` for what are no steps. */
 export function linear(options: ScheduleOptions): Schedule {
   return warmed("linear", options, (done, rest) => Math.max(0, 1 - done / rest));
 }
 
-/** Falls along half a cosine to 0 at the end. */
+/** Rises over the warm-up, then falls along half a cosine to 0 at the end. Throws `ERR_OPTION` for what are no steps. */
 export function cosine(options: ScheduleOptions): Schedule {
   return warmed("cosine", options, (done, rest) =>
     Math.max(0, 0.5 * (1 + Math.cos((Math.PI * done) / rest))),
   );
 }
 
-/** Stays at 1. */
+/** Rises over the warm-up, then stays at 1. Throws `ERR_OPTION` for what are no steps. */
 export function constant({ warmup = 0, total = warmup }: Partial<ScheduleOptions> = {}): Schedule {
   return warmed("constant", { warmup, total }, () => 1);
 }

@@ -3,7 +3,7 @@ import { Optimizer, type Parameters, type RuleOptions } from "./optimizer.js";
 
 /** The options of `SGD`. */
 export interface SGDOptions extends RuleOptions {
-  /** 1e-3 unless given. */
+  /** The learning rate; 1e-3 unless given. */
   lr: number;
   /** What is kept of the last update; 0 unless given. */
   momentum: number;

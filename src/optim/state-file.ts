@@ -2,9 +2,9 @@
  * An optimizer's state as a safetensors file: tensors `PLACE.NAME`, the parameters counted through all groups, and
  * in the metadata the kind of optimizer, how often each parameter was updated, and the groups' options.
  */
-import { call } from "../native.js";
+import { call, type WeightsFile } from "../native.js";
 import { LowrankError } from "../errors.js";
-import { mapped, openWeights, save, type WeightsFile } from "../safetensors.js";
+import { mapped, openWeights, save } from "../safetensors.js";
 import type { Tensor } from "../tensor.js";
 import type { OptimizerState, ParameterState } from "./optimizer.js";
 

@@ -10,7 +10,7 @@ import { made, Operand } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
-  /** By erf (`none`), or by tanh as GPT-2 has it. */
+  /** By erf (`none`, unless given), or by tanh as GPT-2 has it. */
   approximate?: "none" | "tanh" | undefined;
 }
 
@@ -32,7 +32,7 @@ export abstract class Elementwise extends Layout {
   mul(other: Tensor | number): Tensor {
     return this.#binary("mul", other);
   }
-  /** this / other. */
+  /** this / other; ±∞ or NaN for a divisor of 0. */
   div(other: Tensor | number): Tensor {
     return this.#binary("div", other);
   }
@@ -73,7 +73,7 @@ export abstract class Elementwise extends Layout {
     return this.#binary("ge", other);
   }
 
-  /** −x. Functions of one operand give its shape, in f32; they throw `ERR_DTYPE` for i32. */
+  /** −x. As every function of one operand: of its shape, in f32; throws `ERR_DTYPE` for i32. */
   neg(): Tensor {
     return this.#unary("neg");
   }
@@ -109,15 +109,15 @@ export abstract class Elementwise extends Layout {
   isFinite(): Tensor {
     return this.#unary("isFinite");
   }
-  /** max(x, 0). */
+  /** max(x, 0), whose gradient at 0 is 0. */
   relu(): Tensor {
     return this.#unary("relu");
   }
-  /** x · sigmoid(x). */
+  /** x · sigmoid(x), also called swish. */
   silu(): Tensor {
     return this.#unary("silu");
   }
-  /** tanh x. */
+  /** The hyperbolic tangent of x. */
   tanh(): Tensor {
     return this.#unary("tanh");
   }
@@ -140,17 +140,24 @@ export abstract class Elementwise extends Layout {
     argument.numeric("clamp", "high", high);
     return made(() => session().clamp(this.id, low, high));
   }
-  /** This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`). */
+  /**
+   * This where `condition` is not 0, `other` elsewhere (`torch.where(condition, this, other)`); the gradient goes to what
+   * was taken. Throws `ERR_DTYPE` where this or other is i32.
+   */
   where(condition: Tensor, other: Tensor | number): Tensor {
     const of = tensorOf("where", "condition", condition);
     return this.#with("where", other, (b) => session().where(of.id, this.id, b));
   }
-  /** silu(this) · up: the product of a gated MLP. */
+  /** silu(this) · up: the product of a gated MLP, both f32 and of one shape. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   siluMul(up: Tensor): Tensor {
     const of = tensorOf("siluMul", "up", up);
     return made(() => session().siluMul(this.id, of.id));
   }
-  /** Zeroes each element with probability `p` and scales the others by 1 / (1 − p). Throws `ERR_OPTION`. */
+  /**
+   * Zeroes each element with probability `p` (0.5 unless given) and scales the others by 1 / (1 − p), always; `nn.Dropout`
+   * does it in training alone. The mask is of the generator that `manualSeed` starts. Throws `ERR_OPTION`, `ERR_DTYPE`
+   * unless this is f32.
+   */
   dropout(p = 0.5): Tensor {
     argument.probability("dropout", "p", p);
     return made(() => session().dropout(this.id, p, ...nextDropout()));

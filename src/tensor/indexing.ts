@@ -12,8 +12,9 @@ export abstract class Indexing extends Reductions {
   /**
    * The elements along `dim` at `index` (i32): y[.., k, ..] = x[.., index[.., k, ..], ..], as PyTorch's gather.
    *
-   * Shapes: index has as many dimensions as this, none but `dim` larger; y has its shape, as f32, or i32 where this is. Throws `ERR_INDEX` for an index
-   * outside the dimension (where the host does not know it, its element is NaN), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+   * Shapes: index has as many dimensions as this, none but `dim` larger; y has its shape, as f32, or i32 where
+   * this is. Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, its element is NaN),
+   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   gather(dim: number, index: Tensor): Tensor {
     const at = dimension("gather", dim, this.shape.length);

@@ -10,9 +10,9 @@ import { made, madeAll, Operand } from "./operand.js";
 
 /** Options of `pad`. */
 export interface PadOptions {
-  /** What stands outside: `value`, the mirror image, the end, or the other end. */
+  /** What stands outside: `value` (`constant`, unless given), the mirror image, the end, or the other end. */
   mode?: "constant" | "reflect" | "replicate" | "circular" | undefined;
-  /** For `constant`; 0 unless given. */
+  /** What `constant` puts there; 0 unless given. */
   value?: number | undefined;
 }
 
@@ -26,7 +26,7 @@ export abstract class Layout extends Operand {
     return made(() => session().reshape(this.id, completed));
   }
 
-  /** Dimensions `start` to `end` as one. Throws `ERR_SHAPE_MISMATCH` where there are no such dimensions. */
+  /** Dimensions `start` to `end`, all unless given, as one. Throws `ERR_SHAPE_MISMATCH` where there are no such dimensions. */
   flatten(start = 0, end = -1): Tensor {
     const rank = this.shape.length;
     if (rank === 0) return this.reshape(1);
@@ -48,13 +48,13 @@ export abstract class Layout extends Operand {
     return this.reshape([...this.shape.slice(0, at), 1, ...this.shape.slice(at)]);
   }
 
-  /** The dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
+  /** A copy with the dimensions in the order `dims`, which names each once. Throws `ERR_SHAPE_MISMATCH`. */
   permute(...dims: number[] | [readonly number[]]): Tensor {
     const order = (dims.flat() as number[]).map((d) => dimension("permute", d, this.shape.length));
     return made(() => session().permute(this.id, order));
   }
 
-  /** Dimensions `a` and `b` change places: the last two unless given. Throws `ERR_SHAPE_MISMATCH`. */
+  /** A copy in which dimensions `a` and `b`, the last two unless given, change places. Throws `ERR_SHAPE_MISMATCH`. */
   transpose(a = -2, b = -1): Tensor {
     const rank = this.shape.length;
     const order = this.shape.map((_, i) => i);
@@ -65,7 +65,7 @@ export abstract class Layout extends Operand {
 
   /**
    * Elements `start` up to `end` (the dimension's own unless given) of dimension `dim`. Negative places count from its
-   * end; what lies outside is left out, as in JavaScript's `slice`. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+   * end; what lies outside is left out, as in JavaScript's `slice`. A copy. Throws `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   slice(dim: number, start: number, end?: number): Tensor {
     const at = dimension("slice", dim, this.shape.length);
@@ -196,7 +196,7 @@ export abstract class Layout extends Operand {
     });
   }
 
-  /** Dimensions `dims` (an array or one) from their end to their start. Throws `ERR_SHAPE_MISMATCH`. */
+  /** The elements with dimensions `dims` (an array, or one by one) from their end to their start. Throws `ERR_SHAPE_MISMATCH`. */
   flip(...dims: number[] | [readonly number[]]): Tensor {
     const named = dims.flat() as number[];
     const places = named.length === 0 ? [] : dimensions("flip", named, this.shape.length);

@@ -3,6 +3,10 @@ import type { Device } from "../device.js";
 import { enter } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
+/**
+ * How elements are stored. f32 is what is computed in and what has gradients, f16 and bf16 are of frozen weights, i32
+ * holds indices.
+ */
 export type DType = "f32" | "f16" | "bf16" | "i32";
 
 /** @internal What a handle of the session stands for. */

@@ -8,9 +8,9 @@ import { Sorting } from "./sorting.js";
 
 /** Options of `matmul`. */
 export interface MatmulOptions {
-  /** Takes the last two dimensions of this the other way round. */
+  /** Whether this is [.., K, M], taken the other way round; not unless told. */
   transA?: boolean | undefined;
-  /** Those of the other factor. */
+  /** Whether the other factor is [.., N, K], taken the other way round; not unless told. */
   transB?: boolean | undefined;
 }
 
@@ -18,16 +18,17 @@ export interface MatmulOptions {
 export interface CrossEntropyOptions {
   /** Rows with this target count for nothing; −100 unless given. */
   ignoreIndex?: number | undefined;
-  /** What share of each target is spread over all classes. */
+  /** What share of each target is spread over all classes, from 0 to 1; 0 unless given. */
   labelSmoothing?: number | undefined;
-  /** The mean over the rows that count, their sum, or a loss for each row. */
+  /** The mean over the rows that count (NaN where none does), their sum, or a loss for each row; `mean` unless given. */
   reduction?: "mean" | "sum" | "none" | undefined;
 }
 
 export abstract class Products extends Sorting {
   /**
-   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast; a factor of one dimension is a row or a
-   * column, as in PyTorch. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
+   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast. Both have two dimensions or more, unlike
+   * PyTorch's. This is f32; the other may be f16 or bf16, and frozen then. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`,
+   * `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
    */
   matmul(other: Tensor, options?: MatmulOptions): Tensor {
     const { transA = false, transB = false } = argument.options("matmul", options, ["transA", "transB"]);
@@ -38,7 +39,8 @@ export abstract class Products extends Sorting {
   }
 
   /**
-   * Cross-entropy of logits [.., V] against targets [..], i32. Throws `ERR_INDEX` for a target outside of V, where the host
+   * Cross-entropy of logits [.., V], f32, against targets [..], i32: −log softmax(logits) at each target. The loss is a
+   * scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last. Throws `ERR_INDEX` for a target outside of V, where the host
    * knows it, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`.
    */
   crossEntropy(targets: Tensor, options?: CrossEntropyOptions): Tensor {

@@ -9,23 +9,29 @@ import { isHalf, made } from "./operand.js";
 
 /** Options of reductions. */
 export interface ReduceOptions {
-  /** Keeps what is reduced over as dimensions of size 1. */
+  /** Whether what is reduced over stays as dimensions of size 1; not unless told. */
   keepDim?: boolean | undefined;
 }
 
 /** Options of `var` and `std`. */
 export interface VarianceOptions extends ReduceOptions {
-  /** What is taken from the number of values to divide by: 1 for the unbiased variance, 0 for that of the values themselves. */
+  /**
+   * What is taken from the number of values to divide by: 1, unless given, for the unbiased variance, 0 for that of the
+   * values themselves.
+   */
   correction?: number | undefined;
 }
 
 /** Options of `norm`. */
 export interface NormOptions extends ReduceOptions {
-  /** Which norm: (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and the smallest |x|, 0 for how many are not 0. */
+  /**
+   * Which norm: (Σ |x|ᵖ)^(1/p); ∞ and −∞ for the largest and the smallest |x|, 0 for how many are not 0; 2 unless given.
+   */
   p?: number | undefined;
 }
 
-type Dims = number | readonly number[];
+/** Dimensions to reduce over: one, or several, each once; negative ones count from the end. */
+export type Dims = number | readonly number[];
 
 export abstract class Reductions extends Elementwise {
   /**
@@ -130,13 +136,16 @@ export abstract class Reductions extends Elementwise {
     });
   }
 
-  /** exp(x) / Σ exp(x) along `dim`. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension, `ERR_DTYPE`. */
+  /**
+   * exp(x) / Σ exp(x) along `dim`, the last unless given. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension,
+   * `ERR_DTYPE` unless this is f32.
+   */
   softmax(dim = -1): Tensor {
     const at = dimension("softmax", dim, this.shape.length);
     return made(() => session().softmax(this.id, at));
   }
 
-  /** log softmax(x) along `dim`, made in one. Errors as `softmax`. */
+  /** log softmax(x) along `dim`, the last unless given, without the underflow of both apart. Errors as `softmax`. */
   logSoftmax(dim = -1): Tensor {
     const at = dimension("logSoftmax", dim, this.shape.length);
     return made(() => session().logSoftmax(this.id, at));

@@ -17,7 +17,7 @@ export interface Sorted {
 
 /** Options of `sort`. */
 export interface SortOptions {
-  /** From the largest on. */
+  /** Whether the largest comes first; the smallest does unless told. */
   descending?: boolean | undefined;
 }
 
