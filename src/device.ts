@@ -15,7 +15,10 @@ export interface DeviceInfo {
   device: Exclude<Device, "auto">;
   /** The processor's or the graphics card's own name. */
   name: string;
-  /** What it is; `software` is a GPU that the cpu imitates, `integrated` one that shares the system's memory. */
+  /**
+   * What it is; `software` is a GPU that the cpu imitates, `integrated` one that
+   * shares the system's memory, `virtual` one of a virtual machine.
+   */
   kind: "cpu" | "discrete" | "integrated" | "virtual" | "software";
   /** What it is driven through: the instructions of a cpu, or a GPU's interface, such as Vulkan or Metal. */
   backend: string;

@@ -1,32 +1,60 @@
 /** What went wrong, stable across versions; the message says where and what to do. */
 export type ErrorCode =
+  /** Shapes, or numbers of elements, that do not go together. */
   | "ERR_SHAPE_MISMATCH"
+  /** An operation on elements of another type than it takes. */
   | "ERR_DTYPE"
+  /** Tensors on different devices. */
   | "ERR_DEVICE_MISMATCH"
+  /** A token id, a label or another index outside of what it names. */
   | "ERR_INDEX"
+  /** A tensor was changed in place while `backward` needs what it held. */
   | "ERR_MODIFIED"
+  /** A signal was aborted without a reason; with one, the reason itself is thrown. */
   | "ERR_ABORTED"
+  /** A fault of this package, not of the caller. */
   | "ERR_INTERNAL"
+  /** `backward` where nothing asks for a gradient, or a second time. */
   | "ERR_NO_GRADIENT"
+  /** A tensor, an optimizer or a model is used after it was disposed. */
   | "ERR_DISPOSED"
+  /** No such GPU; the message lists what there is. */
   | "ERR_NO_GPU"
+  /** No adapter of that name; the message lists those there are. */
   | "ERR_UNKNOWN_ADAPTER"
+  /** An adapter of that name is there already. */
   | "ERR_ADAPTER_EXISTS"
+  /** A file or a folder that is not there. */
   | "ERR_FILE_NOT_FOUND"
+  /** What is at the output already would be lost, or another run writes there. */
   | "ERR_OUTPUT_EXISTS"
+  /** A file cannot be written. */
   | "ERR_WRITE"
+  /** A row of data that cannot be used; the message names file and line. */
   | "ERR_DATA_ROW"
+  /** Messages where a text is needed: chat templates are not applied yet. */
   | "ERR_CHAT_TEMPLATE"
+  /** Reserved for downloads from a model hub; nothing throws it yet. */
   | "ERR_HUB"
+  /** The device stopped answering; its tensors are lost. */
   | "ERR_DEVICE_LOST"
+  /** What is asked for does not fit on the device beside what is in use. */
   | "ERR_OUT_OF_MEMORY"
+  /** A file that is damaged or not of its format; the message says where. */
   | "ERR_FILE_FORMAT"
+  /** Names in a file or a dictionary that the model has not, or the other way round. */
   | "ERR_UNMATCHED_KEY"
+  /** Patterns of targets that match no layer; the message lists candidates. */
   | "ERR_NO_TARGETS"
+  /** NaN or infinity where a number is needed. */
   | "ERR_NOT_FINITE"
+  /** Data of which nothing would be trained on. */
   | "ERR_NO_TRAINED_TOKENS"
+  /** A model, or a setting of its configuration, that is not supported. */
   | "ERR_UNSUPPORTED_MODEL"
+  /** An argument or an option that is wrong; the message names it and says what it may be. */
   | "ERR_OPTION"
+  /** The native binary cannot be loaded; the message says how to mend it. */
   | "ERR_NATIVE_LOAD";
 
 /** The one class of errors that this package throws. */

@@ -36,11 +36,11 @@ function described(id: number): Description {
  * nothing runs until a value is read.
  *
  * Operands of an elementwise function broadcast by NumPy's rule: from the last dimension on, sizes are equal or one of
- * them is 1; a number stands for a tensor of its value. Floats of any storage compute in f32 and give f32. What has a
- * gradient passes it on unless it is said that it has none.
+ * them is 1; a number stands for a tensor of its value. Floats of any storage, and a float with i32, compute in f32 and give
+ * f32; two of i32 are compared, and `ERR_DTYPE` in arithmetic. Gradients pass through what does not say otherwise.
  *
- * It lives until `dispose()`, until the end of the `scope` that it was made in, or until nothing refers to it. All
- * methods throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different devices, and
+ * It lives until `dispose()`, until the end of the `scope` that made it and did not return it, or until nothing refers
+ * to it. Operations throw `ERR_DISPOSED` after that, `ERR_DEVICE_MISMATCH` for operands on different devices, and
  * `ERR_OUT_OF_MEMORY`.
  */
 export class Tensor extends Products {
@@ -116,7 +116,8 @@ export class Tensor extends Products {
   // The tape.
   /**
    * Adds the gradient of this (times `gradient`, of its shape, which only a scalar may lack) to the `grad` of every leaf
-   * that asks for one. Throws `ERR_NO_GRADIENT` where there is none, `ERR_MODIFIED` where a value that it reads was written
+   * that asks for one, and frees what was kept for it. Throws `ERR_NO_GRADIENT` where there is none or it was taken before,
+   * `ERR_MODIFIED` where a value that it reads was written
    * over, `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
    */
   backward(gradient?: Tensor): void {

@@ -23,7 +23,7 @@ export class GELU extends Module {
   /** Which form it is computed by. */
   readonly approximate: "none" | "tanh";
 
-  /** Throws `ERR_OPTION`. */
+  /** By erf unless `approximate` is `tanh`. Throws `ERR_OPTION`. */
   constructor(given?: GELUOptions) {
     super();
     const { approximate = "none" } = options("GELU", given, ["approximate"]);

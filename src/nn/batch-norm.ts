@@ -139,7 +139,10 @@ function track(norm: BatchNormNd, rows: Tensor): void {
   );
 }
 
-/** A batch norm over [B, C] or [B, C, L]. As `torch.nn.BatchNorm1d`. */
+/**
+ * A batch norm over [B, C] or [B, C, L]: y = (x − mean) / √(var + eps) · w + b, by the batch's own statistics of each
+ * channel in training and by running ones in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm1d`.
+ */
 export class BatchNorm1d extends BatchNormNd {
   protected get takes() {
     return ["BatchNorm1d", 2, 3, "[B, C] or [B, C, L]"] as const;
@@ -151,7 +154,10 @@ export class BatchNorm1d extends BatchNormNd {
   }
 }
 
-/** A batch norm over [B, C, H, W]. As `torch.nn.BatchNorm2d`. */
+/**
+ * A batch norm over [B, C, H, W]: y = (x − mean) / √(var + eps) · w + b, by the batch's own statistics of each channel
+ * in training and by running ones in `eval()` (Ioffe and Szegedy 2015). As `torch.nn.BatchNorm2d`.
+ */
 export class BatchNorm2d extends BatchNormNd {
   protected get takes() {
     return ["BatchNorm2d", 4, 4, "[B, C, H, W]"] as const;

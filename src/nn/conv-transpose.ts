@@ -142,9 +142,13 @@ function paddingFor(
   });
 }
 
-/** Over one dimension: x [B, in, L]. As `torch.nn.ConvTranspose1d`. */
+/** A transposed convolution, the gradient of a convolution's input as a layer, over one dimension: x [B, in, L]. As `torch.nn.ConvTranspose1d`. */
 export class ConvTranspose1d extends ConvTransposeNd {
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */
+  /**
+   * From `inChannels` to `outChannels`, by a kernel of `kernelSize` elements, one number for every dimension or one for
+   * each. W [in, out / groups, *kernel] and b [out] start as U(±1/√(out / groups · ∏ kernel)). Throws `ERR_OPTION`;
+   * `ERR_SHAPE_MISMATCH` for groups that do not divide the channels.
+   */
   constructor(
     inChannels: number,
     outChannels: number,
@@ -155,9 +159,13 @@ export class ConvTranspose1d extends ConvTransposeNd {
   }
 }
 
-/** Over two dimensions: x [B, in, H, W]. As `torch.nn.ConvTranspose2d`. */
+/** A transposed convolution, the gradient of a convolution's input as a layer, over two dimensions: x [B, in, H, W]. As `torch.nn.ConvTranspose2d`. */
 export class ConvTranspose2d extends ConvTransposeNd {
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */
+  /**
+   * From `inChannels` to `outChannels`, by a kernel of `kernelSize` elements, one number for every dimension or one for
+   * each. W [in, out / groups, *kernel] and b [out] start as U(±1/√(out / groups · ∏ kernel)). Throws `ERR_OPTION`;
+   * `ERR_SHAPE_MISMATCH` for groups that do not divide the channels.
+   */
   constructor(
     inChannels: number,
     outChannels: number,

@@ -118,9 +118,13 @@ export abstract class ConvNd extends Module {
   }
 }
 
-/** Over one dimension: x [B, in, L]. */
+/** A convolution over one dimension: x [B, in, L]. As `torch.nn.Conv1d`. */
 export class Conv1d extends ConvNd {
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not fit. */
+  /**
+   * From `inChannels` to `outChannels`, by a kernel of `kernelSize` elements, one number for every dimension or one for
+   * each. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not
+   * fit; `ERR_OUT_OF_MEMORY`.
+   */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
     // Layers made of this one have options of their own.
     const chosen = new.target === Conv1d ? options("Conv1d", given, OPTIONS) : given;
@@ -128,9 +132,13 @@ export class Conv1d extends ConvNd {
   }
 }
 
-/** Over two dimensions: x [B, in, H, W]. */
+/** A convolution over two dimensions: x [B, in, H, W]. As `torch.nn.Conv2d`. */
 export class Conv2d extends ConvNd {
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not fit. */
+  /**
+   * From `inChannels` to `outChannels`, by a kernel of `kernelSize` elements, one number for every dimension or one for
+   * each. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not
+   * fit; `ERR_OUT_OF_MEMORY`.
+   */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
     // Layers made of this one have options of their own.
     const chosen = new.target === Conv2d ? options("Conv2d", given, OPTIONS) : given;
@@ -138,9 +146,13 @@ export class Conv2d extends ConvNd {
   }
 }
 
-/** Over three dimensions: x [B, in, D, H, W]. */
+/** A convolution over three dimensions: x [B, in, D, H, W]. As `torch.nn.Conv3d`. */
 export class Conv3d extends ConvNd {
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not fit. */
+  /**
+   * From `inChannels` to `outChannels`, by a kernel of `kernelSize` elements, one number for every dimension or one for
+   * each. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels and for values that do not
+   * fit; `ERR_OUT_OF_MEMORY`.
+   */
   constructor(inChannels: number, outChannels: number, kernelSize: PerDimension, given?: ConvOptions) {
     // Layers made of this one have options of their own.
     const chosen = new.target === Conv3d ? options("Conv3d", given, OPTIONS) : given;

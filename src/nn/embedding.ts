@@ -30,7 +30,10 @@ export class Embedding extends Module {
   /** The table, [n, d]. */
   weight: Tensor;
 
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for a weight that does not fit; `ERR_OUT_OF_MEMORY`. */
+  /**
+   * Of `numEmbeddings` rows of `embeddingDim` features. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for a weight that does
+   * not fit; `ERR_OUT_OF_MEMORY`.
+   */
   constructor(numEmbeddings: number, embeddingDim: number, given: EmbeddingOptions = {}) {
     super();
     whole("Embedding", "numEmbeddings", numEmbeddings, 1);

@@ -33,7 +33,7 @@ export class GroupNorm extends Module {
   /** The bias; null for none. */
   bias: Tensor | null;
 
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide the channels. */
+  /** Over `numChannels` channels in `numGroups` groups. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for groups that do not divide them. */
   constructor(numGroups: number, numChannels: number, given?: GroupNormOptions) {
     super();
     const { eps = 1e-5, affine = true, device } = options("GroupNorm", given, ["eps", "affine", "device"]);

@@ -34,7 +34,11 @@ const CELL: Cell = {
  * gates (r, z, n) its parameters have.
  */
 export class GRU extends Recurrent {
-  /** Throws `ERR_OPTION`. */
+  /**
+   * From `inputSize` features to H = `hiddenSize`. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0
+   * [3H, in], weight_hh_l0 [3H, H], bias_ih_l0, bias_hh_l0, those of the second direction with `_reverse`. Throws
+   * `ERR_OPTION`.
+   */
   constructor(inputSize: number, hiddenSize: number, given?: RecurrentOptions) {
     super("GRU", 3, inputSize, hiddenSize, options("GRU", given, RECURRENT_OPTIONS));
   }

@@ -38,7 +38,7 @@ export class Linear extends Module {
   bias: Tensor | null;
 
   /**
-   * With `fanInFanOut` the weight is stored as [in, out]. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for values that
+   * From `inFeatures` to `outFeatures`. With `fanInFanOut` the weight is stored as [in, out]. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for values that
    * do not fit.
    */
   constructor(

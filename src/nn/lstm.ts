@@ -50,7 +50,11 @@ export class LSTM extends Recurrent {
   /** Features that hidden states are projected to; 0 for none. */
   readonly projSize: number;
 
-  /** Throws `ERR_OPTION`. */
+  /**
+   * From `inputSize` features to H = `hiddenSize`. Parameters start as U(±1/√H) and have PyTorch's names: weight_ih_l0
+   * [4H, in], weight_hh_l0 [4H, out], bias_ih_l0, bias_hh_l0, weight_hr_l0 under `projSize`, those of the second direction
+   * with `_reverse`. Throws `ERR_OPTION`.
+   */
   constructor(inputSize: number, hiddenSize: number, given?: LSTMOptions) {
     const { projSize = 0, ...rest } = options("LSTM", given, [...RECURRENT_OPTIONS, "projSize"]);
     const fits = (n: number): boolean => Number.isInteger(n) && n >= 0 && (n === 0 || n < hiddenSize);

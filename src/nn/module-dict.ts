@@ -12,7 +12,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
   /** @internal Names and modules in order. */
   readonly named: [name: string, module: M][] = [];
 
-  /** Throws `ERR_OPTION` for what is no module, and for names that are empty or hold a dot. */
+  /** Of `modules` by name, none unless given. Throws `ERR_OPTION` for what is no module, and for names that are empty or hold a dot. */
   constructor(modules: Readonly<Record<string, M>> = {}) {
     super();
     const given = modules as unknown;

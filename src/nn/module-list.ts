@@ -11,7 +11,7 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
   /** The modules, in order. */
   readonly items: M[];
 
-  /** Throws `ERR_OPTION` for what is no module. */
+  /** Of `modules`, none unless given. Throws `ERR_OPTION` for what is no module. */
   constructor(modules: Iterable<M> = []) {
     super();
     this.items = checked("ModuleList", modules);

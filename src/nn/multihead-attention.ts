@@ -31,7 +31,7 @@ export interface AttendOptions {
  * Attention in several heads, with projections (Vaswani et al. 2017). Shapes: query [T, B, C], key and
  * value [S, B, C] (the batch first under `batchFirst`, or none), y as query. in_proj_weight [3C, C]
  * holds the projections of query, key and value; it starts as U(±√(6 / 4C)), the biases as 0, as
- * PyTorch's. The scores are never stored, so that they are not returned.
+ * PyTorch's. The scores are never stored, so that they are not returned. As `torch.nn.MultiheadAttention`, without them.
  */
 export class MultiheadAttention extends Module {
   /** Features of the input and the output. */
@@ -47,7 +47,7 @@ export class MultiheadAttention extends Module {
   /** What mixes the heads, a layer of C by C. */
   out_proj: Linear;
 
-  /** Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide the features. */
+  /** Over C = `embedDim` features in `numHeads` heads. Throws `ERR_OPTION`; `ERR_SHAPE_MISMATCH` for heads that do not divide them. */
   constructor(embedDim: number, numHeads: number, given?: MultiheadAttentionOptions) {
     super();
     const layer = "MultiheadAttention";

@@ -45,7 +45,11 @@ abstract class Pool extends Module {
 
 /** The maximum over windows: NaN where a window holds one; the gradient goes to the first of equals. */
 abstract class MaxPoolNd extends Pool {
-  /** Shapes: x [..., *size], y [..., *out]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
+  /**
+   * Shapes: x [..., *size], y [..., *out] with out = ⌊(size + 2 · padding − kernel) / stride⌋ + 1, or ⌈ ⌉ under `ceilMode`.
+   * NaN where a window holds one; the gradient goes to the first of equals. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`,
+   * `ERR_DTYPE`.
+   */
   forward(x: Tensor): Tensor {
     inputOf(`MaxPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode } = this;
@@ -71,7 +75,10 @@ abstract class AvgPoolNd extends Pool {
     this.countIncludePad = flag(layer, "countIncludePad", given.countIncludePad ?? true);
   }
 
-  /** Shapes: x [..., *size], y [..., *out]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
+  /**
+   * Shapes: x [..., *size], y [..., *out] with out = ⌊(size + 2 · padding − kernel) / stride⌋ + 1, or ⌈ ⌉ under `ceilMode`.
+   * Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+   */
   forward(x: Tensor): Tensor {
     inputOf(`AvgPool${this.kernelSize.length}d`, x);
     const { kernelSize, stride, padding, ceilMode, countIncludePad } = this;
@@ -115,7 +122,7 @@ abstract class AdaptiveAvgPoolNd extends Module {
 
 /** The maximum over windows of one dimension. As `torch.nn.MaxPool1d`. */
 export class MaxPool1d extends MaxPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
     super("MaxPool1d", 1, kernelSize, options("MaxPool1d", given, OPTIONS));
   }
@@ -123,7 +130,7 @@ export class MaxPool1d extends MaxPoolNd {
 
 /** The maximum over windows of two dimensions. As `torch.nn.MaxPool2d`. */
 export class MaxPool2d extends MaxPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
     super("MaxPool2d", 2, kernelSize, options("MaxPool2d", given, OPTIONS));
   }
@@ -131,7 +138,7 @@ export class MaxPool2d extends MaxPoolNd {
 
 /** The maximum over windows of three dimensions. As `torch.nn.MaxPool3d`. */
 export class MaxPool3d extends MaxPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: PoolOptions) {
     super("MaxPool3d", 3, kernelSize, options("MaxPool3d", given, OPTIONS));
   }
@@ -139,7 +146,7 @@ export class MaxPool3d extends MaxPoolNd {
 
 /** The mean over windows of one dimension. As `torch.nn.AvgPool1d`. */
 export class AvgPool1d extends AvgPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
     super("AvgPool1d", 1, kernelSize, options("AvgPool1d", given, AVG_OPTIONS));
   }
@@ -147,7 +154,7 @@ export class AvgPool1d extends AvgPoolNd {
 
 /** The mean over windows of two dimensions. As `torch.nn.AvgPool2d`. */
 export class AvgPool2d extends AvgPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
     super("AvgPool2d", 2, kernelSize, options("AvgPool2d", given, AVG_OPTIONS));
   }
@@ -155,7 +162,7 @@ export class AvgPool2d extends AvgPoolNd {
 
 /** The mean over windows of three dimensions. As `torch.nn.AvgPool3d`. */
 export class AvgPool3d extends AvgPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Over windows of `kernelSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(kernelSize: PerDimension, given?: AvgPoolOptions) {
     super("AvgPool3d", 3, kernelSize, options("AvgPool3d", given, AVG_OPTIONS));
   }
@@ -163,7 +170,7 @@ export class AvgPool3d extends AvgPoolNd {
 
 /** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool1d`. */
 export class AdaptiveAvgPool1d extends AdaptiveAvgPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Of `outputSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool1d", 1, outputSize);
   }
@@ -171,7 +178,7 @@ export class AdaptiveAvgPool1d extends AdaptiveAvgPoolNd {
 
 /** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool2d`. */
 export class AdaptiveAvgPool2d extends AdaptiveAvgPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Of `outputSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool2d", 2, outputSize);
   }
@@ -179,7 +186,7 @@ export class AdaptiveAvgPool2d extends AdaptiveAvgPoolNd {
 
 /** The mean over as many windows as the output has elements. As `torch.nn.AdaptiveAvgPool3d`. */
 export class AdaptiveAvgPool3d extends AdaptiveAvgPoolNd {
-  /** Throws `ERR_OPTION`. */
+  /** Of `outputSize` elements, one number for every dimension or one for each. Throws `ERR_OPTION`. */
   constructor(outputSize: OutputSize) {
     super("AdaptiveAvgPool3d", 3, outputSize);
   }

@@ -8,7 +8,7 @@ export class Sequential extends Module {
   /** The modules, in order. */
   readonly layers: Module[];
 
-  /** Throws `ERR_OPTION` for what is no module. */
+  /** Of `layers`, in the order in which they run. Throws `ERR_OPTION` for what is no module. */
   constructor(...layers: Module[]) {
     super();
     this.layers = layers.map((layer, i) => moduleOf("Sequential", `layer ${i}`, layer));

@@ -44,7 +44,7 @@ export class Upsample extends Module {
   /** Whether the corners' elements of input and output lie on each other. */
   readonly alignCorners: boolean;
 
-  /** Throws `ERR_OPTION`. */
+  /** To one `size`, or by one `scaleFactor`. Throws `ERR_OPTION` where both are given or neither, or one is out of range. */
   constructor(given: UpsampleOptions) {
     super();
     const known = ["size", "scaleFactor", "mode", "alignCorners"] as const;
