@@ -12,7 +12,7 @@ use lowrank_engine::kernels::elementwise::{Function, map};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::kernels::reduce::{Reduction, argmax, reduce};
 use lowrank_engine::op::{Backward, Op, run};
-use lowrank_engine::ops::cross_entropy::{CrossEntropy, Reduction};
+use lowrank_engine::ops::cross_entropy::{self, CrossEntropy};
 use lowrank_engine::ops::layer_norm::LayerNorm;
 use lowrank_engine::ops::linear_cross_entropy::{LinearCrossEntropy, Wanted};
 use lowrank_engine::ops::rms_norm::RmsNorm;
@@ -126,7 +126,7 @@ fn main() {
     let op = LinearCrossEntropy {
         ignore_index: -100,
         label_smoothing: 0.0,
-        reduction: Reduction::Mean,
+        reduction: cross_entropy::Reduction::Mean,
         wanted: Wanted { hidden: true, ..Wanted::default() },
         precision: Precision::Exact,
     };

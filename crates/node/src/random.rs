@@ -22,7 +22,7 @@ const LONGEST: f64 = (1u64 << 30) as f64;
 /// Refuses a number of values that the host has no memory for.
 fn held_by_host(size: f64) -> Result<usize> {
     let free = system::free().unwrap_or(u64::MAX);
-    if size >= 0.0 && size <= LONGEST && size * 4.0 <= free as f64 {
+    if (0.0..=LONGEST).contains(&size) && size * 4.0 <= free as f64 {
         return Ok(size as usize);
     }
     let longest = free.min(LONGEST as u64 * 4);

@@ -175,7 +175,12 @@ fn a_device_without_work_says_so_to_those_who_are_there() {
     let (here, gone) = (CancelToken::default(), CancelToken::default());
     for (name, owner) in [("here", &here), ("gone", &gone)] {
         let send = send.clone();
-        device.on_rest(owner.clone(), Arc::new(move || drop(send.send(name))));
+        device.on_rest(
+            owner.clone(),
+            Arc::new(move || {
+                let _ = send.send(name);
+            }),
+        );
     }
     gone.cancel();
     let value = filled(&cx, 1);

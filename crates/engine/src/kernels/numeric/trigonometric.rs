@@ -44,7 +44,7 @@ fn far(x: f32) -> (u32, f32) {
         (pair << shift) >> 32
     };
     // Of the product of 24 and 96 bits the 64 that end 62 bits after the point.
-    let product = (window(0) * m << 32).wrapping_add(window(1) * m).wrapping_add(window(2) * m >> 32);
+    let product = ((window(0) * m) << 32).wrapping_add(window(1) * m).wrapping_add((window(2) * m) >> 32);
     let n = (product.wrapping_add(1 << 61) >> 62) as u32;
     let rest = product.wrapping_sub((n as u64) << 62) as i64;
     let r = (rest as f64 * (std::f64::consts::FRAC_PI_2 / (1u64 << 62) as f64)) as f32;

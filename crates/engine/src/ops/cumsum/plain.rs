@@ -7,7 +7,7 @@ pub fn plain(x: &Array, dim: usize) -> Array {
     let n = x.shape[dim];
     let mut y = x.clone();
     for i in 0..x.data.len() {
-        if i / inner % n > 0 {
+        if !(i / inner).is_multiple_of(n) {
             y.data[i] += y.data[i - inner];
         }
     }

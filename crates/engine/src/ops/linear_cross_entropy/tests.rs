@@ -179,9 +179,9 @@ fn plain_gradients(hidden: &Array, weight: &Array, targets: &Array, bias: &Array
         for (j, x) in logits.iter().enumerate() {
             let g = (x - most).exp() / sum - f64::from(j as f64 == *t);
             d_bias.data[j] += g;
-            for k in 0..c {
+            for (k, h) in h.iter().enumerate() {
                 d_hidden.data[row * c + k] += g * weight.data[j * c + k];
-                d_weight.data[j * c + k] += g * h[k];
+                d_weight.data[j * c + k] += g * h;
             }
         }
     }

@@ -8,15 +8,14 @@ use crate::tensor::Spec;
 #[test]
 fn equals_the_plain_form() {
     for n in [1, 63, 64, 65, 257] {
-        // x, index, src
-        let cases: [(&[usize], &[usize], &[usize], usize); 5] = [
-            (&[n], &[n], &[n], 0),
-            (&[3, 4], &[n, 4], &[n, 4], 0),
-            (&[2, 7, 5], &[2, n, 5], &[2, n, 5], 1),
-            (&[4, n, 5], &[2, 3, 4], &[3, 3, 5], 1),
-            (&[n, 4], &[n, 9], &[n, 11], 1),
+        let cases: [([&[usize]; 3], usize); 5] = [
+            ([&[n], &[n], &[n]], 0),
+            ([&[3, 4], &[n, 4], &[n, 4]], 0),
+            ([&[2, 7, 5], &[2, n, 5], &[2, n, 5]], 1),
+            ([&[4, n, 5], &[2, 3, 4], &[3, 3, 5]], 1),
+            ([&[n, 4], &[n, 9], &[n, 11]], 1),
         ];
-        for (x, index, src, dim) in cases {
+        for ([x, index, src], dim) in cases {
             let inputs =
                 [Array::random("x", x), Array::indices("index", index, x[dim]), Array::random("src", src)];
             check(&ScatterAdd { dim }, &inputs, &|x| vec![plain(&x[0], &x[1], &x[2], dim)]);
