@@ -1,5 +1,5 @@
 /** Devices by name, and what they hold. */
-import { LowrankError } from "./errors.js";
+import { refuse } from "./argument.js";
 import { native, call, session, settled } from "./native.js";
 import { readAlong } from "./reads.js";
 
@@ -92,13 +92,9 @@ export function resolveDevice(device: Device = chosen): Exclude<Device, "auto"> 
   return chooseDevice(device).device;
 }
 
-function resolveName(device: string): Exclude<Device, "auto"> {
-  if (!/^(cpu|gpu|gpu:\d+|meta:cpu|meta:gpu)$/.test(device)) {
-    throw new LowrankError(
-      "ERR_OPTION",
-      `device: "${device}" is none of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu`,
-    );
-  }
+function resolveName(device: unknown): Exclude<Device, "auto"> {
+  if (typeof device !== "string" || !/^(cpu|gpu|gpu:\d+|meta:cpu|meta:gpu)$/.test(device))
+    return refuse("device", "it", "one of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu", device);
   return device as Exclude<Device, "auto">;
 }
 

@@ -1,5 +1,6 @@
 /** Safetensors files as dictionaries of tensors. */
 import type * as Binding from "../native/binding.js";
+import { options, refuse, text } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
 import { call, native, session, translated, type WeightsFile } from "./native.js";
@@ -15,18 +16,29 @@ export function mapped(file: WeightsFile, name: string, device?: Device): Tensor
   return new Tensor(session().mapTensor(file, name, resolveDevice(device)));
 }
 
+/** Where `load` puts what it reads. */
+export interface LoadFileOptions {
+  /** The default device unless given. */
+  device?: Device | undefined;
+}
+
+/** What `save` writes besides tensors. */
+export interface SaveFileOptions {
+  /** Texts by name, as `__metadata__` of the file. */
+  metadata?: Readonly<Record<string, string>> | undefined;
+}
+
 /**
- * All tensors of a safetensors file, or of a folder of shards, by name; frozen. On the cpu they lie in the file, which is
- * mapped. I64 becomes i32.
+ * All tensors of a safetensors file, or of a folder with shards and their index, by name. On the cpu they stay in the
+ * mapped file, and are read when they are used. They ask for no gradient.
  *
- * Rejects with `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for a file that is damaged or holds other dtypes.
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OUT_OF_MEMORY`, `ERR_OPTION`.
  */
 // A promise by contract: a device may be slow to take what a file holds.
 // eslint-disable-next-line @typescript-eslint/require-await
-export async function load(
-  path: string,
-  { device }: { device?: Device } = {},
-): Promise<Record<string, Tensor>> {
+export async function load(path: string, given?: LoadFileOptions): Promise<Record<string, Tensor>> {
+  text("safetensors.load", "path", path);
+  const { device } = options("safetensors.load", given, ["device"]);
   const file = openWeights(path);
   const out: Record<string, Tensor> = {};
   try {
@@ -39,14 +51,23 @@ export async function load(
 }
 
 /**
- * Writes tensors, by name and each in its dtype, as one safetensors file, whole or not at all: it is written beside and
- * renamed into place. `metadata` is kept in its header. Rejects with `ERR_WRITE`.
+ * Writes tensors as one safetensors file, whole or not at all: it is written beside and renamed into place.
+ *
+ * Throws `ERR_WRITE`, `ERR_OPTION`.
  */
 export async function save(
   path: string,
-  tensors: Record<string, Tensor>,
-  { metadata = {} }: { metadata?: Record<string, string> } = {},
+  tensors: Readonly<Record<string, Tensor>>,
+  given?: SaveFileOptions,
 ): Promise<void> {
+  const where = "safetensors.save";
+  text(where, "path", path);
+  const { metadata = {} } = options(where, given, ["metadata"]);
+  if (typeof metadata !== "object" || metadata === null) refuse(where, "metadata", "texts by name", metadata);
+  for (const [name, value] of Object.entries(metadata)) text(where, `metadata.${name}`, value);
+  if (typeof tensors !== "object" || tensors === null) refuse(where, "tensors", "tensors by name", tensors);
+  for (const [name, tensor] of Object.entries(tensors))
+    if (!(tensor instanceof Tensor)) refuse(where, `tensors.${name}`, "a tensor", tensor);
   const entries = await Promise.all(
     Object.entries(tensors).map(async ([name, tensor]) => {
       const data = await tensor.data();

@@ -4,6 +4,7 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 
+import { callable, shown } from "./argument.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 import type { Tensor } from "./tensor.js";
@@ -140,6 +141,7 @@ export function leavesNothing(): boolean {
  * these belong to the scope around it. When `fn` throws, everything that it made is disposed.
  */
 export function scope<T>(fn: () => T): T {
+  callable("scope", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   const made = new Made(outer);
   return settle(
@@ -152,6 +154,7 @@ export function scope<T>(fn: () => T): T {
 
 /** Runs `fn` with nothing recorded for backward. */
 export function noGrad<T>(fn: () => T): T {
+  callable("noGrad", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, noGrad: true }, fn);
 }
@@ -186,13 +189,14 @@ export function setMatmulPrecision(precision: MatmulPrecision): void {
 
 /** Runs `fn` with a precision of products of its own. Throws `ERR_OPTION`. */
 export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T): T {
+  callable("withMatmulPrecision", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   return frames.run({ ...outer, products: checked("withMatmulPrecision", precision) }, fn);
 }
 
 function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
   if (precision === "exact" || precision === "bf16") return precision;
-  throw new LowrankError("ERR_OPTION", `${where}: products are exact or bf16, not ${String(precision)}`);
+  throw new LowrankError("ERR_OPTION", `${where}: products are exact or bf16, not ${shown(precision)}`);
 }
 
 /**
@@ -201,6 +205,7 @@ function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
  * disposed.
  */
 export function checkpoint<T>(fn: () => T): T {
+  callable("checkpoint", "fn", fn);
   const outer = frames.getStore() ?? OUTSIDE;
   // A checkpoint in a checkpoint belongs to the outer one.
   if (outer.region !== 0 || outer.noGrad) return scope(fn);
@@ -272,9 +277,9 @@ function reachable(root: unknown, made: ReadonlySet<unknown>): Set<unknown> {
     if (typeof value !== "object" || value === null || seen.has(value) || ArrayBuffer.isView(value)) continue;
     seen.add(value);
     if (made.has(value)) continue;
-    if (value instanceof Map) todo.push(...value.keys(), ...value.values());
-    else if (value instanceof Set) todo.push(...value);
-    else todo.push(...(Object.values(value) as unknown[]));
+    // One by one: a call takes no more arguments than its stack holds.
+    if (value instanceof Map) for (const one of value) todo.push(...one);
+    else for (const one of value instanceof Set ? value : Object.values(value)) todo.push(one);
   }
   return seen;
 }
