@@ -17,6 +17,7 @@ export {
   type TensorOptions,
   type TypedArray,
 } from "./create.js";
+export type { DataReport } from "./data/report.js";
 export {
   chooseDevice,
   devices,
@@ -36,9 +37,20 @@ export {
   RobertaForSequenceClassification,
   RobertaModel,
 } from "./models/bert/model.js";
-export type { BertConfigFields } from "./models/bert/config.js";
+export type { ActivationName } from "./models/activation.js";
+export type {
+  BertAttention,
+  BertIntermediate,
+  BertLayer,
+  BertOutput,
+  BertSelfAttention,
+} from "./models/bert/block.js";
+export type { BertConfig, BertConfigFields } from "./models/bert/config.js";
+export type { BertEmbeddings } from "./models/bert/embeddings.js";
+export type { BertEncoder, BertPooler, RobertaClassificationHead } from "./models/bert/model.js";
+export type { LayerCache } from "./models/cache.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
-export { CausalLM } from "./models/causal-lm.js";
+export { CausalLM, type CausalConfig } from "./models/causal-lm.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
@@ -46,11 +58,17 @@ export type { FromConfigOptions } from "./models/from-config.js";
 export type { GenerateOptions, SamplingOptions } from "./models/generate-options.js";
 export type { GenerateBatchOptions, Pieces } from "./models/generate-batch.js";
 export type { Message, Piece, Prompt } from "./models/generate.js";
-export type { GPT2ConfigFields } from "./models/gpt2/config.js";
-export { GPT2LMHeadModel } from "./models/gpt2/model.js";
-export type { LlamaConfigFields } from "./models/llama/config.js";
-export { LlamaForCausalLM } from "./models/llama/model.js";
-export type { LoadOptions } from "./models/load.js";
+export type { LossReduction } from "./models/head-loss.js";
+export type { GPT2Attention, GPT2Block, GPT2MLP } from "./models/gpt2/block.js";
+export type { GPT2Config, GPT2ConfigFields } from "./models/gpt2/config.js";
+export { GPT2LMHeadModel, type GPT2Model } from "./models/gpt2/model.js";
+export type { LabelConfig, ProblemType } from "./models/labels.js";
+export type { BlockInputs, LlamaAttention, LlamaBlock, LlamaMLP } from "./models/llama/block.js";
+export type { LlamaConfig, LlamaConfigFields } from "./models/llama/config.js";
+export { LlamaForCausalLM, type LlamaModel } from "./models/llama/model.js";
+export type { RopeConfig, RopeScaling } from "./models/llama/rope.js";
+export type { Rotation } from "./models/llama/rotary.js";
+export type { LoadOptions, TaskModels } from "./models/load.js";
 export {
   PretrainedModel,
   type ForwardOptions,
@@ -60,8 +78,10 @@ export {
 } from "./models/pretrained.js";
 export type { SaveModelOptions } from "./models/save.js";
 export { Tokenizer, type DecodeStream } from "./models/tokenizer.js";
-export type { ViTConfigFields } from "./models/vit/config.js";
-export { ViTForImageClassification } from "./models/vit/model.js";
+export type { ViTAttention, ViTLayer, ViTMLP } from "./models/vit/block.js";
+export type { ViTConfig, ViTConfigFields } from "./models/vit/config.js";
+export type { ViTEmbeddings, ViTPatchEmbeddings } from "./models/vit/embeddings.js";
+export { ViTForImageClassification, type ViTModel } from "./models/vit/model.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
 export { manualSeed } from "./random.js";
@@ -81,14 +101,16 @@ export type { PadOptions } from "./tensor/layout.js";
 export type { CrossEntropyOptions, MatmulOptions } from "./tensor/products.js";
 export type { Dims, NormOptions, ReduceOptions, VarianceOptions } from "./tensor/reductions.js";
 export type { Sorted, SortOptions, TopkOptions } from "./tensor/sorting.js";
-export type { ClassScores } from "./train/evaluate.js";
+export type { ClassScores, Evaluation } from "./train/evaluate.js";
 export type {
   CheckpointEvent,
   EndEvent,
   EvalEvent,
+  FinetuneResult,
+  LoopEvent,
   OperationProfile,
   ProfileEvent,
-  FinetuneResult,
+  ProgressEvent,
   StartEvent,
   StepEvent,
   TrainEvent,
@@ -96,6 +118,7 @@ export type {
 } from "./train/events.js";
 export { finetune } from "./train/finetune.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
+export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
 export { Trainer, type TrainerOptions } from "./train/trainer.js";
 export type { Batches, BatchSource } from "./train/trainer-data.js";
@@ -106,5 +129,18 @@ export type {
   TrainResult,
 } from "./train/trainer-events.js";
 
+/**
+ * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and `tokenizer.json`, in evaluation
+ * mode. Its class is that of `task`, or else of `architectures`; the type that is given back is that of `task`, or else a
+ * causal language model's. On the cpu the weights are read where they lie.
+ *
+ * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
+ * `ERR_OPTION`, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`; the signal's reason.
+ */
 export const loadModel = later(async () => (await import("./models/load.js")).loadModel);
+/**
+ * Writes a model as a folder that transformers loads: weights, `config.json`, and the tokenizer's files of the folder that
+ * it came from. Everything is written beside and renamed into place at the end. Throws `ERR_OPTION` for a model with
+ * adapters, which are saved apart or merged first; `ERR_OUTPUT_EXISTS` for a folder that is not empty, `ERR_WRITE`.
+ */
 export const saveModel = later(async () => (await import("./models/save.js")).saveModel);

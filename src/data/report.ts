@@ -2,6 +2,7 @@
 
 /** Rows of a data file, counted. */
 export interface DataReport {
+  /** The data file. */
   file: string;
   /** Rows in the file; blocks of a running text. */
   rows: number;
@@ -12,7 +13,14 @@ export interface DataReport {
   /** Left out, since nothing of them is trained on. */
   dropped: number;
   /** The first of each kind, by line. */
-  first: { cut?: number; mostlyCut?: number; dropped?: number };
+  first: {
+    /** The line of the first row that was cut. */
+    cut?: number;
+    /** The line of the first row that was cut by more than half. */
+    mostlyCut?: number;
+    /** The line of the first row that was left out. */
+    dropped?: number;
+  };
   /** Places where a running text was cut although its ids may differ there from those of the whole. */
   roughCuts: number;
 }

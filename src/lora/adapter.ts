@@ -5,13 +5,19 @@ import type { Tensor } from "../tensor.js";
 
 /** h = W·x + scaling · B·A·x (Hu et al. 2021, section 4.1). */
 export interface Adapter {
+  /** Its rank. */
   readonly r: number;
+  /** Its alpha, of which `scaling` is made. */
   readonly loraAlpha: number;
   /** loraAlpha / r, or loraAlpha / √r with rank-stabilised scaling (Kalajdzievski 2023). */
   readonly scaling: number;
+  /** Whether `scaling` is rank-stabilised. */
   readonly useRslora?: boolean;
+  /** Probability with which training drops what goes into A. */
   readonly loraDropout: number;
+  /** The first factor, in a linear layer [r, in]. */
   loraA: Tensor;
+  /** The second factor, in a linear layer [out, r]. */
   loraB: Tensor;
   /** Added to the low-rank product before it is scaled: [out]. */
   loraBias?: Tensor;
@@ -21,7 +27,12 @@ export interface Adapter {
    * Where A and B started, when the start was taken out of the weight (PiSSA, OLoRA): what counts is
    * B·A − B₀·A₀. So the base keeps its bits, whatever adapters come and go.
    */
-  start?: { loraA: Tensor; loraB: Tensor };
+  start?: {
+    /** A₀, in the shape of `loraA`. */
+    loraA: Tensor;
+    /** B₀, in the shape of `loraB`. */
+    loraB: Tensor;
+  };
 }
 
 /**
@@ -82,13 +93,17 @@ export interface FreshOptions {
 export interface LoRAOptions {
   /** Rank; 0 makes a plain layer whose weight is trained. */
   r?: number | undefined;
+  /** The low-rank product is multiplied by loraAlpha / r; 1. */
   loraAlpha?: number | undefined;
+  /** Probability with which training drops what goes into A, from 0 to 1; 0. */
   loraDropout?: number | undefined;
-  /** Whether `eval()` merges and `train()` unmerges. */
+  /** Whether `eval()` merges and `train()` unmerges; true. */
   mergeWeights?: boolean | undefined;
-  /** PEFT's, as in `inject`. */
+  /** Whether the product is multiplied by loraAlpha / √r instead (Kalajdzievski 2023); false. */
   useRslora?: boolean | undefined;
+  /** Whether magnitude and direction are trained apart (DoRA, Liu et al. 2024); false. */
   useDora?: boolean | undefined;
+  /** Whether the low-rank product has a bias, which starts at zero; false. */
   loraBias?: boolean | undefined;
 }
 

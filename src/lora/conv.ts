@@ -8,38 +8,48 @@ import {
   type ConvOptions,
 } from "../nn/conv.js";
 import type { Module } from "../nn/module.js";
-import { convolve, pointwise, type ConvGeometry, type PerDimension } from "../nn/convolution.js";
+import { convolve, pointwise, type PerDimension } from "../nn/convolution.js";
 import { uniform } from "../random.js";
 import { scope } from "../scope.js";
 import { parameter, type Tensor } from "../tensor.js";
 import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import type { LowRank } from "./any-layer.js";
 import { composed } from "./composed.js";
 import { acrossGroups } from "./grouped.js";
-import { LoRALayer, type AnyLoRALayer, type LoRAOptions } from "./layer.js";
+import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options-of-layers.js";
 import { byRows } from "./shares.js";
 
+/** What `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d` take besides their sizes. */
 export type LoRAConvOptions = LoRAOptions & ConvOptions;
 
-// Mixins need a constructor type that takes anything.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-type Constructor<T> = abstract new (...args: any[]) => T;
-
 /** Any low-rank convolution. */
-export interface AnyConvLoRA extends AnyLoRALayer {
-  // ConvNd's, whose documentation they have.
-  readonly inChannels: number;
-  readonly outChannels: number;
-  readonly kernelSize: readonly number[];
-  readonly geometry: ConvGeometry;
-  weight: Tensor;
-  bias: Tensor | null;
-  forward(x: Tensor): Tensor;
-}
+export type LoRAConv = ConvNd & LowRank;
 
 /** Marks what the mixin made. */
 const BRAND = Symbol("ConvLoRA");
 
+/** A class of low-rank convolutions, as `lora.ConvLoRA` makes it. */
+export interface LoRAConvClass<L> {
+  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  new (inChannels: number, outChannels: number, kernelSize: PerDimension, options?: LoRAConvOptions): L;
+  /**
+   * A low-rank layer in the place of `layer`: its weights are kept, and shared. Throws `ERR_OPTION` for what is no
+   * convolution, and for options that are senseless or unknown.
+   */
+  fromBase<C extends LoRAConv>(
+    this: new (
+      inChannels: number,
+      outChannels: number,
+      kernelSize: PerDimension,
+      options?: LoRAConvOptions,
+    ) => C,
+    layer: ConvNd,
+    options?: LoRAConvOptions,
+  ): C;
+}
+
+/** What `fromBase` is called on. */
 type Made<L> = new (
   inChannels: number,
   outChannels: number,
@@ -47,13 +57,11 @@ type Made<L> = new (
   options?: LoRAConvOptions,
 ) => L;
 
-/** What the class of a low-rank convolution has. */
-interface FromBase {
-  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
-  fromBase<L extends AnyConvLoRA>(this: Made<L>, layer: ConvNd, options?: LoRAConvOptions): L;
-}
-
-function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & AnyConvLoRA> & FromBase {
+// Mixins need a constructor type that takes anything.
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+function mixin<T extends abstract new (...args: any[]) => ConvNd>(
+  Base: T,
+): LoRAConvClass<InstanceType<T> & LoRAConv> {
   abstract class Layer extends LoRALayer(Base) {
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     constructor(...args: any[]) {
@@ -65,7 +73,7 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
       if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
     }
 
-    static fromBase<L extends AnyConvLoRA>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
+    static fromBase<L extends LoRAConv>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
       checkBase(`lora.${Base.name}`, layer, ConvNd as unknown as abstract new () => ConvNd, "a convolution");
       const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
       const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
@@ -186,7 +194,7 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
     }
   }
   Object.defineProperty(Layer.prototype, BRAND, { value: true });
-  return Layer as unknown as Made<InstanceType<T> & AnyConvLoRA> & FromBase;
+  return Layer as unknown as LoRAConvClass<InstanceType<T> & LoRAConv>;
 }
 
 /**
@@ -201,7 +209,10 @@ function mixin<T extends Constructor<ConvNd>>(Base: T): Made<InstanceType<T> & A
  */
 export const ConvLoRA = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
-}) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyConvLoRA };
+}) as typeof mixin & {
+  /** `layer instanceof ConvLoRA`: whether the mixin made it. */
+  [Symbol.hasInstance](value: unknown): value is LoRAConv;
+};
 
 /** Over one dimension: see ConvLoRA. */
 export class Conv1d extends ConvLoRA(BaseConv1d) {}

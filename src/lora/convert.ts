@@ -16,9 +16,10 @@ import type { Tensor } from "../tensor.js";
 import { completed } from "./options.js";
 import type { Targetable, Targets } from "./targets.js";
 
-const FORMATS = ["peft", "kohya", "loralib"] as const;
+/** Formats of adapter files; `gguf` is not written yet. */
+export type AdapterFormat = "peft" | "kohya" | "loralib" | "gguf";
 
-export type AdapterFormat = (typeof FORMATS)[number] | "gguf";
+const FORMATS: readonly AdapterFormat[] = ["peft", "kohya", "loralib"];
 
 /** How an adapter is read that is no folder of PEFT's. */
 export interface ReadOptions extends LoralibOptions {
@@ -26,11 +27,13 @@ export interface ReadOptions extends LoralibOptions {
   prefix?: KohyaPrefix | undefined;
 }
 
+/** What `convertAdapter` takes besides the two paths. */
 export interface ConvertOptions extends ReadOptions {
+  /** The format that is written. */
   format: AdapterFormat;
   /** The model that the adapter is for: names of kohya's and layers of loralib's are looked up in it. */
-  model?: (Targetable & { source?: string }) | undefined;
-  /** The adapter in a folder of several. */
+  model?: Targetable | undefined;
+  /** Which adapter of a folder that holds several; `default`. */
   name?: string | undefined;
 }
 
@@ -129,7 +132,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   checkReading("convertAdapter", reading);
   fileName("convertAdapter", "name", name);
   if (model !== undefined) moduleOf("convertAdapter", "model", model);
-  if (!(FORMATS as readonly string[]).includes(format))
+  if (!FORMATS.includes(format))
     throw new LowrankError(
       "ERR_OPTION",
       `convertAdapter: ${format === "gguf" ? "gguf is not built" : `there is no format "${String(format)}"`}; there are ${FORMATS.join(", ")}`,

@@ -10,6 +10,7 @@ import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options-of-layers.js";
 import { byRows } from "./shares.js";
 
+/** What `lora.Embedding` takes besides its sizes. */
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
 
 /**
@@ -18,6 +19,10 @@ export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingO
  * Source: loralib's Embedding.
  */
 export class Embedding extends LoRALayer(BaseEmbedding) {
+  /**
+   * Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `loraDropout` among them;
+   * `ERR_OUT_OF_MEMORY`.
+   */
   constructor(numEmbeddings: number, embeddingDim: number, options: LoRAEmbeddingOptions = {}) {
     super(
       numEmbeddings,
@@ -58,20 +63,24 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return Object.assign(plain, { training });
   }
 
+  /** @internal PEFT's name of a part in memory. */
   override nameInMemory(adapter: string, part: AdapterPart): string {
     return part === "A" || part === "B"
       ? `lora_embedding_${part}.${adapter}`
       : super.nameInMemory(adapter, part);
   }
 
+  /** @internal PEFT's name of a part in a file. */
   override nameOnDisk(part: AdapterPart): string {
     return part === "A" || part === "B" ? `lora_embedding_${part}` : super.nameOnDisk(part);
   }
 
+  /** @internal The weight is [n, d]. */
   override get outputDim(): number {
     return 1;
   }
 
+  /** @internal A zero, B as N(0, 1). */
   override freshAdapter(options: FreshOptions): Adapter {
     if (options.loraBias)
       throw new LowrankError("ERR_OPTION", "lora.Embedding: loraBias has no meaning here");
@@ -87,11 +96,13 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     return this.completed(adapter, options);
   }
 
+  /** @internal A [r, n], B [d, r]. */
   override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
     if (part === "A") return [r, this.numEmbeddings];
     return part === "B" ? [this.embeddingDim, r] : [this.embeddingDim];
   }
 
+  /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id that is no row, `ERR_DEVICE_MISMATCH`. */
   override forward(ids: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(ids));
     const { baseWeight: weight, paddingIdx } = this;

@@ -21,17 +21,12 @@ import { adapterOf, checkFree, loraLayers } from "./registry.js";
 import { checkBases, fill, fitted, stateOf } from "./state.js";
 import type { Targetable } from "./targets.js";
 
-/** What a model says of itself, for the configuration. */
-interface Described extends Targetable {
-  source?: string;
-}
-
 /**
  * Writes an adapter as PEFT does, each file whole or not at all; one not called "default" goes into a folder of its
  * name. The same adapter gives the same bytes. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_WRITE`.
  */
 export async function saveAdapter(
-  model: Described,
+  model: Targetable,
   dir: string,
   given: { name?: string | undefined } = {},
 ): Promise<void> {
@@ -71,9 +66,11 @@ export async function saveAdapter(
   }
 }
 
+/** What `loadAdapter` takes besides the model and the path. */
 export interface LoadAdapterOptions extends ReadOptions {
+  /** What the adapter is called in the model; `default`. */
   name?: string | undefined;
-  /** Whether it is trained further. */
+  /** Whether it is trained further; false. */
   trainable?: boolean | undefined;
 }
 
@@ -83,7 +80,7 @@ export interface LoadAdapterOptions extends ReadOptions {
  * `ERR_NOT_FINITE`; the model is then as it was.
  */
 export async function loadAdapter(
-  model: Described,
+  model: Targetable,
   path: string,
   given: LoadAdapterOptions = {},
 ): Promise<InjectReport> {
@@ -122,7 +119,7 @@ function startOf({ start, file }: AdapterFile): InitLoraWeights {
 }
 
 /** Makes the adapter that a file describes; where nothing fits, says which model it was made for. */
-function injectFor(model: Described, { options, baseModel, file }: AdapterFile, name: string): InjectReport {
+function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile, name: string): InjectReport {
   try {
     const report = injectNow(model, { ...options, name });
     for (const [, layer] of loraLayers(model)) asPlain(layer, name);

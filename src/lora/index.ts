@@ -1,9 +1,18 @@
 /** `lowrank.lora`. What is asynchronous is loaded when it is first called. */
 import { later } from "../later.js";
 
-export type { AdapterFormat, ConvertOptions } from "./convert.js";
+export type { LowRank } from "./any-layer.js";
+export type { AdapterFormat, ConvertOptions, ReadOptions } from "./convert.js";
 export type { LoadAdapterOptions } from "./files.js";
-export { Conv1d, Conv2d, Conv3d, ConvLoRA, type LoRAConvOptions } from "./conv.js";
+export {
+  Conv1d,
+  Conv2d,
+  Conv3d,
+  ConvLoRA,
+  type LoRAConv,
+  type LoRAConvClass,
+  type LoRAConvOptions,
+} from "./conv.js";
 export { Embedding, type LoRAEmbeddingOptions } from "./embedding.js";
 export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js";
 export type { InjectReport } from "./inject.js";
@@ -14,19 +23,71 @@ export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js
 export type { EvaBatch, EvaConfig, EvaData } from "./init/eva.js";
 export type { InitLoraWeights } from "./init/kind.js";
 export type { InjectOptions } from "./options.js";
+export type { Pattern } from "./patterns.js";
+export type { Targetable, Targets } from "./targets.js";
 export { adapters } from "./registry.js";
 export { unmerge } from "./merge.js";
+export type { MajoritySign } from "./operations/task-arithmetic.js";
 export type { Combination, WeightedAdapterOptions } from "./operations/weighted.js";
 export { status, type LayerReport, type Status } from "./operations/report.js";
 
+/**
+ * Writes the adapter at `dir` into `output` in another format: `peft` a folder, `kohya` and `loralib` a safetensors
+ * file. Throws `ERR_OPTION` for what the format has no place for, which is named; `ERR_FILE_NOT_FOUND`,
+ * `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_NOT_FINITE`, `ERR_WRITE`.
+ */
 export const convertAdapter = later(async () => (await import("./convert.js")).convertAdapter);
+/**
+ * Reads an adapter into `model`, frozen unless `trainable`: a folder that PEFT or `saveAdapter` wrote, or a file of
+ * kohya's or loralib's. Throws `ERR_ADAPTER_EXISTS`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NO_TARGETS`,
+ * `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_NOT_FINITE`, `ERR_OPTION`; the model is then as it was.
+ */
 export const loadAdapter = later(async () => (await import("./files.js")).loadAdapter);
+/**
+ * Writes an adapter as PEFT does, each file whole or not at all: `adapter_config.json` and
+ * `adapter_model.safetensors` in `dir`, of one not called "default" in a folder of its name there. Throws
+ * `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION` for what PEFT cannot express, `ERR_WRITE`.
+ */
 export const saveAdapter = later(async () => (await import("./files.js")).saveAdapter);
+/**
+ * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which keeps its weights,
+ * and the base is frozen. The first counts at once, a further one where `active` is true. Throws `ERR_NO_TARGETS`,
+ * `ERR_ADAPTER_EXISTS`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`; the model is then as it was. Source: PEFT's
+ * inject_adapter_in_model.
+ */
 export const inject = later(async () => (await import("./inject.js")).inject);
+/**
+ * Merges the active adapters of every layer of `model`, which is returned. With `safe`, as unless told otherwise, the
+ * sums are looked at first: throws `ERR_NOT_FINITE` where one is not finite. Throws `ERR_OPTION` where an adapter has no
+ * place in the weight. Nothing is merged then.
+ */
 export const merge = later(async () => (await import("./merge.js")).merge);
+/**
+ * Merges the active adapters and takes all adapters off: `model`, which is returned, is a plain one with the sums in
+ * its weights. Throws as `merge` does; nothing is changed then.
+ */
 export const mergeAndUnload = later(async () => (await import("./merge.js")).mergeAndUnload);
+/**
+ * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
+ *
+ * - `linear` and `cat`: ΔW = Σ weight·ΔWᵢ exactly, by stacking the factors: the ranks add up. `linear` asks for equal
+ *   ranks. With `rank` the sum is cut to it, as by `svd`.
+ * - `svd`: the nearest of that sum of rank `rank`, which is the largest of theirs unless given.
+ * - `ties`, `dare_linear`, `dare_ties`, `magnitude_prune`: as PEFT does, A and B each for themselves, √weight in either;
+ *   the rank stays. Their `_svd` forms combine ΔWᵢ, cut to `rank`.
+ *
+ * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
+ * add_weighted_adapter, without its cross-terms in `linear`.
+ */
 export const addWeightedAdapter = later(
   async () => (await import("./operations/weighted.js")).addWeightedAdapter,
 );
+/**
+ * Reads an adapter over the one called `name`, whose tensors keep their storage. The layers must be the same; a smaller
+ * rank is filled up with zeros. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH` for a larger
+ * rank, `ERR_NOT_FINITE`, `ERR_OPTION` where it is merged or the layer has not its form; nothing is changed then.
+ * Source: PEFT's hotswap_adapter.
+ */
 export const hotSwap = later(async () => (await import("./operations/hot-swap.js")).hotSwap);
+/** Ranks, scalings and the norms of A, B and ΔW, a row for each adapter of each layer; ΔW itself is never built. */
 export const report = later(async () => (await import("./operations/report.js")).report);

@@ -31,8 +31,9 @@ import { tokenLayers } from "./trainable-tokens.js";
 export interface InjectReport {
   /** Paths of the layers that were adapted. */
   adapted: string[];
-  /** Elements that are trained, and all of the model's, the adapter's included. */
+  /** Elements that are trained. */
   trainable: number;
+  /** All elements of the model, the adapter's included. */
   total: number;
 }
 

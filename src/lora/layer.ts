@@ -23,12 +23,9 @@ import { activeShares, biasOf, type Share, withStart } from "./shares.js";
 export * from "./adapter.js";
 export type { Active, AnyLoRALayer } from "./any-layer.js";
 
-/** What the mixin adds to a layer. */
+/** Any layer that the mixin made. */
 export type LoRALayer = LowRank;
 
-// Mixins need a constructor type that takes anything.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-type Constructor<T> = abstract new (...args: any[]) => T;
 type WithWeight = Module & { weight: Tensor; bias?: Tensor | null };
 
 /** Marks what the mixin made: on the prototype, since a declaration cannot name it. */
@@ -45,7 +42,12 @@ function firstOf(layer: {
   return name === undefined ? undefined : layer.adapters.get(name);
 }
 
-function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyLoRALayer> {
+// Mixins need a constructor type that takes anything.
+/* eslint-disable @typescript-eslint/no-explicit-any */
+function mixin<T extends abstract new (...args: any[]) => Module & { weight: Tensor; bias?: Tensor | null }>(
+  Base: T,
+): T & (abstract new (...args: any[]) => LowRank) {
+  /* eslint-enable @typescript-eslint/no-explicit-any */
   abstract class Layer extends Base {
     readonly adapters = new Map<string, Adapter>();
     active: Active[] = [];
@@ -381,7 +383,15 @@ function mixin<T extends Constructor<WithWeight>>(Base: T): T & Constructor<AnyL
  */
 export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
   value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
-}) as typeof mixin & { [Symbol.hasInstance](value: unknown): value is AnyLoRALayer };
+}) as typeof mixin & {
+  /** `layer instanceof LoRALayer`: whether the mixin made it. */
+  [Symbol.hasInstance](value: unknown): value is LowRank & {
+    /** What forward multiplies by now: the base's own, or the merged one where `merged`. `stateDict()` has the base's. */
+    weight: Tensor;
+    /** What forward adds now; null or undefined for none. */
+    bias?: Tensor | null;
+  };
+};
 
 /** Σ scaling · B·A. */
 function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {

@@ -11,6 +11,7 @@ import { checkBase, checkLayer } from "./options-of-layers.js";
 import { loraLinear } from "./lora-linear.js";
 import { byRows, sharesOf, type Share } from "./shares.js";
 
+/** What `lora.Linear` takes besides its sizes. */
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   /** Whether the weight is stored as [in, out]. */
   fanInFanOut?: boolean | undefined;
@@ -29,6 +30,7 @@ export interface LinearParts {
  * loralib's Linear.
  */
 export class Linear extends LoRALayer(BaseLinear) {
+  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
   constructor(inFeatures: number, outFeatures: number, options: LoRALinearOptions = {}) {
     super(inFeatures, outFeatures, checkLayer("lora.Linear", options, { inFeatures, outFeatures }));
     this.mergeWeights = options.mergeWeights ?? true;
@@ -55,10 +57,12 @@ export class Linear extends LoRALayer(BaseLinear) {
     return Object.assign(plain, { training: this.training });
   }
 
+  /** @internal Which dimension of the weight counts outputs. */
   override get outputDim(): number {
     return this.fanInFanOut ? 1 : 0;
   }
 
+  /** @internal A as U(±1/√in), B zero. */
   override freshAdapter(options: FreshOptions): Adapter {
     const { inFeatures, outFeatures, weight } = this;
     const { device } = weight;
@@ -73,16 +77,18 @@ export class Linear extends LoRALayer(BaseLinear) {
     return this.completed(adapter, options);
   }
 
+  /** @internal A [r, in], B [out, r], the rest [out]. */
   override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
     if (part === "A") return [r, this.inFeatures];
     return part === "B" ? [this.outFeatures, r] : [this.outFeatures];
   }
 
-  /** Where the windows of outputs start that an adapter of this layer's own form gives. */
+  /** @internal Where the windows of outputs start that an adapter of this layer's own form gives. */
   windowsOf(_adapter: Adapter): readonly number[] {
     return [];
   }
 
+  /** x [..., in] → [..., out]. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
   override forward(x: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(x));
     const shares = sharesOf(this, x.size / this.inFeatures);
@@ -91,7 +97,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
   }
 
-  /** What forward adds to the dense product of `rows` rows, where that is one path over all rows and outputs, and drops nothing. */
+  /** @internal What forward adds to the dense product of `rows` rows, where that is one path over all rows and outputs, and drops nothing. */
   plainShare(rows: number): Share | undefined {
     if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
     const [share, ...rest] = sharesOf(this, rows);
@@ -102,7 +108,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     return share;
   }
 
-  /** The dense product and the one low-rank path that forward is over `rows` rows, where it is no more than that. */
+  /** @internal The dense product and the one low-rank path that forward is over `rows` rows, where it is no more than that. */
   plainParts(rows: number): LinearParts | undefined {
     if (this.forward !== Linear.prototype.forward) return undefined;
     if (!this.adapts) return this.withBase(() => ({ weight: this.weight, bias: this.bias }));
@@ -111,7 +117,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     return { weight: this.baseWeight, bias: this.baseBias, share };
   }
 
-  /** `forward` by `plainShare`, whose product x·Aᵀ is `h`. */
+  /** @internal `forward` by `plainShare`, whose product x·Aᵀ is `h`. */
   withProjection(x: Tensor, share: Share, h: Tensor): Tensor {
     return loraLinear(this, x, this.baseWeight, this.baseBias, [share], h);
   }

@@ -7,6 +7,7 @@ import { join } from "../nn/module.js";
 import { Tensor } from "../tensor.js";
 import { LoRALayer, partsOf } from "./layer.js";
 
+/** Which biases are trained, or saved, with the low-rank matrices: none, all, or those of low-rank layers. */
 export type BiasMode = "none" | "all" | "lora_only";
 
 /** Refuses what is no mode. */

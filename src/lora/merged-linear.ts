@@ -7,8 +7,9 @@ import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./
 import { checkBase, checkLayer } from "./options-of-layers.js";
 import { Linear, ofBase, type LoRALinearOptions } from "./linear.js";
 
+/** What `lora.MergedLinear` takes besides its sizes. */
 export interface MergedLinearOptions extends LoRALinearOptions {
-  /** Which of the equal slices of the outputs are adapted. */
+  /** Which of the equal slices of the outputs are adapted; `[false]`, which adapts none. */
   enableLora?: readonly boolean[] | undefined;
 }
 
@@ -22,8 +23,10 @@ export interface MergedLinearOptions extends LoRALinearOptions {
  * Throws `ERR_OPTION` when the length of `enableLora` does not divide the outputs.
  */
 export class MergedLinear extends Linear {
+  /** Which of the equal slices of the outputs are adapted. */
   readonly enableLora: readonly boolean[];
 
+  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
   constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
     checkLayer("lora.MergedLinear", options, { inFeatures, outFeatures });
     const { enableLora = [false], r = 0, loraAlpha = 1, ...rest } = options;
@@ -43,7 +46,7 @@ export class MergedLinear extends Linear {
     return lora;
   }
 
-  /** The enabled slices. */
+  /** The enabled slices, by number from 0. */
   get slices(): number[] {
     return this.enableLora.flatMap((on, i) => (on ? [i] : []));
   }
@@ -53,6 +56,7 @@ export class MergedLinear extends Linear {
     return this.outFeatures / this.enableLora.length;
   }
 
+  /** @internal A [r·E, in] as U(±1/√in), B [width·E, r] zero. */
   override freshAdapter(options: FreshOptions): Adapter {
     const { r, useDora, loraBias } = options;
     const groups = this.slices.length;
@@ -84,11 +88,12 @@ export class MergedLinear extends Linear {
     return loraB.shape[0] === this.outFeatures && loraA.shape[0] === loraB.shape[1];
   }
 
+  /** @internal The first output of each enabled slice; none of a plain adapter. */
   override windowsOf(adapter: Adapter): readonly number[] {
     return this.#isPlain(adapter) ? [] : this.slices.map((slice) => slice * this.width);
   }
 
-  /** A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices, zero in the others. */
+  /** @internal A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices, zero in the others. */
   override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
     if (this.#isPlain(adapter)) return super.factors(adapter);
     const { loraA, loraB } = adapter;
@@ -106,7 +111,7 @@ export class MergedLinear extends Linear {
     return { loraA, loraB: (first as Tensor).concat(rest, 0) };
   }
 
-  /** The equal plain adapter: rank r·E, loraAlpha times E (√E with rank-stabilised scaling). */
+  /** @internal The equal plain adapter: rank r·E, loraAlpha times E (√E with rank-stabilised scaling). */
   override plainAdapter(name: string): Adapter {
     const adapter = this.adapterOf(name);
     if (this.#isPlain(adapter)) return adapter;

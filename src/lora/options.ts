@@ -9,10 +9,18 @@ import { defaultTargets, namedTargets, type Targetable, type Targets } from "./t
 
 /** PEFT's LoraConfig, as far as it is built; names in camelCase. */
 export interface InjectOptions {
+  /** Rank, at least 1; 8. */
   r?: number | undefined;
+  /** The low-rank product is multiplied by loraAlpha / r; 8. */
   loraAlpha?: number | undefined;
+  /** Probability with which training drops what goes into A, from 0 to 1; 0. */
   loraDropout?: number | undefined;
+  /**
+   * Layers to adapt. Unless given those of PEFT's table for the model's family, or where it has none all linear
+   * layers but the head.
+   */
   targetModules?: Targets | undefined;
+  /** Layers that are left alone although `targetModules` names them. */
   excludeModules?: Targets | undefined;
   /** Only these layers of the model, by number, of those that the names of `targetModules` end. */
   layersToTransform?: number | readonly number[] | undefined;
@@ -22,27 +30,34 @@ export interface InjectOptions {
   rankPattern?: Pattern | undefined;
   /** Other values than `loraAlpha`, likewise. */
   alphaPattern?: Pattern | undefined;
+  /** Which biases are trained, as copies of their own; `none`. */
   bias?: BiasMode | undefined;
   /** Modules trained in full, as copies: each name matches the end of a path. */
   modulesToSave?: readonly string[] | undefined;
+  /** Whether the product is multiplied by loraAlpha / √r instead (Kalajdzievski 2023); false. */
   useRslora?: boolean | undefined;
-  /** Whether magnitude and direction are trained apart. */
+  /** Whether magnitude and direction are trained apart (DoRA, Liu et al. 2024); false. */
   useDora?: boolean | undefined;
-  /** Whether the low-rank product has a bias. */
+  /** Whether the low-rank product has a bias, which starts at zero; false. */
   loraBias?: boolean | undefined;
   /** How adapters start: `true` unless given. */
   initLoraWeights?: InitLoraWeights | undefined;
   /** Batches for `initLoraWeights: "eva"`. */
   evaData?: EvaData | undefined;
+  /** How `initLoraWeights: "eva"` looks for components. */
   evaConfig?: EvaConfig | undefined;
   /** Rows of the input embedding, or of layers by name, that are trained as they are. */
   trainableTokenIndices?: readonly number[] | Readonly<Record<string, readonly number[]>> | undefined;
-  /** Whether what is tied to a trained embedding is trained with it. */
+  /** Whether what is tied to a trained embedding is trained with it; false. */
   ensureWeightTying?: boolean | undefined;
   /** How the weights of linear layers are stored. Each layer knows, so this is only checked. */
   fanInFanOut?: boolean | "auto" | undefined;
+  /**
+   * PEFT's name of the task, such as `CAUSAL_LM`, for the saved configuration; the model's own unless given. That of
+   * a classifier adds its head to `modulesToSave`.
+   */
   taskType?: string | undefined;
-  /** The adapter's name. */
+  /** What the adapter is called; `default`. */
   name?: string | undefined;
   /** Whether a further adapter counts at once; the first always does. */
   active?: boolean | undefined;

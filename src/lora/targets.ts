@@ -18,9 +18,12 @@ const FAMILY_TARGETS: Record<string, readonly string[]> = {
   roberta: ["query", "value"],
 };
 
-/** What targeting asks of a model, besides its modules. */
+/** What may be adapted: any module. What it says of itself besides is taken where it is there. */
 export interface Targetable extends Module {
+  /** `model_type` or `modelType` is the family that PEFT's table of targets is asked for. */
   config?: object;
+  /** Where the model came from: `base_model_name_or_path` of a saved adapter. */
+  source?: string | undefined;
   /** Which embedding takes the ids. */
   inputEmbedding?(): Embedding;
   /** The path of the output head, which `all-linear` leaves alone. */

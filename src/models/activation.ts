@@ -17,6 +17,7 @@ const ACTIVATIONS = {
   tanh: (x: Tensor): Tensor => x.tanh(),
 };
 
+/** An activation, by the name that transformers gives it. */
 export type ActivationName = keyof typeof ACTIVATIONS;
 
 export function activate(name: ActivationName, x: Tensor): Tensor {

@@ -16,20 +16,23 @@ export interface CacheShape {
   device: Device;
 }
 
-/** One layer's buffers. */
+/** Keys and values of one layer, which `generate` keeps; made and grown by the model. */
 export class LayerCache {
+  /** @internal Tokens that are in it. */
   length = 0;
   #capacity = 0;
   #k: Tensor | undefined;
   #v: Tensor | undefined;
 
-  /** `limit` is the most tokens that will ever be in it. */
+  /** @internal `limit` is the most tokens that will ever be in it. */
   constructor(
+    /** @internal */
     readonly shape: CacheShape,
+    /** @internal */
     readonly limit: number,
   ) {}
 
-  /** Writes k and v [B, T, Hkv, D] after what is there. */
+  /** @internal Writes k and v [B, T, Hkv, D] after what is there. */
   append(k: Tensor, v: Tensor): { k: Tensor; v: Tensor; length: number } {
     const T = k.shape[1] as number;
     const buffers = this.buffersFor(T);
@@ -39,7 +42,7 @@ export class LayerCache {
     return { ...buffers, length: this.length };
   }
 
-  /** The buffers, with room for `more` tokens: for what writes k and v by itself, the engine's own record of a block. */
+  /** @internal The buffers, with room for `more` tokens: for what writes k and v by itself, the engine's own record of a block. */
   buffersFor(more: number): { k: Tensor; v: Tensor } {
     this.#reserve(this.length + more);
     return { k: this.#k as Tensor, v: this.#v as Tensor };
@@ -69,7 +72,7 @@ export class LayerCache {
     return buffer;
   }
 
-  /** The tokens from `start` on of the texts `rows`, in this order, as a cache of their own; this one is let go of. */
+  /** @internal The tokens from `start` on of the texts `rows`, in this order, as a cache of their own; this one is let go of. */
   selected(rows: readonly number[], start: number): LayerCache {
     const next = new LayerCache({ ...this.shape, batch: rows.length }, this.limit);
     const [k, v] = [this.#k, this.#v].map((buffer) => {
@@ -81,6 +84,7 @@ export class LayerCache {
     return next;
   }
 
+  /** @internal Frees the buffers. */
   dispose(): void {
     this.#k?.dispose();
     this.#v?.dispose();

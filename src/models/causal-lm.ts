@@ -34,28 +34,40 @@ import type { Weights } from "./weights.js";
 export interface CausalConfig {
   /** The family, as `model_type` names it. */
   modelType: string;
+  /** Rows of the input embedding, and logits of a token. */
   vocabSize: number;
+  /** Tokens of the longest text. */
   maxPositionEmbeddings: number;
+  /** Each of them ends a generation. */
   eosTokenIds: readonly number[];
+  /** The id that texts begin with; undefined for none. */
   bosTokenId: number | undefined;
 }
 
+/** What every causal language model offers, whatever its family. */
 export abstract class CausalLM extends PretrainedModel {
+  /** What `config.json` says, in one spelling. */
   abstract override readonly config: CausalConfig & Record<string, unknown>;
+  /** The output head [C] → [V]; its weight is the input embedding's where the two are tied. */
   abstract lm_head: Linear;
+  /** PEFT's name of the task. */
   readonly taskType = "CAUSAL_LM";
+  /** @internal The path of the head, which `all-linear` leaves alone. */
   readonly outputHead = "lm_head";
 
-  /** ids i32 [B, T] → [B, T, C], after the last norm. */
+  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
   abstract hidden(ids: Tensor, options?: ForwardOptions, cache?: KeyValueCache): Tensor;
+  /** @internal The embedding that takes the ids. */
   abstract inputEmbedding(): Embedding;
-  /** An empty cache for `batch` texts of at most `limit` tokens; it grows as they do. */
+  /** @internal An empty cache for `batch` texts of at most `limit` tokens; it grows as they do. */
   abstract newCache(batch: number, limit: number): KeyValueCache;
 
+  /** Where its weights are: `cpu`, `gpu:0`. */
   get device(): Exclude<Device, "auto"> {
     return this.inputEmbedding().weight.device;
   }
 
+  /** @internal What of the configuration has changed since it was read. */
   override configChanges(): Record<string, unknown> {
     // A head or an embedding that was trained alone is tied no more.
     return { tie_word_embeddings: this.lm_head.weight === this.inputEmbedding().weight };

@@ -13,14 +13,16 @@ import {
   PretrainedModel,
 } from "./pretrained.js";
 
+/** What every classifier offers, of texts and of images. */
 export abstract class Classifier extends PretrainedModel {
+  /** What `config.json` says, in one spelling. */
   abstract override readonly config: LabelConfig & Record<string, unknown>;
   /** The class as transformers names it. */
   abstract readonly architecture: string;
 
-  /** Input → hidden states [B, T, C], after the last norm. */
+  /** @internal Input → hidden states [B, T, C], after the last norm. */
   abstract hidden(input: Tensor, options?: ForwardOptions): Tensor;
-  /** hidden [B, T, C] → logits [B, N]. */
+  /** @internal hidden [B, T, C] → logits [B, N]. */
   abstract logits(hidden: Tensor): Tensor;
 
   /**
@@ -53,6 +55,7 @@ export abstract class Classifier extends PretrainedModel {
     return scope(() => this.forward(input, { ...options, labels }).loss as Tensor);
   }
 
+  /** @internal What of the configuration has changed since it was read. */
   override configChanges(): Record<string, unknown> {
     return { architectures: [this.architecture], ...hubLabels(this.config) };
   }
@@ -60,13 +63,17 @@ export abstract class Classifier extends PretrainedModel {
 
 /** A classifier of texts over an encoder. */
 export abstract class SequenceClassifier extends Classifier {
+  /** PEFT's name of the task. */
   readonly taskType = "SEQ_CLS";
+  /** The encoder whose hidden states are classified. */
   abstract readonly encoder: TextEncoder;
 
+  /** Where its weights are: `cpu`, `gpu:0`. */
   get device() {
     return this.encoder.device;
   }
 
+  /** @internal ids i32 [B, T] → [B, T, C]. */
   override hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
     this.encoder.gradientCheckpointing = this.gradientCheckpointing;
     return this.encoder.hidden(ids, options);

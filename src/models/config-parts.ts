@@ -36,9 +36,11 @@ export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
 }
 
 export interface SpecialIds {
+  /** The id that texts begin with; undefined for none. */
   bosTokenId: number | undefined;
   /** Each of them ends a generation. */
   eosTokenIds: readonly number[];
+  /** The id of padding; undefined for none. */
   padTokenId: number | undefined;
 }
 

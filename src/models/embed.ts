@@ -5,15 +5,17 @@ import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
 
+/** What `embed` takes besides the texts. */
 export interface EmbedOptions {
-  /** The mean over a text's tokens, or its first token. */
+  /** The mean over a text's tokens, or its first token; `mean`. */
   pooling?: "mean" | "cls";
-  /** Whether each vector is divided by its length. */
+  /** Whether each vector is divided by its length; true. */
   normalize?: boolean;
-  /** Texts that are run at once. */
+  /** Texts that are run at once; 32. */
   batchSize?: number;
   /** Tokens of a text that count; the model's longest unless given. */
   maxLength?: number;
+  /** Ends it between batches, with its reason. */
   signal?: AbortSignal;
 }
 

@@ -5,14 +5,19 @@ import type { Tensor } from "../tensor.js";
 import { embed, type EmbedOptions } from "./embed.js";
 import { forwardOptions, type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";
 
+/** What every encoder of texts offers. */
 export abstract class TextEncoder extends PretrainedModel {
+  /** What `config.json` says, in one spelling. */
   abstract override readonly config: {
+    /** Tokens of the longest text. */
     maxPositionEmbeddings: number;
+    /** The id of padding; undefined for none. */
     padTokenId: number | undefined;
   } & Record<string, unknown>;
+  /** PEFT's name of the task. */
   readonly taskType = "FEATURE_EXTRACTION";
 
-  /** ids i32 [B, T] → [B, T, C], after the last norm. */
+  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
   abstract hidden(ids: Tensor, options?: ForwardOptions): Tensor;
 
   /**

@@ -4,6 +4,7 @@ import type { ConfigFields } from "./config-fields.js";
 import type { PretrainedModel } from "./pretrained.js";
 import type { Naming, Weights } from "./weights.js";
 
+/** What a model is for: which of `TaskModels` it is loaded as. */
 export type Task = "causal-lm" | "sequence-classification" | "image-classification" | "feature-extraction";
 
 /** What a family's configuration is read from. */

@@ -21,17 +21,26 @@ export interface FromConfigOptions {
 export interface CommonConfigFields {
   /** As the class's own unless given. */
   model_type?: string | undefined;
+  /** Taken, and not read: the class is the one that is called. */
   architectures?: readonly string[] | null | undefined;
   /** The deviation of drawn weights; 0.02 unless given. */
   initializer_range?: number | undefined;
+  /** The older name of `dtype`. */
   torch_dtype?: string | null | undefined;
+  /**
+   * Storage of the weights as a file names it, such as `bfloat16`; kept for saving, and not what a fresh model is
+   * stored as.
+   */
   dtype?: string | null | undefined;
 }
 
 /** Of a family that reads texts. */
 export interface TextConfigFields extends CommonConfigFields {
+  /** The id that texts begin with. */
   bos_token_id?: number | null | undefined;
+  /** The ids that end a generation. */
   eos_token_id?: number | readonly number[] | null | undefined;
+  /** The id of padding. */
   pad_token_id?: number | null | undefined;
 }
 
@@ -41,6 +50,7 @@ export interface LabelConfigFields {
   num_labels?: number | null | undefined;
   /** Names of the classes, by index. */
   id2label?: Readonly<Record<string, string>> | null | undefined;
+  /** Taken, and not read: `id2label` says the same. */
   label2id?: Readonly<Record<string, number>> | null | undefined;
   /** single_label_classification, regression or multi_label_classification; by the labels unless given. */
   problem_type?: string | null | undefined;

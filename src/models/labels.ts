@@ -18,6 +18,7 @@ const PROBLEM_TYPES: readonly string[] = [
   "multi_label_classification",
 ];
 
+/** What the configuration of a classifier says of its classes. */
 export interface LabelConfig {
   /** Names of the classes, by index. */
   labels: readonly string[];

@@ -20,7 +20,9 @@ import { Tokenizer } from "./tokenizer.js";
 import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
 
+/** What `loadModel` takes besides the path. */
 export interface LoadOptions<T extends Task = Task> {
+  /** Where the weights go; the default device unless given. */
   device?: Device;
   /** Storage of the weights; as in the file unless given. */
   dtype?: Exclude<DType, "i32">;
@@ -28,6 +30,7 @@ export interface LoadOptions<T extends Task = Task> {
   task?: T;
   /** Classes of a classifier; as in the file unless given. A head of another size starts anew. */
   numLabels?: number;
+  /** Ends loading with its reason. */
   signal?: AbortSignal;
   /** Told once of what a file carries besides the model, and of what it lacks and starts anew. */
   onNotice?: (text: string) => void;
@@ -35,9 +38,13 @@ export interface LoadOptions<T extends Task = Task> {
 
 /** What a task's models offer. */
 export interface TaskModels {
+  /** Language models that generate. */
   "causal-lm": CausalLM;
+  /** Classifiers of texts. */
   "sequence-classification": SequenceClassifier;
+  /** Classifiers of images. */
   "image-classification": Classifier;
+  /** Encoders of texts, without a head. */
   "feature-extraction": TextEncoder;
 }
 

@@ -12,12 +12,13 @@ import { joined, type Stream } from "./stream.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
 
+/** What `forward` takes besides its input. */
 export interface ForwardOptions {
   /** i32 [B, T], 0 where a token is padding. */
   attentionMask?: Tensor | undefined;
   /** i32 [B, T]: which of two texts a token is of, for encoders. */
   tokenTypeIds?: Tensor | undefined;
-  /** i32 [B, T]. */
+  /** i32 [B, T]: the position of each token, from 0; counted through each row unless given. */
   positionIds?: Tensor | undefined;
   /**
    * For a language model i32 [B, T], −100 where ignored, shifted by one inside; for a classifier
@@ -74,7 +75,7 @@ function adapterName(where: string, name: string, value: unknown): string | null
 export interface ModelOutput {
   /** [B, T, V] of a language model, made when first read, and the same tensor from then on; [B, N] of a classifier. */
   readonly logits?: Tensor;
-  /** The mean over labels that count, or what `reduction` makes of their losses. */
+  /** Where labels were given: the mean over labels that count, or what `reduction` makes of their losses. */
   readonly loss?: Tensor;
   /** [B, T, C], after the last norm. */
   readonly hidden: Tensor;
@@ -82,12 +83,17 @@ export interface ModelOutput {
 
 /** What a model with a head gives. */
 export interface ForwardOutput extends ModelOutput {
+  /**
+   * [B, T, V] of a language model, made when first read, and the same tensor from then on; [B, N] of a classifier.
+   */
   readonly logits: Tensor;
 }
 
+/** What every pretrained model is, whatever its family and task. */
 export abstract class PretrainedModel extends Module {
   /** What `config.json` says, in one spelling. */
   abstract readonly config: object;
+  /** Its tokenizer; undefined where it came without a `tokenizer.json`. */
   tokenizer: Tokenizer | undefined;
   /** Keep only what enters each block and run it again in backward. */
   gradientCheckpointing = false;
@@ -111,11 +117,12 @@ export abstract class PretrainedModel extends Module {
 
   /** Takes ids i32 [B, T], or pixels f32 [B, channels, height, width]. */
   abstract override forward(input: Tensor, options?: ForwardOptions): ModelOutput;
-  /** The configuration as `config.json` has it, for a model that came from none. */
+  /** @internal The configuration as `config.json` has it, for a model that came from none. */
   abstract hubConfig(): Record<string, unknown>;
+  /** Where its weights are: `cpu`, `gpu:0`. */
   abstract get device(): Exclude<Device, "auto">;
 
-  /** What of the configuration has changed since it was read. */
+  /** @internal What of the configuration has changed since it was read. */
   configChanges(): Record<string, unknown> {
     return {};
   }
@@ -126,7 +133,7 @@ export abstract class PretrainedModel extends Module {
     super.dispose();
   }
 
-  /** A tensor's name in a file, by its name in the state dict. */
+  /** @internal A tensor's name in a file, by its name in the state dict. */
   fileName(name: string): string {
     return name;
   }

@@ -12,11 +12,13 @@ import type { DType, Tensor } from "../tensor.js";
 import { checkHalfRange } from "./half-range.js";
 import type { PretrainedModel } from "./pretrained.js";
 
+/** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
   /** Storage of the file; as in memory unless given. */
   dtype?: Exclude<DType, "i32">;
-  /** A larger model is cut into several files. */
+  /** A larger model is cut into several files of at most so many bytes; 5e9. */
   maxShardBytes?: number;
+  /** Whether a folder that holds a model (a `config.json`) is replaced, with all that is in it; false. */
   overwrite?: boolean;
 }
 

@@ -13,6 +13,7 @@ export interface DecodeStream {
   rest(): string;
 }
 
+/** A model's tokenizer, as its `tokenizer.json` has it. */
 export class Tokenizer {
   readonly #native: Binding.Tokenizer;
   /** The file that it was read from. */
@@ -78,10 +79,12 @@ export class Tokenizer {
     return guarded(this.#native.decodeStream(before, skipSpecialTokens));
   }
 
+  /** The id of a token, as the vocabulary spells it; undefined where it has none. */
   tokenToId(token: string): number | undefined {
     return this.#native.tokenToId(token) ?? undefined;
   }
 
+  /** How many tokens there are, added ones among them. */
   get vocabSize(): number {
     return this.#native.vocabSize();
   }

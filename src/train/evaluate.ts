@@ -6,21 +6,25 @@ import { noGrad, scope } from "../scope.js";
 import { Confusion } from "./confusion.js";
 import type { Measured, Objective } from "./objective.js";
 
+/** The loss over held-out data, and what follows from it. */
 export interface Evaluation {
   /** The mean over all tokens that count, whatever row they are in; of a classifier over the rows. */
   loss: number;
+  /** e to the power of the loss. */
   perplexity: number;
   /** Tokens, or rows. */
   tokens: number;
-  /** Of a classifier. */
+  /** What a classifier told right; not of a language model. */
   classes?: ClassScores;
 }
 
 /** What a classifier told right. */
 export interface ClassScores {
+  /** The share of rows told right, from 0 to 1. */
   accuracy: number;
   /** The mean of the classes' F1. */
   macroF1: number;
+  /** Names of the classes, in the order of `confusion`. */
   labels: readonly string[];
   /** Rows by their class, and by the one they were taken for. */
   confusion: number[][];

@@ -5,27 +5,37 @@ import type { Evaluation } from "./evaluate.js";
 
 /** Once, before the first step: what will be done, where, and why there. */
 export interface StartEvent {
+  /** Tells it from the other events. */
   type: "start";
   /** The folder that the model was loaded from. */
   model: string;
   /** `model_type` of its config.json. */
   family: string;
-  /** Values in the model, the adapter's among them, and those of them that train. */
+  /** Values in the model, the adapter's among them. */
   parameters: number;
+  /** Those of them that train. */
   trainable: number;
-  /** How many layers carry an adapter, and the last parts of their names, such as `q_proj`. */
+  /** How many layers carry an adapter. */
   adapted: number;
+  /** The last parts of their names, such as `q_proj`, each once. */
   targets: string[];
+  /** The adapter's rank, where `rankPattern` gives no other. */
   rank: number;
+  /** The adapter's `loraAlpha`, where `alphaPattern` gives no other. */
   alpha: number;
-  /** Which device trains (`cpu`, `gpu:0`), what it is called, and why it was chosen. */
+  /** Which device trains: `cpu`, `gpu:0`. */
   device: string;
+  /** What the device is called. */
   deviceName: string;
+  /** Why it was chosen, in words. */
   deviceReason: string;
+  /** How the frozen weights are stored, told by the first of the model's tensors. */
   dtype: string;
+  /** How products by bf16 weights are computed. */
   matmulPrecision: MatmulPrecision;
-  /** Rows that train and rows that are held out. */
+  /** Rows that train. */
   examples: number;
+  /** Rows that are held out; 0 without any. */
   evalExamples: number;
   /** Tokens that are trained on in one epoch; of a classifier rows. */
   tokens: number;
@@ -33,27 +43,41 @@ export interface StartEvent {
   data?: readonly DataReport[] | undefined;
   /** The names of a classifier's classes. */
   labels?: readonly string[];
+  /** Optimizer steps of the whole run, those before a resume among them. */
   steps: number;
+  /** Optimizer steps of an epoch. */
   stepsPerEpoch: number;
+  /** Rows of a batch. */
   batchSize: number;
+  /** Batches to an optimizer step. */
   gradientAccumulation: number;
+  /** Tokens that a row may have; a longer one is cut. */
   maxLength: number;
+  /** The highest rate, which the schedule multiplies. */
   learningRate: number;
+  /** How the rate goes on after the warm-up: `linear`, `cosine` or `constant`. */
   schedule: string;
+  /** Steps in which the rate rises from 0. */
   warmup: number;
+  /** What shuffling, dropout and fresh adapters are drawn from. */
   seed: number;
+  /** The folder that the adapter is written into. */
   output: string;
   /** The step that the run goes on from; 0 for a new one. */
   resumedFrom: number;
 }
 
+/** After an optimizer step, or several of them where nobody read in time. */
 export interface StepEvent {
+  /** Tells it from the other events. */
   type: "step";
-  /** Optimizer steps done, of how many. */
+  /** Optimizer steps done. */
   step: number;
+  /** Optimizer steps of the whole run. */
   steps: number;
   /** Mean over the trained tokens of the whole step; of a classifier over its rows. */
   loss: number;
+  /** The rate of this step: of several groups the first one's. */
   learningRate: number;
   /** The norm over all trained parameters, before clipping. */
   gradNorm: number;
@@ -61,6 +85,7 @@ export interface StepEvent {
   tokens: number;
   /** Tokens read, padding left out, per second, over the last steps. */
   tokensPerSecond: number;
+  /** Seconds that the remaining steps will take at the present pace. */
   etaSeconds: number;
   /** Bytes that the device holds: the pool's, and those of mapped weights. */
   memoryBytes: number;
@@ -70,44 +95,63 @@ export interface StepEvent {
 
 /** Figures over the held-out data. */
 export interface EvalEvent extends Evaluation {
+  /** Tells it from the other events. */
   type: "eval";
   /** Optimizer steps done; 0 is the model before training. */
   step: number;
 }
 
+/** A checkpoint is on the disk, whole. */
 export interface CheckpointEvent {
+  /** Tells it from the other events. */
   type: "checkpoint";
+  /** Optimizer steps that it was saved after. */
   step: number;
+  /** Its folder; of a `Trainer` whose `save` is a function the path that this gave. */
   path: string;
 }
 
 /** While data is read through and tokenised, a few times a second; short work tells nothing. */
 export interface ProgressEvent {
+  /** Tells it from the other events. */
   type: "progress";
+  /** Whether rows are read through, or made into token ids. */
   stage: "read" | "tokenise";
+  /** The data file that is worked on. */
   file: string;
-  /** Bytes of the file so far, and in all; null of a stream that has not ended. */
+  /** Bytes of the file so far. */
   bytesRead: number;
+  /** Bytes of the whole file; null of a stream that has not ended. */
   bytes: number | null;
   /** Token ids so far. */
   tokens: number;
 }
 
+/** Something that the user should know, and that does not end the run. */
 export interface WarningEvent {
+  /** Tells it from the other events. */
   type: "warning";
+  /** One sentence, for people. */
   message: string;
 }
 
 /** What an operation of a profiled run came to, in one of its passes. */
 export interface OperationProfile {
+  /** The engine's name of the operation. */
   operation: string;
+  /** Of what it was a part: `replay` is forward run again by gradient checkpointing, `update` the optimizer. */
   pass: "forward" | "replay" | "backward" | "update" | "other";
+  /** How often it ran. */
   calls: number;
-  /** Milliseconds of recording, and of the device; 0 of a device that tells no time. */
+  /** Milliseconds that recording it took on the host, over all calls. */
   hostMs: number;
+  /** Milliseconds that it took on the device, over all calls; 0 of a device that tells no time. */
   deviceMs: number;
+  /** Bytes that its definition reads, over all calls. */
   bytesRead: number;
+  /** Bytes that its definition writes, over all calls. */
   bytesWritten: number;
+  /** Floating-point operations by its definition, over all calls. */
   flops: number;
   /** What it would have taken at the device's peaks. */
   attainableMs: number;
@@ -115,42 +159,57 @@ export interface OperationProfile {
 
 /** Before the end of a run with `profile`: the file is written. */
 export interface ProfileEvent {
+  /** Tells it from the other events. */
   type: "profile";
+  /** The trace, as Perfetto opens it. */
   path: string;
-  /** That it spans. */
+  /** Seconds that the trace spans. */
   seconds: number;
-  /** The device's peaks, measured: f32 products, and bytes read and written; 0 where it tells no time. */
+  /** The device's peak in f32 products, measured; 0 where it tells no time. */
   flopsPerSecond: number;
+  /** The device's peak in bytes read and written, measured; 0 where it tells no time. */
   bytesPerSecond: number;
   /** Events that are not in the file, since it had enough. */
   leftOut: number;
-  /** Longest first. */
+  /** Every operation in each of its passes, the longest first. */
   operations: OperationProfile[];
 }
 
 /** Last: what `await run.result` gives, too. */
 export interface EndEvent extends FinetuneResult {
+  /** Tells it from the other events. */
   type: "end";
+  /** How long the run took. */
   seconds: number;
 }
 
+/** What a fine-tuning run came to. */
 export interface FinetuneResult {
   /**
    * The adapter's folder; of a run that was stopped, in a folder that holds the adapter of one that was not, its
    * checkpoint, which is an adapter, too. Empty where a run was stopped before its first step, and nothing was saved.
    */
   adapter: string;
-  /** The last step's loss, and the last evaluation's; null when there was none. */
+  /** The last step's loss; null when there was none. */
   loss: number | null;
+  /** The last evaluation's; null when there was none. */
   evalLoss: number | null;
-  /** Steps done. */
+  /** Steps done, those before a resume among them. */
   steps: number;
   /** Whether `stop()` ended it before its last step. */
   stopped: boolean;
-  /** With `patience`: the step whose adapter this is, and whether the run ended before its last step for it. */
-  best?: { step: number; loss: number; early: boolean };
+  /** With `patience`: which evaluation was the best, whose adapter this is. */
+  best?: {
+    /** Optimizer steps done then. */
+    step: number;
+    /** The held-out loss then. */
+    loss: number;
+    /** Whether the run ended before its last step, since no later evaluation was better. */
+    early: boolean;
+  };
 }
 
+/** What a run of `finetune` tells of, told apart by `type`. */
 export type TrainEvent =
   | ProgressEvent
   | StartEvent

@@ -4,7 +4,9 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { DType } from "../tensor.js";
 
+/** How the learning rate goes on after the warm-up: falling to 0 in a line or as half a cosine, or staying. */
 export type ScheduleName = "linear" | "cosine" | "constant";
+/** How weights may be stored. */
 export type StorageType = Exclude<DType, "i32">;
 
 /**
@@ -19,12 +21,13 @@ export interface FinetuneOptions {
    * as it comes. Needed, unless a run goes on.
    */
   data?: string | undefined;
-  /** Held-out rows: a file, or a share of the data that `seed` draws, of each class alike. None unless given. */
+  /** A file of held-out rows, in any form that `data` may have. None unless given; or `evalSplit`. */
   evalData?: string | undefined;
+  /** Held-out rows as a share of the data, above 0 and below 1, which `seed` draws, of each class alike. */
   evalSplit?: number | undefined;
   /** What `data` and `evalData` hold, where their names don't say it. */
   dataFormat?: DataFormat | undefined;
-  /** `./lowrank-out`. */
+  /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */
   output?: string;
   /**
    * Replace what an earlier run left in the output folder: its adapter when this one is done, and its checkpoints then.
@@ -38,36 +41,44 @@ export interface FinetuneOptions {
   lora?: InjectOptions;
   /** AdamW: 2e-4, weight decay 0.01; by LoRA+ where a ratio is given. */
   optimizer?: {
+    /** The highest learning rate, from 0 on; 2e-4. */
     lr?: number;
+    /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999. */
     betas?: readonly [number, number];
+    /** Added to the denominator of an update, from 0 on; 1e-8. */
     eps?: number;
+    /** Decoupled weight decay, from 0 on; 0.01. */
     weightDecay?: number;
-    /** How many times faster B learns than A. */
+    /** How many times faster B learns than A (LoRA+, Hayou et al. 2024); the same unless given. */
     loraPlusRatio?: number;
   };
-  /** `linear`. */
+  /** What multiplies the learning rate after the warm-up; `linear`. */
   schedule?: ScheduleName;
-  /** Steps; 3% of all unless given. */
+  /** Steps in which the learning rate rises from 0; 3% of all, rounded up, unless given. */
   warmup?: number;
-  /** One or the other; one epoch unless given. */
+  /** Optimizer steps, over as many epochs as they take; or `epochs`. */
   steps?: number;
+  /** How often the data is gone through, which may be a fraction above 0; 1 unless `steps` is given. */
   epochs?: number;
-  /** 1 row, and 8 of them to an optimizer step. */
+  /** Rows of a batch; 1. */
   batchSize?: number;
+  /** Batches to an optimizer step; 8. */
   gradientAccumulation?: number;
-  /** 512 tokens, and never over the model's longest text. */
+  /** Tokens that a row may have, at least 2; 512, and never over the model's longest text. */
   maxLength?: number;
+  /** Keep only what enters each block and compute the rest again in backward: less memory, more time. False. */
   gradientCheckpointing?: boolean;
-  /** `completion`. */
+  /** Which tokens of a row with a prompt are trained on; `completion`. */
   trainOn?: "completion" | "all";
-  /** 0: how much of each label is spread over all; held-out losses leave it out. */
+  /** How much of each label is spread over all, at least 0 and below 1; 0. Held-out losses leave it out. */
   labelSmoothing?: number;
-  /** 1; 0 doesn't clip. */
+  /** The norm that gradients are cut to; 1. 0 doesn't clip. */
   clipNorm?: number;
-  /** 0. */
+  /** What shuffling, dropout and the fresh adapter are drawn from; 0. */
   seed?: number;
-  /** Steps between evaluations and checkpoints; evaluations come at the start and the end too. */
+  /** Steps between evaluations, which come at the start and the end too. It needs held-out rows. */
   evalEvery?: number;
+  /** Steps between checkpoints; unless given one is saved where the run is stopped, and with `patience` of the best. */
   saveEvery?: number;
   /**
    * How many checkpoints are kept, 3 unless given: the newest, and besides them the best by held-out loss among those
@@ -91,8 +102,10 @@ export interface FinetuneOptions {
   dtype?: StorageType;
   /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
   matmulPrecision?: MatmulPrecision;
+  /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto` takes the fastest. */
   device?: string;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
   profile?: string;
+  /** Ends the run within a step, with its reason; `stop()` ends it with a checkpoint. */
   signal?: AbortSignal;
 }

@@ -1,6 +1,8 @@
 /** An event; those of type `step` are merged where nobody reads. */
 export interface Queued {
+  /** Tells it from the other events. */
   type: string;
+  /** Of a `step` event: how many it stands for. */
   merged?: number;
 }
 

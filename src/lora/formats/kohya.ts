@@ -12,9 +12,9 @@ import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { refuseBeyond, type FileLayers } from "./layers.js";
 
 /** What names of a network begin with: the image model's, and those of one or several text encoders. */
-const PREFIXES = ["lora_unet", "lora_te", "lora_te1", "lora_te2", "lora_te3"];
+const PREFIXES: readonly string[] = ["lora_unet", "lora_te", "lora_te1", "lora_te2", "lora_te3"];
 
-export type KohyaPrefix = (typeof PREFIXES)[number];
+export type KohyaPrefix = string;
 
 export function isKohya(names: readonly string[]): boolean {
   return names.some((name) => /\.(lora_down|lora_up)\.weight$/.test(name));

@@ -117,8 +117,9 @@ function spread(b: Tensor, k: number): Tensor {
   return joined(lines, 1).reshape(rows * k, r * k);
 }
 
+/** What a file of loralib's does not say. */
 export interface LoralibOptions {
-  /** Where neither the file nor the model's own low-rank layers say it. */
+  /** Alpha, where neither the file nor the model's own low-rank layers say it. */
   loraAlpha?: number | undefined;
   /** Which slices of merged linear layers are adapted, where the model's own layers do not know. */
   enableLora?: readonly boolean[] | undefined;

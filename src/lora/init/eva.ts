@@ -12,6 +12,7 @@ import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";
 export type EvaBatch =
   | Tensor
   | {
+      /** i32 [B, T], or what else the model's forward takes first. */
       ids: Tensor;
       /** i32 [B, T]; a position where it is 0 does not count. */
       attentionMask?: Tensor;

@@ -10,20 +10,29 @@ import { blocksOf } from "./factors.js";
 
 /** One adapter of one layer. */
 export interface LayerReport {
+  /** The path of the layer in the model. */
   path: string;
   /** The class of the layer. */
   kind: string;
+  /** What the adapter is called. */
   adapter: string;
+  /** Its rank in this layer. */
   rank: number;
+  /** Its alpha in this layer. */
   loraAlpha: number;
+  /** What B·A is multiplied by. */
   scaling: number;
-  /** Frobenius norms of A, of B and of ΔW = scaling·B·A. */
+  /** Frobenius norm of A. */
   normA: number;
+  /** Frobenius norm of B. */
   normB: number;
+  /** Frobenius norm of ΔW = scaling·B·A. */
   normDelta: number;
   /** How much it counts: 1 unless weighted, 0 where it is not active. */
   weight: number;
+  /** Whether the layer is merged just now. */
   merged: boolean;
+  /** Whether some tensor of the adapter in this layer asks for a gradient. */
   trainable: boolean;
 }
 
@@ -84,16 +93,24 @@ function squares({ loraA, loraB }: Adapter): Tensor {
 
 /** Which adapters a model has, and which count. */
 export interface Status {
+  /** Names of all adapters. */
   adapters: string[];
-  active: { name: string; weight: number }[];
+  /** Those that count, in the order in which they do. */
+  active: {
+    /** What it is called. */
+    name: string;
+    /** What its difference is multiplied by, besides its scaling; 1 unless `setAdapter` was given another. */
+    weight: number;
+  }[];
   /** Adapters of which some tensor asks for a gradient. */
   trainable: string[];
   /** Whether all, none or `some` of the adapted layers are merged. */
   merged: boolean | "some";
   /** How many layers have an adapter. */
   layers: number;
-  /** Elements that are trained, and all of the model's, adapters included. */
+  /** Elements that are trained. */
   trainableElements: number;
+  /** All elements of the model, adapters included. */
   totalElements: number;
 }
 

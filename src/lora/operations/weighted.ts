@@ -25,8 +25,21 @@ import {
   type MajoritySign,
 } from "./task-arithmetic.js";
 
-/** Sums, and what is told apart value by value: in A and B, or (`_svd`) in their product. */
-const COMBINATIONS = [
+/** Sums, and what is told apart value by value: in A and B, or (`_svd`) in their product. See `addWeightedAdapter`. */
+export type Combination =
+  | "linear"
+  | "cat"
+  | "svd"
+  | "ties"
+  | "ties_svd"
+  | "dare_linear"
+  | "dare_linear_svd"
+  | "dare_ties"
+  | "dare_ties_svd"
+  | "magnitude_prune"
+  | "magnitude_prune_svd";
+
+const COMBINATIONS: readonly Combination[] = [
   "linear",
   "cat",
   "svd",
@@ -38,19 +51,19 @@ const COMBINATIONS = [
   "dare_ties_svd",
   "magnitude_prune",
   "magnitude_prune_svd",
-] as const;
+];
 
-export type Combination = (typeof COMBINATIONS)[number];
-
+/** How `addWeightedAdapter` combines. */
 export interface WeightedAdapterOptions {
+  /** What is done to the adapters; `linear`. */
   combination?: Combination | undefined;
   /** The rank of the result: of the forms by `svd`, and what `linear` and `cat` are then cut to. */
   rank?: number | undefined;
-  /** The share of values that ties, dare and magnitude_prune keep. */
+  /** The share of values that ties, dare and magnitude_prune keep, from 0 to 1, which those need. */
   density?: number | undefined;
-  /** How ties elects a sign. */
+  /** How ties elects a sign; `total`. */
   majoritySign?: MajoritySign | undefined;
-  /** Of dare's masks. */
+  /** What dare's masks are drawn from; 0. */
   seed?: number | undefined;
 }
 

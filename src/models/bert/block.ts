@@ -13,11 +13,16 @@ import type { BertConfig } from "./config.js";
 
 /** Self-attention without what comes after it. Dropout of the attention's weights is not applied. */
 export class BertSelfAttention extends Module {
+  /** How many heads. */
   readonly heads: number;
+  /** Queries. */
   query: Linear;
+  /** Keys. */
   key: Linear;
+  /** Values. */
   value: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor({ hiddenSize: C, numAttentionHeads }: BertConfig, path: string, weights: Weights) {
     super();
     this.heads = numAttentionHeads;
@@ -36,10 +41,14 @@ export class BertSelfAttention extends Module {
 
 /** norm(residual + dropout(dense(x))). */
 export class BertOutput extends Module {
+  /** To C channels. */
   dense: Linear;
+  /** The norm of the sum. */
   LayerNorm: LayerNorm;
+  /** Dropout of what is added. */
   dropout: Dropout;
 
+  /** @internal Built of weights by its model. */
   constructor(config: BertConfig, inFeatures: number, path: string, weights: Weights) {
     super();
     this.dense = weights.linear(`${path}.dense`, inFeatures, config.hiddenSize, true);
@@ -47,22 +56,28 @@ export class BertOutput extends Module {
     this.dropout = new Dropout(config.hiddenDropout);
   }
 
+  /** x [B, T, in] and residual [B, T, C] → [B, T, C]. */
   forward(x: Tensor, residual: Tensor): Tensor {
     const made = this.dropout.forward(this.dense.forward(x));
     return normed(this.LayerNorm, { x: made, added: residual })[1];
   }
 }
 
+/** Attention, and the norm after it. */
 export class BertAttention extends Module {
+  /** Attention itself. */
   self: BertSelfAttention;
+  /** What joins the heads and adds the input. */
   output: BertOutput;
 
+  /** @internal Built of weights by its model. */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.self = new BertSelfAttention(config, `${path}.self`, weights);
     this.output = new BertOutput(config, config.hiddenSize, `${path}.output`, weights);
   }
 
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     return this.output.forward(this.self.forward(x, mask), x);
   }
@@ -70,25 +85,34 @@ export class BertAttention extends Module {
 
 /** activation(dense(x)). */
 export class BertIntermediate extends Module {
+  /** What follows the product. */
   readonly activation: ActivationName;
+  /** C to the inner channels. */
   dense: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.activation = config.activation;
     this.dense = weights.linear(`${path}.dense`, config.hiddenSize, config.intermediateSize, true);
   }
 
+  /** x [B, T, C] → [B, T, inner]. */
   forward(x: Tensor): Tensor {
     return activate(this.activation, this.dense.forward(x));
   }
 }
 
+/** A block: attention and MLP, each followed by a norm. */
 export class BertLayer extends Module {
+  /** Attention, and the norm after it. */
   attention: BertAttention;
+  /** The first half of the MLP. */
   intermediate: BertIntermediate;
+  /** The second half of the MLP, and the norm after it. */
   output: BertOutput;
 
+  /** @internal Built of weights by its model. */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.attention = new BertAttention(config, `${path}.attention`, weights);
@@ -96,6 +120,7 @@ export class BertLayer extends Module {
     this.output = new BertOutput(config, config.intermediateSize, `${path}.output`, weights);
   }
 
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const attended = this.attention.forward(x, mask);
     return this.output.forward(this.intermediate.forward(attended), attended);

@@ -21,20 +21,31 @@ export type BertModelType = "bert" | "roberta";
 
 /** What `config.json` says, in one spelling. */
 export interface BertConfig extends SpecialIds, LabelConfig {
-  modelType: BertModelType;
+  /** The family, as `model_type` names it. */
+  modelType: "bert" | "roberta";
+  /** Rows of the input embedding. */
   vocabSize: number;
+  /** Channels of the hidden states. */
   hiddenSize: number;
+  /** Channels inside each MLP. */
   intermediateSize: number;
+  /** Blocks. */
   numHiddenLayers: number;
+  /** Heads of the queries. */
   numAttentionHeads: number;
   /** The longest text. */
   maxPositionEmbeddings: number;
   /** Rows of the position embedding: RoBERTa's longest text, and the padding's row and those before. */
   positionRows: number;
+  /** Kinds of texts that `tokenTypeIds` tells apart. */
   typeVocabSize: number;
+  /** Added to the variance in norms. */
   layerNormEps: number;
+  /** What each MLP applies. */
   activation: ActivationName;
+  /** Dropout of the embeddings, and of what a block adds. */
   hiddenDropout: number;
+  /** Dropout before the classifier. */
   classifierDropout: number;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;

@@ -10,14 +10,20 @@ import type { BertConfig } from "./config.js";
 
 /** norm(word + type + position). ids i32 [B, T] → [B, T, C]. */
 export class BertEmbeddings extends Module {
+  /** Embedding of the tokens. */
   word_embeddings: Embedding;
+  /** Embedding of the positions. */
   position_embeddings: Embedding;
+  /** Embedding of which text a token is of. */
   token_type_embeddings: Embedding;
+  /** The norm of the sum. */
   LayerNorm: LayerNorm;
+  /** Dropout of what the norm gives. */
   dropout: Dropout;
   /** Positions start after the padding's, and padding stands at its own: RoBERTa's way. */
   readonly offset: number | undefined;
 
+  /** @internal Built of weights by its model. */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, padTokenId: pad } = config;
@@ -34,6 +40,7 @@ export class BertEmbeddings extends Module {
     this.dropout = new Dropout(config.hiddenDropout);
   }
 
+  /** ids i32 [B, T] → [B, T, C]. */
   forward(ids: Tensor, { tokenTypeIds, positionIds }: ForwardOptions = {}): Tensor {
     const { device } = ids;
     const T = ids.shape[1] as number;

@@ -14,9 +14,12 @@ import { BertLayer } from "./block.js";
 import { bertConfig, hubConfig, type BertConfig, type BertConfigFields } from "./config.js";
 import { BertEmbeddings } from "./embeddings.js";
 
+/** The blocks of BERT. */
 export class BertEncoder extends Module {
+  /** The blocks, in order. */
   layer: BertLayer[];
 
+  /** @internal Built of weights by its model. */
   constructor(config: BertConfig, path: string, weights: Weights) {
     super();
     this.layer = Array.from(
@@ -25,6 +28,7 @@ export class BertEncoder extends Module {
     );
   }
 
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean): Tensor {
     return joined(chain(this.layer, x, checkpointed, (layer, y) => ({ x: layer.forward(y.x, mask) })));
   }
@@ -32,8 +36,10 @@ export class BertEncoder extends Module {
 
 /** tanh(dense(the first token)). */
 export class BertPooler extends Module {
+  /** The product before tanh. */
   dense: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor({ hiddenSize: C }: BertConfig, path: string, weights: Weights) {
     super();
     this.dense = weights.linear(`${path}.dense`, C, C, true);
@@ -55,9 +61,13 @@ interface Parts {
 
 /** BERT's encoder alone, or as a part of a classifier. Submodules and keys of `stateDict` are transformers'. */
 export class BertModel extends TextEncoder {
+  /** What `config.json` says, in one spelling. */
   readonly config: BertConfig & Record<string, unknown>;
+  /** Words, positions and types. */
   embeddings: BertEmbeddings;
+  /** The blocks. */
   encoder: BertEncoder;
+  /** What makes one vector of the first token; null where the model has none. */
   pooler: BertPooler | null;
 
   /** @internal */
@@ -89,20 +99,24 @@ export class BertModel extends TextEncoder {
     });
   }
 
+  /** Where its weights are: `cpu`, `gpu:0`. */
   get device() {
     return this.embeddings.word_embeddings.weight.device;
   }
 
+  /** @internal ids i32 [B, T] → [B, T, C]. */
   hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
     checkedLength(ids, 0, this.config.maxPositionEmbeddings);
     const x = this.embeddings.forward(ids, options);
     return this.encoder.forward(x, options.attentionMask, this.gradientCheckpointing && trains(this));
   }
 
+  /** @internal The configuration as `config.json` has it. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
 
+  /** @internal What of the configuration has changed since it was read. */
   override configChanges(): Record<string, unknown> {
     return { architectures: [this.config.modelType === "roberta" ? "RobertaModel" : "BertModel"] };
   }
@@ -129,10 +143,15 @@ export class RobertaModel extends BertModel {
 
 /** BERT with a classifier over its pooler. Submodules and keys of `stateDict` are transformers'. */
 export class BertForSequenceClassification extends SequenceClassifier {
+  /** What `config.json` says, in one spelling. */
   readonly config: BertConfig & Record<string, unknown>;
+  /** The class as transformers names it. */
   readonly architecture = "BertForSequenceClassification";
+  /** The encoder, with its pooler. */
   bert: BertModel;
+  /** Dropout before the classifier. */
   dropout: Dropout;
+  /** [C] → [N]. */
   classifier: Linear;
 
   /** @internal */
@@ -160,15 +179,18 @@ export class BertForSequenceClassification extends SequenceClassifier {
     });
   }
 
+  /** `bert`. */
   get encoder(): BertModel {
     return this.bert;
   }
 
+  /** @internal hidden [B, T, C] → logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     const pooled = (this.bert.pooler as BertPooler).forward(hidden);
     return this.classifier.forward(this.dropout.forward(pooled));
   }
 
+  /** @internal The configuration as `config.json` has it. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
@@ -176,10 +198,14 @@ export class BertForSequenceClassification extends SequenceClassifier {
 
 /** out_proj(tanh(dense(the first token))). */
 export class RobertaClassificationHead extends Module {
+  /** The product before tanh. */
   dense: Linear;
+  /** Dropout before either product. */
   dropout: Dropout;
+  /** [C] → [N]. */
   out_proj: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor({ hiddenSize: C, labels, classifierDropout }: BertConfig, path: string, weights: Weights) {
     super();
     this.dense = weights.linear(`${path}.dense`, C, C, true);
@@ -196,9 +222,13 @@ export class RobertaClassificationHead extends Module {
 
 /** RoBERTa with a classifier over its first token. Submodules and keys of `stateDict` are transformers'. */
 export class RobertaForSequenceClassification extends SequenceClassifier {
+  /** What `config.json` says, in one spelling. */
   readonly config: BertConfig & Record<string, unknown>;
+  /** The class as transformers names it. */
   readonly architecture = "RobertaForSequenceClassification";
+  /** The encoder, without a pooler. */
   roberta: BertModel;
+  /** The head over the first token. */
   classifier: RobertaClassificationHead;
 
   /** @internal */
@@ -225,14 +255,17 @@ export class RobertaForSequenceClassification extends SequenceClassifier {
     });
   }
 
+  /** `roberta`. */
   get encoder(): BertModel {
     return this.roberta;
   }
 
+  /** @internal hidden [B, T, C] → logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     return this.classifier.forward(hidden);
   }
 
+  /** @internal The configuration as `config.json` has it. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }

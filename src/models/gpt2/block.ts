@@ -24,13 +24,18 @@ function residual({ numHiddenLayers }: GPT2Config): LinearLayout {
  * Dropout of the attention's weights, `attn_pdrop`, is not applied.
  */
 export class GPT2Attention extends Module {
+  /** How many heads. */
   readonly heads: number;
+  /** What scores are multiplied by. */
   readonly scale: number;
   /** Queries, keys and values, in this order. */
   c_attn: Linear;
+  /** Joins the heads. */
   c_proj: Linear;
+  /** Dropout of what is added. */
   resid_dropout: Dropout;
 
+  /** @internal Built of weights by its model. */
   constructor(config: GPT2Config, layer: number, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, numAttentionHeads: H } = config;
@@ -43,6 +48,7 @@ export class GPT2Attention extends Module {
     this.resid_dropout = new Dropout(config.residPdrop);
   }
 
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, S] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
@@ -58,11 +64,16 @@ export class GPT2Attention extends Module {
 
 /** c_proj(activation(c_fc(x))). */
 export class GPT2MLP extends Module {
+  /** What lies between the two products. */
   readonly activation: ActivationName;
+  /** C to the inner channels. */
   c_fc: Linear;
+  /** The inner channels to C. */
   c_proj: Linear;
+  /** Dropout of what is added. */
   dropout: Dropout;
 
+  /** @internal Built of weights by its model. */
   constructor(config: GPT2Config, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, intermediateSize } = config;
@@ -72,6 +83,7 @@ export class GPT2MLP extends Module {
     this.dropout = new Dropout(config.residPdrop);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
     return this.dropout.forward(this.c_proj.forward(activate(this.activation, this.c_fc.forward(x))));
   }
@@ -79,11 +91,16 @@ export class GPT2MLP extends Module {
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
 export class GPT2Block extends Module {
+  /** The norm before attention. */
   ln_1: LayerNorm;
+  /** Attention. */
   attn: GPT2Attention;
+  /** The norm before the MLP. */
   ln_2: LayerNorm;
+  /** The MLP. */
   mlp: GPT2MLP;
 
+  /** @internal Built of weights by its model. */
   constructor(config: GPT2Config, layer: number, path: string, weights: Weights) {
     super();
     const { hiddenSize, layerNormEps } = config;
@@ -93,11 +110,12 @@ export class GPT2Block extends Module {
     this.mlp = new GPT2MLP(config, `${path}.mlp`, weights);
   }
 
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, S] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
     return joined(this.run({ x }, mask, cache));
   }
 
-  /** `forward`, which leaves the last sum to what reads it. */
+  /** @internal `forward`, which leaves the last sum to what reads it. */
   run(stream: Stream, mask: Tensor | undefined, cache?: LayerCache): Stream {
     const [x, y] = normed(this.ln_1, stream);
     const [attended, z] = normed(this.ln_2, { x, added: this.attn.forward(y, mask, cache) });

@@ -17,22 +17,33 @@ import {
 
 /** What `config.json` says, in one spelling. */
 export interface GPT2Config extends SpecialIds {
+  /** The family, as `model_type` names it. */
   modelType: "gpt2";
+  /** Rows of the input embedding. */
   vocabSize: number;
+  /** Channels of the hidden states. */
   hiddenSize: number;
+  /** Channels inside each MLP. */
   intermediateSize: number;
+  /** Blocks. */
   numHiddenLayers: number;
+  /** Heads of the queries. */
   numAttentionHeads: number;
   /** The longest text. */
   maxPositionEmbeddings: number;
+  /** Added to the variance in norms. */
   layerNormEps: number;
+  /** What each MLP applies. */
   activation: ActivationName;
-  /** Whether scores are divided by √D, and by the layer's number, from 1. */
+  /** Whether scores are divided by √D. */
   scaleAttnWeights: boolean;
+  /** Whether scores are divided by the layer's number, from 1. */
   scaleAttnByInverseLayerIdx: boolean;
-  /** Dropout of the embeddings, and of what a block adds. */
+  /** Dropout of the embeddings. */
   embdPdrop: number;
+  /** Dropout of what a block adds. */
   residPdrop: number;
+  /** Whether the head's weight is the input embedding's. */
   tieWordEmbeddings: boolean;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
@@ -58,12 +69,15 @@ export interface GPT2ConfigFields extends TextConfigFields {
   activation_function?: string | undefined;
   /** 1e-5. */
   layer_norm_epsilon?: number | undefined;
-  /** 0.1, as is `resid_pdrop`. */
+  /** Dropout of the embeddings: 0.1. */
   embd_pdrop?: number | undefined;
+  /** Dropout of what a block adds: 0.1. */
   resid_pdrop?: number | undefined;
   /** Taken, and not applied. */
   attn_pdrop?: number | undefined;
+  /** Whether scores are divided by √D: true. */
   scale_attn_weights?: boolean | undefined;
+  /** Whether scores are divided by the layer's number, from 1: false. */
   scale_attn_by_inverse_layer_idx?: boolean | undefined;
   /** True. */
   tie_word_embeddings?: boolean | undefined;

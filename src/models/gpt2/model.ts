@@ -17,14 +17,20 @@ import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
 import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from "./config.js";
 
-/** Everything but the head. */
+/** GPT-2 without its head. */
 export class GPT2Model extends Module {
+  /** Embedding of the tokens. */
   wte: Embedding;
+  /** Embedding of the positions. */
   wpe: Embedding;
+  /** Dropout of their sum. */
   drop: Dropout;
+  /** The blocks, in order. */
   h: GPT2Block[];
+  /** The norm after the last block. */
   ln_f: LayerNorm;
 
+  /** @internal Built of weights by its model. */
   constructor(config: GPT2Config, weights: Weights) {
     super();
     const { hiddenSize: C, numHiddenLayers, layerNormEps } = config;
@@ -38,6 +44,7 @@ export class GPT2Model extends Module {
     this.ln_f = weights.layerNorm("transformer.ln_f", C, layerNormEps);
   }
 
+  /** Throws `ERR_INTERNAL`: it runs as a part of `GPT2LMHeadModel`. */
   forward(): never {
     throw new LowrankError("ERR_INTERNAL", "GPT2Model runs as part of GPT2LMHeadModel");
   }
@@ -45,8 +52,11 @@ export class GPT2Model extends Module {
 
 /** GPT-2 with its head. Submodules and keys of `stateDict` are transformers'. */
 export class GPT2LMHeadModel extends CausalLM {
+  /** What `config.json` says, in one spelling. */
   readonly config: GPT2Config & Record<string, unknown>;
+  /** Everything but the head. */
   transformer: GPT2Model;
+  /** The output head; its weight is `transformer.wte`'s where the two are tied. */
   lm_head: Linear;
 
   /** @internal */
@@ -73,20 +83,24 @@ export class GPT2LMHeadModel extends CausalLM {
     });
   }
 
+  /** @internal The embedding that takes the ids. */
   inputEmbedding(): Embedding {
     return this.transformer.wte;
   }
 
+  /** @internal An empty cache. */
   newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numAttentionHeads: heads, hiddenSize } = this.config;
     const shape = { batch, heads, headDim: hiddenSize / heads, device: this.device };
     return new KeyValueCache(numHiddenLayers, limit, shape);
   }
 
+  /** @internal The configuration as `config.json` has it. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }
 
+  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
   hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
     const start = cache?.length ?? 0;
     const T = checkedLength(ids, start, this.config.maxPositionEmbeddings);

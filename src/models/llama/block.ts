@@ -15,6 +15,7 @@ import type { Rotation } from "./rotary.js";
 
 /** What every block of one forward shares. */
 export interface BlockInputs {
+  /** The rotation of queries and keys. */
   rotation: Rotation;
   /** i32 [B, S], 0 where a key is hidden. */
   keyMask: Tensor | undefined;
@@ -22,14 +23,22 @@ export interface BlockInputs {
 
 /** Causal self-attention. x [B, T, C] → [B, T, C]; keys and values have their own, fewer heads. */
 export class LlamaAttention extends Module {
+  /** Heads of the queries. */
   readonly heads: number;
+  /** Heads of the keys and values. */
   readonly keyValueHeads: number;
+  /** How many positions back attention sees, its own counted; 0 sees all. */
   readonly window: number;
+  /** Queries. */
   q_proj: Linear;
+  /** Keys. */
   k_proj: Linear;
+  /** Values. */
   v_proj: Linear;
+  /** Joins the heads. */
   o_proj: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor(config: LlamaConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = config;
@@ -42,6 +51,7 @@ export class LlamaAttention extends Module {
     this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, attentionBias);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, window, q_proj, k_proj, v_proj } = this;
     const [queries, keys, values] = together([q_proj, k_proj, v_proj], x) as [Tensor, Tensor, Tensor];
@@ -53,10 +63,14 @@ export class LlamaAttention extends Module {
 
 /** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
 export class LlamaMLP extends Module {
+  /** C to the inner channels, through SiLU. */
   gate_proj: Linear;
+  /** C to the inner channels. */
   up_proj: Linear;
+  /** The inner channels to C. */
   down_proj: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor({ hiddenSize: C, intermediateSize, mlpBias }: LlamaConfig, path: string, weights: Weights) {
     super();
     this.gate_proj = weights.linear(`${path}.gate_proj`, C, intermediateSize, mlpBias);
@@ -64,6 +78,7 @@ export class LlamaMLP extends Module {
     this.down_proj = weights.linear(`${path}.down_proj`, intermediateSize, C, mlpBias);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
     const [gate, up] = together([this.gate_proj, this.up_proj], x) as [Tensor, Tensor];
     return this.down_proj.forward(gate.siluMul(up));
@@ -72,11 +87,16 @@ export class LlamaMLP extends Module {
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
 export class LlamaBlock extends Module {
+  /** Attention. */
   self_attn: LlamaAttention;
+  /** The MLP. */
   mlp: LlamaMLP;
+  /** The norm before attention. */
   input_layernorm: RMSNorm;
+  /** The norm before the MLP. */
   post_attention_layernorm: RMSNorm;
 
+  /** @internal Built of weights by its model. */
   constructor(config: LlamaConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize, rmsNormEps } = config;
@@ -86,11 +106,12 @@ export class LlamaBlock extends Module {
     this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
     return joined(this.run({ x }, inputs, cache));
   }
 
-  /** `forward`, which leaves the last sum to what reads it. */
+  /** @internal `forward`, which leaves the last sum to what reads it. */
   run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
     const recorded = cache && leavesNothing() ? recordedWhole(this, stream, inputs, cache) : undefined;
     if (recorded !== undefined) return recorded;

@@ -20,23 +20,35 @@ export type LlamaModelType = "llama" | "mistral";
 
 /** What `config.json` says, in one spelling. */
 export interface LlamaConfig extends SpecialIds {
-  modelType: LlamaModelType;
+  /** The family, as `model_type` names it. */
+  modelType: "llama" | "mistral";
+  /** Rows of the input embedding. */
   vocabSize: number;
+  /** Channels of the hidden states. */
   hiddenSize: number;
+  /** Channels inside each MLP. */
   intermediateSize: number;
+  /** Blocks. */
   numHiddenLayers: number;
+  /** Heads of the queries. */
   numAttentionHeads: number;
+  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
   numKeyValueHeads: number;
+  /** Channels of a head. */
   headDim: number;
   /** The longest text. */
   maxPositionEmbeddings: number;
+  /** Added to the mean square in norms. */
   rmsNormEps: number;
-  /** Biases of q, k, v and o; of gate, up and down. */
+  /** Whether q, k, v and o have biases. */
   attentionBias: boolean;
+  /** Whether gate, up and down have biases. */
   mlpBias: boolean;
   /** How many positions back attention sees, its own counted; undefined sees all. */
   slidingWindow: number | undefined;
+  /** Whether the head's weight is the input embedding's. */
   tieWordEmbeddings: boolean;
+  /** Rotary position embedding. */
   rope: RopeConfig;
   /** Storage of the weights as the file names it, such as `bfloat16`. */
   dtype: string | undefined;
@@ -46,10 +58,15 @@ export interface LlamaConfig extends SpecialIds {
 
 /** `LlamaConfig` and `MistralConfig` of transformers: the fields of `config.json` that are read. */
 export interface LlamaConfigFields extends TextConfigFields {
+  /** Rows of the input embedding. */
   vocab_size: number;
+  /** Channels of the hidden states. */
   hidden_size: number;
+  /** Channels inside each MLP. */
   intermediate_size: number;
+  /** Blocks. */
   num_hidden_layers: number;
+  /** Heads of the queries. */
   num_attention_heads: number;
   /** As many as heads unless given; 8 of Mistral. */
   num_key_value_heads?: number | null | undefined;
@@ -67,9 +84,13 @@ export interface LlamaConfigFields extends TextConfigFields {
   rope_theta?: number | undefined;
   /** `rope_type` default, linear or llama3, and what it takes. */
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
+  /** The spelling of transformers 5: `rope_theta` and what `rope_scaling` takes, in one. */
   rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
+  /** Whether q, k, v and o have biases; false unless given. */
   attention_bias?: boolean | undefined;
+  /** Whether gate, up and down have biases; false unless given. */
   mlp_bias?: boolean | undefined;
+  /** Taken, and not applied. */
   attention_dropout?: number | undefined;
   /** Of Mistral: 4096 unless given, null for none. */
   sliding_window?: number | null | undefined;

@@ -22,12 +22,16 @@ import {
 } from "./config.js";
 import { RotaryTables } from "./rotary.js";
 
-/** Everything but the head. */
+/** Llama without its head. */
 export class LlamaModel extends Module {
+  /** Embedding of the tokens. */
   embed_tokens: Embedding;
+  /** The blocks, in order. */
   layers: LlamaBlock[];
+  /** The norm after the last block. */
   norm: RMSNorm;
 
+  /** @internal Built of weights by its model. */
   constructor(config: LlamaConfig, weights: Weights) {
     super();
     const { vocabSize, hiddenSize, padTokenId: pad } = config;
@@ -41,6 +45,7 @@ export class LlamaModel extends Module {
     this.norm = weights.norm("model.norm", config.hiddenSize, config.rmsNormEps);
   }
 
+  /** Throws `ERR_INTERNAL`: it runs as a part of `LlamaForCausalLM`. */
   forward(): never {
     throw new LowrankError("ERR_INTERNAL", "LlamaModel runs as part of LlamaForCausalLM");
   }
@@ -50,9 +55,13 @@ export class LlamaModel extends Module {
  * Llama 2 and 3, SmolLM2, and Mistral by its `model_type`. Submodules and keys of `stateDict` are transformers'.
  */
 export class LlamaForCausalLM extends CausalLM {
+  /** What `config.json` says, in one spelling. */
   readonly config: LlamaConfig & Record<string, unknown>;
+  /** Everything but the head. */
   model: LlamaModel;
+  /** The output head; its weight is `model.embed_tokens`' where the two are tied. */
   lm_head: Linear;
+  /** @internal cos and sin of the positions. */
   readonly tables: RotaryTables;
 
   /** @internal */
@@ -80,10 +89,12 @@ export class LlamaForCausalLM extends CausalLM {
     });
   }
 
+  /** @internal The embedding that takes the ids. */
   inputEmbedding(): Embedding {
     return this.model.embed_tokens;
   }
 
+  /** @internal An empty cache. */
   newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numKeyValueHeads, headDim } = this.config;
     return new KeyValueCache(numHiddenLayers, limit, {
@@ -94,10 +105,12 @@ export class LlamaForCausalLM extends CausalLM {
     });
   }
 
+  /** @internal The configuration as `config.json` has it. */
   hubConfig(): Record<string, unknown> {
     return hubConfig(this.config);
   }
 
+  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
   hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
     const offset = cache?.length ?? 0;
     const T = checkedLength(ids, offset, this.config.maxPositionEmbeddings);

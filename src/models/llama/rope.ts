@@ -2,20 +2,36 @@
 import { LowrankError } from "../../errors.js";
 import type { ConfigFields } from "../config-fields.js";
 
+/** How frequencies are stretched for texts longer than those of pretraining: `rope_type` and its parameters. */
 export type RopeScaling =
-  | { type: "default" }
-  | { type: "linear"; factor: number }
   | {
-      type: "llama3";
+      /** They are not. */
+      type: "default";
+    }
+  | {
+      /** All by the same factor. */
+      type: "linear";
+      /** What positions are divided by. */
       factor: number;
+    }
+  | {
+      /** Llama 3's: low frequencies by the factor, high ones not, those between in part. */
+      type: "llama3";
+      /** What low frequencies are divided by. */
+      factor: number;
+      /** Wavelengths above the longest text of pretraining over this are stretched whole. */
       lowFreqFactor: number;
+      /** Wavelengths below the longest text of pretraining over this are left alone. */
       highFreqFactor: number;
       /** The longest text of pretraining. */
       originalMaxPositionEmbeddings: number;
     };
 
+/** Rotary position embedding. */
 export interface RopeConfig {
+  /** The base of the frequencies. */
   theta: number;
+  /** How they are stretched. */
   scaling: RopeScaling;
 }
 

@@ -7,10 +7,13 @@ import { madeAll, type Tensor } from "../../tensor.js";
 
 /** The rotation of one forward. */
 export interface Rotation {
+  /** [positions, D / 2]. */
   readonly cos: Tensor;
+  /** [positions, D / 2]. */
   readonly sin: Tensor;
   /** Where the first row stands, unless positions are given. */
   readonly offset: number;
+  /** i32 [B, T]; undefined where rows follow one another. */
   readonly positions: Tensor | undefined;
   /** Queries and keys [B, T, H, D], which differ in heads alone, turned in one pass. */
   apply(q: Tensor, k: Tensor): [q: Tensor, k: Tensor];

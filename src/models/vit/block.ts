@@ -13,12 +13,18 @@ import type { ViTConfig } from "./config.js";
 
 /** x [B, T, C] → [B, T, C]. Dropout of the attention's weights is not applied. */
 export class ViTAttention extends Module {
+  /** How many heads. */
   readonly heads: number;
+  /** Queries. */
   q_proj: Linear;
+  /** Keys. */
   k_proj: Linear;
+  /** Values. */
   v_proj: Linear;
+  /** Joins the heads. */
   o_proj: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor({ hiddenSize: C, numAttentionHeads, qkvBias }: ViTConfig, path: string, weights: Weights) {
     super();
     this.heads = numAttentionHeads;
@@ -28,6 +34,7 @@ export class ViTAttention extends Module {
     this.o_proj = weights.linear(`${path}.o_proj`, C, C, true);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
     const made = together([this.q_proj, this.k_proj, this.v_proj], x);
     const [q, k, v] = made.map((one) => inHeads(one, this.heads)) as [Tensor, Tensor, Tensor];
@@ -37,10 +44,14 @@ export class ViTAttention extends Module {
 
 /** fc2(activation(fc1(x))). */
 export class ViTMLP extends Module {
+  /** What lies between the two products. */
   readonly activation: ActivationName;
+  /** C to the inner channels. */
   fc1: Linear;
+  /** The inner channels to C. */
   fc2: Linear;
 
+  /** @internal Built of weights by its model. */
   constructor({ hiddenSize: C, intermediateSize, activation }: ViTConfig, path: string, weights: Weights) {
     super();
     this.activation = activation;
@@ -48,6 +59,7 @@ export class ViTMLP extends Module {
     this.fc2 = weights.linear(`${path}.fc2`, intermediateSize, C, true);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
     return this.fc2.forward(activate(this.activation, this.fc1.forward(x)));
   }
@@ -55,12 +67,18 @@ export class ViTMLP extends Module {
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
 export class ViTLayer extends Module {
+  /** Attention. */
   attention: ViTAttention;
+  /** The norm before attention. */
   layernorm_before: LayerNorm;
+  /** The norm before the MLP. */
   layernorm_after: LayerNorm;
+  /** The MLP. */
   mlp: ViTMLP;
+  /** Dropout of what is added. */
   dropout: Dropout;
 
+  /** @internal Built of weights by its model. */
   constructor(config: ViTConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize, layerNormEps, hiddenDropout } = config;
@@ -71,11 +89,12 @@ export class ViTLayer extends Module {
     this.dropout = new Dropout(hiddenDropout);
   }
 
+  /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
     return joined(this.run({ x }));
   }
 
-  /** `forward`, which leaves the last sum to what reads it. */
+  /** @internal `forward`, which leaves the last sum to what reads it. */
   run(stream: Stream): Stream {
     const [x, y] = normed(this.layernorm_before, stream);
     const added = this.dropout.forward(this.attention.forward(y));

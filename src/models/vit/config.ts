@@ -17,16 +17,27 @@ type Size = readonly [number, number];
 
 /** What `config.json` says, in one spelling. */
 export interface ViTConfig extends LabelConfig {
+  /** The family, as `model_type` names it. */
   modelType: "vit";
+  /** Channels of the hidden states. */
   hiddenSize: number;
+  /** Channels inside each MLP. */
   intermediateSize: number;
+  /** Blocks. */
   numHiddenLayers: number;
+  /** Heads of the queries. */
   numAttentionHeads: number;
+  /** Added to the variance in norms. */
   layerNormEps: number;
+  /** What each MLP applies. */
   activation: ActivationName;
+  /** Dropout of the embeddings, and of what a block adds. */
   hiddenDropout: number;
-  imageSize: Size;
-  patchSize: Size;
+  /** Height and width of an image, in pixels. */
+  imageSize: readonly [number, number];
+  /** Height and width of a patch, in pixels. */
+  patchSize: readonly [number, number];
+  /** Channels of an image. */
   numChannels: number;
   /** Whether queries, keys and values have biases. */
   qkvBias: boolean;

@@ -9,8 +9,10 @@ import { patchCount, type ViTConfig } from "./config.js";
 
 /** Patches as vectors: a convolution whose stride is its kernel. */
 export class ViTPatchEmbeddings extends Module {
+  /** A convolution whose stride is its kernel. */
   projection: Conv2d;
 
+  /** @internal Built of weights by its model. */
   constructor({ numChannels, hiddenSize, patchSize }: ViTConfig, path: string, weights: Weights) {
     super();
     this.projection = weights.patches(`${path}.projection`, numChannels, hiddenSize, patchSize);
@@ -28,13 +30,16 @@ export class ViTPatchEmbeddings extends Module {
 export class ViTEmbeddings extends Module {
   /** [channels, height, width] of an image. */
   readonly imageShape: readonly [number, number, number];
-  /** [1, 1, C]. */
+  /** The vector before the patches, from which the image is classified: [1, 1, C]. */
   cls_token: Tensor;
+  /** Patches as vectors. */
   patch_embeddings: ViTPatchEmbeddings;
-  /** [1, 1 + patches, C]. */
+  /** What is added by position: [1, 1 + patches, C]. */
   position_embeddings: Tensor;
+  /** Dropout of the sum. */
   dropout: Dropout;
 
+  /** @internal Built of weights by its model. */
   constructor(config: ViTConfig, path: string, weights: Weights) {
     super();
     const { hiddenSize: C, numChannels, imageSize, hiddenDropout } = config;

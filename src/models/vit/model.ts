@@ -13,12 +13,16 @@ import { ViTLayer } from "./block.js";
 import { hubConfig, vitConfig, type ViTConfig, type ViTConfigFields } from "./config.js";
 import { ViTEmbeddings } from "./embeddings.js";
 
-/** Everything but the head. */
+/** ViT without its head. */
 export class ViTModel extends Module {
+  /** The class token and the patches. */
   embeddings: ViTEmbeddings;
+  /** The blocks, in order. */
   layers: ViTLayer[];
+  /** The norm after the last block. */
   layernorm: LayerNorm;
 
+  /** @internal Built of weights by its model. */
   constructor(config: ViTConfig, path: string, weights: Weights) {
     super();
     this.embeddings = new ViTEmbeddings(config, `${path}.embeddings`, weights);
@@ -44,11 +48,15 @@ export class ViTModel extends Module {
  * the older names.
  */
 export class ViTForImageClassification extends Classifier {
+  /** What `config.json` says, in one spelling. */
   readonly config: ViTConfig & Record<string, unknown>;
+  /** The class as transformers names it. */
   readonly architecture = "ViTForImageClassification";
   /** PEFT has no name for the task. */
   readonly taskType = undefined;
+  /** Everything but the head. */
   vit: ViTModel;
+  /** [C] → [N], over the first token. */
   classifier: Linear;
 
   /** @internal */
@@ -75,22 +83,27 @@ export class ViTForImageClassification extends Classifier {
     });
   }
 
+  /** Where its weights are: `cpu`, `gpu:0`. */
   get device() {
     return this.classifier.weight.device;
   }
 
+  /** @internal pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
   hidden(pixels: Tensor): Tensor {
     return this.vit.forward(pixels, this.gradientCheckpointing && trains(this));
   }
 
+  /** @internal hidden [B, T, C] → logits [B, N]. */
   logits(hidden: Tensor): Tensor {
     return this.classifier.forward(firstToken(hidden));
   }
 
+  /** @internal The configuration as `config.json` has it. */
   hubConfig(): Record<string, unknown> {
     return { ...hubConfig(this.config), ...this.configChanges() };
   }
 
+  /** @internal A tensor's name in a file. */
   override fileName(name: string): string {
     return fileName(name);
   }
