@@ -16,7 +16,7 @@ import { checkAdapterRoom, described, type Adapter, type AdapterPart, type Fresh
 import type { LowRank } from "./any-layer.js";
 import { composed } from "./composed.js";
 import { acrossGroups } from "./grouped.js";
-import { LoRALayer, type LoRAOptions } from "./layer.js";
+import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options-of-layers.js";
 import { byRows } from "./shares.js";
 
@@ -57,11 +57,7 @@ type Made<L> = new (
   options?: LoRAConvOptions,
 ) => L;
 
-// Mixins need a constructor type that takes anything.
-// eslint-disable-next-line @typescript-eslint/no-explicit-any
-function mixin<T extends abstract new (...args: any[]) => ConvNd>(
-  Base: T,
-): LoRAConvClass<InstanceType<T> & LoRAConv> {
+function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceType<T> & LoRAConv> {
   abstract class Layer extends LoRALayer(Base) {
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     constructor(...args: any[]) {

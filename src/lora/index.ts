@@ -16,7 +16,7 @@ export {
 export { Embedding, type LoRAEmbeddingOptions } from "./embedding.js";
 export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js";
 export type { InjectReport } from "./inject.js";
-export { LoRALayer, type Adapter, type LoRAOptions } from "./layer.js";
+export { LoRALayer, type Adapter, type LayerClass, type LoRAOptions } from "./layer.js";
 export { Linear, type LoRALinearOptions } from "./linear.js";
 export { MergedLinear, type MergedLinearOptions } from "./merged-linear.js";
 export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js";

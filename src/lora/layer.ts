@@ -42,12 +42,20 @@ function firstOf(layer: {
   return name === undefined ? undefined : layer.adapters.get(name);
 }
 
-// Mixins need a constructor type that takes anything.
-/* eslint-disable @typescript-eslint/no-explicit-any */
-function mixin<T extends abstract new (...args: any[]) => Module & { weight: Tensor; bias?: Tensor | null }>(
-  Base: T,
-): T & (abstract new (...args: any[]) => LowRank) {
-  /* eslint-enable @typescript-eslint/no-explicit-any */
+/** A class of layers, whatever its constructor takes. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export type LayerClass<L> = abstract new (...args: any[]) => L;
+
+function mixin<
+  T extends LayerClass<
+    Module & {
+      /** What forward multiplies by; its first dimension counts outputs unless the layer says otherwise. */
+      weight: Tensor;
+      /** What forward adds; null or undefined for none. */
+      bias?: Tensor | null;
+    }
+  >,
+>(Base: T): T & LayerClass<LowRank> {
   abstract class Layer extends Base {
     readonly adapters = new Map<string, Adapter>();
     active: Active[] = [];

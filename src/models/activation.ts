@@ -5,20 +5,21 @@ import type { ConfigFields } from "./config-fields.js";
 const tanhForm = (x: Tensor): Tensor => x.gelu({ approximate: "tanh" });
 
 /** By transformers' names. */
-const ACTIVATIONS = {
-  gelu: (x: Tensor): Tensor => x.gelu(),
+const ACTIVATIONS: Record<ActivationName, (x: Tensor) => Tensor> = {
+  gelu: (x) => x.gelu(),
   gelu_new: tanhForm,
   gelu_fast: tanhForm,
   gelu_pytorch_tanh: tanhForm,
-  quick_gelu: (x: Tensor): Tensor => x.mul(x.mul(1.702).sigmoid()),
-  relu: (x: Tensor): Tensor => x.relu(),
-  silu: (x: Tensor): Tensor => x.silu(),
-  swish: (x: Tensor): Tensor => x.silu(),
-  tanh: (x: Tensor): Tensor => x.tanh(),
+  quick_gelu: (x) => x.mul(x.mul(1.702).sigmoid()),
+  relu: (x) => x.relu(),
+  silu: (x) => x.silu(),
+  swish: (x) => x.silu(),
+  tanh: (x) => x.tanh(),
 };
 
 /** An activation, by the name that transformers gives it. */
-export type ActivationName = keyof typeof ACTIVATIONS;
+export type ActivationName =
+  "gelu" | "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "quick_gelu" | "relu" | "silu" | "swish" | "tanh";
 
 export function activate(name: ActivationName, x: Tensor): Tensor {
   return ACTIVATIONS[name](x);
