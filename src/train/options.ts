@@ -102,7 +102,7 @@ export interface FinetuneOptions {
   dtype?: StorageType;
   /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
   matmulPrecision?: MatmulPrecision;
-  /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto` takes the fastest. */
+  /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */
   device?: string;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
   profile?: string;
