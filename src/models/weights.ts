@@ -156,7 +156,7 @@ export class FileWeights extends Weights {
     if (found === undefined) {
       if (fresh) return this.#draw(name, shape, start, more);
       this.#missing.push(name);
-      return placeholder(this.options.device);
+      return placeholder(shape);
     }
     this.#used.add(found);
     const info = this.file.info(found);
@@ -165,7 +165,7 @@ export class FileWeights extends Weights {
       this.#wrongShapes.push(
         `${found} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
       );
-      return placeholder(this.options.device);
+      return placeholder(shape);
     }
     const { device } = this.options;
     // Biases are added in f32, and are few.
@@ -198,9 +198,9 @@ export class FileWeights extends Weights {
   }
 }
 
-/** Stands for a tensor that is not there until `finish` says so. */
-function placeholder(device: Device): Tensor {
-  return zeros([1], { device });
+/** Stands for a tensor that is not there until `finish` says so; it has a shape, and no memory. */
+function placeholder(shape: readonly number[]): Tensor {
+  return zeros(shape, { device: "meta:cpu" });
 }
 
 /** Weights drawn anew, as transformers initialises its models: N(0, deviation²), norms 1, biases 0. */

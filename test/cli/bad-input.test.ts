@@ -164,7 +164,7 @@ const badModels: [string, RegExp][] = [
 ];
 
 const badOptions: [string[], RegExp][] = [
-  [["--rank", "1000000000"], /inject: \d+ bytes more do not fit on .*; take a lower rank/],
+  [["--rank", "1000000000"], /inject: \d+ bytes are asked for, and \d+ are free on .*; take a lower rank/],
   [["--targets", "nothing"], /\[nothing\] matches no layer.*q_proj/],
   [["--device", "gpu:99"], /no GPU number 99; (there are cpu, gpu:0|no driver)/],
   [["--resume"], /there is no such folder to go on from/],
