@@ -125,7 +125,7 @@ export function call<T>(f: () => T): T {
 
 /** A native error as a `LowrankError`; anything else as it is. `where` is what was called. */
 export function translated(error: unknown, where?: string): unknown {
-  const { code, message = "" } = error as { code?: string; message?: string };
+  const { code, message = "" } = error as { code?: string | undefined; message?: string | undefined };
   if (error instanceof LowrankError || typeof code !== "string") return error;
   if (code.startsWith("ERR_")) return new LowrankError(code as ErrorCode, message, { cause: error });
   const named = where === undefined ? message : `${where}: ${message}`;

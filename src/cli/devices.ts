@@ -5,7 +5,7 @@ export function devicesCommand(): Command {
   const command = new Command("devices").description("what this machine can train on, and what auto chooses");
   return command
     .option("--json", "one device a line, as JSON")
-    .action(() => devices(command.opts<{ json?: boolean }>().json ?? false));
+    .action(() => devices(command.opts<{ json?: boolean | undefined }>().json ?? false));
 }
 
 async function devices(json: boolean): Promise<void> {

@@ -12,14 +12,14 @@ import * as value from "./values.js";
 
 interface Flags {
   data: string;
-  dataFormat?: DataFormat;
-  model?: string;
-  adapter?: string;
+  dataFormat?: DataFormat | undefined;
+  model?: string | undefined;
+  adapter?: string | undefined;
   batchSize: number;
-  maxLength?: number;
-  dtype?: StorageType;
+  maxLength?: number | undefined;
+  dtype?: StorageType | undefined;
   device: string;
-  json?: boolean;
+  json?: boolean | undefined;
 }
 
 export function evaluateCommand(): Command {

@@ -9,7 +9,7 @@ interface Flags {
   adapter: string;
   format: AdapterFormat;
   output: string;
-  model?: string;
+  model?: string | undefined;
 }
 
 export function exportCommand(): Command {

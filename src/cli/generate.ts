@@ -7,19 +7,19 @@ import * as value from "./values.js";
 
 interface Flags {
   prompt: string;
-  model?: string;
-  adapter?: string[];
+  model?: string | undefined;
+  adapter?: string[] | undefined;
   maxTokens: number;
   temperature: number;
-  topP?: number;
-  topK?: number;
-  minP?: number;
+  topP?: number | undefined;
+  topK?: number | undefined;
+  minP?: number | undefined;
   repetitionPenalty: number;
-  stop?: string[];
+  stop?: string[] | undefined;
   seed: number;
-  dtype?: StorageType;
+  dtype?: StorageType | undefined;
   device: string;
-  json?: boolean;
+  json?: boolean | undefined;
 }
 
 export function generateCommand(): Command {

@@ -7,7 +7,7 @@ import { load } from "./models.js";
 interface Flags {
   adapter: string;
   output: string;
-  model?: string;
+  model?: string | undefined;
 }
 
 export function mergeCommand(): Command {

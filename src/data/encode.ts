@@ -3,11 +3,11 @@ import { abortReason, throwIfAborted } from "../errors.js";
 
 /** The part of a tokenizer that data needs. */
 export interface Encoder {
-  encode(text: string, options?: { addSpecialTokens?: boolean }): Int32Array;
+  encode(text: string, options?: { addSpecialTokens?: boolean | undefined }): Int32Array;
   /** The same for many texts, in parallel: of each the first `limit` ids. */
   encodeRows?(
     texts: readonly string[],
-    options: { addSpecialTokens?: boolean; limit?: number },
+    options: { addSpecialTokens?: boolean | undefined; limit?: number | undefined },
   ): Promise<Encoded[]>;
   /** How to encode a running text in parts; undefined where only a whole text has its ids. */
   readonly parts?: Parts | undefined;

@@ -15,9 +15,9 @@ export interface ExampleOptions {
   /** The first ends a row; a row that ends with any of them is left as it is. */
   eosTokenIds: readonly number[];
   /** `"completion"` trains on the completion alone, `"all"` on the prompt too. Rows of text train on all. */
-  trainOn?: "completion" | "all";
+  trainOn?: "completion" | "all" | undefined;
   /** How many ids the model has; others are refused. */
-  vocabSize?: number;
+  vocabSize?: number | undefined;
   signal?: AbortSignal | undefined;
   onProgress?: OnProgress | undefined;
 }
@@ -112,9 +112,9 @@ export async function encodeRows(
 const CHUNK = 1 << 16;
 
 /** Rows in runs of about `CHUNK` characters, each with the bytes that were read up to its end. */
-export async function* chunks<R extends { text?: string; prompt?: string; completion?: string }>(
-  parts: AsyncIterable<Read<R[]>>,
-): AsyncGenerator<Read<R[]>> {
+export async function* chunks<
+  R extends { text?: string | undefined; prompt?: string | undefined; completion?: string | undefined },
+>(parts: AsyncIterable<Read<R[]>>): AsyncGenerator<Read<R[]>> {
   for await (const { part, read } of parts) {
     let [from, size] = [0, 0];
     for (const [i, { text = "", prompt = "", completion = "" }] of part.entries()) {

@@ -15,11 +15,11 @@ export interface DataReport {
   /** The first of each kind, by line. */
   first: {
     /** The line of the first row that was cut. */
-    cut?: number;
+    cut?: number | undefined;
     /** The line of the first row that was cut by more than half. */
-    mostlyCut?: number;
+    mostlyCut?: number | undefined;
     /** The line of the first row that was left out. */
-    dropped?: number;
+    dropped?: number | undefined;
   };
   /** Places where a running text was cut although its ids may differ there from those of the whole. */
   roughCuts: number;

@@ -87,7 +87,7 @@ class Stream implements Source {
 
   constructor(
     readonly name: string,
-    private readonly begin: () => NodeJS.ReadableStream & { destroy?: () => unknown },
+    private readonly begin: () => NodeJS.ReadableStream & { destroy?: (() => unknown) | undefined },
   ) {}
 
   get size(): number | undefined {

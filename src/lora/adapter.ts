@@ -12,7 +12,7 @@ export interface Adapter {
   /** loraAlpha / r, or loraAlpha / √r with rank-stabilised scaling (Kalajdzievski 2023). */
   readonly scaling: number;
   /** Whether `scaling` is rank-stabilised. */
-  readonly useRslora?: boolean;
+  readonly useRslora?: boolean | undefined;
   /** Probability with which training drops what goes into A. */
   readonly loraDropout: number;
   /** The first factor, in a linear layer [r, in]. */
@@ -20,19 +20,21 @@ export interface Adapter {
   /** The second factor, in a linear layer [out, r]. */
   loraB: Tensor;
   /** Added to the low-rank product before it is scaled: [out]. */
-  loraBias?: Tensor;
+  loraBias?: Tensor | undefined;
   /** DoRA's magnitudes, one an output, in PEFT's shape (Liu et al. 2024). */
-  magnitude?: Tensor;
+  magnitude?: Tensor | undefined;
   /**
    * Where A and B started, when the start was taken out of the weight (PiSSA, OLoRA): what counts is
    * B·A − B₀·A₀. So the base keeps its bits, whatever adapters come and go.
    */
-  start?: {
-    /** A₀, in the shape of `loraA`. */
-    loraA: Tensor;
-    /** B₀, in the shape of `loraB`. */
-    loraB: Tensor;
-  };
+  start?:
+    | {
+        /** A₀, in the shape of `loraA`. */
+        loraA: Tensor;
+        /** B₀, in the shape of `loraB`. */
+        loraB: Tensor;
+      }
+    | undefined;
 }
 
 /**

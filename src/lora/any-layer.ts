@@ -41,7 +41,7 @@ export interface LowRank extends Module {
   /** @internal Whether parameters are named as PEFT names them in memory: not so of a layer with its own "default" alone. */
   readonly namedByAdapter: boolean;
   /** @internal The base's weight, and its bias where that was merged too, while merged ones stand in their places. */
-  unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null;
+  unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null | undefined } | null;
   /** @internal The layer that this one replaced in a model. */
   replaced: { readonly module: Module } | null;
   /** @internal The base's own weight, merged or not. */
@@ -109,7 +109,7 @@ export interface LowRank extends Module {
 /** The same with what its base has, as the rest of this folder works on it. */
 export interface AnyLoRALayer extends LowRank {
   weight: Tensor;
-  bias?: Tensor | null;
+  bias?: Tensor | null | undefined;
 }
 
 /** Which adapters count in forward, and how much. */

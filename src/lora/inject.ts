@@ -56,7 +56,7 @@ export async function inject(model: Targetable, given: InjectOptions = {}): Prom
 export function injectNow(
   model: Targetable,
   given: InjectOptions,
-  { frozen = true }: { frozen?: boolean } = {},
+  { frozen = true }: { frozen?: boolean | undefined } = {},
 ): InjectReport {
   return put(model, { options: optionsFor(model, given), byPath: new Map() }, { drawn: false, frozen });
 }

@@ -26,7 +26,7 @@ export type { Active, AnyLoRALayer } from "./any-layer.js";
 /** Any layer that the mixin made. */
 export type LoRALayer = LowRank;
 
-type WithWeight = Module & { weight: Tensor; bias?: Tensor | null };
+type WithWeight = Module & { weight: Tensor; bias?: Tensor | null | undefined };
 
 /** Marks what the mixin made: on the prototype, since a declaration cannot name it. */
 const BRAND = Symbol("LoRALayer");
@@ -52,7 +52,7 @@ function mixin<
       /** What forward multiplies by; its first dimension counts outputs unless the layer says otherwise. */
       weight: Tensor;
       /** What forward adds; null or undefined for none. */
-      bias?: Tensor | null;
+      bias?: Tensor | null | undefined;
     }
   >,
 >(Base: T): T & LayerClass<LowRank> {
@@ -61,7 +61,7 @@ function mixin<
     active: Active[] = [];
     mergeWeights = true;
     byHand = false;
-    unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null } | null = null;
+    unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null | undefined } | null = null;
     replaced: { readonly module: Module } | null = null;
     squaredNorms: SquaredNorms | null = null;
 
@@ -397,7 +397,7 @@ export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
     /** What forward multiplies by now: the base's own, or the merged one where `merged`. `stateDict()` has the base's. */
     weight: Tensor;
     /** What forward adds now; null or undefined for none. */
-    bias?: Tensor | null;
+    bias?: Tensor | null | undefined;
   };
 };
 

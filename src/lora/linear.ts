@@ -21,7 +21,7 @@ export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
 export interface LinearParts {
   weight: Tensor;
   bias: Tensor | null;
-  share?: Share;
+  share?: Share | undefined;
 }
 
 /**

@@ -88,7 +88,7 @@ export function checkBase<T extends object>(
   what: string,
 ): T {
   if (!(given instanceof Base)) return refuse(`${layer}.fromBase`, "layer", what, given);
-  const held = (given as { adapters?: ReadonlyMap<string, unknown> }).adapters;
+  const held = (given as { adapters?: ReadonlyMap<string, unknown> | undefined }).adapters;
   if (held !== undefined && held.size > 0)
     throw new LowrankError(
       "ERR_OPTION",

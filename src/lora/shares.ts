@@ -9,7 +9,7 @@ export interface Share {
   /** The adapter's scaling times the weight that it counts with. */
   scaling: number;
   /** Neighbouring rows of the input, its last dimension apart; all without. */
-  runs?: readonly { start: number; count: number }[];
+  runs?: readonly { start: number; count: number }[] | undefined;
 }
 
 /** What a share is taken from. */

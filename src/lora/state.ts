@@ -85,7 +85,7 @@ export function fitted(
   model: Module,
   name: string,
   { file, tensors, baseModel, options }: AdapterFile,
-  { padded = false, inPlace = "none" }: { padded?: boolean; inPlace?: BiasMode } = {},
+  { padded = false, inPlace = "none" }: { padded?: boolean | undefined; inPlace?: BiasMode | undefined } = {},
 ): Fitted[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
   const state = adapterState(model, name, inPlace);

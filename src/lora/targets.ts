@@ -21,15 +21,15 @@ const FAMILY_TARGETS: Record<string, readonly string[]> = {
 /** What may be adapted: any module. What it says of itself besides is taken where it is there. */
 export interface Targetable extends Module {
   /** `model_type` or `modelType` is the family that PEFT's table of targets is asked for. */
-  config?: object;
+  config?: object | undefined;
   /** Where the model came from: `base_model_name_or_path` of a saved adapter. */
   source?: string | undefined;
   /** Which embedding takes the ids. */
   inputEmbedding?(): Embedding;
   /** The path of the output head, which `all-linear` leaves alone. */
-  outputHead?: string;
+  outputHead?: string | undefined;
   /** What it is for, in PEFT's words: CAUSAL_LM, SEQ_CLS, … */
-  taskType?: string;
+  taskType?: string | undefined;
 }
 
 /** What PEFT's table names for the family of a model; undefined where it has it not. */
@@ -66,10 +66,10 @@ function candidatesOf(model: Module): string[] {
 /** What chooses among a model's layers. */
 export interface Targeting {
   targetModules: Targets;
-  excludeModules?: Targets;
-  layersToTransform?: number | readonly number[];
-  layersPattern?: string | readonly string[];
-  taskType?: string;
+  excludeModules?: Targets | undefined;
+  layersToTransform?: number | readonly number[] | undefined;
+  layersPattern?: string | readonly string[] | undefined;
+  taskType?: string | undefined;
 }
 
 /** Layers that can be adapted. */

@@ -4,13 +4,13 @@ import type { LayerCache } from "./cache.js";
 
 export interface AttentionOptions {
   /** A query sees no key after its own position. */
-  causal?: boolean;
+  causal?: boolean | undefined;
   /** i32 [B, S], 0 where a key is hidden. */
   mask?: Tensor | undefined;
   /** How many positions back a query sees, its own counted; 0 sees all. */
-  window?: number;
+  window?: number | undefined;
   /** 1/√D unless given. */
-  scale?: number;
+  scale?: number | undefined;
   /** Keys and values so far, to which k and v are appended. */
   cache?: LayerCache | undefined;
 }

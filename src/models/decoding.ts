@@ -109,7 +109,7 @@ export class Decoding {
   }
 
   /** What follows `step`, for the texts of it that want more; `tokens` are its outcome where the host hands it on. */
-  #after({ step, tokens }: { step: Step; tokens?: Int32Array }): Step | undefined {
+  #after({ step, tokens }: { step: Step; tokens?: Int32Array | undefined }): Step | undefined {
     const rows = this.#left(step).filter((row) => {
       const text = step.texts[row] as number;
       return this.#made < (this.options.counts[text] as number);

@@ -8,15 +8,15 @@ import type { TextEncoder } from "./encoder.js";
 /** What `embed` takes besides the texts. */
 export interface EmbedOptions {
   /** The mean over a text's tokens, or its first token; `mean`. */
-  pooling?: "mean" | "cls";
+  pooling?: "mean" | "cls" | undefined;
   /** Whether each vector is divided by its length; true. */
-  normalize?: boolean;
+  normalize?: boolean | undefined;
   /** Texts that are run at once; 32. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /** Tokens of a text that count; the model's longest unless given. */
-  maxLength?: number;
+  maxLength?: number | undefined;
   /** Ends it between batches, with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }
 
 export async function embed(

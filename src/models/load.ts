@@ -23,17 +23,17 @@ import { FileWeights } from "./weights.js";
 /** What `loadModel` takes besides the path. */
 export interface LoadOptions<T extends Task = Task> {
   /** Where the weights go; the default device unless given. */
-  device?: Device;
+  device?: Device | undefined;
   /** Storage of the weights; as in the file unless given. */
-  dtype?: Exclude<DType, "i32">;
+  dtype?: Exclude<DType, "i32"> | undefined;
   /** What the model is for; as `architectures` in `config.json` says unless given. */
-  task?: T;
+  task?: T | undefined;
   /** Classes of a classifier; as in the file unless given. A head of another size starts anew. */
-  numLabels?: number;
+  numLabels?: number | undefined;
   /** Ends loading with its reason. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
   /** Told once of what a file carries besides the model, and of what it lacks and starts anew. */
-  onNotice?: (text: string) => void;
+  onNotice?: ((text: string) => void) | undefined;
 }
 
 /** What a task's models offer. */

@@ -6,7 +6,7 @@ import { evaluating, resumption, scope, trains } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
-type Head = Module & { weight: Tensor; active?: readonly unknown[] };
+type Head = Module & { weight: Tensor; active?: readonly unknown[] | undefined };
 
 /**
  * `hidden` and `loss` are made; `logits` by reading it, from `hidden`, in the mode that forward was called in, and of
@@ -15,7 +15,7 @@ type Head = Module & { weight: Tensor; active?: readonly unknown[] };
  */
 class CausalOutput implements ForwardOutput {
   readonly hidden: Tensor;
-  declare readonly loss?: Tensor;
+  declare readonly loss?: Tensor | undefined;
   readonly #make: () => Tensor;
 
   constructor(hidden: Tensor, loss: Tensor | undefined, make: () => Tensor) {

@@ -74,9 +74,9 @@ function adapterName(where: string, name: string, value: unknown): string | null
 /** What any model gives; one without a head gives no logits. */
 export interface ModelOutput {
   /** [B, T, V] of a language model, made when first read, and the same tensor from then on; [B, N] of a classifier. */
-  readonly logits?: Tensor;
+  readonly logits?: Tensor | undefined;
   /** Where labels were given: the mean over labels that count, or what `reduction` makes of their losses. */
-  readonly loss?: Tensor;
+  readonly loss?: Tensor | undefined;
   /** [B, T, C], after the last norm. */
   readonly hidden: Tensor;
 }

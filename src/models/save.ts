@@ -15,11 +15,11 @@ import type { PretrainedModel } from "./pretrained.js";
 /** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
   /** Storage of the file; as in memory unless given. */
-  dtype?: Exclude<DType, "i32">;
+  dtype?: Exclude<DType, "i32"> | undefined;
   /** A larger model is cut into several files of at most so many bytes; 5e9. */
-  maxShardBytes?: number;
+  maxShardBytes?: number | undefined;
   /** Whether a folder that holds a model (a `config.json`) is replaced, with all that is in it; false. */
-  overwrite?: boolean;
+  overwrite?: boolean | undefined;
 }
 
 /** Files that go along with the weights as they are. */

@@ -23,7 +23,7 @@ function tokenText(config: ConfigFields | undefined, key: string): string | unde
 export function specialTokens(
   folder: string,
   tokenizer: { tokenToId(token: string): number | undefined },
-  config: { eosTokenIds?: readonly number[]; padTokenId?: number | undefined; vocabSize: number },
+  config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
   const own = readConfigFields(join(folder, "tokenizer_config.json"));
   const idOf = (key: string): number | undefined => {

@@ -6,7 +6,7 @@ import type { Tensor } from "../tensor.js";
 /** x + added. Whoever reads it next makes the sum: a norm in the same pass over memory. */
 export interface Stream {
   readonly x: Tensor;
-  readonly added?: Tensor;
+  readonly added?: Tensor | undefined;
 }
 
 type Norm = Module & { forward(x: Tensor): Tensor };

@@ -42,7 +42,10 @@ export class Tokenizer {
    */
   async encodeRows(
     texts: readonly string[],
-    { addSpecialTokens = true, limit = Infinity }: { addSpecialTokens?: boolean; limit?: number } = {},
+    {
+      addSpecialTokens = true,
+      limit = Infinity,
+    }: { addSpecialTokens?: boolean | undefined; limit?: number | undefined } = {},
   ): Promise<Encoded[]> {
     const most = Number.isFinite(limit) ? limit : undefined;
     const all = settled(await this.#native.encodeAll([...texts], addSpecialTokens, most));

@@ -22,9 +22,9 @@ interface Drawing {
 
 export interface LinearLayout {
   /** Whether the weight is stored as [in, out]. */
-  fanInFanOut?: boolean;
+  fanInFanOut?: boolean | undefined;
   /** What a drawn weight is multiplied by. */
-  scale?: number;
+  scale?: number | undefined;
 }
 
 /** Gives each layer of a model its tensors, by transformers' paths. */
@@ -80,9 +80,9 @@ export interface Naming {
   /** What goes before every name but a head's. A file may lack it, or have it where the model has none. */
   prefix: string;
   /** Drawn anew where a file lacks them, and named once in a notice: heads that a task adds. */
-  fresh?: RegExp;
+  fresh?: RegExp | undefined;
   /** Other names of a tensor, such as those of older files. */
-  older?: (name: string) => string[];
+  older?: ((name: string) => string[]) | undefined;
 }
 
 /** Takes weights from a file by name, and knows at the end what was left or missing. */
@@ -105,7 +105,7 @@ export class FileWeights extends Weights {
       /** What errors and notices call the file. */
       where: string;
       /** Whether a fresh name that is there in another shape is drawn anew too. */
-      otherLabels?: boolean;
+      otherLabels?: boolean | undefined;
     },
   ) {
     super();

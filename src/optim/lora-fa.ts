@@ -87,7 +87,7 @@ export class LoraFA extends AdamW {
 
 function* pairsOf(model: Module): IterableIterator<[path: string, pair: Pair]> {
   for (const [path, module] of model.namedModules()) {
-    const { adapters } = module as { adapters?: ReadonlyMap<string, Pair> };
+    const { adapters } = module as { adapters?: ReadonlyMap<string, Pair> | undefined };
     if (!(adapters instanceof Map) || module instanceof Embedding) continue;
     for (const pair of adapters.values() as Iterable<Pair>) if (pair.loraB.requiresGrad) yield [path, pair];
   }

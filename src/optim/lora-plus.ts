@@ -12,7 +12,7 @@ export interface LoraPlusOptions {
   /** How many times faster B learns. */
   ratio: number;
   /** The rate of adapted embeddings; 1e-6 unless given, as in PEFT. */
-  lrEmbedding?: number;
+  lrEmbedding?: number | undefined;
 }
 
 /**

@@ -7,7 +7,7 @@ export type Schedule = (step: number) => number;
 /** The options of a schedule, in steps. */
 export interface ScheduleOptions {
   /** Steps in which the factor rises from 0 to 1; none unless given. */
-  warmup?: number;
+  warmup?: number | undefined;
   /** Steps of the whole run, those of the warm-up among them. */
   total: number;
 }

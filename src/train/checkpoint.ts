@@ -42,7 +42,7 @@ export interface Progress extends Provenance {
   evalLoss: number | null;
   judged: Judged;
   /** Lineages whose checkpoints the run was to replace. */
-  replaces?: string[];
+  replaces?: string[] | undefined;
   /** When, as ISO 8601. */
   saved: string;
   /** The other files of the folder. */

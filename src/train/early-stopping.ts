@@ -6,7 +6,7 @@ export interface Judged {
   best: {
     step: number;
     loss: number;
-    /** Where its checkpoint lies, if not beside the others. */ folder?: string;
+    /** Where its checkpoint lies, if not beside the others. */ folder?: string | undefined;
   } | null;
   /** Evaluations since then. */
   since: number;

@@ -15,7 +15,7 @@ export interface Evaluation {
   /** Tokens, or rows. */
   tokens: number;
   /** What a classifier told right; not of a language model. */
-  classes?: ClassScores;
+  classes?: ClassScores | undefined;
 }
 
 /** What a classifier told right. */

@@ -42,7 +42,7 @@ export interface StartEvent {
   /** What became of each data file's rows: how many were cut or left out. */
   data?: readonly DataReport[] | undefined;
   /** The names of a classifier's classes. */
-  labels?: readonly string[];
+  labels?: readonly string[] | undefined;
   /** Optimizer steps of the whole run, those before a resume among them. */
   steps: number;
   /** Optimizer steps of an epoch. */
@@ -199,14 +199,16 @@ export interface FinetuneResult {
   /** Whether `stop()` ended it before its last step. */
   stopped: boolean;
   /** With `patience`: which evaluation was the best, whose adapter this is. */
-  best?: {
-    /** Optimizer steps done then. */
-    step: number;
-    /** The held-out loss then. */
-    loss: number;
-    /** Whether the run ended before its last step, since no later evaluation was better. */
-    early: boolean;
-  };
+  best?:
+    | {
+        /** Optimizer steps done then. */
+        step: number;
+        /** The held-out loss then. */
+        loss: number;
+        /** Whether the run ended before its last step, since no later evaluation was better. */
+        early: boolean;
+      }
+    | undefined;
 }
 
 /** What a run of `finetune` tells of, told apart by `type`. */

@@ -21,9 +21,9 @@ export interface Identities {
   /** Configuration and weights. */
   base: string;
   /** Undefined where there is none. */
-  tokenizer?: string;
+  tokenizer?: string | undefined;
   data: string;
-  evalData?: string;
+  evalData?: string | undefined;
 }
 
 /** Of the model, and of the data as it was read. */

@@ -35,7 +35,7 @@ export interface TrainingOptions {
 export interface Measured {
   loss: Tensor;
   /** [B, N]. */
-  scores?: Tensor;
+  scores?: Tensor | undefined;
 }
 
 export interface Objective {

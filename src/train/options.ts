@@ -28,7 +28,7 @@ export interface FinetuneOptions {
   /** What `data` and `evalData` hold, where their names don't say it. */
   dataFormat?: DataFormat | undefined;
   /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */
-  output?: string;
+  output?: string | undefined;
   /**
    * Replace what an earlier run left in the output folder: its adapter when this one is done, and its checkpoints then.
    * Until this run has saved something the folder is as it was, and what no run wrote stays.
@@ -38,48 +38,50 @@ export interface FinetuneOptions {
    * Rank 16, alpha twice the rank, no dropout, all linear layers but the head. A start from data
    * (`eva`) takes the run's own unless `evaData` is given.
    */
-  lora?: InjectOptions;
+  lora?: InjectOptions | undefined;
   /** AdamW: 2e-4, weight decay 0.01; by LoRA+ where a ratio is given. */
-  optimizer?: {
-    /** The highest learning rate, from 0 on; 2e-4. */
-    lr?: number;
-    /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999. */
-    betas?: readonly [number, number];
-    /** Added to the denominator of an update, from 0 on; 1e-8. */
-    eps?: number;
-    /** Decoupled weight decay, from 0 on; 0.01. */
-    weightDecay?: number;
-    /** How many times faster B learns than A (LoRA+, Hayou et al. 2024); the same unless given. */
-    loraPlusRatio?: number;
-  };
+  optimizer?:
+    | {
+        /** The highest learning rate, from 0 on; 2e-4. */
+        lr?: number | undefined;
+        /** Decay of the running means of the gradient and of its square, each at least 0 and below 1; 0.9 and 0.999. */
+        betas?: readonly [number, number] | undefined;
+        /** Added to the denominator of an update, from 0 on; 1e-8. */
+        eps?: number | undefined;
+        /** Decoupled weight decay, from 0 on; 0.01. */
+        weightDecay?: number | undefined;
+        /** How many times faster B learns than A (LoRA+, Hayou et al. 2024); the same unless given. */
+        loraPlusRatio?: number | undefined;
+      }
+    | undefined;
   /** What multiplies the learning rate after the warm-up; `linear`. */
-  schedule?: ScheduleName;
+  schedule?: ScheduleName | undefined;
   /** Steps in which the learning rate rises from 0; 3% of all, rounded up, unless given. */
-  warmup?: number;
+  warmup?: number | undefined;
   /** Optimizer steps, over as many epochs as they take; or `epochs`. */
-  steps?: number;
+  steps?: number | undefined;
   /** How often the data is gone through, which may be a fraction above 0; 1 unless `steps` is given. */
-  epochs?: number;
+  epochs?: number | undefined;
   /** Rows of a batch; 1. */
-  batchSize?: number;
+  batchSize?: number | undefined;
   /** Batches to an optimizer step; 8. */
-  gradientAccumulation?: number;
+  gradientAccumulation?: number | undefined;
   /** Tokens that a row may have, at least 2; 512, and never over the model's longest text. */
-  maxLength?: number;
+  maxLength?: number | undefined;
   /** Keep only what enters each block and compute the rest again in backward: less memory, more time. False. */
-  gradientCheckpointing?: boolean;
+  gradientCheckpointing?: boolean | undefined;
   /** Which tokens of a row with a prompt are trained on; `completion`. */
-  trainOn?: "completion" | "all";
+  trainOn?: "completion" | "all" | undefined;
   /** How much of each label is spread over all, at least 0 and below 1; 0. Held-out losses leave it out. */
-  labelSmoothing?: number;
+  labelSmoothing?: number | undefined;
   /** The norm that gradients are cut to; 1. 0 doesn't clip. */
-  clipNorm?: number;
+  clipNorm?: number | undefined;
   /** What shuffling, dropout and the fresh adapter are drawn from; 0. */
-  seed?: number;
+  seed?: number | undefined;
   /** Steps between evaluations, which come at the start and the end too. It needs held-out rows. */
-  evalEvery?: number;
+  evalEvery?: number | undefined;
   /** Steps between checkpoints; unless given one is saved where the run is stopped, and with `patience` of the best. */
-  saveEvery?: number;
+  saveEvery?: number | undefined;
   /**
    * How many checkpoints are kept, 3 unless given: the newest, and besides them the best by held-out loss among those
    * that were evaluated. Older ones go once a newer is safely on the disk.
@@ -99,13 +101,13 @@ export interface FinetuneOptions {
    */
   resume?: boolean | string | undefined;
   /** Storage of the frozen weights; as in the file unless given. */
-  dtype?: StorageType;
+  dtype?: StorageType | undefined;
   /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
-  matmulPrecision?: MatmulPrecision;
+  matmulPrecision?: MatmulPrecision | undefined;
   /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */
-  device?: string;
+  device?: string | undefined;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
-  profile?: string;
+  profile?: string | undefined;
   /** Ends the run within a step, with its reason; `stop()` ends it with a checkpoint. */
-  signal?: AbortSignal;
+  signal?: AbortSignal | undefined;
 }

@@ -42,7 +42,7 @@ export interface Files {
 interface TextConfig {
   vocabSize: number;
   maxPositionEmbeddings: number;
-  eosTokenIds?: readonly number[];
+  eosTokenIds?: readonly number[] | undefined;
   padTokenId?: number | undefined;
 }
 
@@ -97,7 +97,7 @@ function progress(
   stage: ProgressEvent["stage"],
   file: string,
   emit: RunContext["emit"],
-): (done: { read: number; size: number | undefined; tokens?: number }) => void {
+): (done: { read: number; size: number | undefined; tokens?: number | undefined }) => void {
   let told = performance.now();
   return ({ read, size, tokens = 0 }) => {
     const now = performance.now();

@@ -3,7 +3,7 @@ export interface Queued {
   /** Tells it from the other events. */
   type: string;
   /** Of a `step` event: how many it stands for. */
-  merged?: number;
+  merged?: number | undefined;
 }
 
 /** How many events wait for a reader. */

@@ -23,7 +23,7 @@ export function startEvent(
   return {
     type: "start",
     model: model.source ?? "",
-    family: (model.config as { modelType?: string }).modelType ?? "",
+    family: (model.config as { modelType?: string | undefined }).modelType ?? "",
     parameters: total,
     trainable,
     adapted: adapted.length,

@@ -6,7 +6,10 @@ import { dataLine, endLines, evalLine, liveLine, plainLine, worthALine } from ".
 import { summary } from "./summary.js";
 
 /** What it writes to: standard output, or a test's. */
-export type Output = Pick<WriteStream, "write"> & { isTTY?: boolean; columns?: number };
+export type Output = Pick<WriteStream, "write"> & {
+  isTTY?: boolean | undefined;
+  columns?: number | undefined;
+};
 
 export type Renderer = (event: TrainEvent) => void;
 

@@ -9,7 +9,11 @@ function quoted(argument: string, windows: boolean): string {
 /** The run's own options are in its folder: the command names that, and how the run is told. */
 export function resumeCommand(
   output: string,
-  { json, data, profile }: { json?: boolean; data?: string; profile?: string } = {},
+  {
+    json,
+    data,
+    profile,
+  }: { json?: boolean | undefined; data?: string | undefined; profile?: string | undefined } = {},
   windows = process.platform === "win32",
 ): string {
   const words = ["lowrank", "finetune", "--resume", output];

@@ -11,9 +11,9 @@ export interface AdapterFile {
   /** On the cpu, under PEFT's keys. */
   tensors: Record<string, Tensor>;
   /** The model that it says it is for. */
-  baseModel?: string;
+  baseModel?: string | undefined;
   /** How it started, where A and B are [A; A₀] and [B, −B₀]: the second halves are the start, taken out of the weight. */
-  start?: string;
+  start?: string | undefined;
 }
 
 /** What PEFT puts before each path. */

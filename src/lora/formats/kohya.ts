@@ -76,9 +76,9 @@ export function toKohya(
 }
 
 interface Group {
-  down?: Tensor;
-  up?: Tensor;
-  alpha?: Tensor;
+  down?: Tensor | undefined;
+  up?: Tensor | undefined;
+  alpha?: Tensor | undefined;
 }
 
 /**

@@ -29,7 +29,7 @@ const REPEATED = /\.(base_layer\.weight|original_module\.bias|modules_to_save\.b
 
 /** Sorts a file's tensors. A layer without its A or B is `ERR_UNMATCHED_KEY`. */
 export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
-  const halves = new Map<string, { embedding: boolean; A?: Tensor; B?: Tensor }>();
+  const halves = new Map<string, { embedding: boolean; A?: Tensor | undefined; B?: Tensor | undefined }>();
   const biases = new Map<string, Tensor>();
   const others: string[] = [];
   for (const [key, tensor] of Object.entries(tensors)) {

@@ -15,9 +15,9 @@ export type EvaBatch =
       /** i32 [B, T], or what else the model's forward takes first. */
       ids: Tensor;
       /** i32 [B, T]; a position where it is 0 does not count. */
-      attentionMask?: Tensor;
+      attentionMask?: Tensor | undefined;
       /** i32 [B, T]; a position where it is −100 does not count. */
-      labels?: Tensor;
+      labels?: Tensor | undefined;
     };
 
 /** Batches, which are gone through again until the components have settled. */
@@ -26,15 +26,15 @@ export type EvaData = Iterable<EvaBatch> | AsyncIterable<EvaBatch>;
 /** PEFT's EvaConfig. */
 export interface EvaConfig {
   /** How many times its rank a layer may get; 2. */
-  rho?: number;
+  rho?: number | undefined;
   /** Components have settled when they turn by less than this cosine; 0.99. */
-  tau?: number;
+  tau?: number | undefined;
   /** Whether positions without a label count for nothing; true. */
-  useLabelMask?: boolean;
+  useLabelMask?: boolean | undefined;
   /** Whether components are divided by the roots of their singular values; false. */
-  whiten?: boolean;
+  whiten?: boolean | undefined;
   /** Whether alpha follows the rank, so that the scaling stays; true. */
-  adjustScalingFactors?: boolean;
+  adjustScalingFactors?: boolean | undefined;
 }
 
 export const EVA_DEFAULTS: Required<EvaConfig> = {

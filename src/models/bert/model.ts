@@ -54,9 +54,9 @@ export class BertPooler extends Module {
 /** Which of its parts a model has. */
 interface Parts {
   /** Where its paths begin; "" where it stands alone. */
-  path?: string;
+  path?: string | undefined;
   /** Whether it has a pooler; as in the file unless given. */
-  pooler?: boolean;
+  pooler?: boolean | undefined;
 }
 
 /** BERT's encoder alone, or as a part of a classifier. Submodules and keys of `stateDict` are transformers'. */

@@ -97,7 +97,10 @@ export interface LlamaConfigFields extends TextConfigFields {
 }
 
 /** What transformers takes where the file is silent. */
-const DEFAULTS: Record<LlamaModelType, { keyValueHeads?: number; positions: number; window?: number }> = {
+const DEFAULTS: Record<
+  LlamaModelType,
+  { keyValueHeads?: number | undefined; positions: number; window?: number | undefined }
+> = {
   llama: { positions: 2048 },
   mistral: { keyValueHeads: 8, positions: 131_072, window: 4096 },
 };

@@ -117,7 +117,7 @@ export async function placeCheckpoint(
   output: string,
   beside: string,
   step: number,
-): Promise<{ name: string; moved?: string }> {
+): Promise<{ name: string; moved?: string | undefined }> {
   const usual = checkpointName(step);
   const there = existsSync(join(output, usual));
   const found = there ? await readCheckpoint(output, usual).catch(() => undefined) : undefined;

@@ -150,7 +150,7 @@ export class OutputFolder {
       keep,
       fill,
     }: { evalLoss: number | null; keep: number; fill: (folder: string) => Promise<void> },
-  ): Promise<{ path: string; moved?: string }> {
+  ): Promise<{ path: string; moved?: string | undefined }> {
     await this.#checkLock();
     const own = this.#begun();
     const beside = `checkpoint-${step}.tmp-${process.pid}`;

@@ -7,7 +7,7 @@ import { randomBytes } from "node:crypto";
 /** A stretch of a run under one name, up to a step where another went on; the last is open. */
 export interface Segment {
   lineage: string;
-  until?: number;
+  until?: number | undefined;
 }
 
 /** All that a run consists of, oldest first. */

@@ -49,9 +49,9 @@ export interface RunRecord {
   replacing: boolean;
   replaces: string[];
   /** The folder from which the adapter's files are being put in their places. */
-  placing?: string;
+  placing?: string | undefined;
   /** How it ended last. */
-  ended?: { step: number; why: "done" | "stopped" | "patience"; best?: number };
+  ended?: { step: number; why: "done" | "stopped" | "patience"; best?: number | undefined } | undefined;
 }
 
 /** The record of an output folder; undefined where there is none. Throws `ERR_FILE_FORMAT` for a file that is none. */
