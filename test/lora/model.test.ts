@@ -16,6 +16,7 @@ import {
   tensor,
   type CausalLM,
 } from "../../src/index.js";
+import { session } from "../../src/native.js";
 import { adapterState } from "../../src/lora/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
@@ -45,6 +46,8 @@ function shake(model: CausalLM, name = "default"): void {
 
 async function live(device: TestDevice): Promise<number> {
   await synchronize(device);
+  // What earlier tests have left is let go of now, and not between two counts.
+  session().collect(0);
   return memory(device).live;
 }
 

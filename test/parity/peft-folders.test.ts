@@ -15,6 +15,7 @@ import {
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
+import { session } from "../../src/native.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
@@ -41,6 +42,8 @@ async function logits(model: CausalLM, { data, shape }: Golden): Promise<Float32
 
 async function live(device: TestDevice): Promise<number> {
   await synchronize(device);
+  // What earlier tests have left is let go of now, and not between two counts.
+  session().collect(0);
   return memory(device).live;
 }
 
