@@ -14,6 +14,7 @@ import {
   zeros,
   type Tensor,
 } from "../../src/index.js";
+import { session } from "../../src/native.js";
 import { adapterState } from "../../src/lora/state.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
@@ -257,6 +258,7 @@ for (const device of testDevices()) {
     const model = await adapted(device, { first: attention });
     const [tensors, before] = [[...adapterState(model, "first").values()], await logits(model)];
     await synchronize(device);
+    session().collect(0);
     const { live } = memory(device);
     const broken = {
       larger: ["ERR_SHAPE_MISMATCH", /q_proj\.lora_A\.weight.*rank is 5.*replaces is 2/s],

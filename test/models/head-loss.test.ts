@@ -14,6 +14,7 @@ import {
   type LossOptions,
   type Tensor,
 } from "../../src/index.js";
+import { session } from "../../src/native.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { error } from "../parity/goldens.js";
 
@@ -303,6 +304,7 @@ test("what is no label is refused by name, before anything is computed", (t) => 
     [new Int32Array(6), { labelSmoothing: 1.5 }, "ERR_OPTION", /labelSmoothing is a number from 0 to 1/],
     [new Int32Array(6), { reduction: "avg" }, "ERR_OPTION", /reduction is one of mean, sum, none/],
   ];
+  session().collect(0);
   const before = memory("cpu").tensors;
   for (const [labels, options, code, message] of wrong)
     t.throws(() => model.loss(ids, labels as Int32Array, options as LossOptions), { code, message });

@@ -16,6 +16,7 @@ import {
   type ErrorCode,
   type Tensor,
 } from "../../src/index.js";
+import { session } from "../../src/native.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { temporary } from "../hashed.js";
 
@@ -72,6 +73,7 @@ for (const device of testDevices()) {
         const values = Float32Array.from(weights.slice(at, (at += one.size)));
         one.copy(tensor(values, { shape: one.shape, device }));
       }
+      session().collect(0);
       const before = memory(device).tensors;
       const other = make(again);
       await other.load(file);
