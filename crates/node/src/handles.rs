@@ -129,14 +129,14 @@ impl Handles {
         if self.bytes.abs_diff(self.reported) >= REPORT {
             self.report();
         }
+        // Whoever asks what is in use looks, too: that must not put the collection off.
+        if self.uncollected >= (self.survived / 2).clamp(*COLLECT.start(), *COLLECT.end()) {
+            return self.collect();
+        }
         if self.new_bytes < LOOK.max(self.bytes / 8) && self.new < LOOK_COUNT.max(self.watched / 2) {
             return Vec::new();
         }
-        let dead = self.dead();
-        if self.uncollected < (self.survived / 2).clamp(*COLLECT.start(), *COLLECT.end()) {
-            return dead;
-        }
-        dead.into_iter().chain(self.collect()).collect()
+        self.dead()
     }
 
     /// Has V8 collect now; returns what it let go.
