@@ -112,7 +112,7 @@ impl Value {
     /// The same elements under another shape of equal size.
     pub fn reshaped(&self, shape: impl Into<Shape>) -> Value {
         let shape = shape.into();
-        debug_assert_eq!(shape.size(), self.size());
+        assert_eq!(shape.size(), self.size());
         Value { shape, ..self.clone() }
     }
 

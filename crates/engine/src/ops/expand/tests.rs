@@ -11,13 +11,15 @@ fn expand(shape: &[usize]) -> Expand {
 #[test]
 fn equals_the_plain_form() {
     for n in [1, 63, 64, 65, 257] {
-        let cases: [(&[usize], &[usize]); 6] = [
+        let cases: [(&[usize], &[usize]); 7] = [
             (&[1], &[n]),
             (&[], &[2, n]),
             (&[n], &[3, n]),
             (&[n, 1], &[n, 5]),
             (&[2, 1, 3], &[4, 2, n, 3]),
             (&[1, n, 1, 2, 1], &[2, n, 3, 2, 2]),
+            // Whose gradient is 0.
+            (&[1, n], &[0, n]),
         ];
         for (from, to) in cases {
             check(&expand(to), &[Array::random("x", from)], &|x| vec![plain(&x[0], to)]);

@@ -115,7 +115,7 @@ pub fn sum_to(cx: &Rc<Context>, d: Value, shape: &Shape) -> Result<Value> {
             continue;
         }
         let n: usize = d.shape[k..end].iter().product();
-        if n > 1 {
+        if n != 1 {
             let mut dims = d.shape.to_vec();
             let (outer, inner) = (dims[..k].iter().product(), dims[end..].iter().product());
             dims[k..end].fill(1);
