@@ -17,15 +17,11 @@ const CELL: Cell = {
     const H = h.shape[1] as number;
     // The bias of n's part is inside the product with r, so that it is not one with the input's.
     const hidden = affine(h, weightHh, biasHh);
-    const open = projected
-      .slice(1, 0, 2 * H)
-      .add(hidden.slice(1, 0, 2 * H))
-      .sigmoid();
-    const fresh = projected
-      .slice(1, 2 * H)
-      .add(open.slice(1, 0, H).mul(hidden.slice(1, 2 * H)))
-      .tanh();
-    return [fresh.add(open.slice(1, H).mul(h.sub(fresh)))];
+    const [inGates, inFresh] = projected.split([2 * H, H], 1) as [Tensor, Tensor];
+    const [hiddenGates, hiddenFresh] = hidden.split([2 * H, H], 1) as [Tensor, Tensor];
+    const [r, z] = inGates.add(hiddenGates).sigmoid().split(H, 1) as [Tensor, Tensor];
+    const fresh = inFresh.add(r.mul(hiddenFresh)).tanh();
+    return [fresh.add(z.mul(h.sub(fresh)))];
   },
 };
 

@@ -27,13 +27,9 @@ const CELL: Cell = {
     const [h, c] = state as [Tensor, Tensor];
     const H = c.shape[1] as number;
     const gates = projected.add(affine(h, weightHh, undefined));
-    const part = (x: Tensor, gate: number): Tensor => x.slice(1, gate * H, (gate + 1) * H);
-    // One launch for three of the four.
-    const open = gates.sigmoid();
-    const next = part(open, 1)
-      .mul(c)
-      .add(part(open, 0).mul(part(gates, 2).tanh()));
-    const hidden = part(open, 3).mul(next.tanh());
+    const [i, f, g, o] = gates.split(H, 1) as [Tensor, Tensor, Tensor, Tensor];
+    const next = f.sigmoid().mul(c).add(i.sigmoid().mul(g.tanh()));
+    const hidden = o.sigmoid().mul(next.tanh());
     return [weightHr === undefined ? hidden : affine(hidden, weightHr, undefined), next];
   },
 };

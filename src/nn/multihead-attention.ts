@@ -120,7 +120,7 @@ export class MultiheadAttention extends Module {
     const [weight, bias] = [this.in_proj_weight, this.in_proj_bias];
     if (key === query && value === query) {
       const all = made(() => session().linear(query.id, weight.id, bias?.id, false));
-      return [0, 1, 2].map((i) => all.slice(-1, i * C, (i + 1) * C));
+      return all.split(C, -1);
     }
     return [query, key, value].map((x, i) => {
       const part = weight.slice(0, i * C, (i + 1) * C);

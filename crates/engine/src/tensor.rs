@@ -13,7 +13,7 @@ pub use value::{Spec, Storage, Value};
 
 use constants::{Constants, PAGE_BYTES, Page, Place};
 
-use crate::device::{Profile, Sink};
+use crate::device::{Kind, Profile, Sink};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
@@ -25,6 +25,9 @@ use value::Lies;
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;
+/// Commands that a processor without work is handed: it computes while the rest is recorded. A GPU is left to gather
+/// them, since each submission costs.
+const FEW_COMMANDS: usize = 16;
 const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// One environment's use of one device: its pool and its waiting recording.
@@ -304,7 +307,10 @@ impl Context {
         let full = {
             let mut recording = self.recording.borrow_mut();
             recording.push(command);
-            recording.commands.len() >= FLUSH_COMMANDS || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
+            let commands = recording.commands.len();
+            commands >= FLUSH_COMMANDS
+                || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
+                || (commands >= FEW_COMMANDS && self.profile.kind == Kind::Cpu && self.sink.is_idle())
         };
         if full && !self.holds.get() {
             self.flush();

@@ -52,11 +52,7 @@ export class GPT2Attention extends Module {
   forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
-    const [q, k, v] = [0, 1, 2].map((i) => inHeads(qkv.slice(2, i * C, (i + 1) * C), this.heads)) as [
-      Tensor,
-      Tensor,
-      Tensor,
-    ];
+    const [q, k, v] = qkv.split(C, 2).map((x) => inHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
     const y = attention(q, k, v, { causal: true, mask, scale: this.scale, cache });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }

@@ -11,7 +11,7 @@ mod spoilt;
 mod tests;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -109,6 +109,14 @@ impl Sink {
             Sink::Meta => {}
         }
     }
+
+    /// Whether the device has run all that it was sent.
+    pub fn is_idle(&self) -> bool {
+        match self {
+            Sink::Thread(device) => device.waiting.load(Ordering::Relaxed) == 0,
+            Sink::Meta => false,
+        }
+    }
 }
 
 /// A device of the process, with its thread.
@@ -117,6 +125,8 @@ pub struct Device {
     sender: Mutex<Sender<Message>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     stopping: Arc<AtomicBool>,
+    /// Recordings that were sent and have not been run to their end.
+    waiting: Arc<AtomicUsize>,
     listeners: Listeners,
 }
 
@@ -129,6 +139,8 @@ impl Device {
         let (ready, opened) = channel::<Result<Profile>>();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let sent = waiting.clone();
         let listeners = Listeners::default();
         let told = listeners.clone();
         let thread = std::thread::Builder::new()
@@ -143,7 +155,7 @@ impl Device {
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
                     Err(panic) => return drop(ready.send(Err(lost(&*panic)))),
                 };
-                serve(&mut runner, &receiver, &stop, &told);
+                serve(&mut runner, &receiver, &stop, &sent, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
         let profile = opened.recv().unwrap_or_else(|_| {
@@ -154,11 +166,13 @@ impl Device {
             sender: Mutex::new(sender),
             thread: Mutex::new(Some(thread)),
             stopping,
+            waiting,
             listeners,
         }))
     }
 
     pub fn send(&self, recording: Recording) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let sent = self.sender.lock().unwrap_or_else(|e| e.into_inner()).send(Message::Run(recording));
         if let Err(unsent) = sent
             && let Message::Run(recording) = unsent.0
@@ -204,7 +218,13 @@ fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
 
 /// Runs commands until told to stop. The first error is latched, and every later reply gets it;
 /// but where memory ran out, only what depends on it fails.
-fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBool, listeners: &Listeners) {
+fn serve(
+    runner: &mut impl Runner,
+    receiver: &Receiver<Message>,
+    stop: &AtomicBool,
+    waiting: &AtomicUsize,
+    listeners: &Listeners,
+) {
     let mut latched: Option<Error> = None;
     let mut spoilt = Spoilt::default();
     loop {
@@ -269,6 +289,7 @@ fn serve(runner: &mut impl Runner, receiver: &Receiver<Message>, stop: &AtomicBo
                 }
             }
         }
+        waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

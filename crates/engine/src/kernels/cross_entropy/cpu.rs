@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::CpuLaunch;
-use crate::kernels::numeric::{exp, log_sum, max, sum, vectorised};
+use crate::kernels::numeric::{exp_or_zero, log_sum, max, sum, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
@@ -110,7 +110,7 @@ vectorised! {
         let n = x.len() as f32;
         let (m, own) = (max::<S>(x), x[t]);
         let mean = if smoothing > 0.0 { sum::<S>(x) / n } else { 0.0 };
-        x.iter_mut().for_each(|v| *v = exp::<S>(*v - m));
+        x.iter_mut().for_each(|v| *v = exp_or_zero::<S>(*v - m));
         let s = sum::<S>(x);
         let (scale, share) = (1.0 / s, smoothing / n);
         x.iter_mut().for_each(|v| *v = S::fma(*v, scale, -share));
@@ -118,6 +118,6 @@ vectorised! {
     }
 
     fn row_backward(x: &[f32], s: f32, even: f32, scale: f32, d_x: &mut [f32]) {
-        d_x.iter_mut().zip(x).for_each(|(d, v)| *d = (exp::<S>(v - s) - even) * scale);
+        d_x.iter_mut().zip(x).for_each(|(d, v)| *d = (exp_or_zero::<S>(v - s) - even) * scale);
     }
 }

@@ -12,7 +12,7 @@ mod row;
 mod tests;
 mod trigonometric;
 
-pub use function::{erf, exp, log, sigmoid, silu, silu_backward, tanh};
+pub use function::{erf, exp, exp_or_zero, log, sigmoid, silu, silu_backward, tanh};
 pub use isa::{Baseline, Fused, Isa, Level, level};
 pub use lanes::{Lanes, Plain};
 pub use row::{dot, log_sum, max, min, sum, sum_by};

@@ -1,6 +1,6 @@
 //! Reductions of a row, in a fixed order: 32 lanes, folded in halves.
 
-use super::{Isa, exp};
+use super::{Isa, exp_or_zero};
 
 const LANES: usize = 32;
 
@@ -79,11 +79,11 @@ pub fn log_sum<S: Isa>(x: &[f32]) -> (f32, f32) {
     for block in x.chunks(BLOCK) {
         let largest = max::<S>(block);
         if largest > m {
-            s *= exp::<S>(m - largest);
+            s *= exp_or_zero::<S>(m - largest);
             m = largest;
         }
         s += if m > f32::NEG_INFINITY {
-            sum_by::<S>(block, |v| exp::<S>(v - m))
+            sum_by::<S>(block, |v| exp_or_zero::<S>(v - m))
         } else {
             // Nothing but −∞ and NaN so far.
             sum_by::<S>(block, |v| if v.is_nan() { v } else { 0.0 })

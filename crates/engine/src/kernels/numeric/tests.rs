@@ -37,6 +37,22 @@ fn exp_is_within_two_ulp_everywhere() {
 }
 
 #[test]
+fn exp_or_zero_is_exp_but_for_subnormal_numbers() {
+    for (f, of) in [
+        (exp_or_zero::<Fused> as fn(f32) -> f32, exp::<Fused> as fn(f32) -> f32),
+        (exp_or_zero::<Baseline>, exp::<Baseline>),
+    ] {
+        for x in everywhere().filter(|x| *x <= 88.0) {
+            let expected = if x < -87.33 { 0.0 } else { of(x) };
+            assert_eq!(f(x).to_bits(), expected.to_bits(), "{x}");
+            assert!(f(x) == 0.0 || f(x).is_normal(), "{x}");
+        }
+        assert!(f(f32::NAN).is_nan());
+        assert_eq!([f(f32::NEG_INFINITY), f(-0.0)], [0.0, 1.0]);
+    }
+}
+
+#[test]
 fn log_is_within_one_ulp_everywhere() {
     for f in [log::<Fused> as fn(f32) -> f32, log::<Baseline>] {
         // Where the logarithm nears 0 most digits cancel.

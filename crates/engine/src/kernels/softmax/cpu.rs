@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::device::cpu::{CpuLaunch, Shared};
-use crate::kernels::numeric::{dot, exp, max, sum, sum_by, vectorised};
+use crate::kernels::numeric::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 const WIDTH: usize = 64;
@@ -47,10 +47,10 @@ vectorised! {
     fn row(x: &[f32], y: &mut [f32], log: bool) {
         let m = max::<S>(x);
         if log {
-            let s = sum_by::<S>(x, |v| exp::<S>(v - m)).ln();
+            let s = sum_by::<S>(x, |v| exp_or_zero::<S>(v - m)).ln();
             y.iter_mut().zip(x).for_each(|(y, v)| *y = v - m - s);
         } else {
-            y.iter_mut().zip(x).for_each(|(y, v)| *y = exp::<S>(v - m));
+            y.iter_mut().zip(x).for_each(|(y, v)| *y = exp_or_zero::<S>(v - m));
             let s = 1.0 / sum::<S>(y);
             y.iter_mut().for_each(|y| *y *= s);
         }
@@ -59,7 +59,7 @@ vectorised! {
     fn row_backward(y: &[f32], d: &[f32], d_x: &mut [f32], log: bool) {
         if log {
             let s = sum::<S>(d);
-            d_x.iter_mut().zip(y).zip(d).for_each(|((d_x, y), d)| *d_x = S::fma(-exp::<S>(*y), s, *d));
+            d_x.iter_mut().zip(y).zip(d).for_each(|((d_x, y), d)| *d_x = S::fma(-exp_or_zero::<S>(*y), s, *d));
         } else {
             let s = dot::<S>(y, d);
             d_x.iter_mut().zip(y).zip(d).for_each(|((d_x, y), d)| *d_x = y * (d - s));
@@ -73,7 +73,7 @@ vectorised! {
             m.iter_mut().zip(x).for_each(|(m, v)| *m = if *v > *m { *v } else { *m });
         }
         for x in (0..n).map(|k| &x[k * step..][..width]) {
-            s.iter_mut().zip(&*m).zip(x).for_each(|((s, m), v)| *s += exp::<S>(v - m));
+            s.iter_mut().zip(&*m).zip(x).for_each(|((s, m), v)| *s += exp_or_zero::<S>(v - m));
         }
         if log {
             s.iter_mut().for_each(|s| *s = s.ln());
@@ -85,7 +85,7 @@ vectorised! {
             let y = unsafe { y.slice(base + k * step, width) };
             let x = &x[k * step..][..width];
             for (((y, v), m), s) in y.iter_mut().zip(x).zip(&*m).zip(&*s) {
-                *y = if log { v - m - s } else { exp::<S>(v - m) * s };
+                *y = if log { v - m - s } else { exp_or_zero::<S>(v - m) * s };
             }
         }
     }
@@ -105,7 +105,7 @@ vectorised! {
             let d_x = unsafe { d_x.slice(base + k * step, width) };
             let (y, d) = (&y[k * step..][..width], &d[k * step..][..width]);
             for (((d_x, y), d), s) in d_x.iter_mut().zip(y).zip(d).zip(&*s) {
-                *d_x = if log { S::fma(-exp::<S>(*y), *s, *d) } else { y * (d - s) };
+                *d_x = if log { S::fma(-exp_or_zero::<S>(*y), *s, *d) } else { y * (d - s) };
             }
         }
     }

@@ -11,7 +11,7 @@ use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
 use crate::device::cpu::{CpuLaunch, Shared, each_task};
-use crate::kernels::numeric::{dot, exp, vectorised};
+use crate::kernels::numeric::{dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
     q: &'a [f32],
@@ -193,7 +193,7 @@ for_each_isa! {
             block.hide(from, count, p, &mut seen);
             for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
                 for (((p, ds), l), delta) in p.iter_mut().zip(ds.iter_mut()).zip(&lse).zip(&delta) {
-                    *p = exp::<V>(*p - l);
+                    *p = exp_or_zero::<V>(*p - l);
                     *ds = *p * (*ds - delta);
                 }
                 if V::TERMS == 2 && rows % 2 == 1 {

@@ -8,7 +8,7 @@ use super::super::geometry::{Geometry, MASK, SEGMENTS};
 use super::simd::{Simd, for_each_isa};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
 use crate::device::cpu::{Shared, each_task};
-use crate::kernels::numeric::{Lanes, exp};
+use crate::kernels::numeric::{Lanes, exp_or_zero};
 
 /// Query rows of a key/value head up to which this form is the faster one.
 const ROWS: usize = 8;
@@ -62,9 +62,9 @@ for_each_isa! {
                 *s = unsafe { product::<V>(q, &k[*at..][..dim]) } * g.scale;
             }
             let highest = largest(&s, top);
-            let factor = exp::<V>(top - highest);
+            let factor = exp_or_zero::<V>(top - highest);
             for s in &mut s {
-                *s = exp::<V>(*s - highest);
+                *s = exp_or_zero::<V>(*s - highest);
             }
             seen |= count > 0;
             sum = sum * factor + total(&s);

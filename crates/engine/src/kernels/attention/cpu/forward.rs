@@ -4,7 +4,7 @@ use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
 use crate::device::cpu::{CpuLaunch, Shared, each_task};
-use crate::kernels::numeric::exp;
+use crate::kernels::numeric::exp_or_zero;
 
 /// Lanes of running maxima that stay in registers.
 const WIDE: usize = 16;
@@ -116,7 +116,7 @@ fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES]
     }
     let mut factor = [0f32; LANES];
     for (f, (old, new)) in factor.iter_mut().zip(top.iter().zip(&highest)) {
-        *f = exp::<S>(old - new);
+        *f = exp_or_zero::<S>(old - new);
     }
     if *top != highest {
         for row in ot.chunks_exact_mut(LANES) {
@@ -128,7 +128,7 @@ fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES]
     let mut added = [0f32; LANES];
     for row in s.chunks_exact_mut(LANES) {
         for ((v, m), a) in row.iter_mut().zip(&highest).zip(&mut added) {
-            *v = exp::<S>(*v - m);
+            *v = exp_or_zero::<S>(*v - m);
             *a += *v;
         }
     }

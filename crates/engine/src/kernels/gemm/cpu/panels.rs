@@ -38,10 +38,39 @@ pub struct Kit<T> {
     pub tiles: Tiles,
     /// Terms in an element of a packed factor.
     pub terms: usize,
-    /// Lays A's rows apart where they are not read in place.
-    pub left: Option<Round>,
+    /// How A is laid apart where it is not read in place.
+    pub left: Option<Lay>,
     /// B is read where it lies.
     pub in_place: bool,
+}
+
+/// How a group's rows of A are copied.
+#[derive(Clone, Copy)]
+pub enum Lay {
+    /// Row by row, a line more than their length apart.
+    Rows(Round),
+    /// Term by term, where A's columns lie along its rows: the elements of all rows side by side. Read in place, each
+    /// term is a line of its own, and those of a width that is a power of two push one another out of the first cache:
+    /// 512 × 128 × 1024 by Aᵀ took 803 µs, not 640, on two cores of a Xeon with AVX-512.
+    Columns,
+}
+
+impl Lay {
+    /// # Safety
+    /// `a` reaches over the rows and terms, `to` over what they take.
+    unsafe fn lay(self, isa: &Isa, a: Left, rows: usize, terms: usize, to: *mut f32, to_row: usize) -> Left {
+        match self {
+            Lay::Rows(lay) => {
+                unsafe { lay(a, rows, terms, to, to_row) };
+                Left { at: to, row: to_row, k: 1 }
+            }
+            Lay::Columns => {
+                let from = Source { at: a.at, row: a.k, column: 1 };
+                unsafe { (f32::loops(isa).pack)(from, terms, rows, rows, to) };
+                Left { at: to, row: 1, k: rows }
+            }
+        }
+    }
 }
 
 impl<T: Stored> Product<T> {
@@ -81,9 +110,8 @@ impl<T: Stored> Product<T> {
                 while let Some(tiles) = groups.next() {
                     let (start, rows) = extent(tiles);
                     let mut a = self.rows(&block, start, from);
-                    if let Some(lay) = kit.left {
-                        lay(a, rows, terms, left, left_row);
-                        a = Left { at: left, row: left_row, k: 1 };
+                    if let Some(how) = kit.left {
+                        a = how.lay(isa, a, rows, terms, left, left_row);
                     }
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
                     let steps = tiles.len() * k.div_ceil(STRIDE);

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use super::dot::{COLUMNS, FEW, Strip};
 use super::isa::{Isa, Round, Stored};
-use super::panels::{Kit, ONCE};
+use super::panels::{Kit, Lay, ONCE};
 use super::tile::{Left, Settle};
 use crate::device::cpu::each_task;
 
@@ -145,15 +145,16 @@ impl<T: Stored> Product<T> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
         let few = block.rows <= IN_PLACE_TILES * isa.rows || self.n <= isa.panel();
         let in_place = T::IS_F32 && self.b_column == 1 && few;
-        // A's rows are copied apart where they would push one another out of the first cache.
+        // A's rows are copied apart where they would push one another out of the first cache; its columns, of which
+        // each term's few elements are in a line of their own, where they are read often enough.
         let aliased = self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > isa.rows;
-        let kit = Kit {
-            pack: T::loops(isa).pack,
-            tiles: isa.tiles,
-            terms: 1,
-            left: aliased.then_some(copy as Round),
-            in_place,
+        let turned = self.a_row == 1 && self.a_column > LINE && block.columns > isa.panel();
+        let left = match (aliased, turned) {
+            (true, _) => Some(Lay::Rows(copy as Round)),
+            (_, true) => Some(Lay::Columns),
+            _ => None,
         };
+        let kit = Kit { pack: T::loops(isa).pack, tiles: isa.tiles, terms: 1, left, in_place };
         unsafe { self.task(isa, block, kit) };
     }
 

@@ -14,7 +14,7 @@ use half::bf16;
 
 use super::dot::FEW;
 use super::isa::Isa;
-use super::panels::{Kit, ONCE};
+use super::panels::{Kit, Lay, ONCE};
 use super::product::{Block, Cut, Product};
 use super::tile::Left;
 
@@ -66,7 +66,7 @@ impl Product<bf16> {
             pack: kit.right,
             tiles: kit.tiles,
             terms: kit.terms,
-            left: Some(kit.left),
+            left: Some(Lay::Rows(kit.left)),
             in_place: false,
         };
         unsafe { self.task(isa, block, kit) };
