@@ -4,10 +4,12 @@ mod memory;
 pub mod system;
 #[cfg(test)]
 mod tests;
+mod threads;
+
+pub use threads::{Shared, Threads, count, each_chunk, each_range, each_row, each_task, map_tasks};
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use smallvec::SmallVec;
@@ -73,69 +75,6 @@ impl CpuLaunch<'_> {
     }
 }
 
-/// A slice that tasks write disjoint parts of.
-pub struct Shared<T>(*mut T, usize);
-
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    pub fn new(slice: &mut [T]) -> Self {
-        Shared(slice.as_mut_ptr(), slice.len())
-    }
-
-    /// # Safety
-    /// No two tasks take overlapping parts.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, start: usize, count: usize) -> &mut [T] {
-        assert!(start + count <= self.1);
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
-    }
-}
-
-/// Calls `task` for 0, 1, … below `tasks` on the current pool. Each thread has a share, the same in every launch of
-/// as many, so that what it wrote is in its own cache when the next launch reads it; a thread that is done takes
-/// what is left of the others'. Short launches spend nothing on splitting a range, pushing and stealing.
-/// One counter for all, by which any thread takes any task: 1 to 3% more for a step of SmolLM2 with 512 tokens,
-/// 1 to 6% for one of the small model.
-pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
-    let threads = threads.min(tasks);
-    if threads <= 1 {
-        return (0..tasks).for_each(task);
-    }
-    let share = |thread: usize| thread * tasks / threads;
-    let next: SmallVec<[Share; 8]> =
-        (0..threads).map(|thread| Share(AtomicUsize::new(share(thread)))).collect();
-    let work = || {
-        let own = rayon::current_thread_index().unwrap_or(0);
-        for thread in (own..own + threads).map(|thread| thread % threads) {
-            let end = share(thread + 1);
-            loop {
-                let i = next[thread].0.fetch_add(1, Ordering::Relaxed);
-                if i >= end {
-                    break;
-                }
-                task(i);
-            }
-        }
-    };
-    on_each(threads, &work);
-}
-
-/// The next task of a thread's share, in a cache line of its own.
-#[repr(align(64))]
-struct Share(AtomicUsize);
-
-/// Calls `work` on `threads` threads, as far as they are free.
-fn on_each(threads: usize, work: &(impl Fn() + Sync)) {
-    match threads {
-        0 => {}
-        1 => work(),
-        _ => {
-            rayon::join(|| on_each(threads.div_ceil(2), work), || on_each(threads / 2, work));
-        }
-    }
-}
-
 /// Numbers that are given out one after another need no more to spread them: a launch looks up some five.
 #[derive(Default)]
 struct ByNumber(u64);
@@ -155,26 +94,25 @@ impl Hasher for ByNumber {
 pub struct Cpu {
     buffers: HashMap<BufferId, Memory, BuildHasherDefault<ByNumber>>,
     loose: Loose,
-    pool: rayon::ThreadPool,
+    threads: Threads,
     note: Option<Note>,
 }
 
 impl Cpu {
     /// Opens the processor with `threads` workers (0: one a core), of which the calling thread, the
     /// device's own, is one: handing each launch over to another thread and waiting for it took a
-    /// third of the time of a decoded token. A thread opens one processor at most.
+    /// third of the time of a decoded token.
     pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
         };
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .use_current_thread()
-            .thread_name(|i| format!("lowrank-cpu-{i}"))
-            .build()
+        let workers = Threads::new(threads)
             .map_err(|e| Error::new(Code::Internal, format!("no threads for the cpu device: {e}")))?;
-        Ok((profile(threads), Cpu { buffers: HashMap::default(), loose: Loose::default(), pool, note: None }))
+        Ok((
+            profile(threads),
+            Cpu { buffers: HashMap::default(), loose: Loose::default(), threads: workers, note: None },
+        ))
     }
 
     fn pointer(&self, range: &Range) -> *mut u8 {
@@ -190,11 +128,11 @@ impl Cpu {
         let cpu = CpuLaunch {
             params: launch.params,
             scalars: &launch.scalars,
-            threads: self.pool.current_num_threads(),
+            threads: self.threads.count(),
             bindings,
             access: launch.kernel.bindings,
         };
-        self.pool.install(|| (launch.kernel.cpu)(&cpu));
+        self.threads.install(|| (launch.kernel.cpu)(&cpu));
     }
 }
 

@@ -1,11 +1,9 @@
 //! The native twin.
 
+use crate::device::cpu::{CpuLaunch, each_chunk};
+use crate::dtype::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
-
-use crate::device::cpu::CpuLaunch;
-use crate::dtype::DType;
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -37,7 +35,7 @@ where
     Y: bytemuck::Pod + Send,
 {
     let (x, y) = (l.read::<X>(0), l.write::<Y>(1));
-    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| convert(x, y));
+    each_chunk(y, GRAIN, |at, y| convert(&x[at..at + y.len()], y));
 }
 
 fn each<X, Y>(l: &CpuLaunch, f: impl Fn(X) -> Y + Sync)

@@ -1,9 +1,7 @@
 //! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
 
-use rayon::prelude::*;
-
 use super::{DIMS, TILE};
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row, each_task};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -54,7 +52,7 @@ fn walk<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch) {
     let rows = l.u32(0) / n;
     let pieces = n.div_ceil(GRAIN);
     let per_task = (GRAIN / n).max(1);
-    (0..rows.div_ceil(per_task) * pieces).into_par_iter().for_each(|task| {
+    each_task(l.threads, rows.div_ceil(per_task) * pieces, |task| {
         let (block, piece) = (task / pieces, task % pieces);
         let from = piece * GRAIN;
         let count = GRAIN.min(n - from);
@@ -78,8 +76,7 @@ fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, x: &[T], y: &Shared<T>
     let (a, b) = (walk.dims - 2, walk.dims - 1);
     let outer: usize = walk.n[..a].iter().product();
     let bands = walk.n[a].div_ceil(TILE);
-    let grain = (GRAIN / (TILE * walk.n[b])).max(1);
-    (0..outer * bands).into_par_iter().with_min_len(grain).for_each(|task| {
+    each_row(outer * bands, GRAIN / (TILE * walk.n[b]), |task| {
         let (x_at, y_at) = walk.start(task / bands, a);
         let a0 = task % bands * TILE;
         let high = TILE.min(walk.n[a] - a0);

@@ -1,8 +1,6 @@
 //! The native twins: a row at a time. Forward reads it once, by blocks that the first cache holds.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::kernels::numeric::{exp_or_zero, log_sum, max, sum, vectorised};
 
 const GRAIN: usize = 16 * 1024;
@@ -10,22 +8,24 @@ const GRAIN: usize = 16 * 1024;
 pub fn rows(l: &CpuLaunch) {
     let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
-    let rows = x.par_chunks_exact(n).zip(targets).zip(l.write::<f32>(2)).zip(l.write::<f32>(3));
-    rows.with_min_len((GRAIN / n).max(1)).for_each(|(((x, t), loss), s)| {
-        (*loss, *s) = match target(*t, ignore, n) {
+    let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
+    each_row(x.len() / n, GRAIN / n, |r| {
+        let (loss, s) = unsafe { (&mut loss.slice(r, 1)[0], &mut log_sum.slice(r, 1)[0]) };
+        (*loss, *s) = match target(targets[r], ignore, n) {
             Target::Ignored => (0.0, 0.0),
             Target::None => (f32::NAN, f32::NAN),
-            Target::Column(t) => row(x, t, smoothing),
+            Target::Column(t) => row(&x[r * n..(r + 1) * n], t, smoothing),
         };
     });
 }
 
 pub fn in_place(l: &CpuLaunch) {
     let (n, ignore, smoothing, stride) = (l.u32(0), l.scalars[1] as i32, l.f32(2), l.u32(3));
-    let rows = l.write::<f32>(0).par_chunks_mut(stride).zip(l.read::<i32>(1)).zip(l.write::<f32>(2));
-    rows.with_min_len((GRAIN / n).max(1)).for_each(|((x, t), loss)| {
-        let x = &mut x[..n];
-        match target(*t, ignore, n) {
+    let targets = l.read::<i32>(1);
+    let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
+    each_row(targets.len(), GRAIN / n, |r| {
+        let (x, loss) = unsafe { (x.slice(r * stride, n), &mut loss.slice(r, 1)[0]) };
+        match target(targets[r], ignore, n) {
             Target::Ignored => {
                 x.fill(0.0);
                 *loss = 0.0;
@@ -72,8 +72,9 @@ pub fn backward(l: &CpuLaunch) {
     let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
     let (x, targets, log_sum) = (l.read::<f32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));
-    let d_x = l.write::<f32>(5).par_chunks_exact_mut(n).enumerate().with_min_len((GRAIN / n).max(1));
-    d_x.for_each(|(r, d_x)| {
+    let d_x = Shared::new(l.write::<f32>(5));
+    each_row(x.len() / n, GRAIN / n, |r| {
+        let d_x = unsafe { d_x.slice(r * n, n) };
         let scale = match l.params[0] {
             0 => d[r],
             1 => d[0],

@@ -1,8 +1,6 @@
 //! The native twin: 64 elements at a time, compiled for each instruction set.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, each_chunk};
 use crate::kernels::numeric::vectorised;
 use crate::random::philox_lanes;
 
@@ -24,9 +22,8 @@ pub fn dropout(l: &CpuLaunch) {
     let mask = Mask { seed: [s[2], s[3]], offset: [s[4], s[5]], threshold: s[6], scale: l.f32(7) };
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let accumulate = l.params[0] == 1;
-    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).enumerate().for_each(|(task, (y, x))| {
-        let block = s[1] + (task * GRAIN / 4) as u32;
-        part(mask, block, x, y, accumulate);
+    each_chunk(y, GRAIN, |at, y| {
+        part(mask, s[1] + (at / 4) as u32, &x[at..at + y.len()], y, accumulate);
     });
 }
 

@@ -3,14 +3,12 @@
 //! Each function has its own loop over contiguous f32 operands. An operand that is broadcast,
 //! strided or stored otherwise is laid out a block at a time first, which stays in the first cache.
 
-use half::slice::HalfFloatSliceExt;
-use half::{bf16, f16};
-use rayon::prelude::*;
-
 use super::function::Loop;
 use super::{DIMS, Function};
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_chunk, each_task};
 use crate::dtype::DType;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 /// Elements that one task takes: large enough that starting it costs nothing.
 pub(super) const GRAIN: usize = 16 * 1024;
@@ -91,7 +89,7 @@ fn walk<const N: usize, T: Send>(
     let y = Shared::new(y);
     let per_task = (GRAIN / inner).max(1);
     let pieces = inner.div_ceil(GRAIN);
-    (0..rows.div_ceil(per_task) * pieces).into_par_iter().for_each(|task| {
+    each_task(l.threads, rows.div_ceil(per_task) * pieces, |task| {
         let (block, piece) = (task / pieces, task % pieces);
         let (from, to) = (piece * GRAIN.min(inner), ((piece + 1) * GRAIN).min(inner));
         for r in block * per_task..((block + 1) * per_task).min(rows) {
@@ -151,7 +149,5 @@ fn apply<const N: usize>(run: Loop, y: &mut [f32], operands: &[Operand; N], plac
 pub fn accumulate(l: &CpuLaunch) {
     let x = l.read::<f32>(0);
     let y = l.write::<f32>(1);
-    y.par_chunks_mut(GRAIN).zip(x.par_chunks(GRAIN)).for_each(|(y, x)| {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
-    });
+    each_chunk(y, GRAIN, |at, y| y.iter_mut().zip(&x[at..]).for_each(|(y, x)| *y += x));
 }

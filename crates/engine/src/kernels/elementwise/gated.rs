@@ -6,13 +6,12 @@
 
 use std::rc::Rc;
 
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::cpu::GRAIN;
 use super::function::PRELUDE;
 use super::{THREADS, wide};
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared, each_chunk};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Scalar, Variant};
@@ -84,9 +83,11 @@ fn kernel(group: u32, lane: u32) {
 fn cpu(l: &CpuLaunch) {
     let (gate, up) = (l.read::<f32>(0), l.read::<f32>(1));
     let (d, d_up) = (l.write::<f32>(2), l.write::<f32>(3));
-    let given = gate.par_chunks(GRAIN).zip(up.par_chunks(GRAIN));
-    let written = d.par_chunks_mut(GRAIN).zip(d_up.par_chunks_mut(GRAIN));
-    given.zip(written).for_each(|((gate, up), (d, d_up))| chunk(gate, up, d, d_up));
+    let d_up = Shared::new(d_up);
+    each_chunk(d, GRAIN, |at, d| {
+        let end = at + d.len();
+        chunk(&gate[at..end], &up[at..end], d, unsafe { d_up.slice(at, d.len()) });
+    });
 }
 
 vectorised! {

@@ -5,9 +5,9 @@ mod tests;
 
 use std::rc::Rc;
 
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
+use crate::device::cpu::each_chunk;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Scalar, Variant};
@@ -26,7 +26,7 @@ static FILL: Kernel = Kernel {
     wgsl: |_| WGSL.into(),
     cpu: |l| {
         let word = l.scalars[1];
-        l.write::<u32>(0).par_chunks_mut(64 * 1024).for_each(|y| y.fill(word));
+        each_chunk(l.write::<u32>(0), 64 * 1024, |_, y| y.fill(word));
     },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32], threads: THREADS }],
 };

@@ -6,9 +6,7 @@
 
 use std::rc::Rc;
 
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Scalar, Variant};
@@ -54,7 +52,7 @@ fn native<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch) {
     let [outer, n, inner, outer_step, step] = std::array::from_fn(|i| l.u32(i));
     let x = l.read::<T>(0);
     let y = Shared::new(l.write::<T>(1));
-    (0..outer * n).into_par_iter().with_min_len((GRAIN / inner).max(1)).for_each(|row| {
+    each_row(outer * n, GRAIN / inner, |row| {
         let (at, k) = (row / n * outer_step, row % n);
         let y = unsafe { y.slice(at + k * step, inner) };
         y.copy_from_slice(&x[at + (n - 1 - k) * step..][..inner]);

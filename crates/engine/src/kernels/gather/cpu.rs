@@ -1,10 +1,8 @@
 //! The native twin: lines of the outer dimension in parallel.
 
-use half::{bf16, f16};
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
+use half::{bf16, f16};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -64,7 +62,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
     let w = Walk::new(l);
     let (x, index) = (l.read::<T>(0), l.read::<i32>(1));
     let y = Shared::new(l.write::<Y>(2));
-    (0..w.outer * w.picks).into_par_iter().with_min_len(w.grain()).for_each(|row| {
+    each_row(w.outer * w.picks, w.grain(), |row| {
         let o = row / w.picks;
         let at = o * w.outer_step + row % w.picks * w.pick_step;
         let y = unsafe { y.slice(at, w.inner) };
@@ -90,8 +88,7 @@ pub fn backward(l: &CpuLaunch) {
     let d_x = Shared::new(l.write::<f32>(0));
     let (index, d_y) = (l.read::<i32>(1), l.read::<f32>(2));
     let pieces = w.inner.div_ceil(WIDTH);
-    let grain = (w.grain() / w.picks).max(1);
-    (0..w.outer * pieces).into_par_iter().with_min_len(grain).for_each(|task| {
+    each_row(w.outer * pieces, w.grain() / w.picks, |task| {
         let (o, first) = (task / pieces, task % pieces * WIDTH);
         for k in 0..w.picks {
             let at = o * w.outer_step + k * w.pick_step;

@@ -2,12 +2,10 @@
 
 use std::collections::HashMap;
 
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
+use crate::dtype::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
-use crate::dtype::DType;
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -32,7 +30,7 @@ fn rows<T: bytemuck::Pod + Sync>(
     let [from, count, vocabulary, n, columns, row_step, column_step, y_step] =
         std::array::from_fn(|k| l.u32(k));
     let first = l.u32(8) == 1;
-    (0..n).into_par_iter().with_min_len((GRAIN / columns).max(1)).for_each(|n| {
+    each_row(n, GRAIN / columns, |n| {
         // A negative index is a large one.
         let v = ids[n] as u32 as usize;
         let out = || unsafe { y.slice(n * y_step, columns) };
@@ -72,7 +70,7 @@ pub fn scatter(l: &CpuLaunch) {
     let (next, head, d_y) = (l.read::<i32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let d_table = Shared::new(l.write::<f32>(3));
     let [from, count, n, columns, row_step, column_step, d_step] = std::array::from_fn(|k| l.u32(k));
-    (0..n).into_par_iter().with_min_len((GRAIN / columns).max(1)).for_each(|n| {
+    each_row(n, GRAIN / columns, |n| {
         let Some(v) = (head[n] as usize).checked_sub(from).filter(|v| head[n] >= 0 && *v < count) else {
             return;
         };

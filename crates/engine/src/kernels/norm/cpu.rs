@@ -2,9 +2,7 @@
 
 use std::borrow::Cow;
 
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_chunk, each_range, each_row};
 use crate::kernels::numeric::{dot, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
@@ -23,7 +21,7 @@ pub fn forward(l: &CpuLaunch) {
     let mean = centred.then(|| Shared::new(l.write::<f32>(5)));
     let last = 5 + centred as usize;
     let residual = added.then(|| (l.read::<f32>(last), Shared::new(l.write::<f32>(last + 1))));
-    (0..x.len() / n).into_par_iter().with_min_len((GRAIN / n).max(1)).for_each(|r| {
+    each_row(x.len() / n, GRAIN / n, |r| {
         let at = r * n..(r + 1) * n;
         let mut x = &x[at.clone()];
         // Each row is one task's.
@@ -48,31 +46,29 @@ pub fn backward(l: &CpuLaunch) {
     let weight = optional(l, 1, 1);
     let centred = l.params[0] == 1;
     let adds = l.params[2] == 1;
-    let d_x = l.write::<f32>(5).par_chunks_exact_mut(n).enumerate().with_min_len((GRAIN / n).max(1));
-    // A row is made in `own` where d_x has something to be added to.
-    d_x.for_each_init(
-        || vec![0.0; if adds { n } else { 0 }],
-        |own, (r, d_x)| {
+    let d_x = Shared::new(l.write::<f32>(5));
+    each_range(x.len() / n, GRAIN / n, |rows| {
+        // A row is made here where d_x has something to be added to.
+        let mut own = vec![0.0; if adds { n } else { 0 }];
+        for r in rows {
             let at = r * n..(r + 1) * n;
             let mean = centred.then(|| mean[r]);
-            let row = |to: &mut [f32]| {
-                row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at.clone()], to);
-            };
+            let d_x = unsafe { d_x.slice(r * n, n) };
+            let to = if adds { &mut own[..] } else { &mut *d_x };
+            row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at], to);
             if adds {
-                row(own);
-                d_x.iter_mut().zip(own).for_each(|(sum, d)| *sum += *d);
-            } else {
-                row(d_x);
+                d_x.iter_mut().zip(&own).for_each(|(sum, d)| *sum += *d);
             }
-        },
-    );
+        }
+    });
 }
 
 pub fn sums(l: &CpuLaunch) {
     let (n, rows, chunk) = (l.u32(0), l.u32(1), l.u32(2));
     let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2), l.read::<f32>(3));
     let (centred, weighted) = (l.params[0] == 1, l.params[1] == 1);
-    l.write::<f32>(4).par_chunks_exact_mut(n).enumerate().for_each(|(c, y)| {
+    each_chunk(l.write::<f32>(4), n, |at, y| {
+        let c = at / n;
         y.fill(0.0);
         for r in c * chunk..((c + 1) * chunk).min(rows) {
             let at = r * n..(r + 1) * n;

@@ -1,9 +1,7 @@
 //! The native twin: whole rows of `inner` elements.
 
-use rayon::prelude::*;
-
 use super::Mode;
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -43,7 +41,9 @@ pub fn pad(l: &CpuLaunch) {
     let e = Edges::of(l);
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let grain = (GRAIN / e.inner).max(1);
-    y.par_chunks_mut(e.inner).with_min_len(grain).enumerate().for_each(|(row, y)| {
+    let (rows, y) = (y.len() / e.inner, Shared::new(y));
+    each_row(rows, grain, |row| {
+        let y = unsafe { y.slice(row * e.inner, e.inner) };
         let at = (row / e.total() * e.n + e.source(row % e.total())) * e.inner;
         y.copy_from_slice(&x[at..][..e.inner]);
     });
@@ -54,7 +54,9 @@ pub fn backward(l: &CpuLaunch) {
     let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
     let (block, padded) = (e.n * e.inner, e.total() * e.inner);
     let grain = (GRAIN / block).max(1);
-    d_x.par_chunks_mut(block).zip(d.par_chunks(padded)).with_min_len(grain).for_each(|(d_x, d)| {
+    let (rows, d_x) = (d_x.len() / block, Shared::new(d_x));
+    each_row(rows, grain, |row| {
+        let (d, d_x) = (&d[row * padded..][..padded], unsafe { d_x.slice(row * block, block) });
         d_x.copy_from_slice(&d[e.before * e.inner..][..block]);
         for j in (0..e.before).chain(e.before + e.n..e.total()) {
             let to = &mut d_x[e.source(j) * e.inner..][..e.inner];

@@ -1,9 +1,7 @@
 //! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
 
-use rayon::prelude::*;
-
 use super::Windows;
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 
 /// Terms that one task takes at least.
 const GRAIN: usize = 16 * 1024;
@@ -75,8 +73,11 @@ fn product(n: [usize; 3]) -> usize {
 pub fn max(l: &CpuLaunch) {
     let w = Windows::of(l);
     let (x, y, index) = (l.read::<f32>(0), l.write::<f32>(1), l.write::<i32>(2));
-    let planes = x.par_chunks(product(w.size)).zip(y.par_chunks_mut(product(w.out)));
-    planes.zip(index.par_chunks_mut(product(w.out))).with_min_len(w.grain()).for_each(|((x, y), index)| {
+    let (size, out) = (product(w.size), product(w.out));
+    let (y, index) = (Shared::new(y), Shared::new(index));
+    each_row(x.len() / size, w.grain(), |plane| {
+        let x = &x[plane * size..][..size];
+        let (y, index) = unsafe { (y.slice(plane * out, out), index.slice(plane * out, out)) };
         index.fill(-1);
         w.each(|o, start, count, _| {
             for (i, v) in x[start..start + count].iter().enumerate() {
@@ -92,8 +93,11 @@ pub fn max(l: &CpuLaunch) {
 pub fn max_backward(l: &CpuLaunch) {
     let w = Windows::of(l);
     let (d, index, d_x) = (l.read::<f32>(0), l.read::<i32>(1), l.write::<f32>(2));
-    let planes = d_x.par_chunks_mut(product(w.size)).zip(d.par_chunks(product(w.out)));
-    planes.zip(index.par_chunks(product(w.out))).with_min_len(w.grain()).for_each(|((d_x, d), index)| {
+    let (size, out) = (product(w.size), product(w.out));
+    let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
+    each_row(planes, w.grain(), |plane| {
+        let (d, index) = (&d[plane * out..][..out], &index[plane * out..][..out]);
+        let d_x = unsafe { d_x.slice(plane * size, size) };
         d_x.fill(0.0);
         for (d, i) in d.iter().zip(index) {
             d_x[*i as usize] += d;
@@ -104,8 +108,10 @@ pub fn max_backward(l: &CpuLaunch) {
 pub fn mean(l: &CpuLaunch) {
     let w = Windows::of(l);
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
-    let planes = x.par_chunks(product(w.size)).zip(y.par_chunks_mut(product(w.out)));
-    planes.with_min_len(w.grain()).for_each(|(x, y)| {
+    let (size, out) = (product(w.size), product(w.out));
+    let y = Shared::new(y);
+    each_row(x.len() / size, w.grain(), |plane| {
+        let (x, y) = (&x[plane * size..][..size], unsafe { y.slice(plane * out, out) });
         y.fill(0.0);
         let mut divisors = vec![1; y.len()];
         w.each(|o, start, count, divisor| {
@@ -123,8 +129,10 @@ pub fn mean(l: &CpuLaunch) {
 pub fn mean_backward(l: &CpuLaunch) {
     let w = Windows::of(l);
     let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
-    let planes = d_x.par_chunks_mut(product(w.size)).zip(d.par_chunks(product(w.out)));
-    planes.with_min_len(w.grain()).for_each(|(d_x, d)| {
+    let (size, out) = (product(w.size), product(w.out));
+    let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
+    each_row(planes, w.grain(), |plane| {
+        let (d, d_x) = (&d[plane * out..][..out], unsafe { d_x.slice(plane * size, size) });
         d_x.fill(0.0);
         w.each(|o, start, count, divisor| {
             let d = d[o] / divisor as f32;

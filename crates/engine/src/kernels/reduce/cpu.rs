@@ -1,8 +1,6 @@
 //! The native twins: 1,024 terms at a time in f32 lanes, their sums in f64.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
 use crate::kernels::numeric::{Isa, max, min, sum, sum_by, vectorised};
 
@@ -35,15 +33,14 @@ pub fn reduce(l: &CpuLaunch) {
         };
     };
     if l.params[1] == 0 {
-        (0..rows).into_par_iter().with_min_len((16 * 1024 / n).max(1)).for_each(|row| {
+        each_row(rows, 16 * 1024 / n, |row| {
             settle(y_at(row), reduce_row(kind, &x[x_at(row)..][..n]));
         });
         return;
     }
     let step = l.u32(6);
     let blocks = inner.div_ceil(WIDTH);
-    let min = (16 * 1024 / (n * WIDTH.min(inner))).max(1);
-    (0..rows * blocks).into_par_iter().with_min_len(min).for_each(|task| {
+    each_row(rows * blocks, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
         let (row, from) = (task / blocks, task % blocks * WIDTH);
         let width = WIDTH.min(inner - from);
         let mut total = [0f64; WIDTH];
@@ -72,7 +69,7 @@ fn reduce_whole(l: &CpuLaunch) {
         MAX => a.max(b),
         _ => a.min(b),
     };
-    (0..rows).into_par_iter().with_min_len((16 * 1024 / (n * inner)).max(1)).for_each(|row| {
+    each_row(rows, 16 * 1024 / (n * inner), |row| {
         let from = row / chunks * l.u32(4) + row % chunks * l.u32(5);
         let y = unsafe { y.slice(row / chunks * l.u32(7) + row % chunks * l.u32(8), inner) };
         for k in 0..n {
@@ -166,7 +163,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
     let (first, begin) = (l.u32(9) == 1, l.u32(10));
     let value = Shared::new(l.write::<T>(1 + of_parts as usize));
     let y = Shared::new(l.write::<i32>(2 + of_parts as usize));
-    (0..rows * inner).into_par_iter().with_min_len((4096 / n).max(1)).for_each(|id| {
+    each_row(rows * inner, 4096 / n, |id| {
         let (row, column) = (id / inner, id % inner);
         let base = row / chunks * l.u32(4) + row % chunks * x_chunk + column;
         let at = |k: usize| x[base + k * step];
@@ -190,7 +187,7 @@ pub fn place(l: &CpuLaunch) {
     let (rows, n, inner) = (l.u32(0), l.u32(1), l.u32(2));
     let (y_outer, step, begin) = (l.u32(3), l.u32(4), l.u32(5));
     let y = Shared::new(l.write::<f32>(2));
-    (0..rows * n).into_par_iter().with_min_len((16 * 1024 / inner).max(1)).for_each(|id| {
+    each_row(rows * n, 16 * 1024 / inner, |id| {
         let (row, k) = (id / n, id % n);
         let from = row * step;
         let y = unsafe { y.slice(row * y_outer + k * step, inner) };

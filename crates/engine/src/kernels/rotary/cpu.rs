@@ -1,9 +1,7 @@
 //! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
 
-use rayon::prelude::*;
-
 use super::{INVERSE, POSITIONS};
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::kernels::numeric::vectorised;
 
 /// Elements that one task takes.
@@ -31,7 +29,7 @@ fn rows(l: &CpuLaunch, tensors: &[Tensor]) {
     let (cos, sin, positions) = (l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));
     let elements: usize = tensors.iter().map(|([heads, ..], ..)| heads * dim).sum();
     let per_task = (GRAIN / elements).max(1);
-    (0..batch * time).into_par_iter().with_min_len(per_task).for_each(|row| {
+    each_row(batch * time, per_task, |row| {
         let (b, t) = (row / time, row % time);
         let position = match l.params[0] & POSITIONS {
             0 => Some(t),

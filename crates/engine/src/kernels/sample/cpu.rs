@@ -2,10 +2,8 @@
 
 use std::cell::RefCell;
 
-use rayon::prelude::*;
-
 use super::{EXP2, FARTHEST, LOG2_E};
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, count, each_chunk, map_tasks};
 use crate::kernels::numeric::{max, sum_by, vectorised};
 
 /// Tokens that one task takes.
@@ -49,9 +47,9 @@ pub fn sample(l: &CpuLaunch, penalised: bool) {
             let drawn = match &seen {
                 Some(seen) => {
                     scores.resize(n, 0.0);
-                    let chunks = scores.par_chunks_mut(CHUNK).zip(logits.par_chunks(CHUNK));
-                    chunks.zip(seen.par_chunks(CHUNK)).for_each(|((s, l), seen)| {
-                        penalise(s, l, seen, below, above);
+                    each_chunk(&mut scores, CHUNK, |at, s| {
+                        let end = at + s.len();
+                        penalise(s, &logits[at..end], &seen[at..end], below, above);
                     });
                     draw(&row, &scores, word, scratch)
                 }
@@ -69,13 +67,21 @@ pub fn sample(l: &CpuLaunch, penalised: bool) {
     });
 }
 
+/// What `task` gives for each part of `x` of `size` elements.
+fn map_chunks<T: Sync, R: Send + Default + Clone>(
+    x: &[T],
+    size: usize,
+    task: impl Fn(&[T]) -> R + Sync,
+) -> Vec<R> {
+    map_tasks(x.len().div_ceil(size), |i| task(&x[i * size..((i + 1) * size).min(x.len())]))
+}
+
 /// The token that `word` draws; or where a row has none, the place of its first NaN or its length.
 fn draw(row: &Row, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
     let n = scores.len();
-    let (top, spoilt) = scores
-        .par_chunks(CHUNK)
-        .map(extremes)
-        .reduce(|| (f32::NEG_INFINITY, false), |a, b| (a.0.max(b.0), a.1 || b.1));
+    let (top, spoilt) = map_chunks(scores, CHUNK, extremes)
+        .into_iter()
+        .fold((f32::NEG_INFINITY, false), |a, b| (a.0.max(b.0), a.1 || b.1));
     if spoilt {
         return Err(scores.iter().position(|s| s.is_nan()).unwrap_or(n));
     }
@@ -84,8 +90,7 @@ fn draw(row: &Row, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<u
     }
     let distances = &mut scratch.distances;
     distances.resize(n, 0);
-    let chunks = distances.par_chunks_mut(CHUNK).zip(scores.par_chunks(CHUNK));
-    chunks.for_each(|(d, s)| measure(d, s, top, row.steps));
+    each_chunk(distances, CHUNK, |at, d| measure(d, &scores[at..at + d.len()], top, row.steps));
     let distances = &distances[..];
     let mut limit = FARTHEST;
     if row.top_k > 0 && row.top_k < n {
@@ -97,7 +102,7 @@ fn draw(row: &Row, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<u
     }
     limit = limit.min(row.farthest);
 
-    let sums: Vec<u64> = distances.par_chunks(CHUNK).map(|d| kept_weight(d, limit)).collect();
+    let sums = map_chunks(distances, CHUNK, |d| kept_weight(d, limit));
     let mut left = ((sums.iter().sum::<u64>() as u128 * word as u128) >> 64) as u64;
     for (chunk, sum) in sums.iter().enumerate() {
         if left >= *sum {
@@ -128,7 +133,7 @@ fn threshold(
     need: impl Fn(u64) -> u64,
     deciding: &mut Vec<u32>,
 ) -> u32 {
-    let count = |chunk: &[u32]| {
+    let bins_of = |chunk: &[u32]| {
         let mut bins = vec![0u64; BINS];
         let mut buffer = [0; 512];
         for d in chunk.chunks(buffer.len()) {
@@ -139,8 +144,8 @@ fn threshold(
         bins
     };
     // A chunk a thread: each has bins of its own.
-    let size = distances.len().div_ceil(rayon::current_num_threads()).max(CHUNK);
-    let parts: Vec<Vec<u64>> = distances.par_chunks(size).map(count).collect();
+    let size = distances.len().div_ceil(count()).max(CHUNK);
+    let parts = map_chunks(distances, size, bins_of);
     let bins = |b: usize| parts.iter().map(|part| part[b]).sum::<u64>();
     let mut left = need((0..BINS).map(bins).sum());
     let mut deciding_bin = BINS;

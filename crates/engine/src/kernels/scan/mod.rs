@@ -8,9 +8,7 @@
 
 use std::rc::Rc;
 
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Scalar, Variant};
@@ -56,8 +54,7 @@ fn native(l: &CpuLaunch) {
     let y = Shared::new(l.write::<f32>(1));
     let carry = Shared::new(l.write::<f32>(2));
     let pieces = inner.div_ceil(WIDTH);
-    let grain = (16 * 1024 / (n * WIDTH.min(inner))).max(1);
-    (0..rows * pieces).into_par_iter().with_min_len(grain).for_each(|task| {
+    each_row(rows * pieces, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
         let (row, from) = (task / pieces, task % pieces * WIDTH);
         let width = WIDTH.min(inner - from);
         let carry = unsafe { carry.slice(row * step + from, width) };

@@ -1,8 +1,6 @@
 //! The native twins: a row at a time, or up to 64 neighbouring columns.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::kernels::numeric::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
@@ -12,9 +10,10 @@ pub fn forward(l: &CpuLaunch) {
     let (x, log) = (l.read::<f32>(0), l.params[0] == 1);
     let (n, inner) = (l.u32(0), l.u32(1));
     if inner == 1 {
-        let y = l.write::<f32>(1);
-        let rows = y.par_chunks_exact_mut(n).zip(x.par_chunks_exact(n)).with_min_len((GRAIN / n).max(1));
-        return rows.for_each(|(y, x)| row(x, y, log));
+        let y = Shared::new(l.write::<f32>(1));
+        return each_row(x.len() / n, GRAIN / n, |r| {
+            row(&x[r * n..(r + 1) * n], unsafe { y.slice(r * n, n) }, log);
+        });
     }
     let y = Shared::new(l.write::<f32>(1));
     blocks(l, |base, width| columns(&x[base..], &y, base, n, inner, width, log));
@@ -24,9 +23,11 @@ pub fn backward(l: &CpuLaunch) {
     let (y, d, log) = (l.read::<f32>(0), l.read::<f32>(1), l.params[0] == 1);
     let (n, inner) = (l.u32(0), l.u32(1));
     if inner == 1 {
-        let d_x = l.write::<f32>(2);
-        let rows = d_x.par_chunks_exact_mut(n).zip(y.par_chunks_exact(n)).zip(d.par_chunks_exact(n));
-        return rows.with_min_len((GRAIN / n).max(1)).for_each(|((d_x, y), d)| row_backward(y, d, d_x, log));
+        let d_x = Shared::new(l.write::<f32>(2));
+        return each_row(y.len() / n, GRAIN / n, |r| {
+            let at = r * n..(r + 1) * n;
+            row_backward(&y[at.clone()], &d[at], unsafe { d_x.slice(r * n, n) }, log);
+        });
     }
     let d_x = Shared::new(l.write::<f32>(2));
     blocks(l, |base, width| columns_backward(&y[base..], &d[base..], &d_x, base, n, inner, width, log));
@@ -36,8 +37,7 @@ pub fn backward(l: &CpuLaunch) {
 fn blocks(l: &CpuLaunch, f: impl Fn(usize, usize) + Sync) {
     let (n, inner, rows) = (l.u32(0), l.u32(1), l.u32(2));
     let per_row = inner.div_ceil(WIDTH);
-    let min = (GRAIN / (n * WIDTH.min(inner))).max(1);
-    (0..rows * per_row).into_par_iter().with_min_len(min).for_each(|task| {
+    each_row(rows * per_row, GRAIN / (n * WIDTH.min(inner)), |task| {
         let from = task % per_row * WIDTH;
         f(task / per_row * n * inner + from, WIDTH.min(inner - from));
     });

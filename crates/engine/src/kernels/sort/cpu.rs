@@ -1,8 +1,6 @@
 //! The native form: a line at a time, as words of key and place.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::{CpuLaunch, Shared};
+use crate::device::cpu::{CpuLaunch, Shared, each_range};
 use crate::dtype::DType;
 
 pub fn sort(l: &CpuLaunch) {
@@ -32,9 +30,9 @@ fn lines<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch, key: impl Fn(T) -> u32 +
     let values = Shared::new(l.write::<T>(1));
     let indices = Shared::new(l.write::<i32>(2));
     let turn = if descending == 1 { u32::MAX } else { 0 };
-    (0..outer * inner).into_par_iter().with_min_len((1024 / n).max(1)).for_each_init(
-        Vec::new,
-        |words, line| {
+    each_range(outer * inner, 1024 / n, |lines| {
+        let mut words = Vec::with_capacity(n);
+        for line in lines {
             let (o, i) = (line / inner, line % inner);
             let at = |k: usize| x[o * x_step + k * step + i];
             words.clear();
@@ -49,6 +47,6 @@ fn lines<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch, key: impl Fn(T) -> u32 +
                 unsafe { values.slice(to, 1)[0] = at(from as usize) };
                 unsafe { indices.slice(to, 1)[0] = from as i32 };
             }
-        },
-    );
+        }
+    });
 }

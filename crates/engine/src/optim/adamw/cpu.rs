@@ -1,8 +1,7 @@
 //! The native twin: chunks in parallel, in loops that vectorise.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared, each_chunk};
+use crate::kernels::numeric::vectorised;
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -22,13 +21,36 @@ pub fn adamw(l: &CpuLaunch) {
     }
     let grad = l.read::<f32>(0);
     let (value, m, v) = (l.write::<f32>(2), l.write::<f32>(3), l.write::<f32>(4));
-    let moments = m.par_chunks_mut(GRAIN).zip(v.par_chunks_mut(GRAIN));
-    value.par_chunks_mut(GRAIN).zip(grad.par_chunks(GRAIN)).zip(moments).for_each(|((p, g), (m, v))| {
+    let (m, v) = (Shared::new(m), Shared::new(v));
+    let rule = Rule { factor, keep, rate1, beta2, rate2, root, eps, step };
+    each_chunk(value, GRAIN, |at, p| {
+        let moments = unsafe { [m.slice(at, p.len()), v.slice(at, p.len())] };
+        update(rule, &grad[at..at + p.len()], p, moments);
+    });
+}
+
+#[derive(Clone, Copy)]
+struct Rule {
+    factor: f32,
+    keep: f32,
+    rate1: f32,
+    beta2: f32,
+    rate2: f32,
+    root: f32,
+    eps: f32,
+    step: f32,
+}
+
+vectorised! {
+    /// Without a fused product, so that every instruction set gives the same bits.
+    fn update(rule: Rule, g: &[f32], p: &mut [f32], moments: [&mut [f32]; 2]) {
+        let Rule { factor, keep, rate1, beta2, rate2, root, eps, step } = rule;
+        let [m, v] = moments;
         for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
             let g = g * factor;
             *m += rate1 * (g - *m);
             *v = beta2 * *v + rate2 * g * g;
             *p = keep * *p - step * (*m / (v.sqrt() / root + eps));
         }
-    });
+    }
 }

@@ -1,9 +1,7 @@
 //! The native twins.
 
-use rayon::prelude::*;
-
 use super::CHUNK;
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, each_chunk};
 
 /// Chunks that one task takes at least.
 const CHUNKS: usize = 32;
@@ -15,9 +13,11 @@ pub fn norm(l: &CpuLaunch) {
     let (squares, root) = (l.params[0] == 1, l.params[1] == 1);
     let sum = |chunk: &[f32]| if squares { lanes(chunk, |v| v * v) } else { lanes(chunk, |v| v) };
     let y = l.write::<f32>(1);
-    y.par_iter_mut().with_min_len(CHUNKS).zip(x.par_chunks(CHUNK)).for_each(|(y, chunk)| {
-        let sum = sum(chunk);
-        *y = if root { sum.sqrt() } else { sum } as f32;
+    each_chunk(y, CHUNKS, |at, y| {
+        for (y, chunk) in y.iter_mut().zip(x[at * CHUNK..].chunks(CHUNK)) {
+            let sum = sum(chunk);
+            *y = if root { sum.sqrt() } else { sum } as f32;
+        }
     });
 }
 
@@ -57,7 +57,7 @@ pub fn counted(l: &CpuLaunch) {
 pub fn clip(l: &CpuLaunch) {
     let norm = l.read::<f32>(0)[0];
     let factor = if norm.is_nan() { norm } else { factor(norm, l.f32(1)) };
-    l.write::<f32>(1).par_chunks_mut(GRAIN).for_each(|grad| grad.iter_mut().for_each(|g| *g *= factor));
+    each_chunk(l.write::<f32>(1), GRAIN, |_, grad| grad.iter_mut().for_each(|g| *g *= factor));
 }
 
 fn factor(norm: f32, max: f32) -> f32 {

@@ -1,8 +1,6 @@
 //! The native twins.
 
-use rayon::prelude::*;
-
-use crate::device::cpu::CpuLaunch;
+use crate::device::cpu::{CpuLaunch, Shared, each_chunk};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -14,8 +12,8 @@ pub fn sgd(l: &CpuLaunch) {
     }
     let (lr, decay) = (l.f32(1), l.f32(2));
     let grad = l.read::<f32>(0);
-    l.write::<f32>(2).par_chunks_mut(GRAIN).zip(grad.par_chunks(GRAIN)).for_each(|(p, g)| {
-        for (p, g) in p.iter_mut().zip(g) {
+    each_chunk(l.write::<f32>(2), GRAIN, |at, p| {
+        for (p, g) in p.iter_mut().zip(&grad[at..]) {
             *p -= lr * (g * factor + decay * *p);
         }
     });
@@ -33,9 +31,10 @@ pub fn momentum(l: &CpuLaunch) {
     let nesterov = l.u32(5) == 1;
     let grad = l.read::<f32>(0);
     let (value, buffer) = (l.write::<f32>(2), l.write::<f32>(3));
-    let buffers = buffer.par_chunks_mut(GRAIN);
-    value.par_chunks_mut(GRAIN).zip(grad.par_chunks(GRAIN)).zip(buffers).for_each(|((p, g), b)| {
-        for ((p, g), b) in p.iter_mut().zip(g).zip(b) {
+    let buffer = Shared::new(buffer);
+    each_chunk(value, GRAIN, |at, p| {
+        let b = unsafe { buffer.slice(at, p.len()) };
+        for ((p, g), b) in p.iter_mut().zip(&grad[at..]).zip(b) {
             let d = g * factor + decay * *p;
             *b = momentum * *b + rate * d;
             *p -= lr * if nesterov { d + momentum * *b } else { *b };

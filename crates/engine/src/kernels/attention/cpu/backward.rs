@@ -5,12 +5,10 @@
 //! blocks, each into a part of its own, and the parts added in order. The first form, one pass a
 //! gradient, made S and dO Vᵀ twice: seven products.
 
-use rayon::prelude::*;
-
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
-use crate::device::cpu::{CpuLaunch, Shared, each_task};
+use crate::device::cpu::{CpuLaunch, Shared, each_chunk, each_row, each_task};
 use crate::kernels::numeric::{dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
@@ -42,9 +40,8 @@ pub fn delta(l: &CpuLaunch) {
     let dim = l.u32(1);
     let (d_o, o) = (l.read::<f32>(0), l.read::<f32>(1));
     let per_task = (16 * 1024 / dim).max(1);
-    l.write::<f32>(2).par_chunks_mut(per_task).enumerate().for_each(|(i, delta)| {
-        let at = i * per_task * dim;
-        rows_dot(&d_o[at..], &o[at..], dim, delta);
+    each_chunk(l.write::<f32>(2), per_task, |row, delta| {
+        rows_dot(&d_o[row * dim..], &o[row * dim..], dim, delta);
     });
 }
 
@@ -99,7 +96,7 @@ fn keys(l: &CpuLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &m
     let parts = &*parts;
     let reach: Vec<[usize; 2]> = chunks.iter().map(|c| g.reach(*c)).collect();
     let outputs = outputs.map(|i| Shared::new(l.write::<f32>(i)));
-    (0..g.batch * g.keys).into_par_iter().with_min_len(32).for_each(|row| {
+    each_row(g.batch * g.keys, 32, |row| {
         let (b, key) = (row / g.keys, row % g.keys);
         for head in 0..g.kv_heads {
             for (side, output) in outputs.iter().enumerate() {

@@ -3,6 +3,7 @@ use half::{bf16, f16};
 use super::dot::FEW;
 use super::isa::{self, Isa, Stored};
 use super::product::{Product, Second};
+use crate::device::cpu::Threads;
 use crate::ops::checks::Array;
 
 struct Case {
@@ -69,8 +70,7 @@ fn run_by<T: Stored>(
         bias: if case.bias { bias.as_ptr() } else { std::ptr::null() },
         second: None,
     };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    pool.install(|| run(&product, isa, threads));
+    Threads::new(threads).unwrap().install(|| run(&product, isa, threads));
     c
 }
 
