@@ -1,0 +1,159 @@
+//! What is asked of a session's devices as wholes: waiting, memory, cancelling, counts.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use napi::bindgen_prelude::{Env, Function, Object};
+use napi::threadsafe_function::ThreadsafeFunctionCallMode;
+use napi_derive::napi;
+
+use super::{Session, failure};
+use crate::error::{Result, internal};
+
+/// Bytes in use on a device.
+#[napi(object)]
+pub struct MemoryReport {
+    pub live: f64,
+    pub reserved: f64,
+    pub peak: f64,
+    pub mapped: f64,
+    pub tensors: u32,
+}
+
+#[napi]
+impl Session {
+    /// Settles when all that was recorded on the device has run.
+    #[napi(catch_unwind, ts_return_type = "Promise<null | Failure>")]
+    pub fn synchronize<'env>(&self, env: &'env Env, device: String) -> Result<Object<'env>> {
+        let context = self.with(|s| s.context(&device))?;
+        let (deferred, promise) = env.create_deferred().map_err(internal)?;
+        context.fence(Box::new(move |done| deferred.resolve(move |_| Ok(done.err().map(failure)))));
+        Ok(promise)
+    }
+
+    /// Hands waiting commands to the device without waiting for anything.
+    #[napi(catch_unwind)]
+    pub fn flush(&self, device: String) -> Result<()> {
+        self.with(|s| {
+            s.context(&device)?.flush();
+            Ok(())
+        })
+    }
+
+    #[napi(catch_unwind)]
+    pub fn memory(&self, device: String) -> Result<MemoryReport> {
+        self.with(|s| {
+            let context = s.context(&device)?;
+            // What V8 has collected is in use no more.
+            let dead = s.handles.borrow_mut().dead();
+            drop(dead);
+            let memory = context.memory();
+            let tensors =
+                s.handles.borrow().iter().filter(|t| Rc::ptr_eq(t.value().context(), &context)).count();
+            Ok(MemoryReport {
+                live: memory.live as f64,
+                reserved: memory.reserved as f64,
+                peak: memory.peak as f64,
+                mapped: memory.mapped as f64,
+                tensors: tensors as u32,
+            })
+        })
+    }
+
+    /// A device's name, as its vendor gives it.
+    #[napi(catch_unwind)]
+    pub fn device_name(&self, device: String) -> Result<String> {
+        self.with(|s| Ok(s.context(&device)?.profile.name.clone()))
+    }
+
+    /// Throws where `bytes` do not fit on the device beside what is in use.
+    #[napi(catch_unwind)]
+    pub fn check_fits(&self, device: String, bytes: f64) -> Result<()> {
+        self.with(|s| s.context(&device)?.check_fits(bytes as u64))
+    }
+
+    /// The highest that live bytes have been since `trim`.
+    #[napi(catch_unwind)]
+    pub fn highest_live(&self, device: String) -> Result<f64> {
+        self.with(|s| Ok(s.context(&device)?.highest_live() as f64))
+    }
+
+    /// Gives a device's idle buffers back, or those of all that are open; returns their bytes.
+    #[napi(catch_unwind)]
+    pub fn trim(&self, device: Option<String>) -> Result<f64> {
+        self.with(|s| {
+            let bytes: u64 = match device {
+                Some(device) => s.context(&device)?.trim(),
+                None => s.contexts.values().map(|context| context.trim()).sum(),
+            };
+            Ok(bytes as f64)
+        })
+    }
+
+    /// Gives idle buffers back and starts the peak anew.
+    #[napi(catch_unwind)]
+    pub fn restart_peak(&self, device: String) -> Result<()> {
+        self.with(|s| {
+            s.context(&device)?.restart_peak();
+            Ok(())
+        })
+    }
+
+    /// Has `callback` called with the name of each device that is opened from now on, whenever it has had no work
+    /// for some seconds. It holds no event loop open.
+    #[napi(catch_unwind)]
+    pub fn on_rest(&self, callback: Function<String, ()>) -> Result<()> {
+        let weak = callback.build_threadsafe_function::<String>().weak::<true>().build().map_err(internal)?;
+        self.with(|s| {
+            s.rested = Some(Arc::new(move |label| {
+                weak.call(label, ThreadsafeFunctionCallMode::NonBlocking);
+            }));
+            Ok(())
+        })
+    }
+
+    /// Panics, for the tests of what becomes of panics: in this call, or on the device's thread.
+    #[napi(catch_unwind)]
+    pub fn panic_on_purpose(&self, device: Option<String>) -> Result<()> {
+        self.with(|s| match device {
+            None => panic!("on purpose"),
+            Some(device) => {
+                s.context(&device)?.fence(Box::new(|_| panic!("on purpose")));
+                Ok(())
+            }
+        })
+    }
+
+    /// Work recorded from now on belongs to `token` (0: to none), until the next call.
+    #[napi(catch_unwind)]
+    pub fn under(&self, device: String, token: u32) -> Result<()> {
+        self.with(|s| {
+            let cancel = (token != 0).then(|| s.cancels.entry(token).or_default().clone());
+            s.context(&device)?.under(cancel);
+            Ok(())
+        })
+    }
+
+    /// Skips all work of `token` that has not run.
+    #[napi(catch_unwind)]
+    pub fn cancel(&self, token: u32) {
+        if let Some(token) = self.state.borrow_mut().cancels.remove(&token) {
+            token.cancel();
+        }
+    }
+
+    #[napi(catch_unwind)]
+    pub fn release_cancel(&self, token: u32) {
+        self.state.borrow_mut().cancels.remove(&token);
+    }
+
+    /// Starts (or ends) counting launches by kernel; returns those counted, for tests.
+    #[napi(catch_unwind)]
+    pub fn count_launches(&self, device: String, on: bool) -> Result<HashMap<String, u32>> {
+        self.with(|s| {
+            let counted = s.context(&device)?.count_launches(on);
+            Ok(counted.into_iter().map(|(k, n)| (k.to_string(), n as u32)).collect())
+        })
+    }
+}
