@@ -58,12 +58,13 @@ pub struct Block<'a> {
     pub labels: Labels<'a>,
     pub b: usize,
     pub head: usize,
-    /// First row (t, g).
-    pub first_row: usize,
     pub rows: usize,
     /// Lanes that are computed: rows rounded up to 16.
     pub lanes: usize,
     ranges: [[usize; 2]; LANES],
+    /// By lane: its position, where its row starts in q, and its log-sum-exp. Looked up, since each is asked for several
+    /// times, and a division by the heads of a group takes as long as a vector of products.
+    places: [[usize; 3]; LANES],
 }
 
 impl<'a> Block<'a> {
@@ -71,27 +72,34 @@ impl<'a> Block<'a> {
         let first_row = block * LANES;
         let rows = LANES.min(g.rows() - first_row);
         let mut ranges = [[0; 2]; LANES];
-        for (lane, range) in ranges[..rows].iter_mut().enumerate() {
-            *range = g.visible((first_row + lane) / g.group);
+        let mut places = [[0; 3]; LANES];
+        let (mut t, mut j) = (first_row / g.group, first_row % g.group);
+        for (range, place) in ranges.iter_mut().zip(&mut places).take(rows) {
+            let query = head * g.group + j;
+            *range = g.visible(t);
+            *place =
+                [t, b * g.q_batch + t * g.q_row + query * g.dim, b * g.lse_batch + t * g.lse_row + query];
+            j += 1;
+            if j == g.group {
+                (t, j) = (t + 1, 0);
+            }
         }
-        Block { g, labels, b, head, first_row, rows, lanes: rows.next_multiple_of(16), ranges }
+        Block { g, labels, b, head, rows, lanes: rows.next_multiple_of(16), ranges, places }
     }
 
     /// Where a lane's row starts in q and what has its layout.
     pub fn q_at(&self, lane: usize) -> usize {
-        let (t, j) = ((self.first_row + lane) / self.g.group, (self.first_row + lane) % self.g.group);
-        self.b * self.g.q_batch + t * self.g.q_row + (self.head * self.g.group + j) * self.g.dim
+        self.places[lane][1]
     }
 
     /// Where a lane's log-sum-exp stands.
     pub fn lse_at(&self, lane: usize) -> usize {
-        let (t, j) = ((self.first_row + lane) / self.g.group, (self.first_row + lane) % self.g.group);
-        self.b * self.g.lse_batch + t * self.g.lse_row + self.head * self.g.group + j
+        self.places[lane][2]
     }
 
     /// Whether a lane sees a key of this window.
     pub fn sees(&self, lane: usize, key: usize) -> bool {
-        let (t, batch) = ((self.first_row + lane) / self.g.group, self.b * self.g.segment_batch);
+        let (t, batch) = (self.places[lane][0], self.b * self.g.segment_batch);
         let [from, to] = self.ranges[lane];
         let hidden = self.g.flags & MASK != 0 && self.labels.mask[self.b * self.g.mask_batch + key] == 0;
         let apart = self.g.flags & SEGMENTS != 0
@@ -121,7 +129,7 @@ impl<'a> Block<'a> {
             low[lane] = start.clamp(from, from + count) as f32 - from as f32;
             high[lane] = end.clamp(from, from + count) as f32 - from as f32;
             if flags & SEGMENTS != 0 {
-                let t = (self.first_row + lane) / self.g.group;
+                let t = self.places[lane][0];
                 segment[lane] = self.labels.query_segment[self.b * self.g.segment_batch + t];
             }
         }

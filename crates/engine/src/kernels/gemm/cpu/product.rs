@@ -344,7 +344,9 @@ impl Cut {
         // One thread would wait for the others' last task: narrower ones where they come out even, all of
         // one width if they can be.
         let mut columns = wide(most);
-        if batch * panels.div_ceil(columns) < 8 * threads {
+        // All columns in one task where rows are there to cut: A, which is the larger, is read and copied once.
+        let whole = panels <= most && m >= 4 * FEW_ROWS;
+        if !whole && batch * panels.div_ceil(columns) < 8 * threads {
             let shared = |wide: &usize| (batch * panels.div_ceil(*wide)).is_multiple_of(threads);
             let equal = |wide: &usize| panels.is_multiple_of(*wide);
             let narrower = || (columns.div_ceil(2)..=columns).rev();
