@@ -4,18 +4,26 @@
  */
 import { LowrankError } from "./errors.js";
 
+/** What a class is called; "" where it has a `name` of its own that is no text. */
+function nameOf(made: Function): string {
+  const name: unknown = Object.getOwnPropertyDescriptor(made, "name")?.value;
+  return typeof name === "string" ? name : "";
+}
+
 /** `value` as an error shows it: short, and never running code of its own. */
 export function shown(value: unknown): string {
   if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 57)}…` : value);
   if (typeof value === "bigint") return `${value}n`;
-  if (typeof value === "function") return "a function";
+  if (typeof value === "function") return isClass(value) ? `the class ${nameOf(value)}` : "a function";
   if (typeof value !== "object" || value === null) return String(value);
   if (Array.isArray(value)) {
     const plain = value.length <= 8 && value.every((one) => one === null || typeof one !== "object");
     return plain ? `[${value.map(shown).join(", ")}]` : `an array of ${value.length}`;
   }
+  const own: unknown = Object.getOwnPropertyDescriptor(value, "constructor")?.value;
+  if (typeof own === "function" && own.prototype === value) return `the prototype of ${nameOf(own)}`;
   const made: unknown = (Object.getPrototypeOf(value) as { constructor?: unknown } | null)?.constructor;
-  const name = typeof made === "function" ? made.name : "";
+  const name = typeof made === "function" ? nameOf(made) : "";
   if (name === "Object" || name === "") return "an object";
   return `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
 }
@@ -76,9 +84,14 @@ export function oneOf<T extends string>(
   return refuse(where, name, `one of ${choices.join(", ")}`, value);
 }
 
-/** A function. */
+/** Whether a function is a class, which cannot be called: its prototype alone is fixed. */
+const isClass = (value: Function): boolean =>
+  Object.getOwnPropertyDescriptor(value, "prototype")?.writable === false;
+
+/** A function that can be called. */
 export function callable<T extends Function>(where: string, name: string, value: T): T {
-  return typeof value === "function" ? value : refuse(where, name, "a function", value);
+  if (typeof value === "function" && !isClass(value)) return value;
+  return refuse(where, name, "a function", value);
 }
 
 /** An array, each element of it checked by `element`. */
@@ -92,6 +105,14 @@ export function listOf<T>(
   return value.map((one, i) => element(where, `${name}[${i}]`, one));
 }
 
+/** Whether `value` is an object that no class made, so that all it says are properties of its own. */
+export function isPlain(value: unknown): value is object {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return false;
+  const prototype: unknown = Object.getPrototypeOf(value);
+  // Of another realm it is another Object.prototype, over which there is nothing either.
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
+}
+
 /**
  * The options of a call, of which none but `known` may be there; `{}` where there are none. So a misspelled option is
  * an error, and not silence.
@@ -102,8 +123,7 @@ export function options<T extends object>(
   known: readonly (keyof T & string)[],
 ): T {
   if (value === undefined) return {} as T;
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    return refuse(where, "the last argument", "an object of options", value);
+  if (!isPlain(value)) return refuse(where, "the last argument", "an object of options", value);
   for (const name of Object.keys(value)) {
     if (!(known as readonly string[]).includes(name))
       throw new LowrankError(

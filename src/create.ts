@@ -4,7 +4,7 @@ import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 import { nextDropout } from "./random.js";
-import { Tensor, type DType } from "./tensor.js";
+import { type DType, type Tensor, wrapped } from "./tensor.js";
 
 /** Arrays in arrays, as deep as the tensor has dimensions; those of one level have one length. */
 export type NestedArray = readonly (number | NestedArray)[];
@@ -66,7 +66,7 @@ export function tensor(data: TensorData, options?: TensorOptions): Tensor {
   const device = resolveDevice(given.device);
   const bytes = encoded(values, dtype);
   const id = session().tensor(device, [...sizes], dtype, bytes, given.requiresGrad ?? false);
-  const made = new Tensor(id, { shape: [...sizes], dtype, device });
+  const made = wrapped(id, { shape: [...sizes], dtype, device });
   // The setter also lists it among the parameters.
   if (given.requiresGrad === true) made.requiresGrad = true;
   return made;
@@ -178,7 +178,7 @@ function constant(
   value: number,
   { device, dtype, requiresGrad }: TensorOptions,
 ): Tensor {
-  const made = new Tensor(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
+  const made = wrapped(session().full(resolveDevice(device), [...shape], dtype ?? "f32", value));
   if (requiresGrad === true) made.requiresGrad = true;
   return made;
 }
@@ -258,7 +258,7 @@ export function uniform(
 ): Tensor {
   const device = resolveDevice(options.device);
   const drawn = session().randomUniform(device, [...shape], ...nextDropout(), low, high);
-  return finished(new Tensor(drawn), options);
+  return finished(wrapped(drawn), options);
 }
 
 /** @internal Normal, of mean 0; drawn without the host holding them all. */
@@ -269,5 +269,5 @@ export function normal(
 ): Tensor {
   const device = resolveDevice(options.device);
   const drawn = session().randomNormal(device, [...shape], ...nextDropout(), deviation);
-  return finished(new Tensor(drawn), options);
+  return finished(wrapped(drawn), options);
 }

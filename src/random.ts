@@ -1,6 +1,7 @@
 /** Random values. All come from one counter-based generator (Philox 4×32-10): a seed and a count of draws. */
 import { AsyncLocalStorage } from "node:async_hooks";
 
+import { whole as wholeNumber } from "./argument.js";
 import { native, call } from "./native.js";
 
 /** Where the generator is: a seed and how many draws it has given. */
@@ -17,9 +18,9 @@ function current(): RandomState {
   return own.getStore() ?? whole;
 }
 
-/** Starts the generator of this environment anew. The same seed gives the same values. */
+/** Starts the generator of this environment anew. The same seed gives the same values. Throws `ERR_OPTION`. */
 export function manualSeed(seed: number): void {
-  setRandomState({ seed, draws: 0 });
+  setRandomState({ seed: wholeNumber("manualSeed", "seed", seed), draws: 0 });
 }
 
 /** @internal Runs `fn` with a generator of its own, so that a run neither disturbs the others nor is disturbed. */

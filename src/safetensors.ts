@@ -1,10 +1,10 @@
 /** Safetensors files as dictionaries of tensors. */
 import type * as Binding from "../native/binding.js";
-import { options, refuse, text } from "./argument.js";
+import { isPlain, options, refuse, text } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
 import { call, native, session, translated, type WeightsFile } from "./native.js";
-import { Tensor, type DType } from "./tensor.js";
+import { type DType, isTensor, type Tensor, wrapped } from "./tensor.js";
 
 /** @internal Opens a safetensors file or a folder; everything in its header is checked. */
 export function openWeights(path: string): WeightsFile {
@@ -13,7 +13,7 @@ export function openWeights(path: string): WeightsFile {
 
 /** @internal One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. */
 export function mapped(file: WeightsFile, name: string, device?: Device): Tensor {
-  return new Tensor(session().mapTensor(file, name, resolveDevice(device)));
+  return wrapped(session().mapTensor(file, name, resolveDevice(device)));
 }
 
 /** Where `load` puts what it reads. */
@@ -63,11 +63,11 @@ export async function save(
   const where = "safetensors.save";
   text(where, "path", path);
   const { metadata = {} } = options(where, given, ["metadata"]);
-  if (typeof metadata !== "object" || metadata === null) refuse(where, "metadata", "texts by name", metadata);
+  if (!isPlain(metadata)) refuse(where, "metadata", "texts by name", metadata);
   for (const [name, value] of Object.entries(metadata)) text(where, `metadata.${name}`, value);
-  if (typeof tensors !== "object" || tensors === null) refuse(where, "tensors", "tensors by name", tensors);
+  if (!isPlain(tensors)) refuse(where, "tensors", "tensors by name", tensors);
   for (const [name, tensor] of Object.entries(tensors))
-    if (!(tensor instanceof Tensor)) refuse(where, `tensors.${name}`, "a tensor", tensor);
+    if (!isTensor(tensor)) refuse(where, `tensors.${name}`, "a tensor", tensor);
   const entries = await Promise.all(
     Object.entries(tensors).map(async ([name, tensor]) => {
       const data = await tensor.data();

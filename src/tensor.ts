@@ -9,10 +9,10 @@ import { direct, lastMade, session, settled } from "./native.js";
 import { readAlong } from "./reads.js";
 import { disown, keep, own } from "./scope.js";
 import { tensorOf } from "./tensor/arguments.js";
-import { made, wrapWith, type Description, type DType } from "./tensor/operand.js";
+import { HANDLE, made, wrapped, wrapWith, type Description, type DType } from "./tensor/operand.js";
 import { Products } from "./tensor/products.js";
 
-export { made, madeAll, type DType } from "./tensor/operand.js";
+export { isTensor, made, madeAll, wrapped, type DType } from "./tensor/operand.js";
 
 /** Tensors that a module holds as parameters: made with `requiresGrad`, or told to ask for a gradient. */
 const parameters = new WeakSet<Tensor>();
@@ -54,9 +54,22 @@ export class Tensor extends Products {
   #disposed = false;
   #watched = false;
 
+  static {
+    wrapWith(
+      (id, known) => new Tensor(HANDLE, id, known),
+      (value) => #id in value,
+    );
+  }
+
   /** @internal Wraps a handle of the session; the innermost scope owns it. */
-  constructor(id: number, known?: Description) {
+  constructor(handle: typeof HANDLE, id: number, known?: Description) {
     super();
+    if (handle !== HANDLE) {
+      throw new LowrankError(
+        "ERR_OPTION",
+        `new ${new.target.name}: a tensor is made by tensor(), zeros(), an operation and the like`,
+      );
+    }
     this.#id = id;
     const { shape, dtype, device } = known ?? described(id);
     this.shape = shape;
@@ -104,7 +117,7 @@ export class Tensor extends Products {
   /** The gradient that `backward` has added up, f32 of this one's shape, or null. A new handle each time. */
   get grad(): Tensor | null {
     const id = session().grad(this.id);
-    return id === null || id === undefined ? null : new Tensor(id, this);
+    return id === null || id === undefined ? null : wrapped(id, this);
   }
 
   /** Throws `ERR_SHAPE_MISMATCH` where the gradient has another shape, `ERR_OPTION`. */
@@ -126,7 +139,7 @@ export class Tensor extends Products {
   }
   /** The same values, not copied, through which no gradient goes. */
   detach(): Tensor {
-    return new Tensor(session().detach(this.id), this);
+    return wrapped(session().detach(this.id), this);
   }
   /**
    * The same values on another device, or in another dtype; this itself where it is so already. Half types round to the
@@ -149,10 +162,17 @@ export class Tensor extends Products {
   }
   /**
    * Writes the elements of `from` over this, in place and without a gradient (`torch.Tensor.copy_` under `no_grad`).
-   * Throws `ERR_SHAPE_MISMATCH` unless both have one shape and one dtype, `ERR_OPTION`.
+   * Throws `ERR_SHAPE_MISMATCH` unless both have one shape, `ERR_DTYPE` unless both have one dtype, `ERR_OPTION`.
    */
   copy(from: Tensor): this {
-    session().assign(this.id, tensorOf("copy", "from", from).id);
+    const { id, dtype } = tensorOf("copy", "from", from);
+    if (dtype !== this.dtype) {
+      throw new LowrankError(
+        "ERR_DTYPE",
+        `copy: from is of ${dtype}, and what it is written over of ${this.dtype}; convert it with to("${this.dtype}")`,
+      );
+    }
+    session().assign(this.id, id);
     return this;
   }
 
@@ -221,5 +241,3 @@ export function parameter(tensor: Tensor, requiresGrad = tensor.dtype === "f32")
   parameters.add(tensor);
   return tensor;
 }
-
-wrapWith((id, known) => new Tensor(id, known));

@@ -25,6 +25,9 @@ test("what is shown of a value is short and runs none of its code", (t) => {
     [new Date(0), "a Date"],
     [new Int32Array(2), "an Int32Array"],
     [() => 1, "a function"],
+    [Date, "the class Date"],
+    [LowrankError, "the class LowrankError"],
+    [LowrankError.prototype, "the prototype of LowrankError"],
   ];
   for (const [value, expected] of cases) t.is(shown(value), expected);
 });
@@ -44,6 +47,9 @@ test("each check passes what fits, and names function, argument and value where 
     [() => argument.oneOf("loss", "reduction", "mean", ["mean", "sum"]), undefined],
     [() => argument.oneOf("loss", "reduction", "max", ["mean", "sum"]), 'loss: reduction is one of mean, sum, not "max"'],
     [() => argument.callable("scope", "fn", {} as () => 0), "scope: fn is a function, not an object"],
+    [() => argument.callable("scope", "fn", () => 0), undefined],
+    [() => argument.callable("scope", "fn", function plain() {}), undefined],
+    [() => argument.callable("scope", "fn", Map), "scope: fn is a function, not the class Map"],
     [() => argument.listOf("zeros", "shape", [2, 3], argument.whole), undefined],
     [() => argument.listOf("zeros", "shape", [2, -3], argument.whole), "zeros: shape[1] is a whole number from 0 on, not -3"],
     [() => argument.listOf("zeros", "shape", 2, argument.whole), "zeros: shape is an array, not 2"],
@@ -51,6 +57,8 @@ test("each check passes what fits, and names function, argument and value where 
     [() => argument.options("sum", { keepDim: true }, ["keepDim"]), undefined],
     [() => argument.options("sum", { keep: true }, ["keepDim" as "keep"]), "sum: there is no option keep; there are keepDim"],
     [() => argument.options("sum", null as unknown as object, []), "sum: the last argument is an object of options, not null"],
+    [() => argument.options("sum", Object.create(null) as object, []), undefined],
+    [() => argument.options("sum", new Date(0), []), "sum: the last argument is an object of options, not a Date"],
     [() => refuse("f", "x", "a letter", 1), "f: x is a letter, not 1"],
   ]; // prettier-ignore
   for (const [check, wrong] of cases) {

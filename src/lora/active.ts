@@ -1,5 +1,5 @@
 /** Which of a model's adapters count, and taking them off again. */
-import { callable, flag, options, refuse, text } from "../argument.js";
+import { callable, flag, isPlain, options, refuse, shown, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { moduleOf } from "../nn/children.js";
 import { Module } from "../nn/module.js";
@@ -142,7 +142,7 @@ export function setAdapter(
   moduleOf("setAdapter", "model", model);
   const { trainable } = options("setAdapter", given, ["trainable"]);
   if (trainable !== undefined) flag("setAdapter", "trainable", trainable);
-  if (typeof names !== "string" && (typeof names !== "object" || names === null))
+  if (typeof names !== "string" && !Array.isArray(names) && !isPlain(names))
     refuse("setAdapter", "names", "a name, a list of names, or weights by name", names);
   const active: Active[] =
     typeof names === "string"
@@ -155,7 +155,10 @@ export function setAdapter(
     text("setAdapter", "names", name);
     adapterOf(model, name, all);
     if (!Number.isFinite(weight))
-      throw new LowrankError("ERR_OPTION", `setAdapter: the weight of "${name}" is a number, not ${weight}`);
+      throw new LowrankError(
+        "ERR_OPTION",
+        `setAdapter: the weight of "${name}" is a number, not ${shown(weight)}`,
+      );
     if (active.findIndex((one) => one.name === name) !== i)
       throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
   }

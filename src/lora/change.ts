@@ -5,7 +5,7 @@
  * last one has succeeded, so that none is missed when it is put back.
  */
 import { Module } from "../nn/module.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import { tensorsOf, type Adapter } from "./adapter.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { LoRALayer } from "./layer.js";
@@ -58,7 +58,7 @@ function everyModule(model: Module): Set<Module> {
 function noteModule(module: Module): () => void {
   const own = module as unknown as Record<string, unknown>;
   const children = [...module.children()];
-  const tensors = Object.entries(own).filter(([, value]) => value instanceof Tensor || value === null);
+  const tensors = Object.entries(own).filter(([, value]) => isTensor(value) || value === null);
   const { training } = module;
   const layer = module instanceof LoRALayer ? noteLayer(module) : undefined;
   return () => {
@@ -99,7 +99,7 @@ function copied(note: AdapterNote): AdapterNote {
 export function tensorsIn(model: Module): Set<Tensor> {
   const all = new Set<Tensor>();
   for (const module of everyModule(model)) {
-    for (const value of Object.values(module)) if (value instanceof Tensor) all.add(value);
+    for (const value of Object.values(module)) if (isTensor(value)) all.add(value);
     if (isTokenLayer(module)) for (const tensor of Object.values(tokenState(module))) all.add(tensor);
     if (!(module instanceof LoRALayer)) continue;
     for (const adapter of module.adapters.values()) for (const one of tensorsOf(adapter)) all.add(one);

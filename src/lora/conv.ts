@@ -4,6 +4,7 @@ import {
   Conv1d as BaseConv1d,
   Conv2d as BaseConv2d,
   Conv3d as BaseConv3d,
+  checkConvInput,
   ConvNd,
   type ConvOptions,
 } from "../nn/conv.js";
@@ -17,7 +18,7 @@ import type { LowRank } from "./any-layer.js";
 import { composed } from "./composed.js";
 import { acrossGroups } from "./grouped.js";
 import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
-import { checkBase, checkLayer } from "./options-of-layers.js";
+import { checkBase, checkBaseClass, checkLayer } from "./options-of-layers.js";
 import { byRows } from "./shares.js";
 
 /** What `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d` take besides their sizes. */
@@ -58,6 +59,7 @@ type Made<L> = new (
 ) => L;
 
 function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceType<T> & LoRAConv> {
+  checkBaseClass("lora.ConvLoRA", Base, ConvNd, "a class of convolutions, such as nn.Conv2d");
   abstract class Layer extends LoRALayer(Base) {
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     constructor(...args: any[]) {
@@ -70,7 +72,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     }
 
     static fromBase<L extends LoRAConv>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
-      checkBase(`lora.${Base.name}`, layer, ConvNd as unknown as abstract new () => ConvNd, "a convolution");
+      const Convolution = ConvNd as unknown as abstract new () => ConvNd;
+      checkBase(`lora.${Base.name}`, layer, Convolution, "a convolution", options);
       const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
       const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
       const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
@@ -78,6 +81,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return Object.assign(lora, { geometry, training });
     }
 
+    /** @internal */
     override plain(): Module {
       const { inChannels, outChannels, kernelSize, geometry, training } = this;
       const { baseWeight: weight, baseBias: bias } = this;
@@ -98,6 +102,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return this.kernelSize.map(() => 1);
     }
 
+    /** @internal */
     override freshAdapter(options: FreshOptions): Adapter {
       const { inChannels, outChannels, kernelSize, geometry, weight } = this;
       const { r } = options;
@@ -119,6 +124,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return this.geometry.groups > 1 && loraA.shape[1] === this.inChannels;
     }
 
+    /** @internal */
     override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
       if (this.#seesAll(adapter)) {
         throw new LowrankError(
@@ -130,6 +136,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
     }
 
+    /** @internal */
     override plainAdapter(name: string): Adapter {
       const adapter = this.adapterOf(name);
       const { groups } = this.geometry;
@@ -149,6 +156,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       };
     }
 
+    /** @internal */
     override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
       const { inChannels, outChannels, kernelSize, geometry } = this;
       if (part === "A") return [r, inChannels, ...kernelSize];
@@ -156,6 +164,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return part === "bias" ? [outChannels] : [1, outChannels, ...this.#ones];
     }
 
+    /** @internal */
     override alongOutputs(shape: readonly number[]): number[] {
       const channels = shape.length - 1 - this.kernelSize.length;
       return shape.map((_, d) => (d === channels ? -1 : 1));
@@ -180,6 +189,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
 
     override forward(x: Tensor): Tensor {
       if (!this.adapts) return this.withBase(() => super.forward(x));
+      checkConvInput(this.#name, this, x);
       const { baseWeight: weight, geometry } = this;
       return byRows(this, x, (own, shares) =>
         composed(this, own, shares, {

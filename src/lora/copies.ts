@@ -5,7 +5,7 @@ import { bufferNames, isPersistent } from "../nn/buffers.js";
 import { Module } from "../nn/module.js";
 import { session } from "../native.js";
 import { keep, noGrad } from "../scope.js";
-import { made, parameter, Tensor } from "../tensor.js";
+import { isTensor, made, parameter, type Tensor } from "../tensor.js";
 import { headsOf, isHead, type AdapterOptions } from "./options.js";
 import { LoRALayer } from "./layer.js";
 import { parentOf, type AdapterNote } from "./registry.js";
@@ -51,7 +51,7 @@ export function copyBiases(
   for (const [path, module] of model.namedModules()) {
     const { bias } = module as { bias?: unknown };
     const wanted = mode === "all" || (mode === "lora_only" && adapted.includes(path));
-    if (!(bias instanceof Tensor) || !wanted || isWithin(path, copied)) continue;
+    if (!isTensor(bias) || !wanted || isWithin(path, copied)) continue;
     adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
   }
 }
@@ -64,7 +64,7 @@ function cloned(given: Module): Module {
   const buffers = bufferNames(module);
   for (const [key, value] of Object.entries(copy)) {
     if (buffers.includes(key)) delete own[key];
-    else if (value instanceof Tensor) own[key] = trainableCopy(value);
+    else if (isTensor(value)) own[key] = trainableCopy(value);
     // A list of modules is filled anew below, and the original keeps its own.
     else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
   }

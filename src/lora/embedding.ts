@@ -2,6 +2,7 @@ import { tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../nn/embedding.js";
+import { inputOf } from "../nn/inputs.js";
 import { normal } from "../random.js";
 import { made, parameter, type Tensor } from "../tensor.js";
 import { checkAdapterRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
@@ -42,7 +43,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static fromBase(layer: BaseEmbedding, options: LoRAEmbeddingOptions = {}): Embedding {
-    checkBase("lora.Embedding", layer, BaseEmbedding, "an embedding");
+    checkBase("lora.Embedding", layer, BaseEmbedding, "an embedding", options);
     const { weight, numEmbeddings, embeddingDim, paddingIdx } = layer;
     const lora = new Embedding(numEmbeddings, embeddingDim, {
       ...(paddingIdx === undefined ? {} : { paddingIdx }),
@@ -105,6 +106,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
   /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id that is no row, `ERR_DEVICE_MISMATCH`. */
   override forward(ids: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(ids));
+    inputOf("lora.Embedding", ids, "ids");
     const { baseWeight: weight, paddingIdx } = this;
     return byRows(this, ids, (own, shares) =>
       composed(this, own, shares, {

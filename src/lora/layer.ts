@@ -1,4 +1,5 @@
 /** What every low-rank layer is: the mixin, its adapters by name, and merging, written once. */
+import { shown } from "../argument.js";
 import { zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { adopted, Module } from "../nn/module.js";
@@ -15,6 +16,7 @@ import {
 } from "./adapter.js";
 import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
+import { checkBaseClass } from "./options-of-layers.js";
 import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
 import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
@@ -56,13 +58,19 @@ function mixin<
     }
   >,
 >(Base: T): T & LayerClass<LowRank> {
+  checkBaseClass("lora.LoRALayer", Base, Module, "a class of modules with a weight, such as nn.Linear");
   abstract class Layer extends Base {
     readonly adapters = new Map<string, Adapter>();
+    /** @internal */
     active: Active[] = [];
     mergeWeights = true;
+    /** @internal */
     byHand = false;
+    /** @internal */
     unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null | undefined } | null = null;
+    /** @internal */
     replaced: { readonly module: Module } | null = null;
+    /** @internal */
     squaredNorms: SquaredNorms | null = null;
 
     get r(): number {
@@ -87,28 +95,35 @@ function mixin<
       return this.unmergedWeight !== null;
     }
 
+    /** @internal */
     get namedByAdapter(): boolean {
       return !(this.byHand && this.adapters.size === 1 && this.adapters.has("default"));
     }
 
+    /** @internal */
     get baseWeight(): Tensor {
       return this.unmergedWeight?.tensor ?? this.weight;
     }
 
+    /** @internal */
     get baseBias(): Tensor | null {
       const { unmergedWeight: unmerged } = this;
       return (unmerged?.bias === undefined ? this.bias : unmerged.bias) ?? null;
     }
 
+    /** @internal */
     get outputDim(): number {
       return 0;
     }
 
+    /** @internal */
     abstract freshAdapter(options: FreshOptions): Adapter;
+    /** @internal */
     abstract shapeOnDisk(part: AdapterPart, r: number): readonly number[];
+    /** @internal */
     abstract plain(): Module;
 
-    /** A fresh adapter with the further parts that `options` ask for. */
+    /** @internal A fresh adapter with the further parts that `options` ask for. */
     completed(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
       if (loraBias)
         adapter.loraBias = parameter(
@@ -118,35 +133,41 @@ function mixin<
       return adapter;
     }
 
+    /** @internal */
     magnitudeOf(adapter: Adapter): Tensor {
       return normsOf(this, adapter, adapter.scaling);
     }
 
+    /** @internal */
     factors({ loraA, loraB }: Adapter): { loraA: Tensor; loraB: Tensor } {
       return { loraA, loraB };
     }
 
+    /** @internal */
     product(adapter: Adapter): Tensor {
       const { loraA, loraB } = this.factors(adapter);
       if (this.outputDim === 1) return loraA.matmul(loraB, { transA: true, transB: true });
       return loraB.matmul(loraA).reshape(this.weight.shape);
     }
 
+    /** @internal */
     alongOutputs(): number[] {
       return [-1];
     }
 
+    /** @internal */
     plainAdapter(name: string): Adapter {
       return withoutStart(this.adapterOf(name));
     }
 
+    /** @internal */
     adapterOf(name: string): Adapter {
       const adapter = this.adapters.get(name);
       if (adapter === undefined) {
         const loaded = [...this.adapters.keys()].map((n) => `"${n}"`).join(", ");
         throw new LowrankError(
           "ERR_UNKNOWN_ADAPTER",
-          `there is no adapter named "${name}"; loaded: ${loaded || "none"}`,
+          `there is no adapter named ${shown(name)}; loaded: ${loaded || "none"}`,
         );
       }
       return adapter;
@@ -175,6 +196,7 @@ function mixin<
       }, base);
     }
 
+    /** @internal */
     get adapts(): boolean {
       if (this.isDisabled) return false;
       const names = adapterPerRow();
@@ -182,10 +204,12 @@ function mixin<
       return this.active.length > 0 && !this.merged;
     }
 
+    /** @internal */
     get isDisabled(): boolean {
       return isOff(this);
     }
 
+    /** @internal */
     addAdapter(name: string, adapter: Adapter, active = true): void {
       if (this.adapters.has(name)) {
         throw new LowrankError("ERR_ADAPTER_EXISTS", `there is an adapter named "${name}" already`);
@@ -196,11 +220,13 @@ function mixin<
       if (this.weight.requiresGrad) this.weight.requiresGrad = false;
     }
 
+    /** @internal */
     startWith(adapter: Adapter): void {
       this.addAdapter("default", adapter);
       this.byHand = true;
     }
 
+    /** @internal */
     unloaded(): Module {
       this.unmerge();
       const { replaced } = this;
@@ -213,6 +239,7 @@ function mixin<
       return base;
     }
 
+    /** @internal */
     settle(): Tensor[] {
       const { unmergedWeight: base } = this;
       if (base === null) return [];
@@ -222,6 +249,7 @@ function mixin<
       return [base.tensor, ...(base.bias ? [base.bias] : [])];
     }
 
+    /** @internal */
     removeAdapter(name: string): void {
       const adapter = this.adapters.get(name);
       if (adapter === undefined) return;
@@ -237,6 +265,7 @@ function mixin<
       this.squaredNorms = null;
     }
 
+    /** @internal */
     replacePart(name: string, part: AdapterPart, tensor: Tensor): void {
       const adapter = this.adapterOf(name);
       const old = partsOf(adapter).find(([own]) => own === part)?.[1];
@@ -248,6 +277,7 @@ function mixin<
       release(old);
     }
 
+    /** @internal */
     setActive(active: readonly Active[]): void {
       const own = active.filter((a) => this.adapters.has(a.name));
       // What is merged already stays so.
@@ -303,6 +333,7 @@ function mixin<
       return this;
     }
 
+    /** @internal */
     withBase<R>(forward: () => R): R {
       const { unmergedWeight: base, weight, bias } = this;
       if (base === null || !(this.isDisabled || adapterPerRow())) return forward();
@@ -316,15 +347,18 @@ function mixin<
       }
     }
 
+    /** @internal */
     parameterName(adapter: string, part: AdapterPart): string {
       return this.namedByAdapter ? this.nameInMemory(adapter, part) : PLAIN_NAMES[part];
     }
 
+    /** @internal */
     nameInMemory(adapter: string, part: AdapterPart): string {
       if (part === "magnitude") return `lora_magnitude_vector.${adapter}.weight`;
       return part === "bias" ? `lora_B.${adapter}.bias` : `lora_${part}.${adapter}.weight`;
     }
 
+    /** @internal */
     nameOnDisk(part: AdapterPart): string {
       if (part === "magnitude") return "lora_magnitude_vector";
       return part === "bias" ? "lora_B.bias" : `lora_${part}.weight`;
@@ -350,6 +384,7 @@ function mixin<
       yield* named;
     }
 
+    /** @internal */
     override beforeLoad(): void {
       this.unmerge();
       super.beforeLoad();

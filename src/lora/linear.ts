@@ -1,5 +1,6 @@
 import { tensor, zeros } from "../create.js";
 import { session } from "../native.js";
+import { inputOf } from "../nn/inputs.js";
 import { Linear as BaseLinear, type LinearOptions } from "../nn/linear.js";
 import { uniform } from "../random.js";
 import { trains } from "../scope.js";
@@ -40,7 +41,7 @@ export class Linear extends LoRALayer(BaseLinear) {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
-    checkBase("lora.Linear", layer, BaseLinear, "a linear layer");
+    checkBase("lora.Linear", layer, BaseLinear, "a linear layer", options);
     const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
     lora.training = layer.training;
     return lora;
@@ -91,6 +92,7 @@ export class Linear extends LoRALayer(BaseLinear) {
   /** x [..., in] → [..., out]. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
   override forward(x: Tensor): Tensor {
     if (!this.adapts) return this.withBase(() => super.forward(x));
+    inputOf("lora.Linear", x);
     const shares = sharesOf(this, x.size / this.inFeatures);
     if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
       return byRows(this, x, (own, active) => this.#apart(own, active));

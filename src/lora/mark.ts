@@ -4,7 +4,7 @@ import { LowrankError } from "../errors.js";
 import { moduleOf } from "../nn/children.js";
 import type { Module } from "../nn/module.js";
 import { join } from "../nn/module.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import { LoRALayer, partsOf } from "./layer.js";
 
 /** Which biases are trained, or saved, with the low-rank matrices: none, all, or those of low-rank layers. */
@@ -44,7 +44,7 @@ function* adapterTensors(model: Module): IterableIterator<[path: string, tensor:
 function* biases(model: Module): IterableIterator<[path: string, tensor: Tensor, owner: Module]> {
   for (const [path, module] of model.namedModules()) {
     const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
-    if (bias instanceof Tensor) yield [join(path, "bias"), bias, module];
+    if (isTensor(bias)) yield [join(path, "bias"), bias, module];
   }
 }
 

@@ -4,7 +4,7 @@ import { LowrankError } from "../errors.js";
 import { moduleOf } from "../nn/children.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import { takeOff, unload } from "./active.js";
 import type { AnyLoRALayer } from "./any-layer.js";
 import { at } from "./at.js";
@@ -108,7 +108,7 @@ function settle(model: Module): void {
     replaced.push(...mergedTokens(modules));
     for (const { original, copy } of [...modules.values(), ...biases.values()]) {
       for (const one of [original, copy]) {
-        const tensors = one instanceof Tensor ? [one] : [...one.parameters()];
+        const tensors = isTensor(one) ? [one] : [...one.parameters()];
         replaced.push(...tensors);
         if (one === copy) frozen.push(...tensors);
       }
@@ -126,7 +126,7 @@ function settle(model: Module): void {
 function mergedTokens(modules: AdapterNote["modules"]): Tensor[] {
   const old: Tensor[] = [];
   const layers = [...modules].flatMap(([path, { owner, property, copy }]) =>
-    copy instanceof Tensor || !isTokenLayer(copy) ? [] : [{ path, owner, property, copy }],
+    isTensor(copy) || !isTokenLayer(copy) ? [] : [{ path, owner, property, copy }],
   );
   const weights = new Map<TokenLayer["rows"], Tensor>();
   for (const tied of [false, true]) {

@@ -40,7 +40,7 @@ export class MergedLinear extends Linear {
 
   /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
   static override fromBase(layer: BaseLinear, options: MergedLinearOptions = {}): MergedLinear {
-    checkBase("lora.MergedLinear", layer, BaseLinear, "a linear layer");
+    checkBase("lora.MergedLinear", layer, BaseLinear, "a linear layer", options);
     const lora = new MergedLinear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
     lora.training = layer.training;
     return lora;

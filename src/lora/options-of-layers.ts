@@ -1,5 +1,5 @@
 /** What the constructors of low-rank layers are given, checked before anything is made. */
-import { flag, listOf, numberThat, options, probability, refuse, whole } from "../argument.js";
+import { flag, isPlain, listOf, numberThat, options, probability, refuse, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { LoRAOptions } from "./adapter.js";
 
@@ -80,12 +80,19 @@ export function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0
     throw new LowrankError("ERR_OPTION", `${layer}: loraBias is not defined together with useDora`);
 }
 
-/** What `fromBase` is given as the layer whose weights are kept. Throws `ERR_OPTION`. */
+/** What a mixin is given as the class that it extends. Throws `ERR_OPTION`. */
+export function checkBaseClass(mixin: string, given: unknown, Base: Function, what: string): void {
+  const fits = typeof given === "function" && (given === Base || given.prototype instanceof Base);
+  if (!fits) refuse(mixin, "Base", what, given);
+}
+
+/** What `fromBase` is given as the layer whose weights are kept, and its options. Throws `ERR_OPTION`. */
 export function checkBase<T extends object>(
   layer: string,
   given: unknown,
   Base: abstract new (...args: never[]) => T,
   what: string,
+  chosen: unknown,
 ): T {
   if (!(given instanceof Base)) return refuse(`${layer}.fromBase`, "layer", what, given);
   const held = (given as { adapters?: ReadonlyMap<string, unknown> | undefined }).adapters;
@@ -94,5 +101,7 @@ export function checkBase<T extends object>(
       "ERR_OPTION",
       `${layer}.fromBase: the layer has adapters already (${[...held.keys()].join(", ")}), which would be lost; give it one more with inject`,
     );
+  // They are spread before they are checked one by one, and a spread takes anything.
+  if (!isPlain(chosen)) refuse(`${layer}.fromBase`, "options", "an object of options", chosen);
   return given;
 }

@@ -1,6 +1,6 @@
 /** What an adapter has of its own in the place of a module or a bias of the model. */
 import { Module } from "../nn/module.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import { isTokenLayer, tokenState } from "./token-rows.js";
 
 /** A module or a bias that an adapter has of its own, and what it stands for. */
@@ -13,7 +13,7 @@ export interface Replacement {
 
 /** The tensors that a copy has of its own. */
 export function ownTensors(copy: Replacement["copy"]): Tensor[] {
-  if (copy instanceof Tensor) return [copy];
+  if (isTensor(copy)) return [copy];
   return isTokenLayer(copy) ? Object.values(tokenState(copy)) : [...copy.parameters()];
 }
 

@@ -3,7 +3,7 @@ import { LowrankError } from "../errors.js";
 import { zeros } from "../create.js";
 import type { Module } from "../nn/module.js";
 import { noGrad, scope } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import { partsOf, type Adapter } from "./adapter.js";
 import { isWithin } from "./copies.js";
 import { PREFIX, some, type AdapterFile } from "./formats/adapter-file.js";
@@ -53,11 +53,7 @@ export function stateOf(
   if (mode !== "none" && biases.size === 0) {
     for (const [path, module] of baseModules(model)) {
       const bias = module instanceof LoRALayer ? module.baseBias : (module as { bias?: unknown }).bias;
-      if (
-        bias instanceof Tensor &&
-        (mode === "all" || layers.has(path)) &&
-        !isWithin(path, [...modules.keys()])
-      )
+      if (isTensor(bias) && (mode === "all" || layers.has(path)) && !isWithin(path, [...modules.keys()]))
         trained.set(path, bias);
     }
   }
@@ -146,7 +142,7 @@ export async function checkBases(model: Module, { file, tensors }: AdapterFile):
     const module = modules.get(key.slice(PREFIX.length, -BASE.length));
     const own = module instanceof LoRALayer ? module.baseWeight : (module as { weight?: unknown })?.weight;
     const given = tensors[key] as Tensor;
-    if (own instanceof Tensor && own.shape.join() === given.shape.join() && given.dtype !== "i32")
+    if (isTensor(own) && own.shape.join() === given.shape.join() && given.dtype !== "i32")
       await checkBase(key, own, given, file);
   }
 }

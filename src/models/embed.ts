@@ -1,4 +1,5 @@
 /** Texts as vectors. */
+import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { tensor } from "../create.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { evaluating, noGrad, scope } from "../scope.js";
@@ -19,17 +20,35 @@ export interface EmbedOptions {
   signal?: AbortSignal | undefined;
 }
 
+const OPTIONS = [
+  "pooling",
+  "normalize",
+  "batchSize",
+  "maxLength",
+  "signal",
+] as const satisfies (keyof EmbedOptions)[];
+
 export async function embed(
   model: TextEncoder,
   texts: readonly string[],
   options: EmbedOptions,
 ): Promise<Float32Array[]> {
-  const { pooling = "mean", normalize = true, batchSize = 32, signal } = options;
-  const longest = Math.min(options.maxLength ?? Infinity, model.config.maxPositionEmbeddings);
-  checkOptions(pooling, { batchSize, maxLength: longest });
+  const where = "embed";
+  listOf(where, "texts", texts, text);
+  const checked = known(where, options, OPTIONS);
+  const { pooling = "mean", normalize = true, batchSize = 32, signal } = checked;
+  const { maxLength = model.config.maxPositionEmbeddings } = checked;
+  oneOf(where, "pooling", pooling, ["mean", "cls"]);
+  flag(where, "normalize", normalize);
+  whole(where, "batchSize", batchSize, 1);
+  const longest = Math.min(whole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuse(where, "signal", "an AbortSignal", signal);
   if (model.tokenizer === undefined) {
-    const where = model.folder ?? "the model";
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `embed: ${where} has no tokenizer.json`);
+    throw new LowrankError(
+      "ERR_FILE_NOT_FOUND",
+      `embed: ${model.folder ?? "the model"} has no tokenizer.json`,
+    );
   }
   throwIfAborted(signal);
   const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
@@ -68,17 +87,6 @@ function* batches(
     tokens += length;
   }
   if (batch.length > 0) yield batch;
-}
-
-function checkOptions(pooling: string, sizes: Record<string, number>): void {
-  if (pooling !== "mean" && pooling !== "cls") {
-    throw new LowrankError("ERR_OPTION", `embed: pooling is mean or cls, not ${pooling}`);
-  }
-  for (const [name, value] of Object.entries(sizes)) {
-    if (!Number.isInteger(value) || value < 1) {
-      throw new LowrankError("ERR_OPTION", `embed: ${name} is a whole number of at least 1, not ${value}`);
-    }
-  }
 }
 
 /** The first tokens and the last, which ends a text. */

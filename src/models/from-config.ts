@@ -1,5 +1,5 @@
 /** Models of a configuration alone, with weights drawn anew. */
-import { options, oneOf, shown } from "../argument.js";
+import { isPlain, oneOf, options, shown } from "../argument.js";
 import { resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { DType } from "../tensor.js";
@@ -97,7 +97,7 @@ export function fromConfig<Config, Model>(
 ): Model {
   const { device, dtype = "f32" } = options(where, given, ["device", "dtype"]);
   oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
-  if (typeof config !== "object" || config === null || Array.isArray(config)) {
+  if (!isPlain(config)) {
     throw new LowrankError("ERR_OPTION", `${where}: takes an object of configuration fields first`);
   }
   const { model_type: type = modelTypes[0], ...rest } = config as { model_type?: unknown };

@@ -5,7 +5,7 @@ import { Linear as LoRALinear } from "../lora/linear.js";
 import { session } from "../native.js";
 import { Linear } from "../nn/linear.js";
 import { checkpoint, isNoGrad } from "../scope.js";
-import { made, Tensor } from "../tensor.js";
+import { isTensor, made, type Tensor } from "../tensor.js";
 import { refuse } from "../argument.js";
 
 /** How the losses of the labels become one; `none` leaves them apart. */
@@ -36,8 +36,8 @@ export interface Targets {
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
 export function shiftedTargets(ids: Tensor, labels: Tensor | Int32Array, classes: number): Targets {
-  const given = labels instanceof Int32Array ? [labels.length] : labels instanceof Tensor ? labels.shape : [];
-  if (!(labels instanceof Int32Array || labels instanceof Tensor))
+  const given = labels instanceof Int32Array ? [labels.length] : isTensor(labels) ? labels.shape : [];
+  if (!(labels instanceof Int32Array || isTensor(labels)))
     refuse("forward", "labels", "an i32 tensor or an Int32Array", labels);
   const fits = labels instanceof Int32Array ? labels.length === ids.size : given.join() === ids.shape.join();
   if (!fits || ids.shape.length !== 2) {
@@ -47,9 +47,9 @@ export function shiftedTargets(ids: Tensor, labels: Tensor | Int32Array, classes
     );
   }
   const [B, T] = ids.shape as [number, number];
-  if (labels instanceof Tensor && labels.dtype !== "i32")
+  if (isTensor(labels) && labels.dtype !== "i32")
     throw new LowrankError("ERR_DTYPE", `forward: labels are i32, not ${labels.dtype}`);
-  const host = labels instanceof Tensor ? session().hostValues(labels.id) : labels;
+  const host = isTensor(labels) ? session().hostValues(labels.id) : labels;
   if (!host) return { tensor: shiftedOnDevice(labels as Tensor, B, T), known: undefined };
   const known = shifted(host, B, T);
   const wrong = known.findIndex((label) => label !== IGNORED && (label < 0 || label >= classes));
@@ -61,7 +61,7 @@ export function shiftedTargets(ids: Tensor, labels: Tensor | Int32Array, classes
         `${IGNORED} is ignored`,
     );
   }
-  const { device } = labels instanceof Tensor ? labels : ids;
+  const { device } = isTensor(labels) ? labels : ids;
   return { tensor: tensor(known, { shape: [B * T], device }), known };
 }
 

@@ -4,7 +4,7 @@ import { ones, tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { lossPerAdapter } from "../lora/per-row.js";
 import type { AdapterPerRow } from "../lora/rows.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { HeadLossOptions } from "./head-loss.js";
@@ -74,9 +74,9 @@ export function classificationLoss(
   given: Tensor | Int32Array,
   { problemType, names, labelSmoothing, reduction }: ClassificationLossOptions,
 ): Tensor {
-  if (!(given instanceof Tensor || given instanceof Int32Array))
+  if (!(isTensor(given) || given instanceof Int32Array))
     refuse("forward", "labels", "a tensor or an Int32Array", given);
-  const labels = given instanceof Tensor ? given : tensor(given, { device: logits.device });
+  const labels = isTensor(given) ? given : tensor(given, { device: logits.device });
   const [B, N] = logits.shape as [number, number];
   const type =
     problemType ??

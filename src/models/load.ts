@@ -2,6 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
+import { callable, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import { openWeights } from "../safetensors.js";
@@ -36,6 +37,15 @@ export interface LoadOptions<T extends Task = Task> {
   onNotice?: ((text: string) => void) | undefined;
 }
 
+const OPTIONS = [
+  "device",
+  "dtype",
+  "task",
+  "numLabels",
+  "signal",
+  "onNotice",
+] as const satisfies (keyof LoadOptions)[];
+
 /** What a task's models offer. */
 export interface TaskModels {
   /** Language models that generate. */
@@ -64,13 +74,13 @@ export async function loadModel<T extends Task = "causal-lm">(
   path: string,
   options: LoadOptions<T> = {},
 ): Promise<TaskModels[T]> {
+  checkArguments(path, options);
   throwIfAborted(options.signal);
   const folder = folderOf(path);
   const { config, generation } = readModelConfig(folder);
   const family = familyOf(config);
   const task = taskOf(family, config, options.task);
-  const numLabels = checkedLabels(options.numLabels);
-  checkStorage(options.dtype);
+  const { numLabels } = options;
   await findDevices(options.device);
   throwIfAborted(options.signal);
   checkFormat(path, folder);
@@ -83,6 +93,20 @@ export async function loadModel<T extends Task = "causal-lm">(
     throw error;
   }
   return model;
+}
+
+/** Throws `ERR_OPTION`. */
+function checkArguments(path: string, options: LoadOptions): void {
+  const where = "loadModel";
+  if (text(where, "path", path) === "") refuse(where, "path", "the name of a folder", path);
+  const { dtype, task, numLabels, signal, onNotice } = known(where, options, OPTIONS);
+  if (dtype !== undefined) oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
+  if (task !== undefined) text(where, "task", task);
+  if (numLabels !== undefined && !(whole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
+    refuse(where, "numLabels", `at most ${LIMIT.labels}`, numLabels);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuse(where, "signal", "an AbortSignal", signal);
+  if (onNotice !== undefined) callable(where, "onNotice", onNotice);
 }
 
 /** Throws `ERR_FILE_FORMAT` for a folder whose weights are in another format alone. */
@@ -126,7 +150,7 @@ function build<T extends Task>(
   try {
     for (const name of family.doubled?.(config) ?? []) weights.pass(name);
     const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
-    for (const text of weights.finish()) notice(text);
+    for (const said of weights.finish()) notice(said);
     const tokenizer = join(folder, "tokenizer.json");
     if (existsSync(tokenizer)) model.tokenizer = new Tokenizer(tokenizer);
   } catch (error) {
@@ -149,20 +173,6 @@ function familyOf(config: ConfigFields): Family<unknown> {
     "ERR_UNSUPPORTED_MODEL",
     `${config.file}: model_type "${type}" is not supported; supported are ${supported}`,
   );
-}
-
-function checkedLabels(numLabels: number | undefined): number | undefined {
-  if (numLabels === undefined || (Number.isInteger(numLabels) && numLabels > 0 && numLabels <= LIMIT.labels))
-    return numLabels;
-  throw new LowrankError(
-    "ERR_OPTION",
-    `loadModel: numLabels is a whole number of at least 1, not ${numLabels}`,
-  );
-}
-
-function checkStorage(dtype: string | undefined): void {
-  if (dtype === undefined || ["f32", "f16", "bf16"].includes(dtype)) return;
-  throw new LowrankError("ERR_OPTION", `loadModel: dtype is f32, f16 or bf16, not ${dtype}`);
 }
 
 /** The folder that holds a model: the path itself, or where its file lies. */

@@ -3,14 +3,16 @@ import { existsSync } from "node:fs";
 import { copyFile, readdir, readFile, rm, rename } from "node:fs/promises";
 import { join } from "node:path";
 
+import { flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
+import { isModule } from "../nn/module.js";
 import { makeFolder } from "../folders.js";
 import { adapters } from "../lora/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";
 import { checkHalfRange } from "./half-range.js";
-import type { PretrainedModel } from "./pretrained.js";
+import { PretrainedModel } from "./pretrained.js";
 
 /** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
@@ -21,6 +23,8 @@ export interface SaveModelOptions {
   /** Whether a folder that holds a model (a `config.json`) is replaced, with all that is in it; false. */
   overwrite?: boolean | undefined;
 }
+
+const OPTIONS = ["dtype", "maxShardBytes", "overwrite"] as const satisfies (keyof SaveModelOptions)[];
 
 /** Files that go along with the weights as they are. */
 const COMPANIONS = [
@@ -41,6 +45,14 @@ export async function saveModel(
   dir: string,
   options: SaveModelOptions = {},
 ): Promise<void> {
+  const where = "saveModel";
+  if (!(isModule(model) && model instanceof PretrainedModel))
+    refuse(where, "model", "a pretrained model, as loadModel gives it", model);
+  if (text(where, "dir", dir) === "") refuse(where, "dir", "the name of a folder", dir);
+  const { dtype, maxShardBytes, overwrite = false } = known(where, options, OPTIONS);
+  if (dtype !== undefined) oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
+  if (maxShardBytes !== undefined) whole(where, "maxShardBytes", maxShardBytes, 1);
+  flag(where, "overwrite", overwrite);
   const attached = adapters(model);
   if (attached.length > 0) {
     throw new LowrankError(
@@ -50,7 +62,7 @@ export async function saveModel(
   }
   if (
     existsSync(dir) &&
-    (!options.overwrite || !existsSync(join(dir, "config.json"))) &&
+    (!overwrite || !existsSync(join(dir, "config.json"))) &&
     (await entries(dir)) !== 0
   ) {
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);

@@ -1,5 +1,6 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 import type * as Binding from "../../native/binding.js";
+import { flag, listOf, options, refuse, text as textOf, whole } from "../argument.js";
 import type { Encoded, Parts } from "../data/encode.js";
 import { call, guarded, native, settled } from "../native.js";
 
@@ -13,25 +14,41 @@ export interface DecodeStream {
   rest(): string;
 }
 
+/** What `encode` and `encodeAll` take besides texts. */
+export interface EncodeOptions {
+  /** Whether the special tokens are added that the tokenizer puts around a text; true. */
+  addSpecialTokens?: boolean | undefined;
+}
+
+/** What `decode` and `decodeStream` take besides ids. */
+export interface DecodeOptions {
+  /** Whether special tokens are left out of the text; true. */
+  skipSpecialTokens?: boolean | undefined;
+}
+
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 export class Tokenizer {
   readonly #native: Binding.Tokenizer;
   /** The file that it was read from. */
   readonly path: string;
 
-  /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
+  /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
   constructor(path: string) {
-    this.path = path;
+    this.path = textOf("new Tokenizer", "path", path);
     this.#native = guarded(call(() => native().Tokenizer.fromFile(path)));
   }
 
-  /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. */
-  encode(text: string, { addSpecialTokens = true } = {}): Int32Array {
+  /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. Throws `ERR_OPTION`. */
+  encode(text: string, given: EncodeOptions = {}): Int32Array {
+    textOf("encode", "text", text);
+    const addSpecialTokens = switched("encode", "addSpecialTokens", given);
     return this.#native.encode(text, addSpecialTokens);
   }
 
-  /** Token ids of each text, in parallel and away from this thread. */
-  async encodeAll(texts: readonly string[], { addSpecialTokens = true } = {}): Promise<Int32Array[]> {
+  /** Token ids of each text, in parallel and away from this thread. Throws `ERR_OPTION`. */
+  async encodeAll(texts: readonly string[], given: EncodeOptions = {}): Promise<Int32Array[]> {
+    listOf("encodeAll", "texts", texts, textOf);
+    const addSpecialTokens = switched("encodeAll", "addSpecialTokens", given);
     const rows = await this.encodeRows(texts, { addSpecialTokens });
     return rows.map(({ ids }) => ids.slice());
   }
@@ -65,9 +82,10 @@ export class Tokenizer {
     };
   }
 
-  /** Text of token ids. */
-  decode(ids: ArrayLike<number>, { skipSpecialTokens = true } = {}): string {
-    return this.#native.decode(ids instanceof Int32Array ? ids : Int32Array.from(ids), skipSpecialTokens);
+  /** Text of token ids, without special tokens unless told otherwise. Throws `ERR_OPTION`. */
+  decode(ids: ArrayLike<number>, given: DecodeOptions = {}): string {
+    const checked = idsOf("decode", "ids", ids);
+    return this.#native.decode(checked, switched("decode", "skipSpecialTokens", given));
   }
 
   /**
@@ -75,15 +93,22 @@ export class Tokenizer {
    * that an id completes, which may be none: a token may be a part of a letter, and one that the tokenizer does not
    * know has no text. `held` says whether the last ids may be such a part, and `rest` gives what they are if nothing
    * follows. All pieces together are what `decode` makes of all ids after what it makes of the context; but of a run
-   * of tokens for single bytes which as a whole is no UTF-8, letters that were whole when they came stay.
+   * of tokens for single bytes which as a whole is no UTF-8, letters that were whole when they came stay. Throws `ERR_OPTION`.
    */
-  decodeStream(context: ArrayLike<number> = [], { skipSpecialTokens = true } = {}): DecodeStream {
-    const before = context instanceof Int32Array ? context : Int32Array.from(context);
-    return guarded(this.#native.decodeStream(before, skipSpecialTokens));
+  decodeStream(context: ArrayLike<number> = [], given: DecodeOptions = {}): DecodeStream {
+    const before = idsOf("decodeStream", "context", context);
+    const skips = switched("decodeStream", "skipSpecialTokens", given);
+    const stream = guarded(this.#native.decodeStream(before, skips));
+    return {
+      push: (id) => stream.push(idOf("push", "id", id)),
+      held: () => stream.held(),
+      rest: () => stream.rest(),
+    };
   }
 
-  /** The id of a token, as the vocabulary spells it; undefined where it has none. */
+  /** The id of a token, as the vocabulary spells it; undefined where it has none. Throws `ERR_OPTION`. */
   tokenToId(token: string): number | undefined {
+    textOf("tokenToId", "token", token);
     return this.#native.tokenToId(token) ?? undefined;
   }
 
@@ -91,4 +116,27 @@ export class Tokenizer {
   get vocabSize(): number {
     return this.#native.vocabSize();
   }
+}
+
+/** The option `name`, which is on unless given. */
+function switched<N extends string>(
+  where: string,
+  name: N,
+  given: { [K in N]?: boolean | undefined },
+): boolean {
+  const value: unknown = options(where, given, [name])[name];
+  return value === undefined || flag(where, name, value);
+}
+
+/** A token id: what an Int32Array can hold. */
+function idOf(where: string, name: string, value: unknown): number {
+  const id = whole(where, name, value);
+  return id < 2 ** 31 ? id : refuse(where, name, "a token id", value);
+}
+
+function idsOf(where: string, name: string, value: unknown): Int32Array {
+  if (value instanceof Int32Array) return value;
+  const list = Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+  if (!list) return refuse(where, name, "an array of token ids", value);
+  return Int32Array.from(value as ArrayLike<number>, (id, i) => idOf(where, `${name}[${i}]`, id));
 }

@@ -1,7 +1,7 @@
 /** Buffers: what a module saves and moves, and does not train. */
 import { refuse } from "../argument.js";
 import { keep } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 
 /** A buffer's place in its module. */
 interface Slot {
@@ -28,7 +28,7 @@ export function defineBuffer(module: object, name: string, tensor: Tensor | null
   const where = `${module.constructor.name}.registerBuffer`;
   const slot: Slot = { tensor: null, persistent };
   const set = (value: unknown): void => {
-    if (value !== null && !(value instanceof Tensor)) refuse(where, name, "a tensor or null", value);
+    if (value !== null && !isTensor(value)) refuse(where, name, "a tensor or null", value);
     if (value !== null) keep(value);
     slot.tensor = value;
   };

@@ -1,10 +1,10 @@
 /** Checks of what is put into containers of modules. */
 import { refuse, text } from "../argument.js";
-import { Module } from "./module.js";
+import { isModule, type Module } from "./module.js";
 
 /** `value` as a module. Throws `ERR_OPTION`. */
 export function moduleOf(where: string, name: string, value: unknown): Module {
-  return value instanceof Module ? value : refuse(where, name, "a module", value);
+  return isModule(value) ? value : refuse(where, name, "a module", value);
 }
 
 /** The place that the child called `name` has among `count`. Throws `ERR_OPTION`. */

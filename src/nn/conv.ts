@@ -103,19 +103,22 @@ export abstract class ConvNd extends Module {
    * (kernel − 1) − 1) / stride⌋ + 1 elements a dimension. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
    */
   forward(x: Tensor): Tensor {
-    const dims = this.kernelSize.length;
-    inputOf(`Conv${dims}d`, x);
-    if (x.shape.length < dims + 1 || x.shape.length > dims + 2) {
-      const size = ["L", "H, W", "D, H, W"][dims - 1] as string;
-      const channels = this.inChannels;
-      mismatch(
-        `Conv${dims}d`,
-        `[B, ${channels}, ${size}] or [${channels}, ${size}], of ${dims + 2} or ${dims + 1} dimensions`,
-        x,
-      );
-    }
+    checkConvInput(`Conv${this.kernelSize.length}d`, this, x);
     return convolve(x, this.weight, this.bias, this.geometry);
   }
+}
+
+/** What a convolution is given, a batch or not. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+export function checkConvInput(where: string, { kernelSize, inChannels }: ConvNd, x: Tensor): void {
+  const dims = kernelSize.length;
+  inputOf(where, x);
+  if (x.shape.length >= dims + 1 && x.shape.length <= dims + 2) return;
+  const size = ["L", "H, W", "D, H, W"][dims - 1] as string;
+  mismatch(
+    where,
+    `[B, ${inChannels}, ${size}] or [${inChannels}, ${size}], of ${dims + 2} or ${dims + 1} dimensions`,
+    x,
+  );
 }
 
 /** A convolution over one dimension: x [B, in, L]. As `torch.nn.Conv1d`. */

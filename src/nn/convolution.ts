@@ -52,12 +52,8 @@ export function perDimension(
   if (typeof given !== "number" && !Array.isArray(given))
     refuse(layer, name, `a whole number of at least ${least}, or ${dims} of them`, given);
   const list = typeof value === "number" ? Array.from({ length: dims }, () => value) : [...value];
-  if (list.length !== dims || !list.every((n) => Number.isInteger(n) && n >= least)) {
-    throw new LowrankError(
-      "ERR_OPTION",
-      `${layer}: ${name} is a whole number of at least ${least}, or ${dims} of them, not ${JSON.stringify(value)}`,
-    );
-  }
+  if (list.length !== dims || !list.every((n) => Number.isInteger(n) && n >= least))
+    refuse(layer, name, `a whole number of at least ${least}, or ${dims} of them`, given);
   return list;
 }
 

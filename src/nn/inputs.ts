@@ -1,11 +1,11 @@
 /** Checks of what layers are given: their inputs, and values to use as they are. */
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 
 /** `x` as a tensor. Throws `ERR_OPTION`. */
 export function inputOf(where: string, x: unknown, name = "the input"): Tensor {
-  return x instanceof Tensor ? x : refuse(where, name, "a tensor", x);
+  return isTensor(x) ? x : refuse(where, name, "a tensor", x);
 }
 
 /** Throws `ERR_SHAPE_MISMATCH`: `where` takes `expected`. */
@@ -18,7 +18,7 @@ export function mismatch(where: string, expected: string, x: Tensor): never {
 
 /** Values that a layer is given for one of its tensors, of `shape`. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
 export function valuesOf(where: string, name: string, value: unknown, shape: readonly number[]): Tensor {
-  if (!(value instanceof Tensor)) return refuse(where, name, "a tensor", value);
+  if (!isTensor(value)) return refuse(where, name, "a tensor", value);
   if (value.shape.join() === shape.join()) return value;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",

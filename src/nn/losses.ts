@@ -1,7 +1,7 @@
 /** Losses, as `torch.nn.functional` has them. */
 import { numberThat, oneOf, options, refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 
 /** What becomes of the loss of each element: their mean, their sum, or themselves. */
 export type Reduction = "mean" | "sum" | "none";
@@ -123,8 +123,8 @@ export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityO
   const { dim = 1, eps = 1e-8 } = options(where, given, ["dim", "eps"]);
   numberThat(where, "dim", dim, Number.isInteger, "a whole number");
   numberThat(where, "eps", eps, (e) => e > 0, "a number above 0");
-  if (!(a instanceof Tensor)) refuse(where, "a", "a tensor", a);
-  if (!(b instanceof Tensor)) refuse(where, "b", "a tensor", b);
+  if (!isTensor(a)) refuse(where, "a", "a tensor", a);
+  if (!isTensor(b)) refuse(where, "b", "a tensor", b);
   const rank = Math.max(a.shape.length, b.shape.length);
   // Each norm for itself is at least eps, as PyTorch's.
   const unit = (x: Tensor): Tensor => {
@@ -156,8 +156,8 @@ function checked<O extends LossOptions>(
 
 /** Throws unless both are tensors of one shape. */
 function alike(where: string, input: unknown, target: unknown): void {
-  if (!(input instanceof Tensor)) refuse(where, "input", "a tensor", input);
-  if (!(target instanceof Tensor)) refuse(where, "target", "a tensor", target);
+  if (!isTensor(input)) refuse(where, "input", "a tensor", input);
+  if (!isTensor(target)) refuse(where, "target", "a tensor", target);
   if (input.shape.join() === target.shape.join()) return;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
@@ -168,7 +168,7 @@ function alike(where: string, input: unknown, target: unknown): void {
 /** Throws unless `value`, where there is one, is broadcast to `input` without making it larger. */
 function broadcasts(where: string, name: string, value: unknown, input: Tensor): void {
   if (value === undefined) return;
-  if (!(value instanceof Tensor)) refuse(where, name, "a tensor", value);
+  if (!isTensor(value)) refuse(where, name, "a tensor", value);
   const from = value.shape.length;
   const fits = value.shape.every(
     (size, i) => size === 1 || size === input.shape[input.shape.length - from + i],

@@ -1,4 +1,4 @@
-import { refuse, text } from "../argument.js";
+import { isPlain, refuse, shown, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { moduleOf } from "./children.js";
 import { Module } from "./module.js";
@@ -16,8 +16,7 @@ export class ModuleDict<M extends Module = Module> extends Module {
   constructor(modules: Readonly<Record<string, M>> = {}) {
     super();
     const given = modules as unknown;
-    if (typeof given !== "object" || given === null || Array.isArray(given) || given instanceof Module)
-      refuse("ModuleDict", "modules", "an object of modules by name", given);
+    if (!isPlain(given)) refuse("ModuleDict", "modules", "an object of modules by name", given);
     for (const [name, module] of Object.entries(modules)) put(this.named, "ModuleDict", name, module);
   }
 
@@ -41,18 +40,20 @@ export class ModuleDict<M extends Module = Module> extends Module {
     return this.named.map(([name, module]) => [name, module]);
   }
 
-  /** Whether there is a module called `name`. */
+  /** Whether there is a module called `name`. Throws `ERR_OPTION` for what is no text. */
   has(name: string): boolean {
+    text("ModuleDict.has", "name", name);
     return this.named.some(([one]) => one === name);
   }
 
   /** The module called `name`. Throws `ERR_OPTION`, listing those there are. */
   get(name: string): M {
+    text("ModuleDict.get", "name", name);
     const found = this.named.find(([one]) => one === name);
     if (found !== undefined) return found[1];
     throw new LowrankError(
       "ERR_OPTION",
-      `ModuleDict: there is no module ${String(name)}; there are ${this.keys().join(", ") || "none"}`,
+      `ModuleDict: there is no module ${shown(name)}; there are ${this.keys().join(", ") || "none"}`,
     );
   }
 
@@ -62,8 +63,9 @@ export class ModuleDict<M extends Module = Module> extends Module {
     return this;
   }
 
-  /** Takes the module called `name` out, without disposing of it; false where there is none. */
+  /** Takes the module called `name` out, without disposing of it; false where there is none. Throws `ERR_OPTION`. */
   delete(name: string): boolean {
+    text("ModuleDict.delete", "name", name);
     const at = this.named.findIndex(([one]) => one === name);
     if (at >= 0) this.named.splice(at, 1);
     return at >= 0;

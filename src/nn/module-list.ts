@@ -1,5 +1,6 @@
 import { refuse, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
+import { integer } from "../tensor/arguments.js";
 import { moduleOf, placeOf } from "./children.js";
 import { Module } from "./module.js";
 
@@ -22,10 +23,10 @@ export class ModuleList<M extends Module = Module> extends Module implements Ite
     return this.items.length;
   }
 
-  /** The module at `index`, from the end where that is negative. Throws `ERR_INDEX`. */
+  /** The module at `index`, from the end where that is negative. Throws `ERR_INDEX`, `ERR_OPTION`. */
   at(index: number): M {
-    const found = this.items.at(Number.isInteger(index) ? index : NaN);
-    if (Number.isInteger(index) && found !== undefined) return found;
+    const found = this.items.at(integer("ModuleList.at", "index", index));
+    if (found !== undefined) return found;
     throw new LowrankError("ERR_INDEX", `ModuleList: there is no module ${index} among ${this.length}`);
   }
 

@@ -1,9 +1,9 @@
 /** The base of all layers: what it holds is found by looking, so assigning is registering. */
-import { flag, options, refuse, text } from "../argument.js";
+import { flag, isPlain, options, refuse, text } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { keep } from "../scope.js";
-import { isParameter, parameter, Tensor } from "../tensor.js";
+import { isParameter, isTensor, parameter, type Tensor } from "../tensor.js";
 import { bufferNames, defineBuffer } from "./buffers.js";
 
 /** What stands in the place of a tensor that was moved: modules that share one go on sharing it. */
@@ -15,6 +15,11 @@ export interface LoadReport {
   missing: string[];
   /** Names that the dictionary has and the module has not. */
   unexpected: string[];
+}
+
+/** Whether `value` is a module, and not the prototype of one, which `instanceof` takes for one. */
+export function isModule(value: unknown): value is Module {
+  return value instanceof Module && Object.hasOwn(value, "training");
 }
 
 /** Which parameters are meant. */
@@ -47,9 +52,9 @@ export abstract class Module {
   /** Modules held directly, by property name; arrays count as `name.0`, `name.1`, … */
   *children(): IterableIterator<[name: string, module: Module]> {
     for (const [name, value] of Object.entries(this)) {
-      if (value instanceof Module) yield [name, value];
+      if (isModule(value)) yield [name, value];
       else if (Array.isArray(value)) {
-        for (const [i, item] of value.entries()) if (item instanceof Module) yield [`${name}.${i}`, item];
+        for (const [i, item] of value.entries()) if (isModule(item)) yield [`${name}.${i}`, item];
       }
     }
   }
@@ -58,7 +63,7 @@ export abstract class Module {
   replaceChild(name: string, module: Module): void {
     const where = `${this.constructor.name}.replaceChild`;
     text(where, "name", name);
-    if (!(module instanceof Module)) refuse(where, "module", "a module", module);
+    if (!isModule(module)) refuse(where, "module", "a module", module);
     const [property, index] = name.split(".") as [string, string | undefined];
     const held = (this as Record<string, unknown>)[property];
     if (index !== undefined && Array.isArray(held)) held[Number(index)] = module;
@@ -68,7 +73,7 @@ export abstract class Module {
   /** Parameters held directly, under PyTorch's names. */
   *ownParameters(): IterableIterator<[name: string, tensor: Tensor]> {
     for (const [name, value] of Object.entries(this)) {
-      if (!(value instanceof Tensor) || !isParameter(value) || bufferNames(this).includes(name)) continue;
+      if (!isTensor(value) || !isParameter(value) || bufferNames(this).includes(name)) continue;
       keep(value);
       yield [name, value];
     }
@@ -105,7 +110,7 @@ export abstract class Module {
     const held = (this as unknown as Record<string, unknown>)[name];
     const taken = name in this && held !== undefined && held !== null && !bufferNames(this).includes(name);
     if (taken) refuse(where, "name", "free, while the module has such a property already", name);
-    if (tensor instanceof Tensor && isParameter(tensor))
+    if (isTensor(tensor) && isParameter(tensor))
       refuse(where, name, "a tensor that is no parameter; detach() makes one", tensor);
     defineBuffer(this, name, tensor, persistent);
   }
@@ -173,7 +178,7 @@ export abstract class Module {
    */
   to(device: Device): this {
     for (const [name, value] of Object.entries(this)) {
-      if (!(value instanceof Tensor)) continue;
+      if (!isTensor(value)) continue;
       const shared = value.disposed ? moves.get(value) : undefined;
       const moved = shared ?? value.to(device);
       if (moved === value) continue;
@@ -199,11 +204,11 @@ export abstract class Module {
    */
   loadStateDict(state: Record<string, Tensor>, given: { strict?: boolean | undefined } = {}): LoadReport {
     const where = "loadStateDict";
-    if (typeof state !== "object" || state === null) refuse(where, "state", "a dictionary of tensors", state);
+    if (!isPlain(state)) refuse(where, "state", "a dictionary of tensors", state);
     const { strict = true } = options(where, given, ["strict"]);
     flag(where, "strict", strict);
     for (const [name, value] of Object.entries(state))
-      if (!(value instanceof Tensor)) refuse(where, name, "a tensor", value);
+      if (!isTensor(value)) refuse(where, name, "a tensor", value);
     const own = this.stateDict();
     const missing = Object.keys(own).filter((name) => !(name in state));
     const unexpected = Object.keys(state).filter((name) => !(name in own));
@@ -240,7 +245,7 @@ export abstract class Module {
 
   /** Frees every tensor that it and all below it hold; the module is of no use afterwards. */
   dispose(): void {
-    for (const value of Object.values(this)) if (value instanceof Tensor) value.dispose();
+    for (const value of Object.values(this)) if (isTensor(value)) value.dispose();
     for (const [, child] of this.children()) child.dispose();
   }
 
@@ -258,7 +263,7 @@ function* buffersOf(
 ): IterableIterator<[name: string, tensor: Tensor]> {
   for (const name of names) {
     const value = (module as unknown as Record<string, Tensor | null>)[name];
-    if (value instanceof Tensor) yield [name, value];
+    if (isTensor(value)) yield [name, value];
   }
 }
 

@@ -1,7 +1,7 @@
 import { numberThat } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
-import { Tensor } from "../tensor.js";
+import { type Tensor, wrapped } from "../tensor.js";
 import { parametersOf } from "./optimizer.js";
 
 /**
@@ -15,7 +15,7 @@ export function clipGradNorm(params: Iterable<Tensor>, max: number): Tensor {
   const [first] = all;
   if (first === undefined)
     throw new LowrankError("ERR_OPTION", "clipGradNorm: the list of parameters is empty");
-  return new Tensor(
+  return wrapped(
     session().clipGradNorm(
       first.device,
       all.map((tensor) => tensor.id),

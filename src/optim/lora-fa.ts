@@ -1,6 +1,7 @@
 import { tensor } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { svd } from "../linalg.js";
+import { moduleOf } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import type { Module } from "../nn/module.js";
 import { keep, noGrad, scope } from "../scope.js";
@@ -44,7 +45,7 @@ export class LoraFA extends AdamW {
    * is left. Throws `ERR_OPTION` when nothing is trained, and for layers whose outputs are in groups.
    */
   static async of(model: Module, options: Partial<AdamWOptions> = {}): Promise<LoraFA> {
-    const pairs = [...pairsOf(model)];
+    const pairs = [...pairsOf(moduleOf("LoraFA.of", "model", model))];
     for (const [path, { loraA, loraB }] of pairs) {
       if (loraA.shape[0] === loraB.shape[1]) continue;
       throw new LowrankError(

@@ -1,4 +1,5 @@
-import { LowrankError } from "../errors.js";
+import { numberThat, options as known } from "../argument.js";
+import { moduleOf } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
 import { join, type Module } from "../nn/module.js";
 import type { Tensor } from "../tensor.js";
@@ -20,15 +21,13 @@ export interface LoraPlusOptions {
  * `create_loraplus_optimizer`: vectors go with B, and biases have no weight decay. Only what asks for a gradient is in
  * them. Throws `ERR_OPTION`.
  */
-export function loraPlusGroups(
-  model: Module,
-  { lr, ratio, lrEmbedding = 1e-6 }: LoraPlusOptions,
-): ParameterGroup<AdamWOptions>[] {
-  for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding })) {
-    if (!(value >= 0 && Number.isFinite(value))) {
-      throw new LowrankError("ERR_OPTION", `loraPlusGroups: ${option} is 0 or more, not ${value}`);
-    }
-  }
+export function loraPlusGroups(model: Module, options: LoraPlusOptions): ParameterGroup<AdamWOptions>[] {
+  const where = "loraPlusGroups";
+  moduleOf(where, "model", model);
+  const { lr, ratio, lrEmbedding = 1e-6 } = known(where, options, ["lr", "ratio", "lrEmbedding"]);
+  const isRate = (n: number): boolean => n >= 0 && Number.isFinite(n);
+  for (const [option, value] of Object.entries({ lr, ratio, lrEmbedding }))
+    numberThat(where, option, value, isRate, "0 or more");
   const groups = {
     a: { params: [] as Tensor[], lr },
     embedding: { params: [] as Tensor[], lr: lrEmbedding },

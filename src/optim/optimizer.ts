@@ -4,7 +4,7 @@ import { LowrankError } from "../errors.js";
 import { session, settled } from "../native.js";
 import { beforeReads } from "../reads.js";
 import { scope } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor, wrapped } from "../tensor.js";
 import { readState, writeState } from "./state-file.js";
 
 /** The options that every optimizer has. */
@@ -130,7 +130,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   /** @internal Appends a step; `latches` as `stepLatched` has it. */
   protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
-    return new Tensor(session().optimizerStep(this.#alive(), this.#options(), max, latches));
+    return wrapped(session().optimizerStep(this.#alive(), this.#options(), max, latches));
   }
 
   /** How many steps were left out since their gradients were not finite, as far as that has been told. */
@@ -177,7 +177,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     const state: Record<number, ParameterState> = {};
     for (const [i, { step, values }] of session().optimizerState(this.#alive()).entries()) {
       if (values.length === 0) continue;
-      const tensors = values.map((id, k) => [this.#stateNames[k] as string, new Tensor(id)] as const);
+      const tensors = values.map((id, k) => [this.#stateNames[k] as string, wrapped(id)] as const);
       state[i] = { step, ...Object.fromEntries(tensors) };
     }
     let place = 0;
@@ -264,7 +264,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
    * longer count.
    */
   async recover(): Promise<number> {
-    const undone = new Tensor(session().optimizerUndone(this.#alive()));
+    const undone = wrapped(session().optimizerUndone(this.#alive()));
     try {
       const steps = await undone.item();
       if (steps > 0) session().optimizerClearLatch(this.#alive(), steps);
@@ -300,9 +300,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
 
 function grouped<Options>(where: string, params: Parameters<Options>): ParameterGroup<Options>[] {
   const all = listed(where, "params", params) as (Tensor | ParameterGroup<Options>)[];
-  const tensors = all.filter((one) => one instanceof Tensor);
-  const other = all.find((one) => typeof one !== "object" || one === null || Array.isArray(one));
-  if (other !== undefined) refuse(where, "params", "tensors, or groups { params, … }", other);
+  const tensors = all.filter((one) => isTensor(one));
+  const other = all.findIndex((one) => typeof one !== "object" || one === null || Array.isArray(one));
+  if (other >= 0) refuse(where, `params[${other}]`, "a tensor, or a group { params, … }", all[other]);
   if (tensors.length === 0) return all as ParameterGroup<Options>[];
   if (tensors.length < all.length) {
     throw new LowrankError(
@@ -316,7 +316,7 @@ function grouped<Options>(where: string, params: Parameters<Options>): Parameter
 /** The tensors of a group. Throws `ERR_OPTION`. */
 export function parametersOf(where: string, params: unknown): Tensor[] {
   return listed(where, "params", params).map((one) =>
-    one instanceof Tensor ? one : refuse(where, "params", "a list of tensors", one),
+    isTensor(one) ? one : refuse(where, "params", "a list of tensors", one),
   );
 }
 
@@ -354,7 +354,7 @@ function checkedState<Options>(given: OptimizerState<Options>): OptimizerState<O
 
 function tensorOf(state: ParameterState, name: string, place: number): Tensor {
   const value = state[name];
-  if (value instanceof Tensor) return value;
+  if (isTensor(value)) return value;
   throw new LowrankError(
     "ERR_UNMATCHED_KEY",
     `loadStateDict: the state of parameter ${place} has no ${name}`,

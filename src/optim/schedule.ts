@@ -1,5 +1,5 @@
 /** Learning rates over a run: factors of the optimizer's own rate, as transformers' schedules give them. */
-import { LowrankError } from "../errors.js";
+import { numberThat, options as known } from "../argument.js";
 
 /** The factor for step `step`, counted from 0. */
 export type Schedule = (step: number) => number;
@@ -25,21 +25,22 @@ export function cosine(options: ScheduleOptions): Schedule {
 }
 
 /** Rises over the warm-up, then stays at 1. Throws `ERR_OPTION` for what are no steps. */
-export function constant({ warmup = 0, total = warmup }: Partial<ScheduleOptions> = {}): Schedule {
+export function constant(options: Partial<ScheduleOptions> = {}): Schedule {
+  const { warmup, total = warmup ?? 0 } = known("schedule.constant", options, ["warmup", "total"]);
   return warmed("constant", { warmup, total }, () => 1);
 }
 
 /** The rise, then `fall` of the steps since it ended, out of those that remained then. */
 function warmed(
   name: string,
-  { warmup = 0, total }: ScheduleOptions,
+  options: ScheduleOptions,
   fall: (done: number, rest: number) => number,
 ): Schedule {
-  for (const [option, value] of Object.entries({ warmup, total })) {
-    if (!(value >= 0 && Number.isFinite(value))) {
-      throw new LowrankError("ERR_OPTION", `schedule.${name}: ${option} is a number of steps, not ${value}`);
-    }
-  }
+  const where = `schedule.${name}`;
+  const { warmup = 0, total } = known(where, options, ["warmup", "total"]);
+  const isCount = (n: number): boolean => n >= 0 && Number.isFinite(n);
+  for (const [option, value] of Object.entries({ warmup, total }))
+    numberThat(where, option, value, isCount, "a number of steps");
   const rest = Math.max(1, total - warmup);
   return (step) => (step < warmup ? step / Math.max(1, warmup) : fall(step - warmup, rest));
 }

@@ -2,16 +2,16 @@
 import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import type { Tensor } from "../tensor.js";
-import { Operand } from "./operand.js";
+import { isTensor } from "./operand.js";
 
 /** A tensor, where `name` says which argument it is. Throws `ERR_OPTION`. */
 export function tensorOf(op: string, name: string, value: unknown): Tensor {
-  return value instanceof Operand ? (value as Tensor) : refuse(op, name, "a tensor", value);
+  return isTensor(value) ? value : refuse(op, name, "a tensor", value);
 }
 
 /** One tensor, or an array of them. Throws `ERR_OPTION`. */
 export function tensorsOf(op: string, name: string, value: unknown): Tensor[] {
-  if (value instanceof Operand) return [value as Tensor];
+  if (isTensor(value)) return [value];
   if (!Array.isArray(value)) return refuse(op, name, "a tensor or an array of tensors", value);
   return value.map((one, i) => tensorOf(op, `${name}[${i}]`, one));
 }
@@ -26,9 +26,9 @@ export function integer(op: string, name: string, value: unknown): number {
  * `ERR_SHAPE_MISMATCH` where there is no such dimension.
  */
 export function dimension(op: string, dim: number, rank: number): number {
-  const at = dim < 0 ? dim + rank : dim;
-  if (Number.isInteger(at) && at >= 0 && at < rank) return at;
   integer(op, "dim", dim);
+  const at = dim < 0 ? dim + rank : dim;
+  if (at >= 0 && at < rank) return at;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",
     `${op}: there is no dimension ${dim} in a tensor of ${rank} dimensions`,
@@ -55,7 +55,8 @@ export function sizes(op: string, given: readonly unknown[], least = 0): number[
   const list = given.length === 1 && Array.isArray(given[0]) ? (given[0] as unknown[]) : given;
   const fits = (n: unknown): boolean => Number.isSafeInteger(n) && (n as number) >= least;
   const wrong = list.findIndex((n) => !fits(n));
-  if (wrong < 0) return list as number[];
+  // A copy: a proxy of an array is none to the binding.
+  if (wrong < 0) return [...list] as number[];
   const expected = least < 0 ? "a whole number, or −1" : `a whole number from ${least} on`;
   return refuse(op, `shape[${wrong}]`, expected, list[wrong]);
 }

@@ -6,7 +6,7 @@ import type { Tensor } from "../tensor.js";
 import { tensorOf } from "./arguments.js";
 import { binary, binaryNumber, unary } from "./function.js";
 import { Layout } from "./layout.js";
-import { made, Operand } from "./operand.js";
+import { isTensor, made } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
@@ -168,13 +168,13 @@ export abstract class Elementwise extends Layout {
   }
 
   #binary(name: string, other: Tensor | number): Tensor {
-    if (other instanceof Operand) return binary(name, this.id, other.id);
+    if (isTensor(other)) return binary(name, this.id, other.id);
     return typeof other === "number" ? binaryNumber(name, this.id, other) : notOperand(name, other);
   }
 
   /** Runs `op` with the handle of `other`; one made of a number does not outlive it. */
   #with(name: string, other: Tensor | number, op: (other: number) => number): Tensor {
-    if (other instanceof Operand) return made(() => op(other.id));
+    if (isTensor(other)) return made(() => op(other.id));
     if (typeof other !== "number") return notOperand(name, other);
     const scalar = direct().number(this.id, other);
     try {

@@ -45,11 +45,29 @@ export function isHalf(dtype: DType): boolean {
   return dtype === "f16" || dtype === "bf16";
 }
 
-let wrap: (id: number, known?: Description) => Tensor;
+/** @internal What the constructor of a tensor is called with, so that nobody calls it by hand. */
+export const HANDLE = Symbol("handle");
 
-/** @internal Says what makes a tensor of a handle: the class itself, which is written in terms of this module. */
-export function wrapWith(constructor: typeof wrap): void {
+let wrap: (id: number, known?: Description) => Tensor;
+let isMade: (value: object) => boolean;
+
+/**
+ * @internal Says what makes a tensor of a handle, and what was made so: the class itself knows, which is written in
+ * terms of this module.
+ */
+export function wrapWith(constructor: typeof wrap, recognizer: typeof isMade): void {
   wrap = constructor;
+  isMade = recognizer;
+}
+
+/** @internal Whether `value` is a tensor, and neither a prototype of one nor a proxy, which `instanceof` takes for one. */
+export function isTensor(value: unknown): value is Tensor {
+  return typeof value === "object" && value !== null && isMade(value);
+}
+
+/** @internal A handle of the session as a tensor, which the innermost scope owns. */
+export function wrapped(id: number, known?: Description): Tensor {
+  return wrap(id, known);
 }
 
 /** Runs an operation under the mode in force and wraps what it made. */

@@ -1,6 +1,7 @@
 /** `finetune`'s options, checked and completed, before anything is read or loaded. */
 import {
   flag,
+  isPlain,
   listOf,
   numeric,
   options as knownOptions,
@@ -12,6 +13,7 @@ import { DATA_FORMATS, type DataFormat } from "../data/read.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
+import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
@@ -186,9 +188,11 @@ export function settingsOf(options: FinetuneOptions): Settings {
 
 /** Throws `ERR_OPTION` for what is no option or of another kind, and for what goes against resuming. */
 export function checkKinds(given: FinetuneOptions): void {
+  if (given === undefined) refuse("finetune takes an object of options, with a model and data");
+  if (!isPlain(given)) refuseKind("finetune", "the argument", "an object of options", given);
   // Left out and undefined are the same.
-  const names = Object.entries(given ?? {}).filter(([, value]) => value !== undefined);
-  const options = knownOptions("finetune", given && (Object.fromEntries(names) as FinetuneOptions), KNOWN);
+  const names = Object.entries(given).filter(([, value]) => value !== undefined);
+  const options = knownOptions("finetune", Object.fromEntries(names) as FinetuneOptions, KNOWN);
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
     if (value === null) refuse(`finetune: ${name} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
@@ -198,15 +202,14 @@ export function checkKinds(given: FinetuneOptions): void {
   if (
     model !== undefined &&
     (typeof model !== "string" || model === "") &&
-    !(model instanceof PretrainedModel)
+    !(isModule(model) && model instanceof PretrainedModel)
   )
     refuseKind("finetune", "model", "a folder or a loaded model", model);
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
   for (const name of ["overwrite", "gradientCheckpointing"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);
   for (const [name, value] of Object.entries({ lora, optimizer }))
-    if (value !== undefined && (typeof value !== "object" || value === null || Array.isArray(value)))
-      refuseKind("finetune", name, "an object of options", value);
+    if (value !== undefined && !isPlain(value)) refuseKind("finetune", name, "an object of options", value);
   if (lora?.name !== undefined) text("finetune", "lora.name", lora.name);
   if (lora?.modulesToSave != null) listOf("finetune", "lora.modulesToSave", lora.modulesToSave, text);
   knownOptions("finetune: optimizer", optimizer, OPTIMIZER_KEYS);

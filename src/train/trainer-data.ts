@@ -3,7 +3,7 @@ import { refuse } from "../argument.js";
 import { abortReason, LowrankError } from "../errors.js";
 import { randomState, setRandomState, type RandomState } from "../random.js";
 import { noting } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 
 /** Batches, or what gives those of an epoch (from 0). */
 export type Batches<B> = BatchSource<B> | ((epoch: number) => BatchSource<B> | Promise<BatchSource<B>>);
@@ -196,7 +196,7 @@ function tensorsIn(batch: unknown): Set<Tensor> {
     const value = todo.pop();
     if (typeof value !== "object" || value === null || ArrayBuffer.isView(value) || seen.has(value)) continue;
     seen.add(value);
-    if (value instanceof Tensor) {
+    if (isTensor(value)) {
       found.add(value);
       continue;
     }

@@ -5,12 +5,12 @@ import { callable, options as checkedOptions, refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { session } from "../native.js";
-import { Module } from "../nn/module.js";
+import { isModule, type Module } from "../nn/module.js";
 import { Optimizer } from "../optim/optimizer.js";
 import { constant, type Schedule } from "../optim/schedule.js";
 import { setRandomState } from "../random.js";
 import { matmulPrecision, noGrad, scope } from "../scope.js";
-import { Tensor } from "../tensor.js";
+import { isTensor, type Tensor } from "../tensor.js";
 import type { Evaluation } from "./evaluate.js";
 import type { TrainerEvent, TrainerStartEvent, TrainResult } from "./trainer-events.js";
 import { runLoop, type StepWork } from "./loop.js";
@@ -203,7 +203,7 @@ function checked<M extends Module, B>(given: TrainerOptions<M, B>): TrainerOptio
   const where = "Trainer";
   const options = checkedOptions(where, (given as unknown) ?? {}, OPTIONS as never) as TrainerOptions<M, B>;
   const { model, loss, data, optimizer, weight, schedule, save, resume, release, evalData } = options;
-  if (!(model instanceof Module)) refuse(where, "model", "a module", model);
+  if (!isModule(model)) refuse(where, "model", "a module", model);
   callable(where, "loss", loss);
   if (data === undefined || data === null) refuse(where, "data", "batches", data);
   if (!(optimizer instanceof Optimizer))
@@ -288,7 +288,7 @@ function lossOf<M extends Module, B>(model: M, batch: B, loss: (model: M, batch:
       "Trainer: loss gave a promise, and is synchronous: await what a batch needs in data",
     );
   }
-  if (!(value instanceof Tensor)) return refuse("Trainer", "loss", "a function that gives a tensor", value);
+  if (!isTensor(value)) return refuse("Trainer", "loss", "a function that gives a tensor", value);
   if (value.size === 1) return value;
   throw new LowrankError(
     "ERR_SHAPE_MISMATCH",

@@ -280,7 +280,7 @@ const WRONG: Wrong[] = [
   [
     "a name that is none",
     "ERR_OPTION",
-    /no module b; there are a/,
+    /no module "b"; there are a/,
     () => new nn.ModuleDict({ a: linear }).get("b"),
   ],
   ["a list that runs", "ERR_OPTION", /no forward/, () => new nn.ModuleList([linear]).forward()],

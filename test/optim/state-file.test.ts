@@ -177,7 +177,7 @@ const ARGUMENTS: [what: string, message: RegExp, make: () => unknown][] = [
   ["a tensor for a list", /SGD: params is a list of tensors, not a Tensor/, () => new optim.SGD(loose(p))],
   [
     "a number among parameters",
-    /params is tensors, or groups .* not 3/,
+    /params\[1\] is a tensor, or a group .* not 3/,
     () => new optim.AdamW(loose([p, 3])),
   ],
   [

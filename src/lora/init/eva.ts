@@ -4,7 +4,7 @@ import { overCores, PrincipalComponents, type Components } from "../../linalg.js
 import type { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
-import { Tensor } from "../../tensor.js";
+import { isTensor, type Tensor } from "../../tensor.js";
 import { withoutAdapters } from "../active.js";
 import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";
 
@@ -220,9 +220,8 @@ class Inputs {
   }
 
   private async run(model: Module, batch: EvaBatch, see: (path: string, x: Tensor) => void): Promise<void> {
-    const ids = batch instanceof Tensor ? batch : batch.ids;
-    const options =
-      batch instanceof Tensor || !batch.attentionMask ? {} : { attentionMask: batch.attentionMask };
+    const ids = isTensor(batch) ? batch : batch.ids;
+    const options = isTensor(batch) || !batch.attentionMask ? {} : { attentionMask: batch.attentionMask };
     const forward = (model as unknown as { forward(ids: Tensor, options: object): unknown }).forward;
     for (const [path, { layer }] of this.layers) {
       const own = Object.getPrototypeOf(layer) as Linear;
@@ -240,7 +239,7 @@ class Inputs {
 
   /** Which positions count; undefined for all. */
   private async counted(batch: EvaBatch): Promise<boolean[] | undefined> {
-    if (batch instanceof Tensor) return undefined;
+    if (isTensor(batch)) return undefined;
     const mask = (await batch.attentionMask?.data()) as Int32Array | undefined;
     const labels = this.useLabelMask ? ((await batch.labels?.data()) as Int32Array | undefined) : undefined;
     if (mask === undefined && labels === undefined) return undefined;

@@ -1,4 +1,5 @@
 /** Ways to start an adapter. */
+import { shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 
 /**
@@ -39,6 +40,6 @@ export function checkInit(init: unknown): asserts init is InitLoraWeights {
     "ERR_OPTION",
     BEYOND.includes(init as string)
       ? `initLoraWeights: ${String(init)} is not built; there are ${ways}`
-      : `initLoraWeights is one of ${ways}, not ${JSON.stringify(init)}`,
+      : `initLoraWeights is one of ${ways}, not ${shown(init)}`,
   );
 }

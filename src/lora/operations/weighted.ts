@@ -1,12 +1,12 @@
 /** A new adapter out of others. */
-import { options as checkedOptions, probability, refuse as wrong, whole } from "../../argument.js";
+import { isPlain, options as checkedOptions, probability, refuse as wrong, whole } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { uniform, withRandom } from "../../random.js";
 import { noGrad, scope } from "../../scope.js";
 import { tensor } from "../../create.js";
-import { Tensor } from "../../tensor.js";
+import { isTensor, type Tensor } from "../../tensor.js";
 import { setTrainable } from "../active.js";
 import { change } from "../change.js";
 import { fileName } from "../convert.js";
@@ -123,8 +123,7 @@ function checked(
   { combination = "linear", rank, density, majoritySign }: WeightedAdapterOptions,
 ): Input[] {
   fileName("addWeightedAdapter", "name", name);
-  if (typeof weights !== "object" || weights === null || Array.isArray(weights))
-    wrong("addWeightedAdapter", "weights", "weights by name", weights);
+  if (!isPlain(weights)) wrong("addWeightedAdapter", "weights", "weights by name", weights);
   checkFree(model, name, "addWeightedAdapter");
   const inputs = Object.entries(weights).map(([one, weight]) => ({
     ...adapterOf(model, one),
@@ -339,7 +338,7 @@ function fill(model: Module, name: string, inputs: readonly Input[], sums: Reado
 }
 
 function copyOver(to: Module | Tensor, from: Module | Tensor): void {
-  if (to instanceof Tensor) to.copy(from as Tensor);
+  if (isTensor(to)) to.copy(from as Tensor);
   else {
     const state = savedTensors(from as Module);
     for (const [key, tensor] of Object.entries(savedTensors(to))) tensor.copy(state[key] as Tensor);

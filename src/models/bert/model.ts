@@ -71,8 +71,9 @@ export class BertModel extends TextEncoder {
   pooler: BertPooler | null;
 
   /** @internal */
-  constructor(config: BertConfig, weights: Weights, { path = "", pooler }: Parts = {}) {
+  constructor(config: BertConfig, weights: Weights, parts: Parts = {}) {
     super(weights);
+    const { path = "", pooler } = parts;
     this.config = config as BertConfig & Record<string, unknown>;
     const below = (name: string): string => (path === "" ? name : `${path}.${name}`);
     this.embeddings = new BertEmbeddings(config, below("embeddings"), weights);
