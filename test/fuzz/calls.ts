@@ -5,10 +5,9 @@
  *
  * Prints a line of JSON: the calls made, those that were refused, and each refusal that was no `LowrankError`.
  */
-import { readdirSync, readFileSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-
 import * as lowrank from "../../src/index.js";
+import { tinyModel } from "../hashed.js";
+import { isPublicExport, publicMembers } from "./declared.js";
 import { generator, Pool, Thrown } from "./random.js";
 
 /** What a call may do for longer than its turn is left alone after this long. */
@@ -22,26 +21,58 @@ interface Target {
 const isClass = (value: unknown): value is new (...args: unknown[]) => object =>
   typeof value === "function" && /^class\b/.test(Function.prototype.toString.call(value));
 
-/** Names that are marked `@internal`: they are no part of the declarations, and check nothing. */
-const INTERNAL = new Set<string>();
-const source = fileURLToPath(new URL("../../src", import.meta.url));
-for (const file of readdirSync(source, { recursive: true, encoding: "utf8" }).filter((name) =>
-  name.endsWith(".ts"),
-)) {
-  const marked =
-    /\/\*\* @internal(?:[^*]|\*(?!\/))*\*\/\s*(?:(?:export|function|class|const|async|static|override|abstract|get|set|protected)\s+|\*)*(\w+)/g;
-  for (const [, name] of readFileSync(`${source}/${file}`, "utf8").matchAll(marked))
-    INTERNAL.add(name as string);
+/** The sizes of models, which by default are those of real ones. */
+const SIZES = {
+  GPT2: { vocab_size: 9, n_embd: 8, n_layer: 1, n_head: 2, n_positions: 8 },
+  Llama: {
+    vocab_size: 9,
+    hidden_size: 8,
+    intermediate_size: 8,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+  },
+  ViT: {
+    hidden_size: 8,
+    intermediate_size: 8,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+    image_size: 4,
+    patch_size: 2,
+    num_channels: 1,
+  },
+  BERT: {
+    vocab_size: 9,
+    hidden_size: 8,
+    intermediate_size: 8,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+    max_position_embeddings: 8,
+  },
+};
+
+/** A configuration among `args` is given the sizes of a small model where it says nothing else. */
+function withSizes(name: string, [config, ...rest]: unknown[]): unknown[] {
+  const family = (["GPT2", "Llama", "ViT"] as const).find((one) => name.startsWith(one)) ?? "BERT";
+  const plain = typeof config === "object" && config !== null && !Array.isArray(config);
+  return [plain ? { ...SIZES[family], ...config } : config, ...rest];
 }
 
-/** Functions and constructors of the package and of its namespaces. */
+/** Functions, constructors and functions of classes, of the package and of its namespaces. */
 function exported(): Target[] {
   const found: Target[] = [];
   const visit = (prefix: string, space: Record<string, unknown>): void => {
     for (const [name, value] of Object.entries(space)) {
-      if (INTERNAL.has(name)) continue;
-      if (isClass(value)) found.push({ name: `new ${prefix}${name}`, call: (args) => new value(...args) });
-      else if (typeof value === "function")
+      // An error is made as any other: its message is what `Error` makes of it.
+      if (!isPublicExport(name) || value === lowrank.LowrankError) continue;
+      if (isClass(value)) {
+        found.push({ name: `new ${prefix}${name}`, call: (args) => new value(...args) });
+        const own = value as unknown as Record<string, (...args: unknown[]) => unknown>;
+        for (const of of publicMembers(value, true))
+          found.push({
+            name: `${prefix}${name}.${of}`,
+            call: (args) => own[of]?.(...(of === "fromConfig" ? withSizes(name, args) : args)),
+          });
+      } else if (typeof value === "function")
         found.push({
           name: prefix + name,
           call: (args) => (value as (...all: unknown[]) => unknown)(...args),
@@ -54,24 +85,32 @@ function exported(): Target[] {
   return found;
 }
 
+/** Methods and accessors of a class and those that it extends, each as the nearest has it. */
+const membersOf = (() => {
+  const known = new Map<object, Map<string, PropertyDescriptor>>();
+  return (prototype: object): Map<string, PropertyDescriptor> => {
+    const before = known.get(prototype);
+    if (before !== undefined) return before;
+    const above = Object.getPrototypeOf(prototype) as object;
+    const members = new Map(above === Object.prototype ? [] : membersOf(above));
+    const owner = prototype.constructor as unknown as { prototype: object; name: string };
+    const open = new Set(publicMembers(owner));
+    for (const [name, descriptor] of Object.entries(Object.getOwnPropertyDescriptors(prototype))) {
+      if (open.has(name)) members.set(name, descriptor);
+    }
+    known.set(prototype, members);
+    return members;
+  };
+})();
+
 /** A method or an accessor of something that is held. */
 function ofHeld(pool: Pool): Target | undefined {
   if (pool.held.length === 0) return undefined;
-  const object = pool.of(pool.held) as Record<string, unknown>;
-  const members: [string, PropertyDescriptor][] = [];
-  for (
-    let at: object | null = object;
-    at !== null && at !== Object.prototype;
-    at = Object.getPrototypeOf(at) as object | null
-  )
-    members.push(
-      ...Object.entries(Object.getOwnPropertyDescriptors(at)).filter(
-        ([name]) => name !== "constructor" && at !== object,
-      ),
-    );
+  const object = pool.of(pool.held);
+  const members = [...membersOf(Object.getPrototypeOf(object) as object)];
   if (members.length === 0) return undefined;
   const [name, descriptor] = pool.of(members);
-  const owner = object.constructor?.name ?? "object";
+  const owner = object.constructor.name;
   if (typeof descriptor.value === "function")
     return { name: `${owner}.${name}`, call: (args) => (descriptor.value as Function).apply(object, args) };
   if (descriptor.set !== undefined && pool.below(2) === 0)
@@ -80,9 +119,19 @@ function ofHeld(pool: Pool): Target | undefined {
 }
 
 /** What to begin with: of each kind one that fits. */
-function seeds(): object[] {
+async function seeds(): Promise<object[]> {
   const { nn, lora, optim, tensor, zeros, ones } = lowrank;
+  const where = { device: "cpu" } as const;
   const model = new nn.Sequential(new nn.Linear(4, 3), new lora.Linear(3, 2, { r: 2 }));
+  const llama = await lowrank.loadModel(tinyModel(), where);
+  const settings = {
+    model,
+    optimizer: new optim.SGD(model.parameters(), { lr: 1 }),
+    data: [],
+    loss: () => ones([]),
+  };
+  const run = new lowrank.Trainer(settings);
+  run.result.catch(() => {});
   return [
     tensor([1, 2, 3]),
     tensor(
@@ -99,18 +148,48 @@ function seeds(): object[] {
     model,
     new lora.Embedding(5, 3, { r: 1 }),
     new lora.MergedLinear(4, 6, { r: 2, enableLora: [true, false, true] }),
+    new lora.Conv2d(2, 3, 3, { r: 1 }),
     new nn.Conv2d(2, 3, 3),
+    new nn.ConvTranspose2d(2, 3, 3),
+    new nn.Linear(3, 2),
+    new nn.Embedding(5, 3),
     new nn.LayerNorm(4),
+    new nn.RMSNorm(3),
+    new nn.GroupNorm(1, 3),
+    new nn.BatchNorm1d(3),
+    new nn.BatchNorm2d(2),
+    new nn.MultiheadAttention(4, 2),
+    new nn.LSTM(3, 2),
+    new nn.GRU(3, 2),
+    new nn.GELU(),
+    new nn.Flatten(),
+    new nn.Upsample({ scaleFactor: 2 }),
+    new nn.MaxPool1d(2),
+    new nn.AvgPool2d(2),
+    new nn.AdaptiveAvgPool1d(2),
+    new nn.ModuleList([new nn.ReLU()]),
+    new nn.ModuleDict({ x: new nn.Dropout(0.5) }),
     new optim.AdamW(model.parameters()),
+    await optim.LoraFA.of(new lora.Linear(3, 2, { r: 2 })),
+    llama,
+    llama.tokenizer as object,
+    lowrank.BertModel.fromConfig(SIZES.BERT, where),
+    lowrank.GPT2LMHeadModel.fromConfig(SIZES.GPT2, where),
+    lowrank.ViTForImageClassification.fromConfig(SIZES.ViT, where),
+    run,
   ];
 }
 
+const KINDS = [
+  lowrank.Tensor,
+  lowrank.nn.Module,
+  lowrank.optim.Optimizer,
+  lowrank.Tokenizer,
+  lowrank.Trainer,
+] as const;
+
 function holdable(value: unknown): value is object {
-  return (
-    value instanceof lowrank.Tensor ||
-    value instanceof lowrank.nn.Module ||
-    value instanceof lowrank.optim.AdamW
-  );
+  return KINDS.some((kind) => value instanceof kind);
 }
 
 async function outcome(value: unknown): Promise<unknown> {
@@ -129,12 +208,24 @@ async function outcome(value: unknown): Promise<unknown> {
   return value;
 }
 
-const excused = (error: unknown): boolean => error instanceof lowrank.LowrankError || error instanceof Thrown;
+/** Whether an error is in the binding's own words for an argument that it does not convert: napi's codes are in camel case. */
+const ofBinding = ({ cause }: Error): boolean =>
+  cause instanceof Error && /^[A-Z][a-z]/.test((cause as { code?: string }).code ?? "");
+
+/** A refusal that tells a caller what is wrong: in the words of this package, and no fault of it. */
+const excused = (error: unknown): boolean =>
+  error instanceof Thrown ||
+  (error instanceof lowrank.LowrankError &&
+    error.code !== "ERR_INTERNAL" &&
+    !ofBinding(error) &&
+    !/undefined is not|null is not|Cannot (read|convert)|is not (a function|iterable)|\[object /.test(
+      error.message,
+    ));
 
 async function main(seed: number, calls: number): Promise<void> {
   const pool = new Pool(generator(seed));
   const functions = exported();
-  for (const one of seeds()) pool.hold(one);
+  for (const one of await seeds()) pool.hold(one);
   const wrong = new Map<string, { count: number; message: string }>();
   const uncaught = (error: unknown): void => note("uncaught", error);
   process.on("uncaughtException", uncaught);
@@ -156,7 +247,8 @@ async function main(seed: number, calls: number): Promise<void> {
   for (let i = 0; i < calls; i++) {
     const target = (pool.below(2) === 0 ? ofHeld(pool) : undefined) ?? pool.of(functions);
     const args = Array.from({ length: pool.below(5) }, () => pool.argument());
-    if (process.env["FUZZ_TRACE"]) process.stderr.write(`${i} ${target.name}\n`);
+    if (process.env["FUZZ_TRACE"])
+      process.stderr.write(`${performance.now().toFixed(0)} ${i} ${target.name}\n`);
     try {
       const value = await outcome(target.call(args, pool));
       if (holdable(value)) pool.hold(value);

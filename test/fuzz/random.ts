@@ -30,8 +30,9 @@ const NUMBERS = [
   Infinity,
   -Infinity,
   -0,
-  2 ** 31,
-  2 ** 32,
+  // In 32 bits these would be 1 and negative; no memory holds so many elements.
+  2 ** 40 + 1,
+  2 ** 40 + 2 ** 31,
   2 ** 53,
   1e300,
 ];
@@ -67,7 +68,7 @@ export class Pool {
 
   constructor(
     private readonly random: () => number,
-    private readonly room = 60,
+    private readonly room = 120,
   ) {}
 
   /** Holds `value` for later calls; what it pushes out is disposed of. */
@@ -140,6 +141,8 @@ export class Pool {
       Object.create(null) as object,
       new Proxy([1], {}),
       lowrank.Tensor.prototype,
+      lowrank.nn.Linear.prototype,
+      lowrank.nn.Linear,
       lowrank.nn,
     ]);
   }

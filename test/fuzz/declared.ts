@@ -1,0 +1,78 @@
+/** What is declared public: members of classes, and exports, as the declarations of the package have them. */
+import { readdirSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+import ts from "typescript";
+
+/** The members of a class: by name whether one is public; those of the class itself begin with `static `. */
+type Members = Map<string, boolean>;
+
+const classes = new Map<string, Members[]>();
+const internalExports = new Set<string>();
+
+const isInternal = (node: ts.Node): boolean =>
+  ts.getJSDocTags(node).some(({ tagName }) => tagName.text === "internal");
+
+function isPublic(node: ts.ClassElement): boolean {
+  const hidden = ts.ModifierFlags.Private | ts.ModifierFlags.Protected;
+  return (ts.getCombinedModifierFlags(node) & hidden) === 0 && !isInternal(node);
+}
+
+function membersOf(node: ts.ClassLikeDeclaration): Members {
+  const members: Members = new Map();
+  for (const member of node.members) {
+    if (ts.isConstructorDeclaration(member)) {
+      if (member.body !== undefined) members.set("constructor", isPublic(member));
+      continue;
+    }
+    if (member.name === undefined || !(ts.isIdentifier(member.name) || ts.isStringLiteral(member.name)))
+      continue;
+    const isStatic = ts.getCombinedModifierFlags(member) & ts.ModifierFlags.Static;
+    const name = `${isStatic ? "static " : ""}${member.name.text}`;
+    // Of a getter and its setter either may be marked.
+    members.set(name, (members.get(name) ?? true) && isPublic(member));
+  }
+  return members;
+}
+
+function visit(node: ts.Node): void {
+  if (ts.isClassLike(node) && node.name !== undefined) {
+    const same = classes.get(node.name.text) ?? [];
+    classes.set(node.name.text, [...same, membersOf(node)]);
+  }
+  if (ts.isFunctionDeclaration(node) && node.name !== undefined && isInternal(node))
+    internalExports.add(node.name.text);
+  if (ts.isVariableStatement(node) && isInternal(node))
+    for (const { name } of node.declarationList.declarations)
+      if (ts.isIdentifier(name)) internalExports.add(name.text);
+  ts.forEachChild(node, visit);
+}
+
+const source = fileURLToPath(new URL("../../src", import.meta.url));
+for (const file of readdirSync(source, { recursive: true, encoding: "utf8" })) {
+  if (file.endsWith(".ts"))
+    visit(ts.createSourceFile(file, readFileSync(`${source}/${file}`, "utf8"), ts.ScriptTarget.ES2023, true));
+}
+
+/** Whether an export is one for users. */
+export function isPublicExport(name: string): boolean {
+  return !internalExports.has(name);
+}
+
+/**
+ * The names of those methods and accessors that users may call, of the class whose `prototype` this is; of its own
+ * functions with `isStatic`.
+ */
+export function publicMembers(owner: { prototype: object; name: string }, isStatic = false): string[] {
+  const prefix = isStatic ? "static " : "";
+  const names = Object.getOwnPropertyNames(isStatic ? owner : owner.prototype).filter((name) =>
+    isStatic ? !["length", "name", "prototype"].includes(name) : name !== "constructor",
+  );
+  // Two classes may have one name, `Linear` of nn and of lora: the one is meant that has all of these members.
+  const declared = (classes.get(owner.name) ?? []).find((members) =>
+    names.every((name) => members.has(prefix + name)),
+  );
+  if (declared === undefined)
+    throw new Error(`no declaration of a class ${owner.name} with ${names.join(", ")}`);
+  return names.filter((name) => declared.get(prefix + name));
+}
