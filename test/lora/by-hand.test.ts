@@ -41,6 +41,7 @@ const draws: fc.Arbitrary<Draw> = fc.record({
   weight: fc.constantFrom(0.5, -1, 2),
   on: fc.boolean(),
   r: fc.integer({ min: 1, max: 3 }),
+  dora: fc.constantFrom(true, false, false),
   bias: fc.constantFrom("none" as const, "none" as const, "all" as const, "lora_only" as const),
   slot: fc.nat(2),
   pick: fc.integer({ min: -2, max: 9 }),
@@ -75,7 +76,7 @@ function aimed(world: World, draw: Draw): Draw {
     const own = holders(world, aim.name)
       .map(([at]) => at)
       .join();
-    const fitting = filled.find((slot) => [...(world.slots.get(slot)?.deltas.keys() ?? [])].join() === own);
+    const fitting = filled.find((slot) => [...(world.slots.get(slot)?.parts.keys() ?? [])].join() === own);
     if (fitting !== undefined) aim.slot = fitting;
   }
   if (call === "loadAdapter")

@@ -23,9 +23,15 @@ export const kinds: Kind[] = [
   { name: "conv3d", type: "conv", shape: [2, 2, 1, 2, 2], input: [2, 2, 3, 3] },
 ];
 
-export interface RecordedAdapter {
+/** What an adapter is, apart from how it is used. */
+export interface Parts {
   /** What it adds to the weight, in the weight's shape. */
   delta: Float64Array;
+  /** What the norm of each output becomes then, with DoRA. */
+  magnitude?: Float32Array | undefined;
+}
+
+export interface RecordedAdapter extends Parts {
   trainable: boolean;
 }
 
@@ -87,17 +93,46 @@ export function deltaOf(
   return out;
 }
 
-/** The weight with what counts in it, and how large its terms are. */
+/** Which output each element of the weight belongs to. */
+function outputsOf({ type, shape }: Kind): (index: number) => number {
+  if (type === "embedding") return (index) => index % (shape[1] as number);
+  const each = count(shape.slice(1));
+  return (index) => Math.floor(index / each);
+}
+
+/** ‖W‖ of each output. */
+export function normsOf(kind: Kind, weight: ArrayLike<number>): Float64Array {
+  const out = outputsOf(kind);
+  const squares = new Float64Array((kind.type === "embedding" ? kind.shape[1] : kind.shape[0]) as number);
+  for (let i = 0; i < weight.length; i++)
+    squares[out(i)] = (squares[out(i)] as number) + (weight[i] as number) ** 2;
+  return squares.map(Math.sqrt);
+}
+
+/**
+ * The weight with what counts in it, one adapter after another, and how large its terms are. DoRA gives each output of
+ * the sum so far the factor m / ‖W + s·ΔW‖, of the base's own weight (Liu et al. 2024, section 4.1).
+ */
 export function effective(
+  kind: Kind,
   layer: RecordedLayer,
   active = layer.active,
 ): { weight: Float64Array; size: number } {
   const weight = Float64Array.from(layer.weight);
+  const out = outputsOf(kind);
   let size = weight.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
   for (const { name, weight: share } of active) {
-    const { delta } = layer.adapters.get(name) as RecordedAdapter;
+    const { delta, magnitude } = layer.adapters.get(name) as RecordedAdapter;
     for (const [i, value] of delta.entries()) weight[i] = (weight[i] as number) + share * value;
     size += Math.abs(share) * delta.reduce((m, v) => Math.max(m, Math.abs(v)), 0);
+    if (magnitude === undefined) continue;
+    const alone = layer.weight.reduce(
+      (sum, value, i) => sum.fill(value + share * (delta[i] as number), i, i + 1),
+      new Float64Array(delta.length),
+    );
+    const factors = normsOf(kind, alone).map((norm, i) => (magnitude[i] as number) / norm);
+    for (const [i, value] of weight.entries()) weight[i] = value * (factors[out(i)] as number);
+    size *= factors.reduce((m, v) => Math.max(m, Math.abs(v)), 1);
   }
   return { weight, size };
 }

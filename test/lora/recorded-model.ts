@@ -1,7 +1,16 @@
 /** A model of every kind of layer beside its plain record, and comparing the two. */
 import { lora, nn, noGrad, scope, tensor, type Tensor } from "../../src/index.js";
 import type { AnyLoRALayer } from "../../src/lora/any-layer.js";
-import { deltaOf, effective, kinds, output, type Kind, type Recorded, type RecordedLayer } from "./record.js";
+import {
+  deltaOf,
+  effective,
+  kinds,
+  output,
+  type Kind,
+  type Parts,
+  type Recorded,
+  type RecordedLayer,
+} from "./record.js";
 
 export type Layer = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d;
 
@@ -63,9 +72,14 @@ export async function values(one: Tensor): Promise<Float32Array> {
   return (await one.data()) as Float32Array;
 }
 
-/** Gives both factors of an adapter values of its own; gives what it adds then. */
-export function fillAdapter(layer: AnyLoRALayer, kind: Kind, name: string, from: Values): Float64Array {
-  const { loraA, loraB, scaling } = layer.adapterOf(name);
+/** Gives both factors of an adapter values of its own; gives what it is then. */
+export async function fillAdapter(
+  layer: AnyLoRALayer,
+  kind: Kind,
+  name: string,
+  from: Values,
+): Promise<Parts> {
+  const { loraA, loraB, scaling, magnitude } = layer.adapterOf(name);
   const [a, b] = [from.array(loraA.size), from.array(loraB.size)];
   noGrad(() =>
     scope(() => {
@@ -73,7 +87,8 @@ export function fillAdapter(layer: AnyLoRALayer, kind: Kind, name: string, from:
       loraB.copy(tensor(b, { shape: loraB.shape, ...device }));
     }),
   );
-  return deltaOf(kind, a, b, { a: loraA.shape, b: loraB.shape }, scaling);
+  const delta = deltaOf(kind, a, b, { a: loraA.shape, b: loraB.shape }, scaling);
+  return { delta, magnitude: magnitude && (await values(magnitude)) };
 }
 
 /** Puts a new layer into the model; gives its record. */
@@ -105,7 +120,10 @@ export async function put(
     as,
   };
   if (as === "hand" && isLow(layer)) {
-    record.adapters.set("default", { delta: fillAdapter(layer, kind, "default", from), trainable: true });
+    record.adapters.set("default", {
+      ...(await fillAdapter(layer, kind, "default", from)),
+      trainable: true,
+    });
     record.active = [{ name: "default", weight: 1 }];
   }
   return record;
@@ -139,7 +157,7 @@ async function run(layer: Layer, kind: Kind): Promise<Float32Array> {
 export async function outputsDiffer(bag: Bag, record: Recorded, off = false): Promise<string | undefined> {
   for (const [name, layer] of record) {
     const kind = kindOf(name);
-    const { weight, size } = effective(layer, off ? [] : undefined);
+    const { weight, size } = effective(kind, layer, off ? [] : undefined);
     const expected = output(kind, weight, layer.bias, inputs.get(name) as Float32Array);
     const given = await run(bag.layer(name), kind);
     // f32: sums of at most 9 products of values up to 1 by weights up to `size`, each step rounded by 6e-8.
@@ -210,13 +228,15 @@ export async function differs(bag: Bag, record: Recorded): Promise<string | unde
         layer.bias && [...layer.bias],
       ),
     );
-    for (const [adapter, { trainable }] of layer.adapters) {
+    for (const [adapter, { trainable, magnitude }] of layer.adapters) {
       const own = adapted?.adapters.get(adapter);
+      const asks = [own?.loraA.requiresGrad, own?.loraB.requiresGrad, own?.magnitude?.requiresGrad];
       found.push(
+        same(`${name}: ${adapter} asks`, asks, [trainable, trainable, magnitude && trainable]),
         same(
-          `${name}: ${adapter} asks`,
-          [own?.loraA.requiresGrad, own?.loraB.requiresGrad],
-          [trainable, trainable],
+          `${name}: magnitudes of ${adapter}`,
+          own?.magnitude && [...(await values(own.magnitude))],
+          magnitude && [...magnitude],
         ),
       );
     }
@@ -246,9 +266,10 @@ export async function fingerprint(bag: Bag): Promise<string> {
     if (low === undefined) continue;
     all.push([low.active, low.merged, numberOf(low.unmergedWeight?.tensor), numberOf(low.replaced?.module)]);
     for (const [name, adapter] of low.adapters) {
-      const { loraA, loraB, ...rest } = adapter;
+      const { loraA, loraB, magnitude, ...rest } = adapter;
       all.push([name, numberOf(adapter), rest]);
-      for (const one of [loraA, loraB]) all.push([numberOf(one), one.requiresGrad, [...(await values(one))]]);
+      for (const one of [loraA, loraB, ...(magnitude ? [magnitude] : [])])
+        all.push([numberOf(one), one.requiresGrad, [...(await values(one))]]);
     }
   }
   return JSON.stringify(all);

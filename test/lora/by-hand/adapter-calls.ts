@@ -1,28 +1,43 @@
 /** Calls that add adapters, take them away, choose among them, and say what is trained. */
 import { lora } from "../../../src/index.js";
-import { add, choose, drop, type RecordedLayer } from "../record.js";
+import { add, choose, drop, normsOf, type RecordedLayer } from "../record.js";
 import { ALPHA, fillAdapter, kindOf, pathOf, put } from "../recorded-model.js";
-import { known, empty, frozen, lowLayer, type Call } from "./world.js";
+import { hasMagnitudes, known, empty, frozen, lowLayer, type Call } from "./world.js";
 
 export const adapterCalls: Record<string, Call> = {
-  inject: (world, { name, layers, on, r }) => ({
+  inject: (world, { name, layers, on, r, dora }) => ({
     act: () =>
-      lora.inject(world.bag, { name, r, loraAlpha: ALPHA, active: on, targetModules: layers.map(pathOf) }),
+      lora.inject(world.bag, {
+        name,
+        r,
+        loraAlpha: ALPHA,
+        active: on,
+        useDora: dora,
+        targetModules: layers.map(pathOf),
+      }),
     expected: known(world, name)
       ? ["ERR_ADAPTER_EXISTS"]
       : layers.length === 0
         ? ["ERR_NO_TARGETS"]
-        : () => {
-            const counts = on || empty(world);
-            frozen(world);
-            for (const at of layers) {
-              const layer = world.record.get(at) as RecordedLayer;
-              add(layer, name, { delta: new Float64Array(layer.weight.length), trainable: true });
-              if (counts) choose(layer, [...layer.active, { name, weight: 1 }]);
-              const filled = fillAdapter(lowLayer(world, at), kindOf(at), name, world.values);
-              layer.adapters.set(name, { delta: filled, trainable: true });
-            }
-          },
+        : // It would change the slices that are not enabled, too.
+          dora && layers.some((at) => world.bag.layer(at) instanceof lora.MergedLinear)
+          ? ["ERR_OPTION"]
+          : async () => {
+              const counts = on || empty(world);
+              frozen(world);
+              for (const at of layers) {
+                const layer = world.record.get(at) as RecordedLayer;
+                add(layer, name, { delta: new Float64Array(layer.weight.length), trainable: true });
+                if (counts) choose(layer, [...layer.active, { name, weight: 1 }]);
+                const kind = kindOf(at);
+                const filled = await fillAdapter(lowLayer(world, at), kind, name, world.values);
+                layer.adapters.set(name, { ...filled, trainable: true });
+                if (dora !== (filled.magnitude !== undefined)) throw new Error(`${at}: DoRA is not as asked`);
+                for (const [i, norm] of normsOf(kind, layer.weight).entries())
+                  if (dora && !(Math.abs(norm - (filled.magnitude?.[i] ?? NaN)) < 1e-5 * (1 + norm)))
+                    throw new Error(`${at}: magnitude ${i} starts at ${filled.magnitude?.[i]}, not ${norm}`);
+              }
+            },
   }),
   "inject what is not there": (world) => ({
     act: () => lora.inject(world.bag, { name: "new", targetModules: ["nowhere"] }),
@@ -74,17 +89,19 @@ export const adapterCalls: Record<string, Call> = {
         ? ["ERR_ADAPTER_EXISTS"]
         : !Object.keys(weights).every((one) => known(world, one))
           ? ["ERR_UNKNOWN_ADAPTER"]
-          : () => {
-              for (const layer of world.record.values()) {
-                const parts = Object.entries(weights).filter(([one]) => layer.adapters.has(one));
-                if (parts.length === 0) continue;
-                const delta = new Float64Array(layer.weight.length);
-                for (const [one, share] of parts)
-                  for (const [i, value] of (layer.adapters.get(one)?.delta ?? []).entries())
-                    delta[i] = (delta[i] as number) + share * value;
-                add(layer, fresh, { delta, trainable: false });
-              }
-            },
+          : Object.keys(weights).some((one) => hasMagnitudes(world, one))
+            ? ["ERR_OPTION"]
+            : () => {
+                for (const layer of world.record.values()) {
+                  const parts = Object.entries(weights).filter(([one]) => layer.adapters.has(one));
+                  if (parts.length === 0) continue;
+                  const delta = new Float64Array(layer.weight.length);
+                  for (const [one, share] of parts)
+                    for (const [i, value] of (layer.adapters.get(one)?.delta ?? []).entries())
+                      delta[i] = (delta[i] as number) + share * value;
+                  add(layer, fresh, { delta, trainable: false });
+                }
+              },
     };
   },
   markOnlyLoraAsTrainable: (world, { bias }) => ({

@@ -5,24 +5,28 @@ import { lora, safetensors } from "../../../src/index.js";
 import { temporary } from "../../hashed.js";
 import { add, choose, type RecordedLayer } from "../record.js";
 import { ALPHA } from "../recorded-model.js";
-import { holders, known, empty, frozen, type Call } from "./world.js";
+import { holders, known, empty, frozen, partsOf, type Call } from "./world.js";
 
 export const fileCalls: Record<string, Call> = {
   saveAdapter: (world, { name, slot }) => {
     const path = temporary();
     if (world.marked) return { act: () => undefined, expected: undefined };
+    const dora = new Set([...partsOf(world, name).values()].map(({ magnitude }) => magnitude !== undefined));
     return {
       act: () => lora.saveAdapter(world.bag, path, { name }),
-      expected: known(world, name)
-        ? () => {
-            const deltas = holders(world, name).map(([at, { adapters }]) => [at, adapters.get(name)?.delta]);
-            world.slots.set(slot, {
-              path: name === "default" ? path : join(path, name),
-              deltas: new Map(deltas as [string, Float64Array][]),
-              loralib: false,
-            });
-          }
-        : ["ERR_UNKNOWN_ADAPTER"],
+      // PEFT has one useDora for all layers.
+      expected:
+        dora.size > 1
+          ? ["ERR_OPTION"]
+          : known(world, name)
+            ? () => {
+                world.slots.set(slot, {
+                  path: name === "default" ? path : join(path, name),
+                  parts: partsOf(world, name),
+                  loralib: false,
+                });
+              }
+            : ["ERR_UNKNOWN_ADAPTER"],
     };
   },
   loadAdapter: (world, { name, slot, on }) => {
@@ -40,9 +44,9 @@ export const fileCalls: Record<string, Call> = {
         : () => {
             const counts = empty(world);
             frozen(world);
-            for (const [at, delta] of from.deltas) {
+            for (const [at, parts] of from.parts) {
               const layer = world.record.get(at) as RecordedLayer;
-              add(layer, name, { delta, trainable: on });
+              add(layer, name, { ...parts, trainable: on });
               if (counts) choose(layer, [{ name, weight: 1 }]);
             }
           },
@@ -57,12 +61,11 @@ export const fileCalls: Record<string, Call> = {
       };
     const own = holders(world, name);
     const merged = own.some(([, layer]) => layer.merged && layer.active.some((one) => one.name === name));
-    const fits = own.length === from.deltas.size && own.every(([at]) => from.deltas.has(at));
+    const fits = own.length === from.parts.size && own.every(([at]) => from.parts.has(at));
     const reading = from.loralib ? { loraAlpha: ALPHA, enableLora: [true, false, true] } : {};
     const refused = ["ERR_OPTION", "ERR_UNMATCHED_KEY", "ERR_SHAPE_MISMATCH"];
     const done = (): void => {
-      for (const [at, layer] of own)
-        (layer.adapters.get(name) as { delta: Float64Array }).delta = from.deltas.get(at) as Float64Array;
+      for (const [at, layer] of own) Object.assign(layer.adapters.get(name) as object, from.parts.get(at));
     };
     return {
       act: () => lora.hotSwap(world.bag, from.path, { name, ...reading }),
@@ -79,13 +82,9 @@ export const fileCalls: Record<string, Call> = {
     return {
       act: () => safetensors.save(path, state),
       expected: () => {
-        const deltas = holders(world, "default").map(([at, { adapters }]) => [
-          at,
-          adapters.get("default")?.delta,
-        ]);
         world.slots.set(slot, {
           path,
-          deltas: new Map(deltas as [string, Float64Array][]),
+          parts: partsOf(world, "default"),
           loralib: true,
         });
       },
@@ -95,10 +94,14 @@ export const fileCalls: Record<string, Call> = {
     const from = world.slots.get(slot);
     if (from === undefined || from.loralib) return { act: () => undefined, expected: undefined };
     const path = join(temporary(), "lora.safetensors");
-    const deep = from.deltas.has("conv1d") || from.deltas.has("conv3d");
+    // loralib has neither these layers nor magnitudes.
+    const beyond =
+      from.parts.has("conv1d") ||
+      from.parts.has("conv3d") ||
+      [...from.parts.values()].some(({ magnitude }) => magnitude !== undefined);
     return {
       act: () => lora.convertAdapter(from.path, path, { format: "loralib", model: world.bag }),
-      expected: deep ? ["ERR_OPTION"] : () => {},
+      expected: beyond ? ["ERR_OPTION"] : () => {},
     };
   },
 };

@@ -1,5 +1,5 @@
 /** What random calls on a model work on, and what each should do. */
-import type { RecordedLayer, Recorded } from "../record.js";
+import type { Parts, Recorded, RecordedLayer } from "../record.js";
 import { isLow, type Bag, type Values } from "../recorded-model.js";
 
 /** What a call is drawn from: each takes of it what it needs. */
@@ -11,6 +11,8 @@ export interface Draw {
   weight: number;
   on: boolean;
   r: number;
+  /** Whether an adapter that `inject` makes has magnitudes. */
+  dora: boolean;
   bias: "none" | "all" | "lora_only";
   slot: number;
   /** Which of those there are is meant, mostly; below 0 whatever the others say. */
@@ -20,7 +22,8 @@ export interface Draw {
 /** An adapter on disk. */
 export interface Slot {
   path: string;
-  deltas: Map<string, Float64Array>;
+  /** By layer. */
+  parts: Map<string, Parts>;
   /** Whether it is a file of loralib's. */
   loralib: boolean;
 }
@@ -44,6 +47,16 @@ export type Call = (world: World, draw: Draw) => { act: () => unknown; expected:
 export const holders = ({ record }: World, name: string): [string, RecordedLayer][] =>
   [...record].filter(([, layer]) => layer.adapters.has(name));
 export const known = (world: World, name: string): boolean => holders(world, name).length > 0;
+/** What adapter `name` is, by layer. */
+export const partsOf = (world: World, name: string): Map<string, Parts> =>
+  new Map(
+    holders(world, name).map(([at, { adapters }]) => {
+      const { delta, magnitude } = adapters.get(name) as Parts;
+      return [at, { delta, magnitude }];
+    }),
+  );
+export const hasMagnitudes = (world: World, name: string): boolean =>
+  holders(world, name).some(([, { adapters }]) => adapters.get(name)?.magnitude !== undefined);
 export const empty = (world: World): boolean =>
   [...world.record.values()].every(({ adapters }) => adapters.size === 0);
 
