@@ -9,7 +9,7 @@ import type { Tensor } from "../tensor.js";
  */
 export type DType = "f32" | "f16" | "bf16" | "i32";
 
-/** @internal What a handle of the session stands for. */
+/** What a handle of the session stands for. */
 export interface Description {
   shape: readonly number[];
   dtype: DType;
@@ -60,12 +60,12 @@ export function wrapWith(constructor: typeof wrap, recognizer: typeof isMade): v
   isMade = recognizer;
 }
 
-/** @internal Whether `value` is a tensor, and neither a prototype of one nor a proxy, which `instanceof` takes for one. */
+/** Whether `value` is a tensor, and neither a prototype of one nor a proxy, which `instanceof` takes for one. */
 export function isTensor(value: unknown): value is Tensor {
   return typeof value === "object" && value !== null && isMade(value);
 }
 
-/** @internal A handle of the session as a tensor, which the innermost scope owns. */
+/** A handle of the session as a tensor, which the innermost scope owns. */
 export function wrapped(id: number, known?: Description): Tensor {
   return wrap(id, known);
 }
