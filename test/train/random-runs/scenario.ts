@@ -159,12 +159,16 @@ export class Scenario {
     }
     this.log.push(`${argv.slice(1).join(" ")} <- ${JSON.stringify(mishap)}${full ? " full disk" : ""}`);
     const course = this.#intended(argv);
+    const goesOn = this.#goesOn(argv);
     const child = start(argv, mishap);
     const rival = troubled && random.chance(0.2) ? this.#rival(child.pid, argv) : undefined;
     const ended = await child.ended;
     this.log.push(`  -> ${ended.status ?? ended.signal} ${ended.stderr.trim()}`);
     await rival;
     if (full) this.#disk?.empty();
+    // A rival that came too late may have left the lineage that this command went on with.
+    if (goesOn !== undefined && rival !== undefined)
+      this.#courses.set(goesOn, { course, subject: this.#subject });
     // A rival does the same, but where this one began anew.
     this.#learn(before, course, rival !== undefined && !argv.includes("--resume"));
     await this.#check(ended, rival !== undefined);
@@ -186,6 +190,16 @@ export class Scenario {
     const told = tellOf(from) as Told;
     const of = this.#courses.get(lineageOf(told)) as { course: Course };
     return onward(of.course, told.cursor.step, lr);
+  }
+
+  /** The lineage whose newest checkpoint a command names: what it saves there belongs to that lineage. */
+  #goesOn(argv: readonly string[]): string | undefined {
+    const told = argv.includes("--resume") ? tellOf(argv[argv.indexOf("--resume") + 1] as string) : undefined;
+    if (told?.kind !== "checkpoint") return undefined;
+    const lineage = lineageOf(told);
+    const later = (one: { lineage: string; step: number }): boolean =>
+      one.lineage === lineage && one.step > told.cursor.step;
+    return this.#checkpoints().some(later) ? undefined : lineage;
   }
 
   /** Takes in what the folder has become: lineages that are new are those of the last command. */
