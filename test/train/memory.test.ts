@@ -29,49 +29,54 @@ for (const device of testDevices()) {
     ["one length", () => 65],
     ["lengths of 1 to 512", lengthAt],
   ] as const) {
-    test.serial(`on ${device}, ${STEPS} steps of ${name} hold no more than the highest live`, async (t) => {
-      t.timeout(600_000);
-      const model = await smallLlama(device);
-      const optimizer = adamOf(model);
-      t.teardown(() => {
-        optimizer.dispose();
-        model.dispose();
-      });
-      session().restartPeak(device);
-      let after: number | undefined;
-      /** Trains a quarter of the steps; gives the most that was resident. */
-      const quarter = async (n: number): Promise<number> => {
-        let most = 0;
-        for (let step = (STEPS * n) / 4; step < (STEPS * (n + 1)) / 4; step++) {
-          recordStep(model, optimizer, length(step));
-          const { live } = memory(device);
-          // The first step makes the optimizer's moments, and the rotary tables of the longest text.
-          after ??= live;
-          t.is(live, after, `step ${step}`);
-          if (step % 8 === 7) await synchronize(device);
-          most = Math.max(most, resident());
-        }
-        await synchronize(device);
-        return Math.max(most, resident());
-      };
-      const most: number[] = [];
-      const above = (n: number): number =>
-        ((most[n] as number) - Math.max(...most.slice(n - 3, n - 1))) / 2 ** 20;
-      for (let n = 0; n < 4; n++) most.push(await quarter(n));
-      // V8 and a driver's compiler take and give back some 16 MiB at a time, whenever they like. What is lost with every
-      // step is lost in each quarter.
-      for (let n = 4; n < 8 && above(n - 1) >= 8; n++) most.push(await quarter(n));
-      const drift = above(most.length - 1);
-      const { reserved, peak } = memory(device);
-      // `peak` is the most that the pool held; trim() set it to what was live.
-      const highest = session().highestLive(device);
-      t.true(peak <= highest * 1.125 + 4096, `held ${peak}, highest live ${highest}`);
-      t.true(reserved <= peak);
-      t.log(
-        `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; resident ${drift.toFixed(1)} MiB above half the steps before`,
-      );
-      t.true(drift < 8, `${drift} MiB`);
-    });
+    test.serial(
+      `on ${device}, ${STEPS} steps of ${name} hold little more than the highest live`,
+      async (t) => {
+        t.timeout(600_000);
+        const model = await smallLlama(device);
+        const optimizer = adamOf(model);
+        t.teardown(() => {
+          optimizer.dispose();
+          model.dispose();
+        });
+        session().restartPeak(device);
+        let after: number | undefined;
+        /** Trains a quarter of the steps; gives the most that was resident. */
+        const quarter = async (n: number): Promise<number> => {
+          let most = 0;
+          for (let step = (STEPS * n) / 4; step < (STEPS * (n + 1)) / 4; step++) {
+            recordStep(model, optimizer, length(step));
+            const { live } = memory(device);
+            // The first step makes the optimizer's moments, and the rotary tables of the longest text.
+            after ??= live;
+            t.is(live, after, `step ${step}`);
+            if (step % 8 === 7) await synchronize(device);
+            most = Math.max(most, resident());
+          }
+          await synchronize(device);
+          return Math.max(most, resident());
+        };
+        const most: number[] = [];
+        const above = (n: number): number =>
+          ((most[n] as number) - Math.max(...most.slice(n - 3, n - 1))) / 2 ** 20;
+        for (let n = 0; n < 4; n++) most.push(await quarter(n));
+        // V8 and a driver's compiler take and give back some 16 MiB at a time, whenever they like. What is lost with every
+        // step is lost in each quarter.
+        for (let n = 4; n < 8 && above(n - 1) >= 8; n++) most.push(await quarter(n));
+        const drift = above(most.length - 1);
+        const { reserved, peak } = memory(device);
+        // `peak` is the most that the pool held; trim() set it to what was live.
+        const highest = session().highestLive(device);
+        // An eighth, or what a pool of a few megabytes keeps idle (pool.rs).
+        const room = Math.max(highest / 8, 16 * 2 ** 20);
+        t.true(peak <= highest + room + 4096, `held ${peak}, highest live ${highest}`);
+        t.true(reserved <= peak);
+        t.log(
+          `held ${(peak / 2 ** 20).toFixed(2)} MiB at most, live at most ${(highest / 2 ** 20).toFixed(2)}; resident ${drift.toFixed(1)} MiB above half the steps before`,
+        );
+        t.true(drift < 8, `${drift} MiB`);
+      },
+    );
   }
 
   test.serial(`the peak of meta:${device} is that of ${device}, to the byte`, async (t) => {
