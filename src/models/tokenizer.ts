@@ -1,6 +1,6 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 import type * as Binding from "../../native/binding.js";
-import { flag, listOf, options, refuse, text as textOf, whole } from "../argument.js";
+import { flag, listOf, numberThat, options, refuse, text as textOf } from "../argument.js";
 import type { Encoded, Parts } from "../data/encode.js";
 import { call, guarded, native, settled } from "../native.js";
 
@@ -128,10 +128,9 @@ function switched<N extends string>(
   return value === undefined || flag(where, name, value);
 }
 
-/** A token id: what an Int32Array can hold. */
+/** A token id: what an Int32Array can hold. One that no tokenizer knows has no text. */
 function idOf(where: string, name: string, value: unknown): number {
-  const id = whole(where, name, value);
-  return id < 2 ** 31 ? id : refuse(where, name, "a token id", value);
+  return numberThat(where, name, value, (id) => Number.isInteger(id) && id === (id | 0), "a token id");
 }
 
 function idsOf(where: string, name: string, value: unknown): Int32Array {
