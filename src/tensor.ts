@@ -5,8 +5,8 @@
 import { flag, refuse } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
-import { direct, lastMade, session, settled } from "./native.js";
-import { readAlong } from "./reads.js";
+import { direct, lastMade, session } from "./native.js";
+import { read } from "./reads.js";
 import { disown, keep, own } from "./scope.js";
 import { tensorOf } from "./tensor/arguments.js";
 import { HANDLE, made, wrapped, wrapWith, type Description, type DType } from "./tensor/operand.js";
@@ -182,10 +182,7 @@ export class Tensor extends Products {
    * of the bits of f16 or bf16. Rejects with `ERR_OPTION` on a meta device, with `ERR_DEVICE_LOST`.
    */
   async data(): Promise<Float32Array | Int32Array | Uint16Array> {
-    const reading = session().read(this.id);
-    const along = readAlong();
-    const { buffer, byteOffset, byteLength } = settled((await reading) as Uint8Array);
-    if (along !== undefined) await along;
+    const { buffer, byteOffset, byteLength } = await read(this.id);
     if (this.dtype === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);
     return new Uint16Array(buffer, byteOffset, byteLength / 2);

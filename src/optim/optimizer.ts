@@ -2,7 +2,7 @@
 import { flag, listOf, numberThat, numeric, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session, settled } from "../native.js";
-import { beforeReads } from "../reads.js";
+import { beforeReads, type Begun } from "../reads.js";
 import { scope } from "../scope.js";
 import { isTensor, type Tensor, wrapped } from "../tensor.js";
 import { readState, writeState } from "./state-file.js";
@@ -67,7 +67,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   #skipped = 0;
   /** Takes off what reads the count of steps that were left out. */
   #unheard: (() => void) | undefined;
-  /** A reading of that count, under way or done. */
+  /** A reading of that count under way. */
   #hearing: Promise<void> | undefined;
 
   /** `defaults` holds every option; a group's own go before them. `where` is the class, for errors. */
@@ -138,22 +138,37 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     return this.#skipped;
   }
 
-  /** Reads how many steps were left out, takes them from the counts, and tells; one reading after the other. */
-  #hear(): Promise<void> {
+  /**
+   * Begins to read how many steps were left out, which are then taken from the counts and told; one reading after the
+   * other.
+   */
+  #hear(): Begun | undefined {
+    this.#unheard?.();
     this.#unheard = undefined;
-    const before = this.#hearing;
-    const now = before === undefined ? this.#count() : before.then(() => this.#count());
-    this.#hearing = now.catch(() => {});
-    return now;
+    if (this.#disposed) return undefined;
+    if (this.#hearing !== undefined) return this.#hearing.then(() => this.#heard());
+    let done = (): void => {};
+    this.#hearing = new Promise((resolve) => (done = resolve));
+    const heard = (bytes: Uint8Array | undefined): void => {
+      this.#hearing = undefined;
+      done();
+      if (bytes !== undefined) this.#count(new Float32Array(bytes.buffer, bytes.byteOffset, 1)[0] as number);
+    };
+    return { of: session().optimizerLeftOut(this.#id), heard };
   }
 
-  async #count(): Promise<void> {
-    if (this.#disposed) return;
-    const leftOut = session().optimizerLeftOut(this.#id);
-    const reading = session().read(leftOut);
-    session().dispose(Uint32Array.of(leftOut));
-    const { buffer, byteOffset } = settled((await reading) as Uint8Array);
-    const [steps = 0] = new Float32Array(buffer, byteOffset, 1);
+  /** Reads it by itself. */
+  async #heard(): Promise<void> {
+    const begun = this.#hear();
+    if (begun === undefined || begun instanceof Promise) return begun;
+    const reading = session().read(begun.of);
+    session().dispose(Uint32Array.of(begun.of));
+    const bytes = await reading;
+    begun.heard(bytes instanceof Uint8Array ? bytes : undefined);
+    settled(bytes);
+  }
+
+  #count(steps: number): void {
     if (steps === 0 || this.#disposed) return;
     session().optimizerCountOut(this.#id, steps);
     this.#skipped += steps;
@@ -219,8 +234,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   async save(path: string): Promise<void> {
     text("optimizer.save", "path", path);
     // Steps that were left out count until they have been heard of.
-    this.#unheard?.();
-    if (this.#unheard !== undefined) await this.#hear();
+    if (this.#unheard !== undefined) await this.#heard();
     await writeState(path, this.#rule, this.stateDict());
   }
 

@@ -137,6 +137,8 @@ pub enum Command {
 pub struct Recording {
     pub commands: Vec<Command>,
     pub upload_bytes: u64,
+    /// Arithmetic of its launches.
+    pub work: u64,
     /// The environment that recorded it; once cancelled, nothing more of it is run.
     pub owner: CancelToken,
     /// The token that its first command is under.
@@ -147,8 +149,10 @@ pub struct Recording {
 
 impl Recording {
     pub fn push(&mut self, command: Command) {
-        if let Command::Upload { bytes, .. } = &command {
-            self.upload_bytes += bytes.len() as u64;
+        match &command {
+            Command::Upload { bytes, .. } => self.upload_bytes += bytes.len() as u64,
+            Command::Launch(launch) => self.work += launch.work,
+            _ => {}
         }
         self.commands.push(command);
     }

@@ -25,9 +25,10 @@ use value::Lies;
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;
-/// Commands that a processor without work is handed: it computes while the rest is recorded. A GPU is left to gather
-/// them, since each submission costs.
+/// Commands, or arithmetic, that a processor without work is handed: it computes while the rest is recorded. A GPU is
+/// left to gather them, since each submission costs.
 const FEW_COMMANDS: usize = 16;
+const SOME_WORK: u64 = 100_000;
 const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// One environment's use of one device: its pool and its waiting recording.
@@ -308,9 +309,10 @@ impl Context {
             let mut recording = self.recording.borrow_mut();
             recording.push(command);
             let commands = recording.commands.len();
+            let some = commands >= FEW_COMMANDS || recording.work >= SOME_WORK;
             commands >= FLUSH_COMMANDS
                 || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
-                || (commands >= FEW_COMMANDS && self.profile.kind == Kind::Cpu && self.sink.is_idle())
+                || (some && self.profile.kind == Kind::Cpu && self.sink.is_idle())
         };
         if full && !self.holds.get() {
             self.flush();
@@ -320,7 +322,7 @@ impl Context {
     /// Hands the waiting commands to the device.
     pub fn flush(&self) {
         let (under, note) = (self.under.borrow().clone(), self.tracer.note());
-        let commands = Vec::with_capacity(FLUSH_COMMANDS);
+        let commands = self.sink.list(FLUSH_COMMANDS);
         let next = Recording { commands, under, note, ..Recording::default() };
         let mut recording = self.recording.replace(next);
         recording.owner = self.owner.clone();

@@ -5,7 +5,7 @@ mod device;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::device::{Device, Sink};
@@ -432,6 +432,54 @@ impl Session {
                 })
             }),
         );
+        Ok(promise)
+    }
+}
+
+/// Values that are being read, and what answers once all are there.
+struct Reading<D> {
+    read: Vec<Option<engine::Result<Vec<u8>>>>,
+    left: usize,
+    deferred: Option<D>,
+}
+
+#[napi]
+impl Session {
+    /// As `read`, of several in one answer, in their order.
+    #[napi(catch_unwind, ts_return_type = "Promise<(Uint8Array | Failure)[]>")]
+    pub fn read_all<'env>(&self, env: &'env Env, ids: &[u32]) -> Result<Object<'env>> {
+        let values: Vec<Value> = self.with(|s| ids.iter().map(|id| Ok(s.tensor(*id)?.value())).collect())?;
+        if values.is_empty() {
+            return Err(thrown(fail_code(engine::Code::Internal, "readAll: of no tensor")));
+        }
+        let (deferred, promise) = env.create_deferred().map_err(internal)?;
+        let reading = Reading {
+            read: values.iter().map(|_| None).collect(),
+            left: values.len(),
+            deferred: Some(deferred),
+        };
+        let reading = Arc::new(Mutex::new(reading));
+        for (i, value) in values.iter().enumerate() {
+            let reading = reading.clone();
+            let reply = move |bytes| {
+                let mut reading = reading.lock().unwrap_or_else(|e| e.into_inner());
+                reading.read[i] = Some(bytes);
+                reading.left -= 1;
+                if reading.left > 0 {
+                    return;
+                }
+                let read = std::mem::take(&mut reading.read);
+                let Some(deferred) = reading.deferred.take() else { return };
+                deferred.resolve(move |env: Env| {
+                    let given = |bytes: engine::Result<Vec<u8>>| match bytes {
+                        Ok(bytes) => Uint8ArraySlice::copy_from(&env, &bytes[..]).map(Either::A),
+                        Err(error) => Ok(Either::B(failure(error))),
+                    };
+                    read.into_iter().flatten().map(given).collect::<napi::Result<Vec<_>>>()
+                });
+            };
+            value.context().read(value, Box::new(reply));
+        }
         Ok(promise)
     }
 }

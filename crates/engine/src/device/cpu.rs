@@ -10,7 +10,7 @@ pub use threads::{Shared, Threads, count, each_chunk, each_range, each_row, each
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -144,6 +144,10 @@ impl Runner for Cpu {
         let ran = self.execute(command);
         note.worked(kernel, cost, start, start.elapsed());
         ran
+    }
+
+    fn patience(&self) -> Duration {
+        if self.threads.count() > 1 { threads::PATIENCE } else { Duration::ZERO }
     }
 
     fn idle(&mut self) -> Result<bool> {

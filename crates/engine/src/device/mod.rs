@@ -66,6 +66,11 @@ impl Profile {
 pub trait Runner {
     /// Runs a recording. An error is latched by the caller: what follows is not run.
     fn run(&mut self, command: Command) -> Result<()>;
+    /// How long it looks for the next recording before `idle` is called and its thread sleeps. Whoever records many
+    /// small operations would else wake it for each few: tens of microseconds on both sides.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Called when no command waits: submits what is held back, waits for it a little.
     ///
     /// Returns whether something is still on its way, and `idle` wants to be called again.
@@ -89,6 +94,12 @@ pub type Rested = Arc<dyn Fn() + Send + Sync>;
 /// Who is told that a device rests, by the environment that each belongs to.
 type Listeners = Arc<Mutex<Vec<(CancelToken, Rested)>>>;
 
+/// Lists of commands that were run, for recordings to come. Else each was the allocator's anew: some 50 KB, made on
+/// one thread and freed on another.
+type Emptied = Arc<Mutex<Vec<Vec<Command>>>>;
+/// Lists that are kept.
+const EMPTIED: usize = 4;
+
 enum Message {
     Run(Recording),
     Stop,
@@ -110,6 +121,17 @@ impl Sink {
         }
     }
 
+    /// A list for at least `commands`.
+    pub fn list(&self, commands: usize) -> Vec<Command> {
+        let emptied = match self {
+            Sink::Thread(device) => device.emptied.lock().unwrap_or_else(|e| e.into_inner()).pop(),
+            Sink::Meta => None,
+        };
+        let mut list = emptied.unwrap_or_default();
+        list.reserve(commands);
+        list
+    }
+
     /// Whether the device has run all that it was sent.
     pub fn is_idle(&self) -> bool {
         match self {
@@ -127,6 +149,7 @@ pub struct Device {
     stopping: Arc<AtomicBool>,
     /// Recordings that were sent and have not been run to their end.
     waiting: Arc<AtomicUsize>,
+    emptied: Emptied,
     listeners: Listeners,
 }
 
@@ -141,6 +164,8 @@ impl Device {
         let stop = stopping.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
         let sent = waiting.clone();
+        let emptied = Emptied::default();
+        let used = emptied.clone();
         let listeners = Listeners::default();
         let told = listeners.clone();
         let thread = std::thread::Builder::new()
@@ -155,7 +180,7 @@ impl Device {
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
                     Err(panic) => return drop(ready.send(Err(lost(&*panic)))),
                 };
-                serve(&mut runner, &receiver, &stop, &sent, &told);
+                serve(&mut runner, &receiver, &stop, &sent, &used, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
         let profile = opened.recv().unwrap_or_else(|_| {
@@ -167,6 +192,7 @@ impl Device {
             thread: Mutex::new(Some(thread)),
             stopping,
             waiting,
+            emptied,
             listeners,
         }))
     }
@@ -223,14 +249,15 @@ fn serve(
     receiver: &Receiver<Message>,
     stop: &AtomicBool,
     waiting: &AtomicUsize,
+    emptied: &Emptied,
     listeners: &Listeners,
 ) {
     let mut latched: Option<Error> = None;
     let mut spoilt = Spoilt::default();
     loop {
-        let message = match receiver.try_recv() {
-            Ok(message) => message,
-            Err(_) => {
+        let message = match look_for(receiver, runner.patience()) {
+            Some(message) => message,
+            None => {
                 if guarded(&mut latched, || runner.idle()).unwrap_or(false) {
                     continue;
                 }
@@ -253,11 +280,12 @@ fn serve(
                 }
             }
         };
-        let Message::Run(recording) = message else { return };
+        let Message::Run(mut recording) = message else { return };
+        let mut commands = std::mem::take(&mut recording.commands);
         runner.note(recording.note);
         let mut under = recording.under;
         let mut decided: Option<bool> = None;
-        for command in recording.commands {
+        for command in commands.drain(..) {
             if stop.load(Ordering::Acquire) {
                 latched.get_or_insert_with(|| Error::new(Code::Aborted, "the process is ending"));
             }
@@ -290,6 +318,24 @@ fn serve(
             }
         }
         waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut emptied = emptied.lock().unwrap_or_else(|e| e.into_inner());
+        if emptied.len() < EMPTIED {
+            emptied.push(commands);
+        }
+    }
+}
+
+/// A message that is there or comes within `patience`.
+fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message> {
+    let mut since = None;
+    loop {
+        if let Ok(message) = receiver.try_recv() {
+            return Some(message);
+        }
+        if patience.is_zero() || since.get_or_insert_with(Instant::now).elapsed() > patience {
+            return None;
+        }
+        std::hint::spin_loop();
     }
 }
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 /// How long a thread looks for what it waits for before it sleeps.
-const PATIENCE: Duration = Duration::from_micros(100);
+pub const PATIENCE: Duration = Duration::from_micros(100);
 /// Looks between two at the clock.
 const LOOKS: usize = 64;
 

@@ -196,7 +196,8 @@ fn variants(operands: usize) -> Vec<Variant> {
 /// Appends y = f(operands), each broadcast to y's shape.
 pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value) -> Result<()> {
     debug_assert_eq!(function.operands(), operands.len());
-    let (space, strides) = collapse(&y.shape, &operands.iter().map(|v| &v.shape).collect::<Vec<_>>());
+    let shapes: SmallVec<[&Shape; 3]> = operands.iter().map(|v| &v.shape).collect();
+    let (space, strides) = collapse(&y.shape, &shapes);
     if space.len() > DIMS {
         fail!(
             ShapeMismatch,
@@ -218,16 +219,14 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
         let size: usize = window.count.iter().product();
         let mut scalars: SmallVec<[u32; 24]> = SmallVec::new();
         scalars.push(size as u32);
-        let padded = |values: &[usize], fill: usize| {
-            (0..DIMS)
-                .map(|d| values.get(d).copied().unwrap_or(fill) as u32)
-                .collect::<SmallVec<[u32; DIMS]>>()
+        let mut padded = |values: &[usize], fill: u32| {
+            let mut whole = [fill; DIMS];
+            whole.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u32);
+            scalars.extend_from_slice(&whole);
         };
-        scalars.extend(padded(&window.count, 1));
-        scalars.extend(padded(&y_strides, 0));
-        for s in &strides {
-            scalars.extend(padded(s, 0));
-        }
+        padded(&window.count, 1);
+        padded(&y_strides, 0);
+        strides.iter().for_each(|s| padded(s, 0));
         let wide = may_be_wide && wide::fits(size, &window.ranges);
         cx.launch(Launch {
             kernel,
@@ -260,11 +259,20 @@ pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
     })
 }
 
+/// Of each operand, what a step of each index moves by.
+type Strides = SmallVec<[Indices; 3]>;
+
 /// Merges neighbouring dimensions that every operand walks alike. Returns the sizes (at least one
 /// dimension) and each operand's strides.
-fn collapse(shape: &Shape, operands: &[&Shape]) -> (Indices, Vec<Indices>) {
+fn collapse(shape: &Shape, operands: &[&Shape]) -> (Indices, Strides) {
+    let size = shape.size();
+    // What most calls are: nothing is broadcast, or single numbers.
+    if operands.iter().all(|s| *s == shape || s.size() == 1) {
+        let step = |s: &&Shape| Indices::from_elem((s.size() == size && size > 1) as usize, 1);
+        return (Indices::from_elem(size, 1), operands.iter().map(step).collect());
+    }
     let rank = shape.rank();
-    let full: Vec<Indices> = operands
+    let full: Strides = operands
         .iter()
         .map(|s| {
             let own = s.strides();
@@ -277,7 +285,7 @@ fn collapse(shape: &Shape, operands: &[&Shape]) -> (Indices, Vec<Indices>) {
         })
         .collect();
     let mut space = Indices::new();
-    let mut strides: Vec<Indices> = vec![Indices::new(); operands.len()];
+    let mut strides: Strides = operands.iter().map(|_| Indices::new()).collect();
     for d in 0..rank {
         let merges = !space.is_empty()
             && (shape[d] == 1
