@@ -1,5 +1,6 @@
-/** Folders made level by level. */
-import { mkdir, stat } from "node:fs/promises";
+/** Folders: made level by level, and put in one another's place. */
+import { existsSync } from "node:fs";
+import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 
 /**
@@ -18,4 +19,30 @@ export async function makeFolder(path: string): Promise<string | undefined> {
     if (error.code !== "EEXIST") throw error;
   });
   return above ?? full;
+}
+
+/**
+ * Puts the folder `from` in the place of `to`. What is there is moved aside, and back where `from` cannot take its
+ * place, so that one of the two is there whole at any time. Windows moves no folder of which a file is open: nothing
+ * has changed then.
+ */
+export async function replaceFolder(from: string, to: string): Promise<void> {
+  const aside = `${to}.old-${process.pid}`;
+  const there = existsSync(to);
+  if (there) await rename(to, aside).catch(inUse(to));
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (there) await rename(aside, to);
+    throw error;
+  }
+  if (there) await rm(aside, { recursive: true, force: true });
+}
+
+function inUse(folder: string): (error: NodeJS.ErrnoException) => never {
+  return (error) => {
+    if (error.code !== "EPERM" && error.code !== "EBUSY" && error.code !== "EACCES") throw error;
+    const open = `${folder} cannot be moved, perhaps since a file in it is in use; choose another folder`;
+    throw Object.assign(new Error(`${open} (${error.message})`, { cause: error }), { code: error.code });
+  };
 }

@@ -1,12 +1,12 @@
 /** Models as Hugging Face folders. */
 import { existsSync } from "node:fs";
-import { copyFile, readdir, readFile, rm, rename } from "node:fs/promises";
+import { copyFile, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import { flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { isModule } from "../nn/module.js";
-import { makeFolder } from "../folders.js";
+import { makeFolder, replaceFolder } from "../folders.js";
 import { adapters } from "../lora/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
@@ -71,8 +71,7 @@ export async function saveModel(
   try {
     await makeFolder(beside);
     await writeFiles(model, beside, options);
-    await rm(dir, { recursive: true, force: true });
-    await rename(beside, dir);
+    await replaceFolder(beside, dir);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
     if (error instanceof LowrankError) throw error;

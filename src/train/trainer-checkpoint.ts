@@ -3,11 +3,11 @@
  * step, random numbers, and where the run is in its data.
  */
 import { existsSync } from "node:fs";
-import { readdir, readFile, rename, rm } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { makeFolder } from "../folders.js";
+import { makeFolder, replaceFolder } from "../folders.js";
 import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import { randomState, type RandomState } from "../random.js";
@@ -51,8 +51,7 @@ export async function writeTrainerCheckpoint(
     await optimizer.save(join(beside, "optimizer.safetensors"));
     const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, random: randomState() };
     await writeWhole(join(beside, STATE), `${JSON.stringify(state, null, 2)}\n`);
-    await rm(folder, { recursive: true, force: true });
-    await rename(beside, folder);
+    await replaceFolder(beside, folder);
   } catch (error) {
     await rm(beside, { recursive: true, force: true }).catch(() => {});
     if (error instanceof LowrankError) throw error;

@@ -1,6 +1,6 @@
 /** What the loader makes of a folder: the class, names as old and new files spell them, heads, labels; and saving it. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
 import {
@@ -255,6 +255,21 @@ for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
     again.model.dispose();
   });
 }
+
+test("saved over the folder that it was loaded from, a model stays what it was, in memory and on disk", async (t) => {
+  const { model } = await load(folderOf("gpt2"));
+  const saved = join(temporary(), "saved");
+  await saveModel(model, saved);
+  model.dispose();
+  const { model: own } = await load(saved);
+  await saveModel(own, saved, { overwrite: true });
+  await equals(t, own, "gpt2");
+  own.dispose();
+  t.deepEqual(readdirSync(dirname(saved)), ["saved"]);
+  const again = await load(saved);
+  await equals(t, again.model, "gpt2");
+  again.model.dispose();
+});
 
 test("a classifier of other labels says so in what is saved", async (t) => {
   const { model } = await load(folderOf("bert", { num_labels: 3 }), {
