@@ -287,6 +287,12 @@ impl<T> Shared<T> {
         assert!(start + count <= self.1);
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
     }
+
+    /// Where a part starts of which a task takes some elements within `extent`, and others the rest.
+    pub fn at(&self, start: usize, extent: usize) -> *mut T {
+        assert!(start + extent <= self.1);
+        self.0.wrapping_add(start)
+    }
 }
 
 #[cfg(test)]

@@ -85,12 +85,27 @@ fn keys(l: &CpuLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &m
     let inputs = Inputs::of(l);
     let chunks = g.chunks();
     let width = g.dim.next_multiple_of(16);
+    if let ([blocks], true) = (&chunks[..], g.first && width == g.dim) {
+        // One run sums all of a head's keys, in its place.
+        let places = outputs.map(|i| Shared::new(l.write::<f32>(i)));
+        each_task(l.threads, g.batch * g.kv_heads, |task| {
+            let (b, head) = (task / g.kv_heads, task % g.kv_heads);
+            let (at, extent) = (b * g.kv_batch + head * g.dim, (g.keys - 1) * g.kv_row + g.dim);
+            let [d_k, d_v] = [0, 1].map(|i| places[i].at(at, extent));
+            let sums = Sums { d_k, d_v, row: g.kv_row };
+            unsafe { sums.clear([0, g.keys], width) };
+            run(&g, &inputs, [b, head], *blocks, d_q, Some(sums));
+        });
+        return;
+    }
     let size = 2 * g.keys * width;
     let each = Shared::new(parts);
     each_task(l.threads, g.batch * g.kv_heads * chunks.len(), |task| {
         let (b, head) = (task / chunks.len() / g.kv_heads, task / chunks.len() % g.kv_heads);
-        let part = unsafe { each.slice(task * size, size) };
-        run(&g, &inputs, [b, head], chunks[task % chunks.len()], d_q, Some(part));
+        let (blocks, d_k) = (chunks[task % chunks.len()], each.at(task * size, size));
+        let sums = Sums { d_k, d_v: unsafe { d_k.add(g.keys * width) }, row: width };
+        unsafe { sums.clear(g.reach(blocks), width) };
+        run(&g, &inputs, [b, head], blocks, d_q, Some(sums));
     });
 
     let parts = &*parts;
@@ -114,26 +129,38 @@ fn keys(l: &CpuLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &m
     });
 }
 
-/// A run of blocks: their dQ, and what they add to dK and dV, as `part` = [dK | dV] of
-/// [keys, D to a multiple of 16].
+/// Where dK and dV of one head are summed: rows of D to a multiple of 16, `row` elements apart.
+#[derive(Clone, Copy)]
+struct Sums {
+    d_k: *mut f32,
+    d_v: *mut f32,
+    row: usize,
+}
+
+impl Sums {
+    /// # Safety
+    /// Rows `from..to`, of `width`, are there and nobody else's.
+    unsafe fn clear(&self, [from, to]: [usize; 2], width: usize) {
+        for at in (from..to).map(|key| key * self.row) {
+            unsafe {
+                self.d_k.add(at).write_bytes(0, width);
+                self.d_v.add(at).write_bytes(0, width);
+            }
+        }
+    }
+}
+
+/// A run of blocks: their dQ, and what they add to dK and dV.
 fn run(
     g: &Geometry,
     inputs: &Inputs,
     [b, head]: [usize; 2],
     blocks: [usize; 2],
     d_q: Option<&Shared<f32>>,
-    part: Option<&mut [f32]>,
+    sums: Option<Sums>,
 ) {
-    let width = g.dim.next_multiple_of(16);
-    let mut part = part.map(|part| part.split_at_mut(g.keys * width));
-    if let Some((d_k, d_v)) = &mut part {
-        let [from, to] = g.reach(blocks);
-        d_k[from * width..to * width].fill(0.0);
-        d_v[from * width..to * width].fill(0.0);
-    }
     for block in blocks[0]..blocks[1] {
-        let parts = part.as_mut().map(|(d_k, d_v)| [&mut **d_k, &mut **d_v]);
-        one_block(&Block::new(g, inputs.labels, b, head, block), inputs, g.span(block), d_q, parts);
+        one_block(&Block::new(g, inputs.labels, b, head, block), inputs, g.span(block), d_q, sums);
     }
 }
 
@@ -143,11 +170,10 @@ for_each_isa! {
         x: &Inputs,
         span: [usize; 2],
         d_q: Option<&Shared<f32>>,
-        parts: Option<[&mut [f32]; 2]>,
+        sums: Option<Sums>,
     ) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let (dim, width) = (g.dim, g.dim.next_multiple_of(16));
-        let mut parts = parts;
         const SPREAD: usize = DIM * LANES;
         const TILE: usize = KEYS * ROW;
         const SCORES: usize = KEYS * LANES;
@@ -184,8 +210,17 @@ for_each_isa! {
                 V::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
                 V::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
                 V::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
-                product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), p.as_mut_ptr(), LANES, false);
-                product::<V, ROW, 1, LANES>([count, lanes, dim], vp.as_ptr(), dt.as_ptr(), ds.as_mut_ptr(), LANES, false);
+                for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                    let (size, at) = ([last - key, end - lane, dim], key * LANES + lane);
+                    let (kp, vp) = (kp[key * ROW..].as_ptr(), vp[key * ROW..].as_ptr());
+                    let (qt, dt) = (qt[lane..].as_ptr(), dt[lane..].as_ptr());
+                    product::<V, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
+                    product::<V, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
+                    // What is hidden is so in p; here it must be finite.
+                    for hidden in (0..key).chain(last..count) {
+                        ds[hidden * LANES + lane..hidden * LANES + end].fill(0.0);
+                    }
+                }
             }
             block.hide(from, count, p, &mut seen);
             for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
@@ -202,15 +237,22 @@ for_each_isa! {
                 V::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
                 V::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
                 V::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
-                if let Some([d_k, d_v]) = &mut parts {
-                    let at = from * width;
-                    let size = [count, width, rows];
-                    product::<V, LANES, 1, ROW>(size, p.as_ptr(), dr.as_ptr(), d_v[at..].as_mut_ptr(), width, true);
-                    product::<V, LANES, 1, ROW>(size, ds.as_ptr(), qr.as_ptr(), d_k[at..].as_mut_ptr(), width, true);
+                if let Some(Sums { d_k, d_v, row }) = sums {
+                    for ([key, last], [lane, end]) in block.lanes_of_keys(from, count) {
+                        let (size, element) = ([last - key, width, end - lane], lane / V::TERMS);
+                        let (at, to) = (key * LANES + element, (from + key) * row);
+                        let (dr, qr) = (dr[element * ROW..].as_ptr(), qr[element * ROW..].as_ptr());
+                        product::<V, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
+                        product::<V, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
+                    }
                 }
                 if d_q.is_some() {
                     let (kp, ds) = if V::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
-                    product::<V, 1, ROW, LANES>([dim, lanes, count], kp.as_ptr(), ds.as_ptr(), d_qt.as_mut_ptr(), LANES, true);
+                    for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                        let (size, element) = ([dim, end - lane, last - key], key / V::TERMS);
+                        let (kp, ds) = (kp[element * ROW..].as_ptr(), ds[element * LANES + lane..].as_ptr());
+                        product::<V, 1, ROW, LANES>(size, kp, ds, d_qt[lane..].as_mut_ptr(), LANES, true);
+                    }
                 }
             }
         }

@@ -48,7 +48,10 @@ for_each_isa! {
             pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
             unsafe {
                 V::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
-                product::<V, ROW, 1, LANES>([count, lanes, dim], kp.as_ptr(), qt.as_ptr(), s.as_mut_ptr(), LANES, false);
+                for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                    let (kp, qt, s) = (kp[key * ROW..].as_ptr(), qt[lane..].as_ptr(), s[key * LANES + lane..].as_mut_ptr());
+                    product::<V, ROW, 1, LANES>([last - key, end - lane, dim], kp, qt, s, LANES, false);
+                }
             }
             block.hide(from, count, s, &mut seen);
             soften::<V>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
@@ -56,7 +59,12 @@ for_each_isa! {
             unsafe {
                 V::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
                 V::pair_rows(s.as_ptr(), s.as_mut_ptr(), LANES, count, lanes);
-                product::<V, 1, ROW, LANES>([dim, lanes, count], vp.as_ptr(), s.as_ptr(), ot.as_mut_ptr(), LANES, true);
+                for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                    let element = key / V::TERMS;
+                    let (vp, s) = (vp[element * ROW..].as_ptr(), s[element * LANES + lane..].as_ptr());
+                    let ot = ot[lane..].as_mut_ptr();
+                    product::<V, 1, ROW, LANES>([dim, end - lane, last - key], vp, s, ot, LANES, true);
+                }
             }
         }
         turn_back::<V>(ot, rows, dim, kp);
