@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 
 import type * as Binding from "../native/binding.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
+import { here, loadError } from "./native-load.js";
 
 export type Native = typeof Binding;
 export type Session = Binding.Session;
@@ -29,7 +30,7 @@ let calls: Direct | undefined;
  */
 export const lastMade = new Float64Array(32).fill(-1);
 
-/** The binding. Throws `ERR_NATIVE_LOAD` with the command that mends it. */
+/** The binding. Throws `ERR_NATIVE_LOAD`, which says why and what to do. */
 export function native(): Native {
   loaded ??= load();
   return loaded;
@@ -39,13 +40,7 @@ function load(): Native {
   try {
     return createRequire(import.meta.url)("../native/binding.cjs") as Native;
   } catch (cause) {
-    const target = `${process.platform}-${process.arch}`;
-    throw new LowrankError(
-      "ERR_NATIVE_LOAD",
-      `the native engine for ${target} did not load: ${(cause as Error).message.split("\n")[0]} ` +
-        `(reinstall with: npm install --os=${process.platform} --cpu=${process.arch} lowrank)`,
-      { cause },
-    );
+    throw loadError(cause, here());
   }
 }
 

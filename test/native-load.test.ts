@@ -1,0 +1,122 @@
+/** What is said where the engine's binary does not load: as an app meets it, from the packed tarball. */
+import { execFileSync } from "node:child_process";
+import { cpSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+import test from "ava";
+
+import { here, loadError } from "../src/native-load.js";
+import { installedProject } from "./packed.js";
+import { temporary } from "./hashed.js";
+
+/** Prints the code and message of what a tensor fails by. */
+const PROGRAM = `import { ones } from "lowrank";
+try { ones([1], { device: "cpu" }); console.log("loaded"); }
+catch (error) { console.log(error.code, error.message); }`;
+
+/** A copy of the project of the tarball, to be damaged, and the folder of its package of the binary. */
+function project(): { folder: string; binary: string } {
+  const folder = temporary();
+  cpSync(installedProject(), folder, { recursive: true });
+  writeFileSync(join(folder, "app.mjs"), PROGRAM);
+  const name = readdirSync(join(folder, "node_modules")).find((one) => one.startsWith("lowrank-")) as string;
+  return { folder, binary: join(folder, "node_modules", name) };
+}
+
+const run = (folder: string, file: string): string =>
+  execFileSync(process.execPath, [file], {
+    cwd: folder,
+    encoding: "utf8",
+    env: { ...process.env, NODE_OPTIONS: "" },
+  }).trim();
+
+test("installed as it is, it loads", (t) => {
+  t.is(run(project().folder, "app.mjs"), "loaded");
+});
+
+test("a package of the binary that is not installed is named, with what installs it", (t) => {
+  const { folder, binary } = project();
+  rmSync(binary, { recursive: true });
+  const { version } = here();
+  const name = `lowrank-${process.platform}-${process.arch}`;
+  t.regex(
+    run(folder, "app.mjs"),
+    new RegExp(`^ERR_NATIVE_LOAD the package ${name}\\S*, which holds the binary`),
+  );
+  t.regex(
+    run(folder, "app.mjs"),
+    new RegExp(`npm install --no-save ${name}\\S*@${version.replaceAll(".", "\\.")};`),
+  );
+});
+
+test("a binary that is damaged is told by what the system says of it", (t) => {
+  const { folder, binary } = project();
+  for (const file of readdirSync(binary).filter((one) => one.endsWith(".node")))
+    writeFileSync(join(binary, file), "this is no binary");
+  t.regex(
+    run(folder, "app.mjs"),
+    /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load \(.*(header|too short|valid).*\); reinstall it/,
+  );
+});
+
+for (const format of ["esm", "cjs"]) {
+  test(`a bundle that took the package in says so, as ${format}; one that left it out runs`, (t) => {
+    const { folder } = project();
+    const esbuild = createRequire(createRequire(import.meta.url).resolve("tsx"))("esbuild") as {
+      buildSync: (options: object) => void;
+    };
+    const bundle = (outfile: string, external: string[]): void =>
+      esbuild.buildSync({
+        entryPoints: [join(folder, "app.mjs")],
+        bundle: true,
+        platform: "node",
+        format,
+        outfile: join(folder, outfile),
+        external,
+        logLevel: "silent",
+      });
+    const end = format === "esm" ? "mjs" : "cjs";
+    bundle(`in.${end}`, []);
+    t.regex(run(folder, `in.${end}`), /^ERR_NATIVE_LOAD lowrank was taken into a bundle.*--external:lowrank/);
+    bundle(`out.${end}`, ["lowrank"]);
+    t.is(run(folder, `out.${end}`), "loaded");
+  });
+}
+
+test("a libc that is too old, a platform without a binary and a system that blocks are told apart", (t) => {
+  const linux = { platform: "linux", arch: "x64", glibc: "2.31", version: "1.2.3" };
+  const loader = (...causes: string[]): Error =>
+    causes.reduceRight<Error | undefined>(
+      (cause, message) => new Error(message, { cause }),
+      undefined,
+    ) as Error;
+  const nothing = ["Cannot find native binding. npm has a bug", "Cannot find module './lowrank.wasi.cjs'"];
+  const told = (place: typeof linux, ...causes: string[]): string =>
+    loadError(loader(...nothing, ...causes), place).message;
+
+  const glibc =
+    "/lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.35' not found (required by /app/lowrank.node)";
+  t.regex(
+    told(linux, glibc),
+    /^the binary of lowrank-linux-x64-gnu needs glibc 2\.35, and this system has 2\.31;/,
+  );
+  t.regex(
+    told({ ...linux, platform: "sunos" }, "Unsupported OS: sunos, architecture: x64"),
+    /^there is no binary of lowrank for sunos-x64;/,
+  );
+  t.regex(
+    told({ ...linux, platform: "linux", arch: "ia32" }),
+    /^there is no binary of lowrank for linux-ia32-gnu;/,
+  );
+  for (const reason of [
+    "/app/lowrank.node: failed to map segment from shared object",
+    "Access is denied.",
+    "dlopen(/app/lowrank.node): code signature in <0123> not valid for use in process: library load disallowed by system policy",
+  ])
+    t.regex(told(linux, reason), /^the system does not let the binary of lowrank-linux-x64-gnu be loaded/);
+  t.regex(
+    told({ ...linux, platform: "win32" }, "The specified procedure could not be found."),
+    /^the binary of lowrank-win32-x64-msvc is there and does not load \(The specified procedure/,
+  );
+});
