@@ -1,20 +1,15 @@
 /** The package as it is published: packed by npm, unpacked where another project would have it. */
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
+import { pack, publishedManifest, stageMain } from "../scripts/packages.mjs";
 import { temporary } from "./hashed.js";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const require = createRequire(import.meta.url);
-
-interface Manifest {
-  version: string;
-  files: string[];
-  dependencies: Record<string, string>;
-}
 
 let project: string | undefined;
 
@@ -29,21 +24,15 @@ export function installedProject(): string {
   const compiler = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
   const build = ["-p", join(root, "tsconfig.build.json"), "--outDir", join(staged, "dist")];
   execFileSync(process.execPath, [compiler, ...build], { cwd: root });
-  for (const name of ["package.json", "README.md", "LICENSE", join("models", "default")])
-    cpSync(join(root, name), join(staged, name), { recursive: true });
-  for (const name of ["binding.cjs", "binding.d.ts"])
-    cpSync(join(root, "native", name), join(staged, "native", name));
-  const npm = process.platform === "win32" ? "npm.cmd" : "npm";
-  const shell = process.platform === "win32";
-  execFileSync(npm, ["pack", "--silent", "--ignore-scripts"], { cwd: staged, shell });
-  const tarball = readdirSync(staged).find((name) => name.endsWith(".tgz")) as string;
+  stageMain(join(staged, "package"), join(staged, "dist"));
+  const tarball = pack(join(staged, "package"), staged);
 
   const folder = temporary();
   const modules = join(folder, "node_modules");
   mkdirSync(modules);
-  execFileSync("tar", ["-xzf", join(staged, tarball), "-C", folder]);
+  execFileSync("tar", ["-xzf", tarball, "-C", folder]);
   cpSync(join(folder, "package"), join(modules, "lowrank"), { recursive: true });
-  const { version, dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as Manifest;
+  const { version, dependencies } = publishedManifest();
   for (const name of Object.keys(dependencies))
     symlinkSync(join(root, "node_modules", name), join(modules, name), "junction");
   // lowrank.linux-x64-gnu.node is what the package lowrank-linux-x64-gnu holds.

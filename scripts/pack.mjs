@@ -1,0 +1,91 @@
+// `npm run pack:all`: the packages as they are published, as tarballs in packages/: the main one, and one of each
+// platform whose binary can be built here. `--all` fails where one cannot be; names choose platforms; `--out FOLDER`.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { GLIBC, pack, platforms, stageMain, stagePlatform } from "./packages.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Rust's name of each platform, and what its compiler calls the library. */
+const TARGETS = {
+  "linux-x64-gnu": { target: "x86_64-unknown-linux-gnu", library: "liblowrank_node.so" },
+  "linux-arm64-gnu": { target: "aarch64-unknown-linux-gnu", library: "liblowrank_node.so" },
+  "linux-x64-musl": { target: "x86_64-unknown-linux-musl", library: "liblowrank_node.so" },
+  "linux-arm64-musl": { target: "aarch64-unknown-linux-musl", library: "liblowrank_node.so" },
+  "darwin-x64": { target: "x86_64-apple-darwin", library: "liblowrank_node.dylib" },
+  "darwin-arm64": { target: "aarch64-apple-darwin", library: "liblowrank_node.dylib" },
+  "win32-x64-msvc": { target: "x86_64-pc-windows-msvc", library: "lowrank_node.dll" },
+  "win32-arm64-msvc": { target: "aarch64-pc-windows-msvc", library: "lowrank_node.dll" },
+};
+
+const { values, positionals } = parseArgs({
+  options: { all: { type: "boolean", default: false }, out: { type: "string", default: "packages" } },
+  allowPositionals: true,
+});
+
+function run(command, args, env = {}) {
+  const shell = process.platform === "win32";
+  const { status } = spawnSync(command, args, {
+    cwd: root,
+    stdio: "inherit",
+    shell,
+    env: { ...process.env, ...env },
+  });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: failed`);
+}
+
+const answers = (command, args) => spawnSync(command, args, { encoding: "utf8", cwd: root });
+
+/** Why a platform's binary cannot be built here; undefined where it can. */
+function hindrance(name) {
+  const { target } = TARGETS[name];
+  const { stdout, status } = answers("rustc", ["--print", "target-libdir", "--target", target]);
+  if (status !== 0 || !existsSync(stdout.trim()))
+    return `Rust's library for ${target} is not here: rustup target add ${target}`;
+  if (name.startsWith("linux")) {
+    return answers("cargo-zigbuild", ["--version"]).status === 0
+      ? undefined
+      : "cargo-zigbuild is not here: pip install cargo-zigbuild ziglang";
+  }
+  return name.startsWith(process.platform) ? undefined : `it is built on ${name.split("-")[0]}`;
+}
+
+/** Builds the binary of a platform; gives its path. Linux's by zig, whose glibc is of the version that is asked for. */
+function build(name) {
+  const { target, library } = TARGETS[name];
+  const linux = name.startsWith("linux");
+  const of = linux && name.endsWith("gnu") ? `${target}.${GLIBC}` : target;
+  // A library that is loaded cannot hold musl itself.
+  const env = name.endsWith("musl") ? { RUSTFLAGS: "-C target-feature=-crt-static" } : {};
+  const how = linux ? ["zigbuild"] : ["build"];
+  run("cargo", [...how, "--locked", "--profile", "dist", "-p", "lowrank-node", "--target", of], env);
+  return join(root, process.env.CARGO_TARGET_DIR ?? "target", target, "dist", library);
+}
+
+const known = platforms().map(({ name }) => name);
+const unknown = positionals.filter((name) => !known.includes(name));
+if (unknown.length > 0) throw new Error(`${unknown.join(", ")}: no platform; there are ${known.join(", ")}`);
+const wanted = positionals.length > 0 ? positionals : known;
+const hindered = wanted.map((name) => [name, hindrance(name)]).filter(([, why]) => why !== undefined);
+for (const [name, why] of hindered) console.error(`lowrank: ${name}: left out, ${why}`);
+if (hindered.length > 0 && (values.all || positionals.length > 0)) process.exit(1);
+
+const staged = mkdtempSync(join(tmpdir(), "lowrank-pack-"));
+try {
+  // The loader and its types come with a build of this platform.
+  if (!existsSync(join(root, "native", "binding.cjs"))) run("npm", ["run", "build:native"]);
+  run("npm", ["run", "build"]);
+  const out = join(root, values.out);
+  for (const name of wanted.filter((one) => hindered.every(([other]) => other !== one))) {
+    stagePlatform(join(staged, name), name, build(name));
+    console.log(pack(join(staged, name), out));
+  }
+  stageMain(join(staged, "main"));
+  console.log(pack(join(staged, "main"), out));
+} finally {
+  rmSync(staged, { recursive: true });
+}

@@ -1,0 +1,104 @@
+// What is published: one package of JavaScript and one of each platform's binary, staged as folders that npm packs.
+// No dependencies.
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const windows = process.platform === "win32";
+
+/** The oldest glibc that binaries of Linux may need. */
+export const GLIBC = "2.17";
+/** Bytes that a platform's package takes unpacked, at most. */
+export const LARGEST = 18 * 2 ** 20;
+
+/** Fields of package.json that are a user's; the others are for those who work on it. */
+const PUBLISHED = [
+  ...["name", "version", "description", "keywords", "license", "author", "type", "exports", "types", "bin"],
+  ...["files", "engines", "dependencies"],
+];
+
+const manifest = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+
+/** The packages of binaries: name of the platform, and its package.json. */
+export function platforms() {
+  return readdirSync(join(root, "npm")).map((name) => ({
+    name,
+    manifest: manifest(join(root, "npm", name)),
+  }));
+}
+
+/** The package.json that is published: it names every platform's package, at its own version. */
+export function publishedManifest() {
+  const whole = manifest(root);
+  const kept = Object.fromEntries(Object.entries(whole).filter(([field]) => PUBLISHED.includes(field)));
+  const binaries = platforms().map((platform) => [platform.manifest.name, whole.version]);
+  return { ...kept, optionalDependencies: Object.fromEntries(binaries) };
+}
+
+/** Stages the main package; `dist` is what was compiled. */
+export function stageMain(folder, dist = join(root, "dist")) {
+  mkdirSync(folder, { recursive: true });
+  cpSync(dist, join(folder, "dist"), { recursive: true });
+  for (const name of ["README.md", "LICENSE", join("models", "default")])
+    cpSync(join(root, name), join(folder, name), { recursive: true });
+  for (const name of ["binding.cjs", "binding.d.ts"])
+    cpSync(join(root, "native", name), join(folder, "native", name));
+  writeFileSync(join(folder, "package.json"), `${JSON.stringify(publishedManifest(), null, 2)}\n`);
+}
+
+/** Stages a platform's package around its binary. Throws where the binary is not what may be published. */
+export function stagePlatform(folder, name, binary) {
+  checkBinary(name, binary);
+  cpSync(join(root, "npm", name), folder, { recursive: true });
+  cpSync(join(root, "LICENSE"), join(folder, "LICENSE"));
+  cpSync(binary, join(folder, manifest(folder).main));
+}
+
+/** Packs a staged folder into `out`; gives the tarball's path. */
+export function pack(folder, out) {
+  mkdirSync(out, { recursive: true });
+  const args = ["pack", "--silent", "--ignore-scripts", "--pack-destination", out];
+  const { status, stdout, stderr } = spawnSync(windows ? "npm.cmd" : "npm", args, {
+    cwd: folder,
+    encoding: "utf8",
+    shell: windows,
+  });
+  if (status !== 0) throw new Error(`npm pack in ${folder}: ${stderr}`);
+  return join(out, stdout.trim().split("\n").at(-1));
+}
+
+/** Throws where a binary is too large, or needs a newer glibc or other libraries than it may. */
+export function checkBinary(name, binary) {
+  if (!existsSync(binary)) throw new Error(`${name}: ${binary} has not been built`);
+  const { size } = statSync(binary);
+  if (size > LARGEST) throw new Error(`${name}: ${binary} takes ${size} bytes, and may take ${LARGEST}`);
+  if (!name.startsWith("linux") || !name.endsWith("gnu")) return;
+  const needs = needed(binary);
+  const newer = needs.versions.filter((version) => compare(version, GLIBC) > 0);
+  if (newer.length > 0)
+    throw new Error(`${name}: ${binary} needs glibc ${newer.join(", ")}, and may need ${GLIBC}`);
+  const other = needs.libraries.filter(
+    (library) => !/^(lib(c|m|dl|pthread|rt)\.so\.|ld-linux)/.test(library),
+  );
+  if (other.length > 0)
+    throw new Error(`${name}: ${binary} needs ${other.join(", ")}, which systems may not have`);
+}
+
+/** Versions of glibc that a binary of Linux asks for, and the libraries that it needs, as objdump tells them. */
+export function needed(binary) {
+  const { status, stdout, error } = spawnSync("objdump", ["-Tp", binary], {
+    encoding: "utf8",
+    maxBuffer: 2 ** 28,
+  });
+  if (status !== 0)
+    throw new Error(`objdump ${binary}: ${error?.message ?? "failed"}; it is part of binutils`);
+  const all = (pattern) => [...new Set([...stdout.matchAll(pattern)].map((found) => found[1]))];
+  return { versions: all(/GLIBC_(\d[\d.]*)/g), libraries: all(/^\s+NEEDED\s+(\S+)/gm) };
+}
+
+function compare(a, b) {
+  const [x, y] = [a, b].map((version) => version.split(".").map(Number));
+  return x[0] - y[0] || (x[1] ?? 0) - (y[1] ?? 0) || (x[2] ?? 0) - (y[2] ?? 0);
+}

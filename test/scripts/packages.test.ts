@@ -1,0 +1,87 @@
+/** What is published: what the packages hold, and what no binary may be. */
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import {
+  checkBinary,
+  needed,
+  pack,
+  platforms,
+  publishedManifest,
+  stageMain,
+} from "../../scripts/packages.mjs";
+import { temporary } from "../hashed.js";
+import { installedProject } from "../packed.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+
+test("the main package names every platform's, at its own version, and runs nothing when it is installed", (t) => {
+  const main = publishedManifest();
+  const cargo = /^version = "(.*)"/m.exec(readFileSync(join(root, "Cargo.toml"), "utf8"))?.[1];
+  t.true(cargo !== undefined && main.version === cargo);
+  t.is(platforms().length, 8);
+  t.deepEqual(
+    main.optionalDependencies,
+    Object.fromEntries(platforms().map(({ manifest }) => [manifest.name, main.version])),
+  );
+  t.false("scripts" in main || "devDependencies" in main);
+});
+
+test("a platform's package is for that platform alone", (t) => {
+  for (const { name, manifest } of platforms()) {
+    const [os, cpu, abi] = name.split("-") as [string, string, string | undefined];
+    t.deepEqual([manifest.name, manifest.main], [`lowrank-${name}`, `lowrank.${name}.node`]);
+    t.deepEqual([manifest.os, manifest.cpu], [[os], [cpu]]);
+    t.deepEqual(manifest.libc, os === "linux" ? [abi === "gnu" ? "glibc" : "musl"] : undefined, name);
+    t.deepEqual(manifest.files, [manifest.main]);
+    t.is(manifest.version, publishedManifest().version);
+  }
+});
+
+test("the main package holds what it runs by and no more", (t) => {
+  const staged = join(temporary(), "main");
+  stageMain(staged, join(installedProject(), "node_modules", "lowrank", "dist"));
+  const files = execFileSync("tar", ["-tzf", pack(staged, temporary())], { encoding: "utf8" });
+  const names = files
+    .trim()
+    .split("\n")
+    .map((name) => name.replace("package/", ""));
+  const outside = names.filter((name) => !/^dist\/.*(\.js|\.d\.ts)$/.test(name)).sort();
+  t.deepEqual(outside, [
+    "LICENSE",
+    "README.md",
+    "models/default/README.md",
+    "models/default/config.json",
+    "models/default/finetune.yaml",
+    "models/default/moby-dick-held-out.txt",
+    "models/default/moby-dick.txt",
+    "models/default/model.safetensors",
+    "models/default/tokenizer.json",
+    "native/binding.cjs",
+    "native/binding.d.ts",
+    "package.json",
+  ]);
+  t.true(names.includes("dist/index.js") && names.includes("dist/cli/main.js"));
+});
+
+test("a binary that is too large or is not there is not published", (t) => {
+  t.throws(() => checkBinary("linux-x64-gnu", process.execPath), {
+    message: /takes \d+ bytes, and may take/,
+  });
+  t.throws(() => checkBinary("win32-x64-msvc", join(temporary(), "none")), { message: /has not been built/ });
+});
+
+if (process.platform === "linux") {
+  test("a binary that needs a newer glibc is not published", (t) => {
+    // The system's own shell, which was built for this system's.
+    const { versions, libraries } = needed("/bin/sh");
+    t.true(versions.length > 0 && libraries.length > 0);
+    t.throws(() => checkBinary("linux-x64-gnu", "/bin/sh"), {
+      message: /needs glibc 2\.\d+.*, and may need 2\.17$/,
+    });
+  });
+}
