@@ -65,7 +65,25 @@ test("the main package holds what it runs by and no more", (t) => {
     "native/binding.d.ts",
     "package.json",
   ]);
+  for (const name of names.filter((one) => one.endsWith(".js")))
+    t.notRegex(
+      readFileSync(join(staged, name), "utf8"),
+      /sourceMappingURL/,
+      `${name} names a map that is not there`,
+    );
   t.true(names.includes("dist/index.js") && names.includes("dist/cli/main.js"));
+});
+
+test("installed, it is imported and required alike", (t) => {
+  const print = "console.log(typeof m.ones, m.ones([2], { device: 'cpu' }).shape.join())";
+  const run = (type: string, program: string): string =>
+    execFileSync(process.execPath, [`--input-type=${type}`, "--no-warnings", "--eval", program], {
+      cwd: installedProject(),
+      encoding: "utf8",
+      env: { ...process.env, NODE_OPTIONS: "" },
+    }).trim();
+  t.is(run("module", `import * as m from "lowrank"; ${print}`), "function 2");
+  t.is(run("commonjs", `const m = require("lowrank"); ${print}`), "function 2");
 });
 
 test("a binary that is too large or is not there is not published", (t) => {
