@@ -1,9 +1,10 @@
 // `npm run pack:all`: the packages as they are published, as tarballs in packages/: the main one, and one of each
-// platform whose binary can be built here. `--all` fails where one cannot be; names choose platforms; `--out FOLDER`.
+// platform whose binary can be built here. `--all` fails where one cannot be. Names choose among them, `main` or
+// platforms, and fail likewise. `--out FOLDER`.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { GLIBC, pack, platforms, stageMain, stagePlatform } from "./packages.mjs";
@@ -66,26 +67,31 @@ function build(name) {
   return join(root, process.env.CARGO_TARGET_DIR ?? "target", target, "dist", library);
 }
 
-const known = platforms().map(({ name }) => name);
+const known = ["main", ...platforms().map(({ name }) => name)];
 const unknown = positionals.filter((name) => !known.includes(name));
-if (unknown.length > 0) throw new Error(`${unknown.join(", ")}: no platform; there are ${known.join(", ")}`);
+if (unknown.length > 0) throw new Error(`${unknown.join(", ")}: no package; there are ${known.join(", ")}`);
 const wanted = positionals.length > 0 ? positionals : known;
-const hindered = wanted.map((name) => [name, hindrance(name)]).filter(([, why]) => why !== undefined);
+const binaries = wanted.filter((name) => name !== "main");
+const hindered = new Map(
+  binaries.map((name) => [name, hindrance(name)]).filter(([, why]) => why !== undefined),
+);
 for (const [name, why] of hindered) console.error(`lowrank: ${name}: left out, ${why}`);
-if (hindered.length > 0 && (values.all || positionals.length > 0)) process.exit(1);
+if (hindered.size > 0 && (values.all || positionals.length > 0)) process.exit(1);
 
 const staged = mkdtempSync(join(tmpdir(), "lowrank-pack-"));
 try {
-  // The loader and its types come with a build of this platform.
-  if (!existsSync(join(root, "native", "binding.cjs"))) run("npm", ["run", "build:native"]);
-  run("npm", ["run", "build"]);
-  const out = join(root, values.out);
-  for (const name of wanted.filter((one) => hindered.every(([other]) => other !== one))) {
+  const out = resolve(root, values.out);
+  for (const name of binaries.filter((one) => !hindered.has(one))) {
     stagePlatform(join(staged, name), name, build(name));
     console.log(pack(join(staged, name), out));
   }
-  stageMain(join(staged, "main"));
-  console.log(pack(join(staged, "main"), out));
+  if (wanted.includes("main")) {
+    // The loader and its types come with a build of this platform.
+    if (!existsSync(join(root, "native", "binding.cjs"))) run("npm", ["run", "build:native"]);
+    run("npm", ["run", "build"]);
+    stageMain(join(staged, "main"));
+    console.log(pack(join(staged, "main"), out));
+  }
 } finally {
   rmSync(staged, { recursive: true });
 }

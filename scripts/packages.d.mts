@@ -16,5 +16,6 @@ export function publishedManifest(): Manifest;
 export function stageMain(folder: string, dist?: string): void;
 export function stagePlatform(folder: string, name: string, binary: string): void;
 export function pack(folder: string, out: string): string;
+export function publishedTarballs(folder: string): string[];
 export function checkBinary(name: string, binary: string): void;
 export function needed(binary: string): { versions: string[]; libraries: string[] };

@@ -102,3 +102,13 @@ function compare(a, b) {
   const [x, y] = [a, b].map((version) => version.split(".").map(Number));
   return x[0] - y[0] || (x[1] ?? 0) - (y[1] ?? 0) || (x[2] ?? 0) - (y[2] ?? 0);
 }
+
+/** The tarballs in a folder in the order of publishing, the main one last; throws where one of any platform lacks. */
+export function publishedTarballs(folder) {
+  const { version } = publishedManifest();
+  const names = [...platforms().map((platform) => platform.manifest.name), "lowrank"];
+  const tarballs = names.map((name) => join(folder, `${name}-${version}.tgz`));
+  const missing = tarballs.filter((path) => !existsSync(path));
+  if (missing.length > 0) throw new Error(`ERR: not all packages are there: ${missing.join(", ")}`);
+  return tarballs;
+}

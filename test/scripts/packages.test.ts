@@ -1,6 +1,6 @@
 /** What is published: what the packages hold, and what no binary may be. */
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -12,6 +12,7 @@ import {
   pack,
   platforms,
   publishedManifest,
+  publishedTarballs,
   stageMain,
 } from "../../scripts/packages.mjs";
 import { temporary } from "../hashed.js";
@@ -72,6 +73,19 @@ test("the main package holds what it runs by and no more", (t) => {
       `${name} names a map that is not there`,
     );
   t.true(names.includes("dist/index.js") && names.includes("dist/cli/main.js"));
+});
+
+test("packages are published together or not at all, the main one last", (t) => {
+  const folder = temporary();
+  const { version } = publishedManifest();
+  const names = [...platforms().map(({ manifest }) => manifest.name), "lowrank"];
+  for (const name of names.slice(1)) writeFileSync(join(folder, `${name}-${version}.tgz`), "");
+  const missing = new RegExp(`^ERR: not all packages are there: \\S*${names[0]}-${version}\\.tgz$`);
+  t.throws(() => publishedTarballs(folder), { message: missing });
+  writeFileSync(join(folder, `${names[0]}-${version}.tgz`), "");
+  const tarballs = publishedTarballs(folder);
+  t.is(tarballs.length, 9);
+  t.is(tarballs.at(-1), join(folder, `lowrank-${version}.tgz`));
 });
 
 test("installed, it is imported and required alike", (t) => {
