@@ -7,21 +7,9 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { GLIBC, pack, platforms, stageMain, stagePlatform } from "./packages.mjs";
+import { GLIBC, TARGETS, pack, platforms, stageMain, stagePlatform } from "./packages.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-
-/** Rust's name of each platform, and what its compiler calls the library. */
-const TARGETS = {
-  "linux-x64-gnu": { target: "x86_64-unknown-linux-gnu", library: "liblowrank_node.so" },
-  "linux-arm64-gnu": { target: "aarch64-unknown-linux-gnu", library: "liblowrank_node.so" },
-  "linux-x64-musl": { target: "x86_64-unknown-linux-musl", library: "liblowrank_node.so" },
-  "linux-arm64-musl": { target: "aarch64-unknown-linux-musl", library: "liblowrank_node.so" },
-  "darwin-x64": { target: "x86_64-apple-darwin", library: "liblowrank_node.dylib" },
-  "darwin-arm64": { target: "aarch64-apple-darwin", library: "liblowrank_node.dylib" },
-  "win32-x64-msvc": { target: "x86_64-pc-windows-msvc", library: "lowrank_node.dll" },
-  "win32-arm64-msvc": { target: "aarch64-pc-windows-msvc", library: "lowrank_node.dll" },
-};
 
 const { values, positionals } = parseArgs({
   options: { all: { type: "boolean", default: false }, out: { type: "string", default: "packages" } },
@@ -64,7 +52,7 @@ function build(name) {
   const env = name.endsWith("musl") ? { RUSTFLAGS: "-C target-feature=-crt-static" } : {};
   const how = linux ? ["zigbuild"] : ["build"];
   run("cargo", [...how, "--locked", "--profile", "dist", "-p", "lowrank-node", "--target", of], env);
-  return join(root, process.env.CARGO_TARGET_DIR ?? "target", target, "dist", library);
+  return resolve(root, process.env.CARGO_TARGET_DIR ?? "target", target, "dist", library);
 }
 
 const known = ["main", ...platforms().map(({ name }) => name)];

@@ -9,6 +9,7 @@ interface Manifest {
   dependencies: Record<string, string>;
   optionalDependencies: Record<string, string>;
 }
+export const TARGETS: Record<string, { target: string; library: string }>;
 export const GLIBC: string;
 export const LARGEST: number;
 export function platforms(): { name: string; manifest: Manifest }[];

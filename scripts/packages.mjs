@@ -8,6 +8,18 @@ import { fileURLToPath } from "node:url";
 const root = fileURLToPath(new URL("..", import.meta.url));
 const windows = process.platform === "win32";
 
+/** Rust's name of each platform, and what its compiler calls the library. */
+export const TARGETS = {
+  "linux-x64-gnu": { target: "x86_64-unknown-linux-gnu", library: "liblowrank_node.so" },
+  "linux-arm64-gnu": { target: "aarch64-unknown-linux-gnu", library: "liblowrank_node.so" },
+  "linux-x64-musl": { target: "x86_64-unknown-linux-musl", library: "liblowrank_node.so" },
+  "linux-arm64-musl": { target: "aarch64-unknown-linux-musl", library: "liblowrank_node.so" },
+  "darwin-x64": { target: "x86_64-apple-darwin", library: "liblowrank_node.dylib" },
+  "darwin-arm64": { target: "aarch64-apple-darwin", library: "liblowrank_node.dylib" },
+  "win32-x64-msvc": { target: "x86_64-pc-windows-msvc", library: "lowrank_node.dll" },
+  "win32-arm64-msvc": { target: "aarch64-pc-windows-msvc", library: "lowrank_node.dll" },
+};
+
 /** The oldest glibc that binaries of Linux may need. */
 export const GLIBC = "2.17";
 /** Bytes that a platform's package takes unpacked, at most. */

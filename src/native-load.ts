@@ -14,7 +14,7 @@ export interface Place {
 }
 
 /** What packages of binaries are named by. */
-const BINARIES = [
+export const BINARIES = [
   "linux-x64-gnu",
   "linux-arm64-gnu",
   "linux-x64-musl",

@@ -2,7 +2,7 @@
 import { session, settled } from "./native.js";
 
 /** A reading that has begun: of a tensor of the session, by its number, which is freed; or one that sees to itself. */
-export type Begun = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<void>;
+export type Begun = { of: number; heard: (bytes: Uint8Array | undefined) => void } | Promise<unknown>;
 
 const waiting = new Set<() => Begun | undefined>();
 
@@ -27,15 +27,20 @@ async function readAll(...ids: number[]): Promise<unknown[]> {
   const begun = [...waiting].map((begin) => begin()).filter((one) => one !== undefined);
   waiting.clear();
   const others = begun.filter((one) => one instanceof Promise);
-  const ours = begun.filter((one): one is Exclude<Begun, Promise<void>> => !(one instanceof Promise));
+  const ours = begun.filter((one): one is Exclude<Begun, Promise<unknown>> => !(one instanceof Promise));
   const of = ours.map((one) => one.of);
-  const read = ids.length + of.length > 0 ? session().readAll(Uint32Array.from([...ids, ...of])) : [];
-  session().dispose(Uint32Array.from(of));
-  const all = await read;
-  for (const [i, { heard }] of ours.entries()) {
-    const bytes = all[ids.length + i];
-    // What a device failed by is told by the read that they go with.
-    heard(bytes instanceof Uint8Array ? bytes : undefined);
+  let all: unknown[] = [];
+  try {
+    const read = ids.length + of.length > 0 ? session().readAll(Uint32Array.from([...ids, ...of])) : [];
+    session().dispose(Uint32Array.from(of));
+    all = await read;
+  } finally {
+    // Also where nothing could be read: who waits for this reading goes on. What a device failed by is told by the
+    // value that it goes with.
+    for (const [i, { heard }] of ours.entries()) {
+      const bytes = all[ids.length + i];
+      heard(bytes instanceof Uint8Array ? bytes : undefined);
+    }
   }
   await Promise.all(others.map((one) => one.catch(() => {})));
   return all;

@@ -1,8 +1,8 @@
 /** What every optimizer is: parameters in groups, each with its options, and a state that lives on the device. */
 import { flag, listOf, numberThat, numeric, options, refuse, text } from "../argument.js";
 import { LowrankError } from "../errors.js";
-import { session, settled } from "../native.js";
-import { beforeReads, type Begun } from "../reads.js";
+import { session } from "../native.js";
+import { beforeReads, readAlong, type Begun } from "../reads.js";
 import { scope } from "../scope.js";
 import { isTensor, type Tensor, wrapped } from "../tensor.js";
 import { readState, writeState } from "./state-file.js";
@@ -146,7 +146,13 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     this.#unheard?.();
     this.#unheard = undefined;
     if (this.#disposed) return undefined;
-    if (this.#hearing !== undefined) return this.#hearing.then(() => this.#heard());
+    if (this.#hearing !== undefined) {
+      return this.#hearing.then(() => {
+        this.#unheard ??= beforeReads(() => this.#hear());
+        return readAlong();
+      });
+    }
+    const of = session().optimizerLeftOut(this.#id);
     let done = (): void => {};
     this.#hearing = new Promise((resolve) => (done = resolve));
     const heard = (bytes: Uint8Array | undefined): void => {
@@ -154,18 +160,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
       done();
       if (bytes !== undefined) this.#count(new Float32Array(bytes.buffer, bytes.byteOffset, 1)[0] as number);
     };
-    return { of: session().optimizerLeftOut(this.#id), heard };
-  }
-
-  /** Reads it by itself. */
-  async #heard(): Promise<void> {
-    const begun = this.#hear();
-    if (begun === undefined || begun instanceof Promise) return begun;
-    const reading = session().read(begun.of);
-    session().dispose(Uint32Array.of(begun.of));
-    const bytes = await reading;
-    begun.heard(bytes instanceof Uint8Array ? bytes : undefined);
-    settled(bytes);
+    return { of, heard };
   }
 
   #count(steps: number): void {
@@ -234,7 +229,7 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   async save(path: string): Promise<void> {
     text("optimizer.save", "path", path);
     // Steps that were left out count until they have been heard of.
-    if (this.#unheard !== undefined) await this.#heard();
+    if (this.#unheard !== undefined) await readAlong();
     await writeState(path, this.#rule, this.stateDict());
   }
 

@@ -7,6 +7,7 @@ import { fileURLToPath } from "node:url";
 import test from "ava";
 
 import {
+  TARGETS,
   checkBinary,
   needed,
   pack,
@@ -15,6 +16,7 @@ import {
   publishedTarballs,
   stageMain,
 } from "../../scripts/packages.mjs";
+import { BINARIES } from "../../src/native-load.js";
 import { temporary } from "../hashed.js";
 import { installedProject } from "../packed.js";
 
@@ -41,6 +43,30 @@ test("a platform's package is for that platform alone", (t) => {
     t.deepEqual(manifest.files, [manifest.main]);
     t.is(manifest.version, publishedManifest().version);
   }
+});
+
+test("every place that lists the platforms lists the same", (t) => {
+  const names = platforms().map(({ name }) => name);
+  t.deepEqual([...BINARIES].sort(), names);
+  t.deepEqual(Object.keys(TARGETS).sort(), names);
+  const { napi } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+    napi: { targets: string[] };
+  };
+  t.deepEqual(
+    Object.values(TARGETS)
+      .map(({ target }) => target)
+      .sort(),
+    [...napi.targets].sort(),
+  );
+  const release = readFileSync(join(root, ".github/workflows/release.yml"), "utf8");
+  const built = [...release.matchAll(/platform: (\S+), target: (\S+),/g)].map(([, name, target]) => [
+    name,
+    target,
+  ]);
+  t.deepEqual(
+    built.sort(),
+    names.map((name) => [name, TARGETS[name]?.target]),
+  );
 });
 
 test("the main package holds what it runs by and no more", (t) => {
