@@ -1,5 +1,5 @@
 import test from "ava";
-import { lora, memory, nn, optim, scope, tensor, type Tensor } from "../../src/index.js";
+import { lora, memory, nn, optim, scope, synchronize, tensor, type Tensor } from "../../src/index.js";
 import { testDevices } from "../devices.js";
 
 const START = [1, -2, 3];
@@ -173,6 +173,31 @@ for (const device of testDevices()) {
       process.off("warning", hear);
     }
   });
+
+  test.serial(
+    `on ${device} values that are awaited at once tell of each step that was left out, once`,
+    async (t) => {
+      const p = parameter(device);
+      const optimizer = new optim.AdamW([p], { lr: 0.1 });
+      const reads: Promise<unknown>[] = [];
+      for (const g of [
+        [Number.NaN, 1, 1],
+        [1, Infinity, 1],
+        [1, 1, 1],
+        [1, 1, Number.NaN],
+      ]) {
+        step(optimizer, p, g);
+        reads.push(values(p));
+      }
+      await Promise.all(reads);
+      t.is(optimizer.skipped, 3);
+      t.is(optimizer.stateDict().state[0]?.step, 1);
+      step(optimizer, p, [Number.NaN, 1, 1]);
+      await synchronize(device);
+      t.is(optimizer.skipped, 4);
+      optimizer.dispose();
+    },
+  );
 
   test(`a latched step that is not finite ends all on ${device}, until recover()`, async (t) => {
     const p = parameter(device);
