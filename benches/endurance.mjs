@@ -1,24 +1,24 @@
-// Long training: the embedded model on its own text as `finetune` trains it, by the built package, beside a probe of
-// products between steps.
+// Long training: the embedded model on its own text as `finetune` trains it, beside a probe of products between
+// steps.
 //
-//   node benches/endurance.mjs [--steps 2000]
+//   node --import=tsx benches/endurance.mjs [--steps 2000]
 //
 // Prints live bytes (they must not change), the drift of the resident set, and the time of a step in the last hundred
 // against the first hundred, each divided by the probe's.
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 
-import { rand } from "../dist/create.js";
-import { BatchPlan } from "../dist/data/batches.js";
-import { memory, synchronize } from "../dist/device.js";
-import { inject } from "../dist/lora/index.js";
-import { defaultData, defaultModel } from "../dist/models/default.js";
-import { loadModel } from "../dist/models/load.js";
-import { AdamW } from "../dist/optim/index.js";
-import { noGrad, scope } from "../dist/scope.js";
-import { runLoop } from "../dist/train/loop.js";
-import { prepare, readFiles } from "../dist/train/prepare.js";
-import { settingsOf } from "../dist/train/settings.js";
+import { rand } from "../src/create.js";
+import { BatchPlan } from "../src/data/batches.js";
+import { memory, synchronize } from "../src/device.js";
+import { inject } from "../src/lora/index.js";
+import { defaultData, defaultModel } from "../src/models/default.js";
+import { loadModel } from "../src/models/load.js";
+import { AdamW } from "../src/optim/index.js";
+import { noGrad, scope } from "../src/scope.js";
+import { runLoop } from "../src/train/loop.js";
+import { prepare, readFiles } from "../src/train/prepare.js";
+import { settingsOf } from "../src/train/settings.js";
 import { median } from "./races/median.mjs";
 
 const { values } = parseArgs({ options: { steps: { type: "string", default: "2000" } } });
@@ -32,8 +32,8 @@ const ROUNDS = 30;
 
 // As models/default/finetune.yaml has it, at a constant rate.
 const settings = settingsOf({
-  model: defaultModel,
-  data: defaultData,
+  model: defaultModel(),
+  data: defaultData(),
   device,
   steps,
   batchSize: 4,
@@ -42,7 +42,7 @@ const settings = settingsOf({
   optimizer: { lr: 5e-3 },
 });
 const files = await readFiles(settings);
-const model = await loadModel(defaultModel, { device });
+const model = await loadModel(defaultModel(), { device });
 const { objective, train } = await prepare(model, files, settings);
 const { batchSize, gradientAccumulation, seed } = settings;
 const plan = new BatchPlan(train, {

@@ -116,7 +116,7 @@ async function bench(args) {
   await must(node(["--import=tsx", "benches/races/main.ts", ...args]));
   if (args.some((arg) => /^[a-z]/.test(arg))) return;
   await must(node(["--import=tsx", "benches/races/long.ts"]));
-  await must(node(["benches/endurance.mjs"]));
+  await must(node(["--import=tsx", "benches/endurance.mjs"]));
 }
 
 const tasks = { start, test, bench };

@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 import { pack, publishedManifest, stageMain } from "../scripts/packages.mjs";
@@ -21,9 +21,7 @@ export function installedProject(): string {
   if (project !== undefined) return project;
   const staged = join(temporary(), "staged");
   mkdirSync(staged);
-  const compiler = join(dirname(require.resolve("typescript/package.json")), "bin", "tsc");
-  const build = ["-p", join(root, "tsconfig.build.json"), "--outDir", join(staged, "dist")];
-  execFileSync(process.execPath, [compiler, ...build], { cwd: root });
+  execFileSync(process.execPath, [join(root, "scripts", "build.mjs"), join(staged, "dist")]);
   stageMain(join(staged, "package"), join(staged, "dist"));
   const tarball = pack(join(staged, "package"), staged);
 

@@ -1,7 +1,6 @@
 /** `--config FILE.yaml`: the options of a command by their names, such as `batch-size: 4`. */
 import { readFile } from "node:fs/promises";
 import { type Command, InvalidArgumentError, type Option } from "commander";
-import { parse } from "yaml";
 import { LowrankError, systemCode } from "../errors.js";
 import { UsageError } from "./failure.js";
 
@@ -12,6 +11,8 @@ async function readYaml(file: string): Promise<Record<string, unknown>> {
   } catch (cause) {
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: cannot be read (${systemCode(cause)})`, { cause });
   }
+  // Most commands run without it.
+  const { parse } = await import("yaml");
   let value: unknown;
   try {
     value = parse(text);

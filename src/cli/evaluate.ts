@@ -1,5 +1,5 @@
 import { Command, Option } from "commander";
-import { DATA_FORMATS, type DataFormat } from "../data/read.js";
+import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import { loweredLength, warningsOf } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
 import type { StorageType } from "../train/options.js";

@@ -15,7 +15,7 @@ import { UsageError } from "./failure.js";
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
 export function modelPath(model: string | undefined, adapter: string | undefined): string {
   if (model !== undefined) return model;
-  if (adapter === undefined) return defaultModel;
+  if (adapter === undefined) return defaultModel();
   const config = readConfigFields(join(adapter, "adapter_config.json"));
   if (config === undefined) {
     const what = existsSync(adapter) ? "the folder has no adapter_config.json" : "no such adapter";

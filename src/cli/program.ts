@@ -7,10 +7,10 @@ import { failure, UsageError } from "./failure.js";
 import { finetuneCommand } from "./finetune/command.js";
 import { generateCommand } from "./generate.js";
 import { mergeCommand } from "./merge.js";
+import { inPackage } from "../place.js";
 
 function version(): string {
-  const file = new URL("../../package.json", import.meta.url);
-  return (JSON.parse(readFileSync(file, "utf8")) as { version: string }).version;
+  return (JSON.parse(readFileSync(inPackage("package.json"), "utf8")) as { version: string }).version;
 }
 
 /** Errors are thrown, to be told in one line at the top. */

@@ -1,6 +1,7 @@
 /** Data files: what they hold, found out by reading them once, and then read again by whoever wants it. */
 import { extname } from "node:path";
 import { LowrankError } from "../errors.js";
+import type { DataFormat } from "./format.js";
 import { HashedSource } from "./hashed-source.js";
 import { textOf } from "./lines.js";
 import { type LabelRow, type Row, RowReader, type TextRow, rowError } from "./rows.js";
@@ -50,10 +51,6 @@ export interface LabelData extends Content<LabelRow[]> {
 }
 
 export type Data = TextData | LabelData;
-
-/** Kinds of data files. */
-export const DATA_FORMATS = ["txt", "jsonl"] as const;
-export type DataFormat = (typeof DATA_FORMATS)[number];
 
 export interface ReadOptions {
   /** By the file's name unless given. */

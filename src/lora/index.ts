@@ -26,10 +26,11 @@ export type { InjectOptions } from "./options.js";
 export type { Pattern } from "./patterns.js";
 export type { Targetable, Targets } from "./targets.js";
 export { adapters } from "./registry.js";
-export { unmerge } from "./merge.js";
+export { merge, mergeAndUnload, unmerge } from "./merge.js";
 export type { MajoritySign } from "./operations/task-arithmetic.js";
 export type { Combination, WeightedAdapterOptions } from "./operations/weighted.js";
-export { status, type LayerReport, type Status } from "./operations/report.js";
+export type { LayerReport } from "./operations/report.js";
+export { status, type Status } from "./operations/status.js";
 
 /**
  * Writes the adapter at `dir` into `output` in another format: `peft` a folder, `kohya` and `loralib` a safetensors
@@ -56,17 +57,6 @@ export const saveAdapter = later(async () => (await import("./files.js")).saveAd
  * inject_adapter_in_model.
  */
 export const inject = later(async () => (await import("./inject.js")).inject);
-/**
- * Merges the active adapters of every layer of `model`, which is returned. With `safe`, as unless told otherwise, the
- * sums are looked at first: throws `ERR_NOT_FINITE` where one is not finite. Throws `ERR_OPTION` where an adapter has no
- * place in the weight. Nothing is merged then.
- */
-export const merge = later(async () => (await import("./merge.js")).merge);
-/**
- * Merges the active adapters and takes all adapters off: `model`, which is returned, is a plain one with the sums in
- * its weights. Throws as `merge` does; nothing is changed then.
- */
-export const mergeAndUnload = later(async () => (await import("./merge.js")).mergeAndUnload);
 /**
  * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
  *

@@ -1,4 +1,4 @@
-import type { DataFormat } from "../data/read.js";
+import type { DataFormat } from "../data/format.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";

@@ -9,7 +9,7 @@ import {
   shown,
   text,
 } from "../argument.js";
-import { DATA_FORMATS, type DataFormat } from "../data/read.js";
+import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";

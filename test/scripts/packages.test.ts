@@ -99,6 +99,25 @@ test("the main package holds what it runs by and no more", (t) => {
       `${name} names a map that is not there`,
     );
   t.true(names.includes("dist/index.js") && names.includes("dist/cli/main.js"));
+  // Who imports it runs the command line.
+  const importers = names.filter(
+    (name) => name.endsWith(".js") && readFileSync(join(staged, name), "utf8").includes("cli/main.js"),
+  );
+  t.deepEqual(importers, []);
+});
+
+test("bundled, classes are called what they are exported as", (t) => {
+  const program = `import * as m from "lowrank";
+    const wrong = (room) => Object.entries(room).filter(([, value]) => typeof value === "function" && /^class\\b/.test(value))
+      .map(([name, { name: own }]) => [name, own]).filter(([name, own]) => name !== own);
+    console.log(JSON.stringify([m, m.nn, m.lora, m.optim].map(wrong)), Object.keys(m.lora).length);`;
+  t.regex(
+    execFileSync(process.execPath, ["--input-type=module", "--eval", program], {
+      cwd: installedProject(),
+      encoding: "utf8",
+    }),
+    /^\[\[\],\[\],\[\],\[\]\] \d\d$/m,
+  );
 });
 
 test("packages are published together or not at all, the main one last", (t) => {

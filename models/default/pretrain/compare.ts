@@ -35,9 +35,9 @@ async function data(model: CausalLM) {
   const { tokenizer, maxLength, padTokenId } = objective.tokenisation;
   const read = async (file: string) =>
     trainedExamples(await objective.examples(await readData(file), undefined), file, maxLength);
-  const train = await read(defaultData);
-  const held = await read(defaultHeldOut);
-  const text = await readFile(defaultHeldOut, "utf8");
+  const train = await read(defaultData());
+  const held = await read(defaultHeldOut());
+  const text = await readFile(defaultHeldOut(), "utf8");
   const tokensPerByte = tokenizer.encode(text, { addSpecialTokens: false }).length / Buffer.byteLength(text);
   const plan = new BatchPlan(train, {
     batchSize,
@@ -54,7 +54,7 @@ async function run(
   full: boolean,
   lr: number,
 ): Promise<{ before: number; after: number; share: number; tokensPerByte: number; steps: number }> {
-  const model = await loadModel(defaultModel, { device: "cpu", dtype: "f32" });
+  const model = await loadModel(defaultModel(), { device: "cpu", dtype: "f32" });
   manualSeed(0);
   if (full) for (const weight of Object.values(model.stateDict())) weight.requiresGrad = true;
   else

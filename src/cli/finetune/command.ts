@@ -19,9 +19,9 @@ export function finetuneCommand(): Command {
     if (config !== undefined) await applyConfigFile(command, config);
     const { model, data, resume } = command.opts<Flags>();
     const embedded = model === undefined && data === undefined && resume === undefined;
-    if (embedded) await applyConfigFile(command, defaultRecipe, "default");
+    if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
     const flags = command.opts<Flags>();
-    if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut;
+    if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut();
     checkFlags(flags);
     // A run that goes on has its own options: only what is given counts, and no default.
     const options = resume === undefined ? libraryOptions(flags) : givenOptions(command);
@@ -53,7 +53,7 @@ async function finetune(
     if (interrupt.asked !== undefined) throw new Interrupted(interrupt.asked);
     if (before === undefined || telling.lost !== undefined) return;
     const { untrained } = telling;
-    if (untrained !== undefined && result.evalLoss !== null && flags.evalData === defaultHeldOut) {
+    if (untrained !== undefined && result.evalLoss !== null && flags.evalData === defaultHeldOut()) {
       const [from, to] = [untrained, result.evalLoss].map((loss) => bitsPerByte(loss, before).toFixed(3));
       process.stdout.write(`held-out text: ${from} bits a byte before, ${to} after\n`);
     }

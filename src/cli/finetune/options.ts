@@ -1,6 +1,6 @@
 /** The options of `finetune`, and what they mean to the library. */
 import { type Command, Option } from "commander";
-import { DATA_FORMATS, type DataFormat } from "../../data/read.js";
+import { DATA_FORMATS, type DataFormat } from "../../data/format.js";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import type { MatmulPrecision } from "../../scope.js";
@@ -216,8 +216,8 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
 export function libraryOptions(flags: Flags): FinetuneOptions {
   const completed: Flags = {
     ...flags,
-    model: flags.model ?? defaultModel,
-    data: flags.data ?? defaultData,
+    model: flags.model ?? defaultModel(),
+    data: flags.data ?? defaultData(),
     alpha: flags.alpha ?? 2 * flags.rank,
   };
   return placed({ ...completed, ...precision(flags) });
