@@ -1,7 +1,6 @@
 /** Why the engine's binary did not load, and what to do about it. */
-import { createRequire } from "node:module";
-
 import { LowrankError } from "./errors.js";
+import { fromPackage } from "./place.js";
 
 /** Where the binary was to be loaded. */
 export interface Place {
@@ -9,8 +8,8 @@ export interface Place {
   arch: string;
   /** The version of the C library that runs, where it is glibc; of Linux alone. */
   glibc: string | undefined;
-  /** This package's version, which is its binaries', too. */
-  version: string;
+  /** This package's version, which is its binaries', too; undefined in a bundle, where its files are not found. */
+  version: string | undefined;
 }
 
 /** What packages of binaries are named by. */
@@ -25,14 +24,15 @@ export const BINARIES = [
   "win32-arm64-msvc",
 ];
 
-/** Where this process runs, and which version this is; "latest" in a bundle, which does not say. */
+/** Where this process runs, and which version this is. */
 export function here(): Place {
-  let version = "latest";
+  let own: { name?: string; version?: string } = {};
   try {
-    version = (createRequire(import.meta.url)("../package.json") as { version: string }).version;
+    own = fromPackage("package.json") as typeof own;
   } catch {
     // What is told then is that this is a bundle.
   }
+  const version = own.name === "lowrank" ? own.version : undefined;
   const report = process.platform === "linux" ? process.report.getReport() : {};
   const { header } = report as { header?: { glibcVersionRuntime?: string } };
   const { platform, arch } = process;
@@ -49,7 +49,7 @@ function told(cause: unknown, { platform, arch, glibc, version }: Place): string
   const abi = platform === "linux" ? (glibc === undefined ? "-musl" : "-gnu") : "";
   const target = `${platform}-${arch}${platform === "win32" ? "-msvc" : abi}`;
   const name = `lowrank-${target}`;
-  if (errors.some(({ code, message = "" }) => swallowed(code, message)))
+  if (version === undefined)
     return (
       "lowrank was taken into a bundle, where its binary is not found; leave it out of the bundle: " +
       'esbuild --external:lowrank, Rollup and Vite external: ["lowrank"], webpack externals: { lowrank: "module lowrank" }'
@@ -84,11 +84,6 @@ const MISSING = /^Cannot find |^Failed to load native binding|wasi/i;
 
 const BLOCKED =
   /failed to map segment|Operation not permitted|Permission denied|Access is denied|blocked|virus|code signature|not valid for use in process|library load disallowed/i;
-
-/** The package's own loader is not beside this module, or this module has no address. */
-function swallowed(code: string | undefined, message: string): boolean {
-  return (code === "MODULE_NOT_FOUND" && message.includes("binding.cjs")) || code === "ERR_INVALID_ARG_VALUE";
-}
 
 interface Cause {
   code?: string | undefined;

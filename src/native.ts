@@ -2,11 +2,10 @@
  * The only importer of the binary. Loads it on first use, holds this environment's session, and
  * turns native errors into `LowrankError`.
  */
-import { createRequire } from "node:module";
-
 import type * as Binding from "../native/binding.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
 import { here, loadError } from "./native-load.js";
+import { fromPackage } from "./place.js";
 
 export type Native = typeof Binding;
 export type Session = Binding.Session;
@@ -38,7 +37,7 @@ export function native(): Native {
 
 function load(): Native {
   try {
-    return createRequire(import.meta.url)("../native/binding.cjs") as Native;
+    return fromPackage("native/binding.cjs") as Native;
   } catch (cause) {
     throw loadError(cause, here());
   }

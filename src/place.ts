@@ -1,7 +1,16 @@
 /** Where the package lies, as its own modules see it. */
+import module from "node:module";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 /** The path of one of the package's files. Sources and what is built of them lie in a folder of the package each. */
 export function inPackage(path: string): string {
-  return fileURLToPath(new URL(`../${path}`, import.meta.url));
+  // Nothing that a bundler recognises: webpack takes along what an address beside import.meta.url or an imported
+  // createRequire names, which is no code that it could read.
+  return join(dirname(fileURLToPath(import.meta.url)), "..", path);
+}
+
+/** Loads one of the package's files. */
+export function fromPackage(path: string): unknown {
+  return module.createRequire(inPackage("package.json"))(`./${path}`);
 }

@@ -4,7 +4,10 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
 import test from "ava";
+import { publint } from "publint";
+import { formatMessage } from "publint/utils";
 
 import {
   TARGETS,
@@ -104,6 +107,24 @@ test("the main package holds what it runs by and no more", (t) => {
     (name) => name.endsWith(".js") && readFileSync(join(staged, name), "utf8").includes("cli/main.js"),
   );
   t.deepEqual(importers, []);
+});
+
+test("what is published is found in order by those who check packages", async (t) => {
+  const staged = join(temporary(), "main");
+  stageMain(staged, join(installedProject(), "node_modules", "lowrank", "dist"));
+  const { messages, pkg } = await publint({ pkgDir: staged, strict: true });
+  t.deepEqual(
+    messages.map((one) => formatMessage(one, pkg)),
+    [],
+  );
+  const { buffer, byteOffset, byteLength } = readFileSync(pack(staged, temporary()));
+  const bytes = new Uint8Array(buffer, byteOffset, byteLength);
+  const result = await checkPackage(createPackageFromTarballData(bytes));
+  t.truthy(result.types);
+  // Modules are required as they are imported, which every Node does that the package is for (from 20.19 on).
+  const problems =
+    "problems" in result ? result.problems.filter(({ kind }) => kind !== "CJSResolvesToESM") : [];
+  t.deepEqual(problems, []);
 });
 
 test("bundled, classes are called what they are exported as", (t) => {
