@@ -76,7 +76,10 @@ function told(cause: unknown, { platform, arch, glibc, version }: Place): string
       `the system does not let the binary of ${name} be loaded: an antivirus, a policy of signatures, or a file ` +
       `system that is mounted noexec; allow the file that is named here (${reason})`
     );
-  return `the binary of ${name} is there and does not load (${reason}); reinstall it: npm install --force --no-save ${name}@${version}`;
+  return (
+    `the binary of ${name} is there and does not load (${reason}); remove the folder node_modules/${name} and ` +
+    `install it again: npm install --no-save ${name}@${version}`
+  );
 }
 
 /** What the loader says of a place where nothing is. */

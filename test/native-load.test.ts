@@ -55,7 +55,7 @@ test("a binary that is damaged is told by what the system says of it", (t) => {
     writeFileSync(join(binary, file), "this is no binary");
   t.regex(
     run(folder, "app.mjs"),
-    /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load \(.*(header|too short|valid).*\); reinstall it/,
+    /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load \(.*(header|too short|valid).*\); remove the folder/,
   );
 });
 

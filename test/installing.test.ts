@@ -1,0 +1,161 @@
+/** `npm install lowrank`, as when it is published, and what is advised where the binary does not load, followed. */
+import { execFile } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { Server } from "node:http";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test, { type ExecutionContext } from "ava";
+
+import { pack, platforms, publishedManifest } from "../scripts/packages.mjs";
+import { temporary } from "./hashed.js";
+import { installedProject } from "./packed.js";
+import { registry } from "./registry.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const PROGRAM = `import { ones } from "lowrank";
+try { ones([1], { device: "cpu" }); console.log("loaded"); }
+catch (error) { console.log(error.code, error.message); }`;
+
+let served: { server: Server; url: string };
+/** The name of this platform's package. */
+let here: string;
+
+test.before(async () => {
+  const installed = join(installedProject(), "node_modules");
+  here = readdirSync(installed).find((name) => name.startsWith("lowrank-")) as string;
+  const out = temporary();
+  const tarballs = [pack(join(installed, "lowrank"), out)];
+  for (const { name, manifest } of platforms()) {
+    const folder = join(temporary(), name);
+    cpSync(join(root, "npm", name), folder, { recursive: true });
+    const binary = join(folder, manifest.main);
+    if (manifest.name === here) cpSync(join(installed, here, manifest.main), binary);
+    else writeFileSync(binary, "of another platform");
+    tarballs.push(pack(folder, out));
+  }
+  for (const name of Object.keys(publishedManifest().dependencies))
+    tarballs.push(pack(join(root, "node_modules", name), out));
+  served = await registry(tarballs);
+});
+
+test.after.always(() => served.server.close());
+
+/** A project that asks for the package and has not installed it. */
+function project(): string {
+  const folder = temporary();
+  const { version } = publishedManifest();
+  const manifest = { private: true, type: "module", dependencies: { lowrank: version } };
+  writeFileSync(join(folder, "package.json"), JSON.stringify(manifest));
+  writeFileSync(
+    join(folder, ".npmrc"),
+    `registry=${served.url}/\ncache=${temporary()}\naudit=false\nfund=false\n`,
+  );
+  writeFileSync(join(folder, "app.mjs"), PROGRAM);
+  return folder;
+}
+
+/** Runs a line as a shell would in the folder; gives what it printed. */
+const type = (folder: string, line: string): Promise<string> =>
+  new Promise((done, failed) => {
+    // What npm hands to the scripts that it runs, as this suite, would speak of another project.
+    const env = Object.fromEntries(
+      Object.entries(process.env).filter(([name]) => !/^npm_|^NODE_OPTIONS$/i.test(name)),
+    );
+    execFile(line, { cwd: folder, shell: true, encoding: "utf8", env }, (error, stdout, stderr) =>
+      error === null ? done(stdout.trim()) : failed(new Error(`${line}: ${stderr}`, { cause: error })),
+    );
+  });
+
+const binaries = (folder: string): string[] =>
+  readdirSync(join(folder, "node_modules")).filter((name) => name.startsWith("lowrank-"));
+
+test("it brings this platform's binary alone, and trains", async (t) => {
+  const folder = project();
+  await type(folder, "npm install");
+  t.deepEqual(binaries(folder), [here]);
+  t.is(await type(folder, "node app.mjs"), "loaded");
+  t.regex(await type(folder, "npx lowrank finetune --steps 2 --device cpu"), /^adapter \.[\\/]lowrank-out$/m);
+});
+
+/** The command that a message advises. */
+const advised = (message: string): string =>
+  /(npm install --no-save \S+?@[\d.]+\d)/.exec(message)?.[1] ?? `no command in: ${message}`;
+
+/** Reads what is said, does what it advises, and looks whether that helped. */
+async function follows(t: ExecutionContext, folder: string, what: RegExp): Promise<void> {
+  const message = await type(folder, "node app.mjs");
+  t.regex(message, what);
+  const [, removed] = /remove the folder (\S+) /.exec(message) ?? [];
+  if (removed !== undefined) rmSync(join(folder, removed), { recursive: true });
+  await type(folder, advised(message));
+  t.is(await type(folder, "node app.mjs"), "loaded");
+}
+
+test("installed without optional packages: the command that is advised brings the binary", async (t) => {
+  const folder = project();
+  await type(folder, "npm install --omit=optional");
+  t.deepEqual(binaries(folder), []);
+  await follows(
+    t,
+    folder,
+    /^ERR_NATIVE_LOAD the package lowrank-\S+, which holds the binary .* is not installed/,
+  );
+});
+
+test("installed by a lock file that another platform wrote: both that are advised bring the binary", async (t) => {
+  const folder = project();
+  await type(folder, "npm install");
+  // As npm before 11 wrote it: optional packages of other platforms are not in it at all.
+  const path = join(folder, "package-lock.json");
+  const lock = JSON.parse(readFileSync(path, "utf8")) as { packages: Record<string, unknown> };
+  for (const name of Object.keys(lock.packages)) if (name.includes("lowrank-")) delete lock.packages[name];
+  writeFileSync(path, JSON.stringify(lock));
+  rmSync(join(folder, "node_modules"), { recursive: true });
+  await type(folder, "npm install --omit=optional");
+  const what = /^ERR_NATIVE_LOAD the package lowrank-\S+, .* lock file was made on another platform/;
+  const other = join(temporary(), "copy");
+  cpSync(folder, other, { recursive: true });
+  await follows(t, folder, what);
+
+  t.regex(
+    await type(other, "node app.mjs"),
+    /or remove node_modules and package-lock\.json, and npm install$/,
+  );
+  rmSync(join(other, "node_modules"), { recursive: true });
+  rmSync(join(other, "package-lock.json"));
+  await type(other, "npm install");
+  t.is(await type(other, "node app.mjs"), "loaded");
+});
+
+test("installed for another platform, as an app is built for it: the command brings this one's", async (t) => {
+  const folder = project();
+  const [os, cpu] = process.platform === "win32" ? ["linux", "x64"] : ["win32", "x64"];
+  await type(folder, `npm install --os=${os} --cpu=${cpu}`);
+  t.deepEqual(binaries(folder).filter((name) => name.includes(`-${os}-`)).length > 0, true);
+  t.false(existsSync(join(folder, "node_modules", here)));
+  await follows(t, folder, /^ERR_NATIVE_LOAD the package lowrank-\S+, which holds the binary/);
+});
+
+test("a binary that is damaged: what is advised mends it", async (t) => {
+  const folder = project();
+  await type(folder, "npm install");
+  const place = join(folder, "node_modules", here);
+  for (const name of readdirSync(place).filter((one) => one.endsWith(".node")))
+    writeFileSync(join(place, name), "this is no binary");
+  await follows(t, folder, /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load/);
+});
+
+test("a platform that there is no binary for is told which there are", async (t) => {
+  const folder = project();
+  await type(folder, "npm install");
+  mkdirSync(join(folder, "other"));
+  writeFileSync(
+    join(folder, "other", "arch.cjs"),
+    'Object.defineProperty(process, "arch", { value: "riscv64" });',
+  );
+  t.regex(
+    await type(folder, `node --require ./other/arch.cjs app.mjs`),
+    /^ERR_NATIVE_LOAD there is no binary of lowrank for \w+-riscv64\S*; there are linux-x64-gnu, /,
+  );
+});
