@@ -1,7 +1,7 @@
 // `npm run build`: what the package runs by, in dist/ or the folder that is named. The compiler writes the types, a
 // bundler the JavaScript: importing a module costs a third of a millisecond, and the sources have 240.
 import { spawnSync } from "node:child_process";
-import { chmodSync, rmSync } from "node:fs";
+import { chmodSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -77,8 +77,15 @@ async function code(folder) {
   await bundle.close();
 }
 
+/** What is required is the module that is imported, so that both are one; compilers ask for types of its own kind. */
+function required(folder) {
+  writeFileSync(join(folder, "index.cjs"), 'module.exports = require("./index.js");\n');
+  writeFileSync(join(folder, "index.d.cts"), 'export * from "./index.js";\n');
+}
+
 const folder = resolve(process.argv[2] ?? join(root, "dist"));
 rmSync(folder, { recursive: true, force: true });
 types(folder);
 await code(folder);
+required(folder);
 chmodSync(join(folder, "cli", "main.js"), 0o755);

@@ -80,7 +80,7 @@ test("the main package holds what it runs by and no more", (t) => {
     .trim()
     .split("\n")
     .map((name) => name.replace("package/", ""));
-  const outside = names.filter((name) => !/^dist\/.*(\.js|\.d\.ts)$/.test(name)).sort();
+  const outside = names.filter((name) => !/^dist\/.*(\.c?js|\.d\.c?ts)$/.test(name)).sort();
   t.deepEqual(outside, [
     "LICENSE",
     "README.md",
@@ -164,6 +164,9 @@ test("installed, it is imported and required alike", (t) => {
     }).trim();
   t.is(run("module", `import * as m from "lowrank"; ${print}`), "function 2");
   t.is(run("commonjs", `const m = require("lowrank"); ${print}`), "function 2");
+  // One library, whichever way: a tensor of one is the other's.
+  const both = `const m = require("lowrank"); import("lowrank").then((n) => console.log(n.Tensor === m.Tensor))`;
+  t.is(run("commonjs", both), "true");
 });
 
 test("a binary that is too large or is not there is not published", (t) => {
