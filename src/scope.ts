@@ -7,10 +7,17 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { callable, shown } from "./argument.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
-import type { Tensor } from "./tensor.js";
+
+/** What scopes own: tensors, which are made above. */
+export interface Owned {
+  /** Lets it be freed when nothing refers to it any more. */
+  watch(): void;
+  /** Gives up the handle, which is the caller's to free; undefined where it has none. */
+  leave(): number | undefined;
+}
 
 /** What a scope has made so far. */
-class Made extends Set<Tensor> {
+class Made extends Set<Owned> {
   /** While a synchronous call runs. An asynchronous one may never settle, and what it left running may outlive it. */
   #sure = true;
   /** Whether its scope is over. */
@@ -22,7 +29,7 @@ class Made extends Set<Tensor> {
   }
 
   /** Owns `tensor`, too. One that may not be freed at the end is freed when nothing refers to it. */
-  own(tensor: Tensor): void {
+  own(tensor: Owned): void {
     this.add(tensor);
     if (!this.#sure) tensor.watch();
   }
@@ -46,7 +53,7 @@ interface Frame {
   /** Layers compute as in eval, whatever their `training` says. */
   evaluating: boolean;
   /** What is made is noted here, whoever owns it. */
-  noted?: WeakSet<Tensor> | undefined;
+  noted?: WeakSet<Owned> | undefined;
 }
 
 /**
@@ -83,29 +90,29 @@ export function enter(): void {
 }
 
 /** Lets the innermost scope own `tensor`. */
-export function own(tensor: Tensor): void {
+export function own(tensor: Owned): void {
   const frame = frames.getStore();
   frame?.noted?.add(tensor);
   hand(tensor, frame?.made);
 }
 
 /** Runs `fn` and notes in `made` every tensor that it makes; who owns them stays as it is. */
-export function noting<T>(made: WeakSet<Tensor>, fn: () => T): T {
+export function noting<T>(made: WeakSet<Owned>, fn: () => T): T {
   return frames.run({ ...(frames.getStore() ?? OUTSIDE), noted: made }, fn);
 }
 
 /** Takes `tensor` out of the innermost scope: what a module or an optimizer holds outlives it. */
-export function keep(tensor: Tensor): void {
+export function keep(tensor: Owned): void {
   disown(tensor);
   tensor.watch();
 }
 
 /** Takes `tensor`, which is being disposed, out of the innermost scope. */
-export function disown(tensor: Tensor): void {
+export function disown(tensor: Owned): void {
   frames.getStore()?.made?.delete(tensor);
 }
 
-function hand(tensor: Tensor, owner: Made | undefined): void {
+function hand(tensor: Owned, owner: Made | undefined): void {
   if (owner === undefined) tensor.watch();
   else owner.own(tensor);
 }

@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
-import type { AdapterFormat } from "../lora/convert.js";
+import type { AdapterFormat } from "../lora/formats/convert.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 

@@ -1,6 +1,6 @@
 /** Values of options: text in, a checked value out. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
-import { checkInit, type InitLoraWeights } from "../lora/init/kind.js";
+import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
 
 type Parser<T> = (text: string) => T;
 

@@ -1,9 +1,9 @@
 /** `lowrank.lora`. What is asynchronous is loaded when it is first called. */
 import { later } from "../later.js";
 
-export type { LowRank } from "./any-layer.js";
-export type { AdapterFormat, ConvertOptions, ReadOptions } from "./convert.js";
-export type { LoadAdapterOptions } from "./files.js";
+export type { LowRank } from "./layers/any-layer.js";
+export type { AdapterFormat, ConvertOptions, ReadOptions } from "./formats/convert.js";
+export type { LoadAdapterOptions } from "./formats/files.js";
 export {
   Conv1d,
   Conv2d,
@@ -12,21 +12,22 @@ export {
   type LoRAConv,
   type LoRAConvClass,
   type LoRAConvOptions,
-} from "./conv.js";
-export { Embedding, type LoRAEmbeddingOptions } from "./embedding.js";
-export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./active.js";
-export type { InjectReport } from "./inject.js";
-export { LoRALayer, type Adapter, type LayerClass, type LoRAOptions } from "./layer.js";
-export { Linear, type LoRALinearOptions } from "./linear.js";
-export { MergedLinear, type MergedLinearOptions } from "./merged-linear.js";
-export { loraStateDict, markOnlyLoraAsTrainable, type BiasMode } from "./mark.js";
-export type { EvaBatch, EvaConfig, EvaData } from "./init/eva.js";
-export type { InitLoraWeights } from "./init/kind.js";
-export type { InjectOptions } from "./options.js";
-export type { Pattern } from "./patterns.js";
-export type { Targetable, Targets } from "./targets.js";
-export { adapters } from "./registry.js";
-export { merge, mergeAndUnload, unmerge } from "./merge.js";
+} from "./layers/conv.js";
+export { Embedding, type LoRAEmbeddingOptions } from "./layers/embedding.js";
+export { deleteAdapter, setAdapter, unload, withoutAdapters } from "./adapter/active.js";
+export type { InjectReport } from "./inject/inject.js";
+export { LoRALayer, type Adapter, type LayerClass, type LoRAOptions } from "./layers/layer.js";
+export { Linear, type LoRALinearOptions } from "./layers/linear.js";
+export { MergedLinear, type MergedLinearOptions } from "./layers/merged-linear.js";
+export { loraStateDict, markOnlyLoraAsTrainable } from "./adapter/mark.js";
+export type { BiasMode } from "./options/bias.js";
+export type { EvaBatch, EvaConfig, EvaData } from "./options/eva.js";
+export type { InitLoraWeights } from "./options/init-weights.js";
+export type { InjectOptions } from "./options/options.js";
+export type { Pattern } from "./options/patterns.js";
+export type { Targetable, Targets } from "./options/targets.js";
+export { adapters } from "./adapter/registry.js";
+export { merge, mergeAndUnload, unmerge } from "./adapter/merge.js";
 export type { MajoritySign } from "./operations/task-arithmetic.js";
 export type { Combination, WeightedAdapterOptions } from "./operations/weighted.js";
 export type { LayerReport } from "./operations/report.js";
@@ -37,26 +38,26 @@ export { status, type Status } from "./operations/status.js";
  * file. Throws `ERR_OPTION` for what the format has no place for, which is named; `ERR_FILE_NOT_FOUND`,
  * `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
-export const convertAdapter = later(async () => (await import("./convert.js")).convertAdapter);
+export const convertAdapter = later(async () => (await import("./formats/convert.js")).convertAdapter);
 /**
  * Reads an adapter into `model`, frozen unless `trainable`: a folder that PEFT or `saveAdapter` wrote, or a file of
  * kohya's or loralib's. Throws `ERR_ADAPTER_EXISTS`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NO_TARGETS`,
  * `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_NOT_FINITE`, `ERR_OPTION`; the model is then as it was.
  */
-export const loadAdapter = later(async () => (await import("./files.js")).loadAdapter);
+export const loadAdapter = later(async () => (await import("./formats/files.js")).loadAdapter);
 /**
  * Writes an adapter as PEFT does, each file whole or not at all: `adapter_config.json` and
  * `adapter_model.safetensors` in `dir`, of one not called "default" in a folder of its name there. Throws
  * `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION` for what PEFT cannot express, `ERR_WRITE`.
  */
-export const saveAdapter = later(async () => (await import("./files.js")).saveAdapter);
+export const saveAdapter = later(async () => (await import("./formats/files.js")).saveAdapter);
 /**
  * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which keeps its weights,
  * and the base is frozen. The first counts at once, a further one where `active` is true. Throws `ERR_NO_TARGETS`,
  * `ERR_ADAPTER_EXISTS`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`; the model is then as it was. Source: PEFT's
  * inject_adapter_in_model.
  */
-export const inject = later(async () => (await import("./inject.js")).inject);
+export const inject = later(async () => (await import("./inject/inject.js")).inject);
 /**
  * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
  *

@@ -1,8 +1,8 @@
 /** What every causal language model offers, whatever its family. */
 import { refuse } from "../argument.js";
 import type { Device } from "../device.js";
-import { lossPerAdapter, perRow } from "../lora/per-row.js";
-import { runsOf, type AdapterPerRow } from "../lora/rows.js";
+import { lossPerAdapter, perRow } from "../lora/adapter/per-row.js";
+import { runsOf, type AdapterPerRow } from "../lora/layers/rows.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { scope } from "../scope.js";

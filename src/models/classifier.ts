@@ -1,6 +1,6 @@
 /** What every classifier offers, of texts and of images. */
 import { refuse } from "../argument.js";
-import { perRow } from "../lora/per-row.js";
+import { perRow } from "../lora/adapter/per-row.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";

@@ -1,7 +1,7 @@
 /** The tokens that a model chooses after prompts, over a cache of keys and values. */
 import { tensor } from "../create.js";
 import { throwIfAborted } from "../errors.js";
-import { perRow } from "../lora/per-row.js";
+import { perRow } from "../lora/adapter/per-row.js";
 import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { KeyValueCache } from "./cache.js";

@@ -1,6 +1,6 @@
 /** What every encoder of texts offers. */
 import { LowrankError } from "../errors.js";
-import { perRow } from "../lora/per-row.js";
+import { perRow } from "../lora/adapter/per-row.js";
 import type { Tensor } from "../tensor.js";
 import { embed, type EmbedOptions } from "./embed.js";
 import { forwardOptions, type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";

@@ -1,7 +1,7 @@
 /** The cross-entropy of a language model's head, whose logits never exist whole. */
 import { tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
-import { Linear as LoRALinear } from "../lora/linear.js";
+import { Linear as LoRALinear } from "../lora/layers/linear.js";
 import { session } from "../native.js";
 import { Linear } from "../nn/linear.js";
 import { checkpoint, isNoGrad } from "../scope.js";

@@ -2,8 +2,8 @@
 import { refuse } from "../argument.js";
 import { ones, tensor, zeros } from "../create.js";
 import { LowrankError } from "../errors.js";
-import { lossPerAdapter } from "../lora/per-row.js";
-import type { AdapterPerRow } from "../lora/rows.js";
+import { lossPerAdapter } from "../lora/adapter/per-row.js";
+import type { AdapterPerRow } from "../lora/layers/rows.js";
 import { isTensor, type Tensor } from "../tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";

@@ -2,7 +2,7 @@
 import { listOf, oneOf, options, probability, refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
-import { unload } from "../lora/active.js";
+import { unload } from "../lora/adapter/active.js";
 import { Module } from "../nn/module.js";
 import { checkpoint, scope } from "../scope.js";
 import { tensorOf } from "../tensor/arguments.js";

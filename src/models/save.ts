@@ -7,7 +7,7 @@ import { flag, oneOf, options as known, refuse, text, whole } from "../argument.
 import { LowrankError } from "../errors.js";
 import { isModule } from "../nn/module.js";
 import { makeFolder, replaceFolder } from "../folders.js";
-import { adapters } from "../lora/registry.js";
+import { adapters } from "../lora/adapter/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";

@@ -2,7 +2,7 @@
 import test, { type ExecutionContext } from "ava";
 import { adapt, SIZES } from "../../examples/e2e-nlg/model.js";
 import { memory, zeros, type Tensor } from "../../src/index.js";
-import { injectNow } from "../../src/lora/inject.js";
+import { injectNow } from "../../src/lora/inject/inject.js";
 import { bertConfig } from "../../src/models/bert/config.js";
 import { BertModel } from "../../src/models/bert/model.js";
 import { gpt2Config } from "../../src/models/gpt2/config.js";

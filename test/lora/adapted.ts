@@ -9,7 +9,7 @@ import {
   tensor,
   type CausalLM,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import type { TestDevice } from "../devices.js";
 import { tinyModel } from "../hashed.js";
 

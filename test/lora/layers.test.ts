@@ -13,7 +13,7 @@ import {
   tensor,
   type Tensor,
 } from "../../src/index.js";
-import { partsOf } from "../../src/lora/layer.js";
+import { partsOf } from "../../src/lora/layers/layer.js";
 import { testDevices } from "../devices.js";
 import { error } from "../parity/goldens.js";
 import { subjects, type Layer } from "./subjects.js";

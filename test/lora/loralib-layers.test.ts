@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { lora, nn, noGrad, randn, safetensors, type Tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { apart, shapesIn } from "./adapted.js";

@@ -4,7 +4,7 @@ import fc from "fast-check";
 
 import { lora, manualSeed, nn, noGrad, randn, scope, tensor, type Tensor } from "../../src/index.js";
 import { convolve } from "../../src/nn/convolution.js";
-import { partsOf } from "../../src/lora/layer.js";
+import { partsOf } from "../../src/lora/layers/layer.js";
 import { testDevices } from "../devices.js";
 import { error } from "../parity/goldens.js";
 import { subjects, type Layer } from "./subjects.js";

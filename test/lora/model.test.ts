@@ -17,7 +17,7 @@ import {
   type CausalLM,
 } from "../../src/index.js";
 import { session } from "../../src/native.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
 

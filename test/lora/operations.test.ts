@@ -15,7 +15,7 @@ import {
   type Tensor,
 } from "../../src/index.js";
 import { session } from "../../src/native.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { adapted, apart, attention, base, logits } from "./adapted.js";

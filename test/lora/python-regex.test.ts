@@ -1,7 +1,7 @@
 /** Python patterns: what translates, what is refused by name. Expected matches are those of Python 3.11's re.fullmatch. */
 import test from "ava";
-import { pythonRegex } from "../../src/lora/python-regex.js";
-import { patternReader } from "../../src/lora/patterns.js";
+import { pythonRegex } from "../../src/lora/options/python-regex.js";
+import { patternReader } from "../../src/lora/options/patterns.js";
 
 /** Pattern, what matches in full, what does not. */
 const MATCHES: [pattern: string, hits: string[], misses: string[]][] = [

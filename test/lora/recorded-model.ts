@@ -1,6 +1,6 @@
 /** A model of every kind of layer beside its plain record, and comparing the two. */
 import { lora, nn, noGrad, scope, tensor, type Tensor } from "../../src/index.js";
-import type { AnyLoRALayer } from "../../src/lora/any-layer.js";
+import type { AnyLoRALayer } from "../../src/lora/layers/any-layer.js";
 import {
   deltaOf,
   effective,

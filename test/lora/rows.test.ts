@@ -16,8 +16,8 @@ import {
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
-import { partsOf } from "../../src/lora/layer.js";
-import { withAdapterPerRow } from "../../src/lora/rows.js";
+import { partsOf } from "../../src/lora/layers/layer.js";
+import { withAdapterPerRow } from "../../src/lora/layers/rows.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error } from "../parity/goldens.js";

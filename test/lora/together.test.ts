@@ -12,9 +12,9 @@ import {
   type Device,
   type Tensor,
 } from "../../src/index.js";
-import { partsOf } from "../../src/lora/layer.js";
-import { withAdapterPerRow } from "../../src/lora/rows.js";
-import { together } from "../../src/lora/together.js";
+import { partsOf } from "../../src/lora/layers/layer.js";
+import { withAdapterPerRow } from "../../src/lora/layers/rows.js";
+import { together } from "../../src/lora/layers/together.js";
 import { testDevices } from "../devices.js";
 
 const [IN, ROWS] = [24, 18];

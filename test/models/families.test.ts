@@ -19,7 +19,7 @@ import {
   type LoadOptions,
   type PretrainedModel,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { bertConfig, hubConfig as bertHub } from "../../src/models/bert/config.js";
 import { gpt2Config, hubConfig as gpt2Hub } from "../../src/models/gpt2/config.js";
 import { vitConfig, hubConfig as vitHub } from "../../src/models/vit/config.js";

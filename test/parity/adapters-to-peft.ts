@@ -18,7 +18,7 @@ import {
   type PretrainedModel,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 

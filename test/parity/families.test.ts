@@ -19,7 +19,7 @@ import {
   type PretrainedModel,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel, hashed } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";

@@ -20,7 +20,7 @@ import {
   type LlamaConfigFields,
   type Tensor,
 } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { goldenModel } from "../hashed.js";
 import { error, goldens, onHost } from "./goldens.js";

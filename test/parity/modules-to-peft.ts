@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { lora, noGrad, scope, tensor } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { hashed, temporary } from "../hashed.js";
 import { error } from "./goldens.js";
 import { toy } from "./modules.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { loadModel, lora, noGrad, optim, scope, tensor, type CausalLM } from "../../src/index.js";
-import { adapterState } from "../../src/lora/state.js";
+import { adapterState } from "../../src/lora/formats/state.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, hashed } from "../hashed.js";
 import { goldens, onHost, type Golden } from "./goldens.js";

@@ -11,7 +11,7 @@ import { loadModel, lora, manualSeed, optim, scope, tensor, type CausalLM } from
 import { BatchPlan } from "../../../src/data/batches.js";
 import { trainedExamples } from "../../../src/data/examples.js";
 import { readData } from "../../../src/data/read.js";
-import { counts } from "../../../src/lora/inject.js";
+import { counts } from "../../../src/lora/inject/inject.js";
 import { defaultData, defaultHeldOut, defaultModel } from "../../../src/models/default.js";
 import { evaluate } from "../../../src/train/evaluate.js";
 import { LanguageModelling } from "../../../src/train/objective.js";

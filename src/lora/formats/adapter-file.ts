@@ -2,7 +2,7 @@
 import { LowrankError } from "../../errors.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
-import type { InjectOptions } from "../options.js";
+import type { InjectOptions } from "../options/options.js";
 
 export interface AdapterFile {
   /** Where it was read. */

@@ -6,7 +6,7 @@ import { LowrankError } from "../../errors.js";
 import { makeFolder } from "../../folders.js";
 import { load, openWeights, save, writeWhole } from "../../safetensors.js";
 import type { Tensor } from "../../tensor.js";
-import { readConfig } from "../config.js";
+import { readConfig } from "./config.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 
 const WEIGHTS = "adapter_model.safetensors";

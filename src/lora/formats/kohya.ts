@@ -6,8 +6,8 @@ import { tensor } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import { Linear } from "../../nn/linear.js";
 import type { Tensor } from "../../tensor.js";
-import { exactTargets, ranksAndAlphas } from "../exact.js";
-import { targeted, type Targetable } from "../targets.js";
+import { exactTargets, ranksAndAlphas } from "../options/exact.js";
+import { targeted, type Targetable } from "../options/targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 import { refuseBeyond, type FileLayers } from "./layers.js";
 

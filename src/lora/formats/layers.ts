@@ -1,8 +1,8 @@
 /** The layers of an adapter's file, whatever it says in PEFT's keys. */
 import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor.js";
-import { scalingOf } from "../adapter.js";
-import { patternReader } from "../patterns.js";
+import { scalingOf } from "../layers/adapter.js";
+import { patternReader } from "../options/patterns.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
 
 /** A and B of one layer. */

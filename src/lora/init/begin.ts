@@ -1,9 +1,9 @@
 import { session } from "../../native.js";
 import { keep, noGrad, scope } from "../../scope.js";
 import { made, type Tensor } from "../../tensor.js";
-import type { Adapter, AnyLoRALayer } from "../layer.js";
+import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 import { drawAll, drawGaussian, write } from "./drawn.js";
-import type { InitLoraWeights } from "./kind.js";
+import type { InitLoraWeights } from "../options/init-weights.js";
 import type { Start } from "./start.js";
 
 /** Gives a fresh adapter of `layer` the values that it starts with. */

@@ -4,7 +4,7 @@ import { Embedding } from "../../nn/embedding.js";
 import { normal, uniform } from "../../random.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
-import type { Adapter, AnyLoRALayer } from "../layer.js";
+import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 
 /** A as N(0, 1/r²). An embedding starts as always: its B is drawn and its A is zero. */
 export function drawGaussian(layer: AnyLoRALayer, { loraA, r }: Adapter): void {

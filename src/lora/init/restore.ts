@@ -4,10 +4,10 @@ import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../scope.js";
 import { made, type Tensor } from "../../tensor.js";
-import { ranksAndAlphas } from "../exact.js";
-import { scalingOf, type Adapter } from "../layer.js";
-import { adapterOf } from "../registry.js";
-import type { InitLoraWeights } from "./kind.js";
+import { ranksAndAlphas } from "../options/exact.js";
+import { scalingOf, type Adapter } from "../layers/layer.js";
+import { adapterOf } from "../adapter/registry.js";
+import type { InitLoraWeights } from "../options/init-weights.js";
 
 /**
  * Makes of the plain adapter `name`, of [A; A₀] and [B, −B₀], the one that was saved: A and B, with

@@ -4,14 +4,15 @@ import { overCores } from "../../linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
-import { exceptions } from "../exact.js";
-import { LoRALayer, scalingOf } from "../layer.js";
-import type { AdapterOptions } from "../options.js";
-import { patternReader } from "../patterns.js";
-import { targeted, type Targetable } from "../targets.js";
-import { eva, EVA_DEFAULTS } from "./eva.js";
+import { exceptions } from "../options/exact.js";
+import { LoRALayer, scalingOf } from "../layers/layer.js";
+import type { AdapterOptions } from "../options/options.js";
+import { EVA_DEFAULTS } from "../options/eva.js";
+import { patternReader } from "../options/patterns.js";
+import { targeted, type Targetable } from "../options/targets.js";
+import { eva } from "./eva.js";
 import { olora, orthogonal, pissa, type Factors, type StartOf } from "./factored.js";
-import { movesBase, roundsOf } from "./kind.js";
+import { movesBase, roundsOf } from "../options/init-weights.js";
 
 /** How a layer's adapter starts. */
 export interface Start extends Partial<Factors> {

@@ -4,16 +4,16 @@ import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor.js";
-import { checkReading, fileName, readAdapter, type ReadOptions } from "../convert.js";
+import { checkReading, fileName, readAdapter, type ReadOptions } from "../formats/convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
-import { trainedBiases } from "../mark.js";
-import { asOwnForm, isOwnForm } from "../own-form.js";
-import { patternReader } from "../patterns.js";
-import { scalingOf } from "../layer.js";
-import { adapterOf } from "../registry.js";
-import { checkBases, fill, fitted } from "../state.js";
-import type { Targetable } from "../targets.js";
-import { ranksAndAlphas } from "../exact.js";
+import { trainedBiases } from "../adapter/mark.js";
+import { asOwnForm, isOwnForm } from "../layers/own-form.js";
+import { patternReader } from "../options/patterns.js";
+import { scalingOf } from "../layers/layer.js";
+import { adapterOf } from "../adapter/registry.js";
+import { checkBases, fill, fitted } from "../formats/state.js";
+import type { Targetable } from "../options/targets.js";
+import { ranksAndAlphas } from "../options/exact.js";
 
 /**
  * Reads an adapter over the one called `name`: its tensors keep their storage, so nothing is

@@ -3,8 +3,8 @@ import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
-import type { Adapter } from "../layer.js";
-import { loraLayers } from "../registry.js";
+import type { Adapter } from "../layers/layer.js";
+import { loraLayers } from "../adapter/registry.js";
 import { blocksOf } from "./factors.js";
 
 /** One adapter of one layer. */

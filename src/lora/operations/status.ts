@@ -2,8 +2,8 @@
 import { moduleOf } from "../../nn/children.js";
 import type { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
-import { activeOf } from "../active.js";
-import { adapters, loraLayers } from "../registry.js";
+import { activeOf } from "../adapter/active.js";
+import { adapters, loraLayers } from "../adapter/registry.js";
 
 /** Which adapters a model has, and which count. */
 export interface Status {

@@ -7,17 +7,17 @@ import { uniform, withRandom } from "../../random.js";
 import { noGrad, scope } from "../../scope.js";
 import { tensor } from "../../create.js";
 import { isTensor, type Tensor } from "../../tensor.js";
-import { setTrainable } from "../active.js";
-import { change } from "../change.js";
-import { fileName } from "../convert.js";
-import { injectNow } from "../inject.js";
-import type { Adapter, AnyLoRALayer } from "../layer.js";
-import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../registry.js";
-import { savedTensors } from "../replacement.js";
-import { withStart } from "../shares.js";
-import type { Targetable } from "../targets.js";
+import { setTrainable } from "../adapter/active.js";
+import { change } from "../adapter/change.js";
+import { fileName } from "../formats/convert.js";
+import { injectNow } from "../inject/inject.js";
+import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
+import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";
+import { savedTensors } from "../adapter/replacement.js";
+import { withStart } from "../layers/shares.js";
+import type { Targetable } from "../options/targets.js";
 import { blocksOf, concatenated, nearest, product, reduced, type Factors, type Source } from "./factors.js";
-import { exactTargets, ranksAndAlphas } from "../exact.js";
+import { exactTargets, ranksAndAlphas } from "../options/exact.js";
 import {
   combinedValues,
   type Arithmetic,

@@ -1,5 +1,5 @@
 /** The blocks of BERT (Devlin et al. 2018): attention over all tokens, MLP, each followed by a norm. */
-import { together } from "../../lora/together.js";
+import { together } from "../../lora/layers/together.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";

@@ -1,5 +1,5 @@
 /** The blocks of the Llama family (Touvron et al. 2023): attention with grouped heads, gated MLP. */
-import { together } from "../../lora/together.js";
+import { together } from "../../lora/layers/together.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";

@@ -2,7 +2,7 @@
  * A block without gradients over a cache, recorded in one call: what generation spends most of the host's time on
  * is crossing into the engine, some twenty times a block. Values are those of the block's own forward, to the bit.
  */
-import { Linear as LoRALinear, type LinearParts } from "../../lora/linear.js";
+import { Linear as LoRALinear, type LinearParts } from "../../lora/layers/linear.js";
 import { session } from "../../native.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";

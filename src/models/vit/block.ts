@@ -1,5 +1,5 @@
 /** The blocks of ViT (Dosovitskiy et al. 2020): norm, attention over all patches, norm, MLP. */
-import { together } from "../../lora/together.js";
+import { together } from "../../lora/layers/together.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";

@@ -1,0 +1,255 @@
+/** Which of a model's adapters count, and taking them off again. */
+import { callable, flag, isPlain, options, refuse, shown, text } from "../../argument.js";
+import { LowrankError } from "../../errors.js";
+import { moduleOf } from "../../nn/children.js";
+import { Module } from "../../nn/module.js";
+import { Tensor } from "../../tensor.js";
+import type { Active, AnyLoRALayer } from "../layers/any-layer.js";
+import { change } from "./change.js";
+import { without } from "../layers/disabled.js";
+import { partsOf } from "../layers/adapter.js";
+import { orderOf, setOrder } from "./order.js";
+import {
+  adapterOf,
+  adaptersOf,
+  loraLayers,
+  notesOf,
+  replaceEverywhere,
+  type AdapterNote,
+  type ModelAdapter,
+} from "./registry.js";
+import { release } from "../layers/release.js";
+import { isWithin, ownTensors } from "./replacement.js";
+
+/** Models that run without adapters just now, by how many calls. */
+const running = new WeakMap<Module, number>();
+
+/** Which adapters count now: those of any layer, in the order in which they do. */
+export function activeOf(model: Module): Active[] {
+  const order = orderOf(model);
+  const found = new Map<string, Active>();
+  for (const [, layer] of loraLayers(model))
+    for (const one of layer.active) if (!found.has(one.name)) found.set(one.name, one);
+  for (const one of order) {
+    const note = notesOf(model).get(one.name);
+    // An adapter of trained copies alone is in no layer.
+    if (note !== undefined && !found.has(one.name) && !isHeld(model, one.name)) found.set(one.name, one);
+  }
+  const at = (name: string): number => {
+    const index = order.findIndex((one) => one.name === name);
+    return index < 0 ? order.length : index;
+  };
+  return [...found.values()].sort((a, b) => at(a.name) - at(b.name));
+}
+
+function isHeld(model: Module, name: string): boolean {
+  for (const [, layer] of loraLayers(model)) if (layer.adapters.has(name)) return true;
+  return false;
+}
+
+/** Lets exactly `active` count: their layers, their copies of modules and biases. */
+export function activate(model: Module, active: readonly Active[]): void {
+  for (const [, layer] of loraLayers(model)) layer.setActive(active);
+  setOrder(model, active);
+  standCopies(model, active);
+}
+
+/** Lets one more adapter count beside those that do. */
+export function activateAlso(model: Module, one: Active): void {
+  const active = [...activeOf(model), one];
+  for (const [, layer] of loraLayers(model))
+    if (layer.adapters.has(one.name)) layer.setActive([...layer.active, one]);
+  setOrder(model, active);
+  standCopies(model, active);
+}
+
+/** @internal Refuses adapters that cannot count together: each would have a module or a bias in one place. */
+export function checkTogether(model: Module, active: readonly Active[], all = adaptersOf(model)): void {
+  const owners = new Map<string, string>();
+  for (const { name } of active) {
+    const { modules, biases } = adapterOf(model, name, all);
+    for (const path of [...modules.keys(), ...[...biases.keys()].map((at) => `${at}.bias`)]) {
+      const other = owners.get(path);
+      if (other !== undefined)
+        throw new LowrankError(
+          "ERR_OPTION",
+          `"${other}" and "${name}" each have ${path} as a copy of their own, of which only one can count`,
+        );
+      owners.set(path, name);
+    }
+  }
+  for (const { name } of active) {
+    for (const path of adapterOf(model, name, all).layers.keys()) {
+      const copied = [...owners].find(([at, owner]) => owner !== name && isWithin(path, [at]));
+      if (copied !== undefined)
+        throw new LowrankError(
+          "ERR_OPTION",
+          `"${name}" adapts ${path}, of which "${copied[1]}" has a trained copy of its own (${copied[0]}): only one of them can count`,
+        );
+    }
+  }
+}
+
+/** @internal Puts the base's own modules and biases back in their places, and leaves the layers alone. */
+export function withOriginals(model: Module): void {
+  for (const note of notesOf(model).values()) swap(model, note, "original");
+}
+
+/** @internal Puts the copies of the adapters that count in their places, unless the model runs without adapters. */
+export function standCopies(model: Module, active: readonly Active[] = activeOf(model)): void {
+  withOriginals(model);
+  if (running.has(model)) return;
+  for (const { name } of active) {
+    const note = notesOf(model).get(name);
+    if (note !== undefined) swap(model, note, "copy");
+  }
+}
+
+/** What was put in the place of a copy or an original by hand stays there. */
+function swap(model: Module, note: AdapterNote, which: "original" | "copy"): void {
+  const notes = [...notesOf(model).values()];
+  for (const [path, { owner, property, [which]: module }] of note.modules) {
+    const known = notes.flatMap(({ modules }) => {
+      const one = modules.get(path);
+      return one === undefined ? [] : [one.original, one.copy];
+    });
+    const standing = [...owner.children()].find(([name]) => name === property)?.[1];
+    if (standing !== module && standing !== undefined && known.includes(standing))
+      owner.replaceChild(property, module as Module);
+  }
+  for (const [path, { owner, [which]: bias }] of note.biases) {
+    const known = notes.flatMap(({ biases }) => {
+      const one = biases.get(path);
+      return one === undefined ? [] : [one.original, one.copy];
+    });
+    const held = owner as unknown as { bias: Tensor };
+    if (known.includes(held.bias)) held.bias = bias as Tensor;
+  }
+}
+
+/**
+ * Chooses which adapters of `model` count: one, several (their sum), or several with weights. With
+ * `trainable` these are trained and the others are not.
+ *
+ * Throws `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then.
+ */
+export function setAdapter(
+  model: Module,
+  names: string | readonly string[] | Readonly<Record<string, number>>,
+  given: { trainable?: boolean | undefined } = {},
+): void {
+  moduleOf("setAdapter", "model", model);
+  const { trainable } = options("setAdapter", given, ["trainable"]);
+  if (trainable !== undefined) flag("setAdapter", "trainable", trainable);
+  if (typeof names !== "string" && !Array.isArray(names) && !isPlain(names))
+    refuse("setAdapter", "names", "a name, a list of names, or weights by name", names);
+  const active: Active[] =
+    typeof names === "string"
+      ? [{ name: names, weight: 1 }]
+      : Array.isArray(names)
+        ? (names as string[]).map((name) => ({ name, weight: 1 }))
+        : Object.entries(names as Record<string, number>).map(([name, weight]) => ({ name, weight }));
+  const all = adaptersOf(model);
+  for (const [i, { name, weight }] of active.entries()) {
+    text("setAdapter", "names", name);
+    adapterOf(model, name, all);
+    if (!Number.isFinite(weight))
+      throw new LowrankError(
+        "ERR_OPTION",
+        `setAdapter: the weight of "${name}" is a number, not ${shown(weight)}`,
+      );
+    if (active.findIndex((one) => one.name === name) !== i)
+      throw new LowrankError("ERR_OPTION", `setAdapter: names "${name}" twice; give it a weight instead`);
+  }
+  checkTogether(model, active, all);
+  change(model, () => {
+    activate(model, active);
+    if (trainable === undefined) return;
+    for (const adapter of all.values())
+      askForGradients(adapter, trainable && active.some(({ name }) => name === adapter.name));
+  });
+}
+
+/** @internal Whether the tensors of an adapter ask for gradients. */
+export function setTrainable(model: Module, name: string, on: boolean): void {
+  askForGradients(adapterOf(model, name), on);
+}
+
+function askForGradients({ name, layers, modules, biases }: ModelAdapter, on: boolean): void {
+  const tensors: Tensor[] = [];
+  for (const layer of layers.values())
+    tensors.push(...partsOf(layer.adapterOf(name)).map(([, tensor]) => tensor));
+  for (const { copy } of [...modules.values(), ...biases.values()]) tensors.push(...ownTensors(copy));
+  for (const tensor of tensors) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
+}
+
+/**
+ * Runs `fn` with the model as it was before any adapter, and gives what `fn` does; a promise ends it when it settles.
+ * What `fn` changes of the adapters shows when it has ended.
+ */
+export function withoutAdapters<T>(model: Module, fn: () => T): T {
+  moduleOf("withoutAdapters", "model", model);
+  callable("withoutAdapters", "fn", fn);
+  const layers = [...loraLayers(model)].map(([, layer]) => layer);
+  running.set(model, (running.get(model) ?? 0) + 1);
+  const restore = (): void => {
+    const left = (running.get(model) ?? 1) - 1;
+    if (left > 0) running.set(model, left);
+    else running.delete(model);
+    standCopies(model);
+  };
+  let result: T;
+  try {
+    standCopies(model);
+    result = without(layers, fn);
+  } catch (error) {
+    restore();
+    throw error;
+  }
+  if (result instanceof Promise) return result.finally(restore) as T;
+  restore();
+  return result;
+}
+
+/**
+ * Drops the adapter `name` of `model`, with its tensors. A layer that has no other left is the plain one again: what
+ * `inject` replaced, or for a layer made by hand a new one with its weight and bias, which ask for gradients as they
+ * did in the layer. Throws `ERR_UNKNOWN_ADAPTER`.
+ */
+export function deleteAdapter(model: Module, name: string): void {
+  moduleOf("deleteAdapter", "model", model);
+  text("deleteAdapter", "name", name);
+  adapterOf(model, name);
+  change(model, () => removeAdapters(model, [name]));
+}
+
+/**
+ * Takes every adapter off: `model`, which is returned, is the base again, to the bit. Layers made by hand become plain
+ * ones, as in `deleteAdapter`.
+ */
+export function unload<T extends Module>(model: T): T {
+  moduleOf("unload", "model", model);
+  change(model, () => removeAdapters(model, [...adaptersOf(model).keys()]));
+  return model;
+}
+
+function removeAdapters(model: Module, names: readonly string[]): void {
+  const [notes, all] = [notesOf(model), adaptersOf(model)];
+  withOriginals(model);
+  for (const name of names) {
+    const { layers, modules, biases } = all.get(name) as ModelAdapter;
+    for (const layer of layers.values()) layer.removeAdapter(name);
+    for (const { copy } of [...modules.values(), ...biases.values()]) release(copy);
+    notes.delete(name);
+  }
+  const emptied = new Set(names.flatMap((name) => [...(all.get(name) as ModelAdapter).layers.values()]));
+  for (const layer of emptied) if (layer.adapters.size === 0) takeOff(model, layer);
+  standCopies(model);
+}
+
+/** Puts the plain layer in the places of one that has no adapter left. */
+export function takeOff(model: Module, layer: AnyLoRALayer): void {
+  // A model that is itself a low-rank layer stays one, of rank 0.
+  if (layer === (model as Module)) layer.unmerge();
+  else replaceEverywhere(model, layer, layer.unloaded());
+}

@@ -1,0 +1,113 @@
+/**
+ * Changes of a model's adapters that happen wholly or not at all. Before the first step everything that a step may
+ * change is noted: which modules and tensors stand where, the adapters of each layer, what counts and what is merged,
+ * which tensors ask for a gradient. A step that fails puts it back. Tensors that a step takes out are freed when the
+ * last one has succeeded, so that none is missed when it is put back.
+ */
+import { Module } from "../../nn/module.js";
+import { isTensor, type Tensor } from "../../tensor.js";
+import { tensorsOf, type Adapter } from "../layers/adapter.js";
+import type { AnyLoRALayer } from "../layers/any-layer.js";
+import { LoRALayer } from "../layers/layer.js";
+import { baseModules, notesOf, type AdapterNote } from "./registry.js";
+import { postpone } from "../layers/release.js";
+import { orderOf, setOrder } from "./order.js";
+import { isTokenLayer, tokenState } from "../layers/token-rows.js";
+
+/** Runs `step`, which is synchronous; where it throws, `model` is as it was. One within another is a part of it. */
+export function change<T>(model: Module, step: () => T): T {
+  return postpone(
+    () => before(model),
+    step,
+    (restore) => restore(),
+  );
+}
+
+/** Notes how the model is; gives what puts it back. */
+function before(model: Module): () => void {
+  const modules = everyModule(model);
+  const restoring = [...modules].map(noteModule);
+  const notes = new Map([...notesOf(model)].map(([name, note]) => [name, copied(note)]));
+  const order = orderOf(model);
+  const tensors = tensorsIn(model);
+  const flags = new Map([...tensors].filter((one) => !one.disposed).map((one) => [one, one.requiresGrad]));
+  return () => {
+    const made = [...tensorsIn(model)].filter((tensor) => !tensors.has(tensor));
+    for (const restore of restoring) restore();
+    const own = notesOf(model);
+    own.clear();
+    for (const [name, note] of notes) own.set(name, note);
+    setOrder(model, order);
+    for (const [tensor, on] of flags)
+      if (!tensor.disposed && tensor.requiresGrad !== on) tensor.requiresGrad = on;
+    for (const tensor of made) tensor.dispose();
+  };
+}
+
+/** Those that stand, those that copies stand for, and the copies that do not stand. */
+function everyModule(model: Module): Set<Module> {
+  const all = new Set([...model.namedModules(), ...baseModules(model)].map(([, module]) => module));
+  for (const { modules } of notesOf(model).values()) {
+    for (const { copy } of modules.values())
+      for (const [, module] of (copy as Module).namedModules()) all.add(module);
+  }
+  return all;
+}
+
+/** What one module holds; gives what puts it back. */
+function noteModule(module: Module): () => void {
+  const own = module as unknown as Record<string, unknown>;
+  const children = [...module.children()];
+  const tensors = Object.entries(own).filter(([, value]) => isTensor(value) || value === null);
+  const { training } = module;
+  const layer = module instanceof LoRALayer ? noteLayer(module) : undefined;
+  return () => {
+    const now = new Map(module.children());
+    for (const [name, child] of children) if (now.get(name) !== child) module.replaceChild(name, child);
+    for (const [name, value] of tensors) own[name] = value;
+    module.training = training;
+    layer?.();
+  };
+}
+
+function noteLayer(layer: AnyLoRALayer): () => void {
+  const { active, unmergedWeight, replaced, byHand, squaredNorms } = layer;
+  const own = layer.adapters as Map<string, Adapter>;
+  const adapters = [...own].map(([name, adapter]) => [name, adapter, { ...adapter }] as const);
+  return () => {
+    own.clear();
+    for (const [name, adapter, fields] of adapters) {
+      for (const key of Object.keys(adapter)) if (!(key in fields)) delete adapter[key as "magnitude"];
+      own.set(name, Object.assign(adapter, fields));
+    }
+    Object.assign(layer, { active, unmergedWeight, replaced, byHand, squaredNorms });
+  };
+}
+
+function copied(note: AdapterNote): AdapterNote {
+  const each = (all: AdapterNote["modules"]): AdapterNote["modules"] =>
+    new Map([...all].map(([path, replacement]) => [path, { ...replacement }]));
+  return {
+    ...note,
+    options: { ...note.options },
+    modules: each(note.modules),
+    biases: each(note.biases),
+  };
+}
+
+/** Every tensor that the model or an adapter of it holds, and those of merged weights. */
+export function tensorsIn(model: Module): Set<Tensor> {
+  const all = new Set<Tensor>();
+  for (const module of everyModule(model)) {
+    for (const value of Object.values(module)) if (isTensor(value)) all.add(value);
+    if (isTokenLayer(module)) for (const tensor of Object.values(tokenState(module))) all.add(tensor);
+    if (!(module instanceof LoRALayer)) continue;
+    for (const adapter of module.adapters.values()) for (const one of tensorsOf(adapter)) all.add(one);
+    const { unmergedWeight, squaredNorms } = module;
+    for (const one of [unmergedWeight?.tensor, unmergedWeight?.bias, squaredNorms?.squares])
+      if (one) all.add(one);
+  }
+  for (const { biases } of notesOf(model).values())
+    for (const { original, copy } of biases.values()) all.add(original as Tensor).add(copy as Tensor);
+  return all;
+}

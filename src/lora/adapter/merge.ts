@@ -1,0 +1,145 @@
+/** Merging a whole model's adapters into its weights. */
+import { flag, options } from "../../argument.js";
+import { LowrankError } from "../../errors.js";
+import { moduleOf } from "../../nn/children.js";
+import type { Module } from "../../nn/module.js";
+import { noGrad, scope } from "../../scope.js";
+import { isTensor, type Tensor } from "../../tensor.js";
+import { takeOff, unload } from "./active.js";
+import type { AnyLoRALayer } from "../layers/any-layer.js";
+import { at } from "./at.js";
+import { change, tensorsIn } from "./change.js";
+import { loraLayers, notesOf, type AdapterNote } from "./registry.js";
+import { release } from "../layers/release.js";
+import { isTokenLayer, mergeTokens, type TokenLayer } from "../layers/token-rows.js";
+
+/**
+ * Merges the active adapters of every layer of `model`, which is returned. With `safe` what would stand in the layers is
+ * looked at first. Throws `ERR_NOT_FINITE` where it is not finite, as an f16 weight may overflow, and `ERR_OPTION` where
+ * an adapter has no place in the weight (one of PEFT's over a grouped convolution); nothing is merged then.
+ */
+export async function merge<T extends Module>(
+  model: T,
+  given: { safe?: boolean | undefined } = {},
+): Promise<T> {
+  moduleOf("merge", "model", model);
+  const { safe = true } = options("merge", given, ["safe"]);
+  flag("merge", "safe", safe);
+  if (safe) await checkMerged(model);
+  change(model, () => mergeLayers(model));
+  return model;
+}
+
+function* unmerged(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
+  for (const [path, layer] of loraLayers(model))
+    if (layer.active.length > 0 && !layer.merged) yield [path, layer];
+}
+
+function mergeLayers(model: Module): void {
+  for (const [path, layer] of unmerged(model)) at("merge", path, () => layer.merge());
+}
+
+async function checkMerged(model: Module): Promise<void> {
+  for (const [path, layer] of unmerged(model)) {
+    const largest = at("merge", path, () => noGrad(() => scope(() => largestMerged(layer))));
+    const value = await largest.item();
+    largest.dispose();
+    if (!Number.isFinite(value)) {
+      throw new LowrankError(
+        "ERR_NOT_FINITE",
+        `merge: ${path} with its adapter would hold NaN or infinity; nothing was merged`,
+      );
+    }
+  }
+}
+
+/** The largest magnitude of the merged weight, as it would be stored, and of the biases that go into the bias. */
+function largestMerged(layer: AnyLoRALayer): Tensor {
+  const { baseWeight, active, adapters: own } = layer;
+  const weight = baseWeight.to("f32").add(layer.deltaWeight()).to(baseWeight.dtype).to("f32");
+  const biases = active.flatMap(({ name }) => own.get(name)?.loraBias ?? []);
+  // A sum keeps NaN, where a maximum of two need not.
+  return biases.reduce((sum, bias) => sum.add(bias.abs().max()), weight.abs().max());
+}
+
+/** Restores the base weights of `model`, which is returned, to the bit. */
+export function unmerge<T extends Module>(model: T): T {
+  moduleOf("unmerge", "model", model);
+  change(model, () => {
+    for (const [, layer] of loraLayers(model)) layer.unmerge();
+  });
+  return model;
+}
+
+/**
+ * Merges the active adapters and takes all adapters off: `model`, which is returned, is a plain one with the sum in its
+ * weights. These, and trained copies that count, ask for no gradient; whatever no adapter touched does as before.
+ * Throws as `merge` does; nothing is changed then.
+ */
+export async function mergeAndUnload<T extends Module>(
+  model: T,
+  given: { safe?: boolean | undefined } = {},
+): Promise<T> {
+  moduleOf("mergeAndUnload", "model", model);
+  const { safe = true } = options("mergeAndUnload", given, ["safe"]);
+  flag("mergeAndUnload", "safe", safe);
+  if (safe) await checkMerged(model);
+  change(model, () => {
+    mergeLayers(model);
+    settle(model);
+  });
+  return model;
+}
+
+/** Lets what counts be the model's own, and takes adapters off. */
+function settle(model: Module): void {
+  const replaced: Tensor[] = [];
+  for (const [, layer] of [...loraLayers(model)]) {
+    if (layer.active.length === 0) continue;
+    const old = layer.settle();
+    // Weights of a layer that was made by hand may be shared with what it was made of.
+    if (layer.replaced !== null) replaced.push(...old);
+    for (const name of [...layer.adapters.keys()]) layer.removeAdapter(name);
+    takeOff(model, layer);
+  }
+  // Trained copies of modules and biases stay where they are: they are the model now.
+  const frozen: Tensor[] = [];
+  for (const { modules, biases } of notesOf(model).values()) {
+    replaced.push(...mergedTokens(modules));
+    for (const { original, copy } of [...modules.values(), ...biases.values()]) {
+      for (const one of [original, copy]) {
+        const tensors = isTensor(one) ? [one] : [...one.parameters()];
+        replaced.push(...tensors);
+        if (one === copy) frozen.push(...tensors);
+      }
+    }
+    modules.clear();
+    biases.clear();
+  }
+  unload(model);
+  const held = tensorsIn(model);
+  for (const tensor of frozen) if (held.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
+  for (const tensor of replaced) if (!held.has(tensor)) release(tensor);
+}
+
+/** Puts trained rows that count into their weights, and the plain layers back; gives the weights that go. */
+function mergedTokens(modules: AdapterNote["modules"]): Tensor[] {
+  const old: Tensor[] = [];
+  const layers = [...modules].flatMap(([path, { owner, property, copy }]) =>
+    isTensor(copy) || !isTokenLayer(copy) ? [] : [{ path, owner, property, copy }],
+  );
+  const weights = new Map<TokenLayer["rows"], Tensor>();
+  for (const tied of [false, true]) {
+    for (const { path, owner, property, copy } of layers.filter((one) => one.copy.tied === tied)) {
+      modules.delete(path);
+      if (![...owner.children()].some(([name, child]) => name === property && child === copy)) continue;
+      const { base, rows } = copy;
+      if (tied) base.weight = weights.get(rows) as Tensor;
+      else old.push(mergeTokens(copy));
+      weights.set(rows, base.weight);
+      owner.replaceChild(property, base);
+    }
+  }
+  for (const { copy } of layers) release(copy);
+  return old;
+}

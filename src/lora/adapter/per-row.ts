@@ -1,0 +1,111 @@
+/** A model's forward with one adapter per row of its batch. */
+import { tensor } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import type { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import { adapterOf, adaptersOf, type ModelAdapter } from "./registry.js";
+import { runsOf, withAdapterPerRow, type AdapterPerRow } from "../layers/rows.js";
+
+/**
+ * Runs `forward` of `model` over a batch, row b of which counts the adapter `names[b]` alone, active
+ * or not, merged or not, with the modules and biases that it has of its own; null is the base.
+ * Without names it runs as the model stands. `forward` is synchronous.
+ *
+ * Throws `ERR_UNKNOWN_ADAPTER`, listing those loaded; `ERR_SHAPE_MISMATCH` where there is not one
+ * name a row.
+ */
+export function perRow<T>(
+  model: Module,
+  batch: number,
+  names: AdapterPerRow | undefined,
+  forward: () => T,
+): T {
+  if (names === undefined) return forward();
+  if (names.length !== batch) {
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `adapterPerRow: there are ${names.length} names for ${batch} rows`,
+    );
+  }
+  const all = adaptersOf(model);
+  for (const name of names) if (name !== null) adapterOf(model, name, all);
+  const changed = divided(all, names);
+  try {
+    return withAdapterPerRow(names, forward);
+  } finally {
+    for (const module of changed) delete (module as Partial<Forwarded>).forward;
+  }
+}
+
+type Forwarded = Module & { forward(x: Tensor, ...rest: unknown[]): Tensor; bias?: unknown };
+type Run = (name: string | null, x: Tensor, rest: unknown[]) => Tensor;
+
+/**
+ * Lets every module that stands where adapters have one, or a bias, of their own run by runs of
+ * rows, each with what its adapter has there. Returns the modules, which have a forward of their own
+ * until that is deleted.
+ */
+function divided(all: ReadonlyMap<string, ModelAdapter>, names: AdapterPerRow): Iterable<Module> {
+  const runs = new Map<Module, Run>();
+  const own = [...all.values()];
+  const copyIn = (
+    kind: "modules" | "biases",
+    path: string,
+    name: string | null,
+  ): Module | Tensor | undefined => (name === null ? undefined : all.get(name)?.[kind].get(path)?.copy);
+  for (const [path, { owner, original }] of own.flatMap(({ biases }) => [...biases])) {
+    const holder = owner as Forwarded;
+    runs.set(owner, (name, x, rest) => {
+      const standing = holder.bias;
+      holder.bias = copyIn("biases", path, name) ?? original;
+      try {
+        return plainly(owner, x, rest);
+      } finally {
+        holder.bias = standing;
+      }
+    });
+  }
+  for (const [path, { owner, property, original }] of own.flatMap(({ modules }) => [...modules])) {
+    const base = original as Module;
+    const runBase: Run = runs.get(base) ?? ((_, x, rest) => plainly(base, x, rest));
+    runs.set((owner as unknown as Record<string, Module>)[property] as Module, (name, x, rest) => {
+      const copy = copyIn("modules", path, name);
+      return copy === undefined ? runBase(name, x, rest) : plainly(copy as Module, x, rest);
+    });
+  }
+  for (const [module, run] of runs) {
+    const value = (x: Tensor, ...rest: unknown[]): Tensor =>
+      joined(
+        runsOf(names, x.shape[0] as number).map(({ name, start, count }) =>
+          withAdapterPerRow([name], () => run(name, x.slice(0, start, start + count), rest)),
+        ),
+      );
+    Object.defineProperty(module, "forward", { value, configurable: true });
+  }
+  return runs.keys();
+}
+
+/** What the class of `module` does, whatever stands in the way of it. */
+function plainly(module: Module, x: Tensor, rest: unknown[]): Tensor {
+  return (Object.getPrototypeOf(module) as Forwarded).forward.call(module, x, ...rest);
+}
+
+function joined(parts: readonly Tensor[]): Tensor {
+  const [first, ...rest] = parts as [Tensor, ...Tensor[]];
+  return rest.length === 0 ? first : first.concat(rest, 0);
+}
+
+/**
+ * The loss of rows of several adapters: the mean over each one's own tokens that count, added up.
+ * `losses` and `counted` are [B, T]; a token that does not count has a loss of 0.
+ */
+export function lossPerAdapter(losses: Tensor, counted: Tensor, names: AdapterPerRow): Tensor {
+  const [byRow, countByRow] = [losses.sum(1), counted.sum(1)];
+  const means = [...new Set(names)].map((name) => {
+    const weights = names.map((own) => (own === name ? 1 : 0));
+    const pick = tensor(weights, { device: losses.device });
+    return byRow.mul(pick).sum().div(countByRow.mul(pick).sum());
+  });
+  const [first, ...rest] = means as [Tensor, ...Tensor[]];
+  return rest.reduce((sum, mean) => sum.add(mean), first);
+}

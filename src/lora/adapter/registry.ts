@@ -1,0 +1,169 @@
+/**
+ * Which adapters a model has. The layers themselves say: each holds its adapters by name, whoever made it, and they are
+ * looked for at every call, so that layers may be put in, replaced or taken out at any time. What no layer can hold
+ * (the options of `inject`, trained copies of modules and biases) is noted beside the model.
+ */
+import { LowrankError } from "../../errors.js";
+import { moduleOf } from "../../nn/children.js";
+import { join, Module } from "../../nn/module.js";
+import type { AnyLoRALayer } from "../layers/any-layer.js";
+import { LoRALayer } from "../layers/layer.js";
+import type { AdapterOptions } from "../options/options.js";
+import type { Replacement } from "./replacement.js";
+import type { Targets } from "../options/targets.js";
+
+/** What `inject` or a file said of an adapter. */
+export interface AdapterNote {
+  options: AdapterOptions;
+  /** Targets as PEFT writes them. */
+  targets: Targets;
+  /** Trained copies by path of the module, or of the bias. */
+  readonly modules: Map<string, Replacement>;
+  readonly biases: Map<string, Replacement>;
+}
+
+/** One adapter of a model, as it is now. */
+export interface ModelAdapter {
+  readonly name: string;
+  /** The layers that hold it, by path. */
+  readonly layers: ReadonlyMap<string, AnyLoRALayer>;
+  /** Undefined where all of it was made by hand. */
+  readonly note: AdapterNote | undefined;
+  readonly modules: ReadonlyMap<string, Replacement>;
+  readonly biases: ReadonlyMap<string, Replacement>;
+}
+
+const noted = new WeakMap<Module, Map<string, AdapterNote>>();
+const NONE: ReadonlyMap<string, Replacement> = new Map();
+
+/** What is noted of a model's adapters, by name. */
+export function notesOf(model: Module): Map<string, AdapterNote> {
+  let own = noted.get(model);
+  if (own === undefined) noted.set(model, (own = new Map()));
+  return own;
+}
+
+/**
+ * The modules of a model by path, with the base's own in the places where copies of an adapter stand: what a copy stands
+ * for is part of the model all the while. A module that is met twice is given once.
+ */
+export function* baseModules(model: Module): IterableIterator<[path: string, module: Module]> {
+  const originals = new Map<Module, Module>();
+  for (const { modules } of notesOf(model).values()) {
+    for (const { original, copy } of modules.values()) originals.set(copy as Module, original as Module);
+  }
+  const seen = new Set<Module>();
+  function* below(path: string, module: Module): IterableIterator<[string, Module]> {
+    if (seen.has(module)) return;
+    seen.add(module);
+    yield [path, module];
+    for (const [name, child] of module.children())
+      yield* below(join(path, name), originals.get(child) ?? child);
+  }
+  yield* below("", model);
+}
+
+/** Low-rank layers of a model by path. */
+export function* loraLayers(model: Module): IterableIterator<[path: string, layer: AnyLoRALayer]> {
+  for (const [path, module] of baseModules(model)) if (module instanceof LoRALayer) yield [path, module];
+}
+
+/** The adapters of a model by name: those that were made by hand first, then in the order of `inject`. */
+export function adaptersOf(model: Module): Map<string, ModelAdapter> {
+  const byName = new Map<string, Map<string, AnyLoRALayer>>();
+  for (const [path, layer] of loraLayers(model)) {
+    for (const name of layer.adapters.keys()) {
+      const layers = byName.get(name);
+      if (layers === undefined) byName.set(name, new Map([[path, layer]]));
+      else layers.set(path, layer);
+    }
+  }
+  const notes = notesOf(model);
+  for (const [name, { modules, biases }] of notes) {
+    if (byName.has(name)) continue;
+    // Its layers were replaced by hand, and nothing else is left of it.
+    if (modules.size + biases.size === 0) notes.delete(name);
+    else byName.set(name, new Map());
+  }
+  const names = [...[...byName.keys()].filter((name) => !notes.has(name)), ...notes.keys()];
+  return new Map(
+    names.map((name) => {
+      const note = notes.get(name);
+      const layers = byName.get(name) as Map<string, AnyLoRALayer>;
+      return [name, { name, layers, note, modules: note?.modules ?? NONE, biases: note?.biases ?? NONE }];
+    }),
+  );
+}
+
+/**
+ * Names of the adapters that a model has: of those that `inject` or `loadAdapter` gave it, and "default" where a
+ * low-rank layer was made by hand.
+ */
+export function adapters(model: Module): string[] {
+  moduleOf("adapters", "model", model);
+  return [...adaptersOf(model).keys()];
+}
+
+/** The adapter called `name`. Throws `ERR_UNKNOWN_ADAPTER`, listing those loaded. */
+export function adapterOf(model: Module, name: string, all = adaptersOf(model)): ModelAdapter {
+  const adapter = all.get(name);
+  if (adapter === undefined) {
+    const loaded = [...all.keys()].map((n) => `"${n}"`).join(", ");
+    throw new LowrankError(
+      "ERR_UNKNOWN_ADAPTER",
+      `there is no adapter named "${name}"; loaded: ${loaded || "none"}`,
+    );
+  }
+  return adapter;
+}
+
+/** Refuses a name that is taken. */
+export function checkFree(model: Module, name: string, where: string): void {
+  const taken = adaptersOf(model).get(name);
+  if (taken === undefined) return;
+  const byHand = [...taken.layers].filter(([, layer]) => layer.byHand).map(([path]) => path || "the model");
+  throw new LowrankError(
+    "ERR_ADAPTER_EXISTS",
+    taken.note === undefined && byHand.length > 0
+      ? `${where}: the layers made by hand (${byHand.slice(0, 3).join(", ")}${byHand.length > 3 ? ", …" : ""}) are an adapter named "${name}" already; give the new one another name, write over them with hotSwap, or take them off with deleteAdapter first`
+      : `${where}: there is an adapter named "${name}" already`,
+  );
+}
+
+/** Where a module stands: each module that holds it, and under which name. */
+export function placesOf(model: Module, module: Module): [owner: Module, property: string][] {
+  const places: [Module, string][] = [];
+  const owners = new Set([...model.namedModules(), ...baseModules(model)].map(([, owner]) => owner));
+  for (const owner of owners) {
+    for (const [name, child] of owner.children()) if (child === module) places.push([owner, name]);
+  }
+  return places;
+}
+
+/** The module that holds `path`, under which name, and the module there. */
+export function parentOf(model: Module, path: string): [owner: Module, property: string, module: Module] {
+  for (const [prefix, module] of model.namedModules()) {
+    if (prefix !== "" && !path.startsWith(`${prefix}.`)) continue;
+    for (const [name, child] of module.children()) {
+      if ((prefix === "" ? name : `${prefix}.${name}`) === path) return [module, name, child];
+    }
+  }
+  throw new LowrankError("ERR_INTERNAL", `no module holds ${path}`);
+}
+
+/**
+ * Lets what is noted of `from` be of `to`, which took its place: copies that stand for it, and copies of its bias.
+ */
+export function retarget(model: Module, from: Module, to: Module): void {
+  for (const { modules, biases } of notesOf(model).values()) {
+    for (const replacement of modules.values()) if (replacement.original === from) replacement.original = to;
+    for (const replacement of biases.values()) if (replacement.owner === from) replacement.owner = to;
+  }
+}
+
+/** Puts `to` everywhere where `from` stands. */
+export function replaceEverywhere(model: Module, from: Module, to: Module): void {
+  if (from === to) return;
+  for (const [owner, property] of placesOf(model, from)) owner.replaceChild(property, to);
+  retarget(model, from, to);
+}

@@ -1,0 +1,226 @@
+/** `adapter_config.json`: PEFT's spelling, read strictly and written in full. */
+import { LowrankError } from "../../errors.js";
+import { EVA_DEFAULTS, type EvaConfig } from "../options/eva.js";
+import { movesBase } from "../options/init-weights.js";
+import { pythonRegex } from "../options/python-regex.js";
+import { expectedOf, type AdapterOptions, type InjectOptions } from "../options/options.js";
+import type { Targets } from "../options/targets.js";
+
+/** PEFT's keys and what they are when nothing is asked for. */
+const DEFAULTS: Record<string, unknown> = {
+  alora_invocation_tokens: null,
+  alpha_pattern: {},
+  arrow_config: null,
+  auto_mapping: null,
+  base_model_name_or_path: null,
+  bias: "none",
+  corda_config: null,
+  ensure_weight_tying: false,
+  eva_config: null,
+  exclude_modules: null,
+  fan_in_fan_out: false,
+  inference_mode: true,
+  init_lora_weights: true,
+  kasa_config: null,
+  layer_replication: null,
+  layers_pattern: null,
+  layers_to_transform: null,
+  loftq_config: {},
+  lora_alpha: 8,
+  lora_bias: false,
+  lora_dropout: 0,
+  lora_ga_config: null,
+  megatron_config: null,
+  megatron_core: "megatron.core",
+  modules_to_save: null,
+  monteclora_config: null,
+  peft_type: "LORA",
+  peft_version: "0.21.2",
+  qalora_group_size: 16,
+  r: 8,
+  rank_pattern: {},
+  revision: null,
+  target_modules: null,
+  target_parameters: null,
+  task_type: null,
+  trainable_token_indices: null,
+  use_bdlora: null,
+  use_dora: false,
+  use_qalora: false,
+  use_rslora: false,
+  velora_config: null,
+};
+
+/** Keys that say where an adapter comes from or how it started: any value will do. */
+const FREE = new Set([
+  "auto_mapping",
+  "base_model_name_or_path",
+  "inference_mode",
+  "megatron_core",
+  "peft_version",
+  "qalora_group_size",
+  "revision",
+  "task_type",
+  "corda_config",
+  "eva_config",
+  "loftq_config",
+  "lora_ga_config",
+]);
+
+/** PEFT's names for the parts of evaConfig. */
+const EVA: Record<string, keyof EvaConfig> = {
+  rho: "rho",
+  tau: "tau",
+  use_label_mask: "useLabelMask",
+  whiten: "whiten",
+  adjust_scaling_factors: "adjustScalingFactors",
+};
+
+/** Keys that `inject` takes, and its names for them. */
+const TAKEN: Record<string, keyof AdapterOptions> = {
+  r: "r",
+  lora_alpha: "loraAlpha",
+  lora_dropout: "loraDropout",
+  target_modules: "targetModules",
+  exclude_modules: "excludeModules",
+  layers_to_transform: "layersToTransform",
+  layers_pattern: "layersPattern",
+  rank_pattern: "rankPattern",
+  alpha_pattern: "alphaPattern",
+  bias: "bias",
+  modules_to_save: "modulesToSave",
+  use_rslora: "useRslora",
+  use_dora: "useDora",
+  lora_bias: "loraBias",
+  init_lora_weights: "initLoraWeights",
+  fan_in_fan_out: "fanInFanOut",
+  trainable_token_indices: "trainableTokenIndices",
+  ensure_weight_tying: "ensureWeightTying",
+  task_type: "taskType",
+};
+
+/** The file's text for an adapter of `options`, whose targets PEFT writes as `targets`. */
+export function writeConfig(
+  options: AdapterOptions,
+  targets: Targets,
+  { baseModel }: { baseModel?: string | undefined } = {},
+): string {
+  const config: Record<string, unknown> = { ...DEFAULTS, base_model_name_or_path: baseModel ?? null };
+  for (const [key, option] of Object.entries(TAKEN)) {
+    const value = options[option];
+    // Lists of targets are sets to PEFT. Patterns stay in their order, since the first that matches counts.
+    config[key] = option === "excludeModules" ? listed(value as Targets | undefined) : (value ?? null);
+  }
+  config["target_modules"] = listed(targets);
+  if (options.modulesToSave.length === 0) config["modules_to_save"] = null;
+  // What was taken out of the weight is in the file's factors: it is a plain adapter of the whole weight.
+  if (movesBase(options.initLoraWeights)) config["init_lora_weights"] = true;
+  if (options.initLoraWeights === "eva") {
+    const eva = { ...EVA_DEFAULTS, ...options.evaConfig };
+    const named = Object.entries(EVA).map(([key, option]) => [key, eva[option]] as const);
+    config["eva_config"] = Object.fromEntries([...named, ["label_mask_value", -100] as const].sort());
+  }
+  const sorted = Object.fromEntries(Object.entries(config).sort(([a], [b]) => (a < b ? -1 : 1)));
+  // Python writes a float as one.
+  return JSON.stringify(sorted, null, 2).replace(/("lora_dropout": \d+)(,?)$/m, "$1.0$2");
+}
+
+function listed(value: Targets | undefined): Targets | null {
+  return typeof value === "object" ? [...value].sort() : (value ?? null);
+}
+
+/**
+ * Options of an adapter file. A key that changes the forward pass and is not built, and a key that
+ * is unknown, are errors that name it, unless its value asks for nothing.
+ */
+export function readConfig(text: string, file: string): InjectOptions {
+  let config: Record<string, unknown>;
+  try {
+    config = JSON.parse(text) as Record<string, unknown>;
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not JSON: ${(cause as Error).message}`, { cause });
+  }
+  if (typeof config !== "object" || config === null || Array.isArray(config)) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: an adapter's configuration is a JSON object`);
+  }
+  if (config["peft_type"] !== undefined && config["peft_type"] !== "LORA") {
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${file}: peft_type is ${JSON.stringify(config["peft_type"])}; only LORA is read`,
+    );
+  }
+  const options: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(config)) {
+    const option = Object.hasOwn(TAKEN, key) ? TAKEN[key] : undefined;
+    if (option === undefined) refuseBeyond(key, value, file);
+    else if (key === "target_modules" ? value !== null : value === false || !isNothing(value)) {
+      const expected = expectedOf(option, value);
+      if (expected !== undefined)
+        throw new LowrankError(
+          "ERR_FILE_FORMAT",
+          `${file}: ${key} is ${JSON.stringify(value)}; expected ${expected}`,
+        );
+      options[option] = value;
+    }
+  }
+  checkPatterns(config, file);
+  refuseMoved(config["init_lora_weights"], file);
+  const eva = config["eva_config"];
+  if (options["initLoraWeights"] === "eva" && typeof eva === "object" && eva !== null)
+    options["evaConfig"] = Object.fromEntries(
+      Object.entries(EVA).map(([key, option]) => [option, (eva as Record<string, unknown>)[key]]),
+    );
+  return options;
+}
+
+/** Refuses a pattern that is no regular expression, or has what JavaScript lacks, by the file and its key. */
+function checkPatterns(config: Record<string, unknown>, file: string): void {
+  const patternsOf = (value: unknown): unknown[] => (typeof value === "string" ? [value] : []);
+  const keysOf = (value: unknown): unknown[] =>
+    typeof value === "object" && value !== null ? Object.keys(value) : [];
+  const given: [key: string, patterns: unknown[]][] = [
+    ["target_modules", patternsOf(config["target_modules"])],
+    ["exclude_modules", patternsOf(config["exclude_modules"])],
+    ["rank_pattern", keysOf(config["rank_pattern"])],
+    ["alpha_pattern", keysOf(config["alpha_pattern"])],
+    ["layers_pattern", [config["layers_pattern"]].flat().filter((one) => typeof one === "string")],
+  ];
+  for (const [key, patterns] of given) {
+    for (const pattern of patterns) {
+      try {
+        pythonRegex(pattern as string, key);
+      } catch (cause) {
+        throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${(cause as Error).message}`, { cause });
+      }
+    }
+  }
+}
+
+/** Ways to start after which a file's factors are for another base than the model's own. */
+function refuseMoved(init: unknown, file: string): void {
+  if (typeof init !== "string" || ["gaussian", "orthogonal", "eva"].includes(init)) return;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: init_lora_weights is ${JSON.stringify(init)}, which moves the base weight, and the file does not hold it; save the adapter as a plain one (path_initial_model_for_weight_conversion)`,
+  );
+}
+
+/** A key that `inject` does not take may stand there as long as it changes nothing. */
+function refuseBeyond(key: string, value: unknown, file: string): void {
+  if (
+    FREE.has(key) ||
+    key === "peft_type" ||
+    isNothing(value) ||
+    JSON.stringify(value) === JSON.stringify(DEFAULTS[key])
+  )
+    return;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: ${key} is ${JSON.stringify(value)}, which changes the adapter and is not supported`,
+  );
+}
+
+function isNothing(value: unknown): boolean {
+  if (value === null || value === false || value === undefined) return true;
+  return typeof value === "object" && Object.keys(value).length === 0;
+}

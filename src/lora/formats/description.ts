@@ -1,0 +1,115 @@
+/** How `adapter_config.json` says what an adapter of a model is. */
+import { LowrankError } from "../../errors.js";
+import { Embedding } from "../../nn/embedding.js";
+import type { Adapter } from "../layers/adapter.js";
+import { exactTargets, ranksAndAlphas } from "../options/exact.js";
+import { isWithin } from "../adapter/replacement.js";
+import { savedModules } from "../inject/modules-to-save.js";
+import { trainedBiases } from "../adapter/mark.js";
+import { completed, type AdapterOptions } from "../options/options.js";
+import { patternReader } from "../options/patterns.js";
+import type { ModelAdapter } from "../adapter/registry.js";
+import { targeted, type Targetable, type Targets } from "../options/targets.js";
+
+/** Options and targets of an adapter. */
+export interface Description {
+  options: AdapterOptions;
+  /** As PEFT writes them. */
+  targets: Targets;
+}
+
+/**
+ * What hits exactly the layers of an adapter, with their ranks and alphas: as `inject` was told, where that still says
+ * just this, else by the paths of the layers. `held` are the adapters of the layers, by path, as they are to be written.
+ *
+ * Throws `ERR_OPTION`, naming the layer, where layers differ in what PEFT has one word for.
+ */
+export function described(
+  model: Targetable,
+  { note, layers }: ModelAdapter,
+  held: ReadonlyMap<string, Adapter>,
+): Description {
+  const common = commonOf(
+    held,
+    new Set([...layers].flatMap(([p, l]) => (l instanceof Embedding ? [p] : []))),
+  );
+  const stated = note?.options;
+  const targets =
+    note !== undefined && hits(model, note, [...held.keys()])
+      ? note.targets
+      : exactTargets(model, [...held.keys()], []);
+  const base = stated ?? completed(model, { targetModules: targets });
+  const options = {
+    ...base,
+    ...common,
+    bias: base.bias === "none" ? trainedBiases(model) : base.bias,
+    fanInFanOut: [...layers.values()].some((layer) => "fanInFanOut" in layer && layer.fanInFanOut === true),
+  };
+  if (targets !== note?.targets) {
+    for (const key of ["excludeModules", "layersToTransform", "layersPattern"] as const) delete options[key];
+  }
+  const scaled = common.useRslora ? held : new Map([...held].map(([path, one]) => [path, byRank(one)]));
+  return {
+    targets,
+    options: says(options, scaled) ? options : { ...options, ...ranksAndAlphas(scaled) },
+  };
+}
+
+/** Alpha of the scaling alpha / r, where layers do not agree on another. */
+function byRank(adapter: Adapter): { r: number; loraAlpha: number } {
+  const { r, loraAlpha, scaling, useRslora } = adapter;
+  return { r, loraAlpha: useRslora ? scaling * r : loraAlpha };
+}
+
+/** Whether the targets hit the layers at `paths` and no other. */
+function hits(model: Targetable, { options, targets }: Description, paths: readonly string[]): boolean {
+  try {
+    const saved = savedModules(model, options);
+    const hit = [...targeted(model, { ...options, targetModules: targets }).keys()];
+    const adapted = hit.filter((path) => !isWithin(path, saved));
+    return adapted.length === paths.length && paths.every((path) => adapted.includes(path));
+  } catch (error) {
+    // Of a layer or a module that is no longer there.
+    if (error instanceof LowrankError) return false;
+    throw error;
+  }
+}
+
+/** Whether the options give each layer its rank and alpha. */
+function says(
+  { r, loraAlpha, rankPattern, alphaPattern }: AdapterOptions,
+  held: ReadonlyMap<string, { r: number; loraAlpha: number }>,
+): boolean {
+  const rankOf = patternReader(rankPattern, "rankPattern");
+  const alphaOf = patternReader(alphaPattern, "alphaPattern");
+  return [...held].every(
+    ([path, one]) => (rankOf(path) ?? r) === one.r && (alphaOf(path) ?? loraAlpha) === one.loraAlpha,
+  );
+}
+
+/** What PEFT says once for all layers. */
+function commonOf(
+  held: ReadonlyMap<string, Adapter>,
+  embeddings: ReadonlySet<string>,
+): Pick<AdapterOptions, "loraDropout" | "useRslora" | "useDora" | "loraBias"> {
+  const [useDora = false] = same(held, "useDora", ({ magnitude }) => magnitude !== undefined);
+  const [loraBias = false] = same(held, "loraBias", ({ loraBias: bias }) => bias !== undefined);
+  // Ids cannot be dropped.
+  const dropping = new Map([...held].filter(([path]) => !embeddings.has(path)));
+  const [loraDropout = 0] = same(dropping, "loraDropout", (adapter) => adapter.loraDropout);
+  const useRslora = held.size > 0 && [...held.values()].every((adapter) => adapter.useRslora === true);
+  return { loraDropout, useRslora, useDora, loraBias };
+}
+
+function same<T>(held: ReadonlyMap<string, Adapter>, option: string, of: (adapter: Adapter) => T): T[] {
+  const [first, ...rest] = held;
+  if (first === undefined) return [];
+  const value = of(first[1]);
+  const other = rest.find(([, adapter]) => of(adapter) !== value);
+  if (other !== undefined)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `PEFT has one ${option} for all layers, and ${first[0]} has ${String(value)} and ${other[0]} ${String(of(other[1]))}; loraStateDict gives the tensors as they are, for safetensors.save`,
+    );
+  return [value];
+}

@@ -1,0 +1,143 @@
+/** Adapters to files and back. */
+import { flag, options, text } from "../../argument.js";
+import { zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { moduleOf } from "../../nn/children.js";
+import { noGrad, scope } from "../../scope.js";
+import { partsOf, type Adapter } from "../layers/adapter.js";
+import { setTrainable } from "../adapter/active.js";
+import { at } from "../adapter/at.js";
+import { change } from "../adapter/change.js";
+import { writeConfig } from "./config.js";
+import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
+import { disposeFile, type AdapterFile } from "./adapter-file.js";
+import { folderOf, writeFolder } from "./folder.js";
+import { described } from "./description.js";
+import { checkInit, movesBase, type InitLoraWeights } from "../options/init-weights.js";
+import { restoreStart } from "../init/restore.js";
+import { injectNow, type InjectReport } from "../inject/inject.js";
+import type { AnyLoRALayer } from "../layers/any-layer.js";
+import { adapterOf, checkFree, loraLayers } from "../adapter/registry.js";
+import { checkBases, fill, fitted, stateOf } from "./state.js";
+import type { Targetable } from "../options/targets.js";
+
+/**
+ * Writes an adapter as PEFT does, each file whole or not at all; one not called "default" goes into a folder of its
+ * name. The same adapter gives the same bytes. Throws `ERR_UNKNOWN_ADAPTER`, `ERR_WRITE`.
+ */
+export async function saveAdapter(
+  model: Targetable,
+  dir: string,
+  given: { name?: string | undefined } = {},
+): Promise<void> {
+  moduleOf("saveAdapter", "model", model);
+  fileName("saveAdapter", "dir", dir);
+  const { name = "default" } = options("saveAdapter", given, ["name"]);
+  text("saveAdapter", "name", name);
+  const adapter = adapterOf(model, name);
+  const layers = [...adapter.layers];
+  if (adapter.layers.has(""))
+    throw new LowrankError(
+      "ERR_OPTION",
+      "saveAdapter: the model is itself a low-rank layer, and a file names layers by their paths in a model; put it into one, such as new nn.Sequential(layer)",
+    );
+  const own = new Map(layers.map(([path, layer]) => [path, layer.adapterOf(name)]));
+  const plain = new Map<string, Adapter>();
+  try {
+    // What PEFT has no form for is written as the plain adapter that it equals.
+    noGrad(() => {
+      for (const [path, layer] of layers)
+        plain.set(
+          path,
+          at("saveAdapter", path, () => scope(() => layer.plainAdapter(name))),
+        );
+    });
+    const { options, targets } = described(model, adapter, plain);
+    const state = stateOf(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
+    const config = writeConfig(options, targets, { baseModel: model.source });
+    const start = String(options.initLoraWeights);
+    const moved = [...own.values()].some((one) => one.start !== undefined);
+    await writeFolder(folderOf(dir, name), Object.fromEntries(state), config, moved ? { start } : {});
+  } finally {
+    for (const [path, one] of plain) {
+      const kept = new Set(partsOf(own.get(path) as Adapter).map(([, tensor]) => tensor));
+      for (const [, tensor] of partsOf(one)) if (!kept.has(tensor)) tensor.dispose();
+    }
+  }
+}
+
+/** What `loadAdapter` takes besides the model and the path. */
+export interface LoadAdapterOptions extends ReadOptions {
+  /** What the adapter is called in the model; `default`. */
+  name?: string | undefined;
+  /** Whether it is trained further; false. */
+  trainable?: boolean | undefined;
+}
+
+/**
+ * Reads an adapter: a folder that PEFT or `saveAdapter` wrote, or a file of kohya's or loralib's. A key that matches nothing or is missing is
+ * `ERR_UNMATCHED_KEY`, a wrong shape or rank `ERR_SHAPE_MISMATCH`, a value that is not finite
+ * `ERR_NOT_FINITE`; the model is then as it was.
+ */
+export async function loadAdapter(
+  model: Targetable,
+  path: string,
+  given: LoadAdapterOptions = {},
+): Promise<InjectReport> {
+  moduleOf("loadAdapter", "model", model);
+  fileName("loadAdapter", "path", path);
+  const known = ["name", "trainable", "loraAlpha", "enableLora", "prefix"] as const;
+  const { name = "default", trainable = false, ...reading } = options("loadAdapter", given, known);
+  fileName("loadAdapter", "name", name);
+  flag("loadAdapter", "trainable", trainable);
+  checkReading("loadAdapter", reading);
+  checkFree(model, name, "loadAdapter");
+  const read = await readAdapter(path, name, model, reading);
+  try {
+    await checkBases(model, read);
+    return change(model, () => {
+      const report = injectFor(model, read, name);
+      fill(fitted(model, name, read));
+      if (read.start !== undefined) restoreStart(model, name, startOf(read));
+      if (!trainable) setTrainable(model, name, false);
+      return report;
+    });
+  } finally {
+    disposeFile(read);
+  }
+}
+
+/** How the adapter in a file started, which is one of the ways that take the start out of the weight. */
+function startOf({ start, file }: AdapterFile): InitLoraWeights {
+  const init: unknown = start;
+  checkInit(init);
+  if (movesBase(init)) return init;
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${file}: its metadata say that ${start} moves the weight, which it does not`,
+  );
+}
+
+/** Makes the adapter that a file describes; where nothing fits, says which model it was made for. */
+function injectFor(model: Targetable, { options, baseModel, file }: AdapterFile, name: string): InjectReport {
+  try {
+    const report = injectNow(model, { ...options, name });
+    for (const [, layer] of loraLayers(model)) asPlain(layer, name);
+    return report;
+  } catch (error) {
+    if (!(error instanceof LowrankError && error.code === "ERR_NO_TARGETS")) throw error;
+    const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
+    throw new LowrankError(error.code, `${file}: ${error.message}${made}`, { cause: error });
+  }
+}
+
+/** Gives a layer whose adapters have a form of their own one of PEFT's form, to be filled. */
+function asPlain(layer: AnyLoRALayer, name: string): void {
+  const adapter = layer.adapters.get(name);
+  if (adapter === undefined) return;
+  for (const [part, tensor] of partsOf(adapter)) {
+    const shape = layer.shapeOnDisk(part, adapter.r);
+    if (tensor.shape.join() !== shape.join())
+      layer.replacePart(name, part, zeros(shape, { device: tensor.device }));
+  }
+}

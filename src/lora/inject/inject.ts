@@ -1,0 +1,179 @@
+/** Adapting a whole model: layers are replaced in place, and which adapters a model has is kept beside it. */
+import { Linear } from "../../nn/linear.js";
+import { moduleOf } from "../../nn/children.js";
+import { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import { checkAdapterRoom, partsOf } from "../layers/adapter.js";
+import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } from "../adapter/active.js";
+import type { AnyLoRALayer } from "../layers/any-layer.js";
+import { change } from "../adapter/change.js";
+import { copyBiases, copyOf, savedModules } from "./modules-to-save.js";
+import { begin } from "../init/begin.js";
+import { startsOf, type Starts } from "../init/start.js";
+import { adaptable } from "../layers/kinds.js";
+import { completed, type AdapterOptions, type InjectOptions } from "../options/options.js";
+import { patternReader } from "../options/patterns.js";
+import {
+  adapterOf,
+  adaptersOf,
+  checkFree,
+  loraLayers,
+  notesOf,
+  replaceEverywhere,
+  type AdapterNote,
+} from "../adapter/registry.js";
+import { isWithin, ownTensors } from "../adapter/replacement.js";
+import { targeted, written, type Targetable } from "../options/targets.js";
+import { shareTied, withTied } from "./tied.js";
+import { tokenLayers } from "./trainable-tokens.js";
+
+/** What `inject` did. */
+export interface InjectReport {
+  /** Paths of the layers that were adapted. */
+  adapted: string[];
+  /** Elements that are trained. */
+  trainable: number;
+  /** All elements of the model, the adapter's included. */
+  total: number;
+}
+
+/**
+ * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which
+ * keeps its weights; the base is frozen. Source: PEFT's inject_adapter_in_model.
+ *
+ * Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`; the model is then as it was.
+ */
+export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
+  moduleOf("inject", "model", model);
+  const options = optionsFor(model, given);
+  const starts = await startsOf(model, layersFor(model, options), options);
+  // Another may have come while values were read.
+  checkFree(model, options.name, "inject");
+  return put(model, starts, { drawn: true, frozen: true });
+}
+
+/** @internal An adapter to be filled, whatever it starts from; the base is frozen unless told otherwise. */
+export function injectNow(
+  model: Targetable,
+  given: InjectOptions,
+  { frozen = true }: { frozen?: boolean | undefined } = {},
+): InjectReport {
+  return put(model, { options: optionsFor(model, given), byPath: new Map() }, { drawn: false, frozen });
+}
+
+function optionsFor(model: Targetable, given: InjectOptions): AdapterOptions {
+  const options = completed(model, given);
+  checkFree(model, options.name, "inject");
+  return withTied(model, options);
+}
+
+/** The layers to adapt: none in a module that is trained in full. */
+function layersFor(model: Targetable, options: AdapterOptions): Map<string, Module> {
+  const saved = savedModules(model, options);
+  return new Map([...targeted(model, options)].filter(([path]) => !isWithin(path, saved)));
+}
+
+/** How an adapter is put in. */
+interface Putting {
+  /** Whether it starts as its options say. */
+  drawn: boolean;
+  /** Whether all but adapters is frozen. */
+  frozen: boolean;
+}
+
+function put(model: Targetable, { options, byPath }: Starts, putting: Putting): InjectReport {
+  const first = adaptersOf(model).size === 0;
+  const one = { name: options.name, weight: 1 };
+  const active = activeOf(model);
+  return change(model, () => {
+    // Copies are made of the base's own modules and biases, not of another adapter's.
+    withOriginals(model);
+    attach(model, { options: { ...options, active: first || options.active }, byPath }, putting);
+    if (first || options.active) {
+      checkTogether(model, [...active, one]);
+      activateAlso(model, one);
+    } else standCopies(model, active);
+    return { adapted: [...adapterOf(model, one.name).layers.keys()], ...counts(model) };
+  });
+}
+
+/** Makes an adapter, which counts for nothing yet. */
+function attach(model: Targetable, { options: asked, byPath }: Starts, { drawn, frozen }: Putting): void {
+  const { evaData: _data, ...options } = asked;
+  const saved = savedModules(model, options);
+  const found = [...layersFor(model, options)];
+  const rankOf = patternReader(options.rankPattern, "rankPattern");
+  const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
+  const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));
+  const elements = weights.reduce((sum, { r, weight }) => sum + r * weight.shape.reduce((a, b) => a + b), 0);
+  if (weights[0] !== undefined) checkAdapterRoom("inject", weights[0].weight.device, elements);
+  const paths = found.map(([path]) => path);
+  const fanInFanOut = found.some(([, layer]) => layer instanceof Linear && layer.fanInFanOut);
+  const targets = written(model, options);
+  const adapter: AdapterNote = {
+    options: { ...options, fanInFanOut },
+    targets,
+    modules: tokenLayers(model, options, { adapted: paths, copied: saved }),
+    biases: new Map(),
+  };
+  // A pattern says itself which layers it means.
+  if (typeof targets === "string") {
+    delete adapter.options.layersToTransform;
+    delete adapter.options.layersPattern;
+  }
+  notesOf(model).set(options.name, adapter);
+  if (frozen) freeze(model);
+  for (const [path, layer] of found) {
+    const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
+    const { useRslora, useDora, loraBias, loraDropout } = options;
+    const target = place(model, layer);
+    const made = target.freshAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
+    if (drawn) begin(target, made, options.initLoraWeights, byPath.get(path));
+    target.addAdapter(options.name, made, false);
+  }
+  for (const path of saved) adapter.modules.set(path, copyOf(model, path));
+  shareTied(model, adapter, saved);
+  copyBiases(model, adapter, { adapted: paths, copied: saved });
+}
+
+/** Elements of a model that are trained, and all of them. */
+export function counts(model: Module): { trainable: number; total: number } {
+  let [trainable, total] = [0, 0];
+  const seen = new Set<Tensor>();
+  for (const tensor of Object.values(model.stateDict())) {
+    if (seen.has(tensor)) continue;
+    seen.add(tensor);
+    total += tensor.size;
+    if (tensor.requiresGrad) trainable += tensor.size;
+  }
+  return { trainable, total };
+}
+
+function weightOf(layer: Module): Tensor {
+  return (layer as Module & { weight: Tensor }).weight;
+}
+
+/** Lets nothing but adapters ask for gradients. */
+function freeze(model: Module): void {
+  const kept = new Set<Tensor>();
+  for (const { modules, biases } of notesOf(model).values()) {
+    for (const { copy } of [...modules.values(), ...biases.values()])
+      for (const tensor of ownTensors(copy)) kept.add(tensor);
+  }
+  for (const [, layer] of loraLayers(model)) {
+    for (const adapter of layer.adapters.values())
+      for (const [, tensor] of partsOf(adapter)) kept.add(tensor);
+  }
+  for (const tensor of model.parameters())
+    if (!kept.has(tensor) && tensor.requiresGrad) tensor.requiresGrad = false;
+}
+
+/** The low-rank layer for the one at a path, wherever that stands. */
+function place(model: Module, layer: Module): AnyLoRALayer {
+  const target = adaptable(layer);
+  if (target !== layer) {
+    target.replaced = { module: layer };
+    replaceEverywhere(model, layer, target);
+  }
+  return target;
+}

@@ -1,0 +1,88 @@
+/** Parts of a model that an adapter has as trained copies of its own. */
+import { zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { bufferNames, isPersistent } from "../../nn/buffers.js";
+import { Module } from "../../nn/module.js";
+import { session } from "../../native.js";
+import { keep, noGrad } from "../../scope.js";
+import { isTensor, made, parameter, type Tensor } from "../../tensor.js";
+import { headsOf, isHead, type AdapterOptions } from "../options/options.js";
+import { LoRALayer } from "../layers/layer.js";
+import { parentOf, type AdapterNote } from "../adapter/registry.js";
+import { isWithin, type Replacement } from "../adapter/replacement.js";
+
+/**
+ * The outermost modules whose paths end with one of `modulesToSave`: PEFT's rule, so "norm" is every
+ * norm. What heads are usually called may be missing among others. Throws `ERR_NO_TARGETS`.
+ */
+export function savedModules(model: Module, { modulesToSave: names, taskType }: AdapterOptions): string[] {
+  const paths = [...model.namedModules()].map(([path]) => path);
+  const missing = names.filter((name) => !paths.some((path) => path.endsWith(name)));
+  const all = missing.length === names.length && headsOf(taskType).length === 0;
+  const wrong = all ? missing : missing.filter((name) => !isHead(name));
+  if (wrong.length > 0) {
+    throw new LowrankError(
+      "ERR_NO_TARGETS",
+      `modulesToSave: ${wrong.join(", ")} ends the path of no module; paths are such as ${paths.slice(-3).join(", ")}`,
+    );
+  }
+  const hit = paths.filter((path) => names.some((name) => path.endsWith(name)));
+  return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
+}
+
+/** A copy of the module at `path`, to stand in its place. */
+export function copyOf(model: Module, path: string): Replacement {
+  const [owner, property, original] = parentOf(model, path);
+  return { owner, property, original, copy: cloned(original) };
+}
+
+/** Copies of the biases that `bias` asks for, but for those in copied modules. */
+export function copyBiases(
+  model: Module,
+  adapter: AdapterNote,
+  { adapted, copied }: { adapted: readonly string[]; copied: readonly string[] },
+): void {
+  const { bias: mode } = adapter.options;
+  for (const [path, module] of model.namedModules()) {
+    const { bias } = module as { bias?: unknown };
+    const wanted = mode === "all" || (mode === "lora_only" && adapted.includes(path));
+    if (!isTensor(bias) || !wanted || isWithin(path, copied)) continue;
+    adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
+  }
+}
+
+/** A module of the same kind whose tensors are copies that are trained; a low-rank layer as the plain one that it is of. */
+function cloned(given: Module): Module {
+  const module = given instanceof LoRALayer && given.adapters.size > 0 ? given.plain() : given;
+  const copy = Object.assign(Object.create(Object.getPrototypeOf(module) as object), module) as Module;
+  const own = copy as unknown as Record<string, unknown>;
+  const buffers = bufferNames(module);
+  for (const [key, value] of Object.entries(copy)) {
+    if (buffers.includes(key)) delete own[key];
+    else if (isTensor(value)) own[key] = trainableCopy(value);
+    // A list of modules is filled anew below, and the original keeps its own.
+    else if (Array.isArray(value)) own[key] = [...(value as unknown[])];
+  }
+  for (const name of buffers) {
+    const tensor = (module as unknown as Record<string, Tensor | null>)[name] ?? null;
+    const persistent = isPersistent(module, name);
+    copy.registerBuffer(name, tensor === null ? null : plainCopy(tensor), { persistent });
+  }
+  for (const [name, child] of module.children()) copy.replaceChild(name, cloned(child));
+  return copy;
+}
+
+/** A copy that is not trained. */
+function plainCopy(tensor: Tensor): Tensor {
+  const { shape, dtype, device } = tensor;
+  return zeros(shape, { dtype, device }).copy(tensor);
+}
+
+/** An f32 copy that outlives scopes and is trained. */
+export function trainableCopy(tensor: Tensor): Tensor {
+  const copy = noGrad(() =>
+    tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
+  );
+  keep(copy);
+  return parameter(copy);
+}

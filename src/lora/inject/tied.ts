@@ -1,0 +1,80 @@
+/** Layers that share the weight of the input embedding. */
+import { LowrankError } from "../../errors.js";
+import { Embedding } from "../../nn/embedding.js";
+import { Linear } from "../../nn/linear.js";
+import type { Module } from "../../nn/module.js";
+import { copyOf } from "./modules-to-save.js";
+import type { AdapterOptions } from "../options/options.js";
+import { pythonRegex } from "../options/python-regex.js";
+import type { AdapterNote } from "../adapter/registry.js";
+import { targeted, type Targetable } from "../options/targets.js";
+
+/** The path of the input embedding, where the model says or its name does. */
+export function inputEmbeddingPath(model: Targetable): string | undefined {
+  const embedding = model.inputEmbedding?.();
+  for (const [path, module] of model.namedModules())
+    if (embedding === undefined ? /(^|\.)embed_tokens$/.test(path) : module === embedding) return path;
+  return undefined;
+}
+
+/** Paths of the linear layers whose weight is the embedding's. */
+export function tiedTo(model: Module, embedding: Embedding): string[] {
+  return [...model.namedModules()]
+    .filter(([, module]) => module instanceof Linear && module.weight === embedding.weight)
+    .map(([path]) => path);
+}
+
+/** What an embedding or its head is called, for which tying is looked at. */
+const EMBEDDINGS = ["embed_tokens", "lm_head"];
+
+/** The input embedding and what is tied to it; undefined where nothing is. */
+function tiedOf(model: Targetable): { path: string; embedding: Embedding; tied: string[] } | undefined {
+  const path = inputEmbeddingPath(model);
+  const embedding = [...model.namedModules()].find(([at]) => at === path)?.[1];
+  if (path === undefined || !(embedding instanceof Embedding)) return undefined;
+  const tied = tiedTo(model, embedding);
+  return tied.length === 0 ? undefined : { path, embedding, tied };
+}
+
+/**
+ * With `ensureWeightTying` the embedding stands in `modulesToSave` for all that is tied to it.
+ * Source: PEFT's _add_modules_to_save_to_tie.
+ */
+export function withTied(model: Targetable, options: AdapterOptions): AdapterOptions {
+  if (!options.ensureWeightTying) return options;
+  const found = tiedOf(model);
+  if (found === undefined) return options;
+  const last = (path: string): string => path.split(".").at(-1) as string;
+  if (!options.modulesToSave.some((name) => EMBEDDINGS.includes(last(name)))) {
+    const both = [found.path, ...found.tied].filter((path) => targeted(model, options).has(path));
+    if (both.length > 0)
+      throw new LowrankError(
+        "ERR_OPTION",
+        `ensureWeightTying: a low-rank adapter of ${both.join(" and ")} is not tied here; leave it out of targetModules, or name it in modulesToSave`,
+      );
+    return options;
+  }
+  const names = [...options.modulesToSave];
+  if (!names.includes(found.path)) names.push(found.path);
+  for (const path of found.tied) {
+    const at = names.findIndex((name) =>
+      pythonRegex(name, "modulesToSave", (body) => `^(?:|.*\\.)${body}(?:$|\\..*)`).test(path),
+    );
+    if (at >= 0) names.splice(at, 1);
+  }
+  return { ...options, modulesToSave: names };
+}
+
+/** Gives what is tied to a copied embedding a copy too, of the same weight. */
+export function shareTied(model: Targetable, adapter: AdapterNote, copied: readonly string[]): void {
+  const found = adapter.options.ensureWeightTying ? tiedOf(model) : undefined;
+  const embedding = found === undefined ? undefined : adapter.modules.get(found.path)?.copy;
+  if (found === undefined || !copied.includes(found.path) || !(embedding instanceof Embedding)) return;
+  for (const path of found.tied) {
+    const replacement = copyOf(model, path);
+    const copy = replacement.copy as Linear;
+    copy.weight.dispose();
+    copy.weight = embedding.weight;
+    adapter.modules.set(path, replacement);
+  }
+}

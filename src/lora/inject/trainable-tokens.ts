@@ -1,0 +1,92 @@
+/** Which rows an adapter trains as they are (PEFT's trainable_token_indices). */
+import { LowrankError } from "../../errors.js";
+import { Embedding } from "../../nn/embedding.js";
+import { Linear } from "../../nn/linear.js";
+import type { Module } from "../../nn/module.js";
+import { LoRALayer } from "../layers/layer.js";
+import type { AdapterOptions } from "../options/options.js";
+import { parentOf } from "../adapter/registry.js";
+import type { Replacement } from "../adapter/replacement.js";
+import type { Targetable } from "../options/targets.js";
+import { inputEmbeddingPath, tiedTo } from "./tied.js";
+import { TokenEmbedding, TokenLinear, TokenRows } from "../layers/token-rows.js";
+
+/**
+ * The layers whose rows `trainableTokenIndices` asks for, and those that are tied to them, which
+ * share the rows. Nothing is put in place. Throws `ERR_OPTION`, `ERR_INDEX`, `ERR_NO_TARGETS`.
+ * Source: PEFT's set_additional_trainable_modules.
+ */
+export function tokenLayers(
+  model: Targetable,
+  { trainableTokenIndices: asked, ensureWeightTying, name }: AdapterOptions,
+  { adapted, copied }: { adapted: readonly string[]; copied: readonly string[] },
+): Map<string, Replacement> {
+  const found = new Map<string, Replacement>();
+  if (asked === undefined) return found;
+  const rowsAt = new Map<string, readonly number[]>();
+  for (const [layer, indices] of Object.entries(byLayer(model, asked))) {
+    const paths = [...model.namedModules()].filter(([path]) => path.endsWith(layer));
+    if (paths.length === 0)
+      throw new LowrankError("ERR_NO_TARGETS", `trainableTokenIndices: ${layer} ends the path of no module`);
+    for (const [path, module] of paths) {
+      checkRows(path, module, indices);
+      if (copied.includes(path)) refuse(`${path} is trained in full by modulesToSave; choose one`);
+      if (adapted.includes(path)) refuse(`${path} has a low-rank adapter too; choose one`);
+      rowsAt.set(path, indices);
+    }
+  }
+  for (const [path, indices] of rowsAt) {
+    if (found.has(path)) continue;
+    const [owner, property, original] = parentOf(model, path);
+    const layer = original as Embedding | Linear;
+    const rows = new TokenRows(layer.weight, indices, name);
+    const copy =
+      layer instanceof Embedding ? new TokenEmbedding(layer, rows) : new TokenLinear(layer, rows, false);
+    found.set(path, { owner, property, original, copy });
+    if (!(layer instanceof Embedding)) continue;
+    for (const tied of tiedTo(model, layer)) {
+      const own = rowsAt.get(tied);
+      const equal = own === undefined || own.join() === indices.join();
+      if (!equal && ensureWeightTying)
+        refuse(`${path} and ${tied} share one weight, and different rows of it are asked for`);
+      if (!equal || adapted.includes(tied) || copied.includes(tied)) continue;
+      const [head, key, module] = parentOf(model, tied);
+      found.get(tied)?.copy.dispose();
+      found.set(tied, {
+        owner: head,
+        property: key,
+        original: module,
+        copy: new TokenLinear(module as Linear, rows, true),
+      });
+    }
+  }
+  return found;
+}
+
+function refuse(message: string): never {
+  throw new LowrankError("ERR_OPTION", `trainableTokenIndices: ${message}`);
+}
+
+function byLayer(
+  model: Targetable,
+  asked: NonNullable<AdapterOptions["trainableTokenIndices"]>,
+): Record<string, readonly number[]> {
+  if (!Array.isArray(asked)) return asked as Record<string, readonly number[]>;
+  const path = inputEmbeddingPath(model);
+  if (path === undefined) refuse("the model does not say which is its input embedding; give ids by its name");
+  return { [path as string]: asked as readonly number[] };
+}
+
+function checkRows(path: string, module: Module, indices: readonly number[]): void {
+  const plain = module instanceof Embedding || (module instanceof Linear && !module.fanInFanOut);
+  if (!plain || module instanceof LoRALayer)
+    refuse(`${path} is no plain embedding or linear layer, but a ${module.constructor.name}`);
+  const rows = (module as Embedding).weight.shape[0] as number;
+  const beyond = indices.find((index) => index >= rows);
+  if (beyond !== undefined)
+    throw new LowrankError(
+      "ERR_INDEX",
+      `trainableTokenIndices: ${path} has ${rows} rows, and ${beyond} is asked for`,
+    );
+  if (new Set(indices).size < indices.length) refuse(`a row of ${path} is named twice`);
+}

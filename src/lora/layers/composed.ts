@@ -1,0 +1,64 @@
+/** A forward composed of the base's product and the low-rank ones, for what no single operation does. */
+import { trains } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import type { Adapter } from "./adapter.js";
+import { rescaling } from "./dora.js";
+import type { AnyLoRALayer } from "./any-layer.js";
+import { biasOf, type Share } from "./shares.js";
+
+/** What a layer is composed of; `x` is what it is given. */
+export interface Products {
+  /** The base's product with its own weight, plus `bias`. */
+  base(x: Tensor, bias: Tensor | null): Tensor;
+  /** scaling · B·A·x. */
+  lowRank(x: Tensor, adapter: Adapter, scaling: number): Tensor;
+  /** The sum of both, without a bias, where one operation gives it. */
+  sum?(x: Tensor, adapter: Adapter, scaling: number): Tensor;
+}
+
+/**
+ * base(x) + Σ scaling · B·A·drop(x), one adapter after another. An adapter with a magnitude
+ * rescales what comes before it, too (the bias apart): y ← c·(y + s·B·A·x) with c = m / ‖W + s·B·A‖;
+ * under dropout it rescales the base's product of what is left of x: y ← y + (c − 1)·W·drop(x) +
+ * c·s·B·A·drop(x). Source: PEFT's DoRA variants.
+ */
+export function composed(
+  layer: AnyLoRALayer,
+  x: Tensor,
+  shares: readonly Share[],
+  products: Products,
+): Tensor {
+  const { base, lowRank } = products;
+  const { baseBias: bias } = layer;
+  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
+  const dropped = (adapter: Adapter): Tensor => (drops(adapter) ? x.dropout(adapter.loraDropout) : x);
+  if (!shares.some(({ adapter }) => adapter.magnitude)) {
+    const whole = biasOf(bias, shares);
+    const [first, ...rest] = shares;
+    const sum =
+      first === undefined || whole !== null || drops(first.adapter)
+        ? undefined
+        : products.sum?.(x, first.adapter, first.scaling);
+    return (sum === undefined ? shares : rest).reduce(
+      (y, { adapter, scaling }) => y.add(lowRank(dropped(adapter), adapter, scaling)),
+      sum ?? base(x, whole),
+    );
+  }
+  const along = layer.alongOutputs(x.shape);
+  const step = (before: Tensor | null, { adapter, scaling }: Share): Tensor => {
+    const y = (): Tensor => before ?? base(x, null);
+    if (adapter.magnitude === undefined) return y().add(lowRank(dropped(adapter), adapter, scaling));
+    const c = rescaling(layer, adapter, scaling).reshape(along);
+    if (!drops(adapter)) {
+      const sum = before === null ? products.sum?.(x, adapter, scaling) : undefined;
+      return (sum ?? y().add(lowRank(x, adapter, scaling))).mul(c);
+    }
+    const given = dropped(adapter);
+    return y()
+      .add(base(given, null).mul(c.sub(1)))
+      .add(lowRank(given, adapter, scaling).mul(c));
+  };
+  const y = shares.reduce<Tensor | null>(step, null) as Tensor;
+  const whole = biasOf(bias, shares);
+  return whole === null ? y : y.add(whole.reshape(along));
+}

@@ -1,0 +1,230 @@
+import { tensor, zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import {
+  Conv1d as BaseConv1d,
+  Conv2d as BaseConv2d,
+  Conv3d as BaseConv3d,
+  checkConvInput,
+  ConvNd,
+  type ConvOptions,
+} from "../../nn/conv.js";
+import type { Module } from "../../nn/module.js";
+import { convolve, pointwise, type PerDimension } from "../../nn/convolution.js";
+import { uniform } from "../../random.js";
+import { scope } from "../../scope.js";
+import { parameter, type Tensor } from "../../tensor.js";
+import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import type { LowRank } from "./any-layer.js";
+import { composed } from "./composed.js";
+import { acrossGroups } from "./grouped.js";
+import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
+import { checkBase, checkBaseClass, checkLayer } from "./options.js";
+import { byRows } from "./shares.js";
+
+/** What `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d` take besides their sizes. */
+export type LoRAConvOptions = LoRAOptions & ConvOptions;
+
+/** Any low-rank convolution. */
+export type LoRAConv = ConvNd & LowRank;
+
+/** Marks what the mixin made. */
+const BRAND = Symbol("ConvLoRA");
+
+/** A class of low-rank convolutions, as `lora.ConvLoRA` makes it. */
+export interface LoRAConvClass<L> {
+  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  new (inChannels: number, outChannels: number, kernelSize: PerDimension, options?: LoRAConvOptions): L;
+  /**
+   * A low-rank layer in the place of `layer`: its weights are kept, and shared. Throws `ERR_OPTION` for what is no
+   * convolution, and for options that are senseless or unknown.
+   */
+  fromBase<C extends LoRAConv>(
+    this: new (
+      inChannels: number,
+      outChannels: number,
+      kernelSize: PerDimension,
+      options?: LoRAConvOptions,
+    ) => C,
+    layer: ConvNd,
+    options?: LoRAConvOptions,
+  ): C;
+}
+
+/** What `fromBase` is called on. */
+type Made<L> = new (
+  inChannels: number,
+  outChannels: number,
+  kernelSize: PerDimension,
+  options?: LoRAConvOptions,
+) => L;
+
+function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceType<T> & LoRAConv> {
+  checkBaseClass("lora.ConvLoRA", Base, ConvNd, "a class of convolutions, such as nn.Conv2d");
+  abstract class Layer extends LoRALayer(Base) {
+    // eslint-disable-next-line @typescript-eslint/no-explicit-any
+    constructor(...args: any[]) {
+      const [inChannels, outChannels, , given] = args as [unknown, unknown, unknown, LoRAConvOptions?];
+      const options = checkLayer(`lora.${Base.name}`, given, { inChannels, outChannels });
+      super(...args);
+      this.mergeWeights = options.mergeWeights ?? true;
+      const { r = 0, loraAlpha = 1 } = options;
+      if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+    }
+
+    static fromBase<L extends LoRAConv>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
+      const Convolution = ConvNd as unknown as abstract new () => ConvNd;
+      checkBase(`lora.${Base.name}`, layer, Convolution, "a convolution", options);
+      const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
+      const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
+      const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
+      // An uneven padding is no option: the geometry is taken as it is.
+      return Object.assign(lora, { geometry, training });
+    }
+
+    /** @internal */
+    override plain(): Module {
+      const { inChannels, outChannels, kernelSize, geometry, training } = this;
+      const { baseWeight: weight, baseBias: bias } = this;
+      const Plain = [BaseConv1d, BaseConv2d, BaseConv3d][kernelSize.length - 1] as typeof BaseConv1d;
+      const plain = new Plain(inChannels, outChannels, kernelSize, {
+        groups: geometry.groups,
+        weight,
+        ...(bias ? { biasValues: bias } : {}),
+      });
+      return Object.assign(plain, { geometry, training });
+    }
+
+    get #name(): string {
+      return `lora.Conv${this.kernelSize.length}d`;
+    }
+
+    get #ones(): number[] {
+      return this.kernelSize.map(() => 1);
+    }
+
+    /** @internal */
+    override freshAdapter(options: FreshOptions): Adapter {
+      const { inChannels, outChannels, kernelSize, geometry, weight } = this;
+      const { r } = options;
+      const { device } = weight;
+      const shape = [r, inChannels / geometry.groups, ...kernelSize];
+      const size = shape.reduce((n, d) => n * d, 1);
+      checkAdapterRoom(this.#name, device, size + r * outChannels);
+      const bound = Math.sqrt(r / size);
+      const adapter = {
+        ...described(options),
+        loraA: parameter(tensor(uniform(size, -bound, bound), { shape, device })),
+        loraB: parameter(zeros([outChannels, r, ...this.#ones], { device })),
+      };
+      return this.completed(adapter, options);
+    }
+
+    /** Whether A sees the channels of all groups, as PEFT's does. */
+    #seesAll({ loraA }: Adapter): boolean {
+      return this.geometry.groups > 1 && loraA.shape[1] === this.inChannels;
+    }
+
+    /** @internal */
+    override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
+      if (this.#seesAll(adapter)) {
+        throw new LowrankError(
+          "ERR_OPTION",
+          `${this.#name}: an adapter that mixes the channels of ${this.geometry.groups} groups has no place in a grouped weight: it can't be merged`,
+        );
+      }
+      const { loraA, loraB } = adapter;
+      return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
+    }
+
+    /** @internal */
+    override plainAdapter(name: string): Adapter {
+      const adapter = this.adapterOf(name);
+      const { groups } = this.geometry;
+      if (groups === 1 || this.#seesAll(adapter)) return adapter;
+      if (adapter.magnitude !== undefined) {
+        throw new LowrankError(
+          "ERR_OPTION",
+          `${this.#name}: an adapter with magnitudes over ${groups} groups has no equal of PEFT's`,
+        );
+      }
+      const { loraA, r, loraAlpha, useRslora } = adapter;
+      return {
+        ...adapter,
+        r: r * groups,
+        loraAlpha: loraAlpha * (useRslora ? Math.sqrt(groups) : groups),
+        loraA: scope(() => acrossGroups(loraA, groups)),
+      };
+    }
+
+    /** @internal */
+    override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+      const { inChannels, outChannels, kernelSize, geometry } = this;
+      if (part === "A") return [r, inChannels, ...kernelSize];
+      if (part === "B") return [outChannels, r / geometry.groups, ...this.#ones];
+      return part === "bias" ? [outChannels] : [1, outChannels, ...this.#ones];
+    }
+
+    /** @internal */
+    override alongOutputs(shape: readonly number[]): number[] {
+      const channels = shape.length - 1 - this.kernelSize.length;
+      return shape.map((_, d) => (d === channels ? -1 : 1));
+    }
+
+    #lowRank(x: Tensor, adapter: Adapter, scaling: number): Tensor {
+      const { geometry, kernelSize } = this;
+      const { loraA, loraB } = adapter;
+      const { groups } = geometry;
+      const dims = kernelSize.length;
+      if (groups === 1 || this.#seesAll(adapter)) {
+        const h = convolve(x, loraA, null, { ...geometry, groups: 1 }).mul(scaling);
+        return convolve(h, loraB, null, pointwise(dims, groups));
+      }
+      // Each group's channels meet the same A.
+      const copies = loraA.concat(
+        Array.from({ length: groups - 1 }, () => loraA),
+        0,
+      );
+      return convolve(convolve(x, copies, null, geometry).mul(scaling), loraB, null, pointwise(dims, groups));
+    }
+
+    override forward(x: Tensor): Tensor {
+      if (!this.adapts) return this.withBase(() => super.forward(x));
+      checkConvInput(this.#name, this, x);
+      const { baseWeight: weight, geometry } = this;
+      return byRows(this, x, (own, shares) =>
+        composed(this, own, shares, {
+          base: (given, bias) => convolve(given, weight, bias, geometry),
+          lowRank: (given, adapter, scaling) => this.#lowRank(given, adapter, scaling),
+        }),
+      );
+    }
+  }
+  Object.defineProperty(Layer.prototype, BRAND, { value: true });
+  return Layer as unknown as LoRAConvClass<InstanceType<T> & LoRAConv>;
+}
+
+/**
+ * The mixin of low-rank convolutions, and the class of what it makes. y = W ⋆ x + b + s·B ⋆ A ⋆ drop(x):
+ * A is a convolution of the layer's own stride, padding and dilation to r channels, B one of a
+ * single tap to the outputs. Shapes: A [r, in / groups, *kernel], B [out, r, 1, …], so that s·B·A has
+ * the weight's and merges into it; with groups each group's channels meet the same A and its own
+ * rows of B. A starts as U(±1/√(in / groups · ∏ kernel)), B at zero.
+ *
+ * An adapter of PEFT's for a grouped layer is taken as it is: A [r, in, *kernel] sees all channels and
+ * B [out, r / groups, 1, …] is by group; that can't be merged.
+ */
+export const ConvLoRA = Object.defineProperty(mixin, Symbol.hasInstance, {
+  value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
+}) as typeof mixin & {
+  /** `layer instanceof ConvLoRA`: whether the mixin made it. */
+  [Symbol.hasInstance](value: unknown): value is LoRAConv;
+};
+
+/** Over one dimension: see ConvLoRA. */
+export class Conv1d extends ConvLoRA(BaseConv1d) {}
+
+/** Over two dimensions: see ConvLoRA. */
+export class Conv2d extends ConvLoRA(BaseConv2d) {}
+
+/** Over three dimensions: see ConvLoRA. */
+export class Conv3d extends ConvLoRA(BaseConv3d) {}

@@ -1,0 +1,123 @@
+import { tensor, zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { session } from "../../native.js";
+import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../../nn/embedding.js";
+import { inputOf } from "../../nn/inputs.js";
+import { normal } from "../../random.js";
+import { made, parameter, type Tensor } from "../../tensor.js";
+import { checkAdapterRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
+import { composed } from "./composed.js";
+import { LoRALayer, type LoRAOptions } from "./layer.js";
+import { checkBase, checkLayer } from "./options.js";
+import { byRows } from "./shares.js";
+
+/** What `lora.Embedding` takes besides its sizes. */
+export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
+
+/**
+ * y = W[ids] + s·Aᵀ[ids]·Bᵀ. Shapes: A [r, n], B [d, r]. A starts at zero and B as N(0, 1): the
+ * other way round than in a linear layer, so that the gradient of A stays as sparse as the ids.
+ * Source: loralib's Embedding.
+ */
+export class Embedding extends LoRALayer(BaseEmbedding) {
+  /**
+   * Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `loraDropout` among them;
+   * `ERR_OUT_OF_MEMORY`.
+   */
+  constructor(numEmbeddings: number, embeddingDim: number, options: LoRAEmbeddingOptions = {}) {
+    super(
+      numEmbeddings,
+      embeddingDim,
+      checkLayer("lora.Embedding", options, { numEmbeddings, embeddingDim }),
+    );
+    if ("loraDropout" in options && options.loraDropout) {
+      throw new LowrankError(
+        "ERR_OPTION",
+        "lora.Embedding: ids cannot be dropped, so loraDropout has no meaning here",
+      );
+    }
+    this.mergeWeights = options.mergeWeights ?? true;
+    const { r = 0, loraAlpha = 1 } = options;
+    if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+  }
+
+  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  static fromBase(layer: BaseEmbedding, options: LoRAEmbeddingOptions = {}): Embedding {
+    checkBase("lora.Embedding", layer, BaseEmbedding, "an embedding", options);
+    const { weight, numEmbeddings, embeddingDim, paddingIdx } = layer;
+    const lora = new Embedding(numEmbeddings, embeddingDim, {
+      ...(paddingIdx === undefined ? {} : { paddingIdx }),
+      ...options,
+      weight,
+    });
+    lora.training = layer.training;
+    return lora;
+  }
+
+  /** @internal */
+  override plain(): BaseEmbedding {
+    const { numEmbeddings, embeddingDim, paddingIdx, baseWeight: weight, training } = this;
+    const plain = new BaseEmbedding(numEmbeddings, embeddingDim, {
+      weight,
+      ...(paddingIdx === undefined ? {} : { paddingIdx }),
+    });
+    return Object.assign(plain, { training });
+  }
+
+  /** @internal PEFT's name of a part in memory. */
+  override nameInMemory(adapter: string, part: AdapterPart): string {
+    return part === "A" || part === "B"
+      ? `lora_embedding_${part}.${adapter}`
+      : super.nameInMemory(adapter, part);
+  }
+
+  /** @internal PEFT's name of a part in a file. */
+  override nameOnDisk(part: AdapterPart): string {
+    return part === "A" || part === "B" ? `lora_embedding_${part}` : super.nameOnDisk(part);
+  }
+
+  /** @internal The weight is [n, d]. */
+  override get outputDim(): number {
+    return 1;
+  }
+
+  /** @internal A zero, B as N(0, 1). */
+  override freshAdapter(options: FreshOptions): Adapter {
+    if (options.loraBias)
+      throw new LowrankError("ERR_OPTION", "lora.Embedding: loraBias has no meaning here");
+    const { numEmbeddings, embeddingDim, weight } = this;
+    const { device } = weight;
+    const { r } = options;
+    checkAdapterRoom("lora.Embedding", device, r * (numEmbeddings + embeddingDim));
+    const adapter = {
+      ...described({ ...options, loraDropout: 0 }),
+      loraA: parameter(zeros([r, numEmbeddings], { device })),
+      loraB: parameter(tensor(normal(embeddingDim * r), { shape: [embeddingDim, r], device })),
+    };
+    return this.completed(adapter, options);
+  }
+
+  /** @internal A [r, n], B [d, r]. */
+  override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+    if (part === "A") return [r, this.numEmbeddings];
+    return part === "B" ? [this.embeddingDim, r] : [this.embeddingDim];
+  }
+
+  /** ids i32 [...] → [..., d]. Throws `ERR_DTYPE`, `ERR_INDEX` for an id that is no row, `ERR_DEVICE_MISMATCH`. */
+  override forward(ids: Tensor): Tensor {
+    if (!this.adapts) return this.withBase(() => super.forward(ids));
+    inputOf("lora.Embedding", ids, "ids");
+    const { baseWeight: weight, paddingIdx } = this;
+    return byRows(this, ids, (own, shares) =>
+      composed(this, own, shares, {
+        base: (given) => made(() => session().embedding(weight.id, given.id, false, paddingIdx)),
+        lowRank: (given, { loraA, loraB }, scaling) =>
+          made(() => session().embedding(loraA.id, given.id, true, paddingIdx))
+            .mul(scaling)
+            .matmul(loraB, { transB: true }),
+        sum: (given, { loraA, loraB }, scaling) =>
+          made(() => session().loraEmbedding(weight.id, given.id, loraA.id, loraB.id, scaling, paddingIdx)),
+      }),
+    );
+  }
+}

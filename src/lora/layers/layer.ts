@@ -1,0 +1,443 @@
+/** What every low-rank layer is: the mixin, its adapters by name, and merging, written once. */
+import { shown } from "../../argument.js";
+import { zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { adopted, Module } from "../../nn/module.js";
+import { keep, noGrad, scope } from "../../scope.js";
+import { isParameter, parameter, type Tensor } from "../../tensor.js";
+import {
+  partsOf,
+  setPart,
+  tensorsOf,
+  withoutStart,
+  type Adapter,
+  type FreshOptions,
+  type AdapterPart,
+} from "./adapter.js";
+import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
+import { isOff } from "./disabled.js";
+import { checkBaseClass } from "./options.js";
+import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
+import { release } from "./release.js";
+import { adapterPerRow } from "./rows.js";
+import { activeShares, biasOf, type Share, withStart } from "./shares.js";
+
+export * from "./adapter.js";
+export type { Active, AnyLoRALayer } from "./any-layer.js";
+
+/** Any layer that the mixin made. */
+export type LoRALayer = LowRank;
+
+type WithWeight = Module & { weight: Tensor; bias?: Tensor | null | undefined };
+
+/** Marks what the mixin made: on the prototype, since a declaration cannot name it. */
+const BRAND = Symbol("LoRALayer");
+/** What loralib calls the parts; it has the first two alone. */
+const PLAIN_NAMES = { A: "lora_A", B: "lora_B", bias: "lora_B_bias", magnitude: "lora_magnitude_vector" };
+
+/** The adapter that a layer's plain fields show. */
+function firstOf(layer: {
+  active: readonly Active[];
+  adapters: ReadonlyMap<string, Adapter>;
+}): Adapter | undefined {
+  const name = layer.active[0]?.name;
+  return name === undefined ? undefined : layer.adapters.get(name);
+}
+
+/** A class of layers, whatever its constructor takes. */
+// eslint-disable-next-line @typescript-eslint/no-explicit-any
+export type LayerClass<L> = abstract new (...args: any[]) => L;
+
+function mixin<
+  T extends LayerClass<
+    Module & {
+      /** What forward multiplies by; its first dimension counts outputs unless the layer says otherwise. */
+      weight: Tensor;
+      /** What forward adds; null or undefined for none. */
+      bias?: Tensor | null | undefined;
+    }
+  >,
+>(Base: T): T & LayerClass<LowRank> {
+  checkBaseClass("lora.LoRALayer", Base, Module, "a class of modules with a weight, such as nn.Linear");
+  abstract class Layer extends Base {
+    readonly adapters = new Map<string, Adapter>();
+    /** @internal */
+    active: Active[] = [];
+    mergeWeights = true;
+    /** @internal */
+    byHand = false;
+    /** @internal */
+    unmergedWeight: { readonly tensor: Tensor; readonly bias?: Tensor | null | undefined } | null = null;
+    /** @internal */
+    replaced: { readonly module: Module } | null = null;
+    /** @internal */
+    squaredNorms: SquaredNorms | null = null;
+
+    get r(): number {
+      return firstOf(this)?.r ?? 0;
+    }
+    get loraAlpha(): number {
+      return firstOf(this)?.loraAlpha ?? 1;
+    }
+    get scaling(): number {
+      return firstOf(this)?.scaling ?? 1;
+    }
+    get loraDropout(): number {
+      return firstOf(this)?.loraDropout ?? 0;
+    }
+    get loraA(): Tensor | undefined {
+      return firstOf(this)?.loraA;
+    }
+    get loraB(): Tensor | undefined {
+      return firstOf(this)?.loraB;
+    }
+    get merged(): boolean {
+      return this.unmergedWeight !== null;
+    }
+
+    /** @internal */
+    get namedByAdapter(): boolean {
+      return !(this.byHand && this.adapters.size === 1 && this.adapters.has("default"));
+    }
+
+    /** @internal */
+    get baseWeight(): Tensor {
+      return this.unmergedWeight?.tensor ?? this.weight;
+    }
+
+    /** @internal */
+    get baseBias(): Tensor | null {
+      const { unmergedWeight: unmerged } = this;
+      return (unmerged?.bias === undefined ? this.bias : unmerged.bias) ?? null;
+    }
+
+    /** @internal */
+    get outputDim(): number {
+      return 0;
+    }
+
+    /** @internal */
+    abstract freshAdapter(options: FreshOptions): Adapter;
+    /** @internal */
+    abstract shapeOnDisk(part: AdapterPart, r: number): readonly number[];
+    /** @internal */
+    abstract plain(): Module;
+
+    /** @internal A fresh adapter with the further parts that `options` ask for. */
+    completed(adapter: Adapter, { loraBias, useDora }: FreshOptions): Adapter {
+      if (loraBias)
+        adapter.loraBias = parameter(
+          zeros(this.shapeOnDisk("bias", adapter.r), { device: this.weight.device }),
+        );
+      if (useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
+      return adapter;
+    }
+
+    /** @internal */
+    magnitudeOf(adapter: Adapter): Tensor {
+      return normsOf(this, adapter, adapter.scaling);
+    }
+
+    /** @internal */
+    factors({ loraA, loraB }: Adapter): { loraA: Tensor; loraB: Tensor } {
+      return { loraA, loraB };
+    }
+
+    /** @internal */
+    product(adapter: Adapter): Tensor {
+      const { loraA, loraB } = this.factors(adapter);
+      if (this.outputDim === 1) return loraA.matmul(loraB, { transA: true, transB: true });
+      return loraB.matmul(loraA).reshape(this.weight.shape);
+    }
+
+    /** @internal */
+    alongOutputs(): number[] {
+      return [-1];
+    }
+
+    /** @internal */
+    plainAdapter(name: string): Adapter {
+      return withoutStart(this.adapterOf(name));
+    }
+
+    /** @internal */
+    adapterOf(name: string): Adapter {
+      const adapter = this.adapters.get(name);
+      if (adapter === undefined) {
+        const loaded = [...this.adapters.keys()].map((n) => `"${n}"`).join(", ");
+        throw new LowrankError(
+          "ERR_UNKNOWN_ADAPTER",
+          `there is no adapter named ${shown(name)}; loaded: ${loaded || "none"}`,
+        );
+      }
+      return adapter;
+    }
+
+    deltaWeight(name?: string): Tensor {
+      if (name !== undefined) {
+        const adapter = this.adapterOf(name);
+        return deltaOf(this, withStart({ adapter, scaling: adapter.scaling }));
+      }
+      const shares = activeShares(this);
+      if (shares.some(({ adapter }) => adapter.magnitude))
+        return this.#adapted(shares).sub(this.baseWeight.to("f32"));
+      return deltaOf(this, shares);
+    }
+
+    /** The weight with all active adapters in it, one after another where DoRA rescales. */
+    #adapted(shares: readonly Share[]): Tensor {
+      const base = this.baseWeight.to("f32");
+      if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(this, shares));
+      return shares.reduce((weight, { adapter, scaling }) => {
+        const sum = weight.add(this.product(adapter).mul(scaling));
+        if (adapter.magnitude === undefined) return sum;
+        const along = sum.shape.map((size, d) => (d === this.outputDim ? size : 1));
+        return sum.mul(rescaling(this, adapter, scaling).reshape(along));
+      }, base);
+    }
+
+    /** @internal */
+    get adapts(): boolean {
+      if (this.isDisabled) return false;
+      const names = adapterPerRow();
+      if (names !== undefined) return names.some((name) => name !== null && this.adapters.has(name));
+      return this.active.length > 0 && !this.merged;
+    }
+
+    /** @internal */
+    get isDisabled(): boolean {
+      return isOff(this);
+    }
+
+    /** @internal */
+    addAdapter(name: string, adapter: Adapter, active = true): void {
+      if (this.adapters.has(name)) {
+        throw new LowrankError("ERR_ADAPTER_EXISTS", `there is an adapter named "${name}" already`);
+      }
+      if (active) this.unmerge();
+      this.adapters.set(name, adapter);
+      if (active) this.active.push({ name, weight: 1 });
+      if (this.weight.requiresGrad) this.weight.requiresGrad = false;
+    }
+
+    /** @internal */
+    startWith(adapter: Adapter): void {
+      this.addAdapter("default", adapter);
+      this.byHand = true;
+    }
+
+    /** @internal */
+    unloaded(): Module {
+      this.unmerge();
+      const { replaced } = this;
+      if (replaced === null) return this.byHand ? this.plain() : this;
+      // What moved or was loaded meanwhile is here.
+      const base = replaced.module as WithWeight;
+      base.weight = this.weight;
+      if (this.bias !== undefined) base.bias = this.bias;
+      base.training = this.training;
+      return base;
+    }
+
+    /** @internal */
+    settle(): Tensor[] {
+      const { unmergedWeight: base } = this;
+      if (base === null) return [];
+      parameter(this.weight, false);
+      if (base.bias !== undefined && this.bias) parameter(this.bias, false);
+      this.unmergedWeight = null;
+      return [base.tensor, ...(base.bias ? [base.bias] : [])];
+    }
+
+    /** @internal */
+    removeAdapter(name: string): void {
+      const adapter = this.adapters.get(name);
+      if (adapter === undefined) return;
+      if (this.active.some((a) => a.name === name)) this.unmerge();
+      this.active = this.active.filter((a) => a.name !== name);
+      this.adapters.delete(name);
+      for (const tensor of tensorsOf(adapter)) release(tensor);
+      if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) this.#forgetNorms();
+    }
+
+    #forgetNorms(): void {
+      release(this.squaredNorms?.squares);
+      this.squaredNorms = null;
+    }
+
+    /** @internal */
+    replacePart(name: string, part: AdapterPart, tensor: Tensor): void {
+      const adapter = this.adapterOf(name);
+      const old = partsOf(adapter).find(([own]) => own === part)?.[1];
+      if (old === tensor) return;
+      if (this.active.some((a) => a.name === name)) this.unmerge();
+      keep(tensor);
+      parameter(tensor, old?.requiresGrad ?? true);
+      setPart(adapter, part, tensor);
+      release(old);
+    }
+
+    /** @internal */
+    setActive(active: readonly Active[]): void {
+      const own = active.filter((a) => this.adapters.has(a.name));
+      // What is merged already stays so.
+      if (JSON.stringify(own) === JSON.stringify(this.active)) return;
+      this.unmerge();
+      this.active = own;
+    }
+
+    /**
+     * Puts W + ΔW in the place of the weight, as a new tensor: the base stays as it is, so that
+     * `unmerge` restores it to the bit. Merging twice is merging once.
+     */
+    merge(): this {
+      if (this.merged || this.active.length === 0) return this;
+      const { weight: base, bias } = this;
+      const shares = activeShares(this);
+      const merged = noGrad(() =>
+        scope(() => ({
+          weight: this.#adapted(shares).to(base.dtype),
+          bias: biasOf(bias ?? null, shares),
+        })),
+      );
+      keep(merged.weight);
+      this.weight = merged.weight;
+      this.unmergedWeight = { tensor: base };
+      if (merged.bias !== (bias ?? null)) {
+        keep(merged.bias as Tensor);
+        this.bias = merged.bias;
+        this.unmergedWeight = { tensor: base, bias: bias ?? null };
+      }
+      return this;
+    }
+
+    unmerge(): this {
+      const { unmergedWeight: base } = this;
+      if (base === null) return this;
+      release(this.weight);
+      this.weight = base.tensor;
+      if (base.bias !== undefined) {
+        release(this.bias);
+        this.bias = base.bias;
+      }
+      this.unmergedWeight = null;
+      return this;
+    }
+
+    override train(mode = true): this {
+      super.train(mode);
+      if (this.mergeWeights && this.active.length > 0) {
+        if (mode) this.unmerge();
+        else this.merge();
+      }
+      return this;
+    }
+
+    /** @internal */
+    withBase<R>(forward: () => R): R {
+      const { unmergedWeight: base, weight, bias } = this;
+      if (base === null || !(this.isDisabled || adapterPerRow())) return forward();
+      this.weight = base.tensor;
+      if (base.bias !== undefined) this.bias = base.bias;
+      try {
+        return forward();
+      } finally {
+        this.weight = weight;
+        if (base.bias !== undefined) this.bias = bias ?? null;
+      }
+    }
+
+    /** @internal */
+    parameterName(adapter: string, part: AdapterPart): string {
+      return this.namedByAdapter ? this.nameInMemory(adapter, part) : PLAIN_NAMES[part];
+    }
+
+    /** @internal */
+    nameInMemory(adapter: string, part: AdapterPart): string {
+      if (part === "magnitude") return `lora_magnitude_vector.${adapter}.weight`;
+      return part === "bias" ? `lora_B.${adapter}.bias` : `lora_${part}.${adapter}.weight`;
+    }
+
+    /** @internal */
+    nameOnDisk(part: AdapterPart): string {
+      if (part === "magnitude") return "lora_magnitude_vector";
+      return part === "bias" ? "lora_B.bias" : `lora_${part}.weight`;
+    }
+
+    override *ownParameters(): IterableIterator<[string, Tensor]> {
+      const base = this.unmergedWeight;
+      if (base !== null) yield ["weight", base.tensor];
+      for (const [name, tensor] of super.ownParameters())
+        if (name !== "weight" || base === null) yield [name, tensor];
+      if (base?.bias && isParameter(base.bias)) yield ["bias", base.bias];
+      for (const [name, adapter] of this.adapters) {
+        for (const [part, tensor] of partsOf(adapter)) yield [this.parameterName(name, part), tensor];
+      }
+    }
+
+    override *ownState(): IterableIterator<[string, Tensor]> {
+      // A frozen weight of a file asks for no gradient, and is state all the same.
+      const named = new Map<string, Tensor>([["weight", this.baseWeight]]);
+      const bias = this.baseBias;
+      if (bias !== null) named.set("bias", bias);
+      for (const [name, tensor] of this.ownParameters()) named.set(name, tensor);
+      yield* named;
+    }
+
+    /** @internal */
+    override beforeLoad(): void {
+      this.unmerge();
+      super.beforeLoad();
+    }
+
+    override to(device: Parameters<Module["to"]>[0]): this {
+      this.unmerge();
+      this.#forgetNorms();
+      super.to(device);
+      for (const adapter of this.adapters.values()) {
+        for (const [part, tensor] of partsOf(adapter)) {
+          const moved = tensor.to(device);
+          if (moved !== tensor) setPart(adapter, part, adopted(tensor, moved));
+        }
+        const { start } = adapter;
+        for (const key of ["loraA", "loraB"] as const) {
+          const moved = start?.[key].to(device);
+          if (start !== undefined && moved !== undefined && moved !== start[key])
+            start[key] = adopted(start[key], moved);
+        }
+      }
+      return this;
+    }
+
+    override dispose(): void {
+      this.unmerge();
+      this.#forgetNorms();
+      super.dispose();
+      for (const adapter of this.adapters.values()) for (const tensor of tensorsOf(adapter)) tensor.dispose();
+    }
+  }
+  Object.defineProperty(Layer.prototype, BRAND, { value: true });
+  return Layer;
+}
+
+/**
+ * The mixin, and the class of what it makes: `class Linear extends LoRALayer(nn.Linear)`, of which
+ * `instanceof nn.Linear` and `instanceof LoRALayer` both hold.
+ */
+export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
+  value: (value: unknown): boolean => typeof value === "object" && value !== null && BRAND in value,
+}) as typeof mixin & {
+  /** `layer instanceof LoRALayer`: whether the mixin made it. */
+  [Symbol.hasInstance](value: unknown): value is LowRank & {
+    /** What forward multiplies by now: the base's own, or the merged one where `merged`. `stateDict()` has the base's. */
+    weight: Tensor;
+    /** What forward adds now; null or undefined for none. */
+    bias?: Tensor | null | undefined;
+  };
+};
+
+/** Σ scaling · B·A. */
+function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
+  const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
+  return rest.reduce((sum, one) => sum.add(one), first as Tensor);
+}

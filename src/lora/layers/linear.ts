@@ -1,0 +1,144 @@
+import { tensor, zeros } from "../../create.js";
+import { session } from "../../native.js";
+import { inputOf } from "../../nn/inputs.js";
+import { Linear as BaseLinear, type LinearOptions } from "../../nn/linear.js";
+import { uniform } from "../../random.js";
+import { trains } from "../../scope.js";
+import { made, parameter, type Tensor } from "../../tensor.js";
+import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
+import { composed } from "./composed.js";
+import { LoRALayer, type LoRAOptions } from "./layer.js";
+import { checkBase, checkLayer } from "./options.js";
+import { loraLinear } from "./lora-linear.js";
+import { byRows, sharesOf, type Share } from "./shares.js";
+
+/** What `lora.Linear` takes besides its sizes. */
+export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
+  /** Whether the weight is stored as [in, out]. */
+  fanInFanOut?: boolean | undefined;
+}
+
+/** A dense product, and what one low-rank path adds to it. */
+export interface LinearParts {
+  weight: Tensor;
+  bias: Tensor | null;
+  share?: Share | undefined;
+}
+
+/**
+ * y = x·Wᵀ + b + s·drop(x)·Aᵀ·Bᵀ. Shapes: A [r, in], B [out, r]. A starts as U(±1/√in) (Kaiming
+ * with a = √5), B at zero, so that training starts from exactly the base. Source: Hu et al. 2021;
+ * loralib's Linear.
+ */
+export class Linear extends LoRALayer(BaseLinear) {
+  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  constructor(inFeatures: number, outFeatures: number, options: LoRALinearOptions = {}) {
+    super(inFeatures, outFeatures, checkLayer("lora.Linear", options, { inFeatures, outFeatures }));
+    this.mergeWeights = options.mergeWeights ?? true;
+    const { r = 0, loraAlpha = 1 } = options;
+    if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+  }
+
+  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  static fromBase(layer: BaseLinear, options: LoRALinearOptions = {}): Linear {
+    checkBase("lora.Linear", layer, BaseLinear, "a linear layer", options);
+    const lora = new Linear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
+    lora.training = layer.training;
+    return lora;
+  }
+
+  /** @internal */
+  override plain(): BaseLinear {
+    const { inFeatures, outFeatures, fanInFanOut, baseWeight: weight, baseBias: bias } = this;
+    const plain = new BaseLinear(inFeatures, outFeatures, {
+      fanInFanOut,
+      weight,
+      ...(bias ? { biasValues: bias } : {}),
+    });
+    return Object.assign(plain, { training: this.training });
+  }
+
+  /** @internal Which dimension of the weight counts outputs. */
+  override get outputDim(): number {
+    return this.fanInFanOut ? 1 : 0;
+  }
+
+  /** @internal A as U(±1/√in), B zero. */
+  override freshAdapter(options: FreshOptions): Adapter {
+    const { inFeatures, outFeatures, weight } = this;
+    const { device } = weight;
+    checkAdapterRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
+    const bound = 1 / Math.sqrt(inFeatures);
+    const drawn = uniform(options.r * inFeatures, -bound, bound);
+    const adapter = {
+      ...described(options),
+      loraA: parameter(tensor(drawn, { shape: [options.r, inFeatures], device })),
+      loraB: parameter(zeros([outFeatures, options.r], { device })),
+    };
+    return this.completed(adapter, options);
+  }
+
+  /** @internal A [r, in], B [out, r], the rest [out]. */
+  override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
+    if (part === "A") return [r, this.inFeatures];
+    return part === "B" ? [this.outFeatures, r] : [this.outFeatures];
+  }
+
+  /** @internal Where the windows of outputs start that an adapter of this layer's own form gives. */
+  windowsOf(_adapter: Adapter): readonly number[] {
+    return [];
+  }
+
+  /** x [..., in] → [..., out]. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`. */
+  override forward(x: Tensor): Tensor {
+    if (!this.adapts) return this.withBase(() => super.forward(x));
+    inputOf("lora.Linear", x);
+    const shares = sharesOf(this, x.size / this.inFeatures);
+    if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
+      return byRows(this, x, (own, active) => this.#apart(own, active));
+    return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
+  }
+
+  /** @internal What forward adds to the dense product of `rows` rows, where that is one path over all rows and outputs, and drops nothing. */
+  plainShare(rows: number): Share | undefined {
+    if (this.forward !== Linear.prototype.forward || !this.adapts) return undefined;
+    const [share, ...rest] = sharesOf(this, rows);
+    if (share === undefined || rest.length > 0 || share.runs) return undefined;
+    const { adapter } = share;
+    const drops = adapter.loraDropout > 0 && trains(this);
+    if (drops || adapter.magnitude || this.windowsOf(adapter).length > 0) return undefined;
+    return share;
+  }
+
+  /** @internal The dense product and the one low-rank path that forward is over `rows` rows, where it is no more than that. */
+  plainParts(rows: number): LinearParts | undefined {
+    if (this.forward !== Linear.prototype.forward) return undefined;
+    if (!this.adapts) return this.withBase(() => ({ weight: this.weight, bias: this.bias }));
+    const share = this.plainShare(rows);
+    if (share === undefined || share.adapter.loraBias !== undefined) return undefined;
+    return { weight: this.baseWeight, bias: this.baseBias, share };
+  }
+
+  /** @internal `forward` by `plainShare`, whose product x·Aᵀ is `h`. */
+  withProjection(x: Tensor, share: Share, h: Tensor): Tensor {
+    return loraLinear(this, x, this.baseWeight, this.baseBias, [share], h);
+  }
+
+  #apart(x: Tensor, shares: readonly Share[]): Tensor {
+    const { baseWeight: weight, fanInFanOut } = this;
+    return composed(this, x, shares, {
+      base: (given, bias) => made(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
+      lowRank: (given, adapter, scaling) => {
+        const { loraA, loraB } = this.factors(adapter);
+        return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
+      },
+      sum: (given, adapter, scaling) => loraLinear(this, given, weight, null, [{ adapter, scaling }]),
+    });
+  }
+}
+
+/** The options that keep and share what `layer` holds. */
+export function ofBase(layer: BaseLinear): LoRALinearOptions {
+  const { weight, bias, fanInFanOut } = layer;
+  return { fanInFanOut, weight, ...(bias ? { biasValues: bias } : {}) };
+}

@@ -1,0 +1,97 @@
+/** A dense layer with its low-rank paths, as one operation. */
+import { session, type LowRankPath } from "../../native.js";
+import { nextDropout } from "../../random.js";
+import { trains } from "../../scope.js";
+import { made, type Tensor } from "../../tensor.js";
+import type { Adapter } from "./adapter.js";
+import { biasOf, type Share } from "./shares.js";
+
+/** How many paths the operation takes. */
+const MOST_PATHS = 14;
+
+/** What the operation asks of a layer. */
+interface Dense {
+  readonly training: boolean;
+  readonly fanInFanOut: boolean;
+  windowsOf(adapter: Adapter): readonly number[];
+}
+
+/**
+ * x·Wᵀ + b + Σ s·drop(x)·Aᵀ·Bᵀ, each share over its rows and windows of outputs. Adapters over all
+ * rows and outputs that drop nothing are one: concatenated along the rank, with the scaling in B. Of the only share,
+ * where it is such a one, x·Aᵀ may be given as `h`.
+ */
+export function loraLinear(
+  layer: Dense,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  shares: readonly Share[],
+  h?: Tensor,
+): Tensor {
+  if (shares.length > MOST_PATHS && shares.some(({ runs }) => runs))
+    return inParts(layer, x, weight, bias, shares);
+  const drops = ({ loraDropout }: Adapter): boolean => loraDropout > 0 && trains(layer);
+  const plain = shares.filter(
+    ({ adapter, runs }) => !runs && !drops(adapter) && layer.windowsOf(adapter).length === 0,
+  );
+  const one = plain.length > 1 ? [combined(plain)] : [];
+  const rest = one.length > 0 ? shares.filter((share) => !plain.includes(share)) : shares;
+  const paths = [...one, ...rest].map(({ adapter, scaling, runs = [] }): LowRankPath => {
+    const p = drops(adapter) ? adapter.loraDropout : 0;
+    // A draw is taken only where something is dropped.
+    const draw = (): [number, number] => (p > 0 ? nextDropout() : [0, 0]);
+    const [seed, stream] = draw();
+    return {
+      loraA: adapter.loraA.id,
+      loraB: adapter.loraB.id,
+      scale: scaling,
+      p,
+      seed,
+      stream,
+      runs: runs.flatMap(({ start, count }, i) => [start, count, i === 0 ? stream : draw()[1]]),
+      windows: [...layer.windowsOf(adapter)],
+    };
+  });
+  const whole = biasOf(bias, shares);
+  return made(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths, h?.id));
+}
+
+/** A and B of adapters as those of one. */
+function combined(shares: readonly Share[]): Share {
+  const [firstA, ...restA] = shares.map((s) => s.adapter.loraA) as [Tensor, ...Tensor[]];
+  const [firstB, ...restB] = shares.map((s) => s.adapter.loraB.mul(s.scaling)) as [Tensor, ...Tensor[]];
+  const loraA = firstA.concat(restA, 0);
+  const r = loraA.shape[0] as number;
+  const adapter = { r, loraAlpha: r, scaling: 1, loraDropout: 0, loraA, loraB: firstB.concat(restB, 1) };
+  return { adapter, scaling: 1 };
+}
+
+/** More adapters than fit into one pass, by halves of the rows. */
+function inParts(
+  layer: Dense,
+  x: Tensor,
+  weight: Tensor,
+  bias: Tensor | null,
+  shares: readonly Share[],
+): Tensor {
+  const features = x.shape.at(-1) as number;
+  const rows = x.size / features;
+  const starts = shares.flatMap(({ runs = [] }) => runs.map(({ start }) => start)).sort((a, b) => a - b);
+  const middle = starts[Math.floor(starts.length / 2)] as number;
+  const flat = x.reshape(rows, features);
+  const parts = [
+    [0, middle],
+    [middle, rows],
+  ].map(([from, to]) => {
+    const own = shares.flatMap((share) => {
+      const runs = (share.runs ?? [])
+        .filter(({ start, count }) => start < (to as number) && start + count > (from as number))
+        .map(({ start, count }) => ({ start: start - (from as number), count }));
+      return runs.length === 0 ? [] : [{ ...share, runs }];
+    });
+    return loraLinear(layer, flat.slice(0, from as number, to as number), weight, bias, own);
+  });
+  const y = (parts[0] as Tensor).concat(parts[1] as Tensor, 0);
+  return y.reshape(...x.shape.slice(0, -1), y.shape[1] as number);
+}

@@ -1,0 +1,134 @@
+import { tensor, zeros } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { Linear as BaseLinear } from "../../nn/linear.js";
+import { uniform } from "../../random.js";
+import { parameter, type Tensor } from "../../tensor.js";
+import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
+import { checkBase, checkLayer } from "./options.js";
+import { Linear, ofBase, type LoRALinearOptions } from "./linear.js";
+
+/** What `lora.MergedLinear` takes besides its sizes. */
+export interface MergedLinearOptions extends LoRALinearOptions {
+  /** Which of the equal slices of the outputs are adapted; `[false]`, which adapts none. */
+  enableLora?: readonly boolean[] | undefined;
+}
+
+/**
+ * Several linear layers in one weight, such as q, k and v, of which some are adapted: the outputs
+ * are cut into `enableLora.length` equal slices, and y[slice i] += s·drop(x)·A_iᵀ·B_iᵀ for each
+ * enabled one. Shapes, with E slices enabled: A [r·E, in], B [out / length · E, r], block by block.
+ * All A_i are one product, and no difference of the weight is ever made. With no slice enabled it is
+ * a plain layer whose weight is frozen. Source: loralib's MergedLinear.
+ *
+ * Throws `ERR_OPTION` when the length of `enableLora` does not divide the outputs.
+ */
+export class MergedLinear extends Linear {
+  /** Which of the equal slices of the outputs are adapted. */
+  readonly enableLora: readonly boolean[];
+
+  /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
+  constructor(inFeatures: number, outFeatures: number, options: MergedLinearOptions = {}) {
+    checkLayer("lora.MergedLinear", options, { inFeatures, outFeatures });
+    const { enableLora = [false], r = 0, loraAlpha = 1, ...rest } = options;
+    checkSlices(enableLora, outFeatures);
+    super(inFeatures, outFeatures, rest);
+    this.enableLora = [...enableLora];
+    if (r === 0) return;
+    if (this.slices.length > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
+    else this.weight.requiresGrad = false;
+  }
+
+  /** A low-rank layer in the place of `layer`: its weights are kept, and shared. */
+  static override fromBase(layer: BaseLinear, options: MergedLinearOptions = {}): MergedLinear {
+    checkBase("lora.MergedLinear", layer, BaseLinear, "a linear layer", options);
+    const lora = new MergedLinear(layer.inFeatures, layer.outFeatures, { ...ofBase(layer), ...options });
+    lora.training = layer.training;
+    return lora;
+  }
+
+  /** The enabled slices, by number from 0. */
+  get slices(): number[] {
+    return this.enableLora.flatMap((on, i) => (on ? [i] : []));
+  }
+
+  /** Outputs of a slice. */
+  get width(): number {
+    return this.outFeatures / this.enableLora.length;
+  }
+
+  /** @internal A [r·E, in] as U(±1/√in), B [width·E, r] zero. */
+  override freshAdapter(options: FreshOptions): Adapter {
+    const { r, useDora, loraBias } = options;
+    const groups = this.slices.length;
+    if (groups === 0)
+      throw new LowrankError(
+        "ERR_OPTION",
+        "lora.MergedLinear: enableLora enables nothing that could be adapted",
+      );
+    if (useDora || loraBias) {
+      throw new LowrankError(
+        "ERR_OPTION",
+        `lora.MergedLinear: ${useDora ? "useDora" : "loraBias"} would change the slices that are not enabled, too`,
+      );
+    }
+    const { inFeatures, width, weight } = this;
+    const { device } = weight;
+    checkAdapterRoom("lora.MergedLinear", device, r * groups * (inFeatures + width));
+    const bound = 1 / Math.sqrt(inFeatures);
+    const shape = [r * groups, inFeatures];
+    return {
+      ...described(options),
+      loraA: parameter(tensor(uniform(r * groups * inFeatures, -bound, bound), { shape, device })),
+      loraB: parameter(zeros([width * groups, r], { device })),
+    };
+  }
+
+  /** Whether an adapter is a plain one over all outputs, as a file of PEFT gives it. */
+  #isPlain({ loraA, loraB }: Adapter): boolean {
+    return loraB.shape[0] === this.outFeatures && loraA.shape[0] === loraB.shape[1];
+  }
+
+  /** @internal The first output of each enabled slice; none of a plain adapter. */
+  override windowsOf(adapter: Adapter): readonly number[] {
+    return this.#isPlain(adapter) ? [] : this.slices.map((slice) => slice * this.width);
+  }
+
+  /** @internal A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices, zero in the others. */
+  override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
+    if (this.#isPlain(adapter)) return super.factors(adapter);
+    const { loraA, loraB } = adapter;
+    const { width } = this;
+    const [rank, r] = [loraA.shape[0] as number, loraB.shape[1] as number];
+    const { device } = loraB;
+    let enabled = 0;
+    const [first, ...rest] = this.enableLora.map((on) => {
+      if (!on) return zeros([width, rank], { device });
+      const block = loraB.slice(0, enabled * width, (enabled + 1) * width);
+      const before = zeros([width, enabled * r], { device });
+      const after = zeros([width, rank - ++enabled * r], { device });
+      return before.concat([block, after], 1);
+    });
+    return { loraA, loraB: (first as Tensor).concat(rest, 0) };
+  }
+
+  /** @internal The equal plain adapter: rank r·E, loraAlpha times E (√E with rank-stabilised scaling). */
+  override plainAdapter(name: string): Adapter {
+    const adapter = this.adapterOf(name);
+    if (this.#isPlain(adapter)) return adapter;
+    const { loraA, loraB } = this.factors(adapter);
+    const r = loraA.shape[0] as number;
+    const groups = r / adapter.r;
+    const loraAlpha = adapter.loraAlpha * (adapter.useRslora ? Math.sqrt(groups) : groups);
+    return { ...adapter, r, loraAlpha, loraA, loraB };
+  }
+}
+
+function checkSlices(enableLora: readonly boolean[], outFeatures: number): void {
+  const { length } = enableLora;
+  if (length === 0 || outFeatures % length !== 0) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `lora.MergedLinear: enableLora names ${length} slices, which do not divide ${outFeatures} outputs`,
+    );
+  }
+}

@@ -1,0 +1,107 @@
+/** What the constructors of low-rank layers are given, checked before anything is made. */
+import { flag, isPlain, listOf, numberThat, options, probability, refuse, whole } from "../../argument.js";
+import { LowrankError } from "../../errors.js";
+import type { LoRAOptions } from "./adapter.js";
+
+/** Options that all low-rank layers take. */
+const COMMON = ["r", "loraAlpha", "mergeWeights", "useRslora", "useDora", "device", "weight"] as const;
+
+/** What each kind takes besides. */
+const OWN = {
+  "lora.Linear": ["loraDropout", "loraBias", "fanInFanOut", "bias", "biasValues"],
+  "lora.MergedLinear": ["loraDropout", "loraBias", "fanInFanOut", "bias", "biasValues", "enableLora"],
+  "lora.Embedding": ["loraDropout", "loraBias", "paddingIdx", "maxNorm"],
+  "lora.Conv": [
+    "loraDropout",
+    "loraBias",
+    "bias",
+    "biasValues",
+    "stride",
+    "padding",
+    "dilation",
+    "groups",
+    "paddingMode",
+  ],
+} as const;
+
+/** Spellings of loralib and PEFT, and what they are here. */
+const SPELLED: Record<string, string> = {
+  rank: "r",
+  alpha: "loraAlpha",
+  dropout: "loraDropout",
+  lora_alpha: "loraAlpha",
+  lora_dropout: "loraDropout",
+  merge_weights: "mergeWeights",
+  fan_in_fan_out: "fanInFanOut",
+  enable_lora: "enableLora",
+  use_rslora: "useRslora",
+  use_dora: "useDora",
+  lora_bias: "loraBias",
+  padding_idx: "paddingIdx",
+  padding_mode: "paddingMode",
+};
+
+/**
+ * The options of a layer, and its sizes. Throws `ERR_OPTION`, naming the argument: for one that is unknown, of another
+ * kind, or means nothing.
+ */
+export function checkLayer<T extends LoRAOptions>(
+  layer: string,
+  given: T | undefined,
+  sizes: Readonly<Record<string, unknown>> = {},
+): T {
+  for (const [name, size] of Object.entries(sizes)) whole(layer, name, size, 1);
+  const kind = layer.startsWith("lora.Conv") ? "lora.Conv" : (layer as keyof typeof OWN);
+  for (const name of Object.keys(given ?? {})) {
+    const meant = Object.hasOwn(SPELLED, name) ? SPELLED[name] : undefined;
+    if (meant !== undefined)
+      throw new LowrankError("ERR_OPTION", `${layer}: there is no option ${name}; it is ${meant} here`);
+  }
+  const known = [...COMMON, ...OWN[kind]] as unknown as readonly (keyof T & string)[];
+  const checked = options(layer, given, known);
+  checkAdapterOptions(layer, checked);
+  const { mergeWeights, useRslora } = checked;
+  const { fanInFanOut, bias, enableLora } = checked as Record<string, unknown>;
+  for (const [name, value] of Object.entries({ mergeWeights, useRslora, fanInFanOut, bias }))
+    if (value !== undefined) flag(layer, name, value);
+  if (enableLora !== undefined) listOf(layer, "enableLora", enableLora, flag);
+  return checked;
+}
+
+/** What is asked of an adapter. Throws `ERR_OPTION`. */
+export function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void {
+  const { r, loraAlpha, loraDropout, useDora, loraBias } = given;
+  if (r !== undefined) whole(layer, "r", r, least);
+  if (loraAlpha !== undefined) numberThat(layer, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");
+  if (loraDropout !== undefined) probability(layer, "loraDropout", loraDropout);
+  if (useDora !== undefined) flag(layer, "useDora", useDora);
+  if (loraBias !== undefined) flag(layer, "loraBias", loraBias);
+  if (useDora && loraBias)
+    throw new LowrankError("ERR_OPTION", `${layer}: loraBias is not defined together with useDora`);
+}
+
+/** What a mixin is given as the class that it extends. Throws `ERR_OPTION`. */
+export function checkBaseClass(mixin: string, given: unknown, Base: Function, what: string): void {
+  const fits = typeof given === "function" && (given === Base || given.prototype instanceof Base);
+  if (!fits) refuse(mixin, "Base", what, given);
+}
+
+/** What `fromBase` is given as the layer whose weights are kept, and its options. Throws `ERR_OPTION`. */
+export function checkBase<T extends object>(
+  layer: string,
+  given: unknown,
+  Base: abstract new (...args: never[]) => T,
+  what: string,
+  chosen: unknown,
+): T {
+  if (!(given instanceof Base)) return refuse(`${layer}.fromBase`, "layer", what, given);
+  const held = (given as { adapters?: ReadonlyMap<string, unknown> | undefined }).adapters;
+  if (held !== undefined && held.size > 0)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${layer}.fromBase: the layer has adapters already (${[...held.keys()].join(", ")}), which would be lost; give it one more with inject`,
+    );
+  // They are spread before they are checked one by one, and a spread takes anything.
+  if (!isPlain(chosen)) refuse(`${layer}.fromBase`, "options", "an object of options", chosen);
+  return given;
+}

@@ -1,0 +1,132 @@
+/**
+ * Adapters of layers that have a form of their own: a merged linear layer holds a block of B for each enabled slice, a
+ * grouped convolution an A that each group's channels meet. PEFT's files hold the plain adapters that these equal.
+ */
+import { tensor } from "../../create.js";
+import { noGrad } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import { partsOf, type Adapter } from "./adapter.js";
+import type { AnyLoRALayer } from "./any-layer.js";
+import { MergedLinear } from "./merged-linear.js";
+
+/** Whether an adapter is held in its layer's own form, and not in PEFT's. */
+export function isOwnForm(layer: AnyLoRALayer, adapter: Adapter): boolean {
+  return partsOf(adapter).some(
+    ([part, { shape }]) => shape.join() !== layer.shapeOnDisk(part, adapter.r).join(),
+  );
+}
+
+/** Factors of one layer. */
+export interface Factors {
+  loraA: Tensor;
+  loraB: Tensor;
+}
+
+/**
+ * Factors of the plain form as ones of the form and rank in which `layer` holds `adapter`; a smaller rank is filled up
+ * with zeros. Undefined where they have no such form: they mix what the form keeps apart, or have a larger rank. The
+ * result is on the cpu, and the caller's.
+ */
+export async function asOwnForm(
+  layer: AnyLoRALayer,
+  adapter: Adapter,
+  plain: Factors,
+): Promise<Factors | undefined> {
+  const [a, b] = [await values(plain.loraA), await values(plain.loraB)];
+  if (layer instanceof MergedLinear) return asSlices(layer, adapter, plain, a, b);
+  return asGroups(adapter, plain, a, b);
+}
+
+async function values(given: Tensor): Promise<Float32Array> {
+  const wide = noGrad(() => given.to("f32"));
+  const data = (await wide.data()) as Float32Array;
+  if (wide !== given) wide.dispose();
+  return data;
+}
+
+/** A [r·E, in] and block-diagonal B [out, r·E] as B [width·E, r]. */
+function asSlices(
+  layer: MergedLinear,
+  adapter: Adapter,
+  { loraA, loraB }: Factors,
+  a: Float32Array,
+  b: Float32Array,
+): Factors | undefined {
+  const { slices, width, inFeatures } = layer;
+  const enabled = slices.length;
+  const rank = loraA.shape[0] as number;
+  const own = rank / enabled;
+  if (!Number.isInteger(own) || own > adapter.r || loraB.shape[0] !== layer.outFeatures) return undefined;
+  const blocks = blocksOfB(layer, b, rank);
+  if (blocks === undefined) return undefined;
+  const [outA, outB] = [
+    new Float32Array(adapter.r * enabled * inFeatures),
+    new Float32Array(width * enabled * adapter.r),
+  ];
+  for (let slice = 0; slice < enabled; slice++)
+    outA.set(
+      a.subarray(slice * own * inFeatures, (slice + 1) * own * inFeatures),
+      slice * adapter.r * inFeatures,
+    );
+  for (let row = 0; row < width * enabled; row++)
+    outB.set(blocks.subarray(row * own, (row + 1) * own), row * adapter.r);
+  return {
+    loraA: tensor(outA, { shape: [adapter.r * enabled, inFeatures], device: "cpu" }),
+    loraB: tensor(outB, { shape: [width * enabled, adapter.r], device: "cpu" }),
+  };
+}
+
+/** The blocks [width·E, r] of B [out, r·E]; undefined where it holds anything beside them. */
+export function blocksOfB(
+  { slices, width }: MergedLinear,
+  b: Float32Array,
+  rank: number,
+): Float32Array | undefined {
+  const r = rank / slices.length;
+  const out = new Float32Array(width * slices.length * r);
+  for (const [i, value] of b.entries()) {
+    const [row, column] = [Math.floor(i / rank), i % rank];
+    const slice = slices.indexOf(Math.floor(row / width));
+    if (slice >= 0 && slice === Math.floor(column / r))
+      out[(slice * width + (row % width)) * r + (column % r)] = value;
+    else if (value !== 0) return undefined;
+  }
+  return out;
+}
+
+/** A [r·g, in, …], of which block j sees group j's channels alone and all are equal, as A [r, in / g, …]. */
+function asGroups(
+  adapter: Adapter,
+  { loraA, loraB }: Factors,
+  a: Float32Array,
+  b: Float32Array,
+): Factors | undefined {
+  const [, perGroup = 1, ...kernel] = adapter.loraA.shape;
+  const [rank = 1, channels = 1] = loraA.shape;
+  const groups = channels / perGroup;
+  const own = rank / groups;
+  if (!Number.isInteger(groups) || !Number.isInteger(own) || own > adapter.r || loraB.shape[1] !== own)
+    return undefined;
+  const taps = kernel.reduce((n, k) => n * k, 1);
+  const outA = new Float32Array(adapter.loraA.size);
+  const line = perGroup * taps;
+  for (let row = 0; row < rank; row++) {
+    const [group, r] = [Math.floor(row / own), row % own];
+    for (let c = 0; c < channels * taps; c++) {
+      const value = a[row * channels * taps + c] as number;
+      const inside = Math.floor(c / line) === group;
+      if (!inside && value !== 0) return undefined;
+      if (!inside) continue;
+      const to = r * line + (c % line);
+      if (group === 0) outA[to] = value;
+      else if (outA[to] !== value) return undefined;
+    }
+  }
+  const outB = new Float32Array(adapter.loraB.size);
+  for (let row = 0; row < b.length / own; row++)
+    outB.set(b.subarray(row * own, (row + 1) * own), row * adapter.r);
+  return {
+    loraA: tensor(outA, { shape: adapter.loraA.shape, device: "cpu" }),
+    loraB: tensor(outB, { shape: adapter.loraB.shape, device: "cpu" }),
+  };
+}

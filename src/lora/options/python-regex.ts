@@ -1,0 +1,150 @@
+/** Python's regular expressions, in which PEFT's configurations are written, as JavaScript's. */
+import { LowrankError } from "../../errors.js";
+
+/** What a pattern is fitted into before it is compiled. */
+export type Fit = (body: string) => string;
+
+/** As Python's `re.fullmatch`. */
+export const inFull: Fit = (body) => `^(?:${body})$`;
+
+/** A path as a pattern that matches it alone. */
+export function escaped(path: string): string {
+  return path.replaceAll(/[.*+?^${}()|[\]\\]/g, "\\$&");
+}
+
+/**
+ * Compiles a pattern. Where the two languages write one thing differently it is translated; what
+ * JavaScript has no way to say is refused by its name, and so is what does not compile, both as
+ * `ERR_OPTION` of `option`.
+ */
+export function pythonRegex(source: string, option: string, fit: Fit = inFull): RegExp {
+  const refuse = (what: string, cause?: unknown): never => {
+    throw new LowrankError("ERR_OPTION", `${option}: "${source}" ${what}`, { cause });
+  };
+  const { body, flags } = new Translation(source, (what) =>
+    refuse(`has ${what}, which JavaScript lacks`),
+  ).run();
+  try {
+    return new RegExp(fit(body), flags);
+  } catch (cause) {
+    const reason = (cause as Error).message.replace(/^Invalid regular expression: .*: /, "");
+    return refuse(`is no regular expression: ${reason}`, cause);
+  }
+}
+
+/** A class that stands for many characters, after which Python takes a hyphen as itself. */
+const SETS = "wWdDsS";
+/** Escapes that mean the same in both. */
+const SHARED = new Set("wWdDsSbBnrtfvx0123456789u");
+
+/** One pass over a pattern, which copies what both languages read alike. */
+class Translation {
+  private at = 0;
+  private out = "";
+  private flags = "u";
+
+  constructor(
+    private readonly source: string,
+    private readonly lacks: (what: string) => never,
+  ) {}
+
+  run(): { body: string; flags: string } {
+    this.globalFlags();
+    while (this.at < this.source.length) this.step();
+    return { body: this.out, flags: this.flags };
+  }
+
+  private peek(length: number, from = this.at): string {
+    return this.source.slice(from, from + length);
+  }
+
+  private take(length: number, as = this.peek(length)): void {
+    this.at += length;
+    this.out += as;
+  }
+
+  /** `(?ims)` in front of everything. */
+  private globalFlags(): void {
+    const [text, letters = ""] = /^\(\?([a-zA-Z]+)\)/.exec(this.source) ?? [];
+    if (text === undefined) return;
+    for (const letter of letters) {
+      if (letter === "x" || letter === "L") this.lacks(`the flag (?${letter})`);
+      // `u` is how Python reads text anyway; `a` is how JavaScript reads \w and \d.
+      if ("ims".includes(letter) && !this.flags.includes(letter)) this.flags += letter;
+    }
+    this.take(text.length, "");
+  }
+
+  private step(): void {
+    const next = this.peek(1);
+    if (next === "\\") this.escape();
+    else if (next === "[") this.class();
+    else if (next === "(" && this.peek(2) === "(?") this.group();
+    else if (next === "{") this.brace();
+    else if (next === "}" || next === "]") this.take(1, `\\${next}`);
+    else if ("*+?".includes(next)) this.quantifier(1);
+    else this.take(1);
+  }
+
+  private escape(inClass = false): void {
+    const letter = this.peek(1, this.at + 1);
+    if (letter === "A" && !inClass) return this.take(2, "(?<![\\s\\S])");
+    if ((letter === "Z" || letter === "z") && !inClass) return this.take(2, "(?![\\s\\S])");
+    if (letter === "a") return this.take(2, "\\x07");
+    if (letter === "N") return this.lacks("a character by its name (\\N{…})");
+    if (letter === "U") return this.take(10, `\\u{${this.peek(8, this.at + 2)}}`);
+    // Python takes the escape of punctuation as the character; JavaScript knows only its own.
+    if (letter !== "" && !SHARED.has(letter) && !/[a-zA-Z]/.test(letter))
+      return this.take(
+        2,
+        /[\^$\\.*+?()[\]{}|/-]/.test(letter) && (letter !== "-" || inClass) ? `\\${letter}` : letter,
+      );
+    return this.take(2);
+  }
+
+  private class(): void {
+    this.take(1);
+    if (this.peek(1) === "^") this.take(1);
+    // A bracket that comes first is itself.
+    if (this.peek(1) === "]") this.take(1, "\\]");
+    while (this.at < this.source.length && this.peek(1) !== "]") {
+      if (this.peek(1) !== "\\") {
+        this.take(1);
+        continue;
+      }
+      const set = SETS.includes(this.peek(1, this.at + 1));
+      this.escape(true);
+      if (set && this.peek(1) === "-") this.take(1, "\\-");
+    }
+    this.take(1);
+  }
+
+  private group(): void {
+    const [name] = /^\(\?P<\w+>/.exec(this.peek(200)) ?? [];
+    if (name !== undefined) return this.take(name.length, `(?<${name.slice(4)}`);
+    const [reference, of = ""] = /^\(\?P=(\w+)\)/.exec(this.peek(200)) ?? [];
+    if (reference !== undefined) return this.take(reference.length, `\\k<${of}>`);
+    if (this.peek(3) === "(?#") {
+      const end = this.source.indexOf(")", this.at);
+      return this.take(end < 0 ? 3 : end - this.at + 1, end < 0 ? "(?#" : "");
+    }
+    if (this.peek(3) === "(?>") return this.lacks("an atomic group (?>…)");
+    if (this.peek(3) === "(?(") return this.lacks("a conditional group (?(…)…)");
+    const [flags] = /^\(\?[a-zA-Z]*(-[a-zA-Z]+)?[:)]/.exec(this.peek(20)) ?? [];
+    if (flags !== undefined && flags !== "(?:") return this.lacks(`flags within the pattern, ${flags}…)`);
+    return this.take(2);
+  }
+
+  /** `{n}`, `{n,}`, `{,n}`, `{n,m}`; any other brace is itself. */
+  private brace(): void {
+    const [text, least, most] = /^\{(\d*)(,?\d*)\}/.exec(this.peek(40)) ?? [];
+    if (text === undefined || text === "{}") return this.take(1, "\\{");
+    return this.quantifier(text.length, `{${least === "" ? 0 : least}${most}}`);
+  }
+
+  private quantifier(length: number, as?: string): void {
+    this.take(length, as);
+    if (this.peek(1) === "?") this.take(1);
+    else if (this.peek(1) === "+") this.lacks("a possessive quantifier");
+  }
+}
