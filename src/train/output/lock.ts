@@ -6,6 +6,7 @@ import { join } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
 import { isRunning, thisProcess, type ProcessIdentity } from "./process-identity.js";
+import { hold, isHeld, letGo } from "./thread-locks.js";
 
 /** The lock's name in the folder. */
 export const LOCK = "run.lock";
@@ -23,15 +24,18 @@ function leave(): void {
 
 /**
  * A file that names the process which writes into a folder. One that a dead process has left is taken over, also where
- * its number belongs to another process by now: the start of the process is recorded, too.
+ * its number belongs to another process by now: the start of the process is recorded, too. So is one of a thread of this
+ * process that was terminated.
  */
 export class OutputLock {
   readonly #file: string;
   readonly #text: string;
+  readonly #token: string;
 
-  private constructor(file: string, text: string) {
+  private constructor(file: string, text: string, token: string) {
     this.#file = file;
     this.#text = text;
+    this.#token = token;
   }
 
   /** Throws `ERR_OUTPUT_EXISTS` where another run holds it, and what the system says where it cannot be written. */
@@ -41,12 +45,16 @@ export class OutputLock {
     const text = `${JSON.stringify(holder)}\n`;
     const own = `${file}.${holder.token}`;
     await writeFile(own, text, { flag: "wx" });
+    hold(holder.token);
     try {
       while (!(await placed(own, file, text))) await removeStale(folder, file, holder.token);
+    } catch (error) {
+      letGo(holder.token);
+      throw error;
     } finally {
       await rm(own, { force: true });
     }
-    const lock = new OutputLock(file, text);
+    const lock = new OutputLock(file, text, holder.token);
     if (held.size === 0) process.on("exit", leave);
     held.add(lock);
     return lock;
@@ -61,6 +69,7 @@ export class OutputLock {
     held.delete(this);
     if (held.size === 0) process.off("exit", leave);
     if (await this.held()) await rm(this.#file, { force: true });
+    letGo(this.#token);
   }
 
   /** The same at the end of the process, when nothing can be awaited. */
@@ -90,7 +99,7 @@ async function placed(own: string, file: string, text: string): Promise<boolean>
   }
 }
 
-/** Removes the lock of a dead process. Throws `ERR_OUTPUT_EXISTS` for any other. */
+/** Removes the lock of a dead process or thread. Throws `ERR_OUTPUT_EXISTS` for any other. */
 async function removeStale(folder: string, file: string, token: string): Promise<void> {
   const found = await readFile(file, "utf8").catch(() => undefined);
   if (found === undefined) return;
@@ -102,7 +111,8 @@ async function removeStale(folder: string, file: string, token: string): Promise
     );
   }
   const running = isRunning(holder);
-  if (running !== false) {
+  const own = holder.pid === process.pid && running === true;
+  if (running !== false && !(own && !(await isHeld(holder.token)))) {
     const where = running === undefined ? ` on ${holder.host}` : "";
     const rest = running === undefined ? `; if it has ended, remove ${file}` : "";
     throw new LowrankError(
