@@ -1,5 +1,6 @@
 /** Safetensors files as dictionaries of tensors. */
 import type * as Binding from "../native/binding.js";
+import { nativePath } from "./archive.js";
 import { isPlain, options, refuse, text } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
@@ -8,7 +9,7 @@ import { type DType, isTensor, type Tensor, wrapped } from "./tensor.js";
 
 /** @internal Opens a safetensors file or a folder; everything in its header is checked. */
 export function openWeights(path: string): WeightsFile {
-  return call(() => native().WeightsFile.open(path));
+  return call(() => native().WeightsFile.open(nativePath(path)));
 }
 
 /** @internal One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. */

@@ -3,10 +3,7 @@ import { join } from "node:path";
 
 import { inPackage } from "../place.js";
 
-/** Native code cannot open what lies inside an Electron archive: there, it is unpacked beside it. */
-export function unpacked(path: string): string {
-  return path.replace(/\.asar(?=[\\/])/, ".asar.unpacked");
-}
+import { unpacked } from "../archive.js";
 
 /** The embedded model's folder. */
 export const defaultModel = (): string => unpacked(inPackage("models/default"));

@@ -1,5 +1,6 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 import type * as Binding from "../../native/binding.js";
+import { nativePath } from "../archive.js";
 import { flag, listOf, numberThat, options, refuse, text as textOf } from "../argument.js";
 import type { Encoded, Parts } from "../data/encode.js";
 import { call, guarded, native, settled } from "../native.js";
@@ -35,7 +36,7 @@ export class Tokenizer {
   /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
   constructor(path: string) {
     this.path = textOf("new Tokenizer", "path", path);
-    this.#native = guarded(call(() => native().Tokenizer.fromFile(path)));
+    this.#native = guarded(call(() => native().Tokenizer.fromFile(nativePath(path))));
   }
 
   /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. Throws `ERR_OPTION`. */
