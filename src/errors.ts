@@ -55,7 +55,11 @@ export type ErrorCode =
   /** An argument or an option that is wrong; the message names it and says what it may be. */
   | "ERR_OPTION"
   /** The native binary cannot be loaded; the message says how to mend it. */
-  | "ERR_NATIVE_LOAD";
+  | "ERR_NATIVE_LOAD"
+  /** The process or worker that a run lives in has gone, or the port to it; the message names the last checkpoint. */
+  | "ERR_DISCONNECTED"
+  /** The two ends of a port do not understand each other: other versions, or a channel of JSON. */
+  | "ERR_PROTOCOL";
 
 /** The one class of errors that this package throws. */
 export class LowrankError extends Error {

@@ -1,0 +1,16 @@
+/** What a page's bundle takes in place of `index.ts`: nothing of Node, and no engine. */
+import { LowrankError } from "../errors.js";
+
+export { Client, connect, type ConnectOptions } from "./client.js";
+export type { RemoteFinetuneOptions } from "./options.js";
+export type { Port } from "./port.js";
+export { RemoteRun } from "./remote-run.js";
+export { LowrankError, type ErrorCode } from "../errors.js";
+
+/** Throws `ERR_NATIVE_LOAD`: the engine runs in Node. */
+export function serve(): never {
+  throw new LowrankError(
+    "ERR_NATIVE_LOAD",
+    "serve was bundled for a page, where the engine cannot run; call it in a utility process, a worker or a forked process",
+  );
+}

@@ -1,0 +1,193 @@
+/** The end of a port that starts runs and watches them. It needs nothing of Node, and never the engine. */
+import { numberThat, options as known } from "../argument.js";
+import { LowrankError } from "../errors.js";
+import type { DeviceInfo } from "../device.js";
+import { sendable, type RemoteFinetuneOptions } from "./options.js";
+import { disconnected, openPort, type Channel, type Loss, type Port } from "./port.js";
+import { PROTOCOL, received, type Reply, type Request, type Tag } from "./protocol.js";
+import { RemoteRun } from "./remote-run.js";
+
+/** What `connect` takes besides the port. */
+export interface ConnectOptions {
+  /** Milliseconds in which the other end has to answer for the first time, above 0; 30,000. */
+  timeout?: number | undefined;
+}
+
+/**
+ * A client of what serves at the other end of `port`. It can be asked at once; what is asked waits until the other end
+ * serves.
+ *
+ * Throws `ERR_OPTION` for what is no port.
+ */
+export function connect(port: Port, options?: ConnectOptions): Client {
+  const { timeout = 30_000 } = known("connect", options, ["timeout"]);
+  numberThat(
+    "connect",
+    "timeout",
+    timeout,
+    (ms) => ms > 0 && ms < 2 ** 31,
+    "a number of milliseconds above 0",
+  );
+  return new Client(port, timeout);
+}
+
+interface Call {
+  resolve: (devices: DeviceInfo[]) => void;
+  reject: (error: unknown) => void;
+}
+
+/** One end of a port: see `connect`. Several may share a port. */
+export class Client {
+  /**
+   * Resolves when the other end has answered. Rejects with `ERR_PROTOCOL` where it is of another version, or where the
+   * port carries JSON, and with `ERR_DISCONNECTED` where nobody serves there; so does whatever was asked.
+   */
+  readonly ready: Promise<void>;
+  readonly #name = Math.random().toString(36).slice(2);
+  readonly #channel: Channel;
+  readonly #runs = new Map<number, RemoteRun>();
+  readonly #calls = new Map<number, Call>();
+  readonly #timer: ReturnType<typeof setTimeout>;
+  /** What was asked before the other end answered. */
+  #waiting: Request[] | undefined = [];
+  #failure: { error: () => unknown } | undefined;
+  #numbers = 0;
+  #greeted: () => void = () => {};
+  #refused: (error: unknown) => void = () => {};
+
+  /** @internal */
+  constructor(port: Port, timeout: number) {
+    this.ready = new Promise((resolve, reject) => {
+      this.#greeted = resolve;
+      this.#refused = reject;
+    });
+    this.ready.catch(() => {});
+    this.#channel = openPort(
+      "connect",
+      port,
+      (message) => {
+        if (message.to === "client" && message.client === this.#name) this.#take(message as Tag & Reply);
+      },
+      (loss) => this.#lose(loss),
+    );
+    this.#timer = setTimeout(() => {
+      this.#lose({
+        why: `nobody answered at the other end within ${timeout} ms; is serve(port) called there?`,
+      });
+    }, timeout);
+    this.#send({ kind: "hello" });
+  }
+
+  /**
+   * Starts a training run at the other end, as `finetune` does.
+   *
+   * Errors: `ERR_OPTION` is thrown for an option that cannot be sent, such as a loaded model or a function. Those of
+   * `finetune`, `ERR_NATIVE_LOAD` among them, reject `result`, and so does `ERR_DISCONNECTED`; an abort of `signal` does
+   * with its reason.
+   */
+  finetune(options: RemoteFinetuneOptions): RemoteRun {
+    const { options: sent, signal } = sendable(options);
+    const number = ++this.#numbers;
+    const run = new RemoteRun((request) => this.#ask(request), number, sent, signal);
+    if (signal?.aborted) return run;
+    if (this.#failure === undefined) this.#runs.set(number, run);
+    else run.fail(this.#gone());
+    return run;
+  }
+
+  /** The devices of the machine, as the other end sees them. Rejects with `ERR_NATIVE_LOAD`, `ERR_DISCONNECTED`. */
+  devices(): Promise<DeviceInfo[]> {
+    if (this.#failure !== undefined) return Promise.reject(this.#gone());
+    return new Promise((resolve, reject) => {
+      const call = ++this.#numbers;
+      this.#calls.set(call, { resolve, reject });
+      this.#ask({ kind: "devices", call });
+    });
+  }
+
+  /**
+   * Leaves: the other end stops this client's runs with a checkpoint, unless it was told to let them go on, and here
+   * they reject with `ERR_DISCONNECTED`. A port of messages is closed; a worker or a process is not.
+   */
+  close(): void {
+    if (this.#failure !== undefined) return;
+    this.#send({ kind: "bye" });
+    this.#lose({ why: "the client was closed" });
+  }
+
+  #ask(request: Request): void {
+    if (this.#failure !== undefined) return;
+    if (this.#waiting === undefined) this.#send(request);
+    else this.#waiting.push(request);
+  }
+
+  #send(request: Request): void {
+    this.#channel.post({ lowrank: PROTOCOL, to: "server", client: this.#name, ...request });
+  }
+
+  #take(reply: Tag & Reply): void {
+    switch (reply.kind) {
+      case "hello":
+        this.#meet(reply);
+        break;
+      case "bye":
+        this.#lose({ why: "the other end serves no more" });
+        break;
+      case "answer":
+        this.#calls.get(reply.call)?.resolve(reply.devices);
+        this.#calls.delete(reply.call);
+        break;
+      case "refused":
+        this.#calls.get(reply.call)?.reject(received(reply.error));
+        this.#calls.delete(reply.call);
+        break;
+      default:
+        if (this.#runs.get(reply.run)?.take(reply) === true) this.#runs.delete(reply.run);
+    }
+  }
+
+  #meet({ lowrank, notJson }: Tag & Extract<Reply, { kind: "hello" }>): void {
+    clearTimeout(this.#timer);
+    if (lowrank !== PROTOCOL) {
+      this.#refuse(
+        `connect: the other end speaks protocol ${lowrank}, and this end ${PROTOCOL}; both must come from one version of ` +
+          "lowrank: install one, and build the page's bundle again",
+      );
+    } else if (!Number.isNaN(notJson)) {
+      this.#refuse(
+        'connect: this channel carries JSON, which loses values; fork the process with { serialization: "advanced" }',
+      );
+    } else {
+      this.#greeted();
+      const waiting = this.#waiting ?? [];
+      this.#waiting = undefined;
+      for (const request of waiting) this.#send(request);
+    }
+  }
+
+  #refuse(message: string): void {
+    const error = new LowrankError("ERR_PROTOCOL", message);
+    this.#end({ error: () => error });
+    for (const run of this.#runs.values()) run.fail(error);
+    this.#runs.clear();
+  }
+
+  #lose(loss: Loss): void {
+    this.#end({ error: () => disconnected(loss) });
+    for (const run of this.#runs.values()) run.lose(loss);
+    this.#runs.clear();
+  }
+
+  #end(failure: { error: () => unknown }): void {
+    this.#failure = failure;
+    clearTimeout(this.#timer);
+    this.#refused(this.#gone());
+    for (const { reject } of this.#calls.values()) reject(this.#gone());
+    this.#calls.clear();
+    this.#channel.close();
+  }
+
+  #gone(): unknown {
+    return this.#failure?.error();
+  }
+}

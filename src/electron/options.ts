@@ -1,0 +1,57 @@
+/** What of a run's options goes through a port. */
+import { isPlain, refuse, shown } from "../argument.js";
+import type { FinetuneOptions } from "../train/options.js";
+
+/**
+ * `finetune`'s options, without what lives in one process: the model is given by its path, and what starts from data
+ * takes the run's own. Paths are read by the serving process, from its working directory.
+ */
+export interface RemoteFinetuneOptions extends Omit<FinetuneOptions, "model" | "lora"> {
+  /** A model's folder. Needed, unless a run goes on. */
+  model?: string | undefined;
+  /** As `finetune` takes it, without `evaData`. */
+  lora?: Omit<NonNullable<FinetuneOptions["lora"]>, "evaData"> | undefined;
+}
+
+const WHERE = "finetune";
+
+/** The options that are sent, and the signal, which is not. Throws `ERR_OPTION`, naming what cannot be sent. */
+export function sendable(given: RemoteFinetuneOptions): {
+  options: object;
+  signal: AbortSignal | undefined;
+} {
+  if (!isPlain(given)) refuse(WHERE, "the argument", "an object of options", given);
+  const { signal, ...options } = given;
+  if (signal !== undefined && !isSignal(signal)) refuse(WHERE, "signal", "an AbortSignal", signal);
+  if (typeof options.model === "object")
+    refuse(WHERE, "model", "the path of a folder, since a loaded model stays in its process", options.model);
+  for (const [name, value] of Object.entries(options)) check(name, value, []);
+  return { options, signal };
+}
+
+function isSignal(value: unknown): boolean {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "aborted" in value &&
+    typeof (value as { addEventListener?: unknown }).addEventListener === "function"
+  );
+}
+
+/** Throws where `value` is not made of texts, numbers, truth values, arrays and plain objects. */
+function check(name: string, value: unknown, around: readonly object[]): void {
+  if (value === null || ["undefined", "string", "number", "boolean", "bigint"].includes(typeof value)) return;
+  const parts = Array.isArray(value)
+    ? value.map((part, i) => [`${name}[${i}]`, part] as const)
+    : isPlain(value)
+      ? Object.entries(value).map(([key, part]) => [`${name}.${key}`, part] as const)
+      : undefined;
+  if (parts === undefined) refuse(WHERE, name, "what another process can be sent", described(value));
+  if (around.includes(value as object)) refuse(WHERE, name, "free of cycles", value);
+  for (const [path, part] of parts) check(path, part, [...around, value as object]);
+}
+
+/** A symbol is shown by itself; anything else as errors show it. */
+function described(value: unknown): unknown {
+  return typeof value === "symbol" ? shown(String(value)) : value;
+}

@@ -1,0 +1,168 @@
+/** Ports of every kind, as one: Electron's, the web's, those of worker threads and of forked processes. */
+import { LowrankError } from "../errors.js";
+import { messageIn, type Tag } from "./protocol.js";
+
+/**
+ * What messages go through: a `MessagePort` of a page or of `node:worker_threads`, a `Worker`, `parentPort`; Electron's
+ * `MessagePortMain`, `UtilityProcess` and `process.parentPort`; a child of `child_process.fork`, and its `process`.
+ */
+export type Port =
+  | {
+      /** Sends a message to the other end. */
+      postMessage(message: unknown): unknown;
+    }
+  | {
+      /** Sends a message to the other process. */
+      send?: ((message: never) => unknown) | undefined;
+      /** Listens. */
+      on(event: never, listener: never): unknown;
+    };
+
+/** What a port may offer; which of it is there tells its kind. */
+interface Offered {
+  postMessage?(message: unknown): void;
+  send?(message: unknown, done: () => void): void;
+  on?(event: string, listener: Listener): void;
+  removeListener?(event: string, listener: Listener): void;
+  addEventListener?(event: string, listener: Listener): void;
+  removeEventListener?(event: string, listener: Listener): void;
+  start?(): void;
+  close?(): void;
+  kill?: unknown;
+  terminate?: unknown;
+  connected?: boolean;
+  exitCode?: number | null;
+  signalCode?: string | null;
+}
+
+type Listener = (...args: never[]) => void;
+
+/** Why nothing comes from the other end any more. */
+export interface Loss {
+  /** A clause, such as `the process at the other end ended (signal SIGKILL)`. */
+  why: string;
+  cause?: unknown;
+}
+
+/** The error of what is lost: `ERR_DISCONNECTED`. */
+export function disconnected({ why, cause }: Loss, more = ""): LowrankError {
+  return new LowrankError("ERR_DISCONNECTED", why + more, cause === undefined ? {} : { cause });
+}
+
+/** An open port. */
+export interface Channel {
+  /** Sends; a port that is closed already takes it and does nothing. */
+  post(message: object): void;
+  /** Listens no more, and closes what is a port and nothing else. */
+  close(): void;
+}
+
+/** Milliseconds in which a process whose channel has closed tells how it ended. */
+const GRACE = 500;
+
+/**
+ * Listens at a port, whatever its kind. `onLost` is called once, after all messages, when the other end has gone.
+ * Throws `ERR_OPTION` for what is no port.
+ */
+export function openPort(
+  where: string,
+  given: unknown,
+  onMessage: (message: Tag & { kind: string }) => void,
+  onLost: (loss: Loss) => void,
+): Channel {
+  const port = checked(where, given);
+  const listeners: [event: string, listener: Listener][] = [];
+  let open = true;
+  const lost = (loss: Loss): void => {
+    if (open) onLost(loss);
+  };
+  const listen = (event: string, listener: Listener): void => {
+    listeners.push([event, listener]);
+    if (port.on !== undefined) port.on(event, listener);
+    else port.addEventListener?.(event, listener);
+  };
+  listen("message", (value: unknown) => {
+    const message = open ? messageIn(value) : undefined;
+    if (message !== undefined) onMessage(message);
+  });
+  if (port.postMessage === undefined) watchProcess(port, listen, lost);
+  else if (port.terminate !== undefined) watchWorker(listen, lost);
+  else if (port.kill !== undefined)
+    listen("exit", (code: unknown) => lost({ why: `the utility process ended (exit code ${String(code)})` }));
+  else listen("close", () => lost({ why: "the port was closed, or the process at its other end ended" }));
+  // A port of messages holds them back until it is started.
+  port.start?.();
+  const bare = port.postMessage !== undefined && port.kill === undefined && port.terminate === undefined;
+  return {
+    post(message) {
+      if (!open) return;
+      if (port.postMessage !== undefined) port.postMessage(message);
+      // Without a function a closed channel is an error that nobody waits for.
+      else port.send?.(message, () => {});
+    },
+    close() {
+      open = false;
+      for (const [event, listener] of listeners)
+        if (port.removeListener !== undefined) port.removeListener(event, listener);
+        else port.removeEventListener?.(event, listener);
+      if (bare) port.close?.();
+    },
+  };
+}
+
+function checked(where: string, given: unknown): Offered {
+  const port = (typeof given === "object" && given !== null ? given : {}) as Offered;
+  const speaks = typeof port.postMessage === "function" || typeof port.send === "function";
+  const listens = typeof port.on === "function" || typeof port.addEventListener === "function";
+  if (speaks && listens) return port;
+  const what =
+    given === globalThis.process
+      ? "this process, which was not started by child_process.fork, has none to its parent"
+      : `${given === null ? "null" : typeof given} is none: process.parentPort is there in a utility process of Electron, ` +
+        "parentPort of node:worker_threads in a worker";
+  throw new LowrankError("ERR_OPTION", `${where} takes a port: ${what}`);
+}
+
+function watchWorker(listen: (event: string, listener: Listener) => void, lost: (loss: Loss) => void): void {
+  let cause: unknown;
+  listen("error", (error: unknown) => (cause = error));
+  listen("exit", (code: unknown) => {
+    const why = cause instanceof Error ? cause.message : `exit code ${String(code)}`;
+    lost({ why: `the worker ended (${why})`, cause });
+  });
+}
+
+/** A process tells its end and the end of its channel apart, in either order; messages come before the second. */
+function watchProcess(
+  port: Offered,
+  listen: (event: string, listener: Listener) => void,
+  lost: (loss: Loss) => void,
+): void {
+  if ((port as unknown) === globalThis.process) {
+    listen("disconnect", () => lost({ why: "the parent process went away" }));
+    return;
+  }
+  let ended: string | undefined;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const tell = (): void => {
+    clearTimeout(timer);
+    lost({ why: ended ?? "the process at the other end closed its channel" });
+  };
+  const endedBy = (code: unknown, signal: unknown): string =>
+    `the process at the other end ended (${typeof signal === "string" ? `signal ${signal}` : `exit code ${String(code)}`})`;
+  listen("exit", (code: unknown, signal: unknown) => {
+    ended = endedBy(code, signal);
+    if (port.connected !== true) tell();
+  });
+  listen("disconnect", () => {
+    if (ended !== undefined) tell();
+    else timer = setTimeout(tell, GRACE);
+  });
+  listen("error", (cause: unknown) => {
+    if (port.connected !== true) lost({ why: `the process did not start (${String(cause)})`, cause });
+  });
+  if (port.connected === true) return;
+  const { exitCode, signalCode } = port;
+  if (exitCode != null || signalCode != null) ended = endedBy(exitCode, signalCode);
+  queueMicrotask(tell);
+}

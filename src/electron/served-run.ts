@@ -1,0 +1,120 @@
+/** A run that a client watches: its events wait here, merged where too many do, until the client asks for them. */
+import type { CheckpointEvent, FinetuneResult, TrainEvent } from "../train/events.js";
+import type { FinetuneOptions } from "../train/options.js";
+import { EventQueue } from "../train/queue.js";
+import type { Run } from "../train/run.js";
+import { sent, type Reply, type Request } from "./protocol.js";
+
+export class ServedRun {
+  /** Resolves when the run has ended, however it did, and its folder is free. */
+  readonly ended: Promise<void>;
+  readonly #number: number;
+  readonly #queue = new EventQueue<TrainEvent>();
+  readonly #aborting = new AbortController();
+  readonly #reply: (reply: Reply) => void;
+  readonly #finished: () => void;
+  #run: Run<FinetuneResult> | undefined;
+  #stopping = false;
+  #watched = true;
+  #credit = 0;
+  /** Wakes who waits for credit. */
+  #more: () => void = () => {};
+  /** The newest checkpoint that the client was not told of, while it reads of another. */
+  #untold: CheckpointEvent | undefined;
+  #telling = false;
+
+  /** Starts once `free` has settled; `finished` is called when the client has got everything. */
+  constructor(
+    number: number,
+    options: FinetuneOptions,
+    free: Promise<unknown>,
+    reply: (reply: Reply) => void,
+    finished: () => void,
+  ) {
+    this.#number = number;
+    this.#reply = (message) => {
+      if (this.#watched) reply(message);
+    };
+    this.#finished = finished;
+    this.ended = this.#train(options, free);
+    void this.#send();
+  }
+
+  stop(): void {
+    this.#stopping = true;
+    void this.#run?.stop().catch(() => {});
+  }
+
+  /** Nobody reads any more. */
+  unwatched(): void {
+    this.#watched = false;
+    this.#credit = Infinity;
+    this.#more();
+  }
+
+  take(request: Extract<Request, { kind: "pull" | "stop" | "abort" | "noted" }>): void {
+    switch (request.kind) {
+      case "pull":
+        this.#credit += request.credit;
+        this.#more();
+        break;
+      case "stop":
+        this.stop();
+        break;
+      case "abort":
+        this.#aborting.abort();
+        break;
+      case "noted":
+        this.#telling = false;
+        if (this.#untold !== undefined) this.#tell(this.#untold);
+        break;
+    }
+  }
+
+  async #train(options: FinetuneOptions, free: Promise<unknown>): Promise<void> {
+    const run = this.#number;
+    const { signal } = this.#aborting;
+    try {
+      await free;
+      const { finetune } = await import("../train/finetune.js");
+      this.#run = finetune({ ...options, signal });
+      if (this.#stopping) this.stop();
+      for await (const event of this.#run) {
+        if (event.type === "checkpoint") this.#tell(event);
+        this.#queue.push(event);
+      }
+      const result = await this.#run.result;
+      this.#reply({ kind: "result", run, result });
+    } catch (error) {
+      this.#reply({
+        kind: "failed",
+        run,
+        error: sent(error),
+        aborted: signal.aborted && error === signal.reason,
+      });
+    } finally {
+      this.#queue.close();
+    }
+  }
+
+  /** Sends events as far as there is credit, then that there are no more. */
+  async #send(): Promise<void> {
+    for (;;) {
+      while (this.#credit === 0) await new Promise<void>((resolve) => (this.#more = resolve));
+      const next = await this.#queue.next();
+      if (next.done === true) break;
+      this.#credit -= 1;
+      this.#reply({ kind: "event", run: this.#number, event: next.value });
+    }
+    this.#reply({ kind: "end", run: this.#number });
+    this.#finished();
+  }
+
+  /** One message is on its way at most, so that a client that does not read is not flooded. */
+  #tell(checkpoint: CheckpointEvent): void {
+    this.#untold = this.#telling ? checkpoint : undefined;
+    if (this.#telling) return;
+    this.#telling = true;
+    this.#reply({ kind: "saved", run: this.#number, step: checkpoint.step, path: checkpoint.path });
+  }
+}

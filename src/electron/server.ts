@@ -1,0 +1,142 @@
+/** The end of a port where runs live. The engine is loaded by the first request that needs it. */
+import { oneOf, options as known } from "../argument.js";
+import type { FinetuneOptions } from "../train/options.js";
+import { openPort, type Channel, type Port } from "./port.js";
+import { PROTOCOL, sent, type Reply, type Request, type Tag } from "./protocol.js";
+import { ServedRun } from "./served-run.js";
+
+/** What `serve` takes besides the port. */
+export interface ServeOptions {
+  /**
+   * What becomes of the runs of a client that went away: `stop` finishes the step and saves a checkpoint, `continue`
+   * trains to the end, unwatched. `stop`.
+   */
+  onDisconnect?: "stop" | "continue" | undefined;
+}
+
+/** Serving at a port: see `serve`. */
+export interface Server {
+  /**
+   * Stops the runs that were started over this port, each with a checkpoint, and serves no more. Resolves when they
+   * have ended; clients are told.
+   */
+  close(): Promise<void>;
+}
+
+/**
+ * Runs what clients at the other end of `port` ask for, in this process. Several ports may be served, each with several
+ * clients and runs. A port that closes is a client that goes away; nothing is done about the process's own signals.
+ *
+ * Throws `ERR_OPTION` for what is no port.
+ */
+export function serve(port: Port, options?: ServeOptions): Server {
+  const { onDisconnect = "stop" } = known("serve", options, ["onDisconnect"]);
+  oneOf("serve", "onDisconnect", onDisconnect, ["stop", "continue"]);
+  return new PortServer(port, onDisconnect === "stop");
+}
+
+/** Runs whose clients have gone and that are being stopped, in this whole process: their folders are not free yet. */
+const leaving = new Set<Promise<void>>();
+
+class PortServer implements Server {
+  readonly #channel: Channel;
+  readonly #stops: boolean;
+  /** Runs by client and number. */
+  readonly #clients = new Map<string, Map<number, ServedRun>>();
+  #closed: Promise<void> | undefined;
+
+  constructor(port: Port, stops: boolean) {
+    this.#stops = stops;
+    this.#channel = openPort(
+      "serve",
+      port,
+      (message) => {
+        if (message.to === "server") this.#take(message as Tag & Request);
+      },
+      () => {
+        for (const client of this.#clients.keys()) this.#leave(client);
+        this.#channel.close();
+      },
+    );
+  }
+
+  close(): Promise<void> {
+    return (this.#closed ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    const runs = [...this.#clients.values()].flatMap((each) => [...each.values()]);
+    for (const run of runs) run.stop();
+    await Promise.all(runs.map((run) => run.ended));
+    for (const client of this.#clients.keys()) this.#reply(client, { kind: "bye" });
+    this.#channel.close();
+  }
+
+  #take(request: Tag & Request): void {
+    const { client } = request;
+    // An end of another version reads this much, and says what is wrong.
+    if (request.kind === "hello") {
+      if (!this.#clients.has(client)) this.#clients.set(client, new Map());
+      this.#reply(client, { kind: "hello", notJson: Number.NaN });
+    }
+    const runs = this.#clients.get(client);
+    if (request.lowrank !== PROTOCOL || runs === undefined || request.kind === "hello") return;
+    switch (request.kind) {
+      case "start":
+        if (this.#closed === undefined) this.#start(client, runs, request);
+        break;
+      case "devices":
+        void this.#devices(client, request.call);
+        break;
+      case "bye":
+        this.#leave(client);
+        break;
+      default:
+        runs.get(request.run)?.take(request);
+    }
+  }
+
+  #start(
+    client: string,
+    runs: Map<number, ServedRun>,
+    { run: number, options, credit }: Extract<Request, { kind: "start" }>,
+  ): void {
+    const free = Promise.all([...leaving]);
+    const run = new ServedRun(
+      number,
+      options as FinetuneOptions,
+      free,
+      (reply) => this.#reply(client, reply),
+      () => runs.delete(number),
+    );
+    run.take({ kind: "pull", run: number, credit });
+    runs.set(number, run);
+  }
+
+  async #devices(client: string, call: number): Promise<void> {
+    try {
+      const { devices, findDevices } = await import("../device.js");
+      await findDevices("gpu");
+      this.#reply(client, { kind: "answer", call, devices: devices() });
+    } catch (error) {
+      this.#reply(client, { kind: "refused", call, error: sent(error) });
+    }
+  }
+
+  /** A client has gone. */
+  #leave(client: string): void {
+    const runs = [...(this.#clients.get(client)?.values() ?? [])];
+    this.#clients.delete(client);
+    for (const run of runs) {
+      run.unwatched();
+      if (!this.#stops) continue;
+      run.stop();
+      leaving.add(run.ended);
+      void run.ended.then(() => leaving.delete(run.ended));
+    }
+  }
+
+  #reply(client: string, reply: Reply): void {
+    this.#channel.post({ lowrank: PROTOCOL, to: "client", client, ...reply });
+  }
+}

@@ -1,0 +1,171 @@
+/** Starts what serves, in each kind of process or thread, and gives the port to it. */
+import { fork, type ChildProcess } from "node:child_process";
+import { EventEmitter, once } from "node:events";
+import { createRequire } from "node:module";
+import type { Readable } from "node:stream";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { Worker } from "node:worker_threads";
+
+import type { Port } from "../../src/electron/index.js";
+
+/** The program that serves. */
+const SERVED = new URL("served.mjs", import.meta.url);
+const MODULE = new URL("../../src/electron/index.ts", import.meta.url).href;
+const TSX = pathToFileURL(createRequire(import.meta.url).resolve("tsx")).href;
+const UTILITY = new URL("utility-process.mjs", import.meta.url).href;
+
+export type Kind = "worker" | "fork" | "utility";
+
+/** What serves, seen from outside. */
+export interface Host {
+  port: Port;
+  /** Sends what is no message of the protocol. */
+  tell(value: unknown): void;
+  kill(signal?: NodeJS.Signals): void;
+  /** How it ended, and what it wrote to stderr. */
+  ended: Promise<{ status: number | null; signal: string | null; errors: string }>;
+}
+
+interface Options {
+  env?: Record<string, string>;
+  serialization?: "advanced" | "json";
+  /** Another program. */
+  program?: URL | string;
+  cwd?: string;
+}
+
+const running = new Set<Host>();
+
+/** Ends what a test left running. */
+export async function endAll(): Promise<void> {
+  for (const host of running) host.kill("SIGKILL");
+  await Promise.all([...running].map((host) => host.ended));
+}
+
+export function start(kind: Kind, options: Options = {}): Host {
+  const host = kind === "worker" ? startWorker(options) : startProcess(kind, options);
+  running.add(host);
+  void host.ended.then(() => running.delete(host));
+  return host;
+}
+
+function startWorker({ env = {}, program = SERVED }: Options): Host {
+  const worker = new Worker(program, {
+    env: { ...process.env, LOWRANK_ELECTRON: MODULE, ...env },
+    stderr: true,
+    execArgv: [],
+  });
+  let errors = "";
+  worker.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
+  return {
+    port: worker,
+    tell: (value) => worker.postMessage(value),
+    kill: () => void worker.terminate(),
+    ended: new Promise((resolve) => worker.on("exit", (status) => resolve({ status, signal: null, errors }))),
+  };
+}
+
+function startProcess(kind: "fork" | "utility", options: Options): Host {
+  const { env = {}, serialization = "advanced", program = SERVED, cwd } = options;
+  const child = fork(typeof program === "string" ? program : fileURLToPath(program), [], {
+    execArgv: [`--import=${TSX}`, ...(kind === "utility" ? [`--import=${UTILITY}`] : [])],
+    env: { ...process.env, NODE_OPTIONS: "", LOWRANK_ELECTRON: MODULE, ...env },
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
+    serialization,
+    ...(cwd === undefined ? {} : { cwd }),
+  });
+  let errors = "";
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => (errors += text));
+  const utility = kind === "utility" ? new Utility(child) : undefined;
+  return {
+    port: utility ?? child,
+    tell: (value) => (utility === undefined ? child.send(value as object) : utility.postMessage(value)),
+    kill: (signal) => child.kill(signal),
+    ended: Promise.all([once(child, "exit"), once(child.stderr as Readable, "end")]).then(([exit]) => {
+      const [status, signal] = exit as [number | null, string | null];
+      return { status, signal, errors };
+    }),
+  };
+}
+
+interface Carried {
+  utility?: { port: number; data?: unknown; closed?: boolean };
+}
+
+/** Electron's `UtilityProcess`, as the main process has it: see `utility-process.mjs`. */
+export class Utility extends EventEmitter {
+  readonly #child: ChildProcess;
+  readonly #pages = new Map<number, PagePort>();
+  #numbers = 0;
+
+  constructor(child: ChildProcess) {
+    super();
+    this.#child = child;
+    child.on("message", (message) => {
+      const { utility } = message as Carried;
+      if (utility === undefined) return;
+      if (utility.port === 0) this.emit("message", utility.data);
+      else if (utility.closed === true) this.#pages.get(utility.port)?.lose();
+      else this.#pages.get(utility.port)?.take(utility.data);
+    });
+    child.on("exit", (code) => {
+      for (const page of this.#pages.values()) page.lose();
+      this.emit("exit", code);
+    });
+  }
+
+  postMessage(data: unknown): void {
+    this.#send({ port: 0, data });
+  }
+
+  kill(): boolean {
+    return this.#child.kill();
+  }
+
+  /** Hands it one end of a new channel, and gives the other, as a page has it. */
+  page(): PagePort {
+    const number = ++this.#numbers;
+    this.#send({ port: 0, data: "a page's port", carried: [number] });
+    const page = new PagePort((message) => this.#send({ port: number, ...message }));
+    this.#pages.set(number, page);
+    return page;
+  }
+
+  #send(utility: object): void {
+    if (this.#child.connected) this.#child.send({ utility }, () => {});
+  }
+}
+
+/** A page's `MessagePort`: an event target, which Node's is not alone. */
+export class PagePort extends EventTarget {
+  readonly #send: (message: { data: unknown } | { closed: true }) => void;
+  readonly #waiting: unknown[] = [];
+  #started = false;
+
+  constructor(send: (message: { data: unknown } | { closed: true }) => void) {
+    super();
+    this.#send = send;
+  }
+
+  postMessage(data: unknown): void {
+    this.#send({ data: structuredClone(data) });
+  }
+
+  start(): void {
+    this.#started = true;
+    for (const data of this.#waiting.splice(0)) this.take(data);
+  }
+
+  close(): void {
+    this.#send({ closed: true });
+  }
+
+  take(data: unknown): void {
+    if (!this.#started) this.#waiting.push(data);
+    else this.dispatchEvent(Object.assign(new Event("message"), { data }));
+  }
+
+  lose(): void {
+    this.dispatchEvent(new Event("close"));
+  }
+}

@@ -1,0 +1,215 @@
+/** What both ends of a port say, over channels within this process, and over those that they refuse. */
+import { fork } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { MessageChannel, type MessagePort } from "node:worker_threads";
+
+import test from "ava";
+
+import {
+  connect,
+  LowrankError,
+  serve,
+  type Client,
+  type Port,
+  type RemoteFinetuneOptions,
+} from "../../src/electron/index.js";
+import { devices, finetune, LowrankError as LibraryError, type Run } from "../../src/index.js";
+import type { FinetuneResult } from "../../src/index.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { collect, quick } from "../train/quick.js";
+import { endAll, start } from "./hosts.js";
+
+test.after.always(endAll);
+
+const given = { model: tinyModel(), data: tinyData() };
+const options = (more: RemoteFinetuneOptions = {}): RemoteFinetuneOptions =>
+  quick(given, "cpu", more) as RemoteFinetuneOptions;
+
+/** A server and its client in this process, and what went through the port. */
+function pair(): { client: Client; port: MessagePort; said: Record<string, unknown>[] } {
+  const { port1, port2 } = new MessageChannel();
+  serve(port1);
+  const said: Record<string, unknown>[] = [];
+  port1.on("message", (message: Record<string, unknown>) => said.push(message));
+  port2.on("message", (message: Record<string, unknown>) => said.push(message));
+  return { client: connect(port2), port: port2, said };
+}
+
+test("a run is one of the library's by its type", (t) => {
+  const { client } = pair();
+  const run: Pick<Run<FinetuneResult>, keyof Run<FinetuneResult>> = client.finetune(options());
+  t.truthy(run);
+  client.close();
+});
+
+test("devices are those of the other end", async (t) => {
+  const { client } = pair();
+  t.deepEqual(await client.devices(), devices());
+  client.close();
+});
+
+test("errors keep their class, code and message", async (t) => {
+  const { client } = pair();
+  for (const wrong of [{ steps: -1 }, { model: join(temporary(), "none") }, { sched: "linear" }]) {
+    const here = await t.throwsAsync(finetune({ ...options(), ...wrong } as never).result);
+    const run = client.finetune({ ...options(), ...wrong });
+    const there = await t.throwsAsync(run.result, { instanceOf: LibraryError });
+    t.is((there as LowrankError).code, (here as LowrankError).code);
+    t.is(there?.message, here?.message);
+    t.is(await t.throwsAsync(collect(run)), there);
+  }
+  client.close();
+});
+
+test("an abort rejects with the signal's own reason, and leaves the folder free", async (t) => {
+  const { client } = pair();
+  const output = join(temporary(), "out");
+  const reason = { mine: true };
+  const controller = new AbortController();
+  const run = client.finetune(options({ output, steps: 100_000, signal: controller.signal }));
+  let caught: unknown;
+  try {
+    for await (const event of run) if (event.type === "step" && event.step >= 3) controller.abort(reason);
+  } catch (error) {
+    caught = error;
+  }
+  t.is(caught, reason);
+  t.is(await run.result.catch((error: unknown) => error), reason);
+  t.false(existsSync(join(output, "run.lock")));
+  const late = client.finetune(options({ signal: controller.signal }));
+  t.is(await late.result.catch((error: unknown) => error), reason);
+  client.close();
+});
+
+const UNSENDABLE: [given: unknown, message: RegExp][] = [
+  [{ model: new Date() }, /^finetune: model is the path of a folder.*, not a Date$/],
+  [
+    { lora: { evaData: [new Float32Array(1)] } },
+    /^finetune: lora\.evaData\[0\] is what another process can be sent, not a Float32Array$/,
+  ],
+  [{ lora: { targetModules: () => true } }, /^finetune: lora\.targetModules is .*, not a function$/],
+  [{ optimizer: { lr: Symbol("x") } }, /^finetune: optimizer\.lr is .*Symbol\(x\)/],
+  [{ signal: {} }, /^finetune: signal is an AbortSignal, not an object$/],
+  ["options", /^finetune: the argument is an object of options, not "options"$/],
+];
+
+test("what cannot be sent is refused before anything is, by its name", async (t) => {
+  const { client, said } = pair();
+  await client.ready;
+  for (const [wrong, message] of UNSENDABLE)
+    t.throws(() => client.finetune(wrong as RemoteFinetuneOptions), { code: "ERR_OPTION", message });
+  const around: Record<string, unknown> = {};
+  around["lora"] = around;
+  t.throws(() => client.finetune(around), {
+    code: "ERR_OPTION",
+    message: /^finetune: lora\.lora is free of cycles/,
+  });
+  await client.devices();
+  t.deepEqual(
+    said.map(({ kind }) => kind),
+    ["hello", "hello", "devices", "answer"],
+  );
+  client.close();
+});
+
+test("what is no port is refused", (t) => {
+  for (const wrong of [undefined, null, 3, {}, { postMessage() {} }])
+    for (const open of [serve, connect])
+      t.throws(() => open(wrong as Port), {
+        code: "ERR_OPTION",
+        message: /takes a port: .*process\.parentPort/,
+      });
+  const { port1 } = new MessageChannel();
+  t.throws(() => serve(port1, { onDisconnect: "wait" as never }), {
+    code: "ERR_OPTION",
+    message: /one of stop, continue/,
+  });
+  t.throws(() => connect(port1, { timeout: 0 }), {
+    code: "ERR_OPTION",
+    message: /timeout is a number of milliseconds/,
+  });
+  port1.close();
+});
+
+test("an end of another version is refused by both, and says so", async (t) => {
+  const { port1, port2 } = new MessageChannel();
+  // A server to come.
+  port1.on("message", (message: { client: string; kind: string }) => {
+    if (message.kind !== "hello") t.fail(`${message.kind} was sent`);
+    port1.postMessage({ lowrank: 99, to: "client", client: message.client, kind: "hello", more: true });
+  });
+  const client = connect(port2);
+  const run = client.finetune(options());
+  const expected = {
+    code: "ERR_PROTOCOL",
+    message: /the other end speaks protocol 99, and this end 1;/,
+  } as const;
+  await t.throwsAsync(client.ready, expected);
+  await t.throwsAsync(run.result, expected);
+  await t.throwsAsync(collect(run), expected);
+  await t.throwsAsync(client.devices(), expected);
+  // A client to come is greeted, so that it can tell, and gets nothing else.
+  const channel = new MessageChannel();
+  serve(channel.port1);
+  const said: { lowrank: number; kind: string }[] = [];
+  channel.port2.on("message", (message: { lowrank: number; kind: string }) => said.push(message));
+  for (const kind of ["hello", "devices"])
+    channel.port2.postMessage({ lowrank: 99, to: "server", client: "later", kind, call: 1 });
+  channel.port2.postMessage({ lowrank: 1, to: "server", client: "now", kind: "hello" });
+  while (said.length < 2) await once(channel.port2, "message");
+  t.deepEqual(
+    said.map(({ lowrank, kind }) => [lowrank, kind]),
+    [
+      [1, "hello"],
+      [1, "hello"],
+    ],
+  );
+  channel.port1.close();
+});
+
+test("a channel of JSON is refused, with what to do", async (t) => {
+  const { port } = start("fork", { serialization: "json" });
+  await t.throwsAsync(connect(port).ready, {
+    code: "ERR_PROTOCOL",
+    message: /fork the process with \{ serialization: "advanced" \}/,
+  });
+});
+
+test("where nobody serves, or the process ended before, an error says so", async (t) => {
+  const { port1, port2 } = new MessageChannel();
+  const client = connect(port1, { timeout: 50 });
+  await t.throwsAsync(client.finetune(options()).result, {
+    code: "ERR_DISCONNECTED",
+    message: /^nobody answered at the other end within 50 ms; is serve\(port\) called there\?/,
+  });
+  port2.close();
+  const program = join(temporary(), "ends.mjs");
+  writeFileSync(program, "process.exit(3);");
+  const child = fork(program, [], { execArgv: [], serialization: "advanced" });
+  await once(child, "exit");
+  await t.throwsAsync(connect(child).devices(), {
+    code: "ERR_DISCONNECTED",
+    message: /ended \(exit code 3\)/,
+  });
+});
+
+test("a run that is not read is merged at the server, and what went through the port is bounded", async (t) => {
+  t.timeout(60_000);
+  const { client, said } = pair();
+  const steps = 1500;
+  const run = client.finetune(
+    options({ steps, batchSize: 1, gradientAccumulation: 1, saveEvery: 300, maxLength: 8 }),
+  );
+  t.is((await run.result).steps, steps);
+  const events = said.filter(({ kind }) => kind === "event").length;
+  t.is(events, 64);
+  t.is(said.filter(({ kind }) => kind === "saved").length, 5);
+  const read = await collect(run);
+  t.true(read.length <= 64 + 1024 + 1, `${read.length} events`);
+  const merged = read.reduce((sum, event) => sum + (event.type === "step" ? event.merged : 0), 0);
+  t.is(merged, steps);
+  t.is(read.at(-1)?.type, "end");
+  client.close();
+});
