@@ -1,0 +1,86 @@
+/** What Electron's V8 has not: buffers of memory outside of its sandbox, and SharedArrayBuffer. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { installedProject } from "../packed.js";
+import { quick } from "../train/quick.js";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const here = fileURLToPath(new URL(".", import.meta.url));
+
+/** Tensors read and written, files mapped and saved, events, runs that go on. */
+const SUITES = ["test/models/mapped.test.ts", "test/train/resume.test.ts", "test/tensor/arguments.test.ts"];
+
+interface Ended {
+  status: number | null;
+  output: string;
+}
+
+function node(args: string[], env: Record<string, string>, cwd = root): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+    cwd,
+    encoding: "utf8",
+    env: { ...process.env, NODE_OPTIONS: "", ...env },
+  });
+  return { status, output: stdout + stderr };
+}
+
+/** Compiles a C file of this folder as a library. */
+function compiled(source: string, folder: string, name: string): string {
+  const out = join(folder, name);
+  execFileSync("cc", ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", out, join(here, source), "-ldl"]);
+  return out;
+}
+
+// The binding is as the system's linker finds symbols; elsewhere the same code of it runs.
+if (process.platform === "linux") {
+  test("the suite's tests pass where external buffers are refused, as Electron refuses them", (t) => {
+    t.timeout(300_000);
+    const folder = temporary();
+    const refusals = join(folder, "refusals");
+    mkdirSync(refusals);
+    const shim = {
+      LD_PRELOAD: compiled("refuse-external.c", folder, "refuse.so"),
+      LOWRANK_REFUSALS: refusals,
+    };
+    const plant = `console.log(require(${JSON.stringify(compiled("plant-external.c", folder, "plant.node"))}))`;
+    t.is(node(["-e", plant], {}).output, "0\n", "external buffers are Node's default");
+    t.is(node(["-e", plant], shim).output, "22\n", "the shim refuses them");
+
+    for (const file of readdirSync(refusals)) writeFileSync(join(refusals, file), "[0, 0]");
+    const ava = join(root, "node_modules", "ava", "entrypoints", "cli.mjs");
+    const { status, output } = node([ava, ...SUITES], shim);
+    t.is(status, 0, output);
+    const counts = readdirSync(refusals).map(
+      (file) => JSON.parse(readFileSync(join(refusals, file), "utf8")) as [number, number],
+    );
+    t.log(`${counts.reduce((sum, [, called]) => sum + called, 0)} refused`);
+    // Each process that loads the binding looks both up, the shim's among them.
+    t.true(counts.filter(([lookedUp]) => lookedUp > 0).length >= SUITES.length, JSON.stringify(counts));
+  });
+}
+
+test("a run trains where there is no SharedArrayBuffer", (t) => {
+  const folder = installedProject();
+  const output = join(temporary(), "out");
+  const options = quick({ model: tinyModel(), data: tinyData() }, "cpu", { output });
+  const program = `
+    if (typeof SharedArrayBuffer !== "undefined") throw new Error("it is there");
+    const { finetune } = await import("lowrank");
+    const run = finetune(${JSON.stringify(options)});
+    let steps = 0;
+    for await (const event of run) if (event.type === "step") steps += 1;
+    console.log(steps, (await run.result).steps);`;
+  writeFileSync(join(folder, "no-shared-memory.mjs"), program);
+  // As in a page that is not isolated, contexts are made without it.
+  const flags = ["--enable-sharedarraybuffer-per-context", "no-shared-memory.mjs"];
+  const { status, output: said } = node(flags, {}, folder);
+  t.is(status, 0, said);
+  t.is(said, "12 12\n");
+  t.true(existsSync(join(output, "adapter_model.safetensors")));
+});

@@ -1,0 +1,65 @@
+/**
+ * A host that watches a run and tells how long a turn of its event loop took at most. Arguments: where the run lives,
+ * and milliseconds that each event blocks, on purpose. Prints `{ longest, turns, events }`.
+ */
+import { setTimeout as after } from "node:timers/promises";
+import { join } from "node:path";
+import { performance } from "node:perf_hooks";
+
+import { connect } from "../../src/electron/index.js";
+import { defaultData, defaultModel } from "../../src/models/default.js";
+import { temporary } from "../hashed.js";
+import { start, type Kind } from "./hosts.js";
+
+const [kind, blocked] = process.argv.slice(2) as [Kind, string];
+
+/** The longest turn: time that the loop spent in callbacks, and not in the system waiting for what comes next. */
+class Turns {
+  longest = 0;
+  count = 0;
+  #at = performance.now();
+  #idle = performance.nodeTiming.idleTime;
+  // A timer that is due is called in every turn, so that no two long ones are taken for one.
+  readonly #timer = setInterval(() => this.#look(), 1);
+
+  end(): void {
+    this.#look();
+    clearInterval(this.#timer);
+  }
+
+  #look(): void {
+    const [at, idle] = [performance.now(), performance.nodeTiming.idleTime];
+    this.longest = Math.max(this.longest, at - this.#at - (idle - this.#idle));
+    this.count += 1;
+    [this.#at, this.#idle] = [at, idle];
+  }
+}
+
+const host = start(kind);
+const client = connect(host.port);
+await client.ready;
+// What starting a process or a thread takes is not the client's.
+await after(200);
+const turns = new Turns();
+const run = client.finetune({
+  model: defaultModel,
+  data: defaultData,
+  device: "cpu",
+  output: join(temporary(), "out"),
+  lora: { r: 4 },
+  maxLength: 64,
+  batchSize: 1,
+  gradientAccumulation: 1,
+  steps: 150,
+  saveEvery: 25,
+});
+let events = 0;
+for await (const event of run) {
+  events += 1;
+  const until = performance.now() + Number(blocked);
+  while (event.type === "step" && event.step % 10 === 0 && performance.now() < until);
+}
+await run.result;
+turns.end();
+console.log(JSON.stringify({ longest: turns.longest, turns: turns.count, events }));
+process.exit(0);
