@@ -114,21 +114,27 @@ export class Utility extends EventEmitter {
     });
   }
 
-  postMessage(data: unknown): void {
-    this.#send({ port: 0, data });
+  postMessage(data: unknown, ports: readonly Handed[] = []): void {
+    const carried = ports.map((port) => this.#hand(port));
+    this.#send({ port: 0, data, carried });
   }
 
   kill(): boolean {
     return this.#child.kill();
   }
 
-  /** Hands it one end of a new channel, and gives the other, as a page has it. */
+  /** Hands it one end of a new channel, and gives the other. */
   page(): PagePort {
+    const { port1, port2 } = new Channel();
+    this.postMessage("a page's port", [port1]);
+    return port2;
+  }
+
+  #hand({ page }: Handed): number {
     const number = ++this.#numbers;
-    this.#send({ port: 0, data: "a page's port", carried: [number] });
-    const page = new PagePort((message) => this.#send({ port: number, ...message }));
+    page.connect((message) => this.#send({ port: number, ...message }));
     this.#pages.set(number, page);
-    return page;
+    return number;
   }
 
   #send(utility: object): void {
@@ -136,14 +142,25 @@ export class Utility extends EventEmitter {
   }
 }
 
+/** An end of a channel that is handed over, by the other. */
+interface Handed {
+  page: PagePort;
+}
+
+/** Electron's `MessageChannelMain`: one port for a utility process, and one for a page. */
+export class Channel {
+  readonly port2 = new PagePort();
+  readonly port1: Handed = { page: this.port2 };
+}
+
 /** A page's `MessagePort`: an event target, which Node's is not alone. */
 export class PagePort extends EventTarget {
-  readonly #send: (message: { data: unknown } | { closed: true }) => void;
+  #send: (message: { data: unknown } | { closed: true }) => void = () => {};
   readonly #waiting: unknown[] = [];
   #started = false;
 
-  constructor(send: (message: { data: unknown } | { closed: true }) => void) {
-    super();
+  /** The other end has been handed over; before that nothing is sent. */
+  connect(send: (message: { data: unknown } | { closed: true }) => void): void {
     this.#send = send;
   }
 

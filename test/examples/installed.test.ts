@@ -9,16 +9,22 @@ import { tinyEncoder } from "../tiny-encoder.js";
 
 const examples = fileURLToPath(new URL("../../examples", import.meta.url));
 const sources = readdirSync(examples, { recursive: true, encoding: "utf8" }).filter((name) =>
-  name.endsWith(".ts"),
+  /\.(ts|js|cjs)$/.test(name),
 );
 
 test("examples import the package, Node and each other, and nothing else", (t) => {
   t.true(sources.length > 6);
   for (const name of sources) {
     const text = readFileSync(join(examples, name), "utf8");
-    const imported = [...text.matchAll(/(?:from|import\() ?"([^"]+)"/g)].map(([, specifier]) => specifier);
+    const imported = [...text.matchAll(/(?:from|import\(|require\() ?"([^"]+)"/g)].map(
+      ([, specifier]) => specifier,
+    );
     for (const specifier of imported)
-      t.regex(specifier as string, /^(lowrank|node:[a-z_/]+|\.\/[a-z-]+\.js)$/, name);
+      t.regex(
+        specifier as string,
+        /^(lowrank|lowrank\/electron|electron|node:[a-z_/]+|\.\/[a-z-]+\.js)$/,
+        name,
+      );
   }
 });
 

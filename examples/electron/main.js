@@ -1,0 +1,63 @@
+// The main process: a window, a utility process that trains, and a port from the one to the other.
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { app, BrowserWindow, ipcMain, MessageChannelMain, utilityProcess } from "electron";
+
+const here = dirname(fileURLToPath(import.meta.url));
+/** The model and the text that come with the package. An app's own lie outside of its archive. */
+const embedded = join(
+  dirname(createRequire(import.meta.url).resolve("lowrank/package.json")),
+  "models",
+  "default",
+);
+/** Milliseconds that a step and its checkpoint may take when the app quits. */
+const PATIENCE = 10_000;
+
+let trainer;
+
+/** The process that trains; a new one where there is none, or no more. */
+function running() {
+  if (trainer === undefined) {
+    const started = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
+    started.once("exit", () => {
+      if (trainer === started) trainer = undefined;
+    });
+    trainer = started;
+  }
+  return trainer;
+}
+
+app.on("window-all-closed", () => app.quit());
+
+// A run that goes on saves a checkpoint before the app is gone.
+app.on("before-quit", (event) => {
+  if (trainer === undefined) return;
+  event.preventDefault();
+  const ending = trainer;
+  const timer = setTimeout(() => ending.kill(), PATIENCE);
+  ending.once("exit", () => {
+    clearTimeout(timer);
+    app.quit();
+  });
+  ending.postMessage("quit");
+});
+
+// A page asks when it is loaded, and again when the process that trained has ended.
+ipcMain.on("trainer", ({ sender }) => {
+  const { port1, port2 } = new MessageChannelMain();
+  running().postMessage("port", [port1]);
+  const paths = {
+    model: embedded,
+    data: join(embedded, "moby-dick.txt"),
+    output: join(app.getPath("userData"), "adapter"),
+  };
+  sender.postMessage("trainer", paths, [port2]);
+});
+
+await app.whenReady();
+const window = new BrowserWindow({
+  webPreferences: { preload: join(here, "preload.cjs"), contextIsolation: true, sandbox: true },
+});
+await window.loadFile(join(here, "page.html"));
