@@ -20,9 +20,12 @@ function code(page: string): string {
 for (const page of pages.filter((name) => code(name) !== "")) {
   test(`the code of docs/${page} runs`, (t) => {
     const folder = temporary();
-    const source = pathToFileURL(join(root, "src/index.ts")).href;
+    const source = (path: string): string => `from "${pathToFileURL(join(root, path)).href}"`;
+    const here = code(page)
+      .replaceAll('from "lowrank"', source("src/index.ts"))
+      .replaceAll('from "lowrank/electron"', source("src/electron/index.ts"));
     writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
-    writeFileSync(join(folder, "page.ts"), code(page).replaceAll('from "lowrank"', `from "${source}"`));
+    writeFileSync(join(folder, "page.ts"), here);
     const loader = pathToFileURL(join(root, "node_modules/tsx/dist/loader.mjs")).href;
     const run = spawnSync(process.execPath, [`--import=${loader}`, "page.ts"], {
       cwd: folder,
@@ -31,6 +34,20 @@ for (const page of pages.filter((name) => code(name) !== "")) {
     t.is(run.status, 0, run.stderr);
   });
 }
+
+test("what docs/electron.md shows of the example stands in it", (t) => {
+  const folder = join(root, "examples/electron");
+  const files = readdirSync(folder).map((name) => readFileSync(join(folder, name), "utf8"));
+  const bare = (text: string): string => text.replace(/\s+/g, " ");
+  const text = readFileSync(join(root, "docs/electron.md"), "utf8");
+  const shown = [...text.matchAll(/^```js\n(.*?)^```$/gms)].map(([, block]) => bare(block as string));
+  t.is(shown.length, 3);
+  for (const block of shown)
+    t.true(
+      files.some((file) => bare(file).includes(block.trim())),
+      block,
+    );
+});
 
 test("docs/errors.md has each code once, and no other", (t) => {
   const codes = [...readFileSync(join(root, "src/errors.ts"), "utf8").matchAll(/\| "(ERR_\w+)"/g)].map(
