@@ -11,7 +11,9 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const source = (name) => join(root, "src", `${name}.ts`);
 
 /** What is imported or run by its name, which keeps its place in dist/. */
-const ENTRIES = ["index", "cli/main"];
+const ENTRIES = ["index", "electron/index", "cli/main"];
+/** What a page takes in place of `electron/index`: a file of its own, with nothing of Node. */
+const PAGE = "electron/browser";
 
 /** Writes the types; throws where the sources do not compile. */
 function types(folder) {
@@ -29,58 +31,65 @@ function eager(graph, id, found = new Set()) {
   return found;
 }
 
-/**
- * Writes the JavaScript. What the command line loads of the library at once is one file, and what the library loads
- * besides another; the rest is parted as it is imported. Chunks lie in `folder` itself, from where they find the
- * package's other files, and none is part of the command line's own, which runs when it is imported.
- */
-async function code(folder) {
-  const graph = new Map();
-  const sets = {};
-  const bundle = await rolldown({
+/** Bundles entries by their names; `more` are the bundler's options besides, `output` those of what it writes. */
+async function bundle(folder, names, more, output) {
+  const bundler = await rolldown({
     cwd: root,
-    input: Object.fromEntries(ENTRIES.map((name) => [name, source(name)])),
-    platform: "node",
+    input: Object.fromEntries(names.map((name) => [name, source(name)])),
     external: (id) => !id.startsWith(".") && !isAbsolute(id),
-    plugins: [
-      {
-        name: "graph",
-        moduleParsed: ({ id, importedIds }) => void graph.set(id, importedIds),
-        buildEnd() {
-          sets.library = eager(graph, source("index"));
-          sets.command = eager(graph, source("cli/main"));
-        },
-      },
-    ],
     onLog(level, { message }) {
       if (level === "warn") throw new Error(message);
     },
+    ...more,
   });
-  await bundle.write({
+  await bundler.write({
     dir: folder,
     format: "esm",
     // Errors and reports call a layer by its class.
     keepNames: true,
     entryFileNames: "[name].js",
     chunkFileNames: "[name]-[hash].js",
-    codeSplitting: {
-      groups: [
-        {
-          name: "base",
-          test: (id) => sets.command.has(id) && !id.startsWith(join(root, "src", "cli")),
-          priority: 1,
-        },
-        { name: "library", test: (id) => sets.library.has(id) },
-      ],
-    },
+    ...output,
   });
-  await bundle.close();
+  await bundler.close();
+}
+
+/**
+ * Writes the JavaScript. What starts without the library takes of it is one file, and what the library loads besides
+ * another; the rest is parted as it is imported. Chunks lie in `folder` itself, from where they find the package's other
+ * files, and none is part of the command line's own, which runs when it is imported.
+ */
+async function code(folder) {
+  const graph = new Map();
+  const sets = {};
+  const reader = {
+    name: "graph",
+    moduleParsed: ({ id, importedIds }) => void graph.set(id, importedIds),
+    buildEnd() {
+      sets.library = eager(graph, source("index"));
+      // What runs without the library: the command line's help, and a page's end of a port.
+      sets.light = eager(graph, source("cli/main"), eager(graph, source("electron/index")));
+    },
+  };
+  const own = ["cli", "electron"].map((name) => join(root, "src", name));
+  const groups = [
+    {
+      name: "base",
+      test: (id) => sets.light.has(id) && !own.some((room) => id.startsWith(room)),
+      priority: 1,
+    },
+    { name: "library", test: (id) => sets.library.has(id) },
+  ];
+  await bundle(folder, ENTRIES, { platform: "node", plugins: [reader] }, { codeSplitting: { groups } });
+  await bundle(folder, [PAGE], { platform: "browser", external: [] }, { codeSplitting: false });
 }
 
 /** What is required is the module that is imported, so that both are one; compilers ask for types of its own kind. */
 function required(folder) {
-  writeFileSync(join(folder, "index.cjs"), 'module.exports = require("./index.js");\n');
-  writeFileSync(join(folder, "index.d.cts"), 'export * from "./index.js";\n');
+  for (const name of ["index", "electron/index"]) {
+    writeFileSync(join(folder, `${name}.cjs`), 'module.exports = require("./index.js");\n');
+    writeFileSync(join(folder, `${name}.d.cts`), 'export * from "./index.js";\n');
+  }
 }
 
 const folder = resolve(process.argv[2] ?? join(root, "dist"));

@@ -26,10 +26,8 @@ export const GLIBC = "2.17";
 export const LARGEST = 18 * 2 ** 20;
 
 /** Fields of package.json that are a user's; the others are for those who work on it. */
-const PUBLISHED = [
-  ...["name", "version", "description", "keywords", "license", "author", "type", "exports", "types", "bin"],
-  ...["files", "engines", "dependencies"],
-];
+const PUBLISHED =
+  "name version description keywords license author type exports sideEffects types typesVersions bin files engines dependencies";
 
 const manifest = (folder) => JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
 
@@ -44,7 +42,9 @@ export function platforms() {
 /** The package.json that is published: it names every platform's package, at its own version. */
 export function publishedManifest() {
   const whole = manifest(root);
-  const kept = Object.fromEntries(Object.entries(whole).filter(([field]) => PUBLISHED.includes(field)));
+  const kept = Object.fromEntries(
+    Object.entries(whole).filter(([field]) => PUBLISHED.split(" ").includes(field)),
+  );
   const binaries = platforms().map((platform) => [platform.manifest.name, whole.version]);
   return { ...kept, optionalDependencies: Object.fromEntries(binaries) };
 }

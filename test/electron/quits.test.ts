@@ -20,8 +20,8 @@ const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 1);
 
 /** Steps of the embedded model take a tenth of a second, so that what happens at any time is in mid-step. */
 const run = {
-  model: defaultModel,
-  data: defaultData,
+  model: defaultModel(),
+  data: defaultData(),
   device: "cpu",
   maxLength: 256,
   batchSize: 4,
