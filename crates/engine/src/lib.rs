@@ -8,6 +8,7 @@ pub mod format;
 pub mod kernel;
 pub mod kernels;
 pub mod launch;
+pub mod mapped_file;
 pub mod op;
 pub mod ops;
 pub mod optim;

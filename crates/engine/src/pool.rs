@@ -100,6 +100,21 @@ impl Pool {
         self.freed += 1;
     }
 
+    /// Counts bytes in use that the device took by itself.
+    pub fn hold(&mut self, bytes: u64) {
+        self.live += bytes;
+        self.live_classes += bytes;
+        self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
+        self.highest_live = self.highest_live.max(self.live);
+        self.peak = self.peak.max(self.reserved());
+    }
+
+    /// Such bytes are in use no more.
+    pub fn let_go(&mut self, bytes: u64) {
+        self.live -= bytes;
+        self.live_classes -= bytes;
+    }
+
     /// Every idle buffer, for giving back, and the bytes of them all.
     pub fn drain(&mut self) -> (Vec<BufferId>, u64) {
         self.waiting.clear();

@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use memmap2::MmapMut;
 use smallvec::SmallVec;
 
 use crate::dtype::DType;
 use crate::error::Error;
 use crate::kernel::{Kernel, Params};
+use crate::mapped_file::{Lease, MappedFile};
 use crate::trace::Note;
 
 /// A buffer of a device; unique in the process, so that environments share a device.
@@ -87,9 +87,15 @@ pub enum Command {
     /// Gives `buffer` the bytes of a mapped file, read only.
     Map {
         buffer: BufferId,
-        file: Arc<MmapMut>,
+        file: Lease,
         offset: u64,
         bytes: u64,
+    },
+    /// Copies what buffers have of a mapped file, so that it may go, and replies; where the copies do not fit, with
+    /// that error, and all is as it was.
+    Unmap {
+        file: Arc<MappedFile>,
+        reply: Reply,
     },
     Upload {
         to: Range,
@@ -98,7 +104,7 @@ pub enum Command {
     /// Uploads from a mapped file without a copy on the host first.
     UploadMapped {
         to: Range,
-        file: Arc<MmapMut>,
+        file: Lease,
         offset: u64,
     },
     /// Waits for another device's answer to a read, and writes it.

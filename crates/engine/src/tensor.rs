@@ -1,22 +1,23 @@
 //! Values (shape, dtype, a range of a storage) and the context of a device that makes them.
 
 mod constants;
+mod in_files;
 mod value;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use memmap2::MmapMut;
-
 pub use value::{Spec, Storage, Value};
 
 use constants::{Constants, PAGE_BYTES, Page, Place};
+use in_files::InFiles;
 
 use crate::device::{Kind, Profile, Sink};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
+use crate::mapped_file::MappedFile;
 use crate::pool::Pool;
 use crate::recording::{BufferId, CancelToken, Command, Launch, Recording, Reply};
 use crate::shape::Shape;
@@ -41,7 +42,7 @@ pub struct Context {
     holds: Cell<bool>,
     pool: RefCell<Pool>,
     recording: RefCell<Recording>,
-    mapped: Cell<u64>,
+    in_files: RefCell<InFiles>,
     launches: Cell<u64>,
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
     counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
@@ -77,7 +78,7 @@ impl Context {
             sink,
             pool: RefCell::default(),
             recording: RefCell::default(),
-            mapped: Cell::new(0),
+            in_files: RefCell::default(),
             launches: Cell::new(0),
             counted: RefCell::new(None),
             tracer: Tracer::default(),
@@ -85,6 +86,11 @@ impl Context {
             constants: RefCell::default(),
             unasked: Cell::new(0),
         })
+    }
+
+    /// Where its recordings go.
+    pub fn sink(&self) -> Sink {
+        self.sink.clone()
     }
 
     pub fn is_meta(&self) -> bool {
@@ -117,6 +123,7 @@ impl Context {
 
     /// Refuses `bytes` that do not fit beside what is in use. What is idle is given back first.
     pub fn check_fits(&self, bytes: u64) -> Result<()> {
+        self.count_copied();
         let in_use = self.pool.borrow().live_classes();
         let free = self.profile.memory.saturating_sub(in_use);
         if bytes <= free {
@@ -129,6 +136,26 @@ impl Context {
             self.profile.name,
             self.profile.memory
         );
+    }
+
+    /// Counts what the device has copied of mapped files, so that they could be let go.
+    fn count_copied(&self) {
+        if self.is_meta() {
+            return;
+        }
+        let bytes = self.in_files.borrow_mut().newly_copied();
+        if bytes > 0 {
+            self.pool.borrow_mut().hold(bytes);
+            self.unasked.set(0);
+        }
+    }
+
+    /// A value that lies in a file is dropped.
+    fn leave_file(&self, file: &Arc<MappedFile>, bytes: u64) {
+        let copied = self.in_files.borrow_mut().remove(file, bytes);
+        if copied {
+            self.pool.borrow_mut().let_go(bytes);
+        }
     }
 
     /// Has `release` called when memory is short, before that is an error.
@@ -248,26 +275,40 @@ impl Context {
 
     /// A frozen value over the bytes of a mapped file: in place on the cpu where `offset` is
     /// aligned to the dtype, uploaded from the map elsewhere.
+    ///
+    /// What reads the file is sent to the device at once, so that the file can be let go by all environments.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` once the file was let go, `ERR_OUT_OF_MEMORY`.
     pub fn map(
         self: &Rc<Self>,
         shape: impl Into<Shape>,
         dtype: DType,
-        file: &Arc<MmapMut>,
+        file: &Arc<MappedFile>,
         offset: u64,
     ) -> Result<Value> {
         let shape = shape.into();
         let bytes = (shape.size() * dtype.bytes()) as u64;
-        let aligned = (file.as_ptr() as u64 + offset).is_multiple_of(dtype.bytes() as u64);
-        if self.profile.maps_files && aligned {
+        // A map starts on a page.
+        if self.profile.maps_files && offset.is_multiple_of(dtype.bytes() as u64) {
             let buffer = BufferId::next();
-            self.push(Command::Map { buffer, file: file.clone(), offset, bytes });
-            self.mapped.set(self.mapped.get() + bytes);
-            let storage = Storage::new(self, buffer, bytes, Lies::InFile);
+            file.lend(&self.sink, |file| {
+                let commands = vec![Command::Map { buffer, file, offset, bytes }];
+                let owner = self.owner.clone();
+                self.sink.send(Recording { commands, owner, ..Recording::default() });
+            })?;
+            self.in_files.borrow_mut().add(file, bytes);
+            let storage = Storage::new(self, buffer, bytes, Lies::InFile(file.clone()));
             return Ok(Value { shape, dtype, storage, offset: 0 });
         }
         let value = self.empty(shape, dtype)?;
         if bytes > 0 {
-            self.push(Command::UploadMapped { to: value.range(), file: file.clone(), offset });
+            file.lend(&self.sink, |file| {
+                self.push(Command::UploadMapped { to: value.range(), file, offset });
+                if !self.holds.get() {
+                    self.flush();
+                }
+            })?;
         }
         Ok(value)
     }
@@ -414,12 +455,15 @@ impl Context {
     }
 
     pub fn memory(&self) -> Memory {
+        self.count_copied();
+        let mapped = self.in_files.borrow().mapped();
         let pool = self.pool.borrow();
-        Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped: self.mapped.get() }
+        Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped }
     }
 
     /// The highest that live bytes have been since the peak was started anew.
     pub fn highest_live(&self) -> u64 {
+        self.count_copied();
         self.pool.borrow().highest_live()
     }
 

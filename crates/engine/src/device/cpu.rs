@@ -10,6 +10,7 @@ pub use threads::{Shared, Threads, count, each_chunk, each_range, each_row, each
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
@@ -17,7 +18,9 @@ use smallvec::SmallVec;
 use super::{Kind, Profile, Runner};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
+use crate::fail;
 use crate::kernel::{Access, Params};
+use crate::mapped_file::MappedFile;
 use crate::recording::{BufferId, Command, Launch, Range};
 use crate::trace::{Cost, Note};
 use memory::{Loose, Memory};
@@ -168,6 +171,35 @@ impl Cpu {
         }
     }
 
+    /// Copies what buffers have of `file`: all of it or, where that does not fit, none.
+    fn unmap(&mut self, file: &Arc<MappedFile>) -> Result<()> {
+        let of_file = |memory: &Memory| match memory {
+            Memory::Mapped { file: lease, bytes, .. } if lease.is_of(file) => Some(*bytes as u64),
+            _ => None,
+        };
+        let lying: Vec<(BufferId, u64)> =
+            self.buffers.iter().filter_map(|(id, memory)| Some((*id, of_file(memory)?))).collect();
+        let bytes: u64 = lying.iter().map(|(_, bytes)| bytes).sum();
+        let free = system::free().unwrap_or(u64::MAX);
+        if bytes > free {
+            fail!(
+                OutOfMemory,
+                "{bytes} bytes of tensors lie in it, and {free} are free; dispose() frees tensors"
+            );
+        }
+        let mut copies = Vec::with_capacity(lying.len());
+        for (buffer, bytes) in lying {
+            let Some(memory) = Memory::new(bytes as usize, &mut self.loose) else {
+                fail!(OutOfMemory, "the system gave no {bytes} bytes more");
+            };
+            let whole = Range { buffer, offset: 0, bytes, dtype: DType::I32 };
+            unsafe { std::ptr::copy_nonoverlapping(self.pointer(&whole), memory.at(&whole), bytes as usize) };
+            copies.push((buffer, memory));
+        }
+        self.buffers.extend(copies);
+        Ok(())
+    }
+
     fn execute(&mut self, command: Command) -> Result<()> {
         if !matches!(command, Command::Create { .. } | Command::Destroy { .. } | Command::Reuse { .. }) {
             self.loose.bound();
@@ -190,6 +222,7 @@ impl Cpu {
                 let memory = Memory::Mapped { file, offset: offset as usize, bytes: bytes as usize };
                 self.buffers.insert(buffer, memory);
             }
+            Command::Unmap { file, reply } => reply(self.unmap(&file).map(|()| Vec::new())),
             Command::Upload { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
             Command::UploadMapped { to, file, offset } => {
                 let from = offset as usize;

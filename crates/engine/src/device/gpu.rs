@@ -127,6 +127,11 @@ impl Gpu {
                 Ok(())
             }
             Command::Map { .. } => fail!(Internal, "a GPU maps no files"),
+            // What it was sent of the file it took when it came to it.
+            Command::Unmap { reply, .. } => {
+                reply(Ok(Vec::new()));
+                Ok(())
+            }
             Command::Upload { to, bytes } => self.upload(&to, &bytes),
             Command::UploadMapped { to, file, offset } => {
                 let (start, bytes) = (offset as usize, to.bytes as usize);

@@ -9,22 +9,19 @@ pub mod whole_file;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
-
-use memmap2::{MmapMut, MmapOptions};
+use std::sync::Arc;
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use crate::mapped_file::MappedFile;
 
-/// Maps a file, privately: what is written to its bytes, as into a weight that is loaded over, is
-/// this process's own and never reaches the file. It must not be cut short while it is mapped:
-/// writers replace files and never write into them.
+/// Maps a file.
 ///
 /// # Errors
 /// `ERR_FILE_NOT_FOUND` when there is none or it cannot be opened, `ERR_FILE_FORMAT` when it is
 /// no regular file.
-pub(crate) fn map(path: &Path) -> Result<MmapMut> {
-    // Memory is asked for page by page, when one is written: weights are mostly read.
-    unsafe { MmapOptions::new().no_reserve_swap().map_copy(&open(path)?) }.map_err(|e| unreadable(path, &e))
+pub(crate) fn map(path: &Path) -> Result<Arc<MappedFile>> {
+    MappedFile::new(path, &open(path)?).map_err(|e| unreadable(path, &e))
 }
 
 /// The bytes of a small file.

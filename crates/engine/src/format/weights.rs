@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::json::{self, Unique};
 use super::safetensors::{Entry, Reader};
-use super::{map, quoted};
+use super::{quoted, read_file};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
@@ -63,7 +63,7 @@ impl Weights {
 
     fn sharded(path: &Path) -> Result<Weights> {
         let shown = path.display();
-        let index: Index = match json::parse(&map(path)?) {
+        let index: Index = match json::parse(&read_file(path)?) {
             Ok(index) => index,
             Err(fault) => fail!(FileFormat, "{shown}: at byte {}: {}", fault.offset, fault.what),
         };

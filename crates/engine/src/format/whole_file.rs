@@ -1,11 +1,12 @@
 //! Files that are there whole or not at all.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use crate::mapped_file;
 
 /// A file being written beside its target, `NAME.tmp-<process>-<n>`, and renamed over it by
 /// `finish`. Dropped before that, it is removed and the target is as it was.
@@ -45,10 +46,12 @@ impl WholeFile {
         file.write_all(bytes).map_err(|e| unwritable(&self.target, &e))
     }
 
-    /// Waits until the bytes are on the disk, then puts the file in its place.
+    /// Waits until the bytes are on the disk, then puts the file in its place. Tensors that lie in the one that was
+    /// there keep their values.
     ///
     /// # Errors
-    /// `ERR_WRITE`; the target is as it was.
+    /// `ERR_WRITE`, such as when another program uses the file; `ERR_OUT_OF_MEMORY` where the system replaces no file
+    /// that is mapped and the tensors that lie in it do not fit elsewhere. The target is as it was.
     pub fn finish(mut self) -> Result<()> {
         let file = self.file.take().expect("open until it is finished");
         let placed = file
@@ -56,10 +59,11 @@ impl WholeFile {
             .map_err(|e| e.into_error())
             // The file is closed before it is renamed: Windows asks for that.
             .and_then(|file| file.sync_all())
-            .and_then(|()| std::fs::rename(&self.beside, &self.target));
-        if let Err(e) = placed {
+            .map_err(|e| unwritable(&self.target, &e))
+            .and_then(|()| replace(&self.target, || std::fs::rename(&self.beside, &self.target)));
+        if let Err(error) = placed {
             let _ = std::fs::remove_file(&self.beside);
-            return Err(unwritable(&self.target, &e));
+            return Err(error);
         }
         // The new name is on the disk once the folder is; where folders cannot be synced the
         // file is whole all the same.
@@ -82,7 +86,32 @@ impl Drop for WholeFile {
     }
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Error {
+/// Has `rename` put another file in the place of `target`. Where the system refuses, as Windows does for a file that is
+/// mapped, what this process has mapped of it is let go before it is tried again.
+fn replace(target: &Path, rename: impl Fn() -> io::Result<()>) -> Result<()> {
+    loop {
+        let Err(refused) = rename() else { return Ok(()) };
+        // A folder gives place to no file.
+        if !may_be_in_use(&refused) || target.is_dir() {
+            return Err(unwritable(target, &refused));
+        }
+        if mapped_file::release(target)? == 0 {
+            let shown = target.display();
+            let why = "permission is missing, or another program uses it; close that, or choose another name";
+            fail!(Write, "{shown}: cannot be replaced: {why} ({refused})");
+        }
+    }
+}
+
+fn may_be_in_use(error: &io::Error) -> bool {
+    // Of a file that another has open, and of one that another has mapped.
+    const SHARING_VIOLATION: i32 = 32;
+    const USER_MAPPED_FILE: i32 = 1224;
+    let windows = cfg!(windows) && matches!(error.raw_os_error(), Some(SHARING_VIOLATION | USER_MAPPED_FILE));
+    windows || error.kind() == ErrorKind::PermissionDenied
+}
+
+fn unwritable(path: &Path, error: &io::Error) -> Error {
     let remedy = match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
             "; free some space, or choose another folder"
@@ -91,4 +120,80 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Error {
         _ => "",
     };
     Error::new(Code::Write, format!("{}: cannot be written: {error}{remedy}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::format::safetensors::{Dtype, Part, Reader, write};
+    use crate::format::test_folder::TestFolder;
+    use crate::ops::checks::{contexts, read};
+
+    fn written(path: &Path, value: f32) {
+        let bytes = value.to_le_bytes();
+        write(path, &[Part { name: "w", dtype: Dtype::F32, shape: &[1], bytes: &bytes }], None).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_written_over_while_its_tensors_are_in_use() {
+        let folder = TestFolder::new();
+        let path = folder.join("x.safetensors");
+        written(&path, 0.0);
+        for cx in contexts() {
+            for step in 0..3 {
+                written(&path, step as f32);
+                let old = Reader::open(&path).unwrap();
+                let value = old.value(&cx, "w", None).unwrap();
+                written(&path, -1.0);
+                assert_eq!(read(&value).data, [step as f64]);
+                let new = Reader::open(&path).unwrap().value(&cx, "w", None).unwrap();
+                assert_eq!(read(&new).data, [-1.0]);
+            }
+        }
+        assert_eq!(folder.names(), ["x.safetensors"]);
+    }
+
+    /// What a system does that replaces no file that is mapped.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_refusal_has_what_is_mapped_let_go() {
+        let folder = TestFolder::new();
+        let (path, new) = (folder.join("x"), folder.join("new"));
+        written(&path, 1.0);
+        written(&new, 2.0);
+        let cx = &contexts()[0];
+        let value = Reader::open(&path).unwrap().value(cx, "w", None).unwrap();
+        let tries = Cell::new(0);
+        let rename = || {
+            tries.set(tries.get() + 1);
+            let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+            if maps.lines().any(|line| line.ends_with(path.to_str().unwrap())) {
+                return Err(io::Error::from(ErrorKind::PermissionDenied));
+            }
+            std::fs::rename(&new, &path)
+        };
+        replace(&path, rename).unwrap();
+        assert_eq!(tries.get(), 2);
+        assert_eq!(read(&value).data, [1.0]);
+        assert_eq!(read(&Reader::open(&path).unwrap().value(cx, "w", None).unwrap()).data, [2.0]);
+    }
+
+    #[test]
+    fn a_file_that_another_program_uses_is_told() {
+        let folder = TestFolder::new();
+        let path = folder.file("x", "old");
+        let tries = Cell::new(0);
+        let refused = || {
+            tries.set(tries.get() + 1);
+            Err(io::Error::from(ErrorKind::PermissionDenied))
+        };
+        let error = replace(&path, refused).unwrap_err();
+        assert_eq!((error.code, tries.get()), (Code::Write, 1));
+        let why = "x: cannot be replaced: permission is missing, or another program uses it; close that, or choose another name (";
+        assert!(error.message.contains(why), "{error}");
+        let error = replace(&path, || Err(io::Error::from(ErrorKind::StorageFull))).unwrap_err();
+        assert!(error.message.contains("x: cannot be written: "), "{error}");
+    }
 }

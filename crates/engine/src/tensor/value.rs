@@ -2,10 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::Context;
 use super::constants::Page;
 use crate::dtype::DType;
+use crate::mapped_file::MappedFile;
 use crate::recording::{BufferId, Command, Range};
 use crate::shape::Shape;
 
@@ -23,7 +25,7 @@ pub struct Storage {
 /// Where a storage's bytes are: what becomes of them when it is dropped.
 pub(super) enum Lies {
     InPool,
-    InFile,
+    InFile(Arc<MappedFile>),
     /// Beside other constants.
     OnPage(Rc<Page>),
 }
@@ -48,9 +50,13 @@ impl Storage {
         self.bytes
     }
 
-    /// Bytes that come back to the pool when it is dropped.
+    /// Bytes of the device's memory that are free when it is dropped.
     pub fn held(&self) -> u64 {
-        if matches!(self.lies, Lies::InPool) { self.bytes } else { 0 }
+        match &self.lies {
+            Lies::InPool => self.bytes,
+            Lies::InFile(file) if file.is_released() => self.bytes,
+            Lies::InFile(_) | Lies::OnPage(_) => 0,
+        }
     }
 }
 
@@ -58,8 +64,8 @@ impl Drop for Storage {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.lies, Lies::InPool) {
             Lies::InPool => self.context.pool.borrow_mut().free(self.buffer, self.bytes),
-            Lies::InFile => {
-                self.context.mapped.set(self.context.mapped.get() - self.bytes);
+            Lies::InFile(file) => {
+                self.context.leave_file(&file, self.bytes);
                 self.context.push(Command::Destroy { buffer: self.buffer });
             }
             Lies::OnPage(page) => self.context.leave_page(Some(page)),

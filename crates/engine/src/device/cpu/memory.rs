@@ -1,10 +1,10 @@
 //! What the processor's buffers lie in.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
-use std::sync::Arc;
 
 use memmap2::MmapMut;
 
+use crate::mapped_file::Lease;
 use crate::recording::Range;
 
 /// Bytes from which a buffer has pages of its own. The allocator's heap, where buffers of all sizes
@@ -20,7 +20,7 @@ const LOOSE: usize = 16 << 20;
 pub enum Memory {
     Heap(Heap),
     Pages(MmapMut),
-    Mapped { file: Arc<MmapMut>, offset: usize, bytes: usize },
+    Mapped { file: Lease, offset: usize, bytes: usize },
 }
 
 impl Memory {

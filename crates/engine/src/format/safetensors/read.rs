@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use half::slice::HalfFloatSliceExt;
-use memmap2::MmapMut;
 
 use super::header::{self, Entry};
 use super::{Dtype, computed};
@@ -14,13 +13,15 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::format::{map, quoted};
+use crate::mapped_file::MappedFile;
 use crate::tensor::{Context, Value};
 
-/// A checked file. It stays mapped as long as the reader or a value made from it lives.
+/// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
+/// another takes its place.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
-    file: Arc<MmapMut>,
+    file: Arc<MappedFile>,
     entries: Vec<Entry>,
     places: HashMap<String, usize>,
     metadata: BTreeMap<String, String>,
@@ -34,18 +35,12 @@ impl Reader {
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
         let file = map(path)?;
-        let header = match header::parse(&file) {
+        let header = match file.read(header::parse)? {
             Ok(header) => header,
             Err(fault) => fail!(FileFormat, "{}: at byte {}: {}", path.display(), fault.offset, fault.what),
         };
         let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
-        Ok(Reader {
-            path: path.into(),
-            file: Arc::new(file),
-            entries: header.entries,
-            places,
-            metadata: header.metadata,
-        })
+        Ok(Reader { path: path.into(), file, entries: header.entries, places, metadata: header.metadata })
     }
 
     pub fn path(&self) -> &Path {
@@ -71,9 +66,12 @@ impl Reader {
         self.places.get(name).map(|i| &self.entries[*i])
     }
 
-    /// The stored bytes of an entry of this file.
-    pub fn bytes(&self, entry: &Entry) -> &[u8] {
-        &self.file[entry.offset as usize..][..entry.bytes as usize]
+    /// What `look` makes of the stored bytes of an entry of this file.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    pub fn read<T>(&self, entry: &Entry, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
     }
 
     /// A tensor as a value of `cx`: in place over the map where the device can, converted on the
@@ -81,7 +79,7 @@ impl Reader {
     ///
     /// # Errors
     /// `ERR_DTYPE` naming the tensor when nothing computes with its dtype, or I64 holds more than
-    /// i32 does; `ERR_FILE_FORMAT` when the file has no such tensor.
+    /// i32 does; `ERR_FILE_FORMAT` when the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`.
     pub fn value(&self, cx: &Rc<Context>, name: &str, dtype: Option<DType>) -> Result<Value> {
         let shown = self.path.display();
         let Some(entry) = self.entry(name) else {
@@ -100,13 +98,14 @@ impl Reader {
             fail!(Dtype, "{shown}: tensor {} is {} and is not converted to {to}", quoted(name), entry.dtype);
         }
         if entry.dtype == Dtype::I64 {
-            let Some(narrow) = narrow(self.bytes(entry)) else {
+            let Some(narrow) = self.read(entry, narrow)? else {
                 fail!(Dtype, "{shown}: tensor {} is I64 and holds more than i32 does", quoted(name));
             };
             return cx.upload(entry.shape.clone(), DType::I32, narrow);
         }
         if from != to {
-            return cx.upload(entry.shape.clone(), to, convert(self.bytes(entry), from, to));
+            let converted = self.read(entry, |bytes| convert(bytes, from, to))?;
+            return cx.upload(entry.shape.clone(), to, converted);
         }
         cx.map(entry.shape.clone(), to, &self.file, entry.offset)
     }

@@ -1,0 +1,241 @@
+//! Tensors whose file is let go.
+
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+
+use super::*;
+use crate::device::Runner;
+use crate::device::cpu::{self, Cpu};
+use crate::dtype::DType;
+use crate::format::safetensors::{Dtype, Part, Reader, write};
+use crate::format::test_folder::TestFolder;
+use crate::kernels::elementwise::Function;
+use crate::op::run1;
+use crate::ops::binary::Binary;
+use crate::ops::checks::{Array, contexts, read};
+use crate::tensor::{Context, Value};
+
+/// A file of one tensor, and what it holds.
+fn written(folder: &TestFolder, file: &str) -> (PathBuf, Array) {
+    let array = Array::random(file, &[321, 67]);
+    let (path, bytes) = (folder.join(file), array.bytes());
+    write(&path, &[Part { name: "w", dtype: Dtype::F32, shape: &[321, 67], bytes: &bytes }], None).unwrap();
+    (path, array)
+}
+
+fn load(cx: &Rc<Context>, path: &Path) -> Value {
+    Reader::open(path).unwrap().value(cx, "w", None).unwrap()
+}
+
+fn doubled(value: &Value) -> Value {
+    run1(value.context(), &Binary(Function::Add), &[value, value]).unwrap()
+}
+
+/// Whether the process has a file of that name mapped, as the system says.
+fn is_mapped(path: &Path) -> bool {
+    let name = path.to_str().unwrap();
+    std::fs::read_to_string("/proc/self/maps").unwrap().contains(name)
+}
+
+#[test]
+fn tensors_of_a_file_that_is_let_go_keep_their_values() {
+    let folder = TestFolder::new();
+    for (i, cx) in contexts().iter().enumerate() {
+        let (path, array) = written(&folder, &format!("{i}"));
+        let bytes = array.bytes().len() as u64;
+        let (first, before) = (load(cx, &path), cx.memory());
+        // Recorded before and read after, with much to do first.
+        let mut sum = doubled(&first);
+        for _ in 0..200 {
+            sum = run1(cx, &Binary(Function::Add), &[&sum, &first]).unwrap();
+        }
+        let second = load(cx, &path);
+        if cfg!(target_os = "linux") && cx.profile.maps_files {
+            assert!(is_mapped(&path));
+        }
+        let in_place = cx.profile.maps_files;
+        assert!(release(&path).unwrap() > 0 || !in_place);
+        if cfg!(target_os = "linux") {
+            assert!(!is_mapped(&path));
+        }
+        let after = cx.memory();
+        assert_eq!((before.mapped, after.mapped), (if in_place { bytes } else { 0 }, 0));
+        if in_place {
+            let grown = after.live - before.live;
+            assert_eq!(grown, 3 * bytes, "two copies and the sum");
+            assert!(after.reserved >= after.live && after.peak >= after.reserved);
+        }
+        assert_eq!(read(&first).data, array.data);
+        assert_eq!(read(&second).data, array.data);
+        assert_eq!(read(&doubled(&second)).data, array.map(|v| 2.0 * v).data);
+        let expected = run1(
+            cx,
+            &Binary(Function::Sub),
+            &[&sum, &{
+                let mut sum = doubled(&array.upload(cx));
+                for _ in 0..200 {
+                    sum = run1(cx, &Binary(Function::Add), &[&sum, &array.upload(cx)]).unwrap();
+                }
+                sum
+            }],
+        );
+        assert!(read(&expected.unwrap()).data.iter().all(|v| *v == 0.0));
+        assert_eq!(release(&path).unwrap(), 0, "it is let go once");
+        drop((first, second, sum));
+        assert_eq!((cx.memory().live, cx.memory().mapped), (0, 0));
+    }
+}
+
+#[test]
+fn all_environments_let_go_of_a_file() {
+    let folder = TestFolder::new();
+    let (path, array) = written(&folder, "x");
+    let contexts = contexts();
+    let device = contexts[0].clone();
+    let here = load(&device, &path);
+    let ((loaded, is_loaded), (go_on, wait)) = (channel(), channel::<()>());
+    std::thread::scope(|scope| {
+        // Dropped where this fails, so that the other thread goes on.
+        let go_on = go_on;
+        let (profile, sink, path, array) = (device.profile.clone(), device.sink(), &path, &array);
+        scope.spawn(move || {
+            // An environment whose thread does something else meanwhile: what it recorded waits.
+            let cx = Context::new(profile, sink);
+            let value = load(&cx, path);
+            let sum = doubled(&value);
+            loaded.send(()).unwrap();
+            wait.recv().ok();
+            assert_eq!(read(&sum).data, array.map(|v| 2.0 * v).data);
+            assert_eq!(read(&value).data, array.data);
+        });
+        is_loaded.recv().unwrap();
+        assert_eq!(release(path).unwrap(), 2);
+        if cfg!(target_os = "linux") {
+            assert!(!is_mapped(path));
+        }
+        go_on.send(()).unwrap();
+    });
+    assert_eq!(read(&here).data, array.data);
+}
+
+#[test]
+fn what_was_written_over_a_mapped_tensor_stays() {
+    let folder = TestFolder::new();
+    let (path, array) = written(&folder, "x");
+    for cx in contexts() {
+        let value = load(&cx, &path);
+        let new = array.map(|v| v / 2.0);
+        cx.write(&value, new.bytes());
+        release(&path).unwrap();
+        assert_eq!(read(&value).data, new.data);
+        assert_eq!(read(&load(&cx, &path)).data, array.data);
+    }
+}
+
+#[test]
+fn what_was_not_read_of_a_file_is_refused_once_it_was_let_go() {
+    let folder = TestFolder::new();
+    let (path, array) = written(&folder, "x");
+    for cx in contexts() {
+        let reader = Reader::open(&path).unwrap();
+        assert!(release(&path).unwrap() >= 1);
+        for dtype in [None, Some(DType::F16)] {
+            let error = reader.value(&cx, "w", dtype).unwrap_err();
+            assert_eq!(error.code, Code::FileNotFound);
+            assert!(
+                error.message.ends_with("replaced or removed after it was opened; open it again"),
+                "{error}"
+            );
+            assert_eq!(error.message.lines().count(), 1);
+        }
+        assert!(reader.entry("w").is_some(), "its header is known still");
+        assert_eq!(read(&load(&cx, &path)).data, array.data);
+    }
+}
+
+#[test]
+fn a_file_is_let_go_by_any_of_its_names_and_no_other_file_is() {
+    let folder = TestFolder::new();
+    let cx = &contexts()[0];
+    let below = folder.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let (path, array) = written(&folder, "below/x");
+    let (other, _) = written(&folder, "other");
+    std::fs::hard_link(&path, folder.join("linked")).unwrap();
+    let mut names = vec![path.clone(), folder.join("linked"), below.join("../below/./x"), below.clone()];
+    if cfg!(windows) {
+        names.push(folder.join("BELOW").join("X"));
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(&path, folder.join("symbolic")).unwrap();
+        std::os::unix::fs::symlink(&below, folder.join("folder")).unwrap();
+        names.extend([folder.join("symbolic"), folder.join("folder/x"), folder.join("folder")]);
+    }
+    // The last: it lets go of the other, too.
+    names.push(folder.to_path_buf());
+    let unmoved = load(cx, &other);
+    for name in names {
+        let value = load(cx, &path);
+        assert!(cx.memory().mapped > unmoved.bytes() as u64);
+        let all = if name == folder.to_path_buf() { 2 } else { 1 };
+        assert_eq!(release(&name).unwrap(), all, "{}", name.display());
+        assert_eq!(read(&value).data, array.data);
+        assert_eq!(cx.memory().mapped > 0, all == 1);
+    }
+    for name in [folder.join("none"), below.join("none/x")] {
+        assert_eq!(release(&name).unwrap(), 0);
+    }
+}
+
+/// A cpu whose memory is too short for copies.
+struct Short(Cpu);
+
+impl Runner for Short {
+    fn run(&mut self, command: Command) -> Result<()> {
+        match command {
+            Command::Unmap { reply, .. } => {
+                reply(Err(Error::new(Code::OutOfMemory, "3 bytes are free")));
+                Ok(())
+            }
+            command => self.0.run(command),
+        }
+    }
+}
+
+#[test]
+fn where_copies_do_not_fit_nothing_changes() {
+    let device = Device::start(|| Cpu::open(1).map(|(profile, cpu)| (profile, Short(cpu)))).unwrap();
+    let cx = Context::new(cpu::profile(1), Sink::Thread(device));
+    let folder = TestFolder::new();
+    let (path, array) = written(&folder, "x");
+    let reader = Reader::open(&path).unwrap();
+    let value = reader.value(&cx, "w", None).unwrap();
+    let before = cx.memory();
+    let error = release(&path).unwrap_err();
+    assert_eq!(error.code, Code::OutOfMemory);
+    assert!(error.message.ends_with("x: what lies in it cannot be copied: 3 bytes are free"), "{error}");
+    assert_eq!(cx.memory(), before);
+    assert_eq!(read(&value).data, array.data);
+    assert_eq!(read(&reader.value(&cx, "w", None).unwrap()).data, array.data);
+}
+
+/// A file that takes no room and is as long as no memory is.
+#[cfg(target_os = "linux")]
+#[test]
+fn copies_are_refused_that_the_system_has_no_memory_for() {
+    let folder = TestFolder::new();
+    let path = folder.file("x", "");
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    let bytes = 2 * cpu::system::memory();
+    file.set_len(bytes).unwrap();
+    let mapped = MappedFile::new(&path, &file).unwrap();
+    let cx = &contexts()[0];
+    let value = cx.map([bytes as usize / 4], DType::F32, &mapped, 0).unwrap();
+    let error = release(&path).unwrap_err();
+    assert_eq!(error.code, Code::OutOfMemory);
+    assert!(error.message.contains(&format!("copied: {bytes} bytes of tensors lie in it, and ")), "{error}");
+    assert!(!mapped.is_released());
+    let start = value.sub_range(0, [4]);
+    assert_eq!(read(&start).data, [0.0; 4]);
+}
