@@ -52,9 +52,11 @@ export async function load(path: string, given?: LoadFileOptions): Promise<Recor
 }
 
 /**
- * Writes tensors as one safetensors file, whole or not at all: it is written beside and renamed into place.
+ * Writes tensors as one safetensors file, whole or not at all: it is written beside and renamed into place. That may be
+ * the file that they were loaded from. Where the system replaces no file that is mapped, as Windows, tensors that lie in
+ * it are copied into memory first.
  *
- * Throws `ERR_WRITE`, `ERR_OPTION`.
+ * Throws `ERR_WRITE`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`.
  */
 export async function save(
   path: string,

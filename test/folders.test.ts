@@ -1,11 +1,14 @@
 /** Folders that take one another's place. */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { once } from "node:events";
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
 
 import test from "ava";
 
-import { replaceFolder } from "../src/folders.js";
+import { lettingGo, replaceFolder } from "../src/folders.js";
+import { LowrankError, memory, safetensors, tensor, type Tensor } from "../src/index.js";
 
 async function inFolder(run: (folder: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "lowrank-folders-"));
@@ -38,5 +41,128 @@ test("what cannot take a folder's place leaves it as it was", async (t) => {
     await t.throwsAsync(replaceFolder(join(folder, "none"), place), { code: "ENOENT" });
     t.deepEqual(await readdir(folder), ["place"]);
     t.is(await readFile(join(place, "place.txt"), "utf8"), "place");
+  });
+});
+
+test("a folder whose weights cannot go stays, and so does what was to take its place", async (t) => {
+  await inFolder(async (folder) => {
+    const place = await filled(folder, "place");
+    await writeFile(join(place, "model.safetensors"), "old");
+    const other = await filled(folder, "other");
+    const stay = async (file: string): Promise<void> => {
+      throw new LowrankError("ERR_WRITE", `${file}: cannot be removed`);
+    };
+    await t.throwsAsync(replaceFolder(other, place, stay), {
+      code: "ERR_WRITE",
+      message: `${join(place, "model.safetensors")}: cannot be removed`,
+    });
+    t.deepEqual((await readdir(folder)).sort(), ["other", "place"]);
+    t.deepEqual((await readdir(place)).sort(), ["model.safetensors", "place.txt"]);
+    t.deepEqual(await readdir(other), ["other.txt"]);
+    await replaceFolder(other, place);
+    t.deepEqual(await readdir(place), ["other.txt"]);
+    t.deepEqual(await readdir(folder), ["place"]);
+  });
+});
+
+test("a folder that a process of this number left aside is in nobody's way", async (t) => {
+  await inFolder(async (folder) => {
+    const place = await filled(folder, "place");
+    const left = `place.old-${process.pid}`;
+    await filled(folder, left);
+    await replaceFolder(await filled(folder, "new"), place);
+    t.deepEqual((await readdir(folder)).sort(), ["place", left]);
+    t.deepEqual(await readdir(place), ["new.txt"]);
+  });
+});
+
+const VALUES = Float32Array.from({ length: 4096 }, (_, i) => i / 7);
+
+async function withWeights(folder: string): Promise<string> {
+  const path = join(folder, "weights.safetensors");
+  const w = tensor(VALUES, { device: "cpu" });
+  await safetensors.save(path, { w });
+  w.dispose();
+  return path;
+}
+
+/** Renames as Windows does: not where a file is mapped. Other systems are as strict here as they can tell. */
+function strictly(from: string, to: string, tries: { count: number }): () => Promise<void> {
+  return async () => {
+    tries.count++;
+    const maps = process.platform === "linux" ? await readFile("/proc/self/maps", "utf8") : "";
+    if (maps.split("\n").some((line) => line.endsWith(from) || line.includes(`${from}/`)))
+      throw Object.assign(new Error("EPERM: operation not permitted"), { code: "EPERM" });
+    await rename(from, to);
+  };
+}
+
+test.serial(
+  "where a file that is mapped is refused it is let go, and its tensors keep their values",
+  async (t) => {
+    await inFolder(async (folder) => {
+      const path = await withWeights(folder);
+      const { w } = (await safetensors.load(path, { device: "cpu" })) as { w: Tensor };
+      const before = memory("cpu");
+      t.is(before.mapped, VALUES.byteLength);
+      const tries = { count: 0 };
+      const moved = join(folder, "moved");
+      await lettingGo([path, moved], strictly(path, moved, tries));
+      if (process.platform === "linux") {
+        t.is(tries.count, 2);
+        const after = memory("cpu");
+        t.deepEqual([after.mapped, after.live - before.live], [0, VALUES.byteLength]);
+      }
+      t.deepEqual(await w.data(), VALUES);
+      t.deepEqual(await readdir(folder), ["moved"]);
+      w.dispose();
+      t.is(memory("cpu").live, before.live);
+    });
+  },
+);
+
+test.serial("a folder's files are let go by all environments of the process", async (t) => {
+  await inFolder(async (folder) => {
+    const place = join(folder, "place");
+    await mkdir(place);
+    const path = await withWeights(place);
+    const worker = new Worker(new URL("mapping-worker.mjs", import.meta.url), { workerData: path });
+    try {
+      await once(worker, "message");
+      const tries = { count: 0 };
+      await lettingGo([place], strictly(place, join(folder, "moved"), tries));
+      if (process.platform === "linux") t.is(tries.count, 2);
+      // A thread has no origin.
+      // eslint-disable-next-line unicorn/require-post-message-target-origin
+      worker.postMessage("read");
+      const [read] = (await once(worker, "message")) as [Float32Array];
+      t.deepEqual(read, VALUES);
+      await once(worker, "exit");
+    } finally {
+      await worker.terminate();
+    }
+  });
+});
+
+test("what is refused for another reason is told, and not tried again", async (t) => {
+  await inFolder(async (folder) => {
+    const path = await filled(folder, "x");
+    let tries = 0;
+    const refuse = (code: string) => async (): Promise<void> => {
+      tries++;
+      throw Object.assign(new Error(`${code}: no`), { code });
+    };
+    for (const code of ["EPERM", "EBUSY", "EACCES"]) {
+      const error = await t.throwsAsync(lettingGo([path, join(folder, "none")], refuse(code)), {
+        code: "ERR_WRITE",
+      });
+      t.is(
+        error?.message,
+        `${path}: cannot be moved, replaced or removed: permission is missing, or another program uses it or a file ` +
+          `in it; close that, or choose another folder (${code}: no)`,
+      );
+    }
+    await t.throwsAsync(lettingGo([path], refuse("ENOSPC")), { code: "ENOSPC" });
+    t.is(tries, 4);
   });
 });

@@ -37,8 +37,9 @@ const COMPANIONS = [
 
 /**
  * Writes a model as a folder that transformers loads. Everything is written beside and renamed
- * into place at the end. A model with adapters is `ERR_OPTION`: they are saved apart, or merged first. Throws
- * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`.
+ * into place at the end. With `overwrite` that may be the folder that it was loaded from: where the system moves no
+ * file that is mapped, as Windows, tensors that lie in it are copied into memory first. A model with adapters is
+ * `ERR_OPTION`: they are saved apart, or merged first. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`.
  */
 export async function saveModel(
   model: PretrainedModel,

@@ -1,10 +1,10 @@
-/** Weights of a file on disk may be written over: the model changes, the file does not. */
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
+/** Weights of a file on disk may be written over: the model changes, the file does not; and so may the file. */
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 
 import test from "ava";
 
-import { full, loadModel, noGrad, scope } from "../../src/index.js";
+import { full, loadModel, noGrad, safetensors, saveModel, scope, type Tensor } from "../../src/index.js";
 import { testDevices } from "../devices.js";
 import { tinyModel } from "../hashed.js";
 
@@ -28,4 +28,38 @@ for (const device of testDevices()) {
     t.false(((await again.stateDict()[name]!.to("f32").data()) as Float32Array).every((v) => v === 0.5));
     for (const held of [model, again, given]) held.dispose();
   });
+
+  test(`${device}: a model takes the place of the files that it was loaded from`, async (t) => {
+    const folder = tinyModel();
+    const model = await loadModel(folder, { device });
+    const before = await valuesOf(model.stateDict());
+    for (let n = 0; n < 2; n++) await saveModel(model, folder, { overwrite: true });
+    t.deepEqual(await valuesOf(model.stateDict()), before);
+    const again = await loadModel(folder, { device });
+    t.deepEqual(await valuesOf(again.stateDict()), before);
+    const beside = readdirSync(dirname(folder)).filter((name) =>
+      join(dirname(folder), name).startsWith(`${folder}.`),
+    );
+    t.deepEqual(beside, []);
+    for (const held of [model, again]) held.dispose();
+  });
+
+  test(`${device}: a file is written over while its tensors are in use`, async (t) => {
+    const file = join(tinyModel(), "model.safetensors");
+    const old = await safetensors.load(file, { device });
+    const before = await valuesOf(old);
+    const doubled = scope(() =>
+      Object.fromEntries(Object.entries(old).map(([name, tensor]) => [name, tensor.to("f32").mul(2)])),
+    );
+    await safetensors.save(file, doubled);
+    t.deepEqual(await valuesOf(old), before);
+    const now = await safetensors.load(file, { device });
+    t.deepEqual(await valuesOf(now), await valuesOf(doubled));
+    for (const tensor of [old, doubled, now].flatMap((all) => Object.values(all))) tensor.dispose();
+  });
+}
+
+async function valuesOf(tensors: Readonly<Record<string, Tensor>>): Promise<Record<string, unknown>> {
+  const read = Object.entries(tensors).map(async ([name, tensor]) => [name, await tensor.data()] as const);
+  return Object.fromEntries(await Promise.all(read));
 }

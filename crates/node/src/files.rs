@@ -9,14 +9,15 @@ use lowrank_engine::error as engine;
 use lowrank_engine::format::safetensors::{self, Part, stored};
 use lowrank_engine::format::weights::Weights;
 use lowrank_engine::format::whole_file::WholeFile;
+use lowrank_engine::mapped_file;
 use lowrank_engine::tape::Tensor;
 use napi::Env;
-use napi::bindgen_prelude::{Object, Uint8Array};
+use napi::bindgen_prelude::{Either, Object, Uint8Array};
 use napi_derive::napi;
 
 use crate::background;
 use crate::error::{Result, thrown};
-use crate::session::{Session, dims, dtype};
+use crate::session::{Failure, Session, dims, dtype, failure};
 
 /// A safetensors file, or the shards of a model's folder behind one view.
 #[napi]
@@ -129,4 +130,21 @@ pub fn write_file<'env>(env: &'env Env, path: String, bytes: Uint8Array) -> Resu
         file.write(&bytes)?;
         file.finish()
     })
+}
+
+/// Lets go of what any environment of the process has mapped of a file, or of the files below a folder: tensors that
+/// lie in them keep their values. Gives how many maps there were.
+#[napi(catch_unwind, ts_return_type = "Promise<number | Failure>")]
+pub fn release_mapped(env: &Env, path: String) -> Result<Object<'_>> {
+    background::promise(
+        env,
+        "release",
+        move || mapped_file::release(Path::new(&path)),
+        |_, released| {
+            Ok(match released {
+                Ok(count) => Either::A(count as u32),
+                Err(error) => Either::B::<_, Failure>(failure(error)),
+            })
+        },
+    )
 }
