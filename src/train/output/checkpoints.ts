@@ -1,9 +1,10 @@
 /** The checkpoints in an output folder: which are there, which is gone on from, which are kept. */
 import { existsSync } from "node:fs";
-import { readdir, rename, rm, rmdir } from "node:fs/promises";
+import { readdir, rmdir } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
+import { move, remove } from "../../folders.js";
 import { readProgress, type Progress } from "../checkpoint.js";
 import { lineageOf, within, type Line } from "./lineage.js";
 import { damageOf, filesOf, syncFolder } from "./manifest.js";
@@ -125,10 +126,10 @@ export async function placeCheckpoint(
   let moved: string | undefined;
   if (other !== undefined) {
     moved = free(output, `${usual}-${other.lineage}`);
-    await rename(other.folder, join(output, moved));
+    await move(other.folder, join(output, moved));
   }
   const name = there && other === undefined ? free(output, `${usual}-2`) : usual;
-  await rename(join(output, beside), join(output, name));
+  await move(join(output, beside), join(output, name));
   await syncFolder(output);
   return moved === undefined ? { name } : { name, moved };
 }
@@ -160,11 +161,11 @@ export async function removeCheckpoint(checkpoint: Checkpoint): Promise<void> {
   if (await isWhollyOwn(checkpoint)) {
     // A kill in the middle of it then leaves nothing that looks like a checkpoint.
     const aside = `${folder}.tmp-${process.pid}`;
-    await rename(folder, aside);
+    await move(folder, aside);
     folder = aside;
   }
   const files = Object.keys(checkpoint.progress.files);
-  for (const name of [RUN, ...files]) await rm(join(folder, name), { force: true });
+  for (const name of [RUN, ...files]) await remove(join(folder, name));
   const below = new Set(files.filter((name) => name.includes("/")).map((name) => dirname(name)));
   for (const name of below) await rmdir(join(folder, name)).catch(() => {});
   await rmdir(folder).catch(() => {});

@@ -1,10 +1,10 @@
 /** The folder that a run writes into: locked while it runs, and changed only where it is a run's own. */
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm, rmdir } from "node:fs/promises";
+import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { makeFolder } from "../../folders.js";
+import { makeFolder, move, remove } from "../../folders.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
@@ -203,7 +203,7 @@ export class OutputFolder {
     await this.#place(beside, files);
     for (const [name, digest] of Object.entries(before)) {
       if (name in files) continue;
-      if (await matches(join(this.path, name), digest)) await rm(join(this.path, name), { force: true });
+      if (await matches(join(this.path, name), digest)) await remove(join(this.path, name));
     }
     // One that was stopped leaves them to the run that goes on with it.
     const done = ended?.why !== "stopped";
@@ -217,10 +217,12 @@ export class OutputFolder {
   /** Moves the files of a staged adapter into the folder. */
   async #place(beside: string, files: Manifest): Promise<void> {
     const from = join(this.path, beside);
-    for (const name of Object.keys(files)) {
+    // Weights first: they may be in use, and nothing has been replaced then.
+    const weights = (name: string): number => Number(name.endsWith(".safetensors"));
+    for (const name of Object.keys(files).sort((a, b) => weights(b) - weights(a))) {
       if (!existsSync(join(from, name))) continue;
       await mkdir(dirname(join(this.path, name)), { recursive: true });
-      await rename(join(from, name), join(this.path, name));
+      await move(join(from, name), join(this.path, name));
     }
     await syncFolder(this.path);
     await removeKnown(from);

@@ -1,6 +1,5 @@
 /** What files hold, by size and SHA-256, so that a damaged one is found before it is read. */
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 
@@ -16,9 +15,15 @@ export type Manifest = Record<string, FileDigest>;
 export async function digestOf(file: string): Promise<FileDigest> {
   const hash = createHash("sha256");
   let bytes = 0;
-  for await (const piece of createReadStream(file, { highWaterMark: 1 << 20 })) {
-    hash.update(piece as Buffer);
-    bytes += (piece as Buffer).length;
+  const handle = await open(file);
+  try {
+    for await (const piece of handle.createReadStream({ highWaterMark: 1 << 20, autoClose: false })) {
+      hash.update(piece as Buffer);
+      bytes += (piece as Buffer).length;
+    }
+  } finally {
+    // A stream closes its file some time later, and Windows moves no folder of which one is open.
+    await handle.close();
   }
   return { bytes, sha256: hash.digest("hex") };
 }

@@ -53,6 +53,29 @@ test.serial("a run that replaces another leaves it whole until it is done", asyn
   for (const step of [2, 4]) t.false(existsSync(join(first.output, `checkpoint-${step}`)));
 });
 
+test.serial("an adapter whose weights cannot be replaced keeps its configuration", async (t) => {
+  const first = options();
+  await finetune(first).result;
+  const file = (name: string): string => join(first.output, name);
+  const before = readFileSync(file("adapter_config.json"), "utf8");
+  const run = finetune({ ...first, lora: { r: 3 }, saveEvery: 3, overwrite: true });
+  const reading = async (): Promise<void> => {
+    for await (const event of run) {
+      if (event.type !== "step" || event.step !== 6) continue;
+      // A folder gives place to no file.
+      rmSync(file("adapter_model.safetensors"));
+      mkdirSync(join(file("adapter_model.safetensors"), "in-the-way"), { recursive: true });
+    }
+  };
+  await t.throwsAsync(Promise.all([reading(), run.result]));
+  t.is(readFileSync(file("adapter_config.json"), "utf8"), before);
+  // What was to take its place is there still, and does once it can.
+  rmSync(file("adapter_model.safetensors"), { recursive: true });
+  await finetune({ resume: first.output }).result;
+  t.is((JSON.parse(readFileSync(file("adapter_config.json"), "utf8")) as { r: number }).r, 3);
+  t.true(adapterBytes(first.output).length > 0);
+});
+
 test.serial("what no run wrote is neither replaced nor removed", async (t) => {
   const first = options({ saveEvery: 2 });
   mkdirSync(join(first.output, "checkpoint-4"), { recursive: true });
