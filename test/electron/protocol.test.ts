@@ -5,7 +5,7 @@ import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MessageChannel, type MessagePort } from "node:worker_threads";
 
-import test from "ava";
+import test, { type ExecutionContext } from "ava";
 
 import {
   connect,
@@ -28,30 +28,38 @@ const options = (more: RemoteFinetuneOptions = {}): RemoteFinetuneOptions =>
   quick(given, "cpu", more) as RemoteFinetuneOptions;
 
 /** A server and its client in this process, and what went through the port. */
-function pair(): { client: Client; port: MessagePort; said: Record<string, unknown>[] } {
+function pair(t: ExecutionContext): { client: Client; port: MessagePort; said: Record<string, unknown>[] } {
   const { port1, port2 } = new MessageChannel();
   serve(port1);
   const said: Record<string, unknown>[] = [];
   port1.on("message", (message: Record<string, unknown>) => said.push(message));
   port2.on("message", (message: Record<string, unknown>) => said.push(message));
-  return { client: connect(port2), port: port2, said };
+  const client = connect(port2);
+  t.teardown(() => client.close());
+  return { client, port: port2, said };
+}
+
+/** A port to a server, to be spoken at without a client. */
+function raw(t: ExecutionContext): MessagePort {
+  const { port1, port2 } = new MessageChannel();
+  serve(port1);
+  t.teardown(() => port2.close());
+  return port2;
 }
 
 test("a run is one of the library's by its type", (t) => {
-  const { client } = pair();
+  const { client } = pair(t);
   const run: Pick<Run<FinetuneResult>, keyof Run<FinetuneResult>> = client.finetune(options());
   t.truthy(run);
-  client.close();
 });
 
 test("devices are those of the other end", async (t) => {
-  const { client } = pair();
+  const { client } = pair(t);
   t.deepEqual(await client.devices(), devices());
-  client.close();
 });
 
 test("errors keep their class, code and message", async (t) => {
-  const { client } = pair();
+  const { client } = pair(t);
   for (const wrong of [{ steps: -1 }, { model: join(temporary(), "none") }, { sched: "linear" }]) {
     const here = await t.throwsAsync(finetune({ ...options(), ...wrong } as never).result);
     const run = client.finetune({ ...options(), ...wrong });
@@ -60,11 +68,10 @@ test("errors keep their class, code and message", async (t) => {
     t.is(there?.message, here?.message);
     t.is(await t.throwsAsync(collect(run)), there);
   }
-  client.close();
 });
 
 test("an abort rejects with the signal's own reason, and leaves the folder free", async (t) => {
-  const { client } = pair();
+  const { client } = pair(t);
   const output = join(temporary(), "out");
   const reason = { mine: true };
   const controller = new AbortController();
@@ -80,7 +87,6 @@ test("an abort rejects with the signal's own reason, and leaves the folder free"
   t.false(existsSync(join(output, "run.lock")));
   const late = client.finetune(options({ signal: controller.signal }));
   t.is(await late.result.catch((error: unknown) => error), reason);
-  client.close();
 });
 
 const UNSENDABLE: [given: unknown, message: RegExp][] = [
@@ -96,7 +102,7 @@ const UNSENDABLE: [given: unknown, message: RegExp][] = [
 ];
 
 test("what cannot be sent is refused before anything is, by its name", async (t) => {
-  const { client, said } = pair();
+  const { client, said } = pair(t);
   await client.ready;
   for (const [wrong, message] of UNSENDABLE)
     t.throws(() => client.finetune(wrong as RemoteFinetuneOptions), { code: "ERR_OPTION", message });
@@ -111,7 +117,6 @@ test("what cannot be sent is refused before anything is, by its name", async (t)
     said.map(({ kind }) => kind),
     ["hello", "hello", "devices", "answer"],
   );
-  client.close();
 });
 
 test("what is no port is refused", (t) => {
@@ -136,6 +141,7 @@ test("what is no port is refused", (t) => {
 test("an end of another version is refused by both, and says so", async (t) => {
   const { port1, port2 } = new MessageChannel();
   // A server to come.
+  t.teardown(() => port1.close());
   port1.on("message", (message: { client: string; kind: string }) => {
     if (message.kind !== "hello") t.fail(`${message.kind} was sent`);
     port1.postMessage({ lowrank: 99, to: "client", client: message.client, kind: "hello", more: true });
@@ -151,22 +157,23 @@ test("an end of another version is refused by both, and says so", async (t) => {
   await t.throwsAsync(collect(run), expected);
   await t.throwsAsync(client.devices(), expected);
   // A client to come is greeted, so that it can tell, and gets nothing else.
-  const channel = new MessageChannel();
-  serve(channel.port1);
-  const said: { lowrank: number; kind: string }[] = [];
-  channel.port2.on("message", (message: { lowrank: number; kind: string }) => said.push(message));
+  const other = raw(t);
+  const said: { lowrank: number; kind: string; call?: number }[] = [];
+  other.on("message", (message: { lowrank: number; kind: string }) => said.push(message));
   for (const kind of ["hello", "devices"])
-    channel.port2.postMessage({ lowrank: 99, to: "server", client: "later", kind, call: 1 });
-  channel.port2.postMessage({ lowrank: 1, to: "server", client: "now", kind: "hello" });
-  while (said.length < 2) await once(channel.port2, "message");
+    other.postMessage({ lowrank: 99, to: "server", client: "later", kind, call: 1 });
+  for (const kind of ["hello", "devices"])
+    other.postMessage({ lowrank: 1, to: "server", client: "now", kind, call: 2 });
+  while (!said.some(({ kind }) => kind === "answer")) await once(other, "message");
+  await new Promise((resolve) => setTimeout(resolve, 50));
   t.deepEqual(
-    said.map(({ lowrank, kind }) => [lowrank, kind]),
+    said.map(({ lowrank, kind, call }) => [lowrank, kind, call]),
     [
-      [1, "hello"],
-      [1, "hello"],
+      [1, "hello", undefined],
+      [1, "hello", undefined],
+      [1, "answer", 2],
     ],
   );
-  channel.port1.close();
 });
 
 test("a channel of JSON is refused, with what to do", async (t) => {
@@ -197,7 +204,7 @@ test("where nobody serves, or the process ended before, an error says so", async
 
 test("a run that is not read is merged at the server, and what went through the port is bounded", async (t) => {
   t.timeout(60_000);
-  const { client, said } = pair();
+  const { client, said } = pair(t);
   const steps = 1500;
   const run = client.finetune(
     options({ steps, batchSize: 1, gradientAccumulation: 1, saveEvery: 300, maxLength: 8 }),
@@ -211,5 +218,16 @@ test("a run that is not read is merged at the server, and what went through the 
   const merged = read.reduce((sum, event) => sum + (event.type === "step" ? event.merged : 0), 0);
   t.is(merged, steps);
   t.is(read.at(-1)?.type, "end");
-  client.close();
+});
+
+test("a client that hears nothing gets no event, one checkpoint, and the result", async (t) => {
+  const port = raw(t);
+  const said: string[] = [];
+  port.on("message", ({ kind }: { kind: string }) => said.push(kind));
+  const say = (message: object): void =>
+    port.postMessage({ lowrank: 1, to: "server", client: "deaf", ...message });
+  say({ kind: "hello" });
+  say({ kind: "start", run: 1, credit: 0, options: options({ saveEvery: 2 }) });
+  while (!said.includes("result")) await once(port, "message");
+  t.deepEqual(said, ["hello", "saved", "result"]);
 });
