@@ -183,11 +183,20 @@ test.serial(
   async (t) => {
     t.timeout(120_000);
     const { port } = start("utility") as { port: Utility } & Host;
-    const clients = [connect(port), connect(port), connect(port.page()), connect(port.page())];
-    const runs = clients.flatMap((client) => [client.finetune(options()), client.finetune(options())]);
-    const all = await Promise.all(runs.map(async (run) => [await collect(run), await run.result] as const));
+    const clients = [connect(port), connect(port), connect(port.page())];
+    const runs = clients.flatMap((client) =>
+      [temporary(), temporary()].map((output) => ({
+        output,
+        run: client.finetune(options({ output, overwrite: true })),
+      })),
+    );
+    const all = await Promise.all(
+      runs.map(async ({ output, run }) => ({ output, events: await collect(run), result: await run.result })),
+    );
     const { losses, adapter } = await uninterrupted();
-    for (const [events, result] of all) {
+    for (const { output, events, result } of all) {
+      t.is(result.adapter, output);
+      t.is(events.filter(({ type }) => type === "step").length, STEPS);
       t.deepEqual(lossesOf(events), losses);
       t.true(adapterBytes(result.adapter).equals(adapter));
     }

@@ -8,7 +8,7 @@ import vm from "node:vm";
 import test from "ava";
 import { build } from "esbuild";
 
-import { Channel, endAll, PagePort, start, type Host, type Utility } from "../electron/hosts.js";
+import { Channel, endAll, PagePort, start, type Host, type Utility } from "./hosts.js";
 import { temporary } from "../hashed.js";
 import { installedProject } from "../packed.js";
 

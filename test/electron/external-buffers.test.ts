@@ -1,14 +1,12 @@
-/** What Electron's V8 has not: buffers of memory outside of its sandbox, and SharedArrayBuffer. */
+/** What Electron's V8 has not: buffers of memory outside of its sandbox. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-import { temporary, tinyData, tinyModel } from "../hashed.js";
-import { installedProject } from "../packed.js";
-import { quick } from "../train/quick.js";
+import { temporary } from "../hashed.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -21,9 +19,9 @@ interface Ended {
   output: string;
 }
 
-function node(args: string[], env: Record<string, string>, cwd = root): Ended {
+function node(args: string[], env: Record<string, string>): Ended {
   const { status, stdout, stderr } = spawnSync(process.execPath, args, {
-    cwd,
+    cwd: root,
     encoding: "utf8",
     env: { ...process.env, NODE_OPTIONS: "", ...env },
   });
@@ -64,23 +62,3 @@ if (process.platform === "linux") {
     t.true(counts.filter(([lookedUp]) => lookedUp > 0).length >= SUITES.length, JSON.stringify(counts));
   });
 }
-
-test("a run trains where there is no SharedArrayBuffer", (t) => {
-  const folder = installedProject();
-  const output = join(temporary(), "out");
-  const options = quick({ model: tinyModel(), data: tinyData() }, "cpu", { output });
-  const program = `
-    if (typeof SharedArrayBuffer !== "undefined") throw new Error("it is there");
-    const { finetune } = await import("lowrank");
-    const run = finetune(${JSON.stringify(options)});
-    let steps = 0;
-    for await (const event of run) if (event.type === "step") steps += 1;
-    console.log(steps, (await run.result).steps);`;
-  writeFileSync(join(folder, "no-shared-memory.mjs"), program);
-  // As in a page that is not isolated, contexts are made without it.
-  const flags = ["--enable-sharedarraybuffer-per-context", "no-shared-memory.mjs"];
-  const { status, output: said } = node(flags, {}, folder);
-  t.is(status, 0, said);
-  t.is(said, "12 12\n");
-  t.true(existsSync(join(output, "adapter_model.safetensors")));
-});
