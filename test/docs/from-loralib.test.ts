@@ -1,12 +1,12 @@
 /** The right-hand column of docs/from-loralib.md runs from the packed package, with its types, and does what it says. */
 import { spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 import test from "ava";
 
-import { temporary } from "../hashed.js";
+import { installedProject } from "../packed.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -16,44 +16,15 @@ function run(command: string, args: string[], cwd: string): string {
   return stdout;
 }
 
-/** A folder in which the package is installed from its tarball, the built binary beside it. */
+/** A project that has the package from its tarball, and the types of Node, which the page's lines are checked with. */
 function installed(): string {
-  const packing = temporary();
-  for (const name of [
-    "package.json",
-    "README.md",
-    "LICENSE",
-    "native",
-    "models",
-    "src",
-    "tsconfig.json",
-    "tsconfig.build.json",
-  ])
-    cpSync(join(root, name), join(packing, name), { recursive: true });
-  symlinkSync(join(root, "node_modules"), join(packing, "node_modules"));
-  run(
-    process.execPath,
-    [join(root, "node_modules/typescript/bin/tsc"), "-p", "tsconfig.build.json"],
-    packing,
+  const folder = installedProject();
+  mkdirSync(join(folder, "node_modules", "@types"));
+  symlinkSync(
+    join(root, "node_modules", "@types", "node"),
+    join(folder, "node_modules", "@types", "node"),
+    "junction",
   );
-  const [{ filename }] = JSON.parse(
-    run("npm", ["pack", "--json", "--ignore-scripts", "--loglevel=error"], packing),
-  ) as [{ filename: string }];
-  const folder = temporary();
-  const modules = join(folder, "node_modules");
-  mkdirSync(modules);
-  run("tar", ["-xzf", join(packing, filename)], folder);
-  cpSync(join(folder, "package"), join(modules, "lowrank"), { recursive: true });
-  for (const name of readdirSync(join(root, "native")).filter((one) => one.endsWith(".node")))
-    cpSync(join(root, "native", name), join(modules, "lowrank", "native", name));
-  const { dependencies } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
-    dependencies: Record<string, string>;
-  };
-  for (const name of [...Object.keys(dependencies), "@types/node"]) {
-    mkdirSync(dirname(join(modules, name)), { recursive: true });
-    symlinkSync(join(root, "node_modules", name), join(modules, name));
-  }
-  writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
   return folder;
 }
 
