@@ -1,7 +1,7 @@
-/** How many launches a block takes, forward and backward: what a GPU in software spends 14 to 26 µs on, each. */
+/** How many launches a block takes on a GPU, forward and backward: each costs its host some microseconds. */
 import test from "ava";
 
-import { devices, LlamaForCausalLM, lora, scope, tensor } from "../../src/index.js";
+import { LlamaForCausalLM, lora, scope, tensor } from "../../src/index.js";
 import { session } from "../../src/native.js";
 import { testDevices } from "../devices.js";
 
@@ -40,11 +40,9 @@ async function launches(layers: number): Promise<[Record<string, number>, Record
   return counted;
 }
 
-const inSoftware = testDevices().includes("gpu") && devices().find(({ device }) => device === "gpu:0")?.kind;
-
 test("a Llama block with low-rank paths on all of its linears", async (t) => {
-  if (inSoftware !== "software") {
-    t.log("not run: products are put together in launches on a GPU in software alone");
+  if (!testDevices().includes("gpu")) {
+    t.log("not run: no GPU is here, whose limits the plans ask for");
     return t.pass();
   }
   const [two, three] = [await launches(2), await launches(3)];
@@ -57,5 +55,5 @@ test("a Llama block with low-rank paths on all of its linears", async (t) => {
     t.log(own.map(([kernel, count]) => `${kernel} ${count}`).join(", "));
     return own.reduce((sum, [, count]) => sum + count, 0);
   });
-  t.deepEqual(perBlock, [16, 24]);
+  t.deepEqual(perBlock, [19, 38]);
 });

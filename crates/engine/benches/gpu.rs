@@ -19,7 +19,6 @@ use lowrank_engine::ops::binary::Binary;
 use lowrank_engine::ops::dropout::Dropout;
 use lowrank_engine::ops::linear::Linear;
 use lowrank_engine::ops::lora_linear::{LoraLinear, Path};
-use lowrank_engine::ops::projections::Projections;
 use lowrank_engine::ops::reshape::Reshape;
 use lowrank_engine::ops::rms_norm::RmsNorm;
 use lowrank_engine::ops::rotary::Rotary;
@@ -153,22 +152,9 @@ impl Layer {
     }
 
     fn forward(&self, tape: &Tape, x: &Tensor) -> Tensor {
-        self.with(tape, x, None)
-    }
-
-    /// By an h = x·Aᵀ that is given.
-    fn with(&self, tape: &Tape, x: &Tensor, h: Option<&Tensor>) -> Tensor {
         let paths = vec![Path::whole(2.0, Dropout::default())];
-        let op = LoraLinear { paths, projected: h.is_some(), ..LoraLinear::default() };
-        let inputs: Vec<&Tensor> = [x, &self.weight, &self.a, &self.b].into_iter().chain(h).collect();
-        tape.apply(op, &inputs).unwrap().swap_remove(0)
-    }
-
-    /// Layers of one input.
-    fn together(layers: &[Layer], tape: &Tape, x: &Tensor) -> Vec<Tensor> {
-        let inputs: Vec<&Tensor> = [x].into_iter().chain(layers.iter().map(|layer| &layer.a)).collect();
-        let h = tape.apply(Projections, &inputs).unwrap();
-        layers.iter().zip(&h).map(|(layer, h)| layer.with(tape, x, Some(h))).collect()
+        let op = LoraLinear { paths, ..LoraLinear::default() };
+        tape.apply(op, &[x, &self.weight, &self.a, &self.b]).unwrap().swap_remove(0)
     }
 
     fn forget(&self) {
@@ -236,8 +222,7 @@ impl Block {
             tape.apply1(Reshape { shape: [1, T, heads, 64].into() }, &[&x]).unwrap()
         };
         let normed = tape.apply(norm, &[x, &self.norms[0]]).unwrap().swap_remove(0);
-        let qkv: Vec<Tensor> =
-            Layer::together(&self.layers[..3], tape, &normed).into_iter().map(in_heads).collect();
+        let qkv = [0, 1, 2].map(|i| in_heads(layer(i, &normed)));
         let rotary = Rotary { two: true, ..Default::default() };
         let turned = tape.apply(rotary, &[&qkv[0], &qkv[1], &self.tables[0], &self.tables[1]]).unwrap();
         let attention = Attention { causal: true, ..Default::default() };
@@ -247,7 +232,7 @@ impl Block {
         let sum = tape.apply(Added(norm), &[x, &layer(3, &o), &self.norms[1]]).unwrap();
         drop(o);
         let [normed, x] = [&sum[0], &sum[1]];
-        let gated = Layer::together(&self.layers[4..6], tape, normed);
+        let gated = [4, 5].map(|i| layer(i, normed));
         let product = tape.apply1(SiluMul, &[&gated[0], &gated[1]]).unwrap();
         tape.apply1(Binary(Function::Add), &[x, &layer(6, &product)]).unwrap()
     }

@@ -119,11 +119,6 @@ export class Linear extends LoRALayer(BaseLinear) {
     return { weight: this.baseWeight, bias: this.baseBias, share };
   }
 
-  /** @internal `forward` by `plainShare`, whose product x·Aᵀ is `h`. */
-  withProjection(x: Tensor, share: Share, h: Tensor): Tensor {
-    return loraLinear(this, x, this.baseWeight, this.baseBias, [share], h);
-  }
-
   #apart(x: Tensor, shares: readonly Share[]): Tensor {
     const { baseWeight: weight, fanInFanOut } = this;
     return composed(this, x, shares, {

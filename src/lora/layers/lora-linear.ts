@@ -18,8 +18,7 @@ interface Dense {
 
 /**
  * x·Wᵀ + b + Σ s·drop(x)·Aᵀ·Bᵀ, each share over its rows and windows of outputs. Adapters over all
- * rows and outputs that drop nothing are one: concatenated along the rank, with the scaling in B. Of the only share,
- * where it is such a one, x·Aᵀ may be given as `h`.
+ * rows and outputs that drop nothing are one: concatenated along the rank, with the scaling in B.
  */
 export function loraLinear(
   layer: Dense,
@@ -27,7 +26,6 @@ export function loraLinear(
   weight: Tensor,
   bias: Tensor | null,
   shares: readonly Share[],
-  h?: Tensor,
 ): Tensor {
   if (shares.length > MOST_PATHS && shares.some(({ runs }) => runs))
     return inParts(layer, x, weight, bias, shares);
@@ -54,7 +52,7 @@ export function loraLinear(
     };
   });
   const whole = biasOf(bias, shares);
-  return made(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths, h?.id));
+  return made(() => session().loraLinear(x.id, weight.id, whole?.id, layer.fanInFanOut, paths));
 }
 
 /** A and B of adapters as those of one. */

@@ -1,5 +1,4 @@
 /** The blocks of BERT (Devlin et al. 2018): attention over all tokens, MLP, each followed by a norm. */
-import { together } from "../../lora/layers/together.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
@@ -33,9 +32,8 @@ export class BertSelfAttention extends Module {
 
   /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
-    const made = together([this.query, this.key, this.value], x);
-    const [q, k, v] = made.map((one) => inHeads(one, this.heads)) as [Tensor, Tensor, Tensor];
-    return attention(q, k, v, { mask });
+    const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
+    return attention(inputs(this.query), inputs(this.key), inputs(this.value), { mask });
   }
 }
 

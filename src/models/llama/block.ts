@@ -1,5 +1,4 @@
 /** The blocks of the Llama family (Touvron et al. 2023): attention with grouped heads, gated MLP. */
-import { together } from "../../lora/layers/together.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
@@ -54,9 +53,11 @@ export class LlamaAttention extends Module {
   /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, window, q_proj, k_proj, v_proj } = this;
-    const [queries, keys, values] = together([q_proj, k_proj, v_proj], x) as [Tensor, Tensor, Tensor];
-    const [q, k] = rotation.apply(inHeads(queries, heads), inHeads(keys, keyValueHeads));
-    const v = inHeads(values, keyValueHeads);
+    const [q, k] = rotation.apply(
+      inHeads(q_proj.forward(x), heads),
+      inHeads(k_proj.forward(x), keyValueHeads),
+    );
+    const v = inHeads(v_proj.forward(x), keyValueHeads);
     return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, cache }));
   }
 }
@@ -80,7 +81,7 @@ export class LlamaMLP extends Module {
 
   /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
-    const [gate, up] = together([this.gate_proj, this.up_proj], x) as [Tensor, Tensor];
+    const [gate, up] = [this.gate_proj.forward(x), this.up_proj.forward(x)];
     return this.down_proj.forward(gate.siluMul(up));
   }
 }

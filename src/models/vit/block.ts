@@ -1,5 +1,4 @@
 /** The blocks of ViT (Dosovitskiy et al. 2020): norm, attention over all patches, norm, MLP. */
-import { together } from "../../lora/layers/together.js";
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
@@ -36,9 +35,8 @@ export class ViTAttention extends Module {
 
   /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor): Tensor {
-    const made = together([this.q_proj, this.k_proj, this.v_proj], x);
-    const [q, k, v] = made.map((one) => inHeads(one, this.heads)) as [Tensor, Tensor, Tensor];
-    return this.o_proj.forward(attention(q, k, v));
+    const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
+    return this.o_proj.forward(attention(inputs(this.q_proj), inputs(this.k_proj), inputs(this.v_proj)));
   }
 }
 

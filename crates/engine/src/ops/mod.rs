@@ -33,7 +33,6 @@ pub mod mean;
 pub mod one_hot;
 pub mod pad;
 pub mod permute;
-pub mod projections;
 pub mod reshape;
 pub mod rms_norm;
 pub mod rotary;

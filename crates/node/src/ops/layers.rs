@@ -42,15 +42,7 @@ impl LowRankPath {
 
 #[napi]
 impl Session {
-    /// x·Aᵀ for each factor: what the low-rank paths of layers that read one input are given.
-    #[napi(catch_unwind)]
-    pub fn projections(&self, x: u32, factors: Vec<u32>) -> Result<Vec<u32>> {
-        let inputs: Vec<u32> = [x].into_iter().chain(factors).collect();
-        self.apply_all(ops::projections::Projections, &inputs, inputs.len() - 1)
-    }
-
-    /// y = x·Wᵀ + b, and the product of every path added where it belongs; of the only path `h` may be
-    /// given.
+    /// y = x·Wᵀ + b, and the product of every path added where it belongs.
     #[napi(catch_unwind)]
     pub fn lora_linear(
         &self,
@@ -59,13 +51,12 @@ impl Session {
         bias: Option<u32>,
         fan_in_fan_out: bool,
         paths: Vec<LowRankPath>,
-        h: Option<u32>,
     ) -> Result<u32> {
         let factors = paths.iter().flat_map(|path| [path.lora_a, path.lora_b]);
-        let inputs: Vec<u32> = [x, weight].into_iter().chain(factors).chain(h).chain(bias).collect();
+        let inputs: Vec<u32> = [x, weight].into_iter().chain(factors).chain(bias).collect();
         let paths = paths.iter().map(LowRankPath::attributes).collect();
         let precision = self.state.borrow().precision;
-        let op = ops::lora_linear::LoraLinear { fan_in_fan_out, precision, paths, projected: h.is_some() };
+        let op = ops::lora_linear::LoraLinear { fan_in_fan_out, precision, paths };
         self.apply(op, &inputs)
     }
 

@@ -21,13 +21,12 @@
 //!
 //! 100 KiB of workgroup memory hold 7 workgroups, 896 invocations: enough to hide memory, but each
 //! score is a dot of two vectors from workgroup memory, which binds: a register tile of scores is what
-//! comes next. A GPU in software has shaders of its own (software/).
+//! comes next.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
 mod cpu;
 mod geometry;
 mod plan;
-mod software;
 
 pub use geometry::DIM;
 pub use plan::{Attend, Flow, backward, forward};
@@ -56,7 +55,7 @@ static FORWARD: Kernel = Kernel {
     scalars: &SCALARS,
     wgsl: |params| {
         let tiled = ["q", "k", "v", "o"];
-        wgsl(params, Tiles::forward, &tiled, include_str!("forward.wgsl"), software::forward)
+        wgsl(params, Tiles::forward, &tiled, include_str!("forward.wgsl"))
     },
     cpu: cpu::forward,
     variants: || variants(&[F, F, F, I, I, I, F, F], Tiles::forward),
@@ -89,7 +88,7 @@ static BACKWARD_Q: Kernel = Kernel {
     wgsl: |params| {
         let tiled = ["q", "k", "v", "d_o"];
         let body = include_str!("backward_q.wgsl");
-        wgsl(params, Tiles::backward, &tiled, body, software::backward_q)
+        wgsl(params, Tiles::backward, &tiled, body)
     },
     cpu: cpu::backward_q,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F], Tiles::backward),
@@ -101,7 +100,7 @@ static BACKWARD_KV: Kernel = Kernel {
     wgsl: |params| {
         let tiled = ["q", "k", "v", "d_o"];
         let body = include_str!("backward_kv.wgsl");
-        wgsl(params, Tiles::backward, &tiled, body, software::backward_kv)
+        wgsl(params, Tiles::backward, &tiled, body)
     },
     cpu: cpu::backward_kv,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F, F], Tiles::backward),
@@ -167,32 +166,16 @@ fn variants(dtypes: &[DType], tiles: fn(Params) -> Tiles) -> Vec<Variant> {
         let params = [flags, class, 0, 0];
         Variant { params, dtypes: dtypes.to_vec(), threads: tiles(params).threads }
     };
-    let software = |flags, class| Variant {
-        params: [flags, class, software::SOFTWARE, 0],
-        dtypes: dtypes.to_vec(),
-        threads: software::THREADS,
-    };
-    let all = |classes: u32| (0..8).flat_map(move |flags| (0..classes).map(move |class| (flags, class)));
-    let plain = all(CLASSES.len() as u32).map(|(flags, class)| of(flags, class));
-    plain.chain(all(software::KINDS).map(|(flags, class)| software(flags, class))).collect()
+    (0..8).flat_map(|flags| (0..CLASSES.len() as u32).map(move |class| of(flags, class))).collect()
 }
 
 /// `tiled`: the bindings that are read by vectors.
-fn wgsl(
-    params: Params,
-    tiles: fn(Params) -> Tiles,
-    tiled: &[&str],
-    body: &str,
-    software: fn(Params) -> String,
-) -> String {
+fn wgsl(params: Params, tiles: fn(Params) -> Tiles, tiled: &[&str], body: &str) -> String {
     let mut out = String::new();
     for (name, bit) in
         [("CAUSAL", geometry::CAUSAL), ("SEGMENTS", geometry::SEGMENTS), ("MASK", geometry::MASK)]
     {
         writeln!(out, "const {name} = {};", params[0] & bit != 0).unwrap();
-    }
-    if params[2] == software::SOFTWARE {
-        return out + include_str!("sight.wgsl") + &software(params);
     }
     let Tiles { dim, rows, tile, .. } = tiles(params);
     writeln!(out, "const DIM = {dim}u;\nconst ROWS = {rows}u;\nconst TILE = {tile}u;").unwrap();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
-use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, CLASSES, DELTA, DELTA_THREADS, FORWARD, Tiles, software};
+use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, CLASSES, DELTA, DELTA_THREADS, FORWARD, Tiles};
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -265,21 +265,9 @@ fn launches(
         if !g.first && from >= to {
             return;
         }
-        let (groups, params, threads) =
-            match software::fits(&cx.profile, &g, inner == Inner::Queries, &w.ranges) {
-                Some((class, rows)) => {
-                    let blocks = match inner {
-                        Inner::Keys => g.group * g.queries.div_ceil(rows),
-                        Inner::Queries => g.keys.div_ceil(rows),
-                    };
-                    (blocks, [whole.flags, class, software::SOFTWARE, 0], software::THREADS)
-                }
-                None => {
-                    let tiles = tiles(params);
-                    let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
-                    (rows.div_ceil(tiles.rows as usize), params, tiles.threads)
-                }
-            };
+        let tiles = tiles(params);
+        let rows = if inner == Inner::Keys { g.rows() } else { g.keys };
+        let groups = rows.div_ceil(tiles.rows as usize);
         let pairs = g.rows() * to.saturating_sub(from) / (1 + a.causal as usize);
         cx.launch(Launch {
             kernel,
@@ -287,7 +275,7 @@ fn launches(
             bindings: w.ranges,
             scalars: g.scalars(),
             groups: (g.batch * g.kv_heads * groups) as u32,
-            threads,
+            threads: tiles.threads,
             work: 8 * (g.batch * g.kv_heads * pairs * g.dim) as u64,
         });
     })

@@ -24,7 +24,6 @@ pub use walk::{LARGEST, Walk};
 
 use std::rc::Rc;
 
-use crate::device::{Kind, Profile};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Variant};
@@ -82,10 +81,7 @@ fn variants(side: Side, bias: bool) -> Vec<Variant> {
 }
 
 /// How a product of `m` rows and `n` columns, `matrices` times, is laid out on a GPU.
-fn form(profile: &Profile, matrices: usize, m: usize, n: usize) -> Form {
-    if profile.software || profile.kind == Kind::Cpu {
-        return Form::Lanes { rows: if m == 1 { 1 } else { 8 }, columns: if n <= 64 { 1 } else { 4 } };
-    }
+fn form(matrices: usize, m: usize, n: usize) -> Form {
     // Large tiles read least, as long as they still fill the GPU.
     match (matrices * m.div_ceil(128) * n.div_ceil(128), m) {
         (_, 1) => Form::Lanes { rows: 1, columns: 1 },
@@ -108,7 +104,7 @@ pub fn correlate(
     bias: Option<&Value>,
     y: &Value,
 ) -> Result<()> {
-    let form = form(&cx.profile, walk.batch * walk.groups, walk.rows, walk.positions());
+    let form = form(walk.batch * walk.groups, walk.rows, walk.positions());
     correlate_as(cx, form, walk, x, w, bias, y)
 }
 
@@ -180,7 +176,7 @@ pub fn correlate_weight(
     if walk.batch == 0 && !accumulate {
         cx.zero(d_weight);
     }
-    let form = form(&cx.profile, walk.groups, walk.rows, walk.channels * walk.taps());
+    let form = form(walk.groups, walk.rows, walk.channels * walk.taps());
     weight_as(cx, form, walk, x, d, accumulate, d_weight)
 }
 

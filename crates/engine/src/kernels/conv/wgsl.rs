@@ -17,7 +17,7 @@ pub enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Each invocation holds `rows` × `columns` in registers; the rows are the workgroup's, the
-    /// columns the lanes'. No shared memory: what a GPU in software runs best.
+    /// columns the lanes'. No shared memory: one row has nothing to share.
     Lanes { rows: u32, columns: u32 },
     /// 16 × 16 invocations hold `rows` × `columns` each, over blocks of both factors in shared memory.
     Tile { rows: u32, columns: u32 },
@@ -26,9 +26,6 @@ pub enum Form {
 impl Form {
     pub const ALL: &[Form] = &[
         Form::Lanes { rows: 1, columns: 1 },
-        Form::Lanes { rows: 1, columns: 4 },
-        Form::Lanes { rows: 8, columns: 1 },
-        Form::Lanes { rows: 8, columns: 4 },
         Form::Tile { rows: 1, columns: 4 },
         Form::Tile { rows: 4, columns: 4 },
         Form::Tile { rows: 8, columns: 8 },

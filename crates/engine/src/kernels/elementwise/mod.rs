@@ -4,8 +4,7 @@
 //! 0 broadcasts. Layout: any strides; one invocation an element of y, and natively runs along the innermost
 //! dimension. Cost: one pass, bound by memory. `pow` is the library's, a call an element (4.2 ns): in f64
 //! lanes it took 1.9 ns with AVX-512, 3.1 with AVX2, and 7.9 without either. Where all operands lie side by
-//! side in f32, an invocation takes four elements as one vec4 (wide.rs): a load of one costs a GPU in software
-//! 13 ns where four single ones cost 32.
+//! side in f32, an invocation takes four elements as one vec4 (wide.rs).
 //! Counted from the shader: one f for 8 to 16 bytes, so memory binds wherever f is under some ten FLOPs;
 //! one integer division for each collapsed dimension; under 20 registers, no workgroup memory: occupancy
 //! is full.

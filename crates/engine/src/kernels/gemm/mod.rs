@@ -4,22 +4,15 @@
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
 //! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
 //!
-//! GPU: four forms (wgsl.rs, pairs.rs), chosen by the shape and by whether the GPU is one in software.
+//! GPU: forms of tiles, and one of dot products (wgsl.rs), chosen by the shape.
 //! Processor: a loop nest of our own (cpu/).
 
-mod beside;
 pub(in crate::kernels) mod cpu;
-pub(in crate::kernels) mod pairs;
-mod shared;
-pub(in crate::kernels) mod spelled;
 #[cfg(test)]
 mod tests;
 mod together;
 pub(in crate::kernels) mod wgsl;
 
-pub use beside::LowRank;
-use pairs::{Along, LANES, Pairs};
-pub use shared::project_together;
 pub use together::{dense_together, goes_together};
 use wgsl::Form;
 
@@ -27,13 +20,12 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::device::{Kind, Profile};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Scalar, Variant, joined};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
-use crate::recording::{Launch, Range};
+use crate::recording::Launch;
 use crate::tensor::{Context, Value};
 
 /// How the factors of a product are taken.
@@ -201,18 +193,8 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
     }
 }
 
-pub const KERNELS: &[&Kernel] = &[
-    &GEMM,
-    &GEMM_BIAS,
-    &GEMM_TWO,
-    &GEMM_TWO_BIAS,
-    beside::KERNELS[0],
-    beside::KERNELS[1],
-    shared::KERNELS[0],
-    shared::KERNELS[1],
-    together::KERNELS[0],
-    together::KERNELS[1],
-];
+pub const KERNELS: &[&Kernel] =
+    &[&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS, together::KERNELS[0], together::KERNELS[1]];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
     let storage = [DType::F32, DType::F16, DType::BF16];
@@ -222,7 +204,7 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
             dtypes.extend([DType::F32; 2].iter().filter(|_| two));
-            Form::all(b, two).into_iter().map(move |form| Variant {
+            Form::all(two).into_iter().map(move |form| Variant {
                 params: form.params(),
                 dtypes: dtypes.clone(),
                 threads: form.threads(),
@@ -232,7 +214,7 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
 }
 
 /// How a product is laid out on a GPU. Forms that sum in another order are chosen by shape alone.
-fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Form {
+fn form(g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
     if g.m <= 8 && g.k >= 64 && b.row == 1 && a.column == 1 {
         return Form::Dots {
             rows: if g.m > 4 {
@@ -244,12 +226,6 @@ fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Form
             },
         };
     }
-    if profile.software || profile.kind == Kind::Cpu {
-        return match pairs(g, a, b, c) {
-            Some(pairs) if profile.subgroup == LANES => Form::Pairs(pairs),
-            _ => lanes(g.n),
-        };
-    }
     // Large tiles read least, as long as they still fill the GPU.
     let tiles = g.batch * g.m.div_ceil(128) * g.n.div_ceil(128);
     match (g.m, g.n) {
@@ -257,83 +233,6 @@ fn form(profile: &Profile, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Form
         (_, ..=16) => Form::Tile { rows: 4, columns: 1 },
         _ if tiles >= 64 => Form::Tile { rows: 8, columns: 8 },
         _ => Form::Tile { rows: 4, columns: 4 },
-    }
-}
-
-fn lanes(n: usize) -> Form {
-    Form::Lanes { rows: 8, columns: if n <= 64 { 1 } else { 4 } }
-}
-
-/// The form of pairs, where neighbours pair up: along the terms or along C's sides.
-fn pairs(g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> Option<Pairs> {
-    if !even(&[g.n, g.k, c.row, c.batch, a.batch, b.batch]) {
-        return None;
-    }
-    let (a_along, b_along) = (along(a.column, a.row, g.m)?, along(b.row, b.column, g.n)?);
-    // What lies along the terms and is f32.
-    let whole = |along: Along, steps: [usize; 2]| along == Along::Side || eights(&steps);
-    let b_whole = b.value.dtype != DType::F32 || whole(b_along, [b.column, b.batch]);
-    Some(Pairs {
-        rows: if g.m <= 16 { 16 } else { 32 },
-        columns: if g.n <= 16 && g.m > 16 { 2 } else { 4 },
-        a: a_along,
-        b: b_along,
-        stored: b.value.dtype,
-        accumulate: g.accumulate,
-        second: None,
-        wide: [a_along, b_along].contains(&Along::Terms) && whole(a_along, [a.row, a.batch]) && b_whole,
-    })
-}
-
-/// Whether a value of f32 starts at a whole word of eight.
-fn starts_whole(value: &Value) -> bool {
-    eights(&[value.range().offset as usize / 4])
-}
-
-fn eights(steps: &[usize]) -> bool {
-    steps.iter().all(|s| s.is_multiple_of(8))
-}
-
-fn even(steps: &[usize]) -> bool {
-    steps.iter().all(|s| s.is_multiple_of(2))
-}
-
-/// Which way a factor's neighbours pair up, of its steps along the terms and along C's side, which has
-/// `length` elements.
-fn along(terms: usize, side: usize, length: usize) -> Option<Along> {
-    match (terms, side) {
-        (1, side) if even(&[side]) => Some(Along::Terms),
-        (terms, 1) if even(&[terms, length]) => Some(Along::Side),
-        _ => None,
-    }
-}
-
-/// `form` for a window of [m, n, k] over `ranges`, of which the last is C; with the window's second
-/// segment, if it has one.
-fn fitting(
-    form: Form,
-    [m, n, k]: [usize; 3],
-    ranges: &[Range],
-    accumulate: bool,
-    second: Option<&Segment>,
-) -> Form {
-    let Form::Pairs(pairs) = form else { return form };
-    // A bias, which an even number of ranges has in the third place, is read by elements.
-    let bias = if ranges.len().is_multiple_of(2) { 2 } else { usize::MAX };
-    let mut words = ranges.iter().enumerate().filter(|(i, _)| *i != bias);
-    let aligned = |range: &Range| (range.offset / range.dtype.bytes() as u64).is_multiple_of(2);
-    let fits =
-        even(&[n, k]) && (pairs.a == Along::Terms || even(&[m])) && words.all(|(_, range)| aligned(range));
-    let starts = |i: usize| ranges[i].offset as usize / ranges[i].dtype.bytes();
-    let wide = pairs.wide && eights(&[k, starts(0), starts(1)]);
-    let along = second.map(|s| {
-        let terms = s.a.column == 1 && even(&[s.a.row, s.k]);
-        along(s.b.row, s.b.column, n).filter(|_| terms)
-    });
-    match along {
-        _ if !fits => lanes(n),
-        Some(None) => lanes(n),
-        second => Form::Pairs(Pairs { accumulate, second: second.flatten(), wide, ..pairs }),
     }
 }
 
@@ -356,14 +255,14 @@ pub fn gemm_with(
     debug_assert!(c.column == 1, "the columns of a product are neighbours");
     debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
-    let form = form(&cx.profile, &g, &a, &b, &c);
+    let form = form(&g, &a, &b);
     let limit = cx.profile.binding_limit.saturating_sub(256);
     let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
     // Dot products are summed in another order.
     let dots = |form: Form| matches!(form, Form::Dots { .. });
     let together = |s: &Segment| {
         let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
-        let alone = self::form(&cx.profile, &more(s), &s.a, &s.b, &c);
+        let alone = self::form(&more(s), &s.a, &s.b);
         fits && g.k > 0 && s.k > 0 && !dots(form) && !dots(alone)
     };
     let (joined, apart) = match second {
@@ -399,9 +298,8 @@ fn parts(
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
     binds.extend(bias.map(|bias| Bind::new(bias, &[0, 0, 1, 0], 1)));
     binds.push(Bind::new(c.value, &[c.batch, c.row, 1, 0], 1));
-    // Terms are cut between pairs. The second segment has no say in it: so a product is summed alike
-    // with it and without.
-    windows(cx, "matmul", &space, &[1, height, width, 2], &binds, |mut w| {
+    // The second segment has no say in how the terms are cut: so a product is summed alike with it and without.
+    windows(cx, "matmul", &space, &[1, height, width, 1], &binds, |mut w| {
         let [batch, m, n, k] = [0, 1, 2, 3].map(|d| w.count[d]);
         // The bias is added once, with the first part of the sum; the second segment with the last.
         let (first, last) = (w.start[3] == 0, w.start[3] + k == g.k);
@@ -419,8 +317,6 @@ fn parts(
             w.ranges.insert(at + 1, part(&s.b, s.b.column, w.start[2], n, s.b.row));
         }
         let accumulate = g.accumulate || !first;
-        let form = fitting(form, [m, n, k], &w.ranges, accumulate, second.as_ref());
-        let [height, width] = form.block();
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
         let more = second.map(|s| {
             [s.k, s.a.row, s.a.column, s.b.row, s.b.column]

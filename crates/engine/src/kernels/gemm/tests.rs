@@ -1,5 +1,4 @@
-use super::pairs::LANES;
-use super::{Along, Form, Gemm, Matrix, Segment, gemm, gemm_with, pairs, parts};
+use super::{Form, Gemm, Matrix, Segment, gemm, gemm_with, parts};
 use crate::dtype::DType;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 
@@ -20,7 +19,6 @@ fn every_form_equals_the_plain_one() {
         (DType::F16, [70, 33, 65]),
         (DType::F32, [17, 130, 31]),
         (DType::F32, [130, 140, 16]),
-        // Neighbours pair up.
         (DType::F32, [2, 2, 2]),
         (DType::F32, [17, 34, 22]),
         (DType::F16, [16, 66, 40]),
@@ -40,12 +38,9 @@ fn every_form_equals_the_plain_one() {
                 let g = Gemm::new(m, n, k).batch(3).alpha(1.5).accumulate();
                 let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a).batched(m * k);
                 let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
-                for form in Form::all(dtype, false) {
+                for form in Form::all(false) {
                     let c = c.upload(&cx);
                     let out = Matrix::new(&c, n).batched(m * n);
-                    if !suits(form, &g, &left, &right, &out) {
-                        continue;
-                    }
                     parts(&cx, form, g, left, right, Some(&bias), None, out).unwrap();
                     let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
                     compare(&what, &read(&c), &expected, TOLERANCE);
@@ -53,13 +48,6 @@ fn every_form_equals_the_plain_one() {
             }
         }
     }
-}
-
-/// Whether the device has what the form needs, and pairs lie as it takes them.
-fn suits(form: Form, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix) -> bool {
-    let Form::Pairs(form) = form else { return true };
-    a.value.context().profile.subgroup == LANES
-        && pairs(g, a, b, c).is_some_and(|p| (p.a, p.b, p.accumulate) == (form.a, form.b, form.accumulate))
 }
 
 #[test]
@@ -91,15 +79,9 @@ fn every_form_of_two_segments_equals_the_plain_one() {
                     });
                     let left = Matrix::new(&a, k);
                     let second = Segment { a: Matrix::new(&a2, r), b: right2, k: r, alpha: -0.75 };
-                    for form in Form::all(dtype, true) {
+                    for form in Form::all(true) {
                         let c = c.upload(&cx);
                         let out = Matrix::new(&c, n);
-                        let along = if trans_b { Along::Terms } else { Along::Side };
-                        if !suits(form, &g, &left, &right, &out)
-                            || matches!(form, Form::Pairs(p) if p.second != Some(along))
-                        {
-                            continue;
-                        }
                         parts(&cx, form, g, left, right, bias, Some(second), out).unwrap();
                         let what = format!("{form:?} at {m} x {n} x {k} + {r} on {}", cx.profile.label);
                         compare(&what, &read(&c), &expected, TOLERANCE);

@@ -1,4 +1,4 @@
-//! The product in WGSL, in four forms that sum alike where they share a shape's plan.
+//! The product in WGSL, in two forms that sum alike where they share a shape's plan.
 //!
 //! Counted from the text, for f32 (nothing was timed on a GPU of silicon). A term of a tile is staged
 //! once: FLOPs a byte of memory = 2 · height · width / (4 · (height + width)). Registers are the sums,
@@ -17,18 +17,11 @@
 //! settled: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
 //! those of two launches.
 
-use super::pairs::{Along, LANES, Pairs};
-use crate::dtype::DType;
 use crate::kernel::Params;
 
 /// How the work is laid out over invocations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Each invocation holds `rows` × `columns` in registers; the rows are the workgroup's, the
-    /// columns the lanes'. No shared memory: for a GPU in software, where pairs do not fit.
-    Lanes { rows: u32, columns: u32 },
-    /// Pairs of elements, for a GPU in software.
-    Pairs(Pairs),
     /// 16 × 16 invocations hold `rows` × `columns` each, over blocks of A and B in shared memory.
     Tile { rows: u32, columns: u32 },
     /// The lanes share the terms of a few dot products: few rows against a weight that lies along k.
@@ -37,15 +30,11 @@ pub enum Form {
 
 /// Invocations of a side of a tile.
 pub const SIDE: u32 = 16;
-/// The first parameter of a form of pairs.
-pub const PAIRS: u32 = 3;
 /// Columns of C that a workgroup of dot products makes.
 const DOT_COLUMNS: u32 = 4;
 
 impl Form {
-    const PLAIN: &[Form] = &[
-        Form::Lanes { rows: 8, columns: 1 },
-        Form::Lanes { rows: 8, columns: 4 },
+    const ALL: &[Form] = &[
         Form::Tile { rows: 1, columns: 4 },
         Form::Tile { rows: 4, columns: 1 },
         Form::Tile { rows: 4, columns: 4 },
@@ -55,59 +44,31 @@ impl Form {
         Form::Dots { rows: 8 },
     ];
 
-    /// Every form for a B that is stored as `stored`, of one segment or two.
-    pub fn all(stored: DType, two: bool) -> Vec<Form> {
-        let mut all = Form::PLAIN.to_vec();
-        if two {
-            // The few rows of dot products take their segments one after another.
-            all.retain(|form| !matches!(form, Form::Dots { .. }));
-        }
-        let seconds: &[Option<Along>] = if two { &[Some(Along::Terms), Some(Along::Side)] } else { &[None] };
-        for [rows, columns] in [[32, 4], [32, 2], [16, 4]] {
-            for a in [Along::Terms, Along::Side] {
-                for b in [Along::Terms, Along::Side] {
-                    for accumulate in [false, true] {
-                        let along_terms = [a, b].contains(&Along::Terms);
-                        let wides: &[bool] = if along_terms { &[false, true] } else { &[false] };
-                        all.extend(seconds.iter().flat_map(|second| {
-                            let second = *second;
-                            wides.iter().map(move |wide| {
-                                let wide = *wide;
-                                Form::Pairs(Pairs { rows, columns, a, b, stored, accumulate, second, wide })
-                            })
-                        }));
-                    }
-                }
-            }
-        }
-        all
+    /// Every form of one segment or two: the few rows of dot products take theirs one after another.
+    pub fn all(two: bool) -> Vec<Form> {
+        let suits = |form: &&Form| !two || !matches!(form, Form::Dots { .. });
+        Form::ALL.iter().filter(suits).copied().collect()
     }
 
     pub fn params(self) -> Params {
         match self {
-            Form::Lanes { rows, columns } => [0, rows, columns, 0],
-            Form::Tile { rows, columns } => [1, rows, columns, 0],
-            Form::Dots { rows } => [2, rows, DOT_COLUMNS, 0],
-            Form::Pairs(pairs) => pairs.params(),
+            Form::Tile { rows, columns } => [0, rows, columns, 0],
+            Form::Dots { rows } => [1, rows, DOT_COLUMNS, 0],
         }
     }
 
     pub fn threads(self) -> u32 {
         match self {
-            Form::Lanes { .. } => 32,
             Form::Tile { .. } => SIDE * SIDE,
             Form::Dots { .. } => 64,
-            Form::Pairs(_) => LANES,
         }
     }
 
     /// Rows and columns of C that a workgroup makes.
     pub fn block(self) -> [usize; 2] {
         let [rows, columns] = match self {
-            Form::Lanes { rows, columns } => [rows, columns * self.threads()],
             Form::Tile { rows, columns } => [rows * SIDE, columns * SIDE],
             Form::Dots { rows } => [rows, DOT_COLUMNS],
-            Form::Pairs(pairs) => return pairs.block(),
         };
         [rows as usize, columns as usize]
     }
@@ -117,9 +78,6 @@ impl Form {
 /// settled as by itself, and the second as a product that is added to it.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
     let [form, rows, columns, _] = params;
-    if form == PAIRS {
-        return Pairs::of(params).body(bias);
-    }
     let add_bias = if bias { "v += load_bias(column);" } else { "" };
     let settle = |name: &str, alpha: &str, add: &str| {
         format!(
@@ -144,17 +102,12 @@ pub fn body(params: Params, bias: bool, two: bool) -> String {
   let row = block / p.column_blocks * {}u;
   let column = block % p.column_blocks * {}u;
 ",
-        if form == 1 { rows * SIDE } else { rows },
-        match form {
-            0 => columns * 32,
-            1 => columns * SIDE,
-            _ => columns,
-        }
+        if form == 0 { rows * SIDE } else { rows },
+        if form == 0 { columns * SIDE } else { columns },
     );
     settles
         + &match form {
-            0 => lanes(rows, columns, &place, two),
-            1 => tile(rows, columns, &place, two),
+            0 => tile(rows, columns, &place, two),
             _ => dots(rows, columns, &place),
         }
 }
@@ -170,53 +123,6 @@ pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> Strin
 /// Sets every sum to 0, the first time with `var `.
 pub fn zeros(sums: &str, rows: u32, columns: u32, var: &str) -> String {
     both(rows, columns, |i, j| format!("  {var}{sums}{i}_{j} = 0.0;\n"))
-}
-
-/// Rows and columns past the end read the last one and are not stored.
-fn lanes(rows: u32, columns: u32, place: &str, two: bool) -> String {
-    let own = |j: u32| format!("own + {j}u * THREADS");
-    let sum = |number: &str| {
-        let (batch_a, batch_b) = match number {
-            "" => ("z * p.a_batch + ", "z * p.b_batch + "),
-            _ => ("", ""),
-        };
-        let a_places =
-            each(rows, |i| format!("    var a{i} = {batch_a}min(row + {i}u, p.m - 1u) * p.a{number}_row;\n"));
-        let b_places = each(columns, |j| {
-            format!("    var b{j} = {batch_b}min({}, p.n - 1u) * p.b{number}_column;\n", own(j))
-        });
-        let loads = each(columns, |j| format!("      let v{j} = load_b{number}(b{j}); b{j} += b_step;\n"));
-        let products = each(rows, |i| {
-            format!("      let u{i} = load_a{number}(a{i}); a{i} += a_step;\n")
-                + &each(columns, |j| format!("      c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"))
-        });
-        format!(
-            "  {{
-    let a_step = p.a{number}_column;
-    let b_step = p.b{number}_row;
-    let terms = p.k{number};
-{a_places}{b_places}    for (var k = 0u; k < terms; k++) {{
-{loads}{products}    }}
-  }}
-"
-        )
-    };
-    let stores = |settle: &str| {
-        both(rows, columns, |i, j| format!("  {settle}(z, row + {i}u, {}, c{i}_{j});\n", own(j)))
-    };
-    let rest = match two {
-        true => zeros("c", rows, columns, "") + &sum("2") + &stores("settle_second"),
-        false => String::new(),
-    };
-    format!(
-        "fn kernel(group: u32, lane: u32) {{
-{place}  let own = column + lane;
-{zeros}{first}{stores}{rest}}}
-",
-        zeros = zeros("c", rows, columns, "var "),
-        first = sum(""),
-        stores = stores("settle"),
-    )
 }
 
 /// Blocks of both factors in shared memory, for 16 × 16 invocations of `rows` × `columns` each.

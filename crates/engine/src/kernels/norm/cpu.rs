@@ -13,7 +13,7 @@ fn optional<'a>(l: &'a CpuLaunch, present: usize, binding: usize) -> Option<Cow<
 
 pub fn forward(l: &CpuLaunch) {
     let (n, eps) = (l.u32(0), l.f32(1));
-    let [centred, added] = [0, 3].map(|i| l.params[i] == 1);
+    let (centred, added) = (l.params[0] == 1, l.params[3] & 1 == 1);
     let (weight, bias) = (optional(l, 1, 1), optional(l, 2, 2));
     let weights = (weight.as_deref(), bias.as_deref());
     let x = l.read::<f32>(0);

@@ -13,27 +13,20 @@
 //! Counted from the shaders: 6 FLOPs for 8 bytes of memory forward, 10 for 12 backward (a row's second
 //! reading comes from the cache), so memory binds; some 20 registers and 0.5 KiB of workgroup memory
 //! for 128 invocations limit nothing. No register tile: a row of C elements is C / 128 an invocation.
-//! On a GPU in software rows that are whole vectors of four are read by them, where a load of one element
-//! costs 8 ns and of four 13: a block of SmolLM2 (512 tokens, there and back) 149 to 143 ms.
+//! Rows that are whole vectors of four are read by them.
 
 mod cpu;
 mod plan;
 
 pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
-use crate::device::Profile;
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
 use crate::kernels::elementwise::wide;
 use crate::kernels::numeric::WORKGROUP;
 
+/// Invocations of a row's workgroup.
 const THREADS: u32 = 128;
-
-/// Invocations of a row's workgroup. Where they run in software, one vector of them: more would wait for one another at
-/// every sum of a row.
-fn threads(profile: &Profile) -> u32 {
-    if profile.software && profile.subgroup > 0 { profile.subgroup } else { THREADS }
-}
 /// Rows whose contributions to d_weight one invocation adds up.
 const CHUNK: usize = 32;
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::{
     ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS, WIDE, is_absent,
-    is_single, threads,
+    is_single,
 };
 use crate::dtype::DType;
 use crate::error::Result;
@@ -124,12 +124,11 @@ fn by_rows(
     }
     windows(cx, kernel.name, &[rows], &[], binds, |w| {
         let rows = w.count[0];
-        let threads = threads(&cx.profile);
         let mut params = params.map(u32::from);
-        if threads < THREADS && rows_are_vectors(kernel, n, params, &w.ranges) {
+        if rows_are_vectors(kernel, n, params, &w.ranges) {
             params[3] |= WIDE;
         }
-        launch(cx, kernel, params, w, [&[n as u32], scalars].concat(), [rows, threads as usize], rows * n);
+        launch(cx, kernel, params, w, [&[n as u32], scalars].concat(), [rows, THREADS as usize], rows * n);
     })
 }
 

@@ -24,7 +24,6 @@ use crate::ops::attention::Attention;
 use crate::ops::cache_write::{cache_write, place};
 use crate::ops::linear::Linear;
 use crate::ops::lora_linear::{LoraLinear, Path};
-use crate::ops::projections::Projections;
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rotary::Rotary;
 use crate::ops::silu_mul::SiluMul;
@@ -86,11 +85,11 @@ impl DecoderBlock {
     pub fn record(&self, cx: &Rc<Context>, x: &Value, r: Option<&Value>) -> Result<[Value; 2]> {
         let (sum, y) = added_norm(cx, &self.norms[0], x, r)?;
         let attended = self.attend(cx, &y)?;
-        let added = self.one(cx, &self.output, &attended, None, None)?;
+        let added = self.one(cx, &self.output, &attended, None)?;
         let (sum, z) = added_norm(cx, &self.norms[1], &sum, Some(&added))?;
         let [gate, up] = self.dense(cx, &self.gated, &z, [None, None])?;
         let gated = run1(cx, &SiluMul, &[&gate, &up])?;
-        let added = self.one(cx, &self.down, &gated, None, None)?;
+        let added = self.one(cx, &self.down, &gated, None)?;
         Ok([sum, added])
     }
 
@@ -138,8 +137,8 @@ impl DecoderBlock {
         Ok(o.reshaped([batch, time, o.size() / (batch * time).max(1)]))
     }
 
-    /// What layers give of one input, each in its place where there is one. The products by weights, and
-    /// those x·Aᵀ of several low-rank paths, are made together.
+    /// What layers give of one input, each in its place where there is one. Products by weights alone are
+    /// made together.
     fn dense<const N: usize>(
         &self,
         cx: &Rc<Context>,
@@ -152,19 +151,7 @@ impl DecoderBlock {
         if plain && goes_together(cx, x, &weights) {
             return self.together(cx, &weights, x, places);
         }
-        let paths = || layers.iter().filter_map(|layer| layer.low_rank.as_ref());
-        let mut projected = match paths().count() {
-            0 | 1 => Vec::new(),
-            _ => {
-                let inputs: Vec<&Value> = [x].into_iter().chain(paths().map(|path| &path.a)).collect();
-                run(cx, &Projections, &inputs)?
-            }
-        }
-        .into_iter();
-        let each = layers.iter().zip(places).map(|(layer, place)| {
-            let h = layer.low_rank.as_ref().and_then(|_| projected.next());
-            self.one(cx, layer, x, h.as_ref(), place)
-        });
+        let each = layers.iter().zip(places).map(|(layer, place)| self.one(cx, layer, x, place));
         Ok(made(each.collect::<Result<Vec<_>>>()?))
     }
 
@@ -191,14 +178,7 @@ impl DecoderBlock {
         Ok(made(ys))
     }
 
-    fn one(
-        &self,
-        cx: &Rc<Context>,
-        layer: &Dense,
-        x: &Value,
-        h: Option<&Value>,
-        place: Option<Value>,
-    ) -> Result<Value> {
+    fn one(&self, cx: &Rc<Context>, layer: &Dense, x: &Value, place: Option<Value>) -> Result<Value> {
         let (precision, weight, bias) = (self.precision, &layer.weight, layer.bias.as_ref());
         let run = |op: &dyn Op, inputs: &[&Value]| match place {
             Some(place) => Ok(run_into(cx, op, inputs, 0, place)?.swap_remove(0)),
@@ -210,9 +190,8 @@ impl DecoderBlock {
             return run(&linear, &inputs);
         };
         let path = Path { scale: *scale, ..Path::default() };
-        let projected = h.is_some();
-        let op = LoraLinear { fan_in_fan_out: false, precision, paths: vec![path], projected };
-        let inputs: SmallVec<[&Value; 6]> = [x, weight, a, b].into_iter().chain(h).chain(bias).collect();
+        let op = LoraLinear { fan_in_fan_out: false, precision, paths: vec![path] };
+        let inputs: SmallVec<[&Value; 5]> = [x, weight, a, b].into_iter().chain(bias).collect();
         run(&op, &inputs)
     }
 }

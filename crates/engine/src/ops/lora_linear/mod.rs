@@ -10,8 +10,7 @@
 //!
 //! The low-rank product is added to the finished dense one, so that B = 0 gives `linear`'s bits. Of the
 //! first path over all rows and outputs both are one launch: a product whose sum has two segments, with
-//! the bits of two (in backward, where nothing is dropped). Where such a path is the only one, a GPU in
-//! software makes Z and d_B in one launch, and d_x and d_A in another.
+//! the bits of two (in backward, where nothing is dropped).
 //! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
 
 mod path;
@@ -28,14 +27,13 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::check_probability;
-use crate::kernels::gemm::{LowRank, Precision};
+use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
 use crate::tensor::{Context, Spec, Value};
 use path::Placed;
 
-/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..], h where it is given, and a
-/// bias or none.
+/// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and a bias or none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LoraLinear {
     /// W is stored as [I, O].
@@ -43,10 +41,6 @@ pub struct LoraLinear {
     /// Of the products by W; the low-rank ones are exact.
     pub precision: Precision,
     pub paths: Vec<Path>,
-    /// h of the one path, which goes over all rows and outputs and drops nothing, is given as an input
-    /// after its factors, and is no output: `projections` makes those of several layers together. A's
-    /// gradient is this operation's all the same.
-    pub projected: bool,
 }
 
 /// As many as the masks of what backward reads have room for.
@@ -79,25 +73,19 @@ impl Op for LoraLinear {
             check_probability(self.name(), path.dropout.p)?;
             outputs.push(path.output(x, inputs[a(i)], inputs[b(i)], &y)?);
         }
-        if self.projected {
-            self.check_projected(inputs[self.h()], &outputs)?;
-            outputs.truncate(1);
-        }
         Ok(outputs)
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        let (x, y) = (inputs[X], &outputs[0]);
-        let made = &outputs[1..];
-        for ((i, placed), h) in self.placed(x.shape.rows()).zip(made) {
+        let (x, y, h) = (inputs[X], &outputs[0], &outputs[1..]);
+        for ((i, placed), h) in self.placed(x.shape.rows()).zip(h) {
             placed.project(cx, x, inputs[a(i)], h)?;
         }
-        let h = |i: usize| if self.projected { inputs[self.h()] } else { &made[i] };
-        let first = self.paths.first().and_then(|path| path.expansion(h(0), inputs[b(0)]));
+        let first = self.paths.first().and_then(|path| path.expansion(&h[0], inputs[b(0)]));
         let bias = inputs.get(self.bias()).copied();
         dense(cx, self.base(), x, inputs[WEIGHT], bias, first, y)?;
         for (i, placed) in self.placed(x.shape.rows()).skip(first.is_some() as usize) {
-            placed.expand(cx, h(i), inputs[b(i)], y)?;
+            placed.expand(cx, &h[i], inputs[b(i)], y)?;
         }
         Ok(())
     }
@@ -105,9 +93,6 @@ impl Op for LoraLinear {
     /// h alone: the dense product is what costs.
     fn forward_rest(&self, cx: &Rc<Context>, inputs: &[&Value]) -> Option<Result<Vec<Value>>> {
         let x = inputs[X];
-        if self.projected {
-            return Some(Ok(Vec::new()));
-        }
         let project = |(i, placed): (usize, Placed)| {
             let h = cx.empty([placed.rows(), inputs[a(i)].shape[0]], DType::F32)?;
             placed.project(cx, x, inputs[a(i)], &h)?;
@@ -118,10 +103,7 @@ impl Op for LoraLinear {
 
     fn gradient(&self) -> Gradient {
         let paths = self.paths.len();
-        match self.projected {
-            true => Gradient::reads((1 << (self.h() + 1)) - 1, 0),
-            false => Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1),
-        }
+        Gradient::reads((1 << a(paths)) - 1, ((1 << paths) - 1) << 1)
     }
 
     fn reads(&self, needs: &[bool]) -> Reads {
@@ -131,10 +113,7 @@ impl Op for LoraLinear {
         let mut outputs = 0;
         for i in paths {
             inputs |= (needs[X] as u32) << a(i) | ((needs[X] || needs[a(i)]) as u32) << b(i);
-            match self.projected {
-                true => inputs |= (needs[b(i)] as u32) << self.h(),
-                false => outputs |= (needs[b(i)] as u32) << (1 + i),
-            }
+            outputs |= (needs[b(i)] as u32) << (1 + i);
         }
         Reads { inputs, outputs }
     }
@@ -146,28 +125,13 @@ impl Op for LoraLinear {
         let shape = |input: usize| pass.input_specs[input].shape.clone();
         let placed: Vec<(usize, Placed)> = self.placed(d.shape.rows()).collect();
         let mut zs = vec![None; placed.len()];
-        let alone = self.alone(pass, d).filter(|_| LowRank::suits(&cx.profile));
-        if let Some(path) = &alone {
-            let z = cx.empty(self.h_spec(pass, 0).shape.clone(), DType::F32)?;
-            let (d_b, adds) = into.place(cx, b(0), shape(b(0)))?;
-            if path.z_and_d_b(cx, self.h_of(pass, 0), &z, &d_b, adds) {
-                (zs[0], d_inputs[b(0)]) = (Some(z), Some(d_b));
-            }
-        }
         for (i, placed) in &placed {
-            if zs[*i].is_none() && (needs[X] || needs[a(*i)]) {
+            if needs[X] || needs[a(*i)] {
                 let d_h = pass.d_outs.get(1 + i).unwrap_or(&None);
-                zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), self.h_spec(pass, *i), d_h)?);
+                zs[*i] = Some(placed.d_h(cx, d, pass.input(b(*i)), &pass.output_specs[1 + i], d_h)?);
             }
         }
-        if let (Some(path), Some(Some(z))) = (&alone, zs.first()) {
-            let (d_x, d_a) = (into.place(cx, X, shape(X))?, into.place(cx, a(0), shape(a(0)))?);
-            let factors = [pass.input(WEIGHT), z, pass.input(a(0)), pass.input(X)];
-            if path.d_x_and_d_a(cx, factors, self.fan_in_fan_out, &d_x, &d_a) {
-                (d_inputs[X], d_inputs[a(0)]) = (Some(d_x.0), Some(d_a.0));
-            }
-        }
-        if needs[X] && d_inputs[X].is_none() {
+        if needs[X] {
             let z = zs.first().and_then(Option::as_ref);
             let first = z.and_then(|z| self.paths[0].contraction(z, pass.input(a(0))));
             let d_x = d_dense(cx, self.base(), d, pass.input(WEIGHT), first, into)?;
@@ -177,14 +141,14 @@ impl Op for LoraLinear {
             d_inputs[X] = Some(d_x);
         }
         for (i, placed) in &placed {
-            if needs[a(*i)] && d_inputs[a(*i)].is_none() {
+            if needs[a(*i)] {
                 let (d_a, adds) = into.place(cx, a(*i), shape(a(*i)))?;
                 placed.d_a(cx, zs[*i].as_ref().expect("made above"), pass.input(X), &d_a, adds)?;
                 d_inputs[a(*i)] = Some(d_a);
             }
-            if needs[b(*i)] && d_inputs[b(*i)].is_none() {
+            if needs[b(*i)] {
                 let (d_b, adds) = into.place(cx, b(*i), shape(b(*i)))?;
-                placed.d_b(cx, d, self.h_of(pass, *i), &d_b, adds)?;
+                placed.d_b(cx, d, pass.output(1 + i), &d_b, adds)?;
                 d_inputs[b(*i)] = Some(d_b);
             }
         }
@@ -203,50 +167,9 @@ impl LoraLinear {
         Linear { fan_in_fan_out: self.fan_in_fan_out, precision: self.precision }
     }
 
-    /// The one path, where all of its gradients are wanted and it goes over all rows and outputs.
-    fn alone<'a>(&self, pass: &'a Backward, d: &'a Value) -> Option<LowRank<'a>> {
-        let [path] = &self.paths[..] else { return None };
-        let wanted =
-            [X, a(0), b(0)].iter().all(|i| pass.needs[*i]) && pass.d_outs[1..].iter().all(Option::is_none);
-        if !wanted || !path.is_whole() || path.dropout.p > 0.0 {
-            return None;
-        }
-        let (rows, out) = (d.shape.rows(), d.shape.last());
-        let [rank, features] = [0, 1].map(|i| pass.input_specs[a(0)].shape[i]);
-        Some(LowRank { d, b: pass.input(b(0)), scale: path.scale, rows, features, out, rank })
-    }
-
-    /// The input that is h, where it is given.
-    fn h(&self) -> usize {
-        a(self.paths.len())
-    }
-
     /// The input that is the bias, where there is one.
     fn bias(&self) -> usize {
-        self.h() + self.projected as usize
-    }
-
-    /// h of path `i`, which backward reads.
-    fn h_of<'a>(&self, pass: &'a Backward, i: usize) -> &'a Value {
-        if self.projected { pass.input(self.h()) } else { pass.output(1 + i) }
-    }
-
-    fn h_spec<'a>(&self, pass: &'a Backward, i: usize) -> &'a Spec {
-        if self.projected { &pass.input_specs[self.h()] } else { &pass.output_specs[1 + i] }
-    }
-
-    /// `outputs` are those of the operation that makes h itself.
-    fn check_projected(&self, h: &Spec, outputs: &[Spec]) -> Result<()> {
-        let [path] = &self.paths[..] else {
-            fail!(Option, "lora_linear: h is given for one path, not for {}", self.paths.len());
-        };
-        if !path.is_whole() || path.dropout.p > 0.0 {
-            fail!(Option, "lora_linear: h is given for a path over all rows and outputs that drops nothing");
-        }
-        if *h != outputs[1] {
-            fail!(ShapeMismatch, "lora_linear: h is {h}, the path asks for {}", outputs[1]);
-        }
-        Ok(())
+        a(self.paths.len())
     }
 
     fn placed(&self, rows: usize) -> impl Iterator<Item = (usize, Placed<'_>)> {

@@ -1,7 +1,7 @@
 use super::{LoraLinear, Path, Run, plain::plain};
 use crate::dtype::DType;
 use crate::kernels::gemm::Precision;
-use crate::op::{Backward, Destinations, Op, run, run1};
+use crate::op::{Backward, Op, run, run1};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
@@ -41,61 +41,6 @@ fn equals_the_plain_form() {
             check(op, &inputs(op, &[n], [6, 5, 4], true), &|x| plain(op, x));
         }
         check(op, &inputs(op, &[2, 17], [65, 33, 16], true), &|x| plain(op, x));
-    }
-}
-
-/// Where elements pair up, a GPU in software makes gradients two in a launch. With zeros flowing into h
-/// it makes them one by one.
-#[test]
-fn gradients_that_share_a_launch_equal_those_that_do_not() {
-    for fan_in_fan_out in [false, true] {
-        for (dtype, rows, sizes) in [
-            (DType::F32, 34, [66, 18, 6]),
-            (DType::F16, 18, [34, 36, 18]),
-            (DType::BF16, 66, [18, 34, 16]),
-            (DType::F32, 2, [2, 2, 2]),
-            (DType::F32, 17, [6, 4, 2]),
-        ] {
-            let op = op(fan_in_fan_out);
-            let mut inputs = inputs(&op, &[rows], sizes, rows == 34);
-            inputs[super::WEIGHT] = inputs[super::WEIGHT].stored(dtype);
-            check(&op, &inputs, &|x| plain(&op, x));
-            let d = Array::random("d", &[rows, sizes[1]]);
-            for cx in contexts() {
-                let values: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
-                let outputs = run(&cx, &op, &values.iter().collect::<Vec<_>>()).unwrap();
-                let h = &outputs[1];
-                let needs: Vec<bool> = (0..values.len()).map(|i| i != super::WEIGHT).collect();
-                let of = |d_h: Option<Value>, adds: bool| {
-                    let mut pass =
-                        Backward::after(&op, &values, &outputs, &needs, vec![Some(d.upload(&cx)), d_h]);
-                    // Gradients that are there already: the factors themselves, for one.
-                    let sum = |i: usize| {
-                        (i == super::a(0) || i == super::b(0)).then(|| (inputs[i].upload(&cx), adds))
-                    };
-                    pass.into = Destinations::new((0..values.len()).map(sum).collect());
-                    let before = cx.launches();
-                    let d_inputs = op.backward(&cx, &pass).unwrap();
-                    (d_inputs, cx.launches() - before)
-                };
-                for adds in [false, true] {
-                    let zeros = cx.empty(h.shape.clone(), DType::F32).unwrap();
-                    cx.zero(&zeros);
-                    let (joined, launches) = of(None, adds);
-                    let (apart, more) = of(Some(zeros), adds);
-                    let what =
-                        format!("{fan_in_fan_out} {dtype:?} {rows} {sizes:?} {adds} on {}", cx.profile.label);
-                    for (i, (joined, apart)) in joined.iter().zip(&apart).enumerate() {
-                        if let (Some(joined), Some(apart)) = (joined, apart) {
-                            compare(&format!("{i}: {what}"), &read(joined), &read(apart), TOLERANCE);
-                        }
-                    }
-                    if cx.profile.subgroup == 8 && cx.profile.binding_limit > 1 << 20 && rows % 2 == 0 {
-                        assert_eq!(more - launches, 2, "{what}");
-                    }
-                }
-            }
-        }
     }
 }
 
