@@ -10,13 +10,9 @@ interface Manifest {
   optionalDependencies: Record<string, string>;
 }
 export const TARGETS: Record<string, { target: string; library: string }>;
-export const GLIBC: string;
-export const LARGEST: number;
 export function platforms(): { name: string; manifest: Manifest }[];
 export function publishedManifest(): Manifest;
 export function stageMain(folder: string, dist?: string): void;
 export function stagePlatform(folder: string, name: string, binary: string): void;
 export function pack(folder: string, out: string): string;
 export function publishedTarballs(folder: string): string[];
-export function checkBinary(name: string, binary: string): void;
-export function needed(binary: string): { versions: string[]; libraries: string[] };

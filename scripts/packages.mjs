@@ -1,9 +1,10 @@
 // What is published: one package of JavaScript and one of each platform's binary, staged as folders that npm packs.
 // No dependencies.
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { checkBinary } from "./check-binary.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const windows = process.platform === "win32";
@@ -19,11 +20,6 @@ export const TARGETS = {
   "win32-x64-msvc": { target: "x86_64-pc-windows-msvc", library: "lowrank_node.dll" },
   "win32-arm64-msvc": { target: "aarch64-pc-windows-msvc", library: "lowrank_node.dll" },
 };
-
-/** The oldest glibc that binaries of Linux may need. */
-export const GLIBC = "2.17";
-/** Bytes that a platform's package takes unpacked, at most. */
-export const LARGEST = 18 * 2 ** 20;
 
 /** Fields of package.json that are a user's; the others are for those who work on it. */
 const PUBLISHED =
@@ -79,40 +75,6 @@ export function pack(folder, out) {
   });
   if (status !== 0) throw new Error(`npm pack in ${folder}: ${stderr}`);
   return join(out, stdout.trim().split("\n").at(-1));
-}
-
-/** Throws where a binary is too large, or needs a newer glibc or other libraries than it may. */
-export function checkBinary(name, binary) {
-  if (!existsSync(binary)) throw new Error(`${name}: ${binary} has not been built`);
-  const { size } = statSync(binary);
-  if (size > LARGEST) throw new Error(`${name}: ${binary} takes ${size} bytes, and may take ${LARGEST}`);
-  if (!name.startsWith("linux") || !name.endsWith("gnu")) return;
-  const needs = needed(binary);
-  const newer = needs.versions.filter((version) => compare(version, GLIBC) > 0);
-  if (newer.length > 0)
-    throw new Error(`${name}: ${binary} needs glibc ${newer.join(", ")}, and may need ${GLIBC}`);
-  const other = needs.libraries.filter(
-    (library) => !/^(lib(c|m|dl|pthread|rt)\.so\.|ld-linux)/.test(library),
-  );
-  if (other.length > 0)
-    throw new Error(`${name}: ${binary} needs ${other.join(", ")}, which systems may not have`);
-}
-
-/** Versions of glibc that a binary of Linux asks for, and the libraries that it needs, as objdump tells them. */
-export function needed(binary) {
-  const { status, stdout, error } = spawnSync("objdump", ["-Tp", binary], {
-    encoding: "utf8",
-    maxBuffer: 2 ** 28,
-  });
-  if (status !== 0)
-    throw new Error(`objdump ${binary}: ${error?.message ?? "failed"}; it is part of binutils`);
-  const all = (pattern) => [...new Set([...stdout.matchAll(pattern)].map((found) => found[1]))];
-  return { versions: all(/GLIBC_(\d[\d.]*)/g), libraries: all(/^\s+NEEDED\s+(\S+)/gm) };
-}
-
-function compare(a, b) {
-  const [x, y] = [a, b].map((version) => version.split(".").map(Number));
-  return x[0] - y[0] || (x[1] ?? 0) - (y[1] ?? 0) || (x[2] ?? 0) - (y[2] ?? 0);
 }
 
 /** The tarballs in a folder in the order of publishing, the main one last; throws where one of any platform lacks. */

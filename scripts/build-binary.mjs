@@ -1,0 +1,99 @@
+// Builds the binary of a platform, on the platform or beside it.
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { GLIBC } from "./check-binary.mjs";
+import { TARGETS } from "./packages.mjs";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+const built = resolve(root, process.env.CARGO_TARGET_DIR ?? "target");
+
+/** Windows's own ABI is linked on Windows alone; on Linux mingw links the other one, for trial. */
+const MINGW = { target: "x86_64-pc-windows-gnu", compiler: "x86_64-w64-mingw32-gcc" };
+
+/** Runs a command in the checkout, its output passed on; throws where it fails. */
+export function run(command, args, env = {}) {
+  const { status, error } = spawnSync(command, args, {
+    cwd: root,
+    stdio: "inherit",
+    shell: process.platform === "win32",
+    env: { ...process.env, ...env },
+  });
+  if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${error?.message ?? "failed"}`);
+}
+
+const answers = (command, args) => spawnSync(command, args, { encoding: "utf8", cwd: root });
+
+/** What `rustc --print` gives, as a path. */
+function printed(what, target) {
+  const { stdout, status } = answers("rustc", ["--print", what, "--target", target]);
+  return status === 0 ? stdout.trim() : "";
+}
+
+/** Rust's library for a target: built, as its source (of rustup's rust-src, or Debian's package), or not here. */
+function library(target) {
+  if (existsSync(printed("target-libdir", target))) return "built";
+  const sources = join(printed("sysroot", target), "lib", "rustlib", "src", "rust", "library");
+  return existsSync(join(sources, "Cargo.lock")) ? sources : undefined;
+}
+
+const triple = (name) => (forTrial(name) ? MINGW.target : TARGETS[name].target);
+
+/** Whether a binary that is built here is for trial alone, and not what is published. */
+export const forTrial = (name) => name === "win32-x64-msvc" && process.platform === "linux";
+
+/** Why a platform's binary cannot be built here; undefined where it can. */
+export function hindrance(name) {
+  const zig = name.startsWith("linux");
+  if (!zig && !forTrial(name) && !name.startsWith(process.platform))
+    return `it is built on ${name.split("-")[0]}`;
+  if (zig && answers("cargo-zigbuild", ["--version"]).status !== 0)
+    return "cargo-zigbuild is not here: pip install cargo-zigbuild ziglang";
+  if (forTrial(name) && answers(MINGW.compiler, ["--version"]).status !== 0)
+    return `it is built on win32, or for trial by mingw, and ${MINGW.compiler} is not here`;
+  const target = triple(name);
+  if (library(target) === undefined)
+    return `Rust's library for ${target} is not here: rustup target add ${target}, or rustup component add rust-src`;
+  return undefined;
+}
+
+/** Builds the binary of a platform; gives its path. Linux's by zig, whose glibc is of the version that is asked for. */
+export function buildBinary(name) {
+  const target = triple(name);
+  const std = library(target);
+  const of = name.startsWith("linux") && name.endsWith("gnu") ? `${target}.${GLIBC}` : target;
+  const how = name.startsWith("linux") ? "zigbuild" : "build";
+  const args = [how, "--locked", "--profile", "dist", "-p", "lowrank-node", "--target", of];
+  const env = forTrial(name) ? mingw(std) : linking(name);
+  if (std === "built") run("cargo", args, env);
+  // A stable compiler builds its own library where it is told that it may.
+  else run("cargo", [...args, "-Z", "build-std=std,panic_unwind"], { ...env, RUSTC_BOOTSTRAP: "1" });
+  return join(built, target, "dist", TARGETS[name].library);
+}
+
+/** How the libraries of C are linked. */
+function linking(name) {
+  // A library that is loaded cannot hold musl itself.
+  if (name.endsWith("musl")) return { RUSTFLAGS: "-C target-feature=-crt-static" };
+  // Visual C++'s runtime is not part of Windows.
+  if (name.endsWith("msvc")) return { RUSTFLAGS: "-C target-feature=+crt-static" };
+  return {};
+}
+
+/** What mingw links that is in no package beside Rust's built library: its start and end, and Node's own library. */
+function mingw(std) {
+  const folder = join(built, MINGW.target, "mingw");
+  mkdirSync(folder, { recursive: true });
+  // The binary asks Node for its functions as it is loaded, so that the library is named and never needed.
+  writeFileSync(join(folder, "node.def"), "LIBRARY libnode.dll\nEXPORTS\n  napi_module_register\n");
+  const dlltool = MINGW.compiler.replace("gcc", "dlltool");
+  run(dlltool, ["-d", join(folder, "node.def"), "-l", join(folder, "libnode.dll")]);
+  if (std !== "built")
+    for (const part of ["rsbegin", "rsend"]) {
+      const source = join(std, "rtstartup", `${part}.rs`);
+      const args = ["--target", MINGW.target, "--emit", "obj", "-o", join(folder, `${part}.o`), source];
+      run("rustc", args, { RUSTC_BOOTSTRAP: "1" });
+    }
+  return { LIBNODE_PATH: folder, RUSTFLAGS: `-L native=${folder}` };
+}

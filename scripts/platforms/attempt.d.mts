@@ -1,0 +1,15 @@
+export const TRIED: readonly ["install", "train", "save", "overwrite", "stop", "resume"];
+export type Tried = (typeof TRIED)[number];
+export interface System {
+  install: (log: string) => number;
+  lowrank: (args: string[], log: string) => number;
+  node: (args: string[], log: string) => number;
+}
+export type Losses = [step: number, loss: number][];
+export interface Seen {
+  node?: string | undefined;
+  seconds?: number | undefined;
+  losses?: Losses | undefined;
+  wrong: Partial<Record<Tried, string | null>>;
+}
+export function attempt(folder: string, system: System, expected?: Losses, steps?: number): Seen;

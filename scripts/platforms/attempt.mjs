@@ -1,0 +1,109 @@
+// One trial of the packages: installed in an empty folder, then all that a user does first, each told as well or wrong.
+import { copyFileSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** What is tried, in the table's order. */
+export const TRIED = ["install", "train", "save", "overwrite", "stop", "resume"];
+
+/**
+ * Tries the packages in `folder`, which is made anew. `system` runs things there and gives their status:
+ * `install(log)`, `lowrank(args, log)`, `node(args, log)`; what they write on standard output goes into the file `log`,
+ * and on standard error into `log`.err. `expected` are the losses of another platform that this one's must equal.
+ * Gives `{ node, seconds, losses, wrong }`: `wrong` has a sentence for each of `TRIED` that failed, null for each that
+ * did not, and nothing for those that were not reached.
+ */
+export function attempt(folder, system, expected, steps = 20) {
+  rmSync(folder, { recursive: true, force: true });
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
+  const finetune = ["finetune", "--steps", String(steps), "--json", "--output", "out"];
+  const seen = { node: undefined, seconds: undefined, losses: undefined, wrong: {} };
+  const log = (name) => join(folder, `${name}.log`);
+
+  const succeed = (name, status) => {
+    if (status !== 0) throw new Error(`status ${status}: ${written(log(name))}`);
+  };
+  const lowrank = (name, args) => {
+    succeed(name, system.lowrank(args, log(name)));
+    return lossesOf(readFileSync(log(name), "utf8"));
+  };
+  /** Whether it went well; what is already known to have gone wrong stays so. */
+  const tried = (name, action) => {
+    try {
+      action();
+      seen.wrong[name] ??= null;
+    } catch (error) {
+      seen.wrong[name] ??= error.message;
+    }
+    return seen.wrong[name] === null;
+  };
+
+  const installed = tried("install", () => {
+    const start = performance.now();
+    succeed("install", system.install(log("install")));
+    seen.seconds = (performance.now() - start) / 1000;
+  });
+  if (!installed) return seen;
+
+  tried("train", () => {
+    seen.losses = lowrank("train", finetune);
+    if (seen.losses.length !== steps) throw new Error(`${seen.losses.length} steps were told of ${steps}`);
+    same(seen.losses, expected ?? seen.losses, "those of Linux x64");
+  });
+  let report = { wrong: {}, losses: [] };
+  // Its status is told by each trial that it did not come to.
+  copyFileSync(fileURLToPath(new URL("trial.mjs", import.meta.url)), join(folder, "trial.mjs"));
+  const status = system.node(["trial.mjs", "report.json", String(steps)], log("trial"));
+  if (existsSync(join(folder, "report.json")))
+    report = JSON.parse(readFileSync(join(folder, "report.json"), "utf8"));
+  seen.node = report.node?.slice(1);
+  for (const name of ["save", "overwrite", "stop"])
+    tried(name, () => {
+      const wrong = name in report.wrong ? report.wrong[name] : `status ${status}: ${written(log("trial"))}`;
+      if (wrong !== null) throw new Error(wrong);
+    });
+  if (seen.losses === undefined) return seen;
+  tried("overwrite", () =>
+    same(lowrank("overwrite", [...finetune, "--yes"]), seen.losses, "the first run's"),
+  );
+  if (seen.wrong.stop !== null) return seen;
+  tried("resume", () => {
+    const rest = lowrank("resume", ["finetune", "--resume", "stopped", "--json"]);
+    same([...report.losses, ...rest], seen.losses, "an unbroken run's");
+  });
+  return seen;
+}
+
+/** Steps and losses, from the events of a run as JSON. */
+function lossesOf(text) {
+  const events = text
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line));
+  return events.filter(({ type }) => type === "step").map(({ step, loss }) => [step, loss]);
+}
+
+/** Throws where two runs' losses differ in a bit. */
+function same(losses, others, whose) {
+  const at = others.findIndex((other, i) => JSON.stringify(other) !== JSON.stringify(losses[i]));
+  if (losses.length > others.length)
+    throw new Error(`${losses.length} losses, and ${whose} are ${others.length}`);
+  if (at === -1) return;
+  const [step, loss] = losses[at] ?? ["none", "none"];
+  throw new Error(
+    `losses are not ${whose}: ${loss} at step ${step}, and ${others[at][1]} at step ${others[at][0]}`,
+  );
+}
+
+/** The end of what a command wrote, on one line. */
+function written(log) {
+  const texts = [log, `${log}.err`]
+    .filter((path) => existsSync(path))
+    .map((path) => readFileSync(path, "utf8"));
+  const lines = texts
+    .join("\n")
+    .split("\n")
+    .filter((line) => line.trim() !== "");
+  return lines.slice(-6).join(" / ").slice(-600) || "nothing was written";
+}

@@ -1,0 +1,1 @@
+export function missing(folders: readonly string[], getuid?: () => number): string[];

@@ -1,0 +1,74 @@
+// `npm run test:platforms [-- NAMES…]`: builds the packages of the platforms that can be built on Linux x64, in a root
+// of Debian 12, and tries each where it is for: installed from its tarball, trained, saved, stopped and resumed. Ends
+// with a table of what was seen, and with status 1 where something failed. Roots, Rust's cache and the builds stay in
+// LOWRANK_PLATFORMS, a folder.
+import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { argv, env } from "node:process";
+import { attempt } from "./attempt.mjs";
+import { builder, pack, sizes } from "./builder.mjs";
+import { missing } from "./debian.mjs";
+import { failed, table } from "./table.mjs";
+import { TRIALS } from "./targets.mjs";
+
+/** Whose losses all others' are held to; tried once, on its first system, where it is not asked for. */
+const FIRST = "linux-x64-gnu";
+
+const asked = argv.length > 2 ? argv.slice(2) : Object.keys(TRIALS);
+const names = [FIRST, ...asked.filter((name) => name !== FIRST)];
+const unknown = asked.filter((name) => !(name in TRIALS));
+const lacking = [
+  ...unknown.map((name) => `${name} is not tried; there are ${Object.keys(TRIALS).join(", ")}`),
+  ...missing((env.PATH ?? "").split(":")),
+];
+if (lacking.length > 0) {
+  for (const what of lacking) console.error(`lowrank: test:platforms: ${what}`);
+  process.exit(2);
+}
+
+const cache = env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+const folder = resolve(env.LOWRANK_PLATFORMS ?? join(cache, "lowrank-platforms"));
+const tell = (what) => console.error(`lowrank: ${what}`);
+mkdirSync(folder, { recursive: true });
+
+const build = builder(folder, tell);
+tell("main: packing");
+const main = pack(build, folder, "main");
+const rows = [];
+let expected;
+for (const name of names) {
+  tell(`${name}: building`);
+  let built;
+  try {
+    const tarball = pack(build, folder, name);
+    built = { tarball, ...sizes(tarball) };
+  } catch (error) {
+    rows.push({ platform: name, unbuilt: error.message, wrong: {} });
+    tell(`${name}: not built: ${error.message}`);
+    continue;
+  }
+  const trials = asked.includes(name) ? TRIALS[name] : TRIALS[name].slice(0, 1);
+  for (const { where, system } of trials)
+    rows.push({ platform: name, where, ...built, ...tryOn(name, where, system, built) });
+}
+const told = table(rows);
+console.log(told);
+writeFileSync(join(folder, "table.md"), `${told}\n`);
+process.exitCode = rows.some(failed) ? 1 : 0;
+
+function tryOn(name, where, system, { tarball }) {
+  tell(`${name}: ${where}: trying`);
+  try {
+    const started = system(folder, build, tell);
+    const install = (log) => {
+      for (const path of [main, tarball]) copyFileSync(path, join(started.trial, basename(path)));
+      return started.npm(["install", ...[main, tarball].map((path) => `./${basename(path)}`)], log);
+    };
+    const seen = attempt(started.trial, { ...started, install }, expected);
+    if (seen.wrong.train === null) expected ??= seen.losses;
+    return seen;
+  } catch (error) {
+    return { wrong: { install: error.message } };
+  }
+}

@@ -1,0 +1,131 @@
+// The systems that packages are tried on: a root each, its Node, and how that is started there.
+import { closeSync, copyFileSync, cpSync, existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { debian, enter, mustEnter } from "./debian.mjs";
+import { share } from "./host.mjs";
+import { ABROAD, NODES, nodeFor, nodeForMusl, npm } from "./node.mjs";
+
+const ARM = ["libc6:arm64", "libgcc-s1:arm64", "libstdc++6:arm64"];
+
+/** Trials of each platform: `where` they are, and `system(folder, build)`, which makes what `attempt` needs. */
+export const TRIALS = {
+  "linux-x64-gnu": [
+    ...NODES.map((version) => glibc("Debian 12", "bookworm", version)),
+    ...NODES.map((version) => glibc("Debian 11", "bullseye", version)),
+  ],
+  "linux-x64-musl": [musl("musl 1.2.5", "x86_64", "amd64")],
+  "linux-arm64-gnu": [emulated("Debian 12, qemu-user 7.2")],
+  "linux-arm64-musl": [musl("musl 1.2.5, qemu-user 7.2", "aarch64", "arm64")],
+  "win32-x64-msvc": [wine("built by mingw, Wine 8")],
+};
+
+function glibc(where, suite, version) {
+  // Node 26 itself needs libatomic1.
+  const packages = ["ca-certificates", "libatomic1"];
+  return {
+    where,
+    system(folder, _build, tell) {
+      const root = debian(folder, where.toLowerCase().replace(" ", "-"), suite, packages, { tell });
+      return starter(folder, root, nodeFor(folder, "linux-x64", version), ["/opt/node/bin/node"]);
+    },
+  };
+}
+
+function emulated(where) {
+  return {
+    where,
+    system(folder, _build, tell) {
+      const packages = ["ca-certificates", "qemu-user", ...ARM];
+      const root = debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
+      return starter(folder, root, nodeFor(folder, "linux-arm64", ABROAD), [
+        "qemu-aarch64",
+        "/opt/node/bin/node",
+      ]);
+    },
+  };
+}
+
+/** A root that holds musl and a shell and nothing else, so that no library of glibc can be found. */
+function musl(where, processor, architecture) {
+  const foreign = architecture !== "amd64";
+  return {
+    where,
+    system(folder, build, tell) {
+      // musl 1.2.5 and what is linked to no library come from Debian 13.
+      const packages = ["busybox-static", "qemu-user-static", `musl:${architecture}`];
+      const from = debian(folder, `trixie-${architecture}`, "trixie", packages, {
+        architectures: foreign ? [architecture] : [],
+        tell,
+      });
+      const root = join(folder, `musl-${processor}`);
+      if (!existsSync(join(root, "bin/sh"))) {
+        for (const made of ["bin", "lib", "root", "tmp", "etc"])
+          mkdirSync(join(root, made), { recursive: true });
+        const loader = `ld-musl-${processor}.so.1`;
+        cpSync(join(from, "lib", loader), join(root, "lib", loader), { dereference: true });
+        copyFileSync(join(root, "lib", loader), join(root, "lib", `libc.musl-${processor}.so.1`));
+        if (foreign)
+          copyFileSync(join(from, `usr/bin/qemu-${processor}-static`), join(root, `bin/qemu-${processor}`));
+        for (const name of ["env", "sh"])
+          copyFileSync(join(from, "usr/bin/busybox"), join(root, "bin", name));
+      }
+      share(root);
+      const command = foreign ? [`/bin/qemu-${processor}`, "/opt/node/bin/node"] : ["/opt/node/bin/node"];
+      const env = { LD_LIBRARY_PATH: "/opt/node/bin" };
+      return starter(folder, root, nodeForMusl(folder, build.root, processor), command, env);
+    },
+  };
+}
+
+/** Wine lacks one library that Rust and Node need of Windows 10: random numbers under a newer name. */
+const PRNG = `
+  unsigned char SystemFunction036(void *, unsigned long);
+  __declspec(dllexport) int ProcessPrng(unsigned char *data, unsigned long long size) {
+    return SystemFunction036(data, size);
+  }
+`;
+
+function wine(where) {
+  return {
+    where,
+    system(folder, build, tell) {
+      const root = debian(folder, "wine", "bookworm", ["ca-certificates", "wine", "wine64"], { tell });
+      const node = nodeFor(folder, "win-x64", ABROAD);
+      if (!existsSync(join(node, "bin/bcryptprimitives.dll"))) {
+        writeFileSync(join(build.root, "tmp/prng.c"), PRNG);
+        const compile = ["x86_64-w64-mingw32-gcc", "-shared", "-o", "prng.dll", "prng.c", "-ladvapi32"];
+        mustEnter(build.root, compile, { cwd: "/tmp" });
+        copyFileSync(join(build.root, "tmp/prng.dll"), join(node, "bin/bcryptprimitives.dll"));
+      }
+      const env = { NODE_SKIP_PLATFORM_CHECK: "1", WINEDEBUG: "-all", WINEPATH: "Z:\\opt\\node\\bin" };
+      return starter(folder, root, node, ["wine", "/opt/node/bin/node.exe"], env);
+    },
+  };
+}
+
+/** Starts a root's Node in the folder of a trial, which is /trial there; `command` is what `node` is to a shell. */
+function starter(folder, root, node, command, extra = {}) {
+  const bin = join(folder, "bin", command.join(" ").replaceAll(/\W+/g, "-"));
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, "node"), `#!/bin/sh\nexec ${command.join(" ")} "$@"\n`, { mode: 0o755 });
+  const trial = join(folder, "trial");
+  const binds = { "/trial": trial, "/opt/node": node, "/opt/npm": npm(folder), "/opt/bin": bin };
+  const env = { PATH: "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", ...extra };
+  const start = (args, log) => {
+    const [out, wrong] = [openSync(log, "w"), openSync(`${log}.err`, "w")];
+    try {
+      // Files and no pipes: Wine loses what is written to those.
+      const stdio = ["ignore", out, wrong];
+      return enter(root, ["node", ...args], { binds, env, cwd: "/trial", stdio }).status;
+    } finally {
+      closeSync(out);
+      closeSync(wrong);
+    }
+  };
+  return {
+    trial,
+    node: start,
+    lowrank: (args, log) => start(["/opt/npm/bin/npx-cli.js", "--no", "lowrank", ...args], log),
+    npm: (args, log) => start(["/opt/npm/bin/npm-cli.js", ...args], log),
+  };
+}

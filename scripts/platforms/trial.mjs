@@ -1,0 +1,100 @@
+// What is tried of an installed package by the Node that it is installed for, in a project's folder:
+//
+//   node trial.mjs REPORT STEPS
+//
+// writes REPORT as JSON: what went wrong in each trial, null where nothing did, and the losses of the run that was
+// stopped. One process does it all: a Node that runs in an emulator may not be able to start another.
+import { readdirSync, rmSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { finetune, loadModel, safetensors, saveModel, scope } from "lowrank";
+
+const [report, steps] = process.argv.slice(2);
+const models = join(dirname(createRequire(import.meta.url).resolve("lowrank/package.json")), "models");
+const embedded = join(models, "default");
+
+/** The recipe of the embedded model, as `lowrank finetune` takes it. */
+const RECIPE = {
+  model: embedded,
+  data: join(embedded, "moby-dick.txt"),
+  optimizer: { lr: 5e-3 },
+  batchSize: 4,
+  gradientAccumulation: 2,
+  maxLength: 256,
+  steps: Number(steps),
+};
+
+const losses = [];
+
+function hold(what, ...conditions) {
+  if (!conditions.every(Boolean)) throw new Error(`${what}: not so`);
+}
+
+/** All values of a file of weights, by name. */
+async function values(path) {
+  const tensors = await safetensors.load(path);
+  const entries = [];
+  for (const [name, tensor] of Object.entries(tensors)) {
+    entries.push([name, Buffer.from((await tensor.data()).buffer).toString("base64")]);
+    tensor.dispose();
+  }
+  return JSON.stringify(entries.sort());
+}
+
+const weights = (folder) => values(join(folder, "model.safetensors"));
+
+const TRIALS = {
+  async save() {
+    const model = await loadModel(embedded);
+    await saveModel(model, "saved");
+    model.dispose();
+    hold(
+      "a model that was saved has the weights it had",
+      (await weights("saved")) === (await weights(embedded)),
+    );
+    hold(
+      "it has what goes along",
+      ["config.json", "tokenizer.json"].every((name) => readdirSync("saved").includes(name)),
+    );
+  },
+
+  /** Over the very files that are loaded, which are mapped into memory while they are. */
+  async overwrite() {
+    const before = await weights(embedded);
+    await saveModel(await loadModel(embedded), "loaded");
+    const model = await loadModel("loaded");
+    await saveModel(model, "loaded", { overwrite: true });
+    hold("a model that was saved over itself has the weights it had", (await weights("loaded")) === before);
+    hold("nothing is left beside it", !readdirSync(".").some((name) => name.startsWith("loaded.")));
+    model.dispose();
+
+    const file = join("loaded", "model.safetensors");
+    const tensors = await safetensors.load(file);
+    await safetensors.save(file, tensors);
+    hold("a file that was saved over itself has the values it had", (await values(file)) === before);
+  },
+
+  async stop() {
+    const run = finetune({ ...RECIPE, output: "stopped" });
+    for await (const event of run) {
+      if (event.type !== "step") continue;
+      losses.push([event.step, event.loss]);
+      if (event.step === 2) await run.stop();
+    }
+    const { stopped, steps: done } = await run.result;
+    hold("a run that was stopped says so", stopped, done >= 2, done < RECIPE.steps);
+  },
+};
+
+for (const folder of ["saved", "loaded", "stopped"]) rmSync(folder, { recursive: true, force: true });
+const wrong = {};
+for (const [name, trial] of Object.entries(TRIALS)) {
+  wrong[name] = null;
+  try {
+    await scope(trial);
+  } catch (error) {
+    wrong[name] = error instanceof Error ? `${error.code ?? error.name}: ${error.message}` : String(error);
+  }
+  // Written after each, so that what ends the process loses none of those before.
+  writeFileSync(report, JSON.stringify({ node: process.version, wrong, losses }));
+}

@@ -1,0 +1,164 @@
+/** What the trial of the packages on other platforms tells, tried on this one. */
+import { spawnSync } from "node:child_process";
+import { closeSync, openSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+
+import { type Losses, type Seen, type System, TRIED, attempt } from "../../scripts/platforms/attempt.mjs";
+import { missing } from "../../scripts/platforms/debian.mjs";
+import { type Row, failed, table } from "../../scripts/platforms/table.mjs";
+import { temporary } from "../hashed.js";
+import { installedProject } from "../packed.js";
+
+const STEPS = 8;
+
+/** This machine's Node, in a folder that has the packed package. */
+function here(folder: string): System {
+  const node = (args: string[], log: string): number => {
+    const [out, wrong] = [openSync(log, "w"), openSync(`${log}.err`, "w")];
+    const env = { ...process.env, NODE_OPTIONS: "" };
+    const { status } = spawnSync(process.execPath, args, { cwd: folder, stdio: ["ignore", out, wrong], env });
+    closeSync(out);
+    closeSync(wrong);
+    return status ?? 1;
+  };
+  return {
+    install: () => {
+      symlinkSync(join(installedProject(), "node_modules"), join(folder, "node_modules"), "junction");
+      return 0;
+    },
+    lowrank: (args, log) => node([join("node_modules", "lowrank", "dist", "cli", "main.js"), ...args], log),
+    node,
+  };
+}
+
+const wrongs = (told: Partial<Record<string, string>> = {}): Seen["wrong"] =>
+  Object.fromEntries(TRIED.map((name) => [name, told[name] ?? null]));
+
+const WELL: Row = {
+  platform: "linux-x64-musl",
+  where: "musl",
+  node: "24.19.0",
+  seconds: 3.14,
+  packed: 6_040_000,
+  unpacked: 17_260_000,
+  wrong: wrongs(),
+};
+
+test("on this machine the packed package does all that is tried", (t) => {
+  const folder = join(temporary(), "trial");
+  const seen = attempt(folder, here(folder), undefined, STEPS);
+  t.deepEqual(seen.wrong, wrongs());
+  t.is(seen.losses?.length, STEPS);
+  t.is(seen.node, process.versions.node);
+  t.false(failed({ platform: "this", packed: 0, unpacked: 0, ...seen }));
+});
+
+/** A platform whose runs have these losses, one after another, and whose trial writes what it is given. */
+function told(folder: string, runs: readonly Losses[], report: object | undefined): System {
+  let count = 0;
+  return {
+    install: () => 0,
+    lowrank: (_, log) => {
+      const losses = runs[count++] ?? [];
+      writeFileSync(
+        log,
+        losses.map(([step, loss]) => JSON.stringify({ type: "step", step, loss })).join("\n"),
+      );
+      return 0;
+    },
+    node: () => {
+      if (report !== undefined) writeFileSync(join(folder, "report.json"), JSON.stringify(report));
+      return report === undefined ? 7 : 0;
+    },
+  };
+}
+
+test("losses that are not the expected ones to the bit, or not a repeated or resumed run's, are wrong", (t) => {
+  const losses: Losses = [5.029156684875488, 4.730572700500488, 4.996392250061035].map((loss, i) => [
+    i + 1,
+    loss,
+  ]);
+  const other = losses.map(([step, loss]): [number, number] => [
+    step,
+    step === 3 ? loss * (1 + 2 ** -23) : loss,
+  ]);
+  const trial = (runs: readonly Losses[]): Seen["wrong"] => {
+    const folder = join(temporary(), "trial");
+    const report = {
+      node: "v24.0.0",
+      wrong: { save: null, overwrite: null, stop: null },
+      losses: losses.slice(0, 1),
+    };
+    return attempt(folder, told(folder, runs, report), losses, 3).wrong;
+  };
+  const rest = losses.slice(1);
+  t.deepEqual(trial([losses, losses, rest]), wrongs());
+  const differs =
+    /^losses are not (those of Linux x64|the first run's|an unbroken run's): [\d.]+ at step 3, and 4\.99/;
+  t.regex(trial([other, other, other.slice(1)]).train ?? "", differs);
+  t.regex(trial([losses, other, rest]).overwrite ?? "", differs);
+  t.regex(trial([losses, losses, other.slice(1)]).resume ?? "", differs);
+  t.regex(
+    trial([losses, losses, rest.slice(0, 1)]).resume ?? "",
+    /: none at step none, and 4\.99\S+ at step 3$/,
+  );
+  t.regex(trial([losses, losses, losses]).resume ?? "", /^4 losses, and an unbroken run's are 3$/);
+  t.is(trial([losses.slice(0, 2), losses, rest]).train, "2 steps were told of 3");
+});
+
+test("a process that ends before it reports fails what it did not come to", (t) => {
+  const folder = join(temporary(), "trial");
+  const losses: Losses = [[1, 5]];
+  const { wrong } = attempt(folder, told(folder, [losses, losses], undefined), undefined, 1);
+  for (const name of ["save", "overwrite", "stop"] as const)
+    t.is(wrong[name], "status 7: nothing was written");
+  t.false("resume" in wrong);
+  t.is(wrong.train, null);
+});
+
+test("what cannot be installed is not tried further", (t) => {
+  const folder = join(temporary(), "trial");
+  const system = { install: () => 1, lowrank: () => t.fail(), node: () => t.fail() } as unknown as System;
+  const seen = attempt(folder, system);
+  t.deepEqual(seen.wrong, { install: "status 1: nothing was written" });
+  t.true(failed({ platform: "this", packed: 0, unpacked: 0, ...seen }));
+});
+
+test("the table tells what was seen, what failed and what was not reached", (t) => {
+  const rows: Row[] = [
+    WELL,
+    { ...WELL, platform: "win32-x64-msvc", where: "Wine", wrong: wrongs({ overwrite: "EPERM:\nrename" }) },
+    { ...WELL, platform: "linux-arm64-gnu", wrong: { install: "status 1" }, node: undefined },
+    { platform: "darwin-x64", unbuilt: "it is built on darwin", wrong: {} },
+  ];
+  t.deepEqual(table(rows).split("\n"), [
+    "| Platform | Node | Builds | Package | Installs | Trains | Saves | Overwrites | Stops | Resumes |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    "| linux-x64-musl, musl | 24.19.0 | yes | 17.3 MB, 6.0 packed | 3.1 s | yes | yes | yes | yes | yes |",
+    "| win32-x64-msvc, Wine | 24.19.0 | yes | 17.3 MB, 6.0 packed | 3.1 s | yes | yes | **no** | yes | yes |",
+    "| linux-arm64-gnu, musl | – | yes | 17.3 MB, 6.0 packed | **no** | – | – | – | – | – |",
+    "| darwin-x64 | – | **no** | – | – | – | – | – | – | – |",
+    "",
+    "- win32-x64-msvc, Wine, Node 24.19.0: overwrite: EPERM: rename",
+    "- linux-arm64-gnu, musl: install: status 1",
+    "- darwin-x64: is not built: it is built on darwin",
+  ]);
+  t.deepEqual(rows.map(failed), [false, true, true, true]);
+});
+
+test("every trial that fails or is not reached fails its row", (t) => {
+  for (const name of TRIED) {
+    t.true(failed({ ...WELL, wrong: wrongs({ [name]: "so" }) }), name);
+    const { [name]: _, ...others } = WELL.wrong;
+    t.true(failed({ ...WELL, wrong: others }), name);
+  }
+});
+
+test("what a trial needs and is not here is told, each with its remedy", (t) => {
+  const told = missing([temporary()], () => 1000).join("\n");
+  t.regex(told, /run it as root/);
+  t.regex(told, /debootstrap is not here: apt-get install debootstrap/);
+  t.regex(told, /unshare is not here: apt-get install util-linux/);
+});
