@@ -21,18 +21,17 @@ const unknown = positionals.filter((name) => !known.includes(name));
 if (unknown.length > 0) throw new Error(`${unknown.join(", ")}: no package; there are ${known.join(", ")}`);
 const wanted = positionals.length > 0 ? positionals : known;
 const binaries = wanted.filter((name) => name !== "main");
-const hindered = new Map(
-  binaries.map((name) => [name, hindrance(name)]).filter(([, why]) => why !== undefined),
-);
-for (const [name, why] of hindered) console.error(`lowrank: ${name}: left out, ${why}`);
+const trial = "mingw's is for trial alone, and what is published is built on win32";
+const why = (name) => hindrance(name) ?? (values.all && forTrial(name) ? trial : undefined);
+const hindered = new Map(binaries.map((name) => [name, why(name)]).filter(([, told]) => told !== undefined));
+for (const [name, told] of hindered) console.error(`lowrank: ${name}: left out, ${told}`);
 if (hindered.size > 0 && (values.all || positionals.length > 0)) process.exit(1);
 
 const staged = mkdtempSync(join(tmpdir(), "lowrank-pack-"));
 try {
   const out = resolve(root, values.out);
   for (const name of binaries.filter((one) => !hindered.has(one))) {
-    if (forTrial(name))
-      console.error(`lowrank: ${name}: built for trial by mingw, and not as it is published`);
+    if (forTrial(name)) console.error(`lowrank: ${name}: ${trial}`);
     stagePlatform(join(staged, name), name, buildBinary(name));
     console.log(pack(join(staged, name), out));
   }

@@ -50,8 +50,9 @@ function entering(root, argv, binds, cwd) {
   // A process namespace of its own: what the command leaves running, such as Wine's server, ends with it.
   const script = `
     root=$1; cwd=$2; binds=$3; shift 3
-    mkdir -p "$root/proc" "$root/dev" "$root/tmp"
-    mount -t proc proc "$root/proc" && mount --rbind /dev "$root/dev" || exit 125
+    mkdir -p "$root/proc" "$root/dev" "$root/sys" "$root/tmp"
+    mount -t proc proc "$root/proc" || exit 125
+    for host in dev sys; do mount --rbind "/$host" "$root/$host" || exit 125; done
     while [ "$binds" -gt 0 ]; do
       mount --bind "$1" "$root/$2" || exit 125
       binds=$((binds - 1)); shift 2

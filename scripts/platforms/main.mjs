@@ -61,6 +61,7 @@ function tryOn(name, where, system, { tarball }) {
   tell(`${name}: ${where}: trying`);
   try {
     const started = system(folder, build, tell);
+    started.prepare?.([main, tarball]);
     const install = (log) => {
       for (const path of [main, tarball]) copyFileSync(path, join(started.trial, basename(path)));
       return started.npm(["install", ...[main, tarball].map((path) => `./${basename(path)}`)], log);

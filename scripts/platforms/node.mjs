@@ -6,8 +6,8 @@ import { mustEnter } from "./debian.mjs";
 
 /** One of each line that package.json admits. */
 export const NODES = ["20.20.2", "22.23.3", "24.21.0", "26.12.1"];
-/** For Linux arm64 and Windows. */
-export const ABROAD = "24.21.0";
+/** For Windows: V8 of the newer lines does not find the address space in Wine 8 that it reserves. */
+export const WINDOWS = "22.23.3";
 /** For musl: PyPI's package of Node's own build is the one that has it. */
 export const WHEEL = "24.19.0";
 const NPM = "11.21.2";

@@ -1,9 +1,19 @@
 // The systems that packages are tried on: a root each, its Node, and how that is started there.
-import { closeSync, copyFileSync, cpSync, existsSync, mkdirSync, openSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  closeSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, join } from "node:path";
+import { must } from "./command.mjs";
 import { debian, enter, mustEnter } from "./debian.mjs";
 import { share } from "./host.mjs";
-import { ABROAD, NODES, nodeFor, nodeForMusl, npm } from "./node.mjs";
+import { NODES, WINDOWS, nodeFor, nodeForMusl, npm } from "./node.mjs";
 
 const ARM = ["libc6:arm64", "libgcc-s1:arm64", "libstdc++6:arm64"];
 
@@ -37,7 +47,7 @@ function emulated(where) {
     system(folder, _build, tell) {
       const packages = ["ca-certificates", "qemu-user", ...ARM];
       const root = debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
-      return starter(folder, root, nodeFor(folder, "linux-arm64", ABROAD), [
+      return starter(folder, root, nodeFor(folder, "linux-arm64", NODES[2]), [
         "qemu-aarch64",
         "/opt/node/bin/node",
       ]);
@@ -86,19 +96,37 @@ const PRNG = `
 `;
 
 function wine(where) {
+  const quiet = { WINEDEBUG: "-all" };
   return {
     where,
     system(folder, build, tell) {
       const root = debian(folder, "wine", "bookworm", ["ca-certificates", "wine", "wine64"], { tell });
-      const node = nodeFor(folder, "win-x64", ABROAD);
+      // Wine's registry is written by its server at its end, which a command does not wait for.
+      if (!existsSync(join(root, "root/.wine/system.reg")))
+        mustEnter(root, ["sh", "-c", "wine wineboot --init && wineserver --wait"], { env: quiet });
+      const node = nodeFor(folder, "win-x64", WINDOWS);
       if (!existsSync(join(node, "bin/bcryptprimitives.dll"))) {
         writeFileSync(join(build.root, "tmp/prng.c"), PRNG);
         const compile = ["x86_64-w64-mingw32-gcc", "-shared", "-o", "prng.dll", "prng.c", "-ladvapi32"];
         mustEnter(build.root, compile, { cwd: "/tmp" });
         copyFileSync(join(build.root, "tmp/prng.dll"), join(node, "bin/bcryptprimitives.dll"));
       }
-      const env = { NODE_SKIP_PLATFORM_CHECK: "1", WINEDEBUG: "-all", WINEPATH: "Z:\\opt\\node\\bin" };
-      return starter(folder, root, node, ["wine", "/opt/node/bin/node.exe"], env);
+      const env = { ...quiet, NODE_SKIP_PLATFORM_CHECK: "1", WINEPATH: "Z:\\opt\\node\\bin" };
+      const started = starter(folder, root, node, ["wine", "/opt/node/bin/node.exe"], env);
+      return {
+        ...started,
+        // Wine makes no connections as libuv asks for them: npm on Linux takes from the registry what it needs.
+        prepare(tarballs) {
+          const made = join(folder, "fetched");
+          rmSync(made, { recursive: true, force: true });
+          mkdirSync(made, { recursive: true });
+          const how = ["--cache", join(folder, "npm-cache"), "--force", "--os", "win32", "--cpu", "x64"];
+          must("npm", ["install", ...how, ...tarballs], { cwd: made });
+        },
+        npm: (args, log) => started.npm([...args, "--offline", "--cache", "Z:\\npm-cache"], log),
+        // Nor does its cmd run the scripts that npm makes of a package's commands.
+        lowrank: (args, log) => started.node(["node_modules/lowrank/dist/cli/main.js", ...args], log),
+      };
     },
   };
 }
@@ -108,8 +136,16 @@ function starter(folder, root, node, command, extra = {}) {
   const bin = join(folder, "bin", command.join(" ").replaceAll(/\W+/g, "-"));
   mkdirSync(bin, { recursive: true });
   writeFileSync(join(bin, "node"), `#!/bin/sh\nexec ${command.join(" ")} "$@"\n`, { mode: 0o755 });
-  const trial = join(folder, "trial");
-  const binds = { "/trial": trial, "/opt/node": node, "/opt/npm": npm(folder), "/opt/bin": bin };
+  const cache = join(folder, "npm-cache");
+  mkdirSync(cache, { recursive: true });
+  const trial = join(folder, "trials", `${basename(root)}-${basename(node)}`);
+  const binds = {
+    "/trial": trial,
+    "/opt/node": node,
+    "/opt/npm": npm(folder),
+    "/opt/bin": bin,
+    "/npm-cache": cache,
+  };
   const env = { PATH: "/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", ...extra };
   const start = (args, log) => {
     const [out, wrong] = [openSync(log, "w"), openSync(`${log}.err`, "w")];
@@ -125,7 +161,7 @@ function starter(folder, root, node, command, extra = {}) {
   return {
     trial,
     node: start,
-    lowrank: (args, log) => start(["/opt/npm/bin/npx-cli.js", "--no", "lowrank", ...args], log),
+    lowrank: (args, log) => start(["/opt/npm/bin/npx-cli.js", "lowrank", ...args], log),
     npm: (args, log) => start(["/opt/npm/bin/npm-cli.js", ...args], log),
   };
 }
