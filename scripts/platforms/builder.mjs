@@ -34,15 +34,19 @@ export function builder(folder, tell) {
   }
   const source = join(folder, "src");
   copySource(source);
+  const bin = join(folder, "bin", "builder");
+  mkdirSync(bin, { recursive: true });
+  writeFileSync(join(bin, "npm"), '#!/bin/sh\nexec node /opt/npm/bin/npm-cli.js "$@"\n', { mode: 0o755 });
   const binds = {
     "/src": source,
     "/build": join(folder, "cargo"),
     "/opt/node": nodeFor(folder, "linux-x64", NODES[2]),
     "/opt/npm": npm(folder),
+    "/opt/bin": bin,
   };
   for (const made of [binds["/build"], source]) mkdirSync(made, { recursive: true });
   const env = {
-    PATH: "/opt/zig/bin:/opt/node/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    PATH: "/opt/zig/bin:/opt/node/bin:/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     CARGO_HOME: "/build/cargo",
     CARGO_TARGET_DIR: "/build/target",
   };
@@ -51,7 +55,7 @@ export function builder(folder, tell) {
   const wanted = join(source, "package-lock.json");
   if (!existsSync(lock) || readFileSync(lock, "utf8") !== readFileSync(wanted, "utf8")) {
     tell("npm ci");
-    mustEnter(root, ["node", "/opt/npm/bin/npm-cli.js", "ci"], options);
+    mustEnter(root, ["npm", "ci"], options);
     cpSync(wanted, lock);
   }
   return { root, options, packages: join(source, "packages") };
@@ -61,7 +65,7 @@ export function builder(folder, tell) {
 export function pack({ root, options, packages }, folder, name) {
   const log = join(folder, `${name}.log`);
   const file = openSync(log, "w");
-  const run = ["node", "/opt/npm/bin/npm-cli.js", "run", "pack:all", "--", name];
+  const run = ["npm", "run", "pack:all", "--", name];
   const { status } = enter(root, run, { ...options, stdio: ["ignore", file, file], seconds: 7200 });
   closeSync(file);
   const wrote = readFileSync(log, "utf8");

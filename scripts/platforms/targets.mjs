@@ -69,15 +69,16 @@ function musl(where, processor, architecture) {
       });
       const root = join(folder, `musl-${processor}`);
       if (!existsSync(join(root, "bin/sh"))) {
-        for (const made of ["bin", "lib", "root", "tmp", "etc"])
+        for (const made of ["bin", "usr/bin", "lib", "root", "tmp", "etc"])
           mkdirSync(join(root, made), { recursive: true });
         const loader = `ld-musl-${processor}.so.1`;
         cpSync(join(from, "lib", loader), join(root, "lib", loader), { dereference: true });
         copyFileSync(join(root, "lib", loader), join(root, "lib", `libc.musl-${processor}.so.1`));
         if (foreign)
           copyFileSync(join(from, `usr/bin/qemu-${processor}-static`), join(root, `bin/qemu-${processor}`));
-        for (const name of ["env", "sh"])
-          copyFileSync(join(from, "usr/bin/busybox"), join(root, "bin", name));
+        // What runs commands of npm's packages: a shell, and env.
+        for (const name of ["usr/bin/env", "bin/sh"])
+          copyFileSync(join(from, "usr/bin/busybox"), join(root, name));
       }
       share(root);
       const command = foreign ? [`/bin/qemu-${processor}`, "/opt/node/bin/node"] : ["/opt/node/bin/node"];
