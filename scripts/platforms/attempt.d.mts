@@ -12,4 +12,11 @@ export interface Seen {
   losses?: Losses | undefined;
   wrong: Partial<Record<Tried, string | null>>;
 }
-export function attempt(folder: string, system: System, expected?: Losses, steps?: number): Seen;
+export interface Recipe {
+  steps: number;
+  command: string[];
+  options: { batchSize: number; gradientAccumulation: number; maxLength: number };
+}
+export const WHOLE: Recipe;
+export const SHORT: Recipe;
+export function attempt(folder: string, system: System, expected?: Losses, recipe?: Recipe): Seen;

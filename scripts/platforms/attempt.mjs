@@ -6,6 +6,25 @@ import { fileURLToPath } from "node:url";
 /** What is tried, in the table's order. */
 export const TRIED = ["install", "train", "save", "overwrite", "stop", "resume"];
 
+/** The run that needs no options, and the same as the library's. */
+export const WHOLE = {
+  steps: 20,
+  command: [],
+  options: { batchSize: 4, gradientAccumulation: 2, maxLength: 256 },
+};
+
+const MODEL = "node_modules/lowrank/models/default";
+
+/** One for emulated processors: few and short rows, and none held out. */
+export const SHORT = {
+  steps: 4,
+  command: [
+    ...["--model", MODEL, "--data", `${MODEL}/moby-dick.txt`, "--lr", "0.005"],
+    ...["--batch-size", "2", "--grad-accum", "2", "--max-length", "64"],
+  ],
+  options: { batchSize: 2, gradientAccumulation: 2, maxLength: 64 },
+};
+
 /**
  * Tries the packages in `folder`, which is made anew. `system` runs things there and gives their status:
  * `install(log)`, `lowrank(args, log)`, `node(args, log)`; what they write on standard output goes into the file `log`,
@@ -13,11 +32,13 @@ export const TRIED = ["install", "train", "save", "overwrite", "stop", "resume"]
  * Gives `{ node, seconds, losses, wrong }`: `wrong` has a sentence for each of `TRIED` that failed, null for each that
  * did not, and nothing for those that were not reached.
  */
-export function attempt(folder, system, expected, steps = 20) {
+export function attempt(folder, system, expected, recipe = WHOLE) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, "package.json"), JSON.stringify({ private: true, type: "module" }));
-  const finetune = ["finetune", "--steps", String(steps), "--json", "--output", "out"];
+  const { steps, command, options } = recipe;
+  writeFileSync(join(folder, "recipe.json"), JSON.stringify({ steps, ...options }));
+  const finetune = ["finetune", "--steps", String(steps), ...command, "--json", "--output", "out"];
   const seen = { node: undefined, seconds: undefined, losses: undefined, wrong: {} };
   const log = (name) => join(folder, `${name}.log`);
 
@@ -54,7 +75,7 @@ export function attempt(folder, system, expected, steps = 20) {
   let report = { wrong: {}, losses: [] };
   // Its status is told by each trial that it did not come to.
   copyFileSync(fileURLToPath(new URL("trial.mjs", import.meta.url)), join(folder, "trial.mjs"));
-  const status = system.node(["trial.mjs", "report.json", String(steps)], log("trial"));
+  const status = system.node(["trial.mjs", "recipe.json", "report.json"], log("trial"));
   if (existsSync(join(folder, "report.json")))
     report = JSON.parse(readFileSync(join(folder, "report.json"), "utf8"));
   seen.node = report.node?.slice(1);

@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, join } from "node:path";
+import { SHORT } from "./attempt.mjs";
 import { must } from "./command.mjs";
 import { debian, enter, mustEnter } from "./debian.mjs";
 import { share } from "./host.mjs";
@@ -17,15 +18,15 @@ import { NODES, WINDOWS, nodeFor, nodeForMusl, npm } from "./node.mjs";
 
 const ARM = ["libc6:arm64", "libgcc-s1:arm64", "libstdc++6:arm64"];
 
-/** Trials of each platform: `where` they are, and `system(folder, build)`, which makes what `attempt` needs. */
+/** Trials of each platform: `where`, by what `recipe`, and `system(folder, build, tell)`, which gives `attempt`'s. */
 export const TRIALS = {
   "linux-x64-gnu": [
     ...NODES.map((version) => glibc("Debian 12", "bookworm", version)),
     ...NODES.map((version) => glibc("Debian 11", "bullseye", version)),
   ],
   "linux-x64-musl": [musl("musl 1.2.5", "x86_64", "amd64")],
-  "linux-arm64-gnu": [emulated("Debian 12, qemu-user 7.2")],
-  "linux-arm64-musl": [musl("musl 1.2.5, qemu-user 7.2", "aarch64", "arm64")],
+  "linux-arm64-gnu": [emulated("Debian 12, qemu-user 7.2, 4 short steps")],
+  "linux-arm64-musl": [musl("musl 1.2.5, qemu-user 10.0, 4 short steps", "aarch64", "arm64")],
   "win32-x64-msvc": [wine("built by mingw, Wine 8")],
 };
 
@@ -44,6 +45,7 @@ function glibc(where, suite, version) {
 function emulated(where) {
   return {
     where,
+    recipe: SHORT,
     system(folder, _build, tell) {
       const packages = ["ca-certificates", "qemu-user", ...ARM];
       const root = debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
@@ -60,6 +62,7 @@ function musl(where, processor, architecture) {
   const foreign = architecture !== "amd64";
   return {
     where,
+    recipe: foreign ? SHORT : undefined,
     system(folder, build, tell) {
       // musl 1.2.5 and what is linked to no library come from Debian 13.
       const packages = ["busybox-static", "qemu-user-static", `musl:${architecture}`];

@@ -1,27 +1,24 @@
 // What is tried of an installed package by the Node that it is installed for, in a project's folder:
 //
-//   node trial.mjs REPORT STEPS
+//   node trial.mjs RECIPE REPORT
 //
-// writes REPORT as JSON: what went wrong in each trial, null where nothing did, and the losses of the run that was
+// fine-tunes by the options in RECIPE and writes REPORT, both JSON: what went wrong in each trial, null where nothing did, and the losses of the run that was
 // stopped. One process does it all: a Node that runs in an emulator may not be able to start another.
-import { readdirSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { finetune, loadModel, safetensors, saveModel, scope } from "lowrank";
 
-const [report, steps] = process.argv.slice(2);
+const [recipe, report] = process.argv.slice(2);
 const models = join(dirname(createRequire(import.meta.url).resolve("lowrank/package.json")), "models");
 const embedded = join(models, "default");
 
-/** The recipe of the embedded model, as `lowrank finetune` takes it. */
+/** The embedded model and text, at the rate that `lowrank finetune` takes for them. */
 const RECIPE = {
   model: embedded,
   data: join(embedded, "moby-dick.txt"),
   optimizer: { lr: 5e-3 },
-  batchSize: 4,
-  gradientAccumulation: 2,
-  maxLength: 256,
-  steps: Number(steps),
+  ...JSON.parse(readFileSync(recipe, "utf8")),
 };
 
 const losses = [];
@@ -79,10 +76,10 @@ const TRIALS = {
     for await (const event of run) {
       if (event.type !== "step") continue;
       losses.push([event.step, event.loss]);
-      if (event.step === 2) await run.stop();
+      if (event.step === 1) await run.stop();
     }
     const { stopped, steps: done } = await run.result;
-    hold("a run that was stopped says so", stopped, done >= 2, done < RECIPE.steps);
+    hold("a run that was stopped says so", stopped, done >= 1, done < RECIPE.steps);
   },
 };
 

@@ -5,13 +5,18 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { type Losses, type Seen, type System, TRIED, attempt } from "../../scripts/platforms/attempt.mjs";
+import {
+  type Losses,
+  SHORT,
+  type Seen,
+  type System,
+  TRIED,
+  attempt,
+} from "../../scripts/platforms/attempt.mjs";
 import { missing } from "../../scripts/platforms/debian.mjs";
 import { type Row, failed, table } from "../../scripts/platforms/table.mjs";
 import { temporary } from "../hashed.js";
 import { installedProject } from "../packed.js";
-
-const STEPS = 8;
 
 /** This machine's Node, in a folder that has the packed package. */
 function here(folder: string): System {
@@ -48,9 +53,9 @@ const WELL: Row = {
 
 test("on this machine the packed package does all that is tried", (t) => {
   const folder = join(temporary(), "trial");
-  const seen = attempt(folder, here(folder), undefined, STEPS);
+  const seen = attempt(folder, here(folder), undefined, SHORT);
   t.deepEqual(seen.wrong, wrongs());
-  t.is(seen.losses?.length, STEPS);
+  t.is(seen.losses?.length, SHORT.steps);
   t.is(seen.node, process.versions.node);
   t.false(failed({ platform: "this", packed: 0, unpacked: 0, ...seen }));
 });
@@ -91,7 +96,7 @@ test("losses that are not the expected ones to the bit, or not a repeated or res
       wrong: { save: null, overwrite: null, stop: null },
       losses: losses.slice(0, 1),
     };
-    return attempt(folder, told(folder, runs, report), losses, 3).wrong;
+    return attempt(folder, told(folder, runs, report), losses, { ...SHORT, steps: 3 }).wrong;
   };
   const rest = losses.slice(1);
   t.deepEqual(trial([losses, losses, rest]), wrongs());
@@ -111,7 +116,10 @@ test("losses that are not the expected ones to the bit, or not a repeated or res
 test("a process that ends before it reports fails what it did not come to", (t) => {
   const folder = join(temporary(), "trial");
   const losses: Losses = [[1, 5]];
-  const { wrong } = attempt(folder, told(folder, [losses, losses], undefined), undefined, 1);
+  const { wrong } = attempt(folder, told(folder, [losses, losses], undefined), undefined, {
+    ...SHORT,
+    steps: 1,
+  });
   for (const name of ["save", "overwrite", "stop"] as const)
     t.is(wrong[name], "status 7: nothing was written");
   t.false("resume" in wrong);
