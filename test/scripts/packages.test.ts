@@ -20,6 +20,8 @@ import {
 import { BINARIES } from "../../src/native-load.js";
 import { temporary } from "../hashed.js";
 import { installedProject } from "../packed.js";
+// In this process, so that the package is packed once.
+import "./trial.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 

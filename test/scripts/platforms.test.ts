@@ -1,6 +1,5 @@
-/** What the trial of the packages on other platforms tells, tried on this one. */
-import { spawnSync } from "node:child_process";
-import { closeSync, openSync, symlinkSync, writeFileSync } from "node:fs";
+/** What the trial of the packages on other platforms tells. */
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -16,27 +15,6 @@ import {
 import { missing } from "../../scripts/platforms/debian.mjs";
 import { type Row, failed, table } from "../../scripts/platforms/table.mjs";
 import { temporary } from "../hashed.js";
-import { installedProject } from "../packed.js";
-
-/** This machine's Node, in a folder that has the packed package. */
-function here(folder: string): System {
-  const node = (args: string[], log: string): number => {
-    const [out, wrong] = [openSync(log, "w"), openSync(`${log}.err`, "w")];
-    const env = { ...process.env, NODE_OPTIONS: "" };
-    const { status } = spawnSync(process.execPath, args, { cwd: folder, stdio: ["ignore", out, wrong], env });
-    closeSync(out);
-    closeSync(wrong);
-    return status ?? 1;
-  };
-  return {
-    install: () => {
-      symlinkSync(join(installedProject(), "node_modules"), join(folder, "node_modules"), "junction");
-      return 0;
-    },
-    lowrank: (args, log) => node([join("node_modules", "lowrank", "dist", "cli", "main.js"), ...args], log),
-    node,
-  };
-}
 
 const wrongs = (told: Partial<Record<string, string>> = {}): Seen["wrong"] =>
   Object.fromEntries(TRIED.map((name) => [name, told[name] ?? null]));
@@ -50,15 +28,6 @@ const WELL: Row = {
   unpacked: 17_260_000,
   wrong: wrongs(),
 };
-
-test("on this machine the packed package does all that is tried", (t) => {
-  const folder = join(temporary(), "trial");
-  const seen = attempt(folder, here(folder), undefined, SHORT);
-  t.deepEqual(seen.wrong, wrongs());
-  t.is(seen.losses?.length, SHORT.steps);
-  t.is(seen.node, process.versions.node);
-  t.false(failed({ platform: "this", packed: 0, unpacked: 0, ...seen }));
-});
 
 /** A platform whose runs have these losses, one after another, and whose trial writes what it is given. */
 function told(folder: string, runs: readonly Losses[], report: object | undefined): System {
