@@ -2,7 +2,6 @@
  * An app that is bundled. The package finds its binary by its own place on disk: left out of the bundle it runs, and
  * taken in it says so when it is first used, whichever bundler it was.
  */
-import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
@@ -15,7 +14,7 @@ import { build as vite } from "vite";
 import webpack from "webpack";
 
 import { temporary } from "./hashed.js";
-import { installedProject } from "./packed.js";
+import { installedProject, nodeIn } from "./packed.js";
 
 interface App {
   /** The project's folder, whose app.mjs uses the package. */
@@ -115,23 +114,16 @@ function project(): string {
   return folder;
 }
 
-const run = (folder: string, file: string): string =>
-  execFileSync(process.execPath, [file], {
-    cwd: folder,
-    encoding: "utf8",
-    env: { ...process.env, NODE_OPTIONS: "" },
-  }).trim();
-
 for (const [name, bundle] of Object.entries(BUNDLERS)) {
   for (const format of ["esm", "cjs"] as const) {
     test(`${name}, ${format}: a bundle that leaves the package out runs, one that took it in says so`, async (t) => {
       const folder = project();
       const end = format === "esm" ? "mjs" : "cjs";
       await bundle({ folder, out: `out.${end}`, format, external: true });
-      t.is(run(folder, `out.${end}`), "loaded");
+      t.is(nodeIn(folder, `out.${end}`), "loaded");
       await bundle({ folder, out: `in.${end}`, format, external: false });
       rmSync(join(folder, "node_modules"), { recursive: true });
-      t.regex(run(folder, `in.${end}`), /^ERR_NATIVE_LOAD lowrank was taken into a bundle/);
+      t.regex(nodeIn(folder, `in.${end}`), /^ERR_NATIVE_LOAD lowrank was taken into a bundle/);
     });
   }
 }

@@ -1,12 +1,11 @@
 /** What is said where the engine's binary does not load: as an app meets it, from the packed tarball. */
-import { execFileSync } from "node:child_process";
 import { cpSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
 
 import { here, loadError, type Place } from "../src/native-load.js";
-import { installedProject } from "./packed.js";
+import { installedProject, nodeIn } from "./packed.js";
 import { temporary } from "./hashed.js";
 
 /** Prints the code and message of what a tensor fails by. */
@@ -23,15 +22,8 @@ function project(): { folder: string; binary: string } {
   return { folder, binary: join(folder, "node_modules", name) };
 }
 
-const run = (folder: string, file: string): string =>
-  execFileSync(process.execPath, [file], {
-    cwd: folder,
-    encoding: "utf8",
-    env: { ...process.env, NODE_OPTIONS: "" },
-  }).trim();
-
 test("installed as it is, it loads", (t) => {
-  t.is(run(project().folder, "app.mjs"), "loaded");
+  t.is(nodeIn(project().folder, "app.mjs"), "loaded");
 });
 
 test("a package of the binary that is not installed is named, with what installs it", (t) => {
@@ -40,11 +32,11 @@ test("a package of the binary that is not installed is named, with what installs
   const version = here().version as string;
   const name = `lowrank-${process.platform}-${process.arch}`;
   t.regex(
-    run(folder, "app.mjs"),
+    nodeIn(folder, "app.mjs"),
     new RegExp(`^ERR_NATIVE_LOAD the package ${name}\\S*, which holds the binary`),
   );
   t.regex(
-    run(folder, "app.mjs"),
+    nodeIn(folder, "app.mjs"),
     new RegExp(`npm install --no-save ${name}\\S*@${version.replaceAll(".", "\\.")};`),
   );
 });
@@ -54,7 +46,7 @@ test("a binary that is damaged is told by what the system says of it", (t) => {
   for (const file of readdirSync(binary).filter((one) => one.endsWith(".node")))
     writeFileSync(join(binary, file), "this is no binary");
   t.regex(
-    run(folder, "app.mjs"),
+    nodeIn(folder, "app.mjs"),
     /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load \(.*(header|too short|valid).*\); remove the folder/,
   );
 });

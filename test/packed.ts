@@ -52,3 +52,9 @@ export function runIn(folder: string, file: string, args: readonly string[] = []
     env: { ...process.env, NODE_OPTIONS: "" },
   });
 }
+
+/** Runs a file of a project by Node alone; gives what it printed. */
+export function nodeIn(folder: string, file: string): string {
+  const env = { ...process.env, NODE_OPTIONS: "" };
+  return execFileSync(process.execPath, [file], { cwd: folder, encoding: "utf8", env }).trim();
+}
