@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use lowrank_engine::context::Context;
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
-use lowrank_engine::tensor::{Context, Value};
+use lowrank_engine::value::Value;
 use memmap2::MmapMut;
 
 /// Bytes that no cache holds.

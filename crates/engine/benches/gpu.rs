@@ -8,9 +8,10 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
+use lowrank_engine::context::Context;
 use lowrank_engine::device::{Device, Sink, gpu::Gpu};
 use lowrank_engine::dtype::DType;
-use lowrank_engine::kernel::{Access, Kernel, Scalar};
+use lowrank_engine::kernel::{Access, Kernel, Scalar, Twin};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
 use lowrank_engine::ops::added_norm::Added;
@@ -25,14 +26,14 @@ use lowrank_engine::ops::rotary::Rotary;
 use lowrank_engine::ops::silu_mul::SiluMul;
 use lowrank_engine::recording::{Command, Launch};
 use lowrank_engine::tape::{Tape, Tensor};
-use lowrank_engine::tensor::{Context, Value};
+use lowrank_engine::value::Value;
 
 /// `params[0]` chains of multiply-adds, `params[1]` of each in a round of the loop.
 static CHAINS: Kernel = Kernel {
     name: "bench_chains",
     bindings: &[("x", Access::ReadWrite)],
     scalars: &[Scalar::U32("rounds"), Scalar::F32("y")],
-    wgsl: |[chains, unrolled, ..]| {
+    twin: Twin::Gpu(|[chains, unrolled, ..]| {
         let each = |line: &dyn Fn(u32) -> String| (0..chains).map(line).collect::<String>();
         format!(
             "fn kernel(group: u32, lane: u32) {{
@@ -48,8 +49,7 @@ static CHAINS: Kernel = Kernel {
             each(&|i| format!("    v{i} = fma(v{i}, y, 0.001);\n")).repeat(unrolled as usize),
             (0..chains).map(|i| format!("v{i}")).collect::<Vec<_>>().join(" + "),
         )
-    },
-    cpu: |_| {},
+    }),
     variants: Vec::new,
 };
 

@@ -3,10 +3,11 @@
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Shape;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Elements of a piece: whole blocks of the generator, so that pieces draw what one fill would.
 const PIECE: usize = 1 << 18;

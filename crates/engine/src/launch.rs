@@ -8,10 +8,11 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::recording::Range;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 pub type Indices = SmallVec<[usize; 6]>;
 

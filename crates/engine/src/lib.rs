@@ -1,5 +1,6 @@
 //! The tensor engine of lowrank: operations, their gradients, and the devices that run them.
 
+pub mod context;
 pub mod device;
 pub mod drawn;
 pub mod dtype;
@@ -18,6 +19,5 @@ pub mod random;
 pub mod recording;
 pub mod shape;
 pub mod tape;
-pub mod tensor;
 pub mod trace;
-pub mod wgsl;
+pub mod value;

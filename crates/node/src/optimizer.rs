@@ -3,7 +3,7 @@
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::optim::{AdamW, NotFinite, Optimizer, Sgd, State as ParameterState, clip};
 use lowrank_engine::tape::Tensor;
-use lowrank_engine::tensor::Value;
+use lowrank_engine::value::Value;
 use napi_derive::napi;
 
 use crate::error::Result;

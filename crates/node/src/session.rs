@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 
+use lowrank_engine::context::Context;
 use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::device::{Device, Sink};
 use lowrank_engine::dtype::DType;
@@ -15,7 +16,7 @@ use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Mode, Tape, Tensor};
-use lowrank_engine::tensor::{Context, Value};
+use lowrank_engine::value::Value;
 use napi::bindgen_prelude::{Either, Env, Float64Array, Int32Array, Object, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
 use smallvec::SmallVec;

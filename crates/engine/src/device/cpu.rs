@@ -4,79 +4,21 @@ mod memory;
 pub mod system;
 #[cfg(test)]
 mod tests;
-mod threads;
-
-pub use threads::{Shared, Threads, count, each_chunk, each_range, each_row, each_task, map_tasks};
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use smallvec::SmallVec;
-
 use super::{Kind, Profile, Runner};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::{Access, Params};
+use crate::kernel::native::{CpuLaunch, PATIENCE, Threads};
 use crate::mapped_file::MappedFile;
 use crate::recording::{BufferId, Command, Launch, Range};
 use crate::trace::{Cost, Note};
 use memory::{Loose, Memory};
-
-/// A launch as a native kernel sees it.
-pub struct CpuLaunch<'a> {
-    pub params: Params,
-    pub scalars: &'a [u32],
-    pub threads: usize,
-    bindings: SmallVec<[(*mut u8, Range); 6]>,
-    access: &'a [(&'static str, Access)],
-}
-
-// The pointers are to ranges that a recording keeps apart: a written range is bound once.
-unsafe impl Sync for CpuLaunch<'_> {}
-
-impl CpuLaunch<'_> {
-    pub fn u32(&self, i: usize) -> usize {
-        self.scalars[i] as usize
-    }
-
-    pub fn f32(&self, i: usize) -> f32 {
-        f32::from_bits(self.scalars[i])
-    }
-
-    pub fn dtype(&self, binding: usize) -> DType {
-        self.bindings[binding].1.dtype
-    }
-
-    /// The elements of a binding.
-    pub fn read<T: bytemuck::Pod>(&self, binding: usize) -> &[T] {
-        let (pointer, range) = self.bindings[binding];
-        debug_assert_eq!(range.bytes as usize % size_of::<T>(), 0);
-        debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
-        unsafe { std::slice::from_raw_parts(pointer.cast(), range.bytes as usize / size_of::<T>()) }
-    }
-
-    /// The elements of a written binding. Take each binding once in a launch.
-    #[allow(clippy::mut_from_ref)]
-    pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> &mut [T] {
-        let (pointer, range) = self.bindings[binding];
-        assert_ne!(self.access[binding].1, Access::Read, "a kernel writes a read binding");
-        debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
-        unsafe { std::slice::from_raw_parts_mut(pointer.cast(), range.bytes as usize / size_of::<T>()) }
-    }
-
-    /// The elements of a float binding as f32, converted where storage is half.
-    pub fn read_f32(&self, binding: usize) -> std::borrow::Cow<'_, [f32]> {
-        match self.dtype(binding) {
-            DType::F32 => self.read::<f32>(binding).into(),
-            DType::F16 => self.read::<half::f16>(binding).iter().map(|v| v.to_f32()).collect(),
-            DType::BF16 => self.read::<half::bf16>(binding).iter().map(|v| v.to_f32()).collect(),
-            DType::I32 => unreachable!("validated by the operation"),
-        }
-    }
-}
 
 /// Numbers that are given out one after another need no more to spread them: a launch looks up some five.
 #[derive(Default)]
@@ -128,14 +70,10 @@ impl Cpu {
 
     fn launch(&self, launch: &Launch) {
         let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
-        let cpu = CpuLaunch {
-            params: launch.params,
-            scalars: &launch.scalars,
-            threads: self.threads.count(),
-            bindings,
-            access: launch.kernel.bindings,
-        };
-        self.threads.install(|| (launch.kernel.cpu)(&cpu));
+        let cpu = CpuLaunch::new(launch, self.threads.count(), bindings);
+        let run = launch.kernel.twin.cpu();
+        let run = run.unwrap_or_else(|| panic!("{} was launched on a processor", launch.kernel.name));
+        self.threads.install(|| run(&cpu));
     }
 }
 
@@ -150,7 +88,7 @@ impl Runner for Cpu {
     }
 
     fn patience(&self) -> Duration {
-        if self.threads.count() > 1 { threads::PATIENCE } else { Duration::ZERO }
+        if self.threads.count() > 1 { PATIENCE } else { Duration::ZERO }
     }
 
     fn idle(&mut self) -> Result<bool> {

@@ -5,8 +5,9 @@ use std::sync::mpsc::channel;
 
 use super::cpu::{self, Cpu};
 use super::*;
+use crate::context::Context;
 use crate::dtype::DType;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// A cpu that gives no more than so many buffers.
 struct Short {

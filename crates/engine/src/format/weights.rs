@@ -9,10 +9,11 @@ use serde::Deserialize;
 use super::json::{self, Unique};
 use super::safetensors::{Entry, Reader};
 use super::{quoted, read_file};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

@@ -2,7 +2,7 @@
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-use crate::wgsl;
+use crate::kernel::shader;
 
 /// What the modules use beyond the core: immediates, `unpack2x16float`, which asks for no feature, and
 /// where the device has them, subgroups and words of 64 bits.
@@ -23,7 +23,7 @@ fn every_variant_is_valid() {
                 kernel.name
             );
             assert_eq!(variant.dtypes.len(), kernel.bindings.len(), "{}", kernel.name);
-            let text = wgsl::module(kernel, variant.params, &variant.dtypes, variant.threads);
+            let text = shader::module(kernel, variant.params, &variant.dtypes, variant.threads);
             let result =
                 naga::front::wgsl::parse_str(&text).map_err(|e| e.emit_to_string(&text)).and_then(|module| {
                     Validator::new(ValidationFlags::all(), CAPABILITIES)

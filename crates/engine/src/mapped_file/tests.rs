@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 
 use super::*;
+use crate::context::Context;
 use crate::device::Runner;
 use crate::device::cpu::{self, Cpu};
 use crate::dtype::DType;
@@ -13,7 +14,7 @@ use crate::kernels::elementwise::Function;
 use crate::op::run1;
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, contexts, read};
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// A file of one tensor, and what it holds.
 fn written(folder: &TestFolder, file: &str) -> (PathBuf, Array) {

@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 
+use crate::context::Context;
 use crate::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use crate::dtype::DType;
 use crate::op::{Backward, Gradients, Op, run};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// A plain array in f64; `dtype` is how it is stored when a device takes it.
 #[derive(Clone, Debug)]

@@ -8,12 +8,13 @@
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::pool::class_of;
 use crate::tape::Tensor;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Elements that each range is padded to: 256 bytes, what any device aligns bindings to.
 const ALIGN: usize = 64;

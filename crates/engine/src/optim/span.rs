@@ -8,12 +8,13 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::clip::VERDICT_SIZE;
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 128;
 

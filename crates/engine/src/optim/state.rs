@@ -4,7 +4,7 @@ use super::arena::{Arena, Place, zeros};
 use super::{Optimizer, Rule};
 use crate::error::Result;
 use crate::fail;
-use crate::tensor::Value;
+use crate::value::Value;
 
 /// The state of one parameter.
 #[derive(Clone, Debug)]

@@ -23,11 +23,12 @@ pub use tensor::Tensor;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Gradient, Op, Remaking, Source, run};
-use crate::tensor::{Context, Value};
 use crate::trace::Pass;
+use crate::value::Value;
 
 /// What an environment records into.
 #[derive(Default)]

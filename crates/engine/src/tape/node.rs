@@ -9,7 +9,7 @@ use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Backward, Destinations, Op, Reads};
-use crate::tensor::{Spec, Value};
+use crate::value::{Spec, Value};
 
 pub struct Node {
     pub sequence: u64,

@@ -13,8 +13,8 @@ use super::tensor::Tensor;
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Op, run_in};
-use crate::tensor::Value;
 use crate::trace::Pass;
+use crate::value::Value;
 
 pub struct Region {
     ops: RefCell<Vec<RegionOp>>,

@@ -5,11 +5,12 @@
 use std::rc::Rc;
 
 use super::{Event, Pass, Roof};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const PRODUCT: &str = "probe of products";
 const MEMORY: &str = "probe of memory";

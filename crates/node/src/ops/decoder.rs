@@ -3,7 +3,7 @@
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::ops::decoder_block::{DecoderBlock, Dense, LowRank, Norm};
 use lowrank_engine::tape::Tensor;
-use lowrank_engine::tensor::Value;
+use lowrank_engine::value::Value;
 use napi_derive::napi;
 
 use crate::error::Result;

@@ -10,9 +10,9 @@ use super::fault::scoped;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
+use crate::kernel::shader;
 use crate::kernel::{Access, Params};
 use crate::recording::Launch;
-use crate::wgsl;
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
@@ -62,7 +62,7 @@ impl Pipelines {
         if words * 4 > IMMEDIATE_BYTES as usize {
             fail!(Internal, "kernel {}: {words} words of immediates, 32 at most", key.name);
         }
-        let text = wgsl::module(kernel, launch.params, &key.dtypes, launch.threads);
+        let text = shader::module(kernel, launch.params, &key.dtypes, launch.threads);
         let what = format!("kernel {} {:?} {:?}", key.name, key.params, key.dtypes.as_slice());
         scoped(&self.device, &what, || {
             let checks = match self.checks {

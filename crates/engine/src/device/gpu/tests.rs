@@ -11,25 +11,25 @@ use std::time::Duration;
 use half::f16;
 
 use super::*;
+use crate::context::Context;
 use crate::device::{Device, Sink};
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Scalar};
+use crate::kernel::{Access, Kernel, Scalar, Twin};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// out[i] = a[i] · scale + b[i]
 static SCALE_ADD: Kernel = Kernel {
     name: "test_scale_add",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("result", Access::Write)],
     scalars: &[Scalar::U32("n"), Scalar::F32("scale")],
-    wgsl: |_| {
+    twin: Twin::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
            if i < p.n { store_result(i, fma(load_a(i), p.scale, load_b(i))); }
          }"
         .into()
-    },
-    cpu: |_| {},
+    }),
     variants: Vec::new,
 };
 
@@ -38,7 +38,7 @@ static BUSY: Kernel = Kernel {
     name: "test_busy",
     bindings: &[("x", Access::ReadWrite)],
     scalars: &[Scalar::U32("n"), Scalar::U32("rounds")],
-    wgsl: |_| {
+    twin: Twin::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
            if i >= p.n { return; }
@@ -47,8 +47,7 @@ static BUSY: Kernel = Kernel {
            store_x(i, v);
          }"
         .into()
-    },
-    cpu: |_| {},
+    }),
     variants: Vec::new,
 };
 
@@ -56,8 +55,7 @@ static BROKEN: Kernel = Kernel {
     name: "test_broken",
     bindings: &[("x", Access::ReadWrite)],
     scalars: &[],
-    wgsl: |_| "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into(),
-    cpu: |_| {},
+    twin: Twin::Gpu(|_| "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into()),
     variants: Vec::new,
 };
 

@@ -13,7 +13,7 @@ use super::{Gpu, SCRATCH_OF_COPIES};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::recording::{Launch, Range};
 
 /// Bytes of a page that uploads go through; with `PAGES` all that uploads hold at once.
@@ -246,7 +246,8 @@ static COPY_HALVES: Kernel = Kernel {
     name: "copy_halves",
     bindings: &[("source", Access::Read), ("to", Access::ReadWrite)],
     scalars: &[Scalar::U32("source_half"), Scalar::U32("to_half"), Scalar::U32("count")],
-    wgsl: |_| {
+    // Other devices copy bytes.
+    twin: Twin::Gpu(|_| {
         "
 fn half_of(i: u32, kept: u32) -> u32 {
   if i < p.to_half || i >= p.to_half + p.count { return kept; }
@@ -262,8 +263,6 @@ fn kernel(group: u32, lane: u32) {
 }
 "
         .into()
-    },
-    // Other devices copy bytes.
-    cpu: |_| {},
+    }),
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 2], threads: 64 }],
 };

@@ -9,12 +9,13 @@ use half::slice::HalfFloatSliceExt;
 
 use super::header::{self, Entry};
 use super::{Dtype, computed};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::format::{map, quoted};
 use crate::mapped_file::MappedFile;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
 /// another takes its place.

@@ -2,8 +2,8 @@
 
 use smallvec::SmallVec;
 
-use crate::device::cpu::CpuLaunch;
 use crate::kernel::Scalar;
+use crate::kernel::native::CpuLaunch;
 
 /// Query rows of a block of the native kernels.
 pub const LANES: usize = 64;

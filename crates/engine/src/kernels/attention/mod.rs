@@ -34,7 +34,7 @@ pub use plan::{Attend, Flow, backward, forward};
 use std::fmt::Write;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
 use geometry::SCALARS;
 
 const F: DType = DType::F32;
@@ -53,19 +53,20 @@ static FORWARD: Kernel = Kernel {
         ("lse", Access::ReadWrite),
     ],
     scalars: &SCALARS,
-    wgsl: |params| {
-        let tiled = ["q", "k", "v", "o"];
-        wgsl(params, Tiles::forward, &tiled, include_str!("forward.wgsl"))
+    twin: Twin::Both {
+        wgsl: |params| {
+            let tiled = ["q", "k", "v", "o"];
+            wgsl(params, Tiles::forward, &tiled, include_str!("forward.wgsl"))
+        },
+        cpu: cpu::forward,
     },
-    cpu: cpu::forward,
     variants: || variants(&[F, F, F, I, I, I, F, F], Tiles::forward),
 };
 static DELTA: Kernel = Kernel {
     name: "attention_delta",
     bindings: &[("d_o", Access::Read), ("o", Access::Read), ("delta", Access::Write)],
     scalars: &[Scalar::U32("rows"), Scalar::U32("dim")],
-    wgsl: |_| include_str!("delta.wgsl").into(),
-    cpu: cpu::delta,
+    twin: Twin::Both { wgsl: |_| include_str!("delta.wgsl").into(), cpu: cpu::delta },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F; 3], threads: DELTA_THREADS }],
 };
 /// What the kernels of backward read, before what each of them writes.
@@ -85,24 +86,28 @@ static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     bindings: &joined::<_, 10>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
     scalars: &SCALARS,
-    wgsl: |params| {
-        let tiled = ["q", "k", "v", "d_o"];
-        let body = include_str!("backward_q.wgsl");
-        wgsl(params, Tiles::backward, &tiled, body)
+    twin: Twin::Both {
+        wgsl: |params| {
+            let tiled = ["q", "k", "v", "d_o"];
+            let body = include_str!("backward_q.wgsl");
+            wgsl(params, Tiles::backward, &tiled, body)
+        },
+        cpu: cpu::backward_q,
     },
-    cpu: cpu::backward_q,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F], Tiles::backward),
 };
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     bindings: &joined::<_, 11>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
     scalars: &SCALARS,
-    wgsl: |params| {
-        let tiled = ["q", "k", "v", "d_o"];
-        let body = include_str!("backward_kv.wgsl");
-        wgsl(params, Tiles::backward, &tiled, body)
+    twin: Twin::Both {
+        wgsl: |params| {
+            let tiled = ["q", "k", "v", "d_o"];
+            let body = include_str!("backward_kv.wgsl");
+            wgsl(params, Tiles::backward, &tiled, body)
+        },
+        cpu: cpu::backward_kv,
     },
-    cpu: cpu::backward_kv,
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F, F], Tiles::backward),
 };
 /// Both of the above in one pass. Only a processor runs it: a shader would have to sum one output
@@ -119,8 +124,7 @@ static BACKWARD: Kernel = Kernel {
         ],
     ),
     scalars: &SCALARS,
-    wgsl: |_| unreachable!("planned for processors alone"),
-    cpu: cpu::backward,
+    twin: Twin::Cpu(cpu::backward),
     variants: Vec::new,
 };
 

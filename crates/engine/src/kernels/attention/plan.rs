@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
 use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, CLASSES, DELTA, DELTA_THREADS, FORWARD, Tiles};
+use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -14,7 +15,7 @@ use crate::kernels::elementwise::{Function, map};
 use crate::kernels::gemm::Precision;
 use crate::launch::{Bind, Window, row_windows, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Stands for no window; its sum with any position is still a u32.
 const NO_WINDOW: usize = 0x7fff_ffff;

@@ -1,7 +1,7 @@
 //! The native twin.
 
-use crate::device::cpu::{CpuLaunch, each_chunk};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, each_chunk};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 

@@ -10,12 +10,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 128;
 const DTYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::I32];
@@ -25,8 +26,7 @@ static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &[Scalar::U32("size")],
-    wgsl,
-    cpu: cpu::cast,
+    twin: Twin::Both { wgsl, cpu: cpu::cast },
     variants: || {
         DTYPES
             .into_iter()

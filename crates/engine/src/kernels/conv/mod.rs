@@ -24,12 +24,13 @@ pub use walk::{LARGEST, Walk};
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Variant};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 use walk::{Counts, SCALARS};
 use wgsl::{Form, Side};
 
@@ -46,8 +47,10 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
         name,
         bindings,
         scalars: &SCALARS,
-        wgsl: |params| wgsl::body(params, Side::Out, BIASED),
-        cpu: cpu::forward::<BIASED>,
+        twin: Twin::Both {
+            wgsl: |params| wgsl::body(params, Side::Out, BIASED),
+            cpu: cpu::forward::<BIASED>,
+        },
         variants: || variants(Side::Out, BIASED),
     }
 }
@@ -56,8 +59,7 @@ static CONV_WEIGHT: Kernel = Kernel {
     name: "conv_weight",
     bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
     scalars: &SCALARS,
-    wgsl: |params| wgsl::body(params, Side::Weight, false),
-    cpu: cpu::weight,
+    twin: Twin::Both { wgsl: |params| wgsl::body(params, Side::Weight, false), cpu: cpu::weight },
     variants: || variants(Side::Weight, false),
 };
 

@@ -1,7 +1,7 @@
 //! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
 
 use super::{DIMS, TILE};
-use crate::device::cpu::{CpuLaunch, Shared, each_row, each_task};
+use crate::kernel::native::{CpuLaunch, Shared, each_row, each_task};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;

@@ -14,15 +14,16 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Dimensions that a kernel can take.
 const DIMS: usize = 6;
@@ -58,8 +59,7 @@ static COPY: Kernel = Kernel {
             S("y5"),
         ]
     },
-    wgsl,
-    cpu: cpu::copy,
+    twin: Twin::Both { wgsl, cpu: cpu::copy },
     variants: || {
         (1..=DIMS as u32)
             .flat_map(|dims| [(dims, 0), (dims, 1)])

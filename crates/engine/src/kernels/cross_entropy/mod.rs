@@ -13,7 +13,7 @@ mod plan;
 pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_place, settle};
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::kernels::numeric::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
 
 const THREADS: u32 = 128;
@@ -27,8 +27,7 @@ static ROWS: Kernel = Kernel {
         ("log_sum", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
-    wgsl: |_| by_rows(include_str!("rows.wgsl")),
-    cpu: cpu::rows,
+    twin: Twin::Both { wgsl: |_| by_rows(include_str!("rows.wgsl")), cpu: cpu::rows },
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
 /// The loss of every row, with the gradient of their sum written over the logits: what a head that
@@ -37,8 +36,7 @@ static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing"), Scalar::U32("stride")],
-    wgsl: |_| by_rows(include_str!("in_place.wgsl")),
-    cpu: cpu::in_place,
+    twin: Twin::Both { wgsl: |_| by_rows(include_str!("in_place.wgsl")), cpu: cpu::in_place },
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32]),
 };
 /// `params` = [1 where the sum is divided by the count].
@@ -51,8 +49,12 @@ static SETTLE: Kernel = Kernel {
         ("count", Access::ReadWrite),
     ],
     scalars: &[Scalar::U32("rows"), Scalar::U32("ignore"), Scalar::U32("first"), Scalar::U32("last")],
-    wgsl: |params| format!("const MEAN = {};\n{WORKGROUP}{}", params[0] == 1, include_str!("settle.wgsl")),
-    cpu: cpu::settle,
+    twin: Twin::Both {
+        wgsl: |params| {
+            format!("const MEAN = {};\n{WORKGROUP}{}", params[0] == 1, include_str!("settle.wgsl"))
+        },
+        cpu: cpu::settle,
+    },
     variants: || variants(2, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
 /// `params` = [what scales a row: 0 d of its own, 1 one d, 2 one d over the count].
@@ -67,8 +69,10 @@ static BACKWARD: Kernel = Kernel {
         ("d_x", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
-    wgsl: |params| format!("{LOG_SUM}const SCALE = {}u;\n{}", params[0], include_str!("backward.wgsl")),
-    cpu: cpu::backward,
+    twin: Twin::Both {
+        wgsl: |params| format!("{LOG_SUM}const SCALE = {}u;\n{}", params[0], include_str!("backward.wgsl")),
+        cpu: cpu::backward,
+    },
     variants: || variants(3, &[DType::F32, DType::I32, DType::F32, DType::F32, DType::F32, DType::F32]),
 };
 

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::{BACKWARD, IN_PLACE, ROWS, SETTLE, THREADS};
+use crate::context::Context;
 use crate::error::Result;
 use crate::kernel::Kernel;
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// The targets of N rows, i32, and how they are read.
 #[derive(Clone, Copy)]

@@ -1,6 +1,6 @@
 //! The native twin: 64 elements at a time, compiled for each instruction set.
 
-use crate::device::cpu::{CpuLaunch, each_chunk};
+use crate::kernel::native::{CpuLaunch, each_chunk};
 use crate::kernels::numeric::vectorised;
 use crate::random::philox_lanes;
 

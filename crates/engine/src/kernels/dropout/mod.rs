@@ -12,15 +12,16 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
 use crate::launch::{Bind, windows};
 use crate::random::words;
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 64;
 
@@ -38,11 +39,14 @@ static DROPOUT: Kernel = Kernel {
         Scalar::U32("threshold"),
         Scalar::F32("scale"),
     ],
-    wgsl: |params: Params| {
-        let store = if params[0] == 1 { "store_y(i + w, load_y(i + w) + v);" } else { "store_y(i + w, v);" };
-        include_str!("dropout.wgsl").replace("STORE", store)
+    twin: Twin::Both {
+        wgsl: |params: Params| {
+            let store =
+                if params[0] == 1 { "store_y(i + w, load_y(i + w) + v);" } else { "store_y(i + w, v);" };
+            include_str!("dropout.wgsl").replace("STORE", store)
+        },
+        cpu: cpu::dropout,
     },
-    cpu: cpu::dropout,
     variants: || {
         let dtypes = vec![crate::dtype::DType::F32; 2];
         [0, 1].map(|add| Variant { params: [add, 0, 0, 0], dtypes: dtypes.clone(), threads: THREADS }).into()

@@ -5,8 +5,8 @@
 
 use super::function::Loop;
 use super::{DIMS, Function};
-use crate::device::cpu::{CpuLaunch, Shared, each_chunk, each_task};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_task};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 

@@ -11,14 +11,15 @@ use smallvec::SmallVec;
 use super::cpu::GRAIN;
 use super::function::PRELUDE;
 use super::{THREADS, wide};
-use crate::device::cpu::{CpuLaunch, Shared, each_chunk};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::kernels::numeric::{sigmoid, vectorised};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 pub static BACKWARD: Kernel = Kernel {
     name: "silu_mul backward",
@@ -29,15 +30,17 @@ pub static BACKWARD: Kernel = Kernel {
         ("d_up", Access::Write),
     ],
     scalars: &[Scalar::U32("size")],
-    wgsl: |params| match params[2] {
-        1 => {
-            let names = ["gate", "up", "d", "d_up"].into_iter().enumerate();
-            let bound: String = names.map(|(i, name)| wide::vectors(name, i, i > 1)).collect();
-            PRELUDE.to_string() + GRADIENTS + &bound + WIDE_WGSL
-        }
-        _ => PRELUDE.to_string() + GRADIENTS + WGSL,
+    twin: Twin::Both {
+        wgsl: |params| match params[2] {
+            1 => {
+                let names = ["gate", "up", "d", "d_up"].into_iter().enumerate();
+                let bound: String = names.map(|(i, name)| wide::vectors(name, i, i > 1)).collect();
+                PRELUDE.to_string() + GRADIENTS + &bound + WIDE_WGSL
+            }
+            _ => PRELUDE.to_string() + GRADIENTS + WGSL,
+        },
+        cpu,
     },
-    cpu,
     variants: || {
         let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS };
         vec![plain, wide::variant([0; 4], 4)]

@@ -21,14 +21,15 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
 use crate::shape::Shape;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Collapsed dimensions that a kernel can take.
 const DIMS: usize = 5;
@@ -71,35 +72,34 @@ static MAP1: Kernel = Kernel {
     name: "map1",
     bindings: &[("a", Access::Read), ("y", Access::Write)],
     scalars: SCALARS.first_chunk::<16>().unwrap(),
-    wgsl: |params| wgsl(params, 1),
-    cpu: cpu::map::<1>,
+    twin: Twin::Both { wgsl: |params| wgsl(params, 1), cpu: cpu::map::<1> },
     variants: || variants(1),
 };
 static MAP2: Kernel = Kernel {
     name: "map2",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
     scalars: SCALARS.first_chunk::<21>().unwrap(),
-    wgsl: |params| wgsl(params, 2),
-    cpu: cpu::map::<2>,
+    twin: Twin::Both { wgsl: |params| wgsl(params, 2), cpu: cpu::map::<2> },
     variants: || variants(2),
 };
 static MAP3: Kernel = Kernel {
     name: "map3",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| wgsl(params, 3),
-    cpu: cpu::map::<3>,
+    twin: Twin::Both { wgsl: |params| wgsl(params, 3), cpu: cpu::map::<3> },
     variants: || variants(3),
 };
 static ACCUMULATE: Kernel = Kernel {
     name: "accumulate",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: &[Scalar::U32("size")],
-    wgsl: |params| match params[2] {
-        1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
-        _ => ACCUMULATE_WGSL.into(),
+    twin: Twin::Both {
+        wgsl: |params| match params[2] {
+            1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
+            _ => ACCUMULATE_WGSL.into(),
+        },
+        cpu: cpu::accumulate,
     },
-    cpu: cpu::accumulate,
     variants: || {
         let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS };
         vec![plain, wide::variant([0; 4], 2)]

@@ -7,14 +7,15 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::device::cpu::each_chunk;
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::native::each_chunk;
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::shape::Shape;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 128;
 
@@ -23,10 +24,12 @@ static FILL: Kernel = Kernel {
     name: "fill",
     bindings: &[("y", Access::Write)],
     scalars: &[Scalar::U32("size"), Scalar::U32("word")],
-    wgsl: |_| WGSL.into(),
-    cpu: |l| {
-        let word = l.scalars[1];
-        each_chunk(l.write::<u32>(0), 64 * 1024, |_, y| y.fill(word));
+    twin: Twin::Both {
+        wgsl: |_| WGSL.into(),
+        cpu: |l| {
+            let word = l.scalars[1];
+            each_chunk(l.write::<u32>(0), 64 * 1024, |_, y| y.fill(word));
+        },
     },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32], threads: THREADS }],
 };

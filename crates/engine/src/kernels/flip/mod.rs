@@ -6,13 +6,14 @@
 
 use std::rc::Rc;
 
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 128;
 /// Elements that one task takes.
@@ -28,10 +29,12 @@ static FLIP: Kernel = Kernel {
         Scalar::U32("outer_step"),
         Scalar::U32("step"),
     ],
-    wgsl: |_| WGSL.into(),
-    cpu: |l| match l.dtype(0).bytes() {
-        4 => native::<u32>(l),
-        _ => native::<u16>(l),
+    twin: Twin::Both {
+        wgsl: |_| WGSL.into(),
+        cpu: |l| match l.dtype(0).bytes() {
+            4 => native::<u32>(l),
+            _ => native::<u16>(l),
+        },
     },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 2], threads: THREADS }],
 };

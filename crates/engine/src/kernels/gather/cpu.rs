@@ -1,7 +1,7 @@
 //! The native twin: lines of the outer dimension in parallel.
 
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
 use half::{bf16, f16};
 
 /// Elements that one task takes.

@@ -9,12 +9,13 @@ mod cpu;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 64;
 
@@ -38,14 +39,16 @@ static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
     scalars: SCALARS,
-    wgsl: |params| {
-        let missing = match params[0] {
-            1 => "fn missing() -> i32 { return 0; }\n",
-            _ => "fn missing() -> f32 { return nan(); }\n",
-        };
-        [missing, include_str!("pick.wgsl"), include_str!("gather.wgsl")].concat()
+    twin: Twin::Both {
+        wgsl: |params| {
+            let missing = match params[0] {
+                1 => "fn missing() -> i32 { return 0; }\n",
+                _ => "fn missing() -> f32 { return nan(); }\n",
+            };
+            [missing, include_str!("pick.wgsl"), include_str!("gather.wgsl")].concat()
+        },
+        cpu: cpu::gather,
     },
-    cpu: cpu::gather,
     // `params` = [1 for i32].
     variants: || {
         let float = |x| Variant { params: [0; 4], dtypes: vec![x, DType::I32, DType::F32], threads: THREADS };
@@ -58,8 +61,10 @@ static GATHER_BACKWARD: Kernel = Kernel {
     name: "gather_backward",
     bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
     scalars: SCALARS,
-    wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
-    cpu: cpu::backward,
+    twin: Twin::Both {
+        wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
+        cpu: cpu::backward,
+    },
     variants: || {
         let dtypes = vec![DType::F32, DType::I32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]
@@ -70,8 +75,10 @@ static PUT: Kernel = Kernel {
     name: "put",
     bindings: &[("y", Access::ReadWrite), ("index", Access::Read), ("x", Access::Read)],
     scalars: SCALARS,
-    wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
-    cpu: cpu::backward,
+    twin: Twin::Both {
+        wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
+        cpu: cpu::backward,
+    },
     variants: || {
         let dtypes = vec![DType::F32, DType::I32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

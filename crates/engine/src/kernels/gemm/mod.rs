@@ -20,13 +20,14 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, joined};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// How the factors of a product are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,8 +188,10 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
         name,
         bindings,
         scalars: if TWO { &SCALARS_OF_TWO } else { &SCALARS },
-        wgsl: |params| wgsl::body(params, BIASED, TWO),
-        cpu: cpu::gemm::<BIASED, TWO, OUT>,
+        twin: Twin::Both {
+            wgsl: |params| wgsl::body(params, BIASED, TWO),
+            cpu: cpu::gemm::<BIASED, TWO, OUT>,
+        },
         variants: || variants(BIASED, TWO),
     }
 }

@@ -9,10 +9,11 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::cpu;
+use crate::context::Context;
 use crate::device::Kind;
-use crate::kernel::{Access, Kernel, Scalar};
+use crate::kernel::{Access, Kernel, Scalar, Twin};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 static OF_TWO: Kernel = Kernel {
     name: "gemm_of_two",
@@ -24,8 +25,7 @@ static OF_TWO: Kernel = Kernel {
         ("y1", Access::Write),
     ],
     scalars: &[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1")],
-    wgsl: |_| unreachable!("planned for a processor alone"),
-    cpu: cpu::gemm_together::<2>,
+    twin: Twin::Cpu(cpu::gemm_together::<2>),
     variants: Vec::new,
 };
 
@@ -41,8 +41,7 @@ static OF_THREE: Kernel = Kernel {
         ("y2", Access::Write),
     ],
     scalars: &[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1"), Scalar::U32("n2")],
-    wgsl: |_| unreachable!("planned for a processor alone"),
-    cpu: cpu::gemm_together::<3>,
+    twin: Twin::Cpu(cpu::gemm_together::<3>),
     variants: Vec::new,
 };
 

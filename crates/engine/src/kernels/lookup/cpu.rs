@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 

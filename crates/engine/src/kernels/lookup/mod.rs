@@ -16,13 +16,14 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 64;
 
@@ -42,8 +43,7 @@ static TAKE: Kernel = Kernel {
         Scalar::U32("y_step"),
         Scalar::U32("first"),
     ],
-    wgsl: |_| include_str!("take.wgsl").into(),
-    cpu: cpu::take,
+    twin: Twin::Both { wgsl: |_| include_str!("take.wgsl").into(), cpu: cpu::take },
     variants: || {
         let variant =
             |table| Variant { params: [0; 4], dtypes: vec![table, DType::I32, DType::F32], threads: THREADS };
@@ -57,8 +57,7 @@ static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
     scalars: &[Scalar::U32("rows"), Scalar::U32("vocabulary"), Scalar::U32("padding")],
-    wgsl: |_| include_str!("links.wgsl").into(),
-    cpu: cpu::links,
+    twin: Twin::Both { wgsl: |_| include_str!("links.wgsl").into(), cpu: cpu::links },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
 };
 
@@ -79,8 +78,7 @@ static SCATTER: Kernel = Kernel {
         Scalar::U32("column_step"),
         Scalar::U32("d_step"),
     ],
-    wgsl: |_| include_str!("scatter.wgsl").into(),
-    cpu: cpu::scatter,
+    twin: Twin::Both { wgsl: |_| include_str!("scatter.wgsl").into(), cpu: cpu::scatter },
     variants: || {
         let dtypes = vec![DType::I32, DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

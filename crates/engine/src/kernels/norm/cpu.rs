@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::device::cpu::{CpuLaunch, Shared, each_chunk, each_range, each_row};
+use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_range, each_row};
 use crate::kernels::numeric::{dot, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;

@@ -21,7 +21,7 @@ mod plan;
 pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
 use crate::kernels::elementwise::wide;
 use crate::kernels::numeric::WORKGROUP;
 
@@ -45,8 +45,7 @@ const FORWARD: Kernel = Kernel {
         ("scale", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::F32("eps")],
-    wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN),
-    cpu: cpu::forward,
+    twin: Twin::Both { wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN), cpu: cpu::forward },
     variants: || variants(&[0, 1, 1, 0, 0], 0),
 };
 static NORM: Kernel = FORWARD;
@@ -54,7 +53,7 @@ static NORM: Kernel = FORWARD;
 const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
     bindings: &joined::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
-    wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN),
+    twin: Twin::Both { wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN), cpu: cpu::forward },
     variants: || variants(&[0, 1, 1, 0, 0, 0], 0),
     ..FORWARD
 };
@@ -63,14 +62,17 @@ const ADDED: &[(&str, Access)] = &[("added", Access::Read), ("sum", Access::Writ
 static ADDED_NORM: Kernel = Kernel {
     name: "added norm",
     bindings: &joined::<_, 7>(FORWARD.bindings, ADDED),
-    wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN),
+    twin: Twin::Both { wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN), cpu: cpu::forward },
     variants: || variants(&[0, 1, 1, 0, 0, 0, 0], 1),
     ..FORWARD
 };
 static ADDED_LAYER_NORM: Kernel = Kernel {
     name: "added layer norm",
     bindings: &joined::<_, 8>(WITH_MEAN.bindings, ADDED),
-    wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
+    twin: Twin::Both {
+        wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
+        cpu: cpu::forward,
+    },
     variants: || variants(&[0, 1, 1, 0, 0, 0, 0, 0], 1),
     ..FORWARD
 };
@@ -85,11 +87,13 @@ static BACKWARD: Kernel = Kernel {
         ("d_x", Access::ReadWrite),
     ],
     scalars: &[Scalar::U32("n")],
-    wgsl: |params| match params[3] & WIDE {
-        0 => wgsl(params, include_str!("backward.wgsl")),
-        _ => wgsl(params, include_str!("backward_wide.wgsl")) + &vectors(BACKWARD.bindings, params),
+    twin: Twin::Both {
+        wgsl: |params| match params[3] & WIDE {
+            0 => wgsl(params, include_str!("backward.wgsl")),
+            _ => wgsl(params, include_str!("backward_wide.wgsl")) + &vectors(BACKWARD.bindings, params),
+        },
+        cpu: cpu::backward,
     },
-    cpu: cpu::backward,
     variants: || variants(&[0, 1, 0, 0, 0, 0], 0),
 };
 static SUM_ROWS: Kernel = Kernel {
@@ -102,8 +106,7 @@ static SUM_ROWS: Kernel = Kernel {
         ("y", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")],
-    wgsl: |params| wgsl(params, include_str!("sums.wgsl")),
-    cpu: cpu::sums,
+    twin: Twin::Both { wgsl: |params| wgsl(params, include_str!("sums.wgsl")), cpu: cpu::sums },
     variants: || variants(&[0, 0, 0, 0, 0], 0),
 };
 

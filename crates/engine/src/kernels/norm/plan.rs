@@ -8,6 +8,7 @@ use super::{
     ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS, WIDE, is_absent,
     is_single,
 };
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Kernel, Params};
@@ -15,7 +16,7 @@ use crate::kernels::elementwise::wide;
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::{Launch, Range};
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// What y is multiplied by and what is added, [C] each.
 #[derive(Clone, Copy, Default)]

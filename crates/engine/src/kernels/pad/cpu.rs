@@ -1,7 +1,7 @@
 //! The native twin: whole rows of `inner` elements.
 
 use super::Mode;
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;

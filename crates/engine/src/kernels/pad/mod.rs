@@ -9,12 +9,13 @@ mod cpu;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::launch::row_windows;
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// What stands outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +38,7 @@ static PAD: Kernel = Kernel {
     name: "pad",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| mode(params) + include_str!("pad.wgsl"),
-    cpu: cpu::pad,
+    twin: Twin::Both { wgsl: |params| mode(params) + include_str!("pad.wgsl"), cpu: cpu::pad },
     variants,
 };
 
@@ -46,8 +46,7 @@ static PAD_BACKWARD: Kernel = Kernel {
     name: "pad_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| mode(params) + include_str!("backward.wgsl"),
-    cpu: cpu::backward,
+    twin: Twin::Both { wgsl: |params| mode(params) + include_str!("backward.wgsl"), cpu: cpu::backward },
     variants,
 };
 

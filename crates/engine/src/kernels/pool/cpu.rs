@@ -1,7 +1,7 @@
 //! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
 
 use super::Windows;
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
 
 /// Terms that one task takes at least.
 const GRAIN: usize = 16 * 1024;

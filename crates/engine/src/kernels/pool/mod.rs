@@ -13,12 +13,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::launch::row_windows;
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 64;
 
@@ -49,8 +50,7 @@ static POOL_MAX: Kernel = Kernel {
     name: "pool_max",
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| body(params, include_str!("max.wgsl")),
-    cpu: cpu::max,
+    twin: Twin::Both { wgsl: |params| body(params, include_str!("max.wgsl")), cpu: cpu::max },
     variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
 };
 
@@ -58,8 +58,10 @@ static POOL_MAX_BACKWARD: Kernel = Kernel {
     name: "pool_max_backward",
     bindings: &[("d", Access::Read), ("index", Access::Read), ("d_x", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| body(params, include_str!("max_backward.wgsl")),
-    cpu: cpu::max_backward,
+    twin: Twin::Both {
+        wgsl: |params| body(params, include_str!("max_backward.wgsl")),
+        cpu: cpu::max_backward,
+    },
     variants: || vec![variant([0; 4], &[DType::F32, DType::I32, DType::F32])],
 };
 
@@ -67,8 +69,7 @@ static POOL_MEAN: Kernel = Kernel {
     name: "pool_mean",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| body(params, include_str!("mean.wgsl")),
-    cpu: cpu::mean,
+    twin: Twin::Both { wgsl: |params| body(params, include_str!("mean.wgsl")), cpu: cpu::mean },
     variants: mean_variants,
 };
 
@@ -76,8 +77,10 @@ static POOL_MEAN_BACKWARD: Kernel = Kernel {
     name: "pool_mean_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: &SCALARS,
-    wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
-    cpu: cpu::mean_backward,
+    twin: Twin::Both {
+        wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
+        cpu: cpu::mean_backward,
+    },
     variants: mean_variants,
 };
 

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::{Extreme, Plan, STRIDES, THREADS, chunked, cpu};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const SCALARS: [Scalar; 11] = joined(&STRIDES, &[Scalar::U32("begin")]);
 
@@ -19,8 +20,10 @@ pub static ARGMAX: Kernel = Kernel {
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
     scalars: &SCALARS,
     // Chunks are whole but for the last, which has a launch of its own.
-    wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
-    cpu: |l| cpu::argmax(l, false),
+    twin: Twin::Both {
+        wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
+        cpu: |l| cpu::argmax(l, false),
+    },
     variants: || variants(|x| vec![x, x, DType::I32]),
 };
 
@@ -34,8 +37,10 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
         ("y", Access::ReadWrite),
     ],
     scalars: &SCALARS,
-    wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
-    cpu: |l| cpu::argmax(l, true),
+    twin: Twin::Both {
+        wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
+        cpu: |l| cpu::argmax(l, true),
+    },
     variants: || variants(|x| vec![x, DType::I32, x, DType::I32]),
 };
 
@@ -138,8 +143,7 @@ pub static PLACE: Kernel = Kernel {
         Scalar::U32("y_step"),
         Scalar::U32("begin"),
     ],
-    wgsl: |_| PLACE_WGSL.into(),
-    cpu: cpu::place,
+    twin: Twin::Both { wgsl: |_| PLACE_WGSL.into(), cpu: cpu::place },
     variants: || {
         let dtypes = vec![DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

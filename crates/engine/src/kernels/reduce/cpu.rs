@@ -1,7 +1,7 @@
 //! The native twins: 1,024 terms at a time in f32 lanes, their sums in f64.
 
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
 use crate::kernels::numeric::{Isa, max, min, sum, sum_by, vectorised};
 
 const SUM: u32 = 0;

@@ -17,12 +17,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// What is reduced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +75,7 @@ static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: &joined::<_, 11>(&STRIDES, &[Scalar::F32("scale")]),
-    wgsl,
-    cpu: cpu::reduce,
+    twin: Twin::Both { wgsl, cpu: cpu::reduce },
     variants: || {
         let sums_of_squares = |params: &Params| params[0] == 1 && params[2] == 1;
         (0..4)

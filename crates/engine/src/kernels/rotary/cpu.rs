@@ -1,7 +1,7 @@
 //! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
 
 use super::{INVERSE, POSITIONS};
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
 use crate::kernels::numeric::vectorised;
 
 /// Elements that one task takes.

@@ -14,12 +14,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 128;
 const POSITIONS: u32 = 1;
@@ -49,8 +50,7 @@ const ONE: Kernel = Kernel {
             S("position_batch"),
         ]
     },
-    wgsl: |params| wgsl(params, ONE_WGSL),
-    cpu: cpu::rotary,
+    twin: Twin::Both { wgsl: |params| wgsl(params, ONE_WGSL), cpu: cpu::rotary },
     variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
 };
 static ROTARY: Kernel = ONE;
@@ -61,8 +61,7 @@ static ROTARY_TWO: Kernel = {
         name: "rotary of two",
         bindings: &joined::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
         scalars: &joined::<_, 13>(ONE.scalars, &[S("heads2"), S("x2_batch"), S("x2_row")]),
-        wgsl: |params| wgsl(params, TWO_WGSL),
-        cpu: cpu::rotary_two,
+        twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), cpu: cpu::rotary_two },
         variants: || {
             use DType::{F32, I32};
             variants(&[F32, F32, F32, I32, F32, F32, F32])

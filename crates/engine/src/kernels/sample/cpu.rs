@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::{EXP2, FARTHEST, LOG2_E};
-use crate::device::cpu::{CpuLaunch, count, each_chunk, map_tasks};
+use crate::kernel::native::{CpuLaunch, count, each_chunk, map_tasks};
 use crate::kernels::numeric::{max, sum_by, vectorised};
 
 /// Tokens that one task takes.

@@ -24,12 +24,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::row_windows;
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 256;
 /// 2^−f = 1 − f·(C₀ − f·(C₁ − …)) for f in [0, 1], in units of 2⁻³²: least largest relative error.
@@ -73,8 +74,10 @@ static SAMPLE: Kernel = Kernel {
         ("bad", Access::Write),
     ],
     scalars: &SCALARS,
-    wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
-    cpu: |l| cpu::sample(l, false),
+    twin: Twin::Both {
+        wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
+        cpu: |l| cpu::sample(l, false),
+    },
     variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
 };
 
@@ -89,18 +92,20 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
         ("seen", Access::ReadWrite),
     ],
     scalars: &SCALARS,
-    wgsl: |_| {
-        wgsl(
-            "fn score(at: u32) -> f32 {
+    twin: Twin::Both {
+        wgsl: |_| {
+            wgsl(
+                "fn score(at: u32) -> f32 {
   let v = load_logits(at);
   if load_seen(at) == 0 { return v; }
   return v * select(p.above, p.below, v < 0.0);
 }
 fn see(at: u32) { store_seen(at, 1); }
 ",
-        )
+            )
+        },
+        cpu: |l| cpu::sample(l, true),
     },
-    cpu: |l| cpu::sample(l, true),
     variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32, DType::I32]),
 };
 

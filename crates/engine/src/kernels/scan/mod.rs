@@ -8,13 +8,14 @@
 
 use std::rc::Rc;
 
-use crate::device::cpu::{CpuLaunch, Shared, each_row};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 64;
 
@@ -31,11 +32,13 @@ static SCAN: Kernel = Kernel {
         // 1 for the first window of a row.
         Scalar::U32("first"),
     ],
-    wgsl: |params| match params[0] {
-        1 => include_str!("columns.wgsl").into(),
-        _ => include_str!("rows.wgsl").into(),
+    twin: Twin::Both {
+        wgsl: |params| match params[0] {
+            1 => include_str!("columns.wgsl").into(),
+            _ => include_str!("rows.wgsl").into(),
+        },
+        cpu: native,
     },
-    cpu: native,
     variants: || {
         let variant =
             |columns| Variant { params: [columns, 0, 0, 0], dtypes: vec![DType::F32; 3], threads: THREADS };

@@ -11,13 +11,14 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
 use crate::kernels::numeric::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
 use crate::launch::row_windows;
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +34,14 @@ static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    wgsl: forward_wgsl,
-    cpu: cpu::forward,
+    twin: Twin::Both { wgsl: forward_wgsl, cpu: cpu::forward },
     variants: || variants(2),
 };
 static BACKWARD: Kernel = Kernel {
     name: "softmax backward",
     bindings: &[("y", Access::Read), ("d", Access::Read), ("d_x", Access::Write)],
     scalars: &SCALARS,
-    wgsl: backward_wgsl,
-    cpu: cpu::backward,
+    twin: Twin::Both { wgsl: backward_wgsl, cpu: cpu::backward },
     variants: || variants(3),
 };
 

@@ -1,7 +1,7 @@
 //! The native form: a line at a time, as words of key and place.
 
-use crate::device::cpu::{CpuLaunch, Shared, each_range};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, Shared, each_range};
 
 pub fn sort(l: &CpuLaunch) {
     match l.dtype(0) {

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::key;
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::gather;
 use crate::launch::{Bind, windows};
 use crate::recording::{Launch, Range};
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const THREADS: u32 = 64;
 
@@ -37,7 +38,7 @@ pub(super) static KEYS: Kernel = Kernel {
         Scalar::U32("y_inner"),
         Scalar::U32("begin"),
     ],
-    wgsl: |params| {
+    twin: Twin::Gpu(|params| {
         let dtype = if params[0] == 1 { DType::I32 } else { DType::F32 };
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(
@@ -54,8 +55,7 @@ pub(super) static KEYS: Kernel = Kernel {
 ",
             key(dtype)
         )
-    },
-    cpu: |_| unreachable!("planned for a GPU alone"),
+    }),
     variants: || {
         let (f32, i32) = ([DType::F32, DType::I32, DType::I32], [DType::I32; 3]);
         variants(&[([0; 4], &f32), ([0, 1, 0, 0], &f32), ([1, 0, 0, 0], &i32), ([1, 1, 0, 0], &i32)])
@@ -76,8 +76,7 @@ pub(super) static RANK: Kernel = Kernel {
         Scalar::U32("other"),
         Scalar::U32("other_count"),
     ],
-    wgsl: |_| RANK_WGSL.into(),
-    cpu: |_| unreachable!("planned for a GPU alone"),
+    twin: Twin::Gpu(|_| RANK_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 3])]),
 };
 
@@ -125,8 +124,7 @@ pub(super) static MOVE: Kernel = Kernel {
         Scalar::U32("to"),
         Scalar::U32("to_count"),
     ],
-    wgsl: |_| MOVE_WGSL.into(),
-    cpu: |_| unreachable!("planned for a GPU alone"),
+    twin: Twin::Gpu(|_| MOVE_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 5])]),
 };
 
@@ -148,7 +146,7 @@ pub(super) static VALUES: Kernel = Kernel {
     name: "sort values",
     bindings: &[("keys", Access::Read), ("y", Access::Write)],
     scalars: &[Scalar::U32("size")],
-    wgsl: |params| {
+    twin: Twin::Gpu(|params| {
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(
             "fn kernel(group: u32, lane: u32) {{
@@ -157,8 +155,7 @@ pub(super) static VALUES: Kernel = Kernel {
 }}
 "
         )
-    },
-    cpu: |_| unreachable!("planned for a GPU alone"),
+    }),
     variants: || variants(&[([0; 4], &[DType::I32; 2]), ([0, 1, 0, 0], &[DType::I32; 2])]),
 };
 

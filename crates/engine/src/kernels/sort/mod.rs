@@ -14,13 +14,14 @@ mod merge;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar};
+use crate::kernel::{Access, Kernel, Scalar, Twin};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 static SORT: Kernel = Kernel {
     name: "sort",
@@ -35,8 +36,7 @@ static SORT: Kernel = Kernel {
         Scalar::U32("y_step"),
         Scalar::U32("step"),
     ],
-    wgsl: |_| unreachable!("planned for a processor alone"),
-    cpu: cpu::sort,
+    twin: Twin::Cpu(cpu::sort),
     variants: Vec::new,
 };
 

@@ -10,6 +10,7 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::pool::{Windows, mean};
@@ -17,7 +18,7 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::avg_pool::d_mean;
 use crate::ops::max_pool::{planes, pooled};
 use crate::shape::three;
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Mean over as many windows as `out` says, one entry a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,13 +1,14 @@
 use std::rc::Rc;
 
 use super::{Attention, plain::plain};
+use crate::context::Context;
 use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const CAUSAL: Attention = Attention {
     causal: true,

@@ -10,11 +10,12 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::cast::cast;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// To `dtype`; x itself where it is stored so already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

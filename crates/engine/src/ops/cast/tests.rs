@@ -10,7 +10,7 @@ use crate::ops::checks::{Array, check, contexts, read};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::tape::{Tape, Tensor};
-use crate::tensor::Value;
+use crate::value::Value;
 
 /// Ties both ways, the ends of each range, subnormals of f16, what overflows.
 fn telling() -> Vec<f64> {

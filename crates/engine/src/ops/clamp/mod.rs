@@ -9,13 +9,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::fill::full;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Within `low` and `high`; `high` where they cross, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::ops::permute::Permute;
 use crate::ops::reshape::Reshape;
 use crate::ops::slice::Slice;
-use crate::tensor::{Spec, Value};
+use crate::value::{Spec, Value};
 
 #[test]
 fn equals_the_plain_form() {

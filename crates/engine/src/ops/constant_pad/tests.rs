@@ -2,7 +2,7 @@ use super::{ConstantPad, plain::plain};
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn holds(x: Array, padding: &[[usize; 2]], value: f64) {
     let op = ConstantPad { padding: padding.to_vec(), value };

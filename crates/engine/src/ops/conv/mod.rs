@@ -16,6 +16,7 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -23,7 +24,7 @@ use crate::kernels::conv::{LARGEST, Walk, correlate, correlate_weight};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::shape::{Shape, three};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// A convolution over [x, weight] or [x, weight, bias]; one entry a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::{Conv, plain::plain};
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn held(op: &Conv, inputs: &[Array]) {
     check(op, inputs, &|x| vec![plain(op, &x[0], &x[1], x.get(2))]);

@@ -14,13 +14,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::conv::{LARGEST, correlate, correlate_weight};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::conv::{Conv, backward};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// A transposed convolution over [x, weight]; one entry a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]

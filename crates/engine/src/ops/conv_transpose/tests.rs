@@ -3,7 +3,7 @@ use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::ops::conv::Conv;
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn held(op: &ConvTranspose, inputs: &[Array]) {
     check(op, inputs, &|x| vec![plain(op, &x[0], &x[1])]);

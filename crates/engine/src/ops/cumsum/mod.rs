@@ -9,6 +9,7 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -16,7 +17,7 @@ use crate::kernels::flip::flip;
 use crate::kernels::scan::scan;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::split;
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Along `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

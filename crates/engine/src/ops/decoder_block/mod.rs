@@ -15,6 +15,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Precision, dense_together, goes_together};
@@ -27,8 +28,8 @@ use crate::ops::lora_linear::{LoraLinear, Path};
 use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rotary::Rotary;
 use crate::ops::silu_mul::SiluMul;
-use crate::tensor::{Context, Value};
 use crate::trace::Pass;
+use crate::value::Value;
 
 /// A low-rank path over all rows and outputs: A, B and what scales their product.
 #[derive(Clone, Debug)]

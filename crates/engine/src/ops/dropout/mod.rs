@@ -9,12 +9,13 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::{check_probability, dropout};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Dropout whose mask is a function of `seed` and `offset`; each call takes an offset of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

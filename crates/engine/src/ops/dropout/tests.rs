@@ -3,7 +3,7 @@ use crate::error::Code;
 use crate::kernels;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

@@ -12,13 +12,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::lookup::{Table, scatter, take};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Inputs: W, ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

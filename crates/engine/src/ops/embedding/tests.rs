@@ -1,10 +1,11 @@
 use super::{Embedding, gather_rows, plain::plain, scatter_rows};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Op, run1};
 use crate::ops::checks::{Array, check, compare, contexts, read};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 use std::rc::Rc;
 
 const BOTH: [Embedding; 2] =

@@ -9,13 +9,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// To `shape`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@ use super::{Expand, plain::plain};
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn expand(shape: &[usize]) -> Expand {
     Expand { shape: shape.into() }

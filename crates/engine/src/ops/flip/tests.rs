@@ -2,7 +2,7 @@ use super::{Flip, plain::plain};
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn flip(dims: &[usize]) -> Flip {
     Flip { dims: dims.to_vec() }

@@ -11,6 +11,7 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -20,7 +21,7 @@ use crate::kernels::lookup::check_indices;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::split;
 use crate::shape::Shape;
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Along `dim`. Inputs: x, index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

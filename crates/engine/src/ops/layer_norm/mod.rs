@@ -11,13 +11,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::ops::rms_norm::{check, leading};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Layer normalisation; inputs x, then weight and bias where there are.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use crate::dtype::DType;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
-use crate::tensor::{Spec, Value};
+use crate::value::{Spec, Value};
 
 fn inputs(op: Linear, rows: &[usize], features: usize, out: usize, bias: bool) -> Vec<Array> {
     let shape = [rows, &[features]].concat();

@@ -3,13 +3,14 @@
 use std::rc::Rc;
 
 use super::LinearCrossEntropy;
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::cross_entropy::{Labels, row_losses, row_losses_in_place};
 use crate::kernels::elementwise::accumulate;
 use crate::kernels::gemm::{Gemm, Matrix, gemm, row_stride};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Bytes of logits that exist at a time, and the bounds of a chunk's rows: below, products run slowly.
 const LOGIT_BYTES: usize = 64 << 20;

@@ -21,6 +21,7 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -29,7 +30,7 @@ use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{Reduction, check_rows, check_targets};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 use chunks::{Given, Made};
 use rows::Labelled;
 

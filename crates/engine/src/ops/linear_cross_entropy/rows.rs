@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::lookup::{Table, take};
 use crate::shape::Shape;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// Runs of rows that are worth a copy each; more than these are gathered by their indices.
 const RUNS: usize = 16;

@@ -4,7 +4,7 @@ use crate::error::Code;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::ops::embedding::Embedding;
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 const OP: LoraEmbedding = LoraEmbedding { scale: 0.75, padding_idx: None };
 

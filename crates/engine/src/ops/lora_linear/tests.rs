@@ -5,7 +5,7 @@ use crate::op::{Backward, Op, run, run1};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
-use crate::tensor::{Spec, Value};
+use crate::value::{Spec, Value};
 
 /// alpha != r: the scale is not 1.
 const SCALE: f32 = 1.75;

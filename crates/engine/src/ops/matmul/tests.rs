@@ -2,7 +2,7 @@ use super::{Matmul, plain::plain};
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 const FLAGS: [Matmul; 4] = {
     const fn op(trans_a: bool, trans_b: bool) -> Matmul {

@@ -12,13 +12,14 @@ pub(in crate::ops) mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::pool::{Windows, max, max_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::{Shape, three};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Windows over the last dimensions, one entry each.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use super::{MaxPool, Window, plain::plain};
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 /// Windows to pool over: kernel, stride, padding, by dimension; with and without a short last one.
 pub fn windows(dims: usize) -> Vec<Window> {

@@ -9,13 +9,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::lookup::check_indices;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Classes up to which comparing in f32 tells all apart.
 const MOST: usize = 1 << 24;

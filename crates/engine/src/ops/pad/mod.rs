@@ -12,12 +12,13 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::pad::{Edges, pad, pad_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 pub use crate::kernels::pad::Mode;
 

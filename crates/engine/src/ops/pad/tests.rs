@@ -1,7 +1,7 @@
 use super::{Mode, Pad, plain::plain};
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 const MODES: [Mode; 3] = [Mode::Reflect, Mode::Replicate, Mode::Circular];
 

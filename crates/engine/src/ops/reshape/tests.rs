@@ -7,7 +7,7 @@ use crate::ops::checks::{Array, check, contexts, read};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::tape::{Mode, Tape, Tensor};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn reshape(dims: &[usize]) -> Reshape {
     Reshape { shape: dims.into() }

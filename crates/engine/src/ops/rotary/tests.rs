@@ -1,11 +1,12 @@
 use std::rc::Rc;
 
 use super::{Rotary, plain::plain};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Code, Result};
 use crate::op::{Backward, Gradient, Gradients, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Rotary by fixed tables, which have no gradient of their own.
 #[derive(Debug)]

@@ -15,12 +15,13 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::sample::{Cut, FARTHEST, sample};
 use crate::random::words;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]

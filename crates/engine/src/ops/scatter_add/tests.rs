@@ -3,7 +3,7 @@ use crate::dtype::DType;
 use crate::error::Code;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, contexts};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

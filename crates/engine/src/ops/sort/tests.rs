@@ -2,7 +2,7 @@ use super::{Sort, plain::plain};
 use crate::dtype::DType;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check_non_finite, compare, contexts, read};
-use crate::tensor::Spec;
+use crate::value::Spec;
 
 fn holds(x: &Array, dim: usize, count: usize) {
     for descending in [false, true] {

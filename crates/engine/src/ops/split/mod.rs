@@ -11,13 +11,14 @@ mod tests;
 
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 /// Pieces of `sizes` along `dim`.
 #[derive(Clone, Debug, PartialEq, Eq)]

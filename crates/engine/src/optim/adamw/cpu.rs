@@ -1,6 +1,6 @@
 //! The native twin: chunks in parallel, in loops that vectorise.
 
-use crate::device::cpu::{CpuLaunch, Shared, each_chunk};
+use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
 use crate::kernels::numeric::vectorised;
 
 /// Elements that one task takes.

@@ -24,10 +24,10 @@ use std::rc::Rc;
 
 use super::span::{BINDINGS, variants};
 use super::{Rule, Span};
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, joined};
-use crate::tensor::Context;
+use crate::kernel::{Access, Kernel, Scalar, Twin, joined};
 
 static ADAMW: Kernel = Kernel {
     name: "adamw",
@@ -46,8 +46,7 @@ static ADAMW: Kernel = Kernel {
         Scalar::F32("log2"),
         Scalar::F32("lr"),
     ],
-    wgsl: |_| include_str!("adamw.wgsl").into(),
-    cpu: cpu::adamw,
+    twin: Twin::Both { wgsl: |_| include_str!("adamw.wgsl").into(), cpu: cpu::adamw },
     variants: || variants(2),
 };
 

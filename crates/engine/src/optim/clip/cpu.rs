@@ -1,7 +1,7 @@
 //! The native twins.
 
 use super::CHUNK;
-use crate::device::cpu::{CpuLaunch, each_chunk};
+use crate::kernel::native::{CpuLaunch, each_chunk};
 
 /// Chunks that one task takes at least.
 const CHUNKS: usize = 32;

@@ -20,14 +20,15 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::arena::{meet, zeros};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::tape::Tensor;
-use crate::tensor::{Context, Value};
+use crate::value::Value;
 
 const CHUNK: usize = 512;
 const THREADS: u32 = 64;
@@ -37,12 +38,14 @@ static SUM: Kernel = Kernel {
     name: "norm",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &[Scalar::U32("n")],
-    wgsl: |[squares, root, ..]| {
-        let term = if squares == 1 { "fma(v, v, sum)" } else { "sum + v" };
-        let result = if root == 1 { "sqrt(part[0])" } else { "part[0]" };
-        include_str!("norm.wgsl").replace("TERM", term).replace("RESULT", result)
+    twin: Twin::Both {
+        wgsl: |[squares, root, ..]| {
+            let term = if squares == 1 { "fma(v, v, sum)" } else { "sum + v" };
+            let result = if root == 1 { "sqrt(part[0])" } else { "part[0]" };
+            include_str!("norm.wgsl").replace("TERM", term).replace("RESULT", result)
+        },
+        cpu: cpu::norm,
     },
-    cpu: cpu::norm,
     variants: || {
         [[1, 0], [0, 0], [0, 1]]
             .map(|[squares, root]| Variant {
@@ -58,8 +61,7 @@ static VERDICT: Kernel = Kernel {
     name: "verdict",
     bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
     scalars: &[Scalar::U32("clips"), Scalar::F32("max"), Scalar::U32("latches")],
-    wgsl: |_| include_str!("verdict.wgsl").into(),
-    cpu: cpu::verdict,
+    twin: Twin::Both { wgsl: |_| include_str!("verdict.wgsl").into(), cpu: cpu::verdict },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 
@@ -67,8 +69,7 @@ static COUNTED: Kernel = Kernel {
     name: "counted steps",
     bindings: &[("verdict", Access::ReadWrite)],
     scalars: &[Scalar::F32("steps")],
-    wgsl: |_| include_str!("counted.wgsl").into(),
-    cpu: cpu::counted,
+    twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), cpu: cpu::counted },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
 
@@ -76,8 +77,7 @@ static CLIP: Kernel = Kernel {
     name: "clip",
     bindings: &[("norm", Access::Read), ("grad", Access::ReadWrite)],
     scalars: &[Scalar::U32("size"), Scalar::F32("max")],
-    wgsl: |_| include_str!("clip.wgsl").into(),
-    cpu: cpu::clip,
+    twin: Twin::Both { wgsl: |_| include_str!("clip.wgsl").into(), cpu: cpu::clip },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 

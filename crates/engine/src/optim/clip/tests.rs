@@ -98,7 +98,7 @@ fn a_maximum_below_nothing_and_another_device_are_refused() {
     let cx = &all[0];
     assert_eq!(clip_grad_norm(cx, &[], f32::NAN).unwrap_err().code, Code::Option);
     assert_eq!(clip_grad_norm(cx, &[], -1.0).unwrap_err().code, Code::Option);
-    let elsewhere = crate::tensor::Context::new(cx.profile.clone(), crate::device::Sink::Meta);
+    let elsewhere = crate::context::Context::new(cx.profile.clone(), crate::device::Sink::Meta);
     let t = Tensor::new(cx.empty([3], crate::dtype::DType::F32).unwrap(), true);
     t.set_grad(Some(t.value()));
     assert_eq!(norm(&elsewhere, &[t]).unwrap_err().code, Code::DeviceMismatch);

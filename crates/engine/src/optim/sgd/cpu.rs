@@ -1,6 +1,6 @@
 //! The native twins.
 
-use crate::device::cpu::{CpuLaunch, Shared, each_chunk};
+use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;

@@ -22,10 +22,10 @@ use smallvec::SmallVec;
 
 use super::span::{BINDINGS, variants};
 use super::{Rule, Span};
+use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, joined};
-use crate::tensor::Context;
+use crate::kernel::{Access, Kernel, Scalar, Twin, joined};
 
 const SCALARS: [Scalar; 3] = [Scalar::U32("size"), Scalar::F32("lr"), Scalar::F32("decay")];
 
@@ -33,8 +33,7 @@ static SGD: Kernel = Kernel {
     name: "sgd",
     bindings: &BINDINGS,
     scalars: &SCALARS,
-    wgsl: |_| include_str!("sgd.wgsl").into(),
-    cpu: cpu::sgd,
+    twin: Twin::Both { wgsl: |_| include_str!("sgd.wgsl").into(), cpu: cpu::sgd },
     variants: || variants(0),
 };
 
@@ -45,8 +44,7 @@ static MOMENTUM: Kernel = Kernel {
         &SCALARS,
         &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov"), Scalar::F32("count")],
     ),
-    wgsl: |_| include_str!("momentum.wgsl").into(),
-    cpu: cpu::momentum,
+    twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), cpu: cpu::momentum },
     variants: || variants(1),
 };
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::clip::clip_grad_norm;
 use super::{AdamW, NotFinite, Optimizer, Rule, Sgd, State};
+use crate::context::Context;
 use crate::device::{Device, Kind, Sink, cpu::Cpu};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
@@ -16,7 +17,6 @@ use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 use crate::ops::sum::Sum;
 use crate::recording::CancelToken;
 use crate::tape::{Tape, Tensor};
-use crate::tensor::Context;
 
 const SHAPES: [&[usize]; 6] = [&[1], &[63], &[64], &[65], &[257], &[5, 13]];
 
@@ -50,7 +50,7 @@ fn adamw(tensors: &[Tensor]) -> Optimizer<AdamW> {
     Optimizer::new(vec![(AdamW { lr: 0.01, ..AdamW::default() }, tensors.to_vec())]).unwrap()
 }
 
-fn item(value: &crate::tensor::Value) -> f64 {
+fn item(value: &crate::value::Value) -> f64 {
     read(value).data[0]
 }
 

@@ -9,8 +9,8 @@ use std::rc::{Rc, Weak};
 use crate::error::Result;
 use crate::op::{Op, run_in};
 use crate::shape::Shape;
-use crate::tensor::{Spec, Storage, Value};
 use crate::trace::Pass;
+use crate::value::{Spec, Storage, Value};
 
 /// An input or output of an operation that its backward reads.
 #[derive(Clone)]

@@ -1,5 +1,6 @@
 use std::rc::Rc;
 
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::elementwise::Function;
@@ -13,7 +14,6 @@ use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::tape::{Tape, Tensor};
-use crate::tensor::Context;
 
 const ROWS: usize = 48;
 const WIDTH: usize = 160;

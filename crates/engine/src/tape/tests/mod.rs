@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Mode, Tape, Tensor};
+use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Code, Result};
 use crate::fail;
@@ -18,7 +19,7 @@ use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::optim::{AdamW, Optimizer};
-use crate::tensor::{Context, Spec, Value};
+use crate::value::{Spec, Value};
 
 const N: usize = 300;
 

@@ -8,7 +8,7 @@
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
-use crate::device::cpu::{CpuLaunch, Shared, each_chunk, each_row, each_task};
+use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_row, each_task};
 use crate::kernels::numeric::{dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {

@@ -7,7 +7,7 @@
 use super::super::geometry::{Geometry, MASK, SEGMENTS};
 use super::simd::{Simd, for_each_isa};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
-use crate::device::cpu::{Shared, each_task};
+use crate::kernel::native::{Shared, each_task};
 use crate::kernels::numeric::{Lanes, exp_or_zero};
 
 /// Query rows of a key/value head up to which this form is the faster one.

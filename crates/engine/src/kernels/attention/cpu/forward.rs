@@ -3,7 +3,7 @@
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_isa, product};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
-use crate::device::cpu::{CpuLaunch, Shared, each_task};
+use crate::kernel::native::{CpuLaunch, Shared, each_task};
 use crate::kernels::numeric::exp_or_zero;
 
 /// Lanes of running maxima that stay in registers.

@@ -1,6 +1,6 @@
 //! Copies what positions and taps meet at in x into rows: a row a tap, a column a position.
 
-use crate::device::cpu::CpuLaunch;
+use crate::kernel::native::CpuLaunch;
 use crate::kernels::numeric::vectorised;
 
 /// What a launch was told, see `walk.rs`.

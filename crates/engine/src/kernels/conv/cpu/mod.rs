@@ -20,8 +20,8 @@ mod gather;
 
 use half::{bf16, f16};
 
-use crate::device::cpu::{CpuLaunch, Shared};
 use crate::dtype::DType;
+use crate::kernel::native::{CpuLaunch, Shared};
 use crate::kernels::gemm::cpu::{
     Block, Cut, Isa, Left, PANELS_OF_A_TASK, Right, Settle, Source, Stored, best, workspace,
 };

@@ -73,8 +73,8 @@ use half::{bf16, f16};
 
 use product::{Product, Second};
 
-use crate::device::cpu::CpuLaunch;
 use crate::dtype::DType;
+use crate::kernel::native::CpuLaunch;
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
 pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &CpuLaunch) {

@@ -9,7 +9,7 @@ use super::dot::{COLUMNS, FEW, Strip};
 use super::isa::{Isa, Round, Stored};
 use super::panels::{Kit, Lay, ONCE};
 use super::tile::{Left, Settle};
-use crate::device::cpu::{count, each_task};
+use crate::kernel::native::{count, each_task};
 
 /// Elements of a thread's workspace for B: half of a usual second cache of a mebibyte. Half of that
 /// takes A past half as many panels at a time where K is long: 190 instead of 200 GFLOP/s at

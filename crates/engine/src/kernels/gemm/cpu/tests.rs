@@ -3,7 +3,7 @@ use half::{bf16, f16};
 use super::dot::FEW;
 use super::isa::{self, Isa, Stored};
 use super::product::{Product, Second};
-use crate::device::cpu::Threads;
+use crate::kernel::native::Threads;
 use crate::ops::checks::Array;
 
 struct Case {

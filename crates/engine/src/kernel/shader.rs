@@ -37,7 +37,8 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         }
     }
     w.push_str(NUMERIC);
-    w.push_str(&(kernel.wgsl)(params));
+    let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name));
+    w.push_str(&body(params));
     w.push_str(ENTRY);
     out
 }

@@ -1,7 +1,10 @@
 //! What a kernel is: one computation, written twice (WGSL and native), with one binding order.
 
-use crate::device::cpu::CpuLaunch;
+pub mod native;
+pub mod shader;
+
 use crate::dtype::DType;
+use native::CpuLaunch;
 
 /// `head`, then `tail`: the bindings or scalars of kernels that share their first ones.
 pub const fn joined<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
@@ -34,9 +37,9 @@ pub enum Scalar {
 /// Choices that are compiled into a kernel; their meaning is the kernel's own.
 pub type Params = [u32; 4];
 
-/// A kernel: its interface, its WGSL body and its CPU twin.
+/// A kernel: its interface, and what computes it on each kind of device.
 ///
-/// The WGSL body defines `fn kernel(group: u32, lane: u32)`; `wgsl::module` puts the
+/// The WGSL body defines `fn kernel(group: u32, lane: u32)`; `shader::module` puts the
 /// declarations before it: the scalars as `p.<name>`, `load_<binding>(i)` and
 /// `store_<binding>(i, v)` for every binding whatever its storage type, `THREADS`,
 /// `is_finite`, `is_nan`. Scalars and bindings together are at most 31.
@@ -44,10 +47,40 @@ pub struct Kernel {
     pub name: &'static str,
     pub bindings: &'static [(&'static str, Access)],
     pub scalars: &'static [Scalar],
-    pub wgsl: fn(Params) -> String,
-    pub cpu: fn(&CpuLaunch),
+    pub twin: Twin,
     /// Every parameter set and storage types that a plan can return, for validation.
     pub variants: fn() -> Vec<Variant>,
+}
+
+/// What computes a kernel: on a GPU a shader's body, natively a function.
+#[derive(Clone, Copy)]
+pub enum Twin {
+    Both {
+        wgsl: fn(Params) -> String,
+        cpu: fn(&CpuLaunch),
+    },
+    /// Planned for GPUs alone.
+    Gpu(fn(Params) -> String),
+    /// Planned for processors alone.
+    Cpu(fn(&CpuLaunch)),
+}
+
+impl Twin {
+    /// What makes the shader's body; nothing of a kernel that no GPU is given.
+    pub fn wgsl(&self) -> Option<fn(Params) -> String> {
+        match *self {
+            Twin::Both { wgsl, .. } | Twin::Gpu(wgsl) => Some(wgsl),
+            Twin::Cpu(_) => None,
+        }
+    }
+
+    /// The native function; nothing of a kernel that no processor is given.
+    pub fn cpu(&self) -> Option<fn(&CpuLaunch)> {
+        match *self {
+            Twin::Both { cpu, .. } | Twin::Cpu(cpu) => Some(cpu),
+            Twin::Gpu(_) => None,
+        }
+    }
 }
 
 /// One compiled form of a kernel.

@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Context;
-use super::constants::Page;
+use crate::context::Context;
+use crate::context::constants::Page;
 use crate::dtype::DType;
 use crate::mapped_file::MappedFile;
 use crate::recording::{BufferId, Command, Range};
@@ -23,7 +23,7 @@ pub struct Storage {
 }
 
 /// Where a storage's bytes are: what becomes of them when it is dropped.
-pub(super) enum Lies {
+pub(crate) enum Lies {
     InPool,
     InFile(Arc<MappedFile>),
     /// Beside other constants.
@@ -31,7 +31,7 @@ pub(super) enum Lies {
 }
 
 impl Storage {
-    pub(super) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
+    pub(crate) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
         let (version, host) = (Cell::new(0), RefCell::new(None));
         Rc::new(Storage { context: context.clone(), buffer, bytes, lies, version, host })
     }
@@ -63,7 +63,7 @@ impl Storage {
 impl Drop for Storage {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.lies, Lies::InPool) {
-            Lies::InPool => self.context.pool.borrow_mut().free(self.buffer, self.bytes),
+            Lies::InPool => self.context.leave_pool(self.buffer, self.bytes),
             Lies::InFile(file) => {
                 self.context.leave_file(&file, self.bytes);
                 self.context.push(Command::Destroy { buffer: self.buffer });

@@ -1,14 +1,11 @@
-//! Values (shape, dtype, a range of a storage) and the context of a device that makes them.
+//! The context of a device: one environment's pool and waiting recording, out of which values are made.
 
-mod constants;
+pub(crate) mod constants;
 mod in_files;
-mod value;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-
-pub use value::{Spec, Storage, Value};
 
 use constants::{Constants, PAGE_BYTES, Page, Place};
 use in_files::InFiles;
@@ -22,7 +19,7 @@ use crate::pool::Pool;
 use crate::recording::{BufferId, CancelToken, Command, Launch, Recording, Reply};
 use crate::shape::Shape;
 use crate::trace::{Pass, Trace, Tracer};
-use value::Lies;
+use crate::value::{Lies, Storage, Value};
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;
@@ -150,8 +147,13 @@ impl Context {
         }
     }
 
+    /// A buffer of `bytes` in use is idle now.
+    pub(crate) fn leave_pool(&self, buffer: BufferId, bytes: u64) {
+        self.pool.borrow_mut().free(buffer, bytes);
+    }
+
     /// A value that lies in a file is dropped.
-    fn leave_file(&self, file: &Arc<MappedFile>, bytes: u64) {
+    pub(crate) fn leave_file(&self, file: &Arc<MappedFile>, bytes: u64) {
         let copied = self.in_files.borrow_mut().remove(file, bytes);
         if copied {
             self.pool.borrow_mut().let_go(bytes);
@@ -260,7 +262,7 @@ impl Context {
         made
     }
 
-    fn leave_page(&self, page: Option<Rc<Page>>) {
+    pub(crate) fn leave_page(&self, page: Option<Rc<Page>>) {
         if let Some(page) = page.and_then(Rc::into_inner) {
             self.push(Command::Destroy { buffer: page.0 });
         }

@@ -1,0 +1,70 @@
+//! What a native kernel is given: the launch, and the threads that share it.
+
+mod threads;
+
+pub use threads::{PATIENCE, Shared, Threads, count, each_chunk, each_range, each_row, each_task, map_tasks};
+
+use smallvec::SmallVec;
+
+use super::{Access, Params};
+use crate::dtype::DType;
+use crate::recording::{Launch, Range};
+
+/// A launch as a native kernel sees it.
+pub struct CpuLaunch<'a> {
+    pub params: Params,
+    pub scalars: &'a [u32],
+    pub threads: usize,
+    bindings: SmallVec<[(*mut u8, Range); 6]>,
+    access: &'a [(&'static str, Access)],
+}
+
+// The pointers are to ranges that a recording keeps apart: a written range is bound once.
+unsafe impl Sync for CpuLaunch<'_> {}
+
+impl CpuLaunch<'_> {
+    /// `bindings` are where the launch's ranges lie.
+    pub fn new(launch: &Launch, threads: usize, bindings: SmallVec<[(*mut u8, Range); 6]>) -> CpuLaunch<'_> {
+        let Launch { params, ref scalars, kernel, .. } = *launch;
+        CpuLaunch { params, scalars, threads, bindings, access: kernel.bindings }
+    }
+
+    pub fn u32(&self, i: usize) -> usize {
+        self.scalars[i] as usize
+    }
+
+    pub fn f32(&self, i: usize) -> f32 {
+        f32::from_bits(self.scalars[i])
+    }
+
+    pub fn dtype(&self, binding: usize) -> DType {
+        self.bindings[binding].1.dtype
+    }
+
+    /// The elements of a binding.
+    pub fn read<T: bytemuck::Pod>(&self, binding: usize) -> &[T] {
+        let (pointer, range) = self.bindings[binding];
+        debug_assert_eq!(range.bytes as usize % size_of::<T>(), 0);
+        debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
+        unsafe { std::slice::from_raw_parts(pointer.cast(), range.bytes as usize / size_of::<T>()) }
+    }
+
+    /// The elements of a written binding. Take each binding once in a launch.
+    #[allow(clippy::mut_from_ref)]
+    pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> &mut [T] {
+        let (pointer, range) = self.bindings[binding];
+        assert_ne!(self.access[binding].1, Access::Read, "a kernel writes a read binding");
+        debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
+        unsafe { std::slice::from_raw_parts_mut(pointer.cast(), range.bytes as usize / size_of::<T>()) }
+    }
+
+    /// The elements of a float binding as f32, converted where storage is half.
+    pub fn read_f32(&self, binding: usize) -> std::borrow::Cow<'_, [f32]> {
+        match self.dtype(binding) {
+            DType::F32 => self.read::<f32>(binding).into(),
+            DType::F16 => self.read::<half::f16>(binding).iter().map(|v| v.to_f32()).collect(),
+            DType::BF16 => self.read::<half::bf16>(binding).iter().map(|v| v.to_f32()).collect(),
+            DType::I32 => unreachable!("validated by the operation"),
+        }
+    }
+}
