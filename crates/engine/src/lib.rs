@@ -18,6 +18,7 @@ pub mod pool;
 pub mod random;
 pub mod recording;
 pub mod shape;
+pub mod simd;
 pub mod tape;
 pub mod trace;
 pub mod value;

@@ -17,6 +17,7 @@ use crate::fail;
 use crate::kernel::native::{CpuLaunch, PATIENCE, Threads};
 use crate::mapped_file::MappedFile;
 use crate::recording::{BufferId, Command, Launch, Range};
+use crate::simd::{self, level};
 use crate::trace::{Cost, Note};
 use memory::{Loose, Memory};
 
@@ -48,6 +49,7 @@ impl Cpu {
     /// device's own, is one: handing each launch over to another thread and waiting for it took a
     /// third of the time of a decoded token.
     pub fn open(threads: usize) -> Result<(Profile, Cpu)> {
+        simd::level::chosen()?;
         let threads = match threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
             n => n,
@@ -185,7 +187,7 @@ pub fn profile(threads: usize) -> Profile {
         kind: Kind::Cpu,
         label: "cpu".into(),
         name: processor_name(),
-        backend: instruction_set().into(),
+        backend: level().label().into(),
         software: false,
         subgroup: 0,
         binding_limit: u64::MAX,
@@ -193,27 +195,6 @@ pub fn profile(threads: usize) -> Profile {
         memory: system::memory(),
         maps_files: true,
         threads,
-    }
-}
-
-fn instruction_set() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            return "AVX-512";
-        }
-        if std::arch::is_x86_feature_detected!("avx2") {
-            return "AVX2";
-        }
-        "SSE2"
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        "NEON"
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        "scalar"
     }
 }
 

@@ -13,7 +13,6 @@ pub mod gather;
 pub mod gemm;
 pub mod lookup;
 pub mod norm;
-pub mod numeric;
 pub mod pad;
 pub mod pool;
 pub mod reduce;

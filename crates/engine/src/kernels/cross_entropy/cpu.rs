@@ -1,7 +1,7 @@
 //! The native twins: a row at a time. Forward reads it once, by blocks that the first cache holds.
 
 use crate::kernel::native::{CpuLaunch, Shared, each_row};
-use crate::kernels::numeric::{exp_or_zero, log_sum, max, sum, vectorised};
+use crate::simd::{exp_or_zero, log_sum, max, sum, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 

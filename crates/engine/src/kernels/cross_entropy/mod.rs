@@ -13,8 +13,8 @@ mod plan;
 pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_place, settle};
 
 use crate::dtype::DType;
+use crate::kernel::shader::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
 use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
-use crate::kernels::numeric::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
 
 const THREADS: u32 = 128;
 

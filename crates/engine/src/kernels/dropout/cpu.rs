@@ -1,8 +1,8 @@
 //! The native twin: 64 elements at a time, compiled for each instruction set.
 
 use crate::kernel::native::{CpuLaunch, each_chunk};
-use crate::kernels::numeric::vectorised;
 use crate::random::philox_lanes;
+use crate::simd::vectorised;
 
 /// Counters that are computed side by side.
 const LANES: usize = 16;

@@ -3,9 +3,10 @@
 use std::f32::consts::FRAC_1_SQRT_2;
 
 use crate::dtype::DType;
-use crate::kernels::numeric::{
-    Isa, NEAR, TRIGONOMETRIC, cos_far, cos_near, erf, exp, log, sigmoid, silu, silu_backward, sin_far,
-    sin_near, tanh, vectorised,
+use crate::kernel::shader::TRIGONOMETRIC;
+use crate::simd::{
+    Fma, NEAR, cos_far, cos_near, erf, exp, log, sigmoid, silu, silu_backward, sin_far, sin_near, tanh,
+    vectorised,
 };
 
 macro_rules! functions {
@@ -43,13 +44,13 @@ macro_rules! functions {
                 pub struct $name;
                 impl Native for $name {
                     #[inline(always)]
-                    fn at<S: Isa>(x: [f32; 3]) -> f32 {
+                    fn at<S: Fma>(x: [f32; 3]) -> f32 {
                         let [$($operand),*, ..] = x;
                         $native
                     }
                     $(
                         #[inline(always)]
-                        fn mend<S: Isa>($y: &mut [f32], $x: [&[f32]; 3]) {
+                        fn mend<S: Fma>($y: &mut [f32], $x: [&[f32]; 3]) {
                             $mend
                         }
                     )?
@@ -61,11 +62,11 @@ macro_rules! functions {
 
 /// A function of x = [a, b, c], of which it reads its own number of operands.
 trait Native {
-    fn at<S: Isa>(x: [f32; 3]) -> f32;
+    fn at<S: Fma>(x: [f32; 3]) -> f32;
 
     /// Writes again what `at`, which has no branches, cannot give: called after it, over the same elements.
     #[inline(always)]
-    fn mend<S: Isa>(_y: &mut [f32], _x: [&[f32]; 3]) {}
+    fn mend<S: Fma>(_y: &mut [f32], _x: [&[f32]; 3]) {}
 }
 
 /// y[i] = f(x[0][i], x[1][i], x[2][i]), every operand as long as y (those that f does not read too).
@@ -273,6 +274,6 @@ fn beyond(y: &mut [f32], x: &[f32], f: impl Fn(usize) -> f32) {
 /// ½ (1 + tanh u) of the tanh form of gelu, which is sigmoid(2u): one exponential, and no
 /// cancellation where tanh nears −1.
 #[inline(always)]
-fn gelu_gate<S: Isa>(x: f32) -> f32 {
+fn gelu_gate<S: Fma>(x: f32) -> f32 {
     sigmoid::<S>(1.595_769_1 * S::fma(0.044_715 * x * x, x, x))
 }

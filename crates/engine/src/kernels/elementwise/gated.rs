@@ -16,9 +16,9 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
 use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
-use crate::kernels::numeric::{sigmoid, vectorised};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::simd::{sigmoid, vectorised};
 use crate::value::Value;
 
 pub static BACKWARD: Kernel = Kernel {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_range, each_row};
-use crate::kernels::numeric::{dot, sum, sum_by, vectorised};
+use crate::simd::{dot, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
@@ -133,7 +133,7 @@ vectorised! {
 
 /// Σ a (b − mean).
 #[inline(always)]
-fn centred_dot<S: crate::kernels::numeric::Isa>(a: &[f32], b: &[f32], mean: f32) -> f32 {
+fn centred_dot<S: crate::simd::Fma>(a: &[f32], b: &[f32], mean: f32) -> f32 {
     let mut total = 0.0;
     let mut block = [0f32; 256];
     for (a, b) in a.chunks(256).zip(b.chunks(256)) {

@@ -21,9 +21,9 @@ mod plan;
 pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
+use crate::kernel::shader::WORKGROUP;
 use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
 use crate::kernels::elementwise::wide;
-use crate::kernels::numeric::WORKGROUP;
 
 /// Invocations of a row's workgroup.
 const THREADS: u32 = 128;

@@ -2,7 +2,7 @@
 
 use crate::dtype::DType;
 use crate::kernel::native::{CpuLaunch, Shared, each_row};
-use crate::kernels::numeric::{Isa, max, min, sum, sum_by, vectorised};
+use crate::simd::{Fma, max, min, sum, sum_by, vectorised};
 
 const SUM: u32 = 0;
 const SUM_SQUARES: u32 = 1;
@@ -84,7 +84,7 @@ fn reduce_whole(l: &CpuLaunch) {
 
 /// A sum with 0 times each is NaN where one is NaN or infinite: only then is NaN looked for.
 #[inline(always)]
-fn has_nan<S: Isa>(x: &[f32]) -> bool {
+fn has_nan<S: Fma>(x: &[f32]) -> bool {
     sum_by::<S>(x, |v| v * 0.0).is_nan() && x.iter().any(|v| v.is_nan())
 }
 

@@ -2,7 +2,7 @@
 
 use super::{INVERSE, POSITIONS};
 use crate::kernel::native::{CpuLaunch, Shared, each_row};
-use crate::kernels::numeric::vectorised;
+use crate::simd::vectorised;
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -77,7 +77,7 @@ vectorised! {
 
 /// y = a · c + sign · b · s.
 #[inline(always)]
-fn turn<S: crate::kernels::numeric::Isa>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
+fn turn<S: crate::simd::Fma>([a, b, c, s]: [&[f32]; 4], sign: f32, y: &mut [f32]) {
     for ((y, (a, b)), (c, s)) in y.iter_mut().zip(a.iter().zip(b)).zip(c.iter().zip(s)) {
         *y = S::fma(sign * b, *s, a * c);
     }

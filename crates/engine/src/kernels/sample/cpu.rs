@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::{EXP2, FARTHEST, LOG2_E};
 use crate::kernel::native::{CpuLaunch, count, each_chunk, map_tasks};
-use crate::kernels::numeric::{max, sum_by, vectorised};
+use crate::simd::{max, sum_by, vectorised};
 
 /// Tokens that one task takes.
 const CHUNK: usize = 8 * 1024;

@@ -1,7 +1,7 @@
 //! The native twins: a row at a time, or up to 64 neighbouring columns.
 
 use crate::kernel::native::{CpuLaunch, Shared, each_row};
-use crate::kernels::numeric::{dot, exp_or_zero, max, sum, sum_by, vectorised};
+use crate::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 const WIDTH: usize = 64;

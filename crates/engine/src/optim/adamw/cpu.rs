@@ -1,7 +1,7 @@
 //! The native twin: chunks in parallel, in loops that vectorise.
 
 use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
-use crate::kernels::numeric::vectorised;
+use crate::simd::vectorised;
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;

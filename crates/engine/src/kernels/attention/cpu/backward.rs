@@ -6,10 +6,10 @@
 //! gradient, made S and dO Vᵀ twice: seven products.
 
 use super::super::geometry::{DIM, Geometry, LANES};
-use super::simd::{Simd, for_each_isa, product};
+use super::simd::{Simd, for_each_level, product};
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
 use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_row, each_task};
-use crate::kernels::numeric::{dot, exp_or_zero, vectorised};
+use crate::simd::{dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
     q: &'a [f32],
@@ -164,7 +164,7 @@ fn run(
     }
 }
 
-for_each_isa! {
+for_each_level! {
     fn one_block[block.g.rounded](
         block: &Block,
         x: &Inputs,

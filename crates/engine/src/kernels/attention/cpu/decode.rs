@@ -5,10 +5,10 @@
 //! maximum, the weights' sum and o through memory, took 0.8 ms; in registers, a vector at a time, 0.2.
 
 use super::super::geometry::{Geometry, MASK, SEGMENTS};
-use super::simd::{Simd, for_each_isa};
+use super::simd::{Simd, for_each_level};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
 use crate::kernel::native::{Shared, each_task};
-use crate::kernels::numeric::{Lanes, exp_or_zero};
+use crate::simd::{Lanes, exp_or_zero};
 
 /// Query rows of a key/value head up to which this form is the faster one.
 const ROWS: usize = 8;
@@ -36,7 +36,7 @@ pub fn forward(
     });
 }
 
-for_each_isa! {
+for_each_level! {
     fn one_row[false](block: &Block, lane: usize, qkv: [&[f32]; 3], o: &Shared<f32>, lse: &Shared<f32>) {
         let [q, k, v] = qkv;
         let (g, dim) = (block.g, block.g.dim);

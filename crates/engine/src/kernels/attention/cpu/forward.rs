@@ -1,10 +1,10 @@
 //! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
 
 use super::super::geometry::{DIM, Geometry, LANES};
-use super::simd::{Simd, for_each_isa, product};
+use super::simd::{Simd, for_each_level, product};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
 use crate::kernel::native::{CpuLaunch, Shared, each_task};
-use crate::kernels::numeric::exp_or_zero;
+use crate::simd::exp_or_zero;
 
 /// Lanes of running maxima that stay in registers.
 const WIDE: usize = 16;
@@ -27,7 +27,7 @@ pub fn forward(l: &CpuLaunch) {
     });
 }
 
-for_each_isa! {
+for_each_level! {
     fn one_block[block.g.rounded](block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;

@@ -31,7 +31,7 @@ pub use forward::forward;
 use std::cell::RefCell;
 
 use super::geometry::{DIM, Geometry, LANES, MASK, SEGMENTS};
-use crate::kernels::numeric::Lanes;
+use crate::simd::Lanes;
 use simd::Simd;
 
 /// Keys of a tile.

@@ -5,10 +5,10 @@
 //! arrays of f32 left to the compiler, which reach the peak for some tile sizes and a hundredth of
 //! it for others; tiles of 12 × 2 vectors (111 GFLOP/s a core where 6 × 4 gives 116 of 117).
 
-use crate::kernels::numeric::{Baseline, Isa, Lanes, Plain};
+use crate::simd::{Baseline, Fma, Lanes, Plain};
 
 /// An instruction set and its vector of f32.
-pub trait Simd: Isa {
+pub trait Simd: Fma {
     type V: Lanes;
     const WIDTH: usize = <Self::V as Lanes>::LANES;
     /// Vectors of a full tile's row, a power of two: with six rows of them the registers are full.
@@ -47,17 +47,17 @@ pub mod x86 {
     use std::arch::x86_64::*;
     use std::mem::transmute;
 
-    use super::{Isa, Lanes, Simd};
+    use super::{Fma, Lanes, Simd};
 
     #[derive(Clone, Copy)]
     pub struct Avx512;
     #[derive(Clone, Copy)]
     pub struct Avx2;
 
-    impl Isa for Avx512 {
+    impl Fma for Avx512 {
         const FUSED: bool = true;
     }
-    impl Isa for Avx2 {
+    impl Fma for Avx2 {
         const FUSED: bool = true;
     }
     impl Simd for Avx512 {
@@ -73,7 +73,7 @@ pub mod x86 {
     #[derive(Clone, Copy)]
     pub struct Pairs;
 
-    impl Isa for Pairs {
+    impl Fma for Pairs {
         const FUSED: bool = true;
     }
     impl Simd for Pairs {
@@ -121,12 +121,6 @@ pub mod x86 {
             }
         }
     }
-
-    /// Whether this processor has what `Pairs` needs beyond AVX-512.
-    #[inline]
-    pub fn has_pairs() -> bool {
-        std::arch::is_x86_feature_detected!("avx512bf16")
-    }
 }
 
 impl Simd for Baseline {
@@ -136,7 +130,7 @@ impl Simd for Baseline {
 
 /// Defines functions of `V: Simd`, compiled for each instruction set; the best is called, of pairs where
 /// products may be `$rounded` and the processor has them.
-macro_rules! for_each_isa {
+macro_rules! for_each_level {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident[$rounded:expr]($($arg:ident : $ty:ty),* $(,)?) $body:block)*) => {$(
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) {
@@ -156,22 +150,18 @@ macro_rules! for_each_isa {
                 fn pairs($($arg: $ty),*) {
                     body::<$crate::kernels::attention::cpu::simd::x86::Pairs>($($arg),*)
                 }
-                match $crate::kernels::numeric::level() {
-                    $crate::kernels::numeric::Level::Avx512
-                        if $rounded && $crate::kernels::attention::cpu::simd::x86::has_pairs() =>
-                    {
-                        return unsafe { pairs($($arg),*) };
-                    }
-                    $crate::kernels::numeric::Level::Avx512 => return unsafe { avx512($($arg),*) },
-                    $crate::kernels::numeric::Level::Avx2 => return unsafe { avx2($($arg),*) },
-                    $crate::kernels::numeric::Level::Baseline => {}
+                match $crate::simd::level() {
+                    $crate::simd::Level::Avx512Bf16 if $rounded => return unsafe { pairs($($arg),*) },
+                    $crate::simd::Level::Avx512 | $crate::simd::Level::Avx512Bf16 => return unsafe { avx512($($arg),*) },
+                    $crate::simd::Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
                 }
             }
-            body::<$crate::kernels::numeric::Baseline>($($arg),*)
+            body::<$crate::simd::Baseline>($($arg),*)
         }
     )*};
 }
-pub(super) use for_each_isa;
+pub(super) use for_each_level;
 
 /// The operands of a product: where A, B and C begin, the step from row to row of C, and whether C
 /// is added to.

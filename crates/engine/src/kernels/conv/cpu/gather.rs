@@ -1,7 +1,7 @@
 //! Copies what positions and taps meet at in x into rows: a row a tap, a column a position.
 
 use crate::kernel::native::CpuLaunch;
-use crate::kernels::numeric::vectorised;
+use crate::simd::vectorised;
 
 /// What a launch was told, see `walk.rs`.
 pub struct View {

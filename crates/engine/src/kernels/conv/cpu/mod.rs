@@ -23,7 +23,7 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::kernel::native::{CpuLaunch, Shared};
 use crate::kernels::gemm::cpu::{
-    Block, Cut, Isa, Left, PANELS_OF_A_TASK, Right, Settle, Source, Stored, best, workspace,
+    Block, Cut, Left, Loops, PANELS_OF_A_TASK, Right, Settle, Source, Stored, best, workspace,
 };
 use gather::{View, gather};
 
@@ -43,12 +43,20 @@ pub fn forward<const BIAS: bool>(l: &CpuLaunch) {
 ///
 /// # Safety
 /// As `tile`: `a` reaches over the rows and terms, `c` over the rows and the block's columns.
-unsafe fn multiply(isa: &Isa, block: &Block, rows: usize, part: usize, a: Left, panels: &[f32], c: Settle) {
-    let panel = isa.panel();
+unsafe fn multiply(
+    loops: &Loops,
+    block: &Block,
+    rows: usize,
+    part: usize,
+    a: Left,
+    panels: &[f32],
+    c: Settle,
+) {
+    let panel = loops.panel();
     for (j, panels) in (0..block.columns).step_by(panel).zip(panels.chunks(panel * part)) {
         let b = Right { at: panels.as_ptr(), k: panel };
         let width = panel.min(block.columns - j);
-        unsafe { isa.tile(rows, part, a, b, width, Settle { c: c.c.add(j), ..c }) };
+        unsafe { loops.tile(rows, part, a, b, width, Settle { c: c.c.add(j), ..c }) };
     }
 }
 
@@ -61,12 +69,12 @@ fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
     let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
     let bias = BIAS.then(|| l.read::<f32>(2));
     let y = Shared::new(l.write::<f32>(2 + BIAS as usize));
-    let (isa, k) = (best(), view.channels * view.taps());
-    let panel = isa.panel();
+    let (loops, k) = (best(), view.channels * view.taps());
+    let panel = loops.panel();
     let images = view.batch * view.groups;
     // Of one channel or a few there is little to do: a task would end before it is worth starting.
-    let widest = if view.rows <= isa.rows && images > l.threads { 32 } else { PANELS_OF_A_TASK };
-    let cut = Cut::new(isa, [images, view.rows, view.positions, k], widest, l.threads);
+    let widest = if view.rows <= loops.rows && images > l.threads { 32 } else { PANELS_OF_A_TASK };
+    let cut = Cut::new(loops, [images, view.rows, view.positions, k], widest, l.threads);
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
@@ -84,7 +92,7 @@ fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
         let runs: Vec<_> =
             columns.map(|j| view.runs(block.column + j, panel.min(block.columns - j))).collect();
         let size = runs.len() * panel * block.part;
-        workspace(size + isa.rows * block.part, |space| {
+        workspace(size + loops.rows * block.part, |space| {
             let (panels, wide) = space.split_at_mut(size);
             for from in (0..k).step_by(block.part) {
                 let part = block.part.min(k - from);
@@ -92,18 +100,18 @@ fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
                     gather(x, origin, &view, from, part, runs, panel, panels);
                 }
                 let accumulate = view.accumulate || BIAS || from > 0;
-                block.slivers(isa, |row, rows| unsafe {
+                block.slivers(loops, |row, rows| unsafe {
                     let at = (g * view.all_rows + row) * view.w_row + from;
                     let w = w[at..][..(rows - 1) * view.w_row + part].as_ptr();
                     let a = if T::IS_F32 {
                         Left { at: w.cast(), row: view.w_row, k: 1 }
                     } else {
                         let source = Source { at: w, row: view.w_row, column: 1 };
-                        (T::loops(isa).pack)(source, rows, part, part, wide.as_mut_ptr());
+                        (T::loops(loops).pack)(source, rows, part, part, wide.as_mut_ptr());
                         Left { at: wide.as_ptr(), row: part, k: 1 }
                     };
                     multiply(
-                        isa,
+                        loops,
                         &block,
                         rows,
                         part,
@@ -121,10 +129,10 @@ pub fn weight(l: &CpuLaunch) {
     let view = View::of(l);
     let (x, d) = (l.read::<f32>(0), l.read::<f32>(1));
     let d_weight = Shared::new(l.write::<f32>(2));
-    let isa = best();
-    let panel = isa.panel();
+    let loops = best();
+    let panel = loops.panel();
     let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
-    Cut::new(isa, sizes, PANELS_OF_A_TASK, l.threads).run(|block| {
+    Cut::new(loops, sizes, PANELS_OF_A_TASK, l.threads).run(|block| {
         let g = block.z;
         let parts = (0..view.positions).step_by(block.part);
         let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));
@@ -144,18 +152,18 @@ pub fn weight(l: &CpuLaunch) {
                         let to = panels[at * panel..][..count * panel].as_mut_ptr();
                         // The columns of a panel are taps here: the strip is turned.
                         let turned = Source { at: strip.as_ptr(), row: 1, column: STRIP };
-                        unsafe { (isa.f32.pack)(turned, count, width, panel, to) };
+                        unsafe { (loops.f32.pack)(turned, count, width, panel, to) };
                     }
                 }
                 let accumulate = view.accumulate || b > 0 || from > 0;
-                block.slivers(isa, |row, rows| unsafe {
+                block.slivers(loops, |row, rows| unsafe {
                     let at = b * view.o_batch + g * view.o_group + row * view.o_row + from;
                     let d = &d[at..][..(rows - 1) * view.o_row + part];
                     let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };
                     let at = (g * view.all_rows + row) * view.w_row + block.column;
                     // No two tasks write one place.
                     let c = d_weight.slice(at, (rows - 1) * view.w_row + block.columns);
-                    multiply(isa, &block, rows, part, a, panels, settle(c, view.w_row, accumulate));
+                    multiply(loops, &block, rows, part, a, panels, settle(c, view.w_row, accumulate));
                 });
             }
         });

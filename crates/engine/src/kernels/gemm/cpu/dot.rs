@@ -3,7 +3,7 @@
 use super::ahead::{LINE, prefetch};
 use super::pack::Element;
 use super::tile::Left;
-use crate::kernels::numeric::Lanes;
+use crate::simd::Lanes;
 
 /// Most rows that are taken this way.
 pub const FEW: usize = 8;

@@ -51,7 +51,7 @@
 
 mod ahead;
 mod dot;
-mod isa;
+mod loops;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
@@ -64,7 +64,7 @@ mod tile;
 
 pub use dot::FEW;
 // What else sums products a tile at a time.
-pub use isa::{Isa, Stored, best};
+pub use loops::{Loops, Stored, best};
 pub use pack::Source;
 pub use product::{ALIASED, Block, Cut, LINE, PANELS_OF_A_TASK, workspace};
 pub use tile::{Left, Right, Settle};
@@ -78,14 +78,14 @@ use crate::kernel::native::CpuLaunch;
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
 pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &CpuLaunch) {
-    let (isa, threads, second) = (isa::best(), l.threads, TWO.then(|| second::<OUT>(l)));
+    let (loops, threads, second) = (loops::best(), l.threads, TWO.then(|| second::<OUT>(l)));
     match l.dtype(1) {
-        DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, second).run(isa, threads) },
-        DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, second).run(isa, threads) },
+        DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, second).run(loops, threads) },
+        DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, second).run(loops, threads) },
         DType::BF16 if l.u32(16) == 1 => unsafe {
-            operands::<bf16, BIAS, OUT>(l, second).run_rounded(isa, threads)
+            operands::<bf16, BIAS, OUT>(l, second).run_rounded(loops, threads)
         },
-        DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, second).run(isa, threads) },
+        DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, second).run(loops, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
@@ -110,7 +110,7 @@ pub fn gemm_together<const N: usize>(l: &CpuLaunch) {
     }
 }
 
-fn run_together<T: isa::Stored + bytemuck::Pod, const N: usize>(l: &CpuLaunch) {
+fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(l: &CpuLaunch) {
     let (m, k) = (l.u32(0), l.u32(1));
     let a = l.read::<f32>(0);
     assert!(m * k <= a.len(), "gemm: A ends early");
@@ -141,11 +141,11 @@ fn run_together<T: isa::Stored + bytemuck::Pod, const N: usize>(l: &CpuLaunch) {
             second: None,
         }
     });
-    unsafe { Product::run_together(&products, isa::best(), l.threads) };
+    unsafe { Product::run_together(&products, loops::best(), l.threads) };
 }
 
 /// The product over a launch's operands, which reach as far as it says.
-fn operands<T: isa::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
+fn operands<T: loops::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
     l: &CpuLaunch,
     second: Option<Second>,
 ) -> Product<T> {

@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use crate::kernels::numeric::Lanes;
+use crate::simd::Lanes;
 
 /// An element of B's storage.
 pub trait Element: Copy {

@@ -11,7 +11,7 @@ use half::bf16;
 
 use super::pack::Source;
 use super::tile::{Left, Term};
-use crate::kernels::numeric::Lanes;
+use crate::simd::Lanes;
 
 /// Two products of bf16.
 pub struct Pair;

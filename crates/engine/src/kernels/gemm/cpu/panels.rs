@@ -20,7 +20,7 @@
 //! panel, for which everybody waits.
 
 use super::ahead::{Ahead, Stretches};
-use super::isa::{Isa, Pack, Round, Stored, Tiles};
+use super::loops::{Loops, Pack, Round, Stored, Tiles};
 use super::pack::Source;
 use super::product::{Block, Product, Second, workspace};
 use super::tile::{Left, More, Right, STRIDE};
@@ -58,7 +58,15 @@ pub enum Lay {
 impl Lay {
     /// # Safety
     /// `a` reaches over the rows and terms, `to` over what they take.
-    unsafe fn lay(self, isa: &Isa, a: Left, rows: usize, terms: usize, to: *mut f32, to_row: usize) -> Left {
+    unsafe fn lay(
+        self,
+        loops: &Loops,
+        a: Left,
+        rows: usize,
+        terms: usize,
+        to: *mut f32,
+        to_row: usize,
+    ) -> Left {
         match self {
             Lay::Rows(lay) => {
                 unsafe { lay(a, rows, terms, to, to_row) };
@@ -66,7 +74,7 @@ impl Lay {
             }
             Lay::Columns => {
                 let from = Source { at: a.at, row: a.k, column: 1 };
-                unsafe { (f32::loops(isa).pack)(from, terms, rows, rows, to) };
+                unsafe { (f32::loops(loops).pack)(from, terms, rows, rows, to) };
                 Left { at: to, row: 1, k: rows }
             }
         }
@@ -76,16 +84,16 @@ impl Lay {
 impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
-    pub unsafe fn task(&self, isa: &Isa, block: Block, kit: Kit<T>) {
-        let panel = isa.panel();
+    pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<T>) {
+        let panel = loops.panel();
         let elements = |terms: usize| terms.div_ceil(kit.terms);
         let mut slivers = Vec::new();
-        block.slivers(isa, |row, rows| slivers.push((row, rows)));
+        block.slivers(loops, |row, rows| slivers.push((row, rows)));
         let once = slivers.len() <= ONCE;
         let group = if once { slivers.len() } else { GROUP };
         // A line more, or rows a power of two apart would fall on one another in the first cache.
         let left_row = elements(block.part).next_multiple_of(LINE) + LINE;
-        let left_size = if kit.left.is_some() { group * isa.rows * left_row } else { 0 };
+        let left_size = if kit.left.is_some() { group * loops.rows * left_row } else { 0 };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
         workspace(left_size + second_size + kept * elements(block.part), |space| unsafe {
@@ -111,7 +119,7 @@ impl<T: Stored> Product<T> {
                     let (start, rows) = extent(tiles);
                     let mut a = self.rows(&block, start, from);
                     if let Some(how) = kit.left {
-                        a = how.lay(isa, a, rows, terms, left, left_row);
+                        a = how.lay(loops, a, rows, terms, left, left_row);
                     }
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
                     let steps = tiles.len() * k.div_ceil(STRIDE);
@@ -135,7 +143,7 @@ impl<T: Stored> Product<T> {
                         let second = second.map(|s| {
                             let place = if once { second_panels } else { second_panels.add(j * s.k) };
                             if first {
-                                s.pack(isa, block.column + j, width, place);
+                                s.pack(loops, block.column + j, width, place);
                             }
                             (s, place)
                         });
@@ -143,7 +151,7 @@ impl<T: Stored> Product<T> {
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
                             let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
-                            let tile = kit.tiles[rows - 1][isa.form(width)];
+                            let tile = kit.tiles[rows - 1][loops.form(width)];
                             tile(k, a, right, width, settle, more.as_ref(), &mut ahead);
                         }
                     }
@@ -156,10 +164,10 @@ impl<T: Stored> Product<T> {
 
 impl Second {
     /// Columns from `column` on as a panel.
-    unsafe fn pack(&self, isa: &Isa, column: usize, width: usize, to: *mut f32) {
+    unsafe fn pack(&self, loops: &Loops, column: usize, width: usize, to: *mut f32) {
         let at = unsafe { self.b.add(column * self.b_column) };
         let source = Source { at, row: self.b_row, column: self.b_column };
-        unsafe { (f32::loops(isa).pack)(source, self.k, width, isa.panel(), to) };
+        unsafe { (f32::loops(loops).pack)(source, self.k, width, loops.panel(), to) };
     }
 
     /// A from `row` on by a panel.

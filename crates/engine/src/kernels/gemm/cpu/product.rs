@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use super::dot::{COLUMNS, FEW, Strip};
-use super::isa::{Isa, Round, Stored};
+use super::loops::{Loops, Round, Stored};
 use super::panels::{Kit, Lay, ONCE};
 use super::tile::{Left, Settle};
 use crate::kernel::native::{count, each_task};
@@ -86,27 +86,27 @@ impl<T: Stored> Product<T> {
     ///
     /// # Safety
     /// The operands reach as far as the sizes and steps say, and nothing else writes C.
-    pub unsafe fn run(&self, isa: &'static Isa, threads: usize) {
+    pub unsafe fn run(&self, loops: &'static Loops, threads: usize) {
         let dots = self.m <= FEW && self.b_row == 1 && self.a_column == 1;
         let strips = self.m <= FEW / 2 && self.b_column == 1;
         if let Some((first, second)) = self.apart(self.m <= FEW) {
             return unsafe {
-                first.run(isa, threads);
-                second.run(isa, threads);
+                first.run(loops, threads);
+                second.run(loops, threads);
             };
         }
         if dots {
-            return self.dots(isa, threads);
+            return self.dots(loops, threads);
         }
         if strips {
-            return self.strips(isa, threads);
+            return self.strips(loops, threads);
         }
         let sizes = [self.batch, self.m, self.n, self.k];
-        let cut = match self.m <= ONCE * isa.rows {
-            true => Cut::once(isa, sizes, part_of(self.k), threads),
-            false => Cut::new(isa, sizes, PANELS_OF_A_TASK, threads),
+        let cut = match self.m <= ONCE * loops.rows {
+            true => Cut::once(loops, sizes, part_of(self.k), threads),
+            false => Cut::new(loops, sizes, PANELS_OF_A_TASK, threads),
         };
-        cut.run(|block| unsafe { self.block(isa, block) });
+        cut.run(|block| unsafe { self.block(loops, block) });
     }
 
     /// The first part and the second as products of their own, where tiles do not take both: `few` rows may be
@@ -141,21 +141,21 @@ impl<T: Stored> Product<T> {
         Some((Product { second: None, ..*self }, apart))
     }
 
-    unsafe fn block(&self, isa: &'static Isa, block: Block) {
+    unsafe fn block(&self, loops: &'static Loops, block: Block) {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
-        let few = block.rows <= IN_PLACE_TILES * isa.rows || self.n <= isa.panel();
+        let few = block.rows <= IN_PLACE_TILES * loops.rows || self.n <= loops.panel();
         let in_place = T::IS_F32 && self.b_column == 1 && few;
         // A's rows are copied apart where they would push one another out of the first cache; its columns, of which
         // each term's few elements are in a line of their own, where they are read often enough.
-        let aliased = self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > isa.rows;
-        let turned = self.a_row == 1 && self.a_column > LINE && block.columns > isa.panel();
+        let aliased = self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > loops.rows;
+        let turned = self.a_row == 1 && self.a_column > LINE && block.columns > loops.panel();
         let left = match (aliased, turned) {
             (true, _) => Some(Lay::Rows(copy as Round)),
             (_, true) => Some(Lay::Columns),
             _ => None,
         };
-        let kit = Kit { pack: T::loops(isa).pack, tiles: isa.tiles, terms: 1, left, in_place };
-        unsafe { self.task(isa, block, kit) };
+        let kit = Kit { pack: T::loops(loops).pack, tiles: loops.tiles, terms: 1, left, in_place };
+        unsafe { self.task(loops, block, kit) };
     }
 
     /// A from `row` and term `from` on.
@@ -179,16 +179,16 @@ impl<T: Stored> Product<T> {
     }
 
     /// Rows of B that lie along k, each with all rows of A.
-    fn dots(&self, isa: &'static Isa, threads: usize) {
+    fn dots(&self, loops: &'static Loops, threads: usize) {
         let columns = columns_of_a_task::<T>(self.n, self.k, threads);
-        self.few(columns, threads, |z, column, width| unsafe { self.dots_of(isa, z, column, width) });
+        self.few(columns, threads, |z, column, width| unsafe { self.dots_of(loops, z, column, width) });
     }
 
     /// Columns of a product that `dots` serves.
-    unsafe fn dots_of(&self, isa: &'static Isa, z: usize, column: usize, width: usize) {
+    unsafe fn dots_of(&self, loops: &'static Loops, z: usize, column: usize, width: usize) {
         unsafe {
             let a = self.left(z);
-            let dots = T::loops(isa).dots[self.m - 1];
+            let dots = T::loops(loops).dots[self.m - 1];
             let mut sums = [[0.0; COLUMNS]; FEW];
             for from in (column..column + width).step_by(COLUMNS) {
                 let count = COLUMNS.min(column + width - from);
@@ -208,7 +208,7 @@ impl<T: Stored> Product<T> {
     ///
     /// # Safety
     /// As `run`.
-    pub unsafe fn run_together(products: &[Product<T>], isa: &'static Isa, threads: usize) {
+    pub unsafe fn run_together(products: &[Product<T>], loops: &'static Loops, threads: usize) {
         let [first, ..] = products else { return };
         let total: usize = products.iter().map(|product| product.n).sum();
         let columns = columns_of_a_task::<T>(total, first.k, threads);
@@ -218,7 +218,7 @@ impl<T: Stored> Product<T> {
             for product in products {
                 let from = skip.min(product.n);
                 let width = left.min(product.n - from);
-                unsafe { product.dots_of(isa, 0, from, width) };
+                unsafe { product.dots_of(loops, 0, from, width) };
                 (skip, left) = (skip - from, left - width);
             }
         };
@@ -231,13 +231,13 @@ impl<T: Stored> Product<T> {
     }
 
     /// Strips of B's columns, where its rows lie along them.
-    fn strips(&self, isa: &'static Isa, threads: usize) {
-        let share = self.n.div_ceil(4 * threads).next_multiple_of(isa.panel());
+    fn strips(&self, loops: &'static Loops, threads: usize) {
+        let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
         self.few(share.clamp(256, STRIP), threads, |z, column, width| {
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
-                (T::loops(isa).strip)(Strip {
+                (T::loops(loops).strip)(Strip {
                     rows: self.m,
                     k: self.k,
                     a: self.left(z),
@@ -322,23 +322,23 @@ pub struct Block {
 
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds.
-    pub fn new(isa: &Isa, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
+    pub fn new(loops: &Loops, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
         let part = part_of(sizes[3]);
-        Cut::of_parts(isa, sizes, part, (WORKSPACE / part / isa.panel()).clamp(1, widest), threads)
+        Cut::of_parts(loops, sizes, part, (WORKSPACE / part / loops.panel()).clamp(1, widest), threads)
     }
 
     /// Tasks of rows that are taken at once: as many for each thread, and wide.
-    pub fn once(isa: &Isa, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
+    pub fn once(loops: &Loops, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
         let [batch, _, n, _] = sizes;
-        let panels = n.div_ceil(isa.panel());
+        let panels = n.div_ceil(loops.panel());
         let tasks = panels.div_ceil(WIDEST).next_multiple_of(threads.div_ceil(batch).max(1));
-        Cut::of_parts(isa, sizes, part, panels.div_ceil(tasks), threads)
+        Cut::of_parts(loops, sizes, part, panels.div_ceil(tasks), threads)
     }
 
     /// Tasks take `most` panels at most, and `part` terms of them at a time.
-    pub fn of_parts(isa: &Isa, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
+    pub fn of_parts(loops: &Loops, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
         let [batch, m, n, _] = sizes;
-        let panel = isa.panel();
+        let panel = loops.panel();
         let panels = n.div_ceil(panel);
         let wide = |most: usize| panels.div_ceil(panels.div_ceil(most));
         // One thread would wait for the others' last task: narrower ones where they come out even, all of
@@ -364,7 +364,7 @@ impl Cut {
         let most = (m / fewest).max(1);
         let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
         let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
-        let rows = m.div_ceil(isa.rows).div_ceil(cuts) * isa.rows;
+        let rows = m.div_ceil(loops.rows).div_ceil(cuts) * loops.rows;
         Cut { sizes, rows, columns, part }
     }
 
@@ -396,8 +396,8 @@ impl Cut {
 impl Block {
     /// Calls `tile` with the first row and the number of rows of each tile: they are spread evenly, so
     /// that none is left with few.
-    pub fn slivers(&self, isa: &Isa, mut tile: impl FnMut(usize, usize)) {
-        let slivers = self.rows.div_ceil(isa.rows);
+    pub fn slivers(&self, loops: &Loops, mut tile: impl FnMut(usize, usize)) {
+        let slivers = self.rows.div_ceil(loops.rows);
         for s in 0..slivers {
             let row = s * self.rows / slivers;
             tile(self.row + row, (s + 1) * self.rows / slivers - row);

@@ -13,7 +13,7 @@
 use half::bf16;
 
 use super::dot::FEW;
-use super::isa::Isa;
+use super::loops::Loops;
 use super::panels::{Kit, Lay, ONCE};
 use super::product::{Block, Cut, Product};
 use super::tile::Left;
@@ -33,35 +33,35 @@ impl Product<bf16> {
     ///
     /// # Safety
     /// As `run`.
-    pub unsafe fn run_rounded(&self, isa: &'static Isa, threads: usize) {
+    pub unsafe fn run_rounded(&self, loops: &'static Loops, threads: usize) {
         if self.m <= FEW {
-            return unsafe { self.run(isa, threads) };
+            return unsafe { self.run(loops, threads) };
         }
         if let Some((first, second)) = self.apart(false) {
             return unsafe {
-                first.run_rounded(isa, threads);
-                second.run(isa, threads);
+                first.run_rounded(loops, threads);
+                second.run(loops, threads);
             };
         }
         let parts = self.k.div_ceil(PART);
         // Whole squares of terms, as they are packed.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
-        if self.m <= ONCE * isa.rows {
-            return Cut::once(isa, sizes, part, threads).run(|block| unsafe { self.rounded(isa, block) });
+        if self.m <= ONCE * loops.rows {
+            return Cut::once(loops, sizes, part, threads).run(|block| unsafe { self.rounded(loops, block) });
         }
-        let panels = self.n.div_ceil(isa.panel());
-        let mut most = (PANELS / (part / isa.rounded.terms) / isa.panel()).max(1);
+        let panels = self.n.div_ceil(loops.panel());
+        let mut most = (PANELS / (part / loops.rounded.terms) / loops.panel()).max(1);
         // As many tasks for every thread, if that leaves them wide.
         let tasks = panels.div_ceil(most).next_multiple_of(threads);
         if panels >= WIDE * tasks {
             most = panels.div_ceil(tasks);
         }
-        Cut::of_parts(isa, sizes, part, most, threads).run(|block| unsafe { self.rounded(isa, block) });
+        Cut::of_parts(loops, sizes, part, most, threads).run(|block| unsafe { self.rounded(loops, block) });
     }
 
-    unsafe fn rounded(&self, isa: &'static Isa, block: Block) {
-        let kit = &isa.rounded;
+    unsafe fn rounded(&self, loops: &'static Loops, block: Block) {
+        let kit = &loops.rounded;
         let kit = Kit {
             pack: kit.right,
             tiles: kit.tiles,
@@ -69,7 +69,7 @@ impl Product<bf16> {
             left: Some(Lay::Rows(kit.left)),
             in_place: false,
         };
-        unsafe { self.task(isa, block, kit) };
+        unsafe { self.task(loops, block, kit) };
     }
 }
 

@@ -1,7 +1,7 @@
 use half::{bf16, f16};
 
 use super::dot::FEW;
-use super::isa::{self, Isa, Stored};
+use super::loops::{self, Loops, Stored};
 use super::product::{Product, Second};
 use crate::kernel::native::Threads;
 use crate::ops::checks::Array;
@@ -27,22 +27,24 @@ impl Case {
 }
 
 /// C on a pool of `threads`.
-fn run<T: Stored>(isa: &'static Isa, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32> {
-    run_by(isa, threads, case, &case.a(), narrow, |p, isa, threads| unsafe { p.run(isa, threads) })
+fn run<T: Stored>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32> {
+    run_by(loops, threads, case, &case.a(), narrow, |p, loops, threads| unsafe { p.run(loops, threads) })
 }
 
 /// As `run`, with A rounded to bf16.
-fn run_rounded(isa: &'static Isa, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
-    run_by(isa, threads, case, a, bf16::from_f32, |p, isa, threads| unsafe { p.run_rounded(isa, threads) })
+fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
+    run_by(loops, threads, case, a, bf16::from_f32, |p, loops, threads| unsafe {
+        p.run_rounded(loops, threads)
+    })
 }
 
 fn run_by<T: Stored>(
-    isa: &'static Isa,
+    loops: &'static Loops,
     threads: usize,
     case: &Case,
     a: &[f32],
     narrow: impl Fn(f32) -> T,
-    run: impl Fn(&Product<T>, &'static Isa, usize) + Sync,
+    run: impl Fn(&Product<T>, &'static Loops, usize) + Sync,
 ) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
     let b: Vec<T> = values("b", k * n).into_iter().map(narrow).collect();
@@ -70,7 +72,7 @@ fn run_by<T: Stored>(
         bias: if case.bias { bias.as_ptr() } else { std::ptr::null() },
         second: None,
     };
-    Threads::new(threads).unwrap().install(|| run(&product, isa, threads));
+    Threads::new(threads).unwrap().install(|| run(&product, loops, threads));
     c
 }
 
@@ -134,34 +136,34 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-fn held(isa: &Isa, got: &[f32], expected: &[f64], case: &Case) {
+fn held(loops: &Loops, got: &[f32], expected: &[f64], case: &Case) {
     // Rounding errors of k terms in (-1, 1) add up to some √k halves of an ulp of sums below √k.
     let tolerance = 1e-6 * (case.sizes[3] as f64).max(1.0).sqrt() * 4.0;
     for (i, (a, b)) in got.iter().zip(expected).enumerate() {
-        assert!((*a as f64 - b).abs() <= tolerance, "{} {:?} at {i}: {a} for {b}", isa.name, case.sizes);
+        assert!((*a as f64 - b).abs() <= tolerance, "{} {:?} at {i}: {a} for {b}", loops.name, case.sizes);
     }
 }
 
 #[test]
 fn every_instruction_set_equals_the_plain_form() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         for case in cases() {
-            held(isa, &run(isa, 2, &case, |v| v), &plain(&case, &case.a(), |v| v), &case);
+            held(loops, &run(loops, 2, &case, |v| v), &plain(&case, &case.a(), |v| v), &case);
             let expected = plain(&case, &case.a(), |v| f16::from_f32(v).to_f32());
-            held(isa, &run(isa, 2, &case, f16::from_f32), &expected, &case);
+            held(loops, &run(loops, 2, &case, f16::from_f32), &expected, &case);
             let expected = plain(&case, &case.a(), |v| bf16::from_f32(v).to_f32());
-            held(isa, &run(isa, 2, &case, bf16::from_f32), &expected, &case);
+            held(loops, &run(loops, 2, &case, bf16::from_f32), &expected, &case);
         }
     }
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         for case in cases() {
-            let one = run(isa, 1, &case, |v| v);
+            let one = run(loops, 1, &case, |v| v);
             for threads in [2, 3, 7] {
-                assert!(one == run(isa, threads, &case, |v| v), "{} {:?}", isa.name, case.sizes);
+                assert!(one == run(loops, threads, &case, |v| v), "{} {:?}", loops.name, case.sizes);
             }
         }
     }
@@ -178,30 +180,35 @@ fn rounded_cases() -> impl Iterator<Item = Case> {
 
 #[test]
 fn both_factors_are_rounded_to_bf16() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         for case in rounded_cases() {
             let a: Vec<f32> = case.a().into_iter().map(narrow).collect();
-            held(isa, &run_rounded(isa, 2, &case, &case.a()), &plain(&case, &a, narrow), &case);
+            held(loops, &run_rounded(loops, 2, &case, &case.a()), &plain(&case, &a, narrow), &case);
         }
     }
 }
 
 #[test]
 fn few_rows_are_not_rounded() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         for case in cases().iter().filter(|case| case.sizes[1] <= FEW) {
-            assert!(run_rounded(isa, 2, case, &case.a()) == run(isa, 2, case, bf16::from_f32));
+            assert!(run_rounded(loops, 2, case, &case.a()) == run(loops, 2, case, bf16::from_f32));
         }
     }
 }
 
 #[test]
 fn the_number_of_threads_changes_no_bit_of_rounded_products() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         for case in rounded_cases() {
-            let one = run_rounded(isa, 1, &case, &case.a());
+            let one = run_rounded(loops, 1, &case, &case.a());
             for threads in [2, 3, 7] {
-                assert!(one == run_rounded(isa, threads, &case, &case.a()), "{} {:?}", isa.name, case.sizes);
+                assert!(
+                    one == run_rounded(loops, threads, &case, &case.a()),
+                    "{} {:?}",
+                    loops.name,
+                    case.sizes
+                );
             }
         }
     }
@@ -209,40 +216,40 @@ fn the_number_of_threads_changes_no_bit_of_rounded_products() {
 
 /// C after a product and a second one of `k` terms, in one and in two.
 fn of_two<T: Stored>(
-    isa: &'static Isa,
+    loops: &'static Loops,
     case: &Case,
     (k, trans_b): (usize, bool),
     narrow: impl Fn(f32) -> T,
-    run: unsafe fn(&Product<T>, &'static Isa, usize),
+    run: unsafe fn(&Product<T>, &'static Loops, usize),
 ) -> [Vec<f32>; 2] {
     let [_, m, n, _] = case.sizes;
     let (a, b) = (values("a2", m * k), values("b2", k * n));
     let (b_row, b_column) = if trans_b { (1, k) } else { (n, 1) };
     let second =
         Second { k, a: a.as_ptr(), a_row: k, a_column: 1, b: b.as_ptr(), b_row, b_column, alpha: 0.75 };
-    let both = move |product: &Product<T>, isa, threads| unsafe {
-        run(&Product { second: Some(second), ..*product }, isa, threads)
+    let both = move |product: &Product<T>, loops, threads| unsafe {
+        run(&Product { second: Some(second), ..*product }, loops, threads)
     };
-    let apart = move |product: &Product<T>, isa, threads| unsafe {
-        run(product, isa, threads);
+    let apart = move |product: &Product<T>, loops, threads| unsafe {
+        run(product, loops, threads);
         let alone = Product { second: Some(second), ..*product }.apart(true).expect("it has a second").1;
-        alone.run(isa, threads);
+        alone.run(loops, threads);
     };
-    [run_by(isa, 3, case, &case.a(), &narrow, both), run_by(isa, 2, case, &case.a(), &narrow, apart)]
+    [run_by(loops, 3, case, &case.a(), &narrow, both), run_by(loops, 2, case, &case.a(), &narrow, apart)]
 }
 
 #[test]
 fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         for case in cases().iter().filter(|case| case.sizes[0] == 1) {
             for k in [1, 6, 16, 1500] {
                 for trans_b in [false, true] {
                     let of = (k, trans_b);
-                    let what = format!("{} {:?} + {k}", isa.name, case.sizes);
+                    let what = format!("{} {:?} + {k}", loops.name, case.sizes);
                     let same = |[joined, apart]: [Vec<f32>; 2]| assert!(joined == apart, "{what}");
-                    same(of_two(isa, case, of, |v| v, Product::run));
-                    same(of_two(isa, case, of, bf16::from_f32, Product::run));
-                    same(of_two(isa, case, of, bf16::from_f32, Product::run_rounded));
+                    same(of_two(loops, case, of, |v| v, Product::run));
+                    same(of_two(loops, case, of, bf16::from_f32, Product::run));
+                    same(of_two(loops, case, of, bf16::from_f32, Product::run_rounded));
                 }
             }
         }
@@ -251,21 +258,21 @@ fn a_second_part_gives_the_bits_of_a_product_of_its_own() {
 
 #[test]
 fn non_finite_values_stay_in_their_rows() {
-    for isa in isa::available() {
+    for loops in loops::available() {
         // The last is nearer to infinity than to the largest bf16.
         for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38] {
             for case in rounded_cases() {
                 let mut a = case.a();
                 let at = a.len() / 2;
                 a[at] = v;
-                let got = run_rounded(isa, 2, &case, &a);
+                let got = run_rounded(loops, 2, &case, &a);
                 a.iter_mut().for_each(|v| *v = narrow(*v));
                 for (i, (got, expected)) in got.iter().zip(plain(&case, &a, narrow)).enumerate() {
                     let same = match expected.is_finite() {
                         true => got.is_finite(),
                         false => *got as f64 == expected || got.is_nan() && expected.is_nan(),
                     };
-                    assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", isa.name, case.sizes);
+                    assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", loops.name, case.sizes);
                 }
             }
         }

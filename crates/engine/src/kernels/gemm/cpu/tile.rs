@@ -1,7 +1,7 @@
 //! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
 
 use super::ahead::{self, Ahead};
-use crate::kernels::numeric::Lanes;
+use crate::simd::Lanes;
 
 /// Elements of k between two askings for what comes next.
 pub const STRIDE: usize = 16;

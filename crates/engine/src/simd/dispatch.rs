@@ -1,7 +1,7 @@
 //! One body, compiled for each instruction set and chosen when it is called.
 
 /// What a body may ask of the instruction set that it is compiled for.
-pub trait Isa: Copy + Send + Sync + 'static {
+pub trait Fma: Copy + Send + Sync + 'static {
     /// Whether a multiply-add is one instruction; without it `mul_add` is a slow library call.
     const FUSED: bool;
 
@@ -16,35 +16,11 @@ pub struct Fused;
 #[derive(Clone, Copy)]
 pub struct Baseline;
 
-impl Isa for Fused {
+impl Fma for Fused {
     const FUSED: bool = true;
 }
-impl Isa for Baseline {
+impl Fma for Baseline {
     const FUSED: bool = cfg!(target_arch = "aarch64");
-}
-
-/// Instruction sets that bodies are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    Baseline,
-    Avx2,
-    Avx512,
-}
-
-/// The best that this processor has; the answer is cached by the standard library.
-#[inline]
-pub fn level() -> Level {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::is_x86_feature_detected as has;
-        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") && has!("fma") {
-            return Level::Avx512;
-        }
-        if has!("avx2") && has!("fma") {
-            return Level::Avx2;
-        }
-    }
-    Level::Baseline
 }
 
 /// Defines functions whose bodies are compiled for each instruction set, `S` being the one at
@@ -57,26 +33,28 @@ macro_rules! vectorised {
             #[inline(always)]
             // A body of whole numbers has no use for the arithmetic of S.
             #[allow(clippy::extra_unused_type_parameters)]
-            fn body<S: $crate::kernels::numeric::Isa $($(, $g: $bound)*)?>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<S: $crate::simd::Fma $($(, $g: $bound)*)?>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
                 fn avx512 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                    body::<$crate::kernels::numeric::Fused $($(, $g)*)?>($($arg),*)
+                    body::<$crate::simd::Fused $($(, $g)*)?>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma,f16c")]
                 fn avx2 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                    body::<$crate::kernels::numeric::Fused $($(, $g)*)?>($($arg),*)
+                    body::<$crate::simd::Fused $($(, $g)*)?>($($arg),*)
                 }
-                match $crate::kernels::numeric::level() {
+                match $crate::simd::level() {
                     // The processor has what the bodies are compiled for.
-                    $crate::kernels::numeric::Level::Avx512 => return unsafe { avx512 $(::<$($g),*>)? ($($arg),*) },
-                    $crate::kernels::numeric::Level::Avx2 => return unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
-                    $crate::kernels::numeric::Level::Baseline => {}
+                    $crate::simd::Level::Avx512 | $crate::simd::Level::Avx512Bf16 => {
+                        return unsafe { avx512 $(::<$($g),*>)? ($($arg),*) };
+                    }
+                    $crate::simd::Level::Avx2 => return unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
+                    $crate::simd::Level::Baseline => {}
                 }
             }
-            body::<$crate::kernels::numeric::Baseline $($(, $g)*)?>($($arg),*)
+            body::<$crate::simd::Baseline $($(, $g)*)?>($($arg),*)
         }
     )*};
 }

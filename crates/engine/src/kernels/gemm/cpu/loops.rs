@@ -12,7 +12,7 @@ use super::pack::{self, Element, Source};
 use super::pairs::{self, Pair};
 use super::rounded;
 use super::tile::{self, Left, More, Right, Settle, Single};
-use crate::kernels::numeric::{Lanes, Plain};
+use crate::simd::{Lanes, Level, Plain, level};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Ahead);
 
@@ -42,7 +42,7 @@ pub struct Rounded {
 }
 
 /// The loops of one instruction set.
-pub struct Isa {
+pub struct Loops {
     /// For the messages of tests.
     #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
@@ -56,7 +56,7 @@ pub struct Isa {
     pub rounded: Rounded,
 }
 
-impl Isa {
+impl Loops {
     /// Columns of a panel of B, and of the widest tile.
     pub fn panel(&self) -> usize {
         2 * self.lanes
@@ -78,24 +78,24 @@ impl Isa {
 
 /// What a stored type is packed and multiplied by.
 pub trait Stored: Element + Send + Sync + 'static {
-    fn loops(isa: &Isa) -> &Storage<Self>;
+    fn loops(loops: &Loops) -> &Storage<Self>;
 }
 
 impl Stored for f32 {
-    fn loops(isa: &Isa) -> &Storage<f32> {
-        &isa.f32
+    fn loops(loops: &Loops) -> &Storage<f32> {
+        &loops.f32
     }
 }
 
 impl Stored for f16 {
-    fn loops(isa: &Isa) -> &Storage<f16> {
-        &isa.f16
+    fn loops(loops: &Loops) -> &Storage<f16> {
+        &loops.f16
     }
 }
 
 impl Stored for bf16 {
-    fn loops(isa: &Isa) -> &Storage<bf16> {
-        &isa.bf16
+    fn loops(loops: &Loops) -> &Storage<bf16> {
+        &loops.bf16
     }
 }
 
@@ -124,7 +124,7 @@ macro_rules! tiles {
     };
 }
 
-macro_rules! isa {
+macro_rules! loops {
     ($module:ident, $name:literal, $lanes:ty, $(#[$feature:meta])? [$($rows:literal)*]) => {
         mod $module {
             use super::*;
@@ -177,7 +177,7 @@ macro_rules! isa {
 
             const TILES: Tiles = tiles!([$($rows)*]);
 
-            pub const SET: Isa = Isa {
+            pub const SET: Loops = Loops {
                 name: $name,
                 lanes: <$lanes>::LANES,
                 rows: <$lanes>::ROWS,
@@ -187,16 +187,16 @@ macro_rules! isa {
                 bf16: storage(),
                 rounded: Rounded { terms: 1, left: round, right: pack::<bf16>, tiles: TILES },
             };
-            pub static ISA: Isa = SET;
+            pub static LOOPS: Loops = SET;
         }
     };
 }
 
 #[cfg(target_arch = "x86_64")]
-isa!(avx512, "AVX-512", std::arch::x86_64::__m512, #[target_feature(enable = "avx512f")] [1 2 3 4 5 6 7 8 9 10 11 12]);
+loops!(avx512, "AVX-512", std::arch::x86_64::__m512, #[target_feature(enable = "avx512f")] [1 2 3 4 5 6 7 8 9 10 11 12]);
 #[cfg(target_arch = "x86_64")]
-isa!(avx2, "AVX2", std::arch::x86_64::__m256, #[target_feature(enable = "avx2,fma,f16c")] [1 2 3 4 5 6]);
-isa!(plain, "plain", Plain, [1 2 3 4 5 6]);
+loops!(avx2, "AVX2", std::arch::x86_64::__m256, #[target_feature(enable = "avx2,fma,f16c")] [1 2 3 4 5 6]);
+loops!(plain, "plain", Plain, [1 2 3 4 5 6]);
 
 /// AVX-512 with dot products of bf16 pairs.
 #[cfg(target_arch = "x86_64")]
@@ -207,7 +207,7 @@ mod avx512_bf16 {
 
     tile!(__m512, Pair, #[target_feature(enable = "avx512f,avx512bf16")]);
 
-    pub static ISA: Isa = Isa {
+    pub static LOOPS: Loops = Loops {
         name: "AVX-512 BF16",
         rounded: Rounded {
             terms: 2,
@@ -219,32 +219,21 @@ mod avx512_bf16 {
     };
 }
 
-/// The sets that this processor runs, the best first.
-pub fn available() -> Vec<&'static Isa> {
-    let mut sets: Vec<&'static Isa> = Vec::new();
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::arch::is_x86_feature_detected!("avx512bf16")
-            && std::arch::is_x86_feature_detected!("avx512bw")
-        {
-            sets.push(&avx512_bf16::ISA);
-        }
-        if std::arch::is_x86_feature_detected!("avx512f") {
-            sets.push(&avx512::ISA);
-        }
-        if ["avx2", "fma", "f16c"].iter().all(|f| match *f {
-            "avx2" => std::arch::is_x86_feature_detected!("avx2"),
-            "fma" => std::arch::is_x86_feature_detected!("fma"),
-            _ => std::arch::is_x86_feature_detected!("f16c"),
-        }) {
-            sets.push(&avx2::ISA);
-        }
-    }
-    sets.push(&plain::ISA);
-    sets
+/// Those that this processor runs, the best first.
+pub fn available() -> Vec<&'static Loops> {
+    let all: &[(Level, &Loops)] = &[
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512Bf16, &avx512_bf16::LOOPS),
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx512, &avx512::LOOPS),
+        #[cfg(target_arch = "x86_64")]
+        (Level::Avx2, &avx2::LOOPS),
+        (Level::Baseline, &plain::LOOPS),
+    ];
+    all.iter().filter(|(needed, _)| *needed <= level()).map(|(_, loops)| *loops).collect()
 }
 
-pub fn best() -> &'static Isa {
-    static BEST: OnceLock<&'static Isa> = OnceLock::new();
+pub fn best() -> &'static Loops {
+    static BEST: OnceLock<&'static Loops> = OnceLock::new();
     BEST.get_or_init(|| available()[0])
 }

@@ -1,12 +1,12 @@
 //! Reductions of a row, in a fixed order: 32 lanes, folded in halves.
 
-use super::{Isa, exp_or_zero};
+use super::{Fma, exp_or_zero};
 
 const LANES: usize = 32;
 
 /// Σ f(x) with `f` inlined; f32 lanes, so within n/32 roundings.
 #[inline(always)]
-pub fn sum_by<S: Isa>(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub fn sum_by<S: Fma>(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
     let chunks = x.chunks_exact(LANES);
     let mut tail = 0.0;
@@ -23,13 +23,13 @@ pub fn sum_by<S: Isa>(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
 
 /// Σ x.
 #[inline(always)]
-pub fn sum<S: Isa>(x: &[f32]) -> f32 {
+pub fn sum<S: Fma>(x: &[f32]) -> f32 {
     sum_by::<S>(x, |v| v)
 }
 
 /// Σ a · b.
 #[inline(always)]
-pub fn dot<S: Isa>(a: &[f32], b: &[f32]) -> f32 {
+pub fn dot<S: Fma>(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0f32; LANES];
     let (ca, cb) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let mut tail = 0.0;
@@ -46,13 +46,13 @@ pub fn dot<S: Isa>(a: &[f32], b: &[f32]) -> f32 {
 
 /// The largest; NaN is passed over, −∞ where there is nothing else.
 #[inline(always)]
-pub fn max<S: Isa>(x: &[f32]) -> f32 {
+pub fn max<S: Fma>(x: &[f32]) -> f32 {
     furthest(x, f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
 }
 
 /// The smallest; NaN is passed over, ∞ where there is nothing else.
 #[inline(always)]
-pub fn min<S: Isa>(x: &[f32]) -> f32 {
+pub fn min<S: Fma>(x: &[f32]) -> f32 {
     furthest(x, f32::INFINITY, |a, b| if b < a { b } else { a })
 }
 
@@ -74,7 +74,7 @@ const BLOCK: usize = 4096;
 
 /// Σ eˣ as (m, s): e^m · s, with m the maximum. s is NaN where an x is NaN or +∞, or all are −∞.
 #[inline(always)]
-pub fn log_sum<S: Isa>(x: &[f32]) -> (f32, f32) {
+pub fn log_sum<S: Fma>(x: &[f32]) -> (f32, f32) {
     let (mut m, mut s) = (f32::NEG_INFINITY, 0f32);
     for block in x.chunks(BLOCK) {
         let largest = max::<S>(block);

@@ -89,6 +89,16 @@ fn store(w: &mut String, name: &str, dtype: DType) {
     .unwrap();
 }
 
+/// WGSL: sums and marks over a workgroup.
+pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
+/// WGSL: log-sum-exp a term at a time, with NaN and infinities kept as PyTorch keeps them.
+pub const LOG_SUM: &str = include_str!("log_sum.wgsl");
+/// WGSL: log-sum-exp over a workgroup; needs `WORKGROUP` and `LOG_SUM`.
+pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
+
+/// WGSL: sin and cos of every number.
+pub const TRIGONOMETRIC: &str = include_str!("trigonometric.wgsl");
+
 /// WGSL promises nothing about NaN, so finiteness is read from the bits; and it leaves open which
 /// way `pack2x16float` rounds, so halves are rounded here: to the nearest, ties to even.
 const NUMERIC: &str = "

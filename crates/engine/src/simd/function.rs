@@ -1,12 +1,12 @@
 //! exp, what is made of it, and log, without branches, so that loops over them vectorise.
 
-use super::Isa;
+use super::Fma;
 
 /// eˣ as (e, n), eˣ = e · 2ⁿ with e about 1, within 2 ulp, for x whose eˣ an f32 holds; NaN for NaN.
 ///
 /// Source: Cephes' `expf`: x = n ln 2 + r with |r| ≤ ln 2 / 2, and a polynomial of degree 6 in r.
 #[inline(always)]
-fn exp_parts<S: Isa>(x: f32) -> (f32, i32) {
+fn exp_parts<S: Fma>(x: f32) -> (f32, i32) {
     // Adding 1.5 · 2²³ rounds to a whole number, which then stands in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let rounded = S::fma(x, std::f32::consts::LOG2_E, ROUND);
@@ -32,7 +32,7 @@ fn power(n: i32) -> f32 {
 
 /// eˣ within 2 ulp; +∞ above 88.73, subnormal below −87.34, 0 below −103.98, NaN for NaN.
 #[inline(always)]
-pub fn exp<S: Isa>(x: f32) -> f32 {
+pub fn exp<S: Fma>(x: f32) -> f32 {
     let x = if x < -105.0 { -105.0 } else { x };
     let x = if x > 89.0 { 89.0 } else { x };
     let (e, n) = exp_parts::<S>(x);
@@ -45,7 +45,7 @@ pub fn exp<S: Isa>(x: f32) -> f32 {
 /// takes some 150 cycles for a vector of which a result is subnormal, or was before it was 0; causal attention over
 /// 64 tokens took twice as long by `exp`, its backward one and a half times.
 #[inline(always)]
-pub fn exp_or_zero<S: Isa>(x: f32) -> f32 {
+pub fn exp_or_zero<S: Fma>(x: f32) -> f32 {
     const LEAST: f32 = -87.33;
     let near = if x < LEAST { LEAST } else { x };
     let (e, n) = exp_parts::<S>(if near > 88.0 { 88.0 } else { near });
@@ -69,7 +69,7 @@ fn split(x: f32) -> (f32, f32) {
 /// Source: Cephes' `logf`: with x = 2ⁿ m and f = m − 1, a polynomial of degree 8 for (ln m − f + f²/2) / f³, and
 /// n ln 2 in two parts, of which n times the first is exact.
 #[inline(always)]
-pub fn log<S: Isa>(x: f32) -> f32 {
+pub fn log<S: Fma>(x: f32) -> f32 {
     let (n, m) = split(x);
     let f = m - 1.0;
     let q = f * f;
@@ -91,7 +91,7 @@ pub fn log<S: Isa>(x: f32) -> f32 {
 
 /// 1 / (1 + e⁻ˣ), from e^−|x|, which never overflows.
 #[inline(always)]
-pub fn sigmoid<S: Isa>(x: f32) -> f32 {
+pub fn sigmoid<S: Fma>(x: f32) -> f32 {
     let e = exp::<S>(-x.abs());
     let n = if x < 0.0 { e } else { 1.0 };
     n / (1.0 + e)
@@ -99,20 +99,20 @@ pub fn sigmoid<S: Isa>(x: f32) -> f32 {
 
 /// x · sigmoid(x).
 #[inline(always)]
-pub fn silu<S: Isa>(x: f32) -> f32 {
+pub fn silu<S: Fma>(x: f32) -> f32 {
     x * sigmoid::<S>(x)
 }
 
 /// d · silu'(x).
 #[inline(always)]
-pub fn silu_backward<S: Isa>(d: f32, x: f32) -> f32 {
+pub fn silu_backward<S: Fma>(d: f32, x: f32) -> f32 {
     let s = sigmoid::<S>(x);
     d * s * S::fma(x, 1.0 - s, 1.0)
 }
 
 /// tanh within 2 ulp. Source: Cephes' `tanhf`, an odd polynomial near 0 and 1 − 2 / (e²ˣ + 1) elsewhere.
 #[inline(always)]
-pub fn tanh<S: Isa>(x: f32) -> f32 {
+pub fn tanh<S: Fma>(x: f32) -> f32 {
     let a = x.abs();
     let q = x * x;
     let mut p = -5.704_988_7e-3;
@@ -128,7 +128,7 @@ pub fn tanh<S: Isa>(x: f32) -> f32 {
 
 /// erf, within 4e-7: a rational function on [−4, 4], beyond which it rounds to 1 (Eigen's and XLA's form).
 #[inline(always)]
-pub fn erf<S: Isa>(x: f32) -> f32 {
+pub fn erf<S: Fma>(x: f32) -> f32 {
     let a = if x > 4.0 { 4.0 } else { x };
     let a = if a < -4.0 { -4.0 } else { a };
     let q = a * a;

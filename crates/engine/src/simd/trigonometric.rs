@@ -8,7 +8,7 @@
 
 use std::f64::consts::FRAC_2_PI;
 
-use super::Isa;
+use super::Fma;
 
 /// Up to where n has at most 20 bits.
 pub const NEAR: f32 = 1_000_000.0;
@@ -53,7 +53,7 @@ fn far(x: f32) -> (u32, f32) {
 
 /// sin r where n is even, cos r where it is odd; the sign by the second bit.
 #[inline(always)]
-fn at<S: Isa>(n: u32, r: f32) -> f32 {
+fn at<S: Fma>(n: u32, r: f32) -> f32 {
     let q = r * r;
     let mut p = -1.951_529_6e-4;
     p = S::fma(p, q, 8.332_161e-3);
@@ -69,7 +69,7 @@ fn at<S: Isa>(n: u32, r: f32) -> f32 {
 
 /// sin x within 2 ulp, for |x| ≤ `NEAR`; without branches, so that loops over it vectorise.
 #[inline(always)]
-pub fn sin_near<S: Isa>(x: f32) -> f32 {
+pub fn sin_near<S: Fma>(x: f32) -> f32 {
     let (n, r) = near(x);
     // −0 keeps its sign.
     if x == 0.0 { x } else { at::<S>(n, r) }
@@ -77,13 +77,13 @@ pub fn sin_near<S: Isa>(x: f32) -> f32 {
 
 /// cos x within 2 ulp, for |x| ≤ `NEAR`; without branches, so that loops over it vectorise.
 #[inline(always)]
-pub fn cos_near<S: Isa>(x: f32) -> f32 {
+pub fn cos_near<S: Fma>(x: f32) -> f32 {
     let (n, r) = near(x);
     at::<S>(n.wrapping_add(1), r)
 }
 
 /// sin x within 2 ulp, for |x| > `NEAR`; NaN for infinities and NaN.
-pub fn sin_far<S: Isa>(x: f32) -> f32 {
+pub fn sin_far<S: Fma>(x: f32) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
     }
@@ -92,7 +92,7 @@ pub fn sin_far<S: Isa>(x: f32) -> f32 {
 }
 
 /// cos x within 2 ulp, for |x| > `NEAR`; NaN for infinities and NaN.
-pub fn cos_far<S: Isa>(x: f32) -> f32 {
+pub fn cos_far<S: Fma>(x: f32) -> f32 {
     if !x.is_finite() {
         return f32::NAN;
     }

@@ -1,0 +1,96 @@
+//! Which instructions native kernels use: detected once, or what `LOWRANK_ISA` says.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::error::Result;
+use crate::fail;
+
+/// Sets of instructions that kernels are compiled for, each with all that those before it have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What the target has in any case: SSE2, NEON.
+    Baseline,
+    /// AVX2 with fused multiply-adds and conversions of halves.
+    Avx2,
+    /// AVX-512 with F, BW, DQ and VL.
+    Avx512,
+    /// Products of pairs of bf16.
+    Avx512Bf16,
+}
+
+impl Level {
+    const ALL: [Level; 4] = [Level::Baseline, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+
+    /// Its name in `LOWRANK_ISA`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Baseline if cfg!(target_arch = "aarch64") => "neon",
+            Level::Baseline => "baseline",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
+        }
+    }
+
+    /// What a device is said to have.
+    pub fn label(self) -> &'static str {
+        match self {
+            Level::Baseline if cfg!(target_arch = "x86_64") => "SSE2",
+            Level::Baseline if cfg!(target_arch = "aarch64") => "NEON",
+            Level::Baseline => "scalar",
+            Level::Avx2 => "AVX2",
+            Level::Avx512 | Level::Avx512Bf16 => "AVX-512",
+        }
+    }
+}
+
+/// The best that this processor has.
+fn detected() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if !(has!("avx2") && has!("fma") && has!("f16c")) {
+            return Level::Baseline;
+        }
+        if !(has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")) {
+            return Level::Avx2;
+        }
+        if has!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    Level::Baseline
+}
+
+/// The level of this process: the best of its processor, or a lower one that `LOWRANK_ISA` names.
+///
+/// # Errors
+/// `ERR_OPTION` where it names none that the processor has.
+pub fn chosen() -> Result<Level> {
+    let best = detected();
+    let asked = std::env::var("LOWRANK_ISA").unwrap_or_default();
+    if asked.is_empty() {
+        return Ok(best);
+    }
+    let mut there = Level::ALL.into_iter().filter(|level| *level <= best);
+    let Some(level) = there.find(|level| level.name() == asked) else {
+        let names: Vec<&str> = Level::ALL.iter().filter(|l| **l <= best).map(|l| l.name()).collect();
+        fail!(Option, "LOWRANK_ISA is {asked:?}; this processor has {}", names.join(", "));
+    };
+    Ok(level)
+}
+
+/// The level of this process, settled when it is first asked for; the best where `chosen` fails, which opening the
+/// device tells.
+#[inline]
+pub fn level() -> Level {
+    // One more than its place; 0 as long as it is not settled.
+    static LEVEL: AtomicU8 = AtomicU8::new(0);
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => {
+            let level = chosen().unwrap_or_else(|_| detected());
+            LEVEL.store(level as u8 + 1, Ordering::Relaxed);
+            level
+        }
+        n => Level::ALL[n as usize - 1],
+    }
+}
