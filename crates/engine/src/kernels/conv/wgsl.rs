@@ -160,45 +160,67 @@ fn lanes(rows: u32, columns: u32, side: Side, place: &str) -> String {
     )
 }
 
-/// The columns that an invocation stages are always the same one, whose place it keeps.
+/// The columns that an invocation stages are always the same ones, whose places it keeps.
 fn tile(rows: u32, columns: u32, side: Side, place: &str) -> String {
     let stage = Stage::new(rows, columns);
-    let Stage { height, width, left, right, depth, .. } = stage;
-    let (terms, column, factor, term) = match side {
+    let Stage { left, right, depth } = stage;
+    let (terms, spot, factor, term) = match side {
         Side::Out => (
             "p.channels * tap_count()",
             "position(image, own)",
-            "load_w((g * (p.o_group / p.o_row) + row + i) * p.w_row + k + t)",
+            "load_w((g * (p.o_group / p.o_row) + row) * p.w_row + k)",
             "tap(k + t)",
         ),
         Side::Weight => (
             "p.batch * p.positions",
             "tap(own)",
-            "load_o((k + t) / p.positions * p.o_batch + g * p.o_group + (row + i) * p.o_row + (k + t) % p.positions)",
+            "load_o(k / p.positions * p.o_batch + g * p.o_group + row * p.o_row + k % p.positions)",
             "position(image + (k + t) / p.positions * p.x_batch, (k + t) % p.positions)",
         ),
     };
+    let (vectors, lanes) = (right.vectors(), right.lanes());
+    let spots = each(lanes, |l| {
+        let spot = spot.replace("own", &format!("own + {l}u"));
+        format!("  let spot{l} = {spot};\n")
+    });
     let place = format!(
-        "{place}  let j = lane % {width}u;
-  let own = column + j;
-  let spot = {column};
-"
+        "{place}  let j = lane % {vectors}u;
+  let own = column + j * {lanes}u;
+{spots}"
     );
+    let taken = each(lanes, |l| {
+        format!(
+            "      var v{l} = 0.0;
+      if own + {l}u < columns() && k + t < terms {{ v{l} = take(spot{l}, term); }}
+"
+        )
+    });
+    let both = match lanes {
+        1 => "v0".to_string(),
+        _ => "vec4<f32>(v0, v1, v2, v3)".to_string(),
+    };
     let fill = format!(
         "    for (var e = lane; e < {count}u; e += THREADS) {{
       let t = e % {depth}u;
       let i = e / {depth}u;
-      var v = 0.0;
-      if row + i < p.rows && k + t < terms {{ v = {factor}; }}
-      left[t * {left}u + i] = v;
+      left[t * {left_stride}u + i] = {staged};
     }}
-    for (var t = lane / {width}u; t < {depth}u; t += THREADS / {width}u) {{
-      var v = 0.0;
-      if own < columns() && k + t < terms {{ v = take(spot, {term}); }}
-      right[t * {right}u + j] = v;
+    for (var t = lane / {vectors}u; t < {depth}u; t += THREADS / {vectors}u) {{
+      let term = {term};
+{taken}      right[t * {right_stride}u + j] = {both};
     }}
 ",
-        count = depth * height,
+        count = depth * left.vectors(),
+        left_stride = left.stride(),
+        right_stride = right.stride(),
+        staged = left.gathered("i", &|at| format!("staged(g, row + {at}, k + t, terms)")),
     );
-    stage.kernel(&place, terms, &fill, "settle(b, g")
+    let reader = format!(
+        "fn staged(g: u32, row: u32, k: u32, terms: u32) -> f32 {{
+  if row >= p.rows || k >= terms {{ return 0.0; }}
+  return {factor};
+}}
+"
+    );
+    reader + &stage.kernel(&place, terms, &fill, "settle(b, g")
 }

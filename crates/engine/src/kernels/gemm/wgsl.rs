@@ -7,11 +7,14 @@
 //!
 //! | form        | C a workgroup | FLOPs a byte | fma a shared read | registers | workgroup memory | at once |
 //! |-------------|---------------|--------------|-------------------|-----------|------------------|---------|
-//! | tile 8 × 8  | 128 × 128     | 32           | 4                 | 96        | 8.1 KiB          | 2 (registers) |
-//! | tile 4 × 4  | 64 × 64       | 16           | 2                 | 40        | 8.1 KiB          | 6 (registers) |
-//! | tile 1 × 4  | 16 × 64       | 6.4          | 0.8               | 25        | 5.1 KiB          | 8 (threads) |
-//! | tile 4 × 1  | 64 × 16       | 6.4          | 0.8               | 25        | 5.1 KiB          | 8 (threads) |
+//! | tile 8 × 8  | 128 × 128     | 32           | 16                | 96        | 8.3 KiB          | 2 (registers) |
+//! | tile 4 × 4  | 64 × 64       | 16           | 8                 | 40        | 8.5 KiB          | 6 (registers) |
+//! | tile 1 × 4  | 16 × 64       | 6.4          | 2                 | 25        | 5.3 KiB          | 8 (threads) |
+//! | tile 4 × 1  | 64 × 16       | 6.4          | 2                 | 25        | 5.3 KiB          | 8 (threads) |
 //! | dots, r rows| r × 4         | r / 2 of B   | none              | 5 r + 24  | r KiB            | memory binds |
+//!
+//! A shared read is of a vector of four where a side has as many. The lanes of a row of 16 read 16 vectors side by side,
+//! in two turns of the 32 banks; those of a column read one, which is handed to all.
 //!
 //! With two segments the sums are settled, begun anew in the same registers, and added to what was
 //! settled: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
@@ -125,25 +128,71 @@ pub fn zeros(sums: &str, rows: u32, columns: u32, var: &str) -> String {
     both(rows, columns, |i, j| format!("  {var}{sums}{i}_{j} = 0.0;\n"))
 }
 
-/// Blocks of both factors in shared memory, for 16 × 16 invocations of `rows` × `columns` each.
+/// What an invocation has along a side of its tile: one element, or quads of four, which stand a workgroup's
+/// invocations apart, so that neighbours read and write neighbours.
+#[derive(Clone, Copy)]
+pub struct Along {
+    count: u32,
+}
+
+impl Along {
+    /// Elements of shared memory that stand together, as one vector where there are four.
+    pub fn lanes(self) -> u32 {
+        if self.count == 1 { 1 } else { 4 }
+    }
+
+    fn groups(self) -> u32 {
+        self.count / self.lanes()
+    }
+
+    /// Of the block: as many vectors as it is long.
+    pub fn vectors(self) -> u32 {
+        self.count * SIDE / self.lanes()
+    }
+
+    /// From one term's vectors to the next one's: one more than a power of two, so that terms fall in other banks.
+    pub fn stride(self) -> u32 {
+        self.vectors() + 1
+    }
+
+    fn element(self) -> &'static str {
+        if self.count == 1 { "f32" } else { "vec4<f32>" }
+    }
+
+    /// A vector of `value` at the places of vector `at`.
+    pub fn gathered(self, at: &str, value: &dyn Fn(String) -> String) -> String {
+        match self.lanes() {
+            1 => value(at.to_string()),
+            lanes => {
+                let parts: Vec<String> =
+                    (0..lanes).map(|l| value(format!("{at} * {lanes}u + {l}u"))).collect();
+                format!("vec4<f32>({})", parts.join(", "))
+            }
+        }
+    }
+
+    /// Where, from the block's start, element `n` of the invocation `own` lies.
+    fn place(self, own: &str, n: u32) -> String {
+        match self.lanes() {
+            1 => own.to_string(),
+            lanes => format!("{own} * {lanes}u + {}u", n / lanes * lanes * SIDE + n % lanes),
+        }
+    }
+}
+
+/// Blocks of both factors in shared memory, for 16 × 16 invocations of `rows` × `columns` each. Factors are read from
+/// there by vectors of four, and so are sums kept: along columns or, where there is one, along rows.
 pub struct Stage {
-    rows: u32,
-    columns: u32,
-    pub height: u32,
-    pub width: u32,
-    /// From one term's row of the blocks to the next one's: one longer than a power of two, so that
-    /// columns fall in other banks.
-    pub left: u32,
-    pub right: u32,
+    pub left: Along,
+    pub right: Along,
     /// Terms that are staged at once: 16 KiB of shared memory are promised everywhere.
     pub depth: u32,
 }
 
 impl Stage {
     pub fn new(rows: u32, columns: u32) -> Stage {
-        let (height, width) = (rows * SIDE, columns * SIDE);
-        let depth = if height + width > 128 { 8 } else { 16 };
-        Stage { rows, columns, height, width, left: height + 1, right: width + 1, depth }
+        let depth = if rows + columns > 8 { 8 } else { 16 };
+        Stage { left: Along { count: rows }, right: Along { count: columns }, depth }
     }
 
     /// The kernel: `place` finds its block, `fill` stages the terms from k on, zeros past the ends, and
@@ -152,38 +201,77 @@ impl Stage {
         self.summing(place, &(self.sum(terms, fill) + &self.stores(settle)))
     }
 
+    /// Sums run along columns, else along rows.
+    fn along_columns(&self) -> bool {
+        self.right.lanes() > 1
+    }
+
+    /// Every vector of sums, by what stands for its row or rows and its column or columns.
+    fn sums(&self, line: impl Fn(u32, u32) -> String) -> String {
+        match self.along_columns() {
+            true => both(self.left.count, self.right.groups(), line),
+            false => both(self.left.groups(), self.right.count, line),
+        }
+    }
+
+    /// Sets every sum to 0, the first time with `var `.
+    fn zeros(&self, var: &str) -> String {
+        self.sums(|i, j| format!("  {var}c{i}_{j} = vec4<f32>();\n"))
+    }
+
     /// The kernel around its sums.
     fn summing(&self, place: &str, sums: &str) -> String {
-        let &Stage { rows, columns, left, right, depth, .. } = self;
+        let &Stage { left, right, depth } = self;
         format!(
-            "var<workgroup> left: array<f32, {left_size}>;
-var<workgroup> right: array<f32, {right_size}>;
+            "var<workgroup> left: array<{}, {}>;
+var<workgroup> right: array<{}, {}>;
 fn kernel(group: u32, lane: u32) {{
 {place}  let y = lane / {SIDE}u;
   let x = lane % {SIDE}u;
 {zeros}{sums}}}
 ",
-            left_size = depth * left,
-            right_size = depth * right,
-            zeros = zeros("c", rows, columns, "var "),
+            left.element(),
+            depth * left.stride(),
+            right.element(),
+            depth * right.stride(),
+            zeros = self.zeros("var "),
         )
     }
 
     /// Gives every sum to `settle`.
     fn stores(&self, settle: &str) -> String {
-        let rows = self.rows;
-        both(rows, self.columns, |i, j| {
-            let column = format!("column + x + {j}u * {SIDE}u");
-            format!("  {settle}, row + y * {rows}u + {i}u, {column}, c{i}_{j});\n")
+        let &Stage { left, right, .. } = self;
+        let part = |n: u32| ["x", "y", "z", "w"][n as usize % 4];
+        both(left.count, right.count, |i, j| {
+            let sum = match self.along_columns() {
+                true => format!("c{i}_{}.{}", j / 4, part(j)),
+                false => format!("c{}_{j}.{}", i / 4, part(i)),
+            };
+            format!("  {settle}, row + {}, column + {}, {sum});\n", left.place("y", i), right.place("x", j))
         })
     }
 
     /// Adds `terms` terms to the sums.
     fn sum(&self, terms: &str, fill: &str) -> String {
-        let &Stage { rows, columns, left, right, depth, .. } = self;
-        let us = each(rows, |i| format!("        let u{i} = left[t * {left}u + y * {rows}u + {i}u];\n"));
-        let vs = each(columns, |j| format!("        let v{j} = right[t * {right}u + x + {j}u * {SIDE}u];\n"));
-        let products = both(rows, columns, |i, j| format!("        c{i}_{j} = fma(u{i}, v{j}, c{i}_{j});\n"));
+        let &Stage { left, right, depth } = self;
+        let load = |name: &str, from: &str, along: Along, own: &str| {
+            each(along.groups(), |g| {
+                let stride = along.stride();
+                format!("        let {name}{g} = {from}[t * {stride}u + {own} + {}u];\n", g * SIDE)
+            })
+        };
+        // An element of a side that is no vector in the sums.
+        let element = |name: &str, along: Along, n: u32| match along.lanes() {
+            1 => format!("{name}{n}"),
+            _ => format!("{name}{}.{}", n / 4, ["x", "y", "z", "w"][n as usize % 4]),
+        };
+        let products = self.sums(|i, j| {
+            let (u, v) = match self.along_columns() {
+                true => (format!("vec4<f32>({})", element("u", left, i)), format!("v{j}")),
+                false => (format!("u{i}"), format!("vec4<f32>({})", element("v", right, j))),
+            };
+            format!("        c{i}_{j} = fma({u}, {v}, c{i}_{j});\n")
+        });
         format!(
             "  {{
     let terms = {terms};
@@ -194,7 +282,9 @@ fn kernel(group: u32, lane: u32) {{
       workgroupBarrier();
     }}
   }}
-"
+",
+            us = load("u", "left", left, "y"),
+            vs = load("v", "right", right, "x"),
         )
     }
 }
@@ -202,42 +292,53 @@ fn kernel(group: u32, lane: u32) {{
 /// Blocks are staged along whichever side lies together in memory.
 fn tile(rows: u32, columns: u32, place: &str, two: bool) -> String {
     let stage = Stage::new(rows, columns);
-    let Stage { height, width, left, right, depth, .. } = stage;
-    let sum = |number: &str| {
-        let (batch_a, batch_b) = match number {
-            "" => ("z * p.a_batch + ", "z * p.b_batch + "),
-            _ => ("", ""),
-        };
-        let fill = format!(
-            "    for (var e = lane; e < {left_count}u; e += THREADS) {{
-      let t = select(e / {height}u, e % {depth}u, p.a{number}_column == 1u);
-      let i = select(e % {height}u, e / {depth}u, p.a{number}_column == 1u);
-      var v = 0.0;
-      if row + i < p.m && k + t < terms {{
-        v = load_a{number}({batch_a}(row + i) * p.a{number}_row + (k + t) * p.a{number}_column);
-      }}
-      left[t * {left}u + i] = v;
-    }}
-    for (var e = lane; e < {right_count}u; e += THREADS) {{
-      let t = select(e / {width}u, e % {depth}u, p.b{number}_row == 1u);
-      let j = select(e % {width}u, e / {depth}u, p.b{number}_row == 1u);
-      var v = 0.0;
-      if column + j < p.n && k + t < terms {{
-        v = load_b{number}({batch_b}(k + t) * p.b{number}_row + (column + j) * p.b{number}_column);
-      }}
-      right[t * {right}u + j] = v;
+    let Stage { left, right, depth } = stage;
+    let numbers: &[&str] = if two { &["", "2"] } else { &[""] };
+    let readers: String = numbers
+        .iter()
+        .map(|number| {
+            let (batch_a, batch_b) = match *number {
+                "" => ("z * p.a_batch + ", "z * p.b_batch + "),
+                _ => ("", ""),
+            };
+            format!(
+                "fn staged_a{number}(z: u32, row: u32, k: u32) -> f32 {{
+  if row >= p.m || k >= p.k{number} {{ return 0.0; }}
+  return load_a{number}({batch_a}row * p.a{number}_row + k * p.a{number}_column);
+}}
+fn staged_b{number}(z: u32, k: u32, column: u32) -> f32 {{
+  if column >= p.n || k >= p.k{number} {{ return 0.0; }}
+  return load_b{number}({batch_b}k * p.b{number}_row + column * p.b{number}_column);
+}}
+"
+            )
+        })
+        .collect();
+    let fill = |name: &str, along: Along, together: String, value: &dyn Fn(String) -> String| {
+        let (vectors, stride) = (along.vectors(), along.stride());
+        format!(
+            "    for (var e = lane; e < {}u; e += THREADS) {{
+      let t = select(e / {vectors}u, e % {depth}u, {together});
+      let i = select(e % {vectors}u, e / {depth}u, {together});
+      {name}[t * {stride}u + i] = {};
     }}
 ",
-            left_count = depth * height,
-            right_count = depth * width,
-        );
-        stage.sum(&format!("p.k{number}"), &fill)
+            depth * vectors,
+            along.gathered("i", value),
+        )
+    };
+    let sum = |number: &str| {
+        let of_left = |at: String| format!("staged_a{number}(z, row + {at}, k + t)");
+        let of_right = |at: String| format!("staged_b{number}(z, k + t, column + {at})");
+        let fills = fill("left", left, format!("p.a{number}_column == 1u"), &of_left)
+            + &fill("right", right, format!("p.b{number}_row == 1u"), &of_right);
+        stage.sum(&format!("p.k{number}"), &fills)
     };
     let rest = match two {
-        true => zeros("c", rows, columns, "") + &sum("2") + &stage.stores("settle_second(z"),
+        true => stage.zeros("") + &sum("2") + &stage.stores("settle_second(z"),
         false => String::new(),
     };
-    stage.summing(place, &(sum("") + &stage.stores("settle(z") + &rest))
+    readers + &stage.summing(place, &(sum("") + &stage.stores("settle(z") + &rest))
 }
 
 /// Each lane sums the terms lane, lane + 64, …; then the lanes' sums are added in pairs.
