@@ -2,6 +2,9 @@
 
 pub(crate) mod constants;
 mod in_files;
+mod room;
+
+pub use room::Memory;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -49,15 +52,6 @@ pub struct Context {
     constants: RefCell<Constants>,
     /// Bytes that may be made before the system is asked again what it has.
     unasked: Cell<u64>,
-}
-
-/// Bytes of a device in use, as `memory()` reports them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    pub live: u64,
-    pub reserved: u64,
-    pub peak: u64,
-    pub mapped: u64,
 }
 
 impl Context {
@@ -116,97 +110,6 @@ impl Context {
             false => Command::Reuse { buffer, bytes: class },
         });
         Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
-    }
-
-    /// Refuses `bytes` that do not fit beside what is in use. What is idle is given back first.
-    pub fn check_fits(&self, bytes: u64) -> Result<()> {
-        self.count_copied();
-        let in_use = self.pool.borrow().live_classes();
-        let free = self.profile.memory.saturating_sub(in_use);
-        if bytes <= free {
-            return Ok(());
-        }
-        fail!(
-            OutOfMemory,
-            "{bytes} bytes are asked for, and {free} are free on {}: {in_use} of {} are in use here; scope() and \
-             dispose() free tensors",
-            self.profile.name,
-            self.profile.memory
-        );
-    }
-
-    /// Counts what the device has copied of mapped files, so that they could be let go.
-    fn count_copied(&self) {
-        if self.is_meta() {
-            return;
-        }
-        let bytes = self.in_files.borrow_mut().newly_copied();
-        if bytes > 0 {
-            self.pool.borrow_mut().hold(bytes);
-            self.unasked.set(0);
-        }
-    }
-
-    /// A buffer of `bytes` in use is idle now.
-    pub(crate) fn leave_pool(&self, buffer: BufferId, bytes: u64) {
-        self.pool.borrow_mut().free(buffer, bytes);
-    }
-
-    /// A value that lies in a file is dropped.
-    pub(crate) fn leave_file(&self, file: &Arc<MappedFile>, bytes: u64) {
-        let copied = self.in_files.borrow_mut().remove(file, bytes);
-        if copied {
-            self.pool.borrow_mut().let_go(bytes);
-        }
-    }
-
-    /// Has `release` called when memory is short, before that is an error.
-    pub fn on_shortage(&self, release: impl Fn() + 'static) {
-        *self.shortage.borrow_mut() = Some(Rc::new(release));
-    }
-
-    /// Refuses a buffer of `class` bytes that the device has no memory for, or the system.
-    fn make_room(&self, class: u64) -> Result<()> {
-        if self.fits(class).is_ok() {
-            return Ok(());
-        }
-        // Called without a borrow: what it lets go comes back to the pool.
-        let release = self.shortage.borrow().clone();
-        if let Some(release) = release {
-            release();
-        }
-        self.fits(class)
-    }
-
-    fn fits(&self, class: u64) -> Result<()> {
-        self.check_fits(class)?;
-        let unasked = self.unasked.get();
-        if self.is_meta() || self.pool.borrow().has_idle(class) {
-            return Ok(());
-        }
-        if class <= unasked {
-            self.unasked.set(unasked - class);
-            return Ok(());
-        }
-        let Some(free) = self.profile.free_memory() else { return Ok(()) };
-        if class <= free {
-            // What is recorded now is not taken yet.
-            self.unasked.set((free - class) / 8);
-            return Ok(());
-        }
-        // Idle buffers may be what is missing.
-        let idle = self.trim();
-        if class <= free + idle {
-            return Ok(());
-        }
-        let in_use = self.pool.borrow().live_classes();
-        fail!(
-            OutOfMemory,
-            "{class} bytes are asked for, and {} are free on {} ({in_use} are in use here); scope() and dispose() \
-             free tensors",
-            free + idle,
-            self.profile.name
-        );
     }
 
     /// A value of its own storage, not yet written.
@@ -454,37 +357,6 @@ impl Context {
         self.tracer.leave(entered);
         self.push(Command::Note(self.tracer.note()));
         appended
-    }
-
-    pub fn memory(&self) -> Memory {
-        self.count_copied();
-        let mapped = self.in_files.borrow().mapped();
-        let pool = self.pool.borrow();
-        Memory { live: pool.live(), reserved: pool.reserved(), peak: pool.peak(), mapped }
-    }
-
-    /// The highest that live bytes have been since the peak was started anew.
-    pub fn highest_live(&self) -> u64 {
-        self.count_copied();
-        self.pool.borrow().highest_live()
-    }
-
-    /// Gives idle buffers back at once; returns how many bytes they hold.
-    pub fn trim(&self) -> u64 {
-        let (buffers, bytes) = self.pool.borrow_mut().drain();
-        for buffer in buffers {
-            self.push(Command::Destroy { buffer });
-        }
-        if bytes > 0 {
-            self.flush();
-        }
-        bytes
-    }
-
-    /// Starts the peak again from what is live, after `trim`.
-    pub fn restart_peak(&self) {
-        self.trim();
-        self.pool.borrow_mut().reset_peak();
     }
 
     /// Launches recorded so far.

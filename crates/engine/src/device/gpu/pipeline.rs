@@ -62,6 +62,8 @@ impl Pipelines {
         if words * 4 > IMMEDIATE_BYTES as usize {
             fail!(Internal, "kernel {}: {words} words of immediates, 32 at most", key.name);
         }
+        #[cfg(test)]
+        assert!(is_listed(kernel, key), "{} {:?} {:?} is no variant", key.name, key.params, key.dtypes);
         let text = shader::module(kernel, launch.params, &key.dtypes, launch.threads);
         let what = format!("kernel {} {:?} {:?}", key.name, key.params, key.dtypes.as_slice());
         scoped(&self.device, &what, || {
@@ -117,4 +119,14 @@ impl Pipelines {
             Pipeline { number: self.compiled.len() as u32, compute, layout }
         })
     }
+}
+
+/// Whether a form that is launched is one that its kernel lists, and so one that is validated. Kernels of tests list none.
+#[cfg(test)]
+fn is_listed(kernel: &crate::kernel::Kernel, key: &Key) -> bool {
+    let listed = (kernel.variants)();
+    let is_it = |v: &crate::kernel::Variant| {
+        v.params == key.params && v.threads == key.threads && v.dtypes[..] == key.dtypes[..]
+    };
+    listed.is_empty() || listed.iter().any(is_it)
 }

@@ -116,9 +116,15 @@ impl Function {
         }
     }
 
-    /// Storage types that an operand may have in a compiled form.
+    /// Storage types that the last operand may have in a compiled form.
     pub fn inputs(self) -> &'static [DType] {
-        &[DType::F32]
+        match self {
+            // Of weights in half storage, whose norms are asked for.
+            Function::Square | Function::SquareBackward => &[DType::F32, DType::F16, DType::BF16],
+            Function::IsFinite => &[DType::F32],
+            comparison if comparison.makes_indices() => &[DType::F32, DType::I32],
+            _ => &[DType::F32],
+        }
     }
 }
 

@@ -178,6 +178,9 @@ fn variants(operands: usize) -> Vec<Variant> {
             let y = if function.makes_indices() { DType::I32 } else { DType::F32 };
             for x in function.inputs() {
                 let mut dtypes = vec![*x; operands];
+                if function == &Function::SquareBackward {
+                    dtypes[0] = DType::F32;
+                }
                 dtypes.push(y);
                 let variant = Variant { params: [i as u32, dims, 0, 0], dtypes, threads: THREADS };
                 if function.takes_condition() {
