@@ -14,7 +14,7 @@ use super::{Kind, Profile, Runner};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::native::{CpuLaunch, PATIENCE, Threads};
+use crate::kernel::native::{NativeLaunch, PATIENCE, Threads};
 use crate::mapped_file::MappedFile;
 use crate::recording::{BufferId, Command, Launch, Range};
 use crate::simd::{self, level};
@@ -72,8 +72,8 @@ impl Cpu {
 
     fn launch(&self, launch: &Launch) {
         let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
-        let cpu = CpuLaunch::new(launch, self.threads.count(), bindings);
-        let run = launch.kernel.twin.cpu();
+        let cpu = NativeLaunch::new(launch, self.threads.count(), bindings);
+        let run = launch.kernel.twin.native();
         let run = run.unwrap_or_else(|| panic!("{} was launched on a processor", launch.kernel.name));
         self.threads.install(|| run(&cpu));
     }

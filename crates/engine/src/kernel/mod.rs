@@ -4,7 +4,7 @@ pub mod native;
 pub mod shader;
 
 use crate::dtype::DType;
-use native::CpuLaunch;
+use native::NativeLaunch;
 
 /// `head`, then `tail`: the bindings or scalars of kernels that share their first ones.
 pub const fn joined<T: Copy, const N: usize>(head: &[T], tail: &[T]) -> [T; N] {
@@ -57,12 +57,12 @@ pub struct Kernel {
 pub enum Twin {
     Both {
         wgsl: fn(Params) -> String,
-        cpu: fn(&CpuLaunch),
+        native: fn(&NativeLaunch),
     },
     /// Planned for GPUs alone.
     Gpu(fn(Params) -> String),
     /// Planned for processors alone.
-    Cpu(fn(&CpuLaunch)),
+    Native(fn(&NativeLaunch)),
 }
 
 impl Twin {
@@ -70,14 +70,14 @@ impl Twin {
     pub fn wgsl(&self) -> Option<fn(Params) -> String> {
         match *self {
             Twin::Both { wgsl, .. } | Twin::Gpu(wgsl) => Some(wgsl),
-            Twin::Cpu(_) => None,
+            Twin::Native(_) => None,
         }
     }
 
     /// The native function; nothing of a kernel that no processor is given.
-    pub fn cpu(&self) -> Option<fn(&CpuLaunch)> {
+    pub fn native(&self) -> Option<fn(&NativeLaunch)> {
         match *self {
-            Twin::Both { cpu, .. } | Twin::Cpu(cpu) => Some(cpu),
+            Twin::Both { native, .. } | Twin::Native(native) => Some(native),
             Twin::Gpu(_) => None,
         }
     }

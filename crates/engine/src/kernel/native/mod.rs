@@ -11,7 +11,7 @@ use crate::dtype::DType;
 use crate::recording::{Launch, Range};
 
 /// A launch as a native kernel sees it.
-pub struct CpuLaunch<'a> {
+pub struct NativeLaunch<'a> {
     pub params: Params,
     pub scalars: &'a [u32],
     pub threads: usize,
@@ -20,13 +20,17 @@ pub struct CpuLaunch<'a> {
 }
 
 // The pointers are to ranges that a recording keeps apart: a written range is bound once.
-unsafe impl Sync for CpuLaunch<'_> {}
+unsafe impl Sync for NativeLaunch<'_> {}
 
-impl CpuLaunch<'_> {
+impl NativeLaunch<'_> {
     /// `bindings` are where the launch's ranges lie.
-    pub fn new(launch: &Launch, threads: usize, bindings: SmallVec<[(*mut u8, Range); 6]>) -> CpuLaunch<'_> {
+    pub fn new(
+        launch: &Launch,
+        threads: usize,
+        bindings: SmallVec<[(*mut u8, Range); 6]>,
+    ) -> NativeLaunch<'_> {
         let Launch { params, ref scalars, kernel, .. } = *launch;
-        CpuLaunch { params, scalars, threads, bindings, access: kernel.bindings }
+        NativeLaunch { params, scalars, threads, bindings, access: kernel.bindings }
     }
 
     pub fn u32(&self, i: usize) -> usize {

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::kernel::Scalar;
-use crate::kernel::native::CpuLaunch;
+use crate::kernel::native::NativeLaunch;
 
 /// Query rows of a block of the native kernels.
 pub const LANES: usize = 64;
@@ -99,7 +99,7 @@ impl Geometry {
         scalars
     }
 
-    pub fn of(l: &CpuLaunch) -> Geometry {
+    pub fn of(l: &NativeLaunch) -> Geometry {
         let u = |i| l.u32(i);
         Geometry {
             flags: l.params[0],

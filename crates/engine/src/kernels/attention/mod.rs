@@ -9,7 +9,7 @@
 //! Cost: 4·T·S·D·H flops forward and 10 backward (14 on a GPU, whose two kernels each make S), half
 //! that where causal; memory O(T). Windows of keys are merged through (o, L) in the outputs.
 //! Shaders: a workgroup keeps 4 to 16 rows and streams the other side through workgroup memory
-//! (under 16 KiB), vec4 along D; a plain first version. Native twins: cpu/mod.rs.
+//! (under 16 KiB), vec4 along D; a plain first version. Native twins: native/mod.rs.
 //!
 //! Counted from the text at D = 64, where nothing is hidden: 128 invocations, 8 a row.
 //!
@@ -24,8 +24,8 @@
 //! comes next.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
-mod cpu;
 mod geometry;
+mod native;
 mod plan;
 
 pub use geometry::DIM;
@@ -58,7 +58,7 @@ static FORWARD: Kernel = Kernel {
             let tiled = ["q", "k", "v", "o"];
             wgsl(params, Tiles::forward, &tiled, include_str!("forward.wgsl"))
         },
-        cpu: cpu::forward,
+        native: native::forward,
     },
     variants: || variants(&[F, F, F, I, I, I, F, F], Tiles::forward),
 };
@@ -66,7 +66,7 @@ static DELTA: Kernel = Kernel {
     name: "attention_delta",
     bindings: &[("d_o", Access::Read), ("o", Access::Read), ("delta", Access::Write)],
     scalars: &[Scalar::U32("rows"), Scalar::U32("dim")],
-    twin: Twin::Both { wgsl: |_| include_str!("delta.wgsl").into(), cpu: cpu::delta },
+    twin: Twin::Both { wgsl: |_| include_str!("delta.wgsl").into(), native: native::delta },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F; 3], threads: DELTA_THREADS }],
 };
 /// What the kernels of backward read, before what each of them writes.
@@ -92,7 +92,7 @@ static BACKWARD_Q: Kernel = Kernel {
             let body = include_str!("backward_q.wgsl");
             wgsl(params, Tiles::backward, &tiled, body)
         },
-        cpu: cpu::backward_q,
+        native: native::backward_q,
     },
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F], Tiles::backward),
 };
@@ -106,7 +106,7 @@ static BACKWARD_KV: Kernel = Kernel {
             let body = include_str!("backward_kv.wgsl");
             wgsl(params, Tiles::backward, &tiled, body)
         },
-        cpu: cpu::backward_kv,
+        native: native::backward_kv,
     },
     variants: || variants(&[F, F, F, F, F, F, I, I, I, F, F], Tiles::backward),
 };
@@ -124,7 +124,7 @@ static BACKWARD: Kernel = Kernel {
         ],
     ),
     scalars: &SCALARS,
-    twin: Twin::Cpu(cpu::backward),
+    twin: Twin::Native(native::backward),
     variants: Vec::new,
 };
 

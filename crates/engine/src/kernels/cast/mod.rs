@@ -4,7 +4,7 @@
 //! fraction is dropped, values beyond the range stop at its ends, NaN is 0 (as Rust's `as`). One
 //! invocation takes a pair of elements, since half types are stored by pairs. Cost: one pass.
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -26,7 +26,7 @@ static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &[Scalar::U32("size")],
-    twin: Twin::Both { wgsl, cpu: cpu::cast },
+    twin: Twin::Both { wgsl, native: native::cast },
     variants: || {
         DTYPES
             .into_iter()

@@ -8,17 +8,17 @@
 //! Everything is summed in f32: the first in ascending (c, t), the second in ascending (b, q), cut
 //! into parts by the shape alone.
 //!
-//! GPU: two forms (wgsl.rs), as the products of `gemm`, and with the counts of their tiles
-//! (gemm/wgsl.rs): 8 × 8 gives at most 32 FLOPs a byte, with some 20 registers more for places in x, so
+//! GPU: two forms (shader.rs), as the products of `gemm`, and with the counts of their tiles
+//! (gemm/shader.rs): 8 × 8 gives at most 32 FLOPs a byte, with some 20 registers more for places in x, so
 //! two workgroups of 256 at once. A gathered element is read once for each tap, from the cache: of a
 //! 3 × 3 kernel one in nine comes from memory. Processor: `gemm`'s tiles over panels that
-//! are gathered (cpu/).
+//! are gathered (native/).
 
-mod cpu;
+mod native;
+mod shader;
 #[cfg(test)]
 mod tests;
 mod walk;
-mod wgsl;
 
 pub use walk::{LARGEST, Walk};
 
@@ -31,8 +31,8 @@ use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
+use shader::{Form, Side};
 use walk::{Counts, SCALARS};
-use wgsl::{Form, Side};
 
 type Binding = (&'static str, Access);
 const X: Binding = ("x", Access::Read);
@@ -48,8 +48,8 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
         bindings,
         scalars: &SCALARS,
         twin: Twin::Both {
-            wgsl: |params| wgsl::body(params, Side::Out, BIASED),
-            cpu: cpu::forward::<BIASED>,
+            wgsl: |params| shader::body(params, Side::Out, BIASED),
+            native: native::forward::<BIASED>,
         },
         variants: || variants(Side::Out, BIASED),
     }
@@ -59,7 +59,7 @@ static CONV_WEIGHT: Kernel = Kernel {
     name: "conv_weight",
     bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |params| wgsl::body(params, Side::Weight, false), cpu: cpu::weight },
+    twin: Twin::Both { wgsl: |params| shader::body(params, Side::Weight, false), native: native::weight },
     variants: || variants(Side::Weight, false),
 };
 

@@ -8,7 +8,7 @@
 //! dimension than y, so that both sides are read and written in whole lines. Natively the same two
 //! forms, as `memcpy` of rows and as tiles that stay in the first cache.
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -59,7 +59,7 @@ static COPY: Kernel = Kernel {
             S("y5"),
         ]
     },
-    twin: Twin::Both { wgsl, cpu: cpu::copy },
+    twin: Twin::Both { wgsl, native: native::copy },
     variants: || {
         (1..=DIMS as u32)
             .flat_map(|dims| [(dims, 0), (dims, 1)])

@@ -7,7 +7,7 @@
 //! whose target is no column is NaN (and nothing is read past the row). Cost: one read of the logits
 //! forward, one read and one write backward.
 
-mod cpu;
+mod native;
 mod plan;
 
 pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_place, settle};
@@ -27,7 +27,7 @@ static ROWS: Kernel = Kernel {
         ("log_sum", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
-    twin: Twin::Both { wgsl: |_| by_rows(include_str!("rows.wgsl")), cpu: cpu::rows },
+    twin: Twin::Both { wgsl: |_| by_rows(include_str!("rows.wgsl")), native: native::rows },
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
 /// The loss of every row, with the gradient of their sum written over the logits: what a head that
@@ -36,7 +36,7 @@ static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing"), Scalar::U32("stride")],
-    twin: Twin::Both { wgsl: |_| by_rows(include_str!("in_place.wgsl")), cpu: cpu::in_place },
+    twin: Twin::Both { wgsl: |_| by_rows(include_str!("in_place.wgsl")), native: native::in_place },
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32]),
 };
 /// `params` = [1 where the sum is divided by the count].
@@ -53,7 +53,7 @@ static SETTLE: Kernel = Kernel {
         wgsl: |params| {
             format!("const MEAN = {};\n{WORKGROUP}{}", params[0] == 1, include_str!("settle.wgsl"))
         },
-        cpu: cpu::settle,
+        native: native::settle,
     },
     variants: || variants(2, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
@@ -71,7 +71,7 @@ static BACKWARD: Kernel = Kernel {
     scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
     twin: Twin::Both {
         wgsl: |params| format!("{LOG_SUM}const SCALE = {}u;\n{}", params[0], include_str!("backward.wgsl")),
-        cpu: cpu::backward,
+        native: native::backward,
     },
     variants: || variants(3, &[DType::F32, DType::I32, DType::F32, DType::F32, DType::F32, DType::F32]),
 };

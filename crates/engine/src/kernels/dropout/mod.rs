@@ -6,7 +6,7 @@
 //! five wide products an element; natively 16 counters at a time in vector lanes (0.5 ms for 786,432
 //! elements on two cores with AVX-512, five times a plain copy).
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -45,7 +45,7 @@ static DROPOUT: Kernel = Kernel {
                 if params[0] == 1 { "store_y(i + w, load_y(i + w) + v);" } else { "store_y(i + w, v);" };
             include_str!("dropout.wgsl").replace("STORE", store)
         },
-        cpu: cpu::dropout,
+        native: native::dropout,
     },
     variants: || {
         let dtypes = vec![crate::dtype::DType::F32; 2];

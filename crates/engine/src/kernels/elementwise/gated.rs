@@ -8,13 +8,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::cpu::GRAIN;
 use super::function::PRELUDE;
+use super::native::GRAIN;
 use super::{THREADS, wide};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
+use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
 use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
@@ -39,7 +39,7 @@ pub static BACKWARD: Kernel = Kernel {
             }
             _ => PRELUDE.to_string() + GRADIENTS + WGSL,
         },
-        cpu,
+        native,
     },
     variants: || {
         let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 4], threads: THREADS };
@@ -83,7 +83,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-fn cpu(l: &CpuLaunch) {
+fn native(l: &NativeLaunch) {
     let (gate, up) = (l.read::<f32>(0), l.read::<f32>(1));
     let (d, d_up) = (l.write::<f32>(2), l.write::<f32>(3));
     let d_up = Shared::new(d_up);

@@ -9,9 +9,9 @@
 //! one integer division for each collapsed dimension; under 20 registers, no workgroup memory: occupancy
 //! is full.
 
-mod cpu;
 mod function;
 mod gated;
+mod native;
 pub(in crate::kernels) mod wide;
 
 pub use function::Function;
@@ -72,21 +72,21 @@ static MAP1: Kernel = Kernel {
     name: "map1",
     bindings: &[("a", Access::Read), ("y", Access::Write)],
     scalars: SCALARS.first_chunk::<16>().unwrap(),
-    twin: Twin::Both { wgsl: |params| wgsl(params, 1), cpu: cpu::map::<1> },
+    twin: Twin::Both { wgsl: |params| wgsl(params, 1), native: native::map::<1> },
     variants: || variants(1),
 };
 static MAP2: Kernel = Kernel {
     name: "map2",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
     scalars: SCALARS.first_chunk::<21>().unwrap(),
-    twin: Twin::Both { wgsl: |params| wgsl(params, 2), cpu: cpu::map::<2> },
+    twin: Twin::Both { wgsl: |params| wgsl(params, 2), native: native::map::<2> },
     variants: || variants(2),
 };
 static MAP3: Kernel = Kernel {
     name: "map3",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |params| wgsl(params, 3), cpu: cpu::map::<3> },
+    twin: Twin::Both { wgsl: |params| wgsl(params, 3), native: native::map::<3> },
     variants: || variants(3),
 };
 static ACCUMULATE: Kernel = Kernel {
@@ -98,7 +98,7 @@ static ACCUMULATE: Kernel = Kernel {
             1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
             _ => ACCUMULATE_WGSL.into(),
         },
-        cpu: cpu::accumulate,
+        native: native::accumulate,
     },
     variants: || {
         let plain = Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS };

@@ -26,7 +26,7 @@ static FILL: Kernel = Kernel {
     scalars: &[Scalar::U32("size"), Scalar::U32("word")],
     twin: Twin::Both {
         wgsl: |_| WGSL.into(),
-        cpu: |l| {
+        native: |l| {
             let word = l.scalars[1];
             each_chunk(l.write::<u32>(0), 64 * 1024, |_, y| y.fill(word));
         },

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
@@ -31,7 +31,7 @@ static FLIP: Kernel = Kernel {
     ],
     twin: Twin::Both {
         wgsl: |_| WGSL.into(),
-        cpu: |l| match l.dtype(0).bytes() {
+        native: |l| match l.dtype(0).bytes() {
             4 => native::<u32>(l),
             _ => native::<u16>(l),
         },
@@ -51,7 +51,7 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-fn native<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch) {
+fn native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     let [outer, n, inner, outer_step, step] = std::array::from_fn(|i| l.u32(i));
     let x = l.read::<T>(0);
     let y = Shared::new(l.write::<T>(1));

@@ -5,7 +5,7 @@
 //! one invocation a pick. Cost: forward one pass; backward, for each line of k, the first k to name a place sums for it: at worst k²
 //! comparisons a line, and no two invocations write one place.
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -47,7 +47,7 @@ static GATHER: Kernel = Kernel {
             };
             [missing, include_str!("pick.wgsl"), include_str!("gather.wgsl")].concat()
         },
-        cpu: cpu::gather,
+        native: native::gather,
     },
     // `params` = [1 for i32].
     variants: || {
@@ -63,7 +63,7 @@ static GATHER_BACKWARD: Kernel = Kernel {
     scalars: SCALARS,
     twin: Twin::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
-        cpu: cpu::backward,
+        native: native::backward,
     },
     variants: || {
         let dtypes = vec![DType::F32, DType::I32, DType::F32];
@@ -77,7 +77,7 @@ static PUT: Kernel = Kernel {
     scalars: SCALARS,
     twin: Twin::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
-        cpu: cpu::backward,
+        native: native::backward,
     },
     variants: || {
         let dtypes = vec![DType::F32, DType::I32, DType::F32];

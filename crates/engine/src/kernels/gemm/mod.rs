@@ -4,17 +4,17 @@
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
 //! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
 //!
-//! GPU: forms of tiles, and one of dot products (wgsl.rs), chosen by the shape.
-//! Processor: a loop nest of our own (cpu/).
+//! GPU: forms of tiles, and one of dot products (shader.rs), chosen by the shape.
+//! Processor: a loop nest of our own (native/).
 
-pub(in crate::kernels) mod cpu;
+pub(in crate::kernels) mod native;
+pub(in crate::kernels) mod shader;
 #[cfg(test)]
 mod tests;
 mod together;
-pub(in crate::kernels) mod wgsl;
 
+use shader::Form;
 pub use together::{dense_together, goes_together};
-use wgsl::Form;
 
 use std::rc::Rc;
 
@@ -58,7 +58,7 @@ pub struct Gemm {
 /// Elements from row to row at which a factor of `columns` columns is best made: rows a large power of two apart
 /// fall on one another in a processor's first cache, and the product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
-    if columns.is_multiple_of(cpu::ALIASED) { columns + cpu::LINE } else { columns }
+    if columns.is_multiple_of(native::ALIASED) { columns + native::LINE } else { columns }
 }
 
 impl Gemm {
@@ -189,8 +189,8 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
         bindings,
         scalars: if TWO { &SCALARS_OF_TWO } else { &SCALARS },
         twin: Twin::Both {
-            wgsl: |params| wgsl::body(params, BIASED, TWO),
-            cpu: cpu::gemm::<BIASED, TWO, OUT>,
+            wgsl: |params| shader::body(params, BIASED, TWO),
+            native: native::gemm::<BIASED, TWO, OUT>,
         },
         variants: || variants(BIASED, TWO),
     }

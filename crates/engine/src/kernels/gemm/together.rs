@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::cpu;
+use super::native;
 use crate::context::Context;
 use crate::device::Kind;
 use crate::kernel::{Access, Kernel, Scalar, Twin};
@@ -25,7 +25,7 @@ static OF_TWO: Kernel = Kernel {
         ("y1", Access::Write),
     ],
     scalars: &[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1")],
-    twin: Twin::Cpu(cpu::gemm_together::<2>),
+    twin: Twin::Native(native::gemm_together::<2>),
     variants: Vec::new,
 };
 
@@ -41,7 +41,7 @@ static OF_THREE: Kernel = Kernel {
         ("y2", Access::Write),
     ],
     scalars: &[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1"), Scalar::U32("n2")],
-    twin: Twin::Cpu(cpu::gemm_together::<3>),
+    twin: Twin::Native(native::gemm_together::<3>),
     variants: Vec::new,
 };
 
@@ -50,7 +50,7 @@ pub const KERNELS: &[&Kernel] = &[&OF_TWO, &OF_THREE];
 /// Whether products of x by these weights are one launch: more rows are multiplied in tiles.
 pub fn goes_together(cx: &Context, x: &Value, weights: &[&Value]) -> bool {
     let alike = weights.iter().all(|weight| weight.dtype == weights[0].dtype && weight.size() > 0);
-    let few = (1..=cpu::FEW).contains(&x.shape.rows());
+    let few = (1..=native::FEW).contains(&x.shape.rows());
     cx.profile.kind == Kind::Cpu && few && alike && [2, 3].contains(&weights.len())
 }
 

@@ -10,7 +10,7 @@
 //! Tried on paper: a scan of all indices by every row of the table (V · N, for V ≫ N); sorting on
 //! the host (only where the host knows the indices, and another path to keep right).
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -43,7 +43,7 @@ static TAKE: Kernel = Kernel {
         Scalar::U32("y_step"),
         Scalar::U32("first"),
     ],
-    twin: Twin::Both { wgsl: |_| include_str!("take.wgsl").into(), cpu: cpu::take },
+    twin: Twin::Both { wgsl: |_| include_str!("take.wgsl").into(), native: native::take },
     variants: || {
         let variant =
             |table| Variant { params: [0; 4], dtypes: vec![table, DType::I32, DType::F32], threads: THREADS };
@@ -57,7 +57,7 @@ static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
     scalars: &[Scalar::U32("rows"), Scalar::U32("vocabulary"), Scalar::U32("padding")],
-    twin: Twin::Both { wgsl: |_| include_str!("links.wgsl").into(), cpu: cpu::links },
+    twin: Twin::Both { wgsl: |_| include_str!("links.wgsl").into(), native: native::links },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
 };
 
@@ -78,7 +78,7 @@ static SCATTER: Kernel = Kernel {
         Scalar::U32("column_step"),
         Scalar::U32("d_step"),
     ],
-    twin: Twin::Both { wgsl: |_| include_str!("scatter.wgsl").into(), cpu: cpu::scatter },
+    twin: Twin::Both { wgsl: |_| include_str!("scatter.wgsl").into(), native: native::scatter },
     variants: || {
         let dtypes = vec![DType::I32, DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

@@ -15,7 +15,7 @@
 //! for 128 invocations limit nothing. No register tile: a row of C elements is C / 128 an invocation.
 //! Rows that are whole vectors of four are read by them.
 
-mod cpu;
+mod native;
 mod plan;
 
 pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
@@ -45,7 +45,10 @@ const FORWARD: Kernel = Kernel {
         ("scale", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::F32("eps")],
-    twin: Twin::Both { wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN), cpu: cpu::forward },
+    twin: Twin::Both {
+        wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN),
+        native: native::forward,
+    },
     variants: || variants(&[0, 1, 1, 0, 0], 0),
 };
 static NORM: Kernel = FORWARD;
@@ -53,7 +56,10 @@ static NORM: Kernel = FORWARD;
 const WITH_MEAN: Kernel = Kernel {
     name: "layer norm",
     bindings: &joined::<_, 6>(FORWARD.bindings, &[("mean", Access::Write)]),
-    twin: Twin::Both { wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN), cpu: cpu::forward },
+    twin: Twin::Both {
+        wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN),
+        native: native::forward,
+    },
     variants: || variants(&[0, 1, 1, 0, 0, 0], 0),
     ..FORWARD
 };
@@ -62,7 +68,10 @@ const ADDED: &[(&str, Access)] = &[("added", Access::Read), ("sum", Access::Writ
 static ADDED_NORM: Kernel = Kernel {
     name: "added norm",
     bindings: &joined::<_, 7>(FORWARD.bindings, ADDED),
-    twin: Twin::Both { wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN), cpu: cpu::forward },
+    twin: Twin::Both {
+        wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN),
+        native: native::forward,
+    },
     variants: || variants(&[0, 1, 1, 0, 0, 0, 0], 1),
     ..FORWARD
 };
@@ -71,7 +80,7 @@ static ADDED_LAYER_NORM: Kernel = Kernel {
     bindings: &joined::<_, 8>(WITH_MEAN.bindings, ADDED),
     twin: Twin::Both {
         wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
-        cpu: cpu::forward,
+        native: native::forward,
     },
     variants: || variants(&[0, 1, 1, 0, 0, 0, 0, 0], 1),
     ..FORWARD
@@ -92,7 +101,7 @@ static BACKWARD: Kernel = Kernel {
             0 => wgsl(params, include_str!("backward.wgsl")),
             _ => wgsl(params, include_str!("backward_wide.wgsl")) + &vectors(BACKWARD.bindings, params),
         },
-        cpu: cpu::backward,
+        native: native::backward,
     },
     variants: || variants(&[0, 1, 0, 0, 0, 0], 0),
 };
@@ -106,7 +115,7 @@ static SUM_ROWS: Kernel = Kernel {
         ("y", Access::Write),
     ],
     scalars: &[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")],
-    twin: Twin::Both { wgsl: |params| wgsl(params, include_str!("sums.wgsl")), cpu: cpu::sums },
+    twin: Twin::Both { wgsl: |params| wgsl(params, include_str!("sums.wgsl")), native: native::sums },
     variants: || variants(&[0, 0, 0, 0, 0], 0),
 };
 

@@ -5,7 +5,7 @@
 //! (circular). d_x[o, k, i] = Σ d[o, j, i] over the j with s(j) = k: the one inside first, then those
 //! before, then those after, so that no two write one place. Cost: one pass.
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -38,7 +38,7 @@ static PAD: Kernel = Kernel {
     name: "pad",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |params| mode(params) + include_str!("pad.wgsl"), cpu: cpu::pad },
+    twin: Twin::Both { wgsl: |params| mode(params) + include_str!("pad.wgsl"), native: native::pad },
     variants,
 };
 
@@ -46,7 +46,10 @@ static PAD_BACKWARD: Kernel = Kernel {
     name: "pad_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |params| mode(params) + include_str!("backward.wgsl"), cpu: cpu::backward },
+    twin: Twin::Both {
+        wgsl: |params| mode(params) + include_str!("backward.wgsl"),
+        native: native::backward,
+    },
     variants,
 };
 

@@ -7,7 +7,7 @@
 //! place is kept for the gradient: d_x[p, i] is the sum of the d of the windows that chose i, or of
 //! d / divisor of those that hold it, o ascending. Cost: one pass, times the overlap of windows.
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -50,7 +50,7 @@ static POOL_MAX: Kernel = Kernel {
     name: "pool_max",
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |params| body(params, include_str!("max.wgsl")), cpu: cpu::max },
+    twin: Twin::Both { wgsl: |params| body(params, include_str!("max.wgsl")), native: native::max },
     variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
 };
 
@@ -60,7 +60,7 @@ static POOL_MAX_BACKWARD: Kernel = Kernel {
     scalars: &SCALARS,
     twin: Twin::Both {
         wgsl: |params| body(params, include_str!("max_backward.wgsl")),
-        cpu: cpu::max_backward,
+        native: native::max_backward,
     },
     variants: || vec![variant([0; 4], &[DType::F32, DType::I32, DType::F32])],
 };
@@ -69,7 +69,7 @@ static POOL_MEAN: Kernel = Kernel {
     name: "pool_mean",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |params| body(params, include_str!("mean.wgsl")), cpu: cpu::mean },
+    twin: Twin::Both { wgsl: |params| body(params, include_str!("mean.wgsl")), native: native::mean },
     variants: mean_variants,
 };
 
@@ -79,7 +79,7 @@ static POOL_MEAN_BACKWARD: Kernel = Kernel {
     scalars: &SCALARS,
     twin: Twin::Both {
         wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
-        cpu: cpu::mean_backward,
+        native: native::mean_backward,
     },
     variants: mean_variants,
 };

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::{Extreme, Plan, STRIDES, THREADS, chunked, cpu};
+use super::{Extreme, Plan, STRIDES, THREADS, chunked, native};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -22,7 +22,7 @@ pub static ARGMAX: Kernel = Kernel {
     // Chunks are whole but for the last, which has a launch of its own.
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
-        cpu: |l| cpu::argmax(l, false),
+        native: |l| native::argmax(l, false),
     },
     variants: || variants(|x| vec![x, x, DType::I32]),
 };
@@ -39,7 +39,7 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
     scalars: &SCALARS,
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
-        cpu: |l| cpu::argmax(l, true),
+        native: |l| native::argmax(l, true),
     },
     variants: || variants(|x| vec![x, DType::I32, x, DType::I32]),
 };
@@ -143,7 +143,7 @@ pub static PLACE: Kernel = Kernel {
         Scalar::U32("y_step"),
         Scalar::U32("begin"),
     ],
-    twin: Twin::Both { wgsl: |_| PLACE_WGSL.into(), cpu: cpu::place },
+    twin: Twin::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place },
     variants: || {
         let dtypes = vec![DType::I32, DType::F32, DType::F32];
         vec![Variant { params: [0; 4], dtypes, threads: THREADS }]

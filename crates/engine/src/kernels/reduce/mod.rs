@@ -9,7 +9,7 @@
 //! Cost: one pass. Native: 32 lanes of f32 over 1,024 terms at a time, their sums in f64.
 
 mod argmax;
-mod cpu;
+mod native;
 
 pub use argmax::{arg_extremum, argmax, place};
 
@@ -75,7 +75,7 @@ static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
     scalars: &joined::<_, 11>(&STRIDES, &[Scalar::F32("scale")]),
-    twin: Twin::Both { wgsl, cpu: cpu::reduce },
+    twin: Twin::Both { wgsl, native: native::reduce },
     variants: || {
         let sums_of_squares = |params: &Params| params[0] == 1 && params[2] == 1;
         (0..4)

@@ -7,7 +7,7 @@
 //! One invocation makes a pair (i, i + h), or copies one element.
 //! Source: Su et al., RoFormer, arXiv 2104.09864, in the half-split layout of GPT-NeoX.
 
-mod cpu;
+mod native;
 
 use std::fmt::Write;
 use std::rc::Rc;
@@ -50,7 +50,7 @@ const ONE: Kernel = Kernel {
             S("position_batch"),
         ]
     },
-    twin: Twin::Both { wgsl: |params| wgsl(params, ONE_WGSL), cpu: cpu::rotary },
+    twin: Twin::Both { wgsl: |params| wgsl(params, ONE_WGSL), native: native::rotary },
     variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
 };
 static ROTARY: Kernel = ONE;
@@ -61,7 +61,7 @@ static ROTARY_TWO: Kernel = {
         name: "rotary of two",
         bindings: &joined::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
         scalars: &joined::<_, 13>(ONE.scalars, &[S("heads2"), S("x2_batch"), S("x2_row")]),
-        twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), cpu: cpu::rotary_two },
+        twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), native: native::rotary_two },
         variants: || {
             use DType::{F32, I32};
             variants(&[F32, F32, F32, I32, F32, F32, F32])

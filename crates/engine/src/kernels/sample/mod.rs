@@ -18,7 +18,7 @@
 //! A row with NaN has no token: `bad` names its first NaN, as it does token V where all logits are −∞; it is −1
 //! elsewhere.
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -76,7 +76,7 @@ static SAMPLE: Kernel = Kernel {
     scalars: &SCALARS,
     twin: Twin::Both {
         wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
-        cpu: |l| cpu::sample(l, false),
+        native: |l| native::sample(l, false),
     },
     variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32]),
 };
@@ -104,7 +104,7 @@ fn see(at: u32) { store_seen(at, 1); }
 ",
             )
         },
-        cpu: |l| cpu::sample(l, true),
+        native: |l| native::sample(l, true),
     },
     variants: || variants(&[DType::F32, DType::I32, DType::I32, DType::I32, DType::I32]),
 };

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
@@ -37,7 +37,7 @@ static SCAN: Kernel = Kernel {
             1 => include_str!("columns.wgsl").into(),
             _ => include_str!("rows.wgsl").into(),
         },
-        cpu: native,
+        native: native,
     },
     variants: || {
         let variant =
@@ -51,7 +51,7 @@ pub const KERNELS: &[&Kernel] = &[&SCAN];
 /// Neighbouring columns that a task walks together.
 const WIDTH: usize = 64;
 
-fn native(l: &CpuLaunch) {
+fn native(l: &NativeLaunch) {
     let [rows, n, inner, outer_step, step, first] = std::array::from_fn(|i| l.u32(i));
     let x = l.read::<f32>(0);
     let y = Shared::new(l.write::<f32>(1));

@@ -5,7 +5,7 @@
 //! elsewhere. NaN, +∞ and rows of −∞ alone give NaN throughout the row, as in PyTorch. Cost: two
 //! reads of x, since m and s are found in one pass (the running sum is rescaled when the maximum grows).
 
-mod cpu;
+mod native;
 
 use std::rc::Rc;
 
@@ -34,14 +34,14 @@ static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: forward_wgsl, cpu: cpu::forward },
+    twin: Twin::Both { wgsl: forward_wgsl, native: native::forward },
     variants: || variants(2),
 };
 static BACKWARD: Kernel = Kernel {
     name: "softmax backward",
     bindings: &[("y", Access::Read), ("d", Access::Read), ("d_x", Access::Write)],
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: backward_wgsl, cpu: cpu::backward },
+    twin: Twin::Both { wgsl: backward_wgsl, native: native::backward },
     variants: || variants(3),
 };
 

@@ -9,8 +9,8 @@
 //! is too short for a line, those numbers are added up over the parts of the neighbour. log₂ n passes of two launches,
 //! each reading and writing a line of keys and places.
 
-mod cpu;
 mod merge;
+mod native;
 
 use std::rc::Rc;
 
@@ -36,7 +36,7 @@ static SORT: Kernel = Kernel {
         Scalar::U32("y_step"),
         Scalar::U32("step"),
     ],
-    twin: Twin::Cpu(cpu::sort),
+    twin: Twin::Native(native::sort),
     variants: Vec::new,
 };
 

@@ -14,7 +14,7 @@
 //! ranges of four arenas; one invocation an element. Cost: one pass that reads four values an
 //! element and writes three, bound by memory.
 
-mod cpu;
+mod native;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
@@ -46,7 +46,7 @@ static ADAMW: Kernel = Kernel {
         Scalar::F32("log2"),
         Scalar::F32("lr"),
     ],
-    twin: Twin::Both { wgsl: |_| include_str!("adamw.wgsl").into(), cpu: cpu::adamw },
+    twin: Twin::Both { wgsl: |_| include_str!("adamw.wgsl").into(), native: native::adamw },
     variants: || variants(2),
 };
 

@@ -9,7 +9,7 @@
 //! neither do the bits. Natively a chunk is summed in f64. WGSL promises nothing for values that are
 //! not finite: they are kept out of the sums and carried as marks. Cost: one read of the gradients.
 
-mod cpu;
+mod native;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
@@ -44,7 +44,7 @@ static SUM: Kernel = Kernel {
             let result = if root == 1 { "sqrt(part[0])" } else { "part[0]" };
             include_str!("norm.wgsl").replace("TERM", term).replace("RESULT", result)
         },
-        cpu: cpu::norm,
+        native: native::norm,
     },
     variants: || {
         [[1, 0], [0, 0], [0, 1]]
@@ -61,7 +61,7 @@ static VERDICT: Kernel = Kernel {
     name: "verdict",
     bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
     scalars: &[Scalar::U32("clips"), Scalar::F32("max"), Scalar::U32("latches")],
-    twin: Twin::Both { wgsl: |_| include_str!("verdict.wgsl").into(), cpu: cpu::verdict },
+    twin: Twin::Both { wgsl: |_| include_str!("verdict.wgsl").into(), native: native::verdict },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 
@@ -69,7 +69,7 @@ static COUNTED: Kernel = Kernel {
     name: "counted steps",
     bindings: &[("verdict", Access::ReadWrite)],
     scalars: &[Scalar::F32("steps")],
-    twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), cpu: cpu::counted },
+    twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), native: native::counted },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
 
@@ -77,7 +77,7 @@ static CLIP: Kernel = Kernel {
     name: "clip",
     bindings: &[("norm", Access::Read), ("grad", Access::ReadWrite)],
     scalars: &[Scalar::U32("size"), Scalar::F32("max")],
-    twin: Twin::Both { wgsl: |_| include_str!("clip.wgsl").into(), cpu: cpu::clip },
+    twin: Twin::Both { wgsl: |_| include_str!("clip.wgsl").into(), native: native::clip },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
 

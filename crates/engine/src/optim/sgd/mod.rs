@@ -10,7 +10,7 @@
 //!
 //! Layout: equal ranges of the arenas, one invocation an element. Cost: one pass, bound by memory.
 
-mod cpu;
+mod native;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
@@ -33,7 +33,7 @@ static SGD: Kernel = Kernel {
     name: "sgd",
     bindings: &BINDINGS,
     scalars: &SCALARS,
-    twin: Twin::Both { wgsl: |_| include_str!("sgd.wgsl").into(), cpu: cpu::sgd },
+    twin: Twin::Both { wgsl: |_| include_str!("sgd.wgsl").into(), native: native::sgd },
     variants: || variants(0),
 };
 
@@ -44,7 +44,7 @@ static MOMENTUM: Kernel = Kernel {
         &SCALARS,
         &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov"), Scalar::F32("count")],
     ),
-    twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), cpu: cpu::momentum },
+    twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), native: native::momentum },
     variants: || variants(1),
 };
 

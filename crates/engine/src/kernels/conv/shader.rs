@@ -4,7 +4,7 @@
 //! other way round for the weight's gradient: both are places in x, and their sum is the element.
 
 use crate::kernel::Params;
-use crate::kernels::gemm::wgsl::{SIDE, Stage, both, each};
+use crate::kernels::gemm::shader::{SIDE, Stage, both, each};
 
 /// What is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The native twin: 64 elements at a time, compiled for each instruction set.
 
-use crate::kernel::native::{CpuLaunch, each_chunk};
+use crate::kernel::native::{NativeLaunch, each_chunk};
 use crate::random::philox_lanes;
 use crate::simd::vectorised;
 
@@ -17,7 +17,7 @@ struct Mask {
     scale: f32,
 }
 
-pub fn dropout(l: &CpuLaunch) {
+pub fn dropout(l: &NativeLaunch) {
     let s = l.scalars;
     let mask = Mask { seed: [s[2], s[3]], offset: [s[4], s[5]], threshold: s[6], scale: l.f32(7) };
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));

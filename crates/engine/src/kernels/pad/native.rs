@@ -1,7 +1,7 @@
 //! The native twin: whole rows of `inner` elements.
 
 use super::Mode;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
@@ -15,7 +15,7 @@ struct Edges {
 }
 
 impl Edges {
-    fn of(l: &CpuLaunch) -> Edges {
+    fn of(l: &NativeLaunch) -> Edges {
         let mode = [Mode::Reflect, Mode::Replicate, Mode::Circular][l.params[0] as usize];
         Edges { mode, n: l.u32(1), inner: l.u32(2), before: l.u32(3), after: l.u32(4) }
     }
@@ -37,7 +37,7 @@ impl Edges {
     }
 }
 
-pub fn pad(l: &CpuLaunch) {
+pub fn pad(l: &NativeLaunch) {
     let e = Edges::of(l);
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let grain = (GRAIN / e.inner).max(1);
@@ -49,7 +49,7 @@ pub fn pad(l: &CpuLaunch) {
     });
 }
 
-pub fn backward(l: &CpuLaunch) {
+pub fn backward(l: &NativeLaunch) {
     let e = Edges::of(l);
     let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
     let (block, padded) = (e.n * e.inner, e.total() * e.inner);

@@ -140,15 +140,15 @@ macro_rules! for_each_level {
             {
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
                 fn avx512($($arg: $ty),*) {
-                    body::<$crate::kernels::attention::cpu::simd::x86::Avx512>($($arg),*)
+                    body::<$crate::kernels::attention::native::simd::x86::Avx512>($($arg),*)
                 }
                 #[target_feature(enable = "avx2,fma")]
                 fn avx2($($arg: $ty),*) {
-                    body::<$crate::kernels::attention::cpu::simd::x86::Avx2>($($arg),*)
+                    body::<$crate::kernels::attention::native::simd::x86::Avx2>($($arg),*)
                 }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,avx512bf16")]
                 fn pairs($($arg: $ty),*) {
-                    body::<$crate::kernels::attention::cpu::simd::x86::Pairs>($($arg),*)
+                    body::<$crate::kernels::attention::native::simd::x86::Pairs>($($arg),*)
                 }
                 match $crate::simd::level() {
                     $crate::simd::Level::Avx512Bf16 if $rounded => return unsafe { pairs($($arg),*) },

@@ -1,11 +1,11 @@
 //! The native twins: a row at a time. Forward reads it once, by blocks that the first cache holds.
 
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::{exp_or_zero, log_sum, max, sum, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
-pub fn rows(l: &CpuLaunch) {
+pub fn rows(l: &NativeLaunch) {
     let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
@@ -19,7 +19,7 @@ pub fn rows(l: &CpuLaunch) {
     });
 }
 
-pub fn in_place(l: &CpuLaunch) {
+pub fn in_place(l: &NativeLaunch) {
     let (n, ignore, smoothing, stride) = (l.u32(0), l.scalars[1] as i32, l.f32(2), l.u32(3));
     let targets = l.read::<i32>(1);
     let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
@@ -57,7 +57,7 @@ fn target(t: i32, ignore: i32, n: usize) -> Target {
     }
 }
 
-pub fn settle(l: &CpuLaunch) {
+pub fn settle(l: &NativeLaunch) {
     let (ignore, first, last) = (l.scalars[1] as i32, l.u32(2) == 1, l.u32(3) == 1);
     let (losses, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (y, count) = (&mut l.write::<f32>(2)[0], &mut l.write::<f32>(3)[0]);
@@ -68,7 +68,7 @@ pub fn settle(l: &CpuLaunch) {
     *y = if l.params[0] == 1 && last { total / *count } else { total };
 }
 
-pub fn backward(l: &CpuLaunch) {
+pub fn backward(l: &NativeLaunch) {
     let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
     let (x, targets, log_sum) = (l.read::<f32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));

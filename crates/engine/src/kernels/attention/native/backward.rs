@@ -8,7 +8,7 @@
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_level, product};
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
-use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_row, each_task};
+use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_row, each_task};
 use crate::simd::{dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
@@ -22,7 +22,7 @@ struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    fn of(l: &'a CpuLaunch) -> Self {
+    fn of(l: &'a NativeLaunch) -> Self {
         Inputs {
             q: l.read(0),
             k: l.read(1),
@@ -36,7 +36,7 @@ impl<'a> Inputs<'a> {
 }
 
 /// δ = Σ dO ∘ O over rows of D.
-pub fn delta(l: &CpuLaunch) {
+pub fn delta(l: &NativeLaunch) {
     let dim = l.u32(1);
     let (d_o, o) = (l.read::<f32>(0), l.read::<f32>(1));
     let per_task = (16 * 1024 / dim).max(1);
@@ -54,13 +54,13 @@ vectorised! {
 }
 
 /// All three gradients.
-pub fn backward(l: &CpuLaunch) {
+pub fn backward(l: &NativeLaunch) {
     let d_q = Shared::new(l.write::<f32>(9));
     keys(l, Some(&d_q), [10, 11], l.write(12));
 }
 
 /// The gradients of K and V.
-pub fn backward_kv(l: &CpuLaunch) {
+pub fn backward_kv(l: &NativeLaunch) {
     let g = Geometry::of(l);
     // Never planned for this device, so this scratch is not the pool's.
     let mut parts = vec![0.0; g.parts()];
@@ -68,7 +68,7 @@ pub fn backward_kv(l: &CpuLaunch) {
 }
 
 /// The gradient of Q.
-pub fn backward_q(l: &CpuLaunch) {
+pub fn backward_q(l: &NativeLaunch) {
     let g = Geometry::of(l);
     let inputs = Inputs::of(l);
     let d_q = Shared::new(l.write::<f32>(9));
@@ -80,7 +80,7 @@ pub fn backward_q(l: &CpuLaunch) {
     });
 }
 
-fn keys(l: &CpuLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &mut [f32]) {
+fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &mut [f32]) {
     let g = Geometry::of(l);
     let inputs = Inputs::of(l);
     let chunks = g.chunks();

@@ -1,6 +1,6 @@
 //! Copies what positions and taps meet at in x into rows: a row a tap, a column a position.
 
-use crate::kernel::native::CpuLaunch;
+use crate::kernel::native::NativeLaunch;
 use crate::simd::vectorised;
 
 /// What a launch was told, see `walk.rs`.
@@ -38,7 +38,7 @@ pub struct Run {
 }
 
 impl View {
-    pub fn of(l: &CpuLaunch) -> View {
+    pub fn of(l: &NativeLaunch) -> View {
         let signed = |i: usize| l.scalars[i] as i32 as isize;
         let lower = |i: usize| l.u32(i) & 0xffff;
         let upper = |i: usize| (l.scalars[i] as i32 >> 16) as isize;

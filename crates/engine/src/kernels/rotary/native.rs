@@ -1,7 +1,7 @@
 //! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
 
 use super::{INVERSE, POSITIONS};
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::vectorised;
 
 /// Elements that one task takes.
@@ -10,20 +10,20 @@ const GRAIN: usize = 16 * 1024;
 /// A tensor of a launch: [heads, from one batch to the next, from one position to the next], x and y.
 type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);
 
-pub fn rotary(l: &CpuLaunch) {
+pub fn rotary(l: &NativeLaunch) {
     rows(l, &[first(l)]);
 }
 
-pub fn rotary_two(l: &CpuLaunch) {
+pub fn rotary_two(l: &NativeLaunch) {
     let second = ([10, 11, 12].map(|i| l.u32(i)), l.read::<f32>(5), Shared::new(l.write::<f32>(6)));
     rows(l, &[first(l), second]);
 }
 
-fn first<'a>(l: &'a CpuLaunch) -> Tensor<'a> {
+fn first<'a>(l: &'a NativeLaunch) -> Tensor<'a> {
     ([2, 4, 5].map(|i| l.u32(i)), l.read::<f32>(0), Shared::new(l.write::<f32>(4)))
 }
 
-fn rows(l: &CpuLaunch, tensors: &[Tensor]) {
+fn rows(l: &NativeLaunch, tensors: &[Tensor]) {
     let [batch, time, dim, half, width, rows] = [0, 1, 3, 6, 7, 8].map(|i| l.u32(i));
     let position_batch = l.u32(9);
     let (cos, sin, positions) = (l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));

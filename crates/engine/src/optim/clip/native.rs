@@ -1,14 +1,14 @@
 //! The native twins.
 
 use super::CHUNK;
-use crate::kernel::native::{CpuLaunch, each_chunk};
+use crate::kernel::native::{NativeLaunch, each_chunk};
 
 /// Chunks that one task takes at least.
 const CHUNKS: usize = 32;
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-pub fn norm(l: &CpuLaunch) {
+pub fn norm(l: &NativeLaunch) {
     let x = l.read::<f32>(0);
     let (squares, root) = (l.params[0] == 1, l.params[1] == 1);
     let sum = |chunk: &[f32]| if squares { lanes(chunk, |v| v * v) } else { lanes(chunk, |v| v) };
@@ -34,7 +34,7 @@ fn lanes(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     sums.iter().sum::<f64>() + tail
 }
 
-pub fn verdict(l: &CpuLaunch) {
+pub fn verdict(l: &NativeLaunch) {
     let norm = l.read::<f32>(0)[0];
     let [factor, stop, late, latch] = l.write::<f32>(1) else { unreachable!("four values") };
     let (clips, max, latches) = (l.u32(0) == 1, l.f32(1), l.u32(2) == 1);
@@ -49,12 +49,12 @@ pub fn verdict(l: &CpuLaunch) {
     }
 }
 
-pub fn counted(l: &CpuLaunch) {
+pub fn counted(l: &NativeLaunch) {
     let late = &mut l.write::<f32>(0)[2];
     *late = (*late - l.f32(0)).max(0.0);
 }
 
-pub fn clip(l: &CpuLaunch) {
+pub fn clip(l: &NativeLaunch) {
     let norm = l.read::<f32>(0)[0];
     let factor = if norm.is_nan() { norm } else { factor(norm, l.f32(1)) };
     each_chunk(l.write::<f32>(1), GRAIN, |_, grad| grad.iter_mut().for_each(|g| *g *= factor));

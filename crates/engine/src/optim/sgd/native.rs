@@ -1,11 +1,11 @@
 //! The native twins.
 
-use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
+use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-pub fn sgd(l: &CpuLaunch) {
+pub fn sgd(l: &NativeLaunch) {
     let &[factor, stop, ..] = l.read::<f32>(1) else { unreachable!("four values") };
     if stop > 0.0 {
         return;
@@ -19,7 +19,7 @@ pub fn sgd(l: &CpuLaunch) {
     });
 }
 
-pub fn momentum(l: &CpuLaunch) {
+pub fn momentum(l: &NativeLaunch) {
     let &[factor, stop, late, _] = l.read::<f32>(1) else { unreachable!("four values") };
     if stop > 0.0 {
         return;

@@ -74,10 +74,10 @@ use half::{bf16, f16};
 use product::{Product, Second};
 
 use crate::dtype::DType;
-use crate::kernel::native::CpuLaunch;
+use crate::kernel::native::NativeLaunch;
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
-pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &CpuLaunch) {
+pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunch) {
     let (loops, threads, second) = (loops::best(), l.threads, TWO.then(|| second::<OUT>(l)));
     match l.dtype(1) {
         DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, second).run(loops, threads) },
@@ -91,7 +91,7 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &CpuLaunch) 
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.
-fn second<const OUT: usize>(l: &CpuLaunch) -> Second {
+fn second<const OUT: usize>(l: &NativeLaunch) -> Second {
     let [m, n] = [0, 1].map(|i| l.u32(i));
     let [k, a_row, a_column, b_row, b_column] = [17, 18, 19, 20, 21].map(|i| l.u32(i));
     let (a, b) = (l.read::<f32>(OUT - 2), l.read::<f32>(OUT - 1));
@@ -101,7 +101,7 @@ fn second<const OUT: usize>(l: &CpuLaunch) -> Second {
 }
 
 /// Products of one A by N weights: bindings A, the weights, the products; scalars m, k, and each n.
-pub fn gemm_together<const N: usize>(l: &CpuLaunch) {
+pub fn gemm_together<const N: usize>(l: &NativeLaunch) {
     match l.dtype(1) {
         DType::F32 => run_together::<f32, N>(l),
         DType::F16 => run_together::<f16, N>(l),
@@ -110,7 +110,7 @@ pub fn gemm_together<const N: usize>(l: &CpuLaunch) {
     }
 }
 
-fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(l: &CpuLaunch) {
+fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(l: &NativeLaunch) {
     let (m, k) = (l.u32(0), l.u32(1));
     let a = l.read::<f32>(0);
     assert!(m * k <= a.len(), "gemm: A ends early");
@@ -146,7 +146,7 @@ fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(l: &CpuLaunch)
 
 /// The product over a launch's operands, which reach as far as it says.
 fn operands<T: loops::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
-    l: &CpuLaunch,
+    l: &NativeLaunch,
     second: Option<Second>,
 ) -> Product<T> {
     let [m, n, k, batch] = [0, 1, 2, 3].map(|i| l.u32(i));

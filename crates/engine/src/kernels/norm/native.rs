@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_range, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_range, each_row};
 use crate::simd::{dot, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
-fn optional<'a>(l: &'a CpuLaunch, present: usize, binding: usize) -> Option<Cow<'a, [f32]>> {
+fn optional<'a>(l: &'a NativeLaunch, present: usize, binding: usize) -> Option<Cow<'a, [f32]>> {
     (l.params[present] == 1).then(|| l.read_f32(binding))
 }
 
-pub fn forward(l: &CpuLaunch) {
+pub fn forward(l: &NativeLaunch) {
     let (n, eps) = (l.u32(0), l.f32(1));
     let (centred, added) = (l.params[0] == 1, l.params[3] & 1 == 1);
     let (weight, bias) = (optional(l, 1, 1), optional(l, 2, 2));
@@ -40,7 +40,7 @@ pub fn forward(l: &CpuLaunch) {
     });
 }
 
-pub fn backward(l: &CpuLaunch) {
+pub fn backward(l: &NativeLaunch) {
     let n = l.u32(0);
     let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(2), l.read::<f32>(3), l.read::<f32>(4));
     let weight = optional(l, 1, 1);
@@ -63,7 +63,7 @@ pub fn backward(l: &CpuLaunch) {
     });
 }
 
-pub fn sums(l: &CpuLaunch) {
+pub fn sums(l: &NativeLaunch) {
     let (n, rows, chunk) = (l.u32(0), l.u32(1), l.u32(2));
     let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2), l.read::<f32>(3));
     let (centred, weighted) = (l.params[0] == 1, l.params[1] == 1);

@@ -1,13 +1,13 @@
 //! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
 
 use super::Windows;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 
 /// Terms that one task takes at least.
 const GRAIN: usize = 16 * 1024;
 
 impl Windows {
-    fn of(l: &CpuLaunch) -> Windows {
+    fn of(l: &NativeLaunch) -> Windows {
         let part = |k: usize| std::array::from_fn(|d| l.u32(1 + 3 * k + d));
         Windows {
             planes: 0,
@@ -70,7 +70,7 @@ fn product(n: [usize; 3]) -> usize {
     n.iter().product()
 }
 
-pub fn max(l: &CpuLaunch) {
+pub fn max(l: &NativeLaunch) {
     let w = Windows::of(l);
     let (x, y, index) = (l.read::<f32>(0), l.write::<f32>(1), l.write::<i32>(2));
     let (size, out) = (product(w.size), product(w.out));
@@ -90,7 +90,7 @@ pub fn max(l: &CpuLaunch) {
     });
 }
 
-pub fn max_backward(l: &CpuLaunch) {
+pub fn max_backward(l: &NativeLaunch) {
     let w = Windows::of(l);
     let (d, index, d_x) = (l.read::<f32>(0), l.read::<i32>(1), l.write::<f32>(2));
     let (size, out) = (product(w.size), product(w.out));
@@ -105,7 +105,7 @@ pub fn max_backward(l: &CpuLaunch) {
     });
 }
 
-pub fn mean(l: &CpuLaunch) {
+pub fn mean(l: &NativeLaunch) {
     let w = Windows::of(l);
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let (size, out) = (product(w.size), product(w.out));
@@ -126,7 +126,7 @@ pub fn mean(l: &CpuLaunch) {
     });
 }
 
-pub fn mean_backward(l: &CpuLaunch) {
+pub fn mean_backward(l: &NativeLaunch) {
     let w = Windows::of(l);
     let (d, d_x) = (l.read::<f32>(0), l.write::<f32>(1));
     let (size, out) = (product(w.size), product(w.out));

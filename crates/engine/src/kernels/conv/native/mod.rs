@@ -21,8 +21,8 @@ mod gather;
 use half::{bf16, f16};
 
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, Shared};
-use crate::kernels::gemm::cpu::{
+use crate::kernel::native::{NativeLaunch, Shared};
+use crate::kernels::gemm::native::{
     Block, Cut, Left, Loops, PANELS_OF_A_TASK, Right, Settle, Source, Stored, best, workspace,
 };
 use gather::{View, gather};
@@ -30,7 +30,7 @@ use gather::{View, gather};
 /// Positions that are gathered at once for the weight's gradient: with a panel's taps, 16 KiB.
 const STRIP: usize = 128;
 
-pub fn forward<const BIAS: bool>(l: &CpuLaunch) {
+pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
     match l.dtype(1) {
         DType::F32 => out::<f32, BIAS>(l),
         DType::F16 => out::<f16, BIAS>(l),
@@ -64,7 +64,7 @@ fn settle(c: &mut [f32], row: usize, accumulate: bool) -> Settle {
     Settle { c: c.as_mut_ptr(), row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
-fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
+fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &NativeLaunch) {
     let view = View::of(l);
     let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
     let bias = BIAS.then(|| l.read::<f32>(2));
@@ -125,7 +125,7 @@ fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &CpuLaunch) {
     });
 }
 
-pub fn weight(l: &CpuLaunch) {
+pub fn weight(l: &NativeLaunch) {
     let view = View::of(l);
     let (x, d) = (l.read::<f32>(0), l.read::<f32>(1));
     let d_weight = Shared::new(l.write::<f32>(2));

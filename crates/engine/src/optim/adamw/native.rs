@@ -1,12 +1,12 @@
 //! The native twin: chunks in parallel, in loops that vectorise.
 
-use crate::kernel::native::{CpuLaunch, Shared, each_chunk};
+use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
 use crate::simd::vectorised;
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-pub fn adamw(l: &CpuLaunch) {
+pub fn adamw(l: &NativeLaunch) {
     let &[factor, stop, late, _] = l.read::<f32>(1) else { unreachable!("four values") };
     if stop > 0.0 {
         return;

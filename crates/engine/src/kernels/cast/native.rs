@@ -1,14 +1,14 @@
 //! The native twin.
 
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, each_chunk};
+use crate::kernel::native::{NativeLaunch, each_chunk};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-pub fn cast(l: &CpuLaunch) {
+pub fn cast(l: &NativeLaunch) {
     use DType::*;
     match (l.dtype(0), l.dtype(1)) {
         (F32, F16) => chunks(l, |x: &[f32], y: &mut [f16]| y.convert_from_f32_slice(x)),
@@ -29,7 +29,7 @@ pub fn cast(l: &CpuLaunch) {
     }
 }
 
-fn chunks<X, Y>(l: &CpuLaunch, convert: impl Fn(&[X], &mut [Y]) + Sync)
+fn chunks<X, Y>(l: &NativeLaunch, convert: impl Fn(&[X], &mut [Y]) + Sync)
 where
     X: bytemuck::Pod + Sync,
     Y: bytemuck::Pod + Send,
@@ -38,7 +38,7 @@ where
     each_chunk(y, GRAIN, |at, y| convert(&x[at..at + y.len()], y));
 }
 
-fn each<X, Y>(l: &CpuLaunch, f: impl Fn(X) -> Y + Sync)
+fn each<X, Y>(l: &NativeLaunch, f: impl Fn(X) -> Y + Sync)
 where
     X: bytemuck::Pod + Sync,
     Y: bytemuck::Pod + Send,

@@ -1,9 +1,9 @@
 //! The native form: a line at a time, as words of key and place.
 
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, Shared, each_range};
+use crate::kernel::native::{NativeLaunch, Shared, each_range};
 
-pub fn sort(l: &CpuLaunch) {
+pub fn sort(l: &NativeLaunch) {
     match l.dtype(0) {
         DType::I32 => lines(l, |v: i32| v as u32 ^ 0x8000_0000),
         _ => lines(l, key),
@@ -24,7 +24,7 @@ fn key(v: f32) -> u32 {
     }
 }
 
-fn lines<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch, key: impl Fn(T) -> u32 + Sync) {
+fn lines<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch, key: impl Fn(T) -> u32 + Sync) {
     let [outer, n, inner, count, descending, x_step, y_step, step] = std::array::from_fn(|i| l.u32(i));
     let x = l.read::<T>(0);
     let values = Shared::new(l.write::<T>(1));

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::{EXP2, FARTHEST, LOG2_E};
-use crate::kernel::native::{CpuLaunch, count, each_chunk, map_tasks};
+use crate::kernel::native::{NativeLaunch, count, each_chunk, map_tasks};
 use crate::simd::{max, sum_by, vectorised};
 
 /// Tokens that one task takes.
@@ -32,7 +32,7 @@ struct Row {
     farthest: u32,
 }
 
-pub fn sample(l: &CpuLaunch, penalised: bool) {
+pub fn sample(l: &NativeLaunch, penalised: bool) {
     let n = l.u32(0);
     let (logits, random) = (l.read::<f32>(0), l.read::<u32>(1));
     let (token, bad) = (l.write::<i32>(2), l.write::<i32>(3));

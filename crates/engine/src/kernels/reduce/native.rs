@@ -1,7 +1,7 @@
 //! The native twins: 1,024 terms at a time in f32 lanes, their sums in f64.
 
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::{Fma, max, min, sum, sum_by, vectorised};
 
 const SUM: u32 = 0;
@@ -13,7 +13,7 @@ const SPAN: usize = 1024;
 const WIDTH: usize = 128;
 const DEPTH: usize = 32;
 
-pub fn reduce(l: &CpuLaunch) {
+pub fn reduce(l: &NativeLaunch) {
     if l.dtype(0) == DType::I32 {
         return reduce_whole(l);
     }
@@ -59,7 +59,7 @@ fn further(kind: u32, a: f32, b: f32) -> f32 {
 }
 
 /// i32, whose sums wrap.
-fn reduce_whole(l: &CpuLaunch) {
+fn reduce_whole(l: &NativeLaunch) {
     let x = l.read::<i32>(0);
     let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
     let (step, first, kind) = (l.u32(6), l.u32(9) == 1, l.params[0]);
@@ -136,7 +136,7 @@ vectorised! {
     }
 }
 
-pub fn argmax(l: &CpuLaunch, of_parts: bool) {
+pub fn argmax(l: &NativeLaunch, of_parts: bool) {
     let smallest = l.params[0] == 1;
     if l.dtype(0) == DType::I32 {
         let beats = move |v: i32, best: i32| if smallest { v < best } else { v > best };
@@ -151,7 +151,7 @@ pub fn argmax(l: &CpuLaunch, of_parts: bool) {
 
 /// The first that none beats; `of_row` knows it of elements that lie side by side, or nothing.
 fn first<T: bytemuck::Pod + Send + Sync>(
-    l: &CpuLaunch,
+    l: &NativeLaunch,
     of_parts: bool,
     beats: impl Fn(T, T) -> bool + Sync,
     of_row: impl Fn(&[T]) -> Option<usize> + Sync,
@@ -182,7 +182,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
     });
 }
 
-pub fn place(l: &CpuLaunch) {
+pub fn place(l: &NativeLaunch) {
     let (index, d) = (l.read::<i32>(0), l.read::<f32>(1));
     let (rows, n, inner) = (l.u32(0), l.u32(1), l.u32(2));
     let (y_outer, step, begin) = (l.u32(3), l.u32(4), l.u32(5));

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-pub fn take(l: &CpuLaunch) {
+pub fn take(l: &NativeLaunch) {
     match l.dtype(0) {
         DType::F32 => rows(l, |x: &[f32], y| y.copy_from_slice(x), |v| v),
         DType::F16 => rows(l, |x: &[f16], y| x.convert_to_f32_slice(y), f16::to_f32),
@@ -20,7 +20,7 @@ pub fn take(l: &CpuLaunch) {
 }
 
 fn rows<T: bytemuck::Pod + Sync>(
-    l: &CpuLaunch,
+    l: &NativeLaunch,
     row: impl Fn(&[T], &mut [f32]) + Sync,
     convert: impl Fn(T) -> f32 + Sync,
 ) {
@@ -51,7 +51,7 @@ fn rows<T: bytemuck::Pod + Sync>(
     });
 }
 
-pub fn links(l: &CpuLaunch) {
+pub fn links(l: &NativeLaunch) {
     let (ids, next, head) = (l.read::<i32>(0), l.write::<i32>(1), l.write::<i32>(2));
     let (vocabulary, padding) = (l.scalars[1], l.scalars[2]);
     let mut last: HashMap<i32, usize> = HashMap::with_capacity(ids.len());
@@ -66,7 +66,7 @@ pub fn links(l: &CpuLaunch) {
     }
 }
 
-pub fn scatter(l: &CpuLaunch) {
+pub fn scatter(l: &NativeLaunch) {
     let (next, head, d_y) = (l.read::<i32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let d_table = Shared::new(l.write::<f32>(3));
     let [from, count, n, columns, row_step, column_step, d_step] = std::array::from_fn(|k| l.u32(k));

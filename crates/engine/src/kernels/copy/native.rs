@@ -1,12 +1,12 @@
 //! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
 
 use super::{DIMS, TILE};
-use crate::kernel::native::{CpuLaunch, Shared, each_row, each_task};
+use crate::kernel::native::{NativeLaunch, Shared, each_row, each_task};
 
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-pub fn copy(l: &CpuLaunch) {
+pub fn copy(l: &NativeLaunch) {
     match l.dtype(0).bytes() {
         4 => walk::<u32>(l),
         _ => walk::<u16>(l),
@@ -22,7 +22,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(l: &CpuLaunch) -> Walk {
+    fn new(l: &NativeLaunch) -> Walk {
         let part = |k: usize| std::array::from_fn(|d| l.u32(1 + k * DIMS + d));
         Walk { dims: l.params[0] as usize, n: part(0), x: part(1), y: part(2) }
     }
@@ -40,7 +40,7 @@ impl Walk {
     }
 }
 
-fn walk<T: bytemuck::Pod + Send + Sync>(l: &CpuLaunch) {
+fn walk<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     let walk = Walk::new(l);
     let x = l.read::<T>(0);
     let y = Shared::new(l.write::<T>(1));

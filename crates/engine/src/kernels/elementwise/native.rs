@@ -6,7 +6,7 @@
 use super::function::Loop;
 use super::{DIMS, Function};
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, Shared, each_chunk, each_task};
+use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_task};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -23,7 +23,7 @@ enum Operand<'a> {
 }
 
 impl Operand<'_> {
-    fn of<'a>(l: &'a CpuLaunch, k: usize) -> Operand<'a> {
+    fn of<'a>(l: &'a NativeLaunch, k: usize) -> Operand<'a> {
         match l.dtype(k) {
             DType::F32 => Operand::F32(l.read(k)),
             DType::F16 => Operand::F16(l.read(k)),
@@ -53,7 +53,7 @@ fn gather<T: Copy>(out: &mut [f32], x: &[T], stride: usize, convert: impl Fn(T) 
     }
 }
 
-pub fn map<const N: usize>(l: &CpuLaunch) {
+pub fn map<const N: usize>(l: &NativeLaunch) {
     let function = Function::ALL[l.params[0] as usize];
     let operands: [Operand; N] = std::array::from_fn(|k| Operand::of(l, k));
     let run = function.native();
@@ -77,7 +77,7 @@ type Places<const N: usize> = [(usize, usize); N];
 
 /// Calls `row` for every piece of a row of y.
 fn walk<const N: usize, T: Send>(
-    l: &CpuLaunch,
+    l: &NativeLaunch,
     _: &[Operand; N],
     y: &mut [T],
     row: &(dyn Fn(&mut [T], Places<N>) + Sync),
@@ -146,7 +146,7 @@ fn apply<const N: usize>(run: Loop, y: &mut [f32], operands: &[Operand; N], plac
     }
 }
 
-pub fn accumulate(l: &CpuLaunch) {
+pub fn accumulate(l: &NativeLaunch) {
     let x = l.read::<f32>(0);
     let y = l.write::<f32>(1);
     each_chunk(y, GRAIN, |at, y| y.iter_mut().zip(&x[at..]).for_each(|(y, x)| *y += x));

@@ -3,13 +3,13 @@
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::simd::{Simd, for_each_level, product};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
-use crate::kernel::native::{CpuLaunch, Shared, each_task};
+use crate::kernel::native::{NativeLaunch, Shared, each_task};
 use crate::simd::exp_or_zero;
 
 /// Lanes of running maxima that stay in registers.
 const WIDE: usize = 16;
 
-pub fn forward(l: &CpuLaunch) {
+pub fn forward(l: &NativeLaunch) {
     let g = Geometry::of(l);
     let (q, k, v) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2));
     let labels = Labels { query_segment: l.read(3), key_segment: l.read(4), mask: l.read(5) };

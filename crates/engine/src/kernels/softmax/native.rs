@@ -1,12 +1,12 @@
 //! The native twins: a row at a time, or up to 64 neighbouring columns.
 
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 const WIDTH: usize = 64;
 
-pub fn forward(l: &CpuLaunch) {
+pub fn forward(l: &NativeLaunch) {
     let (x, log) = (l.read::<f32>(0), l.params[0] == 1);
     let (n, inner) = (l.u32(0), l.u32(1));
     if inner == 1 {
@@ -19,7 +19,7 @@ pub fn forward(l: &CpuLaunch) {
     blocks(l, |base, width| columns(&x[base..], &y, base, n, inner, width, log));
 }
 
-pub fn backward(l: &CpuLaunch) {
+pub fn backward(l: &NativeLaunch) {
     let (y, d, log) = (l.read::<f32>(0), l.read::<f32>(1), l.params[0] == 1);
     let (n, inner) = (l.u32(0), l.u32(1));
     if inner == 1 {
@@ -34,7 +34,7 @@ pub fn backward(l: &CpuLaunch) {
 }
 
 /// Calls `f` with the first element and the width of every block of columns.
-fn blocks(l: &CpuLaunch, f: impl Fn(usize, usize) + Sync) {
+fn blocks(l: &NativeLaunch, f: impl Fn(usize, usize) + Sync) {
     let (n, inner, rows) = (l.u32(0), l.u32(1), l.u32(2));
     let per_row = inner.div_ceil(WIDTH);
     each_row(rows * per_row, GRAIN / (n * WIDTH.min(inner)), |task| {

@@ -1,7 +1,7 @@
 //! The native twin: lines of the outer dimension in parallel.
 
 use crate::dtype::DType;
-use crate::kernel::native::{CpuLaunch, Shared, each_row};
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use half::{bf16, f16};
 
 /// Elements that one task takes.
@@ -23,7 +23,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(l: &CpuLaunch) -> Walk {
+    fn new(l: &NativeLaunch) -> Walk {
         Walk {
             outer: l.u32(0),
             picks: l.u32(1),
@@ -45,7 +45,7 @@ impl Walk {
     }
 }
 
-pub fn gather(l: &CpuLaunch) {
+pub fn gather(l: &NativeLaunch) {
     match l.dtype(0) {
         DType::F32 => pick(l, f32::NAN, |v: f32| v),
         DType::F16 => pick(l, f32::NAN, f16::to_f32),
@@ -55,7 +55,7 @@ pub fn gather(l: &CpuLaunch) {
 }
 
 fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
-    l: &CpuLaunch,
+    l: &NativeLaunch,
     missing: Y,
     convert: impl Fn(T) -> Y + Sync,
 ) {
@@ -82,7 +82,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
 
 /// One task owns all that an outer index and a run of inner ones name, so that it may add in the
 /// order of k.
-pub fn backward(l: &CpuLaunch) {
+pub fn backward(l: &NativeLaunch) {
     const WIDTH: usize = 256;
     let w = Walk::new(l);
     let d_x = Shared::new(l.write::<f32>(0));
