@@ -11,7 +11,7 @@ use std::time::Instant;
 use lowrank_engine::context::Context;
 use lowrank_engine::device::{Device, Sink, gpu::Gpu};
 use lowrank_engine::dtype::DType;
-use lowrank_engine::kernel::{Access, Kernel, Scalar, Twin};
+use lowrank_engine::kernel::{Access, Kernel, Twin};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
 use lowrank_engine::ops::added_norm::Added;
@@ -28,11 +28,15 @@ use lowrank_engine::recording::{Command, Launch};
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::value::Value;
 
+lowrank_engine::scalars! {
+    struct Chains { rounds: u32, y: f32 }
+}
+
 /// `params[0]` chains of multiply-adds, `params[1]` of each in a round of the loop.
 static CHAINS: Kernel = Kernel {
     name: "bench_chains",
     bindings: &[("x", Access::ReadWrite)],
-    scalars: &[Scalar::U32("rounds"), Scalar::F32("y")],
+    scalars: Chains::members,
     twin: Twin::Gpu(|[chains, unrolled, ..]| {
         let each = |line: &dyn Fn(u32) -> String| (0..chains).map(line).collect::<String>();
         format!(
@@ -96,7 +100,7 @@ fn chains(cx: &Rc<Context>) -> [f64; 2] {
             kernel: &CHAINS,
             params: [chains, unrolled, 0, 0],
             bindings: [x.range()].into_iter().collect(),
-            scalars: [rounds, 0.999f32.to_bits()].into_iter().collect(),
+            scalars: Chains { rounds, y: 0.999 }.words(),
             groups: GROUPS,
             threads: THREADS,
             work: 1,

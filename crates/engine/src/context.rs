@@ -234,7 +234,7 @@ impl Context {
 
     pub fn launch(&self, launch: Launch) {
         debug_assert_eq!(launch.bindings.len(), launch.kernel.bindings.len(), "{}", launch.kernel.name);
-        debug_assert_eq!(launch.scalars.len(), launch.kernel.scalars.len(), "{}", launch.kernel.name);
+        debug_assert_eq!(launch.scalars.len(), (launch.kernel.scalars)().len(), "{}", launch.kernel.name);
         self.launches.set(self.launches.get() + 1);
         if let Some(counted) = self.counted.borrow_mut().as_mut() {
             *counted.entry(launch.kernel.name).or_default() += 1;

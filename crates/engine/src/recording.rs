@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::dtype::DType;
 use crate::error::Error;
+use crate::kernel::scalars::Words;
 use crate::kernel::{Kernel, Params};
 use crate::mapped_file::{Lease, MappedFile};
 use crate::trace::Note;
@@ -40,7 +41,7 @@ pub struct Launch {
     pub kernel: &'static Kernel,
     pub params: Params,
     pub bindings: SmallVec<[Range; 6]>,
-    pub scalars: SmallVec<[u32; 24]>,
+    pub scalars: Words,
     /// Workgroups on a GPU; the native twin does the whole launch by itself.
     pub groups: u32,
     /// Invocations of a workgroup.

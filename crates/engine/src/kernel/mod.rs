@@ -1,6 +1,7 @@
 //! What a kernel is: one computation, written twice (WGSL and native), with one binding order.
 
 pub mod native;
+pub mod scalars;
 pub mod shader;
 
 use crate::dtype::DType;
@@ -34,6 +35,15 @@ pub enum Scalar {
     F32(&'static str),
 }
 
+/// The members of a list by hand.
+pub fn members_of(scalars: &[Scalar]) -> Vec<scalars::Member> {
+    let member = |s: &Scalar| match *s {
+        Scalar::U32(name) => scalars::Member { name: name.into(), wgsl: "u32" },
+        Scalar::F32(name) => scalars::Member { name: name.into(), wgsl: "f32" },
+    };
+    scalars.iter().map(member).collect()
+}
+
 /// Choices that are compiled into a kernel; their meaning is the kernel's own.
 pub type Params = [u32; 4];
 
@@ -46,7 +56,8 @@ pub type Params = [u32; 4];
 pub struct Kernel {
     pub name: &'static str,
     pub bindings: &'static [(&'static str, Access)],
-    pub scalars: &'static [Scalar],
+    /// The shader's names and types of the words that a launch passes (`scalars!`).
+    pub scalars: fn() -> Vec<scalars::Member>,
     pub twin: Twin,
     /// Every parameter set and storage types that a plan can return, for validation.
     pub variants: fn() -> Vec<Variant>,

@@ -18,7 +18,7 @@ fn every_variant_is_valid() {
         // A kernel that only runs natively has no variants.
         for variant in (kernel.variants)() {
             assert!(
-                kernel.bindings.len() + kernel.scalars.len() <= 31,
+                kernel.bindings.len() + (kernel.scalars)().len() <= 31,
                 "{}: too many immediates",
                 kernel.name
             );

@@ -58,7 +58,7 @@ impl Pipelines {
 
     fn compile(&self, launch: &Launch, key: &Key) -> Result<Pipeline> {
         let kernel = launch.kernel;
-        let words = 1 + kernel.bindings.len() + kernel.scalars.len();
+        let words = 1 + kernel.bindings.len() + (kernel.scalars)().len();
         if words * 4 > IMMEDIATE_BYTES as usize {
             fail!(Internal, "kernel {}: {words} words of immediates, 32 at most", key.name);
         }

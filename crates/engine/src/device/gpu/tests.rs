@@ -14,7 +14,7 @@ use super::*;
 use crate::context::Context;
 use crate::device::{Device, Sink};
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Scalar, Twin};
+use crate::kernel::{Access, Kernel, Scalar, Twin, members_of};
 use crate::recording::Launch;
 use crate::value::Value;
 
@@ -22,7 +22,7 @@ use crate::value::Value;
 static SCALE_ADD: Kernel = Kernel {
     name: "test_scale_add",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("result", Access::Write)],
-    scalars: &[Scalar::U32("n"), Scalar::F32("scale")],
+    scalars: || members_of(&[Scalar::U32("n"), Scalar::F32("scale")]),
     twin: Twin::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
@@ -37,7 +37,7 @@ static SCALE_ADD: Kernel = Kernel {
 static BUSY: Kernel = Kernel {
     name: "test_busy",
     bindings: &[("x", Access::ReadWrite)],
-    scalars: &[Scalar::U32("n"), Scalar::U32("rounds")],
+    scalars: || members_of(&[Scalar::U32("n"), Scalar::U32("rounds")]),
     twin: Twin::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
@@ -54,7 +54,7 @@ static BUSY: Kernel = Kernel {
 static BROKEN: Kernel = Kernel {
     name: "test_broken",
     bindings: &[("x", Access::ReadWrite)],
-    scalars: &[],
+    scalars: || members_of(&[]),
     twin: Twin::Gpu(|_| "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into()),
     variants: Vec::new,
 };

@@ -13,7 +13,7 @@ use super::{Gpu, SCRATCH_OF_COPIES};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::recording::{Launch, Range};
 
 /// Bytes of a page that uploads go through; with `PAGES` all that uploads hold at once.
@@ -245,7 +245,7 @@ fn words(range: &Range) -> (Range, u32) {
 static COPY_HALVES: Kernel = Kernel {
     name: "copy_halves",
     bindings: &[("source", Access::Read), ("to", Access::ReadWrite)],
-    scalars: &[Scalar::U32("source_half"), Scalar::U32("to_half"), Scalar::U32("count")],
+    scalars: || members_of(&[Scalar::U32("source_half"), Scalar::U32("to_half"), Scalar::U32("count")]),
     // Other devices copy bytes.
     twin: Twin::Gpu(|_| {
         "

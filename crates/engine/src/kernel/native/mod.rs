@@ -6,6 +6,7 @@ pub use threads::{PATIENCE, Shared, Threads, count, each_chunk, each_range, each
 
 use smallvec::SmallVec;
 
+use super::scalars::Field;
 use super::{Access, Params};
 use crate::dtype::DType;
 use crate::recording::{Launch, Range};
@@ -13,7 +14,7 @@ use crate::recording::{Launch, Range};
 /// A launch as a native kernel sees it.
 pub struct NativeLaunch<'a> {
     pub params: Params,
-    pub scalars: &'a [u32],
+    pub words: &'a [u32],
     pub threads: usize,
     bindings: SmallVec<[(*mut u8, Range); 6]>,
     access: &'a [(&'static str, Access)],
@@ -29,16 +30,21 @@ impl NativeLaunch<'_> {
         threads: usize,
         bindings: SmallVec<[(*mut u8, Range); 6]>,
     ) -> NativeLaunch<'_> {
-        let Launch { params, ref scalars, kernel, .. } = *launch;
-        NativeLaunch { params, scalars, threads, bindings, access: kernel.bindings }
+        let Launch { params, scalars: ref words, kernel, .. } = *launch;
+        NativeLaunch { params, words, threads, bindings, access: kernel.bindings }
+    }
+
+    /// The launch's scalars as what its plan passed.
+    pub fn scalars<S: Field>(&self) -> S {
+        S::take(&mut self.words.iter())
     }
 
     pub fn u32(&self, i: usize) -> usize {
-        self.scalars[i] as usize
+        self.words[i] as usize
     }
 
     pub fn f32(&self, i: usize) -> f32 {
-        f32::from_bits(self.scalars[i])
+        f32::from_bits(self.words[i])
     }
 
     pub fn dtype(&self, binding: usize) -> DType {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Scalar};
+use crate::kernel::{Access, Kernel, Params};
 
 /// The whole module text of `kernel` for one parameter set.
 ///
@@ -16,11 +16,8 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
     for (name, _) in kernel.bindings {
         writeln!(w, "  {name}_at: u32,").unwrap();
     }
-    for scalar in kernel.scalars {
-        match scalar {
-            Scalar::U32(name) => writeln!(w, "  {name}: u32,").unwrap(),
-            Scalar::F32(name) => writeln!(w, "  {name}: f32,").unwrap(),
-        }
+    for member in (kernel.scalars)() {
+        writeln!(w, "  {}: {},", member.name, member.wgsl).unwrap();
     }
     writeln!(w, "}}\nvar<immediate> p: P;").unwrap();
     for (i, ((name, access), dtype)) in kernel.bindings.iter().zip(dtypes).enumerate() {

@@ -34,7 +34,7 @@ pub use plan::{Attend, Flow, backward, forward};
 use std::fmt::Write;
 
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
 use geometry::SCALARS;
 
 const F: DType = DType::F32;
@@ -52,7 +52,7 @@ static FORWARD: Kernel = Kernel {
         ("o", Access::ReadWrite),
         ("lse", Access::ReadWrite),
     ],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |params| {
             let tiled = ["q", "k", "v", "o"];
@@ -65,7 +65,7 @@ static FORWARD: Kernel = Kernel {
 static DELTA: Kernel = Kernel {
     name: "attention_delta",
     bindings: &[("d_o", Access::Read), ("o", Access::Read), ("delta", Access::Write)],
-    scalars: &[Scalar::U32("rows"), Scalar::U32("dim")],
+    scalars: || members_of(&[Scalar::U32("rows"), Scalar::U32("dim")]),
     twin: Twin::Both { wgsl: |_| include_str!("delta.wgsl").into(), native: native::delta },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![F; 3], threads: DELTA_THREADS }],
 };
@@ -85,7 +85,7 @@ const BACKWARD_READS: [(&str, Access); 9] = [
 static BACKWARD_Q: Kernel = Kernel {
     name: "attention_backward_q",
     bindings: &joined::<_, 10>(&BACKWARD_READS, &[("d_q", Access::ReadWrite)]),
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |params| {
             let tiled = ["q", "k", "v", "d_o"];
@@ -99,7 +99,7 @@ static BACKWARD_Q: Kernel = Kernel {
 static BACKWARD_KV: Kernel = Kernel {
     name: "attention_backward_kv",
     bindings: &joined::<_, 11>(&BACKWARD_READS, &[("d_k", Access::ReadWrite), ("d_v", Access::ReadWrite)]),
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |params| {
             let tiled = ["q", "k", "v", "d_o"];
@@ -123,7 +123,7 @@ static BACKWARD: Kernel = Kernel {
             ("parts", Access::ReadWrite),
         ],
     ),
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Native(native::backward),
     variants: Vec::new,
 };

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -25,7 +25,7 @@ const DTYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::I32];
 static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: &[Scalar::U32("size")],
+    scalars: || members_of(&[Scalar::U32("size")]),
     twin: Twin::Both { wgsl, native: native::cast },
     variants: || {
         DTYPES

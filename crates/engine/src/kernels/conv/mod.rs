@@ -27,7 +27,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Twin, Variant, members_of};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -46,7 +46,7 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
     Kernel {
         name,
         bindings,
-        scalars: &SCALARS,
+        scalars: || members_of(&SCALARS),
         twin: Twin::Both {
             wgsl: |params| shader::body(params, Side::Out, BIASED),
             native: native::forward::<BIASED>,
@@ -58,7 +58,7 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
 static CONV_WEIGHT: Kernel = Kernel {
     name: "conv_weight",
     bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: |params| shader::body(params, Side::Weight, false), native: native::weight },
     variants: || variants(Side::Weight, false),
 };

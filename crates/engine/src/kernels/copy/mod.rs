@@ -19,7 +19,7 @@ use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
 use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
@@ -35,29 +35,31 @@ const TILE: usize = 16;
 static COPY: Kernel = Kernel {
     name: "copy",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: {
-        use Scalar::U32 as S;
-        &[
-            S("size"),
-            S("n0"),
-            S("n1"),
-            S("n2"),
-            S("n3"),
-            S("n4"),
-            S("n5"),
-            S("x0"),
-            S("x1"),
-            S("x2"),
-            S("x3"),
-            S("x4"),
-            S("x5"),
-            S("y0"),
-            S("y1"),
-            S("y2"),
-            S("y3"),
-            S("y4"),
-            S("y5"),
-        ]
+    scalars: || {
+        members_of({
+            use Scalar::U32 as S;
+            &[
+                S("size"),
+                S("n0"),
+                S("n1"),
+                S("n2"),
+                S("n3"),
+                S("n4"),
+                S("n5"),
+                S("x0"),
+                S("x1"),
+                S("x2"),
+                S("x3"),
+                S("x4"),
+                S("x5"),
+                S("y0"),
+                S("y1"),
+                S("y2"),
+                S("y3"),
+                S("y4"),
+                S("y5"),
+            ]
+        })
     },
     twin: Twin::Both { wgsl, native: native::copy },
     variants: || {

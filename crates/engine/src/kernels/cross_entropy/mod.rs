@@ -14,7 +14,7 @@ pub use plan::{Labels, Scale, row_losses, row_losses_backward, row_losses_in_pla
 
 use crate::dtype::DType;
 use crate::kernel::shader::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 
 const THREADS: u32 = 128;
 
@@ -26,7 +26,7 @@ static ROWS: Kernel = Kernel {
         ("loss", Access::Write),
         ("log_sum", Access::Write),
     ],
-    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
+    scalars: || members_of(&[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")]),
     twin: Twin::Both { wgsl: |_| by_rows(include_str!("rows.wgsl")), native: native::rows },
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32, DType::F32]),
 };
@@ -35,7 +35,14 @@ static ROWS: Kernel = Kernel {
 static IN_PLACE: Kernel = Kernel {
     name: "cross entropy in place",
     bindings: &[("x", Access::ReadWrite), ("targets", Access::Read), ("loss", Access::Write)],
-    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing"), Scalar::U32("stride")],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("n"),
+            Scalar::U32("ignore"),
+            Scalar::F32("smoothing"),
+            Scalar::U32("stride"),
+        ])
+    },
     twin: Twin::Both { wgsl: |_| by_rows(include_str!("in_place.wgsl")), native: native::in_place },
     variants: || variants(1, &[DType::F32, DType::I32, DType::F32]),
 };
@@ -48,7 +55,9 @@ static SETTLE: Kernel = Kernel {
         ("y", Access::ReadWrite),
         ("count", Access::ReadWrite),
     ],
-    scalars: &[Scalar::U32("rows"), Scalar::U32("ignore"), Scalar::U32("first"), Scalar::U32("last")],
+    scalars: || {
+        members_of(&[Scalar::U32("rows"), Scalar::U32("ignore"), Scalar::U32("first"), Scalar::U32("last")])
+    },
     twin: Twin::Both {
         wgsl: |params| {
             format!("const MEAN = {};\n{WORKGROUP}{}", params[0] == 1, include_str!("settle.wgsl"))
@@ -68,7 +77,7 @@ static BACKWARD: Kernel = Kernel {
         ("count", Access::Read),
         ("d_x", Access::Write),
     ],
-    scalars: &[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")],
+    scalars: || members_of(&[Scalar::U32("n"), Scalar::U32("ignore"), Scalar::F32("smoothing")]),
     twin: Twin::Both {
         wgsl: |params| format!("{LOG_SUM}const SCALE = {}u;\n{}", params[0], include_str!("backward.wgsl")),
         native: native::backward,

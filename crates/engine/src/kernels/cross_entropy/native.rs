@@ -6,7 +6,7 @@ use crate::simd::{exp_or_zero, log_sum, max, sum, vectorised};
 const GRAIN: usize = 16 * 1024;
 
 pub fn rows(l: &NativeLaunch) {
-    let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
+    let (n, ignore, smoothing) = (l.u32(0), l.words[1] as i32, l.f32(2));
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
     each_row(x.len() / n, GRAIN / n, |r| {
@@ -20,7 +20,7 @@ pub fn rows(l: &NativeLaunch) {
 }
 
 pub fn in_place(l: &NativeLaunch) {
-    let (n, ignore, smoothing, stride) = (l.u32(0), l.scalars[1] as i32, l.f32(2), l.u32(3));
+    let (n, ignore, smoothing, stride) = (l.u32(0), l.words[1] as i32, l.f32(2), l.u32(3));
     let targets = l.read::<i32>(1);
     let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
     each_row(targets.len(), GRAIN / n, |r| {
@@ -58,7 +58,7 @@ fn target(t: i32, ignore: i32, n: usize) -> Target {
 }
 
 pub fn settle(l: &NativeLaunch) {
-    let (ignore, first, last) = (l.scalars[1] as i32, l.u32(2) == 1, l.u32(3) == 1);
+    let (ignore, first, last) = (l.words[1] as i32, l.u32(2) == 1, l.u32(3) == 1);
     let (losses, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (y, count) = (&mut l.write::<f32>(2)[0], &mut l.write::<f32>(3)[0]);
     let trained = targets.iter().filter(|t| **t != ignore).count() as f32;
@@ -69,7 +69,7 @@ pub fn settle(l: &NativeLaunch) {
 }
 
 pub fn backward(l: &NativeLaunch) {
-    let (n, ignore, smoothing) = (l.u32(0), l.scalars[1] as i32, l.f32(2));
+    let (n, ignore, smoothing) = (l.u32(0), l.words[1] as i32, l.f32(2));
     let (x, targets, log_sum) = (l.read::<f32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));
     let d_x = Shared::new(l.write::<f32>(5));

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
 use crate::launch::{Bind, windows};
@@ -29,16 +29,18 @@ const THREADS: u32 = 64;
 static DROPOUT: Kernel = Kernel {
     name: "dropout",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("size"),
-        Scalar::U32("block"),
-        Scalar::U32("seed0"),
-        Scalar::U32("seed1"),
-        Scalar::U32("offset0"),
-        Scalar::U32("offset1"),
-        Scalar::U32("threshold"),
-        Scalar::F32("scale"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("size"),
+            Scalar::U32("block"),
+            Scalar::U32("seed0"),
+            Scalar::U32("seed1"),
+            Scalar::U32("offset0"),
+            Scalar::U32("offset1"),
+            Scalar::U32("threshold"),
+            Scalar::F32("scale"),
+        ])
+    },
     twin: Twin::Both {
         wgsl: |params: Params| {
             let store =

@@ -18,7 +18,7 @@ struct Mask {
 }
 
 pub fn dropout(l: &NativeLaunch) {
-    let s = l.scalars;
+    let s = l.words;
     let mask = Mask { seed: [s[2], s[3]], offset: [s[4], s[5]], threshold: s[6], scale: l.f32(7) };
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let accumulate = l.params[0] == 1;

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::simd::{sigmoid, vectorised};
@@ -29,7 +29,7 @@ pub static BACKWARD: Kernel = Kernel {
         ("d", Access::ReadWrite),
         ("d_up", Access::Write),
     ],
-    scalars: &[Scalar::U32("size")],
+    scalars: || members_of(&[Scalar::U32("size")]),
     twin: Twin::Both {
         wgsl: |params| match params[2] {
             1 => {

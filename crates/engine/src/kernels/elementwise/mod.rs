@@ -25,7 +25,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
 use crate::shape::Shape;
@@ -71,28 +71,28 @@ const SCALARS: [Scalar; 26] = {
 static MAP1: Kernel = Kernel {
     name: "map1",
     bindings: &[("a", Access::Read), ("y", Access::Write)],
-    scalars: SCALARS.first_chunk::<16>().unwrap(),
+    scalars: || members_of(SCALARS.first_chunk::<16>().unwrap()),
     twin: Twin::Both { wgsl: |params| wgsl(params, 1), native: native::map::<1> },
     variants: || variants(1),
 };
 static MAP2: Kernel = Kernel {
     name: "map2",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
-    scalars: SCALARS.first_chunk::<21>().unwrap(),
+    scalars: || members_of(SCALARS.first_chunk::<21>().unwrap()),
     twin: Twin::Both { wgsl: |params| wgsl(params, 2), native: native::map::<2> },
     variants: || variants(2),
 };
 static MAP3: Kernel = Kernel {
     name: "map3",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: |params| wgsl(params, 3), native: native::map::<3> },
     variants: || variants(3),
 };
 static ACCUMULATE: Kernel = Kernel {
     name: "accumulate",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &[Scalar::U32("size")],
+    scalars: || members_of(&[Scalar::U32("size")]),
     twin: Twin::Both {
         wgsl: |params| match params[2] {
             1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,

@@ -83,7 +83,7 @@ fn walk<const N: usize, T: Send>(
     row: &(dyn Fn(&mut [T], Places<N>) + Sync),
 ) {
     let dims = l.params[1] as usize;
-    let at = |base: usize, d: usize| l.scalars[base + d] as usize;
+    let at = |base: usize, d: usize| l.words[base + d] as usize;
     let inner = at(1, dims - 1);
     let rows = l.u32(0) / inner;
     let y = Shared::new(y);

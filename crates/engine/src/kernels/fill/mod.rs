@@ -11,7 +11,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::each_chunk;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::shape::Shape;
@@ -23,11 +23,11 @@ const THREADS: u32 = 128;
 static FILL: Kernel = Kernel {
     name: "fill",
     bindings: &[("y", Access::Write)],
-    scalars: &[Scalar::U32("size"), Scalar::U32("word")],
+    scalars: || members_of(&[Scalar::U32("size"), Scalar::U32("word")]),
     twin: Twin::Both {
         wgsl: |_| WGSL.into(),
         native: |l| {
-            let word = l.scalars[1];
+            let word = l.words[1];
             each_chunk(l.write::<u32>(0), 64 * 1024, |_, y| y.fill(word));
         },
     },

@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -22,13 +22,15 @@ const GRAIN: usize = 16 * 1024;
 static FLIP: Kernel = Kernel {
     name: "flip",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("outer"),
-        Scalar::U32("n"),
-        Scalar::U32("inner"),
-        Scalar::U32("outer_step"),
-        Scalar::U32("step"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("outer"),
+            Scalar::U32("n"),
+            Scalar::U32("inner"),
+            Scalar::U32("outer_step"),
+            Scalar::U32("step"),
+        ])
+    },
     twin: Twin::Both {
         wgsl: |_| WGSL.into(),
         native: |l| match l.dtype(0).bytes() {

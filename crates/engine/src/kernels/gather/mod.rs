@@ -12,7 +12,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -38,7 +38,7 @@ const SCALARS: &[Scalar] = &[
 static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
-    scalars: SCALARS,
+    scalars: || members_of(SCALARS),
     twin: Twin::Both {
         wgsl: |params| {
             let missing = match params[0] {
@@ -60,7 +60,7 @@ static GATHER: Kernel = Kernel {
 static GATHER_BACKWARD: Kernel = Kernel {
     name: "gather_backward",
     bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
-    scalars: SCALARS,
+    scalars: || members_of(SCALARS),
     twin: Twin::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
         native: native::backward,
@@ -74,7 +74,7 @@ static GATHER_BACKWARD: Kernel = Kernel {
 static PUT: Kernel = Kernel {
     name: "put",
     bindings: &[("y", Access::ReadWrite), ("index", Access::Read), ("x", Access::Read)],
-    scalars: SCALARS,
+    scalars: || members_of(SCALARS),
     twin: Twin::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
         native: native::backward,

@@ -23,7 +23,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, joined, members_of};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
@@ -187,7 +187,7 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
     Kernel {
         name,
         bindings,
-        scalars: if TWO { &SCALARS_OF_TWO } else { &SCALARS },
+        scalars: || members_of(if TWO { &SCALARS_OF_TWO } else { &SCALARS }),
         twin: Twin::Both {
             wgsl: |params| shader::body(params, BIASED, TWO),
             native: native::gemm::<BIASED, TWO, OUT>,

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::native;
 use crate::context::Context;
 use crate::device::Kind;
-use crate::kernel::{Access, Kernel, Scalar, Twin};
+use crate::kernel::{Access, Kernel, Scalar, Twin, members_of};
 use crate::recording::Launch;
 use crate::value::Value;
 
@@ -24,7 +24,7 @@ static OF_TWO: Kernel = Kernel {
         ("y0", Access::Write),
         ("y1", Access::Write),
     ],
-    scalars: &[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1")],
+    scalars: || members_of(&[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1")]),
     twin: Twin::Native(native::gemm_together::<2>),
     variants: Vec::new,
 };
@@ -40,7 +40,15 @@ static OF_THREE: Kernel = Kernel {
         ("y1", Access::Write),
         ("y2", Access::Write),
     ],
-    scalars: &[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1"), Scalar::U32("n2")],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("m"),
+            Scalar::U32("k"),
+            Scalar::U32("n0"),
+            Scalar::U32("n1"),
+            Scalar::U32("n2"),
+        ])
+    },
     twin: Twin::Native(native::gemm_together::<3>),
     variants: Vec::new,
 };

@@ -20,7 +20,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -32,17 +32,19 @@ const THREADS: u32 = 64;
 static TAKE: Kernel = Kernel {
     name: "take",
     bindings: &[("table", Access::Read), ("ids", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("start"),
-        Scalar::U32("count"),
-        Scalar::U32("vocabulary"),
-        Scalar::U32("rows"),
-        Scalar::U32("columns"),
-        Scalar::U32("row_step"),
-        Scalar::U32("column_step"),
-        Scalar::U32("y_step"),
-        Scalar::U32("first"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("start"),
+            Scalar::U32("count"),
+            Scalar::U32("vocabulary"),
+            Scalar::U32("rows"),
+            Scalar::U32("columns"),
+            Scalar::U32("row_step"),
+            Scalar::U32("column_step"),
+            Scalar::U32("y_step"),
+            Scalar::U32("first"),
+        ])
+    },
     twin: Twin::Both { wgsl: |_| include_str!("take.wgsl").into(), native: native::take },
     variants: || {
         let variant =
@@ -56,7 +58,7 @@ static TAKE: Kernel = Kernel {
 static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
-    scalars: &[Scalar::U32("rows"), Scalar::U32("vocabulary"), Scalar::U32("padding")],
+    scalars: || members_of(&[Scalar::U32("rows"), Scalar::U32("vocabulary"), Scalar::U32("padding")]),
     twin: Twin::Both { wgsl: |_| include_str!("links.wgsl").into(), native: native::links },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
 };
@@ -69,15 +71,17 @@ static SCATTER: Kernel = Kernel {
         ("d_y", Access::Read),
         ("d_table", Access::ReadWrite),
     ],
-    scalars: &[
-        Scalar::U32("start"),
-        Scalar::U32("count"),
-        Scalar::U32("rows"),
-        Scalar::U32("columns"),
-        Scalar::U32("row_step"),
-        Scalar::U32("column_step"),
-        Scalar::U32("d_step"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("start"),
+            Scalar::U32("count"),
+            Scalar::U32("rows"),
+            Scalar::U32("columns"),
+            Scalar::U32("row_step"),
+            Scalar::U32("column_step"),
+            Scalar::U32("d_step"),
+        ])
+    },
     twin: Twin::Both { wgsl: |_| include_str!("scatter.wgsl").into(), native: native::scatter },
     variants: || {
         let dtypes = vec![DType::I32, DType::I32, DType::F32, DType::F32];

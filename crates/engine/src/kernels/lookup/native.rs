@@ -53,7 +53,7 @@ fn rows<T: bytemuck::Pod + Sync>(
 
 pub fn links(l: &NativeLaunch) {
     let (ids, next, head) = (l.read::<i32>(0), l.write::<i32>(1), l.write::<i32>(2));
-    let (vocabulary, padding) = (l.scalars[1], l.scalars[2]);
+    let (vocabulary, padding) = (l.words[1], l.words[2]);
     let mut last: HashMap<i32, usize> = HashMap::with_capacity(ids.len());
     next.fill(-1);
     head.fill(-1);

@@ -22,7 +22,7 @@ pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum
 
 use crate::dtype::DType;
 use crate::kernel::shader::WORKGROUP;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
 use crate::kernels::elementwise::wide;
 
 /// Invocations of a row's workgroup.
@@ -44,7 +44,7 @@ const FORWARD: Kernel = Kernel {
         ("y", Access::Write),
         ("scale", Access::Write),
     ],
-    scalars: &[Scalar::U32("n"), Scalar::F32("eps")],
+    scalars: || members_of(&[Scalar::U32("n"), Scalar::F32("eps")]),
     twin: Twin::Both {
         wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN),
         native: native::forward,
@@ -95,7 +95,7 @@ static BACKWARD: Kernel = Kernel {
         ("d", Access::Read),
         ("d_x", Access::ReadWrite),
     ],
-    scalars: &[Scalar::U32("n")],
+    scalars: || members_of(&[Scalar::U32("n")]),
     twin: Twin::Both {
         wgsl: |params| match params[3] & WIDE {
             0 => wgsl(params, include_str!("backward.wgsl")),
@@ -114,7 +114,7 @@ static SUM_ROWS: Kernel = Kernel {
         ("d", Access::Read),
         ("y", Access::Write),
     ],
-    scalars: &[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")],
+    scalars: || members_of(&[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")]),
     twin: Twin::Both { wgsl: |params| wgsl(params, include_str!("sums.wgsl")), native: native::sums },
     variants: || variants(&[0, 0, 0, 0, 0], 0),
 };

@@ -12,9 +12,10 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::row_windows;
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 /// What stands outside.
@@ -27,17 +28,22 @@ pub enum Mode {
 
 const THREADS: u32 = 64;
 
-const SCALARS: [Scalar; 5] = {
-    use Scalar::U32 as S;
-    // Elements of y (of x in the gradient) that a launch makes; n; inner; what is put before and after.
-    [S("count"), S("n"), S("inner"), S("before"), S("after")]
-};
+scalars! {
+    pub(super) struct Scalars {
+        /// Elements of y (of x in the gradient) that a launch makes.
+        count: usize,
+        n: usize,
+        inner: usize,
+        before: usize,
+        after: usize,
+    }
+}
 
 /// `params` = [mode, 0, 0, 0].
 static PAD: Kernel = Kernel {
     name: "pad",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: &SCALARS,
+    scalars: Scalars::members,
     twin: Twin::Both { wgsl: |params| mode(params) + include_str!("pad.wgsl"), native: native::pad },
     variants,
 };
@@ -45,7 +51,7 @@ static PAD: Kernel = Kernel {
 static PAD_BACKWARD: Kernel = Kernel {
     name: "pad_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
-    scalars: &SCALARS,
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |params| mode(params) + include_str!("backward.wgsl"),
         native: native::backward,
@@ -106,7 +112,7 @@ fn launch(
             kernel,
             params: [e.mode as u32, 0, 0, 0],
             bindings: window.ranges,
-            scalars: [count, e.n, e.inner, e.before, e.after].map(|v| v as u32)[..].into(),
+            scalars: Scalars { count, n: e.n, inner: e.inner, before: e.before, after: e.after }.words(),
             groups: count.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: count as u64 * 4,

@@ -1,6 +1,6 @@
 //! The native twin: whole rows of `inner` elements.
 
-use super::Mode;
+use super::{Mode, Scalars};
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 
 /// Elements that one task takes.
@@ -17,7 +17,8 @@ struct Edges {
 impl Edges {
     fn of(l: &NativeLaunch) -> Edges {
         let mode = [Mode::Reflect, Mode::Replicate, Mode::Circular][l.params[0] as usize];
-        Edges { mode, n: l.u32(1), inner: l.u32(2), before: l.u32(3), after: l.u32(4) }
+        let Scalars { n, inner, before, after, .. } = l.scalars();
+        Edges { mode, n, inner, before, after }
     }
 
     fn total(&self) -> usize {

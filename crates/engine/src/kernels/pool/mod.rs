@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
 use crate::launch::row_windows;
 use crate::recording::Launch;
 use crate::value::Value;
@@ -49,7 +49,7 @@ const SCALARS: [Scalar; 16] = {
 static POOL_MAX: Kernel = Kernel {
     name: "pool_max",
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: |params| body(params, include_str!("max.wgsl")), native: native::max },
     variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
 };
@@ -57,7 +57,7 @@ static POOL_MAX: Kernel = Kernel {
 static POOL_MAX_BACKWARD: Kernel = Kernel {
     name: "pool_max_backward",
     bindings: &[("d", Access::Read), ("index", Access::Read), ("d_x", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |params| body(params, include_str!("max_backward.wgsl")),
         native: native::max_backward,
@@ -68,7 +68,7 @@ static POOL_MAX_BACKWARD: Kernel = Kernel {
 static POOL_MEAN: Kernel = Kernel {
     name: "pool_mean",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: |params| body(params, include_str!("mean.wgsl")), native: native::mean },
     variants: mean_variants,
 };
@@ -76,7 +76,7 @@ static POOL_MEAN: Kernel = Kernel {
 static POOL_MEAN_BACKWARD: Kernel = Kernel {
     name: "pool_mean_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
         native: native::mean_backward,

@@ -8,7 +8,7 @@ use super::{Extreme, Plan, STRIDES, THREADS, chunked, native};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -18,7 +18,7 @@ const SCALARS: [Scalar; 11] = joined(&STRIDES, &[Scalar::U32("begin")]);
 pub static ARGMAX: Kernel = Kernel {
     name: "argmax",
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     // Chunks are whole but for the last, which has a launch of its own.
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
@@ -36,7 +36,7 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
         ("value", Access::ReadWrite),
         ("y", Access::ReadWrite),
     ],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
         native: |l| native::argmax(l, true),
@@ -135,14 +135,16 @@ fn launch(
 pub static PLACE: Kernel = Kernel {
     name: "place",
     bindings: &[("index", Access::Read), ("d", Access::Read), ("y", Access::Write)],
-    scalars: &[
-        Scalar::U32("rows"),
-        Scalar::U32("n"),
-        Scalar::U32("inner"),
-        Scalar::U32("y_outer"),
-        Scalar::U32("y_step"),
-        Scalar::U32("begin"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("rows"),
+            Scalar::U32("n"),
+            Scalar::U32("inner"),
+            Scalar::U32("y_outer"),
+            Scalar::U32("y_step"),
+            Scalar::U32("begin"),
+        ])
+    },
     twin: Twin::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place },
     variants: || {
         let dtypes = vec![DType::I32, DType::F32, DType::F32];

@@ -20,7 +20,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -74,7 +74,7 @@ const STRIDES: [Scalar; 10] = [
 static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: &joined::<_, 11>(&STRIDES, &[Scalar::F32("scale")]),
+    scalars: || members_of(&joined::<_, 11>(&STRIDES, &[Scalar::F32("scale")])),
     twin: Twin::Both { wgsl, native: native::reduce },
     variants: || {
         let sums_of_squares = |params: &Params| params[0] == 1 && params[2] == 1;

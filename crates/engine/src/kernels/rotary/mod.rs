@@ -17,7 +17,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -35,20 +35,22 @@ const ONE: Kernel = Kernel {
         ("position", Access::Read),
         ("y", Access::Write),
     ],
-    scalars: {
-        use Scalar::U32 as S;
-        &[
-            S("batch"),
-            S("time"),
-            S("heads"),
-            S("dim"),
-            S("x_batch"),
-            S("x_row"),
-            S("half"),
-            S("width"),
-            S("rows"),
-            S("position_batch"),
-        ]
+    scalars: || {
+        members_of({
+            use Scalar::U32 as S;
+            &[
+                S("batch"),
+                S("time"),
+                S("heads"),
+                S("dim"),
+                S("x_batch"),
+                S("x_row"),
+                S("half"),
+                S("width"),
+                S("rows"),
+                S("position_batch"),
+            ]
+        })
     },
     twin: Twin::Both { wgsl: |params| wgsl(params, ONE_WGSL), native: native::rotary },
     variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
@@ -60,7 +62,11 @@ static ROTARY_TWO: Kernel = {
     Kernel {
         name: "rotary of two",
         bindings: &joined::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
-        scalars: &joined::<_, 13>(ONE.scalars, &[S("heads2"), S("x2_batch"), S("x2_row")]),
+        scalars: || {
+            let mut all = (ONE.scalars)();
+            all.extend(members_of(&[S("heads2"), S("x2_batch"), S("x2_row")]));
+            all
+        },
         twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), native: native::rotary_two },
         variants: || {
             use DType::{F32, I32};

@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::row_windows;
 use crate::recording::Launch;
 use crate::value::Value;
@@ -73,7 +73,7 @@ static SAMPLE: Kernel = Kernel {
         ("token", Access::Write),
         ("bad", Access::Write),
     ],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
         native: |l| native::sample(l, false),
@@ -91,7 +91,7 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
         ("bad", Access::Write),
         ("seen", Access::ReadWrite),
     ],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both {
         wgsl: |_| {
             wgsl(

@@ -38,7 +38,7 @@ pub fn sample(l: &NativeLaunch, penalised: bool) {
     let (token, bad) = (l.write::<i32>(2), l.write::<i32>(3));
     let mut seen = penalised.then(|| l.write::<i32>(4));
     let (below, above) = (l.f32(2), l.f32(3));
-    let row = Row { steps: l.f32(1), top_k: l.u32(4), top_p: l.scalars[5], farthest: l.scalars[6] };
+    let row = Row { steps: l.f32(1), top_k: l.u32(4), top_p: l.words[5], farthest: l.words[6] };
     SCRATCH.with_borrow_mut(|scratch| {
         for (r, logits) in logits.chunks_exact(n).enumerate() {
             let word = random[2 * r] as u64 | (random[2 * r + 1] as u64) << 32;

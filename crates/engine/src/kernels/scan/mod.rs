@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -23,15 +23,17 @@ const THREADS: u32 = 64;
 static SCAN: Kernel = Kernel {
     name: "scan",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite), ("carry", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("rows"),
-        Scalar::U32("n"),
-        Scalar::U32("inner"),
-        Scalar::U32("outer_step"),
-        Scalar::U32("step"),
-        // 1 for the first window of a row.
-        Scalar::U32("first"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("rows"),
+            Scalar::U32("n"),
+            Scalar::U32("inner"),
+            Scalar::U32("outer_step"),
+            Scalar::U32("step"),
+            // 1 for the first window of a row.
+            Scalar::U32("first"),
+        ])
+    },
     twin: Twin::Both {
         wgsl: |params| match params[0] {
             1 => include_str!("columns.wgsl").into(),

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::{LOG_SUM, LOG_SUM_ROWS, WORKGROUP};
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
 use crate::launch::row_windows;
 use crate::recording::Launch;
 use crate::value::Value;
@@ -33,14 +33,14 @@ const SCALARS: [Scalar; 3] = [Scalar::U32("n"), Scalar::U32("inner"), Scalar::U3
 static SOFTMAX: Kernel = Kernel {
     name: "softmax",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: forward_wgsl, native: native::forward },
     variants: || variants(2),
 };
 static BACKWARD: Kernel = Kernel {
     name: "softmax backward",
     bindings: &[("y", Access::Read), ("d", Access::Read), ("d_x", Access::Write)],
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: backward_wgsl, native: native::backward },
     variants: || variants(3),
 };

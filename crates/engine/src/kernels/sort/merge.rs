@@ -8,7 +8,7 @@ use super::key;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::gather;
 use crate::launch::{Bind, windows};
@@ -28,16 +28,18 @@ fn variants(forms: &[([u32; 4], &[DType])]) -> Vec<Variant> {
 pub(super) static KEYS: Kernel = Kernel {
     name: "sort keys",
     bindings: &[("x", Access::Read), ("keys", Access::ReadWrite), ("places", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("size"),
-        Scalar::U32("n"),
-        Scalar::U32("inner"),
-        Scalar::U32("x_outer"),
-        Scalar::U32("x_step"),
-        Scalar::U32("y_outer"),
-        Scalar::U32("y_inner"),
-        Scalar::U32("begin"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("size"),
+            Scalar::U32("n"),
+            Scalar::U32("inner"),
+            Scalar::U32("x_outer"),
+            Scalar::U32("x_step"),
+            Scalar::U32("y_outer"),
+            Scalar::U32("y_inner"),
+            Scalar::U32("begin"),
+        ])
+    },
     twin: Twin::Gpu(|params| {
         let dtype = if params[0] == 1 { DType::I32 } else { DType::F32 };
         let turn = if params[1] == 1 { "~" } else { "" };
@@ -67,15 +69,17 @@ pub(super) static KEYS: Kernel = Kernel {
 pub(super) static RANK: Kernel = Kernel {
     name: "sort rank",
     bindings: &[("keys", Access::Read), ("others", Access::Read), ("ranks", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("size"),
-        Scalar::U32("n"),
-        Scalar::U32("line"),
-        Scalar::U32("run"),
-        Scalar::U32("begin"),
-        Scalar::U32("other"),
-        Scalar::U32("other_count"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("size"),
+            Scalar::U32("n"),
+            Scalar::U32("line"),
+            Scalar::U32("run"),
+            Scalar::U32("begin"),
+            Scalar::U32("other"),
+            Scalar::U32("other_count"),
+        ])
+    },
     twin: Twin::Gpu(|_| RANK_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 3])]),
 };
@@ -117,13 +121,15 @@ pub(super) static MOVE: Kernel = Kernel {
         ("new_keys", Access::ReadWrite),
         ("new_places", Access::ReadWrite),
     ],
-    scalars: &[
-        Scalar::U32("size"),
-        Scalar::U32("n"),
-        Scalar::U32("line"),
-        Scalar::U32("to"),
-        Scalar::U32("to_count"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("size"),
+            Scalar::U32("n"),
+            Scalar::U32("line"),
+            Scalar::U32("to"),
+            Scalar::U32("to_count"),
+        ])
+    },
     twin: Twin::Gpu(|_| MOVE_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 5])]),
 };
@@ -145,7 +151,7 @@ fn kernel(group: u32, lane: u32) {
 pub(super) static VALUES: Kernel = Kernel {
     name: "sort values",
     bindings: &[("keys", Access::Read), ("y", Access::Write)],
-    scalars: &[Scalar::U32("size")],
+    scalars: || members_of(&[Scalar::U32("size")]),
     twin: Twin::Gpu(|params| {
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin};
+use crate::kernel::{Access, Kernel, Scalar, Twin, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -26,16 +26,18 @@ use crate::value::Value;
 static SORT: Kernel = Kernel {
     name: "sort",
     bindings: &[("x", Access::Read), ("values", Access::ReadWrite), ("indices", Access::ReadWrite)],
-    scalars: &[
-        Scalar::U32("outer"),
-        Scalar::U32("n"),
-        Scalar::U32("inner"),
-        Scalar::U32("count"),
-        Scalar::U32("descending"),
-        Scalar::U32("x_step"),
-        Scalar::U32("y_step"),
-        Scalar::U32("step"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("outer"),
+            Scalar::U32("n"),
+            Scalar::U32("inner"),
+            Scalar::U32("count"),
+            Scalar::U32("descending"),
+            Scalar::U32("x_step"),
+            Scalar::U32("y_step"),
+            Scalar::U32("step"),
+        ])
+    },
     twin: Twin::Native(native::sort),
     variants: Vec::new,
 };

@@ -27,25 +27,27 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, joined};
+use crate::kernel::{Access, Kernel, Scalar, Twin, joined, members_of};
 
 static ADAMW: Kernel = Kernel {
     name: "adamw",
     bindings: &joined::<_, 5>(&BINDINGS, &[("first", Access::ReadWrite), ("second", Access::ReadWrite)]),
-    scalars: &[
-        Scalar::U32("size"),
-        Scalar::F32("keep"),
-        Scalar::F32("rate1"),
-        Scalar::F32("beta2"),
-        Scalar::F32("rate2"),
-        Scalar::F32("root"),
-        Scalar::F32("eps"),
-        Scalar::F32("step"),
-        Scalar::F32("count"),
-        Scalar::F32("log1"),
-        Scalar::F32("log2"),
-        Scalar::F32("lr"),
-    ],
+    scalars: || {
+        members_of(&[
+            Scalar::U32("size"),
+            Scalar::F32("keep"),
+            Scalar::F32("rate1"),
+            Scalar::F32("beta2"),
+            Scalar::F32("rate2"),
+            Scalar::F32("root"),
+            Scalar::F32("eps"),
+            Scalar::F32("step"),
+            Scalar::F32("count"),
+            Scalar::F32("log1"),
+            Scalar::F32("log2"),
+            Scalar::F32("lr"),
+        ])
+    },
     twin: Twin::Both { wgsl: |_| include_str!("adamw.wgsl").into(), native: native::adamw },
     variants: || variants(2),
 };

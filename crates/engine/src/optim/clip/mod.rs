@@ -24,7 +24,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant};
+use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
 use crate::tape::Tensor;
@@ -37,7 +37,7 @@ const THREADS: u32 = 64;
 static SUM: Kernel = Kernel {
     name: "norm",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: &[Scalar::U32("n")],
+    scalars: || members_of(&[Scalar::U32("n")]),
     twin: Twin::Both {
         wgsl: |[squares, root, ..]| {
             let term = if squares == 1 { "fma(v, v, sum)" } else { "sum + v" };
@@ -60,7 +60,7 @@ static SUM: Kernel = Kernel {
 static VERDICT: Kernel = Kernel {
     name: "verdict",
     bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
-    scalars: &[Scalar::U32("clips"), Scalar::F32("max"), Scalar::U32("latches")],
+    scalars: || members_of(&[Scalar::U32("clips"), Scalar::F32("max"), Scalar::U32("latches")]),
     twin: Twin::Both { wgsl: |_| include_str!("verdict.wgsl").into(), native: native::verdict },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
@@ -68,7 +68,7 @@ static VERDICT: Kernel = Kernel {
 static COUNTED: Kernel = Kernel {
     name: "counted steps",
     bindings: &[("verdict", Access::ReadWrite)],
-    scalars: &[Scalar::F32("steps")],
+    scalars: || members_of(&[Scalar::F32("steps")]),
     twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), native: native::counted },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
@@ -76,7 +76,7 @@ static COUNTED: Kernel = Kernel {
 static CLIP: Kernel = Kernel {
     name: "clip",
     bindings: &[("norm", Access::Read), ("grad", Access::ReadWrite)],
-    scalars: &[Scalar::U32("size"), Scalar::F32("max")],
+    scalars: || members_of(&[Scalar::U32("size"), Scalar::F32("max")]),
     twin: Twin::Both { wgsl: |_| include_str!("clip.wgsl").into(), native: native::clip },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };

@@ -25,14 +25,14 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, joined};
+use crate::kernel::{Access, Kernel, Scalar, Twin, joined, members_of};
 
 const SCALARS: [Scalar; 3] = [Scalar::U32("size"), Scalar::F32("lr"), Scalar::F32("decay")];
 
 static SGD: Kernel = Kernel {
     name: "sgd",
     bindings: &BINDINGS,
-    scalars: &SCALARS,
+    scalars: || members_of(&SCALARS),
     twin: Twin::Both { wgsl: |_| include_str!("sgd.wgsl").into(), native: native::sgd },
     variants: || variants(0),
 };
@@ -40,10 +40,12 @@ static SGD: Kernel = Kernel {
 static MOMENTUM: Kernel = Kernel {
     name: "sgd momentum",
     bindings: &joined::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
-    scalars: &joined::<_, 7>(
-        &SCALARS,
-        &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov"), Scalar::F32("count")],
-    ),
+    scalars: || {
+        members_of(&joined::<_, 7>(
+            &SCALARS,
+            &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov"), Scalar::F32("count")],
+        ))
+    },
     twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), native: native::momentum },
     variants: || variants(1),
 };

@@ -39,9 +39,9 @@ pub struct Run {
 
 impl View {
     pub fn of(l: &NativeLaunch) -> View {
-        let signed = |i: usize| l.scalars[i] as i32 as isize;
+        let signed = |i: usize| l.words[i] as i32 as isize;
         let lower = |i: usize| l.u32(i) & 0xffff;
-        let upper = |i: usize| (l.scalars[i] as i32 >> 16) as isize;
+        let upper = |i: usize| (l.words[i] as i32 >> 16) as isize;
         View {
             batch: l.u32(0),
             groups: l.u32(1),
