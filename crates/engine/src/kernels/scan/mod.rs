@@ -39,7 +39,7 @@ static SCAN: Kernel = Kernel {
             1 => include_str!("columns.wgsl").into(),
             _ => include_str!("rows.wgsl").into(),
         },
-        native: native,
+        native,
     },
     variants: || {
         let variant =
