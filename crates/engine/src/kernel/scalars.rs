@@ -69,6 +69,22 @@ impl<T: Field, const N: usize> Field for [T; N] {
     }
 }
 
+impl<A: Field, B: Field> Field for (A, B) {
+    fn declare(name: &str, members: &mut Vec<Member>) {
+        A::declare(name, members);
+        B::declare(name, members);
+    }
+
+    fn put(self, words: &mut Words) {
+        self.0.put(words);
+        self.1.put(words);
+    }
+
+    fn take(words: &mut std::slice::Iter<u32>) -> Self {
+        (A::take(words), B::take(words))
+    }
+}
+
 /// A struct of scalars: its declaration is the shader's (`members`), its value a launch's (`words`), and a
 /// native kernel reads it by `NativeLaunch::scalars`.
 #[macro_export]

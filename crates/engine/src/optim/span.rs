@@ -11,6 +11,7 @@ use super::clip::VERDICT_SIZE;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::scalars::Words;
 use crate::kernel::{Access, Kernel, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
@@ -38,13 +39,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// Appends `kernel` with its scalars after the size; `cost` is the work of an element.
+    /// Appends `kernel` with the scalars for as many elements; `cost` is the work of an element.
     pub(super) fn launch(
         &self,
         cx: &Rc<Context>,
         name: &str,
         kernel: &'static Kernel,
-        scalars: &[u32],
+        scalars: impl Fn(u32) -> Words,
         cost: u64,
     ) -> Result<()> {
         let element = |v| Bind::new(v, &[1], 1);
@@ -60,7 +61,7 @@ impl Span {
                 kernel,
                 params: [0; 4],
                 bindings: w.ranges,
-                scalars: SmallVec::from_iter([size].into_iter().chain(scalars.iter().copied())),
+                scalars: scalars(size),
                 groups: size.div_ceil(THREADS),
                 threads: THREADS,
                 work: cost * size as u64,

@@ -14,15 +14,24 @@ use super::*;
 use crate::context::Context;
 use crate::device::{Device, Sink};
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Scalar, Twin, members_of};
+use crate::kernel::{Access, Kernel, Twin};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
+
+scalars! {
+    struct ScaleAdd { n: usize, scale: f32 }
+}
+
+scalars! {
+    pub(super) struct Busy { n: usize, rounds: u32 }
+}
 
 /// out[i] = a[i] · scale + b[i]
 static SCALE_ADD: Kernel = Kernel {
     name: "test_scale_add",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("result", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("n"), Scalar::F32("scale")]),
+    scalars: ScaleAdd::members,
     twin: Twin::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
@@ -37,7 +46,7 @@ static SCALE_ADD: Kernel = Kernel {
 static BUSY: Kernel = Kernel {
     name: "test_busy",
     bindings: &[("x", Access::ReadWrite)],
-    scalars: || members_of(&[Scalar::U32("n"), Scalar::U32("rounds")]),
+    scalars: Busy::members,
     twin: Twin::Gpu(|_| {
         "fn kernel(group: u32, lane: u32) {
            let i = group * THREADS + lane;
@@ -54,7 +63,7 @@ static BUSY: Kernel = Kernel {
 static BROKEN: Kernel = Kernel {
     name: "test_broken",
     bindings: &[("x", Access::ReadWrite)],
-    scalars: || members_of(&[]),
+    scalars: Vec::new,
     twin: Twin::Gpu(|_| "fn kernel(group: u32, lane: u32) { store_x(group, no_such_function()); }".into()),
     variants: Vec::new,
 };
@@ -105,7 +114,7 @@ fn scale_add(a: Range, b: Range, result: Range, n: usize, scale: f32, threads: u
         kernel: &SCALE_ADD,
         params: [0; 4],
         bindings: [a, b, result].into_iter().collect(),
-        scalars: [n as u32, scale.to_bits()].into_iter().collect(),
+        scalars: ScaleAdd { n, scale }.words(),
         groups: (n as u32).div_ceil(threads),
         threads,
         work: 2 * n as u64,
@@ -117,7 +126,7 @@ fn busy(x: &Value, rounds: u32) -> Launch {
         kernel: &BUSY,
         params: [0; 4],
         bindings: [x.range()].into_iter().collect(),
-        scalars: [x.size() as u32, rounds].into_iter().collect(),
+        scalars: Busy { n: x.size(), rounds }.words(),
         groups: (x.size() as u32).div_ceil(64),
         threads: 64,
         work: 2 * x.size() as u64 * u64::from(rounds),

@@ -13,8 +13,9 @@ use super::{Gpu, SCRATCH_OF_COPIES};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::recording::{Launch, Range};
+use crate::scalars;
 
 /// Bytes of a page that uploads go through; with `PAGES` all that uploads hold at once.
 const PAGE: u64 = 4 << 20;
@@ -173,7 +174,7 @@ impl Gpu {
                 params: [0; 4],
                 groups: (target.bytes / 4).div_ceil(64) as u32,
                 bindings: [source, target].into_iter().collect(),
-                scalars: [source_at, target_at, (n / 2) as u32].into_iter().collect(),
+                scalars: Halves { source_half: source_at, to_half: target_at, count: (n / 2) as u32 }.words(),
                 threads: 64,
                 work: 0,
             })?;
@@ -241,11 +242,15 @@ fn words(range: &Range) -> (Range, u32) {
     (Range { offset, bytes, dtype: DType::I32, ..*range }, (range.offset % 4 / 2) as u32)
 }
 
+scalars! {
+    struct Halves { source_half: u32, to_half: u32, count: u32 }
+}
+
 /// Copies `count` halves of words; one invocation a word of the target.
 static COPY_HALVES: Kernel = Kernel {
     name: "copy_halves",
     bindings: &[("source", Access::Read), ("to", Access::ReadWrite)],
-    scalars: || members_of(&[Scalar::U32("source_half"), Scalar::U32("to_half"), Scalar::U32("count")]),
+    scalars: Halves::members,
     // Other devices copy bytes.
     twin: Twin::Gpu(|_| {
         "

@@ -8,24 +8,27 @@ mod native;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 128;
 const DTYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::I32];
 
+scalars! {
+    struct Scalars { size: u32 }
+}
+
 /// `params` = [1 where x is i32, 1 where y is i32, 1 where y is stored by pairs].
 static CAST: Kernel = Kernel {
     name: "cast",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("size")]),
+    scalars: Scalars::members,
     twin: Twin::Both { wgsl, native: native::cast },
     variants: || {
         DTYPES
@@ -85,7 +88,7 @@ pub fn cast(cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
             kernel: &CAST,
             params: params(x.dtype, y.dtype),
             bindings: window.ranges,
-            scalars: SmallVec::from_slice(&[n]),
+            scalars: Scalars { size: n }.words(),
             groups: n.div_ceil(2 * THREADS),
             threads: THREADS,
             work: n as u64,

@@ -19,10 +19,11 @@ use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 /// Dimensions that a kernel can take.
@@ -31,36 +32,16 @@ const THREADS: u32 = 256;
 /// Edge of a tile of the transposing form.
 const TILE: usize = 16;
 
+scalars! {
+    /// The box, and what a step of each index moves by.
+    pub(super) struct Walk { size: usize, n: [usize; DIMS], x: [usize; DIMS], y: [usize; DIMS] }
+}
+
 /// `params` = [dimensions, 1 for the transposing form].
 static COPY: Kernel = Kernel {
     name: "copy",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || {
-        members_of({
-            use Scalar::U32 as S;
-            &[
-                S("size"),
-                S("n0"),
-                S("n1"),
-                S("n2"),
-                S("n3"),
-                S("n4"),
-                S("n5"),
-                S("x0"),
-                S("x1"),
-                S("x2"),
-                S("x3"),
-                S("x4"),
-                S("x5"),
-                S("y0"),
-                S("y1"),
-                S("y2"),
-                S("y3"),
-                S("y4"),
-                S("y5"),
-            ]
-        })
-    },
+    scalars: Walk::members,
     twin: Twin::Both { wgsl, native: native::copy },
     variants: || {
         (1..=DIMS as u32)
@@ -172,11 +153,8 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
     let binds = [Bind::new(&x, &x_strides, 1), Bind::new(&y, &y_strides, 1)];
     windows(cx, name, &space, &[], &binds, |mut window| {
         let size: usize = window.count.iter().product();
-        let mut scalars: SmallVec<[u32; 24]> = SmallVec::new();
-        scalars.push(size as u32);
-        for (values, fill) in [(&window.count, 1), (&x_strides, 0), (&y_strides, 0)] {
-            scalars.extend((0..DIMS).map(|d| values.get(d).copied().unwrap_or(fill) as u32));
-        }
+        let padded = |values: &Indices, fill| std::array::from_fn(|d| values.get(d).copied().unwrap_or(fill));
+        let (n, x, y) = (padded(&window.count, 1), padded(&x_strides, 0), padded(&y_strides, 0));
         let groups = if tiled {
             let [outer @ .., a, b] = &window.count[..] else { unreachable!("two dimensions at least") };
             outer.iter().product::<usize>() * a.div_ceil(TILE) * b.div_ceil(TILE)
@@ -192,7 +170,7 @@ pub fn copy(cx: &Rc<Context>, name: &str, dims: &[usize], x: &Side, y: &Side) ->
             kernel: &COPY,
             params: [space.len() as u32, tiled as u32, 0, 0],
             bindings: window.ranges,
-            scalars,
+            scalars: Walk { size, n, x, y }.words(),
             groups: groups as u32,
             threads: THREADS,
             work: size as u64 * 4,

@@ -1,6 +1,6 @@
 //! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
 
-use super::{DIMS, TILE};
+use super::{TILE, Walk};
 use crate::kernel::native::{NativeLaunch, Shared, each_row, each_task};
 
 /// Elements that one task takes.
@@ -13,20 +13,7 @@ pub fn copy(l: &NativeLaunch) {
     }
 }
 
-/// The box with its strides: sizes, x, y.
-struct Walk {
-    dims: usize,
-    n: [usize; DIMS],
-    x: [usize; DIMS],
-    y: [usize; DIMS],
-}
-
 impl Walk {
-    fn new(l: &NativeLaunch) -> Walk {
-        let part = |k: usize| std::array::from_fn(|d| l.u32(1 + k * DIMS + d));
-        Walk { dims: l.params[0] as usize, n: part(0), x: part(1), y: part(2) }
-    }
-
     /// Where the `index`-th combination of the outermost `outer` dimensions starts in x and in y.
     fn start(&self, index: usize, outer: usize) -> (usize, usize) {
         let (mut rest, mut x, mut y) = (index, 0, 0);
@@ -41,15 +28,15 @@ impl Walk {
 }
 
 fn walk<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
-    let walk = Walk::new(l);
+    let (walk, dims): (Walk, _) = (l.scalars(), l.params[0] as usize);
     let x = l.read::<T>(0);
     let y = Shared::new(l.write::<T>(1));
     if l.params[1] == 1 {
-        return transpose(&walk, x, &y);
+        return transpose(&walk, dims, x, &y);
     }
-    let inner = walk.dims - 1;
+    let inner = dims - 1;
     let (n, x_step, y_step) = (walk.n[inner], walk.x[inner], walk.y[inner]);
-    let rows = l.u32(0) / n;
+    let rows = walk.size / n;
     let pieces = n.div_ceil(GRAIN);
     let per_task = (GRAIN / n).max(1);
     each_task(l.threads, rows.div_ceil(per_task) * pieces, |task| {
@@ -72,8 +59,8 @@ fn walk<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
 }
 
 /// The last dimension is contiguous in y, the one before it in x.
-fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, x: &[T], y: &Shared<T>) {
-    let (a, b) = (walk.dims - 2, walk.dims - 1);
+fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, dims: usize, x: &[T], y: &Shared<T>) {
+    let (a, b) = (dims - 2, dims - 1);
     let outer: usize = walk.n[..a].iter().product();
     let bands = walk.n[a].div_ceil(TILE);
     each_row(outer * bands, GRAIN / (TILE * walk.n[b]), |task| {

@@ -10,37 +10,37 @@ mod native;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
 use crate::launch::{Bind, windows};
 use crate::random::words;
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 64;
+
+scalars! {
+    pub(super) struct Scalars {
+        size: u32,
+        /// The counter of the first four elements.
+        block: u32,
+        seed: [u32; 2],
+        offset: [u32; 2],
+        threshold: u32,
+        scale: f32,
+    }
+}
 
 /// `params` = [1 where y is added to].
 static DROPOUT: Kernel = Kernel {
     name: "dropout",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("size"),
-            Scalar::U32("block"),
-            Scalar::U32("seed0"),
-            Scalar::U32("seed1"),
-            Scalar::U32("offset0"),
-            Scalar::U32("offset1"),
-            Scalar::U32("threshold"),
-            Scalar::F32("scale"),
-        ])
-    },
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |params: Params| {
             let store =
@@ -99,8 +99,8 @@ pub fn dropout(
     }
     let threshold = (p * (1u64 << 32) as f64).round().min(u32::MAX as f64) as u32;
     let scale = (1.0 / (1.0 - p)) as f32;
-    let [seed0, seed1] = words(seed);
-    let [offset0, offset1] = words(offset);
+    let seed = words(seed);
+    let offset = words(offset);
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];
     windows(cx, "dropout", &[size], &[4], &binds, |window| {
         let n = window.count[0] as u32;
@@ -110,16 +110,7 @@ pub fn dropout(
             kernel: &DROPOUT,
             params: [accumulate as u32, 0, 0, 0],
             bindings: window.ranges,
-            scalars: SmallVec::from_slice(&[
-                n,
-                block,
-                seed0,
-                seed1,
-                offset0,
-                offset1,
-                threshold,
-                scale.to_bits(),
-            ]),
+            scalars: Scalars { size: n, block, seed, offset, threshold, scale }.words(),
             groups: n.div_ceil(4).div_ceil(THREADS),
             threads: THREADS,
             work: n as u64 * 40,

@@ -1,5 +1,6 @@
 //! The native twin: 64 elements at a time, compiled for each instruction set.
 
+use super::Scalars;
 use crate::kernel::native::{NativeLaunch, each_chunk};
 use crate::random::philox_lanes;
 use crate::simd::vectorised;
@@ -9,27 +10,18 @@ const LANES: usize = 16;
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-#[derive(Clone, Copy)]
-struct Mask {
-    seed: [u32; 2],
-    offset: [u32; 2],
-    threshold: u32,
-    scale: f32,
-}
-
 pub fn dropout(l: &NativeLaunch) {
-    let s = l.words;
-    let mask = Mask { seed: [s[2], s[3]], offset: [s[4], s[5]], threshold: s[6], scale: l.f32(7) };
+    let mask: Scalars = l.scalars();
     let (x, y) = (l.read::<f32>(0), l.write::<f32>(1));
     let accumulate = l.params[0] == 1;
     each_chunk(y, GRAIN, |at, y| {
-        part(mask, s[1] + (at / 4) as u32, &x[at..at + y.len()], y, accumulate);
+        part(mask, mask.block + (at / 4) as u32, &x[at..at + y.len()], y, accumulate);
     });
 }
 
 vectorised! {
     /// Elements from counter `block` on. All instruction sets give the same bits.
-    fn part(mask: Mask, block: u32, x: &[f32], y: &mut [f32], accumulate: bool) {
+    fn part(mask: Scalars, block: u32, x: &[f32], y: &mut [f32], accumulate: bool) {
         let chunks = y.chunks_mut(4 * LANES).zip(x.chunks(4 * LANES));
         for (k, (y, x)) in chunks.enumerate() {
             let first = block + (k * LANES) as u32;

@@ -6,8 +6,6 @@
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use super::function::PRELUDE;
 use super::native::GRAIN;
 use super::{THREADS, wide};
@@ -15,11 +13,16 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::simd::{sigmoid, vectorised};
 use crate::value::Value;
+
+scalars! {
+    struct Gated { size: u32 }
+}
 
 pub static BACKWARD: Kernel = Kernel {
     name: "silu_mul backward",
@@ -29,7 +32,7 @@ pub static BACKWARD: Kernel = Kernel {
         ("d", Access::ReadWrite),
         ("d_up", Access::Write),
     ],
-    scalars: || members_of(&[Scalar::U32("size")]),
+    scalars: Gated::members,
     twin: Twin::Both {
         wgsl: |params| match params[2] {
             1 => {
@@ -113,7 +116,7 @@ pub fn silu_mul_backward(cx: &Rc<Context>, gate: &Value, up: &Value, d: &Value, 
             kernel: &BACKWARD,
             params: [0, 0, wide as u32, 0],
             bindings: window.ranges,
-            scalars: SmallVec::from_slice(&[size]),
+            scalars: Gated { size }.words(),
             groups: if wide { wide::groups(size as usize) } else { size.div_ceil(THREADS) },
             threads: THREADS,
             work: size as u64 * 8,

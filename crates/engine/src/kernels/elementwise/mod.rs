@@ -25,9 +25,11 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
+use crate::kernel::scalars::{Field, Member, Words};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::shape::Shape;
 use crate::value::Value;
 
@@ -35,64 +37,66 @@ use crate::value::Value;
 const DIMS: usize = 5;
 const THREADS: u32 = 128;
 
-/// The sizes of the box, the strides of y, then those of each operand.
-const SCALARS: [Scalar; 26] = {
-    use Scalar::U32 as S;
-    [
-        S("size"),
-        S("d0"),
-        S("d1"),
-        S("d2"),
-        S("d3"),
-        S("d4"),
-        S("y0"),
-        S("y1"),
-        S("y2"),
-        S("y3"),
-        S("y4"),
-        S("a0"),
-        S("a1"),
-        S("a2"),
-        S("a3"),
-        S("a4"),
-        S("b0"),
-        S("b1"),
-        S("b2"),
-        S("b3"),
-        S("b4"),
-        S("c0"),
-        S("c1"),
-        S("c2"),
-        S("c3"),
-        S("c4"),
-    ]
-};
+scalars! {
+    /// The sizes of the box, and the strides of y.
+    pub(super) struct Walk { size: usize, d: [usize; DIMS], y: [usize; DIMS] }
+}
+
+/// What a step of each index moves by in each operand, a to c.
+#[derive(Clone, Copy)]
+pub(super) struct Steps<const N: usize>([[usize; DIMS]; N]);
+
+impl<const N: usize> Field for Steps<N> {
+    fn declare(_: &str, members: &mut Vec<Member>) {
+        NAMES[..N].iter().for_each(|name| <[usize; DIMS]>::declare(name, members));
+    }
+
+    fn put(self, words: &mut Words) {
+        self.0.put(words);
+    }
+
+    fn take(words: &mut std::slice::Iter<u32>) -> Self {
+        Steps(Field::take(words))
+    }
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+fn members<const N: usize>() -> Vec<Member> {
+    let mut members = Walk::members();
+    Steps::<N>::declare("", &mut members);
+    members
+}
 
 static MAP1: Kernel = Kernel {
     name: "map1",
     bindings: &[("a", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(SCALARS.first_chunk::<16>().unwrap()),
+    scalars: members::<1>,
     twin: Twin::Both { wgsl: |params| wgsl(params, 1), native: native::map::<1> },
     variants: || variants(1),
 };
 static MAP2: Kernel = Kernel {
     name: "map2",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(SCALARS.first_chunk::<21>().unwrap()),
+    scalars: members::<2>,
     twin: Twin::Both { wgsl: |params| wgsl(params, 2), native: native::map::<2> },
     variants: || variants(2),
 };
 static MAP3: Kernel = Kernel {
     name: "map3",
     bindings: &[("a", Access::Read), ("b", Access::Read), ("c", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(&SCALARS),
+    scalars: members::<3>,
     twin: Twin::Both { wgsl: |params| wgsl(params, 3), native: native::map::<3> },
     variants: || variants(3),
 };
+scalars! {
+    struct Accumulate { size: u32 }
+}
+
 static ACCUMULATE: Kernel = Kernel {
     name: "accumulate",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || members_of(&[Scalar::U32("size")]),
+    scalars: Accumulate::members,
     twin: Twin::Both {
         wgsl: |params| match params[2] {
             1 => wide::vectors("x", 0, false) + &wide::vectors("y", 1, true) + WIDE_ACCUMULATE_WGSL,
@@ -125,7 +129,7 @@ fn kernel(group: u32, lane: u32) {
 /// `params` = [function, dimensions, 1 where an invocation takes four elements].
 fn wgsl(params: Params, operands: usize) -> String {
     let function = Function::ALL[params[0] as usize];
-    let names = &["a", "b", "c"][..operands];
+    let names = &NAMES[..operands];
     let arguments: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
     let mut out = format!(
         "{}{}fn f({}) -> f32 {{ {} }}\n",
@@ -219,16 +223,9 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
     let may_be_wide = side_by_side && !function.makes_indices() && !function.takes_condition();
     windows(cx, function.name(), &space, &[wide::ELEMENTS][..side_by_side as usize], &binds, |window| {
         let size: usize = window.count.iter().product();
-        let mut scalars: SmallVec<[u32; 24]> = SmallVec::new();
-        scalars.push(size as u32);
-        let mut padded = |values: &[usize], fill: u32| {
-            let mut whole = [fill; DIMS];
-            whole.iter_mut().zip(values).for_each(|(to, v)| *to = *v as u32);
-            scalars.extend_from_slice(&whole);
-        };
-        padded(&window.count, 1);
-        padded(&y_strides, 0);
-        strides.iter().for_each(|s| padded(s, 0));
+        let padded = |values: &[usize], fill| std::array::from_fn(|d| values.get(d).copied().unwrap_or(fill));
+        let mut scalars = Walk { size, d: padded(&window.count, 1), y: padded(&y_strides, 0) }.words();
+        strides.iter().for_each(|s| padded(s, 0).put(&mut scalars));
         let wide = may_be_wide && wide::fits(size, &window.ranges);
         cx.launch(Launch {
             kernel,
@@ -253,7 +250,7 @@ pub fn accumulate(cx: &Rc<Context>, y: &Value, x: &Value) -> Result<()> {
             kernel: &ACCUMULATE,
             params: [0, 0, wide as u32, 0],
             bindings: window.ranges,
-            scalars: SmallVec::from_slice(&[n]),
+            scalars: Accumulate { size: n }.words(),
             groups: if wide { wide::groups(n as usize) } else { n.div_ceil(THREADS) },
             threads: THREADS,
             work: n as u64,

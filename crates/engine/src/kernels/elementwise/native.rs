@@ -4,7 +4,7 @@
 //! strided or stored otherwise is laid out a block at a time first, which stays in the first cache.
 
 use super::function::Loop;
-use super::{DIMS, Function};
+use super::{Function, Steps, Walk};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_task};
 use half::slice::HalfFloatSliceExt;
@@ -83,9 +83,9 @@ fn walk<const N: usize, T: Send>(
     row: &(dyn Fn(&mut [T], Places<N>) + Sync),
 ) {
     let dims = l.params[1] as usize;
-    let at = |base: usize, d: usize| l.words[base + d] as usize;
-    let inner = at(1, dims - 1);
-    let rows = l.u32(0) / inner;
+    let (w, Steps::<N>(strides)) = l.scalars::<(Walk, Steps<N>)>();
+    let inner = w.d[dims - 1];
+    let rows = w.size / inner;
     let y = Shared::new(y);
     let per_task = (GRAIN / inner).max(1);
     let pieces = inner.div_ceil(GRAIN);
@@ -96,16 +96,16 @@ fn walk<const N: usize, T: Send>(
             let mut rest = r;
             let mut y_start = from;
             let mut places: Places<N> = std::array::from_fn(|k| {
-                let stride = at(1 + DIMS * (2 + k), dims - 1);
+                let stride = strides[k][dims - 1];
                 (from * stride, stride)
             });
             for d in (0..dims - 1).rev() {
-                let n = at(1, d);
+                let n = w.d[d];
                 let i = rest % n;
                 rest /= n;
-                y_start += i * at(1 + DIMS, d);
+                y_start += i * w.y[d];
                 for (k, place) in places.iter_mut().enumerate() {
-                    place.0 += i * at(1 + DIMS * (2 + k), d);
+                    place.0 += i * strides[k][d];
                 }
             }
             row(unsafe { y.slice(y_start, to - from) }, places);

@@ -5,29 +5,32 @@ mod tests;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::each_chunk;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::shape::Shape;
 use crate::value::Value;
 
 const THREADS: u32 = 128;
 
+scalars! {
+    struct Scalars { size: u32, word: u32 }
+}
+
 /// Writes words of four bytes; two halves are one word.
 static FILL: Kernel = Kernel {
     name: "fill",
     bindings: &[("y", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("size"), Scalar::U32("word")]),
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |_| WGSL.into(),
         native: |l| {
-            let word = l.words[1];
+            let Scalars { word, .. } = l.scalars();
             each_chunk(l.write::<u32>(0), 64 * 1024, |_, y| y.fill(word));
         },
     },
@@ -77,7 +80,7 @@ pub fn fill(cx: &Rc<Context>, y: &Value, value: f64) -> Result<()> {
             kernel: &FILL,
             params: [0; 4],
             bindings: window.ranges,
-            scalars: SmallVec::from_slice(&[n, word]),
+            scalars: Scalars { size: n, word }.words(),
             groups: n.div_ceil(THREADS),
             threads: THREADS,
             work: n as u64,

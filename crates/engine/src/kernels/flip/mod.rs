@@ -10,27 +10,24 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 128;
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
+scalars! {
+    struct Scalars { outer: usize, n: usize, inner: usize, outer_step: usize, step: usize }
+}
+
 static FLIP: Kernel = Kernel {
     name: "flip",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("outer"),
-            Scalar::U32("n"),
-            Scalar::U32("inner"),
-            Scalar::U32("outer_step"),
-            Scalar::U32("step"),
-        ])
-    },
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |_| WGSL.into(),
         native: |l| match l.dtype(0).bytes() {
@@ -54,7 +51,7 @@ fn kernel(group: u32, lane: u32) {
 ";
 
 fn native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
-    let [outer, n, inner, outer_step, step] = std::array::from_fn(|i| l.u32(i));
+    let Scalars { outer, n, inner, outer_step, step } = l.scalars();
     let x = l.read::<T>(0);
     let y = Shared::new(l.write::<T>(1));
     each_row(outer * n, GRAIN / inner, |row| {
@@ -84,12 +81,12 @@ pub fn flip(cx: &Rc<Context>, x: &Value, [outer, n, inner]: [usize; 3], y: &Valu
             }
         }
         let size: usize = w.count.iter().product();
-        let scalars = [w.count[0], w.count[1], w.count[2], strides[0], strides[1]];
+        let [outer, n, inner] = [0, 1, 2].map(|d| w.count[d]);
         cx.launch(Launch {
             kernel: &FLIP,
             params: [0; 4],
             bindings: w.ranges,
-            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            scalars: Scalars { outer, n, inner, outer_step: strides[0], step: strides[1] }.words(),
             groups: size.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: size as u64,

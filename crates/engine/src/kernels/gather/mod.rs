@@ -12,33 +12,38 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 64;
 
-/// The window's sizes, the steps of the index's outer and middle dimension, those of x, the window
-/// of x's middle dimension, its whole size, and whether this launch settles indices out of range.
-const SCALARS: &[Scalar] = &[
-    Scalar::U32("outer"),
-    Scalar::U32("picks"),
-    Scalar::U32("inner"),
-    Scalar::U32("outer_step"),
-    Scalar::U32("pick_step"),
-    Scalar::U32("x_outer_step"),
-    Scalar::U32("x_step"),
-    Scalar::U32("start"),
-    Scalar::U32("count"),
-    Scalar::U32("size"),
-    Scalar::U32("first"),
-];
+scalars! {
+    pub(super) struct Walk {
+        /// The window's sizes.
+        outer: usize,
+        picks: usize,
+        inner: usize,
+        /// Steps of the index's outer and middle dimension, and of x's.
+        outer_step: usize,
+        pick_step: usize,
+        x_outer_step: usize,
+        x_step: usize,
+        /// The window of x's middle dimension, and its whole size.
+        start: usize,
+        count: usize,
+        size: usize,
+        /// Whether this launch settles indices out of range.
+        first: bool,
+    }
+}
 
 static GATHER: Kernel = Kernel {
     name: "gather",
     bindings: &[("x", Access::Read), ("index", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || members_of(SCALARS),
+    scalars: Walk::members,
     twin: Twin::Both {
         wgsl: |params| {
             let missing = match params[0] {
@@ -60,7 +65,7 @@ static GATHER: Kernel = Kernel {
 static GATHER_BACKWARD: Kernel = Kernel {
     name: "gather_backward",
     bindings: &[("d_x", Access::ReadWrite), ("index", Access::Read), ("d_y", Access::Read)],
-    scalars: || members_of(SCALARS),
+    scalars: Walk::members,
     twin: Twin::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("backward.wgsl")).into(),
         native: native::backward,
@@ -74,7 +79,7 @@ static GATHER_BACKWARD: Kernel = Kernel {
 static PUT: Kernel = Kernel {
     name: "put",
     bindings: &[("y", Access::ReadWrite), ("index", Access::Read), ("x", Access::Read)],
-    scalars: || members_of(SCALARS),
+    scalars: Walk::members,
     twin: Twin::Both {
         wgsl: |_| concat!(include_str!("pick.wgsl"), include_str!("put.wgsl")).into(),
         native: native::backward,
@@ -128,24 +133,24 @@ fn launch(
         [Bind::new(x, &[n * inner, 0, 1, inner], 1), Bind::new(index, &picked, 1), Bind::new(y, &picked, 1)];
     windows(cx, kernel.name, &[outer, k, inner, n], &[], &binds, |w| {
         let cells = w.count[0] * w.count[1] * w.count[2];
-        let scalars = [
-            w.count[0],
-            w.count[1],
-            w.count[2],
-            k * inner,
-            inner,
-            n * inner,
-            inner,
-            w.start[3],
-            w.count[3],
-            n,
-            (w.start[3] == 0) as usize,
-        ];
+        let walk = Walk {
+            outer: w.count[0],
+            picks: w.count[1],
+            inner: w.count[2],
+            outer_step: k * inner,
+            pick_step: inner,
+            x_outer_step: n * inner,
+            x_step: inner,
+            start: w.start[3],
+            count: w.count[3],
+            size: n,
+            first: w.start[3] == 0,
+        };
         cx.launch(Launch {
             kernel,
             params: [(x.dtype == DType::I32) as u32, 0, 0, 0],
             bindings: w.ranges,
-            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            scalars: walk.words(),
             groups: cells.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: (cells * if kernel.name != GATHER_BACKWARD.name { 2 } else { w.count[1] }) as u64,

@@ -1,5 +1,6 @@
 //! The native twin: lines of the outer dimension in parallel.
 
+use super::Walk;
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use half::{bf16, f16};
@@ -7,38 +8,7 @@ use half::{bf16, f16};
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
-/// The scalars, by name.
-struct Walk {
-    outer: usize,
-    picks: usize,
-    inner: usize,
-    outer_step: usize,
-    pick_step: usize,
-    x_outer_step: usize,
-    x_step: usize,
-    from: usize,
-    count: usize,
-    size: usize,
-    first: bool,
-}
-
 impl Walk {
-    fn new(l: &NativeLaunch) -> Walk {
-        Walk {
-            outer: l.u32(0),
-            picks: l.u32(1),
-            inner: l.u32(2),
-            outer_step: l.u32(3),
-            pick_step: l.u32(4),
-            x_outer_step: l.u32(5),
-            x_step: l.u32(6),
-            from: l.u32(7),
-            count: l.u32(8),
-            size: l.u32(9),
-            first: l.u32(10) == 1,
-        }
-    }
-
     /// Rows of `inner` elements that one task takes.
     fn grain(&self) -> usize {
         (GRAIN / self.inner).max(1)
@@ -59,7 +29,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
     missing: Y,
     convert: impl Fn(T) -> Y + Sync,
 ) {
-    let w = Walk::new(l);
+    let w: Walk = l.scalars();
     let (x, index) = (l.read::<T>(0), l.read::<i32>(1));
     let y = Shared::new(l.write::<Y>(2));
     each_row(w.outer * w.picks, w.grain(), |row| {
@@ -73,8 +43,8 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
                 if w.first {
                     *y = missing;
                 }
-            } else if (w.from..w.from + w.count).contains(&j) {
-                *y = convert(x[o * w.x_outer_step + (j - w.from) * w.x_step + i]);
+            } else if (w.start..w.start + w.count).contains(&j) {
+                *y = convert(x[o * w.x_outer_step + (j - w.start) * w.x_step + i]);
             }
         }
     });
@@ -84,7 +54,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
 /// order of k.
 pub fn backward(l: &NativeLaunch) {
     const WIDTH: usize = 256;
-    let w = Walk::new(l);
+    let w: Walk = l.scalars();
     let d_x = Shared::new(l.write::<f32>(0));
     let (index, d_y) = (l.read::<i32>(1), l.read::<f32>(2));
     let pieces = w.inner.div_ceil(WIDTH);
@@ -94,8 +64,8 @@ pub fn backward(l: &NativeLaunch) {
             let at = o * w.outer_step + k * w.pick_step;
             for i in first..(first + WIDTH).min(w.inner) {
                 let j = index[at + i] as u32 as usize;
-                if j < w.size && (w.from..w.from + w.count).contains(&j) {
-                    let place = o * w.x_outer_step + (j - w.from) * w.x_step + i;
+                if j < w.size && (w.start..w.start + w.count).contains(&j) {
+                    let place = o * w.x_outer_step + (j - w.start) * w.x_step + i;
                     let sum = unsafe { d_x.slice(place, 1) };
                     sum[0] += d_y[at + i];
                 }

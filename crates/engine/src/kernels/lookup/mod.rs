@@ -14,37 +14,59 @@ mod native;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 64;
 
-/// Scalars: the window of table rows, the whole table's rows, rows and columns of y, the steps of
-/// the table and of y, and whether this launch settles indices out of range.
+scalars! {
+    pub(super) struct Take {
+        /// The window of the table's rows, and how many it has.
+        start: usize,
+        count: usize,
+        vocabulary: usize,
+        /// Of y.
+        rows: usize,
+        columns: usize,
+        /// Of the table.
+        row_step: usize,
+        column_step: usize,
+        y_step: usize,
+        /// Whether this launch settles indices out of range.
+        first: bool,
+    }
+}
+
+scalars! {
+    pub(super) struct Links { rows: usize, vocabulary: usize, padding: u32 }
+}
+
+scalars! {
+    pub(super) struct Scatter {
+        /// The window of the table's rows.
+        start: usize,
+        count: usize,
+        /// Of d_y.
+        rows: usize,
+        columns: usize,
+        /// Of the table.
+        row_step: usize,
+        column_step: usize,
+        d_step: usize,
+    }
+}
+
 static TAKE: Kernel = Kernel {
     name: "take",
     bindings: &[("table", Access::Read), ("ids", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("start"),
-            Scalar::U32("count"),
-            Scalar::U32("vocabulary"),
-            Scalar::U32("rows"),
-            Scalar::U32("columns"),
-            Scalar::U32("row_step"),
-            Scalar::U32("column_step"),
-            Scalar::U32("y_step"),
-            Scalar::U32("first"),
-        ])
-    },
+    scalars: Take::members,
     twin: Twin::Both { wgsl: |_| include_str!("take.wgsl").into(), native: native::take },
     variants: || {
         let variant =
@@ -58,7 +80,7 @@ static TAKE: Kernel = Kernel {
 static LINKS: Kernel = Kernel {
     name: "links",
     bindings: &[("ids", Access::Read), ("next", Access::Write), ("head", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("rows"), Scalar::U32("vocabulary"), Scalar::U32("padding")]),
+    scalars: Links::members,
     twin: Twin::Both { wgsl: |_| include_str!("links.wgsl").into(), native: native::links },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::I32; 3], threads: THREADS }],
 };
@@ -71,17 +93,7 @@ static SCATTER: Kernel = Kernel {
         ("d_y", Access::Read),
         ("d_table", Access::ReadWrite),
     ],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("start"),
-            Scalar::U32("count"),
-            Scalar::U32("rows"),
-            Scalar::U32("columns"),
-            Scalar::U32("row_step"),
-            Scalar::U32("column_step"),
-            Scalar::U32("d_step"),
-        ])
-    },
+    scalars: Scatter::members,
     twin: Twin::Both { wgsl: |_| include_str!("scatter.wgsl").into(), native: native::scatter },
     variants: || {
         let dtypes = vec![DType::I32, DType::I32, DType::F32, DType::F32];
@@ -139,23 +151,22 @@ pub fn take(cx: &Rc<Context>, name: &str, table: &Value, walk: Table, ids: &Valu
     ];
     windows(cx, name, &[vocabulary, ids.size(), columns], &[], &binds, |w| {
         let cells = w.count[1] * w.count[2];
-        let first = (w.start[0] == 0) as usize;
-        let scalars = [
-            w.start[0],
-            w.count[0],
+        let take = Take {
+            start: w.start[0],
+            count: w.count[0],
             vocabulary,
-            w.count[1],
-            w.count[2],
+            rows: w.count[1],
+            columns: w.count[2],
             row_step,
             column_step,
-            columns,
-            first,
-        ];
+            y_step: columns,
+            first: w.start[0] == 0,
+        };
         cx.launch(Launch {
             kernel: &TAKE,
             params: [0; 4],
             bindings: w.ranges,
-            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            scalars: take.words(),
             groups: cells.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: cells as u64 * 2,
@@ -192,7 +203,7 @@ pub fn scatter(
             kernel: &LINKS,
             params: [0; 4],
             bindings,
-            scalars: SmallVec::from_slice(&[rows as u32, vocabulary as u32, padding.unwrap_or(u32::MAX)]),
+            scalars: Links { rows, vocabulary, padding: padding.unwrap_or(u32::MAX) }.words(),
             groups: (rows as u32).div_ceil(THREADS),
             threads: THREADS,
             work: (rows * rows) as u64,
@@ -208,12 +219,20 @@ pub fn scatter(
         ];
         windows(cx, name, &[vocabulary, columns], &[], &binds, |w| {
             let cells = rows * w.count[1];
-            let scalars = [w.start[0], w.count[0], rows, w.count[1], row_step, column_step, columns];
+            let scatter = Scatter {
+                start: w.start[0],
+                count: w.count[0],
+                rows,
+                columns: w.count[1],
+                row_step,
+                column_step,
+                d_step: columns,
+            };
             cx.launch(Launch {
                 kernel: &SCATTER,
                 params: [0; 4],
                 bindings: w.ranges,
-                scalars: scalars.iter().map(|v| *v as u32).collect(),
+                scalars: scatter.words(),
                 groups: cells.div_ceil(THREADS as usize) as u32,
                 threads: THREADS,
                 work: cells as u64 * 4,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::{Links, Scatter, Take};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use half::slice::HalfFloatSliceExt;
@@ -27,10 +28,8 @@ fn rows<T: bytemuck::Pod + Sync>(
     let table = l.read::<T>(0);
     let ids = l.read::<i32>(1);
     let y = Shared::new(l.write::<f32>(2));
-    let [from, count, vocabulary, n, columns, row_step, column_step, y_step] =
-        std::array::from_fn(|k| l.u32(k));
-    let first = l.u32(8) == 1;
-    each_row(n, GRAIN / columns, |n| {
+    let Take { start, count, vocabulary, rows, columns, row_step, column_step, y_step, first } = l.scalars();
+    each_row(rows, GRAIN / columns, |n| {
         // A negative index is a large one.
         let v = ids[n] as u32 as usize;
         let out = || unsafe { y.slice(n * y_step, columns) };
@@ -38,8 +37,8 @@ fn rows<T: bytemuck::Pod + Sync>(
             if first {
                 out().fill(f32::NAN);
             }
-        } else if (from..from + count).contains(&v) {
-            let at = (v - from) * row_step;
+        } else if (start..start + count).contains(&v) {
+            let at = (v - start) * row_step;
             if column_step == 1 {
                 row(&table[at..at + columns], out());
             } else {
@@ -53,14 +52,14 @@ fn rows<T: bytemuck::Pod + Sync>(
 
 pub fn links(l: &NativeLaunch) {
     let (ids, next, head) = (l.read::<i32>(0), l.write::<i32>(1), l.write::<i32>(2));
-    let (vocabulary, padding) = (l.words[1], l.words[2]);
+    let Links { vocabulary, padding, .. } = l.scalars();
     let mut last: HashMap<i32, usize> = HashMap::with_capacity(ids.len());
     next.fill(-1);
     head.fill(-1);
     for (n, id) in ids.iter().enumerate() {
         match last.insert(*id, n) {
             Some(before) => next[before] = n as i32,
-            None if (*id as u32) < vocabulary && *id as u32 != padding => head[n] = *id,
+            None if (*id as u32 as usize) < vocabulary && *id as u32 != padding => head[n] = *id,
             None => {}
         }
     }
@@ -69,9 +68,9 @@ pub fn links(l: &NativeLaunch) {
 pub fn scatter(l: &NativeLaunch) {
     let (next, head, d_y) = (l.read::<i32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let d_table = Shared::new(l.write::<f32>(3));
-    let [from, count, n, columns, row_step, column_step, d_step] = std::array::from_fn(|k| l.u32(k));
-    each_row(n, GRAIN / columns, |n| {
-        let Some(v) = (head[n] as usize).checked_sub(from).filter(|v| head[n] >= 0 && *v < count) else {
+    let Scatter { start, count, rows, columns, row_step, column_step, d_step } = l.scalars();
+    each_row(rows, GRAIN / columns, |n| {
+        let Some(v) = (head[n] as usize).checked_sub(start).filter(|v| head[n] >= 0 && *v < count) else {
             return;
         };
         let at = v * row_step;

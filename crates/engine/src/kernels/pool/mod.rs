@@ -11,45 +11,35 @@ mod native;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::row_windows;
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 64;
 
-const SCALARS: [Scalar; 16] = {
-    use Scalar::U32 as S;
-    [
-        S("count"),
-        S("size_d"),
-        S("size_h"),
-        S("size_w"),
-        S("out_d"),
-        S("out_h"),
-        S("out_w"),
-        S("kernel_d"),
-        S("kernel_h"),
-        S("kernel_w"),
-        S("stride_d"),
-        S("stride_h"),
-        S("stride_w"),
-        S("padding_d"),
-        S("padding_h"),
-        S("padding_w"),
-    ]
-};
+scalars! {
+    /// By dimension: depth, height, width.
+    pub(super) struct Scalars {
+        /// Elements that a launch makes.
+        count: usize,
+        size: [usize; 3],
+        out: [usize; 3],
+        kernel: [usize; 3],
+        stride: [usize; 3],
+        padding: [usize; 3],
+    }
+}
 
 /// `params` = [adaptive, divide by the padding too, 0, 0].
 static POOL_MAX: Kernel = Kernel {
     name: "pool_max",
     bindings: &[("x", Access::Read), ("y", Access::Write), ("index", Access::Write)],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both { wgsl: |params| body(params, include_str!("max.wgsl")), native: native::max },
     variants: || vec![variant([0; 4], &[DType::F32, DType::F32, DType::I32])],
 };
@@ -57,7 +47,7 @@ static POOL_MAX: Kernel = Kernel {
 static POOL_MAX_BACKWARD: Kernel = Kernel {
     name: "pool_max_backward",
     bindings: &[("d", Access::Read), ("index", Access::Read), ("d_x", Access::Write)],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |params| body(params, include_str!("max_backward.wgsl")),
         native: native::max_backward,
@@ -68,7 +58,7 @@ static POOL_MAX_BACKWARD: Kernel = Kernel {
 static POOL_MEAN: Kernel = Kernel {
     name: "pool_mean",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both { wgsl: |params| body(params, include_str!("mean.wgsl")), native: native::mean },
     variants: mean_variants,
 };
@@ -76,7 +66,7 @@ static POOL_MEAN: Kernel = Kernel {
 static POOL_MEAN_BACKWARD: Kernel = Kernel {
     name: "pool_mean_backward",
     bindings: &[("d", Access::Read), ("d_x", Access::Write)],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |params| body(params, include_str!("mean_backward.wgsl")),
         native: native::mean_backward,
@@ -146,13 +136,13 @@ fn launch(
     let overlap: usize = w.kernel.iter().product();
     row_windows(cx, "pool", w.planes, values, &[], |window| {
         let count = window.count[0] * plane;
-        let sizes = [w.size, w.out, w.kernel, w.stride, w.padding].concat();
-        let scalars: SmallVec<[u32; 24]> = [count].into_iter().chain(sizes).map(|v| v as u32).collect();
+        let Windows { size, out, kernel: reach, stride, padding, .. } = *w;
+        let scalars = Scalars { count, size, out, kernel: reach, stride, padding };
         cx.launch(Launch {
             kernel,
             params: [w.adaptive as u32, w.count_padding as u32, 0, 0],
             bindings: window.ranges,
-            scalars,
+            scalars: scalars.words(),
             groups: count.div_ceil(THREADS as usize) as u32,
             threads: THREADS,
             work: (count * overlap) as u64,

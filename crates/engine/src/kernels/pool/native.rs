@@ -1,6 +1,6 @@
 //! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
 
-use super::Windows;
+use super::{Scalars, Windows};
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 
 /// Terms that one task takes at least.
@@ -8,14 +8,14 @@ const GRAIN: usize = 16 * 1024;
 
 impl Windows {
     fn of(l: &NativeLaunch) -> Windows {
-        let part = |k: usize| std::array::from_fn(|d| l.u32(1 + 3 * k + d));
+        let Scalars { size, out, kernel, stride, padding, .. } = l.scalars();
         Windows {
             planes: 0,
-            size: part(0),
-            out: part(1),
-            kernel: part(2),
-            stride: part(3),
-            padding: part(4),
+            size,
+            out,
+            kernel,
+            stride,
+            padding,
             adaptive: l.params[0] == 1,
             count_padding: l.params[1] == 1,
         }

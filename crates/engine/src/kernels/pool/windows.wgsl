@@ -1,9 +1,9 @@
 // What windows hold, and which hold an element: shared by the kernels of this folder.
-fn sizes() -> vec3<i32> { return vec3<i32>(i32(p.size_d), i32(p.size_h), i32(p.size_w)); }
-fn outs() -> vec3<i32> { return vec3<i32>(i32(p.out_d), i32(p.out_h), i32(p.out_w)); }
-fn kernels() -> vec3<i32> { return vec3<i32>(i32(p.kernel_d), i32(p.kernel_h), i32(p.kernel_w)); }
-fn strides() -> vec3<i32> { return vec3<i32>(i32(p.stride_d), i32(p.stride_h), i32(p.stride_w)); }
-fn paddings() -> vec3<i32> { return vec3<i32>(i32(p.padding_d), i32(p.padding_h), i32(p.padding_w)); }
+fn sizes() -> vec3<i32> { return vec3<i32>(i32(p.size0), i32(p.size1), i32(p.size2)); }
+fn outs() -> vec3<i32> { return vec3<i32>(i32(p.out0), i32(p.out1), i32(p.out2)); }
+fn kernels() -> vec3<i32> { return vec3<i32>(i32(p.kernel0), i32(p.kernel1), i32(p.kernel2)); }
+fn strides() -> vec3<i32> { return vec3<i32>(i32(p.stride0), i32(p.stride1), i32(p.stride2)); }
+fn paddings() -> vec3<i32> { return vec3<i32>(i32(p.padding0), i32(p.padding1), i32(p.padding2)); }
 fn volume(n: vec3<i32>) -> i32 { return n.x * n.y * n.z; }
 fn place(at: vec3<i32>, n: vec3<i32>) -> u32 { return u32((at.x * n.y + at.y) * n.z + at.z); }
 fn coordinates(i: i32, n: vec3<i32>) -> vec3<i32> { return vec3<i32>(i / (n.y * n.z) % n.x, i / n.z % n.y, i % n.z); }

@@ -12,19 +12,41 @@ mod native;
 use std::fmt::Write;
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
+use crate::kernel::scalars::Words;
+use crate::kernel::{Access, Kernel, Params, Twin, Variant, joined};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 128;
 const POSITIONS: u32 = 1;
 const INVERSE: u32 = 2;
+
+scalars! {
+    pub(super) struct Rotary {
+        /// Of the window.
+        batch: usize,
+        time: usize,
+        heads: usize,
+        dim: usize,
+        /// Elements from a batch, and from a position, of x to the next.
+        x_batch: usize,
+        x_row: usize,
+        half: usize,
+        /// Of the tables.
+        width: usize,
+        rows: usize,
+        position_batch: usize,
+    }
+}
+
+scalars! {
+    pub(super) struct RotaryTwo { one: Rotary, heads2: usize, x2_batch: usize, x2_row: usize }
+}
 
 const ONE: Kernel = Kernel {
     name: "rotary",
@@ -35,38 +57,17 @@ const ONE: Kernel = Kernel {
         ("position", Access::Read),
         ("y", Access::Write),
     ],
-    scalars: || {
-        members_of({
-            use Scalar::U32 as S;
-            &[
-                S("batch"),
-                S("time"),
-                S("heads"),
-                S("dim"),
-                S("x_batch"),
-                S("x_row"),
-                S("half"),
-                S("width"),
-                S("rows"),
-                S("position_batch"),
-            ]
-        })
-    },
+    scalars: Rotary::members,
     twin: Twin::Both { wgsl: |params| wgsl(params, ONE_WGSL), native: native::rotary },
     variants: || variants(&[DType::F32, DType::F32, DType::F32, DType::I32, DType::F32]),
 };
 static ROTARY: Kernel = ONE;
 /// Of two tensors.
 static ROTARY_TWO: Kernel = {
-    use Scalar::U32 as S;
     Kernel {
         name: "rotary of two",
         bindings: &joined::<_, 7>(ONE.bindings, &[("x2", Access::Read), ("y2", Access::Write)]),
-        scalars: || {
-            let mut all = (ONE.scalars)();
-            all.extend(members_of(&[S("heads2"), S("x2_batch"), S("x2_row")]));
-            all
-        },
+        scalars: RotaryTwo::members,
         twin: Twin::Both { wgsl: |params| wgsl(params, TWO_WGSL), native: native::rotary_two },
         variants: || {
             use DType::{F32, I32};
@@ -142,8 +143,8 @@ pub fn rotary(cx: &Rc<Context>, r: &Rotate, x: &Value, y: &Value) -> Result<()> 
     ];
     windows(cx, ROTARY.name, &[batch, time, heads], &[], &binds, |w| {
         let [b, t, h] = [0, 1, 2].map(|d| w.count[d]);
-        let scalars = r.scalars([b, t, h, dim], time, heads);
-        r.launch(cx, &ROTARY, w, scalars, b * t * h, dim);
+        let words = r.scalars([b, t, h, dim], time, heads).words();
+        r.launch(cx, &ROTARY, w, words, b * t * h, dim);
     })
 }
 
@@ -171,9 +172,9 @@ pub fn rotary_two(cx: &Rc<Context>, r: &Rotate, x: [&Value; 2], y: [&Value; 2]) 
     ];
     windows(cx, ROTARY_TWO.name, &[batch, time], &[], &binds, |w| {
         let (b, t) = (w.count[0], w.count[1]);
-        let mut scalars = r.scalars([b, t, heads, dim], time, heads);
-        scalars.extend([heads2, time * heads2 * dim, heads2 * dim].map(|n| n as u32));
-        r.launch(cx, &ROTARY_TWO, w, scalars, b * t * (heads + heads2), dim);
+        let one = r.scalars([b, t, heads, dim], time, heads);
+        let words = RotaryTwo { one, heads2, x2_batch: time * heads2 * dim, x2_row: heads2 * dim }.words();
+        r.launch(cx, &ROTARY_TWO, w, words, b * t * (heads + heads2), dim);
     })
 }
 
@@ -209,10 +210,20 @@ impl Rotate<'_> {
     }
 
     /// Those of a window of [B, T, H, D] in a tensor of `time` positions and `heads` heads.
-    fn scalars(&self, [b, t, h, dim]: [usize; 4], time: usize, heads: usize) -> SmallVec<[u32; 24]> {
+    fn scalars(&self, [b, t, h, dim]: [usize; 4], time: usize, heads: usize) -> Rotary {
         let (width, rows) = (self.cos.shape[1], self.cos.shape[0]);
-        let all = [b, t, h, dim, time * heads * dim, heads * dim, self.half, width, rows, time];
-        all.iter().map(|n| *n as u32).collect()
+        Rotary {
+            batch: b,
+            time: t,
+            heads: h,
+            dim,
+            x_batch: time * heads * dim,
+            x_row: heads * dim,
+            half: self.half,
+            width,
+            rows,
+            position_batch: time,
+        }
     }
 
     fn launch(
@@ -220,7 +231,7 @@ impl Rotate<'_> {
         cx: &Context,
         kernel: &'static Kernel,
         w: Window,
-        scalars: SmallVec<[u32; 24]>,
+        scalars: Words,
         heads: usize,
         dim: usize,
     ) {

@@ -1,6 +1,6 @@
 //! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
 
-use super::{INVERSE, POSITIONS};
+use super::{INVERSE, POSITIONS, Rotary, RotaryTwo};
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::vectorised;
 
@@ -11,21 +11,22 @@ const GRAIN: usize = 16 * 1024;
 type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);
 
 pub fn rotary(l: &NativeLaunch) {
-    rows(l, &[first(l)]);
+    let s: Rotary = l.scalars();
+    rows(l, &s, &[first(l, &s)]);
 }
 
 pub fn rotary_two(l: &NativeLaunch) {
-    let second = ([10, 11, 12].map(|i| l.u32(i)), l.read::<f32>(5), Shared::new(l.write::<f32>(6)));
-    rows(l, &[first(l), second]);
+    let RotaryTwo { one, heads2, x2_batch, x2_row } = l.scalars();
+    let second = ([heads2, x2_batch, x2_row], l.read::<f32>(5), Shared::new(l.write::<f32>(6)));
+    rows(l, &one, &[first(l, &one), second]);
 }
 
-fn first<'a>(l: &'a NativeLaunch) -> Tensor<'a> {
-    ([2, 4, 5].map(|i| l.u32(i)), l.read::<f32>(0), Shared::new(l.write::<f32>(4)))
+fn first<'a>(l: &'a NativeLaunch, s: &Rotary) -> Tensor<'a> {
+    ([s.heads, s.x_batch, s.x_row], l.read::<f32>(0), Shared::new(l.write::<f32>(4)))
 }
 
-fn rows(l: &NativeLaunch, tensors: &[Tensor]) {
-    let [batch, time, dim, half, width, rows] = [0, 1, 3, 6, 7, 8].map(|i| l.u32(i));
-    let position_batch = l.u32(9);
+fn rows(l: &NativeLaunch, s: &Rotary, tensors: &[Tensor]) {
+    let Rotary { batch, time, dim, half, width, rows, position_batch, .. } = *s;
     let (cos, sin, positions) = (l.read::<f32>(1), l.read::<f32>(2), l.read::<i32>(3));
     let elements: usize = tensors.iter().map(|([heads, ..], ..)| heads * dim).sum();
     let per_task = (GRAIN / elements).max(1);

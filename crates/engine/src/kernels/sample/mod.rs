@@ -27,9 +27,10 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::row_windows;
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 256;
@@ -55,15 +56,18 @@ pub struct Cut {
     pub farthest: u32,
 }
 
-const SCALARS: [Scalar; 7] = [
-    Scalar::U32("n"),
-    Scalar::F32("steps"),
-    Scalar::F32("below"),
-    Scalar::F32("above"),
-    Scalar::U32("top_k"),
-    Scalar::U32("top_p"),
-    Scalar::U32("farthest"),
-];
+scalars! {
+    pub(super) struct Scalars {
+        n: usize,
+        /// As in `Cut`; below and above 0 it is the penalty.
+        steps: f32,
+        below: f32,
+        above: f32,
+        top_k: usize,
+        top_p: u32,
+        farthest: u32,
+    }
+}
 
 static SAMPLE: Kernel = Kernel {
     name: "sample",
@@ -73,7 +77,7 @@ static SAMPLE: Kernel = Kernel {
         ("token", Access::Write),
         ("bad", Access::Write),
     ],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |_| wgsl("fn score(at: u32) -> f32 { return load_logits(at); }\nfn see(at: u32) { }\n"),
         native: |l| native::sample(l, false),
@@ -91,7 +95,7 @@ static SAMPLE_UNSEEN: Kernel = Kernel {
         ("bad", Access::Write),
         ("seen", Access::ReadWrite),
     ],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both {
         wgsl: |_| {
             wgsl(
@@ -138,20 +142,14 @@ pub fn sample(
     let [rows, n] = [logits.shape[0], logits.shape[1]];
     let kernel = if seen.is_some() { &SAMPLE_UNSEEN } else { &SAMPLE };
     let values: SmallVec<[&Value; 5]> = [logits, random, token, bad].into_iter().chain(seen).collect();
+    let Cut { steps, penalty: [below, above], top_k, top_p, farthest } = *cut;
+    let scalars = Scalars { n, steps, below, above, top_k: top_k as usize, top_p, farthest };
     row_windows(cx, kernel.name, rows, &values, &[], |w| {
         cx.launch(Launch {
             kernel,
             params: [0; 4],
             bindings: w.ranges,
-            scalars: SmallVec::from_slice(&[
-                n as u32,
-                cut.steps.to_bits(),
-                cut.penalty[0].to_bits(),
-                cut.penalty[1].to_bits(),
-                cut.top_k,
-                cut.top_p,
-                cut.farthest,
-            ]),
+            scalars: scalars.words(),
             groups: w.count[0] as u32,
             threads: THREADS,
             work: (w.count[0] * n * 64) as u64,

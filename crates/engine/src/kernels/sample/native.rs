@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::{EXP2, FARTHEST, LOG2_E};
+use super::{EXP2, FARTHEST, LOG2_E, Scalars};
 use crate::kernel::native::{NativeLaunch, count, each_chunk, map_tasks};
 use crate::simd::{max, sum_by, vectorised};
 
@@ -24,21 +24,12 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// What of a row is kept, as the scalars say.
-struct Row {
-    steps: f32,
-    top_k: usize,
-    top_p: u32,
-    farthest: u32,
-}
-
 pub fn sample(l: &NativeLaunch, penalised: bool) {
-    let n = l.u32(0);
+    let row: Scalars = l.scalars();
+    let Scalars { n, below, above, .. } = row;
     let (logits, random) = (l.read::<f32>(0), l.read::<u32>(1));
     let (token, bad) = (l.write::<i32>(2), l.write::<i32>(3));
     let mut seen = penalised.then(|| l.write::<i32>(4));
-    let (below, above) = (l.f32(2), l.f32(3));
-    let row = Row { steps: l.f32(1), top_k: l.u32(4), top_p: l.words[5], farthest: l.words[6] };
     SCRATCH.with_borrow_mut(|scratch| {
         for (r, logits) in logits.chunks_exact(n).enumerate() {
             let word = random[2 * r] as u64 | (random[2 * r + 1] as u64) << 32;
@@ -77,7 +68,7 @@ fn map_chunks<T: Sync, R: Send + Default + Clone>(
 }
 
 /// The token that `word` draws; or where a row has none, the place of its first NaN or its length.
-fn draw(row: &Row, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
+fn draw(row: &Scalars, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
     let n = scores.len();
     let (top, spoilt) = map_chunks(scores, CHUNK, extremes)
         .into_iter()

@@ -8,11 +8,13 @@ use super::key;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::scalars::Words;
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::gather;
 use crate::launch::{Bind, windows};
 use crate::recording::{Launch, Range};
+use crate::scalars;
 use crate::value::Value;
 
 const THREADS: u32 = 64;
@@ -24,22 +26,55 @@ fn variants(forms: &[([u32; 4], &[DType])]) -> Vec<Variant> {
         .collect()
 }
 
+scalars! {
+    struct Keys {
+        size: usize,
+        n: usize,
+        inner: usize,
+        x_outer: usize,
+        x_step: usize,
+        y_outer: usize,
+        y_inner: usize,
+        /// Where the window of n begins.
+        begin: usize,
+    }
+}
+
+scalars! {
+    struct Rank {
+        size: usize,
+        n: usize,
+        /// Elements from a line to the next.
+        line: usize,
+        /// Elements of a run.
+        run: usize,
+        begin: usize,
+        /// The window of the line that `others` binds.
+        other: usize,
+        other_count: usize,
+    }
+}
+
+scalars! {
+    struct Move {
+        size: usize,
+        n: usize,
+        line: usize,
+        /// The window of the line that is written.
+        to: usize,
+        to_count: usize,
+    }
+}
+
+scalars! {
+    struct Values { size: usize }
+}
+
 /// Lines of keys and places from [outer, n, inner]. `params` = [1 for i32, 1 for the descending order].
 pub(super) static KEYS: Kernel = Kernel {
     name: "sort keys",
     bindings: &[("x", Access::Read), ("keys", Access::ReadWrite), ("places", Access::ReadWrite)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("size"),
-            Scalar::U32("n"),
-            Scalar::U32("inner"),
-            Scalar::U32("x_outer"),
-            Scalar::U32("x_step"),
-            Scalar::U32("y_outer"),
-            Scalar::U32("y_inner"),
-            Scalar::U32("begin"),
-        ])
-    },
+    scalars: Keys::members,
     twin: Twin::Gpu(|params| {
         let dtype = if params[0] == 1 { DType::I32 } else { DType::F32 };
         let turn = if params[1] == 1 { "~" } else { "" };
@@ -69,17 +104,7 @@ pub(super) static KEYS: Kernel = Kernel {
 pub(super) static RANK: Kernel = Kernel {
     name: "sort rank",
     bindings: &[("keys", Access::Read), ("others", Access::Read), ("ranks", Access::ReadWrite)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("size"),
-            Scalar::U32("n"),
-            Scalar::U32("line"),
-            Scalar::U32("run"),
-            Scalar::U32("begin"),
-            Scalar::U32("other"),
-            Scalar::U32("other_count"),
-        ])
-    },
+    scalars: Rank::members,
     twin: Twin::Gpu(|_| RANK_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 3])]),
 };
@@ -121,15 +146,7 @@ pub(super) static MOVE: Kernel = Kernel {
         ("new_keys", Access::ReadWrite),
         ("new_places", Access::ReadWrite),
     ],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("size"),
-            Scalar::U32("n"),
-            Scalar::U32("line"),
-            Scalar::U32("to"),
-            Scalar::U32("to_count"),
-        ])
-    },
+    scalars: Move::members,
     twin: Twin::Gpu(|_| MOVE_WGSL.into()),
     variants: || variants(&[([0; 4], &[DType::I32; 5])]),
 };
@@ -151,7 +168,7 @@ fn kernel(group: u32, lane: u32) {
 pub(super) static VALUES: Kernel = Kernel {
     name: "sort values",
     bindings: &[("keys", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("size")]),
+    scalars: Values::members,
     twin: Twin::Gpu(|params| {
         let turn = if params[1] == 1 { "~" } else { "" };
         format!(
@@ -171,13 +188,13 @@ fn launch(
     params: [u32; 4],
     bindings: SmallVec<[Range; 6]>,
     size: usize,
-    scalars: &[usize],
+    scalars: Words,
 ) {
     cx.launch(Launch {
         kernel,
         params,
         bindings,
-        scalars: [size].iter().chain(scalars).map(|v| *v as u32).collect(),
+        scalars,
         groups: size.div_ceil(THREADS as usize) as u32,
         threads: THREADS,
         work: size as u64 * 16,
@@ -205,8 +222,17 @@ pub(super) fn sort(
     ];
     windows(cx, "sort", &[outer, n, inner], &[], &binds, |w| {
         let size = w.count.iter().product();
-        let scalars = [w.count[1], w.count[2], n * inner, inner, inner * n, n, w.start[1]];
-        launch(cx, &KEYS, params, w.ranges, size, &scalars);
+        let keys = Keys {
+            size,
+            n: w.count[1],
+            inner: w.count[2],
+            x_outer: n * inner,
+            x_step: inner,
+            y_outer: inner * n,
+            y_inner: n,
+            begin: w.start[1],
+        };
+        launch(cx, &KEYS, params, w.ranges, size, keys.words());
     })?;
     let ranks = empty()?;
     let (mut new_keys, mut new_places) = (empty()?, empty()?);
@@ -218,8 +244,17 @@ pub(super) fn sort(
             Bind::new(&ranks, &[n, 1, 0], 1),
         ];
         windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
-            let scalars = [w.count[1], n, run, w.start[1], w.start[2], w.count[2]];
-            launch(cx, &RANK, [0; 4], w.ranges, w.count[0] * w.count[1], &scalars);
+            let size = w.count[0] * w.count[1];
+            let rank = Rank {
+                size,
+                n: w.count[1],
+                line: n,
+                run,
+                begin: w.start[1],
+                other: w.start[2],
+                other_count: w.count[2],
+            };
+            launch(cx, &RANK, [0; 4], w.ranges, size, rank.words());
         })?;
         let (from, to) = ([n, 1, 0], [n, 0, 1]);
         let binds = [
@@ -230,8 +265,9 @@ pub(super) fn sort(
             Bind::new(&new_places, &to, 1),
         ];
         windows(cx, "sort", &[lines, n, n], &[], &binds, |w| {
-            let scalars = [w.count[1], n, w.start[2], w.count[2]];
-            launch(cx, &MOVE, [0; 4], w.ranges, w.count[0] * w.count[1], &scalars);
+            let size = w.count[0] * w.count[1];
+            let moved = Move { size, n: w.count[1], line: n, to: w.start[2], to_count: w.count[2] };
+            launch(cx, &MOVE, [0; 4], w.ranges, size, moved.words());
         })?;
         std::mem::swap(&mut keys, &mut new_keys);
         std::mem::swap(&mut places, &mut new_places);
@@ -251,6 +287,7 @@ pub(super) fn sort(
     first(&keys, &sorted)?;
     let binds = [Bind::new(&sorted, &[1], 1), Bind::new(values, &[1], 1)];
     windows(cx, "sort", &[values.size()], &[], &binds, |w| {
-        launch(cx, &VALUES, [0, params[1], 0, 0], w.ranges, w.count[0], &[]);
+        let size = w.count[0];
+        launch(cx, &VALUES, [0, params[1], 0, 0], w.ranges, size, Values { size }.words());
     })
 }

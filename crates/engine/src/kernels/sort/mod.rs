@@ -18,26 +18,30 @@ use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, members_of};
+use crate::kernel::{Access, Kernel, Twin};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
+
+scalars! {
+    struct Scalars {
+        outer: usize,
+        n: usize,
+        inner: usize,
+        count: usize,
+        descending: bool,
+        /// Elements from one of `outer` to the next, of x and of the results; and along n.
+        x_step: usize,
+        y_step: usize,
+        step: usize,
+    }
+}
 
 static SORT: Kernel = Kernel {
     name: "sort",
     bindings: &[("x", Access::Read), ("values", Access::ReadWrite), ("indices", Access::ReadWrite)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("outer"),
-            Scalar::U32("n"),
-            Scalar::U32("inner"),
-            Scalar::U32("count"),
-            Scalar::U32("descending"),
-            Scalar::U32("x_step"),
-            Scalar::U32("y_step"),
-            Scalar::U32("step"),
-        ])
-    },
+    scalars: Scalars::members,
     twin: Twin::Native(native::sort),
     variants: Vec::new,
 };
@@ -71,13 +75,21 @@ pub fn sort(
     ];
     windows(cx, "sort", &[outer, inner], &[], &binds, |w| {
         let lines = w.count[0] * w.count[1];
-        let scalars =
-            [w.count[0], n, w.count[1], count, descending as usize, n * inner, count * inner, inner];
+        let scalars = Scalars {
+            outer: w.count[0],
+            n,
+            inner: w.count[1],
+            count,
+            descending,
+            x_step: n * inner,
+            y_step: count * inner,
+            step: inner,
+        };
         cx.launch(Launch {
             kernel: &SORT,
             params: [0; 4],
             bindings: w.ranges,
-            scalars: scalars.iter().map(|v| *v as u32).collect(),
+            scalars: scalars.words(),
             groups: lines as u32,
             threads: 1,
             work: (lines * n * (n.ilog2() as usize + 1)) as u64,

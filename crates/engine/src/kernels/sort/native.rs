@@ -1,5 +1,6 @@
 //! The native form: a line at a time, as words of key and place.
 
+use super::Scalars;
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_range};
 
@@ -25,11 +26,11 @@ fn key(v: f32) -> u32 {
 }
 
 fn lines<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch, key: impl Fn(T) -> u32 + Sync) {
-    let [outer, n, inner, count, descending, x_step, y_step, step] = std::array::from_fn(|i| l.u32(i));
+    let Scalars { outer, n, inner, count, descending, x_step, y_step, step } = l.scalars();
     let x = l.read::<T>(0);
     let values = Shared::new(l.write::<T>(1));
     let indices = Shared::new(l.write::<i32>(2));
-    let turn = if descending == 1 { u32::MAX } else { 0 };
+    let turn = if descending { u32::MAX } else { 0 };
     each_range(outer * inner, 1024 / n, |lines| {
         let mut words = Vec::with_capacity(n);
         for line in lines {

@@ -27,27 +27,33 @@ use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, joined, members_of};
+use crate::kernel::{Access, Kernel, Twin, joined};
+use crate::scalars;
+
+scalars! {
+    pub(super) struct Scalars {
+        size: u32,
+        /// What is left of a parameter by weight decay.
+        keep: f32,
+        rate1: f32,
+        beta2: f32,
+        rate2: f32,
+        /// √(1 − β₂ᵗ), and lr / (1 − β₁ᵗ), if no step was left out.
+        root: f32,
+        eps: f32,
+        step: f32,
+        /// From what follows both are made anew if one was.
+        count: f32,
+        log1: f32,
+        log2: f32,
+        lr: f32,
+    }
+}
 
 static ADAMW: Kernel = Kernel {
     name: "adamw",
     bindings: &joined::<_, 5>(&BINDINGS, &[("first", Access::ReadWrite), ("second", Access::ReadWrite)]),
-    scalars: || {
-        members_of(&[
-            Scalar::U32("size"),
-            Scalar::F32("keep"),
-            Scalar::F32("rate1"),
-            Scalar::F32("beta2"),
-            Scalar::F32("rate2"),
-            Scalar::F32("root"),
-            Scalar::F32("eps"),
-            Scalar::F32("step"),
-            Scalar::F32("count"),
-            Scalar::F32("log1"),
-            Scalar::F32("log2"),
-            Scalar::F32("lr"),
-        ])
-    },
+    scalars: Scalars::members,
     twin: Twin::Both { wgsl: |_| include_str!("adamw.wgsl").into(), native: native::adamw },
     variants: || variants(2),
 };
@@ -95,20 +101,20 @@ impl Rule for AdamW {
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
         let AdamW { lr, betas: [beta1, beta2], eps, weight_decay } = *self;
         let power = |beta: f64| beta.powf(step as f64);
-        let scalars = [
-            1.0 - lr * weight_decay,
-            1.0 - beta1,
-            beta2,
-            1.0 - beta2,
-            (1.0 - power(beta2)).sqrt(),
-            eps,
-            lr / (1.0 - power(beta1)),
-            step as f64,
-            beta1.ln(),
-            beta2.ln(),
-            lr,
-        ]
-        .map(|s| (s as f32).to_bits());
-        span.launch(cx, Self::NAME, &ADAMW, &scalars, 16)
+        let scalars = |size| Scalars {
+            size,
+            keep: (1.0 - lr * weight_decay) as f32,
+            rate1: (1.0 - beta1) as f32,
+            beta2: beta2 as f32,
+            rate2: (1.0 - beta2) as f32,
+            root: (1.0 - power(beta2)).sqrt() as f32,
+            eps: eps as f32,
+            step: (lr / (1.0 - power(beta1))) as f32,
+            count: step as f32,
+            log1: beta1.ln() as f32,
+            log2: beta2.ln() as f32,
+            lr: lr as f32,
+        };
+        span.launch(cx, Self::NAME, &ADAMW, |size| scalars(size).words(), 16)
     }
 }

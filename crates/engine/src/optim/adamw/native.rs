@@ -1,5 +1,6 @@
 //! The native twin: chunks in parallel, in loops that vectorise.
 
+use super::Scalars;
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
 use crate::simd::vectorised;
 
@@ -11,9 +12,10 @@ pub fn adamw(l: &NativeLaunch) {
     if stop > 0.0 {
         return;
     }
-    let [keep, rate1, beta2, rate2, mut root, eps, mut step] = std::array::from_fn(|i| l.f32(1 + i));
+    let Scalars { keep, rate1, beta2, rate2, mut root, eps, mut step, count, log1, log2, lr, .. } =
+        l.scalars();
     if late > 0.0 {
-        let [count, log1, log2, lr] = std::array::from_fn(|i| l.f32(8 + i) as f64);
+        let [count, log1, log2, lr] = [count, log1, log2, lr].map(f64::from);
         let t = (count - late as f64).max(1.0);
         let correction = |log: f64| -(t * log).exp_m1();
         root = correction(log2).sqrt() as f32;

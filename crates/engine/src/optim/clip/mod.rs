@@ -24,20 +24,37 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::tape::Tensor;
 use crate::value::Value;
 
 const CHUNK: usize = 512;
 const THREADS: u32 = 64;
 
+scalars! {
+    struct Sum { n: usize }
+}
+
+scalars! {
+    pub(super) struct VerdictScalars { clips: bool, max: f32, latches: bool }
+}
+
+scalars! {
+    pub(super) struct Counted { steps: f32 }
+}
+
+scalars! {
+    pub(super) struct Clip { size: u32, max: f32 }
+}
+
 /// `params` = [1 where the elements are squared, 1 where the root of the sum is taken].
 static SUM: Kernel = Kernel {
     name: "norm",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("n")]),
+    scalars: Sum::members,
     twin: Twin::Both {
         wgsl: |[squares, root, ..]| {
             let term = if squares == 1 { "fma(v, v, sum)" } else { "sum + v" };
@@ -60,7 +77,7 @@ static SUM: Kernel = Kernel {
 static VERDICT: Kernel = Kernel {
     name: "verdict",
     bindings: &[("norm", Access::Read), ("verdict", Access::ReadWrite)],
-    scalars: || members_of(&[Scalar::U32("clips"), Scalar::F32("max"), Scalar::U32("latches")]),
+    scalars: VerdictScalars::members,
     twin: Twin::Both { wgsl: |_| include_str!("verdict.wgsl").into(), native: native::verdict },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
@@ -68,7 +85,7 @@ static VERDICT: Kernel = Kernel {
 static COUNTED: Kernel = Kernel {
     name: "counted steps",
     bindings: &[("verdict", Access::ReadWrite)],
-    scalars: || members_of(&[Scalar::F32("steps")]),
+    scalars: Counted::members,
     twin: Twin::Both { wgsl: |_| include_str!("counted.wgsl").into(), native: native::counted },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32], threads: THREADS }],
 };
@@ -76,7 +93,7 @@ static COUNTED: Kernel = Kernel {
 static CLIP: Kernel = Kernel {
     name: "clip",
     bindings: &[("norm", Access::Read), ("grad", Access::ReadWrite)],
-    scalars: || members_of(&[Scalar::U32("size"), Scalar::F32("max")]),
+    scalars: Clip::members,
     twin: Twin::Both { wgsl: |_| include_str!("clip.wgsl").into(), native: native::clip },
     variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 2], threads: THREADS }],
 };
@@ -108,7 +125,7 @@ pub fn clip_grad_norm(cx: &Rc<Context>, tensors: &[Tensor], max: f32) -> Result<
                 kernel: &CLIP,
                 params: [0; 4],
                 bindings: w.ranges,
-                scalars: SmallVec::from_slice(&[size, max.to_bits()]),
+                scalars: Clip { size, max }.words(),
                 groups: size.div_ceil(THREADS),
                 threads: THREADS,
                 work: size as u64,
@@ -185,7 +202,7 @@ fn launch(cx: &Rc<Context>, [squares, root]: [u32; 2], x: &Value, y: &Value) -> 
             kernel: &SUM,
             params: [squares, root, 0, 0],
             bindings: w.ranges,
-            scalars: SmallVec::from_slice(&[n as u32]),
+            scalars: Sum { n }.words(),
             groups: w.count[0] as u32,
             threads: THREADS,
             work: 2 * n as u64,
@@ -227,15 +244,16 @@ impl Verdict {
         not_finite: NotFinite,
     ) -> Result<()> {
         let max = clip.filter(|max| max.is_finite());
+        let scalars = VerdictScalars {
+            clips: max.is_some(),
+            max: max.unwrap_or(0.0),
+            latches: not_finite == NotFinite::Latch,
+        };
         cx.launch(Launch {
             kernel: &VERDICT,
             params: [0; 4],
             bindings: SmallVec::from_slice(&[norm.range(), self.0.range()]),
-            scalars: SmallVec::from_slice(&[
-                max.is_some() as u32,
-                max.unwrap_or(0.0).to_bits(),
-                (not_finite == NotFinite::Latch) as u32,
-            ]),
+            scalars: scalars.words(),
             groups: 1,
             threads: THREADS,
             work: 1,
@@ -266,7 +284,7 @@ impl Verdict {
             kernel: &COUNTED,
             params: [0; 4],
             bindings: SmallVec::from_slice(&[self.0.range()]),
-            scalars: SmallVec::from_slice(&[(steps as f32).to_bits()]),
+            scalars: Counted { steps: steps as f32 }.words(),
             groups: 1,
             threads: THREADS,
             work: 1,

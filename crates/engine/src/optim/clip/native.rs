@@ -1,6 +1,6 @@
 //! The native twins.
 
-use super::CHUNK;
+use super::{CHUNK, Clip, Counted, VerdictScalars};
 use crate::kernel::native::{NativeLaunch, each_chunk};
 
 /// Chunks that one task takes at least.
@@ -37,7 +37,7 @@ fn lanes(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
 pub fn verdict(l: &NativeLaunch) {
     let norm = l.read::<f32>(0)[0];
     let [factor, stop, late, latch] = l.write::<f32>(1) else { unreachable!("four values") };
-    let (clips, max, latches) = (l.u32(0) == 1, l.f32(1), l.u32(2) == 1);
+    let VerdictScalars { clips, max, latches } = l.scalars();
     *stop = 1.0;
     if *latch > 0.0 || (!norm.is_finite() && latches) {
         *latch += 1.0;
@@ -51,12 +51,14 @@ pub fn verdict(l: &NativeLaunch) {
 
 pub fn counted(l: &NativeLaunch) {
     let late = &mut l.write::<f32>(0)[2];
-    *late = (*late - l.f32(0)).max(0.0);
+    let Counted { steps } = l.scalars();
+    *late = (*late - steps).max(0.0);
 }
 
 pub fn clip(l: &NativeLaunch) {
     let norm = l.read::<f32>(0)[0];
-    let factor = if norm.is_nan() { norm } else { factor(norm, l.f32(1)) };
+    let Clip { max, .. } = l.scalars();
+    let factor = if norm.is_nan() { norm } else { factor(norm, max) };
     each_chunk(l.write::<f32>(1), GRAIN, |_, grad| grad.iter_mut().for_each(|g| *g *= factor));
 }
 

@@ -18,21 +18,34 @@ mod tests;
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use super::span::{BINDINGS, variants};
 use super::{Rule, Span};
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Scalar, Twin, joined, members_of};
+use crate::kernel::{Access, Kernel, Twin, joined};
+use crate::scalars;
 
-const SCALARS: [Scalar; 3] = [Scalar::U32("size"), Scalar::F32("lr"), Scalar::F32("decay")];
+scalars! {
+    pub(super) struct Plain { size: u32, lr: f32, decay: f32 }
+}
+
+scalars! {
+    pub(super) struct Momentum {
+        plain: Plain,
+        momentum: f32,
+        /// 1 − dampening; 1 in the first step.
+        rate: f32,
+        nesterov: bool,
+        /// Steps so far.
+        count: f32,
+    }
+}
 
 static SGD: Kernel = Kernel {
     name: "sgd",
     bindings: &BINDINGS,
-    scalars: || members_of(&SCALARS),
+    scalars: Plain::members,
     twin: Twin::Both { wgsl: |_| include_str!("sgd.wgsl").into(), native: native::sgd },
     variants: || variants(0),
 };
@@ -40,12 +53,7 @@ static SGD: Kernel = Kernel {
 static MOMENTUM: Kernel = Kernel {
     name: "sgd momentum",
     bindings: &joined::<_, 4>(&BINDINGS, &[("buffer", Access::ReadWrite)]),
-    scalars: || {
-        members_of(&joined::<_, 7>(
-            &SCALARS,
-            &[Scalar::F32("momentum"), Scalar::F32("rate"), Scalar::U32("nesterov"), Scalar::F32("count")],
-        ))
-    },
+    scalars: Momentum::members,
     twin: Twin::Both { wgsl: |_| include_str!("momentum.wgsl").into(), native: native::momentum },
     variants: || variants(1),
 };
@@ -96,16 +104,15 @@ impl Rule for Sgd {
 
     fn update(&self, cx: &Rc<Context>, step: u64, span: &Span) -> Result<()> {
         let Sgd { lr, momentum, dampening, weight_decay, nesterov } = *self;
-        let bits = |v: f64| (v as f32).to_bits();
-        let mut scalars: SmallVec<[u32; 8]> = SmallVec::from_slice(&[bits(lr), bits(weight_decay)]);
-        let mut kernel = &SGD;
-        if !span.states.is_empty() {
-            kernel = &MOMENTUM;
-            // Before the first update the buffer is zero, so that μb + 1·d is d. Where steps before were left out the
-            // kernel sees that it is the first.
-            let rate = if step == 1 { 1.0 } else { 1.0 - dampening };
-            scalars.extend([bits(momentum), bits(rate), nesterov as u32, bits(step as f64)]);
+        let plain = |size| Plain { size, lr: lr as f32, decay: weight_decay as f32 };
+        if span.states.is_empty() {
+            return span.launch(cx, Self::NAME, &SGD, |size| plain(size).words(), 8);
         }
-        span.launch(cx, Self::NAME, kernel, &scalars, 8)
+        // Before the first update the buffer is zero, so that μb + 1·d is d. Where steps before were left out the
+        // kernel sees that it is the first.
+        let rate = if step == 1 { 1.0 } else { 1.0 - dampening } as f32;
+        let (momentum, count) = (momentum as f32, step as f32);
+        let scalars = |size| Momentum { plain: plain(size), momentum, rate, nesterov, count };
+        span.launch(cx, Self::NAME, &MOMENTUM, |size| scalars(size).words(), 8)
     }
 }

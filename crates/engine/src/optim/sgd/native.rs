@@ -1,5 +1,6 @@
 //! The native twins.
 
+use super::{Momentum, Plain};
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
 
 /// Elements that one task takes.
@@ -10,7 +11,7 @@ pub fn sgd(l: &NativeLaunch) {
     if stop > 0.0 {
         return;
     }
-    let (lr, decay) = (l.f32(1), l.f32(2));
+    let Plain { lr, decay, .. } = l.scalars();
     let grad = l.read::<f32>(0);
     each_chunk(l.write::<f32>(2), GRAIN, |at, p| {
         for (p, g) in p.iter_mut().zip(&grad[at..]) {
@@ -24,11 +25,10 @@ pub fn momentum(l: &NativeLaunch) {
     if stop > 0.0 {
         return;
     }
-    let [lr, decay, momentum, mut rate] = std::array::from_fn(|i| l.f32(1 + i));
-    if late > 0.0 && l.f32(6) - late <= 1.0 {
+    let Momentum { plain: Plain { lr, decay, .. }, momentum, mut rate, nesterov, count } = l.scalars();
+    if late > 0.0 && count - late <= 1.0 {
         rate = 1.0;
     }
-    let nesterov = l.u32(5) == 1;
     let grad = l.read::<f32>(0);
     let (value, buffer) = (l.write::<f32>(2), l.write::<f32>(3));
     let buffer = Shared::new(buffer);

@@ -22,7 +22,7 @@ fn a_kernel_that_does_not_compile_is_named() {
     let Some(device) = device(None) else { return };
     let context = context(&device);
     let x = f32s(&context, &[1.0]);
-    let broken = Launch { kernel: &BROKEN, scalars: [].into_iter().collect(), ..busy(&x, 1) };
+    let broken = Launch { kernel: &BROKEN, scalars: Default::default(), ..busy(&x, 1) };
     context.push(Command::Launch(broken));
     let error = read(&x).unwrap_err();
     assert_eq!(error.code, Code::Internal);
@@ -81,7 +81,7 @@ fn submissions_stay_short() {
     let x = made(&mut gpu, n);
     gpu.run(Command::Zero { to: x }).unwrap();
     let launch = |rounds: u32| {
-        let scalars = [n as u32, rounds].into_iter().collect();
+        let scalars = Busy { n, rounds }.words();
         let (groups, work) = (n as u32 / 64, 2 * n as u64 * u64::from(rounds));
         let bindings = [x].into_iter().collect();
         Command::Launch(Launch {
@@ -119,7 +119,7 @@ fn buffers_that_come_and_go_do_not_pile_up() {
         let x = made(&mut gpu, n);
         gpu.run(Command::Upload { to: Range { bytes: 256, ..x }, bytes: vec![i as u8; 256] }).unwrap();
         let bindings = [x].into_iter().collect();
-        let scalars = [64, 1].into_iter().collect();
+        let scalars = Busy { n: 64, rounds: 1 }.words();
         let launch =
             Launch { kernel: &BUSY, params: [0; 4], bindings, scalars, groups: 1, threads: 64, work: 1 };
         gpu.run(Command::Launch(launch)).unwrap();
