@@ -152,15 +152,24 @@ impl Context {
     /// A scalar that is made once for each value, and outlives whoever asks for it. It counts as none of the memory in
     /// use: a constant is four bytes of a buffer that holds many.
     pub fn constant(self: &Rc<Self>, value: f32) -> Value {
-        let Place { page, slot, new, first, full } = self.constants.borrow_mut().place(value);
+        self.constant_word(DType::F32, value.to_bits())
+    }
+
+    /// As `constant`, in i32.
+    pub fn constant_i32(self: &Rc<Self>, value: i32) -> Value {
+        self.constant_word(DType::I32, value as u32)
+    }
+
+    fn constant_word(self: &Rc<Self>, dtype: DType, word: u32) -> Value {
+        let Place { page, slot, new, first, full } = self.constants.borrow_mut().place(word);
         self.leave_page(full);
         if first {
             self.push(Command::Create { buffer: page.0, bytes: PAGE_BYTES });
         }
         let storage = Storage::new(self, page.0, PAGE_BYTES, Lies::OnPage(page));
-        let made = Value { shape: Shape::new(&[]), dtype: DType::F32, storage, offset: slot };
+        let made = Value { shape: Shape::new(&[]), dtype, storage, offset: slot };
         if new {
-            self.write(&made, value.to_le_bytes().to_vec());
+            self.write(&made, word.to_le_bytes().to_vec());
         }
         made
     }

@@ -7,6 +7,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::null_mut;
 use std::rc::{Rc, Weak};
 
+use lowrank_engine::context::Context;
+use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::op::Op;
@@ -50,7 +52,13 @@ const CALLS: [(&str, Call); 6] = [
         let function = function(arguments.number(0)?, 2)?;
         let mut state = state.borrow_mut();
         let a = state.tensor(arguments.number(1)? as u32)?;
-        let b = constant(&a, arguments.number(2)?);
+        let b = match arguments.number(2)? {
+            // f32 does not hold every whole number that i32 does.
+            whole if function.relation().is_some() && is_i32(&a) && whole == whole as i32 as f64 => {
+                Tensor::new(context_of(&a).constant_i32(whole as i32), false)
+            }
+            number => constant(&a, number),
+        };
         let tape = state.tape.clone();
         let made = tape.apply1(Binary(function), &[&a, &b])?;
         Ok(Some(state.insert(made)))
@@ -84,8 +92,15 @@ fn apply(state: &RefCell<State>, op: impl Op, inputs: &[u32]) -> engine::Result<
 }
 
 fn constant(beside: &Tensor, value: f64) -> Tensor {
-    let context = beside.with_value(|value| value.context().clone());
-    Tensor::new(context.constant(value as f32), false)
+    Tensor::new(context_of(beside).constant(value as f32), false)
+}
+
+fn context_of(tensor: &Tensor) -> Rc<Context> {
+    tensor.with_value(|value| value.context().clone())
+}
+
+fn is_i32(tensor: &Tensor) -> bool {
+    tensor.with_value(|value| value.dtype == DType::I32)
 }
 
 /// The function of that number in `functions()`.

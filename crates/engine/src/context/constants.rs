@@ -16,6 +16,7 @@ pub struct Page(pub BufferId);
 #[derive(Default)]
 pub struct Constants {
     page: Option<Rc<Page>>,
+    /// By their words, whatever they are read as.
     slots: HashMap<u32, usize>,
 }
 
@@ -32,8 +33,8 @@ pub struct Place {
 }
 
 impl Constants {
-    pub fn place(&mut self, value: f32) -> Place {
-        let slot = self.slots.get(&value.to_bits()).copied();
+    pub fn place(&mut self, word: u32) -> Place {
+        let slot = self.slots.get(&word).copied();
         if let (Some(slot), Some(page)) = (slot, &self.page) {
             return Place { page: page.clone(), slot, new: false, first: false, full: None };
         }
@@ -44,7 +45,7 @@ impl Constants {
         }
         let page = self.page.get_or_insert_with(|| Rc::new(Page(BufferId::next()))).clone();
         let slot = self.slots.len();
-        self.slots.insert(value.to_bits(), slot);
+        self.slots.insert(word, slot);
         Place { page, slot, new: true, first, full }
     }
 

@@ -1,5 +1,6 @@
 //! The functions: each as WGSL and natively, side by side.
 
+use std::cmp::Ordering;
 use std::f32::consts::FRAC_1_SQRT_2;
 
 use crate::dtype::DType;
@@ -98,6 +99,32 @@ impl Function {
         )
     }
 
+    /// The sign of a comparison.
+    pub fn relation(self) -> Option<&'static str> {
+        match self {
+            Function::Eq => Some("=="),
+            Function::Ne => Some("!="),
+            Function::Lt => Some("<"),
+            Function::Le => Some("<="),
+            Function::Gt => Some(">"),
+            Function::Ge => Some(">="),
+            _ => None,
+        }
+    }
+
+    /// Whether whole numbers of this order are 1 in y; of comparisons.
+    pub(super) fn holds(self, order: Ordering) -> bool {
+        match self {
+            Function::Eq => order.is_eq(),
+            Function::Ne => order.is_ne(),
+            Function::Lt => order.is_lt(),
+            Function::Le => order.is_le(),
+            Function::Gt => order.is_gt(),
+            Function::Ge => order.is_ge(),
+            _ => unreachable!("{} compares nothing", self.name()),
+        }
+    }
+
     /// Whether NaN in any operand is NaN in y.
     pub fn passes_nan(self) -> bool {
         !self.makes_indices() && !self.takes_condition() && !matches!(self, Function::Same | Function::Inside)
@@ -122,7 +149,7 @@ impl Function {
             // Of weights in half storage, whose norms are asked for.
             Function::Square | Function::SquareBackward => &[DType::F32, DType::F16, DType::BF16],
             Function::IsFinite => &[DType::F32],
-            comparison if comparison.makes_indices() => &[DType::F32, DType::I32],
+            comparison if comparison.relation().is_some() => &[DType::F32, DType::I32],
             _ => &[DType::F32],
         }
     }

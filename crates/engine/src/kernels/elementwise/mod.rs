@@ -22,11 +22,13 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::context::Context;
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::scalars::{Field, Member, Words};
 use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
 use crate::recording::Launch;
 use crate::scalars;
@@ -126,17 +128,19 @@ fn kernel(group: u32, lane: u32) {
 }
 ";
 
-/// `params` = [function, dimensions, 1 where an invocation takes four elements].
+/// `params` = [function, dimensions, 1 where an invocation takes four elements, 1 where whole numbers are compared].
 fn wgsl(params: Params, operands: usize) -> String {
     let function = Function::ALL[params[0] as usize];
     let names = &NAMES[..operands];
-    let arguments: Vec<String> = names.iter().map(|n| format!("{n}: f32")).collect();
+    let whole = function.relation().filter(|_| params[3] == 1);
+    let number = if whole.is_some() { "i32" } else { "f32" };
+    let arguments: Vec<String> = names.iter().map(|n| format!("{n}: {number}")).collect();
     let mut out = format!(
         "{}{}fn f({}) -> f32 {{ {} }}\n",
         function::PRELUDE,
         function.prelude(),
         arguments.join(", "),
-        function.wgsl()
+        whole.map_or(function.wgsl().into(), |relation| format!("return f32(a {relation} b);"))
     );
     if params[2] == 1 {
         return out + &wide::map(names, function.passes_nan());
@@ -158,7 +162,7 @@ fn wgsl(params: Params, operands: usize) -> String {
         }
         out.push_str(" }\n");
     }
-    let loads: Vec<String> = names.iter().map(|n| format!("f32(load_{n}(i{n}))")).collect();
+    let loads: Vec<String> = names.iter().map(|n| format!("{number}(load_{n}(i{n}))")).collect();
     let nan = names.iter().map(|n| format!("is_nan({n})")).collect::<Vec<_>>().join(" || ");
     out.push_str(&names.iter().zip(&loads).map(|(n, l)| format!("  let {n} = {l};\n")).collect::<String>());
     let call = format!("f({})", names.join(", "));
@@ -186,7 +190,8 @@ fn variants(operands: usize) -> Vec<Variant> {
                     dtypes[0] = DType::F32;
                 }
                 dtypes.push(y);
-                let variant = Variant { params: [i as u32, dims, 0, 0], dtypes, threads: THREADS };
+                let whole = (*x == DType::I32) as u32;
+                let variant = Variant { params: [i as u32, dims, 0, whole], dtypes, threads: THREADS };
                 if function.takes_condition() {
                     let mut variant = variant.clone();
                     variant.dtypes[0] = DType::I32;
@@ -199,9 +204,21 @@ fn variants(operands: usize) -> Vec<Variant> {
     out
 }
 
-/// Appends y = f(operands), each broadcast to y's shape.
+/// Appends y = f(operands), each broadcast to y's shape. Two operands in i32 are compared as they are, others in
+/// f32.
 pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value) -> Result<()> {
     debug_assert_eq!(function.operands(), operands.len());
+    let whole = function.relation().is_some() && operands.iter().all(|v| v.dtype == DType::I32);
+    if cx.profile.kind == Kind::Gpu {
+        let read = |(k, v): (usize, &&Value)| match v.dtype {
+            DType::F32 => true,
+            DType::I32 => whole || (k == 0 && function.takes_condition()),
+            half => function.inputs().contains(&half) && k + 1 == operands.len(),
+        };
+        if !operands.iter().enumerate().all(read) {
+            return map_converted(cx, function, operands, read, y);
+        }
+    }
     let shapes: SmallVec<[&Shape; 3]> = operands.iter().map(|v| &v.shape).collect();
     let (space, strides) = collapse(&y.shape, &shapes);
     if space.len() > DIMS {
@@ -229,7 +246,7 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
         let wide = may_be_wide && wide::fits(size, &window.ranges);
         cx.launch(Launch {
             kernel,
-            params: [function as u32, space.len() as u32, wide as u32, 0],
+            params: [function as u32, space.len() as u32, wide as u32, whole as u32],
             bindings: window.ranges,
             scalars,
             groups: if wide { wide::groups(size) } else { (size as u32).div_ceil(THREADS) },
@@ -237,6 +254,28 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
             work: size as u64 * 4,
         });
     })
+}
+
+/// `map` where no form reads the operands as they are stored: those that `read` refuses are converted first.
+fn map_converted(
+    cx: &Rc<Context>,
+    function: Function,
+    operands: &[&Value],
+    read: impl Fn((usize, &&Value)) -> bool,
+    y: &Value,
+) -> Result<()> {
+    let mut converted: SmallVec<[Value; 3]> = SmallVec::new();
+    for (k, v) in operands.iter().enumerate() {
+        converted.push(match read((k, v)) {
+            true => (*v).clone(),
+            false => {
+                let f32 = cx.empty(v.shape.clone(), DType::F32)?;
+                cast(cx, v, &f32)?;
+                f32
+            }
+        });
+    }
+    map(cx, function, &converted.iter().collect::<SmallVec<[&Value; 3]>>(), y)
 }
 
 /// Appends y += x, elementwise over equal sizes: how gradients are added up.

@@ -56,6 +56,14 @@ fn gather<T: Copy>(out: &mut [f32], x: &[T], stride: usize, convert: impl Fn(T) 
 pub fn map<const N: usize>(l: &NativeLaunch) {
     let function = Function::ALL[l.params[0] as usize];
     let operands: [Operand; N] = std::array::from_fn(|k| Operand::of(l, k));
+    if let (true, [Operand::I32(a), Operand::I32(b), ..]) = (l.params[3] == 1, &operands[..]) {
+        return walk(l, &operands, l.write::<i32>(N), &|y, at| {
+            let [(a_at, a_step), (b_at, b_step), ..] = at[..] else { unreachable!("two operands") };
+            for (i, y) in y.iter_mut().enumerate() {
+                *y = function.holds(a[a_at + i * a_step].cmp(&b[b_at + i * b_step])) as i32;
+            }
+        });
+    }
     let run = function.native();
     if function.makes_indices() {
         // The loop gives f32, whose whole numbers become i32 a block at a time.

@@ -1,4 +1,5 @@
 use super::{Binary, plain::plain};
+use crate::dtype::DType;
 use crate::kernels::elementwise::Function;
 use crate::ops::checks::{Array, check, check_non_finite};
 
@@ -55,6 +56,36 @@ fn non_finite_values_stay_where_they_are() {
         // Pow is left to its own test: its corner cases (1^NaN, NaN^0) are not PyTorch-portable.
         if f != Function::Pow {
             check_non_finite(&Binary(f), &[a, b], &|x| vec![plain(f, &x[0], &x[1])]);
+        }
+    }
+}
+
+/// Whole numbers that f32 rounds to one another, broadcast and not.
+#[test]
+fn whole_numbers_are_compared_as_they_are() {
+    let numbers = [16_777_216.0, 16_777_217.0, -2_147_483_648.0, -2_147_483_647.0, 2_147_483_647.0, 0.0];
+    let of = |shape: &[usize], at: fn(&[usize]) -> usize| {
+        Array::from_fn(shape, |i| numbers[at(i) % numbers.len()]).stored(DType::I32)
+    };
+    for f in KINKED.into_iter().filter(|f| f.relation().is_some()) {
+        let (rows, columns) = (of(&[6, 1], |i| i[0]), of(&[6], |i| i[0]));
+        check(&Binary(f), &[rows, columns.clone()], &|x| vec![plain(f, &x[0], &x[1])]);
+        let next = of(&[6], |i| i[0] + 1);
+        check(&Binary(f), &[columns, next], &|x| vec![plain(f, &x[0], &x[1])]);
+    }
+}
+
+#[test]
+fn operands_of_two_storage_types_meet_in_f32() {
+    let floats = Array::random("floats", &[5, 7]).map(|v| v + 2.0);
+    for stored in [DType::F16, DType::BF16, DType::I32] {
+        let other = match stored {
+            DType::I32 => Array::indices("others", &[7], 5).map(|v| v + 1.0),
+            half => Array::random("others", &[7]).map(|v| v + 2.0).stored(half),
+        };
+        for f in SMOOTH.into_iter().chain(KINKED) {
+            check(&Binary(f), &[floats.clone(), other.clone()], &|x| vec![plain(f, &x[0], &x[1])]);
+            check(&Binary(f), &[other.clone(), floats.clone()], &|x| vec![plain(f, &x[0], &x[1])]);
         }
     }
 }
