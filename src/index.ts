@@ -2,7 +2,7 @@
  * The public face of lowrank. Importing it does nothing: the engine is loaded at first use, and so is what is
  * asynchronous.
  */
-import { later } from "./later.js";
+import { lazy } from "./lazy.js";
 
 export {
   arange,
@@ -137,10 +137,10 @@ export type {
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
  * `ERR_OPTION`, `ERR_NO_GPU`, `ERR_OUT_OF_MEMORY`; the signal's reason.
  */
-export const loadModel = later(async () => (await import("./models/load.js")).loadModel);
+export const loadModel = lazy(async () => (await import("./models/load.js")).loadModel);
 /**
  * Writes a model as a folder that transformers loads: weights, `config.json`, and the tokenizer's files of the folder that
  * it came from. Everything is written beside and renamed into place at the end. Throws `ERR_OPTION` for a model with
  * adapters, which are saved apart or merged first; `ERR_OUTPUT_EXISTS` for a folder that is not empty, `ERR_WRITE`.
  */
-export const saveModel = later(async () => (await import("./models/save.js")).saveModel);
+export const saveModel = lazy(async () => (await import("./models/save.js")).saveModel);

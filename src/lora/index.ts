@@ -1,5 +1,5 @@
 /** `lowrank.lora`. What is asynchronous is loaded when it is first called. */
-import { later } from "../later.js";
+import { lazy } from "../lazy.js";
 
 export type { LowRank } from "./layers/any-layer.js";
 export type { AdapterFormat, ConvertOptions, ReadOptions } from "./formats/convert.js";
@@ -38,26 +38,26 @@ export { status, type Status } from "./operations/status.js";
  * file. Throws `ERR_OPTION` for what the format has no place for, which is named; `ERR_FILE_NOT_FOUND`,
  * `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
-export const convertAdapter = later(async () => (await import("./formats/convert.js")).convertAdapter);
+export const convertAdapter = lazy(async () => (await import("./formats/convert.js")).convertAdapter);
 /**
  * Reads an adapter into `model`, frozen unless `trainable`: a folder that PEFT or `saveAdapter` wrote, or a file of
  * kohya's or loralib's. Throws `ERR_ADAPTER_EXISTS`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_NO_TARGETS`,
  * `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_NOT_FINITE`, `ERR_OPTION`; the model is then as it was.
  */
-export const loadAdapter = later(async () => (await import("./formats/files.js")).loadAdapter);
+export const loadAdapter = lazy(async () => (await import("./formats/files.js")).loadAdapter);
 /**
  * Writes an adapter as PEFT does, each file whole or not at all: `adapter_config.json` and
  * `adapter_model.safetensors` in `dir`, of one not called "default" in a folder of its name there. Throws
  * `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION` for what PEFT cannot express, `ERR_WRITE`.
  */
-export const saveAdapter = later(async () => (await import("./formats/files.js")).saveAdapter);
+export const saveAdapter = lazy(async () => (await import("./formats/files.js")).saveAdapter);
 /**
  * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which keeps its weights,
  * and the base is frozen. The first counts at once, a further one where `active` is true. Throws `ERR_NO_TARGETS`,
  * `ERR_ADAPTER_EXISTS`, `ERR_OPTION`, `ERR_OUT_OF_MEMORY`; the model is then as it was. Source: PEFT's
  * inject_adapter_in_model.
  */
-export const inject = later(async () => (await import("./inject/inject.js")).inject);
+export const inject = lazy(async () => (await import("./inject/inject.js")).inject);
 /**
  * Adds adapter `name`, made of others by weight; it counts for nothing until `setAdapter`.
  *
@@ -70,7 +70,7 @@ export const inject = later(async () => (await import("./inject/inject.js")).inj
  * Throws `ERR_ADAPTER_EXISTS`, `ERR_UNKNOWN_ADAPTER`, `ERR_OPTION`; nothing is changed then. Source: PEFT's
  * add_weighted_adapter, without its cross-terms in `linear`.
  */
-export const addWeightedAdapter = later(
+export const addWeightedAdapter = lazy(
   async () => (await import("./operations/weighted.js")).addWeightedAdapter,
 );
 /**
@@ -79,6 +79,6 @@ export const addWeightedAdapter = later(
  * rank, `ERR_NOT_FINITE`, `ERR_OPTION` where it is merged or the layer has not its form; nothing is changed then.
  * Source: PEFT's hotswap_adapter.
  */
-export const hotSwap = later(async () => (await import("./operations/hot-swap.js")).hotSwap);
+export const hotSwap = lazy(async () => (await import("./operations/hot-swap.js")).hotSwap);
 /** Ranks, scalings and the norms of A, B and ΔW, a row for each adapter of each layer; ΔW itself is never built. */
-export const report = later(async () => (await import("./operations/report.js")).report);
+export const report = lazy(async () => (await import("./operations/report.js")).report);

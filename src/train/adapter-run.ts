@@ -7,7 +7,7 @@ import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../l
 import type { PretrainedModel } from "../models/pretrained.js";
 import { AdamW, loraPlusGroups, schedule as schedules } from "../optim/index.js";
 import type { MatmulPrecision } from "../scope.js";
-import { breath } from "./breath.js";
+import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { amendEvaluation, restoreState, writeState, type Provenance } from "./checkpoint.js";
 import { EarlyStopping } from "./early-stopping.js";
 import { evaluate, type Evaluation } from "./evaluate.js";
@@ -89,16 +89,16 @@ export class AdapterRun {
         : await this.#load(resumed.checkpoint.folder);
     let optimizer: AdamW | undefined;
     try {
-      await breath();
+      await yieldToEventLoop();
       model.train();
       model.gradientCheckpointing = settings.gradientCheckpointing;
       optimizer = this.#optimizer();
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
       await this.#begin(resumed);
-      await breath();
+      await yieldToEventLoop();
       this.#context.emit(startEvent(model, settings, prepared, this.#plan, report, first));
-      await breath();
+      await yieldToEventLoop();
       const ended = await this.#train(optimizer, first, resumed);
       return await this.#finish(ended, optimizer);
     } catch (error) {

@@ -6,7 +6,7 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import { withRandom } from "../random.js";
 import { matmulPrecision, withMatmulPrecision } from "../scope.js";
 import { AdapterRun } from "./adapter-run.js";
-import { breath } from "./breath.js";
+import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import type { FinetuneResult } from "./events.js";
 import { identitiesOf } from "./identity.js";
 import type { FinetuneOptions } from "./options.js";
@@ -118,11 +118,11 @@ async function train(
       profile?.start(model.device);
       const prepared = await prepare(model, data, loading, context);
       // Each of these takes some milliseconds, and together they would hold up the event loop.
-      await breath();
+      await yieldToEventLoop();
       const line = resumed?.line ?? newLine();
       const chosen = { ...settings, matmulPrecision: precision };
       run = new AdapterRun({ model, settings: chosen, prepared, output, line, identities }, context);
-      await breath();
+      await yieldToEventLoop();
       throwIfAborted(early);
     } catch (error) {
       if (!stopping.aborted || signal?.aborted) throw error;

@@ -5,8 +5,8 @@ import type { Optimizer } from "../optim/optimizer.js";
 import type { Schedule } from "../optim/schedule.js";
 import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { breath } from "./breath.js";
-import { Cancellable } from "./cancellable.js";
+import { yieldToEventLoop } from "./yield-to-event-loop.js";
+import { CancelScope } from "./cancel-scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
@@ -78,22 +78,22 @@ interface Pending {
  * were; the signal's reason when it is aborted, within a step.
  */
 export async function runLoop(options: LoopOptions): Promise<LoopResult> {
-  const cancellable = new Cancellable(options.device, options.skips ? options.signal : undefined);
+  const cancelScope = new CancelScope(options.device, options.skips ? options.signal : undefined);
   const rates = options.optimizer.groups.map(({ lr }) => lr);
   try {
-    return await new Loop(options, cancellable, rates).run();
+    return await new Loop(options, cancelScope, rates).run();
   } catch (error) {
     if (options.signal?.aborted) throw abortReason(options.signal);
     throw error;
   } finally {
-    cancellable.release();
+    cancelScope.release();
     for (const [i, group] of options.optimizer.groups.entries()) group.lr = rates[i] as number;
   }
 }
 
 class Loop {
   readonly #options: LoopOptions;
-  readonly #cancellable: Cancellable;
+  readonly #cancelScope: CancelScope;
   readonly #rates: number[];
   readonly #pace = new Pace();
   #pending: Pending | undefined;
@@ -104,9 +104,9 @@ class Loop {
   #evaluatedAt = -1;
   #saved: { step: number; path: string } | undefined;
 
-  constructor(options: LoopOptions, cancellable: Cancellable, rates: number[]) {
+  constructor(options: LoopOptions, cancelScope: CancelScope, rates: number[]) {
     this.#options = options;
-    this.#cancellable = cancellable;
+    this.#cancelScope = cancelScope;
     this.#done = options.first;
     this.#rates = rates;
     if (options.saved !== undefined) this.#saved = { step: options.first, path: options.saved.path };
@@ -165,7 +165,7 @@ class Loop {
     let total: Tensor | undefined;
     try {
       for (const loss of losses) {
-        this.#cancellable.run(() => {
+        this.#cancelScope.run(() => {
           const part = scope(() => {
             const part = loss();
             part.backward();
@@ -176,11 +176,11 @@ class Loop {
           if (sum === undefined) total = part;
           else for (const one of [sum, part]) one.dispose();
         });
-        await breath();
+        await yieldToEventLoop();
         throwIfAborted(this.#options.signal);
       }
       const whole = total as Tensor;
-      const figures = this.#cancellable.run(() => {
+      const figures = this.#cancelScope.run(() => {
         const norm = optimizer.stepLatched(clipNorm);
         optimizer.zeroGrad();
         const reads = Promise.all([whole.item(), norm.item()]);

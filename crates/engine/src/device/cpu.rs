@@ -105,7 +105,7 @@ impl Runner for Cpu {
 
 impl Cpu {
     /// In tests, what a new value holds is NaN: an operation that leaves out a part of it is seen.
-    fn spoil(&mut self, buffer: BufferId, bytes: u64) {
+    fn poison(&mut self, buffer: BufferId, bytes: u64) {
         if cfg!(test) {
             self.slice(&Range { buffer, offset: 0, bytes, dtype: DType::F32 }).fill(0xff);
         }
@@ -150,9 +150,9 @@ impl Cpu {
                     Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
                 })?;
                 self.buffers.insert(buffer, memory);
-                self.spoil(buffer, bytes);
+                self.poison(buffer, bytes);
             }
-            Command::Reuse { buffer, bytes } => self.spoil(buffer, bytes),
+            Command::Reuse { buffer, bytes } => self.poison(buffer, bytes),
             Command::Destroy { buffer } => {
                 if let Some(memory) = self.buffers.remove(&buffer) {
                     self.loose.put(memory);

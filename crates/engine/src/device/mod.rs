@@ -5,8 +5,8 @@
 
 pub mod cpu;
 pub mod gpu;
+mod poisoned;
 pub mod registry;
-mod spoilt;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use spoilt::Spoilt;
+use poisoned::Poisoned;
 
 use crate::recording::{CancelToken, Command, Recording};
 use crate::trace::Note;
@@ -253,7 +253,7 @@ fn serve(
     listeners: &Listeners,
 ) {
     let mut latched: Option<Error> = None;
-    let mut spoilt = Spoilt::default();
+    let mut poisoned = Poisoned::default();
     loop {
         let message = match look_for(receiver, runner.patience()) {
             Some(message) => message,
@@ -313,7 +313,7 @@ fn serve(
                     if recording.owner.is_cancelled() || latched.is_some() => {}
                 Command::Receive { .. } if skip || latched.is_some() => {}
                 command => {
-                    guarded(&mut latched, || attempt(runner, &mut spoilt, &recording.owner, command));
+                    guarded(&mut latched, || attempt(runner, &mut poisoned, &recording.owner, command));
                 }
             }
         }
@@ -342,27 +342,27 @@ fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message>
 /// Runs a command, unless memory for what it reads or writes ran out. An error is one of the device.
 fn attempt(
     runner: &mut impl Runner,
-    spoilt: &mut Spoilt,
+    poisoned: &mut Poisoned,
     owner: &CancelToken,
     command: Command,
 ) -> Result<()> {
-    let written = Spoilt::written(&command);
-    if let Some(error) = spoilt.hinders(&command) {
-        spoilt.spoil(written, &error);
+    let written = Poisoned::written(&command);
+    if let Some(error) = poisoned.hinders(&command) {
+        poisoned.poison(written, &error);
         if let Command::Read { reply, .. } = command {
-            spoilt.told(owner);
+            poisoned.told(owner);
             reply(Err(error));
         }
         return Ok(());
     }
     let mut made = None;
     let ran = match command {
-        Command::Destroy { buffer } if spoilt.forget(buffer) => Ok(()),
-        Command::Reuse { buffer, bytes } if spoilt.forget(buffer) => {
+        Command::Destroy { buffer } if poisoned.forget(buffer) => Ok(()),
+        Command::Reuse { buffer, bytes } if poisoned.forget(buffer) => {
             made = Some(buffer);
             runner.run(Command::Create { buffer, bytes })
         }
-        Command::Fence { reply } => match spoilt.told(owner) {
+        Command::Fence { reply } => match poisoned.told(owner) {
             Some(error) => {
                 reply(Err(error));
                 Ok(())
@@ -378,8 +378,8 @@ fn attempt(
                 Ok(bytes) => runner.run(Command::Upload { to, bytes }),
                 // It is the other device that failed.
                 Err(error) => {
-                    spoilt.spoil(written, &error);
-                    spoilt.owe(owner, &error);
+                    poisoned.poison(written, &error);
+                    poisoned.owe(owner, &error);
                     return Ok(());
                 }
             }
@@ -394,10 +394,10 @@ fn attempt(
     match ran {
         Err(error) if error.code == Code::OutOfMemory => {
             if let Some(buffer) = made {
-                spoilt.miss(buffer, &error);
+                poisoned.miss(buffer, &error);
             }
-            spoilt.spoil(written, &error);
-            spoilt.owe(owner, &error);
+            poisoned.poison(written, &error);
+            poisoned.owe(owner, &error);
             Ok(())
         }
         ran => ran,

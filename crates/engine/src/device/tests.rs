@@ -60,7 +60,7 @@ fn out_of_memory<T: std::fmt::Debug>(result: Result<T>) {
 }
 
 #[test]
-fn running_out_of_memory_spoils_what_depends_on_it_and_nothing_else() {
+fn running_out_of_memory_poisons_what_depends_on_it_and_nothing_else() {
     let device = short(2);
     let (cx, neighbour) = (context(&device), context(&device));
     let kept = filled(&cx, 7);
@@ -71,7 +71,7 @@ fn running_out_of_memory_spoils_what_depends_on_it_and_nothing_else() {
     out_of_memory(read(&target));
     assert_eq!(read(&kept).unwrap(), [7; 256]);
     assert!(fence(&neighbour).is_ok(), "another environment goes on");
-    // What was spoilt serves again once it is another value's; what was missing is made then.
+    // What was poisoned serves again once it is another value's; what was missing is made then.
     drop(target);
     let again = filled(&cx, 3);
     assert_eq!(read(&again).unwrap(), [3; 256]);

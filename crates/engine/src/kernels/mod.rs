@@ -7,11 +7,11 @@ pub mod copy;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod elementwise;
+pub mod embedding;
 pub mod fill;
 pub mod flip;
 pub mod gather;
 pub mod gemm;
-pub mod lookup;
 pub mod norm;
 pub mod pad;
 pub mod pool;
@@ -35,10 +35,10 @@ pub fn all() -> Vec<&'static Kernel> {
         cross_entropy::KERNELS,
         dropout::KERNELS,
         elementwise::KERNELS,
+        embedding::KERNELS,
         fill::KERNELS,
         flip::KERNELS,
         gather::KERNELS,
-        lookup::KERNELS,
         gemm::KERNELS,
         norm::KERNELS,
         pad::KERNELS,

@@ -24,7 +24,7 @@ pub struct Arena {
     /// Names the owner in errors.
     name: &'static str,
     places: Vec<Place>,
-    blocks: Vec<Block>,
+    blocks: Vec<Slab>,
 }
 
 /// Where a parameter lives.
@@ -37,13 +37,13 @@ pub struct Place {
     pub size: usize,
 }
 
-struct Block {
+struct Slab {
     value: Value,
     grad: Value,
 }
 
 /// Neighbouring places of one group and key.
-pub struct Run<K> {
+pub struct Neighbours<K> {
     pub block: usize,
     pub start: usize,
     /// Elements, with the padding between places.
@@ -85,7 +85,7 @@ impl Arena {
         }
         let blocks = sizes
             .into_iter()
-            .map(|size| Ok(Block { value: zeros(cx, size)?, grad: zeros(cx, size)? }))
+            .map(|size| Ok(Slab { value: zeros(cx, size)?, grad: zeros(cx, size)? }))
             .collect::<Result<_>>()?;
         let arena = Arena { cx: cx.clone(), name, places, blocks };
         arena.gather()?;
@@ -150,8 +150,8 @@ impl Arena {
     }
 
     /// Neighbouring places that share a group and a key; places without one are left out.
-    pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<Run<K>> {
-        let mut runs: Vec<Run<K>> = Vec::new();
+    pub fn runs<K: PartialEq>(&self, key: impl Fn(usize) -> Option<K>) -> Vec<Neighbours<K>> {
+        let mut runs: Vec<Neighbours<K>> = Vec::new();
         let mut joins = false;
         for (i, place) in self.places.iter().enumerate() {
             let Some(key) = key(i) else {
@@ -164,7 +164,7 @@ impl Arena {
                 {
                     run.count = place.start + place.size - run.start;
                 }
-                _ => runs.push(Run {
+                _ => runs.push(Neighbours {
                     block: place.block,
                     start: place.start,
                     count: place.size,
@@ -178,7 +178,7 @@ impl Arena {
     }
 
     /// Values and gradients of a run.
-    pub fn ranges<K>(&self, run: &Run<K>) -> (Value, Value) {
+    pub fn ranges<K>(&self, run: &Neighbours<K>) -> (Value, Value) {
         let block = &self.blocks[run.block];
         let range = |v: &Value| v.sub_range(run.start, [run.count]);
         (range(&block.value), range(&block.grad))

@@ -1,4 +1,4 @@
-//! A region: operations that are run again when backward comes to them.
+//! A region: operations that are rematerialised when backward comes to them (gradient checkpointing, Chen et al. 2016).
 //!
 //! It keeps what entered it and the operations; a replay fills what its nodes' backward reads, and
 //! then the region lets go of the rest.

@@ -26,7 +26,7 @@ pub struct LowRankPath {
 
 impl LowRankPath {
     fn attributes(&self) -> ops::lora_linear::Path {
-        let run = |r: &[f64]| ops::lora_linear::Run {
+        let run = |r: &[f64]| ops::lora_linear::RowRange {
             start: r[0] as usize,
             count: r[1] as usize,
             stream: r[2] as u64,
@@ -34,7 +34,7 @@ impl LowRankPath {
         ops::lora_linear::Path {
             scale: self.scale as f32,
             dropout: ops::dropout::Dropout { p: self.p, seed: self.seed as u64, offset: self.stream as u64 },
-            runs: self.runs.chunks_exact(3).map(run).collect(),
+            row_ranges: self.runs.chunks_exact(3).map(run).collect(),
             windows: self.windows.iter().map(|start| *start as usize).collect(),
         }
     }

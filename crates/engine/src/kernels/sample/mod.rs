@@ -43,7 +43,7 @@ pub const FARTHEST: u32 = u32::MAX;
 
 /// What is kept, and how far apart logits are.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cut {
+pub struct Sampling {
     /// Steps of distance a unit of difference: 2²⁴ / T.
     pub steps: f32,
     /// Factors of negative and of other logits of tokens that were seen.
@@ -59,7 +59,7 @@ pub struct Cut {
 scalars! {
     pub(super) struct Scalars {
         n: usize,
-        /// As in `Cut`; below and above 0 it is the penalty.
+        /// As in `Sampling`; below and above 0 it is the penalty.
         steps: f32,
         below: f32,
         above: f32,
@@ -134,7 +134,7 @@ fn wgsl(score: &str) -> String {
 /// `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
 pub fn sample(
     cx: &Rc<Context>,
-    cut: &Cut,
+    sampling: &Sampling,
     [logits, random]: [&Value; 2],
     seen: Option<&Value>,
     [token, bad]: [&Value; 2],
@@ -142,7 +142,7 @@ pub fn sample(
     let [rows, n] = [logits.shape[0], logits.shape[1]];
     let kernel = if seen.is_some() { &SAMPLE_UNSEEN } else { &SAMPLE };
     let values: SmallVec<[&Value; 5]> = [logits, random, token, bad].into_iter().chain(seen).collect();
-    let Cut { steps, penalty: [below, above], top_k, top_p, farthest } = *cut;
+    let Sampling { steps, penalty: [below, above], top_k, top_p, farthest } = *sampling;
     let scalars = Scalars { n, steps, below, above, top_k: top_k as usize, top_p, farthest };
     row_windows(cx, kernel.name, rows, &values, &[], |w| {
         cx.launch(Launch {

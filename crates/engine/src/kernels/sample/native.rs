@@ -70,10 +70,10 @@ fn map_chunks<T: Sync, R: Send + Default + Clone>(
 /// The token that `word` draws; or where a row has none, the place of its first NaN or its length.
 fn draw(row: &Scalars, scores: &[f32], word: u64, scratch: &mut Scratch) -> Result<usize, usize> {
     let n = scores.len();
-    let (top, spoilt) = map_chunks(scores, CHUNK, extremes)
+    let (top, has_nan) = map_chunks(scores, CHUNK, extremes)
         .into_iter()
         .fold((f32::NEG_INFINITY, false), |a, b| (a.0.max(b.0), a.1 || b.1));
-    if spoilt {
+    if has_nan {
         return Err(scores.iter().position(|s| s.is_nan()).unwrap_or(n));
     }
     if top == f32::NEG_INFINITY {
@@ -183,8 +183,8 @@ vectorised! {
     /// The maximum, and whether one is NaN: a sum with 0 times each is NaN where one is NaN or infinite, and only
     /// then is NaN looked for.
     fn extremes(scores: &[f32]) -> (f32, bool) {
-        let spoilt = sum_by::<S>(scores, |s| s * 0.0).is_nan() && scores.iter().any(|s| s.is_nan());
-        (max::<S>(scores), spoilt)
+        let has_nan = sum_by::<S>(scores, |s| s * 0.0).is_nan() && scores.iter().any(|s| s.is_nan());
+        (max::<S>(scores), has_nan)
     }
 
     fn penalise(scores: &mut [f32], logits: &[f32], seen: &[i32], below: f32, above: f32) {

@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::lookup::{Table, scatter, take};
+use crate::kernels::embedding::{Table, scatter, take};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
 use crate::value::{Spec, Value};

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernels::lookup::{Table, take};
+use crate::kernels::embedding::{Table, take};
 use crate::shape::Shape;
 use crate::value::Value;
 

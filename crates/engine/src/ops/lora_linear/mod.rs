@@ -2,7 +2,7 @@
 //!
 //! Shapes: x [.., I], W [O, I] ([I, O] where `fan_in_fan_out`), b [O]; y [.., O]. A path has A [G·R, I]
 //! and B [G·V, R] for its G windows of V outputs (one of all O where none are named), takes the rows
-//! of its runs (all where none are named), and gives h = drop(x)[rows]·Aᵀ [rows, G·R], which backward
+//! of its row_ranges (all where none are named), and gives h = drop(x)[rows]·Aᵀ [rows, G·R], which backward
 //! reads. Its product of window g is h[:, g]·B[g]ᵀ, so that a merged layer (loralib's MergedLinear)
 //! costs one product by A and never holds B·A. W may be half-stored.
 //! Backward, with Z = s·d·B: d_x = d·W + Σ drop'(Z·A), d_A = Zᵀ·drop(x), d_B = s·dᵀ·h; d_W = dᵀ·x only
@@ -21,7 +21,7 @@ mod tests;
 
 use std::rc::Rc;
 
-pub use path::{Path, Run};
+pub use path::{Path, RowRange};
 
 use crate::context::Context;
 use crate::dtype::DType;

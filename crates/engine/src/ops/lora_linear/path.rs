@@ -22,14 +22,14 @@ pub struct Path {
     /// What drops elements of x; p of 0 for nothing.
     pub dropout: Dropout,
     /// Rows that it takes, in ascending order; none named for all.
-    pub runs: Vec<Run>,
+    pub row_ranges: Vec<RowRange>,
     /// Where each window of outputs starts; none named for one of all.
     pub windows: Vec<usize>,
 }
 
 /// Neighbouring rows of x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct RowRange {
     pub start: usize,
     pub count: usize,
     /// The stream of its dropout mask, in the place of the path's.
@@ -57,7 +57,7 @@ impl Path {
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.runs.is_empty() && self.windows.is_empty()
+        self.row_ranges.is_empty() && self.windows.is_empty()
     }
 
     fn groups(&self) -> usize {
@@ -94,20 +94,20 @@ impl Path {
         }
         let rows = x.shape.rows();
         let mut free = 0;
-        for run in &self.runs {
-            if run.start < free || run.start + run.count > rows {
-                fail!(ShapeMismatch, "lora_linear: runs {:?} do not fit {rows} rows", self.runs);
+        for range in &self.row_ranges {
+            if range.start < free || range.start + range.count > rows {
+                fail!(ShapeMismatch, "lora_linear: row ranges {:?} do not fit {rows} rows", self.row_ranges);
             }
-            free = run.start + run.count;
+            free = range.start + range.count;
         }
-        Ok(Spec::f32([self.placed_runs(rows).iter().map(|run| run.count).sum(), a.shape[0]]))
+        Ok(Spec::f32([self.row_ranges(rows).iter().map(|range| range.count).sum(), a.shape[0]]))
     }
 
-    pub(super) fn placed_runs(&self, rows: usize) -> SmallVec<[Run; 1]> {
-        if self.runs.is_empty() {
-            return smallvec![Run { start: 0, count: rows, stream: self.dropout.offset }];
+    pub(super) fn row_ranges(&self, rows: usize) -> SmallVec<[RowRange; 1]> {
+        if self.row_ranges.is_empty() {
+            return smallvec![RowRange { start: 0, count: rows, stream: self.dropout.offset }];
         }
-        SmallVec::from_slice(&self.runs)
+        SmallVec::from_slice(&self.row_ranges)
     }
 }
 
@@ -115,31 +115,31 @@ impl Path {
 pub(super) struct Placed<'a> {
     path: &'a Path,
     /// With the row of h where each starts.
-    runs: SmallVec<[(Run, usize); 1]>,
+    row_ranges: SmallVec<[(RowRange, usize); 1]>,
 }
 
 impl<'a> Placed<'a> {
     pub(super) fn new(path: &'a Path, rows: usize) -> Placed<'a> {
         let mut packed = 0;
-        let runs = path.placed_runs(rows).into_iter().map(|run| {
-            packed += run.count;
-            (run, packed - run.count)
+        let row_ranges = path.row_ranges(rows).into_iter().map(|range| {
+            packed += range.count;
+            (range, packed - range.count)
         });
-        Placed { path, runs: runs.collect() }
+        Placed { path, row_ranges: row_ranges.collect() }
     }
 
     /// Rows of h.
     pub(super) fn rows(&self) -> usize {
-        self.runs.iter().map(|(run, _)| run.count).sum()
+        self.row_ranges.iter().map(|(range, _)| range.count).sum()
     }
 
     /// h = drop(x)[rows]·Aᵀ.
     pub(super) fn project(&self, cx: &Rc<Context>, x: &Value, a: &Value, h: &Value) -> Result<()> {
         let (features, rank) = (a.shape[1], a.shape[0]);
-        for (run, packed) in &self.runs {
-            let kept = self.kept(cx, x, run)?;
-            let h = rows(h, *packed, run.count);
-            let g = Gemm::new(run.count, rank, features);
+        for (range, packed) in &self.row_ranges {
+            let kept = self.kept(cx, x, range)?;
+            let h = rows(h, *packed, range.count);
+            let g = Gemm::new(range.count, rank, features);
             gemm(
                 cx,
                 g,
@@ -183,17 +183,17 @@ impl<'a> Placed<'a> {
     /// d_x[rows] += drop'(Z·A).
     pub(super) fn add_d_x(&self, cx: &Rc<Context>, z: &Value, a: &Value, d_x: &Value) -> Result<()> {
         let (features, rank) = (a.shape[1], a.shape[0]);
-        for (run, packed) in &self.runs {
-            let z = rows(z, *packed, run.count);
+        for (range, packed) in &self.row_ranges {
+            let z = rows(z, *packed, range.count);
             let (z, a) = (Matrix::new(&z, rank), Matrix::new(a, features));
-            let d_x = rows(d_x, run.start, run.count);
-            let g = Gemm::new(run.count, features, rank);
+            let d_x = rows(d_x, range.start, range.count);
+            let g = Gemm::new(range.count, features, rank);
             if self.path.dropout.p == 0.0 {
                 gemm(cx, g.accumulate(), z, a, None, Matrix::new(&d_x, features))?;
             } else {
-                let d_kept = cx.empty([run.count, features], DType::F32)?;
+                let d_kept = cx.empty([range.count, features], DType::F32)?;
                 gemm(cx, g, z, a, None, Matrix::new(&d_kept, features))?;
-                self.drop_into(cx, run, &d_kept, &d_x, true)?;
+                self.drop_into(cx, range, &d_kept, &d_x, true)?;
             }
         }
         Ok(())
@@ -202,10 +202,10 @@ impl<'a> Placed<'a> {
     /// d_a = Zᵀ·drop(x), or d_a += that.
     pub(super) fn d_a(&self, cx: &Rc<Context>, z: &Value, x: &Value, d_a: &Value, adds: bool) -> Result<()> {
         let (rank, features) = (d_a.shape[0], d_a.shape[1]);
-        for (i, (run, packed)) in self.runs.iter().enumerate() {
-            let kept = self.kept(cx, x, run)?;
-            let z = rows(z, *packed, run.count);
-            let sum = Gemm::new(rank, features, run.count).accumulate_if(adds || i > 0);
+        for (i, (range, packed)) in self.row_ranges.iter().enumerate() {
+            let kept = self.kept(cx, x, range)?;
+            let z = rows(z, *packed, range.count);
+            let sum = Gemm::new(rank, features, range.count).accumulate_if(adds || i > 0);
             let (z, kept) = (Matrix::new(&z, rank).t(), Matrix::new(&kept, features));
             gemm(cx, sum, z, kept, None, Matrix::new(d_a, features))?;
         }
@@ -216,29 +216,36 @@ impl<'a> Placed<'a> {
     pub(super) fn d_b(&self, cx: &Rc<Context>, d: &Value, h: &Value, d_b: &Value, adds: bool) -> Result<()> {
         self.each(h, d_b, d, |g| {
             let sum = Gemm::new(g.width, g.rank, g.rows);
-            let sum = sum.alpha(self.path.scale).accumulate_if(adds || g.run > 0);
+            let sum = sum.alpha(self.path.scale).accumulate_if(adds || g.range > 0);
             gemm(cx, sum, g.y.matrix().t(), g.h.matrix(), None, g.b.matrix())
         })
     }
 
-    /// What the path takes of x in a run.
-    fn kept(&self, cx: &Rc<Context>, x: &Value, run: &Run) -> Result<Value> {
-        let x = rows(x, run.start, run.count);
+    /// What the path takes of x in a range.
+    fn kept(&self, cx: &Rc<Context>, x: &Value, range: &RowRange) -> Result<Value> {
+        let x = rows(x, range.start, range.count);
         if self.path.dropout.p == 0.0 {
             return Ok(x);
         }
         let kept = cx.empty(x.shape.clone(), DType::F32)?;
-        self.drop_into(cx, run, &x, &kept, false)?;
+        self.drop_into(cx, range, &x, &kept, false)?;
         Ok(kept)
     }
 
     /// Appends y = drop(x), or y += that.
-    fn drop_into(&self, cx: &Rc<Context>, run: &Run, x: &Value, y: &Value, accumulate: bool) -> Result<()> {
+    fn drop_into(
+        &self,
+        cx: &Rc<Context>,
+        range: &RowRange,
+        x: &Value,
+        y: &Value,
+        accumulate: bool,
+    ) -> Result<()> {
         let Dropout { p, seed, .. } = self.path.dropout;
-        dropout(cx, seed, run.stream, p, x, y, accumulate)
+        dropout(cx, seed, range.stream, p, x, y, accumulate)
     }
 
-    /// Calls `product` for every run and window, with the blocks of h, B and y that meet there.
+    /// Calls `product` for every range and window, with the blocks of h, B and y that meet there.
     fn each(
         &self,
         h: &Value,
@@ -248,17 +255,17 @@ impl<'a> Placed<'a> {
     ) -> Result<()> {
         let groups = self.path.groups();
         let (rank, width) = (b.shape[1], b.shape[0] / groups);
-        for (i, (run, packed)) in self.runs.iter().enumerate() {
+        for (i, (range, packed)) in self.row_ranges.iter().enumerate() {
             for group in 0..groups {
                 let window = self.path.windows.get(group).copied().unwrap_or(0);
                 product(Meeting {
-                    run: i,
-                    rows: run.count,
+                    range: i,
+                    rows: range.count,
                     rank,
                     width,
-                    h: Block::of(h, [*packed, group * rank], [run.count, rank]),
-                    b: Block::of(b, [group * width, 0], [width, rank]),
-                    y: Block::of(y, [run.start, window], [run.count, width]),
+                    h: Submatrix::of(h, [*packed, group * rank], [range.count, rank]),
+                    b: Submatrix::of(b, [group * width, 0], [width, rank]),
+                    y: Submatrix::of(y, [range.start, window], [range.count, width]),
                 })?;
             }
         }
@@ -266,29 +273,29 @@ impl<'a> Placed<'a> {
     }
 }
 
-/// A run of rows and a window of outputs.
+/// A range of rows and a window of outputs.
 struct Meeting {
-    run: usize,
+    range: usize,
     rows: usize,
     rank: usize,
     width: usize,
-    h: Block,
-    b: Block,
-    y: Block,
+    h: Submatrix,
+    b: Submatrix,
+    y: Submatrix,
 }
 
 /// A block of a row-major value.
-struct Block {
+struct Submatrix {
     value: Value,
     /// Elements from one row to the next.
     stride: usize,
 }
 
-impl Block {
-    fn of(value: &Value, [row, column]: [usize; 2], [rows, columns]: [usize; 2]) -> Block {
+impl Submatrix {
+    fn of(value: &Value, [row, column]: [usize; 2], [rows, columns]: [usize; 2]) -> Submatrix {
         let stride = value.shape.last();
         let size = if rows * columns == 0 { 0 } else { (rows - 1) * stride + columns };
-        Block { value: value.sub_range(row * stride + column, [size]), stride }
+        Submatrix { value: value.sub_range(row * stride + column, [size]), stride }
     }
 
     fn matrix(&self) -> Matrix<'_> {

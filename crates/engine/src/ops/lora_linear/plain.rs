@@ -16,7 +16,7 @@ pub fn plain(op: &LoraLinear, inputs: &[Array]) -> Vec<Array> {
         let (rank, groups) = (b.shape[1], path.windows.len().max(1));
         let width = b.shape[0] / groups;
         let mut h = Vec::new();
-        for run in path.placed_runs(x.data.len() / features) {
+        for run in path.row_ranges(x.data.len() / features) {
             let rows = Array::new(
                 &[run.count, features],
                 x.data[run.start * features..][..run.count * features].to_vec(),

@@ -1,4 +1,4 @@
-use super::{LoraLinear, Path, Run, plain::plain};
+use super::{LoraLinear, Path, RowRange, plain::plain};
 use crate::dtype::DType;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run, run1};
@@ -180,15 +180,15 @@ fn windows_of_outputs_share_one_product_by_a() {
 
 #[test]
 fn paths_take_the_rows_of_their_runs() {
-    let run = |start, count| Run { start, count, stream: start as u64 };
+    let run = |start, count| RowRange { start, count, stream: start as u64 };
     for p in [0.0, 0.4] {
-        let path = |scale, runs: &[Run]| Path {
-            runs: runs.to_vec(),
+        let path = |scale, row_ranges: &[RowRange]| Path {
+            row_ranges: row_ranges.to_vec(),
             ..Path::whole(scale, Dropout { p, seed: 9, offset: 1 })
         };
         let whole = path(0.5, &[]);
         for [n, features, out] in [[1, 5, 4], [21, 33, 65], [64, 3, 2], [65, 257, 1]] {
-            // Three neighbours, rows of none between them; one takes two runs.
+            // Three neighbours, rows of none between them; one takes two row_ranges.
             let op = LoraLinear {
                 fan_in_fan_out: n == 64,
                 paths: vec![
@@ -208,7 +208,7 @@ fn paths_take_the_rows_of_their_runs() {
 fn a_row_without_a_path_has_the_bits_of_the_dense_layer() {
     for cx in contexts() {
         let path = Path {
-            runs: vec![Run { start: 3, count: 5, stream: 0 }],
+            row_ranges: vec![RowRange { start: 3, count: 5, stream: 0 }],
             ..Path::whole(SCALE, Dropout::default())
         };
         let op = with_path(false, path);
@@ -230,11 +230,11 @@ fn runs_and_windows_that_do_not_fit_are_refused() {
         op.outputs(&specs.iter().collect::<Vec<_>>()).unwrap_err().message
     };
     let whole = Path::whole(1.0, Dropout::default());
-    let run = |start, count| Run { start, count, stream: 0 };
+    let run = |start, count| RowRange { start, count, stream: 0 };
     let message = refused(Path { windows: vec![0, 6], ..whole.clone() }, [8, 2]);
     assert!(message.contains("8 outputs in 2 windows"), "{message}");
-    for runs in [vec![run(4, 3)], vec![run(0, 4), run(3, 1)]] {
-        let message = refused(Path { runs, ..whole.clone() }, [8, 4]);
+    for row_ranges in [vec![run(4, 3)], vec![run(0, 4), run(3, 1)]] {
+        let message = refused(Path { row_ranges, ..whole.clone() }, [8, 4]);
         assert!(message.contains("do not fit 6 rows"), "{message}");
     }
 }

@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
-use crate::kernels::lookup::check_indices;
+use crate::kernels::embedding::check_indices;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::value::{Spec, Value};
 

@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::sample::{Cut, FARTHEST, sample};
+use crate::kernels::sample::{FARTHEST, Sampling, sample};
 use crate::random::words;
 use crate::value::Value;
 
@@ -46,7 +46,7 @@ impl Sample {
     /// `ERR_SHAPE_MISMATCH`; `ERR_OUT_OF_MEMORY` when V elements are more than a binding may span.
     pub fn record(&self, logits: &Value, seen: Option<&Value>, random: &[u64]) -> Result<[Value; 2]> {
         let cx: &Rc<Context> = logits.context();
-        let cut = self.cut()?;
+        let sampling = self.sampling()?;
         let &[rows, n] = &logits.shape[..] else {
             fail!(ShapeMismatch, "sample: logits {} are not [n, V]", logits.shape);
         };
@@ -69,11 +69,11 @@ impl Sample {
         let bytes: Vec<u8> = random.iter().flat_map(drawn).flat_map(u32::to_le_bytes).collect();
         let random = cx.upload([rows, 2], DType::I32, bytes)?;
         let [token, bad] = [cx.empty([rows], DType::I32)?, cx.empty([rows], DType::I32)?];
-        sample(cx, &cut, [logits, &random], seen, [&token, &bad])?;
+        sample(cx, &sampling, [logits, &random], seen, [&token, &bad])?;
         Ok([token, bad])
     }
 
-    fn cut(&self) -> Result<Cut> {
+    fn sampling(&self) -> Result<Sampling> {
         let Sample { temperature, top_k, top_p, min_p, repetition_penalty } = *self;
         let holds = temperature >= 0.0
             && temperature.is_finite()
@@ -86,7 +86,7 @@ impl Sample {
             fail!(Option, "sample: {self:?} is out of range");
         }
         let unit = (1u64 << 24) as f64;
-        Ok(Cut {
+        Ok(Sampling {
             // So large that a difference of f32's least is beyond all, and not infinite.
             steps: (unit / temperature).min(1e30) as f32,
             penalty: [repetition_penalty as f32, (1.0 / repetition_penalty) as f32],

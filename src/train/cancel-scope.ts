@@ -4,7 +4,7 @@ import { session } from "../native.js";
 let tokens = 0;
 
 /** Work on a device that an abort skips, even where it is recorded already. */
-export class Cancellable {
+export class CancelScope {
   readonly #token = ++tokens;
   readonly #device: Exclude<Device, "auto">;
   readonly #signal: AbortSignal | undefined;

@@ -1,4 +1,4 @@
 /** Lets timers and whatever else waits have their turn. */
-export function breath(): Promise<void> {
+export function yieldToEventLoop(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,6 +1,6 @@
 //! Buffers whose content is not what was recorded, because memory ran out.
 //!
-//! A device goes on after that: what the missing content would have gone into is spoilt in turn
+//! A device goes on after that: what the missing content would have gone into is poisoned in turn
 //! and left as it is, and whoever reads such a buffer gets the error. A buffer is whole again when
 //! its memory serves the next value.
 
@@ -15,7 +15,7 @@ use crate::recording::{BufferId, CancelToken, Command};
 pub type Buffers = SmallVec<[BufferId; 6]>;
 
 #[derive(Default)]
-pub struct Spoilt {
+pub struct Poisoned {
     by: HashMap<BufferId, Error>,
     /// Those that the device never made.
     absent: HashSet<BufferId>,
@@ -23,7 +23,7 @@ pub struct Spoilt {
     untold: Vec<(CancelToken, Error)>,
 }
 
-impl Spoilt {
+impl Poisoned {
     /// Buffers that a command writes.
     pub fn written(command: &Command) -> Buffers {
         match command {
@@ -60,7 +60,7 @@ impl Spoilt {
     }
 
     /// Notes that `buffers` are not what was recorded.
-    pub fn spoil(&mut self, buffers: Buffers, error: &Error) {
+    pub fn poison(&mut self, buffers: Buffers, error: &Error) {
         for buffer in buffers {
             self.by.entry(buffer).or_insert_with(|| error.clone());
         }
