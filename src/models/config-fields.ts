@@ -93,6 +93,21 @@ export class ConfigFields {
     return value;
   }
 
+  /** An integer from 0 to `limit`. */
+  count(key: string, limit: number): number | undefined {
+    return this.value(key) === 0 ? 0 : this.size(key, limit);
+  }
+
+  /** A list of `length` words, each one of `words`. */
+  oneOfEach(key: string, words: readonly string[], length: number): string[] | undefined {
+    const value = this.value(key);
+    if (value === undefined) return undefined;
+    const known = Array.isArray(value) && value.every((word) => words.includes(word as string));
+    if (!known || value.length !== length)
+      throw this.error(key, `must be a list of ${length}, each ${words.join(" or ")}`);
+    return value as string[];
+  }
+
   required(key: string, kind: "positive"): number;
   required(key: string, kind: "size", limit: number): number;
   required(key: string, kind: "positive" | "size", limit = 0): number {

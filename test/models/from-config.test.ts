@@ -229,7 +229,7 @@ test("a configuration is read strictly", (t) => {
     [{ ...LLAMA, vocab_size: 1e9 }, "ERR_OPTION", /vocab_size must be an integer from 1 to/],
     [{ ...LLAMA, num_attention_heads: 3 }, "ERR_OPTION", /num_key_value_heads must divide|must divide/],
     [{ ...LLAMA, initializer_range: -1 }, "ERR_OPTION", /initializer_range must be a number above 0/],
-    [{ ...LLAMA, model_type: "gpt2" }, "ERR_OPTION", /model_type is "llama" or "mistral", not "gpt2"/],
+    [{ ...LLAMA, model_type: "gpt2" }, "ERR_OPTION", /model_type is "llama" or .*"qwen3", not "gpt2"/],
     [{ ...LLAMA, hidden_act: "relu" }, "ERR_UNSUPPORTED_MODEL", /hidden_act "relu"/],
     [{ ...LLAMA, quantization_config: {} }, "ERR_UNSUPPORTED_MODEL", /quantised/],
     [{ ...LLAMA, rope_scaling: { rope_type: "linear" } }, "ERR_OPTION", /rope_scaling.factor is missing/],

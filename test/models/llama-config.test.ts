@@ -59,6 +59,36 @@ test("null is a value of its own where transformers takes it so", (t) => {
   t.is(read({ model_type: "mistral", sliding_window: 7 }).slidingWindow, 7);
 });
 
+test("Qwen's windows are of the layers that the file says, and only where it turns them on", (t) => {
+  const { head_dim: _size, ...rest } = { ...LLAMA, head_dim: 8 };
+  const qwen = (changes: object) => llamaConfig(fields({ ...rest, model_type: "qwen2", ...changes }));
+  t.deepEqual([qwen({}).slidingWindow, qwen({}).slidingLayers], [undefined, undefined]);
+  const on = { use_sliding_window: true, max_window_layers: 1 };
+  t.deepEqual([qwen(on).slidingWindow, qwen(on).slidingLayers], [4096, [false, true]]);
+  t.deepEqual(qwen({ ...on, max_window_layers: 0 }).slidingLayers, [true, true]);
+  t.is(qwen({ ...on, sliding_window: null }).slidingWindow, undefined);
+  const named = qwen({ ...on, layer_types: ["sliding_attention", "full_attention"] });
+  t.deepEqual(named.slidingLayers, [true, false]);
+  refused(
+    t,
+    () => qwen({ layer_types: ["full_attention"] }),
+    "ERR_FILE_FORMAT",
+    /layer_types must be a list of 2/,
+  );
+  refused(
+    t,
+    () => qwen({ layer_types: ["x", "y"] }),
+    "ERR_FILE_FORMAT",
+    /each full_attention or sliding_attention/,
+  );
+  t.deepEqual(
+    [qwen({}).attentionBias, qwen({}).attentionOutputBias, qwen({}).headNorms],
+    [true, false, false],
+  );
+  const qwen3 = llamaConfig(fields({ ...rest, model_type: "qwen3" }));
+  t.deepEqual([qwen3.headDim, qwen3.headNorms, qwen3.attentionBias], [128, true, false]);
+});
+
 test("both spellings say the same", (t) => {
   const scaling = {
     factor: 8,
@@ -147,13 +177,13 @@ test("another family is an error that lists those that are supported", (t) => {
 });
 
 test("features that are not built are refused", (t) => {
-  for (const type of ["dynamic", "yarn", "longrope"]) {
+  for (const type of ["longrope", "ntk"]) {
     const change = { rope_scaling: { rope_type: type, factor: 2 } };
     refused(
       t,
       () => read(change),
       "ERR_UNSUPPORTED_MODEL",
-      new RegExp(`"${type}".*default, linear and llama3`),
+      new RegExp(`"${type}".*default, linear, dynamic, llama3 and yarn`),
     );
   }
   refused(t, () => read({ hidden_act: "gelu" }), "ERR_UNSUPPORTED_MODEL", /hidden_act "gelu"/);
@@ -217,6 +247,22 @@ test("what is written reads back as it was", (t) => {
     { model_type: "mistral", sliding_window: null },
     { model_type: "mistral", sliding_window: 7 },
     { model_type: "mistral" },
+    { rope_scaling: { rope_type: "dynamic", factor: 2 } },
+    {
+      rope_scaling: { rope_type: "yarn", factor: 4, original_max_position_embeddings: 128, truncate: false },
+    },
+    {
+      rope_parameters: { rope_type: "yarn", rope_theta: 1e6, mscale: 0.8, mscale_all_dim: 0.4, beta_fast: 8 },
+    },
+    { model_type: "qwen2" },
+    { model_type: "qwen2", use_sliding_window: true, max_window_layers: 1, sliding_window: 7 },
+    { model_type: "qwen3", attention_bias: true, head_dim: 16 },
+    {
+      model_type: "qwen3",
+      use_sliding_window: true,
+      layer_types: ["sliding_attention", "full_attention"],
+      sliding_window: 9,
+    },
   ];
   for (const change of changes) {
     const config = read(change);

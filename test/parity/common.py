@@ -19,6 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import modeling_rope_utils
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.qwen2 import modeling_qwen2
+from transformers.models.qwen3 import modeling_qwen3
 
 import fill
 
@@ -58,10 +60,12 @@ def float64():
         saved.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    for module in (modeling_llama, modeling_mistral, modeling_rope_utils):
+    for module in (modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
         swap(module, "torch", _Torch64())
     swap(modeling_llama.LlamaRotaryEmbedding, "forward", _rotary64)
     swap(modeling_mistral.MistralRotaryEmbedding, "forward", _rotary64)
+    swap(modeling_qwen2.Qwen2RotaryEmbedding, "forward", _rotary64)
+    swap(modeling_qwen3.Qwen3RotaryEmbedding, "forward", _rotary64)
     try:
         yield
     finally:

@@ -1,7 +1,11 @@
-"""Goldens of a tiny Llama and Mistral: logits, losses, gradients, ten LoRA training steps (README.md)."""
+"""Goldens of tiny Llamas, a Mistral and Qwens: logits, losses, gradients, ten LoRA training steps (README.md).
+
+`python llama.py [VARIANT ...]`; all unless some are named.
+"""
 
 import json
 import shutil
+import sys
 
 import torch
 from peft import PeftModel
@@ -74,7 +78,50 @@ CONFIGS = {
     },
 }
 
+QWEN = {**SHAPE, "rms_norm_eps": 1e-03, "rope_theta": 1000000.0}
+
+# Biases on q, k and v alone; the second layer sees 5 positions back.
+CONFIGS["qwen2"] = {
+    **QWEN, **OLD,
+    "architectures": ["Qwen2ForCausalLM"],
+    "max_window_layers": 1,
+    "model_type": "qwen2",
+    "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    "sliding_window": 5,
+    "tie_word_embeddings": True,
+    "use_sliding_window": True,
+}
+# Norms of heads, whose size is not hidden over heads; as transformers 5 writes it.
+CONFIGS["qwen3"] = {
+    **QWEN,
+    "architectures": ["Qwen3ForCausalLM"],
+    "dtype": "float32",
+    "head_dim": 16,
+    "model_type": "qwen3",
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 10000.0,
+        "factor": 2.0,
+        "beta_fast": 8.0,
+        "beta_slow": 2.0,
+        "mscale": 0.8,
+        "mscale_all_dim": 0.4,
+        "original_max_position_embeddings": 64,
+        "truncate": False,
+    },
+    "tie_word_embeddings": False,
+}
+CONFIGS["dynamic"] = {
+    **LLAMA, **OLD,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {"rope_type": "dynamic", "factor": 2.0},
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+
 LORA = {
+    "qwen2": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
+    "qwen3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
     "tied": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"]},
     "untied-llama3": {"r": 3, "lora_alpha": 8, "target_modules": SEVEN},
 }
@@ -216,6 +263,8 @@ def check_type_spelling(logits):
 
 
 if __name__ == "__main__":
-    made = {variant: run(variant) for variant in CONFIGS}
-    check_window(made["mistral"])
-    check_type_spelling(made["linear"])
+    made = {variant: run(variant) for variant in sys.argv[1:] or CONFIGS}
+    if "mistral" in made:
+        check_window(made["mistral"])
+    if "linear" in made:
+        check_type_spelling(made["linear"])

@@ -89,12 +89,12 @@ async function take(one: Tensor): Promise<number> {
 }
 
 for (const device of testDevices()) {
-  for (const variant of ["tied", "untied-llama3", "mistral", "linear"]) {
+  for (const variant of ["tied", "untied-llama3", "mistral", "linear", "dynamic", "qwen2", "qwen3"]) {
     test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device, loadModel));
     test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
       logitsAndLoss(t, variant, device, filled));
   }
-  for (const variant of ["tied", "untied-llama3"]) {
+  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       tenSteps(t, variant, device));
     test(`${variant} on ${device}: micro-batches average over the step's tokens`, (t) =>

@@ -13,6 +13,8 @@ export type Targets = string | readonly string[];
 const FAMILY_TARGETS: Record<string, readonly string[]> = {
   llama: ["q_proj", "v_proj"],
   mistral: ["q_proj", "v_proj"],
+  qwen2: ["q_proj", "v_proj"],
+  qwen3: ["q_proj", "v_proj"],
   gpt2: ["c_attn"],
   bert: ["query", "value"],
   roberta: ["query", "value"],

@@ -1,4 +1,4 @@
-/** The blocks of the Llama family (Touvron et al. 2023): attention with grouped heads, gated MLP. */
+/** The blocks of the Llama family (Touvron et al. 2023; Qwen3's norms of heads: Yang et al. 2025): attention with grouped heads, gated MLP. */
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
@@ -36,30 +36,42 @@ export class LlamaAttention extends Module {
   v_proj: Linear;
   /** Joins the heads. */
   o_proj: Linear;
+  /** The norm of each head's queries, of Qwen3. */
+  q_norm?: RMSNorm;
+  /** The norm of each head's keys, of Qwen3. */
+  k_norm?: RMSNorm;
 
   /** @internal Built of weights by its model. */
-  constructor(config: LlamaConfig, path: string, weights: Weights) {
+  constructor(config: LlamaConfig, path: string, weights: Weights, slides: boolean) {
     super();
     const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = config;
     this.heads = H;
     this.keyValueHeads = Hkv;
-    this.window = config.slidingWindow ?? 0;
+    this.window = slides ? (config.slidingWindow ?? 0) : 0;
     this.q_proj = weights.linear(`${path}.q_proj`, C, H * D, attentionBias);
     this.k_proj = weights.linear(`${path}.k_proj`, C, Hkv * D, attentionBias);
     this.v_proj = weights.linear(`${path}.v_proj`, C, Hkv * D, attentionBias);
-    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, attentionBias);
+    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, config.attentionOutputBias);
+    if (config.headNorms) {
+      this.q_norm = weights.norm(`${path}.q_norm`, D, config.rmsNormEps);
+      this.k_norm = weights.norm(`${path}.k_norm`, D, config.rmsNormEps);
+    }
   }
 
   /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, window, q_proj, k_proj, v_proj } = this;
     const [q, k] = rotation.apply(
-      inHeads(q_proj.forward(x), heads),
-      inHeads(k_proj.forward(x), keyValueHeads),
+      normedHeads(inHeads(q_proj.forward(x), heads), this.q_norm),
+      normedHeads(inHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
     );
     const v = inHeads(v_proj.forward(x), keyValueHeads);
     return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, cache }));
   }
+}
+
+function normedHeads(x: Tensor, norm: RMSNorm | undefined): Tensor {
+  return norm === undefined ? x : norm.forward(x);
 }
 
 /** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
@@ -98,10 +110,12 @@ export class LlamaBlock extends Module {
   post_attention_layernorm: RMSNorm;
 
   /** @internal Built of weights by its model. */
-  constructor(config: LlamaConfig, path: string, weights: Weights) {
+  constructor(config: LlamaConfig, index: number, weights: Weights) {
     super();
-    const { hiddenSize, rmsNormEps } = config;
-    this.self_attn = new LlamaAttention(config, `${path}.self_attn`, weights);
+    const { hiddenSize, rmsNormEps, slidingLayers } = config;
+    const path = `model.layers.${index}`;
+    const slides = slidingLayers?.[index] ?? true;
+    this.self_attn = new LlamaAttention(config, `${path}.self_attn`, weights, slides);
     this.mlp = new LlamaMLP(config, `${path}.mlp`, weights);
     this.input_layernorm = weights.norm(`${path}.input_layernorm`, hiddenSize, rmsNormEps);
     this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);

@@ -1,4 +1,4 @@
-/** The configuration of the Llama family: Llama 2 and 3, SmolLM2, Mistral. */
+/** The configuration of the Llama family: Llama 2 and 3, SmolLM2, Mistral, Qwen2 and Qwen3. */
 import { LowrankError } from "../../errors.js";
 import { ConfigFields } from "../config-fields.js";
 import {
@@ -13,15 +13,16 @@ import {
 } from "../config-parts.js";
 import type { TextConfigFields } from "../from-config.js";
 import { hubRope, type RopeConfig, ropeConfig } from "./rope.js";
+import { MODEL_TYPES, VARIANTS, type LlamaModelType, type Variant } from "./variants.js";
 
 export { ropeFrequencies } from "./rope.js";
 
-export type LlamaModelType = "llama" | "mistral";
+export type { LlamaModelType } from "./variants.js";
 
 /** What `config.json` says, in one spelling. */
 export interface LlamaConfig extends SpecialIds {
   /** The family, as `model_type` names it. */
-  modelType: "llama" | "mistral";
+  modelType: LlamaModelType;
   /** Rows of the input embedding. */
   vocabSize: number;
   /** Channels of the hidden states. */
@@ -40,12 +41,18 @@ export interface LlamaConfig extends SpecialIds {
   maxPositionEmbeddings: number;
   /** Added to the mean square in norms. */
   rmsNormEps: number;
-  /** Whether q, k, v and o have biases. */
+  /** Whether q, k and v have biases. */
   attentionBias: boolean;
+  /** Whether o has one. */
+  attentionOutputBias: boolean;
+  /** Whether queries and keys are normed, a head at a time. */
+  headNorms: boolean;
   /** Whether gate, up and down have biases. */
   mlpBias: boolean;
   /** How many positions back attention sees, its own counted; undefined sees all. */
   slidingWindow: number | undefined;
+  /** Which layers see only so far; all of them unless given. */
+  slidingLayers: readonly boolean[] | undefined;
   /** Whether the head's weight is the input embedding's. */
   tieWordEmbeddings: boolean;
   /** Rotary position embedding. */
@@ -56,7 +63,7 @@ export interface LlamaConfig extends SpecialIds {
   initializerRange: number;
 }
 
-/** `LlamaConfig` and `MistralConfig` of transformers: the fields of `config.json` that are read. */
+/** `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config` of transformers: the fields of `config.json` that are read. */
 export interface LlamaConfigFields extends TextConfigFields {
   /** Rows of the input embedding. */
   vocab_size: number;
@@ -68,13 +75,13 @@ export interface LlamaConfigFields extends TextConfigFields {
   num_hidden_layers: number;
   /** Heads of the queries. */
   num_attention_heads: number;
-  /** As many as heads unless given; 8 of Mistral. */
+  /** As many as heads unless given; 8 of Mistral, 32 of Qwen. */
   num_key_value_heads?: number | null | undefined;
-  /** hidden_size over the heads unless given. */
+  /** hidden_size over the heads unless given; 128 of Qwen3. */
   head_dim?: number | null | undefined;
   /** silu, or swish, which is the same. */
   hidden_act?: string | undefined;
-  /** 2048 unless given; 131,072 of Mistral. */
+  /** 2048 unless given; 131,072 of Mistral, 32,768 of Qwen. */
   max_position_embeddings?: number | undefined;
   /** 1e-6 unless given. */
   rms_norm_eps?: number | undefined;
@@ -82,30 +89,25 @@ export interface LlamaConfigFields extends TextConfigFields {
   tie_word_embeddings?: boolean | undefined;
   /** 10,000 unless given. */
   rope_theta?: number | undefined;
-  /** `rope_type` default, linear or llama3, and what it takes. */
+  /** `rope_type` default, linear, dynamic, llama3 or yarn, and what it takes. */
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
   /** The spelling of transformers 5: `rope_theta` and what `rope_scaling` takes, in one. */
   rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
-  /** Whether q, k, v and o have biases; false unless given. */
+  /** Of Llama and Qwen3: whether q, k, v and o have biases; false unless given. Qwen2 has them of q, k and v. */
   attention_bias?: boolean | undefined;
   /** Whether gate, up and down have biases; false unless given. */
   mlp_bias?: boolean | undefined;
   /** Taken, and not applied. */
   attention_dropout?: number | undefined;
-  /** Of Mistral: 4096 unless given, null for none. */
+  /** Of Mistral and Qwen: 4096 unless given, null for none. */
   sliding_window?: number | null | undefined;
+  /** Of Qwen: whether there is a window at all; false unless given. */
+  use_sliding_window?: boolean | undefined;
+  /** Of Qwen: the first layer that has the window; 28 unless given. */
+  max_window_layers?: number | undefined;
+  /** Of Qwen: `full_attention` or `sliding_attention` of each layer, in place of `max_window_layers`. */
+  layer_types?: readonly string[] | null | undefined;
 }
-
-/** What transformers takes where the file is silent. */
-const DEFAULTS: Record<
-  LlamaModelType,
-  { keyValueHeads?: number | undefined; positions: number; window?: number | undefined }
-> = {
-  llama: { positions: 2048 },
-  mistral: { keyValueHeads: 8, positions: 131_072, window: 4096 },
-};
-
-const SUPPORTED = Object.keys(DEFAULTS);
 
 const DEFAULT_EPS = 1e-6;
 const ACTIVATIONS = new Set(["silu", "swish"]);
@@ -113,9 +115,10 @@ const ACTIVATIONS = new Set(["silu", "swish"]);
 function modelType(config: ConfigFields): LlamaModelType {
   const type = config.string("model_type");
   if (type === undefined)
-    throw config.error("model_type", `is missing; supported are ${SUPPORTED.join(", ")}`);
-  if (type === "llama" || type === "mistral") return type;
-  const message = `model_type "${type}" is not supported; supported are ${SUPPORTED.join(", ")}`;
+    throw config.error("model_type", `is missing; supported are ${MODEL_TYPES.join(", ")}`);
+  const found = MODEL_TYPES.find((known) => known === type);
+  if (found !== undefined) return found;
+  const message = `model_type "${type}" is not supported; supported are ${MODEL_TYPES.join(", ")}`;
   throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
 }
 
@@ -129,8 +132,8 @@ function refuseUnsupported(config: ConfigFields): void {
 }
 
 /** As given, or hidden_size over the heads. */
-function headSize(config: ConfigFields, hiddenSize: number, heads: number): number {
-  const given = config.size("head_dim", LIMIT.headDim);
+function headSize(config: ConfigFields, hiddenSize: number, heads: number, fallback?: number): number {
+  const given = config.size("head_dim", LIMIT.headDim) ?? (config.has("head_dim") ? undefined : fallback);
   if (given === undefined && hiddenSize % heads !== 0) {
     throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
   }
@@ -161,31 +164,34 @@ export function llamaConfig(
   const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
   const type = modelType(config);
   refuseUnsupported(config);
-  const defaults = DEFAULTS[type];
+  const variant: Variant = VARIANTS[type];
   const hiddenSize = config.required("hidden_size", "size", LIMIT.width);
   const heads = config.required("num_attention_heads", "size", LIMIT.heads);
   const keyValueHeads =
     config.size("num_key_value_heads", LIMIT.heads) ??
-    (config.has("num_key_value_heads") ? heads : (defaults.keyValueHeads ?? heads));
+    (config.has("num_key_value_heads") ? heads : (variant.keyValueHeads ?? heads));
   if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
-  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? defaults.positions;
-  const window =
-    config.size("sliding_window", LIMIT.positions) ??
-    (config.has("sliding_window") ? undefined : defaults.window);
+  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? variant.positions;
+  const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
+  const windows = variant.windows(config, layers);
+  const biases = variant.biases(config);
   const result: LlamaConfig = {
     modelType: type,
     vocabSize: config.required("vocab_size", "size", LIMIT.vocabulary),
     hiddenSize,
     intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
-    numHiddenLayers: config.required("num_hidden_layers", "size", LIMIT.layers),
+    numHiddenLayers: layers,
     numAttentionHeads: heads,
     numKeyValueHeads: keyValueHeads,
-    headDim: headSize(config, hiddenSize, heads),
+    headDim: headSize(config, hiddenSize, heads, variant.headDim),
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? DEFAULT_EPS,
-    attentionBias: (type === "llama" ? config.boolean("attention_bias") : undefined) ?? false,
-    mlpBias: (type === "llama" ? config.boolean("mlp_bias") : undefined) ?? false,
-    slidingWindow: type === "mistral" ? window : undefined,
+    attentionBias: biases.inputs,
+    attentionOutputBias: biases.output,
+    headNorms: variant.headNorms,
+    mlpBias: variant.mlpBias(config),
+    slidingWindow: windows.size,
+    slidingLayers: windows.layers,
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
     rope: ropeConfig(config, positions),
     ...specialIds(config, generation),
@@ -199,7 +205,7 @@ export function llamaConfig(
 /** The configuration as a `config.json` that every transformers from 4.40 on reads, and `llamaConfig` too. */
 export function hubConfig(config: LlamaConfig): Record<string, unknown> {
   return {
-    architectures: [config.modelType === "mistral" ? "MistralForCausalLM" : "LlamaForCausalLM"],
+    architectures: [VARIANTS[config.modelType].architecture],
     model_type: config.modelType,
     vocab_size: config.vocabSize,
     hidden_size: config.hiddenSize,
@@ -214,10 +220,25 @@ export function hubConfig(config: LlamaConfig): Record<string, unknown> {
     tie_word_embeddings: config.tieWordEmbeddings,
     ...hubRope(config.rope),
     ...hubSpecialIds(config),
-    ...(config.modelType === "mistral"
-      ? { sliding_window: config.slidingWindow ?? null }
-      : { attention_bias: config.attentionBias, mlp_bias: config.mlpBias }),
+    ...own(config),
     initializer_range: config.initializerRange,
     ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
+}
+
+/** What the configuration of each variant has of its own. */
+function own(config: LlamaConfig): Record<string, unknown> {
+  const { modelType: type, attentionBias: attention_bias, slidingWindow, slidingLayers } = config;
+  if (type === "mistral") return { sliding_window: slidingWindow ?? null };
+  if (type === "llama") return { attention_bias, mlp_bias: config.mlpBias };
+  const slides = slidingLayers ?? Array.from({ length: config.numHiddenLayers }, () => false);
+  const first = slides.indexOf(true);
+  return {
+    ...(type === "qwen3" && { attention_bias }),
+    use_sliding_window: first >= 0,
+    sliding_window: slidingWindow ?? null,
+    // Read by transformers before it had layer_types.
+    max_window_layers: first < 0 ? config.numHiddenLayers : first,
+    layer_types: slides.map((on) => (on ? "sliding_attention" : "full_attention")),
   };
 }

@@ -1,9 +1,10 @@
 import type { Family } from "../family.js";
 import { llamaConfig, type LlamaConfig } from "./config.js";
 import { LlamaForCausalLM } from "./model.js";
+import { MODEL_TYPES } from "./variants.js";
 
 export const llama: Family<LlamaConfig> = {
-  modelTypes: ["llama", "mistral"],
+  modelTypes: MODEL_TYPES,
   read: ({ config, generation }) => llamaConfig(config, generation),
   naming: () => ({
     // Buffers of older transformers, and heads of other tasks.

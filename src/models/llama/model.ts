@@ -1,4 +1,4 @@
-/** Llama for causal language modelling: Llama 2 and 3, SmolLM2, Mistral. Paths are transformers'. */
+/** Llama for causal language modelling: Llama 2 and 3, SmolLM2, Mistral, Qwen2 and Qwen3. Paths are transformers'. */
 import { LowrankError } from "../../errors.js";
 import type { Embedding } from "../../nn/embedding.js";
 import type { Linear } from "../../nn/linear.js";
@@ -20,7 +20,9 @@ import {
   type LlamaConfig,
   type LlamaConfigFields,
 } from "./config.js";
+import { ropeAmplitude } from "./rope.js";
 import { RotaryTables } from "./rotary.js";
+import { MODEL_TYPES } from "./variants.js";
 
 /** Llama without its head. */
 export class LlamaModel extends Module {
@@ -40,7 +42,7 @@ export class LlamaModel extends Module {
     this.embed_tokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, padding);
     this.layers = Array.from(
       { length: config.numHiddenLayers },
-      (_, i) => new LlamaBlock(config, `model.layers.${i}`, weights),
+      (_, i) => new LlamaBlock(config, i, weights),
     );
     this.norm = weights.norm("model.norm", config.hiddenSize, config.rmsNormEps);
   }
@@ -52,7 +54,7 @@ export class LlamaModel extends Module {
 }
 
 /**
- * Llama 2 and 3, SmolLM2, and Mistral by its `model_type`. Submodules and keys of `stateDict` are transformers'.
+ * Llama 2 and 3, SmolLM2, and by their `model_type` Mistral, Qwen2 (2.5 too) and Qwen3. Submodules and keys of `stateDict` are transformers'.
  */
 export class LlamaForCausalLM extends CausalLM {
   /** What `config.json` says, in one spelling. */
@@ -70,7 +72,8 @@ export class LlamaForCausalLM extends CausalLM {
     this.config = config as LlamaConfig & Record<string, unknown>;
     this.model = new LlamaModel(config, weights);
     this.lm_head = languageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
-    this.tables = new RotaryTables(ropeFrequencies(config), config.maxPositionEmbeddings);
+    const { rope, maxPositionEmbeddings } = config;
+    this.tables = new RotaryTables(ropeFrequencies(config), maxPositionEmbeddings, ropeAmplitude(rope));
   }
 
   /**
@@ -83,7 +86,7 @@ export class LlamaForCausalLM extends CausalLM {
    */
   static fromConfig(config: LlamaConfigFields, options?: FromConfigOptions): LlamaForCausalLM {
     return fromConfig("LlamaForCausalLM.fromConfig", config, options, {
-      modelTypes: ["llama", "mistral"],
+      modelTypes: MODEL_TYPES,
       read: llamaConfig,
       make: (settled, weights) => new LlamaForCausalLM(settled, weights),
     });

@@ -28,6 +28,7 @@ export function recordedWhole(
   const { self_attn: attention, mlp, input_layernorm: first, post_attention_layernorm: second } = block;
   const own =
     attention.forward === LlamaAttention.prototype.forward &&
+    attention.q_norm === undefined &&
     mlp.forward === LlamaMLP.prototype.forward &&
     [first, second].every(isPlainNorm);
   if (!own || keyMask !== undefined || rotation.positions !== undefined) return undefined;

@@ -25,6 +25,28 @@ export type RopeScaling =
       highFreqFactor: number;
       /** The longest text of pretraining. */
       originalMaxPositionEmbeddings: number;
+    }
+  | {
+      /** By the length of a text beyond the model's longest, which is not taken here: up to there not at all. */
+      type: "dynamic";
+      /** What the base grows by there. */
+      factor: number;
+    }
+  | {
+      /** YaRN's (Peng et al. 2023): dimensions that turn often are left alone, those that turn seldom stretched whole. */
+      type: "yarn";
+      /** What the seldom turning dimensions are divided by. */
+      factor: number;
+      /** Dimensions that turn more often than this over the longest text of pretraining are left alone. */
+      betaFast: number;
+      /** Dimensions that turn less often than this are stretched whole. */
+      betaSlow: number;
+      /** Whether the bounds between them are whole dimensions. */
+      truncate: boolean;
+      /** The longest text of pretraining. */
+      originalMaxPositionEmbeddings: number;
+      /** What cos and sin are multiplied by. */
+      attentionFactor: number;
     };
 
 /** Rotary position embedding. */
@@ -49,26 +71,56 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
   if (partial !== 1) throw unsupported(config, `partial_rotary_factor ${partial}`);
   const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
   if (fields === undefined || type === "default") return { theta, scaling: { type: "default" } };
-  if (type === "linear") return { theta, scaling: { type, factor: fields.required("factor", "positive") } };
-  if (type !== "llama3") throw unsupported(config, `rope scaling "${type}"`);
+  if (type === "linear" || type === "dynamic")
+    return { theta, scaling: { type, factor: fields.required("factor", "positive") } };
+  const original =
+    config.positive("original_max_position_embeddings") ??
+    fields.positive("original_max_position_embeddings") ??
+    maxPositionEmbeddings;
+  if (type === "llama3") return { theta, scaling: llama3(fields, original) };
+  if (type === "yarn") return { theta, scaling: yarn(fields, original, maxPositionEmbeddings) };
+  throw unsupported(config, `rope scaling "${type}"`);
+}
+
+function llama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): RopeScaling {
   const scaling = {
     type: "llama3" as const,
     factor: fields.required("factor", "positive"),
     lowFreqFactor: fields.required("low_freq_factor", "positive"),
     highFreqFactor: fields.required("high_freq_factor", "positive"),
-    originalMaxPositionEmbeddings:
-      config.positive("original_max_position_embeddings") ??
-      fields.positive("original_max_position_embeddings") ??
-      maxPositionEmbeddings,
+    originalMaxPositionEmbeddings,
   };
   if (scaling.highFreqFactor <= scaling.lowFreqFactor) {
     throw fields.error("high_freq_factor", `must be larger than low_freq_factor (${scaling.lowFreqFactor})`);
   }
-  return { theta, scaling };
+  return scaling;
+}
+
+function yarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longest: number): RopeScaling {
+  const factor = fields.positive("factor") ?? longest / originalMaxPositionEmbeddings;
+  const scaling = {
+    type: "yarn" as const,
+    factor,
+    betaFast: fields.positive("beta_fast") ?? 32,
+    betaSlow: fields.positive("beta_slow") ?? 1,
+    truncate: fields.boolean("truncate") ?? true,
+    originalMaxPositionEmbeddings,
+    attentionFactor: fields.positive("attention_factor") ?? yarnFactor(fields, factor),
+  };
+  if (scaling.betaFast <= scaling.betaSlow)
+    throw fields.error("beta_fast", `must be larger than beta_slow (${scaling.betaSlow})`);
+  return scaling;
+}
+
+/** 0.1 ln(factor) + 1, or the quotient of two such. */
+function yarnFactor(fields: ConfigFields, factor: number): number {
+  const [numerator, denominator] = [fields.positive("mscale"), fields.positive("mscale_all_dim")];
+  const of = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
+  return numerator !== undefined && denominator !== undefined ? of(numerator) / of(denominator) : of(1);
 }
 
 function unsupported(config: ConfigFields, what: string): LowrankError {
-  const supported = "supported are the types default, linear and llama3 over whole heads";
+  const supported = "supported are the types default, linear, dynamic, llama3 and yarn over whole heads";
   return new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${what} is not supported; ${supported}`);
 }
 
@@ -79,8 +131,15 @@ export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown>
   if (scaling.type === "llama3") {
     rope_scaling["low_freq_factor"] = scaling.lowFreqFactor;
     rope_scaling["high_freq_factor"] = scaling.highFreqFactor;
-    rope_scaling["original_max_position_embeddings"] = scaling.originalMaxPositionEmbeddings;
   }
+  if (scaling.type === "yarn") {
+    rope_scaling["beta_fast"] = scaling.betaFast;
+    rope_scaling["beta_slow"] = scaling.betaSlow;
+    rope_scaling["attention_factor"] = scaling.attentionFactor;
+    if (!scaling.truncate) rope_scaling["truncate"] = false;
+  }
+  if (scaling.type === "llama3" || scaling.type === "yarn")
+    rope_scaling["original_max_position_embeddings"] = scaling.originalMaxPositionEmbeddings;
   return { rope_theta: theta, rope_scaling };
 }
 
@@ -88,7 +147,8 @@ export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown>
  * Radians a position for each pair of a head's dimensions, in f64: θ^(−2i/D), then scaled.
  *
  * `llama3` (Llama 3.1): a wavelength below original / high is kept, above original / low is divided by the factor,
- * and between the two is blended. Source: transformers' modeling_rope_utils.
+ * and between the two is blended. `yarn`: the same by dimensions, whose bounds are where a dimension turns `betaFast`
+ * and `betaSlow` times over the original length. Source: transformers' modeling_rope_utils.
  */
 export function ropeFrequencies({ headDim, rope }: { headDim: number; rope: RopeConfig }): Float64Array {
   const frequencies = Float64Array.from(
@@ -96,8 +156,9 @@ export function ropeFrequencies({ headDim, rope }: { headDim: number; rope: Rope
     (_, i) => rope.theta ** (-(2 * i) / headDim),
   );
   const { scaling } = rope;
-  if (scaling.type === "default") return frequencies;
+  if (scaling.type === "default" || scaling.type === "dynamic") return frequencies;
   if (scaling.type === "linear") return frequencies.map((frequency) => frequency / scaling.factor);
+  if (scaling.type === "yarn") return yarnFrequencies(frequencies, rope.theta, scaling);
   const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings } = scaling;
   return frequencies.map((frequency) => {
     const wavelength = (2 * Math.PI) / frequency;
@@ -107,4 +168,29 @@ export function ropeFrequencies({ headDim, rope }: { headDim: number; rope: Rope
     const smooth = (turns - lowFreqFactor) / (highFreqFactor - lowFreqFactor);
     return ((1 - smooth) * frequency) / factor + smooth * frequency;
   });
+}
+
+function yarnFrequencies(
+  frequencies: Float64Array,
+  theta: number,
+  scaling: Extract<RopeScaling, { type: "yarn" }>,
+): Float64Array {
+  const { factor, betaFast, betaSlow, truncate, originalMaxPositionEmbeddings: original } = scaling;
+  const D = 2 * frequencies.length;
+  /** The dimension that turns so often over the original length. */
+  const turning = (times: number): number =>
+    (D * Math.log(original / (times * 2 * Math.PI))) / (2 * Math.log(theta));
+  const [first, last] = [turning(betaFast), turning(betaSlow)];
+  const low = Math.max(truncate ? Math.floor(first) : first, 0);
+  let high = Math.min(truncate ? Math.ceil(last) : last, D - 1);
+  if (low === high) high += 0.001;
+  return frequencies.map((frequency, i) => {
+    const stretched = Math.min(Math.max((i - low) / (high - low), 0), 1);
+    return (frequency / factor) * stretched + frequency * (1 - stretched);
+  });
+}
+
+/** What cos and sin are multiplied by. */
+export function ropeAmplitude({ scaling }: RopeConfig): number {
+  return scaling.type === "yarn" ? scaling.attentionFactor : 1;
 }

@@ -27,11 +27,12 @@ export class RotaryTables {
 
   /**
    * `frequencies` are radians a position, one a pair of dimensions; `limit` is the model's longest
-   * text.
+   * text; cos and sin are multiplied by `amplitude`.
    */
   constructor(
     readonly frequencies: Float64Array,
     readonly limit: number,
+    readonly amplitude = 1,
   ) {}
 
   /** The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`. */
@@ -67,8 +68,8 @@ export class RotaryTables {
     for (let p = 0; p < positions; p++) {
       for (let i = 0; i < pairs; i++) {
         const angle = p * (this.frequencies[i] as number);
-        cos[p * pairs + i] = Math.cos(angle);
-        sin[p * pairs + i] = Math.sin(angle);
+        cos[p * pairs + i] = this.amplitude * Math.cos(angle);
+        sin[p * pairs + i] = this.amplitude * Math.sin(angle);
       }
     }
     this.dispose();

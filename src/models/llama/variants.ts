@@ -1,0 +1,102 @@
+/** The models that are Llama with a difference, by `model_type`: transformers' defaults, and what differs. */
+import type { ConfigFields } from "../config-fields.js";
+import { LIMIT } from "../config-parts.js";
+
+/** Which projections of attention have biases. */
+export interface AttentionBiases {
+  /** q, k and v. */
+  inputs: boolean;
+  /** o. */
+  output: boolean;
+}
+
+/** How far back layers see. */
+export interface Windows {
+  /** Positions back, the own one counted; undefined sees all. */
+  size: number | undefined;
+  /** Layers that see so far; the others see all. All of them unless given. */
+  layers?: readonly boolean[] | undefined;
+}
+
+export interface Variant {
+  /** The class in `architectures`. */
+  architecture: string;
+  /** Where the file is silent. */
+  keyValueHeads?: number | undefined;
+  headDim?: number | undefined;
+  positions: number;
+  biases(config: ConfigFields): AttentionBiases;
+  mlpBias(config: ConfigFields): boolean;
+  windows(config: ConfigFields, layers: number): Windows;
+  /** Whether queries and keys are normed, a head at a time. */
+  headNorms: boolean;
+}
+
+const NO_BIASES = { inputs: false, output: false };
+
+/** `attention_bias` is of all four projections. */
+function ofAll(config: ConfigFields): AttentionBiases {
+  const all = config.boolean("attention_bias") ?? false;
+  return { inputs: all, output: all };
+}
+
+/** A size is a window; null is none. */
+function windowOf(config: ConfigFields, fallback: number): number | undefined {
+  const given = config.size("sliding_window", LIMIT.positions);
+  return given ?? (config.has("sliding_window") ? undefined : fallback);
+}
+
+const KINDS = ["full_attention", "sliding_attention"];
+
+/** `layer_types`, or those from `max_window_layers` on, and only where `use_sliding_window` says so. */
+function windowsOfQwen(config: ConfigFields, layers: number): Windows {
+  const size = windowOf(config, 4096);
+  const first = config.count("max_window_layers", LIMIT.layers) ?? 28;
+  const kinds = config.oneOfEach("layer_types", KINDS, layers);
+  if (!(config.boolean("use_sliding_window") ?? false) || size === undefined) return { size: undefined };
+  const slides = kinds?.map((kind) => kind === "sliding_attention");
+  return { size, layers: slides ?? Array.from({ length: layers }, (_, i) => i >= first) };
+}
+
+export const VARIANTS = {
+  llama: {
+    architecture: "LlamaForCausalLM",
+    positions: 2048,
+    biases: ofAll,
+    mlpBias: (config) => config.boolean("mlp_bias") ?? false,
+    windows: () => ({ size: undefined }),
+    headNorms: false,
+  },
+  mistral: {
+    architecture: "MistralForCausalLM",
+    keyValueHeads: 8,
+    positions: 131_072,
+    biases: () => NO_BIASES,
+    mlpBias: () => false,
+    windows: (config) => ({ size: windowOf(config, 4096) }),
+    headNorms: false,
+  },
+  qwen2: {
+    architecture: "Qwen2ForCausalLM",
+    keyValueHeads: 32,
+    positions: 32_768,
+    biases: () => ({ inputs: true, output: false }),
+    mlpBias: () => false,
+    windows: windowsOfQwen,
+    headNorms: false,
+  },
+  qwen3: {
+    architecture: "Qwen3ForCausalLM",
+    keyValueHeads: 32,
+    headDim: 128,
+    positions: 32_768,
+    biases: ofAll,
+    mlpBias: () => false,
+    windows: windowsOfQwen,
+    headNorms: true,
+  },
+} as const satisfies Record<string, Variant>;
+
+export type LlamaModelType = keyof typeof VARIANTS;
+
+export const MODEL_TYPES = Object.keys(VARIANTS) as LlamaModelType[];
