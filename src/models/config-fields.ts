@@ -46,6 +46,11 @@ export class ConfigFields {
     return [...this.#read];
   }
 
+  /** As it was given. */
+  plain(): Record<string, unknown> {
+    return this.fields;
+  }
+
   error(key: string, problem: string): LowrankError {
     const value = this.fields[key];
     const is = value === undefined ? "" : `, and is ${shown(value)}`;

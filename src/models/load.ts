@@ -14,6 +14,7 @@ import { readModelConfig, type ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { TextEncoder } from "./encoder.js";
 import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
+import { gemma3 } from "./gemma3/family.js";
 import { gpt2 } from "./gpt2/family.js";
 import { checkHalfRange } from "./half-range.js";
 import { llama } from "./llama/family.js";
@@ -59,7 +60,7 @@ export interface TaskModels {
 }
 
 /** Every family that is built. */
-const FAMILIES: readonly Family<unknown>[] = [llama, gpt2, bert, vit];
+const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, gpt2, bert, vit];
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and

@@ -17,6 +17,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.numpy import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers import modeling_rope_utils
+from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
 from transformers.models.qwen2 import modeling_qwen2
@@ -48,6 +49,17 @@ def _rotary64(self, x, position_ids):
     return emb.cos() * self.attention_scaling, emb.sin() * self.attention_scaling
 
 
+def _gemma_rotary64(self, x, position_ids, layer_type):
+    freqs = position_ids[..., None].double() * getattr(self, f"{layer_type}_inv_freq")
+    emb = torch.cat((freqs, freqs), dim=-1)
+    scaling = getattr(self, f"{layer_type}_attention_scaling")
+    return emb.cos() * scaling, emb.sin() * scaling
+
+
+def _gemma_norm64(self, x):
+    return self._norm(x.double()) * (1.0 + self.weight.double())
+
+
 @contextmanager
 def float64():
     """transformers runs norms, softmax and rotary tables in float32 whatever the model's dtype.
@@ -60,8 +72,10 @@ def float64():
         saved.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    for module in (modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
+    for module in (modeling_gemma3, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
         swap(module, "torch", _Torch64())
+    swap(modeling_gemma3.Gemma3RotaryEmbedding, "forward", _gemma_rotary64)
+    swap(modeling_gemma3.Gemma3RMSNorm, "forward", _gemma_norm64)
     swap(modeling_llama.LlamaRotaryEmbedding, "forward", _rotary64)
     swap(modeling_mistral.MistralRotaryEmbedding, "forward", _rotary64)
     swap(modeling_qwen2.Qwen2RotaryEmbedding, "forward", _rotary64)
@@ -83,7 +97,8 @@ def build(folder, dtype=torch.float64, **overrides):
         for name, parameter in model.named_parameters():  # a tied head is listed once, as embed_tokens
             parameter.copy_(torch.from_numpy(fill.tensor(name, parameter.shape)))
     if dtype == torch.float64:
-        frequencies = model.model.rotary_emb.inv_freq
+        rotary = model.model.rotary_emb
+        frequencies = rotary.inv_freq if hasattr(rotary, "inv_freq") else rotary.sliding_attention_inv_freq
         assert (frequencies != frequencies.float().double()).any(), "the rotary table went through float32"
     return model.eval()
 

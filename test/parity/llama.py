@@ -1,4 +1,4 @@
-"""Goldens of tiny Llamas, a Mistral and Qwens: logits, losses, gradients, ten LoRA training steps (README.md).
+"""Goldens of tiny Llamas, a Mistral, Qwens and a Gemma: logits, losses, gradients, ten LoRA training steps (README.md).
 
 `python llama.py [VARIANT ...]`; all unless some are named.
 """
@@ -119,7 +119,27 @@ CONFIGS["dynamic"] = {
     "tie_word_embeddings": False,
 }
 
+# Layers of both kinds, with bases of their own; scores over another root than the head size's; a padded embedding.
+CONFIGS["gemma3"] = {
+    **{k: v for k, v in SHAPE.items() if k != "hidden_act"}, **OLD,
+    "architectures": ["Gemma3ForCausalLM"],
+    "head_dim": 16,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "model_type": "gemma3_text",
+    "num_hidden_layers": 3,
+    "pad_token_id": 0,
+    "query_pre_attn_scalar": 24,
+    "rms_norm_eps": 1e-03,
+    "rope_local_base_freq": 100.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    "rope_theta": 20000.0,
+    "sliding_window": 5,
+    "sliding_window_pattern": 2,
+    "tie_word_embeddings": True,
+}
+
 LORA = {
+    "gemma3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
     "qwen2": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
     "qwen3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
     "tied": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"]},

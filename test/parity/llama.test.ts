@@ -8,6 +8,7 @@ import { join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
 import {
+  Gemma3ForCausalLM,
   LlamaForCausalLM,
   loadModel,
   lora,
@@ -17,6 +18,7 @@ import {
   tensor,
   Trainer,
   type CausalLM,
+  type Gemma3ConfigFields,
   type LlamaConfigFields,
   type Tensor,
 } from "../../src/index.js";
@@ -89,12 +91,21 @@ async function take(one: Tensor): Promise<number> {
 }
 
 for (const device of testDevices()) {
-  for (const variant of ["tied", "untied-llama3", "mistral", "linear", "dynamic", "qwen2", "qwen3"]) {
+  for (const variant of [
+    "tied",
+    "untied-llama3",
+    "mistral",
+    "linear",
+    "dynamic",
+    "qwen2",
+    "qwen3",
+    "gemma3",
+  ]) {
     test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device, loadModel));
     test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
       logitsAndLoss(t, variant, device, filled));
   }
-  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3"]) {
+  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3", "gemma3"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       tenSteps(t, variant, device));
     test(`${variant} on ${device}: micro-batches average over the step's tokens`, (t) =>
@@ -108,8 +119,12 @@ type Make = (folder: string, options: { device: TestDevice }) => Promise<CausalL
 
 /** A model of a folder's configuration alone, which then takes its weights. */
 async function filled(folder: string, options: { device: TestDevice }): Promise<CausalLM> {
-  const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as LlamaConfigFields;
-  const model = LlamaForCausalLM.fromConfig(config, options).eval();
+  const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as { model_type: string };
+  const model =
+    config.model_type === "gemma3_text"
+      ? Gemma3ForCausalLM.fromConfig(config as unknown as Gemma3ConfigFields, options)
+      : LlamaForCausalLM.fromConfig(config as unknown as LlamaConfigFields, options);
+  model.eval();
   const files = await safetensors.load(join(folder, "model.safetensors"));
   const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
     // A tied head stands in the file once.

@@ -20,6 +20,22 @@ export interface BlockInputs {
   keyMask: Tensor | undefined;
 }
 
+/** What attention is built of. */
+export interface AttentionParts {
+  hiddenSize: number;
+  headDim: number;
+  numAttentionHeads: number;
+  numKeyValueHeads: number;
+  attentionBias: boolean;
+  attentionOutputBias: boolean;
+  /** How many positions back it sees; 0 sees all. */
+  window: number;
+  /** What scores are multiplied by; 1/√D unless given. */
+  scale?: number | undefined;
+  /** The norm of each head's queries or keys, where there is one. */
+  headNorm?: ((path: string) => RMSNorm) | undefined;
+}
+
 /** Causal self-attention. x [B, T, C] → [B, T, C]; keys and values have their own, fewer heads. */
 export class LlamaAttention extends Module {
   /** Heads of the queries. */
@@ -28,6 +44,8 @@ export class LlamaAttention extends Module {
   readonly keyValueHeads: number;
   /** How many positions back attention sees, its own counted; 0 sees all. */
   readonly window: number;
+  /** What scores are multiplied by. */
+  readonly scale: number;
   /** Queries. */
   q_proj: Linear;
   /** Keys. */
@@ -42,31 +60,32 @@ export class LlamaAttention extends Module {
   k_norm?: RMSNorm;
 
   /** @internal Built of weights by its model. */
-  constructor(config: LlamaConfig, path: string, weights: Weights, slides: boolean) {
+  constructor(parts: AttentionParts, path: string, weights: Weights) {
     super();
-    const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = config;
+    const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = parts;
     this.heads = H;
     this.keyValueHeads = Hkv;
-    this.window = slides ? (config.slidingWindow ?? 0) : 0;
+    this.window = parts.window;
+    this.scale = parts.scale ?? 1 / Math.sqrt(D);
     this.q_proj = weights.linear(`${path}.q_proj`, C, H * D, attentionBias);
     this.k_proj = weights.linear(`${path}.k_proj`, C, Hkv * D, attentionBias);
     this.v_proj = weights.linear(`${path}.v_proj`, C, Hkv * D, attentionBias);
-    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, config.attentionOutputBias);
-    if (config.headNorms) {
-      this.q_norm = weights.norm(`${path}.q_norm`, D, config.rmsNormEps);
-      this.k_norm = weights.norm(`${path}.k_norm`, D, config.rmsNormEps);
+    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, parts.attentionOutputBias);
+    if (parts.headNorm) {
+      this.q_norm = parts.headNorm(`${path}.q_norm`);
+      this.k_norm = parts.headNorm(`${path}.k_norm`);
     }
   }
 
   /** x [B, T, C] → [B, T, C]. */
   forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
-    const { heads, keyValueHeads, window, q_proj, k_proj, v_proj } = this;
+    const { heads, keyValueHeads, window, scale, q_proj, k_proj, v_proj } = this;
     const [q, k] = rotation.apply(
       normedHeads(inHeads(q_proj.forward(x), heads), this.q_norm),
       normedHeads(inHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
     );
     const v = inHeads(v_proj.forward(x), keyValueHeads);
-    return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, cache }));
+    return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, scale, cache }));
   }
 }
 
@@ -84,7 +103,15 @@ export class LlamaMLP extends Module {
   down_proj: Linear;
 
   /** @internal Built of weights by its model. */
-  constructor({ hiddenSize: C, intermediateSize, mlpBias }: LlamaConfig, path: string, weights: Weights) {
+  constructor(
+    {
+      hiddenSize: C,
+      intermediateSize,
+      mlpBias,
+    }: Pick<LlamaConfig, "hiddenSize" | "intermediateSize" | "mlpBias">,
+    path: string,
+    weights: Weights,
+  ) {
     super();
     this.gate_proj = weights.linear(`${path}.gate_proj`, C, intermediateSize, mlpBias);
     this.up_proj = weights.linear(`${path}.up_proj`, C, intermediateSize, mlpBias);
@@ -114,8 +141,11 @@ export class LlamaBlock extends Module {
     super();
     const { hiddenSize, rmsNormEps, slidingLayers } = config;
     const path = `model.layers.${index}`;
-    const slides = slidingLayers?.[index] ?? true;
-    this.self_attn = new LlamaAttention(config, `${path}.self_attn`, weights, slides);
+    const window = (slidingLayers?.[index] ?? true) ? (config.slidingWindow ?? 0) : 0;
+    const headNorm = config.headNorms
+      ? (at: string): RMSNorm => weights.norm(at, config.headDim, rmsNormEps)
+      : undefined;
+    this.self_attn = new LlamaAttention({ ...config, window, headNorm }, `${path}.self_attn`, weights);
     this.mlp = new LlamaMLP(config, `${path}.mlp`, weights);
     this.input_layernorm = weights.norm(`${path}.input_layernorm`, hiddenSize, rmsNormEps);
     this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);

@@ -32,7 +32,7 @@ export function recordedWhole(
     mlp.forward === LlamaMLP.prototype.forward &&
     [first, second].every(isPlainNorm);
   if (!own || keyMask !== undefined || rotation.positions !== undefined) return undefined;
-  const { heads, window, q_proj, k_proj, v_proj, o_proj } = attention;
+  const { window, q_proj, k_proj, v_proj, o_proj } = attention;
   const layers = [q_proj, k_proj, v_proj, o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj];
   const [B, T] = x.shape as [number, number, number];
   for (const [i, layer] of layers.entries()) {
@@ -46,7 +46,7 @@ export function recordedWhole(
   const { k, v } = cache.buffersFor(T);
   const { cos, sin } = rotation;
   tensors.set([first.weight.id, second.weight.id, cos.id, sin.id, k.id, v.id]);
-  numbers.set([first.eps, second.eps, 1 / Math.sqrt(q_proj.outFeatures / heads)]);
+  numbers.set([first.eps, second.eps, attention.scale]);
   const made = madeAll(() =>
     session().decoderBlock(x.id, added?.id, tensors, numbers, cache.length, window),
   ) as [Tensor, Tensor];

@@ -1,0 +1,81 @@
+/** The blocks of Gemma 3 (Gemma Team 2025): Llama's attention with normed heads, a gated MLP, norms before and after both. */
+import { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import { activate, type ActivationName } from "../activation.js";
+import type { LayerCache } from "../cache.js";
+import { LlamaAttention, LlamaMLP, type BlockInputs } from "../llama/block.js";
+import { joined, normed, type Stream } from "../stream.js";
+import type { Weights } from "../weights.js";
+import type { Gemma3Config } from "./config.js";
+import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
+
+/** down(gelu(gate(x)) · up(x)) (Shazeer 2020). */
+export class Gemma3MLP extends LlamaMLP {
+  /** What gate goes through. */
+  readonly activation: ActivationName;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: Gemma3Config, path: string, weights: Weights) {
+    super({ ...config, mlpBias: false }, path, weights);
+    this.activation = config.activation;
+  }
+
+  /** x [B, T, C] → [B, T, C]. */
+  override forward(x: Tensor): Tensor {
+    const [gate, up] = [this.gate_proj.forward(x), this.up_proj.forward(x)];
+    return this.down_proj.forward(activate(this.activation, gate).mul(up));
+  }
+}
+
+/** x + norm(attention(norm(x))), then + norm(mlp(norm(·))). */
+export class Gemma3Block extends Module {
+  /** Whether attention sees only a window. */
+  readonly slides: boolean;
+  /** Attention. */
+  self_attn: LlamaAttention;
+  /** The MLP. */
+  mlp: Gemma3MLP;
+  /** The norm before attention. */
+  input_layernorm: Gemma3RMSNorm;
+  /** The norm after attention. */
+  post_attention_layernorm: Gemma3RMSNorm;
+  /** The norm before the MLP. */
+  pre_feedforward_layernorm: Gemma3RMSNorm;
+  /** The norm after the MLP. */
+  post_feedforward_layernorm: Gemma3RMSNorm;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: Gemma3Config, index: number, weights: Weights) {
+    super();
+    const { hiddenSize, headDim, rmsNormEps: eps, attentionBias: attentionOutputBias } = config;
+    const path = `model.layers.${index}`;
+    const norm = (name: string): Gemma3RMSNorm => gemmaNorm(weights, `${path}.${name}`, hiddenSize, eps);
+    this.slides = config.slidingLayers[index] === true;
+    const parts = {
+      ...config,
+      attentionOutputBias,
+      window: this.slides ? config.slidingWindow : 0,
+      scale: 1 / Math.sqrt(config.queryPreAttnScalar),
+      headNorm: (at: string) => gemmaNorm(weights, at, headDim, eps),
+    };
+    this.self_attn = new LlamaAttention(parts, `${path}.self_attn`, weights);
+    this.mlp = new Gemma3MLP(config, `${path}.mlp`, weights);
+    this.input_layernorm = norm("input_layernorm");
+    this.post_attention_layernorm = norm("post_attention_layernorm");
+    this.pre_feedforward_layernorm = norm("pre_feedforward_layernorm");
+    this.post_feedforward_layernorm = norm("post_feedforward_layernorm");
+  }
+
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
+    return joined(this.run({ x }, inputs, cache));
+  }
+
+  /** @internal `forward`, which leaves the last sum to what reads it. */
+  run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
+    const [x, y] = normed(this.input_layernorm, stream);
+    const added = this.post_attention_layernorm.forward(this.self_attn.forward(y, inputs, cache));
+    const [attended, z] = normed(this.pre_feedforward_layernorm, { x, added });
+    return { x: attended, added: this.post_feedforward_layernorm.forward(this.mlp.forward(z)) };
+  }
+}

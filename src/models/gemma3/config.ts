@@ -1,0 +1,216 @@
+/** The configuration of Gemma 3's language models, `gemma3_text`. */
+import { LowrankError } from "../../errors.js";
+import { activationField, type ActivationName } from "../activation.js";
+import { ConfigFields } from "../config-fields.js";
+import {
+  checkCount,
+  hubSpecialIds,
+  initializerRange,
+  LIMIT,
+  refuseQuantised,
+  refuseTrue,
+  specialIds,
+  storageName,
+  type SpecialIds,
+} from "../config-parts.js";
+import type { TextConfigFields } from "../from-config.js";
+import { hubRope, ropeConfig, type RopeConfig } from "../llama/rope.js";
+
+/** What `config.json` says, in one spelling. */
+export interface Gemma3Config extends SpecialIds {
+  /** The family, as `model_type` names it. */
+  modelType: "gemma3_text";
+  /** Rows of the input embedding. */
+  vocabSize: number;
+  /** Channels of the hidden states. */
+  hiddenSize: number;
+  /** Channels inside each MLP. */
+  intermediateSize: number;
+  /** Blocks. */
+  numHiddenLayers: number;
+  /** Heads of the queries. */
+  numAttentionHeads: number;
+  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
+  numKeyValueHeads: number;
+  /** Channels of a head. */
+  headDim: number;
+  /** What is between gate and up. */
+  activation: ActivationName;
+  /** The longest text. */
+  maxPositionEmbeddings: number;
+  /** Added to the mean square in norms. */
+  rmsNormEps: number;
+  /** Whether q, k, v and o have biases. */
+  attentionBias: boolean;
+  /** Scores are divided by its root. */
+  queryPreAttnScalar: number;
+  /** How many positions back a sliding layer sees, its own counted. */
+  slidingWindow: number;
+  /** Which layers slide; the others see all. */
+  slidingLayers: readonly boolean[];
+  /** Whether the head's weight is the input embedding's. */
+  tieWordEmbeddings: boolean;
+  /** Rotary position embedding of the layers that see all. */
+  rope: RopeConfig;
+  /** That of the layers that slide. */
+  slidingRope: RopeConfig;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/** `Gemma3TextConfig` of transformers: the fields of `config.json` that are read. */
+export interface Gemma3ConfigFields extends TextConfigFields {
+  /** Rows of the input embedding; 262,208 unless given. */
+  vocab_size?: number | undefined;
+  /** Channels of the hidden states. */
+  hidden_size: number;
+  /** Channels inside each MLP. */
+  intermediate_size: number;
+  /** Blocks. */
+  num_hidden_layers: number;
+  /** Heads of the queries. */
+  num_attention_heads: number;
+  /** 4 unless given. */
+  num_key_value_heads?: number | null | undefined;
+  /** 256 unless given. */
+  head_dim?: number | undefined;
+  /** gelu_pytorch_tanh unless given. */
+  hidden_activation?: string | undefined;
+  /** 131,072 unless given. */
+  max_position_embeddings?: number | undefined;
+  /** 1e-6 unless given. */
+  rms_norm_eps?: number | undefined;
+  /** True unless given. */
+  tie_word_embeddings?: boolean | undefined;
+  /** Whether q, k, v and o have biases; false unless given. */
+  attention_bias?: boolean | undefined;
+  /** 256 unless given. */
+  query_pre_attn_scalar?: number | undefined;
+  /** 4096 unless given. */
+  sliding_window?: number | undefined;
+  /** `sliding_attention` or `full_attention` of each layer. */
+  layer_types?: readonly string[] | null | undefined;
+  /** Every such layer sees all, where `layer_types` is not given; 6 unless given. */
+  sliding_window_pattern?: number | undefined;
+  /** Of the layers that see all: 1,000,000 unless given. */
+  rope_theta?: number | undefined;
+  /** Of the layers that slide: 10,000 unless given. */
+  rope_local_base_freq?: number | undefined;
+  /** Of the layers that see all: as `LlamaConfigFields` has it. */
+  rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
+  /** The spelling of transformers 5: `full_attention` and `sliding_attention`, each with what `rope_parameters` takes. */
+  rope_parameters?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | null | undefined;
+  /** Taken, and not applied. */
+  attention_dropout?: number | undefined;
+}
+
+const KINDS = ["full_attention", "sliding_attention"];
+
+/** The rotations of both kinds of layers, in either spelling. */
+function rotations(config: ConfigFields, positions: number): { full: RopeConfig; sliding: RopeConfig } {
+  const both = config.object("rope_parameters");
+  const of = (kind: string, theta: number, spelling: Record<string, unknown>): RopeConfig => {
+    const own = both?.object(kind);
+    const fields = { rope_theta: theta, ...spelling, rope_parameters: own?.plain() };
+    return ropeConfig(new ConfigFields(config.file, fields), positions);
+  };
+  const scaling = config.object("rope_scaling")?.plain();
+  return {
+    full: of("full_attention", config.positive("rope_theta") ?? 1e6, { rope_scaling: scaling }),
+    sliding: of("sliding_attention", config.positive("rope_local_base_freq") ?? 1e4, {}),
+  };
+}
+
+function slidingLayers(config: ConfigFields, layers: number): boolean[] {
+  const kinds = config.oneOfEach("layer_types", KINDS, layers);
+  const every = config.size("sliding_window_pattern", LIMIT.layers) ?? 6;
+  if (kinds !== undefined) return kinds.map((kind) => kind === "sliding_attention");
+  return Array.from({ length: layers }, (_, i) => (i + 1) % every !== 0);
+}
+
+/**
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing or senseless value.
+ */
+export function gemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
+  refuseQuantised(config);
+  refuseTrue(config, "use_bidirectional_attention");
+  for (const key of ["attn_logit_softcapping", "final_logit_softcapping"]) {
+    if (config.value(key) === undefined) continue;
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${key} is set, which is not supported`);
+  }
+  const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
+  const heads = config.required("num_attention_heads", "size", LIMIT.heads);
+  const keyValueHeads =
+    config.size("num_key_value_heads", LIMIT.heads) ?? (config.has("num_key_value_heads") ? heads : 4);
+  if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
+  const headDim = config.size("head_dim", LIMIT.headDim) ?? 256;
+  if (headDim % 2 !== 0) throw config.error("head_dim", "must be even for rotary positions");
+  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 131_072;
+  const { full, sliding } = rotations(config, positions);
+  const result: Gemma3Config = {
+    modelType: "gemma3_text",
+    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 262_208,
+    hiddenSize: config.required("hidden_size", "size", LIMIT.width),
+    intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
+    numHiddenLayers: layers,
+    numAttentionHeads: heads,
+    numKeyValueHeads: keyValueHeads,
+    headDim,
+    activation: activationField(config, "hidden_activation", "gelu_pytorch_tanh"),
+    maxPositionEmbeddings: positions,
+    rmsNormEps: config.positive("rms_norm_eps") ?? 1e-6,
+    attentionBias: config.boolean("attention_bias") ?? false,
+    queryPreAttnScalar: config.positive("query_pre_attn_scalar") ?? 256,
+    slidingWindow: config.size("sliding_window", LIMIT.positions) ?? 4096,
+    slidingLayers: slidingLayers(config, layers),
+    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
+    rope: full,
+    slidingRope: sliding,
+    ...specialIds(config, generation),
+    dtype: storageName(config),
+    initializerRange: initializerRange(config),
+  };
+  checkCount(config, countValues(result));
+  return result;
+}
+
+/** Weights of the matrices, as the sizes have them. */
+function countValues(c: Gemma3Config): number {
+  const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
+  const mlp = 3 * c.hiddenSize * c.intermediateSize;
+  const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
+  return embeddings + c.numHiddenLayers * (attention + mlp);
+}
+
+/** The configuration as a `config.json` that every transformers that has the family reads, and `gemma3Config` too. */
+export function hubConfig(config: Gemma3Config): Record<string, unknown> {
+  const { rope_theta: rope_local_base_freq } = hubRope(config.slidingRope);
+  return {
+    architectures: ["Gemma3ForCausalLM"],
+    model_type: "gemma3_text",
+    vocab_size: config.vocabSize,
+    hidden_size: config.hiddenSize,
+    intermediate_size: config.intermediateSize,
+    num_hidden_layers: config.numHiddenLayers,
+    num_attention_heads: config.numAttentionHeads,
+    num_key_value_heads: config.numKeyValueHeads,
+    head_dim: config.headDim,
+    hidden_activation: config.activation,
+    max_position_embeddings: config.maxPositionEmbeddings,
+    rms_norm_eps: config.rmsNormEps,
+    attention_bias: config.attentionBias,
+    query_pre_attn_scalar: config.queryPreAttnScalar,
+    sliding_window: config.slidingWindow,
+    layer_types: config.slidingLayers.map((on) => (on ? "sliding_attention" : "full_attention")),
+    tie_word_embeddings: config.tieWordEmbeddings,
+    ...hubRope(config.rope),
+    rope_local_base_freq,
+    ...hubSpecialIds(config),
+    initializer_range: config.initializerRange,
+    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
+}

@@ -1,0 +1,32 @@
+/** The norm of Gemma. */
+import { session } from "../../native.js";
+import { inputOf } from "../../nn/inputs.js";
+import { RMSNorm } from "../../nn/norm.js";
+import { made, madeAll, type Tensor } from "../../tensor.js";
+import type { Weights } from "../weights.js";
+
+/** y = x / √(mean(x²) + eps) · (1 + w): a weight of zeros scales by nothing. */
+export class Gemma3RMSNorm extends RMSNorm {
+  /** Shapes: x and y [..., size]. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`. */
+  override forward(x: Tensor): Tensor {
+    inputOf("Gemma3RMSNorm", x);
+    const scale = this.weight.add(1);
+    return made(() => session().rmsNorm(x.id, scale.id, this.eps));
+  }
+
+  /** x + r and its norm, to the bit what `add` and `forward` give, in one pass over memory. */
+  override forwardAdded(x: Tensor, r: Tensor): [sum: Tensor, y: Tensor] {
+    inputOf("Gemma3RMSNorm", x);
+    inputOf("Gemma3RMSNorm", r, "what is added");
+    if (this.forward !== Gemma3RMSNorm.prototype.forward) {
+      const sum = x.add(r);
+      return [sum, this.forward(sum)];
+    }
+    const scale = this.weight.add(1);
+    return madeAll(() => session().addedRmsNorm(x.id, r.id, scale.id, this.eps)) as [Tensor, Tensor];
+  }
+}
+
+export function gemmaNorm(weights: Weights, path: string, size: number, eps: number): Gemma3RMSNorm {
+  return new Gemma3RMSNorm(size, { eps, weight: weights.take(`${path}.weight`, [size], "zeros") });
+}
