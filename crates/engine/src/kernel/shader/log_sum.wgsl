@@ -1,7 +1,7 @@
 // Σ eᵛ as (m, s): e^m · s, with m the largest so far. Marks: 1 where a NaN or +∞ makes it NaN, 2 where
 // a finite v was seen, 4 where a −∞ was.
 struct LogSum { m: f32, s: f32, mark: u32 }
-fn no_terms() -> LogSum { return LogSum(-3.4028235e38, 0.0, 0u); }
+fn no_terms() -> LogSum { return LogSum(-3.4028234e38, 0.0, 0u); }
 fn infinity() -> f32 { return bitcast<f32>(p.groups - p.groups + 0x7f800000u); }
 // e^(v − m) for v ≤ m; below −104 it rounds to 0, and nothing overflows on the way.
 fn shifted(v: f32, m: f32) -> f32 { return exp(max(v - m, -104.0)); }
