@@ -248,6 +248,10 @@ impl Context {
         if let Some(counted) = self.counted.borrow_mut().as_mut() {
             *counted.entry(launch.kernel.name).or_default() += 1;
         }
+        #[cfg(test)]
+        if !self.is_meta() {
+            crate::kernel::forms::note(self.profile.kind, &launch);
+        }
         self.push(Command::Launch(launch));
     }
 

@@ -1,5 +1,7 @@
 //! What a kernel is: one computation, written twice (WGSL and native), with one binding order.
 
+#[cfg(test)]
+pub(crate) mod forms;
 pub mod native;
 pub mod scalars;
 pub mod shader;

@@ -1,8 +1,10 @@
-//! Every form of every kernel is valid WGSL, within what a device takes.
+//! Every form of every kernel is valid WGSL, within what a device takes, and is launched by a test.
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 
-use crate::kernel::shader;
+use super::{attention, conv, cross_entropy, gemm, norm, reduce, scan, softmax};
+use crate::kernel::{Kernel, forms, shader};
+use crate::{ops, optim};
 
 /// What the modules use beyond the core: immediates, `unpack2x16float`, which asks for no feature, and
 /// where the device has them, subgroups and words of 64 bits.
@@ -38,4 +40,68 @@ fn every_variant_is_valid() {
         }
     }
     assert!(wrong.is_empty(), "{} invalid:\n{}", wrong.len(), wrong[..wrong.len().min(5)].join("\n"));
+}
+
+/// What the families' tests launch all forms of.
+const COVERED: &[&[&Kernel]] = &[
+    super::copy::tests::COVERED,
+    super::elementwise::tests::COVERED,
+    super::fill::tests::COVERED,
+    ops::cast::tests::COVERED,
+    ops::dropout::tests::COVERED,
+    ops::embedding::tests::COVERED,
+    ops::flip::tests::COVERED,
+    ops::gather::tests::COVERED,
+    ops::max_pool::tests::COVERED,
+    ops::pad::tests::COVERED,
+    ops::rotary::tests::COVERED,
+    ops::sample::tests::COVERED,
+    ops::sort::tests::COVERED,
+    optim::adamw::tests::COVERED,
+    optim::clip::tests::COVERED,
+    optim::sgd::tests::COVERED,
+];
+
+/// Families of whose forms no test launches all yet.
+const UNCOVERED: &[&[&Kernel]] = &[
+    attention::KERNELS,
+    conv::KERNELS,
+    cross_entropy::KERNELS,
+    gemm::KERNELS,
+    norm::KERNELS,
+    reduce::KERNELS,
+    scan::KERNELS,
+    softmax::KERNELS,
+];
+
+#[test]
+fn every_kernel_has_a_test_that_launches_all_its_forms() {
+    let (covered, uncovered) = (COVERED.concat(), UNCOVERED.concat());
+    let in_list = |list: &[&Kernel], kernel: &Kernel| list.iter().any(|k| k.name == kernel.name);
+    // A kernel that only runs natively has no forms.
+    let all: Vec<_> = super::all().into_iter().filter(|k| !(k.variants)().is_empty()).collect();
+    let wrong: Vec<_> =
+        all.iter().filter(|k| in_list(&covered, k) == in_list(&uncovered, k)).map(|k| k.name).collect();
+    assert!(wrong.is_empty(), "no family's test, or an exception too many: {wrong:?}");
+    let count = |kernels: &[&Kernel]| forms::listed(kernels).len();
+    println!(
+        "{} forms of {} kernels are listed; tests launch all {} of {} kernels",
+        count(&all),
+        all.len(),
+        count(&covered),
+        covered.iter().filter(|k| !(k.variants)().is_empty()).count()
+    );
+}
+
+/// Compiled pipelines and launched forms are found by a kernel's name.
+#[test]
+fn kernels_are_told_apart_by_name() {
+    let all = super::all();
+    for (i, kernel) in all.iter().enumerate() {
+        assert!(
+            all[..i].iter().all(|other| other.name != kernel.name),
+            "two kernels are named {}",
+            kernel.name
+        );
+    }
 }

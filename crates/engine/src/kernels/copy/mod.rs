@@ -9,6 +9,8 @@
 //! forms, as `memcpy` of rows and as tiles that stay in the first cache.
 
 mod native;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

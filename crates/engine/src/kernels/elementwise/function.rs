@@ -135,6 +135,44 @@ impl Function {
         matches!(self, Function::Where | Function::WhereBackward | Function::WhereBackwardOther)
     }
 
+    /// Whether operands may be broadcast to y's shape; those of the others are of its size, or one number.
+    pub fn broadcasts(self) -> bool {
+        use Function::*;
+        matches!(
+            self,
+            Copy | Add
+                | Sub
+                | Mul
+                | Div
+                | Pow
+                | Maximum
+                | Minimum
+                | Eq
+                | Ne
+                | Le
+                | Ge
+                | Lt
+                | Gt
+                | Same
+                | DivBackwardB
+                | PowBackwardA
+                | PowBackwardB
+                | MaximumBackward
+                | MinimumBackward
+                | Where
+                | WhereBackward
+                | WhereBackwardOther
+        )
+    }
+
+    /// Whether there is a form that takes four elements an invocation. Bounds are numbers, and conditions and what they
+    /// make may be i32.
+    pub fn takes_vectors(self) -> bool {
+        !self.makes_indices()
+            && !self.takes_condition()
+            && !matches!(self, Function::Clamp | Function::Inside)
+    }
+
     /// WGSL that the body calls, beside `PRELUDE`.
     pub fn prelude(self) -> &'static str {
         match self {

@@ -12,6 +12,8 @@
 mod function;
 mod gated;
 mod native;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(in crate::kernels) mod wide;
 
 pub use function::Function;
@@ -179,10 +181,11 @@ fn wgsl(params: Params, operands: usize) -> String {
 fn variants(operands: usize) -> Vec<Variant> {
     let mut out = Vec::new();
     for (i, function) in Function::ALL.iter().enumerate().filter(|(_, f)| f.operands() == operands) {
-        if !function.makes_indices() && !function.takes_condition() {
+        if function.takes_vectors() {
             out.push(wide::variant([i as u32, 1, 0, 0], operands + 1));
         }
-        for dims in 1..=DIMS as u32 {
+        let most = if function.broadcasts() { DIMS as u32 } else { 1 };
+        for dims in 1..=most {
             let y = if function.makes_indices() { DType::I32 } else { DType::F32 };
             for x in function.inputs() {
                 let mut dtypes = vec![*x; operands];
@@ -221,6 +224,7 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
     }
     let shapes: SmallVec<[&Shape; 3]> = operands.iter().map(|v| &v.shape).collect();
     let (space, strides) = collapse(&y.shape, &shapes);
+    debug_assert!(space.len() == 1 || function.broadcasts(), "{}", function.name());
     if space.len() > DIMS {
         fail!(
             ShapeMismatch,
@@ -237,7 +241,7 @@ pub fn map(cx: &Rc<Context>, function: Function, operands: &[&Value], y: &Value)
     binds.push(Bind::new(y, &y_strides, 1));
     let kernel = [&MAP1, &MAP2, &MAP3][operands.len() - 1];
     let side_by_side = space.len() == 1 && strides.iter().all(|s| s[0] == 1);
-    let may_be_wide = side_by_side && !function.makes_indices() && !function.takes_condition();
+    let may_be_wide = side_by_side && function.takes_vectors();
     windows(cx, function.name(), &space, &[wide::ELEMENTS][..side_by_side as usize], &binds, |window| {
         let size: usize = window.count.iter().product();
         let padded = |values: &[usize], fill| std::array::from_fn(|d| values.get(d).copied().unwrap_or(fill));

@@ -1,7 +1,7 @@
 //! One value everywhere. Cost: one pass of writing; nothing is uploaded.
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

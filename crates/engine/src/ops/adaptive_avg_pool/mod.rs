@@ -4,7 +4,7 @@
 //! Saved: nothing. Source: torch.nn.functional.adaptive_avg_pool1d, 2d, 3d.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

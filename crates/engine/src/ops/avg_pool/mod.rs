@@ -5,7 +5,7 @@
 //! Source: torch.nn.functional.avg_pool1d, 2d, 3d.
 
 #[cfg(test)]
-mod plain;
+pub(in crate::ops) mod plain;
 #[cfg(test)]
 mod tests;
 

@@ -4,6 +4,8 @@ use half::{bf16, f16};
 
 use super::{Cast, plain::plain};
 use crate::dtype::DType::*;
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::kernels::elementwise::Function;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, contexts, read};
@@ -52,22 +54,24 @@ fn telling() -> Vec<f64> {
     values.iter().map(|v| *v as f32 as f64).collect()
 }
 
-#[test]
-fn rounds_as_the_processor_does() {
-    for from in [F32, F16, BF16, I32] {
-        for to in [F32, F16, BF16, I32] {
-            for n in [1, 63, 64, 65, 257, 288] {
-                let x = Array { dtype: from, ..Array::new(&[n], telling()[..n].to_vec()) };
-                for cx in contexts() {
-                    let y = read(&run1(&cx, &Cast { dtype: to }, &[&x.upload(&cx)]).unwrap());
-                    assert_eq!(y.dtype, to);
-                    for (v, got) in x.data.iter().zip(&y.data) {
-                        let e = plain(*v, from, to);
-                        assert!(
-                            e == *got || (e.is_nan() && got.is_nan()),
-                            "{v} from {from} to {to} on {}: {got} for {e}",
-                            cx.profile.label
-                        );
+every_form! {
+    kernels::cast::KERNELS;
+    fn rounds_as_the_processor_does() {
+        for from in [F32, F16, BF16, I32] {
+            for to in [F32, F16, BF16, I32] {
+                for n in [1, 63, 64, 65, 257, 288] {
+                    let x = Array { dtype: from, ..Array::new(&[n], telling()[..n].to_vec()) };
+                    for cx in contexts() {
+                        let y = read(&run1(&cx, &Cast { dtype: to }, &[&x.upload(&cx)]).unwrap());
+                        assert_eq!(y.dtype, to);
+                        for (v, got) in x.data.iter().zip(&y.data) {
+                            let e = plain(*v, from, to);
+                            assert!(
+                                e == *got || (e.is_nan() && got.is_nan()),
+                                "{v} from {from} to {to} on {}: {got} for {e}",
+                                cx.profile.label
+                            );
+                        }
                     }
                 }
             }

@@ -5,7 +5,7 @@
 #[cfg(test)]
 pub(in crate::ops) mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

@@ -1,9 +1,28 @@
 use super::{Dropout, plain::plain};
 use crate::error::Code;
+use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::{Op, run1};
-use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
+use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
 use crate::value::Spec;
+
+every_form! {
+    kernels::dropout::KERNELS;
+    fn a_mask_that_is_added_equals_one_that_is_not() {
+        let op = Dropout { p: 0.3, seed: 5, offset: 9 };
+        let (x, before) = (Array::random("x", &[259]), Array::random("y", &[259]));
+        let masked = plain(&op, &x);
+        for cx in contexts() {
+            for accumulate in [false, true] {
+                let y = before.upload(&cx);
+                let x = x.upload(&cx);
+                kernels::dropout::dropout(&cx, op.seed, op.offset, op.p, &x, &y, accumulate).unwrap();
+                let sum = masked.data.iter().zip(&before.data).map(|(m, b)| if accumulate { m + b } else { *m });
+                compare(&cx.profile.label, &read(&y), &Array::new(&[259], sum.collect()), TOLERANCE);
+            }
+        }
+    }
+}
 
 #[test]
 fn equals_the_plain_form() {

@@ -2,6 +2,8 @@ use super::{Embedding, gather_rows, plain::plain, scatter_rows};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Code;
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Op, run1};
 use crate::ops::checks::{Array, check, compare, contexts, read};
@@ -30,12 +32,14 @@ fn equals_the_plain_form() {
     }
 }
 
-#[test]
-fn half_weights_are_read_as_they_are_stored() {
-    for op in BOTH {
-        for dtype in [DType::F16, DType::BF16] {
-            let inputs = [weight(&op, 65, 33).stored(dtype), Array::indices("ids", &[2, 9], 65)];
-            check(&op, &inputs, &|x| vec![plain(&op, &x[0], &x[1])]);
+every_form! {
+    kernels::lookup::KERNELS;
+    fn weights_are_read_as_they_are_stored() {
+        for op in BOTH {
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let inputs = [weight(&op, 65, 33).stored(dtype), Array::indices("ids", &[2, 9], 65)];
+                check(&op, &inputs, &|x| vec![plain(&op, &x[0], &x[1])]);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 use super::{Flip, plain::plain};
 use crate::dtype::DType;
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::value::Spec;
@@ -8,19 +10,21 @@ fn flip(dims: &[usize]) -> Flip {
     Flip { dims: dims.to_vec() }
 }
 
-#[test]
-fn equals_the_plain_form() {
-    for n in [1, 63, 64, 65, 257] {
-        let cases: [(&[usize], &[usize]); 6] = [
-            (&[n], &[0]),
-            (&[n, 3], &[0]),
-            (&[3, n], &[1]),
-            (&[2, n, 65], &[1]),
-            (&[2, n, 5], &[0, 1, 2]),
-            (&[n, 2], &[]),
-        ];
-        for (shape, dims) in cases {
-            check(&flip(dims), &[Array::random("x", shape)], &|x| vec![plain(&x[0], dims)]);
+every_form! {
+    kernels::flip::KERNELS;
+    fn equals_the_plain_form() {
+        for n in [1, 63, 64, 65, 257] {
+            let cases: [(&[usize], &[usize]); 6] = [
+                (&[n], &[0]),
+                (&[n, 3], &[0]),
+                (&[3, n], &[1]),
+                (&[2, n, 65], &[1]),
+                (&[2, n, 5], &[0, 1, 2]),
+                (&[n, 2], &[]),
+            ];
+            for (shape, dims) in cases {
+                check(&flip(dims), &[Array::random("x", shape)], &|x| vec![plain(&x[0], dims)]);
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 use super::{Gather, plain::plain};
 use crate::dtype::DType;
 use crate::error::Code;
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
 use crate::value::Spec;
@@ -28,6 +30,29 @@ fn equals_the_plain_form() {
 fn lines_longer_than_the_smallest_binding() {
     let inputs = [Array::random("x", &[2, 3000]), Array::indices("index", &[2, 1100], 3000)];
     check(&Gather { dim: 1 }, &inputs, &|x| vec![plain(&x[0], &x[1], 1)]);
+}
+
+every_form! {
+    kernels::gather::KERNELS;
+    fn what_is_gathered_goes_back_to_its_place() {
+        let index = Array { dtype: DType::I32, ..Array::new(&[2, 3], vec![6.0, 0.0, 3.0, 1.0, 5.0, 2.0]) };
+        for dtype in [DType::F32, DType::F16, DType::BF16] {
+            let inputs = [Array::random("x", &[2, 7]).stored(dtype), index.clone()];
+            check(&Gather { dim: 1 }, &inputs, &|x| vec![plain(&x[0], &x[1], 1)]);
+        }
+        let whole = [Array::indices("x", &[2, 7], 1 << 30), index.clone()];
+        check_non_finite(&Gather { dim: 1 }, &whole, &|x| vec![plain(&x[0], &x[1], 1)]);
+        let x = Array::random("x", &[2, 3]);
+        let mut expected = Array::new(&[2, 7], vec![0.0; 14]);
+        for (i, (v, at)) in x.data.iter().zip(&index.data).enumerate() {
+            expected.data[i / 3 * 7 + *at as usize] = *v;
+        }
+        for cx in contexts() {
+            let y = cx.empty([2, 7], DType::F32).unwrap();
+            kernels::gather::put(&cx, &y, &index.upload(&cx), &x.upload(&cx), [2, 7, 3, 1]).unwrap();
+            compare("put", &read(&y), &expected, 0.0);
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 #[cfg(test)]
 pub(in crate::ops) mod plain;
 #[cfg(test)]
-pub(in crate::ops) mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

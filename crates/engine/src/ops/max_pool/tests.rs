@@ -1,6 +1,9 @@
 use super::{MaxPool, Window, plain::plain};
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
+use crate::ops::{adaptive_avg_pool, avg_pool};
 use crate::value::Spec;
 
 /// Windows to pool over: kernel, stride, padding, by dimension; with and without a short last one.
@@ -30,6 +33,21 @@ fn spread(shape: &[usize]) -> Array {
 fn held(window: Window, x: Array) {
     let op = MaxPool(window);
     check(&op, &[x], &|x| vec![plain(&op.0, &x[0])]);
+}
+
+every_form! {
+    kernels::pool::KERNELS;
+    fn maxima_and_means_of_one_window() {
+        let window = || Window { kernel: vec![3, 2], stride: vec![2, 1], padding: vec![1, 1], ceil: false };
+        held(window(), spread(&[2, 7, 8]));
+        let x = [Array::random("x", &[2, 7, 8])];
+        for count_padding in [false, true] {
+            let op = avg_pool::AvgPool { window: window(), count_padding };
+            check(&op, &x, &|x| vec![avg_pool::plain::plain(&op, &x[0])]);
+        }
+        let op = adaptive_avg_pool::AdaptiveAvgPool { out: vec![3, 5] };
+        check(&op, &x, &|x| vec![adaptive_avg_pool::plain::plain(&op, &x[0])]);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

@@ -1,4 +1,6 @@
 use super::{Mode, Pad, plain::plain};
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::value::Spec;
@@ -10,21 +12,23 @@ fn held(mode: Mode, shape: &[usize], padding: &[[usize; 2]]) {
     check(&op, &[Array::random("x", shape)], &|x| vec![plain(&op, &x[0])]);
 }
 
-#[test]
-fn equals_the_plain_form() {
-    for mode in MODES {
-        for n in [3, 63, 64, 65, 257] {
-            held(mode, &[2, n], &[[2, 1]]);
-            held(mode, &[n, 3], &[[0, 2]]);
+every_form! {
+    kernels::pad::KERNELS;
+    fn equals_the_plain_form() {
+        for mode in MODES {
+            for n in [3, 63, 64, 65, 257] {
+                held(mode, &[2, n], &[[2, 1]]);
+                held(mode, &[n, 3], &[[0, 2]]);
+            }
+            held(mode, &[2, 2, 4, 5], &[[3, 0], [2, 4]]);
+            held(mode, &[2, 3, 4, 3], &[[2, 1], [0, 3], [1, 2]]);
+            held(mode, &[2, 3, 65], &[[1, 2], [0, 0]]);
+            held(mode, &[2, 5], &[[0, 0]]);
         }
-        held(mode, &[2, 2, 4, 5], &[[3, 0], [2, 4]]);
-        held(mode, &[2, 3, 4, 3], &[[2, 1], [0, 3], [1, 2]]);
-        held(mode, &[2, 3, 65], &[[1, 2], [0, 0]]);
-        held(mode, &[2, 5], &[[0, 0]]);
+        held(Mode::Replicate, &[2, 1, 2], &[[5, 3], [0, 7]]);
+        held(Mode::Circular, &[1, 1], &[[1, 1]]);
+        held(Mode::Circular, &[4], &[[4, 4]]);
     }
-    held(Mode::Replicate, &[2, 1, 2], &[[5, 3], [0, 7]]);
-    held(Mode::Circular, &[1, 1], &[[1, 1]]);
-    held(Mode::Circular, &[4], &[[4, 4]]);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::{Rotary, plain::plain};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::{Code, Result};
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::op::{Backward, Gradient, Gradients, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
 use crate::value::{Spec, Value};
@@ -62,6 +64,19 @@ fn equals_the_plain_form() {
             let op = Fixed(Rotary { offset, ..Default::default() }, tables(offset + t, dim / 2, width));
             let x = Array::random("x", &[2, t, heads, dim]);
             check(&op, &[x], &|x| vec![plain(&op.0, &x[0], &op.1)]);
+        }
+    }
+}
+
+every_form! {
+    kernels::rotary::KERNELS;
+    fn one_or_two_tensors_by_row_or_by_position() {
+        for (two, positions) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut tables = tables(15, 4, 4);
+            tables.extend(positions.then(|| Array::indices("positions", &[2, 9], 15)));
+            let op = Fixed(Rotary { positions, two, ..Default::default() }, tables);
+            let x: Vec<_> = (1..=1 + two as usize).map(|h| Array::random("x", &[2, 9, h, 8])).collect();
+            check(&op, &x, &|x| x.iter().map(|x| plain(&op.0, x, &op.1)).collect());
         }
     }
 }

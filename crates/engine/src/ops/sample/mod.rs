@@ -11,7 +11,7 @@
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

@@ -4,6 +4,8 @@ use super::{Sample, plain::plain, plain::probabilities};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Code;
+use crate::kernel::forms::every_form;
+use crate::kernels;
 use crate::ops::checks::{Array, contexts, read};
 use crate::random::Stream;
 use crate::value::Value;
@@ -83,16 +85,18 @@ fn cuts() -> Vec<Sample> {
     all
 }
 
-#[test]
-fn equals_the_plain_form() {
-    let devices = contexts();
-    for (i, sample) in cuts().iter().enumerate() {
-        for (rows, n) in [(1, 1), (17, 2), (5, 63), (9, 65), (3, 257), (8, 900)] {
-            let name = format!("{i} {n}");
-            let random = words(rows, (i * 1000 + n) as u64);
-            holds(sample, &logits(&name, rows, n), None, &random, &devices);
-            let penalised = Sample { repetition_penalty: 1.3, ..*sample };
-            holds(&penalised, &logits(&name, rows, n), Some(&marks(&name, rows, n)), &random, &devices);
+every_form! {
+    kernels::sample::KERNELS;
+    fn equals_the_plain_form() {
+        let devices = contexts();
+        for (i, sample) in cuts().iter().enumerate() {
+            for (rows, n) in [(1, 1), (17, 2), (5, 63), (9, 65), (3, 257), (8, 900)] {
+                let name = format!("{i} {n}");
+                let random = words(rows, (i * 1000 + n) as u64);
+                holds(sample, &logits(&name, rows, n), None, &random, &devices);
+                let penalised = Sample { repetition_penalty: 1.3, ..*sample };
+                holds(&penalised, &logits(&name, rows, n), Some(&marks(&name, rows, n)), &random, &devices);
+            }
         }
     }
 }

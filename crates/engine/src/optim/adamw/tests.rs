@@ -1,5 +1,6 @@
 use super::{AdamW, plain::plain};
 use crate::error::Code;
+use crate::kernel::forms::every_form;
 use crate::ops::checks::contexts;
 use crate::optim::tests::{equals_the_plain_form, parameters};
 use crate::optim::{NotFinite, Optimizer, Rule};
@@ -9,12 +10,14 @@ fn groups() -> [AdamW; 2] {
     [first, AdamW { lr: 3e-3, betas: [0.8, 0.95], eps: 1e-6, weight_decay: 0.0 }]
 }
 
-#[test]
-fn ten_steps_equal_the_plain_form() {
-    equals_the_plain_form(groups(), |o, step, p, g, states| {
-        let [m, v] = states else { unreachable!("two states") };
-        plain(o, step, p, g, m, v);
-    });
+every_form! {
+    super::KERNELS;
+    fn ten_steps_equal_the_plain_form() {
+        equals_the_plain_form(groups(), |o, step, p, g, states| {
+            let [m, v] = states else { unreachable!("two states") };
+            plain(o, step, p, g, m, v);
+        });
+    }
 }
 
 /// Three steps of `torch.optim.AdamW(lr=0.1, weight_decay=0.1)` on [1, -2], in f64.

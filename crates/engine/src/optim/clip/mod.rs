@@ -13,7 +13,7 @@ mod native;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 
@@ -52,7 +52,7 @@ scalars! {
 
 /// `params` = [1 where the elements are squared, 1 where the root of the sum is taken].
 static SUM: Kernel = Kernel {
-    name: "norm",
+    name: "gradient norm",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
     scalars: Sum::members,
     twin: Twin::Both {

@@ -1,7 +1,9 @@
 use super::plain;
 use super::{clip_grad_norm, norm};
 use crate::error::Code;
+use crate::kernel::forms::every_form;
 use crate::ops::checks::{Array, compare, contexts, read};
+use crate::optim::{NotFinite, Optimizer, Sgd};
 use crate::tape::Tensor;
 
 /// Sizes around lanes and chunks, and enough chunks for a second level.
@@ -68,6 +70,45 @@ fn clipping_equals_the_plain_form() {
                     compare(&what, &read(&t.grad().unwrap()), &g.map(|v| v * factor), NORM_TOLERANCE);
                 }
             }
+        }
+    }
+}
+
+every_form! {
+    super::KERNELS;
+    fn a_step_that_is_clipped_and_one_that_is_left_out() {
+        for cx in contexts() {
+            // Enough chunks for their sums to be chunks in turn.
+            let gradients = [Array::random("g", &[512 * 512 + 1]), Array::random("h", &[65])];
+            let expected = plain::norm(&gradients);
+            let tensors = gradients.clone().map(|g| Tensor::new(g.upload(&cx), true));
+            let give = |odd: f64| {
+                for (t, g) in tensors.iter().zip(&gradients) {
+                    let mut g = g.clone();
+                    g.data[64] *= odd;
+                    t.set_grad(Some(g.upload(&cx)));
+                }
+            };
+            give(1.0);
+            expect_norm(&cx.profile.label, read(&clip_grad_norm(&cx, &tensors, 2.0).unwrap()).data[0], expected);
+            let clipped = gradients[1].map(|v| v * plain::factor(expected, 2.0));
+            compare(&cx.profile.label, &read(&tensors[1].grad().unwrap()), &clipped, NORM_TOLERANCE);
+
+            let sgd = Sgd { lr: 1.0, ..Sgd::default() };
+            let mut optimizer = Optimizer::new(vec![(sgd, tensors.to_vec())]).unwrap();
+            let left_out = |optimizer: &Optimizer<Sgd>| read(&optimizer.left_out()).data[0];
+            for (odd, count) in [(1.0, 0.0), (f64::NAN, 1.0)] {
+                give(odd);
+                optimizer.step(Some(2.0), NotFinite::Skip).unwrap();
+                assert_eq!(left_out(&optimizer), count);
+            }
+            optimizer.count_out(1);
+            assert_eq!(left_out(&optimizer), 0.0);
+            let moved = Array {
+                data: gradients[1].data.iter().zip(&clipped.data).map(|(p, g)| p - g).collect(),
+                ..clipped
+            };
+            compare(&cx.profile.label, &read(&tensors[1].value()), &moved, NORM_TOLERANCE);
         }
     }
 }

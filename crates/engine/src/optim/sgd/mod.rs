@@ -14,7 +14,7 @@ mod native;
 #[cfg(test)]
 mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

@@ -1,16 +1,19 @@
 use super::{Sgd, plain::plain};
 use crate::error::Code;
+use crate::kernel::forms::every_form;
 use crate::optim::Rule;
 use crate::optim::tests::equals_the_plain_form;
 
-#[test]
-fn ten_steps_equal_the_plain_form() {
-    let plainest = Sgd { lr: 0.05, ..Sgd::default() };
-    let momentum = Sgd { momentum: 0.9, dampening: 0.3, weight_decay: 0.1, ..plainest };
-    let nesterov = Sgd { momentum: 0.8, nesterov: true, ..plainest };
-    let decay = Sgd { weight_decay: 0.2, ..plainest };
-    for groups in [[plainest, momentum], [nesterov, momentum], [decay, plainest]] {
-        equals_the_plain_form(groups, |o, step, p, g, states| plain(o, step, p, g, &mut states[0]));
+every_form! {
+    super::KERNELS;
+    fn ten_steps_equal_the_plain_form() {
+        let plainest = Sgd { lr: 0.05, ..Sgd::default() };
+        let momentum = Sgd { momentum: 0.9, dampening: 0.3, weight_decay: 0.1, ..plainest };
+        let nesterov = Sgd { momentum: 0.8, nesterov: true, ..plainest };
+        let decay = Sgd { weight_decay: 0.2, ..plainest };
+        for groups in [[plainest, momentum], [nesterov, momentum], [decay, plainest]] {
+            equals_the_plain_form(groups, |o, step, p, g, states| plain(o, step, p, g, &mut states[0]));
+        }
     }
 }
 

@@ -1,0 +1,169 @@
+//! Which forms a test launches on a GPU, held to those that its kernels list.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use crate::device::Kind;
+use crate::kernel::{Kernel, Variant};
+use crate::recording::Launch;
+
+/// A kernel's name and one of its forms.
+pub type Form = (&'static str, Variant);
+
+thread_local! {
+    /// What this thread's contexts launched on GPUs, while `launched_in` runs.
+    static LAUNCHED: RefCell<Option<HashSet<Form>>> = const { RefCell::new(None) };
+}
+
+/// Keeps what is launched on a device of `kind`, if anybody asks.
+pub fn note(kind: Kind, launch: &Launch) {
+    if kind != Kind::Gpu || launch.groups == 0 {
+        return;
+    }
+    LAUNCHED.with_borrow_mut(|launched| {
+        if let Some(launched) = launched {
+            let dtypes = launch.bindings.iter().map(|b| b.dtype).collect();
+            let form = Variant { params: launch.params, dtypes, threads: launch.threads };
+            launched.insert((launch.kernel.name, form));
+        }
+    });
+}
+
+/// The forms that `test` launches on GPUs, by contexts of this thread.
+pub fn launched_in(test: impl FnOnce()) -> HashSet<Form> {
+    let outer = LAUNCHED.replace(Some(HashSet::new()));
+    test();
+    let launched = LAUNCHED.replace(outer).expect("a set was put there");
+    LAUNCHED.with_borrow_mut(|outer| {
+        if let Some(outer) = outer {
+            outer.extend(launched.iter().cloned());
+        }
+    });
+    launched
+}
+
+/// The forms that kernels list. A kernel that only runs natively has none.
+pub fn listed(kernels: &[&Kernel]) -> Vec<Form> {
+    kernels.iter().flat_map(|k| (k.variants)().into_iter().map(|v| (k.name, v))).collect()
+}
+
+/// Holds that `launched` has all forms that the kernels list, and no other form of theirs. Without a GPU
+/// (`LOWRANK_NO_GPU`) there is nothing to hold.
+pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>) {
+    if std::env::var_os("LOWRANK_NO_GPU").is_some() {
+        println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
+        return;
+    }
+    match compared(kernels, launched) {
+        Ok(count) => println!("{count} forms of {} kernels launched: all", kernels.len()),
+        Err(differences) => panic!("{differences}"),
+    }
+}
+
+/// How many forms are listed, where these are what was launched.
+fn compared(kernels: &[&Kernel], launched: &HashSet<Form>) -> Result<usize, String> {
+    let listed = listed(kernels);
+    let once: HashSet<_> = listed.iter().collect();
+    let twice = listed.len() - once.len();
+    let missing: Vec<_> = listed.iter().filter(|form| !launched.contains(form)).collect();
+    let of_these = |form: &&Form| kernels.iter().any(|k| k.name == form.0);
+    let unlisted: Vec<_> = launched.iter().filter(of_these).filter(|form| !once.contains(form)).collect();
+    if twice == 0 && missing.is_empty() && unlisted.is_empty() {
+        return Ok(listed.len());
+    }
+    let told = |forms: &[&Form]| forms.iter().map(|f| format!("\n  {} {:?}", f.0, f.1)).collect::<String>();
+    Err(format!(
+        "of {} forms that are listed, {twice} are listed twice, {} were not launched:{}\n{} were launched that no \
+         kernel lists:{}",
+        listed.len(),
+        missing.len(),
+        told(&missing),
+        unlisted.len(),
+        told(&unlisted)
+    ))
+}
+
+/// A test in which every form is launched that the kernels list; what it does holds each to its plain form. `COVERED`,
+/// beside it, tells `kernels::tests` whose forms these are.
+macro_rules! every_form {
+    ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
+        pub(crate) const COVERED: &[&$crate::kernel::Kernel] = $kernels;
+
+        $(#[$meta])*
+        #[test]
+        fn $name() {
+            let launched = $crate::kernel::forms::launched_in(|| $body);
+            $crate::kernel::forms::assert_all(COVERED, &launched);
+        }
+    };
+}
+pub(crate) use every_form;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::DType;
+    use crate::kernel::{Params, Twin};
+
+    const FORMS: [Params; 2] = [[0; 4], [1, 0, 0, 0]];
+
+    fn form(params: Params) -> Variant {
+        Variant { params, dtypes: vec![DType::F32], threads: 64 }
+    }
+
+    static TWO: Kernel = Kernel {
+        name: "test_two",
+        bindings: &[],
+        scalars: Vec::new,
+        twin: Twin::Gpu(|_| String::new()),
+        variants: || FORMS.map(form).into(),
+    };
+
+    fn launch(params: Params) -> Launch {
+        let range = crate::recording::Range {
+            buffer: crate::recording::BufferId(0),
+            offset: 0,
+            bytes: 4,
+            dtype: DType::F32,
+        };
+        Launch {
+            kernel: &TWO,
+            params,
+            bindings: [range].into_iter().collect(),
+            scalars: Default::default(),
+            groups: 1,
+            threads: 64,
+            work: 1,
+        }
+    }
+
+    fn launches(params: &[Params]) -> HashSet<Form> {
+        launched_in(|| params.iter().for_each(|p| note(Kind::Gpu, &launch(*p))))
+    }
+
+    #[test]
+    fn launches_on_gpus_are_kept_within() {
+        note(Kind::Gpu, &launch(FORMS[0]));
+        let mut inner = HashSet::new();
+        let outer = launched_in(|| {
+            note(Kind::Cpu, &launch(FORMS[0]));
+            note(Kind::Gpu, &Launch { groups: 0, ..launch(FORMS[0]) });
+            inner = launches(&[FORMS[1]]);
+        });
+        assert_eq!(inner, HashSet::from([("test_two", form(FORMS[1]))]));
+        assert_eq!(outer, inner);
+        assert!(launches(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_form_that_is_missing_or_not_listed_is_told() {
+        let told = |params: &[Params]| compared(&[&TWO], &launches(params));
+        assert_eq!(told(&FORMS), Ok(2));
+        let missing = told(&FORMS[..1]).unwrap_err();
+        assert!(missing.contains(" 1 were not launched:\n  test_two"), "{missing}");
+        let other = told(&[FORMS[0], FORMS[1], [7; 4]]).unwrap_err();
+        assert!(other.contains("1 were launched that no kernel lists:\n  test_two"), "{other}");
+        let twice = compared(&[&TWO, &TWO], &launches(&FORMS)).unwrap_err();
+        assert!(twice.contains("2 are listed twice"), "{twice}");
+    }
+}

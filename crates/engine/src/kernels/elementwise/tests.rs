@@ -1,0 +1,73 @@
+//! Every form beside its native twin, which the operations' tests hold to their plain forms.
+
+use super::{Function, KERNELS, accumulate, map, silu_mul_backward};
+use crate::dtype::DType;
+use crate::kernel::Variant;
+use crate::kernel::forms::every_form;
+use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
+
+/// Sizes that vectors of four divide, and do not.
+const SIZES: [usize; 2] = [260, 259];
+
+/// A shape for which the form is planned.
+fn shape(form: &Variant) -> Vec<usize> {
+    let [_, dims, wide, _] = form.params.map(|p| p as usize);
+    if dims == 1 { vec![SIZES[1 - wide]] } else { [2, 3, 2, 3, 2][..dims].to_vec() }
+}
+
+fn operands(function: Function, form: &Variant) -> Vec<Array> {
+    let shape = shape(form);
+    // Every second dimension of the first is broadcast, so that none merges with another.
+    let first: Vec<usize> = shape.iter().enumerate().map(|(d, n)| if d % 2 == 1 { 1 } else { *n }).collect();
+    let of = |(i, dtype): (usize, &DType)| {
+        let x = Array::random(&format!("{function:?} {i}"), if i == 0 { &first } else { &shape });
+        let x = match function {
+            // Logarithms and roots.
+            Function::Log | Function::Sqrt | Function::Rsqrt => x.map(|v| v.abs() + 0.25),
+            Function::Pow | Function::PowBackwardA | Function::PowBackwardB => x.map(|v| v.abs() + 0.25),
+            _ => x,
+        };
+        match dtype {
+            DType::I32 => x.map(|v| (v * 2.0).round()).stored(DType::I32),
+            dtype => x.stored(*dtype),
+        }
+    };
+    form.dtypes[..function.operands()].iter().enumerate().map(of).collect()
+}
+
+every_form! {
+    KERNELS;
+    fn every_form_equals_the_native_one() {
+        let contexts = contexts();
+        for form in KERNELS[..3].iter().flat_map(|kernel| (kernel.variants)()) {
+            let function = Function::ALL[form.params[0] as usize];
+            let x = operands(function, &form);
+            let shape = shape(&form);
+            let made = contexts.iter().map(|cx| {
+                let x: Vec<_> = x.iter().map(|x| x.upload(cx)).collect();
+                let y = cx.empty(&shape[..], *form.dtypes.last().unwrap()).unwrap();
+                map(cx, function, &x.iter().collect::<Vec<_>>(), &y).unwrap();
+                read(&y)
+            });
+            let made: Vec<Array> = made.collect();
+            for y in &made[1..] {
+                compare(&format!("{function:?} {form:?}"), y, &made[0], TOLERANCE);
+            }
+        }
+        for n in SIZES {
+            let made = contexts.iter().map(|cx| {
+                let [x, y, d] = ["x", "y", "d"].map(|name| Array::random(name, &[n]).upload(cx));
+                let d_up = cx.empty([n], DType::F32).unwrap();
+                silu_mul_backward(cx, &x, &y, &d, &d_up).unwrap();
+                accumulate(cx, &y, &x).unwrap();
+                [y, d, d_up].map(|v| read(&v))
+            });
+            let made: Vec<_> = made.collect();
+            for others in &made[1..] {
+                for (a, b) in others.iter().zip(&made[0]) {
+                    compare("a gradient", a, b, TOLERANCE);
+                }
+            }
+        }
+    }
+}
