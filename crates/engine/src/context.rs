@@ -113,8 +113,20 @@ impl Context {
     }
 
     /// A value of its own storage, not yet written.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`, and `ERR_DTYPE` of f16 on a GPU whose driver does not convert it.
     pub fn empty(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType) -> Result<Value> {
         let shape = shape.into();
+        if dtype == DType::F16 && !self.profile.f16 {
+            fail!(
+                Dtype,
+                "{} ({}) computes with no f16: its driver lacks conversions from it (SHADER_F16_IN_F32); use f32 or \
+                 bf16, or the cpu",
+                self.profile.name,
+                self.profile.backend
+            );
+        }
         let bytes = shape
             .iter()
             .try_fold(dtype.bytes(), |n, d| n.checked_mul(*d))

@@ -190,6 +190,7 @@ pub fn profile(threads: usize) -> Profile {
         backend: level().label().into(),
         software: false,
         subgroup: 0,
+        f16: true,
         binding_limit: u64::MAX,
         buffer_limit: isize::MAX as u64,
         memory: system::memory(),

@@ -83,7 +83,8 @@ impl Gpu {
     /// `ERR_NO_GPU` with the list of adapters, when there is none such.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
         let (profile, adapter) = adapter::choose(index, binding_limit)?;
-        let optional = wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY | adapter::WORDS;
+        let optional =
+            wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("lowrank"),

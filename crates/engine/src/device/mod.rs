@@ -42,8 +42,10 @@ pub struct Profile {
     pub backend: String,
     /// A GPU implemented in software.
     pub software: bool,
-    /// Lanes of a subgroup, where each has as many and kernels may use them and words of 64 bits; else 0.
+    /// Lanes of a subgroup, where each has as many and kernels may use them; else 0.
     pub subgroup: u32,
+    /// Whether kernels may read f16.
+    pub f16: bool,
     /// Bytes that one binding of a kernel may span.
     pub binding_limit: u64,
     /// Bytes of the largest buffer.

@@ -192,3 +192,19 @@ fn a_device_without_work_says_so_to_those_who_are_there() {
     assert!(read(&value).is_ok());
     assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");
 }
+
+#[test]
+fn a_gpu_that_converts_no_halves_refuses_them() {
+    let profile = Profile { f16: false, name: "a GPU".into(), backend: "Vulkan".into(), ..cpu::profile(1) };
+    let cx = Context::new(profile, Sink::Meta);
+    let error = cx.upload([2], DType::F16, vec![0; 4]).unwrap_err();
+    assert_eq!(error.code, Code::Dtype);
+    for said in ["a GPU (Vulkan)", "SHADER_F16_IN_F32", "use f32 or bf16"] {
+        assert!(error.message.contains(said), "{error}");
+    }
+    assert!(cx.upload([2], DType::BF16, vec![0; 4]).is_ok());
+    // A driver that says it converts them is taken at its word.
+    for adapter in crate::device::gpu::adapters() {
+        println!("{}: f16 {}, subgroups of {}", adapter.name, adapter.f16, adapter.subgroup);
+    }
+}

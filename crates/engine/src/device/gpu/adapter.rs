@@ -9,9 +9,6 @@ use crate::fail;
 /// Bytes of immediates that every kernel may use: 32 words.
 pub const IMMEDIATE_BYTES: u32 = 128;
 
-/// What kernels of pairs use.
-pub const WORDS: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_INT64);
-
 /// What sort of machine an adapter is; the order is the one that adapters are listed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AdapterKind {
@@ -55,8 +52,10 @@ pub struct AdapterInfo {
     pub binding_limit: u64,
     /// Bytes of the largest buffer.
     pub buffer_limit: u64,
-    /// Lanes of a subgroup, where each has as many and kernels may use them and words of 64 bits; else 0.
+    /// Lanes of a subgroup, where each has as many and kernels may use them; else 0.
     pub subgroup: u32,
+    /// Whether kernels may read f16.
+    pub f16: bool,
     /// What it lacks, where it cannot be used.
     pub lacks: Option<String>,
 }
@@ -101,6 +100,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
         backend: info.backend,
         software: info.kind == AdapterKind::Software,
         subgroup: info.subgroup,
+        f16: info.f16,
         binding_limit: limit.min(info.binding_limit),
         buffer_limit: info.buffer_limit,
         memory: info.memory,
@@ -158,7 +158,10 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
     } else {
         None
     };
-    let fixed = info.subgroup_min_size == info.subgroup_max_size && adapter.features().contains(WORDS);
+    let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
+    let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
+    // No feature that a device is asked for: a driver has it or has not.
+    let downlevel = adapter.get_downlevel_capabilities().flags;
     let backend = match info.backend {
         wgpu::Backend::Vulkan => "Vulkan",
         wgpu::Backend::Metal => "Metal",
@@ -184,6 +187,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
             .saturating_sub(u64::from(limits.min_storage_buffer_offset_alignment)),
         buffer_limit: limits.max_buffer_size,
         subgroup: if fixed { info.subgroup_min_size } else { 0 },
+        f16: downlevel.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
         lacks,
     }
 }
