@@ -42,7 +42,7 @@ pub struct Profile {
     pub backend: String,
     /// A GPU implemented in software.
     pub software: bool,
-    /// Lanes of a subgroup, where each has as many and kernels may use them; else 0.
+    /// Lanes of the smallest subgroup, where kernels may use them; else 0.
     pub subgroup: u32,
     /// Whether kernels may read f16.
     pub f16: bool,

@@ -52,7 +52,7 @@ pub struct AdapterInfo {
     pub binding_limit: u64,
     /// Bytes of the largest buffer.
     pub buffer_limit: u64,
-    /// Lanes of a subgroup, where each has as many and kernels may use them; else 0.
+    /// Lanes of the smallest subgroup, where kernels may use them; else 0.
     pub subgroup: u32,
     /// Whether kernels may read f16.
     pub f16: bool,
@@ -159,7 +159,6 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         None
     };
     let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
-    let fixed = subgroups && info.subgroup_min_size == info.subgroup_max_size;
     // No feature that a device is asked for: a driver has it or has not.
     let downlevel = adapter.get_downlevel_capabilities().flags;
     let backend = match info.backend {
@@ -186,7 +185,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         binding_limit: (limits.max_storage_buffer_binding_size & !3)
             .saturating_sub(u64::from(limits.min_storage_buffer_offset_alignment)),
         buffer_limit: limits.max_buffer_size,
-        subgroup: if fixed { info.subgroup_min_size } else { 0 },
+        subgroup: if subgroups { info.subgroup_min_size } else { 0 },
         f16: downlevel.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
         lacks,
     }

@@ -35,8 +35,9 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
     }
     w.push_str(NUMERIC);
     let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name));
-    w.push_str(&body(params));
-    w.push_str(ENTRY);
+    let body = body(params);
+    w.push_str(&body);
+    w.push_str(if has_subgroups(&body) { ENTRY_OF_SUBGROUPS } else { ENTRY });
     out
 }
 
@@ -86,12 +87,22 @@ fn store(w: &mut String, name: &str, dtype: DType) {
     .unwrap();
 }
 
+/// Whether a text calls a built-in function of subgroups.
+pub fn has_subgroups(text: &str) -> bool {
+    let calls = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase());
+    text.match_indices("subgroup").any(|(at, name)| calls(&text[at + name.len()..]))
+}
+
 /// WGSL: sums and marks over a workgroup.
 pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
+/// The same by subgroups.
+pub const WORKGROUP_OF_SUBGROUPS: &str = include_str!("workgroup_subgroups.wgsl");
 /// WGSL: log-sum-exp a term at a time, with NaN and infinities kept as PyTorch keeps them.
 pub const LOG_SUM: &str = include_str!("log_sum.wgsl");
 /// WGSL: log-sum-exp over a workgroup; needs `WORKGROUP` and `LOG_SUM`.
 pub const LOG_SUM_ROWS: &str = include_str!("log_sum_rows.wgsl");
+/// The same by subgroups; needs `WORKGROUP_OF_SUBGROUPS`.
+pub const LOG_SUM_ROWS_OF_SUBGROUPS: &str = include_str!("log_sum_rows_subgroups.wgsl");
 
 /// WGSL: sin and cos of every number.
 pub const TRIGONOMETRIC: &str = include_str!("trigonometric.wgsl");
@@ -134,5 +145,23 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
   let group = wid.x + wid.y * nwg.x;
   if group >= p.groups { return; }
   kernel(group, lane);
+}
+";
+
+/// The same for a body that calls functions of subgroups: lanes count up through one subgroup, then the next. A subgroup's
+/// size is counted, since a driver may report another than it runs.
+const ENTRY_OF_SUBGROUPS: &str = "
+var<private> subgroup_at: u32;
+var<private> subgroup_lane: u32;
+var<private> subgroup_lanes: u32;
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
+        @builtin(subgroup_id) at: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  let group = wid.x + wid.y * nwg.x;
+  if group >= p.groups { return; }
+  subgroup_at = at;
+  subgroup_lane = lane;
+  subgroup_lanes = subgroupAdd(1u);
+  kernel(group, at * subgroup_lanes + lane);
 }
 ";
