@@ -47,22 +47,27 @@ pub fn listed(kernels: &[&Kernel]) -> Vec<Form> {
     kernels.iter().flat_map(|k| (k.variants)().into_iter().map(|v| (k.name, v))).collect()
 }
 
-/// Holds that `launched` has all forms that the kernels list, and no other form of theirs. Without a GPU
-/// (`LOWRANK_NO_GPU`) there is nothing to hold.
-pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>) {
+/// Holds that `launched` has all forms that the kernels list and this device is `given`, and no other form of theirs.
+/// Without a GPU (`LOWRANK_NO_GPU`) there is nothing to hold.
+pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(&Variant) -> bool) {
     if std::env::var_os("LOWRANK_NO_GPU").is_some() {
         println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
         return;
     }
-    match compared(kernels, launched) {
+    match compared(kernels, launched, given) {
         Ok(count) => println!("{count} forms of {} kernels launched: all", kernels.len()),
         Err(differences) => panic!("{differences}"),
     }
 }
 
 /// How many forms are listed, where these are what was launched.
-fn compared(kernels: &[&Kernel], launched: &HashSet<Form>) -> Result<usize, String> {
-    let listed = listed(kernels);
+fn compared(
+    kernels: &[&Kernel],
+    launched: &HashSet<Form>,
+    given: impl Fn(&Variant) -> bool,
+) -> Result<usize, String> {
+    let mut listed = listed(kernels);
+    listed.retain(|(_, variant)| given(variant));
     let once: HashSet<_> = listed.iter().collect();
     let twice = listed.len() - once.len();
     let missing: Vec<_> = listed.iter().filter(|form| !launched.contains(form)).collect();
@@ -87,13 +92,17 @@ fn compared(kernels: &[&Kernel], launched: &HashSet<Form>) -> Result<usize, Stri
 /// beside it, tells `kernels::tests` whose forms these are.
 macro_rules! every_form {
     ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
+        $crate::kernel::forms::every_form! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }
+    };
+    // Of forms that only some devices are given.
+    ($kernels:expr, if $given:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         pub(crate) const COVERED: &[&$crate::kernel::Kernel] = $kernels;
 
         $(#[$meta])*
         #[test]
         fn $name() {
             let launched = $crate::kernel::forms::launched_in(|| $body);
-            $crate::kernel::forms::assert_all(COVERED, &launched);
+            $crate::kernel::forms::assert_all(COVERED, &launched, $given);
         }
     };
 }
@@ -157,13 +166,13 @@ mod tests {
 
     #[test]
     fn a_form_that_is_missing_or_not_listed_is_told() {
-        let told = |params: &[Params]| compared(&[&TWO], &launches(params));
+        let told = |params: &[Params]| compared(&[&TWO], &launches(params), |_| true);
         assert_eq!(told(&FORMS), Ok(2));
         let missing = told(&FORMS[..1]).unwrap_err();
         assert!(missing.contains(" 1 were not launched:\n  test_two"), "{missing}");
         let other = told(&[FORMS[0], FORMS[1], [7; 4]]).unwrap_err();
         assert!(other.contains("1 were launched that no kernel lists:\n  test_two"), "{other}");
-        let twice = compared(&[&TWO, &TWO], &launches(&FORMS)).unwrap_err();
+        let twice = compared(&[&TWO, &TWO], &launches(&FORMS), |_| true).unwrap_err();
         assert!(twice.contains("2 are listed twice"), "{twice}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 
 use crate::context::Context;
-use crate::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
+use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu, gpu::Gpu};
 use crate::dtype::DType;
 use crate::op::{Backward, Gradients, Op, run};
 use crate::value::{Spec, Value};
@@ -132,6 +132,14 @@ pub fn contexts() -> Vec<Rc<Context>> {
         devices
     });
     devices.iter().map(|d| Context::new(d.profile.clone(), Sink::Thread(d.clone()))).collect()
+}
+
+/// The gpu, and the gpu as if it had no subgroups: all forms of kernels that it can be given. None where tests have
+/// no gpu.
+pub fn gpu_contexts() -> Vec<Rc<Context>> {
+    let Some(gpu) = contexts().into_iter().find(|cx| cx.profile.kind == Kind::Gpu) else { return Vec::new() };
+    let plain = Context::new(Profile { subgroup: 0, ..gpu.profile.clone() }, gpu.sink());
+    vec![gpu, plain]
 }
 
 /// Largest difference that rounding explains, relative to the tensor's largest value: a few

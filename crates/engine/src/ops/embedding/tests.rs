@@ -33,7 +33,7 @@ fn equals_the_plain_form() {
 }
 
 every_form! {
-    kernels::lookup::KERNELS;
+    kernels::embedding::KERNELS;
     fn weights_are_read_as_they_are_stored() {
         for op in BOTH {
             for dtype in [DType::F32, DType::F16, DType::BF16] {

@@ -59,27 +59,6 @@ pub fn backward(l: &NativeLaunch) {
     keys(l, Some(&d_q), [10, 11], l.write(12));
 }
 
-/// The gradients of K and V.
-pub fn backward_kv(l: &NativeLaunch) {
-    let g = Geometry::of(l);
-    // Never planned for this device, so this scratch is not the pool's.
-    let mut parts = vec![0.0; g.parts()];
-    keys(l, None, [9, 10], &mut parts);
-}
-
-/// The gradient of Q.
-pub fn backward_q(l: &NativeLaunch) {
-    let g = Geometry::of(l);
-    let inputs = Inputs::of(l);
-    let d_q = Shared::new(l.write::<f32>(9));
-    let blocks = g.blocks();
-    each_task(l.threads, g.batch * g.kv_heads * blocks, |task| {
-        let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
-        let block = blocks - 1 - task % blocks;
-        run(&g, &inputs, [b, head], [block, block + 1], Some(&d_q), None);
-    });
-}
-
 fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &mut [f32]) {
     let g = Geometry::of(l);
     let inputs = Inputs::of(l);

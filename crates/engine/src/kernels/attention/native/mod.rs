@@ -25,7 +25,7 @@ mod decode;
 mod forward;
 pub(super) mod simd;
 
-pub use backward::{backward, backward_kv, backward_q, delta};
+pub use backward::{backward, delta};
 pub use forward::forward;
 
 use std::cell::RefCell;

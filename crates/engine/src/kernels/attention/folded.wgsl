@@ -1,0 +1,20 @@
+// Labels of backward: those of keys in one binding, those of queries with their log-sum-exp.
+fn label_step() -> u32 { return select(1u, 2u, (p.flags & (SEGMENTS | MASK)) == (SEGMENTS | MASK)); }
+fn key_label(b: u32, key: u32) -> i32 {
+  if (p.flags & SEGMENTS) == 0u { return 0; }
+  return load_labels(b * p.segment_batch + key * label_step());
+}
+fn key_hidden(b: u32, key: u32) -> bool {
+  if (p.flags & MASK) == 0u { return false; }
+  return load_labels(b * p.mask_batch + (key + 1u) * label_step() - 1u) == 0;
+}
+fn lse_of(at: u32) -> f32 { return bitcast<f32>(load_rows(at * 3u)); }
+fn delta_of(at: u32) -> f32 { return bitcast<f32>(load_rows(at * 3u + 1u)); }
+fn label_of(at: u32) -> i32 { return load_rows(at * 3u + 2u); }
+
+// e^(s − lse) where it is seen; NaN for NaN, which exp does not promise.
+fn weights(s: vec4<f32>, lse: vec4<f32>, seen: vec4<bool>) -> vec4<f32> {
+  let off = s - lse;
+  let w = select(exp(off), vec4<f32>(nan()), nans4(off) | nans4(s) | nans4(lse));
+  return select(vec4<f32>(), w, seen);
+}

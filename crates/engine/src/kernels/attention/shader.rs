@@ -1,0 +1,354 @@
+//! The shaders' text. A line of WGSL that names `$i` is written once a row of an invocation's tile, one that
+//! names `$c` once a vector of its sums: what an invocation holds is in variables, not in arrays, which not
+//! every driver keeps in registers.
+
+use std::fmt::Write;
+
+use super::geometry::DIM;
+use crate::kernel::{Access, Params};
+use crate::kernels::elementwise::wide;
+
+/// Head sizes that shaders are compiled for; smaller ones are padded.
+pub const CLASSES: [usize; 4] = [32, 64, 128, DIM];
+
+/// The class of a head size.
+fn class_of(dim: usize) -> usize {
+    CLASSES.iter().position(|c| dim <= *c).expect("validated by the operation")
+}
+
+/// A form of a kernel that works by tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    class: usize,
+    pub threads: usize,
+    /// Rows are read by vectors of four.
+    vectors: bool,
+    /// Rows' maxima and sums go through subgroups.
+    subgroups: bool,
+}
+
+/// Invocations of the larger tile and of the smaller one, which takes half as many own rows.
+pub const LARGE: usize = 128;
+pub const SMALL: usize = 64;
+
+impl Form {
+    /// What is read by single elements has one tile, and no form for subgroups.
+    pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Form {
+        let class = class_of(dim);
+        match vectors {
+            true => Form { class, threads, vectors, subgroups },
+            false => Form { class, threads: SMALL, vectors, subgroups: false },
+        }
+    }
+
+    /// Every form; those for subgroups where a kernel has them.
+    pub fn all(subgroups: bool) -> Vec<Form> {
+        let mut all = Vec::new();
+        for dim in CLASSES {
+            all.push(Form::new(dim, SMALL, false, false));
+            for threads in [SMALL, LARGE] {
+                all.push(Form::new(dim, threads, true, false));
+                if subgroups {
+                    all.push(Form::new(dim, threads, true, true));
+                }
+            }
+        }
+        all
+    }
+
+    pub fn params(self) -> Params {
+        [self.class, self.threads, self.vectors as usize, self.subgroups as usize].map(|v| v as u32)
+    }
+
+    pub fn of(params: Params) -> Form {
+        let [class, threads, vectors, subgroups] = params.map(|v| v as usize);
+        Form { class, threads, vectors: vectors == 1, subgroups: subgroups == 1 }
+    }
+}
+
+/// How a form cuts its rows: an invocation has `rows` own rows and 4 passing ones; `across` invocations share a row.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    dim: usize,
+    threads: usize,
+    across: usize,
+    rows: usize,
+}
+
+/// Invocations of a row of scores where own rows are queries: a subgroup has as many at least, or its form is not
+/// taken.
+pub const ACROSS: usize = 8;
+/// Vectors of a row that scores take at a time.
+const SLICE: usize = 8;
+/// Vectors that weights and the rows that they are summed with may take of workgroup memory.
+const STREAMED: usize = 864;
+
+impl Tile {
+    /// Own rows are queries.
+    pub fn of_queries(form: Form) -> Tile {
+        let rows = [4, 4, 4, 2][form.class];
+        Tile { dim: CLASSES[form.class], threads: form.threads, across: ACROSS, rows }
+    }
+
+    /// Own rows are keys, with two sums each.
+    pub fn of_keys(form: Form) -> Tile {
+        let [across, rows] = [[8, 4], [8, 4], [16, 4], [16, 2]][form.class];
+        Tile { dim: CLASSES[form.class], threads: form.threads, across, rows }
+    }
+
+    /// Own rows of a workgroup.
+    pub fn own(&self) -> usize {
+        self.threads / self.across * self.rows
+    }
+
+    fn passing(&self) -> usize {
+        4 * self.across
+    }
+
+    /// Vectors of sums that an invocation has of each row.
+    fn columns(&self) -> usize {
+        self.dim / 4 / self.across
+    }
+
+    fn weights(&self) -> usize {
+        self.own() * (self.across + 1)
+    }
+
+    /// Passing rows that are summed at a time.
+    fn keys(&self) -> usize {
+        let fits = |keys: &usize| self.weights() + keys * self.dim / 4 <= STREAMED;
+        [32, 16, 8, 4].into_iter().filter(|keys| *keys <= self.passing()).find(fits).expect("the least fits")
+    }
+
+    /// Vectors of workgroup memory.
+    fn pool(&self) -> usize {
+        let slices = (self.own() + self.passing()) * (SLICE + 1);
+        let summed = self.weights() + (self.keys() * self.dim / 4).max(self.threads);
+        slices.max(summed)
+    }
+
+    fn constants(&self) -> String {
+        format!(
+            "const DIM = {}u;\nconst TX = {}u;\nconst RM = {}u;\nconst CC = {}u;\nconst KEYS = {}u;\nconst POOL = {}u;\n",
+            self.dim,
+            self.across,
+            self.rows,
+            self.columns(),
+            self.keys(),
+            self.pool()
+        )
+    }
+
+    /// A line for each row and vector that it names.
+    fn unrolled(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len() * 4);
+        for line in text.lines() {
+            let rows = if line.contains("$i") { self.rows } else { 1 };
+            let columns = if line.contains("$c") { self.columns() } else { 1 };
+            for (i, c) in (0..rows).flat_map(|i| (0..columns).map(move |c| (i, c))) {
+                writeln!(out, "{}", line.replace("$i", &i.to_string()).replace("$c", &c.to_string()))
+                    .unwrap();
+            }
+        }
+        out
+    }
+
+    /// `text` for each row, `rest` for rows that there are not.
+    fn list(&self, text: &str, rest: Option<&str>) -> String {
+        let of = |i: usize| match (i < self.rows, rest) {
+            (true, _) => Some(text.replace("$i", &i.to_string())),
+            (false, rest) => rest.map(String::from),
+        };
+        (0..4).filter_map(of).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The product of own rows of `a` and passing ones of `b`.
+    fn scores(&self, a: &str, b: &str) -> String {
+        include_str!("scores.wgsl")
+            .replace("scores_A_B", &format!("scores_{a}_{b}"))
+            .replace("A4(", &format!("{a}4("))
+            .replace("B4(", &format!("{b}4("))
+            .replace("SCORE_LIST", &self.list("s$i", None))
+    }
+}
+
+/// Adds weights times passing rows of `b` to `sum`; where it is `careful`, what a row does not see is not looked at if
+/// any of it is not finite.
+fn sums(sum: &str, b: &str, careful: bool) -> String {
+    let apart = "      } else {
+        for (var n = taken; n < taken + KEYS; n += 1u) {
+          let x$c = pool[STREAM + (n - taken) * D4 + tx + $cu * TX];
+          let w$i = pool[(ty * RM + $iu) * SCORE_ROW + n / 4u][n % 4u];
+          if sees(sight$i, n) { SUM$i_$c = fma(vec4<f32>(w$i), x$c, SUM$i_$c); }
+        }
+      }";
+    let [check, finite, apart] = match careful {
+        true => [
+            "        if infinite(v) { atomicStore(&unsound, 1u); }",
+            "      if atomicLoad(&unsound) == 0u {",
+            apart,
+        ],
+        false => ["", "      {", "      }"],
+    };
+    include_str!("sums.wgsl")
+        .replace("CHECK", check)
+        .replace("FINITE", finite)
+        .replace("APART", apart)
+        .replace("SUM", sum)
+        .replace("B4(", &format!("{b}4("))
+}
+
+/// What loads vector `c` of a row that starts at `place` (and puts one, where it is written; and adds one, where an
+/// earlier window has), filled up with zeros.
+fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool) -> String {
+    let mut out = String::new();
+    for name in names {
+        let index = bindings.iter().position(|(n, _)| n == name).expect("a binding of the kernel");
+        let written = bindings[index].1 != Access::Read;
+        let scaled = if *name == "q" { "v * p.scale" } else { "v" };
+        let (load, store) = match vectors {
+            true => {
+                out += &wide::vectors(name, index, written);
+                (
+                    format!("v = load4_{name}((place >> 2u) + c);"),
+                    format!("store4_{name}((place >> 2u) + c, v);"),
+                )
+            }
+            false => (
+                format!(
+                    "for (var k = 0u; k < 4u; k += 1u) {{ if 4u * c + k < p.dim {{ v[k] = load_{name}(place + 4u * c + k); }} }}"
+                ),
+                format!(
+                    "for (var k = 0u; k < 4u; k += 1u) {{ if 4u * c + k < p.dim {{ store_{name}(place + 4u * c + k, v[k]); }} }}"
+                ),
+            ),
+        };
+        writeln!(
+            out,
+            "fn {name}4(place: u32, c: u32) -> vec4<f32> {{
+  var v = vec4<f32>();
+  if place == NOWHERE || 4u * c >= p.dim {{ return v; }}
+  {load}
+  return {scaled};
+}}"
+        )
+        .unwrap();
+        if written {
+            writeln!(
+                out,
+                "fn put_{name}(place: u32, c: u32, v: vec4<f32>) {{
+  if 4u * c >= p.dim {{ return; }}
+  {store}
+}}
+fn add_{name}(place: u32, c: u32, v: vec4<f32>) {{
+  if p.first == 1u {{ put_{name}(place, c, v); }} else {{ put_{name}(place, c, {name}4(place, c) + v); }}
+}}"
+            )
+            .unwrap();
+        }
+    }
+    out
+}
+
+fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -> String {
+    let reductions = match form.subgroups {
+        true => include_str!("subgroups.wgsl"),
+        false => include_str!("shared.wgsl"),
+    };
+    let scores = "struct Scores {\n  s$i: vec4<f32>,\n}\n";
+    let text = [
+        &tile.constants(),
+        include_str!("sight.wgsl"),
+        labels,
+        include_str!("tile.wgsl"),
+        scores,
+        reductions,
+        &accessors,
+        body,
+    ];
+    tile.unrolled(&text.concat())
+}
+
+pub fn forward(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let form = Form::of(params);
+    let tile = Tile::of_queries(form);
+    let body = tile.scores("q", "k")
+        + &include_str!("forward.wgsl")
+            .replace("SUMS\n", &sums("o", "v", true))
+            .replace("LARGEST_LIST", &tile.list("largest(s$i)", Some("0.0")))
+            .replace("SUM_LIST", &tile.list("sum$i", Some("0.0")));
+    let accessors = accessors(bindings, &["q", "k", "v", "o"], form.vectors);
+    tiled(&tile, form, include_str!("labels.wgsl"), accessors, &body)
+}
+
+pub fn backward_q(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let form = Form::of(params);
+    let tile = Tile::of_queries(form);
+    let body = tile.scores("q", "k")
+        + &tile.scores("d_o", "v")
+        + &include_str!("backward_q.wgsl").replace("SUMS\n", &sums("o", "k", false));
+    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_q"], form.vectors);
+    tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
+}
+
+pub fn backward_kv(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let form = Form::of(params);
+    let tile = Tile::of_keys(form);
+    let body = tile.scores("k", "q")
+        + &tile.scores("v", "d_o")
+        + &include_str!("backward_kv.wgsl")
+            .replace("SUMS_V\n", &sums("v", "d_o", false))
+            .replace("SUMS_K\n", &sums("k", "q", false));
+    let accessors = accessors(bindings, &["q", "k", "v", "d_o", "d_k", "d_v"], form.vectors);
+    tiled(&tile, form, include_str!("folded.wgsl"), accessors, &body)
+}
+
+/// Few query rows, read by vectors. `params` = [class].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decode {
+    class: usize,
+}
+
+impl Decode {
+    pub fn new(dim: usize) -> Decode {
+        Decode { class: class_of(dim) }
+    }
+
+    pub fn params(self) -> Params {
+        [self.class as u32, 0, 0, 0]
+    }
+
+    /// Query rows of a key/value head that it takes at most.
+    pub fn rows(self) -> usize {
+        [8, 8, 8, 4][self.class]
+    }
+}
+
+pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
+    let form = Decode { class: params[0] as usize };
+    let dim = CLASSES[form.class];
+    let rows = |text: &str| -> String {
+        (0..form.rows()).map(|r| text.replace("$r", &r.to_string())).collect::<Vec<_>>().join("\n")
+    };
+    // Rows of K that lie in workgroup memory at a time: 512 vectors.
+    let tile = (2048 / dim).min(64);
+    let body = include_str!("decode.wgsl")
+        .replace("DECLARE", &rows("  var o$r = vec4<f32>();"))
+        .replace("RESCALE", &rows("    o$r *= factors[$ru];"))
+        .replace(
+            "ADD",
+            &rows("      { let w = score[$ru * CHUNK + n]; if w >= 0.0 { o$r = fma(vec4<f32>(w), v, o$r); } }"),
+        )
+        .replace(
+            "FINISH",
+            &rows("  workgroupBarrier();\n  keys[lane] = o$r;\n  workgroupBarrier();\n  finish(block, part, $ru, lane);"),
+        );
+    [
+        &format!("const DIM = {dim}u;\nconst ROWS = {}u;\nconst TILE = {tile}u;\n", form.rows()),
+        include_str!("sight.wgsl"),
+        include_str!("labels.wgsl"),
+        &accessors(bindings, &["q", "k", "v", "o"], true),
+        &body,
+    ]
+    .concat()
+}

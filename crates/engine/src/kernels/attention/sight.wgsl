@@ -1,0 +1,64 @@
+// Who sees whom, and where rows stand.
+const CAUSAL = 1u;
+const SEGMENTS = 2u;
+const MASK = 4u;
+// What stands for a score that is hidden.
+const HIDDEN = -3.4e38;
+const FLOOR = -1.0e38;
+// A visible score never looks hidden.
+const LOWEST = -3.3e38;
+// Where a row past the end starts, and where a key stands that none sees.
+const NOWHERE = 0xffffffffu;
+
+// What a workgroup is at: `OWN` of `count` rows from `first` to `last`, of one batch row and key/value head.
+struct Block { b: u32, head: u32, first: u32, last: u32 }
+fn block_of(group: u32, count: u32, own: u32) -> Block {
+  let blocks = (count + own - 1u) / own;
+  let first = group % blocks * own;
+  return Block(group / blocks / p.kv_heads, (group / blocks) % p.kv_heads, first, min(first + own, count) - 1u);
+}
+
+// Where query row `row` = (t, g) starts in q and what has its layout, its log-sum-exp, and key `key` in k.
+fn query_place(block: Block, row: u32, end: u32) -> u32 {
+  if row >= end { return NOWHERE; }
+  let head = block.head * p.group + row % p.group;
+  return block.b * p.q_batch + (row / p.group) * p.q_row + head * p.dim;
+}
+fn lse_at(block: Block, row: u32) -> u32 {
+  let head = block.head * p.group + row % p.group;
+  return block.b * p.lse_batch + (row / p.group) * p.lse_row + head;
+}
+fn key_place(block: Block, key: u32, end: u32) -> u32 {
+  if key >= end { return NOWHERE; }
+  return block.b * p.kv_batch + key * p.kv_row + block.head * p.dim;
+}
+
+// A query sees the keys at positions `first` to `last` that have its label.
+struct Sight { first: u32, last: u32, label: i32 }
+fn no_sight() -> Sight { return Sight(1u, 0u, 0); }
+fn sight_at(t: u32, label: i32) -> Sight {
+  if (p.flags & CAUSAL) == 0u { return Sight(0u, NOWHERE - 1u, label); }
+  let end = p.query_at + t + 1u;
+  return Sight(end - min(end, p.window), end - 1u, label);
+}
+// The position of a key, or nowhere.
+fn position(block: Block, key: u32, end: u32) -> u32 {
+  if key >= end || key_hidden(block.b, key) { return NOWHERE; }
+  return p.key_at + key;
+}
+
+// Keys of this window that row t sees by position.
+fn first_key(t: u32) -> u32 {
+  if (p.flags & CAUSAL) == 0u { return 0u; }
+  let end = p.query_at + t + 1u;
+  let begin = end - min(end, p.window);
+  return min(begin - min(begin, p.key_at), p.keys);
+}
+fn end_key(t: u32) -> u32 {
+  if (p.flags & CAUSAL) == 0u { return p.keys; }
+  let end = p.query_at + t + 1u;
+  return min(end - min(end, p.key_at), p.keys);
+}
+
+fn nans4(v: vec4<f32>) -> vec4<bool> { return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u); }
+fn across(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
