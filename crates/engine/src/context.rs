@@ -17,11 +17,13 @@ use crate::device::{Kind, Profile, Sink};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
+use crate::kernel::Params;
 use crate::mapped_file::MappedFile;
 use crate::pool::Pool;
 use crate::recording::{BufferId, CancelToken, Command, Launch, Recording, Reply};
 use crate::shape::Shape;
 use crate::trace::{Pass, Trace, Tracer};
+use crate::tune::Class;
 use crate::value::{Lies, Storage, Value};
 
 /// Commands that may wait before they go to the device by themselves.
@@ -382,6 +384,20 @@ impl Context {
         self.tracer.leave(entered);
         self.push(Command::Note(self.tracer.note()));
         appended
+    }
+
+    /// Of forms that give the same bits, the fastest on this device as far as that is known; the first else. `class`
+    /// is asked for where it matters.
+    pub fn tuned<F: Copy>(
+        &self,
+        class: impl FnOnce() -> Class,
+        forms: &[F],
+        params: impl Fn(&F) -> Params,
+    ) -> F {
+        match self.sink.table() {
+            Some(table) if forms.len() > 1 => forms[table.choose(class(), forms.iter().map(&params))],
+            _ => forms[0],
+        }
     }
 
     /// Launches recorded so far.

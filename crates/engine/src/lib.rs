@@ -21,4 +21,5 @@ pub mod shape;
 pub mod simd;
 pub mod tape;
 pub mod trace;
+pub mod tune;
 pub mod value;

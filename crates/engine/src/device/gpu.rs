@@ -15,8 +15,10 @@ mod submit;
 mod tests;
 mod timing;
 mod transfer;
+mod trials;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use adapter::{AdapterInfo, AdapterKind, adapters, profile_of};
@@ -26,12 +28,14 @@ use pipeline::Pipelines;
 use read::Pending;
 use submit::Submitter;
 use transfer::Staging;
+use trials::Trials;
 
 use super::{Profile, Runner};
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::recording::{BufferId, Command, Range};
 use crate::trace::Note;
+use crate::tune::{Owner, Setting, Store, Table};
 
 /// The scratch buffer that copies go through; the next ones serve the bindings of a launch.
 const SCRATCH_OF_COPIES: usize = 0;
@@ -61,6 +65,7 @@ pub struct Gpu {
     binding_limit: u64,
     limits: wgpu::Limits,
     faults: Faults,
+    trials: Option<Trials>,
     device: wgpu::Device,
 }
 
@@ -68,10 +73,10 @@ impl Gpu {
     /// Opens the GPU of that number in `adapters()`, or the first that can be used (a software
     /// one last). Call it on the device's thread, from `Device::start`.
     ///
-    /// `LOWRANK_SHADER_CHECKS=1` has shaders check their indices.
+    /// `LOWRANK_SHADER_CHECKS=1` has shaders check their indices, `LOWRANK_TUNE` decides whether forms are tried.
     ///
     /// # Errors
-    /// `ERR_NO_GPU` with the list of adapters, when there is none such.
+    /// `ERR_NO_GPU` with the list of adapters, when there is none such; `ERR_OPTION` for another `LOWRANK_TUNE`.
     pub fn open(index: Option<usize>) -> Result<(Profile, Gpu)> {
         Self::open_with(index, None)
     }
@@ -80,9 +85,31 @@ impl Gpu {
     /// test windows on small tensors. Without one `LOWRANK_BINDING_LIMIT` is looked at.
     ///
     /// # Errors
-    /// `ERR_NO_GPU` with the list of adapters, when there is none such.
+    /// As `open`'s.
     pub fn open_with(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu)> {
+        let setting = Setting::of_environment()?;
+        let (profile, mut gpu, owner) = Self::untuned(index, binding_limit)?;
+        if setting != Setting::Off {
+            gpu.tune_by(&profile, setting.tunes(profile.software), Store::of(owner));
+        }
+        Ok((profile, gpu))
+    }
+
+    /// Has forms tried: those that runs meet, where `background`, and those that are asked for.
+    fn tune_by(&mut self, profile: &Profile, background: bool, store: Option<Store>) {
+        let device = format!("{} ({})", profile.name, profile.backend);
+        let table = Arc::new(Table::new(device, background, store));
+        self.trials = Some(Trials::new(profile.clone(), table));
+    }
+
+    /// A GPU that tries no forms, and whose what is kept of them would be.
+    fn untuned(index: Option<usize>, binding_limit: Option<u64>) -> Result<(Profile, Gpu, Owner)> {
         let (profile, adapter) = adapter::choose(index, binding_limit)?;
+        let owner = Owner {
+            adapter: format!("{} {}", profile.name, profile.backend),
+            driver: adapter::driver_of(&adapter.get_info()),
+            package: env!("CARGO_PKG_VERSION").into(),
+        };
         let optional =
             wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
         let limits = adapter.limits();
@@ -115,9 +142,10 @@ impl Gpu {
             binding_limit: profile.binding_limit,
             limits,
             faults,
+            trials: None,
             device,
         };
-        Ok((profile, gpu))
+        Ok((profile, gpu, owner))
     }
 
     fn execute(&mut self, command: Command) -> Result<()> {
@@ -274,6 +302,14 @@ impl Runner for Gpu {
 
     fn rest(&mut self) -> Result<()> {
         self.give_back()
+    }
+
+    fn table(&self) -> Option<Arc<Table>> {
+        self.trials.as_ref().map(|trials| trials.table.clone())
+    }
+
+    fn tune(&mut self) -> Result<bool> {
+        self.try_forms()
     }
 
     fn idle(&mut self) -> Result<bool> {

@@ -11,6 +11,7 @@ pub mod registry;
 mod tests;
 
 use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -23,6 +24,7 @@ use poisoned::Poisoned;
 
 use crate::recording::{CancelToken, Command, Recording};
 use crate::trace::Note;
+use crate::tune::{Class, Family, Outcome, Table};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -83,6 +85,17 @@ pub trait Runner {
     fn rest(&mut self) -> Result<()> {
         Ok(())
     }
+    /// What its thread and those who record for it share of the forms that it tries.
+    fn table(&self) -> Option<Arc<Table>> {
+        None
+    }
+    /// Called between recordings, and when there is nothing to do: a submission at most of the device's own, to find
+    /// out what is fast.
+    ///
+    /// Returns whether it wants to be called again.
+    fn tune(&mut self) -> Result<bool> {
+        Ok(false)
+    }
     /// Whose the commands that follow are: what they take is told there. `None` where nobody asks.
     fn note(&mut self, _note: Option<Note>) {}
 }
@@ -113,6 +126,8 @@ pub enum Sink {
     Thread(Arc<Device>),
     /// Nothing runs.
     Meta,
+    /// Commands are kept, for whoever runs them himself.
+    Kept(Arc<Mutex<Vec<Command>>>),
 }
 
 impl Sink {
@@ -120,6 +135,17 @@ impl Sink {
         match self {
             Sink::Thread(device) => device.send(recording),
             Sink::Meta => {}
+            Sink::Kept(kept) => {
+                kept.lock().unwrap_or_else(|e| e.into_inner()).extend(recording.commands);
+            }
+        }
+    }
+
+    /// What is known of the device's forms, where it tries any.
+    pub fn table(&self) -> Option<&Table> {
+        match self {
+            Sink::Thread(device) => device.table.as_deref(),
+            Sink::Meta | Sink::Kept(_) => None,
         }
     }
 
@@ -127,7 +153,7 @@ impl Sink {
     pub fn list(&self, commands: usize) -> Vec<Command> {
         let emptied = match self {
             Sink::Thread(device) => device.emptied.lock().unwrap_or_else(|e| e.into_inner()).pop(),
-            Sink::Meta => None,
+            Sink::Meta | Sink::Kept(_) => None,
         };
         let mut list = emptied.unwrap_or_default();
         list.reserve(commands);
@@ -138,9 +164,20 @@ impl Sink {
     pub fn is_idle(&self) -> bool {
         match self {
             Sink::Thread(device) => device.waiting.load(Ordering::Relaxed) == 0,
-            Sink::Meta => false,
+            Sink::Meta | Sink::Kept(_) => false,
         }
     }
+}
+
+/// What was found of a device's forms.
+pub struct Found {
+    /// Whether runs use it.
+    pub used: bool,
+    /// Where it is kept.
+    pub file: Option<PathBuf>,
+    pub outcomes: Vec<Outcome>,
+    /// Classes that could not be tried, and why.
+    pub failures: Vec<(Class, Error)>,
 }
 
 /// A device of the process, with its thread.
@@ -153,6 +190,8 @@ pub struct Device {
     waiting: Arc<AtomicUsize>,
     emptied: Emptied,
     listeners: Listeners,
+    /// What is known of its forms, where it tries any.
+    pub table: Option<Arc<Table>>,
 }
 
 impl Device {
@@ -161,7 +200,7 @@ impl Device {
         open: impl FnOnce() -> Result<(Profile, R)> + Send + 'static,
     ) -> Result<Arc<Device>> {
         let (sender, receiver) = channel::<Message>();
-        let (ready, opened) = channel::<Result<Profile>>();
+        let (ready, opened) = channel::<Result<(Profile, Option<Arc<Table>>)>>();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -176,7 +215,7 @@ impl Device {
                 let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
                 let mut runner = match opened {
                     Ok(Ok((profile, runner))) => {
-                        ready.send(Ok(profile)).ok();
+                        ready.send(Ok((profile, runner.table()))).ok();
                         runner
                     }
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
@@ -185,7 +224,7 @@ impl Device {
                 serve(&mut runner, &receiver, &stop, &sent, &used, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
-        let profile = opened.recv().unwrap_or_else(|_| {
+        let (profile, table) = opened.recv().unwrap_or_else(|_| {
             Err(Error::new(Code::DeviceLost, "the device's thread ended while opening"))
         })?;
         Ok(Arc::new(Device {
@@ -196,6 +235,7 @@ impl Device {
             waiting,
             emptied,
             listeners,
+            table,
         }))
     }
 
@@ -214,6 +254,27 @@ impl Device {
         let mut listeners = self.listeners.lock().unwrap_or_else(|e| e.into_inner());
         listeners.retain(|(owner, _)| !owner.is_cancelled());
         listeners.push((owner, rested));
+    }
+
+    /// Tries the usual classes of `families` now and waits for what is found; nothing of a device that tries no forms.
+    ///
+    /// # Errors
+    /// `ERR_DEVICE_LOST` where the device stops answering.
+    pub fn tune(&self, families: &[&'static Family]) -> Result<Option<Found>> {
+        let Some(table) = &self.table else { return Ok(None) };
+        let classes = |family: &&'static Family| {
+            let family = *family;
+            (family.usual)().into_iter().map(move |(words, forms)| (Class { family, words }, forms))
+        };
+        table.ask(families.iter().flat_map(classes));
+        // Wakes the thread.
+        self.send(Recording::default());
+        let (outcomes, failures) = table.wait(Duration::from_secs(60));
+        if !table.is_done() {
+            fail!(DeviceLost, "{}: trials of forms came to no end", self.profile.name);
+        }
+        let file = table.file().map(Path::to_path_buf);
+        Ok(Some(Found { used: table.is_background(), file, outcomes, failures }))
     }
 
     /// Cancels what waits and joins the thread; gives up after `patience`.
@@ -261,6 +322,9 @@ fn serve(
             Some(message) => message,
             None => {
                 if guarded(&mut latched, || runner.idle()).unwrap_or(false) {
+                    continue;
+                }
+                if latched.is_none() && guarded(&mut latched, || runner.tune()).unwrap_or(false) {
                     continue;
                 }
                 match receiver.recv_timeout(REST) {
@@ -320,6 +384,9 @@ fn serve(
             }
         }
         waiting.fetch_sub(1, Ordering::Relaxed);
+        if latched.is_none() {
+            guarded(&mut latched, || runner.tune());
+        }
         let mut emptied = emptied.lock().unwrap_or_else(|e| e.into_inner());
         if emptied.len() < EMPTIED {
             emptied.push(commands);

@@ -56,5 +56,8 @@ pub fn all() -> Vec<&'static Kernel> {
     families.concat()
 }
 
+/// Every family whose forms are tried on the device.
+pub const TUNED: &[&crate::tune::Family] = &[&gemm::tuned::FAMILY];
+
 #[cfg(test)]
 mod tests;

@@ -161,6 +161,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
     let subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
     // No feature that a device is asked for: a driver has it or has not.
     let downlevel = adapter.get_downlevel_capabilities().flags;
+    let driver = driver_of(&info);
     let backend = match info.backend {
         wgpu::Backend::Vulkan => "Vulkan",
         wgpu::Backend::Metal => "Metal",
@@ -179,7 +180,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
             wgpu::DeviceType::Cpu => AdapterKind::Software,
             wgpu::DeviceType::Other => AdapterKind::Other,
         },
-        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        driver,
         memory: memory_of(adapter).unwrap_or(u64::MAX / 2),
         // A range that starts between two aligned offsets is bound from the one before it.
         binding_limit: (limits.max_storage_buffer_binding_size & !3)
@@ -189,6 +190,11 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         f16: downlevel.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
         lacks,
     }
+}
+
+/// A driver and its version, as far as the backend tells them.
+pub(super) fn driver_of(info: &wgpu::AdapterInfo) -> String {
+    format!("{} {}", info.driver, info.driver_info).trim().into()
 }
 
 /// Bytes of the largest heap on the GPU itself.

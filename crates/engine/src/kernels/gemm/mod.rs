@@ -8,11 +8,14 @@
 //! Processor: a loop nest of our own (native/).
 
 pub(in crate::kernels) mod native;
+mod plan;
 pub(in crate::kernels) mod shader;
 #[cfg(test)]
 mod tests;
 mod together;
+pub(crate) mod tuned;
 
+use plan::candidates;
 use shader::Form;
 pub use together::{dense_together, goes_together};
 
@@ -216,29 +219,6 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
         .collect()
 }
 
-/// How a product is laid out on a GPU. Forms that sum in another order are chosen by shape alone.
-fn form(g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
-    if g.m <= 8 && g.k >= 64 && b.row == 1 && a.column == 1 {
-        return Form::Dots {
-            rows: if g.m > 4 {
-                8
-            } else if g.m > 1 {
-                4
-            } else {
-                1
-            },
-        };
-    }
-    // Large tiles read least, as long as they still fill the GPU.
-    let tiles = g.batch * g.m.div_ceil(128) * g.n.div_ceil(128);
-    match (g.m, g.n) {
-        (..=16, _) => Form::Tile { rows: 1, columns: 4 },
-        (_, ..=16) => Form::Tile { rows: 4, columns: 1 },
-        _ if tiles >= 64 => Form::Tile { rows: 8, columns: 8 },
-        _ => Form::Tile { rows: 4, columns: 4 },
-    }
-}
-
 /// Appends C = α·A·B + bias, or C += that. C's columns are neighbours; `bias` has N elements.
 pub fn gemm(cx: &Rc<Context>, g: Gemm, a: Matrix, b: Matrix, bias: Option<&Value>, c: Matrix) -> Result<()> {
     gemm_with(cx, g, a, b, bias, None, c)
@@ -258,19 +238,24 @@ pub fn gemm_with(
     debug_assert!(c.column == 1, "the columns of a product are neighbours");
     debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
-    let form = form(&g, &a, &b);
+    let forms = candidates(&g, &a, &b);
     let limit = cx.profile.binding_limit.saturating_sub(256);
+    let whole = |factor: &Matrix| factor.value.bytes() as u64 <= limit;
     let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
     // Dot products are summed in another order.
     let dots = |form: Form| matches!(form, Form::Dots { .. });
     let together = |s: &Segment| {
-        let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
-        let alone = self::form(&more(s), &s.a, &s.b);
-        fits && g.k > 0 && s.k > 0 && !dots(form) && !dots(alone)
+        let alone = candidates(&more(s), &s.a, &s.b)[0];
+        whole(&s.a) && whole(&s.b) && g.k > 0 && s.k > 0 && !dots(forms[0]) && !dots(alone)
     };
     let (joined, apart) = match second {
         Some(s) if together(&s) => (Some(s), None),
         apart => (None, apart),
+    };
+    // Blocks of other sizes may cut what is too large to be bound elsewhere, and with it the sum.
+    let form = match whole(&a) && whole(&b) && whole(&c) {
+        true => cx.tuned(|| tuned::class(&g, &a, &b, joined.is_some()), &forms, |form| form.params()),
+        false => forms[0],
     };
     if g.k == 0 {
         empty_sum(cx, g, bias, c)?;

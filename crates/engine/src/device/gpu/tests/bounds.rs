@@ -59,16 +59,16 @@ fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
 }
 
 /// A GPU on the test's own thread.
-fn bare() -> Option<Gpu> {
+pub fn bare() -> Option<Gpu> {
     device(None)?;
     Some(Gpu::open_with(None, Some(u64::MAX)).unwrap().1)
 }
 
-fn settle_all(gpu: &mut Gpu) {
+pub fn settle_all(gpu: &mut Gpu) {
     while gpu.idle().unwrap() {}
 }
 
-fn made(gpu: &mut Gpu, n: usize) -> Range {
+pub fn made(gpu: &mut Gpu, n: usize) -> Range {
     let range = Range { buffer: BufferId::next(), offset: 0, bytes: 4 * n as u64, dtype: DType::F32 };
     gpu.run(Command::Create { buffer: range.buffer, bytes: range.bytes }).unwrap();
     range

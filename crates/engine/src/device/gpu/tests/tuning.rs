@@ -1,0 +1,209 @@
+//! Forms are tried on this adapter beside what is recorded for it. No time is asserted: a form that is to be the
+//! fastest does a thousandth of the work.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use super::*;
+use crate::error::Result;
+use crate::kernel::Params;
+use crate::kernels::gemm::{Gemm, Matrix, gemm, tuned};
+use crate::recording::CancelToken;
+use crate::tune::{Class, Extent, Family, Trial, Tuner, Verdict, Words, operand};
+
+/// x[i] · 2, after `params[0]` rounds that come to nothing; where `params[1]` is 1, each 77th element is off by a bit.
+static DOUBLE: Kernel = Kernel {
+    name: "test_double",
+    bindings: &[("x", Access::Read), ("y", Access::Write)],
+    scalars: || members_of(&[Scalar::U32("n")]),
+    twin: Twin::Gpu(|[rounds, wrong, refused, _]| {
+        let more = if refused == 1 { "no_such_function();" } else { "" };
+        format!(
+            "fn kernel(group: u32, lane: u32) {{
+               let i = group * THREADS + lane;
+               if i >= p.n {{ return; }}
+               var v = load_x(i);
+               for (var r = 0u; r < {rounds}u; r++) {{ v = fma(v, 0.5, f32(r)); }}
+               // Never: rounds of finite numbers are finite.
+               if is_nan(v) {{ store_y(i, v); return; }}
+               var y = 2.0 * load_x(i);
+               {more}
+               if {wrong}u == 1u && i % 77u == 76u {{ y = bitcast<f32>(bitcast<u32>(y) ^ 1u); }}
+               store_y(i, y);
+             }}"
+        )
+    }),
+    variants: Vec::new,
+};
+
+const SLOW: Params = [1000, 0, 0, 0];
+const WRONG: Params = [1, 1, 0, 0];
+const FAST: Params = [2, 0, 0, 0];
+/// A shader that no compiler takes.
+const REFUSED: Params = [0, 0, 1, 0];
+
+fn double(x: &Value, y: &Value, params: Params) {
+    let n = x.size();
+    x.context().launch(Launch {
+        kernel: &DOUBLE,
+        params,
+        bindings: [x.range(), y.range()].into_iter().collect(),
+        scalars: [n as u32].into_iter().collect(),
+        groups: (n as u32).div_ceil(64),
+        threads: 64,
+        work: 2000 * n as u64,
+    });
+}
+
+fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
+    let n = match extent {
+        Extent::Odd => 1001,
+        Extent::Within { work } => ((work / 2000) as usize).clamp(64, words[0] as usize),
+    };
+    let (x, y) = (operand(cx, [n], DType::F32, 1)?, operand(cx, [n], DType::F32, 2)?);
+    let output = y.clone();
+    let run = move |params: Params| {
+        double(&x, &y, params);
+        Ok(())
+    };
+    Ok(Trial { run: Box::new(run), output, work: 2000 * n as u64 })
+}
+
+static DOUBLES: Family = Family {
+    name: "double",
+    class: |words| words[0].to_string(),
+    form: |params| format!("{} rounds", params[0]),
+    trial,
+    usual: Vec::new,
+};
+
+fn class(n: usize) -> Class {
+    Class { family: &DOUBLES, words: [n as u32, 0, 0, 0, 0, 0, 0, 0] }
+}
+
+/// A device that tries what runs meet, though this GPU be one in software.
+fn tuned_device(folder: Option<&Path>) -> Option<Arc<Device>> {
+    device(None)?;
+    let folder = folder.map(Path::to_path_buf);
+    let open = move || {
+        let (profile, mut gpu, owner) = Gpu::untuned(None, Some(u64::MAX))?;
+        gpu.tune_by(&profile, true, folder.map(|folder| Store::within(&folder, owner)));
+        // A GPU in software beside other tests compiles for longer than trials are let take.
+        gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
+        Ok((profile, gpu))
+    };
+    Some(Device::start(open).unwrap())
+}
+
+/// What a device's table tells from now on.
+fn notices(device: &Device) -> Arc<Mutex<Vec<String>>> {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let into = told.clone();
+    let table = device.table.as_ref().unwrap();
+    table.on_notice(CancelToken::default(), Arc::new(move |text| into.lock().unwrap().push(text.into())));
+    told
+}
+
+#[test]
+fn the_fastest_right_form_is_found_beside_a_run() {
+    let folder = std::env::temp_dir().join(format!("lowrank-tuned-{}", std::process::id()));
+    let Some(device) = tuned_device(Some(&folder)) else { return };
+    let told = notices(&device);
+    let cx = context(&device);
+    let n = 1 << 14;
+    let (x, want) = (f32s(&cx, &ramp(n)), ramp(n).iter().map(|v| v * 2.0).collect::<Vec<_>>());
+    let forms = [SLOW, WRONG, FAST, REFUSED];
+    let mut used = Vec::new();
+    let since = Instant::now();
+    while used.last() != Some(&FAST) {
+        let form = cx.tuned(|| class(n), &forms, |form| *form);
+        assert!(form == SLOW || form == FAST, "{form:?}");
+        used.push(form);
+        let y = cx.empty([n], DType::F32).unwrap();
+        double(&x, &y, form);
+        // Whatever is tried meanwhile, what was recorded is run, and in its order.
+        assert!(read_f32(&y) == want);
+        assert!(since.elapsed() < Duration::from_secs(60), "{} steps and no choice", used.len());
+    }
+    assert_eq!(used[0], SLOW, "nothing was known at first");
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("1 rounds of double"), "{told:?}");
+    // The next process knows it, and tries nothing.
+    let next = context(&tuned_device(Some(&folder)).unwrap());
+    assert_eq!(next.tuned(|| class(n), &forms, |form| *form), FAST);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_a_trial_makes_goes_with_its_class() {
+    let Some(mut gpu) = bounds::bare() else { return };
+    let profile = profile_of(None, Some(u64::MAX)).unwrap();
+    gpu.tune_by(&profile, false, None);
+    let table = gpu.table().unwrap();
+    let made = |gpu: &Gpu| gpu.buffers.len() - gpu.scratch.iter().flatten().count();
+    let before = made(&gpu);
+    table.ask([(class(1 << 12), vec![SLOW, WRONG, FAST, REFUSED]), (class(77), vec![SLOW, FAST])]);
+    let mut most = 0;
+    while gpu.tune().unwrap() {
+        most = most.max(made(&gpu) - before);
+    }
+    assert_eq!((most, made(&gpu)), (2, before), "two operands, and none at the end");
+    let (outcomes, failures) = table.wait(Duration::ZERO);
+    assert!(failures.is_empty(), "{failures:?}");
+    let verdicts: Vec<_> = outcomes[0].forms.iter().map(|tried| &tried.verdict).collect();
+    assert!(matches!(verdicts[..], [Verdict::Sound, Verdict::Wrong, Verdict::Sound, Verdict::Refused(_)]));
+    assert_eq!(outcomes.iter().map(|outcome| outcome.chosen).collect::<Vec<_>>(), [FAST, FAST]);
+    // A shader that was refused leaves the GPU as it was.
+    let x = bounds::made(&mut gpu, 64);
+    gpu.run(Command::Zero { to: x }).unwrap();
+    bounds::settle_all(&mut gpu);
+}
+
+#[test]
+fn what_is_recorded_does_not_wait_for_all_that_is_tried() {
+    let Some(device) = tuned_device(None) else { return };
+    let cx = context(&device);
+    let table = device.table.as_ref().unwrap();
+    let x = f32s(&cx, &ramp(64));
+    table.ask((1..40).map(|i| (class(i << 10), vec![SLOW, FAST])));
+    (0..3).for_each(|_| assert_eq!(read_f32(&x), ramp(64)));
+    let meanwhile = table.wait(Duration::ZERO).0.len();
+    let after = table.wait(Duration::from_secs(60)).0.len();
+    assert_eq!(meanwhile + after, 39);
+    assert!(after > 20, "three answers came after {meanwhile} classes of 39");
+}
+
+/// Products as they are recorded, by a device that knows nothing and by one that tried their forms.
+#[test]
+fn products_keep_their_bits_whatever_was_chosen() {
+    let (Some(plain), Some(device)) = (device(None), tuned_device(None)) else { return };
+    let told = notices(&device);
+    let shapes =
+        [([130, 132, 64], true), ([260, 70, 36], false), ([6, 140, 72], true), ([40, 24, 520], false)];
+    let product = |cx: &Rc<Context>, ([m, n, k], trans_b): ([usize; 3], bool)| {
+        let a = operand(cx, [m * k], DType::F32, 1).unwrap();
+        let b = operand(cx, [n * k], DType::F32, 2).unwrap();
+        let c = cx.empty([m * n], DType::F32).unwrap();
+        let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+        gemm(cx, Gemm::new(m, n, k), Matrix::new(&a, k), right, None, Matrix::new(&c, n)).unwrap();
+        read(&c).unwrap()
+    };
+    let (plain, tuned) = (context(&plain), context(&device));
+    let want: Vec<_> = shapes.iter().map(|shape| product(&plain, *shape)).collect();
+    let before: Vec<_> = shapes.iter().map(|shape| product(&tuned, *shape)).collect();
+    assert!(before == want);
+    let (outcomes, failures) = device.table.as_ref().unwrap().wait(Duration::from_secs(60));
+    assert!(failures.is_empty(), "{failures:?}");
+    assert!(!outcomes.is_empty(), "no class of a product was tried");
+    for outcome in &outcomes {
+        assert_eq!(outcome.class.family.name, tuned::FAMILY.name);
+        let sound = outcome.forms.iter().all(|tried| tried.verdict != Verdict::Wrong);
+        assert!(sound, "{outcome:?}");
+        println!("{}: {}", outcome.class, (tuned::FAMILY.form)(outcome.chosen));
+    }
+    let after: Vec<_> = shapes.iter().map(|shape| product(&tuned, *shape)).collect();
+    assert!(after == want, "a choice changed bits");
+    assert!(told.lock().unwrap().is_empty());
+}

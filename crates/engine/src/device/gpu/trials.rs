@@ -1,0 +1,192 @@
+//! Trials of forms on this GPU, between what is recorded for it: on buffers of their own, which go with the class.
+
+use std::rc::Rc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::Gpu;
+use crate::context::Context;
+use crate::device::{Profile, Runner, Sink};
+use crate::error::Result;
+use crate::fail;
+use crate::kernel::Params;
+use crate::recording::Command;
+use crate::trace::{Mark, Note, Pass, Trace};
+use crate::tune::bench::{Bench, Load, Sample};
+use crate::tune::{Class, Extent, Table, Trial, Tuner, drawn};
+
+/// How long a trial's answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+const MARK: Mark = Mark { operation: "trial of forms", pass: Pass::Other };
+
+/// What trials need.
+pub struct Trials {
+    profile: Profile,
+    pub table: Arc<Table>,
+    pub(super) tuner: Tuner,
+    began: Instant,
+    /// Time that trials waited for what was recorded before them, which is none of theirs.
+    waited: Duration,
+    held: Option<Held>,
+}
+
+/// A problem that is there.
+struct Held {
+    class: Class,
+    extent: Extent,
+    trial: Trial,
+    kept: Arc<Mutex<Vec<Command>>>,
+    cx: Rc<Context>,
+}
+
+impl Held {
+    /// What its context recorded since the last call.
+    fn commands(&self) -> Vec<Command> {
+        self.cx.flush();
+        std::mem::take(&mut *self.kept.lock().unwrap_or_else(|e| e.into_inner()))
+    }
+}
+
+impl Trials {
+    pub fn new(profile: Profile, table: Arc<Table>) -> Trials {
+        let (began, waited) = (Instant::now(), Duration::ZERO);
+        Trials { profile, table, tuner: Tuner::default(), began, waited, held: None }
+    }
+
+    fn make(&self, class: &Class, extent: Extent) -> Result<Held> {
+        let kept = Arc::default();
+        let cx = Context::new(self.profile.clone(), Sink::Kept(Arc::clone(&kept)));
+        let trial = (class.family.trial)(&cx, &class.words, extent)?;
+        Ok(Held { class: *class, extent, trial, kept, cx })
+    }
+}
+
+impl Gpu {
+    /// Makes a submission of a trial, if one is due. Returns whether there is more to do.
+    pub(super) fn try_forms(&mut self) -> Result<bool> {
+        let Some(mut trials) = self.trials.take() else { return Ok(false) };
+        let (table, mut tuner) = (trials.table.clone(), std::mem::take(&mut trials.tuner));
+        let mut bench = OnGpu { gpu: self, trials: &mut trials };
+        let more = tuner.step(&mut bench, &table);
+        trials.tuner = tuner;
+        self.trials = Some(trials);
+        // Whatever went wrong out of band is the device's.
+        self.faults.check()?;
+        more
+    }
+}
+
+struct OnGpu<'a> {
+    gpu: &'a mut Gpu,
+    trials: &'a mut Trials,
+}
+
+impl OnGpu<'_> {
+    fn run(&mut self, commands: Vec<Command>) -> Result<()> {
+        commands.into_iter().try_for_each(|command| self.gpu.run(command))
+    }
+
+    /// The problem of a class, made where it is not there.
+    fn hold(&mut self, class: &Class, extent: Extent) -> Result<&Held> {
+        let there = self.trials.held.as_ref().is_some_and(|h| h.class == *class && h.extent == extent);
+        if !there {
+            self.done()?;
+            let held = self.trials.make(class, extent)?;
+            let commands = held.commands();
+            // Also where it is made in part, so that it is let go.
+            self.trials.held = Some(held);
+            self.run(commands)?;
+        }
+        self.held()
+    }
+
+    fn held(&self) -> Result<&Held> {
+        match &self.trials.held {
+            Some(held) => Ok(held),
+            None => fail!(Internal, "a trial of nothing"),
+        }
+    }
+
+    /// What a form writes over numbers of no meaning.
+    fn output(&mut self, form: Params) -> Result<Vec<u8>> {
+        let held = self.held()?;
+        let output = &held.trial.output;
+        held.cx.write(output, drawn(output.size(), output.dtype, 6));
+        (held.trial.run)(form)?;
+        let (send, receive) = channel();
+        held.cx.read(output, Box::new(move |bytes| drop(send.send(bytes))));
+        let commands = held.commands();
+        self.run(commands)?;
+        let since = Instant::now();
+        loop {
+            if let Ok(bytes) = receive.try_recv() {
+                return bytes;
+            }
+            self.gpu.idle()?;
+            if since.elapsed() > PATIENCE {
+                fail!(Internal, "a trial gave no answer for {PATIENCE:?}");
+            }
+        }
+    }
+
+    /// The time on the device that `trace` was told, once it was told of `count` passes.
+    fn told(&mut self, trace: &Trace, count: u64) -> Result<Duration> {
+        let since = Instant::now();
+        while (trace.events().len() as u64) < count {
+            self.gpu.submitter.poll()?;
+            if since.elapsed() > PATIENCE {
+                fail!(Internal, "a trial told no time for {PATIENCE:?}");
+            }
+            std::thread::yield_now();
+        }
+        Ok(trace.totals().iter().map(|(_, total)| total.device).sum())
+    }
+}
+
+impl Bench for OnGpu<'_> {
+    fn now(&self) -> Duration {
+        self.trials.began.elapsed().saturating_sub(self.trials.waited)
+    }
+
+    fn agree(&mut self, class: &Class, forms: [Params; 2]) -> Result<bool> {
+        self.hold(class, Extent::Odd)?;
+        let [first, other] = forms;
+        Ok(self.output(first)? == self.output(other)?)
+    }
+
+    fn time(&mut self, class: &Class, form: Params, load: Load) -> Result<Sample> {
+        self.hold(class, Extent::Within { work: load.work })?;
+        let since = Instant::now();
+        self.gpu.drain()?;
+        self.trials.waited += since.elapsed();
+        let held = self.held()?;
+        let work = held.trial.work;
+        for _ in 0..load.repeats {
+            (held.trial.run)(form)?;
+        }
+        let commands = held.commands();
+        let trace = Arc::new(Trace::default());
+        self.gpu.submitter.note(Some(Note { trace: trace.clone(), mark: MARK }));
+        let before = self.gpu.submitter.submitted();
+        let since = Instant::now();
+        let ran = self.run(commands).and_then(|()| self.gpu.drain());
+        let elapsed = since.elapsed();
+        self.gpu.submitter.note(None);
+        ran?;
+        let told = self.told(&trace, self.gpu.submitter.submitted() - before)?;
+        // Some drivers tell no time, or one that cannot be.
+        let took = if told.is_zero() || told > elapsed { elapsed } else { told };
+        Ok(Sample { took, work })
+    }
+
+    fn done(&mut self) -> Result<()> {
+        let Some(held) = self.trials.held.take() else { return Ok(()) };
+        let Held { trial, cx, kept, .. } = held;
+        drop(trial);
+        cx.trim();
+        cx.flush();
+        let commands = std::mem::take(&mut *kept.lock().unwrap_or_else(|e| e.into_inner()));
+        self.run(commands)
+    }
+}

@@ -1,0 +1,299 @@
+//! Products as the tuner knows them: their classes, and products of a class to try forms on.
+
+use std::rc::Rc;
+
+use super::plan::candidates;
+use super::shader::Form;
+use super::{Gemm, Matrix, Segment, parts};
+use crate::context::Context;
+use crate::device::{Sink, cpu};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::Params;
+use crate::tune::{BYTES, Class, Extent, Family, Trial, Words, operand, size_class};
+
+pub static FAMILY: Family = Family { name: "gemm", class: describe, form, trial, usual };
+
+/// Terms of the second segment in a trial.
+const RANK: usize = 16;
+
+/// What tells classes of products apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// Each by its class of sizes.
+    batch: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    /// Whether A's columns are neighbours, and B's.
+    a_rows: bool,
+    b_rows: bool,
+    /// Whether the matrices of a batch share B.
+    shares_b: bool,
+    b: DType,
+    /// Whether all sides are multiples of 4.
+    fours: bool,
+    /// Whether the sum has a second segment.
+    two: bool,
+}
+
+impl Shape {
+    fn words(self) -> Words {
+        let bits = [self.a_rows, self.b_rows, self.shares_b, self.fours, self.two];
+        let flags = bits.iter().rev().fold(0, |word, bit| word << 1 | *bit as u32);
+        let b = match self.b {
+            DType::F16 => 1,
+            DType::BF16 => 2,
+            DType::F32 | DType::I32 => 0,
+        };
+        [self.batch as u32, self.m as u32, self.n as u32, self.k as u32, flags, b, 0, 0]
+    }
+
+    fn of(words: &Words) -> Shape {
+        let [batch, m, n, k, flags, b, ..] = *words;
+        let bit = |at: u32| flags >> at & 1 == 1;
+        Shape {
+            batch: batch as usize,
+            m: m as usize,
+            n: n as usize,
+            k: k as usize,
+            a_rows: bit(0),
+            b_rows: bit(1),
+            shares_b: bit(2),
+            fours: bit(3),
+            two: bit(4),
+            b: [DType::F32, DType::F16, DType::BF16][b as usize % 3],
+        }
+    }
+
+    /// Elements of A, B and C.
+    fn elements(&self) -> u64 {
+        let [batch, m, n, k] = [self.batch, self.m, self.n, self.k].map(|v| v as u64);
+        batch * (m * k + m * n) + if self.shares_b { 1 } else { batch } * n * k
+    }
+
+    fn work(&self) -> u64 {
+        2 * (self.batch * self.m * self.n) as u64 * (self.k + if self.two { RANK } else { 0 }) as u64
+    }
+
+    /// A size of about half of `n`.
+    fn halved(n: usize) -> usize {
+        if n > 8 { (n / 2).next_multiple_of(4) } else { n.div_ceil(2) }
+    }
+
+    /// With sides that are multiples of 4, or surely not, as the class has them.
+    fn ended(self) -> Shape {
+        let odd = |n: usize| if self.fours || n < 4 { n } else { n - 1 };
+        Shape { m: odd(self.m), n: odd(self.n), k: odd(self.k), ..self }
+    }
+
+    fn made(self, extent: Extent) -> Shape {
+        let mut shape = self;
+        match extent {
+            // Past two blocks of the largest form, and past a few stages of the sum.
+            Extent::Odd => {
+                let Shape { batch, m, n, k, .. } = self;
+                shape = Shape { batch: batch.min(2), m: m.min(132), n: n.min(140), k: k.min(260), ..self };
+            }
+            Extent::Within { work } => {
+                while shape.work() > work.max(1) || 4 * shape.elements() > BYTES {
+                    let Shape { batch, m, n, k, .. } = &mut shape;
+                    // The sum's length last: its stages are what is timed.
+                    let largest = if *batch > 1 {
+                        batch
+                    } else if *m.max(n) > 128 || *k <= 64 {
+                        if *m >= *n { m } else { n }
+                    } else {
+                        k
+                    };
+                    let less = Shape::halved(*largest);
+                    if less >= *largest {
+                        break;
+                    }
+                    *largest = less;
+                }
+            }
+        }
+        shape.ended()
+    }
+}
+
+/// The class of a product.
+pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, two: bool) -> Class {
+    let side = |n: usize| size_class(n) as usize;
+    let shape = Shape {
+        batch: side(g.batch),
+        m: side(g.m),
+        n: side(g.n),
+        k: side(g.k),
+        a_rows: a.column == 1,
+        b_rows: b.column == 1,
+        shares_b: b.batch == 0,
+        b: b.value.dtype,
+        fours: [g.m, g.n, g.k].iter().all(|n| *n < 4 || n.is_multiple_of(4)),
+        two,
+    };
+    Class { family: &FAMILY, words: shape.words() }
+}
+
+fn describe(words: &Words) -> String {
+    let shape = Shape::of(words);
+    let Shape { batch, m, n, k, .. } = shape;
+    let mut said = if batch > 1 { format!("{batch} of ") } else { String::new() };
+    said += &format!("{m} x {n} x {k}");
+    said += if shape.two { " + r" } else { "" };
+    said += if shape.a_rows { ", A" } else { ", A^T" };
+    said += if shape.b_rows { " B" } else { " B^T" };
+    said += if batch > 1 && shape.shares_b { " (one)" } else { "" };
+    said += match shape.b {
+        DType::F16 => " f16",
+        DType::BF16 => " bf16",
+        DType::F32 | DType::I32 => " f32",
+    };
+    said + if shape.fours { "" } else { ", odd" }
+}
+
+fn form(params: Params) -> String {
+    match Form::all(false).into_iter().find(|form| form.params() == params) {
+        Some(Form::Tile { rows, columns }) => format!("tile {rows} x {columns}"),
+        Some(Form::Dots { rows }) => format!("dots {rows}"),
+        None => format!("{params:?}"),
+    }
+}
+
+fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
+    let shape = Shape::of(words).made(extent);
+    let Shape { batch, m, n, k, two, .. } = shape;
+    let b_batch = if shape.shares_b { 1 } else { batch };
+    let a = operand(cx, [batch * m * k], DType::F32, 1)?;
+    let b = operand(cx, [b_batch * n * k], shape.b, 2)?;
+    let more = match two {
+        true => Some([operand(cx, [m * RANK], DType::F32, 3)?, operand(cx, [n * RANK], DType::F32, 4)?]),
+        false => None,
+    };
+    let c = operand(cx, [batch * m * n], DType::F32, 5)?;
+    let (cx, output, work) = (cx.clone(), c.clone(), shape.work());
+    let run = move |params: Params| {
+        let Some(form) = Form::all(two).into_iter().find(|form| form.params() == params) else {
+            crate::fail!(Internal, "gemm: {params:?} is no form");
+        };
+        let factor_a = |value, k: usize| {
+            Matrix::new(value, if shape.a_rows { k } else { m }).transposed_if(!shape.a_rows)
+        };
+        let factor_b = |value, k: usize| {
+            Matrix::new(value, if shape.b_rows { n } else { k }).transposed_if(!shape.b_rows)
+        };
+        let left = factor_a(&a, k).batched(m * k);
+        let right = factor_b(&b, k).batched(if shape.shares_b { 0 } else { n * k });
+        let second = more.as_ref().map(|[a2, b2]| Segment {
+            a: Matrix::new(a2, RANK),
+            b: factor_b(b2, RANK),
+            k: RANK,
+            alpha: 2.0,
+        });
+        let g = Gemm::new(m, n, k).batch(batch);
+        parts(&cx, form, g, left, right, None, second, Matrix::new(&c, n).batched(m * n))
+    };
+    Ok(Trial { run: Box::new(run), output, work })
+}
+
+/// The products of a step of SmolLM2-135M, 4 x 512 tokens, rank 16 on all linears, and of its decoding.
+fn usual() -> Vec<(Words, Vec<Params>)> {
+    // Values that hold nothing: forms are chosen by shape.
+    let cx = Context::new(cpu::profile(1), Sink::Meta);
+    let (rows, rank) = (2048, RANK);
+    let layers = [(576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49_152)];
+    let mut found: Vec<(Words, Vec<Params>)> = Vec::new();
+    let mut product = |[m, n, k]: [usize; 3], [trans_a, trans_b]: [bool; 2], dtype: DType, two: bool| {
+        let (Ok(a), Ok(b)) = (cx.empty([m, k], DType::F32), cx.empty([n, k], dtype)) else { return };
+        let g = Gemm::new(m, n, k);
+        let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a);
+        let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+        let words = class(&g, &left, &right, two).words;
+        let forms: Vec<Params> = candidates(&g, &left, &right).iter().map(|form| form.params()).collect();
+        if forms.len() > 1 && found.iter().all(|(seen, _)| *seen != words) {
+            found.push((words, forms));
+        }
+    };
+    for dtype in [DType::F32, DType::F16] {
+        for (inputs, outputs) in layers {
+            // y = x·Wᵀ + h·Bᵀ, and the head's, which has no adapter; dX = dY·W; a token's.
+            product([rows, outputs, inputs], [false, true], dtype, outputs < 49_152);
+            product([rows, inputs, outputs], [false, false], dtype, false);
+            product([1, outputs, inputs], [false, true], dtype, false);
+        }
+    }
+    for (inputs, outputs) in &layers[..4] {
+        // h = x·Aᵀ, dH = dY·B, dB = dYᵀ·h, dA = dHᵀ·x.
+        product([rows, rank, *inputs], [false, true], DType::F32, false);
+        product([rows, rank, *outputs], [false, false], DType::F32, false);
+        product([*outputs, rank, rows], [true, false], DType::F32, false);
+        product([rank, *inputs, rows], [true, false], DType::F32, false);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Kind;
+    use crate::ops::checks::{contexts, read};
+
+    #[test]
+    fn a_class_is_its_words_and_its_name() {
+        let mut names = std::collections::HashSet::new();
+        for (words, forms) in usual() {
+            assert_eq!(Shape::of(&words).words(), words);
+            assert!(names.insert(describe(&words)), "{}", describe(&words));
+            assert!(forms.len() > 1);
+        }
+        assert!(names.len() > 20, "{names:?}");
+    }
+
+    /// A choice changes no bit.
+    #[test]
+    fn forms_that_stand_for_one_another_give_the_same_bits() {
+        let large = |cx: &Rc<Context>| cx.profile.kind == Kind::Gpu && cx.profile.binding_limit > 1 << 20;
+        for cx in contexts().into_iter().filter(large) {
+            for ([m, n, k], trans_b, dtype) in [
+                ([3, 70, 130], true, DType::F32),
+                ([8, 37, 65], true, DType::F16),
+                ([17, 130, 31], false, DType::F32),
+                ([70, 33, 65], true, DType::BF16),
+                ([133, 141, 259], true, DType::F32),
+                ([40, 24, 300], false, DType::F32),
+            ] {
+                let [a, b] = [(m, DType::F32, 1), (n, dtype, 2)]
+                    .map(|(side, dtype, seed)| operand(&cx, [side * k], dtype, seed).unwrap());
+                let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+                let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
+                let forms = candidates(&g, &left, &right);
+                assert!(forms.len() > 1, "{m} x {n} x {k}");
+                let made = forms.iter().map(|form| {
+                    let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
+                    parts(&cx, *form, g, left, right, None, None, Matrix::new(&c, n)).unwrap();
+                    read(&c).data
+                });
+                let made: Vec<_> = made.collect();
+                for (form, other) in forms.iter().zip(&made) {
+                    assert!(*other == made[0], "{form:?} for {:?} at {m} x {n} x {k}", forms[0]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_trial_is_as_small_as_asked() {
+        for (words, _) in usual() {
+            let whole = Shape::of(&words);
+            for work in [0, 1 << 20, 1 << 24, 1 << 34, u64::MAX] {
+                let made = whole.made(Extent::Within { work });
+                assert!(4 * made.elements() <= BYTES, "{made:?}");
+                let least = made.m <= 128 && made.n <= 128 && made.k <= 64;
+                assert!(made.work() <= work.max(1) || least, "{made:?} for {work}");
+            }
+            let odd = whole.made(Extent::Odd);
+            assert!(odd.m <= 132 && odd.n <= 140 && odd.k <= 260, "{odd:?}");
+        }
+    }
+}

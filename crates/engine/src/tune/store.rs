@@ -1,0 +1,118 @@
+//! The file of what was found: one for each adapter, driver and version of this package.
+//!
+//! It is a convenience and never a condition: what cannot be read is not there, what cannot be written is not kept. A
+//! file is written beside its place and renamed, over what another process put there meanwhile, whose classes it
+//! takes along; of two processes that do so in the same moment the later one's classes stay, and the other's are tried
+//! again some day.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::setting::folder;
+
+/// Raised whenever the file's form or the meaning of its names changes.
+const FORMAT: u32 = 1;
+/// Bytes of a file that are read at most.
+const LIMIT: u64 = 1 << 20;
+
+/// Names of forms by names of classes.
+pub type Forms = BTreeMap<String, String>;
+
+/// Whose results a file holds. Another driver or package may compile other code.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The GPU and its interface.
+    pub adapter: String,
+    pub driver: String,
+    /// The version of this package.
+    pub package: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: u32,
+    owner: Owner,
+    forms: Forms,
+}
+
+#[derive(Clone, Debug)]
+pub struct Store {
+    path: PathBuf,
+    owner: Owner,
+}
+
+impl Store {
+    /// In the folder that `keep_in` named; none where none was.
+    pub fn of(owner: Owner) -> Option<Store> {
+        Some(Store::within(&folder()?, owner))
+    }
+
+    pub fn within(folder: &Path, owner: Owner) -> Store {
+        let name = [&owner.adapter, &owner.driver, &owner.package].map(|part| plain(part)).join("-");
+        Store { path: folder.join(format!("{name}.json")), owner }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is kept; nothing of a file that is damaged, too large, of another format or of another owner.
+    pub fn read(&self) -> Forms {
+        self.found().unwrap_or_default()
+    }
+
+    fn found(&self) -> Option<Forms> {
+        // Opening a pipe would wait for whoever writes it.
+        let about = fs::metadata(&self.path).ok()?;
+        if !about.is_file() || about.len() > LIMIT {
+            return None;
+        }
+        let mut text = String::new();
+        fs::File::open(&self.path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
+        let file: File = serde_json::from_str(&text).ok()?;
+        (file.format == FORMAT && file.owner == self.owner).then_some(file.forms)
+    }
+
+    /// Adds `new` to what is kept. Where that fails, nothing is kept.
+    pub fn add(&self, new: &Forms) {
+        let mut forms = self.read();
+        forms.extend(new.clone());
+        let text = self.text(&forms).or_else(|| self.text(new));
+        let (Some(text), Some(folder)) = (text, self.path.parent()) else { return };
+        static WRITTEN: AtomicU64 = AtomicU64::new(0);
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let aside = folder.join(format!(".{}-{number}.part", std::process::id()));
+        let kept = fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&aside, text))
+            .and_then(|()| fs::rename(&aside, &self.path));
+        if kept.is_err() {
+            fs::remove_file(&aside).ok();
+        }
+    }
+
+    /// A file that would be read again.
+    fn text(&self, forms: &Forms) -> Option<String> {
+        let file = File { format: FORMAT, owner: self.owner.clone(), forms: forms.clone() };
+        serde_json::to_string_pretty(&file).ok().filter(|text| text.len() as u64 <= LIMIT)
+    }
+}
+
+/// A part of a file's name; two that come out alike are told apart by the file's owner.
+fn plain(text: &str) -> String {
+    let mut name = String::new();
+    for c in text.chars() {
+        match c {
+            c if c.is_ascii_alphanumeric() || c == '.' => name.push(c.to_ascii_lowercase()),
+            _ if name.ends_with('_') || name.is_empty() => {}
+            _ => name.push('_'),
+        }
+    }
+    name.truncate(60);
+    name.trim_matches(['_', '.']).to_string()
+}

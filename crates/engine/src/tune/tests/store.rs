@@ -1,0 +1,164 @@
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::tune::store::Forms;
+use crate::tune::{Owner, Store};
+
+/// An empty folder's path.
+pub fn folder(name: &str) -> PathBuf {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("lowrank-tune-{name}-{}-{number}", std::process::id()));
+    fs::remove_dir_all(&folder).ok();
+    folder
+}
+
+fn owner(driver: &str) -> Owner {
+    Owner { adapter: "Model 7 Vulkan".into(), driver: driver.into(), package: "0.1.0".into() }
+}
+
+fn forms(pairs: &[(&str, &str)]) -> Forms {
+    pairs.iter().map(|(class, form)| (class.to_string(), form.to_string())).collect()
+}
+
+#[test]
+fn what_is_added_is_read_again_and_added_to() {
+    let folder = folder("added");
+    let store = Store::within(&folder, owner("Mesa 22"));
+    assert_eq!(store.read(), Forms::new());
+    store.add(&forms(&[("a", "1"), ("b", "2")]));
+    store.add(&forms(&[("b", "3"), ("c", "4")]));
+    assert_eq!(store.read(), forms(&[("a", "1"), ("b", "3"), ("c", "4")]));
+    assert_eq!(store.path().file_name().unwrap(), "model_7_vulkan-mesa_22-0.1.0.json");
+    // Nothing is left beside it.
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn another_owners_file_is_neither_read_nor_in_the_way() {
+    let folder = folder("foreign");
+    let store = Store::within(&folder, owner("Mesa 22"));
+    store.add(&forms(&[("a", "1")]));
+    for other in [
+        Store::within(&folder, owner("Mesa 25")),
+        Store::within(&folder, Owner { package: "0.2.0".into(), ..owner("Mesa 22") }),
+        Store::within(&folder, Owner { adapter: "Model 8".into(), ..owner("Mesa 22") }),
+    ] {
+        assert_eq!(other.read(), Forms::new());
+        // Even under its name.
+        fs::copy(store.path(), other.path()).unwrap();
+        assert_eq!(other.read(), Forms::new());
+        other.add(&forms(&[("z", "9")]));
+        assert_eq!(other.read(), forms(&[("z", "9")]));
+    }
+    assert_eq!(store.read(), forms(&[("a", "1")]));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_damaged_file_is_ignored_and_replaced() {
+    let folder = folder("damaged");
+    let store = Store::within(&folder, owner("Mesa 22"));
+    store.add(&forms(&[("a", "1")]));
+    let good = fs::read_to_string(store.path()).unwrap();
+    let damaged = [
+        Vec::new(),
+        b"{".to_vec(),
+        b"[1, 2]".to_vec(),
+        vec![0xff; 100],
+        good.replace("\"format\": 1", "\"format\": 2").into_bytes(),
+        good.replace("\"1\"", "1").into_bytes(),
+        good.replace("\"forms\"", "\"more\": 0, \"forms\"").into_bytes(),
+        good.as_bytes()[..good.len() / 2].to_vec(),
+        "[".repeat(100_000).into_bytes(),
+        // Right, and too large.
+        format!("{}{}", " ".repeat(1 << 20), good).into_bytes(),
+    ];
+    for bytes in damaged {
+        let said = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
+        assert_ne!(bytes, good.as_bytes());
+        fs::write(store.path(), &bytes).unwrap();
+        assert_eq!(store.read(), Forms::new(), "{said}");
+        store.add(&forms(&[("b", "2")]));
+        assert_eq!(store.read(), forms(&[("b", "2")]), "{said}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn where_nothing_can_be_written_nothing_is_kept() {
+    let folder = folder("unwritable");
+    // A file where the folder would be, and a folder where the file would be.
+    fs::write(&folder, "a file").unwrap();
+    let store = Store::within(&folder, owner("Mesa 22"));
+    store.add(&forms(&[("a", "1")]));
+    assert_eq!(store.read(), Forms::new());
+    assert_eq!(fs::read_to_string(&folder).unwrap(), "a file");
+    fs::remove_file(&folder).unwrap();
+    fs::create_dir_all(store.path()).unwrap();
+    store.add(&forms(&[("a", "1")]));
+    assert_eq!(store.read(), Forms::new());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_its_place_holds_nobody_up() {
+    let folder = folder("pipe");
+    let store = Store::within(&folder, owner("Mesa 22"));
+    fs::create_dir_all(&folder).unwrap();
+    assert!(Command::new("mkfifo").arg(store.path()).status().unwrap().success());
+    assert_eq!(store.read(), Forms::new());
+    store.add(&forms(&[("a", "1")]));
+    assert_eq!(store.read(), forms(&[("a", "1")]));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// The part of the test below that runs in processes of their own.
+const PART: &str = "LOWRANK_TEST_TUNE_STORE";
+
+#[test]
+fn two_processes_write_at_once() {
+    if let Ok(part) = std::env::var(PART) {
+        let (name, folder) = part.split_once(' ').unwrap();
+        let store = Store::within(folder.as_ref(), owner("Mesa 22"));
+        for i in 0..200 {
+            store.add(&forms(&[(&format!("{name}{i}"), "1")]));
+            // Whole at any moment, and with what was there before either began.
+            let read = store.read();
+            assert_eq!(
+                read.get("before").map(String::as_str),
+                Some("0"),
+                "{name}{i}: {} classes",
+                read.len()
+            );
+        }
+        return;
+    }
+    let folder = folder("two");
+    let store = Store::within(&folder, owner("Mesa 22"));
+    store.add(&forms(&[("before", "0")]));
+    let this = std::env::current_exe().unwrap();
+    let children: Vec<_> = ["x", "y"]
+        .map(|name| {
+            Command::new(&this)
+                .args(["--exact", "tune::tests::store::two_processes_write_at_once"])
+                .env(PART, format!("{name} {}", folder.display()))
+                .spawn()
+                .unwrap()
+        })
+        .into_iter()
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let read = store.read();
+    // The later of two that met stays; whoever wrote last is whole.
+    assert!(read.contains_key("x199") || read.contains_key("y199"), "{} classes", read.len());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
+    fs::remove_dir_all(folder).unwrap();
+}

@@ -1,0 +1,333 @@
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::kernel::Params;
+use crate::recording::CancelToken;
+use crate::tune::bench::{Bench, Load, Sample};
+use crate::tune::store::Forms;
+use crate::tune::tuner::{BUDGET, LONGEST};
+use crate::tune::{Class, Extent, Family, Outcome, Owner, Store, Table, Trial, Tuner, Verdict, Words};
+
+fn no_trial(_: &Rc<Context>, _: &Words, _: Extent) -> Result<Trial> {
+    fail!(Internal, "a pretend bench makes no problem")
+}
+
+pub static PRETEND: Family = Family {
+    name: "pretend",
+    class: |words| format!("of {}", words[0]),
+    form: |params| format!("form {}", params[0]),
+    trial: no_trial,
+    usual: Vec::new,
+};
+
+pub fn class(number: u32) -> Class {
+    Class { family: &PRETEND, words: [number, 0, 0, 0, 0, 0, 0, 0] }
+}
+
+fn form(number: u32) -> Params {
+    [number, 0, 0, 0]
+}
+
+pub fn forms(count: u32) -> Vec<Params> {
+    (0..count).map(form).collect()
+}
+
+/// A device whose clock goes on by what its forms are said to take.
+#[derive(Default)]
+struct Pretend {
+    now: Duration,
+    /// Operations a nanosecond of each form.
+    speed: HashMap<u32, f64>,
+    /// Operations of the whole problem.
+    whole: u64,
+    wrong: Vec<u32>,
+    /// What a form fails with.
+    fails: HashMap<u32, Error>,
+    /// Each submission: its form, its load, what it took.
+    submissions: Vec<(u32, Load, Duration)>,
+    compared: Vec<(u32, u32)>,
+    /// Classes that were let go.
+    done: usize,
+}
+
+impl Pretend {
+    fn new(speeds: &[f64]) -> Pretend {
+        let speed = speeds.iter().zip(0..).map(|(speed, form)| (form, *speed)).collect();
+        Pretend { speed, whole: 1 << 32, ..Pretend::default() }
+    }
+}
+
+impl Bench for Pretend {
+    fn now(&self) -> Duration {
+        self.now
+    }
+
+    fn agree(&mut self, _: &Class, [first, other]: [Params; 2]) -> Result<bool> {
+        self.compared.push((first[0], other[0]));
+        self.now += Duration::from_micros(300);
+        match self.fails.get(&other[0]) {
+            Some(error) => Err(error.clone()),
+            None => Ok(!self.wrong.contains(&other[0])),
+        }
+    }
+
+    fn time(&mut self, _: &Class, form: Params, load: Load) -> Result<Sample> {
+        let work = load.work.min(self.whole);
+        // A submission costs something in any case.
+        let nanoseconds = 5_000.0 + work as f64 / self.speed[&form[0]] * f64::from(load.repeats);
+        let took = Duration::from_nanos(nanoseconds as u64);
+        self.now += took;
+        self.submissions.push((form[0], load, took));
+        Ok(Sample { took, work })
+    }
+
+    fn done(&mut self) -> Result<()> {
+        self.done += 1;
+        Ok(())
+    }
+}
+
+/// A table that tries what runs meet, and what it tells.
+fn table() -> (Table, Arc<Mutex<Vec<String>>>) {
+    let table = Table::new("a GPU", true, None);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let into = told.clone();
+    table.on_notice(CancelToken::default(), Arc::new(move |text| into.lock().unwrap().push(text.into())));
+    (table, told)
+}
+
+/// Makes every submission that is due.
+fn run(tuner: &mut Tuner, bench: &mut Pretend, table: &Table) {
+    while tuner.step(bench, table).unwrap() {}
+}
+
+/// The place that is chosen for a class of three forms.
+fn chosen(table: &Table, number: u32, of: u32) -> usize {
+    table.choose(class(number), forms(of).into_iter())
+}
+
+#[test]
+fn the_fastest_is_found_and_used_from_then_on() {
+    for (speeds, fastest) in
+        [([5e3, 9e3, 7e3], 1), ([9e3, 5e3, 7e3], 0), ([1.0, 1.1, 5.0], 2), ([40.0, 30.0, 900.0], 2)]
+    {
+        // Also of a problem so small that it is timed many times over.
+        for whole in [1 << 32, 100_000] {
+            let (table, told) = table();
+            let mut bench = Pretend { whole, ..Pretend::new(&speeds) };
+            assert_eq!(chosen(&table, 1, 3), 0, "nothing is known yet");
+            run(&mut Tuner::default(), &mut bench, &table);
+            assert_eq!(chosen(&table, 1, 3), fastest, "{speeds:?} of {whole}: {:?}", bench.submissions);
+            assert_eq!(bench.compared, [(0, 1), (0, 2)]);
+            assert_eq!(bench.done, 1);
+            assert!(told.lock().unwrap().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_form_that_is_as_fast_as_the_first_does_not_take_its_place() {
+    let (table, _) = table();
+    let mut bench = Pretend::new(&[1000.0, 1010.0]);
+    chosen(&table, 1, 2);
+    run(&mut Tuner::default(), &mut bench, &table);
+    assert_eq!(chosen(&table, 1, 2), 0);
+}
+
+#[test]
+fn a_form_that_does_not_suit_another_problem_of_the_class_is_not_given_to_it() {
+    let (table, _) = table();
+    let mut bench = Pretend::new(&[1.0, 2.0, 3.0]);
+    chosen(&table, 1, 3);
+    run(&mut Tuner::default(), &mut bench, &table);
+    assert_eq!(table.choose(class(1), [form(1), form(2)].into_iter()), 1);
+    assert_eq!(table.choose(class(1), [form(1), form(0)].into_iter()), 0);
+}
+
+#[test]
+fn a_wrong_form_is_used_nowhere_and_told_once() {
+    let (table, told) = table();
+    let mut tuner = Tuner::default();
+    // The wrong one would be the fastest.
+    let mut bench = Pretend { wrong: vec![1], ..Pretend::new(&[5.0, 50.0, 6.0]) };
+    for number in 1..4 {
+        chosen(&table, number, 3);
+    }
+    run(&mut tuner, &mut bench, &table);
+    for number in 1..4 {
+        assert_eq!(chosen(&table, number, 3), 2);
+    }
+    assert!(bench.submissions.iter().all(|(form, ..)| *form != 1), "a wrong form is not timed");
+    assert_eq!(bench.compared.iter().filter(|(_, other)| *other == 1).count(), 1, "nor compared again");
+    let told = told.lock().unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    for said in ["a GPU", "form 1 of pretend of 1", "other numbers than form 0", "is not used"] {
+        assert!(told[0].contains(said), "{told:?}");
+    }
+}
+
+#[test]
+fn a_form_found_wrong_is_taken_back_where_it_was_chosen() {
+    let (table, _) = table();
+    let mut tuner = Tuner::default();
+    let mut bench = Pretend::new(&[5.0, 50.0]);
+    chosen(&table, 1, 2);
+    run(&mut tuner, &mut bench, &table);
+    assert_eq!(chosen(&table, 1, 2), 1);
+    bench.wrong = vec![1];
+    chosen(&table, 2, 2);
+    run(&mut tuner, &mut bench, &table);
+    assert_eq!((chosen(&table, 1, 2), chosen(&table, 2, 2)), (0, 0));
+}
+
+#[test]
+fn a_form_that_the_device_refuses_is_left_out() {
+    let (table, told) = table();
+    let refused = Error::new(Code::Internal, "no such shader");
+    let mut bench = Pretend { fails: HashMap::from([(1, refused)]), ..Pretend::new(&[5.0, 50.0, 6.0]) };
+    table.ask([(class(1), forms(3))]);
+    run(&mut Tuner::default(), &mut bench, &table);
+    let (outcomes, _) = table.wait(Duration::ZERO);
+    assert_eq!(outcomes[0].forms[1].verdict, Verdict::Refused("no such shader".into()));
+    assert_eq!(chosen(&table, 1, 3), 2);
+    assert!(told.lock().unwrap().is_empty());
+}
+
+#[test]
+fn trials_keep_within_their_time_and_each_submission_is_short() {
+    let (table, _) = table();
+    let mut tuner = Tuner::default();
+    // One form is out of all proportion; the GPU is a weak one.
+    let mut bench = Pretend::new(&[60.0, 0.05, 80.0, 70.0]);
+    for number in 0..500 {
+        chosen(&table, number, 4);
+    }
+    run(&mut tuner, &mut bench, &table);
+    assert!(bench.now <= BUDGET, "{:?}", bench.now);
+    assert!(bench.now > BUDGET * 9 / 10, "time is left: {:?}", bench.now);
+    let longest = bench.submissions.iter().max_by_key(|(.., took)| *took).unwrap();
+    assert!(longest.2 <= LONGEST, "{longest:?}");
+    // What was tried by then is known; the rest is taken as it is, and nothing waits.
+    assert_eq!(chosen(&table, 0, 4), 2);
+    assert_eq!(chosen(&table, 499, 4), 0);
+    let before = bench.submissions.len();
+    chosen(&table, 1000, 4);
+    run(&mut tuner, &mut bench, &table);
+    assert_eq!(bench.submissions.len(), before);
+    // Whoever asks sets the limit himself.
+    table.ask([(class(2000), forms(4))]);
+    run(&mut tuner, &mut bench, &table);
+    assert_eq!(chosen(&table, 2000, 4), 2);
+}
+
+#[test]
+fn a_form_that_is_out_of_all_proportion_is_not_timed_in_full() {
+    let (table, _) = table();
+    let mut bench = Pretend::new(&[60.0, 0.05]);
+    table.ask([(class(1), forms(2))]);
+    run(&mut Tuner::default(), &mut bench, &table);
+    let (outcomes, _) = table.wait(Duration::ZERO);
+    assert_eq!(outcomes[0].forms[1].verdict, Verdict::Slow);
+    let slow: Vec<_> = bench.submissions.iter().filter(|(form, ..)| *form == 1).collect();
+    assert_eq!(slow.len(), 1, "{slow:?}");
+}
+
+#[test]
+fn what_cannot_be_tried_is_left_as_it_is() {
+    for (code, closes) in [(Code::OutOfMemory, true), (Code::Option, false)] {
+        let (table, _) = table();
+        let error = Error::new(code, "no");
+        let mut bench = Pretend { fails: HashMap::from([(1, error)]), ..Pretend::new(&[5.0, 50.0]) };
+        chosen(&table, 1, 2);
+        run(&mut Tuner::default(), &mut bench, &table);
+        assert_eq!(chosen(&table, 1, 2), 0);
+        assert_eq!(bench.done, 1, "what was made for it goes");
+        // Where memory is short, it is the run's.
+        bench.fails.clear();
+        chosen(&table, 2, 2);
+        run(&mut Tuner::default(), &mut bench, &table);
+        assert_eq!(chosen(&table, 2, 2), if closes { 0 } else { 1 });
+    }
+    let (table, _) = table();
+    let lost = Error::new(Code::DeviceLost, "gone");
+    let mut bench = Pretend { fails: HashMap::from([(1, lost)]), ..Pretend::new(&[5.0, 50.0]) };
+    chosen(&table, 1, 2);
+    let mut tuner = Tuner::default();
+    let ended = RefCell::new(None);
+    while ended.borrow().is_none() {
+        match tuner.step(&mut bench, &table) {
+            Ok(more) => assert!(more),
+            Err(error) => *ended.borrow_mut() = Some(error.code),
+        }
+    }
+    assert_eq!(ended.into_inner(), Some(Code::DeviceLost));
+}
+
+#[test]
+fn where_nothing_is_tried_beside_a_run_only_what_is_asked_for_is() {
+    let table = Table::new("a GPU in software", false, None);
+    let mut bench = Pretend::new(&[5.0, 50.0]);
+    chosen(&table, 1, 2);
+    run(&mut Tuner::default(), &mut bench, &table);
+    assert!(bench.submissions.is_empty());
+    table.ask([(class(1), forms(2))]);
+    run(&mut Tuner::default(), &mut bench, &table);
+    assert_eq!(chosen(&table, 1, 2), 1);
+}
+
+fn owner() -> Owner {
+    Owner { adapter: "a GPU".into(), driver: "1.0".into(), package: "0.1.0".into() }
+}
+
+#[test]
+fn what_was_found_serves_the_next_process_without_a_trial() {
+    let folder = super::store::folder("next");
+    let store = || Some(Store::within(&folder, owner()));
+    let first = Table::new("a GPU", true, store());
+    chosen(&first, 1, 3);
+    chosen(&first, 2, 3);
+    run(&mut Tuner::default(), &mut Pretend::new(&[1.0, 2.0, 9.0]), &first);
+    let kept = Forms::from(
+        [("pretend of 1", "form 2"), ("pretend of 2", "form 2")].map(|(c, f)| (c.into(), f.into())),
+    );
+    assert_eq!(store().unwrap().read(), kept);
+
+    let second = Table::new("a GPU", true, store());
+    let mut bench = Pretend::new(&[1.0, 2.0, 9.0]);
+    assert_eq!(chosen(&second, 1, 3), 2);
+    // A form that this problem has not is no answer, and one that no package knows neither.
+    store().unwrap().add(&Forms::from([("pretend of 3".into(), "form 77".into())]));
+    let third = Table::new("a GPU", true, store());
+    assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (0, 0));
+    run(&mut Tuner::default(), &mut bench, &second);
+    assert!(bench.submissions.is_empty(), "what is known is not tried");
+    run(&mut Tuner::default(), &mut bench, &third);
+    assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (1, 2));
+
+    // Where nothing is tried, nothing is read.
+    assert_eq!(chosen(&Table::new("a GPU in software", false, store()), 1, 3), 0);
+}
+
+#[test]
+fn an_outcome_has_every_form_in_its_order() {
+    let (table, _) = table();
+    let mut bench = Pretend { wrong: vec![2], ..Pretend::new(&[5.0, 6.0, 7.0]) };
+    table.ask([(class(1), forms(3))]);
+    run(&mut Tuner::default(), &mut bench, &table);
+    let (outcomes, failures) = table.wait(Duration::ZERO);
+    let [Outcome { forms, chosen, work, .. }] = &outcomes[..] else { panic!("{outcomes:?}") };
+    assert_eq!(*chosen, form(1));
+    assert_eq!(forms.iter().map(|t| t.form[0]).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(forms[2].verdict, Verdict::Wrong);
+    assert!(forms[2].took.is_none());
+    // One run's time, at the work that is told.
+    let took = forms[1].took.unwrap().as_nanos() as f64;
+    assert!((took / (*work as f64 / 6.0) - 1.0).abs() < 0.1, "{took} of {work}");
+    assert!(failures.is_empty());
+}
