@@ -103,6 +103,15 @@ export class ConfigFields {
     return this.value(key) === 0 ? 0 : this.size(key, limit);
   }
 
+  /** A list of `length` finite numbers above 0. */
+  positives(key: string, length: number): number[] {
+    const value = this.value(key);
+    const fits =
+      Array.isArray(value) && value.length === length && value.every((n) => Number.isFinite(n) && n > 0);
+    if (!fits) throw this.error(key, `must be a list of ${length} numbers above 0`);
+    return value as number[];
+  }
+
   /** A list of `length` words, each one of `words`. */
   oneOfEach(key: string, words: readonly string[], length: number): string[] | undefined {
     const value = this.value(key);

@@ -18,6 +18,7 @@ import { gemma3 } from "./gemma3/family.js";
 import { gpt2 } from "./gpt2/family.js";
 import { checkHalfRange } from "./half-range.js";
 import { llama } from "./llama/family.js";
+import { phi3 } from "./phi3/family.js";
 import { Tokenizer } from "./tokenizer.js";
 import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
@@ -60,7 +61,7 @@ export interface TaskModels {
 }
 
 /** Every family that is built. */
-const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, gpt2, bert, vit];
+const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, vit];
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and

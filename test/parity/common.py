@@ -20,6 +20,7 @@ from transformers import modeling_rope_utils
 from transformers.models.gemma3 import modeling_gemma3
 from transformers.models.llama import modeling_llama
 from transformers.models.mistral import modeling_mistral
+from transformers.models.phi3 import modeling_phi3
 from transformers.models.qwen2 import modeling_qwen2
 from transformers.models.qwen3 import modeling_qwen3
 
@@ -72,12 +73,13 @@ def float64():
         saved.append((owner, name, getattr(owner, name)))
         setattr(owner, name, value)
 
-    for module in (modeling_gemma3, modeling_llama, modeling_mistral, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
+    for module in (modeling_gemma3, modeling_llama, modeling_mistral, modeling_phi3, modeling_qwen2, modeling_qwen3, modeling_rope_utils):
         swap(module, "torch", _Torch64())
     swap(modeling_gemma3.Gemma3RotaryEmbedding, "forward", _gemma_rotary64)
     swap(modeling_gemma3.Gemma3RMSNorm, "forward", _gemma_norm64)
     swap(modeling_llama.LlamaRotaryEmbedding, "forward", _rotary64)
     swap(modeling_mistral.MistralRotaryEmbedding, "forward", _rotary64)
+    swap(modeling_phi3.Phi3RotaryEmbedding, "forward", modeling_rope_utils.dynamic_rope_update(_rotary64))
     swap(modeling_qwen2.Qwen2RotaryEmbedding, "forward", _rotary64)
     swap(modeling_qwen3.Qwen3RotaryEmbedding, "forward", _rotary64)
     try:

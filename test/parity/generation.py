@@ -18,8 +18,8 @@ import families
 import fill
 
 # Prompts of several lengths; the longest goes past the window of the Mistral.
-PROMPTS = {"llama-tied": (3, 9, 1, 17), "llama-untied-llama3": (5, 12, 2), "llama-mistral": (4, 15, 9), "llama-qwen2": (6, 11), "llama-qwen3": (8, 13, 21), "llama-gemma3": (7, 12), "gpt2": (2, 7, 5)}
-NEW = {"llama-tied": 24, "llama-untied-llama3": 24, "llama-mistral": 24, "llama-qwen2": 24, "llama-qwen3": 24, "llama-gemma3": 24, "gpt2": 16}
+PROMPTS = {"llama-tied": (3, 9, 1, 17), "llama-untied-llama3": (5, 12, 2), "llama-mistral": (4, 15, 9), "llama-qwen2": (6, 11), "llama-qwen3": (8, 13, 21), "llama-gemma3": (7, 12), "llama-phi3": (5, 14), "gpt2": (2, 7, 5)}
+NEW = {"llama-tied": 24, "llama-untied-llama3": 24, "llama-mistral": 24, "llama-qwen2": 24, "llama-qwen3": 24, "llama-gemma3": 24, "llama-phi3": 24, "gpt2": 16}
 PENALTIES = (1.0, 1.4)
 
 # The order of transformers' own list; 0, 1 and 1 turn top-k, top-p and the penalty off.

@@ -1,4 +1,4 @@
-"""Goldens of tiny Llamas, a Mistral, Qwens and a Gemma: logits, losses, gradients, ten LoRA training steps (README.md).
+"""Goldens of tiny Llamas, a Mistral, Qwens, a Gemma and a Phi: logits, losses, gradients, ten LoRA training steps (README.md).
 
 `python llama.py [VARIANT ...]`; all unless some are named.
 """
@@ -138,7 +138,26 @@ CONFIGS["gemma3"] = {
     "tie_word_embeddings": True,
 }
 
+# Fused products; half of a head is turned, by factors of its own: the texts are shorter than the turning point.
+PHI = {
+    **SHAPE, **OLD,
+    "architectures": ["Phi3ForCausalLM"],
+    "model_type": "phi3",
+    "original_max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "partial_rotary_factor": 0.5,
+    "rms_norm_eps": 1e-03,
+    "rope_scaling": {"type": "longrope", "short_factor": [1.0, 1.5], "long_factor": [2.0, 4.0]},
+    "rope_theta": 1000.0,
+    "sliding_window": 9,
+    "tie_word_embeddings": False,
+}
+CONFIGS["phi3"] = PHI
+# They are longer.
+CONFIGS["phi3-long"] = {**PHI, "original_max_position_embeddings": 16, "partial_rotary_factor": 1.0, "rope_scaling": {"rope_type": "longrope", "short_factor": [1.0, 1.1, 1.2, 1.5], "long_factor": [2.0, 3.0, 5.0, 7.0]}, "sliding_window": None}
+
 LORA = {
+    "phi3": {"r": 4, "lora_alpha": 12, "target_modules": ["qkv_proj", "gate_up_proj", "down_proj"]},
     "gemma3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
     "qwen2": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
     "qwen3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},

@@ -13,6 +13,7 @@ import {
   loadModel,
   lora,
   optim,
+  Phi3ForCausalLM,
   safetensors,
   scope,
   tensor,
@@ -20,6 +21,7 @@ import {
   type CausalLM,
   type Gemma3ConfigFields,
   type LlamaConfigFields,
+  type Phi3ConfigFields,
   type Tensor,
 } from "../../src/index.js";
 import { adapterState } from "../../src/lora/formats/state.js";
@@ -100,12 +102,14 @@ for (const device of testDevices()) {
     "qwen2",
     "qwen3",
     "gemma3",
+    "phi3",
+    "phi3-long",
   ]) {
     test(`${variant} on ${device}: logits and loss`, (t) => logitsAndLoss(t, variant, device, loadModel));
     test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
       logitsAndLoss(t, variant, device, filled));
   }
-  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3", "gemma3"]) {
+  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3", "gemma3", "phi3"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       tenSteps(t, variant, device));
     test(`${variant} on ${device}: micro-batches average over the step's tokens`, (t) =>
@@ -117,14 +121,18 @@ type Assertions = ExecutionContext;
 
 type Make = (folder: string, options: { device: TestDevice }) => Promise<CausalLM>;
 
+function fresh(config: { model_type: string }, options: { device: TestDevice }): CausalLM {
+  const fields = config as unknown;
+  if (config.model_type === "gemma3_text")
+    return Gemma3ForCausalLM.fromConfig(fields as Gemma3ConfigFields, options);
+  if (config.model_type === "phi3") return Phi3ForCausalLM.fromConfig(fields as Phi3ConfigFields, options);
+  return LlamaForCausalLM.fromConfig(fields as LlamaConfigFields, options);
+}
+
 /** A model of a folder's configuration alone, which then takes its weights. */
 async function filled(folder: string, options: { device: TestDevice }): Promise<CausalLM> {
   const config = JSON.parse(readFileSync(join(folder, "config.json"), "utf8")) as { model_type: string };
-  const model =
-    config.model_type === "gemma3_text"
-      ? Gemma3ForCausalLM.fromConfig(config as unknown as Gemma3ConfigFields, options)
-      : LlamaForCausalLM.fromConfig(config as unknown as LlamaConfigFields, options);
-  model.eval();
+  const model = fresh(config, options).eval();
   const files = await safetensors.load(join(folder, "model.safetensors"));
   const state = Object.keys(model.stateDict()).map((name): [string, Tensor] => {
     // A tied head stands in the file once.

@@ -8,8 +8,7 @@ import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { ropeAmplitude, ropeFrequencies, type RopeConfig } from "../llama/rope.js";
-import { RotaryTables } from "../llama/rotary.js";
+import { Rotations } from "../llama/rotary.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
@@ -54,7 +53,7 @@ export class Gemma3ForCausalLM extends CausalLM {
   /** The output head; its weight is `model.embed_tokens`' where the two are tied. */
   lm_head: Linear;
   /** @internal cos and sin of the positions, of the layers that see all and of those that slide. */
-  readonly tables: { full: RotaryTables; sliding: RotaryTables };
+  readonly tables: { full: Rotations; sliding: Rotations };
 
   /** @internal */
   constructor(config: Gemma3Config, weights: Weights) {
@@ -62,10 +61,10 @@ export class Gemma3ForCausalLM extends CausalLM {
     this.config = config as Gemma3Config & Record<string, unknown>;
     this.model = new Gemma3TextModel(config, weights);
     this.lm_head = languageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
-    const { headDim, maxPositionEmbeddings } = config;
-    const tables = (rope: RopeConfig): RotaryTables =>
-      new RotaryTables(ropeFrequencies({ headDim, rope }), maxPositionEmbeddings, ropeAmplitude(rope));
-    this.tables = { full: tables(config.rope), sliding: tables(config.slidingRope) };
+    this.tables = {
+      full: new Rotations(config),
+      sliding: new Rotations({ ...config, rope: config.slidingRope }),
+    };
   }
 
   /**
@@ -106,7 +105,7 @@ export class Gemma3ForCausalLM extends CausalLM {
     const { maxPositionEmbeddings, hiddenSize } = this.config;
     const T = checkedLength(ids, offset, maxPositionEmbeddings);
     const end = cache === undefined ? undefined : offset + T;
-    const of = (tables: RotaryTables) => ({
+    const of = (tables: Rotations) => ({
       rotation: tables.rotation(this.device, offset, T, positionIds, end),
       keyMask: attentionMask,
     });

@@ -13,15 +13,8 @@ import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";
-import {
-  hubConfig,
-  llamaConfig,
-  ropeFrequencies,
-  type LlamaConfig,
-  type LlamaConfigFields,
-} from "./config.js";
-import { ropeAmplitude } from "./rope.js";
-import { RotaryTables } from "./rotary.js";
+import { hubConfig, llamaConfig, type LlamaConfig, type LlamaConfigFields } from "./config.js";
+import { Rotations } from "./rotary.js";
 import { MODEL_TYPES } from "./variants.js";
 
 /** Llama without its head. */
@@ -64,7 +57,7 @@ export class LlamaForCausalLM extends CausalLM {
   /** The output head; its weight is `model.embed_tokens`' where the two are tied. */
   lm_head: Linear;
   /** @internal cos and sin of the positions. */
-  readonly tables: RotaryTables;
+  readonly tables: Rotations;
 
   /** @internal */
   constructor(config: LlamaConfig, weights: Weights) {
@@ -72,8 +65,7 @@ export class LlamaForCausalLM extends CausalLM {
     this.config = config as LlamaConfig & Record<string, unknown>;
     this.model = new LlamaModel(config, weights);
     this.lm_head = languageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
-    const { rope, maxPositionEmbeddings } = config;
-    this.tables = new RotaryTables(ropeFrequencies(config), maxPositionEmbeddings, ropeAmplitude(rope));
+    this.tables = new Rotations(config);
   }
 
   /**

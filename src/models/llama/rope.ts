@@ -47,6 +47,18 @@ export type RopeScaling =
       originalMaxPositionEmbeddings: number;
       /** What cos and sin are multiplied by. */
       attentionFactor: number;
+    }
+  | {
+      /** LongRoPE's (Ding et al. 2024): each dimension by a factor of its own, by another in longer texts. */
+      type: "longrope";
+      /** In texts up to the longest of pretraining. */
+      shortFactor: readonly number[];
+      /** In longer ones. */
+      longFactor: readonly number[];
+      /** The longest text of pretraining. */
+      originalMaxPositionEmbeddings: number;
+      /** What cos and sin are multiplied by. */
+      attentionFactor: number;
     };
 
 /** Rotary position embedding. */
@@ -55,6 +67,8 @@ export interface RopeConfig {
   theta: number;
   /** How they are stretched. */
   scaling: RopeScaling;
+  /** The share of a head's dimensions that is turned, the first ones; all unless given. */
+  partial?: number | undefined;
 }
 
 const DEFAULT_THETA = 10_000;
@@ -127,6 +141,14 @@ function unsupported(config: ConfigFields, what: string): LowrankError {
 /** In the older spelling, which every transformers reads. */
 export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown> {
   if (scaling.type === "default") return { rope_theta: theta, rope_scaling: null };
+  if (scaling.type === "longrope") {
+    const { shortFactor: short_factor, longFactor: long_factor, attentionFactor: attention_factor } = scaling;
+    return {
+      rope_theta: theta,
+      rope_scaling: { rope_type: "longrope", short_factor, long_factor, attention_factor },
+      original_max_position_embeddings: scaling.originalMaxPositionEmbeddings,
+    };
+  }
   const rope_scaling: Record<string, unknown> = { rope_type: scaling.type, factor: scaling.factor };
   if (scaling.type === "llama3") {
     rope_scaling["low_freq_factor"] = scaling.lowFreqFactor;
@@ -143,21 +165,37 @@ export function hubRope({ theta, scaling }: RopeConfig): Record<string, unknown>
   return { rope_theta: theta, rope_scaling };
 }
 
+/** What LongRoPE's cos and sin are multiplied by, where the file does not say. */
+export function longRopeFactor(factor: number, original: number): number {
+  return factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original));
+}
+
+/** The length of a text above which frequencies are others; Infinity where they never are. */
+export function ropeTurningPoint({ scaling }: RopeConfig): number {
+  return scaling.type === "longrope" ? scaling.originalMaxPositionEmbeddings : Infinity;
+}
+
 /**
- * Radians a position for each pair of a head's dimensions, in f64: θ^(−2i/D), then scaled.
+ * Radians a position for each pair of the dimensions that are turned, in f64: θ^(−2i/D), then scaled; of a text of
+ * `length` tokens.
  *
  * `llama3` (Llama 3.1): a wavelength below original / high is kept, above original / low is divided by the factor,
  * and between the two is blended. `yarn`: the same by dimensions, whose bounds are where a dimension turns `betaFast`
  * and `betaSlow` times over the original length. Source: transformers' modeling_rope_utils.
  */
-export function ropeFrequencies({ headDim, rope }: { headDim: number; rope: RopeConfig }): Float64Array {
-  const frequencies = Float64Array.from(
-    { length: headDim / 2 },
-    (_, i) => rope.theta ** (-(2 * i) / headDim),
-  );
+export function ropeFrequencies(
+  { headDim, rope }: { headDim: number; rope: RopeConfig },
+  length = 0,
+): Float64Array {
+  const D = Math.trunc(headDim * (rope.partial ?? 1));
+  const frequencies = Float64Array.from({ length: D / 2 }, (_, i) => rope.theta ** (-(2 * i) / D));
   const { scaling } = rope;
   if (scaling.type === "default" || scaling.type === "dynamic") return frequencies;
   if (scaling.type === "linear") return frequencies.map((frequency) => frequency / scaling.factor);
+  if (scaling.type === "longrope") {
+    const factors = length > scaling.originalMaxPositionEmbeddings ? scaling.longFactor : scaling.shortFactor;
+    return frequencies.map((frequency, i) => frequency / (factors[i] as number));
+  }
   if (scaling.type === "yarn") return yarnFrequencies(frequencies, rope.theta, scaling);
   const { factor, lowFreqFactor, highFreqFactor, originalMaxPositionEmbeddings } = scaling;
   return frequencies.map((frequency) => {
@@ -192,5 +230,5 @@ function yarnFrequencies(
 
 /** What cos and sin are multiplied by. */
 export function ropeAmplitude({ scaling }: RopeConfig): number {
-  return scaling.type === "yarn" ? scaling.attentionFactor : 1;
+  return "attentionFactor" in scaling ? scaling.attentionFactor : 1;
 }

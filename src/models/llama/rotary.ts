@@ -4,6 +4,7 @@ import type { Device } from "../../device.js";
 import { session } from "../../native.js";
 import { keep } from "../../scope.js";
 import { madeAll, type Tensor } from "../../tensor.js";
+import { ropeAmplitude, ropeFrequencies, ropeTurningPoint, type RopeConfig } from "./rope.js";
 
 /** The rotation of one forward. */
 export interface Rotation {
@@ -45,13 +46,14 @@ export class RotaryTables {
   ): Rotation {
     this.#grow(device, end);
     const [cos, sin] = [this.#cos as Tensor, this.#sin as Tensor];
+    const dims = 2 * this.frequencies.length;
     return {
       cos,
       sin,
       offset,
       positions,
       apply: (q, k) =>
-        madeAll(() => session().rotary([q.id, k.id], cos.id, sin.id, offset, positions?.id)) as [
+        madeAll(() => session().rotary([q.id, k.id], cos.id, sin.id, offset, positions?.id, dims)) as [
           Tensor,
           Tensor,
         ],
@@ -86,5 +88,35 @@ export class RotaryTables {
     this.#sin?.dispose();
     this.#cos = this.#sin = undefined;
     this.#positions = 0;
+  }
+}
+
+/** The tables of a model, by the length of a text where that has a say. */
+export class Rotations {
+  readonly #tables: RotaryTables;
+  readonly #long: RotaryTables | undefined;
+  readonly #turningPoint: number;
+
+  constructor(config: { headDim: number; rope: RopeConfig; maxPositionEmbeddings: number }) {
+    const { rope, maxPositionEmbeddings: limit } = config;
+    const tables = (length: number): RotaryTables =>
+      new RotaryTables(ropeFrequencies(config, length), limit, ropeAmplitude(rope));
+    this.#turningPoint = ropeTurningPoint(rope);
+    this.#tables = tables(0);
+    if (this.#turningPoint < limit) this.#long = tables(limit);
+  }
+
+  /**
+   * The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`. A cache keeps the
+   * keys that it has as they were turned: a text that grows past the turning point is not turned anew.
+   */
+  rotation(device: Device, offset: number, rows: number, positions?: Tensor, end?: number): Rotation {
+    const tables = offset + rows > this.#turningPoint ? (this.#long ?? this.#tables) : this.#tables;
+    return tables.rotation(device, offset, rows, positions, end);
+  }
+
+  dispose(): void {
+    this.#tables.dispose();
+    this.#long?.dispose();
   }
 }

@@ -141,11 +141,12 @@ impl Session {
         sin: u32,
         offset: u32,
         positions: Option<u32>,
+        dims: Option<u32>,
     ) -> Result<Vec<u32>> {
         let op = ops::rotary::Rotary {
             offset: offset as usize,
             positions: positions.is_some(),
-            dims: None,
+            dims: dims.map(|dims| dims as usize),
             two: x.len() == 2,
         };
         let inputs: Vec<u32> = x.iter().copied().chain([cos, sin]).chain(positions).collect();

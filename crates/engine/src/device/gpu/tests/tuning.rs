@@ -12,11 +12,15 @@ use crate::kernels::gemm::{Gemm, Matrix, gemm, tuned};
 use crate::recording::CancelToken;
 use crate::tune::{Class, Extent, Family, Trial, Tuner, Verdict, Words, operand};
 
+scalars! {
+    struct Double { n: usize }
+}
+
 /// x[i] · 2, after `params[0]` rounds that come to nothing; where `params[1]` is 1, each 77th element is off by a bit.
 static DOUBLE: Kernel = Kernel {
     name: "test_double",
     bindings: &[("x", Access::Read), ("y", Access::Write)],
-    scalars: || members_of(&[Scalar::U32("n")]),
+    scalars: Double::members,
     twin: Twin::Gpu(|[rounds, wrong, refused, _]| {
         let more = if refused == 1 { "no_such_function();" } else { "" };
         format!(
@@ -49,7 +53,7 @@ fn double(x: &Value, y: &Value, params: Params) {
         kernel: &DOUBLE,
         params,
         bindings: [x.range(), y.range()].into_iter().collect(),
-        scalars: [n as u32].into_iter().collect(),
+        scalars: Double { n }.words(),
         groups: (n as u32).div_ceil(64),
         threads: 64,
         work: 2000 * n as u64,
@@ -141,6 +145,7 @@ fn what_a_trial_makes_goes_with_its_class() {
     let Some(mut gpu) = bounds::bare() else { return };
     let profile = profile_of(None, Some(u64::MAX)).unwrap();
     gpu.tune_by(&profile, false, None);
+    gpu.trials.as_mut().unwrap().tuner = Tuner::within(Duration::from_secs(60));
     let table = gpu.table().unwrap();
     let made = |gpu: &Gpu| gpu.buffers.len() - gpu.scratch.iter().flatten().count();
     let before = made(&gpu);

@@ -1,0 +1,115 @@
+/** The blocks of Phi-3 (Abdin et al. 2024): Llama's, with queries, keys and values of one product, and gate and up. */
+import { Dropout } from "../../nn/dropout.js";
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { RMSNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { attention, inHeads } from "../attention.js";
+import type { LayerCache } from "../cache.js";
+import type { BlockInputs } from "../llama/block.js";
+import { joined, normed, type Stream } from "../stream.js";
+import type { Weights } from "../weights.js";
+import type { Phi3Config } from "./config.js";
+
+/** Causal self-attention. x [B, T, C] → [B, T, C]. */
+export class Phi3Attention extends Module {
+  /** Heads of the queries. */
+  readonly heads: number;
+  /** Heads of the keys and values. */
+  readonly keyValueHeads: number;
+  /** Channels of a head. */
+  readonly headDim: number;
+  /** How many positions back attention sees, its own counted; 0 sees all. */
+  readonly window: number;
+  /** Queries, keys and values, in this order. */
+  qkv_proj: Linear;
+  /** Joins the heads. */
+  o_proj: Linear;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: Phi3Config, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv } = config;
+    this.heads = H;
+    this.keyValueHeads = Hkv;
+    this.headDim = D;
+    this.window = config.slidingWindow ?? 0;
+    this.qkv_proj = weights.linear(`${path}.qkv_proj`, C, (H + 2 * Hkv) * D, false);
+    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, false);
+  }
+
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
+    const { heads, keyValueHeads, headDim: D, window } = this;
+    const qkv = inHeads(this.qkv_proj.forward(x), heads + 2 * keyValueHeads);
+    const part = (start: number, count: number): Tensor => qkv.slice(2, start, start + count);
+    const [q, k] = rotation.apply(part(0, heads), part(heads, keyValueHeads));
+    const v = part(heads + keyValueHeads, keyValueHeads);
+    const scale = 1 / Math.sqrt(D);
+    return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, scale, cache }));
+  }
+}
+
+/** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
+export class Phi3MLP extends Module {
+  /** C to twice the inner channels: gate, then up. */
+  gate_up_proj: Linear;
+  /** The inner channels to C. */
+  down_proj: Linear;
+
+  /** @internal Built of weights by its model. */
+  constructor({ hiddenSize: C, intermediateSize }: Phi3Config, path: string, weights: Weights) {
+    super();
+    this.gate_up_proj = weights.linear(`${path}.gate_up_proj`, C, 2 * intermediateSize, false);
+    this.down_proj = weights.linear(`${path}.down_proj`, intermediateSize, C, false);
+  }
+
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor): Tensor {
+    const both = this.gate_up_proj.forward(x);
+    const [gate, up] = both.split((both.shape.at(-1) as number) / 2, 2) as [Tensor, Tensor];
+    return this.down_proj.forward(gate.siluMul(up));
+  }
+}
+
+/** x + attention(norm(x)), then + mlp(norm(·)). */
+export class Phi3Block extends Module {
+  /** Attention. */
+  self_attn: Phi3Attention;
+  /** The MLP. */
+  mlp: Phi3MLP;
+  /** The norm before attention. */
+  input_layernorm: RMSNorm;
+  /** The norm before the MLP. */
+  post_attention_layernorm: RMSNorm;
+  /** Dropout of what attention adds. */
+  resid_attn_dropout: Dropout;
+  /** Dropout of what the MLP adds. */
+  resid_mlp_dropout: Dropout;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: Phi3Config, index: number, weights: Weights) {
+    super();
+    const { hiddenSize, rmsNormEps, residPdrop } = config;
+    const path = `model.layers.${index}`;
+    this.self_attn = new Phi3Attention(config, `${path}.self_attn`, weights);
+    this.mlp = new Phi3MLP(config, `${path}.mlp`, weights);
+    this.input_layernorm = weights.norm(`${path}.input_layernorm`, hiddenSize, rmsNormEps);
+    this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);
+    this.resid_attn_dropout = new Dropout(residPdrop);
+    this.resid_mlp_dropout = new Dropout(residPdrop);
+  }
+
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
+    return joined(this.run({ x }, inputs, cache));
+  }
+
+  /** @internal `forward`, which leaves the last sum to what reads it. */
+  run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream {
+    const [x, y] = normed(this.input_layernorm, stream);
+    const added = this.resid_attn_dropout.forward(this.self_attn.forward(y, inputs, cache));
+    const [attended, z] = normed(this.post_attention_layernorm, { x, added });
+    return { x: attended, added: this.resid_mlp_dropout.forward(this.mlp.forward(z)) };
+  }
+}

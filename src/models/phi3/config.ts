@@ -1,0 +1,200 @@
+/** The configuration of Phi-3 and Phi-4. */
+import { LowrankError } from "../../errors.js";
+import { ConfigFields } from "../config-fields.js";
+import {
+  checkCount,
+  hubSpecialIds,
+  initializerRange,
+  LIMIT,
+  probability,
+  refuseQuantised,
+  specialIds,
+  storageName,
+  type SpecialIds,
+} from "../config-parts.js";
+import type { TextConfigFields } from "../from-config.js";
+import { hubRope, longRopeFactor, type RopeConfig } from "../llama/rope.js";
+
+/** What `config.json` says, in one spelling. */
+export interface Phi3Config extends SpecialIds {
+  /** The family, as `model_type` names it. */
+  modelType: "phi3";
+  /** Rows of the input embedding. */
+  vocabSize: number;
+  /** Channels of the hidden states. */
+  hiddenSize: number;
+  /** Channels inside each MLP. */
+  intermediateSize: number;
+  /** Blocks. */
+  numHiddenLayers: number;
+  /** Heads of the queries. */
+  numAttentionHeads: number;
+  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
+  numKeyValueHeads: number;
+  /** Channels of a head. */
+  headDim: number;
+  /** The longest text. */
+  maxPositionEmbeddings: number;
+  /** Added to the mean square in norms. */
+  rmsNormEps: number;
+  /** How many positions back attention sees, its own counted; undefined sees all. */
+  slidingWindow: number | undefined;
+  /** Dropout of what attention and MLP add. */
+  residPdrop: number;
+  /** Whether the head's weight is the input embedding's. */
+  tieWordEmbeddings: boolean;
+  /** Rotary position embedding. */
+  rope: RopeConfig;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/** `Phi3Config` of transformers: the fields of `config.json` that are read. */
+export interface Phi3ConfigFields extends TextConfigFields {
+  /** Rows of the input embedding; 32,064 unless given. */
+  vocab_size?: number | undefined;
+  /** Channels of the hidden states. */
+  hidden_size: number;
+  /** Channels inside each MLP. */
+  intermediate_size: number;
+  /** Blocks. */
+  num_hidden_layers: number;
+  /** Heads of the queries. */
+  num_attention_heads: number;
+  /** As many as heads unless given. */
+  num_key_value_heads?: number | null | undefined;
+  /** silu, or swish, which is the same. */
+  hidden_act?: string | undefined;
+  /** 4096 unless given. */
+  max_position_embeddings?: number | undefined;
+  /** The longest text of pretraining; 4096 unless given. */
+  original_max_position_embeddings?: number | undefined;
+  /** 1e-5 unless given. */
+  rms_norm_eps?: number | undefined;
+  /** False unless given. */
+  tie_word_embeddings?: boolean | undefined;
+  /** 10,000 unless given. */
+  rope_theta?: number | undefined;
+  /** The share of a head's dimensions that is turned; 1 unless given. */
+  partial_rotary_factor?: number | undefined;
+  /** `type` longrope (or su), with `short_factor` and `long_factor`. */
+  rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
+  /** The spelling of transformers 5: `rope_theta`, `partial_rotary_factor` and what `rope_scaling` takes, in one. */
+  rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
+  /** Dropout of what attention and MLP add; 0 unless given. */
+  resid_pdrop?: number | undefined;
+  /** Taken, and not applied, as in transformers. */
+  embd_pdrop?: number | undefined;
+  /** Taken, and not applied. */
+  attention_dropout?: number | undefined;
+  /** How many positions back attention sees; all unless given. */
+  sliding_window?: number | null | undefined;
+}
+
+function unsupported(config: ConfigFields, what: string): LowrankError {
+  return new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${what}`);
+}
+
+function rotation(config: ConfigFields, headDim: number, positions: number): RopeConfig {
+  const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
+  const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? 10_000;
+  const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
+  const dims = Math.trunc(headDim * partial);
+  if (partial > 1 || dims < 2 || dims % 2 !== 0) {
+    const problem = `leaves ${dims} of ${headDim} dimensions to turn, which have to be even`;
+    throw config.failure(`partial_rotary_factor ${partial} ${problem}`);
+  }
+  const original = config.size("original_max_position_embeddings", LIMIT.positions) ?? 4096;
+  const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
+  if (fields === undefined || type === "default") return { theta, partial, scaling: { type: "default" } };
+  // Names of older files.
+  if (!["longrope", "su", "yarn"].includes(type))
+    throw unsupported(config, `rope scaling "${type}" is not supported; supported are default and longrope`);
+  const scaling = {
+    type: "longrope" as const,
+    shortFactor: fields.positives("short_factor", dims / 2),
+    longFactor: fields.positives("long_factor", dims / 2),
+    originalMaxPositionEmbeddings: original,
+    attentionFactor:
+      fields.positive("attention_factor") ??
+      longRopeFactor(fields.positive("factor") ?? positions / original, original),
+  };
+  return { theta, partial, scaling };
+}
+
+/**
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing or senseless value.
+ */
+export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi3Config {
+  refuseQuantised(config);
+  const act = config.string("hidden_act") ?? "silu";
+  if (act !== "silu" && act !== "swish")
+    throw unsupported(config, `hidden_act "${act}" is not supported; supported is silu`);
+  const hiddenSize = config.required("hidden_size", "size", LIMIT.width);
+  const heads = config.required("num_attention_heads", "size", LIMIT.heads);
+  if (hiddenSize % heads !== 0)
+    throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
+  const keyValueHeads = config.size("num_key_value_heads", LIMIT.heads) ?? heads;
+  if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
+  const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 4096;
+  const headDim = hiddenSize / heads;
+  const result: Phi3Config = {
+    modelType: "phi3",
+    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 32_064,
+    hiddenSize,
+    intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
+    numHiddenLayers: config.required("num_hidden_layers", "size", LIMIT.layers),
+    numAttentionHeads: heads,
+    numKeyValueHeads: keyValueHeads,
+    headDim,
+    maxPositionEmbeddings: positions,
+    rmsNormEps: config.positive("rms_norm_eps") ?? 1e-5,
+    slidingWindow: config.size("sliding_window", LIMIT.positions),
+    residPdrop: probability(config, "resid_pdrop", 0),
+    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
+    rope: rotation(config, headDim, positions),
+    ...specialIds(config, generation),
+    dtype: storageName(config),
+    initializerRange: initializerRange(config),
+  };
+  config.value("embd_pdrop");
+  checkCount(config, countValues(result));
+  return result;
+}
+
+/** Weights of the matrices, as the sizes have them. */
+function countValues(c: Phi3Config): number {
+  const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
+  const mlp = 3 * c.hiddenSize * c.intermediateSize;
+  const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
+  return embeddings + c.numHiddenLayers * (attention + mlp);
+}
+
+/** The configuration as a `config.json` that every transformers that has the family reads, and `phi3Config` too. */
+export function hubConfig(config: Phi3Config): Record<string, unknown> {
+  return {
+    architectures: ["Phi3ForCausalLM"],
+    model_type: "phi3",
+    vocab_size: config.vocabSize,
+    hidden_size: config.hiddenSize,
+    intermediate_size: config.intermediateSize,
+    num_hidden_layers: config.numHiddenLayers,
+    num_attention_heads: config.numAttentionHeads,
+    num_key_value_heads: config.numKeyValueHeads,
+    hidden_act: "silu",
+    max_position_embeddings: config.maxPositionEmbeddings,
+    rms_norm_eps: config.rmsNormEps,
+    resid_pdrop: config.residPdrop,
+    sliding_window: config.slidingWindow ?? null,
+    tie_word_embeddings: config.tieWordEmbeddings,
+    partial_rotary_factor: config.rope.partial ?? 1,
+    ...hubRope(config.rope),
+    ...hubSpecialIds(config),
+    initializer_range: config.initializerRange,
+    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
+}
