@@ -1,0 +1,33 @@
+//! Every form of every kernel, as other compilers and readers want it:
+//!
+//!   forms write FOLDER    a module of each form: WGSL and SPIR-V, with the feature `translations` MSL and HLSL too,
+//!                         and `forms.json`, which says what each file is
+//!   forms table           docs/kernels.md, on standard output
+
+mod loops;
+mod module;
+mod registers;
+mod spirv;
+mod table;
+mod write;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match &arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["write", folder] => write::write(folder.as_ref()),
+        ["table"] => table::text().map(|text| print!("{text}")),
+        _ => Err("usage: forms write FOLDER, or forms table".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("forms: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
