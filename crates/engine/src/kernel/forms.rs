@@ -89,7 +89,7 @@ fn compared(
 }
 
 /// A test in which every form is launched that the kernels list; what it does holds each to its plain form. `COVERED`,
-/// beside it, tells `kernels::tests` whose forms these are.
+/// beside it, tells `kernels::tests` whose forms these are; all such tests stand in modules `every_form`.
 macro_rules! every_form {
     ($kernels:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         $crate::kernel::forms::every_form! { $kernels, if |_| true; $(#[$meta])* fn $name() $body }
@@ -98,11 +98,16 @@ macro_rules! every_form {
     ($kernels:expr, if $given:expr; $(#[$meta:meta])* fn $name:ident() $body:block) => {
         pub(crate) const COVERED: &[&$crate::kernel::Kernel] = $kernels;
 
-        $(#[$meta])*
-        #[test]
-        fn $name() {
-            let launched = $crate::kernel::forms::launched_in(|| $body);
-            $crate::kernel::forms::assert_all(COVERED, &launched, $given);
+        mod every_form {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(#[$meta])*
+            #[test]
+            fn $name() {
+                let launched = $crate::kernel::forms::launched_in(|| $body);
+                $crate::kernel::forms::assert_all(COVERED, &launched, $given);
+            }
         }
     };
 }
