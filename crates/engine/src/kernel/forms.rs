@@ -49,7 +49,7 @@ pub fn listed(kernels: &[&Kernel]) -> Vec<Form> {
 
 /// Holds that `launched` has all forms that the kernels list and this device is `given`, and no other form of theirs.
 /// Without a GPU (`LOWRANK_NO_GPU`) there is nothing to hold.
-pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(&Variant) -> bool) {
+pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(&Form) -> bool) {
     if std::env::var_os("LOWRANK_NO_GPU").is_some() {
         println!("not run: whether all forms are launched (LOWRANK_NO_GPU is set)");
         return;
@@ -64,10 +64,10 @@ pub fn assert_all(kernels: &[&Kernel], launched: &HashSet<Form>, given: impl Fn(
 fn compared(
     kernels: &[&Kernel],
     launched: &HashSet<Form>,
-    given: impl Fn(&Variant) -> bool,
+    given: impl Fn(&Form) -> bool,
 ) -> Result<usize, String> {
     let mut listed = listed(kernels);
-    listed.retain(|(_, variant)| given(variant));
+    listed.retain(|form| given(form));
     let once: HashSet<_> = listed.iter().collect();
     let twice = listed.len() - once.len();
     let missing: Vec<_> = listed.iter().filter(|form| !launched.contains(form)).collect();

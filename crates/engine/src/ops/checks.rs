@@ -142,6 +142,31 @@ pub fn gpu_contexts() -> Vec<Rc<Context>> {
     vec![gpu, plain]
 }
 
+/// Holds what `f` gives on each gpu, with subgroups and without, to what it gives on the processor.
+pub fn equal_on_gpus(what: &str, f: impl Fn(&Rc<Context>) -> Vec<Array>) {
+    let expected = f(&contexts()[0]);
+    for cx in gpu_contexts() {
+        let label = format!("{what}, subgroups of {}", cx.profile.subgroup);
+        let got = f(&cx);
+        assert_eq!(got.len(), expected.len(), "{label}");
+        for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+            compare(&format!("{label}: {i}"), got, expected, TOLERANCE);
+        }
+    }
+}
+
+/// The outputs of an operation, and the gradients of its inputs that are f32.
+pub fn outputs_and_gradients(cx: &Rc<Context>, op: &dyn Op, inputs: &[Array]) -> Vec<Array> {
+    let values: Vec<Value> = inputs.iter().map(|x| x.upload(cx)).collect();
+    let outputs = run(cx, op, &values.iter().collect::<Vec<_>>()).unwrap_or_else(|e| panic!("{op:?}: {e}"));
+    let d = outputs.iter().map(|y| Some(Array::random("d", &y.shape).upload(cx))).collect();
+    let needs: Vec<bool> = inputs.iter().map(|x| x.dtype == DType::F32).collect();
+    let d_inputs = op
+        .backward(cx, &Backward::after(op, &values, &outputs, &needs, d))
+        .unwrap_or_else(|e| panic!("{op:?}: {e}"));
+    outputs.iter().chain(d_inputs.iter().flatten()).map(read).collect()
+}
+
 /// Largest difference that rounding explains, relative to the tensor's largest value: a few
 /// hundred roundings of f32 (6e-8 each) at most lie between any result here and its f64 form.
 pub const TOLERANCE: f64 = 1e-5;

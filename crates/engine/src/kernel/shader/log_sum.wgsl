@@ -18,3 +18,12 @@ fn with_term(a: LogSum, v: f32) -> LogSum {
 }
 // Neither NaN nor +∞ among the terms, and not all of them −∞.
 fn is_sound(a: LogSum) -> bool { return (a.mark & 3u) == 2u; }
+// Four at once, of which four share a rescaling.
+fn with_terms(a: LogSum, v: vec4<f32>) -> LogSum {
+  if all((bitcast<vec4<u32>>(v) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u)) {
+    let m = max(a.m, max(max(v.x, v.y), max(v.z, v.w)));
+    let e = exp(max(v - vec4<f32>(m), vec4<f32>(-104.0)));
+    return LogSum(m, a.s * shifted(a.m, m) + ((e.x + e.y) + (e.z + e.w)), a.mark | 2u);
+  }
+  return with_term(with_term(with_term(with_term(a, v.x), v.y), v.z), v.w);
+}

@@ -1,5 +1,7 @@
 //! Expands a kernel's WGSL body into a module: declarations, accessors, entry point.
 
+pub mod rows;
+
 use std::fmt::Write;
 
 use crate::dtype::DType;

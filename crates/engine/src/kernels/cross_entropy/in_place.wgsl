@@ -1,22 +1,25 @@
 // The loss of a row, and its gradient over the logits. One workgroup a row; two reads and one write.
 fn kernel(group: u32, lane: u32) {
   let t = load_targets(group);
-  let base = group * p.stride;
-  if t == bitcast<i32>(p.ignore) {
-    for (var k = lane; k < p.n; k += THREADS) { store_x(base + k, 0.0); }
+  let cells = p.n / CELL;
+  let base = group * (p.stride / CELL);
+  if t == p.ignore {
+    for (var k = lane; k < cells; k += THREADS) { put_x(base + k, Cell(0.0)); }
     if lane == 0u { store_loss(group, 0.0); }
     return;
   }
   let inside = t >= 0 && t < i32(p.n);
   // Before any lane writes over it.
-  let x = load_x(base + select(0u, u32(t), inside));
+  let x = one_x(group * p.stride + select(0u, u32(t), inside));
   let row = row_of(base, lane);
   storageBarrier();
   let bad = !inside || !is_sound(row.terms);
   let even = p.smoothing / f32(p.n);
-  for (var k = lane; k < p.n; k += THREADS) {
-    let v = shifted(load_x(base + k), row.terms.m) / row.terms.s - even - select(0.0, 1.0 - p.smoothing, i32(k) == t);
-    if bad { store_x(base + k, nan()); } else { store_x(base + k, v); }
+  for (var k = lane; k < cells; k += THREADS) {
+    let own = select(Cell(0.0), Cell(1.0 - p.smoothing), places(k) == Places(t));
+    var v = exp(max(get_x(base + k) - Cell(row.terms.m), Cell(-104.0))) / row.terms.s - Cell(even) - own;
+    if bad { v = Cell(nan()); }
+    put_x(base + k, v);
   }
   if lane != 0u { return; }
   if bad { store_loss(group, nan()); } else { store_loss(group, loss_of(row, x)); }

@@ -1,12 +1,13 @@
 //! The native twins: a row at a time. Forward reads it once, by blocks that the first cache holds.
 
+use super::{Row, ScaledRow, Settled, StridedRow};
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::{exp_or_zero, log_sum, max, sum, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
 pub fn rows(l: &NativeLaunch) {
-    let (n, ignore, smoothing) = (l.u32(0), l.words[1] as i32, l.f32(2));
+    let Row { n, ignore, smoothing } = l.scalars();
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
     each_row(x.len() / n, GRAIN / n, |r| {
@@ -20,7 +21,7 @@ pub fn rows(l: &NativeLaunch) {
 }
 
 pub fn in_place(l: &NativeLaunch) {
-    let (n, ignore, smoothing, stride) = (l.u32(0), l.words[1] as i32, l.f32(2), l.u32(3));
+    let StridedRow { row: Row { n, ignore, smoothing }, stride } = l.scalars();
     let targets = l.read::<i32>(1);
     let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
     each_row(targets.len(), GRAIN / n, |r| {
@@ -58,24 +59,24 @@ fn target(t: i32, ignore: i32, n: usize) -> Target {
 }
 
 pub fn settle(l: &NativeLaunch) {
-    let (ignore, first, last) = (l.words[1] as i32, l.u32(2) == 1, l.u32(3) == 1);
+    let Settled { ignore, first, last, mean, .. } = l.scalars();
     let (losses, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (y, count) = (&mut l.write::<f32>(2)[0], &mut l.write::<f32>(3)[0]);
     let trained = targets.iter().filter(|t| **t != ignore).count() as f32;
     let total: f64 = losses.iter().map(|v| *v as f64).sum();
     *count = if first { trained } else { *count + trained };
     let total = if first { total as f32 } else { *y + total as f32 };
-    *y = if l.params[0] == 1 && last { total / *count } else { total };
+    *y = if mean && last { total / *count } else { total };
 }
 
 pub fn backward(l: &NativeLaunch) {
-    let (n, ignore, smoothing) = (l.u32(0), l.words[1] as i32, l.f32(2));
+    let ScaledRow { row: Row { n, ignore, smoothing }, scaling } = l.scalars();
     let (x, targets, log_sum) = (l.read::<f32>(0), l.read::<i32>(1), l.read::<f32>(2));
     let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));
     let d_x = Shared::new(l.write::<f32>(5));
     each_row(x.len() / n, GRAIN / n, |r| {
         let d_x = unsafe { d_x.slice(r * n, n) };
-        let scale = match l.params[0] {
+        let scale = match scaling {
             0 => d[r],
             1 => d[0],
             _ => d[0] / count[0],

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
-use super::{BACKWARD, IN_PLACE, ROWS, SETTLE, THREADS};
+use super::{BACKWARD, IN_PLACE, ROWS, Row, SETTLE, SINGLE, ScaledRow, Settled, StridedRow, THREADS};
 use crate::context::Context;
 use crate::error::Result;
 use crate::kernel::Kernel;
+use crate::kernel::scalars::Words;
+use crate::kernel::shader::rows::{ELEMENTS, RowForm};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -33,30 +33,32 @@ pub enum Scale<'a> {
     Mean(&'a Value, &'a Value),
 }
 
-/// Launches `kernel` over a window of rows of n logits, `stride` elements apart where the kernel is told;
-/// `cost` is the work of an element.
+impl Labels<'_> {
+    /// Of rows of n logits.
+    fn row(&self, n: usize) -> Row {
+        Row { n, ignore: self.ignore, smoothing: self.smoothing }
+    }
+}
+
+/// Launches `kernel` over a window of rows of n logits; `cost` is the work of an element.
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    form: u32,
+    form: RowForm,
     n: usize,
-    labels: Labels,
-    stride: Option<usize>,
+    scalars: Words,
     cost: usize,
-) -> impl FnMut(Window) {
-    let mut scalars = SmallVec::from_slice(&[n as u32, labels.ignore as u32, labels.smoothing.to_bits()]);
-    scalars.extend(stride.map(|stride| stride as u32));
-    move |w| {
-        cx.launch(Launch {
-            kernel,
-            params: [form, 0, 0, 0],
-            scalars: scalars.clone(),
-            groups: w.count[0] as u32,
-            threads: THREADS,
-            work: (w.count[0] * n * cost) as u64,
-            bindings: w.ranges,
-        });
-    }
+    w: Window,
+) {
+    cx.launch(Launch {
+        kernel,
+        params: [form.param(), 0, 0, 0],
+        scalars,
+        groups: w.count[0] as u32,
+        threads: THREADS,
+        work: (w.count[0] * n * cost) as u64,
+        bindings: w.ranges,
+    });
 }
 
 /// Appends the loss and the log-sum-exp of every row of logits x [N, V].
@@ -67,7 +69,10 @@ pub fn row_losses(cx: &Rc<Context>, x: &Value, labels: Labels, loss: &Value, log
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[n], n), one(labels.targets), one(loss), one(log_sum)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &ROWS, 0, n, labels, None, 16))
+    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
+        let form = RowForm::new(&cx.profile, n, w.ranges[..1].iter());
+        launch(cx, &ROWS, form, n, labels.row(n).words(), 16, w);
+    })
 }
 
 /// Appends the loss of every row of logits, the first `n` elements of x's rows, and overwrites them with the
@@ -85,7 +90,11 @@ pub fn row_losses_in_place(
     let [rows, stride] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [Bind::new(x, &[stride], n), one(labels.targets), one(loss)];
-    windows(cx, "crossEntropy", &[rows], &[], &binds, launch(cx, &IN_PLACE, 0, n, labels, Some(stride), 24))
+    windows(cx, "crossEntropy", &[rows], &[], &binds, |w| {
+        let mut form = RowForm::new(&cx.profile, n, w.ranges[..1].iter());
+        form.vectors &= stride.is_multiple_of(ELEMENTS);
+        launch(cx, &IN_PLACE, form, n, StridedRow { row: labels.row(n), stride }.words(), 24, w);
+    })
 }
 
 /// Appends y = Σ losses, over the number of trained rows with `mean`, and count = that number.
@@ -110,13 +119,8 @@ pub fn settle(
         let [first, last] = [w.start[0] == 0, w.start[0] + w.count[0] == rows];
         cx.launch(Launch {
             kernel: &SETTLE,
-            params: [mean as u32, 0, 0, 0],
-            scalars: SmallVec::from_slice(&[
-                w.count[0] as u32,
-                labels.ignore as u32,
-                first as u32,
-                last as u32,
-            ]),
+            params: [SINGLE.param(), 0, 0, 0],
+            scalars: Settled { rows: w.count[0], ignore: labels.ignore, first, last, mean }.words(),
             groups: 1,
             threads: THREADS,
             work: w.count[0] as u64 * 2,
@@ -139,19 +143,16 @@ pub fn row_losses_backward(
 ) -> Result<()> {
     let [rows, n] = [x.shape.rows(), x.shape.last()];
     let one = |v| Bind::new(v, &[1], 1);
-    let (form, d, count) = match scale {
+    let (scaling, d, count) = match scale {
         Scale::Row(d) => (0, one(d), one(log_sum)),
         Scale::All(d) => (1, Bind::whole(d), one(log_sum)),
         Scale::Mean(d, count) => (2, Bind::whole(d), Bind::whole(count)),
     };
     let row = |v| Bind::new(v, &[n], n);
     let binds = [row(x), one(labels.targets), one(log_sum), d, count, row(d_x)];
-    windows(
-        cx,
-        "crossEntropy backward",
-        &[rows],
-        &[],
-        &binds,
-        launch(cx, &BACKWARD, form, n, labels, None, 8),
-    )
+    windows(cx, "crossEntropy backward", &[rows], &[], &binds, |w| {
+        let vectors = RowForm::new(&cx.profile, n, [&w.ranges[0], &w.ranges[5]].into_iter()).vectors;
+        let scalars = ScaledRow { row: labels.row(n), scaling }.words();
+        launch(cx, &BACKWARD, RowForm { vectors, subgroups: false }, n, scalars, 8, w);
+    })
 }

@@ -2,14 +2,14 @@
 struct Row { terms: LogSum, plain: f32 }
 fn row_of(base: u32, lane: u32) -> Row {
   var own = no_terms();
-  var sum = 0.0;
-  for (var k = lane; k < p.n; k += THREADS) {
-    let v = load_x(base + k);
-    own = with_term(own, v);
-    if is_finite(v) { sum += v; }
+  var sum = Cell(0.0);
+  for (var k = lane; k < p.n / CELL; k += THREADS) {
+    let v = get_x(base + k);
+    own = terms(own, v);
+    sum += select(v, Cell(0.0), odd(v));
   }
-  let terms = gathered(lane, own);
-  return Row(terms, total(lane, sum));
+  let all = gathered(lane, own);
+  return Row(all, total(lane, across(sum)));
 }
 // The loss of a sound row whose target is x. A −∞ has no part in eˣ, but all in the loss.
 fn loss_of(row: Row, x: f32) -> f32 {

@@ -7,7 +7,7 @@ fn kernel(group: u32, lane: u32) {
     let v = load_losses(r);
     mark |= u32(is_nan(v));
     sum += v;
-    count += f32(load_targets(r) != bitcast<i32>(p.ignore));
+    count += f32(load_targets(r) != p.ignore);
   }
   sum = total(lane, sum);
   count = total(lane, count);
@@ -19,7 +19,7 @@ fn kernel(group: u32, lane: u32) {
     count += load_count(0u);
   }
   // The mean over no rows is NaN.
-  if MEAN && p.last == 1u {
+  if p.mean == 1u && p.last == 1u {
     mark |= u32(count == 0.0);
     sum = sum / max(count, 1.0);
   }

@@ -11,30 +11,42 @@
 //! the same bits.
 //!
 //! Counted from the shaders: 6 FLOPs for 8 bytes of memory forward, 10 for 12 backward (a row's second
-//! reading comes from the cache), so memory binds; some 20 registers and 0.5 KiB of workgroup memory
+//! reading comes from the cache), so memory binds; some 20 registers and at most 1 KiB of workgroup memory
 //! for 128 invocations limit nothing. No register tile: a row of C elements is C / 128 an invocation.
-//! Rows that are whole vectors of four are read by them.
+//! Rows that are whole vectors of four are read by them. A row's sums go through subgroups where there are: a sum of 128
+//! invocations is then 2 barriers, not 9, in an order that is the device's own (the same in every run on it).
+//! What a form is compiled for is how rows are read and summed and what weights are stored in; which of weight, bias and
+//! mean there are is asked at run time, once an element beside 8 bytes from memory.
 
 mod native;
 mod plan;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use plan::{Residual, Rows, Sums, Weights, normalise, normalise_backward, sum_rows};
 
 use crate::dtype::DType;
-use crate::kernel::shader::WORKGROUP;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
-use crate::kernels::elementwise::wide;
+use crate::kernel::shader::rows::RowForm;
+use crate::kernel::{Access, Kernel, Params, Twin, Variant, joined};
+use crate::scalars;
 
 /// Invocations of a row's workgroup.
 const THREADS: u32 = 128;
 /// Rows whose contributions to d_weight one invocation adds up.
 const CHUNK: usize = 32;
 
-/// In `params[3]`: rows are read by vectors of four.
-const WIDE: u32 = 2;
+scalars! {
+    struct Forward { n: usize, eps: f32, centred: bool, weighted: bool, biased: bool, added: bool }
+}
+scalars! {
+    struct Backward { n: usize, centred: bool, weighted: bool, adds: bool }
+}
+scalars! {
+    /// Sums over chunks of `chunk` of the rows.
+    struct Chunks { n: usize, rows: usize, chunk: usize, centred: bool, weighted: bool }
+}
 
-/// `params` = [1 with a mean, 1 with a weight, 1 with a bias (backward: where d_x is added to), 1 where
-/// something is added to x first, or `WIDE`, or both]; an absent binding stands on another.
+/// `params` = [`RowForm`]; an absent binding stands on another.
 const FORWARD: Kernel = Kernel {
     name: "norm",
     bindings: &[
@@ -44,12 +56,12 @@ const FORWARD: Kernel = Kernel {
         ("y", Access::Write),
         ("scale", Access::Write),
     ],
-    scalars: || members_of(&[Scalar::U32("n"), Scalar::F32("eps")]),
+    scalars: Forward::members,
     twin: Twin::Both {
         wgsl: |params| forward_wgsl(FORWARD.bindings, params, NO_MEAN),
         native: native::forward,
     },
-    variants: || variants(&[0, 1, 1, 0, 0], 0),
+    variants: || variants(FORWARD.bindings),
 };
 static NORM: Kernel = FORWARD;
 /// The form that keeps a mean.
@@ -60,7 +72,7 @@ const WITH_MEAN: Kernel = Kernel {
         wgsl: |params| forward_wgsl(WITH_MEAN.bindings, params, MEAN),
         native: native::forward,
     },
-    variants: || variants(&[0, 1, 1, 0, 0, 0], 0),
+    variants: || variants(WITH_MEAN.bindings),
     ..FORWARD
 };
 static LAYER_NORM: Kernel = WITH_MEAN;
@@ -72,7 +84,7 @@ static ADDED_NORM: Kernel = Kernel {
         wgsl: |params| forward_wgsl(ADDED_NORM.bindings, params, NO_MEAN),
         native: native::forward,
     },
-    variants: || variants(&[0, 1, 1, 0, 0, 0, 0], 1),
+    variants: || variants(ADDED_NORM.bindings),
     ..FORWARD
 };
 static ADDED_LAYER_NORM: Kernel = Kernel {
@@ -82,7 +94,7 @@ static ADDED_LAYER_NORM: Kernel = Kernel {
         wgsl: |params| forward_wgsl(ADDED_LAYER_NORM.bindings, params, MEAN),
         native: native::forward,
     },
-    variants: || variants(&[0, 1, 1, 0, 0, 0, 0, 0], 1),
+    variants: || variants(ADDED_LAYER_NORM.bindings),
     ..FORWARD
 };
 static BACKWARD: Kernel = Kernel {
@@ -95,15 +107,16 @@ static BACKWARD: Kernel = Kernel {
         ("d", Access::Read),
         ("d_x", Access::ReadWrite),
     ],
-    scalars: || members_of(&[Scalar::U32("n")]),
+    scalars: Backward::members,
     twin: Twin::Both {
-        wgsl: |params| match params[3] & WIDE {
-            0 => wgsl(params, include_str!("backward.wgsl")),
-            _ => wgsl(params, include_str!("backward_wide.wgsl")) + &vectors(BACKWARD.bindings, params),
+        wgsl: |params| {
+            let form = RowForm::of(params[0]);
+            let cells = form.cells(BACKWARD.bindings, &["x", "weight", "d", "d_x"]);
+            [form.workgroup(), &cells, include_str!("backward.wgsl")].concat()
         },
         native: native::backward,
     },
-    variants: || variants(&[0, 1, 0, 0, 0, 0], 0),
+    variants: || variants(BACKWARD.bindings),
 };
 static SUM_ROWS: Kernel = Kernel {
     name: "norm sums",
@@ -114,103 +127,55 @@ static SUM_ROWS: Kernel = Kernel {
         ("d", Access::Read),
         ("y", Access::Write),
     ],
-    scalars: || members_of(&[Scalar::U32("n"), Scalar::U32("rows"), Scalar::U32("chunk")]),
-    twin: Twin::Both { wgsl: |params| wgsl(params, include_str!("sums.wgsl")), native: native::sums },
-    variants: || variants(&[0, 0, 0, 0, 0], 0),
+    scalars: Chunks::members,
+    twin: Twin::Both { wgsl: |_| include_str!("sums.wgsl").into(), native: native::sums },
+    variants: || vec![Variant { params: [0; 4], dtypes: vec![DType::F32; 5], threads: THREADS }],
 };
 
 pub const KERNELS: &[&Kernel] = &[&NORM, &LAYER_NORM, &ADDED_NORM, &ADDED_LAYER_NORM, &BACKWARD, &SUM_ROWS];
 
-/// Every choice of what is there, with weights (marked 1) in every float type.
-fn variants(weights: &[u32], added: u32) -> Vec<Variant> {
-    let types: &[DType] =
-        if weights.contains(&1) { &[DType::F32, DType::F16, DType::BF16] } else { &[DType::F32] };
-    // Vectors are of f32.
-    let wides = |t: &DType| if *t == DType::F32 && weights.contains(&1) { &[0, WIDE][..] } else { &[0] };
-    types
-        .iter()
-        .flat_map(|t| {
-            wides(t).iter().flat_map(move |wide| (0..8u32).map(move |bits| (t, bits, added | wide)))
-        })
-        .map(|(t, bits, last)| (t, [bits & 1, bits >> 1 & 1, bits >> 2, last]))
-        .map(|(t, params)| Variant {
-            params,
-            dtypes: weights
-                .iter()
-                .enumerate()
-                .map(|(i, w)| if *w == 1 && params[i] == 1 { *t } else { DType::F32 })
-                .collect(),
-            threads: THREADS,
-        })
-        .collect()
+/// Every form of a row, with weights in every float type where they are read by single elements: vectors are of f32.
+fn variants(bindings: &[(&'static str, Access)]) -> Vec<Variant> {
+    let weights = |form: &RowForm| match form.vectors {
+        true => &[DType::F32][..],
+        false => &[DType::F32, DType::F16, DType::BF16],
+    };
+    let of = |(form, weight): (RowForm, DType)| Variant {
+        params: [form.param(), 0, 0, 0],
+        dtypes: bindings.iter().map(|(name, _)| if is_weight(name) { weight } else { DType::F32 }).collect(),
+        threads: THREADS,
+    };
+    RowForm::all().flat_map(|form| weights(&form).iter().map(move |t| (form, *t))).map(of).collect()
 }
 
-const NO_MEAN: &str = "fn keep_mean(row: u32, mean: f32) {}\n";
-const MEAN: &str = "fn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n";
-/// How an element is read first, and then again.
-const X_ALONE: &str = "fn first_x(i: u32) -> f32 { return load_x(i); }
-fn x_again(i: u32) -> f32 { return load_x(i); }
+const NO_MEAN: &str = "const MEAN = false;\nfn keep_mean(row: u32, mean: f32) {}\n";
+const MEAN: &str = "const MEAN = true;\nfn keep_mean(row: u32, mean: f32) { store_mean(row, mean); }\n";
+/// How a cell is read first, and then again.
+const X_ALONE: &str = "fn first_x(i: u32) -> Cell { return get_x(i); }
+fn x_again(i: u32) -> Cell { return get_x(i); }
 ";
-const SUM: &str = "fn first_x(i: u32) -> f32 {
-  let x = load_x(i);
-  let added = load_added(i);
-  var v = x + added;
-  if is_nan(x) || is_nan(added) { v = nan(); }
-  store_sum(i, v);
+const SUM: &str = "fn first_x(i: u32) -> Cell {
+  let x = get_x(i);
+  let added = get_added(i);
+  let v = select(x + added, Cell(nan()), nans(x) | nans(added));
+  put_sum(i, v);
   return v;
 }
-fn x_again(i: u32) -> f32 { return load_sum(i); }
-";
-
-/// The same by vectors.
-const X4_ALONE: &str = "fn first_x4(i: u32) -> vec4<f32> { return load4_x(i); }
-fn x4_again(i: u32) -> vec4<f32> { return load4_x(i); }
-";
-const SUM4: &str = "fn first_x4(i: u32) -> vec4<f32> {
-  let x = load4_x(i);
-  let added = load4_added(i);
-  let v = select(x + added, vec4<f32>(nan()), nans4(x) | nans4(added));
-  store4_sum(i, v);
-  return v;
-}
-fn x4_again(i: u32) -> vec4<f32> { return load4_sum(i); }
+fn x_again(i: u32) -> Cell { return get_sum(i); }
 ";
 
 fn forward_wgsl(bindings: &[(&'static str, Access)], params: Params, mean: &str) -> String {
-    let added = params[3] & 1 == 1;
-    if params[3] & WIDE == 0 {
-        return wgsl(params, include_str!("norm.wgsl")) + mean + if added { SUM } else { X_ALONE };
-    }
-    let x = if added { SUM4 } else { X4_ALONE };
-    wgsl(params, include_str!("norm_wide.wgsl")) + mean + x + &vectors(bindings, params)
+    let form = RowForm::of(params[0]);
+    let names: Vec<&str> = bindings.iter().map(|(name, _)| *name).filter(|name| !is_single(name)).collect();
+    let x = if names.contains(&"sum") { SUM } else { X_ALONE };
+    [form.workgroup(), &form.cells(bindings, &names), mean, x, include_str!("norm.wgsl")].concat()
 }
 
-/// What loads and stores vectors of all bindings but those with an element a row; of one that is absent
-/// nothing is bound that is long enough.
-fn vectors(bindings: &[(&'static str, Access)], params: Params) -> String {
-    let all = bindings.iter().enumerate().filter(|(_, (name, _))| !is_single(name));
-    let of = |(i, (name, access)): (usize, &(&'static str, Access))| match is_absent(name, params) {
-        true => format!("fn load4_{name}(i: u32) -> vec4<f32> {{ return vec4<f32>(); }}\n"),
-        false => wide::vectors(name, i, *access != Access::Read),
-    };
-    all.map(of).collect()
+fn is_weight(name: &str) -> bool {
+    ["weight", "bias"].contains(&name)
 }
 
-fn is_absent(name: &str, params: Params) -> bool {
-    name == "weight" && params[1] == 0 || name == "bias" && params[2] == 0
-}
-
+/// Whether a binding has an element a row.
 fn is_single(name: &str) -> bool {
     ["scale", "mean"].contains(&name)
-}
-
-fn wgsl(params: Params, body: &str) -> String {
-    let truth = |i: usize| params[i] == 1;
-    format!(
-        "const MEAN = {};\nconst WEIGHT = {};\nconst BIAS = {};\nconst ADDS = BIAS;\n{WORKGROUP}\n{}",
-        truth(0),
-        truth(1),
-        truth(2),
-        body
-    )
 }

@@ -2,19 +2,19 @@
 
 use std::borrow::Cow;
 
+use super::{Backward, Chunks, Forward};
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_range, each_row};
 use crate::simd::{dot, sum, sum_by, vectorised};
 
 const GRAIN: usize = 16 * 1024;
 
-fn optional<'a>(l: &'a NativeLaunch, present: usize, binding: usize) -> Option<Cow<'a, [f32]>> {
-    (l.params[present] == 1).then(|| l.read_f32(binding))
+fn optional<'a>(l: &'a NativeLaunch, present: bool, binding: usize) -> Option<Cow<'a, [f32]>> {
+    present.then(|| l.read_f32(binding))
 }
 
 pub fn forward(l: &NativeLaunch) {
-    let (n, eps) = (l.u32(0), l.f32(1));
-    let (centred, added) = (l.params[0] == 1, l.params[3] & 1 == 1);
-    let (weight, bias) = (optional(l, 1, 1), optional(l, 2, 2));
+    let Forward { n, eps, centred, weighted, biased, added } = l.scalars();
+    let (weight, bias) = (optional(l, weighted, 1), optional(l, biased, 2));
     let weights = (weight.as_deref(), bias.as_deref());
     let x = l.read::<f32>(0);
     let (y, scale) = (Shared::new(l.write::<f32>(3)), Shared::new(l.write::<f32>(4)));
@@ -41,11 +41,9 @@ pub fn forward(l: &NativeLaunch) {
 }
 
 pub fn backward(l: &NativeLaunch) {
-    let n = l.u32(0);
+    let Backward { n, centred, weighted, adds } = l.scalars();
     let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(2), l.read::<f32>(3), l.read::<f32>(4));
-    let weight = optional(l, 1, 1);
-    let centred = l.params[0] == 1;
-    let adds = l.params[2] == 1;
+    let weight = optional(l, weighted, 1);
     let d_x = Shared::new(l.write::<f32>(5));
     each_range(x.len() / n, GRAIN / n, |rows| {
         // A row is made here where d_x has something to be added to.
@@ -64,9 +62,8 @@ pub fn backward(l: &NativeLaunch) {
 }
 
 pub fn sums(l: &NativeLaunch) {
-    let (n, rows, chunk) = (l.u32(0), l.u32(1), l.u32(2));
+    let Chunks { n, rows, chunk, centred, weighted } = l.scalars();
     let (x, scale, mean, d) = (l.read::<f32>(0), l.read::<f32>(1), l.read::<f32>(2), l.read::<f32>(3));
-    let (centred, weighted) = (l.params[0] == 1, l.params[1] == 1);
     each_chunk(l.write::<f32>(4), n, |at, y| {
         let c = at / n;
         y.fill(0.0);

@@ -5,17 +5,18 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::{
-    ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, CHUNK, LAYER_NORM, NORM, SUM_ROWS, THREADS, WIDE, is_absent,
-    is_single,
+    ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, Backward, CHUNK, Chunks, Forward, LAYER_NORM, NORM, SUM_ROWS,
+    THREADS, is_single,
 };
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Kernel, Params};
-use crate::kernels::elementwise::wide;
+use crate::kernel::Kernel;
+use crate::kernel::scalars::Words;
+use crate::kernel::shader::rows::{ELEMENTS, RowForm};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::{Launch, Range};
+use crate::recording::Launch;
 use crate::value::Value;
 
 /// What y is multiplied by and what is added, [C] each.
@@ -66,8 +67,8 @@ pub fn normalise(
     let one = |v| Bind::new(v, &[1], 1);
     let mut binds: SmallVec<[Bind; 8]> = SmallVec::from_iter([
         row(x),
-        weights.weight.map_or(Bind::new(x, &[0], 1), Bind::whole),
-        weights.bias.map_or(Bind::new(x, &[0], 1), Bind::whole),
+        weight_or(weights.weight.or(weights.bias), x),
+        weight_or(weights.bias.or(weights.weight), x),
         row(y),
         one(rows.scale),
     ]);
@@ -79,9 +80,20 @@ pub fn normalise(
         (false, true) => &ADDED_NORM,
         (true, true) => &ADDED_LAYER_NORM,
     };
-    let weights = [weights.weight.is_some(), weights.bias.is_some()];
-    let params = [rows.mean.is_some(), weights[0], weights[1], residual.is_some()];
-    by_rows(cx, kernel, params, n, x.shape.rows(), &binds, &[eps.to_bits()])
+    let scalars = Forward {
+        n,
+        eps,
+        centred: rows.mean.is_some(),
+        weighted: weights.weight.is_some(),
+        biased: weights.bias.is_some(),
+        added: residual.is_some(),
+    };
+    by_rows(cx, kernel, n, x.shape.rows(), &binds, scalars.words())
+}
+
+/// A weight, or in its place the first cell of x, which is not read.
+fn weight_or<'a>(weight: Option<&'a Value>, x: &'a Value) -> Bind<'a> {
+    weight.map_or(Bind::new(x, &[0], ELEMENTS.min(x.shape.last())), Bind::whole)
 }
 
 /// Appends d_x from the gradient d of y; d_x += that where it `adds`.
@@ -101,62 +113,51 @@ pub fn normalise_backward(
     let one = |v| Bind::new(v, &[1], 1);
     let binds = [
         row(x),
-        weight.map_or(Bind::new(x, &[0], 1), Bind::whole),
+        weight_or(weight, x),
         one(rows.scale),
         one(rows.mean.unwrap_or(rows.scale)),
         row(d),
         row(d_x),
     ];
-    let params = [rows.mean.is_some(), weight.is_some(), adds, false];
-    by_rows(cx, &BACKWARD, params, n, x.shape.rows(), &binds, &[])
+    let scalars = Backward { n, centred: rows.mean.is_some(), weighted: weight.is_some(), adds };
+    by_rows(cx, &BACKWARD, n, x.shape.rows(), &binds, scalars.words())
 }
 
 fn by_rows(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    params: [bool; 4],
     n: usize,
     rows: usize,
     binds: &[Bind],
-    scalars: &[u32],
+    scalars: Words,
 ) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
     windows(cx, kernel.name, &[rows], &[], binds, |w| {
         let rows = w.count[0];
-        let mut params = params.map(u32::from);
-        if rows_are_vectors(kernel, n, params, &w.ranges) {
-            params[3] |= WIDE;
-        }
-        launch(cx, kernel, params, w, [&[n as u32], scalars].concat(), [rows, THREADS as usize], rows * n);
+        let whole = kernel.bindings.iter().zip(&w.ranges).filter(|((name, _), _)| !is_single(name));
+        let form = RowForm::new(&cx.profile, n, whole.map(|(_, range)| range));
+        launch(cx, kernel, form.param(), w, scalars.clone(), rows, rows * n);
     })
-}
-
-/// Whether everything of a row's length lies in whole vectors of f32.
-fn rows_are_vectors(kernel: &Kernel, n: usize, params: Params, ranges: &[Range]) -> bool {
-    let whole = |name: &str| !is_single(name) && !is_absent(name, params);
-    let read = kernel.bindings.iter().zip(ranges).filter(|((name, _), _)| whole(name));
-    let mut ranges = read.map(|(_, range)| range);
-    n.is_multiple_of(wide::ELEMENTS) && ranges.all(wide::is_whole)
 }
 
 fn launch(
     cx: &Rc<Context>,
     kernel: &'static Kernel,
-    params: Params,
+    form: u32,
     w: Window,
-    scalars: Vec<u32>,
-    [groups, threads]: [usize; 2],
+    scalars: Words,
+    groups: usize,
     elements: usize,
 ) {
     cx.launch(Launch {
         kernel,
-        params,
+        params: [form, 0, 0, 0],
         bindings: w.ranges,
-        scalars: SmallVec::from_vec(scalars),
+        scalars,
         groups: groups as u32,
-        threads: threads as u32,
+        threads: THREADS,
         work: elements as u64 * 8,
     });
 }
@@ -187,10 +188,10 @@ pub fn sum_rows(cx: &Rc<Context>, sums: Sums, x: &Value, rows: Rows, d: &Value, 
     windows(cx, "norm sums", &[chunks], &[], &binds, |w| {
         let (start, taken) = (w.start[0], w.count[0]);
         let here = (taken * chunk).min(count - start * chunk);
-        let scalars = vec![n as u32, here as u32, chunk as u32];
-        let params = [rows.mean.is_some(), sums == Sums::Weight, false, false].map(u32::from);
-        let threads = THREADS as usize;
-        launch(cx, &SUM_ROWS, params, w, scalars, [(taken * n).div_ceil(threads), threads], here * n);
+        let scalars =
+            Chunks { n, rows: here, chunk, centred: rows.mean.is_some(), weighted: sums == Sums::Weight };
+        let groups = (taken * n).div_ceil(THREADS as usize);
+        launch(cx, &SUM_ROWS, 0, w, scalars.words(), groups, here * n);
     })?;
     reduce(cx, Reduction::Sum, &parts, [1, chunks, n], y)
 }

@@ -1,4 +1,4 @@
-// One invocation sums a column over a chunk of rows: d x̂ with WEIGHT, else d.
+// One invocation sums a column over a chunk of rows: d x̂ where `weighted`, else d.
 fn kernel(group: u32, lane: u32) {
   let id = group * THREADS + lane;
   let chunk = id / p.n;
@@ -8,9 +8,9 @@ fn kernel(group: u32, lane: u32) {
   var sum = 0.0;
   for (var row = first; row < min(first + p.chunk, p.rows); row += 1u) {
     let d = load_d(row * p.n + column);
-    if WEIGHT {
+    if p.weighted == 1u {
       var v = load_x(row * p.n + column);
-      if MEAN { v = v - load_mean(row); }
+      if p.centred == 1u { v = v - load_mean(row); }
       sum = fma(d, v * load_scale(row), sum);
     } else {
       sum += d;

@@ -2,23 +2,35 @@
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
-use super::{Extreme, Plan, STRIDES, THREADS, chunked, native};
+use super::{Extreme, Plan, Rows, THREADS, chunked, native};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
-const SCALARS: [Scalar; 11] = joined(&STRIDES, &[Scalar::U32("begin")]);
+scalars! {
+    /// `begin`: the index of the window's first element.
+    pub(super) struct Indexed { rows: Rows, begin: usize }
+}
+scalars! {
+    pub(super) struct Placed {
+        rows: usize,
+        n: usize,
+        inner: usize,
+        y_outer: usize,
+        y_step: usize,
+        begin: usize,
+    }
+}
 
 pub static ARGMAX: Kernel = Kernel {
     name: "argmax",
     bindings: &[("x", Access::Read), ("value", Access::ReadWrite), ("y", Access::ReadWrite)],
-    scalars: || members_of(&SCALARS),
+    scalars: Indexed::members,
     // Chunks are whole but for the last, which has a launch of its own.
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "i32(p.begin + chunk * (p.x_chunk / p.x_step) + k)"),
@@ -36,7 +48,7 @@ pub static ARGMAX_OF_PARTS: Kernel = Kernel {
         ("value", Access::ReadWrite),
         ("y", Access::ReadWrite),
     ],
-    scalars: || members_of(&SCALARS),
+    scalars: Indexed::members,
     twin: Twin::Both {
         wgsl: |params| wgsl(params, "load_origin(base + k * p.x_step)"),
         native: |l| native::argmax(l, true),
@@ -117,17 +129,17 @@ fn launch(
     ys: &[&Value],
 ) -> Result<()> {
     let n = plan.space[2];
-    plan.windows(cx, "argmax", others, ys, |w, mut scalars| {
-        let rows = scalars[2];
-        scalars.push((begin + w.start[1] * n + w.start[2]) as u32);
+    plan.windows(cx, "argmax", others, ys, |w, rows| {
+        let begin = begin + w.start[1] * n + w.start[2];
+        let groups = rows.rows * rows.inner;
         cx.launch(Launch {
             kernel,
             params: [extreme as u32, (plan.x.dtype == DType::I32) as u32, 0, 0],
             bindings: w.ranges,
-            groups: rows * scalars[1],
+            groups: groups as u32,
             threads: THREADS,
-            work: rows as u64 * scalars[0] as u64 * scalars[1] as u64,
-            scalars,
+            work: (groups * rows.n) as u64,
+            scalars: Indexed { rows, begin }.words(),
         });
     })
 }
@@ -135,16 +147,7 @@ fn launch(
 pub static PLACE: Kernel = Kernel {
     name: "place",
     bindings: &[("index", Access::Read), ("d", Access::Read), ("y", Access::Write)],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("rows"),
-            Scalar::U32("n"),
-            Scalar::U32("inner"),
-            Scalar::U32("y_outer"),
-            Scalar::U32("y_step"),
-            Scalar::U32("begin"),
-        ])
-    },
+    scalars: Placed::members,
     twin: Twin::Both { wgsl: |_| PLACE_WGSL.into(), native: native::place },
     variants: || {
         let dtypes = vec![DType::I32, DType::F32, DType::F32];
@@ -180,12 +183,19 @@ pub fn place(
     ];
     windows(cx, "place", &[outer, n, inner], &[], &binds, |w| {
         let size: usize = w.count.iter().product();
-        let scalars = [w.count[0], w.count[1], w.count[2], n * inner, inner, w.start[1]];
+        let scalars = Placed {
+            rows: w.count[0],
+            n: w.count[1],
+            inner: w.count[2],
+            y_outer: n * inner,
+            y_step: inner,
+            begin: w.start[1],
+        };
         cx.launch(Launch {
             kernel: &PLACE,
             params: [0; 4],
             bindings: w.ranges,
-            scalars: scalars.iter().map(|v| *v as u32).collect::<SmallVec<_>>(),
+            scalars: scalars.words(),
             groups: (size as u32).div_ceil(THREADS),
             threads: THREADS,
             work: size as u64,

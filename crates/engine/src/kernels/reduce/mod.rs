@@ -1,15 +1,19 @@
 //! Reductions of the middle of [outer, n, inner].
 //!
-//! Maths: y[o, i] = s · Σₙ x[o, n, i], or s · Σ x², or the maximum or minimum; or the index of one. x and y are f32,
+//! Maths: y[o, i] = s · Σₙ x[o, n, i], or the maximum or minimum; or the index of one. x and y are f32,
 //! or i32 (whose sums wrap and take no scale).
-//! Layout: row-major; one workgroup a row where inner is 1 (strided lanes, then a tree in shared
-//! memory), one invocation a column elsewhere. Long reductions are cut into chunks whose partial
-//! results are reduced again; where is decided by shape alone, so that the order of summation is
-//! fixed. Where a binding is too short for a reduction, later windows add to what earlier ones left.
-//! Cost: one pass. Native: 32 lanes of f32 over 1,024 terms at a time, their sums in f64.
+//! Layout: row-major; one workgroup a row where inner is 1 (strided lanes, by vectors where rows are whole ones; then
+//! through subgroups where there are, else a tree in shared memory), one invocation a column elsewhere. Long reductions
+//! are cut into chunks whose partial results are reduced again; where is decided by shape alone, so that the order of
+//! summation is fixed (within a subgroup it is the device's own). Where a binding is too short for a reduction, later
+//! windows add to what earlier ones left. Cost: one pass; an addition for 4 bytes, so memory binds. Native: 32 lanes of
+//! f32 over 1,024 terms at a time, their sums in f64.
 
 mod argmax;
 mod native;
+mod shader;
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use argmax::{arg_extremum, argmax, place};
 
@@ -20,16 +24,17 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Scalar, Twin, Variant, joined, members_of};
+use crate::kernel::shader::rows::{ELEMENTS, RowForm};
+use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 /// What is reduced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     Sum,
-    SumSquares,
     /// NaN where any is NaN.
     Max,
     /// NaN where any is NaN.
@@ -56,77 +61,98 @@ const THREADS: u32 = 64;
 /// Longest reduction that one row is given; longer ones are cut.
 const CHUNK: usize = 16 * 1024;
 
-/// Rows are [outer, chunks]; `n` terms each, of `inner` columns.
-const STRIDES: [Scalar; 10] = [
-    Scalar::U32("n"),
-    Scalar::U32("inner"),
-    Scalar::U32("rows"),
-    Scalar::U32("chunks"),
-    Scalar::U32("x_outer"),
-    Scalar::U32("x_chunk"),
-    Scalar::U32("x_step"),
-    Scalar::U32("y_outer"),
-    Scalar::U32("y_chunk"),
-    // 1 where nothing was reduced into y before.
-    Scalar::U32("first"),
-];
+scalars! {
+    /// Rows are [outer, chunks]; `n` terms each, of `inner` columns.
+    struct Rows {
+        n: usize,
+        inner: usize,
+        rows: usize,
+        chunks: usize,
+        x_outer: usize,
+        x_chunk: usize,
+        x_step: usize,
+        y_outer: usize,
+        y_chunk: usize,
+        /// Whether nothing was reduced into y before.
+        first: bool,
+    }
+}
+
+impl Rows {
+    /// Where a row starts in x.
+    fn x_at(&self, row: usize) -> usize {
+        row / self.chunks * self.x_outer + row % self.chunks * self.x_chunk
+    }
+
+    /// Where what it comes to lies in y.
+    fn y_at(&self, row: usize) -> usize {
+        row / self.chunks * self.y_outer + row % self.chunks * self.y_chunk
+    }
+}
+
+scalars! {
+    struct Reduced { rows: Rows, scale: f32 }
+}
+
+/// How a launch takes its rows.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// A workgroup a row.
+    Rows(Reduction, RowForm),
+    /// An invocation a column.
+    Columns(Reduction),
+    /// i32.
+    Whole { reduction: Reduction, columns: bool },
+}
+
+const REDUCTIONS: [Reduction; 3] = [Reduction::Sum, Reduction::Max, Reduction::Min];
+
+impl Form {
+    fn params(self) -> Params {
+        match self {
+            Form::Rows(reduction, form) => [reduction as u32, 0, form.param(), 0],
+            Form::Columns(reduction) => [reduction as u32, 1, 0, 0],
+            Form::Whole { reduction, columns } => [reduction as u32, columns as u32, 0, 1],
+        }
+    }
+
+    fn of([reduction, columns, form, whole]: Params) -> Form {
+        let reduction = REDUCTIONS[reduction as usize];
+        match (whole, columns) {
+            (0, 0) => Form::Rows(reduction, RowForm::of(form)),
+            (0, _) => Form::Columns(reduction),
+            _ => Form::Whole { reduction, columns: columns == 1 },
+        }
+    }
+
+    fn all() -> Vec<Form> {
+        let mut all = Vec::new();
+        for reduction in REDUCTIONS {
+            all.extend(RowForm::all().map(|form| Form::Rows(reduction, form)));
+            all.push(Form::Columns(reduction));
+            all.extend([false, true].map(|columns| Form::Whole { reduction, columns }));
+        }
+        all
+    }
+
+    fn dtype(self) -> DType {
+        if matches!(self, Form::Whole { .. }) { DType::I32 } else { DType::F32 }
+    }
+}
 
 static REDUCE: Kernel = Kernel {
     name: "reduce",
     bindings: &[("x", Access::Read), ("y", Access::ReadWrite)],
-    scalars: || members_of(&joined::<_, 11>(&STRIDES, &[Scalar::F32("scale")])),
-    twin: Twin::Both { wgsl, native: native::reduce },
+    scalars: Reduced::members,
+    twin: Twin::Both { wgsl: shader::reduce, native: native::reduce },
     variants: || {
-        let sums_of_squares = |params: &Params| params[0] == 1 && params[2] == 1;
-        (0..4)
-            .flat_map(|r| [0, 1].map(|columns| [r, columns]))
-            .flat_map(|[r, columns]| [0, 1].map(|whole| [r, columns, whole, 0]))
-            .filter(|params| !sums_of_squares(params))
-            .map(|params| Variant { params, dtypes: vec![dtype_of(params); 2], threads: THREADS })
-            .collect()
+        let of =
+            |form: Form| Variant { params: form.params(), dtypes: vec![form.dtype(); 2], threads: THREADS };
+        Form::all().into_iter().map(of).collect()
     },
 };
 
 pub const KERNELS: &[&Kernel] = &[&REDUCE, &argmax::ARGMAX, &argmax::ARGMAX_OF_PARTS, &argmax::PLACE];
-
-fn dtype_of(params: Params) -> DType {
-    if params[2] == 1 { DType::I32 } else { DType::F32 }
-}
-
-/// `params` = [reduction, 1 where an invocation takes a column and 0 where a workgroup takes a row, 1 for i32].
-fn wgsl(params: Params) -> String {
-    let rows = if params[1] == 1 { include_str!("columns.wgsl") } else { include_str!("rows.wgsl") };
-    if dtype_of(params) == DType::I32 {
-        let (combine, start) = match params[0] {
-            0 => ("a + b", "0"),
-            2 => ("max(a, b)", "-2147483647 - 1"),
-            _ => ("min(a, b)", "2147483647"),
-        };
-        return format!(
-            "alias Element = i32;\nfn combine(a: i32, b: i32) -> i32 {{ return {combine}; }}\n\
-             fn element(i: u32) -> i32 {{ return load_x(i); }}\nfn start() -> i32 {{ return {start}; }}\n\
-             fn settle(at: u32, v: i32) {{ if p.first == 1u {{ store_y(at, v); }} \
-             else {{ store_y(at, combine(load_y(at), v)); }} }}\n{rows}"
-        );
-    }
-    let combine = match params[0] {
-        0 | 1 => "return a + b;",
-        2 => "if is_nan(a) || is_nan(b) { return nan(); } return max(a, b);",
-        _ => "if is_nan(a) || is_nan(b) { return nan(); } return min(a, b);",
-    };
-    let start = match params[0] {
-        0 | 1 => "0.0",
-        2 => "bitcast<f32>(0xff800000u + p.groups - p.groups)",
-        _ => "bitcast<f32>(0x7f800000u + p.groups - p.groups)",
-    };
-    let element = if params[0] == 1 { "let v = load_x(i); return v * v;" } else { "return load_x(i);" };
-    let settle = "if p.first == 1u { store_y(at, p.scale * v); } else { store_y(at, combine(load_y(at), p.scale * v)); }";
-    let head = format!(
-        "alias Element = f32;\nfn combine(a: f32, b: f32) -> f32 {{ {combine} }}\nfn element(i: u32) -> f32 {{ {element} }}\n\
-         fn start() -> f32 {{ return {start}; }}\nfn settle(at: u32, v: f32) {{ {settle} }}\n"
-    );
-    head + rows
-}
 
 /// A reduction of part of x into part of y: rows [outer, chunks] of `n` terms.
 struct Plan<'a> {
@@ -141,14 +167,14 @@ struct Plan<'a> {
 
 impl Plan<'_> {
     /// Calls `launch` with each window, the values' parts in the order x, `others`, ys, and the
-    /// scalars that `STRIDES` names.
+    /// rows' scalars.
     fn windows(
         &self,
         cx: &Rc<Context>,
         name: &str,
         others: &[&Value],
         ys: &[&Value],
-        mut launch: impl FnMut(Window, SmallVec<[u32; 24]>),
+        mut launch: impl FnMut(Window, Rows),
     ) -> Result<()> {
         let [outer, chunks, n, inner] = self.space;
         let x_strides = [self.x_outer, n * inner, inner, 1];
@@ -169,20 +195,19 @@ impl Plan<'_> {
             .chain(ys.iter().map(|v| Bind::new(v, &y_strides, 1)))
             .collect();
         windows(cx, name, &self.space, &[], &binds, |w| {
-            let [rows, chunks] = [w.count[0] * w.count[1], w.count[1]];
-            let scalars = [
-                w.count[2],
-                w.count[3],
-                rows,
-                chunks,
-                self.x_outer,
-                n * inner,
-                inner,
-                self.y_outer,
-                inner,
-                (w.start[2] == 0) as usize,
-            ];
-            launch(w, scalars.iter().map(|v| *v as u32).collect());
+            let rows = Rows {
+                n: w.count[2],
+                inner: w.count[3],
+                rows: w.count[0] * w.count[1],
+                chunks: w.count[1],
+                x_outer: self.x_outer,
+                x_chunk: n * inner,
+                x_step: inner,
+                y_outer: self.y_outer,
+                y_chunk: inner,
+                first: w.start[2] == 0,
+            };
+            launch(w, rows);
         })
     }
 }
@@ -234,8 +259,7 @@ pub fn reduce_scaled(
         for plan in plans {
             launch(cx, reduction, &plan, 1.0, &parts)?;
         }
-        let again = if reduction == Reduction::SumSquares { Reduction::Sum } else { reduction };
-        return reduce_scaled(cx, again, &parts, [outer, chunks, inner], scale, y);
+        return reduce_scaled(cx, reduction, &parts, [outer, chunks, inner], scale, y);
     }
     let plan =
         Plan { x, x_start: 0, x_outer: n * inner, y_start: 0, y_outer: inner, space: [outer, 1, n, inner] };
@@ -244,17 +268,28 @@ pub fn reduce_scaled(
 
 fn launch(cx: &Rc<Context>, reduction: Reduction, plan: &Plan, scale: f32, y: &Value) -> Result<()> {
     let columns = plan.space[3] > 1;
-    plan.windows(cx, "reduce", &[], &[y], |w, mut scalars| {
-        let (rows, n, inner) = (scalars[2], scalars[0], scalars[1]);
-        scalars.push(scale.to_bits());
+    plan.windows(cx, "reduce", &[], &[y], |w, rows| {
+        let form = match (y.dtype, columns) {
+            (DType::I32, columns) => Form::Whole { reduction, columns },
+            (_, true) => Form::Columns(reduction),
+            (_, false) => Form::Rows(reduction, row_form(cx, &rows, &w)),
+        };
+        let Rows { n, inner, rows: count, .. } = rows;
         cx.launch(Launch {
             kernel: &REDUCE,
-            params: [reduction as u32, columns as u32, (y.dtype == DType::I32) as u32, 0],
+            params: form.params(),
             bindings: w.ranges,
-            scalars,
-            groups: if columns { (rows * inner).div_ceil(THREADS) } else { rows },
+            scalars: Reduced { rows, scale }.words(),
+            groups: if columns { (count * inner).div_ceil(THREADS as usize) } else { count } as u32,
             threads: THREADS,
-            work: rows as u64 * n as u64 * inner as u64,
+            work: (count * n * inner) as u64,
         });
     })
+}
+
+/// By vectors where every row starts at a whole one.
+fn row_form(cx: &Rc<Context>, rows: &Rows, w: &Window) -> RowForm {
+    let mut form = RowForm::new(&cx.profile, rows.n, w.ranges[..1].iter());
+    form.vectors &= [rows.x_outer, rows.x_chunk].iter().all(|step| step.is_multiple_of(ELEMENTS));
+    form
 }

@@ -1,12 +1,13 @@
 //! The native twins: 1,024 terms at a time in f32 lanes, their sums in f64.
 
+use super::argmax::{Indexed, Placed};
+use super::{Reduced, Reduction, Rows};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::{Fma, max, min, sum, sum_by, vectorised};
 
-const SUM: u32 = 0;
-const SUM_SQUARES: u32 = 1;
-const MAX: u32 = 2;
+const SUM: u32 = Reduction::Sum as u32;
+const MAX: u32 = Reduction::Max as u32;
 /// Terms that are summed in f32.
 const SPAN: usize = 1024;
 /// Neighbouring columns that walk the rows together, and rows that they sum in f32.
@@ -18,35 +19,32 @@ pub fn reduce(l: &NativeLaunch) {
         return reduce_whole(l);
     }
     let x = l.read::<f32>(0);
-    let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
-    let (first, scale) = (l.u32(9) == 1, l.f32(10));
+    let Reduced { rows: all, scale } = l.scalars();
+    let Rows { n, inner, rows, x_step: step, first, .. } = all;
     let kind = l.params[0];
-    let x_at = |row: usize| row / chunks * l.u32(4) + row % chunks * l.u32(5);
-    let y_at = |row: usize| row / chunks * l.u32(7) + row % chunks * l.u32(8);
     let y = Shared::new(l.write::<f32>(1));
     let settle = |at: usize, v: f32| {
         let y = &mut unsafe { y.slice(at, 1) }[0];
         *y = match (first, kind) {
             (true, _) => v * scale,
-            (false, SUM | SUM_SQUARES) => *y + v * scale,
+            (false, SUM) => *y + v * scale,
             _ => further(kind, *y, v),
         };
     };
     if l.params[1] == 0 {
         each_row(rows, 16 * 1024 / n, |row| {
-            settle(y_at(row), reduce_row(kind, &x[x_at(row)..][..n]));
+            settle(all.y_at(row), reduce_row(kind, &x[all.x_at(row)..][..n]));
         });
         return;
     }
-    let step = l.u32(6);
     let blocks = inner.div_ceil(WIDTH);
     each_row(rows * blocks, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
         let (row, from) = (task / blocks, task % blocks * WIDTH);
         let width = WIDTH.min(inner - from);
         let mut total = [0f64; WIDTH];
-        reduce_columns(kind, &x[x_at(row) + from..], n, step, &mut total[..width]);
+        reduce_columns(kind, &x[all.x_at(row) + from..], n, step, &mut total[..width]);
         for (c, t) in total[..width].iter().enumerate() {
-            settle(y_at(row) + from + c, *t as f32);
+            settle(all.y_at(row) + from + c, *t as f32);
         }
     });
 }
@@ -61,8 +59,9 @@ fn further(kind: u32, a: f32, b: f32) -> f32 {
 /// i32, whose sums wrap.
 fn reduce_whole(l: &NativeLaunch) {
     let x = l.read::<i32>(0);
-    let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
-    let (step, first, kind) = (l.u32(6), l.u32(9) == 1, l.params[0]);
+    let Reduced { rows: all, .. } = l.scalars();
+    let Rows { n, inner, rows, x_step: step, first, .. } = all;
+    let kind = l.params[0];
     let y = Shared::new(l.write::<i32>(1));
     let combine = |a: i32, b: i32| match kind {
         SUM => a.wrapping_add(b),
@@ -70,8 +69,8 @@ fn reduce_whole(l: &NativeLaunch) {
         _ => a.min(b),
     };
     each_row(rows, 16 * 1024 / (n * inner), |row| {
-        let from = row / chunks * l.u32(4) + row % chunks * l.u32(5);
-        let y = unsafe { y.slice(row / chunks * l.u32(7) + row % chunks * l.u32(8), inner) };
+        let from = all.x_at(row);
+        let y = unsafe { y.slice(all.y_at(row), inner) };
         for k in 0..n {
             let x = &x[from + k * step..][..inner];
             match first && k == 0 {
@@ -92,7 +91,6 @@ vectorised! {
     fn reduce_row(kind: u32, x: &[f32]) -> f32 {
         match kind {
             SUM => x.chunks(SPAN).map(|c| sum::<S>(c) as f64).sum::<f64>() as f32,
-            SUM_SQUARES => x.chunks(SPAN).map(|c| sum_by::<S>(c, |v| v * v) as f64).sum::<f64>() as f32,
             _ if has_nan::<S>(x) => f32::NAN,
             MAX => max::<S>(x),
             _ => min::<S>(x),
@@ -112,7 +110,7 @@ vectorised! {
     fn reduce_columns(kind: u32, x: &[f32], n: usize, step: usize, total: &mut [f64]) {
         let width = total.len();
         let start = match kind {
-            SUM | SUM_SQUARES => 0f32,
+            SUM => 0f32,
             MAX => f32::NEG_INFINITY,
             _ => f32::INFINITY,
         };
@@ -124,13 +122,12 @@ vectorised! {
                 let x = &x[k * step..][..width];
                 match kind {
                     SUM => part.iter_mut().zip(x).for_each(|(t, v)| *t += v),
-                    SUM_SQUARES => part.iter_mut().zip(x).for_each(|(t, v)| *t = S::fma(*v, *v, *t)),
                     MAX => part.iter_mut().zip(x).for_each(|(t, v)| *t = further(MAX, *t, *v)),
                     _ => part.iter_mut().zip(x).for_each(|(t, v)| *t = further(kind, *t, *v)),
                 }
             }
             for (t, v) in total.iter_mut().zip(part) {
-                *t = if kind <= SUM_SQUARES { *t + *v as f64 } else { further(kind, *t as f32, *v) as f64 };
+                *t = if kind == SUM { *t + *v as f64 } else { further(kind, *t as f32, *v) as f64 };
             }
         }
     }
@@ -158,14 +155,13 @@ fn first<T: bytemuck::Pod + Send + Sync>(
 ) {
     let x = l.read::<T>(0);
     let from = of_parts.then(|| l.read::<i32>(1));
-    let (n, inner, rows, chunks) = (l.u32(0), l.u32(1), l.u32(2), l.u32(3));
-    let (x_chunk, step) = (l.u32(5), l.u32(6));
-    let (first, begin) = (l.u32(9) == 1, l.u32(10));
+    let Indexed { rows: all, begin } = l.scalars();
+    let Rows { n, inner, rows, chunks, x_chunk, x_step: step, first, .. } = all;
     let value = Shared::new(l.write::<T>(1 + of_parts as usize));
     let y = Shared::new(l.write::<i32>(2 + of_parts as usize));
     each_row(rows * inner, 4096 / n, |id| {
         let (row, column) = (id / inner, id % inner);
-        let base = row / chunks * l.u32(4) + row % chunks * x_chunk + column;
+        let base = all.x_at(row) + column;
         let at = |k: usize| x[base + k * step];
         let known = if step == 1 { of_row(&x[base..base + n]) } else { None };
         let k =
@@ -174,7 +170,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
             Some(from) => from[base + k * step],
             None => (begin + row % chunks * (x_chunk / step) + k) as i32,
         };
-        let to = row / chunks * l.u32(7) + row % chunks * l.u32(8) + column;
+        let to = all.y_at(row) + column;
         let (value, y) = unsafe { (&mut value.slice(to, 1)[0], &mut y.slice(to, 1)[0]) };
         if first || beats(at(k), *value) {
             (*value, *y) = (at(k), index);
@@ -184,8 +180,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
 
 pub fn place(l: &NativeLaunch) {
     let (index, d) = (l.read::<i32>(0), l.read::<f32>(1));
-    let (rows, n, inner) = (l.u32(0), l.u32(1), l.u32(2));
-    let (y_outer, step, begin) = (l.u32(3), l.u32(4), l.u32(5));
+    let Placed { rows, n, inner, y_outer, y_step: step, begin } = l.scalars();
     let y = Shared::new(l.write::<f32>(2));
     each_row(rows * n, 16 * 1024 / inner, |id| {
         let (row, k) = (id / n, id % n);

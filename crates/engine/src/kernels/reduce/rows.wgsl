@@ -1,14 +1,8 @@
-// y = combine of element(x) along a row. One workgroup a row: strided lanes, then halves; one read.
-var<workgroup> part: array<Element, THREADS>;
+// y = combine of a row's elements. One workgroup a row: strided lanes, then all lanes together; one read.
 fn kernel(group: u32, lane: u32) {
-  let base = (group / p.chunks) * p.x_outer + (group % p.chunks) * p.x_chunk;
-  var sum = start();
-  for (var k = lane; k < p.n; k += THREADS) { sum = combine(sum, element(base + k * p.x_step)); }
-  part[lane] = sum;
-  workgroupBarrier();
-  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-    if lane < half { part[lane] = combine(part[lane], part[lane + half]); }
-    workgroupBarrier();
-  }
-  if lane == 0u { settle((group / p.chunks) * p.y_outer + (group % p.chunks) * p.y_chunk, part[0]); }
+  let base = ((group / p.chunks) * p.x_outer + (group % p.chunks) * p.x_chunk) / CELL;
+  var own = Cell(start());
+  for (var k = lane; k < p.n / CELL; k += THREADS) { own = further(own, get_x(base + k)); }
+  let all = joint(lane, own);
+  if lane == 0u { settle((group / p.chunks) * p.y_outer + (group % p.chunks) * p.y_chunk, all); }
 }

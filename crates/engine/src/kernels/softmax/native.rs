@@ -1,5 +1,6 @@
 //! The native twins: a row at a time, or up to 64 neighbouring columns.
 
+use super::Scalars;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use crate::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 
@@ -7,8 +8,8 @@ const GRAIN: usize = 16 * 1024;
 const WIDTH: usize = 64;
 
 pub fn forward(l: &NativeLaunch) {
-    let (x, log) = (l.read::<f32>(0), l.params[0] == 1);
-    let (n, inner) = (l.u32(0), l.u32(1));
+    let Scalars { n, inner, logarithm: log, .. } = l.scalars();
+    let x = l.read::<f32>(0);
     if inner == 1 {
         let y = Shared::new(l.write::<f32>(1));
         return each_row(x.len() / n, GRAIN / n, |r| {
@@ -20,8 +21,8 @@ pub fn forward(l: &NativeLaunch) {
 }
 
 pub fn backward(l: &NativeLaunch) {
-    let (y, d, log) = (l.read::<f32>(0), l.read::<f32>(1), l.params[0] == 1);
-    let (n, inner) = (l.u32(0), l.u32(1));
+    let Scalars { n, inner, logarithm: log, .. } = l.scalars();
+    let (y, d) = (l.read::<f32>(0), l.read::<f32>(1));
     if inner == 1 {
         let d_x = Shared::new(l.write::<f32>(2));
         return each_row(y.len() / n, GRAIN / n, |r| {
@@ -35,7 +36,7 @@ pub fn backward(l: &NativeLaunch) {
 
 /// Calls `f` with the first element and the width of every block of columns.
 fn blocks(l: &NativeLaunch, f: impl Fn(usize, usize) + Sync) {
-    let (n, inner, rows) = (l.u32(0), l.u32(1), l.u32(2));
+    let Scalars { n, inner, rows, .. } = l.scalars();
     let per_row = inner.div_ceil(WIDTH);
     each_row(rows * per_row, GRAIN / (n * WIDTH.min(inner)), |task| {
         let from = task % per_row * WIDTH;

@@ -1,0 +1,122 @@
+//! How a workgroup takes a row: by single elements or by vectors of four, its sums through workgroup memory or through
+//! subgroups. A body is written once, over cells.
+
+use super::{LOG_SUM, LOG_SUM_ROWS, LOG_SUM_ROWS_OF_SUBGROUPS, WORKGROUP, WORKGROUP_OF_SUBGROUPS};
+use crate::device::Profile;
+use crate::dtype::DType;
+use crate::kernel::Access;
+use crate::recording::Range;
+
+/// Elements of a vector.
+pub const ELEMENTS: usize = 4;
+
+/// One of the forms of a kernel of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowForm {
+    /// Rows are read by vectors.
+    pub vectors: bool,
+    /// Sums go through subgroups.
+    pub subgroups: bool,
+}
+
+impl RowForm {
+    pub fn all() -> impl Iterator<Item = RowForm> {
+        (0..4).map(RowForm::of)
+    }
+
+    /// The form for rows of `n` elements in `ranges`, which start at a multiple of n or of what `n` divides.
+    pub fn new<'a>(profile: &Profile, n: usize, mut ranges: impl Iterator<Item = &'a Range>) -> RowForm {
+        let whole = |range: &Range| range.dtype == DType::F32 && range.offset.is_multiple_of(16);
+        let vectors = n.is_multiple_of(ELEMENTS) && ranges.all(whole);
+        RowForm { vectors, subgroups: profile.subgroup > 0 }
+    }
+
+    /// As a parameter of a kernel.
+    pub fn param(self) -> u32 {
+        self.vectors as u32 | (self.subgroups as u32) << 1
+    }
+
+    pub fn of(param: u32) -> RowForm {
+        RowForm { vectors: param & 1 == 1, subgroups: param & 2 == 2 }
+    }
+
+    /// WGSL: sums and marks over a workgroup.
+    pub fn workgroup(self) -> &'static str {
+        if self.subgroups { WORKGROUP_OF_SUBGROUPS } else { WORKGROUP }
+    }
+
+    /// WGSL: the same, and log-sum-exp; needs cells.
+    pub fn log_sum(self) -> String {
+        let rows = if self.subgroups { LOG_SUM_ROWS_OF_SUBGROUPS } else { LOG_SUM_ROWS };
+        let terms = if self.vectors { "with_terms" } else { "with_term" };
+        let terms = format!("fn terms(a: LogSum, v: Cell) -> LogSum {{ return {terms}(a, v); }}\n");
+        [self.workgroup(), LOG_SUM, rows, &terms].concat()
+    }
+
+    /// WGSL: what a cell is, and what gets and puts those of the bindings `names`: `get_x(i)`, `put_y(i, v)`, and one
+    /// element, `one_x(i)`.
+    pub fn cells(self, bindings: &[(&'static str, Access)], names: &[&str]) -> String {
+        let mut out = String::from(if self.vectors { VECTORS } else { SINGLE });
+        for name in names {
+            let (index, (_, access)) =
+                bindings.iter().enumerate().find(|(_, (n, _))| n == name).expect("a binding of the kernel");
+            let written = *access != Access::Read;
+            out += &if self.vectors { vector(name, index, written) } else { single(name, written) };
+        }
+        out
+    }
+}
+
+fn single(name: &str, written: bool) -> String {
+    let put = match written {
+        true => format!("fn put_{name}(i: u32, v: f32) {{ store_{name}(i, v); }}\n"),
+        false => String::new(),
+    };
+    format!(
+        "fn get_{name}(i: u32) -> f32 {{ return load_{name}(i); }}
+fn one_{name}(i: u32) -> f32 {{ return load_{name}(i); }}
+{put}"
+    )
+}
+
+fn vector(name: &str, index: usize, written: bool) -> String {
+    let (access, put) = match written {
+        true => (
+            "read_write",
+            format!("fn put_{name}(i: u32, v: vec4<f32>) {{ {name}_cells[(p.{name}_at >> 2u) + i] = v; }}\n"),
+        ),
+        false => ("read", String::new()),
+    };
+    format!(
+        "@group(0) @binding({index}) var<storage, {access}> {name}_cells: array<vec4<f32>>;
+fn get_{name}(i: u32) -> vec4<f32> {{ return {name}_cells[(p.{name}_at >> 2u) + i]; }}
+fn one_{name}(i: u32) -> f32 {{ return {name}_cells[(p.{name}_at + i) >> 2u][i & 3u]; }}
+{put}"
+    )
+}
+
+const SINGLE: &str = "
+alias Cell = f32;
+alias Truth = bool;
+alias Places = i32;
+const CELL = 1u;
+fn nans(v: f32) -> bool { return is_nan(v); }
+fn odd(v: f32) -> bool { return !is_finite(v); }
+fn some(v: bool) -> bool { return v; }
+fn across(v: f32) -> f32 { return v; }
+// Of an element each in the row, of cell k.
+fn places(k: u32) -> i32 { return i32(k); }
+";
+
+const VECTORS: &str = "
+alias Cell = vec4<f32>;
+alias Truth = vec4<bool>;
+alias Places = vec4<i32>;
+const CELL = 4u;
+fn nans(v: vec4<f32>) -> vec4<bool> { return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7fffffffu)) > vec4<u32>(0x7f800000u); }
+fn odd(v: vec4<f32>) -> vec4<bool> { return (bitcast<vec4<u32>>(v) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u); }
+fn some(v: vec4<bool>) -> bool { return any(v); }
+fn across(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
+// Of an element each in the row, of cell k.
+fn places(k: u32) -> vec4<i32> { return vec4<i32>(i32(4u * k)) + vec4<i32>(0, 1, 2, 3); }
+";

@@ -1,0 +1,45 @@
+//! Every form on the GPU beside the processor, which is held to the plain form in the operations' tests.
+
+use super::{IN_PLACE, KERNELS, Labels, row_losses_in_place};
+use crate::dtype::DType;
+use crate::kernel::forms::{self, every_form};
+use crate::kernel::shader::rows::RowForm;
+use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients, read};
+use crate::ops::cross_entropy::{CrossEntropy, Reduction};
+
+/// Forms by subgroups are given to devices that have them.
+fn is_given((_, variant): &forms::Form) -> bool {
+    let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
+    wide || !RowForm::of(variant.params[0]).subgroups
+}
+
+every_form! {
+    KERNELS, if is_given;
+    fn every_form_equals_the_processor() {
+        for n in [700, 701] {
+            let x = Array::random("x", &[7, n]).map(|v| 9.0 * v);
+            let mut targets = Array::indices("targets", &[7], n);
+            targets.data[1] = -100.0;
+            for (reduction, label_smoothing) in
+                [(Reduction::Mean, 0.0), (Reduction::Sum, 0.1), (Reduction::None, 0.1)]
+            {
+                let op = CrossEntropy { reduction, label_smoothing, ..Default::default() };
+                equal_on_gpus(&format!("{op:?} of {n}"), |cx| {
+                    outputs_and_gradients(cx, &op, &[x.clone(), targets.clone()])
+                });
+            }
+            // Rows with a gap after them, vectors' and not; one whose target is no column.
+            targets.data[4] = n as f64;
+            for stride in [n, n + 3, n + 4] {
+                let x = Array::random("x", &[7, stride]).map(|v| 9.0 * v);
+                equal_on_gpus(&format!("{IN_PLACE:?}, {n} of {stride}"), |cx| {
+                    let (x, targets) = (x.upload(cx), targets.upload(cx));
+                    let loss = cx.empty([7], DType::F32).unwrap();
+                    let labels = Labels { targets: &targets, ignore: -100, smoothing: 0.1 };
+                    row_losses_in_place(cx, &x, n, labels, &loss).unwrap();
+                    vec![read(&x), read(&loss)]
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Every form on the GPU beside the processor, which is held to the plain form in the operations' tests.
+
+use super::{Extreme, Form, KERNELS, REDUCE, REDUCTIONS, arg_extremum, place, reduce};
+use crate::dtype::DType;
+use crate::kernel::forms::{self, every_form};
+use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, read};
+
+/// Forms by subgroups are given to devices that have them.
+fn is_given((name, variant): &forms::Form) -> bool {
+    let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
+    wide || *name != REDUCE.name || !matches!(Form::of(variant.params), Form::Rows(_, form) if form.subgroups)
+}
+
+every_form! {
+    KERNELS, if is_given;
+    fn every_form_equals_the_processor() {
+        // The last is cut into chunks, of which some are whole vectors.
+        for [outer, n, inner] in [[3, 700, 1], [3, 701, 1], [2, 65, 3], [1, 40_002, 1]] {
+            let shape = [outer, n, inner];
+            let mut x = Array::random("x", &shape);
+            for reduction in REDUCTIONS {
+                equal_on_gpus(&format!("{reduction:?} {shape:?}"), |cx| {
+                    let (x, y) = (x.upload(cx), cx.empty([outer, inner], DType::F32).unwrap());
+                    reduce(cx, reduction, &x, shape, &y).unwrap();
+                    vec![read(&y)]
+                });
+            }
+            // A NaN in the first row, and an infinity in the last.
+            x.data[n * inner / 2] = f64::NAN;
+            *x.data.last_mut().unwrap() = f64::INFINITY;
+            let whole = Array::indices("x", &shape, 1 << 12);
+            for (x, dtype) in [(&x, DType::F32), (&whole, DType::I32)] {
+                for reduction in REDUCTIONS {
+                    equal_on_gpus(&format!("{reduction:?} {shape:?} {dtype:?}"), |cx| {
+                        let (x, y) = (x.upload(cx), cx.empty([outer, inner], dtype).unwrap());
+                        reduce(cx, reduction, &x, shape, &y).unwrap();
+                        vec![read(&y)]
+                    });
+                }
+                for extreme in [Extreme::Max, Extreme::Min] {
+                    equal_on_gpus(&format!("{extreme:?} {shape:?} {dtype:?}"), |cx| {
+                        let (x, y) = (x.upload(cx), cx.empty([outer, inner], DType::I32).unwrap());
+                        arg_extremum(cx, extreme, &x, shape, &y).unwrap();
+                        let d = Array::random("d", &[outer, inner]).upload(cx);
+                        let d_x = cx.empty(shape, DType::F32).unwrap();
+                        place(cx, &y, &d, shape, &d_x).unwrap();
+                        vec![read(&y), read(&d_x)]
+                    });
+                }
+            }
+        }
+    }
+}

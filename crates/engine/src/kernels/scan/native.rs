@@ -1,0 +1,33 @@
+//! The native twin: up to 64 neighbouring columns, in f64.
+
+use super::Scalars;
+use crate::kernel::native::{NativeLaunch, Shared, each_row};
+
+/// Neighbouring columns that a task walks together.
+const WIDTH: usize = 64;
+
+pub fn scan(l: &NativeLaunch) {
+    let Scalars { rows, n, inner, outer_step, step, first } = l.scalars();
+    let x = l.read::<f32>(0);
+    let y = Shared::new(l.write::<f32>(1));
+    let carry = Shared::new(l.write::<f32>(2));
+    let pieces = inner.div_ceil(WIDTH);
+    each_row(rows * pieces, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
+        let (row, from) = (task / pieces, task % pieces * WIDTH);
+        let width = WIDTH.min(inner - from);
+        let carry = unsafe { carry.slice(row * step + from, width) };
+        let mut sums = [0f64; WIDTH];
+        if !first {
+            sums.iter_mut().zip(carry.iter()).for_each(|(s, c)| *s = *c as f64);
+        }
+        for k in 0..n {
+            let at = row * outer_step + k * step + from;
+            let y = unsafe { y.slice(at, width) };
+            for ((y, x), s) in y.iter_mut().zip(&x[at..]).zip(&mut sums) {
+                *s += *x as f64;
+                *y = *s as f32;
+            }
+        }
+        carry.iter_mut().zip(sums).for_each(|(c, s)| *c = s as f32);
+    });
+}

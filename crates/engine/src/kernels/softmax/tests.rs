@@ -1,0 +1,28 @@
+//! Every form on the GPU beside the processor, which is held to the plain form in the operation's tests.
+
+use super::KERNELS;
+use crate::kernel::forms::{self, every_form};
+use crate::kernel::shader::rows::RowForm;
+use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
+use crate::ops::softmax::Softmax;
+
+/// Forms by subgroups are given to devices that have them.
+fn is_given((_, variant): &forms::Form) -> bool {
+    let wide = gpu_contexts().first().is_some_and(|gpu| gpu.profile.subgroup as usize >= 1);
+    wide || variant.params[0] == 1 || !RowForm::of(variant.params[1]).subgroups
+}
+
+every_form! {
+    KERNELS, if is_given;
+    fn every_form_equals_the_processor() {
+        for shape in [[3, 700, 1], [3, 701, 1], [2, 65, 3]] {
+            for op in [Softmax::new(1), Softmax::log(1)] {
+                let mut x = Array::random("x", &shape).map(|v| 9.0 * v);
+                // A row with a −∞, and one with a NaN.
+                x.data[5] = f64::NEG_INFINITY;
+                *x.data.last_mut().unwrap() = f64::NAN;
+                equal_on_gpus(&format!("{op:?} {shape:?}"), |cx| outputs_and_gradients(cx, &op, &[x.clone()]));
+            }
+        }
+    }
+}
