@@ -1,0 +1,1 @@
+export function forGlslang(text: string): string;

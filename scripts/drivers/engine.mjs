@@ -1,0 +1,89 @@
+// The engine's tests, built once, and run on one driver after another.
+import { spawnSync } from "node:child_process";
+import { closeSync, existsSync, openSync, readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { execPath } from "node:process";
+import { fileURLToPath } from "node:url";
+import { avaCounts, cargoCounts, verdict } from "../counts.mjs";
+
+export const checkout = fileURLToPath(new URL("../..", import.meta.url));
+
+/** One training on the GPU that is held to PyTorch's: losses, norms, every gradient of the first step. */
+const TRAINING = ["test/parity/llama.test.ts", "--match=tied on gpu: ten steps*"];
+
+/** Builds the engine's tests; gives their program. */
+export function built() {
+  const args = ["test", "--release", "-p", "lowrank-engine", "--lib", "--no-run", "--message-format=json"];
+  const { status, stdout, stderr } = spawnSync("cargo", args, {
+    cwd: checkout,
+    encoding: "utf8",
+    maxBuffer: 2 ** 28,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  if (status !== 0) throw new Error(`cargo ${args.join(" ")}: ${status}\n${stderr.slice(-4000)}`);
+  const messages = stdout.split("\n").filter((line) => line.startsWith("{"));
+  const made = messages.map((line) => JSON.parse(line)).find(({ executable }) => executable);
+  return made.executable;
+}
+
+/**
+ * Runs the engine's tests and gives `{ passed, failed, told, forms, wrote }`: the names of those that failed, how many
+ * forms of kernels were launched by tests that launch all of a family, and all that was written. `start` are the words
+ * that start the program, and `skip` names of tests. Where it does not end `cleanly`, its last line alone counts.
+ */
+export function engineTests(program, env, log, { start = [], skip = [], cleanly = true } = {}) {
+  const args = ["--show-output", ...skip.flatMap((name) => ["--skip", name])];
+  const { status, wrote } = run([...start, program, ...args], env, log, join(checkout, "crates/engine"));
+  const well = !cleanly && /^test result: ok\. /m.test(wrote);
+  const forms = [...wrote.matchAll(/^(\d+) forms of \d+ kernels launched: all$/gm)];
+  return {
+    ...verdict(cargoCounts(wrote), well ? 0 : status),
+    told: [...wrote.matchAll(/^test (\S+) \.\.\. FAILED$/gm)].map(([, name]) => name),
+    forms: forms.reduce((sum, [, count]) => sum + Number(count), 0),
+    wrote,
+  };
+}
+
+/** Trains, likewise. */
+export function training(env, log) {
+  const ava = join(checkout, "node_modules/ava/entrypoints/cli.mjs");
+  const { status, wrote } = run([execPath, ava, ...TRAINING], env, log, checkout);
+  const told = [...wrote.matchAll(/^\s*[✘×] (?:\[fail\]: )?(.+)$/gm)].map(([, name]) => name);
+  return { ...verdict(avaCounts(wrote), status), told };
+}
+
+/** Runs a command, what it writes into a file; gives its status and what it wrote. */
+function run([command, ...args], env, log, cwd) {
+  const file = openSync(log, "w");
+  const { status, error } = spawnSync(command, args, {
+    cwd,
+    env: { ...process.env, ...env },
+    stdio: ["ignore", file, file],
+    timeout: 3_600_000,
+    killSignal: "SIGKILL",
+  });
+  closeSync(file);
+  if (error !== undefined) throw error;
+  return { status: status ?? 1, wrote: readFileSync(log, "utf8") };
+}
+
+/** Whether the addon and its JavaScript are there, which the training and the name of a driver ask for. */
+export function missing() {
+  const native = join(checkout, "native");
+  const there = existsSync(native) && readdirSync(native).some((name) => name.endsWith(".node"));
+  return [
+    ...(there ? [] : ["the addon is not built: npm run build:native"]),
+    ...(existsSync(join(checkout, "dist/index.js")) ? [] : ["the library is not built: npm run build"]),
+  ];
+}
+
+/** The driver of the first GPU, as the engine names it. */
+export function driverOf(env) {
+  const ask = `import("lowrank").then((m) => console.log(m.devices().find((d) => d.device !== "cpu")?.driver))`;
+  const { stdout, stderr } = spawnSync(execPath, ["--input-type=module", "-e", ask], {
+    cwd: checkout,
+    encoding: "utf8",
+    env: { ...process.env, ...env },
+  });
+  return stdout.trim() || stderr.trim().slice(-400);
+}

@@ -1,0 +1,113 @@
+// `npm run test:drivers [-- NAMES…]`: the engine's tests and a training on other drivers of GPUs, all of them software;
+// under Khronos' validation layer; and every form of every kernel through other compilers. Ends with a table of what was
+// seen, and with status 1 where something failed. What is fetched stays in LOWRANK_DRIVERS, a folder.
+import { mkdirSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { argv, env } from "node:process";
+import * as compilers from "./compilers.mjs";
+import { DRIVERS } from "./drivers.mjs";
+import { built, driverOf, engineTests, missing, training } from "./engine.mjs";
+import { failed, table } from "./table.mjs";
+import { findings, isActive, layer } from "./validation.mjs";
+
+/** What a machine that does other things, too, decides. */
+const TIMED = ["submissions_stay_short"];
+
+const cache = env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+const folder = resolve(env.LOWRANK_DRIVERS ?? join(cache, "lowrank-drivers"));
+const log = (name) => join(folder, `${name}.log`);
+
+const once = (make) => {
+  let made;
+  return () => (made ??= make());
+};
+const program = once(() => {
+  tell("building the engine's tests");
+  return built();
+});
+const forms = once(() => {
+  tell("writing all forms");
+  return compilers.written(folder);
+});
+
+const PARTS = {
+  ...Object.fromEntries(Object.keys(DRIVERS).map((name) => [name, () => onDriver(name)])),
+  validation: validated,
+  ...Object.fromEntries(
+    ["tint", "spirv", "msl", "hlsl"].map((name) => [name, () => compiled(compilers[name])]),
+  ),
+};
+
+const asked = argv.length > 2 ? argv.slice(2) : Object.keys(PARTS);
+const unknown = asked.filter((name) => !(name in PARTS));
+const lacking = [
+  ...unknown.map((name) => `${name} is not tested; there are ${Object.keys(PARTS).join(", ")}`),
+  ...(process.platform === "linux" && process.arch === "x64" ? [] : ["it runs on Linux x64"]),
+  ...missing(),
+];
+if (lacking.length > 0) {
+  for (const what of lacking) console.error(`lowrank: test:drivers: ${what}`);
+  process.exit(2);
+}
+mkdirSync(folder, { recursive: true });
+
+const rows = asked.map((part) => {
+  tell(part);
+  const started = performance.now();
+  let seen;
+  try {
+    seen = PARTS[part]();
+  } catch (error) {
+    seen = { by: "", seen: "", wrong: [error.message] };
+  }
+  return { part, seconds: (performance.now() - started) / 1000, ...seen };
+});
+const told = table(rows);
+console.log(told);
+writeFileSync(join(folder, "table.md"), `${told}\n`);
+process.exitCode = rows.some(failed) ? 1 : 0;
+
+function tell(what) {
+  console.error(`lowrank: ${what}`);
+}
+
+function onDriver(name) {
+  const { known, env: found } = DRIVERS[name];
+  const env = found(folder);
+  const by = driverOf(env);
+  if (!known.test(by)) return { by, seen: "", wrong: [`another driver was opened: ${by}`] };
+  const engine = engineTests(program(), env, log(name), { skip: TIMED });
+  const trained = training(env, log(`${name}-training`));
+  const wrong = [...failures("the engine's tests", engine, log(name))];
+  wrong.push(...failures("the training", trained, log(`${name}-training`)));
+  const seen = `${engine.passed} tests of the engine, ${engine.forms} forms launched, ${trained.passed} training`;
+  return { by, seen, wrong };
+}
+
+function validated() {
+  const { start, env } = layer(folder);
+  const found = DRIVERS.lavapipe.env(folder);
+  // The tests' devices are open to the end, and the layer's destructors run beside them: how the process ends says nothing.
+  const how = { start, skip: TIMED, cleanly: false };
+  const engine = engineTests(program(), { ...found, ...env }, log("validation"), how);
+  const { known, other } = findings(engine.wrote);
+  const wrong = failures("the engine's tests", engine, log("validation"));
+  if (!isActive(engine.wrote)) wrong.push("the layer says nothing of itself: it was not loaded");
+  for (const [name, count] of other) wrong.push(`${name}, ${count} times`);
+  const passed = [...known].map(([name, count]) => `${name} ${count} times`).join(", ");
+  return {
+    by: "Khronos' layer 1.4.309",
+    seen: `${engine.passed} tests of the engine, ${engine.forms} forms launched; known findings: ${passed || "none"}`,
+    wrong,
+  };
+}
+
+function compiled(compiler) {
+  const { by, forms: well, of, wrong } = compiler(folder, forms());
+  return { by, seen: `${well} of ${of} forms`, wrong };
+}
+
+function failures(what, { failed, told }, path) {
+  return failed > 0 ? [`${what}: ${failed} failed, see ${path}: ${told.join(", ")}`] : [];
+}

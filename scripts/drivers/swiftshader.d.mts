@@ -1,0 +1,1 @@
+export function check(bytes: Uint8Array, expected?: string): void;
