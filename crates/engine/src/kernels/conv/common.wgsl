@@ -17,7 +17,7 @@ fn image_size() -> u32 { return p.size_d * p.size_h * p.size_w; }
 fn position(image: u32, q: u32) -> Place {
   let i = p.start + q;
   let at = vec3<i32>(vec3<u32>(i / (p.out_w * p.out_h), i / p.out_w % p.out_h, i % p.out_w));
-  return Place(image, at * strides() + vec3<i32>(i32(p.first_d), i32(p.first_h), i32(p.first_w)));
+  return Place(image, at * strides() + vec3<i32>(p.first_d, p.first_h, p.first_w));
 }
 // The k-th of all channels' taps.
 fn tap(k: u32) -> Place {

@@ -27,12 +27,12 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
 use shader::{Form, Side};
-use walk::{Counts, SCALARS};
+use walk::{Counts, Scalars};
 
 type Binding = (&'static str, Access);
 const X: Binding = ("x", Access::Read);
@@ -46,7 +46,7 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
     Kernel {
         name,
         bindings,
-        scalars: || members_of(&SCALARS),
+        scalars: Scalars::members,
         twin: Twin::Both {
             wgsl: |params| shader::body(params, Side::Out, BIASED),
             native: native::forward::<BIASED>,
@@ -58,7 +58,7 @@ const fn forward_kernel<const BIASED: bool>(name: &'static str, bindings: &'stat
 static CONV_WEIGHT: Kernel = Kernel {
     name: "conv_weight",
     bindings: &[X, ("o", Access::Read), ("w", Access::ReadWrite)],
-    scalars: || members_of(&SCALARS),
+    scalars: Scalars::members,
     twin: Twin::Both { wgsl: |params| shader::body(params, Side::Weight, false), native: native::weight },
     variants: || variants(Side::Weight, false),
 };
@@ -155,7 +155,7 @@ fn correlate_as(
             kernel: if with_bias { &CONV_BIAS } else { &CONV },
             params: form.params(),
             bindings: window.ranges,
-            scalars: walk.scalars(&counts),
+            scalars: walk.scalars(&counts).words(),
             groups: blocks as u32,
             threads: form.threads(),
             work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,
@@ -220,7 +220,7 @@ fn weight_as(
             kernel: &CONV_WEIGHT,
             params: form.params(),
             bindings: window.ranges,
-            scalars: walk.scalars(&counts),
+            scalars: walk.scalars(&counts).words(),
             groups: blocks as u32,
             threads: form.threads(),
             work: 2 * (batch * groups * rows * counts.positions * channels * taps) as u64,

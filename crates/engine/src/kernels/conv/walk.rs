@@ -1,8 +1,6 @@
 //! Which element of x a position and a tap meet at, and how a kernel is told.
 
-use smallvec::SmallVec;
-
-use crate::kernel::Scalar;
+use crate::scalars;
 
 /// Sizes of a correlation: a position q of `out` and a tap t of `taps` meet at
 /// x[q · stride + first + t · step], which is 0 outside of `size`.
@@ -51,40 +49,39 @@ pub struct Counts {
     pub accumulate: bool,
 }
 
-/// `o` is y or its gradient, `w` the weight or its gradient. `pace_*` hold a stride in their lower
-/// half and a step in their upper; `tap_hw` the sizes of a kernel's two inner dimensions.
-pub const SCALARS: [Scalar; 27] = {
-    use Scalar::U32 as S;
-    [
-        S("batch"),
-        S("group_count"),
-        S("rows"),
-        S("channels"),
-        S("start"),
-        S("positions"),
-        S("x_base"),
-        S("accumulate"),
-        S("x_batch"),
-        S("x_group"),
-        S("w_row"),
-        S("o_row"),
-        S("o_group"),
-        S("o_batch"),
-        S("out_h"),
-        S("out_w"),
-        S("size_d"),
-        S("size_h"),
-        S("size_w"),
-        S("tap_d"),
-        S("tap_hw"),
-        S("pace_d"),
-        S("pace_h"),
-        S("pace_w"),
-        S("first_d"),
-        S("first_h"),
-        S("first_w"),
-    ]
-};
+scalars! {
+    /// `o` is y or its gradient, `w` the weight or its gradient. `pace_*` hold a stride in their lower
+    /// half and a step in their upper; `tap_hw` the sizes of a kernel's two inner dimensions.
+    pub(super) struct Scalars {
+        batch: usize,
+        group_count: usize,
+        rows: usize,
+        channels: usize,
+        start: usize,
+        positions: usize,
+        x_base: u32,
+        accumulate: bool,
+        x_batch: usize,
+        x_group: usize,
+        w_row: usize,
+        o_row: usize,
+        o_group: usize,
+        o_batch: usize,
+        out_h: usize,
+        out_w: usize,
+        size_d: usize,
+        size_h: usize,
+        size_w: usize,
+        tap_d: usize,
+        tap_hw: u32,
+        pace_d: u32,
+        pace_h: u32,
+        pace_w: u32,
+        first_d: i32,
+        first_h: i32,
+        first_w: i32,
+    }
+}
 
 impl Walk {
     /// Elements of a channel of x.
@@ -114,28 +111,40 @@ impl Walk {
         }
     }
 
-    pub fn scalars(&self, n: &Counts) -> SmallVec<[u32; 24]> {
+    pub(super) fn scalars(&self, n: &Counts) -> Scalars {
         let x_group = self.channels * self.image();
         let o_group = self.rows * self.positions();
         let pace = |d: usize| self.stride[d] as u32 | (self.step[d] as i16 as u16 as u32) << 16;
-        let mut scalars: SmallVec<[u32; 24]> = [n.batch, n.groups, n.rows, n.channels, n.from, n.positions]
-            .map(|v| v as u32)
-            .into_iter()
-            .collect();
-        scalars.extend([n.x_base, n.accumulate as u32]);
-        let strides = [
-            self.groups * x_group,
+        let [size_d, size_h, size_w] = self.size;
+        let [first_d, first_h, first_w] = self.first.map(|v| v as i32);
+        Scalars {
+            batch: n.batch,
+            group_count: n.groups,
+            rows: n.rows,
+            channels: n.channels,
+            start: n.from,
+            positions: n.positions,
+            x_base: n.x_base,
+            accumulate: n.accumulate,
+            x_batch: self.groups * x_group,
             x_group,
-            self.channels * self.taps(),
-            self.positions(),
+            w_row: self.channels * self.taps(),
+            o_row: self.positions(),
             o_group,
-            self.groups * o_group,
-        ];
-        let sizes = [self.out[1], self.out[2], self.size[0], self.size[1], self.size[2]];
-        scalars.extend(strides.iter().chain(&sizes).map(|v| *v as u32));
-        scalars.extend([self.taps[0] as u32, self.taps[1] as u32 | (self.taps[2] as u32) << 16]);
-        scalars.extend([pace(0), pace(1), pace(2)]);
-        scalars.extend(self.first.map(|v| v as i32 as u32));
-        scalars
+            o_batch: self.groups * o_group,
+            out_h: self.out[1],
+            out_w: self.out[2],
+            size_d,
+            size_h,
+            size_w,
+            tap_d: self.taps[0],
+            tap_hw: self.taps[1] as u32 | (self.taps[2] as u32) << 16,
+            pace_d: pace(0),
+            pace_h: pace(1),
+            pace_w: pace(2),
+            first_d,
+            first_h,
+            first_w,
+        }
     }
 }

@@ -26,10 +26,11 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Scalar, Twin, Variant, joined, members_of};
+use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
 
 /// How the factors of a product are taken.
@@ -136,38 +137,44 @@ pub struct Segment<'a> {
     pub alpha: f32,
 }
 
-const SCALARS: [Scalar; 17] = {
-    use Scalar::{F32, U32};
-    [
-        U32("m"),
-        U32("n"),
-        U32("k"),
-        U32("batch"),
-        U32("a_batch"),
-        U32("a_row"),
-        U32("a_column"),
-        U32("b_batch"),
-        U32("b_row"),
-        U32("b_column"),
-        U32("c_batch"),
-        U32("c_row"),
-        F32("alpha"),
-        U32("accumulate"),
-        U32("row_blocks"),
-        U32("column_blocks"),
-        // For the native twin alone.
-        U32("rounded"),
-    ]
-};
+scalars! {
+    pub(super) struct Scalars {
+        m: usize,
+        n: usize,
+        k: usize,
+        batch: usize,
+        a_batch: usize,
+        a_row: usize,
+        a_column: usize,
+        b_batch: usize,
+        b_row: usize,
+        b_column: usize,
+        c_batch: usize,
+        c_row: usize,
+        alpha: f32,
+        accumulate: bool,
+        row_blocks: usize,
+        column_blocks: usize,
+        /// For the native twin alone: whether A is rounded to bf16 where B is.
+        rounded: bool,
+    }
+}
 
-/// Those of two segments.
-const SCALARS_OF_TWO: [Scalar; 23] = {
-    use Scalar::{F32, U32};
-    joined(
-        &SCALARS,
-        &[U32("k2"), U32("a2_row"), U32("a2_column"), U32("b2_row"), U32("b2_column"), F32("alpha2")],
-    )
-};
+scalars! {
+    pub(super) struct Second {
+        k2: usize,
+        a2_row: usize,
+        a2_column: usize,
+        b2_row: usize,
+        b2_column: usize,
+        alpha2: f32,
+    }
+}
+
+scalars! {
+    /// Those of two segments.
+    pub(super) struct ScalarsOfTwo { first: Scalars, second: Second }
+}
 
 type Binding = (&'static str, Access);
 const A: Binding = ("a", Access::Read);
@@ -190,7 +197,7 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
     Kernel {
         name,
         bindings,
-        scalars: || members_of(if TWO { &SCALARS_OF_TWO } else { &SCALARS }),
+        scalars: if TWO { ScalarsOfTwo::members } else { Scalars::members },
         twin: Twin::Both {
             wgsl: |params| shader::body(params, BIASED, TWO),
             native: native::gemm::<BIASED, TWO, OUT>,
@@ -306,11 +313,32 @@ fn parts(
         }
         let accumulate = g.accumulate || !first;
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
-        let more = second.map(|s| {
-            [s.k, s.a.row, s.a.column, s.b.row, s.b.column]
-                .map(|v| v as u32)
-                .into_iter()
-                .chain([s.alpha.to_bits()])
+        let scalars = Scalars {
+            m,
+            n,
+            k,
+            batch,
+            a_batch: a.batch,
+            a_row: a.row,
+            a_column: a.column,
+            b_batch: b.batch,
+            b_row: b.row,
+            b_column: b.column,
+            c_batch: c.batch,
+            c_row: c.row,
+            alpha: g.alpha,
+            accumulate,
+            row_blocks,
+            column_blocks,
+            rounded: g.precision == Precision::Bf16,
+        };
+        let more = second.map(|s| Second {
+            k2: s.k,
+            a2_row: s.a.row,
+            a2_column: s.a.column,
+            b2_row: s.b.row,
+            b2_column: s.b.column,
+            alpha2: s.alpha,
         });
         let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
@@ -322,13 +350,10 @@ fn parts(
             },
             params: form.params(),
             bindings: w.ranges,
-            scalars: [m, n, k, batch, a.batch, a.row, a.column, b.batch, b.row, b.column, c.batch, c.row]
-                .map(|v| v as u32)
-                .into_iter()
-                .chain([g.alpha.to_bits(), accumulate as u32, row_blocks as u32, column_blocks as u32])
-                .chain([(g.precision == Precision::Bf16) as u32])
-                .chain(more.into_iter().flatten())
-                .collect(),
+            scalars: match more {
+                Some(second) => ScalarsOfTwo { first: scalars, second }.words(),
+                None => scalars.words(),
+            },
             groups: (batch * row_blocks * column_blocks) as u32,
             threads: form.threads(),
             work: 2 * (batch * m * n * terms) as u64,

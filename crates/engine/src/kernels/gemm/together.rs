@@ -6,14 +6,21 @@
 
 use std::rc::Rc;
 
-use smallvec::SmallVec;
-
 use super::native;
 use crate::context::Context;
 use crate::device::Kind;
-use crate::kernel::{Access, Kernel, Scalar, Twin, members_of};
+use crate::kernel::{Access, Kernel, Twin};
 use crate::recording::Launch;
+use crate::scalars;
 use crate::value::Value;
+
+scalars! {
+    struct OfTwo { m: usize, k: usize, n: [usize; 2] }
+}
+
+scalars! {
+    struct OfThree { m: usize, k: usize, n: [usize; 3] }
+}
 
 static OF_TWO: Kernel = Kernel {
     name: "gemm_of_two",
@@ -24,8 +31,11 @@ static OF_TWO: Kernel = Kernel {
         ("y0", Access::Write),
         ("y1", Access::Write),
     ],
-    scalars: || members_of(&[Scalar::U32("m"), Scalar::U32("k"), Scalar::U32("n0"), Scalar::U32("n1")]),
-    twin: Twin::Native(native::gemm_together::<2>),
+    scalars: OfTwo::members,
+    twin: Twin::Native(|l| {
+        let s: OfTwo = l.scalars();
+        native::gemm_together(l, s.m, s.k, s.n);
+    }),
     variants: Vec::new,
 };
 
@@ -40,16 +50,11 @@ static OF_THREE: Kernel = Kernel {
         ("y1", Access::Write),
         ("y2", Access::Write),
     ],
-    scalars: || {
-        members_of(&[
-            Scalar::U32("m"),
-            Scalar::U32("k"),
-            Scalar::U32("n0"),
-            Scalar::U32("n1"),
-            Scalar::U32("n2"),
-        ])
-    },
-    twin: Twin::Native(native::gemm_together::<3>),
+    scalars: OfThree::members,
+    twin: Twin::Native(|l| {
+        let s: OfThree = l.scalars();
+        native::gemm_together(l, s.m, s.k, s.n);
+    }),
     variants: Vec::new,
 };
 
@@ -66,13 +71,17 @@ pub fn goes_together(cx: &Context, x: &Value, weights: &[&Value]) -> bool {
 pub fn dense_together(cx: &Rc<Context>, x: &Value, weights: &[&Value], ys: &[Value]) {
     debug_assert!(goes_together(cx, x, weights));
     let (rows, features) = (x.shape.rows(), x.shape.last());
-    let outputs = weights.iter().map(|weight| weight.shape[0]);
-    let total: usize = outputs.clone().sum();
+    let n = |i: usize| weights[i].shape[0];
+    let total: usize = (0..weights.len()).map(n).sum();
+    let (kernel, scalars) = match weights.len() {
+        2 => (&OF_TWO, OfTwo { m: rows, k: features, n: [0, 1].map(n) }.words()),
+        _ => (&OF_THREE, OfThree { m: rows, k: features, n: [0, 1, 2].map(n) }.words()),
+    };
     cx.launch(Launch {
-        kernel: if weights.len() == 2 { &OF_TWO } else { &OF_THREE },
+        kernel,
         params: [0; 4],
         bindings: [x].into_iter().chain(weights.iter().copied()).chain(ys).map(Value::range).collect(),
-        scalars: [rows, features].into_iter().chain(outputs).map(|n| n as u32).collect::<SmallVec<_>>(),
+        scalars,
         groups: 1,
         threads: 1,
         work: 2 * (rows * features * total) as u64,

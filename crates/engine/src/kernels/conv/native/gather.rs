@@ -1,6 +1,7 @@
 //! Copies what positions and taps meet at in x into rows: a row a tap, a column a position.
 
 use crate::kernel::native::NativeLaunch;
+use crate::kernels::conv::walk::Scalars;
 use crate::simd::vectorised;
 
 /// What a launch was told, see `walk.rs`.
@@ -39,31 +40,31 @@ pub struct Run {
 
 impl View {
     pub fn of(l: &NativeLaunch) -> View {
-        let signed = |i: usize| l.words[i] as i32 as isize;
-        let lower = |i: usize| l.u32(i) & 0xffff;
-        let upper = |i: usize| (l.words[i] as i32 >> 16) as isize;
+        let s: Scalars = l.scalars();
+        let paces = [s.pace_d, s.pace_h, s.pace_w];
+        let lower = |word: u32| (word & 0xffff) as usize;
         View {
-            batch: l.u32(0),
-            groups: l.u32(1),
-            rows: l.u32(2),
-            channels: l.u32(3),
-            from: l.u32(4),
-            positions: l.u32(5),
-            x_base: signed(6),
-            accumulate: l.u32(7) == 1,
-            x_batch: l.u32(8),
-            x_group: l.u32(9),
-            w_row: l.u32(10),
-            o_row: l.u32(11),
-            o_group: l.u32(12),
-            o_batch: l.u32(13),
-            all_rows: l.u32(12) / l.u32(11),
-            out: [l.u32(14), l.u32(15)],
-            size: [16, 17, 18].map(|i| l.u32(i) as isize),
-            taps: [l.u32(19), lower(20), upper(20) as usize],
-            stride: [21, 22, 23].map(|i| lower(i) as isize),
-            step: [21, 22, 23].map(upper),
-            first: [24, 25, 26].map(signed),
+            batch: s.batch,
+            groups: s.group_count,
+            rows: s.rows,
+            channels: s.channels,
+            from: s.start,
+            positions: s.positions,
+            x_base: s.x_base as i32 as isize,
+            accumulate: s.accumulate,
+            x_batch: s.x_batch,
+            x_group: s.x_group,
+            w_row: s.w_row,
+            o_row: s.o_row,
+            o_group: s.o_group,
+            o_batch: s.o_batch,
+            all_rows: s.o_group / s.o_row,
+            out: [s.out_h, s.out_w],
+            size: [s.size_d, s.size_h, s.size_w].map(|v| v as isize),
+            taps: [s.tap_d, lower(s.tap_hw), (s.tap_hw >> 16) as usize],
+            stride: paces.map(|v| lower(v) as isize),
+            step: paces.map(|v| (v as i32 >> 16) as isize),
+            first: [s.first_d, s.first_h, s.first_w].map(|v| v as isize),
         }
     }
 

@@ -73,49 +73,69 @@ use half::{bf16, f16};
 
 use product::{Product, Second};
 
+use super::{Scalars, ScalarsOfTwo};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
 pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunch) {
-    let (loops, threads, second) = (loops::best(), l.threads, TWO.then(|| second::<OUT>(l)));
+    let (loops, threads) = (loops::best(), l.threads);
+    let (s, second) = match TWO {
+        true => {
+            let both: ScalarsOfTwo = l.scalars();
+            (both.first, Some(second::<OUT>(l, &both)))
+        }
+        false => (l.scalars::<Scalars>(), None),
+    };
     match l.dtype(1) {
-        DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, second).run(loops, threads) },
-        DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, second).run(loops, threads) },
-        DType::BF16 if l.u32(16) == 1 => unsafe {
-            operands::<bf16, BIAS, OUT>(l, second).run_rounded(loops, threads)
+        DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        DType::BF16 if s.rounded => unsafe {
+            operands::<bf16, BIAS, OUT>(l, &s, second).run_rounded(loops, threads)
         },
-        DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, second).run(loops, threads) },
+        DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, &s, second).run(loops, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.
-fn second<const OUT: usize>(l: &NativeLaunch) -> Second {
-    let [m, n] = [0, 1].map(|i| l.u32(i));
-    let [k, a_row, a_column, b_row, b_column] = [17, 18, 19, 20, 21].map(|i| l.u32(i));
+fn second<const OUT: usize>(l: &NativeLaunch, both: &ScalarsOfTwo) -> Second {
+    let (Scalars { m, n, .. }, s) = (both.first, both.second);
     let (a, b) = (l.read::<f32>(OUT - 2), l.read::<f32>(OUT - 1));
-    assert!((m - 1) * a_row + (k - 1) * a_column < a.len(), "gemm: the second A ends early");
-    assert!((k - 1) * b_row + (n - 1) * b_column < b.len(), "gemm: the second B ends early");
-    Second { k, a: a.as_ptr(), a_row, a_column, b: b.as_ptr(), b_row, b_column, alpha: l.f32(22) }
+    assert!((m - 1) * s.a2_row + (s.k2 - 1) * s.a2_column < a.len(), "gemm: the second A ends early");
+    assert!((s.k2 - 1) * s.b2_row + (n - 1) * s.b2_column < b.len(), "gemm: the second B ends early");
+    Second {
+        k: s.k2,
+        a: a.as_ptr(),
+        a_row: s.a2_row,
+        a_column: s.a2_column,
+        b: b.as_ptr(),
+        b_row: s.b2_row,
+        b_column: s.b2_column,
+        alpha: s.alpha2,
+    }
 }
 
-/// Products of one A by N weights: bindings A, the weights, the products; scalars m, k, and each n.
-pub fn gemm_together<const N: usize>(l: &NativeLaunch) {
+/// Products of one A, [m, k], by N weights of `n` columns each: bindings A, the weights, the products.
+pub fn gemm_together<const N: usize>(l: &NativeLaunch, m: usize, k: usize, n: [usize; N]) {
     match l.dtype(1) {
-        DType::F32 => run_together::<f32, N>(l),
-        DType::F16 => run_together::<f16, N>(l),
-        DType::BF16 => run_together::<bf16, N>(l),
+        DType::F32 => run_together::<f32, N>(l, m, k, n),
+        DType::F16 => run_together::<f16, N>(l, m, k, n),
+        DType::BF16 => run_together::<bf16, N>(l, m, k, n),
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
-fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(l: &NativeLaunch) {
-    let (m, k) = (l.u32(0), l.u32(1));
+fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(
+    l: &NativeLaunch,
+    m: usize,
+    k: usize,
+    n: [usize; N],
+) {
     let a = l.read::<f32>(0);
     assert!(m * k <= a.len(), "gemm: A ends early");
     let products: [Product<T>; N] = std::array::from_fn(|i| {
-        let n = l.u32(2 + i);
+        let n = n[i];
         let (b, c) = (l.read::<T>(1 + i), l.write::<f32>(1 + N + i));
         assert!(n * k <= b.len(), "gemm: B ends early");
         assert!(m * n <= c.len(), "gemm: C ends early");
@@ -147,11 +167,12 @@ fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(l: &NativeLaun
 /// The product over a launch's operands, which reach as far as it says.
 fn operands<T: loops::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
+    s: &Scalars,
     second: Option<Second>,
 ) -> Product<T> {
-    let [m, n, k, batch] = [0, 1, 2, 3].map(|i| l.u32(i));
-    let [a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row] =
-        [4, 5, 6, 7, 8, 9, 10, 11].map(|i| l.u32(i));
+    let &Scalars {
+        m, n, k, batch, a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row, ..
+    } = s;
     let (a, b, c) = (l.read::<f32>(0), l.read::<T>(1), l.write::<f32>(C));
     let last = |batch_step: usize, steps: [(usize, usize); 2]| {
         batch_step * (batch - 1) + steps.iter().map(|(n, step)| (n - 1) * step).sum::<usize>()
@@ -176,8 +197,8 @@ fn operands<T: loops::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
         c: c.as_mut_ptr(),
         c_batch,
         c_row,
-        alpha: l.f32(12),
-        accumulate: l.u32(13) == 1,
+        alpha: s.alpha,
+        accumulate: s.accumulate,
         bias,
         second,
     }
