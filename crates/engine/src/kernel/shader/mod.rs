@@ -22,6 +22,7 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         writeln!(w, "  {}: {},", member.name, member.wgsl).unwrap();
     }
     writeln!(w, "}}\nvar<immediate> p: P;").unwrap();
+    let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name))(params);
     for (i, ((name, access), dtype)) in kernel.bindings.iter().zip(dtypes).enumerate() {
         let mode = if *access == Access::Read { "read" } else { "read_write" };
         let element = match dtype {
@@ -34,10 +35,12 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         if *access != Access::Read {
             store(w, name, *dtype);
         }
+        // A body reads and writes a binding either by elements or by vectors.
+        if body.contains(&format!("load_vec4_{name}(")) {
+            vectors(w, name, i, mode, *dtype);
+        }
     }
     w.push_str(NUMERIC);
-    let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name));
-    let body = body(params);
     w.push_str(&body);
     w.push_str(if has_subgroups(&body) { ENTRY_OF_SUBGROUPS } else { ENTRY });
     out
@@ -64,6 +67,33 @@ fn load(w: &mut String, name: &str, dtype: DType) {
         ),
     }
     .unwrap();
+}
+
+/// The binding as vectors of four elements: `load_vec4_` takes the index of one, counted from the range's start, which
+/// has to be that of a whole vector. They are stored in f32 alone.
+fn vectors(w: &mut String, name: &str, binding: usize, mode: &str, dtype: DType) {
+    let (vector, value) = match dtype {
+        DType::F32 => ("vec4<f32>", "v"),
+        DType::I32 => ("vec4<i32>", "vec4<f32>(v)"),
+        DType::F16 => ("vec2<u32>", "vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y))"),
+        DType::BF16 => (
+            "vec2<u32>",
+            "bitcast<vec4<f32>>(vec4<u32>(v.x << 16u, v.x & 0xffff0000u, v.y << 16u, v.y & 0xffff0000u))",
+        ),
+    };
+    writeln!(
+        w,
+        "@group(0) @binding({binding}) var<storage, {mode}> {name}_vec4: array<{vector}>;
+fn load_vec4_{name}(i: u32) -> vec4<f32> {{ let v = {name}_vec4[(p.{name}_at >> 2u) + i]; return {value}; }}"
+    )
+    .unwrap();
+    if mode == "read_write" && dtype == DType::F32 {
+        writeln!(
+            w,
+            "fn store_vec4_{name}(i: u32, v: vec4<f32>) {{ {name}_vec4[(p.{name}_at >> 2u) + i] = v; }}"
+        )
+        .unwrap();
+    }
 }
 
 /// Half types are stored a pair at a time, since two invocations would race for one word:
