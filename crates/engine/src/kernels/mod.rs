@@ -60,4 +60,6 @@ pub fn all() -> Vec<&'static Kernel> {
 pub const TUNED: &[&crate::tune::Family] = &[&gemm::tuned::FAMILY];
 
 #[cfg(test)]
+mod launched;
+#[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ fn strides() -> vec3<i32> {
 fn steps() -> vec3<i32> {
   return vec3<i32>(i32(p.pace_d) >> 16u, i32(p.pace_h) >> 16u, i32(p.pace_w) >> 16u);
 }
+fn firsts() -> vec3<i32> { return vec3<i32>(p.first_d, p.first_h, p.first_w); }
 fn taps() -> vec3<u32> { return vec3<u32>(p.tap_d, p.tap_hw & 0xffffu, p.tap_hw >> 16u); }
 fn tap_count() -> u32 { let t = taps(); return t.x * t.y * t.z; }
 fn image_size() -> u32 { return p.size_d * p.size_h * p.size_w; }
@@ -17,7 +18,7 @@ fn image_size() -> u32 { return p.size_d * p.size_h * p.size_w; }
 fn position(image: u32, q: u32) -> Place {
   let i = p.start + q;
   let at = vec3<i32>(vec3<u32>(i / (p.out_w * p.out_h), i / p.out_w % p.out_h, i % p.out_w));
-  return Place(image, at * strides() + vec3<i32>(p.first_d, p.first_h, p.first_w));
+  return Place(image, at * strides() + firsts());
 }
 // The k-th of all channels' taps.
 fn tap(k: u32) -> Place {
@@ -30,4 +31,26 @@ fn take(a: Place, b: Place) -> f32 {
   // What lies before 0 has wrapped to beyond the end.
   if at.x >= p.size_d || at.y >= p.size_h || at.z >= p.size_w { return 0.0; }
   return load_x(a.image + b.image + (at.x * p.size_h + at.y) * p.size_w + at.z);
+}
+// A channel and three coordinates of its k-th tap, and the three of the q-th of all positions.
+fn tap_digits(k: u32) -> vec4<u32> {
+  let t = taps();
+  return vec4<u32>(k / (t.x * t.y * t.z), k / (t.y * t.z) % t.x, k / t.z % t.y, k % t.z);
+}
+fn position_digits(q: u32) -> vec4<u32> {
+  return vec4<u32>(0u, q / (p.out_w * p.out_h), q / p.out_w % p.out_h, q % p.out_w);
+}
+// Digits of which each is below its size, and their sum in the same sizes.
+fn advanced(at: vec4<u32>, by: vec4<u32>, sizes: vec3<u32>) -> vec4<u32> {
+  var sum = at + by;
+  let w = u32(sum.w >= sizes.z);
+  sum.w -= w * sizes.z;
+  sum.z += w;
+  let h = u32(sum.z >= sizes.y);
+  sum.z -= h * sizes.y;
+  sum.y += h;
+  let d = u32(sum.y >= sizes.x);
+  sum.y -= d * sizes.x;
+  sum.x += d;
+  return sum;
 }

@@ -8,13 +8,13 @@
 //! Everything is summed in f32: the first in ascending (c, t), the second in ascending (b, q), cut
 //! into parts by the shape alone.
 //!
-//! GPU: two forms (shader.rs), as the products of `gemm`, and with the counts of their tiles
-//! (gemm/shader.rs): 8 × 8 gives at most 32 FLOPs a byte, with some 20 registers more for places in x, so
-//! two workgroups of 256 at once. A gathered element is read once for each tap, from the cache: of a
-//! 3 × 3 kernel one in nine comes from memory. Processor: `gemm`'s tiles over panels that
+//! GPU: an element a lane, or the tiles of `gemm` (gemm/shader.rs has their counts; some 20 registers more
+//! stand for places in x), chosen in plan.rs. A gathered element is read once for each tap, from the cache: of
+//! a 3 × 3 kernel one in nine comes from memory. Processor: `gemm`'s tiles over panels that
 //! are gathered (native/).
 
 mod native;
+pub mod plan;
 mod shader;
 #[cfg(test)]
 mod tests;
@@ -31,7 +31,8 @@ use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
-use shader::{Form, Side};
+use plan::{Form, candidates};
+use shader::Side;
 use walk::{Counts, Scalars};
 
 type Binding = (&'static str, Access);
@@ -73,7 +74,7 @@ fn variants(side: Side, bias: bool) -> Vec<Variant> {
     let of = |w: DType| {
         let mut dtypes = vec![DType::F32, w, DType::F32];
         dtypes.extend(bias.then_some(DType::F32));
-        Form::ALL.iter().map(move |form| Variant {
+        Form::all().into_iter().map(move |form| Variant {
             params: form.params(),
             dtypes: dtypes.clone(),
             threads: form.threads(),
@@ -82,15 +83,9 @@ fn variants(side: Side, bias: bool) -> Vec<Variant> {
     storage.iter().flat_map(|w| of(*w)).collect()
 }
 
-/// How a product of `m` rows and `n` columns, `matrices` times, is laid out on a GPU.
-fn form(matrices: usize, m: usize, n: usize) -> Form {
-    // Large tiles read least, as long as they still fill the GPU.
-    match (matrices * m.div_ceil(128) * n.div_ceil(128), m) {
-        (_, 1) => Form::Lanes { rows: 1, columns: 1 },
-        (_, ..=16) => Form::Tile { rows: 1, columns: 4 },
-        (64.., _) => Form::Tile { rows: 8, columns: 8 },
-        _ => Form::Tile { rows: 4, columns: 4 },
-    }
+/// The form of a product of `m` rows and `n` columns, `matrices` times.
+fn choose(_: &Context, matrices: usize, m: usize, n: usize) -> Form {
+    candidates(matrices, m, n)[0]
 }
 
 /// Appends y = W ⋆ x + bias. W is [groups · rows, channels, taps], y [batch, groups · rows, out].
@@ -106,7 +101,7 @@ pub fn correlate(
     bias: Option<&Value>,
     y: &Value,
 ) -> Result<()> {
-    let form = form(walk.batch * walk.groups, walk.rows, walk.positions());
+    let form = choose(cx, walk.batch * walk.groups, walk.rows, walk.positions());
     correlate_as(cx, form, walk, x, w, bias, y)
 }
 
@@ -150,6 +145,7 @@ fn correlate_as(
             x_base: x_base(walk, x, &window, [0, 1, 4]),
             accumulate: !first,
         };
+        let form = form.within(channels * taps, w_row, &window.ranges[1]);
         let blocks = batch * groups * rows.div_ceil(height) * counts.positions.div_ceil(width);
         cx.launch(Launch {
             kernel: if with_bias { &CONV_BIAS } else { &CONV },
@@ -178,7 +174,7 @@ pub fn correlate_weight(
     if walk.batch == 0 && !accumulate {
         cx.zero(d_weight);
     }
-    let form = form(walk.groups, walk.rows, walk.channels * walk.taps());
+    let form = choose(cx, walk.groups, walk.rows, walk.channels * walk.taps());
     weight_as(cx, form, walk, x, d, accumulate, d_weight)
 }
 
@@ -215,6 +211,7 @@ fn weight_as(
             x_base: x_base(walk, x, &window, [3, 0, 2]),
             accumulate: accumulate || window.start[3] > 0 || window.start[4] > 0,
         };
+        let form = form.within(counts.positions, o_row, &window.ranges[1]);
         let blocks = groups * rows.div_ceil(height) * (channels * taps).div_ceil(width);
         cx.launch(Launch {
             kernel: &CONV_WEIGHT,

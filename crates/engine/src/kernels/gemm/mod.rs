@@ -4,19 +4,24 @@
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
 //! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
 //!
-//! GPU: forms of tiles, and one of dot products (shader.rs), chosen by the shape.
-//! Processor: a loop nest of our own (native/).
+//! GPU: tiles, the outer form, dot products (shader.rs), chosen in plan.rs; K is cut where C is small (split.rs), which
+//! sums in another order. Processor: a loop nest of our own (native/).
 
+mod dots;
+pub(in crate::kernels) mod emit;
 pub(in crate::kernels) mod native;
-mod plan;
-pub(in crate::kernels) mod shader;
+mod outer;
+pub mod plan;
+mod shader;
+mod split;
+pub(in crate::kernels) mod stage;
 #[cfg(test)]
 mod tests;
+pub(in crate::kernels) mod tile;
 mod together;
 pub(crate) mod tuned;
 
-use plan::candidates;
-use shader::Form;
+use plan::{Form, candidates};
 pub use together::{dense_together, goes_together};
 
 use std::rc::Rc;
@@ -24,6 +29,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::context::Context;
+use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Twin, Variant};
@@ -155,6 +161,8 @@ scalars! {
         accumulate: bool,
         row_blocks: usize,
         column_blocks: usize,
+        /// Lanes of a subgroup, for the forms that use them.
+        subgroup: u32,
         /// For the native twin alone: whether A is rounded to bf16 where B is.
         rounded: bool,
     }
@@ -206,8 +214,16 @@ const fn kernel<const BIASED: bool, const TWO: bool, const OUT: usize>(
     }
 }
 
-pub const KERNELS: &[&Kernel] =
-    &[&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS, together::KERNELS[0], together::KERNELS[1]];
+pub const KERNELS: &[&Kernel] = &[
+    &GEMM,
+    &GEMM_BIAS,
+    &GEMM_TWO,
+    &GEMM_TWO_BIAS,
+    split::KERNELS[0],
+    split::KERNELS[1],
+    together::KERNELS[0],
+    together::KERNELS[1],
+];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
     let storage = [DType::F32, DType::F16, DType::BF16];
@@ -217,7 +233,7 @@ fn variants(bias: bool, two: bool) -> Vec<Variant> {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));
             dtypes.extend([DType::F32; 2].iter().filter(|_| two));
-            Form::all(two).into_iter().map(move |form| Variant {
+            Form::all(b, bias, two).into_iter().map(move |form| Variant {
                 params: form.params(),
                 dtypes: dtypes.clone(),
                 threads: form.threads(),
@@ -245,34 +261,55 @@ pub fn gemm_with(
     debug_assert!(c.column == 1, "the columns of a product are neighbours");
     debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
-    let forms = candidates(&g, &a, &b);
-    let limit = cx.profile.binding_limit.saturating_sub(256);
-    let whole = |factor: &Matrix| factor.value.bytes() as u64 <= limit;
+    let gpu = cx.profile.kind == Kind::Gpu;
+    let (g, a, c) = if gpu { plan::collapsed(g, a, &b, c) } else { (g, a, c) };
     let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
-    // Dot products are summed in another order.
-    let dots = |form: Form| matches!(form, Form::Dots { .. });
+    let part = if gpu { split::part(&g, &a, &b) } else { None };
+    let limit = cx.profile.binding_limit.saturating_sub(256);
     let together = |s: &Segment| {
-        let alone = candidates(&more(s), &s.a, &s.b)[0];
-        whole(&s.a) && whole(&s.b) && g.k > 0 && s.k > 0 && !dots(forms[0]) && !dots(alone)
+        let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
+        // Dot products are summed in another order.
+        let dots = plan::is_dots(&g, &a, &b) || plan::is_dots(&more(s), &s.a, &s.b);
+        fits && g.k > 0 && s.k > 0 && !dots && part.is_none()
     };
     let (joined, apart) = match second {
         Some(s) if together(&s) => (Some(s), None),
         apart => (None, apart),
     };
-    // Blocks of other sizes may cut what is too large to be bound elsewhere, and with it the sum.
-    let form = match whole(&a) && whole(&b) && whole(&c) {
-        true => cx.tuned(|| tuned::class(&g, &a, &b, joined.is_some()), &forms, |form| form.params()),
-        false => forms[0],
-    };
-    if g.k == 0 {
-        empty_sum(cx, g, bias, c)?;
-    } else {
-        parts(cx, form, g, a, b, bias, joined, c)?;
+    match part {
+        _ if g.k == 0 => empty_sum(cx, g, bias, c)?,
+        Some(part) => split::gemm(cx, part, g, a, b, bias, c)?,
+        None => product(cx, g, a, b, bias, joined, c)?,
     }
     match apart {
         Some(s) => gemm(cx, more(&s), s.a, s.b, None, c),
         None => Ok(()),
     }
+}
+
+/// The form of a product: of those that give it the same bits, what is known to be fastest on the device.
+fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Form {
+    let forms = candidates(g, a, b, c, more, cx.profile.subgroup > 0);
+    let limit = cx.profile.binding_limit.saturating_sub(256);
+    // Blocks of other sizes may cut what is too large to be bound elsewhere, and with it the sum.
+    match [a, b, c].iter().all(|matrix| matrix.value.bytes() as u64 <= limit) {
+        true => cx.tuned(|| tuned::class(g, a, b, more), &forms, |form| form.params()),
+        false => forms[0],
+    }
+}
+
+/// Appends the product as one sum, and what the second segment adds to it.
+fn product(
+    cx: &Rc<Context>,
+    g: Gemm,
+    a: Matrix,
+    b: Matrix,
+    bias: Option<&Value>,
+    second: Option<Segment>,
+    c: Matrix,
+) -> Result<()> {
+    let form = choose(cx, &g, &a, &b, &c, [bias.is_some(), second.is_some()]);
+    parts(cx, form, g, a, b, bias, second, c)
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -313,6 +350,7 @@ fn parts(
         }
         let accumulate = g.accumulate || !first;
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
+        let form = form.within([m, n, k], &w.ranges[0], &w.ranges[1], &w.ranges[w.ranges.len() - 1]);
         let scalars = Scalars {
             m,
             n,
@@ -330,6 +368,7 @@ fn parts(
             accumulate,
             row_blocks,
             column_blocks,
+            subgroup: cx.profile.subgroup,
             rounded: g.precision == Precision::Bf16,
         };
         let more = second.map(|s| Second {

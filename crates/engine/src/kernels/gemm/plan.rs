@@ -1,46 +1,390 @@
-//! Which forms suit a product on a GPU.
+//! How a product is laid out on a GPU: by its shape, and by how its factors lie. Nothing here knows a device.
+//!
+//! What is decided by shape alone changes the order of sums: dot products, and parts of K. Among the rest,
+//! `candidates`, any may be taken.
 
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
-use super::shader::Form;
-use super::{Gemm, Matrix};
+use super::stage::Read;
+use super::tile::Tile;
+use super::{Gemm, Matrix, dots, outer};
+use crate::dtype::DType;
+use crate::kernel::Params;
+use crate::recording::Range;
 
-pub type Forms = SmallVec<[Form; 4]>;
-
-/// The forms that suit a product, all of which sum alike, to the bit. The first is the one that is taken as long as
-/// nothing is known of the device.
-pub fn candidates(g: &Gemm, a: &Matrix, b: &Matrix) -> Forms {
-    let first = default(g, a, b);
-    let alike = |form: &Form| std::mem::discriminant(form) == std::mem::discriminant(&first);
-    // A block that is mostly past the ends reads and computes for nothing.
-    let fits = |form: &Form| {
-        let [height, width] = form.block();
-        height < 2 * g.m.max(16) && width < 2 * g.n.max(16)
-    };
-    let all = Form::all(false);
-    let others = all.into_iter().filter(|form| *form != first && alike(form) && fits(form));
-    std::iter::once(first).chain(others).collect()
+/// How both factors are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reads {
+    pub a: Read,
+    pub b: Read,
 }
 
-/// How a product is laid out where nothing is known of the device.
-fn default(g: &Gemm, a: &Matrix, b: &Matrix) -> Form {
-    if g.m <= 8 && g.k >= 64 && b.row == 1 && a.column == 1 {
-        return Form::Dots {
-            rows: if g.m > 4 {
-                8
-            } else if g.m > 1 {
-                4
-            } else {
-                1
-            },
-        };
+impl Reads {
+    pub const ELEMENTS: Reads = Reads { a: Read::Elements, b: Read::Elements };
+
+    /// All that there are: x·Wᵀ, x·W and dᵀ·x by vectors. What else there may be goes by elements.
+    pub const ALL: [Reads; 4] = [
+        Reads::ELEMENTS,
+        Reads { a: Read::Terms, b: Read::Terms },
+        Reads { a: Read::Terms, b: Read::Lines },
+        Reads { a: Read::Lines, b: Read::Lines },
+    ];
+
+    /// Its place among all.
+    pub fn number(self) -> u32 {
+        Reads::ALL.iter().position(|reads| *reads == self).expect("one of those that there are") as u32
     }
-    // Large tiles read least, as long as they still fill the GPU.
-    let tiles = g.batch * g.m.div_ceil(128) * g.n.div_ceil(128);
-    match (g.m, g.n) {
-        (..=16, _) => Form::Tile { rows: 1, columns: 4 },
-        (_, ..=16) => Form::Tile { rows: 4, columns: 1 },
-        _ if tiles >= 64 => Form::Tile { rows: 8, columns: 8 },
-        _ => Form::Tile { rows: 4, columns: 4 },
+
+    /// The one at a place.
+    pub fn of_number(number: u32) -> Reads {
+        Reads::ALL[number as usize & 3]
+    }
+
+    /// Those of a product with B stored as `b`, with bias or a second segment where `more`: dᵀ·x has neither, and
+    /// no half storage.
+    pub fn listed(b: DType, more: bool) -> impl Iterator<Item = Reads> {
+        let count = if b == DType::F32 && !more { 4 } else { 3 };
+        Reads::ALL.into_iter().take(count)
+    }
+
+    /// The widest that sizes and strides admit.
+    pub fn of(g: &Gemm, a: &Matrix, b: &Matrix, more: bool) -> Reads {
+        let read = |factor: &Matrix, line_step: usize, term_step: usize, lines: usize| {
+            let fours = |step: usize| step.is_multiple_of(4);
+            let starts = fours(factor.value.offset) && (g.batch == 1 || fours(factor.batch));
+            match (term_step, line_step) {
+                (1, _) if starts && fours(g.k) && fours(line_step) => Read::Terms,
+                (_, 1) if starts && fours(lines) && fours(term_step) => Read::Lines,
+                _ => Read::Elements,
+            }
+        };
+        let reads = Reads { a: read(a, a.row, a.column, g.m), b: read(b, b.column, b.row, g.n) };
+        match Reads::listed(b.value.dtype, more).any(|listed| listed == reads) {
+            true => reads,
+            false => Reads::ELEMENTS,
+        }
+    }
+
+    /// Whether a part of the product, of these sizes and in these ranges, can be read so as well.
+    fn hold(self, [m, n, k]: [usize; 3], a: &Range, b: &Range) -> bool {
+        let holds = |read: Read, lines: usize, range: &Range| match read {
+            Read::Elements => true,
+            Read::Terms => k.is_multiple_of(4) && starts_whole(range),
+            Read::Lines => lines.is_multiple_of(4) && starts_whole(range),
+        };
+        holds(self.a, m, a) && holds(self.b, n, b)
+    }
+}
+
+/// Whether a range starts with a whole vector of four elements.
+fn starts_whole(range: &Range) -> bool {
+    range.offset.is_multiple_of(4 * range.dtype.bytes() as u64)
+}
+
+/// How the work is laid out over invocations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// A tile a workgroup, over blocks of A and B in shared memory.
+    Tile(Tile, Reads),
+    /// 4 × 4 an invocation, over a few terms.
+    Outer(Reads),
+    /// 64 invocations share the terms of `rows` × 4 dot products.
+    Dots { rows: u32, wide: bool, subgroups: bool },
+}
+
+impl Form {
+    /// Every form of a product with B stored as `b`. Two segments, and what few rows or terms have, go one after the
+    /// other.
+    pub fn all(b: DType, bias: bool, two: bool) -> Vec<Form> {
+        let reads = || Reads::listed(b, bias || two);
+        let tiles = Form::tiles(bias, two).iter();
+        let mut all: Vec<Form> =
+            tiles.flat_map(|tile| reads().map(|reads| Form::Tile(*tile, reads))).collect();
+        if !two {
+            all.extend(reads().map(Form::Outer));
+            for rows in [1, 4, 8] {
+                let both = |wide| [false, true].map(|subgroups| Form::Dots { rows, wide, subgroups });
+                all.extend([false, true].into_iter().flat_map(both));
+            }
+        }
+        all
+    }
+
+    /// The tiles that are listed: with a bias few of those between others, of two segments those by shape.
+    fn tiles(bias: bool, two: bool) -> &'static [Tile] {
+        match (bias, two) {
+            (_, true) => &Tile::ALL[1..5],
+            (true, false) => &Tile::ALL[..6],
+            (false, false) => Tile::ALL,
+        }
+    }
+
+    /// The pipeline's key.
+    pub fn params(self) -> Params {
+        match self {
+            Form::Tile(tile, reads) => {
+                let [sides, depth, lane] = tile.words();
+                [reads.number(), sides, depth, lane]
+            }
+            Form::Outer(reads) => [1 << 16 | reads.number(), 0, 0, 0],
+            Form::Dots { rows, wide, subgroups } => [2 << 16, rows, wide as u32, subgroups as u32],
+        }
+    }
+
+    /// The form of a pipeline's key.
+    pub fn of(params: Params) -> Form {
+        let [kind, second, third, fourth] = params;
+        let reads = Reads::of_number(kind);
+        match kind >> 16 {
+            0 => Form::Tile(Tile::of([second, third, fourth]), reads),
+            1 => Form::Outer(reads),
+            _ => Form::Dots { rows: second, wide: third == 1, subgroups: fourth == 1 },
+        }
+    }
+
+    pub fn threads(self) -> u32 {
+        match self {
+            Form::Tile(tile, _) => tile.threads(),
+            Form::Outer(_) => outer::THREADS,
+            Form::Dots { .. } => dots::THREADS,
+        }
+    }
+
+    /// Rows and columns of C that a workgroup makes.
+    pub fn block(self) -> [usize; 2] {
+        let [rows, columns] = match self {
+            Form::Tile(tile, _) => [tile.rows, tile.columns],
+            Form::Outer(_) => [outer::SIDE; 2],
+            Form::Dots { rows, .. } => [rows, dots::COLUMNS],
+        };
+        [rows as usize, columns as usize]
+    }
+
+    /// Whether it sums in another order than the tiles do.
+    pub fn is_dots(self) -> bool {
+        matches!(self, Form::Dots { .. })
+    }
+
+    /// The form for a part of the product: by elements where a part is not made of whole vectors.
+    pub fn within(self, sizes: [usize; 3], a: &Range, b: &Range, c: &Range) -> Form {
+        let holds = |reads: Reads| if reads.hold(sizes, a, b) { reads } else { Reads::ELEMENTS };
+        match self {
+            Form::Tile(tile, reads) => Form::Tile(tile, holds(reads)),
+            Form::Outer(_) if !(sizes[1].is_multiple_of(4) && starts_whole(c)) => {
+                Form::Outer(Reads::ELEMENTS)
+            }
+            Form::Outer(reads) => Form::Outer(holds(reads)),
+            Form::Dots { rows, wide, subgroups } => {
+                let wide = wide && Reads::ALL[1].hold(sizes, a, b);
+                Form::Dots { rows, wide, subgroups }
+            }
+        }
+    }
+}
+
+/// The most terms that are not staged.
+const FEW_TERMS: usize = 16;
+/// The most rows that are dot products, and the fewest terms.
+const FEW_ROWS: usize = 8;
+const LONG: usize = 64;
+
+/// Whether a product is summed as dot products.
+pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
+    g.m <= FEW_ROWS && g.k >= LONG && b.row == 1 && a.column == 1
+}
+
+pub type Candidates = SmallVec<[Form; 12]>;
+
+/// The forms that give a product the same bits in f32, that by its shape first: with a bias or a second segment, where
+/// `bias` and `two` say so, on a device that has subgroups or not.
+pub fn candidates(
+    g: &Gemm,
+    a: &Matrix,
+    b: &Matrix,
+    c: &Matrix,
+    [bias, two]: [bool; 2],
+    subgroups: bool,
+) -> Candidates {
+    let fours = |n: usize| n.is_multiple_of(4);
+    let reads = Reads::of(g, a, b, bias || two);
+    if is_dots(g, a, b) {
+        let rows = if g.m == 1 { 1 } else { g.m.next_multiple_of(4) as u32 };
+        let wide = Reads::of(g, a, b, false) == Reads::ALL[1];
+        let form = |subgroups| Form::Dots { rows, wide, subgroups };
+        return if subgroups { smallvec![form(true), form(false)] } else { smallvec![form(false)] };
+    }
+    let tiles = Form::tiles(bias, two);
+    let first =
+        Some(Tile::by_shape(g.batch, g.m, g.n)).filter(|tile| tiles.contains(tile)).unwrap_or(Tile::SMALL);
+    let mut all = Candidates::new();
+    if g.k <= FEW_TERMS && !two {
+        let c_fours = fours(c.row) && fours(c.value.offset) && (g.batch == 1 || fours(c.batch));
+        all.push(Form::Outer(if c_fours && fours(g.n) { reads } else { Reads::ELEMENTS }));
+    }
+    all.push(Form::Tile(first, reads));
+    let others = tiles.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
+    all.extend(others.map(|tile| Form::Tile(*tile, reads)));
+    all
+}
+
+/// Terms of each part that K is cut into where C is small and K long, so that there is work for a whole GPU; K itself
+/// where it is not cut. By shape alone: it changes the order of sums.
+pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
+    let blocks = g.m.div_ceil(64) * g.n.div_ceil(64);
+    if g.batch > 1 || blocks == 0 || blocks > 32 || is_dots(g, a, b) {
+        return g.k;
+    }
+    let parts = (128 / blocks).min(g.k / 128).min(16);
+    if parts < 2 {
+        return g.k;
+    }
+    let parts = 1 << parts.ilog2();
+    g.k.div_ceil(parts).next_multiple_of(16)
+}
+
+/// The product with the rows of its whole batch in one matrix, where they lie so and share B.
+pub fn collapsed<'a>(g: Gemm, a: Matrix<'a>, b: &Matrix, c: Matrix<'a>) -> (Gemm, Matrix<'a>, Matrix<'a>) {
+    let one = g.batch > 1 && b.batch == 0 && a.batch == g.m * a.row && c.batch == g.m * c.row;
+    match one {
+        true => (Gemm { m: g.batch * g.m, batch: 1, ..g }, a.batched(0), c.batched(0)),
+        false => (g, a, c),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Context;
+    use crate::device::{Sink, cpu::Cpu};
+    use crate::value::Value;
+
+    /// A value of `size` elements from the `offset`-th of a storage, of a device that runs nothing.
+    fn value(dtype: DType, offset: usize, size: usize) -> Value {
+        let profile = Cpu::open(0).expect("a processor").0;
+        let all = Context::new(profile, Sink::Meta).empty([offset + size], dtype).unwrap();
+        all.sub_range(offset, [size])
+    }
+
+    #[test]
+    fn a_form_is_its_key_and_itself_again() {
+        for b in [DType::F32, DType::F16] {
+            for (bias, two) in [(false, false), (true, false), (false, true)] {
+                let all = Form::all(b, bias, two);
+                all.iter().for_each(|form| assert_eq!(Form::of(form.params()), *form));
+                let keys: std::collections::HashSet<_> = all.iter().map(|form| form.params()).collect();
+                assert_eq!(keys.len(), all.len(), "two forms have one key");
+            }
+        }
+    }
+
+    /// What WebGPU promises of every device.
+    #[test]
+    fn no_tile_needs_more_than_every_device_has() {
+        for tile in Tile::ALL {
+            assert!((64..=256).contains(&tile.threads()), "{tile:?}: {} invocations", tile.threads());
+            assert!(tile.shared_bytes() <= 16 << 10, "{tile:?}: {} bytes", tile.shared_bytes());
+        }
+        assert!(8 * dots::COLUMNS * dots::THREADS * 4 <= 16 << 10);
+    }
+
+    /// The counts in the shader's header are those of the tiles.
+    #[test]
+    fn the_table_of_tiles_is_true() {
+        let table: Vec<String> = include_str!("shader.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! |"))
+            .skip(2)
+            .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>().join(" | "))
+            .collect();
+        assert_eq!(table.len(), Tile::ALL.len());
+        for (row, tile) in table.iter().zip(Tile::ALL) {
+            let Tile { rows, columns, depth, lane: [down, across] } = *tile;
+            let flops = 2.0 * (rows * columns) as f64 / (4 * (rows + columns)) as f64;
+            let fma = (down * across) as f64 / (down / 4 + across / 4) as f64;
+            let registers = down * across + down + across + 24;
+            let expected = format!(
+                "{rows} × {columns} × {depth} | {down} × {across} | {} | {flops:.1} | {fma:.1} | {registers} | {:.1} KiB | ",
+                tile.threads(),
+                tile.shared_bytes() as f64 / 1024.0
+            );
+            assert_eq!(*row, expected);
+            if (rows, columns) == (128, 128) {
+                assert!(fma >= 8.0);
+            }
+        }
+    }
+
+    #[test]
+    fn vectors_are_read_where_sizes_starts_and_strides_are_whole() {
+        let of = |[m, n, k]: [usize; 3], at: usize, trans: [bool; 2], step: usize| {
+            let (a, b) = (value(DType::F32, at, m * k * 2), value(DType::F32, 0, n * k));
+            let left =
+                Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).batched(m * k + step);
+            let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
+            Reads::of(&Gemm::new(m, n, k).batch(2), &left, &right, false)
+        };
+        let [elements, terms, lines, both] = Reads::ALL;
+        assert_eq!(of([8, 12, 16], 0, [false, true], 0), terms);
+        assert_eq!(of([8, 12, 16], 0, [false, false], 0), lines);
+        assert_eq!(of([8, 12, 16], 0, [true, false], 0), both);
+        // Transposed both ways: by elements.
+        assert_eq!(of([8, 12, 16], 0, [true, true], 0), elements);
+        // The size along which nothing is read at once may be any.
+        assert_eq!(of([7, 13, 16], 0, [false, true], 0), terms);
+        assert_eq!(of([8, 12, 15], 0, [true, false], 0), both);
+        assert_eq!(of([8, 12, 15], 0, [false, true], 0), elements);
+        assert_eq!(of([8, 13, 16], 0, [false, false], 0), elements);
+        assert_eq!(of([6, 12, 16], 0, [true, false], 0), elements);
+        // Starts of the value and of the batch's second matrix.
+        assert_eq!(of([8, 12, 16], 2, [false, true], 0), elements);
+        assert_eq!(of([8, 12, 16], 4, [false, true], 0), terms);
+        assert_eq!(of([8, 12, 16], 0, [false, true], 2), elements);
+    }
+
+    #[test]
+    fn what_sums_in_another_order_is_decided_by_shape() {
+        let sizes = |m: usize, n: usize, k: usize, trans_b: bool| {
+            let (a, b, c) =
+                (value(DType::F32, 0, m * k), value(DType::F32, 0, n * k), value(DType::F32, 0, m * n));
+            let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+            let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
+            let all = |subgroups| candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
+            (all(false), all(true), part(&g, &left, &right))
+        };
+        // Decoding: one form, or two whose bits are equal.
+        let (plain, subgroups, part) = sizes(1, 576, 1536, true);
+        assert_eq!(plain[..], [Form::Dots { rows: 1, wide: true, subgroups: false }]);
+        assert_eq!(subgroups[..], [Form::Dots { rows: 1, wide: true, subgroups: true }, plain[0]]);
+        assert_eq!(part, 1536);
+        assert_eq!(sizes(6, 576, 1536, true).0[0], Form::Dots { rows: 8, wide: true, subgroups: false });
+        // A low-rank path: few columns, few terms, long sums of a small matrix.
+        let (few_columns, _, part) = sizes(2048, 16, 576, true);
+        assert_eq!(few_columns[0], Form::Tile(Tile::NARROW, Reads::ALL[1]));
+        assert_eq!(part, 144);
+        let (few_terms, _, part) = sizes(2048, 576, 16, true);
+        assert_eq!(few_terms[0], Form::Outer(Reads::ALL[1]));
+        assert_eq!((few_terms[1], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 16));
+        assert_eq!(sizes(16, 576, 2048, false).2, 256);
+        // Whole layers are not cut, and have all tiles that suit them.
+        let (layer, with_subgroups, part) = sizes(2048, 1536, 576, true);
+        assert_eq!((layer[0], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 576));
+        assert_eq!(layer.len(), Tile::ALL.len() - 2);
+        assert_eq!(layer, with_subgroups);
+        assert!(!layer.iter().any(|form| form.is_dots()));
+    }
+
+    #[test]
+    fn a_batch_of_rows_that_share_b_is_one_matrix() {
+        let (a, b, c) = (value(DType::F32, 0, 60), value(DType::F32, 0, 20), value(DType::F32, 0, 72));
+        let g = Gemm::new(3, 4, 5).batch(4);
+        let of = |a_batch: usize, b_batch: usize, c_batch: usize| {
+            let (left, right) = (Matrix::new(&a, 5).batched(a_batch), Matrix::new(&b, 4).batched(b_batch));
+            let (g, left, c) = collapsed(g, left, &right, Matrix::new(&c, 4).batched(c_batch));
+            (g.batch, g.m, left.batch, c.batch)
+        };
+        assert_eq!(of(15, 0, 12), (1, 12, 0, 0));
+        assert_eq!(of(15, 20, 12), (4, 3, 15, 12));
+        assert_eq!(of(16, 0, 12), (4, 3, 16, 12));
+        assert_eq!(of(15, 0, 18), (4, 3, 15, 18));
     }
 }

@@ -1,6 +1,15 @@
-use super::{Form, Gemm, Matrix, Segment, gemm, gemm_with, parts};
+use std::rc::Rc;
+
+use super::plan::{Form, Reads, candidates};
+use super::stage::Read;
+use super::{GEMM, GEMM_BIAS, GEMM_TWO, GEMM_TWO_BIAS, Gemm, Matrix, Segment, gemm, gemm_with, parts, split};
+use crate::context::Context;
+use crate::device::Kind;
 use crate::dtype::DType;
+use crate::kernel::Variant;
+use crate::kernels::launched::launches_every_form;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
+use crate::value::Value;
 
 /// Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
 fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [bool; 2]) -> f64 {
@@ -10,21 +19,28 @@ fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [
     (0..k).map(term).sum()
 }
 
-/// Every form at sizes around the ends of its blocks, whichever a plan would choose.
+/// The forms of a problem: all that are interchangeable on a GPU, whichever a plan takes; one on a processor.
+fn forms(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [bool; 2]) -> Vec<Form> {
+    let all = candidates(g, a, b, c, more, cx.profile.subgroup > 0).into_vec();
+    let count = if cx.profile.kind == Kind::Gpu { all.len() } else { 1 };
+    all.into_iter().take(count).collect()
+}
+
+/// Interchangeable forms at sizes around the ends of blocks, by vectors and not, over windows and whole.
 #[test]
-fn every_form_equals_the_plain_one() {
+fn interchangeable_forms_equal_the_plain_one() {
     for (dtype, [m, n, k]) in [
         (DType::F32, [1, 5, 70]),
+        (DType::BF16, [5, 9, 260]),
         (DType::F32, [7, 65, 17]),
         (DType::F16, [70, 33, 65]),
         (DType::F32, [17, 130, 31]),
         (DType::F32, [130, 140, 16]),
         (DType::F32, [2, 2, 2]),
-        (DType::F32, [17, 34, 22]),
         (DType::F16, [16, 66, 40]),
-        (DType::BF16, [34, 34, 12]),
+        (DType::BF16, [36, 36, 12]),
     ] {
-        for trans in [[false, true], [true, false], [false, false]] {
+        for trans in [[false, true], [true, false], [false, false], [true, true]] {
             let [trans_a, trans_b] = trans;
             let a = Array::random("a", &if trans_a { [3, k, m] } else { [3, m, k] });
             let b = Array::random("b", &if trans_b { [n, k] } else { [k, n] }).stored(dtype);
@@ -38,20 +54,200 @@ fn every_form_equals_the_plain_one() {
                 let g = Gemm::new(m, n, k).batch(3).alpha(1.5).accumulate();
                 let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a).batched(m * k);
                 let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
-                for form in Form::all(false) {
+                let all = forms(&cx, &g, &left, &right, &Matrix::new(&bias, n).batched(m * n), [true, false]);
+                let mut first = None;
+                for form in all {
                     let c = c.upload(&cx);
                     let out = Matrix::new(&c, n).batched(m * n);
                     parts(&cx, form, g, left, right, Some(&bias), None, out).unwrap();
                     let what = format!("{form:?} at {m} x {n} x {k} on {}", cx.profile.label);
-                    compare(&what, &read(&c), &expected, TOLERANCE);
+                    let got = read(&c);
+                    compare(&what, &got, &expected, TOLERANCE);
+                    // Windows are cut at a form's blocks.
+                    if cx.profile.binding_limit > 1 << 20 {
+                        assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
+                    }
                 }
             }
         }
     }
 }
 
+/// A problem whose factors can be read by `reads`, and no wider; of one matrix where `two`.
+struct Problem {
+    reads: Reads,
+    sizes: [usize; 3],
+    batch: usize,
+    /// Elements before the first of A.
+    shift: usize,
+}
+
+impl Problem {
+    /// Sizes past the ends of the largest tiles, or of a few rows or terms.
+    fn new(reads: Reads, kind: [usize; 3], batch: usize) -> Problem {
+        let wide = reads != Reads::ELEMENTS;
+        let odd = |n: usize| if wide { n } else { n + 1 };
+        // What is not read at once may be of any size.
+        let [m, n, k] = kind;
+        let (m, k) = if reads.a == Read::Lines { (m, k + 1) } else { (m + 3, odd(k)) };
+        let n = if reads.b == Read::Lines { n } else { odd(n) };
+        Problem { reads, sizes: [m, n, k], batch, shift: if wide { 4 } else { 3 } }
+    }
+
+    /// Runs each form, and holds all to the plain one and to one another.
+    fn run(&self, cx: &Rc<Context>, forms: &[Form], b: DType, bias: bool, two: bool) {
+        let (Problem { reads, sizes, batch, shift, .. }, [m, n, k]) = (self, self.sizes);
+        let r = 6;
+        let trans = [reads.a == Read::Lines, reads.b != Read::Lines];
+        let a = Array::random("a", &[shift + batch * m * k]);
+        let b = Array::random("b", &[n * k]).stored(b);
+        let (bias_of, c) = (Array::random("bias", &[n]), Array::random("c", &[*batch, m, n]));
+        let (a2, b2) = (Array::random("a2", &[m * r]), Array::random("b2", &[n * r]));
+        let expected = Array::from_fn(&[*batch, m, n], |i| {
+            let at = [i[1], i[2]];
+            let mut v = 1.5 * sum(&a.data[shift + i[0] * m * k..], &b.data, *sizes, at, trans);
+            v += c.data[(i[0] * m + i[1]) * n + i[2]];
+            v += if bias { bias_of.data[i[2]] } else { 0.0 };
+            if two { v - 0.75 * sum(&a2.data, &b2.data, [m, n, r], at, [false, true]) } else { v }
+        });
+        let (a, b, bias_of) = (a.upload(cx), b.upload(cx), bias_of.upload(cx));
+        let (a2, b2) = (a2.upload(cx), b2.upload(cx));
+        let a = a.sub_range(*shift, [batch * m * k]);
+        let g = Gemm::new(m, n, k).batch(*batch).alpha(1.5).accumulate();
+        let left = Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).batched(m * k);
+        let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
+        assert_eq!(Reads::of(&g, &left, &right, bias || two), *reads);
+        let (a2, b2) = (Matrix::new(&a2, r), Matrix::new(&b2, r).t());
+        let second = two.then_some(Segment { a: a2, b: b2, k: r, alpha: -0.75 });
+        let mut first = None;
+        for form in forms {
+            let c = c.upload(cx);
+            let out = Matrix::new(&c, n).batched(m * n);
+            parts(cx, *form, g, left, right, bias.then_some(&bias_of), second, out).unwrap();
+            let what = format!("{form:?} at {m} x {n} x {k}, {} {bias} {two}", b.dtype);
+            let got = read(&c);
+            compare(&what, &got, &expected, TOLERANCE);
+            assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
+        }
+    }
+}
+
+/// Every form that is listed for B stored as `b`, against the plain one; those that are interchangeable to the bit.
+fn launches_every_form_of(b: DType) {
+    let kernels = [&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS];
+    let lacks = |cx: &Context, variant: &Variant| {
+        let needs = matches!(Form::of(variant.params), Form::Dots { subgroups: true, .. });
+        variant.dtypes[1] != b || needs && cx.profile.subgroup == 0
+    };
+    launches_every_form(&kernels, lacks, |cx| {
+        for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
+            let all = Form::all(b, bias, two);
+            for reads in Reads::listed(b, bias || two) {
+                let of = |wanted: &dyn Fn(&Form) -> bool| -> Vec<Form> {
+                    all.iter().copied().filter(wanted).collect()
+                };
+                let batch = if two { 1 } else { 2 };
+                let tiles = of(&|form| matches!(form, Form::Tile(_, r) if *r == reads));
+                Problem::new(reads, [132, 140, 20], batch).run(cx, &tiles, b, bias, two);
+                if two {
+                    continue;
+                }
+                // Beside a tile, whose bits it has.
+                let mut outer = of(&|form| matches!(form, Form::Outer(r) if *r == reads));
+                outer.extend(tiles.first());
+                Problem::new(reads, [36, 36, 12], batch).run(cx, &outer, b, bias, two);
+                for few in [1, 4, 8] {
+                    let dots = of(&|form| match form {
+                        Form::Dots { rows, wide, subgroups } => {
+                            let runs = !subgroups || cx.profile.subgroup > 0;
+                            *rows == few && (!wide || reads == Reads::ALL[1]) && runs
+                        }
+                        _ => false,
+                    });
+                    if reads.b != Read::Lines {
+                        let mut problem = Problem::new(reads, [1, 9, 276], batch);
+                        problem.sizes[0] = few as usize;
+                        problem.run(cx, &dots, b, bias, two);
+                    }
+                }
+            }
+        }
+    });
+}
+
 #[test]
-fn every_form_of_two_segments_equals_the_plain_one() {
+fn every_listed_form_is_launched_and_equals_the_plain_one() {
+    launches_every_form_of(DType::F32);
+}
+
+#[test]
+fn every_listed_form_of_f16_is_launched_and_equals_the_plain_one() {
+    launches_every_form_of(DType::F16);
+}
+
+#[test]
+fn every_listed_form_of_bf16_is_launched_and_equals_the_plain_one() {
+    launches_every_form_of(DType::BF16);
+}
+
+/// K is cut where C is small: each part summed, then all of them, over windows and whole, from wherever A starts.
+#[test]
+fn a_product_of_long_sums_is_cut_into_parts() {
+    for (trans, [m, n, k]) in
+        [([false, true], [33, 20, 512]), ([true, false], [16, 70, 530]), ([false, false], [9, 33, 777])]
+    {
+        let [trans_a, trans_b] = trans;
+        let a = Array::random("a", &[5 + m * k]);
+        let b = Array::random("b", &[k * n]);
+        let (bias, c) = (Array::random("bias", &[n]), Array::random("c", &[m, n]));
+        for with_bias in [true, false] {
+            let expected = Array::from_fn(&[m, n], |i| {
+                let product = sum(&a.data[5..], &b.data, [m, n, k], [i[0], i[1]], trans);
+                let bias = if with_bias { bias.data[i[1]] } else { 0.0 };
+                1.5 * product + bias + c.data[i[0] * n + i[1]]
+            });
+            for cx in contexts() {
+                let (a, b, bias, c) = (a.upload(&cx), b.upload(&cx), bias.upload(&cx), c.upload(&cx));
+                let a = a.sub_range(5, [m * k]);
+                let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a);
+                let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+                let g = Gemm::new(m, n, k).alpha(1.5).accumulate();
+                let part = split::part(&g, &left, &right).expect("a product that is cut");
+                cx.count_launches(true);
+                gemm(&cx, g, left, right, with_bias.then_some(&bias), Matrix::new(&c, n)).unwrap();
+                let launched = cx.count_launches(false);
+                let what = format!("{m} x {n} x {k} by {part} on {}", cx.profile.label);
+                compare(&what, &read(&c), &expected, TOLERANCE);
+                let adds = launched.keys().any(|name| name.starts_with("gemm_parts"));
+                assert_eq!(adds, cx.profile.kind == Kind::Gpu, "{what}: {launched:?}");
+            }
+        }
+    }
+}
+
+/// A batch whose rows lie in one matrix is one product, whose bits are those of one.
+#[test]
+fn a_batch_that_shares_b_is_one_product() {
+    let (batch, [m, n, k]) = (3, [5, 20, 24]);
+    let a = Array::random("a", &[batch, m, k]);
+    let b = Array::random("b", &[n, k]);
+    for cx in contexts() {
+        let (a, b) = (a.upload(&cx), b.upload(&cx));
+        let zero = |dims: [usize; 3]| -> Value { cx.empty(dims, DType::F32).unwrap() };
+        let [batched, one] = [(); 2].map(|()| zero([batch, m, n]));
+        let (left, right) = (Matrix::new(&a, k), Matrix::new(&b, k).t());
+        let g = Gemm::new(m, n, k);
+        gemm(&cx, g.batch(batch), left.batched(m * k), right, None, Matrix::new(&batched, n).batched(m * n))
+            .unwrap();
+        gemm(&cx, Gemm::new(batch * m, n, k), left, right, None, Matrix::new(&one, n)).unwrap();
+        if cx.profile.kind == Kind::Gpu {
+            assert_eq!(read(&batched).data, read(&one).data, "on {}", cx.profile.label);
+        }
+    }
+}
+
+#[test]
+fn two_segments_equal_two_products() {
     for (dtype, [m, n, k, r]) in
         [(DType::F32, [33, 66, 34, 6]), (DType::BF16, [18, 34, 20, 16]), (DType::F32, [17, 65, 21, 5])]
     {
@@ -70,16 +266,17 @@ fn every_form_of_two_segments_equals_the_plain_one() {
                     1.5 * first + bias - 0.75 * second + c.data[i[0] * n + i[1]]
                 });
                 for cx in contexts() {
-                    let (a, b, bias) = (a.upload(&cx), b.upload(&cx), bias.upload(&cx));
+                    let (a, b, bias_of) = (a.upload(&cx), b.upload(&cx), bias.upload(&cx));
                     let (a2, b2) = (a2.upload(&cx), b2.upload(&cx));
-                    let bias = with_bias.then_some(&bias);
+                    let bias = with_bias.then_some(&bias_of);
                     let g = Gemm::new(m, n, k).alpha(1.5).accumulate();
                     let [right, right2] = [(&b, k), (&b2, r)].map(|(b, terms)| {
                         Matrix::new(b, if trans_b { terms } else { n }).transposed_if(trans_b)
                     });
                     let left = Matrix::new(&a, k);
                     let second = Segment { a: Matrix::new(&a2, r), b: right2, k: r, alpha: -0.75 };
-                    for form in Form::all(true) {
+                    let all = forms(&cx, &g, &left, &right, &Matrix::new(&bias_of, n), [with_bias, true]);
+                    for form in all {
                         let c = c.upload(&cx);
                         let out = Matrix::new(&c, n);
                         parts(&cx, form, g, left, right, bias, Some(second), out).unwrap();

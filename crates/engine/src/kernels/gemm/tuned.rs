@@ -2,8 +2,8 @@
 
 use std::rc::Rc;
 
-use super::plan::candidates;
-use super::shader::Form;
+use super::plan::{self, Form, Reads, candidates};
+use super::tile::Tile;
 use super::{Gemm, Matrix, Segment, parts};
 use crate::context::Context;
 use crate::device::{Sink, cpu};
@@ -14,6 +14,8 @@ use crate::tune::{BYTES, Class, Extent, Family, Trial, Words, operand, size_clas
 
 pub static FAMILY: Family = Family { name: "gemm", class: describe, form, trial, usual };
 
+/// The most parts that a sum is cut into.
+const MOST_PARTS: usize = 16;
 /// Terms of the second segment in a trial.
 const RANK: usize = 16;
 
@@ -31,26 +33,27 @@ struct Shape {
     /// Whether the matrices of a batch share B.
     shares_b: bool,
     b: DType,
-    /// Whether all sides are multiples of 4.
-    fours: bool,
+    /// How the factors are read.
+    reads: Reads,
+    bias: bool,
     /// Whether the sum has a second segment.
     two: bool,
 }
 
 impl Shape {
     fn words(self) -> Words {
-        let bits = [self.a_rows, self.b_rows, self.shares_b, self.fours, self.two];
+        let bits = [self.a_rows, self.b_rows, self.shares_b, self.bias, self.two];
         let flags = bits.iter().rev().fold(0, |word, bit| word << 1 | *bit as u32);
         let b = match self.b {
             DType::F16 => 1,
             DType::BF16 => 2,
             DType::F32 | DType::I32 => 0,
         };
-        [self.batch as u32, self.m as u32, self.n as u32, self.k as u32, flags, b, 0, 0]
+        [self.batch as u32, self.m as u32, self.n as u32, self.k as u32, flags, b, self.reads.number(), 0]
     }
 
     fn of(words: &Words) -> Shape {
-        let [batch, m, n, k, flags, b, ..] = *words;
+        let [batch, m, n, k, flags, b, reads, _] = *words;
         let bit = |at: u32| flags >> at & 1 == 1;
         Shape {
             batch: batch as usize,
@@ -60,7 +63,8 @@ impl Shape {
             a_rows: bit(0),
             b_rows: bit(1),
             shares_b: bit(2),
-            fours: bit(3),
+            bias: bit(3),
+            reads: Reads::of_number(reads),
             two: bit(4),
             b: [DType::F32, DType::F16, DType::BF16][b as usize % 3],
         }
@@ -81,9 +85,10 @@ impl Shape {
         if n > 8 { (n / 2).next_multiple_of(4) } else { n.div_ceil(2) }
     }
 
-    /// With sides that are multiples of 4, or surely not, as the class has them.
+    /// With sides that are multiples of 4, or surely not, as the class reads them.
     fn ended(self) -> Shape {
-        let odd = |n: usize| if self.fours || n < 4 { n } else { n - 1 };
+        let fours = self.reads != Reads::ELEMENTS;
+        let odd = |n: usize| if fours || n < 4 { n } else { n - 1 };
         Shape { m: odd(self.m), n: odd(self.n), k: odd(self.k), ..self }
     }
 
@@ -119,7 +124,7 @@ impl Shape {
 }
 
 /// The class of a product.
-pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, two: bool) -> Class {
+pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, [bias, two]: [bool; 2]) -> Class {
     let side = |n: usize| size_class(n) as usize;
     let shape = Shape {
         batch: side(g.batch),
@@ -130,7 +135,8 @@ pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, two: bool) -> Class {
         b_rows: b.column == 1,
         shares_b: b.batch == 0,
         b: b.value.dtype,
-        fours: [g.m, g.n, g.k].iter().all(|n| *n < 4 || n.is_multiple_of(4)),
+        reads: Reads::of(g, a, b, bias || two),
+        bias,
         two,
     };
     Class { family: &FAMILY, words: shape.words() }
@@ -142,6 +148,7 @@ fn describe(words: &Words) -> String {
     let mut said = if batch > 1 { format!("{batch} of ") } else { String::new() };
     said += &format!("{m} x {n} x {k}");
     said += if shape.two { " + r" } else { "" };
+    said += if shape.bias { " + bias" } else { "" };
     said += if shape.a_rows { ", A" } else { ", A^T" };
     said += if shape.b_rows { " B" } else { " B^T" };
     said += if batch > 1 && shape.shares_b { " (one)" } else { "" };
@@ -150,15 +157,27 @@ fn describe(words: &Words) -> String {
         DType::BF16 => " bf16",
         DType::F32 | DType::I32 => " f32",
     };
-    said + if shape.fours { "" } else { ", odd" }
+    said + match shape.reads.number() {
+        0 => ", by elements",
+        _ => "",
+    }
 }
 
 fn form(params: Params) -> String {
-    match Form::all(false).into_iter().find(|form| form.params() == params) {
-        Some(Form::Tile { rows, columns }) => format!("tile {rows} x {columns}"),
-        Some(Form::Dots { rows }) => format!("dots {rows}"),
-        None => format!("{params:?}"),
-    }
+    let name = match Form::of(params) {
+        Form::Tile(Tile { rows, columns, depth, lane: [down, across] }, _) => {
+            format!("tile {rows} x {columns} x {depth} by {down} x {across}")
+        }
+        Form::Outer(_) => "outer".into(),
+        Form::Dots { rows, subgroups, .. } => {
+            format!("dots {rows}{}", if subgroups { " by subgroups" } else { "" })
+        }
+    };
+    let reads = match Form::of(params) {
+        Form::Tile(_, reads) | Form::Outer(reads) => reads != Reads::ELEMENTS,
+        Form::Dots { wide, .. } => wide,
+    };
+    name + if reads { ", vectors" } else { "" }
 }
 
 fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
@@ -171,12 +190,10 @@ fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
         true => Some([operand(cx, [m * RANK], DType::F32, 3)?, operand(cx, [n * RANK], DType::F32, 4)?]),
         false => None,
     };
+    let bias = if shape.bias { Some(operand(cx, [n], DType::F32, 6)?) } else { None };
     let c = operand(cx, [batch * m * n], DType::F32, 5)?;
     let (cx, output, work) = (cx.clone(), c.clone(), shape.work());
     let run = move |params: Params| {
-        let Some(form) = Form::all(two).into_iter().find(|form| form.params() == params) else {
-            crate::fail!(Internal, "gemm: {params:?} is no form");
-        };
         let factor_a = |value, k: usize| {
             Matrix::new(value, if shape.a_rows { k } else { m }).transposed_if(!shape.a_rows)
         };
@@ -192,7 +209,8 @@ fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
             alpha: 2.0,
         });
         let g = Gemm::new(m, n, k).batch(batch);
-        parts(&cx, form, g, left, right, None, second, Matrix::new(&c, n).batched(m * n))
+        let c = Matrix::new(&c, n).batched(m * n);
+        parts(&cx, Form::of(params), g, left, right, bias.as_ref(), second, c)
     };
     Ok(Trial { run: Box::new(run), output, work })
 }
@@ -205,12 +223,23 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
     let layers = [(576, 576), (576, 192), (576, 1536), (1536, 576), (576, 49_152)];
     let mut found: Vec<(Words, Vec<Params>)> = Vec::new();
     let mut product = |[m, n, k]: [usize; 3], [trans_a, trans_b]: [bool; 2], dtype: DType, two: bool| {
-        let (Ok(a), Ok(b)) = (cx.empty([m, k], DType::F32), cx.empty([n, k], dtype)) else { return };
-        let g = Gemm::new(m, n, k);
-        let left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a);
-        let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
-        let words = class(&g, &left, &right, two).words;
-        let forms: Vec<Params> = candidates(&g, &left, &right).iter().map(|form| form.params()).collect();
+        let made = [(m * k, DType::F32), (n * k, dtype), (m * n * MOST_PARTS, DType::F32)];
+        let [Ok(a), Ok(b), Ok(c)] = made.map(|(size, dtype)| cx.empty([size], dtype)) else { return };
+        let mut left = Matrix::new(&a, if trans_a { m } else { k }).transposed_if(trans_a);
+        let mut right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+        let mut to = Matrix::new(&c, n);
+        let mut g = Gemm::new(m, n, k);
+        // Of a sum that is cut it is the parts that have a form.
+        let part = plan::part(&g, &left, &right);
+        if part < k {
+            g = Gemm::new(m, n, part).batch(k / part);
+            (left, right) = (left.batched(part * left.column), right.batched(part * right.row));
+            to = to.batched(m * n);
+        }
+        let more = [false, two && part == k];
+        let words = class(&g, &left, &right, more).words;
+        let forms = candidates(&g, &left, &right, &to, more, false);
+        let forms: Vec<Params> = forms.iter().map(|form| form.params()).collect();
         if forms.len() > 1 && found.iter().all(|(seen, _)| *seen != words) {
             found.push((words, forms));
         }
@@ -267,8 +296,10 @@ mod tests {
                     .map(|(side, dtype, seed)| operand(&cx, [side * k], dtype, seed).unwrap());
                 let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
                 let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
-                let forms = candidates(&g, &left, &right);
-                assert!(forms.len() > 1, "{m} x {n} x {k}");
+                let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
+                let subgroups = cx.profile.subgroup > 0;
+                let forms = candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
+                assert!(forms.len() > 1 || (forms[0].is_dots() && !subgroups), "{m} x {n} x {k}");
                 let made = forms.iter().map(|form| {
                     let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
                     parts(&cx, *form, g, left, right, None, None, Matrix::new(&c, n)).unwrap();

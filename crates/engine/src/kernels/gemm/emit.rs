@@ -1,0 +1,32 @@
+//! What bodies that are spelled out are made of.
+
+/// The parts of a vector.
+pub const PARTS: [&str; 4] = ["x", "y", "z", "w"];
+
+pub fn each(n: u32, line: impl Fn(u32) -> String) -> String {
+    (0..n).map(line).collect()
+}
+
+pub fn both(rows: u32, columns: u32, line: impl Fn(u32, u32) -> String) -> String {
+    each(rows, |i| each(columns, |j| line(i, j)))
+}
+
+/// Tiles of a band that workgroups are ordered in.
+const BAND: u32 = 8;
+
+/// Finds `row` and `column` of a workgroup's tile in matrix `z`, of `row_blocks` × `column_blocks` tiles. Those that run
+/// at once are neighbours in a band of eight: what one reads of either factor others read meanwhile, from the cache.
+pub fn place([height, width]: [u32; 2], row_blocks: &str, column_blocks: &str) -> String {
+    format!(
+        "  let row_blocks = {row_blocks};
+  let column_blocks = {column_blocks};
+  let z = group / (row_blocks * column_blocks);
+  let block = group % (row_blocks * column_blocks);
+  let band = block / ({BAND}u * column_blocks) * {BAND}u;
+  let tall = min({BAND}u, row_blocks - band);
+  let within = block - band * column_blocks;
+  var row = (band + within % tall) * {height}u;
+  var column = within / tall * {width}u;
+"
+    )
+}

@@ -1,0 +1,96 @@
+//! Products of a few terms: 64 invocations hold 4 × 4 of C each and read their factors as they are, since there is
+//! no loop long enough to stage anything for. Its bits are those of the tiles.
+
+use super::emit::{PARTS, both, each};
+use super::plan::Reads;
+use super::stage::Read;
+
+/// Rows and columns of C that a workgroup makes.
+pub const SIDE: u32 = 32;
+pub const THREADS: u32 = 64;
+
+/// C, too, is read and written by vectors where the factors are.
+pub fn body(reads: Reads, place: &str, bias: bool) -> String {
+    let wide = reads != Reads::ELEMENTS;
+    // Terms that are read at once.
+    let step = if reads.a == Read::Terms { 4 } else { 1 };
+    let loads = match wide {
+        false => {
+            each(4, |i| format!("    let u{i} = load_a(a{i} + k * p.a_column);\n"))
+                + "    let v0 = vec4<f32>(load_b(b0 + k * p.b_row), load_b(b1 + k * p.b_row), \
+                   load_b(b2 + k * p.b_row), load_b(b3 + k * p.b_row));\n"
+        }
+        true => {
+            let u = match reads.a {
+                Read::Terms => each(4, |i| format!("    let u{i} = load_vec4_a((a{i} + k) / 4u);\n")),
+                _ => "    let u0 = load_vec4_a((a0 + k * p.a_column) / 4u);\n".into(),
+            };
+            let v = match reads.b {
+                Read::Terms => {
+                    each(4, |j| format!("    let w{j} = load_vec4_b((b{j} + k) / 4u);\n"))
+                        + &each(4, |t| {
+                            let part = PARTS[t as usize];
+                            format!("    let v{t} = vec4<f32>(w0.{part}, w1.{part}, w2.{part}, w3.{part});\n")
+                        })
+                }
+                _ => {
+                    each(step, |t| format!("    let v{t} = load_vec4_b((b0 + (k + {t}u) * p.b_row) / 4u);\n"))
+                }
+            };
+            u + &v
+        }
+    };
+    let left = |i: u32, t: u32| match reads.a {
+        Read::Elements => format!("u{i}"),
+        Read::Terms => format!("u{i}.{}", PARTS[t as usize]),
+        Read::Lines => format!("u0.{}", PARTS[i as usize]),
+    };
+    let products = both(step, 4, |t, i| format!("    c{i} = fma(vec4<f32>({}), v{t}, c{i});\n", left(i, t)));
+    let stores = match wide {
+        true => each(4, |i| format!("  settle4(z, row + {i}u, column, c{i});\n")),
+        false => both(4, 4, |i, j| {
+            format!("  settle(z, row + {i}u, column + {j}u, c{i}.{});\n", PARTS[j as usize])
+        }),
+    };
+    let settle = if wide { settle4(bias) } else { String::new() };
+    format!(
+        "{settle}fn kernel(group: u32, lane: u32) {{
+{place}  row += lane / 8u * 4u;
+  column += lane % 8u * 4u;
+  let a_last = p.m - {lines_a}u;
+  let b_last = p.n - {lines_b}u;
+{starts}{zeros}  for (var k = 0u; k < p.k; k += {step}u) {{
+{loads}{products}  }}
+{stores}}}
+",
+        lines_a = if reads.a == Read::Lines { 4 } else { 1 },
+        lines_b = if reads.b == Read::Lines { 4 } else { 1 },
+        starts = each(4, |s| format!(
+            "  let a{s} = z * p.a_batch + min(row + {s}u, a_last) * p.a_row;
+  let b{s} = z * p.b_batch + min(column + {s}u, b_last) * p.b_column;
+"
+        )),
+        zeros = each(4, |i| format!("  var c{i} = vec4<f32>();\n")),
+    )
+}
+
+/// Settles four columns at once.
+fn settle4(bias: bool) -> String {
+    let add_bias = match bias {
+        true => {
+            "  v += vec4<f32>(load_bias(column), load_bias(column + 1u), load_bias(column + 2u), \
+             load_bias(column + 3u));\n"
+        }
+        false => "",
+    };
+    format!(
+        "fn settle4(z: u32, row: u32, column: u32, sum: vec4<f32>) {{
+  if row >= p.m || column >= p.n {{ return; }}
+  let at = (z * p.c_batch + row * p.c_row + column) / 4u;
+  var v = p.alpha * sum;
+{add_bias}  if p.accumulate == 1u {{ v += load_vec4_c(at); }}
+  store_vec4_c(at, v);
+}}
+"
+    )
+}

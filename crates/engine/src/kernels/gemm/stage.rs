@@ -1,0 +1,153 @@
+//! Staging a factor that lies in memory by two strides.
+//!
+//! What turns stored elements into f32 is the binding's loader (`load_<name>`, and four at a time
+//! `load_vec4_<name>`), by type of storage: a type that is stored in blocks is another loader, and nothing here.
+//! Lines past the end read the last one, and what is made of them is not stored; terms past the end are 0.
+
+use super::emit::{PARTS, each};
+use super::tile::{Block, Fill};
+
+/// How a factor is read from memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Read {
+    /// Element by element, whatever its strides.
+    Elements,
+    /// Four terms of a line at once: they are neighbours, and so are the next four.
+    Terms,
+    /// Four lines of a term at once.
+    Lines,
+}
+
+/// A factor in memory, in WGSL: where its matrix starts, the block's first line and the end of the lines, and from
+/// one line and term to the next.
+pub struct Factor<'a> {
+    /// The binding.
+    pub name: &'a str,
+    pub base: &'a str,
+    pub line: &'a str,
+    pub lines: &'a str,
+    pub line_step: &'a str,
+    pub term_step: &'a str,
+}
+
+impl Factor<'_> {
+    /// How its blocks are staged.
+    pub fn fill(&self, block: Block, read: Read) -> Fill {
+        let count = if read == Read::Lines { block.vectors() * block.depth } else { block.patches() };
+        let fill = Fill { before: String::new(), within: String::new() };
+        (0..count.div_ceil(block.threads)).fold(fill, |mut fill, i| {
+            let one = One { factor: self, block, name: format!("{}{i}", block.name) };
+            let own = match block.from {
+                _ if read == Read::Lines => "lane".to_string(),
+                0 => "lane".to_string(),
+                from => format!("(lane - {from}u)"),
+            };
+            let Fill { before, within } = match read {
+                Read::Elements => one.elements(),
+                Read::Terms => one.terms(),
+                Read::Lines => one.lines(),
+            };
+            fill.before += &format!("    let {}_e = {own} + {}u;\n{before}", one.name, i * block.threads);
+            // Invocations that are left over; before the first, the number has wrapped.
+            fill.within += &match count % block.threads {
+                0 => format!("      {{\n{within}      }}\n"),
+                _ => format!("      if {}_e < {count}u {{\n{within}      }}\n", one.name),
+            };
+            fill
+        })
+    }
+}
+
+/// One of an invocation's patches or vectors.
+struct One<'a> {
+    factor: &'a Factor<'a>,
+    block: Block,
+    /// What its variables start with.
+    name: String,
+}
+
+impl One<'_> {
+    /// Which four lines and four terms a patch has. Two invocations read neighbouring terms; so those that store at
+    /// once fall in different banks.
+    fn patch(&self) -> String {
+        let (n, vectors) = (&self.name, self.block.vectors());
+        format!(
+            "    let {n}_i = ({n}_e >> 1u) % {vectors}u;
+    let {n}_t = (({n}_e & 1u) + {n}_e / {}u * 2u) * 4u;
+    let {n}_to = {n}_t * {}u + {n}_i;
+",
+            vectors * 2,
+            self.block.stride(),
+        )
+    }
+
+    /// Where line `s` of the patch starts, in elements.
+    fn start(&self, s: u32) -> String {
+        let Factor { base, line, lines, line_step, .. } = self.factor;
+        format!("{base} + min({line} + {}_i * 4u + {s}u, {lines} - 1u) * {line_step}", self.name)
+    }
+
+    fn terms(&self) -> Fill {
+        let (n, name, Block { depth, .. }) = (&self.name, self.factor.name, self.block);
+        let before =
+            self.patch() + &each(4, |s| format!("    var {n}_a{s} = ({} + {n}_t) / 4u;\n", self.start(s)));
+        let loads = each(4, |s| format!("          v{s} = load_vec4_{name}({n}_a{s});\n"));
+        let within = each(4, |s| format!("        var v{s} = vec4<f32>();\n"))
+            + &format!("        if k + {n}_t < terms {{\n{loads}        }}\n")
+            + &each(4, |t| {
+                let part = PARTS[t as usize];
+                self.store(t, &format!("v0.{part}, v1.{part}, v2.{part}, v3.{part}"))
+            })
+            + &each(4, |s| format!("        {n}_a{s} += {}u;\n", depth / 4));
+        Fill { before, within }
+    }
+
+    fn elements(&self) -> Fill {
+        let (n, Factor { name, term_step, .. }) = (&self.name, self.factor);
+        let before = self.patch()
+            + &each(4, |s| format!("    let {n}_a{s} = {};\n", self.start(s)))
+            + &format!("    var {n}_at = {n}_t * {term_step};\n");
+        let within = each(4, |t| {
+            let loads: Vec<_> = (0..4).map(|s| format!("load_{name}({n}_a{s} + at)")).collect();
+            format!(
+                "        {{
+          var v = vec4<f32>();
+          let at = {n}_at + {t}u * {term_step};
+          if k + {n}_t + {t}u < terms {{ v = vec4<f32>({}); }}
+  {}        }}
+",
+                loads.join(", "),
+                self.store(t, "v")
+            )
+        }) + &format!("        {n}_at += {}u * {term_step};\n", self.block.depth);
+        Fill { before, within }
+    }
+
+    fn lines(&self) -> Fill {
+        let (n, Block { depth, name: shared, .. }) = (&self.name, self.block);
+        let Factor { name, base, line, lines, term_step, .. } = self.factor;
+        let (vectors, stride) = (self.block.vectors(), self.block.stride());
+        Fill {
+            before: format!(
+                "    let {n}_i = {n}_e % {vectors}u;
+    let {n}_t = {n}_e / {vectors}u;
+    var {n}_at = ({base} + min({line} + {n}_i * 4u, {lines} - 4u) + {n}_t * {term_step}) / 4u;
+    let {n}_step = {term_step} / 4u * {depth}u;
+"
+            ),
+            within: format!(
+                "        var v = vec4<f32>();
+        if k + {n}_t < terms {{ v = load_vec4_{name}({n}_at); }}
+        {shared}[{n}_t * {stride}u + {n}_i] = v;
+        {n}_at += {n}_step;
+"
+            ),
+        }
+    }
+
+    /// Stores the patch's vector of term `t`.
+    fn store(&self, t: u32, vector: &str) -> String {
+        let (n, block) = (&self.name, self.block);
+        format!("        {}[{n}_to + {}u] = vec4<f32>({vector});\n", block.name, t * block.stride())
+    }
+}
