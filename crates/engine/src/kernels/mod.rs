@@ -60,6 +60,4 @@ pub fn all() -> Vec<&'static Kernel> {
 pub const TUNED: &[&crate::tune::Family] = &[&gemm::tuned::FAMILY];
 
 #[cfg(test)]
-mod launched;
-#[cfg(test)]
 mod tests;

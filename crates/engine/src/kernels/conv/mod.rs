@@ -17,7 +17,7 @@ mod native;
 pub mod plan;
 mod shader;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod walk;
 
 pub use walk::{LARGEST, Walk};

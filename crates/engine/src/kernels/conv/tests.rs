@@ -1,10 +1,10 @@
 use super::plan::Form;
-use super::{CONV, CONV_BIAS, CONV_WEIGHT, Walk, candidates, correlate_as, weight_as};
+use super::{KERNELS, Walk, candidates, correlate_as, weight_as};
 use crate::device::Kind;
 use crate::dtype::DType;
+use crate::kernel::forms::every_form;
 use crate::kernels::gemm::stage::Read;
-use crate::kernels::launched::launches_every_form;
-use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
+use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 
 /// Interchangeable forms at sizes around the ends of blocks, over windows and whole; sums are added to what is there.
 #[test]
@@ -80,79 +80,77 @@ fn walk(whole: bool) -> Walk {
     }
 }
 
-/// Every form that is listed, against the plain one and, to the bit, against one another.
-#[test]
-fn every_listed_form_is_launched_and_equals_the_plain_one() {
-    launches_every_form(
-        &[&CONV, &CONV_BIAS, &CONV_WEIGHT],
-        |_, _| false,
-        |cx| {
-            for whole in [true, false] {
-                let walk = walk(whole);
-                let (o, c) = (walk.groups * walk.rows, walk.groups * walk.channels);
-                let (positions, taps, image) = (walk.positions(), walk.taps(), walk.image());
-                let x = Array::random("x", &[2, c, image]);
-                let (bias, d) = (Array::random("bias", &[o]), Array::random("d", &[2, o, positions]));
-                let digits = |k: usize, [_, h, w]: [usize; 3]| [k / (h * w), k / w % h, k % w];
-                let take = |b: usize, channel: usize, q: usize, t: usize| {
-                    let (q, t) = (digits(q, walk.out), digits(t, walk.taps));
-                    let at: [Option<usize>; 3] = std::array::from_fn(|i| {
-                        let at =
-                            (q[i] * walk.stride[i]) as isize + walk.first[i] + t[i] as isize * walk.step[i];
-                        usize::try_from(at).ok().filter(|at| *at < walk.size[i])
-                    });
-                    let [Some(z), Some(y), Some(i)] = at else { return 0.0 };
-                    let [_, height, width] = walk.size;
-                    x.data[(b * c + channel) * image + (z * height + y) * width + i]
-                };
-                let forms: Vec<Form> = Form::all()
-                    .into_iter()
-                    .filter(|form| match form {
-                        Form::Lanes => true,
-                        Form::Tile(_, read) => (*read == Read::Terms) == whole,
-                    })
-                    .collect();
-                for dtype in [DType::F32, DType::F16, DType::BF16] {
-                    let w = Array::random("w", &[o, walk.channels, taps]).stored(dtype);
-                    let y = Array::from_fn(&[2, o, positions], |i| {
-                        let terms = (0..walk.channels).flat_map(|k| (0..taps).map(move |t| (k, t)));
-                        let x_of =
-                            |k: usize, t: usize| take(i[0], i[1] / walk.rows * walk.channels + k, i[2], t);
-                        terms.map(|(k, t)| x_of(k, t) * w.data[(i[1] * walk.channels + k) * taps + t]).sum()
-                    });
-                    let with_bias = Array::from_fn(&[2, o, positions], |i| {
-                        y.data[(i[0] * o + i[1]) * positions + i[2]] + bias.data[i[1]]
-                    });
-                    let (x, w, bias) = (x.upload(cx), w.upload(cx), bias.upload(cx));
-                    for (bias, expected) in [(None, &y), (Some(&bias), &with_bias)] {
-                        let mut first = None;
-                        for form in &forms {
-                            let out = cx.empty([2, o, positions], DType::F32).unwrap();
-                            correlate_as(cx, *form, &walk, &x, &w, bias, &out).unwrap();
-                            let (what, got) = (format!("{form:?} by {dtype}, {whole}"), read(&out));
-                            compare(&what, &got, expected, TOLERANCE);
-                            assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
-                        }
+every_form! {
+    KERNELS;
+    /// Every form that is listed, against the plain one and, to the bit, against one another.
+    fn every_listed_form_equals_the_plain_one() {
+        let Some(cx) = gpu_contexts().into_iter().next() else { return };
+        let cx = &cx;
+        for whole in [true, false] {
+            let walk = walk(whole);
+            let (o, c) = (walk.groups * walk.rows, walk.groups * walk.channels);
+            let (positions, taps, image) = (walk.positions(), walk.taps(), walk.image());
+            let x = Array::random("x", &[2, c, image]);
+            let (bias, d) = (Array::random("bias", &[o]), Array::random("d", &[2, o, positions]));
+            let digits = |k: usize, [_, h, w]: [usize; 3]| [k / (h * w), k / w % h, k % w];
+            let take = |b: usize, channel: usize, q: usize, t: usize| {
+                let (q, t) = (digits(q, walk.out), digits(t, walk.taps));
+                let at: [Option<usize>; 3] = std::array::from_fn(|i| {
+                    let at =
+                        (q[i] * walk.stride[i]) as isize + walk.first[i] + t[i] as isize * walk.step[i];
+                    usize::try_from(at).ok().filter(|at| *at < walk.size[i])
+                });
+                let [Some(z), Some(y), Some(i)] = at else { return 0.0 };
+                let [_, height, width] = walk.size;
+                x.data[(b * c + channel) * image + (z * height + y) * width + i]
+            };
+            let forms: Vec<Form> = Form::all()
+                .into_iter()
+                .filter(|form| match form {
+                    Form::Lanes => true,
+                    Form::Tile(_, read) => (*read == Read::Terms) == whole,
+                })
+                .collect();
+            for dtype in [DType::F32, DType::F16, DType::BF16] {
+                let w = Array::random("w", &[o, walk.channels, taps]).stored(dtype);
+                let y = Array::from_fn(&[2, o, positions], |i| {
+                    let terms = (0..walk.channels).flat_map(|k| (0..taps).map(move |t| (k, t)));
+                    let x_of =
+                        |k: usize, t: usize| take(i[0], i[1] / walk.rows * walk.channels + k, i[2], t);
+                    terms.map(|(k, t)| x_of(k, t) * w.data[(i[1] * walk.channels + k) * taps + t]).sum()
+                });
+                let with_bias = Array::from_fn(&[2, o, positions], |i| {
+                    y.data[(i[0] * o + i[1]) * positions + i[2]] + bias.data[i[1]]
+                });
+                let (x, w, bias) = (x.upload(cx), w.upload(cx), bias.upload(cx));
+                for (bias, expected) in [(None, &y), (Some(&bias), &with_bias)] {
+                    let mut first = None;
+                    for form in &forms {
+                        let out = cx.empty([2, o, positions], DType::F32).unwrap();
+                        correlate_as(cx, *form, &walk, &x, &w, bias, &out).unwrap();
+                        let (what, got) = (format!("{form:?} by {dtype}, {whole}"), read(&out));
+                        compare(&what, &got, expected, TOLERANCE);
+                        assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
                     }
                 }
-                let before = Array::random("d_w", &[o, walk.channels, taps]);
-                let d_w = Array::from_fn(&[o, walk.channels, taps], |i| {
-                    let terms = (0..2).flat_map(|b| (0..positions).map(move |q| (b, q)));
-                    let x_of = |b: usize, q: usize| take(b, i[0] / walk.rows * walk.channels + i[1], q, i[2]);
-                    let sum: f64 =
-                        terms.map(|(b, q)| x_of(b, q) * d.data[(b * o + i[0]) * positions + q]).sum();
-                    sum + before.data[(i[0] * walk.channels + i[1]) * taps + i[2]]
-                });
-                let (x, d) = (x.upload(cx), d.upload(cx));
-                let mut first = None;
-                for form in &forms {
-                    let weight = before.upload(cx);
-                    weight_as(cx, *form, &walk, &x, &d, true, &weight).unwrap();
-                    let (what, got) = (format!("{form:?} of the weight, {whole}"), read(&weight));
-                    compare(&what, &got, &d_w, TOLERANCE);
-                    assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
-                }
             }
-        },
-    );
+            let before = Array::random("d_w", &[o, walk.channels, taps]);
+            let d_w = Array::from_fn(&[o, walk.channels, taps], |i| {
+                let terms = (0..2).flat_map(|b| (0..positions).map(move |q| (b, q)));
+                let x_of = |b: usize, q: usize| take(b, i[0] / walk.rows * walk.channels + i[1], q, i[2]);
+                let sum: f64 =
+                    terms.map(|(b, q)| x_of(b, q) * d.data[(b * o + i[0]) * positions + q]).sum();
+                sum + before.data[(i[0] * walk.channels + i[1]) * taps + i[2]]
+            });
+            let (x, d) = (x.upload(cx), d.upload(cx));
+            let mut first = None;
+            for form in &forms {
+                let weight = before.upload(cx);
+                weight_as(cx, *form, &walk, &x, &d, true, &weight).unwrap();
+                let (what, got) = (format!("{form:?} of the weight, {whole}"), read(&weight));
+                compare(&what, &got, &d_w, TOLERANCE);
+                assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");
+            }
+        }
+    }
 }

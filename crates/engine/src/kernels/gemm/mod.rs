@@ -16,7 +16,7 @@ mod shader;
 mod split;
 pub(in crate::kernels) mod stage;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(in crate::kernels) mod tile;
 mod together;
 pub(crate) mod tuned;

@@ -15,7 +15,7 @@ use crate::recording::Launch;
 use crate::scalars;
 use crate::value::Value;
 
-const THREADS: u32 = 64;
+pub const THREADS: u32 = 64;
 
 scalars! {
     struct Scalars {

@@ -2,13 +2,13 @@ use std::rc::Rc;
 
 use super::plan::{Form, Reads, candidates};
 use super::stage::Read;
-use super::{GEMM, GEMM_BIAS, GEMM_TWO, GEMM_TWO_BIAS, Gemm, Matrix, Segment, gemm, gemm_with, parts, split};
+use super::{Gemm, KERNELS, Matrix, Segment, gemm, gemm_with, parts, split};
 use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
-use crate::kernel::Variant;
-use crate::kernels::launched::launches_every_form;
-use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
+use crate::kernel::Kernel;
+use crate::kernel::forms::{assert_all, launched_in};
+use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 use crate::value::Value;
 
 /// Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
@@ -134,12 +134,9 @@ impl Problem {
 
 /// Every form that is listed for B stored as `b`, against the plain one; those that are interchangeable to the bit.
 fn launches_every_form_of(b: DType) {
-    let kernels = [&GEMM, &GEMM_BIAS, &GEMM_TWO, &GEMM_TWO_BIAS];
-    let lacks = |cx: &Context, variant: &Variant| {
-        let needs = matches!(Form::of(variant.params), Form::Dots { subgroups: true, .. });
-        variant.dtypes[1] != b || needs && cx.profile.subgroup == 0
-    };
-    launches_every_form(&kernels, lacks, |cx| {
+    let Some(cx) = gpu_contexts().into_iter().next() else { return };
+    let (cx, has_subgroups) = (&cx, cx.profile.subgroup > 0);
+    let launched = launched_in(|| {
         for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
             let all = Form::all(b, bias, two);
             for reads in Reads::listed(b, bias || two) {
@@ -172,7 +169,37 @@ fn launches_every_form_of(b: DType) {
                 }
             }
         }
+        // The sums of parts are of f32.
+        if b == DType::F32 {
+            parts_of_a_long_sum(cx);
+        }
     });
+    assert_all(COVERED, &launched, |(_, variant)| {
+        let parts = variant.params == [0; 4] && variant.threads == split::THREADS;
+        let by_subgroups = !parts && matches!(Form::of(variant.params), Form::Dots { subgroups: true, .. });
+        variant.dtypes[1] == b && (!by_subgroups || has_subgroups)
+    });
+}
+
+/// Whose forms these tests launch.
+pub(crate) const COVERED: &[&Kernel] = KERNELS;
+
+/// A product whose K is cut, with a bias and without.
+fn parts_of_a_long_sum(cx: &Rc<Context>) {
+    let [m, n, k] = [33, 20, 512];
+    let (a, b, bias) =
+        (Array::random("a", &[m * k]), Array::random("b", &[k * n]), Array::random("bias", &[n]));
+    let [left, right, added] = [&a, &b, &bias].map(|x| x.upload(cx));
+    for bias_of in [None, Some(&added)] {
+        let c = cx.empty([m, n], DType::F32).unwrap();
+        let (left, right) = (Matrix::new(&left, k), Matrix::new(&right, n));
+        gemm(cx, Gemm::new(m, n, k), left, right, bias_of, Matrix::new(&c, n)).unwrap();
+        let expected = Array::from_fn(&[m, n], |i| {
+            let own = if bias_of.is_some() { bias.data[i[1]] } else { 0.0 };
+            sum(&a.data, &b.data, [m, n, k], [i[0], i[1]], [false; 2]) + own
+        });
+        compare("parts", &read(&c), &expected, TOLERANCE);
+    }
 }
 
 #[test]
