@@ -34,7 +34,7 @@ export type ErrorCode =
   | "ERR_DATA_ROW"
   /** Messages where a text is needed: chat templates are not applied yet. */
   | "ERR_CHAT_TEMPLATE"
-  /** Reserved for downloads from a model hub; nothing throws it yet. */
+  /** A model cannot be had from a hub; the message says why, and the status where there is one. */
   | "ERR_HUB"
   /** The device stopped answering; its tensors are lost. */
   | "ERR_DEVICE_LOST"

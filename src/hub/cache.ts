@@ -1,0 +1,130 @@
+/**
+ * The cache that Hugging Face's libraries share. Of each repository: `blobs/`, the files by the hash that the hub gives
+ * as their ETag; `snapshots/COMMIT/`, the files by their names, each a link to its blob; `refs/`, which commit a branch
+ * or a tag was when it was last asked for.
+ */
+import { randomBytes } from "node:crypto";
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { copyFile, link, readFile, rename, rm, symlink, writeFile } from "node:fs/promises";
+import { dirname, join, relative } from "node:path";
+
+import { makeFolder } from "../folders.js";
+import { LowrankError, systemCode } from "../errors.js";
+import { DEFAULT_REVISION, isCommit } from "./name.js";
+
+/** What a model is. */
+export const CONFIG = "config.json";
+/** The weights in one file. */
+export const WEIGHTS = "model.safetensors";
+/** Which of several files holds which tensor. */
+export const INDEX = "model.safetensors.index.json";
+
+/** Makes `pointer` lead to `blob`. */
+export type Pointing = (blob: string, pointer: string) => Promise<void>;
+
+const byName: Pointing = (blob, pointer) => symlink(relative(dirname(pointer), blob), pointer);
+
+/** From the first that the system allows on: Windows refuses symbolic links to most, some file systems any link. */
+export function waysToPoint(withoutSymlinks: boolean): readonly Pointing[] {
+  return [...(withoutSymlinks ? [] : [byName]), link, copyFile];
+}
+
+/** A model in the cache. */
+export class CachedRepo {
+  /** The repository's folder. */
+  readonly folder: string;
+  /** Where locks of its files lie. */
+  readonly locks: string;
+
+  constructor(
+    cacheDir: string,
+    readonly repo: string,
+  ) {
+    const name = `models--${repo.replace("/", "--")}`;
+    this.folder = join(cacheDir, name);
+    this.locks = join(cacheDir, ".locks", name);
+  }
+
+  blob(etag: string): string {
+    return join(this.folder, "blobs", etag);
+  }
+
+  snapshot(commit: string): string {
+    return join(this.folder, "snapshots", commit);
+  }
+
+  /** The commit that a revision was when it was last asked for; undefined where it never was. */
+  commitOf(revision: string = DEFAULT_REVISION): string | undefined {
+    if (isCommit(revision)) return existsSync(this.snapshot(revision)) ? revision : undefined;
+    try {
+      const commit = readFileSync(join(this.folder, "refs", revision), "utf8").trim();
+      return isCommit(commit) ? commit : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Notes which commit a revision is. */
+  async writeRef(revision: string = DEFAULT_REVISION, commit: string): Promise<void> {
+    if (isCommit(revision) || this.commitOf(revision) === commit) return;
+    const file = join(this.folder, "refs", revision);
+    await makeFolder(dirname(file));
+    await beside(file, (temporary) => writeFile(temporary, commit));
+  }
+
+  /** Whether a snapshot has a file, by its own name or by a link. */
+  has(commit: string, { name, size }: { name: string; size: number }): boolean {
+    return statSync(join(this.snapshot(commit), name), { throwIfNoEntry: false })?.size === size;
+  }
+
+  /** Gives a blob its name in a snapshot. */
+  async point(etag: string, commit: string, name: string, ways: readonly Pointing[]): Promise<void> {
+    const [blob, pointer] = [this.blob(etag), join(this.snapshot(commit), name)];
+    await makeFolder(dirname(pointer));
+    await beside(pointer, async (temporary) => {
+      for (const [i, way] of ways.entries()) {
+        try {
+          return await way(blob, temporary);
+        } catch (error) {
+          if (i === ways.length - 1 || systemCode(error) === "ENOSPC") throw error;
+          await rm(temporary, { force: true });
+        }
+      }
+    });
+  }
+
+  /** What a snapshot lacks to be loaded; undefined where it lacks nothing. */
+  async lacking(commit: string): Promise<string | undefined> {
+    const has = (name: string): boolean => existsSync(join(this.snapshot(commit), name));
+    if (!has(CONFIG)) return CONFIG;
+    if (has(WEIGHTS)) return undefined;
+    if (!has(INDEX)) return WEIGHTS;
+    return (await shardsOf(this.repo, join(this.snapshot(commit), INDEX))).find((name) => !has(name));
+  }
+}
+
+/** Writes a file, or a link, beside its place and renames it there, so that nobody sees half of it. */
+async function beside(file: string, write: (temporary: string) => Promise<void>): Promise<void> {
+  const temporary = `${file}.${randomBytes(4).toString("hex")}.tmp`;
+  try {
+    await write(temporary);
+    await rename(temporary, file);
+  } finally {
+    await rm(temporary, { force: true });
+  }
+}
+
+/** The files that an index names, each once. Throws `ERR_FILE_FORMAT`. */
+export async function shardsOf(repo: string, index: string): Promise<string[]> {
+  let map: unknown;
+  try {
+    map = (JSON.parse(await readFile(index, "utf8")) as { weight_map?: unknown }).weight_map;
+  } catch {
+    // Told below.
+  }
+  const names = typeof map === "object" && map !== null ? [...new Set<unknown>(Object.values(map))] : [];
+  const good = (name: unknown): name is string =>
+    typeof name === "string" && /^\w[\w.-]*\.safetensors$/.test(name);
+  if (names.length > 0 && names.every(good)) return names;
+  throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${INDEX} does not say which files hold the weights`);
+}

@@ -1,0 +1,149 @@
+/** One file from the hub into the cache: from where an earlier download ended, and only as what the hub lists. */
+import { existsSync } from "node:fs";
+import { statfs } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { makeFolder } from "../folders.js";
+import type { CachedRepo } from "./cache.js";
+import { notWritten, Passing } from "./failures.js";
+import type { HubFile } from "./listing.js";
+import { locked } from "./lock.js";
+import { PartialFile } from "./partial-file.js";
+import { ask, failed, persistently } from "./request.js";
+import type { HubSettings } from "./settings.js";
+
+/**
+ * Has a file's blob in the cache; `arrived` is told how many of its bytes there are. What was fetched stays where that
+ * fails, but for bytes that are not what the hub lists.
+ *
+ * Throws `ERR_HUB`, `ERR_WRITE`, `Passing`, the signal's reason.
+ */
+export async function download(
+  settings: HubSettings,
+  cached: CachedRepo,
+  commit: string,
+  file: HubFile,
+  arrived: (bytes: number) => void,
+): Promise<void> {
+  const blob = cached.blob(file.etag);
+  if (existsSync(blob)) return arrived(file.size);
+  const { signal } = settings;
+  try {
+    for (const folder of [dirname(blob), cached.locks]) await makeFolder(folder);
+    await locked(join(cached.locks, `${file.etag}.lowrank`), signal, async () => {
+      if (existsSync(blob)) return;
+      const fetching = new Fetching(settings, cached.repo, commit, file, arrived);
+      await fetching.into(blob);
+    });
+  } catch (error) {
+    throw signal?.aborted ? error : notWritten(blob, error);
+  }
+  arrived(file.size);
+}
+
+/** The fetching of one file, over as many requests as it takes. */
+class Fetching {
+  /** Of what the server that holds the bytes gave last: what it goes on with is to be of the same. */
+  #validator: string | undefined;
+
+  constructor(
+    private readonly settings: HubSettings,
+    private readonly repo: string,
+    private readonly commit: string,
+    private readonly file: HubFile,
+    private readonly arrived: (bytes: number) => void,
+  ) {}
+
+  async into(blob: string): Promise<void> {
+    let partial = await PartialFile.of(blob, this.file, this.settings.signal);
+    try {
+      if (partial.size > this.file.size) partial = await partial.anew(blob);
+      await this.#checkSpace(blob, partial.size);
+      await persistently(
+        this.settings,
+        async () => {
+          if (partial.size === this.file.size) return;
+          const { response, alive, done } = await this.#ask(partial.size);
+          try {
+            // Whoever takes no ranges, or has other bytes by now, sends all.
+            if (partial.size > 0 && response.status !== 206) partial = await partial.anew(blob);
+            await this.#read(response, partial, alive);
+          } finally {
+            done();
+          }
+        },
+        { progress: () => partial.size, begun: true },
+      );
+    } catch (error) {
+      await partial.close();
+      throw error;
+    }
+    if (!partial.isWhole()) {
+      await partial.discard();
+      throw new LowrankError(
+        "ERR_HUB",
+        `${this.repo}: ${this.file.name} came with other bytes than the hub lists (its hash is not ${this.file.etag}); what came was removed: try again`,
+      );
+    }
+    await partial.become(blob);
+  }
+
+  /** Throws `ERR_WRITE` where the disk has no room for what is still to come. */
+  async #checkSpace(blob: string, has: number): Promise<void> {
+    // Not every file system says.
+    const disk = await statfs(dirname(blob)).catch(() => undefined);
+    if (disk === undefined || disk.bavail * disk.bsize >= this.file.size - has) return;
+    throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
+  }
+
+  /** Asks for the file from a byte on. */
+  async #ask(from: number): ReturnType<typeof ask> {
+    const { settings, repo, commit, file } = this;
+    const url = `${settings.endpoint}/${repo}/resolve/${commit}/${encodeURIComponent(file.name)}`;
+    // Bytes as they are: a part of what is compressed is no part of the file.
+    const headers: Record<string, string> = { "accept-encoding": "identity" };
+    if (from > 0) headers["range"] = `bytes=${from}-`;
+    if (from > 0 && this.#validator !== undefined) headers["if-range"] = this.#validator;
+    const answer = await ask(settings, { repo, revision: commit }, url, headers);
+    const { response } = answer;
+    const range = response.headers.get("content-range");
+    if (response.status === 206 && !range?.startsWith(`bytes ${from}-`)) {
+      answer.done();
+      await response.body?.cancel();
+      throw new LowrankError(
+        "ERR_HUB",
+        `${repo}: ${file.name}: the server sends another part (${range}) than was asked for, from byte ${from} on`,
+      );
+    }
+    const etag = response.headers.get("etag");
+    // A weak one says nothing of bytes.
+    this.#validator = etag?.startsWith('"') ? etag : undefined;
+    return answer;
+  }
+
+  async #read({ body }: Response, partial: PartialFile, alive: () => void): Promise<void> {
+    const { settings, file } = this;
+    const pieces = body?.[Symbol.asyncIterator]();
+    for (;;) {
+      const next = await pieces?.next().catch((error: unknown) => {
+        // Aborted by the signal, or else by the clock.
+        const stalled = (error as Error).name === "AbortError";
+        throw failed(settings, { stalled, answered: true }, error);
+      });
+      if (next === undefined || next.done === true) break;
+      alive();
+      const room = file.size - partial.size;
+      await partial.append(next.value.subarray(0, room));
+      this.arrived(partial.size);
+      if (next.value.length > room) {
+        await pieces?.return?.();
+        throw new LowrankError(
+          "ERR_HUB",
+          `${this.repo}: ${file.name} is longer than the ${file.size} bytes that the hub lists`,
+        );
+      }
+    }
+    if (partial.size < file.size) throw new Passing(`the connection to ${settings.endpoint} was cut`);
+  }
+}

@@ -1,0 +1,97 @@
+/** What a hub refuses and what goes wrong on the way, told in one line each; and what may pass. */
+import { LowrankError, systemCode } from "../errors.js";
+import type { HubSettings } from "./settings.js";
+
+/** A fault that another try may not meet. Caught within this folder. */
+export class Passing extends Error {
+  constructor(
+    message: string,
+    /** Seconds after which the server wants to be asked again. */
+    readonly after: number | undefined = undefined,
+    /** Whether no server answered at all. */
+    readonly unreachable = false,
+  ) {
+    super(message);
+  }
+}
+
+/** What it is told as once it has not passed. */
+export function told(repo: string, { message, unreachable }: Passing): LowrankError {
+  const advice = unreachable
+    ? "check the connection, or name a folder; there is no folder of that name here"
+    : "try again later; what was fetched is kept";
+  return new LowrankError("ERR_HUB", `${repo}: ${message}; ${advice}`);
+}
+
+/** Why a request failed: before it was answered, or while the answer came. */
+export function connectionFailed(error: unknown, endpoint: string, answered: boolean): Passing {
+  let cause = error;
+  while (cause instanceof Error && systemCode(cause) === undefined && cause.cause !== undefined)
+    cause = cause.cause;
+  // Several addresses of one name fail by several errors.
+  const first = cause instanceof AggregateError ? cause.errors[0] : cause;
+  const code =
+    systemCode(first) ?? systemCode(cause) ?? (error instanceof Error ? error.message : String(error));
+  const cut = answered || ["UND_ERR_SOCKET", "ECONNRESET", "EPIPE"].includes(code);
+  return cut
+    ? new Passing(`the connection to ${endpoint} was cut (${code})`)
+    : new Passing(`${endpoint} cannot be reached (${code})`, undefined, true);
+}
+
+/** What an answer that is no success means for a model. */
+export function refusal(
+  { endpoint, token }: HubSettings,
+  repo: string,
+  revision: string | undefined,
+  response: Response,
+): LowrankError | Passing {
+  const { status, headers } = response;
+  const code = headers.get("x-error-code");
+  const hub = (text: string): LowrankError =>
+    new LowrankError("ERR_HUB", `${repo}: ${text} (status ${status})`);
+  const page = `${endpoint}/${repo}`;
+  if (status === 429 || status === 408 || status >= 500) {
+    const what = status === 429 ? "has had too many requests" : "has a fault of its own";
+    return new Passing(`${endpoint} ${what} (status ${status})`, secondsIn(headers.get("retry-after")));
+  }
+  if (code === "GatedRepo" || (status === 403 && code === null)) {
+    const whose =
+      token === undefined ? "and then give its token by HF_TOKEN" : "with the account that the token is of";
+    return hub(`access to it has to be asked for at ${page}, ${whose}`);
+  }
+  if (code === "RevisionNotFound")
+    return hub(`it has no revision ${revision ?? "main"}; see ${page}/commits`);
+  if (code === "DisabledRepo") return hub(`it has been disabled; see ${page}`);
+  if (status === 401 && token !== undefined && code !== "RepoNotFound")
+    return hub("the token is not taken: it is wrong or has expired; give another by HF_TOKEN");
+  if (status === 401)
+    return hub(
+      token === undefined
+        ? `there is no such public model at ${endpoint}, and no folder of that name here; a private one needs a token: give it by HF_TOKEN`
+        : `there is no such model at ${endpoint} that the token may read, and no folder of that name here`,
+    );
+  if (status === 404 && code === "EntryNotFound")
+    return hub(`it lacks a file that it lists; see ${page}/tree/main`);
+  if (status === 404) return hub(`there is no such model at ${endpoint}, and no folder of that name here`);
+  return hub(`${endpoint} refuses it`);
+}
+
+/** `Retry-After` in seconds, which may be a date. */
+function secondsIn(value: string | null): number | undefined {
+  if (value === null) return undefined;
+  const seconds = /^\d+$/.test(value.trim()) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
+  return Number.isNaN(seconds) ? undefined : Math.max(0, seconds);
+}
+
+/** Codes of a disk, or of a share of it, that is full. */
+const FULL = new Set(["ENOSPC", "EDQUOT", "EFBIG"]);
+
+/** What cannot be written into the cache. */
+export function notWritten(path: string, error: unknown): unknown {
+  const code = systemCode(error);
+  if (code === undefined || error instanceof LowrankError) return error;
+  const advice = FULL.has(code)
+    ? "free space, or have the cache elsewhere by HF_HOME; what was fetched is kept, and the next time goes on from there"
+    : "check its permissions, or have the cache elsewhere by HF_HOME";
+  return new LowrankError("ERR_WRITE", `${path}: cannot be written (${code}): ${advice}`, { cause: error });
+}

@@ -1,0 +1,110 @@
+/** Which commit a revision is, and which of its files a model needs. */
+import { listFiles, modelInfo } from "@huggingface/hub";
+
+import { LowrankError } from "../errors.js";
+import { CONFIG, INDEX, WEIGHTS } from "./cache.js";
+import { Passing } from "./failures.js";
+import { ask, persistently, type Asked } from "./request.js";
+import type { HubSettings } from "./settings.js";
+
+/** A file as the hub lists it. */
+export interface HubFile {
+  name: string;
+  size: number;
+  /** What it is called in the cache, and told by: SHA-256 in hexadecimal, or git's SHA-1 of a small one. */
+  etag: string;
+}
+
+/** A model's files at a commit. */
+export interface Listing {
+  commit: string;
+  files: ReadonlyMap<string, HubFile>;
+}
+
+/** What a model has besides its weights, where it has it. */
+const COMPANIONS = [
+  CONFIG,
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+];
+
+/** Asks the hub. Throws `ERR_HUB`, `Passing`. */
+export async function listing(settings: HubSettings, asked: Asked): Promise<Listing> {
+  const { repo, revision } = asked;
+  const asking: typeof fetch = (url, init) =>
+    persistently(settings, async () => {
+      const { response, done } = await ask(
+        settings,
+        asked,
+        String(url),
+        Object.fromEntries(new Headers(init?.headers)),
+      );
+      try {
+        // Read here, where it may be asked again.
+        return new Response(await response.arrayBuffer(), { headers: response.headers });
+      } finally {
+        done();
+      }
+    });
+  const found = { hubUrl: settings.endpoint, fetch: asking };
+  try {
+    const { sha } = await modelInfo({
+      ...found,
+      name: repo,
+      additionalFields: ["sha"],
+      ...(revision !== undefined && { revision }),
+    });
+    const commit = hexadecimal(sha, 40);
+    const files = new Map<string, HubFile>();
+    for await (const { type, path, size, oid, lfs } of listFiles({ ...found, repo, revision: commit })) {
+      if (type !== "file") continue;
+      const etag = lfs === undefined ? hexadecimal(oid, 40) : hexadecimal(lfs.oid, 64);
+      if (!Number.isSafeInteger(size) || typeof path !== "string")
+        throw new TypeError("a file without a size");
+      files.set(path, { name: path, size, etag });
+    }
+    return { commit, files };
+  } catch (error) {
+    if (error instanceof LowrankError || error instanceof Passing || settings.signal?.aborted) throw error;
+    const what = "does not answer as a hub does; check HF_ENDPOINT";
+    throw new LowrankError("ERR_HUB", `${repo}: ${settings.endpoint} ${what}`, { cause: error });
+  }
+}
+
+/** A hash becomes a file's name. */
+function hexadecimal(value: unknown, length: number): string {
+  if (typeof value === "string" && value.length === length && /^[0-9a-f]+$/.test(value)) return value;
+  throw new TypeError("no hash");
+}
+
+/**
+ * The files that a model is loaded of, but for shards. Throws `ERR_FILE_FORMAT` where there is no model, or none in
+ * safetensors.
+ */
+export function needed(repo: string, { files }: Listing): HubFile[] {
+  const refuse = (what: string): never => {
+    throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${what}`);
+  };
+  if (!files.has(CONFIG)) {
+    refuse(
+      files.has("adapter_config.json")
+        ? "is an adapter, and no model: name the model that it was made for"
+        : "has no config.json, and so no model that can be loaded",
+    );
+  }
+  const weights = files.get(WEIGHTS) ?? files.get(INDEX);
+  if (weights === undefined) {
+    const other = [...files.keys()].find((name) => /\.(bin|h5|msgpack|gguf|pth|pt|onnx)$/.test(name));
+    refuse(
+      other === undefined
+        ? "has no model.safetensors"
+        : `has no model.safetensors, only ${other}, which is not read; look for a conversion to safetensors (` +
+            `the hub's own is often revision refs/pr/1)`,
+    );
+  }
+  const companions = COMPANIONS.map((name) => files.get(name)).filter((file) => file !== undefined);
+  return [...companions, weights as HubFile];
+}

@@ -1,0 +1,139 @@
+/** A model of a hub as a folder: fetched, or as the cache has it. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+
+import { LowrankError, throwIfAborted } from "../errors.js";
+import { CachedRepo, INDEX, shardsOf } from "./cache.js";
+import { download } from "./download.js";
+import { notWritten, Passing, told } from "./failures.js";
+import { listing, needed, type HubFile, type Listing } from "./listing.js";
+import { checkedRevision, isCommit, type HubName } from "./name.js";
+import { hubSettings, type HubOptions, type HubSettings } from "./settings.js";
+
+/** A model of a hub, on this machine. */
+export interface Snapshot {
+  /** The folder that it lies in. */
+  folder: string;
+  /** The commit that it is of. */
+  commit: string;
+}
+
+/**
+ * The folder of a model: its files are fetched, but for those that are in the cache. A commit that is there whole is
+ * taken without asking; so is what is there where the hub cannot be asked, which a notice says.
+ *
+ * Throws `ERR_HUB`, `ERR_FILE_FORMAT` for a repository without a model that can be loaded, `ERR_WRITE`, `ERR_OPTION`;
+ * the signal's reason.
+ */
+export async function hubSnapshot(
+  name: HubName,
+  options: HubOptions = {},
+  env: NodeJS.ProcessEnv = process.env,
+): Promise<Snapshot> {
+  const settings = hubSettings(options, env);
+  throwIfAborted(settings.signal);
+  const { repo } = name;
+  const revision = revisionOf(name, options);
+  const cached = new CachedRepo(settings.cacheDir, repo);
+  const commit = cached.commitOf(revision);
+  const lacks = commit === undefined ? undefined : await cached.lacking(commit);
+  const there =
+    commit === undefined || lacks !== undefined ? undefined : { folder: cached.snapshot(commit), commit };
+  if (settings.offline) return there ?? notThere(settings, cached, revision, lacks);
+  // Others fetch what they need, which may be less.
+  if (there !== undefined && isCommit(revision) && existsSync(join(there.folder, "tokenizer.json")))
+    return there;
+  let found: Listing;
+  try {
+    found = await listing(settings, { repo, revision });
+  } catch (error) {
+    if (!(error instanceof Passing)) throw error;
+    if (there === undefined) throw told(repo, error);
+    settings.onNotice(
+      `${repo}: ${error.message}; taking commit ${there.commit.slice(0, 7)}, which is in the cache`,
+    );
+    return there;
+  }
+  try {
+    await fetched(settings, cached, found);
+    await cached.writeRef(revision, found.commit);
+  } catch (error) {
+    if (error instanceof Passing) throw told(repo, error);
+    throw settings.signal?.aborted ? error : notWritten(cached.folder, error);
+  }
+  return { folder: cached.snapshot(found.commit), commit: found.commit };
+}
+
+/** Throws `ERR_OPTION` where the name and the option say two things. */
+function revisionOf({ repo, revision }: HubName, options: HubOptions): string | undefined {
+  if (options.revision === undefined) return revision;
+  if (revision !== undefined && revision !== options.revision)
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${repo}@${revision}: revision is ${options.revision}, and the name says another; give one of them`,
+    );
+  return checkedRevision(repo, options.revision);
+}
+
+function notThere(
+  { cacheDir }: HubSettings,
+  { repo }: CachedRepo,
+  revision: string | undefined,
+  lacks: string | undefined,
+): never {
+  const which = revision === undefined ? repo : `${repo}@${revision}`;
+  const what = lacks === undefined ? "is not in the cache" : `is in the cache without ${lacks}`;
+  throw new LowrankError(
+    "ERR_HUB",
+    `${which}: ${what} (${cacheDir}), and no server is asked offline; fetch it once without offline (--offline, HF_HUB_OFFLINE)`,
+  );
+}
+
+/** Has all files that are needed in a snapshot. */
+async function fetched(settings: HubSettings, cached: CachedRepo, found: Listing): Promise<void> {
+  const { repo } = cached;
+  const { commit, files } = found;
+  const one = async (file: HubFile, arrived: (bytes: number) => void): Promise<void> => {
+    if (cached.has(commit, file)) return;
+    await download(settings, cached, commit, file, arrived);
+    await cached.point(file.etag, commit, file.name, settings.ways);
+  };
+  const all = needed(repo, found);
+  const index = all.find(({ name }) => name === INDEX);
+  if (index !== undefined) {
+    await one(index, () => {});
+    for (const shard of await shardsOf(repo, join(cached.snapshot(commit), INDEX))) {
+      const file = files.get(shard);
+      if (file === undefined)
+        throw new LowrankError("ERR_FILE_FORMAT", `${repo}: ${INDEX} names ${shard}, which is not there`);
+      all.push(file);
+    }
+  }
+  const missing = all.filter((file) => !cached.has(commit, file) && !existsSync(cached.blob(file.etag)));
+  const bytes = missing.reduce((sum, { size }) => sum + size, 0);
+  let before = 0;
+  for (const file of all) {
+    const tell = missing.includes(file) ? progress(settings, repo, file.name, before, bytes) : () => {};
+    await one(file, tell);
+    if (missing.includes(file)) before += file.size;
+  }
+}
+
+/** Milliseconds between two tellings of progress. */
+const TELL_MS = 100;
+
+function progress(
+  { onProgress }: HubSettings,
+  model: string,
+  file: string,
+  before: number,
+  bytes: number,
+): (read: number) => void {
+  let last = -Infinity;
+  return (read) => {
+    const now = performance.now();
+    if (now - last < TELL_MS && before + read < bytes) return;
+    last = now;
+    onProgress({ model, file, bytesRead: before + read, bytes });
+  };
+}

@@ -1,0 +1,340 @@
+/** What comes from a hub: which files, into which layout, whole or gone on with, and by whom. */
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+
+import { CachedRepo } from "../../src/hub/cache.js";
+import type { DownloadProgress } from "../../src/hub/settings.js";
+import { temporary } from "../hashed.js";
+import { fetched, FIRST, hubWith, SECOND, shardedRepo, tinyRepo, tree } from "./models.js";
+import { after, answers, etagOf, gitHash, Hub, sha256, TOKEN } from "./server.js";
+
+const NEEDED = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
+const weightsOf = ({ files }: { files: Record<string, Buffer> }): Buffer =>
+  files["model.safetensors"] as Buffer;
+
+test("the files that are needed come, and no other, in the layout that Hugging Face's libraries share", async (t) => {
+  const repo = tinyRepo();
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  const { folder, commit } = await fetched(hub, home, "owner/tiny");
+  t.is(commit, FIRST);
+  const place = join(home, "hub", "models--owner--tiny");
+  t.is(folder, join(place, "snapshots", FIRST));
+  t.deepEqual(tree(folder), NEEDED);
+  t.is(readFileSync(join(place, "refs", "main"), "utf8"), FIRST);
+  const etag = (name: string): string =>
+    (name === "model.safetensors" ? sha256 : gitHash)(repo.files[name] as Buffer);
+  t.deepEqual(tree(join(place, "blobs")), NEEDED.map(etag).toSorted());
+  for (const name of NEEDED) {
+    t.deepEqual(readFileSync(join(folder, name)), repo.files[name]);
+    t.is(readlinkSync(join(folder, name)), join("..", "..", "blobs", etag(name)));
+  }
+  t.deepEqual(tree(join(home, "hub", ".locks", "models--owner--tiny")), []);
+});
+
+test("what is there is not fetched again, and of a commit that is there nothing is asked", async (t) => {
+  const repo = tinyRepo();
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  await fetched(hub, home, "owner/tiny");
+  hub.requests.length = 0;
+  await fetched(hub, home, "owner/tiny");
+  t.deepEqual(hub.asked("resolve"), []);
+  t.is(hub.asked("/api/").length, 3);
+  hub.requests.length = 0;
+  const { folder } = await fetched(hub, home, `owner/tiny@${FIRST}`);
+  t.is(folder, join(home, "hub", "models--owner--tiny", "snapshots", FIRST));
+  t.deepEqual(hub.requests, []);
+  t.is(hub.sentOf(weightsOf(repo)), weightsOf(repo).length);
+});
+
+test("a newer commit brings what is new in it alone, and both stay", async (t) => {
+  const first = tinyRepo({ revisions: ["v1"] });
+  const config = { ...first.files, "generation_config.json": Buffer.from('{"do_sample":true}') };
+  const hub = await hubWith(first, { files: config, commit: SECOND, revisions: ["main", "pr/1"] });
+  t.teardown(() => hub.close());
+  const home = temporary();
+  const old = await fetched(hub, home, "owner/tiny@v1");
+  t.is(old.commit, FIRST);
+  const now = await fetched(hub, home, "owner/tiny", { revision: "pr/1" });
+  t.is(now.commit, SECOND);
+  t.deepEqual(
+    hub.asked("/resolve/2").map(({ url }) => url.split("/").at(-1)),
+    ["generation_config.json"],
+  );
+  t.is(readFileSync(join(old.folder, "generation_config.json"), "utf8"), "{}");
+  t.is(readFileSync(join(now.folder, "generation_config.json"), "utf8"), '{"do_sample":true}');
+  t.deepEqual(tree(join(home, "hub", "models--owner--tiny", "refs")), ["pr", "pr/1", "v1"]);
+});
+
+test("weights in several files: those that the index names", async (t) => {
+  const repo = shardedRepo();
+  repo.files["model-other.safetensors"] = Buffer.alloc(20_000, 3);
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const { folder } = await fetched(hub, temporary(), "owner/tiny");
+  t.deepEqual(
+    tree(folder).filter((name) => name.startsWith("model")),
+    ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"],
+  );
+});
+
+test("progress goes from nothing to all, once", async (t) => {
+  const repo = tinyRepo();
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const told: DownloadProgress[] = [];
+  await fetched(hub, temporary(), "owner/tiny", { onProgress: (progress) => told.push(progress) });
+  const bytes = NEEDED.reduce((sum, name) => sum + (repo.files[name] as Buffer).length, 0);
+  t.true(told.every((one) => one.model === "owner/tiny" && one.bytes === bytes));
+  t.deepEqual(
+    told.map(({ bytesRead }) => bytesRead),
+    told.map(({ bytesRead }) => bytesRead).toSorted((a, b) => a - b),
+  );
+  t.is(told.at(-1)?.bytesRead, bytes);
+  t.is(told.at(-1)?.file, "model.safetensors");
+});
+
+test("a connection that is cut: it goes on from there, and only what was missing is sent", async (t) => {
+  const repo = tinyRepo();
+  const weights = weightsOf(repo);
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  hub.faults.push(after(hub, weights, 12_000, "cut"), after(hub, weights, 5_000, "cut"));
+  const { folder } = await fetched(hub, temporary(), "owner/tiny");
+  t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
+  t.is(hub.sentOf(weights), weights.length);
+  t.deepEqual(
+    hub.asked(sha256(weights)).map(({ range, ifRange }) => [range, ifRange]),
+    [
+      [undefined, undefined],
+      ["bytes=12000-", etagOf(weights)],
+      ["bytes=17000-", etagOf(weights)],
+    ],
+  );
+});
+
+test("a server that has other bytes by the time it goes on sends all, and all is taken", async (t) => {
+  const repo = tinyRepo();
+  const weights = weightsOf(repo);
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  hub.faults.push(after(hub, weights, 12_000, "cut"), (request, response) => {
+    if (request.at !== "cdn") return false;
+    response.writeHead(200, { etag: '"other"', "content-length": weights.length }).end(weights);
+    return true;
+  });
+  const { folder } = await fetched(hub, temporary(), "owner/tiny");
+  t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
+});
+
+test("aborted: the signal's reason, at once; the next goes on from there", async (t) => {
+  const repo = tinyRepo();
+  const weights = weightsOf(repo);
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  hub.faults.push(after(hub, weights, 12_000, "hold"));
+  const controller = new AbortController();
+  const reason = Object.assign(new Error("enough"), { code: "EMINE" });
+  const small = NEEDED.filter((name) => name !== "model.safetensors");
+  const before = small.reduce((sum, name) => sum + (repo.files[name] as Buffer).length, 0);
+  const held = fetched(hub, home, "owner/tiny", {
+    signal: controller.signal,
+    onProgress: () => {},
+  });
+  const blobs = join(home, "hub", "models--owner--tiny", "blobs");
+  const partial = (): string | undefined => tree(blobs).find((name) => name.endsWith(".incomplete"));
+  while (
+    !existsSync(blobs) ||
+    statSync(join(blobs, partial() ?? "absent"), { throwIfNoEntry: false })?.size !== 12_000
+  )
+    await new Promise((look) => setTimeout(look, 5));
+  controller.abort(reason);
+  t.is(await t.throwsAsync(held), reason);
+  t.regex(partial() ?? "", new RegExp(`^${sha256(weights)}\\.lowrank-[0-9a-f]{8}\\.incomplete$`));
+  t.deepEqual(tree(join(home, "hub", ".locks", "models--owner--tiny")), []);
+
+  const told: number[] = [];
+  const { folder } = await fetched(hub, home, "owner/tiny", { onProgress: ({ bytes }) => told.push(bytes) });
+  t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
+  t.is(hub.sentOf(weights), weights.length);
+  t.is(partial(), undefined);
+  // Files that had come whole were not counted again.
+  t.true(before > 0 && told.every((bytes) => bytes === weights.length));
+  const aborted = AbortSignal.abort(reason);
+  t.is(await t.throwsAsync(fetched(hub, home, "owner/tiny", { signal: aborted })), reason);
+});
+
+test("bytes that are not those that the hub lists are removed, and told", async (t) => {
+  const repo = tinyRepo();
+  const weights = weightsOf(repo);
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  const wrong = Buffer.from(weights);
+  wrong[20_000] = (wrong[20_000] as number) ^ 1;
+  hub.faults.push(({ at }, response) => {
+    if (at === "cdn") response.writeHead(200, { "content-length": wrong.length }).end(wrong);
+    return at === "cdn";
+  });
+  await t.throwsAsync(fetched(hub, home, "owner/tiny"), {
+    code: "ERR_HUB",
+    message: /^owner\/tiny: model\.safetensors came with other bytes than the hub lists .* try again$/,
+  });
+  const place = join(home, "hub", "models--owner--tiny");
+  t.deepEqual(
+    tree(join(place, "blobs")).filter((name) => name.startsWith(sha256(weights))),
+    [],
+  );
+  t.false(existsSync(join(place, "snapshots", FIRST, "model.safetensors")));
+  t.false(existsSync(join(place, "refs")));
+  // A small file is told by git's hash.
+  hub.faults.push(({ url }, response) => {
+    const tokenizer = url.endsWith("tokenizer.json");
+    if (tokenizer)
+      response.writeHead(200).end(Buffer.from(repo.files["tokenizer.json"] as Buffer).fill(32, 0, 1));
+    return tokenizer;
+  });
+  await t.throwsAsync(fetched(hub, temporary(), "owner/tiny"), {
+    message: /tokenizer\.json came with other bytes/,
+  });
+  // More bytes than are listed are not even written.
+  hub.faults.push(({ at }, response) => {
+    if (at === "cdn") response.writeHead(200).end(Buffer.concat([weights, weights]));
+    return at === "cdn";
+  });
+  await t.throwsAsync(fetched(hub, temporary(), "owner/tiny"), { message: /is longer than the \d+ bytes/ });
+  const { folder } = await fetched(hub, home, "owner/tiny");
+  t.deepEqual(readFileSync(join(folder, "model.safetensors")), weights);
+});
+
+test("two that want the same at once: one fetches, the other finds it there", async (t) => {
+  const repo = tinyRepo();
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  const both = await Promise.all([fetched(hub, home, "owner/tiny"), fetched(hub, home, "owner/tiny")]);
+  t.deepEqual(both[0], both[1]);
+  t.is(hub.sentOf(weightsOf(repo)), weightsOf(repo).length);
+});
+
+test("a private model: the token goes to the hub and to no other server", async (t) => {
+  const hub = await hubWith(tinyRepo({ private: true }));
+  t.teardown(() => hub.close());
+  for (const [options, env] of [
+    [{ token: TOKEN }, {}],
+    [{}, { HF_TOKEN: `${TOKEN}\n` }],
+  ] as const) {
+    hub.requests.length = 0;
+    await fetched(hub, temporary(), "owner/tiny", options, env);
+    t.true(
+      hub.requests.filter(({ at }) => at === "hub").every((one) => one.authorization === `Bearer ${TOKEN}`),
+    );
+    t.is(hub.asked("", "cdn").length, 1);
+    t.is(hub.asked("", "cdn")[0]?.authorization, undefined);
+  }
+  // What `hf auth login` has stored.
+  const home = temporary();
+  writeFileSync(join(home, "token"), TOKEN);
+  await fetched(hub, home, "owner/tiny");
+  await t.throwsAsync(fetched(hub, temporary(), "owner/tiny"), { message: /needs a token/ });
+  await t.throwsAsync(fetched(hub, home, "owner/tiny@other", {}, { HF_HUB_DISABLE_IMPLICIT_TOKEN: "1" }), {
+    message: /needs a token/,
+  });
+});
+
+test("without symbolic links a snapshot's files are links of the other kind, or copies", async (t) => {
+  const repo = tinyRepo();
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  const without = { HF_HUB_DISABLE_SYMLINKS: "1" };
+  const { folder } = await fetched(hub, home, "owner/tiny", {}, without);
+  const file = join(folder, "model.safetensors");
+  t.false(lstatSync(file).isSymbolicLink());
+  t.is(statSync(file).nlink, 2);
+  hub.requests.length = 0;
+  await fetched(hub, home, "owner/tiny", {}, without);
+  t.deepEqual(hub.asked("resolve"), []);
+
+  const cached = new CachedRepo(join(home, "hub"), "owner/tiny");
+  const refusing = async (_blob: string, pointer: string): Promise<void> => {
+    await Promise.resolve();
+    writeFileSync(pointer, "half");
+    throw Object.assign(new Error("no links here"), { code: "EPERM" });
+  };
+  const { copyFile } = await import("node:fs/promises");
+  await cached.point(sha256(weightsOf(repo)), SECOND, "model.safetensors", [refusing, copyFile]);
+  const copy = join(cached.snapshot(SECOND), "model.safetensors");
+  t.is(statSync(copy).nlink, 1);
+  t.deepEqual(readFileSync(copy), weightsOf(repo));
+  t.deepEqual(tree(cached.snapshot(SECOND)), ["model.safetensors"]);
+});
+
+test("what another library fetched is found, offline too, and what it lacks is fetched", async (t) => {
+  const repo = tinyRepo();
+  const hub = await hubWith(repo);
+  t.teardown(() => hub.close());
+  const home = temporary();
+  // As huggingface_hub lays it out: a model without its tokenizer, of which nobody had asked.
+  const place = join(home, "hub", "models--owner--tiny");
+  for (const folder of ["blobs", "refs", `snapshots/${FIRST}`])
+    mkdirSync(join(place, folder), { recursive: true });
+  writeFileSync(join(place, "refs", "main"), FIRST);
+  for (const name of ["config.json", "model.safetensors"]) {
+    const bytes = repo.files[name] as Buffer;
+    const blob = (bytes.length < 10_000 ? gitHash : sha256)(bytes);
+    writeFileSync(join(place, "blobs", blob), bytes);
+    symlinkSync(`../../blobs/${blob}`, join(place, "snapshots", FIRST, name));
+  }
+  const offline = await fetched(hub, home, "owner/tiny", { offline: true });
+  t.deepEqual(offline, { folder: join(place, "snapshots", FIRST), commit: FIRST });
+  t.deepEqual(hub.requests, []);
+  await fetched(hub, home, `owner/tiny@${FIRST}`);
+  t.deepEqual(tree(join(place, "snapshots", FIRST)), NEEDED);
+  t.is(hub.sentOf(weightsOf(repo)), 0);
+});
+
+test("what a busy hub asks to wait for is waited for, and asked again", async (t) => {
+  const hub = await hubWith(tinyRepo());
+  t.teardown(() => hub.close());
+  const began = performance.now();
+  hub.faults.push(
+    ...answers("/revision/", 429, 1, { "retry-after": "1" }),
+    ...answers("/tree/", 503, 2, { "retry-after": "0" }),
+    ...answers("model.safetensors", 500, 1, { "retry-after": new Date(0).toUTCString() }),
+  );
+  await fetched(hub, temporary(), "owner/tiny");
+  t.deepEqual(hub.faults, []);
+  t.true(performance.now() - began >= 990);
+});
+
+test("a hub that cannot be asked: what is in the cache is taken, and said", async (t) => {
+  const hub = new Hub({ "owner/tiny": [tinyRepo()] });
+  await hub.listen();
+  const home = temporary();
+  const there = await fetched(hub, home, "owner/tiny");
+  hub.faults.push(...answers("/revision/", 502, 5, { "retry-after": "0" }));
+  const said: string[] = [];
+  const onNotice = (text: string): void => void said.push(text);
+  t.deepEqual(await fetched(hub, home, "owner/tiny", { onNotice }), there);
+  hub.close();
+  t.deepEqual(await fetched(hub, home, "owner/tiny", { onNotice }), there);
+  t.is(said.length, 2);
+  t.regex(said[0] ?? "", /^owner\/tiny: .* \(status 502\); taking commit 1111111, which is in the cache$/);
+  t.regex(said[1] ?? "", /cannot be reached \(ECONNREFUSED\); taking commit 1111111/);
+});
