@@ -5,12 +5,13 @@ import type { Evaluation } from "../train/evaluate.js";
 import type { StorageType } from "../train/options.js";
 import { confusionTable } from "./confusion-table.js";
 import { grouped, percent, plural } from "./format.js";
+import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
-interface Flags {
+interface Flags extends HubFlags {
   data: string;
   dataFormat?: DataFormat | undefined;
   model?: string | undefined;
@@ -26,12 +27,12 @@ export function evaluateCommand(): Command {
   const command = new Command("evaluate").description(
     "mean loss and perplexity over a data file; for rows with labels accuracy, macro-F1 and which class was taken for which",
   );
-  return command
+  return hubOptions(command)
     .requiredOption("--data <file>", ".txt or .jsonl; - for standard input")
     .addOption(
       new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
     )
-    .option("--model <folder>", "the model; the adapter's own, or the embedded one, unless given")
+    .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
     .option("--adapter <folder>", "an adapter")
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
@@ -54,6 +55,8 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
   const adapters = flags.adapter === undefined ? [] : [flags.adapter];
   const { model } = await load({
     model: flags.model,
+    revision: flags.revision,
+    offline: flags.offline,
     adapters,
     device: flags.device,
     dtype: flags.dtype,

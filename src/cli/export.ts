@@ -2,10 +2,12 @@ import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
+import { UsageError } from "./failure.js";
+import { type HubFlags, hubOptions } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 
-interface Flags {
+interface Flags extends HubFlags {
   adapter: string;
   format: AdapterFormat;
   output: string;
@@ -14,7 +16,7 @@ interface Flags {
 
 export function exportCommand(): Command {
   const command = new Command("export").description("write an adapter in another format");
-  return command
+  return hubOptions(command)
     .requiredOption("--adapter <path>", "the adapter: a folder of PEFT's, or a file of kohya's or loralib's")
     .addOption(
       new Option("--format <name>", "what is written")
@@ -22,15 +24,26 @@ export function exportCommand(): Command {
         .makeOptionMandatory(),
     )
     .requiredOption("--output <path>", "the file; a folder for peft")
-    .option("--model <folder>", "the model, where the adapter is a file that names no modules of its own")
+    .option(
+      "--model <name>",
+      "the model, a folder or owner/name[@revision] at the hub, where the adapter is a file that names no modules of its own",
+    )
     .action(() => interruptible((signal) => write(command.opts<Flags>(), signal)));
 }
 
-async function write({ adapter, format, output, model: path }: Flags, signal: AbortSignal): Promise<void> {
+async function write(
+  { adapter, format, output, model: path, revision, offline }: Flags,
+  signal: AbortSignal,
+): Promise<void> {
+  if (path === undefined && (revision ?? offline) !== undefined)
+    throw new UsageError("--revision and --offline go with --model");
   if (existsSync(output))
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name one that doesn't`);
   const { convertAdapter } = await import("../lora/index.js");
-  const model = path === undefined ? undefined : (await load({ model: path, device: "cpu", signal })).model;
+  const model =
+    path === undefined
+      ? undefined
+      : (await load({ model: path, revision, offline, device: "cpu", signal })).model;
   try {
     await convertAdapter(adapter, output, { format, ...(model === undefined ? {} : { model }) });
     process.stdout.write(`adapter ${output}\n`);

@@ -1,11 +1,12 @@
 import { Command } from "commander";
 import type { StorageType } from "../train/options.js";
+import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
 import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
-interface Flags {
+interface Flags extends HubFlags {
   prompt: string;
   model?: string | undefined;
   adapter?: string[] | undefined;
@@ -24,9 +25,9 @@ interface Flags {
 
 export function generateCommand(): Command {
   const command = new Command("generate").description("continue a text");
-  return command
+  return hubOptions(command)
     .requiredOption("--prompt <text>", "the text to go on with")
-    .option("--model <folder>", "the model; the adapter's own, or the embedded one, unless given")
+    .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
     .option("--adapter <folder>", "an adapter; several add up", value.collect)
     .option("--max-tokens <n>", "tokens to write", value.count, 256)
     .option("--temperature <t>", "0 takes the likeliest token each time", value.notNegative, 0)
@@ -58,6 +59,8 @@ export function generateCommand(): Command {
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
   const { model } = await loadLanguageModel({
     model: flags.model,
+    revision: flags.revision,
+    offline: flags.offline,
     adapters: flags.adapter,
     device: flags.device,
     dtype: flags.dtype,

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
+import { hubName } from "../hub/name.js";
 import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
@@ -11,11 +12,23 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../native.js";
 import type { StorageType } from "../train/options.js";
 import { UsageError } from "./failure.js";
+import { DownloadLine } from "./hub.js";
+
+/** A model by its path or its name at a hub, and there by a revision. */
+interface Named {
+  model: string;
+  revision: string | undefined;
+}
 
 /** The model that is named, or the one that an adapter was made for, or the embedded one. */
-export function modelPath(model: string | undefined, adapter: string | undefined): string {
-  if (model !== undefined) return model;
-  if (adapter === undefined) return defaultModel();
+export function modelFor({
+  model,
+  revision,
+  adapters,
+}: Pick<Asked, "model" | "revision" | "adapters">): Named {
+  if (model !== undefined) return { model, revision };
+  const adapter = adapters?.[0];
+  if (adapter === undefined) return { model: defaultModel(), revision };
   const config = readConfigFields(join(adapter, "adapter_config.json"));
   if (config === undefined) {
     const what = existsSync(adapter) ? "the folder has no adapter_config.json" : "no such adapter";
@@ -24,18 +37,22 @@ export function modelPath(model: string | undefined, adapter: string | undefined
   const base = config.string("base_model_name_or_path");
   if (base === undefined || base === "")
     throw new UsageError(`${adapter} does not say its model: give --model`);
-  if (!existsSync(base))
+  if (existsSync(base)) return { model: base, revision };
+  if (hubName(base) === undefined)
     throw new UsageError(`${adapter} was made for ${base}, which is not here: give --model`);
-  return base;
+  return { model: base, revision: revision ?? config.string("revision") };
 }
 
 export interface LoadedModel {
   model: PretrainedModel;
-  path: string;
+  /** What it is called. */
+  name: string;
 }
 
 interface Asked {
   model?: string | undefined;
+  revision?: string | undefined;
+  offline?: boolean | undefined;
   adapters?: readonly string[] | undefined;
   device?: string | undefined;
   dtype?: StorageType | undefined;
@@ -45,7 +62,7 @@ interface Asked {
 /** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
 export async function load(options: Asked): Promise<LoadedModel> {
   const { adapters = [], device = "auto", dtype, signal } = options;
-  const path = modelPath(options.model, adapters[0]);
+  const { model: name, revision } = modelFor(options);
   const [{ loadModel }, lora, { nameClasses, readLabels }, { openWeights }] = await Promise.all([
     import("../models/load.js"),
     import("../lora/index.js"),
@@ -53,7 +70,15 @@ export async function load(options: Asked): Promise<LoadedModel> {
     import("../safetensors.js"),
   ]);
   const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
-  const asked: LoadOptions = { device: device as Device, signal, onNotice };
+  const line = new DownloadLine();
+  const asked: LoadOptions = {
+    device: device as Device,
+    revision,
+    offline: options.offline,
+    signal,
+    onNotice,
+    onProgress: (progress) => line.show(progress),
+  };
   if (dtype !== undefined) asked.dtype = dtype;
   const [first] = adapters;
   if (first !== undefined && classifies(first)) {
@@ -62,7 +87,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
     // That the model has no head of its own is no news: the adapter brings it.
     asked.onNotice = () => {};
   }
-  const model: PretrainedModel = await loadModel(path, asked);
+  const model: PretrainedModel = await loadModel(name, asked).finally(() => line.end());
   if (first !== undefined) nameClasses(model, readLabels(first));
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
   for (const [i, adapter] of adapters.entries()) {
@@ -70,7 +95,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
     await lora.loadAdapter(model, adapter, { name: names[i] ?? "default" });
   }
   if (names.length > 1) lora.setAdapter(model, names);
-  return { model, path };
+  return { model, name };
 }
 
 /** Whether an adapter was trained to tell classes apart. */
@@ -85,13 +110,13 @@ function classesIn(file: WeightsFile): number | undefined {
 }
 
 /** The same for a model that writes. Throws `ERR_UNSUPPORTED_MODEL` for another. */
-export async function loadLanguageModel(options: Asked): Promise<{ model: CausalLM; path: string }> {
-  const { model, path } = await load(options);
+export async function loadLanguageModel(options: Asked): Promise<{ model: CausalLM; name: string }> {
+  const { model, name } = await load(options);
   const { CausalLM } = await import("../models/causal-lm.js");
-  if (model instanceof CausalLM) return { model, path };
+  if (model instanceof CausalLM) return { model, name };
   model.dispose();
   throw new LowrankError(
     "ERR_UNSUPPORTED_MODEL",
-    `${path}: the model is no language model, and writes nothing`,
+    `${name}: the model is no language model, and writes nothing`,
   );
 }

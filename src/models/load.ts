@@ -2,9 +2,10 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 
-import { callable, oneOf, options as known, refuse, text, whole } from "../argument.js";
+import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
+import type { DownloadProgress, HubOptions } from "../hub/settings.js";
 import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
 import { bert } from "./bert/family.js";
@@ -19,12 +20,13 @@ import { gpt2 } from "./gpt2/family.js";
 import { checkHalfRange } from "./half-range.js";
 import { llama } from "./llama/family.js";
 import { phi3 } from "./phi3/family.js";
+import { locate, type Located } from "./locate.js";
 import { Tokenizer } from "./tokenizer.js";
 import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
 
 /** What `loadModel` takes besides the path. */
-export interface LoadOptions<T extends Task = Task> {
+export interface LoadOptions<T extends Task = Task> extends HubOptions {
   /** Where the weights go; the default device unless given. */
   device?: Device | undefined;
   /** Storage of the weights; as in the file unless given. */
@@ -33,8 +35,18 @@ export interface LoadOptions<T extends Task = Task> {
   task?: T | undefined;
   /** Classes of a classifier; as in the file unless given. A head of another size starts anew. */
   numLabels?: number | undefined;
-  /** Ends loading with its reason. */
+  /** A branch, a tag or a commit of a model at a hub; or `@revision` in its name. */
+  revision?: string | undefined;
+  /** What a hub knows the user by; `HF_TOKEN`, or what `hf auth login` has stored, unless given. */
+  token?: string | undefined;
+  /** Take a hub's model out of the cache, and ask no server; as `HF_HUB_OFFLINE` says unless given. */
+  offline?: boolean | undefined;
+  /** The cache of a hub's models; `HF_HUB_CACHE`, or `hub` in `HF_HOME`, unless given. */
+  cacheDir?: string | undefined;
+  /** Ends loading with its reason. What a download has fetched stays, and the next one goes on from there. */
   signal?: AbortSignal | undefined;
+  /** Told of how far a download has come, about ten times a second. */
+  onProgress?: ((progress: DownloadProgress) => void) | undefined;
   /** Told once of what a file carries besides the model, and of what it lacks and starts anew. */
   onNotice?: ((text: string) => void) | undefined;
 }
@@ -44,7 +56,12 @@ const OPTIONS = [
   "dtype",
   "task",
   "numLabels",
+  "revision",
+  "token",
+  "offline",
+  "cacheDir",
   "signal",
+  "onProgress",
   "onNotice",
 ] as const satisfies (keyof LoadOptions)[];
 
@@ -65,12 +82,12 @@ const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, v
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and
- * `tokenizer.json`. Its class is that of `task`, or else of `architectures`; the type that is
+ * `tokenizer.json`, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class is that of `task`, or else of `architectures`; the type that is
  * given back is that of `task`, or else a causal language model's. On the cpu the weights are read
  * where they lie.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`,
- * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`.
+ * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`; of a hub's model `ERR_HUB`, `ERR_WRITE`.
  */
 export async function loadModel<T extends Task = "causal-lm">(
   path: string,
@@ -78,7 +95,16 @@ export async function loadModel<T extends Task = "causal-lm">(
 ): Promise<TaskModels[T]> {
   checkArguments(path, options);
   throwIfAborted(options.signal);
-  const folder = folderOf(path);
+  return loadLocated(await locate(path, options), options);
+}
+
+/** @internal The same of a model that has been found. */
+export async function loadLocated<T extends Task = "causal-lm">(
+  located: Located,
+  options: LoadOptions<T>,
+): Promise<TaskModels[T]> {
+  const { path } = located;
+  const folder = statSync(path).isDirectory() ? path : dirname(path);
   const { config, generation } = readModelConfig(folder);
   const family = familyOf(config);
   const task = taskOf(family, config, options.task);
@@ -94,6 +120,8 @@ export async function loadModel<T extends Task = "causal-lm">(
     model.dispose();
     throw error;
   }
+  model.source = located.source;
+  model.revision = located.revision;
   return model;
 }
 
@@ -101,14 +129,20 @@ export async function loadModel<T extends Task = "causal-lm">(
 function checkArguments(path: string, options: LoadOptions): void {
   const where = "loadModel";
   if (text(where, "path", path) === "") refuse(where, "path", "the name of a folder", path);
-  const { dtype, task, numLabels, signal, onNotice } = known(where, options, OPTIONS);
+  const { dtype, task, numLabels, offline, signal, onNotice, onProgress } = known(where, options, OPTIONS);
   if (dtype !== undefined) oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
   if (task !== undefined) text(where, "task", task);
   if (numLabels !== undefined && !(whole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
     refuse(where, "numLabels", `at most ${LIMIT.labels}`, numLabels);
+  for (const name of ["revision", "token", "cacheDir"] as const)
+    // What a token is goes into no message.
+    if (options[name] !== undefined && text(where, name, options[name]) === "")
+      refuse(where, name, "no empty text", "");
+  if (offline !== undefined) flag(where, "offline", offline);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
   if (onNotice !== undefined) callable(where, "onNotice", onNotice);
+  if (onProgress !== undefined) callable(where, "onProgress", onProgress);
 }
 
 /** Throws `ERR_FILE_FORMAT` for a folder whose weights are in another format alone. */
@@ -159,7 +193,6 @@ function build<T extends Task>(
     model.dispose();
     throw error;
   }
-  model.source = path;
   model.folder = folder;
   model.eval();
   return { model: model as TaskModels[T], weights };
@@ -175,12 +208,4 @@ function familyOf(config: ConfigFields): Family<unknown> {
     "ERR_UNSUPPORTED_MODEL",
     `${config.file}: model_type "${type}" is not supported; supported are ${supported}`,
   );
-}
-
-/** The folder that holds a model: the path itself, or where its file lies. */
-function folderOf(path: string): string {
-  if (!existsSync(path)) {
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such model folder or file`);
-  }
-  return statSync(path).isDirectory() ? path : dirname(path);
 }

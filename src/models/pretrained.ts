@@ -97,8 +97,10 @@ export abstract class PretrainedModel extends Module {
   tokenizer: Tokenizer | undefined;
   /** Keep only what enters each block and run it again in backward. */
   gradientCheckpointing = false;
-  /** Where the model came from, for the adapter's configuration. */
+  /** Where the model came from, for the adapter's configuration: a path, or its name at a hub. */
   source: string | undefined;
+  /** The commit at the hub that it is of; undefined for any other. */
+  revision: string | undefined;
   /** The folder whose companions (tokenizer and the like) go along when it is saved. */
   folder: string | undefined;
   /** The task as PEFT names it, where it does. */

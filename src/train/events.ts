@@ -115,13 +115,13 @@ export interface CheckpointEvent {
 export interface ProgressEvent {
   /** Tells it from the other events. */
   type: "progress";
-  /** Whether rows are read through, or made into token ids. */
-  stage: "read" | "tokenise";
-  /** The data file that is worked on. */
+  /** Whether rows are read through, or made into token ids, or the model is fetched from a hub. */
+  stage: "read" | "tokenise" | "download";
+  /** The data file that is worked on; of a model the file that is fetched, behind the model's name. */
   file: string;
-  /** Bytes of the file so far. */
+  /** Bytes of the file so far; of a model, of all files that are fetched. */
   bytesRead: number;
-  /** Bytes of the whole file; null of a stream that has not ended. */
+  /** Bytes of the whole file, or of all that are fetched; null of a stream that has not ended. */
   bytes: number | null;
   /** Token ids so far. */
   tokens: number;

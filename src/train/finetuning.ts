@@ -1,7 +1,8 @@
 /** The work of a fine-tuning run, from options to an adapter on disk. */
 import { findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { loadModel, type LoadOptions } from "../models/load.js";
+import { loadLocated, type LoadOptions } from "../models/load.js";
+import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { withRandom } from "../random.js";
 import { matmulPrecision, withMatmulPrecision } from "../scope.js";
@@ -12,7 +13,7 @@ import { identitiesOf } from "./identity.js";
 import type { FinetuneOptions } from "./options.js";
 import { OutputFolder } from "./output/folder.js";
 import { newLine } from "./output/lineage.js";
-import { closeFiles, type Files, prepare, readFiles } from "./prepare.js";
+import { classesIn, closeFiles, type Files, prepare, readFiles } from "./prepare.js";
 import { Profile } from "./profile.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
@@ -110,17 +111,22 @@ async function train(
       files = await readFiles(loading, context);
       const data = files;
       throwIfAborted(early);
-      const identities = await identitiesOf(settings.model, data);
+      const located = given === undefined ? await found(loading, context) : undefined;
+      const place = located?.path ?? settings.model;
+      const identities = await identitiesOf(place, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
-      if (data.labels !== undefined) await output.checkLabels(adapterName(settings));
+      const labels = classesIn(data, place);
+      if (labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);
-      model ??= await load(loading, data.labels, context);
+      model ??= await load(located as Located, loading, labels, context);
       profile?.start(model.device);
-      const prepared = await prepare(model, data, loading, context);
+      const prepared = await prepare(model, data, labels, loading, context);
       // Each of these takes some milliseconds, and together they would hold up the event loop.
       await yieldToEventLoop();
       const line = resumed?.line ?? newLine();
-      const chosen = { ...settings, matmulPrecision: precision };
+      // Whoever goes on with it takes the same commit, whatever the hub has by then.
+      const { revision } = model;
+      const chosen = { ...settings, matmulPrecision: precision, revision };
       run = new AdapterRun({ model, settings: chosen, prepared, output, line, identities }, context);
       await yieldToEventLoop();
       throwIfAborted(early);
@@ -136,9 +142,22 @@ async function train(
   }
 }
 
+/** The model on this machine, where a hub's has been fetched to. */
+function found({ model, revision, offline, signal }: Settings, { emit }: RunContext): Promise<Located> {
+  return locate(model as string, {
+    revision,
+    offline,
+    signal,
+    onNotice: (message) => emit({ type: "warning", message }),
+    onProgress: ({ model: name, file, bytesRead, bytes }) =>
+      emit({ type: "progress", stage: "download", file: `${name}/${file}`, bytesRead, bytes, tokens: 0 }),
+  });
+}
+
 /** A classifier where the rows have labels, or else what the model's folder says. */
 async function load(
-  { model, device, dtype, signal }: Settings,
+  located: Located,
+  { device, dtype, signal }: Settings,
   labels: readonly string[] | undefined,
   context: RunContext,
 ): Promise<PretrainedModel> {
@@ -150,7 +169,7 @@ async function load(
     ...(signal === undefined ? {} : { signal }),
     ...(labels === undefined ? {} : { task: "sequence-classification", numLabels: labels.length }),
   };
-  return loadModel(model as string, options);
+  return loadLocated(located, options);
 }
 
 /** A loaded model trains where it is. */

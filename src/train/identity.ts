@@ -26,12 +26,13 @@ export interface Identities {
   evalData?: string | undefined;
 }
 
-/** Of the model, and of the data as it was read. */
+/** Of the model, which is loaded or by its path, and of the data as it was read. */
 export async function identitiesOf(
   model: string | PretrainedModel,
   { train, held }: Files,
 ): Promise<Identities> {
-  const path = typeof model === "string" ? model : model.source;
+  // What a hub calls a model by is no path.
+  const path = typeof model === "string" ? model : model.revision === undefined ? model.source : model.folder;
   const onDisk = path !== undefined && existsSync(path);
   const folder = onDisk ? (statSync(path).isDirectory() ? path : dirname(path)) : undefined;
   const tokenizer = folder === undefined ? undefined : await fileIdentity(join(folder, "tokenizer.json"));

@@ -14,8 +14,18 @@ export type StorageType = Exclude<DType, "i32">;
  * that the run was started with.
  */
 export interface FinetuneOptions {
-  /** A model's folder, or a model that is loaded, which is then adapted in place. Needed, unless a run goes on. */
+  /**
+   * A model's folder, its name at a hub (`owner/name`, or `owner/name@revision`), or a model that is loaded, which is
+   * then adapted in place. Needed, unless a run goes on.
+   */
   model?: string | PretrainedModel | undefined;
+  /**
+   * A branch, a tag or a commit of a hub's model, in place of `@revision`. A run that goes on takes the commit that it was
+   * started with.
+   */
+  revision?: string | undefined;
+  /** Take a hub's model out of the cache and ask no server; as `HF_HUB_OFFLINE` says unless given. */
+  offline?: boolean | undefined;
   /**
    * A `.txt` or `.jsonl` file of any size, a named pipe, or `-` for standard input, which is written into a file beside
    * as it comes. Needed, unless a run goes on.

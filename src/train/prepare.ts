@@ -34,8 +34,6 @@ export interface Prepared {
 export interface Files {
   train: Data;
   held: Data | undefined;
-  /** The classes of the rows to train on; undefined where they have none. */
-  labels: string[] | undefined;
 }
 
 /** What the configuration of a model that reads text says. */
@@ -109,17 +107,19 @@ function progress(
 
 /**
  * Tokenises the data, and tells how far it has come and what becomes of its rows. Files are of no use afterwards.
+ * `labels` are the classes that its rows name.
  *
  * Errors: those of `readData` and `trainedExamples`; the signal's reason, at once.
  */
 export async function prepare(
   model: PretrainedModel,
   files: Files,
+  labels: readonly string[] | undefined,
   settings: Settings,
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Prepared> {
   const { maxLength: asked, trainOn, labelSmoothing, signal, seed } = settings;
-  const objective = objectiveOf(model, { labels: files.labels, maxLength: asked, trainOn, labelSmoothing });
+  const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing });
   const { maxLength } = objective.tokenisation;
   const warn = (message: string): void => emit({ type: "warning", message });
   // What somebody asked for is not lowered without a word; of the default the start event tells.
@@ -154,7 +154,7 @@ export async function prepare(
  * of rows nothing is kept.
  */
 export async function readFiles(
-  { model, data, evalData, dataFormat: format, signal }: Settings,
+  { data, evalData, dataFormat: format, signal }: Settings,
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Files> {
   const read = (file: string): Promise<Data> => {
@@ -163,14 +163,20 @@ export async function readFiles(
   };
   const train = await read(data);
   try {
-    const held = evalData === undefined ? undefined : await read(evalData);
-    if (train.kind !== "labels") return { train, held, labels: undefined };
-    const own = typeof model === "string" ? readLabels(model) : classesOf(model);
-    return { train, held, labels: labelNames(train, own) };
+    return { train, held: evalData === undefined ? undefined : await read(evalData) };
   } catch (error) {
     train.close();
     throw error;
   }
+}
+
+/**
+ * The classes of the rows to train on, those of the model in its order; undefined where rows have none. `model` is
+ * loaded, or its folder.
+ */
+export function classesIn({ train }: Files, model: string | PretrainedModel): string[] | undefined {
+  if (train.kind !== "labels") return undefined;
+  return labelNames(train, typeof model === "string" ? readLabels(model) : classesOf(model));
 }
 
 /** Frees what data from streams was put by in. */

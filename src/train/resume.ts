@@ -162,6 +162,8 @@ const APART = new Set([
   "resume",
   "signal",
   "model",
+  "revision",
+  "offline",
   "data",
   "evalData",
   "profile",
@@ -181,6 +183,8 @@ function merged(
   given: FinetuneOptions,
 ): { options: FinetuneOptions; notices: string[] } {
   const options: Record<string, unknown> = { ...then };
+  // A revision is that of the model that it was recorded with.
+  if (given.model !== undefined) delete options["revision"];
   const [changed, refused]: [string[], string[]] = [[], []];
   const compare = (name: string, was: unknown, is: unknown): void => {
     if (JSON.stringify(was ?? null) === JSON.stringify(is ?? null)) return;

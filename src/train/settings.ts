@@ -26,6 +26,8 @@ export const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies rea
 
 export interface Settings {
   model: string | PretrainedModel;
+  revision: string | undefined;
+  offline: boolean | undefined;
   data: string;
   evalData: string | undefined;
   evalSplit: number | undefined;
@@ -67,6 +69,8 @@ export interface Settings {
 
 const KNOWN = [
   "model",
+  "revision",
+  "offline",
   "data",
   "evalData",
   "evalSplit",
@@ -105,6 +109,8 @@ const OPTIMIZER_KEYS = ["lr", "betas", "eps", "weightDecay", "loraPlusRatio"] as
 export function settingsOf(options: FinetuneOptions): Settings {
   checkKinds(options);
   if (options.model === undefined || options.data === undefined) refuse("finetune takes a model and data");
+  if (typeof options.model !== "string" && (options.revision ?? options.offline) !== undefined)
+    refuse("revision and offline go with the name of a model, and the model is loaded; leave them out");
   const { lora = {}, optimizer = {} } = options;
   const r = count("lora.r", lora.r ?? 16, 1);
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
@@ -137,6 +143,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
   }
   return {
     model: options.model,
+    revision: options.revision,
+    offline: options.offline,
     data: options.data,
     evalData: options.evalData,
     evalSplit,
@@ -196,7 +204,7 @@ export function checkKinds(given: FinetuneOptions): void {
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
     if (value === null) refuse(`finetune: ${name} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
-  for (const name of ["data", "evalData", "output", "device"] as const)
+  for (const name of ["data", "evalData", "output", "device", "revision"] as const)
     if (options[name] !== undefined && (text("finetune", name, options[name]) as string) === "")
       refuse(`${name} is a name, and is empty`);
   if (
@@ -204,9 +212,9 @@ export function checkKinds(given: FinetuneOptions): void {
     (typeof model !== "string" || model === "") &&
     !(isModule(model) && model instanceof PretrainedModel)
   )
-    refuseKind("finetune", "model", "a folder or a loaded model", model);
+    refuseKind("finetune", "model", "a folder, a name at a hub or a loaded model", model);
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
-  for (const name of ["overwrite", "gradientCheckpointing"] as const)
+  for (const name of ["overwrite", "gradientCheckpointing", "offline"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);
   for (const [name, value] of Object.entries({ lora, optimizer }))
     if (value !== undefined && !isPlain(value)) refuseKind("finetune", name, "an object of options", value);
@@ -221,7 +229,15 @@ export function checkKinds(given: FinetuneOptions): void {
 
 /** Settings as the options that give them: what a run records. */
 export function optionsOf(settings: Settings): Record<string, unknown> {
-  const { model, signal: _, profile: _profile, overwrite: _overwrite, output: _output, ...rest } = settings;
+  const {
+    model,
+    offline: _offline,
+    signal: _,
+    profile: _profile,
+    overwrite: _overwrite,
+    output: _output,
+    ...rest
+  } = settings;
   const { loraPlusRatio, clipNorm, optimizer, lora, maxLengthGiven: _given, ...same } = rest;
   return {
     ...same,

@@ -72,7 +72,7 @@ for (const [argv, message] of wrong) {
 
 test.serial("a config file: unknown keys, bad values and bad YAML are wrong usage", async (t) => {
   const cases: [string, RegExp][] = [
-    ["rnk: 3", /unknown key "rnk"; known are model, data/],
+    ["rnk: 3", /unknown key "rnk"; known are model, revision, offline, data/],
     ["config: other.yaml", /unknown key "config"/],
     ["rank: 0", /rank: It must be an integer from 1 on/],
     ["json: 3", /json must be true or false/],

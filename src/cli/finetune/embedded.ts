@@ -19,10 +19,10 @@ export interface Sample {
 export function sampleOf(device: string, adapter?: string): Promise<Sample> {
   return interruptible(async (signal) => {
     const adapters = adapter === undefined ? [] : [adapter];
-    const { model, path } = await loadLanguageModel({ model: defaultModel(), adapters, device, signal });
+    const { model, name } = await loadLanguageModel({ model: defaultModel(), adapters, device, signal });
     try {
       if (model.tokenizer === undefined)
-        throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: no tokenizer.json`);
+        throw new LowrankError("ERR_FILE_NOT_FOUND", `${name}: no tokenizer.json`);
       let text = PROMPT;
       const options = { maxNewTokens: TOKENS, temperature: 0.7, seed: 0, signal };
       for await (const piece of model.generate(PROMPT, options)) text += piece.text;

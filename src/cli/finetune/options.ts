@@ -6,12 +6,15 @@ import { defaultData, defaultModel } from "../../models/default.js";
 import type { MatmulPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { UsageError } from "../failure.js";
+import { hubOptions, MODEL } from "../hub.js";
 import { STORAGE_TYPES } from "../storage.js";
 import * as value from "../values.js";
 
 /** As commander hands them over. */
 export interface Flags {
   model?: string | undefined;
+  revision?: string | undefined;
+  offline?: boolean | undefined;
   data?: string | undefined;
   evalData?: string | undefined;
   evalSplit?: number | undefined;
@@ -58,8 +61,7 @@ export interface Flags {
 export function declareFlags(command: Command): Command {
   const choice = (flags: string, text: string, choices: readonly string[]): Option =>
     new Option(flags, text).choices(choices);
-  return command
-    .option("--model <folder>", "the model; the embedded one unless given")
+  return hubOptions(command.option("--model <name>", `${MODEL}; the embedded one unless given`))
     .option("--data <file>", "what to train on: .txt or .jsonl; - for standard input")
     .option("--eval-data <file>", "held-out rows in a file of their own")
     .option(
@@ -160,6 +162,8 @@ export function checkFlags(flags: Flags): void {
 /** Where the library has what a flag says. */
 const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   model: ["model"],
+  revision: ["revision"],
+  offline: ["offline"],
   data: ["data"],
   evalData: ["evalData"],
   evalSplit: ["evalSplit"],

@@ -40,14 +40,21 @@ export function liveLine(step: StepEvent, columns: number, colors: Colors): stri
   return line;
 }
 
-/** One line of how far the data is read or tokenised; of a stream that has not ended, how much came. */
+/** What is about to be fetched from a hub. */
+export function downloading(model: string, size: number): string {
+  return `downloading ${model}, ${bytes(size)}`;
+}
+
+const STAGES = { read: "reading", tokenise: "tokenising", download: "downloading" } as const;
+
+/** One line of how far the data is read or tokenised, or a model fetched; of a stream that has not ended, how much came. */
 export function dataLine(
   { stage, file, bytesRead, bytes: size, tokens }: ProgressEvent,
   columns: number,
   colors: Colors,
 ): string {
   const share = size === null || size === 0 ? undefined : bytesRead / size;
-  const what = stage === "read" ? "reading" : "tokenising";
+  const what = STAGES[stage];
   const figures = [
     share === undefined ? bytes(bytesRead) : `${percent(share, 0).padStart(4)} of ${bytes(size ?? 0)}`,
     ...(tokens > 0 ? [`${grouped(tokens)} tokens`] : []),

@@ -1,8 +1,9 @@
 /** Shows a run's events, but for its profile: as JSON, as a live line on a terminal, as plain lines elsewhere. */
+import { posix } from "node:path";
 import type { WriteStream } from "node:tty";
 import pc from "picocolors";
 import type { EvalEvent, StepEvent, TrainEvent } from "../../train/events.js";
-import { dataLine, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
+import { dataLine, downloading, endLines, evalLine, liveLine, plainLine, worthALine } from "./progress.js";
 import { summary } from "./summary.js";
 
 /** What it writes to: standard output, or a test's. */
@@ -23,7 +24,8 @@ export function jsonRenderer(output: Output): Renderer {
 /** Milliseconds between two drawings of the live line. */
 const REDRAW_MS = 100;
 
-const CLEAR = "\r\u001b[2K";
+/** Empties the line that the cursor is on. */
+export const CLEAR = "\r\u001b[2K";
 
 export function humanRenderer(output: Output, now: () => number = () => performance.now()): Renderer {
   const tty = output.isTTY === true;
@@ -32,6 +34,8 @@ export function humanRenderer(output: Output, now: () => number = () => performa
   let last: EvalEvent | undefined;
   let live = false;
   let drawn = -Infinity;
+  /** The model whose download has been told. */
+  let fetched: string | undefined;
 
   const clear = (): void => {
     if (live) output.write(CLEAR);
@@ -55,7 +59,11 @@ export function humanRenderer(output: Output, now: () => number = () => performa
   return (event) => {
     switch (event.type) {
       case "progress":
-        if (!tty) break;
+        if (!tty) {
+          if (event.stage === "download" && fetched !== posix.dirname(event.file))
+            print(downloading((fetched = posix.dirname(event.file)), event.bytes ?? 0));
+          break;
+        }
         output.write(`${CLEAR}${dataLine(event, output.columns ?? 80, colors)}`);
         live = true;
         break;

@@ -12,6 +12,8 @@ export interface AdapterFile {
   tensors: Record<string, Tensor>;
   /** The model that it says it is for. */
   baseModel?: string | undefined;
+  /** Of the model, where it is a hub's. */
+  revision?: string | undefined;
   /** How it started, where A and B are [A; A₀] and [B, −B₀]: the second halves are the start, taken out of the weight. */
   start?: string | undefined;
 }

@@ -103,9 +103,13 @@ const TAKEN: Record<string, keyof AdapterOptions> = {
 export function writeConfig(
   options: AdapterOptions,
   targets: Targets,
-  { baseModel }: { baseModel?: string | undefined } = {},
+  { baseModel, revision }: { baseModel?: string | undefined; revision?: string | undefined } = {},
 ): string {
-  const config: Record<string, unknown> = { ...DEFAULTS, base_model_name_or_path: baseModel ?? null };
+  const config: Record<string, unknown> = {
+    ...DEFAULTS,
+    base_model_name_or_path: baseModel ?? null,
+    revision: revision ?? null,
+  };
   for (const [key, option] of Object.entries(TAKEN)) {
     const value = options[option];
     // Lists of targets are sets to PEFT. Patterns stay in their order, since the first that matches counts.

@@ -142,9 +142,13 @@ export async function convertAdapter(dir: string, output: string, given: Convert
     if (format === "peft") {
       // Only what is left out is completed, which a file has.
       const complete = completed(model ?? new Sequential(), { targetModules: [], ...read.options });
-      const baseModel = read.baseModel ?? model?.source;
+      const { source, revision } = model ?? {};
+      const base =
+        read.baseModel === undefined
+          ? { baseModel: source, revision }
+          : { baseModel: read.baseModel, revision: read.revision };
       const targets = read.options.targetModules as Targets;
-      await writeFolder(output, read.tensors, writeConfig(complete, targets, { baseModel }));
+      await writeFolder(output, read.tensors, writeConfig(complete, targets, base));
       return;
     }
     const layers = layersOf(read);

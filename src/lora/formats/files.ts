@@ -54,7 +54,7 @@ export async function saveAdapter(
     });
     const { options, targets } = described(model, adapter, plain);
     const state = stateOf(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
-    const config = writeConfig(options, targets, { baseModel: model.source });
+    const config = writeConfig(options, targets, { baseModel: model.source, revision: model.revision });
     const start = String(options.initLoraWeights);
     const moved = [...own.values()].some((one) => one.start !== undefined);
     await writeFolder(folderOf(dir, name), Object.fromEntries(state), config, moved ? { start } : {});

@@ -34,12 +34,13 @@ export async function readFolder(dir: string, name = "default"): Promise<Adapter
   const file = join(folder, WEIGHTS);
   if (!entries.includes(WEIGHTS)) refuseOther(folder, entries);
   const start = openWeights(file).metadata()[START];
-  const baseModel = (JSON.parse(text) as Record<string, unknown>)["base_model_name_or_path"];
+  const { base_model_name_or_path: baseModel, revision } = JSON.parse(text) as Record<string, unknown>;
   return {
     file,
     options,
     tensors: await load(file, { device: "cpu" }),
     ...(typeof baseModel === "string" && baseModel !== "" ? { baseModel } : {}),
+    ...(typeof revision === "string" && revision !== "" ? { revision } : {}),
     ...(start === undefined ? {} : { start }),
   };
 }

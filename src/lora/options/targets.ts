@@ -27,6 +27,8 @@ export interface Targetable extends Module {
   config?: object | undefined;
   /** Where the model came from: `base_model_name_or_path` of a saved adapter. */
   source?: string | undefined;
+  /** The commit at a hub that it is of: `revision` of a saved adapter, by which PEFT loads the base. */
+  revision?: string | undefined;
   /** Which embedding takes the ids. */
   inputEmbedding?(): Embedding;
   /** The path of the output head, which `all-linear` leaves alone. */
