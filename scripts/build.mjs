@@ -1,7 +1,7 @@
 // `npm run build`: what the package runs by, in dist/ or the folder that is named. The compiler writes the types, a
 // bundler the JavaScript: importing a module costs a third of a millisecond, and the sources have 240.
 import { spawnSync } from "node:child_process";
-import { chmodSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -12,6 +12,8 @@ const source = (name) => join(root, "src", `${name}.ts`);
 
 /** What is imported or run by its name, which keeps its place in dist/. */
 const ENTRIES = ["index", "electron/index", "cli/main"];
+/** Taken in, since two of its functions are all that is used, and it would bring twelve megabytes of packages. */
+const TAKEN_IN = "@huggingface/hub";
 /** What a page takes in place of `electron/index`: a file of its own, with nothing of Node. */
 const PAGE = "electron/browser";
 
@@ -31,12 +33,21 @@ function eager(graph, id, found = new Set()) {
   return found;
 }
 
+/** The licence of what a chunk has taken in, in front of it. */
+function licence({ moduleIds }) {
+  if (!moduleIds.some((id) => id.replaceAll("\\", "/").includes(`/${TAKEN_IN}/`))) return "";
+  const folder = join(root, "node_modules", TAKEN_IN);
+  const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
+  return `/*! Parts of ${TAKEN_IN} ${version}:\n${readFileSync(join(folder, "LICENSE"), "utf8")}*/`;
+}
+
 /** Bundles entries by their names; `more` are the bundler's options besides, `output` those of what it writes. */
 async function bundle(folder, names, more, output) {
   const bundler = await rolldown({
     cwd: root,
     input: Object.fromEntries(names.map((name) => [name, source(name)])),
-    external: (id) => !id.startsWith(".") && !isAbsolute(id),
+    external: (id) => id !== TAKEN_IN && !id.startsWith(".") && !isAbsolute(id),
+    treeshake: { moduleSideEffects: (id) => !id.includes("@huggingface") },
     onLog(level, { message }) {
       if (level === "warn") throw new Error(message);
     },
@@ -49,6 +60,7 @@ async function bundle(folder, names, more, output) {
     keepNames: true,
     entryFileNames: "[name].js",
     chunkFileNames: "[name]-[hash].js",
+    banner: licence,
     ...output,
   });
   await bundler.close();

@@ -1,7 +1,8 @@
 /** What is published, and what the packages hold. */
 import { execFileSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { isBuiltin } from "node:module";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { checkPackage, createPackageFromTarballData } from "@arethetypeswrong/core";
@@ -107,6 +108,45 @@ test("the main package holds what it runs by and no more", (t) => {
     (name) => name.endsWith(".js") && readFileSync(join(staged, name), "utf8").includes("cli/main.js"),
   );
   t.deepEqual(importers, []);
+});
+
+/** Modules that a chunk imports, as it is loaded and later. */
+function importsOf(file: string): { eager: string[]; all: string[] } {
+  const text = readFileSync(file, "utf8");
+  const found = (pattern: RegExp): string[] => [...text.matchAll(pattern)].map(([, name]) => name as string);
+  const eager = found(/^(?:import|export) (?:[^"']* from )?["']([^"']+)["'];$/gm);
+  return { eager, all: [...eager, ...found(/\bimport\(["']([^"']+)["']\)/g)] };
+}
+
+test("what is bundled in is loaded when it is used, under its licence, and everything else is depended on", (t) => {
+  const dist = join(installedProject(), "node_modules", "lowrank", "dist");
+  const chunks = readdirSync(dist, { recursive: true, encoding: "utf8" }).filter((name) =>
+    name.endsWith(".js"),
+  );
+  const packages = chunks
+    .flatMap((name) => importsOf(join(dist, name)).all)
+    .filter((name) => !name.startsWith("."));
+  const foreign = [...new Set(packages)].filter((name) => !isBuiltin(name)).map((name) => name.split("/")[0]);
+  t.deepEqual(new Set(foreign), new Set(Object.keys(publishedManifest().dependencies)));
+
+  const hub = chunks.filter((name) => readFileSync(join(dist, name), "utf8").includes("/api/models/"));
+  t.is(hub.length, 1);
+  const text = readFileSync(join(dist, hub[0] as string), "utf8");
+  const { version } = JSON.parse(
+    readFileSync(join(root, "node_modules/@huggingface/hub/package.json"), "utf8"),
+  ) as { version: string };
+  t.true(text.startsWith(`/*! Parts of @huggingface/hub ${version}:\nMIT License`));
+  t.true(text.includes("THE SOFTWARE IS PROVIDED"));
+  t.true(text.length < 100_000);
+  const seen = new Set<string>();
+  const visit = (file: string): void => {
+    if (seen.has(file)) return;
+    seen.add(file);
+    for (const name of importsOf(file).eager) if (name.startsWith(".")) visit(join(dirname(file), name));
+  };
+  for (const entry of ["index", "electron/index", "cli/main"]) visit(join(dist, `${entry}.js`));
+  t.true(seen.size > 4);
+  t.false(seen.has(join(dist, hub[0] as string)));
 });
 
 test("what is published is found in order by those who check packages", async (t) => {
