@@ -32,7 +32,7 @@ export type ErrorCode =
   | "ERR_WRITE"
   /** A row of data that cannot be used; the message names file and line. */
   | "ERR_DATA_ROW"
-  /** Messages where a text is needed: chat templates are not applied yet. */
+  /** A chat template that is absent, cannot be read, refuses the messages, or does not come to an end. */
   | "ERR_CHAT_TEMPLATE"
   /** A model cannot be had from a hub; the message says why, and the status where there is one. */
   | "ERR_HUB"

@@ -84,7 +84,13 @@ export {
   type ModelOutput,
 } from "./models/pretrained.js";
 export type { SaveModelOptions } from "./models/save.js";
-export { Tokenizer, type DecodeOptions, type DecodeStream, type EncodeOptions } from "./models/tokenizer.js";
+export {
+  Tokenizer,
+  type ChatTemplateOptions,
+  type DecodeOptions,
+  type DecodeStream,
+  type EncodeOptions,
+} from "./models/tokenizer.js";
 export type { ViTAttention, ViTLayer, ViTMLP } from "./models/vit/block.js";
 export type { ViTConfig, ViTConfigFields } from "./models/vit/config.js";
 export type { ViTEmbeddings, ViTPatchEmbeddings } from "./models/vit/embeddings.js";

@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { cpSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 import { pack, publishedManifest, stageMain } from "../scripts/packages.mjs";
@@ -31,8 +31,10 @@ export function installedProject(): string {
   execFileSync("tar", ["-xzf", tarball, "-C", folder]);
   cpSync(join(folder, "package"), join(modules, "lowrank"), { recursive: true });
   const { version, dependencies } = publishedManifest();
-  for (const name of Object.keys(dependencies))
+  for (const name of Object.keys(dependencies)) {
+    mkdirSync(dirname(join(modules, name)), { recursive: true });
     symlinkSync(join(root, "node_modules", name), join(modules, name), "junction");
+  }
   // lowrank.linux-x64-gnu.node is what the package lowrank-linux-x64-gnu holds.
   const binary = readdirSync(join(root, "native")).find((name) => name.endsWith(".node")) as string;
   const name = binary.replace(/\.node$/, "").replace(".", "-");

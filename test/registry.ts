@@ -25,7 +25,8 @@ export async function registry(tarballs: readonly string[]): Promise<{ server: S
   }
   let url = "";
   const server = createServer((request, response) => {
-    const [, name = "", file] = /^\/([^/?]+)(\/-\/[^?]+)?/.exec(decodeURIComponent(request.url ?? "")) ?? [];
+    const [, name = "", file] =
+      /^\/((?:@[^/?]+\/)?[^/?]+)(\/-\/[^?]+)?/.exec(decodeURIComponent(request.url ?? "")) ?? [];
     const found = versions.get(name);
     if (found === undefined) {
       response.writeHead(404, { "content-type": "application/json" }).end('{"error":"Not found"}');

@@ -1,4 +1,6 @@
 /** Texts as token ids: in parallel where the tokenizer can, and no more of a text than is wanted. */
+import type { ChatTemplate } from "../chat/template.js";
+import type { Offsets } from "../chat/tokens.js";
 import { abortReason, throwIfAborted } from "../errors.js";
 
 /** The part of a tokenizer that data needs. */
@@ -11,6 +13,16 @@ export interface Encoder {
   ): Promise<Encoded[]>;
   /** How to encode a running text in parts; undefined where only a whole text has its ids. */
   readonly parts?: Parts | undefined;
+  /** How conversations become texts and ids. */
+  readonly chat?: ChatEncoder | undefined;
+}
+
+/** The part of a tokenizer that conversations need. */
+export interface ChatEncoder {
+  /** The template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
+  chatTemplateFor(tools: boolean): ChatTemplate;
+  /** The ids of texts without special tokens added, and where each token is; undefined where that cannot be told. */
+  encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets | undefined }[]>;
 }
 
 /** The beginning of a text's ids. */

@@ -142,7 +142,8 @@ export abstract class CausalLM extends PretrainedModel {
    *
    * Throws `ERR_OPTION` for an option that is unknown or out of range, and for a prompt without tokens or as long as
    * the model's longest text; `ERR_INDEX` for an id that is no token; `ERR_NOT_FINITE` where a logit is NaN;
-   * `ERR_CHAT_TEMPLATE` for messages; the signal's reason.
+   * `ERR_CHAT_TEMPLATE` for messages that the model has no chat template for, or one that refuses them; the signal's
+   * reason.
    */
   generate(prompt: Prompt, options?: GenerateOptions): AsyncGenerator<Piece, void, void> {
     return generate(this, prompt, options);

@@ -2,7 +2,7 @@
 import { listOf, refuse, text, whole } from "../argument.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
-import { decodingOf, promptIds, type Prompt } from "./generate.js";
+import { decodingOf, endTokens, promptIds, type Prompt } from "./generate.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
 /** What `generateBatch` takes besides the prompts; where it says nothing else, each holds for every prompt. */
@@ -37,6 +37,7 @@ export async function* generateBatch(
       ? undefined
       : oneEach("adapterPerRow", listOf(where, "adapterPerRow", adapterPerRow, adapterName), prompts.length);
   const decoding = decodingOf(where, model, prompts, seeds, options, names);
+  const ends = texts.map((prompt) => endTokens(model, prompt));
   const streams = prompts.map((ids) => new TextStream(model.tokenizer, ids, options.stops));
   const running = new Set(streams.keys());
   try {
@@ -45,7 +46,7 @@ export async function* generateBatch(
       const released = streams.map((stream, row): Piece[] => {
         if (!running.has(row)) return [];
         const token = chosen.get(row);
-        const over = token === undefined || model.config.eosTokenIds.includes(token);
+        const over = token === undefined || ends[row]?.includes(token) === true;
         const pieces = over ? stream.finish() : stream.add(token);
         if (over || stream.ended) {
           running.delete(row);

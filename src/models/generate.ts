@@ -1,21 +1,16 @@
 /** Text, token by token. */
 import { refuse } from "../argument.js";
+import type { Message } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
+import { readSpecialTokens } from "./chat-template-files.js";
 import { Decoding } from "./decoding.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import { Sampler } from "./sampler.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
+export type { Message } from "../chat/messages.js";
 export type { Piece } from "./text-stream.js";
-
-/** A turn of a conversation. */
-export interface Message {
-  /** Who speaks, as the model's template knows them: `system`, `user`, `assistant`. */
-  role: string;
-  /** What is said. */
-  content: string;
-}
 
 /** Text, token ids as they are, or the turns of a conversation. */
 export type Prompt = string | Int32Array | readonly Message[];
@@ -29,11 +24,12 @@ export async function* generate(
   const options = checkedGenerateOptions("generate", given);
   const ids = promptIds("generate", "the prompt", model, prompt);
   const decoding = decodingOf("generate", model, [ids], [options.seed], options);
+  const ends = endTokens(model, prompt);
   const text = new TextStream(model.tokenizer, ids, options.stops);
   try {
     for (;;) {
       const [chosen] = await decoding.next();
-      if (chosen === undefined || model.config.eosTokenIds.includes(chosen.token)) break;
+      if (chosen === undefined || ends.includes(chosen.token)) break;
       yield* text.add(chosen.token);
       if (text.ended) return;
     }
@@ -63,15 +59,7 @@ export function decodingOf(
 
 /** @internal The ids of a prompt that the model takes; `name` is what errors call it. */
 export function promptIds(where: string, name: string, model: CausalLM, prompt: Prompt): Int32Array {
-  if (Array.isArray(prompt)) {
-    throw new LowrankError(
-      "ERR_CHAT_TEMPLATE",
-      `${where}: chat templates are not supported yet; give the text that the model's template makes of the messages`,
-    );
-  }
-  if (typeof prompt !== "string" && !(prompt instanceof Int32Array))
-    refuse(where, name, "a text or an Int32Array of token ids", prompt);
-  const ids = typeof prompt === "string" ? tokenizerOf(where, model).encode(prompt) : prompt;
+  const ids = encoded(where, name, model, prompt);
   const { bosTokenId, maxPositionEmbeddings: limit } = model.config;
   if (ids.length === 0) {
     if (bosTokenId === undefined) throw new LowrankError("ERR_OPTION", `${where}: ${name} has no tokens`);
@@ -84,6 +72,24 @@ export function promptIds(where: string, name: string, model: CausalLM, prompt: 
     );
   }
   return ids;
+}
+
+/** @internal The ids that end what follows a prompt: the model's, and of messages the tokenizer's end token too. */
+export function endTokens(model: CausalLM, prompt: Prompt): readonly number[] {
+  const { eosTokenIds } = model.config;
+  const { tokenizer } = model;
+  if (!Array.isArray(prompt) || tokenizer === undefined) return eosTokenIds;
+  const end = readSpecialTokens(tokenizer.path)["eos_token"];
+  const id = end === undefined ? undefined : tokenizer.tokenToId(end);
+  return id === undefined ? eosTokenIds : [...eosTokenIds, id];
+}
+
+function encoded(where: string, name: string, model: CausalLM, prompt: unknown): Int32Array {
+  if (prompt instanceof Int32Array) return prompt;
+  if (typeof prompt === "string") return tokenizerOf(where, model).encode(prompt);
+  if (!Array.isArray(prompt))
+    return refuse(where, name, "a text, an Int32Array of token ids or an array of messages", prompt);
+  return tokenizerOf(where, model).applyChatTemplate(prompt as Message[], { addGenerationPrompt: true });
 }
 
 function tokenizerOf(where: string, model: CausalLM): NonNullable<CausalLM["tokenizer"]> {

@@ -1,18 +1,12 @@
 /** The tokens that end and pad training rows. */
 import { join } from "node:path";
-import { type ConfigFields, readConfigFields } from "./config-fields.js";
+import { tokenText } from "./chat-template-files.js";
+import { readConfigFields } from "./config-fields.js";
 
 export interface SpecialTokens {
   /** The first is what ends a row; each of them ends a generation. */
   eosTokenIds: readonly number[];
   padTokenId: number;
-}
-
-/** A token of `tokenizer_config.json`: its text, or an object with `content`. */
-function tokenText(config: ConfigFields | undefined, key: string): string | undefined {
-  const value = config?.value(key);
-  if (typeof value === "string" || value === undefined) return value;
-  return config?.object(key)?.string("content");
 }
 
 /**

@@ -2,8 +2,13 @@
 import type * as Binding from "../../native/binding.js";
 import { nativePath } from "../archive.js";
 import { flag, listOf, numberThat, options, refuse, text as textOf } from "../argument.js";
-import type { Encoded, Parts } from "../data/encode.js";
+import { type Conversation, type Message, messagesOf, toolsOf } from "../chat/messages.js";
+import { ChatTemplate } from "../chat/template.js";
+import { type Offsets, offsetsOf } from "../chat/tokens.js";
+import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
+import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
+import { readChatTemplate, readSpecialTokens } from "./chat-template-files.js";
 
 /** Text of token ids that come one by one. */
 export interface DecodeStream {
@@ -27,9 +32,34 @@ export interface DecodeOptions {
   skipSpecialTokens?: boolean | undefined;
 }
 
+/** What `applyChatTemplate` takes besides messages. */
+export interface ChatTemplateOptions {
+  /** Whether the text ends with what begins a turn of the assistant; false. */
+  addGenerationPrompt?: boolean | undefined;
+  /** JSON schemas of the tools that the assistant may call. */
+  tools?: readonly object[] | undefined;
+  /** Whether ids are given, or the text; true. */
+  tokenize?: boolean | undefined;
+  /** The text of another template; the model's own unless given. */
+  chatTemplate?: string | undefined;
+  /** Variables that the template reads besides, such as `{ enable_thinking: false }`. */
+  chatTemplateKwargs?: Readonly<Record<string, unknown>> | undefined;
+}
+
+const CHAT_OPTIONS = [
+  "addGenerationPrompt",
+  "tools",
+  "tokenize",
+  "chatTemplate",
+  "chatTemplateKwargs",
+] as const;
+
 /** A model's tokenizer, as its `tokenizer.json` has it. */
 export class Tokenizer {
   readonly #native: Binding.Tokenizer;
+  /** Templates by whether there are tools; made when first asked for. */
+  readonly #templates = new Map<boolean, ChatTemplate>();
+  #source: { text: string; where: string } | undefined;
   /** The file that it was read from. */
   readonly path: string;
 
@@ -42,14 +72,22 @@ export class Tokenizer {
   /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. Throws `ERR_OPTION`. */
   encode(text: string, given: EncodeOptions = {}): Int32Array {
     textOf("encode", "text", text);
-    const addSpecialTokens = switched("encode", "addSpecialTokens", given);
+    const addSpecialTokens = switched(
+      "encode",
+      "addSpecialTokens",
+      options("encode", given, ["addSpecialTokens"]),
+    );
     return this.#native.encode(text, addSpecialTokens);
   }
 
   /** Token ids of each text, in parallel and away from this thread. Throws `ERR_OPTION`. */
   async encodeAll(texts: readonly string[], given: EncodeOptions = {}): Promise<Int32Array[]> {
     listOf("encodeAll", "texts", texts, textOf);
-    const addSpecialTokens = switched("encodeAll", "addSpecialTokens", given);
+    const addSpecialTokens = switched(
+      "encodeAll",
+      "addSpecialTokens",
+      options("encodeAll", given, ["addSpecialTokens"]),
+    );
     const rows = await this.encodeRows(texts, { addSpecialTokens });
     return rows.map(({ ids }) => ids.slice());
   }
@@ -71,6 +109,11 @@ export class Tokenizer {
     return Array.from(all.totals, (total, i) => ({ ids: all.ids.subarray(end(i - 1), end(i)), total }));
   }
 
+  /** @internal How conversations become texts and ids. */
+  get chat(): ChatEncoder {
+    return this;
+  }
+
   /** @internal How to encode a running text in parts; undefined where only a whole text has its ids. */
   get parts(): Parts | undefined {
     const own = this.#native;
@@ -86,7 +129,10 @@ export class Tokenizer {
   /** Text of token ids, without special tokens unless told otherwise. Throws `ERR_OPTION`. */
   decode(ids: ArrayLike<number>, given: DecodeOptions = {}): string {
     const checked = idsOf("decode", "ids", ids);
-    return this.#native.decode(checked, switched("decode", "skipSpecialTokens", given));
+    return this.#native.decode(
+      checked,
+      switched("decode", "skipSpecialTokens", options("decode", given, ["skipSpecialTokens"])),
+    );
   }
 
   /**
@@ -98,7 +144,11 @@ export class Tokenizer {
    */
   decodeStream(context: ArrayLike<number> = [], given: DecodeOptions = {}): DecodeStream {
     const before = idsOf("decodeStream", "context", context);
-    const skips = switched("decodeStream", "skipSpecialTokens", given);
+    const skips = switched(
+      "decodeStream",
+      "skipSpecialTokens",
+      options("decodeStream", given, ["skipSpecialTokens"]),
+    );
     const stream = guarded(this.#native.decodeStream(before, skips));
     return {
       push: (id) => stream.push(idOf("push", "id", id)),
@@ -113,20 +163,117 @@ export class Tokenizer {
     return this.#native.tokenToId(token) ?? undefined;
   }
 
+  /**
+   * The text that the model's chat template makes of messages, as ids, or with `tokenize: false` as it is. Special tokens
+   * are those that the template writes; none are added. The template is that of `chat_template.jinja` or
+   * `tokenizer_config.json` beside the tokenizer's file.
+   *
+   * Throws `ERR_CHAT_TEMPLATE` where there is no template, and for one that refuses the messages, fails, or does not come
+   * to an end; `ERR_OPTION`.
+   */
+  applyChatTemplate(messages: readonly Message[], given: ChatTemplateOptions & { tokenize: false }): string;
+  applyChatTemplate(
+    messages: readonly Message[],
+    given?: ChatTemplateOptions & { tokenize?: true | undefined },
+  ): Int32Array;
+  applyChatTemplate(messages: readonly Message[], given?: ChatTemplateOptions): Int32Array | string;
+  applyChatTemplate(messages: readonly Message[], given: ChatTemplateOptions = {}): Int32Array | string {
+    const where = "applyChatTemplate";
+    const known = options(where, given, CHAT_OPTIONS);
+    const addGenerationPrompt = switched(where, "addGenerationPrompt", known, false);
+    const tokenize = switched(where, "tokenize", known);
+    const { chatTemplate: own, chatTemplateKwargs: variables = {} } = known;
+    if (typeof variables !== "object" || variables === null)
+      refuse(where, "chatTemplateKwargs", "an object of variables", variables);
+    const conversation = conversationOf(where, messages, known.tools);
+    const tools = conversation.tools !== undefined;
+    const template =
+      own === undefined
+        ? this.chatTemplateFor(tools)
+        : this.#template(textOf(where, "chatTemplate", own), "the option chatTemplate");
+    const text = template.render(conversation, { addGenerationPrompt, variables });
+    return tokenize ? this.#native.encode(text, false) : text;
+  }
+
+  /**
+   * The text of the chat template; undefined where the model has none. What is assigned goes before the model's own.
+   * Throws `ERR_FILE_FORMAT`.
+   */
+  get chatTemplate(): string | undefined {
+    return this.#sourceFor(false)?.text;
+  }
+
+  set chatTemplate(source: string | undefined) {
+    this.setChatTemplate(source === undefined ? source : textOf("chatTemplate", "its value", source));
+  }
+
+  /** @internal Assigns a template; `where` is what errors call it. */
+  setChatTemplate(text: string | undefined, where = "the tokenizer's chatTemplate"): void {
+    this.#source = text === undefined ? undefined : { text, where };
+    this.#templates.clear();
+  }
+
+  /** @internal The chat template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
+  chatTemplateFor(tools: boolean): ChatTemplate {
+    let template = this.#templates.get(tools);
+    if (template === undefined) {
+      const source = this.#sourceFor(tools);
+      if (source === undefined) {
+        const how = "give one: --chat-template FILE on the command line, else tokenizer.chatTemplate";
+        const what = "the model has no chat template, which messages are written by";
+        throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${how}`);
+      }
+      template = this.#template(source.text, source.where);
+      this.#templates.set(tools, template);
+    }
+    return template;
+  }
+
+  #sourceFor(tools: boolean): { text: string; where: string } | undefined {
+    return this.#source ?? readChatTemplate(this.path, tools);
+  }
+
+  #template(source: string, where: string): ChatTemplate {
+    return new ChatTemplate(source, readSpecialTokens(this.path), where);
+  }
+
+  /**
+   * @internal The ids of texts without special tokens added, and where in the text each token is; undefined where that
+   * cannot be told.
+   */
+  async encodeWithOffsets(
+    texts: readonly string[],
+  ): Promise<{ ids: Int32Array; offsets: Offsets | undefined }[]> {
+    const rows = await this.encodeRows(texts, { addSpecialTokens: false });
+    return rows.map(({ ids }, i) => {
+      const stream = this.decodeStream([], { skipSpecialTokens: false });
+      return { ids: ids.slice(), offsets: offsetsOf(texts[i] as string, ids, stream) };
+    });
+  }
+
   /** How many tokens there are, added ones among them. */
   get vocabSize(): number {
     return this.#native.vocabSize();
   }
 }
 
-/** The option `name`, which is on unless given. */
+/** The option `name`, `otherwise` unless given. */
 function switched<N extends string>(
   where: string,
   name: N,
   given: { [K in N]?: boolean | undefined },
+  otherwise = true,
 ): boolean {
-  const value: unknown = options(where, given, [name])[name];
-  return value === undefined || flag(where, name, value);
+  const value: unknown = given[name];
+  return value === undefined ? otherwise : flag(where, name, value);
+}
+
+/** Throws `ERR_OPTION` for messages or tools that are none. */
+function conversationOf(where: string, messages: unknown, tools: unknown): Conversation {
+  const refused = (what: string): never => {
+    throw new LowrankError("ERR_OPTION", `${where}: ${what}`);
+  };
+  return { messages: messagesOf(messages, "messages", refused), tools: toolsOf(tools, refused) };
 }
 
 /** A token id: what an Int32Array can hold. One that no tokenizer knows has no text. */

@@ -158,10 +158,10 @@ test("what it is told is checked, prompt by prompt", async (t) => {
     [
       [good, 3],
       {},
-      /^ERR_OPTION generateBatch: prompts\[1\] is a text or an Int32Array of token ids, not 3$/,
+      /^ERR_OPTION generateBatch: prompts\[1\] is a text, an Int32Array of token ids or an array of messages, not 3$/,
     ],
     [[good, "a"], {}, /^ERR_OPTION generateBatch: this model has no tokenizer/],
-    [[[{ role: "user", content: "a" }]], {}, /^ERR_CHAT_TEMPLATE generateBatch: /],
+    [[[{ role: "user", content: "a" }]], {}, /^ERR_OPTION generateBatch: this model has no tokenizer/],
     [[good, new Int32Array(512)], {}, /^ERR_OPTION generateBatch: prompts\[1\] has 512 tokens/],
     [
       [good],

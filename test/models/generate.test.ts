@@ -130,7 +130,7 @@ test("what it is told is checked before anything runs", async (t) => {
   const prompts: [unknown, RegExp][] = [
     [null, /^ERR_OPTION generate: the prompt is .*, not null$/],
     ["text", /^ERR_OPTION generate: this model has no tokenizer/],
-    [[{ role: "user", content: "hello" }], /^ERR_CHAT_TEMPLATE generate: /],
+    [[{ role: "user", content: "hello" }], /^ERR_OPTION generate: this model has no tokenizer/],
     [new Int32Array(), /^ERR_OPTION generate: the prompt has no tokens$/],
     [Int32Array.of(1, 97), /^ERR_INDEX /],
     [Int32Array.of(-1), /^ERR_INDEX /],

@@ -1,0 +1,81 @@
+/** Runs a template within bounds: of what it evaluates, and of time. */
+import { createContext, Script } from "node:vm";
+import { Interpreter, type Value } from "./jinja.js";
+import { stripCall, stripped } from "./strip.js";
+
+type Evaluate = InstanceType<typeof Interpreter>["evaluate"];
+
+/**
+ * What one rendering may evaluate: a statement or an expression counts 1, and a list that one gives another for every
+ * eighth element, so that what it holds in memory is bounded too.
+ */
+const STEPS = 2_000_000;
+/** What one rendering may take, in milliseconds: a step itself can be long. */
+const TIME = 10_000;
+/** The longest list that `range` makes. */
+const LONGEST_RANGE = 100_000;
+
+/** Why a rendering was ended. */
+export class OutOfBounds extends Error {}
+
+/** Evaluates as the library does, and counts. */
+export class BoundedInterpreter extends Interpreter {
+  #left: number;
+
+  constructor(environment: ConstructorParameters<typeof Interpreter>[0], steps = STEPS) {
+    super(environment);
+    this.#left = steps;
+  }
+
+  override evaluate(...[statement, environment]: Parameters<Evaluate>): Value {
+    this.#count(1);
+    const strip = stripCall(statement);
+    const value = strip
+      ? stripped(
+          strip.method,
+          this.evaluate(strip.text, environment),
+          this.evaluate(strip.characters, environment),
+        )
+      : super.evaluate(statement, environment);
+    const content = value.value;
+    if (Array.isArray(content)) this.#count(content.length / 8);
+    else if (content instanceof Map) this.#count(content.size / 8);
+    return value;
+  }
+
+  #count(steps: number): void {
+    this.#left -= steps;
+    if (this.#left < 0) throw new OutOfBounds("it does not come to an end");
+  }
+}
+
+/** Python's `range`, of at most a hundred thousand elements. */
+export function boundedRange(first: number, second?: number, step = 1): number[] {
+  const [start, stop] = second === undefined ? [0, first] : [first, second];
+  if (![start, stop, step].every(Number.isInteger)) throw new Error("range() takes whole numbers");
+  if (step === 0) throw new Error("range() arg 3 must not be zero");
+  const length = Math.max(0, Math.ceil((stop - start) / step));
+  if (length > LONGEST_RANGE) throw new OutOfBounds(`it asks for a range of ${length} elements`);
+  return Array.from({ length }, (_, i) => start + i * step);
+}
+
+const context = createContext({ work: undefined as (() => void) | undefined });
+const script = new Script("work()");
+
+/** What `work` gives; throws `OutOfBounds` where that takes too long. */
+export function withinTime<T>(work: () => T, milliseconds = TIME): T {
+  let result: { value: T } | undefined;
+  context["work"] = (): void => {
+    result = { value: work() };
+  };
+  try {
+    script.runInContext(context, { timeout: milliseconds });
+  } catch (error) {
+    const { code } = error as { code?: unknown };
+    if (code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
+    throw new OutOfBounds(`it takes longer than ${milliseconds / 1000} s`, { cause: error });
+  } finally {
+    context["work"] = undefined;
+  }
+  return (result as { value: T }).value;
+}

@@ -1,0 +1,65 @@
+/** Models' folders with a tokenizer and a chat template. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import type { Message } from "../../src/chat/messages.js";
+import { Tokenizer } from "../../src/models/tokenizer.js";
+import { temporary } from "../hashed.js";
+
+const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
+
+/** A family's special tokens. */
+export interface Family {
+  tokens: readonly string[];
+  /** Whether they take the whitespace behind them. */
+  rstrip: boolean;
+  /** By their names in `tokenizer_config.json`. */
+  special: Readonly<Record<string, string>>;
+}
+
+export const families = JSON.parse(readFileSync(here("families.json"), "utf8")) as Record<string, Family>;
+
+export const conversations = JSON.parse(readFileSync(here("conversations.json"), "utf8")) as {
+  messages: Message[];
+}[];
+
+/** The text of a template of `templates/`. */
+export function templateText(name: string): string {
+  return readFileSync(here(`templates/${name}.jinja`), "utf8");
+}
+
+/** The embedded model's tokenizer.json, with these special tokens besides. */
+export function tokenizerJson({ tokens, rstrip }: Pick<Family, "tokens" | "rstrip">): string {
+  const json = JSON.parse(readFileSync(here("../../models/default/tokenizer.json"), "utf8")) as {
+    added_tokens: { id: number; content: string }[];
+    model: { vocab: Record<string, number> };
+  };
+  let id = Object.keys(json.model.vocab).length;
+  for (const content of tokens) {
+    if (json.added_tokens.some((one) => one.content === content)) continue;
+    const flags = { single_word: false, lstrip: false, rstrip, normalized: false, special: true };
+    json.added_tokens.push({ id: id++, content, ...flags });
+  }
+  return JSON.stringify(json);
+}
+
+/** A tokenizer in a folder of its own; `config` is its tokenizer_config.json. */
+export function tokenizerOf(
+  family: Family,
+  template: unknown,
+  config: Record<string, unknown> = {},
+): Tokenizer {
+  const folder = temporary();
+  writeFileSync(join(folder, "tokenizer.json"), tokenizerJson(family));
+  const all = {
+    ...family.special,
+    ...(template === undefined ? {} : { chat_template: template }),
+    ...config,
+  };
+  writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(all));
+  return new Tokenizer(join(folder, "tokenizer.json"));
+}
+
+/** ChatML's tokens. */
+export const chatMl = families["qwen2_5"] as Family;

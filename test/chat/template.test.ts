@@ -1,0 +1,224 @@
+/** Chat templates: where they are found, what they are given, how they fail. */
+import { writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+import test from "ava";
+
+import { BoundedInterpreter, OutOfBounds, withinTime } from "../../src/chat/bounded.js";
+import { Environment, parse } from "../../src/chat/jinja.js";
+import { strftime } from "../../src/chat/strftime.js";
+import { ChatTemplate } from "../../src/chat/template.js";
+import { LowrankError } from "../../src/errors.js";
+import { chatMl, tokenizerOf } from "./fixtures.js";
+
+const user = [{ role: "user", content: "hello" }];
+
+function failure(run: () => unknown): string {
+  try {
+    run();
+  } catch (error) {
+    if (error instanceof LowrankError) return `${error.code} ${error.message}`;
+    throw error;
+  }
+  return "nothing";
+}
+
+function rendered(source: string, messages: { role: string; content: string }[] = user): string {
+  return new ChatTemplate(source, {}, "t").render({ messages });
+}
+
+test("the template of chat_template.jinja goes before that of tokenizer_config.json", (t) => {
+  const tokenizer = tokenizerOf(chatMl, "config");
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "config");
+  writeFileSync(
+    join(dirname(tokenizer.path), "chat_template.jinja"),
+    "file\r\n{% if true %}\r\nend{% endif %}",
+  );
+  const again = tokenizerOf(chatMl, "config");
+  writeFileSync(join(dirname(again.path), "chat_template.jinja"), "file\r\n{% if true %}\r\nend{% endif %}");
+  t.is(again.applyChatTemplate(user, { tokenize: false }), "file\nend");
+});
+
+test("of named templates tool_use is for tools, and default for the rest", (t) => {
+  const tokenizer = tokenizerOf(chatMl, [
+    { name: "default", template: "plain" },
+    { name: "tool_use", template: "{{ tools | length }} tools" },
+  ]);
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "plain");
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false, tools: [{}] }), "1 tools");
+  t.is(tokenizer.chatTemplate, "plain");
+  const only = tokenizerOf(chatMl, [{ name: "default", template: "plain" }]);
+  t.is(only.applyChatTemplate(user, { tokenize: false, tools: [{}] }), "plain");
+  const other = tokenizerOf(chatMl, [{ name: "rag", template: "plain" }]);
+  t.regex(
+    failure(() => other.applyChatTemplate(user)),
+    /^ERR_CHAT_TEMPLATE .*has no chat template/,
+  );
+  const wrong = tokenizerOf(chatMl, 3);
+  t.regex(
+    failure(() => wrong.applyChatTemplate(user)),
+    /^ERR_FILE_FORMAT .*chat_template must be a text or/,
+  );
+});
+
+test("special tokens, as text and as objects, tools, variables", (t) => {
+  const template =
+    "{{ bos_token }}|{{ eos_token }}|{{ unk_token }}|{{ thinking }}|{% if tools is none %}none{% endif %}";
+  const tokenizer = tokenizerOf(chatMl, template, { bos_token: { content: "<b>" } });
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "<b>|<|im_end|>|||none");
+  const chatTemplateKwargs = { thinking: false, bos_token: "B" };
+  t.is(
+    tokenizer.applyChatTemplate(user, { tokenize: false, chatTemplateKwargs }),
+    "B|<|im_end|>||false|none",
+  );
+});
+
+test("ids are the text's, without special tokens added", (t) => {
+  const tokenizer = tokenizerOf(chatMl, "<|im_start|>{{ messages[0].content }}<|im_end|>");
+  const ids = tokenizer.applyChatTemplate(user);
+  t.deepEqual(ids, tokenizer.encode("<|im_start|>hello<|im_end|>", { addSpecialTokens: false }));
+  t.is(ids[0], tokenizer.tokenToId("<|im_start|>"));
+});
+
+test("a template that is assigned or given goes before the model's own", (t) => {
+  const tokenizer = tokenizerOf(chatMl, "own");
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false, chatTemplate: "given" }), "given");
+  tokenizer.chatTemplate = "assigned";
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "assigned");
+  tokenizer.chatTemplate = undefined;
+  t.is(tokenizer.applyChatTemplate(user, { tokenize: false }), "own");
+});
+
+test("without a template it says how to give one", (t) => {
+  const tokenizer = tokenizerOf(chatMl, undefined);
+  t.is(tokenizer.chatTemplate, undefined);
+  t.regex(
+    failure(() => tokenizer.applyChatTemplate(user)),
+    /^ERR_CHAT_TEMPLATE .*--chat-template FILE/,
+  );
+});
+
+test("what it is told is checked", (t) => {
+  const tokenizer = tokenizerOf(chatMl, "own");
+  const apply = tokenizer.applyChatTemplate.bind(tokenizer) as (...all: unknown[]) => unknown;
+  const cases: [unknown[], RegExp][] = [
+    [["text"], /^ERR_OPTION applyChatTemplate: messages must be an array/],
+    [[[]], /^ERR_OPTION applyChatTemplate: messages is empty/],
+    [
+      [[{ role: "me", content: "" }]],
+      /^ERR_OPTION applyChatTemplate: messages\[0\]\.role is "me"; roles are/,
+    ],
+    [
+      [user, { generationPrompt: true }],
+      /^ERR_OPTION applyChatTemplate: there is no option generationPrompt/,
+    ],
+    [[user, { addGenerationPrompt: 1 }], /^ERR_OPTION applyChatTemplate: addGenerationPrompt/],
+    [[user, { tools: [1] }], /^ERR_OPTION applyChatTemplate: "tools" must be an array of objects/],
+    [[user, { chatTemplate: 3 }], /^ERR_OPTION applyChatTemplate: chatTemplate/],
+    [[user, { chatTemplateKwargs: "a" }], /^ERR_OPTION applyChatTemplate: chatTemplateKwargs/],
+  ];
+  for (const [all, message] of cases)
+    t.regex(
+      failure(() => apply(...all)),
+      message,
+    );
+});
+
+test("a template that cannot be read, throws or fails is one error", (t) => {
+  const cases: [string, RegExp][] = [
+    ["{% if %}", /^ERR_CHAT_TEMPLATE t: the chat template cannot be read: [^\n]+$/],
+    [
+      "{{ raise_exception('no such\nrole') }}",
+      /^ERR_CHAT_TEMPLATE t: the chat template refuses the messages: no/,
+    ],
+    ["{{ nothing + 1 }}", /^ERR_CHAT_TEMPLATE t: the chat template fails: [^\n]+$/],
+    ["{{ messages | nofilter }}", /^ERR_CHAT_TEMPLATE t: the chat template fails: [^\n]+$/],
+    [
+      "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+      /^ERR_CHAT_TEMPLATE t: the chat template fails: [^\n]+$/,
+    ],
+  ];
+  for (const [source, message] of cases)
+    t.regex(
+      failure(() => rendered(source)),
+      message,
+      source,
+    );
+});
+
+test("a template that does not come to an end is stopped", (t) => {
+  const grows =
+    "{% set ns = namespace(a=[1]) %}{% for i in range(100) %}{% set ns.a = ns.a + ns.a %}{% endfor %}";
+  t.is(
+    failure(() => rendered(grows)),
+    "ERR_CHAT_TEMPLATE t: the chat template was stopped: it does not come to an end",
+  );
+  t.regex(
+    failure(() => rendered("{{ range(1000000000000) }}")),
+    /was stopped: it asks for a range of 1000000000000/,
+  );
+  const loop = parse("{% for i in all %}{% for j in all %}{{ i }}{% endfor %}{% endfor %}");
+  const run = (steps: number): unknown => {
+    const environment = new Environment();
+    environment.set("all", [1, 2, 3]);
+    return new BoundedInterpreter(environment, steps).run(loop).value;
+  };
+  t.is(run(40), "111222333");
+  t.throws(() => run(10), { instanceOf: OutOfBounds });
+});
+
+test("a step that takes too long is ended", (t) => {
+  const endless = (): void => {
+    for (;;);
+  };
+  t.is(
+    t.throws(() => withinTime(endless, 50), { instanceOf: OutOfBounds }).message,
+    "it takes longer than 0.05 s",
+  );
+  t.is(
+    withinTime(() => 3),
+    3,
+  );
+  t.is(t.throws(() => withinTime(() => JSON.parse("{"))).name, "SyntaxError");
+});
+
+test("strip of given characters, as Python has it", (t) => {
+  const all =
+    "{% set s = '-\n x y\n-' %}[{{ s.strip('-') }}][{{ s.lstrip('-\n') }}][{{ s.rstrip('\n-') }}][{{ ' a '.strip() }}]";
+  t.is(rendered(all), "[\n x y\n][ x y\n-][-\n x y][a]");
+  t.regex(
+    failure(() => rendered("{{ 'a'.strip(3) }}")),
+    /strip\(\) takes a string of characters/,
+  );
+});
+
+test("dates are in English, whatever the system's language is", (t) => {
+  const date = new Date(2024, 6, 5, 13, 4, 9);
+  t.is(
+    strftime(date, "%d %b %Y, %A %B %-d %% %H:%M:%S %I %p %j %y %a %m"),
+    "05 Jul 2024, Friday July %-d % 13:04:09 01 PM 187 24 Fri 07",
+  );
+});
+
+test("marks around what the assistant generates leave the text as it is", (t) => {
+  const source =
+    "{% for m in messages %}\n  {%- generation -%}\n  <{{ m.content }}> \n  {%- endgeneration %}\n {% endfor %}";
+  const template = new ChatTemplate(source, {}, "t");
+  const conversation = { messages: [...user, { role: "assistant", content: "\u{1f40b}" }] };
+  const text = template.render(conversation);
+  t.is(text, "<hello> <\u{1f40b}> ".replaceAll("> ", ">"));
+  t.deepEqual(template.markedSpans(conversation, text), [
+    { start: 0, end: 7 },
+    { start: 7, end: 11 },
+  ]);
+  // What stands around a span is chosen so that the text does not have it.
+  const taken = { messages: [{ role: "user", content: "\uf4d0\uf4d1" }] };
+  t.deepEqual(template.markedSpans(taken, template.render(taken)), [{ start: 0, end: 4 }]);
+});
+
+test("marks whose text is changed afterwards are no marks", (t) => {
+  const source = "{% set s %}{% generation %} a {% endgeneration %}{% endset %}{{ s | trim }}";
+  const template = new ChatTemplate(source, {}, "t");
+  t.true(template.marksTurns);
+  t.is(template.markedSpans({ messages: user }, template.render({ messages: user })), undefined);
+});
