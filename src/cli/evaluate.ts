@@ -3,6 +3,7 @@ import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import { loweredLength, warningsOf } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
 import type { StorageType } from "../train/options.js";
+import { chatTemplateOption } from "./chat-template.js";
 import { confusionTable } from "./confusion-table.js";
 import { grouped, percent, plural } from "./format.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
@@ -14,6 +15,7 @@ import * as value from "./values.js";
 interface Flags extends HubFlags {
   data: string;
   dataFormat?: DataFormat | undefined;
+  chatTemplate?: string | undefined;
   model?: string | undefined;
   adapter?: string | undefined;
   batchSize: number;
@@ -36,6 +38,7 @@ export function evaluateCommand(): Command {
     .option("--adapter <folder>", "an adapter")
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
+    .addOption(chatTemplateOption())
     .addOption(dtypeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the figures as JSON")
@@ -60,6 +63,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     adapters,
     device: flags.device,
     dtype: flags.dtype,
+    chatTemplate: flags.chatTemplate,
     signal,
   });
   try {

@@ -56,6 +56,8 @@ interface Asked {
   adapters?: readonly string[] | undefined;
   device?: string | undefined;
   dtype?: StorageType | undefined;
+  /** A file with a chat template. */
+  chatTemplate?: string | undefined;
   signal: AbortSignal;
 }
 
@@ -63,12 +65,15 @@ interface Asked {
 export async function load(options: Asked): Promise<LoadedModel> {
   const { adapters = [], device = "auto", dtype, signal } = options;
   const { model: name, revision } = modelFor(options);
-  const [{ loadModel }, lora, { nameClasses, readLabels }, { openWeights }] = await Promise.all([
-    import("../models/load.js"),
-    import("../lora/index.js"),
-    import("../train/label-names.js"),
-    import("../safetensors.js"),
-  ]);
+  const [{ loadModel }, { readTemplateFile }, lora, { nameClasses, readLabels }, { openWeights }] =
+    await Promise.all([
+      import("../models/load.js"),
+      import("../models/chat-template-files.js"),
+      import("../lora/index.js"),
+      import("../train/label-names.js"),
+      import("../safetensors.js"),
+    ]);
+  const template = options.chatTemplate === undefined ? undefined : readTemplateFile(options.chatTemplate);
   const onNotice = (text: string): void => void process.stderr.write(`lowrank: ${text}\n`);
   const line = new DownloadLine();
   const asked: LoadOptions = {
@@ -88,6 +93,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
     asked.onNotice = () => {};
   }
   const model: PretrainedModel = await loadModel(name, asked).finally(() => line.end());
+  if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
   if (first !== undefined) nameClasses(model, readLabels(first));
   const names = adapters.map((_, i) => (i === 0 ? "default" : `adapter-${i + 1}`));
   for (const [i, adapter] of adapters.entries()) {

@@ -1,9 +1,11 @@
 /** The data of a language model as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
+import { encodeChats, fitChat, type EncodedChat } from "./chat.js";
+import type { TrainOn } from "./format.js";
 import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
 import type { RunningText, Read, Rows, TextData } from "./read.js";
 import { countRow } from "./report.js";
-import type { TextRow } from "./rows.js";
+import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type Packed } from "./store.js";
 
 export type { Encoder } from "./encode.js";
@@ -14,8 +16,11 @@ export interface ExampleOptions {
   maxLength: number;
   /** The first ends a row; a row that ends with any of them is left as it is. */
   eosTokenIds: readonly number[];
-  /** `"completion"` trains on the completion alone, `"all"` on the prompt too. Rows of text train on all. */
-  trainOn?: "completion" | "all" | undefined;
+  /**
+   * `"completion"` trains on the completion alone, or on the turns of the assistant, which `"assistant"` says too;
+   * `"all"` on the prompt and on all turns too. Rows of text train on all.
+   */
+  trainOn?: TrainOn | undefined;
   /** How many ids the model has; others are refused. */
   vocabSize?: number | undefined;
   signal?: AbortSignal | undefined;
@@ -74,7 +79,7 @@ function promptIds(prompt: Encoded, end: Int32Array, eosTokenIds: readonly numbe
  * encoded than its row keeps.
  */
 export async function encodeRows(
-  rows: readonly TextRow[],
+  rows: readonly Exclude<TextRow, ChatRow>[],
   encoder: Encoder,
   end: Int32Array,
   { eosTokenIds, maxLength, trainOn }: ExampleOptions,
@@ -110,15 +115,24 @@ export async function encodeRows(
 
 /** Characters of rows that are encoded at once: as many as soon end when a run is stopped. */
 const CHUNK = 1 << 16;
+/** What a message counts beside its text, which is what a template writes around it. */
+const MESSAGE = 64;
 
 /** Rows in runs of about `CHUNK` characters, each with the bytes that were read up to its end. */
 export async function* chunks<
-  R extends { text?: string | undefined; prompt?: string | undefined; completion?: string | undefined },
+  R extends {
+    text?: string | undefined;
+    prompt?: string | undefined;
+    completion?: string | undefined;
+    messages?: readonly { content?: unknown }[] | undefined;
+  },
 >(parts: AsyncIterable<Read<R[]>>): AsyncGenerator<Read<R[]>> {
   for await (const { part, read } of parts) {
     let [from, size] = [0, 0];
-    for (const [i, { text = "", prompt = "", completion = "" }] of part.entries()) {
+    for (const [i, { text = "", prompt = "", completion = "", messages = [] }] of part.entries()) {
       size += text.length + prompt.length + completion.length;
+      for (const { content } of messages)
+        size += MESSAGE + (typeof content === "string" ? content.length : 0);
       if (size < CHUNK) continue;
       yield { part: part.slice(from, i + 1), read };
       [from, size] = [i + 1, 0];
@@ -153,21 +167,46 @@ async function addRows(
   store: ExampleStore,
 ): Promise<void> {
   const { signal, maxLength, vocabSize, onProgress } = options;
+  const { trainOn } = options;
   const end = endOf(encoder);
-  const encode = async ({ part, read }: Read<TextRow[]>) => ({
-    rows: part,
-    read,
-    encoded: await encodeRows(part, encoder, end, options),
-  });
-  for await (const { rows, encoded, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
-    for (const [i, { ids, ignored, total }] of encoded.entries()) {
-      const { line } = rows[i] as TextRow;
-      checkIds(ids, `${data.file}:${line}`, vocabSize);
+  const encode = async ({ part, read }: Read<TextRow[]>) => {
+    const [plain, chats] = await Promise.all([
+      encodeRows(part.filter(isPlain), encoder, end, options),
+      encodeChats(part.filter(isChat), encoder, data.file),
+    ]);
+    return { rows: part, read, plain: plain.values(), chats: chats.values() };
+  };
+  for await (const { rows, plain, chats, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
+    for (const row of rows) {
+      const where = `${data.file}:${row.line}`;
+      const chat = isChat(row) ? (chats.next().value as EncodedChat) : undefined;
+      if (chat !== undefined && isChat(row) && trainOn !== "all") {
+        checkIds(chat.ids, where, vocabSize);
+        const fitted = fitChat(chat, row, maxLength, store.report);
+        store.addSpans(fitted?.ids ?? new Int32Array(), fitted?.spans ?? []);
+        continue;
+      }
+      const { ids, ignored, total } =
+        chat === undefined ? (plain.next().value as RowIds) : whole(chat, maxLength);
+      checkIds(ids, where, vocabSize);
       store.add(ids, ignored);
-      countRow(store.report, line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
+      countRow(store.report, row.line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
     }
     onProgress?.({ read, size: data.size, tokens: store.tokens });
   }
+}
+
+function isChat(row: TextRow): row is ChatRow {
+  return row.kind === "chat";
+}
+
+function isPlain(row: TextRow): row is Exclude<TextRow, ChatRow> {
+  return row.kind !== "chat";
+}
+
+/** A conversation that is trained on from its first token to its last. */
+function whole({ ids }: EncodedChat, maxLength: number): RowIds {
+  return { ids: ids.subarray(0, maxLength), ignored: 0, total: ids.length };
 }
 
 /** Blocks of `maxLength` tokens without overlap; the last is kept short. */

@@ -1,3 +1,7 @@
 /** Kinds of data files. */
 export const DATA_FORMATS = ["txt", "jsonl"] as const;
 export type DataFormat = (typeof DATA_FORMATS)[number];
+
+/** What of a row with a prompt or with turns is trained on. */
+export const TRAIN_ON = ["assistant", "completion", "all"] as const;
+export type TrainOn = (typeof TRAIN_ON)[number];

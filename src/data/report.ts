@@ -21,8 +21,48 @@ export interface DataReport {
     /** The line of the first row that was left out. */
     dropped?: number | undefined;
   };
+  /** What was found in conversations; undefined where the file has none. */
+  chat?: ChatReport | undefined;
   /** Places where a running text was cut although its ids may differ there from those of the whole. */
   roughCuts: number;
+}
+
+/** Conversations of a data file, counted. */
+export interface ChatReport {
+  /** Rows that spell them as ShareGPT's and as Alpaca's do. */
+  sharegpt: number;
+  alpaca: number;
+  /** Rows of which only the last turn of the assistant was found in the text, and is trained on. */
+  lastTurnOnly: number;
+  /** Rows in whose text no turn of the assistant was found, though they have one. */
+  notFound: number;
+  /** Rows without a turn of the assistant. */
+  silent: number;
+  /** Rows of which every token is trained on, though not all is the assistant's. */
+  whole: number;
+  /** Rows that end behind the last turn of the assistant that fits whole. */
+  shortened: number;
+  /** Rows of which not even the first turn fits. */
+  tooLong: number;
+  /** The first line of each kind. */
+  first: Partial<Record<Exclude<keyof ChatReport, "first">, number>>;
+}
+
+/** Counts a row of `line` as of this kind. */
+export function countChat(report: DataReport, kind: Exclude<keyof ChatReport, "first">, line: number): void {
+  report.chat ??= {
+    sharegpt: 0,
+    alpaca: 0,
+    lastTurnOnly: 0,
+    notFound: 0,
+    silent: 0,
+    whole: 0,
+    shortened: 0,
+    tooLong: 0,
+    first: {},
+  };
+  report.chat[kind]++;
+  report.chat.first[kind] ??= line;
 }
 
 export function emptyReport(file: string): DataReport {
@@ -56,7 +96,10 @@ export function loweredLength(asked: number, maxLength: number): string {
 
 /** What there is to tell of it, a sentence each. */
 export function warningsOf(report: DataReport, maxLength: number): string[] {
-  const { file, rows, cut, mostlyCut, dropped, first, roughCuts } = report;
+  const { file, rows, mostlyCut, first, roughCuts, chat } = report;
+  // Of conversations there is more to tell.
+  const cut = report.cut - (chat?.shortened ?? 0);
+  const dropped = report.dropped - (chat === undefined ? 0 : chat.silent + chat.notFound + chat.tooLong);
   const of = (n: number): string => `${n} of ${rows} rows`;
   const warnings: string[] = [];
   if (cut > 0) {
@@ -72,6 +115,7 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
       `${file}: ${of(dropped)} ${dropped === 1 ? "is" : "are"} left out (first line ${first.dropped}): nothing to train on within ${maxLength} tokens`,
     );
   }
+  if (chat !== undefined) warnings.push(...chatWarnings(report, chat, maxLength));
   if (roughCuts > 0) {
     warnings.push(
       `${file}: the text was cut at ${roughCuts} ${roughCuts === 1 ? "place" : "places"} to be tokenised, since this tokenizer is not known to allow it; ` +
@@ -79,4 +123,29 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
     );
   }
   return warnings;
+}
+
+/** What there is to tell of conversations, a sentence each. */
+function chatWarnings({ file, rows }: DataReport, chat: ChatReport, maxLength: number): string[] {
+  const told: [kind: Exclude<keyof ChatReport, "first">, what: string][] = [
+    ["sharegpt", "read as ShareGPT's conversations: from is the role, value the content"],
+    ["alpaca", "read as Alpaca's: instruction and input are the user's turn, output the assistant's"],
+    [
+      "lastTurnOnly",
+      "trained on the last turn of the assistant alone: the template writes earlier turns in another way",
+    ],
+    ["notFound", "left out: no turn of the assistant was found in the text that the template makes"],
+    ["silent", "left out: no message is the assistant's"],
+    ["whole", "trained on whole: the template's text has nothing but the assistant's turns"],
+    ["shortened", `cut behind the last turn of the assistant that fits in ${maxLength} tokens`],
+    [
+      "tooLong",
+      `left out: their first turn of the assistant ends behind ${maxLength} tokens; a larger max-length keeps them`,
+    ],
+  ];
+  return told.flatMap(([kind, what]) =>
+    chat[kind] === 0
+      ? []
+      : [`${file}: ${chat[kind]} of ${rows} rows (first line ${chat.first[kind]}) ${what}`],
+  );
 }

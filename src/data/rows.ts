@@ -1,9 +1,18 @@
+import { type ChatFormat, type Conversation, conversationOf } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 
 /** A row that a language model is trained on; `line` counts from 1. */
 export type TextRow =
   | { kind: "text"; line: number; text: string }
-  | { kind: "completion"; line: number; prompt: string; completion: string };
+  | { kind: "completion"; line: number; prompt: string; completion: string }
+  | ChatRow;
+
+/** A conversation, and how the row spells it. */
+export interface ChatRow extends Conversation {
+  kind: "chat";
+  line: number;
+  format: ChatFormat;
+}
 
 /** A row that a classifier is trained on: a text and the name or the number of its class. */
 export interface LabelRow {
@@ -15,7 +24,8 @@ export interface LabelRow {
 
 export type Row = TextRow | LabelRow;
 
-const EXPECTED = 'expected {"text": …}, {"text": …, "label": …} or {"prompt": …, "completion": …}';
+const EXPECTED =
+  'expected {"text": …}, {"text": …, "label": …}, {"prompt": …, "completion": …} or {"messages": […]}';
 
 /** An error of a row, by file and line. */
 export function rowError(file: string, line: number, what: string): LowrankError {
@@ -50,14 +60,22 @@ export function rowOf(value: unknown, file: string, line: number): Row {
     throw rowError(file, line, `the row is ${kindOf(value)}; ${EXPECTED}`);
   }
   const fields = value as Record<string, unknown>;
-  if ("messages" in fields) throw rowError(file, line, `rows of "messages" are not supported; ${EXPECTED}`);
   const asked = "prompt" in fields || "completion" in fields;
+  if ("messages" in fields && (asked || "text" in fields)) {
+    throw rowError(file, line, `the row has "messages" beside "text", "prompt" or "completion"; ${EXPECTED}`);
+  }
   if (asked && "text" in fields) {
     throw rowError(file, line, `the row has "text" beside "prompt" or "completion"; ${EXPECTED}`);
   }
   if (asked) {
     const prompt = stringField(fields, "prompt", file, line);
     return { kind: "completion", line, prompt, completion: stringField(fields, "completion", file, line) };
+  }
+  if (!("text" in fields)) {
+    const chat = conversationOf(fields, (what) => {
+      throw rowError(file, line, what);
+    });
+    if (chat !== undefined) return { kind: "chat", line, ...chat };
   }
   const text = stringField(fields, "text", file, line);
   if ("label" in fields) return { kind: "label", line, text, label: labelOf(fields["label"], file, line) };

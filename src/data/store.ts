@@ -1,4 +1,5 @@
 /** Examples, packed: the ids of all rows one after the other, and a few numbers for each row. */
+import type { TokenSpan } from "../chat/tokens.js";
 import { type DataReport, emptyReport } from "./report.js";
 
 /** A label that is not trained on. */
@@ -136,15 +137,20 @@ const SEGMENT = 1 << 20;
 
 /**
  * All examples of a data file. A row takes its ids, of two bytes each where the vocabulary allows it and else four, and
- * 16 bytes.
+ * 16 bytes; one of a conversation 8 more for each turn that is trained on.
  */
 export class ExampleStore extends Packed {
   readonly #segments: (Uint16Array | Int32Array)[] = [];
   readonly #narrow: boolean;
   /** Where each row's ids end, counted from the first row's first. */
   readonly #ends = new Column(Float64Array);
-  /** Of a language model how many ids, from the first, are not trained on; of a classifier the class. */
+  /**
+   * Of a language model how many ids, from the first, are not trained on, or, below 0, where its spans are; of a
+   * classifier the class.
+   */
   readonly #marks = new Column(Int32Array);
+  /** Of rows of which several spans are trained on: how many, and where each begins and ends. */
+  readonly #spans = new Column(Int32Array);
   readonly #hashes = new Column(Uint32Array);
 
   /** What became of the file's rows. */
@@ -167,6 +173,17 @@ export class ExampleStore extends Packed {
   /** Ids in all. */
   get tokens(): number {
     return this.#end(this.length - 1);
+  }
+
+  /** Appends a row of which these spans are trained on. */
+  addSpans(ids: Int32Array, spans: readonly TokenSpan[]): void {
+    const place = this.#spans.length;
+    this.#spans.push(spans.length);
+    for (const { start, end } of spans) {
+      this.#spans.push(start);
+      this.#spans.push(end);
+    }
+    this.add(ids, -1 - place);
   }
 
   /** Appends a row: its ids, and how many of them are not trained on, or its class. */
@@ -202,6 +219,10 @@ export class ExampleStore extends Packed {
 
   override trainedAt(row: number): number {
     if (this.kind === "classes") return 1;
+    if (this.#marks.at(row) < 0) {
+      const counts = this.#spansAt(this.#marks.at(row)).map(({ start, end }) => end - Math.max(start, 1));
+      return counts.reduce((sum, count) => sum + Math.max(count, 0), 0);
+    }
     const length = this.#end(row) - this.#end(row - 1);
     return length - Math.max(Math.min(this.#marks.at(row), length), Math.min(1, length));
   }
@@ -220,6 +241,17 @@ export class ExampleStore extends Packed {
 
   #labels(ids: Int32Array, mark: number): Int32Array {
     if (this.kind === "classes") return Int32Array.of(mark);
-    return ids.slice().fill(IGNORED, 0, mark);
+    if (mark >= 0) return ids.slice().fill(IGNORED, 0, mark);
+    const labels = new Int32Array(ids.length).fill(IGNORED);
+    for (const { start, end } of this.#spansAt(mark)) labels.set(ids.subarray(start, end), start);
+    return labels;
+  }
+
+  #spansAt(mark: number): TokenSpan[] {
+    const place = -1 - mark;
+    return Array.from({ length: this.#spans.at(place) }, (_, i) => ({
+      start: this.#spans.at(place + 1 + 2 * i),
+      end: this.#spans.at(place + 2 + 2 * i),
+    }));
   }
 }

@@ -1,6 +1,7 @@
 /** The work of a fine-tuning run, from options to an adapter on disk. */
 import { findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
+import { readTemplateFile } from "../models/chat-template-files.js";
 import { loadLocated, type LoadOptions } from "../models/load.js";
 import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -108,6 +109,9 @@ async function train(
     let run: AdapterRun;
     try {
       const loading = { ...settings, signal: early };
+      // What is wrong with it is told before anything is read.
+      const template =
+        settings.chatTemplate === undefined ? undefined : readTemplateFile(settings.chatTemplate);
       files = await readFiles(loading, context);
       const data = files;
       throwIfAborted(early);
@@ -119,6 +123,7 @@ async function train(
       if (labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);
       model ??= await load(located as Located, loading, labels, context);
+      if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
       profile?.start(model.device);
       const prepared = await prepare(model, data, labels, loading, context);
       // Each of these takes some milliseconds, and together they would hold up the event loop.

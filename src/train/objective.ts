@@ -3,6 +3,7 @@ import { tensor } from "../create.js";
 import { attentionMask, type Batch } from "../data/batches.js";
 import type { Encoder } from "../data/encode.js";
 import { examplesOf, type OnProgress } from "../data/examples.js";
+import type { TrainOn } from "../data/format.js";
 import { labelledExamples } from "../data/labels.js";
 import { type Data, textData } from "../data/read.js";
 import { rowError } from "../data/rows.js";
@@ -25,8 +26,8 @@ export interface Tokenisation {
 
 /** How a model is trained. */
 export interface TrainingOptions {
-  /** Whether prompts are trained on too. */
-  trainOn?: "completion" | "all" | undefined;
+  /** Whether prompts, and turns of others than the assistant, are trained on too. */
+  trainOn?: TrainOn | undefined;
   /** Share of each label that is spread over all; 0 unless given. Evaluations know nothing of it. */
   labelSmoothing?: number | undefined;
 }

@@ -1,4 +1,4 @@
-import type { DataFormat } from "../data/format.js";
+import type { DataFormat, TrainOn } from "../data/format.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
@@ -37,6 +37,8 @@ export interface FinetuneOptions {
   evalSplit?: number | undefined;
   /** What `data` and `evalData` hold, where their names don't say it. */
   dataFormat?: DataFormat | undefined;
+  /** A file with the chat template that messages are rendered by; the model's own unless given. */
+  chatTemplate?: string | undefined;
   /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */
   output?: string | undefined;
   /**
@@ -80,8 +82,11 @@ export interface FinetuneOptions {
   maxLength?: number | undefined;
   /** Keep only what enters each block and compute the rest again in backward: less memory, more time. False. */
   gradientCheckpointing?: boolean | undefined;
-  /** Which tokens of a row with a prompt are trained on; `completion`. */
-  trainOn?: "completion" | "all" | undefined;
+  /**
+   * Which tokens are trained on of a row with a prompt or with messages; `completion`, which is the assistant's turns of
+   * messages, and the same as `assistant`.
+   */
+  trainOn?: TrainOn | undefined;
   /** How much of each label is spread over all, at least 0 and below 1; 0. Held-out losses leave it out. */
   labelSmoothing?: number | undefined;
   /** The norm that gradients are cut to; 1. 0 doesn't clip. */

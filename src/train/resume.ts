@@ -133,7 +133,7 @@ function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptio
     const there = resolve(cwd, path);
     return existsSync(there) ? there : path;
   };
-  const paths = ["model", "data", "evalData"].filter((key) => options[key] !== undefined);
+  const paths = ["model", "data", "evalData", "chatTemplate"].filter((key) => options[key] !== undefined);
   return {
     ...options,
     ...Object.fromEntries(paths.map((key) => [key, moved(options[key])])),

@@ -9,7 +9,7 @@ import {
   shown,
   text,
 } from "../argument.js";
-import { DATA_FORMATS, type DataFormat } from "../data/format.js";
+import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
@@ -33,6 +33,7 @@ export interface Settings {
   evalSplit: number | undefined;
   /** Undefined where the files' names say it. */
   dataFormat: DataFormat | undefined;
+  chatTemplate: string | undefined;
   output: string;
   overwrite: boolean;
   lora: InjectOptions & { r: number; loraAlpha: number };
@@ -50,7 +51,7 @@ export interface Settings {
   /** Whether whoever started the run said so. */
   maxLengthGiven: boolean;
   gradientCheckpointing: boolean;
-  trainOn: "completion" | "all";
+  trainOn: TrainOn;
   labelSmoothing: number;
   /** Undefined where gradients are not clipped. */
   clipNorm: number | undefined;
@@ -75,6 +76,7 @@ const KNOWN = [
   "evalData",
   "evalSplit",
   "dataFormat",
+  "chatTemplate",
   "output",
   "overwrite",
   "lora",
@@ -150,6 +152,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     evalSplit,
     dataFormat:
       options.dataFormat === undefined ? undefined : oneOf("dataFormat", options.dataFormat, DATA_FORMATS),
+    chatTemplate: path("chatTemplate", options.chatTemplate),
     output: options.output ?? DEFAULT_OUTPUT,
     overwrite: options.overwrite ?? false,
     lora: { targetModules: "all-linear", ...lora, r, loraAlpha, loraDropout },
@@ -172,7 +175,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     maxLength: count("maxLength", options.maxLength ?? 512, 2),
     maxLengthGiven: options.maxLength !== undefined,
     gradientCheckpointing: options.gradientCheckpointing ?? false,
-    trainOn: oneOf("trainOn", options.trainOn ?? "completion", ["completion", "all"] as const),
+    trainOn: oneOf("trainOn", options.trainOn ?? "completion", TRAIN_ON),
     labelSmoothing,
     clipNorm: clipNorm === 0 ? undefined : clipNorm,
     seed: count("seed", options.seed ?? 0, 0),
@@ -213,6 +216,8 @@ export function checkKinds(given: FinetuneOptions): void {
     !(isModule(model) && model instanceof PretrainedModel)
   )
     refuseKind("finetune", "model", "a folder, a name at a hub or a loaded model", model);
+  if (options.chatTemplate !== undefined && model !== undefined && typeof model !== "string")
+    refuse("chatTemplate goes with a model's folder; of a loaded model set model.tokenizer.chatTemplate");
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
   for (const name of ["overwrite", "gradientCheckpointing", "offline"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);

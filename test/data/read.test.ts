@@ -53,7 +53,37 @@ test("a bad row is named by file and line", async (t) => {
     ['{"completion":"a"}', /^f:1: the field "prompt" is missing/],
     ['{"text":3}', /^f:1: "text" must be a string and is a number/],
     ['{"text":"a","prompt":"b","completion":"c"}', /^f:1: the row has "text" beside/],
-    ['{"messages":[]}', /^f:1: rows of "messages" are not supported/],
+    ['{"messages":[]}', /^f:1: "messages" is empty; a conversation has at least one message/],
+    ['{"messages":{}}', /^f:1: "messages" must be an array of messages and is an object/],
+    ['{"messages":[1]}', /^f:1: "messages"\[0\] must be an object and is a number/],
+    ['{"messages":[{"content":"a"}]}', /^f:1: "messages"\[0\]\.role must be a string and is missing/],
+    [
+      '{"text":"a"}\n{"messages":[{"role":"user","content":"a"},{"role":"bot","content":"b"}]}',
+      /^f:2: "messages"\[1\]\.role is "bot"; roles are system, developer, user, assistant, tool/,
+    ],
+    ['{"messages":[{"role":"user"}]}', /^f:1: "messages"\[0\]\.content must be a string or .* is missing/],
+    ['{"messages":[{"role":"user","content":3}]}', /^f:1: "messages"\[0\]\.content must .* is a number/],
+    [
+      '{"messages":[{"role":"assistant","tool_calls":{}}]}',
+      /^f:1: "messages"\[0\]\.tool_calls must be an array/,
+    ],
+    [
+      '{"messages":[{"role":"user","content":"a\\ud83d"}]}',
+      /^f:1: "messages"\[0\] has half of a surrogate pair, \\ud83d/,
+    ],
+    ['{"messages":[{"role":"user","content":"a"}],"tools":"[}"}', /^f:1: "tools" is a text, and not JSON/],
+    ['{"messages":[{"role":"user","content":"a"}],"tools":[1]}', /^f:1: "tools" must be an array of objects/],
+    ['{"messages":[],"prompt":"a","completion":"b"}', /^f:1: the row has "messages" beside/],
+    [
+      '{"conversations":[{"from":"alien","value":"a"}]}',
+      /^f:1: "conversations"\[0\]\.from is "alien"; speakers are human/,
+    ],
+    [
+      '{"conversations":[{"from":"human"}]}',
+      /^f:1: "conversations"\[0\]\.value must be a string and is missing/,
+    ],
+    ['{"instruction":"a"}', /^f:1: the field "output" is missing beside "instruction"/],
+    ['{"instruction":"a","output":1}', /^f:1: "output" must be a string and is a number/],
     ['{"text":"a","label":1.5}', /^f:1: "label" must be a string or a whole number and is 1\.5/],
     ['{"text":"a","label":null}', /^f:1: "label" must be a string or a whole number and is null/],
     ['{"text":"a","label":true}', /^f:1: "label" must be .* is a boolean/],
@@ -79,6 +109,53 @@ test("a bad row is named by file and line", async (t) => {
     t.regex(error.message, message);
     t.notRegex(error.message, /\n/);
   }
+});
+
+test("messages, and what is spelt as ShareGPT and Alpaca spell it", async (t) => {
+  const turns = (...pairs: [string, string][]) => pairs.map(([role, content]) => ({ role, content }));
+  const tools = [{ name: "t" }];
+  const rows: [row: object, read: object][] = [
+    [
+      { messages: [{ role: "user", content: "a", name: null }], tools },
+      { format: "messages", messages: turns(["user", "a"]), tools },
+    ],
+    [
+      { messages: turns(["user", "a"]), tools: JSON.stringify(tools) },
+      { format: "messages", messages: turns(["user", "a"]), tools },
+    ],
+    [
+      { messages: [{ role: "assistant", content: null, tool_calls: [{}] }], tools: null },
+      { format: "messages", messages: [{ role: "assistant", tool_calls: [{}] }], tools: undefined },
+    ],
+    [
+      {
+        system: "s",
+        conversations: [
+          { from: "human", value: "a" },
+          { from: "gpt", value: "b" },
+        ],
+      },
+      {
+        format: "sharegpt",
+        messages: turns(["system", "s"], ["user", "a"], ["assistant", "b"]),
+        tools: undefined,
+      },
+    ],
+    [
+      { conversations: turns(["user", "a"], ["assistant", "b"]) },
+      { format: "messages", messages: turns(["user", "a"], ["assistant", "b"]), tools: undefined },
+    ],
+    [
+      { instruction: "a", input: "", output: "b" },
+      { format: "alpaca", messages: turns(["user", "a"], ["assistant", "b"]) },
+    ],
+    [
+      { instruction: "a", input: "x", output: "b" },
+      { format: "alpaca", messages: turns(["user", "a\n\nx"], ["assistant", "b"]) },
+    ],
+  ];
+  for (const [row, read] of rows)
+    t.deepEqual(await rowsIn("a.jsonl", JSON.stringify(row)), [{ kind: "chat", line: 1, ...read } as never]);
 });
 
 test("both halves of a pair are a character", async (t) => {

@@ -1,10 +1,11 @@
 /** The options of `finetune`, and what they mean to the library. */
 import { type Command, Option } from "commander";
-import { DATA_FORMATS, type DataFormat } from "../../data/format.js";
+import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../../data/format.js";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import type { MatmulPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
+import { chatTemplateOption } from "../chat-template.js";
 import { UsageError } from "../failure.js";
 import { hubOptions, MODEL } from "../hub.js";
 import { STORAGE_TYPES } from "../storage.js";
@@ -19,6 +20,7 @@ export interface Flags {
   evalData?: string | undefined;
   evalSplit?: number | undefined;
   dataFormat?: DataFormat | undefined;
+  chatTemplate?: string | undefined;
   output: string;
   rank: number;
   alpha?: number | undefined;
@@ -40,7 +42,7 @@ export interface Flags {
   batchSize: number;
   gradAccum: number;
   maxLength?: number | undefined;
-  trainOn: "completion" | "all";
+  trainOn: TrainOn;
   labelSmoothing: number;
   gradCheckpointing?: boolean | undefined;
   evalEvery?: number | undefined;
@@ -70,6 +72,7 @@ export function declareFlags(command: Command): Command {
       value.share,
     )
     .addOption(choice("--data-format <format>", "of data whose name doesn't say it", DATA_FORMATS))
+    .addOption(chatTemplateOption())
     .option("--output <folder>", "where the adapter goes", "./lowrank-out")
     .option("--rank <n>", "rank of the adapter", value.count, 16)
     .option("--alpha <n>", "scale: alpha / rank; twice the rank unless given", value.positive)
@@ -99,7 +102,7 @@ export function declareFlags(command: Command): Command {
     .option("--grad-accum <n>", "batches to an optimizer step", value.count, 8)
     .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
     .addOption(
-      choice("--train-on <what>", "of rows of prompt and completion", ["completion", "all"]).default(
+      choice("--train-on <what>", "of rows of prompt and completion, or of messages", TRAIN_ON).default(
         "completion",
       ),
     )
@@ -168,6 +171,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   evalData: ["evalData"],
   evalSplit: ["evalSplit"],
   dataFormat: ["dataFormat"],
+  chatTemplate: ["chatTemplate"],
   output: ["output"],
   rank: ["lora", "r"],
   alpha: ["lora", "loraAlpha"],

@@ -1,0 +1,114 @@
+/** Conversations as examples: rendered by the model's template, trained on where the assistant speaks. */
+import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
+import { type Rendered, renderTurns, type Turn } from "../chat/turns.js";
+import { LowrankError } from "../errors.js";
+import type { Encoder } from "./encode.js";
+import { type ChatRow, rowError } from "./rows.js";
+import { countChat, type DataReport } from "./report.js";
+
+/** A conversation's ids, and the tokens of the assistant's turns. */
+export interface EncodedChat {
+  text: string;
+  ids: Int32Array;
+  spans: TokenSpan[];
+  /** Turns of the assistant that were not found in the text. */
+  lost: number;
+}
+
+/**
+ * Renders and encodes conversations. The text is the template's: no special token is added.
+ *
+ * Errors: `ERR_CHAT_TEMPLATE` where there is no template, and with file and line for one that refuses a conversation,
+ * fails or does not come to an end; `ERR_DATA_ROW` where a text's tokens cannot be told apart by its characters.
+ */
+export async function encodeChats(
+  rows: readonly ChatRow[],
+  encoder: Encoder,
+  file: string,
+): Promise<EncodedChat[]> {
+  if (rows.length === 0) return [];
+  const { chat } = encoder;
+  if (chat === undefined)
+    throw new LowrankError("ERR_CHAT_TEMPLATE", `${file}: messages need a tokenizer with a chat template`);
+  const rendered = rows.map((row): Rendered => {
+    const template = chat.chatTemplateFor(row.tools !== undefined);
+    try {
+      return renderTurns(template, row);
+    } catch (cause) {
+      if (!(cause instanceof LowrankError)) throw cause;
+      throw new LowrankError(cause.code, `${file}:${row.line}: ${cause.message}`, { cause });
+    }
+  });
+  const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));
+  return rendered.map(({ text, turns, lost }, i) => {
+    const { ids, offsets } = encoded[i] as { ids: Int32Array; offsets: Offsets | undefined };
+    const spans = offsets === undefined ? prefixSpans(encoder, text, turns, ids) : tokenSpans(turns, offsets);
+    if (spans === undefined) {
+      const what =
+        "the text that the template makes cannot be told from its tokens where the assistant speaks";
+      throw rowError(
+        file,
+        (rows[i] as ChatRow).line,
+        `${what}; are there characters that the tokenizer lacks?`,
+      );
+    }
+    return { text, ids, spans, lost };
+  });
+}
+
+/** The tokens of turns whose places are tokens' ends: what comes before each, encoded alone, is what the text begins with. */
+function prefixSpans(
+  encoder: Encoder,
+  text: string,
+  turns: readonly Turn[],
+  ids: Int32Array,
+): TokenSpan[] | undefined {
+  const countTo = (at: number): number | undefined => {
+    if (at === text.length) return ids.length;
+    const before = encoder.encode(text.slice(0, at), { addSpecialTokens: false });
+    return before.every((id, i) => ids[i] === id) ? before.length : undefined;
+  };
+  const spans: TokenSpan[] = [];
+  for (const turn of turns) {
+    const [start, end] = [countTo(turn.start), turn.rough ? undefined : countTo(turn.end)];
+    if (start === undefined || end === undefined) return undefined;
+    if (end > start) spans.push({ start, end });
+  }
+  return spans;
+}
+
+/** What of a conversation is trained on. */
+export interface FittedChat {
+  ids: Int32Array;
+  spans: TokenSpan[];
+}
+
+/**
+ * A conversation within `maxLength` tokens, counted: a longer one ends behind the last turn of the assistant that fits
+ * whole. Undefined where nothing is left to train on.
+ */
+export function fitChat(
+  { ids, spans, lost }: EncodedChat,
+  { line, messages, format }: ChatRow,
+  maxLength: number,
+  report: DataReport,
+): FittedChat | undefined {
+  report.rows++;
+  if (format !== "messages") countChat(report, format, line);
+  const spoken = messages.some(({ role }) => role === "assistant");
+  const kept = spans.filter(({ end }) => end <= maxLength);
+  const last = kept.at(-1);
+  // The first token of a row is predicted by none.
+  if (last === undefined || last.end <= 1) {
+    report.dropped++;
+    countChat(report, !spoken ? "silent" : spans.length === 0 ? "notFound" : "tooLong", line);
+    return undefined;
+  }
+  if (lost > 0) countChat(report, "lastTurnOnly", line);
+  if (kept.reduce((sum, { start, end }) => sum + end - start, 0) === ids.length)
+    countChat(report, "whole", line);
+  if (ids.length <= maxLength) return { ids, spans };
+  report.cut++;
+  countChat(report, "shortened", line);
+  return { ids: ids.slice(0, last.end), spans: kept };
+}
