@@ -1,51 +1,39 @@
 import { Command } from "commander";
+import type { Message } from "../models/generate.js";
 import type { StorageType } from "../train/options.js";
+import { chatTemplateOption } from "./chat-template.js";
+import { UsageError } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
+import { readMessages } from "./messages.js";
 import { loadLanguageModel } from "./models.js";
+import { declareSampling, generateOptions, type SamplingFlags } from "./sampling.js";
 import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
-interface Flags extends HubFlags {
-  prompt: string;
+interface Flags extends HubFlags, SamplingFlags {
+  prompt?: string | undefined;
+  messages?: string | undefined;
+  chatTemplate?: string | undefined;
   model?: string | undefined;
   adapter?: string[] | undefined;
-  maxTokens: number;
-  temperature: number;
-  topP?: number | undefined;
-  topK?: number | undefined;
-  minP?: number | undefined;
-  repetitionPenalty: number;
-  stop?: string[] | undefined;
-  seed: number;
   dtype?: StorageType | undefined;
   device: string;
   json?: boolean | undefined;
 }
 
 export function generateCommand(): Command {
-  const command = new Command("generate").description("continue a text");
-  return hubOptions(command)
-    .requiredOption("--prompt <text>", "the text to go on with")
+  const command = new Command("generate").description("continue a text, or answer a conversation");
+  hubOptions(command)
+    .option("--prompt <text>", "the text to go on with")
+    .option(
+      "--messages <file>",
+      "the conversation to answer, by the model's chat template: a file with a JSON array of messages, or that array itself",
+    )
+    .addOption(chatTemplateOption())
     .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
-    .option("--adapter <folder>", "an adapter; several add up", value.collect)
-    .option("--max-tokens <n>", "tokens to write", value.count, 256)
-    .option("--temperature <t>", "0 takes the likeliest token each time", value.notNegative, 0)
-    .option("--top-p <p>", "choose among the likeliest, up to this probability", value.probability)
-    .option("--top-k <n>", "choose among the n likeliest", value.count)
-    .option(
-      "--min-p <p>",
-      "choose among those of at least this share of the likeliest's probability",
-      value.fraction,
-    )
-    .option(
-      "--repetition-penalty <r>",
-      "above 1, what was written is less likely to come again",
-      value.positive,
-      1,
-    )
-    .option("--stop <text>", "end in front of this text; may be given several times", value.collect)
-    .option("--seed <n>", "of the choice", value.countFromZero, 0)
+    .option("--adapter <folder>", "an adapter; several add up", value.collect);
+  return declareSampling(command)
     .addOption(dtypeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
@@ -56,7 +44,17 @@ export function generateCommand(): Command {
     );
 }
 
+/** What is to be gone on with. */
+function promptOf({ prompt, messages }: Flags): string | Message[] {
+  if (prompt !== undefined && messages !== undefined)
+    throw new UsageError("give one of --prompt and --messages, not both");
+  if (prompt !== undefined) return prompt;
+  if (messages !== undefined) return readMessages(messages);
+  throw new UsageError("generate needs --prompt TEXT or --messages FILE");
+}
+
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
+  const prompt = promptOf(flags);
   const { model } = await loadLanguageModel({
     model: flags.model,
     revision: flags.revision,
@@ -64,23 +62,13 @@ async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
     adapters: flags.adapter,
     device: flags.device,
     dtype: flags.dtype,
+    chatTemplate: flags.chatTemplate,
     signal,
   });
   try {
     let text = "";
     const tokens: number[] = [];
-    const pieces = model.generate(flags.prompt, {
-      maxNewTokens: flags.maxTokens,
-      temperature: flags.temperature,
-      topK: flags.topK,
-      topP: flags.topP,
-      minP: flags.minP,
-      repetitionPenalty: flags.repetitionPenalty,
-      seed: flags.seed,
-      stop: flags.stop,
-      signal,
-    });
-    for await (const piece of pieces) {
+    for await (const piece of model.generate(prompt, generateOptions(flags, signal))) {
       text += piece.text;
       tokens.push(piece.token);
       if (!flags.json) process.stdout.write(piece.text);

@@ -1,5 +1,6 @@
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { chatCommand } from "./chat.js";
 import { devicesCommand } from "./devices.js";
 import { evaluateCommand } from "./evaluate.js";
 import { exportCommand } from "./export.js";
@@ -37,6 +38,7 @@ function program(): Command {
   const commands = [
     finetuneCommand(),
     generateCommand(),
+    chatCommand(),
     evaluateCommand(),
     mergeCommand(),
     exportCommand(),

@@ -13,7 +13,7 @@ function yaml(text: string): string {
 }
 
 const wrong: [string[], RegExp][] = [
-  [[], /which command\? one of finetune, generate, evaluate, merge, export, devices/],
+  [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, devices/],
   [["tune"], /unknown command "tune"/],
   [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
   [["finetune", "--rank"], /argument missing/],
@@ -49,7 +49,10 @@ const wrong: [string[], RegExp][] = [
   [["evaluate", "--data", "d.txt", "--dtype", "half"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["generate", "--prompt", "a", "--min-p", "1.1"], /--min-p <p>.*from 0 to 1, and is 1\.1/],
   [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, and is 0/],
-  [["generate"], /required option '--prompt <text>' not specified/],
+  [["generate"], /generate needs --prompt TEXT or --messages FILE/],
+  [["generate", "--prompt", "a", "--messages", "[]"], /give one of --prompt and --messages, not both/],
+  [["chat", "--temperature", "-1"], /--temperature <t>.*0 or above/],
+  [["finetune", "--train-on", "user"], /Allowed choices are assistant, completion, all/],
   [["evaluate"], /required option '--data <file>'/],
   [["merge", "--adapter", "a"], /required option '--output <folder>'/],
   [["export", "--adapter", "a", "--format", "kohya"], /required option '--output <path>'/],
