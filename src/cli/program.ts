@@ -7,6 +7,7 @@ import { exportCommand } from "./export.js";
 import { failure, UsageError } from "./failure.js";
 import { finetuneCommand } from "./finetune/command.js";
 import { generateCommand } from "./generate.js";
+import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
 import { inPackage } from "../place.js";
 
@@ -42,6 +43,7 @@ function program(): Command {
     evaluateCommand(),
     mergeCommand(),
     exportCommand(),
+    inspectCommand(),
     devicesCommand(),
   ];
   for (const command of commands) root.addCommand(throwing(command));

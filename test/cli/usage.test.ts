@@ -13,7 +13,7 @@ function yaml(text: string): string {
 }
 
 const wrong: [string[], RegExp][] = [
-  [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, devices/],
+  [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, devices/],
   [["tune"], /unknown command "tune"/],
   [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
   [["finetune", "--rank"], /argument missing/],
@@ -51,6 +51,8 @@ const wrong: [string[], RegExp][] = [
   [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, and is 0/],
   [["generate"], /generate needs --prompt TEXT or --messages FILE/],
   [["generate", "--prompt", "a", "--messages", "[]"], /give one of --prompt and --messages, not both/],
+  [["inspect"], /missing required argument 'file'/],
+  [["inspect", "d.jsonl", "--rows", "-1"], /--rows <n>.*integer from 0 on/],
   [["chat", "--temperature", "-1"], /--temperature <t>.*0 or above/],
   [["finetune", "--train-on", "user"], /Allowed choices are assistant, completion, all/],
   [["evaluate"], /required option '--data <file>'/],

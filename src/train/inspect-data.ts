@@ -1,0 +1,128 @@
+/** What a run would train on: a data file's rows as a model's tokens. */
+import type { Data } from "../data/read.js";
+import { warningsOf } from "../data/report.js";
+import type { Example } from "../data/store.js";
+import { LowrankError } from "../errors.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import type { TrainingOptions } from "./objective.js";
+import { objectiveOf } from "./prepare.js";
+
+/** Text of tokens that are all trained on, or none of them. */
+export interface InspectedPart {
+  text: string;
+  trained: boolean;
+}
+
+/** Rows of as many tokens. */
+export interface LengthBin {
+  /** The fewest and the most tokens. */
+  from: number;
+  to: number;
+  rows: number;
+}
+
+/** A data file, as a run would train a model on it. */
+export interface InspectedData {
+  kind: "data";
+  file: string;
+  /** Rows of the file, or blocks of a running text. */
+  rows: number;
+  /** Rows that are trained on. */
+  kept: number;
+  /** Rows that are cut, and rows that are left out. */
+  cut: number;
+  dropped: number;
+  /** Tokens of the rows that are trained on, and those of them that are predicted in training. */
+  tokens: number;
+  trainedTokens: number;
+  maxLength: number;
+  /** How long those rows are. */
+  lengths: LengthBin[];
+  /** Why rows are cut or left out, and how they were read: a sentence each. */
+  notices: string[];
+  /** The first rows that are trained on. */
+  first: InspectedPart[][];
+}
+
+/** What `inspectData` takes besides. */
+export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn"> {
+  /** Tokens that a row may have. */
+  maxLength: number;
+  /** How many rows are shown. */
+  shown: number;
+  signal?: AbortSignal | undefined;
+}
+
+/**
+ * Tokenises data as a run would.
+ *
+ * Errors: those of `objectiveOf`, and of the data's rows; `ERR_FILE_NOT_FOUND` for a model without a tokenizer.
+ */
+export async function inspectData(
+  data: Data,
+  model: PretrainedModel,
+  { maxLength: asked, shown, trainOn, signal }: InspectDataOptions,
+): Promise<InspectedData> {
+  const { tokenizer } = model;
+  if (tokenizer === undefined)
+    throw new LowrankError(
+      "ERR_FILE_NOT_FOUND",
+      `${model.folder ?? "the model"}: there is no tokenizer.json`,
+    );
+  const objective = objectiveOf(model, { maxLength: asked, trainOn });
+  const { maxLength } = objective.tokenisation;
+  const store = await objective.examples(data, signal);
+  const lengths: number[] = [];
+  const first: InspectedPart[][] = [];
+  let trainedTokens = 0;
+  for (let row = 0; row < store.length; row++) {
+    if (store.trainedAt(row) === 0) continue;
+    const one = store.at(row) as Example;
+    lengths.push(one.ids.length);
+    trainedTokens += one.trained;
+    const decode = (ids: Int32Array): string => tokenizer.decode(ids, { skipSpecialTokens: false });
+    if (first.length < shown) first.push(partsOf(one, decode));
+  }
+  const { file, rows, cut, dropped } = store.report;
+  return {
+    kind: "data",
+    file,
+    rows,
+    kept: lengths.length,
+    cut,
+    dropped,
+    tokens: lengths.reduce((sum, length) => sum + length, 0),
+    trainedTokens,
+    maxLength,
+    lengths: binned(lengths),
+    notices: warningsOf(store.report, maxLength),
+    first,
+  };
+}
+
+/** The row's text, parted where trained tokens begin or end. A classifier's row has none. */
+function partsOf({ ids, labels }: Example, decode: (ids: Int32Array) => string): InspectedPart[] {
+  const parts: InspectedPart[] = [];
+  const trainedAt = (i: number): boolean => i > 0 && labels.length === ids.length && labels[i] === ids[i];
+  for (let from = 0; from < ids.length;) {
+    const trained = trainedAt(from);
+    let to = from + 1;
+    while (to < ids.length && trainedAt(to) === trained) to++;
+    parts.push({ text: decode(ids.subarray(from, to)), trained });
+    from = to;
+  }
+  return parts;
+}
+
+/** Counts lengths between powers of two. */
+function binned(lengths: readonly number[]): LengthBin[] {
+  const bins: LengthBin[] = [];
+  const longest = lengths.reduce((most, length) => Math.max(most, length), 0);
+  for (let from = 1; from <= longest; from *= 2) bins.push({ from, to: 2 * from - 1, rows: 0 });
+  for (const length of lengths) {
+    const bin = bins[Math.floor(Math.log2(length))];
+    if (bin !== undefined) bin.rows++;
+  }
+  while (bins[0]?.rows === 0) bins.shift();
+  return bins;
+}

@@ -1,0 +1,187 @@
+/** Where tokens lie in a text, and which are a turn's. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+
+import { type Offsets, offsetsOf, tokenSpans } from "../../src/chat/tokens.js";
+import { encodeChats, fitChat } from "../../src/data/chat.js";
+import { emptyReport, warningsOf } from "../../src/data/report.js";
+import type { ChatRow } from "../../src/data/rows.js";
+import { ExampleStore, fingerprint } from "../../src/data/store.js";
+import { LowrankError } from "../../src/errors.js";
+import { Tokenizer } from "../../src/models/tokenizer.js";
+import { temporary, tinyModel } from "../hashed.js";
+import { chatMl, tokenizerOf } from "./fixtures.js";
+
+/** A stream that decodes ids to these pieces; "…" is a part of the letter that comes next. */
+function streamOf(pieces: readonly string[]) {
+  let held = false;
+  return {
+    push(id: number): string {
+      const piece = pieces[id] as string;
+      held = piece === "…";
+      return held ? "" : piece;
+    },
+    held: () => held,
+    rest: () => "",
+  };
+}
+
+function placed(text: string, ...pieces: string[]): string[] | undefined {
+  const offsets = offsetsOf(text, Int32Array.from(pieces.keys()), streamOf(pieces));
+  return offsets && Array.from(offsets.starts, (start, i) => text.slice(start, offsets.ends[i]));
+}
+
+test("tokens lie where their text does", (t) => {
+  t.deepEqual(placed("<s>ab c", "<s>", "ab", " c"), ["<s>", "ab", " c"]);
+  t.deepEqual(placed("", ...[]), []);
+});
+
+test("each token of a letter has the whole letter", (t) => {
+  t.deepEqual(placed("a🐋b", "a", "…", "…", "🐋", "b"), ["a", "🐋", "🐋", "🐋", "b"]);
+  t.deepEqual(placed("éab", "…", "éab"), ["é", "éab"]);
+});
+
+test("a space that the tokenizer puts in front, and whitespace that it drops", (t) => {
+  t.deepEqual(placed("<s>ab", "<s>", " ab"), ["<s>", "ab"]);
+  t.deepEqual(placed("<|end|>\n\n<|user|>\n a", "<|end|>", "<|user|>", " a"), ["<|end|>", "<|user|>", " a"]);
+  t.deepEqual(placed("ab \n", "ab"), ["ab"]);
+});
+
+test("another text has no places", (t) => {
+  t.is(placed("ab", "a", "c"), undefined);
+  t.is(placed("abc", "a", "b"), undefined);
+  t.is(placed("a", "a", "b"), undefined);
+});
+
+/** Offsets of tokens of these lengths. */
+function offsets(...lengths: number[]): Offsets {
+  const ends = lengths.map((_, i) => lengths.slice(0, i + 1).reduce((sum, n) => sum + n, 0));
+  return {
+    starts: Int32Array.from(ends, (end, i) => end - (lengths[i] as number)),
+    ends: Int32Array.from(ends),
+  };
+}
+
+test("a turn has each token of which a character is its own, and at a rough end only whole ones", (t) => {
+  const tokens = offsets(2, 2, 2, 2);
+  t.deepEqual(tokenSpans([{ start: 2, end: 6 }], tokens), [{ start: 1, end: 3 }]);
+  t.deepEqual(tokenSpans([{ start: 3, end: 7 }], tokens), [{ start: 1, end: 4 }]);
+  t.deepEqual(tokenSpans([{ start: 3, end: 7, rough: true }], tokens), [{ start: 1, end: 3 }]);
+  t.deepEqual(tokenSpans([{ start: 3, end: 4, rough: true }], tokens), [{ start: 1, end: 2 }]);
+  t.deepEqual(
+    tokenSpans(
+      [
+        { start: 3, end: 3, rough: true },
+        { start: 6, end: 8 },
+      ],
+      tokens,
+    ),
+    [{ start: 3, end: 4 }],
+  );
+});
+
+test("the embedded model's tokens lie where they do, letters of several bytes among them", async (t) => {
+  const tokenizer = tokenizerOf(chatMl, "x");
+  const text = "<|im_start|>user\nGröße 🐋鯨 \t x<|im_end|>\n";
+  const [one] = await tokenizer.encodeWithOffsets([text]);
+  const pieces = Array.from(one!.ids, (_, i) => text.slice(one!.offsets!.starts[i], one!.offsets!.ends[i]));
+  t.is(pieces[0], "<|im_start|>");
+  t.is(pieces.filter((piece, i) => piece !== pieces[i - 1]).join(""), text);
+  t.true(pieces.filter((piece) => piece === "🐋").length > 1);
+});
+
+const row = (messages: ChatRow["messages"], line = 1): ChatRow => ({
+  kind: "chat",
+  line,
+  format: "messages",
+  messages,
+});
+const asked = (content: string, answer: string) =>
+  row([
+    { role: "user", content },
+    { role: "assistant", content: answer },
+  ]);
+
+test("letters that the tokenizer lacks: turns that begin and end with tokens are told; others are an error", async (t) => {
+  const folder = tinyModel();
+  const template =
+    "{% for m in messages %}{{ m.role[0] }}{{ m.content }}.{% endfor %}{% if add_generation_prompt %}a{% endif %}";
+  writeFileSync(join(folder, "chat_template.jinja"), template);
+  const tokenizer = new Tokenizer(join(folder, "tokenizer.json"));
+  const [one] = await encodeChats([asked("é", "ü")], tokenizer, "f");
+  t.is(one?.ids.length, 6);
+  t.deepEqual(one?.spans, [{ start: 4, end: 6 }]);
+
+  // Here what comes before the answer, encoded alone, is not how the text begins.
+  const merging = temporary();
+  const json = JSON.parse(readFileSync(join(folder, "tokenizer.json"), "utf8")) as {
+    model: { vocab: Record<string, number>; merges: string[][] };
+  };
+  json.model.vocab["ab"] = Object.keys(json.model.vocab).length;
+  json.model.merges.push(["a", "b"]);
+  writeFileSync(join(merging, "tokenizer.json"), JSON.stringify(json));
+  writeFileSync(join(merging, "chat_template.jinja"), template);
+  const other = new Tokenizer(join(merging, "tokenizer.json"));
+  const error = await t.throwsAsync(encodeChats([asked("é", "b")], other, "f"), { instanceOf: LowrankError });
+  t.is(error.code, "ERR_DATA_ROW");
+  t.regex(error.message, /^f:1: .* cannot be told from its tokens/);
+});
+
+test("a template that refuses a row names its file and line", async (t) => {
+  const tokenizer = tokenizerOf(chatMl, "{{ raise_exception('roles must alternate') }}");
+  const rows = [row([{ role: "user", content: "a" }], 7)];
+  const error = await t.throwsAsync(encodeChats(rows, tokenizer, "f.jsonl"), { instanceOf: LowrankError });
+  t.is(error.code, "ERR_CHAT_TEMPLATE");
+  t.regex(error.message, /^f\.jsonl:7: .* refuses the messages: roles must alternate$/);
+});
+
+test("a conversation ends behind the last turn that fits whole, or is left out", (t) => {
+  const chat = {
+    text: "",
+    ids: Int32Array.from({ length: 10 }, (_, i) => i),
+    spans: [
+      { start: 2, end: 4 },
+      { start: 6, end: 9 },
+    ],
+    lost: 0,
+  };
+  const one = asked("a", "b");
+  const fit = (maxLength: number, more = {}) => {
+    const report = emptyReport("f");
+    const fitted = fitChat({ ...chat, ...more }, one, maxLength, report);
+    return { ids: fitted?.ids.length, spans: fitted?.spans.length, report };
+  };
+  t.like(fit(10), { ids: 10, spans: 2, report: { rows: 1, cut: 0, dropped: 0, chat: undefined } });
+  t.like(fit(9), { ids: 9, spans: 2, report: { cut: 1, chat: { shortened: 1 } } });
+  t.like(fit(8), { ids: 4, spans: 1, report: { cut: 1, dropped: 0, chat: { shortened: 1 } } });
+  t.like(fit(3), { ids: undefined, report: { cut: 0, dropped: 1, chat: { tooLong: 1 } } });
+  t.like(fit(10, { spans: [] }), { ids: undefined, report: { dropped: 1, chat: { notFound: 1 } } });
+  t.like(fit(10, { lost: 2 }), { ids: 10, report: { chat: { lastTurnOnly: 1 } } });
+  const whole = fit(10, { spans: [{ start: 0, end: 10 }] });
+  t.like(whole, { ids: 10, report: { chat: { whole: 1, first: { whole: 1 } } } });
+  t.regex(warningsOf(whole.report, 10).join(), /^f: 1 of 1 rows \(first line 1\) trained on whole/);
+});
+
+test("a store keeps spans: labels, how many are trained on, and what tells it from another", (t) => {
+  const store = new ExampleStore("tokens", "f", 100);
+  const ids = Int32Array.of(11, 12, 13, 14, 15);
+  store.addSpans(ids, [
+    { start: 0, end: 2 },
+    { start: 3, end: 4 },
+  ]);
+  store.addSpans(new Int32Array(), []);
+  store.add(ids, 2);
+  store.addSpans(ids, [{ start: 2, end: 5 }]);
+  t.deepEqual([...(store.at(0)?.labels ?? [])], [11, 12, -100, 14, -100]);
+  t.deepEqual(
+    [0, 1, 2, 3].map((i) => store.trainedAt(i)),
+    [2, 0, 3, 3],
+  );
+  t.deepEqual(store.at(3), store.at(2));
+  const other = new ExampleStore("tokens", "f", 100);
+  other.addSpans(ids, [{ start: 0, end: 2 }]);
+  t.not(fingerprint(other), fingerprint(store.pick(Uint32Array.of(0))));
+  t.is(fingerprint(store.pick(Uint32Array.of(2))), fingerprint(store.pick(Uint32Array.of(3))));
+});

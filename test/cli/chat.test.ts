@@ -1,0 +1,228 @@
+/** Conversations on the command line: their data, answers to them, and a terminal's. */
+import { spawn } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import type { TrainEvent } from "../../src/train/events.js";
+import { temporary, tinyModel } from "../hashed.js";
+import { type Ended, ONE_LINE, runHere as run } from "./lowrank.js";
+
+const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+
+/** Letters are its tokens. */
+const TEMPLATE =
+  "{% for m in messages %}{{ m.role[0] }}:{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}";
+
+function chatModel(template: string | null = TEMPLATE): string {
+  const folder = tinyModel({ maxPositions: 256 });
+  if (template !== null) writeFileSync(join(folder, "chat_template.jinja"), template);
+  return folder;
+}
+
+function file(name: string, content: string): string {
+  const path = join(temporary(), name);
+  writeFileSync(path, content);
+  return path;
+}
+
+const jsonl = (...rows: object[]): string =>
+  file("rows.jsonl", rows.map((row) => JSON.stringify(row)).join("\n"));
+const turns = (...said: string[]) =>
+  said.map((content, i) => ({ role: i % 2 === 0 ? "user" : "assistant", content }));
+
+const model = chatModel();
+const conversation = turns("hello", "ahoy", "who is it");
+
+test.serial(
+  "generate --messages: a file, an object and JSON itself give what the rendered text gives",
+  async (t) => {
+    const common = ["generate", "--model", model, "--device", "cpu", "--max-tokens", "8", "--json"];
+    const text = await run(...common, "--prompt", "u:hello\na:ahoy\nu:who is it\na:");
+    t.is(text.status, 0, text.stderr);
+    for (const given of [
+      file("m.json", JSON.stringify(conversation)),
+      file("o.json", JSON.stringify({ messages: conversation })),
+      JSON.stringify(conversation),
+    ])
+      t.is((await run(...common, "--messages", given)).stdout, text.stdout);
+    const elsewhere = ["generate", "--model", chatModel("{{ nothing + 1 }}"), ...common.slice(3)];
+    const own = ["--chat-template", file("t.jinja", TEMPLATE), "--messages", JSON.stringify(conversation)];
+    t.is((await run(...elsewhere, ...own)).stdout, text.stdout);
+    const other = await run(...common, "--messages", JSON.stringify(turns("hello")));
+    t.not(other.stdout, text.stdout);
+  },
+);
+
+test.serial("wrong messages, and a template that is absent or throws, are one line", async (t) => {
+  const bare = chatModel(null);
+  const cases: [string[], RegExp][] = [
+    [["--model", model, "--messages", "absent.json"], /absent\.json: no such file of messages/],
+    [["--model", model, "--messages", "[{"], /--messages: not JSON; expected/],
+    [["--model", model, "--messages", "[]"], /--messages: messages is empty/],
+    [
+      ["--model", model, "--messages", '[{"role":"bot","content":"a"}]'],
+      /messages\[0\]\.role is "bot"; roles are/,
+    ],
+    [
+      ["--model", bare, "--messages", JSON.stringify(conversation)],
+      /has no chat template.*--chat-template FILE/,
+    ],
+    [
+      ["--model", bare, "--chat-template", "none.jinja", "--messages", JSON.stringify(conversation)],
+      /none\.jinja: no such chat template/,
+    ],
+    [
+      [
+        "--model",
+        bare,
+        "--chat-template",
+        file("t.jinja", "{{ raise_exception('not so') }}"),
+        "--messages",
+        JSON.stringify(conversation),
+      ],
+      /t\.jinja: the chat template refuses the messages: not so/,
+    ],
+  ];
+  for (const [argv, message] of cases) {
+    const { status, stdout, stderr } = await run("generate", "--device", "cpu", ...argv);
+    t.is(status, 1, argv.join(" "));
+    t.is(stdout, "");
+    t.regex(stderr, message);
+    t.regex(stderr, ONE_LINE);
+  }
+});
+
+/** Runs `lowrank chat` on these lines. */
+function chat(input: string, ...argv: string[]): Promise<Ended> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, ["--import=tsx", main, "chat", "--device", "cpu", ...argv]);
+    let [stdout, stderr] = ["", ""];
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    child.on("error", reject);
+    child.on("close", (status) => resolve({ status, stdout, stderr }));
+    child.stdin.end(input);
+  });
+}
+
+test.serial("chat: each line is answered with what was said before, until the input ends", async (t) => {
+  const common = ["--model", model, "--max-tokens", "6"];
+  const { status, stdout, stderr } = await chat("hello\n\nwho\n", ...common, "--system", "be kind");
+  t.is(status, 0, stderr);
+  t.is(stderr, "");
+  const answer = async (...messages: object[]): Promise<string> => {
+    const argv = ["generate", "--device", "cpu", ...common, "--json", "--messages", JSON.stringify(messages)];
+    return (JSON.parse((await run(...argv)).stdout) as { text: string }).text;
+  };
+  const system = { role: "system", content: "be kind" };
+  const first = await answer(system, ...turns("hello"));
+  const second = await answer(system, ...turns("hello", first, "who"));
+  t.is(stdout, `${first}\n${second}\n`);
+});
+
+test.serial(
+  "chat: the oldest turns go, and it says so, where no more fit; no template is one line",
+  async (t) => {
+    const lines = ["a".repeat(60), "b".repeat(60), "c".repeat(60)].join("\n");
+    const { status, stderr } = await chat(lines, "--model", model, "--max-tokens", "2");
+    t.is(status, 0, stderr);
+    t.regex(stderr, /^lowrank: the first 2 messages no longer fit, and are left out\n/);
+    const bare = await chat("hello\n", "--model", chatModel(null));
+    t.is(bare.status, 1);
+    t.is(bare.stdout, "");
+    t.regex(bare.stderr, /has no chat template/);
+    t.regex(bare.stderr, ONE_LINE);
+  },
+);
+
+const rows = [
+  { messages: turns("hello", "ahoy", "and you", "well") },
+  { messages: turns("no answer").slice(0, 1) },
+  { messages: turns("hi", "x".repeat(80)) },
+  { messages: turns("hi", "yes", "more", "y".repeat(80)) },
+  {
+    conversations: [
+      { from: "human", value: "a" },
+      { from: "gpt", value: "b" },
+    ],
+  },
+  { instruction: "say", input: "c", output: "d" },
+];
+
+test.serial(
+  "inspect: rows with their trained tokens, counts, lengths, and what is left out and why",
+  async (t) => {
+    const data = jsonl(...rows);
+    const argv = ["inspect", data, "--model", model, "--max-length", "60"];
+    const { status, stdout, stderr } = await run(...argv, "--json");
+    t.is(status, 0, stderr);
+    const found = JSON.parse(stdout) as { first: unknown[]; notices: string[]; lengths: unknown[] };
+    t.like(found, { kind: "data", file: data, rows: 6, kept: 4, cut: 1, dropped: 2, maxLength: 60 });
+    t.like(found, { trainedTokens: "ahoy\nwell\n".length + "yes\n".length + "b\n".length + "d\n".length });
+    t.deepEqual(found.first[0], [
+      { text: "u:hello\na:", trained: false },
+      { text: "ahoy\n", trained: true },
+      { text: "u:and you\na:", trained: false },
+      { text: "well\n", trained: true },
+    ]);
+    t.deepEqual(found.first[1], [
+      { text: "u:hi\na:", trained: false },
+      { text: "yes\n", trained: true },
+    ]);
+    t.deepEqual(found.lengths, [
+      { from: 8, to: 15, rows: 3 },
+      { from: 16, to: 31, rows: 0 },
+      { from: 32, to: 63, rows: 1 },
+    ]);
+    const told = found.notices.join("\n");
+    t.regex(told, /1 of 6 rows \(first line 5\) read as ShareGPT's/);
+    t.regex(told, /1 of 6 rows \(first line 6\) read as Alpaca's/);
+    t.regex(told, /1 of 6 rows \(first line 2\) left out: no message is the assistant's/);
+    t.regex(
+      told,
+      /1 of 6 rows \(first line 3\) left out: their first turn of the assistant ends behind 60 tokens/,
+    );
+    t.regex(
+      told,
+      /1 of 6 rows \(first line 4\) cut behind the last turn of the assistant that fits in 60 tokens/,
+    );
+    t.is(found.notices.length, 5);
+
+    const plain = await run(...argv, "--rows", "1");
+    t.true(plain.stdout.includes("u:hello\na:⟦ahoy\n⟧u:and you\na:⟦well\n⟧"), plain.stdout);
+    t.regex(plain.stdout, /6 rows, 4 trained on, 1 cut, 2 left out/);
+    t.regex(plain.stdout, / {2}8–15 tokens {2}█{40} 3\n/);
+  },
+);
+
+test.serial(
+  "finetune: trains on the assistant's turns, says what it left out, and refuses where nothing is left",
+  async (t) => {
+    const common = ["finetune", "--model", model, "--device", "cpu", "--rank", "2", "--steps", "2", "--json"];
+    const output = join(temporary(), "out");
+    const done = await run(...common, "--data", jsonl(...rows), "--max-length", "60", "--output", output);
+    t.is(done.status, 0, done.stderr);
+    const events = done.stdout
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line) as TrainEvent);
+    const start = events.find((one) => one.type === "start");
+    t.like(start, { examples: 4, tokens: "ahoy\nwell\nyes\nb\nd\n".length });
+    const warnings = events.flatMap((one) => (one.type === "warning" ? [one.message] : []));
+    t.is(warnings.filter((one) => /left out|cut behind|read as/.test(one)).length, 5);
+    t.true(readFileSync(join(output, "adapter_config.json"), "utf8").includes("CAUSAL_LM"));
+
+    const none = jsonl({ messages: turns("a").slice(0, 1) });
+    const refused = await run(...common, "--data", none, "--output", join(temporary(), "out"));
+    t.is(refused.status, 1);
+    t.regex(refused.stderr, /nothing to train on/);
+    t.regex(refused.stderr, ONE_LINE);
+
+    const missing = [...common, "--chat-template", "none.jinja", "--data", none];
+    const absent = await run(...missing, "--output", join(temporary(), "out"));
+    t.regex(absent.stderr, /none\.jinja: no such chat template/);
+  },
+);
