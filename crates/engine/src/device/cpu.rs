@@ -67,6 +67,7 @@ impl Cpu {
     }
 
     fn slice(&mut self, range: &Range) -> &mut [u8] {
+        // SAFETY: `at` holds that the range lies in the buffer, and commands run one after another.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
     }
 
@@ -133,6 +134,7 @@ impl Cpu {
                 fail!(OutOfMemory, "the system gave no {bytes} bytes more");
             };
             let whole = Range { buffer, offset: 0, bytes, dtype: DType::I32 };
+            // SAFETY: both hold as many bytes, and the copy is new.
             unsafe { std::ptr::copy_nonoverlapping(self.pointer(&whole), memory.at(&whole), bytes as usize) };
             copies.push((buffer, memory));
         }
@@ -169,6 +171,7 @@ impl Cpu {
                 self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
             }
             Command::Zero { to } => self.slice(&to).fill(0),
+            // SAFETY: `at` holds that both lie in their buffers.
             Command::Copy { from, to } => unsafe {
                 std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
             },
@@ -186,7 +189,7 @@ pub fn profile(threads: usize) -> Profile {
     Profile {
         kind: Kind::Cpu,
         label: "cpu".into(),
-        name: processor_name(),
+        name: system::processor(),
         backend: level().label().into(),
         software: false,
         subgroup: 0,
@@ -197,11 +200,4 @@ pub fn profile(threads: usize) -> Profile {
         maps_files: true,
         threads,
     }
-}
-
-fn processor_name() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    info.lines()
-        .find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim().to_string()))
-        .unwrap_or_else(|| "processor".into())
 }

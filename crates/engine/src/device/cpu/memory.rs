@@ -53,6 +53,7 @@ impl Memory {
             Memory::Mapped { file, offset, bytes } => (file[*offset..].as_ptr().cast_mut(), *bytes),
         };
         assert!((range.offset + range.bytes) as usize <= bytes, "range past its buffer");
+        // SAFETY: it lies within the buffer.
         unsafe { start.add(range.offset as usize) }
     }
 }
@@ -65,6 +66,7 @@ pub struct Heap {
 
 impl Heap {
     fn new(bytes: usize) -> Option<Heap> {
+        // SAFETY: the layout has a size.
         let start = unsafe { alloc_zeroed(Heap::layout(bytes)?) };
         (!start.is_null()).then_some(Heap { start, bytes })
     }
@@ -77,6 +79,7 @@ impl Heap {
 impl Drop for Heap {
     fn drop(&mut self) {
         let layout = Heap::layout(self.bytes).expect("it was made with it");
+        // SAFETY: it was allocated with this layout, and nothing else frees it.
         unsafe { dealloc(self.start, layout) }
     }
 }
@@ -123,7 +126,7 @@ impl Loose {
         };
         let best = (0..self.0.len()).min_by_key(|i| enough(&self.0[*i]))?;
         let mut pages = self.0.swap_remove(best);
-        // It is no file's, so that it may end anywhere.
+        // SAFETY: they are no file's, and nothing points into pages that were given back.
         unsafe { pages.remap(bytes, memmap2::RemapOptions::new().may_move(true)) }.ok()?;
         Some(pages)
     }

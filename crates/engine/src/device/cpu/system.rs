@@ -1,36 +1,43 @@
-//! What memory the system has: of the machine, or of the control group that the process is in.
+//! What the system says of the machine: its memory, or that of the control group that the process is in, and the
+//! processor's name.
 
-use std::fs::read_to_string;
+#[cfg_attr(target_os = "linux", path = "system/linux.rs")]
+#[cfg_attr(target_os = "macos", path = "system/macos.rs")]
+#[cfg_attr(windows, path = "system/windows.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "macos", windows)), path = "system/other.rs")]
+mod told;
 
 /// Bytes in all, where the system tells; no bound otherwise.
 pub fn memory() -> u64 {
-    let machine = meminfo("MemTotal:");
-    machine.into_iter().chain(group().map(|(most, _)| most)).min().unwrap_or(u64::MAX / 2)
+    told::memory().unwrap_or(u64::MAX / 2)
 }
 
 /// Bytes that can be taken now without anything being swapped out or killed, where the system tells.
 pub fn free() -> Option<u64> {
-    let machine = meminfo("MemAvailable:");
-    machine.into_iter().chain(group().map(|(most, used)| most.saturating_sub(used))).min()
+    told::free()
 }
 
-fn meminfo(key: &str) -> Option<u64> {
-    let info = read_to_string("/proc/meminfo").ok()?;
-    let value = info.lines().find_map(|line| line.strip_prefix(key))?;
-    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+/// The processor's name; a word for any where the system tells none.
+pub fn processor() -> String {
+    told::processor().unwrap_or_else(|| "processor".into())
 }
 
-/// The limit of a container and what is used of it but for file pages that can be dropped: cgroup v2, or v1.
-fn group() -> Option<(u64, u64)> {
-    let number = |path: &str| read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let read = |folder: &str, most: &str, used: &str, cached: &str| {
-        let most = number(&format!("{folder}/{most}"))?;
-        let stat = read_to_string(format!("{folder}/memory.stat")).unwrap_or_default();
-        let cached = stat.lines().find_map(|line| line.strip_prefix(cached)?.trim().parse::<u64>().ok());
-        Some((most, number(&format!("{folder}/{used}"))?.saturating_sub(cached.unwrap_or(0))))
-    };
-    read("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ").or_else(|| {
-        let folder = "/sys/fs/cgroup/memory";
-        read(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_tells_of_its_memory_and_of_its_processor() {
+        if cfg!(not(any(target_os = "linux", target_os = "macos", windows))) {
+            return;
+        }
+        let (memory, free) = (memory(), free().expect("it tells what is free"));
+        assert!((64 << 20..1 << 50).contains(&memory), "{memory} bytes in all");
+        assert!((1 << 20..=memory).contains(&free), "{free} bytes of {memory} are free");
+        // Linux on other processors tells numbers of makers and parts.
+        if cfg!(any(target_arch = "x86_64", not(target_os = "linux"))) {
+            assert_ne!(processor(), "processor");
+            assert_eq!(processor(), processor().trim());
+        }
+    }
 }

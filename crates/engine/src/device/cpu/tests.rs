@@ -12,6 +12,7 @@ fn filled(memory: &mut Memory, bytes: usize) {
 
 fn bytes_of(memory: &mut Memory, bytes: usize) -> &mut [u8] {
     let whole = Range { buffer: BufferId::next(), offset: 0, bytes: bytes as u64, dtype: DType::F32 };
+    // SAFETY: `at` holds that the range lies in the buffer, which is borrowed.
     unsafe { std::slice::from_raw_parts_mut(memory.at(&whole), bytes) }
 }
 

@@ -1,0 +1,42 @@
+//! Linux's: `/proc`, and the control group that the process is in.
+
+use std::fs::read_to_string;
+
+/// Bytes in all.
+pub fn memory() -> Option<u64> {
+    meminfo("MemTotal:").into_iter().chain(group().map(|(most, _)| most)).min()
+}
+
+/// Bytes that can be taken now.
+pub fn free() -> Option<u64> {
+    let machine = meminfo("MemAvailable:");
+    machine.into_iter().chain(group().map(|(most, used)| most.saturating_sub(used))).min()
+}
+
+/// The processor's name, which an x86 has.
+pub fn processor() -> Option<String> {
+    let info = read_to_string("/proc/cpuinfo").ok()?;
+    let named = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+    named.map(|(_, name)| name.trim().to_string())
+}
+
+fn meminfo(key: &str) -> Option<u64> {
+    let info = read_to_string("/proc/meminfo").ok()?;
+    let value = info.lines().find_map(|line| line.strip_prefix(key))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// The limit of a container and what is used of it but for file pages that can be dropped: cgroup v2, or v1.
+fn group() -> Option<(u64, u64)> {
+    let number = |path: &str| read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let read = |folder: &str, most: &str, used: &str, cached: &str| {
+        let most = number(&format!("{folder}/{most}"))?;
+        let stat = read_to_string(format!("{folder}/memory.stat")).unwrap_or_default();
+        let cached = stat.lines().find_map(|line| line.strip_prefix(cached)?.trim().parse::<u64>().ok());
+        Some((most, number(&format!("{folder}/{used}"))?.saturating_sub(cached.unwrap_or(0))))
+    };
+    read("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file ").or_else(|| {
+        let folder = "/sys/fs/cgroup/memory";
+        read(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+    })
+}

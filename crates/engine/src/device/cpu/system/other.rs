@@ -1,0 +1,13 @@
+//! Of other systems nothing is known.
+
+pub fn memory() -> Option<u64> {
+    None
+}
+
+pub fn free() -> Option<u64> {
+    None
+}
+
+pub fn processor() -> Option<String> {
+    None
+}

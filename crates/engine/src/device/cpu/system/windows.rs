@@ -1,0 +1,49 @@
+//! Windows's: `GlobalMemoryStatusEx`, and the registry.
+
+use windows_sys::Win32::System::Registry::{HKEY_LOCAL_MACHINE, RRF_RT_REG_SZ, RegGetValueW};
+use windows_sys::Win32::System::SystemInformation::{GlobalMemoryStatusEx, MEMORYSTATUSEX};
+use windows_sys::w;
+
+/// UTF-16 units of the longest name.
+const LONGEST: usize = 256;
+
+fn status() -> Option<MEMORYSTATUSEX> {
+    let mut status = MEMORYSTATUSEX { dwLength: size_of::<MEMORYSTATUSEX>() as u32, ..Default::default() };
+    // SAFETY: it writes a struct of the length that stands in it.
+    (unsafe { GlobalMemoryStatusEx(&mut status) } != 0).then_some(status)
+}
+
+/// Bytes in all.
+pub fn memory() -> Option<u64> {
+    status().map(|status| status.ullTotalPhys)
+}
+
+/// Bytes that can be taken now: of memory, and of what the system lends in all.
+pub fn free() -> Option<u64> {
+    status().map(|status| status.ullAvailPhys.min(status.ullAvailPageFile))
+}
+
+/// The processor's name.
+pub fn processor() -> Option<String> {
+    let mut name = [0u16; LONGEST];
+    let mut bytes = size_of_val(&name) as u32;
+    let (key, value) = (w!("HARDWARE\\DESCRIPTION\\System\\CentralProcessor\\0"), w!("ProcessorNameString"));
+    // SAFETY: it writes no more than `bytes`, which are the buffer's.
+    let failed = unsafe {
+        RegGetValueW(
+            HKEY_LOCAL_MACHINE,
+            key,
+            value,
+            RRF_RT_REG_SZ,
+            std::ptr::null_mut(),
+            name.as_mut_ptr().cast(),
+            &mut bytes,
+        )
+    };
+    if failed != 0 {
+        return None;
+    }
+    let name = String::from_utf16_lossy(&name[..bytes as usize / 2]);
+    let name = name.trim_matches(|c: char| c == '\0' || c.is_whitespace());
+    (!name.is_empty()).then(|| name.to_string())
+}
