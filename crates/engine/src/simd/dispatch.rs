@@ -1,60 +1,86 @@
 //! One body, compiled for each instruction set and chosen when it is called.
 
-/// What a body may ask of the instruction set that it is compiled for.
-pub trait Fma: Copy + Send + Sync + 'static {
-    /// Whether a multiply-add is one instruction; without it `mul_add` is a slow library call.
-    const FUSED: bool;
+/// Defines functions that give the body compiled for a level, `S` being its instruction set. Type parameters are
+/// written `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. After `exact`, `S` has
+/// products of f32 alone; after `paired`, products of pairs of bf16 where the level has them.
+///
+/// What is given is unsafe to call: the processor must have the level's instructions, which it has if `level()` is
+/// that level or a better one, and besides the body's own contract holds.
+macro_rules! compiled {
+    ($paired:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
+        $([$($g:ident : $bound:path),* $(; $($c:ident : $ct:ty),*)?])?
+        ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
+        $(#[$meta])*
+        $vis fn $name $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? (
+            level: $crate::simd::Level,
+        ) -> unsafe fn($($ty),*) $(-> $ret)? {
+            #[inline(always)]
+            // A body of whole numbers has no use for the arithmetic of S.
+            #[allow(clippy::extra_unused_type_parameters)]
+            fn body<S: $crate::simd::Isa $($(, $g: $bound)* $($(, const $c: $ct)*)?)?>(
+                $($arg: $ty),*
+            ) $(-> $ret)? $body
 
-    #[inline(always)]
-    fn fma(a: f32, b: f32, c: f32) -> f32 {
-        if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
-    }
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512bf16")]
+                #[allow(dead_code)]
+                fn avx512bf16 $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::simd::Avx512Bf16 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512 $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::simd::Avx512 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
+                }
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2 $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::simd::Avx2 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
+                }
+                match level {
+                    $crate::simd::Level::Avx512Bf16 => {
+                        return $crate::simd::paired!(
+                            $paired,
+                            avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
+                            avx512 $(::<$($g,)* $($($c),*)?>)?
+                        );
+                    }
+                    $crate::simd::Level::Avx512 => return avx512 $(::<$($g,)* $($($c),*)?>)?,
+                    $crate::simd::Level::Avx2 => return avx2 $(::<$($g,)* $($($c),*)?>)?,
+                    $crate::simd::Level::Baseline => {}
+                }
+            }
+            let _ = level;
+            body::<$crate::simd::Baseline $($(, $g)* $($(, $c)*)?)?>
+        }
+    )*};
 }
+pub(crate) use compiled;
 
-#[derive(Clone, Copy)]
-pub struct Fused;
-#[derive(Clone, Copy)]
-pub struct Baseline;
-
-impl Fma for Fused {
-    const FUSED: bool = true;
+/// The first form where products may be of pairs, the second elsewhere.
+#[cfg(target_arch = "x86_64")]
+macro_rules! paired {
+    (paired, $pairs:expr, $exact:expr) => {
+        $pairs
+    };
+    (exact, $pairs:expr, $exact:expr) => {
+        $exact
+    };
 }
-impl Fma for Baseline {
-    const FUSED: bool = cfg!(target_arch = "aarch64");
-}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use paired;
 
-/// Defines functions whose bodies are compiled for each instruction set, `S` being the one at
-/// hand. Type parameters are written `[F: Bound, G: Bound]`.
+/// Defines functions whose bodies are compiled for each instruction set, `S` being the one at hand, and which call
+/// that of the process's level. Type parameters are written `[F: Bound, G: Bound]`.
 macro_rules! vectorised {
     ($($(#[$meta:meta])* $vis:vis fn $name:ident $([$($g:ident : $bound:path),*])?
        ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
         $vis fn $name $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-            #[inline(always)]
-            // A body of whole numbers has no use for the arithmetic of S.
-            #[allow(clippy::extra_unused_type_parameters)]
-            fn body<S: $crate::simd::Fma $($(, $g: $bound)*)?>($($arg: $ty),*) $(-> $ret)? $body
-
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn avx512 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                    body::<$crate::simd::Fused $($(, $g)*)?>($($arg),*)
-                }
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2 $(<$($g: $bound),*>)? ($($arg: $ty),*) $(-> $ret)? {
-                    body::<$crate::simd::Fused $($(, $g)*)?>($($arg),*)
-                }
-                match $crate::simd::level() {
-                    // The processor has what the bodies are compiled for.
-                    $crate::simd::Level::Avx512 | $crate::simd::Level::Avx512Bf16 => {
-                        return unsafe { avx512 $(::<$($g),*>)? ($($arg),*) };
-                    }
-                    $crate::simd::Level::Avx2 => return unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
-                    $crate::simd::Level::Baseline => {}
-                }
+            $crate::simd::compiled! {
+                exact fn at $([$($g: $bound),*])? ($($arg: $ty),*) $(-> $ret)? $body
             }
-            body::<$crate::simd::Baseline $($(, $g)*)?>($($arg),*)
+            // SAFETY: the processor has what `level` says, and a body that is written so needs nothing else.
+            unsafe { at $(::<$($g),*>)? ($crate::simd::level())($($arg),*) }
         }
     )*};
 }

@@ -13,8 +13,6 @@ use half::{bf16, f16};
 #[allow(clippy::missing_safety_doc)]
 pub trait Lanes: Copy {
     const LANES: usize;
-    /// Rows of the largest tile, two vectors wide, that the registers hold.
-    const ROWS: usize;
 
     unsafe fn splat(v: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -48,26 +46,32 @@ mod x86 {
         ($splat:ident, $load:ident, $store:ident, $add:ident, $mul:ident, $fma:ident) => {
             #[inline(always)]
             unsafe fn splat(v: f32) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $splat(v) }
             }
             #[inline(always)]
             unsafe fn load(p: *const f32) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $load(p) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut f32) {
+                // SAFETY: the caller's.
                 unsafe { $store(p, self) }
             }
             #[inline(always)]
             unsafe fn add(self, other: Self) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $add(self, other) }
             }
             #[inline(always)]
             unsafe fn mul(self, other: Self) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $mul(self, other) }
             }
             #[inline(always)]
             unsafe fn fma(self, b: Self, c: Self) -> Self {
+                // SAFETY: the caller's.
                 unsafe { $fma(self, b, c) }
             }
         };
@@ -75,7 +79,6 @@ mod x86 {
 
     impl Lanes for __m512 {
         const LANES: usize = 16;
-        const ROWS: usize = 12;
 
         direct!(
             _mm512_set1_ps,
@@ -88,14 +91,17 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            // SAFETY: the caller's.
             unsafe { _mm512_maskz_loadu_ps(((1u32 << count) - 1) as u16, p) }
         }
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
+            // SAFETY: the caller's.
             unsafe { _mm512_mask_storeu_ps(p, ((1u32 << count) - 1) as u16, self) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
+            // SAFETY: the caller's.
             unsafe {
                 let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self)));
                 _mm256_add_ps(_mm512_castps512_ps256(self), high).sum()
@@ -103,10 +109,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const f16) -> Self {
+            // SAFETY: the caller's.
             unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
         }
         #[inline(always)]
         unsafe fn load_bf16(p: *const bf16) -> Self {
+            // SAFETY: the caller's.
             unsafe {
                 let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
@@ -114,6 +122,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; 16]) {
+            // SAFETY: the caller's.
             unsafe {
                 // Pairs, then fours within each 128-bit lane, then the lanes themselves.
                 let mut t = *rows;
@@ -145,7 +154,6 @@ mod x86 {
 
     impl Lanes for __m256 {
         const LANES: usize = 8;
-        const ROWS: usize = 6;
 
         direct!(
             _mm256_set1_ps,
@@ -158,14 +166,17 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
+            // SAFETY: the caller's.
             unsafe { _mm256_maskload_ps(p, first(count)) }
         }
         #[inline(always)]
         unsafe fn store_first(self, p: *mut f32, count: usize) {
+            // SAFETY: the caller's.
             unsafe { _mm256_maskstore_ps(p, first(count), self) }
         }
         #[inline(always)]
         unsafe fn sum(self) -> f32 {
+            // SAFETY: the caller's.
             unsafe {
                 let four = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
                 let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -174,10 +185,12 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load_f16(p: *const f16) -> Self {
+            // SAFETY: the caller's.
             unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
         }
         #[inline(always)]
         unsafe fn load_bf16(p: *const bf16) -> Self {
+            // SAFETY: the caller's.
             unsafe {
                 let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(p.cast()));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
@@ -185,6 +198,7 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn transpose(rows: &mut [Self; 16]) {
+            // SAFETY: the caller's.
             unsafe {
                 let mut t = *rows;
                 for i in 0..4 {
@@ -211,6 +225,7 @@ mod x86 {
     #[inline(always)]
     unsafe fn first(count: usize) -> __m256i {
         const MASKS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+        // SAFETY: the caller's.
         unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
     }
 }
@@ -221,7 +236,6 @@ pub struct Plain([f32; 4]);
 
 impl Lanes for Plain {
     const LANES: usize = 4;
-    const ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn splat(v: f32) -> Self {
@@ -229,19 +243,23 @@ impl Lanes for Plain {
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller's.
         Plain(unsafe { p.cast::<[f32; 4]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller's.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, count: usize) -> Self {
+        // SAFETY: the caller's.
         Plain(std::array::from_fn(|i| if i < count { unsafe { *p.add(i) } } else { 0.0 }))
     }
     #[inline(always)]
     unsafe fn store_first(self, p: *mut f32, count: usize) {
         for (i, v) in self.0.iter().enumerate().take(count) {
+            // SAFETY: the caller's.
             unsafe { *p.add(i) = *v };
         }
     }
@@ -270,10 +288,12 @@ impl Lanes for Plain {
     }
     #[inline(always)]
     unsafe fn load_f16(p: *const f16) -> Self {
+        // SAFETY: the caller's.
         Plain(std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32()))
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const bf16) -> Self {
+        // SAFETY: the caller's.
         Plain(std::array::from_fn(|i| unsafe { *p.add(i) }.to_f32()))
     }
     #[inline(always)]

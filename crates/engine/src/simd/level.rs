@@ -11,24 +11,48 @@ pub enum Level {
     /// What the target has in any case: SSE2, NEON.
     Baseline,
     /// AVX2 with fused multiply-adds and conversions of halves.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// AVX-512 with F, BW, DQ and VL.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
     /// Products of pairs of bf16.
+    #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
 }
 
 impl Level {
-    const ALL: [Level; 4] = [Level::Baseline, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+    /// Those of the target, the best last.
+    pub const ALL: &[Level] = &[
+        Level::Baseline,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512Bf16,
+    ];
 
     /// Its name in `LOWRANK_ISA`.
     pub fn name(self) -> &'static str {
         match self {
             Level::Baseline if cfg!(target_arch = "aarch64") => "neon",
             Level::Baseline => "baseline",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 => "avx512",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => "avx512bf16",
+        }
+    }
+
+    /// The same without products of bf16.
+    pub fn exact(self) -> Level {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512Bf16 => Level::Avx512,
+            other => other,
         }
     }
 
@@ -38,7 +62,9 @@ impl Level {
             Level::Baseline if cfg!(target_arch = "x86_64") => "SSE2",
             Level::Baseline if cfg!(target_arch = "aarch64") => "NEON",
             Level::Baseline => "scalar",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx2 => "AVX2",
+            #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Bf16 => "AVX-512",
         }
     }
@@ -71,12 +97,12 @@ pub fn chosen() -> Result<Level> {
     if asked.is_empty() {
         return Ok(best);
     }
-    let mut there = Level::ALL.into_iter().filter(|level| *level <= best);
-    let Some(level) = there.find(|level| level.name() == asked) else {
-        let names: Vec<&str> = Level::ALL.iter().filter(|l| **l <= best).map(|l| l.name()).collect();
+    let there = || Level::ALL.iter().filter(|level| **level <= best);
+    let Some(level) = there().find(|level| level.name() == asked) else {
+        let names: Vec<&str> = there().map(|level| level.name()).collect();
         fail!(Option, "LOWRANK_ISA is {asked:?}; this processor has {}", names.join(", "));
     };
-    Ok(level)
+    Ok(*level)
 }
 
 /// The level of this process, settled when it is first asked for; the best where `chosen` fails, which opening the

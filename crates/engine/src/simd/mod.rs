@@ -1,11 +1,13 @@
 //! The native kernels' arithmetic: functions that vectorise, compiled for each instruction set.
 //!
-//! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for AVX-512, AVX2 and the
-//! baseline and calls the best that the processor has; what it calls must be `#[inline(always)]`.
-//! `Lanes` are for the loops whose speed hangs on which registers hold what.
+//! `vectorised! { fn name(…) { … S::fma(a, b, c) … } }` compiles its body for each instruction set and calls that of
+//! the process's level; what it calls must be `#[inline(always)]`. `compiled!` gives a body for a level without
+//! calling it, for tables of loops and for products of pairs. `S` is an `Isa`; its `Lanes` are for loops whose speed
+//! hangs on which registers hold what.
 
 mod dispatch;
 mod function;
+mod isa;
 mod lanes;
 pub mod level;
 mod row;
@@ -13,11 +15,15 @@ mod row;
 mod tests;
 mod trigonometric;
 
-pub use dispatch::{Baseline, Fma, Fused};
 pub use function::{erf, exp, exp_or_zero, log, sigmoid, silu, silu_backward, tanh};
+#[cfg(target_arch = "x86_64")]
+pub use isa::{Avx2, Avx512, Avx512Bf16};
+pub use isa::{Baseline, Fma, Isa};
 pub use lanes::{Lanes, Plain};
 pub use level::{Level, level};
 pub use row::{dot, log_sum, max, min, sum, sum_by};
 pub use trigonometric::{NEAR, cos_far, cos_near, sin_far, sin_near};
 
-pub(crate) use dispatch::vectorised;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use dispatch::paired;
+pub(crate) use dispatch::{compiled, vectorised};

@@ -1,5 +1,13 @@
 use super::*;
 
+/// What every set but the baseline computes.
+#[derive(Clone, Copy)]
+struct Fused;
+
+impl Fma for Fused {
+    const FUSED: bool = true;
+}
+
 /// Distance in units of the last place of the f64 result rounded to f32.
 fn ulps(got: f32, expected: f64) -> f64 {
     let rounded = expected as f32;

@@ -6,10 +6,10 @@
 //! gradient, made S and dO Vᵀ twice: seven products.
 
 use super::super::geometry::{DIM, Geometry, LANES};
-use super::simd::{Simd, for_each_level, product};
+use super::product::product;
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_row, each_task};
-use crate::simd::{dot, exp_or_zero, vectorised};
+use crate::simd::{compiled, dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
     q: &'a [f32],
@@ -72,8 +72,11 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
             let (at, extent) = (b * g.kv_batch + head * g.dim, (g.keys - 1) * g.kv_row + g.dim);
             let [d_k, d_v] = [0, 1].map(|i| places[i].at(at, extent));
             let sums = Sums { d_k, d_v, row: g.kv_row };
-            unsafe { sums.clear([0, g.keys], width) };
-            run(&g, &inputs, [b, head], *blocks, d_q, Some(sums));
+            // SAFETY: a task has a head of keys, and the queries that are grouped under it, of its own.
+            unsafe {
+                sums.clear([0, g.keys], width);
+                run(&g, &inputs, [b, head], *blocks, d_q, Some(sums));
+            }
         });
         return;
     }
@@ -82,9 +85,12 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
     each_task(l.threads, g.batch * g.kv_heads * chunks.len(), |task| {
         let (b, head) = (task / chunks.len() / g.kv_heads, task / chunks.len() % g.kv_heads);
         let (blocks, d_k) = (chunks[task % chunks.len()], each.at(task * size, size));
-        let sums = Sums { d_k, d_v: unsafe { d_k.add(g.keys * width) }, row: width };
-        unsafe { sums.clear(g.reach(blocks), width) };
-        run(&g, &inputs, [b, head], blocks, d_q, Some(sums));
+        // SAFETY: a task has a part of its own, and query rows.
+        unsafe {
+            let sums = Sums { d_k, d_v: d_k.add(g.keys * width), row: width };
+            sums.clear(g.reach(blocks), width);
+            run(&g, &inputs, [b, head], blocks, d_q, Some(sums));
+        }
     });
 
     let parts = &*parts;
@@ -94,6 +100,7 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
         let (b, key) = (row / g.keys, row % g.keys);
         for head in 0..g.kv_heads {
             for (side, output) in outputs.iter().enumerate() {
+                // SAFETY: a task has its keys' rows.
                 let y = unsafe { output.slice(b * g.kv_batch + key * g.kv_row + head * g.dim, g.dim) };
                 if g.first {
                     y.fill(0.0);
@@ -121,6 +128,7 @@ impl Sums {
     /// Rows `from..to`, of `width`, are there and nobody else's.
     unsafe fn clear(&self, [from, to]: [usize; 2], width: usize) {
         for at in (from..to).map(|key| key * self.row) {
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
                 self.d_k.add(at).write_bytes(0, width);
                 self.d_v.add(at).write_bytes(0, width);
@@ -130,7 +138,10 @@ impl Sums {
 }
 
 /// A run of blocks: their dQ, and what they add to dK and dV.
-fn run(
+///
+/// # Safety
+/// No other task has these query rows, or writes the sums, which reach over the keys that the blocks see.
+unsafe fn run(
     g: &Geometry,
     inputs: &Inputs,
     [b, head]: [usize; 2],
@@ -139,12 +150,14 @@ fn run(
     sums: Option<Sums>,
 ) {
     for block in blocks[0]..blocks[1] {
-        one_block(&Block::new(g, inputs.labels, b, head, block), inputs, g.span(block), d_q, sums);
+        let of = Block::new(g, inputs.labels, b, head, block);
+        // SAFETY: the processor has the level; query rows are this task's, and so are the sums.
+        unsafe { one_block(g.level())(&of, inputs, g.span(block), d_q, sums) };
     }
 }
 
-for_each_level! {
-    fn one_block[block.g.rounded](
+compiled! {
+    paired fn one_block(
         block: &Block,
         x: &Inputs,
         span: [usize; 2],
@@ -157,19 +170,20 @@ for_each_level! {
         const TILE: usize = KEYS * ROW;
         const SCORES: usize = KEYS * LANES;
         // Pairs along the other side need copies of their own.
-        let [keys, scores] = if V::TERMS == 2 { [TILE, SCORES] } else { [0, 0] };
+        let [keys, scores] = if S::TERMS == 2 { [TILE, SCORES] } else { [0, 0] };
         let lengths = [SPREAD, SPREAD, SPREAD, SCORES, SCORES, TILE, TILE, TILE, TILE, keys, scores];
         let mut scratch = Scratch::take();
         let [qt, dt, d_qt, p, ds, qr, dr, kp, vp, kp2, ds2] = scratch.cut(lengths);
-        spread::<V>(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
-        spread::<V>(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
+        spread::<S>(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        spread::<S>(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
         pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
         pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
+        // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
         unsafe {
-            V::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
-            V::pair_rows(dt.as_ptr(), dt.as_mut_ptr(), LANES, dim, lanes);
-            V::pair_rows(qr.as_ptr(), qr.as_mut_ptr(), ROW, rows, width);
-            V::pair_rows(dr.as_ptr(), dr.as_mut_ptr(), ROW, rows, width);
+            S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
+            S::pair_rows(dt.as_ptr(), dt.as_mut_ptr(), LANES, dim, lanes);
+            S::pair_rows(qr.as_ptr(), qr.as_mut_ptr(), ROW, rows, width);
+            S::pair_rows(dr.as_ptr(), dr.as_mut_ptr(), ROW, rows, width);
         }
         d_qt[..dim * LANES].fill(0.0);
         let mut lse = [0f32; LANES];
@@ -185,16 +199,17 @@ for_each_level! {
             let count = KEYS.min(span[1] - from);
             pack(x.k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
             pack(x.v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
-                V::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
-                V::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
-                V::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
+                S::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
+                S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
+                S::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
                 for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
                     let (size, at) = ([last - key, end - lane, dim], key * LANES + lane);
                     let (kp, vp) = (kp[key * ROW..].as_ptr(), vp[key * ROW..].as_ptr());
                     let (qt, dt) = (qt[lane..].as_ptr(), dt[lane..].as_ptr());
-                    product::<V, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
-                    product::<V, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
+                    product::<S, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
+                    product::<S, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
                     // What is hidden is so in p; here it must be finite.
                     for hidden in (0..key).chain(last..count) {
                         ds[hidden * LANES + lane..hidden * LANES + end].fill(0.0);
@@ -204,40 +219,42 @@ for_each_level! {
             block.hide(from, count, p, &mut seen);
             for (p, ds) in p[..count * LANES].chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)) {
                 for (((p, ds), l), delta) in p.iter_mut().zip(ds.iter_mut()).zip(&lse).zip(&delta) {
-                    *p = exp_or_zero::<V>(*p - l);
+                    *p = exp_or_zero::<S>(*p - l);
                     *ds = *p * (*ds - delta);
                 }
-                if V::TERMS == 2 && rows % 2 == 1 {
+                if S::TERMS == 2 && rows % 2 == 1 {
                     // The partner of the last lane, of which nothing is known.
                     (p[rows], ds[rows]) = (0.0, 0.0);
                 }
             }
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
-                V::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
-                V::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
-                V::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
+                S::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
+                S::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
+                S::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
                 if let Some(Sums { d_k, d_v, row }) = sums {
                     for ([key, last], [lane, end]) in block.lanes_of_keys(from, count) {
-                        let (size, element) = ([last - key, width, end - lane], lane / V::TERMS);
+                        let (size, element) = ([last - key, width, end - lane], lane / S::TERMS);
                         let (at, to) = (key * LANES + element, (from + key) * row);
                         let (dr, qr) = (dr[element * ROW..].as_ptr(), qr[element * ROW..].as_ptr());
-                        product::<V, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
-                        product::<V, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
+                        product::<S, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
+                        product::<S, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
                     }
                 }
                 if d_q.is_some() {
-                    let (kp, ds) = if V::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
+                    let (kp, ds) = if S::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
                     for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
-                        let (size, element) = ([dim, end - lane, last - key], key / V::TERMS);
+                        let (size, element) = ([dim, end - lane, last - key], key / S::TERMS);
                         let (kp, ds) = (kp[element * ROW..].as_ptr(), ds[element * LANES + lane..].as_ptr());
-                        product::<V, 1, ROW, LANES>(size, kp, ds, d_qt[lane..].as_mut_ptr(), LANES, true);
+                        product::<S, 1, ROW, LANES>(size, kp, ds, d_qt[lane..].as_mut_ptr(), LANES, true);
                     }
                 }
             }
         }
         let Some(d_q) = d_q else { return };
-        turn_back::<V>(d_qt, rows, dim, qr);
+        turn_back::<S>(d_qt, rows, dim, qr);
         for lane in 0..rows {
+            // SAFETY: a task has its query rows.
             let y = unsafe { d_q.slice(block.q_at(lane), dim) };
             for (y, v) in y.iter_mut().zip(&qr[lane * ROW..]) {
                 let v = v * g.scale;

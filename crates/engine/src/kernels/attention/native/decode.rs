@@ -5,10 +5,9 @@
 //! maximum, the weights' sum and o through memory, took 0.8 ms; in registers, a vector at a time, 0.2.
 
 use super::super::geometry::{Geometry, MASK, SEGMENTS};
-use super::simd::{Simd, for_each_level};
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels};
 use crate::kernel::native::{Shared, each_task};
-use crate::simd::{Lanes, exp_or_zero};
+use crate::simd::{Isa, Lanes, exp_or_zero, vectorised};
 
 /// Query rows of a key/value head up to which this form is the faster one.
 const ROWS: usize = 8;
@@ -36,11 +35,12 @@ pub fn forward(
     });
 }
 
-for_each_level! {
-    fn one_row[false](block: &Block, lane: usize, qkv: [&[f32]; 3], o: &Shared<f32>, lse: &Shared<f32>) {
+vectorised! {
+    fn one_row(block: &Block, lane: usize, qkv: [&[f32]; 3], o: &Shared<f32>, lse: &Shared<f32>) {
         let [q, k, v] = qkv;
         let (g, dim) = (block.g, block.g.dim);
         let q = &q[block.q_at(lane)..][..dim];
+        // SAFETY: a task has one query row.
         let o = unsafe { o.slice(block.q_at(lane), dim) };
         o.fill(0.0);
         let (mut top, mut sum, mut seen) = (FLOOR, 0f32, false);
@@ -59,16 +59,18 @@ for_each_level! {
             let at = &at[..count];
             let mut s = [HIDDEN; KEYS];
             for (s, at) in s.iter_mut().zip(at) {
-                *s = unsafe { product::<V>(q, &k[*at..][..dim]) } * g.scale;
+                // SAFETY: the processor has S's instructions; both are of `dim`.
+                *s = unsafe { product::<S>(q, &k[*at..][..dim]) } * g.scale;
             }
             let highest = largest(&s, top);
-            let factor = exp_or_zero::<V>(top - highest);
+            let factor = exp_or_zero::<S>(top - highest);
             for s in &mut s {
-                *s = exp_or_zero::<V>(*s - highest);
+                *s = exp_or_zero::<S>(*s - highest);
             }
             seen |= count > 0;
             sum = sum * factor + total(&s);
-            unsafe { weigh::<V>(&s[..count], at, v, factor, o) };
+            // SAFETY: the processor has S's instructions.
+            unsafe { weigh::<S>(&s[..count], at, v, factor, o) };
             top = highest;
         }
         let (factor, total) = match () {
@@ -77,6 +79,7 @@ for_each_level! {
             _ => (1.0 / sum, top + sum.ln()),
         };
         o.iter_mut().for_each(|o| *o *= factor);
+        // SAFETY: a task has one query row.
         unsafe { lse.slice(block.lse_at(lane), 1)[0] = total };
     }
 }
@@ -86,15 +89,16 @@ for_each_level! {
 /// # Safety
 /// As `Lanes`; both are of one length.
 #[inline(always)]
-unsafe fn product<S: Simd>(q: &[f32], k: &[f32]) -> f32 {
+unsafe fn product<S: Isa>(q: &[f32], k: &[f32]) -> f32 {
     let (n, q, k) = (q.len(), q.as_ptr(), k.as_ptr());
+    // SAFETY: the caller's.
     unsafe {
-        let mut sums = [<S::V>::splat(0.0); SUMS];
+        let mut sums = [S::V::splat(0.0); SUMS];
         let mut d = 0;
         while d + SUMS * S::WIDTH <= n {
             for (i, sum) in sums.iter_mut().enumerate() {
                 let d = d + i * S::WIDTH;
-                *sum = <S::V>::load(q.add(d)).fma(<S::V>::load(k.add(d)), *sum);
+                *sum = S::V::load(q.add(d)).fma(S::V::load(k.add(d)), *sum);
             }
             d += SUMS * S::WIDTH;
         }
@@ -102,7 +106,7 @@ unsafe fn product<S: Simd>(q: &[f32], k: &[f32]) -> f32 {
         let mut sum = a.add(b).add(c.add(e));
         while d < n {
             let count = S::WIDTH.min(n - d);
-            sum = <S::V>::load_first(q.add(d), count).fma(<S::V>::load_first(k.add(d), count), sum);
+            sum = S::V::load_first(q.add(d), count).fma(S::V::load_first(k.add(d), count), sum);
             d += count;
         }
         sum.sum()
@@ -114,22 +118,23 @@ unsafe fn product<S: Simd>(q: &[f32], k: &[f32]) -> f32 {
 /// # Safety
 /// As `Lanes`.
 #[inline(always)]
-unsafe fn weigh<S: Simd>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut [f32]) {
+unsafe fn weigh<S: Isa>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mut [f32]) {
     let (n, to) = (o.len(), o.as_mut_ptr());
     // Rows reach as far as o does.
     assert!(at.iter().all(|at| at + n <= v.len()));
+    // SAFETY: the caller's.
     unsafe {
-        let factor = <S::V>::splat(factor);
+        let factor = S::V::splat(factor);
         let mut d = 0;
         while d + SUMS * S::WIDTH <= n {
             let mut sums = [factor; SUMS];
             for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = <S::V>::load(to.add(d + i * S::WIDTH)).mul(factor);
+                *sum = S::V::load(to.add(d + i * S::WIDTH)).mul(factor);
             }
             for (p, at) in p.iter().zip(at) {
-                let p = <S::V>::splat(*p);
+                let p = S::V::splat(*p);
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = p.fma(<S::V>::load(v.as_ptr().add(at + d + i * S::WIDTH)), *sum);
+                    *sum = p.fma(S::V::load(v.as_ptr().add(at + d + i * S::WIDTH)), *sum);
                 }
             }
             for (i, sum) in sums.iter().enumerate() {
@@ -139,9 +144,9 @@ unsafe fn weigh<S: Simd>(p: &[f32], at: &[usize], v: &[f32], factor: f32, o: &mu
         }
         while d < n {
             let count = S::WIDTH.min(n - d);
-            let mut sum = <S::V>::load_first(to.add(d), count).mul(factor);
+            let mut sum = S::V::load_first(to.add(d), count).mul(factor);
             for (p, at) in p.iter().zip(at) {
-                sum = <S::V>::splat(*p).fma(<S::V>::load_first(v.as_ptr().add(at + d), count), sum);
+                sum = S::V::splat(*p).fma(S::V::load_first(v.as_ptr().add(at + d), count), sum);
             }
             sum.store_first(to.add(d), count);
             d += count;

@@ -1,10 +1,10 @@
 //! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
 
 use super::super::geometry::{DIM, Geometry, LANES};
-use super::simd::{Simd, for_each_level, product};
+use super::product::product;
 use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
 use crate::kernel::native::{NativeLaunch, Shared, each_task};
-use crate::simd::exp_or_zero;
+use crate::simd::{Isa, compiled, exp_or_zero};
 
 /// Lanes of running maxima that stay in registers.
 const WIDE: usize = 16;
@@ -23,18 +23,22 @@ pub fn forward(l: &NativeLaunch) {
         // The last blocks see the most keys; they are begun first.
         let block = blocks - 1 - task % blocks;
         let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
-        one_block(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block));
+        // SAFETY: the processor has the level; no two tasks have a query row in common.
+        unsafe {
+            one_block(g.level())(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block))
+        };
     });
 }
 
-for_each_level! {
-    fn one_block[block.g.rounded](block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
+compiled! {
+    paired fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;
         let mut scratch = Scratch::take();
         let [qt, ot, s, kp, vp] = scratch.cut([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW]);
-        spread::<V>(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
-        unsafe { V::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes) };
+        spread::<S>(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        // SAFETY: the processor has S's instructions; rows are `LANES` long.
+        unsafe { S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes) };
         let mut top = [FLOOR; LANES];
         let mut sum = [0f32; LANES];
         let mut seen = [0f32; LANES];
@@ -46,28 +50,30 @@ for_each_level! {
             let count = KEYS.min(span[1] - from);
             pack(k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
             pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
-                V::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
+                S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
                 for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
                     let (kp, qt, s) = (kp[key * ROW..].as_ptr(), qt[lane..].as_ptr(), s[key * LANES + lane..].as_mut_ptr());
-                    product::<V, ROW, 1, LANES>([last - key, end - lane, dim], kp, qt, s, LANES, false);
+                    product::<S, ROW, 1, LANES>([last - key, end - lane, dim], kp, qt, s, LANES, false);
                 }
             }
             block.hide(from, count, s, &mut seen);
-            soften::<V>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
-            apart::<V>(block, from, count, vp, s, ot);
+            soften::<S>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
+            apart::<S>(block, from, count, vp, s, ot);
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
-                V::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
-                V::pair_rows(s.as_ptr(), s.as_mut_ptr(), LANES, count, lanes);
+                S::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
+                S::pair_rows(s.as_ptr(), s.as_mut_ptr(), LANES, count, lanes);
                 for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
-                    let element = key / V::TERMS;
+                    let element = key / S::TERMS;
                     let (vp, s) = (vp[element * ROW..].as_ptr(), s[element * LANES + lane..].as_ptr());
                     let ot = ot[lane..].as_mut_ptr();
-                    product::<V, 1, ROW, LANES>([dim, end - lane, last - key], vp, s, ot, LANES, true);
+                    product::<S, 1, ROW, LANES>([dim, end - lane, last - key], vp, s, ot, LANES, true);
                 }
             }
         }
-        turn_back::<V>(ot, rows, dim, kp);
+        turn_back::<S>(ot, rows, dim, kp);
         for lane in 0..rows {
             let (l, at) = (sum[lane], block.lse_at(lane));
             let (factor, total) = match () {
@@ -76,7 +82,9 @@ for_each_level! {
                 _ if l == 0.0 => (0.0, HIDDEN),
                 _ => (1.0 / l, top[lane] + l.ln()),
             };
+            // SAFETY: a task has its query rows.
             unsafe { lse.slice(at, 1)[0] = total };
+            // SAFETY: a task has its query rows.
             let o = unsafe { o.slice(block.q_at(lane), dim) };
             for (o, v) in o.iter_mut().zip(&kp[lane * ROW..]) {
                 *o = if l == 0.0 { factor } else { v * factor };
@@ -95,11 +103,13 @@ fn resume(
     sum: &mut [f32; LANES],
 ) {
     for lane in 0..block.rows {
+        // SAFETY: a task has its query rows.
         let before = unsafe { lse.slice(block.lse_at(lane), 1)[0] };
         if before < FLOOR {
             continue;
         }
         (top[lane], sum[lane]) = (before, 1.0);
+        // SAFETY: a task has its query rows.
         let o = unsafe { o.slice(block.q_at(lane), block.g.dim) };
         for (d, o) in o.iter().enumerate() {
             ot[d * LANES + lane] = *o;
@@ -109,7 +119,7 @@ fn resume(
 
 /// S → exp(S − top), with the running maximum and sum, and what was summed before rescaled.
 #[inline(always)]
-fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
+fn soften<S: Isa>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES], ot: &mut [f32]) {
     let mut highest = *top;
     for (i, highest) in highest.as_chunks_mut::<WIDE>().0.iter_mut().enumerate() {
         // Of their own, or they would pass through memory from row to row.
@@ -149,7 +159,7 @@ fn soften<S: Simd>(s: &mut [f32], top: &mut [f32; LANES], sum: &mut [f32; LANES]
 /// A value that is not finite reaches the rows that see it and no other, though a hidden weight of
 /// 0 would make NaN of it: such rows of V are taken out of the product and added apart.
 #[inline(always)]
-fn apart<S: Simd>(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
+fn apart<S: Isa>(block: &Block, from: usize, count: usize, vp: &mut [f32], s: &[f32], ot: &mut [f32]) {
     let dim = block.g.dim;
     // From where rounding to bf16 gives infinity.
     let end = if S::TERMS == 2 { 0x7f7f_8000 } else { 0x7f80_0000 };

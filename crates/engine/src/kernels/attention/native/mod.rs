@@ -23,7 +23,7 @@
 mod backward;
 mod decode;
 mod forward;
-pub(super) mod simd;
+mod product;
 
 pub use backward::{backward, delta};
 pub use forward::forward;
@@ -31,8 +31,7 @@ pub use forward::forward;
 use std::cell::RefCell;
 
 use super::geometry::{DIM, Geometry, LANES, MASK, SEGMENTS};
-use crate::simd::Lanes;
-use simd::Simd;
+use crate::simd::{Isa, Lanes, Level, level};
 
 /// Keys of a tile.
 const KEYS: usize = 64;
@@ -54,6 +53,13 @@ pub struct Labels<'a> {
     pub query_segment: &'a [i32],
     pub key_segment: &'a [i32],
     pub mask: &'a [i32],
+}
+
+impl Geometry {
+    /// Whose form computes a block: products are of pairs where they may be rounded.
+    fn level(&self) -> Level {
+        if self.rounded { level() } else { level().exact() }
+    }
 }
 
 /// One block of query rows of one batch row and key/value head.
@@ -191,7 +197,7 @@ impl<'a> Block<'a> {
 
 /// Rows of [·, d] spread over lanes: to[d][lane] = from[row(lane)][d] · scale, 0 past `rows`.
 #[inline(always)]
-pub fn spread<S: Simd>(
+pub fn spread<S: Isa>(
     from: &[f32],
     at: impl Fn(usize) -> usize,
     rows: usize,
@@ -204,6 +210,7 @@ pub fn spread<S: Simd>(
         // Whole squares turn in registers.
         let squares = if first + S::WIDTH <= rows { dim / S::WIDTH * S::WIDTH } else { 0 };
         for d in (0..squares).step_by(S::WIDTH) {
+            // SAFETY: the processor has S's instructions; each slice has a vector's length.
             unsafe {
                 let scale = S::V::splat(scale);
                 let mut square = [scale; 16];
@@ -231,11 +238,12 @@ pub fn spread<S: Simd>(
 
 /// What `spread` undone gives: to[lane][d] = from[d][lane], at the tile's stride.
 #[inline(always)]
-pub fn turn_back<S: Simd>(from: &[f32], rows: usize, dim: usize, to: &mut [f32]) {
+pub fn turn_back<S: Isa>(from: &[f32], rows: usize, dim: usize, to: &mut [f32]) {
     let to = &mut to[..LANES * ROW];
     let squares = dim / S::WIDTH * S::WIDTH;
     for first in (0..rows).step_by(S::WIDTH) {
         for d in (0..squares).step_by(S::WIDTH) {
+            // SAFETY: the processor has S's instructions; each slice has a vector's length.
             unsafe {
                 let mut square = [S::V::splat(0.0); 16];
                 for (i, v) in square.iter_mut().enumerate().take(S::WIDTH) {
@@ -294,6 +302,7 @@ impl Scratch {
         lengths.map(|n| {
             debug_assert_eq!(n % 16, 0);
             at += n;
+            // SAFETY: the lengths add up to no more than was made, and no two parts overlap.
             unsafe { std::slice::from_raw_parts_mut(pointer.add(at - n), n) }
         })
     }

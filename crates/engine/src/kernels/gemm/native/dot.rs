@@ -29,6 +29,7 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
     columns: usize,
     sums: &mut [[f32; COLUMNS]; FEW],
 ) {
+    // SAFETY: the caller's.
     unsafe {
         for (j, at) in (0..columns).map(|j| j * step).enumerate() {
             let w = w.add(at);
@@ -83,6 +84,7 @@ pub struct Strip<T> {
 /// The processor has L's instructions and the pointers reach as far as the strip says.
 #[inline(always)]
 pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<T>) {
+    // SAFETY: the caller's.
     unsafe {
         let whole = s.k / 4 * 4;
         for t in (0..whole).step_by(4) {
@@ -97,6 +99,7 @@ pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<T>) {
 #[inline(always)]
 unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<T>, t: usize) {
     let &Strip { rows, a, b, b_row, width, sums, .. } = s;
+    // SAFETY: the caller's.
     unsafe {
         let b = b.add(t * b_row);
         let whole = width / L::LANES * L::LANES;

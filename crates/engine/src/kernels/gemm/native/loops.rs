@@ -9,10 +9,10 @@ use super::ahead::Ahead;
 use super::dot::{self, COLUMNS, FEW};
 use super::pack::{self, Element, Source};
 #[cfg(target_arch = "x86_64")]
-use super::pairs::{self, Pair};
+use super::pairs;
 use super::rounded;
-use super::tile::{self, Left, More, Right, Settle, Single};
-use crate::simd::{Lanes, Level, Plain, level};
+use super::tile::{self, Left, More, Right, Settle};
+use crate::simd::{Level, compiled, level};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Ahead);
 
@@ -20,8 +20,10 @@ type Dots<T> = unsafe fn(usize, Left, *const T, usize, usize, &mut [[f32; COLUMN
 type Strip<T> = unsafe fn(dot::Strip<T>);
 pub type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
-/// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
-pub type Tiles = &'static [[Tile; 4]];
+/// Rows of the largest tile of any instruction set.
+const MOST_ROWS: usize = 12;
+/// By rows − 1, as far as the set has them: one vector, one masked, two vectors, two of which the second is masked.
+pub type Tiles = [[Tile; 4]; MOST_ROWS];
 
 /// The loops for one type of storage.
 pub struct Storage<T> {
@@ -35,6 +37,8 @@ pub struct Storage<T> {
 pub struct Rounded {
     /// Terms in an element of a packed factor: a pair of bf16, or one that is widened.
     pub terms: usize,
+    /// Terms that products take at once: packed factors have as many, or a multiple.
+    pub whole: usize,
     /// Rounds rows of A into elements.
     pub left: Round,
     pub right: Pack<bf16>,
@@ -68,6 +72,7 @@ impl Loops {
     /// As `tile::tile`.
     pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
         let form = self.form(width);
+        // SAFETY: the caller's.
         unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, None, &mut Ahead::nothing()) };
     }
 
@@ -99,141 +104,135 @@ impl Stored for bf16 {
     }
 }
 
-/// The function `tile`, compiled for an instruction set.
-macro_rules! tile {
-    ($lanes:ty, $term:ty, $(#[$feature:meta])?) => {
-        $(#[$feature])?
-        unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
-            k: usize,
-            a: Left,
-            b: Right,
-            width: usize,
-            settle: Settle,
-            more: Option<&More>,
-            ahead: &mut Ahead,
-        ) {
-            unsafe { tile::tile::<$lanes, $term, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
+compiled! {
+    paired fn tile[; ROWS: usize, VECTORS: usize, MASKED: bool](
+        k: usize,
+        a: Left,
+        b: Right,
+        width: usize,
+        settle: Settle,
+        more: Option<&More>,
+        ahead: &mut Ahead,
+    ) {
+        assert!(ROWS <= S::ROWS, "a tile has more rows than the registers hold");
+        // SAFETY: the caller's.
+        unsafe { tile::tile::<S, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
+    }
+}
+
+compiled! {
+    exact fn lanes_and_rows() -> [usize; 2] {
+        [S::WIDTH, S::ROWS]
+    }
+
+    fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+        // SAFETY: the caller's.
+        unsafe { rounded::round(a, rows, k, to, to_row) }
+    }
+
+    fn pack[T: Element](b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { pack::pack::<S::V, T>(b, k, width, panel, to) }
+    }
+
+    fn dots[T: Element; ROWS: usize, CHAINS: usize](
+        k: usize,
+        a: Left,
+        w: *const T,
+        step: usize,
+        columns: usize,
+        sums: &mut [[f32; COLUMNS]; FEW],
+    ) {
+        // SAFETY: the caller's.
+        unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(k, a, w, step, columns, sums) }
+    }
+
+    fn strip[T: Element](s: dot::Strip<T>) {
+        // SAFETY: the caller's.
+        unsafe { dot::strip::<S::V, T>(s) }
+    }
+}
+
+/// Tiles by rows; `$level` is what the forms are asked for.
+macro_rules! forms {
+    ($tile:ident $($level:tt)*) => {
+        $crate::kernels::gemm::native::loops::forms!(@ $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $tile:ident $level:tt $($rows:literal)*) => {
+        [$($crate::kernels::gemm::native::loops::forms!(# $tile $level $rows)),*]
+    };
+    (# $tile:ident [$($level:tt)*] $rows:literal) => {
+        [
+            $tile::<$rows, 1, false> $($level)*,
+            $tile::<$rows, 1, true> $($level)*,
+            $tile::<$rows, 2, false> $($level)*,
+            $tile::<$rows, 2, true> $($level)*,
+        ]
+    };
+}
+pub(super) use forms;
+
+fn tiles(level: Level) -> Tiles {
+    forms!(tile(level))
+}
+
+impl<T: Element> Storage<T> {
+    fn of(level: Level) -> Storage<T> {
+        Storage {
+            pack: pack::<T>(level),
+            dots: [
+                dots::<T, 1, 4>(level),
+                dots::<T, 2, 2>(level),
+                dots::<T, 3, 2>(level),
+                dots::<T, 4, 1>(level),
+                dots::<T, 5, 1>(level),
+                dots::<T, 6, 1>(level),
+                dots::<T, 7, 1>(level),
+                dots::<T, 8, 1>(level),
+            ],
+            strip: strip::<T>(level),
         }
-    };
+    }
 }
 
-/// Its forms by rows.
-macro_rules! tiles {
-    ([$($rows:literal)*]) => {
-        &[$([tile::<$rows, 1, false>, tile::<$rows, 1, true>, tile::<$rows, 2, false>, tile::<$rows, 2, true>]),*]
-    };
-}
-
-macro_rules! loops {
-    ($module:ident, $name:literal, $lanes:ty, $(#[$feature:meta])? [$($rows:literal)*]) => {
-        mod $module {
-            use super::*;
-
-            tile!($lanes, Single, $(#[$feature])?);
-
-            $(#[$feature])?
-            unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-                unsafe { rounded::round(a, rows, k, to, to_row) }
-            }
-
-            $(#[$feature])?
-            unsafe fn pack<T: Element>(b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
-                unsafe { pack::pack::<$lanes, T>(b, k, width, panel, to) }
-            }
-
-            $(#[$feature])?
-            unsafe fn dots<T: Element, const ROWS: usize, const CHAINS: usize>(
-                k: usize,
-                a: Left,
-                w: *const T,
-                step: usize,
-                columns: usize,
-                sums: &mut [[f32; COLUMNS]; FEW],
-            ) {
-                unsafe { dot::dots::<$lanes, T, ROWS, CHAINS>(k, a, w, step, columns, sums) }
-            }
-
-            $(#[$feature])?
-            unsafe fn strip<T: Element>(s: dot::Strip<T>) {
-                unsafe { dot::strip::<$lanes, T>(s) }
-            }
-
-            const fn storage<T: Element>() -> Storage<T> {
-                Storage {
-                    pack: pack::<T>,
-                    dots: [
-                        dots::<T, 1, 4>,
-                        dots::<T, 2, 2>,
-                        dots::<T, 3, 2>,
-                        dots::<T, 4, 1>,
-                        dots::<T, 5, 1>,
-                        dots::<T, 6, 1>,
-                        dots::<T, 7, 1>,
-                        dots::<T, 8, 1>,
-                    ],
-                    strip: strip::<T>,
-                }
-            }
-
-            const TILES: Tiles = tiles!([$($rows)*]);
-
-            pub const SET: Loops = Loops {
-                name: $name,
-                lanes: <$lanes>::LANES,
-                rows: <$lanes>::ROWS,
-                tiles: TILES,
-                f32: storage(),
-                f16: storage(),
-                bf16: storage(),
-                rounded: Rounded { terms: 1, left: round, right: pack::<bf16>, tiles: TILES },
-            };
-            pub static LOOPS: Loops = SET;
+impl Rounded {
+    fn of(level: Level) -> Rounded {
+        #[cfg(target_arch = "x86_64")]
+        if level == Level::Avx512Bf16 {
+            let (left, right): (Round, Pack<bf16>) = (pairs::left, pairs::right);
+            return Rounded { terms: 2, whole: 2, left, right, tiles: tiles(level) };
         }
-    };
+        Rounded { terms: 1, whole: 1, left: round(level), right: pack::<bf16>(level), tiles: tiles(level) }
+    }
 }
 
-#[cfg(target_arch = "x86_64")]
-loops!(avx512, "AVX-512", std::arch::x86_64::__m512, #[target_feature(enable = "avx512f")] [1 2 3 4 5 6 7 8 9 10 11 12]);
-#[cfg(target_arch = "x86_64")]
-loops!(avx2, "AVX2", std::arch::x86_64::__m256, #[target_feature(enable = "avx2,fma,f16c")] [1 2 3 4 5 6]);
-loops!(plain, "plain", Plain, [1 2 3 4 5 6]);
-
-/// AVX-512 with dot products of bf16 pairs.
-#[cfg(target_arch = "x86_64")]
-mod avx512_bf16 {
-    use std::arch::x86_64::__m512;
-
-    use super::*;
-
-    tile!(__m512, Pair, #[target_feature(enable = "avx512f,avx512bf16")]);
-
-    pub static LOOPS: Loops = Loops {
-        name: "AVX-512 BF16",
-        rounded: Rounded {
-            terms: 2,
-            left: pairs::left,
-            right: pairs::right,
-            tiles: tiles!([1 2 3 4 5 6 7 8 9 10 11 12]),
-        },
-        ..avx512::SET
-    };
+impl Loops {
+    fn of(level: Level) -> Loops {
+        let exact = level.exact();
+        // SAFETY: it runs none of the level's instructions that the processor has not, see `available`.
+        let [lanes, rows] = unsafe { lanes_and_rows(level)() };
+        Loops {
+            name: level.name(),
+            lanes,
+            rows,
+            tiles: tiles(exact),
+            f32: Storage::of(exact),
+            f16: Storage::of(exact),
+            bf16: Storage::of(exact),
+            rounded: Rounded::of(level),
+        }
+    }
 }
 
 /// Those that this processor runs, the best first.
-pub fn available() -> Vec<&'static Loops> {
-    let all: &[(Level, &Loops)] = &[
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512Bf16, &avx512_bf16::LOOPS),
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, &avx512::LOOPS),
-        #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, &avx2::LOOPS),
-        (Level::Baseline, &plain::LOOPS),
-    ];
-    all.iter().filter(|(needed, _)| *needed <= level()).map(|(_, loops)| *loops).collect()
+pub fn available() -> &'static [Loops] {
+    static AVAILABLE: OnceLock<Vec<Loops>> = OnceLock::new();
+    AVAILABLE.get_or_init(|| {
+        let levels = Level::ALL.iter().rev().filter(|one| **one <= level());
+        levels.map(|one| Loops::of(*one)).collect()
+    })
 }
 
 pub fn best() -> &'static Loops {
-    static BEST: OnceLock<&'static Loops> = OnceLock::new();
-    BEST.get_or_init(|| available()[0])
+    &available()[0]
 }

@@ -88,11 +88,15 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
         false => (l.scalars::<Scalars>(), None),
     };
     match l.dtype(1) {
+        // SAFETY: `operands` holds that each reaches as far as the launch says, and C is written by it alone.
         DType::F32 => unsafe { operands::<f32, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        // SAFETY: as above.
         DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        // SAFETY: as above.
         DType::BF16 if s.rounded => unsafe {
             operands::<bf16, BIAS, OUT>(l, &s, second).run_rounded(loops, threads)
         },
+        // SAFETY: as above.
         DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, &s, second).run(loops, threads) },
         DType::I32 => unreachable!("validated by the operation"),
     }
@@ -161,6 +165,7 @@ fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(
             second: None,
         }
     });
+    // SAFETY: each reaches as far as is held above, and the products are bound to be written.
     unsafe { Product::run_together(&products, loops::best(), l.threads) };
 }
 

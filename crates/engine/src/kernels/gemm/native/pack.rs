@@ -22,6 +22,7 @@ impl Element for f32 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const f32) -> L {
+        // SAFETY: the caller's.
         unsafe { L::load(p) }
     }
 }
@@ -33,6 +34,7 @@ impl Element for f16 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const f16) -> L {
+        // SAFETY: the caller's.
         unsafe { L::load_f16(p) }
     }
 }
@@ -44,6 +46,7 @@ impl Element for bf16 {
     }
     #[inline(always)]
     unsafe fn load<L: Lanes>(p: *const bf16) -> L {
+        // SAFETY: the caller's.
         unsafe { L::load_bf16(p) }
     }
 }
@@ -64,6 +67,7 @@ pub struct Source<T> {
 #[inline(always)]
 pub unsafe fn pack<L: Lanes, T: Element>(b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let Source { at: b, row, column } = b;
+    // SAFETY: the caller's.
     unsafe {
         let whole = width / L::LANES * L::LANES;
         if column == 1 {

@@ -1,8 +1,4 @@
-//! Pairs of bf16 in 32 bits, and the instruction that multiplies and adds them: both factors are
-//! packed so that neighbours along k share an element.
-//!
-//! The instruction adds the two products of a pair to an f32 sum, and rounds to nearest even; it takes
-//! subnormal numbers for 0, so that factors below 1.2e-38 count for nothing.
+//! Packs factors into pairs of bf16: neighbours along k share an element of 32 bits.
 
 use std::arch::x86_64::*;
 use std::mem::transmute;
@@ -10,20 +6,8 @@ use std::mem::transmute;
 use half::bf16;
 
 use super::pack::Source;
-use super::tile::{Left, Term};
+use super::tile::Left;
 use crate::simd::Lanes;
-
-/// Two products of bf16.
-pub struct Pair;
-
-impl Term<__m512> for Pair {
-    #[inline(always)]
-    unsafe fn add(left: __m512, right: __m512, sum: __m512) -> __m512 {
-        unsafe {
-            _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(left), transmute::<__m512, __m512bh>(right))
-        }
-    }
-}
 
 /// Bf16 of a vector, and columns of a panel.
 const WIDTH: usize = 32;
@@ -42,6 +26,7 @@ fn first(count: usize) -> u32 {
 /// rounded up to 16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+    // SAFETY: the caller's.
     unsafe {
         for i in 0..rows {
             let (from, to) = (a.at.add(i * a.row), to.add(i * to_row));
@@ -71,6 +56,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
+    // SAFETY: the caller's.
     unsafe {
         if b.row == 1 {
             along_k(b, k, width, to);
@@ -92,6 +78,7 @@ pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *
 /// Terms of a column are neighbours, and so are those of a pair: squares of 16 columns by 16 pairs turn.
 #[inline(always)]
 unsafe fn along_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
+    // SAFETY: the caller's.
     unsafe {
         for j in (0..WIDTH).step_by(PAIRS) {
             for t in (0..k).step_by(WIDTH) {
@@ -122,6 +109,7 @@ unsafe fn along_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
 /// Columns are neighbours: two rows interleave.
 #[inline(always)]
 unsafe fn across_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
+    // SAFETY: the caller's.
     unsafe {
         let columns = first(width);
         let places = |from: u32| -> __m512i {

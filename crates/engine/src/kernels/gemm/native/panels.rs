@@ -33,11 +33,13 @@ const GROUP: usize = 4;
 pub const ONCE: usize = 8;
 
 /// The loops of a task's product.
-pub struct Kit<T> {
+pub struct Kit<'a, T> {
     pub pack: Pack<T>,
-    pub tiles: Tiles,
+    pub tiles: &'a Tiles,
     /// Terms in an element of a packed factor.
     pub terms: usize,
+    /// Terms that tiles take at once.
+    pub whole: usize,
     /// How A is laid apart where it is not read in place.
     pub left: Option<Lay>,
     /// B is read where it lies.
@@ -69,11 +71,13 @@ impl Lay {
     ) -> Left {
         match self {
             Lay::Rows(lay) => {
+                // SAFETY: the caller's.
                 unsafe { lay(a, rows, terms, to, to_row) };
                 Left { at: to, row: to_row, k: 1 }
             }
             Lay::Columns => {
                 let from = Source { at: a.at, row: a.k, column: 1 };
+                // SAFETY: the caller's.
                 unsafe { (f32::loops(loops).pack)(from, terms, rows, rows, to) };
                 Left { at: to, row: 1, k: rows }
             }
@@ -84,9 +88,9 @@ impl Lay {
 impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
-    pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<T>) {
+    pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<'_, T>) {
         let panel = loops.panel();
-        let elements = |terms: usize| terms.div_ceil(kit.terms);
+        let elements = |terms: usize| terms.next_multiple_of(kit.whole) / kit.terms;
         let mut slivers = Vec::new();
         block.slivers(loops, |row, rows| slivers.push((row, rows)));
         let once = slivers.len() <= ONCE;
@@ -96,6 +100,7 @@ impl<T: Stored> Product<T> {
         let left_size = if kit.left.is_some() { group * loops.rows * left_row } else { 0 };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
+        // SAFETY: the caller's; the workspace is cut as its parts are filled.
         workspace(left_size + second_size + kept * elements(block.part), |space| unsafe {
             let (left, space) = space.split_at_mut(left_size);
             let (second_panels, panels) = space.split_at_mut(second_size);
@@ -165,13 +170,16 @@ impl<T: Stored> Product<T> {
 impl Second {
     /// Columns from `column` on as a panel.
     unsafe fn pack(&self, loops: &Loops, column: usize, width: usize, to: *mut f32) {
+        // SAFETY: the caller's.
         let at = unsafe { self.b.add(column * self.b_column) };
         let source = Source { at, row: self.b_row, column: self.b_column };
+        // SAFETY: the caller's.
         unsafe { (f32::loops(loops).pack)(source, self.k, width, loops.panel(), to) };
     }
 
     /// A from `row` on by a panel.
     unsafe fn rows_by(&self, row: usize, b: Right) -> More {
+        // SAFETY: the caller's.
         let at = unsafe { self.a.add(row * self.a_row) };
         More { k: self.k, a: Left { at, row: self.a_row, k: self.a_column }, b, alpha: self.alpha }
     }

@@ -77,8 +77,9 @@ pub struct Second {
     pub alpha: f32,
 }
 
-// Tasks read A and B and write disjoint parts of C.
+// SAFETY: tasks read A and B and write disjoint parts of C.
 unsafe impl<T: Sync> Sync for Product<T> {}
+// SAFETY: tasks read it alone.
 unsafe impl Sync for Second {}
 
 impl<T: Stored> Product<T> {
@@ -90,22 +91,26 @@ impl<T: Stored> Product<T> {
         let dots = self.m <= FEW && self.b_row == 1 && self.a_column == 1;
         let strips = self.m <= FEW / 2 && self.b_column == 1;
         if let Some((first, second)) = self.apart(self.m <= FEW) {
+            // SAFETY: the caller's.
             return unsafe {
                 first.run(loops, threads);
                 second.run(loops, threads);
             };
         }
         if dots {
-            return self.dots(loops, threads);
+            // SAFETY: the caller's.
+            return unsafe { self.dots(loops, threads) };
         }
         if strips {
-            return self.strips(loops, threads);
+            // SAFETY: the caller's.
+            return unsafe { self.strips(loops, threads) };
         }
         let sizes = [self.batch, self.m, self.n, self.k];
         let cut = match self.m <= ONCE * loops.rows {
             true => Cut::once(loops, sizes, part_of(self.k), threads),
             false => Cut::new(loops, sizes, PANELS_OF_A_TASK, threads),
         };
+        // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.block(loops, block) });
     }
 
@@ -154,13 +159,15 @@ impl<T: Stored> Product<T> {
             (_, true) => Some(Lay::Columns),
             _ => None,
         };
-        let kit = Kit { pack: T::loops(loops).pack, tiles: loops.tiles, terms: 1, left, in_place };
+        let kit = Kit { pack: T::loops(loops).pack, tiles: &loops.tiles, terms: 1, whole: 1, left, in_place };
+        // SAFETY: the caller's.
         unsafe { self.task(loops, block, kit) };
     }
 
     /// A from `row` and term `from` on.
     pub(super) unsafe fn rows(&self, block: &Block, row: usize, from: usize) -> Left {
         let at = block.z * self.a_batch + row * self.a_row + from * self.a_column;
+        // SAFETY: the caller's.
         Left { at: unsafe { self.a.add(at) }, row: self.a_row, k: self.a_column }
     }
 
@@ -168,8 +175,10 @@ impl<T: Stored> Product<T> {
     /// which the bias is added to.
     pub(super) unsafe fn settlement(&self, block: &Block, row: usize, column: usize, first: bool) -> Settle {
         let bias =
+            // SAFETY: the caller's.
             if first && !self.bias.is_null() { unsafe { self.bias.add(column) } } else { std::ptr::null() };
         Settle {
+            // SAFETY: the caller's.
             c: unsafe { self.c.add(block.z * self.c_batch + row * self.c_row + column) },
             row: self.c_row,
             alpha: self.alpha,
@@ -179,13 +188,18 @@ impl<T: Stored> Product<T> {
     }
 
     /// Rows of B that lie along k, each with all rows of A.
-    fn dots(&self, loops: &'static Loops, threads: usize) {
+    ///
+    /// # Safety
+    /// As `run`.
+    unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
         let columns = columns_of_a_task::<T>(self.n, self.k, threads);
+        // SAFETY: the caller's; no two tasks have columns in common.
         self.few(columns, threads, |z, column, width| unsafe { self.dots_of(loops, z, column, width) });
     }
 
     /// Columns of a product that `dots` serves.
     unsafe fn dots_of(&self, loops: &'static Loops, z: usize, column: usize, width: usize) {
+        // SAFETY: the caller's.
         unsafe {
             let a = self.left(z);
             let dots = T::loops(loops).dots[self.m - 1];
@@ -218,6 +232,7 @@ impl<T: Stored> Product<T> {
             for product in products {
                 let from = skip.min(product.n);
                 let width = left.min(product.n - from);
+                // SAFETY: the caller's; no two tasks have columns in common.
                 unsafe { product.dots_of(loops, 0, from, width) };
                 (skip, left) = (skip - from, left - width);
             }
@@ -231,9 +246,13 @@ impl<T: Stored> Product<T> {
     }
 
     /// Strips of B's columns, where its rows lie along them.
-    fn strips(&self, loops: &'static Loops, threads: usize) {
+    ///
+    /// # Safety
+    /// As `run`.
+    unsafe fn strips(&self, loops: &'static Loops, threads: usize) {
         let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
         self.few(share.clamp(256, STRIP), threads, |z, column, width| {
+            // SAFETY: the caller's; no two tasks have columns in common, and the panels hold all rows' sums of the strip.
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
@@ -271,10 +290,12 @@ impl<T: Stored> Product<T> {
     }
 
     unsafe fn left(&self, z: usize) -> Left {
+        // SAFETY: the caller's.
         Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
     }
 
     unsafe fn settle(&self, z: usize, row: usize, column: usize, sum: f32) {
+        // SAFETY: the caller's.
         unsafe {
             let c = self.c.add(z * self.c_batch + row * self.c_row + column);
             let mut v = self.alpha * sum;
@@ -421,6 +442,7 @@ pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
 /// Rows of A as they are, `to_row` elements apart.
 unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
     for i in 0..rows {
+        // SAFETY: the caller's.
         unsafe { std::ptr::copy_nonoverlapping(a.at.add(i * a.row), to.add(i * to_row), k) };
     }
 }

@@ -35,9 +35,11 @@ impl Product<bf16> {
     /// As `run`.
     pub unsafe fn run_rounded(&self, loops: &'static Loops, threads: usize) {
         if self.m <= FEW {
+            // SAFETY: the caller's.
             return unsafe { self.run(loops, threads) };
         }
         if let Some((first, second)) = self.apart(false) {
+            // SAFETY: the caller's.
             return unsafe {
                 first.run_rounded(loops, threads);
                 second.run(loops, threads);
@@ -48,6 +50,7 @@ impl Product<bf16> {
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
         if self.m <= ONCE * loops.rows {
+            // SAFETY: the caller's; blocks have no element of C in common.
             return Cut::once(loops, sizes, part, threads).run(|block| unsafe { self.rounded(loops, block) });
         }
         let panels = self.n.div_ceil(loops.panel());
@@ -57,6 +60,7 @@ impl Product<bf16> {
         if panels >= WIDE * tasks {
             most = panels.div_ceil(tasks);
         }
+        // SAFETY: the caller's; blocks have no element of C in common.
         Cut::of_parts(loops, sizes, part, most, threads).run(|block| unsafe { self.rounded(loops, block) });
     }
 
@@ -64,11 +68,13 @@ impl Product<bf16> {
         let kit = &loops.rounded;
         let kit = Kit {
             pack: kit.right,
-            tiles: kit.tiles,
+            tiles: &kit.tiles,
             terms: kit.terms,
+            whole: kit.whole,
             left: Some(Lay::Rows(kit.left)),
             in_place: false,
         };
+        // SAFETY: the caller's.
         unsafe { self.task(loops, block, kit) };
     }
 }
@@ -79,6 +85,7 @@ impl Product<bf16> {
 /// `a` reaches over the rows and terms, `to` over rows of `k`, `to_row` elements apart.
 #[inline(always)]
 pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+    // SAFETY: the caller's.
     unsafe {
         for i in 0..rows {
             for t in 0..k {
@@ -90,7 +97,7 @@ pub unsafe fn round(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize)
 
 /// The nearest bf16, ties to even; NaN stays NaN.
 #[inline(always)]
-fn nearest(v: f32) -> f32 {
+pub fn nearest(v: f32) -> f32 {
     let bits = v.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
     if v.is_nan() { v } else { f32::from_bits(rounded) }

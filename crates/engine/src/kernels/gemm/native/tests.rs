@@ -28,11 +28,13 @@ impl Case {
 
 /// C on a pool of `threads`.
 fn run<T: Stored>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32> {
+    // SAFETY: `run_by` makes operands that reach as far as the case says.
     run_by(loops, threads, case, &case.a(), narrow, |p, loops, threads| unsafe { p.run(loops, threads) })
 }
 
 /// As `run`, with A rounded to bf16.
 fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
+    // SAFETY: `run_by` makes operands that reach as far as the case says.
     run_by(loops, threads, case, a, bf16::from_f32, |p, loops, threads| unsafe {
         p.run_rounded(loops, threads)
     })
@@ -227,9 +229,11 @@ fn of_two<T: Stored>(
     let (b_row, b_column) = if trans_b { (1, k) } else { (n, 1) };
     let second =
         Second { k, a: a.as_ptr(), a_row: k, a_column: 1, b: b.as_ptr(), b_row, b_column, alpha: 0.75 };
+    // SAFETY: `run_by` makes operands that reach as far as the case says.
     let both = move |product: &Product<T>, loops, threads| unsafe {
         run(&Product { second: Some(second), ..*product }, loops, threads)
     };
+    // SAFETY: `run_by` makes operands that reach as far as the case says.
     let apart = move |product: &Product<T>, loops, threads| unsafe {
         run(product, loops, threads);
         let alone = Product { second: Some(second), ..*product }.apart(true).expect("it has a second").1;

@@ -1,28 +1,10 @@
 //! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
 
 use super::ahead::{self, Ahead};
-use crate::simd::Lanes;
+use crate::simd::{Isa, Lanes};
 
 /// Elements of k between two askings for what comes next.
 pub const STRIDE: usize = 16;
-
-/// How an element of A and elements of B are added to a sum. Elements are 32 bits: an f32, or what a
-/// `Term` makes of them.
-pub trait Term<L: Lanes> {
-    /// # Safety
-    /// The processor has L's instructions, and the term's own.
-    unsafe fn add(left: L, right: L, sum: L) -> L;
-}
-
-/// A product of two f32.
-pub struct Single;
-
-impl<L: Lanes> Term<L> for Single {
-    #[inline(always)]
-    unsafe fn add(left: L, right: L, sum: L) -> L {
-        unsafe { left.fma(right, sum) }
-    }
-}
 
 /// Where a factor's elements lie: the pointer to the tile's first, and the steps in elements.
 #[derive(Clone, Copy)]
@@ -62,10 +44,10 @@ pub struct More {
 }
 
 /// # Safety
-/// The processor has L's instructions; the operands reach over `ROWS` rows, `k` terms, and `width`
+/// The processor has S's instructions; the operands reach over `ROWS` rows, `k` terms, and `width`
 /// columns (`VECTORS` whole vectors unless `MASKED`).
 #[inline(always)]
-pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     k: usize,
     a: Left,
     b: Right,
@@ -74,55 +56,91 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
     more: Option<&More>,
     next: &mut Ahead,
 ) {
+    // SAFETY: the caller's.
     unsafe {
-        let rest = width - (VECTORS - 1) * L::LANES;
-        let load = |p: *const f32, j: usize| {
-            let p = p.add(j * L::LANES);
-            if MASKED && j + 1 == VECTORS { L::load_first(p, rest) } else { L::load(p) }
-        };
-        let row = |b: *const f32| {
-            let mut row = [L::splat(0.0); VECTORS];
-            for (j, v) in row.iter_mut().enumerate() {
-                *v = load(b, j);
-            }
-            row
-        };
-        let mut sums = [[L::splat(0.0); VECTORS]; ROWS];
+        let mut sums = [[S::zero(); VECTORS]; ROWS];
         let (mut a_at, mut b_at) = (a.at, b.at);
-        for i in 0..ROWS {
-            for j in 0..VECTORS {
-                ahead::to_write(s.c.wrapping_add(i * s.row + j * L::LANES).cast());
-            }
-        }
+        prefetch_sums::<S, ROWS, VECTORS>(&s);
         for from in (0..k).step_by(STRIDE) {
             next.fetch();
             for _ in 0..STRIDE.min(k - from) {
-                add::<L, S, ROWS, VECTORS>(row(b_at), a_at, a.row, &mut sums);
+                let right = columns::<S, VECTORS, MASKED>(b_at, width);
+                add::<S, ROWS, VECTORS, false>(right, a_at, a.row, &mut sums);
                 a_at = a_at.add(a.k);
                 b_at = b_at.add(b.k);
             }
         }
-        let alpha = L::splat(s.alpha);
+        settle::<S, ROWS, VECTORS, MASKED>(sums, width, s, more);
+    }
+}
+
+/// Asks for where the sums will be written.
+#[inline(always)]
+pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Settle) {
+    for i in 0..ROWS {
+        for j in 0..VECTORS {
+            ahead::to_write(s.c.wrapping_add(i * s.row + j * S::WIDTH).cast());
+        }
+    }
+}
+
+/// `width` neighbours, with zeros after the last where `MASKED`.
+#[inline(always)]
+unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
+    at: *const f32,
+    width: usize,
+) -> [S::V; VECTORS] {
+    // SAFETY: the caller's; a last vector that is masked ends with `width`.
+    unsafe {
+        let mut row = [S::zero(); VECTORS];
+        for (j, v) in row.iter_mut().enumerate() {
+            let at = at.add(j * S::WIDTH);
+            *v = match MASKED && j + 1 == VECTORS {
+                true => S::V::load_first(at, width - j * S::WIDTH),
+                false => S::V::load(at),
+            };
+        }
+        row
+    }
+}
+
+/// What becomes of a tile's sums.
+///
+/// # Safety
+/// As `tile`.
+#[inline(always)]
+pub unsafe fn settle<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+    mut sums: [[S::V; VECTORS]; ROWS],
+    width: usize,
+    s: Settle,
+    more: Option<&More>,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let alpha = S::V::splat(s.alpha);
+        let bias = (!s.bias.is_null()).then(|| columns::<S, VECTORS, MASKED>(s.bias, width));
         for (i, sums) in sums.iter_mut().enumerate() {
+            let before = s.accumulate.then(|| columns::<S, VECTORS, MASKED>(s.c.add(i * s.row), width));
             for (j, v) in sums.iter_mut().enumerate() {
                 *v = v.mul(alpha);
-                if !s.bias.is_null() {
-                    *v = v.add(load(s.bias, j));
+                if let Some(bias) = bias {
+                    *v = v.add(bias[j]);
                 }
-                if s.accumulate {
-                    *v = v.add(load(s.c.add(i * s.row), j));
+                if let Some(before) = before {
+                    *v = v.add(before[j]);
                 }
             }
         }
         if let Some(m) = more {
-            let mut added = [[L::splat(0.0); VECTORS]; ROWS];
+            let mut added = [[S::zero(); VECTORS]; ROWS];
             let (mut a_at, mut b_at) = (m.a.at, m.b.at);
             for _ in 0..m.k {
-                add::<L, Single, ROWS, VECTORS>(row(b_at), a_at, m.a.row, &mut added);
+                let right = columns::<S, VECTORS, MASKED>(b_at, width);
+                add::<S, ROWS, VECTORS, true>(right, a_at, m.a.row, &mut added);
                 a_at = a_at.add(m.a.k);
                 b_at = b_at.add(m.b.k);
             }
-            let alpha = L::splat(m.alpha);
+            let alpha = S::V::splat(m.alpha);
             for (sums, added) in sums.iter_mut().zip(added) {
                 for (v, more) in sums.iter_mut().zip(added) {
                     *v = more.mul(alpha).add(*v);
@@ -131,26 +149,30 @@ pub unsafe fn tile<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize
         }
         for (i, sums) in sums.iter().enumerate() {
             for (j, v) in sums.iter().enumerate() {
-                let c = s.c.add(i * s.row + j * L::LANES);
-                if MASKED && j + 1 == VECTORS { v.store_first(c, rest) } else { v.store(c) }
+                let c = s.c.add(i * s.row + j * S::WIDTH);
+                match MASKED && j + 1 == VECTORS {
+                    true => v.store_first(c, width - j * S::WIDTH),
+                    false => v.store(c),
+                }
             }
         }
     }
 }
 
-/// Adds an element of each row of A by a row of B to the sums.
+/// Adds an element of each row of A by a row of B to the sums; an f32, or what S's products take.
 #[inline(always)]
-unsafe fn add<L: Lanes, S: Term<L>, const ROWS: usize, const VECTORS: usize>(
-    right: [L; VECTORS],
+unsafe fn add<S: Isa, const ROWS: usize, const VECTORS: usize, const EXACT: bool>(
+    right: [S::V; VECTORS],
     a: *const f32,
     a_row: usize,
-    sums: &mut [[L; VECTORS]; ROWS],
+    sums: &mut [[S::V; VECTORS]; ROWS],
 ) {
     for (i, sums) in sums.iter_mut().enumerate() {
+        // SAFETY: the caller's.
         unsafe {
-            let left = L::splat(*a.add(i * a_row));
+            let left = S::V::splat(*a.add(i * a_row));
             for (sum, v) in sums.iter_mut().zip(right) {
-                *sum = S::add(left, v, *sum);
+                *sum = if EXACT { left.fma(v, *sum) } else { S::add(left, v, *sum) };
             }
         }
     }

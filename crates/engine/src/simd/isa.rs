@@ -1,0 +1,162 @@
+//! Instruction sets as types: what a body that is compiled for each of them may ask.
+
+use super::{Lanes, Plain};
+
+/// Arithmetic of one element.
+pub trait Fma: Copy + Send + Sync + 'static {
+    /// Whether a multiply-add is one instruction; without it `mul_add` is a slow library call.
+    const FUSED: bool;
+
+    #[inline(always)]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        if Self::FUSED { a.mul_add(b, c) } else { a * b + c }
+    }
+}
+
+/// An instruction set: its vectors, and the elements that its products take.
+pub trait Isa: Fma {
+    /// Its vector of f32.
+    type V: Lanes;
+    /// f32 of a vector.
+    const WIDTH: usize = <Self::V as Lanes>::LANES;
+    /// Vector registers.
+    const REGISTERS: usize;
+    /// Rows of a product's largest tile, two vectors wide: three quarters of the registers hold sums.
+    const ROWS: usize = 3 * Self::REGISTERS / 8;
+    /// Terms in an element of a product's factors: an f32, or a pair of bf16.
+    const TERMS: usize = 1;
+
+    /// A vector of zeros.
+    ///
+    /// # Safety
+    /// As `Lanes`.
+    #[inline(always)]
+    unsafe fn zero() -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { Self::V::splat(0.0) }
+    }
+
+    /// Adds the products of two vectors of elements to a sum.
+    ///
+    /// # Safety
+    /// As `Lanes`.
+    #[inline(always)]
+    unsafe fn add(a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { a.fma(b, sum) }
+    }
+
+    /// What is packed as f32, `rows` rows of `length`, becomes elements, in place: neighbours of a row pair
+    /// up. After an odd length stands a 0.
+    ///
+    /// # Safety
+    /// As `Lanes`; `at` reaches over the rows, each to a multiple of 32.
+    #[inline(always)]
+    unsafe fn pair_in_rows(_at: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
+
+    /// As `pair_in_rows`, but two rows pair up to one, at `to`, which may be `from`; the last of an odd
+    /// number with zeros.
+    ///
+    /// # Safety
+    /// As `pair_in_rows`, to a multiple of 16.
+    #[inline(always)]
+    unsafe fn pair_rows(_from: *const f32, _to: *mut f32, _stride: usize, _rows: usize, _length: usize) {}
+}
+
+/// What the target has in any case.
+#[derive(Clone, Copy)]
+pub struct Baseline;
+
+impl Fma for Baseline {
+    const FUSED: bool = cfg!(target_arch = "aarch64");
+}
+impl Isa for Baseline {
+    type V = Plain;
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 } else { 16 };
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+    use std::mem::transmute;
+
+    use super::{Fma, Isa, Lanes};
+
+    #[derive(Clone, Copy)]
+    pub struct Avx2;
+    #[derive(Clone, Copy)]
+    pub struct Avx512;
+    /// AVX-512, and products by the instruction that multiplies and adds pairs of bf16. It rounds to nearest even, and
+    /// takes subnormal numbers for 0, so that factors below 1.2e-38 count for nothing.
+    #[derive(Clone, Copy)]
+    pub struct Avx512Bf16;
+
+    impl Fma for Avx2 {
+        const FUSED: bool = true;
+    }
+    impl Fma for Avx512 {
+        const FUSED: bool = true;
+    }
+    impl Fma for Avx512Bf16 {
+        const FUSED: bool = true;
+    }
+
+    impl Isa for Avx2 {
+        type V = __m256;
+        const REGISTERS: usize = 16;
+    }
+    impl Isa for Avx512 {
+        type V = __m512;
+        const REGISTERS: usize = 32;
+    }
+    impl Isa for Avx512Bf16 {
+        type V = __m512;
+        const REGISTERS: usize = 32;
+        const TERMS: usize = 2;
+
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512, sum: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe {
+                _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pair_in_rows(at: *mut f32, stride: usize, rows: usize, length: usize) {
+            // SAFETY: rows reach to a multiple of 32, and what is written was read before.
+            unsafe {
+                for row in 0..rows {
+                    let at = at.add(row * stride);
+                    for i in (0..length).step_by(32) {
+                        let both = _mm512_cvtne2ps_pbh(__m512::load(at.add(i + 16)), __m512::load(at.add(i)));
+                        transmute::<__m512bh, __m512>(both).store(at.add(i / 2));
+                    }
+                }
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pair_rows(from: *const f32, to: *mut f32, stride: usize, rows: usize, length: usize) {
+            // SAFETY: rows reach to a multiple of 16; an odd number's last has no partner and none is read.
+            unsafe {
+                let place: [u32; 16] = std::array::from_fn(|i| i as u32 | (i as u32 + 16) << 16);
+                let place = _mm512_loadu_si512(place.as_ptr().cast());
+                for pair in 0..rows.div_ceil(2) {
+                    let (even, to) = (from.add(2 * pair * stride), to.add(pair * stride));
+                    for i in (0..length).step_by(16) {
+                        let odd = match 2 * pair + 1 < rows {
+                            true => __m512::load(even.add(stride + i)),
+                            false => _mm512_setzero_ps(),
+                        };
+                        let both = _mm512_cvtne2ps_pbh(odd, __m512::load(even.add(i)));
+                        let turned = _mm512_permutexvar_epi16(place, transmute::<__m512bh, __m512i>(both));
+                        _mm512_castsi512_ps(turned).store(to.add(i));
+                    }
+                }
+            }
+        }
+    }
+}
+#[cfg(target_arch = "x86_64")]
+pub use x86::{Avx2, Avx512, Avx512Bf16};
