@@ -19,6 +19,9 @@ pub enum Level {
     /// Products of pairs of bf16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// Products of small matrices of bf16.
+    #[cfg(target_arch = "aarch64")]
+    NeonBf16,
 }
 
 impl Level {
@@ -31,6 +34,8 @@ impl Level {
         Level::Avx512,
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Bf16,
+        #[cfg(target_arch = "aarch64")]
+        Level::NeonBf16,
     ];
 
     /// Its name in `LOWRANK_ISA`.
@@ -44,6 +49,8 @@ impl Level {
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonBf16 => "neonbf16",
         }
     }
 
@@ -52,6 +59,8 @@ impl Level {
         match self {
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => Level::Avx512,
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonBf16 => Level::Baseline,
             other => other,
         }
     }
@@ -66,6 +75,8 @@ impl Level {
             Level::Avx2 => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Bf16 => "AVX-512",
+            #[cfg(target_arch = "aarch64")]
+            Level::NeonBf16 => "NEON",
         }
     }
 }
@@ -82,6 +93,10 @@ fn detected() -> Level {
             return Level::Avx2;
         }
         if has!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if std::arch::is_aarch64_feature_detected!("bf16") {
+        return Level::NeonBf16;
     }
     #[cfg(not(target_arch = "x86_64"))]
     Level::Baseline

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use half::{bf16, f16};
 
 use super::ahead::Ahead;
+#[cfg(target_arch = "aarch64")]
+use super::bfmmla;
 use super::dot::{self, COLUMNS, FEW};
 use super::pack::{self, Element, Source};
 #[cfg(target_arch = "x86_64")]
@@ -201,6 +203,11 @@ impl Rounded {
         if level == Level::Avx512Bf16 {
             let (left, right): (Round, Pack<bf16>) = (pairs::left, pairs::right);
             return Rounded { terms: 2, whole: 2, left, right, tiles: tiles(level) };
+        }
+        #[cfg(target_arch = "aarch64")]
+        if level == Level::NeonBf16 {
+            let (left, right): (Round, Pack<bf16>) = (bfmmla::left, bfmmla::right);
+            return Rounded { terms: 2, whole: bfmmla::TERMS, left, right, tiles: bfmmla::tiles() };
         }
         Rounded { terms: 1, whole: 1, left: round(level), right: pack::<bf16>(level), tiles: tiles(level) }
     }

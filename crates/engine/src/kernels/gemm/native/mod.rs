@@ -50,6 +50,8 @@
 //! row-major: not worth it below 60 rows.
 
 mod ahead;
+#[cfg(target_arch = "aarch64")]
+mod bfmmla;
 mod dot;
 mod loops;
 mod pack;

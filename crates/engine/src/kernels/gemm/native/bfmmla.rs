@@ -1,0 +1,155 @@
+//! Products of bf16 by aarch64's instruction for them, which adds the product of 2 × 4 and 4 × 2 bf16 to 2 × 2 sums.
+//!
+//! A's rows are rounded and stay rows, of which two are read side by side; a panel of B has, for each four terms,
+//! its columns two by two. The instruction rounds within its sums, and takes subnormal numbers for 0, so that factors
+//! below 1.2e-38 count for nothing. It has no stable name in Rust's library yet, and stands here by its mnemonic.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use half::bf16;
+
+use super::ahead::Ahead;
+use super::loops::{Tiles, forms};
+use super::pack::Source;
+use super::rounded::nearest;
+use super::tile::{self, Left, More, Right, STRIDE, Settle};
+use crate::simd::{Baseline, Isa, Lanes};
+
+/// Terms that an instruction takes.
+pub const TERMS: usize = 4;
+/// Columns of a panel.
+const WIDTH: usize = 2 * Baseline::WIDTH;
+
+/// Rounds `rows` rows of `k` terms to nearest even, two in an element, with zeros up to a multiple of `TERMS`.
+///
+/// # Safety
+/// `a` reaches over the rows and terms, `to` over rows of ⌈k / 2⌉ rounded up to 16, `to_row` apart.
+pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+    let bits = |v: f32| (nearest(v).to_bits() >> 16) as u16 | if v.is_nan() { 0x40 } else { 0 };
+    for i in 0..rows {
+        // SAFETY: the caller's.
+        unsafe {
+            let (from, to) = (a.at.add(i * a.row), to.add(i * to_row).cast::<u16>());
+            if a.k == 1 {
+                (0..k).for_each(|t| *to.add(t) = bits(*from.add(t)));
+            } else {
+                (0..k).for_each(|t| *to.add(t) = bits(*from.add(t * a.k)));
+            }
+            (k..k.next_multiple_of(TERMS)).for_each(|t| *to.add(t) = 0);
+        }
+    }
+}
+
+/// Packs `k` rows of `width` columns of B, zeros after the last column and up to a multiple of `TERMS` rows.
+///
+/// # Safety
+/// `b` reaches over the block and `to` over as many panel's rows as there are pairs of terms, an even number.
+pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    debug_assert_eq!(panel, WIDTH);
+    for (t, place) in (0..k).step_by(TERMS).zip(0..) {
+        // By column, its terms.
+        let mut four = [[0u16; TERMS]; WIDTH];
+        // SAFETY: the caller's; within `width` and `k`.
+        unsafe {
+            if b.row == 1 && t + TERMS <= k {
+                for (j, four) in four.iter_mut().enumerate().take(width) {
+                    *four = b.at.add(j * b.column + t).cast::<[u16; TERMS]>().read_unaligned();
+                }
+            } else if b.column == 1 && width == WIDTH && t + TERMS <= k {
+                let rows: [[u16; WIDTH]; TERMS] = std::array::from_fn(|u| {
+                    b.at.add((t + u) * b.row).cast::<[u16; WIDTH]>().read_unaligned()
+                });
+                for (j, four) in four.iter_mut().enumerate() {
+                    *four = std::array::from_fn(|u| rows[u][j]);
+                }
+            } else {
+                for (j, four) in four.iter_mut().enumerate().take(width) {
+                    for (u, term) in four.iter_mut().enumerate().take(k - t) {
+                        *term = (*b.at.add((t + u) * b.row + j * b.column)).to_bits();
+                    }
+                }
+            }
+            to.add(place * 2 * WIDTH).cast::<[[u16; TERMS]; WIDTH]>().write_unaligned(four);
+        }
+    }
+}
+
+/// sum + left · right, both of two rows or columns of `TERMS`.
+///
+/// # Safety
+/// The processor has the instruction, and so has the function that this is a part of.
+#[inline(always)]
+unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) -> float32x4_t {
+    // SAFETY: it reads and writes these registers alone.
+    unsafe {
+        asm!(
+            "bfmmla {sum:v}.4s, {left:v}.8h, {right:v}.8h",
+            sum = inout(vreg) sum,
+            left = in(vreg) left,
+            right = in(vreg) right,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sum
+}
+
+/// As `tile::tile`, of factors that `left` and `right` packed.
+///
+/// # Safety
+/// As `tile::tile`; `k` is even, and the processor has the instruction.
+#[target_feature(enable = "neon,bf16")]
+unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+    k: usize,
+    a: Left,
+    b: Right,
+    width: usize,
+    settle: Settle,
+    more: Option<&More>,
+    ahead: &mut Ahead,
+) {
+    // Pairs of rows, and of columns.
+    const PAIRS: usize = Baseline::ROWS / 2;
+    let (rows, columns) = (ROWS.div_ceil(2), 2 * VECTORS);
+    // SAFETY: the caller's.
+    unsafe {
+        tile::prefetch_sums::<Baseline, ROWS, VECTORS>(&settle);
+        let mut sums = [[vdupq_n_f32(0.0); 4]; PAIRS];
+        for from in (0..k).step_by(STRIDE) {
+            ahead.fetch();
+            for e in (from..k.min(from + STRIDE)).step_by(2) {
+                let mut right = [vdupq_n_u16(0); 4];
+                for (c, right) in right.iter_mut().enumerate().take(columns) {
+                    *right = vld1q_u16(b.at.add(e * b.k + 4 * c).cast());
+                }
+                for (p, sums) in sums.iter_mut().enumerate().take(rows) {
+                    let terms = |i: usize| match i < ROWS {
+                        true => vld1_u16(a.at.add(i * a.row + e).cast()),
+                        false => vdup_n_u16(0),
+                    };
+                    let left = vcombine_u16(terms(2 * p), terms(2 * p + 1));
+                    for (c, sum) in sums.iter_mut().enumerate().take(columns) {
+                        *sum = multiply(left, right[c], *sum);
+                    }
+                }
+            }
+        }
+        // Two rows' sums of two columns lie in a register.
+        let mut lines = [[Baseline::zero(); VECTORS]; ROWS];
+        for (i, line) in lines.iter_mut().enumerate() {
+            for (j, v) in line.iter_mut().enumerate() {
+                let [low, high] = [0, 1].map(|c| vreinterpretq_f64_f32(sums[i / 2][2 * j + c]));
+                let both = if i % 2 == 0 { vzip1q_f64(low, high) } else { vzip2q_f64(low, high) };
+                let mut four = [0f32; 4];
+                vst1q_f32(four.as_mut_ptr(), vreinterpretq_f32_f64(both));
+                *v = <Baseline as Isa>::V::load(four.as_ptr());
+            }
+        }
+        tile::settle::<Baseline, ROWS, VECTORS, MASKED>(lines, width, settle, more);
+    }
+}
+
+/// The tiles by rows.
+pub fn tiles() -> Tiles {
+    forms!(tile)
+}
