@@ -4,6 +4,9 @@ mod threads;
 
 pub use threads::{PATIENCE, Shared, Threads, count, each_chunk, each_range, each_row, each_task, map_tasks};
 
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+
 use smallvec::SmallVec;
 
 use super::scalars::Field;
@@ -18,9 +21,11 @@ pub struct NativeLaunch<'a> {
     pub threads: usize,
     bindings: SmallVec<[(*mut u8, Range); 6]>,
     access: &'a [(&'static str, Access)],
+    /// A bit for each binding whose elements were given to be written.
+    taken: AtomicU32,
 }
 
-// The pointers are to ranges that a recording keeps apart: a written range is bound once.
+// SAFETY: the pointers are to ranges that a recording keeps apart: a written range is bound once.
 unsafe impl Sync for NativeLaunch<'_> {}
 
 impl NativeLaunch<'_> {
@@ -31,7 +36,8 @@ impl NativeLaunch<'_> {
         bindings: SmallVec<[(*mut u8, Range); 6]>,
     ) -> NativeLaunch<'_> {
         let Launch { params, scalars: ref words, kernel, .. } = *launch;
-        NativeLaunch { params, words, threads, bindings, access: kernel.bindings }
+        let taken = AtomicU32::new(0);
+        NativeLaunch { params, words, threads, bindings, access: kernel.bindings, taken }
     }
 
     /// The launch's scalars as what its plan passed.
@@ -56,15 +62,23 @@ impl NativeLaunch<'_> {
         let (pointer, range) = self.bindings[binding];
         debug_assert_eq!(range.bytes as usize % size_of::<T>(), 0);
         debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
+        // SAFETY: the range lies in a buffer, on a boundary of its elements, and nothing of the launch writes it but
+        // through a binding of its own.
         unsafe { std::slice::from_raw_parts(pointer.cast(), range.bytes as usize / size_of::<T>()) }
     }
 
-    /// The elements of a written binding. Take each binding once in a launch.
+    /// The elements of a written binding, which a launch gives once.
+    ///
+    /// # Panics
+    /// Where the binding is only read, or was given before.
     #[allow(clippy::mut_from_ref)]
     pub fn write<T: bytemuck::Pod>(&self, binding: usize) -> &mut [T] {
         let (pointer, range) = self.bindings[binding];
         assert_ne!(self.access[binding].1, Access::Read, "a kernel writes a read binding");
+        let bit = 1 << binding;
+        assert_eq!(self.taken.fetch_or(bit, Relaxed) & bit, 0, "a kernel takes a written binding twice");
         debug_assert_eq!(pointer as usize % align_of::<T>(), 0);
+        // SAFETY: as in `read`, and nobody else was given it.
         unsafe { std::slice::from_raw_parts_mut(pointer.cast(), range.bytes as usize / size_of::<T>()) }
     }
 

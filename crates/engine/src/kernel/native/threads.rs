@@ -60,8 +60,9 @@ struct Team {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// The pointer is written while every worker is idle, and read by those that were posted since.
+// SAFETY: as below.
 unsafe impl Send for Team {}
+// SAFETY: the pointer is written while every worker is idle, and read by those that were posted since.
 unsafe impl Sync for Team {}
 
 /// A worker's, in a cache line of its own.
@@ -106,7 +107,7 @@ impl Threads {
         let count = threads.min(self.count());
         // What it calls has no threads besides.
         let _restored = Restored(CURRENT.replace(std::ptr::null()));
-        // It is called by nobody once this returns.
+        // SAFETY: every worker is idle, and none calls it once this returns: it takes back or waits for what it posted.
         unsafe { *self.team.work.get() = std::mem::transmute::<&(dyn Fn(usize) + Sync), *const Work>(work) };
         let (states, workers) = (&self.team.states[..count - 1], &self.workers[..count - 1]);
         for (state, worker) in states.iter().zip(workers) {
@@ -149,6 +150,7 @@ impl Team {
     fn serve(&self, i: usize) {
         let state = &self.states[i].0;
         while self.wait(state) {
+            // SAFETY: it was posted, so the pointer is of a call of `run` that has not returned.
             let work = unsafe { &**self.work.get() };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(i + 1))) {
                 self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
@@ -210,7 +212,7 @@ impl Team {
 
 /// How many threads take the tasks of this one's launches.
 pub fn count() -> usize {
-    // It outlives what is called while it is installed.
+    // SAFETY: it outlives what is called while it is installed.
     unsafe { CURRENT.get().as_ref() }.map_or(1, Threads::count)
 }
 
@@ -221,6 +223,7 @@ pub fn count() -> usize {
 /// 1 to 6% for one of the small model.
 pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
     let threads = threads.min(tasks).min(count());
+    // SAFETY: it outlives what is called while it is installed.
     let current = unsafe { CURRENT.get().as_ref() };
     let Some(current) = current.filter(|_| threads > 1) else {
         return (0..tasks).for_each(task);
@@ -260,6 +263,7 @@ pub fn each_row(rows: usize, grain: usize, task: impl Fn(usize) + Sync) {
 /// Calls `task` with where each part of `y` of `size` elements starts, and the part.
 pub fn each_chunk<T: Send>(y: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) + Sync) {
     let (length, y) = (y.len(), Shared::new(y));
+    // SAFETY: the ranges have no element in common.
     each_range(length, size, |range| task(range.start, unsafe { y.slice(range.start, range.len()) }));
 }
 
@@ -273,6 +277,7 @@ pub fn map_tasks<R: Send + Default + Clone>(tasks: usize, task: impl Fn(usize) -
 /// A slice that tasks write disjoint parts of.
 pub struct Shared<T>(*mut T, usize);
 
+// SAFETY: tasks take parts of it that do not overlap, as if each had been sent its own.
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
@@ -285,6 +290,7 @@ impl<T> Shared<T> {
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn slice(&self, start: usize, count: usize) -> &mut [T] {
         assert!(start + count <= self.1);
+        // SAFETY: it lies within the slice, and is nobody else's.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
     }
 

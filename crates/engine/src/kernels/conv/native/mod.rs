@@ -56,12 +56,13 @@ unsafe fn multiply(
     for (j, panels) in (0..block.columns).step_by(panel).zip(panels.chunks(panel * part)) {
         let b = Right { at: panels.as_ptr(), k: panel };
         let width = panel.min(block.columns - j);
+        // SAFETY: the caller's, of these columns.
         unsafe { loops.tile(rows, part, a, b, width, Settle { c: c.c.add(j), ..c }) };
     }
 }
 
-fn settle(c: &mut [f32], row: usize, accumulate: bool) -> Settle {
-    Settle { c: c.as_mut_ptr(), row, alpha: 1.0, bias: std::ptr::null(), accumulate }
+fn settle(c: *mut f32, row: usize, accumulate: bool) -> Settle {
+    Settle { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
 fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &NativeLaunch) {
@@ -78,14 +79,12 @@ fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &NativeLaunch) {
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
-        // No two tasks write one place.
-        let y = |row: usize, rows: usize| {
-            let at = b * view.o_batch + g * view.o_group + row * view.o_row + block.column;
-            unsafe { y.slice(at, (rows - 1) * view.o_row + block.columns) }
-        };
+        // Between a task's columns of two rows lie other tasks' columns.
+        let place = |row: usize| b * view.o_batch + g * view.o_group + row * view.o_row + block.column;
         if let Some(bias) = bias {
             for row in block.row..block.row + block.rows {
-                y(row, 1).fill(bias[g * view.all_rows + row]);
+                // SAFETY: no two tasks have columns of a row in common.
+                unsafe { y.slice(place(row), block.columns) }.fill(bias[g * view.all_rows + row]);
             }
         }
         let columns = (0..block.columns).step_by(panel);
@@ -100,25 +99,22 @@ fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &NativeLaunch) {
                     gather(x, origin, &view, from, part, runs, panel, panels);
                 }
                 let accumulate = view.accumulate || BIAS || from > 0;
-                block.slivers(loops, |row, rows| unsafe {
+                block.slivers(loops, |row, rows| {
                     let at = (g * view.all_rows + row) * view.w_row + from;
                     let w = w[at..][..(rows - 1) * view.w_row + part].as_ptr();
                     let a = if T::IS_F32 {
                         Left { at: w.cast(), row: view.w_row, k: 1 }
                     } else {
                         let source = Source { at: w, row: view.w_row, column: 1 };
-                        (T::loops(loops).pack)(source, rows, part, part, wide.as_mut_ptr());
+                        // SAFETY: w reaches over the rows and terms, and `wide` over as many.
+                        unsafe { (T::loops(loops).pack)(source, rows, part, part, wide.as_mut_ptr()) };
                         Left { at: wide.as_ptr(), row: part, k: 1 }
                     };
-                    multiply(
-                        loops,
-                        &block,
-                        rows,
-                        part,
-                        a,
-                        panels,
-                        settle(y(row, rows), view.o_row, accumulate),
-                    );
+                    let y = y.at(place(row), (rows - 1) * view.o_row + block.columns);
+                    let c = settle(y, view.o_row, accumulate);
+                    // SAFETY: A and the panels hold the part's terms; y reaches over the rows, of which no other task
+                    // has these columns.
+                    unsafe { multiply(loops, &block, rows, part, a, panels, c) };
                 });
             }
         });
@@ -152,18 +148,21 @@ pub fn weight(l: &NativeLaunch) {
                         let to = panels[at * panel..][..count * panel].as_mut_ptr();
                         // The columns of a panel are taps here: the strip is turned.
                         let turned = Source { at: strip.as_ptr(), row: 1, column: STRIP };
+                        // SAFETY: a strip has a row of positions for each tap, and the panel `count` rows.
                         unsafe { (loops.f32.pack)(turned, count, width, panel, to) };
                     }
                 }
                 let accumulate = view.accumulate || b > 0 || from > 0;
-                block.slivers(loops, |row, rows| unsafe {
+                block.slivers(loops, |row, rows| {
                     let at = b * view.o_batch + g * view.o_group + row * view.o_row + from;
                     let d = &d[at..][..(rows - 1) * view.o_row + part];
                     let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };
                     let at = (g * view.all_rows + row) * view.w_row + block.column;
-                    // No two tasks write one place.
-                    let c = d_weight.slice(at, (rows - 1) * view.w_row + block.columns);
-                    multiply(loops, &block, rows, part, a, panels, settle(c, view.w_row, accumulate));
+                    let c = d_weight.at(at, (rows - 1) * view.w_row + block.columns);
+                    let c = settle(c, view.w_row, accumulate);
+                    // SAFETY: A and the panels hold the part's terms; the gradient reaches over the rows, of which no
+                    // other task has these columns.
+                    unsafe { multiply(loops, &block, rows, part, a, panels, c) };
                 });
             }
         });
