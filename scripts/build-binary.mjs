@@ -58,18 +58,49 @@ export function hindrance(name) {
   return undefined;
 }
 
-/** Builds the binary of a platform; gives its path. Linux's by zig, whose glibc is of the version that is asked for. */
-export function buildBinary(name) {
+/** What cargo is given for a platform: its target and, where that is not built, Rust's own library as well. */
+function forTarget(name, parts = "std,panic_unwind") {
   const target = triple(name);
   const std = library(target);
   const of = name.startsWith("linux") && name.endsWith("gnu") ? `${target}.${GLIBC}` : target;
-  const how = name.startsWith("linux") ? "zigbuild" : "build";
-  const args = [how, "--locked", "--profile", "dist", "-p", "lowrank-node", "--target", of];
+  const args = ["--locked", "--target", of];
   const env = forTrial(name) ? mingw(std) : linking(name);
-  if (std === "built") run("cargo", args, env);
+  if (std === "built") return { args, env };
   // A stable compiler builds its own library where it is told that it may.
-  else run("cargo", [...args, "-Z", "build-std=std,panic_unwind"], { ...env, RUSTC_BOOTSTRAP: "1" });
-  return join(built, target, "dist", TARGETS[name].library);
+  return { args: [...args, "-Z", `build-std=${parts}`], env: { ...env, RUSTC_BOOTSTRAP: "1" } };
+}
+
+/** Builds the binary of a platform; gives its path. Linux's by zig, whose glibc is of the version that is asked for. */
+export function buildBinary(name) {
+  const how = name.startsWith("linux") ? "zigbuild" : "build";
+  const { args, env } = forTarget(name);
+  run("cargo", [how, "--profile", "dist", "-p", "lowrank-node", ...args], env);
+  return join(built, triple(name), "dist", TARGETS[name].library);
+}
+
+/** Builds the tests of a platform's crates; gives their paths by crate. */
+export function buildTests(name, crates) {
+  const command = name.startsWith("linux") ? "cargo-zigbuild" : "cargo";
+  const { args, env } = forTarget(name, "std,panic_unwind,test");
+  const of = crates.flatMap((crate) => ["-p", crate]);
+  const how = ["test", "--no-run", "--release", "--lib", "--message-format", "json-render-diagnostics"];
+  const { status, stdout } = spawnSync(command, [...how, ...of, ...args], {
+    cwd: root,
+    encoding: "utf8",
+    maxBuffer: 2 ** 28,
+    stdio: ["ignore", "pipe", "inherit"],
+    env: { ...process.env, ...env },
+  });
+  if (status !== 0) throw new Error(`${command} test of ${crates.join(", ")} for ${name} failed`);
+  const lines = stdout.split("\n").filter((line) => line.startsWith("{"));
+  const tests = lines.map((line) => JSON.parse(line)).filter(({ profile }) => profile?.test);
+  return Object.fromEntries(tests.map(({ target, executable }) => [target.name, executable]));
+}
+
+/** Checks the types of the binding and all that it is made of, for a platform that nothing here can link for. */
+export function checkTypes(name) {
+  const { args, env } = forTarget(name);
+  run("cargo", ["check", "--release", "-p", "lowrank-node", ...args], env);
 }
 
 /** How the libraries of C are linked. */

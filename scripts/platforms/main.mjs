@@ -1,6 +1,7 @@
 // `npm run test:platforms [-- NAMES…]`: builds the packages of the platforms that can be built on Linux x64, in a root
-// of Debian 12, and tries each where it is for: installed from its tarball, trained, saved, stopped and resumed. Ends
-// with a table of what was seen, and with status 1 where something failed. Roots, Rust's cache and the builds stay in
+// of Debian 12, and tries each where it is for: installed from its tarball, trained, saved, stopped and resumed; and the
+// engine's own tests and types where they can be run or checked. Ends with tables of what was seen, and with status 1
+// where something failed. Roots, Rust's cache and the builds stay in
 // LOWRANK_PLATFORMS, a folder.
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
@@ -9,17 +10,22 @@ import { argv, env } from "node:process";
 import { WHOLE, attempt } from "./attempt.mjs";
 import { builder, pack, sizes } from "./builder.mjs";
 import { missing } from "./debian.mjs";
+import { suitesTable } from "./results.mjs";
+import { SUITES } from "./suites.mjs";
 import { failed, table } from "./table.mjs";
 import { TRIALS } from "./targets.mjs";
 
 /** Whose losses all others' are held to; tried once, on its first system, where it is not asked for. */
 const FIRST = "linux-x64-gnu";
 
-const asked = argv.length > 2 ? argv.slice(2) : Object.keys(TRIALS);
-const names = [FIRST, ...asked.filter((name) => name !== FIRST)];
-const unknown = asked.filter((name) => !(name in TRIALS));
+const known = [...Object.keys(TRIALS), ...Object.keys(SUITES)];
+const asked = argv.length > 2 ? argv.slice(2) : known;
+const suites = asked.filter((name) => name in SUITES);
+const trials = asked.filter((name) => name in TRIALS);
+const names = trials.length === 0 ? [] : [FIRST, ...trials.filter((name) => name !== FIRST)];
+const unknown = asked.filter((name) => !known.includes(name));
 const lacking = [
-  ...unknown.map((name) => `${name} is not tried; there are ${Object.keys(TRIALS).join(", ")}`),
+  ...unknown.map((name) => `${name} is not tried; there are ${known.join(", ")}`),
   ...missing((env.PATH ?? "").split(":")),
 ];
 if (lacking.length > 0) {
@@ -33,8 +39,8 @@ const tell = (what) => console.error(`lowrank: ${what}`);
 mkdirSync(folder, { recursive: true });
 
 const build = builder(folder, tell);
-tell("main: packing");
-const main = pack(build, folder, "main");
+if (names.length > 0) tell("main: packing");
+const main = names.length > 0 ? pack(build, folder, "main") : undefined;
 const rows = [];
 const packed = new Map();
 /** By each recipe the losses of the first platform, which all others' are held to. */
@@ -48,18 +54,27 @@ for (const name of names) {
     tell(`${name}: not built: ${error.message}`);
     continue;
   }
-  const trials = asked.includes(name) ? TRIALS[name] : TRIALS[name].slice(0, 1);
-  for (const trial of trials) {
+  const tried = asked.includes(name) ? TRIALS[name] : TRIALS[name].slice(0, 1);
+  for (const trial of tried) {
     tell(`${name}: ${trial.where}: trying`);
     const seen = tryOn(name, trial, expected(name, trial.recipe));
     if (name === FIRST && seen.wrong.train === null && !losses.has(WHOLE)) losses.set(WHOLE, seen.losses);
     rows.push({ platform: name, where: trial.where, ...sizes(packed.get(name)), ...seen });
   }
 }
-const told = table(rows);
-console.log(told);
-writeFileSync(join(folder, "table.md"), `${told}\n`);
-process.exitCode = rows.some(failed) ? 1 : 0;
+const seen = suites.map((name) => {
+  const { where, row } = SUITES[name];
+  tell(`${name}: ${where}`);
+  try {
+    return { name, where, ...row(folder, build, tell) };
+  } catch (error) {
+    return { name, where, wrong: [error.message] };
+  }
+});
+const tables = [...(rows.length > 0 ? [table(rows)] : []), ...(seen.length > 0 ? [suitesTable(seen)] : [])];
+console.log(tables.join("\n\n"));
+writeFileSync(join(folder, "table.md"), `${tables.join("\n\n")}\n`);
+process.exitCode = rows.some(failed) || seen.some(({ wrong }) => wrong.length > 0) ? 1 : 0;
 
 /** What a platform's losses have to be: none where it is the first to be tried, and never equal where that failed. */
 function expected(name, recipe = WHOLE) {

@@ -47,14 +47,18 @@ function emulated(where) {
     where,
     recipe: SHORT,
     system(folder, _build, tell) {
-      const packages = ["ca-certificates", "qemu-user", ...ARM];
-      const root = debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
-      return starter(folder, root, nodeFor(folder, "linux-arm64", NODES[2]), [
+      return starter(folder, armRoot(folder, tell), nodeFor(folder, "linux-arm64", NODES[2]), [
         "qemu-aarch64",
         "/opt/node/bin/node",
       ]);
     },
   };
+}
+
+/** A root for arm64's binaries, and what runs them. */
+export function armRoot(folder, tell) {
+  const packages = ["ca-certificates", "qemu-user", ...ARM];
+  return debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
 }
 
 /** A root that holds musl and a shell and nothing else, so that no library of glibc can be found. */
@@ -99,23 +103,29 @@ const PRNG = `
   }
 `;
 
-function wine(where) {
+/** A root with Wine, the folder of its Node with what Wine lacks, and its environment. */
+export function wineRoot(folder, build, tell) {
   const quiet = { WINEDEBUG: "-all" };
+  const root = debian(folder, "wine", "bookworm", ["ca-certificates", "wine", "wine64"], { tell });
+  // Wine's registry is written by its server at its end, which a command does not wait for.
+  if (!existsSync(join(root, "root/.wine/system.reg")))
+    mustEnter(root, ["sh", "-c", "wine wineboot --init && wineserver --wait"], { env: quiet });
+  const node = nodeFor(folder, "win-x64", WINDOWS);
+  if (!existsSync(join(node, "bin/bcryptprimitives.dll"))) {
+    writeFileSync(join(build.root, "tmp/prng.c"), PRNG);
+    const compile = ["x86_64-w64-mingw32-gcc", "-shared", "-o", "prng.dll", "prng.c", "-ladvapi32"];
+    mustEnter(build.root, compile, { cwd: "/tmp" });
+    copyFileSync(join(build.root, "tmp/prng.dll"), join(node, "bin/bcryptprimitives.dll"));
+  }
+  const env = { ...quiet, NODE_SKIP_PLATFORM_CHECK: "1", WINEPATH: "Z:\\opt\\node\\bin" };
+  return { root, node, env };
+}
+
+function wine(where) {
   return {
     where,
     system(folder, build, tell) {
-      const root = debian(folder, "wine", "bookworm", ["ca-certificates", "wine", "wine64"], { tell });
-      // Wine's registry is written by its server at its end, which a command does not wait for.
-      if (!existsSync(join(root, "root/.wine/system.reg")))
-        mustEnter(root, ["sh", "-c", "wine wineboot --init && wineserver --wait"], { env: quiet });
-      const node = nodeFor(folder, "win-x64", WINDOWS);
-      if (!existsSync(join(node, "bin/bcryptprimitives.dll"))) {
-        writeFileSync(join(build.root, "tmp/prng.c"), PRNG);
-        const compile = ["x86_64-w64-mingw32-gcc", "-shared", "-o", "prng.dll", "prng.c", "-ladvapi32"];
-        mustEnter(build.root, compile, { cwd: "/tmp" });
-        copyFileSync(join(build.root, "tmp/prng.dll"), join(node, "bin/bcryptprimitives.dll"));
-      }
-      const env = { ...quiet, NODE_SKIP_PLATFORM_CHECK: "1", WINEPATH: "Z:\\opt\\node\\bin" };
+      const { root, node, env } = wineRoot(folder, build, tell);
       const started = starter(folder, root, node, ["wine", "/opt/node/bin/node.exe"], env);
       return {
         ...started,

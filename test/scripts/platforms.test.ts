@@ -13,6 +13,7 @@ import {
   attempt,
 } from "../../scripts/platforms/attempt.mjs";
 import { missing } from "../../scripts/platforms/debian.mjs";
+import { results, suitesTable } from "../../scripts/platforms/results.mjs";
 import { type Row, failed, table } from "../../scripts/platforms/table.mjs";
 import { temporary } from "../hashed.js";
 
@@ -138,4 +139,27 @@ test("what a trial needs and is not here is told, each with its remedy", (t) => 
   t.regex(told, /run it as root/);
   t.regex(told, /debootstrap is not here: apt-get install debootstrap/);
   t.regex(told, /unshare is not here: apt-get install util-linux/);
+});
+
+test("what a test binary tells is counted, and one that ends early has passed nothing", (t) => {
+  const well =
+    "test a::b ... ok\ntest a::c ... FAILED\n\ntest result: FAILED. 304 passed; 2 failed; 0 ignored;";
+  t.deepEqual(results(well), { passed: 304, failed: 2, names: ["a::c"] });
+  t.deepEqual(results("test a::b ... ok\n"), { passed: 0, failed: 0, names: ["ended early"] });
+});
+
+test("the table of suites tells what failed, and what was left out", (t) => {
+  const row = { where: "qemu", passed: 305, failed: 0, built: 540, seconds: 300, without: ["a_test"] };
+  const rows = [
+    { name: "tests-a", ...row, wrong: [] },
+    { name: "types-b", where: "types alone", built: 66, without: [], wrong: [] },
+    { name: "tests-c", where: "Wine", wrong: ["status 1"] },
+  ];
+  t.deepEqual(suitesTable(rows).split("\n").slice(2), [
+    "| tests-a | qemu | yes | 305 of 305, without a_test | 9.0 min | 5.0 min |",
+    "| types-b | types alone | yes | – | 1.1 min | – |",
+    "| tests-c | Wine | **no** | – | – | – |",
+    "",
+    "- tests-c: status 1",
+  ]);
 });

@@ -1,0 +1,98 @@
+// The engine's own tests on processors and systems that are emulated, and type checks for systems that are not here.
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { enter } from "./debian.mjs";
+import { results } from "./results.mjs";
+import { armRoot, wineRoot } from "./targets.mjs";
+
+/** By crate, what its tests are called in a row. */
+const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
+
+/** Tests that start a process, which an emulator of one process's instructions does not run. */
+const STARTS_A_PROCESS = ["a_full_disk"];
+
+/** What is tried of a platform: `where`, and `row(folder, build, tell)`, which tells of it. */
+export const SUITES = {
+  "tests-linux-arm64-gnu": {
+    where: "Debian 12, qemu-user 7.2",
+    row: (folder, build, tell) => {
+      const root = armRoot(folder, tell);
+      return tests(folder, build, "linux-arm64-gnu", STARTS_A_PROCESS, (test, args, options) =>
+        enter(root, ["qemu-aarch64", test, ...args], options),
+      );
+    },
+  },
+  "tests-win32-x64-msvc": {
+    where: "built by mingw, Wine 8",
+    row: (folder, build, tell) => {
+      const { root, node, env } = wineRoot(folder, build, tell);
+      return tests(folder, build, "win32-x64-msvc", [], (test, args, options) =>
+        enter(root, ["wine", test, ...args], {
+          ...options,
+          binds: { ...options.binds, "/opt/node": node },
+          env: { ...options.env, ...env },
+        }),
+      );
+    },
+  },
+  ...Object.fromEntries(
+    ["darwin-arm64", "darwin-x64", "win32-x64-msvc", "win32-arm64-msvc"].map((name) => [
+      `types-${name}`,
+      { where: "types alone", row: (folder, build) => types(folder, build, name) },
+    ]),
+  ),
+};
+
+/** Runs a command with its output in `log`; gives its status and seconds. */
+function timed(log, start) {
+  const file = openSync(log, "w");
+  try {
+    const begun = performance.now();
+    const { status } = start(["ignore", file, file]);
+    return { status, seconds: (performance.now() - begun) / 1000 };
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** In the root that builds; throws with the end of what was written where it fails. */
+function building(folder, { root, options }, log, args) {
+  const out = join(folder, `${log}.out`);
+  const file = openSync(out, "w");
+  const command = ["node", "scripts/platforms/suite.mjs", ...args];
+  const { status, seconds } = timed(join(folder, `${log}.log`), ([, , errors]) => {
+    const how = { ...options, stdio: ["ignore", file, errors], seconds: 7200 };
+    return enter(root, command, how);
+  });
+  closeSync(file);
+  if (status !== 0) throw new Error(`status ${status}, see ${join(folder, `${log}.log`)}`);
+  return { printed: readFileSync(out, "utf8"), seconds };
+}
+
+function tests(folder, build, platform, without, start) {
+  const log = `tests-${platform}`;
+  const built = building(folder, build, log, ["tests", platform, ...Object.values(CRATES)]);
+  const paths = JSON.parse(built.printed.trim().split("\n").at(-1));
+  const row = { passed: 0, failed: 0, built: built.seconds, seconds: 0, without, wrong: [] };
+  const { "/src": source, "/build": cargo } = build.options.binds;
+  const options = { binds: { "/src": source, "/build": cargo }, env: { LOWRANK_NO_GPU: "1" } };
+  for (const crate of Object.keys(CRATES)) {
+    const told = join(folder, `${log}-${crate}.log`);
+    const args = without.flatMap((name) => ["--skip", name]);
+    const { status, seconds } = timed(told, (stdio) =>
+      start(paths[crate], args, { ...options, cwd: "/src", stdio, seconds: 7200 }),
+    );
+    row.seconds += seconds;
+    const { passed, failed, names } = results(readFileSync(told, "utf8"));
+    row.passed += passed;
+    row.failed += failed;
+    row.wrong.push(...names.map((name) => `${crate}: ${name}`));
+    if (status !== 0 && failed === 0) row.wrong.push(`${crate}: status ${status}, see ${told}`);
+  }
+  return row;
+}
+
+function types(folder, build, platform) {
+  const { seconds } = building(folder, build, `types-${platform}`, ["types", platform]);
+  return { built: seconds, without: [], wrong: [] };
+}
