@@ -61,11 +61,7 @@ fn kernel(group: u32, lane: u32) {{
   let near = {near};
 {shuffles}{share}  workgroupBarrier();
   for (var step = near; step < THREADS; step *= 2u) {{
-    let pairs = THREADS / 2u / step;
-    for (var e = lane; e < {outputs}u * pairs; e += THREADS) {{
-      let at = e / pairs * THREADS + e % pairs * step * 2u;
-      sums[at] += sums[at + step];
-    }}
+    for (var at = lane * step * 2u; at < {size}u; at += THREADS * step * 2u) {{ sums[at] += sums[at + step]; }}
     workgroupBarrier();
   }}
   if lane < {outputs}u {{

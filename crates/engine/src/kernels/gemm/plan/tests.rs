@@ -1,0 +1,135 @@
+use super::*;
+use crate::context::Context;
+use crate::device::{Sink, cpu::Cpu};
+use crate::value::Value;
+
+/// A value of `size` elements from the `offset`-th of a storage, of a device that runs nothing.
+fn value(dtype: DType, offset: usize, size: usize) -> Value {
+    let profile = Cpu::open(0).expect("a processor").0;
+    let all = Context::new(profile, Sink::Meta).empty([offset + size], dtype).unwrap();
+    all.sub_range(offset, [size])
+}
+
+#[test]
+fn a_form_is_its_key_and_itself_again() {
+    for b in [DType::F32, DType::F16] {
+        for (bias, two) in [(false, false), (true, false), (false, true)] {
+            let all = Form::all(b, bias, two);
+            all.iter().for_each(|form| assert_eq!(Form::of(form.params()), *form));
+            let keys: std::collections::HashSet<_> = all.iter().map(|form| form.params()).collect();
+            assert_eq!(keys.len(), all.len(), "two forms have one key");
+        }
+    }
+}
+
+/// What WebGPU promises of every device.
+#[test]
+fn no_tile_needs_more_than_every_device_has() {
+    for tile in Tile::ALL {
+        assert!((64..=256).contains(&tile.threads()), "{tile:?}: {} invocations", tile.threads());
+        assert!(tile.shared_bytes() <= 16 << 10, "{tile:?}: {} bytes", tile.shared_bytes());
+    }
+    let sums = dots::body(8, false, false, "");
+    assert!(sums.contains("array<f32, 2048>"), "the sums of eight rows of four columns by 64 lanes: 8 KiB");
+}
+
+/// The counts in the shader's header are those of the tiles.
+#[test]
+fn the_table_of_tiles_is_true() {
+    let table: Vec<String> = include_str!("../shader.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! |"))
+        .skip(2)
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>().join(" | "))
+        .collect();
+    assert_eq!(table.len(), Tile::ALL.len());
+    for (row, tile) in table.iter().zip(Tile::ALL) {
+        let Tile { rows, columns, depth, lane: [down, across] } = *tile;
+        let flops = 2.0 * (rows * columns) as f64 / (4 * (rows + columns)) as f64;
+        let fma = (down * across) as f64 / (down / 4 + across / 4) as f64;
+        let registers = down * across + down + across + 24;
+        let expected = format!(
+            "{rows} × {columns} × {depth} | {down} × {across} | {} | {flops:.1} | {fma:.1} | {registers} | {:.1} KiB | ",
+            tile.threads(),
+            tile.shared_bytes() as f64 / 1024.0
+        );
+        assert_eq!(*row, expected);
+        if (rows, columns) == (128, 128) {
+            assert!(fma >= 8.0);
+        }
+    }
+}
+
+#[test]
+fn vectors_are_read_where_sizes_starts_and_strides_are_whole() {
+    let of = |[m, n, k]: [usize; 3], at: usize, trans: [bool; 2], step: usize| {
+        let (a, b) = (value(DType::F32, at, m * k * 2), value(DType::F32, 0, n * k));
+        let left =
+            Matrix::new(&a, if trans[0] { m } else { k }).transposed_if(trans[0]).batched(m * k + step);
+        let right = Matrix::new(&b, if trans[1] { k } else { n }).transposed_if(trans[1]);
+        Reads::of(&Gemm::new(m, n, k).batch(2), &left, &right, false)
+    };
+    let [elements, terms, lines, both] = Reads::ALL;
+    assert_eq!(of([8, 12, 16], 0, [false, true], 0), terms);
+    assert_eq!(of([8, 12, 16], 0, [false, false], 0), lines);
+    assert_eq!(of([8, 12, 16], 0, [true, false], 0), both);
+    // Transposed both ways: by elements.
+    assert_eq!(of([8, 12, 16], 0, [true, true], 0), elements);
+    // The size along which nothing is read at once may be any.
+    assert_eq!(of([7, 13, 16], 0, [false, true], 0), terms);
+    assert_eq!(of([8, 12, 15], 0, [true, false], 0), both);
+    assert_eq!(of([8, 12, 15], 0, [false, true], 0), elements);
+    assert_eq!(of([8, 13, 16], 0, [false, false], 0), elements);
+    assert_eq!(of([6, 12, 16], 0, [true, false], 0), elements);
+    // Starts of the value and of the batch's second matrix.
+    assert_eq!(of([8, 12, 16], 2, [false, true], 0), elements);
+    assert_eq!(of([8, 12, 16], 4, [false, true], 0), terms);
+    assert_eq!(of([8, 12, 16], 0, [false, true], 2), elements);
+}
+
+#[test]
+fn what_sums_in_another_order_is_decided_by_shape() {
+    let sizes = |m: usize, n: usize, k: usize, trans_b: bool| {
+        let (a, b, c) =
+            (value(DType::F32, 0, m * k), value(DType::F32, 0, n * k), value(DType::F32, 0, m * n));
+        let right = Matrix::new(&b, if trans_b { k } else { n }).transposed_if(trans_b);
+        let (g, left) = (Gemm::new(m, n, k), Matrix::new(&a, k));
+        let all = |subgroups| candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
+        (all(false), all(true), part(&g, &left, &right))
+    };
+    // Decoding: one form, or two whose bits are equal.
+    let (plain, subgroups, part) = sizes(1, 576, 1536, true);
+    assert_eq!(plain[..], [Form::Dots { rows: 1, wide: true, subgroups: false }]);
+    assert_eq!(subgroups[..], [Form::Dots { rows: 1, wide: true, subgroups: true }, plain[0]]);
+    assert_eq!(part, 1536);
+    assert_eq!(sizes(6, 576, 1536, true).0[0], Form::Dots { rows: 8, wide: true, subgroups: false });
+    // A low-rank path: few columns, few terms, long sums of a small matrix.
+    let (few_columns, _, part) = sizes(2048, 16, 576, true);
+    assert_eq!(few_columns[0], Form::Tile(Tile::NARROW, Reads::ALL[1]));
+    assert_eq!(part, 144);
+    let (few_terms, _, part) = sizes(2048, 576, 16, true);
+    assert_eq!(few_terms[0], Form::Outer(Reads::ALL[1]));
+    assert_eq!((few_terms[1], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 16));
+    assert_eq!(sizes(16, 576, 2048, false).2, 256);
+    // Whole layers are not cut, and have all tiles that suit them.
+    let (layer, with_subgroups, part) = sizes(2048, 1536, 576, true);
+    assert_eq!((layer[0], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 576));
+    assert_eq!(layer.len(), Tile::ALL.len() - 2);
+    assert_eq!(layer, with_subgroups);
+    assert!(!layer.iter().any(|form| form.is_dots()));
+}
+
+#[test]
+fn a_batch_of_rows_that_share_b_is_one_matrix() {
+    let (a, b, c) = (value(DType::F32, 0, 60), value(DType::F32, 0, 20), value(DType::F32, 0, 72));
+    let g = Gemm::new(3, 4, 5).batch(4);
+    let of = |a_batch: usize, b_batch: usize, c_batch: usize| {
+        let (left, right) = (Matrix::new(&a, 5).batched(a_batch), Matrix::new(&b, 4).batched(b_batch));
+        let (g, left, c) = collapsed(g, left, &right, Matrix::new(&c, 4).batched(c_batch));
+        (g.batch, g.m, left.batch, c.batch)
+    };
+    assert_eq!(of(15, 0, 12), (1, 12, 0, 0));
+    assert_eq!(of(15, 20, 12), (4, 3, 15, 12));
+    assert_eq!(of(16, 0, 12), (4, 3, 16, 12));
+    assert_eq!(of(15, 0, 18), (4, 3, 15, 18));
+}
