@@ -1,6 +1,6 @@
 /** Devices by name, and what they hold. */
 import { refuse } from "./argument.js";
-import { native, call, session, settled } from "./native.js";
+import { native, call, session, settled, type TuneReport } from "./native.js";
 import { readAlong } from "./reads.js";
 
 /**
@@ -57,6 +57,14 @@ export function devices(): DeviceInfo[] {
 export async function findDevices(device: Device = chosen): Promise<void> {
   if (device === "cpu" || device === "meta:cpu" || (device === "auto" && automatic !== undefined)) return;
   settled(await native().findDevices());
+}
+
+/**
+ * @internal Tries the forms of a GPU's kernels for usual shapes, whatever was found before, and keeps the fastest. Rejects
+ * with `ERR_NO_GPU`, with `ERR_OPTION` for what is no GPU and where `LOWRANK_TUNE` is off.
+ */
+export async function tuneDevice(device: Exclude<Device, "auto">): Promise<TuneReport> {
+  return settled(await call(() => native().tuneDevice(device)));
 }
 
 /** Sets the device of tensors that name none, `auto` at first. Throws `ERR_OPTION`. */

@@ -2,7 +2,9 @@
  * The only importer of the binary. Loads it on first use, holds this environment's session, and
  * turns native errors into `LowrankError`.
  */
+import { join } from "node:path";
 import type * as Binding from "../native/binding.js";
+import { cacheFolder } from "./cache-folder.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
 import { here, loadError } from "./native-load.js";
 import { fromPackage } from "./place.js";
@@ -10,6 +12,8 @@ import { fromPackage } from "./place.js";
 export type Native = typeof Binding;
 export type Session = Binding.Session;
 export type LowRankPath = Binding.LowRankPath;
+/** What was found on a GPU of the forms of kernels. */
+export type TuneReport = Binding.TuneReport;
 /** A safetensors file, or a folder of shards, whose tensors are read where they lie. */
 export type WeightsFile = Binding.WeightsFile;
 
@@ -36,6 +40,14 @@ export function native(): Native {
 }
 
 function load(): Native {
+  const binding = required();
+  // What is found of a GPU serves the next process.
+  const folder = cacheFolder();
+  if (folder !== undefined) binding.keepTuningIn(join(folder, "tune"));
+  return binding;
+}
+
+function required(): Native {
   try {
     return fromPackage("native/binding.cjs") as Native;
   } catch (cause) {
@@ -48,6 +60,7 @@ export function session(): Session {
   if (open === undefined) {
     open = guarded(new (native().Session)());
     open.onRest(giveBack);
+    open.onNotice((text) => process.emitWarning(text, { type: "LowrankWarning" }));
     open.describeInto(lastMade);
     process.once("exit", close);
   }

@@ -1,11 +1,35 @@
 import { Command } from "commander";
+import { LowrankError } from "../errors.js";
+import type { Device } from "../device.js";
+import { UsageError } from "./failure.js";
 import { bytes } from "./format.js";
+import { tuningTable } from "./tuning-table.js";
+import * as value from "./values.js";
+
+interface Options {
+  tune?: boolean | undefined;
+  device?: Device | undefined;
+  json?: boolean | undefined;
+}
 
 export function devicesCommand(): Command {
   const command = new Command("devices").description("what this machine can train on, and what auto chooses");
   return command
-    .option("--json", "one device a line, as JSON")
-    .action(() => devices(command.opts<{ json?: boolean | undefined }>().json ?? false));
+    .option("--tune", "try the forms of a GPU's kernels now, and show how long each takes")
+    .option("--device <name>", "the GPU to try them on: gpu, the best, or gpu:N (with --tune)", value.device)
+    .option("--json", "one device a line, as JSON; with --tune one class of shapes")
+    .addHelpText(
+      "after",
+      "\nRuns try forms by themselves the first time that a GPU meets a class of shapes, for two seconds at most, and" +
+        "\nremember the fastest in the user's cache folder. LOWRANK_TUNE=off has nothing tried or remembered;" +
+        "\nLOWRANK_TUNE=on has a GPU in software tried, too.",
+    )
+    .action(() => {
+      const options = command.opts<Options>();
+      if (options.tune === true) return tune(options);
+      if (options.device !== undefined) throw new UsageError("--device needs --tune");
+      return devices(options.json ?? false);
+    });
 }
 
 async function devices(json: boolean): Promise<void> {
@@ -23,4 +47,16 @@ async function devices(json: boolean): Promise<void> {
     }
   }
   if (!json) process.stdout.write(`auto    ${chosen}: ${why}\n`);
+}
+
+async function tune({ device = "gpu", json = false }: Options): Promise<void> {
+  const { tuneDevice } = await import("../device.js");
+  const asked = device === "auto" ? "gpu" : device;
+  if (!json) process.stderr.write("trying forms of kernels …\n");
+  const report = await tuneDevice(asked);
+  if (json) for (const one of report.classes) process.stdout.write(`${JSON.stringify(one)}\n`);
+  else process.stdout.write(tuningTable(report));
+  for (const failure of report.failures) process.stderr.write(`lowrank: warning: ${failure}\n`);
+  if (report.classes.length === 0 && report.failures.length > 0)
+    throw new LowrankError("ERR_DEVICE_LOST", `no form could be tried on ${report.name}`);
 }

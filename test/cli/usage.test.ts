@@ -15,6 +15,9 @@ function yaml(text: string): string {
 const wrong: [string[], RegExp][] = [
   [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, devices/],
   [["tune"], /unknown command "tune"/],
+  [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
+  [["devices", "--device", "gpu"], /--device needs --tune/],
+  [["devices", "--tune", "--device", "cuda"], /none of auto, cpu, gpu, gpu:N/],
   [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
   [["finetune", "--rank"], /argument missing/],
   [["finetune", "extra"], /too many arguments/],

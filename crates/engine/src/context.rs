@@ -9,6 +9,7 @@ pub use room::Memory;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use constants::{Constants, PAGE_BYTES, Page, Place};
 use in_files::InFiles;
@@ -28,10 +29,13 @@ use crate::value::{Lies, Storage, Value};
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;
-/// Commands, or arithmetic, that a processor without work is handed: it computes while the rest is recorded. A GPU is
-/// left to gather them, since each submission costs.
+/// Commands, or arithmetic, that a processor without work is handed: it computes while the rest is recorded.
 const FEW_COMMANDS: usize = 16;
 const SOME_WORK: u64 = 100_000;
+/// A GPU is left to gather more, since each submission costs, as long as they are no more work than this: so a decoded
+/// token is handed over whole.
+const LITTLE_WORK: u64 = 4_000_000_000;
+const FLUSH_COMMANDS_OF_LITTLE_WORK: usize = 2048;
 const FLUSH_UPLOAD_BYTES: u64 = 64 << 20;
 
 /// One environment's use of one device: its pool and its waiting recording.
@@ -283,7 +287,8 @@ impl Context {
             recording.push(command);
             let commands = recording.commands.len();
             let some = commands >= FEW_COMMANDS || recording.work >= SOME_WORK;
-            commands >= FLUSH_COMMANDS
+            let gathers = self.profile.kind == Kind::Gpu && recording.work < LITTLE_WORK;
+            commands >= if gathers { FLUSH_COMMANDS_OF_LITTLE_WORK } else { FLUSH_COMMANDS }
                 || recording.upload_bytes >= FLUSH_UPLOAD_BYTES
                 || (some && self.profile.kind == Kind::Cpu && self.sink.is_idle())
         };
@@ -397,6 +402,14 @@ impl Context {
         match self.sink.table() {
             Some(table) if forms.len() > 1 => forms[table.choose(class(), forms.iter().map(&params))],
             _ => forms[0],
+        }
+    }
+
+    /// Submissions that its device has made so far, of all environments; 0 where it is no GPU.
+    pub fn submissions(&self) -> u64 {
+        match &self.sink {
+            Sink::Thread(device) => device.submissions.load(Ordering::Relaxed),
+            Sink::Meta | Sink::Kept(_) => 0,
         }
     }
 

@@ -17,6 +17,7 @@ mod random;
 mod session;
 mod tokenizer;
 mod trace;
+mod tune;
 
 /// What panics behind an exported call becomes an error of that call, which `last_panic` says the place of.
 #[cfg(not(test))]

@@ -16,6 +16,7 @@ use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Mode, Tape, Tensor};
+use lowrank_engine::tune::Notice;
 use lowrank_engine::value::Value;
 use napi::bindgen_prelude::{Either, Env, Float64Array, Int32Array, Object, Uint8Array, Uint8ArraySlice};
 use napi_derive::napi;
@@ -45,6 +46,8 @@ pub(crate) struct State {
     described: Option<Float64Array>,
     /// Called with the name of a device that rests.
     rested: Option<Arc<dyn Fn(String) + Send + Sync>>,
+    /// Called with what a device's user should know.
+    noticed: Option<Notice>,
     alive: CancelToken,
     cancels: HashMap<u32, CancelToken>,
     pub optimizers: HashMap<u32, AnyOptimizer>,
@@ -70,6 +73,7 @@ impl State {
             handles: Rc::new(RefCell::new(Handles::new(env.raw()))),
             described: None,
             rested: None,
+            noticed: None,
             alive: CancelToken::default(),
             cancels: HashMap::new(),
             optimizers: HashMap::new(),
@@ -92,6 +96,9 @@ impl State {
                 if let Some(rested) = self.rested.clone() {
                     let label = label.to_string();
                     device.on_rest(self.alive.clone(), Arc::new(move || rested(label.clone())));
+                }
+                if let (Some(noticed), Some(table)) = (self.noticed.clone(), &device.table) {
+                    table.on_notice(self.alive.clone(), noticed);
                 }
                 self.devices.push(device);
                 context

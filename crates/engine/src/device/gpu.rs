@@ -19,6 +19,7 @@ mod trials;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 pub use adapter::{AdapterInfo, AdapterKind, adapters, profile_of};
@@ -66,6 +67,8 @@ pub struct Gpu {
     limits: wgpu::Limits,
     faults: Faults,
     trials: Option<Trials>,
+    /// Whether what is encoded has waited a nap for more.
+    waiting: bool,
     device: wgpu::Device,
 }
 
@@ -143,6 +146,7 @@ impl Gpu {
             limits,
             faults,
             trials: None,
+            waiting: false,
             device,
         };
         Ok((profile, gpu, owner))
@@ -289,6 +293,7 @@ impl Gpu {
 
 impl Runner for Gpu {
     fn run(&mut self, command: Command) -> Result<()> {
+        self.waiting = false;
         let ran = self.execute(command).and_then(|()| self.faults.check());
         if let Err(fault) = self.faults.check() {
             self.reject(&fault);
@@ -312,14 +317,24 @@ impl Runner for Gpu {
         self.try_forms()
     }
 
+    fn submissions(&self) -> Arc<AtomicU64> {
+        self.submitter.submissions()
+    }
+
     fn idle(&mut self) -> Result<bool> {
-        let looked = self.submit().and_then(|()| self.submitter.wait_for_oldest(NAP));
+        // While the GPU is busy, what comes within a nap goes along: whoever records a token or a step hands it over in
+        // parts. What somebody waits for goes at once.
+        let holds =
+            self.submitter.is_busy() && self.submitter.has_commands() && !self.waiting && !self.is_asked();
+        self.waiting = holds;
+        let submitted = if holds { Ok(()) } else { self.submit() };
+        let looked = submitted.and_then(|()| self.submitter.wait_for_oldest(NAP));
         self.settle();
         if let Err(fault) = looked.and_then(|()| self.faults.check()) {
             self.reject(&fault);
             return Err(fault);
         }
-        let busy = self.submitter.done() < self.submitter.submitted() || !self.pending.is_empty();
+        let busy = self.submitter.is_busy() || self.submitter.has_commands() || !self.pending.is_empty();
         if !busy {
             self.left_bytes = 0;
             self.staging.trim();
@@ -345,6 +360,9 @@ impl Gpu {
 
 impl Drop for Gpu {
     fn drop(&mut self) {
+        if let Some(trials) = &self.trials {
+            trials.table.keep();
+        }
         self.reject(&Error::new(Code::Aborted, "the device has been stopped"));
     }
 }

@@ -12,7 +12,7 @@ mod tests;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -84,6 +84,10 @@ pub trait Runner {
     /// Called when nothing was asked for `REST`: gives back what the device holds besides the buffers.
     fn rest(&mut self) -> Result<()> {
         Ok(())
+    }
+    /// Counts what a GPU was handed.
+    fn submissions(&self) -> Arc<AtomicU64> {
+        Arc::default()
     }
     /// What its thread and those who record for it share of the forms that it tries.
     fn table(&self) -> Option<Arc<Table>> {
@@ -192,6 +196,15 @@ pub struct Device {
     listeners: Listeners,
     /// What is known of its forms, where it tries any.
     pub table: Option<Arc<Table>>,
+    /// Submissions to the GPU so far; none where it is no GPU.
+    pub submissions: Arc<AtomicU64>,
+}
+
+/// What a device's thread gives when it has opened.
+struct Ready {
+    profile: Profile,
+    table: Option<Arc<Table>>,
+    submissions: Arc<AtomicU64>,
 }
 
 impl Device {
@@ -200,7 +213,7 @@ impl Device {
         open: impl FnOnce() -> Result<(Profile, R)> + Send + 'static,
     ) -> Result<Arc<Device>> {
         let (sender, receiver) = channel::<Message>();
-        let (ready, opened) = channel::<Result<(Profile, Option<Arc<Table>>)>>();
+        let (ready, opened) = channel::<Result<Ready>>();
         let stopping = Arc::new(AtomicBool::new(false));
         let stop = stopping.clone();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -215,7 +228,8 @@ impl Device {
                 let opened = std::panic::catch_unwind(AssertUnwindSafe(open));
                 let mut runner = match opened {
                     Ok(Ok((profile, runner))) => {
-                        ready.send(Ok((profile, runner.table()))).ok();
+                        let (table, submissions) = (runner.table(), runner.submissions());
+                        ready.send(Ok(Ready { profile, table, submissions })).ok();
                         runner
                     }
                     Ok(Err(error)) => return drop(ready.send(Err(error))),
@@ -224,7 +238,7 @@ impl Device {
                 serve(&mut runner, &receiver, &stop, &sent, &used, &told);
             })
             .map_err(|e| Error::new(Code::Internal, format!("no thread for a device: {e}")))?;
-        let (profile, table) = opened.recv().unwrap_or_else(|_| {
+        let Ready { profile, table, submissions } = opened.recv().unwrap_or_else(|_| {
             Err(Error::new(Code::DeviceLost, "the device's thread ended while opening"))
         })?;
         Ok(Arc::new(Device {
@@ -236,6 +250,7 @@ impl Device {
             emptied,
             listeners,
             table,
+            submissions,
         }))
     }
 
@@ -269,7 +284,7 @@ impl Device {
         table.ask(families.iter().flat_map(classes));
         // Wakes the thread.
         self.send(Recording::default());
-        let (outcomes, failures) = table.wait(Duration::from_secs(60));
+        let (outcomes, failures) = table.wait(Duration::from_secs(120));
         if !table.is_done() {
             fail!(DeviceLost, "{}: trials of forms came to no end", self.profile.name);
         }

@@ -159,12 +159,20 @@ impl Table {
     /// A job is done. What is new goes to the file when nothing waits any more.
     fn finish(&self, mut state: MutexGuard<State>) {
         state.busy = false;
-        let new = if state.queue.is_empty() { std::mem::take(&mut state.new) } else { BTreeMap::new() };
+        let idle = state.queue.is_empty();
         drop(state);
+        if idle {
+            self.keep();
+        }
+        self.done.notify_all();
+    }
+
+    /// Has what is new written to the file: also where a process ends before all is tried.
+    pub fn keep(&self) {
+        let new = std::mem::take(&mut self.state().new);
         if let Some(store) = self.store.as_ref().filter(|_| !new.is_empty()) {
             store.add(&new);
         }
-        self.done.notify_all();
     }
 
     pub(super) fn is_wrong(&self, class: &Class, form: Params) -> bool {
@@ -179,12 +187,6 @@ impl Table {
             return;
         }
         state.chosen.retain(|of, chosen| of.family.name != family.name || *chosen != form);
-        let listeners: Vec<Notice> = state
-            .listeners
-            .iter()
-            .filter(|(owner, _)| !owner.is_cancelled())
-            .map(|(_, n)| n.clone())
-            .collect();
         drop(state);
         let [first, form] = [first, form].map(family.form);
         let told = format!(
@@ -192,7 +194,13 @@ impl Table {
              it wrongly",
             self.device
         );
-        listeners.iter().for_each(|notice| notice(&told));
+        self.tell(&told);
+    }
+
+    /// Calls everyone who is there.
+    pub fn tell(&self, text: &str) {
+        let listeners = self.state().listeners.clone();
+        listeners.iter().filter(|(owner, _)| !owner.is_cancelled()).for_each(|(_, notice)| notice(text));
     }
 
     /// Has `notice` called with what a user should know, until `owner` is cancelled.

@@ -23,8 +23,10 @@ const PROBE: u64 = 64;
 const REPEATS: u32 = 64;
 /// Each form's time is its shortest of so many.
 const ROUNDS: usize = 3;
-/// A form that takes so many times the fastest's is not timed again.
-const HOPELESS: f64 = 1.5;
+/// A form that takes so many times the fastest's is not timed again. One run may be late for other reasons.
+const HOPELESS: f64 = 3.0;
+/// Small runs that have to take too long before a form is taken to be slow: one may be late for other reasons.
+const PROBES: u32 = 3;
 /// The first form stays where another is not faster by this share: less is noise.
 const MARGIN: f64 = 0.02;
 
@@ -75,8 +77,11 @@ enum Stage {
     Compare(usize),
     /// How much work takes long enough.
     Raise,
-    /// A small run of the form at that place.
-    Probe(usize),
+    /// A small run of the form at that place, and how often it took too long.
+    Probe {
+        at: usize,
+        slow: u32,
+    },
     Time {
         round: usize,
         at: usize,
@@ -181,8 +186,8 @@ impl Trying {
                 // With the first form alone there is nothing to choose.
                 Stage::Raise if self.next_sound(1).is_none() => return Ok(false),
                 Stage::Raise => return self.raise(bench),
-                Stage::Probe(at) => match self.next_sound(at) {
-                    Some(at) => return self.probe(bench, at),
+                Stage::Probe { at, slow } => match self.next_sound(at) {
+                    Some(at) => return self.probe(bench, at, slow),
                     None => Stage::Time { round: 0, at: 0 },
                 },
                 Stage::Time { round, .. } if round == ROUNDS => return Ok(false),
@@ -229,24 +234,30 @@ impl Trying {
             if more > 1.0 {
                 self.load.repeats = (more.ceil() as u32).min(REPEATS);
             }
-            self.stage = Stage::Probe(1);
+            self.stage = Stage::Probe { at: 1, slow: 0 };
         } else {
             self.load.work = self.load.work.saturating_mul((more.ceil() as u64).clamp(2, RAISE));
         }
         Ok(true)
     }
 
-    fn probe(&mut self, bench: &mut impl Bench, at: usize) -> Result<bool> {
+    fn probe(&mut self, bench: &mut impl Bench, at: usize, slow: u32) -> Result<bool> {
         let (load, share) = match self.load {
             Load { work, repeats: 1 } => (Load { work: work / PROBE, repeats: 1 }, PROBE as u32),
             Load { work, repeats } => (Load { work, repeats: 1 }, repeats),
         };
         match bench.time(&self.job.class, self.tried[at].form, load) {
-            Ok(sample) if sample.took * share > LONGEST => self.tried[at].verdict = Verdict::Slow,
+            Ok(sample) if sample.took * share > LONGEST => {
+                if slow + 1 < PROBES {
+                    self.stage = Stage::Probe { at, slow: slow + 1 };
+                    return Ok(true);
+                }
+                self.tried[at].verdict = Verdict::Slow;
+            }
             Ok(_) => {}
             Err(error) => self.refused(at, error)?,
         }
-        self.stage = Stage::Probe(at + 1);
+        self.stage = Stage::Probe { at: at + 1, slow: 0 };
         Ok(true)
     }
 

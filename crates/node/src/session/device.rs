@@ -113,6 +113,30 @@ impl Session {
         })
     }
 
+    /// Has `callback` called with what the user of a device that is opened from now on should know. It holds no event
+    /// loop open.
+    #[napi(catch_unwind)]
+    pub fn on_notice(&self, callback: Function<String, ()>) -> Result<()> {
+        let weak = callback.build_threadsafe_function::<String>().weak::<true>().build().map_err(internal)?;
+        self.with(|s| {
+            s.noticed = Some(Arc::new(move |text: &str| {
+                weak.call(text.to_string(), ThreadsafeFunctionCallMode::NonBlocking);
+            }));
+            Ok(())
+        })
+    }
+
+    /// Tells `text` as a device would, for the tests of what becomes of notices.
+    #[napi(catch_unwind)]
+    pub fn notice_on_purpose(&self, device: String, text: String) -> Result<()> {
+        self.with(|s| {
+            if let Some(table) = s.context(&device)?.sink().table() {
+                table.tell(&text);
+            }
+            Ok(())
+        })
+    }
+
     /// Panics, for the tests of what becomes of panics: in this call, or on the device's thread.
     #[napi(catch_unwind)]
     pub fn panic_on_purpose(&self, device: Option<String>) -> Result<()> {
@@ -146,6 +170,12 @@ impl Session {
     #[napi(catch_unwind)]
     pub fn release_cancel(&self, token: u32) {
         self.state.borrow_mut().cancels.remove(&token);
+    }
+
+    /// Submissions to a GPU so far, for tests; 0 of another device.
+    #[napi(catch_unwind)]
+    pub fn submissions(&self, device: String) -> Result<f64> {
+        self.with(|s| Ok(s.context(&device)?.submissions() as f64))
     }
 
     /// Starts (or ends) counting launches by kernel; returns those counted, for tests.

@@ -142,6 +142,11 @@ impl Gpu {
         }
     }
 
+    /// Whether somebody waits for what is not submitted yet.
+    pub(super) fn is_asked(&self) -> bool {
+        self.pending.back().is_some_and(|pending| pending.after > self.submitter.submitted())
+    }
+
     /// Answers those whose turn has come.
     pub(super) fn settle(&mut self) {
         let done = self.submitter.done();

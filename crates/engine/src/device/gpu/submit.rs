@@ -2,6 +2,7 @@
 //! some 20 ms, and watched until done, so that neither watchdogs nor the display suffer.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use crate::trace::{Cost, Note};
 
 /// What a submission should take.
 const TARGET: Duration = Duration::from_millis(20);
-/// Commands of a submission at most.
-const COMMANDS: u32 = 64;
+/// Commands of a submission at most: a token of a model of 64 blocks.
+const COMMANDS: u32 = 1024;
 /// Submissions that the GPU may have before it at once.
 const IN_FLIGHT: usize = 3;
 /// The work of the first submission, before any was measured: 20 ms of a GPU played by a
@@ -35,7 +36,7 @@ pub struct Submitter {
     work: u64,
     budget: f64,
     in_flight: VecDeque<Flight>,
-    submitted: u64,
+    submitted: Arc<AtomicU64>,
     last_done: Instant,
     timing: Timing,
     /// What each submission took, for tests.
@@ -65,7 +66,7 @@ impl Submitter {
             work: 0,
             budget: FIRST_BUDGET,
             in_flight: VecDeque::new(),
-            submitted: 0,
+            submitted: Arc::default(),
             last_done: Instant::now(),
             #[cfg(test)]
             took: Vec::new(),
@@ -139,18 +140,28 @@ impl Submitter {
             done,
             note: self.timing.untimed(),
         });
-        self.submitted += 1;
+        self.submitted.fetch_add(1, Ordering::Relaxed);
         self.poll()
     }
 
     /// The number of the newest submission.
     pub fn submitted(&self) -> u64 {
-        self.submitted
+        self.submitted.load(Ordering::Relaxed)
+    }
+
+    /// The same, for other threads.
+    pub fn submissions(&self) -> Arc<AtomicU64> {
+        self.submitted.clone()
+    }
+
+    /// Whether the GPU has a submission that is not done.
+    pub fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
     }
 
     /// The number of the newest submission that is done, as all before it are.
     pub fn done(&self) -> u64 {
-        self.submitted - self.in_flight.len() as u64
+        self.submitted() - self.in_flight.len() as u64
     }
 
     /// Looks what is done, without waiting. Memory is given back here.

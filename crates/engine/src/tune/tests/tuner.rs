@@ -49,6 +49,8 @@ struct Pretend {
     wrong: Vec<u32>,
     /// What a form fails with.
     fails: HashMap<u32, Error>,
+    /// Submissions, by their number, that something else holds up.
+    held_up: Vec<usize>,
     /// Each submission: its form, its load, what it took.
     submissions: Vec<(u32, Load, Duration)>,
     compared: Vec<(u32, u32)>,
@@ -81,7 +83,10 @@ impl Bench for Pretend {
         let work = load.work.min(self.whole);
         // A submission costs something in any case.
         let nanoseconds = 5_000.0 + work as f64 / self.speed[&form[0]] * f64::from(load.repeats);
-        let took = Duration::from_nanos(nanoseconds as u64);
+        let mut took = Duration::from_nanos(nanoseconds as u64);
+        if self.held_up.contains(&self.submissions.len()) {
+            took += Duration::from_millis(20);
+        }
         self.now += took;
         self.submissions.push((form[0], load, took));
         Ok(Sample { took, work })
@@ -235,7 +240,19 @@ fn a_form_that_is_out_of_all_proportion_is_not_timed_in_full() {
     let (outcomes, _) = table.wait(Duration::ZERO);
     assert_eq!(outcomes[0].forms[1].verdict, Verdict::Slow);
     let slow: Vec<_> = bench.submissions.iter().filter(|(form, ..)| *form == 1).collect();
-    assert_eq!(slow.len(), 1, "{slow:?}");
+    assert_eq!(slow.len(), 3, "{slow:?}");
+}
+
+#[test]
+fn a_submission_that_something_else_holds_up_decides_nothing() {
+    // One of raising, two of probing, of each form one of three.
+    for held_up in [vec![0], vec![2], vec![2, 3], vec![5], vec![6], vec![5, 8], vec![6, 7]] {
+        let (table, _) = table();
+        let mut bench = Pretend { held_up: held_up.clone(), ..Pretend::new(&[60.0, 80.0]) };
+        chosen(&table, 1, 2);
+        run(&mut Tuner::default(), &mut bench, &table);
+        assert_eq!(chosen(&table, 1, 2), 1, "{held_up:?}: {:?}", bench.submissions);
+    }
 }
 
 #[test]
@@ -312,6 +329,23 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
 
     // Where nothing is tried, nothing is read.
     assert_eq!(chosen(&Table::new("a GPU in software", false, store()), 1, 3), 0);
+}
+
+#[test]
+fn a_process_that_ends_early_keeps_what_it_found() {
+    let folder = super::store::folder("early");
+    let store = Store::within(&folder, owner());
+    let table = Table::new("a GPU", true, Some(store.clone()));
+    for number in 1..100 {
+        chosen(&table, number, 2);
+    }
+    let (mut tuner, mut bench) = (Tuner::default(), Pretend::new(&[1.0, 2.0]));
+    while bench.done < 2 {
+        tuner.step(&mut bench, &table).unwrap();
+    }
+    assert_eq!(store.read(), Forms::new());
+    table.keep();
+    assert_eq!(store.read().len(), 2);
 }
 
 #[test]

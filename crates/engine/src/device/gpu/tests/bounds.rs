@@ -110,6 +110,61 @@ fn submissions_stay_short() {
     }
 }
 
+/// What comes while the GPU is busy goes in one submission, when an answer is asked for or nothing more comes.
+#[test]
+fn what_is_handed_over_in_parts_is_one_submission() {
+    let Some(mut gpu) = bare() else { return };
+    let n = 1 << 12;
+    let [x, y] = [made(&mut gpu, n), made(&mut gpu, n)];
+    let run = |gpu: &mut Gpu, x: Range, rounds: u32, count: usize| {
+        for _ in 0..count {
+            gpu.run(Command::Launch(Launch {
+                kernel: &BUSY,
+                params: [0; 4],
+                bindings: [x].into_iter().collect(),
+                scalars: [n as u32, rounds].into_iter().collect(),
+                groups: n as u32 / 64,
+                threads: 64,
+                work: 1,
+            }))
+            .unwrap();
+        }
+    };
+    [x, y].iter().for_each(|x| gpu.run(Command::Zero { to: *x }).unwrap());
+    run(&mut gpu, x, 1, 1);
+    // This thread may be held up for so long that the GPU is done before.
+    let shown = (0..6).any(|attempt| {
+        settle_all(&mut gpu);
+        let before = gpu.submitter.submitted();
+        // Nothing is before it: it goes at once, and takes a while.
+        run(&mut gpu, x, 200_000 << attempt, 1);
+        gpu.idle().unwrap();
+        assert_eq!(gpu.submitter.submitted() - before, 1);
+        for _ in 0..3 {
+            run(&mut gpu, y, 1, 128);
+            gpu.idle().unwrap();
+            if gpu.submitter.done() > before {
+                return false;
+            }
+            assert_eq!(gpu.submitter.submitted() - before, 1);
+        }
+        let (send, receive) = channel();
+        gpu.run(Command::Read { from: y, reply: Box::new(move |bytes| drop(send.send(bytes))) }).unwrap();
+        gpu.idle().unwrap();
+        assert_eq!(gpu.submitter.submitted() - before, 2);
+        // What nobody waits for goes after a nap.
+        run(&mut gpu, y, 1, 1);
+        gpu.idle().unwrap();
+        gpu.idle().unwrap();
+        assert_eq!(gpu.submitter.submitted() - before, 3);
+        settle_all(&mut gpu);
+        assert_eq!(receive.try_recv().unwrap().unwrap().len(), 4 * n);
+        assert!(!gpu.submitter.has_commands());
+        true
+    });
+    assert!(shown, "the GPU was done too early to show anything");
+}
+
 #[test]
 fn buffers_that_come_and_go_do_not_pile_up() {
     let Some(mut gpu) = bare() else { return };

@@ -1,0 +1,165 @@
+/** Forms of kernels, found on the device: what of it a user meets. The engine's own tests hold the rest. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { isAbsolute, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import { cacheFolder } from "../src/cache-folder.js";
+import { session, type TuneReport } from "../src/native.js";
+import { lowrank, ONE_LINE } from "./cli/lowrank.js";
+import { testDevices } from "./devices.js";
+
+const url = (path: string): string => JSON.stringify(fileURLToPath(new URL(path, import.meta.url)));
+
+/** Prints the bits of three steps' losses on the GPU, or the code and the message of an error. */
+const PROGRAM = `import { scope } from ${url("../src/index.ts")};
+import { adamOf, recordStep, smallLlama, VOCABULARY } from ${url("./small-llama.ts")};
+import { tensor } from ${url("../src/index.ts")};
+try {
+  const model = await smallLlama("gpu");
+  const optimizer = adamOf(model);
+  const ids = Int32Array.from({ length: 64 }, (_, i) => (i * 7) % VOCABULARY);
+  for (let step = 0; step < 6; step++) {
+    const loss = await scope(() => model.loss(tensor(ids, { shape: [1, 64], device: "gpu" }), ids).item());
+    console.log(new Uint32Array(Float32Array.of(loss).buffer)[0]);
+    recordStep(model, optimizer, 64);
+  }
+  // Trials go on while the device has nothing else to do.
+  if (process.env.LOWRANK_TUNE === "on") await new Promise((resolve) => setTimeout(resolve, 2500));
+} catch (error) { console.log(error.code, error.message); }`;
+
+function trained(env: NodeJS.ProcessEnv): Promise<string> {
+  const args = ["--import=tsx", "--input-type=module", "--eval", PROGRAM];
+  const child = spawn(process.execPath, args, {
+    env: { ...process.env, NODE_OPTIONS: "", ...env },
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  return new Promise((resolve, reject) => {
+    let out = "";
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (out += text));
+    child.on("error", reject).on("close", () => resolve(out.trim()));
+  });
+}
+
+/** The file of what was found below a cache folder. */
+function found(cache: string): { path: string; forms: Record<string, string> } | undefined {
+  const folder = join(cache, "lowrank", "tune");
+  const [name] = existsSync(folder) ? readdirSync(folder) : [];
+  if (name === undefined) return undefined;
+  const path = join(folder, name);
+  return { path, ...(JSON.parse(readFileSync(path, "utf8")) as { forms: Record<string, string> }) };
+}
+
+/** Whether a GPU is here to be tried. */
+function gpu(t: { log(text: string): void; pass(): void }): boolean {
+  if (testDevices().includes("gpu")) return true;
+  t.log("not run: no GPU is here");
+  t.pass();
+  return false;
+}
+
+test("each system's folder for what may be lost", (t) => {
+  const home = (): string => "/home/me";
+  t.is(cacheFolder("linux", {}, home), "/home/me/.cache/lowrank");
+  t.is(cacheFolder("linux", { XDG_CACHE_HOME: "/cache" }, home), "/cache/lowrank");
+  t.is(cacheFolder("linux", { XDG_CACHE_HOME: "relative" }, home), "/home/me/.cache/lowrank");
+  t.is(cacheFolder("linux", { XDG_CACHE_HOME: "" }, home), "/home/me/.cache/lowrank");
+  t.is(cacheFolder("darwin", { XDG_CACHE_HOME: "/cache" }, home), "/home/me/Library/Caches/lowrank");
+  t.is(cacheFolder("win32", { LOCALAPPDATA: "/local" }, home), "/local/lowrank");
+  t.is(cacheFolder("win32", {}, home), "/home/me/AppData/Local/lowrank");
+  const nowhere = (): string => {
+    throw new Error("no such user");
+  };
+  t.is(cacheFolder("linux", {}, nowhere), undefined);
+  t.is(
+    cacheFolder("linux", {}, () => ""),
+    undefined,
+  );
+  t.true(isAbsolute(cacheFolder() ?? "/"));
+});
+
+test.serial("what a device tells is a warning of the process", async (t) => {
+  if (!gpu(t)) return;
+  const warned = once(process, "warning") as Promise<[Error]>;
+  // What the device calls back by holds no event loop open.
+  const open = setInterval(() => undefined, 1000);
+  session().noticeOnPurpose("gpu", "a form gives other numbers");
+  const [warning] = await warned;
+  clearInterval(open);
+  t.is(warning.name, "LowrankWarning");
+  t.is(warning.message, "a form gives other numbers");
+});
+
+test("a wrong LOWRANK_TUNE is refused when a GPU is opened", async (t) => {
+  if (!gpu(t)) return;
+  t.regex(await trained({ LOWRANK_TUNE: "yes" }), /^ERR_OPTION LOWRANK_TUNE is "yes"; it may be on or off/);
+});
+
+test("a run's bits are the same whether forms are tried beside it, known before, or neither", async (t) => {
+  if (!gpu(t)) return;
+  const cache = mkdtempSync(join(tmpdir(), "lowrank-cache-"));
+  const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
+  const plain = await trained({ ...env, LOWRANK_TUNE: "off" });
+  t.regex(plain, /^\d+(\n\d+){5}$/);
+  t.is(found(cache), undefined, "nothing is kept where nothing is tried");
+  // On a busy machine one run's two seconds may not be enough for a class.
+  for (let attempt = 0; attempt < 5 && found(cache) === undefined; attempt++)
+    t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
+  const kept = found(cache);
+  if (kept === undefined) return t.fail("nothing was kept");
+  t.true(Object.keys(kept.forms).length > 0);
+  t.true(Object.keys(kept.forms).every((name) => name.startsWith("gemm ")));
+  t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
+});
+
+test("devices --tune tries the usual shapes and shows what it found", async (t) => {
+  if (!gpu(t)) return;
+  const cache = mkdtempSync(join(tmpdir(), "lowrank-cache-"));
+  const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
+  const { status, stdout, stderr } = await lowrank(["devices", "--tune", "--json"], { env });
+  t.is(stderr, "");
+  t.is(status, 0);
+  const classes = stdout
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as TuneReport["classes"][number]);
+  t.true(classes.length > 10, `${classes.length} classes`);
+  for (const { class: name, chosen, forms } of classes) {
+    const said = `${name}: ${JSON.stringify(forms)}`;
+    t.true(forms.length > 1, said);
+    t.true(
+      forms.every(({ verdict }) => ["right", "slow"].includes(verdict)),
+      said,
+    );
+    t.true(
+      forms.some(({ form, milliseconds = 0 }) => form === chosen && milliseconds > 0),
+      said,
+    );
+  }
+  const { forms = {} } = found(cache) ?? {};
+  t.deepEqual(
+    Object.entries(forms).sort(),
+    classes.map((one) => [`${one.family} ${one.class}`, one.chosen]).sort(),
+  );
+});
+
+test("devices --tune says in a line why it cannot", async (t) => {
+  for (const [argv, env, said] of [
+    [["--device", "cpu"], {}, /cpu is no GPU: forms are tried on GPUs alone/],
+    [["--device", "gpu:99"], {}, /no GPU number 99/],
+    [[], { LOWRANK_TUNE: "off" }, /LOWRANK_TUNE is off/],
+    [[], { LOWRANK_TUNE: "1" }, /LOWRANK_TUNE is "1"/],
+    [[], { VK_DRIVER_FILES: "/none", VK_ICD_FILENAMES: "/none" }, /no usable GPU; no driver for Vulkan/],
+  ] as [string[], NodeJS.ProcessEnv, RegExp][]) {
+    if (process.platform !== "linux" && "VK_DRIVER_FILES" in env) continue;
+    const { status, stdout, stderr } = await lowrank(["devices", "--tune", "--json", ...argv], { env });
+    t.is(status, 1);
+    t.is(stdout, "");
+    t.regex(stderr, said);
+    t.regex(stderr, ONE_LINE);
+  }
+});
