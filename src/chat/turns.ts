@@ -81,7 +81,8 @@ class Parts {
     const [one, other] = CONTENTS.map((content) =>
       this.#render(withContent(messages, place, content), false),
     );
-    if (one === undefined || other === undefined) return undefined;
+    // A template that passes the content over tells nothing by it.
+    if (one === undefined || other === undefined || one === other) return undefined;
     const start = commonStart(one, other);
     const behind = commonEnd(one, other);
     if (!text.startsWith(one.slice(0, start)) || !text.endsWith(one.slice(one.length - behind)))

@@ -183,3 +183,20 @@ test("where earlier turns are not in the text as they were, the last alone is tr
   t.deepEqual(texts, ["a2<|im_end|>"]);
   t.is(one?.lost, 1);
 });
+
+test("where one of several earlier turns is not found, none of them is trained on", async (t) => {
+  const template =
+    "{% for message in messages %}<|im_start|>{% if loop.index0 == 3 %}({{ loop.length }})" +
+    "{% else %}{{ message.content }}{% endif %}<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>{% endif %}";
+  const tokenizer = tokenizerOf(chatMl, template);
+  const messages = ["q1", "a1", "q2", "a2", "q3", "a3"].map((content, i) => ({
+    role: i % 2 === 0 ? "user" : "assistant",
+    content,
+  }));
+  const [one] = await encodedBy(tokenizer, { messages });
+  const texts = one?.spans.map(({ start, end }) =>
+    tokenizer.decode(one.ids.slice(start, end), { skipSpecialTokens: false }),
+  );
+  t.deepEqual(texts, ["a3<|im_end|>"]);
+  t.is(one?.lost, 2);
+});
