@@ -75,6 +75,7 @@ export type { LlamaConfig, LlamaConfigFields } from "./models/llama/config.js";
 export { LlamaForCausalLM, type LlamaModel } from "./models/llama/model.js";
 export type { RopeConfig, RopeScaling } from "./models/llama/rope.js";
 export type { Rotation } from "./models/llama/rotary.js";
+export type { DownloadProgress } from "./hub/settings.js";
 export type { LoadOptions, TaskModels } from "./models/load.js";
 export {
   PretrainedModel,

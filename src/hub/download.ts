@@ -10,7 +10,7 @@ import { notWritten, Passing } from "./failures.js";
 import type { HubFile } from "./listing.js";
 import { locked } from "./lock.js";
 import { PartialFile } from "./partial-file.js";
-import { ask, failed, persistently } from "./request.js";
+import { ask, interrupted, persistently } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /**
@@ -127,9 +127,7 @@ class Fetching {
     const pieces = body?.[Symbol.asyncIterator]();
     for (;;) {
       const next = await pieces?.next().catch((error: unknown) => {
-        // Aborted by the signal, or else by the clock.
-        const stalled = (error as Error).name === "AbortError";
-        throw failed(settings, { stalled, answered: true }, error);
+        throw interrupted(settings, error);
       });
       if (next === undefined || next.done === true) break;
       alive();

@@ -4,7 +4,7 @@ import { listFiles, modelInfo } from "@huggingface/hub";
 import { LowrankError } from "../errors.js";
 import { CONFIG, INDEX, WEIGHTS } from "./cache.js";
 import { Passing } from "./failures.js";
-import { ask, persistently, type Asked } from "./request.js";
+import { ask, interrupted, persistently, type Asked } from "./request.js";
 import type { HubSettings } from "./settings.js";
 
 /** A file as the hub lists it. */
@@ -45,6 +45,8 @@ export async function listing(settings: HubSettings, asked: Asked): Promise<List
       try {
         // Read here, where it may be asked again.
         return new Response(await response.arrayBuffer(), { headers: response.headers });
+      } catch (error) {
+        throw interrupted(settings, error);
       } finally {
         done();
       }

@@ -56,8 +56,13 @@ export async function ask(
   }
 }
 
-/** What an error of a request, or of reading its answer, is told as. */
-export function failed(
+/** What an error of reading an answer is told as: the signal's reason, or what another try may not meet. */
+export function interrupted(settings: HubSettings, error: unknown): unknown {
+  // Of the two that abort it, where it is not the signal it is the clock.
+  return failed(settings, { stalled: (error as Error).name === "AbortError", answered: true }, error);
+}
+
+function failed(
   { signal, endpoint, timeout }: HubSettings,
   { stalled, answered }: { stalled: boolean; answered: boolean },
   error: unknown,

@@ -5,7 +5,7 @@ import { dirname, join } from "node:path";
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
-import type { DownloadProgress, HubOptions } from "../hub/settings.js";
+import type { DownloadProgress } from "../hub/settings.js";
 import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
 import { bert } from "./bert/family.js";
@@ -26,7 +26,7 @@ import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
 
 /** What `loadModel` takes besides the path. */
-export interface LoadOptions<T extends Task = Task> extends HubOptions {
+export interface LoadOptions<T extends Task = Task> {
   /** Where the weights go; the default device unless given. */
   device?: Device | undefined;
   /** Storage of the weights; as in the file unless given. */

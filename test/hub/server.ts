@@ -32,6 +32,8 @@ export interface Request {
   range: string | undefined;
   ifRange: string | undefined;
   authorization: string | undefined;
+  /** Milliseconds, by the clock of `performance`. */
+  when: number;
 }
 
 /** What goes wrong with a request: gives whether it has been answered. */
@@ -49,13 +51,14 @@ export class Hub {
   faults: Fault[] = [];
   readonly #servers: Server[] = [];
   url = "";
-  #cdn = "";
+  /** The address of the other server. */
+  cdn = "";
 
   constructor(readonly repos: Record<string, Repo[]>) {}
 
   async listen(): Promise<this> {
     this.url = await this.#start("hub", (request, response) => this.#answer(request, response));
-    this.#cdn = await this.#start("cdn", (request, response) => this.#large(request, response));
+    this.cdn = await this.#start("cdn", (request, response) => this.#large(request, response));
     return this;
   }
 
@@ -90,6 +93,7 @@ export class Hub {
         range,
         ifRange: headers["if-range"] as string | undefined,
         authorization,
+        when: performance.now(),
       };
       this.requests.push(request);
       for (const fault of this.faults) {
@@ -152,7 +156,7 @@ export class Hub {
       return void response.writeHead(200, own).end(method === "HEAD" ? undefined : bytes);
     }
     const linked = { "x-linked-etag": `"${sha256(bytes)}"`, "x-linked-size": bytes.length };
-    response.writeHead(302, { ...headers, ...linked, location: `${this.#cdn}/${sha256(bytes)}` }).end();
+    response.writeHead(302, { ...headers, ...linked, location: `${this.cdn}/${sha256(bytes)}` }).end();
   }
 
   /** A large file, or a part of it. */
