@@ -159,7 +159,7 @@ test("a family or a task that is not built is an error that lists what is", asyn
     t,
     () => load(other),
     "ERR_UNSUPPORTED_MODEL",
-    /"deberta".*llama, mistral, qwen2, qwen3, gemma3_text, gpt2, bert, roberta, vit/,
+    /"deberta".*llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, bert, roberta, vit/,
   );
   const answers = folderOf("bert", { architectures: ["BertForQuestionAnswering"] });
   await refused(

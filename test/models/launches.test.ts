@@ -5,7 +5,8 @@ import { LlamaForCausalLM, lora, manualSeed, scope, synchronize, tensor } from "
 import { session } from "../../src/native.js";
 import { testDevices } from "../devices.js";
 
-const LENGTH = 64;
+/** Tokens of a step: the usual 4 × 512. */
+const LENGTH = 2048;
 
 /** Launches by kernel of a step over `layers` blocks of SmolLM2's shape, and then of its backward. */
 async function launches(layers: number): Promise<[Record<string, number>, Record<string, number>]> {
@@ -24,7 +25,7 @@ async function launches(layers: number): Promise<[Record<string, number>, Record
   const model = LlamaForCausalLM.fromConfig(config, { device });
   await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
   model.train();
-  const ids = Int32Array.from({ length: LENGTH }, (_, i) => i);
+  const ids = Int32Array.from({ length: LENGTH }, (_, i) => i % 1024);
   const step = (): [Record<string, number>, Record<string, number>] =>
     scope(() => {
       session().countLaunches(device, true);
@@ -102,5 +103,6 @@ test("a Llama block with low-rank paths on all of its linears", async (t) => {
     t.log(own.map(([kernel, count]) => `${kernel} ${count}`).join(", "));
     return own.reduce((sum, [, count]) => sum + count, 0);
   });
-  t.deepEqual(perBlock, [19, 38]);
+  // Of these 7 and 19 add up the parts of long sums whose results are small: the low-rank paths.
+  t.deepEqual(perBlock, [26, 57]);
 });

@@ -126,7 +126,13 @@ test("what is bundled in is loaded when it is used, under its licence, and every
   const packages = chunks
     .flatMap((name) => importsOf(join(dist, name)).all)
     .filter((name) => !name.startsWith("."));
-  const foreign = [...new Set(packages)].filter((name) => !isBuiltin(name)).map((name) => name.split("/")[0]);
+  /** Without what is imported of it; a scoped name has two parts. */
+  const packageOf = (name: string): string =>
+    name
+      .split("/")
+      .slice(0, name.startsWith("@") ? 2 : 1)
+      .join("/");
+  const foreign = [...new Set(packages)].filter((name) => !isBuiltin(name)).map(packageOf);
   t.deepEqual(new Set(foreign), new Set(Object.keys(publishedManifest().dependencies)));
 
   const hub = chunks.filter((name) => readFileSync(join(dist, name), "utf8").includes("/api/models/"));

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use crate::recording::Launch;
 use crate::trace::{Cost, Note};
 
-/// Passes of a submission that are timed at most; what comes after is in no event.
-const PASSES: u32 = 128;
+/// Passes of a submission that are timed at most: as many as it has commands.
+const PASSES: u32 = 1024;
 const BYTES: u64 = PASSES as u64 * 2 * 8;
 
 pub struct Timing {
