@@ -5,13 +5,14 @@ import type { Message } from "../models/generate.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { plural } from "./format.js";
+import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags } from "./sampling.js";
 import { dtypeOption, inStorage } from "./storage.js";
 import * as value from "./values.js";
 
-interface Flags extends SamplingFlags {
+interface Flags extends HubFlags, SamplingFlags {
   model?: string | undefined;
   adapter?: string[] | undefined;
   system?: string | undefined;
@@ -24,8 +25,8 @@ export function chatCommand(): Command {
   const command = new Command("chat").description(
     "a conversation: each line of standard input is answered, until it ends",
   );
-  command
-    .option("--model <folder>", "the model; the adapter's own, or the embedded one, unless given")
+  hubOptions(command)
+    .option("--model <name>", `${MODEL}; the adapter's own, or the embedded one, unless given`)
     .option("--adapter <folder>", "an adapter; several add up", value.collect)
     .option("--system <text>", "what the conversation begins with, as the system's")
     .addOption(chatTemplateOption());
@@ -42,6 +43,8 @@ export function chatCommand(): Command {
 async function chat(flags: Flags, signal: AbortSignal): Promise<void> {
   const { model } = await loadLanguageModel({
     model: flags.model,
+    revision: flags.revision,
+    offline: flags.offline,
     adapters: flags.adapter,
     device: flags.device,
     dtype: flags.dtype,

@@ -4,11 +4,12 @@ import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/f
 import type { InspectedData } from "../train/inspect-data.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { grouped, percent, plural } from "./format.js";
+import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 import * as value from "./values.js";
 
-interface Flags {
+interface Flags extends HubFlags {
   model?: string | undefined;
   dataFormat?: DataFormat | undefined;
   chatTemplate?: string | undefined;
@@ -22,9 +23,9 @@ export function inspectCommand(): Command {
   const command = new Command("inspect").description(
     "what a run would train on: a data file's first rows with the trained tokens marked, counts, lengths, rows left out",
   );
-  return command
+  return hubOptions(command)
     .argument("<file>", "a data file, .txt or .jsonl; - for standard input")
-    .option("--model <folder>", "the model whose tokens are trained on; the embedded one unless given")
+    .option("--model <name>", `${MODEL}, whose tokens are trained on; the embedded one unless given`)
     .addOption(
       new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
     )
@@ -46,6 +47,8 @@ async function inspect(file: string, flags: Flags, signal: AbortSignal): Promise
   try {
     const { model } = await load({
       model: flags.model,
+      revision: flags.revision,
+      offline: flags.offline,
       device: "cpu",
       chatTemplate: flags.chatTemplate,
       signal,
