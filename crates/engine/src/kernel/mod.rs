@@ -30,22 +30,6 @@ pub enum Access {
     ReadWrite,
 }
 
-/// Type of a scalar, as the shader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scalar {
-    U32(&'static str),
-    F32(&'static str),
-}
-
-/// The members of a list by hand.
-pub fn members_of(scalars: &[Scalar]) -> Vec<scalars::Member> {
-    let member = |s: &Scalar| match *s {
-        Scalar::U32(name) => scalars::Member { name: name.into(), wgsl: "u32" },
-        Scalar::F32(name) => scalars::Member { name: name.into(), wgsl: "f32" },
-    };
-    scalars.iter().map(member).collect()
-}
-
 /// Choices that are compiled into a kernel; their meaning is the kernel's own.
 pub type Params = [u32; 4];
 

@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 use crate::context::Context;
 use crate::error::Result;
 use crate::fail;
-use crate::op::{Gradient, Op, Remaking, Source, run};
+use crate::op::{Gradient, Op, Remaking, Source, run_in};
 use crate::trace::Pass;
 use crate::value::Value;
 
@@ -80,7 +80,7 @@ impl Tape {
         if asked && gradient == Gradient::Missing {
             fail!(NoGradient, "{}: has no gradient, and an input asks for one", op.name());
         }
-        let outputs = run(&cx, &op, &refs)?;
+        let outputs = run_in(&cx, &op, &refs, Pass::Forward)?;
         if mode.region == 0 && (!asked || gradient == Gradient::Constant) {
             return Ok(outputs.into_iter().map(|v| Tensor::new(v, false)).collect());
         }

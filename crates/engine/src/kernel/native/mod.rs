@@ -17,7 +17,7 @@ use crate::recording::{Launch, Range};
 /// A launch as a native kernel sees it.
 pub struct NativeLaunch<'a> {
     pub params: Params,
-    pub words: &'a [u32],
+    words: &'a [u32],
     pub threads: usize,
     bindings: SmallVec<[(*mut u8, Range); 6]>,
     access: &'a [(&'static str, Access)],
@@ -43,14 +43,6 @@ impl NativeLaunch<'_> {
     /// The launch's scalars as what its plan passed.
     pub fn scalars<S: Field>(&self) -> S {
         S::take(&mut self.words.iter())
-    }
-
-    pub fn u32(&self, i: usize) -> usize {
-        self.words[i] as usize
-    }
-
-    pub fn f32(&self, i: usize) -> f32 {
-        f32::from_bits(self.words[i])
     }
 
     pub fn dtype(&self, binding: usize) -> DType {

@@ -279,7 +279,10 @@ pub fn gemm_with(
     match part {
         _ if g.k == 0 => empty_sum(cx, g, bias, c)?,
         Some(part) => split::gemm(cx, part, g, a, b, bias, c)?,
-        None => product(cx, g, a, b, bias, joined, c)?,
+        None => {
+            let form = choose(cx, &g, &a, &b, &c, [bias.is_some(), joined.is_some()]);
+            parts(cx, form, g, a, b, bias, joined, c)?
+        }
     }
     match apart {
         Some(s) => gemm(cx, more(&s), s.a, s.b, None, c),
@@ -298,20 +301,7 @@ fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [boo
     }
 }
 
-/// Appends the product as one sum, and what the second segment adds to it.
-fn product(
-    cx: &Rc<Context>,
-    g: Gemm,
-    a: Matrix,
-    b: Matrix,
-    bias: Option<&Value>,
-    second: Option<Segment>,
-    c: Matrix,
-) -> Result<()> {
-    let form = choose(cx, &g, &a, &b, &c, [bias.is_some(), second.is_some()]);
-    parts(cx, form, g, a, b, bias, second, c)
-}
-
+/// Appends the product as one sum by `form`, and what the second segment adds to it.
 #[allow(clippy::too_many_arguments)]
 fn parts(
     cx: &Rc<Context>,

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{BIAS, C, Gemm, Matrix, plan, product};
+use super::{BIAS, C, Gemm, Matrix, choose, parts, plan};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -86,8 +86,8 @@ pub fn gemm(
 ) -> Result<()> {
     let (m, n) = (g.m, g.n);
     let (whole, rest) = (g.k / part, g.k % part);
-    let parts = whole + (rest > 0) as usize;
-    let scratch = cx.empty([parts, m, n], DType::F32)?;
+    let count = whole + (rest > 0) as usize;
+    let scratch = cx.empty([count, m, n], DType::F32)?;
     let sums = |first: usize, batch: usize, k: usize| {
         let from = |factor: Matrix, step: usize| {
             factor.value.sub_range(first * part * step, [factor.value.size() - first * part * step])
@@ -95,21 +95,17 @@ pub fn gemm(
         let (a_value, b_value) = (from(a, a.column), from(b, b.row));
         let to = scratch.sub_range(first * m * n, [batch, m, n]);
         let g = Gemm { precision: g.precision, ..Gemm::new(m, n, k).batch(batch) };
-        product(
-            cx,
-            g,
-            Matrix { value: &a_value, ..a }.batched(part * a.column),
-            Matrix { value: &b_value, ..b }.batched(part * b.row),
-            None,
-            None,
-            Matrix::new(&to, n).batched(m * n),
-        )
+        let a = Matrix { value: &a_value, ..a }.batched(part * a.column);
+        let b = Matrix { value: &b_value, ..b }.batched(part * b.row);
+        let sums = Matrix::new(&to, n).batched(m * n);
+        let form = choose(cx, &g, &a, &b, &sums, [false; 2]);
+        parts(cx, form, g, a, b, None, None, sums)
     };
     sums(0, whole, part)?;
     if rest > 0 {
         sums(whole, 1, rest)?;
     }
-    add(cx, &g, parts, &scratch, bias, c)
+    add(cx, &g, count, &scratch, bias, c)
 }
 
 fn add(

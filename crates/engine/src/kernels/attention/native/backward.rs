@@ -5,6 +5,7 @@
 //! blocks, each into a part of its own, and the parts added in order. The first form, one pass a
 //! gradient, made S and dO Vᵀ twice: seven products.
 
+use super::super::Delta;
 use super::super::geometry::{DIM, Geometry, LANES};
 use super::product::product;
 use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
@@ -37,7 +38,7 @@ impl<'a> Inputs<'a> {
 
 /// δ = Σ dO ∘ O over rows of D.
 pub fn delta(l: &NativeLaunch) {
-    let dim = l.u32(1);
+    let Delta { dim, .. } = l.scalars();
     let (d_o, o) = (l.read::<f32>(0), l.read::<f32>(1));
     let per_task = (16 * 1024 / dim).max(1);
     each_chunk(l.write::<f32>(2), per_task, |row, delta| {

@@ -9,11 +9,11 @@ use std::arch::asm;
 
 use half::bf16;
 
-use super::ahead::Ahead;
 use super::loops::{Tiles, forms};
+use super::microkernel::{self, Left, More, Right, STRIDE, Settle};
 use super::pack::Source;
+use super::prefetch::Prefetch;
 use super::rounded::nearest;
-use super::tile::{self, Left, More, Right, STRIDE, Settle};
 use crate::simd::{Baseline, Isa, Lanes};
 
 /// Terms that an instruction takes.
@@ -94,10 +94,10 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
     sum
 }
 
-/// As `tile::tile`, of factors that `left` and `right` packed.
+/// As `microkernel::tile`, of factors that `left` and `right` packed.
 ///
 /// # Safety
-/// As `tile::tile`; `k` is even, and the processor has the instruction.
+/// As `microkernel::tile`; `k` is even, and the processor has the instruction.
 #[target_feature(enable = "neon,bf16")]
 unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     k: usize,
@@ -106,14 +106,14 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     width: usize,
     settle: Settle,
     more: Option<&More>,
-    ahead: &mut Ahead,
+    ahead: &mut Prefetch,
 ) {
     // Pairs of rows, and of columns.
     const PAIRS: usize = Baseline::ROWS / 2;
     let (rows, columns) = (ROWS.div_ceil(2), 2 * VECTORS);
     // SAFETY: the caller's.
     unsafe {
-        tile::prefetch_sums::<Baseline, ROWS, VECTORS>(&settle);
+        microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&settle);
         let mut sums = [[vdupq_n_f32(0.0); 4]; PAIRS];
         for from in (0..k).step_by(STRIDE) {
             ahead.fetch();
@@ -145,7 +145,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
                 *v = <Baseline as Isa>::V::load(four.as_ptr());
             }
         }
-        tile::settle::<Baseline, ROWS, VECTORS, MASKED>(lines, width, settle, more);
+        microkernel::settle::<Baseline, ROWS, VECTORS, MASKED>(lines, width, settle, more);
     }
 }
 

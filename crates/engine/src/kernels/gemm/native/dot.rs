@@ -1,8 +1,8 @@
 //! Few rows against all of B, as in decoding: B is read once, from its first byte to its last.
 
-use super::ahead::{LINE, prefetch};
+use super::microkernel::Left;
 use super::pack::Element;
-use super::tile::Left;
+use super::prefetch::{LINE, prefetch};
 use crate::simd::Lanes;
 
 /// Most rows that are taken this way.

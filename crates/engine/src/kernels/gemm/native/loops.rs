@@ -5,18 +5,18 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
-use super::ahead::Ahead;
 #[cfg(target_arch = "aarch64")]
 use super::bfmmla;
 use super::dot::{self, COLUMNS, FEW};
+use super::microkernel::{self, Left, More, Right, Settle};
 use super::pack::{self, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
+use super::prefetch::Prefetch;
 use super::rounded;
-use super::tile::{self, Left, More, Right, Settle};
 use crate::simd::{Level, compiled, level};
 
-type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Ahead);
+type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
 
 type Dots<T> = unsafe fn(usize, Left, *const T, usize, usize, &mut [[f32; COLUMNS]; FEW]);
 type Strip<T> = unsafe fn(dot::Strip<T>);
@@ -71,11 +71,11 @@ impl Loops {
     /// A tile of `rows` × `width`, at most the largest.
     ///
     /// # Safety
-    /// As `tile::tile`.
+    /// As `microkernel::tile`.
     pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
         let form = self.form(width);
         // SAFETY: the caller's.
-        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, None, &mut Ahead::nothing()) };
+        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, None, &mut Prefetch::nothing()) };
     }
 
     pub fn form(&self, width: usize) -> usize {
@@ -114,11 +114,11 @@ compiled! {
         width: usize,
         settle: Settle,
         more: Option<&More>,
-        ahead: &mut Ahead,
+        ahead: &mut Prefetch,
     ) {
         assert!(ROWS <= S::ROWS, "a tile has more rows than the registers hold");
         // SAFETY: the caller's.
-        unsafe { tile::tile::<S, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
+        unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
     }
 }
 

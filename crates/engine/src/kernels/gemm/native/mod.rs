@@ -49,27 +49,27 @@
 //! 182 to 201 GFLOP/s on both cores, 2048 × 4096 × 4096 from 183 to 194. Packing B where it lies
 //! row-major: not worth it below 60 rows.
 
-mod ahead;
 #[cfg(target_arch = "aarch64")]
 mod bfmmla;
 mod dot;
 mod loops;
+mod microkernel;
 mod pack;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 mod panels;
+mod prefetch;
 mod product;
 mod rounded;
 #[cfg(test)]
 mod tests;
-mod tile;
 
 pub use dot::FEW;
 // What else sums products a tile at a time.
 pub use loops::{Loops, Stored, best};
+pub use microkernel::{Left, Right, Settle};
 pub use pack::Source;
 pub use product::{ALIASED, Block, Cut, LINE, PANELS_OF_A_TASK, workspace};
-pub use tile::{Left, Right, Settle};
 
 use half::{bf16, f16};
 

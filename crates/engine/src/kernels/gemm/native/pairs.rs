@@ -5,8 +5,8 @@ use std::mem::transmute;
 
 use half::bf16;
 
+use super::microkernel::Left;
 use super::pack::Source;
-use super::tile::Left;
 use crate::simd::Lanes;
 
 /// Bf16 of a vector, and columns of a panel.

@@ -19,11 +19,11 @@
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
 
-use super::ahead::{Ahead, Stretches};
 use super::loops::{Loops, Pack, Round, Stored, Tiles};
+use super::microkernel::{Left, More, Right, STRIDE};
 use super::pack::Source;
+use super::prefetch::{Prefetch, Stretches};
 use super::product::{Block, Product, Second, workspace};
-use super::tile::{Left, More, Right, STRIDE};
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -129,7 +129,7 @@ impl<T: Stored> Product<T> {
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
                     let steps = tiles.len() * k.div_ceil(STRIDE);
                     let after = Stretches::rows(self.rows(&block, start_after, from), rows_after, terms);
-                    let mut ahead = Ahead::nothing();
+                    let mut ahead = Prefetch::nothing();
                     ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
                     for j in (0..block.columns).step_by(panel) {
                         let (here, width) = source(j);

@@ -14,9 +14,9 @@ use half::bf16;
 
 use super::dot::FEW;
 use super::loops::Loops;
+use super::microkernel::Left;
 use super::panels::{Kit, Lay, ONCE};
 use super::product::{Block, Cut, Product};
-use super::tile::Left;
 
 /// Most terms that are summed in registers before they are added to C.
 const PART: usize = 1024;

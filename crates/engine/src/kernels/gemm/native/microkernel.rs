@@ -1,6 +1,6 @@
 //! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
 
-use super::ahead::{self, Ahead};
+use super::prefetch::{self, Prefetch};
 use crate::simd::{Isa, Lanes};
 
 /// Elements of k between two askings for what comes next.
@@ -54,7 +54,7 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
     width: usize,
     s: Settle,
     more: Option<&More>,
-    next: &mut Ahead,
+    next: &mut Prefetch,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -79,7 +79,7 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
 pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Settle) {
     for i in 0..ROWS {
         for j in 0..VECTORS {
-            ahead::to_write(s.c.wrapping_add(i * s.row + j * S::WIDTH).cast());
+            prefetch::to_write(s.c.wrapping_add(i * s.row + j * S::WIDTH).cast());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What will be read next, asked for while something else is multiplied: memory is far slower than the
 //! tiles, and a product of a hundred rows would wait for each panel of B as it packs it.
 
+use super::microkernel::Left;
 use super::pack::{Element, Source};
-use super::tile::Left;
 
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
@@ -11,14 +11,14 @@ pub const LINE: usize = 64;
 /// Both a few lines at a time: rows asked for between two tiles, a hundred lines at once, are more misses than the
 /// processor keeps, and it waits: 414 to 434 GFLOP/s where it is 463 to 468 (512 × 1536 × 576 and 512 × 576 × 1536
 /// on two cores of a Zen 5 that reach 530). Tried: asking for the next task's first panel and rows, too, nothing.
-pub struct Ahead {
+pub struct Prefetch {
     pub panel: Stretches,
     pub rows: Stretches,
 }
 
-impl Ahead {
-    pub fn nothing() -> Ahead {
-        Ahead { panel: Stretches::nothing(), rows: Stretches::nothing() }
+impl Prefetch {
+    pub fn nothing() -> Prefetch {
+        Prefetch { panel: Stretches::nothing(), rows: Stretches::nothing() }
     }
 
     /// Asks for the next part of both.
