@@ -9,18 +9,19 @@ mod poisoned;
 pub mod registry;
 #[cfg(test)]
 mod tests;
+mod thread;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use poisoned::Poisoned;
+use thread::{Message, lost, reject, serve};
 
 use crate::recording::{CancelToken, Command, Recording};
 use crate::trace::Note;
@@ -118,11 +119,6 @@ type Listeners = Arc<Mutex<Vec<(CancelToken, Rested)>>>;
 type Emptied = Arc<Mutex<Vec<Vec<Command>>>>;
 /// Lists that are kept.
 const EMPTIED: usize = 4;
-
-enum Message {
-    Run(Recording),
-    Stop,
-}
 
 /// Where recordings go.
 #[derive(Clone)]
@@ -313,196 +309,6 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         self.stop(Duration::from_secs(2));
-    }
-}
-
-fn lost(panic: &(dyn std::any::Any + Send)) -> Error {
-    Error::new(Code::DeviceLost, format!("the device's thread panicked: {}", crate::panic::told(panic)))
-}
-
-/// Runs commands until told to stop. The first error is latched, and every later reply gets it;
-/// but where memory ran out, only what depends on it fails.
-fn serve(
-    runner: &mut impl Runner,
-    receiver: &Receiver<Message>,
-    stop: &AtomicBool,
-    waiting: &AtomicUsize,
-    emptied: &Emptied,
-    listeners: &Listeners,
-) {
-    let mut latched: Option<Error> = None;
-    let mut poisoned = Poisoned::default();
-    loop {
-        let message = match look_for(receiver, runner.patience()) {
-            Some(message) => message,
-            None => {
-                if guarded(&mut latched, || runner.idle()).unwrap_or(false) {
-                    continue;
-                }
-                if latched.is_none() && guarded(&mut latched, || runner.tune()).unwrap_or(false) {
-                    continue;
-                }
-                match receiver.recv_timeout(REST) {
-                    Ok(message) => message,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                    Err(RecvTimeoutError::Timeout) => {
-                        guarded(&mut latched, || runner.rest());
-                        // What they give back is work, after which the device rests once more.
-                        for (owner, rested) in &*listeners.lock().unwrap_or_else(|e| e.into_inner()) {
-                            if !owner.is_cancelled() {
-                                rested();
-                            }
-                        }
-                        match receiver.recv() {
-                            Ok(message) => message,
-                            Err(_) => return,
-                        }
-                    }
-                }
-            }
-        };
-        let Message::Run(mut recording) = message else { return };
-        let mut commands = std::mem::take(&mut recording.commands);
-        runner.note(recording.note);
-        let mut under = recording.under;
-        let mut decided: Option<bool> = None;
-        for command in commands.drain(..) {
-            if stop.load(Ordering::Acquire) {
-                latched.get_or_insert_with(|| Error::new(Code::Aborted, "the process is ending"));
-            }
-            let cancelled = |under: &Option<CancelToken>| {
-                recording.owner.is_cancelled() || under.as_ref().is_some_and(CancelToken::is_cancelled)
-            };
-            let skip = decided.unwrap_or_else(|| cancelled(&under));
-            match command {
-                Command::Under { token, once } => {
-                    decided = once.then(|| cancelled(&token));
-                    under = token;
-                }
-                Command::Note(note) => runner.note(note),
-                Command::Read { reply, .. } | Command::Fence { reply } if latched.is_some() => {
-                    reply(Err(latched.clone().expect("just seen")));
-                }
-                Command::Read { reply, .. } | Command::Fence { reply } if skip => {
-                    reply(Err(Error::new(Code::Aborted, "cancelled")));
-                }
-                Command::Launch(_) | Command::Copy { .. } | Command::Zero { .. }
-                    if skip || latched.is_some() => {}
-                // What the host gives is kept through a cancelled step: a table that it made there
-                // is used by later ones.
-                Command::Upload { .. } | Command::UploadMapped { .. }
-                    if recording.owner.is_cancelled() || latched.is_some() => {}
-                Command::Receive { .. } if skip || latched.is_some() => {}
-                command => {
-                    guarded(&mut latched, || attempt(runner, &mut poisoned, &recording.owner, command));
-                }
-            }
-        }
-        waiting.fetch_sub(1, Ordering::Relaxed);
-        if latched.is_none() {
-            guarded(&mut latched, || runner.tune());
-        }
-        let mut emptied = emptied.lock().unwrap_or_else(|e| e.into_inner());
-        if emptied.len() < EMPTIED {
-            emptied.push(commands);
-        }
-    }
-}
-
-/// A message that is there or comes within `patience`.
-fn look_for(receiver: &Receiver<Message>, patience: Duration) -> Option<Message> {
-    let mut since = None;
-    loop {
-        if let Ok(message) = receiver.try_recv() {
-            return Some(message);
-        }
-        if patience.is_zero() || since.get_or_insert_with(Instant::now).elapsed() > patience {
-            return None;
-        }
-        std::hint::spin_loop();
-    }
-}
-
-/// Runs a command, unless memory for what it reads or writes ran out. An error is one of the device.
-fn attempt(
-    runner: &mut impl Runner,
-    poisoned: &mut Poisoned,
-    owner: &CancelToken,
-    command: Command,
-) -> Result<()> {
-    let written = Poisoned::written(&command);
-    if let Some(error) = poisoned.hinders(&command) {
-        poisoned.poison(written, &error);
-        if let Command::Read { reply, .. } = command {
-            poisoned.told(owner);
-            reply(Err(error));
-        }
-        return Ok(());
-    }
-    let mut made = None;
-    let ran = match command {
-        Command::Destroy { buffer } if poisoned.forget(buffer) => Ok(()),
-        Command::Reuse { buffer, bytes } if poisoned.forget(buffer) => {
-            made = Some(buffer);
-            runner.run(Command::Create { buffer, bytes })
-        }
-        Command::Fence { reply } => match poisoned.told(owner) {
-            Some(error) => {
-                reply(Err(error));
-                Ok(())
-            }
-            None => runner.run(Command::Fence { reply }),
-        },
-        // What another device sends is an upload like any other.
-        Command::Receive { to, from } => {
-            // It may wait in turn for what this device has yet to answer.
-            while runner.idle()? {}
-            let gone = || Error::new(Code::DeviceLost, "the device that a tensor came from has gone");
-            match from.recv().unwrap_or_else(|_| Err(gone())) {
-                Ok(bytes) => runner.run(Command::Upload { to, bytes }),
-                // It is the other device that failed.
-                Err(error) => {
-                    poisoned.poison(written, &error);
-                    poisoned.owe(owner, &error);
-                    return Ok(());
-                }
-            }
-        }
-        command => {
-            if let Command::Create { buffer, .. } = &command {
-                made = Some(*buffer);
-            }
-            runner.run(command)
-        }
-    };
-    match ran {
-        Err(error) if error.code == Code::OutOfMemory => {
-            if let Some(buffer) = made {
-                poisoned.miss(buffer, &error);
-            }
-            poisoned.poison(written, &error);
-            poisoned.owe(owner, &error);
-            Ok(())
-        }
-        ran => ran,
-    }
-}
-
-fn guarded<T>(latched: &mut Option<Error>, f: impl FnOnce() -> Result<T>) -> Option<T> {
-    let error = match std::panic::catch_unwind(AssertUnwindSafe(f)) {
-        Ok(Ok(value)) => return Some(value),
-        Ok(Err(error)) => error,
-        Err(panic) => lost(&*panic),
-    };
-    latched.get_or_insert(error);
-    None
-}
-
-fn reject(recording: Recording, error: &Error) {
-    for command in recording.commands {
-        if let Command::Read { reply, .. } | Command::Fence { reply } = command {
-            reply(Err(error.clone()));
-        }
     }
 }
 

@@ -1,0 +1,170 @@
+//! What a session holds: the tape, tensors by their numbers, devices that were opened.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lowrank_engine::context::Context;
+use lowrank_engine::device::registry::{self, Opened};
+use lowrank_engine::device::{Device, Sink};
+use lowrank_engine::dtype::DType;
+use lowrank_engine::error::{self as engine, fail_code};
+use lowrank_engine::kernels::gemm::Precision;
+use lowrank_engine::op::Op;
+use lowrank_engine::recording::CancelToken;
+use lowrank_engine::tape::{Tape, Tensor};
+use lowrank_engine::tune::Notice;
+use lowrank_engine::value::Value;
+use napi::bindgen_prelude::{Env, Float64Array};
+use smallvec::SmallVec;
+
+use crate::handles::Handles;
+use crate::optimizer::AnyOptimizer;
+
+pub(crate) struct State {
+    pub tape: Rc<Tape>,
+    /// What products by a weight are recorded with.
+    pub precision: Precision,
+    pub(super) contexts: HashMap<String, Rc<Context>>,
+    /// Devices by the numbers that `describe` gives.
+    pub(super) labels: Vec<String>,
+    pub(super) devices: Vec<Arc<Device>>,
+    /// Apart from the rest: memory that runs out in the midst of a call is looked for among them.
+    pub handles: Rc<RefCell<Handles>>,
+    /// Where the façade reads what the last handle stands for.
+    pub(super) described: Option<Float64Array>,
+    /// Called with the name of a device that rests.
+    pub(super) rested: Option<Arc<dyn Fn(String) + Send + Sync>>,
+    /// Called with what a device's user should know.
+    pub(super) noticed: Option<Notice>,
+    pub(super) alive: CancelToken,
+    pub(super) cancels: HashMap<u32, CancelToken>,
+    pub optimizers: HashMap<u32, AnyOptimizer>,
+    /// How many there have been: the last one's number.
+    pub made_optimizers: u32,
+}
+
+impl State {
+    pub(super) fn new(env: &Env) -> State {
+        State {
+            tape: Rc::default(),
+            precision: Precision::default(),
+            contexts: HashMap::new(),
+            labels: Vec::new(),
+            devices: Vec::new(),
+            handles: Rc::new(RefCell::new(Handles::new(env.raw()))),
+            described: None,
+            rested: None,
+            noticed: None,
+            alive: CancelToken::default(),
+            cancels: HashMap::new(),
+            optimizers: HashMap::new(),
+            made_optimizers: 0,
+        }
+    }
+
+    pub fn context(&mut self, label: &str) -> engine::Result<Rc<Context>> {
+        if self.alive.is_cancelled() {
+            return Err(fail_code(engine::Code::Disposed, "the engine of this environment has been closed"));
+        }
+        if let Some(context) = self.contexts.get(label) {
+            return Ok(context.clone());
+        }
+        let context = match registry::open(label)? {
+            Opened::Meta(profile) => Context::new(profile, Sink::Meta),
+            Opened::Device(device) => {
+                let context =
+                    Context::owned(device.profile.clone(), Sink::Thread(device.clone()), self.alive.clone());
+                if let Some(rested) = self.rested.clone() {
+                    let label = label.to_string();
+                    device.on_rest(self.alive.clone(), Arc::new(move || rested(label.clone())));
+                }
+                if let (Some(noticed), Some(table)) = (self.noticed.clone(), &device.table) {
+                    table.on_notice(self.alive.clone(), noticed);
+                }
+                self.devices.push(device);
+                context
+            }
+        };
+        let handles = Rc::downgrade(&self.handles);
+        context.on_shortage(move || {
+            if let Some(handles) = handles.upgrade() {
+                let dead = handles.borrow_mut().collect();
+                drop(dead);
+            }
+        });
+        self.contexts.insert(label.into(), context.clone());
+        Ok(context)
+    }
+
+    pub fn tensor(&self, id: u32) -> engine::Result<Tensor> {
+        self.handles
+            .borrow()
+            .get(id)
+            .cloned()
+            .ok_or_else(|| fail_code(engine::Code::Disposed, "a tensor is used after it was disposed"))
+    }
+
+    pub(super) fn number_of(&mut self, label: &str) -> u32 {
+        let found = self.labels.iter().position(|l| l == label);
+        let number = found.unwrap_or_else(|| {
+            self.labels.push(label.into());
+            self.labels.len() - 1
+        });
+        number as u32
+    }
+
+    pub fn insert(&mut self, tensor: Tensor) -> u32 {
+        let described = tensor.with_value(|value| self.description(value));
+        let id = self.handles.borrow_mut().insert(tensor);
+        if let Some(into) = &mut self.described {
+            // Nobody else writes it, and JavaScript reads it between calls.
+            let into = unsafe { into.as_mut() };
+            match into.get_mut(..=described.len()) {
+                Some(into) => {
+                    into[0] = id as f64;
+                    into[1..].copy_from_slice(&described);
+                }
+                // A shape that is too long is asked for.
+                None => into[0] = -1.0,
+            }
+        }
+        id
+    }
+
+    /// The number of its dtype in `f32 f16 bf16 i32`, that of its device in `device_labels`, its rank, its shape.
+    pub(super) fn description(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
+        let dtype = match value.dtype {
+            DType::F32 => 0,
+            DType::F16 => 1,
+            DType::BF16 => 2,
+            DType::I32 => 3,
+        };
+        let device = self.number_of(&value.context().profile.label);
+        let head = [dtype as f64, device as f64, value.shape.rank() as f64];
+        head.into_iter().chain(value.shape.iter().map(|d| *d as f64)).collect()
+    }
+
+    /// Runs `op` on the tape and returns the handles of its first `count` outputs; what else an operation makes is
+    /// for its backward.
+    pub fn apply(&mut self, op: impl Op, inputs: &[u32], count: usize) -> engine::Result<SmallVec<[u32; 4]>> {
+        let inputs: SmallVec<[Tensor; 4]> =
+            inputs.iter().map(|id| self.tensor(*id)).collect::<engine::Result<_>>()?;
+        let tape = self.tape.clone();
+        let outputs = tape.apply(op, &inputs.iter().collect::<SmallVec<[&Tensor; 4]>>())?;
+        debug_assert!(outputs.len() >= count, "an operation has an output");
+        Ok(outputs.into_iter().take(count).map(|output| self.insert(output)).collect())
+    }
+
+    pub(super) fn close(&mut self) {
+        self.alive.cancel();
+        self.optimizers.clear();
+        let tensors = self.handles.borrow_mut().clear();
+        drop(tensors);
+        self.tape = Rc::default();
+        self.contexts.clear();
+        // The last environment's drop joins the devices' threads.
+        self.devices.clear();
+    }
+}
