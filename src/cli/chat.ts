@@ -41,16 +41,7 @@ export function chatCommand(): Command {
 }
 
 async function chat(flags: Flags, signal: AbortSignal): Promise<void> {
-  const { model } = await loadLanguageModel({
-    model: flags.model,
-    revision: flags.revision,
-    offline: flags.offline,
-    adapters: flags.adapter,
-    device: flags.device,
-    dtype: flags.dtype,
-    chatTemplate: flags.chatTemplate,
-    signal,
-  });
+  const { model } = await loadLanguageModel({ ...flags, adapters: flags.adapter, signal });
   try {
     const system = flags.system === undefined ? [] : [{ role: "system", content: flags.system }];
     await converse(model, flags, system, signal);

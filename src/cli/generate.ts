@@ -55,16 +55,7 @@ function promptOf({ prompt, messages }: Flags): string | Message[] {
 
 async function generate(flags: Flags, signal: AbortSignal): Promise<void> {
   const prompt = promptOf(flags);
-  const { model } = await loadLanguageModel({
-    model: flags.model,
-    revision: flags.revision,
-    offline: flags.offline,
-    adapters: flags.adapter,
-    device: flags.device,
-    dtype: flags.dtype,
-    chatTemplate: flags.chatTemplate,
-    signal,
-  });
+  const { model } = await loadLanguageModel({ ...flags, adapters: flags.adapter, signal });
   try {
     let text = "";
     const tokens: number[] = [];

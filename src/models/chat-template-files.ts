@@ -1,8 +1,7 @@
 /** The chat template and the special tokens that lie beside a tokenizer's file. */
-import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { LowrankError, systemCode } from "../errors.js";
-import { type ConfigFields, readConfigFields } from "./config-fields.js";
+import { LowrankError } from "../errors.js";
+import { type ConfigFields, readConfigFields, readText } from "./config-fields.js";
 
 /** A template's text, and what errors call it. */
 export interface TemplateSource {
@@ -26,16 +25,8 @@ export function readTemplateFile(file: string): TemplateSource {
 
 /** The same; undefined where there is no file. */
 function templateFile(file: string): TemplateSource | undefined {
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch (cause) {
-    const code = systemCode(cause);
-    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${code ?? String(cause)})`, {
-      cause,
-    });
-  }
+  const text = readText(file);
+  if (text === undefined) return undefined;
   if (text.length > LONGEST) {
     throw new LowrankError(
       "ERR_FILE_FORMAT",

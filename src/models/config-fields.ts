@@ -154,15 +154,10 @@ export class ConfigFields {
   }
 }
 
-/**
- * Reads a JSON file that holds an object; undefined where there is none.
- *
- * Errors: `ERR_FILE_FORMAT` for what is no JSON or no object.
- */
-export function readConfigFields(file: string): ConfigFields | undefined {
-  let text: string;
+/** A text file of a model's folder; undefined where there is none. Throws `ERR_FILE_FORMAT` for one that cannot be read. */
+export function readText(file: string): string | undefined {
   try {
-    text = readFileSync(file, "utf8");
+    return readFileSync(file, "utf8");
   } catch (cause) {
     const code = systemCode(cause);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
@@ -170,6 +165,16 @@ export function readConfigFields(file: string): ConfigFields | undefined {
       cause,
     });
   }
+}
+
+/**
+ * Reads a JSON file that holds an object; undefined where there is none.
+ *
+ * Errors: `ERR_FILE_FORMAT` for what is no JSON or no object.
+ */
+export function readConfigFields(file: string): ConfigFields | undefined {
+  const text = readText(file);
+  if (text === undefined) return undefined;
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -11,35 +11,17 @@ import {
   refuseTrue,
   specialIds,
   storageName,
-  type SpecialIds,
 } from "../config-parts.js";
+import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
 import type { TextConfigFields } from "../from-config.js";
 import { hubRope, ropeConfig, type RopeConfig } from "../llama/rope.js";
 
 /** What `config.json` says, in one spelling. */
-export interface Gemma3Config extends SpecialIds {
+export interface Gemma3Config extends DecoderConfig {
   /** The family, as `model_type` names it. */
   modelType: "gemma3_text";
-  /** Rows of the input embedding. */
-  vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
-  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
-  numKeyValueHeads: number;
-  /** Channels of a head. */
-  headDim: number;
   /** What is between gate and up. */
   activation: ActivationName;
-  /** The longest text. */
-  maxPositionEmbeddings: number;
-  /** Added to the mean square in norms. */
-  rmsNormEps: number;
   /** Whether q, k, v and o have biases. */
   attentionBias: boolean;
   /** Scores are divided by its root. */
@@ -48,16 +30,10 @@ export interface Gemma3Config extends SpecialIds {
   slidingWindow: number;
   /** Which layers slide; the others see all. */
   slidingLayers: readonly boolean[];
-  /** Whether the head's weight is the input embedding's. */
-  tieWordEmbeddings: boolean;
   /** Rotary position embedding of the layers that see all. */
   rope: RopeConfig;
   /** That of the layers that slide. */
   slidingRope: RopeConfig;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `Gemma3TextConfig` of transformers: the fields of `config.json` that are read. */
@@ -144,9 +120,6 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
   }
   const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
   const heads = config.required("num_attention_heads", "size", LIMIT.heads);
-  const keyValueHeads =
-    config.size("num_key_value_heads", LIMIT.heads) ?? (config.has("num_key_value_heads") ? heads : 4);
-  if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
   const headDim = config.size("head_dim", LIMIT.headDim) ?? 256;
   if (headDim % 2 !== 0) throw config.error("head_dim", "must be even for rotary positions");
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 131_072;
@@ -158,7 +131,7 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
     intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
     numAttentionHeads: heads,
-    numKeyValueHeads: keyValueHeads,
+    numKeyValueHeads: keyValueHeads(config, heads, 4),
     headDim,
     activation: activationField(config, "hidden_activation", "gelu_pytorch_tanh"),
     maxPositionEmbeddings: positions,
@@ -174,16 +147,8 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
     dtype: storageName(config),
     initializerRange: initializerRange(config),
   };
-  checkCount(config, countValues(result));
+  checkCount(config, decoderValues(result));
   return result;
-}
-
-/** Weights of the matrices, as the sizes have them. */
-function countValues(c: Gemma3Config): number {
-  const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
-  const mlp = 3 * c.hiddenSize * c.intermediateSize;
-  const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
-  return embeddings + c.numHiddenLayers * (attention + mlp);
 }
 
 /** The configuration as a `config.json` that every transformers that has the family reads, and `gemma3Config` too. */
@@ -191,26 +156,15 @@ export function hubConfig(config: Gemma3Config): Record<string, unknown> {
   const { rope_theta: rope_local_base_freq } = hubRope(config.slidingRope);
   return {
     architectures: ["Gemma3ForCausalLM"],
-    model_type: "gemma3_text",
-    vocab_size: config.vocabSize,
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    num_hidden_layers: config.numHiddenLayers,
-    num_attention_heads: config.numAttentionHeads,
-    num_key_value_heads: config.numKeyValueHeads,
+    ...hubSizes(config),
     head_dim: config.headDim,
     hidden_activation: config.activation,
-    max_position_embeddings: config.maxPositionEmbeddings,
-    rms_norm_eps: config.rmsNormEps,
     attention_bias: config.attentionBias,
     query_pre_attn_scalar: config.queryPreAttnScalar,
     sliding_window: config.slidingWindow,
     layer_types: config.slidingLayers.map((on) => (on ? "sliding_attention" : "full_attention")),
-    tie_word_embeddings: config.tieWordEmbeddings,
     ...hubRope(config.rope),
     rope_local_base_freq,
     ...hubSpecialIds(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }

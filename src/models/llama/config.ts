@@ -9,10 +9,10 @@ import {
   refuseQuantised,
   specialIds,
   storageName,
-  type SpecialIds,
 } from "../config-parts.js";
+import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
 import type { TextConfigFields } from "../from-config.js";
-import { hubRope, type RopeConfig, ropeConfig } from "./rope.js";
+import { hubRope, ropeConfig } from "./rope.js";
 import { MODEL_TYPES, VARIANTS, type LlamaModelType, type Variant } from "./variants.js";
 
 export { ropeFrequencies } from "./rope.js";
@@ -20,27 +20,9 @@ export { ropeFrequencies } from "./rope.js";
 export type { LlamaModelType } from "./variants.js";
 
 /** What `config.json` says, in one spelling. */
-export interface LlamaConfig extends SpecialIds {
+export interface LlamaConfig extends DecoderConfig {
   /** The family, as `model_type` names it. */
   modelType: LlamaModelType;
-  /** Rows of the input embedding. */
-  vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
-  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
-  numKeyValueHeads: number;
-  /** Channels of a head. */
-  headDim: number;
-  /** The longest text. */
-  maxPositionEmbeddings: number;
-  /** Added to the mean square in norms. */
-  rmsNormEps: number;
   /** Whether q, k and v have biases. */
   attentionBias: boolean;
   /** Whether o has one. */
@@ -53,14 +35,6 @@ export interface LlamaConfig extends SpecialIds {
   slidingWindow: number | undefined;
   /** Which layers see only so far; all of them unless given. */
   slidingLayers: readonly boolean[] | undefined;
-  /** Whether the head's weight is the input embedding's. */
-  tieWordEmbeddings: boolean;
-  /** Rotary position embedding. */
-  rope: RopeConfig;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config` of transformers: the fields of `config.json` that are read. */
@@ -143,14 +117,6 @@ function headSize(config: ConfigFields, hiddenSize: number, heads: number, fallb
   return headDim;
 }
 
-/** Weights of the matrices, as the sizes have them. */
-function countValues(c: LlamaConfig): number {
-  const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
-  const mlp = 3 * c.hiddenSize * c.intermediateSize;
-  const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
-  return embeddings + c.numHiddenLayers * (attention + mlp);
-}
-
 /**
  * Reads a parsed `config.json` and, where there is one, `generation_config.json`, whose end tokens go before.
  *
@@ -167,10 +133,6 @@ export function llamaConfig(
   const variant: Variant = VARIANTS[type];
   const hiddenSize = config.required("hidden_size", "size", LIMIT.width);
   const heads = config.required("num_attention_heads", "size", LIMIT.heads);
-  const keyValueHeads =
-    config.size("num_key_value_heads", LIMIT.heads) ??
-    (config.has("num_key_value_heads") ? heads : (variant.keyValueHeads ?? heads));
-  if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? variant.positions;
   const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
   const windows = variant.windows(config, layers);
@@ -182,7 +144,7 @@ export function llamaConfig(
     intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: layers,
     numAttentionHeads: heads,
-    numKeyValueHeads: keyValueHeads,
+    numKeyValueHeads: keyValueHeads(config, heads, variant.keyValueHeads),
     headDim: headSize(config, hiddenSize, heads, variant.headDim),
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? DEFAULT_EPS,
@@ -198,7 +160,7 @@ export function llamaConfig(
     dtype: storageName(config),
     initializerRange: initializerRange(config),
   };
-  checkCount(config, countValues(result));
+  checkCount(config, decoderValues(result));
   return result;
 }
 
@@ -206,23 +168,12 @@ export function llamaConfig(
 export function hubConfig(config: LlamaConfig): Record<string, unknown> {
   return {
     architectures: [VARIANTS[config.modelType].architecture],
-    model_type: config.modelType,
-    vocab_size: config.vocabSize,
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    num_hidden_layers: config.numHiddenLayers,
-    num_attention_heads: config.numAttentionHeads,
-    num_key_value_heads: config.numKeyValueHeads,
+    ...hubSizes(config),
     head_dim: config.headDim,
     hidden_act: "silu",
-    max_position_embeddings: config.maxPositionEmbeddings,
-    rms_norm_eps: config.rmsNormEps,
-    tie_word_embeddings: config.tieWordEmbeddings,
     ...hubRope(config.rope),
     ...hubSpecialIds(config),
     ...own(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }
 

@@ -10,45 +10,19 @@ import {
   refuseQuantised,
   specialIds,
   storageName,
-  type SpecialIds,
 } from "../config-parts.js";
+import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
 import type { TextConfigFields } from "../from-config.js";
 import { hubRope, longRopeFactor, type RopeConfig } from "../llama/rope.js";
 
 /** What `config.json` says, in one spelling. */
-export interface Phi3Config extends SpecialIds {
+export interface Phi3Config extends DecoderConfig {
   /** The family, as `model_type` names it. */
   modelType: "phi3";
-  /** Rows of the input embedding. */
-  vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
-  /** Heads of the keys and values; each serves several of the queries where they are fewer. */
-  numKeyValueHeads: number;
-  /** Channels of a head. */
-  headDim: number;
-  /** The longest text. */
-  maxPositionEmbeddings: number;
-  /** Added to the mean square in norms. */
-  rmsNormEps: number;
   /** How many positions back attention sees, its own counted; undefined sees all. */
   slidingWindow: number | undefined;
   /** Dropout of what attention and MLP add. */
   residPdrop: number;
-  /** Whether the head's weight is the input embedding's. */
-  tieWordEmbeddings: boolean;
-  /** Rotary position embedding. */
-  rope: RopeConfig;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `Phi3Config` of transformers: the fields of `config.json` that are read. */
@@ -138,8 +112,6 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
   const heads = config.required("num_attention_heads", "size", LIMIT.heads);
   if (hiddenSize % heads !== 0)
     throw config.error("num_attention_heads", `must divide hidden_size (${hiddenSize})`);
-  const keyValueHeads = config.size("num_key_value_heads", LIMIT.heads) ?? heads;
-  if (heads % keyValueHeads !== 0) throw config.error("num_key_value_heads", `must divide ${heads} heads`);
   const positions = config.size("max_position_embeddings", LIMIT.positions) ?? 4096;
   const headDim = hiddenSize / heads;
   const result: Phi3Config = {
@@ -149,7 +121,7 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
     intermediateSize: config.required("intermediate_size", "size", 4 * LIMIT.width),
     numHiddenLayers: config.required("num_hidden_layers", "size", LIMIT.layers),
     numAttentionHeads: heads,
-    numKeyValueHeads: keyValueHeads,
+    numKeyValueHeads: keyValueHeads(config, heads),
     headDim,
     maxPositionEmbeddings: positions,
     rmsNormEps: config.positive("rms_norm_eps") ?? 1e-5,
@@ -162,39 +134,20 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
     initializerRange: initializerRange(config),
   };
   config.value("embd_pdrop");
-  checkCount(config, countValues(result));
+  checkCount(config, decoderValues(result));
   return result;
-}
-
-/** Weights of the matrices, as the sizes have them. */
-function countValues(c: Phi3Config): number {
-  const attention = 2 * c.hiddenSize * c.headDim * (c.numAttentionHeads + c.numKeyValueHeads);
-  const mlp = 3 * c.hiddenSize * c.intermediateSize;
-  const embeddings = c.vocabSize * c.hiddenSize * (c.tieWordEmbeddings ? 1 : 2);
-  return embeddings + c.numHiddenLayers * (attention + mlp);
 }
 
 /** The configuration as a `config.json` that every transformers that has the family reads, and `phi3Config` too. */
 export function hubConfig(config: Phi3Config): Record<string, unknown> {
   return {
     architectures: ["Phi3ForCausalLM"],
-    model_type: "phi3",
-    vocab_size: config.vocabSize,
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    num_hidden_layers: config.numHiddenLayers,
-    num_attention_heads: config.numAttentionHeads,
-    num_key_value_heads: config.numKeyValueHeads,
+    ...hubSizes(config),
     hidden_act: "silu",
-    max_position_embeddings: config.maxPositionEmbeddings,
-    rms_norm_eps: config.rmsNormEps,
     resid_pdrop: config.residPdrop,
     sliding_window: config.slidingWindow ?? null,
-    tie_word_embeddings: config.tieWordEmbeddings,
     partial_rotary_factor: config.rope.partial ?? 1,
     ...hubRope(config.rope),
     ...hubSpecialIds(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
   };
 }

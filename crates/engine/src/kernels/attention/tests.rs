@@ -4,20 +4,9 @@ use super::KERNELS;
 use super::shader::ACROSS;
 use crate::dtype::DType;
 use crate::kernel::forms::{self, every_form};
-use crate::kernels::gemm::Precision;
 use crate::ops::attention::Attention;
+use crate::ops::attention::tests::CAUSAL;
 use crate::ops::checks::{Array, equal_on_gpus, gpu_contexts, outputs_and_gradients};
-
-const CAUSAL: Attention = Attention {
-    causal: true,
-    window: None,
-    scale: None,
-    offset: 0,
-    length: None,
-    segments: false,
-    mask: false,
-    precision: Precision::Exact,
-};
 
 /// One key/value head, of which `group` query heads are.
 fn equal(op: &Attention, [batch, queries, keys, group, dim]: [usize; 5]) {

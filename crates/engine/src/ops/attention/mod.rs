@@ -9,7 +9,7 @@
 #[cfg(test)]
 pub(in crate::ops) mod plain;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::rc::Rc;
 

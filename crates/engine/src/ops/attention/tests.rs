@@ -10,7 +10,7 @@ use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
 use crate::value::Value;
 
-const CAUSAL: Attention = Attention {
+pub(crate) const CAUSAL: Attention = Attention {
     causal: true,
     window: None,
     scale: None,

@@ -1,0 +1,118 @@
+/** Language models in transformers' layout `model.{embed_tokens, layers, norm}` and `lm_head`, with rotary positions. */
+import type { Embedding } from "../nn/embedding.js";
+import type { Linear } from "../nn/linear.js";
+import { Module } from "../nn/module.js";
+import type { RMSNorm } from "../nn/norm.js";
+import { trains } from "../scope.js";
+import type { Tensor } from "../tensor.js";
+import { KeyValueCache, type LayerCache } from "./cache.js";
+import { CausalLM, languageHead } from "./causal-lm.js";
+import type { DecoderConfig } from "./decoder-config.js";
+import type { BlockInputs } from "./llama/block.js";
+import type { Rotations } from "./llama/rotary.js";
+import { chain, checkedLength, type ForwardOptions } from "./pretrained.js";
+import { ended, through, type Stream } from "./stream.js";
+import type { Weights } from "./weights.js";
+
+/** A block of such a model. */
+export interface DecoderBlock extends Module {
+  /** Whether it is turned by the second of the model's rotations. */
+  readonly slides?: boolean;
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor;
+  /** @internal `forward`, which leaves the last sum to what reads it. */
+  run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream;
+}
+
+/** Such a model without its head. */
+export abstract class DecoderModel<
+  Block extends DecoderBlock,
+  Norm extends RMSNorm = RMSNorm,
+> extends Module {
+  /** Embedding of the tokens. */
+  embed_tokens: Embedding;
+  /** The blocks, in order. */
+  layers: Block[];
+  /** The norm after the last block. */
+  norm: Norm;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: DecoderConfig, weights: Weights, block: (index: number) => Block, norm: () => Norm) {
+    super();
+    const { vocabSize, hiddenSize, numHiddenLayers: length, padTokenId: pad } = config;
+    // Of some files the padding's id is no row.
+    const padding = pad !== undefined && pad < vocabSize ? pad : undefined;
+    this.embed_tokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, padding);
+    this.layers = Array.from({ length }, (_, i) => block(i));
+    this.norm = norm();
+  }
+}
+
+/** Such a model. */
+export abstract class Decoder<
+  Config extends DecoderConfig,
+  Block extends DecoderBlock,
+  Model extends DecoderModel<Block>,
+> extends CausalLM {
+  /** What `config.json` says, in one spelling. */
+  readonly config: Config & Record<string, unknown>;
+  /** Everything but the head. */
+  model: Model;
+  /** The output head; its weight is `model.embed_tokens`' where the two are tied. */
+  lm_head: Linear;
+  /** @internal cos and sin of the positions: of all layers, or of those that see all and of those that slide. */
+  readonly tables: readonly Rotations[];
+
+  /** @internal */
+  constructor(config: Config, weights: Weights, model: () => Model, tables: () => readonly Rotations[]) {
+    // Refuses a call from outside before anything is made.
+    super(weights);
+    this.config = config as Config & Record<string, unknown>;
+    this.model = model();
+    this.lm_head = languageHead(this.model.embed_tokens, config.tieWordEmbeddings, weights);
+    this.tables = tables();
+  }
+
+  /** @internal The forward of a block's class, in whose place another may stand. */
+  protected abstract readonly blockForward: Block["forward"];
+
+  /** @internal The embedding that takes the ids. */
+  inputEmbedding(): Embedding {
+    return this.model.embed_tokens;
+  }
+
+  /** @internal An empty cache. */
+  newCache(batch: number, limit: number): KeyValueCache {
+    const { numHiddenLayers, numKeyValueHeads: heads, headDim } = this.config;
+    return new KeyValueCache(numHiddenLayers, limit, { batch, heads, headDim, device: this.device });
+  }
+
+  /** @internal ids i32 [B, T] → what the first block takes, [B, T, C]. */
+  protected embedded(ids: Tensor): Tensor {
+    return this.model.embed_tokens.forward(ids);
+  }
+
+  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
+  hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
+    const offset = cache?.length ?? 0;
+    const T = checkedLength(ids, offset, this.config.maxPositionEmbeddings);
+    // Over a cache, positions are those of padded texts.
+    const end = cache === undefined ? undefined : offset + T;
+    const inputs = this.tables.map((tables) => ({
+      rotation: tables.rotation(this.device, offset, T, positionIds, end),
+      keyMask: attentionMask,
+    }));
+    const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
+    const { layers, norm } = this.model;
+    const stream = chain(layers, this.embedded(ids), checkpointed, (block, y, i) => {
+      const own = inputs[block.slides === true ? 1 : 0] as BlockInputs;
+      return through(block, this.blockForward, y, own, cache?.layers[i]);
+    });
+    return ended(norm, stream);
+  }
+
+  override dispose(): void {
+    super.dispose();
+    for (const tables of this.tables) tables.dispose();
+  }
+}
