@@ -11,9 +11,6 @@ import { built, driverOf, engineTests, missing, training } from "./engine.mjs";
 import { failed, table } from "./table.mjs";
 import { findings, isActive, layer } from "./validation.mjs";
 
-/** What a machine that does other things, too, decides. */
-const TIMED = ["submissions_stay_short"];
-
 const cache = env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
 const folder = resolve(env.LOWRANK_DRIVERS ?? join(cache, "lowrank-drivers"));
 const log = (name) => join(folder, `${name}.log`);
@@ -77,7 +74,7 @@ function onDriver(name) {
   const env = found(folder);
   const by = driverOf(env);
   if (!known.test(by)) return { by, seen: "", wrong: [`another driver was opened: ${by}`] };
-  const engine = engineTests(program(), env, log(name), { skip: TIMED });
+  const engine = engineTests(program(), env, log(name));
   const trained = training(env, log(`${name}-training`));
   const wrong = [...failures("the engine's tests", engine, log(name))];
   wrong.push(...failures("the training", trained, log(`${name}-training`)));
@@ -89,7 +86,7 @@ function validated() {
   const { start, env } = layer(folder);
   const found = DRIVERS.lavapipe.env(folder);
   // The tests' devices are open to the end, and the layer's destructors run beside them: how the process ends says nothing.
-  const how = { start, skip: TIMED, cleanly: false };
+  const how = { start, cleanly: false };
   const engine = engineTests(program(), { ...found, ...env }, log("validation"), how);
   const { known, other } = findings(engine.wrote);
   const wrong = failures("the engine's tests", engine, log("validation"));

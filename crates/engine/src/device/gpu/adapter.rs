@@ -201,9 +201,10 @@ pub(super) fn driver_of(info: &wgpu::AdapterInfo) -> String {
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 fn memory_of(adapter: &wgpu::Adapter) -> Option<u64> {
     const DEVICE_LOCAL: u32 = 1;
-    // Only asked what it is: nothing of the driver's is changed or kept.
+    // SAFETY: only asked what it is: nothing of the driver's is changed or kept.
     let raw = unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }?;
     let instance = raw.shared_instance().raw_instance();
+    // SAFETY: the physical device is this instance's.
     let heaps = unsafe { instance.get_physical_device_memory_properties(raw.raw_physical_device()) };
     let heaps = heaps.memory_heaps.iter().take(heaps.memory_heap_count as usize);
     heaps.filter(|heap| heap.flags.as_raw() & DEVICE_LOCAL != 0).map(|heap| heap.size).max()
@@ -245,8 +246,9 @@ fn new_instance() -> Option<wgpu::Instance> {
     };
     let headless: Box<vulkan::CreateInstanceCallback> =
         Box::new(|with| with.extensions.retain(|name| *name != c"VK_KHR_wayland_surface"));
-    // wgpu wants its extensions kept, for surfaces; this program makes none.
+    // SAFETY: wgpu wants its extensions kept, for surfaces; this program makes none.
     let raw = unsafe { vulkan::Instance::init_with_callback(&options, Some(headless)) }.ok()?;
+    // SAFETY: it was made just now, and goes nowhere else.
     Some(unsafe { wgpu::Instance::from_hal::<wgpu::hal::api::Vulkan>(raw) })
 }
 

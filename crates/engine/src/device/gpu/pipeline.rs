@@ -71,7 +71,7 @@ impl Pipelines {
                 true => wgpu::ShaderRuntimeChecks::checked(),
                 false => wgpu::ShaderRuntimeChecks::unchecked(),
             };
-            // Kernels are this crate's own, and keep their own bounds.
+            // SAFETY: kernels are this crate's own, and keep their own bounds.
             let module = unsafe {
                 self.device.create_shader_module_trusted(
                     wgpu::ShaderModuleDescriptor {

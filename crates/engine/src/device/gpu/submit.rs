@@ -1,26 +1,24 @@
 //! Bounded submissions: commands are encoded into one list, handed to the GPU in portions of
 //! some 20 ms, and watched until done, so that neither watchdogs nor the display suffer.
 
+mod budget;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use self::budget::Budget;
 use super::fault::Faults;
 use super::timing::Timing;
 use crate::error::{Code, Error, Result};
 use crate::recording::Launch;
 use crate::trace::{Cost, Note};
 
-/// What a submission should take.
-const TARGET: Duration = Duration::from_millis(20);
 /// Commands of a submission at most: a token of a model of 64 blocks.
 const COMMANDS: u32 = 1024;
 /// Submissions that the GPU may have before it at once.
 const IN_FLIGHT: usize = 3;
-/// The work of the first submission, before any was measured: 20 ms of a GPU played by a
-/// processor. A fast GPU's is reached a dozen submissions later.
-const FIRST_BUDGET: f64 = 1e8;
 
 /// Work that a byte moved stands for: kernels without arithmetic are bound by memory.
 pub const WORK_PER_BYTE: u64 = 4;
@@ -34,14 +32,11 @@ pub struct Submitter {
     encoder: Option<wgpu::CommandEncoder>,
     commands: u32,
     work: u64,
-    budget: f64,
+    budget: Budget,
     in_flight: VecDeque<Flight>,
     submitted: Arc<AtomicU64>,
     last_done: Instant,
     timing: Timing,
-    /// What each submission took, for tests.
-    #[cfg(test)]
-    pub took: Vec<Duration>,
 }
 
 struct Flight {
@@ -64,12 +59,10 @@ impl Submitter {
             encoder: None,
             commands: 0,
             work: 0,
-            budget: FIRST_BUDGET,
+            budget: Budget::new(),
             in_flight: VecDeque::new(),
             submitted: Arc::default(),
             last_done: Instant::now(),
-            #[cfg(test)]
-            took: Vec::new(),
         }
     }
 
@@ -106,7 +99,7 @@ impl Submitter {
     pub fn count(&mut self, work: u64) -> bool {
         self.commands += 1;
         self.work = self.work.saturating_add(work);
-        self.commands >= COMMANDS || self.work as f64 >= self.budget
+        self.commands >= COMMANDS || self.budget.is_spent(self.work)
     }
 
     pub fn has_commands(&self) -> bool {
@@ -203,20 +196,7 @@ impl Submitter {
                 note.worked("submission", Cost::default(), flight.start.max(self.last_done), took);
             }
             self.last_done = done;
-            #[cfg(test)]
-            self.took.push(took);
-            self.adapt(flight.work, flight.commands, took);
-        }
-    }
-
-    /// A submission seen late looks longer than it was, which errs on the careful side.
-    fn adapt(&mut self, work: u64, commands: u32, took: Duration) {
-        let ratio = TARGET.as_secs_f64() / took.as_secs_f64().max(1e-6);
-        // One that ended at the count, or for a reader, says only when it is too long.
-        let full = work as f64 >= self.budget * 0.5;
-        if full || (ratio < 1.0 && commands > 1) {
-            let towards = (work as f64 * ratio).max(1.0);
-            self.budget = towards.clamp(self.budget * 0.25, self.budget * 2.0).clamp(1e6, 1e13);
+            self.budget.adapt(flight.work, flight.commands, took);
         }
     }
 }
