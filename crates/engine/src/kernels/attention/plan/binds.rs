@@ -1,0 +1,146 @@
+//! What a launch binds, as footprints over the box of its indices.
+
+use smallvec::SmallVec;
+
+use super::{Attend, Flow};
+use crate::dtype::DType;
+use crate::kernels::attention::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
+use crate::kernels::gemm::Precision;
+use crate::launch::Bind;
+use crate::value::Value;
+
+/// Stands for no window; its sum with any position is still a u32.
+const NO_WINDOW: usize = 0x7fff_ffff;
+
+/// Which side the windows of a launch are cut along last, so that sums over it come in order.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Inner {
+    Keys,
+    Queries,
+}
+
+pub type List<'a> = SmallVec<[Bind<'a>; 12]>;
+
+/// Footprints over the box [B, Hkv, T, S], or [B, Hkv, S, T] where queries are the inner side.
+pub struct Binds<'a> {
+    a: &'a Attend<'a>,
+    inner: Inner,
+    geometry: Geometry,
+    /// Bound where there are no labels, and not read.
+    pub nothing: Value,
+    pub query_segments: Option<Value>,
+}
+
+impl<'a> Binds<'a> {
+    pub fn of(a: &'a Attend<'a>, inner: Inner) -> Self {
+        let nothing = Value { dtype: DType::I32, ..a.q.sub_range(0, [1]) };
+        let query_segments = a.segments.map(|s| s.sub_range(a.offset, [s.size() - a.offset]));
+        Binds { a, inner, geometry: a.geometry(), nothing, query_segments }
+    }
+
+    fn bind<'v>(&self, value: &'v Value, [batch, head, query, key]: [usize; 4], cell: usize) -> Bind<'v> {
+        match self.inner {
+            Inner::Keys => Bind::new(value, &[batch, head, query, key], cell),
+            Inner::Queries => Bind::new(value, &[batch, head, key, query], cell),
+        }
+    }
+
+    /// The bindings of forward, in order.
+    pub fn forward<'v>(&'v self, o: &'v Value, lse: &'v Value) -> List<'v> {
+        let a = self.a;
+        let mut list: List = SmallVec::from_iter([self.queries(a.q), self.keys(a.k), self.keys(a.v)]);
+        list.extend(self.labels());
+        list.extend([self.queries(o), self.rows(lse, 1)]);
+        list
+    }
+
+    /// What a GPU's backward reads, in order.
+    pub fn backward<'v>(&'v self, flow: &Flow<'v>, rows: &'v Value, labels: Option<&'v Value>) -> List<'v> {
+        let a = self.a;
+        let step = self.label_step();
+        let labels = match labels {
+            Some(labels) => {
+                let batch = labels.size() / self.geometry.batch;
+                self.bind(labels, [batch, 0, 0, step], step)
+            }
+            None => self.bind(&self.nothing, [0; 4], 1),
+        };
+        SmallVec::from_iter([
+            self.queries(a.q),
+            self.keys(a.k),
+            self.keys(a.v),
+            self.queries(flow.d_o),
+            self.rows(rows, 3),
+            labels,
+        ])
+    }
+
+    /// Labels of a key, where they are folded.
+    fn label_step(&self) -> usize {
+        1 + (self.a.segments.is_some() && self.a.mask.is_some()) as usize
+    }
+
+    /// What is laid out as q.
+    pub fn queries<'v>(&self, value: &'v Value) -> Bind<'v> {
+        let g = &self.geometry;
+        self.bind(value, [g.q_batch, g.group * g.dim, g.q_row, 0], g.group * g.dim)
+    }
+
+    /// What is laid out as k.
+    pub fn keys<'v>(&self, value: &'v Value) -> Bind<'v> {
+        let g = &self.geometry;
+        self.bind(value, [g.kv_batch, g.dim, 0, g.kv_row], g.dim)
+    }
+
+    /// `n` numbers a query row.
+    pub fn rows<'v>(&self, value: &'v Value, n: usize) -> Bind<'v> {
+        let g = &self.geometry;
+        self.bind(value, [g.lse_batch * n, g.group * n, g.lse_row * n, 0], g.group * n)
+    }
+
+    /// The segments of queries and of keys, and the mask.
+    pub fn labels(&self) -> [Bind<'_>; 3] {
+        let nothing = || self.bind(&self.nothing, [0; 4], 1);
+        let batch = self.geometry.segment_batch;
+        [
+            self.query_segments.as_ref().map_or_else(nothing, |s| self.bind(s, [batch, 0, 1, 0], 1)),
+            self.a.segments.map_or_else(nothing, |s| self.bind(s, [batch, 0, 0, 1], 1)),
+            self.a.mask.map_or_else(nothing, |m| self.bind(m, [self.geometry.mask_batch, 0, 0, 1], 1)),
+        ]
+    }
+}
+
+impl Attend<'_> {
+    /// The whole of it, as one window.
+    pub fn geometry(&self) -> Geometry {
+        let [batch, queries, heads, dim] = [0, 1, 2, 3].map(|d| self.q.shape[d]);
+        let kv_heads = self.k.shape[2];
+        let row_of = |labels: Option<&Value>| labels.map_or(0, |l| l.shape[1]);
+        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+        Geometry {
+            flags: bit(self.causal, CAUSAL)
+                | bit(self.segments.is_some(), SEGMENTS)
+                | bit(self.mask.is_some(), MASK),
+            batch,
+            kv_heads,
+            queries,
+            keys: self.length,
+            group: heads / kv_heads,
+            dim,
+            q_batch: queries * heads * dim,
+            q_row: heads * dim,
+            kv_batch: self.k.shape[1] * kv_heads * dim,
+            kv_row: kv_heads * dim,
+            lse_batch: queries * heads,
+            lse_row: heads,
+            segment_batch: row_of(self.segments),
+            mask_batch: row_of(self.mask),
+            query_at: self.offset,
+            key_at: 0,
+            window: self.window.unwrap_or(NO_WINDOW),
+            scale: self.scale,
+            first: true,
+            rounded: self.precision == Precision::Bf16,
+        }
+    }
+}

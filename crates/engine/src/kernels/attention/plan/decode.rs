@@ -1,0 +1,84 @@
+//! Few query rows: keys in parts, and the parts merged.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::Attend;
+use super::binds::{Binds, Inner};
+use crate::context::Context;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernels::attention::geometry::Geometry;
+use crate::kernels::attention::shader::Decode;
+use crate::kernels::attention::{DECODE, DECODE_THREADS, MERGE, Parts, Split, THREADS};
+use crate::kernels::elementwise::wide;
+use crate::launch::{Bind, Window, windows};
+use crate::recording::Launch;
+use crate::value::Value;
+
+/// Keys of a part in decoding at least, and workgroups from which on the keys are not cut further.
+const LEAST_SPLIT: usize = 128;
+const ENOUGH: usize = 256;
+
+/// Whether there are few query rows, in what one launch can bind and read by vectors.
+pub fn decodes(cx: &Rc<Context>, a: &Attend, o: &Value) -> bool {
+    let g = a.geometry();
+    let limit = cx.profile.binding_limit.saturating_sub(256);
+    let reads = [Some(a.q), Some(a.k), Some(a.v), a.segments, a.mask];
+    let fits = |v: &Value| (v.size() * v.dtype.bytes()) as u64 <= limit;
+    let (_, splits) = splits(&g);
+    g.rows() <= Decode::new(g.dim).rows()
+        && g.dim.is_multiple_of(wide::ELEMENTS)
+        && reads.into_iter().flatten().all(fits)
+        && ((o.size() * splits * 4) as u64) <= limit
+        && [a.q, a.k, a.v, o].iter().all(|v| wide::is_whole(&v.range()))
+}
+
+/// Keys of a part, and parts, by shape alone.
+fn splits(g: &Geometry) -> (usize, usize) {
+    let [from, to] = [g.visible(0)[0], g.visible(g.queries - 1)[1]];
+    let keys = to.saturating_sub(from).max(1);
+    let parts = ENOUGH.div_ceil(g.batch * g.kv_heads).min(keys.div_ceil(LEAST_SPLIT));
+    let split = keys.div_ceil(parts);
+    (split, keys.div_ceil(split))
+}
+
+pub fn decode(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()> {
+    let geometry = a.geometry();
+    let (split, parts) = splits(&geometry);
+    let several = match parts {
+        1 => None,
+        _ => Some([cx.empty([parts, o.size()], DType::F32)?, cx.empty([parts, lse.size()], DType::F32)?]),
+    };
+    let [os, lses] = several.as_ref().map_or([o, lse], |[os, lses]| [os, lses]);
+    let binds = Binds::of(a, Inner::Keys);
+    let mut list = binds.forward(os, lses);
+    let at = list.len() - 2;
+    (list[at], list[at + 1]) = (Bind::whole(os), Bind::whole(lses));
+    let space = [geometry.batch, geometry.kv_heads, geometry.queries, geometry.keys];
+    windows(cx, DECODE.name, &space, &[], &list, |w: Window| {
+        debug_assert_eq!(w.count[..], space, "what is decoded fits a launch");
+        cx.launch(Launch {
+            kernel: &DECODE,
+            params: Decode::new(geometry.dim).params(),
+            bindings: w.ranges,
+            scalars: Split { geometry, split }.words(),
+            groups: (geometry.batch * geometry.kv_heads * parts) as u32,
+            threads: DECODE_THREADS as u32,
+            work: 8 * (a.q.size() * split * parts) as u64,
+        });
+    })?;
+    let Some([os, lses]) = &several else { return Ok(()) };
+    let dim = geometry.dim;
+    cx.launch(Launch {
+        kernel: &MERGE,
+        params: [0; 4],
+        bindings: SmallVec::from_iter([os.range(), lses.range(), o.range(), lse.range()]),
+        scalars: Parts { rows: lse.size(), dim, parts }.words(),
+        groups: o.size().div_ceil(THREADS) as u32,
+        threads: THREADS as u32,
+        work: 8 * os.size() as u64,
+    });
+    Ok(())
+}
