@@ -91,6 +91,7 @@ fn products(criterion: &mut Criterion) {
             let parallel = gemm::Parallelism::Rayon(pool.current_num_threads());
             group.bench_function("gemm crate", |bencher| {
                 pool.install(|| {
+                    // SAFETY: the slices hold m x k, k x n and m x n elements at these strides.
                     bencher.iter(|| unsafe {
                         let (c, a, b) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
                         let (n_stride, k_stride) = (n as isize, k as isize);

@@ -90,6 +90,8 @@ impl MappedFile {
     /// Maps a file that is open for reading under the name of `path`.
     pub fn new(path: &Path, file: &File) -> std::io::Result<Arc<MappedFile>> {
         // Memory is asked for page by page, when one is written: weights are mostly read.
+        // SAFETY: a private map, whose file is not written by this process; another that cuts it short while it is
+        // read ends this one.
         let map = unsafe { MmapOptions::new().no_reserve_swap().map_copy(file) }?;
         let mapped = Arc::new(MappedFile {
             path: path.into(),

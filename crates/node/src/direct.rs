@@ -112,6 +112,7 @@ fn function(number: f64, operands: usize) -> engine::Result<Function> {
 impl Arguments {
     fn number(&self, i: usize) -> engine::Result<f64> {
         let mut number = 0.0;
+        // SAFETY: the values are those of the call that is being answered.
         match unsafe { sys::napi_get_value_double(self.env, self.values[i], &mut number) } {
             sys::Status::napi_ok => Ok(number),
             _ => Err(fail_code(Code::Option, format!("argument {} is not a number", i + 1))),
@@ -122,10 +123,12 @@ impl Arguments {
 unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) -> sys::napi_value {
     let mut arguments = Arguments { env, values: [null_mut(); MOST] };
     let (mut count, mut data) = (MOST, null_mut());
+    // SAFETY: Node-API calls this with its own arguments; there is room for `count` values.
     unsafe {
         let values = arguments.values.as_mut_ptr();
         sys::napi_get_cb_info(env, info, &mut count, values, null_mut(), &mut data);
     }
+    // SAFETY: it was leaked for the function that is being called, and is never written.
     let direct = unsafe { &*data.cast::<Direct>() };
     let run = || match direct.state.upgrade() {
         Some(state) => (direct.call)(&state, &arguments),
@@ -136,9 +139,11 @@ unsafe extern "C" fn enter(env: sys::napi_env, info: sys::napi_callback_info) ->
     });
     let mut value = null_mut();
     match result {
+        // SAFETY: the environment is that of the call.
         Ok(Some(number)) => unsafe { sys::napi_create_uint32(env, number, &mut value) },
         Ok(None) => return null_mut(),
         Err(error) => {
+            // SAFETY: the environment is that of the call, and no exception is pending.
             unsafe { JsError::from(thrown(error)).throw_into(env) };
             return null_mut();
         }
@@ -160,6 +165,7 @@ impl Session {
             let direct = Box::leak(Box::new(Direct { name, call, state: Rc::downgrade(&self.state) }));
             let mut function = null_mut();
             let data: *mut Direct = direct;
+            // SAFETY: the name outlives the call, and `direct` every call of the function.
             let status = unsafe {
                 sys::napi_create_function(
                     env.raw(),
@@ -173,6 +179,7 @@ impl Session {
             if status != sys::Status::napi_ok {
                 return Err(thrown(fail_code(Code::Internal, format!("{name}: no function was made"))));
             }
+            // SAFETY: it was made in this environment just now.
             let function = unsafe { Unknown::from_napi_value(env.raw(), function) }.map_err(internal)?;
             calls.set_named_property(name, function).map_err(internal)?;
         }

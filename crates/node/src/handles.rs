@@ -92,6 +92,7 @@ impl Handles {
         let handle = self.slots.get_mut(id as usize)?.take()?;
         self.free.push(id);
         if !handle.object.is_null() {
+            // SAFETY: the reference was made in this environment and is deleted once.
             unsafe { sys::napi_delete_reference(self.env, handle.object) };
             self.watched -= 1;
             self.bytes -= handle.bytes;
@@ -110,6 +111,7 @@ impl Handles {
         if !handle.object.is_null() {
             return;
         }
+        // SAFETY: called by JavaScript of this environment, whose object it is.
         let status = unsafe { sys::napi_create_reference(self.env, object, 0, &mut handle.object) };
         if status != sys::Status::napi_ok {
             handle.object = std::ptr::null_mut();
@@ -160,6 +162,7 @@ impl Handles {
 
     fn adjust(&self, bytes: i64) {
         let mut total = 0;
+        // SAFETY: the environment lives while the table does.
         unsafe { sys::napi_adjust_external_memory(self.env, bytes, &mut total) };
     }
 
@@ -169,6 +172,7 @@ impl Handles {
         let mut ids = Vec::new();
         for (start, slots) in self.slots.chunks(SCOPE).enumerate() {
             let mut scope = std::ptr::null_mut();
+            // SAFETY: called on the environment's thread, outside of a pending exception.
             if unsafe { sys::napi_open_handle_scope(self.env, &mut scope) } != sys::Status::napi_ok {
                 break;
             }
@@ -177,11 +181,13 @@ impl Handles {
                     continue;
                 };
                 let mut object = std::ptr::null_mut();
+                // SAFETY: the reference was made in this environment and has not been deleted.
                 let status = unsafe { sys::napi_get_reference_value(self.env, handle.object, &mut object) };
                 if status == sys::Status::napi_ok && object.is_null() {
                     ids.push((start * SCOPE + i) as u32);
                 }
             }
+            // SAFETY: it is the scope opened above, and the innermost.
             unsafe { sys::napi_close_handle_scope(self.env, scope) };
         }
         let dead = ids.into_iter().filter_map(|id| self.remove(id)).collect();

@@ -119,7 +119,7 @@ impl State {
         let described = tensor.with_value(|value| self.description(value));
         let id = self.handles.borrow_mut().insert(tensor);
         if let Some(into) = &mut self.described {
-            // Nobody else writes it, and JavaScript reads it between calls.
+            // SAFETY: nobody else writes it, and JavaScript reads it between calls.
             let into = unsafe { into.as_mut() };
             match into.get_mut(..=described.len()) {
                 Some(into) => {

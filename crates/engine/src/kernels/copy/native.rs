@@ -47,9 +47,11 @@ fn walk<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
             let (x_at, y_at) = walk.start(row, inner);
             let (x_at, y_at) = (x_at + from * x_step, y_at + from * y_step);
             if x_step == 1 && y_step == 1 {
+                // SAFETY: each piece of a row is one task's.
                 unsafe { y.slice(y_at, count) }.copy_from_slice(&x[x_at..x_at + count]);
             } else {
                 for i in 0..count {
+                    // SAFETY: each piece of a row is one task's, which has one element at a time.
                     let out = unsafe { y.slice(y_at + i * y_step, 1) };
                     out[0] = x[x_at + i * x_step];
                 }
@@ -76,6 +78,7 @@ fn transpose<T: bytemuck::Pod + Send + Sync>(walk: &Walk, dims: usize, x: &[T], 
             }
             for k in 0..high {
                 let at = y_at + (a0 + k) * walk.y[a] + b0;
+                // SAFETY: each tile is one task's.
                 let out = unsafe { y.slice(at, wide) };
                 for (v, row) in out.iter_mut().zip(&tile) {
                     *v = row[k];

@@ -11,6 +11,7 @@ pub fn rows(l: &NativeLaunch) {
     let (x, targets) = (l.read::<f32>(0), l.read::<i32>(1));
     let (loss, log_sum) = (Shared::new(l.write::<f32>(2)), Shared::new(l.write::<f32>(3)));
     each_row(x.len() / n, GRAIN / n, |r| {
+        // SAFETY: each row is one task's.
         let (loss, s) = unsafe { (&mut loss.slice(r, 1)[0], &mut log_sum.slice(r, 1)[0]) };
         (*loss, *s) = match target(targets[r], ignore, n) {
             Target::Ignored => (0.0, 0.0),
@@ -25,6 +26,7 @@ pub fn in_place(l: &NativeLaunch) {
     let targets = l.read::<i32>(1);
     let (x, loss) = (Shared::new(l.write::<f32>(0)), Shared::new(l.write::<f32>(2)));
     each_row(targets.len(), GRAIN / n, |r| {
+        // SAFETY: rows are `n` of `stride` elements apart, and each is one task's.
         let (x, loss) = unsafe { (x.slice(r * stride, n), &mut loss.slice(r, 1)[0]) };
         match target(targets[r], ignore, n) {
             Target::Ignored => {
@@ -75,6 +77,7 @@ pub fn backward(l: &NativeLaunch) {
     let (d, count) = (l.read::<f32>(3), l.read::<f32>(4));
     let d_x = Shared::new(l.write::<f32>(5));
     each_row(x.len() / n, GRAIN / n, |r| {
+        // SAFETY: each row is one task's.
         let d_x = unsafe { d_x.slice(r * n, n) };
         let scale = match scaling {
             0 => d[r],

@@ -92,6 +92,7 @@ fn native(l: &NativeLaunch) {
     let d_up = Shared::new(d_up);
     each_chunk(d, GRAIN, |at, d| {
         let end = at + d.len();
+        // SAFETY: a chunk's range is no other's.
         chunk(&gate[at..end], &up[at..end], d, unsafe { d_up.slice(at, d.len()) });
     });
 }

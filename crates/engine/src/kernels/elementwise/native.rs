@@ -116,6 +116,7 @@ fn walk<const N: usize, T: Send>(
                     place.0 += i * strides[k][d];
                 }
             }
+            // SAFETY: each row of the output is one task's.
             row(unsafe { y.slice(y_start, to - from) }, places);
         }
     });

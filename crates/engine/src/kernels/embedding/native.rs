@@ -32,6 +32,7 @@ fn rows<T: bytemuck::Pod + Sync>(
     each_row(rows, GRAIN / columns, |n| {
         // A negative index is a large one.
         let v = ids[n] as u32 as usize;
+        // SAFETY: each row is one task's, which has one of these at a time.
         let out = || unsafe { y.slice(n * y_step, columns) };
         if v >= vocabulary {
             if first {
@@ -79,10 +80,12 @@ pub fn scatter(l: &NativeLaunch) {
             let d = &d_y[k as usize * d_step..][..columns];
             // The head of a chain owns its row of the table.
             if column_step == 1 {
+                // SAFETY: as said, and each row is the head of one chain.
                 let row = unsafe { d_table.slice(at, columns) };
                 row.iter_mut().zip(d).for_each(|(sum, d)| *sum += d);
             } else {
                 for (c, d) in d.iter().enumerate() {
+                    // SAFETY: as above: the row's columns are its own.
                     let sum = unsafe { d_table.slice(at + c * column_step, 1) };
                     sum[0] += d;
                 }

@@ -56,6 +56,7 @@ fn native<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch) {
     let y = Shared::new(l.write::<T>(1));
     each_row(outer * n, GRAIN / inner, |row| {
         let (at, k) = (row / n * outer_step, row % n);
+        // SAFETY: each row is one task's.
         let y = unsafe { y.slice(at + k * step, inner) };
         y.copy_from_slice(&x[at + (n - 1 - k) * step..][..inner]);
     });

@@ -35,6 +35,7 @@ fn pick<T: bytemuck::Pod + Sync, Y: bytemuck::Pod + Send + Sync>(
     each_row(w.outer * w.picks, w.grain(), |row| {
         let o = row / w.picks;
         let at = o * w.outer_step + row % w.picks * w.pick_step;
+        // SAFETY: each row is one task's.
         let y = unsafe { y.slice(at, w.inner) };
         for (i, (y, index)) in y.iter_mut().zip(&index[at..]).enumerate() {
             // A negative index is a large one.
@@ -66,6 +67,7 @@ pub fn backward(l: &NativeLaunch) {
                 let j = index[at + i] as u32 as usize;
                 if j < w.size && (w.start..w.start + w.count).contains(&j) {
                     let place = o * w.x_outer_step + (j - w.start) * w.x_step + i;
+                    // SAFETY: a task has columns of its own, and nobody else adds to them.
                     let sum = unsafe { d_x.slice(place, 1) };
                     sum[0] += d_y[at + i];
                 }

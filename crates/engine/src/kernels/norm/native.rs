@@ -24,16 +24,18 @@ pub fn forward(l: &NativeLaunch) {
     each_row(x.len() / n, GRAIN / n, |r| {
         let at = r * n..(r + 1) * n;
         let mut x = &x[at.clone()];
-        // Each row is one task's.
         if let Some((added, sum)) = &residual {
+            // SAFETY: each row is one task's.
             let sum = unsafe { sum.slice(r * n, n) };
             sum.iter_mut().zip(x).zip(&added[at]).for_each(|((s, x), a)| *s = x + a);
             x = sum;
         }
+        // SAFETY: each row is one task's.
         let (y, scale) = unsafe { (y.slice(r * n, n), scale.slice(r, 1)) };
         let (own_scale, own_mean) = row(x, weights, eps, centred, y);
         scale[0] = own_scale;
         if let Some(mean) = &mean {
+            // SAFETY: each row is one task's.
             let mean = unsafe { mean.slice(r, 1) };
             mean[0] = own_mean;
         }
@@ -51,6 +53,7 @@ pub fn backward(l: &NativeLaunch) {
         for r in rows {
             let at = r * n..(r + 1) * n;
             let mean = centred.then(|| mean[r]);
+            // SAFETY: each row is one task's.
             let d_x = unsafe { d_x.slice(r * n, n) };
             let to = if adds { &mut own[..] } else { &mut *d_x };
             row_backward(&x[at.clone()], weight.as_deref(), scale[r], mean, &d[at], to);

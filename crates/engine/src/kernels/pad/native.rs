@@ -44,6 +44,7 @@ pub fn pad(l: &NativeLaunch) {
     let grain = (GRAIN / e.inner).max(1);
     let (rows, y) = (y.len() / e.inner, Shared::new(y));
     each_row(rows, grain, |row| {
+        // SAFETY: each row is one task's.
         let y = unsafe { y.slice(row * e.inner, e.inner) };
         let at = (row / e.total() * e.n + e.source(row % e.total())) * e.inner;
         y.copy_from_slice(&x[at..][..e.inner]);
@@ -57,6 +58,7 @@ pub fn backward(l: &NativeLaunch) {
     let grain = (GRAIN / block).max(1);
     let (rows, d_x) = (d_x.len() / block, Shared::new(d_x));
     each_row(rows, grain, |row| {
+        // SAFETY: each block is one task's.
         let (d, d_x) = (&d[row * padded..][..padded], unsafe { d_x.slice(row * block, block) });
         d_x.copy_from_slice(&d[e.before * e.inner..][..block]);
         for j in (0..e.before).chain(e.before + e.n..e.total()) {

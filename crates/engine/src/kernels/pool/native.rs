@@ -77,6 +77,7 @@ pub fn max(l: &NativeLaunch) {
     let (y, index) = (Shared::new(y), Shared::new(index));
     each_row(x.len() / size, w.grain(), |plane| {
         let x = &x[plane * size..][..size];
+        // SAFETY: each plane is one task's.
         let (y, index) = unsafe { (y.slice(plane * out, out), index.slice(plane * out, out)) };
         index.fill(-1);
         w.each(|o, start, count, _| {
@@ -97,6 +98,7 @@ pub fn max_backward(l: &NativeLaunch) {
     let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
     each_row(planes, w.grain(), |plane| {
         let (d, index) = (&d[plane * out..][..out], &index[plane * out..][..out]);
+        // SAFETY: each plane is one task's.
         let d_x = unsafe { d_x.slice(plane * size, size) };
         d_x.fill(0.0);
         for (d, i) in d.iter().zip(index) {
@@ -111,6 +113,7 @@ pub fn mean(l: &NativeLaunch) {
     let (size, out) = (product(w.size), product(w.out));
     let y = Shared::new(y);
     each_row(x.len() / size, w.grain(), |plane| {
+        // SAFETY: each plane is one task's.
         let (x, y) = (&x[plane * size..][..size], unsafe { y.slice(plane * out, out) });
         y.fill(0.0);
         let mut divisors = vec![1; y.len()];
@@ -132,6 +135,7 @@ pub fn mean_backward(l: &NativeLaunch) {
     let (size, out) = (product(w.size), product(w.out));
     let (planes, d_x) = (d_x.len() / size, Shared::new(d_x));
     each_row(planes, w.grain(), |plane| {
+        // SAFETY: each plane is one task's.
         let (d, d_x) = (&d[plane * out..][..out], unsafe { d_x.slice(plane * size, size) });
         d_x.fill(0.0);
         w.each(|o, start, count, divisor| {

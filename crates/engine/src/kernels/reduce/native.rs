@@ -24,6 +24,7 @@ pub fn reduce(l: &NativeLaunch) {
     let kind = l.params[0];
     let y = Shared::new(l.write::<f32>(1));
     let settle = |at: usize, v: f32| {
+        // SAFETY: a caller settles each row once, in one task.
         let y = &mut unsafe { y.slice(at, 1) }[0];
         *y = match (first, kind) {
             (true, _) => v * scale,
@@ -70,6 +71,7 @@ fn reduce_whole(l: &NativeLaunch) {
     };
     each_row(rows, 16 * 1024 / (n * inner), |row| {
         let from = all.x_at(row);
+        // SAFETY: each row is one task's.
         let y = unsafe { y.slice(all.y_at(row), inner) };
         for k in 0..n {
             let x = &x[from + k * step..][..inner];
@@ -171,6 +173,7 @@ fn first<T: bytemuck::Pod + Send + Sync>(
             None => (begin + row % chunks * (x_chunk / step) + k) as i32,
         };
         let to = all.y_at(row) + column;
+        // SAFETY: each column of a row is one task's.
         let (value, y) = unsafe { (&mut value.slice(to, 1)[0], &mut y.slice(to, 1)[0]) };
         if first || beats(at(k), *value) {
             (*value, *y) = (at(k), index);
@@ -185,6 +188,7 @@ pub fn place(l: &NativeLaunch) {
     each_row(rows * n, 16 * 1024 / inner, |id| {
         let (row, k) = (id / n, id % n);
         let from = row * step;
+        // SAFETY: each (row, k) is one task's.
         let y = unsafe { y.slice(row * y_outer + k * step, inner) };
         for ((y, i), d) in y.iter_mut().zip(&index[from..]).zip(&d[from..]) {
             *y = if *i as usize == begin + k { *d } else { 0.0 };

@@ -38,6 +38,7 @@ fn rows(l: &NativeLaunch, s: &Rotary, tensors: &[Tensor]) {
         };
         for ([heads, to_batch, to_row], x, y) in tensors {
             let at = b * to_batch + t * to_row;
+            // SAFETY: each (b, t) is one task's.
             let (x, y) = (&x[at..at + heads * dim], unsafe { y.slice(at, heads * dim) });
             let Some(position) = position else {
                 for (x, y) in x.chunks_exact(dim).zip(y.chunks_exact_mut(dim)) {

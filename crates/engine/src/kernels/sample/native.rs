@@ -197,6 +197,7 @@ vectorised! {
     fn measure(distances: &mut [u32], scores: &[f32], top: f32, steps: f32) {
         for (d, s) in distances.iter_mut().zip(scores) {
             let v = (top - s) * steps;
+            // SAFETY: 0 ≤ v < 2³²: `top` is the largest of the scores, and NaN is less than nothing.
             let far = if v < 4_294_967_040.0 { unsafe { v.to_int_unchecked::<i64>() as u32 } } else { FARTHEST };
             *d = if *s == top { 0 } else { far };
         }

@@ -15,6 +15,7 @@ pub fn scan(l: &NativeLaunch) {
     each_row(rows * pieces, 16 * 1024 / (n * WIDTH.min(inner)), |task| {
         let (row, from) = (task / pieces, task % pieces * WIDTH);
         let width = WIDTH.min(inner - from);
+        // SAFETY: the columns of a task are no other's.
         let carry = unsafe { carry.slice(row * step + from, width) };
         let mut sums = [0f64; WIDTH];
         if !first {
@@ -22,6 +23,7 @@ pub fn scan(l: &NativeLaunch) {
         }
         for k in 0..n {
             let at = row * outer_step + k * step + from;
+            // SAFETY: the columns of a task are no other's.
             let y = unsafe { y.slice(at, width) };
             for ((y, x), s) in y.iter_mut().zip(&x[at..]).zip(&mut sums) {
                 *s += *x as f64;

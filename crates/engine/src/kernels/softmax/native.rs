@@ -13,6 +13,7 @@ pub fn forward(l: &NativeLaunch) {
     if inner == 1 {
         let y = Shared::new(l.write::<f32>(1));
         return each_row(x.len() / n, GRAIN / n, |r| {
+            // SAFETY: each row is one task's.
             row(&x[r * n..(r + 1) * n], unsafe { y.slice(r * n, n) }, log);
         });
     }
@@ -27,6 +28,7 @@ pub fn backward(l: &NativeLaunch) {
         let d_x = Shared::new(l.write::<f32>(2));
         return each_row(y.len() / n, GRAIN / n, |r| {
             let at = r * n..(r + 1) * n;
+            // SAFETY: each row is one task's.
             row_backward(&y[at.clone()], &d[at], unsafe { d_x.slice(r * n, n) }, log);
         });
     }
@@ -82,7 +84,7 @@ vectorised! {
             s.iter_mut().for_each(|s| *s = 1.0 / *s);
         }
         for k in 0..n {
-            // This block alone writes these columns.
+            // SAFETY: this block alone writes these columns.
             let y = unsafe { y.slice(base + k * step, width) };
             let x = &x[k * step..][..width];
             for (((y, v), m), s) in y.iter_mut().zip(x).zip(&*m).zip(&*s) {
@@ -103,6 +105,7 @@ vectorised! {
             }
         }
         for k in 0..n {
+            // SAFETY: this block alone writes these columns.
             let d_x = unsafe { d_x.slice(base + k * step, width) };
             let (y, d) = (&y[k * step..][..width], &d[k * step..][..width]);
             for (((d_x, y), d), s) in d_x.iter_mut().zip(y).zip(d).zip(&*s) {

@@ -45,7 +45,9 @@ fn lines<T: bytemuck::Pod + Send + Sync>(l: &NativeLaunch, key: impl Fn(T) -> u3
             words.sort_unstable();
             for (k, word) in words.iter().enumerate() {
                 let (from, to) = (*word as u32, o * y_step + k * step + i);
+                // SAFETY: each (o, i) is one task's, and so are its places k.
                 unsafe { values.slice(to, 1)[0] = at(from as usize) };
+                // SAFETY: likewise.
                 unsafe { indices.slice(to, 1)[0] = from as i32 };
             }
         }

@@ -26,6 +26,7 @@ pub fn adamw(l: &NativeLaunch) {
     let (m, v) = (Shared::new(m), Shared::new(v));
     let rule = Rule { factor, keep, rate1, beta2, rate2, root, eps, step };
     each_chunk(value, GRAIN, |at, p| {
+        // SAFETY: a chunk's range is no other's.
         let moments = unsafe { [m.slice(at, p.len()), v.slice(at, p.len())] };
         update(rule, &grad[at..at + p.len()], p, moments);
     });
