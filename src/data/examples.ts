@@ -6,7 +6,7 @@ import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipeline
 import type { RunningText, Read, Rows, TextData } from "./read.js";
 import { countRow } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
-import { ExampleStore, type Packed } from "./store.js";
+import { ExampleStore, type StoredExamples } from "./store.js";
 
 export type { Encoder } from "./encode.js";
 export type { Example, Examples } from "./store.js";
@@ -235,7 +235,7 @@ async function addBlocks(
  *
  * Errors: `ERR_NO_TRAINED_TOKENS` when none has.
  */
-export function trainedExamples(examples: Packed, file: string, maxLength: number): Packed {
+export function trainedExamples(examples: StoredExamples, file: string, maxLength: number): StoredExamples {
   let count = 0;
   for (let row = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) count++;
   if (count === 0) {

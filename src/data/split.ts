@@ -1,7 +1,7 @@
 /** Which rows are held out. */
 import { LowrankError } from "../errors.js";
 import { splitmix32 } from "./shuffle.js";
-import type { Packed } from "./store.js";
+import type { StoredExamples } from "./store.js";
 
 /**
  * Draws `fraction` of the rows for evaluation: at least one, and at least one is left to train on. Of rows with labels
@@ -10,7 +10,11 @@ import type { Packed } from "./store.js";
  *
  * Errors: `ERR_OPTION` for a fraction that is not between 0 and 1, and for fewer than two rows.
  */
-export function evalSplit(examples: Packed, fraction: number, seed: number): { train: Packed; held: Packed } {
+export function evalSplit(
+  examples: StoredExamples,
+  fraction: number,
+  seed: number,
+): { train: StoredExamples; held: StoredExamples } {
   if (!(fraction > 0 && fraction < 1)) {
     throw new LowrankError("ERR_OPTION", `evalSplit must be between 0 and 1, and is ${fraction}`);
   }

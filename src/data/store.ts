@@ -1,4 +1,4 @@
-/** Examples, packed: the ids of all rows one after the other, and a few numbers for each row. */
+/** Examples, stored side by side: the ids of all rows one after the other, and a few numbers for each row. */
 import type { TokenSpan } from "../chat/tokens.js";
 import { type DataReport, emptyReport } from "./report.js";
 
@@ -40,7 +40,8 @@ function hashOf({ ids, labels }: Pick<Example, "ids" | "labels">): number {
 export function fingerprint(examples: Examples): string {
   let hash = BASIS;
   for (let row = 0; row < examples.length; row++) {
-    const own = examples instanceof Packed ? examples.hashAt(row) : hashOf(examples.at(row) as Example);
+    const own =
+      examples instanceof StoredExamples ? examples.hashAt(row) : hashOf(examples.at(row) as Example);
     hash = hashed(hash, own);
   }
   return (hash >>> 0).toString(16).padStart(8, "0");
@@ -50,7 +51,8 @@ export function fingerprint(examples: Examples): string {
 export function trainedIn(examples: Examples): number {
   let sum = 0;
   for (let row = 0; row < examples.length; row++) {
-    sum += examples instanceof Packed ? examples.trainedAt(row) : (examples.at(row) as Example).trained;
+    sum +=
+      examples instanceof StoredExamples ? examples.trainedAt(row) : (examples.at(row) as Example).trained;
   }
   return sum;
 }
@@ -81,7 +83,7 @@ class Column {
 }
 
 /** Examples out of a store, by their place. */
-export abstract class Packed implements Examples, Iterable<Example> {
+export abstract class StoredExamples implements Examples, Iterable<Example> {
   abstract readonly length: number;
   abstract at(row: number): Example | undefined;
   abstract trainedAt(row: number): number;
@@ -90,7 +92,7 @@ export abstract class Packed implements Examples, Iterable<Example> {
   abstract hashAt(row: number): number;
 
   /** Some of the rows, in this order. */
-  pick(rows: Uint32Array): Packed {
+  pick(rows: Uint32Array): StoredExamples {
     return new Picked(this, rows);
   }
 
@@ -99,9 +101,9 @@ export abstract class Packed implements Examples, Iterable<Example> {
   }
 }
 
-class Picked extends Packed {
+class Picked extends StoredExamples {
   constructor(
-    private readonly from: Packed,
+    private readonly from: StoredExamples,
     private readonly rows: Uint32Array,
   ) {
     super();
@@ -139,7 +141,7 @@ const SEGMENT = 1 << 20;
  * All examples of a data file. A row takes its ids, of two bytes each where the vocabulary allows it and else four, and
  * 16 bytes; one of a conversation 8 more for each turn that is trained on.
  */
-export class ExampleStore extends Packed {
+export class ExampleStore extends StoredExamples {
   readonly #segments: (Uint16Array | Int32Array)[] = [];
   readonly #narrow: boolean;
   /** Where each row's ids end, counted from the first row's first. */

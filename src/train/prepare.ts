@@ -4,7 +4,7 @@ import { labelNames } from "../data/labels.js";
 import { type Data, readData } from "../data/read.js";
 import { type DataReport, loweredLength, warningsOf } from "../data/report.js";
 import { evalSplit } from "../data/split.js";
-import type { Examples, Packed } from "../data/store.js";
+import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
@@ -125,14 +125,15 @@ export async function prepare(
   // What somebody asked for is not lowered without a word; of the default the start event tells.
   if (maxLength < asked && settings.maxLengthGiven) warn(loweredLength(asked, maxLength));
   const reports: DataReport[] = [];
-  const tokenised = async (data: Data): Promise<Packed> => {
+  const tokenised = async (data: Data): Promise<StoredExamples> => {
     const onProgress: OnProgress = progress("tokenise", data.file, emit);
     const rows = await objective.examples(data, signal, onProgress);
     reports.push(rows.report);
     for (const message of warningsOf(rows.report, maxLength)) warn(message);
     return rows;
   };
-  const trained = (rows: Packed, { file }: Data): Packed => trainedExamples(rows, file, maxLength);
+  const trained = (rows: StoredExamples, { file }: Data): StoredExamples =>
+    trainedExamples(rows, file, maxLength);
   try {
     const rows = await tokenised(files.train);
     if (files.held !== undefined) {
