@@ -95,5 +95,12 @@ function lines(found: InspectedData): string[] {
     all.push(
       `  ${range(bin).padStart(width)} tokens  ${"█".repeat(Math.ceil((BAR * bin.rows) / most))} ${grouped(bin.rows)}`,
     );
+  const { packing } = found;
+  if (packing !== undefined)
+    all.push(
+      `with --packing ${plural(packing.sequences, "sequence")} of ${maxLength} tokens, ` +
+        `${packing.rowsPerSequence.toFixed(1)} rows in each and at most ${grouped(packing.mostRows)}: ` +
+        `${percent(packing.padding)} is padding, and ${percent(packing.paddingUnpacked)} where each row is filled up`,
+    );
   return [...all, ...notices];
 }

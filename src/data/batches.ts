@@ -1,6 +1,7 @@
 import { LowrankError } from "../errors.js";
+import { joinedExamples, Packing } from "./packing.js";
 import { epochOrder } from "./shuffle.js";
-import { type Example, type Examples, fingerprint, IGNORED } from "./store.js";
+import { type Example, type Examples, fingerprint, IGNORED, lengthsOf } from "./store.js";
 
 /**
  * Rows side by side, padded on the right to the longest. With a causal model no real position sees the padding; an
@@ -14,6 +15,8 @@ export interface Batch {
   shape: [rows: number, length: number];
   /** Tokens of each row, padding left out. */
   lengths: number[];
+  /** [B, T], where rows share a sequence: the position of each token in its row; what is padding begins anew, too. */
+  positions?: Int32Array | undefined;
   /** Their sum, and the predictions that are trained on. */
   tokens: number;
   trained: number;
@@ -38,6 +41,8 @@ export interface Cursor {
   examples: number;
   /** A hash of all ids and labels. */
   data: string;
+  /** Sequences that the examples share; undefined where each is by itself. */
+  sequences?: number | undefined;
 }
 
 export interface PlanOptions {
@@ -48,6 +53,8 @@ export interface PlanOptions {
   /** Optimizer steps in all, over as many epochs as they take; or epochs, which may be a fraction. */
   steps?: number | undefined;
   epochs?: number | undefined;
+  /** Where rows share sequences: tokens of a sequence, and above which length rows are kept apart. */
+  packing?: { maxLength: number; apart?: number | undefined } | undefined;
 }
 
 /** Lays examples side by side. */
@@ -69,6 +76,20 @@ export function batchOf(examples: readonly Example[], padTokenId: number): Batch
     tokens: lengths.reduce((sum, n) => sum + n, 0),
     trained: examples.reduce((sum, one) => sum + one.trained, 0),
   };
+}
+
+/** Lays sequences side by side, each of one or several rows. */
+export function packedBatch(sequences: readonly (readonly Example[])[], padTokenId: number): Batch {
+  const batch = batchOf(sequences.map(joinedExamples), padTokenId);
+  if (sequences.every((rows) => rows.length === 1)) return batch;
+  const T = batch.shape[1];
+  const positions = new Int32Array(batch.ids.length);
+  for (const [b, rows] of sequences.entries()) {
+    let at = b * T;
+    for (const { ids } of rows) for (let t = 0; t < ids.length; t++) positions[at++] = t;
+    for (let t = 0; at < (b + 1) * T; t++) positions[at++] = t;
+  }
+  return { ...batch, positions };
 }
 
 /** [B, T], 1 where a token is, 0 where padding is. */
@@ -93,9 +114,9 @@ export function* batchesInOrder(examples: Examples, batchSize: number, padTokenI
  * Which rows each optimizer step trains on. Everything is a function of the examples, the options and the step's
  * number, so that a run which was interrupted goes on with the rows that it would have had.
  *
- * Every epoch has an order of its own. An optimizer step takes `batchSize × gradientAccumulation` rows of one epoch;
- * an epoch's last step takes what is left. Within a step, rows are sorted by length before they are laid side by
- * side: its loss is a mean over all its trained tokens, so only the padding changes.
+ * Every epoch has an order of its own. An optimizer step takes `batchSize × gradientAccumulation` rows of one epoch, or
+ * sequences where rows share them; an epoch's last step takes what is left. Within a step, they are sorted by length
+ * before they are laid side by side: its loss is a mean over all its trained tokens, so only the padding changes.
  */
 export class BatchPlan {
   readonly stepsPerEpoch: number;
@@ -103,6 +124,7 @@ export class BatchPlan {
   readonly #examples: Examples;
   readonly #options: PlanOptions;
   readonly #fingerprint: string;
+  readonly #packing: Packing | undefined;
   #order: { epoch: number; rows: Uint32Array } | undefined;
 
   constructor(examples: Examples, options: PlanOptions) {
@@ -110,10 +132,23 @@ export class BatchPlan {
     this.#examples = examples;
     this.#options = options;
     this.#fingerprint = fingerprint(examples);
-    this.stepsPerEpoch = Math.ceil(examples.length / this.#rowsPerStep);
+    const { packing, seed } = options;
+    this.#packing = packing && new Packing(lengthsOf(examples), { ...packing, seed });
+    this.stepsPerEpoch = Math.ceil(this.#length / this.#rowsPerStep);
     this.steps = options.steps ?? Math.max(1, Math.ceil(this.stepsPerEpoch * (options.epochs ?? 1)));
   }
 
+  /** Sequences that rows share; undefined where each row is by itself. */
+  get sequences(): number | undefined {
+    return this.#packing?.length;
+  }
+
+  /** Rows, or sequences, of an epoch. */
+  get #length(): number {
+    return this.#packing?.length ?? this.#examples.length;
+  }
+
+  /** Rows, or sequences. */
   get #rowsPerStep(): number {
     return this.#options.batchSize * this.#options.gradientAccumulation;
   }
@@ -121,25 +156,50 @@ export class BatchPlan {
   /** The micro-batches of optimizer step `step`, counted from 0. */
   at(step: number): StepBatches {
     const { batchSize, padTokenId } = this.#options;
-    const epoch = Math.floor(step / this.stepsPerEpoch);
-    const first = (step % this.stepsPerEpoch) * this.#rowsPerStep;
-    const rows = this.#orderOf(epoch).subarray(first, first + this.#rowsPerStep);
-    const examples = Array.from(rows, (row) => this.#examples.at(row)).filter((one) => one !== undefined);
-    if (batchSize > 1) examples.sort((a, b) => a.ids.length - b.ids.length);
-    const batches = [...batchesInOrder(examples, batchSize, padTokenId)];
+    const sequences = this.#sequencesOf(step);
+    const batches: Batch[] = [];
+    for (let at = 0; at < sequences.length; at += batchSize)
+      batches.push(packedBatch(sequences.slice(at, at + batchSize), padTokenId));
     return {
-      epoch,
+      epoch: Math.floor(step / this.stepsPerEpoch),
       batches,
       tokens: batches.reduce((sum, batch) => sum + batch.tokens, 0),
       trained: batches.reduce((sum, batch) => sum + batch.trained, 0),
     };
   }
 
+  /** The rows of optimizer step `step`, each by itself. */
+  rowsAt(step: number): Batch[] {
+    const { batchSize, padTokenId } = this.#options;
+    return [...batchesInOrder(this.#sequencesOf(step).flat(), batchSize, padTokenId)];
+  }
+
+  /** The sequences of a step, the shortest first where they lie side by side. */
+  #sequencesOf(step: number): Example[][] {
+    const epoch = Math.floor(step / this.stepsPerEpoch);
+    const first = (step % this.stepsPerEpoch) * this.#rowsPerStep;
+    const places = this.#orderOf(epoch).subarray(first, first + this.#rowsPerStep);
+    const sequences = Array.from(places, (place) =>
+      Array.from(this.#packing?.at(place) ?? [place], (row) => this.#examples.at(row) as Example),
+    );
+    const length = (rows: readonly Example[]): number => rows.reduce((sum, { ids }) => sum + ids.length, 0);
+    return this.#options.batchSize > 1 ? sequences.sort((a, b) => length(a) - length(b)) : sequences;
+  }
+
   /** What to store after `step` optimizer steps. */
   cursor(step: number): Cursor {
     const { seed, batchSize, gradientAccumulation } = this.#options;
     const examples = this.#examples.length;
-    return { step, seed, batchSize, gradientAccumulation, examples, data: this.#fingerprint };
+    const { sequences } = this;
+    return {
+      step,
+      seed,
+      batchSize,
+      gradientAccumulation,
+      examples,
+      data: this.#fingerprint,
+      ...(sequences !== undefined && { sequences }),
+    };
   }
 
   /**
@@ -149,8 +209,16 @@ export class BatchPlan {
    */
   resume(cursor: Cursor): number {
     const own = this.cursor(cursor.step);
-    for (const key of ["seed", "batchSize", "gradientAccumulation", "examples", "data"] as const) {
+    for (const key of [
+      "seed",
+      "batchSize",
+      "gradientAccumulation",
+      "examples",
+      "data",
+      "sequences",
+    ] as const) {
       if (own[key] === cursor[key]) continue;
+      if (key === "sequences") throw new LowrankError("ERR_OPTION", this.#otherPacking(cursor));
       const what = key === "examples" || key === "data" ? "the training data" : key;
       const detail = key === "data" ? "" : `: ${cursor[key]} then, ${own[key]} now`;
       throw new LowrankError("ERR_OPTION", `resume: ${what} differs from the interrupted run's${detail}`);
@@ -158,9 +226,15 @@ export class BatchPlan {
     return cursor.step;
   }
 
+  #otherPacking({ sequences: then }: Cursor): string {
+    const said = (count: number | undefined): string => (count === undefined ? "none" : `${count}`);
+    const what = "the sequences that rows share differ from the interrupted run's";
+    return `resume: ${what}: ${said(then)} then, ${said(this.sequences)} now`;
+  }
+
   #orderOf(epoch: number): Uint32Array {
     if (this.#order?.epoch !== epoch) {
-      this.#order = { epoch, rows: epochOrder(this.#examples.length, this.#options.seed, epoch) };
+      this.#order = { epoch, rows: epochOrder(this.#length, this.#options.seed, epoch) };
     }
     return this.#order.rows;
   }

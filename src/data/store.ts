@@ -57,6 +57,13 @@ export function trainedIn(examples: Examples): number {
   return sum;
 }
 
+/** Tokens of each row. */
+export function lengthsOf(examples: Examples): Uint32Array {
+  const length = (row: number): number =>
+    examples instanceof StoredExamples ? examples.lengthAt(row) : (examples.at(row) as Example).ids.length;
+  return Uint32Array.from({ length: examples.length }, (_, row) => length(row));
+}
+
 /** Numbers in a row, of which more may come. */
 class Column {
   #values: Float64Array | Uint32Array | Int32Array;
@@ -86,6 +93,7 @@ class Column {
 export abstract class StoredExamples implements Examples, Iterable<Example> {
   abstract readonly length: number;
   abstract at(row: number): Example | undefined;
+  abstract lengthAt(row: number): number;
   abstract trainedAt(row: number): number;
   /** The class of a row; −1 of a language model's. */
   abstract classAt(row: number): number;
@@ -119,6 +127,10 @@ class Picked extends StoredExamples {
 
   override at(row: number): Example | undefined {
     return this.from.at(this.#place(row));
+  }
+
+  override lengthAt(row: number): number {
+    return this.from.lengthAt(this.#place(row));
   }
 
   override trainedAt(row: number): number {
@@ -219,13 +231,17 @@ export class ExampleStore extends StoredExamples {
     return { ids, labels: this.#labels(ids, this.#marks.at(row)), trained: this.trainedAt(row) };
   }
 
+  override lengthAt(row: number): number {
+    return this.#end(row) - this.#end(row - 1);
+  }
+
   override trainedAt(row: number): number {
     if (this.kind === "classes") return 1;
     if (this.#marks.at(row) < 0) {
       const counts = this.#spansAt(this.#marks.at(row)).map(({ start, end }) => end - Math.max(start, 1));
       return counts.reduce((sum, count) => sum + Math.max(count, 0), 0);
     }
-    const length = this.#end(row) - this.#end(row - 1);
+    const length = this.lengthAt(row);
     return length - Math.max(Math.min(this.#marks.at(row), length), Math.min(1, length));
   }
 

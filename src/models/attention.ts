@@ -2,11 +2,17 @@ import { session } from "../native.js";
 import { made, type Tensor } from "../tensor.js";
 import type { LayerCache } from "./cache.js";
 
-export interface AttentionOptions {
+/** What parts the positions of a batch. */
+export interface AttentionLabels {
+  /** i32 [B, S], 0 where a key is hidden. */
+  keyMask?: Tensor | undefined;
+  /** i32 [B, S]: only positions of equal segments see each other. */
+  segments?: Tensor | undefined;
+}
+
+export interface AttentionOptions extends AttentionLabels {
   /** A query sees no key after its own position. */
   causal?: boolean | undefined;
-  /** i32 [B, S], 0 where a key is hidden. */
-  mask?: Tensor | undefined;
   /** How many positions back a query sees, its own counted; 0 sees all. */
   window?: number | undefined;
   /** 1/√D unless given. */
@@ -18,11 +24,22 @@ export interface AttentionOptions {
 /** softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, T, Hkv, D]; gives [B, T, H · D]. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const [B, T, H, D] = q.shape as [number, number, number, number];
-  const { causal = false, mask, window = 0, scale = 1 / Math.sqrt(D), cache } = options;
+  const { causal = false, keyMask, segments, window = 0, scale = 1 / Math.sqrt(D), cache } = options;
   const offset = cache?.length ?? 0;
   const keys = cache === undefined ? { k, v, length: T } : cache.append(k, v);
   const y = made(() =>
-    session().attention(q.id, keys.k.id, keys.v.id, mask?.id, causal, window, scale, offset, keys.length),
+    session().attention(
+      q.id,
+      keys.k.id,
+      keys.v.id,
+      keyMask?.id,
+      causal,
+      window,
+      scale,
+      offset,
+      keys.length,
+      segments?.id,
+    ),
   );
   return y.reshape(B, T, H * D);
 }

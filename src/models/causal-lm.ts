@@ -67,6 +67,11 @@ export abstract class CausalLM extends PretrainedModel {
     return this.inputEmbedding().weight.device;
   }
 
+  /** @internal The length of a text above which its positions are told apart by other frequencies. */
+  get turningPoint(): number {
+    return Infinity;
+  }
+
   /** @internal What of the configuration has changed since it was read. */
   override configChanges(): Record<string, unknown> {
     // A head or an embedding that was trained alone is tied no more.

@@ -10,6 +10,7 @@ import { CausalLM, languageHead } from "./causal-lm.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { BlockInputs } from "./llama/block.js";
 import type { Rotations } from "./llama/rotary.js";
+import { packedTexts } from "./packed-texts.js";
 import { chain, checkedLength, type ForwardOptions } from "./pretrained.js";
 import { ended, through, type Stream } from "./stream.js";
 import type { Weights } from "./weights.js";
@@ -81,6 +82,11 @@ export abstract class Decoder<
     return this.model.embed_tokens;
   }
 
+  /** @internal The length of a text above which its positions are told apart by other frequencies. */
+  override get turningPoint(): number {
+    return Math.min(...this.tables.map((tables) => tables.turningPoint));
+  }
+
   /** @internal An empty cache. */
   newCache(batch: number, limit: number): KeyValueCache {
     const { numHiddenLayers, numKeyValueHeads: heads, headDim } = this.config;
@@ -93,14 +99,18 @@ export abstract class Decoder<
   }
 
   /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
+  hidden(ids: Tensor, options: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
+    const { attentionMask: keyMask, positionIds } = options;
     const offset = cache?.length ?? 0;
-    const T = checkedLength(ids, offset, this.config.maxPositionEmbeddings);
+    const limit = this.config.maxPositionEmbeddings;
+    const T = checkedLength(ids, offset, limit);
+    const texts = packedTexts(ids, options, { limit, cached: cache !== undefined });
     // Over a cache, positions are those of padded texts.
-    const end = cache === undefined ? undefined : offset + T;
+    const end = texts.end ?? (cache === undefined ? undefined : offset + T);
     const inputs = this.tables.map((tables) => ({
       rotation: tables.rotation(this.device, offset, T, positionIds, end),
-      keyMask: attentionMask,
+      keyMask,
+      segments: texts.segments,
     }));
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const { layers, norm } = this.model;

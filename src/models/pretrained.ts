@@ -18,7 +18,12 @@ export interface ForwardOptions {
   attentionMask?: Tensor | undefined;
   /** i32 [B, T]: which of two texts a token is of, for encoders. */
   tokenTypeIds?: Tensor | undefined;
-  /** i32 [B, T]: the position of each token, from 0; counted through each row unless given. */
+  /**
+   * i32 [B, T]: the position of each token, from 0; counted through each row unless given. A language model that is given
+   * positions and no `attentionMask` takes one that does not follow the position before it for the first of another text,
+   * as transformers does: texts that share a row don't see each other. What ends a text is not trained to say how the next
+   * begins where the first label of each is −100.
+   */
   positionIds?: Tensor | undefined;
   /**
    * For a language model i32 [B, T], −100 where ignored, shifted by one inside; for a classifier

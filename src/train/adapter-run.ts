@@ -62,7 +62,8 @@ export class AdapterRun {
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
     const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
-    const { padTokenId } = prepared.objective.tokenisation;
+    const { padTokenId, maxLength } = prepared.objective.tokenisation;
+    const packing = settings.packing ? { maxLength, ...prepared.objective.packing } : undefined;
     this.#plan = new BatchPlan(prepared.train, {
       batchSize,
       gradientAccumulation,
@@ -70,6 +71,7 @@ export class AdapterRun {
       padTokenId,
       steps,
       epochs,
+      packing,
     });
   }
 

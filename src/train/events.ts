@@ -53,6 +53,8 @@ export interface StartEvent {
   gradientAccumulation: number;
   /** Tokens that a row may have; a longer one is cut. */
   maxLength: number;
+  /** Sequences that the rows share; only of a run that packs them, whose batches are of sequences. */
+  sequences?: number | undefined;
   /** The highest rate, which the schedule multiplies. */
   learningRate: number;
   /** How the rate goes on after the warm-up: `linear`, `cosine` or `constant`. */

@@ -120,6 +120,11 @@ async function train(
       const identities = await identitiesOf(place, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       const labels = classesIn(data, place);
+      if (labels !== undefined && settings.packing)
+        throw new LowrankError(
+          "ERR_OPTION",
+          `${data.train.file}: packing puts rows into a sequence, and rows with labels are told apart one by one; leave packing out`,
+        );
       if (labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);
       model ??= await load(located as Located, loading, labels, context);

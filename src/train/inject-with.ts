@@ -19,7 +19,7 @@ export async function injectWith(
   };
   function* evaData(): Generator<EvaBatch> {
     for (let step = 0; step < plan.steps; step++) {
-      for (const batch of plan.at(step).batches) {
+      for (const batch of plan.rowsAt(step)) {
         const { ids, labels, shape } = batch;
         // One label a row says nothing of its positions.
         const byPosition = labels.length === ids.length ? { labels: of(labels, shape) } : {};

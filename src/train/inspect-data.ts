@@ -1,4 +1,5 @@
 /** What a run would train on: a data file's rows as a model's tokens. */
+import { Packing } from "../data/packing.js";
 import type { Data } from "../data/read.js";
 import { warningsOf } from "../data/report.js";
 import type { Example } from "../data/store.js";
@@ -21,6 +22,17 @@ export interface LengthBin {
   rows: number;
 }
 
+/** Rows that share sequences, as a run that packs them has them. */
+export interface InspectedPacking {
+  sequences: number;
+  /** Rows of a sequence: in the mean, and the most. */
+  rowsPerSequence: number;
+  mostRows: number;
+  /** The share of padding where every sequence has `maxLength` tokens, and where every row by itself has. */
+  padding: number;
+  paddingUnpacked: number;
+}
+
 /** A data file, as a run would train a model on it. */
 export interface InspectedData {
   kind: "data";
@@ -38,6 +50,8 @@ export interface InspectedData {
   maxLength: number;
   /** How long those rows are. */
   lengths: LengthBin[];
+  /** What packing makes of them; undefined of rows with labels. */
+  packing?: InspectedPacking | undefined;
   /** Why rows are cut or left out, and how they were read: a sentence each. */
   notices: string[];
   /** The first rows that are trained on. */
@@ -95,6 +109,8 @@ export async function inspectData(
     trainedTokens,
     maxLength,
     lengths: binned(lengths),
+    ...(objective.packing !== undefined &&
+      lengths.length > 0 && { packing: packed(lengths, { maxLength, ...objective.packing }) }),
     notices: warningsOf(store.report, maxLength),
     first,
   };
@@ -112,6 +128,22 @@ function partsOf({ ids, labels }: Example, decode: (ids: Int32Array) => string):
     from = to;
   }
   return parts;
+}
+
+function packed(lengths: readonly number[], options: { maxLength: number; apart: number }): InspectedPacking {
+  const packing = new Packing(Uint32Array.from(lengths), { ...options, seed: 0 });
+  const tokens = lengths.reduce((sum, length) => sum + length, 0);
+  const sequences = packing.length;
+  const padding = (count: number): number => 1 - tokens / (count * options.maxLength);
+  return {
+    sequences,
+    rowsPerSequence: lengths.length / sequences,
+    mostRows: Array.from({ length: sequences }, (_, i) => packing.at(i).length).reduce((a, b) =>
+      Math.max(a, b),
+    ),
+    padding: padding(sequences),
+    paddingUnpacked: padding(lengths.length),
+  };
 }
 
 /** Counts lengths between powers of two. */

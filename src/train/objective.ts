@@ -41,6 +41,8 @@ export interface Measured {
 
 export interface Objective {
   readonly tokenisation: Tokenisation;
+  /** Whether rows can share a sequence, and above which length they are kept apart; undefined where they cannot. */
+  readonly packing: { apart: number } | undefined;
   /** The names of the classes; undefined where there are none. */
   readonly labels: readonly string[] | undefined;
   /** Modules that an adapter trains whole, by the ends of their paths. */
@@ -58,6 +60,10 @@ export class LanguageModelling implements Objective {
   readonly labels = undefined;
   readonly modulesToSave = [];
 
+  get packing(): { apart: number } {
+    return { apart: this.model.turningPoint };
+  }
+
   constructor(
     private readonly model: CausalLM,
     readonly tokenisation: Tokenisation,
@@ -70,10 +76,12 @@ export class LanguageModelling implements Objective {
     return examplesOf(textData(data), tokenizer, { ...limits, trainOn, signal, onProgress });
   }
 
-  lossSum({ ids, labels, shape }: Batch, scale: number): Tensor {
+  lossSum({ ids, labels, shape, positions }: Batch, scale: number): Tensor {
     const { labelSmoothing } = this.options;
-    const input = tensor(ids, { shape, device: this.model.device });
-    return this.model.loss(input, labels, { reduction: "sum", labelSmoothing }).mul(scale);
+    const { device } = this.model;
+    const input = tensor(ids, { shape, device });
+    const positionIds = positions && tensor(positions, { shape, device });
+    return this.model.loss(input, labels, { reduction: "sum", labelSmoothing, positionIds }).mul(scale);
   }
 
   measure({ ids, labels, shape }: Batch): Measured {
@@ -86,6 +94,7 @@ export class LanguageModelling implements Objective {
 export class Classification implements Objective {
   /** The names that PEFT gives a classifier's head, whichever of them the model has. */
   readonly modulesToSave = ["classifier", "score"];
+  readonly packing = undefined;
 
   constructor(
     private readonly model: SequenceClassifier,

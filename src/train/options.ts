@@ -83,6 +83,11 @@ export interface FinetuneOptions {
   /** Keep only what enters each block and compute the rest again in backward: less memory, more time. False. */
   gradientCheckpointing?: boolean | undefined;
   /**
+   * Whether rows share sequences of `maxLength` tokens, so that little is padding: none sees another, and the loss is that
+   * of the rows. `batchSize` then counts sequences. Not for rows with labels. False.
+   */
+  packing?: boolean | undefined;
+  /**
    * Which tokens are trained on of a row with a prompt or with messages; `completion`, which is the assistant's turns of
    * messages, and the same as `assistant`.
    */
@@ -110,8 +115,8 @@ export interface FinetuneOptions {
   /**
    * Goes on from the newest checkpoint of the run in the output folder, or from a folder: an output folder, or one of its
    * checkpoints. The run's own options are taken from its `run.json`. What is given besides and differs is told in a
-   * `warning` event; what cannot change (the adapter's options, the seed, the batch, the rows' length, storage and
-   * precision) is `ERR_OPTION`, as are another model, tokenizer or data. From a checkpoint that is not the newest the
+   * `warning` event; what cannot change (the adapter's options, the seed, the batch, the rows' length, packing, storage
+   * and precision) is `ERR_OPTION`, as are another model, tokenizer or data. From a checkpoint that is not the newest the
    * run is a branch, and the later ones of the other are kept, but gone on from only when named.
    */
   resume?: boolean | string | undefined;

@@ -51,6 +51,7 @@ export interface Settings {
   /** Whether whoever started the run said so. */
   maxLengthGiven: boolean;
   gradientCheckpointing: boolean;
+  packing: boolean;
   trainOn: TrainOn;
   labelSmoothing: number;
   /** Undefined where gradients are not clipped. */
@@ -89,6 +90,7 @@ const KNOWN = [
   "gradientAccumulation",
   "maxLength",
   "gradientCheckpointing",
+  "packing",
   "trainOn",
   "labelSmoothing",
   "clipNorm",
@@ -175,6 +177,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     maxLength: count("maxLength", options.maxLength ?? 512, 2),
     maxLengthGiven: options.maxLength !== undefined,
     gradientCheckpointing: options.gradientCheckpointing ?? false,
+    packing: options.packing ?? false,
     trainOn: oneOf("trainOn", options.trainOn ?? "completion", TRAIN_ON),
     labelSmoothing,
     clipNorm: clipNorm === 0 ? undefined : clipNorm,
@@ -219,7 +222,7 @@ export function checkKinds(given: FinetuneOptions): void {
   if (options.chatTemplate !== undefined && model !== undefined && typeof model !== "string")
     refuse("chatTemplate goes with a model's folder; of a loaded model set model.tokenizer.chatTemplate");
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
-  for (const name of ["overwrite", "gradientCheckpointing", "offline"] as const)
+  for (const name of ["overwrite", "gradientCheckpointing", "packing", "offline"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);
   for (const [name, value] of Object.entries({ lora, optimizer }))
     if (value !== undefined && !isPlain(value)) refuseKind("finetune", name, "an object of options", value);

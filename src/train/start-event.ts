@@ -44,6 +44,7 @@ export function startEvent(
     batchSize: settings.batchSize,
     gradientAccumulation: settings.gradientAccumulation,
     maxLength: objective.tokenisation.maxLength,
+    ...(plan.sequences === undefined ? {} : { sequences: plan.sequences }),
     ...(objective.labels === undefined ? {} : { labels: objective.labels }),
     learningRate: settings.optimizer.lr,
     schedule: settings.schedule,

@@ -190,11 +190,16 @@ test.serial(
       /1 of 6 rows \(first line 4\) cut behind the last turn of the assistant that fits in 60 tokens/,
     );
     t.is(found.notices.length, 5);
+    t.like(found, { packing: { sequences: 2, rowsPerSequence: 2, mostRows: 3 } });
 
     const plain = await run(...argv, "--rows", "1");
     t.true(plain.stdout.includes("u:hello\na:⟦ahoy\n⟧u:and you\na:⟦well\n⟧"), plain.stdout);
     t.regex(plain.stdout, /6 rows, 4 trained on, 1 cut, 2 left out/);
     t.regex(plain.stdout, / {2}8–15 tokens {2}█{40} 3\n/);
+    t.regex(
+      plain.stdout,
+      /with --packing 2 sequences of 60 tokens, 2\.0 rows in each and at most 3: [\d.]+% is padding, and [\d.]+% where/,
+    );
   },
 );
 

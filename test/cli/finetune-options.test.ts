@@ -60,7 +60,7 @@ test("alpha follows the rank unless given", async (t) => {
 test("flags arrive under the library's names", async (t) => {
   const argv =
     "--model m --data d.jsonl --targets q_proj,v_proj --modules-to-save a,b --rslora --warmup 0 --epochs 0.5 " +
-    "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --device gpu:1";
+    "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --packing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --device gpu:1";
   const options = libraryOptions(await flags(argv.split(" ")));
   t.like(options, {
     model: "m",
@@ -68,6 +68,7 @@ test("flags arrive under the library's names", async (t) => {
     warmup: 0,
     epochs: 0.5,
     gradientCheckpointing: true,
+    packing: true,
     evalSplit: 0.1,
     evalEvery: 5,
     saveEvery: 7,

@@ -45,6 +45,7 @@ export interface Flags {
   trainOn: TrainOn;
   labelSmoothing: number;
   gradCheckpointing?: boolean | undefined;
+  packing?: boolean | undefined;
   evalEvery?: number | undefined;
   saveEvery?: number | undefined;
   keep: number;
@@ -108,6 +109,7 @@ export function declareFlags(command: Command): Command {
     )
     .option("--label-smoothing <share>", "how much of each label is spread over all", value.dropout, 0)
     .option("--grad-checkpointing", "less memory, a third more time")
+    .option("--packing", "rows share sequences of max-length, unseen by each other; batches are of sequences")
     .option("--eval-every <n>", "steps between evaluations", value.count)
     .option("--save-every <n>", "steps between checkpoints", value.count)
     .option("--keep <n>", "checkpoints that are kept: the newest, and the best besides", value.count, 3)
@@ -196,6 +198,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   trainOn: ["trainOn"],
   labelSmoothing: ["labelSmoothing"],
   gradCheckpointing: ["gradientCheckpointing"],
+  packing: ["packing"],
   evalEvery: ["evalEvery"],
   saveEvery: ["saveEvery"],
   keep: ["keep"],

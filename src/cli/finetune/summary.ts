@@ -39,12 +39,13 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     [
       "data",
       `${plural(start.examples, "row")}, ${trainedOn(start)}` +
+        (start.sequences === undefined ? "" : `, in ${plural(start.sequences, "sequence")}`) +
         (start.evalExamples > 0 ? `; ${plural(start.evalExamples, "row")} held out` : ""),
     ],
     [
       "steps",
       `${grouped(start.steps)} (${(start.steps / start.stepsPerEpoch).toFixed(2)} epochs) of ` +
-        `${start.batchSize} × ${start.gradientAccumulation} rows, up to ${start.maxLength} tokens each`,
+        `${start.batchSize} × ${start.gradientAccumulation} ${start.sequences === undefined ? "rows" : "sequences"}, up to ${start.maxLength} tokens each`,
     ],
     [
       "optimizer",

@@ -33,7 +33,7 @@ export class BertSelfAttention extends Module {
   /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
-    return attention(inputs(this.query), inputs(this.key), inputs(this.value), { mask });
+    return attention(inputs(this.query), inputs(this.key), inputs(this.value), { keyMask: mask });
   }
 }
 

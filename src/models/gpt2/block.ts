@@ -5,7 +5,7 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
-import { attention, inHeads } from "../attention.js";
+import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import { joined, normed, type Stream } from "../stream.js";
 import type { LinearLayout, Weights } from "../weights.js";
@@ -48,12 +48,12 @@ export class GPT2Attention extends Module {
     this.resid_dropout = new Dropout(config.residPdrop);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, S] hides keys where it is 0. */
-  forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, labels: AttentionLabels, cache?: LayerCache): Tensor {
     const C = x.shape[2] as number;
     const qkv = this.c_attn.forward(x);
     const [q, k, v] = qkv.split(C, 2).map((x) => inHeads(x, this.heads)) as [Tensor, Tensor, Tensor];
-    const y = attention(q, k, v, { causal: true, mask, scale: this.scale, cache });
+    const y = attention(q, k, v, { causal: true, ...labels, scale: this.scale, cache });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
 }
@@ -106,15 +106,15 @@ export class GPT2Block extends Module {
     this.mlp = new GPT2MLP(config, `${path}.mlp`, weights);
   }
 
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, S] hides keys where it is 0. */
-  forward(x: Tensor, mask: Tensor | undefined, cache?: LayerCache): Tensor {
-    return joined(this.run({ x }, mask, cache));
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, labels: AttentionLabels, cache?: LayerCache): Tensor {
+    return joined(this.run({ x }, labels, cache));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */
-  run(stream: Stream, mask: Tensor | undefined, cache?: LayerCache): Stream {
+  run(stream: Stream, labels: AttentionLabels, cache?: LayerCache): Stream {
     const [x, y] = normed(this.ln_1, stream);
-    const [attended, z] = normed(this.ln_2, { x, added: this.attn.forward(y, mask, cache) });
+    const [attended, z] = normed(this.ln_2, { x, added: this.attn.forward(y, labels, cache) });
     return { x: attended, added: this.mlp.forward(z) };
   }
 }

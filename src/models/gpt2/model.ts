@@ -11,6 +11,7 @@ import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
+import { packedTexts } from "../packed-texts.js";
 import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
 import { ended, through } from "../stream.js";
 import type { Weights } from "../weights.js";
@@ -101,15 +102,18 @@ export class GPT2LMHeadModel extends CausalLM {
   }
 
   /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  hidden(ids: Tensor, { attentionMask, positionIds }: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
+  hidden(ids: Tensor, options: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
+    const { attentionMask: keyMask, positionIds } = options;
     const start = cache?.length ?? 0;
-    const T = checkedLength(ids, start, this.config.maxPositionEmbeddings);
+    const limit = this.config.maxPositionEmbeddings;
+    const T = checkedLength(ids, start, limit);
+    const { segments } = packedTexts(ids, options, { limit, cached: cache !== undefined });
     const { wte, wpe, drop, h, ln_f } = this.transformer;
     const positions = positionIds ?? arange(start + T, { start, device: this.device });
     const x = drop.forward(wte.forward(ids).add(wpe.forward(positions)));
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const stream = chain(h, x, checkpointed, (block, y, i) =>
-      through(block, GPT2Block.prototype.forward, y, attentionMask, cache?.layers[i]),
+      through(block, GPT2Block.prototype.forward, y, { keyMask, segments }, cache?.layers[i]),
     );
     return ended(ln_f, stream);
   }

@@ -4,7 +4,7 @@ import { Module } from "../../nn/module.js";
 import type { RMSNorm } from "../../nn/norm.js";
 import { leavesNothing } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
-import { attention, inHeads } from "../attention.js";
+import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import { joined, normed, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
@@ -13,11 +13,9 @@ import { recordedWhole } from "./recorded.js";
 import type { Rotation } from "./rotary.js";
 
 /** What every block of one forward shares. */
-export interface BlockInputs {
+export interface BlockInputs extends AttentionLabels {
   /** The rotation of queries and keys. */
   rotation: Rotation;
-  /** i32 [B, S], 0 where a key is hidden. */
-  keyMask: Tensor | undefined;
 }
 
 /** What attention is built of. */
@@ -78,14 +76,15 @@ export class LlamaAttention extends Module {
   }
 
   /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
+  forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, window, scale, q_proj, k_proj, v_proj } = this;
     const [q, k] = rotation.apply(
       normedHeads(inHeads(q_proj.forward(x), heads), this.q_norm),
       normedHeads(inHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
     );
     const v = inHeads(v_proj.forward(x), keyValueHeads);
-    return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, scale, cache }));
+    const seen = { causal: true, keyMask, segments, window };
+    return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }
 

@@ -22,7 +22,7 @@ const NONE = 0xffffffff;
 export function recordedWhole(
   block: LlamaBlock,
   { x, added }: Stream,
-  { rotation, keyMask }: BlockInputs,
+  { rotation, keyMask, segments }: BlockInputs,
   cache: LayerCache,
 ): Stream | undefined {
   const { self_attn: attention, mlp, input_layernorm: first, post_attention_layernorm: second } = block;
@@ -31,7 +31,7 @@ export function recordedWhole(
     attention.q_norm === undefined &&
     mlp.forward === LlamaMLP.prototype.forward &&
     [first, second].every(isPlainNorm);
-  if (!own || keyMask !== undefined || rotation.positions !== undefined) return undefined;
+  if (!own || (keyMask ?? segments ?? rotation.positions) !== undefined) return undefined;
   const { window, q_proj, k_proj, v_proj, o_proj } = attention;
   const layers = [q_proj, k_proj, v_proj, o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj];
   const [B, T] = x.shape as [number, number, number];

@@ -95,23 +95,25 @@ export class RotaryTables {
 export class Rotations {
   readonly #tables: RotaryTables;
   readonly #long: RotaryTables | undefined;
-  readonly #turningPoint: number;
+  /** The length of a text above which its frequencies are others. */
+  readonly turningPoint: number;
 
   constructor(config: { headDim: number; rope: RopeConfig; maxPositionEmbeddings: number }) {
     const { rope, maxPositionEmbeddings: limit } = config;
     const tables = (length: number): RotaryTables =>
       new RotaryTables(ropeFrequencies(config, length), limit, ropeAmplitude(rope));
-    this.#turningPoint = ropeTurningPoint(rope);
+    this.turningPoint = ropeTurningPoint(rope);
     this.#tables = tables(0);
-    if (this.#turningPoint < limit) this.#long = tables(limit);
+    if (this.turningPoint < limit) this.#long = tables(limit);
   }
 
   /**
-   * The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`. A cache keeps the
-   * keys that it has as they were turned: a text that grows past the turning point is not turned anew.
+   * The rotation of rows at `offset` and on, or at given `positions` (i32 [B, T]), all below `end`, which is how long the
+   * longest text is. A cache keeps the keys that it has as they were turned: a text that grows past the turning point is
+   * not turned anew.
    */
   rotation(device: Device, offset: number, rows: number, positions?: Tensor, end?: number): Rotation {
-    const tables = offset + rows > this.#turningPoint ? (this.#long ?? this.#tables) : this.#tables;
+    const tables = (end ?? offset + rows) > this.turningPoint ? (this.#long ?? this.#tables) : this.#tables;
     return tables.rotation(device, offset, rows, positions, end);
   }
 

@@ -39,14 +39,15 @@ export class Phi3Attention extends Module {
   }
 
   /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, { rotation, keyMask }: BlockInputs, cache?: LayerCache): Tensor {
+  forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
     const { heads, keyValueHeads, headDim: D, window } = this;
     const qkv = inHeads(this.qkv_proj.forward(x), heads + 2 * keyValueHeads);
     const part = (start: number, count: number): Tensor => qkv.slice(2, start, start + count);
     const [q, k] = rotation.apply(part(0, heads), part(heads, keyValueHeads));
     const v = part(heads + keyValueHeads, keyValueHeads);
     const scale = 1 / Math.sqrt(D);
-    return this.o_proj.forward(attention(q, k, v, { causal: true, mask: keyMask, window, scale, cache }));
+    const seen = { causal: true, keyMask, segments, window };
+    return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
   }
 }
 

@@ -153,7 +153,8 @@ impl Session {
         self.apply_all(op, &inputs, x.len())
     }
 
-    /// `window` 0 sees all; `length` keys of k and v are read, from position 0.
+    /// `window` 0 sees all; `length` keys of k and v are read, from position 0; of `segments` only equal ones see each
+    /// other.
     #[napi(catch_unwind)]
     #[allow(clippy::too_many_arguments)]
     pub fn attention(
@@ -167,6 +168,7 @@ impl Session {
         scale: f64,
         offset: u32,
         length: u32,
+        segments: Option<u32>,
     ) -> Result<u32> {
         let op = ops::attention::Attention {
             causal,
@@ -174,11 +176,11 @@ impl Session {
             scale: Some(scale as f32),
             offset: offset as usize,
             length: Some(length as usize),
-            segments: false,
+            segments: segments.is_some(),
             mask: mask.is_some(),
             precision: self.state.borrow().precision,
         };
-        let inputs: Vec<u32> = [q, k, v].into_iter().chain(mask).collect();
+        let inputs: Vec<u32> = [q, k, v].into_iter().chain(segments).chain(mask).collect();
         self.apply(op, &inputs)
     }
 

@@ -1,0 +1,120 @@
+/** Runs whose rows share sequences. */
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+import {
+  finetune,
+  type FinetuneOptions,
+  loadModel,
+  type StartEvent,
+  type TrainEvent,
+} from "../../src/index.js";
+import type { CausalLM } from "../../src/models/causal-lm.js";
+import { goldenModel, temporary, tinyModel } from "../hashed.js";
+import { goldens } from "../parity/goldens.js";
+import { adapterBytes, collect, quick } from "./quick.js";
+
+const model = tinyModel();
+
+/** Rows of prompts and completions of many lengths. */
+function rows(): string {
+  const file = join(temporary(), "rows.jsonl");
+  const lines = Array.from({ length: 60 }, (_, i) =>
+    JSON.stringify({ prompt: `${"ask ".repeat(i % 4)}?`, completion: "abc".repeat(1 + ((i * 7) % 16)) }),
+  );
+  writeFileSync(file, `${lines.join("\n")}\n`);
+  return file;
+}
+
+const data = rows();
+const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions =>
+  quick({ model, data }, "cpu", { packing: true, maxLength: 96, lora: { r: 2 }, ...more });
+
+const startOf = (events: TrainEvent[]): StartEvent =>
+  events.find((event) => event.type === "start") as StartEvent;
+const evalsOf = (events: TrainEvent[]): number[] =>
+  events.flatMap((event) => (event.type === "eval" ? [event.loss] : []));
+
+test.serial(
+  "batches are of sequences, every row is trained on, and evaluation is that of rows",
+  async (t) => {
+    const given = { evalSplit: 0.2, epochs: 2, steps: undefined, evalEvery: 100 };
+    const packed = await collect(finetune(options(given)));
+    const apart = await collect(finetune(options({ ...given, packing: false })));
+    const [start, other] = [startOf(packed), startOf(apart)];
+    t.is(start.examples, other.examples);
+    t.is(start.tokens, other.tokens);
+    t.is(other.sequences, undefined);
+    t.true((start.sequences as number) < 0.75 * start.examples, String(start.sequences));
+    t.is(start.stepsPerEpoch, Math.ceil((start.sequences as number) / 4));
+    const tokens = packed.flatMap((event) => (event.type === "step" ? [event.tokens] : []));
+    t.is(tokens.at(-1), 2 * start.tokens);
+    // Before training it is the same model over the same rows.
+    t.is(evalsOf(packed)[0], evalsOf(apart)[0]);
+    t.true((evalsOf(packed).at(-1) as number) < (evalsOf(packed)[0] as number));
+  },
+);
+
+test.serial("one step over all rows is that of rows by themselves", async (t) => {
+  const whole = { steps: 1, batchSize: 4, gradientAccumulation: 100, optimizer: { lr: 1e-3 } };
+  const stepOf = async (packing: boolean) => {
+    const events = await collect(finetune(options({ ...whole, packing })));
+    return events.find((event) => event.type === "step");
+  };
+  const [packed, apart] = [await stepOf(true), await stepOf(false)];
+  t.is(packed?.tokens, apart?.tokens);
+  t.true(Math.abs((packed?.loss as number) / (apart?.loss as number) - 1) < 1e-6);
+  t.true(Math.abs((packed?.gradNorm as number) / (apart?.gradNorm as number) - 1) < 1e-5);
+});
+
+test.serial("a run that was stopped goes on to the bit, and packing cannot change", async (t) => {
+  const whole = options({ seed: 4, steps: 10 });
+  await finetune(whole).result;
+  const cut = { ...whole, output: join(temporary(), "out") };
+  const run = finetune(cut);
+  for await (const event of run) if (event.type === "step" && event.step === 4) void run.stop();
+  await run.result;
+  await t.throwsAsync(finetune({ resume: cut.output as string, packing: false }).result, {
+    code: "ERR_OPTION",
+    message: /packing was true, and is false now/,
+  });
+  await finetune({ resume: cut.output as string }).result;
+  t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
+  const { options: recorded } = JSON.parse(readFileSync(join(cut.output as string, "run.json"), "utf8")) as {
+    options: { packing: boolean };
+  };
+  t.true(recorded.packing);
+});
+
+test.serial("a start from data takes the rows by themselves", async (t) => {
+  const eva = { r: 2, initLoraWeights: "eva" as const };
+  const events = await collect(finetune(options({ lora: eva, steps: 3 })));
+  t.is(events.at(-1)?.type, "end");
+});
+
+test("rows with labels cannot be packed", async (t) => {
+  const file = join(temporary(), "labels.jsonl");
+  writeFileSync(file, '{"text":"a","label":"x"}\n{"text":"b","label":"y"}\n');
+  await t.throwsAsync(finetune(options({ data: file })).result, {
+    code: "ERR_OPTION",
+    message: /labels\.jsonl: packing puts rows into a sequence/,
+  });
+});
+
+test("packing is true or false", async (t) => {
+  const wrong = { ...options(), packing: 1 as unknown as boolean };
+  await t.throwsAsync(finetune(wrong).result, {
+    code: "ERR_OPTION",
+    message: /packing is true or false, not 1/,
+  });
+});
+
+test("LongRoPE's longer texts have other frequencies, and share no sequence with shorter ones", async (t) => {
+  const long = (await loadModel(goldenModel(join(goldens, "llama-phi3-long")))) as CausalLM;
+  const llama = (await loadModel(goldenModel(join(goldens, "llama-tied")))) as CausalLM;
+  t.is(long.turningPoint, 16);
+  t.is(llama.turningPoint, Infinity);
+  long.dispose();
+  llama.dispose();
+});
