@@ -16,6 +16,7 @@ import {
   denseHead,
   headLoss,
   shiftedTargets,
+  softcapped,
   targetsWithin,
   type HeadLossOptions,
   type Targets,
@@ -67,6 +68,11 @@ export abstract class CausalLM extends PretrainedModel {
     return this.inputEmbedding().weight.device;
   }
 
+  /** @internal Logits are within ± this, as c · tanh(x / c); undefined where they are not capped. */
+  get logitSoftcap(): number | undefined {
+    return undefined;
+  }
+
   /** @internal The length of a text above which its positions are told apart by other frequencies. */
   get turningPoint(): number {
     return Infinity;
@@ -89,7 +95,7 @@ export abstract class CausalLM extends PretrainedModel {
    * in is over and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
    */
   override forward(ids: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const wanted = forwardOptions(ids, options);
+    const wanted = { ...forwardOptions(ids, options), softcap: this.logitSoftcap };
     const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
     const targets = labels === undefined ? undefined : shiftedTargets(ids, labels, head.outFeatures);
@@ -97,7 +103,14 @@ export abstract class CausalLM extends PretrainedModel {
     const hidden = perRow(this, batch, names, () => this.hidden(ids, options));
     const loss = targets && scope(() => this.#loss(hidden, targets, wanted, names));
     targets?.tensor.dispose();
-    return causalOutput(head, hidden, loss, () => perRow(this, batch, names, () => head.forward(hidden)));
+    return causalOutput(head, hidden, loss, () =>
+      perRow(this, batch, names, () => this.logitsOf(hidden, head)),
+    );
+  }
+
+  /** @internal hidden [.., C] → the head's logits [.., V], capped where the family caps them. */
+  logitsOf(hidden: Tensor, head = this.lm_head): Tensor {
+    return softcapped(head.forward(hidden), this.logitSoftcap);
   }
 
   /**

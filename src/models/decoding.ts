@@ -153,7 +153,7 @@ export class Decoding {
     const T = ids.shape[1] as number;
     const options = this.#padding.inputs(this.#cache.length, T, this.model.device);
     const hidden = this.model.hidden(ids, options, this.#cache);
-    const logits = this.model.lm_head.forward(hidden.slice(1, T - 1));
+    const logits = this.model.logitsOf(hidden.slice(1, T - 1));
     return logits.reshape(this.#texts.length, -1);
   }
 }

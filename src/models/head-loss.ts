@@ -14,6 +14,13 @@ export type LossReduction = "mean" | "sum" | "none";
 export interface HeadLossOptions {
   labelSmoothing: number;
   reduction: LossReduction;
+  /** Logits are within ± this; see `softcapped`. */
+  softcap?: number | undefined;
+}
+
+/** c · tanh(logits / c) (Gemma Team 2024); logits as they are without a cap. */
+export function softcapped(logits: Tensor, cap: number | undefined): Tensor {
+  return cap === undefined ? logits : logits.div(cap).tanh().mul(cap);
 }
 
 /** A label that counts for nothing. */
@@ -107,19 +114,15 @@ export function denseHead(head: Linear, rows: number): { weight: Tensor; bias: T
 /**
  * The cross-entropy of `head` over hidden [.., C] against targets [N], a scalar, or [N] without a reduction. A dense
  * head and its loss are one operation that goes through the rows by chunks, in forward alone; any other (low-rank
- * paths, one that is trained without a reduction) runs chunk after chunk, each again in backward.
+ * paths, capped logits, one that is trained without a reduction) runs chunk after chunk, each again in backward.
  */
-export function headLoss(
-  head: Linear,
-  hidden: Tensor,
-  targets: Targets,
-  { labelSmoothing, reduction }: HeadLossOptions,
-): Tensor {
+export function headLoss(head: Linear, hidden: Tensor, targets: Targets, wanted: HeadLossOptions): Tensor {
+  const { labelSmoothing, reduction, softcap } = wanted;
   const rows = hidden.reshape(-1, hidden.shape.at(-1) as number);
   const dense = denseHead(head, targets.tensor.size);
   const trained = !isNoGrad() && (dense?.weight.requiresGrad || dense?.bias?.requiresGrad);
-  if (dense === undefined || (reduction === "none" && trained))
-    return byChunks(head, rows, targets, { labelSmoothing, reduction });
+  if (dense === undefined || softcap !== undefined || (reduction === "none" && trained))
+    return byChunks(head, rows, targets, wanted);
   const { weight, bias } = dense;
   return made(() =>
     session().linearCrossEntropy(
@@ -138,7 +141,7 @@ function byChunks(
   head: Linear,
   rows: Tensor,
   targets: Targets,
-  { labelSmoothing, reduction }: HeadLossOptions,
+  { labelSmoothing, reduction, softcap }: HeadLossOptions,
 ): Tensor {
   const labelled = labelledRows(targets);
   const x = labelled === undefined ? rows : pickRows(rows, labelled.indices);
@@ -155,7 +158,8 @@ function byChunks(
   const [first, ...rest] = Array.from({ length: Math.max(1, Math.ceil(N / chunk)) }, (_, i) =>
     checkpoint(() => {
       const [start, end] = [i * chunk, Math.min((i + 1) * chunk, N)];
-      return head.forward(x.slice(0, start, end)).crossEntropy(labels.slice(0, start, end), options);
+      const logits = softcapped(head.forward(x.slice(0, start, end)), softcap);
+      return logits.crossEntropy(labels.slice(0, start, end), options);
     }),
   ) as [Tensor, ...Tensor[]];
   if (reduction === "none") {

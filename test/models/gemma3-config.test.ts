@@ -71,8 +71,18 @@ function refused(t: ExecutionContext, change: Record<string, unknown>, code: Err
 
 test("features that are not built are refused", (t) => {
   refused(t, { use_bidirectional_attention: true }, "ERR_UNSUPPORTED_MODEL", /use_bidirectional_attention/);
-  refused(t, { final_logit_softcapping: 30 }, "ERR_UNSUPPORTED_MODEL", /final_logit_softcapping is set/);
-  refused(t, { attn_logit_softcapping: 50 }, "ERR_UNSUPPORTED_MODEL", /attn_logit_softcapping is set/);
+  refused(
+    t,
+    { attn_logit_softcapping: 50 },
+    "ERR_UNSUPPORTED_MODEL",
+    /attn_logit_softcapping is set.*no scores/,
+  );
+  refused(
+    t,
+    { final_logit_softcapping: 0 },
+    "ERR_FILE_FORMAT",
+    /final_logit_softcapping must be a number above 0/,
+  );
   refused(t, { quantization_config: {} }, "ERR_UNSUPPORTED_MODEL", /quantised/);
   refused(t, { layer_types: ["full_attention"] }, "ERR_FILE_FORMAT", /layer_types must be a list of 7/);
   refused(t, { num_key_value_heads: 3 }, "ERR_FILE_FORMAT", /num_key_value_heads must divide 8 heads/);

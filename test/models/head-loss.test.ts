@@ -1,6 +1,7 @@
 /** The loss of a language model, which never holds the logits, against the cross-entropy of the logits. */
 import test, { type ExecutionContext } from "ava";
 import {
+  Gemma3ForCausalLM,
   LlamaForCausalLM,
   lora,
   manualSeed,
@@ -21,17 +22,30 @@ import { error } from "../parity/goldens.js";
 const V = 97;
 const IGNORED = -100;
 
+const sizes = {
+  vocab_size: V,
+  hidden_size: 24,
+  intermediate_size: 32,
+  num_hidden_layers: 1,
+  num_attention_heads: 2,
+  max_position_embeddings: 700,
+  initializer_range: 0.3,
+};
+
+/** Logits of up to some 40, capped. */
+function capped(device: TestDevice, cap: number): Gemma3ForCausalLM {
+  manualSeed(5);
+  const changes = {
+    num_key_value_heads: 1,
+    head_dim: 12,
+    final_logit_softcapping: cap,
+    initializer_range: 1,
+  };
+  return Gemma3ForCausalLM.fromConfig({ ...sizes, ...changes }, { device });
+}
+
 function drawn(device: TestDevice | "meta:cpu", changes: object = {}): LlamaForCausalLM {
   manualSeed(5);
-  const sizes = {
-    vocab_size: V,
-    hidden_size: 24,
-    intermediate_size: 32,
-    num_hidden_layers: 1,
-    num_attention_heads: 2,
-    max_position_embeddings: 700,
-    initializer_range: 0.3,
-  };
   return LlamaForCausalLM.fromConfig({ ...sizes, ...changes }, { device });
 }
 
@@ -76,6 +90,12 @@ const heads: Record<string, (device: TestDevice) => Promise<CausalLM>> = {
   "a head with DoRA": async (device) => {
     const model = drawn(device);
     await lora.inject(model, { ...q, targetModules: ["lm_head"], useDora: true });
+    return shaken(model, device);
+  },
+  "a head whose logits are capped": (device) => Promise.resolve(capped(device, 5)),
+  "a frozen head whose logits are capped": async (device) => {
+    const model = capped(device, 5);
+    await lora.inject(model, q);
     return shaken(model, device);
   },
   "a head that an adapter has of its own": async (device) => {
@@ -313,4 +333,23 @@ test("what is no label is refused by name, before anything is computed", (t) => 
   // The first label of a row is no one's target, as in transformers.
   t.notThrows(() => model.loss(ids, Int32Array.of(V, 0, 0, 0, 0, 0)).dispose());
   model.dispose();
+});
+
+test("logits are within the cap, and what is generated is drawn by them", async (t) => {
+  const [near, far] = [capped("cpu", 0.01), capped("cpu", 1e6)];
+  const ids = Int32Array.of(3, 40, 17);
+  const logits = await near.forward(tensor(ids, { shape: [1, 3] })).logits.data();
+  t.true(logits.every((one) => Math.abs(one) <= 0.01) && logits.some((one) => Math.abs(one) > 0.0099));
+  // Near 0 all tokens are about as likely; as they are, one outweighs the others.
+  const firsts = async (model: CausalLM): Promise<Set<number>> => {
+    const tokens = new Set<number>();
+    for (let seed = 0; seed < 12; seed++)
+      for await (const { token } of model.generate(ids, { maxNewTokens: 1, temperature: 1, seed }))
+        tokens.add(token);
+    return tokens;
+  };
+  t.true((await firsts(near)).size > 8);
+  t.true((await firsts(far)).size < 4);
+  near.dispose();
+  far.dispose();
 });

@@ -138,6 +138,9 @@ CONFIGS["gemma3"] = {
     "tie_word_embeddings": True,
 }
 
+# Logits of up to 50, half of them above 6, are capped at 10, where tanh is far from a line.
+CONFIGS["gemma3-capped"] = {**CONFIGS["gemma3"], "final_logit_softcapping": 10.0, "num_hidden_layers": 2}
+
 # Fused products; half of a head is turned, by factors of its own: the texts are shorter than the turning point.
 PHI = {
     **SHAPE, **OLD,
@@ -159,6 +162,7 @@ CONFIGS["phi3-long"] = {**PHI, "original_max_position_embeddings": 16, "partial_
 LORA = {
     "phi3": {"r": 4, "lora_alpha": 12, "target_modules": ["qkv_proj", "gate_up_proj", "down_proj"]},
     "gemma3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
+    "gemma3-capped": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
     "qwen2": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
     "qwen3": {"r": 4, "lora_alpha": 12, "target_modules": SEVEN},
     "tied": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"]},

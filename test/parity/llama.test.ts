@@ -102,6 +102,7 @@ for (const device of testDevices()) {
     "qwen2",
     "qwen3",
     "gemma3",
+    "gemma3-capped",
     "phi3",
     "phi3-long",
   ]) {
@@ -109,7 +110,7 @@ for (const device of testDevices()) {
     test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
       logitsAndLoss(t, variant, device, filled));
   }
-  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3", "gemma3", "phi3"]) {
+  for (const variant of ["tied", "untied-llama3", "qwen2", "qwen3", "gemma3", "gemma3-capped", "phi3"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       tenSteps(t, variant, device));
     test(`${variant} on ${device}: micro-batches average over the step's tokens`, (t) =>

@@ -28,6 +28,8 @@ export interface Gemma3Config extends DecoderConfig {
   queryPreAttnScalar: number;
   /** How many positions back a sliding layer sees, its own counted. */
   slidingWindow: number;
+  /** Logits are within ± this, as c · tanh(x / c); undefined where they are not capped. */
+  finalLogitSoftcapping: number | undefined;
   /** Which layers slide; the others see all. */
   slidingLayers: readonly boolean[];
   /** Rotary position embedding of the layers that see all. */
@@ -78,6 +80,8 @@ export interface Gemma3ConfigFields extends TextConfigFields {
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
   /** The spelling of transformers 5: `full_attention` and `sliding_attention`, each with what `rope_parameters` takes. */
   rope_parameters?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | null | undefined;
+  /** Logits are within ± this, as c · tanh(x / c); not capped unless given. */
+  final_logit_softcapping?: number | null | undefined;
   /** Taken, and not applied. */
   attention_dropout?: number | undefined;
 }
@@ -114,9 +118,10 @@ function slidingLayers(config: ConfigFields, layers: number): boolean[] {
 export function gemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
   refuseQuantised(config);
   refuseTrue(config, "use_bidirectional_attention");
-  for (const key of ["attn_logit_softcapping", "final_logit_softcapping"]) {
-    if (config.value(key) === undefined) continue;
-    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${key} is set, which is not supported`);
+  if (config.value("attn_logit_softcapping") !== undefined) {
+    const why = "attention's kernels hold no scores that tanh could cap, and Gemma 3 was trained without";
+    const what = `${config.file}: attn_logit_softcapping is set, which is not supported`;
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${what}: ${why}`);
   }
   const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
   const heads = config.required("num_attention_heads", "size", LIMIT.heads);
@@ -140,6 +145,7 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
     queryPreAttnScalar: config.positive("query_pre_attn_scalar") ?? 256,
     slidingWindow: config.size("sliding_window", LIMIT.positions) ?? 4096,
     slidingLayers: slidingLayers(config, layers),
+    finalLogitSoftcapping: config.positive("final_logit_softcapping"),
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
     rope: full,
     slidingRope: sliding,
@@ -163,6 +169,9 @@ export function hubConfig(config: Gemma3Config): Record<string, unknown> {
     query_pre_attn_scalar: config.queryPreAttnScalar,
     sliding_window: config.slidingWindow,
     layer_types: config.slidingLayers.map((on) => (on ? "sliding_attention" : "full_attention")),
+    ...(config.finalLogitSoftcapping !== undefined && {
+      final_logit_softcapping: config.finalLogitSoftcapping,
+    }),
     ...hubRope(config.rope),
     rope_local_base_freq,
     ...hubSpecialIds(config),

@@ -63,6 +63,11 @@ export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3
     return hubConfig(this.config);
   }
 
+  /** @internal Logits are within ± this; undefined where they are not capped. */
+  override get logitSoftcap(): number | undefined {
+    return this.config.finalLogitSoftcapping;
+  }
+
   /** @internal The embedding times √C. */
   protected override embedded(ids: Tensor): Tensor {
     return super.embedded(ids).mul(Math.sqrt(this.config.hiddenSize));
