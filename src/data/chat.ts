@@ -1,9 +1,9 @@
 /** Conversations as examples: rendered by the model's template, trained on where the assistant speaks. */
 import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
-import { type Rendered, renderTurns, type Turn } from "../chat/turns.js";
+import { type Rendered, renderTurns } from "../chat/turns.js";
 import { LowrankError } from "../errors.js";
 import type { Encoder } from "./encode.js";
-import { type ChatRow, rowError } from "./rows.js";
+import type { ChatRow } from "./rows.js";
 import { countChat, type DataReport } from "./report.js";
 
 /** A conversation's ids, and the tokens of the assistant's turns. */
@@ -19,7 +19,7 @@ export interface EncodedChat {
  * Renders and encodes conversations. The text is the template's: no special token is added.
  *
  * Errors: `ERR_CHAT_TEMPLATE` where there is no template, and with file and line for one that refuses a conversation,
- * fails or does not come to an end; `ERR_DATA_ROW` where a text's tokens cannot be told apart by its characters.
+ * fails or does not come to an end.
  */
 export async function encodeChats(
   rows: readonly ChatRow[],
@@ -41,40 +41,9 @@ export async function encodeChats(
   });
   const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));
   return rendered.map(({ text, turns, lost }, i) => {
-    const { ids, offsets } = encoded[i] as { ids: Int32Array; offsets: Offsets | undefined };
-    const spans = offsets === undefined ? prefixSpans(encoder, text, turns, ids) : tokenSpans(turns, offsets);
-    if (spans === undefined) {
-      const what =
-        "the text that the template makes cannot be told from its tokens where the assistant speaks";
-      throw rowError(
-        file,
-        (rows[i] as ChatRow).line,
-        `${what}; are there characters that the tokenizer lacks?`,
-      );
-    }
-    return { text, ids, spans, lost };
+    const { ids, offsets } = encoded[i] as { ids: Int32Array; offsets: Offsets };
+    return { text, ids, spans: tokenSpans(turns, offsets), lost };
   });
-}
-
-/** The tokens of turns whose places are tokens' ends: what comes before each, encoded alone, is what the text begins with. */
-function prefixSpans(
-  encoder: Encoder,
-  text: string,
-  turns: readonly Turn[],
-  ids: Int32Array,
-): TokenSpan[] | undefined {
-  const countTo = (at: number): number | undefined => {
-    if (at === text.length) return ids.length;
-    const before = encoder.encode(text.slice(0, at), { addSpecialTokens: false });
-    return before.every((id, i) => ids[i] === id) ? before.length : undefined;
-  };
-  const spans: TokenSpan[] = [];
-  for (const turn of turns) {
-    const [start, end] = [countTo(turn.start), turn.rough ? undefined : countTo(turn.end)];
-    if (start === undefined || end === undefined) return undefined;
-    if (end > start) spans.push({ start, end });
-  }
-  return spans;
 }
 
 /** What of a conversation is trained on. */

@@ -22,7 +22,7 @@ export interface ChatEncoder {
   /** The template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   chatTemplateFor(tools: boolean): ChatTemplate;
   /** The ids of texts without special tokens added, and where each token is; undefined where that cannot be told. */
-  encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets | undefined }[]>;
+  encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]>;
 }
 
 /** The beginning of a text's ids. */

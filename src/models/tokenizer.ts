@@ -4,7 +4,7 @@ import { nativePath } from "../archive.js";
 import { flag, listOf, numberThat, options, refuse, text as textOf } from "../argument.js";
 import { type Conversation, type Message, messagesOf, toolsOf } from "../chat/messages.js";
 import { ChatTemplate } from "../chat/template.js";
-import { type Offsets, offsetsOf } from "../chat/tokens.js";
+import type { Offsets } from "../chat/tokens.js";
 import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
@@ -238,16 +238,14 @@ export class Tokenizer {
   }
 
   /**
-   * @internal The ids of texts without special tokens added, and where in the text each token is; undefined where that
-   * cannot be told.
+   * @internal The ids of texts without special tokens added, and where in the text each token is. In parallel and away
+   * from this thread.
    */
-  async encodeWithOffsets(
-    texts: readonly string[],
-  ): Promise<{ ids: Int32Array; offsets: Offsets | undefined }[]> {
-    const rows = await this.encodeRows(texts, { addSpecialTokens: false });
-    return rows.map(({ ids }, i) => {
-      const stream = this.decodeStream([], { skipSpecialTokens: false });
-      return { ids: ids.slice(), offsets: offsetsOf(texts[i] as string, ids, stream) };
+  async encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]> {
+    const all = settled(await this.#native.encodeWithOffsets([...texts]));
+    return Array.from(all.rows, (end, i) => {
+      const of = (values: Int32Array): Int32Array => values.slice(all.rows[i - 1] ?? 0, end);
+      return { ids: of(all.ids), offsets: { starts: of(all.starts), ends: of(all.ends) } };
     });
   }
 

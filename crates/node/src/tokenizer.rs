@@ -1,5 +1,6 @@
 //! Tokenizers of `tokenizer.json`, and the training of a new one.
 
+mod offsets;
 mod seams;
 mod splitters;
 
@@ -22,6 +23,7 @@ use tokenizers::{AddedToken, Tokenizer as Inner};
 use crate::background;
 use crate::error::{Result, internal, thrown};
 use crate::session::{Failure, failure};
+use offsets::{Placed, placed};
 use seams::Seams;
 
 /// Text to token ids and back.
@@ -198,6 +200,46 @@ impl Tokenizer {
                     object.set("ids", Int32ArraySlice::copy_from(&env, &ids[..])?)?;
                     object.set("ends", Int32ArraySlice::copy_from(&env, &ends[..])?)?;
                     object.set("totals", Float64ArraySlice::copy_from(&env, &totals[..])?)?;
+                }
+                Err(error) => {
+                    let failure = failure(error);
+                    object.set("code", failure.code)?;
+                    object.set("message", failure.message)?;
+                }
+            }
+            Ok(object)
+        })
+    }
+
+    /// Ids of whole texts without special tokens, one text after the other; where each token begins and ends in its
+    /// text, in UTF-16 units; and where each text's ids end. In parallel and away from this thread.
+    #[napi(
+        catch_unwind,
+        ts_return_type = "Promise<{ ids: Int32Array, starts: Int32Array, ends: Int32Array, rows: Int32Array } | Failure>"
+    )]
+    pub fn encode_with_offsets<'env>(&self, env: &'env Env, texts: Vec<String>) -> Result<Object<'env>> {
+        let tokenizer = self.clone();
+        let encode = move || {
+            let encode = |text: &String| placed(&tokenizer.inner, text).map_err(not_encoded);
+            let rows: Vec<Placed> = texts.par_iter().map(encode).collect::<engine::Result<_>>()?;
+            let (mut all, mut ends) = (Placed::default(), Vec::with_capacity(rows.len()));
+            for row in rows {
+                all.ids.extend(row.ids);
+                all.starts.extend(row.starts);
+                all.ends.extend(row.ends);
+                ends.push(all.ids.len() as i32);
+            }
+            Ok((all, ends))
+        };
+        background::promise(env, "encode", encode, |env, encoded| {
+            let mut object = Object::new(&env)?;
+            match encoded {
+                Ok((all, rows)) => {
+                    for (name, values) in
+                        [("ids", &all.ids), ("starts", &all.starts), ("ends", &all.ends), ("rows", &rows)]
+                    {
+                        object.set(name, Int32ArraySlice::copy_from(&env, &values[..])?)?;
+                    }
                 }
                 Err(error) => {
                     let failure = failure(error);

@@ -1,0 +1,50 @@
+//! Where in a text its tokens lie.
+
+use tokenizers::{Model, OffsetType, PreTokenizer, Result, Tokenizer as Inner};
+
+/// Ids of a text without special tokens, and where each begins and ends, in UTF-16 units.
+#[derive(Default)]
+pub struct Placed {
+    pub ids: Vec<i32>,
+    pub starts: Vec<i32>,
+    pub ends: Vec<i32>,
+}
+
+/// Encodes a whole text. A token has all characters that it was made of, whitespace among them: what a post-processor
+/// trims of offsets is left, and one of several tokens of a letter has the whole letter.
+pub fn placed(inner: &Inner, text: &str) -> Result<Placed> {
+    let mut words = inner.get_added_vocabulary().extract_and_normalize(inner.get_normalizer(), text);
+    if let Some(splitter) = inner.get_pre_tokenizer() {
+        splitter.pre_tokenize(&mut words)?;
+    }
+    words.tokenize(|word| inner.get_model().tokenize(word.get()))?;
+    let encoding = words.into_encoding(None, 0, OffsetType::Byte)?;
+    let units = units(text);
+    let at = |byte: usize| units[byte.min(text.len())];
+    let mut placed = Placed::default();
+    for (id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+        let (mut start, mut end) = (start.min(text.len()), end.min(text.len()));
+        while !text.is_char_boundary(start) {
+            start -= 1;
+        }
+        while !text.is_char_boundary(end) {
+            end += 1;
+        }
+        placed.ids.push(*id as i32);
+        placed.starts.push(at(start));
+        placed.ends.push(at(end));
+    }
+    Ok(placed)
+}
+
+/// How many UTF-16 units stand before each byte at which a character begins, and before the end.
+fn units(text: &str) -> Vec<i32> {
+    let mut units = vec![0; text.len() + 1];
+    let mut count = 0;
+    for (at, c) in text.char_indices() {
+        units[at] = count;
+        count += c.len_utf16() as i32;
+    }
+    units[text.len()] = count;
+    units
+}
