@@ -48,6 +48,14 @@ export type {
 export type { BertConfig, BertConfigFields } from "./models/bert/config.js";
 export type { BertEmbeddings } from "./models/bert/embeddings.js";
 export type { BertEncoder, BertPooler, RobertaClassificationHead } from "./models/bert/model.js";
+export type { DistilBertBlock, DistilBertFFN, DistilBertSelfAttention } from "./models/distilbert/block.js";
+export type { DistilBertConfig, DistilBertConfigFields } from "./models/distilbert/config.js";
+export type { DistilBertEmbeddings } from "./models/distilbert/embeddings.js";
+export {
+  DistilBertForSequenceClassification,
+  DistilBertModel,
+  type DistilBertTransformer,
+} from "./models/distilbert/model.js";
 export type { LayerCache } from "./models/cache.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
 export { CausalLM, type CausalConfig } from "./models/causal-lm.js";

@@ -1,31 +1,22 @@
-/** A tiny BERT or RoBERTa that reads letters, as a folder, and rows that it can learn to tell apart. */
+/** A tiny BERT, RoBERTa or DistilBERT that reads letters, as a folder, and rows that it can learn to tell apart. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { manualSeed, saveModel } from "../src/index.js";
 import { bertConfig } from "../src/models/bert/config.js";
 import { BertModel } from "../src/models/bert/model.js";
+import { distilBertConfig } from "../src/models/distilbert/config.js";
+import { DistilBertModel } from "../src/models/distilbert/model.js";
 import { FreshWeights } from "../src/models/weights.js";
 import { temporary, tinyModel } from "./hashed.js";
 
 /** 99 tokens: a letter each, 1 in front and 2 behind; at most 32 of them. */
-export async function tinyEncoder(model_type: "bert" | "roberta" = "bert"): Promise<string> {
+export async function tinyEncoder(family: "bert" | "roberta" | "distilbert" = "bert"): Promise<string> {
   manualSeed(5);
-  const config = bertConfig({
-    model_type,
-    pad_token_id: 0,
-    vocab_size: 99,
-    hidden_size: 32,
-    intermediate_size: 64,
-    num_hidden_layers: 2,
-    num_attention_heads: 4,
-    // RoBERTa's first position is behind the padding's.
-    max_position_embeddings: model_type === "bert" ? 32 : 33,
-    hidden_dropout_prob: 0.1,
-  });
-  const model = new BertModel(config, new FreshWeights("cpu", 0.2), { pooler: model_type === "bert" });
+  const model = family === "distilbert" ? tinyDistilBert() : tinyBert(family);
   const folder = join(temporary(), "encoder");
   await saveModel(model, folder);
   model.dispose();
+
   const letters = JSON.parse(readFileSync(join(tinyModel(), "tokenizer.json"), "utf8")) as object;
   const special = (id: string): object => ({ SpecialToken: { id, type_id: 0 } });
   const post_processor = {
@@ -38,6 +29,35 @@ export async function tinyEncoder(model_type: "bert" | "roberta" = "bert"): Prom
   };
   writeFileSync(join(folder, "tokenizer.json"), JSON.stringify({ ...letters, post_processor }));
   return folder;
+}
+
+function tinyBert(model_type: "bert" | "roberta"): BertModel {
+  const config = bertConfig({
+    model_type,
+    pad_token_id: 0,
+    vocab_size: 99,
+    hidden_size: 32,
+    intermediate_size: 64,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    // RoBERTa's first position is behind the padding's.
+    max_position_embeddings: model_type === "bert" ? 32 : 33,
+    hidden_dropout_prob: 0.1,
+  });
+  return new BertModel(config, new FreshWeights("cpu", 0.2), { pooler: model_type === "bert" });
+}
+
+function tinyDistilBert(): DistilBertModel {
+  const config = distilBertConfig({
+    model_type: "distilbert",
+    vocab_size: 99,
+    dim: 32,
+    hidden_dim: 64,
+    n_layers: 2,
+    n_heads: 4,
+    max_position_embeddings: 32,
+  });
+  return new DistilBertModel(config, new FreshWeights("cpu", 0.2));
 }
 
 /** A `.jsonl` file of rows as they are given. */

@@ -43,7 +43,9 @@ export abstract class DecoderModel<
     const { vocabSize, hiddenSize, numHiddenLayers: length, padTokenId: pad } = config;
     // Of some files the padding's id is no row.
     const padding = pad !== undefined && pad < vocabSize ? pad : undefined;
-    this.embed_tokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, padding);
+    this.embed_tokens = weights.embedding("model.embed_tokens", vocabSize, hiddenSize, {
+      paddingIdx: padding,
+    });
     this.layers = Array.from({ length }, (_, i) => block(i));
     this.norm = norm();
   }

@@ -67,7 +67,7 @@ const INERT = new Set(
     "summary_type summary_use_proj task_specific_params tie_word_embeddings tokenizer_class torchscript",
     "transformers_version use_bfloat16 use_cache id2label num_labels torch_dtype dtype",
     "cross_attention_hidden_size add_cross_attention tie_encoder_decoder pruned_heads prefix decoder_start_token_id",
-    "bos_token_id eos_token_id pad_token_id sep_token_id position_embedding_type n_ctx",
+    "bos_token_id eos_token_id pad_token_id sep_token_id position_embedding_type n_ctx qa_dropout tie_weights_",
     // Read where nothing that goes before them is there.
     "original_max_position_embeddings partial_rotary_factor rope_parameters rope_theta",
   ]

@@ -15,6 +15,7 @@ import { readModelConfig, type ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { TextEncoder } from "./encoder.js";
 import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
+import { distilbert } from "./distilbert/family.js";
 import { gemma3 } from "./gemma3/family.js";
 import { gpt2 } from "./gpt2/family.js";
 import { checkHalfRange } from "./half-range.js";
@@ -78,7 +79,7 @@ export interface TaskModels {
 }
 
 /** Every family that is built. */
-const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, vit];
+const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, distilbert, vit];
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and

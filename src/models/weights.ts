@@ -1,5 +1,5 @@
 /** Where a model's weights come from: found in a file and checked against the configuration, or drawn anew. */
-import { normal, ones, zeros } from "../create.js";
+import { normal, ones, tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { WeightsFile } from "../native.js";
@@ -12,8 +12,8 @@ import { noGrad, scope } from "../scope.js";
 import { parameter, type DType, type Tensor } from "../tensor.js";
 import type { Halved } from "./half-range.js";
 
-/** How a tensor starts where none is given. */
-type Start = "normal" | "ones" | "zeros";
+/** How a tensor starts where none is given: drawn, or by the values of its shape. */
+export type Start = "normal" | "ones" | "zeros" | ((shape: readonly number[]) => Float32Array);
 
 interface Drawing {
   scale?: number | undefined;
@@ -67,8 +67,14 @@ export abstract class Weights {
     return new Conv2d(inChannels, outChannels, kernel, { stride: kernel, weight, biasValues });
   }
 
-  embedding(path: string, rows: number, size: number, paddingIdx?: number): Embedding {
-    const weight = this.take(`${path}.weight`, [rows, size], "normal", { zeroRow: paddingIdx });
+  /** Row `paddingIdx` starts as 0, where one is given. */
+  embedding(
+    path: string,
+    rows: number,
+    size: number,
+    { paddingIdx, start }: { paddingIdx?: number | undefined; start?: Start | undefined } = {},
+  ): Embedding {
+    const weight = this.take(`${path}.weight`, [rows, size], start, { zeroRow: paddingIdx });
     return new Embedding(rows, size, { weight, ...(paddingIdx === undefined ? {} : { paddingIdx }) });
   }
 }
@@ -228,6 +234,7 @@ export class FreshWeights extends Weights {
     const dtype = name.endsWith(".bias") ? "f32" : this.dtype;
     const drawn = noGrad(() =>
       scope(() => {
+        if (typeof start === "function") return tensor(start(shape), { shape, device }).to(dtype);
         if (start !== "normal") return (start === "ones" ? ones : zeros)(shape, { device, dtype });
         const wide = normal(shape, this.deviation * scale, { device });
         return (zeroRow === undefined ? wide : withZeroRow(wide, zeroRow)).to(dtype);

@@ -21,6 +21,7 @@ import {
 } from "../../src/index.js";
 import { adapterState } from "../../src/lora/formats/state.js";
 import { bertConfig, hubConfig as bertHub } from "../../src/models/bert/config.js";
+import { distilBertConfig, hubConfig as distilBertHub } from "../../src/models/distilbert/config.js";
 import { gpt2Config, hubConfig as gpt2Hub } from "../../src/models/gpt2/config.js";
 import { vitConfig, hubConfig as vitHub } from "../../src/models/vit/config.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
@@ -73,6 +74,7 @@ async function equals(t: ExecutionContext, model: PretrainedModel, variant: stri
 
 const OLD: Record<string, (name: string) => string> = {
   gpt2: (name) => name.replace("transformer.", ""),
+  distilbert: (name) => name.replace("distilbert.", ""),
   bert: (name) =>
     name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"),
   vit: (name) =>
@@ -133,13 +135,13 @@ test("GPT-2's masks are passed over, and its head may stand a second time", asyn
   model.dispose();
 });
 
-for (const variant of ["bert", "roberta", "vit"]) {
+for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
   test(`${variant}: a head that is not in the file, or of other labels, starts anew`, async (t) => {
-    const headless = folderOf(variant, {}, (name) => (name.startsWith("classifier.") ? "" : name));
+    const headless = folderOf(variant, {}, (name) => (/^(pre_)?classifier\./.test(name) ? "" : name));
     const task = variant === "vit" ? "image-classification" : "sequence-classification";
     const { model, notices } = await load(headless, { task, numLabels: 5 });
     t.is(notices.length, 1);
-    t.regex(notices[0] ?? "", /has no weights for classifier\..*start anew/);
+    t.regex(notices[0] ?? "", /has no weights for (pre_)?classifier\..*start anew/);
     t.is((await outputs(model, variant)).ours.length, 15);
     model.dispose();
 
@@ -159,7 +161,7 @@ test("a family or a task that is not built is an error that lists what is", asyn
     t,
     () => load(other),
     "ERR_UNSUPPORTED_MODEL",
-    /"deberta".*llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, bert, roberta, vit/,
+    /"deberta".*llama, mistral, qwen2, qwen3, gemma3_text, phi3, gpt2, bert, roberta, distilbert, vit/,
   );
   const answers = folderOf("bert", { architectures: ["BertForQuestionAnswering"] });
   await refused(
@@ -187,6 +189,7 @@ test("a family or a task that is not built is an error that lists what is", asyn
     /add_cross_attention/,
   );
   await refused(t, () => load(folderOf("gpt2", { n_head: 5 })), "ERR_FILE_FORMAT", /5 heads/);
+  await refused(t, () => load(folderOf("distilbert", { n_heads: 5 })), "ERR_FILE_FORMAT", /5 heads/);
 });
 
 test("BERT's loss by the kind of labels: values, and several classes at once", async (t) => {
@@ -235,13 +238,18 @@ test("labels and images that do not fit are refused", async (t) => {
   const roberta = await load(folderOf("roberta"));
   await refused(t, () => roberta.model.forward(long), "ERR_INDEX", /25 tokens.*24/);
   roberta.model.dispose();
+  const distilbert = await load(folderOf("distilbert"));
+  await refused(t, () => distilbert.model.forward(long), "ERR_INDEX", /25 tokens.*24/);
+  const kinds = { tokenTypeIds: zeros([2, 2], { dtype: "i32", device: "cpu" }) };
+  await refused(t, () => distilbert.model.forward(ids, kinds), "ERR_OPTION", /no embedding of which text/);
+  distilbert.model.dispose();
   const vit = await load(folderOf("vit"));
   const pixels = zeros([1, 3, 12, 16], { device: "cpu" });
   await refused(t, () => vit.model.forward(pixels), "ERR_SHAPE_MISMATCH", /12, 16\]; .* \[B, 3, 12, 12\]/);
   vit.model.dispose();
 });
 
-for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
+for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert", "vit"]) {
   test(`${variant}: saved, it has transformers' names, and loads as it was`, async (t) => {
     const { model } = await load(folderOf(variant));
     const saved = join(temporary(), "saved");
@@ -296,6 +304,8 @@ test("what is written of a configuration reads back as it was", (t) => {
     const config = bertConfig(of(variant));
     t.deepEqual(bertConfig(bertHub(config)), config);
   }
+  const distilbert = distilBertConfig({ ...of("distilbert"), sinusoidal_pos_embds: true });
+  t.deepEqual(distilBertConfig(distilBertHub(distilbert)), distilbert);
   const config = vitConfig({ ...of("vit"), image_size: [12, 16] });
   t.deepEqual(vitConfig(vitHub(config)), config);
 });
@@ -314,7 +324,7 @@ test("padding changes nothing for the rows that have none", async (t) => {
   model.dispose();
 });
 
-for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
+for (const variant of ["gpt2", "bert", "roberta", "distilbert", "vit"]) {
   // Alone: the generator that it seeds is the environment's.
   test.serial(`${variant}: checkpointing changes no bit of a gradient`, async (t) => {
     const host = await onHost(join(golden(variant), "golden.safetensors"));
@@ -348,7 +358,7 @@ for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
 
 for (const dtype of ["f16", "bf16"] as const) {
   test(`every family computes with weights stored as ${dtype}`, async (t) => {
-    for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
+    for (const variant of ["gpt2", "bert", "roberta", "distilbert", "vit"]) {
       const { model } = await load(folderOf(variant), { dtype });
       const { ours, theirs } = await outputs(model, variant);
       const off = error(ours, theirs);
@@ -364,7 +374,7 @@ for (const dtype of ["f16", "bf16"] as const) {
   });
 }
 
-for (const variant of ["bert", "roberta", "vit"]) {
+for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
   test(`${variant}: an adapter per row gives what each gives alone, and the sum of their losses`, async (t) => {
     const { model } = await load(folderOf(variant));
     const names = ["one", null, "two"];

@@ -6,6 +6,8 @@ import test from "ava";
 import {
   BertForSequenceClassification,
   BertModel,
+  DistilBertForSequenceClassification,
+  DistilBertModel,
   GPT2LMHeadModel,
   LlamaForCausalLM,
   loadModel,
@@ -51,6 +53,15 @@ const BERT = {
   max_position_embeddings: 34,
   num_labels: 3,
 };
+const DISTILBERT = {
+  vocab_size: 53,
+  dim: 32,
+  hidden_dim: 48,
+  n_layers: 2,
+  n_heads: 2,
+  max_position_embeddings: 34,
+  num_labels: 3,
+};
 const VIT = { ...BERT, image_size: 8, patch_size: 4 };
 const { vocab_size: _, max_position_embeddings: __, ...IMAGES } = VIT;
 
@@ -75,6 +86,9 @@ const classes: Record<string, Make> = {
       { ...BERT, id2label: { 0: "sea", 1: "land", 2: "air" }, num_labels: null },
       where(...to),
     ),
+  DistilBertModel: (...to) => DistilBertModel.fromConfig(DISTILBERT, where(...to)),
+  DistilBertForSequenceClassification: (...to) =>
+    DistilBertForSequenceClassification.fromConfig(DISTILBERT, where(...to)),
   ViTForImageClassification: (...to) => ViTForImageClassification.fromConfig(IMAGES, where(...to)),
 };
 
@@ -90,6 +104,11 @@ function lossOf(model: PretrainedModel): Tensor {
       .mul(hidden)
       .mean()
       .add((model.pooler as NonNullable<typeof model.pooler>).forward(hidden).sum());
+  }
+  if (model instanceof DistilBertModel) {
+    // The last norm makes every sum of squares alike.
+    const { hidden } = model.forward(text);
+    return hidden.slice(2, 0, 1).sum();
   }
   const classes = model as ViTForImageClassification | BertForSequenceClassification;
   return classes.loss(inputOf(model), Int32Array.of(0, 2));
@@ -141,7 +160,8 @@ for (const device of testDevices()) {
       t.true((losses[3] as number) < (losses[0] as number), losses.join(", "));
       const folder = join(temporary(), "model");
       await saveModel(model, folder);
-      const task = model instanceof BertModel ? "feature-extraction" : undefined;
+      const bare = model instanceof BertModel || model instanceof DistilBertModel;
+      const task = bare ? "feature-extraction" : undefined;
       const loaded: PretrainedModel = await loadModel(folder, { device, ...(task && { task }) });
       t.is(loaded.constructor, model.constructor);
       t.true(isDeepStrictEqual(await hostState(loaded), await hostState(model)));
@@ -187,6 +207,7 @@ for (const [name, make] of Object.entries(classes)) {
     const padding: Record<string, [path: string, row: number]> = {
       LlamaForCausalLM: ["model.embed_tokens.weight", 2],
       BertModel: ["embeddings.word_embeddings.weight", 0],
+      DistilBertModel: ["embeddings.word_embeddings.weight", 0],
       RobertaModel: ["embeddings.position_embeddings.weight", 1],
     };
     const [path, row] = padding[name] ?? [];
@@ -213,6 +234,21 @@ test("the deviation is the configuration's, and is saved with it", async (t) => 
   const model = GPT2LMHeadModel.fromConfig({ ...GPT2, initializer_range: 0 });
   t.true((await model.transformer.wte.weight.data()).every((one) => one === 0));
   t.is(model.hubConfig()["initializer_range"], 0);
+  model.dispose();
+});
+
+test("DistilBERT's positions are sines and cosines where the configuration says so", async (t) => {
+  const model = DistilBertModel.fromConfig({ ...DISTILBERT, sinusoidal_pos_embds: true }, { device: "cpu" });
+  const table = await model.embeddings.position_embeddings.weight.data();
+  for (const [position, c] of [
+    [0, 0],
+    [0, 1],
+    [3, 4],
+    [33, 31],
+  ] as const) {
+    const angle = position / 10_000 ** ((2 * Math.floor(c / 2)) / 32);
+    t.is(table[position * 32 + c], Math.fround(c % 2 === 0 ? Math.sin(angle) : Math.cos(angle)));
+  }
   model.dispose();
 });
 

@@ -78,6 +78,9 @@ const families: Record<string, Record<string, lora.InjectOptions>> = {
     "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear", taskType: "SEQ_CLS" },
   },
   roberta: { "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear", taskType: "SEQ_CLS" } },
+  distilbert: {
+    "q_lin and v_lin": { r: 2, loraAlpha: 6, targetModules: ["q_lin", "v_lin"], taskType: "SEQ_CLS" },
+  },
   vit: {
     "q_proj and the patches' convolution, modulesToSave classifier": {
       r: 2,

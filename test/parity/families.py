@@ -1,4 +1,4 @@
-"""Goldens of tiny GPT-2, BERT, RoBERTa and ViT models: logits, hidden states, losses, ten LoRA steps (README.md).
+"""Goldens of tiny GPT-2, BERT, RoBERTa, DistilBERT and ViT models: logits, hidden states, losses, ten LoRA steps (README.md).
 
 `python families.py [VARIANT ...]`; all unless some are named.
 """
@@ -81,6 +81,24 @@ CONFIGS = {
         "pad_token_id": 1,
         "type_vocab_size": 1,
     },
+    "distilbert": {
+        **TEXT, **OLD, **THREE,
+        "activation": "gelu",
+        "architectures": ["DistilBertForSequenceClassification"],
+        "attention_dropout": 0.0,
+        "dim": 32,
+        "dropout": 0.0,
+        "hidden_dim": 48,
+        "max_position_embeddings": 24,
+        "model_type": "distilbert",
+        "n_heads": 4,
+        "n_layers": 2,
+        "pad_token_id": 0,
+        "qa_dropout": 0.0,
+        "seq_classif_dropout": 0.0,
+        "sinusoidal_pos_embds": False,
+        "tie_weights_": True,
+    },
     "vit": {
         **SMALL, **OLD, **THREE,
         "architectures": ["ViTForImageClassification"],
@@ -99,6 +117,8 @@ LORA = {
     "gpt2": {"r": 3, "lora_alpha": 9, "target_modules": ["c_attn"], "fan_in_fan_out": True},
     "bert": {"r": 4, "lora_alpha": 12, "target_modules": ["query", "value"], "task_type": "SEQ_CLS"},
     "roberta": {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "SEQ_CLS"},
+    # Not in PEFT's table of targets. "classifier", which PEFT saves, ends "pre_classifier", too.
+    "distilbert": {"r": 4, "lora_alpha": 12, "target_modules": ["q_lin", "v_lin"], "task_type": "SEQ_CLS"},
     "vit": {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj", "projection"], "modules_to_save": ["classifier"], "task_type": None},
 }
 

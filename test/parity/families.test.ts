@@ -1,5 +1,5 @@
 /**
- * GPT-2, BERT, RoBERTa and ViT against transformers and PEFT in float64 (README.md): logits, hidden states, losses and
+ * GPT-2, BERT, RoBERTa, DistilBERT and ViT against transformers and PEFT in float64 (README.md): logits, hidden states, losses and
  * ten LoRA steps. The bounds are llama.test.ts's.
  */
 import { readFileSync } from "node:fs";
@@ -8,6 +8,7 @@ import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import {
   BertForSequenceClassification,
+  DistilBertForSequenceClassification,
   GPT2LMHeadModel,
   loadModel,
   lora,
@@ -29,6 +30,7 @@ const CLASSES = {
   GPT2LMHeadModel,
   BertForSequenceClassification,
   RobertaForSequenceClassification,
+  DistilBertForSequenceClassification,
   ViTForImageClassification,
 };
 
@@ -75,14 +77,14 @@ async function outputs(model: PretrainedModel, host: Host, device: TestDevice, p
 }
 
 for (const device of testDevices()) {
-  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
+  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert", "vit"]) {
     test(`${variant} on ${device}: logits, hidden states and loss`, (t) => forward(t, variant, device));
   }
-  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "vit"]) {
+  for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert", "vit"]) {
     test(`${variant} on ${device}: made from its configuration, and filled`, (t) =>
       filled(t, variant, device));
   }
-  for (const variant of ["gpt2", "bert", "roberta", "vit"]) {
+  for (const variant of ["gpt2", "bert", "roberta", "distilbert", "vit"]) {
     test(`${variant} on ${device}: ten steps, each gradient of the first, the adapter`, (t) =>
       trains(t, variant, device));
   }

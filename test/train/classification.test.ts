@@ -105,33 +105,36 @@ for (const device of testDevices()) {
   });
 }
 
-test.serial("RoBERTa's head of two layers is trained whole, saved, and read again", async (t) => {
-  const roberta = await tinyEncoder("roberta");
-  const events = await collect(finetune(options("cpu", { model: roberta, evalData, steps: 4 })));
-  const end = events.at(-1);
-  const adapter = end?.type === "end" ? end.adapter : "";
-  const keys = Object.keys(await safetensors.load(join(adapter, "adapter_model.safetensors")));
-  const head = keys.filter((key) => key.includes("classifier"));
-  t.deepEqual(head.sort(), [
-    "base_model.model.classifier.dense.bias",
-    "base_model.model.classifier.dense.weight",
-    "base_model.model.classifier.out_proj.bias",
-    "base_model.model.classifier.out_proj.weight",
-  ]);
-  const { model: again } = await load({
-    model: roberta,
-    adapters: [adapter],
-    device: "cpu",
-    signal: new AbortController().signal,
+for (const [family, layers] of [
+  ["roberta", ["classifier.dense", "classifier.out_proj"]],
+  ["distilbert", ["classifier", "pre_classifier"]],
+] as const)
+  test.serial(`${family}'s head of two layers is trained whole, saved, and read again`, async (t) => {
+    const encoder = await tinyEncoder(family);
+    const events = await collect(finetune(options("cpu", { model: encoder, evalData, steps: 4 })));
+    const end = events.at(-1);
+    const adapter = end?.type === "end" ? end.adapter : "";
+    const keys = Object.keys(await safetensors.load(join(adapter, "adapter_model.safetensors")));
+    const head = keys.filter((key) => key.includes("classifier"));
+    const tensors = layers.flatMap((layer) => [`${layer}.bias`, `${layer}.weight`]);
+    t.deepEqual(
+      head.sort(),
+      tensors.map((name) => `base_model.model.${name}`),
+    );
+    const { model: again } = await load({
+      model: encoder,
+      adapters: [adapter],
+      device: "cpu",
+      signal: new AbortController().signal,
+    });
+    const objective = objectiveOf(again, { maxLength: 32 });
+    t.deepEqual(objective.labels, ["land", "sea"]);
+    const rows = await objective.examples(await readData(evalData), undefined);
+    const { loss } = await evaluate(again, objective, rows, { batchSize: 4 });
+    const told = events.filter((event): event is EvalEvent => event.type === "eval").at(-1)?.loss as number;
+    t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} when it was trained`);
+    again.dispose();
   });
-  const objective = objectiveOf(again, { maxLength: 32 });
-  t.deepEqual(objective.labels, ["land", "sea"]);
-  const rows = await objective.examples(await readData(evalData), undefined);
-  const { loss } = await evaluate(again, objective, rows, { batchSize: 4 });
-  const told = events.filter((event): event is EvalEvent => event.type === "eval").at(-1)?.loss as number;
-  t.true(Math.abs(loss - told) < 1e-5, `${loss}, ${told} when it was trained`);
-  again.dispose();
-});
 
 test.serial("micro-batches give the losses of one batch", async (t) => {
   const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {

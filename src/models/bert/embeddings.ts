@@ -28,13 +28,12 @@ export class BertEmbeddings extends Module {
     super();
     const { hiddenSize: C, padTokenId: pad } = config;
     this.offset = config.modelType === "roberta" ? pad : undefined;
-    this.word_embeddings = weights.embedding(`${path}.word_embeddings`, config.vocabSize, C, pad);
-    this.position_embeddings = weights.embedding(
-      `${path}.position_embeddings`,
-      config.positionRows,
-      C,
-      this.offset,
-    );
+    this.word_embeddings = weights.embedding(`${path}.word_embeddings`, config.vocabSize, C, {
+      paddingIdx: pad,
+    });
+    this.position_embeddings = weights.embedding(`${path}.position_embeddings`, config.positionRows, C, {
+      paddingIdx: this.offset,
+    });
     this.token_type_embeddings = weights.embedding(`${path}.token_type_embeddings`, config.typeVocabSize, C);
     this.LayerNorm = weights.layerNorm(`${path}.LayerNorm`, C, config.layerNormEps);
     this.dropout = new Dropout(config.hiddenDropout);

@@ -1,0 +1,100 @@
+/** The blocks of DistilBERT (Sanh et al. 2019): attention over all tokens, MLP, each followed by a norm. */
+import { Dropout } from "../../nn/dropout.js";
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { activate, type ActivationName } from "../activation.js";
+import { attention, inHeads } from "../attention.js";
+import { normed } from "../stream.js";
+import type { Weights } from "../weights.js";
+import type { DistilBertConfig } from "./config.js";
+
+/** Added to the variance in every norm: no field of the configuration. */
+export const NORM_EPS = 1e-12;
+
+/** Self-attention. Dropout of the attention's weights is not applied. */
+export class DistilBertSelfAttention extends Module {
+  /** How many heads. */
+  readonly heads: number;
+  /** Queries. */
+  q_lin: Linear;
+  /** Keys. */
+  k_lin: Linear;
+  /** Values. */
+  v_lin: Linear;
+  /** Joins the heads. */
+  out_lin: Linear;
+
+  /** @internal Built of weights by its model. */
+  constructor({ hiddenSize: C, numAttentionHeads }: DistilBertConfig, path: string, weights: Weights) {
+    super();
+    this.heads = numAttentionHeads;
+    this.q_lin = weights.linear(`${path}.q_lin`, C, C, true);
+    this.k_lin = weights.linear(`${path}.k_lin`, C, C, true);
+    this.v_lin = weights.linear(`${path}.v_lin`, C, C, true);
+    this.out_lin = weights.linear(`${path}.out_lin`, C, C, true);
+  }
+
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  forward(x: Tensor, mask: Tensor | undefined): Tensor {
+    const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
+    const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), { mask });
+    return this.out_lin.forward(y);
+  }
+}
+
+/** lin2(activation(lin1(x))). */
+export class DistilBertFFN extends Module {
+  /** What lies between the two products. */
+  readonly activation: ActivationName;
+  /** C to the inner channels. */
+  lin1: Linear;
+  /** The inner channels to C. */
+  lin2: Linear;
+  /** Dropout of what is added. */
+  dropout: Dropout;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: DistilBertConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, intermediateSize } = config;
+    this.activation = config.activation;
+    this.lin1 = weights.linear(`${path}.lin1`, C, intermediateSize, true);
+    this.lin2 = weights.linear(`${path}.lin2`, intermediateSize, C, true);
+    this.dropout = new Dropout(config.dropout);
+  }
+
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor): Tensor {
+    return this.dropout.forward(this.lin2.forward(activate(this.activation, this.lin1.forward(x))));
+  }
+}
+
+/** A block: attention and MLP, each followed by a norm. */
+export class DistilBertBlock extends Module {
+  /** Attention. */
+  attention: DistilBertSelfAttention;
+  /** The norm after attention. */
+  sa_layer_norm: LayerNorm;
+  /** The MLP. */
+  ffn: DistilBertFFN;
+  /** The norm after the MLP. */
+  output_layer_norm: LayerNorm;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: DistilBertConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C } = config;
+    this.attention = new DistilBertSelfAttention(config, `${path}.attention`, weights);
+    this.sa_layer_norm = weights.layerNorm(`${path}.sa_layer_norm`, C, NORM_EPS);
+    this.ffn = new DistilBertFFN(config, `${path}.ffn`, weights);
+    this.output_layer_norm = weights.layerNorm(`${path}.output_layer_norm`, C, NORM_EPS);
+  }
+
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  forward(x: Tensor, mask: Tensor | undefined): Tensor {
+    const [, attended] = normed(this.sa_layer_norm, { x: this.attention.forward(x, mask), added: x });
+    return normed(this.output_layer_norm, { x: this.ffn.forward(attended), added: attended })[1];
+  }
+}

@@ -1,0 +1,135 @@
+/** The configuration of DistilBERT, in its own spelling (`dim`) or the common one (`hidden_size`). */
+import { activationField, type ActivationName } from "../activation.js";
+import { ConfigFields } from "../config-fields.js";
+import {
+  checkCount,
+  hubSpecialIds,
+  initializerRange,
+  LIMIT,
+  probability,
+  refuseQuantised,
+  specialIds,
+  storageName,
+  type SpecialIds,
+} from "../config-parts.js";
+import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
+import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
+
+/** What `config.json` says, in one spelling. */
+export interface DistilBertConfig extends SpecialIds, LabelConfig {
+  /** The family, as `model_type` names it. */
+  modelType: "distilbert";
+  /** Rows of the input embedding. */
+  vocabSize: number;
+  /** Channels of the hidden states. */
+  hiddenSize: number;
+  /** Channels inside each MLP. */
+  intermediateSize: number;
+  /** Blocks. */
+  numHiddenLayers: number;
+  /** Heads of the queries. */
+  numAttentionHeads: number;
+  /** The longest text. */
+  maxPositionEmbeddings: number;
+  /** Whether positions that are drawn anew are sines and cosines. */
+  sinusoidalPositions: boolean;
+  /** What each MLP applies. */
+  activation: ActivationName;
+  /** Dropout of the embeddings, and of what an MLP adds. */
+  dropout: number;
+  /** Dropout before the classifier. */
+  classifierDropout: number;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
+/** `DistilBertConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+export interface DistilBertConfigFields extends TextConfigFields, LabelConfigFields {
+  /** 30,522. */
+  vocab_size?: number | undefined;
+  /** 768. */
+  dim?: number | undefined;
+  /** 3072. */
+  hidden_dim?: number | undefined;
+  /** 6. */
+  n_layers?: number | undefined;
+  /** 12. */
+  n_heads?: number | undefined;
+  /** 512. */
+  max_position_embeddings?: number | undefined;
+  /** Whether positions start as sines and cosines; false. */
+  sinusoidal_pos_embds?: boolean | undefined;
+  /** gelu. */
+  activation?: string | undefined;
+  /** 0.1. */
+  dropout?: number | undefined;
+  /** Dropout before the classifier; 0.2. */
+  seq_classif_dropout?: number | undefined;
+  /** Taken, and not applied. */
+  attention_dropout?: number | undefined;
+}
+
+/**
+ * Reads a parsed `config.json`; `numLabels` goes before the classes that it names.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
+ * or senseless value.
+ */
+export function distilBertConfig(
+  json: Record<string, unknown> | ConfigFields,
+  numLabels?: number,
+): DistilBertConfig {
+  const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
+  refuseQuantised(config);
+  const hiddenSize = config.size("dim", LIMIT.width) ?? config.size("hidden_size", LIMIT.width) ?? 768;
+  const heads = config.size("n_heads", LIMIT.heads) ?? config.size("num_attention_heads", LIMIT.heads) ?? 12;
+  if (hiddenSize % heads !== 0)
+    throw config.failure(`${heads} heads (n_heads) do not divide ${hiddenSize} (dim)`);
+  const ids = specialIds(config, undefined);
+  const result: DistilBertConfig = {
+    modelType: "distilbert",
+    vocabSize: config.size("vocab_size", LIMIT.vocabulary) ?? 30_522,
+    hiddenSize,
+    intermediateSize: config.size("hidden_dim", 4 * LIMIT.width) ?? 3072,
+    numHiddenLayers:
+      config.size("n_layers", LIMIT.layers) ?? config.size("num_hidden_layers", LIMIT.layers) ?? 6,
+    numAttentionHeads: heads,
+    maxPositionEmbeddings: config.size("max_position_embeddings", LIMIT.positions) ?? 512,
+    sinusoidalPositions: config.boolean("sinusoidal_pos_embds") ?? false,
+    activation: activationField(config, "activation", "gelu"),
+    dropout: probability(config, "dropout", 0.1),
+    classifierDropout: probability(config, "seq_classif_dropout", 0.2),
+    ...ids,
+    padTokenId: ids.padTokenId ?? 0,
+    ...labelConfig(config, numLabels),
+    dtype: storageName(config),
+    initializerRange: initializerRange(config),
+  };
+  const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
+  const rows = result.vocabSize + result.maxPositionEmbeddings;
+  checkCount(config, rows * hiddenSize + result.numHiddenLayers * block);
+  return result;
+}
+
+/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `distilBertConfig` too. */
+export function hubConfig(config: DistilBertConfig): Record<string, unknown> {
+  return {
+    model_type: "distilbert",
+    vocab_size: config.vocabSize,
+    dim: config.hiddenSize,
+    hidden_dim: config.intermediateSize,
+    n_layers: config.numHiddenLayers,
+    n_heads: config.numAttentionHeads,
+    max_position_embeddings: config.maxPositionEmbeddings,
+    sinusoidal_pos_embds: config.sinusoidalPositions,
+    activation: config.activation,
+    dropout: config.dropout,
+    seq_classif_dropout: config.classifierDropout,
+    ...hubLabels(config),
+    ...hubSpecialIds(config),
+    initializer_range: config.initializerRange,
+    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
+}

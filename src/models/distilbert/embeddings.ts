@@ -1,0 +1,56 @@
+import { arange } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import { Dropout } from "../../nn/dropout.js";
+import type { Embedding } from "../../nn/embedding.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import type { ForwardOptions } from "../pretrained.js";
+import type { Weights } from "../weights.js";
+import { NORM_EPS } from "./block.js";
+import type { DistilBertConfig } from "./config.js";
+
+/** norm(word + position). ids i32 [B, T] → [B, T, C]. */
+export class DistilBertEmbeddings extends Module {
+  /** Embedding of the tokens. */
+  word_embeddings: Embedding;
+  /** Embedding of the positions. */
+  position_embeddings: Embedding;
+  /** The norm of the sum. */
+  LayerNorm: LayerNorm;
+  /** Dropout of what the norm gives. */
+  dropout: Dropout;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: DistilBertConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, maxPositionEmbeddings, padTokenId: paddingIdx } = config;
+    this.word_embeddings = weights.embedding(`${path}.word_embeddings`, config.vocabSize, C, { paddingIdx });
+    this.position_embeddings = weights.embedding(`${path}.position_embeddings`, maxPositionEmbeddings, C, {
+      start: config.sinusoidalPositions ? alternating : "normal",
+    });
+    this.LayerNorm = weights.layerNorm(`${path}.LayerNorm`, C, NORM_EPS);
+    this.dropout = new Dropout(config.dropout);
+  }
+
+  /** ids i32 [B, T] → [B, T, C]. Throws `ERR_OPTION` for kinds of texts, which it does not tell apart. */
+  forward(ids: Tensor, { tokenTypeIds, positionIds }: ForwardOptions = {}): Tensor {
+    if (tokenTypeIds !== undefined) {
+      const what = "DistilBERT has no embedding of which text a token is of; leave tokenTypeIds out";
+      throw new LowrankError("ERR_OPTION", `forward: ${what}`);
+    }
+    const positions = positionIds ?? arange(ids.shape[1] as number, { device: ids.device });
+    const sum = this.word_embeddings.forward(ids).add(this.position_embeddings.forward(positions));
+    return this.dropout.forward(this.LayerNorm.forward(sum));
+  }
+}
+
+/** sin and cos of position / 10000^(2 ⌊c/2⌋ / C), side by side. Source: transformers' create_sinusoidal_embeddings. */
+function alternating([rows, C]: readonly number[]): Float32Array {
+  const width = C as number;
+  return Float32Array.from({ length: (rows as number) * width }, (_, i) => {
+    const c = i % width;
+    const angle = Math.floor(i / width) / 10_000 ** ((2 * Math.floor(c / 2)) / width);
+    return c % 2 === 0 ? Math.sin(angle) : Math.cos(angle);
+  });
+}
