@@ -59,6 +59,7 @@ export {
 export type { LayerCache } from "./models/cache.js";
 export { Classifier, SequenceClassifier } from "./models/classifier.js";
 export { CausalLM, type CausalConfig } from "./models/causal-lm.js";
+export type { GgufType } from "./gguf/blocks.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
 export type { Task } from "./models/family.js";
@@ -162,7 +163,10 @@ export type {
 export const loadModel = lazy(async () => (await import("./models/load.js")).loadModel);
 /**
  * Writes a model as a folder that transformers loads: weights, `config.json`, and the tokenizer's files of the folder that
- * it came from. Everything is written beside and renamed into place at the end. Throws `ERR_OPTION` for a model with
- * adapters, which are saved apart or merged first; `ERR_OUTPUT_EXISTS` for a folder that is not empty, `ERR_WRITE`.
+ * it came from; or, under a name that ends in `.gguf`, a language model as one file that llama.cpp runs, whose `dtype` may
+ * also be `q8_0` or `q4_0`. Everything is written beside and renamed into place at the end. Throws `ERR_OPTION` for a
+ * model with adapters, which are saved apart or merged first, and for what llama.cpp would not compute alike;
+ * `ERR_OUTPUT_EXISTS` for a folder that is not empty or a file that is there, `ERR_DTYPE` for a value beyond f16,
+ * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
 export const saveModel = lazy(async () => (await import("./models/save.js")).saveModel);

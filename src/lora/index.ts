@@ -35,8 +35,9 @@ export { status, type Status } from "./operations/status.js";
 
 /**
  * Writes the adapter at `dir` into `output` in another format: `peft` a folder, `kohya` and `loralib` a safetensors
- * file. Throws `ERR_OPTION` for what the format has no place for, which is named; `ERR_FILE_NOT_FOUND`,
- * `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_NOT_FINITE`, `ERR_WRITE`.
+ * file, `gguf` the file that llama.cpp puts on a model (`--lora`). Throws `ERR_OPTION` for what the format has no place
+ * for, which is named; `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,
+ * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
 export const convertAdapter = lazy(async () => (await import("./formats/convert.js")).convertAdapter);
 /**

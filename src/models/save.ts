@@ -1,12 +1,13 @@
-/** Models as Hugging Face folders. */
-import { existsSync } from "node:fs";
+/** Models as Hugging Face folders, or as GGUF files. */
+import { existsSync, statSync } from "node:fs";
 import { copyFile, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 
-import { flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
+import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { isModule } from "../nn/module.js";
 import { makeFolder, replaceFolder } from "../folders.js";
+import type { GgufType } from "../gguf/blocks.js";
 import { adapters } from "../lora/adapter/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
@@ -16,15 +17,31 @@ import { PretrainedModel } from "./pretrained.js";
 
 /** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
-  /** Storage of the file; as in memory unless given. */
-  dtype?: Exclude<DType, "i32"> | undefined;
+  /** A folder of safetensors, or one GGUF file; by the name unless given, which ends in `.gguf` or does not. */
+  format?: "safetensors" | "gguf" | undefined;
+  /** Storage of the weights; as in memory unless given. `q8_0` and `q4_0` are GGUF's. */
+  dtype?: GgufType | undefined;
   /** A larger model is cut into several files of at most so many bytes; 5e9. */
   maxShardBytes?: number | undefined;
-  /** Whether a folder that holds a model (a `config.json`) is replaced, with all that is in it; false. */
+  /** Whether a folder that holds a model (a `config.json`) is replaced, with all that is in it, or a GGUF file; false. */
   overwrite?: boolean | undefined;
+  /** Is told what else there is to know of a GGUF file; a warning of the process unless given. */
+  onNotice?: ((text: string) => void) | undefined;
 }
 
-const OPTIONS = ["dtype", "maxShardBytes", "overwrite"] as const satisfies (keyof SaveModelOptions)[];
+const OPTIONS = [
+  "format",
+  "dtype",
+  "maxShardBytes",
+  "overwrite",
+  "onNotice",
+] as const satisfies (keyof SaveModelOptions)[];
+
+/** Storage of a folder's weights. */
+type StoredType = Exclude<DType, "i32">;
+
+const DTYPES: readonly StoredType[] = ["f32", "f16", "bf16"];
+const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, "q8_0", "q4_0"];
 
 /** Files that go along with the weights as they are. */
 const COMPANIONS = [
@@ -36,10 +53,13 @@ const COMPANIONS = [
 ];
 
 /**
- * Writes a model as a folder that transformers loads. Everything is written beside and renamed
- * into place at the end. With `overwrite` that may be the folder that it was loaded from: where the system moves no
+ * Writes a model as a folder that transformers loads, or a language model as a GGUF file that llama.cpp runs: `dir` ends
+ * in `.gguf`, or `format` says so. Everything is written beside and renamed into place at the end, a GGUF file with one
+ * tensor at a time in memory. With `overwrite` that may be the folder that it was loaded from: where the system moves no
  * file that is mapped, as Windows, tensors that lie in it are copied into memory first. A model with adapters is
- * `ERR_OPTION`: they are saved apart, or merged first. Throws `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`.
+ * `ERR_OPTION`: they are saved apart, or merged first, and so is what llama.cpp would not compute alike. Throws
+ * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE` for a value beyond f16, and of GGUF
+ * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`.
  */
 export async function saveModel(
   model: PretrainedModel,
@@ -50,16 +70,30 @@ export async function saveModel(
   if (!(isModule(model) && model instanceof PretrainedModel))
     refuse(where, "model", "a pretrained model, as loadModel gives it", model);
   if (text(where, "dir", dir) === "") refuse(where, "dir", "the name of a folder", dir);
-  const { dtype, maxShardBytes, overwrite = false } = known(where, options, OPTIONS);
-  if (dtype !== undefined) oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
-  if (maxShardBytes !== undefined) whole(where, "maxShardBytes", maxShardBytes, 1);
+  const { format, dtype, maxShardBytes, overwrite = false, onNotice } = known(where, options, OPTIONS);
+  if (format !== undefined) oneOf(where, "format", format, ["safetensors", "gguf"]);
+  const gguf = format === undefined ? dir.endsWith(".gguf") : format === "gguf";
+  if (dtype !== undefined) oneOf(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
+  if (maxShardBytes !== undefined) {
+    whole(where, "maxShardBytes", maxShardBytes, 1);
+    if (gguf)
+      throw new LowrankError("ERR_OPTION", "saveModel: a GGUF file is one file; leave maxShardBytes out");
+  }
   flag(where, "overwrite", overwrite);
+  if (onNotice !== undefined) callable(where, "onNotice", onNotice);
   const attached = adapters(model);
   if (attached.length > 0) {
     throw new LowrankError(
       "ERR_OPTION",
       `saveModel: the model has adapters (${attached.join(", ")}); call mergeAndUnload or unload first`,
     );
+  }
+  if (gguf) {
+    if (existsSync(dir) && (!overwrite || !statSync(dir).isFile()))
+      throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists; choose another name`);
+    const { exportGguf } = await import("./gguf-export/export.js");
+    await exportGguf(model, dir, dtype, onNotice ?? ((text): void => process.emitWarning(text)));
+    return;
   }
   if (
     existsSync(dir) &&
@@ -71,7 +105,7 @@ export async function saveModel(
   const beside = `${dir}.tmp-${process.pid}`;
   try {
     await makeFolder(beside);
-    await writeFiles(model, beside, options);
+    await writeFiles(model, beside, { maxShardBytes, dtype: dtype as StoredType | undefined });
     await replaceFolder(beside, dir);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
@@ -91,7 +125,7 @@ async function entries(dir: string): Promise<number> {
 async function writeFiles(
   model: PretrainedModel,
   dir: string,
-  { dtype, maxShardBytes = 5e9 }: SaveModelOptions,
+  { dtype, maxShardBytes = 5e9 }: { dtype: StoredType | undefined; maxShardBytes: number | undefined },
 ): Promise<void> {
   const state = Object.entries(model.stateDict()).map(([name, tensor]): [string, Tensor] => [
     model.fileName(name),

@@ -9,6 +9,7 @@ import { openWeights, load, save } from "../../safetensors.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { readFolder, writeFolder } from "./folder.js";
+import { writeGgufAdapter } from "./gguf.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
 import { layersOf } from "./layers.js";
 import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./loralib.js";
@@ -16,10 +17,10 @@ import type { Tensor } from "../../tensor.js";
 import { completed } from "../options/options.js";
 import type { Targetable, Targets } from "../options/targets.js";
 
-/** Formats of adapter files; `gguf` is not written yet. */
+/** Formats of adapter files; `gguf` is llama.cpp's, which is written and not read. */
 export type AdapterFormat = "peft" | "kohya" | "loralib" | "gguf";
 
-const FORMATS: readonly AdapterFormat[] = ["peft", "kohya", "loralib"];
+const FORMATS: readonly AdapterFormat[] = ["gguf", "peft", "kohya", "loralib"];
 
 /** How an adapter is read that is no folder of PEFT's. */
 export interface ReadOptions extends LoralibOptions {
@@ -31,7 +32,10 @@ export interface ReadOptions extends LoralibOptions {
 export interface ConvertOptions extends ReadOptions {
   /** The format that is written. */
   format: AdapterFormat;
-  /** The model that the adapter is for: names of kohya's and layers of loralib's are looked up in it. */
+  /**
+   * The model that the adapter is for: names of kohya's and layers of loralib's are looked up in it, and gguf's names
+   * and rows depend on its configuration. Of a folder of PEFT's that names a folder as its base, gguf takes that.
+   */
   model?: Targetable | undefined;
   /** Which adapter of a folder that holds several; `default`. */
   name?: string | undefined;
@@ -118,7 +122,8 @@ async function readFile(
 
 /**
  * Writes the adapter at `dir` in another format: `peft` a folder, `kohya` and `loralib` a
- * safetensors file. What a format has no place for is `ERR_OPTION`, which names it.
+ * safetensors file, `gguf` the file that llama.cpp puts on a model. What a format has no place for is `ERR_OPTION`,
+ * which names it.
  */
 export async function convertAdapter(dir: string, output: string, given: ConvertOptions): Promise<void> {
   fileName("convertAdapter", "dir", dir);
@@ -135,7 +140,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   if (!FORMATS.includes(format))
     throw new LowrankError(
       "ERR_OPTION",
-      `convertAdapter: ${format === "gguf" ? "gguf is not built" : `there is no format "${String(format)}"`}; there are ${FORMATS.join(", ")}`,
+      `convertAdapter: there is no format "${String(format)}"; there are ${FORMATS.join(", ")}`,
     );
   const read = await readAdapter(dir, name, model, reading);
   try {
@@ -149,6 +154,10 @@ export async function convertAdapter(dir: string, output: string, given: Convert
           : { baseModel: read.baseModel, revision: read.revision };
       const targets = read.options.targetModules as Targets;
       await writeFolder(output, read.tensors, writeConfig(complete, targets, base));
+      return;
+    }
+    if (format === "gguf") {
+      await writeGgufAdapter(output, read, model);
       return;
     }
     const layers = layersOf(read);

@@ -1,0 +1,200 @@
+/**
+ * GGUF files, version 3: values by key, then the names, shapes and places of all tensors, then their bytes, each at a
+ * multiple of 32. Source: docs/gguf.md of ggml.
+ */
+import { open, rm, type FileHandle } from "node:fs/promises";
+import { dirname } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { makeFolder, move } from "../folders.js";
+import { bytesOf, GGUF_TYPES, type GgufType } from "./blocks.js";
+
+/** A value of a file's metadata, by its type there. */
+export type GgufValue =
+  | { u32: number }
+  | { f32: number }
+  | { bool: boolean }
+  | { text: string }
+  | { texts: readonly string[] }
+  | { f32s: readonly number[] }
+  | { i32s: readonly number[] }
+  | { bools: readonly boolean[] };
+
+/** A tensor of a file. */
+export interface GgufTensor {
+  /** At most 63 bytes, as ggml has it. */
+  name: string;
+  /** Outermost dimension first, as everywhere here; a file has them the other way round. */
+  shape: readonly number[];
+  type: GgufType;
+  /** Asked for once, when its turn has come, so that one tensor at a time is in memory. */
+  bytes(): Promise<Uint8Array>;
+}
+
+const ALIGNMENT = 32;
+/** Longest name of a tensor, in bytes. */
+const LONGEST_NAME = 63;
+/** Numbers of the types of values. */
+const TYPE = { u32: 4, i32: 5, f32: 6, bool: 7, text: 8, array: 9 };
+/** Of this process, so that two to one place do not meet beside it. */
+let writes = 0;
+/** A write of more is cut, since systems take less than 2 GiB at once. */
+const PIECE = 64 << 20;
+
+/** Bytes that grow. */
+class Bytes {
+  #data = new Uint8Array(1 << 16);
+  #view = new DataView(this.#data.buffer);
+  length = 0;
+
+  #room(more: number): number {
+    const at = this.length;
+    if (at + more > this.#data.length) {
+      const larger = new Uint8Array(Math.max(2 * this.#data.length, at + more));
+      larger.set(this.#data.subarray(0, at));
+      this.#data = larger;
+      this.#view = new DataView(larger.buffer);
+    }
+    this.length += more;
+    return at;
+  }
+
+  u8(value: number): void {
+    const at = this.#room(1);
+    this.#view.setUint8(at, value);
+  }
+
+  u32(value: number): void {
+    const at = this.#room(4);
+    this.#view.setUint32(at, value, true);
+  }
+
+  i32(value: number): void {
+    const at = this.#room(4);
+    this.#view.setInt32(at, value, true);
+  }
+
+  f32(value: number): void {
+    const at = this.#room(4);
+    this.#view.setFloat32(at, value, true);
+  }
+
+  u64(value: number): void {
+    const at = this.#room(8);
+    this.#view.setBigUint64(at, BigInt(value), true);
+  }
+
+  text(value: string): void {
+    const bytes = new TextEncoder().encode(value);
+    this.u64(bytes.length);
+    const at = this.#room(bytes.length);
+    this.#data.set(bytes, at);
+  }
+
+  taken(): Uint8Array {
+    return this.#data.subarray(0, this.length);
+  }
+}
+
+function put(out: Bytes, value: GgufValue): void {
+  const one = (type: number, write: () => void): void => {
+    out.u32(type);
+    write();
+  };
+  const array = <T>(type: number, all: readonly T[], write: (value: T) => void): void => {
+    out.u32(TYPE.array);
+    out.u32(type);
+    out.u64(all.length);
+    for (const each of all) write(each);
+  };
+  if ("u32" in value) one(TYPE.u32, () => out.u32(value.u32));
+  else if ("f32" in value) one(TYPE.f32, () => out.f32(value.f32));
+  else if ("bool" in value) one(TYPE.bool, () => out.u8(Number(value.bool)));
+  else if ("text" in value) one(TYPE.text, () => out.text(value.text));
+  else if ("texts" in value) array(TYPE.text, value.texts, (text) => out.text(text));
+  else if ("f32s" in value) array(TYPE.f32, value.f32s, (number) => out.f32(number));
+  else if ("i32s" in value) array(TYPE.i32, value.i32s, (number) => out.i32(number));
+  else array(TYPE.bool, value.bools, (flag) => out.u8(Number(flag)));
+}
+
+function padded(length: number): number {
+  return Math.ceil(length / ALIGNMENT) * ALIGNMENT;
+}
+
+/** All that stands before the tensors' bytes, with its padding. */
+function header(metadata: ReadonlyMap<string, GgufValue>, tensors: readonly GgufTensor[]): Uint8Array {
+  const out = new Bytes();
+  for (const letter of "GGUF") out.u8(letter.charCodeAt(0));
+  out.u32(3);
+  out.u64(tensors.length);
+  out.u64(metadata.size);
+  for (const [key, value] of metadata) {
+    out.text(key);
+    put(out, value);
+  }
+  let place = 0;
+  for (const { name, shape, type } of tensors) {
+    out.text(name);
+    out.u32(shape.length);
+    for (const size of shape.toReversed()) out.u64(size);
+    out.u32(GGUF_TYPES[type].id);
+    out.u64(place);
+    place += padded(sizeOf({ shape, type }));
+  }
+  while (out.length % ALIGNMENT !== 0) out.u8(0);
+  return out.taken();
+}
+
+function sizeOf({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
+  return bytesOf(
+    type,
+    shape.reduce((n, size) => n * size, 1),
+  );
+}
+
+/**
+ * Writes a GGUF file whole or not at all: beside its place, tensor by tensor, and renamed into it, over a file that is
+ * there. Folders that are missing are made. Throws `ERR_WRITE`, and what a tensor's `bytes` throws; nothing is left then.
+ */
+export async function writeGguf(
+  path: string,
+  metadata: ReadonlyMap<string, GgufValue>,
+  tensors: readonly GgufTensor[],
+): Promise<void> {
+  const long = tensors.find(({ name }) => new TextEncoder().encode(name).length > LONGEST_NAME);
+  if (long !== undefined)
+    throw new LowrankError(
+      "ERR_INTERNAL",
+      `${path}: a tensor's name is longer than GGUF allows: ${long.name}`,
+    );
+  const beside = `${path}.tmp-${process.pid}-${++writes}`;
+  try {
+    await makeFolder(dirname(path));
+    const file = await open(beside, "w");
+    try {
+      await append(file, header(metadata, tensors));
+      for (const tensor of tensors) {
+        const bytes = await tensor.bytes();
+        if (bytes.length !== sizeOf(tensor))
+          throw new LowrankError("ERR_INTERNAL", `${path}: ${tensor.name} has ${bytes.length} bytes`);
+        await append(file, bytes);
+        await append(file, new Uint8Array(padded(bytes.length) - bytes.length));
+      }
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await move(beside, path);
+  } catch (error) {
+    await rm(beside, { force: true }).catch(() => {});
+    if (error instanceof LowrankError) throw error;
+    throw new LowrankError("ERR_WRITE", `${path}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+async function append(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let at = 0; at < bytes.length;) {
+    const { bytesWritten } = await file.write(bytes, at, Math.min(PIECE, bytes.length - at));
+    at += bytesWritten;
+  }
+}

@@ -1,0 +1,188 @@
+/**
+ * Adapters as llama.cpp reads them: A and B of a tensor under its name with `.lora_a` and `.lora_b`, their scale alpha
+ * over the rank of B. Source: llama.cpp's src/llama-adapter.cpp, and its convert_lora_to_gguf.py.
+ */
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+
+import { LowrankError } from "../../errors.js";
+import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
+import { refuseGguf } from "../../gguf/refusals.js";
+import { storedBytes } from "../../gguf/stored.js";
+import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
+import type { Tensor } from "../../tensor.js";
+import { some, type AdapterFile } from "./adapter-file.js";
+import { layersOf, type FileLayer } from "./layers.js";
+import type { Targetable } from "../options/targets.js";
+
+/** What of the base's configuration an adapter's names and rows depend on. */
+interface Base {
+  modelType: string;
+  architecture: Architecture;
+  heads: number;
+  keyValueHeads: number;
+  layers: number;
+  tied: boolean;
+}
+
+/** Writes an adapter as one GGUF file of f32 tensors. Throws `ERR_OPTION` for what is refused, `ERR_WRITE`. */
+export async function writeGgufAdapter(
+  output: string,
+  read: AdapterFile,
+  model: Targetable | undefined,
+): Promise<void> {
+  const { file, options } = read;
+  const { layers, biases, others } = layersOf(read);
+  if (options.useDora === true) refuseGguf("dora", file, "DoRA");
+  refuseOthers(file, others);
+  if (biases.size > 0) refuseGguf("biases", file, `the bias of ${some([...biases.keys()])}`);
+  const base = baseOf(read, model);
+  const { loraAlpha = 8 } = options;
+  const tensors = [...layers].flatMap(([path, layer]) => pair(file, base, path, layer, loraAlpha));
+  const metadata = new Map<string, GgufValue>([
+    ["general.architecture", { text: base.architecture.name }],
+    ["general.type", { text: "adapter" }],
+    ["adapter.type", { text: "lora" }],
+    ["adapter.lora.alpha", { f32: loraAlpha }],
+    ["general.file_type", { u32: 0 }],
+    ["general.quantization_version", { u32: 2 }],
+  ]);
+  await writeGguf(output, metadata, tensors);
+}
+
+/** Refuses the first kind of tensor that is no A and no B, by name. */
+function refuseOthers(file: string, others: readonly string[]): void {
+  const kinds = [
+    ["dora", /\.lora_magnitude_vector(\.weight)?$/],
+    ["factorBiases", /\.lora_B\.bias$/],
+    ["tokens", /\.(token_adapter\.)?trainable_tokens_\w+$/],
+    ["modulesToSave", /./],
+  ] as const;
+  for (const [which, pattern] of kinds) {
+    const found = others.filter((key) => pattern.test(key));
+    if (found.length > 0) refuseGguf(which, file, some(found));
+  }
+}
+
+/** A and B of one layer. */
+function pair(file: string, base: Base, path: string, layer: FileLayer, alpha: number): GgufTensor[] {
+  const { a, b, r, scaling, embedding } = layer;
+  const { architecture, tied } = base;
+  if (a.shape.length !== 2) refuseGguf("convolutions", file, path);
+  const found = ggufModule(architecture, path);
+  const kind = found?.kind ?? "";
+  const adapted = embedding ? kind === "token_embd" : /^(attn_(q|k|v|qkv|output)|ffn_\w+|output)$/.test(kind);
+  if (found === undefined || !adapted || kind === "ffn_norm") refuseGguf("layers", file, path);
+  if (tied && (kind === "token_embd" || kind === "output")) refuseGguf("tied", file, path);
+  if (found.block !== undefined && found.block >= base.layers)
+    throw new LowrankError(
+      "ERR_UNMATCHED_KEY",
+      `${file}: ${path} is beyond the model's ${base.layers} blocks; the adapter is of another model`,
+    );
+  const heads =
+    architecture.paired !== true
+      ? 0
+      : kind === "attn_q"
+        ? base.heads
+        : kind === "attn_k"
+          ? base.keyValueHeads
+          : 0;
+  const rows = b.shape[0] as number;
+  if (heads > 0 && rows % (2 * heads) !== 0)
+    throw new LowrankError(
+      "ERR_SHAPE_MISMATCH",
+      `${file}: B of ${path} has ${rows} rows, which are not ${heads} heads of an even size; the adapter is of another model`,
+    );
+  // llama.cpp scales by alpha / rank, or by 1 where alpha is 0.
+  const factor = alpha === 0 ? scaling : (scaling * r) / alpha;
+  const scaled = (one: Tensor): Tensor => (Math.abs(factor - 1) < 1e-12 ? one : one.mul(factor));
+  const write = (
+    end: string,
+    shape: readonly number[],
+    of: Tensor,
+    change: (one: Tensor) => Tensor,
+  ): GgufTensor => ({
+    name: `${found.name}.weight.${end}`,
+    shape,
+    type: "f32",
+    bytes: () => storedBytes(file, path, of, "f32", change),
+  });
+  return [
+    // The rows of an embedding's A are looked up by token.
+    embedding
+      ? write("lora_a", a.shape.toReversed(), a, (one) => one.transpose())
+      : write("lora_a", a.shape, a, (one) => one),
+    write("lora_b", b.shape, b, (one) => (heads > 0 ? pairedRows(scaled(one), heads) : scaled(one))),
+  ];
+}
+
+/** A model that can say its configuration, as those that `loadModel` gives. */
+interface Configured {
+  hubConfig(): Record<string, unknown>;
+  configChanges(): Record<string, unknown>;
+}
+
+/** The base of an adapter: `model`, or the folder that the adapter says it is for. */
+function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined): Base {
+  if (model !== undefined) {
+    if (!("hubConfig" in model && "configChanges" in model))
+      throw new LowrankError(
+        "ERR_OPTION",
+        "convertAdapter: gguf asks for a model that loadModel gives, or fromConfig",
+      );
+    const configured = model as Targetable & Configured;
+    return described("the model's configuration", file, {
+      ...configured.hubConfig(),
+      ...configured.configChanges(),
+    });
+  }
+  const give = "give the model: --model on the command line, else the option model";
+  const why = "llama.cpp's names and the order of rows depend on the base model's configuration";
+  if (baseModel === undefined || !existsSync(baseModel) || !statSync(baseModel).isDirectory()) {
+    const known =
+      baseModel === undefined
+        ? "the adapter names no base model"
+        : `its base, ${baseModel}, is no folder here`;
+    throw new LowrankError("ERR_OPTION", `${file}: ${why}, and ${known}; ${give}`);
+  }
+  const path = join(baseModel, "config.json");
+  if (!existsSync(path))
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: no such file, and ${why}; ${give}`);
+  let config: unknown;
+  try {
+    config = JSON.parse(readFileSync(path, "utf8"));
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${path}: not JSON (${(cause as Error).message})`, { cause });
+  }
+  if (typeof config !== "object" || config === null || Array.isArray(config))
+    throw new LowrankError("ERR_FILE_FORMAT", `${path}: a JSON object was expected`);
+  return described(path, file, config as Record<string, unknown>);
+}
+
+/** What a `config.json` says. */
+function described(where: string, file: string, config: Record<string, unknown>): Base {
+  const modelType = String(config["model_type"]);
+  const architecture = Object.hasOwn(ARCHITECTURES, modelType) ? ARCHITECTURES[modelType] : undefined;
+  if (architecture === undefined)
+    refuseGguf("adapterFamily", file, `an adapter of model_type "${modelType}"`, "ERR_UNSUPPORTED_MODEL");
+  const count = (...keys: string[]): number => {
+    const key = keys.find((one) => (config[one] ?? null) !== null) ?? (keys[0] as string);
+    const value = config[key];
+    if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${where}: ${key} must be an integer from 1 on, and is ${String(value)}`,
+    );
+  };
+  const heads = count("num_attention_heads", "n_head");
+  // What transformers takes where the file is silent; null is as many as heads.
+  const silent = modelType === "mistral" && !("num_key_value_heads" in config) ? 8 : heads;
+  return {
+    modelType,
+    architecture,
+    heads,
+    keyValueHeads: (config["num_key_value_heads"] ?? null) === null ? silent : count("num_key_value_heads"),
+    layers: count("num_hidden_layers", "n_layer"),
+    tied: (config["tie_word_embeddings"] ?? architecture.tied) !== false,
+  };
+}

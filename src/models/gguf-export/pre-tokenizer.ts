@@ -1,0 +1,58 @@
+/** How a byte-level tokenizer cuts texts before its merges, by llama.cpp's names. Source: llama.cpp's src/llama-vocab.cpp. */
+
+/** An object of `tokenizer.json`. */
+export type Json = Readonly<Record<string, unknown>>;
+
+const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const REST = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+const UPPER = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`;
+const LOWER = String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`;
+const SLASHES = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+const BEFORE = String.raw`[^\r\n\p{L}\p{N}]?`;
+
+/** Patterns, and what llama.cpp calls them: where whole words of the vocabulary go before merges, and where not. */
+const PATTERNS: Readonly<Record<string, { plain?: string; ignoringMerges?: string }>> = {
+  [String.raw`${CONTRACTIONS}|${BEFORE}\p{L}+|\p{N}{1,3}${REST}`]: {
+    plain: "dbrx",
+    ignoringMerges: "llama-bpe",
+  },
+  [String.raw`${CONTRACTIONS}|${BEFORE}\p{L}+|\p{N}${REST}`]: { plain: "qwen2" },
+  [String.raw`${CONTRACTIONS}|${BEFORE}[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`]:
+    {
+      plain: "qwen35",
+    },
+  [`${BEFORE}${UPPER}*${LOWER}+${CONTRACTIONS}?|${BEFORE}${UPPER}+${LOWER}*${CONTRACTIONS}?${String.raw`|\p{N}{1,3}`}${SLASHES}`]:
+    { plain: "gpt-4o" },
+  [`${BEFORE}${UPPER}*${LOWER}+|${BEFORE}${UPPER}+${LOWER}*${String.raw`|\p{N}`}${SLASHES}`]: {
+    ignoringMerges: "tekken",
+  },
+};
+
+/** The steps of a pre-tokenizer, one after the other. */
+export function stepsOf(one: unknown, list: "pretokenizers" | "normalizers" | "processors"): Json[] {
+  if (one === null || typeof one !== "object") return [];
+  const step = one as Json;
+  if (step["type"] !== "Sequence") return [step];
+  const inner = step[list];
+  return Array.isArray(inner) ? inner.flatMap((each) => stepsOf(each, list)) : [step];
+}
+
+/** llama.cpp's name of a byte-level pre-tokenizer; undefined for one that it has no name for. */
+export function preTokenizerName(preTokenizer: unknown, ignoresMerges: boolean): string | undefined {
+  const steps = stepsOf(preTokenizer, "pretokenizers");
+  const last = steps.pop();
+  if (last?.["type"] !== "ByteLevel" || last["add_prefix_space"] === true) return undefined;
+  const [first, ...more] = steps;
+  if (more.length > 0) return undefined;
+  const byPattern = last["use_regex"] !== false;
+  if (first === undefined) return byPattern && !ignoresMerges ? "gpt-2" : undefined;
+  if (first["type"] === "Digits")
+    return byPattern && first["individual_digits"] === true && !ignoresMerges ? "smollm" : undefined;
+  const { type, behavior, invert = false, pattern } = first;
+  const regex = (pattern as Json | undefined)?.["Regex"];
+  // The patterns leave nothing between two matches, so keeping matches alone comes to the same.
+  const whole = (behavior === "Isolated" && invert === false) || (behavior === "Removed" && invert === true);
+  if (type !== "Split" || !whole || byPattern) return undefined;
+  if (typeof regex !== "string" || !Object.hasOwn(PATTERNS, regex)) return undefined;
+  return PATTERNS[regex]?.[ignoresMerges ? "ignoringMerges" : "plain"];
+}

@@ -1,0 +1,618 @@
+/** Models as GGUF: what is refused, what is said, what of a tokenizer is written, and that a file is whole or not there. */
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+import test, { type ExecutionContext } from "ava";
+
+import {
+  BertModel,
+  LlamaForCausalLM,
+  loadModel,
+  lora,
+  manualSeed,
+  saveModel,
+  tensor,
+  type CausalLM,
+  type SaveModelOptions,
+} from "../../src/index.js";
+import { halfBits } from "../../src/gguf/blocks.js";
+import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
+import { preTokenizerName } from "../../src/models/gguf-export/pre-tokenizer.js";
+import { defaultModel } from "../../src/models/default.js";
+import { floats, readGguf } from "../gguf-file.js";
+import { goldenModel, temporary, tinyModel } from "../hashed.js";
+import { goldens } from "../parity/goldens.js";
+
+const device = "cpu";
+
+/** Saves a model under a new name and gives the path, with what was said. */
+async function saved(
+  model: CausalLM,
+  options: SaveModelOptions = {},
+): Promise<{ path: string; notices: string[] }> {
+  const path = join(temporary(), "below", "model.gguf");
+  const notices: string[] = [];
+  await saveModel(model, path, { ...options, onNotice: (text) => notices.push(text) });
+  return { path, notices };
+}
+
+type Changes = Record<string, unknown>;
+const llama3 = {
+  rope_type: "llama3",
+  factor: 8,
+  low_freq_factor: 1,
+  high_freq_factor: 4,
+  original_max_position_embeddings: 32,
+};
+
+const refused: [keyof typeof GGUF_REFUSALS, golden: string, Changes, RegExp][] = [
+  ["rope", "llama-qwen3", {}, /yarn with beta_fast 8, beta_slow 2 and truncate false cannot/],
+  ["rope", "llama-qwen2", { rope_scaling: llama3 }, /rope scaling llama3 of qwen2 cannot/],
+  [
+    "rope",
+    "llama-gemma3",
+    { query_pre_attn_scalar: 16, rope_scaling: llama3 },
+    /rope scaling llama3 of gemma3/,
+  ],
+  [
+    "rope",
+    "llama-gemma3",
+    {
+      query_pre_attn_scalar: 16,
+      rope_scaling: undefined,
+      rope_theta: undefined,
+      rope_local_base_freq: undefined,
+      rope_parameters: {
+        full_attention: { rope_type: "default", rope_theta: 1e6 },
+        sliding_attention: { rope_type: "linear", factor: 2, rope_theta: 1e4 },
+      },
+    },
+    /rope scaling linear of the layers that slide cannot/,
+  ],
+  ["scores", "llama-gemma3", {}, /query_pre_attn_scalar 24 cannot/],
+  ["activation", "llama-gemma3", { hidden_activation: "gelu" }, /the activation gelu cannot/],
+  ["activation", "families/gpt2", { activation_function: "relu" }, /the activation relu cannot/],
+  ["scores", "families/gpt2", { scale_attn_by_inverse_layer_idx: true }, /scores that are not divided/],
+];
+
+for (const [which, golden, changes, message] of refused) {
+  test(`refused: ${message.source}`, async (t) => {
+    const model = await loadModel(goldenModel(join(goldens, golden), changes), { device });
+    const path = join(temporary(), "model.gguf");
+    const error = await t.throwsAsync(saveModel(model, path), { code: "ERR_OPTION", message });
+    t.true(error?.message.endsWith(`${GGUF_REFUSALS[which].reason}; ${GGUF_REFUSALS[which].instead}`));
+    t.deepEqual(readdirSync(dirname(path)), []);
+    model.dispose();
+  });
+}
+
+test("refused: biases and head sizes that llama.cpp has no place for, and other families", async (t) => {
+  const path = join(temporary(), "model.gguf");
+  const sizes = {
+    vocab_size: 32,
+    hidden_size: 32,
+    intermediate_size: 32,
+    num_hidden_layers: 1,
+    num_attention_heads: 2,
+  };
+  const cases: [object, RegExp][] = [
+    [
+      { model_type: "qwen3", head_dim: 16, num_key_value_heads: 2, attention_bias: true },
+      /attention_bias cannot/,
+    ],
+    [{ model_type: "qwen2", head_dim: 8, num_key_value_heads: 2 }, /head_dim 8 cannot/],
+  ];
+  for (const [own, message] of cases) {
+    const model = LlamaForCausalLM.fromConfig({ ...sizes, ...own }, { device });
+    await t.throwsAsync(saveModel(model, path), { code: "ERR_OPTION", message });
+    model.dispose();
+  }
+  const bert = BertModel.fromConfig({ ...sizes, max_position_embeddings: 8 }, { device });
+  await t.throwsAsync(saveModel(bert, path), {
+    code: "ERR_UNSUPPORTED_MODEL",
+    message: /a model of model_type "bert" cannot be written in a model as GGUF: they are no language models/,
+  });
+  bert.dispose();
+  t.false(existsSync(path));
+});
+
+test("options: names, formats, storage, what is there already, adapters", async (t) => {
+  const model = await loadModel(tinyModel(), { device });
+  model.tokenizer = undefined;
+  const folder = temporary();
+  const [path, other] = [join(folder, "model.gguf"), join(folder, "model")];
+  const wrong: [string, object, RegExp][] = [
+    [other, { dtype: "q8_0" }, /dtype is one of f32, f16, bf16, not "q8_0"/],
+    [path, { dtype: "q5_0" }, /dtype is one of f32, f16, bf16, q8_0, q4_0, not "q5_0"/],
+    [path, { format: "onnx" }, /format is one of safetensors, gguf, not "onnx"/],
+    [path, { maxShardBytes: 100 }, /a GGUF file is one file; leave maxShardBytes out/],
+    [path, { onNotice: 3 }, /onNotice is a function, not 3/],
+  ];
+  for (const [where, options, message] of wrong)
+    await t.throwsAsync(saveModel(model, where, options as SaveModelOptions), {
+      code: "ERR_OPTION",
+      message,
+    });
+  const onNotice = (): void => {};
+  await saveModel(model, other, { format: "gguf", onNotice });
+  t.is(readGguf(other).keys["general.type"], "model");
+  await saveModel(model, path, { onNotice });
+  const before = readFileSync(path);
+  await t.throwsAsync(saveModel(model, path, { onNotice }), {
+    code: "ERR_OUTPUT_EXISTS",
+    message: /model\.gguf: exists/,
+  });
+  await saveModel(model, path, { overwrite: true, dtype: "f16", onNotice });
+  t.true(readFileSync(path).length < before.length);
+  mkdirSync(join(folder, "a.gguf"));
+  await t.throwsAsync(saveModel(model, join(folder, "a.gguf"), { overwrite: true, onNotice }), {
+    code: "ERR_OUTPUT_EXISTS",
+  });
+  await saveModel(model, join(folder, "b.gguf"), { format: "safetensors" });
+  t.true(existsSync(join(folder, "b.gguf", "config.json")));
+  await lora.inject(model, { r: 2, targetModules: ["q_proj"] });
+  await t.throwsAsync(saveModel(model, join(folder, "c.gguf")), {
+    code: "ERR_OPTION",
+    message: /call mergeAndUnload/,
+  });
+  t.deepEqual(readdirSync(folder).sort(), ["a.gguf", "b.gguf", "model", "model.gguf"]);
+  model.dispose();
+});
+
+test("what cannot be written leaves nothing", async (t) => {
+  const model = await loadModel(tinyModel(), { device });
+  model.tokenizer = undefined;
+  const folder = temporary();
+  writeFileSync(join(folder, "file"), "");
+  await t.throwsAsync(saveModel(model, join(folder, "file", "m.gguf"), { onNotice: () => {} }), {
+    code: "ERR_WRITE",
+  });
+  if (process.getuid?.() !== 0) {
+    chmodSync(folder, 0o500);
+    await t.throwsAsync(saveModel(model, join(folder, "m.gguf"), { onNotice: () => {} }), {
+      code: "ERR_WRITE",
+    });
+    chmodSync(folder, 0o700);
+  }
+  t.deepEqual(readdirSync(folder), ["file"]);
+  model.dispose();
+});
+
+test("values that a type cannot hold are refused by name, before the file takes its place", async (t) => {
+  const cases: [number, "f16" | "q8_0" | "q4_0", string, RegExp][] = [
+    [
+      70_000,
+      "f16",
+      "ERR_DTYPE",
+      /model\.layers\.1\.mlp\.up_proj\.weight holds 70000, and f16 ends at 65,504: store it as bf16/,
+    ],
+    [1e7, "q8_0", "ERR_DTYPE", /up_proj\.weight holds 10000000, and the scales of q8_0 end at 65,504/],
+    [6e5, "q4_0", "ERR_DTYPE", /up_proj\.weight holds 600000, and the scales of q4_0/],
+    [NaN, "q4_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q4_0 has neither/],
+    [NaN, "q8_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q8_0 has neither/],
+    [-Infinity, "q4_0", "ERR_NOT_FINITE", /up_proj\.weight holds NaN or infinity, and q4_0 has neither/],
+  ];
+  for (const [value, dtype, code, message] of cases) {
+    const model = await loadModel(tinyModel(), { device });
+    model.tokenizer = undefined;
+    const { weight } = (model as LlamaForCausalLM).model.layers[1]?.mlp.up_proj as {
+      weight: { copy(t: unknown): void; shape: readonly number[] };
+    };
+    const values = new Float32Array(weight.shape.reduce((n, d) => n * d, 1)).fill(0.5);
+    values[77] = value;
+    weight.copy(tensor(values, { shape: [...weight.shape], device }));
+    const path = join(temporary(), "model.gguf");
+    await t.throwsAsync(saveModel(model, path, { dtype, onNotice: () => {} }), { code, message });
+    t.deepEqual(readdirSync(dirname(path)), []);
+    if (Number.isFinite(value)) await saveModel(model, path, { dtype: "bf16", onNotice: () => {} });
+    model.dispose();
+  }
+});
+
+test("a row that is no whole number of blocks is f16, and told; vectors and positions are f32", async (t) => {
+  const gpt2 = await loadModel(goldenModel(join(goldens, "families/gpt2")), { device });
+  const { tensors } = readGguf((await saved(gpt2, { dtype: "q4_0" })).path);
+  t.is(tensors["position_embd.weight"]?.type, "F32");
+  t.is(tensors["blk.0.attn_qkv.weight"]?.type, "Q4_0");
+  t.is(tensors["blk.0.attn_qkv.bias"]?.type, "F32");
+  gpt2.dispose();
+  const llama = await loadModel(goldenModel(join(goldens, "llama-tied")), { device });
+  const { path, notices } = await saved(llama, { dtype: "q8_0" });
+  const file = readGguf(path);
+  t.is(file.tensors["token_embd.weight"]?.type, "F16");
+  t.is(file.keys["general.file_type"], 7);
+  t.regex(
+    notices.join("\n"),
+    /stored as f16, since their rows are no whole blocks of 32: .*token_embd\.weight/,
+  );
+  t.regex(notices.join("\n"), /came without a tokenizer\.json, so the file takes ids alone/);
+  t.is(file.keys["tokenizer.ggml.model"], "none");
+  llama.dispose();
+});
+
+test("unless told otherwise weights are stored as they are in memory", async (t) => {
+  const folder = goldenModel(join(goldens, "llama-tied"));
+  for (const [dtype, type, number] of [
+    ["f32", "F32", 0],
+    ["f16", "F16", 1],
+    ["bf16", "BF16", 32],
+  ] as const) {
+    const model = await loadModel(folder, { device, dtype });
+    const { keys, tensors } = readGguf((await saved(model)).path);
+    t.is(tensors["blk.1.attn_q.weight"]?.type, type);
+    t.is(tensors["blk.1.attn_norm.weight"]?.type, "F32");
+    t.is(keys["general.file_type"], number);
+    model.dispose();
+  }
+});
+
+test("windows and long factors that llama.cpp sees otherwise are told", async (t) => {
+  const mistral = await loadModel(goldenModel(join(goldens, "llama-mistral")), { device });
+  t.regex(
+    (await saved(mistral)).notices.join("\n"),
+    /llama\.cpp sees all positions where this model sees 7 back/,
+  );
+  mistral.dispose();
+  const phi3 = await loadModel(goldenModel(join(goldens, "llama-phi3")), { device });
+  const { path, notices } = await saved(phi3);
+  t.regex(
+    notices.join("\n"),
+    /takes the factors for long texts by the size of its context.*leave that at 64 or below/,
+  );
+  const { keys, tensors } = readGguf(path);
+  t.is(keys["phi3.attention.sliding_window"], 9);
+  t.deepEqual(
+    [...floats(tensors["rope_factors_long.weight"] as NonNullable<(typeof tensors)[string]>)],
+    [2, 4],
+  );
+  phi3.dispose();
+});
+
+test("yarn's factor is written where it is another than the paper's", async (t) => {
+  const with_ = async (attention_factor?: number): Promise<unknown> => {
+    const scaling = { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor };
+    const model = await loadModel(goldenModel(join(goldens, "llama-qwen2"), { rope_scaling: scaling }), {
+      device,
+    });
+    const { keys } = readGguf((await saved(model)).path);
+    model.dispose();
+    return keys["qwen2.rope.scaling.attn_factor"];
+  };
+  t.is(await with_(), undefined);
+  t.is(await with_(0.1 * Math.log(4) + 1), undefined);
+  t.is(await with_(1.3), Math.fround(1.3 / (0.1 * Math.log(4) + 1)));
+});
+
+test("Gemma's windows are written by layer where they are not every sixth's", async (t) => {
+  const scalar = { query_pre_attn_scalar: 16 };
+  const keysOf = async (
+    changes: Changes & { num_hidden_layers?: number },
+  ): Promise<Record<string, unknown>> => {
+    const model = await loadModel(goldenModel(join(goldens, "llama-gemma3"), { ...scalar, ...changes }), {
+      device,
+    });
+    const { keys } = readGguf((await saved(model)).path);
+    model.dispose();
+    return keys;
+  };
+  const every = await keysOf({ sliding_window_pattern: 6, num_hidden_layers: 7 });
+  t.is(every["gemma3.attention.sliding_window"], 5);
+  t.is(every["gemma3.attention.sliding_window_pattern"], undefined);
+  t.deepEqual((await keysOf({}))["gemma3.attention.sliding_window_pattern"], [true, false, true]);
+  t.is((await keysOf({ sliding_window_pattern: 1 }))["gemma3.attention.sliding_window"], undefined);
+});
+
+test("halfBits rounds to the nearest f16, ties to even", (t) => {
+  const cases: [number, number][] = [
+    [0, 0],
+    [-0, 0x8000],
+    [1, 0x3c00],
+    [-2, 0xc000],
+    [65_504, 0x7bff],
+    [65_519, 0x7bff],
+    [65_520, 0x7c00],
+    [Infinity, 0x7c00],
+    [1 + 2 ** -11, 0x3c00],
+    [1 + 3 * 2 ** -11, 0x3c02],
+    [2 ** -14, 0x0400],
+    [2 ** -24, 1],
+    [2 ** -25, 0],
+    [3 * 2 ** -25, 2],
+    [2 ** -25 * 1.001, 1],
+    [2 ** -14 - 2 ** -25, 0x0400],
+    [2 ** -149, 0],
+  ];
+  for (const [value, bits] of cases) t.is(halfBits(value), bits, String(value));
+  t.is(halfBits(NaN) & 0x7c00, 0x7c00);
+  t.not(halfBits(NaN) & 0x3ff, 0);
+});
+
+/** A folder of a tiny Llama whose tokenizer.json is changed. */
+function withTokenizer(json: object, config: object | undefined, vocabulary: number): string {
+  manualSeed(1);
+  const folder = temporary();
+  writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(json));
+  if (config !== undefined) writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(config));
+  return join(folder, String(vocabulary));
+}
+
+const BYTES = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
+const added = (id: number, content: string, special = true): object => ({
+  id,
+  content,
+  special,
+  single_word: false,
+  lstrip: false,
+  rstrip: false,
+  normalized: false,
+});
+
+/** A tokenizer of SentencePiece's kind: bytes, a few letters, and merges. */
+function spm(
+  changes: Record<string, unknown> = {},
+  model: Record<string, unknown> = {},
+): Record<string, unknown> {
+  const tokens = ["<unk>", "<s>", "</s>", ...BYTES, "▁", "a", "b", "▁a", "ab", "▁ab"];
+  return {
+    version: "1.0",
+    added_tokens: [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>")],
+    normalizer: {
+      type: "Sequence",
+      normalizers: [
+        { type: "Prepend", prepend: "▁" },
+        { type: "Replace", pattern: { String: " " }, content: "▁" },
+      ],
+    },
+    pre_tokenizer: null,
+    post_processor: null,
+    decoder: {
+      type: "Sequence",
+      decoders: [
+        { type: "Replace", pattern: { String: "▁" }, content: " " },
+        { type: "ByteFallback" },
+        { type: "Fuse" },
+      ],
+    },
+    model: {
+      type: "BPE",
+      unk_token: "<unk>",
+      fuse_unk: true,
+      byte_fallback: true,
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: [
+        ["a", "b"],
+        ["▁", "a"],
+        ["▁", "ab"],
+        ["▁a", "b"],
+      ],
+      ...model,
+    },
+    ...changes,
+  };
+}
+
+async function keysWith(json: object, config?: object, vocabulary = 300): Promise<Record<string, unknown>> {
+  const folder = dirname(withTokenizer(json, config, vocabulary));
+  const model = LlamaForCausalLM.fromConfig(
+    {
+      vocab_size: vocabulary,
+      hidden_size: 32,
+      intermediate_size: 32,
+      num_hidden_layers: 1,
+      num_attention_heads: 2,
+    },
+    { device },
+  );
+  const whole = join(folder, "whole");
+  await saveModel(model, whole);
+  model.dispose();
+  for (const name of ["tokenizer.json", "tokenizer_config.json"])
+    if (existsSync(join(folder, name))) writeFileSync(join(whole, name), readFileSync(join(folder, name)));
+  const loaded = await loadModel(whole, { device });
+  try {
+    return readGguf((await saved(loaded)).path).keys;
+  } finally {
+    loaded.dispose();
+  }
+}
+
+test("a tokenizer of SentencePiece's kind: tokens, scores by rank, bytes, unused rows", async (t) => {
+  const template = {
+    type: "TemplateProcessing",
+    single: [{ SpecialToken: { id: "<s>", type_id: 0 } }, { Sequence: { id: "A", type_id: 0 } }],
+    pair: [{ Sequence: { id: "A", type_id: 0 } }, { Sequence: { id: "B", type_id: 1 } }],
+    special_tokens: { "<s>": { id: "<s>", ids: [1], tokens: ["<s>"] } },
+  };
+  const tokens = spm({
+    post_processor: template,
+    added_tokens: [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>"), added(265, "<|x|>", false)],
+  });
+  const special = {
+    bos_token: "<s>",
+    eos_token: { content: "</s>" },
+    unk_token: "<unk>",
+    chat_template: "{{ messages }}",
+  };
+  const keys = await keysWith(tokens, special);
+  const list = keys["tokenizer.ggml.tokens"] as string[];
+  t.deepEqual(
+    [list.length, list[3], list[260], list[265], list[266]],
+    [300, "<0x00>", "a", "<|x|>", "[PAD266]"],
+  );
+  t.is(keys["tokenizer.ggml.model"], "llama");
+  t.is(keys["tokenizer.ggml.pre"], "default");
+  t.deepEqual(
+    (keys["tokenizer.ggml.scores"] as number[]).slice(258, 267),
+    [0, 0, 0, 0, -2, -1, -3, 0, -10_000].slice(0, 9),
+  );
+  const kinds = keys["tokenizer.ggml.token_type"] as number[];
+  t.deepEqual([kinds[0], kinds[1], kinds[3], kinds[260], kinds[265], kinds[266]], [2, 3, 6, 1, 4, 5]);
+  t.like(keys, {
+    "tokenizer.ggml.add_space_prefix": true,
+    "tokenizer.ggml.add_bos_token": true,
+    "tokenizer.ggml.add_eos_token": false,
+    "tokenizer.ggml.bos_token_id": 1,
+    "tokenizer.ggml.eos_token_id": 2,
+    "tokenizer.ggml.unknown_token_id": 0,
+    "tokenizer.chat_template": "{{ messages }}",
+  });
+  const metaspace = { type: "Metaspace", replacement: "▁", prepend_scheme: "never", split: false };
+  t.is(
+    (await keysWith(spm({ normalizer: null, pre_tokenizer: metaspace })))["tokenizer.ggml.add_space_prefix"],
+    false,
+  );
+});
+
+const odd: [what: string, json: Record<string, unknown>, message: RegExp, rows?: number][] = [
+  [
+    "no tokens for bytes",
+    spm({}, { byte_fallback: false }),
+    /the tokenizer of .* cannot be written.*neither|llama\.cpp's own tokenizers/,
+  ],
+  ["another normalizer", spm({ normalizer: { type: "NFKC" } }), /llama\.cpp's own tokenizers/],
+  [
+    "merges that are missing",
+    spm(
+      {},
+      {
+        merges: [
+          ["a", "b"],
+          ["▁", "a"],
+          ["▁", "ab"],
+        ],
+      },
+    ),
+    /which lacks merges to "▁ab"/,
+  ],
+  [
+    "merges to one token that differ in rank",
+    spm(
+      {},
+      {
+        merges: [
+          ["▁", "a"],
+          ["▁a", "b"],
+          ["a", "b"],
+          ["▁", "ab"],
+        ],
+      },
+    ),
+    /whose merges to "▁ab" differ in rank/,
+  ],
+  ["more tokens than rows", spm(), /token 264 \("▁ab"\) of .*, with 264 rows/, 264],
+  [
+    "two ids of one text",
+    spm({ added_tokens: [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>"), added(270, "[PAD271]")] }),
+    /"\[PAD271\]" of .*, which has two ids/,
+  ],
+];
+
+for (const [what, json, message, rows] of odd) {
+  test(`refused of a tokenizer: ${what}`, async (t) => {
+    await t.throwsAsync(keysWith(json, undefined, rows), { code: "ERR_OPTION", message });
+  });
+}
+
+test("byte-level BPE: the embedded model's tokens and merges as they are", async (t) => {
+  const model = await loadModel(defaultModel(), { device });
+  const { keys, tensors } = readGguf((await saved(model, { dtype: "q4_0" })).path);
+  const { model: own } = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as {
+    model: { vocab: Record<string, number>; merges: [string, string][] };
+  };
+  t.is(keys["tokenizer.ggml.model"], "gpt2");
+  t.is(keys["tokenizer.ggml.pre"], "gpt-2");
+  t.deepEqual(
+    keys["tokenizer.ggml.merges"],
+    own.merges.map((pair) => pair.join(" ")),
+  );
+  const list = keys["tokenizer.ggml.tokens"] as string[];
+  t.deepEqual(
+    Object.entries(own.vocab).filter(([token, id]) => list[id] !== token),
+    [],
+  );
+  t.is((keys["tokenizer.ggml.token_type"] as number[])[0], 3);
+  t.is(keys["tokenizer.ggml.add_bos_token"], false);
+  t.is(keys["tokenizer.ggml.eos_token_id"], 0);
+  t.is(tensors["token_embd.weight"]?.type, "Q4_0");
+  model.dispose();
+});
+
+test("pre-tokenizers are known by their structure", (t) => {
+  const bytes = (use_regex: boolean): object => ({
+    type: "ByteLevel",
+    add_prefix_space: false,
+    trim_offsets: true,
+    use_regex,
+  });
+  const split = (Regex: string, more: object = { behavior: "Isolated", invert: false }): object => ({
+    type: "Sequence",
+    pretokenizers: [{ type: "Split", pattern: { Regex }, ...more }, bytes(false)],
+  });
+  const digits = {
+    type: "Sequence",
+    pretokenizers: [{ type: "Digits", individual_digits: true }, bytes(true)],
+  };
+  const llama = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  const qwen = llama.replace("{1,3}", "");
+  const tekken = String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  const gpt4o = String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  const qwen35 = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  const cases: [object, boolean, string | undefined][] = [
+    [bytes(true), false, "gpt-2"],
+    [bytes(true), true, undefined],
+    [bytes(false), false, undefined],
+    [{ ...bytes(true), add_prefix_space: true }, false, undefined],
+    [digits, false, "smollm"],
+    [digits, true, undefined],
+    [split(llama), true, "llama-bpe"],
+    [split(llama), false, "dbrx"],
+    [split(llama, { behavior: "Removed", invert: true }), false, "dbrx"],
+    [split(llama, { behavior: "Removed", invert: false }), false, undefined],
+    [split(qwen), false, "qwen2"],
+    [split(qwen), true, undefined],
+    [split(qwen35), false, "qwen35"],
+    [split(gpt4o), false, "gpt-4o"],
+    [split(tekken), true, "tekken"],
+    [split(tekken), false, undefined],
+    [split(String.raw`\p{L}+`), false, undefined],
+    [split("constructor"), false, undefined],
+  ];
+  for (const [one, ignores, name] of cases) t.is(preTokenizerName(one, ignores), name, JSON.stringify(one));
+});
+
+const unusual: [what: string, json: (own: Record<string, unknown>) => object, message: RegExp][] = [
+  [
+    "another pattern",
+    (own) => ({
+      ...own,
+      pre_tokenizer: { type: "Sequence", pretokenizers: [{ type: "Punctuation" }, own["pre_tokenizer"]] },
+    }),
+    /the pre-tokenizer of .*Punctuation.* llama\.cpp knows pre-tokenizers by name/,
+  ],
+  [
+    "another normalizer of bytes",
+    (own) => ({ ...own, normalizer: { type: "NFKC" } }),
+    /the normalizer NFKC of/,
+  ],
+];
+
+for (const [what, change, message] of unusual) {
+  test(`refused of a byte-level tokenizer: ${what}`, async (t: ExecutionContext) => {
+    const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
+      string,
+      unknown
+    >;
+    await t.throwsAsync(keysWith(change(own), undefined, 2048), { code: "ERR_OPTION", message });
+  });
+}
+
+test("NFC is taken for what texts are", async (t) => {
+  const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
+    string,
+    unknown
+  >;
+  t.is(
+    (await keysWith({ ...own, normalizer: { type: "NFC" } }, undefined, 2048))["tokenizer.ggml.pre"],
+    "gpt-2",
+  );
+});

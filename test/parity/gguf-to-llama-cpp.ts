@@ -1,0 +1,274 @@
+/**
+ * GGUF files that lowrank writes, as loaded by llama.cpp and by transformers (README.md):
+ * `tsx gguf-to-llama-cpp.ts PYTHON [llama.cpp|transformers]`, where PYTHON is the interpreter of an environment with
+ * requirements.txt, and of llama-cpp-python for the one. Prints how far the logits are apart, and fails above the bounds
+ * below, where greedy tokens differ, or where a text is cut into other tokens.
+ */
+import { spawnSync } from "node:child_process";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { loadModel, lora, noGrad, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
+import { adapterState } from "../../src/lora/formats/state.js";
+import { defaultModel } from "../../src/models/default.js";
+import { goldenModel, hashed, temporary } from "../hashed.js";
+import { error, goldens } from "./goldens.js";
+
+const [python, only] = process.argv.slice(2);
+if (python === undefined) throw new Error("usage: tsx gguf-to-llama-cpp.ts PYTHON [llama.cpp|transformers]");
+
+/**
+ * llama.cpp sums in f32 in another order. Its GELU, of GPT-2 and Gemma, reads a table in f16: 2⁻¹¹ of each activation,
+ * over the layers of these models.
+ */
+const BOUND = 1e-3;
+const GREEDY = 64;
+
+interface Answer {
+  logits?: number[][];
+  tokens?: number[][];
+  greedy?: number[];
+}
+
+interface Request {
+  model: string;
+  adapter?: string | undefined;
+  ids?: number[];
+  texts?: string[];
+  greedy?: number;
+}
+
+const script = fileURLToPath(new URL("gguf_logits.py", import.meta.url));
+const work = temporary();
+let failures = 0;
+
+function asked(by: string, request: Request): Answer {
+  const [from, to] = [join(work, "request.json"), join(work, "answer.json")];
+  writeFileSync(from, JSON.stringify(request));
+  const run = spawnSync(python as string, [script, by, from, to], { encoding: "utf8", maxBuffer: 1 << 28 });
+  if (run.status !== 0)
+    throw new Error(`${request.model} by ${by}: ${run.stderr.trim().split("\n").slice(-6).join("\n")}`);
+  return JSON.parse(readFileSync(to, "utf8")) as Answer;
+}
+
+function report(name: string, holds: boolean, figures: string): void {
+  if (!holds) failures++;
+  console.log(`${holds ? "  " : "✘ "}${name}: ${figures}`);
+}
+
+async function ourLogits(model: CausalLM, ids: number[]): Promise<Float32Array> {
+  const out = scope(() =>
+    noGrad(() => model.forward(tensor(ids, { shape: [1, ids.length], dtype: "i32", device: "cpu" })).logits),
+  );
+  const data = (await out.data()) as Float32Array;
+  out.dispose();
+  return data;
+}
+
+/** The most likely token, again and again, from logits of the whole text each time. */
+async function ourGreedy(model: CausalLM, ids: number[], count: number): Promise<number[]> {
+  const all = [...ids];
+  const { vocabSize } = model.config;
+  for (let n = 0; n < count; n++) {
+    const logits = (await ourLogits(model, all)).subarray(-vocabSize);
+    all.push(logits.reduce((best, value, i) => (value > (logits[best] as number) ? i : best), 0));
+  }
+  return all.slice(ids.length);
+}
+
+async function compare(name: string, model: CausalLM, request: Request, by: string): Promise<void> {
+  const ids = request.ids as number[];
+  const ours = await ourLogits(model, ids);
+  let answer: Answer;
+  try {
+    answer = asked(by, { ...request, ids });
+  } catch (failure) {
+    report(`${name} by ${by}`, false, (failure as Error).message);
+    return;
+  }
+  const apart = error((answer.logits as number[][]).flat(), ours);
+  const greedy = request.greedy === undefined ? [] : await ourGreedy(model, ids, request.greedy);
+  const same = greedy.every((token, i) => token === answer.greedy?.[i]);
+  const said = greedy.length > 0 ? `, ${greedy.length} greedy tokens ${same ? "the same" : "differ"}` : "";
+  report(`${name} by ${by}`, apart < BOUND && same, `${apart.toExponential(1)}${said}`);
+}
+
+/** Drawn adapters that do something. */
+function drawAdapter(model: CausalLM): void {
+  noGrad(() =>
+    scope(() => {
+      for (const [key, one] of adapterState(model, "default"))
+        if (!key.endsWith(".base_layer.weight"))
+          one.copy(tensor(hashed(key, one.shape), { shape: one.shape, device: "cpu" }));
+    }),
+  );
+}
+
+interface Case {
+  golden: string;
+  overrides?: Record<string, unknown>;
+  length?: number;
+  adapters?: Record<string, lora.InjectOptions>;
+  /** What transformers does not read out of a GGUF file. */
+  unread?: string;
+}
+
+const plain = { rope_parameters: { rope_type: "default", rope_theta: 10_000 } };
+const adapters: Record<string, lora.InjectOptions> = {
+  "all-linear": { r: 3, loraAlpha: 5, targetModules: "all-linear" },
+  rslora: { r: 4, loraAlpha: 6, targetModules: "all-linear", useRslora: true },
+  "patterns of rank and alpha": {
+    r: 2,
+    loraAlpha: 4,
+    targetModules: "all-linear",
+    rankPattern: { "layers.1.*": 4, "h.1.*": 4 },
+    alphaPattern: { ".*o_proj": 9, ".*c_proj": 9 },
+  },
+};
+const untied = {
+  ...adapters,
+  "embedding and head": {
+    r: 2,
+    loraAlpha: 5,
+    targetModules: ["embed_tokens", "lm_head", "q_proj", "qkv_proj"],
+  },
+};
+const cases: Record<string, Case> = {
+  "Llama, tied": { golden: "llama-tied", adapters },
+  "Llama 3, biases": {
+    golden: "llama-untied-llama3",
+    length: 60,
+    adapters: untied,
+    unread: "llama3's rotation and biases",
+  },
+  "Llama, linear": { golden: "llama-linear", unread: "linear rotation" },
+  Mistral: { golden: "llama-mistral", overrides: { sliding_window: null }, adapters: untied },
+  "Qwen2, yarn": {
+    golden: "llama-qwen2",
+    overrides: { use_sliding_window: false },
+    length: 60,
+    adapters,
+    unread: "yarn",
+  },
+  "Qwen2, yarn with a factor": {
+    golden: "llama-qwen2",
+    overrides: {
+      use_sliding_window: false,
+      rope_scaling: { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor: 1.3 },
+    },
+    length: 60,
+    unread: "yarn",
+  },
+  Qwen2: { golden: "llama-qwen2", overrides: { use_sliding_window: false, rope_scaling: null } },
+  Qwen3: {
+    golden: "llama-qwen3",
+    overrides: plain,
+    adapters: untied,
+    unread: "another size of heads than 128",
+  },
+  "Gemma 3": {
+    golden: "llama-gemma3",
+    overrides: { query_pre_attn_scalar: 16 },
+    length: 40,
+    adapters,
+    unread: "the pattern of windows",
+  },
+  "Gemma 3, six layers": {
+    golden: "llama-gemma3",
+    overrides: {
+      query_pre_attn_scalar: 16,
+      sliding_window_pattern: 6,
+      num_hidden_layers: 7,
+      rope_scaling: null,
+      rope_local_base_freq: 10_000,
+    },
+    length: 40,
+  },
+  "Phi-3, longrope": {
+    golden: "llama-phi3",
+    overrides: { sliding_window: null },
+    adapters: untied,
+    unread: "longrope",
+  },
+  "GPT-2": { golden: "families/gpt2", adapters, length: 20, unread: "other sizes than GPT-2's own" },
+};
+
+async function small(
+  name: string,
+  { golden, overrides, length = 24, adapters: own = {}, unread }: Case,
+): Promise<void> {
+  const folder = goldenModel(join(goldens, golden), overrides);
+  const load = (): Promise<CausalLM> => loadModel(folder, { device: "cpu" });
+  const model = await load();
+  const path = join(temporary(), "model.gguf");
+  await saveModel(model, path, { dtype: "f32", onNotice: () => {} });
+  const ids = Array.from({ length }, (_, i) => (i * 31 + 7) % 97);
+  if (only !== "llama.cpp" && unread === undefined)
+    await compare(name, model, { model: path, ids }, "transformers");
+  if (only !== "transformers") await compare(name, model, { model: path, ids }, "llama.cpp");
+  model.dispose();
+  if (only === "transformers") return;
+  for (const [called, options] of Object.entries(own)) {
+    const adapted = await load();
+    await lora.inject(adapted, options);
+    drawAdapter(adapted);
+    const [saved, adapter] = [temporary(), join(temporary(), "adapter.gguf")];
+    await lora.saveAdapter(adapted, saved);
+    await lora.convertAdapter(saved, adapter, { format: "gguf", model: adapted });
+    await compare(`${name}, adapter ${called}`, adapted, { model: path, adapter, ids }, "llama.cpp");
+    adapted.dispose();
+  }
+}
+
+const TEXTS = [
+  "Once upon a time, there was a little girl named Lily.",
+  "  two spaces, a\ttab\nand lines\n\n\nend ",
+  "Größe, naïve café, 数据 и текст 🦙🦙 3 33 3333 1,234.5",
+  "'tis don't I'LL we've ... !!! <s> </s> </i>",
+  "",
+  "a",
+];
+
+/** A model with a tokenizer: its texts, its logits, greedy tokens, and an adapter of it. */
+async function whole(name: string, folder: string, prompt: string): Promise<void> {
+  const load = (): Promise<CausalLM> => loadModel(folder, { device: "cpu" });
+  const model = await load();
+  const path = join(temporary(), "model.gguf");
+  await saveModel(model, path, { dtype: "f32" });
+  const { tokenizer } = model;
+  if (tokenizer === undefined) throw new Error(`${folder} has no tokenizer`);
+  const ids = [...tokenizer.encode(prompt)];
+  if (only !== "llama.cpp") await compare(name, model, { model: path, ids }, "transformers");
+  if (only === "transformers") return model.dispose();
+  const { tokens = [] } = asked("llama.cpp", { model: path, texts: TEXTS });
+  for (const [i, text] of TEXTS.entries()) {
+    const own = [...tokenizer.encode(text)];
+    const same = own.join() === tokens[i]?.join();
+    report(
+      `${name}, tokens of ${JSON.stringify(text)}`,
+      same,
+      same ? `${own.length}` : `${own.join(" ")} | ${tokens[i]?.join(" ")}`,
+    );
+  }
+  await compare(name, model, { model: path, ids, greedy: GREEDY }, "llama.cpp");
+  model.dispose();
+  const adapted = await load();
+  await lora.inject(adapted, { r: 4, loraAlpha: 6, targetModules: "all-linear", useRslora: true });
+  drawAdapter(adapted);
+  const [saved, adapter] = [temporary(), join(temporary(), "adapter.gguf")];
+  await lora.saveAdapter(adapted, saved);
+  await lora.convertAdapter(saved, adapter, { format: "gguf" });
+  await compare(`${name}, adapter`, adapted, { model: path, adapter, ids, greedy: GREEDY }, "llama.cpp");
+  await lora.mergeAndUnload(adapted);
+  const merged = join(temporary(), "merged.gguf");
+  await saveModel(adapted, merged, { dtype: "f32" });
+  await compare(`${name}, merged`, adapted, { model: merged, ids, greedy: GREEDY }, "llama.cpp");
+  adapted.dispose();
+}
+
+for (const [name, one] of Object.entries(cases)) await small(name, one);
+await whole("the embedded model", defaultModel(), "The whale");
+const stories = process.env["LOWRANK_STORIES260K"];
+if (stories !== undefined) await whole("stories260k", stories, "Once upon a time");
+if (failures > 0) process.exitCode = 1;
