@@ -19,14 +19,15 @@ export function exportCommand(): Command {
   return hubOptions(command)
     .requiredOption("--adapter <path>", "the adapter: a folder of PEFT's, or a file of kohya's or loralib's")
     .addOption(
-      new Option("--format <name>", "what is written")
+      new Option("--format <name>", "what is written; gguf is for llama.cpp's --lora")
         .choices(["gguf", "peft", "kohya", "loralib"])
         .makeOptionMandatory(),
     )
     .requiredOption("--output <path>", "the file; a folder for peft")
     .option(
       "--model <name>",
-      "the model, a folder or owner/name[@revision] at the hub, where the adapter is a file that names no modules of its own",
+      "the model, a folder or owner/name[@revision] at the hub, where the adapter is a file that names no modules of its own; " +
+        "for gguf where the adapter names no folder as its model",
     )
     .action(() => interruptible((signal) => write(command.opts<Flags>(), signal)));
 }

@@ -1,31 +1,67 @@
 import { existsSync } from "node:fs";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
+import type { GgufType } from "../gguf/blocks.js";
+import type { SaveModelOptions } from "../models/save.js";
+import { UsageError } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
+import { STORAGE_TYPES } from "./storage.js";
+import { byteSize } from "./values.js";
 
 interface Flags extends HubFlags {
   adapter: string;
   output: string;
   model?: string | undefined;
+  format?: "safetensors" | "gguf" | undefined;
+  dtype?: GgufType | undefined;
+  maxShardSize?: number | undefined;
 }
 
+/** Storage that GGUF alone has. */
+const BLOCK_TYPES: readonly GgufType[] = ["q8_0", "q4_0"];
+
 export function mergeCommand(): Command {
-  const command = new Command("merge").description("write a model with an adapter merged into its weights");
+  const command = new Command("merge").description(
+    "write a model with an adapter merged into its weights, as a folder or for llama.cpp",
+  );
   return hubOptions(command)
     .requiredOption("--adapter <folder>", "the adapter")
-    .requiredOption("--output <folder>", "where the merged model goes")
+    .requiredOption("--output <folder>", "where the merged model goes; a file for gguf")
     .option("--model <name>", `${MODEL}; the adapter's own unless given`)
+    .addOption(
+      new Option(
+        "--format <name>",
+        "what is written: a folder that transformers reads, or a file for llama.cpp; by --output's name unless given",
+      ).choices(["safetensors", "gguf"]),
+    )
+    .addOption(
+      new Option(
+        "--dtype <type>",
+        "storage of the weights; as in the model's file unless given. q8_0 and q4_0 are gguf's",
+      ).choices([...STORAGE_TYPES, ...BLOCK_TYPES]),
+    )
+    .option(
+      "--max-shard-size <size>",
+      "a larger folder's weights are cut into files of at most so much, such as 2GB; 5GB unless given",
+      byteSize,
+    )
     .action(() => interruptible((signal) => merge(command.opts<Flags>(), signal)));
 }
 
 async function merge(
-  { adapter, output, model: base, revision, offline }: Flags,
+  { adapter, output, model: base, revision, offline, format, dtype, maxShardSize }: Flags,
   signal: AbortSignal,
 ): Promise<void> {
+  const gguf = format === "gguf" || (format === undefined && output.endsWith(".gguf"));
+  if (!gguf && dtype !== undefined && BLOCK_TYPES.includes(dtype))
+    throw new UsageError(`--dtype ${dtype} goes with --format gguf`);
+  if (gguf && maxShardSize !== undefined)
+    throw new UsageError("--max-shard-size goes with a folder; a GGUF file is one file");
   if (existsSync(output)) {
-    throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name a folder that doesn't`);
+    const what = gguf ? "a file" : "a folder";
+    throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name ${what} that doesn't`);
   }
   const { model } = await load({
     model: base,
@@ -33,6 +69,8 @@ async function merge(
     offline,
     adapters: [adapter],
     device: "cpu",
+    // Sums are rounded once, where what is written would show it.
+    ...(dtype === "f32" && { dtype }),
     signal,
   });
   try {
@@ -42,7 +80,10 @@ async function merge(
     ]);
     await mergeAndUnload(model, { safe: true });
     signal.throwIfAborted();
-    await saveModel(model, output);
+    const options: SaveModelOptions = { format: gguf ? "gguf" : "safetensors", dtype };
+    if (maxShardSize !== undefined) options.maxShardBytes = maxShardSize;
+    options.onNotice = (text) => void process.stderr.write(`lowrank: ${text}\n`);
+    await saveModel(model, output, options);
     process.stdout.write(`merged model ${output}\n`);
   } finally {
     model.dispose();

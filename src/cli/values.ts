@@ -35,6 +35,16 @@ export const share = checked((value) => value > 0 && value < 1, "between 0 and 1
 export const fraction = checked((value) => value >= 0 && value <= 1, "from 0 to 1");
 export const probability = checked((value) => value > 0 && value <= 1, "above 0 and at most 1");
 
+const UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9 };
+
+/** A number of bytes, such as `2GB` or `500MB`, by thousands. */
+export function byteSize(text: string): number {
+  const [, digits, unit] = /^(\d+(?:\.\d+)?) ?([KMG]?B|)$/i.exec(text.trim()) ?? [];
+  const size = Math.floor(Number(digits) * (UNITS[unit?.toUpperCase() ?? ""] as number));
+  if (Number.isSafeInteger(size) && size > 0) return size;
+  throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB.");
+}
+
 /** `a,b` → [a, b]. */
 export function list(text: string): string[] {
   const names = text.split(",").map((name) => name.trim());

@@ -60,6 +60,28 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--train-on", "user"], /Allowed choices are assistant, completion, all/],
   [["evaluate"], /required option '--data <file>'/],
   [["merge", "--adapter", "a"], /required option '--output <folder>'/],
+  [
+    ["merge", "--adapter", "a", "--output", "o", "--dtype", "q5_0"],
+    /--dtype <type>.*Allowed choices are f32, f16, bf16, q8_0, q4_0/,
+  ],
+  [["merge", "--adapter", "a", "--output", "o", "--dtype", "q8_0"], /--dtype q8_0 goes with --format gguf/],
+  [
+    ["merge", "--adapter", "a", "--output", "o.gguf", "--format", "safetensors", "--dtype", "q4_0"],
+    /--dtype q4_0 goes with --format gguf/,
+  ],
+  [
+    ["merge", "--adapter", "a", "--output", "o", "--format", "onnx"],
+    /--format <name>.*Allowed choices are safetensors, gguf/,
+  ],
+  [
+    ["merge", "--adapter", "a", "--output", "o.gguf", "--max-shard-size", "2GB"],
+    /--max-shard-size goes with a folder/,
+  ],
+  [
+    ["merge", "--adapter", "a", "--output", "o", "--max-shard-size", "2 gigs"],
+    /a size, such as 2GB or 500MB/,
+  ],
+  [["merge", "--adapter", "a", "--output", "o", "--max-shard-size", "0.4B"], /a size, such as 2GB or 500MB/],
   [["export", "--adapter", "a", "--format", "kohya"], /required option '--output <path>'/],
   [["export", "--adapter", "a", "--output", "o"], /required option '--format <name>'/],
   [
@@ -107,6 +129,7 @@ test.serial("a missing file fails with one line and no stack", async (t) => {
     [["generate", "--prompt", "a", "--adapter", join(folder, "absent")], /absent: no such adapter/],
     [["generate", "--prompt", "a", "--adapter", folder], /has no adapter_config\.json/],
     [["merge", "--adapter", "a", "--output", folder], /exists: name a folder that doesn't/],
+    [["merge", "--adapter", "a", "--output", folder, "--format", "gguf"], /exists: name a file that doesn't/],
   ];
   for (const [argv, message] of cases) {
     const { status, stdout, stderr } = await run(...argv);
