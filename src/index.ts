@@ -124,6 +124,11 @@ export type { PadOptions } from "./tensor/layout.js";
 export type { CrossEntropyOptions, MatmulOptions } from "./tensor/products.js";
 export type { Dims, NormOptions, ReduceOptions, VarianceOptions } from "./tensor/reductions.js";
 export type { Sorted, SortOptions, TopkOptions } from "./tensor/sorting.js";
+export type { InspectedAdapter, InspectedFit, InspectedRank } from "./inspect/adapter.js";
+export type { Contents } from "./inspect/contents.js";
+export type { InspectedData, InspectedPacking, InspectedPart, LengthBin } from "./inspect/data.js";
+export type { Inspected, InspectOptions } from "./inspect/inspect.js";
+export type { InspectedModel, InspectedTarget } from "./inspect/model.js";
 export type { ClassScores, Evaluation } from "./train/evaluate.js";
 export type {
   CheckpointEvent,
@@ -170,3 +175,11 @@ export const loadModel = lazy(async () => (await import("./models/load.js")).loa
  * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`.
  */
 export const saveModel = lazy(async () => (await import("./models/save.js")).saveModel);
+/**
+ * What a path holds, as `lowrank inspect` prints it: a model, an adapter and whether it fits one, or what a run would
+ * train on of a data file. Of a model and of an adapter the headers are read, and no weight.
+ *
+ * Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT` where there is nothing that is known, `ERR_OPTION`; of data what
+ * `finetune` would refuse; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
+ */
+export const inspect = lazy(async () => (await import("./inspect/inspect.js")).inspect);

@@ -21,7 +21,7 @@ export interface Encoder {
 export interface ChatEncoder {
   /** The template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   chatTemplateFor(tools: boolean): ChatTemplate;
-  /** The ids of texts without special tokens added, and where each token is; undefined where that cannot be told. */
+  /** The ids of texts without special tokens added, and where each token is. */
   encodeWithOffsets(texts: readonly string[]): Promise<{ ids: Int32Array; offsets: Offsets }[]>;
 }
 

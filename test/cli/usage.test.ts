@@ -54,7 +54,7 @@ const wrong: [string[], RegExp][] = [
   [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, and is 0/],
   [["generate"], /generate needs --prompt TEXT or --messages FILE/],
   [["generate", "--prompt", "a", "--messages", "[]"], /give one of --prompt and --messages, not both/],
-  [["inspect"], /missing required argument 'file'/],
+  [["inspect"], /missing required argument 'path'/],
   [["inspect", "d.jsonl", "--rows", "-1"], /--rows <n>.*integer from 0 on/],
   [["chat", "--temperature", "-1"], /--temperature <t>.*0 or above/],
   [["finetune", "--train-on", "user"], /Allowed choices are assistant, completion, all/],

@@ -2,10 +2,11 @@
 import { stat } from "node:fs/promises";
 
 import { flag, listOf, numberThat, options, refuse, text } from "../../argument.js";
+import type { Device } from "../../device.js";
 import { LowrankError, systemCode } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
-import { openWeights, load, save } from "../../safetensors.js";
+import { openWeights, load, mapped, save } from "../../safetensors.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { readFolder, writeFolder } from "./folder.js";
@@ -74,6 +75,16 @@ export async function readAdapter(
   }
 }
 
+/** The same of its header alone: tensors have their shapes, and of their values no more than alphas are read. */
+export async function readAdapterHeader(
+  path: string,
+  name: string,
+  model: Targetable | undefined,
+): Promise<AdapterFile> {
+  const device = "meta:cpu";
+  return (await isFolder(path)) ? readFolder(path, name, device) : readFile(path, model, {}, device);
+}
+
 async function isFolder(path: string): Promise<boolean> {
   try {
     return (await stat(path)).isDirectory();
@@ -83,10 +94,16 @@ async function isFolder(path: string): Promise<boolean> {
   }
 }
 
+/** Whose names a file's tensors have; undefined for neither's. */
+export function fileKind(names: readonly string[]): "kohya" | "loralib" | undefined {
+  return isKohya(names) ? "kohya" : isLoralib(names) ? "loralib" : undefined;
+}
+
 async function readFile(
   path: string,
   model: Targetable | undefined,
   reading: ReadOptions,
+  device: Device = "cpu",
 ): Promise<AdapterFile> {
   if (/\.(bin|pt|pth|ckpt)$/.test(path))
     throw new LowrankError(
@@ -95,7 +112,7 @@ async function readFile(
     );
   const weights = openWeights(path);
   const names = weights.names();
-  const kind = isKohya(names) ? "kohya" : isLoralib(names) ? "loralib" : undefined;
+  const kind = fileKind(names);
   if (kind === undefined)
     throw new LowrankError(
       "ERR_FILE_FORMAT",
@@ -106,7 +123,11 @@ async function readFile(
       "ERR_OPTION",
       `${path}: the names in a file of ${kind}'s are looked up in a model: give it`,
     );
-  const tensors = await load(path, { device: "cpu" });
+  const tensors = await load(path, { device });
+  for (const key of device === "cpu" ? [] : names.filter((one) => one.endsWith(".alpha"))) {
+    tensors[key]?.dispose();
+    tensors[key] = mapped(weights, key, "cpu");
+  }
   let read: AdapterFile | undefined;
   try {
     read =

@@ -18,7 +18,7 @@ import { restoreStart } from "../init/restore.js";
 import { injectNow, type InjectReport } from "../inject/inject.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { adapterOf, checkFree, loraLayers } from "../adapter/registry.js";
-import { checkBases, fill, fitted, stateOf } from "./state.js";
+import { checkBases, compared, fill, fitted, stateOf } from "./state.js";
 import type { Targetable } from "../options/targets.js";
 
 /**
@@ -104,6 +104,38 @@ export async function loadAdapter(
     });
   } finally {
     disposeFile(read);
+  }
+}
+
+/** How an adapter's file goes together with a model. */
+export interface AdapterFit {
+  /** Whether `loadAdapter` would take it, as far as names and shapes say. */
+  fits: boolean;
+  /** Tensors of the file that the model has a place for. */
+  matched: number;
+  /** Keys of the file that the model has no place for, and keys that the file lacks. */
+  unexpected: string[];
+  missing: string[];
+  /** Tensors of another shape than the model takes. */
+  misshapen: { key: string; shape: readonly number[]; expected: readonly number[] }[];
+  /** What was wrong before a key could be compared. */
+  problems: string[];
+}
+
+/** How a file goes together with a model that is for that alone: it is adapted, and not filled. Throws nothing of the adapter's. */
+export function adapterFit(model: Targetable, read: AdapterFile): AdapterFit {
+  try {
+    injectFor(model, read, "default");
+    const { pairs, unexpected, missing } = compared(model, "default", read);
+    const misshapen = pairs.flatMap(({ key, own, given }) =>
+      own.shape.join() === given.shape.join() ? [] : [{ key, shape: given.shape, expected: own.shape }],
+    );
+    const fits = unexpected.length + missing.length + misshapen.length === 0;
+    return { fits, matched: pairs.length - misshapen.length, unexpected, missing, misshapen, problems: [] };
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    const nothing = { matched: 0, unexpected: [], missing: [], misshapen: [] };
+    return { fits: false, ...nothing, problems: [error.message] };
   }
 }
 

@@ -2,6 +2,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 
+import type { Device } from "../../device.js";
 import { LowrankError } from "../../errors.js";
 import { makeFolder } from "../../folders.js";
 import { load, openWeights, save, writeWhole } from "../../safetensors.js";
@@ -20,10 +21,14 @@ export function folderOf(dir: string, name: string): string {
 }
 
 /**
- * Reads the adapter in `dir`, or, where there is none, the one called `name` in a folder below it.
+ * Reads the adapter in `dir`, whose tensors go to `device`, or, where there is none, the one called `name` in a folder below it.
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`.
  */
-export async function readFolder(dir: string, name = "default"): Promise<AdapterFile> {
+export async function readFolder(
+  dir: string,
+  name = "default",
+  device: Device = "cpu",
+): Promise<AdapterFile> {
   const below = folderOf(dir, name);
   const folder = (await entriesOf(dir)).includes(CONFIG) || below === dir ? dir : below;
   const entries = await entriesOf(folder);
@@ -38,7 +43,7 @@ export async function readFolder(dir: string, name = "default"): Promise<Adapter
   return {
     file,
     options,
-    tensors: await load(file, { device: "cpu" }),
+    tensors: await load(file, { device }),
     ...(typeof baseModel === "string" && baseModel !== "" ? { baseModel } : {}),
     ...(typeof revision === "string" && revision !== "" ? { revision } : {}),
     ...(start === undefined ? {} : { start }),

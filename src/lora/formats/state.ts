@@ -72,6 +72,32 @@ export interface Fitted {
   given: Tensor;
 }
 
+/** How the tensors of a file and those of an adapter go together. */
+export interface Comparison {
+  /** Those that both have. */
+  pairs: Fitted[];
+  /** Keys of the file that the model has no place for, and keys of the model's that the file lacks. */
+  unexpected: string[];
+  missing: string[];
+}
+
+/** Which keys of a file adapter `name` of a model has. */
+export function compared(
+  model: Module,
+  name: string,
+  { tensors }: Pick<AdapterFile, "tensors">,
+  inPlace: BiasMode = "none",
+): Comparison {
+  const state = adapterState(model, name, inPlace);
+  return {
+    pairs: [...state].flatMap(([key, own]) =>
+      key in tensors ? [{ key, own, given: tensors[key] as Tensor }] : [],
+    ),
+    unexpected: Object.keys(tensors).filter((key) => !state.has(key) && !DOUBLED.test(key)),
+    missing: [...state.keys()].filter((key) => !(key in tensors) && !key.endsWith(BASE)),
+  };
+}
+
 /**
  * The tensors of a file beside those of adapter `name` that they are for, once every key and shape is seen to fit. With
  * `padded` a smaller rank fits, too. Nothing is written. Throws `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
@@ -83,9 +109,7 @@ export function fitted(
   { padded = false, inPlace = "none" }: { padded?: boolean | undefined; inPlace?: BiasMode | undefined } = {},
 ): Fitted[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
-  const state = adapterState(model, name, inPlace);
-  const unexpected = Object.keys(tensors).filter((key) => !state.has(key) && !DOUBLED.test(key));
-  const missing = [...state.keys()].filter((key) => !(key in tensors) && !key.endsWith(BASE));
+  const { pairs, unexpected, missing } = compared(model, name, { tensors }, inPlace);
   if (unexpected.length + missing.length > 0) {
     const parts = [
       unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
@@ -93,9 +117,6 @@ export function fitted(
     ];
     throw new LowrankError("ERR_UNMATCHED_KEY", `${file}: ${parts.filter(Boolean).join("; ")}${made}`);
   }
-  const pairs = [...state].flatMap(([key, own]) =>
-    key in tensors ? [{ key, own, given: tensors[key] as Tensor }] : [],
-  );
   for (const { key, own, given } of pairs) {
     // A copied module may count in a buffer.
     if ((given.dtype === "i32") !== (own.dtype === "i32"))

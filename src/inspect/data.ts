@@ -5,8 +5,8 @@ import { warningsOf } from "../data/report.js";
 import type { Example } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import type { TrainingOptions } from "./objective.js";
-import { objectiveOf } from "./prepare.js";
+import type { TrainingOptions } from "../train/objective.js";
+import { objectiveOf } from "../train/prepare.js";
 
 /** Text of tokens that are all trained on, or none of them. */
 export interface InspectedPart {

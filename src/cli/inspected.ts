@@ -1,0 +1,164 @@
+/** What `inspect` found, in lines. */
+import pc from "picocolors";
+import type { InspectedAdapter } from "../inspect/adapter.js";
+import type { InspectedData } from "../inspect/data.js";
+import type { Inspected } from "../inspect/inspect.js";
+import type { InspectedModel } from "../inspect/model.js";
+import { bytes, grouped, percent, plural, short } from "./format.js";
+
+export function inspected(found: Inspected): string[] {
+  if (found.kind === "model") return modelLines(found);
+  return found.kind === "adapter" ? adapterLines(found) : dataLines(found);
+}
+
+/** Names and values, one below the other. */
+function table(rows: readonly (readonly [name: string, value: string | 0 | undefined])[]): string[] {
+  return rows.flatMap(([name, value]) => (value ? [`  ${name.padEnd(12)} ${value}`] : []));
+}
+
+function weights({ parameters, bytes: size, dtypes }: InspectedModel | InspectedAdapter): string {
+  const kinds = Object.entries(dtypes);
+  const stored = kinds.map(([dtype, count]) => (kinds.length === 1 ? dtype : `${short(count)} ${dtype}`));
+  return `${short(parameters)} (${grouped(parameters)}) in ${stored.join(", ") || "nothing"}, ${bytes(size)}`;
+}
+
+function modelLines(found: InspectedModel): string[] {
+  const { heads, keyValueHeads, headDim, tokenizer, targets } = found;
+  const target = ({ name, layers, features, allLinear }: InspectedModel["targets"][number]): string =>
+    `${name}${allLinear ? "" : " (not by all-linear)"} × ${grouped(layers)}${features === undefined ? "" : ` [${features.join(" → ")}]`}`;
+  return [
+    `${found.source}: a model`,
+    ...table([
+      ["family", [found.family, found.architecture].filter(Boolean).join(", ") || undefined],
+      ["loaded as", found.loadedAs],
+      ["commit", found.revision],
+      ["parameters", weights(found)],
+      ["layers", found.layers && `${found.layers} of ${grouped(found.hiddenSize ?? 0)} channels`],
+      [
+        "heads",
+        heads === undefined ? undefined : `${heads} of ${headDim}, ${keyValueHeads} of keys and values`,
+      ],
+      ["context", found.context && plural(found.context, "token")],
+      [
+        "vocabulary",
+        found.vocabulary &&
+          `${grouped(found.vocabulary)}${found.tied ? ", the head's weight the embedding's" : ""}`,
+      ],
+      ["classes", found.labels?.join(", ")],
+      [
+        "tokenizer",
+        tokenizer === undefined
+          ? "none"
+          : `${plural(tokenizer.vocabulary, "token")}, ${tokenizer.chatTemplate ? "with" : "without"} a chat template`,
+      ],
+      ["targets", targets.length === 0 ? undefined : targets.map(target).join(", ")],
+    ] as const),
+    ...found.notices.map((text) => `note: ${text}`),
+    found.fits ? "It can be loaded." : "It cannot be loaded:",
+    ...found.problems.map((text) => `  ${text}`),
+  ];
+}
+
+/** Names of a list, the first few of many. */
+function few(names: readonly string[], limit = 10): string {
+  const rest = names.length - limit;
+  return names.slice(0, limit).join(", ") + (rest > 0 ? ` and ${grouped(rest)} more` : "");
+}
+
+function adapterLines(found: InspectedAdapter): string[] {
+  const { options = {}, ranks, fit } = found;
+  const spoken = ranks.map(
+    ({ rank, alpha, layers }) => `${rank} (alpha ${alpha ?? "not said"}) × ${plural(layers, "layer")}`,
+  );
+  const patterns = { ...options.rankPattern, ...options.alphaPattern };
+  const listed = (value: unknown): string | undefined =>
+    value === undefined ? undefined : typeof value === "string" ? value : few(value as string[]);
+  const marks = [
+    options.useRslora && "rsLoRA",
+    options.useDora && "DoRA",
+    options.loraBias && "a bias of its own",
+    options.bias !== undefined && options.bias !== "none" && `biases: ${options.bias}`,
+  ].filter((one) => typeof one === "string");
+  return [
+    `${found.path}: an adapter, ${{ peft: "a folder of PEFT's", kohya: "a file of kohya's", loralib: "a file of loralib's" }[found.format]}`,
+    ...table([
+      ["made for", found.baseModel && [found.baseModel, found.revision].filter(Boolean).join("@")],
+      ["rank", spoken.join(", ") || undefined],
+      ["targets", found.targets.length === 0 ? undefined : few(found.targets)],
+      ["said as", listed(options.targetModules)],
+      ["patterns", Object.keys(patterns).length === 0 ? undefined : few(Object.keys(patterns))],
+      ["besides", marks.length === 0 ? undefined : marks.join(", ")],
+      ["whole", listed(options.modulesToSave)],
+      [
+        "start",
+        found.start ?? (options.initLoraWeights === undefined ? undefined : String(options.initLoraWeights)),
+      ],
+      ["networks", found.networks?.join(", ")],
+      ["parameters", weights(found)],
+    ] as const),
+    ...(found.problems.length > 0
+      ? ["It cannot be loaded:", ...found.problems.map((text) => `  ${text}`)]
+      : []),
+    ...(fit === undefined || found.problems.length > 0 ? [] : fitLines(fit)),
+  ];
+}
+
+function fitLines({
+  model,
+  fits,
+  matched,
+  unexpected,
+  missing,
+  misshapen,
+  problems,
+}: NonNullable<InspectedAdapter["fit"]>): string[] {
+  if (fits) return [`It fits ${model}: ${plural(matched, "tensor")}.`];
+  const of = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
+  return [
+    `It does not fit ${model}; ${plural(matched, "tensor")} would.`,
+    ...problems.map((text) => `  ${text}`),
+    ...unexpected.map((key) => `  not of this model: ${key}`),
+    ...missing.map((key) => `  missing: ${key}`),
+    ...misshapen.map(
+      ({ key, shape, expected }) => `  ${key} is ${of(shape)}, this model takes ${of(expected)}`,
+    ),
+  ];
+}
+
+/** Marks of trained text where there are no colours. */
+const BRACKETS = ["⟦", "⟧"] as const;
+/** Letters of the longest bar. */
+const BAR = 40;
+
+function dataLines(found: InspectedData): string[] {
+  const { file, rows, kept, cut, dropped, tokens, trainedTokens, maxLength, lengths, notices } = found;
+  const colours = process.stdout.isTTY === true && pc.isColorSupported;
+  const marked = (text: string): string => (colours ? pc.green(text) : BRACKETS.join(text));
+  const all: string[] = [];
+  for (const [i, parts] of found.first.entries()) {
+    all.push(
+      `row ${i + 1} of those trained on, trained tokens ${colours ? "in green" : `in ${BRACKETS.join("")}`}:`,
+    );
+    all.push(parts.map(({ text, trained }) => (trained ? marked(text) : text)).join(""), "");
+  }
+  const share = tokens === 0 ? 0 : trainedTokens / tokens;
+  all.push(
+    `${file}: ${plural(rows, "row")}, ${grouped(kept)} trained on, ${grouped(cut)} cut, ${grouped(dropped)} left out`,
+    `${plural(tokens, "token")}, ${grouped(trainedTokens)} of them trained on (${percent(share)}); at most ${maxLength} a row`,
+  );
+  const most = Math.max(1, ...lengths.map((bin) => bin.rows));
+  const range = ({ from, to }: { from: number; to: number }): string => `${from}–${to}`;
+  const width = Math.max(0, ...lengths.map((bin) => range(bin).length));
+  for (const bin of lengths)
+    all.push(
+      `  ${range(bin).padStart(width)} tokens  ${"█".repeat(Math.ceil((BAR * bin.rows) / most))} ${grouped(bin.rows)}`,
+    );
+  const { packing } = found;
+  if (packing !== undefined)
+    all.push(
+      `with --packing ${plural(packing.sequences, "sequence")} of ${maxLength} tokens, ` +
+        `${packing.rowsPerSequence.toFixed(1)} rows in each and at most ${grouped(packing.mostRows)}: ` +
+        `${percent(packing.padding)} is padding, and ${percent(packing.paddingUnpacked)} where each row is filled up`,
+    );
+  return [...all, ...notices];
+}

@@ -1,0 +1,229 @@
+/** What an adapter's folder or file is, by its configuration and header, and whether it fits a model. */
+import { existsSync, statSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { disposeFile, type AdapterFile } from "../lora/formats/adapter-file.js";
+import { fileKind, readAdapterHeader } from "../lora/formats/convert.js";
+import { adapterFit, type AdapterFit } from "../lora/formats/files.js";
+import { layersOf } from "../lora/formats/layers.js";
+import type { InjectOptions } from "../lora/index.js";
+import { patternReader } from "../lora/options/patterns.js";
+import type { Targetable } from "../lora/options/targets.js";
+import type { LoadOptions } from "../models/load.js";
+import type { Located } from "../models/locate.js";
+import { mapped, openWeights } from "../safetensors.js";
+import { type Contents, contentsOf } from "./contents.js";
+import { headerModel } from "./model.js";
+
+/** Layers of one rank and alpha. */
+export interface InspectedRank {
+  rank: number;
+  /** Undefined where the file does not say it. */
+  alpha?: number | undefined;
+  layers: number;
+}
+
+/** How an adapter goes together with the model that was named. */
+export interface InspectedFit extends AdapterFit {
+  /** What the model is called. */
+  model: string;
+}
+
+/** An adapter, as its files say. What a field is undefined of, they do not say. */
+export interface InspectedAdapter extends Contents {
+  kind: "adapter";
+  path: string;
+  format: "peft" | "kohya" | "loralib";
+  /** The model that it says it is for, and its commit at a hub. */
+  baseModel?: string | undefined;
+  revision?: string | undefined;
+  /** Layers that carry it, and their ranks and alphas, the commonest first. */
+  layers: number;
+  ranks: InspectedRank[];
+  /** The last parts of the layers' paths, each once; of a file of kohya's only with a model, which tells its names. */
+  targets: string[];
+  /** A start that was taken out of the weight, such as `pissa`; A and B hold it beside what was trained. */
+  start?: string | undefined;
+  /** Networks of a file of kohya's: `lora_unet`, `lora_te`, … */
+  networks?: string[] | undefined;
+  /** What `adapter_config.json` says, under the names that `inject` has. */
+  options?: InjectOptions | undefined;
+  /** Why it cannot be loaded, whatever the model. */
+  problems: string[];
+  /** Where a model was named. */
+  fit?: InspectedFit | undefined;
+}
+
+const CONFIG = "adapter_config.json";
+const WEIGHTS = "adapter_model.safetensors";
+
+/** Whether a path is an adapter's: a folder of PEFT's, or a file with kohya's or loralib's names. */
+export function isAdapter(path: string): boolean {
+  if (statSync(path).isDirectory()) return existsSync(join(path, CONFIG));
+  return path.endsWith(".safetensors") && fileKind(openWeights(path).names()) !== undefined;
+}
+
+/** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT` where there is nothing to read; what is wrong besides is told. */
+export async function inspectAdapter(path: string, model: Located | undefined): Promise<InspectedAdapter> {
+  const found = statSync(path).isDirectory() ? await inspectFolder(path) : await inspectFile(path);
+  if (model === undefined) return found;
+  const fit = await fitOf(path, model, found);
+  return { ...found, fit };
+}
+
+async function inspectFolder(path: string): Promise<InspectedAdapter> {
+  const file = join(path, CONFIG);
+  let config: Record<string, unknown>;
+  try {
+    config = JSON.parse(await readFile(file, "utf8")) as Record<string, unknown>;
+  } catch (cause) {
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: not JSON: ${(cause as Error).message}`, { cause });
+  }
+  const said = (key: string): string | undefined => {
+    const value = config[key];
+    return typeof value === "string" && value !== "" ? value : undefined;
+  };
+  const nothing = { parameters: 0, bytes: 0, dtypes: {} };
+  const weights = join(path, WEIGHTS);
+  const base: InspectedAdapter = {
+    kind: "adapter",
+    path,
+    format: "peft",
+    baseModel: said("base_model_name_or_path"),
+    revision: said("revision"),
+    layers: 0,
+    ranks: [],
+    targets: [],
+    ...(existsSync(weights) ? contentsOf(weights) : nothing),
+    problems: [],
+  };
+  let read: AdapterFile | undefined;
+  try {
+    read = await readAdapterHeader(path, "default", undefined);
+    const { layers } = layersOf(read);
+    const { r = 8, loraAlpha = 8, rankPattern = {}, alphaPattern = {} } = read.options;
+    const rankOf = patternReader(rankPattern, "rankPattern");
+    const alphaOf = patternReader(alphaPattern, "alphaPattern");
+    const paths = [...layers.keys()];
+    return {
+      ...base,
+      layers: paths.length,
+      ranks: counted(paths.map((one) => ({ rank: rankOf(one) ?? r, alpha: alphaOf(one) ?? loraAlpha }))),
+      targets: endsOf(paths),
+      ...(read.start !== undefined && { start: read.start }),
+      options: read.options,
+    };
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    return { ...base, problems: [error.message] };
+  } finally {
+    if (read !== undefined) disposeFile(read);
+  }
+}
+
+/** Ends of kohya's keys, and of loralib's. */
+const KOHYA = /^(lora_(?:unet|te\d?))_(.*?)\.lora_down\.weight$/;
+const LORALIB = /^(.*)\.lora_A$/;
+
+async function inspectFile(path: string): Promise<InspectedAdapter> {
+  const file = openWeights(path);
+  const names = file.names();
+  const format = fileKind(names) as "kohya" | "loralib";
+  const down = format === "kohya" ? KOHYA : LORALIB;
+  const carriers = names.filter((name) => down.test(name));
+  const alphas = format === "kohya" ? await kohyaAlphas(path, names) : loralibAlphas(file.metadata());
+  const layers = carriers.map((name) => {
+    const layer =
+      format === "kohya" ? name.slice(0, -".lora_down.weight".length) : name.slice(0, -".lora_A".length);
+    return { layer, rank: file.info(name).shape[0] as number, alpha: alphas(layer) };
+  });
+  const networks = new Set(carriers.flatMap((name) => KOHYA.exec(name)?.[1] ?? []));
+  const problems =
+    carriers.length > 0 ? [] : [`${path}: no layer has ${format === "kohya" ? "a lora_down" : "its lora_A"}`];
+  return {
+    kind: "adapter",
+    path,
+    format,
+    layers: layers.length,
+    ranks: counted(layers),
+    targets: format === "kohya" ? [] : endsOf(layers.map(({ layer }) => layer)),
+    ...(networks.size > 0 && { networks: [...networks] }),
+    ...contentsOf(path),
+    problems,
+  };
+}
+
+/** A layer's alpha, which is a tensor of one value beside it. */
+async function kohyaAlphas(
+  path: string,
+  names: readonly string[],
+): Promise<(layer: string) => number | undefined> {
+  const file = openWeights(path);
+  const alphas = new Map<string, number>();
+  for (const name of names.filter((one) => one.endsWith(".alpha"))) {
+    if (file.info(name).shape.reduce((a, b) => a * b, 1) !== 1) continue;
+    const one = mapped(file, name, "cpu");
+    const wide = one.to("f32");
+    alphas.set(name.slice(0, -".alpha".length), await wide.item());
+    for (const tensor of new Set([one, wide])) tensor.dispose();
+  }
+  return (layer) => alphas.get(layer);
+}
+
+/** A number for all, or JSON by layer, in the header. */
+function loralibAlphas({ lora_alpha: text }: Record<string, string>): (layer: string) => number | undefined {
+  if (text === undefined) return () => undefined;
+  try {
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "number") return () => value;
+    const byLayer = value as Record<string, number>;
+    return (layer) => (typeof byLayer?.[layer] === "number" ? byLayer[layer] : undefined);
+  } catch {
+    return () => undefined;
+  }
+}
+
+function counted(layers: readonly { rank: number; alpha: number | undefined }[]): InspectedRank[] {
+  const groups = new Map<string, InspectedRank>();
+  for (const { rank, alpha } of layers) {
+    const key = `${rank} ${alpha}`;
+    const group = groups.get(key) ?? { rank, ...(alpha !== undefined && { alpha }), layers: 0 };
+    groups.set(key, { ...group, layers: group.layers + 1 });
+  }
+  return [...groups.values()].sort((a, b) => b.layers - a.layers);
+}
+
+function endsOf(paths: readonly string[]): string[] {
+  return [...new Set(paths.map((path) => path.split(".").at(-1) as string))];
+}
+
+/** A classifier's adapter brings its head, whose classes the model is loaded for. */
+function taskOf(path: string, { options }: InspectedAdapter): Pick<LoadOptions, "task" | "numLabels"> {
+  if (options?.taskType !== "SEQ_CLS") return {};
+  const file = openWeights(join(path, WEIGHTS));
+  const head = file.names().find((name) => /\.(classifier|classifier\.out_proj|score)\.weight$/.test(name));
+  const classes = head === undefined ? undefined : file.info(head).shape[0];
+  return { task: "sequence-classification", ...(classes !== undefined && { numLabels: classes }) };
+}
+
+/** The adapter beside the model, neither of which holds a value. */
+async function fitOf(path: string, located: Located, found: InspectedAdapter): Promise<InspectedFit> {
+  const problems = [...found.problems];
+  const nothing = { fits: false, matched: 0, unexpected: [], missing: [], misshapen: [] };
+  const model =
+    problems.length > 0 ? undefined : await headerModel(located, problems, [], taskOf(path, found));
+  if (model === undefined) return { model: located.source, ...nothing, problems };
+  let read: AdapterFile | undefined;
+  try {
+    read = await readAdapterHeader(path, "default", model as Targetable);
+    return { model: located.source, ...adapterFit(model, read) };
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    return { model: located.source, ...nothing, problems: [error.message] };
+  } finally {
+    if (read !== undefined) disposeFile(read);
+    model.dispose();
+  }
+}
