@@ -39,7 +39,7 @@ export class DistilBertSelfAttention extends Module {
   /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
   forward(x: Tensor, mask: Tensor | undefined): Tensor {
     const inputs = (layer: Linear): Tensor => inHeads(layer.forward(x), this.heads);
-    const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), { mask });
+    const y = attention(inputs(this.q_lin), inputs(this.k_lin), inputs(this.v_lin), { keyMask: mask });
     return this.out_lin.forward(y);
   }
 }
