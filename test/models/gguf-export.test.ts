@@ -70,6 +70,7 @@ const refused: [keyof typeof GGUF_REFUSALS, golden: string, Changes, RegExp][] =
     /rope scaling linear of the layers that slide cannot/,
   ],
   ["scores", "llama-gemma3", {}, /query_pre_attn_scalar 24 cannot/],
+  ["softcap", "llama-gemma3-capped", { query_pre_attn_scalar: 16 }, /final_logit_softcapping 10 cannot/],
   ["activation", "llama-gemma3", { hidden_activation: "gelu" }, /the activation gelu cannot/],
   ["activation", "families/gpt2", { activation_function: "relu" }, /the activation relu cannot/],
   ["scores", "families/gpt2", { scale_attn_by_inverse_layer_idx: true }, /scores that are not divided/],

@@ -75,6 +75,8 @@ function gemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
   const scalar = numHiddenLayers === GEMMA_27B ? Math.trunc(hiddenSize / numAttentionHeads) : config.headDim;
   if (config.queryPreAttnScalar !== scalar)
     refuseGguf("scores", file, `query_pre_attn_scalar ${config.queryPreAttnScalar}`);
+  if (config.finalLogitSoftcapping !== undefined)
+    refuseGguf("softcap", file, `final_logit_softcapping ${config.finalLogitSoftcapping}`);
   if (!slidingLayers.includes(true)) return [];
   if (slidingRope.scaling.type !== "default")
     refuseGguf("rope", file, `rope scaling ${slidingRope.scaling.type} of the layers that slide`);
