@@ -105,6 +105,20 @@ export type { ViTAttention, ViTLayer, ViTMLP } from "./models/vit/block.js";
 export type { ViTConfig, ViTConfigFields } from "./models/vit/config.js";
 export type { ViTEmbeddings, ViTPatchEmbeddings } from "./models/vit/embeddings.js";
 export { ViTForImageClassification, type ViTModel } from "./models/vit/model.js";
+export {
+  SpeechToText,
+  type SpeechForwardOptions,
+  type SpeechTask,
+  type TranscribeOptions,
+  type Transcription,
+} from "./models/speech-to-text.js";
+export type { KeysAndValues, WhisperAttention } from "./models/whisper/attention.js";
+export type { DecoderInputs, WhisperDecoderLayer, WhisperEncoderLayer } from "./models/whisper/block.js";
+export type { WhisperConfig, WhisperConfigFields } from "./models/whisper/config.js";
+export type { SpeechCache, WhisperDecoder } from "./models/whisper/decoder.js";
+export type { WhisperEncoder } from "./models/whisper/encoder.js";
+export type { WhisperGeneration } from "./models/whisper/generation.js";
+export { WhisperForConditionalGeneration, type WhisperModel } from "./models/whisper/model.js";
 export * as nn from "./nn/index.js";
 export * as optim from "./optim/index.js";
 export { manualSeed } from "./random.js";

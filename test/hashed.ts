@@ -82,9 +82,12 @@ export function goldenModel(
   const { weights } = JSON.parse(readFileSync(join(golden, "golden.json"), "utf8")) as {
     weights: Record<string, Shape>;
   };
-  const shapes = Object.fromEntries(Object.entries(weights).filter(([name]) => !name.includes(".layers.")));
+  const { num_hidden_layers: layers } = overrides;
+  const shapes = Object.fromEntries(
+    Object.entries(weights).filter(([name]) => layers === undefined || !name.includes(".layers.")),
+  );
   Object.assign(shapes, reshaped);
-  for (let i = 0; i < (overrides.num_hidden_layers ?? (config["num_hidden_layers"] as number)); i++) {
+  for (let i = 0; i < (layers ?? 0); i++) {
     for (const [name, shape] of Object.entries(weights))
       if (name.includes(".layers.0.")) shapes[name.replace(".layers.0.", `.layers.${i}.`)] = shape;
   }

@@ -25,6 +25,8 @@ export interface Listing {
 const COMPANIONS = [
   CONFIG,
   "generation_config.json",
+  "preprocessor_config.json",
+  "processor_config.json",
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",

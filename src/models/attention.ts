@@ -21,12 +21,12 @@ export interface AttentionOptions extends AttentionLabels {
   cache?: LayerCache | undefined;
 }
 
-/** softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, T, Hkv, D]; gives [B, T, H · D]. */
+/** softmax(scale · q kᵀ) v. Shapes: q [B, T, H, D]; k, v [B, S, Hkv, D]; gives [B, T, H · D]. */
 export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
   const [B, T, H, D] = q.shape as [number, number, number, number];
   const { causal = false, keyMask, segments, window = 0, scale = 1 / Math.sqrt(D), cache } = options;
   const offset = cache?.length ?? 0;
-  const keys = cache === undefined ? { k, v, length: T } : cache.append(k, v);
+  const keys = cache === undefined ? { k, v, length: k.shape[1] as number } : cache.append(k, v);
   const y = made(() =>
     session().attention(
       q.id,

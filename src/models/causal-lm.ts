@@ -1,8 +1,7 @@
 /** What every causal language model offers, whatever its family. */
 import { refuse } from "../argument.js";
 import type { Device } from "../device.js";
-import { lossPerAdapter, perRow } from "../lora/adapter/per-row.js";
-import { runsOf, type AdapterPerRow } from "../lora/layers/rows.js";
+import { perRow } from "../lora/adapter/per-row.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { scope } from "../scope.js";
@@ -11,16 +10,7 @@ import type { KeyValueCache } from "./cache.js";
 import type { GenerateOptions } from "./generate-options.js";
 import { generateBatch, type GenerateBatchOptions, type Pieces } from "./generate-batch.js";
 import { generate, type Piece, type Prompt } from "./generate.js";
-import {
-  countedTargets,
-  denseHead,
-  headLoss,
-  shiftedTargets,
-  softcapped,
-  targetsWithin,
-  type HeadLossOptions,
-  type Targets,
-} from "./head-loss.js";
+import { shiftedTargets, softcapped } from "./head-loss.js";
 import { causalOutput } from "./output.js";
 import {
   forwardOptions,
@@ -29,6 +19,7 @@ import {
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
+import { tokenLoss } from "./token-loss.js";
 import type { Weights } from "./weights.js";
 
 /** What generation and training ask of a family's configuration. */
@@ -101,7 +92,7 @@ export abstract class CausalLM extends PretrainedModel {
     const targets = labels === undefined ? undefined : shiftedTargets(ids, labels, head.outFeatures);
     const batch = ids.shape[0] as number;
     const hidden = perRow(this, batch, names, () => this.hidden(ids, options));
-    const loss = targets && scope(() => this.#loss(hidden, targets, wanted, names));
+    const loss = targets && scope(() => tokenLoss(this, head, hidden, targets, wanted));
     targets?.tensor.dispose();
     return causalOutput(head, hidden, loss, () =>
       perRow(this, batch, names, () => this.logitsOf(hidden, head)),
@@ -122,35 +113,6 @@ export abstract class CausalLM extends PretrainedModel {
   loss(ids: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
     if (labels === undefined) refuse("loss", "labels", "an i32 tensor or an Int32Array", labels);
     return scope(() => this.forward(ids, { ...options, labels }).loss as Tensor);
-  }
-
-  #loss(
-    hidden: Tensor,
-    targets: Targets,
-    options: HeadLossOptions,
-    names: AdapterPerRow | undefined,
-  ): Tensor {
-    const { lm_head: head } = this;
-    const [B, T] = hidden.shape as [number, number, number];
-    if (names === undefined) {
-      const loss = headLoss(head, hidden, targets, options);
-      return options.reduction === "none" ? loss.reshape(B, T) : loss;
-    }
-    const apart = { ...options, reduction: "none" } as const;
-    // A head that every adapter leaves alone takes all rows at once.
-    const whole = perRow(this, B, names, () =>
-      denseHead(head, B * T) ? headLoss(head, hidden, targets, apart) : undefined,
-    );
-    const byRun = (): Tensor[] =>
-      runsOf(names, B).map(({ name, start, count }) => {
-        const own = targetsWithin(targets, start * T, (start + count) * T);
-        const states = hidden.slice(0, start, start + count);
-        return perRow(this, 1, [name], () => headLoss(head, states, own, apart));
-      });
-    const losses = (whole ?? joinedRows(byRun())).reshape(B, T);
-    if (options.reduction === "none") return losses;
-    if (options.reduction === "sum") return losses.sum();
-    return lossPerAdapter(losses, countedTargets(targets).reshape(B, T), names);
   }
 
   /**
@@ -184,12 +146,13 @@ export abstract class CausalLM extends PretrainedModel {
   }
 }
 
-/** The output head, without a bias: the embedding's own weight where the two are tied. */
-export function languageHead(embedding: Embedding, tied: boolean, weights: Weights): Linear {
+/** The output head at `path`, without a bias: the embedding's own weight where the two are tied. */
+export function languageHead(
+  embedding: Embedding,
+  tied: boolean,
+  weights: Weights,
+  path = "lm_head",
+): Linear {
   const { numEmbeddings: V, embeddingDim: C, weight } = embedding;
-  return tied ? new Linear(C, V, { bias: false, weight }) : weights.linear("lm_head", C, V, false);
-}
-
-function joinedRows([first, ...rest]: Tensor[]): Tensor {
-  return rest.length === 0 ? (first as Tensor) : (first as Tensor).concat(rest, 0);
+  return tied ? new Linear(C, V, { bias: false, weight }) : weights.linear(path, C, V, false);
 }

@@ -5,13 +5,16 @@ import type { PretrainedModel } from "./pretrained.js";
 import type { Naming, Weights } from "./weights.js";
 
 /** What a model is for: which of `TaskModels` it is loaded as. */
-export type Task = "causal-lm" | "sequence-classification" | "image-classification" | "feature-extraction";
+export type Task =
+  "causal-lm" | "sequence-classification" | "image-classification" | "feature-extraction" | "speech-to-text";
 
 /** What a family's configuration is read from. */
 export interface ConfigSource {
   config: ConfigFields;
   /** `generation_config.json`, where there is one. */
   generation: ConfigFields | undefined;
+  /** The model's folder. */
+  folder: string;
   /** Classes, in place of those that the file names. */
   numLabels: number | undefined;
 }
@@ -38,6 +41,7 @@ const CLASSES: readonly (readonly [RegExp, Task])[] = [
   [/(ForCausalLM|LMHeadModel|DoubleHeadsModel)$/, "causal-lm"],
   [/ForSequenceClassification$/, "sequence-classification"],
   [/ForImageClassification$/, "image-classification"],
+  [/ForConditionalGeneration$/, "speech-to-text"],
 ];
 
 /** Classes that hold a whole model and a head that is left aside. */

@@ -68,6 +68,9 @@ const INERT = new Set(
     "transformers_version use_bfloat16 use_cache id2label num_labels torch_dtype dtype",
     "cross_attention_hidden_size add_cross_attention tie_encoder_decoder pruned_heads prefix decoder_start_token_id",
     "bos_token_id eos_token_id pad_token_id sep_token_id position_embedding_type n_ctx qa_dropout tie_weights_",
+    "scale_embedding num_hidden_layers encoder_layerdrop decoder_layerdrop apply_spec_augment mask_time_prob",
+    "mask_time_length mask_time_min_masks mask_feature_prob mask_feature_length mask_feature_min_masks",
+    "median_filter_width classifier_proj_size use_weighted_layer_sum",
     // Read where nothing that goes before them is there.
     "original_max_position_embeddings partial_rotary_factor rope_parameters rope_theta",
   ]

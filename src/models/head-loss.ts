@@ -24,7 +24,7 @@ export function softcapped(logits: Tensor, cap: number | undefined): Tensor {
 }
 
 /** A label that counts for nothing. */
-const IGNORED = -100;
+export const IGNORED = -100;
 /** Bytes of logits that exist at a time, and the bounds of a chunk's rows, as in the fused operation. */
 const LOGIT_BYTES = 2 ** 26;
 const CHUNK = { least: 64, most: 1024 };
@@ -43,9 +43,7 @@ export interface Targets {
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
 export function shiftedTargets(ids: Tensor, labels: Tensor | Int32Array, classes: number): Targets {
-  const given = labels instanceof Int32Array ? [labels.length] : isTensor(labels) ? labels.shape : [];
-  if (!(labels instanceof Int32Array || isTensor(labels)))
-    refuse("forward", "labels", "an i32 tensor or an Int32Array", labels);
+  const { shape: given, host } = givenLabels(labels);
   const fits = labels instanceof Int32Array ? labels.length === ids.size : given.join() === ids.shape.join();
   if (!fits || ids.shape.length !== 2) {
     throw new LowrankError(
@@ -54,22 +52,35 @@ export function shiftedTargets(ids: Tensor, labels: Tensor | Int32Array, classes
     );
   }
   const [B, T] = ids.shape as [number, number];
-  if (isTensor(labels) && labels.dtype !== "i32")
-    throw new LowrankError("ERR_DTYPE", `forward: labels are i32, not ${labels.dtype}`);
-  const host = isTensor(labels) ? session().hostValues(labels.id) : labels;
   if (!host) return { tensor: shiftedOnDevice(labels as Tensor, B, T), known: undefined };
   const known = shifted(host, B, T);
-  const wrong = known.findIndex((label) => label !== IGNORED && (label < 0 || label >= classes));
-  if (wrong >= 0) {
-    const place = `[${Math.floor(wrong / T)}, ${(wrong % T) + 1}]`;
-    throw new LowrankError(
-      "ERR_INDEX",
-      `forward: label ${known[wrong]} at ${place} is no token: there are ${classes} (0 to ${classes - 1}), and ` +
-        `${IGNORED} is ignored`,
-    );
-  }
+  checkLabels(known, T, classes, 1);
   const { device } = isTensor(labels) ? labels : ids;
   return { tensor: tensor(known, { shape: [B * T], device }), known };
+}
+
+/** Labels as they were given, and their values where the host has them. Throws `ERR_OPTION`, `ERR_DTYPE`. */
+export function givenLabels(labels: Tensor | Int32Array): {
+  shape: readonly number[];
+  host: Int32Array | undefined;
+} {
+  if (labels instanceof Int32Array) return { shape: [labels.length], host: labels };
+  if (!isTensor(labels)) refuse("forward", "labels", "an i32 tensor or an Int32Array", labels);
+  if (labels.dtype !== "i32")
+    throw new LowrankError("ERR_DTYPE", `forward: labels are i32, not ${labels.dtype}`);
+  return { shape: labels.shape, host: (session().hostValues(labels.id) as Int32Array | null) ?? undefined };
+}
+
+/** Throws `ERR_INDEX` for a label that is none of `classes`; `before` columns of a row are not among `known`. */
+export function checkLabels(known: Int32Array, T: number, classes: number, before = 0): void {
+  const wrong = known.findIndex((label) => label !== IGNORED && (label < 0 || label >= classes));
+  if (wrong < 0) return;
+  const place = `[${Math.floor(wrong / T)}, ${(wrong % T) + before}]`;
+  throw new LowrankError(
+    "ERR_INDEX",
+    `forward: label ${known[wrong]} at ${place} is no token: there are ${classes} (0 to ${classes - 1}), and ` +
+      `${IGNORED} is ignored`,
+  );
 }
 
 /** Labels moved one to the left, the last of each row ignored. */

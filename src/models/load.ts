@@ -21,10 +21,12 @@ import { gpt2 } from "./gpt2/family.js";
 import { checkHalfRange } from "./half-range.js";
 import { llama } from "./llama/family.js";
 import { phi3 } from "./phi3/family.js";
+import type { SpeechToText } from "./speech-to-text.js";
 import { locate, type Located } from "./locate.js";
 import { Tokenizer } from "./tokenizer.js";
 import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
+import { whisper } from "./whisper/family.js";
 
 /** What `loadModel` takes besides the path. */
 export interface LoadOptions<T extends Task = Task> {
@@ -76,10 +78,12 @@ export interface TaskModels {
   "image-classification": Classifier;
   /** Encoders of texts, without a head. */
   "feature-extraction": TextEncoder;
+  /** Models that write down speech. */
+  "speech-to-text": SpeechToText;
 }
 
 /** Every family that is built. */
-const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, distilbert, vit];
+const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, distilbert, vit, whisper];
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and
@@ -113,7 +117,14 @@ export async function loadLocated<T extends Task = "causal-lm">(
   await findDevices(options.device);
   throwIfAborted(options.signal);
   checkFormat(path, folder);
-  const { model, weights } = build(family, task, path, folder, { config, generation, numLabels }, options);
+  const { model, weights } = build(
+    family,
+    task,
+    path,
+    folder,
+    { config, generation, folder, numLabels },
+    options,
+  );
   try {
     await checkHalfRange(`${path} with dtype f16`, weights.halved);
     throwIfAborted(options.signal);

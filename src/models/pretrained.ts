@@ -44,15 +44,8 @@ export interface ForwardOptions {
 /** What `loss` takes besides its input and labels. */
 export type LossOptions = Omit<ForwardOptions, "labels">;
 
-const FORWARD_OPTIONS = [
-  "attentionMask",
-  "tokenTypeIds",
-  "positionIds",
-  "labels",
-  "labelSmoothing",
-  "reduction",
-  "adapterPerRow",
-] as const;
+const TENSORS = ["attentionMask", "tokenTypeIds", "positionIds"] as const;
+const FORWARD_OPTIONS = [...TENSORS, "labels", "labelSmoothing", "reduction", "adapterPerRow"] as const;
 
 /** What `forward` is given, checked but for its labels, with what becomes of the losses. Throws `ERR_OPTION`. */
 export function forwardOptions(
@@ -61,12 +54,18 @@ export function forwardOptions(
 ): ForwardOptions & HeadLossOptions {
   tensorOf("forward", "its input", input);
   const known = options("forward", given, FORWARD_OPTIONS);
-  for (const name of ["attentionMask", "tokenTypeIds", "positionIds"] as const)
-    if (known[name] !== undefined) tensorOf("forward", name, known[name]);
+  for (const name of TENSORS) if (known[name] !== undefined) tensorOf("forward", name, known[name]);
+  return { ...known, ...lossOptions(known) };
+}
+
+/** What becomes of the losses, and whose adapters make them, checked. Throws `ERR_OPTION`. */
+export function lossOptions(
+  known: Pick<ForwardOptions, "labelSmoothing" | "reduction" | "adapterPerRow">,
+): HeadLossOptions & Pick<ForwardOptions, "adapterPerRow"> {
   if (known.adapterPerRow !== undefined) listOf("forward", "adapterPerRow", known.adapterPerRow, adapterName);
   const { labelSmoothing = 0, reduction = "mean" } = known;
   return {
-    ...known,
+    adapterPerRow: known.adapterPerRow,
     labelSmoothing: probability("forward", "labelSmoothing", labelSmoothing),
     reduction: oneOf("forward", "reduction", reduction, ["mean", "sum", "none"]),
   };

@@ -49,6 +49,8 @@ const COMPANIONS = [
   "tokenizer_config.json",
   "special_tokens_map.json",
   "generation_config.json",
+  "preprocessor_config.json",
+  "processor_config.json",
   "chat_template.jinja",
 ];
 

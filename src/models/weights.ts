@@ -3,7 +3,7 @@ import { normal, ones, tensor, zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { WeightsFile } from "../native.js";
-import { Conv2d } from "../nn/conv.js";
+import { Conv1d, Conv2d } from "../nn/conv.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
@@ -58,6 +58,19 @@ export abstract class Weights {
   layerNorm(path: string, size: number, eps: number): LayerNorm {
     const weight = this.take(`${path}.weight`, [size], "ones");
     return new LayerNorm(size, { eps, weight, bias: this.take(`${path}.bias`, [size], "zeros") });
+  }
+
+  /** A convolution with a bias over one dimension. */
+  conv1d(
+    path: string,
+    inChannels: number,
+    outChannels: number,
+    kernel: number,
+    geometry: { stride?: number; padding: number },
+  ): Conv1d {
+    const weight = this.take(`${path}.weight`, [outChannels, inChannels, kernel]);
+    const biasValues = this.take(`${path}.bias`, [outChannels], "zeros");
+    return new Conv1d(inChannels, outChannels, kernel, { ...geometry, weight, biasValues });
   }
 
   /** A convolution with a bias, whose stride is its kernel. */

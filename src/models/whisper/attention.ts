@@ -1,0 +1,59 @@
+import type { Linear } from "../../nn/linear.js";
+import { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import { attention, inHeads } from "../attention.js";
+import type { LayerCache } from "../cache.js";
+import type { Weights } from "../weights.js";
+
+/** Keys and values [B, S, H, D]. */
+export interface KeysAndValues {
+  readonly k: Tensor;
+  readonly v: Tensor;
+}
+
+/**
+ * Attention of the encoder over all positions, of the decoder over those so far or over what the encoder gave. Keys have
+ * no bias. Dropout of the attention's weights is not applied.
+ */
+export class WhisperAttention extends Module {
+  /** How many heads. */
+  readonly heads: number;
+  /** Keys. */
+  k_proj: Linear;
+  /** Values. */
+  v_proj: Linear;
+  /** Queries. */
+  q_proj: Linear;
+  /** Joins the heads. */
+  out_proj: Linear;
+
+  /** @internal Built of weights by its model. */
+  constructor(C: number, heads: number, path: string, weights: Weights) {
+    super();
+    this.heads = heads;
+    this.k_proj = weights.linear(`${path}.k_proj`, C, C, false);
+    this.v_proj = weights.linear(`${path}.v_proj`, C, C, true);
+    this.q_proj = weights.linear(`${path}.q_proj`, C, C, true);
+    this.out_proj = weights.linear(`${path}.out_proj`, C, C, true);
+  }
+
+  /** x [B, T, C] → [B, T, C], over itself; `causal` hides what comes after. */
+  forward(x: Tensor, { causal, cache }: { causal: boolean; cache?: LayerCache | undefined }): Tensor {
+    const { k, v } = this.keysAndValues(x);
+    const y = attention(inHeads(this.q_proj.forward(x), this.heads), k, v, { causal, cache });
+    return this.out_proj.forward(y);
+  }
+
+  /** x [B, T, C] → [B, T, C], over keys and values of other positions. */
+  across(x: Tensor, { k, v }: KeysAndValues): Tensor {
+    return this.out_proj.forward(attention(inHeads(this.q_proj.forward(x), this.heads), k, v));
+  }
+
+  /** states [B, S, C] → keys and values of them. */
+  keysAndValues(states: Tensor): KeysAndValues {
+    return {
+      k: inHeads(this.k_proj.forward(states), this.heads),
+      v: inHeads(this.v_proj.forward(states), this.heads),
+    };
+  }
+}

@@ -1,0 +1,200 @@
+/** The configuration of Whisper, and what transcriptions begin with. */
+import { activationField, type ActivationName } from "../activation.js";
+import { ConfigFields } from "../config-fields.js";
+import {
+  checkCount,
+  hubSpecialIds,
+  LIMIT,
+  probability,
+  refuseQuantised,
+  specialIds,
+  storageName,
+  type SpecialIds,
+} from "../config-parts.js";
+import type { CommonConfigFields, TextConfigFields } from "../from-config.js";
+import { whisperGeneration, type WhisperGeneration } from "./generation.js";
+
+/** What `config.json` says, in one spelling. */
+export interface WhisperConfig extends SpecialIds {
+  /** The family, as `model_type` names it. */
+  modelType: "whisper";
+  /** Rows of the decoder's embedding. */
+  vocabSize: number;
+  /** Bands of the features: 80, or 128. */
+  numMelBins: number;
+  /** Channels of the hidden states. */
+  hiddenSize: number;
+  /** Blocks, heads and inner channels of the encoder. */
+  encoder: { layers: number; heads: number; intermediateSize: number };
+  /** Those of the decoder. */
+  decoder: { layers: number; heads: number; intermediateSize: number };
+  /** Positions that the encoder gives: half of the features' frames. */
+  maxSourcePositions: number;
+  /** Tokens of the longest text, those that it begins with among them. */
+  maxPositionEmbeddings: number;
+  /** What each MLP applies. */
+  activation: ActivationName;
+  /** Dropout of embeddings, and of what a block adds. */
+  dropout: number;
+  /** Dropout inside each MLP. */
+  activationDropout: number;
+  /** The token that every text of the decoder begins with. */
+  decoderStartTokenId: number;
+  /** The id of padding. */
+  padTokenId: number;
+  /** Whether the head's weight is the decoder's embedding. */
+  tieWordEmbeddings: boolean;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+  /** What transcriptions begin with, and which tokens they never have. */
+  generation: WhisperGeneration;
+}
+
+/** `WhisperConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
+export interface WhisperConfigFields
+  extends Omit<CommonConfigFields, "initializer_range">, Omit<TextConfigFields, "initializer_range"> {
+  /** 51,865. */
+  vocab_size?: number | undefined;
+  /** 80. */
+  num_mel_bins?: number | undefined;
+  /** 384. */
+  d_model?: number | undefined;
+  /** 4. */
+  encoder_layers?: number | undefined;
+  /** 6. */
+  encoder_attention_heads?: number | undefined;
+  /** 1536. */
+  encoder_ffn_dim?: number | undefined;
+  /** 4. */
+  decoder_layers?: number | undefined;
+  /** 6. */
+  decoder_attention_heads?: number | undefined;
+  /** 1536. */
+  decoder_ffn_dim?: number | undefined;
+  /** 1500. */
+  max_source_positions?: number | undefined;
+  /** 448. */
+  max_target_positions?: number | undefined;
+  /** gelu. */
+  activation_function?: string | undefined;
+  /** 0. */
+  dropout?: number | undefined;
+  /** 0. */
+  activation_dropout?: number | undefined;
+  /** Taken, and not applied. */
+  attention_dropout?: number | undefined;
+  /** 50,257. */
+  decoder_start_token_id?: number | undefined;
+  /** The deviation of drawn weights; 0.02. */
+  init_std?: number | undefined;
+  /** True. */
+  tie_word_embeddings?: boolean | undefined;
+  /** Tokens that a transcription never has. */
+  suppress_tokens?: readonly number[] | null | undefined;
+  /** Tokens that it does not begin with. */
+  begin_suppress_tokens?: readonly number[] | null | undefined;
+  /** What a text begins with, by position, as older files have it. */
+  forced_decoder_ids?: readonly (readonly [position: number, id: number | null])[] | null | undefined;
+}
+
+/**
+ * Reads a parsed `config.json` and, where there is one, `generation_config.json`.
+ *
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a feature that is not built; `ERR_FILE_FORMAT` for a missing
+ * or senseless value.
+ */
+export function whisperConfig(
+  json: Record<string, unknown> | ConfigFields,
+  generation?: ConfigFields,
+): WhisperConfig {
+  const config = json instanceof ConfigFields ? json : new ConfigFields("config.json", json);
+  refuseQuantised(config);
+  const hiddenSize = config.size("d_model", LIMIT.width) ?? 384;
+  const half = (name: "encoder" | "decoder"): WhisperConfig["encoder"] => {
+    const heads = config.size(`${name}_attention_heads`, LIMIT.heads) ?? 6;
+    if (hiddenSize % heads !== 0)
+      throw config.error(`${name}_attention_heads`, `must divide d_model (${hiddenSize})`);
+    const layers = config.size(`${name}_layers`, LIMIT.layers) ?? 4;
+    return {
+      layers,
+      heads,
+      intermediateSize: config.size(`${name}_ffn_dim`, 4 * LIMIT.width) ?? 1536,
+    };
+  };
+  if (hiddenSize % 2 !== 0 || hiddenSize < 4)
+    throw config.error("d_model", "must be an even number of at least 4");
+  const ids = specialIds(config, generation);
+  const vocabSize = config.size("vocab_size", LIMIT.vocabulary) ?? 51_865;
+  const id = (key: string, otherwise: number): number => {
+    const value = generation?.token(key) ?? config.token(key) ?? otherwise;
+    if (value < vocabSize) return value;
+    throw config.failure(`${key} is ${value}, and vocab_size ${vocabSize}`);
+  };
+  const end = ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [50_256];
+  const result: WhisperConfig = {
+    modelType: "whisper",
+    vocabSize,
+    numMelBins: config.size("num_mel_bins", 1024) ?? 80,
+    hiddenSize,
+    encoder: half("encoder"),
+    decoder: half("decoder"),
+    maxSourcePositions: config.size("max_source_positions", LIMIT.positions) ?? 1500,
+    maxPositionEmbeddings: config.size("max_target_positions", LIMIT.positions) ?? 448,
+    activation: activationField(config, "activation_function", "gelu"),
+    dropout: probability(config, "dropout", 0),
+    activationDropout: probability(config, "activation_dropout", 0),
+    decoderStartTokenId: id("decoder_start_token_id", 50_257),
+    tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? true,
+    bosTokenId: ids.bosTokenId,
+    eosTokenIds: end,
+    padTokenId: id("pad_token_id", 50_256),
+    dtype: storageName(config),
+    initializerRange: config.value("init_std") === 0 ? 0 : (config.positive("init_std") ?? 0.02),
+    generation: whisperGeneration(config, generation, vocabSize),
+  };
+  const { encoder, decoder } = result;
+  const values =
+    (vocabSize + result.maxPositionEmbeddings + result.maxSourcePositions) * hiddenSize +
+    3 * hiddenSize * (result.numMelBins + hiddenSize) +
+    encoder.layers * (4 * hiddenSize ** 2 + 2 * hiddenSize * encoder.intermediateSize) +
+    decoder.layers * (8 * hiddenSize ** 2 + 2 * hiddenSize * decoder.intermediateSize);
+  checkCount(config, values);
+  return result;
+}
+
+/** The configuration as a `config.json` that every transformers from 4.40 on reads, and `whisperConfig` too. */
+export function hubConfig(config: WhisperConfig): Record<string, unknown> {
+  const { encoder, decoder, generation } = config;
+  return {
+    architectures: ["WhisperForConditionalGeneration"],
+    model_type: "whisper",
+    is_encoder_decoder: true,
+    vocab_size: config.vocabSize,
+    num_mel_bins: config.numMelBins,
+    d_model: config.hiddenSize,
+    encoder_layers: encoder.layers,
+    encoder_attention_heads: encoder.heads,
+    encoder_ffn_dim: encoder.intermediateSize,
+    decoder_layers: decoder.layers,
+    decoder_attention_heads: decoder.heads,
+    decoder_ffn_dim: decoder.intermediateSize,
+    max_source_positions: config.maxSourcePositions,
+    max_target_positions: config.maxPositionEmbeddings,
+    activation_function: config.activation,
+    dropout: config.dropout,
+    activation_dropout: config.activationDropout,
+    decoder_start_token_id: config.decoderStartTokenId,
+    tie_word_embeddings: config.tieWordEmbeddings,
+    suppress_tokens: generation.suppressTokens.length > 0 ? [...generation.suppressTokens] : null,
+    begin_suppress_tokens:
+      generation.beginSuppressTokens.length > 0 ? [...generation.beginSuppressTokens] : null,
+    ...(generation.forcedIds.length > 0 && {
+      forced_decoder_ids: generation.forcedIds.map((id, i) => [i + 1, id ?? null]),
+    }),
+    ...hubSpecialIds(config),
+    init_std: config.initializerRange,
+    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+  };
+}

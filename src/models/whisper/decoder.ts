@@ -1,0 +1,95 @@
+import { arange } from "../../create.js";
+import type { Device } from "../../device.js";
+import { Dropout } from "../../nn/dropout.js";
+import type { Embedding } from "../../nn/embedding.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import { keep } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import { KeyValueCache } from "../cache.js";
+import { chain, checkedLength } from "../pretrained.js";
+import { ended, through } from "../stream.js";
+import type { Weights } from "../weights.js";
+import type { KeysAndValues } from "./attention.js";
+import { NORM_EPS, WhisperDecoderLayer } from "./block.js";
+import type { WhisperConfig } from "./config.js";
+
+/** Keys and values of a text so far, and of what the encoder gave, which are made once. */
+export class SpeechCache {
+  /** @internal Made by `WhisperDecoder.newCache`. */
+  constructor(
+    /** @internal */
+    readonly text: KeyValueCache,
+    /** @internal Of each block. */
+    readonly encoded: readonly KeysAndValues[],
+  ) {}
+
+  /** @internal Frees the buffers. */
+  dispose(): void {
+    this.text.dispose();
+    for (const { k, v } of this.encoded) for (const one of [k, v]) one.dispose();
+  }
+}
+
+/** Tokens to hidden states, over what the encoder gave. */
+export class WhisperDecoder extends Module {
+  /** Embedding of the tokens. */
+  embed_tokens: Embedding;
+  /** Embedding of the positions. */
+  embed_positions: Embedding;
+  /** Dropout of their sum. */
+  dropout: Dropout;
+  /** The blocks, in order. */
+  layers: WhisperDecoderLayer[];
+  /** The norm after the last block. */
+  layer_norm: LayerNorm;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: WhisperConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, vocabSize, maxPositionEmbeddings, padTokenId: paddingIdx } = config;
+    this.embed_tokens = weights.embedding(`${path}.embed_tokens`, vocabSize, C, { paddingIdx });
+    this.embed_positions = weights.embedding(`${path}.embed_positions`, maxPositionEmbeddings, C);
+    this.dropout = new Dropout(config.dropout);
+    this.layers = Array.from(
+      { length: config.decoder.layers },
+      (_, i) => new WhisperDecoderLayer(config, `${path}.layers.${i}`, weights),
+    );
+    this.layer_norm = weights.layerNorm(`${path}.layer_norm`, C, NORM_EPS);
+  }
+
+  /**
+   * ids i32 [B, T] over the encoder's states [B, S, C], or after the tokens of a cache → [B, T, C]. Throws
+   * `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long.
+   */
+  forward(ids: Tensor, encoded: Tensor | SpeechCache, checkpointed = false): Tensor {
+    const cache = encoded instanceof SpeechCache ? encoded : undefined;
+    const start = cache?.text.length ?? 0;
+    const T = checkedLength(ids, start, this.embed_positions.numEmbeddings);
+    const positions = arange(start + T, { start, device: ids.device });
+    const words = this.embed_tokens.forward(ids);
+    const x = this.dropout.forward(words.add(this.embed_positions.forward(positions)));
+    const stream = chain(this.layers, x, checkpointed, (layer, y, i) =>
+      through(layer, WhisperDecoderLayer.prototype.forward, y, {
+        encoded: cache === undefined ? (encoded as Tensor) : (cache.encoded[i] as KeysAndValues),
+        cache: cache?.text.layers[i],
+      }),
+    );
+    return ended(this.layer_norm, stream);
+  }
+
+  /** @internal An empty cache of texts over `states` [B, S, C]. */
+  newCache(states: Tensor): SpeechCache {
+    const encoded = this.layers.map(({ encoder_attn }) => encoder_attn.keysAndValues(states));
+    for (const { k, v } of encoded) for (const one of [k, v]) keep(one);
+    const { heads } = (this.layers[0] as WhisperDecoderLayer).self_attn;
+    const { embeddingDim: C, numEmbeddings: limit } = this.embed_positions;
+    const shape = {
+      batch: states.shape[0] as number,
+      heads,
+      headDim: C / heads,
+      device: states.device as Device,
+    };
+    return new SpeechCache(new KeyValueCache(this.layers.length, limit, shape), encoded);
+  }
+}

@@ -1,0 +1,84 @@
+import { arange } from "../../create.js";
+import { LowrankError } from "../../errors.js";
+import type { Conv1d } from "../../nn/conv.js";
+import { Dropout } from "../../nn/dropout.js";
+import type { Embedding } from "../../nn/embedding.js";
+import { Module } from "../../nn/module.js";
+import type { LayerNorm } from "../../nn/norm.js";
+import type { Tensor } from "../../tensor.js";
+import { chain } from "../pretrained.js";
+import { ended, through } from "../stream.js";
+import type { Weights } from "../weights.js";
+import { NORM_EPS, WhisperEncoderLayer } from "./block.js";
+import type { WhisperConfig } from "./config.js";
+
+/** Log-mel features to hidden states: two convolutions, of which the second halves the frames, and blocks. */
+export class WhisperEncoder extends Module {
+  /** Mels and frames of what it takes. */
+  readonly featureShape: readonly [mels: number, frames: number];
+  /** Over mels. */
+  conv1: Conv1d;
+  /** Of stride 2. */
+  conv2: Conv1d;
+  /** Sines and cosines, which are not trained. */
+  embed_positions: Embedding;
+  /** Dropout of the sum with the positions. */
+  dropout: Dropout;
+  /** The blocks, in order. */
+  layers: WhisperEncoderLayer[];
+  /** The norm after the last block. */
+  layer_norm: LayerNorm;
+
+  /** @internal Built of weights by its model. */
+  constructor(config: WhisperConfig, path: string, weights: Weights) {
+    super();
+    const { hiddenSize: C, numMelBins, maxSourcePositions } = config;
+    this.featureShape = [numMelBins, 2 * maxSourcePositions];
+    this.conv1 = weights.conv1d(`${path}.conv1`, numMelBins, C, 3, { padding: 1 });
+    this.conv2 = weights.conv1d(`${path}.conv2`, C, C, 3, { stride: 2, padding: 1 });
+    this.embed_positions = weights.embedding(`${path}.embed_positions`, maxSourcePositions, C, {
+      start: sinusoids,
+    });
+    this.embed_positions.weight.requiresGrad = false;
+    this.dropout = new Dropout(config.dropout);
+    this.layers = Array.from(
+      { length: config.encoder.layers },
+      (_, i) => new WhisperEncoderLayer(config, `${path}.layers.${i}`, weights),
+    );
+    this.layer_norm = weights.layerNorm(`${path}.layer_norm`, C, NORM_EPS);
+  }
+
+  /** features f32 [B, mels, 2 · S] → [B, S, C]. Throws `ERR_SHAPE_MISMATCH`. */
+  forward(features: Tensor, checkpointed = false): Tensor {
+    const [, ...shape] = features.shape;
+    if (features.shape.length !== 3 || shape.join() !== this.featureShape.join()) {
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `forward: features are [${features.shape.join(", ")}]; this model takes [B, ${this.featureShape.join(", ")}]`,
+      );
+    }
+    const y = this.conv2.forward(this.conv1.forward(features).gelu()).gelu().transpose(1, 2);
+    const positions = arange(this.embed_positions.numEmbeddings, { device: features.device });
+    const x = this.dropout.forward(y.add(this.embed_positions.forward(positions)));
+    return ended(
+      this.layer_norm,
+      chain(this.layers, x, checkpointed, (layer, stream) =>
+        through(layer, WhisperEncoderLayer.prototype.forward, stream),
+      ),
+    );
+  }
+}
+
+/** Sines in the first half of the channels, cosines in the second, of periods from 2π to 20,000π. */
+function sinusoids([rows, C]: readonly number[]): Float32Array {
+  const [positions, half] = [rows as number, (C as number) / 2];
+  const table = new Float32Array(positions * 2 * half);
+  for (let position = 0; position < positions; position++) {
+    for (let c = 0; c < half; c++) {
+      const angle = position * Math.exp((-Math.log(10_000) * c) / (half - 1));
+      table[position * 2 * half + c] = Math.sin(angle);
+      table[position * 2 * half + half + c] = Math.cos(angle);
+    }
+  }
+  return table;
+}

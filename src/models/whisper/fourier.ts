@@ -1,0 +1,89 @@
+/** The discrete Fourier transform, of lengths that are products of small numbers, in f64. */
+
+/** Joins `radix` transforms of `span` numbers to one. */
+interface Stage {
+  radix: number;
+  span: number;
+  /** What each term is turned by: [span, radix out, radix in]. */
+  cos: Float64Array;
+  sin: Float64Array;
+}
+
+/**
+ * Transforms of complex numbers, in place, by mixed radix (Cooley and Tukey 1965) from buffer to buffer, which leaves the
+ * order right (Stockham). A stage of radix p costs size · p products of complex numbers.
+ */
+export class Fourier {
+  /** How many numbers are transformed: the product of the radices. */
+  readonly size: number;
+  readonly #stages: Stage[] = [];
+  readonly #spare: [re: Float64Array, im: Float64Array];
+
+  constructor(...radices: number[]) {
+    let span = 1;
+    for (const radix of radices) {
+      this.#stages.push(stage(radix, span));
+      span *= radix;
+    }
+    this.size = span;
+    this.#spare = [new Float64Array(span), new Float64Array(span)];
+  }
+
+  /** re + i · im → its transform, in their place. */
+  transform(re: Float64Array, im: Float64Array): void {
+    let from: [Float64Array, Float64Array] = [re, im];
+    let to = this.#spare;
+    for (const one of this.#stages) {
+      pass(one, this.size, from, to);
+      [from, to] = [to, from];
+    }
+    if (from[0] === re) return;
+    re.set(from[0]);
+    im.set(from[1]);
+  }
+}
+
+/** Term j of output k + out · span is turned by j · (k + out · span) of a circle of radix · span. */
+function stage(radix: number, span: number): Stage {
+  const circle = radix * span;
+  const angles = Array.from({ length: span * radix * radix }, (_, i) => {
+    const [j, out, k] = [i % radix, Math.floor(i / radix) % radix, Math.floor(i / radix ** 2)];
+    return (2 * Math.PI * ((j * (k + out * span)) % circle)) / circle;
+  });
+  return {
+    radix,
+    span,
+    cos: Float64Array.from(angles, Math.cos),
+    sin: Float64Array.from(angles, (a) => -Math.sin(a)),
+  };
+}
+
+function pass(
+  { radix, span, cos, sin }: Stage,
+  size: number,
+  [re, im]: [Float64Array, Float64Array],
+  [outRe, outIm]: [Float64Array, Float64Array],
+): void {
+  const stride = size / radix;
+  for (let source = 0; source < stride; source++) {
+    const k = source % span;
+    let place = (source - k) * radix + k;
+    let turn = k * radix * radix;
+    for (let out = 0; out < radix; out++) {
+      let sumRe = 0;
+      let sumIm = 0;
+      for (let at = source; at < size; at += stride) {
+        const c = cos[turn] as number;
+        const s = sin[turn] as number;
+        const x = re[at] as number;
+        const y = im[at] as number;
+        sumRe += x * c - y * s;
+        sumIm += x * s + y * c;
+        turn++;
+      }
+      outRe[place] = sumRe;
+      outIm[place] = sumIm;
+      place += span;
+    }
+  }
+}

@@ -1,0 +1,92 @@
+/** What `generation_config.json` says of transcriptions: the tokens that they begin with, and those that they never have. */
+import type { ConfigFields } from "../config-fields.js";
+import type { SpeechTask } from "../speech-to-text.js";
+
+/** What a transcription begins with, and which tokens it never has. */
+export interface WhisperGeneration {
+  /** Whether it knows languages; undefined where the file does not say. */
+  multilingual: boolean | undefined;
+  /** The token of each language, by its code: `de`. */
+  languages: ReadonlyMap<string, number>;
+  /** The token of each task. */
+  tasks: Readonly<Partial<Record<SpeechTask, number>>>;
+  /** The token that says that there will be no times. */
+  noTimestampsTokenId: number | undefined;
+  /** Tokens that are never chosen. */
+  suppressTokens: readonly number[];
+  /** Tokens that are not chosen first. */
+  beginSuppressTokens: readonly number[];
+  /** Tokens after the first that older files have a text begin with; undefined where one is to be found. */
+  forcedIds: readonly (number | undefined)[];
+  /** The language, by its code, and the task unless others are asked for. */
+  language: string | undefined;
+  task: SpeechTask | undefined;
+}
+
+const TASKS = ["transcribe", "translate"] as const;
+
+/** Reads `generation_config.json`, and `config.json` for what that lacks. Throws `ERR_FILE_FORMAT`. */
+export function whisperGeneration(
+  config: ConfigFields,
+  generation: ConfigFields | undefined,
+  vocabSize: number,
+): WhisperGeneration {
+  const inVocabulary = (fields: ConfigFields, key: string, ids: readonly number[]): readonly number[] => {
+    const wrong = ids.find((id) => id >= vocabSize);
+    if (wrong === undefined) return ids;
+    throw fields.failure(`${key} has ${wrong}, and the model's tokens end at ${vocabSize - 1}`);
+  };
+  const list = (key: string): readonly number[] => {
+    const fields = generation?.has(key) ? generation : config;
+    return inVocabulary(fields, key, fields.tokens(key));
+  };
+  const one = (fields: ConfigFields, key: string): number | undefined =>
+    inVocabulary(fields, key, fields.tokens(key))[0];
+  const table = (key: string): Map<string, number> => {
+    const fields = generation?.object(key);
+    const names = Object.keys(fields?.plain() ?? {});
+    return new Map(
+      names.flatMap((name) => {
+        const id = one(fields as ConfigFields, name);
+        return id === undefined ? [] : [[name, id]];
+      }),
+    );
+  };
+  const languages = new Map(
+    [...table("lang_to_id")].map(([token, id]) => [token.replace(/^<\|(.*)\|>$/, "$1"), id]),
+  );
+  const tasks = table("task_to_id");
+  const task = generation?.string("task");
+  if (task !== undefined && !(TASKS as readonly string[]).includes(task))
+    throw (generation as ConfigFields).error("task", `must be ${TASKS.join(" or ")}`);
+  return {
+    multilingual: generation?.boolean("is_multilingual"),
+    languages,
+    tasks: Object.fromEntries(TASKS.flatMap((name) => (tasks.has(name) ? [[name, tasks.get(name)]] : []))),
+    noTimestampsTokenId: generation && one(generation, "no_timestamps_token_id"),
+    suppressTokens: list("suppress_tokens"),
+    beginSuppressTokens: list("begin_suppress_tokens"),
+    forcedIds: forcedIds(
+      generation?.value("forced_decoder_ids") === undefined ? config : generation,
+      vocabSize,
+    ),
+    language: generation?.string("language"),
+    task: task as SpeechTask | undefined,
+  };
+}
+
+/** Ids by position, from 1 on without a gap. */
+function forcedIds(fields: ConfigFields, vocabSize: number): (number | undefined)[] {
+  const key = "forced_decoder_ids";
+  const value = fields.value(key);
+  if (value === undefined) return [];
+  const fits =
+    Array.isArray(value) &&
+    value.every((pair: unknown, i) => {
+      if (!Array.isArray(pair) || pair.length !== 2 || pair[0] !== i + 1) return false;
+      const id: unknown = pair[1];
+      return id === null || (Number.isInteger(id) && (id as number) >= 0 && (id as number) < vocabSize);
+    });
+  if (!fits) throw fields.error(key, "must be a list of positions from 1 on, each with a token id or null");
+  return (value as [number, number | null][]).map(([, id]) => id ?? undefined);
+}

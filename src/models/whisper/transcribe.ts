@@ -1,0 +1,234 @@
+/** Speech to text: greedy, window by window, over a cache of keys and values. */
+import { oneOf, options as known, refuse, text, whole } from "../../argument.js";
+import { tensor } from "../../create.js";
+import { LowrankError, throwIfAborted } from "../../errors.js";
+import { evaluating, keep, noGrad, scope } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import { checkedGenerateOptions } from "../generate-options.js";
+import { Sampler, type Choice } from "../sampler.js";
+import type { SpeechTask, TranscribeOptions, Transcription } from "../speech-to-text.js";
+import type { SpeechCache } from "./decoder.js";
+import { checkSamples } from "./features.js";
+import type { WhisperGeneration } from "./generation.js";
+import { languageCode } from "./languages.js";
+import type { WhisperForConditionalGeneration } from "./model.js";
+
+const OPTIONS = ["language", "task", "maxNewTokens", "signal"] as const satisfies (keyof TranscribeOptions)[];
+
+/** The tokens between the first and what is said. */
+export interface Beginning {
+  /** Undefined for none, `find` for the one that the model thinks likeliest. */
+  language: number | "find" | undefined;
+  rest: number[];
+}
+
+/**
+ * What texts of `language` and `task` begin with. Throws `ERR_UNSUPPORTED_MODEL` where the model does not say;
+ * `ERR_OPTION` for a language or a task that it has not.
+ */
+export function beginningOf(
+  where: string,
+  generation: WhisperGeneration,
+  { language, task }: { language?: string | undefined; task?: SpeechTask | undefined },
+): Beginning {
+  const { multilingual, languages, tasks, noTimestampsTokenId: noTimes } = generation;
+  const refused = (what: string): never => {
+    throw new LowrankError("ERR_OPTION", `${where}: ${what}`);
+  };
+  if (noTimes === undefined) {
+    const what =
+      "the model has no generation_config.json with no_timestamps_token_id, by which a text begins";
+    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${where}: ${what}`);
+  }
+  const forced = generation.forcedIds.filter((id) => id !== noTimes);
+  const asked = language ?? task;
+  if (multilingual === false) {
+    if (asked !== undefined)
+      refused(`the model is of English alone; leave ${language === undefined ? "task" : "language"} out`);
+    return { language: undefined, rest: [...forced.filter((id) => id !== undefined), noTimes] };
+  }
+  const of = (name: string): number => {
+    const id = languages.get(languageCode(name));
+    if (id !== undefined) return id;
+    if (languages.size === 0)
+      return refused("the model's generation_config.json names no languages (lang_to_id)");
+    return refused(`language is one of ${[...languages.keys()].join(", ")}, not "${name}"`);
+  };
+  const said = language ?? generation.language;
+  const spoken = said === undefined ? (forced[0] ?? (languages.size > 0 ? "find" : undefined)) : of(said);
+  const wanted = task ?? generation.task;
+  if (wanted !== undefined && tasks[wanted] === undefined)
+    refused(`the model's generation_config.json has no token of the task ${wanted} (task_to_id)`);
+  const own =
+    wanted === undefined ? ((said === undefined ? forced[1] : undefined) ?? tasks.transcribe) : tasks[wanted];
+  return { language: spoken, rest: own === undefined ? [noTimes] : [own, noTimes] };
+}
+
+/** See `WhisperForConditionalGeneration.transcribe`. */
+export async function transcribe(
+  model: WhisperForConditionalGeneration,
+  samples: Float32Array,
+  given: TranscribeOptions,
+): Promise<Transcription> {
+  const where = "transcribe";
+  const { language, task, maxNewTokens, signal } = known(where, given, OPTIONS);
+  if (language !== undefined) text(where, "language", language);
+  if (task !== undefined) oneOf(where, "task", task, ["transcribe", "translate"]);
+  if (maxNewTokens !== undefined) whole(where, "maxNewTokens", maxNewTokens, 1);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuse(where, "signal", "an AbortSignal", signal);
+  checkSamples(where, "samples", samples);
+  const beginning = beginningOf(where, model.config.generation, { language, task });
+  const { tokenizer } = model;
+  if (tokenizer === undefined) {
+    const folder = model.folder ?? "the model";
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${where}: ${folder} has no tokenizer.json`);
+  }
+  const writer = new Writer(model, maxNewTokens, signal);
+  try {
+    const tokens: number[] = [];
+    const texts: string[] = [];
+    const window = model.windowSamples;
+    for (let start = 0; start < samples.length; start += window) {
+      throwIfAborted(signal);
+      const heard = await writer.write(samples.subarray(start, start + window), beginning);
+      // What was found in the first window holds for the others.
+      beginning.language = heard.language;
+      tokens.push(...heard.tokens);
+      texts.push(tokenizer.decode(heard.tokens));
+    }
+    return { text: texts.join("").trim(), tokens, language: codeOf(model, beginning.language) };
+  } finally {
+    writer.dispose();
+  }
+}
+
+function codeOf(model: WhisperForConditionalGeneration, id: Beginning["language"]): string | undefined {
+  return [...model.config.generation.languages].find(([, token]) => token === id)?.[0];
+}
+
+/** What was recorded, and its outcome. */
+interface Step {
+  choice: Choice;
+  tokens: Promise<Int32Array>;
+}
+
+/** Writes the text of one window after the other. */
+class Writer {
+  readonly #sampler: Sampler;
+  /** Added to logits: −∞ where a token is not chosen; first, and later. */
+  readonly #first: Tensor;
+  readonly #later: Tensor;
+  /** The same where only languages are. */
+  readonly #languages: Tensor;
+
+  constructor(
+    private readonly model: WhisperForConditionalGeneration,
+    private readonly most: number | undefined,
+    private readonly signal: AbortSignal | undefined,
+  ) {
+    const { generation, vocabSize: vocabulary } = model.config;
+    const { device } = model;
+    const without = (...lists: (readonly number[])[]): Tensor => {
+      const bias = new Float32Array(vocabulary);
+      for (const id of lists.flat()) bias[id] = -Infinity;
+      const made = tensor(bias, { shape: [1, vocabulary], device });
+      keep(made);
+      return made;
+    };
+    const { suppressTokens, beginSuppressTokens } = generation;
+    const languages = new Set(generation.languages.values());
+    this.#first = without(suppressTokens, beginSuppressTokens);
+    this.#later = without(suppressTokens);
+    this.#languages = without(
+      Array.from({ length: vocabulary }, (_, id) => id).filter((id) => !languages.has(id)),
+    );
+    const greedy = checkedGenerateOptions("transcribe", {});
+    this.#sampler = new Sampler("transcribe", greedy, [0], { ids: [], vocabulary, device });
+  }
+
+  dispose(): void {
+    for (const one of [this.#first, this.#later, this.#languages]) one.dispose();
+    this.#sampler.dispose();
+  }
+
+  /** The tokens of `speech`, without those that it begins and ends with, and the token of its language. */
+  async write(
+    speech: Float32Array,
+    { language, rest }: Beginning,
+  ): Promise<{ tokens: number[]; language: number | undefined }> {
+    const { decoderStartTokenId: start, eosTokenIds, maxPositionEmbeddings } = this.model.config;
+    const cache = this.#quietly(() => {
+      const { encoder, decoder } = this.model.model;
+      return decoder.newCache(encoder.forward(this.model.features(speech)));
+    });
+    try {
+      const found = language === "find" ? await this.#find(cache, start) : language;
+      const prefix = language === "find" ? [] : [start];
+      if (found !== undefined) prefix.push(found);
+      prefix.push(...rest);
+      const room = maxPositionEmbeddings - cache.text.length - prefix.length;
+      const most = Math.min(this.most ?? room, room);
+      const tokens: number[] = [];
+      let step = most > 0 ? this.#step(cache, () => this.#ids(prefix), this.#first) : undefined;
+      while (step !== undefined) {
+        const { choice } = step;
+        // The token after next is recorded while the next is computed.
+        const more = tokens.length + 1 < most;
+        const following: Step | undefined = more
+          ? this.#step(cache, () => choice.token, this.#later)
+          : undefined;
+        try {
+          const [token] = await step.tokens;
+          throwIfAborted(this.signal);
+          if (eosTokenIds.includes(token as number)) {
+            following?.choice.dispose();
+            break;
+          }
+          tokens.push(token as number);
+        } catch (error) {
+          following?.choice.dispose();
+          throw error;
+        } finally {
+          choice.dispose();
+        }
+        step = following;
+      }
+      return { tokens, language: found };
+    } finally {
+      cache.dispose();
+    }
+  }
+
+  /** The likeliest language, by what follows the first token, which is then in the cache. */
+  async #find(cache: SpeechCache, start: number): Promise<number> {
+    const { choice, tokens } = this.#step(cache, () => this.#ids([start]), this.#languages);
+    try {
+      return (await tokens)[0] as number;
+    } finally {
+      choice.dispose();
+    }
+  }
+
+  #ids(ids: readonly number[]): Tensor {
+    return tensor(Int32Array.from(ids), { shape: [1, ids.length], device: this.model.device });
+  }
+
+  /** Records the decoder over `ids`, and the choice of what follows them. */
+  #step(cache: SpeechCache, ids: () => Tensor, bias: Tensor): Step {
+    const choice = this.#quietly(() => {
+      const hidden = this.model.model.decoder.forward(ids(), cache);
+      const last = hidden.slice(1, (hidden.shape[1] as number) - 1);
+      const logits = this.model.head.forward(last).reshape(1, -1);
+      return this.#sampler.choose(logits.add(bias), 0);
+    });
+    const tokens = choice.read();
+    // What is recorded and then not asked for fails where nobody hears it.
+    tokens.catch(() => undefined);
+    return { choice, tokens };
+  }
+
+  #quietly<T>(run: () => T): T {
+    return evaluating(() => noGrad(() => scope(run)));
+  }
+}

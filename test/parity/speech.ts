@@ -1,0 +1,24 @@
+/** What Python's scripts make of a key, for Whisper's goldens: noise, speech, features. */
+import { words } from "../hashed.js";
+
+/** Uniform in ±scale, rounded to f32 as `fill.uniform` does, in f64. */
+export function hashedNoise(key: string, length: number, scale: number): Float64Array {
+  return uniform(`whisper/${key}/audio`, length, scale);
+}
+
+/** Noise that swells and fades. */
+export function hashedSpeech(key: string, length: number): Float32Array {
+  const noise = hashedNoise(key, length, 0.3);
+  return Float32Array.from(noise, (one, i) => one * Math.abs(1 - (2 * i) / length));
+}
+
+/** `count` values of features. */
+export function hashedFeatures(key: string, count: number): Float32Array {
+  return Float32Array.from(uniform(`whisper/${key}`, count, 1.5));
+}
+
+function uniform(name: string, count: number, scale: number): Float64Array {
+  return Float64Array.from(words(name, count), (word) =>
+    Math.fround(((word >>> 8) / 2 ** 24 - 0.5) * 2 * scale),
+  );
+}
