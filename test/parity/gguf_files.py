@@ -105,6 +105,7 @@ def blocks():
         "one value": [0.0] * 31 + [-3.5],
         "halves": [127.0] + [i / 2 for i in range(-15, 16)],
         "halves of four bits": [-8.0] + [i / 2 for i in range(-15, 16)],
+        "halves by rounding": [-8.0] + [(i % 15) - 7 + 0.49999997 for i in range(31)],
         "equal ends": [4.0, -4.0] * 16,
         "subnormal scales": [1e-6 * (i - 16) for i in range(32)],
         "vanishing": [1e-12 * (i - 16) for i in range(32)],
