@@ -181,15 +181,26 @@ const cases: Record<string, Case> = {
       sliding_window_pattern: 6,
       num_hidden_layers: 7,
       rope_scaling: null,
-      rope_local_base_freq: 10_000,
     },
     length: 40,
+    unread: "the root that scores are divided by",
   },
-  "Phi-3, longrope": {
+  // llama.cpp's smallest context is 256, by which it chooses the factors.
+  "Phi-3, short factors": {
     golden: "llama-phi3",
-    overrides: { sliding_window: null },
+    overrides: { sliding_window: null, original_max_position_embeddings: 256, max_position_embeddings: 512 },
     adapters: untied,
     unread: "longrope",
+  },
+  "Phi-3, long factors": {
+    golden: "llama-phi3-long",
+    overrides: { original_max_position_embeddings: 16 },
+    unread: "longrope",
+  },
+  "Phi-3, plain": {
+    golden: "llama-phi3",
+    overrides: { sliding_window: null, rope_scaling: null },
+    unread: "a padding token below its own default",
   },
   "GPT-2": { golden: "families/gpt2", adapters, length: 20, unread: "other sizes than GPT-2's own" },
 };
