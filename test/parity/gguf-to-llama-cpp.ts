@@ -5,7 +5,7 @@
  * below, where greedy tokens differ, or where a text is cut into other tokens.
  */
 import { spawnSync } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -237,6 +237,7 @@ const TEXTS = [
   "  two spaces, a\ttab\nand lines\n\n\nend ",
   "Größe, naïve café, 数据 и текст 🦙🦙 3 33 3333 1,234.5",
   "'tis don't I'LL we've ... !!! <s> </s> </i>",
+  "CamelCase HTTPServer's ISN'T x1y22z333 12345678 a/b//\n/c\r\n\r\n  \u00a0\u3000 e\u0301te\u0301 ﬀ ǅ",
   "",
   "a",
 ];
@@ -278,7 +279,70 @@ async function whole(name: string, folder: string, prompt: string): Promise<void
   adapted.dispose();
 }
 
+/** Patterns as models' tokenizers have them, and whether whole words of the vocabulary go before merges. */
+const LLAMA3 = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+const [UPPER, LOWER] = [String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`];
+const BEFORE = String.raw`[^\r\n\p{L}\p{N}]?`;
+const AFTER = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+const ENDS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?";
+const patterns: Record<string, [step: object, ignoresMerges: boolean]> = {
+  smollm: [{ type: "Digits", individual_digits: true }, false],
+  "llama-bpe": [split(LLAMA3), true],
+  dbrx: [split(LLAMA3), false],
+  qwen2: [split(LLAMA3.replace("{1,3}", "")), false],
+  qwen35: [
+    split(
+      LLAMA3.replace("{1,3}", "")
+        .replace(String.raw`\p{L}+`, String.raw`[\p{L}\p{M}]+`)
+        .replace(String.raw`^\s\p{L}`, String.raw`^\s\p{L}\p{M}`),
+    ),
+    false,
+  ],
+  "gpt-4o": [
+    split(
+      `${BEFORE}${UPPER}*${LOWER}+${ENDS}|${BEFORE}${UPPER}+${LOWER}*${ENDS}${String.raw`|\p{N}{1,3}`}${AFTER}`,
+    ),
+    false,
+  ],
+  tekken: [
+    split(`${BEFORE}${UPPER}*${LOWER}+|${BEFORE}${UPPER}+${LOWER}*${String.raw`|\p{N}`}${AFTER}`),
+    true,
+  ],
+};
+
+function split(Regex: string): object {
+  return { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false };
+}
+
+/** The embedded model's tokens, cut by each of the patterns. */
+async function cuts(name: string, step: object, ignoresMerges: boolean): Promise<void> {
+  const folder = temporary();
+  for (const file of ["config.json", "model.safetensors"])
+    copyFileSync(join(defaultModel(), file), join(folder, file));
+  const json = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as {
+    pre_tokenizer: object;
+    model: { ignore_merges: boolean };
+  };
+  const bytes = { ...json.pre_tokenizer, use_regex: "individual_digits" in step };
+  json.pre_tokenizer = { type: "Sequence", pretokenizers: [step, bytes] };
+  json.model.ignore_merges = ignoresMerges;
+  writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(json));
+  const model = await loadModel(folder, { device: "cpu" });
+  const path = join(temporary(), "model.gguf");
+  await saveModel(model, path);
+  const { tokens = [] } = asked("llama.cpp", { model: path, texts: TEXTS });
+  for (const [i, text] of TEXTS.entries()) {
+    const own = [...(model.tokenizer?.encode(text) ?? [])];
+    const same = own.join() === tokens[i]?.join();
+    const figures = same ? `${own.length}` : `${own.join(" ")} | ${tokens[i]?.join(" ")}`;
+    report(`cut as ${name}: tokens of ${JSON.stringify(text)}`, same, figures);
+  }
+  model.dispose();
+}
+
 for (const [name, one] of Object.entries(cases)) await small(name, one);
+if (only !== "transformers")
+  for (const [name, [step, ignores]] of Object.entries(patterns)) await cuts(name, step, ignores);
 await whole("the embedded model", defaultModel(), "The whale");
 const stories = process.env["LOWRANK_STORIES260K"];
 if (stories !== undefined) await whole("stories260k", stories, "Once upon a time");
