@@ -1,17 +1,6 @@
 /** What is not written as GGUF, and why: llama.cpp would not read it, or would compute something else. */
 import { LowrankError, type ErrorCode } from "../errors.js";
-
-/** One thing that is refused. */
-export interface Refusal {
-  /** The thing itself. */
-  what: string;
-  /** What is written there. */
-  where: "an adapter as GGUF" | "a model as GGUF";
-  /** What llama.cpp does, or lacks. */
-  reason: string;
-  /** What to do. */
-  instead: string;
-}
+import { because, type Refusal } from "../refusals/refusal.js";
 
 const MERGE = "merge it into its model, and write that: lowrank merge --format gguf";
 const FOLDER = "write the model as a folder, which transformers reads";
@@ -144,6 +133,9 @@ export function refuseGguf(
   subject: string,
   code: ErrorCode = "ERR_OPTION",
 ): never {
-  const { where, reason, instead } = GGUF_REFUSALS[which];
-  throw new LowrankError(code, `${file}: ${subject} cannot be written in ${where}: ${reason}; ${instead}`);
+  const refusal = GGUF_REFUSALS[which];
+  throw new LowrankError(
+    code,
+    `${file}: ${subject} cannot be written in ${refusal.where}: ${because(refusal)}`,
+  );
 }

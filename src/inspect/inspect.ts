@@ -17,6 +17,8 @@ import { PretrainedModel } from "../models/pretrained.js";
 import { type InspectedAdapter, inspectAdapter, isAdapter } from "./adapter.js";
 import { inspectData, type InspectedData } from "./data.js";
 import { inspectModel, type InspectedModel } from "./model.js";
+import { TRAINING_REFUSALS } from "../refusals/training.js";
+import { refused } from "../refusals/refusal.js";
 
 /** What was found at a path. */
 export type Inspected = InspectedModel | InspectedAdapter | InspectedData;
@@ -133,11 +135,7 @@ async function dataAt(path: string, options: InspectOptions): Promise<InspectedD
   try {
     const loaded = named instanceof PretrainedModel;
     const { chatTemplate } = options;
-    if (loaded && chatTemplate !== undefined)
-      throw new LowrankError(
-        "ERR_OPTION",
-        "inspect: chatTemplate goes with a model's folder; of a loaded model set model.tokenizer.chatTemplate",
-      );
+    if (loaded && chatTemplate !== undefined) throw refused(TRAINING_REFUSALS.templateOfLoaded, "inspect");
     const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
     const model: PretrainedModel = loaded
       ? named

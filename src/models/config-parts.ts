@@ -1,6 +1,7 @@
 /** What the configurations of all families have in common. */
-import { LowrankError } from "../errors.js";
 import type { ConfigFields } from "./config-fields.js";
+import { MODEL_REFUSALS } from "../refusals/models.js";
+import { refused } from "../refusals/refusal.js";
 
 /** Above these no model is real; they are checked before anything is allocated. */
 export const LIMIT = {
@@ -22,16 +23,14 @@ export function checkCount(config: ConfigFields, values: number): void {
 
 export function refuseQuantised(config: ConfigFields): void {
   if (config.value("quantization_config") === undefined) return;
-  const message =
-    "the weights are quantised (quantization_config), which is not supported; take the plain model";
-  throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${message}`);
+  throw refused(MODEL_REFUSALS.quantised, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
 }
 
 /** Refuses a key that is set to true and changes what a model computes. */
 export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
   for (const key of keys) {
     if (config.boolean(key) !== true) continue;
-    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${key} is true, which is not supported`);
+    throw refused(MODEL_REFUSALS.decoding, config.file, key, "ERR_UNSUPPORTED_MODEL");
   }
 }
 

@@ -8,6 +8,8 @@ import { isTensor, type Tensor } from "../tensor.js";
 import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { HeadLossOptions } from "./head-loss.js";
+import { MODEL_REFUSALS } from "../refusals/models.js";
+import { refused } from "../refusals/refusal.js";
 
 /** One class of several; values; or several classes at once. As transformers names them. */
 export type ProblemType = "single_label_classification" | "regression" | "multi_label_classification";
@@ -102,12 +104,7 @@ export function classificationLoss(
     const counted = targets.eq(-100).to("f32").neg().add(1);
     return lossPerAdapter(losses.reshape(B, 1), counted.reshape(B, 1), names);
   }
-  if (labelSmoothing !== 0) {
-    throw new LowrankError(
-      "ERR_OPTION",
-      `forward: labelSmoothing is for a model of single classes, and this is ${type}`,
-    );
-  }
+  if (labelSmoothing !== 0) throw refused(MODEL_REFUSALS.smoothedLabels, "forward", type);
   const targets = labels.to("f32").reshape(B, N);
   const losses = type === "regression" ? squares(logits, targets) : binaryCrossEntropy(logits, targets);
   if (apart) return lossPerAdapter(losses, ones([B, N], { device: logits.device }), names);

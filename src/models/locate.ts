@@ -4,6 +4,8 @@ import { existsSync } from "node:fs";
 import { LowrankError } from "../errors.js";
 import { hubName } from "../hub/name.js";
 import type { HubOptions } from "../hub/settings.js";
+import { MODEL_REFUSALS } from "../refusals/models.js";
+import { refused } from "../refusals/refusal.js";
 
 /** A model on this machine. */
 export interface Located {
@@ -30,9 +32,6 @@ export async function locate(path: string, options: HubOptions): Promise<Located
     return { path: folder, source: name.repo, revision: commit };
   }
   if (!there) throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such model folder or file`);
-  if (options.revision !== undefined) {
-    const what = "is on this machine, and only a model of a hub has a revision; leave it out";
-    throw new LowrankError("ERR_OPTION", `${path}: ${what}`);
-  }
+  if (options.revision !== undefined) throw refused(MODEL_REFUSALS.revisionOfFolder, path, options.revision);
   return { path, source: path, revision: undefined };
 }

@@ -4,6 +4,8 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import type { Tensor } from "../tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
+import { MODEL_REFUSALS } from "../refusals/models.js";
+import { refused } from "../refusals/refusal.js";
 
 /** What positions say of the texts of a batch. */
 export interface PackedTexts {
@@ -39,11 +41,7 @@ export function packedTexts(
   const end = endOf(known, T, limit);
   const segments = parted ? onHost(known, T) : undefined;
   if (segments === undefined) return { segments, end };
-  if (adapterPerRow !== undefined) {
-    const what =
-      "adapterPerRow gives each row of the batch an adapter, and positionIds put several texts into a row";
-    throw new LowrankError("ERR_OPTION", `forward: ${what}; give each text a row of its own`);
-  }
+  if (adapterPerRow !== undefined) throw refused(MODEL_REFUSALS.packedAdapters, "forward");
   return { segments: tensor(segments, { shape, device }), end };
 }
 

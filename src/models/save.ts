@@ -14,6 +14,8 @@ import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";
 import { checkHalfRange } from "./half-range.js";
 import { PretrainedModel } from "./pretrained.js";
+import { MODEL_REFUSALS } from "../refusals/models.js";
+import { refused } from "../refusals/refusal.js";
 
 /** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
@@ -78,17 +80,13 @@ export async function saveModel(
   if (dtype !== undefined) oneOf(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
   if (maxShardBytes !== undefined) {
     whole(where, "maxShardBytes", maxShardBytes, 1);
-    if (gguf)
-      throw new LowrankError("ERR_OPTION", "saveModel: a GGUF file is one file; leave maxShardBytes out");
+    if (gguf) throw refused(MODEL_REFUSALS.ggufShards, "saveModel");
   }
   flag(where, "overwrite", overwrite);
   if (onNotice !== undefined) callable(where, "onNotice", onNotice);
   const attached = adapters(model);
   if (attached.length > 0) {
-    throw new LowrankError(
-      "ERR_OPTION",
-      `saveModel: the model has adapters (${attached.join(", ")}); call mergeAndUnload or unload first`,
-    );
+    throw refused(MODEL_REFUSALS.savedAdapters, "saveModel", attached.join(", "));
   }
   if (gguf) {
     if (existsSync(dir) && (!overwrite || !statSync(dir).isFile()))

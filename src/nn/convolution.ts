@@ -3,6 +3,8 @@ import { refuse } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { made, type Tensor } from "../tensor.js";
+import { LAYER_REFUSALS } from "../refusals/layers.js";
+import { refused } from "../refusals/refusal.js";
 
 /** One number for every dimension, or one for each. */
 export type PerDimension = number | readonly number[];
@@ -80,12 +82,8 @@ export function convGeometry(
   }
   let sides: [number, number][];
   if (padding === "same") {
-    if (strides.some((s) => s !== 1)) {
-      throw new LowrankError(
-        "ERR_OPTION",
-        `${layer}: padding "same" keeps the size at stride 1 only, not at [${strides.join(", ")}]`,
-      );
-    }
+    if (strides.some((s) => s !== 1))
+      throw refused(LAYER_REFUSALS.samePadding, layer, `[${strides.join(", ")}]`);
     sides = kernel.map((k, d) => {
       const total = (dilations[d] as number) * (k - 1);
       return [Math.floor(total / 2), Math.ceil(total / 2)];

@@ -8,6 +8,8 @@ import { made, parameter, type Tensor } from "../tensor.js";
 import { inputOf, valuesOf } from "./inputs.js";
 import { Module } from "./module.js";
 import { checkRoom } from "./room.js";
+import { LAYER_REFUSALS } from "../refusals/layers.js";
+import { refused } from "../refusals/refusal.js";
 
 /** The options of `Embedding`. */
 export interface EmbeddingOptions {
@@ -38,12 +40,8 @@ export class Embedding extends Module {
     super();
     whole("Embedding", "numEmbeddings", numEmbeddings, 1);
     whole("Embedding", "embeddingDim", embeddingDim, 1);
-    if (typeof given === "object" && given !== null && "maxNorm" in given && given.maxNorm !== undefined) {
-      throw new LowrankError(
-        "ERR_OPTION",
-        "Embedding: maxNorm rewrites the weight in forward and is not offered",
-      );
-    }
+    if (typeof given === "object" && given !== null && "maxNorm" in given && given.maxNorm !== undefined)
+      throw refused(LAYER_REFUSALS.maxNorm, "Embedding");
     // Layers made of this one have options of their own.
     const chosen =
       new.target === Embedding ? options("Embedding", given, ["paddingIdx", "device", "weight"]) : given;

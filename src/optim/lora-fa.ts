@@ -1,5 +1,4 @@
 import { tensor } from "../create.js";
-import { LowrankError } from "../errors.js";
 import { svd } from "../linalg.js";
 import { moduleOf } from "../nn/children.js";
 import { Embedding } from "../nn/embedding.js";
@@ -8,6 +7,8 @@ import { keep, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { AdamW, type AdamWOptions } from "./adamw.js";
 import { clipGradNorm } from "./clip.js";
+import { ADAPTER_REFUSALS } from "../refusals/adapters.js";
+import { refused } from "../refusals/refusal.js";
 
 /** A's of low-rank layers, as modules hold them by the adapter's name. */
 interface Pair {
@@ -48,10 +49,7 @@ export class LoraFA extends AdamW {
     const pairs = [...pairsOf(moduleOf("LoraFA.of", "model", model))];
     for (const [path, { loraA, loraB }] of pairs) {
       if (loraA.shape[0] === loraB.shape[1]) continue;
-      throw new LowrankError(
-        "ERR_OPTION",
-        `LoraFA: the outputs of ${path} are in groups, for which it is not defined`,
-      );
+      throw refused(ADAPTER_REFUSALS.fixedA, "LoraFA", path);
     }
     const turned = await Promise.all(pairs.map(([, pair]) => turn(pair)));
     for (const [, { loraA }] of pairs) loraA.requiresGrad = false;

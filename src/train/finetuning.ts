@@ -19,6 +19,8 @@ import { Profile } from "./profile.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import { checkKinds, settingsOf, type Settings } from "./settings.js";
+import { TRAINING_REFUSALS } from "../refusals/training.js";
+import { refused } from "../refusals/refusal.js";
 
 /** The work of `finetune`, which describes it. */
 export async function finetuneNow(options: FinetuneOptions, context: RunContext): Promise<FinetuneResult> {
@@ -121,10 +123,7 @@ async function train(
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       const labels = classesIn(data, place);
       if (labels !== undefined && settings.packing)
-        throw new LowrankError(
-          "ERR_OPTION",
-          `${data.train.file}: packing puts rows into a sequence, and rows with labels are told apart one by one; leave packing out`,
-        );
+        throw refused(TRAINING_REFUSALS.packedLabels, data.train.file);
       if (labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);
       model ??= await load(located as Located, loading, labels, context);

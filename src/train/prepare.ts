@@ -10,6 +10,8 @@ import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { specialTokens } from "../models/special-tokens.js";
+import { refused } from "../refusals/refusal.js";
+import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { ProgressEvent } from "./events.js";
 import { readLabels } from "./label-names.js";
 import {
@@ -120,6 +122,8 @@ export async function prepare(
 ): Promise<Prepared> {
   const { maxLength: asked, trainOn, labelSmoothing, signal, seed } = settings;
   const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing });
+  if (settings.packing && objective.packing === undefined)
+    throw refused(TRAINING_REFUSALS.packedLabels, files.train.file);
   const { maxLength } = objective.tokenisation;
   const warn = (message: string): void => emit({ type: "warning", message });
   // What somebody asked for is not lowered without a word; of the default the start event tells.

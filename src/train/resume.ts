@@ -12,6 +12,8 @@ import { newestCheckpoint, soundCheckpoint, type Checkpoint } from "./output/che
 import { branched, type Line } from "./output/lineage.js";
 import { readRunRecord, RUN, type RunRecord } from "./output/run-record.js";
 import { DEFAULT_OUTPUT, type Settings } from "./settings.js";
+import { FIXED_OPTIONS, TRAINING_REFUSALS } from "../refusals/training.js";
+import { because } from "../refusals/refusal.js";
 
 /** Where a run is gone on from, before anything is read. */
 export interface Origin {
@@ -140,21 +142,7 @@ function relocated(options: Record<string, unknown>, cwd: string): FinetuneOptio
   } as FinetuneOptions;
 }
 
-/** What a run cannot change: what its adapter, its optimizer's state and its place in the data hang on. */
-const FIXED = new Set([
-  "lora",
-  "seed",
-  "batchSize",
-  "gradientAccumulation",
-  "maxLength",
-  "trainOn",
-  "packing",
-  "evalSplit",
-  "dataFormat",
-  "matmulPrecision",
-  "dtype",
-  "optimizer.loraPlusRatio",
-]);
+const FIXED = new Set<string>(FIXED_OPTIONS);
 /** What says nothing of the run itself; model and data are told by their content. */
 const APART = new Set([
   "output",
@@ -209,7 +197,7 @@ function merged(
   if (refused.length > 0) {
     throw new LowrankError(
       "ERR_OPTION",
-      `resume: ${refused.join("; ")}: leave it out to go on as before, or start a new run in another folder`,
+      `resume: ${refused.join("; ")}: ${because(TRAINING_REFUSALS.resumedOptions)}`,
     );
   }
   return { options: options as FinetuneOptions, notices: changed.map((one) => `resume: ${one}`) };

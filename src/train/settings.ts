@@ -17,6 +17,8 @@ import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
+import { TRAINING_REFUSALS } from "../refusals/training.js";
+import { refused } from "../refusals/refusal.js";
 
 /** Where a run's adapter and checkpoints go. */
 export const DEFAULT_OUTPUT = "./lowrank-out";
@@ -114,21 +116,21 @@ export function settingsOf(options: FinetuneOptions): Settings {
   checkKinds(options);
   if (options.model === undefined || options.data === undefined) refuse("finetune takes a model and data");
   if (typeof options.model !== "string" && (options.revision ?? options.offline) !== undefined)
-    refuse("revision and offline go with the name of a model, and the model is loaded; leave them out");
+    throw refused(TRAINING_REFUSALS.revisionOfLoaded, "finetune");
   const { lora = {}, optimizer = {} } = options;
   const r = count("lora.r", lora.r ?? 16, 1);
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
   if (loraDropout < 0 || loraDropout > 1) refuse(`lora.loraDropout is a probability, not ${loraDropout}`);
   if (options.steps !== undefined && options.epochs !== undefined)
-    refuse("give one of steps and epochs, not both");
-  if (options.evalData !== undefined && options.evalSplit !== undefined) {
-    refuse("give one of evalData and evalSplit, not both");
-  }
+    throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
+  if (options.evalData !== undefined && options.evalSplit !== undefined)
+    throw refused(TRAINING_REFUSALS.evalDataWithSplit, "finetune");
   if (options.data === "-" && options.evalData === "-")
-    refuse("data and evalData cannot both be standard input; hold out a share of it with evalSplit");
+    throw refused(TRAINING_REFUSALS.bothStandardInput, "finetune");
   const held = options.evalData ?? options.evalSplit;
-  if (options.evalEvery !== undefined && held === undefined) refuse("evalEvery needs evalData or evalSplit");
+  if (options.evalEvery !== undefined && held === undefined)
+    throw refused(TRAINING_REFUSALS.evalEveryAlone, "finetune");
   const { evalSplit } = options;
   if (evalSplit !== undefined && !(number("evalSplit", evalSplit) > 0 && evalSplit < 1))
     refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
@@ -136,7 +138,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     refuse(`epochs is above 0, not ${options.epochs}`);
   const patience = optional("patience", options.patience, 1);
   if (patience !== undefined && (held === undefined || options.evalEvery === undefined))
-    refuse("patience counts evaluations: give evalEvery, and evalData or evalSplit");
+    throw refused(TRAINING_REFUSALS.patienceAlone, "finetune");
   const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
   const labelSmoothing = number("labelSmoothing", options.labelSmoothing ?? 0);
   if (labelSmoothing < 0 || labelSmoothing >= 1)
@@ -220,7 +222,7 @@ export function checkKinds(given: FinetuneOptions): void {
   )
     refuseKind("finetune", "model", "a folder, a name at a hub or a loaded model", model);
   if (options.chatTemplate !== undefined && model !== undefined && typeof model !== "string")
-    refuse("chatTemplate goes with a model's folder; of a loaded model set model.tokenizer.chatTemplate");
+    throw refused(TRAINING_REFUSALS.templateOfLoaded, "finetune");
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
   for (const name of ["overwrite", "gradientCheckpointing", "packing", "offline"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);
@@ -232,7 +234,7 @@ export function checkKinds(given: FinetuneOptions): void {
   if (optimizer?.betas !== undefined) listOf("finetune", "optimizer.betas", optimizer.betas, numeric);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuseKind("finetune", "signal", "an AbortSignal", signal);
-  if (resume !== false && overwrite) refuse("resume goes on with what overwrite would replace");
+  if (resume !== false && overwrite) throw refused(TRAINING_REFUSALS.resumeWithOverwrite, "finetune");
 }
 
 /** Settings as the options that give them: what a run records. */

@@ -6,7 +6,6 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 
 import test from "ava";
 
-import { GGUF_REFUSALS, type Refusal } from "../../src/gguf/refusals.js";
 import { temporary } from "../hashed.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
@@ -67,20 +66,4 @@ test("links between the pages lead somewhere", (t) => {
     for (const [, to] of text.matchAll(/\]\(([\w./-]+\.md)(?:#[\w-]*)?\)/g))
       t.true(pages.includes(to as string), `${page}: ${to}`);
   }
-});
-
-test("docs/gguf.md has each thing that is refused, as the code says it", (t) => {
-  const cells = (row: string): string[] =>
-    row
-      .split("|")
-      .slice(1, -1)
-      .map((cell) => cell.trim());
-  const text = readFileSync(join(root, "docs/gguf.md"), "utf8");
-  const [, table = ""] = text.split("## What is refused");
-  const [, , ...rows] = table.split("\n").filter((line) => line.startsWith("|"));
-  const refused: Refusal[] = Object.values(GGUF_REFUSALS);
-  t.deepEqual(
-    rows.map(cells),
-    refused.map(({ what, where, reason, instead }) => [what, where, reason, instead]),
-  );
 });

@@ -76,7 +76,8 @@ test.serial("a folder of that name goes first", async (t) => {
   model.dispose();
   await t.throwsAsync(loadModel("owner/tiny", { device, revision: "v1" }), {
     code: "ERR_OPTION",
-    message: /^owner\/tiny: is on this machine, and only a model of a hub has a revision; leave it out$/,
+    message:
+      /^owner\/tiny: a revision of a model on this machine \(\w+\): only a model of a hub has one; leave it out$/,
   });
   t.deepEqual(hub.requests, []);
 });
@@ -143,7 +144,7 @@ test.serial(
     const loaded = await loadModel("owner/tiny@v1", { device });
     await t.throwsAsync(finetune({ ...TRAINED, model: loaded, revision: "v1" }).result, {
       code: "ERR_OPTION",
-      message: /^revision and offline go with the name of a model, and the model is loaded; leave them out$/,
+      message: /^finetune: revision and offline with a model that is loaded: .*; leave them out$/,
     });
     const from = join(temporary(), "out");
     await finetune({ ...TRAINED, model: loaded, output: from, steps: 2 }).result;

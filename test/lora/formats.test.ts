@@ -230,14 +230,18 @@ test("what a format has no place for is named", async (t) => {
     [
       { ...attention, modulesToSave: ["norm"] },
       "kohya",
-      /kohya.s format has no place for .*model\.norm\.weight/,
+      /kohya's \(.*model\.norm\.weight\): .*no place for more/,
     ],
     [
       { ...attention, modulesToSave: ["lm_head"] },
       "loralib",
-      /loralib has no place for base_model\.model\.lm_head\.weight/,
+      /loralib's \(base_model\.model\.lm_head\.weight\): .*no place for more/,
     ],
-    [{ ...attention, targetModules: ["embed_tokens"] }, "kohya", /the embedding model\.embed_tokens/],
+    [
+      { ...attention, targetModules: ["embed_tokens"] },
+      "kohya",
+      /an adapter of an embedding as a file of kohya's \(model\.embed_tokens\)/,
+    ],
   ];
   for (const [options, format, message] of cases) {
     const model = await adapted("cpu", { default: options });
@@ -271,7 +275,7 @@ test("files of kohya's that can't be read are refused with the reason", async (t
       [
         { ...pair, "lora_unet_x.lora_down.weight": zero(2, 32) },
         "ERR_OPTION",
-        /several networks, lora_te, lora_unet/,
+        /several networks \(lora_te, lora_unet\)/,
       ],
       [pair, "ERR_UNMATCHED_KEY", /nothing below lora_unet; there are lora_te/, { prefix: "lora_unet" }],
       [
@@ -297,7 +301,7 @@ test("files of kohya's that can't be read are refused with the reason", async (t
   await safetensors.save(file, pair);
   await t.throwsAsync(lora.convertAdapter(file, temporary(), { format: "peft" }), {
     code: "ERR_OPTION",
-    message: /looked up in a model/,
+    message: /without a model \(kohya\): .*looked up/,
   });
   await t.throwsAsync(lora.loadAdapter(model, "adapter.ckpt"), { code: "ERR_FILE_NOT_FOUND" });
   model.dispose();

@@ -23,7 +23,7 @@ test("a merged linear layer of loralib's is read as the equal plain one", async 
   const options = { loraAlpha: 3, enableLora: [true, false, true] };
   await t.throwsAsync(lora.loadAdapter(model, file, { loraAlpha: 3 }), {
     code: "ERR_OPTION",
-    message: /qkv has 2 adapted slices; enableLora says which/,
+    message: /enableLora .*\(qkv has 2, and none is given\)/,
   });
   await lora.loadAdapter(model, file, options);
   const delta = (await (model.qkv as unknown as lora.Linear).deltaWeight().data()) as Float32Array;
@@ -79,9 +79,9 @@ test("a convolution in loralib's layout has the same difference of the weight, a
   t.true(expected.every((v, i) => Math.abs(v - (product[i] as number)) < 1e-6));
 
   for (const [A, B, message] of [
-    [[r, inputs, 3], [out, r, 1], /conv, which is not two-dimensional/],
-    [[r, inputs, 3, 5], [out, r, 1, 1], /conv, whose kernel is 3×5/],
-    [[r, inputs, 3, 3], [4, 1, 1, 1], /conv, which is grouped/],
+    [[r, inputs, 3], [out, r, 1], /not two-dimensional .*\(conv\)/],
+    [[r, inputs, 3, 5], [out, r, 1, 1], /not square .*\(conv, 3×5\)/],
+    [[r, inputs, 3, 3], [4, 1, 1, 1], /grouped convolution .*\(conv\)/],
   ] as const) {
     await folder({ A: [...A], B: [...B] });
     await t.throwsAsync(lora.convertAdapter(dir, file, { format: "loralib" }), {

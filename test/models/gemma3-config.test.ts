@@ -75,7 +75,7 @@ test("features that are not built are refused", (t) => {
     t,
     { attn_logit_softcapping: 50 },
     "ERR_UNSUPPORTED_MODEL",
-    /attn_logit_softcapping is set.*no scores/,
+    /attn_logit_softcapping in Gemma 3: .*no scores/,
   );
   refused(
     t,

@@ -126,7 +126,11 @@ test("options: names, formats, storage, what is there already, adapters", async 
     [other, { dtype: "q8_0" }, /dtype is one of f32, f16, bf16, not "q8_0"/],
     [path, { dtype: "q5_0" }, /dtype is one of f32, f16, bf16, q8_0, q4_0, not "q5_0"/],
     [path, { format: "onnx" }, /format is one of safetensors, gguf, not "onnx"/],
-    [path, { maxShardBytes: 100 }, /a GGUF file is one file; leave maxShardBytes out/],
+    [
+      path,
+      { maxShardBytes: 100 },
+      /maxShardBytes with the format gguf: a GGUF file is one file; leave it out/,
+    ],
     [path, { onNotice: 3 }, /onNotice is a function, not 3/],
   ];
   for (const [where, options, message] of wrong)

@@ -183,7 +183,7 @@ test("features that are not built are refused", (t) => {
       t,
       () => read(change),
       "ERR_UNSUPPORTED_MODEL",
-      new RegExp(`"${type}".*default, linear, dynamic, llama3 and yarn`),
+      new RegExp(`default, linear, dynamic, llama3 and yarn.*"${type}"`),
     );
   }
   refused(t, () => read({ hidden_act: "gelu" }), "ERR_UNSUPPORTED_MODEL", /hidden_act "gelu"/);
@@ -192,7 +192,7 @@ test("features that are not built are refused", (t) => {
     t,
     () => read({ partial_rotary_factor: 0.5 }),
     "ERR_UNSUPPORTED_MODEL",
-    /partial_rotary_factor 0.5/,
+    /partial_rotary_factor other than 1.*\(0.5\)/,
   );
 });
 

@@ -30,7 +30,7 @@ const WRONG: Wrong[] = [
   [
     "same at a stride",
     "ERR_OPTION",
-    /stride 1 only/,
+    /padding "same" with a stride above 1 \(\[1, 2\]\)/,
     () => new nn.Conv2d(1, 1, 3, { padding: "same", stride: [1, 2] }),
   ],
   ["a stride of 0", "ERR_OPTION", /stride/, () => new nn.Conv2d(1, 1, 3, { stride: 0 })],

@@ -221,9 +221,9 @@ const REFUSED: [options: lora.InjectOptions, message: RegExp][] = [
   [{ initLoraWeights: "corda" as "eva" }, /corda is not built/],
   [{ initLoraWeights: "lora_ga" as "eva" }, /lora_ga is not built/],
   [{ initLoraWeights: "best" as "eva" }, /one of true, false, gaussian/],
-  [{ initLoraWeights: "orthogonal", r: 3 }, /the rank is even, and at .* it is 3/],
-  [{ initLoraWeights: "pissa", r: 49 }, /the rank at .* is 49, and its weight has at most 48/],
-  [{ initLoraWeights: "pissa", loraAlpha: 0 }, /scaling of 0/],
+  [{ initLoraWeights: "orthogonal", r: 3 }, /orthogonal with an odd rank \(.*, 3\)/],
+  [{ initLoraWeights: "pissa", r: 49 }, /pissa at .*: 49, of at most 48/],
+  [{ initLoraWeights: "pissa", loraAlpha: 0 }, /scaling of 0 or below \(/],
   [{ initLoraWeights: "pissa", useDora: true }, /choose one/],
   [{ initLoraWeights: "eva" }, /give batches of ids as evaData/],
   [{ initLoraWeights: "eva", evaData: [] }, /there is no batch/],
@@ -231,8 +231,8 @@ const REFUSED: [options: lora.InjectOptions, message: RegExp][] = [
     { initLoraWeights: "eva", evaData: [tensor([[1, 2]], { dtype: "i32", device: "cpu" })] },
     /no batch has as many positions/,
   ],
-  [{ evaData: [] }, /evaData is for initLoraWeights eva/],
-  [{ initLoraWeights: "gaussian", loraBias: true }, /loraBias goes with/],
+  [{ evaData: [] }, /evaData without initLoraWeights eva/],
+  [{ initLoraWeights: "gaussian", loraBias: true }, /loraBias with a start by name .*\(gaussian\)/],
 ];
 
 async function refuses(t: ExecutionContext, options: lora.InjectOptions, message: RegExp): Promise<void> {

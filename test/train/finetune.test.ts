@@ -210,10 +210,10 @@ test("options are checked before any work", async (t) => {
   await refused({ optimizer: { lr: -1 } }, /optimizer\.lr/);
   await refused({ batchSize: 0 }, /batchSize/);
   await refused({ steps: 1.5 }, /steps/);
-  await refused({ steps: 1, epochs: 1 }, /steps and epochs/);
+  await refused({ steps: 1, epochs: 1 }, /steps with epochs/);
   await refused({ lora: { loraDropout: 2 } }, /loraDropout/);
   await refused({ schedule: "sideways" as never }, /schedule/);
-  await refused({ packing: true } as never, /packing/);
+  await refused({ packin: true } as never, /no option packin/);
   await refused({ evalEvery: 2 }, /evalEvery/);
 });
 

@@ -20,6 +20,8 @@ import {
 } from "./registry.js";
 import { release } from "../layers/release.js";
 import { isWithin, ownTensors } from "./replacement.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** Models that run without adapters just now, by how many calls. */
 const running = new WeakMap<Module, number>();
@@ -70,11 +72,7 @@ export function checkTogether(model: Module, active: readonly Active[], all = ad
     const { modules, biases } = adapterOf(model, name, all);
     for (const path of [...modules.keys(), ...[...biases.keys()].map((at) => `${at}.bias`)]) {
       const other = owners.get(path);
-      if (other !== undefined)
-        throw new LowrankError(
-          "ERR_OPTION",
-          `"${other}" and "${name}" each have ${path} as a copy of their own, of which only one can count`,
-        );
+      if (other !== undefined) throw refused(ADAPTER_REFUSALS.sameCopy, `"${other}" and "${name}"`, path);
       owners.set(path, name);
     }
   }
@@ -82,9 +80,10 @@ export function checkTogether(model: Module, active: readonly Active[], all = ad
     for (const path of adapterOf(model, name, all).layers.keys()) {
       const copied = [...owners].find(([at, owner]) => owner !== name && isWithin(path, [at]));
       if (copied !== undefined)
-        throw new LowrankError(
-          "ERR_OPTION",
-          `"${name}" adapts ${path}, of which "${copied[1]}" has a trained copy of its own (${copied[0]}): only one of them can count`,
+        throw refused(
+          ADAPTER_REFUSALS.adaptedCopy,
+          `"${name}" and "${copied[1]}"`,
+          path === copied[0] ? path : `${path} in ${copied[0]}`,
         );
     }
   }

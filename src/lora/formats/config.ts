@@ -5,6 +5,8 @@ import { movesBase } from "../options/init-weights.js";
 import { pythonRegex } from "../options/python-regex.js";
 import { expectedOf, type AdapterOptions, type InjectOptions } from "../options/options.js";
 import type { Targets } from "../options/targets.js";
+import { FILE_REFUSALS } from "../../refusals/files.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** PEFT's keys and what they are when nothing is asked for. */
 const DEFAULTS: Record<string, unknown> = {
@@ -148,9 +150,11 @@ export function readConfig(text: string, file: string): InjectOptions {
     throw new LowrankError("ERR_FILE_FORMAT", `${file}: an adapter's configuration is a JSON object`);
   }
   if (config["peft_type"] !== undefined && config["peft_type"] !== "LORA") {
-    throw new LowrankError(
+    throw refused(
+      FILE_REFUSALS.peftType,
+      file,
+      `peft_type is ${JSON.stringify(config["peft_type"])}`,
       "ERR_FILE_FORMAT",
-      `${file}: peft_type is ${JSON.stringify(config["peft_type"])}; only LORA is read`,
     );
   }
   const options: Record<string, unknown> = {};
@@ -203,9 +207,11 @@ function checkPatterns(config: Record<string, unknown>, file: string): void {
 /** Ways to start after which a file's factors are for another base than the model's own. */
 function refuseMoved(init: unknown, file: string): void {
   if (typeof init !== "string" || ["gaussian", "orthogonal", "eva"].includes(init)) return;
-  throw new LowrankError(
+  throw refused(
+    FILE_REFUSALS.peftMoved,
+    file,
+    `init_lora_weights is ${JSON.stringify(init)}`,
     "ERR_FILE_FORMAT",
-    `${file}: init_lora_weights is ${JSON.stringify(init)}, which moves the base weight, and the file does not hold it; save the adapter as a plain one (path_initial_model_for_weight_conversion)`,
   );
 }
 
@@ -218,10 +224,7 @@ function refuseBeyond(key: string, value: unknown, file: string): void {
     JSON.stringify(value) === JSON.stringify(DEFAULTS[key])
   )
     return;
-  throw new LowrankError(
-    "ERR_FILE_FORMAT",
-    `${file}: ${key} is ${JSON.stringify(value)}, which changes the adapter and is not supported`,
-  );
+  throw refused(FILE_REFUSALS.peftKey, file, `${key} is ${JSON.stringify(value)}`, "ERR_FILE_FORMAT");
 }
 
 function isNothing(value: unknown): boolean {

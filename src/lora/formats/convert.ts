@@ -17,6 +17,8 @@ import { fromLoralib, isLoralib, toLoralib, type LoralibOptions } from "./lorali
 import type { Tensor } from "../../tensor.js";
 import { completed } from "../options/options.js";
 import type { Targetable, Targets } from "../options/targets.js";
+import { FILE_REFUSALS } from "../../refusals/files.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** Formats of adapter files; `gguf` is llama.cpp's, which is written and not read. */
 export type AdapterFormat = "peft" | "kohya" | "loralib" | "gguf";
@@ -118,11 +120,7 @@ async function readFile(
       "ERR_FILE_FORMAT",
       `${path}: its tensors are named neither as kohya's (lora_down, lora_up) nor as loralib's (lora_A, lora_B); of PEFT's adapters name the folder`,
     );
-  if (model === undefined)
-    throw new LowrankError(
-      "ERR_OPTION",
-      `${path}: the names in a file of ${kind}'s are looked up in a model: give it`,
-    );
+  if (model === undefined) throw refused(FILE_REFUSALS.fileAlone, path, kind);
   const tensors = await load(path, { device });
   for (const key of device === "cpu" ? [] : names.filter((one) => one.endsWith(".alpha"))) {
     tensors[key]?.dispose();

@@ -20,6 +20,8 @@ import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { adapterOf, checkFree, loraLayers } from "../adapter/registry.js";
 import { checkBases, compared, fill, fitted, stateOf } from "./state.js";
 import type { Targetable } from "../options/targets.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /**
  * Writes an adapter as PEFT does, each file whole or not at all; one not called "default" goes into a folder of its
@@ -36,11 +38,7 @@ export async function saveAdapter(
   text("saveAdapter", "name", name);
   const adapter = adapterOf(model, name);
   const layers = [...adapter.layers];
-  if (adapter.layers.has(""))
-    throw new LowrankError(
-      "ERR_OPTION",
-      "saveAdapter: the model is itself a low-rank layer, and a file names layers by their paths in a model; put it into one, such as new nn.Sequential(layer)",
-    );
+  if (adapter.layers.has("")) throw refused(ADAPTER_REFUSALS.layerAlone, "saveAdapter");
   const own = new Map(layers.map(([path, layer]) => [path, layer.adapterOf(name)]));
   const plain = new Map<string, Adapter>();
   try {

@@ -9,7 +9,9 @@ import type { Tensor } from "../../tensor.js";
 import { exactTargets, ranksAndAlphas } from "../options/exact.js";
 import { targeted, type Targetable } from "../options/targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
-import { refuseBeyond, type FileLayers } from "./layers.js";
+import type { FileLayers } from "./layers.js";
+import { FILE_REFUSALS } from "../../refusals/files.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** What names of a network begin with: the image model's, and those of one or several text encoders. */
 const PREFIXES: readonly string[] = ["lora_unet", "lora_te", "lora_te1", "lora_te2", "lora_te3"];
@@ -38,24 +40,17 @@ export function toKohya(
   made: Tensor[],
 ): { tensors: Record<string, Tensor>; metadata: Record<string, string> } {
   checkPrefix(prefix);
-  refuseBeyond("kohya's format", file, [
-    ...others,
-    ...[...biases.keys()].map((path) => `the bias of ${path}`),
-  ]);
+  const beyond = [...others, ...[...biases.keys()].map((path) => `the bias of ${path}`)];
+  if (beyond.length > 0) throw refused(FILE_REFUSALS.kohyaBeyond, file, some(beyond));
   const tensors: Record<string, Tensor> = {};
   const from = new Map<string, string>();
   for (const [path, { embedding, a, b, r, scaling }] of layers) {
-    if (embedding) refuseBeyond("kohya's format", file, [`the embedding ${path}`]);
-    if (a.shape.length !== 2 && a.shape.length !== 4)
-      refuseBeyond("kohya's format", file, [`the convolution ${path}, which is not two-dimensional`]);
-    if (b.shape[1] !== r) refuseBeyond("kohya's format", file, [`the grouped convolution ${path}`]);
+    if (embedding) throw refused(FILE_REFUSALS.kohyaEmbedding, file, path);
+    if ((a.shape.length !== 2 && a.shape.length !== 4) || b.shape[1] !== r)
+      throw refused(FILE_REFUSALS.kohyaConvolution, file, path);
     const name = `${prefix}_${flat(path)}`;
     const other = from.get(name);
-    if (other !== undefined)
-      throw new LowrankError(
-        "ERR_OPTION",
-        `${file}: ${other} and ${path} have one name in kohya's format, ${name}`,
-      );
+    if (other !== undefined) throw refused(FILE_REFUSALS.kohyaNames, file, `${other} and ${path}: ${name}`);
     from.set(name, path);
     const alpha = tensor(scaling * r, { device: "cpu" });
     made.push(alpha);
@@ -166,10 +161,7 @@ function grouped(
       `${file}: ${some(unknown)}: of kohya's networks lora_down, lora_up and alpha are read, below ${PREFIXES.join(", ")}`,
     );
   if (networks.size > 1 && wanted === undefined)
-    throw new LowrankError(
-      "ERR_OPTION",
-      `${file}: holds several networks, ${[...networks].join(", ")}; name the one for this model as prefix`,
-    );
+    throw refused(FILE_REFUSALS.kohyaNetworks, file, [...networks].join(", "));
   if (groups.size === 0)
     throw new LowrankError(
       "ERR_UNMATCHED_KEY",

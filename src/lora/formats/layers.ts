@@ -3,7 +3,7 @@ import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor.js";
 import { scalingOf } from "../layers/adapter.js";
 import { patternReader } from "../options/patterns.js";
-import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
+import { PREFIX, type AdapterFile } from "./adapter-file.js";
 
 /** A and B of one layer. */
 export interface FileLayer {
@@ -65,10 +65,4 @@ export function layersOf({ file, options, tensors }: AdapterFile): FileLayers {
     layers.set(path, { embedding, a: A, b: B, r: rank, scaling });
   }
   return { layers, biases, others };
-}
-
-/** Refuses what another format has no place for, by name. */
-export function refuseBeyond(format: string, file: string, keys: readonly string[]): void {
-  if (keys.length > 0)
-    throw new LowrankError("ERR_OPTION", `${file}: ${format} has no place for ${some(keys)}`);
 }

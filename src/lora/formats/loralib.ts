@@ -19,7 +19,9 @@ import { blocksOfB } from "../layers/own-form.js";
 import { baseModules } from "../adapter/registry.js";
 import { isAdaptable, type Adaptable, type Targetable } from "../options/targets.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
-import { refuseBeyond, type FileLayers } from "./layers.js";
+import type { FileLayers } from "./layers.js";
+import { FILE_REFUSALS } from "../../refusals/files.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** Alpha of all layers in the header, or by path as JSON. */
 const ALPHA = "lora_alpha";
@@ -38,7 +40,7 @@ export async function toLoralib(
   model: Module | undefined,
   made: Tensor[],
 ): Promise<{ tensors: Record<string, Tensor>; metadata: Record<string, string> }> {
-  refuseBeyond("loralib", file, others);
+  if (others.length > 0) throw refused(FILE_REFUSALS.loralibBeyond, file, some(others));
   const tensors: Record<string, Tensor> = {};
   const alphas: Record<string, number> = {};
   const modules = new Map(model?.namedModules());
@@ -65,15 +67,12 @@ export async function toLoralib(
  */
 function convolution(path: string, a: Tensor, b: Tensor, file: string): { loraA: Tensor; loraB: Tensor } {
   const [r, inputs, k, width, ...rest] = a.shape as [number, number, number, number?];
-  const refuse = (why: string): never => {
-    throw new LowrankError("ERR_OPTION", `${file}: loralib has no form for the convolution ${path}, ${why}`);
-  };
-  if (b.shape[1] !== r) refuse("which is grouped: it would mix the groups' axes");
+  if (b.shape[1] !== r) throw refused(FILE_REFUSALS.loralibGroups, file, path);
   if (width === undefined || rest.length > 0) {
-    if (a.size !== r * inputs) refuse(`which is not two-dimensional: B·A does not fit its weight`);
+    if (a.size !== r * inputs) throw refused(FILE_REFUSALS.loralibDimensions, file, path);
     return noGrad(() => ({ loraA: a.reshape(r, inputs), loraB: b.reshape(-1, r) }));
   }
-  if (width !== k) refuse(`whose kernel is ${k}×${width}: it knows square ones`);
+  if (width !== k) throw refused(FILE_REFUSALS.loralibKernel, file, `${path}, ${k}×${width}`);
   const rows = b.shape[0] as number;
   return noGrad(() => ({
     loraA: scope(() => a.reshape(r * k, inputs * k)),
@@ -233,10 +232,7 @@ function alphaReader(
     const made = module instanceof LoRALayer && module.byHand ? module.adapters.get("default") : undefined;
     const alpha = given ?? own ?? (made?.useRslora ? made.scaling * made.r : made?.loraAlpha);
     if (typeof alpha !== "number" || !Number.isFinite(alpha))
-      throw new LowrankError(
-        "ERR_OPTION",
-        `${file}: loralib's files don't say alpha: give loraAlpha, as it was when the layers were made (${path})`,
-      );
+      throw refused(FILE_REFUSALS.loralibAlpha, file, path);
     return alpha;
   };
 }
@@ -283,9 +279,10 @@ function merged(
   const slices = rank / r;
   const enabled = enableLora?.filter(Boolean).length;
   if (enableLora === undefined || enabled !== slices)
-    throw new LowrankError(
-      "ERR_OPTION",
-      `${file}: ${path} has ${slices} adapted slices; enableLora says which, and ${enableLora === undefined ? "is not given" : `enables ${enabled}`}`,
+    throw refused(
+      FILE_REFUSALS.loralibSlices,
+      file,
+      `${path} has ${slices}, and ${enableLora === undefined ? "none is given" : `${enabled} are enabled`}`,
     );
   const width = (b.shape[0] as number) / slices;
   const { device } = b;

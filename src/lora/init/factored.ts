@@ -5,6 +5,8 @@ import type { Linear } from "../../nn/linear.js";
 import { normal } from "../../random.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** A [r, in] and B [out, r] on the host. */
 export interface Factors {
@@ -28,8 +30,7 @@ export interface StartOf {
 export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
   const { path, layer, r, scaling } = of;
   checkRank("pissa", of);
-  if (!(scaling > 0))
-    throw new LowrankError("ERR_OPTION", `pissa: ${path} has a scaling of ${scaling}; it is above 0`);
+  if (!(scaling > 0)) throw refused(ADAPTER_REFUSALS.pissaScaling, "inject", `${path}, ${scaling}`);
   const stored = await onHost(of.weight);
   const { u, s, vt } = await named(
     path,
@@ -58,8 +59,7 @@ export async function olora(of: StartOf): Promise<Factors> {
  * for rounding. Source: PEFT's orthogonal_init.
  */
 export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> {
-  if (r % 2 !== 0)
-    throw new LowrankError("ERR_OPTION", `orthogonal: the rank is even, and at ${path} it is ${r}`);
+  if (r % 2 !== 0) throw refused(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
   const { q } = await qr({ values: normal(r * r), rows: r, columns: r }, r);
   const { inFeatures, outFeatures } = layer;
   const half = r / 2;
@@ -84,10 +84,7 @@ export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> 
 function checkRank(init: string, { path, layer, r }: StartOf): void {
   const most = Math.min(layer.inFeatures, layer.outFeatures);
   if (r > most)
-    throw new LowrankError(
-      "ERR_OPTION",
-      `${init}: the rank at ${path} is ${r}, and its weight has at most ${most}`,
-    );
+    throw refused(ADAPTER_REFUSALS.startRank, "inject", `${init} at ${path}: ${r}, of at most ${most}`);
 }
 
 /** A weight of two dimensions, in f32. */

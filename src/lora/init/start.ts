@@ -1,5 +1,4 @@
 /** What adapters start from, where it takes time: made before a model is changed. */
-import { LowrankError } from "../../errors.js";
 import { overCores } from "../../linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
@@ -13,6 +12,8 @@ import { targeted, type Targetable } from "../options/targets.js";
 import { eva } from "./eva.js";
 import { olora, orthogonal, pissa, type Factors, type StartOf } from "./factored.js";
 import { movesBase, roundsOf } from "../options/init-weights.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** How a layer's adapter starts. */
 export interface Start extends Partial<Factors> {
@@ -52,9 +53,10 @@ function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): 
   return [...layers].flatMap(([path, layer]) => {
     if (layer instanceof Embedding) return [];
     if (!isDense(layer))
-      throw new LowrankError(
-        "ERR_OPTION",
-        `initLoraWeights: ${String(options.initLoraWeights)} is defined for linear layers, and ${path} is a ${layer.constructor.name}`,
+      throw refused(
+        ADAPTER_REFUSALS.startBeyondLinear,
+        "initLoraWeights",
+        `${String(options.initLoraWeights)}, and ${path} is a ${layer.constructor.name}`,
       );
     const r = rankOf(path) ?? options.r;
     const scaling = scalingOf(r, alphaOf(path) ?? options.loraAlpha, options.useRslora);
@@ -74,15 +76,10 @@ async function evaStarts(
   options: AdapterOptions,
 ): Promise<Starts> {
   const { evaData, evaConfig, r, loraAlpha } = options;
-  if (evaData === undefined)
-    throw new LowrankError(
-      "ERR_OPTION",
-      "initLoraWeights: eva starts from data; give batches of ids as evaData",
-    );
+  if (evaData === undefined) throw refused(ADAPTER_REFUSALS.evaWithoutData, "inject");
   const adjust = evaConfig?.adjustScalingFactors ?? EVA_DEFAULTS.adjustScalingFactors;
   const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
-  if (dense.size === 0)
-    throw new LowrankError("ERR_OPTION", "initLoraWeights: eva starts linear layers, and none is targeted");
+  if (dense.size === 0) throw refused(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
   const asked = new Map(linears(dense, options).map((of) => [of.path, of]));
   const found = await eva(model, asked, evaData, evaConfig);
   const byPath = new Map<string, Start>();
@@ -109,10 +106,6 @@ async function evaStarts(
     rankPattern: Object.fromEntries(exceptions(ranks, r)),
     alphaPattern: Object.fromEntries(exceptions(alphas, loraAlpha)),
   };
-  if (targeted(model, chosen).size !== kept.length)
-    throw new LowrankError(
-      "ERR_OPTION",
-      "initLoraWeights: eva left out a layer whose path ends another's, which target names cannot say",
-    );
+  if (targeted(model, chosen).size !== kept.length) throw refused(ADAPTER_REFUSALS.evaEnding, "inject");
   return { options: chosen, byPath };
 }

@@ -1,5 +1,4 @@
 /** Layers that share the weight of the input embedding. */
-import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
@@ -8,6 +7,8 @@ import type { AdapterOptions } from "../options/options.js";
 import { pythonRegex } from "../options/python-regex.js";
 import type { AdapterNote } from "../adapter/registry.js";
 import { targeted, type Targetable } from "../options/targets.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** The path of the input embedding, where the model says or its name does. */
 export function inputEmbeddingPath(model: Targetable): string | undefined {
@@ -47,11 +48,7 @@ export function withTied(model: Targetable, options: AdapterOptions): AdapterOpt
   const last = (path: string): string => path.split(".").at(-1) as string;
   if (!options.modulesToSave.some((name) => EMBEDDINGS.includes(last(name)))) {
     const both = [found.path, ...found.tied].filter((path) => targeted(model, options).has(path));
-    if (both.length > 0)
-      throw new LowrankError(
-        "ERR_OPTION",
-        `ensureWeightTying: a low-rank adapter of ${both.join(" and ")} is not tied here; leave it out of targetModules, or name it in modulesToSave`,
-      );
+    if (both.length > 0) throw refused(ADAPTER_REFUSALS.tiedAdapter, "inject", both.join(" and "));
     return options;
   }
   const names = [...options.modulesToSave];

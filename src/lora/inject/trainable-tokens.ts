@@ -10,6 +10,8 @@ import type { Replacement } from "../adapter/replacement.js";
 import type { Targetable } from "../options/targets.js";
 import { inputEmbeddingPath, tiedTo } from "./tied.js";
 import { TokenEmbedding, TokenLinear, TokenRows } from "../layers/token-rows.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /**
  * The layers whose rows `trainableTokenIndices` asks for, and those that are tied to them, which
@@ -48,7 +50,7 @@ export function tokenLayers(
       const own = rowsAt.get(tied);
       const equal = own === undefined || own.join() === indices.join();
       if (!equal && ensureWeightTying)
-        refuse(`${path} and ${tied} share one weight, and different rows of it are asked for`);
+        throw refused(ADAPTER_REFUSALS.tiedRows, "inject", `${path} and ${tied}`);
       if (!equal || adapted.includes(tied) || copied.includes(tied)) continue;
       const [head, key, module] = parentOf(model, tied);
       found.get(tied)?.copy.dispose();
@@ -73,14 +75,14 @@ function byLayer(
 ): Record<string, readonly number[]> {
   if (!Array.isArray(asked)) return asked as Record<string, readonly number[]>;
   const path = inputEmbeddingPath(model);
-  if (path === undefined) refuse("the model does not say which is its input embedding; give ids by its name");
+  if (path === undefined) throw refused(ADAPTER_REFUSALS.tokenList, "inject");
   return { [path as string]: asked as readonly number[] };
 }
 
 function checkRows(path: string, module: Module, indices: readonly number[]): void {
   const plain = module instanceof Embedding || (module instanceof Linear && !module.fanInFanOut);
   if (!plain || module instanceof LoRALayer)
-    refuse(`${path} is no plain embedding or linear layer, but a ${module.constructor.name}`);
+    throw refused(ADAPTER_REFUSALS.tokenLayer, "inject", `${path}, a ${module.constructor.name}`);
   const rows = (module as Embedding).weight.shape[0] as number;
   const beyond = indices.find((index) => index >= rows);
   if (beyond !== undefined)

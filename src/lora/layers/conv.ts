@@ -1,5 +1,4 @@
 import { tensor, zeros } from "../../create.js";
-import { LowrankError } from "../../errors.js";
 import {
   Conv1d as BaseConv1d,
   Conv2d as BaseConv2d,
@@ -20,6 +19,8 @@ import { acrossGroups } from "./grouped.js";
 import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
 import { checkBase, checkBaseClass, checkLayer } from "./options.js";
 import { byRows } from "./shares.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** What `lora.Conv1d`, `lora.Conv2d` and `lora.Conv3d` take besides their sizes. */
 export type LoRAConvOptions = LoRAOptions & ConvOptions;
@@ -126,12 +127,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
 
     /** @internal */
     override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
-      if (this.#seesAll(adapter)) {
-        throw new LowrankError(
-          "ERR_OPTION",
-          `${this.#name}: an adapter that mixes the channels of ${this.geometry.groups} groups has no place in a grouped weight: it can't be merged`,
-        );
-      }
+      if (this.#seesAll(adapter))
+        throw refused(ADAPTER_REFUSALS.groupedMerge, this.#name, `${this.geometry.groups} groups`);
       const { loraA, loraB } = adapter;
       return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
     }
@@ -141,12 +138,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       const adapter = this.adapterOf(name);
       const { groups } = this.geometry;
       if (groups === 1 || this.#seesAll(adapter)) return adapter;
-      if (adapter.magnitude !== undefined) {
-        throw new LowrankError(
-          "ERR_OPTION",
-          `${this.#name}: an adapter with magnitudes over ${groups} groups has no equal of PEFT's`,
-        );
-      }
+      if (adapter.magnitude !== undefined)
+        throw refused(ADAPTER_REFUSALS.groupedDora, this.#name, `${groups} groups`);
       const { loraA, r, loraAlpha, useRslora } = adapter;
       return {
         ...adapter,

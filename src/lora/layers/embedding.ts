@@ -1,5 +1,4 @@
 import { tensor, zeros } from "../../create.js";
-import { LowrankError } from "../../errors.js";
 import { session } from "../../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../../nn/embedding.js";
 import { inputOf } from "../../nn/inputs.js";
@@ -10,6 +9,8 @@ import { composed } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
 import { byRows } from "./shares.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** What `lora.Embedding` takes besides its sizes. */
 export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingOptions;
@@ -30,12 +31,8 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
       embeddingDim,
       checkLayer("lora.Embedding", options, { numEmbeddings, embeddingDim }),
     );
-    if ("loraDropout" in options && options.loraDropout) {
-      throw new LowrankError(
-        "ERR_OPTION",
-        "lora.Embedding: ids cannot be dropped, so loraDropout has no meaning here",
-      );
-    }
+    if ("loraDropout" in options && options.loraDropout)
+      throw refused(ADAPTER_REFUSALS.embeddingDropout, "lora.Embedding");
     this.mergeWeights = options.mergeWeights ?? true;
     const { r = 0, loraAlpha = 1 } = options;
     if (r > 0) this.startWith(this.freshAdapter({ ...options, r, loraAlpha }));
@@ -83,8 +80,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
 
   /** @internal A zero, B as N(0, 1). */
   override freshAdapter(options: FreshOptions): Adapter {
-    if (options.loraBias)
-      throw new LowrankError("ERR_OPTION", "lora.Embedding: loraBias has no meaning here");
+    if (options.loraBias) throw refused(ADAPTER_REFUSALS.embeddingBias, "lora.Embedding");
     const { numEmbeddings, embeddingDim, weight } = this;
     const { device } = weight;
     const { r } = options;

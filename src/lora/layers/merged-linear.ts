@@ -6,6 +6,8 @@ import { parameter, type Tensor } from "../../tensor.js";
 import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
 import { checkBase, checkLayer } from "./options.js";
 import { Linear, ofBase, type LoRALinearOptions } from "./linear.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** What `lora.MergedLinear` takes besides its sizes. */
 export interface MergedLinearOptions extends LoRALinearOptions {
@@ -65,12 +67,8 @@ export class MergedLinear extends Linear {
         "ERR_OPTION",
         "lora.MergedLinear: enableLora enables nothing that could be adapted",
       );
-    if (useDora || loraBias) {
-      throw new LowrankError(
-        "ERR_OPTION",
-        `lora.MergedLinear: ${useDora ? "useDora" : "loraBias"} would change the slices that are not enabled, too`,
-      );
-    }
+    if (useDora || loraBias)
+      throw refused(ADAPTER_REFUSALS.mergedLinear, "lora.MergedLinear", useDora ? "useDora" : "loraBias");
     const { inFeatures, width, weight } = this;
     const { device } = weight;
     checkAdapterRoom("lora.MergedLinear", device, r * groups * (inFeatures + width));

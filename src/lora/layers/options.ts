@@ -2,6 +2,8 @@
 import { flag, isPlain, listOf, numberThat, options, probability, refuse, whole } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import type { LoRAOptions } from "./adapter.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** Options that all low-rank layers take. */
 const COMMON = ["r", "loraAlpha", "mergeWeights", "useRslora", "useDora", "device", "weight"] as const;
@@ -76,8 +78,7 @@ export function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0
   if (loraDropout !== undefined) probability(layer, "loraDropout", loraDropout);
   if (useDora !== undefined) flag(layer, "useDora", useDora);
   if (loraBias !== undefined) flag(layer, "loraBias", loraBias);
-  if (useDora && loraBias)
-    throw new LowrankError("ERR_OPTION", `${layer}: loraBias is not defined together with useDora`);
+  if (useDora && loraBias) throw refused(ADAPTER_REFUSALS.biasWithDora, layer);
 }
 
 /** What a mixin is given as the class that it extends. Throws `ERR_OPTION`. */

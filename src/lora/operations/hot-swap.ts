@@ -1,6 +1,5 @@
 /** Another adapter's values in the place of one that is loaded. */
 import { options } from "../../argument.js";
-import { LowrankError } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor.js";
@@ -14,6 +13,8 @@ import { adapterOf } from "../adapter/registry.js";
 import { checkBases, fill, fitted } from "../formats/state.js";
 import type { Targetable } from "../options/targets.js";
 import { ranksAndAlphas } from "../options/exact.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /**
  * Reads an adapter over the one called `name`: its tensors keep their storage, so nothing is
@@ -47,12 +48,9 @@ export async function hotSwap(
     const { layers, note } = adapterOf(model, name);
     for (const [at, layer] of layers) {
       if (layer.merged && layer.active.some((one) => one.name === name))
-        throw new LowrankError("ERR_OPTION", `hotSwap: "${name}" is merged into ${at}; unmerge first`);
+        throw refused(ADAPTER_REFUSALS.swapMerged, "hotSwap", `"${name}" into ${at}`);
       if (layer.adapterOf(name).start !== undefined)
-        throw new LowrankError(
-          "ERR_OPTION",
-          `hotSwap: "${name}" started from the weight of ${at}, which no other adapter did; load it as another one`,
-        );
+        throw refused(ADAPTER_REFUSALS.swapMoved, "hotSwap", `"${name}" at ${at}`);
     }
     const {
       r = 8,
@@ -103,10 +101,7 @@ async function inOwnForm(
     if (loraA === undefined || loraB === undefined) continue;
     const own = await asOwnForm(layer, adapter, { loraA, loraB });
     if (own === undefined)
-      throw new LowrankError(
-        "ERR_OPTION",
-        `hotSwap: ${read.file}: ${path} has a larger rank than "${name}", or adapts what that keeps apart (slices or groups); load it as another adapter`,
-      );
+      throw refused(ADAPTER_REFUSALS.swapForm, `hotSwap: ${read.file}`, `${path} of "${name}"`);
     made.push(own.loraA, own.loraB);
     Object.assign(tensors, { [keyA]: own.loraA, [keyB]: own.loraB });
   }

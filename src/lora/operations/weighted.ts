@@ -24,6 +24,8 @@ import {
   type ArithmeticOptions,
   type MajoritySign,
 } from "./task-arithmetic.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** Sums, and what is told apart value by value: in A and B, or (`_svd`) in their product. See `addWeightedAdapter`. */
 export type Combination =
@@ -150,8 +152,10 @@ function checked(
       for (const path of input[kind].keys()) {
         const other = owners.get(path);
         if (other !== undefined)
-          refuse(
-            `"${other}" and "${input.name}" both train ${path} in full, and these can't be added; leave one out`,
+          throw refused(
+            ADAPTER_REFUSALS.addedCopies,
+            "addWeightedAdapter",
+            `"${other}" and "${input.name}": ${path}`,
           );
         owners.set(path, input.name);
       }
@@ -160,7 +164,8 @@ function checked(
   const modes = new Set(
     inputs.flatMap(({ note }) => note?.options.bias ?? []).filter((bias) => bias !== "none"),
   );
-  if (modes.size > 1) refuse("the adapters train biases in different ways");
+  if (modes.size > 1)
+    throw refused(ADAPTER_REFUSALS.addedBiases, "addWeightedAdapter", [...modes].join(" and "));
   return inputs;
 }
 
@@ -206,8 +211,10 @@ function checkParts(
   const ranks = new Set(parts.map(({ r }) => r));
   if (combination !== "cat" && !combination.endsWith("svd")) {
     if (ranks.size > 1)
-      refuse(
-        `${combination} adds adapters of one rank, and at ${path} they have ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}; use cat or svd`,
+      throw refused(
+        ADAPTER_REFUSALS.addedRanks,
+        "addWeightedAdapter",
+        `${combination}, and at ${path} ${parts.map(({ name, r }) => `"${name}" ${r}`).join(", ")}`,
       );
     if (combination !== "linear" && rank !== undefined && !ranks.has(rank))
       refuse(
@@ -216,11 +223,13 @@ function checkParts(
   }
   const moved = parts.find(({ start }) => start !== undefined);
   if (moved !== undefined && !["linear", "cat", "svd"].includes(combination))
-    refuse(`${combination} adds A and B, of which "${moved.name}" has its start apart; use cat or svd`);
+    throw refused(ADAPTER_REFUSALS.addedMoved, "addWeightedAdapter", `${combination}, and "${moved.name}"`);
   const special = parts.find(({ loraBias, magnitude }) => loraBias !== undefined || magnitude !== undefined);
   if (special !== undefined)
-    refuse(
-      `"${special.name}" has ${special.magnitude ? "magnitudes (DoRA)" : "a bias (loraBias)"}, which is no product of A and B and can't be added`,
+    throw refused(
+      ADAPTER_REFUSALS.addedSpecial,
+      "addWeightedAdapter",
+      `"${special.name}": ${special.magnitude ? "magnitudes" : "a bias"}`,
     );
 }
 

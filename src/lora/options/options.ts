@@ -6,6 +6,8 @@ import { checkInit, movesBase, type InitLoraWeights } from "./init-weights.js";
 import type { BiasMode } from "./bias.js";
 import { patternReader, type Pattern } from "./patterns.js";
 import { defaultTargets, namedTargets, type Targetable, type Targets } from "./targets.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** PEFT's LoraConfig, as far as it is built; names in camelCase. */
 export interface InjectOptions {
@@ -205,14 +207,10 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
   const refuse = (what: string): never => {
     throw new LowrankError("ERR_OPTION", `inject: ${what}`);
   };
-  if (loraBias && useDora) refuse("loraBias is not defined together with useDora");
-  if (loraBias && typeof init === "string")
-    refuse(`loraBias goes with initLoraWeights true or false, not ${init}`);
-  if (useDora && movesBase(init))
-    refuse(
-      `useDora rescales the weight, and initLoraWeights ${String(init)} takes a part out of it: choose one`,
-    );
-  if (evaData !== undefined && init !== "eva") refuse("evaData is for initLoraWeights eva");
+  if (loraBias && useDora) throw refused(ADAPTER_REFUSALS.biasWithDora, "inject");
+  if (loraBias && typeof init === "string") throw refused(ADAPTER_REFUSALS.biasWithStart, "inject", init);
+  if (useDora && movesBase(init)) throw refused(ADAPTER_REFUSALS.doraWithMovedBase, "inject", String(init));
+  if (evaData !== undefined && init !== "eva") throw refused(ADAPTER_REFUSALS.evaDataAlone, "inject");
   const { rho = 2, tau = 0.99 } = evaConfig ?? {};
   if (!(rho >= 1)) refuse(`evaConfig.rho is at least 1, not ${rho}`);
   if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau is from 0 to 1, not ${tau}`);
@@ -220,13 +218,7 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
 
 function checkLayers({ targetModules, layersToTransform, layersPattern }: InjectOptions): void {
   if (layersPattern !== undefined && layersToTransform === undefined)
-    throw new LowrankError(
-      "ERR_OPTION",
-      "layersPattern says where layersToTransform counts, which is missing",
-    );
+    throw refused(ADAPTER_REFUSALS.layersPatternAlone, "inject");
   if (layersToTransform !== undefined && typeof targetModules === "string")
-    throw new LowrankError(
-      "ERR_OPTION",
-      `layersToTransform goes with a list of names; "${targetModules}" says itself which layers it means`,
-    );
+    throw refused(ADAPTER_REFUSALS.layersWithPattern, "inject", `"${targetModules}"`);
 }

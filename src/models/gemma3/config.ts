@@ -1,5 +1,4 @@
 /** The configuration of Gemma 3's language models, `gemma3_text`. */
-import { LowrankError } from "../../errors.js";
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
@@ -15,6 +14,8 @@ import {
 import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
 import type { TextConfigFields } from "../from-config.js";
 import { hubRope, ropeConfig, type RopeConfig } from "../llama/rope.js";
+import { MODEL_REFUSALS } from "../../refusals/models.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** What `config.json` says, in one spelling. */
 export interface Gemma3Config extends DecoderConfig {
@@ -118,11 +119,8 @@ function slidingLayers(config: ConfigFields, layers: number): boolean[] {
 export function gemma3Config(config: ConfigFields, generation?: ConfigFields): Gemma3Config {
   refuseQuantised(config);
   refuseTrue(config, "use_bidirectional_attention");
-  if (config.value("attn_logit_softcapping") !== undefined) {
-    const why = "attention's kernels hold no scores that tanh could cap, and Gemma 3 was trained without";
-    const what = `${config.file}: attn_logit_softcapping is set, which is not supported`;
-    throw new LowrankError("ERR_UNSUPPORTED_MODEL", `${what}: ${why}`);
-  }
+  if (config.value("attn_logit_softcapping") !== undefined)
+    throw refused(MODEL_REFUSALS.attentionCap, config.file, undefined, "ERR_UNSUPPORTED_MODEL");
   const layers = config.required("num_hidden_layers", "size", LIMIT.layers);
   const heads = config.required("num_attention_heads", "size", LIMIT.heads);
   const headDim = config.size("head_dim", LIMIT.headDim) ?? 256;

@@ -1,6 +1,7 @@
 /** Frequencies of rotary position embedding, with the scalings that the Llama family uses. */
-import { LowrankError } from "../../errors.js";
 import type { ConfigFields } from "../config-fields.js";
+import { MODEL_REFUSALS } from "../../refusals/models.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** How frequencies are stretched for texts longer than those of pretraining: `rope_type` and its parameters. */
 export type RopeScaling =
@@ -82,7 +83,8 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
   const fields = config.object("rope_scaling") ?? config.object("rope_parameters");
   const theta = fields?.positive("rope_theta") ?? config.positive("rope_theta") ?? DEFAULT_THETA;
   const partial = fields?.positive("partial_rotary_factor") ?? config.positive("partial_rotary_factor") ?? 1;
-  if (partial !== 1) throw unsupported(config, `partial_rotary_factor ${partial}`);
+  if (partial !== 1)
+    throw refused(MODEL_REFUSALS.partialRotary, config.file, String(partial), "ERR_UNSUPPORTED_MODEL");
   const type = fields?.string("rope_type") ?? fields?.string("type") ?? "default";
   if (fields === undefined || type === "default") return { theta, scaling: { type: "default" } };
   if (type === "linear" || type === "dynamic")
@@ -93,7 +95,7 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
     maxPositionEmbeddings;
   if (type === "llama3") return { theta, scaling: llama3(fields, original) };
   if (type === "yarn") return { theta, scaling: yarn(fields, original, maxPositionEmbeddings) };
-  throw unsupported(config, `rope scaling "${type}"`);
+  throw refused(MODEL_REFUSALS.ropeScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
 }
 
 function llama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): RopeScaling {
@@ -131,11 +133,6 @@ function yarnFactor(fields: ConfigFields, factor: number): number {
   const [numerator, denominator] = [fields.positive("mscale"), fields.positive("mscale_all_dim")];
   const of = (scale: number): number => (factor <= 1 ? 1 : 0.1 * scale * Math.log(factor) + 1);
   return numerator !== undefined && denominator !== undefined ? of(numerator) / of(denominator) : of(1);
-}
-
-function unsupported(config: ConfigFields, what: string): LowrankError {
-  const supported = "supported are the types default, linear, dynamic, llama3 and yarn over whole heads";
-  return new LowrankError("ERR_UNSUPPORTED_MODEL", `${config.file}: ${what} is not supported; ${supported}`);
 }
 
 /** In the older spelling, which every transformers reads. */

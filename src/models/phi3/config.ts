@@ -14,6 +14,8 @@ import {
 import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
 import type { TextConfigFields } from "../from-config.js";
 import { hubRope, longRopeFactor, type RopeConfig } from "../llama/rope.js";
+import { MODEL_REFUSALS } from "../../refusals/models.js";
+import { refused } from "../../refusals/refusal.js";
 
 /** What `config.json` says, in one spelling. */
 export interface Phi3Config extends DecoderConfig {
@@ -85,7 +87,7 @@ function rotation(config: ConfigFields, headDim: number, positions: number): Rop
   if (fields === undefined || type === "default") return { theta, partial, scaling: { type: "default" } };
   // Names of older files.
   if (!["longrope", "su", "yarn"].includes(type))
-    throw unsupported(config, `rope scaling "${type}" is not supported; supported are default and longrope`);
+    throw refused(MODEL_REFUSALS.phiScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
   const scaling = {
     type: "longrope" as const,
     shortFactor: fields.positives("short_factor", dims / 2),

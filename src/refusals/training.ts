@@ -1,0 +1,83 @@
+/** What a run refuses: options of `finetune` against each other and against its data. */
+import type { Refusal } from "./refusal.js";
+
+const LOADED = "with a model that is loaded";
+
+/** What a run that goes on cannot change: what its adapter, its optimizer's state and its place in the data hang on. */
+export const FIXED_OPTIONS = [
+  "lora",
+  "seed",
+  "batchSize",
+  "gradientAccumulation",
+  "maxLength",
+  "trainOn",
+  "packing",
+  "evalSplit",
+  "dataFormat",
+  "matmulPrecision",
+  "dtype",
+  "optimizer.loraPlusRatio",
+] as const;
+
+export const TRAINING_REFUSALS = {
+  packedLabels: {
+    what: "packing",
+    where: "of rows that no language model trains on, such as those with labels",
+    reason: "their answer is that of a whole sequence",
+    instead: "leave packing out",
+  },
+  stepsWithEpochs: {
+    what: "steps",
+    where: "with epochs",
+    reason: "each says how long the run is",
+    instead: "give one of them",
+  },
+  evalDataWithSplit: {
+    what: "evalData",
+    where: "with evalSplit",
+    reason: "each says which rows are held out",
+    instead: "give one of them",
+  },
+  bothStandardInput: {
+    what: "evalData from standard input",
+    where: "with data from there",
+    reason: "it is read once",
+    instead: "hold out a share of it with evalSplit",
+  },
+  evalEveryAlone: {
+    what: "evalEvery",
+    where: "without evalData or evalSplit",
+    reason: "there is nothing to evaluate",
+    instead: "give one of them",
+  },
+  patienceAlone: {
+    what: "patience",
+    where: "without evalEvery, and evalData or evalSplit",
+    reason: "it counts evaluations",
+    instead: "give them",
+  },
+  revisionOfLoaded: {
+    what: "revision and offline",
+    where: LOADED,
+    reason: "they say which files a hub's name means",
+    instead: "leave them out",
+  },
+  templateOfLoaded: {
+    what: "chatTemplate",
+    where: LOADED,
+    reason: "it goes with a model's folder",
+    instead: "set model.tokenizer.chatTemplate",
+  },
+  resumeWithOverwrite: {
+    what: "resume",
+    where: "with overwrite",
+    reason: "it goes on with what overwrite would replace",
+    instead: "give one of them",
+  },
+  resumedOptions: {
+    what: `other values of ${FIXED_OPTIONS.join(", ")}`,
+    where: "in a run that goes on (resume)",
+    reason: "its adapter, its optimizer's state and its place in the data hang on them",
+    instead: "leave it out to go on as before, or start a new run in another folder",
+  },
+} as const satisfies Record<string, Refusal>;
