@@ -99,24 +99,19 @@ function adapterLines(found: InspectedAdapter): string[] {
     ...(found.problems.length > 0
       ? ["It cannot be loaded:", ...found.problems.map((text) => `  ${text}`)]
       : []),
-    ...(fit === undefined || found.problems.length > 0 ? [] : fitLines(fit)),
+    ...(fit === undefined ? [] : fitLines(fit, found.problems)),
   ];
 }
 
-function fitLines({
-  model,
-  fits,
-  matched,
-  unexpected,
-  missing,
-  misshapen,
-  problems,
-}: NonNullable<InspectedAdapter["fit"]>): string[] {
+function fitLines(
+  { model, fits, matched, unexpected, missing, misshapen, problems }: NonNullable<InspectedAdapter["fit"]>,
+  told: readonly string[],
+): string[] {
   if (fits) return [`It fits ${model}: ${plural(matched, "tensor")}.`];
   const of = (shape: readonly number[]): string => `[${shape.join(", ")}]`;
   return [
     `It does not fit ${model}; ${plural(matched, "tensor")} would.`,
-    ...problems.map((text) => `  ${text}`),
+    ...problems.filter((text) => !told.includes(text)).map((text) => `  ${text}`),
     ...unexpected.map((key) => `  not of this model: ${key}`),
     ...missing.map((key) => `  missing: ${key}`),
     ...misshapen.map(

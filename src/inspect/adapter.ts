@@ -210,20 +210,29 @@ function taskOf(path: string, { options }: InspectedAdapter): Pick<LoadOptions, 
 
 /** The adapter beside the model, neither of which holds a value. */
 async function fitOf(path: string, located: Located, found: InspectedAdapter): Promise<InspectedFit> {
-  const problems = [...found.problems];
-  const nothing = { fits: false, matched: 0, unexpected: [], missing: [], misshapen: [] };
-  const model =
-    problems.length > 0 ? undefined : await headerModel(located, problems, [], taskOf(path, found));
-  if (model === undefined) return { model: located.source, ...nothing, problems };
+  const problems = new Set(found.problems);
+  let fit: AdapterFit | undefined;
+  const told: string[] = [];
+  const model = await headerModel(located, told, [], taskOf(path, found));
   let read: AdapterFile | undefined;
   try {
-    read = await readAdapterHeader(path, "default", model as Targetable);
-    return { model: located.source, ...adapterFit(model, read) };
+    if (model !== undefined) {
+      read = await readAdapterHeader(path, "default", model as Targetable);
+      fit = adapterFit(model, read);
+    }
   } catch (error) {
     if (!(error instanceof LowrankError)) throw error;
-    return { model: located.source, ...nothing, problems: [error.message] };
+    told.push(error.message);
   } finally {
     if (read !== undefined) disposeFile(read);
-    model.dispose();
+    model?.dispose();
   }
+  for (const text of [...told, ...(fit?.problems ?? [])]) problems.add(text);
+  const nothing = { matched: 0, unexpected: [], missing: [], misshapen: [] };
+  return {
+    model: located.source,
+    ...(fit ?? nothing),
+    fits: fit?.fits === true && problems.size === 0,
+    problems: [...problems],
+  };
 }

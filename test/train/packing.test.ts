@@ -10,7 +10,9 @@ import {
   type StartEvent,
   type TrainEvent,
 } from "../../src/index.js";
+import { BatchPlan } from "../../src/data/batches.js";
 import type { CausalLM } from "../../src/models/causal-lm.js";
+import { injectWith } from "../../src/train/inject-with.js";
 import { goldenModel, temporary, tinyModel } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
 import { adapterBytes, collect, quick } from "./quick.js";
@@ -87,10 +89,30 @@ test.serial("a run that was stopped goes on to the bit, and packing cannot chang
   t.true(recorded.packing);
 });
 
+/** A plan of which only rows by themselves may be asked. */
+class Apart extends BatchPlan {
+  override at(): never {
+    throw new Error("sequences of several rows");
+  }
+}
+
 test.serial("a start from data takes the rows by themselves", async (t) => {
   const eva = { r: 2, initLoraWeights: "eva" as const };
   const events = await collect(finetune(options({ lora: eva, steps: 3 })));
   t.is(events.at(-1)?.type, "end");
+  const examples = Array.from({ length: 12 }, (_, i) => {
+    const ids = Int32Array.from({ length: 5 + (i % 4) }, (_, j) => 3 + ((7 * i + 3 * j) % 90));
+    return { ids, labels: ids.slice(), trained: ids.length - 1 };
+  });
+  const sizes = { batchSize: 2, gradientAccumulation: 3, seed: 0, padTokenId: 0, packing: { maxLength: 24 } };
+  const base = await loadModel(model);
+  const { adapted } = await injectWith(
+    base,
+    { ...eva, targetModules: ["q_proj"] },
+    new Apart(examples, sizes),
+  );
+  t.true(adapted.length > 0);
+  base.dispose();
 });
 
 test("rows with labels cannot be packed", async (t) => {
