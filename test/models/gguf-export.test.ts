@@ -14,10 +14,12 @@ import {
   tensor,
   type CausalLM,
   type SaveModelOptions,
+  type Tensor,
 } from "../../src/index.js";
 import { halfBits } from "../../src/gguf/blocks.js";
 import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
 import { preTokenizerName } from "../../src/models/gguf-export/pre-tokenizer.js";
+import { writtenVocabulary } from "../../src/models/gguf-export/vocabulary.js";
 import { defaultModel } from "../../src/models/default.js";
 import { floats, readGguf } from "../gguf-file.js";
 import { goldenModel, temporary, tinyModel } from "../hashed.js";
@@ -200,9 +202,7 @@ test("values that a type cannot hold are refused by name, before the file takes 
   for (const [value, dtype, code, message] of cases) {
     const model = await loadModel(tinyModel(), { device });
     model.tokenizer = undefined;
-    const { weight } = (model as LlamaForCausalLM).model.layers[1]?.mlp.up_proj as {
-      weight: { copy(t: unknown): void; shape: readonly number[] };
-    };
+    const weight = model.stateDict()["model.layers.1.mlp.up_proj.weight"] as Tensor;
     const values = new Float32Array(weight.shape.reduce((n, d) => n * d, 1)).fill(0.5);
     values[77] = value;
     weight.copy(tensor(values, { shape: [...weight.shape], device }));
@@ -274,7 +274,7 @@ test("windows and long factors that llama.cpp sees otherwise are told", async (t
 });
 
 test("yarn's factor is written where it is another than the paper's", async (t) => {
-  const with_ = async (attention_factor?: number): Promise<unknown> => {
+  const keyOf = async (attention_factor?: number): Promise<unknown> => {
     const scaling = { type: "yarn", factor: 4, original_max_position_embeddings: 32, attention_factor };
     const model = await loadModel(goldenModel(join(goldens, "llama-qwen2"), { rope_scaling: scaling }), {
       device,
@@ -283,9 +283,9 @@ test("yarn's factor is written where it is another than the paper's", async (t) 
     model.dispose();
     return keys["qwen2.rope.scaling.attn_factor"];
   };
-  t.is(await with_(), undefined);
-  t.is(await with_(0.1 * Math.log(4) + 1), undefined);
-  t.is(await with_(1.3), Math.fround(1.3 / (0.1 * Math.log(4) + 1)));
+  t.is(await keyOf(), undefined);
+  t.is(await keyOf(0.1 * Math.log(4) + 1), undefined);
+  t.is(await keyOf(1.3), Math.fround(1.3 / (0.1 * Math.log(4) + 1)));
 });
 
 test("Gemma's windows are written by layer where they are not every sixth's", async (t) => {
@@ -620,4 +620,21 @@ test("NFC is taken for what texts are", async (t) => {
     (await keysWith({ ...own, normalizer: { type: "NFC" } }, undefined, 2048))["tokenizer.ggml.pre"],
     "gpt-2",
   );
+});
+
+test("a pattern that llama.cpp knows in another form is told", async (t) => {
+  const own = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Record<
+    string,
+    unknown
+  >;
+  const Regex = String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+  const pretokenizers = [
+    { type: "Split", pattern: { Regex }, behavior: "Isolated", invert: false },
+    { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: false },
+  ];
+  const text = JSON.stringify({ ...own, pre_tokenizer: { type: "Sequence", pretokenizers } });
+  const said: string[] = [];
+  const keys = new Map(writtenVocabulary("m.gguf", "tokenizer.json", text, 2048, (one) => said.push(one)));
+  t.deepEqual(keys.get("tokenizer.ggml.pre"), { text: "gpt-4o" });
+  t.regex(said.join("\n"), /m\.gguf: llama\.cpp's pattern gpt-4o cuts before combining marks/);
 });

@@ -120,7 +120,9 @@ function vocabulary(file: string, model: CausalLM, said: string[]): [string, Ggu
   }
   const { path, chatTemplate } = tokenizer;
   return [
-    ...writtenVocabulary(file, path, readFileSync(path, "utf8"), model.config.vocabSize),
+    ...writtenVocabulary(file, path, readFileSync(path, "utf8"), model.config.vocabSize, (text) =>
+      said.push(text),
+    ),
     ...writtenSpecialTokens(file, model, tokenizer),
     ...(chatTemplate === undefined
       ? []

@@ -7,6 +7,9 @@ import { preTokenizerName, stepsOf, type Json } from "./pre-tokenizer.js";
 /** What a token is, by llama.cpp's numbers. */
 const KIND = { normal: 1, unknown: 2, control: 3, userDefined: 4, unused: 5, byte: 6 };
 
+/** Patterns of which llama.cpp's own form knows no combining marks. */
+const APART = new Set(["gpt-4o", "tekken"]);
+
 interface Added {
   id: number;
   content: string;
@@ -24,7 +27,7 @@ interface Parsed {
 
 /**
  * The keys of a vocabulary of `rows` tokens, which a `tokenizer.json` holds; ids without a token are unused ones. `file`
- * is what errors call the file that is written. Throws `ERR_OPTION` for a tokenizer that llama.cpp has none for,
+ * is what errors call the file that is written; `notice` is told of texts that llama.cpp cuts otherwise. Throws `ERR_OPTION` for a tokenizer that llama.cpp has none for,
  * `ERR_FILE_FORMAT`.
  */
 export function writtenVocabulary(
@@ -32,6 +35,7 @@ export function writtenVocabulary(
   path: string,
   text: string,
   rows: number,
+  notice: (text: string) => void,
 ): [string, GgufValue][] {
   const parsed = parse(path, text);
   const { model, json, merges } = parsed;
@@ -48,6 +52,8 @@ export function writtenVocabulary(
   const pre = preTokenizerName(json["pre_tokenizer"], model["ignore_merges"] === true);
   if (pre === undefined)
     refuseGguf("preTokenizer", file, `the pre-tokenizer of ${path} (${shortened(json["pre_tokenizer"])})`);
+  if (APART.has(pre))
+    notice(`${file}: llama.cpp's pattern ${pre} cuts before combining marks, where the tokenizer's does not`);
   const { tokens, kinds } = listed(file, path, parsed, rows, () => KIND.normal);
   return [
     ["tokenizer.ggml.model", { text: "gpt2" }],
