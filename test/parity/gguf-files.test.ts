@@ -7,6 +7,7 @@ import test from "ava";
 import { loadModel, lora, saveModel } from "../../src/index.js";
 import { quantised } from "../../src/gguf/blocks.js";
 import { digest, floats, readGguf, type Value } from "../gguf-file.js";
+import { testDevices } from "../devices.js";
 import { goldenModel, temporary, words } from "../hashed.js";
 import { goldens } from "./goldens.js";
 
@@ -30,23 +31,24 @@ const golden = JSON.parse(readFileSync(join(goldens, "gguf", "golden.json"), "ut
 };
 
 for (const [name, { golden: variant, overrides, dtype, keys, tensors }] of Object.entries(golden.models)) {
-  test(`${name} as GGUF: keys and tensors of llama.cpp's converter`, async (t) => {
-    const model = await loadModel(goldenModel(join(goldens, variant), overrides, undefined), {
-      device: "cpu",
+  for (const device of testDevices())
+    test(`${name} on ${device} as GGUF: keys and tensors of llama.cpp's converter`, async (t) => {
+      const model = await loadModel(goldenModel(join(goldens, variant), overrides, undefined), {
+        device,
+      });
+      const path = join(temporary(), "model.gguf");
+      await saveModel(model, path, { dtype, onNotice: () => {} });
+      model.dispose();
+      const ours = readGguf(path);
+      for (const [key, value] of Object.entries(keys)) t.deepEqual(ours.keys[key], value, key);
+      t.deepEqual(Object.keys(ours.tensors).sort(), Object.keys(tensors).sort());
+      for (const [tensor, [type, shape, hash]] of Object.entries(tensors)) {
+        const one = ours.tensors[tensor];
+        t.deepEqual([one?.type, one?.shape], [type, shape], tensor);
+        // Its factors are quotients of frequencies in float32; ours are rounded once.
+        if (tensor !== "rope_freqs.weight") t.is(one && digest(one.bytes), hash, tensor);
+      }
     });
-    const path = join(temporary(), "model.gguf");
-    await saveModel(model, path, { dtype, onNotice: () => {} });
-    model.dispose();
-    const ours = readGguf(path);
-    for (const [key, value] of Object.entries(keys)) t.deepEqual(ours.keys[key], value, key);
-    t.deepEqual(Object.keys(ours.tensors).sort(), Object.keys(tensors).sort());
-    for (const [tensor, [type, shape, hash]] of Object.entries(tensors)) {
-      const one = ours.tensors[tensor];
-      t.deepEqual([one?.type, one?.shape], [type, shape], tensor);
-      // Its factors are quotients of frequencies in float32; ours are rounded once.
-      if (tensor !== "rope_freqs.weight") t.is(one && digest(one.bytes), hash, tensor);
-    }
-  });
 }
 
 for (const [name, { golden: variant, adapter, keys, tensors }] of Object.entries(golden.adapters)) {
