@@ -12,10 +12,12 @@ import { adapters } from "../lora/adapter/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import type { DType, Tensor } from "../tensor.js";
+import { readChatTemplate } from "./chat-template-files.js";
 import { checkHalfRange } from "./half-range.js";
 import { PretrainedModel } from "./pretrained.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
+import type { Tokenizer } from "./tokenizer.js";
 
 /** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
@@ -45,15 +47,22 @@ type StoredType = Exclude<DType, "i32">;
 const DTYPES: readonly StoredType[] = ["f32", "f16", "bf16"];
 const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, "q8_0", "q4_0"];
 
-/** Files that go along with the weights as they are. */
+const TEMPLATE = "chat_template.jinja";
+
+/** Files that go along with the weights as they are: of the tokenizer, older forms of it too, and of what is around it. */
 const COMPANIONS = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
+  "added_tokens.json",
+  "tokenizer.model",
+  "vocab.json",
+  "vocab.txt",
+  "merges.txt",
   "generation_config.json",
   "preprocessor_config.json",
   "processor_config.json",
-  "chat_template.jinja",
+  TEMPLATE,
 ];
 
 /**
@@ -181,6 +190,11 @@ async function writeFiles(
     const from = model.folder === undefined ? undefined : join(model.folder, name);
     if (from !== undefined && existsSync(from)) await copyFile(from, join(dir, name));
   }
+  // One that was given to the tokenizer goes before the folder's.
+  const { tokenizer } = model;
+  const template = tokenizer?.chatTemplate;
+  if (template !== undefined && template !== readChatTemplate((tokenizer as Tokenizer).path, false)?.text)
+    await writeWhole(join(dir, TEMPLATE), template);
 }
 
 const TORCH_NAMES: Record<DType, string> = { f32: "float32", f16: "float16", bf16: "bfloat16", i32: "int32" };
