@@ -186,7 +186,7 @@ export const loadModel = lazy(async () => (await import("./models/load.js")).loa
  * also be `q8_0` or `q4_0`. Everything is written beside and renamed into place at the end. Throws `ERR_OPTION` for a
  * model with adapters, which are saved apart or merged first, and for what llama.cpp would not compute alike;
  * `ERR_OUTPUT_EXISTS` for a folder that is not empty or a file that is there, `ERR_DTYPE` for a value beyond f16,
- * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`.
+ * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`, `ERR_WRITE`; the signal's reason.
  */
 export const saveModel = lazy(async () => (await import("./models/save.js")).saveModel);
 /**

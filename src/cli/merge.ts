@@ -80,7 +80,7 @@ async function merge(
     ]);
     await mergeAndUnload(model, { safe: true });
     signal.throwIfAborted();
-    const options: SaveModelOptions = { format: gguf ? "gguf" : "safetensors", dtype };
+    const options: SaveModelOptions = { format: gguf ? "gguf" : "safetensors", dtype, signal };
     if (maxShardSize !== undefined) options.maxShardBytes = maxShardSize;
     options.onNotice = (text) => void process.stderr.write(`lowrank: ${text}\n`);
     await saveModel(model, output, options);

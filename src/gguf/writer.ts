@@ -154,12 +154,14 @@ function sizeOf({ shape, type }: Pick<GgufTensor, "shape" | "type">): number {
 
 /**
  * Writes a GGUF file whole or not at all: beside its place, tensor by tensor, and renamed into it, over a file that is
- * there. Folders that are missing are made. Throws `ERR_WRITE`, and what a tensor's `bytes` throws; nothing is left then.
+ * there. Folders that are missing are made. Throws `ERR_WRITE`, what a tensor's `bytes` throws, and the signal's reason,
+ * which is asked before each tensor; nothing is left then.
  */
 export async function writeGguf(
   path: string,
   metadata: ReadonlyMap<string, GgufValue>,
   tensors: readonly GgufTensor[],
+  signal?: AbortSignal,
 ): Promise<void> {
   const long = tensors.find(({ name }) => new TextEncoder().encode(name).length > LONGEST_NAME);
   if (long !== undefined)
@@ -174,6 +176,7 @@ export async function writeGguf(
     try {
       await append(file, header(metadata, tensors));
       for (const tensor of tensors) {
+        signal?.throwIfAborted();
         const bytes = await tensor.bytes();
         if (bytes.length !== sizeOf(tensor))
           throw new LowrankError("ERR_INTERNAL", `${path}: ${tensor.name} has ${bytes.length} bytes`);
@@ -187,7 +190,7 @@ export async function writeGguf(
     await move(beside, path);
   } catch (error) {
     await rm(beside, { force: true }).catch(() => {});
-    if (error instanceof LowrankError) throw error;
+    if (error instanceof LowrankError || signal?.aborted === true) throw error;
     throw new LowrankError("ERR_WRITE", `${path}: ${(error as Error).message}`, { cause: error });
   }
 }

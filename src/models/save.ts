@@ -31,6 +31,8 @@ export interface SaveModelOptions {
   overwrite?: boolean | undefined;
   /** Is told what else there is to know of a GGUF file; a warning of the process unless given. */
   onNotice?: ((text: string) => void) | undefined;
+  /** Ends it between two tensors, or two files of a folder; nothing is left then. */
+  signal?: AbortSignal | undefined;
 }
 
 const OPTIONS = [
@@ -39,6 +41,7 @@ const OPTIONS = [
   "maxShardBytes",
   "overwrite",
   "onNotice",
+  "signal",
 ] as const satisfies (keyof SaveModelOptions)[];
 
 /** Storage of a folder's weights. */
@@ -72,7 +75,7 @@ const COMPANIONS = [
  * file that is mapped, as Windows, tensors that lie in it are copied into memory first. A model with adapters is
  * `ERR_OPTION`: they are saved apart, or merged first, and so is what llama.cpp would not compute alike. Throws
  * `ERR_OUTPUT_EXISTS`, `ERR_WRITE`, `ERR_OUT_OF_MEMORY`, `ERR_DTYPE` for a value beyond f16, and of GGUF
- * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`.
+ * `ERR_UNSUPPORTED_MODEL`, `ERR_NOT_FINITE`; the signal's reason.
  */
 export async function saveModel(
   model: PretrainedModel,
@@ -83,7 +86,14 @@ export async function saveModel(
   if (!(isModule(model) && model instanceof PretrainedModel))
     refuse(where, "model", "a pretrained model, as loadModel gives it", model);
   if (text(where, "dir", dir) === "") refuse(where, "dir", "the name of a folder", dir);
-  const { format, dtype, maxShardBytes, overwrite = false, onNotice } = known(where, options, OPTIONS);
+  const {
+    format,
+    dtype,
+    maxShardBytes,
+    overwrite = false,
+    onNotice,
+    signal,
+  } = known(where, options, OPTIONS);
   if (format !== undefined) oneOf(where, "format", format, ["safetensors", "gguf"]);
   const gguf = format === undefined ? dir.endsWith(".gguf") : format === "gguf";
   if (dtype !== undefined) oneOf(where, "dtype", dtype, gguf ? GGUF_DTYPES : DTYPES);
@@ -93,6 +103,9 @@ export async function saveModel(
   }
   flag(where, "overwrite", overwrite);
   if (onNotice !== undefined) callable(where, "onNotice", onNotice);
+  if (signal !== undefined && !(signal instanceof AbortSignal))
+    refuse(where, "signal", "an AbortSignal", signal);
+  signal?.throwIfAborted();
   const attached = adapters(model);
   if (attached.length > 0) {
     throw refused(MODEL_REFUSALS.savedAdapters, "saveModel", attached.join(", "));
@@ -101,7 +114,8 @@ export async function saveModel(
     if (existsSync(dir) && (!overwrite || !statSync(dir).isFile()))
       throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists; choose another name`);
     const { exportGguf } = await import("./gguf-export/export.js");
-    await exportGguf(model, dir, dtype, onNotice ?? ((text): void => process.emitWarning(text)));
+    const notice = onNotice ?? ((text: string): void => process.emitWarning(text));
+    await exportGguf(model, dir, dtype, { notice, signal });
     return;
   }
   if (
@@ -114,11 +128,11 @@ export async function saveModel(
   const beside = `${dir}.tmp-${process.pid}`;
   try {
     await makeFolder(beside);
-    await writeFiles(model, beside, { maxShardBytes, dtype: dtype as StoredType | undefined });
+    await writeFiles(model, beside, { maxShardBytes, dtype: dtype as StoredType | undefined, signal });
     await replaceFolder(beside, dir);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
-    if (error instanceof LowrankError) throw error;
+    if (error instanceof LowrankError || signal?.aborted === true) throw error;
     throw new LowrankError("ERR_WRITE", `${dir}: ${(error as Error).message}`, { cause: error });
   }
 }
@@ -131,10 +145,15 @@ async function entries(dir: string): Promise<number> {
   );
 }
 
+/** How a folder is written. */
+interface Folder extends Pick<SaveModelOptions, "maxShardBytes" | "signal"> {
+  dtype: StoredType | undefined;
+}
+
 async function writeFiles(
   model: PretrainedModel,
   dir: string,
-  { dtype, maxShardBytes = 5e9 }: { dtype: StoredType | undefined; maxShardBytes: number | undefined },
+  { dtype, maxShardBytes = 5e9, signal }: Folder,
 ): Promise<void> {
   const state = Object.entries(model.stateDict()).map(([name, tensor]): [string, Tensor] => [
     model.fileName(name),
@@ -160,6 +179,7 @@ async function writeFiles(
       : `model-${String(i + 1).padStart(5, "0")}-of-${String(shards.length).padStart(5, "0")}.safetensors`,
   );
   for (const [i, shard] of shards.entries()) {
+    signal?.throwIfAborted();
     const tensors = noGrad(() =>
       scope(() =>
         Object.fromEntries(shard.map(([name, t]) => [name, dtype === undefined ? t : t.to(dtype)])),

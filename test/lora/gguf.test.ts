@@ -282,3 +282,20 @@ test("the base is the model that is given, or the folder that the adapter names"
   t.is(status, 0);
   t.is(Object.keys(readGguf(path).tensors).length, 4);
 });
+
+test("a file of kohya's becomes the same GGUF", async (t) => {
+  const { model, dir } = await adapted(llama, { r: 2, loraAlpha: 6, targetModules: ["q_proj", "down_proj"] });
+  const folder = temporary();
+  const [kohya, direct, through] = ["k.safetensors", "direct.gguf", "through.gguf"].map((name) =>
+    join(folder, name),
+  ) as [string, string, string];
+  lora.unload(model);
+  await lora.convertAdapter(dir, kohya, { format: "kohya" });
+  await lora.convertAdapter(dir, direct, { format: "gguf" });
+  await lora.convertAdapter(kohya, through, { format: "gguf", model });
+  const [one, other] = [readGguf(direct), readGguf(through)];
+  t.deepEqual(Object.keys(other.tensors).sort(), Object.keys(one.tensors).sort());
+  for (const name of ["blk.1.attn_q.weight", "blk.0.ffn_down.weight"])
+    t.true(Math.abs(deltaOf(one, name)(3, 5) - deltaOf(other, name)(3, 5)) < 1e-6, name);
+  model.dispose();
+});

@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 
 import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
-import type { GgufType } from "../../gguf/blocks.js";
+import { GGUF_TYPES, type GgufType } from "../../gguf/blocks.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import { storableAs, storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
@@ -22,13 +22,13 @@ const FILE_TYPES: Record<GgufType, number> = { f32: 0, f16: 1, q4_0: 2, q8_0: 7,
  * Writes a language model as one GGUF file, its matrices stored as `type` (as in memory unless given), tensor by tensor.
  * Vectors, norms and position embeddings are f32; a matrix whose rows are no whole blocks is f16. `notice` is told of
  * both, and of what llama.cpp computes otherwise. Throws `ERR_OPTION` for what is refused, `ERR_DTYPE`,
- * `ERR_NOT_FINITE`, `ERR_WRITE`.
+ * `ERR_NOT_FINITE`, `ERR_WRITE`, the signal's reason.
  */
 export async function exportGguf(
   model: PretrainedModel,
   file: string,
   type: GgufType | undefined,
-  notice: (text: string) => void,
+  { notice, signal }: { notice: (text: string) => void; signal?: AbortSignal | undefined },
 ): Promise<void> {
   const config = model.config as WrittenConfig;
   const architecture = Object.hasOwn(ARCHITECTURES, config.modelType)
@@ -63,7 +63,7 @@ export async function exportGguf(
     ...vocabulary(file, model, said),
   ]);
   for (const text of said) notice(text);
-  await writeGguf(file, metadata, tensors);
+  await writeGguf(file, metadata, tensors, signal);
 }
 
 /** A tensor of the state dict under llama.cpp's name, in its order. */
@@ -84,7 +84,7 @@ function ggufTensor(
   const turned = config.modelType === "gpt2" && end === "weight" && /\.(c_attn|c_proj|c_fc)$/.test(path);
   const shape = turned ? tensor.shape.toReversed() : tensor.shape;
   const matrix = end === "weight" && shape.length > 1 && kind !== "position_embd";
-  const stored = matrix ? storableAs(type ?? (tensor.dtype as GgufType), shape) : "f32";
+  const stored = matrix ? storableAs(type ?? inMemory(tensor), shape) : "f32";
   const change = (one: Tensor): Tensor => {
     if (turned) return one.transpose();
     if (architecture.shiftedNorms === true && kind.endsWith("norm")) return one.add(1);
@@ -100,6 +100,11 @@ function ggufTensor(
     type: stored,
     bytes: () => storedBytes(file, name, tensor, stored, change),
   };
+}
+
+/** How a tensor is stored now, where GGUF has the type. */
+function inMemory({ dtype }: Tensor): GgufType {
+  return Object.hasOwn(GGUF_TYPES, dtype) ? (dtype as GgufType) : "f32";
 }
 
 function vector(name: string, values: Float32Array): GgufTensor {
