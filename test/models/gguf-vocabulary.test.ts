@@ -323,3 +323,40 @@ test("a pattern that llama.cpp knows in another form is told", async (t) => {
   t.deepEqual(keys.get("tokenizer.ggml.pre"), { text: "gpt-4o" });
   t.regex(said.join("\n"), /m\.gguf: llama\.cpp's pattern gpt-4o cuts before combining marks/);
 });
+
+test("runs of spaces that are added tokens, as Gemma's, are looked for as spaces, whatever their merges are", async (t) => {
+  const runs = ["▁▁", "▁▁▁", "▁▁▁▁"];
+  const { model } = spm() as { model: { vocab: Record<string, number>; merges: string[][] } };
+  const vocab = { ...model.vocab, ...Object.fromEntries(runs.map((run, i) => [run, 265 + i])) };
+  // Of one score in SentencePiece, so that they stand mixed.
+  const merges = [
+    ...model.merges,
+    ["▁▁▁", "▁"],
+    ["▁▁", "▁"],
+    ["▁▁", "▁▁"],
+    ["▁", "▁▁▁"],
+    ["▁", "▁▁"],
+    ["▁", "▁"],
+  ];
+  const added_tokens = ["<unk>", "<s>", "</s>"].map((token, id) => added(id, token));
+  const json = {
+    ...spm({}, { vocab, merges }),
+    added_tokens: [...added_tokens, ...runs.map((run, i) => added(265 + i, run, false))],
+    normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
+    pre_tokenizer: { type: "Split", pattern: { String: " " }, behavior: "MergedWithPrevious", invert: false },
+  };
+  const keys = await keysWith(json);
+  t.deepEqual((keys["tokenizer.ggml.tokens"] as string[]).slice(264, 268), ["▁ab", "  ", "   ", "    "]);
+  t.deepEqual((keys["tokenizer.ggml.token_type"] as number[]).slice(264, 268), [1, 4, 4, 4]);
+  t.is(keys["tokenizer.ggml.add_space_prefix"], false);
+});
+
+test("a merge to what is no token is named", (t) => {
+  const tokens = ["<unk>", "<s>", "</s>", ...BYTES, "▁", "a", "b"];
+  const vocab = Object.fromEntries(tokens.map((token, id) => [token, id]));
+  const json = JSON.stringify(spm({}, { merges: [["b", "a"]], vocab }));
+  t.throws(() => writtenVocabulary("m.gguf", "tokenizer.json", json, 300, () => {}), {
+    code: "ERR_FILE_FORMAT",
+    message: 'tokenizer.json: "ba" is merged to and has no id',
+  });
+});

@@ -8,6 +8,7 @@ import { refuseGguf } from "../../gguf/refusals.js";
 import { storableAs, storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
 import { LowrankError } from "../../errors.js";
+import { some } from "../../lora/formats/adapter-file.js";
 import type { Tensor } from "../../tensor.js";
 import { CausalLM } from "../causal-lm.js";
 import type { PretrainedModel } from "../pretrained.js";
@@ -51,7 +52,7 @@ export async function exportGguf(
   }
   for (const [name, values] of written.factors) tensors.push(vector(name, values));
   if (uneven.length > 0)
-    said.push(`${file}: stored as f16, since their rows are no whole blocks of 32: ${uneven.join(", ")}`);
+    said.push(`${file}: stored as f16, since their rows are no whole blocks of 32: ${some(uneven)}`);
   const first = tensors.find(({ name }) => name === "token_embd.weight")?.type ?? "f32";
   const metadata = new Map<string, GgufValue>([
     ["general.architecture", { text: architecture.name }],

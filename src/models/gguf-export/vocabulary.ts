@@ -76,11 +76,22 @@ function sentencePiece(file: string, path: string, parsed: Parsed, rows: number)
   const { tokens, kinds } = listed(file, path, parsed, rows, (token) =>
     bytes.test(token) ? KIND.byte : KIND.normal,
   );
+  // llama.cpp looks for added tokens before spaces become ▁.
+  for (const [id, kind] of kinds.entries())
+    if (kind === KIND.userDefined) tokens[id] = (tokens[id] as string).replaceAll("▁", " ");
   const id = typeof unknown === "string" ? parsed.vocabulary.get(unknown) : undefined;
   if (id !== undefined) kinds[id] = KIND.unknown;
   const ranks = mergeRanks(file, path, parsed);
   const scores = kinds.map((kind): number => (kind === KIND.unused ? -10_000 : 0));
-  for (const [token, rank] of ranks) scores[parsed.vocabulary.get(token) as number] = -rank;
+  for (const [token, rank] of ranks) {
+    const of = parsed.vocabulary.get(token);
+    if (of === undefined)
+      throw new LowrankError(
+        "ERR_FILE_FORMAT",
+        `${path}: ${JSON.stringify(token)} is merged to and has no id`,
+      );
+    scores[of] = -rank;
+  }
   return [
     ["tokenizer.ggml.model", { text: "llama" }],
     ["tokenizer.ggml.pre", { text: "default" }],
@@ -124,9 +135,12 @@ function spacePrefix(json: Json): boolean | undefined {
 function mergeRanks(file: string, path: string, { vocabulary, merges, added }: Parsed): Map<string, number> {
   const ranks = new Map<string, number>();
   const ways = new Map<string, number>();
+  // An added token is found before anything merges.
+  const apart = new Set(added.map(({ content }) => content));
   let last = "";
   for (const [left, right] of merges) {
     const token = left + right;
+    if (apart.has(token)) continue;
     if (ranks.has(token) && token !== last)
       refuseGguf(
         "tokenizer",
@@ -137,13 +151,12 @@ function mergeRanks(file: string, path: string, { vocabulary, merges, added }: P
     ways.set(token, (ways.get(token) ?? 0) + 1);
     last = token;
   }
-  const apart = new Set(added.map(({ content }) => content));
   for (const token of vocabulary.keys()) {
     if (apart.has(token) || /^<0x[0-9A-F]{2}>$/.test(token)) continue;
     const letters = [...token];
     let cuts = 0;
-    for (let i = 1; i < letters.length; i++)
-      if (vocabulary.has(letters.slice(0, i).join("")) && vocabulary.has(letters.slice(i).join(""))) cuts++;
+    for (let n = 1; n < letters.length; n++)
+      if (vocabulary.has(letters.slice(0, n).join("")) && vocabulary.has(letters.slice(n).join(""))) cuts++;
     if (cuts !== (ways.get(token) ?? 0))
       refuseGguf(
         "tokenizer",
