@@ -82,12 +82,6 @@ export const GGUF_REFUSALS = {
     reason: "llama.cpp divides by its own, but for Gemma 3's 27B",
     instead: FOLDER,
   },
-  softcap: {
-    what: "capped logits (final_logit_softcapping)",
-    where: "a model as GGUF",
-    reason: "llama.cpp caps those of Gemma 3 only where no layer slides, and passes the cap over elsewhere",
-    instead: FOLDER,
-  },
   activation: {
     what: "another activation than tanh's GELU in GPT-2 and Gemma 3",
     where: "a model as GGUF",

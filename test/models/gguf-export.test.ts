@@ -68,7 +68,6 @@ const refused: [keyof typeof GGUF_REFUSALS, golden: string, Changes, RegExp][] =
     /rope scaling linear of the layers that slide cannot/,
   ],
   ["scores", "llama-gemma3", {}, /query_pre_attn_scalar 24 cannot/],
-  ["softcap", "llama-gemma3-capped", { query_pre_attn_scalar: 16 }, /final_logit_softcapping 10 cannot/],
   ["activation", "llama-gemma3", { hidden_activation: "gelu" }, /the activation gelu cannot/],
   ["activation", "families/gpt2", { activation_function: "relu" }, /the activation relu cannot/],
   ["scores", "families/gpt2", { scale_attn_by_inverse_layer_idx: true }, /scores that are not divided/],
@@ -282,6 +281,15 @@ test("yarn's factor is written where it is another than the paper's", async (t) 
   t.is(await keyOf(), undefined);
   t.is(await keyOf(0.1 * Math.log(4) + 1), undefined);
   t.is(await keyOf(1.3), Math.fround(1.3 / (0.1 * Math.log(4) + 1)));
+});
+
+test("a cap of logits is written, and that older versions leave it out is told", async (t) => {
+  const folder = goldenModel(join(goldens, "llama-gemma3-capped"), { query_pre_attn_scalar: 16 });
+  const model = await loadModel(folder, { device });
+  const { path, notices } = await saved(model);
+  t.is(readGguf(path).keys["gemma3.final_logit_softcapping"], 10);
+  t.regex(notices.join("\n"), /older versions of llama\.cpp leave out the cap of Gemma 3's logits \(10\)/);
+  model.dispose();
 });
 
 test("Gemma's windows are written by layer where they are not every sixth's", async (t) => {

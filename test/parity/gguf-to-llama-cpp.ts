@@ -174,6 +174,12 @@ const cases: Record<string, Case> = {
     adapters,
     unread: "the pattern of windows",
   },
+  "Gemma 3, capped": {
+    golden: "llama-gemma3-capped",
+    overrides: { query_pre_attn_scalar: 16 },
+    length: 40,
+    unread: "the cap",
+  },
   "Gemma 3, six layers": {
     golden: "llama-gemma3",
     overrides: {

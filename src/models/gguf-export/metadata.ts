@@ -33,8 +33,14 @@ export function writtenModel(file: string, { name }: Architecture, config: Writt
     ...rope.keys,
   ];
   const notices: string[] = [];
-  if (config.modelType === "gemma3_text") keys.push(...gemma3(file, config));
-  else notices.push(...differences(file, config));
+  if (config.modelType === "gemma3_text") {
+    keys.push(...gemma3(file, config));
+    const { finalLogitSoftcapping: cap } = config;
+    if (cap !== undefined) {
+      keys.push(["final_logit_softcapping", { f32: cap }]);
+      notices.push(`${file}: older versions of llama.cpp leave out the cap of Gemma 3's logits (${cap})`);
+    }
+  } else notices.push(...differences(file, config));
   if (config.modelType === "phi3")
     keys.push(["attention.sliding_window", { u32: config.slidingWindow ?? 0 }]);
   return { keys, factors: rope.factors, notices };
@@ -75,8 +81,6 @@ function gemma3(file: string, config: Gemma3Config): [string, GgufValue][] {
   const scalar = numHiddenLayers === GEMMA_27B ? Math.trunc(hiddenSize / numAttentionHeads) : config.headDim;
   if (config.queryPreAttnScalar !== scalar)
     refuseGguf("scores", file, `query_pre_attn_scalar ${config.queryPreAttnScalar}`);
-  if (config.finalLogitSoftcapping !== undefined)
-    refuseGguf("softcap", file, `final_logit_softcapping ${config.finalLogitSoftcapping}`);
   if (!slidingLayers.includes(true)) return [];
   if (slidingRope.scaling.type !== "default")
     refuseGguf("rope", file, `rope scaling ${slidingRope.scaling.type} of the layers that slide`);
