@@ -18,6 +18,7 @@ export {
   type TypedArray,
 } from "./create.js";
 export type { DataReport } from "./data/report.js";
+export type { SpokenText, SpokenTexts } from "./data/speech.js";
 export {
   chooseDevice,
   devices,

@@ -7,6 +7,7 @@ import { chatTemplateOption } from "./chat-template.js";
 import { confusionTable } from "./confusion-table.js";
 import { grouped, percent, plural } from "./format.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
+import { LANGUAGE } from "./language.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
 import { dtypeOption, inStorage } from "./storage.js";
@@ -15,6 +16,7 @@ import * as value from "./values.js";
 interface Flags extends HubFlags {
   data: string;
   dataFormat?: DataFormat | undefined;
+  language?: string | undefined;
   chatTemplate?: string | undefined;
   model?: string | undefined;
   adapter?: string | undefined;
@@ -38,6 +40,7 @@ export function evaluateCommand(): Command {
     .option("--adapter <folder>", "an adapter")
     .option("--batch-size <n>", "rows at a time", value.count, 1)
     .option("--max-length <n>", "tokens of a row; 512 unless given, and never over the model's", value.length)
+    .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
     .addOption(dtypeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
@@ -71,7 +74,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
       import("../train/evaluate.js"),
       import("../train/prepare.js"),
     ]);
-    const objective = objectiveOf(model, { maxLength: flags.maxLength ?? 512 });
+    const objective = objectiveOf(model, { maxLength: flags.maxLength ?? 512, language: flags.language });
     const { maxLength } = objective.tokenisation;
     const rows = await objective.examples(data, signal);
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;

@@ -3,12 +3,14 @@ import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/f
 import { chatTemplateOption } from "./chat-template.js";
 import { DownloadLine, type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { inspected } from "./inspected.js";
+import { LANGUAGE } from "./language.js";
 import { interruptible } from "./interrupt.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
   model?: string | undefined;
   dataFormat?: DataFormat | undefined;
+  language?: string | undefined;
   chatTemplate?: string | undefined;
   trainOn: TrainOn;
   maxLength: number;
@@ -32,6 +34,7 @@ export function inspectCommand(): Command {
     .addOption(
       new Option("--data-format <format>", "of data whose name doesn't say it").choices(DATA_FORMATS),
     )
+    .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
     .addOption(
       new Option("--train-on <what>", "of rows of prompt and completion, or of messages")

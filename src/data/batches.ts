@@ -20,6 +20,8 @@ export interface Batch {
   /** Their sum, and the predictions that are trained on. */
   tokens: number;
   trained: number;
+  /** Of speech, what gives the samples of each row. */
+  audio?: readonly (() => Float32Array)[] | undefined;
 }
 
 /** One optimizer step: its micro-batches and what they hold together, known before the first runs. */
@@ -68,7 +70,9 @@ export function batchOf(examples: readonly Example[], padTokenId: number): Batch
     ids.set(one.ids, row * length);
     labels.set(one.labels, row * width);
   }
+  const audio = examples.flatMap((one) => one.audio ?? []);
   return {
+    ...(audio.length > 0 && { audio }),
     ids,
     labels,
     shape: [examples.length, length],

@@ -4,7 +4,8 @@ import { LowrankError } from "../errors.js";
 import type { DataFormat } from "./format.js";
 import { HashedSource } from "./hashed-source.js";
 import { textOf } from "./lines.js";
-import { type LabelRow, type Row, RowReader, type TextRow, rowError } from "./rows.js";
+import { type AudioRow, type LabelRow, type Row, RowReader, type TextRow, rowError } from "./rows.js";
+import { type SpeechRow, WaveReader } from "./speech.js";
 import { openSource, type Source, STANDARD_INPUT } from "./source.js";
 
 /** A part of some data, and the bytes of its file that were read up to its end. */
@@ -50,7 +51,15 @@ export interface LabelData extends Content<LabelRow[]> {
   labels: ReadonlyMap<string | number, number>;
 }
 
-export type Data = TextData | LabelData;
+/** Rows of speech. */
+export interface SpeechData extends Content<SpeechRow[]> {
+  kind: "speech";
+  count: number;
+  /** The line of the first. */
+  firstLine: number;
+}
+
+export type Data = TextData | LabelData | SpeechData;
 
 export interface ReadOptions {
   /** By the file's name unless given. */
@@ -120,21 +129,29 @@ async function* texts(source: Source, signal?: AbortSignal): AsyncGenerator<Read
 async function readRows(
   source: HashedSource,
   { signal, onProgress }: ReadOptions,
-): Promise<Rows | LabelData> {
+): Promise<Rows | LabelData | SpeechData> {
   const labels = new Map<string | number, number>();
+  const waves = new WaveReader(source.name);
   let first: Row | undefined;
   let count = 0;
   for await (const { part, read } of rows(source, signal)) {
     first ??= part[0];
     count += part.length;
-    for (const row of part)
+    for (const row of part) {
       if (row.kind === "label" && !labels.has(row.label)) labels.set(row.label, row.line);
+      if (row.kind === "audio") await waves.check(row, signal);
+    }
     onProgress?.(read, source.size);
   }
   if (first === undefined) throw new LowrankError("ERR_DATA_ROW", `${source.name}: the file has no rows`);
   if (first.kind === "label") {
     const parts = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<LabelRow[]>>;
     return { kind: "labels", count, labels, ...content(source, parts) };
+  }
+  if (first.kind === "audio") {
+    const named = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<AudioRow[]>>;
+    const own = content(source, (signal) => waves.rows(named(signal)));
+    return { kind: "speech", count, firstLine: first.line, ...own, sha256: waves.sha256(own.sha256) };
   }
   const parts = (signal?: AbortSignal) => rows(source, signal) as AsyncIterable<Read<TextRow[]>>;
   return { kind: "rows", count, firstLine: first.line, ...content(source, parts) };
@@ -153,8 +170,12 @@ function content<T>(source: HashedSource, parts: Content<T>["parts"]): Content<T
   return { file, size, sha256, parts, close: () => source.close() };
 }
 
-/** The data of a language model. Throws `ERR_DATA_ROW` for rows with labels. */
+/** The data of a language model. Throws `ERR_DATA_ROW` for rows with labels, and for those of speech. */
 export function textData(data: Data): TextData {
+  if (data.kind === "speech") {
+    const what = 'the row has "audio", and the model is a language model; speech trains such as Whisper';
+    throw rowError(data.file, data.firstLine, what);
+  }
   if (data.kind !== "labels") return data;
   const [line = 1] = data.labels.values();
   const what =

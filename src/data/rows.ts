@@ -22,10 +22,18 @@ export interface LabelRow {
   label: string | number;
 }
 
-export type Row = TextRow | LabelRow;
+/** A row that a model of speech is trained on: the path of a WAV file, and what is said in it. */
+export interface AudioRow {
+  kind: "audio";
+  line: number;
+  audio: string;
+  text: string;
+}
+
+export type Row = TextRow | LabelRow | AudioRow;
 
 const EXPECTED =
-  'expected {"text": …}, {"text": …, "label": …}, {"prompt": …, "completion": …} or {"messages": […]}';
+  'expected {"text": …}, {"text": …, "label": …}, {"prompt": …, "completion": …}, {"messages": […]} or {"audio": …, "text": …}';
 
 /** An error of a row, by file and line. */
 export function rowError(file: string, line: number, what: string): LowrankError {
@@ -37,7 +45,13 @@ function kindOf(value: unknown): string {
   return Array.isArray(value) ? "an array" : `a ${typeof value}`;
 }
 
-function stringField(fields: Record<string, unknown>, name: string, file: string, line: number): string {
+/** A field that is a text. Throws `ERR_DATA_ROW`. */
+export function stringField(
+  fields: Record<string, unknown>,
+  name: string,
+  file: string,
+  line: number,
+): string {
   const value = fields[name];
   if (typeof value === "string") return wellFormed(value, name, file, line);
   if (value === undefined) throw rowError(file, line, `the field "${name}" is missing; ${EXPECTED}`);
@@ -60,6 +74,13 @@ export function rowOf(value: unknown, file: string, line: number): Row {
     throw rowError(file, line, `the row is ${kindOf(value)}; ${EXPECTED}`);
   }
   const fields = value as Record<string, unknown>;
+  if ("audio" in fields) {
+    const other = ["label", "prompt", "completion", "messages"].find((name) => name in fields);
+    if (other !== undefined) throw rowError(file, line, `the row has "audio" beside "${other}"; ${EXPECTED}`);
+    const audio = stringField(fields, "audio", file, line);
+    if (audio === "") throw rowError(file, line, '"audio" is empty; it is the path of a WAV file');
+    return { kind: "audio", line, audio, text: stringField(fields, "text", file, line) };
+  }
   const asked = "prompt" in fields || "completion" in fields;
   if ("messages" in fields && (asked || "text" in fields)) {
     throw rowError(file, line, `the row has "messages" beside "text", "prompt" or "completion"; ${EXPECTED}`);
@@ -92,7 +113,7 @@ function labelOf(value: unknown, file: string, line: number): string | number {
 
 /**
  * Reads rows out of a `.jsonl` file: one JSON object a line, LF or CRLF, blank lines skipped. All rows of a file have
- * a label, or none has.
+ * a label, or none has; all have audio, or none has.
  */
 export class RowReader {
   #first: Row | undefined;
@@ -117,12 +138,15 @@ export class RowReader {
 
   #checked(row: Row): Row {
     const first = (this.#first ??= row);
-    if ((first.kind === "label") === (row.kind === "label")) return row;
-    const what =
-      first.kind === "label"
-        ? `the row has no "label", and line ${first.line} has one`
-        : `the row has a "label", and line ${first.line} has none`;
-    throw rowError(this.file, row.line, `${what}; give every row one, or none`);
+    for (const kind of ["label", "audio"] as const) {
+      if ((first.kind === kind) === (row.kind === kind)) continue;
+      const what =
+        first.kind === kind
+          ? `the row has no "${kind}", and line ${first.line} has one`
+          : `the row has a "${kind}", and line ${first.line} has none`;
+      throw rowError(this.file, row.line, `${what}; give every row one, or none`);
+    }
+    return row;
   }
 }
 

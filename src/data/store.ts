@@ -12,6 +12,8 @@ export interface Example {
   labels: Int32Array;
   /** Predictions that are trained on: labels after the first position that are not −100, or the row's one. */
   trained: number;
+  /** Of speech, what gives its samples. */
+  audio?: (() => Float32Array) | undefined;
 }
 
 /** Examples by their place: an array of them, or a store's. */
@@ -166,6 +168,8 @@ export class ExampleStore extends StoredExamples {
   /** Of rows of which several spans are trained on: how many, and where each begins and ends. */
   readonly #spans = new Column(Int32Array);
   readonly #hashes = new Column(Uint32Array);
+  /** Of rows of speech, what gives their samples. */
+  readonly #audio: (() => Float32Array)[] = [];
 
   /** What became of the file's rows. */
   readonly report: DataReport;
@@ -200,6 +204,12 @@ export class ExampleStore extends StoredExamples {
     this.add(ids, -1 - place);
   }
 
+  /** Appends a row of speech: what gives its samples, and the ids of what is said, all but the first trained on. */
+  addSpeech(ids: Int32Array, audio: () => Float32Array): void {
+    this.#audio.push(audio);
+    this.add(ids, 0);
+  }
+
   /** Appends a row: its ids, and how many of them are not trained on, or its class. */
   add(ids: Int32Array, mark: number): void {
     let at = this.tokens;
@@ -228,7 +238,9 @@ export class ExampleStore extends StoredExamples {
       ids.set(segment.subarray(place, place + count), at - start);
       at += count;
     }
-    return { ids, labels: this.#labels(ids, this.#marks.at(row)), trained: this.trainedAt(row) };
+    const example = { ids, labels: this.#labels(ids, this.#marks.at(row)), trained: this.trainedAt(row) };
+    const audio = this.#audio[row];
+    return audio === undefined ? example : { ...example, audio };
   }
 
   override lengthAt(row: number): number {

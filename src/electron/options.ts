@@ -6,9 +6,13 @@ import type { FinetuneOptions } from "../train/options.js";
  * `finetune`'s options, without what lives in one process: the model is given by its path, and what starts from data
  * takes the run's own. Paths are read by the serving process, from its working directory.
  */
-export interface RemoteFinetuneOptions extends Omit<FinetuneOptions, "model" | "lora"> {
+export interface RemoteFinetuneOptions extends Omit<FinetuneOptions, "model" | "lora" | "data" | "evalData"> {
   /** A model's folder. Needed, unless a run goes on. */
   model?: string | undefined;
+  /** A file, as `finetune` takes it. */
+  data?: string | undefined;
+  /** A file of held-out rows. */
+  evalData?: string | undefined;
   /** As `finetune` takes it, without `evaData`. */
   lora?: Omit<NonNullable<FinetuneOptions["lora"]>, "evaData"> | undefined;
 }

@@ -59,7 +59,7 @@ export interface InspectedData {
 }
 
 /** What `inspectData` takes besides. */
-export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn"> {
+export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "language"> {
   /** Tokens that a row may have. */
   maxLength: number;
   /** How many rows are shown. */
@@ -75,7 +75,7 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn"> {
 export async function inspectData(
   data: Data,
   model: PretrainedModel,
-  { maxLength: asked, shown, trainOn, signal }: InspectDataOptions,
+  { maxLength: asked, shown, trainOn, language, signal }: InspectDataOptions,
 ): Promise<InspectedData> {
   const { tokenizer } = model;
   if (tokenizer === undefined)
@@ -83,7 +83,7 @@ export async function inspectData(
       "ERR_FILE_NOT_FOUND",
       `${model.folder ?? "the model"}: there is no tokenizer.json`,
     );
-  const objective = objectiveOf(model, { maxLength: asked, trainOn });
+  const objective = objectiveOf(model, { maxLength: asked, trainOn, language });
   const { maxLength } = objective.tokenisation;
   const store = await objective.examples(data, signal);
   const lengths: number[] = [];

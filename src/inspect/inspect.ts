@@ -36,6 +36,8 @@ export interface InspectOptions {
   offline?: boolean | undefined;
   /** Of data whose name doesn't say it. */
   dataFormat?: DataFormat | undefined;
+  /** What is spoken, by its code or its English name: of rows of speech, where the model knows several languages. */
+  language?: string | undefined;
   /** A file with the chat template that messages are rendered by. */
   chatTemplate?: string | undefined;
   /** What of rows with prompts or messages is trained on; `completion`. */
@@ -54,6 +56,7 @@ const OPTIONS = [
   "revision",
   "offline",
   "dataFormat",
+  "language",
   "chatTemplate",
   "trainOn",
   "maxLength",
@@ -103,7 +106,7 @@ function checked(path: string, given: InspectOptions): InspectOptions {
     (typeof model !== "string" || model === "")
   )
     refuse(where, "model", "a folder, a name at a hub or a loaded model", model);
-  for (const name of ["revision", "chatTemplate"] as const)
+  for (const name of ["revision", "chatTemplate", "language"] as const)
     if (options[name] !== undefined && text(where, name, options[name]) === "")
       refuse(where, name, "no empty text", "");
   if (offline !== undefined) flag(where, "offline", offline);
@@ -130,7 +133,8 @@ async function modelAt({ model, ...options }: InspectOptions): Promise<Located |
 
 /** Data, as a run would train a model on it. */
 async function dataAt(path: string, options: InspectOptions): Promise<InspectedData> {
-  const { model: named = defaultModel(), signal, trainOn, maxLength = 512, rows: shown = 3 } = options;
+  const { model: named = defaultModel(), signal, trainOn, language } = options;
+  const { maxLength = 512, rows: shown = 3 } = options;
   const data = await readData(path, { format: options.dataFormat, signal });
   try {
     const loaded = named instanceof PretrainedModel;
@@ -142,7 +146,7 @@ async function dataAt(path: string, options: InspectOptions): Promise<InspectedD
       : await loadLocated(await locate(named, options), { device: "meta:cpu", signal, onNotice: () => {} });
     try {
       if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
-      return await inspectData(data, model, { maxLength, shown, trainOn, signal });
+      return await inspectData(data, model, { maxLength, shown, trainOn, language, signal });
     } finally {
       if (!loaded) model.dispose();
     }

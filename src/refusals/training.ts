@@ -14,6 +14,7 @@ export const FIXED_OPTIONS = [
   "packing",
   "evalSplit",
   "dataFormat",
+  "language",
   "matmulPrecision",
   "dtype",
   "optimizer.loraPlusRatio",
@@ -24,6 +25,12 @@ export const TRAINING_REFUSALS = {
     what: "packing",
     where: "of rows that no language model trains on, such as those with labels",
     reason: "their answer is that of a whole sequence",
+    instead: "leave packing out",
+  },
+  packedSpeech: {
+    what: "packing",
+    where: "of rows of speech",
+    reason: "each is heard by itself",
     instead: "leave packing out",
   },
   stepsWithEpochs: {

@@ -122,6 +122,8 @@ async function train(
       const identities = await identitiesOf(place, data);
       if (resumed !== undefined) checkSame(resumed.identities, identities, settings);
       const labels = classesIn(data, place);
+      if (settings.packing && data.train.kind === "speech")
+        throw refused(TRAINING_REFUSALS.packedSpeech, data.train.file);
       if (labels !== undefined && settings.packing)
         throw refused(TRAINING_REFUSALS.packedLabels, data.train.file);
       if (labels !== undefined) await output.checkLabels(adapterName(settings));

@@ -5,11 +5,13 @@ import type { Encoder } from "../data/encode.js";
 import { examplesOf, type OnProgress } from "../data/examples.js";
 import type { TrainOn } from "../data/format.js";
 import { labelledExamples } from "../data/labels.js";
+import { transcriptExamples } from "../data/transcripts.js";
 import { type Data, textData } from "../data/read.js";
 import { rowError } from "../data/rows.js";
 import type { ExampleStore } from "../data/store.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { SequenceClassifier } from "../models/classifier.js";
+import type { SpeechToText } from "../models/speech-to-text.js";
 import type { Tensor } from "../tensor.js";
 
 /** How a model's texts become tokens. */
@@ -30,6 +32,8 @@ export interface TrainingOptions {
   trainOn?: TrainOn | undefined;
   /** Share of each label that is spread over all; 0 unless given. Evaluations know nothing of it. */
   labelSmoothing?: number | undefined;
+  /** The language of speech, where the model knows several. */
+  language?: string | undefined;
 }
 
 /** A batch's forward pass: the sum of its losses, and of a classifier the scores of each row's classes. */
@@ -111,7 +115,7 @@ export class Classification implements Objective {
     if (data.kind !== "labels") {
       throw rowError(
         data.file,
-        data.kind === "rows" ? data.firstLine : 1,
+        data.kind === "text" ? 1 : data.firstLine,
         'there is no "label", and the model is a classifier',
       );
     }
@@ -138,5 +142,62 @@ export class Classification implements Objective {
       reduction: "sum",
     });
     return { loss: loss as Tensor, scores };
+  }
+}
+
+/** What is said in speech. */
+export class Transcribing implements Objective {
+  readonly packing = undefined;
+  readonly labels = undefined;
+  readonly modulesToSave = [];
+  readonly #beginning: readonly number[];
+
+  /** Throws `ERR_OPTION` for a language that the model has not, and where it has several and none is given. */
+  constructor(
+    private readonly model: SpeechToText,
+    readonly tokenisation: Tokenisation,
+    private readonly options: TrainingOptions = {},
+  ) {
+    this.#beginning = model.beginning("language", options.language);
+  }
+
+  async examples(
+    data: Data,
+    signal: AbortSignal | undefined,
+    onProgress?: OnProgress,
+  ): Promise<ExampleStore> {
+    if (data.kind !== "speech") {
+      const [line = 1] =
+        data.kind === "labels" ? data.labels.values() : [data.kind === "rows" ? data.firstLine : 1];
+      throw rowError(data.file, line, 'there is no "audio", and the model writes down speech');
+    }
+    const { tokenizer, eosTokenIds, maxLength, vocabSize } = this.tokenisation;
+    const { windowSamples } = this.model;
+    return transcriptExamples(data, tokenizer, {
+      beginning: this.#beginning,
+      eosTokenIds,
+      maxLength,
+      windowSamples,
+      vocabSize,
+      signal,
+      onProgress,
+    });
+  }
+
+  lossSum(batch: Batch, scale: number): Tensor {
+    return this.#loss(batch, this.options.labelSmoothing).mul(scale);
+  }
+
+  measure(batch: Batch): Measured {
+    return { loss: this.#loss(batch) };
+  }
+
+  #loss({ labels, shape: [rows, length], audio = [] }: Batch, labelSmoothing = 0): Tensor {
+    // The decoder reads what is before each label: of the first token there is nothing to predict.
+    const written = new Int32Array(rows * (length - 1));
+    for (let row = 0; row < rows; row++)
+      written.set(labels.subarray(row * length + 1, (row + 1) * length), row * (length - 1));
+    const features = this.model.features(audio.map((samples) => samples()));
+    return this.model.loss(features, written, { reduction: "sum", labelSmoothing });
   }
 }

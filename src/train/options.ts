@@ -1,4 +1,5 @@
 import type { DataFormat, TrainOn } from "../data/format.js";
+import type { SpokenTexts } from "../data/speech.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
@@ -28,15 +29,18 @@ export interface FinetuneOptions {
   offline?: boolean | undefined;
   /**
    * A `.txt` or `.jsonl` file of any size, a named pipe, or `-` for standard input, which is written into a file beside
-   * as it comes. Needed, unless a run goes on.
+   * as it comes; or for a model of speech rows of `{ audio, text }`, audio a Float32Array at 16 kHz: an array, or what
+   * gives them one by one, once. Needed, unless a run goes on with a file.
    */
-  data?: string | undefined;
-  /** A file of held-out rows, in any form that `data` may have. None unless given; or `evalSplit`. */
-  evalData?: string | undefined;
+  data?: string | SpokenTexts | undefined;
+  /** Held-out rows, in any form that `data` may have. None unless given; or `evalSplit`. */
+  evalData?: string | SpokenTexts | undefined;
   /** Held-out rows as a share of the data, above 0 and below 1, which `seed` draws, of each class alike. */
   evalSplit?: number | undefined;
   /** What `data` and `evalData` hold, where their names don't say it. */
   dataFormat?: DataFormat | undefined;
+  /** What is spoken, by its code or its English name: needed for a model of speech that knows several languages. */
+  language?: string | undefined;
   /** A file with the chat template that messages are rendered by; the model's own unless given. */
   chatTemplate?: string | undefined;
   /** The folder that the adapter and its checkpoints are written into; `./lowrank-out`. */

@@ -3,12 +3,14 @@ import { type OnProgress, trainedExamples } from "../data/examples.js";
 import { labelNames } from "../data/labels.js";
 import { type Data, readData } from "../data/read.js";
 import { type DataReport, loweredLength, warningsOf } from "../data/report.js";
+import { readSpokenTexts, type SpokenTexts } from "../data/speech.js";
 import { evalSplit } from "../data/split.js";
 import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
 import type { PretrainedModel } from "../models/pretrained.js";
+import { SpeechToText } from "../models/speech-to-text.js";
 import { specialTokens } from "../models/special-tokens.js";
 import { refused } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
@@ -17,6 +19,7 @@ import { readLabels } from "./label-names.js";
 import {
   Classification,
   LanguageModelling,
+  Transcribing,
   type Objective,
   type Tokenisation,
   type TrainingOptions,
@@ -64,10 +67,11 @@ export function tokenisation(model: PretrainedModel, longest: number): Tokenisat
 }
 
 /**
- * What a model is trained for: to tell classes apart, or the next token. `labels` are the names of the classes; the
+ * What a model is trained for: to tell classes apart, the next token, or what is said. `labels` are the names of the classes; the
  * model's own unless given.
  *
- * Errors: `ERR_UNSUPPORTED_MODEL` for a model that does neither; `ERR_OPTION` for one of another number of classes.
+ * Errors: `ERR_UNSUPPORTED_MODEL` for a model that does none of these; `ERR_OPTION` for one of another number of classes,
+ * or of languages of which none is given.
  */
 export function objectiveOf(
   model: PretrainedModel,
@@ -75,6 +79,7 @@ export function objectiveOf(
 ): Objective {
   const tokens = (): Tokenisation => tokenisation(model, options.maxLength);
   if (model instanceof CausalLM) return new LanguageModelling(model, tokens(), options);
+  if (model instanceof SpeechToText) return new Transcribing(model, tokens(), options);
   const folder = model.folder ?? "the model";
   if (!(model instanceof SequenceClassifier)) {
     const what = "neither a language model nor a classifier; rows of text and label make a classifier of it";
@@ -108,7 +113,8 @@ function progress(
 }
 
 /**
- * Tokenises the data, and tells how far it has come and what becomes of its rows. Files are of no use afterwards.
+ * Tokenises the data, and tells how far it has come and what becomes of its rows. Files are of no use afterwards, but for
+ * those of speech.
  * `labels` are the classes that its rows name.
  *
  * Errors: those of `readData` and `trainedExamples`; the signal's reason, at once.
@@ -120,8 +126,8 @@ export async function prepare(
   settings: Settings,
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Prepared> {
-  const { maxLength: asked, trainOn, labelSmoothing, signal, seed } = settings;
-  const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing });
+  const { maxLength: asked, trainOn, labelSmoothing, language, signal, seed } = settings;
+  const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
   if (settings.packing && objective.packing === undefined)
     throw refused(TRAINING_REFUSALS.packedLabels, files.train.file);
   const { maxLength } = objective.tokenisation;
@@ -150,7 +156,8 @@ export async function prepare(
     const [train, held] = [trained(split.train, files.train), trained(split.held, files.train)];
     return { objective, train, held, reports };
   } finally {
-    closeFiles(files);
+    // The samples of speech are read when a batch wants them.
+    for (const data of [files.train, files.held]) if (data?.kind !== "speech") data?.close();
   }
 }
 
@@ -162,13 +169,14 @@ export async function readFiles(
   { data, evalData, dataFormat: format, signal }: Settings,
   { emit }: Pick<RunContext, "emit">,
 ): Promise<Files> {
-  const read = (file: string): Promise<Data> => {
+  const read = (file: string | SpokenTexts, name: string): Promise<Data> => {
+    if (typeof file !== "string") return readSpokenTexts(name, file, signal);
     const tell = progress("read", file, emit);
     return readData(file, { format, signal, onProgress: (read, size) => tell({ read, size }) });
   };
-  const train = await read(data);
+  const train = await read(data, "data");
   try {
-    return { train, held: evalData === undefined ? undefined : await read(evalData) };
+    return { train, held: evalData === undefined ? undefined : await read(evalData, "evalData") };
   } catch (error) {
     train.close();
     throw error;

@@ -114,8 +114,13 @@ function checkThere(own: FinetuneOptions, given: FinetuneOptions): void {
     ["data", "--data"],
     ["evalData", "--eval-data"],
   ] as const) {
-    const path = own[name];
+    const path: unknown = own[name];
     if (path === undefined || given[name] !== undefined) continue;
+    if (typeof path !== "string")
+      throw new LowrankError(
+        "ERR_OPTION",
+        `resume: the run was given rows of speech by ${name}: give the same again, which no file could keep`,
+      );
     if (path === STANDARD_INPUT)
       throw new LowrankError(
         "ERR_OPTION",
@@ -215,8 +220,8 @@ export function checkSame(then: Identities, now: Identities, settings: Settings)
   const parts: [keyof Identities, string, string][] = [
     ["base", named, "the model"],
     ["tokenizer", `${named}: tokenizer.json`, "the tokenizer"],
-    ["data", data, "the training data"],
-    ["evalData", evalData ?? "", "the held-out data"],
+    ["data", typeof data === "string" ? data : "data", "the training data"],
+    ["evalData", typeof evalData === "string" ? evalData : "evalData", "the held-out data"],
   ];
   for (const [part, where, what] of parts) {
     if (then[part] === undefined || now[part] === then[part]) continue;

@@ -10,6 +10,7 @@ import {
   text,
 } from "../argument.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
+import { isSpokenTexts, type SpokenTexts } from "../data/speech.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
@@ -30,11 +31,12 @@ export interface Settings {
   model: string | PretrainedModel;
   revision: string | undefined;
   offline: boolean | undefined;
-  data: string;
-  evalData: string | undefined;
+  data: string | SpokenTexts;
+  evalData: string | SpokenTexts | undefined;
   evalSplit: number | undefined;
   /** Undefined where the files' names say it. */
   dataFormat: DataFormat | undefined;
+  language: string | undefined;
   chatTemplate: string | undefined;
   output: string;
   overwrite: boolean;
@@ -79,6 +81,7 @@ const KNOWN = [
   "evalData",
   "evalSplit",
   "dataFormat",
+  "language",
   "chatTemplate",
   "output",
   "overwrite",
@@ -156,6 +159,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     evalSplit,
     dataFormat:
       options.dataFormat === undefined ? undefined : oneOf("dataFormat", options.dataFormat, DATA_FORMATS),
+    language: options.language,
     chatTemplate: path("chatTemplate", options.chatTemplate),
     output: options.output ?? DEFAULT_OUTPUT,
     overwrite: options.overwrite ?? false,
@@ -212,9 +216,19 @@ export function checkKinds(given: FinetuneOptions): void {
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
     if (value === null) refuse(`finetune: ${name} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
-  for (const name of ["data", "evalData", "output", "device", "revision"] as const)
-    if (options[name] !== undefined && (text("finetune", name, options[name]) as string) === "")
+  for (const name of ["data", "evalData"] as const) {
+    const rows = options[name];
+    if (rows === undefined || typeof rows === "string") continue;
+    if (!isSpokenTexts(rows))
+      refuseKind("finetune", name, "the name of a file, or rows of { audio, text }", rows);
+    if (options.dataFormat !== undefined) refuse(`dataFormat is of files, and ${name} is rows; leave it out`);
+  }
+  for (const name of ["data", "evalData", "output", "device", "revision", "language"] as const) {
+    const value = options[name];
+    const rows = name.toLowerCase().endsWith("data") && isSpokenTexts(value);
+    if (value !== undefined && !rows && text("finetune", name, value) === "")
       refuse(`${name} is a name, and is empty`);
+  }
   if (
     model !== undefined &&
     (typeof model !== "string" || model === "") &&
@@ -252,11 +266,20 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
   return {
     ...same,
     model: typeof model === "string" ? model : model.source,
+    data: recorded(rest.data),
+    ...(rest.evalData !== undefined && { evalData: recorded(rest.evalData) }),
     clipNorm: clipNorm ?? 0,
     optimizer: { ...optimizer, loraPlusRatio },
     // Data is no option that a file could hold.
     lora: { ...lora, evaData: undefined },
   };
+}
+
+/** What a record has in the place of rows, which no file could hold. */
+const ROWS = { rows: "given" };
+
+function recorded(data: string | SpokenTexts): string | typeof ROWS {
+  return typeof data === "string" ? data : ROWS;
 }
 
 /** Steps in which the rate rises: as given, or 3% of all, rounded up. */

@@ -2,6 +2,7 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { SpeechRow } from "../../src/data/speech.js";
 import type { Row } from "../../src/data/rows.js";
 import { type Data, type LabelData, readData, type Rows, type RunningText } from "../../src/data/read.js";
 
@@ -28,8 +29,8 @@ export async function labelled(...rows: [text: string, label: string | number][]
 }
 
 /** All that a data file holds. */
-export async function contentOf(data: Data): Promise<(string | Row)[]> {
-  const parts: (string | Row)[] = [];
+export async function contentOf(data: Data): Promise<(string | Row | SpeechRow)[]> {
+  const parts: (string | Row | SpeechRow)[] = [];
   for await (const { part } of data.parts()) parts.push(...[part].flat());
   return parts;
 }

@@ -4,8 +4,8 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { connect, LowrankError, type Client } from "../../src/electron/index.js";
-import { finetune, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
+import { connect, LowrankError, type Client, type RemoteFinetuneOptions } from "../../src/electron/index.js";
+import { finetune, type TrainEvent } from "../../src/index.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "../train/quick.js";
 import { endAll, start, type Host, type Kind, type Utility } from "./hosts.js";
@@ -16,7 +16,7 @@ const STEPS = 240;
 const given = { model: tinyModel(), data: tinyData() };
 const KINDS: Kind[] = ["worker", "fork", "utility"];
 
-type Sent = Omit<FinetuneOptions, "model" | "lora"> & { model: string };
+type Sent = RemoteFinetuneOptions & { model: string };
 
 function options(more: Partial<Sent> = {}): Sent {
   return quick(given, "cpu", { steps: STEPS, saveEvery: 20, ...more }) as Sent;

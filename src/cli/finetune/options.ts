@@ -6,6 +6,7 @@ import { defaultData, defaultModel } from "../../models/default.js";
 import type { MatmulPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { chatTemplateOption } from "../chat-template.js";
+import { LANGUAGE } from "../language.js";
 import { UsageError } from "../failure.js";
 import { hubOptions, MODEL } from "../hub.js";
 import { STORAGE_TYPES } from "../storage.js";
@@ -20,6 +21,7 @@ export interface Flags {
   evalData?: string | undefined;
   evalSplit?: number | undefined;
   dataFormat?: DataFormat | undefined;
+  language?: string | undefined;
   chatTemplate?: string | undefined;
   output: string;
   rank: number;
@@ -73,6 +75,7 @@ export function declareFlags(command: Command): Command {
       value.share,
     )
     .addOption(choice("--data-format <format>", "of data whose name doesn't say it", DATA_FORMATS))
+    .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
     .option("--output <folder>", "where the adapter goes", "./lowrank-out")
     .option("--rank <n>", "rank of the adapter", value.count, 16)
@@ -173,6 +176,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   evalData: ["evalData"],
   evalSplit: ["evalSplit"],
   dataFormat: ["dataFormat"],
+  language: ["language"],
   chatTemplate: ["chatTemplate"],
   output: ["output"],
   rank: ["lora", "r"],

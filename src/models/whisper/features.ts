@@ -7,13 +7,12 @@ import { join } from "node:path";
 
 import { shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
+import { SAMPLE_RATE, samplesProblem } from "../../samples.js";
 import { ConfigFields, readConfigFields } from "../config-fields.js";
 import type { WhisperConfig } from "./config.js";
 import { Fourier } from "./fourier.js";
 import { melFilters, type MelFilter } from "./mel.js";
 
-/** Samples a second. */
-export const SAMPLE_RATE = 16_000;
 /** Samples that a frame sees. */
 const WINDOW = 400;
 /** Samples from one frame to the next. */
@@ -95,17 +94,9 @@ function powers(re: Float64Array, im: Float64Array, which: number, out: Float64A
 
 /** Samples that can be heard. Throws `ERR_OPTION`. */
 export function checkSamples(where: string, name: string, samples: unknown): Float32Array {
-  const refuse = (what: string): never => {
-    throw new LowrankError("ERR_OPTION", `${where}: ${name} ${what}`);
-  };
-  if (!(samples instanceof Float32Array)) {
-    const scaled = samples instanceof Int16Array ? "; divide 16-bit samples by 32768" : "";
-    return refuse(`is a Float32Array of samples at 16 kHz, from -1 to 1, not ${shown(samples)}${scaled}`);
-  }
-  if (samples.length === 0) refuse("is empty");
-  const wrong = samples.findIndex((sample) => !Number.isFinite(sample));
-  if (wrong >= 0) refuse(`has ${samples[wrong]} at sample ${wrong}`);
-  return samples;
+  const problem = samplesProblem(samples);
+  if (problem === undefined) return samples as Float32Array;
+  throw new LowrankError("ERR_OPTION", `${where}: ${name} ${problem}`);
 }
 
 /**

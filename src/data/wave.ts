@@ -1,0 +1,86 @@
+/** Samples of WAV files: 16-bit or float, of any channels, at 16 kHz. */
+import { SAMPLE_RATE } from "../samples.js";
+
+/** The largest file that is read: minutes, where a row is seconds. */
+const LARGEST = 256 << 20;
+
+const PCM = 1;
+const FLOAT = 3;
+const EXTENSIBLE = 0xfffe;
+/** What writers that cannot go back leave for a size. */
+const UNKNOWN = 0xffffffff;
+
+interface Format {
+  kind: number;
+  channels: number;
+  rate: number;
+  bits: number;
+}
+
+/** Throws by `refuse` for a file that is too large to be a row. */
+export function checkWaveSize(size: number, refuse: (what: string) => never): void {
+  if (size > LARGEST) refuse(`has ${size} bytes, and a row of speech at most ${LARGEST}`);
+}
+
+/** The samples in a file's bytes, from −1 to 1, the mean of its channels. Throws by `refuse`. */
+export function waveSamples(bytes: Uint8Array, refuse: (what: string) => never): Float32Array {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const name = (at: number): string => String.fromCharCode(...bytes.subarray(at, at + 4));
+  if (bytes.length < 12 || name(0) !== "RIFF" || name(8) !== "WAVE") refuse("is no WAV file");
+  let format: Format | undefined;
+  for (let at = 12; at + 8 <= bytes.length;) {
+    const [kind, told] = [name(at), view.getUint32(at + 4, true)];
+    const start = at + 8;
+    const size = kind === "data" && told === UNKNOWN ? bytes.length - start : told;
+    if (start + size > bytes.length) refuse(`ends within "${kind}", which has ${size} bytes`);
+    if (kind === "fmt ") format = formatOf(view, start, size, refuse);
+    if (kind === "data") {
+      if (format === undefined) return refuse('has "data" before "fmt "');
+      return mixed(view, start, size, format, refuse);
+    }
+    // Chunks begin at even places.
+    at = start + size + (size % 2);
+  }
+  return refuse('has no "data"');
+}
+
+function formatOf(view: DataView, at: number, size: number, refuse: (what: string) => never): Format {
+  if (size < 16) refuse(`has a "fmt " of ${size} bytes`);
+  const told = view.getUint16(at, true);
+  // What an extensible format is begins its identifier.
+  const kind = told === EXTENSIBLE && size >= 26 ? view.getUint16(at + 24, true) : told;
+  const channels = view.getUint16(at + 2, true);
+  const rate = view.getUint32(at + 4, true);
+  const bits = view.getUint16(at + 14, true);
+  if (!((kind === PCM && bits === 16) || (kind === FLOAT && bits === 32)))
+    refuse(`holds ${bits}-bit samples of format ${kind}; 16-bit (format 1) and 32-bit float (3) are read`);
+  if (channels === 0) refuse("has no channels");
+  if (rate !== SAMPLE_RATE)
+    refuse(
+      `is at ${rate} Hz, and speech is at ${SAMPLE_RATE}; resample it, as by ffmpeg -i IN -ar ${SAMPLE_RATE} OUT.wav`,
+    );
+  return { kind, channels, rate, bits };
+}
+
+function mixed(
+  view: DataView,
+  start: number,
+  size: number,
+  { kind, channels, bits }: Format,
+  refuse: (what: string) => never,
+): Float32Array {
+  const width = bits / 8;
+  const frame = width * channels;
+  if (size % frame !== 0)
+    refuse(`has ${size} bytes of samples, which are no whole number of ${channels} channels`);
+  const samples = new Float32Array(size / frame);
+  for (let i = 0; i < samples.length; i++) {
+    let sum = 0;
+    for (let channel = 0; channel < channels; channel++) {
+      const at = start + i * frame + channel * width;
+      sum += kind === FLOAT ? view.getFloat32(at, true) : view.getInt16(at, true) / 32768;
+    }
+    samples[i] = sum / channels;
+  }
+  return samples;
+}

@@ -1,0 +1,16 @@
+/** Samples of speech, as callers pass them. */
+import { shown } from "./argument.js";
+
+/** Samples a second. */
+export const SAMPLE_RATE = 16_000;
+
+/** What is wrong with samples that should be heard; undefined where nothing is. */
+export function samplesProblem(samples: unknown): string | undefined {
+  if (!(samples instanceof Float32Array)) {
+    const scaled = samples instanceof Int16Array ? "; divide 16-bit samples by 32768" : "";
+    return `is a Float32Array of samples at 16 kHz, from -1 to 1, not ${shown(samples)}${scaled}`;
+  }
+  if (samples.length === 0) return "is empty";
+  const wrong = samples.findIndex((sample) => !Number.isFinite(sample));
+  return wrong < 0 ? undefined : `has ${samples[wrong]} at sample ${wrong}`;
+}
