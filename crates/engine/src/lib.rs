@@ -15,6 +15,7 @@ pub mod ops;
 pub mod optim;
 pub mod panic;
 pub mod pool;
+pub mod quant;
 pub mod random;
 pub mod recording;
 pub mod shape;

@@ -1,0 +1,125 @@
+//! Blocks of 32 elements that are evenly spaced: a scale, in some a minimum, and codes of 4, 5 or 8 bits. Of the codes'
+//! low nibbles, byte i holds those of elements i and 16 + i.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Block, f16};
+
+/// d·(q − 8).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q4_0 {
+    d: [u8; 2],
+    codes: [u8; 16],
+}
+
+/// d·q + m.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q4_1 {
+    d: [u8; 2],
+    m: [u8; 2],
+    codes: [u8; 16],
+}
+
+/// d·(q − 16).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q5_0 {
+    d: [u8; 2],
+    /// The codes' fifth bits, the first element's lowest.
+    high: [u8; 4],
+    codes: [u8; 16],
+}
+
+/// d·q + m.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q5_1 {
+    d: [u8; 2],
+    m: [u8; 2],
+    high: [u8; 4],
+    codes: [u8; 16],
+}
+
+/// d·q.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q8_0 {
+    d: [u8; 2],
+    codes: [i8; 32],
+}
+
+/// Bit `i` of `high` as the fifth of a code.
+#[inline(always)]
+fn fifth(high: u32, i: usize) -> i32 {
+    (((high >> i) & 1) << 4) as i32
+}
+
+impl Block for Q4_0 {
+    const ELEMENTS: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let d = f16(self.d);
+        for i in 0..16 {
+            let code = self.codes[i] as i32;
+            out[i] = d * ((code & 15) - 8) as f32;
+            out[16 + i] = d * ((code >> 4) - 8) as f32;
+        }
+    }
+}
+
+impl Block for Q4_1 {
+    const ELEMENTS: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let (d, m) = (f16(self.d), f16(self.m));
+        for i in 0..16 {
+            let code = self.codes[i] as i32;
+            out[i] = d * (code & 15) as f32 + m;
+            out[16 + i] = d * (code >> 4) as f32 + m;
+        }
+    }
+}
+
+impl Block for Q5_0 {
+    const ELEMENTS: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let (d, high) = (f16(self.d), u32::from_le_bytes(self.high));
+        for i in 0..16 {
+            let code = self.codes[i] as i32;
+            out[i] = d * ((code & 15 | fifth(high, i)) - 16) as f32;
+            out[16 + i] = d * ((code >> 4 | fifth(high, 16 + i)) - 16) as f32;
+        }
+    }
+}
+
+impl Block for Q5_1 {
+    const ELEMENTS: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let (d, m, high) = (f16(self.d), f16(self.m), u32::from_le_bytes(self.high));
+        for i in 0..16 {
+            let code = self.codes[i] as i32;
+            out[i] = d * (code & 15 | fifth(high, i)) as f32 + m;
+            out[16 + i] = d * (code >> 4 | fifth(high, 16 + i)) as f32 + m;
+        }
+    }
+}
+
+impl Block for Q8_0 {
+    const ELEMENTS: usize = 32;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let d = f16(self.d);
+        for i in 0..32 {
+            out[i] = self.codes[i] as f32 * d;
+        }
+    }
+}

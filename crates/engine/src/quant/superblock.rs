@@ -1,0 +1,174 @@
+//! Superblocks of 256 elements: 8 or 16 runs, each with a scale (and in some a minimum) of few bits, which one or two
+//! f16 scale for all.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{Block, f16};
+
+/// 16 runs of 16: d·s·q − e·m, with s and m of 4 bits and q of 2.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q2K {
+    /// Of each run the scale, low, and the minimum, high.
+    scales: [u8; 16],
+    codes: [u8; 64],
+    d: [u8; 2],
+    e: [u8; 2],
+}
+
+/// 16 runs of 16: d·(s − 32)·(q − 4), with s of 6 bits and q of 3.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q3K {
+    /// The codes' third bits: bit k of byte i is that of element 32·k + i.
+    high: [u8; 32],
+    codes: [u8; 64],
+    scales: [u8; 12],
+    d: [u8; 2],
+}
+
+/// 8 runs of 32: d·s·q − e·m, with s and m of 6 bits and q of 4.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q4K {
+    d: [u8; 2],
+    e: [u8; 2],
+    scales: [u8; 12],
+    codes: [u8; 128],
+}
+
+/// As `Q4K`, with q of 5 bits.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q5K {
+    d: [u8; 2],
+    e: [u8; 2],
+    scales: [u8; 12],
+    /// The codes' fifth bits: bit k of byte i is that of element 32·k + i.
+    high: [u8; 32],
+    codes: [u8; 128],
+}
+
+/// 16 runs of 16: d·s·(q − 32), with s of 8 bits, signed, and q of 6.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Q6K {
+    codes: [u8; 128],
+    /// The codes' fifth and sixth bits: of byte 32·h + i, those of elements 128·h + 32·k + i for k of 0 to 3.
+    high: [u8; 64],
+    scales: [i8; 16],
+    d: [u8; 2],
+}
+
+impl Block for Q2K {
+    const ELEMENTS: usize = 256;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let (d, e) = (f16(self.d), f16(self.e));
+        for run in 0..16 {
+            let scale = d * (self.scales[run] & 15) as f32;
+            let minimum = e * (self.scales[run] >> 4) as f32;
+            let (codes, shift) = codes_of_two_bits(&self.codes, run);
+            for i in 0..16 {
+                out[16 * run + i] = scale * ((codes[i] >> shift) & 3) as f32 - minimum;
+            }
+        }
+    }
+}
+
+/// The bytes that hold the 16 codes of a run, and at which bit: a byte has elements 32 apart of one half.
+#[inline(always)]
+fn codes_of_two_bits(codes: &[u8; 64], run: usize) -> (&[u8], usize) {
+    (&codes[run / 8 * 32 + run % 2 * 16..][..16], run % 8 / 2 * 2)
+}
+
+impl Block for Q3K {
+    const ELEMENTS: usize = 256;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let d = f16(self.d);
+        for run in 0..16 {
+            // Eight bytes hold the low nibbles, first those of runs 0 to 7; four the two bits above, of runs 4 apart.
+            let low = self.scales[run % 8] >> (run / 8 * 4) & 15;
+            let high = self.scales[8 + run % 4] >> (run / 4 * 2) & 3;
+            let scale = d * ((low | high << 4) as i32 - 32) as f32;
+            let (codes, shift) = codes_of_two_bits(&self.codes, run);
+            let (high, bit) = (&self.high[run % 2 * 16..][..16], run / 2);
+            for i in 0..16 {
+                // 4 is taken off where the bit is clear.
+                let code = (codes[i] >> shift & 3) | (high[i] >> bit & 1) << 2;
+                out[16 * run + i] = scale * (code as i32 - 4) as f32;
+            }
+        }
+    }
+}
+
+/// The scale and the minimum of a run: those of the first four runs in the low six bits of a byte, whose upper two
+/// belong to those of the last four.
+#[inline(always)]
+fn scale_and_minimum(scales: &[u8; 12], run: usize) -> (f32, f32) {
+    let (scale, minimum) = if run < 4 {
+        (scales[run] & 63, scales[4 + run] & 63)
+    } else {
+        let low = scales[4 + run];
+        (low & 15 | scales[run - 4] >> 6 << 4, low >> 4 | scales[run] >> 6 << 4)
+    };
+    (scale as f32, minimum as f32)
+}
+
+impl Block for Q4K {
+    const ELEMENTS: usize = 256;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let (d, e) = (f16(self.d), f16(self.e));
+        for run in 0..8 {
+            let (scale, minimum) = scale_and_minimum(&self.scales, run);
+            let (scale, minimum) = (d * scale, e * minimum);
+            let (codes, shift) = (&self.codes[run / 2 * 32..][..32], run % 2 * 4);
+            for i in 0..32 {
+                out[32 * run + i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
+            }
+        }
+    }
+}
+
+impl Block for Q5K {
+    const ELEMENTS: usize = 256;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let (d, e) = (f16(self.d), f16(self.e));
+        for run in 0..8 {
+            let (scale, minimum) = scale_and_minimum(&self.scales, run);
+            let (scale, minimum) = (d * scale, e * minimum);
+            let (codes, shift) = (&self.codes[run / 2 * 32..][..32], run % 2 * 4);
+            for i in 0..32 {
+                let code = codes[i] >> shift & 15 | (self.high[i] >> run & 1) << 4;
+                out[32 * run + i] = scale * code as f32 - minimum;
+            }
+        }
+    }
+}
+
+impl Block for Q6K {
+    const ELEMENTS: usize = 256;
+
+    #[inline(always)]
+    fn unpack(&self, out: &mut [f32]) {
+        let d = f16(self.d);
+        for run in 0..16 {
+            let scale = d * self.scales[run] as f32;
+            // Of 128 elements, 64 bytes hold the low nibbles of the first 64, above them those of the others.
+            let (half, within) = (run / 8, run % 8);
+            let (codes, shift) = (&self.codes[64 * half + within % 4 * 16..][..16], within / 4 * 4);
+            let (high, above) = (&self.high[32 * half + within % 2 * 16..][..16], within / 2 * 2);
+            for i in 0..16 {
+                let code = codes[i] >> shift & 15 | (high[i] >> above & 3) << 4;
+                out[16 * run + i] = scale * (code as i32 - 32) as f32;
+            }
+        }
+    }
+}
