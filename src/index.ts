@@ -31,6 +31,7 @@ export {
   type Memory,
 } from "./device.js";
 export { LowrankError, type ErrorCode } from "./errors.js";
+export * as gguf from "./gguf.js";
 export * as lora from "./lora/index.js";
 export {
   BertForSequenceClassification,

@@ -16,6 +16,8 @@ export type LowRankPath = Binding.LowRankPath;
 export type TuneReport = Binding.TuneReport;
 /** A safetensors file, or a folder of shards, whose tensors are read where they lie. */
 export type WeightsFile = Binding.WeightsFile;
+/** A GGUF file: tensors by name, and metadata. */
+export type GgufFile = Binding.GgufFile;
 
 /** Bytes of tensors perhaps unreachable that are worth a collection of V8's when nothing is done. */
 const GARBAGE = 8 * 2 ** 20;

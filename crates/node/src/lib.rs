@@ -9,6 +9,7 @@ mod devices;
 mod direct;
 mod error;
 mod files;
+mod gguf;
 mod handles;
 mod linalg;
 mod ops;

@@ -63,11 +63,12 @@ impl Tokenizer {
     /// transformers does: that is for whoever makes batches.
     fn open(path: &Path) -> engine::Result<Tokenizer> {
         let bytes = read_file(path)?;
-        let invalid = |e| {
-            let what = format!("{}: not a tokenizer.json: {e}", path.display());
-            fail_code(Code::FileFormat, what.replace('\n', " "))
-        };
-        let mut inner = background::guarded("tokenizer", || Inner::from_bytes(&bytes).map_err(invalid))?;
+        Tokenizer::parse(&bytes, |e| format!("{}: not a tokenizer.json: {e}", path.display()))
+    }
+
+    fn parse(bytes: &[u8], what: impl Fn(tokenizers::Error) -> String) -> engine::Result<Tokenizer> {
+        let invalid = |e| fail_code(Code::FileFormat, what(e).replace('\n', " "));
+        let mut inner = background::guarded("tokenizer", || Inner::from_bytes(bytes).map_err(invalid))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
         Ok(Tokenizer { inner: Arc::new(inner), seams: Arc::default() })
@@ -150,6 +151,13 @@ impl Tokenizer {
     #[napi(catch_unwind, factory)]
     pub fn from_file(path: String) -> Result<Tokenizer> {
         Tokenizer::open(Path::new(&path)).map_err(thrown)
+    }
+
+    /// Of what a `tokenizer.json` would hold; `origin` is what errors call it. Throws `ERR_FILE_FORMAT`.
+    #[napi(catch_unwind, factory)]
+    pub fn from_json(text: String, origin: String) -> Result<Tokenizer> {
+        let what = |e| format!("{origin}: no tokenizer is made of it: {e}");
+        Tokenizer::parse(text.as_bytes(), what).map_err(thrown)
     }
 
     #[napi(catch_unwind)]

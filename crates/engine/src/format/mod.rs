@@ -1,6 +1,8 @@
 //! Files of weights: readers that check everything before anything is used, writers that leave
 //! either the old file or the whole new one.
 
+mod convert;
+pub mod gguf;
 mod json;
 pub mod safetensors;
 pub mod weights;

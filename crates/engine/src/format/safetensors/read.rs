@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use half::slice::HalfFloatSliceExt;
-
 use super::header::{self, Entry};
 use super::{Dtype, computed};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
+use crate::format::convert::convert;
 use crate::format::{map, quoted};
 use crate::mapped_file::MappedFile;
 use crate::value::Value;
@@ -119,45 +118,4 @@ fn narrow(bytes: &[u8]) -> Option<Vec<u8>> {
         narrow.extend_from_slice(&value.to_le_bytes());
     }
     Some(narrow)
-}
-
-/// Elements converted at a time, through arrays on the stack: the file's bytes are aligned to
-/// nothing.
-const BLOCK: usize = 1024;
-
-/// Between two float types, rounding to nearest even.
-fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
-    let mut converted = vec![0; bytes.len() / from.bytes() * to.bytes()];
-    let (mut wide, mut f16s, mut bf16s) =
-        ([0f32; BLOCK], [half::f16::ZERO; BLOCK], [half::bf16::ZERO; BLOCK]);
-    let source = bytes.chunks(BLOCK * from.bytes());
-    for (source, target) in source.zip(converted.chunks_mut(BLOCK * to.bytes())) {
-        let n = source.len() / from.bytes();
-        let wide = &mut wide[..n];
-        match from {
-            DType::F32 => bytemuck::cast_slice_mut(wide).copy_from_slice(source),
-            DType::F16 => {
-                bytemuck::cast_slice_mut(&mut f16s[..n]).copy_from_slice(source);
-                f16s[..n].convert_to_f32_slice(wide);
-            }
-            DType::BF16 => {
-                bytemuck::cast_slice_mut(&mut bf16s[..n]).copy_from_slice(source);
-                bf16s[..n].convert_to_f32_slice(wide);
-            }
-            DType::I32 => unreachable!("floats only"),
-        }
-        match to {
-            DType::F32 => target.copy_from_slice(bytemuck::cast_slice(wide)),
-            DType::F16 => {
-                f16s[..n].convert_from_f32_slice(wide);
-                target.copy_from_slice(bytemuck::cast_slice(&f16s[..n]));
-            }
-            DType::BF16 => {
-                bf16s[..n].convert_from_f32_slice(wide);
-                target.copy_from_slice(bytemuck::cast_slice(&bf16s[..n]));
-            }
-            DType::I32 => unreachable!("floats only"),
-        }
-    }
-    converted
 }

@@ -1,0 +1,46 @@
+//! Float types as a file has them, converted on the host.
+
+use half::slice::HalfFloatSliceExt;
+
+use crate::dtype::DType;
+
+/// Elements converted at a time, through arrays on the stack: the file's bytes are aligned to
+/// nothing.
+const BLOCK: usize = 1024;
+
+/// Between two float types, rounding to nearest even.
+pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
+    let mut converted = vec![0; bytes.len() / from.bytes() * to.bytes()];
+    let (mut wide, mut f16s, mut bf16s) =
+        ([0f32; BLOCK], [half::f16::ZERO; BLOCK], [half::bf16::ZERO; BLOCK]);
+    let source = bytes.chunks(BLOCK * from.bytes());
+    for (source, target) in source.zip(converted.chunks_mut(BLOCK * to.bytes())) {
+        let n = source.len() / from.bytes();
+        let wide = &mut wide[..n];
+        match from {
+            DType::F32 => bytemuck::cast_slice_mut(wide).copy_from_slice(source),
+            DType::F16 => {
+                bytemuck::cast_slice_mut(&mut f16s[..n]).copy_from_slice(source);
+                f16s[..n].convert_to_f32_slice(wide);
+            }
+            DType::BF16 => {
+                bytemuck::cast_slice_mut(&mut bf16s[..n]).copy_from_slice(source);
+                bf16s[..n].convert_to_f32_slice(wide);
+            }
+            DType::I32 => unreachable!("floats only"),
+        }
+        match to {
+            DType::F32 => target.copy_from_slice(bytemuck::cast_slice(wide)),
+            DType::F16 => {
+                f16s[..n].convert_from_f32_slice(wide);
+                target.copy_from_slice(bytemuck::cast_slice(&f16s[..n]));
+            }
+            DType::BF16 => {
+                bf16s[..n].convert_from_f32_slice(wide);
+                target.copy_from_slice(bytemuck::cast_slice(&bf16s[..n]));
+            }
+            DType::I32 => unreachable!("floats only"),
+        }
+    }
+    converted
+}

@@ -1,0 +1,77 @@
+//! A place in the bytes of a file, from where values are read that may not be there.
+
+use crate::format::json::Fault;
+use crate::format::quoted;
+
+/// Reads forward; what would end past the file is a fault that says what was expected, and where.
+#[derive(Clone)]
+pub(super) struct Cursor<'a> {
+    file: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Cursor<'a> {
+    pub fn new(file: &'a [u8], at: usize) -> Self {
+        Cursor { file, at }
+    }
+
+    /// Bytes from the file's start.
+    pub fn offset(&self) -> usize {
+        self.at
+    }
+
+    pub fn left(&self) -> usize {
+        self.file.len() - self.at
+    }
+
+    pub fn fault<T>(&self, what: impl Into<String>) -> Result<T, Fault> {
+        Err(Fault { offset: self.at, what: what.into() })
+    }
+
+    pub fn bytes(&mut self, count: usize, what: &str) -> Result<&'a [u8], Fault> {
+        let Some(bytes) = self.file[self.at..].get(..count) else {
+            return self
+                .fault(format!("cut off: {what} of {count} bytes was expected, {} are there", self.left()));
+        };
+        self.at += count;
+        Ok(bytes)
+    }
+
+    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], Fault> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.bytes(N, what)?);
+        Ok(array)
+    }
+
+    pub fn u32(&mut self, what: &str) -> Result<u32, Fault> {
+        self.array(what).map(u32::from_le_bytes)
+    }
+
+    pub fn u64(&mut self, what: &str) -> Result<u64, Fault> {
+        self.array(what).map(u64::from_le_bytes)
+    }
+
+    /// A count of what takes `each` bytes or more: no more than the rest of the file holds.
+    pub fn count(&mut self, each: usize, what: &str) -> Result<usize, Fault> {
+        let before = self.clone();
+        let count = self.u64(what)?;
+        let most = self.left() / each;
+        match usize::try_from(count) {
+            Ok(count) if count <= most => Ok(count),
+            _ => before.fault(format!("{what} says {count}, and the rest of the file has room for {most}")),
+        }
+    }
+
+    pub fn text(&mut self, what: &str) -> Result<&'a str, Fault> {
+        let start = self.at;
+        let length = self.count(1, &format!("the length of {what}"))?;
+        let bytes = self.bytes(length, what)?;
+        std::str::from_utf8(bytes).map_err(|e| {
+            let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
+            Fault {
+                offset: start + 8 + e.valid_up_to(),
+                what: format!("{what} is not UTF-8: {}", quoted(&shown)),
+            }
+        })
+    }
+}

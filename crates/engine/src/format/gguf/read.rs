@@ -1,0 +1,196 @@
+//! Reading: the file is mapped, its header checked, and values are made over the map.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::cursor::Cursor;
+use super::header::{self, Entry, TensorType};
+use super::metadata::{self, MetaValue};
+use crate::context::Context;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::format::convert::convert;
+use crate::format::{json::Fault, map, quoted};
+use crate::mapped_file::MappedFile;
+use crate::quant::unpack;
+use crate::value::Value;
+
+/// The order in which a tensor's rows are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowOrder {
+    /// As they are stored.
+    Stored,
+    /// Of each of `heads` heads the even rows, then the odd ones. Rotary positions turn neighbours in the files of some
+    /// models, and here the halves of a head.
+    Halves { heads: usize },
+}
+
+/// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
+/// another takes its place.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    file: Arc<MappedFile>,
+    entries: Vec<Entry>,
+    places: HashMap<String, usize>,
+    keys: BTreeMap<String, usize>,
+}
+
+impl Reader {
+    /// Maps the file and checks all of its header; the tensors' bytes are not read.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+    pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
+        let path = path.as_ref();
+        let file = map(path)?;
+        let header = match file.read(header::parse)? {
+            Ok(header) => header,
+            Err(Fault { offset, what }) => fail!(FileFormat, "{}: at byte {offset}: {what}", path.display()),
+        };
+        let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
+        Ok(Reader { path: path.into(), file, entries: header.entries, places, keys: header.keys })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors in the order of the file.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// A tensor by its name.
+    ///
+    /// # Errors
+    /// `ERR_FILE_FORMAT` when the file has none of that name.
+    pub fn entry(&self, name: &str) -> Result<&Entry> {
+        let Some(place) = self.places.get(name) else {
+            fail!(FileFormat, "{}: there is no tensor {}", self.path.display(), quoted(name));
+        };
+        Ok(&self.entries[*place])
+    }
+
+    /// The keys of the metadata.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
+    }
+
+    /// A value of the metadata; nothing where the file does not have the key.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    pub fn metadata(&self, key: &str) -> Result<Option<MetaValue>> {
+        let Some(at) = self.keys.get(key) else { return Ok(None) };
+        match self.file.read(|file| metadata::read(&mut Cursor::new(file, *at)))? {
+            Ok(value) => Ok(Some(value)),
+            // Only of a file that was written into since it was checked.
+            Err(Fault { offset, what }) => {
+                fail!(FileFormat, "{}: at byte {offset}: {what}", self.path.display())
+            }
+        }
+    }
+
+    /// What `look` makes of the stored bytes of an entry of this file.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    pub fn read<T>(&self, entry: &Entry, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
+        self.file.read(|file| look(&file[entry.offset as usize..][..entry.bytes as usize]))
+    }
+
+    /// A tensor as a value of `cx`: in place over the map where it is stored as it is asked for and the device can,
+    /// else made on the host. Blocks are unpacked, to f32 unless `dtype` says otherwise. Columns of a row stay where
+    /// they are, so rows of blocks are rows of blocks in any order.
+    ///
+    /// # Errors
+    /// `ERR_DTYPE` for a `dtype` that is no float, `ERR_SHAPE_MISMATCH` where rows are not those of the heads,
+    /// `ERR_FILE_FORMAT` when the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`; `ERR_OUT_OF_MEMORY`.
+    pub fn value(
+        &self,
+        cx: &Rc<Context>,
+        name: &str,
+        dtype: Option<DType>,
+        order: RowOrder,
+    ) -> Result<Value> {
+        let entry = self.entry(name)?;
+        let stored = match entry.kind {
+            TensorType::Plain(dtype) => dtype,
+            TensorType::Blocks(_) => DType::F32,
+        };
+        let to = dtype.unwrap_or(stored);
+        if !to.is_float() {
+            fail!(Dtype, "{}: tensor {} is not converted to {to}", self.path.display(), quoted(name));
+        }
+        if entry.kind == TensorType::Plain(to) && order == RowOrder::Stored {
+            return cx.map(entry.shape.clone(), to, &self.file, entry.offset);
+        }
+        let sources = self.rows(entry, order)?;
+        // Asked for ahead of the host's copy: what does not fit is told before work is done.
+        let value = cx.empty(entry.shape.clone(), to)?;
+        let bytes = self.read(entry, |bytes| converted(bytes, entry.kind, to, &sources))?;
+        cx.write(&value, bytes);
+        Ok(value)
+    }
+
+    /// Where each row that is given is stored; nothing where all are as they are stored.
+    fn rows(&self, entry: &Entry, order: RowOrder) -> Result<Option<Vec<usize>>> {
+        let RowOrder::Halves { heads } = order else { return Ok(None) };
+        let rows = entry.shape.first().copied().unwrap_or(1);
+        if heads == 0 || rows % (2 * heads) != 0 {
+            fail!(
+                ShapeMismatch,
+                "{}: tensor {} is {}, whose rows are not those of {heads} heads of even size",
+                self.path.display(),
+                quoted(&entry.name),
+                entry.shape
+            );
+        }
+        if entry.shape.rank() == 1 && matches!(entry.kind, TensorType::Blocks(_)) {
+            fail!(FileFormat, "{}: tensor {} is one row of blocks", self.path.display(), quoted(&entry.name));
+        }
+        let half = rows / heads / 2;
+        let source = |row: usize| {
+            let (head, within) = (row / (2 * half), row % (2 * half));
+            2 * (head * half + within % half) + within / half
+        };
+        Ok(Some((0..rows).map(source).collect()))
+    }
+}
+
+/// Elements that are unpacked at a time where they are then rounded.
+const UNPACKED: usize = 4096;
+
+/// Rows as `to`, each from where `sources` has it.
+fn converted(bytes: &[u8], kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
+    let ordered;
+    let bytes = match sources {
+        None => bytes,
+        Some(sources) => {
+            let row = bytes.len() / sources.len().max(1);
+            ordered = sources.iter().flat_map(|at| &bytes[at * row..][..row]).copied().collect::<Vec<u8>>();
+            &ordered
+        }
+    };
+    let kind = match kind {
+        TensorType::Plain(from) if from == to => return bytes.to_vec(),
+        TensorType::Plain(from) => return convert(bytes, from, to),
+        TensorType::Blocks(kind) => kind,
+    };
+    let mut converted = vec![0; bytes.len() / kind.bytes() * kind.elements() * to.bytes()];
+    let mut wide = [0f32; UNPACKED];
+    let blocks = bytes.chunks(UNPACKED / kind.elements() * kind.bytes());
+    for (blocks, out) in blocks.zip(converted.chunks_mut(UNPACKED * to.bytes())) {
+        let wide = &mut wide[..out.len() / to.bytes()];
+        unpack(kind, blocks, wide);
+        match to {
+            DType::F32 => out.copy_from_slice(bytemuck::cast_slice(wide)),
+            _ => out.copy_from_slice(&convert(bytemuck::cast_slice(wide), DType::F32, to)),
+        }
+    }
+    converted
+}

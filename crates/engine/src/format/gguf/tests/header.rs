@@ -1,0 +1,186 @@
+use super::super::cursor::Cursor;
+use super::super::header::{TensorType, parse};
+use super::super::metadata::{self, MetaValue};
+use super::written::{Written, file, meta_list, meta_text, meta_u32, text};
+use crate::dtype::DType;
+use crate::quant::BlockType;
+use crate::shape::Shape;
+
+const F32: u32 = 0;
+const Q4_0: u32 = 2;
+
+fn tensor<'a>(name: &'a str, dims: &'a [u64], kind: u32, offset: u64) -> Written<'a> {
+    Written { name, dims, kind, offset }
+}
+
+/// Refused at that byte, in one line that holds `what`.
+fn refused(bytes: &[u8], offset: usize, what: &str) {
+    let fault = parse(bytes).expect_err("must be refused");
+    assert!(fault.what.contains(what), "{} does not say: {what}", fault.what);
+    assert_eq!(fault.offset, offset, "{}", fault.what);
+    assert_eq!(fault.what.lines().count(), 1, "{}", fault.what);
+}
+
+fn value(bytes: &[u8], key: &str) -> MetaValue {
+    let at = parse(bytes).unwrap().keys[key];
+    metadata::read(&mut Cursor::new(bytes, at)).unwrap()
+}
+
+#[test]
+fn a_header_is_read() {
+    let numbers = [1.5f32, -2.0].map(f32::to_le_bytes).concat();
+    let texts = [text("a"), text("ü")].concat();
+    let inner = meta_list(0, 2, &[7, 8]);
+    let keys = [
+        ("general.alignment", meta_u32(64)),
+        ("t", meta_text("x\ny")),
+        ("f", meta_list(6, 2, &numbers)),
+        ("s", meta_list(8, 2, &texts)),
+        ("n", meta_list(9, 1, &inner[4..])),
+        ("b", [&7u32.to_le_bytes()[..], &[1]].concat()),
+        ("i", [&11u32.to_le_bytes()[..], &i64::MIN.to_le_bytes()].concat()),
+        ("h", [&3u32.to_le_bytes()[..], &(-3i16).to_le_bytes()].concat()),
+    ];
+    let tensors = [
+        tensor("b", &[3, 2], F32, 64),
+        tensor("a", &[32, 1], Q4_0, 0),
+        tensor("scalar", &[], F32, 128),
+        tensor("empty", &[0, 4], F32, 128),
+    ];
+    let bytes = file(&keys, &tensors, 64, &[0; 132]);
+    let header = parse(&bytes).unwrap();
+    let start = bytes.len() as u64 - 132;
+    let of = |i: usize| {
+        let e = &header.entries[i];
+        (e.name.as_str(), e.kind, e.shape.clone(), e.offset - start, e.bytes)
+    };
+    assert_eq!(of(0), ("b", TensorType::Plain(DType::F32), Shape::new(&[2, 3]), 64, 24));
+    assert_eq!(of(1), ("a", TensorType::Blocks(BlockType::Q4_0), Shape::new(&[1, 32]), 0, 18));
+    assert_eq!(of(2), ("scalar", TensorType::Plain(DType::F32), Shape::new(&[]), 128, 4));
+    assert_eq!(of(3), ("empty", TensorType::Plain(DType::F32), Shape::new(&[4, 0]), 128, 0));
+    let unsigned = MetaValue::Unsigned;
+    assert_eq!(value(&bytes, "general.alignment"), unsigned(64));
+    assert_eq!(value(&bytes, "t"), MetaValue::Text("x\ny".into()));
+    assert_eq!(value(&bytes, "f"), MetaValue::List(vec![MetaValue::Float(1.5), MetaValue::Float(-2.0)]));
+    let texts = ["a", "ü"].map(|t| MetaValue::Text(t.into()));
+    assert_eq!(value(&bytes, "s"), MetaValue::List(texts.into()));
+    let inner = MetaValue::List(vec![unsigned(7), unsigned(8)]);
+    assert_eq!(value(&bytes, "n"), MetaValue::List(vec![inner]));
+    assert_eq!(value(&bytes, "b"), MetaValue::Bool(true));
+    assert_eq!(value(&bytes, "i"), MetaValue::Signed(i64::MIN));
+    assert_eq!(value(&bytes, "h"), MetaValue::Signed(-3));
+    let mut second = bytes.clone();
+    second[4] = 2;
+    assert_eq!(parse(&second).unwrap().entries, header.entries);
+}
+
+#[test]
+fn a_file_that_is_cut_off_anywhere() {
+    let keys = [("a", meta_text("text")), ("l", meta_list(4, 2, &[0; 8]))];
+    let whole = file(&keys, &[tensor("x", &[4], F32, 0), tensor("y", &[2], F32, 32)], 32, &[0; 40]);
+    assert_eq!(parse(&whole).unwrap().entries.len(), 2);
+    for n in 0..whole.len() {
+        let fault = parse(&whole[..n]).expect_err("must be refused");
+        assert!(fault.offset <= n && !fault.what.is_empty());
+    }
+    refused(&[], 0, "cut off: the beginning \"GGUF\" of 4 bytes was expected, 0 are there");
+    refused(&whole[..6], 4, "cut off: the version of 4 bytes was expected, 2 are there");
+    let end = whole.len() - 1;
+    let fault = parse(&whole[..end]).unwrap_err();
+    assert!(fault.what.contains("tensor \"y\": its 8 bytes from"), "{}", fault.what);
+    assert!(fault.what.contains(&format!("pass the file's end at {end}: cut off?")), "{}", fault.what);
+}
+
+#[test]
+fn what_is_no_gguf() {
+    refused(b"version https://git-lfs.github.com/spec/v1\n", 0, "Git LFS pointer");
+    refused(b"<!DOCTYPE html>", 0, "markup");
+    refused(b"ggjt\x01\0\0\0", 0, "older format");
+    refused(b"PK\x03\x04 and so on", 0, "begins with \"GGUF\", not \"PK");
+    refused(b"GGUF\x01\0\0\0", 4, "version 2 or 3 was expected, this is 1; convert the model anew");
+    refused(b"GGUF\x04\0\0\0", 4, "this is 4, which is newer");
+    refused(b"GGUF\0\0\0\x03", 4, "big-endian");
+}
+
+#[test]
+fn counts_that_no_file_holds() {
+    let mut bytes = file(&[("k", meta_u32(1))], &[tensor("x", &[4], F32, 0)], 32, &[0; 16]);
+    let huge = (1u64 << 60).to_le_bytes();
+    let with = |at: usize, value: &[u8]| {
+        let mut changed = bytes.clone();
+        changed[at..at + value.len()].copy_from_slice(value);
+        changed
+    };
+    refused(
+        &with(8, &huge),
+        8,
+        "the number of tensors says 1152921504606846976, and the rest of the file has room for",
+    );
+    refused(&with(16, &huge), 16, "the number of metadata keys says 1152921504606846976");
+    refused(&with(24, &huge), 24, "the length of a metadata key says 1152921504606846976");
+    refused(&with(24, &u64::MAX.to_le_bytes()), 24, "18446744073709551615");
+    // As many tensors as the file would hold if nothing else were in it.
+    let most = (bytes.len() as u64 - 16) / 24;
+    refused(&with(8, &most.to_le_bytes()), 8, "has no room for these");
+    bytes = file(&[("list", meta_list(8, 1 << 60, &[]))], &[], 32, &[]);
+    refused(&bytes, 24 + 12 + 8, "\"list\": the length of a list says 1152921504606846976");
+    bytes = file(&[("list", meta_list(10, 1 << 61, &[]))], &[], 32, &[]);
+    refused(&bytes, 24 + 12 + 8, "the length of a list says 2305843009213693952");
+    bytes = file(&[("k", meta_text("x"))], &[], 32, &[]);
+    bytes[37..45].copy_from_slice(&99u64.to_le_bytes());
+    refused(&bytes, 37, "\"k\": the length of a text says 99, and the rest of the file has room for");
+}
+
+#[test]
+fn keys_and_values_that_are_wrong() {
+    let one = || ("k", meta_u32(1));
+    refused(&file(&[one(), one()], &[], 32, &[]), 24 + 17, "the key \"k\" stands twice");
+    let value = |bytes: &[u8]| file(&[("k", bytes.to_vec())], &[], 32, &[0; 64]);
+    refused(&value(&13u32.to_le_bytes()), 33, "\"k\": a value's type from 0 to 12 was expected, this is 13");
+    refused(&value(&[7, 0, 0, 0, 2]), 37, "a truth value of 0 or 1 was expected, this is 2");
+    refused(&value(&[&8u32.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]].concat()), 45, "is not UTF-8");
+    let deep = [&9u32.to_le_bytes()[..], &[9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0].repeat(6)].concat();
+    refused(&value(&deep), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
+    let alignment = |value: Vec<u8>| file(&[("general.alignment", value)], &[], 32, &[]);
+    refused(&alignment(meta_u32(0)), 49, "general.alignment: a power of two was expected, this is 0");
+    refused(&alignment(meta_u32(48)), 49, "a power of two was expected, this is 48");
+    refused(&alignment(meta_text("32")), 49, "this is of another type");
+}
+
+#[test]
+fn tensors_that_are_wrong() {
+    let of = |tensors: &[Written]| file(&[], tensors, 32, &[0; 256]);
+    let x = |dims, kind, offset| of(&[tensor("x", dims, kind, offset)]);
+    let header = 24;
+    let (rank, dims) = (header + 9, header + 13);
+    refused(&x(&[1; 5], F32, 0), rank, "tensor \"x\": at most 4 dimensions were expected, this says 5");
+    refused(&x(&[1 << 32, 1 << 32], F32, 0), dims, "overflows");
+    refused(&x(&[1 << 62, 0, 4], F32, 0), dims, "overflows");
+    refused(&x(&[1 << 61], F32, 0), dims, "overflows");
+    refused(&x(&[33, 2], Q4_0, 0), dims, "rows of whole blocks of 32 were expected for q4_0, these have 33");
+    refused(&x(&[32], 12, 0), dims, "rows of whole blocks of 256 were expected for q4_k, these have 32");
+    refused(&x(&[32], 23, 0), dims + 8, "type 23 (IQ4_XS) is not read; those that are: F32, F16");
+    refused(&x(&[32], 5, 0), dims + 8, "no longer in use");
+    refused(&x(&[32], 99, 0), dims + 8, "type 99 is unknown");
+    refused(&x(&[4], F32, 16), header, "an offset that is a multiple of 32 was expected, this is 16");
+    refused(&x(&[4], F32, u64::MAX - 31), header, "pass the file's end");
+    refused(
+        &x(&[4], F32, 256),
+        header,
+        "tensor \"x\": its 16 bytes from 64 + 256 on pass the file's end at 320: cut off?",
+    );
+    refused(&x(&[1 << 30], F32, 0), header, "pass the file's end");
+    // One without elements, too.
+    refused(&x(&[0], F32, 1 << 40), header, "its 0 bytes from 64 + 1099511627776 on pass the file's end");
+    let two = |b| of(&[tensor("a", &[16], F32, 0), b]);
+    let second = header + 9 + 4 + 8 + 12;
+    refused(&two(tensor("a", &[4], F32, 64)), second, "the tensor \"a\" stands twice");
+    refused(
+        &two(tensor("b", &[4], F32, 32)),
+        second,
+        "its offset 32 lies in the tensor \"a\", which ends at 64",
+    );
+    refused(&two(tensor("b", &[4], F32, 0)), header, "tensor \"a\": its offset 0 lies in the tensor \"b\"");
+    // Between tensors there may be room.
+    assert_eq!(parse(&two(tensor("b", &[4], F32, 128))).unwrap().entries.len(), 2);
+}

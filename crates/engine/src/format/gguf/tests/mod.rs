@@ -1,0 +1,3 @@
+mod header;
+mod values;
+mod written;

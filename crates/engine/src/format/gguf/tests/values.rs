@@ -1,0 +1,98 @@
+use std::path::Path;
+
+use super::super::{Reader, RowOrder};
+use super::written::{Written, file};
+use crate::dtype::DType;
+use crate::error::Code;
+use crate::format::safetensors;
+use crate::format::test_folder::TestFolder;
+use crate::ops::checks::{contexts, read};
+use crate::quant::BlockType;
+
+/// Blocks of a format whose values are finite, as gguf-py has them.
+fn golden(kind: BlockType) -> (Vec<u8>, Vec<f32>) {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/gguf_blocks.safetensors");
+    let golden = safetensors::Reader::open(path).unwrap();
+    let stored =
+        |what: &str| golden.read(golden.entry(&format!("{kind}.{what}")).unwrap(), <[u8]>::to_vec).unwrap();
+    let (blocks, values) = (stored("blocks"), stored("values"));
+    let values: Vec<f32> = values.as_chunks::<4>().0.iter().map(|v| f32::from_le_bytes(*v)).collect();
+    // The last two are random, and their scales small.
+    let (blocks, values) =
+        (&blocks[blocks.len() - 2 * kind.bytes()..], &values[values.len() - 2 * kind.elements()..]);
+    (blocks.to_vec(), values.to_vec())
+}
+
+#[test]
+fn blocks_become_values_on_every_device() {
+    let kinds = [2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 20];
+    let folder = TestFolder::new();
+    for (kind, number) in BlockType::ALL.into_iter().zip(kinds) {
+        let (blocks, values) = golden(kind);
+        let dims = [kind.elements() as u64, 2];
+        let tensors = [Written { name: "w", dims: &dims, kind: number, offset: 0 }];
+        let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &blocks))).unwrap();
+        assert_eq!(reader.read(reader.entry("w").unwrap(), <[u8]>::to_vec).unwrap(), blocks);
+        for cx in contexts() {
+            let value = reader.value(&cx, "w", None, RowOrder::Stored).unwrap();
+            assert_eq!((value.dtype, &*value.shape), (DType::F32, &[2, kind.elements()][..]));
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            let got: Vec<f32> = read(&value).data.iter().map(|v| *v as f32).collect();
+            assert_eq!(bits(&got), bits(&values), "{kind}");
+            let half = reader.value(&cx, "w", Some(DType::BF16), RowOrder::Stored).unwrap();
+            let got: Vec<f32> = read(&half).data.iter().map(|v| *v as f32).collect();
+            let rounded: Vec<f32> = values.iter().map(|v| half::bf16::from_f32(*v).to_f32()).collect();
+            assert_eq!(bits(&got), bits(&rounded), "{kind} as bf16");
+        }
+    }
+}
+
+#[test]
+fn rows_of_heads_are_put_in_halves() {
+    // Two heads of four rows: row 10·h + r holds its number, and the file has 0, 2, 1, 3 of each.
+    let rows = [0.0, 2.0, 1.0, 3.0, 10.0, 12.0, 11.0, 13.0f32];
+    let data: Vec<u8> = rows.iter().flat_map(|row| [*row, row + 0.5]).flat_map(f32::to_le_bytes).collect();
+    let bias: Vec<u8> = rows.iter().copied().flat_map(f32::to_le_bytes).collect();
+    let folder = TestFolder::new();
+    let tensors = [
+        Written { name: "w", dims: &[2, 8], kind: 0, offset: 0 },
+        Written { name: "b", dims: &[8], kind: 0, offset: 64 },
+    ];
+    let path = folder.file("w.gguf", file(&[], &tensors, 32, &[data, bias].concat()));
+    let reader = Reader::open(path).unwrap();
+    let halves = RowOrder::Halves { heads: 2 };
+    let expected = [0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 13.0];
+    for cx in contexts() {
+        let w = read(&reader.value(&cx, "w", None, halves).unwrap()).data;
+        assert_eq!(w, expected.iter().flat_map(|row| [*row, row + 0.5]).collect::<Vec<f64>>());
+        assert_eq!(read(&reader.value(&cx, "b", None, halves).unwrap()).data, expected);
+        assert_eq!(read(&reader.value(&cx, "b", None, RowOrder::Stored).unwrap()).data[1], 2.0);
+        let refused = |heads| reader.value(&cx, "w", None, RowOrder::Halves { heads }).unwrap_err();
+        for heads in [0, 3, 8] {
+            assert_eq!(refused(heads).code, Code::ShapeMismatch);
+        }
+        let missing = reader.value(&cx, "x", None, halves).unwrap_err();
+        assert_eq!(missing.code, Code::FileFormat);
+        assert!(missing.message.ends_with("w.gguf: there is no tensor \"x\""), "{missing}");
+        let whole = reader.value(&cx, "w", Some(DType::I32), halves).unwrap_err();
+        assert_eq!(whole.code, Code::Dtype);
+    }
+}
+
+#[test]
+fn halves_stay_in_the_file_or_are_widened() {
+    let data: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+    let folder = TestFolder::new();
+    let tensors = [Written { name: "w", dims: &[2], kind: 1, offset: 0 }];
+    let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &data))).unwrap();
+    for cx in contexts() {
+        for dtype in [DType::F32, DType::BF16] {
+            let value = reader.value(&cx, "w", Some(dtype), RowOrder::Stored).unwrap();
+            assert_eq!((value.dtype, read(&value).data), (dtype, vec![1.5, -2.0]));
+        }
+    }
+    // On the processor nothing is copied.
+    let cx = &contexts()[0];
+    assert_eq!(read(&reader.value(cx, "w", None, RowOrder::Stored).unwrap()).data, [1.5, -2.0]);
+}

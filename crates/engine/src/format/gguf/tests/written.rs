@@ -1,0 +1,48 @@
+//! GGUF files as these tests write them, right or wrong.
+
+/// A value of the metadata with its type before it.
+pub fn meta_u32(value: u32) -> Vec<u8> {
+    [4u32.to_le_bytes(), value.to_le_bytes()].concat()
+}
+
+pub fn meta_text(value: &str) -> Vec<u8> {
+    [8u32.to_le_bytes().to_vec(), text(value)].concat()
+}
+
+/// A list of `count` values of the type `kind`, whose bytes are given.
+pub fn meta_list(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
+    [&9u32.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), values].concat()
+}
+
+pub fn text(value: &str) -> Vec<u8> {
+    [&(value.len() as u64).to_le_bytes(), value.as_bytes()].concat()
+}
+
+pub struct Written<'a> {
+    pub name: &'a str,
+    /// Innermost first, as a file has them.
+    pub dims: &'a [u64],
+    pub kind: u32,
+    pub offset: u64,
+}
+
+/// A file of version 3: its header, bytes up to the alignment, and `data`.
+pub fn file(keys: &[(&str, Vec<u8>)], tensors: &[Written], alignment: usize, data: &[u8]) -> Vec<u8> {
+    let mut bytes = b"GGUF\x03\0\0\0".to_vec();
+    bytes.extend((tensors.len() as u64).to_le_bytes());
+    bytes.extend((keys.len() as u64).to_le_bytes());
+    for (key, value) in keys {
+        bytes.extend(text(key));
+        bytes.extend(value);
+    }
+    for tensor in tensors {
+        bytes.extend(text(tensor.name));
+        bytes.extend((tensor.dims.len() as u32).to_le_bytes());
+        tensor.dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
+        bytes.extend(tensor.kind.to_le_bytes());
+        bytes.extend(tensor.offset.to_le_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(alignment), 0);
+    bytes.extend(data);
+    bytes
+}
