@@ -174,8 +174,8 @@ export type {
 } from "./train/trainer-events.js";
 
 /**
- * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and `tokenizer.json`, or from a hub by
- * its name, `owner/name` or `owner/name@revision`, in evaluation mode. Its class is that of `task`, or else of `architectures`; the type that is given back is that of `task`, or else a
+ * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and `tokenizer.json`, from a GGUF file,
+ * or from a hub by its name, `owner/name` or `owner/name@revision`, in evaluation mode. Its class is that of `task`, or else of `architectures`; the type that is given back is that of `task`, or else a
  * causal language model's. On the cpu the weights are read where they lie.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`, `ERR_SHAPE_MISMATCH`,

@@ -13,7 +13,7 @@ export interface HubFlags {
 }
 
 /** What `--model` takes. */
-export const MODEL = "the model: a folder, or owner/name[@revision] at the hub";
+export const MODEL = "the model: a folder, a GGUF file, or owner/name[@revision] at the hub";
 
 /** Declares what goes with `--model` where that may be a hub's. */
 export function hubOptions(command: Command): Command {

@@ -3,8 +3,7 @@ import { Packing } from "../data/packing.js";
 import type { Data } from "../data/read.js";
 import { warningsOf } from "../data/report.js";
 import type { Example } from "../data/store.js";
-import { LowrankError } from "../errors.js";
-import type { PretrainedModel } from "../models/pretrained.js";
+import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
 import type { TrainingOptions } from "../train/objective.js";
 import { objectiveOf } from "../train/prepare.js";
 
@@ -78,11 +77,7 @@ export async function inspectData(
   { maxLength: asked, shown, trainOn, language, signal }: InspectDataOptions,
 ): Promise<InspectedData> {
   const { tokenizer } = model;
-  if (tokenizer === undefined)
-    throw new LowrankError(
-      "ERR_FILE_NOT_FOUND",
-      `${model.folder ?? "the model"}: there is no tokenizer.json`,
-    );
+  if (tokenizer === undefined) throw noTokenizer(model);
   const objective = objectiveOf(model, { maxLength: asked, trainOn, language });
   const { maxLength } = objective.tokenisation;
   const store = await objective.examples(data, signal);

@@ -4,6 +4,7 @@ import { dirname, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
 import { targeted } from "../lora/options/targets.js";
+import { inFolder } from "../models/beside.js";
 import { readChatTemplate } from "../models/chat-template-files.js";
 import { readModelConfig } from "../models/config-fields.js";
 import { loadLocated, type LoadOptions } from "../models/load.js";
@@ -78,7 +79,7 @@ export async function inspectModel({ path, source, revision }: Located): Promise
   const contents = told(() => contentsOf(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
   const file = join(folder, "tokenizer.json");
   const tokenizer = existsSync(file) ? told(() => new Tokenizer(file)) : undefined;
-  const chatTemplate = told(() => readChatTemplate(file, false) !== undefined) ?? false;
+  const chatTemplate = told(() => readChatTemplate(inFolder(folder), false) !== undefined) ?? false;
   const model =
     problems.length > 0 ? undefined : await headerModel({ path, source, revision }, problems, notices);
   const found: InspectedModel = {

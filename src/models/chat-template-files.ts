@@ -1,7 +1,7 @@
-/** The chat template and the special tokens that lie beside a tokenizer's file. */
-import { dirname, join } from "node:path";
+/** The chat template and the special tokens that lie beside a tokenizer. */
 import { LowrankError } from "../errors.js";
-import { type ConfigFields, readConfigFields, readText } from "./config-fields.js";
+import { type Beside, fieldsBeside } from "./beside.js";
+import { type ConfigFields, readText } from "./config-fields.js";
 
 /** A template's text, and what errors call it. */
 export interface TemplateSource {
@@ -18,14 +18,13 @@ const LONGEST = 4 << 20;
  * Errors: `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` for what cannot be read or is no template by its size.
  */
 export function readTemplateFile(file: string): TemplateSource {
-  const source = templateFile(file);
+  const source = templateOf(file, readText(file));
   if (source !== undefined) return source;
   throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such chat template`);
 }
 
-/** The same; undefined where there is no file. */
-function templateFile(file: string): TemplateSource | undefined {
-  const text = readText(file);
+/** A template's text, checked; undefined where there is none. */
+function templateOf(file: string, text: string | undefined): TemplateSource | undefined {
   if (text === undefined) return undefined;
   if (text.length > LONGEST) {
     throw new LowrankError(
@@ -37,17 +36,17 @@ function templateFile(file: string): TemplateSource | undefined {
 }
 
 /**
- * The template beside a tokenizer's file: of `chat_template.jinja`, or else of `chat_template` in
+ * The template beside a tokenizer: of `chat_template.jinja`, or else of `chat_template` in
  * `tokenizer_config.json`, which is a text or a list of named ones. Of those `tool_use` is for conversations with tools,
  * and `default` for others. Undefined where there is none.
  *
  * Errors: `ERR_FILE_FORMAT`.
  */
-export function readChatTemplate(tokenizer: string, tools: boolean): TemplateSource | undefined {
-  const folder = dirname(tokenizer);
-  const own = templateFile(join(folder, "chat_template.jinja"));
+export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource | undefined {
+  const name = "chat_template.jinja";
+  const own = templateOf(beside.place(name), beside.text(name));
   if (own !== undefined) return own;
-  const config = readConfigFields(join(folder, "tokenizer_config.json"));
+  const config = fieldsBeside(beside, "tokenizer_config.json");
   const value = config?.value("chat_template");
   if (config === undefined || value === undefined) return undefined;
   if (typeof value === "string") return { text: value, where: config.file };
@@ -85,10 +84,9 @@ const NAMES = [
 ] as const;
 
 /** The special tokens of a tokenizer by their names, which templates write. Errors: `ERR_FILE_FORMAT`. */
-export function readSpecialTokens(tokenizer: string): Record<string, string> {
-  const folder = dirname(tokenizer);
+export function readSpecialTokens(beside: Beside): Record<string, string> {
   const files = ["tokenizer_config.json", "special_tokens_map.json"].map((name) =>
-    readConfigFields(join(folder, name)),
+    fieldsBeside(beside, name),
   );
   const tokens: Record<string, string> = {};
   for (const name of NAMES) {

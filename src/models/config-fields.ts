@@ -174,7 +174,11 @@ export function readText(file: string): string | undefined {
  */
 export function readConfigFields(file: string): ConfigFields | undefined {
   const text = readText(file);
-  if (text === undefined) return undefined;
+  return text === undefined ? undefined : parsedFields(file, text);
+}
+
+/** The same of a text that is there; `file` is what errors call it. */
+export function parsedFields(file: string, text: string): ConfigFields {
   let value: unknown;
   try {
     value = JSON.parse(text);

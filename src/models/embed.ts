@@ -1,10 +1,11 @@
 /** Texts as vectors. */
 import { flag, listOf, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { tensor } from "../create.js";
-import { LowrankError, throwIfAborted } from "../errors.js";
+import { throwIfAborted } from "../errors.js";
 import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { TextEncoder } from "./encoder.js";
+import { noTokenizer } from "./pretrained.js";
 
 /** What `embed` takes besides the texts. */
 export interface EmbedOptions {
@@ -44,12 +45,7 @@ export async function embed(
   const longest = Math.min(whole(where, "maxLength", maxLength, 1), model.config.maxPositionEmbeddings);
   if (signal !== undefined && !(signal instanceof AbortSignal))
     refuse(where, "signal", "an AbortSignal", signal);
-  if (model.tokenizer === undefined) {
-    throw new LowrankError(
-      "ERR_FILE_NOT_FOUND",
-      `embed: ${model.folder ?? "the model"} has no tokenizer.json`,
-    );
-  }
+  if (model.tokenizer === undefined) throw noTokenizer(model, "embed: ");
   throwIfAborted(signal);
   const rows = (await model.tokenizer.encodeAll(texts)).map((ids) => cut(ids, longest));
   const order = rows.map((_, i) => i).sort((a, b) => (rows[a]?.length ?? 0) - (rows[b]?.length ?? 0));

@@ -1,20 +1,16 @@
-/** Models from Hugging Face folders. */
-import { existsSync, readdirSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
-
+/** Models from Hugging Face folders and GGUF files. */
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import type { DownloadProgress } from "../hub/settings.js";
-import { openWeights } from "../safetensors.js";
 import type { DType } from "../tensor.js";
 import { bert } from "./bert/family.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { Classifier, SequenceClassifier } from "./classifier.js";
-import { readModelConfig, type ConfigFields } from "./config-fields.js";
+import type { ConfigFields } from "./config-fields.js";
 import { LIMIT } from "./config-parts.js";
 import type { TextEncoder } from "./encoder.js";
-import { taskOf, type ConfigSource, type Family, type Task } from "./family.js";
+import { taskOf, type Family, type Task } from "./family.js";
 import { distilbert } from "./distilbert/family.js";
 import { gemma3 } from "./gemma3/family.js";
 import { gpt2 } from "./gpt2/family.js";
@@ -23,7 +19,7 @@ import { llama } from "./llama/family.js";
 import { phi3 } from "./phi3/family.js";
 import type { SpeechToText } from "./speech-to-text.js";
 import { locate, type Located } from "./locate.js";
-import { Tokenizer } from "./tokenizer.js";
+import { storedModel, type StoredModel } from "./stored.js";
 import { vit } from "./vit/family.js";
 import { FileWeights } from "./weights.js";
 import { whisper } from "./whisper/family.js";
@@ -87,7 +83,7 @@ const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, d
 
 /**
  * Loads a model from a folder with `config.json`, `model.safetensors` (or shards) and
- * `tokenizer.json`, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class is that of `task`, or else of `architectures`; the type that is
+ * `tokenizer.json`, from a GGUF file, or from a hub by its name, `owner/name` or `owner/name@revision`. Its class is that of `task`, or else of `architectures`; the type that is
  * given back is that of `task`, or else a causal language model's. On the cpu the weights are read
  * where they lie.
  *
@@ -109,22 +105,12 @@ export async function loadLocated<T extends Task = "causal-lm">(
   options: LoadOptions<T>,
 ): Promise<TaskModels[T]> {
   const { path } = located;
-  const folder = statSync(path).isDirectory() ? path : dirname(path);
-  const { config, generation } = readModelConfig(folder);
-  const family = familyOf(config);
-  const task = taskOf(family, config, options.task);
-  const { numLabels } = options;
+  const stored = await storedModel(path);
+  const family = familyOf(stored.config);
+  const task = taskOf(family, stored.config, options.task);
   await findDevices(options.device);
   throwIfAborted(options.signal);
-  checkFormat(path, folder);
-  const { model, weights } = build(
-    family,
-    task,
-    path,
-    folder,
-    { config, generation, folder, numLabels },
-    options,
-  );
+  const { model, weights } = build(family, task, path, stored, options);
   try {
     await checkHalfRange(`${path} with dtype f16`, weights.halved);
     throwIfAborted(options.signal);
@@ -157,55 +143,36 @@ function checkArguments(path: string, options: LoadOptions): void {
   if (onProgress !== undefined) callable(where, "onProgress", onProgress);
 }
 
-/** Throws `ERR_FILE_FORMAT` for a folder whose weights are in another format alone. */
-function checkFormat(path: string, folder: string): void {
-  if (path !== folder) return;
-  const files = readdirSync(folder);
-  if (files.some((name) => /^model\.safetensors(\.index\.json)?$/.test(name))) return;
-  const other = files.find((name) =>
-    /^(pytorch_model.*\.bin|tf_model.*\.h5|flax_model.*\.msgpack)$/.test(name),
-  );
-  if (other === undefined) return;
-  const convert = other.startsWith("pytorch")
-    ? `: from transformers import AutoModel; AutoModel.from_pretrained("${folder}").save_pretrained("${folder}") does it ` +
-      "in Python, by the class that the model is of"
-    : "";
-  throw new LowrankError(
-    "ERR_FILE_FORMAT",
-    `${folder}: its weights are in ${other}, which is not read; convert them to model.safetensors${convert}`,
-  );
-}
-
 /** The model of one family and task, with its tokenizer. */
 function build<T extends Task>(
   family: Family<unknown>,
   task: Task,
   path: string,
-  folder: string,
-  source: ConfigSource,
+  stored: StoredModel,
   options: LoadOptions<T>,
 ): { model: TaskModels[T]; weights: FileWeights } {
-  const config = family.read(source);
+  const { numLabels } = options;
+  const config = family.read({ ...stored, folder: stored.folder ?? path, numLabels });
   const { device } = chooseDevice(options.device);
-  const weights = new FileWeights(openWeights(path), family.naming(config), {
+  const weights = new FileWeights(stored.weights(), family.naming(config), {
     device,
     dtype: options.dtype,
     where: path,
-    otherLabels: source.numLabels !== undefined,
+    otherLabels: numLabels !== undefined,
   });
   const make = family.tasks[task] as NonNullable<(typeof family.tasks)[Task]>;
   const model = make(config, weights);
   try {
     for (const name of family.doubled?.(config) ?? []) weights.pass(name);
     const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
-    for (const said of weights.finish()) notice(said);
-    const tokenizer = join(folder, "tokenizer.json");
-    if (existsSync(tokenizer)) model.tokenizer = new Tokenizer(tokenizer);
+    for (const said of [...weights.finish(), ...stored.notices]) notice(said);
+    model.tokenizer = stored.tokenizer();
   } catch (error) {
     model.dispose();
     throw error;
   }
-  model.folder = folder;
+  model.folder = stored.folder;
+  model.beside = stored.beside;
   model.eval();
   return { model: model as TaskModels[T], weights };
 }

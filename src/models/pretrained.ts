@@ -8,6 +8,7 @@ import { checkpoint, scope } from "../scope.js";
 import { tensorOf } from "../tensor/arguments.js";
 import type { Tensor } from "../tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
+import type { Beside } from "./beside.js";
 import { joined, type Stream } from "./stream.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
@@ -97,7 +98,7 @@ export interface ForwardOutput extends ModelOutput {
 export abstract class PretrainedModel extends Module {
   /** What `config.json` says, in one spelling. */
   abstract readonly config: object;
-  /** Its tokenizer; undefined where it came without a `tokenizer.json`. */
+  /** Its tokenizer; undefined where it came without one. */
   tokenizer: Tokenizer | undefined;
   /** Keep only what enters each block and run it again in backward. */
   gradientCheckpointing = false;
@@ -107,6 +108,8 @@ export abstract class PretrainedModel extends Module {
   revision: string | undefined;
   /** The folder whose companions (tokenizer and the like) go along when it is saved. */
   folder: string | undefined;
+  /** @internal What stands for these companions where the model came from one file that holds everything. */
+  beside: Beside | undefined;
   /** The task as PEFT names it, where it does. */
   abstract readonly taskType: string | undefined;
 
@@ -180,4 +183,14 @@ export function checkedLength(ids: Tensor, before: number, limit: number): numbe
     );
   }
   return T;
+}
+
+/** @internal The error for a model that came without a tokenizer and is to read texts; `before` begins it. */
+export function noTokenizer(model: PretrainedModel, before = ""): LowrankError {
+  const what =
+    model.beside === undefined
+      ? `${model.folder ?? "the model"}: the model has no tokenizer.json`
+      : `${model.source ?? "the model"}: the file has no tokenizer (tokenizer.ggml.model); take one that has, or ` +
+        "assign model.tokenizer";
+  return new LowrankError("ERR_FILE_NOT_FOUND", before + what);
 }

@@ -208,12 +208,14 @@ async function writeFiles(
   await writeWhole(join(dir, "config.json"), await configText(model, dtype ?? own[0]?.[1].dtype ?? "f32"));
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);
+    const made = model.beside?.text(name);
     if (from !== undefined && existsSync(from)) await copyFile(from, join(dir, name));
+    else if (made !== undefined) await writeWhole(join(dir, name), made);
   }
   // One that was given to the tokenizer goes before the folder's.
   const { tokenizer } = model;
   const template = tokenizer?.chatTemplate;
-  if (template !== undefined && template !== readChatTemplate((tokenizer as Tokenizer).path, false)?.text)
+  if (template !== undefined && template !== readChatTemplate((tokenizer as Tokenizer).beside, false)?.text)
     await writeWhole(join(dir, TEMPLATE), template);
 }
 

@@ -1,7 +1,6 @@
 /** The tokens that end and pad training rows. */
-import { join } from "node:path";
+import { type Beside, fieldsBeside } from "./beside.js";
 import { tokenText } from "./chat-template-files.js";
-import { readConfigFields } from "./config-fields.js";
 
 export interface SpecialTokens {
   /** The first is what ends a row; each of them ends a generation. */
@@ -15,11 +14,10 @@ export interface SpecialTokens {
  * named, or where the one named has no row in the embedding.
  */
 export function specialTokens(
-  folder: string,
-  tokenizer: { tokenToId(token: string): number | undefined },
+  tokenizer: { beside: Beside; tokenToId(token: string): number | undefined },
   config: { eosTokenIds?: readonly number[] | undefined; padTokenId?: number | undefined; vocabSize: number },
 ): SpecialTokens {
-  const own = readConfigFields(join(folder, "tokenizer_config.json"));
+  const own = fieldsBeside(tokenizer.beside, "tokenizer_config.json");
   const idOf = (key: string): number | undefined => {
     const text = tokenText(own, key);
     return text === undefined ? undefined : tokenizer.tokenToId(text);

@@ -1,4 +1,7 @@
 /** A model's tokenizer, as its `tokenizer.json` has it. */
+import { readFileSync } from "node:fs";
+import { dirname } from "node:path";
+
 import type * as Binding from "../../native/binding.js";
 import { nativePath } from "../archive.js";
 import { flag, listOf, numberThat, options, refuse, text as textOf } from "../argument.js";
@@ -8,6 +11,7 @@ import type { Offsets } from "../chat/tokens.js";
 import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
+import { type Beside, inFolder } from "./beside.js";
 import { readChatTemplate, readSpecialTokens } from "./chat-template-files.js";
 
 /** Text of token ids that come one by one. */
@@ -60,13 +64,34 @@ export class Tokenizer {
   /** Templates by whether there are tools; made when first asked for. */
   readonly #templates = new Map<boolean, ChatTemplate>();
   #source: { text: string; where: string } | undefined;
+  /** Whether its `tokenizer.json` is made of another file. */
+  readonly #made: boolean;
   /** The file that it was read from. */
   readonly path: string;
+  /** @internal The files that belong to it. */
+  readonly beside: Beside;
 
   /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
-  constructor(path: string) {
+  constructor(path: string);
+  /** @internal Of the `tokenizer.json` of `beside`, which was made of the file at `path`. */
+  constructor(path: string, beside: Beside);
+  constructor(path: string, beside?: Beside) {
     this.path = textOf("new Tokenizer", "path", path);
-    this.#native = guarded(call(() => native().Tokenizer.fromFile(nativePath(path))));
+    const json = beside?.text("tokenizer.json");
+    const { Tokenizer: of } = native();
+    this.#native = guarded(
+      call(() => (json === undefined ? of.fromFile(nativePath(path)) : of.fromJson(json, path))),
+    );
+    this.beside = beside ?? inFolder(dirname(path));
+    this.#made = json !== undefined;
+  }
+
+  /** @internal The text of its `tokenizer.json`, as it was read or made, and what errors call it. */
+  source(): { place: string; text: string } {
+    const name = "tokenizer.json";
+    const made = this.#made ? this.beside.text(name) : undefined;
+    if (made !== undefined) return { place: this.beside.place(name), text: made };
+    return { place: this.path, text: readFileSync(this.path, "utf8") };
   }
 
   /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. Throws `ERR_OPTION`. */
@@ -230,11 +255,11 @@ export class Tokenizer {
   }
 
   #sourceFor(tools: boolean): { text: string; where: string } | undefined {
-    return this.#source ?? readChatTemplate(this.path, tools);
+    return this.#source ?? readChatTemplate(this.beside, tools);
   }
 
   #template(source: string, where: string): ChatTemplate {
-    return new ChatTemplate(source, readSpecialTokens(this.path), where);
+    return new ChatTemplate(source, readSpecialTokens(this.beside), where);
   }
 
   /**

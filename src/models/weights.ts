@@ -92,6 +92,24 @@ export abstract class Weights {
   }
 }
 
+/** Tensors by name, as they are stored. */
+export interface TensorSource {
+  names(): string[];
+  /** Of a tensor that is there. */
+  shape(name: string): number[];
+  /** The tensor, frozen. */
+  tensor(name: string, device: Device): Tensor;
+}
+
+/** Those of safetensors files. */
+export function storedIn(file: WeightsFile): TensorSource {
+  return {
+    names: () => file.names(),
+    shape: (name) => file.info(name).shape,
+    tensor: (name, device) => mapped(file, name, device),
+  };
+}
+
 /** How a family's files spell their names. */
 export interface Naming {
   /** Passed over, and named once in a notice: buffers of older transformers, heads of other tasks. */
@@ -116,7 +134,7 @@ export class FileWeights extends Weights {
   readonly halved: Halved[] = [];
 
   constructor(
-    private readonly file: WeightsFile,
+    private readonly file: TensorSource,
     private readonly naming: Naming,
     private readonly options: {
       device: Device;
@@ -178,24 +196,24 @@ export class FileWeights extends Weights {
       return placeholder(shape);
     }
     this.#used.add(found);
-    const info = this.file.info(found);
-    if (info.shape.join() !== shape.join()) {
+    const stated = this.file.shape(found);
+    if (stated.join() !== shape.join()) {
       if (fresh && this.options.otherLabels === true) return this.#draw(name, shape, start, more);
       this.#wrongShapes.push(
-        `${found} is [${info.shape.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
+        `${found} is [${stated.join(", ")}], the configuration makes it [${shape.join(", ")}]`,
       );
       return placeholder(shape);
     }
     const { device } = this.options;
     // Biases are added in f32, and are few.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
-    const stored = mapped(this.file, found, device);
+    const stored = this.file.tensor(found, device);
     // Frozen, and a parameter all the same: it is counted, and saved.
     if (dtype === undefined || dtype === stored.dtype) return parameter(stored, false);
     const converted = stored.to(dtype);
     stored.dispose();
     if (dtype === "f16") {
-      const original = (): Tensor => mapped(this.file, found, device);
+      const original = (): Tensor => this.file.tensor(found, device);
       this.halved.push({ name: found, stored: converted, original });
     }
     return parameter(converted, false);

@@ -28,7 +28,7 @@ export const MODEL_REFUSALS = {
   },
   ropeScaling: {
     what: "rope scalings",
-    where: "other than default, linear, dynamic, llama3 and yarn (of Phi-3, default and longrope)",
+    where: "other than default, linear, dynamic, llama3, yarn and longrope (of Phi-3, default and longrope)",
     reason: "their frequencies are not built",
     instead: "take a model without",
   },

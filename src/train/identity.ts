@@ -9,6 +9,8 @@ import { existsSync, statSync } from "node:fs";
 import { open, readdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
+import { isGguf } from "../gguf.js";
+import { metadataDigests } from "../models/gguf/model.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { digestOf } from "./output/manifest.js";
 import type { Files } from "./prepare.js";
@@ -34,14 +36,27 @@ export async function identitiesOf(
   // What a hub calls a model by is no path.
   const path = typeof model === "string" ? model : model.revision === undefined ? model.source : model.folder;
   const onDisk = path !== undefined && existsSync(path);
+  if (onDisk && statSync(path).isFile() && isGguf(path)) {
+    const { tokenizer, model: said } = metadataDigests(path);
+    const hash = createHash("sha256").update(said);
+    await addSampled(hash, path);
+    return {
+      base: hash.digest("hex"),
+      ...(tokenizer !== undefined && { tokenizer }),
+      ...ofData(train, held),
+    };
+  }
   const folder = onDisk ? (statSync(path).isDirectory() ? path : dirname(path)) : undefined;
   const tokenizer = folder === undefined ? undefined : await fileIdentity(join(folder, "tokenizer.json"));
   return {
     base: folder === undefined ? structureOf(model) : await baseIdentity(path as string, folder),
     ...(tokenizer !== undefined && { tokenizer }),
-    data: train.sha256,
-    ...(held !== undefined && { evalData: held.sha256 }),
+    ...ofData(train, held),
   };
+}
+
+function ofData(train: Files["train"], held: Files["held"]): Pick<Identities, "data" | "evalData"> {
+  return { data: train.sha256, ...(held !== undefined && { evalData: held.sha256 }) };
 }
 
 /** The hash of all bytes; undefined where there is no such file. */

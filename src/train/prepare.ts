@@ -9,7 +9,7 @@ import type { Examples, StoredExamples } from "../data/store.js";
 import { LowrankError } from "../errors.js";
 import { CausalLM } from "../models/causal-lm.js";
 import { SequenceClassifier } from "../models/classifier.js";
-import type { PretrainedModel } from "../models/pretrained.js";
+import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import { specialTokens } from "../models/special-tokens.js";
 import { refused } from "../refusals/refusal.js";
@@ -56,14 +56,11 @@ interface TextConfig {
  */
 export function tokenisation(model: PretrainedModel, longest: number): Tokenisation {
   const { tokenizer } = model;
-  const folder = model.folder ?? "the model";
-  if (tokenizer === undefined) {
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: the model has no tokenizer.json`);
-  }
+  if (tokenizer === undefined) throw noTokenizer(model);
   const config = model.config as TextConfig;
   const maxLength = Math.min(longest, config.maxPositionEmbeddings);
   const { vocabSize } = config;
-  return { ...specialTokens(folder, tokenizer, config), tokenizer, maxLength, vocabSize };
+  return { ...specialTokens(tokenizer, config), tokenizer, maxLength, vocabSize };
 }
 
 /**

@@ -4,6 +4,7 @@ import { basename, dirname, isAbsolute, join, resolve } from "node:path";
 
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
+import { isGguf } from "../gguf.js";
 import type { InjectOptions } from "../lora/index.js";
 import { readProgress } from "./checkpoint.js";
 import type { Identities } from "./identity.js";
@@ -219,7 +220,7 @@ export function checkSame(then: Identities, now: Identities, settings: Settings)
   const named = typeof model === "string" ? model : (model.source ?? "the model");
   const parts: [keyof Identities, string, string][] = [
     ["base", named, "the model"],
-    ["tokenizer", `${named}: tokenizer.json`, "the tokenizer"],
+    ["tokenizer", isGguf(named) ? named : `${named}: tokenizer.json`, "the tokenizer"],
     ["data", typeof data === "string" ? data : "data", "the training data"],
     ["evalData", typeof evalData === "string" ? evalData : "evalData", "the held-out data"],
   ];

@@ -176,14 +176,31 @@ test("another family is an error that lists those that are supported", (t) => {
   );
 });
 
+test("longrope has a factor for each pair of dimensions", (t) => {
+  const factors = (count: number) => Array.from({ length: count }, (_, i) => 1 + i);
+  const change = (count: number) => ({
+    rope_scaling: {
+      rope_type: "longrope",
+      short_factor: factors(count),
+      long_factor: factors(count),
+      factor: 2,
+    },
+  });
+  const pairs = read({}).headDim / 2;
+  t.like(read(change(pairs)).rope.scaling, { type: "longrope", shortFactor: factors(pairs) });
+  refused(t, () => read(change(pairs + 1)), "ERR_FILE_FORMAT", /longrope has \d+ factors, and heads of/);
+  const none = { rope_scaling: { rope_type: "longrope", short_factor: factors(pairs) } };
+  refused(t, () => read(none), "ERR_FILE_FORMAT", /long_factor must be a list/);
+});
+
 test("features that are not built are refused", (t) => {
-  for (const type of ["longrope", "ntk"]) {
+  for (const type of ["su", "ntk"]) {
     const change = { rope_scaling: { rope_type: type, factor: 2 } };
     refused(
       t,
       () => read(change),
       "ERR_UNSUPPORTED_MODEL",
-      new RegExp(`default, linear, dynamic, llama3 and yarn.*"${type}"`),
+      new RegExp(`default, linear, dynamic, llama3, yarn and longrope.*"${type}"`),
     );
   }
   refused(t, () => read({ hidden_act: "gelu" }), "ERR_UNSUPPORTED_MODEL", /hidden_act "gelu"/);

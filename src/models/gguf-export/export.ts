@@ -1,5 +1,4 @@
 /** Models as GGUF files that llama.cpp runs. */
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 
 import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
@@ -124,11 +123,10 @@ function vocabulary(file: string, model: CausalLM, said: string[]): [string, Ggu
     said.push(`${file}: the model came without a tokenizer.json, so the file takes ids alone`);
     return [["tokenizer.ggml.model", { text: "none" }]];
   }
-  const { path, chatTemplate } = tokenizer;
+  const { chatTemplate } = tokenizer;
+  const { place, text } = tokenizer.source();
   return [
-    ...writtenVocabulary(file, path, readFileSync(path, "utf8"), model.config.vocabSize, (text) =>
-      said.push(text),
-    ),
+    ...writtenVocabulary(file, place, text, model.config.vocabSize, (text) => said.push(text)),
     ...writtenSpecialTokens(file, model, tokenizer),
     ...(chatTemplate === undefined
       ? []

@@ -1,6 +1,4 @@
 /** The tokens around a text as llama.cpp reads them. */
-import { dirname } from "node:path";
-
 import type { GgufValue } from "../../gguf/writer.js";
 import { refuseGguf } from "../../gguf/refusals.js";
 import type { CausalLM } from "../causal-lm.js";
@@ -23,13 +21,13 @@ export function writtenSpecialTokens(
   tokenizer: Tokenizer,
 ): [string, GgufValue][] {
   const { config } = model;
-  const named = readSpecialTokens(tokenizer.path);
+  const named = readSpecialTokens(tokenizer.beside);
   const idOf = (key: string): number | undefined => {
     const text = named[key];
     return text === undefined ? undefined : tokenizer.tokenToId(text);
   };
   const { before, after } = frame(tokenizer);
-  const ends = specialTokens(dirname(tokenizer.path), tokenizer, config).eosTokenIds;
+  const ends = specialTokens(tokenizer, config).eosTokenIds;
   const bos = before[0] ?? idOf("bos_token") ?? config.bosTokenId;
   const eos = after[0] ?? ends[0];
   if (before.length > 1 || after.length > 1)

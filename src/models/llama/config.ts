@@ -12,7 +12,7 @@ import {
 } from "../config-parts.js";
 import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
 import type { TextConfigFields } from "../from-config.js";
-import { hubRope, ropeConfig } from "./rope.js";
+import { checkFactors, hubRope, ropeConfig } from "./rope.js";
 import { MODEL_TYPES, VARIANTS, type LlamaModelType, type Variant } from "./variants.js";
 
 export { ropeFrequencies } from "./rope.js";
@@ -63,7 +63,7 @@ export interface LlamaConfigFields extends TextConfigFields {
   tie_word_embeddings?: boolean | undefined;
   /** 10,000 unless given. */
   rope_theta?: number | undefined;
-  /** `rope_type` default, linear, dynamic, llama3 or yarn, and what it takes. */
+  /** `rope_type` default, linear, dynamic, llama3, yarn or longrope, and what it takes. */
   rope_scaling?: Readonly<Record<string, unknown>> | null | undefined;
   /** The spelling of transformers 5: `rope_theta` and what `rope_scaling` takes, in one. */
   rope_parameters?: Readonly<Record<string, unknown>> | null | undefined;
@@ -160,6 +160,7 @@ export function llamaConfig(
     dtype: storageName(config),
     initializerRange: initializerRange(config),
   };
+  checkFactors(config, result.rope, result.headDim);
   checkCount(config, decoderValues(result));
   return result;
 }

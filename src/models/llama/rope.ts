@@ -95,6 +95,7 @@ export function ropeConfig(config: ConfigFields, maxPositionEmbeddings: number):
     maxPositionEmbeddings;
   if (type === "llama3") return { theta, scaling: llama3(fields, original) };
   if (type === "yarn") return { theta, scaling: yarn(fields, original, maxPositionEmbeddings) };
+  if (type === "longrope") return { theta, scaling: longRope(fields, original, maxPositionEmbeddings) };
   throw refused(MODEL_REFUSALS.ropeScaling, config.file, `"${type}"`, "ERR_UNSUPPORTED_MODEL");
 }
 
@@ -110,6 +111,33 @@ function llama3(fields: ConfigFields, originalMaxPositionEmbeddings: number): Ro
     throw fields.error("high_freq_factor", `must be larger than low_freq_factor (${scaling.lowFreqFactor})`);
   }
   return scaling;
+}
+
+function longRope(fields: ConfigFields, original: number, longest: number): RopeScaling {
+  const factors = (key: string): number[] => {
+    const value = fields.value(key);
+    return fields.positives(key, Array.isArray(value) ? value.length : 0);
+  };
+  return {
+    type: "longrope",
+    shortFactor: factors("short_factor"),
+    longFactor: factors("long_factor"),
+    originalMaxPositionEmbeddings: original,
+    attentionFactor:
+      fields.positive("attention_factor") ??
+      longRopeFactor(fields.positive("factor") ?? longest / original, original),
+  };
+}
+
+/** LongRoPE has a factor for each pair of dimensions. Throws `ERR_FILE_FORMAT` for another number of them. */
+export function checkFactors(config: ConfigFields, { scaling }: RopeConfig, headDim: number): void {
+  if (scaling.type !== "longrope") return;
+  for (const { length } of [scaling.shortFactor, scaling.longFactor]) {
+    if (length === headDim / 2) continue;
+    throw config.failure(
+      `longrope has ${length} factors, and heads of ${headDim} dimensions take ${headDim / 2}`,
+    );
+  }
 }
 
 function yarn(fields: ConfigFields, originalMaxPositionEmbeddings: number, longest: number): RopeScaling {

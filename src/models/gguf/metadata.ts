@@ -1,0 +1,100 @@
+/** A GGUF file's metadata, read key by key, with errors that say which and where. */
+import { LowrankError } from "../../errors.js";
+import type { GgufValue } from "../../gguf.js";
+import type { GgufFile } from "../../native.js";
+
+/** Values are read from the file when they are asked for. */
+export class Metadata {
+  readonly #read = new Set<string>();
+  readonly #keys: Set<string>;
+
+  constructor(
+    private readonly file: GgufFile,
+    /** What errors call the file. */
+    readonly where: string,
+  ) {
+    this.#keys = new Set(file.keys());
+  }
+
+  has(key: string): boolean {
+    return this.#keys.has(key);
+  }
+
+  /** Keys that begin so and were never asked for. */
+  unread(prefix: string): string[] {
+    return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#read.has(key));
+  }
+
+  /** All that begins so, by its key. */
+  all(prefix: string): [key: string, value: GgufValue][] {
+    const keys = [...this.#keys].filter((key) => key.startsWith(prefix)).sort();
+    return keys.map((key) => [key, this.file.metadata(key) as GgufValue]);
+  }
+
+  value(key: string): GgufValue | undefined {
+    this.#read.add(key);
+    return (this.file.metadata(key) as GgufValue | null) ?? undefined;
+  }
+
+  error(key: string, problem: string): LowrankError {
+    return new LowrankError("ERR_FILE_FORMAT", `${this.where}: ${key} ${problem}`);
+  }
+
+  unsupported(what: string): LowrankError {
+    return new LowrankError("ERR_UNSUPPORTED_MODEL", `${this.where}: ${what}`);
+  }
+
+  text(key: string): string | undefined {
+    const value = this.value(key);
+    if (value !== undefined && typeof value !== "string") throw this.error(key, "must be a text");
+    return value;
+  }
+
+  flag(key: string): boolean | undefined {
+    const value = this.value(key);
+    if (value !== undefined && typeof value !== "boolean") throw this.error(key, "must be true or false");
+    return value;
+  }
+
+  /** A number; of one that is stored as f32 the shortest decimal, 1e-5 rather than 0.000009999999747. */
+  number(key: string): number | undefined {
+    const value = this.value(key);
+    if (value === undefined) return undefined;
+    if (typeof value !== "number") throw this.error(key, "must be a number");
+    return Math.fround(value) === value ? shortest(value) : value;
+  }
+
+  required(key: string): number {
+    const value = this.number(key);
+    if (value === undefined) throw this.error(key, "is missing, which a model's file has");
+    return value;
+  }
+
+  texts(key: string): readonly string[] | undefined {
+    return this.#list(key, "texts", (one) => typeof one === "string") as readonly string[] | undefined;
+  }
+
+  numbers(key: string): readonly number[] | undefined {
+    return this.#list(key, "numbers", (one) => typeof one === "number") as readonly number[] | undefined;
+  }
+
+  #list(key: string, what: string, is: (value: GgufValue) => boolean): readonly GgufValue[] | undefined {
+    const value = this.value(key);
+    if (value === undefined) return undefined;
+    if (!isList(value) || !value.every(is)) throw this.error(key, `must be a list of ${what}`);
+    return value;
+  }
+}
+
+export function isList(value: GgufValue | undefined): value is readonly GgufValue[] {
+  return Array.isArray(value);
+}
+
+/** The decimal of fewest digits that rounds to the same f32. */
+function shortest(value: number): number {
+  for (let digits = 6; digits < 9; digits++) {
+    const decimal = Number(value.toPrecision(digits));
+    if (Math.fround(decimal) === value) return decimal;
+  }
+  return value;
+}

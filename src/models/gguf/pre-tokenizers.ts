@@ -1,0 +1,83 @@
+/**
+ * How byte-level vocabularies cut a text before its pieces are merged, by `tokenizer.ggml.pre`. The names are llama.cpp's
+ * (llama-vocab.cpp), the patterns those of each model's own `tokenizer.json`.
+ */
+
+/** A member of `pre_tokenizer` in `tokenizer.json`. */
+type Step = Readonly<Record<string, unknown>>;
+
+export interface PreTokenizer {
+  steps: readonly Step[];
+  /** Whether a piece that is a token as a whole is not merged from its letters. */
+  ignoreMerges?: boolean;
+  /** Whether texts begin with the start token where the file does not say. */
+  addBos?: boolean;
+  normalizer?: Step;
+}
+
+const bytes = (useRegex: boolean): Step => ({
+  type: "ByteLevel",
+  add_prefix_space: false,
+  trim_offsets: true,
+  use_regex: useRegex,
+});
+
+const split = (pattern: string): Step => ({
+  type: "Split",
+  pattern: { Regex: pattern },
+  behavior: "Isolated",
+  invert: false,
+});
+
+const pieces = (pattern: string): readonly Step[] => [split(pattern), bytes(false)];
+
+const GPT2: PreTokenizer = { steps: [bytes(true)] };
+
+/** Each digit by itself. */
+const DIGITS: PreTokenizer = { steps: [{ type: "Digits", individual_digits: true }, bytes(true)] };
+
+const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const ENDS = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+const WORDS = `${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+`;
+
+const LLAMA3: PreTokenizer = {
+  steps: pieces(`${WORDS}|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${ENDS}`),
+  ignoreMerges: true,
+  addBos: true,
+};
+
+const QWEN2: PreTokenizer = {
+  steps: pieces(`${WORDS}|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${ENDS}`),
+  normalizer: { type: "NFC" },
+};
+
+const UPPER = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
+const LOWER = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
+const cased = (after: string): string =>
+  `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${after}|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${after}`;
+
+const TEKKEN: PreTokenizer = {
+  steps: pieces(`${cased("")}|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${ENDS}`),
+  ignoreMerges: true,
+};
+
+const GPT4O: PreTokenizer = {
+  steps: pieces(`${cased(`${CONTRACTIONS}?`)}|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${ENDS}`),
+};
+
+/** Those that are read. */
+export const PRE_TOKENIZERS: Readonly<Record<string, PreTokenizer>> = {
+  default: GPT2,
+  "gpt-2": GPT2,
+  smollm: DIGITS,
+  starcoder: DIGITS,
+  refact: DIGITS,
+  llama3: LLAMA3,
+  "llama-v3": LLAMA3,
+  "llama-bpe": LLAMA3,
+  falcon3: LLAMA3,
+  qwen2: QWEN2,
+  "deepseek-r1-qwen": QWEN2,
+  tekken: TEKKEN,
+  "gpt-4o": GPT4O,
+};

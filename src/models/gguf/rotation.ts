@@ -1,0 +1,112 @@
+/** How positions are turned: what a GGUF file says of it, in the spelling of `config.json`. */
+import { ropeFrequencies } from "../llama/rope.js";
+import type { Metadata } from "./metadata.js";
+import type { Architecture } from "./names.js";
+
+/** What each frequency is divided by, as tensors of the file have it: in all texts, or in short and in long ones. */
+export interface Factors {
+  all?: readonly number[] | undefined;
+  short?: readonly number[] | undefined;
+  long?: readonly number[] | undefined;
+}
+
+/** An architecture's own values. */
+interface Own {
+  number(name: string): number | undefined;
+  text(name: string): string | undefined;
+}
+
+interface Turning {
+  architecture: Architecture;
+  headDim: number;
+  /** Dimensions of a head that are turned. */
+  turned: number;
+  /** The longest text. */
+  positions: number;
+  factors: Factors;
+}
+
+/** Throws `ERR_UNSUPPORTED_MODEL`. */
+export function rotation(own: Own, meta: Metadata, of: Turning): Record<string, unknown> {
+  const theta = own.number("rope.freq_base") ?? (of.architecture === "gemma3" ? 1e6 : 1e4);
+  const base = {
+    rope_theta: theta,
+    ...(of.turned !== of.headDim && { partial_rotary_factor: of.turned / of.headDim }),
+  };
+  const original = own.number("rope.scaling.original_context_length");
+  const attention = own.number("rope.scaling.attn_factor") ?? own.number("rope.scaling.yarn_attn_factor");
+  const factor = own.number("rope.scaling.factor") ?? own.number("rope.scale_linear");
+  const type = own.text("rope.scaling.type") ?? (factor === undefined ? "none" : "linear");
+  const { all, short, long } = of.factors;
+  if (short !== undefined && long !== undefined) {
+    const rope_scaling = {
+      rope_type: "longrope",
+      short_factor: short,
+      long_factor: long,
+      ...(attention !== undefined && { attention_factor: attention }),
+    };
+    return { ...base, original_max_position_embeddings: original, rope_scaling };
+  }
+  if (all !== undefined) {
+    if (type !== "none")
+      throw meta.unsupported(`rope_freqs.weight beside rope scaling "${type}" is not supported`);
+    return { ...base, rope_scaling: scalingOf(all, theta, of) };
+  }
+  if (type === "none") return base;
+  if (type === "linear") return { ...base, rope_scaling: { rope_type: "linear", factor: factor ?? 1 } };
+  if (type !== "yarn") throw meta.unsupported(`rope scaling "${type}" is not supported in GGUF files`);
+  const grown = factor ?? of.positions / (original ?? of.positions);
+  const rope_scaling = {
+    rope_type: "yarn",
+    factor: grown,
+    original_max_position_embeddings: original ?? of.positions,
+    ...spread(own),
+    // ggml multiplies what YaRN has by the file's factor.
+    ...(attention !== undefined && {
+      attention_factor: attention * (grown <= 1 ? 1 : 0.1 * Math.log(grown) + 1),
+    }),
+  };
+  return { ...base, rope_scaling };
+}
+
+function spread(own: Own): Record<string, number> {
+  const [fast, slow] = [own.number("rope.scaling.yarn_beta_fast"), own.number("rope.scaling.yarn_beta_slow")];
+  return { ...(fast !== undefined && { beta_fast: fast }), ...(slow !== undefined && { beta_slow: slow }) };
+}
+
+/** Llama 3.1's and 3.2's, whose factors files carry. */
+const LLAMA3 = { lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
+
+/** Llama 3's scaling where it gives these factors, else the factors themselves, the same in texts of any length. */
+function scalingOf(
+  factors: readonly number[],
+  theta: number,
+  { headDim, positions }: Turning,
+): Record<string, unknown> {
+  const factor = Math.max(...factors);
+  const plain = ropeFrequencies({ headDim, rope: { theta, scaling: { type: "default" } } });
+  const scaled = ropeFrequencies({
+    headDim,
+    rope: { theta, scaling: { type: "llama3", factor, ...LLAMA3 } },
+  });
+  const same = factors.every((given, i) => {
+    const expected = (plain[i] as number) / (scaled[i] as number);
+    return Math.abs(given - expected) <= 1e-5 * expected;
+  });
+  if (same && factors.length === plain.length) {
+    return {
+      rope_type: "llama3",
+      factor,
+      low_freq_factor: LLAMA3.lowFreqFactor,
+      high_freq_factor: LLAMA3.highFreqFactor,
+      original_max_position_embeddings: LLAMA3.originalMaxPositionEmbeddings,
+    };
+  }
+  return {
+    rope_type: "longrope",
+    short_factor: factors,
+    long_factor: factors,
+    original_max_position_embeddings: positions,
+    attention_factor: 1,
+  };
+}

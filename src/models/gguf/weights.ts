@@ -1,0 +1,61 @@
+/** The tensors of a GGUF file as a model's folder would have them. */
+import type { Device } from "../../device.js";
+import { ggufTensor } from "../../gguf.js";
+import type { GgufFile } from "../../native.js";
+import { noGrad, scope } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import type { TensorSource } from "../weights.js";
+import { FACTORS, named, type Names, type Undone } from "./names.js";
+
+/** Heads of the queries, and of the keys and values. */
+export interface Heads {
+  query: number;
+  key: number;
+}
+
+/** Gives tensors by transformers' names, with what a converter has done to them undone. */
+export class GgufWeights implements TensorSource {
+  readonly #places = new Map<string, { name: string; undone?: Undone | undefined }>();
+
+  constructor(
+    private readonly file: GgufFile,
+    names: Names,
+    private readonly heads: Heads,
+  ) {
+    const factors = Object.values(FACTORS);
+    for (const name of file.names()) {
+      // What the configuration has of them is no weight.
+      const bare = name.replace(/^blk\.\d+\./, "");
+      if (factors.includes(bare)) continue;
+      const own = named(names, name);
+      this.#places.set(own.name, { ...own, name });
+    }
+  }
+
+  names(): string[] {
+    return [...this.#places.keys()];
+  }
+
+  shape(name: string): number[] {
+    const { name: stored, undone } = this.#place(name);
+    const { shape } = this.file.info(stored);
+    return undone === "transposed" ? shape.reverse() : shape;
+  }
+
+  /** The one place where a stored tensor becomes one of a model's. */
+  tensor(name: string, device: Device): Tensor {
+    const { name: stored, undone } = this.#place(name);
+    if (typeof undone === "object") return ggufTensor(this.file, stored, device, this.heads[undone.rows]);
+    if (undone === undefined) return ggufTensor(this.file, stored, device);
+    return noGrad(() =>
+      scope(() => {
+        const tensor = ggufTensor(this.file, stored, device);
+        return undone === "one" ? tensor.sub(1) : tensor.transpose(0, 1);
+      }),
+    );
+  }
+
+  #place(name: string): { name: string; undone?: Undone | undefined } {
+    return this.#places.get(name) ?? { name };
+  }
+}

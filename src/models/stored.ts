@@ -1,0 +1,83 @@
+/** A model as it is stored: in a Hugging Face folder, or in one file that holds everything. */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { isGguf } from "../gguf.js";
+import { openWeights } from "../safetensors.js";
+import type { Beside } from "./beside.js";
+import { readModelConfig, type ConfigFields } from "./config-fields.js";
+import { ggufModel } from "./gguf/model.js";
+import { Tokenizer } from "./tokenizer.js";
+import { storedIn, type TensorSource } from "./weights.js";
+
+/** What a model is loaded of. */
+export interface StoredModel {
+  config: ConfigFields;
+  /** `generation_config.json`, where there is one. */
+  generation: ConfigFields | undefined;
+  /** What there is to tell of it. */
+  notices: readonly string[];
+  /** The folder; undefined where the model is one file that holds everything. */
+  folder: string | undefined;
+  /** What stands for the folder's files there. */
+  beside: Beside | undefined;
+  /** Opens the weights. */
+  weights(): TensorSource;
+  /** Undefined where it has none. */
+  tokenizer(): Tokenizer | undefined;
+}
+
+/** Finds out what lies at a path. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
+export async function storedModel(path: string): Promise<StoredModel> {
+  const isFolder = statSync(path).isDirectory();
+  if (!isFolder && isGguf(path)) return ggufModel(path);
+  const folder = isFolder ? path : dirname(path);
+  if (isFolder) checkNotGguf(folder);
+  const { config, generation } = readModelConfig(folder);
+  return {
+    config,
+    generation,
+    notices: [],
+    folder,
+    beside: undefined,
+    weights: () => {
+      checkFormat(path, folder);
+      return storedIn(openWeights(path));
+    },
+    tokenizer: () => {
+      const file = join(folder, "tokenizer.json");
+      return existsSync(file) ? new Tokenizer(file) : undefined;
+    },
+  };
+}
+
+/** Throws `ERR_FILE_NOT_FOUND` for a folder that holds models as GGUF files alone, of which one is to be named. */
+function checkNotGguf(folder: string): void {
+  if (existsSync(join(folder, "config.json"))) return;
+  const file = readdirSync(folder).find((name) => /\.gguf$/i.test(name));
+  if (file === undefined) return;
+  throw new LowrankError(
+    "ERR_FILE_NOT_FOUND",
+    `${folder}: has no config.json; for a model in a GGUF file name the file, such as ${join(folder, file)}`,
+  );
+}
+
+/** Throws `ERR_FILE_FORMAT` for a folder whose weights are in another format alone. */
+function checkFormat(path: string, folder: string): void {
+  if (path !== folder) return;
+  const files = readdirSync(folder);
+  if (files.some((name) => /^model\.safetensors(\.index\.json)?$/.test(name))) return;
+  const other = files.find((name) =>
+    /^(pytorch_model.*\.bin|tf_model.*\.h5|flax_model.*\.msgpack)$/.test(name),
+  );
+  if (other === undefined) return;
+  const convert = other.startsWith("pytorch")
+    ? `: from transformers import AutoModel; AutoModel.from_pretrained("${folder}").save_pretrained("${folder}") does it ` +
+      "in Python, by the class that the model is of"
+    : "";
+  throw new LowrankError(
+    "ERR_FILE_FORMAT",
+    `${folder}: its weights are in ${other}, which is not read; convert them to model.safetensors${convert}`,
+  );
+}
