@@ -11,6 +11,7 @@ use lowrank_engine::context::Context;
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
+use lowrank_engine::quant::BlockType;
 use lowrank_engine::value::Value;
 use memmap2::MmapMut;
 
@@ -67,7 +68,7 @@ fn wait(cx: &Context) {
 /// Gigabytes a second of one row against one weight after another, each `skip` elements past a page's
 /// start, as those of a mapped file may lie.
 fn product(cx: &Rc<Context>, (n, k): (usize, usize), dtype: DType, skip: usize) -> f64 {
-    let bytes = n * k * dtype.bytes();
+    let bytes = dtype.bytes_of(n * k);
     let weights: Vec<Value> = (0..PAST_CACHES.div_ceil(bytes))
         .map(|_| {
             let whole = cx.empty([skip + n * k], dtype).unwrap();
@@ -95,12 +96,19 @@ fn main() {
     let peak = plain_sum(threads);
     println!("plain sum, {threads} threads: {peak:.1} GB/s");
     let device = Device::start(move || Cpu::open(threads)).unwrap();
-    for dtype in [DType::F32, DType::BF16, DType::F16] {
-        for (n, k) in SHAPES {
+    let plain = [DType::F32, DType::BF16, DType::F16].into_iter();
+    for dtype in plain.chain(BlockType::EVERY.map(DType::Block)) {
+        for (n, k) in SHAPES.into_iter().filter(|(n, k)| dtype.divides(&[*n, *k].into())) {
             let cx = Context::new(device.profile.clone(), Sink::Thread(device.clone()));
-            let [rate, apart] = [0, 6].map(|skip| product(&cx, (n, k), dtype, skip));
-            let share = 100.0 * rate / peak;
+            let share = |rate: f64| 100.0 * rate / peak;
             let name = format!("1 x {n} x {k} {}", dtype.as_str());
+            if dtype.is_block() {
+                let rate = product(&cx, (n, k), dtype, 0);
+                println!("{name}: {rate:.1} GB/s, {:.0}%", share(rate));
+                continue;
+            }
+            let [rate, apart] = [0, 6].map(|skip| product(&cx, (n, k), dtype, skip));
+            let share = share(rate);
             println!("{name}: {rate:.1} GB/s, {share:.0}%; off a line's start {apart:.1} GB/s");
         }
     }

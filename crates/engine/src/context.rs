@@ -124,22 +124,29 @@ impl Context {
     /// `ERR_OUT_OF_MEMORY`, and `ERR_DTYPE` of f16 on a GPU whose driver does not convert it.
     pub fn empty(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType) -> Result<Value> {
         let shape = shape.into();
-        if dtype == DType::F16 && !self.profile.f16 {
+        if (dtype == DType::F16 || dtype.is_block()) && !self.profile.f16 {
             fail!(
                 Dtype,
-                "{} ({}) computes with no f16: its driver lacks conversions from it (SHADER_F16_IN_F32); use f32 or \
+                "{} ({}) computes with no f16, which scales of blocks are, too: its driver lacks conversions from it (SHADER_F16_IN_F32); use f32 or \
                  bf16, or the cpu",
                 self.profile.name,
                 self.profile.backend
             );
         }
-        let bytes = shape
-            .iter()
-            .try_fold(dtype.bytes(), |n, d| n.checked_mul(*d))
-            .filter(|n| *n <= isize::MAX as usize);
-        let Some(bytes) = bytes else {
+        // No element takes more than the bytes of an f32.
+        let most = shape.iter().try_fold(size_of::<f32>(), |n, d| n.checked_mul(*d));
+        if most.is_none_or(|n| n > isize::MAX as usize) {
             fail!(OutOfMemory, "a tensor of shape {shape} is larger than any memory");
-        };
+        }
+        if !dtype.divides(&shape) {
+            fail!(
+                Dtype,
+                "a tensor of shape {shape} has rows of {}, which are no whole blocks of {dtype}: they are of {} elements",
+                shape.last(),
+                dtype.unit()
+            );
+        }
+        let bytes = dtype.bytes_of(shape.size());
         let storage = self.allocate(bytes.div_ceil(4) * 4)?;
         Ok(Value { shape, dtype, storage, offset: 0 })
     }
@@ -156,7 +163,7 @@ impl Context {
                 "tensor: shape {} takes {} values, {} were given",
                 value.shape,
                 value.shape.size(),
-                bytes.len() / dtype.bytes()
+                bytes.len() * value.size() / value.bytes().max(1)
             );
         }
         if dtype == DType::I32 {
@@ -220,9 +227,10 @@ impl Context {
         offset: u64,
     ) -> Result<Value> {
         let shape = shape.into();
-        let bytes = (shape.size() * dtype.bytes()) as u64;
-        // A map starts on a page.
-        if self.profile.maps_files && offset.is_multiple_of(dtype.bytes() as u64) {
+        let bytes = dtype.bytes_of(shape.size()) as u64;
+        // A map starts on a page, and blocks are read byte by byte.
+        let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
+        if self.profile.maps_files && aligned {
             let buffer = BufferId::next();
             file.lend(&self.sink, |file| {
                 let commands = vec![Command::Map { buffer, file, offset, bytes }];

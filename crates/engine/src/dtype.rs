@@ -1,24 +1,72 @@
 //! Element types of storage.
 
-/// f32 is what is computed with; f16 and bf16 store frozen weights; i32 holds indices.
+use crate::quant::BlockType;
+use crate::shape::Shape;
+
+/// f32 is what is computed with; f16, bf16 and blocks store frozen weights; i32 holds indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
     F32,
     F16,
     BF16,
     I32,
+    /// Blocks of elements that share scales: what products by a weight and rows of a table take, and nothing else.
+    Block(BlockType),
 }
 
 impl DType {
     /// Bytes of one element.
+    ///
+    /// # Panics
+    /// Of blocks, whose elements have no bytes of their own.
     pub fn bytes(self) -> usize {
         match self {
             DType::F32 | DType::I32 => 4,
             DType::F16 | DType::BF16 => 2,
+            DType::Block(kind) => unreachable!("an element of {kind} has no bytes of its own"),
         }
     }
 
+    /// Bytes of `elements` neighbours, which are whole blocks.
+    pub fn bytes_of(self, elements: usize) -> usize {
+        match self {
+            DType::Block(kind) => kind.bytes_of(elements),
+            plain => elements * plain.bytes(),
+        }
+    }
+
+    /// Whether rows of `shape` are whole blocks; of some types it is enough that all of it is.
+    pub fn divides(self, shape: &Shape) -> bool {
+        match self {
+            DType::Block(kind) if !kind.is_cut() => shape.size().is_multiple_of(kind.elements()),
+            _ => shape.last().is_multiple_of(self.unit()),
+        }
+    }
+
+    /// Whether whole blocks of a matrix are one, too.
+    pub fn is_cut(self) -> bool {
+        !matches!(self, DType::Block(kind) if !kind.is_cut())
+    }
+
+    /// Elements that are stored together: a range of them starts and ends at a multiple.
+    pub fn unit(self) -> usize {
+        match self {
+            DType::Block(kind) => kind.elements(),
+            _ => 1,
+        }
+    }
+
+    /// Whether an element is a float by itself.
     pub fn is_float(self) -> bool {
+        matches!(self, DType::F32 | DType::F16 | DType::BF16)
+    }
+
+    pub fn is_block(self) -> bool {
+        matches!(self, DType::Block(_))
+    }
+
+    /// Whether a frozen weight may be stored so.
+    pub fn is_weight(self) -> bool {
         self != DType::I32
     }
 
@@ -28,6 +76,7 @@ impl DType {
             DType::F16 => "f16",
             DType::BF16 => "bf16",
             DType::I32 => "i32",
+            DType::Block(kind) => kind.as_str(),
         }
     }
 
@@ -37,7 +86,7 @@ impl DType {
             "f16" => DType::F16,
             "bf16" => DType::BF16,
             "i32" => DType::I32,
-            _ => return None,
+            _ => return BlockType::parse(name).map(DType::Block),
         })
     }
 }

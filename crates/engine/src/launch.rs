@@ -48,7 +48,8 @@ impl<'a> Bind<'a> {
     }
 
     fn bytes(&self, count: &[usize]) -> u64 {
-        (self.extent(count) * self.value.dtype.bytes()) as u64
+        let (dtype, extent) = (self.value.dtype, self.extent(count));
+        dtype.bytes_of(extent.next_multiple_of(dtype.unit())) as u64
     }
 
     fn range(&self, start: &[usize], count: &[usize]) -> Range {
@@ -105,9 +106,14 @@ pub fn windows(
         let halved = (0..count.len())
             .filter_map(|d| {
                 let align = align.get(d).copied().unwrap_or(1);
+                // Neighbours that are stored together are cut at their ends alone, and some not at all.
+                let of_d = binds.iter().filter(|b| b.strides.get(d) == Some(&1));
+                let unit = of_d.map(|b| b.value.dtype.unit()).max().unwrap_or(1);
+                let fixed = |b: &Bind| b.strides.get(d).is_some_and(|s| *s > 0) && !b.value.dtype.is_cut();
                 let half = (count[d].div_ceil(2)).div_ceil(align) * align;
                 let half = if half < count[d] { half } else { count[d] / 2 };
-                if half == 0 {
+                let half = half / unit * unit;
+                if half == 0 || binds.iter().any(fixed) {
                     return None;
                 }
                 let mut first = count.clone();

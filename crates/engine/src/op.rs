@@ -61,6 +61,11 @@ pub trait Op: std::fmt::Debug + 'static {
     /// A message that starts with the operation's name and shows the shapes or dtypes.
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>>;
 
+    /// Which inputs may be weights in blocks, as a mask.
+    fn in_blocks(&self) -> u32 {
+        0
+    }
+
     /// The outputs, where they are an input's own elements under another shape: nothing runs then.
     fn alias(&self, _inputs: &[&Value]) -> Option<Vec<Value>> {
         None
@@ -246,6 +251,7 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
         }
     }
     let specs: SmallVec<[Spec; 4]> = inputs.iter().map(|v| v.spec()).collect();
+    check_blocks(op, &specs)?;
     let outputs = op.outputs(&specs.iter().collect::<SmallVec<[&Spec; 4]>>())?;
     if let Some(outputs) = op.alias(inputs) {
         return Ok(outputs);
@@ -256,6 +262,20 @@ pub fn run_in(cx: &Rc<Context>, op: &dyn Op, inputs: &[&Value], pass: Pass) -> R
         op.forward(cx, inputs, &outputs)?;
         Ok(outputs)
     })
+}
+
+/// Refuses weights in blocks where an operation does not take them.
+fn check_blocks(op: &dyn Op, specs: &[Spec]) -> Result<()> {
+    let refused = |(i, spec): &(usize, &Spec)| spec.dtype.is_block() && op.in_blocks() >> i & 1 == 0;
+    if let Some((_, spec)) = specs.iter().enumerate().find(refused) {
+        fail!(
+            Dtype,
+            "{}: takes no {spec}, a quantised weight, which layers and embeddings alone compute with; dequantise it \
+             with to(\"f32\")",
+            op.name()
+        );
+    }
+    Ok(())
 }
 
 /// `run`, whose output `at` is written where there is room for it: into `place`, of the output's shape.
@@ -270,6 +290,7 @@ pub fn run_into(
     place: Value,
 ) -> Result<Vec<Value>> {
     let specs: Vec<Spec> = inputs.iter().map(|v| v.spec()).collect();
+    check_blocks(op, &specs)?;
     let outputs = op.outputs(&specs.iter().collect::<Vec<_>>())?;
     if outputs[at] != place.spec() {
         fail!(Internal, "{}: {} is not written into {}", op.name(), outputs[at], place.spec());

@@ -93,7 +93,7 @@ impl Value {
     }
 
     pub fn bytes(&self) -> usize {
-        self.size() * self.dtype.bytes()
+        self.dtype.bytes_of(self.size())
     }
 
     pub fn spec(&self) -> Spec {
@@ -104,13 +104,14 @@ impl Value {
         self.part(0, self.size())
     }
 
-    /// `count` elements from the `start`-th.
+    /// `count` elements from the `start`-th; of blocks, the whole ones that hold these.
     pub fn part(&self, start: usize, count: usize) -> Range {
-        let unit = self.dtype.bytes();
+        let (dtype, unit) = (self.dtype, self.dtype.unit());
+        let (first, end) = ((self.offset + start) / unit * unit, self.offset + start + count);
         Range {
             buffer: self.storage.buffer,
-            offset: ((self.offset + start) * unit) as u64,
-            bytes: (count * unit) as u64,
+            offset: dtype.bytes_of(first) as u64,
+            bytes: dtype.bytes_of(end.next_multiple_of(unit) - first) as u64,
             dtype: self.dtype,
         }
     }

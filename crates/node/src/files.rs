@@ -74,7 +74,7 @@ impl WeightsFile {
 
 #[napi]
 impl Session {
-    /// A frozen tensor of a file: in place on the cpu, uploaded elsewhere; converted where another
+    /// A frozen tensor of a file: in place on the cpu, uploaded elsewhere; converted or quantised where another
     /// dtype than the stored one is asked for.
     #[napi(catch_unwind)]
     pub fn map_tensor(
@@ -85,7 +85,9 @@ impl Session {
         dtype: Option<String>,
     ) -> Result<u32> {
         self.with(|state| {
-            let dtype = dtype.as_deref().map(self::dtype).transpose()?;
+            let quantised = |name: &str| DType::parse(name).filter(|dtype| dtype.is_block());
+            let of = |name: &str| quantised(name).map_or_else(|| self::dtype(name), Ok);
+            let dtype = dtype.as_deref().map(of).transpose()?;
             let value = file.weights().value(&state.context(&device)?, &name, dtype)?;
             Ok(state.insert(Tensor::new(value, false)))
         })
@@ -116,8 +118,10 @@ pub fn write_safetensors<'env>(
         let parts: Vec<Part> = entries
             .iter()
             .zip(&shapes)
-            .map(|(e, (dtype, shape))| Part { name: &e.name, dtype: stored(*dtype), shape, bytes: &e.bytes })
-            .collect();
+            .map(|(e, (dtype, shape))| {
+                Ok(Part { name: &e.name, dtype: stored(*dtype)?, shape, bytes: &e.bytes })
+            })
+            .collect::<engine::Result<_>>()?;
         safetensors::write(Path::new(&path), &parts, metadata.as_ref())
     })
 }

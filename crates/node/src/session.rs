@@ -70,8 +70,9 @@ pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
     }
 }
 
+/// A dtype that values are given and computed in.
 pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
-    DType::parse(name).ok_or_else(|| {
+    DType::parse(name).filter(|dtype| !dtype.is_block()).ok_or_else(|| {
         fail_code(engine::Code::Dtype, format!("dtype: \"{name}\" is none of f32, f16, bf16, i32"))
     })
 }
@@ -114,7 +115,7 @@ impl Session {
         })
     }
 
-    /// Of the handle: the number of its dtype in `f32 f16 bf16 i32`, that of its device in `device_labels`, its rank,
+    /// Of the handle: the number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in `device_labels`, its rank,
     /// its shape.
     #[napi(catch_unwind)]
     pub fn describe(&self, id: u32) -> Result<Vec<f64>> {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use lowrank_engine::dtype::DType;
 use lowrank_engine::kernel::{Kernel, Variant};
 use lowrank_engine::kernels::{attention, gemm, norm};
 
@@ -93,21 +92,12 @@ fn told(kernel: &Kernel, forms: &[Variant]) -> String {
             .join(", "),
     };
     let storage = kernel.bindings.iter().enumerate().filter_map(|(i, (name, _))| {
-        let mut types: Vec<&str> = forms.iter().map(|f| short(f.dtypes[i])).collect();
+        let mut types: Vec<&str> = forms.iter().map(|f| f.dtypes[i].as_str()).collect();
         types.sort();
         types.dedup();
         (types != ["f32"] && types != ["i32"]).then(|| format!("; {name} {}", types.join("/")))
     });
     params + &storage.collect::<String>()
-}
-
-fn short(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::F16 => "f16",
-        DType::BF16 => "bf16",
-        DType::I32 => "i32",
-    }
 }
 
 fn line(kernel: &Kernel, variant: &Variant) -> Result<String, String> {

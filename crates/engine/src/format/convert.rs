@@ -17,18 +17,7 @@ pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
     for (source, target) in source.zip(converted.chunks_mut(BLOCK * to.bytes())) {
         let n = source.len() / from.bytes();
         let wide = &mut wide[..n];
-        match from {
-            DType::F32 => bytemuck::cast_slice_mut(wide).copy_from_slice(source),
-            DType::F16 => {
-                bytemuck::cast_slice_mut(&mut f16s[..n]).copy_from_slice(source);
-                f16s[..n].convert_to_f32_slice(wide);
-            }
-            DType::BF16 => {
-                bytemuck::cast_slice_mut(&mut bf16s[..n]).copy_from_slice(source);
-                bf16s[..n].convert_to_f32_slice(wide);
-            }
-            DType::I32 => unreachable!("floats only"),
-        }
+        widen(source, from, wide);
         match to {
             DType::F32 => target.copy_from_slice(bytemuck::cast_slice(wide)),
             DType::F16 => {
@@ -39,8 +28,27 @@ pub(super) fn convert(bytes: &[u8], from: DType, to: DType) -> Vec<u8> {
                 bf16s[..n].convert_from_f32_slice(wide);
                 target.copy_from_slice(bytemuck::cast_slice(&bf16s[..n]));
             }
-            DType::I32 => unreachable!("floats only"),
+            DType::I32 | DType::Block(_) => unreachable!("floats only"),
         }
     }
     converted
+}
+
+/// At most `BLOCK` elements as f32.
+pub(super) fn widen(source: &[u8], from: DType, wide: &mut [f32]) {
+    let n = wide.len();
+    match from {
+        DType::F32 => bytemuck::cast_slice_mut(wide).copy_from_slice(source),
+        DType::F16 => {
+            let mut halves = [half::f16::ZERO; BLOCK];
+            bytemuck::cast_slice_mut(&mut halves[..n]).copy_from_slice(source);
+            halves[..n].convert_to_f32_slice(wide);
+        }
+        DType::BF16 => {
+            let mut halves = [half::bf16::ZERO; BLOCK];
+            bytemuck::cast_slice_mut(&mut halves[..n]).copy_from_slice(source);
+            halves[..n].convert_to_f32_slice(wide);
+        }
+        DType::I32 | DType::Block(_) => unreachable!("floats only"),
+    }
 }

@@ -9,6 +9,8 @@ use crate::context::Context;
 use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu, gpu::Gpu};
 use crate::dtype::DType;
 use crate::op::{Backward, Gradients, Op, run};
+use crate::quant::BlockType;
+use crate::quant::tests::{drawn, unpacked};
 use crate::value::{Spec, Value};
 
 /// A plain array in f64; `dtype` is how it is stored when a device takes it.
@@ -75,6 +77,7 @@ impl Array {
             DType::BF16 => half::bf16::from_f64(v).to_f64(),
             DType::F32 => v as f32 as f64,
             DType::I32 => v,
+            DType::Block(_) => unreachable!("blocks are drawn"),
         };
         Array { dtype, ..self.map(round) }
     }
@@ -85,6 +88,7 @@ impl Array {
             DType::I32 => self.data.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect(),
             DType::F16 => self.data.iter().flat_map(|v| half::f16::from_f64(*v).to_le_bytes()).collect(),
             DType::BF16 => self.data.iter().flat_map(|v| half::bf16::from_f64(*v).to_le_bytes()).collect(),
+            DType::Block(_) => unreachable!("blocks are drawn"),
         }
     }
 
@@ -111,6 +115,7 @@ pub fn read(value: &Value) -> Array {
         DType::BF16 => {
             bytemuck::pod_collect_to_vec::<u8, half::bf16>(&bytes).iter().map(|v| v.to_f64()).collect()
         }
+        DType::Block(_) => unreachable!("blocks are not read"),
     };
     Array { shape: value.shape.to_vec(), data, dtype: value.dtype }
 }
@@ -299,4 +304,23 @@ pub fn compare(what: &str, got: &Array, expected: &Array, tolerance: f64) {
         };
         assert!(same, "{what}: {a} for {b} at {i} of {}", got.data.len());
     }
+}
+
+/// A weight in blocks of `kind`, and the same in f32.
+pub fn in_blocks(cx: &Rc<Context>, kind: BlockType, shape: &[usize]) -> [Value; 2] {
+    let blocks = drawn(kind, shape.iter().product(), 7);
+    let wide = bytemuck::cast_slice(&unpacked(kind, &blocks)).to_vec();
+    [(DType::Block(kind), blocks), (DType::F32, wide)].map(|(dtype, x)| cx.upload(shape, dtype, x).unwrap())
+}
+
+/// Holds what was made by a weight in blocks to what was made by the same in f32: to the bit on a processor, which sums
+/// both in one order.
+pub fn same_by_blocks(what: &str, cx: &Context, got: &Value, expected: &Value) {
+    let (got, expected) = (read(got), read(expected));
+    let largest = expected.data.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let tolerance = if cx.profile.kind == Kind::Cpu { 0.0 } else { 1e-6 * largest };
+    for (i, (a, b)) in got.data.iter().zip(&expected.data).enumerate() {
+        assert!((a - b).abs() <= tolerance, "{what} on {}: {a} for {b} at {i}", cx.profile.label);
+    }
+    assert_eq!(got.shape, expected.shape);
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, PART, f16};
 
 /// 32 elements d·table[q]; byte i of the codes holds elements i and 16 + i.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -12,23 +12,20 @@ pub(super) struct Iq4Nl {
     codes: [u8; 16],
 }
 
-impl Iq4Nl {
-    const TABLE: [f32; 16] = [
-        -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0,
-        113.0,
-    ];
-}
+pub(crate) const TABLE: [f32; 16] = [
+    -127.0, -104.0, -83.0, -65.0, -49.0, -35.0, -22.0, -10.0, 1.0, 13.0, 25.0, 38.0, 53.0, 69.0, 89.0, 113.0,
+];
 
 impl Block for Iq4Nl {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, _: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
         for i in 0..16 {
             let code = self.codes[i] as usize;
-            out[i] = d * Self::TABLE[code & 15];
-            out[16 + i] = d * Self::TABLE[code >> 4];
+            out[i] = d * TABLE[code & 15];
+            out[16 + i] = d * TABLE[code >> 4];
         }
     }
 }

@@ -18,19 +18,26 @@ macro_rules! of_layout {
             BlockType::Q5K => $what::<superblock::Q5K>$(($($arg),*))?,
             BlockType::Q6K => $what::<superblock::Q6K>$(($($arg),*))?,
             BlockType::Iq4Nl => $what::<codebook::Iq4Nl>$(($($arg),*))?,
+            BlockType::Nf4 => $what::<nf4::Nf4>$(($($arg),*))?,
         }
     };
 }
 
 mod codebook;
+mod layout;
+pub(crate) mod nf4;
+pub mod pack;
 mod round;
 mod superblock;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use bytemuck::Pod;
 
-use crate::simd::vectorised;
+use crate::simd::{Level, level};
+pub(crate) use codebook::TABLE as IQ4_NL;
+use layout::Layout;
+pub use layout::Unpack;
 
 /// A format of blocks. Its blocks lie one after another, and none reaches over the end of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,17 +53,23 @@ pub enum BlockType {
     Q5K,
     Q6K,
     Iq4Nl,
+    /// QLoRA's NormalFloat with double quantisation. Blocks are grouped by 256 of a matrix, whatever its rows.
+    Nf4,
 }
+
+/// Elements that are unpacked at once; any block is some of these.
+pub(crate) const PART: usize = 32;
 
 /// A block as it is stored.
 trait Block: Pod {
     const ELEMENTS: usize;
 
-    /// Writes its elements, `ELEMENTS` of them.
-    fn unpack(&self, out: &mut [f32]);
+    /// Writes elements `PART` · `part` on.
+    fn part(&self, part: usize, out: &mut [f32; PART]);
 }
 
 impl BlockType {
+    /// Those of ggml.
     pub const ALL: [BlockType; 11] = [
         BlockType::Q4_0,
         BlockType::Q4_1,
@@ -71,9 +84,20 @@ impl BlockType {
         BlockType::Iq4Nl,
     ];
 
+    /// All that there are.
+    pub const EVERY: [BlockType; 12] = {
+        let mut every = [BlockType::Nf4; 12];
+        let mut i = 0;
+        while i < Self::ALL.len() {
+            every[i] = Self::ALL[i];
+            i += 1;
+        }
+        every
+    };
+
     /// Elements of a block.
     pub const fn elements(self) -> usize {
-        const fn elements<B: Block>() -> usize {
+        const fn elements<B: Layout>() -> usize {
             B::ELEMENTS
         }
         of_layout!(self, elements())
@@ -81,10 +105,38 @@ impl BlockType {
 
     /// Bytes of a block.
     pub const fn bytes(self) -> usize {
-        const fn bytes<B: Block>() -> usize {
-            size_of::<B>()
+        const fn bytes<B: Layout>() -> usize {
+            B::BYTES
         }
         of_layout!(self, bytes())
+    }
+
+    /// Bytes of a matrix of `elements`, which are whole blocks.
+    pub fn bytes_of(self, elements: usize) -> usize {
+        let blocks = elements / self.elements();
+        match self {
+            BlockType::Nf4 => nf4::bytes_of(blocks),
+            _ => blocks * self.bytes(),
+        }
+    }
+
+    /// Elements of a matrix of `bytes`.
+    pub fn elements_of(self, bytes: usize) -> usize {
+        let blocks = match self {
+            BlockType::Nf4 => nf4::blocks_of(bytes),
+            _ => bytes / self.bytes(),
+        };
+        blocks * self.elements()
+    }
+
+    /// Whether a part of a matrix of whole blocks is a matrix of its own.
+    pub fn is_cut(self) -> bool {
+        self != BlockType::Nf4
+    }
+
+    /// What unpacks it by the instructions of `level`.
+    pub fn unpacking(self, level: Level) -> Unpack {
+        of_layout!(self, unpacking(level))
     }
 
     pub const fn as_str(self) -> &'static str {
@@ -100,11 +152,12 @@ impl BlockType {
             BlockType::Q5K => "q5_k",
             BlockType::Q6K => "q6_k",
             BlockType::Iq4Nl => "iq4_nl",
+            BlockType::Nf4 => "nf4",
         }
     }
 
     pub fn parse(name: &str) -> Option<BlockType> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+        Self::EVERY.into_iter().find(|kind| kind.as_str() == name)
     }
 }
 
@@ -114,25 +167,20 @@ impl std::fmt::Display for BlockType {
     }
 }
 
-/// Writes the elements of `blocks`, which are whole blocks of `kind`, to `out`, which has room for exactly these.
+fn unpacking<B: Layout>(level: Level) -> Unpack {
+    layout::unpack::<B>(level)
+}
+
+/// Writes the elements of a matrix in blocks of `kind` to `out`, which has room for exactly these.
 pub fn unpack(kind: BlockType, blocks: &[u8], out: &mut [f32]) {
-    let count = blocks.len() / kind.bytes();
     assert!(
-        blocks.len() == count * kind.bytes() && out.len() == count * kind.elements(),
+        blocks.len() == kind.bytes_of(out.len()) && out.len().is_multiple_of(kind.elements()),
         "{} bytes of {kind} are no {} elements",
         blocks.len(),
         out.len()
     );
-    of_layout!(kind, each(blocks, out))
-}
-
-vectorised! {
-    fn each[B: Block](blocks: &[u8], out: &mut [f32]) {
-        let blocks: &[B] = bytemuck::cast_slice(blocks);
-        for (block, out) in blocks.iter().zip(out.chunks_exact_mut(B::ELEMENTS)) {
-            block.unpack(out);
-        }
-    }
+    // SAFETY: the processor has its level's instructions, and the blocks are as many as are asked for.
+    unsafe { kind.unpacking(level())(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
 }
 
 /// The value of an f16, whose bytes are low first. Without a branch, and exact: of subnormal ones, too.

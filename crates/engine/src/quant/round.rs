@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, PART, f16};
 
 /// d·(q − 8).
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -60,7 +60,7 @@ impl Block for Q4_0 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, _: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
         for i in 0..16 {
             let code = self.codes[i] as i32;
@@ -74,7 +74,7 @@ impl Block for Q4_1 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, _: usize, out: &mut [f32; PART]) {
         let (d, m) = (f16(self.d), f16(self.m));
         for i in 0..16 {
             let code = self.codes[i] as i32;
@@ -88,7 +88,7 @@ impl Block for Q5_0 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, _: usize, out: &mut [f32; PART]) {
         let (d, high) = (f16(self.d), u32::from_le_bytes(self.high));
         for i in 0..16 {
             let code = self.codes[i] as i32;
@@ -102,7 +102,7 @@ impl Block for Q5_1 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, _: usize, out: &mut [f32; PART]) {
         let (d, m, high) = (f16(self.d), f16(self.m), u32::from_le_bytes(self.high));
         for i in 0..16 {
             let code = self.codes[i] as i32;
@@ -116,7 +116,7 @@ impl Block for Q8_0 {
     const ELEMENTS: usize = 32;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, _: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
         for i in 0..32 {
             out[i] = self.codes[i] as f32 * d;

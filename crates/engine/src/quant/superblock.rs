@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::{Block, f16};
+use super::{Block, PART, f16};
 
 /// 16 runs of 16: d·s·q − e·m, with s and m of 4 bits and q of 2.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -64,14 +64,14 @@ impl Block for Q2K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, part: usize, out: &mut [f32; PART]) {
         let (d, e) = (f16(self.d), f16(self.e));
-        for run in 0..16 {
+        for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * (self.scales[run] & 15) as f32;
             let minimum = e * (self.scales[run] >> 4) as f32;
             let (codes, shift) = codes_of_two_bits(&self.codes, run);
             for i in 0..16 {
-                out[16 * run + i] = scale * ((codes[i] >> shift) & 3) as f32 - minimum;
+                out[i] = scale * ((codes[i] >> shift) & 3) as f32 - minimum;
             }
         }
     }
@@ -87,9 +87,9 @@ impl Block for Q3K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, part: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
-        for run in 0..16 {
+        for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             // Eight bytes hold the low nibbles, first those of runs 0 to 7; four the two bits above, of runs 4 apart.
             let low = self.scales[run % 8] >> (run / 8 * 4) & 15;
             let high = self.scales[8 + run % 4] >> (run / 4 * 2) & 3;
@@ -99,7 +99,7 @@ impl Block for Q3K {
             for i in 0..16 {
                 // 4 is taken off where the bit is clear.
                 let code = (codes[i] >> shift & 3) | (high[i] >> bit & 1) << 2;
-                out[16 * run + i] = scale * (code as i32 - 4) as f32;
+                out[i] = scale * (code as i32 - 4) as f32;
             }
         }
     }
@@ -122,15 +122,13 @@ impl Block for Q4K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, part: usize, out: &mut [f32; PART]) {
         let (d, e) = (f16(self.d), f16(self.e));
-        for run in 0..8 {
-            let (scale, minimum) = scale_and_minimum(&self.scales, run);
-            let (scale, minimum) = (d * scale, e * minimum);
-            let (codes, shift) = (&self.codes[run / 2 * 32..][..32], run % 2 * 4);
-            for i in 0..32 {
-                out[32 * run + i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
-            }
+        let (scale, minimum) = scale_and_minimum(&self.scales, part);
+        let (scale, minimum) = (d * scale, e * minimum);
+        let (codes, shift) = (&self.codes[part / 2 * 32..][..32], part % 2 * 4);
+        for i in 0..32 {
+            out[i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
         }
     }
 }
@@ -139,16 +137,14 @@ impl Block for Q5K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, part: usize, out: &mut [f32; PART]) {
         let (d, e) = (f16(self.d), f16(self.e));
-        for run in 0..8 {
-            let (scale, minimum) = scale_and_minimum(&self.scales, run);
-            let (scale, minimum) = (d * scale, e * minimum);
-            let (codes, shift) = (&self.codes[run / 2 * 32..][..32], run % 2 * 4);
-            for i in 0..32 {
-                let code = codes[i] >> shift & 15 | (self.high[i] >> run & 1) << 4;
-                out[32 * run + i] = scale * code as f32 - minimum;
-            }
+        let (scale, minimum) = scale_and_minimum(&self.scales, part);
+        let (scale, minimum) = (d * scale, e * minimum);
+        let (codes, shift) = (&self.codes[part / 2 * 32..][..32], part % 2 * 4);
+        for i in 0..32 {
+            let code = codes[i] >> shift & 15 | (self.high[i] >> part & 1) << 4;
+            out[i] = scale * code as f32 - minimum;
         }
     }
 }
@@ -157,9 +153,9 @@ impl Block for Q6K {
     const ELEMENTS: usize = 256;
 
     #[inline(always)]
-    fn unpack(&self, out: &mut [f32]) {
+    fn part(&self, part: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
-        for run in 0..16 {
+        for (run, out) in (2 * part..).zip(out.as_chunks_mut::<16>().0) {
             let scale = d * self.scales[run] as f32;
             // Of 128 elements, 64 bytes hold the low nibbles of the first 64, above them those of the others.
             let (half, within) = (run / 8, run % 8);
@@ -167,7 +163,7 @@ impl Block for Q6K {
             let (high, above) = (&self.high[32 * half + within % 2 * 16..][..16], within / 2 * 2);
             for i in 0..16 {
                 let code = codes[i] >> shift & 15 | (high[i] >> above & 3) << 4;
-                out[16 * run + i] = scale * (code as i32 - 32) as f32;
+                out[i] = scale * (code as i32 - 32) as f32;
             }
         }
     }

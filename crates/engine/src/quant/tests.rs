@@ -50,19 +50,11 @@ fn blocks_have_the_bits_of_the_reference() {
 /// Instructions that fuse, or that flush what is subnormal, would give other bits.
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
-    crate::simd::compiled! {
-        exact fn one [B: Block](blocks: &[u8], out: &mut [f32]) {
-            let blocks: &[B] = bytemuck::cast_slice(blocks);
-            for (block, out) in blocks.iter().zip(out.chunks_exact_mut(B::ELEMENTS)) {
-                block.unpack(out);
-            }
-        }
-    }
     for (kind, (blocks, expected)) in golden() {
         for at in Level::ALL.into_iter().filter(|at| **at <= level()) {
             let mut out = vec![0.0; expected.len()];
             // SAFETY: the process's level is at least this one.
-            unsafe { of_layout!(kind, one(*at))(&blocks, &mut out) };
+            unsafe { kind.unpacking(*at)(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
             assert_same(kind, &out, &expected);
         }
     }
@@ -103,4 +95,152 @@ fn sizes_and_names() {
 #[should_panic(expected = "19 bytes of q4_0 are no 32 elements")]
 fn blocks_are_whole() {
     unpack(BlockType::Q4_0, &[0; 19], &mut [0.0; 32]);
+}
+
+/// A matrix of `elements` in blocks of `kind`: any codes, and scales of a usual size, some of them below 0.
+pub(crate) fn drawn(kind: BlockType, elements: usize, seed: u32) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2654435761).wrapping_add(12345);
+    let mut next = move || {
+        state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+        (state >> 16) as u16
+    };
+    let mut blocks: Vec<u8> = (0..kind.bytes_of(elements)).map(|_| next() as u8).collect();
+    if kind == BlockType::Nf4 {
+        for group in blocks.chunks_mut(nf4::HEAD + nf4::GROUP * nf4::BYTES) {
+            let step = f32::from_bits(0x3a5b_6d00 + ((next() as u32) << 8 & 0xf00));
+            group[..4].copy_from_slice(&step.to_le_bytes());
+            group[4..8].copy_from_slice(&0.0371f32.to_le_bytes());
+            for block in group[8..].chunks_mut(nf4::BYTES) {
+                // Neither of E4M3's two that are no numbers.
+                block[0] = if block[0] & 127 == 127 { 64 } else { block[0] };
+            }
+        }
+        return blocks;
+    }
+    let halves: &[usize] = match kind {
+        BlockType::Q4_0 | BlockType::Q5_0 | BlockType::Q8_0 | BlockType::Iq4Nl => &[0],
+        BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],
+        BlockType::Q2K => &[80, 82],
+        BlockType::Q3K => &[108],
+        BlockType::Q6K => &[208],
+        BlockType::Nf4 => unreachable!(),
+    };
+    for block in blocks.chunks_mut(kind.bytes()) {
+        for at in halves {
+            // 2^-6 to 2^-4, and either sign.
+            let half = next() & 0x83ff | 0x2400 | (next() & 1) << 10;
+            block[*at..at + 2].copy_from_slice(&half.to_le_bytes());
+        }
+    }
+    blocks
+}
+
+/// The elements of such.
+pub(crate) fn unpacked(kind: BlockType, blocks: &[u8]) -> Vec<f32> {
+    let mut out = vec![0.0; kind.elements_of(blocks.len())];
+    unpack(kind, blocks, &mut out);
+    out
+}
+
+#[test]
+fn any_part_of_a_matrix_is_unpacked() {
+    for kind in BlockType::EVERY {
+        let elements = 300 * kind.elements();
+        let blocks = drawn(kind, elements, 3);
+        let all = unpacked(kind, &blocks);
+        assert_eq!(all.len(), elements);
+        for at in Level::ALL.into_iter().filter(|at| **at <= level()) {
+            for (from, count) in [(0, 1), (5, 40), (31, 2), (32, 64), (63, 129), (elements - 70, 70), (17, 0)]
+            {
+                let mut out = vec![7.0; count + 1];
+                // SAFETY: the process's level is at least this one.
+                unsafe { kind.unpacking(*at)(blocks.as_ptr(), from, count, out.as_mut_ptr()) };
+                assert_same(kind, &out[..count], &all[from..from + count]);
+                assert_eq!(out[count], 7.0, "{kind} writes past its end");
+            }
+        }
+    }
+}
+
+/// The values of `test/parity/quantised.py`.
+fn values(name: &str, size: usize) -> Vec<f32> {
+    let drawn = crate::ops::checks::Array::random(name, &[size]).data;
+    let factor = |i: usize| (i / 32 * 7 % 11) as f32 / 64.0;
+    drawn.iter().enumerate().map(|(i, v)| *v as f32 * factor(i)).collect()
+}
+
+fn packed(kind: BlockType, values: &[f32]) -> Vec<u8> {
+    pack::pack(kind, values.len(), &|at, out| out.copy_from_slice(&values[at..at + out.len()])).unwrap()
+}
+
+#[test]
+fn quantised_weights_have_the_bits_of_the_references() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/quantised.safetensors");
+    let file = Reader::open(path).unwrap();
+    for (kind, name, size) in [
+        (BlockType::Q8_0, "quantised", 1024),
+        (BlockType::Q4_0, "quantised", 1024),
+        (BlockType::Nf4, "nf4", 64 * 600),
+    ] {
+        let expected = file.read(file.entry(kind.as_str()).unwrap(), <[u8]>::to_vec).unwrap();
+        let got = packed(kind, &values(name, size));
+        assert_eq!(got.len(), expected.len());
+        let off = got.iter().zip(&expected).position(|(a, b)| a != b);
+        assert_eq!(
+            off,
+            None,
+            "{kind}: {} bytes differ",
+            got.iter().zip(&expected).filter(|(a, b)| a != b).count()
+        );
+    }
+}
+
+fn squares(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (*a as f64 - *b as f64).powi(2)).sum()
+}
+
+/// The reference's formula: scales and minima from each run's ends, then of 6 bits.
+fn by_ends(x: &[f32]) -> Vec<f32> {
+    let runs: Vec<_> = x.chunks(32).collect();
+    let low = |run: &[f32]| run.iter().fold(0f32, |m, v| m.min(*v));
+    let high = |run: &[f32]| run.iter().fold(0f32, |m, v| m.max(*v));
+    let half = |v: f32| half::f16::from_f32(v).to_f32();
+    let most = |of: &dyn Fn(&[f32]) -> f32| half(runs.iter().fold(0f32, |m, run| m.max(of(run))) / 63.0);
+    let (d, e) = (most(&|run| (high(run) - low(run)) / 15.0), most(&|run| -low(run)));
+    let whole = |v: f32, unit: f32| if unit > 0.0 { (v / unit).round() * unit } else { 0.0 };
+    let of = |run: &&[f32]| {
+        let (s, m) = (whole((high(run) - low(run)) / 15.0, d), whole(-low(run), e));
+        let code = |v: f32| if s > 0.0 { ((v + m) / s).round().clamp(0.0, 15.0) } else { 0.0 };
+        run.iter().map(|v| s * code(*v) - m).collect::<Vec<_>>()
+    };
+    runs.iter().flat_map(of).collect()
+}
+
+#[test]
+fn q4_k_is_off_by_less_than_the_ends_of_runs_give() {
+    for seed in 0..20 {
+        let normal = crate::random::Stream { seed, counter: 0 }.normal(256, 0.01 * seed as f64, 0.02);
+        let got = unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &normal));
+        let (own, ends) = (squares(&got, &normal), squares(&by_ends(&normal), &normal));
+        assert!(own <= ends, "{own} is more than {ends}");
+    }
+    // What 4 bits hold is held, but for what f16 rounds of the scale: 2^-12 of values up to 7.5.
+    let steps: Vec<f32> = (0..256).map(|i| (i % 16) as f32 * 0.5 - 1.5).collect();
+    let got = unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &steps));
+    let rounding = 256.0 * (7.5f64 * 2f64.powi(-12)).powi(2);
+    assert!(squares(&got, &steps) < rounding, "{}", squares(&got, &steps));
+    assert_eq!(unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &[0.0; 256])), [0.0; 256]);
+}
+
+#[test]
+fn what_is_not_finite_is_refused() {
+    for kind in pack::MADE {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut values = vec![0.5; 512];
+            values[300] = bad;
+            let read = |at: usize, out: &mut [f32]| out.copy_from_slice(&values[at..at + out.len()]);
+            let error = pack::pack(kind, 512, &read).unwrap_err();
+            assert_eq!(error.code, crate::error::Code::Dtype, "{kind} {bad}");
+        }
+    }
 }

@@ -36,6 +36,7 @@ pub fn drawn(n: usize, dtype: DType, seed: u64) -> Vec<u8> {
         DType::F32 => bytemuck::cast_slice(&numbers).to_vec(),
         DType::F16 => numbers.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
         DType::BF16 => numbers.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        DType::Block(_) => unreachable!("products by blocks have one form"),
         DType::I32 => numbers.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect(),
     }
 }

@@ -12,6 +12,7 @@ use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
+use lowrank_engine::quant::BlockType;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;
@@ -133,13 +134,16 @@ impl State {
         id
     }
 
-    /// The number of its dtype in `f32 f16 bf16 i32`, that of its device in `device_labels`, its rank, its shape.
+    /// The number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in `device_labels`, its rank, its shape.
     pub(super) fn description(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
         let dtype = match value.dtype {
             DType::F32 => 0,
             DType::F16 => 1,
             DType::BF16 => 2,
             DType::I32 => 3,
+            DType::Block(kind) => {
+                4 + BlockType::EVERY.iter().position(|one| *one == kind).expect("one of all")
+            }
         };
         let device = self.number_of(&value.context().profile.label);
         let head = [dtype as f64, device as f64, value.shape.rank() as f64];

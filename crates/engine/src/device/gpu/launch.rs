@@ -90,7 +90,9 @@ impl Gpu {
         let alignment = u64::from(self.limits.min_storage_buffer_offset_alignment);
         let base = (range.offset / alignment * alignment).min((size - 4) / alignment * alignment);
         let end = (range.offset + range.bytes).next_multiple_of(4).clamp(base + 4, size);
-        let at = (range.offset - base) / range.dtype.bytes() as u64;
+        // Of blocks in bytes.
+        let unit = if range.dtype.is_block() { 1 } else { range.dtype.bytes() as u64 };
+        let at = (range.offset - base) / unit;
         let pairs = matches!(range.dtype, DType::F16 | DType::BF16);
         if access != Access::Read && pairs && at % 2 == 1 {
             fail!(Internal, "kernel {}: {name} is written from the middle of a pair", launch.kernel.name);

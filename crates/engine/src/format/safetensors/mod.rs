@@ -12,15 +12,23 @@ pub use safetensors::Dtype;
 pub use write::{Part, TensorSpec, Writer, write};
 
 use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
 
 /// The format's name of an element type of ours.
-pub fn stored(dtype: DType) -> Dtype {
-    match dtype {
+///
+/// # Errors
+/// `ERR_DTYPE` of blocks, for which it has none.
+pub fn stored(dtype: DType) -> Result<Dtype> {
+    Ok(match dtype {
         DType::F32 => Dtype::F32,
         DType::F16 => Dtype::F16,
         DType::BF16 => Dtype::BF16,
         DType::I32 => Dtype::I32,
-    }
+        DType::Block(kind) => {
+            fail!(Dtype, "safetensors files hold no blocks of {kind}; convert the tensor with to(\"f32\")")
+        }
+    })
 }
 
 /// The element type that computes with what is stored as `dtype`, where there is one.

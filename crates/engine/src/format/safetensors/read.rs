@@ -9,11 +9,13 @@ use super::header::{self, Entry};
 use super::{Dtype, computed};
 use crate::context::Context;
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fail;
-use crate::format::convert::convert;
+use crate::format::convert::{convert, widen};
 use crate::format::{map, quoted};
 use crate::mapped_file::MappedFile;
+use crate::quant::BlockType;
+use crate::quant::pack::{MADE, pack};
 use crate::value::Value;
 
 /// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
@@ -94,6 +96,9 @@ impl Reader {
             );
         };
         let to = dtype.unwrap_or(from);
+        if let DType::Block(kind) = to {
+            return self.quantised(cx, entry, from, kind);
+        }
         if from.is_float() != to.is_float() {
             fail!(Dtype, "{shown}: tensor {} is {} and is not converted to {to}", quoted(name), entry.dtype);
         }
@@ -108,6 +113,44 @@ impl Reader {
             return cx.upload(entry.shape.clone(), to, converted);
         }
         cx.map(entry.shape.clone(), to, &self.file, entry.offset)
+    }
+}
+
+impl Reader {
+    /// A tensor in blocks of `kind`, quantised on the host.
+    fn quantised(&self, cx: &Rc<Context>, entry: &Entry, from: DType, kind: BlockType) -> Result<Value> {
+        let (shown, to) =
+            (format!("{}: tensor {}", self.path.display(), quoted(&entry.name)), DType::Block(kind));
+        if !from.is_float() || !MADE.contains(&kind) {
+            let made = MADE.map(BlockType::as_str).join(", ");
+            fail!(Dtype, "{shown} is {} and is not quantised to {kind}; floats are, to {made}", entry.dtype);
+        }
+        if entry.shape.rank() < 2 || !to.divides(&entry.shape) {
+            let fits = |kind: &BlockType| DType::Block(*kind).divides(&entry.shape);
+            let others: Vec<_> = MADE.iter().filter(|kind| fits(kind)).map(|kind| kind.as_str()).collect();
+            fail!(
+                Dtype,
+                "{shown} of shape {} is no whole blocks of {kind}, which are of {} elements of a row: {}",
+                entry.shape,
+                kind.elements(),
+                match &others[..] {
+                    [] => "it can't be quantised".into(),
+                    others => format!("choose {}", others.join(" or ")),
+                }
+            );
+        }
+        let value = cx.empty(entry.shape.clone(), to)?;
+        if !cx.is_meta() {
+            let packed = self.read(entry, |bytes| {
+                let read = |at: usize, out: &mut [f32]| {
+                    let size = from.bytes();
+                    widen(&bytes[at * size..][..out.len() * size], from, out);
+                };
+                pack(kind, entry.shape.size(), &read)
+            })?;
+            cx.write(&value, packed.map_err(|e| Error::new(e.code, format!("{shown}: {}", e.message)))?);
+        }
+        Ok(value)
     }
 }
 

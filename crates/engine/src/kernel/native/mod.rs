@@ -80,7 +80,7 @@ impl NativeLaunch<'_> {
             DType::F32 => self.read::<f32>(binding).into(),
             DType::F16 => self.read::<half::f16>(binding).iter().map(|v| v.to_f32()).collect(),
             DType::BF16 => self.read::<half::bf16>(binding).iter().map(|v| v.to_f32()).collect(),
-            DType::I32 => unreachable!("validated by the operation"),
+            DType::I32 | DType::Block(_) => unreachable!("validated by the operation"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Expands a kernel's WGSL body into a module: declarations, accessors, entry point.
 
+mod blocks;
 pub mod rows;
 
 use std::fmt::Write;
@@ -28,9 +29,13 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         let element = match dtype {
             DType::F32 => "f32",
             DType::I32 => "i32",
-            DType::F16 | DType::BF16 => "u32",
+            DType::F16 | DType::BF16 | DType::Block(_) => "u32",
         };
         writeln!(w, "@group(0) @binding({i}) var<storage, {mode}> {name}: array<{element}>;").unwrap();
+        if let DType::Block(kind) = dtype {
+            w.push_str(&blocks::loaders(name, *kind));
+            continue;
+        }
         load(w, name, *dtype);
         if *access != Access::Read {
             store(w, name, *dtype);
@@ -65,6 +70,7 @@ fn load(w: &mut String, name: &str, dtype: DType) {
              let pair = {name}[k >> 1u]; \
              return bitcast<f32>(select(pair << 16u, pair & 0xffff0000u, (k & 1u) == 1u)); }}"
         ),
+        DType::Block(_) => unreachable!("they have loaders of their own"),
     }
     .unwrap();
 }
@@ -80,6 +86,7 @@ fn vectors(w: &mut String, name: &str, binding: usize, mode: &str, dtype: DType)
             "vec2<u32>",
             "bitcast<vec4<f32>>(vec4<u32>(v.x << 16u, v.x & 0xffff0000u, v.y << 16u, v.y & 0xffff0000u))",
         ),
+        DType::Block(_) => unreachable!("they have loaders of their own"),
     };
     writeln!(
         w,
@@ -115,6 +122,7 @@ fn store(w: &mut String, name: &str, dtype: DType) {
             "fn store2_{name}(i: u32, a: f32, b: f32) \
              {{ {name}[(p.{name}_at >> 1u) + i] = bf16_bits(a) | (bf16_bits(b) << 16u); }}"
         ),
+        DType::Block(_) => unreachable!("no kernel writes blocks"),
     }
     .unwrap();
 }

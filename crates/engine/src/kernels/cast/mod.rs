@@ -13,6 +13,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::{Access, Kernel, Params, Twin, Variant};
 use crate::launch::{Bind, windows};
+use crate::quant::BlockType;
 use crate::recording::Launch;
 use crate::scalars;
 use crate::value::Value;
@@ -35,6 +36,7 @@ static CAST: Kernel = Kernel {
             .into_iter()
             .flat_map(|x| DTYPES.map(|y| (x, y)))
             .filter(|(x, y)| x != y)
+            .chain(BlockType::EVERY.map(|kind| (DType::Block(kind), DType::F32)))
             .map(|(x, y)| Variant { params: params(x, y), dtypes: vec![x, y], threads: THREADS })
             .collect()
     },
@@ -78,7 +80,7 @@ fn kernel(group: u32, lane: u32) {{
     )
 }
 
-/// Appends y = x in y's dtype, which is another than x's.
+/// Appends y = x in y's dtype, which is another than x's; blocks become f32.
 pub fn cast(cx: &Rc<Context>, x: &Value, y: &Value) -> Result<()> {
     debug_assert_ne!(x.dtype, y.dtype);
     let binds = [Bind::new(x, &[1], 1), Bind::new(y, &[1], 1)];

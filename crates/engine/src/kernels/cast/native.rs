@@ -5,6 +5,8 @@ use crate::kernel::native::{NativeLaunch, each_chunk};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::simd::level;
+
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
@@ -23,6 +25,14 @@ pub fn cast(l: &NativeLaunch) {
         (I32, F32) => each(l, |v: i32| v as f32),
         (I32, F16) => each(l, |v: i32| f16::from_f32(v as f32)),
         (I32, BF16) => each(l, |v: i32| bf16::from_f32(v as f32)),
+        (Block(kind), F32) => {
+            let (blocks, y) = (l.read::<u8>(0), l.write::<f32>(1));
+            assert!(y.len() <= kind.elements_of(blocks.len()), "cast: x ends early");
+            let unpack = kind.unpacking(level());
+            // SAFETY: the processor has its level's instructions, and x reaches as far as y.
+            each_chunk(y, GRAIN, |at, y| unsafe { unpack(blocks.as_ptr(), at, y.len(), y.as_mut_ptr()) });
+        }
+        (Block(_), _) | (_, Block(_)) => unreachable!("validated by the operation"),
         (F32, F32) | (F16, F16) | (BF16, BF16) | (I32, I32) => {
             unreachable!("the plan casts to another dtype")
         }

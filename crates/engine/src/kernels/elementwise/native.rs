@@ -29,6 +29,7 @@ impl Operand<'_> {
             DType::F16 => Operand::F16(l.read(k)),
             DType::BF16 => Operand::BF16(l.read(k)),
             DType::I32 => Operand::I32(l.read(k)),
+            DType::Block(_) => unreachable!("validated by the operation"),
         }
     }
 

@@ -20,6 +20,7 @@ use crate::error::Result;
 use crate::fail;
 use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::launch::{Bind, windows};
+use crate::quant::BlockType;
 use crate::recording::Launch;
 use crate::scalars;
 use crate::value::Value;
@@ -71,7 +72,8 @@ static TAKE: Kernel = Kernel {
     variants: || {
         let variant =
             |table| Variant { params: [0; 4], dtypes: vec![table, DType::I32, DType::F32], threads: THREADS };
-        [DType::F32, DType::F16, DType::BF16].map(variant).into()
+        let plain = [DType::F32, DType::F16, DType::BF16].into_iter();
+        plain.chain(BlockType::EVERY.map(DType::Block)).map(variant).collect()
     },
 };
 

@@ -8,6 +8,9 @@ use crate::kernel::native::{NativeLaunch, Shared, each_row};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::quant::BlockType;
+use crate::simd::level;
+
 /// Elements that one task takes.
 const GRAIN: usize = 16 * 1024;
 
@@ -16,8 +19,20 @@ pub fn take(l: &NativeLaunch) {
         DType::F32 => rows(l, |x: &[f32], y| y.copy_from_slice(x), |v| v),
         DType::F16 => rows(l, |x: &[f16], y| x.convert_to_f32_slice(y), f16::to_f32),
         DType::BF16 => rows(l, |x: &[bf16], y| x.convert_to_f32_slice(y), bf16::to_f32),
+        DType::Block(kind) => rows_of_blocks(l, kind),
         DType::I32 => unreachable!("validated by the operation"),
     }
+}
+
+fn rows_of_blocks(l: &NativeLaunch, kind: BlockType) {
+    let (table, unpack) = (l.read::<u8>(0), kind.unpacking(level()));
+    let elements = kind.elements_of(table.len());
+    let row = |at: usize, y: &mut [f32]| {
+        assert!(at + y.len() <= elements, "take: the table ends early");
+        // SAFETY: the processor has its level's instructions, and the table reaches as far.
+        unsafe { unpack(table.as_ptr(), at, y.len(), y.as_mut_ptr()) };
+    };
+    each(l, row, |_, _| unreachable!("columns of blocks are not taken"));
 }
 
 fn rows<T: bytemuck::Pod + Sync>(
@@ -26,6 +41,11 @@ fn rows<T: bytemuck::Pod + Sync>(
     convert: impl Fn(T) -> f32 + Sync,
 ) {
     let table = l.read::<T>(0);
+    each(l, |at, y| row(&table[at..at + y.len()], y), |at, y| *y = convert(table[at]));
+}
+
+/// `row` writes neighbours from an element of the table on, `one` an element.
+fn each(l: &NativeLaunch, row: impl Fn(usize, &mut [f32]) + Sync, one: impl Fn(usize, &mut f32) + Sync) {
     let ids = l.read::<i32>(1);
     let y = Shared::new(l.write::<f32>(2));
     let Take { start, count, vocabulary, rows, columns, row_step, column_step, y_step, first } = l.scalars();
@@ -41,10 +61,10 @@ fn rows<T: bytemuck::Pod + Sync>(
         } else if (start..start + count).contains(&v) {
             let at = (v - start) * row_step;
             if column_step == 1 {
-                row(&table[at..at + columns], out());
+                row(at, out());
             } else {
                 for (c, y) in out().iter_mut().enumerate() {
-                    *y = convert(table[at + c * column_step]);
+                    one(at + c * column_step, y);
                 }
             }
         }

@@ -67,6 +67,7 @@ pub fn fill(cx: &Rc<Context>, y: &Value, value: f64) -> Result<()> {
         DType::I32 => value as i32 as u32,
         DType::F16 => pair(half::f16::from_f64(value).to_bits()),
         DType::BF16 => pair(half::bf16::from_f64(value).to_bits()),
+        DType::Block(_) => unreachable!("nothing makes blocks of a value"),
     };
     if word == 0 {
         cx.zero(y);

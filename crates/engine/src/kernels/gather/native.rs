@@ -21,6 +21,7 @@ pub fn gather(l: &NativeLaunch) {
         DType::F16 => pick(l, f32::NAN, f16::to_f32),
         DType::BF16 => pick(l, f32::NAN, bf16::to_f32),
         DType::I32 => pick(l, 0, |v: i32| v),
+        DType::Block(_) => unreachable!("validated by the operation"),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Maths: C = α·A·B + bias, or C += …, over a batch. A is [M, K], B is [K, N], C is [M, N]; each is
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
-//! stored as f16 or bf16 (frozen weights). Everything is summed in f32, in ascending k.
+//! stored as f16, bf16 or in blocks (frozen weights). Everything is summed in f32, in ascending k.
 //!
 //! GPU: tiles, the outer form, dot products (shader.rs), chosen in plan.rs; K is cut where C is small (split.rs), which
 //! sums in another order. Processor: a loop nest of our own (native/).
@@ -35,6 +35,7 @@ use crate::error::Result;
 use crate::kernel::{Access, Kernel, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
+use crate::quant::BlockType;
 use crate::recording::Launch;
 use crate::scalars;
 use crate::value::Value;
@@ -226,9 +227,9 @@ pub const KERNELS: &[&Kernel] = &[
 ];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
-    let storage = [DType::F32, DType::F16, DType::BF16];
+    let plain = [DType::F32, DType::F16, DType::BF16];
+    let storage = plain.into_iter().chain(BlockType::EVERY.map(DType::Block));
     storage
-        .into_iter()
         .flat_map(|b| {
             let mut dtypes = vec![DType::F32, b, DType::F32];
             dtypes.extend(bias.then_some(DType::F32));

@@ -78,7 +78,8 @@ impl Reads {
 
 /// Whether a range starts with a whole vector of four elements.
 fn starts_whole(range: &Range) -> bool {
-    range.offset.is_multiple_of(4 * range.dtype.bytes() as u64)
+    // A block does.
+    range.dtype.is_block() || range.offset.is_multiple_of(4 * range.dtype.bytes() as u64)
 }
 
 /// How the work is laid out over invocations.
@@ -97,6 +98,11 @@ impl Form {
     /// other.
     pub fn all(b: DType, bias: bool, two: bool) -> Vec<Form> {
         let reads = || Reads::listed(b, bias || two);
+        if b.is_block() {
+            let tiles = reads().map(|reads| Form::Tile(OF_BLOCKS, reads));
+            let dots = [1, FEW_ROWS as u32].map(|rows| Form::Dots { rows, wide: true, subgroups: false });
+            return tiles.chain(dots.into_iter().filter(|_| !two)).collect();
+        }
         let tiles = Form::tiles(bias, two).iter();
         let mut all: Vec<Form> =
             tiles.flat_map(|tile| reads().map(|reads| Form::Tile(*tile, reads))).collect();
@@ -182,6 +188,8 @@ impl Form {
     }
 }
 
+/// The tile of products by a weight in blocks, which has one form a way of reading: types are many.
+const OF_BLOCKS: Tile = Tile::MIDDLE;
 /// The most terms that are not staged.
 const FEW_TERMS: usize = 16;
 /// The most rows that are dot products, and the fewest terms.
@@ -190,7 +198,8 @@ const LONG: usize = 64;
 
 /// Whether a product is summed as dot products.
 pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
-    g.m <= FEW_ROWS && g.k >= LONG && b.row == 1 && a.column == 1
+    let few = g.m <= FEW_ROWS && g.k >= LONG && b.row == 1 && a.column == 1;
+    few && (!b.value.dtype.is_block() || Reads::of(g, a, b, false) == Reads::ALL[1])
 }
 
 pub type Candidates = SmallVec<[Form; 12]>;
@@ -207,6 +216,11 @@ pub fn candidates(
 ) -> Candidates {
     let fours = |n: usize| n.is_multiple_of(4);
     let reads = Reads::of(g, a, b, bias || two);
+    if b.value.dtype.is_block() {
+        let rows = if g.m == 1 { 1 } else { FEW_ROWS as u32 };
+        let dots = Form::Dots { rows, wide: true, subgroups: false };
+        return smallvec![if is_dots(g, a, b) { dots } else { Form::Tile(OF_BLOCKS, reads) }];
+    }
     if is_dots(g, a, b) {
         let rows = if g.m == 1 { 1 } else { g.m.next_multiple_of(4) as u32 };
         let wide = Reads::of(g, a, b, false) == Reads::ALL[1];
@@ -231,7 +245,7 @@ pub fn candidates(
 /// where it is not cut. By shape alone: it changes the order of sums.
 pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
     let blocks = g.m.div_ceil(64) * g.n.div_ceil(64);
-    if g.batch > 1 || blocks == 0 || blocks > 32 || is_dots(g, a, b) {
+    if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || is_dots(g, a, b) {
         return g.k;
     }
     let parts = (128 / blocks).min(g.k / 128).min(16);

@@ -9,6 +9,7 @@ use crate::dtype::DType;
 use crate::kernel::Kernel;
 use crate::kernel::forms::{assert_all, launched_in};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
+use crate::quant::{BlockType, tests as quant};
 use crate::value::Value;
 
 /// Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
@@ -326,4 +327,50 @@ fn two_segments_equal_two_products() {
             }
         }
     }
+}
+
+/// Every form of every type of blocks, whose bits are those of f32's.
+#[test]
+fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
+    let Some(cx) = gpu_contexts().into_iter().next() else { return };
+    let cx = &cx;
+    let launched = launched_in(|| {
+        for kind in BlockType::EVERY {
+            for (bias, two) in [(false, false), (true, false), (false, true), (true, true)] {
+                for reads in Reads::listed(DType::Block(kind), bias || two) {
+                    let few = if two || reads != Reads::ALL[1] { &[70][..] } else { &[1, 7, 70] };
+                    few.iter().for_each(|m| product_of_blocks(cx, kind, reads, *m, bias, two));
+                }
+            }
+        }
+    });
+    assert_all(COVERED, &launched, |(_, variant)| variant.dtypes.get(1).is_some_and(|b| b.is_block()));
+}
+
+fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, bias: bool, two: bool) {
+    let trans = reads.b != Read::Lines;
+    // What is read by elements starts with no whole vector of A.
+    let shift = if reads == Reads::ELEMENTS { 3 } else { 4 };
+    let [n, k] = if trans { [37, 512] } else { [512, 36] };
+    let blocks = quant::drawn(kind, n * k, 5);
+    let values = quant::unpacked(kind, &blocks);
+    let shape = if trans { [n, k] } else { [k, n] };
+    let stored = cx.upload(shape, DType::Block(kind), blocks).unwrap();
+    let wide = cx.upload(shape, DType::F32, bytemuck::cast_slice(&values).to_vec()).unwrap();
+    let a = Array::random("a", &[shift + m * k]).upload(cx).sub_range(shift, [m * k]);
+    let (bias_of, c) = (Array::random("bias", &[n]).upload(cx), Array::random("c", &[m, n]));
+    let (a2, b2) = (Array::random("a2", &[m, 6]).upload(cx), Array::random("b2", &[n, 6]).upload(cx));
+    let second = Segment { a: Matrix::new(&a2, 6), b: Matrix::new(&b2, 6).t(), k: 6, alpha: -0.75 };
+    let g = Gemm::new(m, n, k).alpha(1.5).accumulate();
+    let left = Matrix::new(&a, k);
+    let right = |b| Matrix::new(b, shape[1]).transposed_if(trans);
+    assert_eq!(Reads::of(&g, &left, &right(&stored), bias || two), reads, "{kind}");
+    let form = candidates(&g, &left, &right(&stored), &Matrix::new(&bias_of, n), [bias, two], false)[0];
+    let of = |b| {
+        let c = c.upload(cx);
+        let (bias, second) = (bias.then_some(&bias_of), two.then_some(second));
+        parts(cx, form, g, left, right(b), bias, second, Matrix::new(&c, n)).unwrap();
+        read(&c).data
+    };
+    assert_eq!(of(&stored), of(&wide), "{kind} {form:?} {bias} {two}");
 }

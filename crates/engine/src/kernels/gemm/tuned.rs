@@ -47,7 +47,7 @@ impl Shape {
         let b = match self.b {
             DType::F16 => 1,
             DType::BF16 => 2,
-            DType::F32 | DType::I32 => 0,
+            DType::F32 | DType::I32 | DType::Block(_) => 0,
         };
         [self.batch as u32, self.m as u32, self.n as u32, self.k as u32, flags, b, self.reads.number(), 0]
     }
@@ -155,7 +155,7 @@ fn describe(words: &Words) -> String {
     said += match shape.b {
         DType::F16 => " f16",
         DType::BF16 => " bf16",
-        DType::F32 | DType::I32 => " f32",
+        DType::F32 | DType::I32 | DType::Block(_) => " f32",
     };
     said + match shape.reads.number() {
         0 => ", by elements",

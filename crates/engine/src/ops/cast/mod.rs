@@ -1,6 +1,6 @@
 //! y = x in another storage type.
 //!
-//! To half types: to the nearest, ties to even; floats to i32: the fraction is dropped. Backward:
+//! Blocks are unpacked, and nothing is cast to them. To half types: to the nearest, ties to even; floats to i32: the fraction is dropped. Backward:
 //! d_out as f32, whichever float y was stored as; none through i32. Saved: nothing.
 
 #[cfg(test)]
@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::fail;
 use crate::kernels::cast::cast;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::value::{Spec, Value};
@@ -28,7 +29,14 @@ impl Op for Cast {
         "to"
     }
 
+    fn in_blocks(&self) -> u32 {
+        (self.dtype.is_float() || self.dtype.is_block()) as u32
+    }
+
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
+        if self.dtype.is_block() && self.dtype != inputs[0].dtype {
+            fail!(Dtype, "to: {} is not quantised to {}; a model is as it is loaded", inputs[0], self.dtype);
+        }
         Ok(vec![Spec { shape: inputs[0].shape.clone(), dtype: self.dtype }])
     }
 
@@ -37,7 +45,13 @@ impl Op for Cast {
     }
 
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
-        cast(cx, inputs[0], &outputs[0])
+        let (x, y) = (inputs[0], &outputs[0]);
+        if !x.dtype.is_block() || y.dtype == DType::F32 {
+            return cast(cx, x, y);
+        }
+        let wide = cx.empty(x.shape.clone(), DType::F32)?;
+        cast(cx, x, &wide)?;
+        cast(cx, &wide, y)
     }
 
     fn gradient(&self) -> Gradient {

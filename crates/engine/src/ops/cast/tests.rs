@@ -4,13 +4,15 @@ use half::{bf16, f16};
 
 use super::{Cast, plain::plain};
 use crate::dtype::DType::*;
+use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::kernels::elementwise::Function;
 use crate::op::{Op, run1};
-use crate::ops::checks::{Array, check, contexts, read};
+use crate::ops::checks::{Array, check, contexts, in_blocks, read};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
+use crate::quant::BlockType;
 use crate::tape::{Tape, Tensor};
 use crate::value::Value;
 
@@ -54,9 +56,30 @@ fn telling() -> Vec<f64> {
     values.iter().map(|v| *v as f32 as f64).collect()
 }
 
+fn blocks_are_unpacked() {
+    for cx in contexts() {
+        for kind in BlockType::EVERY {
+            // What no device cuts must fit its smallest binding.
+            let rows = if kind.is_cut() { 37 } else { 3 };
+            let [stored, wide] = in_blocks(&cx, kind, &[rows, 256]);
+            for to in [F32, F16, BF16] {
+                let [got, expected] =
+                    [&stored, &wide].map(|x| read(&run1(&cx, &Cast { dtype: to }, &[x]).unwrap()));
+                assert_eq!(got.dtype, to);
+                assert!(got.data == expected.data, "{kind} to {to} on {}", cx.profile.label);
+            }
+            let error = run1(&cx, &Cast { dtype: I32 }, &[&stored]).unwrap_err();
+            assert_eq!(error.code, Code::Dtype);
+            let error = run1(&cx, &Cast { dtype: Block(kind) }, &[&wide]).unwrap_err();
+            assert_eq!(error.code, Code::Dtype);
+        }
+    }
+}
+
 every_form! {
     kernels::cast::KERNELS;
     fn rounds_as_the_processor_does() {
+        blocks_are_unpacked();
         for from in [F32, F16, BF16, I32] {
             for to in [F32, F16, BF16, I32] {
                 for n in [1, 63, 64, 65, 257, 288] {

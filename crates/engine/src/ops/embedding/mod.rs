@@ -1,6 +1,6 @@
 //! y[.., :] = W[id[..], :], rows of a table by token id.
 //!
-//! Shapes: W [V, C], f32 or frozen f16 and bf16; ids i32 of any shape; y [.., C] f32. `transposed`:
+//! Shapes: W [V, C], f32 or frozen f16, bf16 and blocks; ids i32 of any shape; y [.., C] f32. `transposed`:
 //! W is [C, V] and its columns are taken, as A of an embedding's adapter is stored. Backward: the
 //! rows of d_out that share an id are summed into its row of d_W, in order; `padding_idx`'s row is
 //! given 0. Saved: the ids.
@@ -35,12 +35,16 @@ impl Op for Embedding {
         "embedding"
     }
 
+    fn in_blocks(&self) -> u32 {
+        !self.transposed as u32
+    }
+
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let [weight, ids] = inputs else { unreachable!("two inputs") };
         if weight.shape.rank() != 2 {
             fail!(ShapeMismatch, "embedding: the weight is a table [V, C], not {}", weight.shape);
         }
-        if !weight.dtype.is_float() || ids.dtype != DType::I32 {
+        if !weight.dtype.is_weight() || ids.dtype != DType::I32 {
             fail!(Dtype, "embedding: takes a float weight and i32 ids, not {weight} and {ids}");
         }
         let table = Table::new(&weight.shape, self.transposed);

@@ -6,7 +6,8 @@ use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Op, run1};
-use crate::ops::checks::{Array, check, compare, contexts, read};
+use crate::ops::checks::{Array, check, compare, contexts, in_blocks, read};
+use crate::quant::BlockType;
 use crate::value::{Spec, Value};
 use std::rc::Rc;
 
@@ -32,9 +33,24 @@ fn equals_the_plain_form() {
     }
 }
 
+fn rows_of_blocks_are_taken() {
+    let ids = Array::indices("ids", &[2, 9], 13);
+    for cx in contexts() {
+        for kind in BlockType::EVERY {
+            let [stored, wide] = in_blocks(&cx, kind, &[13, 256]);
+            let ids = ids.upload(&cx);
+            let take = |table| read(&run1(&cx, &Embedding::default(), &[table, &ids]).unwrap());
+            assert!(take(&stored).data == take(&wide).data, "{kind} on {}", cx.profile.label);
+            let error = run1(&cx, &BOTH[1], &[&stored, &ids]).unwrap_err();
+            assert_eq!(error.code, Code::Dtype, "columns of blocks are not taken");
+        }
+    }
+}
+
 every_form! {
     kernels::embedding::KERNELS;
     fn weights_are_read_as_they_are_stored() {
+        rows_of_blocks_are_taken();
         for op in BOTH {
             for dtype in [DType::F32, DType::F16, DType::BF16] {
                 let inputs = [weight(&op, 65, 33).stored(dtype), Array::indices("ids", &[2, 9], 65)];

@@ -1,7 +1,7 @@
 //! y = x·Wᵀ + b.
 //!
 //! Shapes: x [.., I], W [O, I] (or [I, O] where `fan_in_fan_out`, as GPT-2 stores it), b [O],
-//! y [.., O]. W is f32, or f16 or bf16 where it is frozen. Backward: d_x = d·W; d_W = dᵀ·x; d_b is the
+//! y [.., O]. W is f32, or f16, bf16 or blocks where it is frozen. Backward: d_x = d·W; d_W = dᵀ·x; d_b is the
 //! sum of d's rows. Saved: W where x needs a gradient, x where W does.
 
 #[cfg(test)]
@@ -33,6 +33,10 @@ pub struct Linear {
 impl Op for Linear {
     fn name(&self) -> &'static str {
         "linear"
+    }
+
+    fn in_blocks(&self) -> u32 {
+        0b10
     }
 
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
@@ -69,7 +73,7 @@ impl Op for Linear {
 /// # Errors
 /// `ERR_SHAPE_MISMATCH` and `ERR_DTYPE`, naming `op` and the shapes.
 pub fn output(op: &str, fan_in_fan_out: bool, x: &Spec, weight: &Spec, bias: Option<&Spec>) -> Result<Shape> {
-    if x.dtype != DType::F32 || !weight.dtype.is_float() {
+    if x.dtype != DType::F32 || !weight.dtype.is_weight() {
         fail!(Dtype, "{op}: takes an f32 input and a float weight, not {x} and {weight}");
     }
     if x.shape.rank() == 0 || weight.shape.rank() != 2 {

@@ -1,9 +1,14 @@
 use super::{Linear, plain::plain};
 use crate::device::Kind;
 use crate::dtype::DType;
+use crate::error::Code;
 use crate::kernels::gemm::Precision;
-use crate::op::{Backward, Op, run};
-use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
+use crate::op::{Backward, Op, run, run1};
+use crate::ops::checks::{
+    Array, TOLERANCE, check, check_non_finite, compare, contexts, in_blocks, read, same_by_blocks,
+};
+use crate::ops::unary::Unary;
+use crate::quant::BlockType;
 use crate::value::{Spec, Value};
 
 fn inputs(op: Linear, rows: &[usize], features: usize, out: usize, bias: bool) -> Vec<Array> {
@@ -99,4 +104,53 @@ fn bf16_products_round_their_other_factor_on_the_processor() {
             }
         }
     }
+}
+
+/// A weight in blocks gives what the same in f32 gives, forward and backward, whatever the precision: it is no weight
+/// in bf16.
+#[test]
+fn weights_in_blocks_are_multiplied_as_what_they_hold() {
+    for cx in contexts() {
+        for kind in BlockType::EVERY {
+            for fan_in_fan_out in [false, true] {
+                for (precision, rows) in [
+                    (Precision::Exact, 1),
+                    (Precision::Exact, 3),
+                    (Precision::Exact, 67),
+                    (Precision::Bf16, 9),
+                ] {
+                    let op = Linear { fan_in_fan_out, precision };
+                    // Blocks lie along the second dimension; of nf4 in a binding of 4 KiB.
+                    let shape = if kind.is_cut() { [37, 512] } else { [29, 256] };
+                    let [features, out] = if fan_in_fan_out { shape } else { [shape[1], shape[0]] };
+                    let [stored, wide] = in_blocks(&cx, kind, &shape);
+                    let [x, bias, d] =
+                        [("x", vec![rows, features]), ("bias", vec![out]), ("d", vec![rows, out])]
+                            .map(|(name, shape)| Array::random(name, &shape).upload(&cx));
+                    let of = |op: Linear, weight: &Value| {
+                        let inputs = [x.clone(), weight.clone(), bias.clone()];
+                        let y = run(&cx, &op, &inputs.each_ref()).unwrap();
+                        let needs = [true, false, false];
+                        let pass = Backward::after(&op, &inputs, &y, &needs, vec![Some(d.clone())]);
+                        [y[0].clone(), op.backward(&cx, &pass).unwrap().swap_remove(0).unwrap()]
+                    };
+                    let expected = of(Linear { precision: Precision::Exact, ..op }, &wide);
+                    for (got, expected) in of(op, &stored).iter().zip(&expected) {
+                        same_by_blocks(&format!("{kind} {op:?} {rows}"), &cx, got, expected);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn other_operations_refuse_blocks() {
+    let cx = &contexts()[0];
+    let [stored, _] = in_blocks(cx, BlockType::Q8_0, &[2, 64]);
+    let error = run1(cx, &Unary(crate::kernels::elementwise::Function::Exp), &[&stored]).unwrap_err();
+    assert_eq!(error.code, Code::Dtype);
+    assert!(error.message.contains("takes no q8_0[2, 64], a quantised weight"), "{}", error.message);
+    let error = cx.empty([2, 33], DType::Block(BlockType::Q8_0)).unwrap_err();
+    assert!(error.message.contains("rows of 33, which are no whole blocks of q8_0"), "{}", error.message);
 }

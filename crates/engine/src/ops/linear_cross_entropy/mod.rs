@@ -1,6 +1,6 @@
 //! Cross-entropy of a linear head, h·Wᵀ + b, whose logits never exist whole (fused linear cross-entropy).
 //!
-//! Shapes: hidden [.., C] f32, weight [V, C] (f32, or frozen f16 and bf16), targets i32 [..], and where
+//! Shapes: hidden [.., C] f32, weight [V, C] (f32, or frozen f16, bf16 and blocks), targets i32 [..], and where
 //! there is one the bias [V] f32; y a scalar, or [..] with `none`.
 //! Forward takes the rows by chunks: their logits, the losses, the gradient of the logits over them in
 //! place, and at once its products: with W (d_hidden), with hidden (d_weight), its sum (d_bias), as far as
@@ -74,10 +74,14 @@ impl Op for LinearCrossEntropy {
         "linearCrossEntropy"
     }
 
+    fn in_blocks(&self) -> u32 {
+        0b10
+    }
+
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let (hidden, weight, targets, bias) = (inputs[0], inputs[1], inputs[2], inputs.get(3));
         let rows = check_rows(self.name(), hidden, targets, self.label_smoothing)?;
-        if !weight.dtype.is_float() {
+        if !weight.dtype.is_weight() {
             fail!(Dtype, "linearCrossEntropy: the weight is {}, it must be a float", weight.dtype);
         }
         if weight.shape.rank() != 2 || weight.shape[1] != hidden.shape.last() || weight.shape[0] == 0 {

@@ -4,8 +4,9 @@ use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
-use crate::ops::checks::{Array, TOLERANCE, check, compare, contexts, read};
+use crate::ops::checks::{Array, TOLERANCE, check, compare, contexts, in_blocks, read, same_by_blocks};
 use crate::ops::cross_entropy::Reduction;
+use crate::quant::BlockType;
 
 const HIDDEN: Wanted = Wanted { hidden: true, weight: false, bias: false };
 const ALL: Wanted = Wanted { hidden: true, weight: true, bias: true };
@@ -232,5 +233,21 @@ fn bf16_products_round_hidden_and_the_gradient_of_the_logits() {
         // Factors are off by 2^-9 of themselves at most, and those of a row add up to less than 2.
         compare(label, &d_hidden, &d_expected, 1.0 / 256.0);
         assert_eq!(d_hidden.data != d_expected.data, on_cpu, "{label}");
+    }
+}
+
+/// A head in blocks, as a quantised embedding that is tied to it.
+#[test]
+fn a_head_in_blocks_is_what_it_holds() {
+    let [hidden, _, targets] = inputs(&[2, 9], 256, 13, DType::F32);
+    for cx in contexts() {
+        for kind in BlockType::EVERY {
+            let (hidden, targets) = (hidden.upload(&cx), targets.upload(&cx));
+            let of = |weight| run(&cx, &OP, &[&hidden, weight, &targets]).unwrap();
+            let [got, expected] = in_blocks(&cx, kind, &[13, 256]).each_ref().map(of);
+            for i in [0, 2] {
+                same_by_blocks(&format!("{kind}, output {i}"), &cx, &got[i], &expected[i]);
+            }
+        }
     }
 }

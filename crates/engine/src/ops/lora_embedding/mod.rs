@@ -52,6 +52,10 @@ impl Op for LoraEmbedding {
         "lora_embedding"
     }
 
+    fn in_blocks(&self) -> u32 {
+        1 << WEIGHT
+    }
+
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         let [weight, ids, a, b] = inputs else { unreachable!("four inputs") };
         if a.dtype != DType::F32 || b.dtype != DType::F32 {

@@ -63,6 +63,10 @@ impl Op for LoraLinear {
         "lora_linear"
     }
 
+    fn in_blocks(&self) -> u32 {
+        1 << WEIGHT
+    }
+
     fn outputs(&self, inputs: &[&Spec]) -> Result<Vec<Spec>> {
         if self.paths.len() > MOST_PATHS {
             fail!(Option, "lora_linear: {} paths are more than {MOST_PATHS}", self.paths.len());

@@ -2,9 +2,12 @@ use super::{LoraLinear, Path, RowRange, plain::plain};
 use crate::dtype::DType;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run, run1};
-use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
+use crate::ops::checks::{
+    Array, TOLERANCE, check, check_non_finite, compare, contexts, in_blocks, read, same_by_blocks,
+};
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
+use crate::quant::BlockType;
 use crate::value::{Spec, Value};
 
 /// alpha != r: the scale is not 1.
@@ -260,5 +263,33 @@ fn the_low_rank_products_stay_exact_beside_bf16_ones() {
         let ([h, added], [exact_h, exact]) = (of(Precision::Bf16), of(Precision::Exact));
         assert_eq!(h.data, exact_h.data, "{}", cx.profile.label);
         compare(&cx.profile.label, &added, &exact, TOLERANCE);
+    }
+}
+
+#[test]
+fn a_weight_in_blocks_is_what_it_holds() {
+    for cx in contexts() {
+        for kind in BlockType::EVERY {
+            for rows in [1, 37] {
+                let mut values: Vec<Value> =
+                    inputs(&op(false), &[rows], [256, 29, 6], true).iter().map(|x| x.upload(&cx)).collect();
+                let [stored, wide] = in_blocks(&cx, kind, &[29, 256]);
+                let d = Array::random("d", &[rows, 29]).upload(&cx);
+                let mut of = |weight: Value| {
+                    values[super::WEIGHT] = weight;
+                    let y = run(&cx, &op(false), &values.iter().collect::<Vec<_>>()).unwrap();
+                    let d = vec![Some(d.clone()), None];
+                    let needs = [true, false, true, true, false];
+                    let pass = Backward::after(&op(false), &values, &y, &needs, d);
+                    let d_inputs = op(false).backward(&cx, &pass).unwrap();
+                    [vec![y[0].clone()], d_inputs.into_iter().flatten().collect()].concat()
+                };
+                let (got, expected) = (of(stored), of(wide));
+                assert_eq!(got.len(), 4);
+                for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    same_by_blocks(&format!("{kind}, {rows} rows, {i}"), &cx, got, expected);
+                }
+            }
+        }
     }
 }

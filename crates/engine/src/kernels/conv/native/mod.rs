@@ -35,7 +35,7 @@ pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
         DType::F32 => out::<f32, BIAS>(l),
         DType::F16 => out::<f16, BIAS>(l),
         DType::BF16 => out::<bf16, BIAS>(l),
-        DType::I32 => unreachable!("validated by the operation"),
+        DType::I32 | DType::Block(_) => unreachable!("validated by the operation"),
     }
 }
 
@@ -65,7 +65,7 @@ fn settle(c: *mut f32, row: usize, accumulate: bool) -> Settle {
     Settle { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
-fn out<T: Stored + bytemuck::Pod, const BIAS: bool>(l: &NativeLaunch) {
+fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
     let view = View::of(l);
     let (x, w) = (l.read::<f32>(0), l.read::<T>(1));
     let bias = BIAS.then(|| l.read::<f32>(2));

@@ -45,7 +45,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 ///
 /// # Safety
 /// `b` reaches over the block and `to` over as many panel's rows as there are pairs of terms, an even number.
-pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
     for (t, place) in (0..k).step_by(TERMS).zip(0..) {
         // By column, its terms.

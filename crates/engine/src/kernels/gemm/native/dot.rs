@@ -33,44 +33,81 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
     unsafe {
         for (j, at) in (0..columns).map(|j| j * step).enumerate() {
             let w = w.add(at);
-            let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
-            let step = CHAINS * L::LANES;
-            let whole = k / step * step;
-            for t in (0..whole).step_by(step) {
-                for byte in (0..step * size_of::<T>()).step_by(LINE) {
-                    prefetch(w.wrapping_add(t).cast::<u8>().wrapping_add(AHEAD + byte));
+            let mut sum = [[L::splat(0.0); CHAINS]; ROWS];
+            let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
+            chains(whole, a, w, &mut sum, |w| {
+                for byte in (0..CHAINS * L::LANES * size_of::<T>()).step_by(LINE) {
+                    prefetch(w.cast::<u8>().wrapping_add(AHEAD + byte));
                 }
-                for c in 0..CHAINS {
-                    let t = t + c * L::LANES;
-                    let right = T::load::<L>(w.add(t));
-                    for (i, chains) in chains.iter_mut().enumerate() {
-                        chains[c] = L::load(a.at.add(i * a.row + t)).fma(right, chains[c]);
-                    }
-                }
-            }
-            for (i, chains) in chains.iter().enumerate() {
-                let mut all = chains[0];
-                for chain in &chains[1..] {
-                    all = all.add(*chain);
-                }
-                let mut sum = all.sum();
-                for t in whole..k {
-                    sum += *a.at.add(i * a.row + t) * (*w.add(t)).widen();
-                }
-                sums[i][j] = sum;
+            });
+            for (i, chains) in sum.iter().enumerate() {
+                sums[i][j] = ended(chains, k - whole, a.at.add(i * a.row + whole), w.add(whole));
             }
         }
     }
 }
 
+/// Adds the products of `k` terms to the chains of each row, in turn: whole steps of all chains. `ahead` is called with
+/// each step's first element.
+///
+/// # Safety
+/// As `dots`.
+#[inline(always)]
+pub unsafe fn chains<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
+    k: usize,
+    a: Left,
+    w: *const T,
+    sums: &mut [[L; CHAINS]; ROWS],
+    ahead: impl Fn(*const T),
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        for t in (0..k).step_by(CHAINS * L::LANES) {
+            ahead(w.add(t));
+            for c in 0..CHAINS {
+                let t = t + c * L::LANES;
+                let right = T::load::<L>(w.add(t));
+                for (i, chains) in sums.iter_mut().enumerate() {
+                    chains[c] = L::load(a.at.add(i * a.row + t)).fma(right, chains[c]);
+                }
+            }
+        }
+    }
+}
+
+/// The sum of a row's chains, and of the `k` terms that are left over.
+///
+/// # Safety
+/// As `dots`.
+#[inline(always)]
+pub unsafe fn ended<L: Lanes, T: Element, const CHAINS: usize>(
+    chains: &[L; CHAINS],
+    k: usize,
+    a: *const f32,
+    w: *const T,
+) -> f32 {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut all = chains[0];
+        for chain in &chains[1..] {
+            all = all.add(*chain);
+        }
+        let mut sum = all.sum();
+        for t in 0..k {
+            sum += *a.add(t) * (*w.add(t)).widen();
+        }
+        sum
+    }
+}
+
 /// Some columns of B, whose rows lie along them, and what A's rows sum over them.
-pub struct Strip<T> {
+pub struct Strip<P> {
     /// Rows of A.
     pub rows: usize,
     /// Terms: rows of B.
     pub k: usize,
     pub a: Left,
-    pub b: *const T,
+    pub b: P,
     pub b_row: usize,
     /// Columns of B.
     pub width: usize,
@@ -83,7 +120,7 @@ pub struct Strip<T> {
 /// # Safety
 /// The processor has L's instructions and the pointers reach as far as the strip says.
 #[inline(always)]
-pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<T>) {
+pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<*const T>) {
     // SAFETY: the caller's.
     unsafe {
         let whole = s.k / 4 * 4;
@@ -97,7 +134,7 @@ pub unsafe fn strip<L: Lanes, T: Element>(s: Strip<T>) {
 }
 
 #[inline(always)]
-unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<T>, t: usize) {
+unsafe fn strip_rows<L: Lanes, T: Element, const TERMS: usize>(s: &Strip<*const T>, t: usize) {
     let &Strip { rows, a, b, b_row, width, sums, .. } = s;
     // SAFETY: the caller's.
     unsafe {

@@ -7,9 +7,10 @@ use half::{bf16, f16};
 
 #[cfg(target_arch = "aarch64")]
 use super::bfmmla;
+use super::blocks::{self, Blocks, Place};
 use super::dot::{self, COLUMNS, FEW};
 use super::microkernel::{self, Left, More, Right, Settle};
-use super::pack::{self, Element, Source};
+use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
 use super::prefetch::Prefetch;
@@ -18,9 +19,9 @@ use crate::simd::{Level, compiled, level};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
 
-type Dots<T> = unsafe fn(usize, Left, *const T, usize, usize, &mut [[f32; COLUMNS]; FEW]);
-type Strip<T> = unsafe fn(dot::Strip<T>);
-pub type Pack<T> = unsafe fn(Source<T>, usize, usize, usize, *mut f32);
+type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
+type Strip<P> = unsafe fn(dot::Strip<P>);
+pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
 /// Rows of the largest tile of any instruction set.
 const MOST_ROWS: usize = 12;
@@ -28,11 +29,11 @@ const MOST_ROWS: usize = 12;
 pub type Tiles = [[Tile; 4]; MOST_ROWS];
 
 /// The loops for one type of storage.
-pub struct Storage<T> {
-    pub pack: Pack<T>,
+pub struct Storage<P> {
+    pub pack: Pack<P>,
     /// By rows − 1.
-    pub dots: [Dots<T>; FEW],
-    pub strip: Strip<T>,
+    pub dots: [Dots<P>; FEW],
+    pub strip: Strip<P>,
 }
 
 /// The loops of products by bf16 whose other factor is rounded to it, too.
@@ -43,7 +44,7 @@ pub struct Rounded {
     pub whole: usize,
     /// Rounds rows of A into elements.
     pub left: Round,
-    pub right: Pack<bf16>,
+    pub right: Pack<*const bf16>,
     pub tiles: Tiles,
 }
 
@@ -56,9 +57,12 @@ pub struct Loops {
     /// Rows of the largest tile.
     pub rows: usize,
     pub tiles: Tiles,
-    pub f32: Storage<f32>,
-    pub f16: Storage<f16>,
-    pub bf16: Storage<bf16>,
+    pub f32: Storage<*const f32>,
+    pub f16: Storage<*const f16>,
+    pub bf16: Storage<*const bf16>,
+    pub blocks: Storage<Place>,
+    /// The level of exact products, and of unpacking blocks.
+    pub exact: Level,
     pub rounded: Rounded,
 }
 
@@ -84,24 +88,37 @@ impl Loops {
 }
 
 /// What a stored type is packed and multiplied by.
-pub trait Stored: Element + Send + Sync + 'static {
-    fn loops(loops: &Loops) -> &Storage<Self>;
+pub trait Stored: Copy + 'static {
+    const IS_F32: bool = false;
+    type At: At;
+    fn loops(loops: &Loops) -> &Storage<Self::At>;
+}
+
+impl Stored for Blocks {
+    type At = Place;
+    fn loops(loops: &Loops) -> &Storage<Place> {
+        &loops.blocks
+    }
 }
 
 impl Stored for f32 {
-    fn loops(loops: &Loops) -> &Storage<f32> {
+    const IS_F32: bool = true;
+    type At = *const f32;
+    fn loops(loops: &Loops) -> &Storage<*const f32> {
         &loops.f32
     }
 }
 
 impl Stored for f16 {
-    fn loops(loops: &Loops) -> &Storage<f16> {
+    type At = *const f16;
+    fn loops(loops: &Loops) -> &Storage<*const f16> {
         &loops.f16
     }
 }
 
 impl Stored for bf16 {
-    fn loops(loops: &Loops) -> &Storage<bf16> {
+    type At = *const bf16;
+    fn loops(loops: &Loops) -> &Storage<*const bf16> {
         &loops.bf16
     }
 }
@@ -132,7 +149,7 @@ compiled! {
         unsafe { rounded::round(a, rows, k, to, to_row) }
     }
 
-    fn pack[T: Element](b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    fn pack[T: Element](b: Source<*const T>, k: usize, width: usize, panel: usize, to: *mut f32) {
         // SAFETY: the caller's.
         unsafe { pack::pack::<S::V, T>(b, k, width, panel, to) }
     }
@@ -149,9 +166,31 @@ compiled! {
         unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(k, a, w, step, columns, sums) }
     }
 
-    fn strip[T: Element](s: dot::Strip<T>) {
+    fn strip[T: Element](s: dot::Strip<*const T>) {
         // SAFETY: the caller's.
         unsafe { dot::strip::<S::V, T>(s) }
+    }
+
+    fn pack_blocks(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { blocks::pack::<S::V>(b, k, width, panel, to) }
+    }
+
+    fn dots_of_blocks[; ROWS: usize, CHAINS: usize](
+        k: usize,
+        a: Left,
+        w: Place,
+        step: usize,
+        columns: usize,
+        sums: &mut [[f32; COLUMNS]; FEW],
+    ) {
+        // SAFETY: the caller's.
+        unsafe { blocks::dots::<S::V, ROWS, CHAINS>(k, a, w, step, columns, sums) }
+    }
+
+    fn strip_of_blocks(s: dot::Strip<Place>) {
+        // SAFETY: the caller's.
+        unsafe { blocks::strip::<S::V>(s) }
     }
 }
 
@@ -178,21 +217,34 @@ fn tiles(level: Level) -> Tiles {
     forms!(tile(level))
 }
 
-impl<T: Element> Storage<T> {
-    fn of(level: Level) -> Storage<T> {
+/// Forms of dot products by rows, with as many chains as leave registers to the rows.
+macro_rules! by_rows {
+    ($dots:ident [$($element:ident)?] $level:ident) => {
+        [
+            $dots::<$($element,)? 1, 4>($level),
+            $dots::<$($element,)? 2, 2>($level),
+            $dots::<$($element,)? 3, 2>($level),
+            $dots::<$($element,)? 4, 1>($level),
+            $dots::<$($element,)? 5, 1>($level),
+            $dots::<$($element,)? 6, 1>($level),
+            $dots::<$($element,)? 7, 1>($level),
+            $dots::<$($element,)? 8, 1>($level),
+        ]
+    };
+}
+
+impl<T: Element> Storage<*const T> {
+    fn of(level: Level) -> Storage<*const T> {
+        Storage { pack: pack::<T>(level), dots: by_rows!(dots [T] level), strip: strip::<T>(level) }
+    }
+}
+
+impl Storage<Place> {
+    fn of_blocks(level: Level) -> Storage<Place> {
         Storage {
-            pack: pack::<T>(level),
-            dots: [
-                dots::<T, 1, 4>(level),
-                dots::<T, 2, 2>(level),
-                dots::<T, 3, 2>(level),
-                dots::<T, 4, 1>(level),
-                dots::<T, 5, 1>(level),
-                dots::<T, 6, 1>(level),
-                dots::<T, 7, 1>(level),
-                dots::<T, 8, 1>(level),
-            ],
-            strip: strip::<T>(level),
+            pack: pack_blocks(level),
+            dots: by_rows!(dots_of_blocks [] level),
+            strip: strip_of_blocks(level),
         }
     }
 }
@@ -201,12 +253,12 @@ impl Rounded {
     fn of(level: Level) -> Rounded {
         #[cfg(target_arch = "x86_64")]
         if level == Level::Avx512Bf16 {
-            let (left, right): (Round, Pack<bf16>) = (pairs::left, pairs::right);
+            let (left, right): (Round, Pack<*const bf16>) = (pairs::left, pairs::right);
             return Rounded { terms: 2, whole: 2, left, right, tiles: tiles(level) };
         }
         #[cfg(target_arch = "aarch64")]
         if level == Level::NeonBf16 {
-            let (left, right): (Round, Pack<bf16>) = (bfmmla::left, bfmmla::right);
+            let (left, right): (Round, Pack<*const bf16>) = (bfmmla::left, bfmmla::right);
             return Rounded { terms: 2, whole: bfmmla::TERMS, left, right, tiles: bfmmla::tiles() };
         }
         Rounded { terms: 1, whole: 1, left: round(level), right: pack::<bf16>(level), tiles: tiles(level) }
@@ -226,6 +278,8 @@ impl Loops {
             f32: Storage::of(exact),
             f16: Storage::of(exact),
             bf16: Storage::of(exact),
+            blocks: Storage::of_blocks(exact),
+            exact,
             rounded: Rounded::of(level),
         }
     }

@@ -51,6 +51,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod bfmmla;
+mod blocks;
 mod dot;
 mod loops;
 mod microkernel;
@@ -78,6 +79,9 @@ use product::{Product, Second};
 use super::{Scalars, ScalarsOfTwo};
 use crate::dtype::DType;
 use crate::kernel::native::NativeLaunch;
+use crate::quant::BlockType;
+use blocks::Blocks;
+pub use blocks::Place;
 
 /// A product, of two segments where `TWO`; C is binding `OUT`, the last.
 pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunch) {
@@ -100,8 +104,19 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
         },
         // SAFETY: as above.
         DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, &s, second).run(loops, threads) },
+        // SAFETY: as above.
+        DType::Block(kind) => unsafe {
+            let b = place(l, 1, kind, loops);
+            operands_by::<Blocks, BIAS, OUT>(l, &s, b, second).run(loops, threads)
+        },
         DType::I32 => unreachable!("validated by the operation"),
     }
+}
+
+/// The first element of a binding in blocks, and how many there are.
+fn place(l: &NativeLaunch, binding: usize, kind: BlockType, loops: &Loops) -> (Place, usize) {
+    let blocks = l.read::<u8>(binding);
+    (Place::new(kind, kind.unpacking(loops.exact), blocks.as_ptr()), kind.elements_of(blocks.len()))
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.
@@ -128,22 +143,39 @@ pub fn gemm_together<const N: usize>(l: &NativeLaunch, m: usize, k: usize, n: [u
         DType::F32 => run_together::<f32, N>(l, m, k, n),
         DType::F16 => run_together::<f16, N>(l, m, k, n),
         DType::BF16 => run_together::<bf16, N>(l, m, k, n),
+        DType::Block(kind) => run_together_by::<Blocks, N>(l, m, k, n, |i| place(l, i, kind, best())),
         DType::I32 => unreachable!("validated by the operation"),
     }
 }
 
-fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(
+fn run_together<T: Stored<At = *const T> + bytemuck::Pod, const N: usize>(
     l: &NativeLaunch,
     m: usize,
     k: usize,
     n: [usize; N],
 ) {
+    run_together_by::<T, N>(l, m, k, n, |i| elements::<T>(l, i));
+}
+
+/// The first element of a binding, and how many there are.
+fn elements<T: bytemuck::Pod>(l: &NativeLaunch, binding: usize) -> (*const T, usize) {
+    let elements = l.read::<T>(binding);
+    (elements.as_ptr(), elements.len())
+}
+
+fn run_together_by<T: Stored, const N: usize>(
+    l: &NativeLaunch,
+    m: usize,
+    k: usize,
+    n: [usize; N],
+    weight: impl Fn(usize) -> (T::At, usize),
+) {
     let a = l.read::<f32>(0);
     assert!(m * k <= a.len(), "gemm: A ends early");
     let products: [Product<T>; N] = std::array::from_fn(|i| {
         let n = n[i];
-        let (b, c) = (l.read::<T>(1 + i), l.write::<f32>(1 + N + i));
-        assert!(n * k <= b.len(), "gemm: B ends early");
+        let ((b, size), c) = (weight(1 + i), l.write::<f32>(1 + N + i));
+        assert!(n * k <= size, "gemm: B ends early");
         assert!(m * n <= c.len(), "gemm: C ends early");
         Product {
             batch: 1,
@@ -154,7 +186,7 @@ fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(
             a_batch: 0,
             a_row: k,
             a_column: 1,
-            b: b.as_ptr(),
+            b,
             b_batch: 0,
             b_row: 1,
             b_column: k,
@@ -172,20 +204,29 @@ fn run_together<T: loops::Stored + bytemuck::Pod, const N: usize>(
 }
 
 /// The product over a launch's operands, which reach as far as it says.
-fn operands<T: loops::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
+fn operands<T: Stored<At = *const T> + bytemuck::Pod, const BIAS: bool, const C: usize>(
     l: &NativeLaunch,
     s: &Scalars,
+    second: Option<Second>,
+) -> Product<T> {
+    operands_by::<T, BIAS, C>(l, s, elements::<T>(l, 1), second)
+}
+
+fn operands_by<T: Stored, const BIAS: bool, const C: usize>(
+    l: &NativeLaunch,
+    s: &Scalars,
+    (b, size): (T::At, usize),
     second: Option<Second>,
 ) -> Product<T> {
     let &Scalars {
         m, n, k, batch, a_batch, a_row, a_column, b_batch, b_row, b_column, c_batch, c_row, ..
     } = s;
-    let (a, b, c) = (l.read::<f32>(0), l.read::<T>(1), l.write::<f32>(C));
+    let (a, c) = (l.read::<f32>(0), l.write::<f32>(C));
     let last = |batch_step: usize, steps: [(usize, usize); 2]| {
         batch_step * (batch - 1) + steps.iter().map(|(n, step)| (n - 1) * step).sum::<usize>()
     };
     assert!(last(a_batch, [(m, a_row), (k, a_column)]) < a.len(), "gemm: A ends early");
-    assert!(last(b_batch, [(k, b_row), (n, b_column)]) < b.len(), "gemm: B ends early");
+    assert!(last(b_batch, [(k, b_row), (n, b_column)]) < size, "gemm: B ends early");
     assert!(last(c_batch, [(m, c_row), (n, 1)]) < c.len(), "gemm: C ends early");
     let bias = if BIAS { l.read::<f32>(2)[..n].as_ptr() } else { std::ptr::null() };
     Product {
@@ -197,7 +238,7 @@ fn operands<T: loops::Stored + bytemuck::Pod, const BIAS: bool, const C: usize>(
         a_batch,
         a_row,
         a_column,
-        b: b.as_ptr(),
+        b,
         b_batch,
         b_row,
         b_column,

@@ -7,7 +7,6 @@ use crate::simd::Lanes;
 
 /// An element of B's storage.
 pub trait Element: Copy {
-    const IS_F32: bool = false;
     fn widen(self) -> f32;
     /// # Safety
     /// As `Lanes::load`.
@@ -15,7 +14,6 @@ pub trait Element: Copy {
 }
 
 impl Element for f32 {
-    const IS_F32: bool = true;
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -51,10 +49,39 @@ impl Element for bf16 {
     }
 }
 
+/// Where an element of B lies.
+pub trait At: Copy {
+    /// `elements` further on; any number will do, though what lies outside of B is not read.
+    fn plus(self, elements: usize) -> Self;
+
+    /// Its first byte.
+    fn address(self) -> *const u8;
+
+    /// Bytes of `elements` neighbours, about.
+    fn bytes(self, elements: usize) -> usize;
+}
+
+impl<T> At for *const T {
+    #[inline(always)]
+    fn plus(self, elements: usize) -> Self {
+        self.wrapping_add(elements)
+    }
+
+    #[inline(always)]
+    fn address(self) -> *const u8 {
+        self.cast()
+    }
+
+    #[inline(always)]
+    fn bytes(self, elements: usize) -> usize {
+        elements * size_of::<T>()
+    }
+}
+
 /// Where a block of B lies: its first element, and the steps from row to row and column to column.
 #[derive(Clone, Copy)]
-pub struct Source<T> {
-    pub at: *const T,
+pub struct Source<P> {
+    pub at: P,
     pub row: usize,
     pub column: usize,
 }
@@ -65,7 +92,13 @@ pub struct Source<T> {
 /// The processor has L's instructions; `b` reaches over the block and `to` over `k` times the
 /// panel's width.
 #[inline(always)]
-pub unsafe fn pack<L: Lanes, T: Element>(b: Source<T>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn pack<L: Lanes, T: Element>(
+    b: Source<*const T>,
+    k: usize,
+    width: usize,
+    panel: usize,
+    to: *mut f32,
+) {
     let Source { at: b, row, column } = b;
     // SAFETY: the caller's.
     unsafe {

@@ -54,7 +54,7 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 /// # Safety
 /// The processor has the instructions; `b` reaches over the block and `to` over ⌈k / 2⌉ panels' rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
     debug_assert_eq!(panel, WIDTH);
     // SAFETY: the caller's.
     unsafe {
@@ -77,7 +77,7 @@ pub unsafe fn right(b: Source<bf16>, k: usize, width: usize, panel: usize, to: *
 
 /// Terms of a column are neighbours, and so are those of a pair: squares of 16 columns by 16 pairs turn.
 #[inline(always)]
-unsafe fn along_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
+unsafe fn along_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
     // SAFETY: the caller's.
     unsafe {
         for j in (0..WIDTH).step_by(PAIRS) {
@@ -108,7 +108,7 @@ unsafe fn along_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
 
 /// Columns are neighbours: two rows interleave.
 #[inline(always)]
-unsafe fn across_k(b: Source<bf16>, k: usize, width: usize, to: *mut f32) {
+unsafe fn across_k(b: Source<*const bf16>, k: usize, width: usize, to: *mut f32) {
     // SAFETY: the caller's.
     unsafe {
         let columns = first(width);

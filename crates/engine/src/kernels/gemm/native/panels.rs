@@ -21,7 +21,7 @@
 
 use super::loops::{Loops, Pack, Round, Stored, Tiles};
 use super::microkernel::{Left, More, Right, STRIDE};
-use super::pack::Source;
+use super::pack::{At, Source};
 use super::prefetch::{Prefetch, Stretches};
 use super::product::{Block, Product, Second, workspace};
 
@@ -33,8 +33,8 @@ const GROUP: usize = 4;
 pub const ONCE: usize = 8;
 
 /// The loops of a task's product.
-pub struct Kit<'a, T> {
-    pub pack: Pack<T>,
+pub struct Kit<'a, P> {
+    pub pack: Pack<P>,
     pub tiles: &'a Tiles,
     /// Terms in an element of a packed factor.
     pub terms: usize,
@@ -88,7 +88,7 @@ impl Lay {
 impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
-    pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<'_, T>) {
+    pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<'_, T::At>) {
         let panel = loops.panel();
         let elements = |terms: usize| terms.next_multiple_of(kit.whole) / kit.terms;
         let mut slivers = Vec::new();
@@ -109,10 +109,11 @@ impl<T: Stored> Product<T> {
             for from in (0..self.k).step_by(block.part) {
                 let terms = block.part.min(self.k - from);
                 let k = elements(terms);
-                let b = self.b.add(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
+                let b =
+                    self.b.plus(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
                 // A panel's source, and its columns.
                 let source = |j: usize| {
-                    let at = b.wrapping_add(j * self.b_column);
+                    let at = b.plus(j * self.b_column);
                     let width = panel.min(block.columns.saturating_sub(j));
                     (Source { at, row: self.b_row, column: self.b_column }, width)
                 };
@@ -135,7 +136,7 @@ impl<T: Stored> Product<T> {
                         let (here, width) = source(j);
                         let place = if once { panels } else { panels.add(j * k) };
                         let right = match kit.in_place {
-                            true => Right { at: here.at.cast(), k: self.b_row },
+                            true => Right { at: here.at.address().cast(), k: self.b_row },
                             false => Right { at: place, k: panel },
                         };
                         if first {

@@ -2,7 +2,7 @@
 //! tiles, and a product of a hundred rows would wait for each panel of B as it packs it.
 
 use super::microkernel::Left;
-use super::pack::{Element, Source};
+use super::pack::{At, Source};
 
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
@@ -56,13 +56,13 @@ impl Stretches {
     }
 
     /// A panel of B.
-    pub fn panel<T: Element>(b: Source<T>, columns: usize, terms: usize) -> Stretches {
-        let (at, of) = (b.at.cast(), size_of::<T>());
+    pub fn panel<P: At>(b: Source<P>, columns: usize, terms: usize) -> Stretches {
+        let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {
             _ if columns == 0 => Stretches::nothing(),
-            1 if b.column == terms => Stretches::new(at, 0, of * terms * columns, 1),
-            1 => Stretches::new(at, of * b.column, of * terms, columns),
-            _ => Stretches::new(at, of * b.row, of * columns, terms),
+            1 if b.column == terms => Stretches::new(at, 0, bytes(terms * columns), 1),
+            1 => Stretches::new(at, bytes(b.column), bytes(terms), columns),
+            _ => Stretches::new(at, bytes(b.row), bytes(columns), terms),
         }
     }
 

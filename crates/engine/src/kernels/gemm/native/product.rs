@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use super::dot::{COLUMNS, FEW, Strip};
 use super::loops::{Loops, Round, Stored};
 use super::microkernel::{Left, Settle};
+use super::pack::At;
 use super::panels::{Kit, Lay, ONCE};
 use crate::kernel::native::{count, each_task};
 
@@ -42,7 +43,7 @@ thread_local! {
 
 /// A product over raw operands; the steps are in elements.
 #[derive(Clone, Copy)]
-pub struct Product<T> {
+pub struct Product<T: Stored> {
     pub batch: usize,
     pub m: usize,
     pub n: usize,
@@ -51,7 +52,7 @@ pub struct Product<T> {
     pub a_batch: usize,
     pub a_row: usize,
     pub a_column: usize,
-    pub b: *const T,
+    pub b: T::At,
     pub b_batch: usize,
     pub b_row: usize,
     pub b_column: usize,
@@ -78,7 +79,7 @@ pub struct Second {
 }
 
 // SAFETY: tasks read A and B and write disjoint parts of C.
-unsafe impl<T: Sync> Sync for Product<T> {}
+unsafe impl<T: Stored> Sync for Product<T> {}
 // SAFETY: tasks read it alone.
 unsafe impl Sync for Second {}
 
@@ -192,7 +193,7 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
     unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
-        let columns = columns_of_a_task::<T>(self.n, self.k, threads);
+        let columns = columns_of_a_task(self.b.bytes(self.n * self.k), self.n, threads);
         // SAFETY: the caller's; no two tasks have columns in common.
         self.few(columns, threads, |z, column, width| unsafe { self.dots_of(loops, z, column, width) });
     }
@@ -206,7 +207,7 @@ impl<T: Stored> Product<T> {
             let mut sums = [[0.0; COLUMNS]; FEW];
             for from in (column..column + width).step_by(COLUMNS) {
                 let count = COLUMNS.min(column + width - from);
-                let b = self.b.add(z * self.b_batch + from * self.b_column);
+                let b = self.b.plus(z * self.b_batch + from * self.b_column);
                 dots(self.k, a, b, self.b_column, count, &mut sums);
                 for (i, sums) in sums.iter().enumerate().take(self.m) {
                     for (j, sum) in sums[..count].iter().enumerate() {
@@ -225,7 +226,7 @@ impl<T: Stored> Product<T> {
     pub unsafe fn run_together(products: &[Product<T>], loops: &'static Loops, threads: usize) {
         let [first, ..] = products else { return };
         let total: usize = products.iter().map(|product| product.n).sum();
-        let columns = columns_of_a_task::<T>(total, first.k, threads);
+        let columns = columns_of_a_task(first.b.bytes(total * first.k), total, threads);
         let run = |task: usize| {
             let mut skip = task * columns;
             let mut left = columns;
@@ -260,7 +261,7 @@ impl<T: Stored> Product<T> {
                     rows: self.m,
                     k: self.k,
                     a: self.left(z),
-                    b: self.b.add(z * self.b_batch + column),
+                    b: self.b.plus(z * self.b_batch + column),
                     b_row: self.b_row,
                     width,
                     sums: sums.as_mut_ptr(),
@@ -310,9 +311,9 @@ impl<T: Stored> Product<T> {
     }
 }
 
-/// Of `n` columns of a product of few rows: as many tasks for each thread.
-fn columns_of_a_task<T>(n: usize, k: usize, threads: usize) -> usize {
-    let tasks = (n * k * size_of::<T>()).div_ceil(READ).next_multiple_of(threads);
+/// Of `n` columns of a product of few rows, `bytes` of B: as many tasks for each thread.
+fn columns_of_a_task(bytes: usize, n: usize, threads: usize) -> usize {
+    let tasks = bytes.div_ceil(READ).next_multiple_of(threads);
     n.div_ceil(tasks).max(1)
 }
 

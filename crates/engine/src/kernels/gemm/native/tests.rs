@@ -1,10 +1,12 @@
 use half::{bf16, f16};
 
+use super::blocks::{Blocks, Place};
 use super::dot::FEW;
 use super::loops::{self, Loops, Stored};
 use super::product::{Product, Second};
 use crate::kernel::native::Threads;
 use crate::ops::checks::Array;
+use crate::quant::{BlockType, tests as quant};
 
 struct Case {
     sizes: [usize; 4],
@@ -27,7 +29,10 @@ impl Case {
 }
 
 /// C on a pool of `threads`.
-fn run<T: Stored>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32> {
+fn run<T: Stored>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
+where
+    T: Stored<At = *const T>,
+{
     // SAFETY: `run_by` makes operands that reach as far as the case says.
     run_by(loops, threads, case, &case.a(), narrow, |p, loops, threads| unsafe { p.run(loops, threads) })
 }
@@ -40,7 +45,7 @@ fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) ->
     })
 }
 
-fn run_by<T: Stored>(
+fn run_by<T: Stored<At = *const T>>(
     loops: &'static Loops,
     threads: usize,
     case: &Case,
@@ -48,8 +53,20 @@ fn run_by<T: Stored>(
     narrow: impl Fn(f32) -> T,
     run: impl Fn(&Product<T>, &'static Loops, usize) + Sync,
 ) -> Vec<f32> {
-    let [batch, m, n, k] = case.sizes;
+    let [_, _, n, k] = case.sizes;
     let b: Vec<T> = values("b", k * n).into_iter().map(narrow).collect();
+    run_over(loops, threads, case, a, b.as_ptr(), run)
+}
+
+fn run_over<T: Stored>(
+    loops: &'static Loops,
+    threads: usize,
+    case: &Case,
+    a: &[f32],
+    b: T::At,
+    run: impl Fn(&Product<T>, &'static Loops, usize) + Sync,
+) -> Vec<f32> {
+    let [batch, m, n, k] = case.sizes;
     let (bias, mut c) = (values("bias", n), values("c", batch * m * n));
     let (a_row, a_column) = if case.trans_a { (1, m) } else { (k, 1) };
     let (b_row, b_column) = if case.trans_b { (1, k) } else { (n, 1) };
@@ -62,7 +79,7 @@ fn run_by<T: Stored>(
         a_batch: m * k,
         a_row,
         a_column,
-        b: b.as_ptr(),
+        b,
         b_batch: 0,
         b_row,
         b_column,
@@ -217,7 +234,7 @@ fn the_number_of_threads_changes_no_bit_of_rounded_products() {
 }
 
 /// C after a product and a second one of `k` terms, in one and in two.
-fn of_two<T: Stored>(
+fn of_two<T: Stored<At = *const T>>(
     loops: &'static Loops,
     case: &Case,
     (k, trans_b): (usize, bool),
@@ -277,6 +294,65 @@ fn non_finite_values_stay_in_their_rows() {
                         false => *got as f64 == expected || got.is_nan() && expected.is_nan(),
                     };
                     assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", loops.name, case.sizes);
+                }
+            }
+        }
+    }
+}
+
+/// Cases whose B is of whole blocks of 256, along k or along n.
+fn cases_of_blocks() -> Vec<Case> {
+    let sizes = [
+        [1, 1, 1, 256],
+        [1, 1, 70, 512],
+        [1, 2, 33, 768],
+        [1, 3, 65, 256],
+        [1, 4, 9, 1280],
+        [2, 7, 31, 256],
+        [1, 9, 37, 512],
+        [1, 50, 131, 1280],
+        [1, 110, 70, 768],
+        [1, 200, 33, 2304],
+    ];
+    let mut cases = Vec::new();
+    for (i, [batch, m, other, blocks]) in sizes.into_iter().enumerate() {
+        for trans_b in [false, true] {
+            let (n, k) = if trans_b { (other, blocks) } else { (blocks, other) };
+            let (alpha, bias) = (if i % 2 == 0 { 1.0 } else { -1.5 }, i % 2 == 1);
+            cases.push(Case {
+                sizes: [batch, m, n, k],
+                trans_a: false,
+                trans_b,
+                alpha,
+                accumulate: i % 3 == 0,
+                bias,
+            });
+        }
+    }
+    cases
+}
+
+/// A weight in blocks is multiplied as it is in f32: summed in the same order, to the bit.
+#[test]
+fn blocks_have_the_bits_of_what_they_hold() {
+    for loops in loops::available() {
+        for kind in BlockType::EVERY {
+            for case in cases_of_blocks() {
+                let [_, _, n, k] = case.sizes;
+                let blocks = quant::drawn(kind, n * k, 11);
+                let b = quant::unpacked(kind, &blocks);
+                // SAFETY: the weight reaches over K and N.
+                let run = |b: *const f32| {
+                    run_over::<f32>(loops, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
+                };
+                let expected = run(b.as_ptr());
+                let place = Place::new(kind, kind.unpacking(loops.exact), blocks.as_ptr());
+                for threads in [1, 3] {
+                    // SAFETY: as above.
+                    let got = run_over::<Blocks>(loops, threads, &case, &case.a(), place, |p, l, n| unsafe {
+                        p.run(l, n)
+                    });
+                    assert!(got == expected, "{kind} {} {:?}", loops.name, case.sizes);
                 }
             }
         }

@@ -1,0 +1,165 @@
+//! Products by a weight in blocks: it is unpacked where a product reads it, some hundred elements at a time, into what
+//! the loops for f32 take. So its products have the bits of those by the same weight in f32.
+
+use std::mem::MaybeUninit;
+
+use super::dot::{self, COLUMNS, FEW, Strip};
+use super::microkernel::Left;
+use super::pack::{self, At, Source};
+use super::prefetch::{LINE, prefetch};
+use crate::quant::{BlockType, Unpack};
+use crate::simd::Lanes;
+
+/// The storage of a weight in blocks of any type.
+#[derive(Clone, Copy)]
+pub struct Blocks;
+
+/// An element of a matrix in blocks, whose rows are whole blocks.
+#[derive(Clone, Copy)]
+pub struct Place {
+    kind: BlockType,
+    unpack: Unpack,
+    /// The matrix's first block.
+    blocks: *const u8,
+    element: usize,
+}
+
+impl Place {
+    /// The first element of `blocks`.
+    pub fn new(kind: BlockType, unpack: Unpack, blocks: *const u8) -> Place {
+        Place { kind, unpack, blocks, element: 0 }
+    }
+
+    /// Writes `count` elements from this one on to `to`.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `unpack`, and the matrix has as many elements from here on.
+    #[inline(always)]
+    pub unsafe fn unpack(self, count: usize, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { (self.unpack)(self.blocks, self.element, count, to) };
+    }
+}
+
+impl At for Place {
+    #[inline(always)]
+    fn plus(self, elements: usize) -> Place {
+        Place { element: self.element + elements, ..self }
+    }
+
+    fn address(self) -> *const u8 {
+        self.blocks.wrapping_add(self.bytes(self.element))
+    }
+
+    fn bytes(self, elements: usize) -> usize {
+        elements / self.kind.elements() * self.kind.bytes()
+    }
+}
+
+/// Terms of a panel that are unpacked at a time: with the panel's columns, half of a usual first cache.
+const TERMS: usize = 128;
+/// From column to column of what is unpacked: a line more, or columns would fall on one another in the first cache.
+const STEP: usize = TERMS + 16;
+/// Columns of the widest panel.
+const WIDEST: usize = 32;
+
+/// As `pack::pack`.
+///
+/// # Safety
+/// As `pack::pack`; `b`'s rows or columns are neighbours.
+#[inline(always)]
+pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    let Source { at, row, column } = b;
+    debug_assert!(panel <= WIDEST && (row == 1 || column == 1));
+    // SAFETY: the caller's.
+    unsafe {
+        if column == 1 {
+            for t in 0..k {
+                let to = to.add(t * panel);
+                at.plus(t * row).unpack(width, to);
+                std::slice::from_raw_parts_mut(to, panel)[width..].fill(0.0);
+            }
+            return;
+        }
+        let mut space = [MaybeUninit::<f32>::uninit(); WIDEST * STEP];
+        let unpacked = space.as_mut_ptr().cast::<f32>();
+        for from in (0..k).step_by(TERMS) {
+            let terms = TERMS.min(k - from);
+            for j in 0..width {
+                at.plus(from + j * column).unpack(terms, unpacked.add(j * STEP));
+            }
+            let source = Source { at: unpacked.cast_const(), row: 1, column: STEP };
+            pack::pack::<L, f32>(source, terms, width, panel, to.add(from * panel));
+        }
+    }
+}
+
+/// Bytes ahead that a weight is asked for: see `dot`.
+const AHEAD: usize = 4096;
+/// Elements of a row that are unpacked at a time: a multiple of what any form of `dots` takes at once.
+const PIECE: usize = 256;
+
+/// As `dot::dots`, in the same order.
+///
+/// # Safety
+/// As `dot::dots`.
+#[inline(always)]
+pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
+    k: usize,
+    a: Left,
+    w: Place,
+    step: usize,
+    columns: usize,
+    sums: &mut [[f32; COLUMNS]; FEW],
+) {
+    let mut space = [MaybeUninit::<f32>::uninit(); PIECE];
+    let piece = space.as_mut_ptr().cast::<f32>();
+    let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
+    // SAFETY: the caller's.
+    unsafe {
+        for j in 0..columns {
+            let w = w.plus(j * step);
+            let mut chains = [[L::splat(0.0); CHAINS]; ROWS];
+            for from in (0..whole).step_by(PIECE) {
+                let terms = PIECE.min(whole - from);
+                w.plus(from).unpack(terms, piece);
+                let here = w.plus(from);
+                for byte in (0..here.bytes(PIECE)).step_by(LINE) {
+                    prefetch(here.address().wrapping_add(AHEAD + byte));
+                }
+                let a = Left { at: a.at.add(from), ..a };
+                dot::chains(terms, a, piece.cast_const(), &mut chains, |_| {});
+            }
+            w.plus(whole).unpack(k - whole, piece);
+            for (i, chains) in chains.iter().enumerate() {
+                let a = a.at.add(i * a.row + whole);
+                sums[i][j] = dot::ended(chains, k - whole, a, piece.cast_const());
+            }
+        }
+    }
+}
+
+/// As `dot::strip`, in the same order.
+///
+/// # Safety
+/// As `dot::strip`.
+#[inline(always)]
+pub unsafe fn strip<L: Lanes>(s: Strip<Place>) {
+    let Strip { rows, k, a, b, b_row, width, sums } = s;
+    /// Rows of B that are added at once.
+    const ROWS: usize = 4;
+    let mut unpacked = Vec::<f32>::with_capacity(ROWS * width);
+    let unpacked = unpacked.as_mut_ptr();
+    // SAFETY: the caller's.
+    unsafe {
+        for t in (0..k).step_by(ROWS) {
+            let terms = ROWS.min(k - t);
+            for u in 0..terms {
+                b.plus((t + u) * b_row).unpack(width, unpacked.add(u * width));
+            }
+            let a = Left { at: a.at.add(t * a.k), ..a };
+            let b = unpacked.cast_const();
+            dot::strip::<L, f32>(Strip { rows, k: terms, a, b, b_row: width, width, sums });
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! NormalFloat of 4 bits with double quantisation, as in QLoRA (Dettmers et al., arXiv 2305.14314).
+//!
+//! 64 elements share a scale a, the largest of their magnitudes, and each is a·table[q]. The scales are quantised once
+//! more, by groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s an
+//! f32 by which the farthest scale of the group is c's largest. s has 16 significant bits, so that s·c is exact and a
+//! is rounded once, whether the two are fused or not.
+//!
+//! Layout: a group is s and m, then its blocks, each c and 32 bytes of codes, of which byte i holds elements 2·i (low)
+//! and 2·i + 1. A matrix's elements lie in its row-major order, and zeros after the last block fill up a word.
+
+use super::PART;
+use super::layout::Layout;
+
+pub(super) struct Nf4;
+
+/// Elements and bytes of a block.
+pub(crate) const ELEMENTS: usize = 64;
+pub(crate) const BYTES: usize = 1 + ELEMENTS / 2;
+/// Blocks of a group, and bytes before them.
+pub(crate) const GROUP: usize = 256;
+pub(crate) const HEAD: usize = 8;
+
+/// The 16 values: quantiles of a normal distribution, 8 on each side of a 0 (appendix E), as the paper prints them.
+pub(crate) const TABLE: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+pub(super) fn bytes_of(blocks: usize) -> usize {
+    (blocks.div_ceil(GROUP) * HEAD + blocks * BYTES).next_multiple_of(4)
+}
+
+pub(super) fn blocks_of(bytes: usize) -> usize {
+    let group = HEAD + GROUP * BYTES;
+    bytes / group * GROUP + (bytes % group).saturating_sub(HEAD) / BYTES
+}
+
+/// Where a block starts.
+#[inline(always)]
+pub(super) fn place(block: usize) -> usize {
+    (block / GROUP + 1) * HEAD + block * BYTES
+}
+
+/// The value of a float of 8 bits, E4M3.
+#[inline(always)]
+pub(super) fn e4m3(code: u8) -> f32 {
+    // Exponents are 120 less; the product by 2^120 is exact, and normalises what is subnormal.
+    let scaled = f32::from_bits((code as u32 & 127) << 20) * f32::from_bits((120 + 127) << 23);
+    f32::from_bits(scaled.to_bits() | (code as u32 & 128) << 24)
+}
+
+impl Layout for Nf4 {
+    const ELEMENTS: usize = ELEMENTS;
+    const BYTES: usize = BYTES;
+
+    #[inline(always)]
+    unsafe fn part(blocks: *const u8, part: usize, out: &mut [f32; PART]) {
+        let block = part / (ELEMENTS / PART);
+        let at = place(block);
+        // SAFETY: the caller's.
+        let (head, code, codes) = unsafe {
+            let head = &*blocks.add(block / GROUP * (HEAD + GROUP * BYTES)).cast::<[[u8; 4]; 2]>();
+            let codes = &*blocks.add(at + 1 + part % (ELEMENTS / PART) * (PART / 2)).cast::<[u8; PART / 2]>();
+            (head, *blocks.add(at), codes)
+        };
+        let [scale, mean] = head.map(f32::from_le_bytes);
+        let scale = e4m3(code) * scale + mean;
+        for (pair, code) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+            *pair = [scale * TABLE[*code as usize & 15], scale * TABLE[*code as usize >> 4]];
+        }
+    }
+}

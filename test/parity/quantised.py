@@ -1,0 +1,70 @@
+"""Weights quantised by gguf-py (q8_0, q4_0), and to NF4 by the QLoRA paper: goldens/quantised.safetensors.
+
+The values are not stored: they are a hash of their places (`Array::random` of the engine's tests), times a factor by
+block. NF4 is as arXiv 2305.14314 has it (section 3 and appendix E): blocks of 64 by the largest magnitude; these scales,
+less their mean, in 8-bit floats (E4M3) by groups of 256. The paper leaves open how the second scale is rounded; here it
+goes up to 16 significant bits, as the layout asks (crates/engine/src/quant/nf4.rs).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import quantize
+from safetensors.numpy import save_file
+
+F = np.float32
+TABLE = np.array(
+    [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0], F)  # fmt: skip
+
+
+def drawn(name, size):
+    seed = 0x811C9DC5
+    for byte in name.encode():
+        seed = (seed ^ byte) * 0x01000193 & 0xFFFFFFFF
+    z = (np.arange(size, dtype=np.uint64) * 0x9E3779B9 + seed) & 0xFFFFFFFF
+    z = (z ^ (z >> 16)) * 0x85EBCA6B & 0xFFFFFFFF
+    z = (z ^ (z >> 13)) * 0xC2B2AE35 & 0xFFFFFFFF
+    z ^= z >> 16
+    values = ((z >> 8).astype(np.float64) / (1 << 24) - 0.5) * 2
+    blocks = values.astype(F).reshape(-1, 32)
+    # Scales that differ, and blocks of zeros.
+    return (blocks * ((np.arange(len(blocks)) * 7 % 11).astype(F)[:, None] / F(64))).ravel()
+
+
+def nf4(values):
+    blocks = values.reshape(-1, 64)
+    scales = np.abs(blocks).max(1)
+    mean = F(sum(float(s) for s in scales) / len(scales))
+    out = []
+    for start in range(0, len(blocks), 256):
+        group, own = blocks[start : start + 256], scales[start : start + 256]
+        far = np.abs(own - mean).max()
+        bits = np.array([far / F(448)], F).view(np.uint32)
+        step = ((bits + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)).view(F)[0]
+        inverse = F(1) / step
+        codes = torch.from_numpy((own - mean) * inverse).clamp(-448, 448).to(torch.float8_e4m3fn)
+        again = codes.to(torch.float32).numpy() * step + mean
+        out.append(np.array([step, mean], F).tobytes())
+        for block, code, scale in zip(group, codes.view(torch.uint8).numpy(), again):
+            x = block * (F(1) / scale)
+            between = (TABLE[:-1] + TABLE[1:]) / F(2)
+            places = np.searchsorted(between, x, side="left").astype(np.uint8)
+            out.append(bytes([code]) + (places[0::2] | places[1::2] << 4).astype(np.uint8).tobytes())
+    joined = b"".join(out)
+    return np.frombuffer(joined + bytes(-len(joined) % 4), np.uint8)
+
+
+some = drawn("quantised", 1024)
+many = drawn("nf4", 64 * 600)
+save_file(
+    {
+        "q8_0": quantize(some.reshape(4, 256), Type.Q8_0).ravel(),
+        "q4_0": quantize(some.reshape(4, 256), Type.Q4_0).ravel(),
+        "nf4": nf4(many),
+    },
+    Path(__file__).parent / "goldens" / "quantised.safetensors",
+)
