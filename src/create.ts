@@ -4,7 +4,7 @@ import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { session } from "./native.js";
 import { nextDropout } from "./random.js";
-import { type DType, type Tensor, wrapped } from "./tensor.js";
+import { type BlockDType, type DType, type Tensor, wrapped } from "./tensor.js";
 
 /** Arrays in arrays, as deep as the tensor has dimensions; those of one level have one length. */
 export type NestedArray = readonly (number | NestedArray)[];
@@ -18,7 +18,7 @@ export interface TensorOptions {
   /** Sizes of the dimensions, of as many elements as there are values; unless given, those of the nested arrays, or [n]. */
   shape?: readonly number[] | undefined;
   /** How elements are stored; what is chosen unless it is given stands with each function. */
-  dtype?: DType | undefined;
+  dtype?: Exclude<DType, BlockDType> | undefined;
   /** Where the tensor is made; the default device unless given. */
   device?: Device | undefined;
   /** Whether it asks for a gradient, which f32 alone may, and is a parameter of a module that holds it; not unless told. */
@@ -72,7 +72,7 @@ export function tensor(data: TensorData, options?: TensorOptions): Tensor {
   return made;
 }
 
-function natural(values: ArrayLike<number>): DType {
+function natural(values: ArrayLike<number>): "f32" | "i32" {
   if (values instanceof Int32Array) return "i32";
   if (values instanceof Uint16Array) {
     throw new LowrankError(

@@ -88,6 +88,7 @@ export type { RopeConfig, RopeScaling } from "./models/llama/rope.js";
 export type { Rotation } from "./models/llama/rotary.js";
 export type { DownloadProgress } from "./hub/settings.js";
 export type { LoadOptions, TaskModels } from "./models/load.js";
+export type { Quantization } from "./models/quantization.js";
 export {
   PretrainedModel,
   type ForwardOptions,
@@ -133,7 +134,7 @@ export {
   withMatmulPrecision,
   type MatmulPrecision,
 } from "./scope.js";
-export { Tensor, type DType } from "./tensor.js";
+export { Tensor, type BlockDType, type DType, type FloatDType } from "./tensor.js";
 export { einsum } from "./tensor/einsum.js";
 export type { GeluOptions } from "./tensor/elementwise.js";
 export type { PadOptions } from "./tensor/layout.js";

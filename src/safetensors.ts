@@ -5,16 +5,19 @@ import { isPlain, options, refuse, text } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { LowrankError, type ErrorCode } from "./errors.js";
 import { call, native, session, translated, type WeightsFile } from "./native.js";
-import { type DType, isTensor, type Tensor, wrapped } from "./tensor.js";
+import { type DType, isBlock, isTensor, type Tensor, wrapped } from "./tensor.js";
 
 /** @internal Opens a safetensors file or a folder; everything in its header is checked. */
 export function openWeights(path: string): WeightsFile {
   return call(() => native().WeightsFile.open(nativePath(path)));
 }
 
-/** @internal One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. */
-export function mapped(file: WeightsFile, name: string, device?: Device): Tensor {
-  return wrapped(session().mapTensor(file, name, resolveDevice(device)));
+/**
+ * @internal One tensor of a file: in place on the cpu, uploaded elsewhere. It is frozen. In another dtype it is converted,
+ * or quantised.
+ */
+export function mapped(file: WeightsFile, name: string, device?: Device, dtype?: DType): Tensor {
+  return wrapped(session().mapTensor(file, name, resolveDevice(device), dtype));
 }
 
 /** Where `load` puts what it reads. */
@@ -71,6 +74,12 @@ export async function save(
   if (!isPlain(tensors)) refuse(where, "tensors", "tensors by name", tensors);
   for (const [name, tensor] of Object.entries(tensors))
     if (!isTensor(tensor)) refuse(where, `tensors.${name}`, "a tensor", tensor);
+    else if (isBlock(tensor.dtype)) {
+      throw new LowrankError(
+        "ERR_DTYPE",
+        `${where}: tensors.${name} is quantised (${tensor.dtype}), which the format has no name for; convert it with to("f32")`,
+      );
+    }
   const entries = await Promise.all(
     Object.entries(tensors).map(async ([name, tensor]) => {
       const data = await tensor.data();

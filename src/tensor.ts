@@ -7,17 +7,35 @@ import { resolveDevice, type Device } from "./device.js";
 import { LowrankError } from "./errors.js";
 import { direct, lastMade, session } from "./native.js";
 import { read } from "./reads.js";
-import { disown, keep, own } from "./scope.js";
+import { disown, keep, noGrad, own } from "./scope.js";
 import { tensorOf } from "./tensor/arguments.js";
-import { HANDLE, made, wrapped, wrapWith, type Description, type DType } from "./tensor/operand.js";
+import {
+  BLOCK_DTYPES,
+  HANDLE,
+  isBlock,
+  made,
+  wrapped,
+  wrapWith,
+  type Description,
+  type DType,
+} from "./tensor/operand.js";
 import { Products } from "./tensor/products.js";
 
-export { isTensor, made, madeAll, wrapped, type DType } from "./tensor/operand.js";
+export {
+  isBlock,
+  isTensor,
+  made,
+  madeAll,
+  wrapped,
+  type BlockDType,
+  type DType,
+  type FloatDType,
+} from "./tensor/operand.js";
 
 /** Tensors that a module holds as parameters: made with `requiresGrad`, or told to ask for a gradient. */
 const parameters = new WeakSet<Tensor>();
 
-const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32"];
+const DTYPES: readonly DType[] = ["f32", "f16", "bf16", "i32", ...BLOCK_DTYPES];
 /** Devices by the session's numbers. */
 let devices: Exclude<Device, "auto">[] = [];
 
@@ -143,11 +161,19 @@ export class Tensor extends Products {
   }
   /**
    * The same values on another device, or in another dtype; this itself where it is so already. Half types round to the
-   * nearest, i32 drops the fraction and has no gradient. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`.
+   * nearest, i32 drops the fraction and has no gradient; a quantised weight is unpacked. Throws `ERR_DTYPE` for a dtype of
+   * blocks, since a model is quantised as it is loaded. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`.
    */
   to(target: Device | DType): Tensor {
     if (target === "f32" || target === "f16" || target === "bf16" || target === "i32") {
       return target === this.dtype ? this : made(() => session().cast(this.id, target));
+    }
+    if (isBlock(target)) {
+      if (target === this.dtype) return this;
+      throw new LowrankError(
+        "ERR_DTYPE",
+        `to: a tensor of ${this.dtype} is not quantised to ${target}; loadModel's quantize does it to a model's layers`,
+      );
     }
     if (typeof target !== "string" || !/^(auto|cpu|gpu(:\d+)?|meta:(cpu|gpu))$/.test(target)) {
       refuse(
@@ -179,9 +205,13 @@ export class Tensor extends Products {
   // Values.
   /**
    * The values in row-major order, once all that they depend on has run: a Float32Array or an Int32Array, or a Uint16Array
-   * of the bits of f16 or bf16. Rejects with `ERR_OPTION` on a meta device, with `ERR_DEVICE_LOST`.
+   * of the bits of f16 or bf16; of a quantised weight a Float32Array of what it stands for. Rejects with `ERR_OPTION` on a meta device, with `ERR_DEVICE_LOST`.
    */
   async data(): Promise<Float32Array | Int32Array | Uint16Array> {
+    if (isBlock(this.dtype)) {
+      const wide = noGrad(() => this.to("f32"));
+      return wide.data().finally(() => wide.dispose());
+    }
     const { buffer, byteOffset, byteLength } = await read(this.id);
     if (this.dtype === "f32") return new Float32Array(buffer, byteOffset, byteLength / 4);
     if (this.dtype === "i32") return new Int32Array(buffer, byteOffset, byteLength / 4);

@@ -2,6 +2,7 @@ import { createInterface } from "node:readline";
 import { Command } from "commander";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { Message } from "../models/generate.js";
+import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { plural } from "./format.js";
@@ -9,7 +10,7 @@ import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags } from "./sampling.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
@@ -18,6 +19,7 @@ interface Flags extends HubFlags, SamplingFlags {
   system?: string | undefined;
   chatTemplate?: string | undefined;
   dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
   device: string;
 }
 
@@ -32,6 +34,7 @@ export function chatCommand(): Command {
     .addOption(chatTemplateOption());
   return declareSampling(command)
     .addOption(dtypeOption())
+    .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .action(() =>
       interruptible((signal) =>

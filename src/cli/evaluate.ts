@@ -2,6 +2,7 @@ import { Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat } from "../data/format.js";
 import { loweredLength, warningsOf } from "../data/report.js";
 import type { Evaluation } from "../train/evaluate.js";
+import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { confusionTable } from "./confusion-table.js";
@@ -10,7 +11,7 @@ import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { LANGUAGE } from "./language.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags {
@@ -23,6 +24,7 @@ interface Flags extends HubFlags {
   batchSize: number;
   maxLength?: number | undefined;
   dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
   device: string;
   json?: boolean | undefined;
 }
@@ -43,6 +45,7 @@ export function evaluateCommand(): Command {
     .option("--language <name>", LANGUAGE)
     .addOption(chatTemplateOption())
     .addOption(dtypeOption())
+    .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", "print the figures as JSON")
     .action(() =>
@@ -66,6 +69,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     adapters,
     device: flags.device,
     dtype: flags.dtype,
+    quantize: flags.quantize,
     chatTemplate: flags.chatTemplate,
     signal,
   });

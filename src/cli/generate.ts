@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import type { Message } from "../models/generate.js";
+import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { UsageError } from "./failure.js";
@@ -8,7 +9,7 @@ import { interruptible } from "./interrupt.js";
 import { readMessages } from "./messages.js";
 import { loadLanguageModel } from "./models.js";
 import { declareSampling, generateOptions, type SamplingFlags } from "./sampling.js";
-import { dtypeOption, inStorage } from "./storage.js";
+import { dtypeOption, inStorage, quantizeOption } from "./storage.js";
 import * as value from "./values.js";
 
 interface Flags extends HubFlags, SamplingFlags {
@@ -18,6 +19,7 @@ interface Flags extends HubFlags, SamplingFlags {
   model?: string | undefined;
   adapter?: string[] | undefined;
   dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
   device: string;
   json?: boolean | undefined;
 }
@@ -35,6 +37,7 @@ export function generateCommand(): Command {
     .option("--adapter <folder>", "an adapter; several add up", value.collect);
   return declareSampling(command)
     .addOption(dtypeOption())
+    .addOption(quantizeOption())
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--json", 'print {"text": …, "tokens": […]}')
     .action(() =>

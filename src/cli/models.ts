@@ -8,6 +8,7 @@ import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { LoadOptions } from "../models/load.js";
+import type { Quantization } from "../models/quantization.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { WeightsFile } from "../native.js";
 import type { StorageType } from "../train/options.js";
@@ -56,6 +57,7 @@ interface Asked {
   adapters?: readonly string[] | undefined;
   device?: string | undefined;
   dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
   /** A file with a chat template. */
   chatTemplate?: string | undefined;
   signal: AbortSignal;
@@ -63,7 +65,7 @@ interface Asked {
 
 /** Loads a model and puts the adapters on it, all of them active. Notices go to stderr. */
 export async function load(options: Asked): Promise<LoadedModel> {
-  const { adapters = [], device = "auto", dtype, signal } = options;
+  const { adapters = [], device = "auto", dtype, quantize, signal } = options;
   const { model: name, revision } = modelFor(options);
   const [{ loadModel }, { readTemplateFile }, lora, { nameClasses, readLabels }, { openWeights }] =
     await Promise.all([
@@ -85,6 +87,7 @@ export async function load(options: Asked): Promise<LoadedModel> {
     onProgress: (progress) => line.show(progress),
   };
   if (dtype !== undefined) asked.dtype = dtype;
+  if (quantize !== undefined) asked.quantize = quantize;
   const [first] = adapters;
   if (first !== undefined && classifies(first)) {
     asked.task = "sequence-classification";

@@ -1,9 +1,17 @@
 /** How a command that only reads a model stores its weights. */
 import { Option } from "commander";
 
+import { QUANTIZATIONS } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 
 export const STORAGE_TYPES: readonly StorageType[] = ["f32", "f16", "bf16"];
+
+export function quantizeOption(): Option {
+  return new Option(
+    "--quantize <type>",
+    "quantise the blocks' linear layers as the model is loaded; the rest stays in --dtype",
+  ).choices(QUANTIZATIONS);
+}
 
 export function dtypeOption(): Option {
   return new Option(

@@ -2,7 +2,7 @@
 import { isPlain, oneOf, options, shown } from "../argument.js";
 import { resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
-import type { DType } from "../tensor.js";
+import type { FloatDType } from "../tensor.js";
 import { ConfigFields } from "./config-fields.js";
 import { FreshWeights, type Weights } from "./weights.js";
 
@@ -14,7 +14,7 @@ export interface FromConfigOptions {
    * Storage of the weights, f32 unless given; biases are f32. Weights in f16 and bf16 are frozen, as is then the whole
    * model: they are for adapters.
    */
-  dtype?: Exclude<DType, "i32"> | undefined;
+  dtype?: FloatDType | undefined;
 }
 
 /** What transformers' configurations of all families hold. */

@@ -3,7 +3,7 @@ import { callable, flag, oneOf, options as known, refuse, text, whole } from "..
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import type { DownloadProgress } from "../hub/settings.js";
-import type { DType } from "../tensor.js";
+import type { FloatDType } from "../tensor.js";
 import { bert } from "./bert/family.js";
 import type { CausalLM } from "./causal-lm.js";
 import type { Classifier, SequenceClassifier } from "./classifier.js";
@@ -21,6 +21,7 @@ import type { SpeechToText } from "./speech-to-text.js";
 import { locate, type Located } from "./locate.js";
 import { storedModel, type StoredModel } from "./stored.js";
 import { vit } from "./vit/family.js";
+import { QUANTIZATIONS, type Quantization } from "./quantization.js";
 import { FileWeights } from "./weights.js";
 import { whisper } from "./whisper/family.js";
 
@@ -29,7 +30,13 @@ export interface LoadOptions<T extends Task = Task> {
   /** Where the weights go; the default device unless given. */
   device?: Device | undefined;
   /** Storage of the weights; as in the file unless given. */
-  dtype?: Exclude<DType, "i32"> | undefined;
+  dtype?: FloatDType | undefined;
+  /**
+   * Quantise the weights of the blocks' linear layers as they are read, tensor by tensor: q8_0, q4_0 and q4_k as ggml
+   * stores them, nf4 as QLoRA does. Embeddings, norms, biases and the head stay in `dtype`. They are frozen, and adapters
+   * are trained over them; what takes the weight itself is refused: merging, DoRA, PiSSA and OLoRA.
+   */
+  quantize?: Quantization | undefined;
   /** What the model is for; as `architectures` in `config.json` says unless given. */
   task?: T | undefined;
   /** Classes of a classifier; as in the file unless given. A head of another size starts anew. */
@@ -53,6 +60,7 @@ export interface LoadOptions<T extends Task = Task> {
 const OPTIONS = [
   "device",
   "dtype",
+  "quantize",
   "task",
   "numLabels",
   "revision",
@@ -88,7 +96,8 @@ const FAMILIES: readonly Family<unknown>[] = [llama, gemma3, phi3, gpt2, bert, d
  * where they lie.
  *
  * Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`, `ERR_UNMATCHED_KEY`,
- * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`; of a hub's model `ERR_HUB`, `ERR_WRITE`.
+ * `ERR_SHAPE_MISMATCH`, `ERR_OPTION`, and `ERR_DTYPE` for a weight whose rows are no whole blocks of what `quantize`
+ * names; of a hub's model `ERR_HUB`, `ERR_WRITE`.
  */
 export async function loadModel<T extends Task = "causal-lm">(
   path: string,
@@ -127,8 +136,13 @@ export async function loadLocated<T extends Task = "causal-lm">(
 function checkArguments(path: string, options: LoadOptions): void {
   const where = "loadModel";
   if (text(where, "path", path) === "") refuse(where, "path", "the name of a folder", path);
-  const { dtype, task, numLabels, offline, signal, onNotice, onProgress } = known(where, options, OPTIONS);
+  const { dtype, quantize, task, numLabels, offline, signal, onNotice, onProgress } = known(
+    where,
+    options,
+    OPTIONS,
+  );
   if (dtype !== undefined) oneOf(where, "dtype", dtype, ["f32", "f16", "bf16"]);
+  if (quantize !== undefined) oneOf(where, "quantize", quantize, QUANTIZATIONS);
   if (task !== undefined) text(where, "task", task);
   if (numLabels !== undefined && !(whole(where, "numLabels", numLabels, 1) <= LIMIT.labels))
     refuse(where, "numLabels", `at most ${LIMIT.labels}`, numLabels);
@@ -157,6 +171,7 @@ function build<T extends Task>(
   const weights = new FileWeights(stored.weights(), family.naming(config), {
     device,
     dtype: options.dtype,
+    quantize: options.quantize,
     where: path,
     otherLabels: numLabels !== undefined,
   });

@@ -11,7 +11,7 @@ import type { GgufType } from "../gguf/blocks.js";
 import { adapters } from "../lora/adapter/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
-import type { DType, Tensor } from "../tensor.js";
+import { isBlock, type BlockDType, type DType, type FloatDType, type Tensor } from "../tensor.js";
 import { readChatTemplate } from "./chat-template-files.js";
 import { checkHalfRange } from "./half-range.js";
 import { PretrainedModel } from "./pretrained.js";
@@ -45,7 +45,7 @@ const OPTIONS = [
 ] as const satisfies (keyof SaveModelOptions)[];
 
 /** Storage of a folder's weights. */
-type StoredType = Exclude<DType, "i32">;
+type StoredType = FloatDType;
 
 const DTYPES: readonly StoredType[] = ["f32", "f16", "bf16"];
 const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, "q8_0", "q4_0"];
@@ -109,6 +109,15 @@ export async function saveModel(
   const attached = adapters(model);
   if (attached.length > 0) {
     throw refused(MODEL_REFUSALS.savedAdapters, "saveModel", attached.join(", "));
+  }
+  const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
+  if (quantised !== undefined && options.dtype === undefined) {
+    const [name, { dtype }] = quantised;
+    throw new LowrankError(
+      "ERR_DTYPE",
+      `saveModel: ${name} is quantised (${dtype}), which model.safetensors does not hold; give dtype, f16 say, to save ` +
+        "what it stands for, or save the adapter alone",
+    );
   }
   if (gguf) {
     if (existsSync(dir) && (!overwrite || !statSync(dir).isFile()))
@@ -205,7 +214,9 @@ async function writeFiles(
     const index = { metadata: { total_size: own.reduce((n, e) => n + bytes(e), 0) }, weight_map };
     await writeWhole(join(dir, "model.safetensors.index.json"), JSON.stringify(index, null, 2));
   }
-  await writeWhole(join(dir, "config.json"), await configText(model, dtype ?? own[0]?.[1].dtype ?? "f32"));
+  // Blocks have been refused where no dtype is given.
+  const stored = dtype ?? (own[0]?.[1].dtype as FileDType | undefined) ?? "f32";
+  await writeWhole(join(dir, "config.json"), await configText(model, stored));
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);
     const made = model.beside?.text(name);
@@ -219,10 +230,18 @@ async function writeFiles(
     await writeWhole(join(dir, TEMPLATE), template);
 }
 
-const TORCH_NAMES: Record<DType, string> = { f32: "float32", f16: "float16", bf16: "bfloat16", i32: "int32" };
+/** Storage that a file has. */
+type FileDType = Exclude<DType, BlockDType>;
+
+const TORCH_NAMES: Record<FileDType, string> = {
+  f32: "float32",
+  f16: "float16",
+  bf16: "bfloat16",
+  i32: "int32",
+};
 
 /** The configuration as it was read, with the storage that is written. */
-async function configText(model: PretrainedModel, dtype: DType): Promise<string> {
+async function configText(model: PretrainedModel, dtype: FileDType): Promise<string> {
   const text =
     model.folder === undefined ? undefined : await readFile(join(model.folder, "config.json"), "utf8");
   const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;

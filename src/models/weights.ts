@@ -9,13 +9,16 @@ import { Linear } from "../nn/linear.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import { mapped } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
-import { parameter, type DType, type Tensor } from "../tensor.js";
+import { parameter, type FloatDType, type Tensor } from "../tensor.js";
 import type { Halved } from "./half-range.js";
+import { isInBlock, type Quantization } from "./quantization.js";
 
 /** How a tensor starts where none is given: drawn, or by the values of its shape. */
 export type Start = "normal" | "ones" | "zeros" | ((shape: readonly number[]) => Float32Array);
 
 interface Drawing {
+  /** Whether it is a weight that may be quantised. */
+  blocks?: boolean | undefined;
   scale?: number | undefined;
   zeroRow?: number | undefined;
 }
@@ -43,7 +46,7 @@ export abstract class Weights {
     { fanInFanOut = false, scale = 1 }: LinearLayout = {},
   ): Linear {
     const shape = fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
-    const weight = this.take(`${path}.weight`, shape, "normal", { scale });
+    const weight = this.take(`${path}.weight`, shape, "normal", { scale, blocks: isInBlock(path) });
     const options = bias
       ? { biasValues: this.take(`${path}.bias`, [outFeatures], "zeros") }
       : { bias: false };
@@ -138,7 +141,9 @@ export class FileWeights extends Weights {
     private readonly naming: Naming,
     private readonly options: {
       device: Device;
-      dtype?: DType | undefined;
+      dtype?: FloatDType | undefined;
+      /** What weights of linear layers in blocks are quantised to. */
+      quantize?: Quantization | undefined;
       /** What errors and notices call the file. */
       where: string;
       /** Whether a fresh name that is there in another shape is drawn anew too. */
@@ -204,7 +209,9 @@ export class FileWeights extends Weights {
       );
       return placeholder(shape);
     }
-    const { device } = this.options;
+    const { device, quantize } = this.options;
+    if (quantize !== undefined && more.blocks === true)
+      return parameter(mapped(this.file, found, device, quantize), false);
     // Biases are added in f32, and are few.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
     const stored = this.file.tensor(found, device);
@@ -246,7 +253,7 @@ export class FreshWeights extends Weights {
   constructor(
     private readonly device: Device,
     private readonly deviation = 0.02,
-    private readonly dtype: Exclude<DType, "i32"> = "f32",
+    private readonly dtype: FloatDType = "f32",
   ) {
     super();
   }

@@ -17,6 +17,7 @@ export const FIXED_OPTIONS = [
   "language",
   "matmulPrecision",
   "dtype",
+  "quantize",
   "optimizer.loraPlusRatio",
 ] as const;
 
@@ -68,6 +69,12 @@ export const TRAINING_REFUSALS = {
     where: LOADED,
     reason: "they say which files a hub's name means",
     instead: "leave them out",
+  },
+  quantizeOfLoaded: {
+    what: "quantize",
+    where: LOADED,
+    reason: "its weights are stored as they were loaded",
+    instead: "give quantize to loadModel",
   },
   templateOfLoaded: {
     what: "chatTemplate",

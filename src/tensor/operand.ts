@@ -3,11 +3,34 @@ import type { Device } from "../device.js";
 import { enter } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
+/** @internal Types of blocks, in the session's order. */
+export const BLOCK_DTYPES = [
+  "q4_0",
+  "q4_1",
+  "q5_0",
+  "q5_1",
+  "q8_0",
+  "q2_k",
+  "q3_k",
+  "q4_k",
+  "q5_k",
+  "q6_k",
+  "iq4_nl",
+  "nf4",
+] as const;
+
+/** Storage of quantised weights: blocks of elements that share scales, ggml's formats and QLoRA's nf4. */
+export type BlockDType = (typeof BLOCK_DTYPES)[number];
+
+/** What elements are computed with one by one, as floats. */
+export type FloatDType = "f32" | "f16" | "bf16";
+
 /**
- * How elements are stored. f32 is what is computed in and what has gradients, f16 and bf16 are of frozen weights, i32
- * holds indices.
+ * How elements are stored. f32 is what is computed in and what has gradients, f16, bf16 and blocks are of frozen weights,
+ * i32 holds indices. Layers and embeddings compute with a weight in blocks; other operations throw `ERR_DTYPE` for it,
+ * and take what `to("f32")` makes of it.
  */
-export type DType = "f32" | "f16" | "bf16" | "i32";
+export type DType = FloatDType | "i32" | BlockDType;
 
 /** What a handle of the session stands for. */
 export interface Description {
@@ -43,6 +66,11 @@ export abstract class Operand {
 /** @internal Whether elements are stored in two bytes. */
 export function isHalf(dtype: DType): boolean {
   return dtype === "f16" || dtype === "bf16";
+}
+
+/** @internal Whether elements are stored in blocks. */
+export function isBlock(dtype: string): dtype is BlockDType {
+  return (BLOCK_DTYPES as readonly string[]).includes(dtype);
 }
 
 /** @internal What the constructor of a tensor is called with, so that nobody calls it by hand. */

@@ -168,7 +168,7 @@ function found({ model, revision, offline, signal }: Settings, { emit }: RunCont
 /** A classifier where the rows have labels, or else what the model's folder says. */
 async function load(
   located: Located,
-  { device, dtype, signal }: Settings,
+  { device, dtype, quantize, signal }: Settings,
   labels: readonly string[] | undefined,
   context: RunContext,
 ): Promise<PretrainedModel> {
@@ -177,6 +177,7 @@ async function load(
     device,
     onNotice,
     ...(dtype === undefined ? {} : { dtype }),
+    ...(quantize === undefined ? {} : { quantize }),
     ...(signal === undefined ? {} : { signal }),
     ...(labels === undefined ? {} : { task: "sequence-classification", numLabels: labels.length }),
   };

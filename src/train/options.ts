@@ -3,12 +3,13 @@ import type { SpokenTexts } from "../data/speech.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
-import type { DType } from "../tensor.js";
+import type { Quantization } from "../models/quantization.js";
+import type { FloatDType } from "../tensor.js";
 
 /** How the learning rate goes on after the warm-up: falling to 0 in a line or as half a cosine, or staying. */
 export type ScheduleName = "linear" | "cosine" | "constant";
 /** How weights may be stored. */
-export type StorageType = Exclude<DType, "i32">;
+export type StorageType = FloatDType;
 
 /**
  * What `finetune` takes. Left out, an option has the default that is given here, and in a run that goes on the value
@@ -126,6 +127,8 @@ export interface FinetuneOptions {
   resume?: boolean | string | undefined;
   /** Storage of the frozen weights; as in the file unless given. */
   dtype?: StorageType | undefined;
+  /** Quantise the blocks' linear layers as the model is loaded (QLoRA), as `loadModel` does. */
+  quantize?: Quantization | undefined;
   /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
   matmulPrecision?: MatmulPrecision | undefined;
   /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */

@@ -16,6 +16,7 @@ import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
+import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
@@ -66,6 +67,7 @@ export interface Settings {
   keep: number;
   patience: number | undefined;
   dtype: StorageType | undefined;
+  quantize: Quantization | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
   matmulPrecision: MatmulPrecision | undefined;
   device: Device;
@@ -106,6 +108,7 @@ const KNOWN = [
   "patience",
   "resume",
   "dtype",
+  "quantize",
   "matmulPrecision",
   "device",
   "profile",
@@ -196,6 +199,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
       options.dtype === undefined
         ? undefined
         : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
+    quantize: options.quantize === undefined ? undefined : oneOf("quantize", options.quantize, QUANTIZATIONS),
     matmulPrecision:
       options.matmulPrecision === undefined
         ? undefined
@@ -237,6 +241,8 @@ export function checkKinds(given: FinetuneOptions): void {
     refuseKind("finetune", "model", "a folder, a name at a hub or a loaded model", model);
   if (options.chatTemplate !== undefined && model !== undefined && typeof model !== "string")
     throw refused(TRAINING_REFUSALS.templateOfLoaded, "finetune");
+  if (options.quantize !== undefined && model !== undefined && typeof model !== "string")
+    throw refused(TRAINING_REFUSALS.quantizeOfLoaded, "finetune");
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
   for (const name of ["overwrite", "gradientCheckpointing", "packing", "offline"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);

@@ -6,6 +6,7 @@ import type { InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
 import type { MatmulPrecision } from "../scope.js";
+import { isBlock } from "../tensor.js";
 import type { StartEvent } from "./events.js";
 import type { Prepared } from "./prepare.js";
 import { warmupOf, type Settings } from "./settings.js";
@@ -19,6 +20,8 @@ export function startEvent(
   resumedFrom: number,
 ): StartEvent {
   const { device } = model;
+  const dtypes = Object.values(model.stateDict()).map(({ dtype }) => dtype);
+  const quantised = dtypes.find(isBlock);
   const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
   return {
     type: "start",
@@ -33,7 +36,8 @@ export function startEvent(
     device,
     deviceName: session().deviceName(device),
     deviceReason: why,
-    dtype: Object.values(model.stateDict())[0]?.dtype ?? "f32",
+    dtype: dtypes.find((dtype) => !isBlock(dtype)) ?? "f32",
+    ...(quantised === undefined ? {} : { quantize: quantised }),
     matmulPrecision: settings.matmulPrecision,
     examples: train.length,
     evalExamples: held.length,

@@ -48,7 +48,16 @@ test("defaults", async (t) => {
   });
   t.like(options.lora, { r: 16, loraAlpha: 32, loraDropout: 0, targetModules: "all-linear", bias: "none" });
   t.deepEqual(options.optimizer, { lr: 2e-4, weightDecay: 0.01 });
-  for (const key of ["steps", "epochs", "warmup", "evalSplit", "resume", "dtype", "matmulPrecision"])
+  for (const key of [
+    "steps",
+    "epochs",
+    "warmup",
+    "evalSplit",
+    "resume",
+    "dtype",
+    "quantize",
+    "matmulPrecision",
+  ])
     t.false(key in options, key);
 });
 
@@ -60,7 +69,7 @@ test("alpha follows the rank unless given", async (t) => {
 test("flags arrive under the library's names", async (t) => {
   const argv =
     "--model m --data d.jsonl --targets q_proj,v_proj --modules-to-save a,b --rslora --warmup 0 --epochs 0.5 " +
-    "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --packing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --device gpu:1";
+    "--dora --init pissa_niter_4 --loraplus-ratio 8 --grad-checkpointing --packing --eval-split 0.1 --eval-every 5 --save-every 7 --resume --dtype bf16 --quantize nf4 --device gpu:1";
   const options = libraryOptions(await flags(argv.split(" ")));
   t.like(options, {
     model: "m",
@@ -74,6 +83,7 @@ test("flags arrive under the library's names", async (t) => {
     saveEvery: 7,
     resume: true,
     dtype: "bf16",
+    quantize: "nf4",
     matmulPrecision: "bf16",
     device: "gpu:1",
   });

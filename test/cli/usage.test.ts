@@ -49,6 +49,8 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--model", "m"], /--model needs --data/],
   [["finetune", "--profile"], /argument missing/],
   [["generate", "--prompt", "a", "--dtype", "i32"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
+  [["chat", "--quantize", "q4"], /--quantize <type>.*Allowed choices are q8_0, q4_0, q4_k, nf4/],
+  [["finetune", "--quantize", "q6_k"], /Allowed choices are q8_0, q4_0, q4_k, nf4/],
   [["evaluate", "--data", "d.txt", "--dtype", "half"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["generate", "--prompt", "a", "--min-p", "1.1"], /--min-p <p>.*from 0 to 1, and is 1\.1/],
   [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, and is 0/],

@@ -9,7 +9,8 @@ import { chatTemplateOption } from "../chat-template.js";
 import { LANGUAGE } from "../language.js";
 import { UsageError } from "../failure.js";
 import { hubOptions, MODEL } from "../hub.js";
-import { STORAGE_TYPES } from "../storage.js";
+import type { Quantization } from "../../models/quantization.js";
+import { quantizeOption, STORAGE_TYPES } from "../storage.js";
 import * as value from "../values.js";
 
 /** As commander hands them over. */
@@ -55,6 +56,7 @@ export interface Flags {
   resume?: boolean | string | undefined;
   seed: number;
   dtype?: StorageType | undefined;
+  quantize?: Quantization | undefined;
   matmulPrecision?: MatmulPrecision | undefined;
   device: string;
   profile?: string | undefined;
@@ -127,6 +129,7 @@ export function declareFlags(command: Command): Command {
     )
     .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
     .addOption(choice("--dtype <type>", "storage of the model's weights", STORAGE_TYPES))
+    .addOption(quantizeOption())
     .addOption(
       choice(
         "--matmul-precision <precision>",
@@ -210,6 +213,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   resume: ["resume"],
   seed: ["seed"],
   dtype: ["dtype"],
+  quantize: ["quantize"],
   matmulPrecision: ["matmulPrecision"],
   device: ["device"],
   profile: ["profile"],

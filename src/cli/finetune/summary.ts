@@ -14,7 +14,8 @@ function trainedOn({ labels, tokens }: StartEvent): string {
 }
 
 /** How the weights are stored, and how they are multiplied by. */
-function storage({ dtype, matmulPrecision, device }: StartEvent): string {
+function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): string {
+  if (quantize !== undefined) return `${dtype}, layers quantised to ${quantize}`;
   return matmulPrecision === "bf16" && dtype === "bf16" && device === "cpu"
     ? "bf16, products in bf16"
     : dtype;

@@ -10,13 +10,15 @@ import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { at } from "./at.js";
 import { change, tensorsIn } from "./change.js";
 import { loraLayers, notesOf, type AdapterNote } from "./registry.js";
+import { checkMergeable } from "../layers/quantised.js";
 import { release } from "../layers/release.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "../layers/token-rows.js";
 
 /**
  * Merges the active adapters of every layer of `model`, which is returned. With `safe` what would stand in the layers is
  * looked at first. Throws `ERR_NOT_FINITE` where it is not finite, as an f16 weight may overflow, and `ERR_OPTION` where
- * an adapter has no place in the weight (one of PEFT's over a grouped convolution); nothing is merged then.
+ * an adapter has no place in the weight (one of PEFT's over a grouped convolution), `ERR_DTYPE` where a weight is
+ * quantised; nothing is merged then.
  */
 export async function merge<T extends Module>(
   model: T,
@@ -56,6 +58,7 @@ async function checkMerged(model: Module): Promise<void> {
 /** The largest magnitude of the merged weight, as it would be stored, and of the biases that go into the bias. */
 function largestMerged(layer: AnyLoRALayer): Tensor {
   const { baseWeight, active, adapters: own } = layer;
+  checkMergeable(baseWeight);
   const weight = baseWeight.to("f32").add(layer.deltaWeight()).to(baseWeight.dtype).to("f32");
   const biases = active.flatMap(({ name }) => own.get(name)?.loraBias ?? []);
   // A sum keeps NaN, where a maximum of two need not.

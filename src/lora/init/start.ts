@@ -5,6 +5,7 @@ import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { exceptions } from "../options/exact.js";
 import { LoRALayer, scalingOf } from "../layers/layer.js";
+import { refuseQuantised } from "../layers/quantised.js";
 import type { AdapterOptions } from "../options/options.js";
 import { EVA_DEFAULTS } from "../options/eva.js";
 import { patternReader } from "../options/patterns.js";
@@ -61,6 +62,13 @@ function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): 
     const r = rankOf(path) ?? options.r;
     const scaling = scalingOf(r, alphaOf(path) ?? options.loraAlpha, options.useRslora);
     const weight = layer instanceof LoRALayer ? layer.baseWeight : layer.weight;
+    if (movesBase(options.initLoraWeights)) {
+      refuseQuantised(
+        weight,
+        `initLoraWeights: ${String(options.initLoraWeights)} takes its start out of the weight of ${path}`,
+        "load the model without quantize, or start otherwise",
+      );
+    }
     return [{ path, layer, weight, r, scaling }];
   });
 }

@@ -5,7 +5,7 @@ import { bufferNames, isPersistent } from "../../nn/buffers.js";
 import { Module } from "../../nn/module.js";
 import { session } from "../../native.js";
 import { keep, noGrad } from "../../scope.js";
-import { isTensor, made, parameter, type Tensor } from "../../tensor.js";
+import { isTensor, made, parameter, type BlockDType, type DType, type Tensor } from "../../tensor.js";
 import { headsOf, isHead, type AdapterOptions } from "../options/options.js";
 import { LoRALayer } from "../layers/layer.js";
 import { parentOf, type AdapterNote } from "../adapter/registry.js";
@@ -75,7 +75,8 @@ function cloned(given: Module): Module {
 /** A copy that is not trained. */
 function plainCopy(tensor: Tensor): Tensor {
   const { shape, dtype, device } = tensor;
-  return zeros(shape, { dtype, device }).copy(tensor);
+  // A buffer is of floats or indices.
+  return zeros(shape, { dtype: dtype as Exclude<DType, BlockDType>, device }).copy(tensor);
 }
 
 /** An f32 copy that outlives scopes and is trained. */

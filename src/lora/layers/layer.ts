@@ -18,6 +18,7 @@ import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
 import { checkBaseClass } from "./options.js";
 import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
+import { checkMergeable, refuseQuantised } from "./quantised.js";
 import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
 import { activeShares, biasOf, type Share, withStart } from "./shares.js";
@@ -129,7 +130,14 @@ function mixin<
         adapter.loraBias = parameter(
           zeros(this.shapeOnDisk("bias", adapter.r), { device: this.weight.device }),
         );
-      if (useDora) adapter.magnitude = parameter(this.magnitudeOf(adapter));
+      if (useDora) {
+        refuseQuantised(
+          this.baseWeight,
+          "DoRA scales the norm of a weight of floats",
+          "load the model without quantize, or leave useDora out",
+        );
+        adapter.magnitude = parameter(this.magnitudeOf(adapter));
+      }
       return adapter;
     }
 
@@ -293,6 +301,7 @@ function mixin<
     merge(): this {
       if (this.merged || this.active.length === 0) return this;
       const { weight: base, bias } = this;
+      checkMergeable(base);
       const shares = activeShares(this);
       const merged = noGrad(() =>
         scope(() => ({
