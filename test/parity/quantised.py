@@ -53,7 +53,8 @@ def nf4(values):
             x = block * (F(1) / scale)
             between = (TABLE[:-1] + TABLE[1:]) / F(2)
             places = np.searchsorted(between, x, side="left").astype(np.uint8)
-            out.append(bytes([code]) + (places[0::2] | places[1::2] << 4).astype(np.uint8).tobytes())
+            low, high = places.reshape(2, 2, 16).transpose(1, 0, 2)
+            out.append(bytes([code]) + (low | high << 4).astype(np.uint8).tobytes())
     joined = b"".join(out)
     return np.frombuffer(joined + bytes(-len(joined) % 4), np.uint8)
 

@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::vectors::{halves, table};
 use super::{Block, PART, f16};
+use crate::simd::{Isa, Lanes};
 
 /// 32 elements d·table[q]; byte i of the codes holds elements i and 16 + i.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -26,6 +28,18 @@ impl Block for Iq4Nl {
             let code = self.codes[i] as usize;
             out[i] = d * TABLE[code & 15];
             out[16 + i] = d * TABLE[code >> 4];
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            if S::WIDTH < 8 {
+                return self.part(part, &mut *out.cast());
+            }
+            let d = S::V::widen(u16::from_le_bytes(self.d));
+            halves(&table::<S::V>(&TABLE, d, None), self.codes.as_ptr(), out);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reading any elements of a matrix in blocks.
 
 use super::{Block, PART};
-use crate::simd::compiled;
+use crate::simd::{Isa, compiled};
 
 /// Writes `count` elements of a matrix in blocks, from the `element`-th on: blocks, element, count, to.
 pub type Unpack = unsafe fn(*const u8, usize, usize, *mut f32);
@@ -14,8 +14,8 @@ pub(super) trait Layout {
     /// Writes elements `PART` · `part` of the matrix on.
     ///
     /// # Safety
-    /// `blocks` reaches over these.
-    unsafe fn part(blocks: *const u8, part: usize, out: &mut [f32; PART]);
+    /// The processor has S's instructions; `blocks` and `out` reach over these.
+    unsafe fn part<S: Isa>(blocks: *const u8, part: usize, out: *mut f32);
 }
 
 impl<B: Block> Layout for B {
@@ -23,11 +23,10 @@ impl<B: Block> Layout for B {
     const BYTES: usize = size_of::<B>();
 
     #[inline(always)]
-    unsafe fn part(blocks: *const u8, part: usize, out: &mut [f32; PART]) {
+    unsafe fn part<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
         let parts = B::ELEMENTS / PART;
         // SAFETY: the caller's; a block is of bytes, on any address.
-        let block = unsafe { &*blocks.cast::<B>().add(part / parts) };
-        block.part(part % parts, out);
+        unsafe { (*blocks.cast::<B>().add(part / parts)).part_by::<S>(part % parts, out) };
     }
 }
 
@@ -40,10 +39,10 @@ compiled! {
                 let (part, skip) = (at / PART, at % PART);
                 let some = (PART - skip).min(end - at);
                 if some == PART {
-                    B::part(blocks, part, &mut *out.cast::<[f32; PART]>());
+                    B::part::<S>(blocks, part, out);
                 } else {
                     let mut all = [0.0; PART];
-                    B::part(blocks, part, &mut all);
+                    B::part::<S>(blocks, part, all.as_mut_ptr());
                     std::ptr::copy_nonoverlapping(all.as_ptr().add(skip), out, some);
                 }
                 (at, out) = (at + some, out.add(some));

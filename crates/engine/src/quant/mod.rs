@@ -31,10 +31,11 @@ mod round;
 mod superblock;
 #[cfg(test)]
 pub(crate) mod tests;
+mod vectors;
 
 use bytemuck::Pod;
 
-use crate::simd::{Level, level};
+use crate::simd::{Isa, Level, level};
 pub(crate) use codebook::TABLE as IQ4_NL;
 use layout::Layout;
 pub use layout::Unpack;
@@ -66,6 +67,16 @@ trait Block: Pod {
 
     /// Writes elements `PART` · `part` on.
     fn part(&self, part: usize, out: &mut [f32; PART]);
+
+    /// `part`, written for vectors where that is faster than what comes of the plain form: the same bits.
+    ///
+    /// # Safety
+    /// The processor has S's instructions, and there is room for `PART` elements.
+    #[inline(always)]
+    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        self.part(part, unsafe { &mut *out.cast() });
+    }
 }
 
 impl BlockType {

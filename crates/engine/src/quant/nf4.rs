@@ -5,11 +5,13 @@
 //! f32 by which the farthest scale of the group is c's largest. s has 16 significant bits, so that s·c is exact and a
 //! is rounded once, whether the two are fused or not.
 //!
-//! Layout: a group is s and m, then its blocks, each c and 32 bytes of codes, of which byte i holds elements 2·i (low)
-//! and 2·i + 1. A matrix's elements lie in its row-major order, and zeros after the last block fill up a word.
+//! Layout: a group is s and m, then its blocks, each c and twice 16 bytes of codes, of
+//! which byte i holds elements i (low) and 16 + i of 32. A matrix's elements lie in its row-major order, and zeros after the last block fill up a word.
 
 use super::PART;
 use super::layout::Layout;
+use super::vectors::{halves, table};
+use crate::simd::Isa;
 
 pub(super) struct Nf4;
 
@@ -68,19 +70,16 @@ impl Layout for Nf4 {
     const BYTES: usize = BYTES;
 
     #[inline(always)]
-    unsafe fn part(blocks: *const u8, part: usize, out: &mut [f32; PART]) {
+    unsafe fn part<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
         let block = part / (ELEMENTS / PART);
         let at = place(block);
         // SAFETY: the caller's.
-        let (head, code, codes) = unsafe {
+        unsafe {
             let head = &*blocks.add(block / GROUP * (HEAD + GROUP * BYTES)).cast::<[[u8; 4]; 2]>();
-            let codes = &*blocks.add(at + 1 + part % (ELEMENTS / PART) * (PART / 2)).cast::<[u8; PART / 2]>();
-            (head, *blocks.add(at), codes)
-        };
-        let [scale, mean] = head.map(f32::from_le_bytes);
-        let scale = e4m3(code) * scale + mean;
-        for (pair, code) in out.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
-            *pair = [scale * TABLE[*code as usize & 15], scale * TABLE[*code as usize >> 4]];
+            let codes = blocks.add(at + 1 + part % (ELEMENTS / PART) * (PART / 2));
+            let [scale, mean] = head.map(f32::from_le_bytes);
+            let scale = e4m3(*blocks.add(at)) * scale + mean;
+            halves(&table::<S::V>(&TABLE, scale, None), codes, out);
         }
     }
 }

@@ -245,8 +245,10 @@ fn normal_float(blocks: &mut [u8], elements: usize, read: &Read) -> bool {
                 let scale = e4m3(bytes[0]) * step + mean;
                 let by = inverse(scale);
                 read(block * ELEMENTS, &mut values);
-                for (byte, pair) in bytes[1..].iter_mut().zip(values.chunks(2)) {
-                    *byte = nearest(pair[0] * by) | nearest(pair[1] * by) << 4;
+                for (bytes, values) in bytes[1..].chunks_mut(16).zip(values.chunks(32)) {
+                    for (i, byte) in bytes.iter_mut().enumerate() {
+                        *byte = nearest(values[i] * by) | nearest(values[16 + i] * by) << 4;
+                    }
                 }
             }
         }

@@ -3,7 +3,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::vectors::{COUNTED, halves, table};
 use super::{Block, PART, f16};
+use crate::simd::{Isa, Lanes};
 
 /// d·(q − 8).
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -68,6 +70,19 @@ impl Block for Q4_0 {
             out[16 + i] = d * ((code >> 4) - 8) as f32;
         }
     }
+
+    #[inline(always)]
+    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            if S::WIDTH < 8 {
+                return self.part(part, &mut *out.cast());
+            }
+            const BASE: [f32; 16] = [-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.];
+            let table = table::<S::V>(&BASE, S::V::widen(u16::from_le_bytes(self.d)), None);
+            halves(&table, self.codes.as_ptr(), out);
+        }
+    }
 }
 
 impl Block for Q4_1 {
@@ -80,6 +95,18 @@ impl Block for Q4_1 {
             let code = self.codes[i] as i32;
             out[i] = d * (code & 15) as f32 + m;
             out[16 + i] = d * (code >> 4) as f32 + m;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            if S::WIDTH < 8 {
+                return self.part(part, &mut *out.cast());
+            }
+            let [d, m] = [self.d, self.m].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
+            halves(&table::<S::V>(&COUNTED, d, Some(m)), self.codes.as_ptr(), out);
         }
     }
 }
@@ -120,6 +147,20 @@ impl Block for Q8_0 {
         let d = f16(self.d);
         for i in 0..32 {
             out[i] = self.codes[i] as f32 * d;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            if S::WIDTH < 8 {
+                return self.part(part, &mut *out.cast());
+            }
+            let d = S::V::splat(S::V::widen(u16::from_le_bytes(self.d)));
+            for i in (0..PART).step_by(S::WIDTH) {
+                S::V::load_i8(self.codes.as_ptr().add(i)).mul(d).store(out.add(i));
+            }
         }
     }
 }

@@ -3,7 +3,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::vectors::{COUNTED, nibbles, table};
 use super::{Block, PART, f16};
+use crate::simd::{Isa, Lanes};
 
 /// 16 runs of 16: d·s·q − e·m, with s and m of 4 bits and q of 2.
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -129,6 +131,24 @@ impl Block for Q4K {
         let (codes, shift) = (&self.codes[part / 2 * 32..][..32], part % 2 * 4);
         for i in 0..32 {
             out[i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            if S::WIDTH < 8 {
+                return self.part(part, &mut *out.cast());
+            }
+            let [d, e] = [self.d, self.e].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
+            let (scale, minimum) = scale_and_minimum(&self.scales, part);
+            let table = table::<S::V>(&COUNTED, d * scale, Some(-(e * minimum)));
+            let codes = self.codes.as_ptr().add(part / 2 * 32);
+            match part % 2 {
+                0 => nibbles::<S::V, 0>(&table, codes, out),
+                _ => nibbles::<S::V, 4>(&table, codes, out),
+            }
         }
     }
 }

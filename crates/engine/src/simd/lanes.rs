@@ -31,6 +31,13 @@ pub trait Lanes: Copy {
     unsafe fn load_bf16(p: *const bf16) -> Self;
     /// Transposes the square of the first `LANES` vectors.
     unsafe fn transpose(rows: &mut [Self; 16]);
+    /// `LANES` whole numbers of a byte each.
+    unsafe fn load_i8(p: *const i8) -> Self;
+    /// The elements of a table of 16, as many vectors as it takes, that `LANES` codes name: of each byte the four bits
+    /// from `SHIFT` on.
+    unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self;
+    /// The value of an f16.
+    unsafe fn widen(bits: u16) -> f32;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -89,6 +96,24 @@ mod x86 {
             _mm512_fmadd_ps
         );
 
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self {
+            // SAFETY: the caller's.
+            unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
+            // SAFETY: the caller's; of an index four bits count.
+            unsafe {
+                let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
+                _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(codes), table[0])
+            }
+        }
+        #[inline(always)]
+        unsafe fn widen(bits: u16) -> f32 {
+            // SAFETY: the caller's.
+            unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
+        }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
             // SAFETY: the caller's.
@@ -164,6 +189,33 @@ mod x86 {
             _mm256_fmadd_ps
         );
 
+        #[inline(always)]
+        unsafe fn load_i8(p: *const i8) -> Self {
+            // SAFETY: the caller's.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+        }
+        #[inline(always)]
+        unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
+            // SAFETY: the caller's; of an index three bits count, and the fourth chooses the half: a blend goes by signs.
+            unsafe {
+                let codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast()));
+                let fourth = match SHIFT {
+                    0 => _mm256_slli_epi32::<28>(codes),
+                    _ => _mm256_slli_epi32::<24>(codes),
+                };
+                let places = match SHIFT {
+                    0 => codes,
+                    _ => _mm256_srli_epi32::<4>(codes),
+                };
+                let [low, high] = [table[0], table[1]].map(|half| _mm256_permutevar8x32_ps(half, places));
+                _mm256_blendv_ps(low, high, _mm256_castsi256_ps(fourth))
+            }
+        }
+        #[inline(always)]
+        unsafe fn widen(bits: u16) -> f32 {
+            // SAFETY: the caller's.
+            unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
+        }
         #[inline(always)]
         unsafe fn load_first(p: *const f32, count: usize) -> Self {
             // SAFETY: the caller's.
@@ -250,6 +302,21 @@ impl Lanes for Plain {
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: the caller's.
         unsafe { p.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self {
+        // SAFETY: the caller's.
+        Plain(unsafe { p.cast::<[i8; 4]>().read_unaligned() }.map(f32::from))
+    }
+    #[inline(always)]
+    unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
+        // SAFETY: the caller's.
+        let codes = unsafe { codes.cast::<[u8; 4]>().read_unaligned() };
+        Plain(codes.map(|code| (code >> SHIFT & 15) as usize).map(|at| table[at / 4].0[at % 4]))
+    }
+    #[inline(always)]
+    unsafe fn widen(bits: u16) -> f32 {
+        half::f16::from_bits(bits).to_f32()
     }
     #[inline(always)]
     unsafe fn load_first(p: *const f32, count: usize) -> Self {

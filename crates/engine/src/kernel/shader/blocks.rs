@@ -151,9 +151,9 @@ fn body(kind: BlockType) -> String {
   var magnitude = bitcast<f32>(((exponent + 120u) << 23u) | ((code & 7u) << 20u));
   if exponent == 0u {{ magnitude = f32(code & 7u) * 0.001953125; }}
   let scale = select(magnitude, -magnitude, code >= 128u) * bitcast<f32>(@[head >> 2u]) + bitcast<f32>(@[(head >> 2u) + 1u]);
-  let i = at + 1u + e % {elements}u / 2u;
-  let pairs = byte_@(i) | (byte_@(i + 1u) << 8u);
-  return scale * entries_@((vec4<u32>(pairs) >> vec4<u32>(0u, 4u, 8u, 12u)) & vec4<u32>(15u));
+  let i = e % {elements}u;
+  let word = word_@(at + 1u + i / 32u * 16u + i % 16u);
+  return scale * entries_@(spread_@(word, i % 32u / 16u * 4u) & vec4<u32>(15u));
 ",
             elements = nf4::ELEMENTS,
             group = nf4::GROUP,
