@@ -14,12 +14,14 @@ import {
   noGrad,
   saveModel,
   scope,
+  SpeechToText,
   tensor,
   type PretrainedModel,
   type Tensor,
 } from "../../src/index.js";
 import { adapterState } from "../../src/lora/formats/state.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
+import { hashedFeatures } from "./speech.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 
 const [python] = process.argv.slice(2);
@@ -94,7 +96,17 @@ const families: Record<string, Record<string, lora.InjectOptions>> = {
 const work = temporary();
 
 /** What a model takes, by transformers' names. */
-type Inputs = Partial<Record<"input_ids" | "attention_mask" | "token_type_ids" | "pixel_values", Golden>>;
+type Inputs = Partial<
+  Record<
+    | "input_ids"
+    | "attention_mask"
+    | "token_type_ids"
+    | "pixel_values"
+    | "input_features"
+    | "decoder_input_ids",
+    Golden
+  >
+>;
 
 function nested(data: ArrayLike<number>, shape: readonly number[]): unknown {
   if (shape.length === 1) return Array.from(data);
@@ -109,6 +121,10 @@ async function logits(model: PretrainedModel, inputs: Inputs): Promise<Float32Ar
   const given = (one: Golden | undefined): Tensor | undefined =>
     one && tensor(one.data, { shape: one.shape, device: "cpu" });
   const out = scope(() => {
+    if (model instanceof SpeechToText) {
+      const decoderInputIds = given(inputs.decoder_input_ids);
+      return model.forward(given(inputs.input_features) as Tensor, { decoderInputIds }).logits;
+    }
     const input = given(inputs.input_ids ?? inputs.pixel_values) as Tensor;
     const options = {
       attentionMask: given(inputs.attention_mask),
@@ -202,5 +218,16 @@ for (const [variant, own] of Object.entries(families).filter(([name]) => wanted(
   );
   const inputs = Object.fromEntries(names.map((name) => [name, host[name]])) as Inputs;
   await checkCases(variant, await saveGolden(variant, golden, inputs), inputs, own);
+}
+if (wanted("whisper")) {
+  const features = { data: hashedFeatures("base", 2 * 12 * 100), shape: [2, 12, 100] };
+  const ids = { data: Int32Array.of(90, 61, 94, 95, 3, 90, 62, 93, 95, 45), shape: [2, 5] };
+  const inputs = { input_features: features, decoder_input_ids: ids };
+  const own = {
+    "q_proj and v_proj": { r: 2, loraAlpha: 6, targetModules: ["q_proj", "v_proj"] },
+    "all-linear": { r: 2, loraAlpha: 6, targetModules: "all-linear" },
+    "fc1 and embed_tokens": { r: 2, loraAlpha: 6, targetModules: ["fc1", "embed_tokens"] },
+  };
+  await checkCases("whisper", await saveGolden("whisper", "whisper", inputs), inputs, own);
 }
 if (!(worst < 1e-5)) throw new Error(`the furthest is off by ${worst}`);
