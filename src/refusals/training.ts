@@ -34,6 +34,18 @@ export const TRAINING_REFUSALS = {
     reason: "each is heard by itself",
     instead: "leave packing out",
   },
+  formatOfRows: {
+    what: "dataFormat",
+    where: "with rows in the place of a file",
+    reason: "it says what a file holds",
+    instead: "leave it out",
+  },
+  evaOfSpeech: {
+    what: "initLoraWeights eva",
+    where: "with rows of speech",
+    reason: "it starts from batches of texts",
+    instead: "choose another start",
+  },
   stepsWithEpochs: {
     what: "steps",
     where: "with epochs",

@@ -1,9 +1,10 @@
 import { tensor } from "../create.js";
 import { attentionMask, type BatchPlan } from "../data/batches.js";
-import { LowrankError } from "../errors.js";
 import { inject, type EvaBatch, type InjectOptions, type InjectReport } from "../lora/index.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import type { PretrainedModel } from "../models/pretrained.js";
+import { refused } from "../refusals/refusal.js";
+import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { Tensor } from "../tensor.js";
 
 /** Injects an adapter; one that starts from data takes that of the run, unless it has its own. */
@@ -13,11 +14,7 @@ export async function injectWith(
   plan: BatchPlan,
 ): Promise<InjectReport> {
   if (adapter.initLoraWeights !== "eva" || adapter.evaData !== undefined) return inject(model, adapter);
-  if (model instanceof SpeechToText) {
-    const what =
-      "a start from data (eva) takes texts, and the data is speech; choose another initLoraWeights";
-    throw new LowrankError("ERR_OPTION", `finetune: ${what}`);
-  }
+  if (model instanceof SpeechToText) throw refused(TRAINING_REFUSALS.evaOfSpeech, "finetune");
   const made: Tensor[] = [];
   const of = (values: Int32Array, shape: readonly number[]): Tensor => {
     const one = tensor(values, { shape, device: model.device });

@@ -225,7 +225,7 @@ export function checkKinds(given: FinetuneOptions): void {
     if (rows === undefined || typeof rows === "string") continue;
     if (!isSpokenTexts(rows))
       refuseKind("finetune", name, "the name of a file, or rows of { audio, text }", rows);
-    if (options.dataFormat !== undefined) refuse(`dataFormat is of files, and ${name} is rows; leave it out`);
+    if (options.dataFormat !== undefined) throw refused(TRAINING_REFUSALS.formatOfRows, "finetune");
   }
   for (const name of ["data", "evalData", "output", "device", "revision", "language"] as const) {
     const value = options[name];

@@ -201,11 +201,11 @@ test.serial("data that doesn't fit is refused by row, and nothing is left", asyn
       /packing of rows of speech: each is heard by itself; leave packing out/,
       { packing: true },
     ],
-    [data, "ERR_OPTION", /dataFormat is of files/, { dataFormat: "jsonl" }],
+    [data, "ERR_OPTION", /dataFormat.*in the place of a file/, { dataFormat: "jsonl" }],
     [data, "ERR_OPTION", /give the language that is spoken, one of en, de/, { language: undefined }],
     [data, "ERR_OPTION", /language is one of en, de, not "klingon"/, { language: "klingon" }],
     [data, "ERR_OPTION", /language is a text/, { language: ["de"] }],
-    [data, "ERR_OPTION", /eva.*the data is speech/, { lora: { initLoraWeights: "eva" } }],
+    [data, "ERR_OPTION", /eva.*with rows of speech/, { lora: { initLoraWeights: "eva" } }],
     [tinyData(3), "ERR_DATA_ROW", /data\.jsonl:1: there is no "audio", and the model writes down speech/],
     [
       data,
