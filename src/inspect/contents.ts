@@ -1,4 +1,5 @@
 /** What a file of weights holds, by its header. */
+import { isGguf, openGguf } from "../gguf.js";
 import { openWeights } from "../safetensors.js";
 
 export interface Contents {
@@ -10,9 +11,9 @@ export interface Contents {
   dtypes: Record<string, number>;
 }
 
-/** Of a safetensors file or of a folder with shards. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
+/** Of a safetensors or a GGUF file, or of a folder with shards. Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`. */
 export function contentsOf(path: string): Contents {
-  const file = openWeights(path);
+  const file = isGguf(path) ? openGguf(path) : openWeights(path);
   const contents: Contents = { parameters: 0, bytes: 0, dtypes: {} };
   for (const name of file.names()) {
     const { dtype, shape, bytes } = file.info(name);

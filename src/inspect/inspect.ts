@@ -7,6 +7,7 @@ import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/f
 import { readData } from "../data/read.js";
 import { STANDARD_INPUT } from "../data/source.js";
 import { LowrankError } from "../errors.js";
+import { isGguf } from "../gguf.js";
 import { hubName } from "../hub/name.js";
 import type { DownloadProgress } from "../hub/settings.js";
 import { readTemplateFile } from "../models/chat-template-files.js";
@@ -83,7 +84,7 @@ export async function inspect(path: string, given: InspectOptions = {}): Promise
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: there is no such file or folder`);
   }
   const folder = statSync(path).isDirectory();
-  // A GGUF file's reader goes here.
+  if (!folder && isGguf(path)) return inspectModel(await locate(path, { signal }));
   if (folder || path.endsWith(".safetensors")) {
     if (isAdapter(path)) return inspectAdapter(path, await modelAt(options));
     if (folder && !existsSync(join(path, "config.json"))) {

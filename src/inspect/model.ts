@@ -1,18 +1,14 @@
 /** What a model's folder or file is, by its configuration and the headers of its weights. */
-import { existsSync, statSync } from "node:fs";
-import { dirname, join } from "node:path";
-
 import { LowrankError } from "../errors.js";
 import { targeted } from "../lora/options/targets.js";
 import { inFolder } from "../models/beside.js";
 import { readChatTemplate } from "../models/chat-template-files.js";
-import { readModelConfig } from "../models/config-fields.js";
 import { loadLocated, type LoadOptions } from "../models/load.js";
 import type { Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { Embedding } from "../nn/embedding.js";
 import { Linear } from "../nn/linear.js";
-import { Tokenizer } from "../models/tokenizer.js";
+import { storedModel } from "../models/stored.js";
 import { type Contents, contentsOf } from "./contents.js";
 
 /** Layers of one name that an adapter may be on. */
@@ -63,8 +59,8 @@ export interface InspectedModel extends Contents {
 
 /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT` where there is nothing to read; what is wrong besides is told. */
 export async function inspectModel({ path, source, revision }: Located): Promise<InspectedModel> {
-  const folder = statSync(path).isDirectory() ? path : dirname(path);
-  const { config } = readModelConfig(folder);
+  const stored = await storedModel(path);
+  const { config, folder } = stored;
   const architectures: unknown = config.value("architectures");
   const [problems, notices]: [string[], string[]] = [[], []];
   const told = <T>(read: () => T): T | undefined => {
@@ -77,9 +73,10 @@ export async function inspectModel({ path, source, revision }: Located): Promise
     }
   };
   const contents = told(() => contentsOf(path)) ?? { parameters: 0, bytes: 0, dtypes: {} };
-  const file = join(folder, "tokenizer.json");
-  const tokenizer = existsSync(file) ? told(() => new Tokenizer(file)) : undefined;
-  const chatTemplate = told(() => readChatTemplate(inFolder(folder), false) !== undefined) ?? false;
+  const tokenizer = told(() => stored.tokenizer());
+  const beside = folder === undefined ? stored.beside : inFolder(folder);
+  const chatTemplate =
+    told(() => beside !== undefined && readChatTemplate(beside, false) !== undefined) ?? false;
   const model =
     problems.length > 0 ? undefined : await headerModel({ path, source, revision }, problems, notices);
   const found: InspectedModel = {

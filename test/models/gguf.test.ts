@@ -6,6 +6,7 @@ import test, { type ExecutionContext } from "ava";
 
 import {
   gguf,
+  inspect,
   loadModel,
   LowrankError,
   safetensors,
@@ -330,4 +331,9 @@ test("gguf.load gives tensors as the file has them", async (t) => {
     code: "ERR_FILE_FORMAT",
     message: /cut\.gguf: at byte \d+: .*cut off/,
   });
+});
+
+test("inspect tells what a GGUF file holds", async (t) => {
+  const found = await inspect(join(folder, "llama.gguf"));
+  t.like(found, { kind: "model", family: "llama", fits: true, layers: 2, vocabulary: 64 });
 });

@@ -2,7 +2,7 @@
 import type { GgufFile } from "../../native.js";
 import { ConfigFields } from "../config-fields.js";
 import { isList, type Metadata } from "./metadata.js";
-import type { Architecture } from "./names.js";
+import type { ArchitectureName } from "./names.js";
 import { rotation, type Factors } from "./rotation.js";
 
 /** Keys of an architecture that say nothing of what is computed, or what the tensors say as well. */
@@ -31,7 +31,7 @@ const REFUSED = [
 class Sizes {
   constructor(
     readonly meta: Metadata,
-    readonly architecture: Architecture,
+    readonly architecture: ArchitectureName,
   ) {}
 
   key(name: string): string {
@@ -61,7 +61,7 @@ class Sizes {
 export function ggufConfig(
   meta: Metadata,
   file: GgufFile,
-  architecture: Architecture,
+  architecture: ArchitectureName,
   factors: Factors,
 ): ConfigFields {
   const sizes = new Sizes(meta, architecture);

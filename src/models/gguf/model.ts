@@ -7,7 +7,7 @@ import { madeOf } from "../beside.js";
 import type { StoredModel } from "../stored.js";
 import { ggufConfig } from "./config.js";
 import { Metadata } from "./metadata.js";
-import { architectureOf, FACTORS, NAMES } from "./names.js";
+import { architectureOf, FACTORS, Names } from "./names.js";
 import type { Factors } from "./rotation.js";
 import { tokenizerFiles, tokenizerOf } from "./tokenizer.js";
 import { GgufWeights } from "./weights.js";
@@ -27,7 +27,7 @@ export async function ggufModel(path: string): Promise<StoredModel> {
   const beside = tokenizerFiles(meta, architecture);
   const heads = meta.required(`${architecture}.attention.head_count`);
   const kv = config.value("num_key_value_heads");
-  const weights = new GgufWeights(file, NAMES[architecture], {
+  const weights = new GgufWeights(file, new Names(architecture), {
     query: heads,
     key: typeof kv === "number" ? kv : heads,
   });

@@ -1,7 +1,7 @@
 /** How positions are turned: what a GGUF file says of it, in the spelling of `config.json`. */
 import { ropeFrequencies } from "../llama/rope.js";
 import type { Metadata } from "./metadata.js";
-import type { Architecture } from "./names.js";
+import type { ArchitectureName } from "./names.js";
 
 /** What each frequency is divided by, as tensors of the file have it: in all texts, or in short and in long ones. */
 export interface Factors {
@@ -17,7 +17,7 @@ interface Own {
 }
 
 interface Turning {
-  architecture: Architecture;
+  architecture: ArchitectureName;
   headDim: number;
   /** Dimensions of a head that are turned. */
   turned: number;

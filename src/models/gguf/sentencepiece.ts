@@ -1,6 +1,6 @@
 /** BPE of SentencePiece (`tokenizer.ggml.model` llama), as `tokenizer.json` has it. */
 import type { Metadata } from "./metadata.js";
-import type { Architecture } from "./names.js";
+import type { ArchitectureName } from "./names.js";
 import type { Parts, Vocabulary } from "./tokenizer.js";
 
 const SPACE = "\u2581";
@@ -11,7 +11,7 @@ const replace = (from: string, content: string): object => ({
   content,
 });
 
-export function sentencePiece(meta: Metadata, vocabulary: Vocabulary, architecture: Architecture): Parts {
+export function sentencePiece(meta: Metadata, vocabulary: Vocabulary, architecture: ArchitectureName): Parts {
   const gemma = architecture === "gemma3";
   // Of Gemma, runs of spaces are stored as they are.
   const tokens = gemma
@@ -37,7 +37,7 @@ export function sentencePiece(meta: Metadata, vocabulary: Vocabulary, architectu
 }
 
 /** Where spaces become `▁`, and where one is put before a text: as each model's own tokenizer has it. */
-function spaces(architecture: Architecture, prefix: boolean): Pick<Parts, "normalizer" | "preTokenizer"> {
+function spaces(architecture: ArchitectureName, prefix: boolean): Pick<Parts, "normalizer" | "preTokenizer"> {
   if (architecture === "gemma3") {
     return {
       normalizer: replace(" ", SPACE),

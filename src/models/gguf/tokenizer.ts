@@ -3,7 +3,7 @@ import { type Beside, madeOf } from "../beside.js";
 import { Tokenizer } from "../tokenizer.js";
 import { byteLevel } from "./byte-level.js";
 import type { Metadata } from "./metadata.js";
-import type { Architecture } from "./names.js";
+import type { ArchitectureName } from "./names.js";
 import { sentencePiece } from "./sentencepiece.js";
 
 /** The tokens by their ids, and what kind each is of where the file says. */
@@ -68,7 +68,7 @@ function specialTokens(meta: Metadata, tokens: readonly string[]): Record<string
  *
  * Throws `ERR_UNSUPPORTED_MODEL` for a kind of tokenizer that is not read, `ERR_FILE_FORMAT`.
  */
-export function tokenizerFiles(meta: Metadata, architecture: Architecture): Beside | undefined {
+export function tokenizerFiles(meta: Metadata, architecture: ArchitectureName): Beside | undefined {
   const key = "tokenizer.ggml.model";
   const kind = meta.text(key);
   if (kind === undefined || kind === "none" || kind === "no_vocab") return undefined;

@@ -5,7 +5,7 @@ import type { GgufFile } from "../../native.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import type { TensorSource } from "../weights.js";
-import { FACTORS, named, type Names, type Undone } from "./names.js";
+import { FACTORS, type Names, type Undone } from "./names.js";
 
 /** Heads of the queries, and of the keys and values. */
 export interface Heads {
@@ -27,7 +27,7 @@ export class GgufWeights implements TensorSource {
       // What the configuration has of them is no weight.
       const bare = name.replace(/^blk\.\d+\./, "");
       if (factors.includes(bare)) continue;
-      const own = named(names, name);
+      const own = names.of(name);
       this.#places.set(own.name, { ...own, name });
     }
   }
