@@ -98,3 +98,20 @@ test("the chat template and the special tokens are the file's, and go along when
   t.like(config, { bos_token: "<|end|>", eos_token: "<|im_end|>" });
   for (const one of [model, again]) one.dispose();
 });
+
+test("SmolLM's digits stand alone, whatever merges there are", (t) => {
+  const of = (pre: string): number[] => {
+    const path = ggufModelFile("llama", "f32", {
+      size: 32,
+      metadata: {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": ["1", "2", "12"],
+        "tokenizer.ggml.merges": ["1 2"],
+      },
+    });
+    return [...tokenizerOf(path, tokenizerFiles(new Metadata(openGguf(path), path), "llama"))!.encode("12")];
+  };
+  t.deepEqual(of("smollm"), [0, 1]);
+  t.deepEqual(of("gpt-2"), [2]);
+});
