@@ -66,10 +66,8 @@ function q8Block(x: Float32Array, from: number, out: Uint8Array, at: number): bo
   if (inverse === undefined) return false;
   for (let i = 0; i < 32; i++) {
     const scaled = Math.fround((x[from + i] as number) * inverse);
-    const size = Math.abs(scaled);
-    const whole = Math.floor(size);
-    const rounded = whole + Math.floor(2 * (size - whole));
-    out[at + 2 + i] = scaled < 0 ? -rounded : rounded;
+    // In doubles adding a half is exact.
+    out[at + 2 + i] = scaled < 0 ? -((0.5 - scaled) | 0) : (scaled + 0.5) | 0;
   }
   return true;
 }
@@ -77,17 +75,18 @@ function q8Block(x: Float32Array, from: number, out: Uint8Array, at: number): bo
 /** d = the value of largest size / -8, then four bits for each: x / d + 8, value i beside value i + 16. */
 function q4Block(x: Float32Array, from: number, out: Uint8Array, at: number): boolean {
   let largest = x[from] as number;
-  for (let i = from; i < from + 32; i++) {
+  let size = Math.abs(largest);
+  for (let i = from + 1; i < from + 32; i++) {
     const value = x[i] as number;
-    if (Math.abs(value) > Math.abs(largest) || Number.isNaN(value)) largest = value;
+    if (Math.abs(value) > size || Number.isNaN(value)) size = Math.abs((largest = value));
   }
   const inverse = writeScale(Math.fround(largest / -8), out, at);
   if (inverse === undefined) return false;
-  const nibble = (i: number): number => {
-    const scaled = Math.fround((x[i] as number) * inverse);
-    return Math.min(15, Math.trunc(Math.fround(scaled + 8.5)));
-  };
-  for (let i = 0; i < 16; i++) out[at + 2 + i] = nibble(from + i) | (nibble(from + 16 + i) << 4);
+  for (let i = 0; i < 16; i++) {
+    const low = Math.fround(Math.fround((x[from + i] as number) * inverse) + 8.5) | 0;
+    const high = Math.fround(Math.fround((x[from + 16 + i] as number) * inverse) + 8.5) | 0;
+    out[at + 2 + i] = (low > 15 ? 15 : low) | ((high > 15 ? 15 : high) << 4);
+  }
   return true;
 }
 
