@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
-import { loadModel, lora } from "../../src/index.js";
+import { loadModel, lora, saveModel } from "../../src/index.js";
 import { readGguf } from "../gguf-file.js";
 import { temporary } from "../hashed.js";
 import { adapted, apart, attention, base, logits } from "../lora/adapted.js";
@@ -27,6 +27,24 @@ test.serial("a merged model as a folder: storage, shards, and the logits of the 
   // Weights have eight bits, over two layers.
   t.true(apart(await logits(model), await logits(merged)) < 0.05);
   model.dispose();
+  merged.dispose();
+});
+
+test.serial("into f32 what is merged is rounded to f32, whatever the model's file has", async (t) => {
+  const model = await adapted("cpu", { default: attention });
+  const [half, adapter, folder] = [join(temporary(), "half"), temporary(), join(temporary(), "merged")];
+  await lora.saveAdapter(model, adapter);
+  lora.unload(model);
+  await saveModel(model, half, { dtype: "bf16" });
+  model.dispose();
+  const merging = ["merge", "--adapter", adapter, "--model", half, "--output", folder, "--dtype", "f32"];
+  const { status, stderr } = await runHere(...merging);
+  t.is(status, 0, stderr);
+  const own = await loadModel(half, { device: "cpu", dtype: "f32" });
+  await lora.loadAdapter(own, adapter);
+  const merged = await loadModel(folder, { device: "cpu" });
+  t.true(apart(await logits(own), await logits(merged)) < 1e-5);
+  own.dispose();
   merged.dispose();
 });
 

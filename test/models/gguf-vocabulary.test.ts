@@ -144,6 +144,8 @@ test("a tokenizer of SentencePiece's kind: tokens, scores by rank, bytes, unused
     "tokenizer.ggml.unknown_token_id": 0,
     "tokenizer.chat_template": "{{ messages }}",
   });
+  // What a text is given goes before what a configuration calls it.
+  t.is((await keysWith(tokens, { ...special, bos_token: "</s>" }))["tokenizer.ggml.bos_token_id"], 1);
   const metaspace = { type: "Metaspace", replacement: "▁", prepend_scheme: "never", split: false };
   t.is(
     (await keysWith(spm({ normalizer: null, pre_tokenizer: metaspace })))["tokenizer.ggml.add_space_prefix"],
