@@ -6,7 +6,7 @@ import { options, text } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
 import { call, native, session, translated, type GgufFile } from "./native.js";
 import type { LoadFileOptions } from "./safetensors.js";
-import { type Tensor, wrapped } from "./tensor.js";
+import { type DType, type Tensor, wrapped } from "./tensor.js";
 
 /** @internal A value of a file's metadata; a bigint where no number holds it exactly. */
 export type GgufValue = number | bigint | boolean | string | readonly GgufValue[];
@@ -18,10 +18,15 @@ export function openGguf(path: string): GgufFile {
 
 /**
  * @internal One tensor of a file, frozen: in place on the cpu where its elements are stored plainly, else unpacked to
- * f32. With `heads`, its rows are those of rotary heads whose pairs are neighbours, and become halves.
+ * f32 unless `dtype` is that of the blocks. With `heads`, its rows are those of rotary heads whose pairs are neighbours, and become halves.
  */
-export function ggufTensor(file: GgufFile, name: string, device?: Device, heads?: number): Tensor {
-  return wrapped(session().ggufTensor(file, name, resolveDevice(device), heads));
+export function ggufTensor(
+  file: GgufFile,
+  name: string,
+  device?: Device,
+  { heads, dtype }: { heads?: number | undefined; dtype?: DType | undefined } = {},
+): Tensor {
+  return wrapped(session().ggufTensor(file, name, resolveDevice(device), heads, dtype));
 }
 
 /** @internal Whether a file begins as GGUF does, or is named so. */

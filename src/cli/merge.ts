@@ -6,7 +6,7 @@ import type { SaveModelOptions } from "../models/save.js";
 import { UsageError } from "./failure.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
-import { load } from "./models.js";
+import { load, modelFor } from "./models.js";
 import { STORAGE_TYPES } from "./storage.js";
 import { byteSize } from "./values.js";
 
@@ -50,6 +50,17 @@ export function mergeCommand(): Command {
     .action(() => interruptible((signal) => merge(command.opts<Flags>(), signal)));
 }
 
+/** Whether a file's weights are in blocks. */
+async function isQuantised(path: string): Promise<boolean> {
+  const [{ isGguf, openGguf }, { isBlock }] = await Promise.all([
+    import("../gguf.js"),
+    import("../tensor.js"),
+  ]);
+  if (!isGguf(path)) return false;
+  const file = openGguf(path);
+  return file.names().some((name) => isBlock(file.info(name).dtype));
+}
+
 async function merge(
   { adapter, output, model: base, revision, offline, format, dtype, maxShardSize }: Flags,
   signal: AbortSignal,
@@ -69,8 +80,11 @@ async function merge(
     offline,
     adapters: [adapter],
     device: "cpu",
-    // Sums are rounded once, where what is written would show it.
-    ...(dtype === "f32" && { dtype }),
+    // Sums are rounded once, where what is written would show it; and nothing is merged into blocks.
+    ...((dtype === "f32" ||
+      (await isQuantised(modelFor({ model: base, revision, adapters: [adapter] }).model))) && {
+      dtype: "f32",
+    }),
     signal,
   });
   try {

@@ -100,8 +100,8 @@ export interface TensorSource {
   names(): string[];
   /** Of a tensor that is there. */
   shape(name: string): number[];
-  /** The tensor, frozen. */
-  tensor(name: string, device: Device): Tensor;
+  /** The tensor, frozen; quantised where that is asked for. */
+  tensor(name: string, device: Device, quantize?: Quantization): Tensor;
 }
 
 /** Those of safetensors files. */
@@ -109,7 +109,7 @@ export function storedIn(file: WeightsFile): TensorSource {
   return {
     names: () => file.names(),
     shape: (name) => file.info(name).shape,
-    tensor: (name, device) => mapped(file, name, device),
+    tensor: (name, device, quantize) => mapped(file, name, device, quantize),
   };
 }
 
@@ -211,7 +211,7 @@ export class FileWeights extends Weights {
     }
     const { device, quantize } = this.options;
     if (quantize !== undefined && more.blocks === true)
-      return parameter(mapped(this.file, found, device, quantize), false);
+      return parameter(this.file.tensor(found, device, quantize), false);
     // Biases are added in f32, and are few.
     const dtype = name.endsWith(".bias") ? "f32" : this.options.dtype;
     const stored = this.file.tensor(found, device);

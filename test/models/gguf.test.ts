@@ -97,14 +97,18 @@ async function everyType(t: ExecutionContext, device: TestDevice, type: TypeName
   }
   // The copy in a folder has no blocks.
   const copy = join(temporary(), "copy");
-  await saveModel(model, copy);
+  const inBlocks = !["f32", "f16", "bf16"].includes(type);
+  t.is(state[`${layer}mlp.down_proj.weight`]!.dtype === type.toLowerCase(), true, where);
+  await saveModel(model, copy, inBlocks ? { dtype: "f32" } : {});
   const again = await loadModel(copy, { device });
   const ids = Int32Array.of(1, 30, 7, 7, 19, 2, 11, 0, 4, 25);
   const logits = await logitsOf(model, ids);
   t.true(logits.every(Number.isFinite) && new Set(logits).size > 100, where);
   const copied = await logitsOf(again, ids);
+  // A GPU sums by blocks in an order of its own.
+  const most = device === "cpu" ? 0 : 1e-5 * Math.max(...logits.map(Math.abs));
   t.true(
-    logits.every((v, i) => v === copied[i]),
+    logits.every((v, i) => Math.abs(v - copied[i]!) <= most),
     `${where}: logits`,
   );
   model.dispose();

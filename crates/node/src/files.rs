@@ -17,7 +17,7 @@ use napi_derive::napi;
 
 use crate::background;
 use crate::error::{Result, thrown};
-use crate::session::{Failure, Session, dims, dtype, failure};
+use crate::session::{Failure, Session, dims, dtype, failure, weight_dtype};
 
 /// A safetensors file, or the shards of a model's folder behind one view.
 #[napi]
@@ -85,9 +85,7 @@ impl Session {
         dtype: Option<String>,
     ) -> Result<u32> {
         self.with(|state| {
-            let quantised = |name: &str| DType::parse(name).filter(|dtype| dtype.is_block());
-            let of = |name: &str| quantised(name).map_or_else(|| self::dtype(name), Ok);
-            let dtype = dtype.as_deref().map(of).transpose()?;
+            let dtype = dtype.as_deref().map(weight_dtype).transpose()?;
             let value = file.weights().value(&state.context(&device)?, &name, dtype)?;
             Ok(state.insert(Tensor::new(value, false)))
         })

@@ -9,7 +9,7 @@ use napi_derive::napi;
 use crate::background;
 use crate::error::{Result, thrown};
 use crate::files::TensorInfo;
-use crate::session::{Session, dtype};
+use crate::session::{Session, weight_dtype};
 
 /// A GGUF file: tensors by name, and typed metadata.
 #[napi]
@@ -58,7 +58,7 @@ impl GgufFile {
 
 #[napi]
 impl Session {
-    /// A frozen tensor of a file; blocks are unpacked to f32. With `heads` its rows are those of rotary heads whose pairs
+    /// A frozen tensor of a file; blocks are unpacked to f32, unless `dtype` is theirs. With `heads` its rows are those of rotary heads whose pairs
     /// are neighbours, and become halves.
     #[napi(catch_unwind)]
     pub fn gguf_tensor(
@@ -70,7 +70,7 @@ impl Session {
         dtype: Option<String>,
     ) -> Result<u32> {
         self.with(|state| {
-            let dtype = dtype.as_deref().map(self::dtype).transpose()?;
+            let dtype = dtype.as_deref().map(weight_dtype).transpose()?;
             let order = heads.map_or(RowOrder::Stored, |heads| RowOrder::Halves { heads: heads as usize });
             let value = file.reader.value(&state.context(&device)?, &name, dtype, order)?;
             Ok(state.insert(Tensor::new(value, false)))

@@ -70,6 +70,12 @@ pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
     }
 }
 
+/// A dtype of weights: as `dtype`, or of blocks.
+pub(crate) fn weight_dtype(name: &str) -> engine::Result<DType> {
+    let blocks = DType::parse(name).filter(|dtype| dtype.is_block());
+    blocks.map_or_else(|| dtype(name), Ok)
+}
+
 /// A dtype that values are given and computed in.
 pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
     DType::parse(name).filter(|dtype| !dtype.is_block()).ok_or_else(|| {

@@ -13,6 +13,6 @@ export function checkMergeable(weight: Tensor): void {
   refuseQuantised(
     weight,
     "an adapter is merged into a weight of floats",
-    "load the model without quantize, merge, and quantise what comes of it",
+    "load the model without quantize, or a GGUF file with a dtype, merge, and quantise what comes of it",
   );
 }

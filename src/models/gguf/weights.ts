@@ -1,9 +1,11 @@
 /** The tensors of a GGUF file as a model's folder would have them. */
 import type { Device } from "../../device.js";
+import { LowrankError } from "../../errors.js";
 import { ggufTensor } from "../../gguf.js";
 import type { GgufFile } from "../../native.js";
 import { noGrad, scope } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
+import { isBlock, type Tensor } from "../../tensor.js";
+import type { Quantization } from "../quantization.js";
 import type { TensorSource } from "../weights.js";
 import { FACTORS, type Names, type Undone } from "./names.js";
 
@@ -43,10 +45,21 @@ export class GgufWeights implements TensorSource {
   }
 
   /** The one place where a stored tensor becomes one of a model's. */
-  tensor(name: string, device: Device): Tensor {
+  tensor(name: string, device: Device, quantize?: Quantization): Tensor {
     const { name: stored, undone } = this.#place(name);
-    if (typeof undone === "object") return ggufTensor(this.file, stored, device, this.heads[undone.rows]);
-    if (undone === undefined) return ggufTensor(this.file, stored, device);
+    if (quantize !== undefined) {
+      throw new LowrankError(
+        "ERR_OPTION",
+        `loadModel: quantize is ${quantize}, and a GGUF file is as it was quantised; leave it out`,
+      );
+    }
+    if (undone === undefined || typeof undone === "object") {
+      const heads = undone === undefined ? undefined : this.heads[undone.rows];
+      const { dtype, shape } = this.file.info(stored);
+      // Weights of layers and embeddings stay in their blocks, and are read where they lie.
+      const kept = isBlock(dtype) && shape.length === 2 ? dtype : undefined;
+      return ggufTensor(this.file, stored, device, { heads, dtype: kept });
+    }
     return noGrad(() =>
       scope(() => {
         const tensor = ggufTensor(this.file, stored, device);

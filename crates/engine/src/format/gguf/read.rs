@@ -104,11 +104,11 @@ impl Reader {
     }
 
     /// A tensor as a value of `cx`: in place over the map where it is stored as it is asked for and the device can,
-    /// else made on the host. Blocks are unpacked, to f32 unless `dtype` says otherwise. Columns of a row stay where
+    /// else made on the host. Blocks are unpacked, to f32 unless `dtype` says otherwise, and kept where it is theirs. Columns of a row stay where
     /// they are, so rows of blocks are rows of blocks in any order.
     ///
     /// # Errors
-    /// `ERR_DTYPE` for a `dtype` that is no float, `ERR_SHAPE_MISMATCH` where rows are not those of the heads,
+    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own, `ERR_SHAPE_MISMATCH` where rows are not those of the heads,
     /// `ERR_FILE_FORMAT` when the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`; `ERR_OUT_OF_MEMORY`.
     pub fn value(
         &self,
@@ -118,15 +118,15 @@ impl Reader {
         order: RowOrder,
     ) -> Result<Value> {
         let entry = self.entry(name)?;
-        let stored = match entry.kind {
-            TensorType::Plain(dtype) => dtype,
-            TensorType::Blocks(_) => DType::F32,
+        let (stored, unpacked) = match entry.kind {
+            TensorType::Plain(dtype) => (dtype, dtype),
+            TensorType::Blocks(kind) => (DType::Block(kind), DType::F32),
         };
-        let to = dtype.unwrap_or(stored);
-        if !to.is_float() {
+        let to = dtype.unwrap_or(unpacked);
+        if !to.is_float() && to != stored {
             fail!(Dtype, "{}: tensor {} is not converted to {to}", self.path.display(), quoted(name));
         }
-        if entry.kind == TensorType::Plain(to) && order == RowOrder::Stored {
+        if stored == to && order == RowOrder::Stored {
             return cx.map(entry.shape.clone(), to, &self.file, entry.offset);
         }
         let sources = self.rows(entry, order)?;
@@ -179,6 +179,7 @@ fn converted(bytes: &[u8], kind: TensorType, to: DType, sources: &Option<Vec<usi
     let kind = match kind {
         TensorType::Plain(from) if from == to => return bytes.to_vec(),
         TensorType::Plain(from) => return convert(bytes, from, to),
+        TensorType::Blocks(kind) if to == DType::Block(kind) => return bytes.to_vec(),
         TensorType::Blocks(kind) => kind,
     };
     let mut converted = vec![0; bytes.len() / kind.bytes() * kind.elements() * to.bytes()];
