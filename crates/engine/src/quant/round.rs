@@ -145,8 +145,8 @@ impl Block for Q8_0 {
     #[inline(always)]
     fn part(&self, _: usize, out: &mut [f32; PART]) {
         let d = f16(self.d);
-        for i in 0..32 {
-            out[i] = self.codes[i] as f32 * d;
+        for (v, code) in out.iter_mut().zip(&self.codes) {
+            *v = *code as f32 * d;
         }
     }
 

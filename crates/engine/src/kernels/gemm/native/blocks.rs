@@ -131,9 +131,9 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
                 dot::chains(terms, a, piece.cast_const(), &mut chains, |_| {});
             }
             w.plus(whole).unpack(k - whole, piece);
-            for (i, chains) in chains.iter().enumerate() {
+            for (i, (sums, chains)) in sums.iter_mut().zip(&chains).enumerate() {
                 let a = a.at.add(i * a.row + whole);
-                sums[i][j] = dot::ended(chains, k - whole, a, piece.cast_const());
+                sums[j] = dot::ended(chains, k - whole, a, piece.cast_const());
             }
         }
     }
