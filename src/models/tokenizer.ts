@@ -11,7 +11,7 @@ import type { Offsets } from "../chat/tokens.js";
 import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
-import { type Beside, inFolder } from "./beside.js";
+import { Beside, inFolder } from "./beside.js";
 import { readChatTemplate, readSpecialTokens } from "./chat-template-files.js";
 
 /** Text of token ids that come one by one. */
@@ -77,6 +77,8 @@ export class Tokenizer {
   constructor(path: string, beside: Beside);
   constructor(path: string, beside?: Beside) {
     this.path = textOf("new Tokenizer", "path", path);
+    if (beside !== undefined && !(beside instanceof Beside))
+      refuse("new Tokenizer", "the second argument", "nothing", beside);
     const json = beside?.text("tokenizer.json");
     const { Tokenizer: of } = native();
     this.#native = guarded(

@@ -86,7 +86,7 @@ test("the chat template and the special tokens are the file's, and go along when
   const end = model.tokenizer!.tokenToId("<|im_end|>")!;
   t.deepEqual(model.config.eosTokenIds, [end]);
   const copy = join(temporary(), "copy");
-  await saveModel(model, copy);
+  await saveModel(model, copy, { dtype: "f32" });
   const again = await loadModel(copy, { device: "cpu" });
   t.is(again.tokenizer!.applyChatTemplate(messages, { tokenize: false }), text);
   for (const one of texts) t.deepEqual(again.tokenizer!.encode(one), model.tokenizer!.encode(one));

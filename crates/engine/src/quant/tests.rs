@@ -51,7 +51,7 @@ fn blocks_have_the_bits_of_the_reference() {
 #[test]
 fn every_instruction_set_gives_the_same_bits() {
     for (kind, (blocks, expected)) in golden() {
-        for at in Level::ALL.into_iter().filter(|at| **at <= level()) {
+        for at in Level::ALL.iter().filter(|at| **at <= level()) {
             let mut out = vec![0.0; expected.len()];
             // SAFETY: the process's level is at least this one.
             unsafe { kind.unpacking(*at)(blocks.as_ptr(), 0, out.len(), out.as_mut_ptr()) };
@@ -149,7 +149,7 @@ fn any_part_of_a_matrix_is_unpacked() {
         let blocks = drawn(kind, elements, 3);
         let all = unpacked(kind, &blocks);
         assert_eq!(all.len(), elements);
-        for at in Level::ALL.into_iter().filter(|at| **at <= level()) {
+        for at in Level::ALL.iter().filter(|at| **at <= level()) {
             for (from, count) in [(0, 1), (5, 40), (31, 2), (32, 64), (63, 129), (elements - 70, 70), (17, 0)]
             {
                 let mut out = vec![7.0; count + 1];

@@ -29,7 +29,7 @@ impl Case {
 }
 
 /// C on a pool of `threads`.
-fn run<T: Stored>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
+fn run<T>(loops: &'static Loops, threads: usize, case: &Case, narrow: impl Fn(f32) -> T) -> Vec<f32>
 where
     T: Stored<At = *const T>,
 {
@@ -341,8 +341,8 @@ fn blocks_have_the_bits_of_what_they_hold() {
                 let [_, _, n, k] = case.sizes;
                 let blocks = quant::drawn(kind, n * k, 11);
                 let b = quant::unpacked(kind, &blocks);
-                // SAFETY: the weight reaches over K and N.
                 let run = |b: *const f32| {
+                    // SAFETY: the weight reaches over K and N.
                     run_over::<f32>(loops, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
                 };
                 let expected = run(b.as_ptr());
