@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::kernel::Kernel;
-use crate::kernel::forms::{assert_all, launched_in};
+use crate::kernel::forms::{self, assert_all, launched_in};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
 use crate::quant::{BlockType, tests as quant};
 use crate::value::Value;
@@ -344,7 +344,10 @@ fn every_listed_form_of_blocks_is_launched_and_has_the_bits_of_f32() {
             }
         }
     });
-    assert_all(COVERED, &launched, |(_, variant)| variant.dtypes.get(1).is_some_and(|b| b.is_block()));
+    // f32's forms, which are launched beside them, are held by other tests.
+    let of_blocks = |(_, variant): &forms::Form| variant.dtypes.get(1).is_some_and(|b| b.is_block());
+    let launched = launched.into_iter().filter(of_blocks).collect();
+    assert_all(COVERED, &launched, of_blocks);
 }
 
 fn product_of_blocks(cx: &Rc<Context>, kind: BlockType, reads: Reads, m: usize, bias: bool, two: bool) {
