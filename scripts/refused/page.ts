@@ -4,6 +4,7 @@ import { ADAPTER_REFUSALS } from "../../src/refusals/adapters.js";
 import { FILE_REFUSALS } from "../../src/refusals/files.js";
 import { LAYER_REFUSALS } from "../../src/refusals/layers.js";
 import { MODEL_REFUSALS } from "../../src/refusals/models.js";
+import { QUANTISED_REFUSALS } from "../../src/refusals/quantised.js";
 import type { Refusal } from "../../src/refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../../src/refusals/training.js";
 
@@ -18,6 +19,7 @@ export const SECTIONS: readonly Section[] = [
   { title: "Adapters in files", refusals: FILE_REFUSALS },
   { title: "GGUF", refusals: GGUF_REFUSALS },
   { title: "Models", refusals: MODEL_REFUSALS },
+  { title: "Quantised weights", refusals: QUANTISED_REFUSALS },
   { title: "Layers", refusals: LAYER_REFUSALS },
   { title: "Runs", refusals: TRAINING_REFUSALS },
 ];

@@ -16,6 +16,7 @@ import { readChatTemplate } from "./chat-template-files.js";
 import { checkHalfRange } from "./half-range.js";
 import { PretrainedModel } from "./pretrained.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
+import { QUANTISED_REFUSALS } from "../refusals/quantised.js";
 import { refused } from "../refusals/refusal.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -113,11 +114,7 @@ export async function saveModel(
   const quantised = Object.entries(model.stateDict()).find(([, tensor]) => isBlock(tensor.dtype));
   if (quantised !== undefined && options.dtype === undefined) {
     const [name, { dtype }] = quantised;
-    throw new LowrankError(
-      "ERR_DTYPE",
-      `saveModel: ${name} is quantised (${dtype}), which model.safetensors does not hold; give dtype, f16 say, to save ` +
-        "what it stands for, or save the adapter alone",
-    );
+    throw refused(QUANTISED_REFUSALS.saved, "saveModel", `${name}, ${dtype}`, "ERR_DTYPE");
   }
   if (gguf) {
     if (existsSync(dir) && (!overwrite || !statSync(dir).isFile()))

@@ -193,7 +193,7 @@ test("what needs the values of a quantised weight says so before anything change
     lora.inject(model, { r: 2, targetModules: ["q_proj", "down_proj"], ...more });
   await t.throwsAsync(inject({ initLoraWeights: "pissa" }), {
     ...refused,
-    message: /takes its start out of the weight/,
+    message: /pissa and olora over a quantised weight \(.*proj, q8_0\)/,
   });
   await t.throwsAsync(inject({ initLoraWeights: "olora" }), refused);
   await t.throwsAsync(inject({ useDora: true }), { ...refused, message: /DoRA/ });

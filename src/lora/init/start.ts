@@ -5,6 +5,7 @@ import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { exceptions } from "../options/exact.js";
 import { LoRALayer, scalingOf } from "../layers/layer.js";
+import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refuseQuantised } from "../layers/quantised.js";
 import type { AdapterOptions } from "../options/options.js";
 import { EVA_DEFAULTS } from "../options/eva.js";
@@ -63,11 +64,7 @@ function linears(layers: ReadonlyMap<string, Module>, options: AdapterOptions): 
     const scaling = scalingOf(r, alphaOf(path) ?? options.loraAlpha, options.useRslora);
     const weight = layer instanceof LoRALayer ? layer.baseWeight : layer.weight;
     if (movesBase(options.initLoraWeights)) {
-      refuseQuantised(
-        weight,
-        `initLoraWeights: ${String(options.initLoraWeights)} takes its start out of the weight of ${path}`,
-        "load the model without quantize, or start otherwise",
-      );
+      refuseQuantised(weight, QUANTISED_REFUSALS.start, path);
     }
     return [{ path, layer, weight, r, scaling }];
   });

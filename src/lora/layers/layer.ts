@@ -18,6 +18,7 @@ import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
 import { checkBaseClass } from "./options.js";
 import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
+import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { checkMergeable, refuseQuantised } from "./quantised.js";
 import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
@@ -131,11 +132,7 @@ function mixin<
           zeros(this.shapeOnDisk("bias", adapter.r), { device: this.weight.device }),
         );
       if (useDora) {
-        refuseQuantised(
-          this.baseWeight,
-          "DoRA scales the norm of a weight of floats",
-          "load the model without quantize, or leave useDora out",
-        );
+        refuseQuantised(this.baseWeight, QUANTISED_REFUSALS.dora);
         adapter.magnitude = parameter(this.magnitudeOf(adapter));
       }
       return adapter;

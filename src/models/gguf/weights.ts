@@ -1,6 +1,7 @@
 /** The tensors of a GGUF file as a model's folder would have them. */
+import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
+import { refused } from "../../refusals/refusal.js";
 import type { Device } from "../../device.js";
-import { LowrankError } from "../../errors.js";
 import { ggufTensor } from "../../gguf.js";
 import type { GgufFile } from "../../native.js";
 import { noGrad, scope } from "../../scope.js";
@@ -47,12 +48,7 @@ export class GgufWeights implements TensorSource {
   /** The one place where a stored tensor becomes one of a model's. */
   tensor(name: string, device: Device, quantize?: Quantization): Tensor {
     const { name: stored, undone } = this.#place(name);
-    if (quantize !== undefined) {
-      throw new LowrankError(
-        "ERR_OPTION",
-        `loadModel: quantize is ${quantize}, and a GGUF file is as it was quantised; leave it out`,
-      );
-    }
+    if (quantize !== undefined) throw refused(QUANTISED_REFUSALS.quantizedFile, "loadModel", quantize);
     if (undone === undefined || typeof undone === "object") {
       const heads = undone === undefined ? undefined : this.heads[undone.rows];
       const { dtype, shape } = this.file.info(stored);
