@@ -31,7 +31,7 @@ export interface StartEvent {
   deviceReason: string;
   /** How the frozen weights are stored, told by the first of the model's tensors. */
   dtype: string;
-  /** How the weights that are quantised are stored; left out where none is. */
+  /** How the weights that are quantised are stored, most of them by what is named first; left out where none is. */
   quantize?: string | undefined;
   /** How products by bf16 weights are computed. */
   matmulPrecision: MatmulPrecision;

@@ -6,7 +6,7 @@ import type { InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
 import type { MatmulPrecision } from "../scope.js";
-import { isBlock } from "../tensor.js";
+import { isBlock, type Tensor } from "../tensor.js";
 import type { StartEvent } from "./events.js";
 import type { Prepared } from "./prepare.js";
 import { warmupOf, type Settings } from "./settings.js";
@@ -20,8 +20,7 @@ export function startEvent(
   resumedFrom: number,
 ): StartEvent {
   const { device } = model;
-  const dtypes = Object.values(model.stateDict()).map(({ dtype }) => dtype);
-  const quantised = dtypes.find(isBlock);
+  const tensors = Object.values(model.stateDict());
   const why = typeof settings.model === "string" ? chooseDevice(settings.device).why : "the model is there";
   return {
     type: "start",
@@ -36,8 +35,8 @@ export function startEvent(
     device,
     deviceName: session().deviceName(device),
     deviceReason: why,
-    dtype: dtypes.find((dtype) => !isBlock(dtype)) ?? "f32",
-    ...(quantised === undefined ? {} : { quantize: quantised }),
+    dtype: tensors.find(({ dtype }) => !isBlock(dtype))?.dtype ?? "f32",
+    ...quantised(tensors),
     matmulPrecision: settings.matmulPrecision,
     examples: train.length,
     evalExamples: held.length,
@@ -57,4 +56,14 @@ export function startEvent(
     output: settings.output,
     resumedFrom,
   };
+}
+
+/** The types of blocks that weights are in, that of most of them first. */
+function quantised(tensors: readonly Tensor[]): { quantize?: string } {
+  const counts = new Map<string, number>();
+  for (const { dtype, size } of tensors)
+    if (isBlock(dtype)) counts.set(dtype, (counts.get(dtype) ?? 0) + size);
+  if (counts.size === 0) return {};
+  const types = [...counts].sort(([, a], [, b]) => b - a).map(([type]) => type);
+  return { quantize: types.join(", ") };
 }
