@@ -58,7 +58,8 @@ impl GgufFile {
 
 #[napi]
 impl Session {
-    /// A frozen tensor of a file; blocks are unpacked to f32, unless `dtype` is theirs. With `heads` its rows are those of rotary heads whose pairs
+    /// A frozen tensor of a file; blocks are unpacked to f32, unless `dtype` is theirs. With `heads` its rows are those
+    /// of rotary heads whose pairs
     /// are neighbours, and become halves.
     #[napi(catch_unwind)]
     pub fn gguf_tensor(

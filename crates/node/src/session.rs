@@ -121,7 +121,8 @@ impl Session {
         })
     }
 
-    /// Of the handle: the number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in `device_labels`, its rank,
+    /// Of the handle: the number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in
+    /// `device_labels`, its rank,
     /// its shape.
     #[napi(catch_unwind)]
     pub fn describe(&self, id: u32) -> Result<Vec<f64>> {

@@ -1,6 +1,7 @@
 //! Weights stored in blocks: some elements share a scale, and each is a code of a few bits.
 //!
-//! The layouts are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`, `ggml-quants.c`), and what is unpacked has
+//! The layouts are ggml's (https://github.com/ggml-org/ggml, `ggml-common.h`, `ggml-quants.c`), and what is unpacked
+//! has
 //! the bits that its reference gives: products and sums are rounded one by one, never fused.
 
 /// Gives `$what::<B>` of the block's layout.

@@ -1,12 +1,14 @@
 //! NormalFloat of 4 bits with double quantisation, as in QLoRA (Dettmers et al., arXiv 2305.14314).
 //!
 //! 64 elements share a scale a, the largest of their magnitudes, and each is a·table[q]. The scales are quantised once
-//! more, by groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s an
+//! more, by groups of 256: a = s·c + m, with m the mean of all scales of the matrix, c a float of 8 bits (E4M3) and s
+//! an
 //! f32 by which the farthest scale of the group is c's largest. s has 16 significant bits, so that s·c is exact and a
 //! is rounded once, whether the two are fused or not.
 //!
 //! Layout: a group is s and m, then its blocks, each c and twice 16 bytes of codes, of
-//! which byte i holds elements i (low) and 16 + i of 32. A matrix's elements lie in its row-major order, and zeros after the last block fill up a word.
+//! which byte i holds elements i (low) and 16 + i of 32. A matrix's elements lie in its row-major order, and zeros
+//! after the last block fill up a word.
 
 use super::PART;
 use super::layout::Layout;

@@ -1,4 +1,5 @@
-//! Unpacking by vectors: what decoding waits for otherwise. Codes of 4 bits are places in a table of the 16 values that a
+//! Unpacking by vectors: what decoding waits for otherwise. Codes of 4 bits are places in a table of the 16 values that
+//! a
 //! scale gives, so that a vector of elements is a load and a permutation.
 
 use super::PART;

@@ -196,7 +196,8 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self {
-            // SAFETY: the caller's; of an index three bits count, and the fourth chooses the half: a blend goes by signs.
+            // SAFETY: the caller's; of an index three bits count, and the fourth chooses the half: a blend goes by
+            // signs.
             unsafe {
                 let codes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(codes.cast()));
                 let fourth = match SHIFT {

@@ -134,7 +134,8 @@ impl State {
         id
     }
 
-    /// The number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in `device_labels`, its rank, its shape.
+    /// The number of its dtype in `f32 f16 bf16 i32` and the types of blocks, that of its device in `device_labels`,
+    /// its rank, its shape.
     pub(super) fn description(&mut self, value: &Value) -> SmallVec<[f64; 12]> {
         let dtype = match value.dtype {
             DType::F32 => 0,

@@ -121,7 +121,8 @@ impl Pipelines {
     }
 }
 
-/// Whether a form that is launched is one that its kernel lists, and so one that is validated. Kernels of tests list none.
+/// Whether a form that is launched is one that its kernel lists, and so one that is validated. Kernels of tests list
+/// none.
 #[cfg(test)]
 fn is_listed(kernel: &crate::kernel::Kernel, key: &Key) -> bool {
     let listed = (kernel.variants)();

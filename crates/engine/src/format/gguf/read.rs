@@ -104,11 +104,12 @@ impl Reader {
     }
 
     /// A tensor as a value of `cx`: in place over the map where it is stored as it is asked for and the device can,
-    /// else made on the host. Blocks are unpacked, to f32 unless `dtype` says otherwise, and kept where it is theirs. Columns of a row stay where
-    /// they are, so rows of blocks are rows of blocks in any order.
+    /// else made on the host. Blocks are unpacked, to f32 unless `dtype` says otherwise, and kept where it is theirs.
+    /// Columns of a row stay where they are, so rows of blocks are rows of blocks in any order.
     ///
     /// # Errors
-    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own, `ERR_SHAPE_MISMATCH` where rows are not those of the heads,
+    /// `ERR_DTYPE` for a `dtype` that is neither a float nor the tensor's own, `ERR_SHAPE_MISMATCH` where rows are not
+    /// those of the heads,
     /// `ERR_FILE_FORMAT` when the file has no such tensor; `ERR_FILE_NOT_FOUND` as `read`; `ERR_OUT_OF_MEMORY`.
     pub fn value(
         &self,

@@ -1,6 +1,7 @@
 //! WGSL that reads elements of a binding in blocks, four neighbours at a time, with the bits of `quant`.
 //!
-//! A binding is an array of words, and blocks lie in it as in a file, on any even byte (nf4's on any): nothing is packed
+//! A binding is an array of words, and blocks lie in it as in a file, on any even byte (nf4's on any): nothing is
+//! packed
 //! anew when a weight is uploaded, and what is read beside the codes, scales and the words around the codes, comes from
 //! a cache. Products of a scale and a code are exact in f32, so that fusing them with a sum changes no bit.
 

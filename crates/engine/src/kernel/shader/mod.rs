@@ -188,7 +188,8 @@ fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec
 }
 ";
 
-/// The same for a body that calls functions of subgroups: lanes count up through one subgroup, then the next. A subgroup's
+/// The same for a body that calls functions of subgroups: lanes count up through one subgroup, then the next. A
+/// subgroup's
 /// size is counted, since a driver may report another than it runs.
 const ENTRY_OF_SUBGROUPS: &str = "
 var<private> subgroup_at: u32;

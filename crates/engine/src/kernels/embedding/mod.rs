@@ -2,7 +2,8 @@
 //!
 //! Maths: y[n, c] = T[id[n], c], and d_T[v, c] += Σ d_y[n, c] over the n with id[n] = v, n ascending.
 //! A table is [V, C], or its transpose [C, V]. An index outside 0..V gives a row of NaN and takes no
-//! gradient. Layout: row-major; one invocation an element of y or d_y. Cost: forward one pass over y. Backward one pass over d_y: `links` chains the rows that
+//! gradient. Layout: row-major; one invocation an element of y or d_y. Cost: forward one pass over y. Backward one pass
+//! over d_y: `links` chains the rows that
 //! share an index (N² comparisons at worst on a GPU, a hash table natively), then the first row of
 //! each chain sums it and owns its row of d_T, so that no two write one place and the order of
 //! summation is that of n.

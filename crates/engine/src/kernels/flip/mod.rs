@@ -1,7 +1,8 @@
 //! The middle of [outer, n, inner] from its end to its start.
 //!
 //! Maths: y[o, k, i] = x[o, n − 1 − k, i]; bits are copied, whatever they mean. Layout: row-major; one invocation an
-//! element, natively a row of inner at a time. Cost: one pass, bound by memory. A window of y is bound together with its
+//! element, natively a row of inner at a time. Cost: one pass, bound by memory. A window of y is bound together with
+//! its
 //! mirror image in x.
 
 use std::rc::Rc;

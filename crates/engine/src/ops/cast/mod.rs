@@ -1,6 +1,7 @@
 //! y = x in another storage type.
 //!
-//! Blocks are unpacked, and nothing is cast to them. To half types: to the nearest, ties to even; floats to i32: the fraction is dropped. Backward:
+//! Blocks are unpacked, and nothing is cast to them. To half types: to the nearest, ties to even; floats to i32: the
+//! fraction is dropped. Backward:
 //! d_out as f32, whichever float y was stored as; none through i32. Saved: nothing.
 
 #[cfg(test)]

@@ -129,7 +129,8 @@ impl Sums {
     /// Rows `from..to`, of `width`, are there and nobody else's.
     unsafe fn clear(&self, [from, to]: [usize; 2], width: usize) {
         for at in (from..to).map(|key| key * self.row) {
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
+            // they pair up.
             unsafe {
                 self.d_k.add(at).write_bytes(0, width);
                 self.d_v.add(at).write_bytes(0, width);
@@ -179,7 +180,8 @@ compiled! {
         spread::<S>(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
         pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
         pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
-        // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
+        // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they
+        // pair up.
         unsafe {
             S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
             S::pair_rows(dt.as_ptr(), dt.as_mut_ptr(), LANES, dim, lanes);
@@ -200,7 +202,8 @@ compiled! {
             let count = KEYS.min(span[1] - from);
             pack(x.k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
             pack(x.v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
+            // they pair up.
             unsafe {
                 S::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
                 S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
@@ -228,7 +231,8 @@ compiled! {
                     (p[rows], ds[rows]) = (0.0, 0.0);
                 }
             }
-            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
+            // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
+            // they pair up.
             unsafe {
                 S::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
                 S::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);

@@ -1,6 +1,7 @@
 //! How a product is cut into tasks.
 //!
-//! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k within parts that K
+//! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k within parts
+//! that K
 //! alone decides: the cut into tasks, and with it the number of threads, changes no bit.
 
 use std::cell::RefCell;
@@ -253,7 +254,8 @@ impl<T: Stored> Product<T> {
     unsafe fn strips(&self, loops: &'static Loops, threads: usize) {
         let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
         self.few(share.clamp(256, STRIP), threads, |z, column, width| {
-            // SAFETY: the caller's; no two tasks have columns in common, and the panels hold all rows' sums of the strip.
+            // SAFETY: the caller's; no two tasks have columns in common, and the panels hold all rows' sums of the
+            // strip.
             workspace(self.m * width, |panels| unsafe {
                 let sums = &mut panels[..self.m * width];
                 sums.fill(0.0);
