@@ -1,31 +1,17 @@
 /** How a byte-level tokenizer cuts texts before its merges, by llama.cpp's names. Source: llama.cpp's src/llama-vocab.cpp. */
 
+import { PATTERNS } from "../../gguf/patterns.js";
+
 /** An object of `tokenizer.json`. */
 export type Json = Readonly<Record<string, unknown>>;
 
-const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-const REST = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
-const UPPER = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`;
-const LOWER = String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`;
-const SLASHES = String.raw`| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
-const BEFORE = String.raw`[^\r\n\p{L}\p{N}]?`;
-
 /** Patterns, and what llama.cpp calls them: where whole words of the vocabulary go before merges, and where not. */
-const PATTERNS: Readonly<Record<string, { plain?: string; ignoringMerges?: string }>> = {
-  [String.raw`${CONTRACTIONS}|${BEFORE}\p{L}+|\p{N}{1,3}${REST}`]: {
-    plain: "dbrx",
-    ignoringMerges: "llama-bpe",
-  },
-  [String.raw`${CONTRACTIONS}|${BEFORE}\p{L}+|\p{N}${REST}`]: { plain: "qwen2" },
-  [String.raw`${CONTRACTIONS}|${BEFORE}[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`]:
-    {
-      plain: "qwen35",
-    },
-  [`${BEFORE}${UPPER}*${LOWER}+${CONTRACTIONS}?|${BEFORE}${UPPER}+${LOWER}*${CONTRACTIONS}?${String.raw`|\p{N}{1,3}`}${SLASHES}`]:
-    { plain: "gpt-4o" },
-  [`${BEFORE}${UPPER}*${LOWER}+|${BEFORE}${UPPER}+${LOWER}*${String.raw`|\p{N}`}${SLASHES}`]: {
-    ignoringMerges: "tekken",
-  },
+const NAMES: Readonly<Record<string, { plain?: string; ignoringMerges?: string }>> = {
+  [PATTERNS.llama3]: { plain: "dbrx", ignoringMerges: "llama-bpe" },
+  [PATTERNS.qwen2]: { plain: "qwen2" },
+  [PATTERNS.qwen35]: { plain: "qwen35" },
+  [PATTERNS.gpt4o]: { plain: "gpt-4o" },
+  [PATTERNS.tekken]: { ignoringMerges: "tekken" },
 };
 
 /** The steps of a pre-tokenizer, one after the other. */
@@ -53,6 +39,6 @@ export function preTokenizerName(preTokenizer: unknown, ignoresMerges: boolean):
   // The patterns leave nothing between two matches, so keeping matches alone comes to the same.
   const whole = (behavior === "Isolated" && invert === false) || (behavior === "Removed" && invert === true);
   if (type !== "Split" || !whole || byPattern) return undefined;
-  if (typeof regex !== "string" || !Object.hasOwn(PATTERNS, regex)) return undefined;
-  return PATTERNS[regex]?.[ignoresMerges ? "ignoringMerges" : "plain"];
+  if (typeof regex !== "string" || !Object.hasOwn(NAMES, regex)) return undefined;
+  return NAMES[regex]?.[ignoresMerges ? "ignoringMerges" : "plain"];
 }

@@ -1,7 +1,8 @@
 /**
  * How byte-level vocabularies cut a text before its pieces are merged, by `tokenizer.ggml.pre`. The names are llama.cpp's
- * (llama-vocab.cpp), the patterns those of each model's own `tokenizer.json`.
+ * (llama-vocab.cpp).
  */
+import { PATTERNS } from "../../gguf/patterns.js";
 
 /** A member of `pre_tokenizer` in `tokenizer.json`. */
 type Step = Readonly<Record<string, unknown>>;
@@ -36,33 +37,24 @@ const GPT2: PreTokenizer = { steps: [bytes(true)] };
 /** Each digit by itself. */
 const DIGITS: PreTokenizer = { steps: [{ type: "Digits", individual_digits: true }, bytes(true)] };
 
-const CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-const ENDS = "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-const WORDS = `${CONTRACTIONS}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+`;
-
 const LLAMA3: PreTokenizer = {
-  steps: pieces(`${WORDS}|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${ENDS}`),
+  steps: pieces(PATTERNS.llama3),
   ignoreMerges: true,
   addBos: true,
 };
 
 const QWEN2: PreTokenizer = {
-  steps: pieces(`${WORDS}|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|${ENDS}`),
+  steps: pieces(PATTERNS.qwen2),
   normalizer: { type: "NFC" },
 };
 
-const UPPER = "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]";
-const LOWER = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
-const cased = (after: string): string =>
-  `[^\\r\\n\\p{L}\\p{N}]?${UPPER}*${LOWER}+${after}|[^\\r\\n\\p{L}\\p{N}]?${UPPER}+${LOWER}*${after}`;
-
 const TEKKEN: PreTokenizer = {
-  steps: pieces(`${cased("")}|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${ENDS}`),
+  steps: pieces(PATTERNS.tekken),
   ignoreMerges: true,
 };
 
 const GPT4O: PreTokenizer = {
-  steps: pieces(`${cased(`${CONTRACTIONS}?`)}|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|${ENDS}`),
+  steps: pieces(PATTERNS.gpt4o),
 };
 
 /** Those that are read. */
