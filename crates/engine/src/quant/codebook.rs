@@ -2,14 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::vectors::{halves, table};
-use super::{Block, PART, f16};
+use super::vectors::{Part, halves, table};
+use super::{Block, PART, f16, plain};
 use crate::simd::{Isa, Lanes};
 
 /// 32 elements d·table[q]; byte i of the codes holds elements i and 16 + i.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Iq4Nl {
+pub(crate) struct Iq4Nl {
     d: [u8; 2],
     codes: [u8; 16],
 }
@@ -32,14 +32,14 @@ impl Block for Iq4Nl {
     }
 
     #[inline(always)]
-    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: the caller's.
         unsafe {
             if S::WIDTH < 8 {
-                return self.part(part, &mut *out.cast());
+                return plain::<S, Self>(self, part);
             }
-            let d = S::V::widen(u16::from_le_bytes(self.d));
-            halves(&table::<S::V>(&TABLE, d, None), self.codes.as_ptr(), out);
+            let d = S::V::splat(S::V::widen(u16::from_le_bytes(self.d)));
+            halves(&table(&TABLE, d, None), self.codes.as_ptr())
         }
     }
 }

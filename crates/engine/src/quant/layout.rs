@@ -1,21 +1,37 @@
 //! Reading any elements of a matrix in blocks.
 
+use super::vectors::Part;
 use super::{Block, PART};
-use crate::simd::{Isa, compiled};
+use crate::simd::{Isa, Lanes, compiled};
 
 /// Writes `count` elements of a matrix in blocks, from the `element`-th on: blocks, element, count, to.
 pub type Unpack = unsafe fn(*const u8, usize, usize, *mut f32);
 
 /// How the blocks of a matrix lie.
-pub(super) trait Layout {
+pub trait Layout: 'static {
     const ELEMENTS: usize;
     const BYTES: usize;
 
-    /// Writes elements `PART` · `part` of the matrix on.
+    /// Elements `PART` · `part` of the matrix on.
     ///
     /// # Safety
-    /// The processor has S's instructions; `blocks` and `out` reach over these.
-    unsafe fn part<S: Isa>(blocks: *const u8, part: usize, out: *mut f32);
+    /// The processor has S's instructions; `blocks` reaches over these.
+    unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V>;
+
+    /// `part`, written to `out`.
+    ///
+    /// # Safety
+    /// As `part`; `out` has room for these.
+    #[inline(always)]
+    unsafe fn write<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe {
+            let vectors = Self::part::<S>(blocks, part);
+            for (i, vector) in vectors.iter().enumerate().take(PART / S::WIDTH) {
+                vector.store(out.add(i * S::WIDTH));
+            }
+        }
+    }
 }
 
 impl<B: Block> Layout for B {
@@ -23,10 +39,10 @@ impl<B: Block> Layout for B {
     const BYTES: usize = size_of::<B>();
 
     #[inline(always)]
-    unsafe fn part<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
+    unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let parts = B::ELEMENTS / PART;
         // SAFETY: the caller's; a block is of bytes, on any address.
-        unsafe { (*blocks.cast::<B>().add(part / parts)).part_by::<S>(part % parts, out) };
+        unsafe { (*blocks.cast::<B>().add(part / parts)).vectors::<S>(part % parts) }
     }
 }
 
@@ -39,10 +55,10 @@ compiled! {
                 let (part, skip) = (at / PART, at % PART);
                 let some = (PART - skip).min(end - at);
                 if some == PART {
-                    B::part::<S>(blocks, part, out);
+                    B::write::<S>(blocks, part, out);
                 } else {
                     let mut all = [0.0; PART];
-                    B::part::<S>(blocks, part, all.as_mut_ptr());
+                    B::write::<S>(blocks, part, all.as_mut_ptr());
                     std::ptr::copy_nonoverlapping(all.as_ptr().add(skip), out, some);
                 }
                 (at, out) = (at + some, out.add(some));

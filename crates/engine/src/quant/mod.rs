@@ -8,38 +8,40 @@
 macro_rules! of_layout {
     ($kind:expr, $what:ident $(($($arg:expr),*))?) => {
         match $kind {
-            BlockType::Q4_0 => $what::<round::Q4_0>$(($($arg),*))?,
-            BlockType::Q4_1 => $what::<round::Q4_1>$(($($arg),*))?,
-            BlockType::Q5_0 => $what::<round::Q5_0>$(($($arg),*))?,
-            BlockType::Q5_1 => $what::<round::Q5_1>$(($($arg),*))?,
-            BlockType::Q8_0 => $what::<round::Q8_0>$(($($arg),*))?,
-            BlockType::Q2K => $what::<superblock::Q2K>$(($($arg),*))?,
-            BlockType::Q3K => $what::<superblock::Q3K>$(($($arg),*))?,
-            BlockType::Q4K => $what::<superblock::Q4K>$(($($arg),*))?,
-            BlockType::Q5K => $what::<superblock::Q5K>$(($($arg),*))?,
-            BlockType::Q6K => $what::<superblock::Q6K>$(($($arg),*))?,
-            BlockType::Iq4Nl => $what::<codebook::Iq4Nl>$(($($arg),*))?,
-            BlockType::Nf4 => $what::<nf4::Nf4>$(($($arg),*))?,
+            $crate::quant::BlockType::Q4_0 => $what::<$crate::quant::round::Q4_0>$(($($arg),*))?,
+            $crate::quant::BlockType::Q4_1 => $what::<$crate::quant::round::Q4_1>$(($($arg),*))?,
+            $crate::quant::BlockType::Q5_0 => $what::<$crate::quant::round::Q5_0>$(($($arg),*))?,
+            $crate::quant::BlockType::Q5_1 => $what::<$crate::quant::round::Q5_1>$(($($arg),*))?,
+            $crate::quant::BlockType::Q8_0 => $what::<$crate::quant::round::Q8_0>$(($($arg),*))?,
+            $crate::quant::BlockType::Q2K => $what::<$crate::quant::superblock::Q2K>$(($($arg),*))?,
+            $crate::quant::BlockType::Q3K => $what::<$crate::quant::superblock::Q3K>$(($($arg),*))?,
+            $crate::quant::BlockType::Q4K => $what::<$crate::quant::superblock::Q4K>$(($($arg),*))?,
+            $crate::quant::BlockType::Q5K => $what::<$crate::quant::superblock::Q5K>$(($($arg),*))?,
+            $crate::quant::BlockType::Q6K => $what::<$crate::quant::superblock::Q6K>$(($($arg),*))?,
+            $crate::quant::BlockType::Iq4Nl => $what::<$crate::quant::codebook::Iq4Nl>$(($($arg),*))?,
+            $crate::quant::BlockType::Nf4 => $what::<$crate::quant::nf4::Nf4>$(($($arg),*))?,
         }
     };
 }
+pub(crate) use of_layout;
 
-mod codebook;
+pub(crate) mod codebook;
 mod layout;
 pub(crate) mod nf4;
 pub mod pack;
-mod round;
-mod superblock;
+pub(crate) mod round;
+pub(crate) mod superblock;
 #[cfg(test)]
 pub(crate) mod tests;
 mod vectors;
 
 use bytemuck::Pod;
 
-use crate::simd::{Isa, Level, level};
+use crate::simd::{Isa, Lanes, Level, level};
 pub(crate) use codebook::TABLE as IQ4_NL;
-use layout::Layout;
+pub(crate) use layout::Layout;
 pub use layout::Unpack;
+pub(crate) use vectors::Part;
 
 /// A format of blocks. Its blocks lie one after another, and none reaches over the end of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,15 +71,27 @@ trait Block: Pod {
     /// Writes elements `PART` · `part` on.
     fn part(&self, part: usize, out: &mut [f32; PART]);
 
-    /// `part`, written for vectors where that is faster than what comes of the plain form: the same bits.
+    /// `part` as vectors, written for them where that is faster than what comes of the plain form: the same bits.
     ///
     /// # Safety
-    /// The processor has S's instructions, and there is room for `PART` elements.
+    /// The processor has S's instructions.
     #[inline(always)]
-    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: the caller's.
-        self.part(part, unsafe { &mut *out.cast() });
+        unsafe { plain::<S, Self>(self, part) }
     }
+}
+
+/// `vectors` by way of `part`.
+///
+/// # Safety
+/// As `vectors`.
+#[inline(always)]
+unsafe fn plain<S: Isa, B: Block>(block: &B, part: usize) -> Part<S::V> {
+    let mut all = [0.0; PART];
+    block.part(part, &mut all);
+    // SAFETY: the caller's.
+    unsafe { vectors::each(|i| S::V::load(all.as_ptr().add(i))) }
 }
 
 impl BlockType {

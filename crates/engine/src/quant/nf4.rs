@@ -12,10 +12,10 @@
 
 use super::PART;
 use super::layout::Layout;
-use super::vectors::{halves, table};
-use crate::simd::Isa;
+use super::vectors::{Part, halves, table};
+use crate::simd::{Isa, Lanes};
 
-pub(super) struct Nf4;
+pub(crate) struct Nf4;
 
 /// Elements and bytes of a block.
 pub(crate) const ELEMENTS: usize = 64;
@@ -72,7 +72,7 @@ impl Layout for Nf4 {
     const BYTES: usize = BYTES;
 
     #[inline(always)]
-    unsafe fn part<S: Isa>(blocks: *const u8, part: usize, out: *mut f32) {
+    unsafe fn part<S: Isa>(blocks: *const u8, part: usize) -> Part<S::V> {
         let block = part / (ELEMENTS / PART);
         let at = place(block);
         // SAFETY: the caller's.
@@ -81,7 +81,7 @@ impl Layout for Nf4 {
             let codes = blocks.add(at + 1 + part % (ELEMENTS / PART) * (PART / 2));
             let [scale, mean] = head.map(f32::from_le_bytes);
             let scale = e4m3(*blocks.add(at)) * scale + mean;
-            halves(&table::<S::V>(&TABLE, scale, None), codes, out);
+            halves(&table(&TABLE, S::V::splat(scale), None), codes)
         }
     }
 }

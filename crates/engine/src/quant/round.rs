@@ -3,14 +3,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::vectors::{COUNTED, halves, table};
-use super::{Block, PART, f16};
+use super::vectors::{COUNTED, Part, each, halves, table};
+use super::{Block, PART, f16, plain};
 use crate::simd::{Isa, Lanes};
 
 /// d·(q − 8).
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q4_0 {
+pub(crate) struct Q4_0 {
     d: [u8; 2],
     codes: [u8; 16],
 }
@@ -18,7 +18,7 @@ pub(super) struct Q4_0 {
 /// d·q + m.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q4_1 {
+pub(crate) struct Q4_1 {
     d: [u8; 2],
     m: [u8; 2],
     codes: [u8; 16],
@@ -27,7 +27,7 @@ pub(super) struct Q4_1 {
 /// d·(q − 16).
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q5_0 {
+pub(crate) struct Q5_0 {
     d: [u8; 2],
     /// The codes' fifth bits, the first element's lowest.
     high: [u8; 4],
@@ -37,7 +37,7 @@ pub(super) struct Q5_0 {
 /// d·q + m.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q5_1 {
+pub(crate) struct Q5_1 {
     d: [u8; 2],
     m: [u8; 2],
     high: [u8; 4],
@@ -47,7 +47,7 @@ pub(super) struct Q5_1 {
 /// d·q.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q8_0 {
+pub(crate) struct Q8_0 {
     d: [u8; 2],
     codes: [i8; 32],
 }
@@ -72,15 +72,15 @@ impl Block for Q4_0 {
     }
 
     #[inline(always)]
-    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: the caller's.
         unsafe {
             if S::WIDTH < 8 {
-                return self.part(part, &mut *out.cast());
+                return plain::<S, Self>(self, part);
             }
             const BASE: [f32; 16] = [-8., -7., -6., -5., -4., -3., -2., -1., 0., 1., 2., 3., 4., 5., 6., 7.];
-            let table = table::<S::V>(&BASE, S::V::widen(u16::from_le_bytes(self.d)), None);
-            halves(&table, self.codes.as_ptr(), out);
+            let table = table(&BASE, S::V::splat(S::V::widen(u16::from_le_bytes(self.d))), None);
+            halves(&table, self.codes.as_ptr())
         }
     }
 }
@@ -99,14 +99,14 @@ impl Block for Q4_1 {
     }
 
     #[inline(always)]
-    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: the caller's.
         unsafe {
             if S::WIDTH < 8 {
-                return self.part(part, &mut *out.cast());
+                return plain::<S, Self>(self, part);
             }
-            let [d, m] = [self.d, self.m].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
-            halves(&table::<S::V>(&COUNTED, d, Some(m)), self.codes.as_ptr(), out);
+            let [d, m] = S::V::splat_halves([self.d, self.m]);
+            halves(&table(&COUNTED, d, Some(m)), self.codes.as_ptr())
         }
     }
 }
@@ -151,16 +151,14 @@ impl Block for Q8_0 {
     }
 
     #[inline(always)]
-    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: the caller's.
         unsafe {
             if S::WIDTH < 8 {
-                return self.part(part, &mut *out.cast());
+                return plain::<S, Self>(self, part);
             }
             let d = S::V::splat(S::V::widen(u16::from_le_bytes(self.d)));
-            for i in (0..PART).step_by(S::WIDTH) {
-                S::V::load_i8(self.codes.as_ptr().add(i)).mul(d).store(out.add(i));
-            }
+            each(|i| S::V::load_i8(self.codes.as_ptr().add(i)).mul(d))
         }
     }
 }

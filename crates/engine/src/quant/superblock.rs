@@ -3,14 +3,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::vectors::{COUNTED, nibbles, table};
-use super::{Block, PART, f16};
+use super::vectors::{COUNTED, Part, nibbles, table};
+use super::{Block, PART, f16, plain};
 use crate::simd::{Isa, Lanes};
 
 /// 16 runs of 16: d·s·q − e·m, with s and m of 4 bits and q of 2.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q2K {
+pub(crate) struct Q2K {
     /// Of each run the scale, low, and the minimum, high.
     scales: [u8; 16],
     codes: [u8; 64],
@@ -21,7 +21,7 @@ pub(super) struct Q2K {
 /// 16 runs of 16: d·(s − 32)·(q − 4), with s of 6 bits and q of 3.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q3K {
+pub(crate) struct Q3K {
     /// The codes' third bits: bit k of byte i is that of element 32·k + i.
     high: [u8; 32],
     codes: [u8; 64],
@@ -32,7 +32,7 @@ pub(super) struct Q3K {
 /// 8 runs of 32: d·s·q − e·m, with s and m of 6 bits and q of 4.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q4K {
+pub(crate) struct Q4K {
     d: [u8; 2],
     e: [u8; 2],
     scales: [u8; 12],
@@ -42,7 +42,7 @@ pub(super) struct Q4K {
 /// As `Q4K`, with q of 5 bits.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q5K {
+pub(crate) struct Q5K {
     d: [u8; 2],
     e: [u8; 2],
     scales: [u8; 12],
@@ -54,7 +54,7 @@ pub(super) struct Q5K {
 /// 16 runs of 16: d·s·(q − 32), with s of 8 bits, signed, and q of 6.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
-pub(super) struct Q6K {
+pub(crate) struct Q6K {
     codes: [u8; 128],
     /// The codes' fifth and sixth bits: of byte 32·h + i, those of elements 128·h + 32·k + i for k of 0 to 3.
     high: [u8; 64],
@@ -135,19 +135,20 @@ impl Block for Q4K {
     }
 
     #[inline(always)]
-    unsafe fn part_by<S: Isa>(&self, part: usize, out: *mut f32) {
+    unsafe fn vectors<S: Isa>(&self, part: usize) -> Part<S::V> {
         // SAFETY: the caller's.
         unsafe {
             if S::WIDTH < 8 {
-                return self.part(part, &mut *out.cast());
+                return plain::<S, Self>(self, part);
             }
             let [d, e] = [self.d, self.e].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
             let (scale, minimum) = scale_and_minimum(&self.scales, part);
-            let table = table::<S::V>(&COUNTED, d * scale, Some(-(e * minimum)));
+            let [scale, minimum] = [d * scale, -(e * minimum)].map(|v| S::V::splat(v));
+            let table = table(&COUNTED, scale, Some(minimum));
             let codes = self.codes.as_ptr().add(part / 2 * 32);
             match part % 2 {
-                0 => nibbles::<S::V, 0>(&table, codes, out),
-                _ => nibbles::<S::V, 4>(&table, codes, out),
+                0 => nibbles::<S::V, 0>(&table, codes),
+                _ => nibbles::<S::V, 4>(&table, codes),
             }
         }
     }

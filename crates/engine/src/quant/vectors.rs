@@ -5,6 +5,23 @@
 use super::PART;
 use crate::simd::Lanes;
 
+/// The vectors of `PART` elements: the first `PART / LANES` of these.
+pub type Part<L> = [L; PART / 4];
+
+/// What `vector` gives of each vector's first element.
+///
+/// # Safety
+/// As `Lanes`.
+#[inline(always)]
+pub(super) unsafe fn each<L: Lanes>(vector: impl Fn(usize) -> L) -> Part<L> {
+    // SAFETY: the caller's.
+    let mut part = [unsafe { L::splat(0.0) }; PART / 4];
+    for (i, to) in part.iter_mut().enumerate().take(PART / L::LANES) {
+        *to = vector(i * L::LANES);
+    }
+    part
+}
+
 /// 0 to 15.
 pub(super) const COUNTED: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
@@ -13,13 +30,13 @@ pub(super) const COUNTED: [f32; 16] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 1
 /// # Safety
 /// As `Lanes`.
 #[inline(always)]
-pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: f32, more: Option<f32>) -> [L; 4] {
+pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: L, more: Option<L>) -> [L; 4] {
     // SAFETY: the caller's.
     unsafe {
-        let (scale, mut table) = (L::splat(scale), [L::splat(0.0); 4]);
+        let mut table = [L::splat(0.0); 4];
         for (i, vector) in table.iter_mut().enumerate().take(16 / L::LANES) {
             let product = L::load(base.as_ptr().add(i * L::LANES)).mul(scale);
-            *vector = more.map_or(product, |more| product.add(L::splat(more)));
+            *vector = more.map_or(product, |more| product.add(more));
         }
         table
     }
@@ -28,15 +45,15 @@ pub(super) unsafe fn table<L: Lanes>(base: &[f32; 16], scale: f32, more: Option<
 /// `PART` elements, of which byte i has the i-th low and the (16 + i)-th high.
 ///
 /// # Safety
-/// As `Lanes`: `codes` reaches over 16 bytes, `out` over the elements.
+/// As `Lanes`: `codes` reaches over 16 bytes.
 #[inline(always)]
-pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8, out: *mut f32) {
+pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8) -> Part<L> {
     // SAFETY: the caller's.
     unsafe {
-        for i in (0..PART / 2).step_by(L::LANES) {
-            L::pick::<0>(table, codes.add(i)).store(out.add(i));
-            L::pick::<4>(table, codes.add(i)).store(out.add(PART / 2 + i));
-        }
+        each(|i| match i < PART / 2 {
+            true => L::pick::<0>(table, codes.add(i)),
+            false => L::pick::<4>(table, codes.add(i - PART / 2)),
+        })
     }
 }
 
@@ -45,11 +62,7 @@ pub(super) unsafe fn halves<L: Lanes>(table: &[L; 4], codes: *const u8, out: *mu
 /// # Safety
 /// As `halves`, of 32 bytes.
 #[inline(always)]
-pub(super) unsafe fn nibbles<L: Lanes, const SHIFT: u32>(table: &[L; 4], codes: *const u8, out: *mut f32) {
+pub(super) unsafe fn nibbles<L: Lanes, const SHIFT: u32>(table: &[L; 4], codes: *const u8) -> Part<L> {
     // SAFETY: the caller's.
-    unsafe {
-        for i in (0..PART).step_by(L::LANES) {
-            L::pick::<SHIFT>(table, codes.add(i)).store(out.add(i));
-        }
-    }
+    unsafe { each(|i| L::pick::<SHIFT>(table, codes.add(i))) }
 }

@@ -38,6 +38,8 @@ pub trait Lanes: Copy {
     unsafe fn pick<const SHIFT: u32>(table: &[Self; 4], codes: *const u8) -> Self;
     /// The value of an f16.
     unsafe fn widen(bits: u16) -> f32;
+    /// Each of two f16, whose bytes are low first, in all lanes.
+    unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2];
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -107,6 +109,14 @@ mod x86 {
             unsafe {
                 let codes = _mm512_cvtepu8_epi32(_mm_loadu_si128(codes.cast()));
                 _mm512_permutexvar_ps(_mm512_srli_epi32::<SHIFT>(codes), table[0])
+            }
+        }
+        #[inline(always)]
+        unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2] {
+            // SAFETY: the caller's.
+            unsafe {
+                let both = _mm_cvtph_ps(_mm_cvtsi32_si128(std::mem::transmute::<[[u8; 2]; 2], i32>(halves)));
+                [_mm512_broadcastss_ps(both), _mm512_broadcastss_ps(_mm_movehdup_ps(both))]
             }
         }
         #[inline(always)]
@@ -213,6 +223,14 @@ mod x86 {
             }
         }
         #[inline(always)]
+        unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2] {
+            // SAFETY: the caller's.
+            unsafe {
+                let both = _mm_cvtph_ps(_mm_cvtsi32_si128(std::mem::transmute::<[[u8; 2]; 2], i32>(halves)));
+                [_mm256_broadcastss_ps(both), _mm256_broadcastss_ps(_mm_movehdup_ps(both))]
+            }
+        }
+        #[inline(always)]
         unsafe fn widen(bits: u16) -> f32 {
             // SAFETY: the caller's.
             unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits as i32))) }
@@ -314,6 +332,10 @@ impl Lanes for Plain {
         // SAFETY: the caller's.
         let codes = unsafe { codes.cast::<[u8; 4]>().read_unaligned() };
         Plain(codes.map(|code| (code >> SHIFT & 15) as usize).map(|at| table[at / 4].0[at % 4]))
+    }
+    #[inline(always)]
+    unsafe fn splat_halves(halves: [[u8; 2]; 2]) -> [Self; 2] {
+        halves.map(|bytes| Plain([f16::from_le_bytes(bytes).to_f32(); 4]))
     }
     #[inline(always)]
     unsafe fn widen(bits: u16) -> f32 {

@@ -2,7 +2,7 @@
 
 use crate::kernel::native::NativeLaunch;
 use crate::kernels::conv::walk::Scalars;
-use crate::simd::vectorised;
+use crate::simd::{Lanes, vectorised};
 
 /// What a launch was told, see `walk.rs`.
 pub struct View {
@@ -106,25 +106,30 @@ fn inside(at: isize, stride: isize, size: isize, count: usize) -> (usize, usize)
     (reach(0), reach(size))
 }
 
-/// Copies elements that lie together, in pieces of which the last two may overlap.
+/// Copies elements that lie together.
+///
+/// # Safety
+/// The processor has L's instructions, and the pointers reach over `count` elements.
 #[inline(always)]
-fn copy(from: &[f32], to: &mut [f32]) {
-    #[inline(always)]
-    fn pieces<const N: usize>(from: &[f32], to: &mut [f32]) {
-        for (from, to) in from.chunks_exact(N).zip(to.chunks_exact_mut(N)) {
-            to.copy_from_slice(from);
+unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut at = 0;
+        // Two vectors a turn: a loop over one is compiled to a call, which takes longer than a run of positions does.
+        while at + 2 * L::LANES <= count {
+            let two = [L::load(from.add(at)), L::load(from.add(at + L::LANES))];
+            two[0].store(to.add(at));
+            two[1].store(to.add(at + L::LANES));
+            at += 2 * L::LANES;
         }
-        let rest = to.len() - N;
-        to[rest..][..N].copy_from_slice(&from[rest..][..N]);
-    }
-    match to.len() {
-        16.. => pieces::<16>(from, to),
-        8.. => pieces::<8>(from, to),
-        4.. => pieces::<4>(from, to),
-        _ => {
-            for (from, to) in from.iter().zip(to) {
-                *to = *from;
-            }
+        if at + L::LANES <= count {
+            L::load(from.add(at)).store(to.add(at));
+            at += L::LANES;
+        }
+        if at < count && count >= L::LANES {
+            L::load(from.add(count - L::LANES)).store(to.add(count - L::LANES));
+        } else if at < count {
+            L::load_first(from, count).store_first(to, count);
         }
     }
 }
@@ -163,7 +168,9 @@ vectorised! {
                 let at = image + (at_d * size_h + at_h) * size_w + at_w;
                 if stride == 1 && at >= 0 && at as usize + run.count <= x.len() {
                     // What lies outside of the line is copied too, and cleared after.
-                    copy(&x[at as usize..at as usize + run.count], to);
+                    let x = &x[at as usize..at as usize + run.count];
+                    // SAFETY: both are of the run's length, and S is what the processor has.
+                    unsafe { copy::<S::V>(x.as_ptr(), to.as_mut_ptr(), x.len()) };
                 } else {
                     for (i, to) in to.iter_mut().enumerate().take(high).skip(low) {
                         *to = x[(at + i as isize * stride) as usize];

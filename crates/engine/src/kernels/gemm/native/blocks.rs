@@ -3,12 +3,13 @@
 
 use std::mem::MaybeUninit;
 
-use super::dot::{self, COLUMNS, FEW, Strip};
+use super::dot::{self, COLUMNS, FEW, ONE, Strip};
+use super::loops::{Dots, dots_of_layout};
 use super::microkernel::Left;
 use super::pack::{self, At, Source};
 use super::prefetch::{LINE, prefetch};
-use crate::quant::{BlockType, Unpack};
-use crate::simd::Lanes;
+use crate::quant::{BlockType, Layout, PART, Unpack, of_layout};
+use crate::simd::{Isa, Lanes, Level};
 
 /// The storage of a weight in blocks of any type.
 #[derive(Clone, Copy)]
@@ -19,15 +20,18 @@ pub struct Blocks;
 pub struct Place {
     kind: BlockType,
     unpack: Unpack,
+    /// `dots` of one row of A.
+    pub(super) one: Dots<Place>,
     /// The matrix's first block.
     blocks: *const u8,
     element: usize,
 }
 
 impl Place {
-    /// The first element of `blocks`.
-    pub fn new(kind: BlockType, unpack: Unpack, blocks: *const u8) -> Place {
-        Place { kind, unpack, blocks, element: 0 }
+    /// The first element of `blocks`, for the instructions of `level`.
+    pub fn new(kind: BlockType, level: Level, blocks: *const u8) -> Place {
+        let one = of_layout!(kind, dots_of_layout(level));
+        Place { kind, unpack: kind.unpacking(level), one, blocks, element: 0 }
     }
 
     /// Writes `count` elements from this one on to `to`.
@@ -115,6 +119,10 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
     let mut space = [MaybeUninit::<f32>::uninit(); PIECE];
     let piece = space.as_mut_ptr().cast::<f32>();
     let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
+    if ROWS == 1 && w.element.is_multiple_of(PART) && step.is_multiple_of(PART) {
+        // SAFETY: the caller's; the blocks are of the place's layout.
+        return unsafe { (w.one)(k, a, w, step, columns, sums) };
+    }
     // SAFETY: the caller's.
     unsafe {
         for j in 0..columns {
@@ -136,6 +144,87 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
                 sums[j] = dot::ended(chains, k - whole, a, piece.cast_const());
             }
         }
+    }
+}
+
+/// As `dots` of one row of A, whose products are made as the weight is unpacked: a piece in memory between the two
+/// takes as long as both.
+///
+/// # Safety
+/// As `dot::dots`; the weight's blocks are of the layout B.
+#[inline(always)]
+pub unsafe fn dots_of_one<S: Isa, B: Layout>(
+    k: usize,
+    a: Left,
+    w: Place,
+    step: usize,
+    columns: usize,
+    sums: &mut [[f32; COLUMNS]; FEW],
+) {
+    /// Columns at once: what one waits for, the other fills, and they share A.
+    const TWO: usize = 2;
+    // SAFETY: the caller's.
+    unsafe {
+        let place = |j: usize| w.plus(j * step);
+        let (pairs, odd) = sums[0][..columns].as_chunks_mut::<TWO>();
+        for (j, sums) in (0..).step_by(TWO).zip(pairs) {
+            *sums = columns_of_one::<S, B, TWO>(k, a, [place(j), place(j + 1)]);
+        }
+        for sum in odd {
+            [*sum] = columns_of_one::<S, B, 1>(k, a, [place(columns - 1)]);
+        }
+    }
+}
+
+/// `dots_of_one` of `COUNT` columns.
+///
+/// # Safety
+/// As `dots_of_one`.
+#[inline(always)]
+unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
+    k: usize,
+    a: Left,
+    columns: [Place; COUNT],
+) -> [f32; COUNT] {
+    /// Elements of a turn: vectors of whole parts, as many for each chain.
+    const fn turn<S: Isa>() -> usize {
+        if ONE * S::WIDTH > PART { ONE * S::WIDTH } else { PART }
+    }
+    let turn = const { turn::<S>() };
+    let whole = k / turn * turn;
+    // SAFETY: the caller's.
+    unsafe {
+        let mut chains = [[S::zero(); ONE]; COUNT];
+        for t in (0..whole).step_by(turn) {
+            for c in 0..COUNT {
+                let column = columns[c];
+                let element = column.element + t;
+                let ahead = column.blocks.wrapping_add(element / B::ELEMENTS * B::BYTES + AHEAD);
+                for byte in (0..turn * B::BYTES / B::ELEMENTS).step_by(LINE) {
+                    prefetch(ahead.wrapping_add(byte));
+                }
+                for p in 0..turn / PART {
+                    let part = B::part::<S>(column.blocks, element / PART + p);
+                    for (v, right) in part.iter().enumerate().take(PART / S::WIDTH) {
+                        let at = p * PART + v * S::WIDTH;
+                        let chain = &mut chains[c][at / S::WIDTH % ONE];
+                        *chain = S::V::load(a.at.add(t + at)).fma(*right, *chain);
+                    }
+                }
+            }
+        }
+        let mut sums = [0.0; COUNT];
+        for c in 0..COUNT {
+            sums[c] = dot::all(&chains[c]);
+        }
+        if k > whole {
+            let mut rest = [0.0; ONE * PART];
+            for c in 0..COUNT {
+                columns[c].plus(whole).unpack(k - whole, rest.as_mut_ptr());
+                sums[c] = dot::more(sums[c], k - whole, a.at.add(whole), rest.as_ptr());
+            }
+        }
+        sums
     }
 }
 

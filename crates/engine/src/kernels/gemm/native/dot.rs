@@ -11,6 +11,9 @@ pub const FEW: usize = 8;
 /// and what it has fetched by then covers no walk through the page tables.
 const AHEAD: usize = 6144;
 
+/// Chains of sums of one row, of which each waits for none.
+pub const ONE: usize = 4;
+
 /// Columns that are summed before they are settled.
 pub const COLUMNS: usize = 64;
 
@@ -87,17 +90,36 @@ pub unsafe fn ended<L: Lanes, T: Element, const CHAINS: usize>(
     w: *const T,
 ) -> f32 {
     // SAFETY: the caller's.
+    unsafe { more(all(chains), k, a, w) }
+}
+
+/// The sum of a row's chains.
+///
+/// # Safety
+/// As `Lanes`.
+#[inline(always)]
+pub unsafe fn all<L: Lanes, const CHAINS: usize>(chains: &[L; CHAINS]) -> f32 {
+    // SAFETY: the caller's.
     unsafe {
         let mut all = chains[0];
         for chain in &chains[1..] {
             all = all.add(*chain);
         }
-        let mut sum = all.sum();
-        for t in 0..k {
-            sum += *a.add(t) * (*w.add(t)).widen();
-        }
-        sum
+        all.sum()
     }
+}
+
+/// A sum, and the products of `k` terms more.
+///
+/// # Safety
+/// As `dots`.
+#[inline(always)]
+pub unsafe fn more<T: Element>(mut sum: f32, k: usize, a: *const f32, w: *const T) -> f32 {
+    for t in 0..k {
+        // SAFETY: the caller's.
+        unsafe { sum += *a.add(t) * (*w.add(t)).widen() };
+    }
+    sum
 }
 
 /// Some columns of B, whose rows lie along them, and what A's rows sum over them.

@@ -8,18 +8,19 @@ use half::{bf16, f16};
 #[cfg(target_arch = "aarch64")]
 use super::bfmmla;
 use super::blocks::{self, Blocks, Place};
-use super::dot::{self, COLUMNS, FEW};
+use super::dot::{self, COLUMNS, FEW, ONE};
 use super::microkernel::{self, Left, More, Right, Settle};
 use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
 use super::prefetch::Prefetch;
 use super::rounded;
+use crate::quant::Layout;
 use crate::simd::{Level, compiled, level};
 
 type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
 
-type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
+pub type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
 type Strip<P> = unsafe fn(dot::Strip<P>);
 pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
@@ -188,6 +189,18 @@ compiled! {
         unsafe { blocks::dots::<S::V, ROWS, CHAINS>(k, a, w, step, columns, sums) }
     }
 
+    pub(super) fn dots_of_layout[B: Layout](
+        k: usize,
+        a: Left,
+        w: Place,
+        step: usize,
+        columns: usize,
+        sums: &mut [[f32; COLUMNS]; FEW],
+    ) {
+        // SAFETY: the caller's.
+        unsafe { blocks::dots_of_one::<S, B>(k, a, w, step, columns, sums) }
+    }
+
     fn strip_of_blocks(s: dot::Strip<Place>) {
         // SAFETY: the caller's.
         unsafe { blocks::strip::<S::V>(s) }
@@ -221,7 +234,7 @@ fn tiles(level: Level) -> Tiles {
 macro_rules! by_rows {
     ($dots:ident [$($element:ident)?] $level:ident) => {
         [
-            $dots::<$($element,)? 1, 4>($level),
+            $dots::<$($element,)? 1, ONE>($level),
             $dots::<$($element,)? 2, 2>($level),
             $dots::<$($element,)? 3, 2>($level),
             $dots::<$($element,)? 4, 1>($level),
