@@ -18,16 +18,22 @@ export function byteLevel(meta: Metadata, { tokens }: Vocabulary): Parts {
   const key = "tokenizer.ggml.merges";
   const merges = meta.texts(key);
   if (merges === undefined) throw meta.error(key, "is missing, which a vocabulary of this kind has");
-  const pairs = merges.map((merge, i): [string, string] => {
-    // A space is the separator, and neither part begins with one.
-    const at = merge.indexOf(" ", 1);
+  // A space is the separator, and neither part begins with one.
+  const separator = (merge: string): number => merge.indexOf(" ", 1);
+  merges.forEach((merge, i) => {
+    const at = separator(merge);
     if (at < 0 || at === merge.length - 1)
       throw meta.error(
         key,
         `must be pairs with a space between, and number ${i} is ${JSON.stringify(merge)}`,
       );
-    return [merge.slice(0, at), merge.slice(at + 1)];
   });
+  // As they are stored where each has one space: pairs of their own take tens of megabytes.
+  const plain = merges.every((merge) => merge.indexOf(" ") === merge.lastIndexOf(" "));
+  const pair = (merge: string): [string, string] => {
+    const at = separator(merge);
+    return [merge.slice(0, at), merge.slice(at + 1)];
+  };
   return {
     tokens,
     model: {
@@ -35,7 +41,7 @@ export function byteLevel(meta: Metadata, { tokens }: Vocabulary): Parts {
       fuse_unk: false,
       byte_fallback: false,
       ignore_merges: ignoreMerges,
-      merges: pairs,
+      merges: plain ? merges : merges.map(pair),
     },
     normalizer: normalizer ?? null,
     preTokenizer: steps.length === 1 ? steps[0] : { type: "Sequence", pretokenizers: steps },

@@ -51,8 +51,10 @@ function vocabularyOf(meta: Metadata): Vocabulary {
   return { tokens, types };
 }
 
+type SpecialTokens = Readonly<Record<string, string>>;
+
 /** The special tokens by their names, such as `eos_token`. */
-function specialTokens(meta: Metadata, tokens: readonly string[]): Record<string, string> {
+function specialTokens(meta: Metadata, tokens: readonly string[]): SpecialTokens {
   const found: Record<string, string> = {};
   for (const [name, key] of Object.entries(SPECIAL)) {
     const id = meta.number(`tokenizer.ggml.${key}`);
@@ -74,13 +76,26 @@ export function tokenizerFiles(meta: Metadata, architecture: ArchitectureName): 
   if (kind === undefined || kind === "none" || kind === "no_vocab") return undefined;
   if (kind !== "gpt2" && kind !== "llama")
     throw meta.unsupported(`${key} "${kind}" is not supported; supported are gpt2 and llama`);
-  const vocabulary = (): Vocabulary => vocabularyOf(meta);
-  const parts = (): Parts =>
-    kind === "gpt2" ? byteLevel(meta, vocabulary()) : sentencePiece(meta, vocabulary(), architecture);
+  const partsOf = (vocabulary: Vocabulary): Parts =>
+    kind === "gpt2" ? byteLevel(meta, vocabulary) : sentencePiece(meta, vocabulary, architecture);
+  // The names are some of all tokens, which are not held: a vocabulary takes tens of megabytes.
+  let special: SpecialTokens | undefined;
+  const read = (): Vocabulary => {
+    const vocabulary = vocabularyOf(meta);
+    special ??= specialTokens(meta, vocabulary.tokens);
+    return vocabulary;
+  };
+  const json = (): string => {
+    const vocabulary = read();
+    return tokenizerJson(meta, vocabulary, partsOf(vocabulary));
+  };
   const place = `${meta.where}: tokenizer.ggml`;
   return madeOf(meta.where, {
-    "tokenizer.json": { place, text: () => tokenizerJson(meta, vocabulary(), parts()) },
-    "tokenizer_config.json": { place, text: () => configJson(meta, vocabulary()) },
+    "tokenizer.json": { place, text: json },
+    "tokenizer_config.json": {
+      place,
+      text: () => configJson((special ??= specialTokens(meta, vocabularyOf(meta).tokens))),
+    },
     "chat_template.jinja": {
       place: `${meta.where}: tokenizer.chat_template`,
       text: () => meta.text("tokenizer.chat_template"),
@@ -93,8 +108,7 @@ export function tokenizerOf(path: string, beside: Beside | undefined): Tokenizer
   return beside === undefined ? undefined : new Tokenizer(path, beside);
 }
 
-function configJson(meta: Metadata, { tokens }: Vocabulary): string {
-  const special = specialTokens(meta, tokens);
+function configJson(special: SpecialTokens): string {
   return `${JSON.stringify({ ...special, tokenizer_class: "PreTrainedTokenizerFast" }, null, 2)}\n`;
 }
 
@@ -139,7 +153,7 @@ function tokenizerJson(meta: Metadata, { types }: Vocabulary, parts: Parts): str
 /** The tokens that are put around a text; null for none. */
 function frame(
   meta: Metadata,
-  { bos_token: bos, eos_token: eos }: Record<string, string>,
+  { bos_token: bos, eos_token: eos }: SpecialTokens,
   vocab: Readonly<Record<string, number>>,
   addBos: boolean,
 ): object | null {

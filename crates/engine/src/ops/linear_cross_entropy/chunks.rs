@@ -13,7 +13,7 @@ use crate::kernels::reduce::{Reduction, reduce};
 use crate::value::Value;
 
 /// Bytes of logits that exist at a time, and the bounds of a chunk's rows: below, products run slowly.
-const LOGIT_BYTES: usize = 64 << 20;
+const LOGIT_BYTES: usize = 32 << 20;
 const ROWS: std::ops::RangeInclusive<usize> = 64..=1024;
 
 /// What a pass reads: hidden [N, C], W [V, C], b [V] and the labels [N].
