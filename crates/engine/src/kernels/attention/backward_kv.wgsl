@@ -30,12 +30,12 @@ fn kernel(group: u32, lane: u32) {
     for (var n = lane; n < BN; n += THREADS) {
       let row = min(begin + n, end - 1u);
       let stat = lse_at(block, row);
-      var sight = sight_at(row / p.group, label_of(stat));
-      if begin + n >= end { sight = no_sight(); }
+      var row_mask = row_mask_at(row / p.group, label_of(stat));
+      if begin + n >= end { row_mask = all_masked(); }
       passing_at[n] = query_place(block, begin + n, end);
-      first_at[n] = sight.first;
-      last_at[n] = sight.last;
-      label_at[n] = sight.label;
+      first_at[n] = row_mask.first;
+      last_at[n] = row_mask.last;
+      label_at[n] = row_mask.label;
       lse_row[n] = lse_of(stat);
       delta_row[n] = delta_of(stat);
     }

@@ -2,9 +2,9 @@
 var<workgroup> key_at: array<u32, BN>;
 var<workgroup> label_at: array<i32, BN>;
 
-fn sight_of(block: Block, row: u32, rows: u32) -> Sight {
-  if row >= rows { return no_sight(); }
-  return sight_at(row / p.group, label_of(lse_at(block, row)));
+fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
+  if row >= rows { return all_masked(); }
+  return row_mask_at(row / p.group, label_of(lse_at(block, row)));
 }
 
 fn kernel(group: u32, lane: u32) {
@@ -14,7 +14,7 @@ fn kernel(group: u32, lane: u32) {
   let block = block_of(group, rows, BM);
   for (var r = lane; r < BM; r += THREADS) { own_at[r] = query_place(block, block.first + r, rows); }
   let row$i = block.first + ty * RM + $iu;
-  let sight$i = sight_of(block, row$i, rows);
+  let row_mask$i = row_mask_of(block, row$i, rows);
   let stat$i = lse_at(block, min(row$i, rows - 1u));
   let lse$i = lse_of(stat$i);
   let delta$i = delta_of(stat$i);
@@ -34,7 +34,7 @@ fn kernel(group: u32, lane: u32) {
     let n = 4u * tx;
     let at = vec4<u32>(key_at[n], key_at[n + 1u], key_at[n + 2u], key_at[n + 3u]);
     let label = vec4<i32>(label_at[n], label_at[n + 1u], label_at[n + 2u], label_at[n + 3u]);
-    let seen$i = (at >= vec4<u32>(sight$i.first)) & (at <= vec4<u32>(sight$i.last)) & (label == vec4<i32>(sight$i.label));
+    let seen$i = (at >= vec4<u32>(row_mask$i.first)) & (at <= vec4<u32>(row_mask$i.last)) & (label == vec4<i32>(row_mask$i.label));
     let weight$i = weights(s.s$i, vec4<f32>(lse$i), seen$i);
     workgroupBarrier();
     pool[(ty * RM + $iu) * SCORE_ROW + tx] = select(vec4<f32>(), weight$i * (d.s$i - delta$i), seen$i);

@@ -50,9 +50,9 @@ DECLARE
         var s = HIDDEN;
         if r < rows && key < end {
           let t = r / p.group;
-          let sight = sight_at(t, query_label(block.b, t));
+          let row_mask = row_mask_at(t, query_label(block.b, t));
           let at = position(block, key, end);
-          if at >= sight.first && at <= sight.last && key_label(block.b, key) == sight.label {
+          if at >= row_mask.first && at <= row_mask.last && key_label(block.b, key) == row_mask.label {
             var sums = vec4<f32>();
             for (var d = 0u; d < D4; d += 1u) { sums = fma(queries[r * D4 + d], keys[n * (D4 + 1u) + d], sums); }
             s = across(sums);

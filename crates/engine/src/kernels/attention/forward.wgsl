@@ -6,20 +6,20 @@ var<workgroup> row_marks: array<atomic<u32>, TY>;
 // Whether a value was seen that is not finite: a hidden weight of 0 would make NaN of it.
 var<workgroup> unsound: atomic<u32>;
 
-fn sight_of(block: Block, row: u32, rows: u32) -> Sight {
-  if row >= rows { return no_sight(); }
-  return sight_at(row / p.group, query_label(block.b, row / p.group));
+fn row_mask_of(block: Block, row: u32, rows: u32) -> RowMask {
+  if row >= rows { return all_masked(); }
+  return row_mask_at(row / p.group, query_label(block.b, row / p.group));
 }
 // The log-sum-exp that earlier windows of keys left.
 fn earlier(block: Block, row: u32, rows: u32) -> f32 {
   if p.first == 1u || row >= rows { return HIDDEN; }
   return load_lse(lse_at(block, row));
 }
-fn sees4(sight: Sight, at: vec4<u32>, label: vec4<i32>) -> vec4<bool> {
-  return (at >= vec4<u32>(sight.first)) & (at <= vec4<u32>(sight.last)) & (label == vec4<i32>(sight.label));
+fn sees4(row_mask: RowMask, at: vec4<u32>, label: vec4<i32>) -> vec4<bool> {
+  return (at >= vec4<u32>(row_mask.first)) & (at <= vec4<u32>(row_mask.last)) & (label == vec4<i32>(row_mask.label));
 }
-fn sees(sight: Sight, key: u32) -> bool {
-  return key_at[key] >= sight.first && key_at[key] <= sight.last && label_at[key] == sight.label;
+fn sees(row_mask: RowMask, key: u32) -> bool {
+  return key_at[key] >= row_mask.first && key_at[key] <= row_mask.last && label_at[key] == row_mask.label;
 }
 // NaN, and infinity less infinity.
 fn odd4(s: vec4<f32>) -> vec4<bool> { return nans4(s) | (s > vec4<f32>(3.4e38)); }
@@ -45,7 +45,7 @@ fn kernel(group: u32, lane: u32) {
   if tx == 0u { atomicStore(&row_marks[ty], 0u); }
   var marks = 0u;
   let row$i = block.first + ty * RM + $iu;
-  let sight$i = sight_of(block, row$i, rows);
+  let row_mask$i = row_mask_of(block, row$i, rows);
   let before$i = earlier(block, row$i, rows);
   let resumes$i = !is_nan(before$i) && before$i >= FLOOR;
   marks |= select(0u, BAD << $iu, is_nan(before$i));
@@ -67,7 +67,7 @@ fn kernel(group: u32, lane: u32) {
     let n = 4u * tx;
     let at = vec4<u32>(key_at[n], key_at[n + 1u], key_at[n + 2u], key_at[n + 3u]);
     let label = vec4<i32>(label_at[n], label_at[n + 1u], label_at[n + 2u], label_at[n + 3u]);
-    let seen$i = sees4(sight$i, at, label);
+    let seen$i = sees4(row_mask$i, at, label);
     let odd$i = odd4(s.s$i) & seen$i;
     marks |= select(0u, 1u << $iu, any(seen$i)) | select(0u, BAD << $iu, any(odd$i));
     let live$i = seen$i & !odd$i;

@@ -214,7 +214,7 @@ fn sums(sum: &str, b: &str, careful: bool) -> String {
         for (var n = taken; n < taken + KEYS; n += 1u) {
           let x$c = pool[STREAM + (n - taken) * D4 + tx + $cu * TX];
           let w$i = pool[(ty * RM + $iu) * SCORE_ROW + n / 4u][n % 4u];
-          if sees(sight$i, n) { SUM$i_$c = fma(vec4<f32>(w$i), x$c, SUM$i_$c); }
+          if sees(row_mask$i, n) { SUM$i_$c = fma(vec4<f32>(w$i), x$c, SUM$i_$c); }
         }
       }";
     let [check, finite, apart] = match careful {
@@ -293,7 +293,7 @@ fn tiled(tile: &Tile, form: Form, labels: &str, accessors: String, body: &str) -
     let scores = "struct Scores {\n  s$i: vec4<f32>,\n}\n";
     let text = [
         &tile.constants(),
-        include_str!("sight.wgsl"),
+        include_str!("row_mask.wgsl"),
         labels,
         include_str!("tile.wgsl"),
         scores,
@@ -380,7 +380,7 @@ pub fn decode(bindings: &[(&'static str, Access)], params: Params) -> String {
         );
     [
         &format!("const DIM = {dim}u;\nconst ROWS = {}u;\nconst TILE = {tile}u;\n", form.rows()),
-        include_str!("sight.wgsl"),
+        include_str!("row_mask.wgsl"),
         include_str!("labels.wgsl"),
         &accessors(bindings, &["q", "k", "v", "o"], true),
         &body,

@@ -34,12 +34,12 @@ fn key_place(block: Block, key: u32, end: u32) -> u32 {
 }
 
 // A query sees the keys at positions `first` to `last` that have its label.
-struct Sight { first: u32, last: u32, label: i32 }
-fn no_sight() -> Sight { return Sight(1u, 0u, 0); }
-fn sight_at(t: u32, label: i32) -> Sight {
-  if (p.flags & CAUSAL) == 0u { return Sight(0u, NOWHERE - 1u, label); }
+struct RowMask { first: u32, last: u32, label: i32 }
+fn all_masked() -> RowMask { return RowMask(1u, 0u, 0); }
+fn row_mask_at(t: u32, label: i32) -> RowMask {
+  if (p.flags & CAUSAL) == 0u { return RowMask(0u, NOWHERE - 1u, label); }
   let end = p.query_at + t + 1u;
-  return Sight(end - min(end, p.window), end - 1u, label);
+  return RowMask(end - min(end, p.window), end - 1u, label);
 }
 // The position of a key, or nowhere.
 fn position(block: Block, key: u32, end: u32) -> u32 {
