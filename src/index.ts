@@ -17,7 +17,7 @@ export {
   type TensorOptions,
   type TypedArray,
 } from "./create.js";
-export type { DataReport } from "./data/report.js";
+export type { ChatReport, DataReport } from "./data/report.js";
 export type { SpokenText, SpokenTexts } from "./data/speech.js";
 export {
   chooseDevice,
@@ -40,6 +40,7 @@ export {
   RobertaModel,
 } from "./models/bert/model.js";
 export type { ActivationName } from "./models/activation.js";
+export type { AttentionLabels } from "./models/attention.js";
 export type {
   BertAttention,
   BertIntermediate,

@@ -29,8 +29,9 @@ export interface DataReport {
 
 /** Conversations of a data file, counted. */
 export interface ChatReport {
-  /** Rows that spell them as ShareGPT's and as Alpaca's do. */
+  /** Rows that spell them as ShareGPT's do. */
   sharegpt: number;
+  /** Rows that spell them as Alpaca's do. */
   alpaca: number;
   /** Rows of which only the last turn of the assistant was found in the text, and is trained on. */
   lastTurnOnly: number;

@@ -19,9 +19,11 @@ import { headerModel } from "./model.js";
 
 /** Layers of one rank and alpha. */
 export interface InspectedRank {
+  /** Their rank. */
   rank: number;
   /** Undefined where the file does not say it. */
   alpha?: number | undefined;
+  /** How many they are. */
   layers: number;
 }
 
@@ -33,14 +35,19 @@ export interface InspectedFit extends AdapterFit {
 
 /** An adapter, as its files say. What a field is undefined of, they do not say. */
 export interface InspectedAdapter extends Contents {
+  /** Tells it from what else `inspect` finds. */
   kind: "adapter";
+  /** The folder or the file. */
   path: string;
+  /** Whose it is: a folder of PEFT's, or a file. */
   format: "peft" | "kohya" | "loralib";
-  /** The model that it says it is for, and its commit at a hub. */
+  /** The model that it says it is for. */
   baseModel?: string | undefined;
+  /** The commit of a hub's model that it says it is for. */
   revision?: string | undefined;
-  /** Layers that carry it, and their ranks and alphas, the commonest first. */
+  /** Layers that carry it. */
   layers: number;
+  /** Their ranks and alphas, the commonest first. */
   ranks: InspectedRank[];
   /** The last parts of the layers' paths, each once; of a file of kohya's only with a model, which tells its names. */
   targets: string[];

@@ -2,6 +2,7 @@
 import { isGguf, openGguf } from "../gguf.js";
 import { openWeights } from "../safetensors.js";
 
+/** What a file of weights holds. */
 export interface Contents {
   /** Values in all tensors. */
   parameters: number;

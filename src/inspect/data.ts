@@ -9,43 +9,55 @@ import { objectiveOf } from "../train/prepare.js";
 
 /** Text of tokens that are all trained on, or none of them. */
 export interface InspectedPart {
+  /** As the tokens decode. */
   text: string;
+  /** Whether its tokens are trained on. */
   trained: boolean;
 }
 
 /** Rows of as many tokens. */
 export interface LengthBin {
-  /** The fewest and the most tokens. */
+  /** The fewest tokens. */
   from: number;
+  /** The most tokens. */
   to: number;
+  /** How many rows. */
   rows: number;
 }
 
 /** Rows that share sequences, as a run that packs them has them. */
 export interface InspectedPacking {
+  /** How many there are. */
   sequences: number;
-  /** Rows of a sequence: in the mean, and the most. */
+  /** Rows of a sequence in the mean. */
   rowsPerSequence: number;
+  /** The most rows of a sequence. */
   mostRows: number;
-  /** The share of padding where every sequence has `maxLength` tokens, and where every row by itself has. */
+  /** The share of padding where every sequence has `maxLength` tokens. */
   padding: number;
+  /** The share where every row by itself has. */
   paddingUnpacked: number;
 }
 
 /** A data file, as a run would train a model on it. */
 export interface InspectedData {
+  /** Tells it from what else `inspect` finds. */
   kind: "data";
+  /** The file. */
   file: string;
   /** Rows of the file, or blocks of a running text. */
   rows: number;
   /** Rows that are trained on. */
   kept: number;
-  /** Rows that are cut, and rows that are left out. */
+  /** Rows that are cut. */
   cut: number;
+  /** Rows that are left out. */
   dropped: number;
-  /** Tokens of the rows that are trained on, and those of them that are predicted in training. */
+  /** Tokens of the rows that are trained on. */
   tokens: number;
+  /** Those of them that are predicted in training. */
   trainedTokens: number;
+  /** Tokens that a row may have. */
   maxLength: number;
   /** How long those rows are. */
   lengths: LengthBin[];

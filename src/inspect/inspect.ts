@@ -47,6 +47,7 @@ export interface InspectOptions {
   maxLength?: number | undefined;
   /** How many rows of data are shown; 3. */
   rows?: number | undefined;
+  /** Ends it, with its reason. */
   signal?: AbortSignal | undefined;
   /** Told of how far a model's download has come. */
   onProgress?: ((progress: DownloadProgress) => void) | undefined;

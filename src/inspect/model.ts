@@ -15,6 +15,7 @@ import { type Contents, contentsOf } from "./contents.js";
 export interface InspectedTarget {
   /** The last part of their paths, such as `q_proj`. */
   name: string;
+  /** How many they are. */
   layers: number;
   /** Features, or rows and channels of an embedding: what goes in, and what comes out, where all have the same. */
   features?: [inFeatures: number, outFeatures: number] | undefined;
@@ -24,34 +25,52 @@ export interface InspectedTarget {
 
 /** A model, as its files say. What a field is undefined of, they do not say, or the model has none of. */
 export interface InspectedModel extends Contents {
+  /** Tells it from what else `inspect` finds. */
   kind: "model";
+  /** The folder or the file. */
   path: string;
-  /** What it is called: the path, or its name at a hub, and the commit there. */
+  /** What it is called: the path, or its name at a hub. */
   source: string;
+  /** The commit at a hub. */
   revision?: string | undefined;
-  /** `model_type` and the first of `architectures`. */
+  /** `model_type` of its configuration. */
   family?: string | undefined;
+  /** The first of its configuration's `architectures`. */
   architecture?: string | undefined;
   /** The class that loads it. */
   loadedAs?: string | undefined;
+  /** Blocks. */
   layers?: number | undefined;
+  /** Channels of a position, C. */
   hiddenSize?: number | undefined;
+  /** Heads of queries, H. */
   heads?: number | undefined;
+  /** Heads of keys and values. */
   keyValueHeads?: number | undefined;
+  /** Channels of a head, D. */
   headDim?: number | undefined;
   /** Tokens of the longest text. */
   context?: number | undefined;
+  /** Tokens that the embedding has, V. */
   vocabulary?: number | undefined;
   /** Whether the head's weight is the input embedding's. */
   tied?: boolean | undefined;
   /** Classes of a classifier. */
   labels?: readonly string[] | undefined;
   /** Its `tokenizer.json`: tokens, and whether a chat template lies beside it. */
-  tokenizer?: { vocabulary: number; chatTemplate: boolean } | undefined;
+  tokenizer?:
+    | {
+        /** Tokens. */
+        vocabulary: number;
+        /** Whether there is one. */
+        chatTemplate: boolean;
+      }
+    | undefined;
   /** Which layers an adapter may be on. */
   targets: InspectedTarget[];
-  /** Whether it can be loaded, and if not why. */
+  /** Whether it can be loaded. */
   fits: boolean;
+  /** Why it cannot, a sentence each. */
   problems: string[];
   /** What there is to tell of a model that can. */
   notices: string[];

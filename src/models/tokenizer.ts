@@ -230,6 +230,7 @@ export class Tokenizer {
     return this.#sourceFor(false)?.text;
   }
 
+  /** Assigns a template; undefined is the model's own. */
   set chatTemplate(source: string | undefined) {
     this.setChatTemplate(source === undefined ? source : textOf("chatTemplate", "its value", source));
   }

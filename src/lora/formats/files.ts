@@ -111,11 +111,19 @@ export interface AdapterFit {
   fits: boolean;
   /** Tensors of the file that the model has a place for. */
   matched: number;
-  /** Keys of the file that the model has no place for, and keys that the file lacks. */
+  /** Keys of the file that the model has no place for. */
   unexpected: string[];
+  /** Keys that the file lacks. */
   missing: string[];
   /** Tensors of another shape than the model takes. */
-  misshapen: { key: string; shape: readonly number[]; expected: readonly number[] }[];
+  misshapen: {
+    /** Its name in the file. */
+    key: string;
+    /** Its shape there. */
+    shape: readonly number[];
+    /** The shape that the model takes. */
+    expected: readonly number[];
+  }[];
   /** What was wrong before a key could be compared. */
   problems: string[];
 }

@@ -7,7 +7,9 @@ import type { Weights } from "../weights.js";
 
 /** Keys and values [B, S, H, D]. */
 export interface KeysAndValues {
+  /** Keys. */
   readonly k: Tensor;
+  /** Values. */
   readonly v: Tensor;
 }
 

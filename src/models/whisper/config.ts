@@ -25,9 +25,23 @@ export interface WhisperConfig extends SpecialIds {
   /** Channels of the hidden states. */
   hiddenSize: number;
   /** Blocks, heads and inner channels of the encoder. */
-  encoder: { layers: number; heads: number; intermediateSize: number };
+  encoder: {
+    /** Blocks. */
+    layers: number;
+    /** Heads of attention, H. */
+    heads: number;
+    /** Channels within an MLP. */
+    intermediateSize: number;
+  };
   /** Those of the decoder. */
-  decoder: { layers: number; heads: number; intermediateSize: number };
+  decoder: {
+    /** Blocks. */
+    layers: number;
+    /** Heads of attention, H. */
+    heads: number;
+    /** Channels within an MLP. */
+    intermediateSize: number;
+  };
   /** Positions that the encoder gives: half of the features' frames. */
   maxSourcePositions: number;
   /** Tokens of the longest text, those that it begins with among them. */

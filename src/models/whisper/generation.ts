@@ -18,8 +18,9 @@ export interface WhisperGeneration {
   beginSuppressTokens: readonly number[];
   /** Tokens after the first that older files have a text begin with; undefined where one is to be found. */
   forcedIds: readonly (number | undefined)[];
-  /** The language, by its code, and the task unless others are asked for. */
+  /** The language, by its code, unless another is asked for. */
   language: string | undefined;
+  /** The task, unless another is asked for. */
   task: SpeechTask | undefined;
 }
 
