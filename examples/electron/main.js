@@ -16,6 +16,9 @@ const embedded = join(
 const PATIENCE = 10_000;
 
 let trainer;
+/** Pages that have a port to it. */
+const pages = new Set();
+let quitting = false;
 
 /** The process that trains; a new one where there is none, or no more. */
 function running() {
@@ -23,6 +26,9 @@ function running() {
     const started = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
     started.once("exit", () => {
       if (trainer === started) trainer = undefined;
+      // A page's port does not say in every Chromium that its other end is gone.
+      for (const page of pages) if (!quitting && !page.isDestroyed()) page.send("lost");
+      pages.clear();
     });
     trainer = started;
   }
@@ -33,6 +39,7 @@ app.on("window-all-closed", () => app.quit());
 
 // A run that goes on saves a checkpoint before the app is gone.
 app.on("before-quit", (event) => {
+  quitting = true;
   if (trainer === undefined) return;
   event.preventDefault();
   const ending = trainer;
@@ -48,6 +55,7 @@ app.on("before-quit", (event) => {
 ipcMain.on("trainer", ({ sender }) => {
   const { port1, port2 } = new MessageChannelMain();
   running().postMessage("port", [port1]);
+  pages.add(sender);
   const paths = {
     model: embedded,
     data: join(embedded, "moby-dick.txt"),

@@ -17,6 +17,12 @@ window.addEventListener("message", (event) => {
     (error) => show(error.message),
   );
 });
+// The process that trains is gone: a run of it ends with an error, and a new process gives a port.
+window.addEventListener("message", (event) => {
+  if (event.source !== window || event.data !== "lost") return;
+  client.close();
+  window.postMessage("trainer?", "*");
+});
 window.postMessage("trainer?", "*");
 
 async function train(options) {
@@ -31,8 +37,6 @@ async function train(options) {
     show(stopped ? `stopped at step ${steps}` : `done after ${steps} steps: ${adapter}`);
   } catch (error) {
     show(`${error.code}: ${error.message}`);
-    // The process is gone: a new one is started, and gives a port.
-    if (error.code === "ERR_DISCONNECTED") window.postMessage("trainer?", "*");
   }
 }
 

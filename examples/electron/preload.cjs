@@ -2,6 +2,7 @@
 // bridge between contexts carries no ports.
 const { ipcRenderer } = require("electron");
 
+ipcRenderer.on("lost", () => window.postMessage("lost", "*"));
 ipcRenderer.on("trainer", (event, paths) => window.postMessage({ trainer: paths }, "*", event.ports));
 window.addEventListener("message", (event) => {
   if (event.source === window && event.data === "trainer?") ipcRenderer.send("trainer");

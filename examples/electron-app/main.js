@@ -1,0 +1,94 @@
+// The main process: the window, the process that trains and answers, a port from the one to the other, and what of the
+// system a page has no access to: dialogs, and where files lie.
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { app, BrowserWindow, dialog, ipcMain, MessageChannelMain, utilityProcess } from "electron";
+
+const here = dirname(fileURLToPath(import.meta.url));
+/** The model that comes with the package; lowrank finds it beside the archive of a packed app. */
+const embedded = join(
+  dirname(createRequire(import.meta.url).resolve("lowrank/package.json")),
+  "models",
+  "default",
+);
+/** Milliseconds that a step and its checkpoint may take when the app quits. */
+const PATIENCE = 10_000;
+
+let trainer;
+/** Pages that have a port to it. */
+const pages = new Set();
+let quitting = false;
+
+/** The process that trains; a new one where there is none, or no more. */
+function running() {
+  if (trainer === undefined) {
+    const started = utilityProcess.fork(join(here, "trainer.js"), [], { serviceName: "trainer" });
+    started.once("exit", () => {
+      if (trainer === started) trainer = undefined;
+      // A page's port does not say in every Chromium that its other end is gone.
+      for (const page of pages) if (!quitting && !page.isDestroyed()) page.send("lost");
+      pages.clear();
+    });
+    trainer = started;
+  }
+  return trainer;
+}
+
+app.on("window-all-closed", () => app.quit());
+
+// A run that goes on saves a checkpoint before the app is gone.
+app.on("before-quit", (event) => {
+  quitting = true;
+  if (trainer === undefined) return;
+  event.preventDefault();
+  const ending = trainer;
+  const timer = setTimeout(() => ending.kill(), PATIENCE);
+  ending.once("exit", () => {
+    clearTimeout(timer);
+    app.quit();
+  });
+  ending.postMessage("quit");
+});
+
+// A page asks when it is loaded, and again when the process that trained has ended.
+ipcMain.on("trainer", ({ sender }) => {
+  const { port1, port2 } = new MessageChannelMain();
+  running().postMessage("port", [port1]);
+  pages.add(sender);
+  sender.postMessage("trainer", undefined, [port2]);
+});
+
+ipcMain.handle("places", () => ({
+  model: embedded,
+  data: join(app.isPackaged ? process.resourcesPath : here, "village.jsonl"),
+  adapters: join(app.getPath("userData"), "adapters"),
+}));
+
+const CHOICES = {
+  folder: { properties: ["openDirectory"] },
+  gguf: { properties: ["openFile"], filters: [{ name: "GGUF", extensions: ["gguf"] }] },
+  data: { properties: ["openFile"], filters: [{ name: "Data", extensions: ["jsonl", "txt"] }] },
+};
+
+/** The path that the user chose, or nothing. */
+ipcMain.handle("choose", async (_event, kind) => {
+  const choice = CHOICES[kind];
+  if (choice === undefined) throw new Error(`there is nothing to choose of "${kind}"`);
+  const { filePaths } = await dialog.showOpenDialog(window, choice);
+  return filePaths[0];
+});
+
+await app.whenReady();
+const window = new BrowserWindow({
+  width: 1100,
+  height: 900,
+  webPreferences: {
+    preload: join(here, "preload.cjs"),
+    contextIsolation: true,
+    sandbox: true,
+    nodeIntegration: false,
+  },
+});
+await window.loadFile(join(here, "page.html"));
