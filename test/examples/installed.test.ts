@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
-import { installedProject, runIn } from "../packed.js";
+import { startServer } from "./server.js";
+import { installedProject, nodeIn, runIn } from "../packed.js";
 import { tinyEncoder } from "../tiny-encoder.js";
 
 const examples = fileURLToPath(new URL("../../examples", import.meta.url));
@@ -70,3 +71,104 @@ test("mails are prepared from the tarball, and told apart by its command line", 
   ]);
   t.is((JSON.parse(judged) as { rows: number }).rows, 4);
 });
+
+/** An example in the project; gives its folder's name. */
+function placed(name: string): string {
+  cpSync(join(examples, name), join(installedProject(), name), { recursive: true });
+  return name;
+}
+
+/** Runs an example's main.js, as its `npm start` does; gives what it printed. */
+const printed = (name: string): string => nodeIn(installedProject(), join(placed(name), "main.js"));
+
+test("each example has what npm start needs, and a page that says what it is", (t) => {
+  const folders = readdirSync(examples).filter((name) => name !== "e2e-nlg" && name !== "spam");
+  t.true(folders.length >= 7);
+  for (const name of folders) {
+    const manifest = JSON.parse(readFileSync(join(examples, name, "package.json"), "utf8")) as {
+      private: boolean;
+      scripts: { start: string };
+      dependencies: object;
+    };
+    t.true(manifest.private && manifest.scripts.start !== "", name);
+    t.deepEqual(Object.keys(manifest.dependencies), ["lowrank"], name);
+    t.regex(readFileSync(join(examples, name, "README.md"), "utf8"), /^# \w[^]*npm start/, name);
+  }
+});
+
+test("a chat model answers otherwise after than before", (t) => {
+  const said = printed("chat");
+  t.regex(said, /^before: /);
+  t.regex(said, /^step 40 of 40: loss 0\.\d{3}\nafter: Marta keeps the lighthouse\.$/m);
+  t.notRegex(said, /^before: Marta/);
+});
+
+test("a model of one's own is trained, adapted, merged", (t) => {
+  const shares = [...printed("own-model").matchAll(/(\d+\.\d)%/g)].map(([, share]) => Number(share));
+  const [learnt, turned, adapted, without, merged] = shares as [number, number, number, number, number];
+  t.is(shares.length, 5);
+  t.true(learnt > 98 && turned < 90 && adapted > 98, shares.join());
+  t.is(without, learnt);
+  t.true(Math.abs(merged - adapted) < 0.5, shares.join());
+});
+
+test("convolutions are adapted to images of another kind", (t) => {
+  const said = printed("image-classifier");
+  t.regex(said, /^2084 of 16264 weights, beside first, second, third/m);
+  const shares = [...said.matchAll(/(\d+\.\d)%/g)].map(([, share]) => Number(share));
+  const [light, dark, adapted, without] = shares as [number, number, number, number];
+  t.is(shares.length, 4);
+  t.true(light > 95 && dark < 50 && adapted > 95, shares.join());
+  t.is(without, light);
+});
+
+test("each row of a batch is answered by its user's adapter", (t) => {
+  const said = printed("adapters-per-user");
+  t.regex(said, /^3 adapters take \d\.\d MiB beside one base$/m);
+  for (const [user, dog] of Object.entries({ ada: "Captain", ben: "Bruno", cleo: "Snow" }))
+    t.regex(said, new RegExp(`^${user}: The dog is called ${dog}\\.$`, "m"));
+  t.notRegex(said, /^the base: The dog is called/m);
+});
+
+test("a server trains for users in turn, answers them in one batch, and knows them when it starts again", async (t) => {
+  t.timeout(120_000);
+  placed("server");
+  const server = await startServer(installedProject());
+  t.teardown(() => server.kill());
+  const rows = (dog: string): string =>
+    JSON.stringify({ prompt: "What is the dog called?", completion: ` The dog is called ${dog}.` });
+  t.deepEqual(await server.post("/users/ada/rows", rows("Captain")), { state: "waiting", ahead: 0 });
+  t.like(await server.post("/users/ben/rows", rows("Bruno")), { state: "waiting" });
+  t.like(await server.post("/users/ben/rows", rows("Bruno")), {
+    error: "a run of this user waits or trains",
+  });
+  await server.post("/users/broken/rows", "no row");
+  for (const user of ["ada", "ben"]) t.true((await server.ends(user)).loss! < 0.1);
+  t.like(await server.ends("broken"), { state: "failed", code: "ERR_DATA_ROW" });
+
+  const ask = (user: string): Promise<Answer> =>
+    server.post(`/users/${user}/ask`, "What is the dog called?") as Promise<Answer>;
+  const answers = await Promise.all(["nobody", "ada", "ben", "ada", "ben"].map(ask));
+  t.true(answers.some(({ rows: together }) => together > 1));
+  t.deepEqual(
+    answers.slice(1).map(({ text }) => text),
+    ["Captain", "Bruno", "Captain", "Bruno"].map((dog) => ` The dog is called ${dog}.`),
+  );
+  t.is(answers[0]?.adapter, null);
+  t.like(await server.post("/users/ada/ask", ""), { error: "a prompt has 1 to 224 tokens; this one has 0" });
+  t.like(await server.post("/users/../etc/rows", rows("x")), { error: "no such thing" });
+  t.deepEqual(await server.stop(), { status: 0, errors: "" });
+
+  const again = await startServer(installedProject());
+  t.teardown(() => again.kill());
+  t.like(await again.post("/users/ben/ask", "What is the dog called?"), {
+    text: " The dog is called Bruno.",
+  });
+  t.deepEqual(await again.stop(), { status: 0, errors: "" });
+});
+
+interface Answer {
+  text: string;
+  adapter: string | null;
+  rows: number;
+}
