@@ -1,69 +1,99 @@
-/** The pages of docs/ say what holds: their code runs as it stands, and the page of errors has each code. */
-import { spawnSync } from "node:child_process";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+/** The pages of docs/ say what holds: each block of code is run, written or compared, and links lead somewhere. */
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
+import { fileURLToPath } from "node:url";
 
 import test from "ava";
 
-import { temporary } from "../hashed.js";
+// In this process, since packing takes longer than they do.
+import "./from-loralib.js";
+import { blocksOf, difference, stepsOf } from "./page.js";
+import { placeOf, standIns, type StandIns } from "./place.js";
+import { runPage } from "./run-page.js";
 
 const root = fileURLToPath(new URL("../../", import.meta.url));
 const pages = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
+const textOf = (page: string): string => readFileSync(join(root, "docs", page), "utf8");
+/** Followed from an empty folder, by a test of its own. */
+const START = "start.md";
 
-/** The TypeScript of a page, in its order: later blocks go on with what earlier ones declared. */
-function code(page: string): string {
-  const text = readFileSync(join(root, "docs", page), "utf8");
-  return [...text.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, block]) => block).join("\n");
-}
+let ready: StandIns;
+test.before(async () => {
+  ready = await standIns();
+});
+test.after.always(() => ready.hub.close());
 
-for (const page of pages.filter((name) => code(name) !== "")) {
-  test(`the code of docs/${page} runs`, (t) => {
-    const folder = temporary();
-    const source = (path: string): string => `from "${pathToFileURL(join(root, path)).href}"`;
-    const here = code(page)
-      .replaceAll('from "lowrank"', source("src/index.ts"))
-      .replaceAll('from "lowrank/electron"', source("src/electron/index.ts"));
-    writeFileSync(join(folder, "package.json"), '{ "type": "module" }');
-    writeFileSync(join(folder, "page.ts"), here);
-    const loader = pathToFileURL(join(root, "node_modules/tsx/dist/loader.mjs")).href;
-    const run = spawnSync(process.execPath, [`--import=${loader}`, "page.ts"], {
-      cwd: folder,
-      encoding: "utf8",
-    });
-    t.is(run.status, 0, run.stderr);
+for (const page of pages.filter((name) => name !== START && stepsOf(name, textOf(name)).length > 0)) {
+  test(`docs/${page} does what it says`, async (t) => {
+    t.timeout(600_000);
+    await t.notThrowsAsync(runPage(`docs/${page}`, textOf(page), placeOf(ready)));
   });
 }
 
-test("what docs/electron.md shows of the example stands in it", (t) => {
-  const folder = join(root, "examples/electron");
-  const files = readdirSync(folder).map((name) => readFileSync(join(folder, name), "utf8"));
-  const bare = (text: string): string => text.replace(/\s+/g, " ");
-  const text = readFileSync(join(root, "docs/electron.md"), "utf8");
-  const shown = [...text.matchAll(/^```js\n(.*?)^```$/gms)].map(([, block]) => bare(block as string));
-  t.is(shown.length, 3);
-  for (const block of shown)
-    t.true(
-      files.some((file) => bare(file).includes(block.trim())),
-      block,
-    );
+/** The README's are for projects of their own: each block by itself. */
+const README = readFileSync(join(root, "README.md"), "utf8");
+const blocks = blocksOf("README.md", README).filter(({ language }) => language !== "");
+for (const block of blocks.filter(({ text }) => text !== "npm start\n")) {
+  test(`README.md:${block.line} does what it says`, async (t) => {
+    t.timeout(600_000);
+    const fence = "```";
+    const alone = `${fence}${block.language}\n${block.text}${fence}`;
+    await t.notThrowsAsync(runPage(`README.md, block of line ${block.line}`, alone, placeOf(ready)));
+  });
+}
+
+test("a block that nothing is done with is an error", (t) => {
+  const fence = "```";
+  const page = (block: string): string => `# A page\n\n${fence}${block}\n${fence}\n`;
+  t.is(stepsOf("a.md", page("sh\nls")).length, 1);
+  for (const [block, message] of [
+    ["\nls", /^a\.md:3: nothing is done with a block of ""/],
+    ["console\n$ ls", /"console"/],
+    ["ts no-run/x\n1", /"no-run\/x" is no name/],
+    ["js\n1", /"js"/],
+    ["text\n1", /what is printed stands behind/],
+    ["python\n1", /in front of the ts/],
+  ] as const)
+    t.throws(() => stepsOf("a.md", page(block)), { message }, block);
+  t.throws(() => stepsOf("a.md", `${fence}sh\nls\n`), { message: "a.md:1: the block has no end" });
+});
+
+test("what runs until Ctrl-C gets it once it has said something, and has to end by it", async (t) => {
+  const serve = "require('http').createServer().listen(0, () => console.log('serves'))";
+  const block = (program: string, shown: string): string =>
+    `\`\`\`sh\nnode -e "${program}"   # until Ctrl-C\necho after\n\`\`\`\n\n\`\`\`text\n${shown}\n\`\`\`\n`;
+  const handler = "process.on('SIGINT', () => process.exit(130)); ";
+  await t.notThrowsAsync(runPage("a.md", block(handler + serve, "serves\nafter"), placeOf(ready)));
+  await t.throwsAsync(runPage("a.md", block(handler + serve, "serves"), placeOf(ready)), {
+    message: /a\.md:6: shown/,
+  });
+  await t.throwsAsync(runPage("a.md", block("process.exit(3)", "serves"), placeOf(ready)), {
+    message: /a\.md:1: status/,
+  });
+});
+
+test("what is printed is compared line by line, and … stands for what may differ", (t) => {
+  const same = (shown: string, printed: string): boolean => difference(shown, printed) === undefined;
+  t.true(same("a b\n", "a b  \n\n"));
+  t.true(same("loss 0.…", "\u001b[2mloss 0.25\u001b[22m"));
+  t.true(same("a\n…\nz", "a\nb\nc\nz") && same("a\n…\nz", "a\nz") && same("…", "") && same("…\nz", "a\nz"));
+  t.true(same("1 … (2)", "1 x (2)"));
+  for (const [shown, printed] of [
+    ["a", "a\nb"],
+    ["a\nb", "a"],
+    ["a…c", "a\nc"],
+    ["1 … (2)", "1 x (3)"],
+    [".", "x"],
+    ["…\nz", "z\na"],
+  ] as const)
+    t.false(same(shown, printed), `${shown} ${printed}`);
 });
 
 test("docs/errors.md has each code once, and no other", (t) => {
   const codes = [...readFileSync(join(root, "src/errors.ts"), "utf8").matchAll(/\| "(ERR_\w+)"/g)].map(
     ([, c]) => c,
   );
-  const rows = [...readFileSync(join(root, "docs/errors.md"), "utf8").matchAll(/^\| `(ERR_\w+)`/gm)].map(
-    ([, c]) => c,
-  );
+  const rows = [...textOf("errors.md").matchAll(/^\| `(ERR_\w+)`/gm)].map(([, c]) => c);
   t.true(codes.length > 20);
   t.deepEqual(rows.toSorted(), codes.toSorted());
-});
-
-test("links between the pages lead somewhere", (t) => {
-  for (const page of pages) {
-    const text = readFileSync(join(root, "docs", page), "utf8");
-    for (const [, to] of text.matchAll(/\]\(([\w./-]+\.md)(?:#[\w-]*)?\)/g))
-      t.true(pages.includes(to as string), `${page}: ${to}`);
-  }
 });
