@@ -1,44 +1,24 @@
 /** `npm install lowrank`, as when it is published, and what is advised where the binary does not load, followed. */
 import { execFile } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import type { Server } from "node:http";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 
 import test, { type ExecutionContext } from "ava";
 
-import { pack, platforms, publishedManifest } from "../scripts/packages.mjs";
+import { publishedManifest } from "../scripts/packages.mjs";
 import { temporary } from "./hashed.js";
-import { installedProject } from "./packed.js";
-import { registry } from "./registry.js";
+// In this process, since packing takes longer than it does.
+import "./docs/start.js";
+import { npmrc, publish, type Published } from "./published.js";
 
-const root = fileURLToPath(new URL("..", import.meta.url));
 const PROGRAM = `import { ones } from "lowrank";
 try { ones([1], { device: "cpu" }); console.log("loaded"); }
 catch (error) { console.log(error.code, error.message); }`;
 
-let served: { server: Server; url: string };
-/** The name of this platform's package. */
-let here: string;
-
+let served: Published;
 test.before(async () => {
-  const installed = join(installedProject(), "node_modules");
-  here = readdirSync(installed).find((name) => name.startsWith("lowrank-")) as string;
-  const out = temporary();
-  const tarballs = [pack(join(installed, "lowrank"), out)];
-  for (const { name, manifest } of platforms()) {
-    const folder = join(temporary(), name);
-    cpSync(join(root, "npm", name), folder, { recursive: true });
-    const binary = join(folder, manifest.main);
-    if (manifest.name === here) cpSync(join(installed, here, manifest.main), binary);
-    else writeFileSync(binary, "of another platform");
-    tarballs.push(pack(folder, out));
-  }
-  for (const name of Object.keys(publishedManifest().dependencies))
-    tarballs.push(pack(join(root, "node_modules", name), out));
-  served = await registry(tarballs);
+  served = await publish();
 });
-
 test.after.always(() => served.server.close());
 
 /** A project that asks for the package and has not installed it. */
@@ -47,10 +27,7 @@ function project(): string {
   const { version } = publishedManifest();
   const manifest = { private: true, type: "module", dependencies: { lowrank: version } };
   writeFileSync(join(folder, "package.json"), JSON.stringify(manifest));
-  writeFileSync(
-    join(folder, ".npmrc"),
-    `registry=${served.url}/\ncache=${temporary()}\naudit=false\nfund=false\n`,
-  );
+  writeFileSync(join(folder, ".npmrc"), npmrc(served));
   writeFileSync(join(folder, "app.mjs"), PROGRAM);
   return folder;
 }
@@ -73,7 +50,7 @@ const binaries = (folder: string): string[] =>
 test("it brings this platform's binary alone, and trains", async (t) => {
   const folder = project();
   await type(folder, "npm install");
-  t.deepEqual(binaries(folder), [here]);
+  t.deepEqual(binaries(folder), [served.here]);
   t.is(await type(folder, "node app.mjs"), "loaded");
   t.regex(await type(folder, "npx lowrank finetune --steps 2 --device cpu"), /^adapter \.[\\/]lowrank-out$/m);
 });
@@ -133,14 +110,14 @@ test("installed for another platform, as an app is built for it: the command bri
   const [os, cpu] = process.platform === "win32" ? ["linux", "x64"] : ["win32", "x64"];
   await type(folder, `npm install --os=${os} --cpu=${cpu}`);
   t.deepEqual(binaries(folder).filter((name) => name.includes(`-${os}-`)).length > 0, true);
-  t.false(existsSync(join(folder, "node_modules", here)));
+  t.false(existsSync(join(folder, "node_modules", served.here)));
   await follows(t, folder, /^ERR_NATIVE_LOAD the package lowrank-\S+, which holds the binary/);
 });
 
 test("a binary that is damaged: what is advised mends it", async (t) => {
   const folder = project();
   await type(folder, "npm install");
-  const place = join(folder, "node_modules", here);
+  const place = join(folder, "node_modules", served.here);
   for (const name of readdirSync(place).filter((one) => one.endsWith(".node")))
     writeFileSync(join(place, name), "this is no binary");
   await follows(t, folder, /^ERR_NATIVE_LOAD the binary of lowrank-\S+ is there and does not load/);
