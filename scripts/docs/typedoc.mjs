@@ -1,0 +1,80 @@
+// `npm run docs`: the pages of docs/, the examples' own and the reference of all types, as one site. TypeDoc makes both
+// and checks links among them. Pages stand in the order of docs/index.md, under the groups that its tables are.
+import { readFileSync } from "node:fs";
+import { join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Converter } from "typedoc";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const INDEX = join(root, "docs", "index.md");
+const HOUSE = ["ARCHITECTURE.md", "CHANGELOG.md"];
+
+/** Pages by their group, in the order of the index. */
+function pages() {
+  const found = new Map();
+  let group = "Guides";
+  for (const line of readFileSync(INDEX, "utf8").split("\n")) {
+    if (line.startsWith("More ")) group = "More";
+    if (line.startsWith("| Example")) group = "Examples";
+    for (const [, to] of line.matchAll(/\]\(([^)#]+\.md)/g)) found.set(resolve(root, "docs", to), group);
+  }
+  for (const name of HOUSE) found.set(join(root, name), "The house");
+  return found;
+}
+
+const groups = pages();
+
+/** Calls pages by their headings; files are called by paths, which stay when a heading changes. */
+function named(app) {
+  app.converter.on(Converter.EVENT_CREATE_DOCUMENT, (_context, document) => {
+    const file = document.project.files.getReflectionPath(document);
+    if (file === undefined) throw new Error(`${document.name}: no file`);
+    const heading = /^# (.+)$/m.exec(readFileSync(file, "utf8"));
+    if (heading === null) throw new Error(`${relative(root, file)}: no heading`);
+    document.name = heading[1];
+    document.frontmatter.group = groups.get(file) ?? "More";
+  });
+}
+
+/** @type {Partial<import("typedoc").TypeDocOptions>} */
+export default {
+  name: "lowrank",
+  entryPoints: [join(root, "src/index.ts"), join(root, "src/electron/index.ts")],
+  tsconfig: join(root, "tsconfig.build.json"),
+  out: join(root, "site"),
+  cleanOutputDir: true,
+  plugin: [named],
+  readme: INDEX,
+  headings: { readme: false, document: false },
+  projectDocuments: [...groups.keys()],
+  groupOrder: ["Guides", "More", "Examples", "Modules", "The house", "*"],
+  searchInDocuments: true,
+  searchInComments: true,
+  highlightLanguages: ["javascript", "typescript", "json", "jsonl", "jinja", "python", "shellscript", "html"],
+  navigation: { includeGroups: true },
+  githubPages: false,
+  excludeInternal: true,
+  excludePrivate: true,
+  excludeExternals: true,
+  disableSources: true,
+  treatWarningsAsErrors: true,
+  intentionallyNotExported: ["BLOCK_DTYPES", "QUANTIZATIONS"],
+  validation: {
+    notExported: true,
+    invalidLink: true,
+    invalidPath: true,
+    rewrittenLink: true,
+    notDocumented: true,
+  },
+  requiredToBeDocumented: [
+    "Class",
+    "Function",
+    "Interface",
+    "TypeAlias",
+    "Method",
+    "Accessor",
+    "Property",
+    "Variable",
+    "Constructor",
+  ],
+};

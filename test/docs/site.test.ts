@@ -1,0 +1,48 @@
+/** The site that `npm run docs` makes has every page, and what is looked for in it is found. */
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import test from "ava";
+
+import { problems } from "../../scripts/docs/check.mjs";
+import { temporary } from "../hashed.js";
+
+const root = fileURLToPath(new URL("../../", import.meta.url));
+
+test("the index has each page and each example once, and the pages lie where it says", (t) => {
+  const index = readFileSync(join(root, "docs/index.md"), "utf8");
+  const linked = [...index.matchAll(/\]\(([^)]+)\)/g)].map(([, to]) => join("docs", to as string));
+  const pages = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md") && name !== "index.md");
+  const examples = readdirSync(join(root, "examples")).map((name) => join("examples", name, "README.md"));
+  t.deepEqual(linked.toSorted(), [...pages.map((name) => join("docs", name)), ...examples].toSorted());
+});
+
+/** A site of such pages. */
+function site(pages: Record<string, string>): string {
+  const folder = temporary();
+  for (const [name, html] of Object.entries(pages)) {
+    mkdirSync(dirname(join(folder, name)), { recursive: true });
+    writeFileSync(join(folder, name), html);
+  }
+  return folder;
+}
+
+test("links to what is not there, anchors that no page has, and what is loaded from elsewhere are found", (t) => {
+  const good = {
+    "index.html": '<a href="pages/a.html#one">a</a><a href="#top" id="top">b</a><link rel="x" href="a.css"/>',
+    "pages/a.html": '<h2 id="one">a</h2><a href="../index.html">a</a><a href="https://example.org">b</a>',
+    "a.css": "",
+  };
+  t.deepEqual(problems(site(good)), []);
+  for (const [html, line] of [
+    ['<a href="b.html">', "index.html: b.html is not there"],
+    ['<a class="x" href="pages">', "index.html: pages is not there"],
+    ['<a href="pages/a.html#two">', "index.html: pages/a.html#two has no such anchor"],
+    ['<a href="#one">', "index.html: #one has no such anchor"],
+    ['<img alt="" src="b.png"/>', "index.html: b.png is not there"],
+    ['<script async src="https://example.org/a.js">', "index.html: <script> loads https://example.org/a.js"],
+    ['<link href="//example.org/a.css">', "index.html: <link> loads //example.org/a.css"],
+  ] as const)
+    t.deepEqual(problems(site({ ...good, "index.html": html })), [line]);
+});
