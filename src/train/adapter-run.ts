@@ -22,6 +22,7 @@ import { within, type Line } from "./output/lineage.js";
 import { damageOf } from "./output/manifest.js";
 import { newRecord } from "./output/run-record.js";
 import type { Prepared } from "./prepare.js";
+import type { Before, RunRecorder } from "./recorder.js";
 import type { Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
@@ -50,14 +51,16 @@ function adapterFolder(folder: string, name: string): string {
 export class AdapterRun {
   readonly #subject: Subject;
   readonly #context: RunContext;
+  readonly #recorder: RunRecorder;
   readonly #plan: BatchPlan;
   readonly #name: string;
   #stopping: EarlyStopping;
   #evaluated: { step: number; loss: number } | undefined;
 
-  constructor(subject: Subject, context: RunContext) {
+  constructor(subject: Subject, context: RunContext, recorder: RunRecorder) {
     this.#subject = subject;
     this.#context = context;
+    this.#recorder = recorder;
     const { settings, prepared } = subject;
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
@@ -144,7 +147,10 @@ export class AdapterRun {
       parent,
       replaces: resumed?.checkpoint.progress.replaces,
     });
-    await output.begin(record, { replacing: settings.overwrite && record.replacing });
+    const replacing = settings.overwrite && record.replacing;
+    await output.begin(record, { replacing });
+    const before = resumed && pastOf(resumed);
+    await this.#recorder.begin(output.path, { line: record.line, before, staged: replacing });
   }
 
   #provenance(): Provenance {
@@ -217,6 +223,8 @@ export class AdapterRun {
       await amendEvaluation(own.folder, { evalLoss, judged });
       return own.folder;
     }
+    // What was told of its steps is on the disk before it.
+    await this.#recorder.flush();
     const { path, moved } = await output.saveCheckpoint(step, {
       evalLoss,
       keep: settings.keep,
@@ -228,6 +236,7 @@ export class AdapterRun {
         await writeState(folder, optimizer, state);
       },
     });
+    await this.#recorder.saved();
     if (moved !== undefined) {
       const message = `the checkpoint of step ${step} that was there, of another run or branch, is ${moved} now`;
       this.#context.emit({ type: "warning", message });
@@ -264,6 +273,7 @@ export class AdapterRun {
       why,
       ...(best && { best: best.step }),
     });
+    await this.#recorder.saved();
     const adapter = adapterFolder(output.path, this.#name);
     return { adapter, ...ended, ...(best && { best }) };
   }
@@ -289,6 +299,11 @@ export class AdapterRun {
     await this.#load(found.folder);
     return { step, loss, early };
   }
+}
+
+/** What of the run before it holds for one that goes on. */
+function pastOf({ checkpoint: { folder, lineage, step } }: Resumed): Before {
+  return { home: join(folder, ".."), lineage, step };
 }
 
 /** In the model's order, which is that of the optimizer's state in a checkpoint. */

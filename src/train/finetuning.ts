@@ -9,13 +9,14 @@ import { withRandom } from "../random.js";
 import { matmulPrecision, withMatmulPrecision } from "../scope.js";
 import { AdapterRun } from "./adapter-run.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
-import type { FinetuneResult } from "./events.js";
+import type { EndEvent, FinetuneResult, TrainEvent } from "./events.js";
 import { identitiesOf } from "./identity.js";
 import type { FinetuneOptions } from "./options.js";
 import { OutputFolder } from "./output/folder.js";
 import { newLine } from "./output/lineage.js";
 import { classesIn, closeFiles, type Files, prepare, readFiles } from "./prepare.js";
 import { Profile } from "./profile.js";
+import { checkOwnEvents, RunRecorder } from "./recorder.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import { checkKinds, settingsOf, type Settings } from "./settings.js";
@@ -27,13 +28,52 @@ export async function finetuneNow(options: FinetuneOptions, context: RunContext)
   const began = performance.now();
   checkKinds(options);
   throwIfAborted(options.signal);
-  const result = await claimed(options, context);
-  context.emit({ type: "end", ...result, seconds: (performance.now() - began) / 1000 });
+  const recorder = new RunRecorder((message) => context.emit({ type: "warning", message }));
+  const emit = (event: TrainEvent): void => {
+    recorder.record(event);
+    context.emit(event);
+  };
+  const end = await claimed(options, { ...context, emit, recorder }, began);
+  context.emit(end);
+  const { type: _, seconds: _seconds, ...result } = end;
   return result;
 }
 
+/** What the work is given: whoever watches it, and what it is recorded by. */
+interface RecordedContext extends RunContext {
+  recorder: RunRecorder;
+}
+
+/** Has the end recorded, whichever it is. */
+async function recorded(
+  work: () => Promise<FinetuneResult>,
+  { recorder }: RecordedContext,
+  { signal }: Settings,
+  began: number,
+): Promise<EndEvent> {
+  let abandoned = false;
+  try {
+    const result = await work();
+    const end: EndEvent = { type: "end", ...result, seconds: (performance.now() - began) / 1000 };
+    recorder.record(end);
+    abandoned = result.adapter === "";
+    return end;
+  } catch (error) {
+    abandoned = signal?.aborted === true;
+    const { message, code } = error as { message?: unknown; code?: unknown };
+    recorder.record({
+      type: "failed",
+      message: typeof message === "string" ? message : String(error),
+      ...(typeof code === "string" && { code }),
+    });
+    throw error;
+  } finally {
+    await recorder.close({ abandoned });
+  }
+}
+
 /** Takes the output folder for the run's length. */
-async function claimed(options: FinetuneOptions, context: RunContext): Promise<FinetuneResult> {
+async function claimed(options: FinetuneOptions, context: RecordedContext, began: number): Promise<EndEvent> {
   const origin = await originOf(options);
   if (origin === undefined) {
     const settings = settingsOf(options);
@@ -41,7 +81,8 @@ async function claimed(options: FinetuneOptions, context: RunContext): Promise<F
     const output = await OutputFolder.claim(settings.output);
     try {
       await output.checkFree(settings.overwrite, adapterName(settings));
-      return await profiled(settings, undefined, output, context);
+      await checkOwnEvents(output.path);
+      return await recorded(() => profiled(settings, undefined, output, context), context, settings, began);
     } finally {
       await output.release();
     }
@@ -55,8 +96,9 @@ async function claimed(options: FinetuneOptions, context: RunContext): Promise<F
     await checkModelDevice(settings);
     if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
     else await output.checkOwn(undefined, adapterName(settings));
+    await checkOwnEvents(output.path);
     for (const message of resumed.notices) context.emit({ type: "warning", message });
-    return await profiled(settings, resumed, output, context);
+    return await recorded(() => profiled(settings, resumed, output, context), context, settings, began);
   } finally {
     await output.release();
   }
@@ -77,7 +119,7 @@ async function profiled(
   settings: Settings,
   resumed: Resumed | undefined,
   output: OutputFolder,
-  context: RunContext,
+  context: RecordedContext,
 ): Promise<FinetuneResult> {
   const profile = settings.profile === undefined ? undefined : new Profile(settings.profile);
   try {
@@ -94,7 +136,7 @@ async function train(
   settings: Settings,
   resumed: Resumed | undefined,
   output: OutputFolder,
-  context: RunContext,
+  context: RecordedContext,
   profile: Profile | undefined,
 ): Promise<FinetuneResult> {
   const { stopping } = context;
@@ -138,7 +180,11 @@ async function train(
       // Whoever goes on with it takes the same commit, whatever the hub has by then.
       const { revision } = model;
       const chosen = { ...settings, matmulPrecision: precision, revision };
-      run = new AdapterRun({ model, settings: chosen, prepared, output, line, identities }, context);
+      run = new AdapterRun(
+        { model, settings: chosen, prepared, output, line, identities },
+        context,
+        context.recorder,
+      );
       await yieldToEventLoop();
       throwIfAborted(early);
     } catch (error) {

@@ -79,7 +79,7 @@ for (const device of testDevices()) {
     };
     await t.throwsAsync(reading(), { message: "enough" });
     await t.throwsAsync(run.result, { message: "enough" });
-    t.deepEqual(readdirSync(cut.output as string), ["checkpoint-4", "run.json"]);
+    t.deepEqual(readdirSync(cut.output as string), ["checkpoint-4", "events.jsonl", "run.json"]);
     // What a kill in mid-save would leave.
     mkdirSync(join(cut.output as string, "checkpoint-6.tmp-1"));
     const resumed = finetune({ ...cut, resume: true });

@@ -18,6 +18,7 @@ const LABELS = "labels.json";
 const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LEFT_RECORD = /^run\.json\.tmp-\d+-\d+$/;
+const LEFT_EVENTS = /^events\.jsonl\.tmp-\d+$/;
 
 export class OutputFolder {
   readonly path: string;
@@ -246,7 +247,8 @@ export class OutputFolder {
     }
     for (const name of await readdir(this.path)) {
       if (BESIDE.test(name)) await removeKnown(join(this.path, name));
-      if (LEFT_LOCK.test(name) || LEFT_RECORD.test(name)) await rm(join(this.path, name), { force: true });
+      if ([LEFT_LOCK, LEFT_RECORD, LEFT_EVENTS].some((left) => left.test(name)))
+        await rm(join(this.path, name), { force: true });
     }
     for (const { folder } of await listCheckpoints(this.path))
       for (const name of await readdir(folder))

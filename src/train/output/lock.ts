@@ -5,7 +5,7 @@ import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { isRunning, thisProcess, type ProcessIdentity } from "./process-identity.js";
+import { isRunning, thisProcess, type ProcessIdentity } from "../../runs/process-identity.js";
 import { hold, isHeld, letGo } from "./thread-locks.js";
 
 /** The lock's name in the folder. */

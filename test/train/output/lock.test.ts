@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import test from "ava";
 
 import { LOCK, OutputLock } from "../../../src/train/output/lock.js";
-import { thisProcess, type ProcessIdentity } from "../../../src/train/output/process-identity.js";
+import { thisProcess, type ProcessIdentity } from "../../../src/runs/process-identity.js";
 import { temporary } from "../../hashed.js";
 
 const SOURCE = fileURLToPath(new URL("../../../src/train/output/lock.ts", import.meta.url));

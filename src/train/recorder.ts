@@ -1,0 +1,161 @@
+/** What a run tells, written into its folder while it goes on. */
+import { existsSync } from "node:fs";
+import { readdir, rename, rm } from "node:fs/promises";
+import { join, resolve } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { AppendedFile } from "../runs/appended-file.js";
+import {
+  eventLine,
+  EVENTS,
+  type EventsHeader,
+  headerLine,
+  LEFT_EVENTS,
+  linesOf,
+  readHeader,
+} from "../runs/events-file.js";
+import type { TrainEvent } from "./events.js";
+import { lineageOf, within, type Line } from "./output/lineage.js";
+
+/** Events that are kept until the folder is the run's. */
+const EARLY = 256;
+
+/** What of a run before it holds for one that goes on. */
+export interface Before {
+  /** The folder that holds the checkpoint. */
+  home: string;
+  lineage: string;
+  step: number;
+}
+
+/** Throws `ERR_OUTPUT_EXISTS` where a file of that name is in a folder and no run wrote it. */
+export async function checkOwnEvents(folder: string): Promise<void> {
+  await readHeader(join(folder, EVENTS)).catch((cause: unknown) => {
+    const what = `${(cause as Error).message}; move it away, or choose another folder`;
+    throw new LowrankError("ERR_OUTPUT_EXISTS", what, { cause });
+  });
+}
+
+/** Writes a run's events, from when its folder is its own. Data that is read through is not worth keeping. */
+export class RunRecorder {
+  readonly #warn: (message: string) => void;
+  #early: Buffer[] | undefined = [];
+  #file: AppendedFile | undefined;
+  #folder = "";
+  #fresh = true;
+  /** Whether the folder had nothing of this run before. */
+  #new = true;
+  #steps = 0;
+  #saved = false;
+
+  /** `warn` is told once where the file cannot be written; the run goes on without. */
+  constructor(warn: (message: string) => void) {
+    this.#warn = warn;
+  }
+
+  /** The file as far as it goes; undefined until the folder is the run's. */
+  get path(): string | undefined {
+    return this.#file?.path;
+  }
+
+  record(event: TrainEvent | { type: "failed"; message: string; code?: string | undefined }): void {
+    if (event.type === "progress" || event.type === "profile") return;
+    if (event.type === "step") this.#steps++;
+    const line = eventLine(event, Date.now());
+    if (this.#file !== undefined) this.#file.append(line);
+    else if (this.#early !== undefined && this.#early.length < EARLY) this.#early.push(line);
+  }
+
+  /**
+   * Begins the file in `folder`. Where another run's is there that holds until this one has saved something, `staged`
+   * leaves it beside its place until then.
+   */
+  async begin(
+    folder: string,
+    { line, before, staged }: { line: Line; before: Before | undefined; staged: boolean },
+  ): Promise<void> {
+    const place = join(folder, EVENTS);
+    this.#folder = folder;
+    this.#fresh = before === undefined;
+    this.#new = before === undefined || resolve(before.home) !== resolve(folder);
+    const file = new AppendedFile(place, ({ code, message }) => {
+      this.#warn(
+        `${place}: cannot be written (${code ?? message}); the run goes on, and is not recorded any more`,
+      );
+    });
+    const past = before && (await pastOf(before));
+    await file.begin(async (write) => {
+      await write(headerLine(line));
+      if (past === undefined) return;
+      for await (const bytes of kept(past.file, (before as Before).step)) await write(bytes);
+    });
+    await this.#keepLeft(line);
+    if (!staged) await file.moveIntoPlace();
+    for (const bytes of this.#early ?? []) file.append(bytes);
+    this.#early = undefined;
+    this.#file = file;
+  }
+
+  /** What a run that goes on leaves behind is kept, as its checkpoints are. */
+  async #keepLeft(line: Line): Promise<void> {
+    if (this.#fresh) return;
+    const there = join(this.#folder, EVENTS);
+    const header = await readHeader(there).catch(() => undefined);
+    if (header === undefined || lineageOf(header.line) === lineageOf(line)) return;
+    await rename(there, join(this.#folder, `events-${lineageOf(header.line)}.jsonl`)).catch(() => {});
+  }
+
+  /** Waits until what was told is in the file. */
+  async flush(): Promise<void> {
+    await this.#file?.flush();
+  }
+
+  /** The run has saved something: what an earlier one told makes room. */
+  async saved(): Promise<void> {
+    const first = !this.#saved;
+    this.#saved = true;
+    await this.#file?.moveIntoPlace();
+    if (!first || !this.#fresh) return;
+    for (const name of await readdir(this.#folder).catch(() => []))
+      if (LEFT_EVENTS.test(name)) await rm(join(this.#folder, name), { force: true });
+  }
+
+  /**
+   * Closes the file. Of a run that saved nothing and did nothing that is worth telling (`abandoned`, or without a step)
+   * nothing stays; neither does it in the place of another's.
+   */
+  async close({ abandoned }: { abandoned: boolean }): Promise<void> {
+    const file = this.#file;
+    if (file === undefined) return;
+    const staged = file.path !== join(this.#folder, EVENTS);
+    const worthless = !this.#saved && this.#new && (abandoned || this.#steps === 0);
+    if (staged || worthless) await file.discard();
+    else await file.close();
+  }
+}
+
+/** The file that tells of a run up to a checkpoint: the folder's own, or a branch's that was left behind. */
+async function pastOf({ home, lineage, step }: Before): Promise<{ file: string } | undefined> {
+  const left = (await readdir(home).catch(() => [])).filter((name) => LEFT_EVENTS.test(name));
+  for (const name of [EVENTS, ...left]) {
+    const file = join(home, name);
+    if (!existsSync(file)) continue;
+    const header: EventsHeader | undefined = await readHeader(file).catch(() => undefined);
+    if (header !== undefined && within(header.line, { lineage, step })) return { file };
+  }
+  return undefined;
+}
+
+/** What a session ended with, and what the next tells anew. */
+const ENDS = new Set(["events", "end", "failed", "rows"]);
+
+/** The lines of a file that hold for a run that goes on after `step` steps. */
+async function* kept(file: string, step: number): AsyncGenerator<Buffer, void, void> {
+  let beyond = false;
+  for await (const { bytes, event } of linesOf(file)) {
+    if (event === undefined || ENDS.has(event.type)) continue;
+    const own = event["step"];
+    beyond = typeof own === "number" ? own > step : beyond;
+    if (!beyond) yield bytes;
+  }
+}
