@@ -9,6 +9,7 @@ import { finetuneCommand } from "./finetune/command.js";
 import { generateCommand } from "./generate.js";
 import { inspectCommand } from "./inspect.js";
 import { mergeCommand } from "./merge.js";
+import { runsCommand } from "./runs.js";
 import { inPackage } from "../place.js";
 
 function version(): string {
@@ -44,6 +45,7 @@ function program(): Command {
     mergeCommand(),
     exportCommand(),
     inspectCommand(),
+    runsCommand(),
     devicesCommand(),
   ];
   for (const command of commands) root.addCommand(throwing(command));

@@ -18,6 +18,8 @@ const VERSION = 1;
 /** Of a file that is a run's the longest line; in any other a longer one is skipped. */
 const LONGEST_LINE = 2 ** 20;
 const PIECE = 2 ** 16;
+const NEWLINE = Buffer.from("\n");
+const STEP = Buffer.from('{"type":"step",');
 
 /** The first line. */
 export interface EventsHeader {
@@ -38,11 +40,26 @@ export interface RecordedEvent {
 }
 
 /** A line of the file. */
-export interface RecordedLine {
-  /** As it stands there, its end included. */
-  bytes: Buffer;
-  /** Undefined where it is damaged. */
-  event: RecordedEvent | undefined;
+export class RecordedLine {
+  /** As it stands there, its end included; of a line that is too long only that. */
+  readonly bytes: Buffer;
+  /** Bytes that it takes in the file. */
+  readonly length: number;
+
+  constructor(bytes: Buffer, length: number) {
+    this.bytes = bytes;
+    this.length = length;
+  }
+
+  /** Undefined where it is damaged; parsed anew each time. */
+  get event(): RecordedEvent | undefined {
+    return this.bytes.length === this.length ? parsedLine(this.bytes) : undefined;
+  }
+
+  /** Whether it is a step's, by its first letters. */
+  get isStep(): boolean {
+    return this.bytes.subarray(0, STEP.length).equals(STEP);
+  }
 }
 
 /** An object as a line, its type in front, by which a reader tells steps from the rest without parsing. */
@@ -56,7 +73,7 @@ export function headerLine(line: EventsHeader["line"]): Buffer {
 }
 
 /** The object in a line; undefined where there is none. */
-export function parsedLine(bytes: Buffer): RecordedEvent | undefined {
+function parsedLine(bytes: Buffer): RecordedEvent | undefined {
   try {
     const value = JSON.parse(bytes.toString("utf8")) as Partial<RecordedEvent> | null;
     if (typeof value === "object" && typeof value?.type === "string" && typeof value.at === "number")
@@ -69,9 +86,10 @@ export function parsedLine(bytes: Buffer): RecordedEvent | undefined {
 
 /** What the first line of a file says; undefined where the file is no run's. */
 function headerOf(event: RecordedEvent | undefined): EventsHeader | undefined {
-  if (event?.type !== "events" || !Array.isArray(event["line"]) || event["line"].length === 0)
-    return undefined;
-  return event as unknown as EventsHeader;
+  const line = event?.["line"];
+  if (event?.type !== "events" || !Array.isArray(line) || line.length === 0) return undefined;
+  const whole = line.every((one: { lineage?: unknown } | null) => typeof one?.lineage === "string");
+  return whole ? (event as unknown as EventsHeader) : undefined;
 }
 
 /**
@@ -101,7 +119,7 @@ async function opened(file: string): Promise<FileHandle> {
 }
 
 /**
- * The whole lines of a file from an offset on, as far as it goes now. What stands behind the last end of a line is still
+ * The whole lines of a file from an offset on, as far as it goes when they are read. What stands behind the last end of a line is still
  * being written, or was torn, and is left out; a line of more than 1 MiB is given as damaged, and is not held. Nothing
  * where there is no file.
  */
@@ -128,8 +146,8 @@ export async function* linesOf(file: string, from = 0): AsyncGenerator<RecordedL
         if (end === -1) break;
         const part = Buffer.from(piece.subarray(begin, end + 1));
         const bytes = rest.length === 0 ? part : Buffer.concat([...rest, part]);
-        const whole = held + part.length <= LONGEST_LINE;
-        yield { bytes, event: whole ? parsedLine(bytes) : undefined };
+        const length = held + part.length;
+        yield length > LONGEST_LINE ? new RecordedLine(NEWLINE, length) : new RecordedLine(bytes, length);
         rest = [];
         held = 0;
         begin = end + 1;

@@ -152,7 +152,8 @@ const ENDS = new Set(["events", "end", "failed", "rows"]);
 /** The lines of a file that hold for a run that goes on after `step` steps. */
 async function* kept(file: string, step: number): AsyncGenerator<Buffer, void, void> {
   let beyond = false;
-  for await (const { bytes, event } of linesOf(file)) {
+  for await (const line of linesOf(file)) {
+    const { bytes, event } = line;
     if (event === undefined || ENDS.has(event.type)) continue;
     const own = event["step"];
     beyond = typeof own === "number" ? own > step : beyond;

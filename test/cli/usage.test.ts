@@ -13,7 +13,7 @@ function yaml(text: string): string {
 }
 
 const wrong: [string[], RegExp][] = [
-  [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, devices/],
+  [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, runs, devices/],
   [["tune"], /unknown command "tune"/],
   [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
   [["devices", "--device", "gpu"], /--device needs --tune/],

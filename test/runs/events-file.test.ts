@@ -56,7 +56,7 @@ test("lines over the borders of what is read at once are whole", async (t) => {
   const sizes = [0, 1, 30_000, 32_700, 32_768, 40_000, 200_000, 3];
   writeFileSync(file, sizes.map(line).join(""));
   t.deepEqual(
-    (await events(file)).map((event) => (event?.["message"] as string).length),
+    (await events(file)).map((event) => ((event as RecordedEvent)["message"] as string).length),
     sizes,
   );
 });
@@ -73,6 +73,7 @@ test("the header says whose a file is; one of somebody else is named", async (t)
     '{"type":"step","at":1}\n',
     "my notes\n",
     '{"type":"events","at":1,"line":[]}\n',
+    '{"type":"events","at":1,"version":1,"line":[null]}\n',
   ]) {
     writeFileSync(file, text);
     await t.throwsAsync(readHeader(file), { code: "ERR_FILE_FORMAT", message: /no run wrote it/ });

@@ -45,8 +45,11 @@ test.serial("it is what the iterator told, each step by itself", async (t) => {
   const events = await recordedIn(held.output);
   t.is(events[0]?.type, "events");
   t.deepEqual(
-    events.slice(1).map(({ at, ...event }) => event),
-    told.map((event) => JSON.parse(JSON.stringify(event)) as Omit<RecordedEvent, "at">),
+    events.slice(1),
+    told.map((event, i) => ({
+      ...(JSON.parse(JSON.stringify(event)) as { type: string }),
+      at: events[i + 1]?.at as number,
+    })),
   );
   t.true(events.every(({ at }, i) => i === 0 || at >= (events[i - 1] as RecordedEvent).at));
   // Nobody read it, and the queue merged nothing of what is recorded.

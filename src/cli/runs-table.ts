@@ -1,0 +1,55 @@
+import { basename } from "node:path";
+import type { RunSummary } from "../runs/summary.js";
+import { grouped, plural, rate } from "./format.js";
+
+const HEADINGS = ["run", "state", "model", "rank", "rate", "steps", "loss", "held-out", "best", "begun"];
+/** Which of them are texts; numbers end at one column. */
+const TEXTS = new Set(["run", "state", "model", "begun"]);
+
+/** Runs below each other, a line each. */
+export function runsTable(runs: readonly RunSummary[]): string {
+  const rows = [HEADINGS, ...runs.map(cells)];
+  const widths = HEADINGS.map((_, i) => Math.max(...rows.map((row) => (row[i] as string).length)));
+  const lines = rows.map((row) =>
+    row
+      .map((cell, i) => {
+        const width = widths[i] as number;
+        return TEXTS.has(HEADINGS[i] as string) ? cell.padEnd(width) : cell.padStart(width);
+      })
+      .join("  ")
+      .trimEnd(),
+  );
+  const failures = runs
+    .filter(({ message }) => message !== null)
+    .map(({ name, message }) => `${name}: ${message}`);
+  const damaged = runs
+    .filter((run) => run.damaged > 0)
+    .map(
+      (run) => `${run.name}: ${plural(run.damaged, "line")} of events.jsonl left out, which cannot be read`,
+    );
+  return `${[...lines, ...failures, ...damaged].join("\n")}\n`;
+}
+
+function cells(run: RunSummary): string[] {
+  const loss = (value: number | null): string => (value === null ? "–" : value.toFixed(4));
+  return [
+    run.name,
+    run.state,
+    run.model === null || run.model === "" ? "–" : basename(run.model),
+    run.rank === null ? "–" : String(run.rank),
+    run.learningRate === null ? "–" : rate(run.learningRate),
+    `${grouped(run.step)}/${run.steps === null ? "–" : grouped(run.steps)}`,
+    loss(run.loss),
+    loss(run.evalLoss),
+    loss(run.bestEvalLoss),
+    localTime(run.started),
+  ];
+}
+
+/** 2026-11-27 12:43, where the reader is. */
+function localTime(milliseconds: number): string {
+  const date = new Date(milliseconds);
+  const two = (value: number): string => String(value).padStart(2, "0");
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}`;
+}

@@ -1,0 +1,71 @@
+/** The runs of a folder: itself, and what lies below it. */
+import { readdir, stat } from "node:fs/promises";
+import { join, relative } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { EVENTS } from "./events-file.js";
+import { RunReader, type RunSummary } from "./summary.js";
+
+/** Folders deep, and folders in all, that are looked through. */
+const DEPTH = 4;
+const MOST = 10_000;
+/** What holds no runs, and may hold much else. */
+const APART = /^(\.|node_modules$|checkpoint-\d+)/;
+
+/** Looks through a folder, and again as often as it is asked; files that it knows are read from where they ended. */
+export class RunFinder {
+  readonly #folder: string;
+  readonly #readers = new Map<string, RunReader>();
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  /**
+   * The runs that there are, the oldest first, and what is said of files that cannot be read.
+   *
+   * Errors: `ERR_FILE_NOT_FOUND` where the folder is none.
+   */
+  async find(): Promise<{ runs: RunSummary[]; notices: string[] }> {
+    const there = await stat(this.#folder).catch(() => undefined);
+    if (there?.isDirectory() !== true) {
+      const what =
+        there === undefined ? "there is no such folder" : "is a file, and a folder of runs was expected";
+      throw new LowrankError("ERR_FILE_NOT_FOUND", `${this.#folder}: ${what}`);
+    }
+    const files = await eventFiles(this.#folder);
+    for (const file of this.#readers.keys()) if (!files.includes(file)) this.#readers.delete(file);
+    const runs: RunSummary[] = [];
+    const notices: string[] = [];
+    for (const file of files) {
+      const known = this.#readers.get(file);
+      const reader = known ?? new RunReader(file, relative(this.#folder, join(file, "..")) || ".");
+      this.#readers.set(file, reader);
+      try {
+        const summary = await reader.read();
+        if (summary !== undefined) runs.push(summary);
+      } catch (error) {
+        notices.push((error as Error).message);
+      }
+    }
+    return { runs: runs.sort((a, b) => a.started - b.started || a.name.localeCompare(b.name)), notices };
+  }
+}
+
+async function eventFiles(root: string): Promise<string[]> {
+  const found: string[] = [];
+  let level = [root];
+  let seen = 0;
+  for (let depth = 0; depth <= DEPTH && level.length > 0 && seen < MOST; depth++) {
+    const below: string[] = [];
+    for (const folder of level.slice(0, MOST - seen)) {
+      seen++;
+      for (const entry of await readdir(folder, { withFileTypes: true }).catch(() => [])) {
+        if (entry.isDirectory() && !APART.test(entry.name)) below.push(join(folder, entry.name));
+        if (entry.isFile() && entry.name === EVENTS) found.push(join(folder, EVENTS));
+      }
+    }
+    level = below;
+  }
+  return found;
+}

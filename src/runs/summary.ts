@@ -1,0 +1,166 @@
+/** What became of a run, told by its events.jsonl alone. */
+import { readFile, stat } from "node:fs/promises";
+import { dirname, join } from "node:path";
+
+import {
+  type EventsHeader,
+  linesOf,
+  readHeader,
+  type RecordedEvent,
+  type RecordedLine,
+} from "./events-file.js";
+import { isRunning, type ProcessIdentity } from "./process-identity.js";
+
+/**
+ * How a run stands: `running`; `ended` at its last step or by `patience`; `stopped`, with a checkpoint; `failed`, by an
+ * error; `interrupted`, where its process ended without a word; `unknown`, where that process is another machine's.
+ */
+export type RunState = "running" | "ended" | "stopped" | "failed" | "interrupted" | "unknown";
+
+/** A run in one line. Figures that it has not told yet are null. */
+export interface RunSummary {
+  /** Its folder, as seen from the one that was looked through. */
+  name: string;
+  folder: string;
+  state: RunState;
+  /** The folder or the name that its model was loaded by. */
+  model: string | null;
+  /** Optimizer steps done, and those of the whole run. */
+  step: number;
+  steps: number | null;
+  /** The last step's. */
+  loss: number | null;
+  /** The last evaluation's, and the least of all after training began. */
+  evalLoss: number | null;
+  bestEvalLoss: number | null;
+  /** The highest rate, which the schedule multiplies. */
+  learningRate: number | null;
+  rank: number | null;
+  /** When it was begun, and when it told something last, in milliseconds since 1970. */
+  started: number;
+  updated: number;
+  /** Of a run that failed why. */
+  message: string | null;
+  /** Lines that cannot be read. */
+  damaged: number;
+}
+
+function numberIn(event: RecordedEvent | undefined, field: string): number | null {
+  const value = event?.[field];
+  return typeof value === "number" ? value : null;
+}
+
+function textIn(event: RecordedEvent | undefined, field: string): string | null {
+  const value = event?.[field];
+  return typeof value === "string" ? value : null;
+}
+
+/** Reads a run's file as far as it goes, and at the next time what came since. */
+export class RunReader {
+  readonly file: string;
+  readonly #name: string;
+  #header: string | undefined;
+  #offset = 0;
+  #start: RecordedEvent | undefined;
+  #started: number | undefined;
+  #step: RecordedLine | undefined;
+  #last: RecordedEvent | undefined;
+  #evalLoss: number | null = null;
+  #best: number | null = null;
+  #damaged = 0;
+
+  /** `name` is what the summary calls it. */
+  constructor(file: string, name: string) {
+    this.file = file;
+    this.#name = name;
+  }
+
+  /** Undefined where there is no file any more. Throws as `readHeader` does. */
+  async read(): Promise<RunSummary | undefined> {
+    const header = await readHeader(this.file);
+    if (header === undefined) return undefined;
+    const size = await stat(this.file).then(
+      (found) => found.size,
+      () => 0,
+    );
+    if (identityOf(header) !== this.#header || size < this.#offset) this.#reset(header);
+    for await (const line of linesOf(this.file, this.#offset)) this.#take(line);
+    return this.#summary(header, await holderState(dirname(this.file)));
+  }
+
+  #reset(header: EventsHeader): void {
+    this.#header = identityOf(header);
+    this.#offset = 0;
+    this.#start = this.#started = this.#step = this.#last = undefined;
+    this.#evalLoss = this.#best = null;
+    this.#damaged = 0;
+  }
+
+  #take(line: RecordedLine): void {
+    this.#offset += line.length;
+    if (line.isStep) {
+      this.#step = line;
+      return;
+    }
+    const { event } = line;
+    if (event === undefined) {
+      this.#damaged++;
+      return;
+    }
+    if (event.type === "start") {
+      this.#start = event;
+      this.#started ??= event.at;
+    }
+    if (event.type === "eval") {
+      this.#evalLoss = numberIn(event, "loss");
+      const trained = (numberIn(event, "step") ?? 0) > 0;
+      if (trained && this.#evalLoss !== null) this.#best = Math.min(this.#best ?? Infinity, this.#evalLoss);
+    }
+    this.#last = event;
+  }
+
+  #summary(header: EventsHeader, held: RunState): RunSummary {
+    const [start, last, step] = [this.#start, this.#last, this.#step?.event];
+    const ended: Partial<Record<string, RunState>> = {
+      end: last?.["stopped"] === true ? "stopped" : "ended",
+      failed: "failed",
+    };
+    const type = last?.type ?? "";
+    const best = last?.["best"];
+    return {
+      name: this.#name,
+      folder: dirname(this.file),
+      state: ended[type] ?? held,
+      model: textIn(start, "model"),
+      step: numberIn(step, "step") ?? numberIn(start, "resumedFrom") ?? 0,
+      steps: numberIn(start, "steps"),
+      loss: numberIn(step, "loss"),
+      evalLoss: this.#evalLoss,
+      bestEvalLoss:
+        typeof best === "object" ? numberIn(best as unknown as RecordedEvent, "loss") : this.#best,
+      learningRate: numberIn(start, "learningRate"),
+      rank: numberIn(start, "rank"),
+      started: this.#started ?? header.at,
+      updated: Math.max(header.at, last?.at ?? 0, step?.at ?? 0),
+      message: type === "failed" ? textIn(last, "message") : null,
+      damaged: this.#damaged,
+    };
+  }
+}
+
+/** What tells a file from one that was begun anew in its place. */
+export function identityOf({ line, at }: EventsHeader): string {
+  return `${line.at(-1)?.lineage ?? ""}-${at}`;
+}
+
+/** What the lock of an output folder says of a run that has not said how it ended. */
+async function holderState(folder: string): Promise<RunState> {
+  const text = await readFile(join(folder, "run.lock"), "utf8").catch(() => undefined);
+  if (text === undefined) return "interrupted";
+  try {
+    const running = isRunning(JSON.parse(text) as ProcessIdentity);
+    return running === undefined ? "unknown" : running ? "running" : "interrupted";
+  } catch {
+    return "unknown";
+  }
+}
