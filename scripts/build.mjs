@@ -1,7 +1,7 @@
 // `npm run build`: what the package runs by, in dist/ or the folder that is named. The compiler writes the types, a
 // bundler the JavaScript: importing a module costs a third of a millisecond, and the sources have 240.
 import { spawnSync } from "node:child_process";
-import { chmodSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -14,8 +14,12 @@ const source = (name) => join(root, "src", `${name}.ts`);
 const ENTRIES = ["index", "electron/index", "cli/main"];
 /** Taken in, since two of its functions are all that is used, and it would bring twelve megabytes of packages. */
 const TAKEN_IN = "@huggingface/hub";
+/** Taken into the dashboard's page, which loads nothing from elsewhere. */
+const CHARTS = "uplot";
 /** What a page takes in place of `electron/index`: a file of its own, with nothing of Node. */
 const PAGE = "electron/browser";
+/** The dashboard: its page, and what starts it where it is served. */
+const DASHBOARD = "dashboard/page";
 
 /** Writes the types; throws where the sources do not compile. */
 function types(folder) {
@@ -35,10 +39,18 @@ function eager(graph, id, found = new Set()) {
 
 /** The licence of what a chunk has taken in, in front of it. */
 function licence({ moduleIds }) {
-  if (!moduleIds.some((id) => id.replaceAll("\\", "/").includes(`/${TAKEN_IN}/`))) return "";
-  const folder = join(root, "node_modules", TAKEN_IN);
+  const ids = moduleIds.map((id) => id.replaceAll("\\", "/"));
+  return [TAKEN_IN, CHARTS]
+    .filter((name) => ids.some((id) => id.includes(`/node_modules/${name}/`)))
+    .map(licenceOf)
+    .join("");
+}
+
+/** The licence of a package, as a comment that minifiers keep. */
+function licenceOf(name) {
+  const folder = join(root, "node_modules", name);
   const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  return `/*! Parts of ${TAKEN_IN} ${version}:\n${readFileSync(join(folder, "LICENSE"), "utf8")}*/`;
+  return `/*! Parts of ${name} ${version}:\n${readFileSync(join(folder, "LICENSE"), "utf8")}*/\n`;
 }
 
 /** Bundles entries by their names; `more` are the bundler's options besides, `output` those of what it writes. */
@@ -96,6 +108,22 @@ async function code(folder) {
   await bundle(folder, [PAGE], { platform: "browser", external: [] }, { codeSplitting: false });
 }
 
+/** Writes the dashboard's page: its code, its style and its frame. */
+async function dashboard(folder) {
+  const to = join(folder, "dashboard");
+  const from = join(root, "src", DASHBOARD);
+  const output = { minify: true, codeSplitting: false, keepNames: false };
+  for (const name of ["page", "start"]) {
+    const external = (id) => name === "start" && id === "./page.js";
+    const input = { [name]: source(`${DASHBOARD}/${name}`) };
+    await bundle(to, [], { platform: "browser", external, input }, output);
+  }
+  const charts = readFileSync(join(root, "node_modules", CHARTS, "dist", "uPlot.min.css"), "utf8");
+  const own = readFileSync(join(from, "style.css"), "utf8");
+  writeFileSync(join(to, "page.css"), `${licenceOf(CHARTS)}${charts}\n${own}`);
+  cpSync(join(from, "index.html"), join(to, "index.html"));
+}
+
 /** What is required is the module that is imported, so that both are one; compilers ask for types of its own kind. */
 function required(folder) {
   for (const name of ["index", "electron/index"]) {
@@ -108,5 +136,6 @@ const folder = resolve(process.argv[2] ?? join(root, "dist"));
 rmSync(folder, { recursive: true, force: true });
 types(folder);
 await code(folder);
+await dashboard(folder);
 required(folder);
 chmodSync(join(folder, "cli", "main.js"), 0o755);

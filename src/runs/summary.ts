@@ -22,6 +22,8 @@ export interface RunSummary {
   /** Its folder, as seen from the one that was looked through. */
   name: string;
   folder: string;
+  /** Its events.jsonl. */
+  file: string;
   state: RunState;
   /** The folder or the name that its model was loaded by. */
   model: string | null;
@@ -130,6 +132,7 @@ export class RunReader {
     return {
       name: this.#name,
       folder: dirname(this.file),
+      file: this.file,
       state: ended[type] ?? held,
       model: textIn(start, "model"),
       step: numberIn(step, "step") ?? numberIn(start, "resumedFrom") ?? 0,

@@ -1,0 +1,263 @@
+/** The charts: what the runs that are shown told, over their steps, each run in its colour. */
+import uPlot from "uplot";
+
+import { element } from "./element.js";
+import { bytes, figure } from "./figures.js";
+import type { MetricName, RunHistory } from "./history.js";
+
+/** A run that is drawn. */
+export interface Drawn {
+  name: string;
+  color: string;
+  history: RunHistory;
+}
+
+const HEIGHT = 220;
+/** What joins the cursors of all charts. */
+const SYNC = "steps";
+
+interface Kind {
+  metric: MetricName;
+  title: string;
+  format: (value: number) => string;
+  /** Distances between the axis' marks; round decimal ones unless given. */
+  marks?: number[] | undefined;
+}
+
+/** Bytes are counted in powers of two. */
+const POWERS = Array.from({ length: 50 }, (_, power) => 2 ** power);
+
+const KINDS: readonly Kind[] = [
+  { metric: "loss", title: "Loss", format: figure },
+  { metric: "learningRate", title: "Learning rate", format: figure },
+  { metric: "gradNorm", title: "Gradient norm", format: figure },
+  { metric: "tokensPerSecond", title: "Tokens a second", format: figure },
+  { metric: "memoryBytes", title: "Memory", format: bytes, marks: POWERS },
+];
+
+/** Steps below, and for each run: mean, greatest, least; of losses the held-out ones, too. */
+type Columns = [number[], ...(number | null)[][]];
+
+/** What one chart is told by keys, and all follow. */
+interface Followers {
+  /** Moves the cursor to a step. */
+  point: (step: number) => void;
+  /** Shows these steps; all of them unless given. */
+  zoom: (range: [number, number] | undefined) => void;
+}
+
+class Chart {
+  readonly figure: HTMLElement;
+  readonly #kind: Kind;
+  readonly #plot = element("div", { class: "plot" });
+  readonly #readout = element("output", { "aria-live": "polite" });
+  #chart: uPlot | undefined;
+  #runs: readonly Drawn[] = [];
+  #columns: Columns = [[]];
+
+  constructor(kind: Kind, all: Followers) {
+    this.#kind = kind;
+    const keys = "arrow keys go along the steps, + and − zoom, 0 shows all";
+    const label = `${kind.title}, a chart: ${keys}`;
+    this.#plot.tabIndex = 0;
+    this.#plot.setAttribute("role", "group");
+    this.#plot.setAttribute("aria-label", label);
+    this.#plot.addEventListener("keydown", (event) => this.#key(event, all));
+    this.figure = element(
+      "figure",
+      { "data-metric": kind.metric },
+      element("figcaption", {}, kind.title),
+      this.#plot,
+      this.#readout,
+    );
+  }
+
+  get #heldOut(): boolean {
+    return this.#kind.metric === "loss";
+  }
+
+  /** Draws what there is; `anew` where runs or colours are others than before. */
+  draw(runs: readonly Drawn[], anew: boolean): void {
+    const zoomed = this.#zoomed();
+    this.#runs = runs;
+    this.#columns = columnsOf(runs, this.#kind.metric, this.#heldOut);
+    if (anew || this.#chart === undefined) this.#make();
+    else this.#chart.setData(this.#columns as uPlot.AlignedData, zoomed === undefined);
+    if (zoomed !== undefined) this.#chart?.setScale("x", { min: zoomed[0], max: zoomed[1] });
+    this.#tell();
+  }
+
+  point(step: number): void {
+    const chart = this.#chart;
+    chart?.setCursor({ left: chart.valToPos(step, "x"), top: 10 });
+  }
+
+  zoom(range: [number, number] | undefined): void {
+    const steps = this.#columns[0];
+    const [min, max] = range ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
+    this.#chart?.setScale("x", { min, max });
+  }
+
+  fit(): void {
+    const width = this.#plot.clientWidth;
+    if (width > 0 && this.#chart?.width !== width) this.#chart?.setSize({ width, height: HEIGHT });
+  }
+
+  /** The steps that are shown, where that is not all. */
+  #zoomed(): [number, number] | undefined {
+    const steps = this.#columns[0];
+    const { min, max } = this.#chart?.scales["x"] ?? {};
+    if (min === undefined || max === undefined || steps.length < 2) return undefined;
+    return min > (steps[0] as number) || max < (steps.at(-1) as number) ? [min, max] : undefined;
+  }
+
+  #make(): void {
+    this.#chart?.destroy();
+    const look = getComputedStyle(this.#plot);
+    const [ink, line] = [look.getPropertyValue("--soft"), look.getPropertyValue("--line")];
+    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+    const { format, marks } = this.#kind;
+    const series: uPlot.Series[] = [{ label: "step" }];
+    const bands: uPlot.Band[] = [];
+    for (const { name, color } of this.#runs) {
+      const first = series.length;
+      const edge = { stroke: "transparent", width: 0, points: { show: false } };
+      series.push(
+        { label: name, stroke: color, width: 1.5, points: { show: false }, spanGaps: true },
+        edge,
+        edge,
+      );
+      bands.push({ series: [first + 1, first + 2], fill: `${color}33` });
+      if (!this.#heldOut) continue;
+      const points = { show: true, size: 6, fill: color, stroke: color };
+      series.push({
+        label: `${name}, held out`,
+        stroke: color,
+        width: 1,
+        dash: [6, 4],
+        points,
+        spanGaps: true,
+      });
+    }
+    const options: uPlot.Options = {
+      width: Math.max(this.#plot.clientWidth, 200),
+      height: HEIGHT,
+      series,
+      bands,
+      scales: { x: { time: false } },
+      axes: [
+        {
+          ...axis,
+          size: 30,
+          values: (_, splits) => splits.map((step) => (Number.isInteger(step) ? String(step) : "")),
+        },
+        { ...axis, size: 74, ...(marks && { incrs: marks }), values: (_, splits) => splits.map(format) },
+      ],
+      legend: { show: false },
+      cursor: { sync: { key: SYNC, setSeries: false }, drag: { x: true, y: false } },
+      hooks: { setCursor: [() => this.#tell()] },
+    };
+    this.#chart = new uPlot(options, this.#columns as uPlot.AlignedData, this.#plot);
+  }
+
+  /** Says what is at the cursor; where there is none, what each run told last. */
+  #tell(): void {
+    const at = this.#chart?.cursor.idx;
+    const each = this.#heldOut ? 4 : 3;
+    const valueOf = (column: number): number | undefined => {
+      const values = this.#columns[column] ?? [];
+      return (at == null ? values.findLast((value) => value !== null) : values[at]) ?? undefined;
+    };
+    const said = this.#runs.flatMap(({ name, color }, i) => {
+      const value = valueOf(1 + i * each);
+      const held = this.#heldOut ? valueOf(4 + i * each) : undefined;
+      const texts = [
+        ...(value === undefined ? [] : [this.#kind.format(value)]),
+        ...(held === undefined ? [] : [`held out ${this.#kind.format(held)}`]),
+      ];
+      if (texts.length === 0) return [];
+      const swatch = element("span", { class: "swatch" });
+      swatch.style.background = color;
+      const label = this.#runs.length > 1 ? `${name}: ` : "";
+      return [element("span", {}, swatch, `${label}${texts.join(", ")}`)];
+    });
+    const where = at == null ? "last" : `step ${this.#columns[0][at] ?? 0}`;
+    this.#readout.replaceChildren(element("b", {}, where), ...(said.length === 0 ? ["nothing yet"] : said));
+  }
+
+  #key(event: KeyboardEvent, { point, zoom }: Followers): void {
+    const [chart, steps] = [this.#chart, this.#columns[0]];
+    if (chart === undefined || steps.length === 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const last = steps.length - 1;
+    const at = chart.cursor.idx ?? last;
+    const stride = event.shiftKey ? 10 : 1;
+    const to = { ArrowLeft: at - stride, ArrowRight: at + stride, Home: 0, End: last }[event.key];
+    if (to !== undefined) {
+      point(steps[Math.min(Math.max(to, 0), last)] as number);
+    } else if (event.key === "+" || event.key === "-") {
+      const { min = 0, max = 1 } = chart.scales["x"] ?? {};
+      const half = ((max - min) / 2) * (event.key === "+" ? 0.5 : 2);
+      const center = steps[at] as number;
+      const [low, high] = [
+        Math.max(center - half, steps[0] as number),
+        Math.min(center + half, steps[last] as number),
+      ];
+      if (high - low >= 1)
+        zoom(low <= (steps[0] as number) && high >= (steps[last] as number) ? undefined : [low, high]);
+    } else if (event.key === "0" || event.key === "Escape") zoom(undefined);
+    else return;
+    event.preventDefault();
+  }
+}
+
+/** All charts, drawn together. */
+export class Charts {
+  readonly grid = element("div", { class: "charts" });
+  readonly #charts: Chart[];
+  #known = "";
+
+  constructor() {
+    const all: Followers = {
+      point: (step) => this.#charts.forEach((chart) => chart.point(step)),
+      zoom: (range) => this.#charts.forEach((chart) => chart.zoom(range)),
+    };
+    this.#charts = KINDS.map((kind) => new Chart(kind, all));
+    this.grid.append(...this.#charts.map((chart) => chart.figure));
+    new ResizeObserver(() => {
+      for (const chart of this.#charts) chart.fit();
+    }).observe(this.grid);
+  }
+
+  draw(runs: readonly Drawn[], theme: string): void {
+    const known = JSON.stringify([theme, runs.map(({ name, color }) => [name, color])]);
+    for (const chart of this.#charts) chart.draw(runs, known !== this.#known);
+    this.#known = known;
+  }
+}
+
+function columnsOf(runs: readonly Drawn[], metric: MetricName, heldOut: boolean): Columns {
+  const width = Math.max(1, ...runs.map(({ history }) => history.width));
+  const length = Math.max(0, ...runs.map(({ history }) => Math.ceil(lastStep(history) / width))) + 1;
+  const steps = Array.from({ length }, (_, i) => i * width);
+  const columns: Columns = [steps];
+  for (const { history } of runs) {
+    const { mean, greatest, least } = history.buckets(metric, width);
+    for (const values of [mean, greatest, least]) columns.push(padded(values, length));
+    if (!heldOut) continue;
+    const held = Array.from<number | null>({ length }).fill(null);
+    for (const { step, loss } of history.evals) held[Math.ceil(step / width)] = loss;
+    columns.push(held);
+  }
+  return columns;
+}
+
+function lastStep({ step, evals }: RunHistory): number {
+  return Math.max(step, evals.at(-1)?.step ?? 0);
+}
+
+function padded(values: Float64Array, length: number): (number | null)[] {
+  return Array.from({ length }, (_, i) => {
+    const value = values[i];
+    return value === undefined || Number.isNaN(value) ? null : value;
+  });
+}

@@ -1,0 +1,190 @@
+/** What a page keeps of a run: as much of a long one as of a short one. */
+import type { RunEvent } from "./source.js";
+
+/** What is drawn over steps, by the field of a step's event. */
+export const METRICS = ["loss", "learningRate", "gradNorm", "tokensPerSecond", "memoryBytes"] as const;
+export type MetricName = (typeof METRICS)[number];
+
+/** Buckets of steps; where a run has more steps, a bucket is of two, four, … */
+const BUCKETS = 4096;
+/** Evaluations, samples and messages that are kept. */
+const MOST_EVALS = 2048;
+const MOST_SAMPLES = 256;
+const MOST_MESSAGES = 200;
+
+/** Least, greatest and mean value of the steps of each bucket; NaN of those that nothing fell into. */
+export interface Buckets {
+  least: Float64Array;
+  greatest: Float64Array;
+  mean: Float64Array;
+}
+
+/** A text before and after, at an evaluation. */
+export interface Sample {
+  prompt: string;
+  base: string;
+  tuned: string;
+}
+
+class Metric {
+  readonly least = new Float64Array(BUCKETS).fill(NaN);
+  readonly greatest = new Float64Array(BUCKETS).fill(NaN);
+  readonly sum = new Float64Array(BUCKETS);
+  readonly count = new Float64Array(BUCKETS);
+
+  add(bucket: number, value: number): void {
+    this.#put(bucket, value, value, value, 1);
+  }
+
+  /** Halves the number of buckets: 2k − 1 and 2k become k. */
+  coarsen(): void {
+    for (let from = 1; from < BUCKETS; from++) {
+      const [least, greatest, sum, count] = [this.least, this.greatest, this.sum, this.count].map(
+        (values) => values[from] as number,
+      ) as [number, number, number, number];
+      this.#clear(from);
+      if (count > 0) this.#put(Math.ceil(from / 2), least, greatest, sum, count);
+    }
+  }
+
+  #put(bucket: number, least: number, greatest: number, sum: number, count: number): void {
+    const had = (this.count[bucket] as number) > 0;
+    this.least[bucket] = had ? Math.min(this.least[bucket] as number, least) : least;
+    this.greatest[bucket] = had ? Math.max(this.greatest[bucket] as number, greatest) : greatest;
+    this.sum[bucket] = (this.sum[bucket] as number) + sum;
+    this.count[bucket] = (this.count[bucket] as number) + count;
+  }
+
+  #clear(bucket: number): void {
+    this.least[bucket] = this.greatest[bucket] = NaN;
+    this.sum[bucket] = this.count[bucket] = 0;
+  }
+}
+
+export class RunHistory {
+  /** Steps to a bucket. Bucket 0 is what is before the first step; bucket k ends with step k · width. */
+  width = 1;
+  /** The last step that was told. */
+  step = 0;
+  steps: number | undefined;
+  etaSeconds: number | undefined;
+  /** What the run said of itself when it began, or went on last. */
+  start: RunEvent | undefined;
+  /** How it ended. */
+  end: RunEvent | undefined;
+  evals: { step: number; loss: number; event: RunEvent }[] = [];
+  samples: { step: number; texts: Sample[] }[] = [];
+  /** Rows as trained: parts of text, marked where they are trained on. */
+  rows: { text: string; trained: boolean }[][] = [];
+  messages: { at: number | undefined; text: string }[] = [];
+  readonly #metrics = new Map<MetricName, Metric>(METRICS.map((name) => [name, new Metric()]));
+
+  /** Buckets of `width` steps, which is this history's own or a multiple of it by a power of two. */
+  buckets(name: MetricName, width: number): Buckets {
+    const metric = this.#metrics.get(name) as Metric;
+    const factor = width / this.width;
+    const length = Math.ceil(this.step / width) + 1;
+    const made = { least: filled(length), greatest: filled(length), mean: filled(length) };
+    const [sum, count] = [new Float64Array(length), new Float64Array(length)];
+    for (let from = 0; from <= Math.ceil(this.step / this.width); from++) {
+      const n = metric.count[from] as number;
+      if (n === 0) continue;
+      const to = Math.ceil(from / factor);
+      const [least, greatest] = [metric.least[from] as number, metric.greatest[from] as number];
+      made.least[to] = count[to] === 0 ? least : Math.min(made.least[to] as number, least);
+      made.greatest[to] = count[to] === 0 ? greatest : Math.max(made.greatest[to] as number, greatest);
+      sum[to] = (sum[to] as number) + (metric.sum[from] as number);
+      count[to] = (count[to] as number) + n;
+    }
+    for (let i = 0; i < length; i++)
+      if (count[i] !== 0) made.mean[i] = (sum[i] as number) / (count[i] as number);
+    return made;
+  }
+
+  take(event: RunEvent): void {
+    switch (event.type) {
+      case "start":
+        this.start = event;
+        this.end = undefined;
+        this.steps = numberIn(event, "steps");
+        this.#say(event, resumed(event));
+        break;
+      case "step":
+        this.#step(event);
+        break;
+      case "eval":
+        this.#evaluated(event);
+        break;
+      case "sample":
+        this.samples = this.samples.filter(({ step }) => step !== event["step"]).slice(1 - MOST_SAMPLES);
+        this.samples.push({ step: numberIn(event, "step") ?? 0, texts: (event["texts"] ?? []) as Sample[] });
+        break;
+      case "rows":
+        this.rows = (event["rows"] ?? []) as RunHistory["rows"];
+        break;
+      case "checkpoint":
+        this.#say(event, `step ${String(event["step"])}: saved ${String(event["path"])}`);
+        break;
+      case "warning":
+        this.#say(event, `warning: ${String(event["message"])}`);
+        break;
+      case "end":
+      case "failed":
+        this.end = event;
+        this.#say(event, ending(event));
+        break;
+    }
+  }
+
+  #step(event: RunEvent): void {
+    const step = numberIn(event, "step");
+    if (step === undefined || step < 1) return;
+    while (Math.ceil(step / this.width) >= BUCKETS) {
+      this.width *= 2;
+      for (const metric of this.#metrics.values()) metric.coarsen();
+    }
+    this.step = Math.max(this.step, step);
+    this.steps = numberIn(event, "steps") ?? this.steps;
+    this.etaSeconds = numberIn(event, "etaSeconds");
+    const bucket = Math.ceil(step / this.width);
+    for (const [name, metric] of this.#metrics) {
+      const value = numberIn(event, name);
+      if (value !== undefined) metric.add(bucket, value);
+    }
+  }
+
+  #evaluated(event: RunEvent): void {
+    const [step, loss] = [numberIn(event, "step"), numberIn(event, "loss")];
+    if (step === undefined || loss === undefined) return;
+    this.evals = this.evals.filter((one) => one.step !== step);
+    this.evals.push({ step, loss, event });
+    // Of very many every other is enough to see.
+    if (this.evals.length > MOST_EVALS) this.evals = this.evals.filter((_, i) => i % 2 === 0);
+  }
+
+  #say({ at }: RunEvent, text: string): void {
+    if (text === "") return;
+    this.messages.push({ at, text });
+    if (this.messages.length > MOST_MESSAGES) this.messages.shift();
+  }
+}
+
+function filled(length: number): Float64Array {
+  return new Float64Array(length).fill(NaN);
+}
+
+/** A number that is finite; JSON has null for any other. */
+export function numberIn(event: RunEvent, field: string): number | undefined {
+  const value = event[field];
+  return typeof value === "number" && Number.isFinite(value) ? value : undefined;
+}
+
+function resumed(event: RunEvent): string {
+  const from = numberIn(event, "resumedFrom") ?? 0;
+  return from > 0 ? `goes on from step ${from}` : "";
+}
+
+function ending(event: RunEvent): string {
+  if (event.type === "failed") return `failed: ${String(event["message"])}`;
+  return `${event["stopped"] === true ? "stopped" : "done"} at step ${String(event["steps"])}`;
+}

@@ -1,0 +1,245 @@
+/** The page: what its source tells of runs, drawn into an element. */
+import { Charts, type Drawn } from "./charts.js";
+import { element, section } from "./element.js";
+import { duration } from "./figures.js";
+import { RunHistory } from "./history.js";
+import { Panels } from "./panels.js";
+import { RunList } from "./run-list.js";
+import type { Connection, Listing, RunsSource } from "./source.js";
+
+/** Milliseconds between two drawings, and between two looks at the list of runs. */
+const REDRAW_MS = 250;
+const LIST_MS = 3000;
+/** Runs that are laid over each other at first, and at most. */
+const AT_FIRST = 4;
+const AT_MOST = 8;
+const COLORS = ["#2f7ed8", "#e07b00", "#1a9850", "#c0392b", "#8e44ad", "#008b8b", "#b8860b", "#d6579b"];
+
+class Page {
+  readonly #source: RunsSource;
+  readonly #histories = new Map<string, RunHistory>();
+  readonly #charts = new Charts();
+  readonly #panels = new Panels();
+  readonly #list = new RunList((shown) => this.#show(shown));
+  readonly #title = element("h1", {}, "lowrank");
+  readonly #state = element("p", { class: "state", role: "status" });
+  readonly #progress = element("progress", { "aria-label": "steps done", max: "1", value: "0" });
+  readonly #stop = element("button", { type: "button", class: "stop" }, "Stop");
+  readonly #theme = element("button", { type: "button" }, "Light or dark");
+  readonly #choice = element("select", { id: "details" });
+  readonly #details = element(
+    "p",
+    { class: "details" },
+    element("label", { for: "details" }, "Details of "),
+    this.#choice,
+  );
+  readonly #notices = element("ul", { class: "notices", role: "alert" });
+  #listing: Listing | undefined;
+  #shown: string[] = [];
+  #unwatch: () => void = () => {};
+  #connection: Connection = "connected";
+  #failure: string | undefined;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #drawn = 0;
+
+  constructor(root: HTMLElement, source: RunsSource) {
+    this.#source = source;
+    const header = element(
+      "header",
+      {},
+      this.#title,
+      this.#state,
+      this.#progress,
+      element("div", { class: "buttons" }, this.#stop, this.#theme),
+    );
+    const charts = section("Over the steps", "over-steps");
+    charts.body.append(this.#charts.grid);
+    const main = element(
+      "main",
+      {},
+      this.#notices,
+      this.#list.section,
+      charts.section,
+      this.#details,
+      ...this.#panels.sections,
+    );
+    root.replaceChildren(header, main);
+    for (const each of [this.#notices, ...this.#panels.sections]) each.hidden = true;
+    this.#stop.addEventListener("click", () => void this.#askedToStop());
+    this.#theme.addEventListener("click", () => this.#turnTheme());
+    this.#choice.addEventListener("change", () => this.#draw());
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.#draw());
+    document.addEventListener("visibilitychange", () => this.#later());
+    void this.#look();
+  }
+
+  /** Asks for the list of runs, and again. */
+  async #look(): Promise<void> {
+    try {
+      if (!document.hidden || this.#listing === undefined) {
+        const listing = await this.#source.list();
+        const first = this.#listing === undefined || this.#shown.length === 0;
+        this.#listing = listing;
+        this.#failure = undefined;
+        if (first && listing.runs.length > 0) {
+          const newest = listing.runs.slice(-AT_FIRST).map(({ name }) => name);
+          this.#show(newest);
+        }
+        this.#later();
+      }
+    } catch (error) {
+      this.#failure = this.#over()
+        ? undefined
+        : `the list of runs cannot be had: ${(error as Error).message}`;
+      this.#later();
+    }
+    setTimeout(() => void this.#look(), LIST_MS);
+  }
+
+  /** Watches these runs and no others. */
+  #show(names: string[]): void {
+    this.#shown = names.slice(-AT_MOST);
+    for (const name of this.#histories.keys()) if (!this.#shown.includes(name)) this.#histories.delete(name);
+    for (const name of this.#shown) this.#histories.set(name, new RunHistory());
+    this.#unwatch();
+    this.#unwatch = () => {};
+    if (this.#shown.length > 0) {
+      this.#unwatch = this.#source.watch(
+        this.#shown,
+        (run, events, begin) => {
+          if (begin) this.#histories.set(run, new RunHistory());
+          const history = this.#histories.get(run);
+          for (const event of events) history?.take(event);
+          this.#later();
+        },
+        (connection) => {
+          this.#connection = connection;
+          this.#later();
+        },
+      );
+    }
+    const before = this.#choice.value;
+    this.#choice.replaceChildren(...this.#shown.map((name) => element("option", { value: name }, name)));
+    this.#choice.value = this.#shown.includes(before) ? before : (this.#shown.at(-1) ?? "");
+    this.#details.hidden = this.#shown.length < 2;
+    this.#later();
+  }
+
+  /** Draws soon, once for all that comes until then; not while nobody can see it. */
+  #later(): void {
+    if (this.#timer !== undefined || document.hidden) return;
+    const wait = Math.max(0, this.#drawn + REDRAW_MS - performance.now());
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#draw();
+    }, wait);
+  }
+
+  #draw(): void {
+    this.#drawn = performance.now();
+    const listing = this.#listing;
+    if (listing === undefined) return;
+    document.title = `${listing.title} – lowrank`;
+    this.#title.textContent = listing.title;
+    const drawn: Drawn[] = this.#shown.map((name) => ({
+      name,
+      color: this.#colorOf(name),
+      history: this.#histories.get(name) ?? new RunHistory(),
+    }));
+    this.#list.draw(listing.runs, this.#shown, (name) => this.#colorOf(name));
+    this.#charts.draw(drawn, document.documentElement.dataset["theme"] ?? String(prefersDark()));
+    const history = this.#histories.get(this.#choice.value);
+    if (history !== undefined) this.#panels.draw(history);
+    this.#tellState(history);
+    this.#tellNotices(listing);
+  }
+
+  /** A run keeps its colour whatever else is shown. */
+  #colorOf(name: string): string {
+    const place = this.#listing?.runs.findIndex((run) => run.name === name) ?? 0;
+    return COLORS[Math.max(place, 0) % COLORS.length] as string;
+  }
+
+  #tellState(history: RunHistory | undefined): void {
+    const run = this.#listing?.runs.find(({ name }) => name === this.#choice.value);
+    // The run itself may have said more than the list knows yet.
+    const state = history?.end === undefined ? (run?.state ?? "") : endedAs(history.end);
+    const step = Math.max(history?.step ?? 0, run?.step ?? 0);
+    const steps = history?.steps ?? run?.steps ?? undefined;
+    const left =
+      state === "running" && history?.etaSeconds !== undefined
+        ? `, ${duration(history.etaSeconds)} left`
+        : "";
+    const done = steps === undefined ? "" : `, step ${step} of ${steps}`;
+    const many = this.#shown.length > 1 ? `${this.#choice.value}: ` : "";
+    this.#state.textContent = `${many}${state}${done}${left}`;
+    this.#state.dataset["state"] = state;
+    this.#progress.value = steps === undefined ? 0 : step / steps;
+    this.#stop.hidden = this.#listing?.stops !== true || state !== "running";
+  }
+
+  #tellNotices({ notices, runs }: Listing): void {
+    const lost =
+      this.#connection === "lost" && !this.#over() ? ["the connection is lost, and tried again"] : [];
+    const gone =
+      this.#connection === "lost" && this.#over()
+        ? ["the run has ended, and what served this page, too"]
+        : [];
+    const damaged = runs
+      .filter((run) => run.damaged > 0)
+      .map((run) => `${run.name}: ${run.damaged} lines cannot be read and are left out`);
+    const all = [
+      ...lost,
+      ...gone,
+      ...(this.#failure === undefined ? [] : [this.#failure]),
+      ...notices,
+      ...damaged,
+    ];
+    const text = all.join("\n");
+    if (this.#notices.dataset["text"] === text) return;
+    this.#notices.dataset["text"] = text;
+    this.#notices.hidden = all.length === 0;
+    this.#notices.replaceChildren(...all.map((notice) => element("li", {}, notice)));
+  }
+
+  /** Whether all that is shown has ended. */
+  #over(): boolean {
+    return (
+      this.#shown.length > 0 && this.#shown.every((name) => this.#histories.get(name)?.end !== undefined)
+    );
+  }
+
+  async #askedToStop(): Promise<void> {
+    if (!confirm("Stop the run? It finishes its step and saves a checkpoint to go on from.")) return;
+    this.#stop.disabled = true;
+    try {
+      await this.#source.stop();
+      this.#stop.textContent = "Stopping …";
+    } catch (error) {
+      this.#stop.disabled = false;
+      this.#failure = `the run cannot be stopped: ${(error as Error).message}`;
+      this.#later();
+    }
+  }
+
+  #turnTheme(): void {
+    const root = document.documentElement;
+    const dark = root.dataset["theme"] === undefined ? prefersDark() : root.dataset["theme"] === "dark";
+    root.dataset["theme"] = dark ? "light" : "dark";
+    this.#draw();
+  }
+}
+
+function prefersDark(): boolean {
+  return matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+function endedAs({ type, stopped }: { type: string; [field: string]: unknown }): string {
+  if (type === "failed") return "failed";
+  return stopped === true ? "stopped" : "ended";
+}
+
+/** Draws the page into `root`, over what `source` tells. */
+export function mount(root: HTMLElement, source: RunsSource): void {
+  void new Page(root, source);
+}

@@ -1,0 +1,66 @@
+/** Runs from the server that the page came from, below its own address. */
+import type { Listing, RunEvent, RunsSource } from "./source.js";
+
+/** Milliseconds until a lost connection is tried again, at first and at most. */
+const SOON = 1000;
+const LATE = 15_000;
+
+export class ServedRuns implements RunsSource {
+  /** How far each run has come, as the server writes it. */
+  readonly #places = new Map<string, string>();
+
+  async list(): Promise<Listing> {
+    const answer = await fetch("runs");
+    if (!answer.ok) throw new Error(await answer.text());
+    return (await answer.json()) as Listing;
+  }
+
+  async stop(): Promise<void> {
+    const answer = await fetch("stop", { method: "POST" });
+    if (!answer.ok) throw new Error(await answer.text());
+  }
+
+  watch(...[runs, sink, onConnection]: Parameters<RunsSource["watch"]>): () => void {
+    let source: EventSource | undefined;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let wait = SOON;
+    // A page that shows a run anew has none of it.
+    for (const run of runs) this.#places.delete(run);
+    const connect = (): void => {
+      const query = new URLSearchParams(runs.map((run) => ["run", run]));
+      query.set("from", runs.map((run) => this.#places.get(run) ?? "").join(","));
+      source = new EventSource(`events?${query.toString()}`);
+      source.addEventListener("open", () => {
+        wait = SOON;
+        onConnection("connected");
+      });
+      source.addEventListener("message", ({ data, lastEventId }: MessageEvent<string>) => {
+        const [head = "{}", ...lines] = data.split("\n");
+        const { run, begin } = JSON.parse(head) as { run: string; begin: boolean };
+        for (const [i, place] of lastEventId.split(",").entries()) this.#places.set(runs[i] ?? "", place);
+        sink(run, lines.flatMap(eventIn), begin);
+      });
+      source.addEventListener("error", () => {
+        source?.close();
+        onConnection("lost");
+        timer = setTimeout(connect, wait);
+        wait = Math.min(2 * wait, LATE);
+      });
+    };
+    connect();
+    return () => {
+      clearTimeout(timer);
+      source?.close();
+    };
+  }
+}
+
+/** The event in a line; nothing of one that is damaged, which the list of runs counts. */
+function eventIn(line: string): RunEvent[] {
+  try {
+    const value = JSON.parse(line) as Partial<RunEvent> | null;
+    return typeof value === "object" && typeof value?.type === "string" ? [value as RunEvent] : [];
+  } catch {
+    return [];
+  }
+}

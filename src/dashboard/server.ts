@@ -1,0 +1,168 @@
+/** A page about runs, served to this machine alone. */
+import { readFileSync } from "node:fs";
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+
+import { LowrankError, systemCode } from "../errors.js";
+import { inPackage } from "../place.js";
+import { accessOf, ADDRESS, HEADERS, newToken } from "./access.js";
+import type { RunSource } from "./sources.js";
+import { EventStream } from "./stream.js";
+
+/** What is sent as it is, by its name in the address. */
+const FILES: Readonly<Record<string, { name: string; type: string }>> = {
+  "": { name: "index.html", type: "text/html; charset=utf-8" },
+  "start.js": { name: "start.js", type: "text/javascript; charset=utf-8" },
+  "page.js": { name: "page.js", type: "text/javascript; charset=utf-8" },
+  "page.css": { name: "page.css", type: "text/css; charset=utf-8" },
+};
+const FOLDER = "dist/dashboard";
+
+/** Pages that watch at once, runs that one of them lays over each other, and connections in all. */
+const MOST_VIEWERS = 16;
+const MOST_RUNS = 16;
+const MOST_CONNECTIONS = 128;
+/** Milliseconds in which viewers are told the end of a run before it is over. */
+const LAST_WORDS_MS = 1000;
+
+export interface DashboardOptions {
+  /** The port to listen at; 0 for one that is free. */
+  port: number;
+  /** Whether the process stays while it is served. */
+  holds: boolean;
+}
+
+/** A dashboard that is served until it is closed, or the process ends. */
+export class Dashboard {
+  readonly #source: RunSource;
+  readonly #server: Server;
+  readonly #token = newToken();
+  readonly #files = new Map<string, Buffer>();
+  readonly #streams = new Set<EventStream>();
+
+  private constructor(source: RunSource) {
+    this.#source = source;
+    for (const [path, { name }] of Object.entries(FILES)) this.#files.set(path, asset(name));
+    this.#server = createServer((request, response) => {
+      this.#answer(request, response).catch(() => response.destroy());
+    });
+    this.#server.maxConnections = MOST_CONNECTIONS;
+  }
+
+  /** Throws `ERR_OPTION` where the port cannot be had. */
+  static async open(source: RunSource, { port, holds }: DashboardOptions): Promise<Dashboard> {
+    const dashboard = new Dashboard(source);
+    const server = dashboard.#server;
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", (cause) => {
+        const what = `dashboard: port ${port} cannot be listened at (${systemCode(cause)})`;
+        reject(
+          new LowrankError("ERR_OPTION", `${what}; give another, or none for one that is free`, { cause }),
+        );
+      });
+      server.listen(port, ADDRESS, resolve);
+    });
+    server.on("error", () => {});
+    if (!holds) {
+      server.unref();
+      server.on("connection", (socket) => socket.unref());
+    }
+    return dashboard;
+  }
+
+  get #port(): number {
+    return (this.#server.address() as AddressInfo | null)?.port ?? 0;
+  }
+
+  /** Where the page is; whoever has it sees the runs, and may stop one. */
+  get url(): string {
+    return `http://${ADDRESS}:${this.#port}/${this.#token}/`;
+  }
+
+  /** Resolves when whoever watches has been sent all that there is; after a second in any case. */
+  async caughtUp(): Promise<void> {
+    const late = new Promise<void>((resolve) => setTimeout(resolve, LAST_WORDS_MS).unref());
+    await Promise.race([late, Promise.all([...this.#streams].map((stream) => stream.caughtUp()))]);
+  }
+
+  async close(): Promise<void> {
+    for (const stream of this.#streams) stream.close();
+    const closed = new Promise((resolve) => this.#server.close(resolve));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
+    // Nothing that is sent along is of any use.
+    request.resume();
+    const access = accessOf(request, this.#token, this.#port);
+    if ("refused" in access) return told(response, 403, access.refused);
+    const { path, query } = access;
+    if (path === "stop") return this.#stop(request, response);
+    if (request.method !== "GET") {
+      response.setHeader("Allow", "GET");
+      return told(response, 405, "only GET");
+    }
+    const [file, kind] = [this.#files.get(path), FILES[path]];
+    if (file !== undefined && kind !== undefined) {
+      response.writeHead(200, { "Content-Type": kind.type }).end(file);
+      return;
+    }
+    if (path === "runs") return this.#list(response);
+    if (path === "events") return this.#stream(request, response, query);
+    told(response, 404, "there is nothing of that name");
+  }
+
+  async #list(response: ServerResponse): Promise<void> {
+    const { title, stop } = this.#source;
+    const { runs, notices } = await this.#source
+      .list()
+      .catch((error: Error) => ({ runs: [], notices: [error.message] }));
+    const text = JSON.stringify({ title, stops: stop !== undefined, runs, notices });
+    response.writeHead(200, { "Content-Type": "application/json; charset=utf-8" }).end(text);
+  }
+
+  #stop(request: IncomingMessage, response: ServerResponse): void {
+    const { stop } = this.#source;
+    if (request.method !== "POST") {
+      response.setHeader("Allow", "POST");
+      return told(response, 405, "only POST");
+    }
+    if (stop === undefined) return told(response, 409, "these runs are not this process's to stop");
+    stop();
+    response.writeHead(204).end();
+  }
+
+  async #stream(request: IncomingMessage, response: ServerResponse, query: URLSearchParams): Promise<void> {
+    const names = query.getAll("run");
+    if (names.length === 0 || names.length > MOST_RUNS)
+      return told(response, 400, `name 1 to ${MOST_RUNS} runs`);
+    if (this.#streams.size >= MOST_VIEWERS) return told(response, 503, `${MOST_VIEWERS} pages watch already`);
+    response.writeHead(200, { "Content-Type": "text/event-stream; charset=utf-8" });
+    const from = request.headers["last-event-id"] ?? query.get("from") ?? "";
+    const followed = names.map((name) => ({ name, file: () => this.#source.file(name) }));
+    const stream = new EventStream(response, followed, String(from));
+    this.#streams.add(stream);
+    try {
+      await stream.send();
+    } finally {
+      this.#streams.delete(stream);
+    }
+  }
+}
+
+function told(response: ServerResponse, status: number, what: string): void {
+  response.writeHead(status, { "Content-Type": "text/plain; charset=utf-8" }).end(`${what}\n`);
+}
+
+/** Throws `ERR_FILE_NOT_FOUND`. */
+function asset(name: string): Buffer {
+  const path = inPackage(`${FOLDER}/${name}`);
+  try {
+    return readFileSync(path);
+  } catch (cause) {
+    const what = `${path}: the page is not there; install the package anew, or build it by npm run build`;
+    throw new LowrankError("ERR_FILE_NOT_FOUND", what, { cause });
+  }
+}
