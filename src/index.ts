@@ -150,6 +150,7 @@ export type { InspectedModel, InspectedTarget } from "./inspect/model.js";
 export type { ClassScores, Evaluation } from "./train/evaluate.js";
 export type {
   CheckpointEvent,
+  DashboardEvent,
   EndEvent,
   EvalEvent,
   FinetuneResult,
@@ -163,6 +164,7 @@ export type {
   WarningEvent,
 } from "./train/events.js";
 export { finetune } from "./train/finetune.js";
+export type { DashboardOptions, FinetuneRun } from "./train/finetune-run.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";

@@ -1,8 +1,12 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
+import { UsageError } from "./failure.js";
+import { interruptible } from "./interrupt.js";
 import { runsTable } from "./runs-table.js";
+import * as value from "./values.js";
 
 interface Flags {
+  dashboard?: boolean | number | undefined;
   json?: boolean | undefined;
 }
 
@@ -10,8 +14,11 @@ export function runsCommand(): Command {
   return new Command("runs")
     .description("the runs of a folder, running or ended, here or copied from elsewhere: a table")
     .argument("[folder]", "an output folder, or one that holds several", ".")
+    .option("--dashboard [port]", "serve a page that lays them over each other, until Ctrl-C", value.port)
     .option("--json", "one run a line, as JSON")
-    .action(async (folder: string, { json }: Flags) => {
+    .action(async (folder: string, { dashboard, json }: Flags) => {
+      if (dashboard !== undefined && json)
+        throw new UsageError("give one of --dashboard and --json, not both");
       const { RunFinder } = await import("../runs/find.js");
       const { runs, notices } = await new RunFinder(folder).find();
       for (const notice of notices) process.stderr.write(`lowrank: warning: ${notice}\n`);
@@ -19,7 +26,26 @@ export function runsCommand(): Command {
         const what = "holds no run: there is no events.jsonl in it, nor in the folders below";
         throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
       }
+      if (dashboard !== undefined) return serve(folder, dashboard === true ? 0 : Number(dashboard));
       if (json) for (const run of runs) process.stdout.write(`${JSON.stringify(run)}\n`);
       else process.stdout.write(runsTable(runs));
     });
+}
+
+/** Serves the page until a signal comes. */
+async function serve(folder: string, port: number): Promise<void> {
+  const { Dashboard } = await import("../dashboard/server.js");
+  const { folderSource } = await import("../dashboard/sources.js");
+  const dashboard = await Dashboard.open(folderSource(folder), { port, holds: true });
+  process.stdout.write(`dashboard: ${dashboard.url}\n`);
+  try {
+    await interruptible(
+      (signal) =>
+        new Promise((_, reject) =>
+          signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true }),
+        ),
+    );
+  } finally {
+    await dashboard.close();
+  }
 }

@@ -27,6 +27,11 @@ export const countFromZero = checked(
   (value) => Number.isSafeInteger(value) && value >= 0,
   "an integer from 0 on",
 );
+/** Of this machine; 0 for one that is free. */
+export const port = checked(
+  (value) => Number.isSafeInteger(value) && value >= 0 && value <= 65_535,
+  "a port, from 0 to 65535",
+);
 export const positive = checked((value) => value > 0, "above 0");
 export const notNegative = checked((value) => value >= 0, "0 or above");
 /** What may be dropped: all but everything. */

@@ -22,11 +22,11 @@ import { within, type Line } from "./output/lineage.js";
 import { damageOf } from "./output/manifest.js";
 import { newRecord } from "./output/run-record.js";
 import type { Prepared } from "./prepare.js";
-import type { Before, RunRecorder } from "./recorder.js";
+import type { Before } from "./recorder.js";
 import type { Resumed } from "./resume.js";
-import type { RunContext } from "./run.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
 import { startEvent } from "./start-event.js";
+import type { RecordedContext } from "./watched.js";
 
 /** Settings of which nothing is left open. */
 export interface Chosen extends Settings {
@@ -50,17 +50,15 @@ function adapterFolder(folder: string, name: string): string {
 
 export class AdapterRun {
   readonly #subject: Subject;
-  readonly #context: RunContext;
-  readonly #recorder: RunRecorder;
+  readonly #context: RecordedContext;
   readonly #plan: BatchPlan;
   readonly #name: string;
   #stopping: EarlyStopping;
   #evaluated: { step: number; loss: number } | undefined;
 
-  constructor(subject: Subject, context: RunContext, recorder: RunRecorder) {
+  constructor(subject: Subject, context: RecordedContext) {
     this.#subject = subject;
     this.#context = context;
-    this.#recorder = recorder;
     const { settings, prepared } = subject;
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
@@ -150,7 +148,7 @@ export class AdapterRun {
     const replacing = settings.overwrite && record.replacing;
     await output.begin(record, { replacing });
     const before = resumed && pastOf(resumed);
-    await this.#recorder.begin(output.path, { line: record.line, before, staged: replacing });
+    await this.#context.recorder.begin(output.path, { line: record.line, before, staged: replacing });
   }
 
   #provenance(): Provenance {
@@ -224,7 +222,7 @@ export class AdapterRun {
       return own.folder;
     }
     // What was told of its steps is on the disk before it.
-    await this.#recorder.flush();
+    await this.#context.recorder.flush();
     const { path, moved } = await output.saveCheckpoint(step, {
       evalLoss,
       keep: settings.keep,
@@ -236,7 +234,7 @@ export class AdapterRun {
         await writeState(folder, optimizer, state);
       },
     });
-    await this.#recorder.saved();
+    await this.#context.recorder.saved();
     if (moved !== undefined) {
       const message = `the checkpoint of step ${step} that was there, of another run or branch, is ${moved} now`;
       this.#context.emit({ type: "warning", message });
@@ -273,7 +271,7 @@ export class AdapterRun {
       why,
       ...(best && { best: best.step }),
     });
-    await this.#recorder.saved();
+    await this.#context.recorder.saved();
     const adapter = adapterFolder(output.path, this.#name);
     return { adapter, ...ended, ...(best && { best }) };
   }

@@ -215,8 +215,17 @@ export interface FinetuneResult {
     | undefined;
 }
 
+/** First, of a run with `dashboard`: where its page is. It is told to whoever started the run, and not recorded. */
+export interface DashboardEvent {
+  /** Tells it from the other events. */
+  type: "dashboard";
+  /** The page's address; whoever has it sees the run, and may stop it. */
+  url: string;
+}
+
 /** What a run of `finetune` tells of, told apart by `type`. */
 export type TrainEvent =
+  | DashboardEvent
   | ProgressEvent
   | StartEvent
   | StepEvent

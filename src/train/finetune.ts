@@ -1,7 +1,6 @@
 /** Fine-tuning a language model on a file of text, or a classifier on rows with labels. */
-import type { FinetuneResult } from "./events.js";
+import { FinetuneRun } from "./finetune-run.js";
 import type { FinetuneOptions } from "./options.js";
-import { Run } from "./run.js";
 
 /**
  * Trains an adapter for a model on a text or on rows of text, and saves it as PEFT does. Starts at once.
@@ -16,6 +15,6 @@ import { Run } from "./run.js";
  * or has, or where a file is in the way that no run wrote; `ERR_WRITE` where something cannot be saved, which leaves what
  * was saved before; `ERR_NOT_FINITE`; the signal's reason.
  */
-export function finetune(options: FinetuneOptions): Run<FinetuneResult> {
-  return new Run(async (context) => (await import("./finetuning.js")).finetuneNow(options, context));
+export function finetune(options: FinetuneOptions): FinetuneRun {
+  return new FinetuneRun(options);
 }

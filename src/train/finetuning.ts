@@ -1,4 +1,6 @@
 /** The work of a fine-tuning run, from options to an adapter on disk. */
+import { basename, resolve } from "node:path";
+
 import { findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError, throwIfAborted } from "../errors.js";
 import { readTemplateFile } from "../models/chat-template-files.js";
@@ -19,12 +21,17 @@ import { Profile } from "./profile.js";
 import { checkOwnEvents, RunRecorder } from "./recorder.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
-import { checkKinds, settingsOf, type Settings } from "./settings.js";
+import { checkKinds, DEFAULT_OUTPUT, settingsOf, type Settings } from "./settings.js";
+import type { RecordedContext, Watched } from "./watched.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 
 /** The work of `finetune`, which describes it. */
-export async function finetuneNow(options: FinetuneOptions, context: RunContext): Promise<FinetuneResult> {
+export async function finetuneNow(
+  options: FinetuneOptions,
+  context: RunContext,
+  watched: Watched,
+): Promise<FinetuneResult> {
   const began = performance.now();
   checkKinds(options);
   throwIfAborted(options.signal);
@@ -33,21 +40,23 @@ export async function finetuneNow(options: FinetuneOptions, context: RunContext)
     recorder.record(event);
     context.emit(event);
   };
-  const end = await claimed(options, { ...context, emit, recorder }, began);
+  watched.recorder = recorder;
+  watched.title = basename(resolve(options.output ?? DEFAULT_OUTPUT));
+  const { dashboard = false } = options;
+  if (dashboard !== false) {
+    const { url } = await watched.open(dashboard === true ? 0 : dashboard);
+    context.emit({ type: "dashboard", url });
+  }
+  const end = await claimed(options, { ...context, emit, recorder, watched }, began);
   context.emit(end);
   const { type: _, seconds: _seconds, ...result } = end;
   return result;
 }
 
-/** What the work is given: whoever watches it, and what it is recorded by. */
-interface RecordedContext extends RunContext {
-  recorder: RunRecorder;
-}
-
 /** Has the end recorded, whichever it is. */
 async function recorded(
   work: () => Promise<FinetuneResult>,
-  { recorder }: RecordedContext,
+  { recorder, watched }: RecordedContext,
   { signal }: Settings,
   began: number,
 ): Promise<EndEvent> {
@@ -68,6 +77,8 @@ async function recorded(
     });
     throw error;
   } finally {
+    await recorder.flush();
+    await watched.told();
     await recorder.close({ abandoned });
   }
 }
@@ -180,11 +191,7 @@ async function train(
       // Whoever goes on with it takes the same commit, whatever the hub has by then.
       const { revision } = model;
       const chosen = { ...settings, matmulPrecision: precision, revision };
-      run = new AdapterRun(
-        { model, settings: chosen, prepared, output, line, identities },
-        context,
-        context.recorder,
-      );
+      run = new AdapterRun({ model, settings: chosen, prepared, output, line, identities }, context);
       await yieldToEventLoop();
       throwIfAborted(early);
     } catch (error) {

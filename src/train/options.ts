@@ -135,6 +135,11 @@ export interface FinetuneOptions {
   device?: string | undefined;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
   profile?: string | undefined;
+  /**
+   * Serve a page about the run on this machine, as `run.dashboard()` does: at this port of 127.0.0.1, or with `true` at one
+   * that is free. A `dashboard` event says where. False.
+   */
+  dashboard?: boolean | number | undefined;
   /** Ends the run within a step, with its reason; `stop()` ends it with a checkpoint. */
   signal?: AbortSignal | undefined;
 }

@@ -20,6 +20,9 @@ import { lineageOf, within, type Line } from "./output/lineage.js";
 /** Events that are kept until the folder is the run's. */
 const EARLY = 256;
 
+/** What is not worth keeping, and an address that opens a page. */
+const NOT_RECORDED = new Set(["progress", "profile", "dashboard"]);
+
 /** What of a run before it holds for one that goes on. */
 export interface Before {
   /** The folder that holds the checkpoint. */
@@ -36,7 +39,7 @@ export async function checkOwnEvents(folder: string): Promise<void> {
   });
 }
 
-/** Writes a run's events, from when its folder is its own. Data that is read through is not worth keeping. */
+/** Writes a run's events, from when its folder is its own. */
 export class RunRecorder {
   readonly #warn: (message: string) => void;
   #early: Buffer[] | undefined = [];
@@ -59,7 +62,7 @@ export class RunRecorder {
   }
 
   record(event: TrainEvent | { type: "failed"; message: string; code?: string | undefined }): void {
-    if (event.type === "progress" || event.type === "profile") return;
+    if (NOT_RECORDED.has(event.type)) return;
     if (event.type === "step") this.#steps++;
     const line = eventLine(event, Date.now());
     if (this.#file !== undefined) this.#file.append(line);

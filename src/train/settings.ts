@@ -18,6 +18,7 @@ import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import type { MatmulPrecision } from "../scope.js";
+import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
@@ -112,6 +113,7 @@ const KNOWN = [
   "matmulPrecision",
   "device",
   "profile",
+  "dashboard",
   "signal",
 ] satisfies (keyof FinetuneOptions)[];
 
@@ -246,6 +248,8 @@ export function checkKinds(given: FinetuneOptions): void {
   if (typeof resume !== "string" || resume === "") flag("finetune", "resume", resume);
   for (const name of ["overwrite", "gradientCheckpointing", "packing", "offline"] as const)
     if (options[name] !== undefined) flag("finetune", name, options[name]);
+  if (typeof options.dashboard !== "boolean" && options.dashboard !== undefined)
+    portOf("finetune", "dashboard", options.dashboard);
   for (const [name, value] of Object.entries({ lora, optimizer }))
     if (value !== undefined && !isPlain(value)) refuseKind("finetune", name, "an object of options", value);
   if (lora?.name !== undefined) text("finetune", "lora.name", lora.name);

@@ -60,6 +60,7 @@ export interface Flags {
   matmulPrecision?: MatmulPrecision | undefined;
   device: string;
   profile?: string | undefined;
+  dashboard?: boolean | number | undefined;
   config?: string | undefined;
   json?: boolean | undefined;
   yes?: boolean | undefined;
@@ -139,6 +140,7 @@ export function declareFlags(command: Command): Command {
     )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
+    .option("--dashboard [port]", "serve a page about the run, on this machine alone", value.port)
     .option("--config <file>", "options from a YAML file; the command line goes before it")
     .option("--json", "one event a line, as JSON")
     .option("--yes", "replace what an earlier run left in the output folder, once this one is done");
@@ -217,6 +219,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   matmulPrecision: ["matmulPrecision"],
   device: ["device"],
   profile: ["profile"],
+  dashboard: ["dashboard"],
   yes: ["overwrite"],
 };
 

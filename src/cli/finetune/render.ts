@@ -85,6 +85,9 @@ export function humanRenderer(output: Output, now: () => number = () => performa
         clear();
         process.stderr.write(`lowrank: warning: ${event.message}\n`);
         break;
+      case "dashboard":
+        print(`dashboard: ${colors.bold(event.url)}`);
+        break;
       case "profile":
         clear();
         break;

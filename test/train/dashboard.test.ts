@@ -1,0 +1,118 @@
+/** `run.dashboard()` and the option: served while a run goes on and after, by this process alone, for nothing. */
+import type { ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
+
+import test from "ava";
+
+import { finetune, type FinetuneOptions, type TrainEvent } from "../../src/index.js";
+import { lowrank, ONE_LINE, runHere } from "../cli/lowrank.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
+import { adapterBytes, collect, quick } from "./quick.js";
+
+const given = { model: tinyModel(), data: tinyData() };
+const options = (more: Partial<FinetuneOptions> = {}): FinetuneOptions & { output: string } =>
+  quick(given, "cpu", { lora: { r: 2 }, ...more }) as FinetuneOptions & { output: string };
+
+interface Listed {
+  stops: boolean;
+  runs: { state: string; step: number }[];
+}
+
+const listed = async (url: string): Promise<Listed> => (await (await fetch(`${url}runs`)).json()) as Listed;
+const urls = (events: readonly TrainEvent[]): string[] =>
+  events.flatMap((event) => (event.type === "dashboard" ? [event.url] : []));
+
+test.serial("asked for while it goes on and after, it is one page, whose button stops the run", async (t) => {
+  const run = finetune(options({ steps: 4000 }));
+  const { url } = await run.dashboard();
+  t.deepEqual(await run.dashboard({ port: 1 }), { url });
+  t.regex(url, /^http:\/\/127\.0\.0\.1:\d+\/[\w-]{43}\/$/);
+  t.like(await listed(url), { stops: true, runs: [{ state: "running" }] });
+  for await (const event of run)
+    if (event.type === "step" && event.step === 3)
+      t.is((await fetch(`${url}stop`, { method: "POST" })).status, 204);
+  const { stopped, steps } = await run.result;
+  t.true(stopped && steps < 4000);
+  t.like(await listed(url), { runs: [{ state: "stopped", step: steps }] });
+});
+
+test.serial(
+  "the option says where in an event that is not recorded; the adapter is to the bit what it is without",
+  async (t) => {
+    const more = { evalSplit: 0.2, evalEvery: 4, lora: { r: 2, loraDropout: 0.3 } };
+    const plain = options(more);
+    await finetune(plain).result;
+    const shown = options({ ...more, dashboard: true });
+    const events = await collect(finetune(shown));
+    t.is(events[0]?.type, "dashboard");
+    const [url = ""] = urls(events);
+    t.like(await listed(url), { runs: [{ state: "ended", step: 12 }] });
+    t.true(adapterBytes(shown.output).equals(adapterBytes(plain.output)));
+    const record = readFileSync(`${shown.output}/events.jsonl`, "utf8");
+    t.false(record.includes(new URL(url).pathname));
+  },
+);
+
+test.serial("a port that is none or taken is refused before anything is read", async (t) => {
+  for (const dashboard of [-1, 65_536, 1.5, "8080", null] as number[])
+    await t.throwsAsync(finetune(options({ dashboard })).result, {
+      code: "ERR_OPTION",
+      message: /dashboard/,
+    });
+  const first = finetune(options({ steps: 2 }));
+  await t.throwsAsync(first.dashboard({ port: -1 }), {
+    code: "ERR_OPTION",
+    message: "dashboard: port is a port, from 1 to 65535, or 0 for one that is free, not -1",
+  });
+  await t.throwsAsync(first.dashboard({ prot: 1 } as object), {
+    code: "ERR_OPTION",
+    message: /no option prot/,
+  });
+  const port = Number(new URL((await first.dashboard()).url).port);
+  await first.result;
+  await t.throwsAsync(finetune(options({ dashboard: port })).result, {
+    code: "ERR_OPTION",
+    message: new RegExp(`port ${port} cannot be listened at \\(EADDRINUSE\\)`),
+  });
+});
+
+test.serial(
+  "the command line says where, ends with the run though a page watches, and lays a folder's runs over each other",
+  async (t) => {
+    const { output } = options();
+    const argv = ["--model", given.model, "--data", given.data, "--device", "cpu", "--output", output];
+    let told = "";
+    const watch = async (url: string): Promise<void> => {
+      const { body } = await fetch(`${url}events?run=.`);
+      for await (const part of body ?? []) told += Buffer.from(part as Uint8Array).toString();
+    };
+    const { status, stdout, stderr } = await lowrank(["finetune", ...argv, "--steps", "6", "--dashboard"], {
+      watch: (line) => {
+        const [, url] = /^dashboard: (http:\S+)$/.exec(line) ?? [];
+        if (url !== undefined) watch(url).catch(() => {});
+      },
+    });
+    t.is(status, 0, stderr);
+    t.regex(stdout, /^dashboard: http:\/\/127\.0\.0\.1:\d+\/[\w-]{43}\/$/m);
+    // Whoever watched was told the end before it was over.
+    t.regex(told, /"type":"step","at":\d+,"step":6,[^]*"type":"end"/);
+    const looked = async (url: string, child: ChildProcess): Promise<void> => {
+      const { stops, runs } = await listed(url);
+      t.like({ stops, runs }, { stops: false, runs: [{ state: "ended", step: 6 }] });
+      child.kill("SIGINT");
+    };
+    const served = await lowrank(["runs", output, "--dashboard"], {
+      watch: (line, child) => void looked(line.replace("dashboard: ", ""), child),
+    });
+    if (process.platform !== "win32") t.is(served.status, 130);
+    for (const wrong of [
+      ["finetune", "--dashboard", "x"],
+      ["finetune", "--dashboard", "65536"],
+      ["runs", temporary(), "--dashboard", "--json"],
+    ]) {
+      const ended = await runHere(...wrong);
+      t.is(ended.status, 2, wrong.join(" "));
+      t.regex(ended.stderr, ONE_LINE);
+    }
+  },
+);
