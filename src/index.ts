@@ -17,6 +17,7 @@ export {
   type TensorOptions,
   type TypedArray,
 } from "./create.js";
+export type { TextPart } from "./data/parts.js";
 export type { ChatReport, DataReport } from "./data/report.js";
 export type { SpokenText, SpokenTexts } from "./data/speech.js";
 export {
@@ -144,7 +145,7 @@ export type { Dims, NormOptions, ReduceOptions, VarianceOptions } from "./tensor
 export type { Sorted, SortOptions, TopkOptions } from "./tensor/sorting.js";
 export type { InspectedAdapter, InspectedFit, InspectedRank } from "./inspect/adapter.js";
 export type { Contents } from "./inspect/contents.js";
-export type { InspectedData, InspectedPacking, InspectedPart, LengthBin } from "./inspect/data.js";
+export type { InspectedData, InspectedPacking, LengthBin } from "./inspect/data.js";
 export type { Inspected, InspectOptions } from "./inspect/inspect.js";
 export type { InspectedModel, InspectedTarget } from "./inspect/model.js";
 export type { ClassScores, Evaluation } from "./train/evaluate.js";
@@ -158,6 +159,9 @@ export type {
   OperationProfile,
   ProfileEvent,
   ProgressEvent,
+  RowsEvent,
+  SampleEvent,
+  SampleText,
   StartEvent,
   StepEvent,
   TrainEvent,

@@ -1,19 +1,12 @@
 /** What a run would train on: a data file's rows as a model's tokens. */
 import { Packing } from "../data/packing.js";
+import { partsOf, type TextPart } from "../data/parts.js";
 import type { Data } from "../data/read.js";
 import { warningsOf } from "../data/report.js";
 import type { Example } from "../data/store.js";
 import { noTokenizer, type PretrainedModel } from "../models/pretrained.js";
 import type { TrainingOptions } from "../train/objective.js";
 import { objectiveOf } from "../train/prepare.js";
-
-/** Text of tokens that are all trained on, or none of them. */
-export interface InspectedPart {
-  /** As the tokens decode. */
-  text: string;
-  /** Whether its tokens are trained on. */
-  trained: boolean;
-}
 
 /** Rows of as many tokens. */
 export interface LengthBin {
@@ -66,7 +59,7 @@ export interface InspectedData {
   /** Why rows are cut or left out, and how they were read: a sentence each. */
   notices: string[];
   /** The first rows that are trained on. */
-  first: InspectedPart[][];
+  first: TextPart[][];
 }
 
 /** What `inspectData` takes besides. */
@@ -94,7 +87,7 @@ export async function inspectData(
   const { maxLength } = objective.tokenisation;
   const store = await objective.examples(data, signal);
   const lengths: number[] = [];
-  const first: InspectedPart[][] = [];
+  const first: TextPart[][] = [];
   let trainedTokens = 0;
   for (let row = 0; row < store.length; row++) {
     if (store.trainedAt(row) === 0) continue;
@@ -121,20 +114,6 @@ export async function inspectData(
     notices: warningsOf(store.report, maxLength),
     first,
   };
-}
-
-/** The row's text, parted where trained tokens begin or end. A classifier's row has none. */
-function partsOf({ ids, labels }: Example, decode: (ids: Int32Array) => string): InspectedPart[] {
-  const parts: InspectedPart[] = [];
-  const trainedAt = (i: number): boolean => i > 0 && labels.length === ids.length && labels[i] === ids[i];
-  for (let from = 0; from < ids.length;) {
-    const trained = trainedAt(from);
-    let to = from + 1;
-    while (to < ids.length && trainedAt(to) === trained) to++;
-    parts.push({ text: decode(ids.subarray(from, to)), trained });
-    from = to;
-  }
-  return parts;
 }
 
 function packed(lengths: readonly number[], options: { maxLength: number; apart: number }): InspectedPacking {

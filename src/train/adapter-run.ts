@@ -25,6 +25,7 @@ import type { Prepared } from "./prepare.js";
 import type { Before } from "./recorder.js";
 import type { Resumed } from "./resume.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
+import { rowsEvent, sampling } from "./samples.js";
 import { startEvent } from "./start-event.js";
 import type { RecordedContext } from "./watched.js";
 
@@ -101,6 +102,7 @@ export class AdapterRun {
       await this.#begin(resumed);
       await yieldToEventLoop();
       this.#context.emit(startEvent(model, settings, prepared, this.#plan, report, first));
+      this.#context.emit(rowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, first, resumed);
       return await this.#finish(ended, optimizer);
@@ -195,6 +197,7 @@ export class AdapterRun {
           ? undefined
           : (ending) => evaluate(model, objective, held, { batchSize, signal: ending }),
       evalEvery,
+      sample: sampling(this.#subject, this.#context),
       save: (step) => this.#save(optimizer, step, resumed),
       saveEvery,
       saved: resumed && { path: resumed.checkpoint.folder, unevaluated },

@@ -1,4 +1,5 @@
 /** The events of a fine-tuning run: what the command line, a dashboard and an app's own window all read. */
+import type { TextPart } from "../data/parts.js";
 import type { DataReport } from "../data/report.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
@@ -103,6 +104,34 @@ export interface EvalEvent extends Evaluation {
   type: "eval";
   /** Optimizer steps done; 0 is the model before training. */
   step: number;
+}
+
+/** What the model makes of one prompt. */
+export interface SampleText {
+  /** The beginning of a row, as the model is given it. */
+  prompt: string;
+  /** What follows of the model alone. */
+  base: string;
+  /** What follows with the adapter as it is. */
+  tuned: string;
+}
+
+/** After an evaluation, where a dashboard is on: texts before and after. Only of a language model. */
+export interface SampleEvent {
+  /** Tells it from the other events. */
+  type: "sample";
+  /** Optimizer steps done. */
+  step: number;
+  /** One for each prompt: the first held-out rows, or of those that train where none is held out. */
+  texts: SampleText[];
+}
+
+/** After the start: the first rows as they are trained on. */
+export interface RowsEvent {
+  /** Tells it from the other events. */
+  type: "rows";
+  /** Each as far as 512 tokens. */
+  rows: TextPart[][];
 }
 
 /** A checkpoint is on the disk, whole. */
@@ -228,8 +257,10 @@ export type TrainEvent =
   | DashboardEvent
   | ProgressEvent
   | StartEvent
+  | RowsEvent
   | StepEvent
   | EvalEvent
+  | SampleEvent
   | CheckpointEvent
   | WarningEvent
   | ProfileEvent

@@ -35,6 +35,8 @@ export interface LoopOptions {
   /** Rejects with the signal's reason when that is aborted. */
   evaluate: ((ending: AbortSignal) => Promise<Evaluation>) | undefined;
   evalEvery: number | undefined;
+  /** Called after each evaluation; where there is none, before the first step and after the last. Never rejects. */
+  sample?: ((step: number) => Promise<void>) | undefined;
   /** Saves what a run after `step` steps needs to be gone on with; gives its folder. */
   save: ((step: number) => Promise<string>) | undefined;
   saveEvery: number | undefined;
@@ -113,7 +115,7 @@ class Loop {
   }
 
   async run(): Promise<LoopResult> {
-    const { first, steps = Infinity, context, signal, evaluate, evalEvery, saveEvery, work } = this.#options;
+    const { first, steps = Infinity, context, signal, evalEvery, saveEvery, work } = this.#options;
     let early = await this.#begin();
     for (let step = first; step < steps && !context.stopping.aborted && !early; step++) {
       throwIfAborted(signal);
@@ -136,7 +138,7 @@ class Loop {
     // A run that was stopped is saved first: whoever stopped it may not have the time to evaluate. Before its first step
     // there is nothing to save.
     if (stopped && this.#done > 0) await this.#save(this.#done);
-    if (!stopped && evaluate !== undefined && this.#evaluatedAt !== this.#done) {
+    if (!stopped && this.#evaluatedAt !== this.#done) {
       const judged = await this.#evaluate(this.#done);
       if (judged?.save === true) await this.#save(this.#done);
     }
@@ -236,9 +238,13 @@ class Loop {
   }
 
   async #evaluate(step: number): Promise<{ save: boolean; end: boolean } | undefined> {
-    const { evaluate, context, signal, judge } = this.#options;
-    if (evaluate === undefined) return undefined;
+    const { evaluate, context, signal, judge, sample } = this.#options;
     const { stopping } = context;
+    if (evaluate === undefined) {
+      this.#evaluatedAt = step;
+      await sample?.(step);
+      return undefined;
+    }
     let evaluation: Evaluation;
     try {
       evaluation = await evaluate(signal === undefined ? stopping : AbortSignal.any([signal, stopping]));
@@ -259,7 +265,9 @@ class Loop {
     this.#evaluatedAt = step;
     this.#pace.pause();
     context.emit({ type: "eval", step, ...evaluation });
-    return judge?.(step, evaluation);
+    const judged = judge?.(step, evaluation);
+    await sample?.(step);
+    return judged;
   }
 
   async #save(step: number): Promise<void> {

@@ -1,6 +1,7 @@
 /** `run.dashboard()` and the option: served while a run goes on and after, by this process alone, for nothing. */
 import type { ChildProcess } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 import test from "ava";
 
@@ -52,6 +53,70 @@ test.serial(
     t.false(record.includes(new URL(url).pathname));
   },
 );
+
+test.serial(
+  "texts before and after are told at each evaluation, for nothing; rows are told of every run",
+  async (t) => {
+    for (const more of [
+      { evalSplit: 0.2, evalEvery: 4, lora: { r: 2, loraDropout: 0.3, initLoraWeights: "pissa" as const } },
+      { lora: { r: 2, loraDropout: 0.3 }, gradientCheckpointing: true },
+    ]) {
+      const plain = options(more);
+      const unseen = await collect(finetune(plain));
+      const shown = options({ ...more, dashboard: true });
+      const events = await collect(finetune(shown));
+      t.true(adapterBytes(shown.output).equals(adapterBytes(plain.output)));
+      const losses = (from: TrainEvent[]): number[] =>
+        from.flatMap((event) => (event.type === "step" || event.type === "eval" ? [event.loss] : []));
+      t.deepEqual(losses(events), losses(unseen));
+      const samples = events.flatMap((event) => (event.type === "sample" ? [event] : []));
+      t.deepEqual(
+        samples.map(({ step }) => step),
+        "evalEvery" in more ? [0, 4, 8, 12] : [0, 12],
+      );
+      t.false(unseen.some(({ type }) => type === "sample"));
+      for (const { texts } of samples) {
+        t.is(texts.length, 3);
+        t.true(texts.every(({ prompt, base }, i) => prompt !== "" && base === samples[0]?.texts[i]?.base));
+      }
+      // A fresh adapter changes nothing; a trained one does.
+      t.true(samples[0]?.texts.every(({ base, tuned }) => base === tuned && base !== ""));
+      t.true(samples.at(-1)?.texts.some(({ base, tuned }) => base !== tuned));
+      for (const one of [unseen, events]) {
+        const rows = one.flatMap((event) => (event.type === "rows" ? event.rows : []));
+        t.is(rows.length, 3);
+        t.true(rows.every((parts) => parts.some(({ trained, text }) => trained && text !== "")));
+      }
+    }
+  },
+);
+
+test.serial("of prompts and completions the prompt is given, and the completion is marked", async (t) => {
+  const data = join(temporary(), "rows.jsonl");
+  const rows = Array.from({ length: 24 }, (_, i) => ({
+    prompt: "once upon",
+    completion: ` a time${i % 2 === 0 ? "" : " there"}`,
+  }));
+  writeFileSync(data, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  const events = await collect(finetune(options({ data, steps: 2, dashboard: true })));
+  const [sample] = events.flatMap((event) => (event.type === "sample" ? [event] : []));
+  const [told] = events.flatMap((event) => (event.type === "rows" ? event.rows : []));
+  const before = told
+    ?.filter(({ trained }) => !trained)
+    .map(({ text }) => text)
+    .join("");
+  t.is(sample?.texts[0]?.prompt, before);
+  t.regex(before ?? "", /once upon/);
+  t.true(told?.at(-1)?.trained);
+});
+
+test.serial("a run that is stopped while a text is written ends well", async (t) => {
+  const run = finetune(options({ dashboard: true, evalSplit: 0.2, evalEvery: 1, steps: 500 }));
+  for await (const event of run)
+    if (event.type === "eval" && event.step === 3) setTimeout(() => void run.stop(), 1);
+  const { stopped, steps } = await run.result;
+  t.true(stopped && steps >= 3 && steps < 500);
+});
 
 test.serial("a port that is none or taken is refused before anything is read", async (t) => {
   for (const dashboard of [-1, 65_536, 1.5, "8080", null] as number[])
