@@ -148,6 +148,7 @@ export type { Contents } from "./inspect/contents.js";
 export type { InspectedData, InspectedPacking, LengthBin } from "./inspect/data.js";
 export type { Inspected, InspectOptions } from "./inspect/inspect.js";
 export type { InspectedModel, InspectedTarget } from "./inspect/model.js";
+export type { LogFormat } from "./runs/metrics.js";
 export type { ClassScores, Evaluation } from "./train/evaluate.js";
 export type {
   CheckpointEvent,

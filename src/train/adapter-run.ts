@@ -150,7 +150,12 @@ export class AdapterRun {
     const replacing = settings.overwrite && record.replacing;
     await output.begin(record, { replacing });
     const before = resumed && pastOf(resumed);
-    await this.#context.recorder.begin(output.path, { line: record.line, before, staged: replacing });
+    await this.#context.recorder.begin(output.path, {
+      line: record.line,
+      before,
+      staged: replacing,
+      log: settings.log,
+    });
   }
 
   #provenance(): Provenance {

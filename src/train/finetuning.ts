@@ -92,7 +92,7 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
     const output = await OutputFolder.claim(settings.output);
     try {
       await output.checkFree(settings.overwrite, adapterName(settings));
-      await checkOwnEvents(output.path);
+      await checkOwnEvents(output.path, settings.log);
       return await recorded(() => profiled(settings, undefined, output, context), context, settings, began);
     } finally {
       await output.release();
@@ -107,7 +107,7 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
     await checkModelDevice(settings);
     if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
     else await output.checkOwn(undefined, adapterName(settings));
-    await checkOwnEvents(output.path);
+    await checkOwnEvents(output.path, settings.log);
     for (const message of resumed.notices) context.emit({ type: "warning", message });
     return await recorded(() => profiled(settings, resumed, output, context), context, settings, began);
   } finally {

@@ -3,6 +3,7 @@ import type { SpokenTexts } from "../data/speech.js";
 import type { InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { MatmulPrecision } from "../scope.js";
+import type { LogFormat } from "../runs/metrics.js";
 import type { Quantization } from "../models/quantization.js";
 import type { FloatDType } from "../tensor.js";
 
@@ -135,6 +136,11 @@ export interface FinetuneOptions {
   device?: string | undefined;
   /** A file for a trace of every operation, as Perfetto opens it; it costs a little time. */
   profile?: string | undefined;
+  /**
+   * Write the run's figures in another format besides, into the output folder: `csv`, a row a step, as `metrics.csv`, or
+   * TensorBoard's, below `tensorboard/`. None unless given.
+   */
+  log?: LogFormat | undefined;
   /**
    * Serve a page about the run on this machine, as `run.dashboard()` does: at this port of 127.0.0.1, or with `true` at one
    * that is free. A `dashboard` event says where. False.

@@ -1,6 +1,6 @@
 /** What a run tells, written into its folder while it goes on. */
 import { existsSync } from "node:fs";
-import { readdir, rename, rm } from "node:fs/promises";
+import { readdir, rename, rm, rmdir } from "node:fs/promises";
 import { join, resolve } from "node:path";
 
 import { LowrankError } from "../errors.js";
@@ -13,7 +13,11 @@ import {
   LEFT_EVENTS,
   linesOf,
   readHeader,
+  type RecordedEvent,
 } from "../runs/events-file.js";
+import { checkOwnLog, MetricsLog, removeLogs } from "../runs/metrics-log.js";
+import type { LogFormat } from "../runs/metrics.js";
+import { TensorboardFormat } from "../runs/tfevents.js";
 import type { TrainEvent } from "./events.js";
 import { lineageOf, within, type Line } from "./output/lineage.js";
 
@@ -31,8 +35,9 @@ export interface Before {
   step: number;
 }
 
-/** Throws `ERR_OUTPUT_EXISTS` where a file of that name is in a folder and no run wrote it. */
-export async function checkOwnEvents(folder: string): Promise<void> {
+/** Throws `ERR_OUTPUT_EXISTS` where a file is in a folder under a name that will be written, and no run wrote it. */
+export async function checkOwnEvents(folder: string, log: LogFormat | undefined): Promise<void> {
+  await checkOwnLog(folder, log);
   await readHeader(join(folder, EVENTS)).catch((cause: unknown) => {
     const what = `${(cause as Error).message}; move it away, or choose another folder`;
     throw new LowrankError("ERR_OUTPUT_EXISTS", what, { cause });
@@ -44,6 +49,7 @@ export class RunRecorder {
   readonly #warn: (message: string) => void;
   #early: Buffer[] | undefined = [];
   #file: AppendedFile | undefined;
+  #log: MetricsLog | undefined;
   #folder = "";
   #fresh = true;
   /** Whether the folder had nothing of this run before. */
@@ -64,7 +70,9 @@ export class RunRecorder {
   record(event: TrainEvent | { type: "failed"; message: string; code?: string | undefined }): void {
     if (NOT_RECORDED.has(event.type)) return;
     if (event.type === "step") this.#steps++;
-    const line = eventLine(event, Date.now());
+    const at = Date.now();
+    this.#log?.add({ ...event, at });
+    const line = eventLine(event, at);
     if (this.#file !== undefined) this.#file.append(line);
     else if (this.#early !== undefined && this.#early.length < EARLY) this.#early.push(line);
   }
@@ -75,28 +83,44 @@ export class RunRecorder {
    */
   async begin(
     folder: string,
-    { line, before, staged }: { line: Line; before: Before | undefined; staged: boolean },
+    {
+      line,
+      before,
+      staged,
+      log,
+    }: { line: Line; before: Before | undefined; staged: boolean; log: LogFormat | undefined },
   ): Promise<void> {
     const place = join(folder, EVENTS);
     this.#folder = folder;
     this.#fresh = before === undefined;
     this.#new = before === undefined || resolve(before.home) !== resolve(folder);
-    const file = new AppendedFile(place, ({ code, message }) => {
-      this.#warn(
-        `${place}: cannot be written (${code ?? message}); the run goes on, and is not recorded any more`,
-      );
-    });
+    const file = new AppendedFile(place, this.#failed(place));
     const past = before && (await pastOf(before));
     await file.begin(async (write) => {
       await write(headerLine(line));
       if (past === undefined) return;
       for await (const bytes of kept(past.file, (before as Before).step)) await write(bytes);
     });
+    if (log !== undefined) {
+      this.#log = new MetricsLog(folder, log, this.#failed(log));
+      await this.#log.begin(eventsIn(file.path));
+    }
     await this.#keepLeft(line);
-    if (!staged) await file.moveIntoPlace();
+    if (!staged) {
+      await file.moveIntoPlace();
+      await this.#log?.moveIntoPlace();
+      if (this.#log !== undefined) await removeLogs(folder, this.#log.path);
+    }
     for (const bytes of this.#early ?? []) file.append(bytes);
     this.#early = undefined;
     this.#file = file;
+  }
+
+  #failed(what: string): (error: NodeJS.ErrnoException) => void {
+    return ({ code, message }) => {
+      const why = `${what}: cannot be written (${code ?? message})`;
+      this.#warn(`${why}; the run goes on, and is not recorded there any more`);
+    };
   }
 
   /** What a run that goes on leaves behind is kept, as its checkpoints are. */
@@ -118,7 +142,9 @@ export class RunRecorder {
     const first = !this.#saved;
     this.#saved = true;
     await this.#file?.moveIntoPlace();
+    await this.#log?.moveIntoPlace();
     if (!first || !this.#fresh) return;
+    await removeLogs(this.#folder, this.#log?.path);
     for (const name of await readdir(this.#folder).catch(() => []))
       if (LEFT_EVENTS.test(name)) await rm(join(this.#folder, name), { force: true });
   }
@@ -132,8 +158,8 @@ export class RunRecorder {
     if (file === undefined) return;
     const staged = file.path !== join(this.#folder, EVENTS);
     const worthless = !this.#saved && this.#new && (abandoned || this.#steps === 0);
-    if (staged || worthless) await file.discard();
-    else await file.close();
+    for (const each of [file, this.#log]) await (staged || worthless ? each?.discard() : each?.close());
+    if (staged || worthless) await rmdir(join(this.#folder, TensorboardFormat.folder)).catch(() => {});
   }
 }
 
@@ -147,6 +173,10 @@ async function pastOf({ home, lineage, step }: Before): Promise<{ file: string }
     if (header !== undefined && within(header.line, { lineage, step })) return { file };
   }
   return undefined;
+}
+
+async function* eventsIn(file: string): AsyncGenerator<RecordedEvent, void, void> {
+  for await (const { event } of linesOf(file)) if (event !== undefined) yield event;
 }
 
 /** What a session ended with, and what the next tells anew. */

@@ -161,6 +161,7 @@ const APART = new Set([
   "data",
   "evalData",
   "profile",
+  "log",
   "dashboard",
 ]);
 /** Of two that say the same, the one given anew counts. */

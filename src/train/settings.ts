@@ -17,6 +17,7 @@ import type { InjectOptions } from "../lora/index.js";
 import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
+import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
 import type { MatmulPrecision } from "../scope.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
@@ -73,6 +74,7 @@ export interface Settings {
   matmulPrecision: MatmulPrecision | undefined;
   device: Device;
   profile: string | undefined;
+  log: LogFormat | undefined;
   signal: AbortSignal | undefined;
 }
 
@@ -113,6 +115,7 @@ const KNOWN = [
   "matmulPrecision",
   "device",
   "profile",
+  "log",
   "dashboard",
   "signal",
 ] satisfies (keyof FinetuneOptions)[];
@@ -208,6 +211,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
         : oneOf("matmulPrecision", options.matmulPrecision, ["exact", "bf16"] as const),
     device: (options.device ?? "auto") as Device,
     profile: path("profile", options.profile),
+    log: options.log === undefined ? undefined : oneOf("log", options.log, LOG_FORMATS),
     signal: options.signal,
   };
 }

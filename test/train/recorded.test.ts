@@ -181,7 +181,12 @@ test("a record that cannot be written is one warning", async (t) => {
   const warnings: string[] = [];
   const recorder = new RunRecorder((message) => warnings.push(message));
   const line = [{ lineage: "0123456789ab" }];
-  await recorder.begin(join(temporary(), "absent"), { line, before: undefined, staged: false });
+  await recorder.begin(join(temporary(), "absent"), {
+    line,
+    before: undefined,
+    staged: false,
+    log: undefined,
+  });
   for (let n = 0; n < 3; n++) recorder.record({ type: "warning", message: "lost" });
   await recorder.flush();
   await recorder.saved();
@@ -189,6 +194,6 @@ test("a record that cannot be written is one warning", async (t) => {
   t.is(warnings.length, 1);
   t.regex(
     warnings[0] as string,
-    /events\.jsonl: cannot be written \(ENOENT\); the run goes on, and is not recorded/,
+    /events\.jsonl: cannot be written \(ENOENT\); the run goes on, and is not recorded there/,
   );
 });

@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../../data/format.js";
 import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
+import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
 import type { MatmulPrecision } from "../../scope.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { chatTemplateOption } from "../chat-template.js";
@@ -60,6 +61,7 @@ export interface Flags {
   matmulPrecision?: MatmulPrecision | undefined;
   device: string;
   profile?: string | undefined;
+  log?: LogFormat | undefined;
   dashboard?: boolean | number | undefined;
   config?: string | undefined;
   json?: boolean | undefined;
@@ -140,6 +142,7 @@ export function declareFlags(command: Command): Command {
     )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")
     .option("--profile <file>", "write a trace for Perfetto, and a table by operation at the end")
+    .addOption(choice("--log <format>", "write the run's figures in another format besides", LOG_FORMATS))
     .option("--dashboard [port]", "serve a page about the run, on this machine alone", value.port)
     .option("--config <file>", "options from a YAML file; the command line goes before it")
     .option("--json", "one event a line, as JSON")
@@ -219,6 +222,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   matmulPrecision: ["matmulPrecision"],
   device: ["device"],
   profile: ["profile"],
+  log: ["log"],
   dashboard: ["dashboard"],
   yes: ["overwrite"],
 };

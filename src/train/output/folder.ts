@@ -18,7 +18,7 @@ const LABELS = "labels.json";
 const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 const LEFT_RECORD = /^run\.json\.tmp-\d+-\d+$/;
-const LEFT_EVENTS = /^events\.jsonl\.tmp-\d+$/;
+const LEFT_EVENTS = /^(events\.jsonl|metrics\.csv)\.tmp-\d+$/;
 
 export class OutputFolder {
   readonly path: string;

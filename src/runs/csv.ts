@@ -1,0 +1,57 @@
+/** `metrics.csv`: a row a step, with the evaluation that came after it. */
+import type { RecordedEvent } from "./events-file.js";
+import { type MetricsFormat, numberOf } from "./metrics.js";
+
+/** Columns, and the fields of a step's event that they hold; of an evaluation's `eval_loss`. */
+const COLUMNS = {
+  step: "step",
+  time: "at",
+  loss: "loss",
+  eval_loss: undefined,
+  learning_rate: "learningRate",
+  grad_norm: "gradNorm",
+  tokens: "tokens",
+  tokens_per_second: "tokensPerSecond",
+  memory_bytes: "memoryBytes",
+} as const;
+type Column = keyof typeof COLUMNS;
+const HEAD = `${Object.keys(COLUMNS).join(",")}\n`;
+
+/** A row waits for the evaluation of its step. */
+export class CsvFormat implements MetricsFormat {
+  readonly name = "metrics.csv";
+  #row: Partial<Record<Column, number | string>> | undefined;
+
+  isOwn(beginning: Buffer): boolean {
+    return beginning.toString("utf8").startsWith(HEAD);
+  }
+
+  head(): Buffer {
+    return Buffer.from(HEAD);
+  }
+
+  add(event: RecordedEvent): Buffer {
+    const step = numberOf(event, "step");
+    if (step === undefined || (event.type !== "step" && event.type !== "eval")) return Buffer.alloc(0);
+    const before = this.#row?.step === step ? Buffer.alloc(0) : this.rest();
+    this.#row ??= { step, time: timeOf(event) };
+    if (event.type === "eval") this.#row.eval_loss = numberOf(event, "loss") ?? "";
+    else {
+      for (const [column, field] of Object.entries(COLUMNS) as [Column, string | undefined][])
+        if (field !== undefined && field !== "at") this.#row[column] = numberOf(event, field) ?? "";
+    }
+    return before;
+  }
+
+  rest(): Buffer {
+    const row = this.#row;
+    this.#row = undefined;
+    if (row === undefined) return Buffer.alloc(0);
+    const cells = (Object.keys(COLUMNS) as Column[]).map((column) => row[column] ?? "");
+    return Buffer.from(`${cells.join(",")}\n`);
+  }
+}
+
+function timeOf({ at }: RecordedEvent): string {
+  return new Date(at).toISOString();
+}

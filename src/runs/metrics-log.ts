@@ -1,0 +1,96 @@
+/** A run's figures in another format, written as its events are. */
+import { open, readdir, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { makeFolder } from "../folders.js";
+import { AppendedFile } from "./appended-file.js";
+import { CsvFormat } from "./csv.js";
+import type { RecordedEvent } from "./events-file.js";
+import type { LogFormat, MetricsFormat } from "./metrics.js";
+import { TensorboardFormat } from "./tfevents.js";
+
+const SESSION = /^events\.out\.tfevents\.\d+\.\d+\.\d+\.lowrank(\.tmp-\d+)?$/;
+/** More than any beginning. */
+const BEGINNING = 256;
+
+/** Throws `ERR_OUTPUT_EXISTS` where a file is in the way that no run wrote. */
+export async function checkOwnLog(folder: string, format: LogFormat | undefined): Promise<void> {
+  if (format !== "csv") return;
+  const csv = new CsvFormat();
+  const file = join(folder, csv.name);
+  const beginning = await beginningOf(file);
+  if (beginning === undefined || csv.isOwn(beginning)) return;
+  const what = `${file}: no run wrote it: its columns are others; move it away, or choose another folder`;
+  throw new LowrankError("ERR_OUTPUT_EXISTS", what);
+}
+
+/** Undefined where there is no file. */
+async function beginningOf(file: string): Promise<Buffer | undefined> {
+  const handle = await open(file).catch(() => undefined);
+  if (handle === undefined) return undefined;
+  try {
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(BEGINNING), 0, BEGINNING, 0);
+    return buffer.subarray(0, bytesRead);
+  } catch {
+    return Buffer.alloc(0);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Removes what other runs, or earlier sessions of this one, logged; `kept` stays. */
+export async function removeLogs(folder: string, kept: string | undefined): Promise<void> {
+  const csv = new CsvFormat();
+  const file = join(folder, csv.name);
+  const beginning = kept === file ? undefined : await beginningOf(file);
+  if (beginning !== undefined && csv.isOwn(beginning)) await rm(file, { force: true });
+  const sessions = join(folder, TensorboardFormat.folder);
+  for (const name of await readdir(sessions).catch(() => []))
+    if (SESSION.test(name) && (kept === undefined || name !== basename(kept)))
+      await rm(join(sessions, name), { force: true });
+}
+
+export class MetricsLog {
+  /** The file's place. */
+  readonly path: string;
+  readonly #format: MetricsFormat;
+  readonly #file: AppendedFile;
+
+  constructor(folder: string, format: LogFormat, onFailure: (error: NodeJS.ErrnoException) => void) {
+    this.#format = format === "csv" ? new CsvFormat() : new TensorboardFormat();
+    this.path = join(folder, this.#format.name);
+    this.#file = new AppendedFile(this.path, onFailure);
+  }
+
+  /** Begins it, beside its place, with what still holds of the run. */
+  async begin(past: AsyncIterable<RecordedEvent>): Promise<void> {
+    await makeFolder(dirname(this.path)).catch(() => {});
+    await this.#file.begin(async (write) => {
+      await write(this.#format.head());
+      for await (const event of past) {
+        const bytes = this.#format.add(event);
+        if (bytes.length > 0) await write(bytes);
+      }
+    });
+  }
+
+  add(event: RecordedEvent): void {
+    const bytes = this.#format.add(event);
+    if (bytes.length > 0) this.#file.append(bytes);
+  }
+
+  moveIntoPlace(): Promise<void> {
+    return this.#file.moveIntoPlace();
+  }
+
+  async close(): Promise<void> {
+    const rest = this.#format.rest();
+    if (rest.length > 0) this.#file.append(rest);
+    await this.#file.close();
+  }
+
+  discard(): Promise<void> {
+    return this.#file.discard();
+  }
+}

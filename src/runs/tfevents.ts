@@ -1,0 +1,143 @@
+/**
+ * TensorBoard's files: records of protocol buffers, each with checksums of its length and of its content.
+ *
+ * Source: TensorFlow's record_writer.h (TFRecord), event.proto and summary.proto.
+ */
+import type { RecordedEvent } from "./events-file.js";
+import { type MetricsFormat, numberOf } from "./metrics.js";
+
+/** Fields of an event, and the tags that TensorBoard shows them by. */
+const STEP_TAGS = {
+  loss: "train/loss",
+  learningRate: "train/learning_rate",
+  gradNorm: "train/grad_norm",
+  tokensPerSecond: "train/tokens_per_second",
+  memoryBytes: "train/memory_bytes",
+};
+const EVAL_TAGS = { loss: "eval/loss", perplexity: "eval/perplexity" };
+const CLASS_TAGS = { accuracy: "eval/accuracy", macroF1: "eval/macro_f1" };
+
+/** A byte shifted in, of CRC-32C (Castagnoli, reflected). */
+const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0x82f63b78 : crc >>> 1;
+  return crc >>> 0;
+});
+
+function crc32c(bytes: Buffer): number {
+  let crc = 0xffffffff;
+  for (const byte of bytes) crc = (crc >>> 8) ^ (TABLE[(crc ^ byte) & 0xff] as number);
+  return ~crc >>> 0;
+}
+
+/** As TFRecord stores it: rotated, and moved by a constant. */
+function masked(bytes: Buffer): Buffer {
+  const crc = crc32c(bytes);
+  const stored = Buffer.alloc(4);
+  stored.writeUInt32LE((((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0);
+  return stored;
+}
+
+function record(content: Buffer): Buffer {
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(content.length));
+  return Buffer.concat([length, masked(length), content, masked(content)]);
+}
+
+/** Wire types of protocol buffers. */
+const VARINT = 0;
+const EIGHT_BYTES = 1;
+const DELIMITED = 2;
+const FOUR_BYTES = 5;
+
+function varint(value: number): Buffer {
+  const bytes: number[] = [];
+  let rest = value;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);
+  return Buffer.from([...bytes, rest]);
+}
+
+function field(number: number, wire: number, content: Buffer): Buffer {
+  return Buffer.concat([varint(number * 8 + wire), content]);
+}
+
+function delimited(number: number, content: Buffer): Buffer {
+  return field(number, DELIMITED, Buffer.concat([varint(content.length), content]));
+}
+
+/** An Event: wall_time = 1, step = 2, and what it is about. */
+function eventRecord(at: number, step: number, what: Buffer): Buffer {
+  const time = Buffer.alloc(8);
+  time.writeDoubleLE(at / 1000);
+  // A field that is 0 is left out.
+  const steps = step === 0 ? [] : [field(2, VARINT, varint(step))];
+  return record(Buffer.concat([field(1, EIGHT_BYTES, time), ...steps, what]));
+}
+
+/** A Summary.Value: tag = 1, simple_value = 2. */
+function scalar(tag: string, value: number): Buffer {
+  const single = Buffer.alloc(4);
+  single.writeFloatLE(value);
+  return delimited(1, Buffer.concat([delimited(1, Buffer.from(tag)), field(2, FOUR_BYTES, single)]));
+}
+
+let made = 0;
+
+/**
+ * One file a session, under a name of its own, since TensorBoard goes on with a file that it knows; it begins with the word
+ * that a session starts, at which TensorBoard forgets what an earlier one told of steps from there on.
+ */
+export class TensorboardFormat implements MetricsFormat {
+  /** Its folder, which is what TensorBoard is given. */
+  static readonly folder = "tensorboard";
+  readonly name: string;
+  readonly #began: number;
+
+  /** When it begins, in milliseconds since 1970. */
+  constructor(began = Date.now()) {
+    this.#began = began;
+    const seconds = Math.floor(this.#began / 1000);
+    this.name = `${TensorboardFormat.folder}/events.out.tfevents.${seconds}.${process.pid}.${made++}.lowrank`;
+  }
+
+  /** Names tell it. */
+  isOwn(): boolean {
+    return true;
+  }
+
+  head(): Buffer {
+    // file_version = 3; session_log = 7, whose status = 1 is START.
+    const version = delimited(3, Buffer.from("brain.Event:2"));
+    const start = delimited(7, field(1, VARINT, varint(1)));
+    return Buffer.concat([eventRecord(this.#began, 0, version), eventRecord(this.#began, 0, start)]);
+  }
+
+  add(event: RecordedEvent): Buffer {
+    const step = numberOf(event, "step");
+    if (step === undefined) return Buffer.alloc(0);
+    const scalars =
+      event.type === "step"
+        ? scalarsOf(event, STEP_TAGS)
+        : event.type === "eval"
+          ? [
+              ...scalarsOf(event, EVAL_TAGS),
+              ...scalarsOf((event["classes"] ?? {}) as RecordedEvent, CLASS_TAGS),
+            ]
+          : [];
+    // summary = 5
+    return scalars.length === 0
+      ? Buffer.alloc(0)
+      : eventRecord(event.at, step, delimited(5, Buffer.concat(scalars)));
+  }
+
+  rest(): Buffer {
+    return Buffer.alloc(0);
+  }
+}
+
+function scalarsOf(event: RecordedEvent, tags: Readonly<Record<string, string>>): Buffer[] {
+  return Object.entries(tags).flatMap(([name, tag]) => {
+    const value = numberOf(event, name);
+    return value === undefined ? [] : [scalar(tag, value)];
+  });
+}
