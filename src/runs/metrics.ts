@@ -3,6 +3,7 @@ import type { RecordedEvent } from "./events-file.js";
 
 /** Formats that a run may be logged in besides. */
 export const LOG_FORMATS = ["tensorboard", "csv"] as const;
+/** One of them. */
 export type LogFormat = (typeof LOG_FORMATS)[number];
 
 /** Turns events into what stands in a file. */

@@ -85,6 +85,8 @@ test("the main package holds what it runs by and no more", (t) => {
   t.deepEqual(outside, [
     "LICENSE",
     "README.md",
+    "dist/dashboard/index.html",
+    "dist/dashboard/page.css",
     "models/default/README.md",
     "models/default/config.json",
     "models/default/finetune.yaml",
@@ -153,6 +155,12 @@ test("what is bundled in is loaded when it is used, under its licence, and every
   for (const entry of ["index", "electron/index", "cli/main"]) visit(join(dist, `${entry}.js`));
   t.true(seen.size > 4);
   t.false(seen.has(join(dist, hub[0] as string)));
+
+  // The dashboard's page is served as it is; nothing that is imported imports it.
+  const page = readFileSync(join(dist, "dashboard", "page.js"), "utf8");
+  t.regex(page, /^\/\*! Parts of uplot \d+\.\d+\.\d+:\nThe MIT License[^]*THE SOFTWARE IS PROVIDED/);
+  t.true(page.length < 100_000);
+  t.false(seen.has(join(dist, "dashboard", "page.js")));
 });
 
 test("what is published is found in order by those who check packages", async (t) => {

@@ -1,0 +1,108 @@
+// What the dashboard costs: a run's events recorded and streamed to two pages in Chromium, and what a page then takes.
+//   node benches/dashboard.mjs [--steps 10000] [--viewers 2] [--seconds 60]
+// needs `npm run build` and Chromium (CHROMIUM names one). Steps come evenly over the given seconds. The processor's time of
+// this process is measured against the same steps told to nobody; a page's memory is asked of Chromium after a collection.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as later } from "node:timers/promises";
+import { parseArgs } from "node:util";
+
+import { tsImport } from "tsx/esm/api";
+
+const { values } = parseArgs({
+  options: {
+    steps: { type: "string", default: "10000" },
+    viewers: { type: "string", default: "2" },
+    seconds: { type: "string", default: "60" },
+  },
+});
+const [steps, viewers, seconds] = [values.steps, values.viewers, values.seconds].map(Number);
+const source = (path) => tsImport(`../${path}`, import.meta.url);
+const { RunRecorder } = await source("src/train/recorder.ts");
+const { Dashboard } = await source("src/dashboard/server.ts");
+const { liveSource } = await source("src/dashboard/sources.ts");
+const { started, stepped } = await source("test/runs/written.ts");
+const { launched } = await source("test/dashboard/browser.ts");
+
+/** Tells all steps, evenly over the time; gives microseconds of the processor for a step. */
+async function cost(tell) {
+  const before = process.cpuUsage();
+  const began = performance.now();
+  for (let step = 1; step <= steps;) {
+    const due = Math.min(steps, Math.floor(((performance.now() - began) / 1000 / seconds) * steps));
+    for (; step <= due; step++) tell(stepped(step, steps, { loss: 4 / Math.sqrt(step) + Math.random() }));
+    await later(5);
+  }
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / steps;
+}
+
+const idle = await cost(() => {});
+const folder = mkdtempSync(join(tmpdir(), "lowrank-dashboard-"));
+const recorder = new RunRecorder((message) => console.log(message));
+await recorder.begin(folder, {
+  line: [{ lineage: "0123456789ab" }],
+  before: undefined,
+  staged: false,
+  log: undefined,
+});
+recorder.record(started(steps));
+const recording = (await cost((event) => recorder.record(event))) - idle;
+await recorder.close({ abandoned: true });
+
+const again = new RunRecorder((message) => console.log(message));
+await again.begin(folder, {
+  line: [{ lineage: "0123456789ac" }],
+  before: undefined,
+  staged: false,
+  log: undefined,
+});
+again.record(started(steps));
+const live = liveSource(
+  () => "bench",
+  () => again.path,
+  () => {},
+);
+const dashboard = await Dashboard.open(live, { port: 0, holds: true });
+const browser = await launched();
+const pages = [];
+for (let n = 0; n < viewers; n++) {
+  const page = await browser.newPage();
+  await page.goto(dashboard.url);
+  pages.push({ page, session: await page.context().newCDPSession(page), most: 0 });
+}
+
+/** Bytes of a page's scripts and of its document: the heap and what lies beside it, after a collection. */
+async function taken({ session }) {
+  await session.send("HeapProfiler.collectGarbage");
+  const { usedSize, backingStorageSize = 0 } = await session.send("Runtime.getHeapUsage");
+  return usedSize + backingStorageSize;
+}
+/** Keeps the most that a page has taken, collected or not. */
+async function watch(one) {
+  const { usedSize, backingStorageSize = 0 } = await one.session.send("Runtime.getHeapUsage");
+  one.most = Math.max(one.most, usedSize + backingStorageSize);
+}
+const watching = setInterval(() => {
+  for (const one of pages) watch(one).catch(() => {});
+}, 500);
+const streaming = (await cost((event) => again.record(event))) - idle;
+await again.flush();
+await dashboard.caughtUp();
+await later(2000);
+clearInterval(watching);
+const MB = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
+const last = await pages[0].page.locator(".state").textContent();
+console.log(`${steps} steps over ${seconds} s; the first page says: ${last}`);
+console.log(`recorded: ${recording.toFixed(1)} µs of the processor a step`);
+console.log(`recorded and streamed to ${viewers} pages: ${streaming.toFixed(1)} µs a step`);
+for (const one of pages)
+  console.log(`a page: ${MB(await taken(one))} after a collection, ${MB(one.most)} at most`);
+await pages[0].page.reload();
+await pages[0].page.locator(".state", { hasText: `step ${steps} of ${steps}` }).waitFor();
+console.log(`after a reload: ${MB(await taken(pages[0]))}, all ${steps} steps`);
+await browser.close();
+await dashboard.close();
+await again.close({ abandoned: true });
+rmSync(folder, { recursive: true, force: true });
