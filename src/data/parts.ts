@@ -3,7 +3,9 @@ import type { Example } from "./store.js";
 
 /** Text of tokens that are all trained on, or none of them. */
 export interface TextPart {
+  /** As the tokens decode. */
   text: string;
+  /** Whether its tokens are trained on. */
   trained: boolean;
 }
 
