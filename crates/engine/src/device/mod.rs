@@ -312,9 +312,12 @@ impl Drop for Device {
     }
 }
 
+/// What a meta device counts at most: more than any machine has, so that what does not fit has its number, too.
+const META_MEMORY: u64 = 1 << 44;
+
 /// The profile of `meta:<label>`: the same plans and the same pool, and nothing runs.
 pub fn meta_profile(of: &Profile) -> Profile {
-    Profile { label: format!("meta:{}", of.label), ..of.clone() }
+    Profile { label: format!("meta:{}", of.label), memory: META_MEMORY, ..of.clone() }
 }
 
 /// Refuses a number of bytes that no plan may bind.
