@@ -14,6 +14,8 @@ import {
   adaptersOf,
   loraLayers,
   notesOf,
+  placesIn,
+  type Places,
   replaceEverywhere,
   type AdapterNote,
   type ModelAdapter,
@@ -242,13 +244,14 @@ function removeAdapters(model: Module, names: readonly string[]): void {
     notes.delete(name);
   }
   const emptied = new Set(names.flatMap((name) => [...(all.get(name) as ModelAdapter).layers.values()]));
-  for (const layer of emptied) if (layer.adapters.size === 0) takeOff(model, layer);
+  const places = placesIn(model);
+  for (const layer of emptied) if (layer.adapters.size === 0) takeOff(model, layer, places);
   standCopies(model);
 }
 
 /** Puts the plain layer in the places of one that has no adapter left. */
-export function takeOff(model: Module, layer: AnyLoRALayer): void {
+export function takeOff(model: Module, layer: AnyLoRALayer, places: Places): void {
   // A model that is itself a low-rank layer stays one, of rank 0.
   if (layer === (model as Module)) layer.unmerge();
-  else replaceEverywhere(model, layer, layer.unloaded());
+  else replaceEverywhere(model, layer, layer.unloaded(), places);
 }

@@ -9,7 +9,7 @@ import { takeOff, unload } from "./active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { at } from "./at.js";
 import { change, tensorsIn } from "./change.js";
-import { loraLayers, notesOf, type AdapterNote } from "./registry.js";
+import { loraLayers, notesOf, placesIn, type AdapterNote } from "./registry.js";
 import { checkMergeable } from "../layers/quantised.js";
 import { release } from "../layers/release.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "../layers/token-rows.js";
@@ -97,13 +97,14 @@ export async function mergeAndUnload<T extends Module>(
 /** Lets what counts be the model's own, and takes adapters off. */
 function settle(model: Module): void {
   const replaced: Tensor[] = [];
+  const places = placesIn(model);
   for (const [, layer] of [...loraLayers(model)]) {
     if (layer.active.length === 0) continue;
     const old = layer.settle();
     // Weights of a layer that was made by hand may be shared with what it was made of.
     if (layer.replaced !== null) replaced.push(...old);
     for (const name of [...layer.adapters.keys()]) layer.removeAdapter(name);
-    takeOff(model, layer);
+    takeOff(model, layer, places);
   }
   // Trained copies of modules and biases stay where they are: they are the model now.
   const frozen: Tensor[] = [];

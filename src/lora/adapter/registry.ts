@@ -130,12 +130,19 @@ export function checkFree(model: Module, name: string, where: string): void {
   );
 }
 
-/** Where a module stands: each module that holds it, and under which name. */
-export function placesOf(model: Module, module: Module): [owner: Module, property: string][] {
-  const places: [Module, string][] = [];
+/** Where modules stand: of each those that hold it, and under which names. */
+export type Places = ReadonlyMap<Module, readonly [owner: Module, property: string][]>;
+
+/** The places in a model as it is; looked for once where many modules are replaced, since each look goes through all. */
+export function placesIn(model: Module): Places {
+  const places = new Map<Module, [Module, string][]>();
   const owners = new Set([...model.namedModules(), ...baseModules(model)].map(([, owner]) => owner));
   for (const owner of owners) {
-    for (const [name, child] of owner.children()) if (child === module) places.push([owner, name]);
+    for (const [name, child] of owner.children()) {
+      const own = places.get(child);
+      if (own === undefined) places.set(child, [[owner, name]]);
+      else own.push([owner, name]);
+    }
   }
   return places;
 }
@@ -162,8 +169,8 @@ export function retarget(model: Module, from: Module, to: Module): void {
 }
 
 /** Puts `to` everywhere where `from` stands. */
-export function replaceEverywhere(model: Module, from: Module, to: Module): void {
+export function replaceEverywhere(model: Module, from: Module, to: Module, places: Places): void {
   if (from === to) return;
-  for (const [owner, property] of placesOf(model, from)) owner.replaceChild(property, to);
+  for (const [owner, property] of places.get(from) ?? []) owner.replaceChild(property, to);
   retarget(model, from, to);
 }

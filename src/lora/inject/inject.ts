@@ -19,6 +19,8 @@ import {
   checkFree,
   loraLayers,
   notesOf,
+  placesIn,
+  type Places,
   replaceEverywhere,
   type AdapterNote,
 } from "../adapter/registry.js";
@@ -123,10 +125,11 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, { drawn, 
   }
   notesOf(model).set(options.name, adapter);
   if (frozen) freeze(model);
+  const places = placesIn(model);
   for (const [path, layer] of found) {
     const [r = options.r, loraAlpha = options.loraAlpha] = [rankOf(path), alphaOf(path)];
     const { useRslora, useDora, loraBias, loraDropout } = options;
-    const target = place(model, layer);
+    const target = place(model, layer, places);
     const made = target.freshAdapter({ r, loraAlpha, loraDropout, useRslora, useDora, loraBias });
     if (drawn) begin(target, made, options.initLoraWeights, byPath.get(path));
     target.addAdapter(options.name, made, false);
@@ -169,11 +172,11 @@ function freeze(model: Module): void {
 }
 
 /** The low-rank layer for the one at a path, wherever that stands. */
-function place(model: Module, layer: Module): AnyLoRALayer {
+function place(model: Module, layer: Module, places: Places): AnyLoRALayer {
   const target = adaptable(layer);
   if (target !== layer) {
     target.replaced = { module: layer };
-    replaceEverywhere(model, layer, target);
+    replaceEverywhere(model, layer, target, places);
   }
   return target;
 }

@@ -1,8 +1,7 @@
-import { tensor, zeros } from "../../create.js";
+import { normal, zeros } from "../../create.js";
 import { session } from "../../native.js";
 import { Embedding as BaseEmbedding, type EmbeddingOptions } from "../../nn/embedding.js";
 import { inputOf } from "../../nn/inputs.js";
-import { normal } from "../../random.js";
 import { made, parameter, type Tensor } from "../../tensor.js";
 import { checkAdapterRoom, described, type Adapter, type FreshOptions, type AdapterPart } from "./adapter.js";
 import { composed } from "./composed.js";
@@ -88,7 +87,7 @@ export class Embedding extends LoRALayer(BaseEmbedding) {
     const adapter = {
       ...described({ ...options, loraDropout: 0 }),
       loraA: parameter(zeros([r, numEmbeddings], { device })),
-      loraB: parameter(tensor(normal(embeddingDim * r), { shape: [embeddingDim, r], device })),
+      loraB: parameter(normal([embeddingDim, r], 1, { device })),
     };
     return this.completed(adapter, options);
   }

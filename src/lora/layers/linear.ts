@@ -1,8 +1,7 @@
-import { tensor, zeros } from "../../create.js";
+import { uniform, zeros } from "../../create.js";
 import { session } from "../../native.js";
 import { inputOf } from "../../nn/inputs.js";
 import { Linear as BaseLinear, type LinearOptions } from "../../nn/linear.js";
-import { uniform } from "../../random.js";
 import { trains } from "../../scope.js";
 import { made, parameter, type Tensor } from "../../tensor.js";
 import { checkAdapterRoom, described, type Adapter, type AdapterPart, type FreshOptions } from "./adapter.js";
@@ -69,10 +68,9 @@ export class Linear extends LoRALayer(BaseLinear) {
     const { device } = weight;
     checkAdapterRoom("lora.Linear", device, options.r * (inFeatures + outFeatures));
     const bound = 1 / Math.sqrt(inFeatures);
-    const drawn = uniform(options.r * inFeatures, -bound, bound);
     const adapter = {
       ...described(options),
-      loraA: parameter(tensor(drawn, { shape: [options.r, inFeatures], device })),
+      loraA: parameter(uniform([options.r, inFeatures], -bound, bound, { device })),
       loraB: parameter(zeros([outFeatures, options.r], { device })),
     };
     return this.completed(adapter, options);
