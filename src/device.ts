@@ -101,7 +101,7 @@ export function resolveDevice(device: Device = chosen): Exclude<Device, "auto"> 
 }
 
 function resolveName(device: unknown): Exclude<Device, "auto"> {
-  if (typeof device !== "string" || !/^(cpu|gpu|gpu:\d+|meta:cpu|meta:gpu)$/.test(device))
+  if (typeof device !== "string" || !/^(meta:)?(cpu|gpu|gpu:\d+)$/.test(device))
     return refuse("device", "it", "one of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu", device);
   return device as Exclude<Device, "auto">;
 }

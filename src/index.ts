@@ -158,6 +158,7 @@ export type {
   FinetuneResult,
   LoopEvent,
   OperationProfile,
+  PlannedMemory,
   ProfileEvent,
   ProgressEvent,
   RowsEvent,
@@ -170,6 +171,7 @@ export type {
 } from "./train/events.js";
 export { finetune } from "./train/finetune.js";
 export type { DashboardOptions, FinetuneRun } from "./train/finetune-run.js";
+export type { Estimate, Suggestion } from "./train/memory/estimate.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";
@@ -208,3 +210,13 @@ export const saveModel = lazy(async () => (await import("./models/save.js")).sav
  * `finetune` would refuse; of a hub's model `ERR_HUB`, `ERR_WRITE`; the signal's reason.
  */
 export const inspect = lazy(async () => (await import("./inspect/inspect.js")).inspect);
+/**
+ * Says what a run of `finetune` with these options would hold of its device, by weights, adapters, optimizer and
+ * activations, whether that fits, and if not which options do. No weight is read, and nothing is computed: the run's first
+ * steps are recorded on a meta device.
+ *
+ * Throws what `finetune` would before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`,
+ * `ERR_DATA_ROW` and those of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor that no buffer of the device
+ * can hold; the signal's reason.
+ */
+export const estimate = lazy(async () => (await import("./train/memory/estimate.js")).estimate);

@@ -18,17 +18,7 @@ export function short(value: number): string {
   return String(Math.round(value));
 }
 
-/** 512 B, 1.2 MiB, 3.4 GiB */
-export function bytes(value: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  let power = 0;
-  let scaled = value;
-  while (scaled >= 1024 && power < units.length - 1) {
-    scaled /= 1024;
-    power++;
-  }
-  return `${power === 0 ? Math.round(scaled) : scaled.toFixed(1)} ${units[power]}`;
-}
+export { shownSize as bytes } from "../byte-size.js";
 
 /** 9s, 2m 05s, 3h 04m */
 export function duration(seconds: number): string {

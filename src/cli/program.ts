@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { Command } from "commander";
 import { chatCommand } from "./chat.js";
 import { devicesCommand } from "./devices.js";
+import { estimateCommand } from "./estimate.js";
 import { evaluateCommand } from "./evaluate.js";
 import { exportCommand } from "./export.js";
 import { failure, UsageError } from "./failure.js";
@@ -45,6 +46,7 @@ function program(): Command {
     mergeCommand(),
     exportCommand(),
     inspectCommand(),
+    estimateCommand(),
     runsCommand(),
     devicesCommand(),
   ];

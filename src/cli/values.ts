@@ -1,5 +1,6 @@
 /** Values of options: text in, a checked value out. An error ends the command with status 2. */
 import { InvalidArgumentError } from "commander";
+import { parsedSize } from "../byte-size.js";
 import { checkInit, type InitLoraWeights } from "../lora/options/init-weights.js";
 
 type Parser<T> = (text: string) => T;
@@ -40,14 +41,19 @@ export const share = checked((value) => value > 0 && value < 1, "between 0 and 1
 export const fraction = checked((value) => value >= 0 && value <= 1, "from 0 to 1");
 export const probability = checked((value) => value > 0 && value <= 1, "above 0 and at most 1");
 
-const UNITS: Readonly<Record<string, number>> = { "": 1, B: 1, KB: 1e3, MB: 1e6, GB: 1e9 };
-
 /** A number of bytes, such as `2GB` or `500MB`, by thousands. */
 export function byteSize(text: string): number {
-  const [, digits, unit] = /^(\d+(?:\.\d+)?) ?([KMG]?B|)$/i.exec(text.trim()) ?? [];
-  const size = Math.floor(Number(digits) * (UNITS[unit?.toUpperCase() ?? ""] as number));
-  if (Number.isSafeInteger(size) && size > 0) return size;
+  const size = parsedSize(text);
+  if (size !== undefined) return size;
   throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB.");
+}
+
+/** How much memory a run may take: a number of bytes, or `auto`. */
+export function memory(text: string): number | "auto" {
+  if (text === "auto") return text;
+  const size = parsedSize(text);
+  if (size !== undefined) return size;
+  throw new InvalidArgumentError("It must be a size, such as 2GB or 500MB, or auto.");
 }
 
 /** `a,b` → [a, b]. */

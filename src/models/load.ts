@@ -22,6 +22,7 @@ import { locate, type Located } from "./locate.js";
 import { storedModel, type StoredModel } from "./stored.js";
 import { vit } from "./vit/family.js";
 import { QUANTIZATIONS, type Quantization } from "./quantization.js";
+import type { Tokenizer } from "./tokenizer.js";
 import { FileWeights } from "./weights.js";
 import { whisper } from "./whisper/family.js";
 
@@ -108,10 +109,15 @@ export async function loadModel<T extends Task = "causal-lm">(
   return loadLocated(await locate(path, options), options);
 }
 
+/** @internal With the model's tokenizer, where it has been read before: a large vocabulary takes its time. */
+export interface LocatedOptions<T extends Task = Task> extends LoadOptions<T> {
+  tokenizer?: Tokenizer | undefined;
+}
+
 /** @internal The same of a model that has been found. */
 export async function loadLocated<T extends Task = "causal-lm">(
   located: Located,
-  options: LoadOptions<T>,
+  options: LocatedOptions<T>,
 ): Promise<TaskModels[T]> {
   const { path } = located;
   const stored = await storedModel(path);
@@ -163,7 +169,7 @@ function build<T extends Task>(
   task: Task,
   path: string,
   stored: StoredModel,
-  options: LoadOptions<T>,
+  options: LocatedOptions<T>,
 ): { model: TaskModels[T]; weights: FileWeights } {
   const { numLabels } = options;
   const config = family.read({ ...stored, folder: stored.folder ?? path, numLabels });
@@ -181,7 +187,7 @@ function build<T extends Task>(
     for (const name of family.doubled?.(config) ?? []) weights.pass(name);
     const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
     for (const said of [...weights.finish(), ...stored.notices]) notice(said);
-    model.tokenizer = stored.tokenizer();
+    model.tokenizer = options.tokenizer ?? stored.tokenizer();
   } catch (error) {
     model.dispose();
     throw error;

@@ -1,17 +1,17 @@
 /** The training of an adapter over a loaded model and its data: what is made, saved, judged and given back. */
 import { join } from "node:path";
 
-import { BatchPlan } from "../data/batches.js";
+import type { BatchPlan } from "../data/batches.js";
 import { LowrankError } from "../errors.js";
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
-import { AdamW, loraPlusGroups, schedule as schedules } from "../optim/index.js";
+import { type AdamW, schedule as schedules } from "../optim/index.js";
 import type { MatmulPrecision } from "../scope.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { amendEvaluation, restoreState, writeState, type Provenance } from "./checkpoint.js";
 import { EarlyStopping } from "./early-stopping.js";
 import { evaluate, type Evaluation } from "./evaluate.js";
-import type { FinetuneResult } from "./events.js";
+import type { FinetuneResult, PlannedMemory } from "./events.js";
 import type { Identities } from "./identity.js";
 import { injectWith } from "./inject-with.js";
 import { nameClasses, saveLabels } from "./label-names.js";
@@ -24,6 +24,7 @@ import { newRecord } from "./output/run-record.js";
 import type { Prepared } from "./prepare.js";
 import type { Before } from "./recorder.js";
 import type { Resumed } from "./resume.js";
+import { adapterOptions, optimizerOf, planOf } from "./run-parts.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
 import { rowsEvent, sampling } from "./samples.js";
 import { startEvent } from "./start-event.js";
@@ -42,6 +43,8 @@ export interface Subject {
   output: OutputFolder;
   line: Line;
   identities: Identities;
+  /** What it is expected to hold; undefined where that is not known. */
+  memory: PlannedMemory | undefined;
 }
 
 /** Where `saveAdapter` puts an adapter of this name. */
@@ -63,45 +66,27 @@ export class AdapterRun {
     const { settings, prepared } = subject;
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
-    const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
-    const { padTokenId, maxLength } = prepared.objective.tokenisation;
-    const packing = settings.packing ? { maxLength, ...prepared.objective.packing } : undefined;
-    this.#plan = new BatchPlan(prepared.train, {
-      batchSize,
-      gradientAccumulation,
-      seed,
-      padTokenId,
-      steps,
-      epochs,
-      packing,
-    });
+    this.#plan = planOf(settings, prepared.objective, prepared.train);
   }
 
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
     const { model, settings, prepared } = this.#subject;
     const first = resumed === undefined ? 0 : this.#resume(resumed);
-    const { modulesToSave } = prepared.objective;
-    const { lora } = settings;
-    const adapter = {
-      ...lora,
-      taskType: lora.taskType ?? model.taskType,
-      modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
-    };
     const report =
       resumed === undefined
-        ? await injectWith(model, adapter, this.#plan)
+        ? await injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan)
         : await this.#load(resumed.checkpoint.folder);
     let optimizer: AdamW | undefined;
     try {
       await yieldToEventLoop();
       model.train();
       model.gradientCheckpointing = settings.gradientCheckpointing;
-      optimizer = this.#optimizer();
+      optimizer = optimizerOf(model, settings);
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
       await this.#begin(resumed);
       await yieldToEventLoop();
-      this.#context.emit(startEvent(model, settings, prepared, this.#plan, report, first));
+      this.#context.emit(startEvent(this.#subject, this.#plan, report, first));
       this.#context.emit(rowsEvent(model.tokenizer, prepared.train));
       await yieldToEventLoop();
       const ended = await this.#train(optimizer, first, resumed);
@@ -161,13 +146,6 @@ export class AdapterRun {
   #provenance(): Provenance {
     const { model, settings, line, identities } = this.#subject;
     return { line, options: optionsOf(settings), cwd: process.cwd(), identities, device: model.device };
-  }
-
-  #optimizer(): AdamW {
-    const { model, settings } = this.#subject;
-    const { optimizer, loraPlusRatio: ratio } = settings;
-    if (ratio === undefined) return new AdamW(trainedParameters(model), optimizer);
-    return new AdamW(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
   }
 
   #load(folder: string): Promise<InjectReport> {
@@ -310,9 +288,4 @@ export class AdapterRun {
 /** What of the run before it holds for one that goes on. */
 function pastOf({ checkpoint: { folder, lineage, step } }: Resumed): Before {
   return { home: join(folder, ".."), lineage, step };
-}
-
-/** In the model's order, which is that of the optimizer's state in a checkpoint. */
-function trainedParameters(model: PretrainedModel) {
-  return [...model.parameters()].filter((parameter) => parameter.requiresGrad);
 }

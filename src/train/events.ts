@@ -68,8 +68,30 @@ export interface StartEvent {
   seed: number;
   /** The folder that the adapter is written into. */
   output: string;
+  /** What it will hold of the device; left out of a model of which nothing says that. */
+  memory?: PlannedMemory | undefined;
   /** The step that the run goes on from; 0 for a new one. */
   resumedFrom: number;
+}
+
+/** What a run will hold of its device, as `estimate` says it. Bytes. */
+export interface PlannedMemory {
+  /** The most that the device's pool will hold. */
+  peakBytes: number;
+  /** Weights that are read in their mapped files, beside the pool. */
+  mapped: number;
+  /** The frozen weights, `mapped` among them. */
+  weights: number;
+  /** What is trained, and its gradients. */
+  adapters: number;
+  /** The optimizer's moments. */
+  optimizer: number;
+  /** What is left of the peak. */
+  activations: number;
+  /** What it may hold; left out where nothing says. */
+  limit?: number | undefined;
+  /** What `memory` chose otherwise than it was asked for, and what that costs: a sentence each. */
+  chosen: readonly string[];
 }
 
 /** After an optimizer step, or several of them where nobody read in time. */

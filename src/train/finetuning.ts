@@ -1,18 +1,19 @@
 /** The work of a fine-tuning run, from options to an adapter on disk. */
 import { basename, resolve } from "node:path";
 
-import { findDevices, resolveDevice, type Device } from "../device.js";
-import { LowrankError, throwIfAborted } from "../errors.js";
+import { throwIfAborted } from "../errors.js";
 import { readTemplateFile } from "../models/chat-template-files.js";
-import { loadLocated, type LoadOptions } from "../models/load.js";
+import { loadLocated, type LocatedOptions } from "../models/load.js";
 import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { withRandom } from "../random.js";
 import { matmulPrecision, withMatmulPrecision } from "../scope.js";
 import { AdapterRun } from "./adapter-run.js";
+import { checkModelDevice } from "./device-check.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "./events.js";
 import { identitiesOf } from "./identity.js";
+import { isShort, planMemory, tooLarge, type Fitting, type MemoryPlan, type Planned } from "./memory/plan.js";
 import type { FinetuneOptions } from "./options.js";
 import { OutputFolder } from "./output/folder.js";
 import { newLine } from "./output/lineage.js";
@@ -22,6 +23,7 @@ import { checkOwnEvents, RunRecorder } from "./recorder.js";
 import { checkSame, originOf, resumedFrom, type Resumed } from "./resume.js";
 import type { RunContext } from "./run.js";
 import { checkKinds, DEFAULT_OUTPUT, settingsOf, type Settings } from "./settings.js";
+import { plannedMemory } from "./start-event.js";
 import type { RecordedContext, Watched } from "./watched.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
@@ -119,13 +121,6 @@ function adapterName({ lora }: Settings): string {
   return lora.name ?? "default";
 }
 
-/** Throws `ERR_NO_GPU`, `ERR_DEVICE_MISMATCH`. */
-async function checkModelDevice({ model, device }: Settings): Promise<void> {
-  await findDevices(typeof model === "string" ? device : model.device);
-  if (typeof model === "string") resolveDevice(device);
-  else checkDevice(model, device);
-}
-
 async function profiled(
   settings: Settings,
   resumed: Resumed | undefined,
@@ -181,17 +176,35 @@ async function train(
         throw refused(TRAINING_REFUSALS.packedLabels, data.train.file);
       if (labels !== undefined) await output.checkLabels(adapterName(settings));
       throwIfAborted(early);
-      model ??= await load(located as Located, loading, labels, context);
+      const planned: Planned = {
+        settings: loading,
+        files,
+        located,
+        labels,
+        template,
+        precision,
+        resumed: resumed !== undefined,
+      };
+      const plan = await planMemory(planned).catch((error: unknown) => {
+        // What cannot be at all is told better by the device itself, before its first step.
+        if (isShort(error) && settings.memory === undefined) return undefined;
+        throw error;
+      });
+      const chosen = chosenOf(plan, planned);
+      const settled = { ...settings, ...chosen?.changes, matmulPrecision: precision };
+      const fitted = { ...loading, ...chosen?.changes };
+      throwIfAborted(early);
+      model ??= await load(located as Located, fitted, { labels, tokenizer: planned.tokenizer }, context);
       if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
       profile?.start(model.device);
-      const prepared = await prepare(model, data, labels, loading, context);
+      const prepared = await prepare(model, data, labels, fitted, context);
       // Each of these takes some milliseconds, and together they would hold up the event loop.
       await yieldToEventLoop();
       const line = resumed?.line ?? newLine();
       // Whoever goes on with it takes the same commit, whatever the hub has by then.
       const { revision } = model;
-      const chosen = { ...settings, matmulPrecision: precision, revision };
-      run = new AdapterRun({ model, settings: chosen, prepared, output, line, identities }, context);
+      const subject = { model, settings: { ...settled, revision }, prepared, output, line, identities };
+      run = new AdapterRun({ ...subject, memory: plan && plannedMemory(plan, chosen) }, context);
       await yieldToEventLoop();
       throwIfAborted(early);
     } catch (error) {
@@ -204,6 +217,13 @@ async function train(
     if (given === undefined) model?.dispose();
     else given.train(training).gradientCheckpointing = checkpointing;
   }
+}
+
+/** What is changed so that the run fits; throws `ERR_OUT_OF_MEMORY` where nothing may be, or nothing helps. */
+function chosenOf(plan: MemoryPlan | undefined, planned: Planned): Fitting | undefined {
+  if (plan?.fits !== false) return undefined;
+  if (planned.settings.memory === undefined || plan.fitting === undefined) throw tooLarge(plan, planned);
+  return plan.fitting;
 }
 
 /** The model on this machine, where a hub's has been fetched to. */
@@ -222,12 +242,13 @@ function found({ model, revision, offline, signal }: Settings, { emit }: RunCont
 async function load(
   located: Located,
   { device, dtype, quantize, signal }: Settings,
-  labels: readonly string[] | undefined,
+  { labels, tokenizer }: Pick<Planned, "labels" | "tokenizer">,
   context: RunContext,
 ): Promise<PretrainedModel> {
   const onNotice = (message: string): void => context.emit({ type: "warning", message });
-  const options: LoadOptions = {
+  const options: LocatedOptions = {
     device,
+    tokenizer,
     onNotice,
     ...(dtype === undefined ? {} : { dtype }),
     ...(quantize === undefined ? {} : { quantize }),
@@ -235,13 +256,4 @@ async function load(
     ...(labels === undefined ? {} : { task: "sequence-classification", numLabels: labels.length }),
   };
   return loadLocated(located, options);
-}
-
-/** A loaded model trains where it is. */
-function checkDevice(model: PretrainedModel, device: Device): void {
-  if (device === "auto" || resolveDevice(device) === model.device) return;
-  throw new LowrankError(
-    "ERR_DEVICE_MISMATCH",
-    `finetune: the model is on ${model.device}, and device is ${device}; move it with to()`,
-  );
 }

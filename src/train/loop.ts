@@ -3,13 +3,13 @@ import { memory, type Device } from "../device.js";
 import { abortReason, LowrankError, throwIfAborted } from "../errors.js";
 import type { Optimizer } from "../optim/optimizer.js";
 import type { Schedule } from "../optim/schedule.js";
-import { noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import { CancelScope } from "./cancel-scope.js";
 import type { Evaluation } from "./evaluate.js";
 import type { LoopEvent } from "./events.js";
 import { Pace } from "./pace.js";
+import { recordPart, recordUpdate } from "./record.js";
 import type { RunContext } from "./run.js";
 
 /** The work of one optimizer step. */
@@ -167,24 +167,13 @@ class Loop {
     let total: Tensor | undefined;
     try {
       for (const loss of losses) {
-        this.#cancelScope.run(() => {
-          const part = scope(() => {
-            const part = loss();
-            part.backward();
-            return part.detach();
-          });
-          const sum = total;
-          if (sum !== undefined) total = noGrad(() => sum.add(part));
-          if (sum === undefined) total = part;
-          else for (const one of [sum, part]) one.dispose();
-        });
+        total = this.#cancelScope.run(() => recordPart(loss, total));
         await yieldToEventLoop();
         throwIfAborted(this.#options.signal);
       }
       const whole = total as Tensor;
       const figures = this.#cancelScope.run(() => {
-        const norm = optimizer.stepLatched(clipNorm);
-        optimizer.zeroGrad();
+        const norm = recordUpdate(optimizer, clipNorm);
         const reads = Promise.all([whole.item(), norm.item()]);
         norm.dispose();
         return reads;

@@ -130,6 +130,15 @@ export interface FinetuneOptions {
   dtype?: StorageType | undefined;
   /** Quantise the blocks' linear layers as the model is loaded (QLoRA), as `loadModel` does. */
   quantize?: Quantization | undefined;
+  /**
+   * How many bytes the run may hold on its device, weights in mapped files among them: a number, a size by thousands such
+   * as `2GB`, or `auto`, which is seven eighths of what is free when it begins. What does not fit is made to, by gradient
+   * checkpointing, smaller batches with as much more accumulation, storage of the weights (bf16, q8_0, nf4) and shorter
+   * rows, in that order and no further than needed, whatever these options say themselves; the start event tells what was
+   * chosen, and a run that goes on keeps it. A run that cannot fit is `ERR_OUT_OF_MEMORY` before anything is loaded. Left
+   * out, nothing is changed, and a run is refused whose tensors alone are more than is free.
+   */
+  memory?: "auto" | number | (string & {}) | undefined;
   /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
   matmulPrecision?: MatmulPrecision | undefined;
   /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */

@@ -9,6 +9,7 @@ import {
   shown,
   text,
 } from "../argument.js";
+import { parsedSize } from "../byte-size.js";
 import { DATA_FORMATS, type DataFormat, TRAIN_ON, type TrainOn } from "../data/format.js";
 import { isSpokenTexts, type SpokenTexts } from "../data/speech.js";
 import type { Device } from "../device.js";
@@ -70,6 +71,8 @@ export interface Settings {
   patience: number | undefined;
   dtype: StorageType | undefined;
   quantize: Quantization | undefined;
+  /** Undefined where nothing is chosen by it. */
+  memory: number | "auto" | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
   matmulPrecision: MatmulPrecision | undefined;
   device: Device;
@@ -112,6 +115,7 @@ const KNOWN = [
   "resume",
   "dtype",
   "quantize",
+  "memory",
   "matmulPrecision",
   "device",
   "profile",
@@ -205,6 +209,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
         ? undefined
         : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
     quantize: options.quantize === undefined ? undefined : oneOf("quantize", options.quantize, QUANTIZATIONS),
+    memory: options.memory === undefined ? undefined : memorySize(options.memory),
     matmulPrecision:
       options.matmulPrecision === undefined
         ? undefined
@@ -325,6 +330,13 @@ export function count(name: string, value: number, least: number): number {
 
 export function optional(name: string, value: number | undefined, least: number): number | undefined {
   return value === undefined ? undefined : count(name, value, least);
+}
+
+function memorySize(value: unknown): number | "auto" {
+  if (value === "auto") return value;
+  const size = typeof value === "string" ? parsedSize(value) : value;
+  if (typeof size === "number" && Number.isSafeInteger(size) && size > 0) return size;
+  return refuse(`memory is a number of bytes, a size such as "2GB", or "auto", not ${shown(value)}`);
 }
 
 function path(name: string, value: string | undefined): string | undefined {

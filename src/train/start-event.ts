@@ -7,14 +7,21 @@ import type { PretrainedModel } from "../models/pretrained.js";
 import { session } from "../native.js";
 import type { MatmulPrecision } from "../scope.js";
 import { isBlock, type Tensor } from "../tensor.js";
-import type { StartEvent } from "./events.js";
+import type { PlannedMemory, StartEvent } from "./events.js";
+import type { Fitting, MemoryPlan } from "./memory/plan.js";
 import type { Prepared } from "./prepare.js";
 import { warmupOf, type Settings } from "./settings.js";
 
+/** What of a run is told. */
+interface Told {
+  model: PretrainedModel;
+  settings: Settings & { matmulPrecision: MatmulPrecision };
+  prepared: Prepared;
+  memory: PlannedMemory | undefined;
+}
+
 export function startEvent(
-  model: PretrainedModel,
-  settings: Settings & { matmulPrecision: MatmulPrecision },
-  { train, held, objective, reports }: Prepared,
+  { model, settings, prepared: { train, held, objective, reports }, memory }: Told,
   plan: BatchPlan,
   { adapted, trainable, total }: InjectReport,
   resumedFrom: number,
@@ -54,7 +61,21 @@ export function startEvent(
     warmup: warmupOf(settings.warmup, plan.steps),
     seed: settings.seed,
     output: settings.output,
+    ...(memory !== undefined && { memory }),
     resumedFrom,
+  };
+}
+
+/** What a run tells of its memory; with what was chosen so that it fits. */
+export function plannedMemory(
+  { held: asked, limit }: MemoryPlan,
+  chosen: Fitting | undefined,
+): PlannedMemory {
+  const { batch: _, ...held } = chosen?.held ?? asked;
+  return {
+    ...held,
+    ...(limit !== undefined && { limit }),
+    chosen: chosen?.costs ?? [],
   };
 }
 

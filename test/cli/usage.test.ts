@@ -13,7 +13,10 @@ function yaml(text: string): string {
 }
 
 const wrong: [string[], RegExp][] = [
-  [[], /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, runs, devices/],
+  [
+    [],
+    /which command\? one of finetune, generate, chat, evaluate, merge, export, inspect, estimate, runs, devices/,
+  ],
   [["tune"], /unknown command "tune"/],
   [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
   [["devices", "--device", "gpu"], /--device needs --tune/],
@@ -50,6 +53,9 @@ const wrong: [string[], RegExp][] = [
   [["finetune", "--profile"], /argument missing/],
   [["generate", "--prompt", "a", "--dtype", "i32"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["chat", "--quantize", "q4"], /--quantize <type>.*Allowed choices are q8_0, q4_0, q4_k, nf4/],
+  [["finetune", "--memory", "2 gigs"], /--memory <size>.*a size, such as 2GB or 500MB, or auto/],
+  [["estimate", "--memory", "0"], /a size, such as 2GB or 500MB, or auto/],
+  [["estimate", "--model", "m"], /--model needs --data/],
   [["finetune", "--quantize", "q6_k"], /Allowed choices are q8_0, q4_0, q4_k, nf4/],
   [["evaluate", "--data", "d.txt", "--dtype", "half"], /--dtype <type>.*Allowed choices are f32, f16, bf16/],
   [["generate", "--prompt", "a", "--min-p", "1.1"], /--min-p <p>.*from 0 to 1, and is 1\.1/],

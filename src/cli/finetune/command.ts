@@ -15,18 +15,28 @@ import { resumeCommand } from "./resume.js";
 export function finetuneCommand(): Command {
   const command = new Command("finetune").description("adapt a model to a text or to rows of text");
   return declareFlags(command).action(async () => {
-    const { config } = command.opts<Flags>();
-    if (config !== undefined) await applyConfigFile(command, config);
-    const { model, data, resume } = command.opts<Flags>();
-    const embedded = model === undefined && data === undefined && resume === undefined;
-    if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
-    const flags = command.opts<Flags>();
-    if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut();
-    checkFlags(flags);
-    // A run that goes on has its own options: only what is given counts, and no default.
-    const options = resume === undefined ? libraryOptions(flags) : givenOptions(command);
+    const { flags, options, embedded } = await askedFor(command);
     await finetune(flags, options, embedded && !flags.json);
   });
+}
+
+/** What a command line of `finetune`'s options asks for; the embedded model and text where it names neither. */
+export async function askedFor(command: Command): Promise<{
+  flags: Flags;
+  options: ReturnType<typeof libraryOptions>;
+  embedded: boolean;
+}> {
+  const { config } = command.opts<Flags>();
+  if (config !== undefined) await applyConfigFile(command, config);
+  const { model, data, resume } = command.opts<Flags>();
+  const embedded = model === undefined && data === undefined && resume === undefined;
+  if (embedded) await applyConfigFile(command, defaultRecipe(), "default");
+  const flags = command.opts<Flags>();
+  if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut();
+  checkFlags(flags);
+  // A run that goes on has its own options: only what is given counts, and no default.
+  const options = resume === undefined ? libraryOptions(flags) : givenOptions(command);
+  return { flags, options, embedded };
 }
 
 async function finetune(

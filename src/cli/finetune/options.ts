@@ -58,6 +58,7 @@ export interface Flags {
   seed: number;
   dtype?: StorageType | undefined;
   quantize?: Quantization | undefined;
+  memory?: number | "auto" | undefined;
   matmulPrecision?: MatmulPrecision | undefined;
   device: string;
   profile?: string | undefined;
@@ -133,6 +134,11 @@ export function declareFlags(command: Command): Command {
     .option("--seed <n>", "of the first values, the order of rows and dropout", value.countFromZero, 0)
     .addOption(choice("--dtype <type>", "storage of the model's weights", STORAGE_TYPES))
     .addOption(quantizeOption())
+    .option(
+      "--memory <size>",
+      "what the run may hold, such as 2GB, or auto for what is free: chooses checkpointing, batches, storage and length so that it fits",
+      value.memory,
+    )
     .addOption(
       choice(
         "--matmul-precision <precision>",
@@ -219,6 +225,7 @@ const PLACES: Readonly<Partial<Record<keyof Flags, readonly string[]>>> = {
   seed: ["seed"],
   dtype: ["dtype"],
   quantize: ["quantize"],
+  memory: ["memory"],
   matmulPrecision: ["matmulPrecision"],
   device: ["device"],
   profile: ["profile"],

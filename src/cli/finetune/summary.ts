@@ -1,6 +1,6 @@
 import type { Colors } from "picocolors/types.js";
-import type { StartEvent } from "../../train/events.js";
-import { grouped, percent, plural, rate, short } from "../format.js";
+import type { PlannedMemory, StartEvent } from "../../train/events.js";
+import { bytes, grouped, percent, plural, rate, short } from "../format.js";
 
 function names(targets: readonly string[], limit = 7): string {
   const shown = targets.slice(0, limit).join(", ");
@@ -19,6 +19,21 @@ function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): stri
   return matmulPrecision === "bf16" && dtype === "bf16" && device === "cpu"
     ? "bf16, products in bf16"
     : dtype;
+}
+
+/** How much a run will hold, and of what there is. */
+function memory({
+  peakBytes,
+  mapped,
+  weights,
+  adapters,
+  optimizer,
+  activations,
+  limit,
+}: PlannedMemory): string {
+  const lie = mapped === 0 ? "" : ` (${bytes(mapped)} in files)`;
+  const parts = `weights ${bytes(weights)}${lie}, adapters ${bytes(adapters)}, optimizer ${bytes(optimizer)}, activations ${bytes(activations)}`;
+  return `${bytes(peakBytes + mapped)} at most${limit === undefined ? "" : `, of ${bytes(limit)}`}: ${parts}`;
 }
 
 /** What a run is about to do, in lines of name and value. */
@@ -54,6 +69,10 @@ export function summary(start: StartEvent, colors: Colors): string[] {
     ],
     ["output", start.output],
   ];
+  if (start.memory !== undefined) {
+    rows.splice(-1, 0, ["memory", memory(start.memory)]);
+    if (start.memory.chosen.length > 0) rows.splice(-1, 0, ["chosen", start.memory.chosen.join("; ")]);
+  }
   if (start.resumedFrom > 0) rows.push(["resumed", `from step ${grouped(start.resumedFrom)}`]);
   return rows.map(([name, value]) => `  ${colors.dim(name.padEnd(10))} ${value}`);
 }

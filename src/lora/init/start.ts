@@ -3,6 +3,7 @@ import { overCores } from "../../linalg.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
 import { exceptions } from "../options/exact.js";
 import { LoRALayer, scalingOf } from "../layers/layer.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
@@ -37,6 +38,7 @@ export async function startsOf(
 ): Promise<Starts> {
   const { initLoraWeights: init } = options;
   if (typeof init !== "string" || init === "gaussian") return { options, byPath: new Map() };
+  if (isOnMeta(layers)) return metaStarts(layers, options);
   if (init === "eva") return evaStarts(model, layers, options);
   const make = (of: StartOf): Promise<Factors> => {
     if (init === "orthogonal") return orthogonal(of);
@@ -46,6 +48,21 @@ export async function startsOf(
     return [of.path, { ...(await make(of)), movesBase: movesBase(init) }] as const;
   });
   return { options, byPath: new Map(found) };
+}
+
+function isOnMeta(layers: ReadonlyMap<string, Module>): boolean {
+  const [layer] = layers.values();
+  const weight = (layer as { weight?: Tensor } | undefined)?.weight;
+  return weight?.device.startsWith("meta") === true;
+}
+
+/** A meta device holds no values: what is made of them is left as it is, and takes the same memory. */
+function metaStarts(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Starts {
+  const { initLoraWeights: init } = options;
+  // Which ranks EVA takes, only the values say.
+  if (init === "eva") return { options, byPath: new Map() };
+  const start = { movesBase: movesBase(init) };
+  return { options, byPath: new Map(linears(layers, options).map(({ path }) => [path, start])) };
 }
 
 /** Ranks and scalings of dense layers. An embedding starts as always, as PEFT's does. */

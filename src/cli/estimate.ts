@@ -1,0 +1,62 @@
+import { Command } from "commander";
+import type { Estimate } from "../train/memory/estimate.js";
+import { askedFor } from "./finetune/command.js";
+import { declareFlags } from "./finetune/options.js";
+import { bytes, plural } from "./format.js";
+import { interruptible } from "./interrupt.js";
+
+export function estimateCommand(): Command {
+  const command = new Command("estimate").description(
+    "what a run of finetune with these options would hold in memory, and whether it fits",
+  );
+  return declareFlags(command).action(async () => {
+    const { flags, options } = await askedFor(command);
+    await interruptible(async (signal) => {
+      const { estimate } = await import("../train/memory/estimate.js");
+      const told = await estimate({ ...options, signal });
+      process.stdout.write(`${flags.json ? JSON.stringify(told) : estimateLines(told).join("\n")}\n`);
+    });
+  });
+}
+
+/** The flags of the options that a suggestion may have. */
+const FLAGS = {
+  gradientCheckpointing: "--grad-checkpointing",
+  batchSize: "--batch-size",
+  gradientAccumulation: "--grad-accum",
+  dtype: "--dtype",
+  quantize: "--quantize",
+  maxLength: "--max-length",
+} as const;
+
+/** An estimate in lines of name and value. */
+export function estimateLines(told: Estimate): string[] {
+  const { peakBytes, mapped, weights, adapters, optimizer, activations, device, limit, fits } = told;
+  const [rows, tokens] = told.batch;
+  const inFiles =
+    mapped === 0 ? "" : mapped === weights ? ", in their file" : `, ${bytes(mapped)} in their file`;
+  const lines: [string, string][] = [
+    [
+      "peak",
+      `${bytes(peakBytes)} on ${device}${mapped === 0 ? "" : `, and ${bytes(mapped)} of mapped weights`}`,
+    ],
+    ["weights", `${bytes(weights)}${inFiles}`],
+    ["adapters", `${bytes(adapters)}, with their gradients`],
+    ["optimizer", bytes(optimizer)],
+    [
+      "activations",
+      `${bytes(activations)}, of batches of ${plural(rows, "row")}, up to ${plural(tokens, "token")} each`,
+    ],
+  ];
+  if (limit !== undefined)
+    lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} may be held`]);
+  if (told.suggestion !== undefined) {
+    const flags = Object.entries(told.suggestion).map(([name, value]) => {
+      const flag = FLAGS[name as keyof typeof FLAGS];
+      return value === true ? flag : `${flag} ${String(value)}`;
+    });
+    lines.push(["instead", flags.join(" ")]);
+    for (const cost of told.costs ?? []) lines.push(["", cost]);
+  } else if (fits === false) lines.push(["instead", "no settings were found that fit"]);
+  return lines.map(([name, value]) => `  ${name.padEnd(11)} ${value}`);
+}

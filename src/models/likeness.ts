@@ -1,0 +1,71 @@
+/** A loaded model's like on a meta device. */
+import { existsSync } from "node:fs";
+
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import { isGguf } from "../gguf.js";
+import { isBlock, type FloatDType } from "../tensor.js";
+import { CausalLM } from "./causal-lm.js";
+import { SequenceClassifier } from "./classifier.js";
+import type { Task } from "./family.js";
+import { loadLocated, type LocatedOptions } from "./load.js";
+import type { PretrainedModel } from "./pretrained.js";
+import type { Quantization } from "./quantization.js";
+import { SpeechToText } from "./speech-to-text.js";
+
+type Made = {
+  fromConfig?: (config: object, options: { device: Device; dtype: FloatDType }) => PretrainedModel;
+};
+
+/**
+ * The same model without values and without adapters: of the files that it was loaded from, stored as it is, or else of
+ * its configuration. Undefined where it has neither.
+ */
+export async function likenessOf(
+  model: PretrainedModel,
+  device: Exclude<Device, "auto">,
+): Promise<PretrainedModel | undefined> {
+  const path = model.folder ?? model.source;
+  const stored = Object.values(model.stateDict()).filter(({ shape }) => shape.length > 1);
+  // Whatever adapters it carries, most of it is its weights.
+  stored.sort((a, b) => b.size - a.size);
+  const dtype = stored.find((tensor) => !isBlock(tensor.dtype))?.dtype as FloatDType | undefined;
+  let like: PretrainedModel | undefined;
+  if (path !== undefined && existsSync(path)) {
+    const block = stored.find((tensor) => isBlock(tensor.dtype))?.dtype as Quantization | undefined;
+    const file = isGguf(path);
+    const options: LocatedOptions = {
+      device,
+      tokenizer: model.tokenizer,
+      onNotice: () => {},
+      ...taskOf(model),
+      // What of a file is in blocks stays in them.
+      ...(dtype !== undefined && !(file && block !== undefined) && { dtype }),
+      ...(block !== undefined && !file && { quantize: block }),
+    };
+    like = await loadLocated({ path, source: path, revision: undefined }, options);
+  } else {
+    like = made(model, { device, dtype: dtype ?? "f32" });
+  }
+  if (like !== undefined) like.tokenizer = model.tokenizer;
+  return like;
+}
+
+function made(
+  model: PretrainedModel,
+  options: { device: Device; dtype: FloatDType },
+): PretrainedModel | undefined {
+  try {
+    return (model.constructor as Made).fromConfig?.(model.hubConfig(), options);
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    return undefined;
+  }
+}
+
+function taskOf(model: PretrainedModel): { task?: Task; numLabels?: number } {
+  if (model instanceof CausalLM) return { task: "causal-lm" };
+  if (model instanceof SpeechToText) return { task: "speech-to-text" };
+  if (!(model instanceof SequenceClassifier)) return {};
+  return { task: "sequence-classification", numLabels: model.config.labels.length };
+}

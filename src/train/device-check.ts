@@ -1,0 +1,21 @@
+/** Whether a run's device is there, and its model on it. */
+import { findDevices, resolveDevice, type Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import type { Settings } from "./settings.js";
+
+/** Throws `ERR_NO_GPU`, `ERR_DEVICE_MISMATCH`. */
+export async function checkModelDevice({ model, device }: Settings): Promise<void> {
+  await findDevices(typeof model === "string" ? device : model.device);
+  if (typeof model === "string") resolveDevice(device);
+  else checkDevice(model, device);
+}
+
+/** A loaded model trains where it is. */
+function checkDevice(model: PretrainedModel, device: Device): void {
+  if (device === "auto" || resolveDevice(device) === model.device) return;
+  throw new LowrankError(
+    "ERR_DEVICE_MISMATCH",
+    `finetune: the model is on ${model.device}, and device is ${device}; move it with to()`,
+  );
+}

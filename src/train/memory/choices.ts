@@ -1,0 +1,126 @@
+/** What a run that does not fit may do without, what harms it least first. */
+import { isGguf } from "../../gguf.js";
+import type { Quantization } from "../../models/quantization.js";
+import type { FinetuneOptions, StorageType } from "../options.js";
+import type { Settings } from "../settings.js";
+
+/** The options that may be chosen otherwise than they were given. */
+export const CHANGEABLE = [
+  "gradientCheckpointing",
+  "batchSize",
+  "gradientAccumulation",
+  "dtype",
+  "quantize",
+  "maxLength",
+] as const satisfies (keyof FinetuneOptions)[];
+
+export type Changes = Partial<Pick<Settings, (typeof CHANGEABLE)[number]>>;
+
+/** Settings that take less memory, and what each change costs. */
+export interface Choice {
+  changes: Changes;
+  /** A phrase for each kind of change. */
+  costs: string[];
+}
+
+/** What else is known of a run. */
+export interface Known {
+  /** Where the model lies; undefined of one that is loaded, whose storage is settled. */
+  path: string | undefined;
+  /** Tokens of the longest row. */
+  length: number;
+  /** Whether the run goes on: all that changes its results is settled. */
+  resumed: boolean;
+}
+
+/** The shortest rows that are tried. */
+const SHORTEST = 16;
+
+/**
+ * Choices in the order in which they are tried, each with those before it: gradient checkpointing, smaller batches with
+ * as much more accumulation, storage of fewer bits, shorter rows.
+ */
+export function* choices(settings: Settings, { path, length, resumed }: Known): Generator<Choice> {
+  let last: Choice = { changes: {}, costs: [] };
+  const next = (changes: Changes, ...costs: string[]): Choice => ({
+    changes: { ...last.changes, ...changes },
+    costs: [...last.costs, ...costs],
+  });
+  if (!settings.gradientCheckpointing)
+    yield (last = next({ gradientCheckpointing: true }, "gradient checkpointing: about a third more time"));
+  if (resumed) return;
+  const before = last;
+  for (const changes of smallerBatches(settings)) {
+    const { batchSize, gradientAccumulation } = changes;
+    last = before;
+    yield (last = next(
+      changes,
+      `batches of ${batchSize} × ${gradientAccumulation}: the same steps, in more and smaller products`,
+    ));
+  }
+  if (path !== undefined) {
+    const unstored = last;
+    for (const { changes, costs } of storages(settings, path)) {
+      last = unstored;
+      yield (last = next(changes, costs));
+    }
+  }
+  const long = last;
+  for (const maxLength of shorter(length)) {
+    last = long;
+    yield (last = next({ maxLength }, `rows of at most ${maxLength} tokens: what is longer is cut`));
+  }
+}
+
+/** Batches that divide a step evenly, the largest first. */
+function* smallerBatches({ batchSize, gradientAccumulation }: Settings): Generator<{
+  batchSize: number;
+  gradientAccumulation: number;
+}> {
+  const rows = batchSize * gradientAccumulation;
+  for (let size = batchSize - 1; size >= 1; size--)
+    if (rows % size === 0) yield { batchSize: size, gradientAccumulation: rows / size };
+}
+
+/** How many bits a weight takes, about. */
+const BITS: Record<StorageType | Quantization, number> = {
+  f32: 32,
+  f16: 16,
+  bf16: 16,
+  q8_0: 8.5,
+  q4_0: 4.5,
+  q4_k: 4.5,
+  nf4: 4.13,
+};
+
+const ROUNDING = {
+  bf16: "weights in bf16: each is rounded to 8 bits of precision",
+  q8_0: "layers quantised to q8_0: each weight is rounded to 8 bits",
+  nf4: "layers quantised to nf4: each weight is rounded to 4 bits, which costs some quality",
+} as const;
+
+/** Storage of fewer bits than what was asked for. */
+function* storages(
+  { dtype, quantize }: Settings,
+  path: string,
+): Generator<{ changes: Changes; costs: string }> {
+  // A file in blocks is as it was quantised.
+  if (isGguf(path)) return;
+  const bits = BITS[quantize ?? dtype ?? "f32"];
+  const half = dtype === "f16" ? "f16" : "bf16";
+  if (bits > BITS.bf16) yield { changes: { dtype: "bf16" }, costs: ROUNDING.bf16 };
+  for (const kind of ["q8_0", "nf4"] as const) {
+    if (bits > BITS[kind])
+      yield { changes: { dtype: half, quantize: kind }, costs: `${ROUNDING[kind]}; the rest in ${half}` };
+  }
+}
+
+/** Lengths by quarters and thirds of a half: 3/4, 1/2, 3/8, 1/4, … */
+function* shorter(length: number): Generator<number> {
+  for (let whole = length; whole > SHORTEST; whole /= 2) {
+    for (const share of [3 / 4, 1 / 2]) {
+      const next = Math.floor(whole * share);
+      if (next >= SHORTEST) yield next;
+    }
+  }
+}

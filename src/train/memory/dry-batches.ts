@@ -1,0 +1,200 @@
+/** The batches by which a run's memory is counted: its own where its data is small, the largest that it can make else. */
+import { type Batch, batchesInOrder, batchOf, type BatchPlan, packedBatch } from "../../data/batches.js";
+import type { Data, Read } from "../../data/read.js";
+import type { Example, Examples } from "../../data/store.js";
+import { LowrankError } from "../../errors.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import type { Objective } from "../objective.js";
+import { objectiveOf, prepare, type Files } from "../prepare.js";
+import { planOf } from "../run-parts.js";
+import type { Settings } from "../settings.js";
+
+/** What is recorded of a run to count its memory. */
+export interface DryBatches {
+  objective: Objective;
+  /** Of each step that is recorded its batches. */
+  steps: Batch[][];
+  /** Held-out batches. */
+  held: Batch[];
+  /** Whether the run has batches of other shapes besides. */
+  others: boolean;
+}
+
+/** Bytes of a data file that is tokenised whole, and rows of one that has no size. */
+const SMALL = { bytes: 128 << 10, rows: 512 };
+/** Of a larger one, the rows that are tokenised: those with the most characters; and characters of a running text. */
+const SAMPLE = { rows: 64, characters: 1 << 16, charactersPerToken: 8 };
+/** Steps that are looked through for the largest batch. */
+const SCANNED = 256;
+
+/** Tokenises the data, or what decides of it. `batches` is how many may be recorded. Errors: those of `prepare`. */
+export async function dryBatches(
+  model: PretrainedModel,
+  files: Files,
+  labels: readonly string[] | undefined,
+  settings: Settings,
+  batches: number,
+): Promise<DryBatches> {
+  const quiet = { emit: () => {} };
+  const small = isSmall(files.train) && (files.held === undefined || isSmall(files.held));
+  if (small) {
+    const kept = { train: unclosed(files.train), held: files.held && unclosed(files.held) };
+    const { objective, train, held } = await prepare(model, kept, labels, settings, quiet);
+    const plan = planOf(settings, objective, train);
+    const { padTokenId } = objective.tokenisation;
+    return { objective, ...stepsOf(plan, batches), held: heldOf(held, settings.batchSize, padTokenId) };
+  }
+  const sample = { train: sampled(files.train, settings), held: files.held && sampled(files.held, settings) };
+  try {
+    const whole = { ...settings, evalSplit: undefined };
+    const { objective, train, held } = await prepare(model, sample, labels, whole, quiet);
+    const splits = settings.evalSplit !== undefined;
+    return largest(objective, settings, train, splits ? train : held, files.train.kind !== "text");
+  } catch (error) {
+    if (!(error instanceof LowrankError && error.code === "ERR_NO_TRAINED_TOKENS")) throw error;
+    // Of the longest rows nothing is left to train on; others may be as long as rows can be.
+    const { maxLength: asked, trainOn, labelSmoothing, language } = settings;
+    const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, labelSmoothing, language });
+    const longest = [plainExample(objective.tokenisation.maxLength)];
+    return largest(objective, settings, longest, [], true);
+  }
+}
+
+function isSmall(data: Data): boolean {
+  if (data.size !== undefined) return data.size <= SMALL.bytes;
+  return data.kind !== "text" && data.count <= SMALL.rows;
+}
+
+/** Data that stays open for whoever reads it next. */
+function unclosed(data: Data): Data {
+  return { ...data, close: () => {} };
+}
+
+/** The part of the data that has its longest rows, or the beginning of a running text. */
+function sampled(data: Data, { maxLength }: Settings): Data {
+  if (data.kind === "text") {
+    const most = Math.max(SAMPLE.characters, SAMPLE.charactersPerToken * maxLength);
+    const parts = (signal?: AbortSignal) => beginning(data.parts(signal), most);
+    return { ...data, parts, close: () => {} };
+  }
+  const all = data.parts as (signal?: AbortSignal) => AsyncIterable<Read<object[]>>;
+  const parts = (signal?: AbortSignal) => longest(all(signal));
+  return { ...data, parts, close: () => {} } as unknown as Data;
+}
+
+async function* beginning(parts: AsyncIterable<Read<string>>, most: number): AsyncGenerator<Read<string>> {
+  let characters = 0;
+  for await (const { part, read } of parts) {
+    yield { part: part.slice(0, most - characters), read };
+    characters += part.length;
+    if (characters >= most) return;
+  }
+}
+
+/** The rows with the most characters, as one part. */
+async function* longest(parts: AsyncIterable<Read<object[]>>): AsyncGenerator<Read<object[]>> {
+  let found: { row: object; size: number }[] = [];
+  let end = 0;
+  for await (const { part, read } of parts) {
+    end = read;
+    for (const row of part) found.push({ row, size: charactersOf(row) });
+    found = found.sort((a, b) => b.size - a.size).slice(0, SAMPLE.rows);
+  }
+  yield { part: found.map(({ row }) => row), read: end };
+}
+
+/** Characters of all texts in a row. */
+function charactersOf(value: unknown): number {
+  if (typeof value === "string") return value.length;
+  if (typeof value !== "object" || value === null || ArrayBuffer.isView(value)) return 0;
+  return Object.values(value).reduce((sum: number, part) => sum + charactersOf(part), 0);
+}
+
+function plainExample(length: number): Example {
+  return { ids: new Int32Array(length), labels: new Int32Array(length), trained: length - 1 };
+}
+
+/** Steps of the largest batches that rows as long as these make. */
+function largest(
+  objective: Objective,
+  settings: Settings,
+  train: Examples,
+  held: Examples,
+  others: boolean,
+): DryBatches {
+  const { batchSize, gradientAccumulation } = settings;
+  const { padTokenId, maxLength } = objective.tokenisation;
+  const batch = settings.packing
+    ? fullSequences(batchSize, maxLength, padTokenId)
+    : batchOf(longestOf(train, batchSize), padTokenId);
+  const step = Array.from({ length: Math.min(2, gradientAccumulation) }, () => batch);
+  const evaluated = held.length === 0 ? [] : [batchOf(longestOf(held, batchSize), padTokenId)];
+  return { objective, steps: [step, step], held: evaluated, others: others && !settings.packing };
+}
+
+/** Sequences of two rows that leave no room. */
+function fullSequences(rows: number, length: number, padTokenId: number): Batch {
+  const half = Math.ceil(length / 2);
+  const sequence = [plainExample(half), plainExample(length - half)].filter(({ ids }) => ids.length > 0);
+  return packedBatch(
+    Array.from({ length: rows }, () => sequence),
+    padTokenId,
+  );
+}
+
+/** The longest rows, so many; again from the first where there are fewer. */
+function longestOf(rows: Examples, count: number): Example[] {
+  const all = Array.from({ length: rows.length }, (_, row) => rows.at(row) as Example);
+  all.sort((a, b) => b.ids.length - a.ids.length);
+  return Array.from({ length: count }, (_, row) => all[row % all.length] as Example);
+}
+
+/** What decides how much memory a batch takes. */
+function kindOf({ shape, trained, positions }: Batch): string {
+  return `${shape.join()} ${trained} ${positions !== undefined}`;
+}
+
+function sizeOf({ shape: [rows, length] }: Batch): number {
+  return rows * length;
+}
+
+/** The first steps of a plan, and the step of its largest batch. */
+function stepsOf(plan: BatchPlan, most: number): Pick<DryBatches, "steps" | "others"> {
+  const steps: Batch[][] = [];
+  const [taken, all] = [new Set<string>(), new Set<string>()];
+  let [left, highest] = [most, 0];
+  let large: { batch: Batch; size: number } | undefined;
+  const scanned = Math.min(plan.steps, SCANNED);
+  for (let step = 0; step < scanned; step++) {
+    const { batches } = plan.at(step);
+    // There are two steps at least: moments come with the first.
+    const share = batches.slice(0, steps.length === 0 ? Math.max(1, Math.floor(most / 2)) : left);
+    if (left > 0) {
+      steps.push(share);
+      left -= share.length;
+      for (const batch of share) highest = Math.max(highest, sizeOf(batch));
+      for (const batch of share) taken.add(kindOf(batch));
+    }
+    for (const batch of batches) {
+      all.add(kindOf(batch));
+      if (sizeOf(batch) > (large?.size ?? 0)) large = { batch, size: sizeOf(batch) };
+    }
+  }
+  if (large !== undefined && large.size > highest) {
+    steps.push([large.batch, large.batch]);
+    taken.add(kindOf(large.batch));
+  }
+  const unseen = scanned < plan.steps && all.size > 1;
+  return { steps, others: unseen || [...all].some((kind) => !taken.has(kind)) };
+}
+
+/** The first held-out batch, and the largest. */
+function heldOf(held: Examples, batchSize: number, padTokenId: number): Batch[] {
+  let first: Batch | undefined;
+  let large: Batch | undefined;
+  for (const batch of batchesInOrder(held, batchSize, padTokenId)) {
+    first ??= batch;
+    if (large === undefined || sizeOf(batch) > sizeOf(large)) large = batch;
+  }
+  return first === undefined || large === undefined ? [] : first === large ? [first] : [first, large];
+}

@@ -1,0 +1,154 @@
+/** A run's memory, counted beforehand: the run itself on a meta device, which decides as ever and holds nothing. */
+import type { Batch } from "../../data/batches.js";
+import { memory, resolveDevice, type Device } from "../../device.js";
+import { throwIfAborted } from "../../errors.js";
+import { inject } from "../../lora/index.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import { session } from "../../native.js";
+import type { Optimizer } from "../../optim/optimizer.js";
+import { withRandom } from "../../random.js";
+import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../scope.js";
+import type { Tensor } from "../../tensor.js";
+import type { Objective } from "../objective.js";
+import { recordPart, recordUpdate } from "../record.js";
+import { adapterOptions, optimizerOf } from "../run-parts.js";
+import type { Settings } from "../settings.js";
+import { yieldToEventLoop } from "../yield-to-event-loop.js";
+import type { DryBatches } from "./dry-batches.js";
+
+/** What a run holds of its device at most, and for what. Bytes. */
+export interface Held {
+  /** The most that the pool holds: what `memory(device).peak` says after the run. */
+  peakBytes: number;
+  /** Weights that stay in their mapped files, which the pool does not hold. */
+  mapped: number;
+  /** The frozen weights, those in mapped files among them. */
+  weights: number;
+  /** What is trained, and its gradients. */
+  adapters: number;
+  /** The optimizer's state: two moments of each trained value. */
+  optimizer: number;
+  /** All else at the peak: what backward reads, scratch, and the pool's own room. */
+  activations: number;
+  /** Rows and tokens of the largest batch. */
+  batch: [rows: number, length: number];
+}
+
+/** What is counted. */
+export interface DrySubject {
+  settings: Settings;
+  precision: MatmulPrecision;
+  /** Loads the model on a meta device. */
+  load(device: Exclude<Device, "auto">): Promise<PretrainedModel>;
+  /** Gives what to record, of which `batches` may be. */
+  batches(model: PretrainedModel, batches: number): Promise<DryBatches>;
+}
+
+/** Passes through a block, forward and backward, that are recorded at most: some 100 ms. */
+const PASSES = 128;
+/** Above what was ever live, the pool keeps so much idle when lengths vary (pool.rs). */
+const ROOM = { share: 1 / 8, bytes: 16 << 20 };
+
+/** One counts at a time: all have one pool. */
+let last: Promise<unknown> = Promise.resolve();
+
+/** Errors: those of loading, of the data, of `inject`; `ERR_OUT_OF_MEMORY` for a tensor that no buffer holds; the signal's reason. */
+export function dryRun(subject: DrySubject): Promise<Held> {
+  const counting = (): Promise<Held> =>
+    withRandom(subject.settings.seed, () => withMatmulPrecision(subject.precision, () => counted(subject)));
+  const turn = last.then(counting);
+  last = turn.catch(() => {});
+  return turn;
+}
+
+async function counted({ settings, load, batches }: DrySubject): Promise<Held> {
+  const { signal } = settings;
+  const on =
+    typeof settings.model === "string" ? resolveDevice(settings.device as Device) : settings.model.device;
+  const device = `meta:${on}` as Exclude<Device, "auto">;
+  throwIfAborted(signal);
+  session().restartPeak(device);
+  const before = memory(device);
+  const model = await load(device);
+  let optimizer: Optimizer | undefined;
+  try {
+    const loaded = memory(device);
+    const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
+    const work = await batches(model, Math.min(40, Math.max(3, Math.floor(PASSES / layers))));
+    await inject(model, adapterOptions(model, settings, work.objective));
+    // Each of these takes some milliseconds.
+    await yieldToEventLoop();
+    model.train();
+    model.gradientCheckpointing = settings.gradientCheckpointing;
+    optimizer = optimizerOf(model, settings);
+    const trained = memory(device).live - loaded.live;
+    evaluate(model, work);
+    const moments = await train(device, optimizer, work, settings);
+    const { peak } = memory(device);
+    const peakBytes = (work.others ? roomy(device, peak) : peak) - before.reserved;
+    const inPool = loaded.live - before.live;
+    const mapped = loaded.mapped - before.mapped;
+    return {
+      peakBytes,
+      mapped,
+      weights: inPool + mapped,
+      adapters: trained,
+      optimizer: moments,
+      activations: peakBytes - inPool - trained - moments,
+      batch: largestOf(work),
+    };
+  } finally {
+    optimizer?.dispose();
+    model.dispose();
+  }
+}
+
+/** Where batches of many shapes follow each other, buffers of some wait while others are used, up to the pool's bound. */
+function roomy(device: Device, peak: number): number {
+  const live = session().highestLive(device);
+  return Math.max(peak, Math.min(live + Math.max(live * ROOM.share, ROOM.bytes), peak + ROOM.bytes));
+}
+
+function evaluate(model: PretrainedModel, { objective, held }: DryBatches): void {
+  model.eval();
+  for (const batch of held) {
+    const { loss, scores } = noGrad(() => scope(() => objective.measure(silent(batch))));
+    loss.dispose();
+    scores?.dispose();
+  }
+  model.train();
+}
+
+/** Records the steps; gives what the optimizer holds since the first. */
+async function train(
+  device: Device,
+  optimizer: Optimizer,
+  { objective, steps }: DryBatches,
+  { clipNorm, signal }: Settings,
+): Promise<number> {
+  let moments: number | undefined;
+  for (const batches of steps) {
+    let sum: Tensor | undefined;
+    for (const batch of batches) {
+      sum = recordPart(() => objective.lossSum(silent(batch), 1 / Math.max(batch.trained, 1)), sum);
+      await yieldToEventLoop();
+      throwIfAborted(signal);
+    }
+    const { live } = memory(device);
+    recordUpdate(optimizer, clipNorm).dispose();
+    moments ??= memory(device).live - live;
+    sum?.dispose();
+  }
+  return moments ?? 0;
+}
+
+/** Speech has as many features however long it is: silence costs the host nothing. */
+function silent(batch: Batch): Batch {
+  if (batch.audio === undefined) return batch;
+  return { ...batch, audio: batch.audio.map(() => () => new Float32Array(1)) };
+}
+
+function largestOf({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): Held["batch"] {
+  const shapes = steps.flat().map(({ shape }) => shape);
+  return shapes.reduce((most, shape) => (shape[0] * shape[1] > most[0] * most[1] ? shape : most), [0, 0]);
+}

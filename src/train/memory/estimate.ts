@@ -1,0 +1,93 @@
+/** What a run of `finetune` will hold of its device, told without running it. */
+import { LowrankError, throwIfAborted } from "../../errors.js";
+import { readTemplateFile } from "../../models/chat-template-files.js";
+import { locate } from "../../models/locate.js";
+import { matmulPrecision } from "../../scope.js";
+import { checkModelDevice } from "../device-check.js";
+import type { FinetuneOptions } from "../options.js";
+import { classesIn, closeFiles, readFiles } from "../prepare.js";
+import { originOf, resumedFrom } from "../resume.js";
+import { checkKinds, settingsOf } from "../settings.js";
+import type { Changes } from "./choices.js";
+import { type MemoryPlan, planMemory } from "./plan.js";
+
+/** What `estimate` gives; sizes are in bytes. */
+export interface Estimate {
+  /**
+   * The most that the device's pool will hold, which is `memory(device).peak` after such a run: all of `weights`,
+   * `adapters`, `optimizer` and `activations` but what lies in mapped files.
+   */
+  peakBytes: number;
+  /** Weights that are read in their mapped files, beside the pool; on a GPU 0. */
+  mapped: number;
+  /** The frozen weights, `mapped` among them. */
+  weights: number;
+  /** What is trained, and its gradients. */
+  adapters: number;
+  /** The optimizer's moments. */
+  optimizer: number;
+  /** What is left of the peak: what backward reads, scratch, and the pool's own room. */
+  activations: number;
+  /** Which device it is for: `cpu`, `gpu`, `gpu:1`. */
+  device: string;
+  /** Rows and tokens of the largest batch. */
+  batch: [rows: number, length: number];
+  /** What the run may hold: `memory`, or what is free now; undefined of a GPU with memory of its own, which doesn't tell. */
+  limit?: number | undefined;
+  /** Whether it fits; undefined where nothing says what there is. */
+  fits: boolean | undefined;
+  /** Where it does not fit: options that do, for `finetune` in the place of the same. Left out where none were found. */
+  suggestion?: Suggestion | undefined;
+  /** What each part of the suggestion costs, a sentence each. */
+  costs?: string[] | undefined;
+}
+
+/** Options of `finetune` that take less memory. */
+export type Suggestion = Changes;
+
+/**
+ * Says what a run of `finetune` with these options would hold of its device, by weights, adapters, optimizer and
+ * activations, and whether that fits into `memory`, or unless that is given into what is free. No weight is read and
+ * nothing is computed: the run's first steps are recorded on a meta device, and data of more than 128 KiB is judged by its
+ * longest rows. A hub's model is fetched unless the cache has it.
+ *
+ * Errors: those that `finetune` would end with before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`,
+ * `ERR_FILE_FORMAT`, `ERR_DATA_ROW` and those of `loadModel` and `lora.inject`; `ERR_OUT_OF_MEMORY` for a tensor that no
+ * buffer of the device can hold; the signal's reason.
+ */
+export async function estimate(options: FinetuneOptions): Promise<Estimate> {
+  checkKinds(options);
+  throwIfAborted(options.signal);
+  const origin = await originOf(options);
+  const completed = origin === undefined ? options : (await resumedFrom(origin, options)).options;
+  const settings = settingsOf(completed);
+  await checkModelDevice(settings);
+  const { model, chatTemplate, revision, offline, signal } = settings;
+  const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
+  const files = await readFiles(settings, { emit: () => {} });
+  try {
+    const located =
+      typeof model === "string" ? await locate(model, { revision, offline, signal }) : undefined;
+    const labels = classesIn(files, located?.path ?? model);
+    const precision = settings.matmulPrecision ?? matmulPrecision();
+    const resumed = origin !== undefined;
+    const plan = await planMemory({ settings, files, located, labels, template, precision, resumed });
+    if (plan === undefined) {
+      const what = "the model came from no files, and its configuration makes none; give its folder";
+      throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
+    }
+    return estimateOf(plan);
+  } finally {
+    closeFiles(files);
+  }
+}
+
+function estimateOf({ held, device, limit, fits, fitting }: MemoryPlan): Estimate {
+  return {
+    ...held,
+    device,
+    ...(limit !== undefined && { limit }),
+    fits,
+    ...(fitting !== undefined && { suggestion: fitting.changes, costs: fitting.costs }),
+  };
+}

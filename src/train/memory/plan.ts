@@ -1,0 +1,188 @@
+/** Whether a run fits, and what makes it fit. */
+import { shownSize } from "../../byte-size.js";
+import { type Device, resolveDevice } from "../../device.js";
+import { LowrankError } from "../../errors.js";
+import { likenessOf } from "../../models/likeness.js";
+import { loadLocated } from "../../models/load.js";
+import type { Located } from "../../models/locate.js";
+import type { PretrainedModel } from "../../models/pretrained.js";
+import type { Tokenizer } from "../../models/tokenizer.js";
+import type { MatmulPrecision } from "../../scope.js";
+import type { Files } from "../prepare.js";
+import type { Settings } from "../settings.js";
+import { choices, type Changes } from "./choices.js";
+import { dryBatches } from "./dry-batches.js";
+import { dryRun, type Held } from "./dry-run.js";
+import { allowed } from "./free.js";
+
+/** A run before it has begun. */
+export interface Planned {
+  settings: Settings;
+  files: Files;
+  /** Where the model lies; undefined of one that is loaded. */
+  located: Located | undefined;
+  /** The classes that its rows name. */
+  labels: readonly string[] | undefined;
+  /** The chat template that goes before the model's own. */
+  template: { text: string; where: string } | undefined;
+  precision: MatmulPrecision;
+  /** Whether the run goes on. */
+  resumed: boolean;
+  /** The model's tokenizer, once it has been read. */
+  tokenizer?: Tokenizer | undefined;
+}
+
+/** Settings that fit. */
+export interface Fitting {
+  changes: Changes;
+  /** What each change costs. */
+  costs: string[];
+  held: Held;
+}
+
+/** A run's memory, as it was asked for. */
+export interface MemoryPlan {
+  device: Exclude<Device, "auto">;
+  held: Held;
+  /** Bytes that it may hold; undefined where nothing says. */
+  limit: number | undefined;
+  /** Whether it does; undefined where nothing says. */
+  fits: boolean | undefined;
+  /** Where it does not: settings that do, if there are any. */
+  fitting: Fitting | undefined;
+}
+
+/**
+ * Counts a run's memory, and looks for settings that fit where it does not. Undefined of a loaded model that nothing can
+ * be made like. `planned` is given the tokenizer, for whoever loads the model next.
+ *
+ * Errors: those of loading, of the data and of `inject`; `ERR_OUT_OF_MEMORY` for what cannot be at all, such as a tensor
+ * that no buffer of the device holds; the signal's reason.
+ */
+export async function planMemory(planned: Planned): Promise<MemoryPlan | undefined> {
+  const { settings, located } = planned;
+  const device = typeof settings.model === "string" ? resolveDevice(settings.device) : settings.model.device;
+  let uncounted: unknown;
+  const asked = await heldBy(planned, {}).catch((error: unknown) => {
+    // Other settings may need no such tensor.
+    if (!isShort(error) || settings.memory === undefined) throw error;
+    uncounted = error;
+    return null;
+  });
+  if (asked === undefined) return undefined;
+  const limit = allowed(settings.memory, device);
+  const plan = { device, limit, fits: undefined, fitting: undefined };
+  if (limit === undefined && asked !== null) return { ...plan, held: asked };
+  const within = (held: Held): boolean => limit === undefined || neededBy(held, settings) <= limit;
+  if (asked !== null && within(asked)) return { ...plan, held: asked, fits: true };
+  const length = asked?.batch[1] ?? settings.maxLength;
+  const known = { path: located?.path, length, resumed: planned.resumed };
+  for (const { changes, costs } of choices(settings, known)) {
+    const held = await heldBy(planned, changes).catch(unbuilt);
+    if (held !== undefined && within(held))
+      return { ...plan, held: asked ?? held, fits: false, fitting: { changes, costs, held } };
+  }
+  if (asked === null) throw uncounted;
+  return { ...plan, held: asked, fits: false };
+}
+
+/** Whether an error is of memory that there is none of. */
+export function isShort(error: unknown): boolean {
+  return error instanceof LowrankError && error.code === "ERR_OUT_OF_MEMORY";
+}
+
+/**
+ * What of a run has to fit into its memory. Without a word on that, what a file lends counts for nothing: the system
+ * takes it back as it likes. A model that is loaded has its weights already.
+ */
+function neededBy({ peakBytes, mapped, weights }: Held, { memory, model }: Settings): number {
+  if (typeof memory === "number") return peakBytes + mapped;
+  if (typeof model !== "string") return peakBytes + mapped - weights;
+  return memory === "auto" ? peakBytes + mapped : peakBytes;
+}
+
+/** A setting that cannot be, such as blocks that divide no row, is passed over. */
+function unbuilt(error: unknown): undefined {
+  if (error instanceof LowrankError && ["ERR_DTYPE", "ERR_OPTION", "ERR_OUT_OF_MEMORY"].includes(error.code))
+    return undefined;
+  throw error;
+}
+
+/** Undefined of a loaded model that nothing can be made like. */
+async function heldBy(planned: Planned, changes: Changes): Promise<Held | undefined> {
+  const { files, labels, located, template, precision } = planned;
+  const settings = { ...planned.settings, ...changes };
+  const { model: given } = settings;
+  let unlike = false;
+  const load = async (device: Exclude<Device, "auto">): Promise<PretrainedModel> => {
+    const model =
+      typeof given === "string"
+        ? await loadLocated(located as Located, {
+            device,
+            onNotice: () => {},
+            tokenizer: planned.tokenizer,
+            ...(settings.dtype !== undefined && { dtype: settings.dtype }),
+            ...(settings.quantize !== undefined && { quantize: settings.quantize }),
+            ...(settings.signal !== undefined && { signal: settings.signal }),
+            ...(labels !== undefined && { task: "sequence-classification", numLabels: labels.length }),
+          })
+        : await likenessOf(given, device);
+    unlike = model === undefined;
+    if (model === undefined) throw new LowrankError("ERR_UNSUPPORTED_MODEL", "nothing is like the model");
+    planned.tokenizer ??= model.tokenizer;
+    if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
+    return model;
+  };
+  const batches = (model: PretrainedModel, count: number) =>
+    dryBatches(model, files, labels, settings, count);
+  try {
+    return await dryRun({ settings, precision, load, batches });
+  } catch (error) {
+    if (unlike) return undefined;
+    throw error;
+  }
+}
+
+/** The error for a run that does not fit, with settings that do. */
+export function tooLarge(
+  { held, device, limit = 0, fitting }: MemoryPlan,
+  { settings, resumed }: Planned,
+): LowrankError {
+  const { memory } = settings;
+  const [needs, may] = [neededBy(held, settings), limit].map(shownSize);
+  const what = `the run would hold ${needs} of ${device} (${partsOf(held)})`;
+  const bound =
+    memory === undefined
+      ? `${may} are free`
+      : memory === "auto"
+        ? `memory auto is ${may} now`
+        : `memory is ${may}`;
+  const instead =
+    fitting === undefined
+      ? resumed
+        ? "a run that goes on keeps its settings: free memory, or give it more by memory"
+        : "no settings were found that fit: take a smaller model or a lower rank, or give it more by memory"
+      : `${optionsText(fitting.changes)} take ${shownSize(neededBy(fitting.held, settings))}; memory "auto" chooses by itself`;
+  return new LowrankError("ERR_OUT_OF_MEMORY", `finetune: ${what}, and ${bound}; ${instead}`);
+}
+
+/** What the memory is for, as a list. */
+export function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): string {
+  const lie =
+    mapped === 0
+      ? ""
+      : mapped === weights
+        ? " in their file"
+        : `, ${shownSize(mapped)} of them in their file`;
+  return (
+    `weights ${shownSize(weights)}${lie}, adapters ${shownSize(adapters)}, optimizer ${shownSize(optimizer)}, ` +
+    `activations ${shownSize(activations)}`
+  );
+}
+
+/** Options and their values, as one writes them. */
+function optionsText(changes: Changes): string {
+  return Object.entries(changes)
+    .map(([name, value]) => `${name} ${String(value)}`)
+    .join(", ");
+}

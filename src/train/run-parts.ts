@@ -1,0 +1,46 @@
+/** What a run trains with, and what its estimate is made with: one plan of batches, one adapter, one optimizer. */
+import { BatchPlan } from "../data/batches.js";
+import type { Examples } from "../data/store.js";
+import type { InjectOptions } from "../lora/index.js";
+import type { PretrainedModel } from "../models/pretrained.js";
+import { AdamW, loraPlusGroups } from "../optim/index.js";
+import type { Objective } from "./objective.js";
+import type { Settings } from "./settings.js";
+
+/** Which rows each step trains on. */
+export function planOf(settings: Settings, objective: Objective, train: Examples): BatchPlan {
+  const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
+  const { padTokenId, maxLength } = objective.tokenisation;
+  const packing = settings.packing ? { maxLength, ...objective.packing } : undefined;
+  return new BatchPlan(train, {
+    batchSize,
+    gradientAccumulation,
+    seed,
+    padTokenId,
+    steps,
+    epochs,
+    packing,
+  });
+}
+
+/** The adapter that a new run begins with. */
+export function adapterOptions(
+  model: PretrainedModel,
+  { lora }: Settings,
+  { modulesToSave }: Objective,
+): InjectOptions {
+  return {
+    ...lora,
+    taskType: lora.taskType ?? model.taskType,
+    modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
+  };
+}
+
+/** Over what asks for gradients, in the model's order, which is that of the optimizer's state in a checkpoint. */
+export function optimizerOf(model: PretrainedModel, { optimizer, loraPlusRatio: ratio }: Settings): AdamW {
+  if (ratio !== undefined) return new AdamW(loraPlusGroups(model, { lr: optimizer.lr, ratio }), optimizer);
+  return new AdamW(
+    [...model.parameters()].filter((parameter) => parameter.requiresGrad),
+    optimizer,
+  );
+}

@@ -1,0 +1,246 @@
+/** `memory` chooses what makes a run fit, keeps to it, and refuses what cannot be. */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+
+import test from "ava";
+
+import {
+  estimate,
+  finetune,
+  LlamaForCausalLM,
+  loadModel,
+  manualSeed,
+  memory,
+  randn,
+  type FinetuneOptions,
+} from "../../src/index.js";
+import { runHere } from "../cli/lowrank.js";
+import { temporary } from "../hashed.js";
+import { runOf, SETTINGS, SIZES, type Setting } from "./memory-settings.js";
+import { adapterBytes, collect } from "./quick.js";
+
+/** The options of the setting that is called so. */
+function named(name: string, more: Partial<FinetuneOptions> = {}): Promise<FinetuneOptions> {
+  const setting = SETTINGS.find((one) => one.name === name) as Setting;
+  return runOf({ ...setting, options: { ...setting.options, ...more } }, "cpu");
+}
+
+/** The system as if it had so many bytes free. */
+async function withFree<T>(bytes: number, fn: () => Promise<T>): Promise<T> {
+  const real = process.availableMemory;
+  process.availableMemory = () => bytes;
+  try {
+    return await fn();
+  } finally {
+    process.availableMemory = real;
+  }
+}
+
+test.serial(
+  "checkpointing, batches, storage and length are chosen in this order, as far as needed",
+  async (t) => {
+    const options = await named("long blocks", { batchSize: 6, gradientAccumulation: 2 });
+    const whole = await estimate(options);
+    const total = whole.peakBytes + whole.mapped;
+    const ORDER = ["gradientCheckpointing", "batchSize", "dtype", "quantize", "maxLength"];
+    let furthest = -1;
+    const seen = new Set<string>();
+    for (let share = 1; share > 0.02; share *= 0.8) {
+      const bound = Math.floor(total * share);
+      const { fits, suggestion, costs } = await estimate({ ...options, memory: bound });
+      if (fits) continue;
+      if (suggestion === undefined) break;
+      const names = Object.keys(suggestion);
+      const last = Math.max(...names.map((name) => ORDER.indexOf(name)));
+      t.true(last >= furthest, `${bound}: ${names.join(", ")}`);
+      furthest = last;
+      for (const name of names) seen.add(name);
+      t.true(suggestion.gradientCheckpointing);
+      const { batchSize = 6, gradientAccumulation = 2 } = suggestion;
+      t.is(batchSize * gradientAccumulation, 12);
+      t.true((costs as string[]).length > 0);
+      const then = await estimate({ ...options, ...suggestion, memory: bound });
+      t.true(then.fits);
+    }
+    t.deepEqual([...seen].toSorted(), [...ORDER, "gradientAccumulation"].toSorted());
+  },
+);
+
+test.serial("a run that cannot fit is refused before anything is loaded, and says what would", async (t) => {
+  const options = await named("long blocks");
+  const before = memory("cpu");
+  const refused = await t.throwsAsync(finetune({ ...options, memory: 10_000 }).result, {
+    code: "ERR_OUT_OF_MEMORY",
+    message:
+      /the run would hold .* of cpu \(weights .* activations .*\), and memory is 9\.8 KiB; no settings were/,
+  });
+  t.regex(refused.message, /smaller model or a lower rank/);
+  const { peakBytes } = await estimate(options);
+  await withFree(peakBytes - 1, async () => {
+    t.false((await estimate(options)).fits);
+    await t.throwsAsync(finetune(options).result, {
+      code: "ERR_OUT_OF_MEMORY",
+      message: /are free; gradientCheckpointing true take .*; memory "auto" chooses by itself/,
+    });
+  });
+  t.deepEqual(memory("cpu"), { ...before, peak: memory("cpu").peak });
+  t.false(existsSync(join(options.output as string, "adapter_config.json")));
+  await withFree(peakBytes, async () => t.true((await estimate(options)).fits));
+});
+
+test.serial("auto keeps to seven eighths of what is free", async (t) => {
+  const options = await named("long blocks", { steps: 3 });
+  const { peakBytes, mapped } = await estimate(options);
+  await withFree(Math.floor((peakBytes + mapped) * 1.1), async () => {
+    const events = await collect(finetune({ ...options, memory: "auto" }));
+    const start = events.find((event) => event.type === "start");
+    t.deepEqual(start?.memory?.chosen, ["gradient checkpointing: about a third more time"]);
+    t.is(start?.memory?.limit, Math.floor(Math.floor((peakBytes + mapped) * 1.1) * (7 / 8)));
+    t.true(
+      start?.memory !== undefined &&
+        start.memory.peakBytes + start.memory.mapped <= (start.memory.limit ?? 0),
+    );
+    for (const event of events)
+      if (event.type === "step") t.true(event.memoryBytes <= (start?.memory?.limit ?? 0));
+  });
+});
+
+test.serial("a run that goes on keeps what was chosen, and ends with the same bits", async (t) => {
+  const bound = {
+    memory: "5MB",
+    batchSize: 4,
+    gradientAccumulation: 1,
+    steps: 6,
+    schedule: "constant",
+  } as const;
+  const options = await named("long blocks", { ...bound, saveEvery: 3 });
+  const whole = await finetune(options).result;
+  const half = { ...options, output: temporary(), steps: 3 };
+  await finetune(half).result;
+  const record = JSON.parse(readFileSync(join(half.output, "run.json"), "utf8")) as {
+    options: Record<string, unknown>;
+  };
+  const { memory: recorded, batchSize, gradientAccumulation, gradientCheckpointing } = record.options;
+  t.deepEqual(
+    { recorded, rows: (batchSize as number) * (gradientAccumulation as number), gradientCheckpointing },
+    { recorded: 5e6, rows: 4, gradientCheckpointing: true },
+  );
+  t.true((batchSize as number) < 4);
+  const resumed = await finetune({ resume: half.output, steps: 6 }).result;
+  t.true(adapterBytes(resumed.adapter).equals(adapterBytes(whole.adapter)));
+  await t.throwsAsync(finetune({ resume: half.output, steps: 7, memory: 1e5 }).result, {
+    code: "ERR_OUT_OF_MEMORY",
+    message: /a run that goes on keeps its settings/,
+  });
+});
+
+test.serial("a loaded model is told as its folder is, however it is stored", async (t) => {
+  for (const name of [
+    "long blocks",
+    "weights in bf16",
+    "weights in q8_0",
+    "a classifier",
+    "a GGUF file in q4_0",
+  ]) {
+    const options = await named(name, name === "a classifier" ? { quantize: undefined } : {});
+    const { dtype, quantize, ...rest } = options;
+    const told = await estimate(options);
+    const task = name === "a classifier" ? ({ task: "sequence-classification", numLabels: 2 } as const) : {};
+    const model = await loadModel(options.model as string, {
+      device: "cpu",
+      onNotice: () => {},
+      ...task,
+      ...(dtype !== undefined && { dtype }),
+      ...(quantize !== undefined && { quantize }),
+    });
+    const { limit: _, ...loaded } = await estimate({ ...rest, model });
+    const { limit: __, ...folder } = told;
+    t.deepEqual(loaded, folder, name);
+    model.dispose();
+  }
+});
+
+test.serial("a model of a configuration alone is told, too", async (t) => {
+  const options = await named("long blocks");
+  const from = await loadModel(options.model as string, { device: "cpu" });
+  const model = LlamaForCausalLM.fromConfig({ ...SIZES, tie_word_embeddings: true }, { device: "cpu" });
+  model.tokenizer = from.tokenizer;
+  const [told, folder] = [await estimate({ ...options, model }), await estimate(options)];
+  t.is(told.mapped, 0);
+  t.is(told.weights, folder.weights);
+  from.dispose();
+  model.dispose();
+});
+
+test.serial("estimates leave nothing, draw nothing, and do not mix", async (t) => {
+  const [one, other] = [await named("long blocks"), await named("DoRA")];
+  const alone = [await estimate(one), await estimate(other)].map(({ peakBytes }) => peakBytes);
+  const before = memory("meta:cpu");
+  manualSeed(5);
+  const drawn = await randn([4], { device: "cpu" }).data();
+  manualSeed(5);
+  const both = await Promise.all([one, other, one].map(estimate));
+  t.deepEqual(
+    both.map(({ peakBytes }) => peakBytes),
+    [alone[0], alone[1], alone[0]],
+  );
+  t.deepEqual(await randn([4], { device: "cpu" }).data(), drawn);
+  const { live, tensors } = memory("meta:cpu");
+  t.deepEqual({ live, tensors }, { live: before.live, tensors: before.tensors });
+});
+
+test.serial("what is no size is refused", async (t) => {
+  const options = await named("short blocks");
+  for (const size of [0, -1, 1.5, NaN, "2 gigs", "", "0GB", true, {}]) {
+    await t.throwsAsync(estimate({ ...options, memory: size as never }), {
+      code: "ERR_OPTION",
+      message: /memory is a number of bytes, a size such as "2GB", or "auto"/,
+    });
+  }
+  for (const size of [1e9, "1GB", "1000 mb", "auto"])
+    t.true((await estimate({ ...options, memory: size })).fits);
+});
+
+test.serial("the commands tell it", async (t) => {
+  const options = await named("long blocks");
+  const argv = [
+    "--model",
+    options.model as string,
+    "--data",
+    options.data as string,
+    "--device",
+    "cpu",
+    "--rank",
+    "8",
+  ];
+  const size = ["--batch-size", "4", "--grad-accum", "1", "--max-length", "256", "--steps", "2"];
+  const told = await runHere("estimate", ...argv, ...size);
+  t.is(told.status, 0, told.stderr);
+  t.regex(
+    told.stdout,
+    /peak +\d.* on cpu, and .* of mapped weights\n +weights .*\n +adapters .*\n +optimizer /,
+  );
+  t.regex(told.stdout, /activations +.*of batches of 4 rows, up to 256 tokens each\n +fits +yes/);
+  const json = await runHere("estimate", ...argv, ...size, "--memory", "8MB", "--json");
+  const parsed = JSON.parse(json.stdout) as Awaited<ReturnType<typeof estimate>>;
+  t.false(parsed.fits);
+  t.deepEqual(parsed.suggestion, { gradientCheckpointing: true });
+  t.is(parsed.limit, 8e6);
+  const less = await runHere("estimate", ...argv, ...size, "--memory", "8MB");
+  t.regex(
+    less.stdout,
+    /fits +no: 7\.6 MiB may be held\n +instead +--grad-checkpointing\n +gradient checkpointing: /,
+  );
+  const run = await runHere(
+    "finetune",
+    ...argv,
+    ...size,
+    "--memory",
+    "8MB",
+    "--output",
+    join(temporary(), "out"),
+  );
+  t.is(run.status, 0, run.stderr);
+  t.regex(run.stdout, /memory +.* at most, of 7\.6 MiB: weights .* activations/);
+  t.regex(run.stdout, /chosen +gradient checkpointing: about a third more time/);
+});
