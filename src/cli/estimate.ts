@@ -2,7 +2,7 @@ import { Command } from "commander";
 import type { Estimate } from "../train/memory/estimate.js";
 import { askedFor } from "./finetune/command.js";
 import { declareFlags } from "./finetune/options.js";
-import { bytes, plural } from "./format.js";
+import { bytes, grouped, plural } from "./format.js";
 import { interruptible } from "./interrupt.js";
 
 export function estimateCommand(): Command {
@@ -29,6 +29,12 @@ const FLAGS = {
   maxLength: "--max-length",
 } as const;
 
+/** 12 ms, 3.4 s */
+function seconds(value: number): string {
+  const [number, unit] = value < 1 ? [1000 * value, "ms"] : [value, "s"];
+  return `${number < 10 ? number.toFixed(1) : grouped(number)} ${unit}`;
+}
+
 /** An estimate in lines of name and value. */
 export function estimateLines(told: Estimate): string[] {
   const { peakBytes, mapped, weights, adapters, optimizer, activations, device, limit, fits } = told;
@@ -48,6 +54,7 @@ export function estimateLines(told: Estimate): string[] {
       `${bytes(activations)}, of batches of ${plural(rows, "row")}, up to ${plural(tokens, "token")} each`,
     ],
   ];
+  lines.push(["a step", `about ${seconds(told.secondsPerStep)}`]);
   if (limit !== undefined)
     lines.push(["fits", `${fits === true ? "yes" : "no"}: ${bytes(limit)} may be held`]);
   if (told.suggestion !== undefined) {

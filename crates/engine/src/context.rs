@@ -50,6 +50,8 @@ pub struct Context {
     recording: RefCell<Recording>,
     in_files: RefCell<InFiles>,
     launches: Cell<u64>,
+    /// Floating-point operations of the launches recorded so far.
+    work: Cell<u64>,
     /// Names of the kernels launched since `count_launches(true)`, for tests that count them.
     counted: RefCell<Option<std::collections::HashMap<&'static str, u64>>>,
     tracer: Tracer,
@@ -77,6 +79,7 @@ impl Context {
             recording: RefCell::default(),
             in_files: RefCell::default(),
             launches: Cell::new(0),
+            work: Cell::new(0),
             counted: RefCell::new(None),
             tracer: Tracer::default(),
             shortage: RefCell::default(),
@@ -271,6 +274,7 @@ impl Context {
         debug_assert_eq!(launch.bindings.len(), launch.kernel.bindings.len(), "{}", launch.kernel.name);
         debug_assert_eq!(launch.scalars.len(), (launch.kernel.scalars)().len(), "{}", launch.kernel.name);
         self.launches.set(self.launches.get() + 1);
+        self.work.set(self.work.get() + launch.work);
         if let Some(counted) = self.counted.borrow_mut().as_mut() {
             *counted.entry(launch.kernel.name).or_default() += 1;
         }
@@ -424,6 +428,11 @@ impl Context {
     /// Launches recorded so far.
     pub fn launches(&self) -> u64 {
         self.launches.get()
+    }
+
+    /// Floating-point operations of all that was recorded so far, by the definitions of its kernels.
+    pub fn work(&self) -> u64 {
+        self.work.get()
     }
 }
 

@@ -15,6 +15,7 @@ import { adapterOptions, optimizerOf } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
+import { type BatchCost, largestProduct } from "./rate.js";
 
 /** What a run holds of its device at most, and for what. Bytes. */
 export interface Held {
@@ -32,6 +33,12 @@ export interface Held {
   activations: number;
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
+}
+
+/** What a run holds, and what one of its largest batches costs. */
+export interface DryRun {
+  held: Held;
+  cost: BatchCost;
 }
 
 /** What is counted. */
@@ -53,15 +60,15 @@ const ROOM = { share: 1 / 8, bytes: 16 << 20 };
 let last: Promise<unknown> = Promise.resolve();
 
 /** Errors: those of loading, of the data, of `inject`; `ERR_OUT_OF_MEMORY` for a tensor that no buffer holds; the signal's reason. */
-export function dryRun(subject: DrySubject): Promise<Held> {
-  const counting = (): Promise<Held> =>
+export function dryRun(subject: DrySubject): Promise<DryRun> {
+  const counting = (): Promise<DryRun> =>
     withRandom(subject.settings.seed, () => withMatmulPrecision(subject.precision, () => counted(subject)));
   const turn = last.then(counting);
   last = turn.catch(() => {});
   return turn;
 }
 
-async function counted({ settings, load, batches }: DrySubject): Promise<Held> {
+async function counted({ settings, load, batches }: DrySubject): Promise<DryRun> {
   const { signal } = settings;
   const on =
     typeof settings.model === "string" ? resolveDevice(settings.device as Device) : settings.model.device;
@@ -83,20 +90,22 @@ async function counted({ settings, load, batches }: DrySubject): Promise<Held> {
     optimizer = optimizerOf(model, settings);
     const trained = memory(device).live - loaded.live;
     evaluate(model, work);
-    const moments = await train(device, optimizer, work, settings);
+    const { moments, cost } = await train(device, optimizer, work, settings);
     const { peak } = memory(device);
     const peakBytes = (work.others ? roomy(device, peak) : peak) - before.reserved;
     const inPool = loaded.live - before.live;
     const mapped = loaded.mapped - before.mapped;
-    return {
+    const batch = largestOf(work);
+    const held = {
       peakBytes,
       mapped,
       weights: inPool + mapped,
       adapters: trained,
       optimizer: moments,
       activations: peakBytes - inPool - trained - moments,
-      batch: largestOf(work),
+      batch,
     };
+    return { held, cost: { ...cost, product: largestProduct(model, batch[0] * batch[1]) } };
   } finally {
     optimizer?.dispose();
     model.dispose();
@@ -119,18 +128,24 @@ function evaluate(model: PretrainedModel, { objective, held }: DryBatches): void
   model.train();
 }
 
-/** Records the steps; gives what the optimizer holds since the first. */
+/** Records the steps; gives what the optimizer holds since the first, and what the largest batch cost. */
 async function train(
-  device: Device,
+  device: Exclude<Device, "auto">,
   optimizer: Optimizer,
   { objective, steps }: DryBatches,
   { clipNorm, signal }: Settings,
-): Promise<number> {
+): Promise<{ moments: number; cost: Omit<BatchCost, "product"> }> {
   let moments: number | undefined;
+  let [most, cost] = [0, { work: 0, hostSeconds: 0 }];
   for (const batches of steps) {
     let sum: Tensor | undefined;
     for (const batch of batches) {
+      const [began, before] = [performance.now(), session().work(device)];
       sum = recordPart(() => objective.lossSum(silent(batch), 1 / Math.max(batch.trained, 1)), sum);
+      const hostSeconds = (performance.now() - began) / 1000;
+      const size = batch.shape[0] * batch.shape[1];
+      // Of those of one size the last: the code of the first is not yet compiled.
+      if (size >= most) [most, cost] = [size, { work: session().work(device) - before, hostSeconds }];
       await yieldToEventLoop();
       throwIfAborted(signal);
     }
@@ -139,7 +154,7 @@ async function train(
     moments ??= memory(device).live - live;
     sum?.dispose();
   }
-  return moments ?? 0;
+  return { moments: moments ?? 0, cost };
 }
 
 /** Speech has as many features however long it is: silence costs the host nothing. */

@@ -10,6 +10,7 @@ import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
 import type { Changes } from "./choices.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
+import { measuredRate, secondsOf } from "./rate.js";
 
 /** What `estimate` gives; sizes are in bytes. */
 export interface Estimate {
@@ -32,6 +33,11 @@ export interface Estimate {
   device: string;
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
+  /**
+   * Seconds of a step of such batches, about: its arithmetic at three quarters of the rate of a product that was timed
+   * now on the device, and what the host takes to record it. What else has the device makes both longer.
+   */
+  secondsPerStep: number;
   /** What the run may hold: `memory`, or what is free now; undefined of a GPU with memory of its own, which doesn't tell. */
   limit?: number | undefined;
   /** Whether it fits; undefined where nothing says what there is. */
@@ -48,7 +54,7 @@ export type Suggestion = Changes;
 /**
  * Says what a run of `finetune` with these options would hold of its device, by weights, adapters, optimizer and
  * activations, and whether that fits into `memory`, or unless that is given into what is free. No weight is read and
- * nothing is computed: the run's first steps are recorded on a meta device, and data of more than 128 KiB is judged by its
+ * nothing but a product is computed: the run's first steps are recorded on a meta device, and data of more than 128 KiB is judged by its
  * longest rows. A hub's model is fetched unless the cache has it.
  *
  * Errors: those that `finetune` would end with before its first step: `ERR_OPTION`, `ERR_FILE_NOT_FOUND`,
@@ -76,16 +82,18 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
       const what = "the model came from no files, and its configuration makes none; give its folder";
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
     }
-    return estimateOf(plan);
+    const rate = await measuredRate(plan.device, plan.cost.product, precision);
+    return estimateOf(plan, settings.gradientAccumulation * secondsOf(plan.cost, rate));
   } finally {
     closeFiles(files);
   }
 }
 
-function estimateOf({ held, device, limit, fits, fitting }: MemoryPlan): Estimate {
+function estimateOf({ held, device, limit, fits, fitting }: MemoryPlan, secondsPerStep: number): Estimate {
   return {
     ...held,
     device,
+    secondsPerStep,
     ...(limit !== undefined && { limit }),
     fits,
     ...(fitting !== undefined && { suggestion: fitting.changes, costs: fitting.costs }),

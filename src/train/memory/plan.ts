@@ -12,8 +12,9 @@ import type { Files } from "../prepare.js";
 import type { Settings } from "../settings.js";
 import { choices, type Changes } from "./choices.js";
 import { dryBatches } from "./dry-batches.js";
-import { dryRun, type Held } from "./dry-run.js";
+import { type DryRun, dryRun, type Held } from "./dry-run.js";
 import { allowed } from "./free.js";
+import type { BatchCost } from "./rate.js";
 
 /** A run before it has begun. */
 export interface Planned {
@@ -44,6 +45,8 @@ export interface Fitting {
 export interface MemoryPlan {
   device: Exclude<Device, "auto">;
   held: Held;
+  /** What one of its largest batches costs. */
+  cost: BatchCost;
   /** Bytes that it may hold; undefined where nothing says. */
   limit: number | undefined;
   /** Whether it does; undefined where nothing says. */
@@ -63,7 +66,7 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   const { settings, located } = planned;
   const device = typeof settings.model === "string" ? resolveDevice(settings.device) : settings.model.device;
   let uncounted: unknown;
-  const asked = await heldBy(planned, {}).catch((error: unknown) => {
+  const asked = await recorded(planned, {}).catch((error: unknown) => {
     // Other settings may need no such tensor.
     if (!isShort(error) || settings.memory === undefined) throw error;
     uncounted = error;
@@ -72,18 +75,18 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   if (asked === undefined) return undefined;
   const limit = allowed(settings.memory, device);
   const plan = { device, limit, fits: undefined, fitting: undefined };
-  if (limit === undefined && asked !== null) return { ...plan, held: asked };
-  const within = (held: Held): boolean => limit === undefined || neededBy(held, settings) <= limit;
-  if (asked !== null && within(asked)) return { ...plan, held: asked, fits: true };
-  const length = asked?.batch[1] ?? settings.maxLength;
+  if (limit === undefined && asked !== null) return { ...plan, ...asked };
+  const within = ({ held }: DryRun): boolean => limit === undefined || neededBy(held, settings) <= limit;
+  if (asked !== null && within(asked)) return { ...plan, ...asked, fits: true };
+  const length = asked?.held.batch[1] ?? settings.maxLength;
   const known = { path: located?.path, length, resumed: planned.resumed };
   for (const { changes, costs } of choices(settings, known)) {
-    const held = await heldBy(planned, changes).catch(unbuilt);
-    if (held !== undefined && within(held))
-      return { ...plan, held: asked ?? held, fits: false, fitting: { changes, costs, held } };
+    const run = await recorded(planned, changes).catch(unbuilt);
+    if (run !== undefined && within(run))
+      return { ...plan, ...(asked ?? run), fits: false, fitting: { changes, costs, held: run.held } };
   }
   if (asked === null) throw uncounted;
-  return { ...plan, held: asked, fits: false };
+  return { ...plan, ...asked, fits: false };
 }
 
 /** Whether an error is of memory that there is none of. */
@@ -109,7 +112,7 @@ function unbuilt(error: unknown): undefined {
 }
 
 /** Undefined of a loaded model that nothing can be made like. */
-async function heldBy(planned: Planned, changes: Changes): Promise<Held | undefined> {
+async function recorded(planned: Planned, changes: Changes): Promise<DryRun | undefined> {
   const { files, labels, located, template, precision } = planned;
   const settings = { ...planned.settings, ...changes };
   const { model: given } = settings;

@@ -79,6 +79,12 @@ impl Session {
         self.with(|s| Ok(s.context(&device)?.highest_live() as f64))
     }
 
+    /// Floating-point operations recorded so far; on a meta device, too.
+    #[napi(catch_unwind)]
+    pub fn work(&self, device: String) -> Result<f64> {
+        self.with(|s| Ok(s.context(&device)?.work() as f64))
+    }
+
     /// Gives a device's idle buffers back, or those of all that are open; returns their bytes.
     #[napi(catch_unwind)]
     pub fn trim(&self, device: Option<String>) -> Result<f64> {
