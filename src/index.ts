@@ -170,7 +170,7 @@ export type {
   WarningEvent,
 } from "./train/events.js";
 export { finetune } from "./train/finetune.js";
-export type { DashboardOptions, FinetuneRun } from "./train/finetune-run.js";
+export type { DashboardAddress, DashboardOptions, FinetuneRun } from "./train/finetune-run.js";
 export type { Estimate, Suggestion } from "./train/memory/estimate.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";

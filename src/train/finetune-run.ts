@@ -11,6 +11,12 @@ export interface DashboardOptions {
   port?: number | undefined;
 }
 
+/** Where a run's page is. */
+export interface DashboardAddress {
+  /** Its address; whoever has it sees the run, and may stop it. */
+  url: string;
+}
+
 /** A fine-tuning that has begun, and a page to watch it by. */
 export class FinetuneRun extends Run<FinetuneResult> {
   readonly #watched: Watched;
@@ -30,7 +36,7 @@ export class FinetuneRun extends Run<FinetuneResult> {
    *
    * Errors: `ERR_OPTION` for a port that cannot be had.
    */
-  async dashboard(options?: DashboardOptions): Promise<{ url: string }> {
+  async dashboard(options?: DashboardOptions): Promise<DashboardAddress> {
     const { port = 0 } = known("dashboard", options, ["port"]);
     const { url } = await this.#watched.open(portOf("dashboard", "port", port));
     return { url };

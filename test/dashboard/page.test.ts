@@ -8,14 +8,14 @@ import type { Browser, BrowserContextOptions, Page } from "playwright-core";
 import { Dashboard } from "../../src/dashboard/server.js";
 import { folderSource, liveSource, type RunSource } from "../../src/dashboard/sources.js";
 import { eventLine } from "../../src/runs/events-file.js";
+import { launchChromium } from "../chromium.js";
 import { temporary } from "../hashed.js";
 import { NOON, started, stepped, writeRun } from "../runs/written.js";
-import { launched } from "./browser.js";
 
 let browser: Browser;
 
 test.before(async () => {
-  browser = await launched();
+  browser = await launchChromium();
 });
 
 test.after.always(() => browser?.close());
