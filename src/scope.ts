@@ -57,12 +57,20 @@ interface Frame {
 }
 
 /**
- * How layers multiply by a weight that is stored as bf16, on the cpu: `exact` widens the weight; `bf16` rounds the
- * other factor to bf16, too, and sums in f32, at twice the speed where the processor multiplies pairs of bf16. There
- * attention rounds the factors of its products as well, whatever weights are stored as.
- * Products of at most 8 rows (decoding), by other storage, and on a gpu are exact either way.
+ * How layers may round the factors of products by a weight; sums are f32 in any case.
+ * - `exact`: not at all; what is stored as f16 or bf16 is widened.
+ * - `bf16`: on the cpu, by a weight that is stored as bf16, the other factor is rounded to bf16, too: twice the speed
+ *   where the processor multiplies pairs of bf16. There attention rounds the factors of its products as well, whatever
+ *   weights are stored as. Products of at most 8 rows (decoding) are exact.
+ * - `f16`: on a gpu that computes in f16 (SHADER_F16), both factors of products of more than 64 rows and 64 columns are
+ *   rounded to f16, each of their lines scaled by a power of two, so that neither small gradients nor large
+ *   activations leave its range. Products by weights in blocks are exact.
+ *
+ * It permits rounding and asks for none: where a device has no such products, they are exact.
  */
-export type MatmulPrecision = "exact" | "bf16";
+export type MatmulPrecision = "exact" | "bf16" | "f16";
+
+export const MATMUL_PRECISIONS = ["exact", "bf16", "f16"] as const satisfies readonly MatmulPrecision[];
 
 const OUTSIDE: Frame = {
   made: undefined,
@@ -85,7 +93,7 @@ export function enter(): void {
   }
   mode = frame;
   const precision = frame.products ?? products;
-  if (precision !== told) session().setRoundedProducts(precision === "bf16");
+  if (precision !== told) session().setMatmulPrecision(precision);
   told = precision;
 }
 
@@ -186,7 +194,7 @@ export function matmulPrecision(): MatmulPrecision {
 }
 
 /**
- * Sets the precision of products by bf16 weights, in forward and backward, for layers that run from now on, as
+ * Sets the precision of products by weights, in forward and backward, for layers that run from now on, as
  * `torch.set_float32_matmul_precision` does. Backward and checkpoints run again with what forward was recorded with.
  * Throws `ERR_OPTION`.
  */
@@ -202,8 +210,8 @@ export function withMatmulPrecision<T>(precision: MatmulPrecision, fn: () => T):
 }
 
 function checked(where: string, precision: MatmulPrecision): MatmulPrecision {
-  if (precision === "exact" || precision === "bf16") return precision;
-  throw new LowrankError("ERR_OPTION", `${where}: products are exact or bf16, not ${shown(precision)}`);
+  if (MATMUL_PRECISIONS.includes(precision)) return precision;
+  throw new LowrankError("ERR_OPTION", `${where}: products are exact, bf16 or f16, not ${shown(precision)}`);
 }
 
 /**

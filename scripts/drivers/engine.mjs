@@ -8,8 +8,16 @@ import { avaCounts, cargoCounts, verdict } from "../counts.mjs";
 
 export const checkout = fileURLToPath(new URL("../..", import.meta.url));
 
-/** One training on the GPU that is held to PyTorch's: losses, norms, every gradient of the first step. */
-const TRAINING = ["test/parity/llama.test.ts", "--match=tied on gpu: ten steps*"];
+/**
+ * Trainings on the GPU: one that is held to PyTorch's, losses, norms, every gradient of the first step; and those with
+ * products in f16, which only some drivers have.
+ */
+const TRAINING = [
+  "test/parity/llama.test.ts",
+  "test/train/matmul-precision.test.ts",
+  "--match=tied on gpu: ten steps*",
+  "--match=*products in f16 on gpu*",
+];
 
 /** Builds the engine's tests; gives their program. */
 export function built() {

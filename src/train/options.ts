@@ -139,7 +139,7 @@ export interface FinetuneOptions {
    * out, nothing is changed, and a run is refused whose tensors alone are more than is free.
    */
   memory?: "auto" | number | (string & {}) | undefined;
-  /** Precision of products by bf16 weights on the cpu; what `setMatmulPrecision` says unless given. */
+  /** Precision of products by weights, `exact`, `bf16` (on the cpu) or `f16` (on a gpu); what `setMatmulPrecision` says unless given. */
   matmulPrecision?: MatmulPrecision | undefined;
   /** Where it trains: `auto`, `cpu`, `gpu`, `gpu:1`, …; `auto`, unless given, is a GPU in hardware or else the cpu. */
   device?: string | undefined;

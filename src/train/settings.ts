@@ -19,7 +19,7 @@ import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
-import type { MatmulPrecision } from "../scope.js";
+import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
@@ -213,7 +213,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
     matmulPrecision:
       options.matmulPrecision === undefined
         ? undefined
-        : oneOf("matmulPrecision", options.matmulPrecision, ["exact", "bf16"] as const),
+        : oneOf("matmulPrecision", options.matmulPrecision, MATMUL_PRECISIONS),
     device: (options.device ?? "auto") as Device,
     profile: path("profile", options.profile),
     log: options.log === undefined ? undefined : oneOf("log", options.log, LOG_FORMATS),

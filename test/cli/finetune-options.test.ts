@@ -91,6 +91,7 @@ test("flags arrive under the library's names", async (t) => {
     libraryOptions(await flags(["--dtype", "bf16", "--matmul-precision", "exact"])).matmulPrecision,
     "exact",
   );
+  t.is(libraryOptions(await flags(["--matmul-precision", "f16"])).matmulPrecision, "f16");
   t.like(options.lora, {
     targetModules: ["q_proj", "v_proj"],
     modulesToSave: ["a", "b"],

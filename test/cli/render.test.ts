@@ -109,6 +109,18 @@ test("plain lines: the summary, some steps, and how it ended", (t) => {
   ]);
 });
 
+test("the summary says how products are rounded, where they may be", (t) => {
+  const model = (more: Partial<StartEvent>): string | undefined => {
+    const out = output(false);
+    humanRenderer(out)({ ...start, ...more });
+    return /weights, (.*)/.exec(out.text)?.[1];
+  };
+  t.is(model({ dtype: "bf16", matmulPrecision: "bf16" }), "bf16, products in bf16");
+  t.is(model({ dtype: "f32", matmulPrecision: "bf16" }), "f32");
+  t.is(model({ matmulPrecision: "f16", device: "gpu" }), "f16, products in f16 where the gpu has it");
+  t.is(model({ matmulPrecision: "f16" }), "f16");
+});
+
 test("one JSON event a line, whole", (t) => {
   const out = output(false);
   const show = jsonRenderer(out);

@@ -1,16 +1,28 @@
 import test from "ava";
 import {
   checkpoint,
+  type Device,
   finetune,
+  LlamaForCausalLM,
+  loadModel,
+  lora,
+  manualSeed,
   nn,
+  optim,
   randn,
+  saveModel,
+  scope,
   setMatmulPrecision,
+  type StorageType,
   type Tensor,
+  tensor,
   withMatmulPrecision,
   type FinetuneOptions,
   type LowrankError,
+  type MatmulPrecision,
 } from "../../src/index.js";
-import { tinyData, tinyModel } from "../hashed.js";
+import { testDevices } from "../devices.js";
+import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 const made = { model: tinyModel(), data: tinyData() };
@@ -45,6 +57,7 @@ test.serial("the precision of products follows the call, and what it is set to",
   t.is(await y(), exact);
   const refused = t.throws<LowrankError>(() => setMatmulPrecision("tf32" as "bf16"));
   t.is(refused.code, "ERR_OPTION");
+  t.regex(refused.message, /products are exact, bf16 or f16, not "tf32"/);
   t.throws(() => withMatmulPrecision("" as "bf16", () => 0), { code: "ERR_OPTION" });
 });
 
@@ -98,4 +111,94 @@ test("a run in bf16 that is resumed keeps its products and ends with the same bi
   });
   await finetune({ ...cut, matmulPrecision: undefined as never, resume: true }).result;
   t.true(adapterBytes(whole.output as string).equals(adapterBytes(cut.output as string)));
+});
+
+/** A model whose layers are large enough for products in f16. */
+async function largerModel(): Promise<string> {
+  manualSeed(5);
+  const model = LlamaForCausalLM.fromConfig(
+    {
+      vocab_size: 131,
+      hidden_size: 72,
+      intermediate_size: 150,
+      num_hidden_layers: 1,
+      num_attention_heads: 4,
+      num_key_value_heads: 4,
+      max_position_embeddings: 64,
+      eos_token_id: 0,
+    },
+    { device: "cpu" },
+  );
+  const folder = temporary();
+  await saveModel(model, folder, { overwrite: true });
+  return folder;
+}
+
+/** Losses and norms of ten steps of 3 × 32 tokens. */
+async function tenSteps(
+  folder: string,
+  device: Device,
+  dtype: StorageType,
+  precision: MatmulPrecision,
+): Promise<{ loss: number; norm: number }[]> {
+  const model = await loadModel(folder, { device, dtype });
+  manualSeed(7);
+  await lora.inject(model, { r: 4, loraAlpha: 8, targetModules: "all-linear" });
+  const trained = [...model.train().parameters()].filter(({ requiresGrad }) => requiresGrad);
+  const optimizer = new optim.AdamW(trained, { lr: 1e-2 });
+  const ids = Int32Array.from({ length: 96 }, (_, i) => (i * 31 + (i % 7)) % 131);
+  const steps: { loss: number; norm: number }[] = [];
+  for (let step = 0; step < 10; step++) {
+    const loss = withMatmulPrecision(precision, () =>
+      scope(() => (model as LlamaForCausalLM).loss(tensor(ids, { shape: [3, 32], device }), ids)),
+    );
+    loss.backward();
+    const norm = optimizer.stepClipped(1);
+    optimizer.zeroGrad();
+    steps.push({ loss: await loss.item(), norm: await norm.item() });
+    loss.dispose();
+  }
+  return steps;
+}
+
+for (const device of testDevices())
+  for (const dtype of ["f32", "f16", "bf16"] as const)
+    // By itself: weights are drawn from the one stream that all share.
+    test.serial(
+      `losses by ${dtype} weights with products in f16 on ${device} stay within 2e-3 of f32's`,
+      async (t) => {
+        const folder = await largerModel();
+        const exact = await tenSteps(folder, device, dtype, "exact");
+        const rounded = await tenSteps(folder, device, dtype, "f16");
+        if (dtype === "f32")
+          t.deepEqual(await tenSteps(folder, device, dtype, "f16"), rounded, "the same in every run");
+        t.true((exact.at(-1)?.loss as number) < (exact[0]?.loss as number), "it learns");
+        let off = 0;
+        for (const [i, { loss, norm }] of rounded.entries()) {
+          const { loss: want, norm: wantNorm } = exact[i] as { loss: number; norm: number };
+          off = Math.max(off, Math.abs(loss - want) / want);
+          t.true(
+            Math.abs(norm - wantNorm) <= 1e-2 * wantNorm,
+            `step ${i}: a norm of ${norm} for ${wantNorm}`,
+          );
+        }
+        t.true(off <= 2e-3, `losses are off by ${off}`);
+        // A device without such products computes as ever; one that has them is seen to use them.
+        const x = randn([96, 72], { device });
+        const y = async (precision: MatmulPrecision): Promise<string> =>
+          String(await withMatmulPrecision(precision, () => linear.forward(x)).data());
+        const linear = new nn.Linear(72, 96, { bias: false, device });
+        const rounds = (await y("f16")) !== (await y("exact"));
+        t.is(off > 0, rounds);
+        if (device === "cpu") t.false(rounds);
+        t.log(`losses are off by ${off.toExponential(1)}, products ${rounds ? "" : "not "}in f16`);
+      },
+    );
+
+test("a run says that it was asked for products in f16", async (t) => {
+  for (const device of testDevices()) {
+    const events = await collect(finetune(quick(made, device, { steps: 2, matmulPrecision: "f16" })));
+    const [start] = events;
+    t.true(start?.type === "start" && start.matmulPrecision === "f16");
+  }
 });

@@ -255,10 +255,21 @@ impl Session {
         self.state.borrow().tape.set_mode(Mode { no_grad, region });
     }
 
-    /// Whether products by a bf16 weight round their other factor to bf16, from now on.
-    #[napi(catch_unwind)]
-    pub fn set_rounded_products(&self, on: bool) {
-        self.state.borrow_mut().precision = if on { Precision::Bf16 } else { Precision::Exact };
+    /// How products by a weight round their factors, from now on: `exact`, `bf16` or `f16`.
+    #[napi(catch_unwind, ts_args_type = "precision: 'exact' | 'bf16' | 'f16'")]
+    pub fn set_matmul_precision(&self, precision: String) -> Result<()> {
+        self.with(|s| {
+            s.precision = match precision.as_str() {
+                "exact" => Precision::Exact,
+                "bf16" => Precision::Bf16,
+                "f16" => Precision::F16,
+                other => {
+                    let message = format!("setMatmulPrecision: products are exact, bf16 or f16, not {other}");
+                    return Err(fail_code(engine::Code::Internal, message));
+                }
+            };
+            Ok(())
+        })
     }
 
     #[napi(catch_unwind)]

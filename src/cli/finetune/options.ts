@@ -142,8 +142,8 @@ export function declareFlags(command: Command): Command {
     .addOption(
       choice(
         "--matmul-precision <precision>",
-        "of products by bf16 weights, on the cpu; bf16 with --dtype bf16",
-        ["exact", "bf16"],
+        "of products by weights: bf16 on the cpu, by bf16 weights, and unasked with --dtype bf16; f16 on a gpu",
+        ["exact", "bf16", "f16"],
       ),
     )
     .option("--device <name>", "auto, cpu, gpu or gpu:N", value.device, "auto")

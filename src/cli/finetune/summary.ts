@@ -16,6 +16,7 @@ function trainedOn({ labels, tokens }: StartEvent): string {
 /** How the weights are stored, and how they are multiplied by. */
 function storage({ dtype, quantize, matmulPrecision, device }: StartEvent): string {
   if (quantize !== undefined) return `${dtype}, layers quantised to ${quantize}`;
+  if (matmulPrecision === "f16" && device !== "cpu") return `${dtype}, products in f16 where the gpu has it`;
   return matmulPrecision === "bf16" && dtype === "bf16" && device === "cpu"
     ? "bf16, products in bf16"
     : dtype;

@@ -194,6 +194,7 @@ pub fn profile(threads: usize) -> Profile {
         software: false,
         subgroup: 0,
         f16: true,
+        f16_arithmetic: false,
         binding_limit: u64::MAX,
         buffer_limit: isize::MAX as u64,
         memory: system::memory(),

@@ -113,8 +113,10 @@ impl Gpu {
             driver: adapter::driver_of(&adapter.get_info()),
             package: env!("CARGO_PKG_VERSION").into(),
         };
-        let optional =
-            wgpu::Features::PIPELINE_CACHE | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SUBGROUP;
+        let optional = wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::SHADER_F16;
         let limits = adapter.limits();
         let request = wgpu::DeviceDescriptor {
             label: Some("lowrank"),

@@ -49,6 +49,8 @@ pub struct Profile {
     pub subgroup: u32,
     /// Whether kernels may read f16.
     pub f16: bool,
+    /// Whether kernels may hold f16 (SHADER_F16).
+    pub f16_arithmetic: bool,
     /// Bytes that one binding of a kernel may span.
     pub binding_limit: u64,
     /// Bytes of the largest buffer.

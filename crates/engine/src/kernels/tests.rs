@@ -6,9 +6,11 @@ use crate::kernel::{Kernel, Variant, forms, shader};
 use crate::{ops, optim};
 
 /// What the modules use beyond the core: immediates, `unpack2x16float`, which asks for no feature, and
-/// where the device has them, subgroups.
-const CAPABILITIES: Capabilities =
-    Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16_IN_FLOAT32).union(Capabilities::SUBGROUP);
+/// where the device has them, subgroups and f16.
+const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
+    .union(Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+    .union(Capabilities::SUBGROUP)
+    .union(Capabilities::SHADER_FLOAT16);
 
 #[test]
 fn every_variant_is_valid() {
@@ -74,6 +76,7 @@ fn excess(kernel: &Kernel, variant: &Variant, module: &naga::Module) -> Option<S
 const COVERED: &[&[&Kernel]] = &[
     super::conv::tests::COVERED,
     super::gemm::tests::COVERED,
+    super::gemm::in_f16::tests::COVERED,
     super::softmax::tests::COVERED,
     super::scan::tests::COVERED,
     super::reduce::tests::COVERED,

@@ -56,6 +56,8 @@ pub struct AdapterInfo {
     pub subgroup: u32,
     /// Whether kernels may read f16.
     pub f16: bool,
+    /// Whether kernels may hold f16 (SHADER_F16).
+    pub f16_arithmetic: bool,
     /// What it lacks, where it cannot be used.
     pub lacks: Option<String>,
 }
@@ -101,6 +103,7 @@ pub(super) fn choose(index: Option<usize>, limit: Option<u64>) -> Result<(Profil
         software: info.kind == AdapterKind::Software,
         subgroup: info.subgroup,
         f16: info.f16,
+        f16_arithmetic: info.f16_arithmetic,
         binding_limit: limit.min(info.binding_limit),
         buffer_limit: info.buffer_limit,
         memory: info.memory,
@@ -188,6 +191,7 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         buffer_limit: limits.max_buffer_size,
         subgroup: if subgroups { info.subgroup_min_size } else { 0 },
         f16: downlevel.contains(wgpu::DownlevelFlags::SHADER_F16_IN_F32),
+        f16_arithmetic: adapter.features().contains(wgpu::Features::SHADER_F16),
         lacks,
     }
 }

@@ -15,6 +15,10 @@ use crate::kernel::{Access, Kernel, Params};
 pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
     let mut out = String::with_capacity(4096);
     let w = &mut out;
+    let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name))(params);
+    if body.contains("<f16>") {
+        w.push_str("enable f16;\n");
+    }
     writeln!(w, "const THREADS: u32 = {threads}u;\nstruct P {{\n  groups: u32,").unwrap();
     for (name, _) in kernel.bindings {
         writeln!(w, "  {name}_at: u32,").unwrap();
@@ -23,7 +27,6 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
         writeln!(w, "  {}: {},", member.name, member.wgsl).unwrap();
     }
     writeln!(w, "}}\nvar<immediate> p: P;").unwrap();
-    let body = kernel.twin.wgsl().unwrap_or_else(|| panic!("{} was launched on a GPU", kernel.name))(params);
     for (i, ((name, access), dtype)) in kernel.bindings.iter().zip(dtypes).enumerate() {
         let mode = if *access == Access::Read { "read" } else { "read_write" };
         let element = match dtype {

@@ -9,6 +9,7 @@
 
 mod dots;
 pub(in crate::kernels) mod emit;
+pub(crate) mod in_f16;
 pub(in crate::kernels) mod native;
 mod outer;
 pub mod plan;
@@ -50,6 +51,9 @@ pub enum Precision {
     /// more than 8 rows; sums are f32 all the same. So are both factors of attention's products where the
     /// processor multiplies pairs of bf16. Elsewhere as `Exact`.
     Bf16,
+    /// On a GPU that computes in f16, large products by a weight that is not in blocks round both factors to f16, their
+    /// lines scaled by powers of two; sums are f32 (in_f16). Elsewhere as `Exact`.
+    F16,
 }
 
 /// Sizes of a product, and what becomes of it.
@@ -224,6 +228,9 @@ pub const KERNELS: &[&Kernel] = &[
     split::KERNELS[1],
     together::KERNELS[0],
     together::KERNELS[1],
+    in_f16::KERNELS[0],
+    in_f16::KERNELS[1],
+    in_f16::KERNELS[2],
 ];
 
 fn variants(bias: bool, two: bool) -> Vec<Variant> {
@@ -263,6 +270,7 @@ pub fn gemm_with(
     debug_assert!(g.batch <= 1 || c.batch > 0, "products of a batch do not share their place");
     debug_assert!(second.is_none() || g.batch == 1, "a second segment is of one matrix");
     let gpu = cx.profile.kind == Kind::Gpu;
+    let g = g.precision(in_f16::precision(cx, g.precision));
     let (g, a, c) = if gpu { plan::collapsed(g, a, &b, c) } else { (g, a, c) };
     let more = |s: &Segment| Gemm::new(g.m, g.n, s.k).alpha(s.alpha).accumulate();
     let part = if gpu { split::part(&g, &a, &b) } else { None };
@@ -271,7 +279,7 @@ pub fn gemm_with(
         let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
         // Dot products are summed in another order.
         let dots = plan::is_dots(&g, &a, &b) || plan::is_dots(&more(s), &s.a, &s.b);
-        fits && g.k > 0 && s.k > 0 && !dots && part.is_none()
+        fits && g.k > 0 && s.k > 0 && !dots && part.is_none() && !plan::is_in_f16(&g, &b)
     };
     let (joined, apart) = match second {
         Some(s) if together(&s) => (Some(s), None),
@@ -316,6 +324,8 @@ fn parts(
 ) -> Result<()> {
     let space = [g.batch, g.m, g.n, g.k];
     let [height, width] = form.block();
+    debug_assert!(!form.is_in_f16() || second.is_none(), "a second segment is in f32");
+    let scales = if form.is_in_f16() { Some(in_f16::Scales::new(cx, &g, &b)?) } else { None };
     let mut binds: SmallVec<[Bind; 4]> = SmallVec::new();
     binds.push(Bind::new(a.value, &[a.batch, a.row, 0, a.column], 1));
     binds.push(Bind::new(b.value, &[b.batch, 0, b.column, b.row], 1));
@@ -338,6 +348,10 @@ fn parts(
             let at = w.ranges.len() - 1;
             w.ranges.insert(at, part(&s.a, s.a.row, w.start[1], m, s.a.column));
             w.ranges.insert(at + 1, part(&s.b, s.b.column, w.start[2], n, s.b.row));
+        }
+        if let Some(scales) = &scales {
+            let found = scales.find(cx, [batch, m, n, k], [&a, &b], [&w.ranges[0], &w.ranges[1]]);
+            w.ranges.insert_many(2, found);
         }
         let accumulate = g.accumulate || !first;
         let (row_blocks, column_blocks) = (m.div_ceil(height), n.div_ceil(width));
@@ -373,6 +387,8 @@ fn parts(
         let terms = k + second.map_or(0, |s| s.k);
         cx.launch(Launch {
             kernel: match (with_bias, second.is_some()) {
+                (false, _) if scales.is_some() => &in_f16::PRODUCT,
+                (true, _) if scales.is_some() => &in_f16::PRODUCT_BIAS,
                 (false, false) => &GEMM,
                 (true, false) => &GEMM_BIAS,
                 (false, true) => &GEMM_TWO,

@@ -7,7 +7,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::stage::Read;
 use super::tile::Tile;
-use super::{Gemm, Matrix, dots, outer};
+use super::{Gemm, Matrix, Precision, dots, outer};
 use crate::dtype::DType;
 use crate::kernel::Params;
 use crate::recording::Range;
@@ -45,6 +45,11 @@ impl Reads {
     pub fn listed(b: DType, more: bool) -> impl Iterator<Item = Reads> {
         let count = if b == DType::F32 && !more { 4 } else { 3 };
         Reads::ALL.into_iter().take(count)
+    }
+
+    /// Those of products by a weight and no more, x·Wᵀ and x·W.
+    pub fn of_weights() -> impl Iterator<Item = Reads> {
+        Reads::listed(DType::F32, true)
     }
 
     /// The widest that sizes and strides admit.
@@ -130,7 +135,8 @@ impl Form {
         match self {
             Form::Tile(tile, reads) => {
                 let [sides, depth, lane] = tile.words();
-                [reads.number(), sides, depth, lane]
+                let kind = if tile.f16 { 3 << 16 } else { 0 };
+                [kind | reads.number(), sides, depth, lane]
             }
             Form::Outer(reads) => [1 << 16 | reads.number(), 0, 0, 0],
             Form::Dots { rows, wide, subgroups } => [2 << 16, rows, wide as u32, subgroups as u32],
@@ -144,6 +150,7 @@ impl Form {
         match kind >> 16 {
             0 => Form::Tile(Tile::of([second, third, fourth]), reads),
             1 => Form::Outer(reads),
+            3 => Form::Tile(Tile { f16: true, ..Tile::of([second, third, fourth]) }, reads),
             _ => Form::Dots { rows: second, wide: third == 1, subgroups: fourth == 1 },
         }
     }
@@ -169,6 +176,11 @@ impl Form {
     /// Whether it sums in another order than the tiles do.
     pub fn is_dots(self) -> bool {
         matches!(self, Form::Dots { .. })
+    }
+
+    /// Whether it rounds the factors to f16.
+    pub fn is_in_f16(self) -> bool {
+        matches!(self, Form::Tile(Tile { f16: true, .. }, _))
     }
 
     /// The form for a part of the product: by elements where a part is not made of whole vectors.
@@ -202,9 +214,20 @@ pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     few && (!b.value.dtype.is_block() || Reads::of(g, a, b, false) == Reads::ALL[1])
 }
 
+/// The most rows, and columns, that are multiplied in f32 whatever is asked: a tile's, beside which a pass over the
+/// factors costs as much as the product reads.
+const ONE_TILE: usize = 64;
+
+/// Whether a product's factors are rounded to f16, on a device that has its precision. By shape: it changes what is
+/// summed. Blocks are not, whose tile is one for all types.
+pub fn is_in_f16(g: &Gemm, b: &Matrix) -> bool {
+    let large = g.m > ONE_TILE && g.n > ONE_TILE && g.k > FEW_TERMS;
+    g.precision == Precision::F16 && large && !b.value.dtype.is_block()
+}
+
 pub type Candidates = SmallVec<[Form; 12]>;
 
-/// The forms that give a product the same bits in f32, that by its shape first: with a bias or a second segment, where
+/// The forms that give a product the same bits, that by its shape first: with a bias or a second segment, where
 /// `bias` and `two` say so, on a device that has subgroups or not.
 pub fn candidates(
     g: &Gemm,
@@ -215,6 +238,12 @@ pub fn candidates(
     subgroups: bool,
 ) -> Candidates {
     let fours = |n: usize| n.is_multiple_of(4);
+    if is_in_f16(g, b) {
+        let reads = Reads::of(g, a, b, true);
+        let first = Tile::in_f16(g.batch, g.m, g.n);
+        let others = Tile::IN_F16.iter().filter(|tile| **tile != first && tile.suits(g.m, g.n));
+        return [first].iter().chain(others).map(|tile| Form::Tile(*tile, reads)).collect();
+    }
     let reads = Reads::of(g, a, b, bias || two);
     if b.value.dtype.is_block() {
         let rows = if g.m == 1 { 1 } else { FEW_ROWS as u32 };

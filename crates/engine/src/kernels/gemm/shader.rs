@@ -35,18 +35,31 @@ use crate::kernel::Params;
 /// added to it.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
     let form = Form::of(params);
-    let place = place(form.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks");
+    let place = placed(form);
     match form {
-        Form::Tile(tile, reads) => settle(bias, two) + &tiled(tile, reads, &place, two),
-        Form::Outer(reads) => settle(bias, false) + &outer::body(reads, &place, bias),
+        Form::Tile(tile, reads) => settle(bias, two, "sum") + &tiled(tile, reads, &place, two),
+        Form::Outer(reads) => settle(bias, false, "sum") + &outer::body(reads, &place, bias),
         Form::Dots { rows, wide, subgroups } => {
-            settle(bias, false) + &dots::body(rows, wide, subgroups, &place)
+            settle(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
         }
     }
 }
 
-/// What becomes of an element's sum; of two segments the second is added to what the first has left.
-fn settle(bias: bool, two: bool) -> String {
+/// The body of a tile in f16, whose sums `unscaled` scales back.
+pub fn in_f16(params: Params, bias: bool, unscaled: &str) -> String {
+    let form = Form::of(params);
+    match form {
+        Form::Tile(tile, reads) => settle(bias, false, unscaled) + &tiled(tile, reads, &placed(form), false),
+        _ => unreachable!("only tiles are staged in f16"),
+    }
+}
+
+fn placed(form: Form) -> String {
+    place(form.block().map(|side| side as u32), "p.row_blocks", "p.column_blocks")
+}
+
+/// What becomes of an element's `sum`; of two segments the second is added to what the first has left.
+fn settle(bias: bool, two: bool, sum: &str) -> String {
     let (segment, alpha) = match two {
         true => (", segment: u32", "select(p.alpha2, p.alpha, segment == 0u)"),
         false => ("", "p.alpha"),
@@ -61,7 +74,7 @@ fn settle(bias: bool, two: bool) -> String {
         "fn settle(z: u32{segment}, row: u32, column: u32, sum: f32) {{
   if row >= p.m || column >= p.n {{ return; }}
   let at = z * p.c_batch + row * p.c_row + column;
-  var v = {alpha} * sum;
+  var v = {alpha} * {sum};
   {add_bias}
   if {adds} {{ v += load_c(at); }}
   store_c(at, v);
@@ -78,6 +91,7 @@ fn tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
         lines: "p.m",
         line_step: "p.a_row",
         term_step: "p.a_column",
+        scales: tile.f16.then_some(("a_scale", "z * p.m")),
     };
     let b = Factor {
         name: "b",
@@ -86,6 +100,7 @@ fn tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
         lines: "p.n",
         line_step: "p.b_column",
         term_step: "p.b_row",
+        scales: tile.f16.then_some(("b_scale", "of_b(z)")),
     };
     let first = tile.sum("p.k", &a.fill(tile.left(), reads.a), &b.fill(tile.right(), reads.b));
     if !two {

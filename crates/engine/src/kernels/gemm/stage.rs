@@ -28,6 +28,8 @@ pub struct Factor<'a> {
     pub lines: &'a str,
     pub line_step: &'a str,
     pub term_step: &'a str,
+    /// Of a block in f16: the binding of its lines' scales, and where those of its matrix start.
+    pub scales: Option<(&'a str, &'a str)>,
 }
 
 impl Factor<'_> {
@@ -87,10 +89,28 @@ impl One<'_> {
         format!("{base} + min({line} + {}_i * 4u + {s}u, {lines} - 1u) * {line_step}", self.name)
     }
 
+    /// The scales of its four lines, of which the last may lie past the end and then be the last one's.
+    fn scales(&self) -> String {
+        let (n, Factor { line, lines, .. }) = (&self.name, self.factor);
+        let Some((name, base)) = self.factor.scales else { return String::new() };
+        let of_line = |s: u32| format!("load_{name}({base} + min({line} + {n}_i * 4u + {s}u, {lines} - 1u))");
+        let all: Vec<_> = (0..4).map(of_line).collect();
+        format!("    let {n}_scale = vec4<f32>({});\n", all.join(", "))
+    }
+
+    /// What a block holds of a vector of four lines.
+    fn staged(&self, vector: String) -> String {
+        match self.factor.scales {
+            Some(_) => format!("rounded({vector} * {}_scale)", self.name),
+            None => vector,
+        }
+    }
+
     fn terms(&self) -> Fill {
         let (n, name, Block { depth, .. }) = (&self.name, self.factor.name, self.block);
-        let before =
-            self.patch() + &each(4, |s| format!("    var {n}_a{s} = ({} + {n}_t) / 4u;\n", self.start(s)));
+        let before = self.patch()
+            + &self.scales()
+            + &each(4, |s| format!("    var {n}_a{s} = ({} + {n}_t) / 4u;\n", self.start(s)));
         let loads = each(4, |s| format!("          v{s} = load_vec4_{name}({n}_a{s});\n"));
         let within = each(4, |s| format!("        var v{s} = vec4<f32>();\n"))
             + &format!("        if k + {n}_t < terms {{\n{loads}        }}\n")
@@ -105,6 +125,7 @@ impl One<'_> {
     fn elements(&self) -> Fill {
         let (n, Factor { name, term_step, .. }) = (&self.name, self.factor);
         let before = self.patch()
+            + &self.scales()
             + &each(4, |s| format!("    let {n}_a{s} = {};\n", self.start(s)))
             + &format!("    var {n}_at = {n}_t * {term_step};\n");
         let within = each(4, |t| {
@@ -133,14 +154,16 @@ impl One<'_> {
     let {n}_t = {n}_e / {vectors}u;
     var {n}_at = ({base} + min({line} + {n}_i * 4u, {lines} - 4u) + {n}_t * {term_step}) / 4u;
     let {n}_step = {term_step} / 4u * {depth}u;
-"
+{}",
+                self.scales()
             ),
             within: format!(
                 "        var v = vec4<f32>();
         if k + {n}_t < terms {{ v = load_vec4_{name}({n}_at); }}
-        {shared}[{n}_t * {stride}u + {n}_i] = v;
+        {shared}[{n}_t * {stride}u + {n}_i] = {};
         {n}_at += {n}_step;
-"
+",
+                self.staged("v".into())
             ),
         }
     }
@@ -148,6 +171,7 @@ impl One<'_> {
     /// Stores the patch's vector of term `t`.
     fn store(&self, t: u32, vector: &str) -> String {
         let (n, block) = (&self.name, self.block);
-        format!("        {}[{n}_to + {}u] = vec4<f32>({vector});\n", block.name, t * block.stride())
+        let staged = self.staged(format!("vec4<f32>({vector})"));
+        format!("        {}[{n}_to + {}u] = {staged};\n", block.name, t * block.stride())
     }
 }

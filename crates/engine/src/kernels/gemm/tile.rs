@@ -5,6 +5,8 @@
 //! side reach, so that neighbours read and write neighbours. A block lies by terms, each a row of vectors of
 //! four lines, and a vector longer than it is: so a term's vectors fall in other banks than the next one's.
 //! Sums run along columns, each in ascending order of its terms, by fma from 0: every tile gives the same bits.
+//! A tile in f16 stages what was rounded to it (in_f16), and widens it again as it is read, which is exact: so its
+//! products are exact, too, and only its sums are rounded, as those of f32 are.
 
 use super::emit::{PARTS, both, each};
 
@@ -16,11 +18,13 @@ pub struct Tile {
     pub columns: u32,
     pub depth: u32,
     pub lane: [u32; 2],
+    /// Whether blocks are staged in f16.
+    pub f16: bool,
 }
 
 /// `rows` × `columns` × `depth`, by `lane` an invocation.
 const fn tile(rows: u32, columns: u32, depth: u32, lane: [u32; 2]) -> Tile {
-    Tile { rows, columns, depth, lane }
+    Tile { rows, columns, depth, lane, f16: false }
 }
 
 impl Tile {
@@ -42,6 +46,13 @@ impl Tile {
         tile(128, 64, 16, [8, 4]),
     ];
 
+    /// Those that stage f16. Most have 8 × 8 an invocation, since a factor is widened once for eight products then.
+    pub const IN_F16: &[Tile] = &[
+        Tile { f16: true, ..Tile::MIDDLE },
+        Tile { f16: true, ..tile(64, 64, 16, [8, 8]) },
+        Tile { f16: true, ..tile(128, 128, 16, [8, 8]) },
+    ];
+
     /// What stands for it in a pipeline's key.
     pub fn words(self) -> [u32; 3] {
         [self.rows << 16 | self.columns, self.depth, self.lane[0] << 16 | self.lane[1]]
@@ -51,7 +62,7 @@ impl Tile {
     pub fn of([sides, depth, lane]: [u32; 3]) -> Tile {
         let halves = |word: u32| [word >> 16, word & 0xffff];
         let [rows, columns] = halves(sides);
-        Tile { rows, columns, depth, lane: halves(lane) }
+        Tile { rows, columns, depth, lane: halves(lane), f16: false }
     }
 
     /// Large tiles read least, as long as they still fill the GPU: the tile by shape, for `matrices` products.
@@ -64,6 +75,12 @@ impl Tile {
             _ if tiles(64) >= 16 => Tile::MIDDLE,
             _ => Tile::SMALL,
         }
+    }
+
+    /// The tile in f16 by shape.
+    pub fn in_f16(matrices: usize, m: usize, n: usize) -> Tile {
+        let large = matrices * m.div_ceil(128) * n.div_ceil(128) >= 64;
+        Tile::IN_F16[if large { 2 } else { 0 }]
     }
 
     /// Whether less than half of a tile would lie outside of a product of `m` × `n`.
@@ -82,7 +99,8 @@ impl Tile {
     /// Of workgroup memory.
     #[cfg(test)]
     pub fn shared_bytes(self) -> u32 {
-        16 * self.depth * (self.left().stride() + self.right().stride())
+        let vector = if self.f16 { 8 } else { 16 };
+        vector * self.depth * (self.left().stride() + self.right().stride())
     }
 
     /// The block of A.
@@ -101,9 +119,10 @@ impl Tile {
     /// The kernel: `place` finds row and column of the tile, `sums` fills it and gives it away.
     pub fn kernel(self, place: &str, sums: &str) -> String {
         let (left, right) = (self.left(), self.right());
+        let element = if self.f16 { "f16" } else { "f32" };
         format!(
-            "var<workgroup> left: array<vec4<f32>, {}>;
-var<workgroup> right: array<vec4<f32>, {}>;
+            "var<workgroup> left: array<vec4<{element}>, {}>;
+var<workgroup> right: array<vec4<{element}>, {}>;
 fn kernel(group: u32, lane: u32) {{
 {place}  let y = lane / {across}u;
   let x = lane % {across}u;
@@ -132,7 +151,11 @@ fn kernel(group: u32, lane: u32) {{
         let load = |name: &str, block: Block, count: u32, own: &str, apart: u32| {
             let (from, stride) = (block.name, block.stride());
             each(count / 4, |g| {
-                format!("        let {name}{g} = {from}[t * {stride}u + {own} + {}u];\n", g * apart)
+                let vector = format!("{from}[t * {stride}u + {own} + {}u]", g * apart);
+                match self.f16 {
+                    true => format!("        let {name}{g} = vec4<f32>({vector});\n"),
+                    false => format!("        let {name}{g} = {vector};\n"),
+                }
             })
         };
         let [rows, columns] = self.lane;

@@ -38,11 +38,13 @@ struct Shape {
     bias: bool,
     /// Whether the sum has a second segment.
     two: bool,
+    /// Whether the factors are rounded to f16.
+    in_f16: bool,
 }
 
 impl Shape {
     fn words(self) -> Words {
-        let bits = [self.a_rows, self.b_rows, self.shares_b, self.bias, self.two];
+        let bits = [self.a_rows, self.b_rows, self.shares_b, self.bias, self.two, self.in_f16];
         let flags = bits.iter().rev().fold(0, |word, bit| word << 1 | *bit as u32);
         let b = match self.b {
             DType::F16 => 1,
@@ -66,6 +68,7 @@ impl Shape {
             bias: bit(3),
             reads: Reads::of_number(reads),
             two: bit(4),
+            in_f16: bit(5),
             b: [DType::F32, DType::F16, DType::BF16][b as usize % 3],
         }
     }
@@ -135,9 +138,10 @@ pub fn class(g: &Gemm, a: &Matrix, b: &Matrix, [bias, two]: [bool; 2]) -> Class 
         b_rows: b.column == 1,
         shares_b: b.batch == 0,
         b: b.value.dtype,
-        reads: Reads::of(g, a, b, bias || two),
+        reads: Reads::of(g, a, b, bias || two || plan::is_in_f16(g, b)),
         bias,
         two,
+        in_f16: plan::is_in_f16(g, b),
     };
     Class { family: &FAMILY, words: shape.words() }
 }
@@ -157,6 +161,7 @@ fn describe(words: &Words) -> String {
         DType::BF16 => " bf16",
         DType::F32 | DType::I32 | DType::Block(_) => " f32",
     };
+    said += if shape.in_f16 { ", in f16" } else { "" };
     said + match shape.reads.number() {
         0 => ", by elements",
         _ => "",
@@ -165,7 +170,7 @@ fn describe(words: &Words) -> String {
 
 fn form(params: Params) -> String {
     let name = match Form::of(params) {
-        Form::Tile(Tile { rows, columns, depth, lane: [down, across] }, _) => {
+        Form::Tile(Tile { rows, columns, depth, lane: [down, across], .. }, _) => {
             format!("tile {rows} x {columns} x {depth} by {down} x {across}")
         }
         Form::Outer(_) => "outer".into(),

@@ -106,6 +106,47 @@ fn bf16_products_round_their_other_factor_on_the_processor() {
     }
 }
 
+/// y and the gradient of x, whose rows may be as small as those of a large batch, are rounded by 2⁻¹¹ of a factor; the
+/// gradient of W is not.
+#[test]
+fn f16_products_round_both_factors_on_a_gpu_that_computes_in_it() {
+    for fan_in_fan_out in [false, true] {
+        for weight in [DType::F32, DType::F16, DType::BF16] {
+            let exact = Linear { fan_in_fan_out, ..Linear::default() };
+            let mut inputs = inputs(exact, &[67], 70, 85, true);
+            inputs[1] = inputs[1].stored(weight);
+            let d = Array::from_fn(&[67, 85], |i| 1e-9 * 10f64.powi(i[0] as i32 % 3 - 1));
+            let signs = Array::random("d", &[67, 85]);
+            let d = Array::new(&d.shape, d.data.iter().zip(&signs.data).map(|(d, s)| d * s).collect());
+            // Cutting into windows has a test of its own.
+            for cx in contexts().into_iter().take(2) {
+                let of = |precision: Precision| {
+                    let op = Linear { precision, ..exact };
+                    let v: Vec<Value> = inputs.iter().map(|x| x.upload(&cx)).collect();
+                    let y = run(&cx, &op, &v.iter().collect::<Vec<_>>()).unwrap();
+                    let needs = [true, weight == DType::F32, true];
+                    let pass = Backward::after(&op, &v, &y, &needs, vec![Some(d.upload(&cx))]);
+                    let gradients = op.backward(&cx, &pass).unwrap();
+                    let all: Vec<Array> = y.iter().chain(gradients.iter().flatten()).map(read).collect();
+                    all
+                };
+                let (got, plain) = (of(Precision::F16), of(Precision::Exact));
+                let has_f16 = cx.profile.f16_arithmetic;
+                for (i, (got, plain)) in got.iter().zip(&plain).enumerate() {
+                    let what = format!("{i} by {weight} on {}", cx.profile.label);
+                    assert_eq!(got.data != plain.data, has_f16 && i < 2, "{what}");
+                    let columns = *got.shape.last().unwrap();
+                    for (got, plain) in got.data.chunks(columns).zip(plain.data.chunks(columns)) {
+                        let most = plain.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+                        let off = got.iter().zip(plain).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
+                        assert!(off <= 2f64.powi(-9) * most, "{what}: {off} beside {most}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A weight in blocks gives what the same in f32 gives, forward and backward, whatever the precision: it is no weight
 /// in bf16.
 #[test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::context::Context;
 use crate::device::{Sink, cpu::Cpu};
+use crate::kernels::gemm::in_f16;
 use crate::value::Value;
 
 /// A value of `size` elements from the `offset`-th of a storage, of a device that runs nothing.
@@ -20,12 +21,13 @@ fn a_form_is_its_key_and_itself_again() {
             assert_eq!(keys.len(), all.len(), "two forms have one key");
         }
     }
+    in_f16::forms().for_each(|form| assert!(form.is_in_f16() && Form::of(form.params()) == form));
 }
 
 /// What WebGPU promises of every device.
 #[test]
 fn no_tile_needs_more_than_every_device_has() {
-    for tile in Tile::ALL {
+    for tile in Tile::ALL.iter().chain(Tile::IN_F16) {
         assert!((64..=256).contains(&tile.threads()), "{tile:?}: {} invocations", tile.threads());
         assert!(tile.shared_bytes() <= 16 << 10, "{tile:?}: {} bytes", tile.shared_bytes());
     }
@@ -44,7 +46,7 @@ fn the_table_of_tiles_is_true() {
         .collect();
     assert_eq!(table.len(), Tile::ALL.len());
     for (row, tile) in table.iter().zip(Tile::ALL) {
-        let Tile { rows, columns, depth, lane: [down, across] } = *tile;
+        let Tile { rows, columns, depth, lane: [down, across], .. } = *tile;
         let flops = 2.0 * (rows * columns) as f64 / (4 * (rows + columns)) as f64;
         let fma = (down * across) as f64 / (down / 4 + across / 4) as f64;
         let registers = down * across + down + across + 24;
