@@ -4,9 +4,10 @@
 //! read through a row stride and a column stride, so that transposition costs no copy, and B may be
 //! stored as f16, bf16 or in blocks (frozen weights). Everything is summed in f32, in ascending k.
 //!
-//! GPU: tiles, the outer form, dot products (shader.rs), chosen in plan.rs; K is cut where C is small (split.rs), which
+//! GPU: tiles, the outer form, dot products, few rows by columns (shader.rs), chosen in plan.rs; K is cut where C is small (split.rs), which
 //! sums in another order. Processor: a loop nest of our own (native/).
 
+mod columns;
 mod dots;
 pub(in crate::kernels) mod emit;
 pub(crate) mod in_f16;
@@ -277,9 +278,9 @@ pub fn gemm_with(
     let limit = cx.profile.binding_limit.saturating_sub(256);
     let together = |s: &Segment| {
         let fits = [s.a, s.b].iter().all(|factor| factor.value.bytes() as u64 <= limit);
-        // Dot products are summed in another order.
-        let dots = plan::is_dots(&g, &a, &b) || plan::is_dots(&more(s), &s.a, &s.b);
-        fits && g.k > 0 && s.k > 0 && !dots && part.is_none() && !plan::is_in_f16(&g, &b)
+        // Few rows are summed in another order.
+        let few = plan::is_few(&g, &a, &b) || plan::is_few(&more(s), &s.a, &s.b);
+        fits && g.k > 0 && s.k > 0 && !few && part.is_none() && !plan::is_in_f16(&g, &b)
     };
     let (joined, apart) = match second {
         Some(s) if together(&s) => (Some(s), None),

@@ -1,13 +1,13 @@
 //! How a product is laid out on a GPU: by its shape, and by how its factors lie. Nothing here knows a device.
 //!
-//! What is decided by shape alone changes the order of sums: dot products, and parts of K. Among the rest,
+//! What is decided by shape alone changes the order of sums: few rows, and parts of K. Among the rest,
 //! `candidates`, any may be taken.
 
 use smallvec::{SmallVec, smallvec};
 
 use super::stage::Read;
 use super::tile::Tile;
-use super::{Gemm, Matrix, Precision, dots, outer};
+use super::{Gemm, Matrix, Precision, columns, dots, outer};
 use crate::dtype::DType;
 use crate::kernel::Params;
 use crate::recording::Range;
@@ -96,6 +96,8 @@ pub enum Form {
     Outer(Reads),
     /// 64 invocations share the terms of `rows` × 4 dot products.
     Dots { rows: u32, wide: bool, subgroups: bool },
+    /// Groups of invocations share the terms of `rows` × 32 sums, of a B whose columns are neighbours.
+    Columns { rows: u32, wide: bool },
 }
 
 impl Form {
@@ -116,6 +118,9 @@ impl Form {
             for rows in [1, 4, 8] {
                 let both = |wide| [false, true].map(|subgroups| Form::Dots { rows, wide, subgroups });
                 all.extend([false, true].into_iter().flat_map(both));
+            }
+            for rows in [1, FEWER_ROWS as u32] {
+                all.extend([false, true].map(|wide| Form::Columns { rows, wide }));
             }
         }
         all
@@ -140,6 +145,7 @@ impl Form {
             }
             Form::Outer(reads) => [1 << 16 | reads.number(), 0, 0, 0],
             Form::Dots { rows, wide, subgroups } => [2 << 16, rows, wide as u32, subgroups as u32],
+            Form::Columns { rows, wide } => [4 << 16, rows, wide as u32, 0],
         }
     }
 
@@ -150,6 +156,7 @@ impl Form {
         match kind >> 16 {
             0 => Form::Tile(Tile::of([second, third, fourth]), reads),
             1 => Form::Outer(reads),
+            4 => Form::Columns { rows: second, wide: third == 1 },
             3 => Form::Tile(Tile { f16: true, ..Tile::of([second, third, fourth]) }, reads),
             _ => Form::Dots { rows: second, wide: third == 1, subgroups: fourth == 1 },
         }
@@ -160,6 +167,7 @@ impl Form {
             Form::Tile(tile, _) => tile.threads(),
             Form::Outer(_) => outer::THREADS,
             Form::Dots { .. } => dots::THREADS,
+            Form::Columns { .. } => columns::THREADS,
         }
     }
 
@@ -169,13 +177,15 @@ impl Form {
             Form::Tile(tile, _) => [tile.rows, tile.columns],
             Form::Outer(_) => [outer::SIDE; 2],
             Form::Dots { rows, .. } => [rows, dots::COLUMNS],
+            Form::Columns { rows, .. } => [rows, columns::COLUMNS],
         };
         [rows as usize, columns as usize]
     }
 
     /// Whether it sums in another order than the tiles do.
-    pub fn is_dots(self) -> bool {
-        matches!(self, Form::Dots { .. })
+    #[cfg(test)]
+    pub fn is_few(self) -> bool {
+        matches!(self, Form::Dots { .. } | Form::Columns { .. })
     }
 
     /// Whether it rounds the factors to f16.
@@ -196,6 +206,10 @@ impl Form {
                 let wide = wide && Reads::ALL[1].hold(sizes, a, b);
                 Form::Dots { rows, wide, subgroups }
             }
+            Form::Columns { rows, wide } => {
+                let wide = wide && Reads::ALL[2].hold(sizes, a, b);
+                Form::Columns { rows, wide }
+            }
         }
     }
 }
@@ -207,11 +221,24 @@ const FEW_TERMS: usize = 16;
 /// The most rows that are dot products, and the fewest terms.
 const FEW_ROWS: usize = 8;
 const LONG: usize = 64;
+/// The most rows by columns whose terms lie apart.
+const FEWER_ROWS: usize = 4;
 
 /// Whether a product is summed as dot products.
 pub fn is_dots(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
     let few = g.m <= FEW_ROWS && g.k >= LONG && b.row == 1 && a.column == 1;
     few && (!b.value.dtype.is_block() || Reads::of(g, a, b, false) == Reads::ALL[1])
+}
+
+/// Whether a few rows are multiplied by columns that are neighbours.
+pub fn is_columns(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
+    let few = g.m <= FEWER_ROWS && g.k >= LONG && b.column == 1 && a.column == 1;
+    few && !b.value.dtype.is_block() && !is_dots(g, a, b)
+}
+
+/// Whether a product has few rows, and is summed in another order than by tiles.
+pub fn is_few(g: &Gemm, a: &Matrix, b: &Matrix) -> bool {
+    is_dots(g, a, b) || is_columns(g, a, b)
 }
 
 /// The most rows, and columns, that are multiplied in f32 whatever is asked: a tile's, beside which a pass over the
@@ -256,6 +283,11 @@ pub fn candidates(
         let form = |subgroups| Form::Dots { rows, wide, subgroups };
         return if subgroups { smallvec![form(true), form(false)] } else { smallvec![form(false)] };
     }
+    if is_columns(g, a, b) {
+        let rows = if g.m == 1 { 1 } else { FEWER_ROWS as u32 };
+        let wide = Reads::of(g, a, b, false) == Reads::ALL[2];
+        return smallvec![Form::Columns { rows, wide }];
+    }
     let tiles = Form::tiles(bias, two);
     let first =
         Some(Tile::by_shape(g.batch, g.m, g.n)).filter(|tile| tiles.contains(tile)).unwrap_or(Tile::SMALL);
@@ -274,7 +306,7 @@ pub fn candidates(
 /// where it is not cut. By shape alone: it changes the order of sums.
 pub fn part(g: &Gemm, a: &Matrix, b: &Matrix) -> usize {
     let blocks = g.m.div_ceil(64) * g.n.div_ceil(64);
-    if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || is_dots(g, a, b) {
+    if b.value.dtype.is_block() || g.batch > 1 || blocks == 0 || blocks > 32 || is_few(g, a, b) {
         return g.k;
     }
     let parts = (128 / blocks).min(g.k / 128).min(16);

@@ -18,7 +18,8 @@
 //! | 128 × 64 × 16        | 8 × 4         | 256         | 21.3         | 10.7              | 68        | 12.5 KiB         |
 //!
 //! The outer form (outer.rs) has 4 × 4 an invocation and no shared memory; dot products (dots.rs) of r rows
-//! read B once, do r / 2 FLOPs a byte of it, and use r KiB to add the lanes' sums.
+//! read B once, do r / 2 FLOPs a byte of it, and use r KiB to add the lanes' sums; so do few rows by columns
+//! (columns.rs), whose sums take 4 r KiB.
 //!
 //! With two segments the sums are settled, begun anew in the same registers, and added to what was
 //! settled: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
@@ -28,7 +29,7 @@ use super::emit::place;
 use super::plan::{Form, Reads};
 use super::stage::{Factor, Read};
 use super::tile::Tile;
-use super::{dots, outer};
+use super::{columns, dots, outer};
 use crate::kernel::Params;
 
 /// The body of one form. Of two segments the first is settled as by itself, and the second as a product that is
@@ -42,6 +43,7 @@ pub fn body(params: Params, bias: bool, two: bool) -> String {
         Form::Dots { rows, wide, subgroups } => {
             settle(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
         }
+        Form::Columns { rows, wide } => settle(bias, false, "sum") + &columns::body(rows, wide, &place),
     }
 }
 

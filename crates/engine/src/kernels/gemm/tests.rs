@@ -38,6 +38,10 @@ fn interchangeable_forms_equal_the_plain_one() {
         (DType::F32, [17, 130, 31]),
         (DType::F32, [130, 140, 16]),
         (DType::F32, [2, 2, 2]),
+        (DType::F32, [1, 68, 260]),
+        (DType::F16, [1, 35, 97]),
+        (DType::BF16, [3, 132, 128]),
+        (DType::F32, [4, 33, 131]),
         (DType::F16, [16, 66, 40]),
         (DType::BF16, [36, 36, 12]),
     ] {
@@ -166,6 +170,15 @@ fn launches_every_form_of(b: DType) {
                         let mut problem = Problem::new(reads, [1, 9, 276], batch);
                         problem.sizes[0] = few as usize;
                         problem.run(cx, &dots, b, bias, two);
+                    }
+                    let columns = of(&|form| match form {
+                        Form::Columns { rows, wide } => *rows == few && (!wide || reads == Reads::ALL[2]),
+                        _ => false,
+                    });
+                    if reads.b == Read::Lines && reads.a != Read::Lines {
+                        let mut problem = Problem::new(reads, [1, 76, 300], batch);
+                        problem.sizes[0] = few as usize;
+                        problem.run(cx, &columns, b, bias, two);
                     }
                 }
             }

@@ -177,10 +177,11 @@ fn form(params: Params) -> String {
         Form::Dots { rows, subgroups, .. } => {
             format!("dots {rows}{}", if subgroups { " by subgroups" } else { "" })
         }
+        Form::Columns { rows, .. } => format!("columns {rows}"),
     };
     let reads = match Form::of(params) {
         Form::Tile(_, reads) | Form::Outer(reads) => reads != Reads::ELEMENTS,
-        Form::Dots { wide, .. } => wide,
+        Form::Dots { wide, .. } | Form::Columns { wide, .. } => wide,
     };
     name + if reads { ", vectors" } else { "" }
 }
@@ -304,7 +305,7 @@ mod tests {
                 let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
                 let subgroups = cx.profile.subgroup > 0;
                 let forms = candidates(&g, &left, &right, &Matrix::new(&c, n), [false; 2], subgroups);
-                assert!(forms.len() > 1 || (forms[0].is_dots() && !subgroups), "{m} x {n} x {k}");
+                assert!(forms.len() > 1 || (forms[0].is_few() && !subgroups), "{m} x {n} x {k}");
                 let made = forms.iter().map(|form| {
                     let c = operand(&cx, [m * n], DType::F32, 3).unwrap();
                     parts(&cx, *form, g, left, right, None, None, Matrix::new(&c, n)).unwrap();

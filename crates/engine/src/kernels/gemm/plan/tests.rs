@@ -31,6 +31,8 @@ fn no_tile_needs_more_than_every_device_has() {
         assert!((64..=256).contains(&tile.threads()), "{tile:?}: {} invocations", tile.threads());
         assert!(tile.shared_bytes() <= 16 << 10, "{tile:?}: {} bytes", tile.shared_bytes());
     }
+    let sums = columns::body(FEWER_ROWS as u32, false, "");
+    assert!(sums.contains("array<vec4<f32>, 1024>"), "the sums of four rows by 256 invocations: 16 KiB");
     let sums = dots::body(8, false, false, "");
     assert!(sums.contains("array<f32, 2048>"), "the sums of eight rows of four columns by 64 lanes: 8 KiB");
 }
@@ -105,6 +107,11 @@ fn what_sums_in_another_order_is_decided_by_shape() {
     assert_eq!(subgroups[..], [Form::Dots { rows: 1, wide: true, subgroups: true }, plain[0]]);
     assert_eq!(part, 1536);
     assert_eq!(sizes(6, 576, 1536, true).0[0], Form::Dots { rows: 8, wide: true, subgroups: false });
+    // By a weight that is stored [in, out].
+    let (columns, _, part) = sizes(1, 768, 3072, false);
+    assert_eq!((&columns[..], part), (&[Form::Columns { rows: 1, wide: true }][..], 3072));
+    assert_eq!(sizes(3, 767, 70, false).0[..], [Form::Columns { rows: 4, wide: false }]);
+    assert!(!sizes(5, 768, 3072, false).0[0].is_few() && !sizes(1, 768, 63, false).0[0].is_few());
     // A low-rank path: few columns, few terms, long sums of a small matrix.
     let (few_columns, _, part) = sizes(2048, 16, 576, true);
     assert_eq!(few_columns[0], Form::Tile(Tile::NARROW, Reads::ALL[1]));
@@ -118,7 +125,7 @@ fn what_sums_in_another_order_is_decided_by_shape() {
     assert_eq!((layer[0], part), (Form::Tile(Tile::LARGE, Reads::ALL[1]), 576));
     assert_eq!(layer.len(), Tile::ALL.len() - 2);
     assert_eq!(layer, with_subgroups);
-    assert!(!layer.iter().any(|form| form.is_dots()));
+    assert!(!layer.iter().any(|form| form.is_few()));
 }
 
 #[test]
