@@ -1,6 +1,6 @@
 //! Instruction sets as types: what a body that is compiled for each of them may ask.
 
-use super::{Lanes, Plain};
+use super::{Lanes, Plain, Zip};
 
 /// Arithmetic of one element.
 pub trait Fma: Copy + Send + Sync + 'static {
@@ -16,7 +16,7 @@ pub trait Fma: Copy + Send + Sync + 'static {
 /// An instruction set: its vectors, and the elements that its products take.
 pub trait Isa: Fma {
     /// Its vector of f32.
-    type V: Lanes;
+    type V: Zip;
     /// f32 of a vector.
     const WIDTH: usize = <Self::V as Lanes>::LANES;
     /// Vector registers.

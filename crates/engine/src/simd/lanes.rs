@@ -21,6 +21,11 @@ pub trait Lanes: Copy {
     unsafe fn load_first(p: *const f32, count: usize) -> Self;
     unsafe fn store_first(self, p: *mut f32, count: usize);
     unsafe fn add(self, other: Self) -> Self;
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        // SAFETY: the caller's. A product by −1 is exact.
+        unsafe { other.fma(Self::splat(-1.0), self) }
+    }
     unsafe fn mul(self, other: Self) -> Self;
     /// self · b + c, rounded once where the set has it.
     unsafe fn fma(self, b: Self, c: Self) -> Self;
@@ -303,7 +308,7 @@ mod x86 {
 
 /// Four lanes that the compiler maps to what the target has (NEON, SSE2).
 #[derive(Clone, Copy)]
-pub struct Plain([f32; 4]);
+pub struct Plain(pub(super) [f32; 4]);
 
 impl Lanes for Plain {
     const LANES: usize = 4;

@@ -11,7 +11,7 @@
 //! GPU: an element a lane, or the tiles of `gemm` (gemm/shader.rs has their counts; some 20 registers more
 //! stand for places in x), chosen in plan.rs. A gathered element is read once for each tap, from the cache: of
 //! a 3 × 3 kernel one in nine comes from memory. Processor: `gemm`'s tiles over panels that
-//! are gathered (native/).
+//! are gathered (native/), and for 3 × 3 taps at stride 1 of enough channels Winograd's transforms (winograd/).
 
 mod native;
 pub mod plan;
@@ -19,6 +19,7 @@ mod shader;
 #[cfg(test)]
 pub(crate) mod tests;
 mod walk;
+mod winograd;
 
 pub use walk::{LARGEST, Walk};
 
@@ -27,7 +28,7 @@ use std::rc::Rc;
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Twin, Variant, joined};
 use crate::launch::{Bind, Window, windows};
 use crate::recording::Launch;
 use crate::value::Value;
@@ -64,7 +65,8 @@ static CONV_WEIGHT: Kernel = Kernel {
     variants: || variants(Side::Weight, false),
 };
 
-pub const KERNELS: &[&Kernel] = &[&CONV, &CONV_BIAS, &CONV_WEIGHT];
+const OF_TAPS: [&Kernel; 3] = [&CONV, &CONV_BIAS, &CONV_WEIGHT];
+pub const KERNELS: &[&Kernel] = &joined::<_, 6>(&OF_TAPS, &winograd::KERNELS);
 
 fn variants(side: Side, bias: bool) -> Vec<Variant> {
     let storage: &[DType] = match side {
@@ -101,6 +103,9 @@ pub fn correlate(
     bias: Option<&Value>,
     y: &Value,
 ) -> Result<()> {
+    if winograd::suits(cx, walk) {
+        return winograd::correlate(cx, walk, x, w, bias, y);
+    }
     let form = choose(cx, walk.batch * walk.groups, walk.rows, walk.positions());
     correlate_as(cx, form, walk, x, w, bias, y)
 }

@@ -98,6 +98,13 @@ fn sums_in_parts() {
     held(&op, &inputs(&op, 1, [3, 2], &[700], &[600]));
 }
 
+/// What the processor makes by tiles of 2 × 2, there and back.
+#[test]
+fn channels_enough_for_transforms() {
+    let op = conv(2, 1, [1, 1], 1, 1);
+    held(&op, &inputs(&op, 4, [33, 34], &[8, 7], &[3, 3]));
+}
+
 #[test]
 fn half_stored_weights_are_frozen() {
     for dtype in [DType::F16, DType::BF16] {

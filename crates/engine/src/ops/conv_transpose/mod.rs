@@ -4,7 +4,8 @@
 //! out = (size − 1)·stride − padding + dilation·(kernel − 1) + output padding + 1. W is f32, or f16 or
 //! bf16 where it is frozen. y is the input of the convolution by W whose output is x.
 //! Backward: d_x is that convolution of d; d_W correlates d with x. Saved: W where x needs a gradient,
-//! x where W does. Scratch: as much as W and, at a stride over 1, a part of y.
+//! x where W does. Scratch: as much as W and, at a stride over 1, a part of y; on the processor besides what `conv`
+//! takes.
 //! Source: Dumoulin and Visin 2016, section 4; torch.nn.functional.conv_transpose1d, 2d, 3d.
 
 #[cfg(test)]

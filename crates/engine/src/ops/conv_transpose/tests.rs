@@ -75,6 +75,13 @@ fn every_geometry_in_two_dimensions() {
     held(&op, &inputs(&op, 2, [6, 6], [&[5, 4], &[3, 3]]));
 }
 
+/// What the processor makes by tiles of 2 × 2, there and back.
+#[test]
+fn channels_enough_for_transforms() {
+    let op = transposed(2, 1, [1, 1], 1, 0);
+    held(&op, &inputs(&op, 4, [33, 34], [&[8, 7], &[3, 3]]));
+}
+
 #[test]
 fn three_dimensions() {
     let op = transposed(3, 2, [1, 0], 1, 1);

@@ -66,6 +66,8 @@ mod rounded;
 mod tests;
 
 pub use dot::FEW;
+#[cfg(test)]
+pub use loops::available;
 // What else sums products a tile at a time.
 pub use loops::{Loops, Stored, best};
 pub use microkernel::{Left, Right, Settle};

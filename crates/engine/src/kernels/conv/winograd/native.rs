@@ -1,0 +1,188 @@
+//! The tasks: panels of tiles by slivers of rows.
+
+use half::{bf16, f16};
+
+use super::tiles::{Run, give, lines_of, take};
+use super::weight::{Factor, transform};
+use super::{OUT, PLACES, Scalars, TAPS, WeightScalars};
+use crate::dtype::DType;
+use crate::kernel::native::{NativeLaunch, Shared, each_task};
+use crate::kernels::gemm::native::{LINE, Left, Loops, Right, Settle, Source, Stored, best, workspace};
+
+/// Elements of V in a task's workspace, about: half of a usual second cache of a mebibyte. Of one panel there may be
+/// more.
+const HELD: usize = 128 * 1024;
+/// Tasks for each thread that panels are spread over.
+const TASKS: usize = 4;
+/// Slivers of a task at least, where rows are cut: each cut makes V anew.
+const SLIVERS: usize = 4;
+/// Channels whose taps are widened at once.
+const WIDENED: usize = 64;
+
+pub fn weight(l: &NativeLaunch) {
+    match l.dtype(0) {
+        DType::F32 => weight_by::<f32>(best(), l.threads, &l.scalars(), l.read(0), l.write(1)),
+        DType::F16 => weight_by::<f16>(best(), l.threads, &l.scalars(), l.read(0), l.write(1)),
+        DType::BF16 => weight_by::<bf16>(best(), l.threads, &l.scalars(), l.read(0), l.write(1)),
+        DType::I32 | DType::Block(_) => unreachable!("validated by the operation"),
+    }
+}
+
+pub fn forward<const BIAS: bool>(l: &NativeLaunch) {
+    let bias = BIAS.then(|| l.read(2));
+    correlate(best(), l.threads, &l.scalars(), l.read(0), l.read(1), bias, l.write(2 + BIAS as usize));
+}
+
+/// U of the weight [groups · rows, channels, 3, 3].
+pub fn weight_by<T: Stored<At = *const T> + Sync>(
+    loops: &'static Loops,
+    threads: usize,
+    s: &WeightScalars,
+    w: &[T],
+    u: &mut [f32],
+) {
+    let &WeightScalars { groups, rows, channels, turn_h, turn_w } = s;
+    let w_row = channels * TAPS * TAPS;
+    assert!(groups * rows * w_row <= w.len() && PLACES * groups * rows * channels <= u.len());
+    let (factor, u) = (Factor::new(loops, rows, channels), Shared::new(u));
+    let transform = transform(loops.exact);
+    each_task(threads, groups * factor.slivers, |task| {
+        let (group, (row, rows)) = (task / factor.slivers, factor.sliver(task % factor.slivers));
+        workspace(rows * WIDENED * TAPS * TAPS, |wide| {
+            for (from, len) in factor.parts() {
+                let start = factor.start(group, from, len, row);
+                let step = len * rows;
+                for at in (0..len).step_by(WIDENED) {
+                    let count = WIDENED.min(len - at);
+                    let w = w[(group * factor.rows + row) * w_row + (from + at) * TAPS * TAPS..].as_ptr();
+                    let terms = count * TAPS * TAPS;
+                    let source = Source { at: w, row: w_row, column: 1 };
+                    // SAFETY: w reaches over the rows and terms, `wide` over as many.
+                    unsafe { (T::loops(loops).pack)(source, rows, terms, terms, wide.as_mut_ptr()) };
+                    let to = u.at(start, PLACES * step).wrapping_add(at * rows);
+                    // SAFETY: as above; a sliver of U is its task's, and the processor has the loops' instructions.
+                    unsafe { transform(wide.as_ptr(), terms, rows, count, [turn_h, turn_w], to, step) };
+                }
+            }
+        });
+    });
+}
+
+/// How the work is cut into tasks; no element's sum depends on it.
+struct Cut {
+    /// Panels and slivers of a task.
+    panels: usize,
+    slivers: usize,
+    /// Tasks of a group.
+    column_tasks: usize,
+    row_tasks: usize,
+}
+
+impl Cut {
+    fn new(loops: &Loops, threads: usize, s: &Scalars, factor: &Factor) -> Cut {
+        let panel = loops.panel();
+        let all = s.tiles().div_ceil(panel);
+        let most = (HELD / (PLACES * factor.part * panel)).max(1);
+        // Narrower where threads would have few.
+        let panels = most.min((s.groups * all).div_ceil(TASKS * threads)).min(all);
+        let column_tasks = all.div_ceil(panels);
+        let outer = s.groups * column_tasks;
+        let even =
+            |cuts: &usize| outer * cuts >= 2 * TASKS * threads || (outer * cuts).is_multiple_of(threads);
+        let most = (factor.slivers / SLIVERS).max(1);
+        let cuts = (1..=most).find(even).unwrap_or(most);
+        let slivers = factor.slivers.div_ceil(cuts);
+        Cut { panels, slivers, column_tasks, row_tasks: factor.slivers.div_ceil(slivers) }
+    }
+}
+
+/// y = W ⋆ x + bias, of `weight_by`'s U.
+pub fn correlate(
+    loops: &'static Loops,
+    threads: usize,
+    s: &Scalars,
+    x: &[f32],
+    u: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let factor = Factor::new(loops, s.rows, s.channels);
+    let cut = Cut::new(loops, threads, s, &factor);
+    let y = Shared::new(y);
+    let tasks = s.groups * cut.column_tasks * cut.row_tasks;
+    each_task(threads, tasks, |task| {
+        let (outer, part) = (task / cut.row_tasks, task % cut.row_tasks * cut.slivers);
+        let (group, column) = (outer / cut.column_tasks, outer % cut.column_tasks * cut.panels);
+        let slivers = part..(part + cut.slivers).min(factor.slivers);
+        Task { loops, s, factor, group, x, u, bias, y: &y }.run(column, cut.panels, slivers);
+    });
+}
+
+struct Task<'a> {
+    loops: &'static Loops,
+    s: &'a Scalars,
+    factor: Factor,
+    group: usize,
+    x: &'a [f32],
+    u: &'a [f32],
+    bias: Option<&'a [f32]>,
+    y: &'a Shared<f32>,
+}
+
+impl Task<'_> {
+    /// `panels` panels from the `first` on, by some slivers.
+    fn run(&self, first: usize, panels: usize, slivers: std::ops::Range<usize>) {
+        let Task { loops, s, factor, group, .. } = *self;
+        let panel = loops.panel();
+        let tiles = s.tiles();
+        let starts = (first..first + panels).map(|p| p * panel).filter(|start| *start < tiles);
+        let panels: Vec<Vec<Run>> = starts.map(|start| s.runs(start, panel.min(tiles - start))).collect();
+        // A line more, or places a power of two apart would fall on one another in the first cache.
+        let step = factor.part * panel + LINE;
+        let sums_size = PLACES * loops.rows * panel;
+        let longest = panels.iter().map(|runs| lines_of(runs, loops.lanes)).max().unwrap_or(0);
+        let lines_size = longest.max(loops.rows * OUT * OUT * panel).next_multiple_of(LINE);
+        let (take, give) = (take(loops.exact), give(loops.exact));
+        workspace(lines_size + sums_size + panels.len() * PLACES * step, |space| {
+            let (lines, space) = space.split_at_mut(lines_size);
+            let (sums, v) = space.split_at_mut(sums_size);
+            let lines = lines.as_mut_ptr();
+            for (from, len) in factor.parts() {
+                for (runs, v) in panels.iter().zip(v.chunks_mut(PLACES * step)) {
+                    // SAFETY: the processor has the loops' instructions; the workspace is as large as it says.
+                    unsafe { take(s, self.x, group, (from, len), runs, panel, lines, v.as_mut_ptr(), step) };
+                }
+                for (row, rows) in slivers.clone().map(|sliver| factor.sliver(sliver)) {
+                    let u = &self.u[factor.start(group, from, len, row)..][..PLACES * len * rows];
+                    let bias = match self.bias.filter(|_| from == 0) {
+                        Some(bias) => bias[group * s.rows + row..][..rows].as_ptr(),
+                        None => std::ptr::null(),
+                    };
+                    for (runs, v) in panels.iter().zip(v.chunks(PLACES * step)) {
+                        let width = runs.iter().map(|run| run.count).sum();
+                        let places = u.chunks(len * rows).zip(v.chunks(step));
+                        for ((u, v), c) in places.zip(sums.chunks_mut(rows * panel)) {
+                            let a = Left { at: u.as_ptr(), row: 1, k: rows };
+                            let b = Right { at: v.as_ptr(), k: panel };
+                            let c = c.as_mut_ptr();
+                            let settle = Settle {
+                                c,
+                                row: panel,
+                                alpha: 1.0,
+                                bias: std::ptr::null(),
+                                accumulate: false,
+                            };
+                            // SAFETY: U and V hold the part's channels of the rows and tiles.
+                            unsafe { loops.tile(rows, len, a, b, width, settle) };
+                        }
+                        let sums = sums.as_ptr();
+                        // SAFETY: as above; of y no other task has these tiles of the rows.
+                        unsafe {
+                            give(s, sums, group, (row, rows), runs, panel, bias, from > 0, lines, self.y);
+                        }
+                    }
+                }
+            }
+        });
+    }
+}

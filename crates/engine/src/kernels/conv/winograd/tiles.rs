@@ -1,0 +1,238 @@
+//! What tiles take of x, and give to y.
+
+use super::{IN, OUT, Scalars, tiles_of};
+use crate::kernel::native::Shared;
+use crate::simd::{Isa, Lanes, Zip, compiled};
+
+/// Tiles of a panel that are neighbours within an image.
+#[derive(Clone, Copy)]
+pub struct Run {
+    /// The panel's column of the first.
+    pub column: usize,
+    pub count: usize,
+    image: usize,
+    /// Where the first lies among its image's tiles.
+    tile: [usize; 2],
+}
+
+impl Scalars {
+    /// Tiles of all images.
+    pub fn tiles(&self) -> usize {
+        self.batch * tiles_of(self.out).iter().product::<usize>()
+    }
+
+    /// The runs of `count` tiles from `start` on, counted over all images.
+    pub fn runs(&self, start: usize, count: usize) -> Vec<Run> {
+        let [height, width] = tiles_of(self.out);
+        let mut runs = Vec::with_capacity(count / width + 2);
+        let mut column = 0;
+        while column < count {
+            let at = start + column;
+            let tile = [at / width % height, at % width];
+            let length = (width - tile[1]).min(count - column);
+            runs.push(Run { column, count: length, image: at / (height * width), tile });
+            column += length;
+        }
+        runs
+    }
+
+    /// The elements of y where a run's tiles have their line `p`; none after the last line.
+    fn line(&self, run: &Run, group: usize, row: usize, p: usize) -> Option<(usize, usize)> {
+        let [height, width] = self.out;
+        let [h, w] = [OUT * run.tile[0] + p, OUT * run.tile[1]];
+        let plane = (run.image * self.groups + group) * self.rows + row;
+        (h < height).then(|| ((plane * height + h) * width + w, (OUT * run.count).min(width - w)))
+    }
+}
+
+/// Elements of the lines that `take` lays apart for a panel's runs.
+pub fn lines_of(runs: &[Run], lanes: usize) -> usize {
+    runs.len() * IN * line_of(runs, lanes)
+}
+
+/// Elements of one: whole vectors of tiles, and those that the last meets besides.
+fn line_of(runs: &[Run], lanes: usize) -> usize {
+    let longest = runs.iter().map(|run| run.count).max().unwrap_or(0);
+    (OUT * longest.next_multiple_of(lanes) + IN - OUT).next_multiple_of(lanes)
+}
+
+compiled! {
+    exact
+    /// Bᵀ·d·B of the runs of a panel, for `channels`, the first and how many, of a group. The places of `v`, `step`
+    /// apart, have a row of `panel` tiles for each channel. Elements of a row after the last tile hold anything, as do
+    /// those after the last row, as many as a vector has.
+    ///
+    /// # Safety
+    /// `lines` reaches over `lines_of` elements, `v` over the places, each with a vector more.
+    #[allow(clippy::too_many_arguments)]
+    pub fn take(
+        s: &Scalars,
+        x: &[f32],
+        group: usize,
+        channels: (usize, usize),
+        runs: &[Run],
+        panel: usize,
+        lines: *mut f32,
+        v: *mut f32,
+        step: usize,
+    ) {
+        let [height, width] = s.size;
+        let line = line_of(runs, S::WIDTH);
+        let (first, len) = channels;
+        for channel in 0..len {
+            // The lines that the tiles meet, with zeros around x. A vector is read across two that were written, which
+            // waits for both: all are written first.
+            for (run, at) in runs.iter().zip((0..).step_by(IN * line)) {
+                let plane = (run.image * s.groups + group) * s.channels + first + channel;
+                let x = &x[plane * height * width..][..height * width];
+                let first_h = (OUT * run.tile[0]) as isize + s.first_h as isize;
+                let first_w = (OUT * run.tile[1]) as isize + s.first_w as isize;
+                let count = OUT * run.count + IN - OUT;
+                // Those of a line that lie within x.
+                let low = first_w.min(0).unsigned_abs().min(count);
+                let high = (width as isize - first_w).clamp(low as isize, count as isize) as usize;
+                for i in 0..IN {
+                    // SAFETY: the caller's; a line of x is copied as far as it reaches.
+                    unsafe {
+                        let to = lines.add(at + i * line);
+                        match usize::try_from(first_h + i as isize).ok().filter(|h| *h < height) {
+                            Some(h) if low < high => {
+                                let x = &x[h * width..][..width];
+                                let x = &x[(first_w + low as isize) as usize..][..high - low];
+                                zeros(to, low);
+                                copy::<S>(x.as_ptr(), to.add(low), x.len());
+                                zeros(to.add(high), count - high);
+                            }
+                            _ => zeros(to, count),
+                        }
+                    }
+                }
+            }
+            for (run, from) in runs.iter().zip((0..).step_by(IN * line)) {
+                for j in (0..run.count).step_by(S::WIDTH) {
+                    // SAFETY: the caller's; a vector that ends after its run is written over by the next.
+                    unsafe {
+                        let mut d = [[S::zero(); IN]; IN];
+                        for (i, d) in d.iter_mut().enumerate() {
+                            let at = lines.add(from + i * line + OUT * j);
+                            let [d0, d1] = S::V::unzip([S::V::load(at), S::V::load(at.add(S::WIDTH))]);
+                            let at = at.add(OUT);
+                            let [d2, d3] = S::V::unzip([S::V::load(at), S::V::load(at.add(S::WIDTH))]);
+                            *d = [d0.sub(d2), d1.add(d2), d2.sub(d1), d1.sub(d3)];
+                        }
+                        let to = v.add(channel * panel + run.column + j);
+                        for w in 0..IN {
+                            let [d0, d1, d2, d3] = [d[0][w], d[1][w], d[2][w], d[3][w]];
+                            d0.sub(d2).store(to.add(w * step));
+                            d1.add(d2).store(to.add((IN + w) * step));
+                            d2.sub(d1).store(to.add((2 * IN + w) * step));
+                            d1.sub(d3).store(to.add((3 * IN + w) * step));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Aᵀ·m·A of `rows` rows of a panel goes to y, from `row` of a group on, with `bias` (null for none) or, where
+    /// `accumulate`, added to what is there. The places of `sums` are [rows, panel].
+    ///
+    /// # Safety
+    /// `sums` reaches over the places, `lines` over twice `rows` lines of 2 × panel; of y the task has the rows and
+    /// tiles.
+    #[allow(clippy::too_many_arguments)]
+    pub fn give(
+        s: &Scalars,
+        sums: *const f32,
+        group: usize,
+        rows: (usize, usize),
+        runs: &[Run],
+        panel: usize,
+        bias: *const f32,
+        accumulate: bool,
+        lines: *mut f32,
+        y: &Shared<f32>,
+    ) {
+        let (row, rows) = rows;
+        let tiles: usize = runs.iter().map(|run| run.count).sum();
+        let line = OUT * panel;
+        // SAFETY: the caller's.
+        unsafe {
+            for i in 0..rows {
+                let added = if bias.is_null() { S::zero() } else { S::V::splat(*bias.add(i)) };
+                for j in (0..tiles).step_by(S::WIDTH) {
+                    let mut m = [[S::zero(); IN]; OUT];
+                    for w in 0..IN {
+                        let at = sums.add(i * panel + j);
+                        let place = |h: usize| at.add((h * IN + w) * rows * panel);
+                        let (m0, m1) = (S::V::load(place(0)), S::V::load(place(1)));
+                        let (m2, m3) = (S::V::load(place(2)), S::V::load(place(3)));
+                        m[0][w] = m0.add(m1).add(m2);
+                        m[1][w] = m1.sub(m2).sub(m3);
+                    }
+                    for (p, [m0, m1, m2, m3]) in m.into_iter().enumerate() {
+                        let even = m0.add(m1).add(m2).add(added);
+                        let odd = m1.sub(m2).sub(m3).add(added);
+                        let [first, second] = S::V::zip([even, odd]);
+                        let to = lines.add((i * OUT + p) * line + OUT * j);
+                        first.store(to);
+                        second.store(to.add(S::WIDTH));
+                    }
+                }
+            }
+            for i in 0..rows {
+                for run in runs {
+                    for p in 0..OUT {
+                        let Some((at, count)) = s.line(run, group, row + i, p) else { continue };
+                        let from = lines.add((i * OUT + p) * line + OUT * run.column);
+                        match accumulate {
+                            true => add::<S>(from, y.at(at, count), count),
+                            false => copy::<S>(from, y.at(at, count), count),
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes zeros, of which there are few.
+#[inline(always)]
+unsafe fn zeros(to: *mut f32, count: usize) {
+    for i in 0..count {
+        // SAFETY: the caller's.
+        unsafe { *to.add(i) = 0.0 };
+    }
+}
+
+/// Copies elements that lie together.
+#[inline(always)]
+unsafe fn copy<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let whole = count / S::WIDTH * S::WIDTH;
+        for i in (0..whole).step_by(S::WIDTH) {
+            S::V::load(from.add(i)).store(to.add(i));
+        }
+        if whole < count {
+            S::V::load_first(from.add(whole), count - whole).store_first(to.add(whole), count - whole);
+        }
+    }
+}
+
+/// Adds elements that lie together to others.
+#[inline(always)]
+unsafe fn add<S: Isa>(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let whole = count / S::WIDTH * S::WIDTH;
+        for i in (0..whole).step_by(S::WIDTH) {
+            S::V::load(to.add(i)).add(S::V::load(from.add(i))).store(to.add(i));
+        }
+        let rest = count - whole;
+        if rest > 0 {
+            let (from, to) = (from.add(whole), to.add(whole));
+            S::V::load_first(to, rest).add(S::V::load_first(from, rest)).store_first(to, rest);
+        }
+    }
+}
