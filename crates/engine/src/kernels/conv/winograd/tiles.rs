@@ -121,6 +121,8 @@ compiled! {
                             *d = [d0.sub(d2), d1.add(d2), d2.sub(d1), d1.sub(d3)];
                         }
                         let to = v.add(channel * panel + run.column + j);
+                        // w is a column of d, not a row.
+                        #[allow(clippy::needless_range_loop)]
                         for w in 0..IN {
                             let [d0, d1, d2, d3] = [d[0][w], d[1][w], d[2][w], d[3][w]];
                             d0.sub(d2).store(to.add(w * step));
@@ -162,6 +164,8 @@ compiled! {
                 let added = if bias.is_null() { S::zero() } else { S::V::splat(*bias.add(i)) };
                 for j in (0..tiles).step_by(S::WIDTH) {
                     let mut m = [[S::zero(); IN]; OUT];
+                    // w is a column of m, not a row.
+                    #[allow(clippy::needless_range_loop)]
                     for w in 0..IN {
                         let at = sums.add(i * panel + j);
                         let place = |h: usize| at.add((h * IN + w) * rows * panel);

@@ -290,7 +290,7 @@ fn lines_of_the_largest_numbers_that_share_no_term_give_0() {
     for cx in with_f16().into_iter().take(1) {
         let mut problem = Problem::new(Reads::ALL[1], [68, 76, 36], 1, DType::F32);
         let (shift, k) = (problem.shift, problem.sizes[2]);
-        let even = |at: usize| at % k % 2 == 0;
+        let even = |at: usize| (at % k).is_multiple_of(2);
         let a = &mut problem.a.data[shift..];
         a.iter_mut().enumerate().for_each(|(at, v)| *v = if even(at) { 2f64.powi(120) } else { 0.0 });
         let b = &mut problem.b.data;
