@@ -1,5 +1,5 @@
 /** `memory` chooses what makes a run fit, keeps to it, and refuses what cannot be. */
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
@@ -265,4 +265,16 @@ test.serial("the commands tell it", async (t) => {
   t.is(run.status, 0, run.stderr);
   t.regex(run.stdout, /memory +.* at most, of 7\.6 MiB: weights .* activations/);
   t.regex(run.stdout, /chosen +gradient checkpointing: about a third more time/);
+});
+
+test.serial("rows that are too short for what they train are no settings that fit", async (t) => {
+  const data = join(temporary(), "rows.jsonl");
+  const row = { prompt: "once upon a time there was a ".repeat(4), completion: "hen" };
+  writeFileSync(data, `${JSON.stringify(row)}\n`.repeat(4));
+  const options = await named("long blocks", { data });
+  t.is((await estimate({ ...options, memory: 1 })).suggestion, undefined);
+  await t.throwsAsync(finetune({ ...options, memory: 1, output: temporary() }).result, {
+    code: "ERR_OUT_OF_MEMORY",
+    message: /no settings were found that fit/,
+  });
 });

@@ -104,10 +104,12 @@ function neededBy({ peakBytes, mapped, weights }: Held, { memory, model }: Setti
   return memory === "auto" ? peakBytes + mapped : peakBytes;
 }
 
-/** A setting that cannot be, such as blocks that divide no row, is passed over. */
+/** Errors of settings that cannot be. */
+const UNBUILT = ["ERR_DTYPE", "ERR_OPTION", "ERR_OUT_OF_MEMORY", "ERR_NO_TRAINED_TOKENS"];
+
+/** Settings that cannot be are passed over: blocks that divide no row, rows cut before what they train. */
 function unbuilt(error: unknown): undefined {
-  if (error instanceof LowrankError && ["ERR_DTYPE", "ERR_OPTION", "ERR_OUT_OF_MEMORY"].includes(error.code))
-    return undefined;
+  if (error instanceof LowrankError && UNBUILT.includes(error.code)) return undefined;
   throw error;
 }
 
