@@ -58,7 +58,7 @@ export default {
   excludeExternals: true,
   disableSources: true,
   treatWarningsAsErrors: true,
-  intentionallyNotExported: ["BLOCK_DTYPES", "QUANTIZATIONS"],
+  intentionallyNotExported: ["BLOCK_DTYPES", "LOG_FORMATS", "QUANTIZATIONS"],
   validation: {
     notExported: true,
     invalidLink: true,

@@ -14,7 +14,23 @@ export const CHANGEABLE = [
   "maxLength",
 ] as const satisfies (keyof FinetuneOptions)[];
 
-export type Changes = Partial<Pick<Settings, (typeof CHANGEABLE)[number]>>;
+/** Options of `finetune` that take less memory; those that are left out stay as they are. */
+export interface Suggestion {
+  /** Whether activations are recorded anew in backward. */
+  gradientCheckpointing?: boolean;
+  /** Rows of a batch. */
+  batchSize?: number;
+  /** Batches of a step. */
+  gradientAccumulation?: number;
+  /** How weights are stored. */
+  dtype?: StorageType | undefined;
+  /** How the blocks' linear layers are quantised. */
+  quantize?: Quantization | undefined;
+  /** Tokens of a row at most. */
+  maxLength?: number;
+}
+
+export type Changes = Suggestion;
 
 /** Settings that take less memory, and what each change costs. */
 export interface Choice {

@@ -8,7 +8,7 @@ import type { FinetuneOptions } from "../options.js";
 import { classesIn, closeFiles, readFiles } from "../prepare.js";
 import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
-import type { Changes } from "./choices.js";
+import type { Suggestion } from "./choices.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
 import { measuredRate, secondsOf } from "./rate.js";
 
@@ -47,9 +47,6 @@ export interface Estimate {
   /** What each part of the suggestion costs, a sentence each. */
   costs?: string[] | undefined;
 }
-
-/** Options of `finetune` that take less memory. */
-export type Suggestion = Changes;
 
 /**
  * Says what a run of `finetune` with these options would hold of its device, by weights, adapters, optimizer and
