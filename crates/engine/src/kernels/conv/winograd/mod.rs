@@ -2,10 +2,12 @@
 //!
 //! Maths: y is cut into tiles of 2 × 2, each of which meets 4 × 4 elements d of every channel of x. With
 //!
-//!     Bᵀ = [1  0 −1  0]    G = [ 1   0   0]    Aᵀ = [1 1  1  0]
-//!          [0  1  1  0]        [ ½   ½   ½]         [0 1 −1 −1]
-//!          [0 −1  1  0]        [ ½  −½   ½]
-//!          [0  1  0 −1]        [ 0   0   1]
+//! ```text
+//! Bᵀ = [1  0 −1  0]    G = [ 1   0   0]    Aᵀ = [1 1  1  0]
+//!      [0  1  1  0]        [ ½   ½   ½]         [0 1 −1 −1]
+//!      [0 −1  1  0]        [ ½  −½   ½]
+//!      [0  1  0 −1]        [ 0   0   1]
+//! ```
 //!
 //! V = Bᵀ·d·B and U = G·w·Gᵀ, a tile of y is Aᵀ·(Σ_c U ⊙ V)·A: for each of the 16 places ξ of U and V a
 //! product of matrices, [rows, channels] by [channels, tiles], 16 multiply-adds a channel where the sum over taps
