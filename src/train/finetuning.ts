@@ -70,8 +70,9 @@ async function recorded(
     abandoned = result.adapter === "";
     return end;
   } catch (error) {
-    abandoned = signal?.aborted === true;
     const { message, code } = error as { message?: unknown; code?: unknown };
+    // A disk that takes no adapter is left as it was.
+    abandoned = signal?.aborted === true || code === "ERR_WRITE";
     recorder.record({
       type: "failed",
       message: typeof message === "string" ? message : String(error),
