@@ -33,7 +33,7 @@ for (const device of testDevices()) {
     const result = await run.result;
     // How far the data has come is told where a busy machine takes its time.
     const kinds = events.map(({ type }) => type).filter((type) => type !== "progress");
-    t.deepEqual(kinds.slice(0, 3), ["start", "eval", "step"]);
+    t.deepEqual(kinds.slice(0, 4), ["start", "rows", "eval", "step"]);
     t.is(kinds.at(-1), "end");
     t.deepEqual(
       steps(events).map(({ step }) => step),
