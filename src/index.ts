@@ -173,6 +173,7 @@ export { finetune } from "./train/finetune.js";
 export type { DashboardAddress, DashboardOptions, FinetuneRun } from "./train/finetune-run.js";
 export type { Suggestion } from "./train/memory/choices.js";
 export type { Estimate } from "./train/memory/estimate.js";
+export type { HeldMemory } from "./train/memory/held.js";
 export type { FinetuneOptions, ScheduleName, StorageType } from "./train/options.js";
 export type { Queued } from "./train/queue.js";
 export type { Run } from "./train/run.js";

@@ -25,7 +25,7 @@ const MOST_CONNECTIONS = 128;
 /** Milliseconds in which viewers are told the end of a run before it is over. */
 const LAST_WORDS_MS = 1000;
 
-export interface DashboardOptions {
+export interface ListenOptions {
   /** The port to listen at; 0 for one that is free. */
   port: number;
   /** Whether the process stays while it is served. */
@@ -50,7 +50,7 @@ export class Dashboard {
   }
 
   /** Throws `ERR_OPTION` where the port cannot be had. */
-  static async open(source: RunSource, { port, holds }: DashboardOptions): Promise<Dashboard> {
+  static async open(source: RunSource, { port, holds }: ListenOptions): Promise<Dashboard> {
     const dashboard = new Dashboard(source);
     const server = dashboard.#server;
     await new Promise<void>((resolve, reject) => {

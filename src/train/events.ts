@@ -3,6 +3,7 @@ import type { TextPart } from "../data/parts.js";
 import type { DataReport } from "../data/report.js";
 import type { MatmulPrecision } from "../scope.js";
 import type { Evaluation } from "./evaluate.js";
+import type { HeldMemory } from "./memory/held.js";
 
 /** Once, before the first step: what will be done, where, and why there. */
 export interface StartEvent {
@@ -75,19 +76,7 @@ export interface StartEvent {
 }
 
 /** What a run will hold of its device, as `estimate` says it. Bytes. */
-export interface PlannedMemory {
-  /** The most that the device's pool will hold. */
-  peakBytes: number;
-  /** Weights that are read in their mapped files, beside the pool. */
-  mapped: number;
-  /** The frozen weights, `mapped` among them. */
-  weights: number;
-  /** What is trained, and its gradients. */
-  adapters: number;
-  /** The optimizer's moments. */
-  optimizer: number;
-  /** What is left of the peak. */
-  activations: number;
+export interface PlannedMemory extends HeldMemory {
   /** What it may hold; left out where nothing says. */
   limit?: number | undefined;
   /** What `memory` chose otherwise than it was asked for, and what that costs: a sentence each. */

@@ -15,22 +15,11 @@ import { adapterOptions, optimizerOf } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
+import type { HeldMemory } from "./held.js";
 import { type BatchCost, largestProduct } from "./rate.js";
 
-/** What a run holds of its device at most, and for what. Bytes. */
-export interface Held {
-  /** The most that the pool holds: what `memory(device).peak` says after the run. */
-  peakBytes: number;
-  /** Weights that stay in their mapped files, which the pool does not hold. */
-  mapped: number;
-  /** The frozen weights, those in mapped files among them. */
-  weights: number;
-  /** What is trained, and its gradients. */
-  adapters: number;
-  /** The optimizer's state: two moments of each trained value. */
-  optimizer: number;
-  /** All else at the peak: what backward reads, scratch, and the pool's own room. */
-  activations: number;
+/** What a run holds of its device at most, and in which batches. */
+export interface Held extends HeldMemory {
   /** Rows and tokens of the largest batch. */
   batch: [rows: number, length: number];
 }

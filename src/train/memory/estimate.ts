@@ -9,26 +9,12 @@ import { classesIn, closeFiles, readFiles } from "../prepare.js";
 import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
 import type { Suggestion } from "./choices.js";
+import type { HeldMemory } from "./held.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
 import { measuredRate, secondsOf } from "./rate.js";
 
 /** What `estimate` gives; sizes are in bytes. */
-export interface Estimate {
-  /**
-   * The most that the device's pool will hold, which is `memory(device).peak` after such a run: all of `weights`,
-   * `adapters`, `optimizer` and `activations` but what lies in mapped files.
-   */
-  peakBytes: number;
-  /** Weights that are read in their mapped files, beside the pool; on a GPU 0. */
-  mapped: number;
-  /** The frozen weights, `mapped` among them. */
-  weights: number;
-  /** What is trained, and its gradients. */
-  adapters: number;
-  /** The optimizer's moments. */
-  optimizer: number;
-  /** What is left of the peak: what backward reads, scratch, and the pool's own room. */
-  activations: number;
+export interface Estimate extends HeldMemory {
   /** Which device it is for: `cpu`, `gpu`, `gpu:1`. */
   device: string;
   /** Rows and tokens of the largest batch. */
