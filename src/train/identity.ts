@@ -7,7 +7,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { open, readdir, readFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 import { isGguf } from "../gguf.js";
 import { metadataDigests } from "../models/gguf/model.js";
@@ -72,7 +72,7 @@ async function baseIdentity(path: string, folder: string): Promise<string> {
   const files =
     path === folder
       ? (await readdir(folder)).filter((name) => /^(?!adapter_).*\.(safetensors|gguf)$/.test(name)).sort()
-      : [path.slice(folder.length + 1)];
+      : [basename(path)];
   for (const name of files) await addSampled(hash, join(folder, name));
   return hash.digest("hex");
 }

@@ -9,7 +9,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 import test from "ava";
 
@@ -306,6 +306,25 @@ test.serial("a loss that is not finite keeps the last good checkpoint", async (t
   t.is(kept, join(output, `checkpoint-${Number(step) - 1}`));
   t.true(existsSync(kept as string));
   t.false(existsSync(join(output, "adapter_model.safetensors")));
+});
+
+test.serial("files of the folder that it runs in are named as they are", async (t) => {
+  const before = process.cwd();
+  const runIn = async (folder: string, ...argv: string[]): ReturnType<typeof runHere> => {
+    process.chdir(folder);
+    try {
+      return await runHere(...argv);
+    } finally {
+      process.chdir(before);
+    }
+  };
+  const { status, stderr } = await runIn(whole, ...run("--model", "model.safetensors"));
+  t.is(status, 0, stderr);
+  // What is no model is told by what it lacks.
+  const wrong = await runIn(dirname(data), ...run("--model", basename(data)));
+  t.is(wrong.status, 1);
+  t.regex(wrong.stderr, ONE_LINE);
+  t.regex(wrong.stderr, /config\.json: no such file/);
 });
 
 if (process.platform === "linux") {
