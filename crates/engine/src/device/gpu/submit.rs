@@ -137,6 +137,17 @@ impl Submitter {
         self.poll()
     }
 
+    /// Is busy until the test says when its work was done, however fast the GPU.
+    #[cfg(test)]
+    pub fn keep_busy(&mut self) -> Arc<OnceLock<Instant>> {
+        let done = Arc::new(OnceLock::new());
+        let index = self.queue.submit([]);
+        let start = Instant::now();
+        self.in_flight.push_back(Flight { index, work: 1, commands: 1, start, done: done.clone(), note: None });
+        self.submitted.fetch_add(1, Ordering::Relaxed);
+        done
+    }
+
     /// The number of the newest submission.
     pub fn submitted(&self) -> u64 {
         self.submitted.load(Ordering::Relaxed)
