@@ -34,6 +34,22 @@ export function refuseTrue(config: ConfigFields, ...keys: string[]): void {
   }
 }
 
+/** What the configurations of all families of blocks of one kind have. */
+export interface BlocksConfig {
+  /** Channels of the hidden states. */
+  hiddenSize: number;
+  /** Channels inside each MLP. */
+  intermediateSize: number;
+  /** Blocks. */
+  numHiddenLayers: number;
+  /** Heads of the queries. */
+  numAttentionHeads: number;
+  /** Storage of the weights as the file names it, such as `bfloat16`. */
+  dtype: string | undefined;
+  /** The deviation of weights that are drawn. */
+  initializerRange: number;
+}
+
 export interface SpecialIds {
   /** The id that texts begin with; undefined for none. */
   bosTokenId: number | undefined;

@@ -1,22 +1,14 @@
 /** What the configurations of language models with rotary positions and a gated MLP have in common. */
 import type { ConfigFields } from "./config-fields.js";
-import { LIMIT, type SpecialIds } from "./config-parts.js";
+import { LIMIT, type BlocksConfig, type SpecialIds } from "./config-parts.js";
 import type { RopeConfig } from "./llama/rope.js";
 
 /** What `config.json` says of any of them, in one spelling. */
-export interface DecoderConfig extends SpecialIds {
+export interface DecoderConfig extends BlocksConfig, SpecialIds {
   /** The family, as `model_type` names it. */
   modelType: string;
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
   /** Heads of the keys and values; each serves several of the queries where they are fewer. */
   numKeyValueHeads: number;
   /** Channels of a head. */
@@ -29,10 +21,6 @@ export interface DecoderConfig extends SpecialIds {
   tieWordEmbeddings: boolean;
   /** Rotary position embedding. */
   rope: RopeConfig;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `num_key_value_heads`: null is as many as heads, and what is not there is `otherwise`. */

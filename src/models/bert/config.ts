@@ -13,6 +13,7 @@ import {
   refuseTrue,
   specialIds,
   storageName,
+  type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
 import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
@@ -20,19 +21,11 @@ import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 export type BertModelType = "bert" | "roberta";
 
 /** What `config.json` says, in one spelling. */
-export interface BertConfig extends SpecialIds, LabelConfig {
+export interface BertConfig extends BlocksConfig, SpecialIds, LabelConfig {
   /** The family, as `model_type` names it. */
   modelType: "bert" | "roberta";
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
   /** The longest text. */
   maxPositionEmbeddings: number;
   /** Rows of the position embedding: RoBERTa's longest text, and the padding's row and those before. */
@@ -47,10 +40,6 @@ export interface BertConfig extends SpecialIds, LabelConfig {
   hiddenDropout: number;
   /** Dropout before the classifier. */
   classifierDropout: number;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /**

@@ -10,25 +10,18 @@ import {
   refuseQuantised,
   specialIds,
   storageName,
+  type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
 import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
 import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 
 /** What `config.json` says, in one spelling. */
-export interface DistilBertConfig extends SpecialIds, LabelConfig {
+export interface DistilBertConfig extends BlocksConfig, SpecialIds, LabelConfig {
   /** The family, as `model_type` names it. */
   modelType: "distilbert";
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
   /** The longest text. */
   maxPositionEmbeddings: number;
   /** Whether positions that are drawn anew are sines and cosines. */
@@ -39,10 +32,6 @@ export interface DistilBertConfig extends SpecialIds, LabelConfig {
   dropout: number;
   /** Dropout before the classifier. */
   classifierDropout: number;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `DistilBertConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */

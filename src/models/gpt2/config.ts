@@ -12,23 +12,16 @@ import {
   refuseTrue,
   specialIds,
   storageName,
+  type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
 
 /** What `config.json` says, in one spelling. */
-export interface GPT2Config extends SpecialIds {
+export interface GPT2Config extends BlocksConfig, SpecialIds {
   /** The family, as `model_type` names it. */
   modelType: "gpt2";
   /** Rows of the input embedding. */
   vocabSize: number;
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
   /** The longest text. */
   maxPositionEmbeddings: number;
   /** Added to the variance in norms. */
@@ -45,10 +38,6 @@ export interface GPT2Config extends SpecialIds {
   residPdrop: number;
   /** Whether the head's weight is the input embedding's. */
   tieWordEmbeddings: boolean;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `GPT2Config` of transformers: the fields of `config.json` that are read, and what they are unless given. */

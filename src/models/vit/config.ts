@@ -9,6 +9,7 @@ import {
   probability,
   refuseQuantised,
   storageName,
+  type BlocksConfig,
 } from "../config-parts.js";
 import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 
@@ -16,17 +17,9 @@ import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
 type Size = readonly [number, number];
 
 /** What `config.json` says, in one spelling. */
-export interface ViTConfig extends LabelConfig {
+export interface ViTConfig extends BlocksConfig, LabelConfig {
   /** The family, as `model_type` names it. */
   modelType: "vit";
-  /** Channels of the hidden states. */
-  hiddenSize: number;
-  /** Channels inside each MLP. */
-  intermediateSize: number;
-  /** Blocks. */
-  numHiddenLayers: number;
-  /** Heads of the queries. */
-  numAttentionHeads: number;
   /** Added to the variance in norms. */
   layerNormEps: number;
   /** What each MLP applies. */
@@ -41,10 +34,6 @@ export interface ViTConfig extends LabelConfig {
   numChannels: number;
   /** Whether queries, keys and values have biases. */
   qkvBias: boolean;
-  /** Storage of the weights as the file names it, such as `bfloat16`. */
-  dtype: string | undefined;
-  /** The deviation of weights that are drawn. */
-  initializerRange: number;
 }
 
 /** `ViTConfig` of transformers: the fields of `config.json` that are read, and what they are unless given. */
