@@ -14,7 +14,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{MmapOptions, MmapRaw};
 
 use crate::device::{Device, Sink};
 use crate::error::{Code, Error, Result};
@@ -60,7 +60,7 @@ pub struct MappedFile {
     path: PathBuf,
     identity: Identity,
     /// Nothing once it was let go.
-    map: RwLock<Option<Arc<MmapMut>>>,
+    map: RwLock<Option<Arc<MmapRaw>>>,
     released: AtomicBool,
     /// Devices that were sent what lies in it.
     borrowers: Mutex<Vec<Weak<Device>>>,
@@ -70,19 +70,35 @@ pub struct MappedFile {
 #[derive(Clone)]
 pub struct Lease {
     file: Arc<MappedFile>,
-    map: Arc<MmapMut>,
+    map: Arc<MmapRaw>,
 }
 
 impl Lease {
     pub fn is_of(&self, file: &Arc<MappedFile>) -> bool {
         Arc::ptr_eq(&self.file, file)
     }
+
+    /// Where its byte `offset` lies, which may be written as `MappedFile` says.
+    ///
+    /// # Panics
+    /// Where that is past the end.
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset <= self.map.len(), "a place past the file's end");
+        // SAFETY: it lies within the map, or at its end.
+        unsafe { self.map.as_mut_ptr().add(offset) }
+    }
+}
+
+/// All bytes of a map.
+fn bytes(map: &MmapRaw) -> &[u8] {
+    // SAFETY: the map is as long, and who writes into a weight in it reads that weight nowhere else meanwhile.
+    unsafe { std::slice::from_raw_parts(map.as_ptr(), map.len()) }
 }
 
 impl Deref for Lease {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.map
+        bytes(&self.map)
     }
 }
 
@@ -96,7 +112,7 @@ impl MappedFile {
         let mapped = Arc::new(MappedFile {
             path: path.into(),
             identity: Identity::of(file)?,
-            map: RwLock::new(Some(Arc::new(map))),
+            map: RwLock::new(Some(Arc::new(map.into()))),
             released: AtomicBool::new(false),
             borrowers: Mutex::default(),
         });
@@ -117,7 +133,7 @@ impl MappedFile {
     /// `ERR_FILE_NOT_FOUND` once it was let go: another file is there now, or none.
     pub fn read<T>(&self, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match &*self.map.read().unwrap_or_else(|e| e.into_inner()) {
-            Some(map) => Ok(look(map)),
+            Some(map) => Ok(look(bytes(map))),
             None => Err(self.gone()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::mapped_file::Lease;
 use crate::recording::Range;
@@ -19,7 +19,7 @@ const LOOSE: usize = 16 << 20;
 /// A buffer's bytes, on a cache line's start where they are the process's own.
 pub enum Memory {
     Heap(Heap),
-    Pages(MmapMut),
+    Pages(MmapRaw),
     Mapped { file: Lease, offset: usize, bytes: usize },
 }
 
@@ -32,7 +32,7 @@ impl Memory {
         let pages = loose.take(bytes).or_else(|| {
             // What lies there may be what the system lacks.
             loose.clear();
-            MmapMut::map_anon(bytes).ok()
+            MmapMut::map_anon(bytes).ok().map(MmapRaw::from)
         })?;
         #[cfg(target_os = "linux")]
         if bytes >= LARGE_PAGES {
@@ -49,8 +49,8 @@ impl Memory {
     pub fn at(&self, range: &Range) -> *mut u8 {
         let (start, bytes) = match self {
             Memory::Heap(heap) => (heap.start, heap.bytes),
-            Memory::Pages(pages) => (pages.as_ptr().cast_mut(), pages.len()),
-            Memory::Mapped { file, offset, bytes } => (file[*offset..].as_ptr().cast_mut(), *bytes),
+            Memory::Pages(pages) => (pages.as_mut_ptr(), pages.len()),
+            Memory::Mapped { file, offset, bytes } => (file.at(*offset), *bytes),
         };
         assert!((range.offset + range.bytes) as usize <= bytes, "range past its buffer");
         // SAFETY: it lies within the buffer.
@@ -89,7 +89,7 @@ impl Drop for Heap {
 /// buffers back while it makes its own. A model of 12 layers, steps of 32 to 512 tokens: 25,000 new pages a step
 /// without, 16,000 where nothing is kept past a launch, 13,000 here, and without a bound; 264, 257, 250, 251 ms.
 #[derive(Default)]
-pub struct Loose(Vec<MmapMut>);
+pub struct Loose(Vec<MmapRaw>);
 
 impl Loose {
     /// Takes a buffer's pages.
@@ -119,8 +119,8 @@ impl Loose {
 
     /// `bytes` of pages, of which some are another's: those of the smallest that has enough, or of the largest.
     #[cfg(target_os = "linux")]
-    fn take(&mut self, bytes: usize) -> Option<MmapMut> {
-        let enough = |pages: &MmapMut| match pages.len() {
+    fn take(&mut self, bytes: usize) -> Option<MmapRaw> {
+        let enough = |pages: &MmapRaw| match pages.len() {
             length if length >= bytes => (0, length),
             length => (1, usize::MAX - length),
         };
@@ -133,7 +133,7 @@ impl Loose {
 
     /// Only there can pages move.
     #[cfg(not(target_os = "linux"))]
-    fn take(&mut self, _bytes: usize) -> Option<MmapMut> {
+    fn take(&mut self, _bytes: usize) -> Option<MmapRaw> {
         None
     }
 }

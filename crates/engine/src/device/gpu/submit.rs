@@ -143,7 +143,14 @@ impl Submitter {
         let done = Arc::new(OnceLock::new());
         let index = self.queue.submit([]);
         let start = Instant::now();
-        self.in_flight.push_back(Flight { index, work: 1, commands: 1, start, done: done.clone(), note: None });
+        self.in_flight.push_back(Flight {
+            index,
+            work: 1,
+            commands: 1,
+            start,
+            done: done.clone(),
+            note: None,
+        });
         self.submitted.fetch_add(1, Ordering::Relaxed);
         done
     }
