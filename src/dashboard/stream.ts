@@ -11,7 +11,7 @@ import { identityOf } from "../runs/summary.js";
 
 /** Bytes of lines in a message, but for one line that is longer. */
 const MESSAGE_BYTES = 2 ** 16;
-/** Milliseconds between two looks at files that have nothing new. */
+/** Milliseconds between two looks at files that were read to their ends: what comes meanwhile is one message. */
 const POLL_MS = 250;
 /** Milliseconds without a message after which a comment shows that the server is there. */
 const SILENCE_MS = 15_000;
@@ -101,7 +101,7 @@ export class EventStream {
     });
   }
 
-  /** Sends a message of what a run has told since; false where that is nothing. */
+  /** Sends a message of what a run has told since; returns whether there is more than fits into it. */
   async #follow(i: number, { name, file: where }: Followed): Promise<boolean> {
     const file = where();
     const header = file === undefined ? undefined : await readHeader(file).catch(() => undefined);
@@ -123,7 +123,7 @@ export class EventStream {
     this.#places[i] = place;
     const id = this.#places.map(({ identity, offset }) => `${identity}:${offset}`).join(",");
     await this.#write(`id: ${id}\ndata: ${JSON.stringify({ run: name, begin })}\n${lines.join("")}\n`);
-    return true;
+    return bytes >= MESSAGE_BYTES;
   }
 
   async #write(text: string): Promise<void> {

@@ -3,6 +3,8 @@ import { open, rename, rm, type FileHandle } from "node:fs/promises";
 
 /** Bytes that may wait for a disk that takes none; what comes then is left out. */
 const LONGEST_WAIT = 16 * 2 ** 20;
+/** Milliseconds from a write to the next: what comes meanwhile is one, so that short steps are not a write each. */
+const GATHER_MS = 100;
 
 /**
  * What is appended is written in the background, in order, so that whoever appends never waits. A disk that refuses it
@@ -18,6 +20,10 @@ export class AppendedFile {
   #waiting: Uint8Array[] = [];
   #bytes = 0;
   #writing: Promise<void> | undefined;
+  #written = -Infinity;
+  /** Whether somebody waits for what is written. */
+  #asked = false;
+  #wake: () => void = () => {};
 
   /** `place` is the name that it will have; `onFailure` hears of the first thing that cannot be written. */
   constructor(place: string, onFailure: (error: NodeJS.ErrnoException) => void) {
@@ -67,7 +73,12 @@ export class AppendedFile {
 
   /** Resolves when all that was appended so far is in the file. */
   async flush(): Promise<void> {
-    while (this.#writing !== undefined) await this.#writing;
+    while (this.#writing !== undefined) {
+      this.#asked = true;
+      this.#wake();
+      await this.#writing;
+    }
+    this.#asked = false;
   }
 
   async close(): Promise<void> {
@@ -87,13 +98,27 @@ export class AppendedFile {
     // What comes in one turn of the event loop is one write.
     await Promise.resolve();
     while (this.#waiting.length > 0 && !this.#failed) {
+      await this.#gathered();
       const bytes =
         this.#waiting.length === 1 ? (this.#waiting[0] as Uint8Array) : Buffer.concat(this.#waiting);
       this.#waiting = [];
       await this.#attempt(async () => void (await this.#handle?.writeFile(bytes)));
       this.#bytes -= bytes.length;
+      this.#written = performance.now();
     }
     this.#writing = undefined;
+  }
+
+  /** Resolves when it is time for the next write. */
+  async #gathered(): Promise<void> {
+    const rest = this.#written + GATHER_MS - performance.now();
+    if (rest <= 0 || this.#asked) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      timer = setTimeout(resolve, rest);
+    });
+    clearTimeout(timer);
   }
 
   async #attempt(work: () => Promise<void>): Promise<void> {

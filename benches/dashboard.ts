@@ -1,6 +1,6 @@
 // What the dashboard costs: a run's events recorded and streamed to two pages in Chromium, and what a page then takes.
-//   node benches/dashboard.mjs [--steps 10000] [--viewers 2] [--seconds 60]
-// needs `npm run build` and Chromium (CHROMIUM names one). Steps come evenly over the given seconds. The processor's time of
+//   npx tsx benches/dashboard.ts [--steps 10000] [--viewers 2] [--seconds 60]
+// needs `npm run build` and Chromium (LOWRANK_CHROMIUM names one). Steps come evenly over the given seconds. The processor's time of
 // this process is measured against the same steps told to nobody; a page's memory is asked of Chromium after a collection.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,7 +8,14 @@ import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
 import { parseArgs } from "node:util";
 
-import { tsImport } from "tsx/esm/api";
+import type { CDPSession, Page } from "playwright-core";
+
+import { Dashboard } from "../src/dashboard/server.js";
+import { liveSource } from "../src/dashboard/sources.js";
+import { RunRecorder } from "../src/train/recorder.js";
+import type { TrainEvent } from "../src/train/events.js";
+import { launchChromium } from "../test/chromium.js";
+import { started, stepped } from "../test/runs/written.js";
 
 const { values } = parseArgs({
   options: {
@@ -17,21 +24,20 @@ const { values } = parseArgs({
     seconds: { type: "string", default: "60" },
   },
 });
-const [steps, viewers, seconds] = [values.steps, values.viewers, values.seconds].map(Number);
-const source = (path) => tsImport(`../${path}`, import.meta.url);
-const { RunRecorder } = await source("src/train/recorder.ts");
-const { Dashboard } = await source("src/dashboard/server.ts");
-const { liveSource } = await source("src/dashboard/sources.ts");
-const { started, stepped } = await source("test/runs/written.ts");
-const { launched } = await source("test/dashboard/browser.ts");
+const [steps, viewers, seconds] = [values.steps, values.viewers, values.seconds].map(Number) as [
+  number,
+  number,
+  number,
+];
 
 /** Tells all steps, evenly over the time; gives microseconds of the processor for a step. */
-async function cost(tell) {
+async function cost(tell: (event: TrainEvent) => void): Promise<number> {
   const before = process.cpuUsage();
   const began = performance.now();
   for (let step = 1; step <= steps;) {
     const due = Math.min(steps, Math.floor(((performance.now() - began) / 1000 / seconds) * steps));
-    for (; step <= due; step++) tell(stepped(step, steps, { loss: 4 / Math.sqrt(step) + Math.random() }));
+    for (; step <= due; step++)
+      tell(stepped(step, steps, { loss: 4 / Math.sqrt(step) + Math.random() }) as TrainEvent);
     await later(5);
   }
   const { user, system } = process.cpuUsage(before);
@@ -47,7 +53,7 @@ await recorder.begin(folder, {
   staged: false,
   log: undefined,
 });
-recorder.record(started(steps));
+recorder.record(started(steps) as TrainEvent);
 const recording = (await cost((event) => recorder.record(event))) - idle;
 await recorder.close({ abandoned: true });
 
@@ -58,15 +64,21 @@ await again.begin(folder, {
   staged: false,
   log: undefined,
 });
-again.record(started(steps));
+again.record(started(steps) as TrainEvent);
 const live = liveSource(
   () => "bench",
   () => again.path,
   () => {},
 );
 const dashboard = await Dashboard.open(live, { port: 0, holds: true });
-const browser = await launched();
-const pages = [];
+const browser = await launchChromium();
+/** A viewer, and the most bytes that it took. */
+interface Viewer {
+  page: Page;
+  session: CDPSession;
+  most: number;
+}
+const pages: Viewer[] = [];
 for (let n = 0; n < viewers; n++) {
   const page = await browser.newPage();
   await page.goto(dashboard.url);
@@ -74,13 +86,13 @@ for (let n = 0; n < viewers; n++) {
 }
 
 /** Bytes of a page's scripts and of its document: the heap and what lies beside it, after a collection. */
-async function taken({ session }) {
+async function taken({ session }: Viewer): Promise<number> {
   await session.send("HeapProfiler.collectGarbage");
   const { usedSize, backingStorageSize = 0 } = await session.send("Runtime.getHeapUsage");
   return usedSize + backingStorageSize;
 }
 /** Keeps the most that a page has taken, collected or not. */
-async function watch(one) {
+async function watch(one: Viewer): Promise<void> {
   const { usedSize, backingStorageSize = 0 } = await one.session.send("Runtime.getHeapUsage");
   one.most = Math.max(one.most, usedSize + backingStorageSize);
 }
@@ -92,16 +104,17 @@ await again.flush();
 await dashboard.caughtUp();
 await later(2000);
 clearInterval(watching);
-const MB = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
-const last = await pages[0].page.locator(".state").textContent();
+const MB = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+const first = pages[0] as Viewer;
+const last = await first.page.locator(".state").textContent();
 console.log(`${steps} steps over ${seconds} s; the first page says: ${last}`);
 console.log(`recorded: ${recording.toFixed(1)} µs of the processor a step`);
 console.log(`recorded and streamed to ${viewers} pages: ${streaming.toFixed(1)} µs a step`);
 for (const one of pages)
   console.log(`a page: ${MB(await taken(one))} after a collection, ${MB(one.most)} at most`);
-await pages[0].page.reload();
-await pages[0].page.locator(".state", { hasText: `step ${steps} of ${steps}` }).waitFor();
-console.log(`after a reload: ${MB(await taken(pages[0]))}, all ${steps} steps`);
+await first.page.reload();
+await first.page.locator(".state", { hasText: `step ${steps} of ${steps}` }).waitFor();
+console.log(`after a reload: ${MB(await taken(first))}, all ${steps} steps`);
 await browser.close();
 await dashboard.close();
 await again.close({ abandoned: true });
