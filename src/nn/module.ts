@@ -51,7 +51,10 @@ export abstract class Module {
 
   /** Modules held directly, by property name; arrays count as `name.0`, `name.1`, … */
   *children(): IterableIterator<[name: string, module: Module]> {
-    for (const [name, value] of Object.entries(this)) {
+    // Most of what a module holds is none: whole models are gone through many times.
+    for (const name of Object.keys(this)) {
+      const value = (this as Record<string, unknown>)[name];
+      if (typeof value !== "object" || value === null) continue;
       if (isModule(value)) yield [name, value];
       else if (Array.isArray(value)) {
         for (const [i, item] of value.entries()) if (isModule(item)) yield [`${name}.${i}`, item];

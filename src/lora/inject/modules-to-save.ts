@@ -43,6 +43,7 @@ export function copyBiases(
   { adapted, copied }: { adapted: readonly string[]; copied: readonly string[] },
 ): void {
   const { bias: mode } = adapter.options;
+  if (mode === "none") return;
   for (const [path, module] of model.namedModules()) {
     const { bias } = module as { bias?: unknown };
     const wanted = mode === "all" || (mode === "lora_only" && adapted.includes(path));

@@ -214,7 +214,8 @@ function inOrder(names: readonly string[]): string[] {
 
 function matcher(targets: Targets, option: string): (path: string) => boolean {
   if (typeof targets !== "string") {
-    return (path) => targets.some((t) => path === t || path.endsWith(`.${t}`));
+    const names = new Set(targets);
+    return (path) => endings(path).some((ending) => names.has(ending));
   }
   const pattern = pythonRegex(targets, option);
   return (path) => pattern.test(path);
