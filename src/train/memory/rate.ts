@@ -1,11 +1,10 @@
 /** How long a step takes, by its arithmetic and by how fast the device multiplies now. */
-import { normal } from "../../create.js";
+import { full } from "../../create.js";
 import { type Device, synchronize } from "../../device.js";
 import { Linear } from "../../nn/linear.js";
 import type { PretrainedModel } from "../../models/pretrained.js";
-import { withRandom } from "../../random.js";
 import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../scope.js";
-import { isBlock, parameter, type DType, type Tensor } from "../../tensor.js";
+import { isBlock, parameter, type DType } from "../../tensor.js";
 
 /** What one batch costs, forward and backward. */
 export interface BatchCost {
@@ -26,8 +25,10 @@ export interface Product {
   dtype: DType;
 }
 
-/** Most rows, and most operations, of the product that is timed; and for how long it is repeated. */
-const MOST = { rows: 512, operations: 1e9, seconds: 0.03 };
+/** Most rows, and most operations, of the product that is timed. */
+const MOST = { rows: 512, operations: 1e9 };
+/** How often it is repeated at least, and for how long: one alone may have had to wait. */
+const REPEATED = { times: 3, seconds: 0.03 };
 
 /** What of the rate of its largest product a step reaches: the rest goes into smaller ones, norms and sums. */
 const REACHED = 0.75;
@@ -57,10 +58,9 @@ export async function measuredRate(
   precision: MatmulPrecision,
 ): Promise<number> {
   const outer = Math.max(1, Math.min(whole, Math.floor(MOST.operations / (2 * rows * inner))));
-  // Values of its own: nobody's draws are others for it.
-  const drawn = (shape: number[]): Tensor => withRandom(0, () => normal(shape, 1, { device }));
-  const x = drawn([rows, inner]);
-  const weight = scope(() => drawn([outer, inner]).to(isBlock(dtype) ? "f32" : dtype));
+  // No draws: of a million values they take longer than the products.
+  const x = full([rows, inner], 1 / 3, { device });
+  const weight = scope(() => full([outer, inner], 1 / 7, { device }).to(isBlock(dtype) ? "f32" : dtype));
   const layer = new Linear(inner, outer, { weight: parameter(weight, false), bias: false });
   try {
     const multiply = async (): Promise<number> => {
@@ -72,7 +72,7 @@ export async function measuredRate(
     // The first finds its form, and a device that sleeps.
     await multiply();
     let quickest = Infinity;
-    for (let spent = 0; spent < MOST.seconds;) {
+    for (let [spent, times] = [0, 0]; spent < REPEATED.seconds || times < REPEATED.times; times++) {
       const seconds = await multiply();
       quickest = Math.min(quickest, seconds);
       spent += seconds;
