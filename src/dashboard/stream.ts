@@ -63,10 +63,14 @@ export class EventStream {
     try {
       await this.#write("retry: 1000\n\n");
       while (!this.#closing.signal.aborted) {
+        // Whoever asks meanwhile means what this look may have missed.
+        const asked = this.#passes.length;
         let more = false;
         for (const [i, run] of this.#runs.entries()) more = (await this.#follow(i, run)) || more;
         if (more) continue;
-        for (const passed of this.#passes.splice(0)) passed();
+        // What was written goes to the system with the next turn of the event loop.
+        if (asked > 0) await later(0);
+        for (const passed of this.#passes.splice(0, asked)) passed();
         await this.#rest();
         if (performance.now() - this.#told > SILENCE_MS) await this.#write(": here\n\n");
       }
