@@ -44,13 +44,18 @@ export class EventStream {
   readonly #response: ServerResponse;
   readonly #runs: readonly Followed[];
   readonly #places: Place[];
+  readonly #patience: number;
   readonly #closing = new AbortController();
   #told = performance.now();
   #passes: (() => void)[] = [];
   #wake: () => void = () => {};
 
-  /** `from` is the id of the last message that the viewer has got; empty for none. */
-  constructor(response: ServerResponse, runs: readonly Followed[], from: string) {
+  /**
+   * `from` is the id of the last message that the viewer has got; empty for none. `patience` is how many milliseconds it
+   * has to take a message.
+   */
+  constructor(response: ServerResponse, runs: readonly Followed[], from: string, patience = PATIENCE_MS) {
+    this.#patience = patience;
     this.#response = response;
     this.#runs = runs;
     this.#places = placesOf(from, runs.length);
@@ -134,7 +139,7 @@ export class EventStream {
     this.#told = performance.now();
     if (this.#response.write(text)) return;
     const { signal } = this.#closing;
-    const slow = AbortSignal.timeout(PATIENCE_MS);
+    const slow = AbortSignal.timeout(this.#patience);
     await once(this.#response, "drain", { signal: AbortSignal.any([signal, slow]) });
     await later(0);
   }

@@ -1,5 +1,5 @@
 /** `lowrank runs`: a table of the runs of a folder, by what lies in it alone. */
-import { appendFileSync, cpSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, cpSync, mkdirSync, symlinkSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 
@@ -95,6 +95,8 @@ test.serial("how each run stands", async (t) => {
   writeRun(join(home, "checkpoint-4"), steps);
   writeRun(join(home, "node_modules", "x"), steps);
   mkdirSync(join(home, "theirs", "events.jsonl"), { recursive: true });
+  writeRun(join(home, "so", "deep", "that", "nobody", "looks"), steps);
+  if (process.platform !== "win32") symlinkSync(home, join(home, "round"));
   const runs = await listed(home);
   t.deepEqual(Object.fromEntries(runs.map(({ name, state }) => [name.replaceAll("\\", "/"), state])), {
     killed: "interrupted",

@@ -1,6 +1,8 @@
 /** events.jsonl as a file: whole lines or none, whatever happened to whoever wrote it. */
 import { appendFileSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
 import { join } from "node:path";
+import { setTimeout as later } from "node:timers/promises";
 
 import test from "ava";
 
@@ -12,7 +14,11 @@ import {
   readHeader,
   type RecordedEvent,
 } from "../../src/runs/events-file.js";
+import { RunReader } from "../../src/runs/summary.js";
 import { temporary } from "../hashed.js";
+import { NOON, started, stepped, writeRun } from "./written.js";
+
+const upTo = (last: number): number[] => Array.from({ length: last }, (_, i) => i + 1);
 
 async function events(file: string, from?: number): Promise<(RecordedEvent | undefined)[]> {
   const found: (RecordedEvent | undefined)[] = [];
@@ -47,6 +53,38 @@ test("a damaged line is told from its neighbours, also one that is too long to h
     (await events(file)).map((event) => event?.["step"]),
     [1, ...damaged.map(() => undefined), 2],
   );
+  t.deepEqual(
+    (await events(file)).map((event) => event === undefined),
+    [false, ...damaged.map(() => true), false],
+  );
+  let held = 0;
+  for await (const { bytes } of linesOf(file)) held += bytes.length;
+  t.true(held < 1000, `${held} bytes`);
+});
+
+if (process.platform !== "win32") {
+  test("a pipe of its name is no file, and is not waited for", async (t) => {
+    const file = join(temporary(), "events.jsonl");
+    t.is(spawnSync("mkfifo", [file]).status, 0);
+    const read = readHeader(file).catch((error: { code: string }) => error.code);
+    t.is(await Promise.race([read, later(5000, "waits")]), "ERR_FILE_FORMAT");
+  });
+}
+
+test("a file that has become shorter in its place, or is another's, is read from its beginning", async (t) => {
+  const file = writeRun(temporary(), [started(9), stepped(1, 9), stepped(2, 9), stepped(3, 9)]);
+  const reader = new RunReader(file, "a");
+  t.like(await reader.read(), { step: 3, steps: 9 });
+  const whole = readFileSync(file, "utf8").split("\n");
+  writeFileSync(file, `${whole.slice(0, 3).join("\n")}\n`);
+  t.like(await reader.read(), { step: 1, steps: 9 });
+  writeRun(join(file, ".."), [started(7), ...upTo(5).map((n) => stepped(n, 7))], { lineage: "0123456789ac" });
+  t.like(await reader.read(), { step: 5, steps: 7 });
+  // Longer than the one before, and of another start.
+  writeRun(join(file, ".."), [started(8), ...upTo(6).map((n) => stepped(n, 8)), started(8)], {
+    at: NOON + 1,
+  });
+  t.like(await reader.read(), { step: 6, steps: 8, started: NOON + 1 });
 });
 
 test("lines over the borders of what is read at once are whole", async (t) => {
@@ -95,6 +133,7 @@ test("what is appended is there in order, beside its place and then in it", asyn
   await file.begin((write) => write(Buffer.from("a")));
   for (let n = 0; n < 500; n++) file.append(Buffer.from(`${n} `));
   await file.flush();
+  t.is(readFileSync(file.path, "utf8"), `a${Array.from({ length: 500 }, (_, n) => `${n} `).join("")}`);
   t.is(readFileSync(place, "utf8"), "another's");
   await file.moveIntoPlace();
   await file.moveIntoPlace();
@@ -117,4 +156,14 @@ test("a disk that refuses it is told once, and nothing hangs", async (t) => {
   await full.close();
   await full.discard();
   t.deepEqual(failures, ["ENOENT"]);
+});
+
+test("of what waits for a disk no more is held than 16 MiB, and the rest is told of once", async (t) => {
+  const failures: string[] = [];
+  const file = new AppendedFile(join(temporary(), "x"), ({ code }) => failures.push(String(code)));
+  await file.begin(async () => {});
+  for (let n = 0; n < 20; n++) file.append(Buffer.alloc(2 ** 20));
+  t.deepEqual(failures, ["ETIMEDOUT"]);
+  await file.close();
+  t.deepEqual(failures, ["ETIMEDOUT"]);
 });
