@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { isGguf } from "../gguf.js";
+import { adaptLike } from "../lora/inject/alike.js";
 import { isBlock, type FloatDType } from "../tensor.js";
 import { CausalLM } from "./causal-lm.js";
 import { SequenceClassifier } from "./classifier.js";
@@ -18,7 +19,7 @@ type Made = {
 };
 
 /**
- * The same model without values and without adapters: of the files that it was loaded from, stored as it is, or else of
+ * The same model without values, with adapters of the same shapes: of the files that it was loaded from, stored as it is, or else of
  * its configuration. Undefined where it has neither.
  */
 export async function likenessOf(
@@ -47,7 +48,14 @@ export async function likenessOf(
   } else {
     like = made(model, { device, dtype: dtype ?? "f32" });
   }
-  if (like !== undefined) like.tokenizer = model.tokenizer;
+  if (like === undefined) return undefined;
+  like.tokenizer = model.tokenizer;
+  try {
+    adaptLike(model, like);
+  } catch (error) {
+    like.dispose();
+    throw error;
+  }
   return like;
 }
 

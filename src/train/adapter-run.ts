@@ -3,6 +3,7 @@ import { join } from "node:path";
 
 import type { BatchPlan } from "../data/batches.js";
 import { LowrankError } from "../errors.js";
+import { noteActive } from "../lora/adapter/active.js";
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { type AdamW, schedule as schedules } from "../optim/index.js";
@@ -24,7 +25,7 @@ import { newRecord } from "./output/run-record.js";
 import type { Prepared } from "./prepare.js";
 import type { Before } from "./recorder.js";
 import type { Resumed } from "./resume.js";
-import { adapterOptions, optimizerOf, planOf } from "./run-parts.js";
+import { adapterOptions, optimizerOf, planOf, trainOwn } from "./run-parts.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
 import { rowsEvent, sampling } from "./samples.js";
 import { startEvent } from "./start-event.js";
@@ -58,6 +59,8 @@ export class AdapterRun {
   readonly #plan: BatchPlan;
   readonly #name: string;
   #stopping: EarlyStopping;
+  /** Lets the adapters that the model had before count as they did. */
+  #restore: () => void = () => {};
   #evaluated: { step: number; loss: number } | undefined;
 
   constructor(subject: Subject, context: RecordedContext) {
@@ -72,12 +75,14 @@ export class AdapterRun {
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
     const { model, settings, prepared } = this.#subject;
     const first = resumed === undefined ? 0 : this.#resume(resumed);
+    this.#restore = noteActive(model);
     const report =
       resumed === undefined
         ? await injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan)
         : await this.#load(resumed.checkpoint.folder);
     let optimizer: AdamW | undefined;
     try {
+      trainOwn(model, settings);
       await yieldToEventLoop();
       model.train();
       model.gradientCheckpointing = settings.gradientCheckpointing;
@@ -92,11 +97,17 @@ export class AdapterRun {
       const ended = await this.#train(optimizer, first, resumed);
       return await this.#finish(ended, optimizer);
     } catch (error) {
-      deleteAdapter(model, this.#name);
+      this.#abandon();
       throw error;
     } finally {
       optimizer?.dispose();
     }
+  }
+
+  /** Takes the adapter off; others are as they were. */
+  #abandon(): void {
+    deleteAdapter(this.#subject.model, this.#name);
+    this.#restore();
   }
 
   /** The step to go on from. Throws `ERR_OPTION` where the run cannot. */
@@ -243,7 +254,7 @@ export class AdapterRun {
     const { steps, stopped } = ended;
     const early = ending || (this.#stopping.exhausted && steps < this.#plan.steps);
     if (stopped && steps === 0) {
-      deleteAdapter(model, this.#name);
+      this.#abandon();
       return { adapter: "", ...ended };
     }
     // What a run has given in the end stays until this one is done.
@@ -264,7 +275,7 @@ export class AdapterRun {
 
   /** Puts the adapter of the best evaluation in the place of the last. */
   async #restoreBest(optimizer: AdamW, early: boolean): Promise<FinetuneResult["best"]> {
-    const { model, output, line } = this.#subject;
+    const { model, output, line, settings } = this.#subject;
     const { best } = this.#stopping.judged;
     if (best === null) return undefined;
     const { step, loss } = best;
@@ -281,6 +292,7 @@ export class AdapterRun {
     optimizer.dispose();
     deleteAdapter(model, this.#name);
     await this.#load(found.folder);
+    trainOwn(model, settings);
     return { step, loss, early };
   }
 }

@@ -1,7 +1,7 @@
 /** What a run trains with, and what its estimate is made with: one plan of batches, one adapter, one optimizer. */
 import { BatchPlan } from "../data/batches.js";
 import type { Examples } from "../data/store.js";
-import type { InjectOptions } from "../lora/index.js";
+import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { AdamW, loraPlusGroups } from "../optim/index.js";
 import type { Objective } from "./objective.js";
@@ -34,6 +34,11 @@ export function adapterOptions(
     taskType: lora.taskType ?? model.taskType,
     modulesToSave: [...new Set([...(lora.modulesToSave ?? []), ...modulesToSave])],
   };
+}
+
+/** Lets the run's own adapter alone count and be trained, whatever others the model carries. */
+export function trainOwn(model: PretrainedModel, { lora }: Settings): void {
+  if (adapters(model).length > 1) setAdapter(model, lora.name ?? "default", { trainable: true });
 }
 
 /** Over what asks for gradients, in the model's order, which is that of the optimizer's state in a checkpoint. */

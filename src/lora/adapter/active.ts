@@ -171,17 +171,35 @@ export function setAdapter(
   });
 }
 
+/** @internal Notes which adapters count and which tensors of theirs are trained; gives what puts that back. */
+export function noteActive(model: Module): () => void {
+  const active = activeOf(model);
+  const flags = [...adaptersOf(model).values()]
+    .flatMap(tensorsOf)
+    .map((one) => [one, one.requiresGrad] as const);
+  return () =>
+    change(model, () => {
+      activate(model, active);
+      for (const [tensor, on] of flags)
+        if (!tensor.disposed && tensor.requiresGrad !== on) tensor.requiresGrad = on;
+    });
+}
+
 /** @internal Whether the tensors of an adapter ask for gradients. */
 export function setTrainable(model: Module, name: string, on: boolean): void {
   askForGradients(adapterOf(model, name), on);
 }
 
-function askForGradients({ name, layers, modules, biases }: ModelAdapter, on: boolean): void {
-  const tensors: Tensor[] = [];
-  for (const layer of layers.values())
-    tensors.push(...partsOf(layer.adapterOf(name)).map(([, tensor]) => tensor));
-  for (const { copy } of [...modules.values(), ...biases.values()]) tensors.push(...ownTensors(copy));
-  for (const tensor of tensors) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
+function askForGradients(adapter: ModelAdapter, on: boolean): void {
+  for (const tensor of tensorsOf(adapter)) if (tensor.requiresGrad !== on) tensor.requiresGrad = on;
+}
+
+/** What may be trained of an adapter. */
+function tensorsOf({ name, layers, modules, biases }: ModelAdapter): Tensor[] {
+  const parts = [...layers.values()].flatMap((layer) =>
+    partsOf(layer.adapterOf(name)).map(([, tensor]) => tensor),
+  );
+  return [...parts, ...[...modules.values(), ...biases.values()].flatMap(({ copy }) => ownTensors(copy))];
 }
 
 /**

@@ -15,11 +15,16 @@ export function begin(
 ): void {
   if (start?.loraA !== undefined) write(adapter.loraA, start.loraA);
   if (start?.loraB !== undefined) write(adapter.loraB, start.loraB);
-  if (start?.movesBase) adapter.start = { loraA: copied(adapter.loraA), loraB: copied(adapter.loraB) };
+  if (start?.movesBase) adapter.start = copiedStart(adapter);
   if (init === "gaussian") drawGaussian(layer, adapter);
   if (init === false) drawAll(layer, adapter);
   const { magnitude } = adapter;
   if (magnitude !== undefined) noGrad(() => scope(() => magnitude.copy(layer.magnitudeOf(adapter))));
+}
+
+/** What an adapter started from, of its values as they are. */
+export function copiedStart({ loraA, loraB }: Adapter): NonNullable<Adapter["start"]> {
+  return { loraA: copied(loraA), loraB: copied(loraB) };
 }
 
 function copied(tensor: Tensor): Tensor {

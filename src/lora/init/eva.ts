@@ -6,11 +6,9 @@ import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
 import { isTensor, type Tensor } from "../../tensor.js";
 import { withoutAdapters } from "../adapter/active.js";
-import { EVA_DEFAULTS, type EvaBatch, type EvaConfig, type EvaData } from "../options/eva.js";
+import { EVA_DEFAULTS, MOST_BATCHES, type EvaBatch, type EvaConfig, type EvaData } from "../options/eva.js";
 import { halfToEven, ranksOf, type Asked } from "./eva-ranks.js";
 
-/** The most batches that are looked at; components of real data settle within tens. */
-const MOST_BATCHES = 1000;
 const IGNORED = -100;
 
 /** What a layer's inputs have told. */

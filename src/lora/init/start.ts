@@ -13,6 +13,7 @@ import { EVA_DEFAULTS } from "../options/eva.js";
 import { patternReader } from "../options/patterns.js";
 import { targeted, type Targetable } from "../options/targets.js";
 import { eva } from "./eva.js";
+import { halfToEven } from "./eva-ranks.js";
 import { olora, orthogonal, pissa, type Factors, type StartOf } from "./factored.js";
 import { movesBase, roundsOf } from "../options/init-weights.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
@@ -38,7 +39,7 @@ export async function startsOf(
 ): Promise<Starts> {
   const { initLoraWeights: init } = options;
   if (typeof init !== "string" || init === "gaussian") return { options, byPath: new Map() };
-  if (isOnMeta(layers)) return metaStarts(layers, options);
+  if (isOnMeta(layers)) return metaStarts(model, layers, options);
   if (init === "eva") return evaStarts(model, layers, options);
   const make = (of: StartOf): Promise<Factors> => {
     if (init === "orthogonal") return orthogonal(of);
@@ -57,10 +58,9 @@ function isOnMeta(layers: ReadonlyMap<string, Module>): boolean {
 }
 
 /** A meta device holds no values: what is made of them is left as it is, and takes the same memory. */
-function metaStarts(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Starts {
+function metaStarts(model: Targetable, layers: ReadonlyMap<string, Module>, options: AdapterOptions): Starts {
   const { initLoraWeights: init } = options;
-  // Which ranks EVA takes, only the values say.
-  if (init === "eva") return { options, byPath: new Map() };
+  if (init === "eva") return withRanks(model, layers, options, largestRanks(layers, options));
   const start = { movesBase: movesBase(init) };
   return { options, byPath: new Map(linears(layers, options).map(({ path }) => [path, start])) };
 }
@@ -92,18 +92,57 @@ function isDense(layer: Module): layer is Linear {
   return layer instanceof Linear && !("enableLora" in layer);
 }
 
+/** The layers that EVA starts, by path. Throws `ERR_OPTION` where there are none. */
+function evaLayers(layers: ReadonlyMap<string, Module>, options: AdapterOptions): Map<string, StartOf> {
+  const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
+  if (dense.size === 0) throw refused(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
+  return new Map(linears(dense, options).map((of) => [of.path, of]));
+}
+
 async function evaStarts(
   model: Targetable,
   layers: ReadonlyMap<string, Module>,
   options: AdapterOptions,
 ): Promise<Starts> {
-  const { evaData, evaConfig, r, loraAlpha } = options;
+  const { evaData, evaConfig } = options;
   if (evaData === undefined) throw refused(ADAPTER_REFUSALS.evaWithoutData, "inject");
+  const found = await eva(model, evaLayers(layers, options), evaData, evaConfig);
+  return withRanks(model, layers, options, found);
+}
+
+/**
+ * Which ranks EVA takes, only the values say: here no fewer than hold the most. Layers with the most inputs and outputs
+ * have as much as any may have, until nothing is left of the whole; and none is left alone, since what backward reads of a
+ * layer grows with its adapter.
+ */
+function largestRanks(
+  layers: ReadonlyMap<string, Module>,
+  options: AdapterOptions,
+): Map<string, { rank: number }> {
+  const { rho } = { ...EVA_DEFAULTS, ...options.evaConfig };
+  const asked = [...evaLayers(layers, options).values()];
+  // A layer whose inputs are another's has that layer's components.
+  const most = Math.max(...asked.map(({ r }) => halfToEven(r * rho)));
+  let left = asked.reduce((sum, { r }) => sum + r, 0);
+  const width = ({ layer }: StartOf): number => layer.inFeatures + layer.outFeatures;
+  const ranks = new Map<string, { rank: number }>();
+  for (const { path, layer } of asked.toSorted((a, b) => width(b) - width(a))) {
+    const rank = Math.min(left, most, layer.inFeatures);
+    ranks.set(path, { rank: Math.max(rank, 1) });
+    left -= rank;
+  }
+  return ranks;
+}
+
+/** Options by which layers have the ranks that were found, and are left alone where that is 0. */
+function withRanks(
+  model: Targetable,
+  layers: ReadonlyMap<string, Module>,
+  options: AdapterOptions,
+  found: ReadonlyMap<string, { rank: number; loraA?: Float32Array | undefined }>,
+): Starts {
+  const { evaConfig, r, loraAlpha } = options;
   const adjust = evaConfig?.adjustScalingFactors ?? EVA_DEFAULTS.adjustScalingFactors;
-  const dense = new Map([...layers].filter((entry): entry is [string, Linear] => isDense(entry[1])));
-  if (dense.size === 0) throw refused(ADAPTER_REFUSALS.evaWithoutLinears, "inject");
-  const asked = new Map(linears(dense, options).map((of) => [of.path, of]));
-  const found = await eva(model, asked, evaData, evaConfig);
   const byPath = new Map<string, Start>();
   const [ranks, alphas]: [[string, number][], [string, number][]] = [[], []];
   const rankOf = patternReader(options.rankPattern, "rankPattern");
@@ -116,7 +155,7 @@ async function evaStarts(
     // A layer that explains nothing is left alone.
     if (rank === 0) continue;
     kept.push(path);
-    if (start !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });
+    if (start?.loraA !== undefined) byPath.set(path, { loraA: start.loraA, movesBase: false });
     const alpha = (alphaOf(path) ?? loraAlpha) * (adjust && rank !== own ? rank / own : 1);
     ranks.push([path, rank]);
     alphas.push([path, alpha]);

@@ -37,3 +37,6 @@ export const EVA_DEFAULTS: Required<EvaConfig> = {
   whiten: false,
   adjustScalingFactors: true,
 };
+
+/** @internal The most batches that are looked at; components of real data settle within tens. */
+export const MOST_BATCHES = 1000;

@@ -1,5 +1,6 @@
 /** A run's memory, counted beforehand: the run itself on a meta device, which decides as ever and holds nothing. */
-import type { Batch } from "../../data/batches.js";
+import { tensor } from "../../create.js";
+import { attentionMask, type Batch } from "../../data/batches.js";
 import { memory, resolveDevice, type Device } from "../../device.js";
 import { throwIfAborted } from "../../errors.js";
 import { inject } from "../../lora/index.js";
@@ -11,8 +12,9 @@ import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../
 import type { Tensor } from "../../tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
-import { adapterOptions, optimizerOf } from "../run-parts.js";
+import { adapterOptions, optimizerOf, trainOwn } from "../run-parts.js";
 import type { Settings } from "../settings.js";
+import { MOST_BATCHES } from "../../lora/options/eva.js";
 import { yieldToEventLoop } from "../yield-to-event-loop.js";
 import type { DryBatches } from "./dry-batches.js";
 import type { HeldMemory } from "./held.js";
@@ -71,13 +73,19 @@ async function counted({ settings, load, batches }: DrySubject): Promise<DryRun>
     const loaded = memory(device);
     const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
     const work = await batches(model, Math.min(40, Math.max(3, Math.floor(PASSES / layers))));
+    const looked = settings.lora.initLoraWeights === "eva" ? lookedThrough(model, work, settings) : [];
+    let { live: plain } = memory(device);
     await inject(model, adapterOptions(model, settings, work.objective));
+    const { live } = memory(device);
+    for (const one of looked) one.dispose();
+    plain -= live - memory(device).live;
+    trainOwn(model, settings);
     // Each of these takes some milliseconds.
     await yieldToEventLoop();
     model.train();
     model.gradientCheckpointing = settings.gradientCheckpointing;
     optimizer = optimizerOf(model, settings);
-    const trained = memory(device).live - loaded.live;
+    const trained = memory(device).live - plain;
     evaluate(model, work);
     const { moments, cost } = await train(device, optimizer, work, settings);
     const { peak } = memory(device);
@@ -100,6 +108,34 @@ async function counted({ settings, load, batches }: DrySubject): Promise<DryRun>
     model.dispose();
   }
 }
+
+/**
+ * What EVA does before there is an adapter: the base runs over batches, which are kept until their components have
+ * settled; here until all have been seen.
+ */
+function lookedThrough(
+  model: PretrainedModel,
+  { steps }: DryBatches,
+  { steps: asked, gradientAccumulation, packing }: Settings,
+): Tensor[] {
+  const { device } = model;
+  const all = packing || asked === undefined ? MOST_BATCHES : asked * gradientAccumulation;
+  const batches = steps.flat();
+  const made: Tensor[] = [];
+  model.eval();
+  for (let i = 0; i < Math.max(Math.min(all, MOST_BATCHES), batches.length); i++) {
+    const batch = batches[i] ?? largestBatch(batches);
+    const { ids, labels, shape } = batch;
+    const of = (values: Int32Array): Tensor => tensor(values, { shape, device });
+    const [x, mask] = [of(ids), of(attentionMask(batch))];
+    made.push(x, mask, ...(labels.length === ids.length ? [of(labels)] : []));
+    if (i < batches.length)
+      noGrad(() => scope(() => void (model.forward as Forward).call(model, x, { attentionMask: mask })));
+  }
+  return made;
+}
+
+type Forward = (ids: Tensor, options: { attentionMask: Tensor }) => unknown;
 
 /** Where batches of many shapes follow each other, buffers of some wait while others are used, up to the pool's bound. */
 function roomy(device: Device, peak: number): number {
@@ -153,6 +189,11 @@ function silent(batch: Batch): Batch {
 }
 
 function largestOf({ steps }: Pick<DryBatches, "steps"> & { objective: Objective }): Held["batch"] {
-  const shapes = steps.flat().map(({ shape }) => shape);
-  return shapes.reduce((most, shape) => (shape[0] * shape[1] > most[0] * most[1] ? shape : most), [0, 0]);
+  const { shape } = largestBatch(steps.flat());
+  return shape;
+}
+
+function largestBatch(batches: readonly Batch[]): Batch {
+  const size = ({ shape: [rows, length] }: Batch): number => rows * length;
+  return batches.reduce((most, batch) => (size(batch) > size(most) ? batch : most));
 }

@@ -1,0 +1,83 @@
+/** The adapters of a model on its like: as many tensors of the same shapes, without the values. */
+import { Module } from "../../nn/module.js";
+import type { Tensor } from "../../tensor.js";
+import { activate, activeOf } from "../adapter/active.js";
+import {
+  adapterOf,
+  adaptersOf,
+  loraLayers,
+  placesIn,
+  replaceEverywhere,
+  type ModelAdapter,
+} from "../adapter/registry.js";
+import { ownTensors } from "../adapter/replacement.js";
+import { copiedStart } from "../init/begin.js";
+import { partsOf, type Adapter, type FreshOptions } from "../layers/adapter.js";
+import { adaptable } from "../layers/kinds.js";
+import type { Targetable } from "../options/targets.js";
+import { injectNow } from "./inject.js";
+
+/**
+ * Gives `like`, the model itself but for adapters, those of `model`: the same count, are trained and are merged. Layers
+ * that were put in by hand are as if `inject` had made them.
+ */
+export function adaptLike(model: Targetable, like: Targetable): void {
+  for (const adapter of adaptersOf(model).values()) {
+    const { name, note } = adapter;
+    if (note === undefined) adaptLayers(like, adapter);
+    else injectNow(like, { ...note.options, fanInFanOut: "auto", name, active: false }, { frozen: false });
+    const own = adapterOf(like, name);
+    for (const [path, layer] of adapter.layers) {
+      const from = layer.adapterOf(name);
+      const to = own.layers.get(path)?.adapters.get(name);
+      if (to === undefined) continue;
+      if (from.start !== undefined) to.start = copiedStart(to);
+      const parts = new Map(partsOf(to));
+      for (const [part, tensor] of partsOf(from)) asked(parts.get(part), tensor);
+    }
+    for (const which of ["modules", "biases"] as const) {
+      for (const [path, { copy }] of adapter[which]) {
+        const to = own[which].get(path);
+        const tensors = to === undefined ? [] : ownTensors(to.copy);
+        for (const [i, tensor] of ownTensors(copy).entries()) asked(tensors[i], tensor);
+      }
+    }
+  }
+  activate(like, activeOf(model));
+  const merged = new Set([...loraLayers(model)].flatMap(([path, layer]) => (layer.merged ? [path] : [])));
+  for (const [path, layer] of loraLayers(like)) if (merged.has(path)) layer.merge();
+}
+
+/** Lets one tensor ask for a gradient as another does. */
+function asked(to: Tensor | undefined, { requiresGrad }: Tensor): void {
+  if (to !== undefined && to.requiresGrad !== requiresGrad) to.requiresGrad = requiresGrad;
+}
+
+/** An adapter that nothing is noted of, layer by layer. */
+function adaptLayers(like: Module, { name, layers }: ModelAdapter): void {
+  const places = placesIn(like);
+  const standing = new Map(like.namedModules());
+  for (const [path, layer] of layers) {
+    const base = standing.get(path);
+    if (base === undefined) continue;
+    const target = adaptable(base);
+    if (target !== base) {
+      target.replaced = { module: base };
+      replaceEverywhere(like, base, target, places);
+    }
+    target.addAdapter(name, target.freshAdapter(optionsOf(layer.adapterOf(name))), false);
+  }
+}
+
+/** The options that an adapter of a layer was made with. */
+function optionsOf(adapter: Adapter): FreshOptions {
+  const { r, loraAlpha, loraDropout, useRslora, magnitude, loraBias } = adapter;
+  return {
+    r,
+    loraAlpha,
+    loraDropout,
+    useRslora,
+    useDora: magnitude !== undefined,
+    loraBias: loraBias !== undefined,
+  };
+}
