@@ -64,6 +64,12 @@ export function estimateLines(told: Estimate): string[] {
     });
     lines.push(["instead", flags.join(" ")]);
     for (const cost of told.costs ?? []) lines.push(["", cost]);
+    const given = told.given?.map((name) => FLAGS[name]);
+    if (given !== undefined)
+      lines.push([
+        "",
+        `${given.join(" and ")} ${given.length === 1 ? "was" : "were"} given, and finetune keeps that`,
+      ]);
   } else if (fits === false) lines.push(["instead", "no settings were found that fit"]);
   return lines.map(([name, value]) => `  ${name.padEnd(11)} ${value}`);
 }

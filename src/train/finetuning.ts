@@ -13,6 +13,7 @@ import { checkModelDevice } from "./device-check.js";
 import { yieldToEventLoop } from "./yield-to-event-loop.js";
 import type { EndEvent, FinetuneResult, TrainEvent } from "./events.js";
 import { identitiesOf } from "./identity.js";
+import { givenIn } from "./memory/changeable.js";
 import { isShort, planMemory, tooLarge, type Fitting, type MemoryPlan, type Planned } from "./memory/plan.js";
 import type { FinetuneOptions } from "./options.js";
 import { OutputFolder } from "./output/folder.js";
@@ -106,7 +107,7 @@ async function claimed(options: FinetuneOptions, context: RecordedContext, began
   try {
     const resumed = await resumedFrom(origin, options);
     const completed = settingsOf({ ...resumed.options, output: path });
-    const settings = { ...completed, maxLengthGiven: options.maxLength !== undefined };
+    const settings = { ...completed, given: givenIn(options) };
     await checkModelDevice(settings);
     if (resumed.elsewhere) await output.checkFree(false, adapterName(settings));
     else await output.checkOwn(undefined, adapterName(settings));
@@ -223,8 +224,10 @@ async function train(
 /** What is changed so that the run fits; throws `ERR_OUT_OF_MEMORY` where nothing may be, or nothing helps. */
 function chosenOf(plan: MemoryPlan | undefined, planned: Planned): Fitting | undefined {
   if (plan?.fits !== false) return undefined;
-  if (planned.settings.memory === undefined || plan.fitting === undefined) throw tooLarge(plan, planned);
-  return plan.fitting;
+  const { fitting } = plan;
+  if (planned.settings.memory === undefined || fitting === undefined || fitting.given.length > 0)
+    throw tooLarge(plan, planned);
+  return fitting;
 }
 
 /** The model on this machine, where a hub's has been fetched to. */

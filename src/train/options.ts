@@ -19,7 +19,8 @@ export type StorageType = FloatDType;
 export interface FinetuneOptions {
   /**
    * A model's folder, its name at a hub (`owner/name`, or `owner/name@revision`), or a model that is loaded, which is
-   * then adapted in place. Needed, unless a run goes on.
+   * then adapted in place: of its adapters the run's own alone counts and is trained, and is the one that counts
+   * afterwards. Needed, unless a run goes on.
    */
   model?: string | PretrainedModel | undefined;
   /**
@@ -134,9 +135,10 @@ export interface FinetuneOptions {
    * How many bytes the run may hold on its device, weights in mapped files among them: a number, a size by thousands such
    * as `2GB`, or `auto`, which is seven eighths of what is free when it begins. What does not fit is made to, by gradient
    * checkpointing, smaller batches with as much more accumulation, storage of the weights (bf16, q8_0, nf4) and shorter
-   * rows, in that order and no further than needed, whatever these options say themselves; the start event tells what was
-   * chosen, and a run that goes on keeps it. A run that cannot fit is `ERR_OUT_OF_MEMORY` before anything is loaded. Left
-   * out, nothing is changed, and a run is refused whose tensors alone are more than is free.
+   * rows, in that order and no further than needed. Only what was left out of these options is chosen: what was given is
+   * kept. The start event tells what was chosen, and a run that goes on keeps it. A run that cannot fit is
+   * `ERR_OUT_OF_MEMORY` before anything is loaded, and the message says which options stand in the way. Left out, nothing
+   * is changed, and a run is refused whose tensors alone are more than is free.
    */
   memory?: "auto" | number | (string & {}) | undefined;
   /** Precision of products by weights, `exact`, `bf16` (on the cpu) or `f16` (on a gpu); what `setMatmulPrecision` says unless given. */

@@ -130,7 +130,7 @@ export async function prepare(
   const { maxLength } = objective.tokenisation;
   const warn = (message: string): void => emit({ type: "warning", message });
   // What somebody asked for is not lowered without a word; of the default the start event tells.
-  if (maxLength < asked && settings.maxLengthGiven) warn(loweredLength(asked, maxLength));
+  if (maxLength < asked && settings.given.includes("maxLength")) warn(loweredLength(asked, maxLength));
   const reports: DataReport[] = [];
   const tokenised = async (data: Data): Promise<StoredExamples> => {
     const onProgress: OnProgress = progress("tokenise", data.file, emit);

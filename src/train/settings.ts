@@ -20,6 +20,7 @@ import { PretrainedModel } from "../models/pretrained.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
 import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
+import { givenIn, type Changeable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
@@ -56,8 +57,6 @@ export interface Settings {
   batchSize: number;
   gradientAccumulation: number;
   maxLength: number;
-  /** Whether whoever started the run said so. */
-  maxLengthGiven: boolean;
   gradientCheckpointing: boolean;
   packing: boolean;
   trainOn: TrainOn;
@@ -71,6 +70,8 @@ export interface Settings {
   patience: number | undefined;
   dtype: StorageType | undefined;
   quantize: Quantization | undefined;
+  /** Of what `memory` may choose, what whoever started the run said. */
+  given: readonly Changeable[];
   /** Undefined where nothing is chosen by it. */
   memory: number | "auto" | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */
@@ -193,7 +194,6 @@ export function settingsOf(options: FinetuneOptions): Settings {
     batchSize: count("batchSize", options.batchSize ?? 1, 1),
     gradientAccumulation: count("gradientAccumulation", options.gradientAccumulation ?? 8, 1),
     maxLength: count("maxLength", options.maxLength ?? 512, 2),
-    maxLengthGiven: options.maxLength !== undefined,
     gradientCheckpointing: options.gradientCheckpointing ?? false,
     packing: options.packing ?? false,
     trainOn: oneOf("trainOn", options.trainOn ?? "completion", TRAIN_ON),
@@ -209,6 +209,7 @@ export function settingsOf(options: FinetuneOptions): Settings {
         ? undefined
         : oneOf("dtype", options.dtype, ["f32", "f16", "bf16"] as const),
     quantize: options.quantize === undefined ? undefined : oneOf("quantize", options.quantize, QUANTIZATIONS),
+    given: givenIn(options),
     memory: options.memory === undefined ? undefined : memorySize(options.memory),
     matmulPrecision:
       options.matmulPrecision === undefined
@@ -281,7 +282,7 @@ export function optionsOf(settings: Settings): Record<string, unknown> {
     output: _output,
     ...rest
   } = settings;
-  const { loraPlusRatio, clipNorm, optimizer, lora, maxLengthGiven: _given, ...same } = rest;
+  const { loraPlusRatio, clipNorm, optimizer, lora, given: _given, ...same } = rest;
   return {
     ...same,
     model: typeof model === "string" ? model : model.source,

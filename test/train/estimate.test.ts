@@ -61,12 +61,20 @@ for (const setting of SETTINGS) {
       return;
     }
     fitted++;
-    const kept = await measured({ ...options, memory: bound });
-    t.log(`within ${bound}: held ${kept.peak + kept.mapped} by ${kept.chosen.join("; ")}`);
-    t.true(kept.peak + kept.mapped <= bound, `bound ${bound}, held ${kept.peak} and ${kept.mapped}`);
-    t.deepEqual(kept.chosen, within.costs);
+    const { given = [] } = within;
+    const refused = { ...options, memory: bound, output: temporary() };
+    if (given.length > 0)
+      await t.throwsAsync(finetune(refused).result, {
+        code: "ERR_OUT_OF_MEMORY",
+        message: new RegExp(`${given[0]} .* given, .* in the way: `),
+      });
+    // What was given is changed by whoever takes the suggestion; the rest a run chooses itself.
     const suggested = await measured({ ...options, ...within.suggestion });
+    const kept = given.length > 0 ? suggested : await measured({ ...options, memory: bound });
+    t.log(`within ${bound}: held ${kept.peak + kept.mapped} by ${(within.costs ?? []).join("; ")}`);
+    t.true(kept.peak + kept.mapped <= bound, `bound ${bound}, held ${kept.peak} and ${kept.mapped}`);
     t.is(suggested.peak, kept.peak);
+    if (given.length === 0) t.deepEqual(kept.chosen, within.costs);
     const changed = Object.keys(within.suggestion);
     // Checkpointing changes no bit; sums over other batches may differ in the last places, and dropout by its draws.
     const exact = changed.join() === "gradientCheckpointing";

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import test from "ava";
+import test, { type ExecutionContext } from "ava";
 
 import {
   estimate,
@@ -38,35 +38,79 @@ async function withFree<T>(bytes: number, fn: () => Promise<T>): Promise<T> {
   }
 }
 
+/** Settings that give nothing that may be chosen. */
+async function open(more: Partial<FinetuneOptions> = {}): Promise<FinetuneOptions> {
+  const { batchSize: _, gradientAccumulation: __, maxLength: ___, ...options } = await named("long blocks");
+  return { ...options, ...more };
+}
+
+const ORDER = ["gradientCheckpointing", "batchSize", "dtype", "quantize", "maxLength"];
+
+/** Bounds that go down; gives what was suggested, each of which fits. */
+async function suggestions(
+  t: ExecutionContext,
+  options: FinetuneOptions,
+): Promise<{ names: string[]; given: readonly string[] }[]> {
+  const whole = await estimate(options);
+  const all: { names: string[]; given: readonly string[] }[] = [];
+  for (let share = 1; share > 0.02; share *= 0.8) {
+    const bound = Math.floor((whole.peakBytes + whole.mapped) * share);
+    const { fits, suggestion, costs, given = [] } = await estimate({ ...options, memory: bound });
+    if (fits) continue;
+    if (suggestion === undefined) break;
+    t.true((costs as string[]).length > 0);
+    t.true((await estimate({ ...options, ...suggestion, memory: bound })).fits);
+    all.push({ names: Object.keys(suggestion), given });
+  }
+  return all;
+}
+
+/** The furthest of the choices that were needed. */
+const reached = (names: readonly string[]): number => Math.max(...names.map((name) => ORDER.indexOf(name)));
+
+test.serial("checkpointing, storage and length are chosen in this order, as far as needed", async (t) => {
+  const all = await suggestions(t, await open());
+  for (const [i, { names, given }] of all.entries()) {
+    t.deepEqual(given, []);
+    t.true(i === 0 || reached(names) >= reached(all[i - 1]?.names ?? []), names.join());
+    t.true(names.includes("gradientCheckpointing"));
+  }
+  const seen = new Set(all.flatMap(({ names }) => names));
+  // One row is the smallest batch.
+  t.deepEqual([...seen].toSorted(), ["dtype", "gradientCheckpointing", "maxLength", "quantize"]);
+});
+
 test.serial(
-  "checkpointing, batches, storage and length are chosen in this order, as far as needed",
+  "what was given is chosen otherwise only where nothing else helps, and is named then",
   async (t) => {
-    const options = await named("long blocks", { batchSize: 6, gradientAccumulation: 2 });
-    const whole = await estimate(options);
-    const total = whole.peakBytes + whole.mapped;
-    const ORDER = ["gradientCheckpointing", "batchSize", "dtype", "quantize", "maxLength"];
-    let furthest = -1;
-    const seen = new Set<string>();
-    for (let share = 1; share > 0.02; share *= 0.8) {
-      const bound = Math.floor(total * share);
-      const { fits, suggestion, costs } = await estimate({ ...options, memory: bound });
-      if (fits) continue;
-      if (suggestion === undefined) break;
-      const names = Object.keys(suggestion);
-      const last = Math.max(...names.map((name) => ORDER.indexOf(name)));
-      t.true(last >= furthest, `${bound}: ${names.join(", ")}`);
-      furthest = last;
-      for (const name of names) seen.add(name);
-      t.true(suggestion.gradientCheckpointing);
-      const { batchSize = 6, gradientAccumulation = 2 } = suggestion;
-      t.is(batchSize * gradientAccumulation, 12);
-      t.true((costs as string[]).length > 0);
-      const then = await estimate({ ...options, ...suggestion, memory: bound });
-      t.true(then.fits);
+    const given = { batchSize: 6, gradientAccumulation: 2, maxLength: 256, quantize: "q8_0" } as const;
+    const options = await open(given);
+    const all = await suggestions(t, options);
+    const kept = all.findIndex((one) => one.given.length > 0);
+    t.true(kept > 0);
+    for (const [i, one] of all.entries()) {
+      t.is(one.given.length > 0, i >= kept, one.names.join());
+      const overridden = Object.keys(given).filter((name) => one.names.includes(name));
+      t.deepEqual([...one.given].toSorted(), overridden.toSorted());
     }
-    t.deepEqual([...seen].toSorted(), [...ORDER, "gradientAccumulation"].toSorted());
+    const names = (which: typeof all): string[] => [...new Set(which.flatMap((one) => one.names))].toSorted();
+    t.true(names(all.slice(0, kept)).every((name) => name === "dtype" || name === "gradientCheckpointing"));
+    t.deepEqual(names(all.slice(kept)), [...ORDER, "gradientAccumulation"].toSorted());
   },
 );
+
+test.serial("a run keeps what it was given, and says what of it stands in the way", async (t) => {
+  const options = await open({ batchSize: 4, gradientAccumulation: 1, maxLength: 256, dtype: "f32" });
+  const { peakBytes, mapped } = await estimate({ ...options, gradientCheckpointing: true, quantize: "nf4" });
+  const bound = peakBytes + mapped - 1;
+  const told = await estimate({ ...options, memory: bound });
+  t.deepEqual(told.given, ["batchSize", "gradientAccumulation"]);
+  await t.throwsAsync(finetune({ ...options, memory: bound, output: temporary() }).result, {
+    code: "ERR_OUT_OF_MEMORY",
+    message:
+      /batchSize 4, gradientAccumulation 1 were given, are kept, and stand in the way: gradientCheckpointing true, batchSize 2, gradientAccumulation 2 take [^;]*$/,
+  });
+});
 
 test.serial("a run that cannot fit is refused before anything is loaded, and says what would", async (t) => {
   const options = await named("long blocks");
@@ -112,26 +156,22 @@ test.serial("auto keeps to seven eighths of what is free", async (t) => {
 });
 
 test.serial("a run that goes on keeps what was chosen, and ends with the same bits", async (t) => {
-  const bound = {
-    memory: "5MB",
-    batchSize: 4,
-    gradientAccumulation: 1,
-    steps: 6,
-    schedule: "constant",
-  } as const;
-  const options = await named("long blocks", { ...bound, saveEvery: 3 });
+  const more = { steps: 6, schedule: "constant", batchSize: 4, gradientAccumulation: 1 } as const;
+  const asked = { ...(await open(more)), maxLength: 256 };
+  const least = await estimate({ ...asked, gradientCheckpointing: true, dtype: "bf16" });
+  const options = { ...asked, memory: least.peakBytes + least.mapped, saveEvery: 3 };
   const whole = await finetune(options).result;
   const half = { ...options, output: temporary(), steps: 3 };
   await finetune(half).result;
   const record = JSON.parse(readFileSync(join(half.output, "run.json"), "utf8")) as {
     options: Record<string, unknown>;
   };
-  const { memory: recorded, batchSize, gradientAccumulation, gradientCheckpointing } = record.options;
+  const { memory: recorded, batchSize, maxLength, gradientCheckpointing, dtype } = record.options;
   t.deepEqual(
-    { recorded, rows: (batchSize as number) * (gradientAccumulation as number), gradientCheckpointing },
-    { recorded: 5e6, rows: 4, gradientCheckpointing: true },
+    { recorded, batchSize, maxLength, gradientCheckpointing, dtype },
+    { recorded: options.memory, batchSize: 4, maxLength: 256, gradientCheckpointing: true, dtype: "bf16" },
   );
-  t.true((batchSize as number) < 4);
+  t.false("given" in record.options);
   const resumed = await finetune({ resume: half.output, steps: 6 }).result;
   t.true(adapterBytes(resumed.adapter).equals(adapterBytes(whole.adapter)));
   await t.throwsAsync(finetune({ resume: half.output, steps: 7, memory: 1e5 }).result, {

@@ -8,7 +8,14 @@ import { onInterrupt } from "../interrupt.js";
 import { onLostStdout } from "../stdout.js";
 import { bitsPerByte, sampleOf } from "./embedded.js";
 import { profileLines } from "./profile.js";
-import { checkFlags, declareFlags, type Flags, givenOptions, libraryOptions } from "./options.js";
+import {
+  checkFlags,
+  declareFlags,
+  type Flags,
+  givenOptions,
+  libraryOptions,
+  openOptions,
+} from "./options.js";
 import { humanRenderer, jsonRenderer } from "./render.js";
 import { resumeCommand } from "./resume.js";
 
@@ -35,7 +42,7 @@ export async function askedFor(command: Command): Promise<{
   if (embedded && flags.evalSplit === undefined) flags.evalData ??= defaultHeldOut();
   checkFlags(flags);
   // A run that goes on has its own options: only what is given counts, and no default.
-  const options = resume === undefined ? libraryOptions(flags) : givenOptions(command);
+  const options = resume === undefined ? libraryOptions(flags, openOptions(command)) : givenOptions(command);
   return { flags, options, embedded };
 }
 

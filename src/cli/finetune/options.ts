@@ -5,6 +5,7 @@ import type { BiasMode, InitLoraWeights } from "../../lora/index.js";
 import { defaultData, defaultModel } from "../../models/default.js";
 import { LOG_FORMATS, type LogFormat } from "../../runs/metrics.js";
 import type { MatmulPrecision } from "../../scope.js";
+import { OPEN } from "../../train/memory/changeable.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "../../train/options.js";
 import { chatTemplateOption } from "../chat-template.js";
 import { LANGUAGE } from "../language.js";
@@ -245,23 +246,30 @@ function placed(flags: Partial<Flags>): FinetuneOptions {
   return options as FinetuneOptions;
 }
 
-/** The library's options; what is left out there is left out here. */
-export function libraryOptions(flags: Flags): FinetuneOptions {
+/** The library's options; what is left out there is left out here. `open` are the names of those that nobody gave. */
+export function libraryOptions(flags: Flags, open: readonly string[] = []): FinetuneOptions {
   const completed: Flags = {
     ...flags,
     model: flags.model ?? defaultModel(),
     data: flags.data ?? defaultData(),
     alpha: flags.alpha ?? 2 * flags.rank,
   };
-  return placed({ ...completed, ...precision(flags) });
+  return Object.assign(placed({ ...completed, ...precision(flags) }), { [OPEN]: open });
+}
+
+/** Names that the library has for flags which have their defaults. */
+export function openOptions(command: Command): string[] {
+  return Object.entries(PLACES).flatMap(([flag, [name = ""]]) => (isGiven(command, flag) ? [] : [name]));
+}
+
+function isGiven(command: Command, flag: string): boolean {
+  return !["default", undefined].includes(command.getOptionValueSource(flag));
 }
 
 /** Those alone that were given, by the command line or a file: what a run that goes on takes. */
 export function givenOptions(command: Command): FinetuneOptions {
   const flags = command.opts<Flags>();
-  const given = Object.entries(flags).filter(
-    ([name]) => !["default", undefined].includes(command.getOptionValueSource(name)),
-  );
+  const given = Object.entries(flags).filter(([name]) => isGiven(command, name));
   return placed({ ...Object.fromEntries(given), ...precision(flags) });
 }
 

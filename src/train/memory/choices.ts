@@ -1,18 +1,9 @@
 /** What a run that does not fit may do without, what harms it least first. */
 import { isGguf } from "../../gguf.js";
 import type { Quantization } from "../../models/quantization.js";
-import type { FinetuneOptions, StorageType } from "../options.js";
+import type { StorageType } from "../options.js";
 import type { Settings } from "../settings.js";
-
-/** The options that may be chosen otherwise than they were given. */
-export const CHANGEABLE = [
-  "gradientCheckpointing",
-  "batchSize",
-  "gradientAccumulation",
-  "dtype",
-  "quantize",
-  "maxLength",
-] as const satisfies (keyof FinetuneOptions)[];
+import type { Changeable } from "./changeable.js";
 
 /** Options of `finetune` that take less memory; those that are left out stay as they are. */
 export interface Suggestion {
@@ -47,6 +38,8 @@ export interface Known {
   length: number;
   /** Whether the run goes on: all that changes its results is settled. */
   resumed: boolean;
+  /** Options that stay as they are. */
+  kept: readonly Changeable[];
 }
 
 /** The shortest rows that are tried. */
@@ -56,31 +49,35 @@ const SHORTEST = 16;
  * Choices in the order in which they are tried, each with those before it: gradient checkpointing, smaller batches with
  * as much more accumulation, storage of fewer bits, shorter rows.
  */
-export function* choices(settings: Settings, { path, length, resumed }: Known): Generator<Choice> {
+export function* choices(settings: Settings, { path, length, resumed, kept }: Known): Generator<Choice> {
+  const open = (name: Changeable): boolean => !kept.includes(name);
   let last: Choice = { changes: {}, costs: [] };
   const next = (changes: Changes, ...costs: string[]): Choice => ({
     changes: { ...last.changes, ...changes },
     costs: [...last.costs, ...costs],
   });
-  if (!settings.gradientCheckpointing)
+  if (!settings.gradientCheckpointing && open("gradientCheckpointing"))
     yield (last = next({ gradientCheckpointing: true }, "gradient checkpointing: about a third more time"));
   if (resumed) return;
   const before = last;
-  for (const changes of smallerBatches(settings)) {
-    const { batchSize, gradientAccumulation } = changes;
-    last = before;
-    yield (last = next(
-      changes,
-      `batches of ${batchSize} × ${gradientAccumulation}: the same steps, in more and smaller products`,
-    ));
+  if (open("batchSize") && open("gradientAccumulation")) {
+    for (const changes of smallerBatches(settings)) {
+      const { batchSize, gradientAccumulation } = changes;
+      last = before;
+      yield (last = next(
+        changes,
+        `batches of ${batchSize} × ${gradientAccumulation}: the same steps, in more and smaller products`,
+      ));
+    }
   }
   if (path !== undefined) {
     const unstored = last;
-    for (const { changes, costs } of storages(settings, path)) {
+    for (const { changes, costs } of storages(settings, path, open)) {
       last = unstored;
       yield (last = next(changes, costs));
     }
   }
+  if (!open("maxLength")) return;
   const long = last;
   for (const maxLength of shorter(length)) {
     last = long;
@@ -119,15 +116,22 @@ const ROUNDING = {
 function* storages(
   { dtype, quantize }: Settings,
   path: string,
+  open: (name: Changeable) => boolean,
 ): Generator<{ changes: Changes; costs: string }> {
   // A file in blocks is as it was quantised.
   if (isGguf(path)) return;
-  const bits = BITS[quantize ?? dtype ?? "f32"];
-  const half = dtype === "f16" ? "f16" : "bf16";
-  if (bits > BITS.bf16) yield { changes: { dtype: "bf16" }, costs: ROUNDING.bf16 };
+  const rest = BITS[dtype ?? "f32"];
+  const bits = quantize === undefined ? rest : BITS[quantize];
+  const [half, halved] = [dtype === "f16" ? "f16" : "bf16", open("dtype")] as const;
+  if (halved && rest > BITS.bf16 && (bits > BITS.bf16 || !open("quantize")))
+    yield { changes: { dtype: "bf16" }, costs: ROUNDING.bf16 };
+  if (!open("quantize")) return;
   for (const kind of ["q8_0", "nf4"] as const) {
-    if (bits > BITS[kind])
-      yield { changes: { dtype: half, quantize: kind }, costs: `${ROUNDING[kind]}; the rest in ${half}` };
+    if (bits <= BITS[kind]) continue;
+    yield {
+      changes: { ...(halved && { dtype: half }), quantize: kind },
+      costs: `${ROUNDING[kind]}; the rest in ${halved ? half : dtype}`,
+    };
   }
 }
 

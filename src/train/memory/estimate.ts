@@ -8,6 +8,7 @@ import type { FinetuneOptions } from "../options.js";
 import { classesIn, closeFiles, readFiles } from "../prepare.js";
 import { originOf, resumedFrom } from "../resume.js";
 import { checkKinds, settingsOf } from "../settings.js";
+import { givenIn } from "./changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "./held.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
@@ -32,6 +33,11 @@ export interface Estimate extends HeldMemory {
   suggestion?: Suggestion | undefined;
   /** What each part of the suggestion costs, a sentence each. */
   costs?: string[] | undefined;
+  /**
+   * Options of the suggestion that were given otherwise. `finetune` keeps what was given, whatever `memory` says, and
+   * refuses the run. Left out where there are none.
+   */
+  given?: (keyof Suggestion)[] | undefined;
 }
 
 /**
@@ -49,7 +55,7 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
   throwIfAborted(options.signal);
   const origin = await originOf(options);
   const completed = origin === undefined ? options : (await resumedFrom(origin, options)).options;
-  const settings = settingsOf(completed);
+  const settings = { ...settingsOf(completed), given: givenIn(options) };
   await checkModelDevice(settings);
   const { model, chatTemplate, revision, offline, signal } = settings;
   const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
@@ -80,5 +86,6 @@ function estimateOf({ held, device, limit, fits, fitting }: MemoryPlan, secondsP
     ...(limit !== undefined && { limit }),
     fits,
     ...(fitting !== undefined && { suggestion: fitting.changes, costs: fitting.costs }),
+    ...(fitting !== undefined && fitting.given.length > 0 && { given: fitting.given }),
   };
 }

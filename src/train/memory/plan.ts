@@ -10,6 +10,7 @@ import type { Tokenizer } from "../../models/tokenizer.js";
 import type { MatmulPrecision } from "../../scope.js";
 import type { Files } from "../prepare.js";
 import type { Settings } from "../settings.js";
+import type { Changeable } from "./changeable.js";
 import { choices, type Changes } from "./choices.js";
 import { dryBatches } from "./dry-batches.js";
 import { type DryRun, dryRun, type Held } from "./dry-run.js";
@@ -39,6 +40,8 @@ export interface Fitting {
   /** What each change costs. */
   costs: string[];
   held: Held;
+  /** Options among them that were given otherwise: a run keeps those, so it does not fit. */
+  given: Changeable[];
 }
 
 /** A run's memory, as it was asked for. */
@@ -79,11 +82,22 @@ export async function planMemory(planned: Planned): Promise<MemoryPlan | undefin
   const within = ({ held }: DryRun): boolean => limit === undefined || neededBy(held, settings) <= limit;
   if (asked !== null && within(asked)) return { ...plan, ...asked, fits: true };
   const length = asked?.held.batch[1] ?? settings.maxLength;
-  const known = { path: located?.path, length, resumed: planned.resumed };
-  for (const { changes, costs } of choices(settings, known)) {
-    const run = await recorded(planned, changes).catch(unbuilt);
-    if (run !== undefined && within(run))
-      return { ...plan, ...(asked ?? run), fits: false, fitting: { changes, costs, held: run.held } };
+  const counted = new Map<string, DryRun | undefined>();
+  const count = async (changes: Changes): Promise<DryRun | undefined> => {
+    const key = JSON.stringify(changes);
+    if (!counted.has(key)) counted.set(key, await recorded(planned, changes).catch(unbuilt));
+    return counted.get(key);
+  };
+  // What was given is left as it is; where that is in the way, what would fit is told.
+  for (const kept of settings.given.length === 0 ? [[]] : [settings.given, []]) {
+    const known = { path: located?.path, length, resumed: planned.resumed, kept };
+    for (const { changes, costs } of choices(settings, known)) {
+      const run = await count(changes);
+      if (run === undefined || !within(run)) continue;
+      const given = settings.given.filter((name) => name in changes && changes[name] !== settings[name]);
+      const fitting = { changes, costs, held: run.held, given };
+      return { ...plan, ...(asked ?? run), fits: false, fitting };
+    }
   }
   if (asked === null) throw uncounted;
   return { ...plan, ...asked, fits: false };
@@ -162,13 +176,25 @@ export function tooLarge(
       : memory === "auto"
         ? `memory auto is ${may} now`
         : `memory is ${may}`;
-  const instead =
-    fitting === undefined
-      ? resumed
-        ? "a run that goes on keeps its settings: free memory, or give it more by memory"
-        : "no settings were found that fit: take a smaller model or a lower rank, or give it more by memory"
-      : `${optionsText(fitting.changes)} take ${shownSize(neededBy(fitting.held, settings))}; memory "auto" chooses by itself`;
-  return new LowrankError("ERR_OUT_OF_MEMORY", `finetune: ${what}, and ${bound}; ${instead}`);
+  return new LowrankError(
+    "ERR_OUT_OF_MEMORY",
+    `finetune: ${what}, and ${bound}; ${insteadOf(settings, fitting, resumed)}`,
+  );
+}
+
+/** What makes a run fit that does not. */
+function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: boolean): string {
+  if (fitting === undefined) {
+    return resumed
+      ? "a run that goes on keeps its settings: free memory, or give it more by memory"
+      : "no settings were found that fit: take a smaller model or a lower rank, or give it more by memory";
+  }
+  const { changes, given, held } = fitting;
+  const fits = `${optionsText(changes)} take ${shownSize(neededBy(held, settings))}`;
+  if (given.length === 0) return `${fits}; memory "auto" chooses by itself`;
+  const kept = Object.fromEntries(given.map((name) => [name, settings[name]]));
+  const stand = given.length === 1 ? "was given, is kept, and stands" : "were given, are kept, and stand";
+  return `${optionsText(kept)} ${stand} in the way: ${fits}`;
 }
 
 /** What the memory is for, as a list. */
