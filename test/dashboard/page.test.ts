@@ -224,6 +224,14 @@ for (const colorScheme of ["light", "dark"] as const) {
       const [more, less] = (colors as string[]).map(luminance).sort((a, b) => b - a) as [number, number];
       const contrast = (more + 0.05) / (less + 0.05);
       t.true(contrast > 7, String(contrast));
+      const line = "getComputedStyle(document.querySelector('.plot')).getPropertyValue('--line')";
+      t.is(await page.evaluate(line), colorScheme === "dark" ? "rgb(44, 52, 61)" : "rgb(223, 227, 232)");
+      const paper = "getComputedStyle(document.body).backgroundColor";
+      await page.evaluate("document.documentElement.dataset.theme = 'dark'");
+      t.is(await page.evaluate(paper), "rgb(16, 20, 24)");
+      // Paper is white.
+      await page.emulateMedia({ media: "print", colorScheme });
+      t.is(await page.evaluate(paper), "rgb(251, 251, 250)");
     },
   );
 }
