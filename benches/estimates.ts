@@ -1,23 +1,47 @@
 /**
- * What `estimate` tells of the runs of test/train/memory-settings.ts, and what they then hold: a line each.
+ * What `estimate` tells of the runs of test/train/memory-settings.ts, and what they then hold: a line each. Of models that
+ * are named besides, folders or files, only the time, which is that of the vocabulary where it is large: of the first
+ * estimate of a process and the least of those after it.
  *
- *   node --import=tsx --expose-gc benches/estimates.ts [cpu | gpu]
+ *   node --import=tsx --expose-gc benches/estimates.ts [cpu | gpu] [MODEL…]
  */
-import { estimate, finetune, memory, type Device } from "../src/index.js";
+import {
+  estimate,
+  finetune,
+  memory,
+  type Device,
+  type Estimate,
+  type FinetuneOptions,
+} from "../src/index.js";
 import { session } from "../src/native.js";
-import { runOf, SETTINGS } from "../test/train/memory-settings.js";
+import { runOf, SETTINGS, type Setting } from "../test/train/memory-settings.js";
 
 const device = (process.argv[2] ?? "cpu") as Device;
 const MIB = 2 ** 20;
 
-for (const setting of SETTINGS) {
-  const options = await runOf(setting, device);
-  let [told, ms] = [await estimate(options), Infinity];
-  for (let n = 0; n < 3; n++) {
+/** An estimate, and the milliseconds of the first and the least of those of the others. */
+async function timed(options: FinetuneOptions): Promise<{ told: Estimate; first: number; ms: number }> {
+  const times: number[] = [];
+  let told: Estimate | undefined;
+  for (let n = 0; n < 4; n++) {
     const began = performance.now();
     told = await estimate(options);
-    ms = Math.min(ms, performance.now() - began);
+    times.push(performance.now() - began);
   }
+  const [first = 0, ...others] = times;
+  return { told: told as Estimate, first, ms: Math.min(...others) };
+}
+
+for (const model of process.argv.slice(3)) {
+  const rows = await runOf(SETTINGS[0] as Setting, device);
+  const { told, first, ms } = await timed({ ...rows, model });
+  const peak = (told.peakBytes / MIB).toFixed(2);
+  console.log(`${model}: told ${peak} MiB, ${first.toFixed(0)} ms at first, then ${ms.toFixed(0)} ms`);
+}
+
+for (const setting of SETTINGS) {
+  const options = await runOf(setting, device);
+  const { told, ms } = await timed(options);
   session().restartPeak(device);
   const before = memory(device).reserved;
   await finetune(options).result;
