@@ -125,17 +125,20 @@ test("the last words are sent before it is over, and whoever never reads is wait
   silent.destroy();
 });
 
-test("whoever does not take a message in time is cut off", async (t) => {
-  const file = writeRun(join(temporary(), "a"), [started(2), stepped(1, 2)]);
+test("whoever takes nothing is sent one message, and cut off when it has not been taken in time", async (t) => {
+  const file = writeRun(join(temporary(), "a"), [started(9e3), ...upTo(5000).map((n) => stepped(n, 9e3))]);
   // Takes some bytes and is never read.
   const full = new PassThrough({ highWaterMark: 1 });
   const stream = new EventStream(
     full as unknown as ServerResponse,
     [{ name: "a", file: () => file }],
     "",
-    50,
+    1000,
   );
   const sent = stream.send().then(() => "cut off");
+  await later(500);
+  // Of more than a megabyte of lines one message waits, and no more is read.
+  t.true(full.writableLength + full.readableLength < 3 * 2 ** 16);
   t.is(await Promise.race([sent, later(10_000, "waited for")]), "cut off");
   t.true(full.destroyed);
 });
