@@ -135,8 +135,8 @@ export interface FinetuneOptions {
    * How many bytes the run may hold on its device, weights in mapped files among them: a number, a size by thousands such
    * as `2GB`, or `auto`, which is seven eighths of what is free when it begins. What does not fit is made to, by gradient
    * checkpointing, smaller batches with as much more accumulation, storage of the weights (bf16, q8_0, nf4) and shorter
-   * rows, in that order and no further than needed. Only what was left out of these options is chosen: what was given is
-   * kept. The start event tells what was chosen, and a run that goes on keeps it. A run that cannot fit is
+   * rows, in that order and no further than needed. Checkpointing, storage and length that were given are kept, and so are
+   * the rows of a step. The start event tells what was chosen, and a run that goes on keeps it. A run that cannot fit is
    * `ERR_OUT_OF_MEMORY` before anything is loaded, and the message says which options stand in the way. Left out, nothing
    * is changed, and a run is refused whose tensors alone are more than is free.
    */

@@ -20,7 +20,7 @@ import { PretrainedModel } from "../models/pretrained.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
 import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
-import { givenIn, type Changeable } from "./memory/changeable.js";
+import { givenIn, type Keepable } from "./memory/changeable.js";
 import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
@@ -71,7 +71,7 @@ export interface Settings {
   dtype: StorageType | undefined;
   quantize: Quantization | undefined;
   /** Of what `memory` may choose, what whoever started the run said. */
-  given: readonly Changeable[];
+  given: readonly Keepable[];
   /** Undefined where nothing is chosen by it. */
   memory: number | "auto" | undefined;
   /** Undefined for what is in force, or what the run that goes on was started with. */

@@ -50,9 +50,9 @@ const ORDER = ["gradientCheckpointing", "batchSize", "dtype", "quantize", "maxLe
 async function suggestions(
   t: ExecutionContext,
   options: FinetuneOptions,
-): Promise<{ names: string[]; given: readonly string[] }[]> {
+): Promise<{ names: string[]; given: readonly string[]; rows: number }[]> {
   const whole = await estimate(options);
-  const all: { names: string[]; given: readonly string[] }[] = [];
+  const all: { names: string[]; given: readonly string[]; rows: number }[] = [];
   for (let share = 1; share > 0.02; share *= 0.8) {
     const bound = Math.floor((whole.peakBytes + whole.mapped) * share);
     const { fits, suggestion, costs, given = [] } = await estimate({ ...options, memory: bound });
@@ -60,7 +60,8 @@ async function suggestions(
     if (suggestion === undefined) break;
     t.true((costs as string[]).length > 0);
     t.true((await estimate({ ...options, ...suggestion, memory: bound })).fits);
-    all.push({ names: Object.keys(suggestion), given });
+    const { batchSize, gradientAccumulation } = { ...options, ...suggestion };
+    all.push({ names: Object.keys(suggestion), given, rows: (batchSize ?? 1) * (gradientAccumulation ?? 8) });
   }
   return all;
 }
@@ -68,24 +69,26 @@ async function suggestions(
 /** The furthest of the choices that were needed. */
 const reached = (names: readonly string[]): number => Math.max(...names.map((name) => ORDER.indexOf(name)));
 
-test.serial("checkpointing, storage and length are chosen in this order, as far as needed", async (t) => {
-  const all = await suggestions(t, await open());
-  for (const [i, { names, given }] of all.entries()) {
-    t.deepEqual(given, []);
-    t.true(i === 0 || reached(names) >= reached(all[i - 1]?.names ?? []), names.join());
-    t.true(names.includes("gradientCheckpointing"));
-  }
-  const seen = new Set(all.flatMap(({ names }) => names));
-  // One row is the smallest batch.
-  t.deepEqual([...seen].toSorted(), ["dtype", "gradientCheckpointing", "maxLength", "quantize"]);
-});
+test.serial(
+  "checkpointing, batches, storage and length are chosen in this order, as far as needed",
+  async (t) => {
+    const all = await suggestions(t, await open({ batchSize: 6, gradientAccumulation: 2 }));
+    for (const [i, { names, given, rows }] of all.entries()) {
+      t.deepEqual(given, []);
+      t.true(i === 0 || reached(names) >= reached(all[i - 1]?.names ?? []), names.join());
+      t.true(names.includes("gradientCheckpointing"));
+      t.is(rows, 12);
+    }
+    const seen = new Set(all.flatMap(({ names }) => names));
+    t.deepEqual([...seen].toSorted(), [...ORDER, "gradientAccumulation"].toSorted());
+  },
+);
 
 test.serial(
   "what was given is chosen otherwise only where nothing else helps, and is named then",
   async (t) => {
-    const given = { batchSize: 6, gradientAccumulation: 2, maxLength: 256, quantize: "q8_0" } as const;
-    const options = await open(given);
-    const all = await suggestions(t, options);
+    const given = { maxLength: 256, quantize: "q8_0" } as const;
+    const all = await suggestions(t, await open({ ...given, batchSize: 6, gradientAccumulation: 2 }));
     const kept = all.findIndex((one) => one.given.length > 0);
     t.true(kept > 0);
     for (const [i, one] of all.entries()) {
@@ -94,21 +97,28 @@ test.serial(
       t.deepEqual([...one.given].toSorted(), overridden.toSorted());
     }
     const names = (which: typeof all): string[] => [...new Set(which.flatMap((one) => one.names))].toSorted();
-    t.true(names(all.slice(0, kept)).every((name) => name === "dtype" || name === "gradientCheckpointing"));
+    const left = ["batchSize", "dtype", "gradientAccumulation", "gradientCheckpointing"];
+    t.true(names(all.slice(0, kept)).every((name) => left.includes(name)));
     t.deepEqual(names(all.slice(kept)), [...ORDER, "gradientAccumulation"].toSorted());
   },
 );
 
 test.serial("a run keeps what it was given, and says what of it stands in the way", async (t) => {
   const options = await open({ batchSize: 4, gradientAccumulation: 1, maxLength: 256, dtype: "f32" });
-  const { peakBytes, mapped } = await estimate({ ...options, gradientCheckpointing: true, quantize: "nf4" });
+  const least = {
+    batchSize: 1,
+    gradientAccumulation: 4,
+    gradientCheckpointing: true,
+    quantize: "nf4",
+  } as const;
+  const { peakBytes, mapped } = await estimate({ ...options, ...least });
   const bound = peakBytes + mapped - 1;
   const told = await estimate({ ...options, memory: bound });
-  t.deepEqual(told.given, ["batchSize", "gradientAccumulation"]);
+  t.deepEqual(told.given, ["dtype"]);
   await t.throwsAsync(finetune({ ...options, memory: bound, output: temporary() }).result, {
     code: "ERR_OUT_OF_MEMORY",
     message:
-      /batchSize 4, gradientAccumulation 1 were given, are kept, and stand in the way: gradientCheckpointing true, batchSize 2, gradientAccumulation 2 take [^;]*$/,
+      /dtype f32 was given, is kept, and stands in the way: gradientCheckpointing true, .* take [^;]*$/,
   });
 });
 
@@ -156,22 +166,26 @@ test.serial("auto keeps to seven eighths of what is free", async (t) => {
 });
 
 test.serial("a run that goes on keeps what was chosen, and ends with the same bits", async (t) => {
-  const more = { steps: 6, schedule: "constant", batchSize: 4, gradientAccumulation: 1 } as const;
-  const asked = { ...(await open(more)), maxLength: 256 };
-  const least = await estimate({ ...asked, gradientCheckpointing: true, dtype: "bf16" });
-  const options = { ...asked, memory: least.peakBytes + least.mapped, saveEvery: 3 };
+  const bound = {
+    memory: "5MB",
+    batchSize: 4,
+    gradientAccumulation: 1,
+    steps: 6,
+    schedule: "constant",
+  } as const;
+  const options = await named("long blocks", { ...bound, saveEvery: 3 });
   const whole = await finetune(options).result;
   const half = { ...options, output: temporary(), steps: 3 };
   await finetune(half).result;
   const record = JSON.parse(readFileSync(join(half.output, "run.json"), "utf8")) as {
     options: Record<string, unknown>;
   };
-  const { memory: recorded, batchSize, maxLength, gradientCheckpointing, dtype } = record.options;
+  const { memory: recorded, batchSize, gradientAccumulation, gradientCheckpointing } = record.options;
   t.deepEqual(
-    { recorded, batchSize, maxLength, gradientCheckpointing, dtype },
-    { recorded: options.memory, batchSize: 4, maxLength: 256, gradientCheckpointing: true, dtype: "bf16" },
+    { recorded, rows: (batchSize as number) * (gradientAccumulation as number), gradientCheckpointing },
+    { recorded: 5e6, rows: 4, gradientCheckpointing: true },
   );
-  t.false("given" in record.options);
+  t.true((batchSize as number) < 4);
   const resumed = await finetune({ resume: half.output, steps: 6 }).result;
   t.true(adapterBytes(resumed.adapter).equals(adapterBytes(whole.adapter)));
   await t.throwsAsync(finetune({ resume: half.output, steps: 7, memory: 1e5 }).result, {

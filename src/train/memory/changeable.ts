@@ -1,24 +1,17 @@
 /** What of a run's options `memory` may choose. */
 import type { FinetuneOptions } from "../options.js";
 
-/** The options that may be chosen, where they were left open. */
-export const CHANGEABLE = [
-  "gradientCheckpointing",
-  "batchSize",
-  "gradientAccumulation",
-  "dtype",
-  "quantize",
-  "maxLength",
-] as const satisfies (keyof FinetuneOptions)[];
+/** Options that are chosen where they were left open. Of batches it is the rows of a step that are kept. */
+const KEPT = ["gradientCheckpointing", "dtype", "quantize", "maxLength"] as const;
 
 /** One of them. */
-export type Changeable = (typeof CHANGEABLE)[number];
+export type Keepable = (typeof KEPT)[number];
 
 /** Names of options that whoever gave them has filled in with defaults of its own, as a command line has. */
 export const OPEN = Symbol("left open");
 
 /** Options that `memory` leaves as they are. */
-export function givenIn(options: FinetuneOptions & { readonly [OPEN]?: readonly string[] }): Changeable[] {
+export function givenIn(options: FinetuneOptions & { readonly [OPEN]?: readonly string[] }): Keepable[] {
   const open = options[OPEN] ?? [];
-  return CHANGEABLE.filter((name) => options[name] !== undefined && !open.includes(name));
+  return KEPT.filter((name) => options[name] !== undefined && !open.includes(name));
 }

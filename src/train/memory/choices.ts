@@ -3,7 +3,7 @@ import { isGguf } from "../../gguf.js";
 import type { Quantization } from "../../models/quantization.js";
 import type { StorageType } from "../options.js";
 import type { Settings } from "../settings.js";
-import type { Changeable } from "./changeable.js";
+import type { Keepable } from "./changeable.js";
 
 /** Options of `finetune` that take less memory; those that are left out stay as they are. */
 export interface Suggestion {
@@ -39,7 +39,7 @@ export interface Known {
   /** Whether the run goes on: all that changes its results is settled. */
   resumed: boolean;
   /** Options that stay as they are. */
-  kept: readonly Changeable[];
+  kept: readonly Keepable[];
 }
 
 /** The shortest rows that are tried. */
@@ -50,7 +50,7 @@ const SHORTEST = 16;
  * as much more accumulation, storage of fewer bits, shorter rows.
  */
 export function* choices(settings: Settings, { path, length, resumed, kept }: Known): Generator<Choice> {
-  const open = (name: Changeable): boolean => !kept.includes(name);
+  const open = (name: Keepable): boolean => !kept.includes(name);
   let last: Choice = { changes: {}, costs: [] };
   const next = (changes: Changes, ...costs: string[]): Choice => ({
     changes: { ...last.changes, ...changes },
@@ -60,15 +60,13 @@ export function* choices(settings: Settings, { path, length, resumed, kept }: Kn
     yield (last = next({ gradientCheckpointing: true }, "gradient checkpointing: about a third more time"));
   if (resumed) return;
   const before = last;
-  if (open("batchSize") && open("gradientAccumulation")) {
-    for (const changes of smallerBatches(settings)) {
-      const { batchSize, gradientAccumulation } = changes;
-      last = before;
-      yield (last = next(
-        changes,
-        `batches of ${batchSize} × ${gradientAccumulation}: the same steps, in more and smaller products`,
-      ));
-    }
+  for (const changes of smallerBatches(settings)) {
+    const { batchSize, gradientAccumulation } = changes;
+    last = before;
+    yield (last = next(
+      changes,
+      `batches of ${batchSize} × ${gradientAccumulation}: the same steps, in more and smaller products`,
+    ));
   }
   if (path !== undefined) {
     const unstored = last;
@@ -116,7 +114,7 @@ const ROUNDING = {
 function* storages(
   { dtype, quantize }: Settings,
   path: string,
-  open: (name: Changeable) => boolean,
+  open: (name: Keepable) => boolean,
 ): Generator<{ changes: Changes; costs: string }> {
   // A file in blocks is as it was quantised.
   if (isGguf(path)) return;

@@ -10,7 +10,7 @@ import type { Tokenizer } from "../../models/tokenizer.js";
 import type { MatmulPrecision } from "../../scope.js";
 import type { Files } from "../prepare.js";
 import type { Settings } from "../settings.js";
-import type { Changeable } from "./changeable.js";
+import type { Keepable } from "./changeable.js";
 import { choices, type Changes } from "./choices.js";
 import { dryBatches } from "./dry-batches.js";
 import { type DryRun, dryRun, type Held } from "./dry-run.js";
@@ -41,7 +41,7 @@ export interface Fitting {
   costs: string[];
   held: Held;
   /** Options among them that were given otherwise: a run keeps those, so it does not fit. */
-  given: Changeable[];
+  given: Keepable[];
 }
 
 /** A run's memory, as it was asked for. */
