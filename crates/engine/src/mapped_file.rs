@@ -7,6 +7,7 @@
 mod tests;
 
 use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -136,6 +137,28 @@ impl MappedFile {
             Some(map) => Ok(look(bytes(map))),
             None => Err(self.gone()),
         }
+    }
+
+    /// A copy of some of its bytes, by a read of the file: what is copied out of a map counts twice, as the copy and as
+    /// pages of the map that nobody takes back. Of a file that was replaced meanwhile it is out of the map after all.
+    ///
+    /// # Errors
+    /// As `read`.
+    pub fn copy(&self, offset: u64, bytes: usize) -> Result<Vec<u8>> {
+        self.read(|map| {
+            self.read_apart(offset, bytes).unwrap_or_else(|_| map[offset as usize..][..bytes].to_vec())
+        })
+    }
+
+    fn read_apart(&self, offset: u64, bytes: usize) -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(&self.path)?;
+        if Identity::of(&file)? != self.identity {
+            return Err(ErrorKind::NotFound.into());
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        let mut copy = vec![0; bytes];
+        file.read_exact(&mut copy)?;
+        Ok(copy)
     }
 
     /// Has `send` send its bytes to the device of `sink`, after which they may be let go: the device copies what it

@@ -240,3 +240,39 @@ fn copies_are_refused_that_the_system_has_no_memory_for() {
     let start = value.sub_range(0, [4]);
     assert_eq!(read(&start).data, [0.0; 4]);
 }
+
+/// Bytes of a mapped file that count as this process's, as the system says.
+#[cfg(target_os = "linux")]
+fn resident(path: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let lines = maps.lines().skip_while(|line| !line.ends_with(path.to_str().unwrap()));
+    let rss = lines.skip(1).find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    rss.trim().trim_end_matches(" kB").parse::<usize>().unwrap() << 10
+}
+
+#[test]
+fn a_copy_is_of_the_file_that_was_mapped() {
+    let folder = TestFolder::new();
+    let bytes: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let path = folder.file("mapped", &bytes);
+    let mapped = MappedFile::new(&path, &File::open(&path).unwrap()).unwrap();
+    for (offset, count) in [(0, 0), (0, bytes.len()), (12_345, 4_097), (299_999, 1)] {
+        assert_eq!(mapped.copy(offset as u64, count).unwrap(), bytes[offset..][..count]);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        assert_eq!(resident(&path), 0, "nothing was read through the map");
+        mapped.read(|map| assert_eq!(map, bytes)).unwrap();
+        assert!(resident(&path) >= bytes.len());
+    }
+    // Another file of the same name has nothing to do with it; on Windows a map keeps its file.
+    if cfg!(not(windows)) {
+        let other = folder.file("other", vec![7; bytes.len()]);
+        std::fs::rename(other, &path).unwrap();
+        assert_eq!(mapped.copy(12_345, 4_097).unwrap(), bytes[12_345..][..4_097]);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(mapped.copy(12_345, 4_097).unwrap(), bytes[12_345..][..4_097]);
+    }
+    mapped.release().unwrap();
+    assert_eq!(mapped.copy(0, 1).unwrap_err().code, Code::FileNotFound);
+}

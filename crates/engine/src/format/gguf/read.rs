@@ -135,8 +135,9 @@ impl Reader {
         let value = cx.empty(entry.shape.clone(), to)?;
         // A meta device has no use for them, and a large file takes its time.
         if !cx.is_meta() {
-            let bytes = self.read(entry, |bytes| converted(bytes, entry.kind, to, &sources))?;
-            cx.write(&value, bytes);
+            // Of what is copied the map's pages would stay beside the copy.
+            let bytes = self.file.copy(entry.offset, entry.bytes as usize)?;
+            cx.write(&value, converted(bytes, entry.kind, to, &sources));
         }
         Ok(value)
     }
@@ -170,20 +171,17 @@ impl Reader {
 const UNPACKED: usize = 4096;
 
 /// Rows as `to`, each from where `sources` has it.
-fn converted(bytes: &[u8], kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
-    let ordered;
-    let bytes = match sources {
-        None => bytes,
-        Some(sources) => {
-            let row = bytes.len() / sources.len().max(1);
-            ordered = sources.iter().flat_map(|at| &bytes[at * row..][..row]).copied().collect::<Vec<u8>>();
-            &ordered
-        }
-    };
+fn converted(mut bytes: Vec<u8>, kind: TensorType, to: DType, sources: &Option<Vec<usize>>) -> Vec<u8> {
+    if let Some(sources) = sources {
+        let row = bytes.len() / sources.len().max(1);
+        let mut ordered = Vec::with_capacity(bytes.len());
+        sources.iter().for_each(|at| ordered.extend_from_slice(&bytes[at * row..][..row]));
+        bytes = ordered;
+    }
     let kind = match kind {
-        TensorType::Plain(from) if from == to => return bytes.to_vec(),
-        TensorType::Plain(from) => return convert(bytes, from, to),
-        TensorType::Blocks(kind) if to == DType::Block(kind) => return bytes.to_vec(),
+        TensorType::Plain(from) if from == to => return bytes,
+        TensorType::Plain(from) => return convert(&bytes, from, to),
+        TensorType::Blocks(kind) if to == DType::Block(kind) => return bytes,
         TensorType::Blocks(kind) => kind,
     };
     let mut converted = vec![0; bytes.len() / kind.bytes() * kind.elements() * to.bytes()];

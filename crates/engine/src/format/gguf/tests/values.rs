@@ -81,6 +81,29 @@ fn rows_of_heads_are_put_in_halves() {
 }
 
 #[test]
+fn rows_of_blocks_are_put_in_halves_and_stay_blocks() {
+    let folder = TestFolder::new();
+    // A head of four rows, of two blocks each: every byte of a row is its number.
+    let block = BlockType::Q8_0.bytes();
+    let data: Vec<u8> = [0u8, 2, 1, 3].iter().flat_map(|row| vec![*row; 2 * block]).collect();
+    let tensors = [Written { name: "w", dims: &[64, 4], kind: 8, offset: 0 }];
+    let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &data))).unwrap();
+    let dtype = DType::Block(BlockType::Q8_0);
+    for cx in contexts() {
+        let value = reader.value(&cx, "w", Some(dtype), RowOrder::Halves { heads: 1 }).unwrap();
+        assert_eq!((value.dtype, &*value.shape), (dtype, &[4, 64][..]));
+        let unpacked = reader.value(&cx, "w", None, RowOrder::Halves { heads: 1 }).unwrap();
+        assert_eq!((unpacked.dtype, &*unpacked.shape), (DType::F32, &[4, 64][..]));
+        let rows: Vec<u8> = (0..4u8).flat_map(|row| vec![row; 2 * block]).collect();
+        let mut expected = [0f32; 256];
+        crate::quant::unpack(BlockType::Q8_0, &rows, &mut expected);
+        let bits = |values: &[f64]| values.iter().map(|v| (*v as f32).to_bits()).collect::<Vec<_>>();
+        let expected: Vec<f64> = expected.iter().map(|v| f64::from(*v)).collect();
+        assert_eq!(bits(&read(&unpacked).data), bits(&expected));
+    }
+}
+
+#[test]
 fn halves_stay_in_the_file_or_are_widened() {
     let data: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
     let folder = TestFolder::new();
