@@ -24,11 +24,16 @@ export const TYPES = {
 
 export type TypeName = keyof typeof TYPES;
 
-type Value = number | string | boolean | readonly number[] | readonly string[];
+export type Value = number | string | boolean | readonly number[] | readonly string[];
 
 /** A number is a u32 where it is whole, else an f32; `f32` says so of one that is whole. */
 export class F32 {
   constructor(readonly value: number) {}
+}
+
+/** A list of f32, whole or not. */
+export class F32List {
+  constructor(readonly values: readonly number[]) {}
 }
 
 export interface StoredTensor {
@@ -49,7 +54,12 @@ function text(value: string): Buffer {
   return Buffer.concat([u64(bytes.length), bytes]);
 }
 
-function valued(value: Value | F32): Buffer {
+function list(type: number, values: readonly Buffer[]): Buffer {
+  return Buffer.concat([u32(9), u32(type), u64(values.length), ...values]);
+}
+
+function valued(value: Value | F32 | F32List): Buffer {
+  if (value instanceof F32List) return list(6, value.values.map(f32));
   if (value instanceof F32) return Buffer.concat([u32(6), f32(value.value)]);
   if (typeof value === "string") return Buffer.concat([u32(8), text(value)]);
   if (typeof value === "boolean") return Buffer.concat([u32(7), Buffer.of(value ? 1 : 0)]);
@@ -60,7 +70,7 @@ function valued(value: Value | F32): Buffer {
   const each = value.map((one: number | string) =>
     typeof one === "string" ? text(one) : whole ? Buffer.from(Int32Array.of(one).buffer) : f32(one),
   );
-  return Buffer.concat([u32(9), u32(strings ? 8 : whole ? 5 : 6), u64(value.length), ...each]);
+  return list(strings ? 8 : whole ? 5 : 6, each);
 }
 
 /** An f16 of some hundredth. */
@@ -93,7 +103,7 @@ function drawn({ name, shape, type }: StoredTensor): Buffer {
 
 /** The path of a new file. */
 export function ggufFile(
-  metadata: Readonly<Record<string, Value | F32>>,
+  metadata: Readonly<Record<string, Value | F32 | F32List>>,
   tensors: readonly StoredTensor[],
   name = "model.gguf",
 ): string {
@@ -130,7 +140,7 @@ export type Decoder = "llama" | "qwen2" | "qwen3" | "gemma3" | "phi3";
 /** Tokens of a vocabulary, or what else a file says of its tokenizer. */
 interface More {
   vocabulary?: number;
-  metadata?: Readonly<Record<string, Value | F32>>;
+  metadata?: Readonly<Record<string, Value | F32 | F32List>>;
   size?: number;
   positions?: number;
 }

@@ -73,19 +73,15 @@ export class Tokenizer {
 
   /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_OPTION`. */
   constructor(path: string);
-  /** @internal Of the `tokenizer.json` of `beside`, which was made of the file at `path`. */
-  constructor(path: string, beside: Beside);
-  constructor(path: string, beside?: Beside) {
+  /** @internal One that was made of the file at `path`, and what `beside` has in place of files. */
+  constructor(path: string, made: { own: Binding.Tokenizer; beside: Beside });
+  constructor(path: string, made?: { own: Binding.Tokenizer; beside: Beside }) {
     this.path = textOf("new Tokenizer", "path", path);
-    if (beside !== undefined && !(beside instanceof Beside))
-      refuse("new Tokenizer", "the second argument", "nothing", beside);
-    const json = beside?.text("tokenizer.json");
-    const { Tokenizer: of } = native();
-    this.#native = guarded(
-      call(() => (json === undefined ? of.fromFile(nativePath(path)) : of.fromJson(json, path))),
-    );
-    this.beside = beside ?? inFolder(dirname(path));
-    this.#made = json !== undefined;
+    if (made !== undefined && !(made?.beside instanceof Beside))
+      refuse("new Tokenizer", "the second argument", "nothing", made);
+    this.#native = made?.own ?? guarded(call(() => native().Tokenizer.fromFile(nativePath(path))));
+    this.beside = made?.beside ?? inFolder(dirname(path));
+    this.#made = made !== undefined;
   }
 
   /** @internal The text of its `tokenizer.json`, as it was read or made, and what errors call it. */

@@ -37,7 +37,7 @@ export async function identitiesOf(
   const path = typeof model === "string" ? model : model.revision === undefined ? model.source : model.folder;
   const onDisk = path !== undefined && existsSync(path);
   if (onDisk && statSync(path).isFile() && isGguf(path)) {
-    const { tokenizer, model: said } = metadataDigests(path);
+    const { tokenizer, model: said } = await metadataDigests(path);
     const hash = createHash("sha256").update(said);
     await addSampled(hash, path);
     return {

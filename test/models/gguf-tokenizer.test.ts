@@ -7,27 +7,28 @@ import test from "ava";
 import { loadModel, saveModel, Tokenizer } from "../../src/index.js";
 import { openGguf } from "../../src/gguf.js";
 import { Metadata } from "../../src/models/gguf/metadata.js";
+import { metadataDigests } from "../../src/models/gguf/model.js";
 import { architectureOf } from "../../src/models/gguf/names.js";
-import { tokenizerFiles, tokenizerOf } from "../../src/models/gguf/tokenizer.js";
-import { ggufModelFile } from "../gguf-models.js";
+import { ggufTokenizer } from "../../src/models/gguf/tokenizer.js";
+import { F32List, ggufModelFile } from "../gguf-models.js";
+import { tokenizerMetadata, tokenizersFolder as folder } from "../gguf-tokenizers.js";
 import { temporary } from "../hashed.js";
-import { goldens } from "../parity/goldens.js";
 
-const folder = join(goldens, "gguf", "tokenizers");
 const { texts, ids } = JSON.parse(readFileSync(join(folder, "ids.json"), "utf8")) as {
   texts: string[];
   ids: Record<string, number[][]>;
 };
 
-function opened(name: string): { meta: Metadata; tokenizer: Tokenizer } {
-  const path = join(folder, `${name}.gguf`);
+function tokenizerIn(path: string): Tokenizer {
   const meta = new Metadata(openGguf(path), path);
-  return { meta, tokenizer: tokenizerOf(path, tokenizerFiles(meta, architectureOf(meta)))! };
+  return ggufTokenizer(meta, architectureOf(meta))!.tokenizer();
 }
+
+const stored = (name: string): string => join(folder, `${name}.gguf`);
 
 for (const [name, rows] of Object.entries(ids)) {
   test(`${name} gives the ids of its tokenizer`, async (t) => {
-    const { tokenizer } = opened(name);
+    const tokenizer = tokenizerIn(stored(name));
     for (const [i, expected] of rows.entries())
       t.deepEqual(Array.from(tokenizer.encode(texts[i]!)), expected, JSON.stringify(texts[i]));
     t.deepEqual(
@@ -61,7 +62,7 @@ test("a file may say that no space goes before a text, and where special tokens 
         ...more,
       },
     });
-    return tokenizerOf(path, tokenizerFiles(new Metadata(openGguf(path), path), "llama"))!;
+    return tokenizerIn(path);
   };
   const plain = of({});
   t.deepEqual([...plain.encode("a")], [1, 5]);
@@ -75,9 +76,7 @@ test("a file may say that no space goes before a text, and where special tokens 
 });
 
 test("the chat template and the special tokens are the file's, and go along when the model is saved", async (t) => {
-  const { meta } = opened("smollm");
-  const metadata = Object.fromEntries(meta.all("tokenizer.").map(([key, value]) => [key, value as never]));
-  const vocabulary = (meta.texts("tokenizer.ggml.tokens") ?? []).length;
+  const { vocabulary, metadata } = tokenizerMetadata("smollm");
   const path = ggufModelFile("llama", "q8_0", { size: 32, vocabulary, metadata });
   const model = await loadModel(path, { device: "cpu" });
   const messages = [{ role: "user", content: "Hi" }];
@@ -110,8 +109,243 @@ test("SmolLM's digits stand alone, whatever merges there are", (t) => {
         "tokenizer.ggml.merges": ["1 2"],
       },
     });
-    return [...tokenizerOf(path, tokenizerFiles(new Metadata(openGguf(path), path), "llama"))!.encode("12")];
+    return [...tokenizerIn(path).encode("12")];
   };
   t.deepEqual(of("smollm"), [0, 1]);
   t.deepEqual(of("gpt-2"), [2]);
+});
+
+/** A file with a tokenizer of SentencePiece's kind, whose tokens have these texts, scores and types. */
+function sentencePieceFile(
+  vocabulary: readonly (readonly [token: string, score: number, type: number])[],
+  more: Parameters<typeof ggufModelFile>[2] = {},
+  architecture: "llama" | "gemma3" = "llama",
+): string {
+  const metadata = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": vocabulary.map(([token]) => token),
+    "tokenizer.ggml.scores": new F32List(vocabulary.map(([, score]) => score)),
+    "tokenizer.ggml.token_type": vocabulary.map(([, , type]) => type),
+    "tokenizer.ggml.add_space_prefix": false,
+    "tokenizer.ggml.add_bos_token": false,
+    ...more.metadata,
+  };
+  return ggufModelFile(architecture, "f32", { size: architecture === "llama" ? 32 : 256, ...more, metadata });
+}
+
+test("what has no token is the unknown one: that of the file, or the first of its type", (t) => {
+  const tokens = [
+    ["a", 0, 1],
+    ["<unk>", 0, 2],
+    ["<other>", 0, 2],
+  ] as const;
+  const first = tokenizerIn(sentencePieceFile(tokens));
+  t.deepEqual([...first.encode("aéa")], [0, 1, 0]);
+  const named = sentencePieceFile(tokens, { metadata: { "tokenizer.ggml.unknown_token_id": 2 } });
+  t.deepEqual([...tokenizerIn(named).encode("aéa")], [0, 2, 0]);
+  // One that is none of the tokens is none.
+  const beyond = sentencePieceFile(tokens, { metadata: { "tokenizer.ggml.unknown_token_id": 3 } });
+  t.deepEqual([...tokenizerIn(beyond).encode("aéa")], [0, 0]);
+});
+
+test("bytes stand for what has no token", (t) => {
+  const tokens = [
+    ["<unk>", 0, 2],
+    ["<0xC3>", 0, 6],
+    ["<0xA9>", 0, 6],
+    ["a", 0, 1],
+  ] as const;
+  const tokenizer = tokenizerIn(sentencePieceFile(tokens));
+  t.deepEqual([...tokenizer.encode("éa")], [1, 2, 3]);
+  t.is(tokenizer.decode([1, 2, 3]), "éa");
+});
+
+test("the better score is merged first, of equal ones the longer left part", (t) => {
+  const letters = [
+    ["a", 0, 1],
+    ["b", 0, 1],
+    ["c", 0, 1],
+    ["d", 0, 1],
+  ] as const;
+  const ids = (...tokens: [string, number, number][]): number[] => [
+    ...tokenizerIn(sentencePieceFile([...letters, ...tokens])).encode("abc"),
+  ];
+  t.deepEqual(ids(["ab", -2, 1], ["bc", -1, 1]), [0, 5]);
+  t.deepEqual(ids(["ab", -1, 1], ["bc", -2, 1]), [4, 2]);
+  t.deepEqual(
+    [
+      ...tokenizerIn(sentencePieceFile([...letters, ["bc", -1, 1], ["abc", -2, 1], ["bcd", -2, 1]])).encode(
+        "abcd",
+      ),
+    ],
+    [0, 6],
+  );
+  // Both signs of zero are one score.
+  for (const [left, right] of [
+    [0, -0],
+    [-0, 0],
+  ] as const)
+    t.deepEqual(ids(["ab", left, 1], ["bc", right, 1]), [4, 2]);
+  // What is no number has a place in the order, too.
+  t.deepEqual(ids(["ab", NaN, 1], ["bc", -1, 1], ["abc", NaN, 1]), [6]);
+  t.deepEqual(ids(["abc", -3, 1], ["ab", -1, 1], ["bc", -2, 1]), [4]);
+});
+
+test("a later token of the same text has its id", (t) => {
+  const tokens = [
+    ["a", 0, 1],
+    ["b", 0, 1],
+    ["ab", -1, 1],
+    ["b", 0, 1],
+    ["</s>", 0, 3],
+    ["</s>", 0, 3],
+  ] as const;
+  const tokenizer = tokenizerIn(
+    sentencePieceFile(tokens, {
+      metadata: { "tokenizer.ggml.eos_token_id": 4, "tokenizer.ggml.add_eos_token": true },
+    }),
+  );
+  t.deepEqual([...tokenizer.encode("bab</s>")], [3, 2, 5, 5]);
+  // The text is what the later one makes of it.
+  const plain = tokenizerIn(
+    sentencePieceFile([
+      ["<x>", 0, 3],
+      ["<", 0, 1],
+      ["x", 0, 1],
+      [">", 0, 1],
+      ["<x>", 0, 1],
+    ] as const),
+  );
+  t.deepEqual([...plain.encode("<x>")], [1, 2, 3]);
+});
+
+test("user-defined tokens are found in texts, and are no special ones", (t) => {
+  const tokens = [
+    ["a", 0, 1],
+    ["<x>", 0, 4],
+    ["<y>", 0, 3],
+    ["<", 0, 1],
+    ["x", 0, 1],
+    [">", 0, 1],
+    ["<z>", 0, 1],
+  ] as const;
+  const tokenizer = tokenizerIn(
+    sentencePieceFile(tokens, { metadata: { "tokenizer.ggml.padding_token_id": 6 } }),
+  );
+  t.deepEqual([...tokenizer.encode("a<x><y>a<z>")], [0, 1, 2, 0, 6]);
+  t.is(tokenizer.decode([0, 1, 2, 0, 6]), "a<x>a");
+  t.is(tokenizer.decode([0, 1, 2, 0, 6], { skipSpecialTokens: false }), "a<x><y>a<z>");
+});
+
+test("Gemma's runs of spaces, which it stores as they are, and its order, which is that of the tokens", (t) => {
+  const tokens = [
+    ["▁", 0, 1],
+    ["a", 0, 1],
+    ["b", 0, 1],
+    ["ab", -9, 1],
+    ["  ", 0, 1],
+    ["ba", 9, 1],
+  ] as const;
+  const tokenizer = tokenizerIn(sentencePieceFile(tokens, {}, "gemma3"));
+  t.deepEqual([...tokenizer.encode("aba")], [3, 1]);
+  t.deepEqual([...tokenizer.encode("a  b")], [1, 4, 2]);
+});
+
+test("a piece that is a token as a whole is one, whatever merges there are, where the pre-tokenizer says so", (t) => {
+  const of = (pre: string): number[] => {
+    const path = ggufModelFile("llama", "f32", {
+      size: 32,
+      metadata: {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": ["a", "b", "c", "ab", "abc"],
+        "tokenizer.ggml.merges": ["a b"],
+      },
+    });
+    return [...tokenizerIn(path).encode("abc", { addSpecialTokens: false })];
+  };
+  t.deepEqual(of("llama-bpe"), [4]);
+  t.deepEqual(of("gpt-2"), [3, 2]);
+});
+
+test("merges that hold spaces, and one that begins as a comment does", (t) => {
+  const path = ggufModelFile("llama", "f32", {
+    size: 32,
+    metadata: {
+      "tokenizer.ggml.model": "gpt2",
+      "tokenizer.ggml.tokens": ["#version", "x", "#versionx", " ", "y", " y"],
+      "tokenizer.ggml.merges": ["#version x", "  y"],
+    },
+  });
+  const { model } = JSON.parse(tokenizerIn(path).source().text) as { model: { merges: string[][] } };
+  t.deepEqual(model.merges, [
+    ["#version", "x"],
+    [" ", "y"],
+  ]);
+});
+
+test("a vocabulary of which no tokenizer is made is one error", (t) => {
+  const refused = (metadata: Record<string, unknown>, message: RegExp): void => {
+    const path = sentencePieceFile([["a", 0, 1]], { metadata: metadata as Record<string, number> });
+    const error = t.throws(() => tokenizerIn(path), { code: "ERR_FILE_FORMAT" });
+    t.regex(error.message, message);
+    t.true(error.message.startsWith(`${path}: `));
+  };
+  refused({ "tokenizer.ggml.tokens": 3 }, /tokens must be a list of texts$/);
+  refused({ "tokenizer.ggml.tokens": [1, 2] }, /tokens must be a list of texts$/);
+  refused({ "tokenizer.ggml.token_type": ["a"] }, /token_type must be a list of numbers$/);
+  refused({ "tokenizer.ggml.token_type": [1, 1] }, /token_type must be of 1 tokens, and is of 2$/);
+  refused({ "tokenizer.ggml.scores": "a" }, /scores must be a list of numbers$/);
+  refused(
+    { "tokenizer.ggml.merges": ["aa"] },
+    /merges must be pairs with a space between, and number 0 is "aa"$/,
+  );
+  refused({ "tokenizer.ggml.merges": [" a"] }, /merges must be pairs .* number 0 is " a"$/);
+  const letters = [
+    ["a", 0, 1],
+    ["aa", 0, 1],
+  ] as const;
+  const second = sentencePieceFile(letters, { metadata: { "tokenizer.ggml.merges": ["a a", "a "] } });
+  t.throws(() => tokenizerIn(second), { message: /merges must be pairs .* number 1 is "a "$/ });
+  refused({ "tokenizer.ggml.merges": [""] }, /merges must be pairs .* number 0 is ""$/);
+  // Also of texts longer than any token.
+  refused({ "tokenizer.ggml.merges": ["a a"] }, /no tokenizer is made of it: Token `aa` out of vocabulary$/);
+});
+
+test("a vocabulary makes no strings of JavaScript's", (t) => {
+  const tokens = Array.from({ length: 60_000 }, (_, i) => `token${i}`);
+  const path = sentencePieceFile(tokens.map((token, i) => [token, -i, 1] as const));
+  globalThis.gc?.();
+  const before = process.memoryUsage().heapTotal;
+  const tokenizer = tokenizerIn(path);
+  t.is(tokenizer.vocabSize, tokens.length);
+  const grown = process.memoryUsage().heapTotal - before;
+  // The texts alone would be 3 MB, and in arrays of pairs ten times as much.
+  t.true(grown < 2 ** 20, `${grown} bytes`);
+});
+
+test("a file is told by its metadata, and the tokenizer's apart", async (t) => {
+  const plain = [
+    ["a", 0, 1],
+    ["b", 0, 1],
+  ] as const;
+  const digests = (tokens: Parameters<typeof sentencePieceFile>[0], name: string) =>
+    metadataDigests(sentencePieceFile(tokens, { metadata: { "general.name": name } }));
+  const first = await digests(plain, "x");
+  t.deepEqual(await digests(plain, "x"), first);
+  const named = await digests(plain, "y");
+  t.is(named.tokenizer, first.tokenizer);
+  t.not(named.model, first.model);
+  const other = await digests(
+    [
+      ["a", 0, 1],
+      ["c", 0, 1],
+    ],
+    "x",
+  );
+  t.not(other.tokenizer, first.tokenizer);
+  t.is(other.model, first.model);
+  const bare = await metadataDigests(ggufModelFile("llama", "f32", { size: 32 }));
+  t.is(bare.tokenizer, undefined);
+  await t.throwsAsync(metadataDigests(join(temporary(), "none.gguf")), { code: "ERR_FILE_NOT_FOUND" });
 });

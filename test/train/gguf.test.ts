@@ -5,20 +5,15 @@ import { join } from "node:path";
 import test from "ava";
 
 import { finetune, loadModel } from "../../src/index.js";
-import { openGguf } from "../../src/gguf.js";
-import { Metadata } from "../../src/models/gguf/metadata.js";
 import { runHere } from "../cli/lowrank.js";
 import { ggufModelFile } from "../gguf-models.js";
+import { tokenizerMetadata } from "../gguf-tokenizers.js";
 import { temporary } from "../hashed.js";
-import { goldens } from "../parity/goldens.js";
 import { adapterBytes, quick } from "./quick.js";
 
 /** A small model that has a tokenizer. */
 function model(more: Record<string, string> = {}): string {
-  const path = join(goldens, "gguf", "tokenizers", "smollm.gguf");
-  const meta = new Metadata(openGguf(path), path);
-  const metadata = Object.fromEntries(meta.all("tokenizer.").map(([key, value]) => [key, value as never]));
-  const vocabulary = meta.texts("tokenizer.ggml.tokens")!.length;
+  const { vocabulary, metadata } = tokenizerMetadata("smollm");
   return ggufModelFile("llama", "q4_0", { size: 32, vocabulary, metadata: { ...metadata, ...more } });
 }
 

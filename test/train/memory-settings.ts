@@ -12,11 +12,9 @@ import {
   type FinetuneOptions,
   type PretrainedModel,
 } from "../../src/index.js";
-import { openGguf } from "../../src/gguf.js";
-import { Metadata } from "../../src/models/gguf/metadata.js";
 import { ggufModelFile } from "../gguf-models.js";
+import { tokenizerMetadata } from "../gguf-tokenizers.js";
 import { temporary, tinyModel } from "../hashed.js";
-import { goldens } from "../parity/goldens.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { speechFile, tinyWhisper, tones } from "../tiny-whisper.js";
 
@@ -69,10 +67,7 @@ const FAMILIES: Record<string, () => Promise<string>> = {
   bert: () => tinyEncoder(),
   whisper: () => tinyWhisper(),
   gguf: () => {
-    const path = join(goldens, "gguf", "tokenizers", "smollm.gguf");
-    const meta = new Metadata(openGguf(path), path);
-    const metadata = Object.fromEntries(meta.all("tokenizer.").map(([key, value]) => [key, value as never]));
-    const vocabulary = meta.texts("tokenizer.ggml.tokens")!.length;
+    const { vocabulary, metadata } = tokenizerMetadata("smollm");
     return Promise.resolve(
       ggufModelFile("llama", "q4_0", { size: 64, vocabulary, metadata, positions: 256 }),
     );

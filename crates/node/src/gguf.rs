@@ -14,7 +14,7 @@ use crate::session::{Session, weight_dtype};
 /// A GGUF file: tensors by name, and typed metadata.
 #[napi]
 pub struct GgufFile {
-    reader: Reader,
+    pub(crate) reader: Reader,
 }
 
 #[napi]
@@ -54,6 +54,40 @@ impl GgufFile {
     pub fn metadata(&self, key: String) -> Result<Option<GgufValue>> {
         Ok(self.reader.metadata(&key).map_err(thrown)?.map(GgufValue))
     }
+
+    /// How many texts a list of the metadata has; null where the file does not have the key.
+    #[napi(catch_unwind)]
+    pub fn text_count(&self, key: String) -> Result<Option<u32>> {
+        Ok(self.reader.text_count(&key).map_err(thrown)?.map(|count| count as u32))
+    }
+
+    /// Text number `at` of a list of the metadata; null where there are not as many.
+    #[napi(catch_unwind)]
+    pub fn text_at(&self, key: String, at: u32) -> Result<Option<String>> {
+        self.reader.text_at(&key, at as usize).map_err(thrown)
+    }
+}
+
+/// The bytes of a file that a value of its metadata takes: the first, and that after the last.
+#[napi(object)]
+pub struct GgufPlace {
+    pub key: String,
+    pub start: f64,
+    pub end: f64,
+}
+
+/// Where a GGUF file has its metadata, by key in order. The file is not kept open, nor mapped.
+#[napi(catch_unwind)]
+pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
+    let places = || {
+        let reader = Reader::open(path)?;
+        let place = |key: &str| {
+            let place = reader.place(key)?.unwrap_or_default();
+            Ok(GgufPlace { key: key.into(), start: place.start as f64, end: place.end as f64 })
+        };
+        reader.keys().map(place).collect()
+    };
+    background::guarded("places", places).map_err(thrown)
 }
 
 #[napi]

@@ -3,6 +3,7 @@
 mod offsets;
 mod seams;
 mod splitters;
+mod vocabulary;
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -22,9 +23,11 @@ use tokenizers::{AddedToken, Tokenizer as Inner};
 
 use crate::background;
 use crate::error::{Result, internal, thrown};
+use crate::gguf::GgufFile;
 use crate::session::{Failure, failure};
 use offsets::{Placed, placed};
 use seams::Seams;
+use vocabulary::GgufTokenizer;
 
 /// Text to token ids and back.
 #[napi]
@@ -63,15 +66,19 @@ impl Tokenizer {
     /// transformers does: that is for whoever makes batches.
     fn open(path: &Path) -> engine::Result<Tokenizer> {
         let bytes = read_file(path)?;
-        Tokenizer::parse(&bytes, |e| format!("{}: not a tokenizer.json: {e}", path.display()))
-    }
-
-    fn parse(bytes: &[u8], what: impl Fn(tokenizers::Error) -> String) -> engine::Result<Tokenizer> {
-        let invalid = |e| fail_code(Code::FileFormat, what(e).replace('\n', " "));
+        let shown = path.display();
+        let invalid = |e: tokenizers::Error| {
+            let what = format!("{shown}: not a tokenizer.json: {e}");
+            fail_code(Code::FileFormat, what.replace('\n', " "))
+        };
         let mut inner = background::guarded("tokenizer", || Inner::from_bytes(bytes).map_err(invalid))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
-        Ok(Tokenizer { inner: Arc::new(inner), seams: Arc::default() })
+        Ok(Tokenizer::new(inner))
+    }
+
+    fn new(inner: Inner) -> Tokenizer {
+        Tokenizer { inner: Arc::new(inner), seams: Arc::default() }
     }
 
     fn seams(&self) -> &Seams {
@@ -153,11 +160,18 @@ impl Tokenizer {
         Tokenizer::open(Path::new(&path)).map_err(thrown)
     }
 
-    /// Of what a `tokenizer.json` would hold; `origin` is what errors call it. Throws `ERR_FILE_FORMAT`.
+    /// Of the vocabulary of a GGUF file. Throws `ERR_FILE_FORMAT`.
     #[napi(catch_unwind, factory)]
-    pub fn from_json(text: String, origin: String) -> Result<Tokenizer> {
-        let what = |e| format!("{origin}: no tokenizer is made of it: {e}");
-        Tokenizer::parse(text.as_bytes(), what).map_err(thrown)
+    pub fn from_gguf(file: &GgufFile, given: GgufTokenizer) -> Result<Tokenizer> {
+        let made = background::guarded("tokenizer", || vocabulary::of_file(&file.reader, &given));
+        made.map(Tokenizer::new).map_err(thrown)
+    }
+
+    /// What a `tokenizer.json` of it holds.
+    #[napi(catch_unwind)]
+    pub fn to_json(&self) -> Result<String> {
+        let failed = |e| thrown(fail_code(Code::Internal, format!("toJson: {e}")));
+        self.inner.to_string(false).map_err(failed)
     }
 
     #[napi(catch_unwind)]

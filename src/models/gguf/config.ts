@@ -72,7 +72,7 @@ export function ggufConfig(
   }
   const names = new Set(file.names());
   const embedding = names.has("token_embd.weight") ? file.info("token_embd.weight").shape[0] : undefined;
-  const tokens = meta.texts("tokenizer.ggml.tokens")?.length;
+  const tokens = meta.textCount("tokenizer.ggml.tokens");
   const id = (name: string): number | undefined => meta.number(`tokenizer.ggml.${name}_token_id`);
   const ends = [id("eos"), id("eot"), id("eom")].filter((end) => end !== undefined);
   const shared = {

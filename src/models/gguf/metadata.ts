@@ -1,7 +1,7 @@
 /** A GGUF file's metadata, read key by key, with errors that say which and where. */
 import { LowrankError } from "../../errors.js";
 import type { GgufValue } from "../../gguf.js";
-import type { GgufFile } from "../../native.js";
+import { call, type GgufFile } from "../../native.js";
 
 /** Values are read from the file when they are asked for. */
 export class Metadata {
@@ -9,7 +9,7 @@ export class Metadata {
   readonly #keys: Set<string>;
 
   constructor(
-    private readonly file: GgufFile,
+    readonly file: GgufFile,
     /** What errors call the file. */
     readonly where: string,
   ) {
@@ -23,12 +23,6 @@ export class Metadata {
   /** Keys that begin so and were never asked for. */
   unread(prefix: string): string[] {
     return [...this.#keys].filter((key) => key.startsWith(prefix) && !this.#read.has(key));
-  }
-
-  /** All that begins so, by its key. */
-  all(prefix: string): [key: string, value: GgufValue][] {
-    const keys = [...this.#keys].filter((key) => key.startsWith(prefix)).sort();
-    return keys.map((key) => [key, this.file.metadata(key) as GgufValue]);
   }
 
   value(key: string): GgufValue | undefined {
@@ -70,19 +64,17 @@ export class Metadata {
     return value;
   }
 
-  texts(key: string): readonly string[] | undefined {
-    return this.#list(key, "texts", (one) => typeof one === "string") as readonly string[] | undefined;
+  /** How many texts a list has, none of which is read. */
+  textCount(key: string): number | undefined {
+    this.#read.add(key);
+    return call(() => this.file.textCount(key)) ?? undefined;
   }
 
-  numbers(key: string): readonly number[] | undefined {
-    return this.#list(key, "numbers", (one) => typeof one === "number") as readonly number[] | undefined;
-  }
-
-  #list(key: string, what: string, is: (value: GgufValue) => boolean): readonly GgufValue[] | undefined {
-    const value = this.value(key);
-    if (value === undefined) return undefined;
-    if (!isList(value) || !value.every(is)) throw this.error(key, `must be a list of ${what}`);
-    return value;
+  /** Text number `at` of a list; undefined where there are not as many. */
+  textAt(key: string, at: number): string | undefined {
+    this.#read.add(key);
+    const isPlace = Number.isInteger(at) && at >= 0 && at < 2 ** 32;
+    return isPlace ? (call(() => this.file.textAt(key, at)) ?? undefined) : undefined;
   }
 }
 

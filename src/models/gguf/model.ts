@@ -1,16 +1,21 @@
 /** A model that lies in a GGUF file, as the loader takes it. */
 import { createHash } from "node:crypto";
+import { open } from "node:fs/promises";
 
-import { ggufTensor, openGguf, type GgufValue } from "../../gguf.js";
-import type { GgufFile } from "../../native.js";
+import { nativePath } from "../../archive.js";
+import { ggufTensor, openGguf } from "../../gguf.js";
+import { call, native, type GgufFile } from "../../native.js";
 import { madeOf } from "../beside.js";
 import type { StoredModel } from "../stored.js";
 import { ggufConfig } from "./config.js";
 import { Metadata } from "./metadata.js";
 import { architectureOf, FACTORS, Names } from "./names.js";
 import type { Factors } from "./rotation.js";
-import { tokenizerFiles, tokenizerOf } from "./tokenizer.js";
+import { ggufTokenizer } from "./tokenizer.js";
 import { GgufWeights } from "./weights.js";
+
+/** Bytes of the metadata that are read at a time. */
+const PIECE = 64 << 10;
 
 /** Throws `ERR_FILE_NOT_FOUND`, `ERR_FILE_FORMAT`, `ERR_UNSUPPORTED_MODEL`. */
 export async function ggufModel(path: string): Promise<StoredModel> {
@@ -24,7 +29,7 @@ export async function ggufModel(path: string): Promise<StoredModel> {
   }
   const factors = await rotationFactors(file);
   const config = ggufConfig(meta, file, architecture, factors);
-  const beside = tokenizerFiles(meta, architecture);
+  const tokenizer = ggufTokenizer(meta, architecture);
   const heads = meta.required(`${architecture}.attention.head_count`);
   const kv = config.value("num_key_value_heads");
   const weights = new GgufWeights(file, new Names(architecture), {
@@ -41,9 +46,9 @@ export async function ggufModel(path: string): Promise<StoredModel> {
     generation: undefined,
     notices,
     folder: undefined,
-    beside: beside ?? madeOf(path, {}),
+    beside: tokenizer?.beside ?? madeOf(path, {}),
     weights: () => weights,
-    tokenizer: () => tokenizerOf(path, beside),
+    tokenizer: () => tokenizer?.tokenizer(),
   };
 }
 
@@ -63,15 +68,29 @@ async function rotationFactors(file: GgufFile): Promise<Factors> {
 }
 
 /** What the metadata says, told by content: of the tokenizer, and of all else. */
-export function metadataDigests(path: string): { tokenizer: string | undefined; model: string } {
-  const meta = new Metadata(openGguf(path), path);
-  const digest = (values: [string, GgufValue][]): string => {
-    const text = JSON.stringify(values, (_, value: unknown) =>
-      typeof value === "bigint" ? value.toString() : value,
-    );
-    return createHash("sha256").update(text).digest("hex");
-  };
-  const tokenizer = meta.all("tokenizer.");
-  const model = meta.all("").filter(([key]) => !key.startsWith("tokenizer."));
-  return { tokenizer: tokenizer.length > 0 ? digest(tokenizer) : undefined, model: digest(model) };
+export async function metadataDigests(
+  path: string,
+): Promise<{ tokenizer: string | undefined; model: string }> {
+  const [tokenizer, model] = [createHash("sha256"), createHash("sha256")];
+  let hasTokenizer = false;
+  const places = call(() => native().ggufPlaces(nativePath(path)));
+  const file = await open(path, "r");
+  try {
+    const piece = Buffer.alloc(PIECE);
+    for (const { key, start, end } of places) {
+      const ofTokenizer = key.startsWith("tokenizer.");
+      hasTokenizer ||= ofTokenizer;
+      const hash = ofTokenizer ? tokenizer : model;
+      hash.update(`${Buffer.byteLength(key)} ${key} ${end - start} `);
+      for (let at = start; at < end;) {
+        const { bytesRead } = await file.read(piece, 0, Math.min(PIECE, end - at), at);
+        if (bytesRead === 0) break;
+        hash.update(piece.subarray(0, bytesRead));
+        at += bytesRead;
+      }
+    }
+  } finally {
+    await file.close();
+  }
+  return { tokenizer: hasTokenizer ? tokenizer.digest("hex") : undefined, model: model.digest("hex") };
 }

@@ -116,6 +116,39 @@ fn list(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
     Ok((kind, cursor.count(kind.bytes(), "the length of a list")?))
 }
 
+/// The texts of a list as they lie in the file; nothing of a value that is no list of texts.
+pub(super) fn texts<'a>(
+    mut cursor: Cursor<'a>,
+) -> Result<Option<impl ExactSizeIterator<Item = Result<&'a str, Fault>>>, Fault> {
+    let Some((kind, count)) = values(&mut cursor)? else { return Ok(None) };
+    Ok((kind == Kind::Text || count == 0).then(|| (0..count).map(move |_| cursor.text("a text"))))
+}
+
+/// The numbers of a list; nothing of a value that is no list of numbers.
+pub(super) fn numbers(mut cursor: Cursor) -> Result<Option<Vec<f64>>, Fault> {
+    let Some((kind, count)) = values(&mut cursor)? else { return Ok(None) };
+    if count > 0 && matches!(kind, Kind::Bool | Kind::Text | Kind::List) {
+        return Ok(None);
+    }
+    let number = |_| {
+        Ok(match read_value(&mut cursor, kind, 0)? {
+            MetaValue::Unsigned(n) => n as f64,
+            MetaValue::Signed(n) => n as f64,
+            MetaValue::Float(x) => x,
+            _ => unreachable!("of a kind of numbers"),
+        })
+    };
+    Ok(Some((0..count).map(number).collect::<Result<_, Fault>>()?))
+}
+
+/// What the values of a list are, and how many; nothing of another value.
+fn values(cursor: &mut Cursor) -> Result<Option<(Kind, usize)>, Fault> {
+    match Kind::read(cursor)? {
+        Kind::List => Ok(Some(list(cursor, 0)?)),
+        _ => Ok(None),
+    }
+}
+
 /// Reads a value.
 pub(super) fn read(cursor: &mut Cursor) -> Result<MetaValue, Fault> {
     let kind = Kind::read(cursor)?;

@@ -1,6 +1,7 @@
 //! Reading: the file is mapped, its header checked, and values are made over the map.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -85,13 +86,69 @@ impl Reader {
     /// # Errors
     /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
     pub fn metadata(&self, key: &str) -> Result<Option<MetaValue>> {
+        self.value_of(key, |mut cursor| metadata::read(&mut cursor))
+    }
+
+    /// The texts of a list of the metadata; nothing where the file does not have the key.
+    ///
+    /// # Errors
+    /// `ERR_FILE_FORMAT` for a value that is no list of texts; `ERR_FILE_NOT_FOUND` as `metadata`.
+    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
+        let texts = self.value_of(key, |cursor| {
+            metadata::texts(cursor)?.map(|texts| texts.map(|text| Ok(text?.into())).collect()).transpose()
+        })?;
+        self.list(key, "texts", texts)
+    }
+
+    /// How many texts a list of the metadata has, none of which is read. Errors as of `texts`.
+    pub fn text_count(&self, key: &str) -> Result<Option<usize>> {
+        let count = self.value_of(key, |cursor| Ok(metadata::texts(cursor)?.map(|texts| texts.len())))?;
+        self.list(key, "texts", count)
+    }
+
+    /// Text number `at` of a list of the metadata; nothing where there are not as many. Errors as of `texts`.
+    pub fn text_at(&self, key: &str, at: usize) -> Result<Option<String>> {
+        let text = self.value_of(key, |cursor| {
+            metadata::texts(cursor)?
+                .map(|mut texts| Ok(texts.nth(at).transpose()?.map(String::from)))
+                .transpose()
+        })?;
+        Ok(self.list(key, "texts", text)?.flatten())
+    }
+
+    /// The numbers of a list of the metadata; nothing where the file does not have the key. Errors as of `texts`.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let numbers = self.value_of(key, metadata::numbers)?;
+        self.list(key, "numbers", numbers)
+    }
+
+    /// The bytes of the file that a value of the metadata takes, its type among them.
+    ///
+    /// # Errors
+    /// As `metadata`.
+    pub fn place(&self, key: &str) -> Result<Option<Range<usize>>> {
+        self.value_of(key, |mut cursor| {
+            let start = cursor.offset();
+            metadata::check(&mut cursor)?;
+            Ok(start..cursor.offset())
+        })
+    }
+
+    fn value_of<T>(&self, key: &str, read: impl FnOnce(Cursor) -> Result<T, Fault>) -> Result<Option<T>> {
         let Some(at) = self.keys.get(key) else { return Ok(None) };
-        match self.file.read(|file| metadata::read(&mut Cursor::new(file, *at)))? {
+        match self.file.read(|file| read(Cursor::new(file, *at)))? {
             Ok(value) => Ok(Some(value)),
             // Only of a file that was written into since it was checked.
             Err(Fault { offset, what }) => {
                 fail!(FileFormat, "{}: at byte {offset}: {what}", self.path.display())
             }
+        }
+    }
+
+    fn list<T>(&self, key: &str, what: &str, found: Option<Option<T>>) -> Result<Option<T>> {
+        match found {
+            Some(None) => fail!(FileFormat, "{}: {key} must be a list of {what}", self.path.display()),
+            found => Ok(found.flatten()),
         }
     }
 

@@ -1,3 +1,4 @@
 mod header;
+mod lists;
 mod values;
 mod written;

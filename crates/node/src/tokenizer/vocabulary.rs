@@ -1,0 +1,220 @@
+//! A tokenizer of the vocabulary that a GGUF file has. The texts stay on this side: as strings of JavaScript's they grow
+//! V8's heap, which keeps the pages (17 MB of SmolLM2's 49,152 tokens and 48,900 merges, beside a run of 600).
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+
+use lowrank_engine::error::{self as engine, Code, fail_code};
+use lowrank_engine::format::gguf::Reader;
+use napi_derive::napi;
+use serde_json::{Value, from_value, json};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer,
+};
+
+const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+const MERGES: &str = "tokenizer.ggml.merges";
+const SCORES: &str = "tokenizer.ggml.scores";
+
+/// Values of `tokenizer.ggml.token_type`.
+const UNKNOWN: f64 = 2.0;
+const CONTROL: f64 = 3.0;
+const USER_DEFINED: f64 = 4.0;
+
+/// What stands for a space in SentencePiece's vocabularies.
+const SPACE: &str = "\u{2581}";
+
+/// What a tokenizer has besides its vocabulary, and what is made of that.
+#[napi(object)]
+pub struct GgufTokenizer {
+    /// `normalizer`, `pre_tokenizer` and `decoder` as `tokenizer.json` has them: a JSON object.
+    pub parts: String,
+    /// `sentencepiece`, whose unknown letters are bytes, and whose merges may be made of scores; or `byte-level`.
+    pub kind: String,
+    /// Whether a piece that is a token as a whole is not merged from its letters.
+    pub ignore_merges: bool,
+    /// Whether runs of spaces are stored as they are, and tokens that are made first stand first, whatever their scores.
+    pub gemma: bool,
+    /// The token for what has none; of SentencePiece the first of its type unless given.
+    pub unknown: Option<u32>,
+    /// Tokens that have a meaning of their own.
+    pub named: Vec<u32>,
+    /// Tokens before and after each text.
+    pub before: Vec<u32>,
+    pub after: Vec<u32>,
+}
+
+/// The tokenizer. Errors: `ERR_FILE_FORMAT` for a vocabulary that none is made of.
+pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokenizer> {
+    let file = File(reader);
+    let sentence_piece = given.kind == "sentencepiece";
+    let mut tokens = reader.texts(TOKENS)?.ok_or_else(|| file.missing(TOKENS, "a file with a tokenizer"))?;
+    let types = reader.numbers(TYPES)?;
+    if let Some(types) = types.as_ref().filter(|types| types.len() != tokens.len()) {
+        let what = format!("must be of {} tokens, and is of {}", tokens.len(), types.len());
+        return Err(file.wrong(TYPES, what));
+    }
+    if given.gemma {
+        for token in tokens.iter_mut().filter(|token| token.bytes().all(|byte| byte == b' ')) {
+            *token = SPACE.repeat(token.len());
+        }
+    }
+    let merges = match reader.texts(MERGES)? {
+        Some(listed) => pairs(&file, listed, tokens.iter().map(String::len).max().unwrap_or(0))?,
+        None if sentence_piece => by_score(&file, &tokens, given.gemma)?,
+        None => return Err(file.missing(MERGES, "a vocabulary of this kind")),
+    };
+    let text = |id: &u32| tokens.get(*id as usize).cloned();
+    let texts = |ids: &[u32]| ids.iter().filter_map(text).collect::<Vec<_>>();
+    let (named, before, after) = (texts(&given.named), texts(&given.before), texts(&given.after));
+    let first_unknown = || types.as_ref()?.iter().position(|kind| *kind == UNKNOWN).map(|id| id as u32);
+    let unknown = given.unknown.or_else(first_unknown).filter(|_| sentence_piece).and_then(|id| text(&id));
+    let added = added(&tokens, types.as_deref(), &named.into_iter().collect());
+    // A later token of the same text has its id.
+    let vocab: Vocab = tokens.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect();
+    let added = added.into_iter().filter(|(id, token)| vocab[&token.content] == *id).map(|(_, token)| token);
+    let added: Vec<AddedToken> = added.collect();
+    let frame = frame(&vocab, &before, &after);
+    let mut model = BpeBuilder::new()
+        .fuse_unk(sentence_piece)
+        .byte_fallback(sentence_piece)
+        .ignore_merges(given.ignore_merges)
+        .vocab_and_merges(vocab, merges);
+    if let Some(unknown) = unknown {
+        model = model.unk_token(unknown);
+    }
+    let model = model.build().map_err(|e| file.not_made(e))?;
+    assembled(model, &given.parts, frame, added).map_err(|e| file.not_made(e))
+}
+
+/// The tokenizer of its parts, in the order in which they need one another.
+fn assembled(model: BPE, parts: &str, frame: Value, added: Vec<AddedToken>) -> tokenizers::Result<Tokenizer> {
+    let mut parts: HashMap<String, Value> = serde_json::from_str(parts)?;
+    let mut part = |name: &str| parts.remove(name).unwrap_or_default();
+    let mut tokenizer = Tokenizer::new(model);
+    tokenizer.with_normalizer(from_value::<Option<NormalizerWrapper>>(part("normalizer"))?)?;
+    tokenizer.with_pre_tokenizer(from_value::<Option<PreTokenizerWrapper>>(part("pre_tokenizer"))?);
+    tokenizer.with_decoder(from_value::<Option<DecoderWrapper>>(part("decoder"))?);
+    tokenizer.with_post_processor(from_value::<Option<PostProcessorWrapper>>(frame)?);
+    tokenizer.add_tokens(added)?;
+    Ok(tokenizer)
+}
+
+/// What errors say of the file.
+struct File<'a>(&'a Reader);
+
+impl File<'_> {
+    fn error(&self, what: impl Display) -> engine::Error {
+        fail_code(Code::FileFormat, format!("{}: {what}", self.0.path().display()))
+    }
+
+    fn wrong(&self, key: &str, what: impl Display) -> engine::Error {
+        self.error(format_args!("{key} {what}"))
+    }
+
+    fn missing(&self, key: &str, whose: &str) -> engine::Error {
+        self.wrong(key, format_args!("is missing, which {whose} has"))
+    }
+
+    fn not_made(&self, why: impl Display) -> engine::Error {
+        self.error(format!("no tokenizer is made of it: {why}").replace('\n', " "))
+    }
+}
+
+/// The parts of merges that are listed, the first to be made first. No token has more than `longest` bytes, which the
+/// builder of a model takes for granted.
+fn pairs(file: &File, listed: Vec<String>, longest: usize) -> engine::Result<Vec<(String, String)>> {
+    let pair = |(i, mut merge): (usize, String)| {
+        // A space is the separator, and neither part begins with one.
+        let second = merge.char_indices().nth(1).map_or(merge.len(), |(at, _)| at);
+        match merge[second..].find(' ').map(|at| second + at) {
+            Some(at) if at + 1 < merge.len() && merge.len() - 1 > longest => {
+                let token = format!("{}{}", &merge[..at], &merge[at + 1..]);
+                Err(file.not_made(format_args!("Token `{token}` out of vocabulary")))
+            }
+            Some(at) if at + 1 < merge.len() => {
+                let right = merge[at + 1..].into();
+                merge.truncate(at);
+                Ok((merge, right))
+            }
+            _ => {
+                let what =
+                    format!("must be pairs with a space between, and number {i} is {}", Value::from(merge));
+                Err(file.wrong(MERGES, what))
+            }
+        }
+    };
+    listed.into_iter().enumerate().map(pair).collect()
+}
+
+/// A pair of tokens that makes a token.
+struct Merge {
+    score: f64,
+    left: u32,
+    right: u32,
+    /// The letters of both.
+    sizes: (usize, usize),
+}
+
+/// All pairs of tokens that make a token, by its score; `by_place` the earlier token first.
+fn by_score(file: &File, tokens: &[String], by_place: bool) -> engine::Result<Vec<(String, String)>> {
+    let Some(scores) = file.0.numbers(SCORES)? else {
+        return Err(file.missing(SCORES, "a vocabulary of this kind"));
+    };
+    if scores.len() != tokens.len() {
+        let what = format!("must have a score for each of {} tokens, and has {}", tokens.len(), scores.len());
+        return Err(file.wrong(SCORES, what));
+    }
+    let places: HashMap<&str, u32> =
+        tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id as u32)).collect();
+    let mut found: Vec<Merge> = Vec::new();
+    for (id, token) in tokens.iter().enumerate().filter(|(id, token)| places[token.as_str()] == *id as u32) {
+        // Zero has one sign.
+        let score = if by_place { -(id as f64) } else { scores[id] } + 0.0;
+        let letters = token.chars().count();
+        for (i, (at, _)) in token.char_indices().enumerate().skip(1) {
+            if let (Some(left), Some(right)) = (places.get(&token[..at]), places.get(&token[at..])) {
+                found.push(Merge { score, left: *left, right: *right, sizes: (i, letters - i) });
+            }
+        }
+    }
+    found.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.sizes.cmp(&a.sizes)));
+    let text = |id: u32| tokens[id as usize].clone();
+    Ok(found.iter().map(|merge| (text(merge.left), text(merge.right))).collect())
+}
+
+/// Tokens that are found in a text before anything else, with the ids that they stand at.
+fn added(tokens: &[String], types: Option<&[f64]>, named: &HashSet<String>) -> Vec<(u32, AddedToken)> {
+    let added = |(id, token): (usize, &String)| {
+        let kind = types.map(|types| types[id]);
+        let control = kind == Some(CONTROL) || named.contains(token);
+        (control || kind == Some(USER_DEFINED))
+            .then(|| (id as u32, AddedToken::from(token.clone(), control).normalized(false)))
+    };
+    tokens.iter().enumerate().filter_map(added).collect()
+}
+
+/// The tokens that are put around a text, as `tokenizer.json` has it; null for none.
+fn frame(vocab: &Vocab, before: &[String], after: &[String]) -> Value {
+    if before.is_empty() && after.is_empty() {
+        return Value::Null;
+    }
+    let framed = |text: &str, type_id: u32| {
+        let token = |token: &String| json!({ "SpecialToken": { "id": token, "type_id": type_id } });
+        let text = json!({ "Sequence": { "id": text, "type_id": type_id } });
+        before.iter().map(token).chain([text]).chain(after.iter().map(token)).collect::<Vec<_>>()
+    };
+    let pair = [framed("A", 0), framed("B", 1)].concat();
+    let special = before
+        .iter()
+        .chain(after)
+        .map(|token| (token.clone(), json!({ "id": token, "ids": [vocab[token]], "tokens": [token] })));
+    json!({
+        "type": "TemplateProcessing",
+        "single": framed("A", 0),
+        "pair": pair,
+        "special_tokens": special.collect::<serde_json::Map<_, _>>(),
+    })
+}

@@ -1,0 +1,19 @@
+/** What the goldens of GGUF tokenizers say, for other files to say it. */
+import { join } from "node:path";
+
+import { openGguf } from "../src/gguf.js";
+import type { Value } from "./gguf-models.js";
+import { goldens } from "./parity/goldens.js";
+
+export const tokenizersFolder = join(goldens, "gguf", "tokenizers");
+
+/** The metadata of a tokenizer, and how many tokens it has. */
+export function tokenizerMetadata(name: string): {
+  vocabulary: number;
+  metadata: Readonly<Record<string, Value>>;
+} {
+  const file = openGguf(join(tokenizersFolder, `${name}.gguf`));
+  const keys = file.keys().filter((key) => key.startsWith("tokenizer."));
+  const metadata = Object.fromEntries(keys.map((key) => [key, file.metadata(key) as Value]));
+  return { vocabulary: file.textCount("tokenizer.ggml.tokens") as number, metadata };
+}
