@@ -19,7 +19,10 @@ use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, Tokenizer as Inner};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    Tokenizer as Inner, TokenizerImpl,
+};
 
 use crate::background;
 use crate::error::{Result, internal, thrown};
@@ -46,6 +49,15 @@ const PIECE: usize = 32 << 10;
 const ROW_PIECE: usize = 1 << 10;
 const BYTES_A_TOKEN: usize = 4;
 
+/// A tokenizer whose model is BPE, with any other parts.
+type OfBpe = TokenizerImpl<BPE, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
+/// The tokenizer of a `tokenizer.json`. A model of any kind is made a tree of values first, which of fifty thousand
+/// tokens takes longer than all else; so the file is taken for one of BPE, and read as any other where it is none.
+fn read(bytes: &[u8]) -> tokenizers::Result<Inner> {
+    serde_json::from_slice::<OfBpe>(bytes).map(Inner::from).or_else(|_| Inner::from_bytes(bytes))
+}
+
 /// The ids of a text's beginning.
 struct Beginning {
     ids: Vec<i32>,
@@ -71,7 +83,7 @@ impl Tokenizer {
             let what = format!("{shown}: not a tokenizer.json: {e}");
             fail_code(Code::FileFormat, what.replace('\n', " "))
         };
-        let mut inner = background::guarded("tokenizer", || Inner::from_bytes(bytes).map_err(invalid))?;
+        let mut inner = background::guarded("tokenizer", || read(&bytes).map_err(invalid))?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
         Ok(Tokenizer::new(inner))
@@ -88,12 +100,10 @@ impl Tokenizer {
     /// The first `limit` ids of a text, of which no more is encoded than they need.
     fn beginning(&self, text: &str, add_special_tokens: bool, limit: usize) -> engine::Result<Beginning> {
         let size = ROW_PIECE.max(limit.saturating_mul(BYTES_A_TOKEN));
-        let seams = self.seams();
         let mut whole = Beginning { ids: Vec::new(), total: 0 };
-        if text.len() / 2 <= size || !seams.known() {
-            whole.ids = self.ids(text, add_special_tokens)?;
-            whole.total = whole.ids.len();
-        } else {
+        // Finding the seams of a large vocabulary takes longer than a short text.
+        let seams = (text.len() / 2 > size).then(|| self.seams()).filter(|seams| seams.known());
+        if let Some(seams) = seams {
             let (before, after) = if add_special_tokens { seams.frame() } else { Default::default() };
             let ids = &mut whole.ids;
             ids.extend(signed(before));
@@ -110,6 +120,9 @@ impl Tokenizer {
             } else {
                 whole.total = (ids.len() as f64 * text.len() as f64 / read as f64) as usize;
             }
+        } else {
+            whole.ids = self.ids(text, add_special_tokens)?;
+            whole.total = whole.ids.len();
         }
         whole.ids.truncate(limit);
         Ok(whole)
@@ -448,6 +461,51 @@ mod tests {
         assert_eq!(code(255, &[], None), Code::Option);
         assert_eq!(code(256, &["<s>".into()], None), Code::Option);
         assert_eq!(code(300, &[], Some("<s>")), Code::Option);
+    }
+
+    #[test]
+    fn a_bpe_is_as_any_model_is_read() {
+        let model = |rest: &str| {
+            format!(
+                r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[{ADDED}],"normalizer":{LOWER},
+                "pre_tokenizer":null,"post_processor":null,"decoder":null,"model":{{{rest}}}}}"#
+            )
+        };
+        const ADDED: &str = concat!(
+            r#"{"id":3,"content":"AB","single_word":false,"lstrip":false,"rstrip":false,"normalized":true,"special":false},"#,
+            r#"{"id":7,"content":"<s>","single_word":false,"lstrip":true,"rstrip":false,"normalized":false,"special":true}"#
+        );
+        const LOWER: &str = r#"{"type":"Lowercase"}"#;
+        const VOCAB: &str = r#""vocab":{"<unk>":0,"a":1,"b":2,"ab":3,"c d":4,"c":5," d":6}"#;
+        let files = [
+            small(),
+            model(&format!(r#""type":"BPE",{VOCAB},"merges":["a b"]"#)),
+            model(&format!(r#"{VOCAB},"merges":[["a","b"],["c"," d"]],"unk_token":"<unk>","fuse_unk":true"#)),
+            model(&format!(r#""type":"BPE","dropout":0.1,"byte_fallback":true,{VOCAB},"merges":[]"#)),
+            model(r##""type":"BPE","vocab":{"a":0,"a":1,"b":2,"ab":9},"merges":["#version: 0.2","a b"]"##),
+            model(&format!(
+                r#""type":"BPE","of_no_meaning":{{}},{VOCAB},"merges":["a b"],"ignore_merges":true"#
+            )),
+            model(r#""type":"WordLevel","vocab":{"a":0,"b":1},"unk_token":"a""#),
+            model(
+                r###""type":"WordPiece","vocab":{"a":0,"##b":1},"unk_token":"a","continuing_subword_prefix":"##","max_input_chars_per_word":9"###,
+            ),
+        ];
+        for json in &files {
+            let (own, all) = (read(json.as_bytes()).unwrap(), Inner::from_bytes(json).unwrap());
+            assert_eq!(own.to_string(false).unwrap(), all.to_string(false).unwrap());
+            for text in ["ab AB <s> abc d", "cat"] {
+                let ids = |of: &Inner| of.encode_fast(text, true).map(|e| e.get_ids().to_vec()).ok();
+                assert!(json.contains(r#""dropout":0.1"#) || ids(&own) == ids(&all), "{json}: {text}");
+            }
+        }
+        // What is wrong with a file is told as ever.
+        for json in
+            [files[1].replace("a b", "a x"), files[1].replace("a b", "ab"), files[1].replace("1.0", "2.0")]
+        {
+            let told = |read: tokenizers::Result<Inner>| read.err().unwrap().to_string();
+            assert_eq!(told(read(json.as_bytes())), told(Inner::from_bytes(&json)));
+        }
     }
 
     #[test]
