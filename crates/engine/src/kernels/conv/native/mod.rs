@@ -71,8 +71,8 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
     let panel = loops.panel();
     let images = view.batch * view.groups;
     // Of one channel or a few there is little to do: a task would end before it is worth starting.
-    let widest = if view.rows <= loops.rows && images > l.threads { 32 } else { PANELS_OF_A_TASK };
-    let cut = Cut::new(loops, [images, view.rows, view.positions, k], widest, l.threads);
+    let widest = if view.rows <= loops.tiles.rows() && images > l.threads { 32 } else { PANELS_OF_A_TASK };
+    let cut = Cut::new(&loops.tiles, [images, view.rows, view.positions, k], widest, l.threads);
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
@@ -88,7 +88,7 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
         let runs: Vec<_> =
             columns.map(|j| view.runs(block.column + j, panel.min(block.columns - j))).collect();
         let size = runs.len() * panel * block.part;
-        workspace(size + loops.rows * block.part, |space| {
+        workspace(size + loops.tiles.rows() * block.part, |space| {
             let (panels, wide) = space.split_at_mut(size);
             for from in (0..k).step_by(block.part) {
                 let part = block.part.min(k - from);
@@ -96,7 +96,7 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
                     gather(x, origin, &view, from, part, runs, panel, panels);
                 }
                 let accumulate = view.accumulate || BIAS || from > 0;
-                block.slivers(loops, |row, rows| {
+                block.slivers(&loops.tiles, |row, rows| {
                     let at = (g * view.all_rows + row) * view.w_row + from;
                     let w = w[at..][..(rows - 1) * view.w_row + part].as_ptr();
                     let a = if T::IS_F32 {
@@ -125,7 +125,7 @@ pub fn weight(l: &NativeLaunch) {
     let loops = best();
     let panel = loops.panel();
     let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
-    Cut::new(loops, sizes, PANELS_OF_A_TASK, l.threads).run(|block| {
+    Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, l.threads).run(|block| {
         let g = block.z;
         let parts = (0..view.positions).step_by(block.part);
         let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));
@@ -150,7 +150,7 @@ pub fn weight(l: &NativeLaunch) {
                     }
                 }
                 let accumulate = view.accumulate || b > 0 || from > 0;
-                block.slivers(loops, |row, rows| {
+                block.slivers(&loops.tiles, |row, rows| {
                     let at = b * view.o_batch + g * view.o_group + row * view.o_row + from;
                     let d = &d[at..][..(rows - 1) * view.o_row + part];
                     let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };

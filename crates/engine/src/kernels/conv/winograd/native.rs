@@ -139,9 +139,9 @@ impl Task<'_> {
         let panels: Vec<Vec<Run>> = starts.map(|start| s.runs(start, panel.min(tiles - start))).collect();
         // A line more, or places a power of two apart would fall on one another in the first cache.
         let step = factor.part * panel + LINE;
-        let sums_size = PLACES * loops.rows * panel;
+        let sums_size = PLACES * loops.tiles.rows() * panel;
         let longest = panels.iter().map(|runs| lines_of(runs, loops.lanes)).max().unwrap_or(0);
-        let lines_size = longest.max(loops.rows * OUT * OUT * panel).next_multiple_of(LINE);
+        let lines_size = longest.max(loops.tiles.rows() * OUT * OUT * panel).next_multiple_of(LINE);
         let (take, give) = (take(loops.exact), give(loops.exact));
         workspace(lines_size + sums_size + panels.len() * PLACES * step, |space| {
             let (lines, space) = space.split_at_mut(lines_size);

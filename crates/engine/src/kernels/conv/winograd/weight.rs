@@ -22,7 +22,7 @@ pub struct Factor {
 impl Factor {
     pub fn new(loops: &Loops, rows: usize, channels: usize) -> Factor {
         let part = channels.div_ceil(channels.div_ceil(PART));
-        Factor { rows, channels, part, slivers: rows.div_ceil(loops.rows) }
+        Factor { rows, channels, part, slivers: rows.div_ceil(loops.tiles.rows()) }
     }
 
     /// The first row of a sliver, and its rows: they are spread evenly.

@@ -100,6 +100,7 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
 /// As `microkernel::tile`; `k` is even, and the processor has the instruction.
 #[target_feature(enable = "neon,bf16")]
 unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+    _rows: usize,
     k: usize,
     a: Left,
     b: Right,
@@ -151,5 +152,5 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
 
 /// The tiles by rows.
 pub fn tiles() -> Tiles {
-    forms!(tile)
+    Tiles::new(forms!(tile)[..Baseline::ROWS].to_vec(), 1, Baseline::WIDTH)
 }

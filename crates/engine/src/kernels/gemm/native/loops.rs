@@ -18,16 +18,43 @@ use super::rounded;
 use crate::quant::Layout;
 use crate::simd::{Level, compiled, level};
 
-type Tile = unsafe fn(usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
+pub type Tile = unsafe fn(usize, usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
 
 pub type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
 type Strip<P> = unsafe fn(dot::Strip<P>);
 pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
-/// Rows of the largest tile of any instruction set.
-const MOST_ROWS: usize = 12;
-/// By rows − 1, as far as the set has them: one vector, one masked, two vectors, two of which the second is masked.
-pub type Tiles = [[Tile; 4]; MOST_ROWS];
+
+/// The tiles of a kind of products.
+pub struct Tiles {
+    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked. Each is told its rows.
+    forms: Vec<[Tile; 4]>,
+    /// Rows that tiles come in: one of fewer takes as long as one of the next multiple.
+    pub step: usize,
+    lanes: usize,
+}
+
+impl Tiles {
+    pub fn new(forms: Vec<[Tile; 4]>, step: usize, lanes: usize) -> Tiles {
+        Tiles { forms, step, lanes }
+    }
+
+    /// Rows of the largest.
+    pub fn rows(&self) -> usize {
+        self.forms.len()
+    }
+
+    /// Columns of a panel of B, and of the widest.
+    pub fn panel(&self) -> usize {
+        2 * self.lanes
+    }
+
+    /// That of `rows` × `width`.
+    pub fn of(&self, rows: usize, width: usize) -> Tile {
+        let form = 2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize;
+        self.forms[rows - 1][form]
+    }
+}
 
 /// The loops for one type of storage.
 pub struct Storage<P> {
@@ -55,8 +82,6 @@ pub struct Loops {
     #[cfg_attr(not(test), allow(dead_code))]
     pub name: &'static str,
     pub lanes: usize,
-    /// Rows of the largest tile.
-    pub rows: usize,
     pub tiles: Tiles,
     pub f32: Storage<*const f32>,
     pub f16: Storage<*const f16>,
@@ -70,7 +95,7 @@ pub struct Loops {
 impl Loops {
     /// Columns of a panel of B, and of the widest tile.
     pub fn panel(&self) -> usize {
-        2 * self.lanes
+        self.tiles.panel()
     }
 
     /// A tile of `rows` × `width`, at most the largest.
@@ -78,13 +103,9 @@ impl Loops {
     /// # Safety
     /// As `microkernel::tile`.
     pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
-        let form = self.form(width);
+        let tile = self.tiles.of(rows, width);
         // SAFETY: the caller's.
-        unsafe { (self.tiles[rows - 1][form])(k, a, b, width, settle, None, &mut Prefetch::nothing()) };
-    }
-
-    pub fn form(&self, width: usize) -> usize {
-        2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize
+        unsafe { tile(rows, k, a, b, width, settle, None, &mut Prefetch::nothing()) };
     }
 }
 
@@ -126,6 +147,7 @@ impl Stored for bf16 {
 
 compiled! {
     paired fn tile[; ROWS: usize, VECTORS: usize, MASKED: bool](
+        rows: usize,
         k: usize,
         a: Left,
         b: Right,
@@ -134,6 +156,7 @@ compiled! {
         more: Option<&More>,
         ahead: &mut Prefetch,
     ) {
+        debug_assert_eq!(rows, ROWS);
         assert!(ROWS <= S::ROWS, "a tile has more rows than the registers hold");
         // SAFETY: the caller's.
         unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
@@ -207,7 +230,7 @@ compiled! {
     }
 }
 
-/// Tiles by rows; `$level` is what the forms are asked for.
+/// Forms of tiles by rows, up to those of the set that has most; `$level` is what the forms are asked for.
 macro_rules! forms {
     ($tile:ident $($level:tt)*) => {
         $crate::kernels::gemm::native::loops::forms!(@ $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
@@ -227,7 +250,9 @@ macro_rules! forms {
 pub(super) use forms;
 
 fn tiles(level: Level) -> Tiles {
-    forms!(tile(level))
+    // SAFETY: it runs none of the level's instructions that the processor has not, see `available`.
+    let [lanes, rows] = unsafe { lanes_and_rows(level)() };
+    Tiles::new(forms!(tile(level))[..rows].to_vec(), 1, lanes)
 }
 
 /// Forms of dot products by rows, with as many chains as leave registers to the rows.
@@ -281,13 +306,11 @@ impl Rounded {
 impl Loops {
     fn of(level: Level) -> Loops {
         let exact = level.exact();
-        // SAFETY: it runs none of the level's instructions that the processor has not, see `available`.
-        let [lanes, rows] = unsafe { lanes_and_rows(level)() };
+        let tiles = tiles(exact);
         Loops {
             name: level.name(),
-            lanes,
-            rows,
-            tiles: tiles(exact),
+            lanes: tiles.lanes,
+            tiles,
             f32: Storage::of(exact),
             f16: Storage::of(exact),
             bf16: Storage::of(exact),

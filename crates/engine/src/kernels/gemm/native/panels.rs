@@ -89,15 +89,15 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
     pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<'_, T::At>) {
-        let panel = loops.panel();
+        let panel = kit.tiles.panel();
         let elements = |terms: usize| terms.next_multiple_of(kit.whole) / kit.terms;
         let mut slivers = Vec::new();
-        block.slivers(loops, |row, rows| slivers.push((row, rows)));
+        block.slivers(kit.tiles, |row, rows| slivers.push((row, rows)));
         let once = slivers.len() <= ONCE;
         let group = if once { slivers.len() } else { GROUP };
         // A line more, or rows a power of two apart would fall on one another in the first cache.
         let left_row = elements(block.part).next_multiple_of(LINE) + LINE;
-        let left_size = if kit.left.is_some() { group * loops.rows * left_row } else { 0 };
+        let left_size = if kit.left.is_some() { group * kit.tiles.rows() * left_row } else { 0 };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
         // SAFETY: the caller's; the workspace is cut as its parts are filled.
@@ -157,8 +157,8 @@ impl<T: Stored> Product<T> {
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
                             let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
-                            let tile = kit.tiles[rows - 1][loops.form(width)];
-                            tile(k, a, right, width, settle, more.as_ref(), &mut ahead);
+                            let tile = kit.tiles.of(rows, width);
+                            tile(rows, k, a, right, width, settle, more.as_ref(), &mut ahead);
                         }
                     }
                     first = false;

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use super::dot::{COLUMNS, FEW, Strip};
-use super::loops::{Loops, Round, Stored};
+use super::loops::{Loops, Round, Stored, Tiles};
 use super::microkernel::{Left, Settle};
 use super::pack::At;
 use super::panels::{Kit, Lay, ONCE};
@@ -108,9 +108,9 @@ impl<T: Stored> Product<T> {
             return unsafe { self.strips(loops, threads) };
         }
         let sizes = [self.batch, self.m, self.n, self.k];
-        let cut = match self.m <= ONCE * loops.rows {
-            true => Cut::once(loops, sizes, part_of(self.k), threads),
-            false => Cut::new(loops, sizes, PANELS_OF_A_TASK, threads),
+        let cut = match self.m <= ONCE * loops.tiles.rows() {
+            true => Cut::once(&loops.tiles, sizes, part_of(self.k), threads),
+            false => Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, threads),
         };
         // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.block(loops, block) });
@@ -150,11 +150,12 @@ impl<T: Stored> Product<T> {
 
     unsafe fn block(&self, loops: &'static Loops, block: Block) {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
-        let few = block.rows <= IN_PLACE_TILES * loops.rows || self.n <= loops.panel();
+        let few = block.rows <= IN_PLACE_TILES * loops.tiles.rows() || self.n <= loops.panel();
         let in_place = T::IS_F32 && self.b_column == 1 && few;
         // A's rows are copied apart where they would push one another out of the first cache; its columns, of which
         // each term's few elements are in a line of their own, where they are read often enough.
-        let aliased = self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > loops.rows;
+        let aliased =
+            self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > loops.tiles.rows();
         let turned = self.a_row == 1 && self.a_column > LINE && block.columns > loops.panel();
         let left = match (aliased, turned) {
             (true, _) => Some(Lay::Rows(copy as Round)),
@@ -346,23 +347,23 @@ pub struct Block {
 
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds.
-    pub fn new(loops: &Loops, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
+    pub fn new(tiles: &Tiles, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
         let part = part_of(sizes[3]);
-        Cut::of_parts(loops, sizes, part, (WORKSPACE / part / loops.panel()).clamp(1, widest), threads)
+        Cut::of_parts(tiles, sizes, part, (WORKSPACE / part / tiles.panel()).clamp(1, widest), threads)
     }
 
     /// Tasks of rows that are taken at once: as many for each thread, and wide.
-    pub fn once(loops: &Loops, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
+    pub fn once(tiles: &Tiles, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
         let [batch, _, n, _] = sizes;
-        let panels = n.div_ceil(loops.panel());
+        let panels = n.div_ceil(tiles.panel());
         let tasks = panels.div_ceil(WIDEST).next_multiple_of(threads.div_ceil(batch).max(1));
-        Cut::of_parts(loops, sizes, part, panels.div_ceil(tasks), threads)
+        Cut::of_parts(tiles, sizes, part, panels.div_ceil(tasks), threads)
     }
 
     /// Tasks take `most` panels at most, and `part` terms of them at a time.
-    pub fn of_parts(loops: &Loops, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
+    pub fn of_parts(tiles: &Tiles, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
         let [batch, m, n, _] = sizes;
-        let panel = loops.panel();
+        let panel = tiles.panel();
         let panels = n.div_ceil(panel);
         let wide = |most: usize| panels.div_ceil(panels.div_ceil(most));
         // One thread would wait for the others' last task: narrower ones where they come out even, all of
@@ -388,7 +389,7 @@ impl Cut {
         let most = (m / fewest).max(1);
         let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
         let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
-        let rows = m.div_ceil(loops.rows).div_ceil(cuts) * loops.rows;
+        let rows = m.div_ceil(tiles.rows()).div_ceil(cuts) * tiles.rows();
         Cut { sizes, rows, columns, part }
     }
 
@@ -419,12 +420,13 @@ impl Cut {
 
 impl Block {
     /// Calls `tile` with the first row and the number of rows of each tile: they are spread evenly, so
-    /// that none is left with few.
-    pub fn slivers(&self, loops: &Loops, mut tile: impl FnMut(usize, usize)) {
-        let slivers = self.rows.div_ceil(loops.rows);
+    /// that none is left with few, in steps that tiles are as quick as.
+    pub fn slivers(&self, tiles: &Tiles, mut tile: impl FnMut(usize, usize)) {
+        let slivers = self.rows.div_ceil(tiles.rows());
+        let steps = self.rows.div_ceil(tiles.step);
+        let start = |s: usize| (s * steps / slivers * tiles.step).min(self.rows);
         for s in 0..slivers {
-            let row = s * self.rows / slivers;
-            tile(self.row + row, (s + 1) * self.rows / slivers - row);
+            tile(self.row + start(s), start(s + 1) - start(s));
         }
     }
 }

@@ -49,19 +49,20 @@ impl Product<bf16> {
         // Whole squares of terms, as they are packed.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
-        if self.m <= ONCE * loops.rows {
+        let tiles = &loops.rounded.tiles;
+        if self.m <= ONCE * tiles.rows() {
             // SAFETY: the caller's; blocks have no element of C in common.
-            return Cut::once(loops, sizes, part, threads).run(|block| unsafe { self.rounded(loops, block) });
+            return Cut::once(tiles, sizes, part, threads).run(|block| unsafe { self.rounded(loops, block) });
         }
-        let panels = self.n.div_ceil(loops.panel());
-        let mut most = (PANELS / (part / loops.rounded.terms) / loops.panel()).max(1);
+        let panels = self.n.div_ceil(tiles.panel());
+        let mut most = (PANELS / (part / loops.rounded.terms) / tiles.panel()).max(1);
         // As many tasks for every thread, if that leaves them wide.
         let tasks = panels.div_ceil(most).next_multiple_of(threads);
         if panels >= WIDE * tasks {
             most = panels.div_ceil(tasks);
         }
         // SAFETY: the caller's; blocks have no element of C in common.
-        Cut::of_parts(loops, sizes, part, most, threads).run(|block| unsafe { self.rounded(loops, block) });
+        Cut::of_parts(tiles, sizes, part, most, threads).run(|block| unsafe { self.rounded(loops, block) });
     }
 
     unsafe fn rounded(&self, loops: &'static Loops, block: Block) {
