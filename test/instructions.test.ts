@@ -21,9 +21,9 @@ test("the least is always there, and a device says what it runs by", (t) => {
 });
 
 test("none is the best; one that the processor has not is refused with those that it has", (t) => {
-  t.regex(run(""), /^3 (AVX-512|AVX2|SSE2|NEON)$/);
+  t.regex(run(""), /^3 (AVX-512(, AMX)?|AVX2|SSE2|NEON)$/);
   t.regex(
     run("avx1024"),
-    /^ERR_OPTION LOWRANK_ISA is "avx1024"; this processor has (neon(, neonbf16)?|baseline(, avx2(, avx512(, avx512bf16)?)?)?)$/,
+    /^ERR_OPTION LOWRANK_ISA is "avx1024"; this processor has (neon(, neonbf16)?|baseline(, avx2(, avx512(, avx512bf16(, amx)?)?)?)?)$/,
   );
 });

@@ -37,7 +37,8 @@ macro_rules! compiled {
                     body::<$crate::simd::Avx2 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
                 }
                 match level {
-                    $crate::simd::Level::Avx512Bf16 => {
+                    // Tiles are of products alone, which ask for them by themselves.
+                    $crate::simd::Level::Amx | $crate::simd::Level::Avx512Bf16 => {
                         return $crate::simd::paired!(
                             $paired,
                             avx512bf16 $(::<$($g,)* $($($c),*)?>)?,

@@ -19,6 +19,9 @@ pub enum Level {
     /// Products of pairs of bf16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
+    /// Products of tiles of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// Products of small matrices of bf16.
     #[cfg(target_arch = "aarch64")]
     NeonBf16,
@@ -34,6 +37,8 @@ impl Level {
         Level::Avx512,
         #[cfg(target_arch = "x86_64")]
         Level::Avx512Bf16,
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx,
         #[cfg(target_arch = "aarch64")]
         Level::NeonBf16,
     ];
@@ -49,6 +54,8 @@ impl Level {
             Level::Avx512 => "avx512",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512Bf16 => "avx512bf16",
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => "amx",
             #[cfg(target_arch = "aarch64")]
             Level::NeonBf16 => "neonbf16",
         }
@@ -58,7 +65,7 @@ impl Level {
     pub fn exact(self) -> Level {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Level::Avx512Bf16 => Level::Avx512,
+            Level::Avx512Bf16 | Level::Amx => Level::Avx512,
             #[cfg(target_arch = "aarch64")]
             Level::NeonBf16 => Level::Baseline,
             other => other,
@@ -75,6 +82,8 @@ impl Level {
             Level::Avx2 => "AVX2",
             #[cfg(target_arch = "x86_64")]
             Level::Avx512 | Level::Avx512Bf16 => "AVX-512",
+            #[cfg(target_arch = "x86_64")]
+            Level::Amx => "AVX-512, AMX",
             #[cfg(target_arch = "aarch64")]
             Level::NeonBf16 => "NEON",
         }
@@ -92,7 +101,11 @@ fn detected() -> Level {
         if !(has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")) {
             return Level::Avx2;
         }
-        if has!("avx512bf16") { Level::Avx512Bf16 } else { Level::Avx512 }
+        match has!("avx512bf16") {
+            false => Level::Avx512,
+            true if super::amx::available() => Level::Amx,
+            true => Level::Avx512Bf16,
+        }
     }
     #[cfg(target_arch = "aarch64")]
     if std::arch::is_aarch64_feature_detected!("bf16") {
@@ -102,16 +115,35 @@ fn detected() -> Level {
     Level::Baseline
 }
 
+/// The best that `LOWRANK_ISA` may name: in tests tiles are carried out by an emulator where the processor has none.
+fn best() -> Level {
+    let best = detected();
+    #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+    if best == Level::Avx512Bf16 {
+        super::amx::emulated::install();
+        return Level::Amx;
+    }
+    best
+}
+
+/// Those that tests try: all that can run, up to one that `LOWRANK_ISA` names.
+#[cfg(test)]
+pub fn tried() -> impl Iterator<Item = Level> {
+    let best =
+        if std::env::var("LOWRANK_ISA").is_ok_and(|asked| !asked.is_empty()) { level() } else { best() };
+    Level::ALL.iter().copied().filter(move |one| *one <= best)
+}
+
 /// The level of this process: the best of its processor, or a lower one that `LOWRANK_ISA` names.
 ///
 /// # Errors
 /// `ERR_OPTION` where it names none that the processor has.
 pub fn chosen() -> Result<Level> {
-    let best = detected();
     let asked = std::env::var("LOWRANK_ISA").unwrap_or_default();
     if asked.is_empty() {
-        return Ok(best);
+        return Ok(detected());
     }
+    let best = best();
     let there = || Level::ALL.iter().filter(|level| **level <= best);
     let Some(level) = there().find(|level| level.name() == asked) else {
         let names: Vec<&str> = there().map(|level| level.name()).collect();

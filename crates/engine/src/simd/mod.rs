@@ -5,6 +5,8 @@
 //! calling it, for tables of loops and for products of pairs. `S` is an `Isa`; its `Lanes` are for loops whose speed
 //! hangs on which registers hold what.
 
+#[cfg(target_arch = "x86_64")]
+pub mod amx;
 mod dispatch;
 mod function;
 mod isa;

@@ -9,11 +9,11 @@ use std::arch::asm;
 
 use half::bf16;
 
-use super::loops::{Tiles, forms};
 use super::microkernel::{self, Left, More, Right, STRIDE, Settle};
 use super::pack::Source;
 use super::prefetch::Prefetch;
 use super::rounded::nearest;
+use super::tiles::{Tiles, forms};
 use crate::simd::{Baseline, Isa, Lanes};
 
 /// Terms that an instruction takes.
@@ -152,5 +152,5 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
 
 /// The tiles by rows.
 pub fn tiles() -> Tiles {
-    Tiles::new(forms!(tile)[..Baseline::ROWS].to_vec(), 1, Baseline::WIDTH)
+    Tiles::new(forms!(tile)[..Baseline::ROWS].to_vec(), 1, Baseline::WIDTH, None)
 }

@@ -5,6 +5,8 @@ use std::sync::OnceLock;
 
 use half::{bf16, f16};
 
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 #[cfg(target_arch = "aarch64")]
 use super::bfmmla;
 use super::blocks::{self, Blocks, Place};
@@ -14,47 +16,15 @@ use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
 use super::prefetch::Prefetch;
-use super::rounded;
+use super::rounded::{self, PART};
+use super::tiles::{Tiles, forms};
 use crate::quant::Layout;
 use crate::simd::{Level, compiled, level};
-
-pub type Tile = unsafe fn(usize, usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
 
 pub type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
 type Strip<P> = unsafe fn(dot::Strip<P>);
 pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
-
-/// The tiles of a kind of products.
-pub struct Tiles {
-    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked. Each is told its rows.
-    forms: Vec<[Tile; 4]>,
-    /// Rows that tiles come in: one of fewer takes as long as one of the next multiple.
-    pub step: usize,
-    lanes: usize,
-}
-
-impl Tiles {
-    pub fn new(forms: Vec<[Tile; 4]>, step: usize, lanes: usize) -> Tiles {
-        Tiles { forms, step, lanes }
-    }
-
-    /// Rows of the largest.
-    pub fn rows(&self) -> usize {
-        self.forms.len()
-    }
-
-    /// Columns of a panel of B, and of the widest.
-    pub fn panel(&self) -> usize {
-        2 * self.lanes
-    }
-
-    /// That of `rows` × `width`.
-    pub fn of(&self, rows: usize, width: usize) -> Tile {
-        let form = 2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize;
-        self.forms[rows - 1][form]
-    }
-}
 
 /// The loops for one type of storage.
 pub struct Storage<P> {
@@ -70,6 +40,8 @@ pub struct Rounded {
     pub terms: usize,
     /// Terms that products take at once: packed factors have as many, or a multiple.
     pub whole: usize,
+    /// Most terms that are summed in registers before they are added to C.
+    pub part: usize,
     /// Rounds rows of A into elements.
     pub left: Round,
     pub right: Pack<*const bf16>,
@@ -230,29 +202,10 @@ compiled! {
     }
 }
 
-/// Forms of tiles by rows, up to those of the set that has most; `$level` is what the forms are asked for.
-macro_rules! forms {
-    ($tile:ident $($level:tt)*) => {
-        $crate::kernels::gemm::native::loops::forms!(@ $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
-    };
-    (@ $tile:ident $level:tt $($rows:literal)*) => {
-        [$($crate::kernels::gemm::native::loops::forms!(# $tile $level $rows)),*]
-    };
-    (# $tile:ident [$($level:tt)*] $rows:literal) => {
-        [
-            $tile::<$rows, 1, false> $($level)*,
-            $tile::<$rows, 1, true> $($level)*,
-            $tile::<$rows, 2, false> $($level)*,
-            $tile::<$rows, 2, true> $($level)*,
-        ]
-    };
-}
-pub(super) use forms;
-
 fn tiles(level: Level) -> Tiles {
-    // SAFETY: it runs none of the level's instructions that the processor has not, see `available`.
+    // SAFETY: it runs none of the level's instructions that the processor has not, since `level` is its own or less.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };
-    Tiles::new(forms!(tile(level))[..rows].to_vec(), 1, lanes)
+    Tiles::new(forms!(tile(level))[..rows].to_vec(), 1, lanes, None)
 }
 
 /// Forms of dot products by rows, with as many chains as leave registers to the rows.
@@ -292,14 +245,28 @@ impl Rounded {
         #[cfg(target_arch = "x86_64")]
         if level == Level::Avx512Bf16 {
             let (left, right): (Round, Pack<*const bf16>) = (pairs::left, pairs::right);
-            return Rounded { terms: 2, whole: 2, left, right, tiles: tiles(level) };
+            return Rounded { terms: 2, whole: 2, part: PART, left, right, tiles: tiles(level) };
+        }
+        #[cfg(target_arch = "x86_64")]
+        if level == Level::Amx {
+            let (left, right): (Round, Pack<*const bf16>) = (pairs::left, amx::right);
+            let (whole, part) = (amx::TERMS, amx::PART);
+            return Rounded { terms: 2, whole, part, left, right, tiles: amx::tiles() };
         }
         #[cfg(target_arch = "aarch64")]
         if level == Level::NeonBf16 {
             let (left, right): (Round, Pack<*const bf16>) = (bfmmla::left, bfmmla::right);
-            return Rounded { terms: 2, whole: bfmmla::TERMS, left, right, tiles: bfmmla::tiles() };
+            return Rounded {
+                terms: 2,
+                whole: bfmmla::TERMS,
+                part: PART,
+                left,
+                right,
+                tiles: bfmmla::tiles(),
+            };
         }
-        Rounded { terms: 1, whole: 1, left: round(level), right: pack::<bf16>(level), tiles: tiles(level) }
+        let (left, right) = (round(level), pack::<bf16>(level));
+        Rounded { terms: 1, whole: 1, part: PART, left, right, tiles: tiles(level) }
     }
 }
 
@@ -309,7 +276,7 @@ impl Loops {
         let tiles = tiles(exact);
         Loops {
             name: level.name(),
-            lanes: tiles.lanes,
+            lanes: tiles.panel() / 2,
             tiles,
             f32: Storage::of(exact),
             f16: Storage::of(exact),
@@ -321,15 +288,15 @@ impl Loops {
     }
 }
 
-/// Those that this processor runs, the best first.
+/// Those that can run here.
+#[cfg(test)]
 pub fn available() -> &'static [Loops] {
     static AVAILABLE: OnceLock<Vec<Loops>> = OnceLock::new();
-    AVAILABLE.get_or_init(|| {
-        let levels = Level::ALL.iter().rev().filter(|one| **one <= level());
-        levels.map(|one| Loops::of(*one)).collect()
-    })
+    AVAILABLE.get_or_init(|| crate::simd::level::tried().map(Loops::of).collect())
 }
 
+/// Those of the process's level.
 pub fn best() -> &'static Loops {
-    &available()[0]
+    static BEST: OnceLock<Loops> = OnceLock::new();
+    BEST.get_or_init(|| Loops::of(level()))
 }

@@ -49,6 +49,8 @@
 //! 182 to 201 GFLOP/s on both cores, 2048 × 4096 × 4096 from 183 to 194. Packing B where it lies
 //! row-major: not worth it below 60 rows.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "aarch64")]
 mod bfmmla;
 mod blocks;
@@ -64,6 +66,7 @@ mod product;
 mod rounded;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use dot::FEW;
 #[cfg(test)]

@@ -19,11 +19,12 @@
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
 
-use super::loops::{Loops, Pack, Round, Stored, Tiles};
+use super::loops::{Loops, Pack, Round, Stored};
 use super::microkernel::{Left, More, Right, STRIDE};
 use super::pack::{At, Source};
 use super::prefetch::{Prefetch, Stretches};
 use super::product::{Block, Product, Second, workspace};
+use super::tiles::Tiles;
 
 /// Elements of a cache line.
 const LINE: usize = 16;
@@ -100,6 +101,8 @@ impl<T: Stored> Product<T> {
         let left_size = if kit.left.is_some() { group * kit.tiles.rows() * left_row } else { 0 };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
+        // SAFETY: the caller's.
+        let _ready = unsafe { kit.tiles.ready() };
         // SAFETY: the caller's; the workspace is cut as its parts are filled.
         workspace(left_size + second_size + kept * elements(block.part), |space| unsafe {
             let (left, space) = space.split_at_mut(left_size);

@@ -7,10 +7,11 @@
 use std::cell::RefCell;
 
 use super::dot::{COLUMNS, FEW, Strip};
-use super::loops::{Loops, Round, Stored, Tiles};
+use super::loops::{Loops, Round, Stored};
 use super::microkernel::{Left, Settle};
 use super::pack::At;
 use super::panels::{Kit, Lay, ONCE};
+use super::tiles::Tiles;
 use crate::kernel::native::{count, each_task};
 
 /// Elements of a thread's workspace for B: half of a usual second cache of a mebibyte. Half of that

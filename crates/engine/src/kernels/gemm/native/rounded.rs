@@ -1,7 +1,7 @@
 //! Products by a bf16 weight whose other factor is rounded to bf16, summed in f32.
 //!
-//! Where the processor multiplies pairs of bf16, both factors are packed as pairs; where it doesn't,
-//! they are rounded all the same and multiplied as f32, so that the setting means one rounding
+//! Where the processor multiplies pairs of bf16, both factors are packed as pairs, which AMX takes by whole tiles
+//! (amx.rs); where it doesn't, they are rounded all the same and multiplied as f32, so that the setting means one rounding
 //! everywhere. As elsewhere K alone decides how an element of C is summed.
 
 //! Versions, by a LoRA step of SmolLM2-135M's shape at 1 × 512 tokens on two cores (1750 ms in f32): rounding
@@ -19,7 +19,7 @@ use super::panels::{Kit, Lay, ONCE};
 use super::product::{Block, Cut, Product};
 
 /// Most terms that are summed in registers before they are added to C.
-const PART: usize = 1024;
+pub const PART: usize = 1024;
 /// Elements of a thread's panels: a good half of a usual second cache.
 const PANELS: usize = 144 * 1024;
 /// Elements of a cache line.
@@ -45,7 +45,7 @@ impl Product<bf16> {
                 second.run(loops, threads);
             };
         }
-        let parts = self.k.div_ceil(PART);
+        let parts = self.k.div_ceil(loops.rounded.part);
         // Whole squares of terms, as they are packed.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];

@@ -1,0 +1,279 @@
+//! Products of bf16 by AMX: tiles of 16 × 16 sums, to which an instruction adds the product of 16 × 32 and 32 × 16 bf16.
+//!
+//! A's rows are rounded to pairs and lie as other pairs do (pairs.rs), 32 terms to a row of a register. A panel of B
+//! has its pairs of 32 columns side by side, which are two registers of 16 pairs × 16 columns. Both are filled up with
+//! zeros to whole registers along k; across it, where C has fewer rows or columns, what is computed beside them is
+//! not stored. So one configuration serves a whole task.
+//!
+//! Cost, by count: a tile of 32 × 32 keeps four registers of sums, and loads four more for 32 terms: a product
+//! for each load, of 16 loads of lines, and 16 operations for each byte that is loaded. One of up to 16 rows, or
+//! of up to 16 columns, loads three for two products. Intel's manual on optimisation has a product begin each 16 cycles,
+//! and a load, of two lines a cycle, each 8. A panel and a tile's rows of `PART` terms are 32 KiB each, of a first cache
+//! of 48: the panel stays there while a group's rows go past it.
+//!
+//! What it computes (Intel's manual, TDPBF16PS): of 32 terms the products of even ones are summed one after another from
+//! 0, those of odd ones too, by fused multiply-adds; the one sum is added to the other, and both to what was there. Each
+//! step rounds to nearest even, takes subnormal numbers for 0 and gives 0 for them. So, as with pairs, the products of
+//! bf16 are exact before they are summed in f32, and what is below 1.2e-38, factor, product or sum, counts for nothing;
+//! a gradient so small is lost to AdamW's epsilon of 1e-8 in any case. Sums of 16 terms and of a 32nd of the terms are
+//! shorter than one sum of all, and bounds of its rounding errors hold for them. How terms are grouped hangs on their
+//! place in a part of K alone, which K alone decides: zeros at the end change no sum.
+
+use std::arch::asm;
+use std::mem::MaybeUninit;
+
+use half::bf16;
+
+use super::microkernel::{self, Left, More, Right, STRIDE, Settle};
+use super::pack::Source;
+use super::pairs;
+use super::prefetch::{self, Prefetch};
+use super::tiles::{Tile, Tiles};
+use crate::simd::amx::{BYTES, Configuration, ROWS, release};
+use crate::simd::{Avx512, Isa, Lanes};
+
+/// Terms of a register's row.
+pub const TERMS: usize = BYTES / 2;
+/// Most terms that are summed in registers before they are added to C.
+pub const PART: usize = 512;
+/// Columns of a register of sums.
+const COLUMNS: usize = BYTES / 4;
+/// Columns of a panel.
+const PANEL: usize = 2 * COLUMNS;
+/// Elements between rows of sums in memory.
+const ROW: usize = PANEL;
+
+// What is asked for beside products is asked for as often as a tile takes terms.
+const _: () = assert!(STRIDE == TERMS / 2);
+const _: () = assert!(PANEL == 2 * Avx512::WIDTH);
+
+/// As `pairs::right`, with zeros up to a multiple of `TERMS` rows.
+///
+/// # Safety
+/// As `pairs::right`; `to` reaches over as many rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize, to: *mut f32) {
+    let (pairs, whole) = (k.div_ceil(2), k.next_multiple_of(TERMS) / 2);
+    // SAFETY: the caller's.
+    unsafe {
+        pairs::right(b, k, width, panel, to);
+        to.add(pairs * panel).write_bytes(0, (whole - pairs) * panel);
+    }
+}
+
+/// The sums of a tile.
+#[repr(align(64))]
+struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
+
+/// Adds products of 32 terms: `TALL` of more than 16 rows, `WIDE` of more than 16 columns. The registers 0 to 3 hold
+/// sums, row by row; 4 and 5 are A's, 6 and 7 B's.
+///
+/// # Safety
+/// The thread has `Configuration::WHOLE`; A and B reach over whole registers.
+#[inline(always)]
+unsafe fn add<const TALL: bool, const WIDE: bool>(a: *const f32, a_row: usize, b: *const f32, b_row: usize) {
+    let lower = a.wrapping_add(ROWS * a_row);
+    let (a_row, b_row) = (4 * a_row, 4 * b_row);
+    // SAFETY: the caller's; of general registers it reads those that are given.
+    unsafe {
+        match (TALL, WIDE) {
+            (true, true) => asm!(
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_row} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{lower} + {a_row}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                a = in(reg) a,
+                a_row = in(reg) a_row,
+                lower = in(reg) lower,
+                b = in(reg) b,
+                b_row = in(reg) b_row,
+                options(nostack, preserves_flags, readonly),
+            ),
+            (true, false) => asm!(
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{lower} + {a_row}]",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                a = in(reg) a,
+                a_row = in(reg) a_row,
+                lower = in(reg) lower,
+                b = in(reg) b,
+                b_row = in(reg) b_row,
+                options(nostack, preserves_flags, readonly),
+            ),
+            (false, true) => asm!(
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{b} + {b_row} + 64]",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                a = in(reg) a,
+                a_row = in(reg) a_row,
+                b = in(reg) b,
+                b_row = in(reg) b_row,
+                options(nostack, preserves_flags, readonly),
+            ),
+            (false, false) => asm!(
+                "tileloadd tmm4, [{a} + {a_row}]",
+                "tileloadd tmm6, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                a = in(reg) a,
+                a_row = in(reg) a_row,
+                b = in(reg) b,
+                b_row = in(reg) b_row,
+                options(nostack, preserves_flags, readonly),
+            ),
+        }
+    }
+}
+
+/// Stores the sums; what belongs to no register of them is left as it was.
+///
+/// # Safety
+/// As `add`.
+#[inline(always)]
+unsafe fn store<const TALL: bool, const WIDE: bool>(sums: &mut Sums) {
+    let (at, row) = (sums.0.as_mut_ptr(), 4 * ROW);
+    // SAFETY: the caller's; the sums have room for two registers in either direction.
+    unsafe {
+        asm!("tilestored [{} + {}], tmm0", in(reg) at, in(reg) row, options(nostack, preserves_flags));
+        if WIDE {
+            asm!("tilestored [{} + {} + 64], tmm1", in(reg) at, in(reg) row, options(nostack, preserves_flags));
+        }
+        let lower = at.add(ROWS * ROW);
+        if TALL {
+            asm!("tilestored [{} + {}], tmm2", in(reg) lower, in(reg) row, options(nostack, preserves_flags));
+        }
+        if TALL && WIDE {
+            asm!("tilestored [{} + {} + 64], tmm3", in(reg) lower, in(reg) row, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// As `microkernel::tile`, of factors that `pairs::left` and `right` packed.
+///
+/// # Safety
+/// As `microkernel::tile`. The thread has `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`, and A
+/// reaches over rows up to a multiple of `ROWS`, which may hold anything.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
+    rows: usize,
+    k: usize,
+    a: Left,
+    b: Right,
+    width: usize,
+    settle: Settle,
+    more: Option<&More>,
+    ahead: &mut Prefetch,
+) {
+    debug_assert!(rows <= if TALL { 2 * ROWS } else { ROWS } && width <= VECTORS * COLUMNS);
+    debug_assert!(a.k == 1 && k.is_multiple_of(TERMS / 2));
+    for i in 0..rows {
+        for j in 0..VECTORS {
+            prefetch::to_write(settle.c.wrapping_add(i * settle.row + j * COLUMNS).cast());
+        }
+    }
+    let mut sums = Sums([MaybeUninit::uninit(); _]);
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            options(nostack, preserves_flags, nomem),
+        );
+        for from in (0..k).step_by(TERMS / 2) {
+            ahead.fetch();
+            let (a_at, b_at) = (a.at.add(from), b.at.add(from * b.k));
+            match VECTORS {
+                1 => add::<TALL, false>(a_at, a.row, b_at, b.k),
+                _ => add::<TALL, true>(a_at, a.row, b_at, b.k),
+            }
+        }
+        match VECTORS {
+            1 => store::<TALL, false>(&mut sums),
+            _ => store::<TALL, true>(&mut sums),
+        }
+        settle_all::<VECTORS, MASKED>(rows, &sums, width, settle, more);
+    }
+}
+
+/// As `microkernel::settle`, some rows at a time.
+///
+/// # Safety
+/// As `microkernel::settle`; of the sums the rows and vectors hold something.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn settle_all<const VECTORS: usize, const MASKED: bool>(
+    rows: usize,
+    sums: &Sums,
+    width: usize,
+    settle: Settle,
+    more: Option<&More>,
+) {
+    let mut row = 0;
+    // SAFETY: the caller's.
+    unsafe {
+        while rows - row >= 8 {
+            settle_rows::<8, VECTORS, MASKED>(row, sums, width, settle, more);
+            row += 8;
+        }
+        if rows - row >= 4 {
+            settle_rows::<4, VECTORS, MASKED>(row, sums, width, settle, more);
+            row += 4;
+        }
+        while rows > row {
+            settle_rows::<1, VECTORS, MASKED>(row, sums, width, settle, more);
+            row += 1;
+        }
+    }
+}
+
+/// # Safety
+/// As `settle_all`, of `COUNT` rows from `row` on.
+#[inline(always)]
+unsafe fn settle_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
+    row: usize,
+    sums: &Sums,
+    width: usize,
+    settle: Settle,
+    more: Option<&More>,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut lines = [[Avx512::zero(); VECTORS]; COUNT];
+        for (i, line) in lines.iter_mut().enumerate() {
+            for (j, v) in line.iter_mut().enumerate() {
+                *v = Lanes::load(sums.0.as_ptr().add((row + i) * ROW + j * COLUMNS).cast());
+            }
+        }
+        let more = more.map(|more| {
+            let at = more.a.at.add(row * more.a.row);
+            More { a: Left { at, ..more.a }, ..*more }
+        });
+        let settle = Settle { c: settle.c.add(row * settle.row), ..settle };
+        microkernel::settle::<Avx512, COUNT, VECTORS, MASKED>(lines, width, settle, more.as_ref());
+    }
+}
+
+/// # Safety
+/// The process may use the instructions.
+unsafe fn configure() {
+    // SAFETY: the caller's; the configuration is of the palette's own sizes.
+    unsafe { Configuration::WHOLE.load() };
+}
+
+/// The tiles by rows.
+pub fn tiles() -> Tiles {
+    let short: [Tile; 4] =
+        [tile::<false, 1, false>, tile::<false, 1, true>, tile::<false, 2, false>, tile::<false, 2, true>];
+    let tall: [Tile; 4] =
+        [tile::<true, 1, false>, tile::<true, 1, true>, tile::<true, 2, false>, tile::<true, 2, true>];
+    let forms = [[short; ROWS], [tall; ROWS]].concat();
+    Tiles::new(forms, ROWS, COLUMNS, Some([configure, release]))
+}

@@ -1,0 +1,181 @@
+//! Products by bf16 whose other factor is rounded to it.
+
+use half::bf16;
+
+use super::super::dot::FEW;
+use super::*;
+
+/// As `run`, with A rounded to bf16.
+fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) -> Vec<f32> {
+    // SAFETY: `run_by` makes operands that reach as far as the case says.
+    run_by(loops, threads, case, a, bf16::from_f32, |p, loops, threads| unsafe {
+        p.run_rounded(loops, threads)
+    })
+}
+
+/// Products of more rows than are taken in one pass over B.
+fn rounded_cases() -> impl Iterator<Item = Case> {
+    cases().into_iter().filter(|case| case.sizes[1] > FEW)
+}
+
+#[test]
+fn both_factors_are_rounded_to_bf16() {
+    for loops in loops::available() {
+        for case in rounded_cases() {
+            let a: Vec<f32> = case.a().into_iter().map(narrow).collect();
+            held(loops, &run_rounded(loops, 2, &case, &case.a()), &plain(&case, &a, narrow), &case);
+        }
+    }
+}
+
+/// An element's sum of rounded products as tiles of bf16 give it: of 32 terms those that are even and those that are
+/// odd, one after another; both together; and so on through a part of K.
+#[cfg(target_arch = "x86_64")]
+fn by_tiles(case: &Case, a: &[f32]) -> Vec<f32> {
+    let [batch, m, n, k] = case.sizes;
+    let (b, bias, mut c) = (values("b", k * n), values("bias", n), values("c", batch * m * n));
+    let part = k.div_ceil(k.div_ceil(512)).next_multiple_of(32);
+    for (at, c) in c.iter_mut().enumerate() {
+        let (z, i, j) = (at / (m * n), at / n % m, at % n);
+        let left = |t: usize| a[z * m * k + if case.trans_a { t * m + i } else { i * k + t }];
+        let right = |t: usize| b[if case.trans_b { j * k + t } else { t * n + j }];
+        for from in (0..k).step_by(part) {
+            let end = k.min(from + part);
+            let mut sum = 0f32;
+            for from in (from..end).step_by(32) {
+                let mut parity = [0f32; 2];
+                for t in from..end.min(from + 32) {
+                    parity[t % 2] = narrow(left(t)).mul_add(narrow(right(t)), parity[t % 2]);
+                }
+                sum += parity[0] + parity[1];
+            }
+            let mut v = case.alpha * sum;
+            v += if case.bias && from == 0 { bias[j] } else { 0.0 };
+            v += if case.accumulate || from > 0 { *c } else { 0.0 };
+            *c = v;
+        }
+    }
+    c
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn tiles_of_bf16_sum_in_the_order_of_their_terms() {
+    for loops in loops::available().iter().filter(|loops| loops.name == "amx") {
+        for case in rounded_cases() {
+            let expected = by_tiles(&case, &case.a());
+            let got = run_rounded(loops, 3, &case, &case.a());
+            for (at, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                assert!(got == expected, "{:?} at {at}: {got} for {expected}", case.sizes);
+            }
+        }
+    }
+}
+
+/// What a thread's workspace holds of the product before shows in nothing.
+#[test]
+fn a_product_leaves_nothing_to_the_next() {
+    for loops in loops::available() {
+        let case =
+            |sizes| Case { sizes, trans_a: false, trans_b: true, alpha: 1.0, accumulate: false, bias: false };
+        let (full, odd) = (case([1, 96, 64, 512]), case([1, 41, 39, 77]));
+        let a = vec![f32::NAN; 96 * 512];
+        let alone = run_rounded(loops, 1, &odd, &odd.a());
+        Threads::new(1).unwrap().install(|| {
+            assert!(run_here(loops, &full, &a).iter().all(|v| v.is_nan()), "{}", loops.name);
+            assert!(run_here(loops, &odd, &odd.a()) == alone, "{}", loops.name);
+        });
+    }
+}
+
+/// Until they are, each switch to another thread saves them.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn registers_of_tiles_are_given_up() {
+    for loops in loops::available() {
+        let sizes = [1, 41, 39, 77];
+        let case = Case { sizes, trans_a: false, trans_b: true, alpha: 1.0, accumulate: false, bias: false };
+        Threads::new(1).unwrap().install(|| {
+            run_here(loops, &case, &case.a());
+            assert!(!crate::simd::amx::emulated::in_use(), "{}", loops.name);
+        });
+    }
+}
+
+/// As `run_rounded`, on the calling thread and those that it shares its work with.
+fn run_here(loops: &'static Loops, case: &Case, a: &[f32]) -> Vec<f32> {
+    let b: Vec<bf16> = values("b", case.sizes[3] * case.sizes[2]).into_iter().map(bf16::from_f32).collect();
+    let mut c = values("c", case.sizes[1] * case.sizes[2]);
+    // SAFETY: the operands reach as far as the case says.
+    unsafe { product_of(case, a, b.as_ptr(), &[], &mut c).run_rounded(loops, 1) };
+    c
+}
+
+/// Between C's rows, and behind the last, lies what is not its own.
+#[test]
+fn nothing_is_written_beside_c() {
+    for loops in loops::available() {
+        for case in cases().iter().filter(|case| case.sizes[0] == 1) {
+            let [_, m, n, k] = case.sizes;
+            let b: Vec<bf16> = values("b", k * n).into_iter().map(bf16::from_f32).collect();
+            let (a, bias, c_row) = (case.a(), values("bias", n), n + 3);
+            let mut c = vec![7.25; (m + 40) * c_row];
+            Threads::new(2).unwrap().install(|| {
+                let product = product_of(case, &a, b.as_ptr(), &bias, &mut c);
+                // SAFETY: the operands reach as far as the case says.
+                unsafe { Product { c_row, ..product }.run_rounded(loops, 2) };
+            });
+            let beside = c.iter().enumerate().filter(|(at, _)| at / c_row >= m || at % c_row >= n);
+            assert!(beside.into_iter().all(|(_, v)| *v == 7.25), "{} {:?}", loops.name, case.sizes);
+        }
+    }
+}
+
+#[test]
+fn few_rows_are_not_rounded() {
+    for loops in loops::available() {
+        for case in cases().iter().filter(|case| case.sizes[1] <= FEW) {
+            assert!(run_rounded(loops, 2, case, &case.a()) == run(loops, 2, case, bf16::from_f32));
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit_of_rounded_products() {
+    for loops in loops::available() {
+        for case in rounded_cases() {
+            let one = run_rounded(loops, 1, &case, &case.a());
+            for threads in [2, 3, 7] {
+                assert!(
+                    one == run_rounded(loops, threads, &case, &case.a()),
+                    "{} {:?}",
+                    loops.name,
+                    case.sizes
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn non_finite_values_stay_in_their_rows() {
+    for loops in loops::available() {
+        // The last is nearer to infinity than to the largest bf16.
+        for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38] {
+            for case in rounded_cases() {
+                let mut a = case.a();
+                let at = a.len() / 2;
+                a[at] = v;
+                let got = run_rounded(loops, 2, &case, &a);
+                a.iter_mut().for_each(|v| *v = narrow(*v));
+                for (i, (got, expected)) in got.iter().zip(plain(&case, &a, narrow)).enumerate() {
+                    let same = match expected.is_finite() {
+                        true => got.is_finite(),
+                        false => *got as f64 == expected || got.is_nan() && expected.is_nan(),
+                    };
+                    assert!(same, "{} {:?} {v} at {i}: {got} for {expected}", loops.name, case.sizes);
+                }
+            }
+        }
+    }
+}

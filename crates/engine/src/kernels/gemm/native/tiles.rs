@@ -1,0 +1,82 @@
+//! The tiles of products: functions by rows and width, which sum a part of K in registers and settle it.
+
+use super::microkernel::{Left, More, Right, Settle};
+use super::prefetch::Prefetch;
+
+/// Sums a part of K and settles it: told its rows, the elements of the part, A, B, its width, what becomes of the sums,
+/// a second sum, and what to ask for meanwhile.
+pub type Tile = unsafe fn(usize, usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
+
+/// The tiles of a kind of products.
+pub struct Tiles {
+    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked. Each is told its rows.
+    forms: Vec<[Tile; 4]>,
+    /// Rows that tiles come in: one of fewer takes as long as one of the next multiple.
+    pub step: usize,
+    lanes: usize,
+    /// What a thread does before its first tile, and after its last.
+    around: Option<[unsafe fn(); 2]>,
+}
+
+/// A thread that may call tiles, as long as this is kept.
+pub struct Ready(Option<unsafe fn()>);
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        if let Some(after) = self.0 {
+            // SAFETY: who made it had the instructions.
+            unsafe { after() };
+        }
+    }
+}
+
+impl Tiles {
+    pub fn new(forms: Vec<[Tile; 4]>, step: usize, lanes: usize, around: Option<[unsafe fn(); 2]>) -> Tiles {
+        Tiles { forms, step, lanes, around }
+    }
+
+    /// # Safety
+    /// The processor has the tiles' instructions.
+    pub unsafe fn ready(&self) -> Ready {
+        Ready(self.around.map(|[before, after]| {
+            // SAFETY: the caller's.
+            unsafe { before() };
+            after
+        }))
+    }
+
+    /// Rows of the largest.
+    pub fn rows(&self) -> usize {
+        self.forms.len()
+    }
+
+    /// Columns of a panel of B, and of the widest.
+    pub fn panel(&self) -> usize {
+        2 * self.lanes
+    }
+
+    /// That of `rows` × `width`.
+    pub fn of(&self, rows: usize, width: usize) -> Tile {
+        let form = 2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize;
+        self.forms[rows - 1][form]
+    }
+}
+
+/// Forms of tiles by rows, up to those of the set that has most; `$level` is what the forms are asked for.
+macro_rules! forms {
+    ($tile:ident $($level:tt)*) => {
+        $crate::kernels::gemm::native::tiles::forms!(@ $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $tile:ident $level:tt $($rows:literal)*) => {
+        [$($crate::kernels::gemm::native::tiles::forms!(# $tile $level $rows)),*]
+    };
+    (# $tile:ident [$($level:tt)*] $rows:literal) => {
+        [
+            $tile::<$rows, 1, false> $($level)*,
+            $tile::<$rows, 1, true> $($level)*,
+            $tile::<$rows, 2, false> $($level)*,
+            $tile::<$rows, 2, true> $($level)*,
+        ]
+    };
+}
+pub(super) use forms;

@@ -1,0 +1,247 @@
+//! The instructions on a processor without them, for tests: what it refuses is carried out by a handler of the signal
+//! (SIGILL) as Intel's manual says it, and the thread goes on behind it.
+//!
+//! What the processor would refuse, too, is left to whoever had the signal before, as what is none of these
+//! instructions; usually the process ends. A handler that runs in the middle of other code may only do what needs no
+//! lock and no memory: it decodes, computes and returns.
+
+use std::arch::asm;
+use std::cell::UnsafeCell;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+
+use super::decode::{Instruction, Place, Rows, decode};
+use super::{BYTES, Configuration, REGISTERS, ROWS};
+
+/// Elements of a row.
+const LANES: usize = BYTES / 4;
+
+/// A register's rows of elements: sums, or pairs of bf16.
+type Register = [[u32; LANES]; ROWS];
+
+/// What the processor would hold for a thread.
+struct Tiles {
+    /// Rows and bytes of a row of each register; of none that is not in use.
+    sizes: [Option<(usize, usize)>; REGISTERS],
+    registers: [Register; REGISTERS],
+}
+
+thread_local! {
+    // Without a destructor and made at compile time, so that reaching it is an address and nothing else.
+    static TILES: UnsafeCell<Tiles> = const {
+        UnsafeCell::new(Tiles { sizes: [None; REGISTERS], registers: [[[0; LANES]; ROWS]; REGISTERS] })
+    };
+}
+
+/// What the signal did before.
+static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// Has this process carry the instructions out. It needs AVX-512.
+pub fn install() {
+    BEFORE.get_or_init(|| {
+        let mut before = MaybeUninit::<libc::sigaction>::uninit();
+        // SAFETY: both actions are whole; the handler does what a handler may.
+        unsafe {
+            let mut ours: libc::sigaction = std::mem::zeroed();
+            ours.sa_sigaction = refused as *const () as usize;
+            ours.sa_flags = libc::SA_SIGINFO;
+            assert_eq!(libc::sigaction(libc::SIGILL, &ours, before.as_mut_ptr()), 0);
+            before.assume_init()
+        }
+    });
+}
+
+/// Whether this thread's registers are in use; never where the processor has the instructions itself.
+pub fn in_use() -> bool {
+    // SAFETY: the thread is in the middle of none of the instructions.
+    TILES.with(|tiles| unsafe { (*tiles.get()).sizes.iter().any(Option::is_some) })
+}
+
+/// The places of the general registers in a saved context, by their numbers in encodings.
+const GENERAL: [libc::c_int; 16] = [
+    libc::REG_RAX,
+    libc::REG_RCX,
+    libc::REG_RDX,
+    libc::REG_RBX,
+    libc::REG_RSP,
+    libc::REG_RBP,
+    libc::REG_RSI,
+    libc::REG_RDI,
+    libc::REG_R8,
+    libc::REG_R9,
+    libc::REG_R10,
+    libc::REG_R11,
+    libc::REG_R12,
+    libc::REG_R13,
+    libc::REG_R14,
+    libc::REG_R15,
+];
+
+extern "C" fn refused(signal: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the system hands a context over; the thread was about to carry out the instruction, with its operands.
+    unsafe {
+        let general = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let at = general[libc::REG_RIP as usize];
+        let register = |number: usize| general[GENERAL[number] as usize];
+        // The longest of these has 10 bytes. The next page is read only where the instruction reaches into it.
+        let bytes = |count: usize| std::slice::from_raw_parts(at as *const u8, count);
+        let decoded = decode(bytes((4096 - (at as usize & 4095)).min(10))).or_else(|| decode(bytes(10)));
+        let length = decoded.and_then(|(instruction, length)| {
+            TILES.with(|tiles| (*tiles.get()).run(instruction, register))?;
+            Some(length)
+        });
+        match (length, BEFORE.get()) {
+            (Some(length), _) => general[libc::REG_RIP as usize] = at + length as libc::greg_t,
+            // The instruction is begun again, and whoever had the signal is told.
+            (None, Some(before)) => {
+                libc::sigaction(signal, before, std::ptr::null_mut());
+            }
+            (None, None) => libc::abort(),
+        }
+    }
+}
+
+/// Bytes from the address of an operand on.
+fn address(place: Place, register: impl Fn(usize) -> i64) -> *mut u8 {
+    register(place.base).wrapping_add(place.displacement) as *mut u8
+}
+
+impl Tiles {
+    /// None where the processor would refuse it.
+    ///
+    /// # Safety
+    /// Its operands are what the instruction asks for.
+    unsafe fn run(&mut self, instruction: Instruction, register: impl Fn(usize) -> i64) -> Option<()> {
+        let row = |rows: Rows, i: usize| {
+            let step = rows.index.map_or(0, &register) << rows.scale;
+            address(rows.first, &register).wrapping_offset((i as i64).wrapping_mul(step) as isize)
+        };
+        match instruction {
+            Instruction::Release => {
+                self.sizes = [None; REGISTERS];
+                self.registers = [[[0; LANES]; ROWS]; REGISTERS];
+            }
+            Instruction::Configure(place) => {
+                // SAFETY: the caller's.
+                let configuration = unsafe { address(place, &register).cast::<Configuration>().read() };
+                self.sizes = sizes(&configuration)?;
+                self.registers = [[[0; LANES]; ROWS]; REGISTERS];
+            }
+            Instruction::Zero(tile) => {
+                self.sizes[tile]?;
+                self.registers[tile] = [[0; LANES]; ROWS];
+            }
+            Instruction::Load(tile, from) => {
+                let (rows, bytes) = self.sizes[tile]?;
+                self.registers[tile] = [[0; LANES]; ROWS];
+                for (i, to) in self.registers[tile].iter_mut().enumerate().take(rows) {
+                    // SAFETY: the caller's; a row has room for the bytes.
+                    unsafe { std::ptr::copy_nonoverlapping(row(from, i), to.as_mut_ptr().cast(), bytes) };
+                }
+            }
+            Instruction::Store(tile, to) => {
+                let (rows, bytes) = self.sizes[tile]?;
+                for (i, from) in self.registers[tile].iter().enumerate().take(rows) {
+                    // SAFETY: the caller's.
+                    unsafe { std::ptr::copy_nonoverlapping(from.as_ptr().cast(), row(to, i), bytes) };
+                }
+            }
+            Instruction::Multiply { to, left, right } => {
+                let [sums, a, b] = [to, left, right].map(|tile| self.sizes[tile]);
+                let ((m, row), (rows, terms), (k, columns)) = (sums?, a?, b?);
+                let distinct = to != left && left != right && to != right;
+                let whole = [row, terms, columns].iter().all(|bytes| bytes % 4 == 0);
+                if !distinct || !whole || m != rows || k != terms / 4 || row != columns {
+                    return None;
+                }
+                let [a, b] = [left, right].map(|tile| self.registers[tile]);
+                let lanes = row / 4;
+                for (sums, a) in self.registers[to].iter_mut().zip(&a).take(m) {
+                    // SAFETY: whoever installed this has AVX-512.
+                    let added = unsafe { row_of(sums, &a[..k], &b[..k]) };
+                    sums[..lanes].copy_from_slice(&added[..lanes]);
+                    sums[lanes..].fill(0);
+                }
+                self.registers[to][m..].fill([0; LANES]);
+            }
+        }
+        Some(())
+    }
+}
+
+/// Rows and bytes of the registers; none of a configuration that the processor takes for an error. Going on in the
+/// middle of a load, which only a system does, is not carried out.
+fn sizes(c: &Configuration) -> Option<[Option<(usize, usize)>; REGISTERS]> {
+    let mut sizes = [None; REGISTERS];
+    if c.palette == 0 {
+        return Some(sizes);
+    }
+    let beyond = c.bytes[REGISTERS..].iter().any(|n| *n != 0) || c.rows[REGISTERS..].iter().any(|n| *n != 0);
+    if c.palette != 1 || c.start_row != 0 || c.reserved != [0; 14] || beyond {
+        return None;
+    }
+    for (size, (rows, bytes)) in sizes.iter_mut().zip(c.rows.iter().zip(&c.bytes)) {
+        let (rows, bytes) = (*rows as usize, *bytes as usize);
+        if rows > ROWS || bytes > BYTES || (rows == 0) != (bytes == 0) {
+            return None;
+        }
+        *size = (rows != 0).then_some((rows, bytes));
+    }
+    Some(sizes)
+}
+
+/// A row of sums and what a product adds to it: of all pairs the first terms' products are summed one after another,
+/// and so are the second terms'; then one sum is added to the other, and both to what was there. Each step rounds to
+/// nearest even, takes subnormal numbers for 0 and gives 0 for them.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[target_feature(enable = "avx512f")]
+unsafe fn row_of(sums: &[u32; LANES], a: &[u32], b: &[[u32; LANES]]) -> [u32; LANES] {
+    /// Nearest even, no exceptions; subnormal numbers are zeros, as operands and as results.
+    const CONTROL: u32 = 0x1f80 | 1 << 15 | 1 << 6;
+    let mut added = *sums;
+    let (mut control, ours) = (0u32, CONTROL);
+    // SAFETY: it reads `a` and as many rows of `b`, writes a row, and leaves the control word as it was.
+    unsafe {
+        asm!(
+            "stmxcsr [{control}]",
+            "ldmxcsr [{ours}]",
+            "vpxord {even}, {even}, {even}",
+            "vpxord {odd}, {odd}, {odd}",
+            "2:",
+            "vpbroadcastd {a}, dword ptr [{left}]",
+            "vmovdqu32 {b}, zmmword ptr [{right}]",
+            "vpslld {x}, {a}, 16",
+            "vpslld {y}, {b}, 16",
+            "vfmadd231ps {even}, {x}, {y}",
+            "vpsrld {a}, {a}, 16",
+            "vpslld {a}, {a}, 16",
+            "vpsrld {b}, {b}, 16",
+            "vpslld {b}, {b}, 16",
+            "vfmadd231ps {odd}, {a}, {b}",
+            "add {left}, 4",
+            "add {right}, 64",
+            "dec {count}",
+            "jnz 2b",
+            "vaddps {even}, {even}, {odd}",
+            "vaddps {even}, {even}, zmmword ptr [{added}]",
+            "vmovups zmmword ptr [{added}], {even}",
+            "ldmxcsr [{control}]",
+            control = in(reg) &mut control,
+            ours = in(reg) &ours,
+            added = in(reg) &mut added,
+            left = inout(reg) a.as_ptr() => _,
+            right = inout(reg) b.as_ptr() => _,
+            count = inout(reg) a.len() => _,
+            even = out(zmm_reg) _,
+            odd = out(zmm_reg) _,
+            a = out(zmm_reg) _,
+            b = out(zmm_reg) _,
+            x = out(zmm_reg) _,
+            y = out(zmm_reg) _,
+            options(nostack),
+        );
+    }
+    added
+}
