@@ -30,7 +30,7 @@ use std::rc::Rc;
 
 pub use operand::{drawn, operand};
 pub use setting::{Setting, keep_in};
-pub use store::{Owner, Store};
+pub use store::{Forms, Owner, Store};
 pub use table::{Notice, Table};
 pub use tuner::{Outcome, Tried, Tuner, Verdict};
 

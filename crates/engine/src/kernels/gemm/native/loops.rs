@@ -271,7 +271,8 @@ impl Rounded {
 }
 
 impl Loops {
-    fn of(level: Level) -> Loops {
+    /// Those of a level that is at most the process's.
+    pub fn of(level: Level) -> Loops {
         let exact = level.exact();
         let tiles = tiles(exact);
         Loops {

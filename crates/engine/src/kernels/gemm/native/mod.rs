@@ -54,6 +54,7 @@ mod amx;
 #[cfg(target_arch = "aarch64")]
 mod bfmmla;
 mod blocks;
+mod choice;
 mod dot;
 mod loops;
 mod microkernel;
@@ -104,8 +105,8 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
         // SAFETY: as above.
         DType::F16 => unsafe { operands::<f16, BIAS, OUT>(l, &s, second).run(loops, threads) },
         // SAFETY: as above.
-        DType::BF16 if s.rounded => unsafe {
-            operands::<bf16, BIAS, OUT>(l, &s, second).run_rounded(loops, threads)
+        DType::BF16 if s.rounded && s.m > FEW => unsafe {
+            operands::<bf16, BIAS, OUT>(l, &s, second).run_rounded(choice::loops(), threads)
         },
         // SAFETY: as above.
         DType::BF16 => unsafe { operands::<bf16, BIAS, OUT>(l, &s, second).run(loops, threads) },

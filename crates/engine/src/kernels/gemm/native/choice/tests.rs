@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use super::{BUDGET, Bench, CLASS, LEAST, Processor, ROUNDS, candidates, fastest, kept};
+use crate::simd::Level;
+use crate::simd::level::tried;
+use crate::tune::{Forms, Owner, Store};
+
+/// Forms that take as long as they are said to.
+struct Pretend {
+    took: Vec<Duration>,
+    wrong: Vec<usize>,
+    /// Timings, by their number, that something else holds up, and by how much.
+    held_up: Vec<(usize, f64)>,
+    timed: Vec<usize>,
+}
+
+impl Pretend {
+    /// Microseconds of each form.
+    fn of(took: &[u64]) -> Pretend {
+        let took = took.iter().map(|us| Duration::from_micros(*us)).collect();
+        Pretend { took, wrong: Vec::new(), held_up: Vec::new(), timed: Vec::new() }
+    }
+
+    fn fastest(&mut self) -> usize {
+        fastest(self, self.took.len())
+    }
+}
+
+impl Bench for Pretend {
+    fn right(&mut self, form: usize) -> bool {
+        !self.wrong.contains(&form)
+    }
+
+    fn time(&mut self, form: usize) -> Duration {
+        let late = self.held_up.iter().find(|(number, _)| *number == self.timed.len());
+        self.timed.push(form);
+        self.took[form].mul_f64(late.map_or(1.0, |(_, times)| *times))
+    }
+}
+
+#[test]
+fn the_simpler_form_stays_unless_another_is_faster_by_the_margin() {
+    assert_eq!(Pretend::of(&[1000, 700]).fastest(), 1);
+    assert_eq!(Pretend::of(&[1000, 801]).fastest(), 0);
+    assert_eq!(Pretend::of(&[1000, 800]).fastest(), 1);
+    // Of the one that is taken so far, not of the first.
+    assert_eq!(Pretend::of(&[1000, 500, 410]).fastest(), 1);
+    assert_eq!(Pretend::of(&[1000, 500, 100]).fastest(), 2);
+    // Pairs that are no faster, beside tiles that are.
+    assert_eq!(Pretend::of(&[1000, 990, 100]).fastest(), 2);
+    assert_eq!(Pretend::of(&[1000, 2000, 900]).fastest(), 0);
+}
+
+#[test]
+fn a_wrong_form_is_not_taken_and_not_timed() {
+    let mut bench = Pretend { wrong: vec![2], ..Pretend::of(&[1000, 500, 10]) };
+    assert_eq!(bench.fastest(), 1);
+    assert!(!bench.timed.contains(&2));
+    let mut bench = Pretend { wrong: vec![1, 2], ..Pretend::of(&[1000, 500, 10]) };
+    assert_eq!(bench.fastest(), 0);
+    assert!(bench.timed.is_empty());
+}
+
+#[test]
+fn what_holds_some_timings_up_changes_nothing() {
+    let held_up = vec![(0, 30.0), (3, 4.0), (4, 2.0)];
+    assert_eq!(Pretend { held_up: held_up.clone(), ..Pretend::of(&[400, 380]) }.fastest(), 0);
+    assert_eq!(Pretend { held_up, ..Pretend::of(&[400, 200]) }.fastest(), 1);
+}
+
+#[test]
+fn a_slow_processor_is_asked_less() {
+    let mut quick = Pretend::of(&[400, 200, 100]);
+    quick.fastest();
+    assert_eq!(quick.timed.len(), 3 * ROUNDS);
+    let mut slow = Pretend::of(&[8000, 6000, 5000]);
+    slow.fastest();
+    assert_eq!(slow.timed.len(), 3 * LEAST);
+    assert!(slow.took.iter().sum::<Duration>() > BUDGET);
+}
+
+fn store(name: &str) -> Store {
+    let owner = Owner { adapter: "a processor".into(), driver: "AVX-512".into(), package: "0.1.0".into() };
+    let folder = std::env::temp_dir().join(format!("lowrank-choice-{name}-{}", std::process::id()));
+    std::fs::remove_dir_all(&folder).ok();
+    Store::within(&folder, owner)
+}
+
+const LEVELS: &[Level] = &[
+    Level::Baseline,
+    #[cfg(target_arch = "x86_64")]
+    Level::Avx512Bf16,
+    #[cfg(target_arch = "aarch64")]
+    Level::NeonBf16,
+];
+
+#[test]
+fn what_was_found_is_taken_again_without_a_trial() {
+    let store = store("rounded");
+    let found = kept(Some(&store), LEVELS, || Pretend::of(&[1000, 100]));
+    assert_eq!(found, LEVELS[1]);
+    let again = kept(Some(&store), LEVELS, || -> Pretend { panic!("it is known") });
+    assert_eq!(again, found);
+    // Without a file each process finds it.
+    assert_eq!(kept(None, LEVELS, || Pretend::of(&[100, 1000])), LEVELS[0]);
+    std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_name_that_is_none_of_them_is_found_anew() {
+    let store = store("unknown");
+    store.add(&Forms::from([(CLASS.into(), "avx1024".into()), ("another".into(), "form".into())]));
+    assert_eq!(kept(Some(&store), LEVELS, || Pretend::of(&[100, 1000])), LEVELS[0]);
+    let read = store.read();
+    assert_eq!(read[CLASS], LEVELS[0].name());
+    assert_eq!(read["another"], "form");
+    std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();
+}
+
+#[test]
+fn forms_differ_in_products_of_bf16_alone() {
+    for level in Level::ALL {
+        let all = candidates(*level);
+        assert_eq!((all[0], all[all.len() - 1]), (level.exact(), *level));
+    }
+    #[cfg(target_arch = "x86_64")]
+    assert_eq!(candidates(Level::Amx), [Level::Avx512, Level::Avx512Bf16, Level::Amx]);
+}
+
+#[test]
+fn every_form_of_this_processor_is_right_and_a_wrong_one_is_seen() {
+    let levels: Vec<Level> = tried().collect();
+    let mut bench = Processor::new(&levels);
+    for (form, level) in levels.iter().enumerate() {
+        assert!(bench.right(form), "{}", level.name());
+        assert!(bench.time(form) > Duration::ZERO);
+    }
+    // One sum that lacks one term of usual size.
+    bench.expected[77] += 0.5;
+    assert!(!bench.right(0));
+}
