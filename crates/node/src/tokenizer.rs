@@ -83,7 +83,12 @@ impl Tokenizer {
             let what = format!("{shown}: not a tokenizer.json: {e}");
             fail_code(Code::FileFormat, what.replace('\n', " "))
         };
-        let mut inner = background::guarded("tokenizer", || read(&bytes).map_err(invalid))?;
+        // Of parts that do not fit one another the reader says nothing, and ends.
+        let unfit = |e: engine::Error| match e.code {
+            Code::Internal => invalid("its vocabulary and its other parts do not fit one another".into()),
+            _ => e,
+        };
+        let mut inner = background::guarded("tokenizer", || read(&bytes).map_err(invalid)).map_err(unfit)?;
         inner.with_padding(None);
         inner.with_truncation(None).map_err(invalid)?;
         Ok(Tokenizer::new(inner))
@@ -520,7 +525,11 @@ mod tests {
 
     #[test]
     fn files_that_are_no_tokenizers() {
-        for json in ["", "{", "{}", "[1]", r#"{"model":{"type":"BPE"}}"#, "\u{0}"] {
+        // Of a merge that is longer than any token.
+        let unfit = r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+            "pre_tokenizer":null,"post_processor":null,"decoder":null,
+            "model":{"type":"BPE","vocab":{"a":0,"ab":1,"b":2},"merges":["ab ab"]}}"#;
+        for json in ["", "{", "{}", "[1]", r#"{"model":{"type":"BPE"}}"#, "\u{0}", unfit] {
             let error = open(json).err().expect("must be refused");
             assert_eq!(error.code, Code::FileFormat, "{error}");
             assert!(error.message.contains(".json: not a tokenizer.json: "), "{error}");
