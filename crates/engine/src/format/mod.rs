@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use self::json::Fault;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::mapped_file::MappedFile;
@@ -22,8 +23,23 @@ use crate::mapped_file::MappedFile;
 /// # Errors
 /// `ERR_FILE_NOT_FOUND` when there is none or it cannot be opened, `ERR_FILE_FORMAT` when it is
 /// no regular file.
-pub(crate) fn map(path: &Path) -> Result<Arc<MappedFile>> {
+fn map(path: &Path) -> Result<Arc<MappedFile>> {
     MappedFile::new(path, &open(path)?).map_err(|e| unreadable(path, &e))
+}
+
+/// Maps a file and gives what `parse` makes of its header.
+///
+/// # Errors
+/// As `map`; `ERR_FILE_FORMAT` with the byte and what was expected there.
+fn map_checked<H>(
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<H, Fault>,
+) -> Result<(Arc<MappedFile>, H)> {
+    let file = map(path)?;
+    match file.read(parse)? {
+        Ok(header) => Ok((file, header)),
+        Err(Fault { offset, what }) => fail!(FileFormat, "{}: at byte {offset}: {what}", path.display()),
+    }
 }
 
 /// The bytes of a small file.

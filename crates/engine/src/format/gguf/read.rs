@@ -14,7 +14,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::format::convert::convert;
-use crate::format::{json::Fault, map, quoted};
+use crate::format::{json::Fault, map_checked, quoted};
 use crate::mapped_file::MappedFile;
 use crate::quant::unpack;
 use crate::value::Value;
@@ -47,11 +47,7 @@ impl Reader {
     /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
-        let file = map(path)?;
-        let header = match file.read(header::parse)? {
-            Ok(header) => header,
-            Err(Fault { offset, what }) => fail!(FileFormat, "{}: at byte {offset}: {what}", path.display()),
-        };
+        let (file, header) = map_checked(path, header::parse)?;
         let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         Ok(Reader { path: path.into(), file, entries: header.entries, places, keys: header.keys })
     }

@@ -12,7 +12,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
 use crate::format::convert::{convert, widen};
-use crate::format::{map, quoted};
+use crate::format::{map_checked, quoted};
 use crate::mapped_file::MappedFile;
 use crate::quant::BlockType;
 use crate::quant::pack::{MADE, pack};
@@ -36,11 +36,7 @@ impl Reader {
     /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
-        let file = map(path)?;
-        let header = match file.read(header::parse)? {
-            Ok(header) => header,
-            Err(fault) => fail!(FileFormat, "{}: at byte {}: {}", path.display(), fault.offset, fault.what),
-        };
+        let (file, header) = map_checked(path, header::parse)?;
         let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
         Ok(Reader { path: path.into(), file, entries: header.entries, places, metadata: header.metadata })
     }
