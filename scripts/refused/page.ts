@@ -1,6 +1,7 @@
 /** docs/refused.md, made of what the errors are made of. */
 import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
 import { ADAPTER_REFUSALS } from "../../src/refusals/adapters.js";
+import { COMMAND_LINE_REFUSALS } from "../../src/refusals/command-line.js";
 import { FILE_REFUSALS } from "../../src/refusals/files.js";
 import { LAYER_REFUSALS } from "../../src/refusals/layers.js";
 import { MODEL_REFUSALS } from "../../src/refusals/models.js";
@@ -22,6 +23,7 @@ export const SECTIONS: readonly Section[] = [
   { title: "Quantised weights", refusals: QUANTISED_REFUSALS },
   { title: "Layers", refusals: LAYER_REFUSALS },
   { title: "Runs", refusals: TRAINING_REFUSALS },
+  { title: "The command line", refusals: COMMAND_LINE_REFUSALS },
 ];
 
 const INTRODUCTION = `# What is refused

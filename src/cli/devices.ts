@@ -1,7 +1,8 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
 import type { Device } from "../device.js";
-import { UsageError } from "./failure.js";
+import { misused } from "./failure.js";
+import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { bytes } from "./format.js";
 import { tuningTable } from "./tuning-table.js";
 import * as value from "./values.js";
@@ -27,7 +28,7 @@ export function devicesCommand(): Command {
     .action(() => {
       const options = command.opts<Options>();
       if (options.tune === true) return tune(options);
-      if (options.device !== undefined) throw new UsageError("--device needs --tune");
+      if (options.device !== undefined) throw misused(COMMAND_LINE_REFUSALS.deviceOfList);
       return devices(options.json ?? false);
     });
 }

@@ -2,7 +2,8 @@ import { existsSync } from "node:fs";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
-import { UsageError } from "./failure.js";
+import { misused } from "./failure.js";
+import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load } from "./models.js";
@@ -37,7 +38,7 @@ async function write(
   signal: AbortSignal,
 ): Promise<void> {
   if (path === undefined && (revision ?? offline) !== undefined)
-    throw new UsageError("--revision and --offline go with --model");
+    throw misused(COMMAND_LINE_REFUSALS.revisionWithoutModel);
   if (existsSync(output))
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name one that doesn't`);
   const { convertAdapter } = await import("../lora/index.js");

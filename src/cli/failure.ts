@@ -1,6 +1,7 @@
 /** How the command line ends: exit statuses, and the one line that says why. */
 import { CommanderError } from "commander";
 import { LowrankError } from "../errors.js";
+import type { Refusal } from "../refusals/refusal.js";
 
 export const DONE = 0;
 export const FAILED = 1;
@@ -17,6 +18,12 @@ export function statusOf(signal: EndingSignal): number {
 /** Wrong usage of a command: exit status 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
+}
+
+/** The error of options that do not go together; `found` is what was given. */
+export function misused({ what, where, reason, instead }: Refusal, found?: string): UsageError {
+  const met = found === undefined ? "" : ` (${found})`;
+  return new UsageError(`${what} ${where}${met}: ${reason}; ${instead}`);
 }
 
 /** Thrown by a command that a signal ended, once it has cleaned up. */

@@ -3,7 +3,8 @@ import type { Message } from "../models/generate.js";
 import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
-import { UsageError } from "./failure.js";
+import { misused, UsageError } from "./failure.js";
+import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { readMessages } from "./messages.js";
@@ -49,8 +50,7 @@ export function generateCommand(): Command {
 
 /** What is to be gone on with. */
 function promptOf({ prompt, messages }: Flags): string | Message[] {
-  if (prompt !== undefined && messages !== undefined)
-    throw new UsageError("give one of --prompt and --messages, not both");
+  if (prompt !== undefined && messages !== undefined) throw misused(COMMAND_LINE_REFUSALS.promptWithMessages);
   if (prompt !== undefined) return prompt;
   if (messages !== undefined) return readMessages(messages);
   throw new UsageError("generate needs --prompt TEXT or --messages FILE");

@@ -3,7 +3,8 @@ import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { GgufType } from "../gguf/blocks.js";
 import type { SaveModelOptions } from "../models/save.js";
-import { UsageError } from "./failure.js";
+import { misused } from "./failure.js";
+import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { interruptible } from "./interrupt.js";
 import { load, modelFor } from "./models.js";
@@ -67,9 +68,8 @@ async function merge(
 ): Promise<void> {
   const gguf = format === "gguf" || (format === undefined && output.endsWith(".gguf"));
   if (!gguf && dtype !== undefined && BLOCK_TYPES.includes(dtype))
-    throw new UsageError(`--dtype ${dtype} goes with --format gguf`);
-  if (gguf && maxShardSize !== undefined)
-    throw new UsageError("--max-shard-size goes with a folder; a GGUF file is one file");
+    throw misused(COMMAND_LINE_REFUSALS.blocksOutsideGguf, dtype);
+  if (gguf && maxShardSize !== undefined) throw misused(COMMAND_LINE_REFUSALS.shardsOfGguf);
   if (existsSync(output)) {
     const what = gguf ? "a file" : "a folder";
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name ${what} that doesn't`);

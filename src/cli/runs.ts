@@ -1,6 +1,7 @@
 import { Command } from "commander";
 import { LowrankError } from "../errors.js";
-import { UsageError } from "./failure.js";
+import { misused } from "./failure.js";
+import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { interruptible } from "./interrupt.js";
 import { runsTable } from "./runs-table.js";
 import * as value from "./values.js";
@@ -17,8 +18,7 @@ export function runsCommand(): Command {
     .option("--dashboard [port]", "serve a page that lays them over each other, until Ctrl-C", value.port)
     .option("--json", "one run a line, as JSON")
     .action(async (folder: string, { dashboard, json }: Flags) => {
-      if (dashboard !== undefined && json)
-        throw new UsageError("give one of --dashboard and --json, not both");
+      if (dashboard !== undefined && json) throw misused(COMMAND_LINE_REFUSALS.dashboardAsJson);
       const { RunFinder } = await import("../runs/find.js");
       const { runs, notices } = await new RunFinder(folder).find();
       for (const notice of notices) process.stderr.write(`lowrank: warning: ${notice}\n`);

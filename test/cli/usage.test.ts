@@ -19,7 +19,8 @@ const wrong: [string[], RegExp][] = [
   ],
   [["tune"], /unknown command "tune"/],
   [["devices", "--tuned"], /unknown option '--tuned' \(Did you mean --tune\?\)/],
-  [["devices", "--device", "gpu"], /--device needs --tune/],
+  [["runs", "--dashboard", "--json"], /--dashboard of runs with --json: .*; give one of them/],
+  [["devices", "--device", "gpu"], /--device of devices without --tune: .*; give --tune, too/],
   [["devices", "--tune", "--device", "cuda"], /none of auto, cpu, gpu, gpu:N/],
   [["finetune", "--rnk", "3"], /unknown option '--rnk' \(Did you mean --rank\?\)/],
   [["finetune", "--rank"], /argument missing/],
@@ -61,7 +62,7 @@ const wrong: [string[], RegExp][] = [
   [["generate", "--prompt", "a", "--min-p", "1.1"], /--min-p <p>.*from 0 to 1, and is 1\.1/],
   [["generate", "--prompt", "a", "--repetition-penalty", "0"], /--repetition-penalty <r>.*above 0, and is 0/],
   [["generate"], /generate needs --prompt TEXT or --messages FILE/],
-  [["generate", "--prompt", "a", "--messages", "[]"], /give one of --prompt and --messages, not both/],
+  [["generate", "--prompt", "a", "--messages", "[]"], /--prompt with --messages: .*; give one of them/],
   [["inspect"], /missing required argument 'path'/],
   [["inspect", "d.jsonl", "--rows", "-1"], /--rows <n>.*integer from 0 on/],
   [["chat", "--temperature", "-1"], /--temperature <t>.*0 or above/],
@@ -72,10 +73,13 @@ const wrong: [string[], RegExp][] = [
     ["merge", "--adapter", "a", "--output", "o", "--dtype", "q5_0"],
     /--dtype <type>.*Allowed choices are f32, f16, bf16, q8_0, q4_0/,
   ],
-  [["merge", "--adapter", "a", "--output", "o", "--dtype", "q8_0"], /--dtype q8_0 goes with --format gguf/],
+  [
+    ["merge", "--adapter", "a", "--output", "o", "--dtype", "q8_0"],
+    /--dtype in blocks with --format other than gguf \(q8_0\): .*; give --format gguf/,
+  ],
   [
     ["merge", "--adapter", "a", "--output", "o.gguf", "--format", "safetensors", "--dtype", "q4_0"],
-    /--dtype q4_0 goes with --format gguf/,
+    /--dtype in blocks with --format other than gguf \(q4_0\): /,
   ],
   [
     ["merge", "--adapter", "a", "--output", "o", "--format", "onnx"],
@@ -83,7 +87,7 @@ const wrong: [string[], RegExp][] = [
   ],
   [
     ["merge", "--adapter", "a", "--output", "o.gguf", "--max-shard-size", "2GB"],
-    /--max-shard-size goes with a folder/,
+    /--max-shard-size with --format gguf: /,
   ],
   [
     ["merge", "--adapter", "a", "--output", "o", "--max-shard-size", "2 gigs"],

@@ -204,7 +204,13 @@ test.serial("the command line: a model by its name, and by what an adapter was m
     "--revision",
     "v1",
   );
-  t.deepEqual([usage.status, usage.stderr], [2, "lowrank: --revision and --offline go with --model\n"]);
+  t.deepEqual(
+    [usage.status, usage.stderr],
+    [
+      2,
+      "lowrank: --revision and --offline of export without --model: they say which files of a model are taken; give --model, or leave them out\n",
+    ],
+  );
 });
 
 test.serial("a full disk: one line, and the next download goes on from what came", async (t) => {
