@@ -7,6 +7,11 @@ import { refused } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { Tensor } from "../tensor.js";
 
+/** Throws `ERR_OPTION` for a model that EVA cannot start from a run's data. */
+export function checkEva(model: PretrainedModel): void {
+  if (model instanceof SpeechToText) throw refused(TRAINING_REFUSALS.evaOfSpeech, "finetune");
+}
+
 /** Injects an adapter; one that starts from data takes that of the run, unless it has its own. */
 export async function injectWith(
   model: PretrainedModel,
@@ -14,7 +19,7 @@ export async function injectWith(
   plan: BatchPlan,
 ): Promise<InjectReport> {
   if (adapter.initLoraWeights !== "eva" || adapter.evaData !== undefined) return inject(model, adapter);
-  if (model instanceof SpeechToText) throw refused(TRAINING_REFUSALS.evaOfSpeech, "finetune");
+  checkEva(model);
   const made: Tensor[] = [];
   const of = (values: Int32Array, shape: readonly number[]): Tensor => {
     const one = tensor(values, { shape, device: model.device });

@@ -12,6 +12,7 @@ import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../
 import type { Tensor } from "../../tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
+import { checkEva } from "../inject-with.js";
 import { adapterOptions, optimizerOf, trainOwn } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
@@ -118,6 +119,7 @@ function lookedThrough(
   { steps }: DryBatches,
   { steps: asked, gradientAccumulation, packing }: Settings,
 ): Tensor[] {
+  checkEva(model);
   const { device } = model;
   const all = packing || asked === undefined ? MOST_BATCHES : asked * gradientAccumulation;
   const batches = steps.flat();
