@@ -9,7 +9,7 @@ import { armRoot, wineRoot } from "./targets.mjs";
 const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
 
 /** Tests that start a process, which an emulator of one process's instructions does not run. */
-const STARTS_A_PROCESS = ["a_full_disk"];
+const STARTS_A_PROCESS = ["a_full_disk", "two_processes_write_at_once"];
 
 /** What is tried of a platform: `where`, and `row(folder, build, tell)`, which tells of it. */
 export const SUITES = {
