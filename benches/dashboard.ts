@@ -46,25 +46,20 @@ async function cost(tell: (event: TrainEvent) => void): Promise<number> {
 
 const idle = await cost(() => {});
 const folder = mkdtempSync(join(tmpdir(), "lowrank-dashboard-"));
-const recorder = new RunRecorder((message) => console.log(message));
-await recorder.begin(folder, {
-  line: [{ lineage: "0123456789ab" }],
-  before: undefined,
-  staged: false,
-  log: undefined,
-});
-recorder.record(started(steps) as TrainEvent);
+
+/** What records a run of this lineage, which has begun. */
+async function begun(lineage: string): Promise<RunRecorder> {
+  const recorder = new RunRecorder((message) => console.log(message));
+  await recorder.begin(folder, { line: [{ lineage }], before: undefined, staged: false, log: undefined });
+  recorder.record(started(steps) as TrainEvent);
+  return recorder;
+}
+
+const recorder = await begun("0123456789ab");
 const recording = (await cost((event) => recorder.record(event))) - idle;
 await recorder.close({ abandoned: true });
 
-const again = new RunRecorder((message) => console.log(message));
-await again.begin(folder, {
-  line: [{ lineage: "0123456789ac" }],
-  before: undefined,
-  staged: false,
-  log: undefined,
-});
-again.record(started(steps) as TrainEvent);
+const again = await begun("0123456789ac");
 const live = liveSource(
   () => "bench",
   () => again.path,

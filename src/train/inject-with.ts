@@ -1,5 +1,6 @@
 import { tensor } from "../create.js";
-import { attentionMask, type BatchPlan } from "../data/batches.js";
+import { attentionMask, type Batch, type BatchPlan } from "../data/batches.js";
+import type { Device } from "../device.js";
 import { inject, type EvaBatch, type InjectOptions, type InjectReport } from "../lora/index.js";
 import { SpeechToText } from "../models/speech-to-text.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -7,9 +8,38 @@ import { refused } from "../refusals/refusal.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import type { Tensor } from "../tensor.js";
 
-/** Throws `ERR_OPTION` for a model that EVA cannot start from a run's data. */
-export function checkEva(model: PretrainedModel): void {
+/**
+ * Whether an adapter starts from the rows of its run: by EVA, unless it has data of its own.
+ *
+ * Throws `ERR_OPTION` where the rows are of speech.
+ */
+export function startsFromRows(
+  model: PretrainedModel,
+  { initLoraWeights, evaData }: Pick<InjectOptions, "initLoraWeights" | "evaData">,
+): boolean {
+  if (initLoraWeights !== "eva" || evaData !== undefined) return false;
   if (model instanceof SpeechToText) throw refused(TRAINING_REFUSALS.evaOfSpeech, "finetune");
+  return true;
+}
+
+/** A batch of a run's rows as EVA takes it. */
+export interface RowsOfEva {
+  ids: Tensor;
+  attentionMask: Tensor;
+  labels?: Tensor;
+}
+
+/** A batch as EVA takes it; the tensors are whoever's `made` is. */
+export function evaBatch(batch: Batch, device: Device, made: Tensor[]): RowsOfEva {
+  const { ids, labels, shape } = batch;
+  const of = (values: Int32Array): Tensor => {
+    const one = tensor(values, { shape, device });
+    made.push(one);
+    return one;
+  };
+  // One label a row says nothing of its positions.
+  const byPosition = labels.length === ids.length ? { labels: of(labels) } : {};
+  return { ids: of(ids), attentionMask: of(attentionMask(batch)), ...byPosition };
 }
 
 /** Injects an adapter; one that starts from data takes that of the run, unless it has its own. */
@@ -18,23 +48,11 @@ export async function injectWith(
   adapter: InjectOptions,
   plan: BatchPlan,
 ): Promise<InjectReport> {
-  if (adapter.initLoraWeights !== "eva" || adapter.evaData !== undefined) return inject(model, adapter);
-  checkEva(model);
+  if (!startsFromRows(model, adapter)) return inject(model, adapter);
   const made: Tensor[] = [];
-  const of = (values: Int32Array, shape: readonly number[]): Tensor => {
-    const one = tensor(values, { shape, device: model.device });
-    made.push(one);
-    return one;
-  };
   function* evaData(): Generator<EvaBatch> {
-    for (let step = 0; step < plan.steps; step++) {
-      for (const batch of plan.rowsAt(step)) {
-        const { ids, labels, shape } = batch;
-        // One label a row says nothing of its positions.
-        const byPosition = labels.length === ids.length ? { labels: of(labels, shape) } : {};
-        yield { ids: of(ids, shape), attentionMask: of(attentionMask(batch), shape), ...byPosition };
-      }
-    }
+    for (let step = 0; step < plan.steps; step++)
+      for (const batch of plan.rowsAt(step)) yield evaBatch(batch, model.device, made);
   }
   try {
     return await inject(model, { ...adapter, evaData: evaData() });

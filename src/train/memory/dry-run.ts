@@ -1,6 +1,5 @@
 /** A run's memory, counted beforehand: the run itself on a meta device, which decides as ever and holds nothing. */
-import { tensor } from "../../create.js";
-import { attentionMask, type Batch } from "../../data/batches.js";
+import type { Batch } from "../../data/batches.js";
 import { memory, resolveDevice, type Device } from "../../device.js";
 import { throwIfAborted } from "../../errors.js";
 import { inject } from "../../lora/index.js";
@@ -12,7 +11,7 @@ import { type MatmulPrecision, noGrad, scope, withMatmulPrecision } from "../../
 import type { Tensor } from "../../tensor.js";
 import type { Objective } from "../objective.js";
 import { recordPart, recordUpdate } from "../record.js";
-import { checkEva } from "../inject-with.js";
+import { evaBatch, startsFromRows, type RowsOfEva } from "../inject-with.js";
 import { adapterOptions, optimizerOf, trainOwn } from "../run-parts.js";
 import type { Settings } from "../settings.js";
 import { MOST_BATCHES } from "../../lora/options/eva.js";
@@ -74,7 +73,7 @@ async function counted({ settings, load, batches }: DrySubject): Promise<DryRun>
     const loaded = memory(device);
     const layers = (model.config as { numHiddenLayers?: number }).numHiddenLayers ?? 12;
     const work = await batches(model, Math.min(40, Math.max(3, Math.floor(PASSES / layers))));
-    const looked = settings.lora.initLoraWeights === "eva" ? lookedThrough(model, work, settings) : [];
+    const looked = startsFromRows(model, settings.lora) ? lookedThrough(model, work, settings) : [];
     let { live: plain } = memory(device);
     await inject(model, adapterOptions(model, settings, work.objective));
     const { live } = memory(device);
@@ -119,25 +118,20 @@ function lookedThrough(
   { steps }: DryBatches,
   { steps: asked, gradientAccumulation, packing }: Settings,
 ): Tensor[] {
-  checkEva(model);
-  const { device } = model;
   const all = packing || asked === undefined ? MOST_BATCHES : asked * gradientAccumulation;
   const batches = steps.flat();
   const made: Tensor[] = [];
   model.eval();
   for (let i = 0; i < Math.max(Math.min(all, MOST_BATCHES), batches.length); i++) {
     const batch = batches[i] ?? largestBatch(batches);
-    const { ids, labels, shape } = batch;
-    const of = (values: Int32Array): Tensor => tensor(values, { shape, device });
-    const [x, mask] = [of(ids), of(attentionMask(batch))];
-    made.push(x, mask, ...(labels.length === ids.length ? [of(labels)] : []));
+    const { ids, attentionMask } = evaBatch(batch, model.device, made);
     if (i < batches.length)
-      noGrad(() => scope(() => void (model.forward as Forward).call(model, x, { attentionMask: mask })));
+      noGrad(() => scope(() => void (model.forward as Forward).call(model, ids, { attentionMask })));
   }
   return made;
 }
 
-type Forward = (ids: Tensor, options: { attentionMask: Tensor }) => unknown;
+type Forward = (ids: Tensor, options: Pick<RowsOfEva, "attentionMask">) => unknown;
 
 /** Where batches of many shapes follow each other, buffers of some wait while others are used, up to the pool's bound. */
 function roomy(device: Device, peak: number): number {
