@@ -26,6 +26,7 @@ macro_rules! of_layout {
 pub(crate) use of_layout;
 
 pub(crate) mod codebook;
+pub(crate) mod coded;
 mod layout;
 pub(crate) mod nf4;
 pub mod pack;
@@ -65,7 +66,7 @@ pub enum BlockType {
 pub(crate) const PART: usize = 32;
 
 /// A block as it is stored.
-trait Block: Pod {
+pub(crate) trait Block: Pod {
     const ELEMENTS: usize;
 
     /// Writes elements `PART` · `part` on.

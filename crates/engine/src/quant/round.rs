@@ -3,9 +3,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::coded::{Coded, OF_NIBBLES, nibbles, of_halves, sums_of};
 use super::vectors::{COUNTED, Part, each, halves, table};
 use super::{Block, PART, f16, plain};
-use crate::simd::{Isa, Lanes};
+use crate::simd::{Isa, Lanes, Words};
 
 /// d·(q − 8).
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -159,6 +160,77 @@ impl Block for Q8_0 {
             }
             let d = S::V::splat(S::V::widen(u16::from_le_bytes(self.d)));
             each(|i| S::V::load_i8(self.codes.as_ptr().add(i)).mul(d))
+        }
+    }
+}
+
+impl Coded for Q4_0 {
+    const SUMS: usize = 1;
+    const OF_SUMS: f32 = -8.0;
+    const OF_FIELDS: [f32; 8] = OF_NIBBLES;
+
+    #[inline(always)]
+    fn element(_lanes: usize, _step: usize, lane: usize, field: usize) -> usize {
+        of_halves(lane, field)
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+        // SAFETY: the caller's; a block is longer than two halves.
+        unsafe {
+            let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(2), size_of::<Q4_0>());
+            let [d, _] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_0>());
+            let [even, odd] = nibbles::<S>(codes, x, [sums_of::<S>(x, 0), S::zero()]);
+            sums[0] = d.fma(even.add(odd), sums[0]);
+        }
+    }
+}
+
+impl Coded for Q4_1 {
+    const SUMS: usize = 1;
+    const OF_FIELDS: [f32; 8] = OF_NIBBLES;
+
+    #[inline(always)]
+    fn element(_lanes: usize, _step: usize, lane: usize, field: usize) -> usize {
+        of_halves(lane, field)
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+        // SAFETY: the caller's.
+        unsafe {
+            let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(4), size_of::<Q4_1>());
+            let [d, m] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_1>());
+            let [even, odd] = nibbles::<S>(codes, x, [S::zero(); 2]);
+            sums[0] = d.fma(even.add(odd), sums[0]);
+            sums[1] = m.fma(sums_of::<S>(x, 0), sums[1]);
+        }
+    }
+}
+
+impl Coded for Q8_0 {
+    const SUMS: usize = 0;
+    const OF_FIELDS: [f32; 8] = [1.0; 8];
+
+    #[inline(always)]
+    fn element(lanes: usize, _step: usize, lane: usize, field: usize) -> usize {
+        field * lanes + lane
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+        // SAFETY: the caller's.
+        unsafe {
+            for i in 0..BLOCKS.min(S::WIDTH / 4) {
+                let block = &*blocks.cast::<Q8_0>().add(i);
+                let (codes, x) = (block.codes.as_ptr(), x.add(i * PART));
+                let mut sum = S::zero();
+                for at in (0..PART).step_by(S::WIDTH) {
+                    sum = S::V::load_i8(codes.add(at)).fma(S::V::load(x.add(at)), sum);
+                }
+                let d = S::V::splat(S::V::widen(u16::from_le_bytes(block.d)));
+                sums[i % 2] = d.fma(sum, sums[i % 2]);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Instruction sets as types: what a body that is compiled for each of them may ask.
 
+use super::words::{PlainWords, Words};
 use super::{Lanes, Plain, Zip};
 
 /// Arithmetic of one element.
@@ -17,6 +18,8 @@ pub trait Fma: Copy + Send + Sync + 'static {
 pub trait Isa: Fma {
     /// Its vector of f32.
     type V: Zip;
+    /// As many words of 32 bits.
+    type Words: Words<V = Self::V>;
     /// f32 of a vector.
     const WIDTH: usize = <Self::V as Lanes>::LANES;
     /// Vector registers.
@@ -72,6 +75,7 @@ impl Fma for Baseline {
 }
 impl Isa for Baseline {
     type V = Plain;
+    type Words = PlainWords;
     const REGISTERS: usize = if cfg!(target_arch = "aarch64") { 32 } else { 16 };
 }
 
@@ -103,14 +107,17 @@ mod x86 {
 
     impl Isa for Avx2 {
         type V = __m256;
+        type Words = __m256i;
         const REGISTERS: usize = 16;
     }
     impl Isa for Avx512 {
         type V = __m512;
+        type Words = __m512i;
         const REGISTERS: usize = 32;
     }
     impl Isa for Avx512Bf16 {
         type V = __m512;
+        type Words = __m512i;
         const REGISTERS: usize = 32;
         const TERMS: usize = 2;
 

@@ -16,6 +16,7 @@ mod row;
 #[cfg(test)]
 mod tests;
 mod trigonometric;
+mod words;
 mod zip;
 
 pub use function::{erf, exp, exp_or_zero, log, sigmoid, silu, silu_backward, tanh};
@@ -26,6 +27,7 @@ pub use lanes::{Lanes, Plain};
 pub use level::{Level, level};
 pub use row::{dot, log_sum, max, min, sum, sum_by};
 pub use trigonometric::{NEAR, cos_far, cos_near, sin_far, sin_near};
+pub use words::Words;
 pub use zip::Zip;
 
 #[cfg(target_arch = "x86_64")]

@@ -19,6 +19,7 @@ use super::prefetch::Prefetch;
 use super::rounded::{self, PART};
 use super::tiles::{Tiles, forms};
 use crate::quant::Layout;
+use crate::quant::coded::{Arrangement, Coded};
 use crate::simd::{Level, compiled, level};
 
 pub type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
@@ -81,17 +82,31 @@ impl Loops {
     }
 }
 
+/// `dots` of one row of A that is arranged for them.
+#[derive(Clone, Copy)]
+pub struct Arranged<P> {
+    pub arrangement: Arrangement,
+    pub dots: Dots<P>,
+}
+
 /// What a stored type is packed and multiplied by.
 pub trait Stored: Copy + 'static {
     const IS_F32: bool = false;
     type At: At;
     fn loops(loops: &Loops) -> &Storage<Self::At>;
+    /// How one row of A of `k` terms meets rows of B that are `step` apart, where that takes another order of it.
+    fn arranged(_b: Self::At, _k: usize, _step: usize) -> Option<Arranged<Self::At>> {
+        None
+    }
 }
 
 impl Stored for Blocks {
     type At = Place;
     fn loops(loops: &Loops) -> &Storage<Place> {
         &loops.blocks
+    }
+    fn arranged(b: Place, k: usize, step: usize) -> Option<Arranged<Place>> {
+        b.arranged(k, step)
     }
 }
 
@@ -194,6 +209,18 @@ compiled! {
     ) {
         // SAFETY: the caller's.
         unsafe { blocks::dots_of_one::<S, B>(k, a, w, step, columns, sums) }
+    }
+
+    pub(super) fn dots_of_coded[B: Coded](
+        k: usize,
+        a: Left,
+        w: Place,
+        step: usize,
+        columns: usize,
+        sums: &mut [[f32; COLUMNS]; FEW],
+    ) {
+        // SAFETY: the caller's.
+        unsafe { blocks::dots_as_they_lie::<S, B>(k, a, w, step, columns, sums) }
     }
 
     fn strip_of_blocks(s: dot::Strip<Place>) {

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 
 use super::dot::{COLUMNS, FEW, Strip};
-use super::loops::{Loops, Round, Stored};
+use super::loops::{Arranged, Dots, Loops, Round, Stored};
 use super::microkernel::{Left, Settle};
 use super::pack::At;
 use super::panels::{Kit, Lay, ONCE};
@@ -198,15 +198,36 @@ impl<T: Stored> Product<T> {
     unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
         let columns = columns_of_a_task(self.b.bytes(self.n * self.k), self.n, threads);
         // SAFETY: the caller's; no two tasks have columns in common.
-        self.few(columns, threads, |z, column, width| unsafe { self.dots_of(loops, z, column, width) });
+        unsafe {
+            self.arranged(|row| {
+                self.few(columns, threads, |z, column, width| self.dots_of(loops, row, z, column, width));
+            });
+        }
     }
 
-    /// Columns of a product that `dots` serves.
-    unsafe fn dots_of(&self, loops: &'static Loops, z: usize, column: usize, width: usize) {
+    /// Calls `body` with A as `dots` reads it. What is arranged lies in the thread's workspace.
+    ///
+    /// # Safety
+    /// As `run`.
+    unsafe fn arranged(&self, body: impl FnOnce(&Row<T>)) {
+        let one = self.m == 1 && self.batch == 1;
+        let arranged = one.then(|| T::arranged(self.b, self.k, self.b_column)).flatten();
+        let Some(Arranged { arrangement, dots }) = arranged else { return body(&Row::AsItLies) };
+        workspace(arrangement.room(self.k), |space| {
+            // SAFETY: the caller's; there is as much room as it asks for.
+            unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
+            body(&Row::Arranged(space.as_ptr(), dots));
+        });
+    }
+
+    /// Columns of a product that `dots` serves. `row` is A where it is arranged.
+    unsafe fn dots_of(&self, loops: &'static Loops, row: &Row<T>, z: usize, column: usize, width: usize) {
         // SAFETY: the caller's.
         unsafe {
-            let a = self.left(z);
-            let dots = T::loops(loops).dots[self.m - 1];
+            let (a, dots) = match row {
+                Row::AsItLies => (self.left(z), T::loops(loops).dots[self.m - 1]),
+                Row::Arranged(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
+            };
             let mut sums = [[0.0; COLUMNS]; FEW];
             for from in (column..column + width).step_by(COLUMNS) {
                 let count = COLUMNS.min(column + width - from);
@@ -221,7 +242,7 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Products of one A, of few rows, by weights that lie along k: what each gives by itself, in one
+    /// Products of one A, of few rows, by weights of one type that lie along k: what each gives by itself, in one
     /// pass, so that threads meet once.
     ///
     /// # Safety
@@ -230,22 +251,24 @@ impl<T: Stored> Product<T> {
         let [first, ..] = products else { return };
         let total: usize = products.iter().map(|product| product.n).sum();
         let columns = columns_of_a_task(first.b.bytes(total * first.k), total, threads);
-        let run = |task: usize| {
+        let run = |task: usize, row: &Row<T>| {
             let mut skip = task * columns;
             let mut left = columns;
             for product in products {
                 let from = skip.min(product.n);
                 let width = left.min(product.n - from);
                 // SAFETY: the caller's; no two tasks have columns in common.
-                unsafe { product.dots_of(loops, 0, from, width) };
+                unsafe { product.dots_of(loops, row, 0, from, width) };
                 (skip, left) = (skip - from, left - width);
             }
         };
         let tasks = total.div_ceil(columns);
-        if first.m * total * first.k < SMALL {
-            (0..tasks).for_each(run);
-        } else {
-            each_task(threads, tasks, run);
+        // SAFETY: the caller's.
+        unsafe {
+            first.arranged(|row| match first.m * total * first.k < SMALL {
+                true => (0..tasks).for_each(|task| run(task, row)),
+                false => each_task(threads, tasks, |task| run(task, row)),
+            });
         }
     }
 
@@ -314,6 +337,15 @@ impl<T: Stored> Product<T> {
         }
     }
 }
+
+/// A as `dots` reads it: as it lies, or its one row as it is arranged for B, and what takes that.
+enum Row<T: Stored> {
+    AsItLies,
+    Arranged(*const f32, Dots<T::At>),
+}
+
+// SAFETY: tasks read it alone.
+unsafe impl<T: Stored> Sync for Row<T> {}
 
 /// Of `n` columns of a product of few rows, `bytes` of B: as many tasks for each thread.
 fn columns_of_a_task(bytes: usize, n: usize, threads: usize) -> usize {

@@ -1,0 +1,289 @@
+//! Vectors of words of 32 bits, as many as a vector has f32: what codes of a few bits are taken out of.
+
+use super::{Lanes, Plain};
+
+/// A vector register of words.
+///
+/// # Safety
+/// Of every method: the processor has the instruction set, and the pointers are good for what is read.
+// One section holds for every method.
+#[allow(clippy::missing_safety_doc)]
+pub trait Words: Copy {
+    /// The set's vector of f32.
+    type V: Lanes;
+
+    /// As many words as there are lanes, low bytes first.
+    unsafe fn load(p: *const u8) -> Self;
+    /// Eight words over and over, from word `from` on.
+    unsafe fn load_eight(p: *const u8, from: usize) -> Self;
+    /// Pieces of 16 bytes, `apart` bytes from one to the next: the first `COUNT` of those that fill the vector, and
+    /// zeros after them.
+    unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self;
+    unsafe fn and(self, mask: u32) -> Self;
+    unsafe fn or(self, other: Self) -> Self;
+    unsafe fn shl<const BITS: u32>(self) -> Self;
+    unsafe fn shr<const BITS: u32>(self) -> Self;
+    /// Each word shifted right by the word of `bits`, which is less than 32.
+    unsafe fn shr_each(self, bits: Self) -> Self;
+    /// The words as numbers: those below 2²⁴ are exact, none is above 2³¹.
+    unsafe fn to_f32(self) -> Self::V;
+
+    /// Two f16 from each of `COUNT` places that are `apart` bytes from one to the next, each of the two in the four
+    /// lanes of its place, and 0 in the lanes after them.
+    unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [Self::V; 2];
+    /// Values that each fill `LANES` lanes, 4 or 8 of them.
+    unsafe fn spread<const LANES: usize>(values: *const f32) -> Self::V;
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::Words;
+
+    /// The methods that are one instruction.
+    macro_rules! direct {
+        ($load:ident, $splat:ident, $and:ident, $or:ident, $shr_each:ident, $to_f32:ident) => {
+            #[inline(always)]
+            unsafe fn load(p: *const u8) -> Self {
+                // SAFETY: the caller's.
+                unsafe { $load(p.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn and(self, mask: u32) -> Self {
+                // SAFETY: the caller's.
+                unsafe { $and(self, $splat(mask as i32)) }
+            }
+            #[inline(always)]
+            unsafe fn or(self, other: Self) -> Self {
+                // SAFETY: the caller's.
+                unsafe { $or(self, other) }
+            }
+            #[inline(always)]
+            unsafe fn shr_each(self, bits: Self) -> Self {
+                // SAFETY: the caller's.
+                unsafe { $shr_each(self, bits) }
+            }
+            #[inline(always)]
+            unsafe fn to_f32(self) -> Self::V {
+                // SAFETY: the caller's.
+                unsafe { $to_f32(self) }
+            }
+        };
+    }
+
+    /// Words of four places.
+    ///
+    /// # Safety
+    /// As `Words`.
+    #[inline(always)]
+    unsafe fn gather<const COUNT: usize>(p: *const u8, apart: usize) -> __m128i {
+        // SAFETY: the caller's.
+        unsafe {
+            let word = |i: usize| p.add(i * apart).cast::<i32>().read_unaligned();
+            let mut words = _mm_cvtsi32_si128(word(0));
+            if COUNT > 1 {
+                words = _mm_insert_epi32::<1>(words, word(1));
+            }
+            if COUNT > 2 {
+                words = _mm_insert_epi32::<2>(words, word(2));
+            }
+            if COUNT > 3 {
+                words = _mm_insert_epi32::<3>(words, word(3));
+            }
+            words
+        }
+    }
+
+    impl Words for __m512i {
+        type V = __m512;
+
+        direct!(
+            _mm512_loadu_si512,
+            _mm512_set1_epi32,
+            _mm512_and_si512,
+            _mm512_or_si512,
+            _mm512_srlv_epi32,
+            _mm512_cvtepi32_ps
+        );
+
+        #[inline(always)]
+        unsafe fn shl<const BITS: u32>(self) -> Self {
+            // SAFETY: the caller's.
+            unsafe { _mm512_slli_epi32::<BITS>(self) }
+        }
+        #[inline(always)]
+        unsafe fn shr<const BITS: u32>(self) -> Self {
+            // SAFETY: the caller's.
+            unsafe { _mm512_srli_epi32::<BITS>(self) }
+        }
+        #[inline(always)]
+        unsafe fn load_eight(p: *const u8, _from: usize) -> Self {
+            // SAFETY: the caller's.
+            unsafe { _mm512_broadcast_i64x4(_mm256_loadu_si256(p.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self {
+            // SAFETY: the caller's.
+            unsafe {
+                let piece = |i: usize| _mm_loadu_si128(p.add(i * apart).cast());
+                let mut all = _mm512_zextsi128_si512(piece(0));
+                if COUNT > 1 {
+                    all = _mm512_inserti32x4::<1>(all, piece(1));
+                }
+                if COUNT > 2 {
+                    all = _mm512_inserti32x4::<2>(all, piece(2));
+                }
+                if COUNT > 3 {
+                    all = _mm512_inserti32x4::<3>(all, piece(3));
+                }
+                all
+            }
+        }
+        #[inline(always)]
+        unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m512; 2] {
+            // SAFETY: the caller's.
+            unsafe {
+                let halves = _mm512_castps256_ps512(_mm256_cvtph_ps(gather::<COUNT>(p, apart)));
+                let first = _mm512_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6);
+                let second = _mm512_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3, 5, 5, 5, 5, 7, 7, 7, 7);
+                [_mm512_permutexvar_ps(first, halves), _mm512_permutexvar_ps(second, halves)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn spread<const LANES: usize>(values: *const f32) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe {
+                if LANES == 4 {
+                    let places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+                    _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(values)))
+                } else {
+                    let two = _mm_castpd_ps(_mm_load_sd(values.cast()));
+                    let places = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+                    _mm512_permutexvar_ps(places, _mm512_castps128_ps512(two))
+                }
+            }
+        }
+    }
+
+    impl Words for __m256i {
+        type V = __m256;
+
+        direct!(
+            _mm256_loadu_si256,
+            _mm256_set1_epi32,
+            _mm256_and_si256,
+            _mm256_or_si256,
+            _mm256_srlv_epi32,
+            _mm256_cvtepi32_ps
+        );
+
+        #[inline(always)]
+        unsafe fn shl<const BITS: u32>(self) -> Self {
+            // SAFETY: the caller's. Shifts by a register's count are as fast, and this one takes what the trait does.
+            unsafe { _mm256_sll_epi32(self, _mm_cvtsi32_si128(BITS as i32)) }
+        }
+        #[inline(always)]
+        unsafe fn shr<const BITS: u32>(self) -> Self {
+            // SAFETY: as `shl`.
+            unsafe { _mm256_srl_epi32(self, _mm_cvtsi32_si128(BITS as i32)) }
+        }
+        #[inline(always)]
+        unsafe fn load_eight(p: *const u8, _from: usize) -> Self {
+            // SAFETY: the caller's.
+            unsafe { Self::load(p) }
+        }
+        #[inline(always)]
+        unsafe fn load_pieces<const COUNT: usize>(p: *const u8, apart: usize) -> Self {
+            // SAFETY: the caller's.
+            unsafe {
+                let piece = |i: usize| _mm_loadu_si128(p.add(i * apart).cast());
+                let first = _mm256_zextsi128_si256(piece(0));
+                if COUNT > 1 { _mm256_inserti128_si256::<1>(first, piece(1)) } else { first }
+            }
+        }
+        #[inline(always)]
+        unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [__m256; 2] {
+            // SAFETY: the caller's; two places fill the lanes.
+            unsafe {
+                let two = if COUNT > 1 { gather::<2>(p, apart) } else { gather::<1>(p, apart) };
+                let halves = _mm256_castps128_ps256(_mm_cvtph_ps(two));
+                let first = _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2);
+                let second = _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3);
+                [_mm256_permutevar8x32_ps(halves, first), _mm256_permutevar8x32_ps(halves, second)]
+            }
+        }
+        #[inline(always)]
+        unsafe fn spread<const LANES: usize>(values: *const f32) -> __m256 {
+            // SAFETY: the caller's.
+            unsafe {
+                if LANES == 4 {
+                    _mm256_set_m128(_mm_set1_ps(*values.add(1)), _mm_set1_ps(*values))
+                } else {
+                    _mm256_set1_ps(*values)
+                }
+            }
+        }
+    }
+}
+
+/// Four words that the compiler maps to what the target has (NEON, SSE2).
+#[derive(Clone, Copy)]
+pub struct PlainWords([u32; 4]);
+
+impl Words for PlainWords {
+    type V = Plain;
+
+    #[inline(always)]
+    unsafe fn load(p: *const u8) -> Self {
+        // SAFETY: the caller's.
+        PlainWords(unsafe { p.cast::<[[u8; 4]; 4]>().read() }.map(u32::from_le_bytes))
+    }
+    #[inline(always)]
+    unsafe fn load_eight(p: *const u8, from: usize) -> Self {
+        // SAFETY: the caller's.
+        unsafe { Self::load(p.add(from % 8 * 4)) }
+    }
+    #[inline(always)]
+    unsafe fn load_pieces<const COUNT: usize>(p: *const u8, _apart: usize) -> Self {
+        // SAFETY: the caller's; one piece fills the lanes.
+        unsafe { Self::load(p) }
+    }
+    #[inline(always)]
+    unsafe fn and(self, mask: u32) -> Self {
+        PlainWords(self.0.map(|word| word & mask))
+    }
+    #[inline(always)]
+    unsafe fn or(self, other: Self) -> Self {
+        PlainWords(std::array::from_fn(|i| self.0[i] | other.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn shl<const BITS: u32>(self) -> Self {
+        PlainWords(self.0.map(|word| word << BITS))
+    }
+    #[inline(always)]
+    unsafe fn shr<const BITS: u32>(self) -> Self {
+        PlainWords(self.0.map(|word| word >> BITS))
+    }
+    #[inline(always)]
+    unsafe fn shr_each(self, bits: Self) -> Self {
+        PlainWords(std::array::from_fn(|i| self.0[i] >> bits.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn to_f32(self) -> Plain {
+        // As signed numbers, of which all sets have the conversion.
+        let values = self.0.map(|word| word as i32 as f32);
+        // SAFETY: four lanes are read.
+        unsafe { Plain::load(values.as_ptr()) }
+    }
+    #[inline(always)]
+    unsafe fn spread_halves<const COUNT: usize>(p: *const u8, _apart: usize) -> [Plain; 2] {
+        // SAFETY: the caller's; one place fills the lanes.
+        unsafe { Plain::splat_halves(p.cast::<[[u8; 2]; 2]>().read()) }
+    }
+    #[inline(always)]
+    unsafe fn spread<const LANES: usize>(values: *const f32) -> Plain {
+        // SAFETY: the caller's.
+        unsafe { Plain::splat(*values) }
+    }
+}
