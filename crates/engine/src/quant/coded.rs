@@ -159,7 +159,7 @@ pub const OF_BYTES: [f32; FIELDS] = [1.0, over(8), over(16), 1.0, 1.0, over(8), 
 /// # Safety
 /// As `Coded::turn`, of a step.
 #[inline(always)]
-pub unsafe fn nibbles<S: Isa>(words: S::Words, x: *const f32, sums: [S::V; 2]) -> [S::V; 2] {
+pub unsafe fn add_nibbles<S: Isa>(words: S::Words, x: *const f32, sums: [S::V; 2]) -> [S::V; 2] {
     let [mut even, mut odd] = sums;
     // SAFETY: the caller's.
     unsafe {
@@ -179,7 +179,7 @@ pub unsafe fn nibbles<S: Isa>(words: S::Words, x: *const f32, sums: [S::V; 2]) -
 /// # Safety
 /// As `Coded::turn`, of half a step.
 #[inline(always)]
-pub unsafe fn bytes<S: Isa>(words: S::Words, x: *const f32, sum: S::V) -> S::V {
+pub unsafe fn add_bytes<S: Isa>(words: S::Words, x: *const f32, sum: S::V) -> S::V {
     // SAFETY: the caller's.
     unsafe {
         let x = |field: usize| S::V::load(x.add(field * S::WIDTH));

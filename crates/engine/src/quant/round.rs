@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::coded::{Coded, OF_NIBBLES, nibbles, of_halves, sums_of};
+use super::coded::{Coded, OF_NIBBLES, add_nibbles, of_halves, sums_of};
 use super::vectors::{COUNTED, Part, each, halves, table};
 use super::{Block, PART, f16, plain};
 use crate::simd::{Isa, Lanes, Words};
@@ -180,7 +180,7 @@ impl Coded for Q4_0 {
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(2), size_of::<Q4_0>());
             let [d, _] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_0>());
-            let [even, odd] = nibbles::<S>(codes, x, [sums_of::<S>(x, 0), S::zero()]);
+            let [even, odd] = add_nibbles::<S>(codes, x, [sums_of::<S>(x, 0), S::zero()]);
             sums[0] = d.fma(even.add(odd), sums[0]);
         }
     }
@@ -201,7 +201,7 @@ impl Coded for Q4_1 {
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(4), size_of::<Q4_1>());
             let [d, m] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_1>());
-            let [even, odd] = nibbles::<S>(codes, x, [S::zero(); 2]);
+            let [even, odd] = add_nibbles::<S>(codes, x, [S::zero(); 2]);
             sums[0] = d.fma(even.add(odd), sums[0]);
             sums[1] = m.fma(sums_of::<S>(x, 0), sums[1]);
         }

@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::coded::{Coded, OF_BYTES, OF_NIBBLES, bytes, nibbles as nibbles_of_words, sums_of};
+use super::coded::{Coded, OF_BYTES, OF_NIBBLES, add_bytes, add_nibbles, sums_of};
 use super::vectors::{COUNTED, Part, nibbles, table};
 use super::{Block, PART, f16, plain};
 use crate::simd::{Isa, Lanes, Words};
@@ -256,7 +256,7 @@ impl Coded for Q4K {
             for step in 0..256 / (8 * S::WIDTH) {
                 let x = x.add(step * 10 * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * step * S::WIDTH));
-                let products = nibbles_of_words::<S>(words, x, [S::zero(); 2]);
+                let products = add_nibbles::<S>(words, x, [S::zero(); 2]);
                 settle::<S>(step, &scales, products, x, sums);
             }
         }
@@ -299,8 +299,9 @@ impl Coded for Q5K {
                 let bits = S::Words::load(BITS.as_ptr().add(from).cast());
                 let high = S::Words::load_eight(block.high.as_ptr(), from).shr_each(bits);
                 let of = |codes: S::Words, fifth: S::Words| codes.and(0x0f0f_0f0f).or(fifth.and(0x1010_1010));
-                let even = bytes::<S>(of(words, high.shl::<4>()), x, S::zero());
-                let odd = bytes::<S>(of(words.shr::<4>(), high.shl::<3>()), x.add(4 * S::WIDTH), S::zero());
+                let even = add_bytes::<S>(of(words, high.shl::<4>()), x, S::zero());
+                let odd =
+                    add_bytes::<S>(of(words.shr::<4>(), high.shl::<3>()), x.add(4 * S::WIDTH), S::zero());
                 settle::<S>(step, &scales, [even, odd], x, sums);
             }
         }
@@ -341,8 +342,9 @@ impl Coded for Q6K {
                 let of = |codes: S::Words, high: S::Words| codes.and(0x0f0f_0f0f).or(high.and(0x3030_3030));
                 // Both bits of the upper half stand where they are wanted, those of the lower four below.
                 let lower = high.shr_each(bits);
-                let low = bytes::<S>(of(words, lower.shl::<4>()), x, sums_of::<S>(x, 0));
-                let high = bytes::<S>(of(words.shr::<4>(), lower), x.add(4 * S::WIDTH), sums_of::<S>(x, 1));
+                let low = add_bytes::<S>(of(words, lower.shl::<4>()), x, sums_of::<S>(x, 0));
+                let high =
+                    add_bytes::<S>(of(words.shr::<4>(), lower), x.add(4 * S::WIDTH), sums_of::<S>(x, 1));
                 // Four runs of 16 have the low nibbles of 64 bytes, and the next four the high ones.
                 let run = from / 16 * 8 + from % 16 / 4;
                 let of = |run: usize| S::Words::spread::<4>(scales.as_ptr().add(run));
