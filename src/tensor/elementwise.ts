@@ -2,11 +2,12 @@
 import * as argument from "../argument.js";
 import { direct, session } from "../native.js";
 import { nextDropout } from "../random.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { tensorOf } from "./arguments.js";
 import { binary, binaryNumber, unary } from "./function.js";
 import { Layout } from "./layout.js";
-import { isTensor, made } from "./operand.js";
+import { isHalf, isTensor, made } from "./operand.js";
 
 /** Options of `gelu`. */
 export interface GeluOptions {
@@ -148,19 +149,20 @@ export abstract class Elementwise extends Layout {
     const of = tensorOf("where", "condition", condition);
     return this.#with("where", other, (b) => session().where(of.id, this.id, b));
   }
-  /** silu(this) · up: the product of a gated MLP, both f32 and of one shape. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
+  /** silu(this) · up, as f32: the product of a gated MLP, both of one shape. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`. */
   siluMul(up: Tensor): Tensor {
     const of = tensorOf("siluMul", "up", up);
-    return made(() => session().siluMul(this.id, of.id));
+    if (isHalf(of.dtype)) return scope(() => this.siluMul(of.to("f32")));
+    return this.inFloats((gate) => session().siluMul(gate, of.id));
   }
   /**
    * Zeroes each element with probability `p` (0.5 unless given) and scales the others by 1 / (1 − p), always; `nn.Dropout`
-   * does it in training alone. The mask is of the generator that `manualSeed` starts. Throws `ERR_OPTION`, `ERR_DTYPE`
-   * unless this is f32.
+   * does it in training alone. It gives f32, and the mask is of the generator that `manualSeed` starts. Throws
+   * `ERR_OPTION`, `ERR_DTYPE` for i32.
    */
   dropout(p = 0.5): Tensor {
     argument.probability("dropout", "p", p);
-    return made(() => session().dropout(this.id, p, ...nextDropout()));
+    return this.inFloats((x) => session().dropout(x, p, ...nextDropout()));
   }
 
   #unary(name: string): Tensor {

@@ -5,7 +5,7 @@ import { session } from "../native.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { dimension, integer, shapeOf, tensorOf } from "./arguments.js";
-import { made } from "./operand.js";
+import { isHalf, made } from "./operand.js";
 import { Reductions } from "./reductions.js";
 
 export abstract class Indexing extends Reductions {
@@ -56,13 +56,14 @@ export abstract class Indexing extends Reductions {
    * the sum is the same on every run. On a gpu a line of n indices costs up to n² comparisons.
    *
    * Shapes: this, index (i32) and src have as many dimensions; index is no larger than src, nor, but along `dim`, than
-   * this. Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, it adds nothing),
-   * `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` unless this and src are f32.
+   * this. It gives f32. Throws `ERR_INDEX` for an index outside the dimension (where the host does not know it, it adds
+   * nothing), `ERR_SHAPE_MISMATCH`, `ERR_DTYPE` where this or src is i32.
    */
   scatterAdd(dim: number, index: Tensor, src: Tensor): Tensor {
     const at = dimension("scatterAdd", dim, this.shape.length);
     const [of, from] = [tensorOf("scatterAdd", "index", index), tensorOf("scatterAdd", "src", src)];
-    return made(() => session().scatterAdd(this.id, at, of.id, from.id));
+    if (isHalf(from.dtype)) return scope(() => this.scatterAdd(at, of, from.to("f32")));
+    return this.inFloats((x) => session().scatterAdd(x, at, of.id, from.id));
   }
 
   /**

@@ -1,6 +1,6 @@
 /** What operations know of a tensor, and how what they made becomes one. */
 import type { Device } from "../device.js";
-import { enter } from "../scope.js";
+import { enter, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 /** @internal Types of blocks, in the session's order. */
@@ -60,6 +60,15 @@ export abstract class Operand {
   /** @internal This, in f32 where it is stored in a half type. */
   protected widened(): Tensor {
     return isHalf(this.dtype) ? this.self.to("f32") : this.self;
+  }
+
+  /** @internal What `op` makes of this, given in f32 where it is stored in a half type. */
+  protected inFloats(op: (x: number) => number): Tensor {
+    if (!isHalf(this.dtype)) return made(() => op(this.id));
+    return scope(() => {
+      const x = this.widened();
+      return made(() => op(x.id));
+    });
   }
 }
 

@@ -1,9 +1,10 @@
 /** Products of matrices, and the loss of logits. */
 import * as argument from "../argument.js";
 import { session } from "../native.js";
+import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import { integer, tensorOf } from "./arguments.js";
-import { made } from "./operand.js";
+import { isHalf, made } from "./operand.js";
 import { Sorting } from "./sorting.js";
 
 /** Options of `matmul`. */
@@ -26,22 +27,21 @@ export interface CrossEntropyOptions {
 
 export abstract class Products extends Sorting {
   /**
-   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast. Both have two dimensions or more, unlike
-   * PyTorch's. This is f32; the other may be f16 or bf16, and frozen then. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`,
-   * `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
+   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast, as f32. Both have two dimensions or more,
+   * unlike PyTorch's. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
    */
   matmul(other: Tensor, options?: MatmulOptions): Tensor {
     const { transA = false, transB = false } = argument.options("matmul", options, ["transA", "transB"]);
     const of = tensorOf("matmul", "other", other);
     argument.flag("matmul", "transA", transA);
     argument.flag("matmul", "transB", transB);
-    return made(() => session().matmul(this.id, of.id, transA, transB));
+    return product(this.self, of, transA, transB);
   }
 
   /**
-   * Cross-entropy of logits [.., V], f32, against targets [..], i32: −log softmax(logits) at each target. The loss is a
-   * scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last. Throws `ERR_INDEX` for a target outside of V, where the host
-   * knows it, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`.
+   * Cross-entropy of logits [.., V] against targets [..], i32: −log softmax(logits) at each target, as f32. The loss is a
+   * scalar, or [..] with `none`. As `torch.nn.functional.cross_entropy`, with classes last. Throws `ERR_INDEX` for a
+   * target outside of V, where the host knows it, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_OPTION`.
    */
   crossEntropy(targets: Tensor, options?: CrossEntropyOptions): Tensor {
     const given = argument.options("crossEntropy", options, ["ignoreIndex", "labelSmoothing", "reduction"]);
@@ -50,6 +50,13 @@ export abstract class Products extends Sorting {
     integer("crossEntropy", "ignoreIndex", ignoreIndex);
     argument.probability("crossEntropy", "labelSmoothing", labelSmoothing);
     argument.oneOf("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
-    return made(() => session().crossEntropy(this.id, of.id, ignoreIndex, labelSmoothing, reduction));
+    return this.inFloats((x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
   }
+}
+
+/** a·b of matrices. A half factor is widened where no kernel reads it: the first, and the second of a transposed one. */
+function product(a: Tensor, b: Tensor, transA: boolean, transB: boolean): Tensor {
+  const widens = isHalf(a.dtype) || (transA && isHalf(b.dtype));
+  if (!widens) return made(() => session().matmul(a.id, b.id, transA, transB));
+  return scope(() => product(a.to("f32"), transA ? b.to("f32") : b, transA, transB));
 }

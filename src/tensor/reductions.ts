@@ -137,18 +137,18 @@ export abstract class Reductions extends Elementwise {
   }
 
   /**
-   * exp(x) / Σ exp(x) along `dim`, the last unless given. Throws `ERR_SHAPE_MISMATCH` where there is no such dimension,
-   * `ERR_DTYPE` unless this is f32.
+   * exp(x) / Σ exp(x) along `dim`, the last unless given, as f32. Throws `ERR_SHAPE_MISMATCH` where there is no such
+   * dimension, `ERR_DTYPE` for i32.
    */
   softmax(dim = -1): Tensor {
     const at = dimension("softmax", dim, this.shape.length);
-    return made(() => session().softmax(this.id, at));
+    return this.inFloats((x) => session().softmax(x, at));
   }
 
   /** log softmax(x) along `dim`, the last unless given, without the underflow of both apart. Errors as `softmax`. */
   logSoftmax(dim = -1): Tensor {
     const at = dimension("logSoftmax", dim, this.shape.length);
-    return made(() => session().logSoftmax(this.id, at));
+    return this.inFloats((x) => session().logSoftmax(x, at));
   }
 
   /** Reduces neighbouring dimensions together, those that lie apart one after the other. */
