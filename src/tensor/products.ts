@@ -1,17 +1,18 @@
 /** Products of matrices, and the loss of logits. */
 import * as argument from "../argument.js";
+import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import { integer, tensorOf } from "./arguments.js";
+import { integer, shapeOf, tensorOf } from "./arguments.js";
 import { isHalf, made } from "./operand.js";
 import { Sorting } from "./sorting.js";
 
 /** Options of `matmul`. */
 export interface MatmulOptions {
-  /** Whether this is [.., K, M], taken the other way round; not unless told. */
+  /** Whether this is [.., K, M], taken the other way round; not unless told. Of a vector there is one way. */
   transA?: boolean | undefined;
-  /** Whether the other factor is [.., N, K], taken the other way round; not unless told. */
+  /** Whether the other factor is [.., N, K], taken the other way round; not unless told. Of a vector there is one way. */
   transB?: boolean | undefined;
 }
 
@@ -27,15 +28,30 @@ export interface CrossEntropyOptions {
 
 export abstract class Products extends Sorting {
   /**
-   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast, as f32. Both have two dimensions or more,
-   * unlike PyTorch's. Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
+   * Batched matrix product [.., M, K] · [.., K, N], leading dimensions broadcast, as f32. A vector [K] is a row before a
+   * matrix and a column behind one, and the product lacks that dimension, as PyTorch's: of two vectors it is a scalar.
+   * Throws `ERR_SHAPE_MISMATCH`, also where one is a scalar, `ERR_DTYPE`, `ERR_DEVICE_MISMATCH`, `ERR_OPTION`.
    */
   matmul(other: Tensor, options?: MatmulOptions): Tensor {
     const { transA = false, transB = false } = argument.options("matmul", options, ["transA", "transB"]);
     const of = tensorOf("matmul", "other", other);
     argument.flag("matmul", "transA", transA);
     argument.flag("matmul", "transB", transB);
-    return product(this.self, of, transA, transB);
+    const [rankA, rankB] = [this.shape.length, of.shape.length];
+    if (rankA > 1 && rankB > 1) return product(this.self, of, transA, transB);
+    vectorsFit(this.shape, transA, of.shape, transB);
+    return scope(() => {
+      const a = rankA === 1 ? this.self.reshape(1, this.size) : this.self;
+      // A column is a row, taken the other way round.
+      const b = rankB === 1 ? of.reshape(1, of.size) : of;
+      const y = product(a, b, transA && rankA > 1, transB || rankB === 1);
+      const { shape } = y;
+      return y.reshape([
+        ...shape.slice(0, -2),
+        ...(rankA === 1 ? [] : shape.slice(-2, -1)),
+        ...(rankB === 1 ? [] : shape.slice(-1)),
+      ]);
+    });
   }
 
   /**
@@ -52,6 +68,20 @@ export abstract class Products extends Sorting {
     argument.oneOf("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
     return this.inFloats((x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));
   }
+}
+
+/** Throws `ERR_SHAPE_MISMATCH` unless a and b, of which one is no matrix, share K. */
+function vectorsFit(a: readonly number[], transA: boolean, b: readonly number[], transB: boolean): void {
+  const columns = a.at(a.length > 1 && transA ? -2 : -1);
+  const rows = b.at(b.length > 1 && !transB ? -2 : -1);
+  if (columns !== undefined && columns === rows) return;
+  const shapes = `shapes ${shapeOf(a)} and ${shapeOf(b)}`;
+  throw new LowrankError(
+    "ERR_SHAPE_MISMATCH",
+    columns === undefined || rows === undefined
+      ? `matmul: takes at least one dimension each, got ${shapes}`
+      : `matmul: ${shapes} do not fit: ${columns} columns meet ${rows} rows`,
+  );
 }
 
 /** a·b of matrices. A half factor is widened where no kernel reads it: the first, and the second of a transposed one. */

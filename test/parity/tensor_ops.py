@@ -112,6 +112,20 @@ def cases():
     for mode in ("reflect", "replicate", "circular"):
         yield f"pad_{mode}", {"x": floats(2, 3, 4)}, "pad", [[1, 2], {"mode": mode}], lambda x: F.pad(x, (1, 2), mode=mode)
 
+    # Products.
+    vector, line = floats(5), {"x": floats(5), "y": floats(5)}
+    yield "matmul_dot", line, "matmul", ["$y"], lambda x, y: x @ y
+    yield "matmul_dot_both_ways", line, "matmul", ["$y", {"transA": True, "transB": True}], lambda x, y: x @ y
+    for shape in ((5, 3), (1, 5, 3), (2, 4, 5, 3)):
+        yield f"matmul_row_{len(shape)}", {"x": vector, "y": floats(*shape)}, "matmul", ["$y"], lambda x, y: x @ y
+    for shape in ((3, 5), (1, 3, 5), (2, 4, 3, 5)):
+        yield f"matmul_column_{len(shape)}", {"x": floats(*shape), "y": vector}, "matmul", ["$y"], lambda x, y: x @ y
+        yield f"matmul_row_{len(shape)}_trans", {"x": vector, "y": floats(*shape)}, "matmul", ["$y", {"transB": True}], lambda x, y: x @ y.mT
+    yield "matmul_column_trans", {"x": floats(2, 5, 3), "y": vector}, "matmul", ["$y", {"transA": True}], lambda x, y: x.mT @ y
+    yield "matmul_one", {"x": floats(1), "y": floats(1)}, "matmul", ["$y"], lambda x, y: x @ y
+    yield "matmul_dot_none", {"x": floats(0), "y": floats(0)}, "matmul", ["$y"], lambda x, y: x @ y
+    yield "matmul_column_none", {"x": floats(3, 0), "y": floats(0)}, "matmul", ["$y"], lambda x, y: x @ y
+
     # Indices.
     index = given([2, 0, 3, 3], torch.int64)
     for dim in (0, 1, 2):

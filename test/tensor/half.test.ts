@@ -19,6 +19,8 @@ const operations: Record<string, Operation> = {
   "matmul of one the other way round": (x, y) => x.matmul(y, { transA: true }),
   "matmul of both the other way round": (x, y) =>
     x.matmul(y.to("f32").reshape([11, 7]).to(y.dtype), { transA: true, transB: true }),
+  "matmul with a row": (x, y) => x.matmul(y.slice(0, 2, 3).reshape(11)),
+  "matmul of a row": (x, y) => x.slice(0, 2, 3).reshape(11).matmul(y, { transB: true }),
 };
 
 function indices(x: Tensor): Tensor {
