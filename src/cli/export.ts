@@ -1,12 +1,13 @@
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { Command, Option } from "commander";
 import { LowrankError } from "../errors.js";
 import type { AdapterFormat } from "../lora/formats/convert.js";
-import { misused } from "./failure.js";
+import { misused, UsageError } from "./failure.js";
 import { COMMAND_LINE_REFUSALS } from "../refusals/command-line.js";
 import { type HubFlags, hubOptions } from "./hub.js";
 import { interruptible } from "./interrupt.js";
-import { load } from "./models.js";
+import { load, modelFor } from "./models.js";
 
 interface Flags extends HubFlags {
   adapter: string;
@@ -27,8 +28,8 @@ export function exportCommand(): Command {
     .requiredOption("--output <path>", "the file; a folder for peft")
     .option(
       "--model <name>",
-      "the model, a folder or owner/name[@revision] at the hub, where the adapter is a file that names no modules of its own; " +
-        "for gguf where the adapter names no folder as its model",
+      "the model, a folder, a GGUF file or owner/name[@revision] at the hub, where the adapter is a file that names no modules of its own; " +
+        "for gguf the adapter's own unless given",
     )
     .action(() => interruptible((signal) => write(command.opts<Flags>(), signal)));
 }
@@ -42,14 +43,28 @@ async function write(
   if (existsSync(output))
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${output} exists: name one that doesn't`);
   const { convertAdapter } = await import("../lora/index.js");
+  const base = path === undefined ? ownBase(adapter, format) : { model: path, revision };
   const model =
-    path === undefined
-      ? undefined
-      : (await load({ model: path, revision, offline, device: "cpu", signal })).model;
+    base === undefined ? undefined : (await load({ ...base, offline, device: "cpu", signal })).model;
   try {
     await convertAdapter(adapter, output, { format, ...(model === undefined ? {} : { model }) });
     process.stdout.write(`adapter ${output}\n`);
   } finally {
     model?.dispose();
+  }
+}
+
+/**
+ * The base of an adapter for llama.cpp that is no folder here, a GGUF file or a model at a hub: of a folder
+ * `convertAdapter` itself reads the configuration, and names whatever else is missing.
+ */
+function ownBase(adapter: string, format: AdapterFormat): ReturnType<typeof modelFor> | undefined {
+  if (format !== "gguf" || !existsSync(join(adapter, "adapter_config.json"))) return undefined;
+  try {
+    const base = modelFor({ adapters: [adapter] });
+    return existsSync(base.model) && statSync(base.model).isDirectory() ? undefined : base;
+  } catch (error) {
+    if (error instanceof UsageError) return undefined;
+    throw error;
   }
 }

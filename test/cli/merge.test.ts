@@ -1,11 +1,12 @@
 /** `lowrank merge` and `lowrank export`: what they write is what the adapter gives. */
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 import test from "ava";
 
 import { loadModel, lora, saveModel } from "../../src/index.js";
 import { readGguf } from "../gguf-file.js";
+import { ggufModelFile } from "../gguf-models.js";
 import { temporary } from "../hashed.js";
 import { adapted, apart, attention, base, logits } from "../lora/adapted.js";
 import { ONE_LINE, runHere } from "./lowrank.js";
@@ -92,4 +93,24 @@ test.serial("an adapter as GGUF: the model that the adapter names, or --model", 
   t.regex(again.stderr, /adapter\.gguf exists/);
   t.is((await runHere(...exporting, `${output}2`, "--model", base)).status, 0);
   t.deepEqual(readFileSync(`${output}2`), readFileSync(output));
+});
+
+test.serial("an adapter of a GGUF file's model as GGUF: by the file that it names", async (t) => {
+  const file = ggufModelFile("llama", "q4_0", { size: 64, positions: 256 });
+  const model = await loadModel(file, { device: "cpu" });
+  await lora.inject(model, attention);
+  const [adapter, output] = [temporary(), join(temporary(), "adapter.gguf")];
+  await lora.saveAdapter(model, adapter);
+  model.dispose();
+  const exporting = ["export", "--adapter", adapter, "--format", "gguf", "--output"];
+  const own = await runHere(...exporting, output);
+  t.is(own.status, 0, own.stderr);
+  t.is((await runHere(...exporting, `${output}2`, "--model", file)).status, 0);
+  t.deepEqual(readFileSync(`${output}2`), readFileSync(output));
+
+  rmSync(file);
+  const gone = await runHere(...exporting, `${output}3`);
+  t.is(gone.status, 1);
+  t.regex(gone.stderr, /model\.gguf, is not here; give the model: --model/);
+  t.regex(gone.stderr, ONE_LINE);
 });

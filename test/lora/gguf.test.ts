@@ -254,7 +254,7 @@ test("the base is the model that is given, or the folder that the adapter names"
   named("owner/model");
   await t.throwsAsync(convert(), {
     code: "ERR_OPTION",
-    message: /its base, owner\/model, is no folder here/,
+    message: /its base, owner\/model, is not here/,
   });
   const empty = temporary();
   named(empty);

@@ -142,7 +142,7 @@ function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined)
     const known =
       baseModel === undefined
         ? "the adapter names no base model"
-        : `its base, ${baseModel}, is no folder here`;
+        : `its base, ${baseModel}, is ${existsSync(baseModel) ? "no folder" : "not here"}`;
     throw new LowrankError("ERR_OPTION", `${file}: ${why}, and ${known}; ${give}`);
   }
   const path = join(baseModel, "config.json");
