@@ -23,13 +23,18 @@ export async function svd({ values, rows, columns }: Matrix, rank: number): Prom
   return settled(await call(() => native().linalgSvd(values, rows, columns, rank)));
 }
 
-/** The same on a random subspace that `iterations` rounds turn towards them: faster, and nearly as good. */
+/** A random subspace, by its draw, and how many rounds turn it. */
+export interface Subspace {
+  iterations: number;
+  draw: [seed: number, stream: number];
+}
+
+/** The same on a random subspace that rounds turn towards them: faster, and nearly as good. */
 export async function lowRankSvd(
   { values, rows, columns }: Matrix,
   rank: number,
-  iterations: number,
+  { iterations, draw: [seed, draw] }: Subspace,
 ): Promise<Svd> {
-  const [seed, draw] = nextDropout();
   return settled(
     await call(() => native().linalgSvd(values, rows, columns, rank, { iterations, seed, draw })),
   );

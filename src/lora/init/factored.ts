@@ -2,7 +2,7 @@
 import { LowrankError } from "../../errors.js";
 import { lowRankSvd, qr, svd, type Matrix } from "../../linalg.js";
 import type { Linear } from "../../nn/linear.js";
-import { normal } from "../../random.js";
+import { nextDropout, normal } from "../../random.js";
 import { noGrad, scope } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
@@ -13,6 +13,11 @@ export interface Factors {
   loraA: Float32Array;
   loraB: Float32Array;
 }
+
+/*
+ * Starts are made beside each other, and one that draws does so before it waits for anything: so draws are in the order
+ * of layers, and the same seed gives the same adapter however fast which is done.
+ */
 
 /** What a start is made for. */
 export interface StartOf {
@@ -31,10 +36,11 @@ export async function pissa(of: StartOf, rounds?: number): Promise<Factors> {
   const { path, layer, r, scaling } = of;
   checkRank("pissa", of);
   if (!(scaling > 0)) throw refused(ADAPTER_REFUSALS.pissaScaling, "inject", `${path}, ${scaling}`);
+  const subspace = rounds === undefined ? undefined : { iterations: rounds, draw: nextDropout() };
   const stored = await onHost(of.weight);
   const { u, s, vt } = await named(
     path,
-    rounds === undefined ? svd(stored, r) : lowRankSvd(stored, r, rounds),
+    subspace === undefined ? svd(stored, r) : lowRankSvd(stored, r, subspace),
   );
   const roots = s.map((value) => Math.sqrt(value / scaling));
   const left = scaled(u, stored.rows, r, (_, k) => roots[k] as number);
@@ -60,10 +66,10 @@ export async function olora(of: StartOf): Promise<Factors> {
  */
 export async function orthogonal({ path, layer, r }: StartOf): Promise<Factors> {
   if (r % 2 !== 0) throw refused(ADAPTER_REFUSALS.orthogonalOdd, "inject", `${path}, ${r}`);
-  const { q } = await qr({ values: normal(r * r), rows: r, columns: r }, r);
   const { inFeatures, outFeatures } = layer;
   const half = r / 2;
-  const draws = { a: normal(inFeatures * half), b: normal(half * outFeatures) };
+  const draws = { q: normal(r * r), a: normal(inFeatures * half), b: normal(half * outFeatures) };
+  const { q } = await qr({ values: draws.q, rows: r, columns: r }, r);
   const [loraA, loraB] = [new Float32Array(r * inFeatures), new Float32Array(outFeatures * r)];
   for (let k = 0; k < r; k++) {
     for (let i = 0; i < inFeatures; i++) {
