@@ -1,0 +1,110 @@
+/** Starts that read no weight, over quantised ones: they are those over what the blocks hold, and so is what they learn. */
+import { join } from "node:path";
+
+import test from "ava";
+import {
+  LlamaForCausalLM,
+  loadModel,
+  lora,
+  manualSeed,
+  saveModel,
+  scope,
+  tensor,
+  type CausalLM,
+} from "../../src/index.js";
+import { AdamW } from "../../src/optim/index.js";
+import { testDevices } from "../devices.js";
+import { temporary } from "../hashed.js";
+import { error } from "../parity/goldens.js";
+
+const KINDS = ["q8_0", "q4_0", "q4_k", "nf4"] as const;
+
+const CONFIG = {
+  vocab_size: 61,
+  hidden_size: 256,
+  intermediate_size: 512,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 64,
+  eos_token_id: 0,
+};
+const IDS = Int32Array.from({ length: 3 * 17 }, (_, i) => (i * i * 31 + 7) % CONFIG.vocab_size);
+const TARGETS = { r: 4, loraAlpha: 8, targetModules: "all-linear" } as const;
+
+/** The folder of a model, and beside it one of what its weights are in blocks. */
+async function folders(quantize: (typeof KINDS)[number]): Promise<[string, string]> {
+  manualSeed(5);
+  const model = LlamaForCausalLM.fromConfig(CONFIG, { device: "cpu" });
+  const [own, unpacked] = [join(temporary(), "own"), join(temporary(), "unpacked")];
+  await saveModel(model, own);
+  model.dispose();
+  const quantised = await loadModel(own, { device: "cpu", quantize });
+  await saveModel(quantised, unpacked, { dtype: "f32" });
+  quantised.dispose();
+  return [own, unpacked];
+}
+
+/** A and B of each layer as they start, and five losses. */
+async function started(model: CausalLM, more: lora.InjectOptions) {
+  manualSeed(1);
+  await lora.inject(model, { ...TARGETS, ...more });
+  const factors = new Map<string, Float32Array>();
+  for (const [name, tensor] of model.namedParameters())
+    if (name.includes("lora_")) factors.set(name, (await tensor.data()) as Float32Array);
+  const optimizer = new AdamW([...model.parameters({ trainable: true })], { lr: 1e-2 });
+  model.train();
+  const losses: number[] = [];
+  for (let step = 0; step < 5; step++) {
+    const loss = scope(() => {
+      const loss = model.loss(tensor(IDS, { shape: [3, 17], device: model.device }), IDS);
+      loss.backward();
+      return loss;
+    });
+    optimizer.step();
+    optimizer.zeroGrad();
+    losses.push(await loss.item());
+    loss.dispose();
+  }
+  return { factors, losses };
+}
+
+for (const device of testDevices()) {
+  // How a GPU reads each kind is tested beside; here it is enough that starts and blocks meet.
+  for (const kind of device === "cpu" ? KINDS : (["q4_0", "nf4"] as const)) {
+    for (const init of ["eva", "orthogonal"] as const) {
+      // Both draw from the process's seed.
+      test.serial(
+        `${device}: a start by ${init} over ${kind} is that over what its blocks hold`,
+        async (t) => {
+          const [own, unpacked] = await folders(kind);
+          const [quantised, wide] = await Promise.all([
+            loadModel(own, { device, quantize: kind }),
+            loadModel(unpacked, { device }),
+          ]);
+          const batch = (): lora.InjectOptions => ({
+            initLoraWeights: init,
+            ...(init === "eva" && { evaData: [tensor(IDS, { shape: [3, 17], device })] }),
+          });
+          const [a, b] = [await started(quantised, batch()), await started(wide, batch())];
+          t.is(a.factors.size, 2 * 14);
+          t.deepEqual([...a.factors.keys()], [...b.factors.keys()]);
+          // The processor sums both in one order; on a GPU components of EVA come from inputs that differ in their last places.
+          const tolerance = device === "cpu" || init === "orthogonal" ? 0 : 1e-3;
+          for (const [name, factor] of a.factors) {
+            const off = error(factor, b.factors.get(name) as Float32Array);
+            t.true(off <= tolerance, `${name}: ${off}`);
+          }
+          const sizes = [...a.factors.values()].map((one) => one.some((x) => x !== 0));
+          t.true(sizes.filter(Boolean).length >= 14);
+          for (const [i, loss] of a.losses.entries()) {
+            const apart = Math.abs(loss / (b.losses[i] as number) - 1);
+            t.true(apart <= (device === "cpu" ? 0 : 1e-3), `${i}: ${loss} for ${b.losses[i]}`);
+          }
+          t.true((a.losses[4] as number) < (a.losses[0] as number));
+          for (const model of [quantised, wide]) model.dispose();
+        },
+      );
+    }
+  }
+}
