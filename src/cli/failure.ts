@@ -37,8 +37,12 @@ export class Interrupted extends Error {
   }
 }
 
+/** On one line, and with what a terminal would obey as an escape: messages quote files. */
 function oneLine(text: string): string {
-  return text.trim().replaceAll(/\s*\n\s*/g, " ");
+  return text
+    .trim()
+    .replaceAll(/\s*[\n\r]\s*/g, " ")
+    .replaceAll(/\p{Cc}/gu, (one) => `\\x${one.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }
 
 function messageOf(error: unknown): string {

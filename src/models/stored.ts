@@ -34,6 +34,12 @@ export async function storedModel(path: string): Promise<StoredModel> {
   if (!isFolder && isGguf(path)) return ggufModel(path);
   const folder = isFolder ? path : dirname(path);
   if (isFolder) checkNotGguf(folder);
+  else if (!existsSync(join(folder, "config.json"))) {
+    throw new LowrankError(
+      "ERR_FILE_FORMAT",
+      `${path}: is no model: a folder was expected, its weights with config.json beside them, or a GGUF file`,
+    );
+  }
   const { config, generation } = readModelConfig(folder);
   return {
     config,

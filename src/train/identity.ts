@@ -9,6 +9,7 @@ import { existsSync, statSync } from "node:fs";
 import { open, readdir, readFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
+import { LowrankError, systemCode } from "../errors.js";
 import { isGguf } from "../gguf.js";
 import { metadataDigests } from "../models/gguf/model.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -39,7 +40,7 @@ export async function identitiesOf(
   if (onDisk && statSync(path).isFile() && isGguf(path)) {
     const { tokenizer, model: said } = await metadataDigests(path);
     const hash = createHash("sha256").update(said);
-    await addSampled(hash, path);
+    await reading(path, () => addSampled(hash, path));
     return {
       base: hash.digest("hex"),
       ...(tokenizer !== undefined && { tokenizer }),
@@ -61,8 +62,20 @@ function ofData(train: Files["train"], held: Files["held"]): Pick<Identities, "d
 
 /** The hash of all bytes; undefined where there is no such file. */
 async function fileIdentity(file: string): Promise<string | undefined> {
-  if (!existsSync(file) || !statSync(file).isFile()) return undefined;
-  return (await digestOf(file)).sha256;
+  if (!existsSync(file)) return undefined;
+  return (await reading(file, () => digestOf(file))).sha256;
+}
+
+/** What `read` gives. Throws `ERR_FILE_NOT_FOUND` and `ERR_FILE_FORMAT`, which name the file. */
+async function reading<T>(file: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (cause) {
+    const code = systemCode(cause);
+    if (code === "ENOENT") throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file`, { cause });
+    const why = code === "EISDIR" ? "a file was expected, this is a folder" : `cannot be read (${code})`;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${why}`, { cause });
+  }
 }
 
 async function baseIdentity(path: string, folder: string): Promise<string> {
@@ -73,7 +86,8 @@ async function baseIdentity(path: string, folder: string): Promise<string> {
     path === folder
       ? (await readdir(folder)).filter((name) => /^(?!adapter_).*\.(safetensors|gguf)$/.test(name)).sort()
       : [basename(path)];
-  for (const name of files) await addSampled(hash, join(folder, name));
+  for (const file of files.map((name) => join(folder, name)))
+    await reading(file, () => addSampled(hash, file));
   return hash.digest("hex");
 }
 

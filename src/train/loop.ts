@@ -220,9 +220,13 @@ class Loop {
     await this.#options.optimizer.recover();
     const what = Number.isFinite(loss) ? `the gradient's norm is ${norm}` : `the loss is ${loss}`;
     const kept = this.#saved === undefined ? "" : `; the last good checkpoint is ${this.#saved.path}`;
+    const instead =
+      step === 0
+        ? "nothing was trained before: the model's weights or the data hold such values, or lead to them"
+        : "try a lower learning rate or a longer warm-up";
     throw new LowrankError(
       "ERR_NOT_FINITE",
-      `step ${step + 1}: ${what}, and the update was left out${kept}; try a lower learning rate or a longer warm-up`,
+      `step ${step + 1}: ${what}, and the update was left out${kept}; ${instead}`,
     );
   }
 
