@@ -177,7 +177,7 @@ fn weights_in_blocks_are_multiplied_as_what_they_hold() {
                     };
                     let expected = of(Linear { precision: Precision::Exact, ..op }, &wide);
                     for (got, expected) in of(op, &stored).iter().zip(&expected) {
-                        same_by_blocks(&format!("{kind} {op:?} {rows}"), &cx, got, expected);
+                        same_by_blocks(&format!("{kind} {op:?} {rows}"), &cx, rows, got, expected);
                     }
                 }
             }

@@ -287,7 +287,7 @@ fn a_weight_in_blocks_is_what_it_holds() {
                 let (got, expected) = (of(stored), of(wide));
                 assert_eq!(got.len(), 4);
                 for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                    same_by_blocks(&format!("{kind}, {rows} rows, {i}"), &cx, got, expected);
+                    same_by_blocks(&format!("{kind}, {rows} rows, {i}"), &cx, rows, got, expected);
                 }
             }
         }
