@@ -1,6 +1,7 @@
 //! One JavaScript environment's use of the engine: its tape, its tensors by number, its devices.
 
 mod device;
+mod hold;
 mod state;
 
 pub(crate) use state::State;
@@ -24,6 +25,8 @@ use crate::error::{Result, internal, thrown};
 #[napi]
 pub struct Session {
     pub(crate) state: Rc<RefCell<State>>,
+    /// By which what it holds beyond itself is told.
+    environment: u64,
 }
 
 /// What went wrong on a device, for a promise that the façade rejects.
@@ -87,10 +90,15 @@ pub(crate) fn dtype(name: &str) -> engine::Result<DType> {
 impl Session {
     #[napi(catch_unwind, constructor)]
     pub fn new(env: Env) -> Result<Self> {
-        let session = Session { state: Rc::new(RefCell::new(State::new(&env))) };
+        let environment = hold::next_environment();
+        let session = Session { state: Rc::new(RefCell::new(State::new(&env))), environment };
         // On an environment's ordinary end; process.exit() and uncaught errors are the façade's.
         let alive = session.state.borrow().alive.clone();
-        env.add_env_cleanup_hook((), move |()| alive.cancel()).map_err(internal)?;
+        env.add_env_cleanup_hook((), move |()| {
+            alive.cancel();
+            hold::let_all_go(environment);
+        })
+        .map_err(internal)?;
         Ok(session)
     }
 

@@ -13,6 +13,8 @@ export const LOCK = "run.lock";
 
 interface Holder extends ProcessIdentity {
   token: string;
+  /** Which copy of the engine in that process keeps account of the token. */
+  copy?: string | undefined;
 }
 
 /** Locks that this process holds, for its end. */
@@ -41,20 +43,20 @@ export class OutputLock {
   /** Throws `ERR_OUTPUT_EXISTS` where another run holds it, and what the system says where it cannot be written. */
   static async take(folder: string): Promise<OutputLock> {
     const file = join(folder, LOCK);
-    const holder: Holder = { ...thisProcess(), token: randomUUID() };
+    const token = randomUUID();
+    const holder: Holder = { ...thisProcess(), token, copy: hold(token) };
     const text = `${JSON.stringify(holder)}\n`;
-    const own = `${file}.${holder.token}`;
-    await writeFile(own, text, { flag: "wx" });
-    hold(holder.token);
+    const own = `${file}.${token}`;
     try {
-      while (!(await placed(own, file, text))) await removeStale(folder, file, holder.token);
+      await writeFile(own, text, { flag: "wx" });
+      while (!(await placed(own, file, text))) await removeStale(folder, file, token);
     } catch (error) {
-      letGo(holder.token);
+      letGo(token);
       throw error;
     } finally {
       await rm(own, { force: true });
     }
-    const lock = new OutputLock(file, text, holder.token);
+    const lock = new OutputLock(file, text, token);
     if (held.size === 0) process.on("exit", leave);
     held.add(lock);
     return lock;
@@ -112,7 +114,7 @@ async function removeStale(folder: string, file: string, token: string): Promise
   }
   const running = isRunning(holder);
   const own = holder.pid === process.pid && running === true;
-  if (running !== false && !(own && !(await isHeld(holder.token)))) {
+  if (running !== false && !(own && !(await isHeld(holder.token, holder.copy)))) {
     const where = running === undefined ? ` on ${holder.host}` : "";
     const rest = running === undefined ? `; if it has ended, remove ${file}` : "";
     throw new LowrankError(
@@ -130,9 +132,9 @@ async function removeStale(folder: string, file: string, token: string): Promise
 
 function holderOf(text: string): Holder | undefined {
   try {
-    const { pid, host, started, token } = JSON.parse(text) as Partial<Holder>;
+    const { pid, host, started, token, copy } = JSON.parse(text) as Partial<Holder>;
     if (!Number.isSafeInteger(pid) || [host, started, token].some((one) => typeof one !== "string")) return;
-    return { pid, host, started, token } as Holder;
+    return { pid, host, started, token, copy } as Holder;
   } catch {
     return undefined;
   }

@@ -1,8 +1,11 @@
 /**
  * Locks by the thread that holds them. A worker that is terminated leaves its lock in a process that goes on, without a
- * word; so a thread is asked, and one that is alive answers.
+ * word, and one that is busy answers nobody; so the engine keeps account of them, beside all threads. Another copy of the
+ * package in the same process has an account of its own: its threads are asked, and one that is alive answers.
  */
 import { BroadcastChannel } from "node:worker_threads";
+
+import { session } from "../../native.js";
 
 /** What a thread asks, or answers. */
 interface Said {
@@ -10,7 +13,7 @@ interface Said {
   token: string;
 }
 
-/** Milliseconds without an answer after which nobody holds a lock; no run keeps its event loop this long. */
+/** Milliseconds without an answer after which no thread of another copy is taken to hold a lock. */
 const PATIENCE = 5000;
 
 const held = new Set<string>();
@@ -30,19 +33,22 @@ function channel(): BroadcastChannel {
   return (open = made);
 }
 
-/** This thread holds the lock of this token, and answers for it. */
-export function hold(token: string): void {
+/** This thread holds the lock of this token, and answers for it. Gives which copy of the engine keeps account of it. */
+export function hold(token: string): string {
+  session().hold(token);
   held.add(token);
   channel();
+  return session().copyOfLibrary();
 }
 
 export function letGo(token: string): void {
   held.delete(token);
+  session().letGo(token);
 }
 
-/** Whether a thread of this process that lives holds the lock. */
-export async function isHeld(token: string): Promise<boolean> {
-  if (held.has(token)) return true;
+/** Whether a thread of this process that lives holds the lock, of which `copy` keeps account. */
+export async function isHeld(token: string, copy: string | undefined): Promise<boolean> {
+  if (copy === session().copyOfLibrary()) return session().isHeld(token);
   return new Promise((resolve) => {
     const settle = (answer: boolean): void => {
       clearTimeout(timer);

@@ -4,8 +4,9 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Worker } from "node:worker_threads";
 
-import test from "ava";
+import test, { type ExecutionContext } from "ava";
 
 import { LOCK, OutputLock } from "../../../src/train/output/lock.js";
 import { thisProcess, type ProcessIdentity } from "../../../src/runs/process-identity.js";
@@ -88,6 +89,38 @@ test("a process that exits lets go, and one that is killed is known to be dead",
   t.deepEqual(readdirSync(folder), []);
   await run("console.log('taken'); setInterval(() => {}, 1000)");
   t.true(existsSync(join(folder, LOCK)));
+  await (await OutputLock.take(folder)).release();
+  t.deepEqual(readdirSync(folder), []);
+});
+
+/** A worker that holds the lock of a folder. */
+async function holding(t: ExecutionContext, folder: string, busy: boolean): Promise<Worker> {
+  const worker = new Worker(new URL("lock-worker.mjs", import.meta.url), { workerData: { folder, busy } });
+  t.teardown(() => worker.terminate());
+  await new Promise((resolve, reject) => worker.once("message", resolve).once("error", reject));
+  return worker;
+}
+
+test("a worker that answers nobody keeps its lock, and one that is terminated does not", async (t) => {
+  const folder = temporary();
+  const worker = await holding(t, folder, true);
+  const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
+  t.true(failure?.message.includes(`another run, process ${process.pid}, writes here`), failure?.message);
+  await worker.terminate();
+  t.true(existsSync(join(folder, LOCK)));
+  await (await OutputLock.take(folder)).release();
+  t.deepEqual(readdirSync(folder), []);
+});
+
+test("a worker with another copy of the package is asked", async (t) => {
+  const folder = temporary();
+  const worker = await holding(t, folder, false);
+  const file = join(folder, LOCK);
+  const { copy, ...rest } = JSON.parse(readFileSync(file, "utf8")) as Record<string, unknown>;
+  t.is(typeof copy, "string");
+  writeFileSync(file, `${JSON.stringify({ ...rest, copy: "another" })}\n`);
+  await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
+  await worker.terminate();
   await (await OutputLock.take(folder)).release();
   t.deepEqual(readdirSync(folder), []);
 });
