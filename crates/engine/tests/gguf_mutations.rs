@@ -1,27 +1,31 @@
-//! Damaged GGUF files, ten thousand of them: each is read, or is one clear error, and none makes the reader take memory
-//! that its own bytes would not account for.
+//! What a reader of GGUF files takes of memory: no more than the file has bytes, and a little for paths and texts of
+//! errors. So of ten thousand damaged files, each of which is read or is one clear error, and of files that hold as much
+//! as fits of what is small in a file.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
 
-use lowrank_engine::error::Code;
-use lowrank_engine::format::gguf::Reader;
+use lowrank_engine::error::{Code, Result};
+use lowrank_engine::format::gguf::{MetaValue, Reader};
 
-/// Counts what is held, and the most that was.
+/// Counts what is held, and the most that was, by each thread.
 struct Counting;
-static HELD: AtomicUsize = AtomicUsize::new(0);
-static MOST: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static HELD: Cell<isize> = const { Cell::new(0) };
+    static MOST: Cell<isize> = const { Cell::new(0) };
+}
 
 // SAFETY: the system's allocator does the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let held = HELD.fetch_add(layout.size(), Relaxed) + layout.size();
-        MOST.fetch_max(held, Relaxed);
+        HELD.set(HELD.get() + layout.size() as isize);
+        MOST.set(MOST.get().max(HELD.get()));
         // SAFETY: the caller's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Relaxed);
+        HELD.set(HELD.get() - layout.size() as isize);
         // SAFETY: the caller's.
         unsafe { System.dealloc(at, layout) }
     }
@@ -29,6 +33,73 @@ unsafe impl GlobalAlloc for Counting {
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// What paths and an error's text take.
+const CONSTANT: usize = 4096;
+
+/// What `work` gives, which takes no more memory at a time than `bytes` and the constant.
+fn within<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let before = HELD.get();
+    MOST.set(before);
+    let result = work();
+    let taken = MOST.get() - before;
+    assert!(taken <= (CONSTANT + bytes) as isize, "{taken} bytes for a file of {bytes}");
+    result
+}
+
+/// Opens a file and looks at all that its header says. How many tensors there are, keys, and values in any depth.
+fn visited(path: &Path) -> Result<[usize; 3]> {
+    let reader = Reader::open(path)?;
+    let mut count = [0; 3];
+    for entry in reader.entries() {
+        let entry = entry?;
+        assert_eq!(reader.entry(&entry.name)?, entry);
+        assert_eq!(reader.read(&entry, <[u8]>::len)? as u64, entry.bytes);
+        count[0] += 1;
+    }
+    for key in reader.keys() {
+        count[1] += 1;
+        count[2] += reader.metadata(&key?, values)?.expect("a value of each key");
+    }
+    Ok(count)
+}
+
+/// How many values there are in a value.
+fn values(value: MetaValue) -> Result<usize> {
+    match value {
+        MetaValue::List(list) => {
+            let said = list.len();
+            let mut found = 0;
+            let mut count = 0;
+            for value in list {
+                found += 1;
+                count += values(value?)?;
+            }
+            assert_eq!(found, said);
+            Ok(count)
+        }
+        _ => Ok(1),
+    }
+}
+
+/// A file for a test, gone afterwards.
+struct Scratch(PathBuf);
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        Scratch(std::env::temp_dir().join(format!("lowrank-{name}-{}.gguf", std::process::id())))
+    }
+
+    /// Another file than before: some systems wait for the disk where one is cut and written anew.
+    fn write(&self, bytes: &[u8]) {
+        let _ = std::fs::remove_file(&self.0);
+        std::fs::write(&self.0, bytes).unwrap();
+    }
+}
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
 
 /// Splitmix64.
 struct Random(u64);
@@ -106,27 +177,19 @@ fn damage(bytes: &mut Vec<u8>, random: &mut Random) {
 }
 
 #[test]
-fn damaged_files_are_read_or_refused_in_little_memory() {
-    let path = std::env::temp_dir().join(format!("lowrank-mutations-{}.gguf", std::process::id()));
+fn damaged_files_are_read_or_refused() {
+    let file = Scratch::new("mutations");
     let (mut random, mut loaded, mut refused) = (Random(1), 0, 0);
     for i in 0..10_000 {
         let mut bytes = valid([32, 64, 8][i % 3]);
         if i >= 3 {
             (0..=random.below(3)).for_each(|_| damage(&mut bytes, &mut random));
         }
-        std::fs::write(&path, &bytes).unwrap();
-        let before = HELD.load(Relaxed);
-        MOST.store(before, Relaxed);
-        match Reader::open(&path) {
-            Ok(reader) => {
+        file.write(&bytes);
+        match within(bytes.len(), || visited(&file.0)) {
+            Ok(count) => {
                 loaded += 1;
-                for entry in reader.entries() {
-                    let length = reader.read(entry, <[u8]>::len).unwrap();
-                    assert!(length as u64 == entry.bytes && length <= bytes.len());
-                }
-                for key in reader.keys() {
-                    assert!(reader.metadata(key).unwrap().is_some());
-                }
+                assert!(i >= 3 || count == [3, 5, 9], "{count:?}");
             }
             Err(error) => {
                 refused += 1;
@@ -136,10 +199,84 @@ fn damaged_files_are_read_or_refused_in_little_memory() {
                 assert!(error.message.contains(": at byte "), "{error}");
             }
         }
-        // A few names and values, of which there are no more than bytes.
-        let taken = MOST.load(Relaxed) - before;
-        assert!(taken < 16_384 + 32 * bytes.len(), "{taken} bytes for a file of {}", bytes.len());
     }
-    std::fs::remove_file(&path).unwrap();
     assert!(loaded > 500 && refused > 2000, "{loaded} loaded, {refused} refused");
+}
+
+/// A header of so many tensors and keys, which `rest` says.
+fn header(tensors: u64, keys: u64, rest: &[u8]) -> Vec<u8> {
+    [b"GGUF\x03\0\0\0", &tensors.to_le_bytes()[..], &keys.to_le_bytes(), rest].concat()
+}
+
+/// A key, and a list of `count` values of the type `kind`.
+fn list(kind: u32, count: u64, values: &[u8]) -> Vec<u8> {
+    [&text("k")[..], &9u32.to_le_bytes(), &kind.to_le_bytes(), &count.to_le_bytes(), values].concat()
+}
+
+/// The `count` shortest names of ASCII.
+fn shortest(count: usize) -> Vec<String> {
+    let letters: Vec<char> = (0..128).map(char::from).collect();
+    let mut names = vec![String::new()];
+    let mut from = 0;
+    while names.len() < count {
+        let to = names.len();
+        let longer = (from..to).flat_map(|i| letters.iter().map(move |letter| (i, letter)));
+        let longer: Vec<String> = longer.map(|(i, letter)| format!("{}{letter}", names[i])).collect();
+        names.extend(longer);
+        from = to;
+    }
+    names.truncate(count);
+    names
+}
+
+#[test]
+fn what_is_small_in_a_file_is_small_in_memory() {
+    let file = Scratch::new("small");
+    let holds = |what: &str, bytes: Vec<u8>, expected: [usize; 3]| {
+        file.write(&bytes);
+        let count = within(bytes.len(), || visited(&file.0));
+        assert_eq!(count.unwrap_or_else(|error| panic!("{what}: {error}")), expected, "{what}");
+    };
+    const MILLION: usize = 1_000_000;
+    holds("bytes", header(0, 1, &list(0, MILLION as u64, &vec![7; MILLION])), [0, 1, MILLION]);
+    holds("truths", header(0, 1, &list(7, MILLION as u64, &vec![1; MILLION])), [0, 1, MILLION]);
+    holds("letters", header(0, 1, &list(8, 100_000, &text("a").repeat(100_000))), [0, 1, 100_000]);
+    holds("empty texts", header(0, 1, &list(8, 100_000, &text("").repeat(100_000))), [0, 1, 100_000]);
+    let inner = |kind: u32, count: u64, values: &[u8]| list(kind, count, values)[9 + 4..].to_vec();
+    holds("empty lists", header(0, 1, &list(9, 100_000, &inner(0, 0, &[]).repeat(100_000))), [0, 1, 0]);
+    let deepest = inner(9, 10, &inner(9, 10, &inner(0, 10, &[3; 10]).repeat(10)).repeat(10));
+    holds("lists in lists", header(0, 1, &list(9, 100, &deepest.repeat(100))), [0, 1, 100_000]);
+    let mut names = shortest(10_000);
+    // What the file says first is not what sorts first.
+    names.reverse();
+    let key = |name: &String| [&text(name)[..], &0u32.to_le_bytes(), &[5]].concat();
+    let keys: Vec<u8> = names.iter().flat_map(key).collect();
+    holds("keys", header(0, 10_000, &keys), [0, 10_000, 10_000]);
+    // Of no dimension, so of one element: 4 bytes at each multiple of 32.
+    let lies = |name: &String, place: u64| [&text(name)[..], &[0; 8], &place.to_le_bytes()].concat();
+    let places = names.iter().enumerate().flat_map(|(i, name)| lies(name, 32 * (9_999 - i) as u64));
+    let mut bytes = header(10_000, 0, &places.collect::<Vec<u8>>());
+    bytes.resize(bytes.len().next_multiple_of(32) + 32 * 10_000, 0);
+    holds("scalars", bytes, [10_000, 0, 0]);
+    // Of no element, so all may lie where the file ends.
+    let empty = |name: &String| [&text(name)[..], &1u32.to_le_bytes(), &[0; 8 + 4 + 8]].concat();
+    let mut bytes = header(10_000, 0, &names.iter().flat_map(empty).collect::<Vec<u8>>());
+    bytes.resize(bytes.len().next_multiple_of(32), 0);
+    holds("empty tensors", bytes, [10_000, 0, 0]);
+}
+
+#[test]
+fn counts_are_believed_as_far_as_the_file_goes() {
+    let file = Scratch::new("counts");
+    let refused = |bytes: Vec<u8>, what: &str| {
+        file.write(&bytes);
+        let error = within(bytes.len(), || visited(&file.0).unwrap_err());
+        assert!(error.message.contains(what), "{error}");
+    };
+    // As many as there is room for, and what follows is none of these.
+    let room = vec![0xff; 13 << 16];
+    refused(header(0, 1 << 16, &room), "the length of a metadata key says 18446744073709551615");
+    let room = vec![0xff; 24 << 16];
+    refused(header(1 << 16, 0, &room), "the length of a tensor's name says 18446744073709551615");
+    refused(header(0, 1, &list(0, 1 << 20, &[0; 1000])), "the length of a list says 1048576");
 }

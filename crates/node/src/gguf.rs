@@ -1,13 +1,14 @@
 //! GGUF files.
 
-use lowrank_engine::format::gguf::{MetaValue, Reader, RowOrder};
+use lowrank_engine::error as engine;
+use lowrank_engine::format::gguf::{List, MetaValue, Reader, RowOrder};
 use lowrank_engine::tape::Tensor;
-use napi::bindgen_prelude::{BigInt, ToNapiValue};
-use napi::sys;
+use napi::Env;
+use napi::bindgen_prelude::{BigInt, ToNapiValue, Unknown};
 use napi_derive::napi;
 
 use crate::background;
-use crate::error::{Result, thrown};
+use crate::error::{Result, internal, thrown};
 use crate::files::TensorInfo;
 use crate::session::{Session, weight_dtype};
 
@@ -28,8 +29,8 @@ impl GgufFile {
 
     /// The tensors' names, in the order of the file.
     #[napi(catch_unwind)]
-    pub fn names(&self) -> Vec<&str> {
-        self.reader.entries().iter().map(|entry| entry.name.as_str()).collect()
+    pub fn names(&self) -> Result<Vec<String>> {
+        self.reader.entries().map(|entry| Ok(entry.map_err(thrown)?.name)).collect()
     }
 
     /// What the file says of a tensor: its dtype may be a format of blocks, such as `q4_k`.
@@ -45,14 +46,14 @@ impl GgufFile {
 
     /// The metadata's keys.
     #[napi(catch_unwind)]
-    pub fn keys(&self) -> Vec<&str> {
-        self.reader.keys().collect()
+    pub fn keys(&self) -> Result<Vec<String>> {
+        self.reader.keys().map(|key| key.map_err(thrown)).collect()
     }
 
     /// A value of the metadata; whole numbers that no double holds exactly are bigints.
     #[napi(catch_unwind, ts_return_type = "unknown")]
-    pub fn metadata(&self, key: String) -> Result<Option<GgufValue>> {
-        Ok(self.reader.metadata(&key).map_err(thrown)?.map(GgufValue))
+    pub fn metadata<'env>(&self, env: &'env Env, key: String) -> Result<Option<Unknown<'env>>> {
+        self.reader.metadata(&key, |value| Ok(unknown(env, value))).map_err(thrown)?.transpose()
     }
 
     /// How many texts a list of the metadata has; null where the file does not have the key.
@@ -81,9 +82,10 @@ pub struct GgufPlace {
 pub fn gguf_places(path: String) -> Result<Vec<GgufPlace>> {
     let places = || {
         let reader = Reader::open(path)?;
-        let place = |key: &str| {
-            let place = reader.place(key)?.unwrap_or_default();
-            Ok(GgufPlace { key: key.into(), start: place.start as f64, end: place.end as f64 })
+        let place = |key: engine::Result<String>| {
+            let key = key?;
+            let place = reader.place(&key)?.unwrap_or_default();
+            Ok(GgufPlace { key, start: place.start as f64, end: place.end as f64 })
         };
         reader.keys().map(place).collect()
     };
@@ -113,29 +115,33 @@ impl Session {
     }
 }
 
-/// A value of the metadata, as JavaScript has it.
-pub struct GgufValue(MetaValue);
-
 /// The largest whole number below which a double holds all.
 const SAFE: u64 = (1 << 53) - 1;
 
-impl ToNapiValue for GgufValue {
-    unsafe fn to_napi_value(env: sys::napi_env, value: Self) -> napi::Result<sys::napi_value> {
-        // SAFETY: the caller's.
-        unsafe {
-            match value.0 {
-                MetaValue::Unsigned(n) if n <= SAFE => f64::to_napi_value(env, n as f64),
-                MetaValue::Unsigned(n) => BigInt::to_napi_value(env, n.into()),
-                MetaValue::Signed(n) if n.unsigned_abs() <= SAFE => f64::to_napi_value(env, n as f64),
-                MetaValue::Signed(n) => BigInt::to_napi_value(env, n.into()),
-                MetaValue::Float(x) => f64::to_napi_value(env, x),
-                MetaValue::Bool(truth) => bool::to_napi_value(env, truth),
-                MetaValue::Text(text) => String::to_napi_value(env, text),
-                MetaValue::List(values) => {
-                    let values: Vec<GgufValue> = values.into_iter().map(GgufValue).collect();
-                    Vec::to_napi_value(env, values)
-                }
-            }
-        }
+/// A value of the metadata as JavaScript has it, made while it is read.
+fn unknown<'env>(env: &'env Env, value: MetaValue) -> Result<Unknown<'env>> {
+    let made = match value {
+        MetaValue::Unsigned(n) if n <= SAFE => (n as f64).into_unknown(env),
+        MetaValue::Unsigned(n) => BigInt::from(n).into_unknown(env),
+        MetaValue::Signed(n) if n.unsigned_abs() <= SAFE => (n as f64).into_unknown(env),
+        MetaValue::Signed(n) => BigInt::from(n).into_unknown(env),
+        MetaValue::Float(x) => x.into_unknown(env),
+        MetaValue::Bool(truth) => truth.into_unknown(env),
+        MetaValue::Text(text) => text.into_unknown(env),
+        MetaValue::List(list) => return array(env, list),
+    };
+    made.map_err(internal)
+}
+
+fn array<'env>(env: &'env Env, list: List) -> Result<Unknown<'env>> {
+    let mut array = env.create_array(list.len() as u32).map_err(internal)?;
+    for (i, value) in list.enumerate() {
+        // Else a handle of each would stay until all are made.
+        let set = env.run_in_scope(|| {
+            let value = value.map_err(thrown).and_then(|value| unknown(env, value));
+            Ok(value.and_then(|value| array.set(i as u32, value).map_err(internal)))
+        });
+        set.map_err(internal)??;
     }
+    array.into_unknown(env).map_err(internal)
 }

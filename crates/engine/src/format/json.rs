@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
+use std::path::Path;
 
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::quoted;
+use crate::error::{Code, Error};
 
 /// An object's members by key; a key that stands twice is an error.
 #[derive(Debug)]
@@ -48,6 +50,14 @@ pub(super) fn once<E: serde::de::Error>(key: &str, seen: bool) -> Result<(), E> 
 pub(super) struct Fault {
     pub offset: usize,
     pub what: String,
+}
+
+impl Fault {
+    /// What a user is told: `ERR_FILE_FORMAT` with the file and the byte.
+    pub fn of(self, path: &Path) -> Error {
+        let Fault { offset, what } = self;
+        Error::new(Code::FileFormat, format!("{}: at byte {offset}: {what}", path.display()))
+    }
 }
 
 /// Parses the whole of `bytes`. Offsets count from its start.

@@ -36,10 +36,8 @@ fn map_checked<H>(
     parse: impl FnOnce(&[u8]) -> Result<H, Fault>,
 ) -> Result<(Arc<MappedFile>, H)> {
     let file = map(path)?;
-    match file.read(parse)? {
-        Ok(header) => Ok((file, header)),
-        Err(Fault { offset, what }) => fail!(FileFormat, "{}: at byte {offset}: {what}", path.display()),
-    }
+    let header = file.read(parse)?.map_err(|fault| fault.of(path))?;
+    Ok((file, header))
 }
 
 /// The bytes of a small file.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::format::gguf::Reader;
+use lowrank_engine::format::gguf::{Reader, Texts};
 use napi_derive::napi;
 use serde_json::{Value, from_value, json};
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
@@ -50,19 +50,23 @@ pub struct GgufTokenizer {
 pub fn of_file(reader: &Reader, given: &GgufTokenizer) -> engine::Result<Tokenizer> {
     let file = File(reader);
     let sentence_piece = given.kind == "sentencepiece";
-    let mut tokens = reader.texts(TOKENS)?.ok_or_else(|| file.missing(TOKENS, "a file with a tokenizer"))?;
-    let types = reader.numbers(TYPES)?;
-    if let Some(types) = types.as_ref().filter(|types| types.len() != tokens.len()) {
-        let what = format!("must be of {} tokens, and is of {}", tokens.len(), types.len());
-        return Err(file.wrong(TYPES, what));
-    }
+    let tokens = reader.texts(TOKENS, |texts| texts.map(|text| text.map(String::from)).collect())?;
+    let mut tokens: Vec<String> = tokens.ok_or_else(|| file.missing(TOKENS, "a file with a tokenizer"))?;
+    let types: Option<Vec<f64>> = reader.numbers(TYPES, |types| {
+        if types.len() != tokens.len() {
+            let what = format!("must be of {} tokens, and is of {}", tokens.len(), types.len());
+            return Err(file.wrong(TYPES, what));
+        }
+        types.collect()
+    })?;
     if given.gemma {
         for token in tokens.iter_mut().filter(|token| token.bytes().all(|byte| byte == b' ')) {
             *token = SPACE.repeat(token.len());
         }
     }
-    let merges = match reader.texts(MERGES)? {
-        Some(listed) => pairs(&file, listed, tokens.iter().map(String::len).max().unwrap_or(0))?,
+    let longest = tokens.iter().map(String::len).max().unwrap_or(0);
+    let merges = match reader.texts(MERGES, |listed| pairs(&file, listed, longest))? {
+        Some(merges) => merges,
         None if sentence_piece => by_score(&file, &tokens, given.gemma)?,
         None => return Err(file.missing(MERGES, "a vocabulary of this kind")),
     };
@@ -125,8 +129,9 @@ impl File<'_> {
 
 /// The parts of merges that are listed, the first to be made first. No token has more than `longest` bytes, which the
 /// builder of a model takes for granted.
-fn pairs(file: &File, listed: Vec<String>, longest: usize) -> engine::Result<Vec<(String, String)>> {
-    let pair = |(i, mut merge): (usize, String)| {
+fn pairs(file: &File, listed: Texts, longest: usize) -> engine::Result<Vec<(String, String)>> {
+    let pair = |(i, merge): (usize, engine::Result<&str>)| {
+        let merge = merge?;
         // A space is the separator, and neither part begins with one.
         let second = merge.char_indices().nth(1).map_or(merge.len(), |(at, _)| at);
         match merge[second..].find(' ').map(|at| second + at) {
@@ -134,11 +139,7 @@ fn pairs(file: &File, listed: Vec<String>, longest: usize) -> engine::Result<Vec
                 let token = format!("{}{}", &merge[..at], &merge[at + 1..]);
                 Err(file.not_made(format_args!("Token `{token}` out of vocabulary")))
             }
-            Some(at) if at + 1 < merge.len() => {
-                let right = merge[at + 1..].into();
-                merge.truncate(at);
-                Ok((merge, right))
-            }
+            Some(at) if at + 1 < merge.len() => Ok((merge[..at].into(), merge[at + 1..].into())),
             _ => {
                 let what =
                     format!("must be pairs with a space between, and number {i} is {}", Value::from(merge));
@@ -146,7 +147,7 @@ fn pairs(file: &File, listed: Vec<String>, longest: usize) -> engine::Result<Vec
             }
         }
     };
-    listed.into_iter().enumerate().map(pair).collect()
+    listed.enumerate().map(pair).collect()
 }
 
 /// A pair of tokens that makes a token.
@@ -160,13 +161,15 @@ struct Merge {
 
 /// All pairs of tokens that make a token, by its score; `by_place` the earlier token first.
 fn by_score(file: &File, tokens: &[String], by_place: bool) -> engine::Result<Vec<(String, String)>> {
-    let Some(scores) = file.0.numbers(SCORES)? else {
-        return Err(file.missing(SCORES, "a vocabulary of this kind"));
-    };
-    if scores.len() != tokens.len() {
-        let what = format!("must have a score for each of {} tokens, and has {}", tokens.len(), scores.len());
-        return Err(file.wrong(SCORES, what));
-    }
+    let scores: Option<Vec<f64>> = file.0.numbers(SCORES, |scores| {
+        if scores.len() != tokens.len() {
+            let what =
+                format!("must have a score for each of {} tokens, and has {}", tokens.len(), scores.len());
+            return Err(file.wrong(SCORES, what));
+        }
+        scores.collect()
+    })?;
+    let scores = scores.ok_or_else(|| file.missing(SCORES, "a vocabulary of this kind"))?;
     let places: HashMap<&str, u32> =
         tokens.iter().enumerate().map(|(id, token)| (token.as_str(), id as u32)).collect();
     let mut found: Vec<Merge> = Vec::new();

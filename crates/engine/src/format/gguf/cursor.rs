@@ -1,5 +1,7 @@
 //! A place in the bytes of a file, from where values are read that may not be there.
 
+use std::fmt::{self, Debug, Display};
+
 use crate::format::json::Fault;
 use crate::format::quoted;
 
@@ -28,7 +30,7 @@ impl<'a> Cursor<'a> {
         Err(Fault { offset: self.at, what: what.into() })
     }
 
-    pub fn bytes(&mut self, count: usize, what: &str) -> Result<&'a [u8], Fault> {
+    pub fn bytes(&mut self, count: usize, what: impl Display) -> Result<&'a [u8], Fault> {
         let Some(bytes) = self.file[self.at..].get(..count) else {
             return self
                 .fault(format!("cut off: {what} of {count} bytes was expected, {} are there", self.left()));
@@ -37,22 +39,22 @@ impl<'a> Cursor<'a> {
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self, what: &str) -> Result<[u8; N], Fault> {
+    fn array<const N: usize>(&mut self, what: impl Display) -> Result<[u8; N], Fault> {
         let mut array = [0; N];
         array.copy_from_slice(self.bytes(N, what)?);
         Ok(array)
     }
 
-    pub fn u32(&mut self, what: &str) -> Result<u32, Fault> {
+    pub fn u32(&mut self, what: impl Display) -> Result<u32, Fault> {
         self.array(what).map(u32::from_le_bytes)
     }
 
-    pub fn u64(&mut self, what: &str) -> Result<u64, Fault> {
+    pub fn u64(&mut self, what: impl Display) -> Result<u64, Fault> {
         self.array(what).map(u64::from_le_bytes)
     }
 
     /// A count of what takes `each` bytes or more: no more than the rest of the file holds.
-    pub fn count(&mut self, each: usize, what: &str) -> Result<usize, Fault> {
+    pub fn count(&mut self, each: usize, what: impl Display + Copy) -> Result<usize, Fault> {
         let before = self.clone();
         let count = self.u64(what)?;
         let most = self.left() / each;
@@ -62,10 +64,15 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The bytes of a text, which may be none.
+    pub fn unread_text(&mut self, what: &str) -> Result<&'a [u8], Fault> {
+        let length = self.count(1, format_args!("the length of {what}"))?;
+        self.bytes(length, what)
+    }
+
     pub fn text(&mut self, what: &str) -> Result<&'a str, Fault> {
         let start = self.at;
-        let length = self.count(1, &format!("the length of {what}"))?;
-        let bytes = self.bytes(length, what)?;
+        let bytes = self.unread_text(what)?;
         std::str::from_utf8(bytes).map_err(|e| {
             let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]);
             Fault {
@@ -73,5 +80,11 @@ impl<'a> Cursor<'a> {
                 what: format!("{what} is not UTF-8: {}", quoted(&shown)),
             }
         })
+    }
+}
+
+impl Debug for Cursor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {}", self.at)
     }
 }

@@ -3,108 +3,71 @@
 //! Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, and gguf.cpp for what is taken. Versions 2 and 3
 //! differ by the order of bytes alone, which 3 admits to be high first; such files are refused.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt;
-
 use super::cursor::Cursor;
-use super::metadata::{self, MetaValue};
-use crate::dtype::DType;
+use super::metadata;
+use super::names::Names;
+use super::tensors::{Data, Entry, Stated};
 use crate::format::json::Fault;
 use crate::format::quoted;
-use crate::quant::BlockType;
-use crate::shape::Shape;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const ALIGNMENT: &str = "general.alignment";
 const DEFAULT_ALIGNMENT: u64 = 32;
-const MOST_DIMS: u32 = 4;
 /// Bytes of the shortest key with a value, and of the shortest tensor: lengths, types, places.
 const KEY_BYTES: usize = 8 + 4 + 1;
 const TENSOR_BYTES: usize = 8 + 4 + 4 + 8;
 
-/// How a tensor's elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TensorType {
-    Plain(DType),
-    Blocks(BlockType),
-}
-
-impl TensorType {
-    /// Elements that are stored together, and the bytes that they take.
-    fn unit(self) -> (usize, usize) {
-        match self {
-            TensorType::Plain(dtype) => (1, dtype.bytes()),
-            TensorType::Blocks(kind) => (kind.elements(), kind.bytes()),
-        }
-    }
-}
-
-impl fmt::Display for TensorType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TensorType::Plain(dtype) => dtype.fmt(f),
-            TensorType::Blocks(kind) => kind.fmt(f),
-        }
-    }
-}
-
-/// One tensor of a file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    pub name: String,
-    pub kind: TensorType,
-    /// Outermost first; a file has them in the other order.
-    pub shape: Shape,
-    /// Bytes from the file's start.
-    pub offset: u64,
-    pub bytes: u64,
-}
-
-/// What a checked header says: tensors in the order of the file, and where the value of each key stands.
+/// What is kept of a checked header: where things stand in the file that it was read from.
 #[derive(Debug)]
 pub(super) struct Header {
-    pub entries: Vec<Entry>,
-    pub keys: BTreeMap<String, usize>,
+    pub keys: Names,
+    pub tensors: Names,
+    /// Where the first tensor stands, behind which are the others.
+    pub first_tensor: usize,
+    pub data: Data,
 }
 
-/// Reads and checks the header of a whole file. Every entry lies within `file`, and no two overlap.
-pub(super) fn parse(file: &[u8]) -> Result<Header, Fault> {
-    let mut cursor = Cursor::new(file, 0);
-    version(&mut cursor)?;
-    let tensors = cursor.clone();
-    cursor.count(TENSOR_BYTES, "the number of tensors")?;
-    let pairs = cursor.count(KEY_BYTES, "the number of metadata keys")?;
-    let mut keys = BTreeMap::new();
-    for _ in 0..pairs {
-        let before = cursor.clone();
-        let key = cursor.text("a metadata key")?;
-        if keys.insert(key.to_string(), cursor.offset()).is_some() {
-            return before.fault(format!("the key {} stands twice", quoted(key)));
+impl Header {
+    /// Reads and checks the header of a whole file. Every tensor lies within `file`, and no two overlap.
+    pub fn parse(file: &[u8]) -> Result<Header, Fault> {
+        let mut cursor = Cursor::new(file, 0);
+        version(&mut cursor)?;
+        let tensors = cursor.clone();
+        cursor.count(TENSOR_BYTES, "the number of tensors")?;
+        let keys = keys(file, &mut cursor)?;
+        let alignment = alignment(file, &keys)?;
+        // Once more, since only now it is known how much of the file is left for them.
+        let count = tensors.clone().count(TENSOR_BYTES, "the number of tensors")?;
+        if count > cursor.left() / TENSOR_BYTES {
+            let what =
+                format!("the number of tensors says {count}, and the rest of the file has no room for these");
+            return tensors.fault(what);
         }
-        metadata::check(&mut cursor)
-            .map_err(|fault| Fault { what: format!("{}: {}", quoted(key), fault.what), ..fault })?;
+        let first_tensor = cursor.offset();
+        let mut names = Names::with_room(count, "tensor", &tensors)?;
+        let read = (0..count).try_for_each(|_| {
+            let tensor = Stated::read(&mut cursor)?;
+            names.push(file, tensor.at)
+        });
+        // One that stands twice does so before what could not be read.
+        names.sort(file)?;
+        read?;
+        let start = (cursor.offset() as u64).next_multiple_of(alignment);
+        let data = Data { start, alignment, end: file.len() as u64 };
+        data.check(file, names.in_file_order())?;
+        Ok(Header { keys, tensors: names, first_tensor, data })
     }
-    let alignment = alignment(file, &keys)?;
-    // Once more, since only now it is known how much of the file is left for them.
-    let count = tensors.clone().count(TENSOR_BYTES, "the number of tensors")?;
-    if count > cursor.left() / TENSOR_BYTES {
-        let what =
-            format!("the number of tensors says {count}, and the rest of the file has no room for these");
-        return tensors.fault(what);
+
+    /// Where the value of a key stands.
+    pub fn value<'a>(&self, file: &'a [u8], key: &str) -> Result<Option<Cursor<'a>>, Fault> {
+        value(file, &self.keys, key)
     }
-    let mut names = HashSet::new();
-    let mut stated = Vec::new();
-    for _ in 0..count {
-        let before = cursor.clone();
-        let (name, kind, shape, place, bytes) = tensor(&mut cursor)?;
-        if !names.insert(name) {
-            return before.fault(format!("the tensor {} stands twice", quoted(name)));
-        }
-        stated.push((before.offset(), place, Entry { name: name.into(), kind, shape, offset: 0, bytes }));
+
+    /// A tensor by its name.
+    pub fn entry(&self, file: &[u8], name: &str) -> Result<Option<Entry>, Fault> {
+        let at = self.tensors.find(file, name);
+        at.map(|at| self.data.entry(&mut Cursor::new(file, at))).transpose()
     }
-    let start = (cursor.offset() as u64).next_multiple_of(alignment);
-    let entries = place(stated, start, alignment, file.len() as u64)?;
-    Ok(Header { entries, keys })
 }
 
 /// Goes past the magic and the version.
@@ -137,142 +100,36 @@ fn version(cursor: &mut Cursor) -> Result<(), Fault> {
     }
 }
 
-fn alignment(file: &[u8], keys: &BTreeMap<String, usize>) -> Result<u64, Fault> {
-    let Some(at) = keys.get(ALIGNMENT) else { return Ok(DEFAULT_ALIGNMENT) };
-    let cursor = Cursor::new(file, *at);
-    match metadata::read(&mut cursor.clone())? {
-        MetaValue::Unsigned(n) if n.is_power_of_two() && u32::try_from(n).is_ok() => Ok(n),
-        other => {
-            let is = match other {
-                MetaValue::Unsigned(n) => n.to_string(),
-                _ => "of another type".into(),
-            };
-            cursor.fault(format!("{ALIGNMENT}: a power of two was expected, this is {is}"))
-        }
-    }
-}
-
-/// A tensor's name, type, shape, place among the tensors' bytes, and bytes.
-fn tensor<'a>(cursor: &mut Cursor<'a>) -> Result<(&'a str, TensorType, Shape, u64, u64), Fault> {
-    let name = cursor.text("a tensor's name")?;
-    let within = |cursor: &Cursor, what: String| cursor.fault(format!("tensor {}: {what}", quoted(name)));
+/// Goes past the keys and their values.
+fn keys(file: &[u8], cursor: &mut Cursor) -> Result<Names, Fault> {
     let before = cursor.clone();
-    let rank = cursor.u32("a tensor's number of dimensions")?;
-    if rank > MOST_DIMS {
-        return within(&before, format!("at most {MOST_DIMS} dimensions were expected, this says {rank}"));
-    }
-    let sizes = cursor.clone();
-    let mut dims = Vec::new();
-    for _ in 0..rank {
-        dims.push(cursor.u64("a tensor's dimension")?);
-    }
-    let before = cursor.clone();
-    let number = cursor.u32("a tensor's type")?;
-    let kind = match stored_as(number) {
-        Ok(kind) => kind,
-        Err(what) => return within(&before, what),
-    };
-    let place = cursor.u64("a tensor's offset")?;
-    let (together, bytes) = kind.unit();
-    // Empty tensors too: their strides are products of the other sizes.
-    let size = dims.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1)));
-    let Some(size) = size.and_then(|n| n.checked_mul(bytes as u64)).filter(|n| *n <= i64::MAX as u64) else {
-        return within(&sizes, format!("the size of {kind} {dims:?} overflows"));
-    };
-    let row = dims.first().copied().unwrap_or(1);
-    if row % together as u64 != 0 {
-        return within(
-            &sizes,
-            format!("rows of whole blocks of {together} were expected for {kind}, these have {row}"),
-        );
-    }
-    let bytes = if dims.contains(&0) { 0 } else { size / together as u64 };
-    let shape: Vec<usize> = dims.iter().rev().map(|d| *d as usize).collect();
-    Ok((name, kind, Shape::new(&shape), place, bytes))
+    let count = cursor.count(KEY_BYTES, "the number of metadata keys")?;
+    let mut keys = Names::with_room(count, "key", &before)?;
+    let read = (0..count).try_for_each(|_| {
+        let at = cursor.offset();
+        let key = cursor.text("a metadata key")?;
+        keys.push(file, at)?;
+        metadata::check(cursor)
+            .map_err(|fault| Fault { what: format!("{}: {}", quoted(key), fault.what), ..fault })
+    });
+    // One that stands twice does so before what could not be read.
+    keys.sort(file)?;
+    read.map(|()| keys)
 }
 
-/// A type by its number; what is wrong with one that is not read.
-fn stored_as(number: u32) -> Result<TensorType, String> {
-    use BlockType::*;
-    let unread = match number {
-        0 => return Ok(TensorType::Plain(DType::F32)),
-        1 => return Ok(TensorType::Plain(DType::F16)),
-        2 => return Ok(TensorType::Blocks(Q4_0)),
-        3 => return Ok(TensorType::Blocks(Q4_1)),
-        6 => return Ok(TensorType::Blocks(Q5_0)),
-        7 => return Ok(TensorType::Blocks(Q5_1)),
-        8 => return Ok(TensorType::Blocks(Q8_0)),
-        10 => return Ok(TensorType::Blocks(Q2K)),
-        11 => return Ok(TensorType::Blocks(Q3K)),
-        12 => return Ok(TensorType::Blocks(Q4K)),
-        13 => return Ok(TensorType::Blocks(Q5K)),
-        14 => return Ok(TensorType::Blocks(Q6K)),
-        20 => return Ok(TensorType::Blocks(Iq4Nl)),
-        30 => return Ok(TensorType::Plain(DType::BF16)),
-        4 | 5 | 31..=33 | 36..=38 => "which is no longer in use",
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        40 => "NVFP4",
-        _ => return Err(format!("type {number} is unknown; the file is damaged, or newer than this reader")),
-    };
-    Err(format!(
-        "type {number} ({unread}) is not read; those that are: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to \
-         Q6_K, IQ4_NL; quantise the model anew as one of these"
-    ))
+fn value<'a>(file: &'a [u8], keys: &Names, key: &str) -> Result<Option<Cursor<'a>>, Fault> {
+    let Some(at) = keys.find(file, key) else { return Ok(None) };
+    let mut cursor = Cursor::new(file, at);
+    cursor.unread_text("a metadata key")?;
+    Ok(Some(cursor))
 }
 
-/// Checks that tensors lie where they may: aligned, within the file, and none over another.
-fn place(
-    stated: Vec<(usize, u64, Entry)>,
-    start: u64,
-    alignment: u64,
-    end: u64,
-) -> Result<Vec<Entry>, Fault> {
-    let mut order: Vec<usize> = (0..stated.len()).collect();
-    order.sort_by_key(|i| (stated[*i].1, stated[*i].2.bytes));
-    let mut before: Option<(&str, u64)> = None;
-    for i in order {
-        let (at, place, entry) = &stated[i];
-        let fault = |what: String| {
-            Err(Fault { offset: *at, what: format!("tensor {}: {what}", quoted(&entry.name)) })
-        };
-        if place % alignment != 0 {
-            return fault(format!(
-                "an offset that is a multiple of {alignment} was expected, this is {place}"
-            ));
-        }
-        let reach = place.checked_add(entry.bytes).and_then(|n| n.checked_add(start));
-        if reach.is_none_or(|reach| reach > end) {
-            let bytes = entry.bytes;
-            return fault(format!(
-                "its {bytes} bytes from {start} + {place} on pass the file's end at {end}: cut off?"
-            ));
-        }
-        if let Some((other, until)) = before.filter(|(_, until)| place < until && entry.bytes > 0) {
-            return fault(format!(
-                "its offset {place} lies in the tensor {}, which ends at {until}",
-                quoted(other)
-            ));
-        }
-        if entry.bytes > 0 {
-            before = Some((&entry.name, place + entry.bytes));
-        }
-    }
-    Ok(stated.into_iter().map(|(_, place, entry)| Entry { offset: start + place, ..entry }).collect())
+fn alignment(file: &[u8], keys: &Names) -> Result<u64, Fault> {
+    let Some(cursor) = value(file, keys, ALIGNMENT)? else { return Ok(DEFAULT_ALIGNMENT) };
+    let is = match metadata::unsigned(cursor.clone())? {
+        Some(n) if n.is_power_of_two() && u32::try_from(n).is_ok() => return Ok(n),
+        Some(n) => n.to_string(),
+        None => "of another type".into(),
+    };
+    cursor.fault(format!("{ALIGNMENT}: a power of two was expected, this is {is}"))
 }

@@ -1,18 +1,75 @@
-//! The metadata: keys and typed values, which stay in the file until they are asked for.
+//! The metadata: typed values, which stay in the file and are read where they lie.
+
+use std::path::Path;
 
 use super::cursor::Cursor;
+use crate::error::Result;
 use crate::format::json::Fault;
 
-/// A value of the metadata.
-#[derive(Clone, Debug, PartialEq)]
-pub enum MetaValue {
+/// A value of the metadata, over the bytes of the file.
+#[derive(Clone, Debug)]
+pub enum MetaValue<'a> {
     Unsigned(u64),
     Signed(i64),
     Float(f64),
     Bool(bool),
-    Text(String),
-    List(Vec<MetaValue>),
+    Text(&'a str),
+    List(List<'a>),
 }
+
+/// The values of a list, each read from the file when it is asked for. An error is one of a file that was written into
+/// since it was checked.
+#[derive(Clone, Debug)]
+pub struct List<'a> {
+    path: &'a Path,
+    cursor: Cursor<'a>,
+    kind: Kind,
+    left: usize,
+    /// How many lists this one lies in.
+    depth: usize,
+}
+
+impl<'a> Iterator for List<'a> {
+    type Item = Result<MetaValue<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let read = read_value(self.path, &mut self.cursor, self.kind, self.depth + 1);
+        Some(read.map_err(|fault| fault.of(self.path)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl ExactSizeIterator for List<'_> {}
+
+/// The values of a list that are all of one type, as `List` gives them.
+pub struct Values<'a, T> {
+    list: List<'a>,
+    of: fn(MetaValue<'a>) -> Option<T>,
+}
+
+impl<T> Iterator for Values<'_, T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let value = self.list.next()?;
+        value.map(self.of).transpose()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.list.size_hint()
+    }
+}
+
+impl<T> ExactSizeIterator for Values<'_, T> {}
+
+/// The texts of a list.
+pub type Texts<'a> = Values<'a, &'a str>;
+/// The numbers of a list, of any width.
+pub type Numbers<'a> = Values<'a, f64>;
 
 /// The types of values, by their numbers in a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -116,54 +173,74 @@ fn list(cursor: &mut Cursor, depth: usize) -> Result<(Kind, usize), Fault> {
     Ok((kind, cursor.count(kind.bytes(), "the length of a list")?))
 }
 
-/// The texts of a list as they lie in the file; nothing of a value that is no list of texts.
-pub(super) fn texts<'a>(
-    mut cursor: Cursor<'a>,
-) -> Result<Option<impl ExactSizeIterator<Item = Result<&'a str, Fault>>>, Fault> {
-    let Some((kind, count)) = values(&mut cursor)? else { return Ok(None) };
-    Ok((kind == Kind::Text || count == 0).then(|| (0..count).map(move |_| cursor.text("a text"))))
+/// The texts of a list; nothing of a value that is no list of texts.
+pub(super) fn texts<'a>(value: MetaValue<'a>) -> Option<Texts<'a>> {
+    let of = |value: MetaValue<'a>| if let MetaValue::Text(text) = value { Some(text) } else { None };
+    listed(value, |kind| kind == Kind::Text, of)
 }
 
 /// The numbers of a list; nothing of a value that is no list of numbers.
-pub(super) fn numbers(mut cursor: Cursor) -> Result<Option<Vec<f64>>, Fault> {
-    let Some((kind, count)) = values(&mut cursor)? else { return Ok(None) };
-    if count > 0 && matches!(kind, Kind::Bool | Kind::Text | Kind::List) {
-        return Ok(None);
-    }
-    let number = |_| {
-        Ok(match read_value(&mut cursor, kind, 0)? {
-            MetaValue::Unsigned(n) => n as f64,
-            MetaValue::Signed(n) => n as f64,
-            MetaValue::Float(x) => x,
-            _ => unreachable!("of a kind of numbers"),
-        })
+pub(super) fn numbers(value: MetaValue<'_>) -> Option<Numbers<'_>> {
+    let of = |value: MetaValue| match value {
+        MetaValue::Unsigned(n) => Some(n as f64),
+        MetaValue::Signed(n) => Some(n as f64),
+        MetaValue::Float(x) => Some(x),
+        _ => None,
     };
-    Ok(Some((0..count).map(number).collect::<Result<_, Fault>>()?))
+    listed(value, |kind| !matches!(kind, Kind::Bool | Kind::Text | Kind::List), of)
 }
 
-/// What the values of a list are, and how many; nothing of another value.
-fn values(cursor: &mut Cursor) -> Result<Option<(Kind, usize)>, Fault> {
-    match Kind::read(cursor)? {
-        Kind::List => Ok(Some(list(cursor, 0)?)),
+/// The values of a list whose type `are` takes; an empty list is one of anything.
+fn listed<'a, T>(
+    value: MetaValue<'a>,
+    are: impl Fn(Kind) -> bool,
+    of: fn(MetaValue<'a>) -> Option<T>,
+) -> Option<Values<'a, T>> {
+    match value {
+        MetaValue::List(list) if list.left == 0 || are(list.kind) => Some(Values { list, of }),
+        _ => None,
+    }
+}
+
+/// The value at the cursor, of a file whose errors name `path`. Of a list none of the values is looked at.
+pub(super) fn read<'a>(path: &'a Path, mut cursor: Cursor<'a>) -> Result<MetaValue<'a>, Fault> {
+    let kind = Kind::read(&mut cursor)?;
+    match kind {
+        Kind::List => open(path, cursor, 0).map(MetaValue::List),
+        _ => read_value(path, &mut cursor, kind, 0),
+    }
+}
+
+/// A whole number without a sign; nothing of another value.
+pub(super) fn unsigned(mut cursor: Cursor) -> Result<Option<u64>, Fault> {
+    let kind = Kind::read(&mut cursor)?;
+    let whole = matches!(kind, Kind::U8 | Kind::U16 | Kind::U32 | Kind::U64);
+    match whole.then(|| number(&mut cursor, kind)).transpose()? {
+        Some(MetaValue::Unsigned(n)) => Ok(Some(n)),
         _ => Ok(None),
     }
 }
 
-/// Reads a value.
-pub(super) fn read(cursor: &mut Cursor) -> Result<MetaValue, Fault> {
-    let kind = Kind::read(cursor)?;
-    read_value(cursor, kind, 0)
-}
-
-fn read_value(cursor: &mut Cursor, kind: Kind, depth: usize) -> Result<MetaValue, Fault> {
+/// Reads a value, and goes past it.
+fn read_value<'a>(
+    path: &'a Path,
+    cursor: &mut Cursor<'a>,
+    kind: Kind,
+    depth: usize,
+) -> Result<MetaValue<'a>, Fault> {
     if kind == Kind::Text {
-        return Ok(MetaValue::Text(cursor.text("a text")?.into()));
+        return Ok(MetaValue::Text(cursor.text("a text")?));
     }
     if kind == Kind::List {
-        let (kind, count) = list(cursor, depth)?;
-        let values = (0..count).map(|_| read_value(cursor, kind, depth + 1));
-        return Ok(MetaValue::List(values.collect::<Result<_, Fault>>()?));
+        let list = open(path, cursor.clone(), depth)?;
+        check_value(cursor, kind, depth)?;
+        return Ok(MetaValue::List(list));
     }
+    number(cursor, kind)
+}
+
+/// Reads a number or a truth value.
+fn number<'a>(cursor: &mut Cursor<'a>, kind: Kind) -> Result<MetaValue<'a>, Fault> {
     let mut low = [0; 8];
     low[..kind.bytes()].copy_from_slice(cursor.bytes(kind.bytes(), "a number")?);
     let bits = u64::from_le_bytes(low);
@@ -176,6 +253,12 @@ fn read_value(cursor: &mut Cursor, kind: Kind, depth: usize) -> Result<MetaValue
         Kind::F32 => MetaValue::Float(f32::from_bits(bits as u32).into()),
         Kind::F64 => MetaValue::Float(f64::from_bits(bits)),
         Kind::Bool => MetaValue::Bool(bits != 0),
-        Kind::Text | Kind::List => unreachable!("read above"),
+        Kind::Text | Kind::List => unreachable!("no numbers"),
     })
+}
+
+/// The list at the cursor.
+fn open<'a>(path: &'a Path, mut cursor: Cursor<'a>, depth: usize) -> Result<List<'a>, Fault> {
+    let (kind, left) = list(&mut cursor, depth)?;
+    Ok(List { path, cursor, kind, left, depth })
 }

@@ -1,14 +1,14 @@
 //! Reading: the file is mapped, its header checked, and values are made over the map.
 
-use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::cursor::Cursor;
-use super::header::{self, Entry, TensorType};
-use super::metadata::{self, MetaValue};
+use super::header::Header;
+use super::metadata::{self, MetaValue, Numbers, Texts};
+use super::tensors::{Entry, TensorType};
 use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -35,9 +35,7 @@ pub enum RowOrder {
 pub struct Reader {
     path: PathBuf,
     file: Arc<MappedFile>,
-    entries: Vec<Entry>,
-    places: HashMap<String, usize>,
-    keys: BTreeMap<String, usize>,
+    header: Header,
 }
 
 impl Reader {
@@ -47,81 +45,94 @@ impl Reader {
     /// `ERR_FILE_NOT_FOUND`; `ERR_FILE_FORMAT` with the byte and what was expected there.
     pub fn open(path: impl AsRef<Path>) -> Result<Reader> {
         let path = path.as_ref();
-        let (file, header) = map_checked(path, header::parse)?;
-        let places = header.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect();
-        Ok(Reader { path: path.into(), file, entries: header.entries, places, keys: header.keys })
+        let (file, header) = map_checked(path, Header::parse)?;
+        Ok(Reader { path: path.into(), file, header })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The tensors in the order of the file.
-    pub fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// The tensors in the order of the file, each read from it when it is asked for.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
+    pub fn entries(&self) -> impl Iterator<Item = Result<Entry>> {
+        let mut at = self.header.first_tensor;
+        (0..self.header.tensors.len()).map(move |_| {
+            self.look(|file| {
+                let mut cursor = Cursor::new(file, at);
+                let entry = self.header.data.entry(&mut cursor);
+                at = cursor.offset();
+                entry
+            })
+        })
     }
 
     /// A tensor by its name.
     ///
     /// # Errors
-    /// `ERR_FILE_FORMAT` when the file has none of that name.
-    pub fn entry(&self, name: &str) -> Result<&Entry> {
-        let Some(place) = self.places.get(name) else {
+    /// `ERR_FILE_FORMAT` when the file has none of that name; `ERR_FILE_NOT_FOUND` as `entries`.
+    pub fn entry(&self, name: &str) -> Result<Entry> {
+        let Some(entry) = self.look(|file| self.header.entry(file, name))? else {
             fail!(FileFormat, "{}: there is no tensor {}", self.path.display(), quoted(name));
         };
-        Ok(&self.entries[*place])
+        Ok(entry)
     }
 
-    /// The keys of the metadata.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.keys.keys().map(String::as_str)
-    }
-
-    /// A value of the metadata; nothing where the file does not have the key.
+    /// The keys of the metadata in the order of their texts, each read from the file when it is asked for.
     ///
     /// # Errors
-    /// `ERR_FILE_NOT_FOUND` once the file was replaced and had to be let go for that.
-    pub fn metadata(&self, key: &str) -> Result<Option<MetaValue>> {
-        self.value_of(key, |mut cursor| metadata::read(&mut cursor))
+    /// As `entries`.
+    pub fn keys(&self) -> impl Iterator<Item = Result<String>> {
+        let keys = &self.header.keys;
+        (0..keys.len()).map(|i| self.look(|file| keys.text(file, i).map(String::from)))
     }
 
-    /// The texts of a list of the metadata; nothing where the file does not have the key.
+    /// What `look` makes of a value of the metadata; nothing where the file does not have the key. It may ask nothing
+    /// else of the reader: the file is held meanwhile.
     ///
     /// # Errors
-    /// `ERR_FILE_FORMAT` for a value that is no list of texts; `ERR_FILE_NOT_FOUND` as `metadata`.
-    pub fn texts(&self, key: &str) -> Result<Option<Vec<String>>> {
-        let texts = self.value_of(key, |cursor| {
-            metadata::texts(cursor)?.map(|texts| texts.map(|text| Ok(text?.into())).collect()).transpose()
-        })?;
-        self.list(key, "texts", texts)
+    /// Those of `look`; `ERR_FILE_NOT_FOUND` as `entries`.
+    pub fn metadata<T>(&self, key: &str, look: impl FnOnce(MetaValue<'_>) -> Result<T>) -> Result<Option<T>> {
+        self.value_of(key, |cursor| metadata::read(&self.path, cursor).map(look))?.transpose()
+    }
+
+    /// What `look` makes of the texts of a list of the metadata; nothing where the file does not have the key.
+    ///
+    /// # Errors
+    /// `ERR_FILE_FORMAT` for a value that is no list of texts; as `metadata`.
+    pub fn texts<T>(&self, key: &str, look: impl FnOnce(Texts<'_>) -> Result<T>) -> Result<Option<T>> {
+        self.metadata(key, |value| metadata::texts(value).map_or_else(|| self.no_list(key, "texts"), look))
     }
 
     /// How many texts a list of the metadata has, none of which is read. Errors as of `texts`.
     pub fn text_count(&self, key: &str) -> Result<Option<usize>> {
-        let count = self.value_of(key, |cursor| Ok(metadata::texts(cursor)?.map(|texts| texts.len())))?;
-        self.list(key, "texts", count)
+        self.texts(key, |texts| Ok(texts.len()))
     }
 
     /// Text number `at` of a list of the metadata; nothing where there are not as many. Errors as of `texts`.
     pub fn text_at(&self, key: &str, at: usize) -> Result<Option<String>> {
-        let text = self.value_of(key, |cursor| {
-            metadata::texts(cursor)?
-                .map(|mut texts| Ok(texts.nth(at).transpose()?.map(String::from)))
-                .transpose()
-        })?;
-        Ok(self.list(key, "texts", text)?.flatten())
+        let text = self.texts(key, |mut texts| Ok(texts.nth(at).transpose()?.map(String::from)))?;
+        Ok(text.flatten())
     }
 
-    /// The numbers of a list of the metadata; nothing where the file does not have the key. Errors as of `texts`.
-    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
-        let numbers = self.value_of(key, metadata::numbers)?;
-        self.list(key, "numbers", numbers)
+    /// What `look` makes of the numbers of a list of the metadata; nothing where the file does not have the key. Errors
+    /// as of `texts`.
+    pub fn numbers<T>(&self, key: &str, look: impl FnOnce(Numbers<'_>) -> Result<T>) -> Result<Option<T>> {
+        self.metadata(key, |value| {
+            metadata::numbers(value).map_or_else(|| self.no_list(key, "numbers"), look)
+        })
+    }
+
+    fn no_list<T>(&self, key: &str, what: &str) -> Result<T> {
+        fail!(FileFormat, "{}: {key} must be a list of {what}", self.path.display())
     }
 
     /// The bytes of the file that a value of the metadata takes, its type among them.
     ///
     /// # Errors
-    /// As `metadata`.
+    /// As `entries`.
     pub fn place(&self, key: &str) -> Result<Option<Range<usize>>> {
         self.value_of(key, |mut cursor| {
             let start = cursor.offset();
@@ -130,22 +141,13 @@ impl Reader {
         })
     }
 
-    fn value_of<T>(&self, key: &str, read: impl FnOnce(Cursor) -> Result<T, Fault>) -> Result<Option<T>> {
-        let Some(at) = self.keys.get(key) else { return Ok(None) };
-        match self.file.read(|file| read(Cursor::new(file, *at)))? {
-            Ok(value) => Ok(Some(value)),
-            // Only of a file that was written into since it was checked.
-            Err(Fault { offset, what }) => {
-                fail!(FileFormat, "{}: at byte {offset}: {what}", self.path.display())
-            }
-        }
+    fn value_of<T>(&self, key: &str, read: impl FnOnce(Cursor<'_>) -> Result<T, Fault>) -> Result<Option<T>> {
+        self.look(|file| self.header.value(file, key)?.map(read).transpose())
     }
 
-    fn list<T>(&self, key: &str, what: &str, found: Option<Option<T>>) -> Result<Option<T>> {
-        match found {
-            Some(None) => fail!(FileFormat, "{}: {key} must be a list of {what}", self.path.display()),
-            found => Ok(found.flatten()),
-        }
+    /// What `read` makes of the file. A fault is one of a file that was written into since it was checked.
+    fn look<T>(&self, read: impl FnOnce(&[u8]) -> Result<T, Fault>) -> Result<T> {
+        self.file.read(read)?.map_err(|fault| fault.of(&self.path))
     }
 
     /// What `look` makes of the stored bytes of an entry of this file.
@@ -183,7 +185,7 @@ impl Reader {
         if stored == to && order == RowOrder::Stored {
             return cx.map(entry.shape.clone(), to, &self.file, entry.offset);
         }
-        let sources = self.rows(entry, order)?;
+        let sources = self.rows(&entry, order)?;
         // Asked for ahead of the host's copy: what does not fit is told before work is done.
         let value = cx.empty(entry.shape.clone(), to)?;
         // A meta device has no use for them, and a large file takes its time.

@@ -1,6 +1,9 @@
+use std::path::Path;
+
 use super::super::cursor::Cursor;
-use super::super::header::{TensorType, parse};
+use super::super::header::Header;
 use super::super::metadata::{self, MetaValue};
+use super::super::tensors::{Entry, TensorType};
 use super::written::{Written, file, meta_list, meta_text, meta_u32, text};
 use crate::dtype::DType;
 use crate::quant::BlockType;
@@ -15,28 +18,44 @@ fn tensor<'a>(name: &'a str, dims: &'a [u64], kind: u32, offset: u64) -> Written
 
 /// Refused at that byte, in one line that holds `what`.
 fn refused(bytes: &[u8], offset: usize, what: &str) {
-    let fault = parse(bytes).expect_err("must be refused");
+    let fault = Header::parse(bytes).expect_err("must be refused");
     assert!(fault.what.contains(what), "{} does not say: {what}", fault.what);
     assert_eq!(fault.offset, offset, "{}", fault.what);
     assert_eq!(fault.what.lines().count(), 1, "{}", fault.what);
 }
 
-fn value(bytes: &[u8], key: &str) -> MetaValue {
-    let at = parse(bytes).unwrap().keys[key];
-    metadata::read(&mut Cursor::new(bytes, at)).unwrap()
+fn entries(bytes: &[u8]) -> Vec<Entry> {
+    let header = Header::parse(bytes).unwrap();
+    let mut cursor = Cursor::new(bytes, header.first_tensor);
+    (0..header.tensors.len()).map(|_| header.data.entry(&mut cursor).unwrap()).collect()
+}
+
+/// A value in the words of its type.
+fn value(bytes: &[u8], key: &str) -> String {
+    let at = Header::parse(bytes).unwrap().value(bytes, key).unwrap().unwrap();
+    shown(metadata::read(Path::new("x"), at).unwrap())
+}
+
+fn shown(value: MetaValue) -> String {
+    let MetaValue::List(list) = value else { return format!("{value:?}") };
+    let (said, mut values) = (list.len(), Vec::new());
+    values.extend(list.map(|value| shown(value.unwrap())));
+    assert_eq!(values.len(), said);
+    format!("[{}]", values.join(", "))
 }
 
 #[test]
 fn a_header_is_read() {
     let numbers = [1.5f32, -2.0].map(f32::to_le_bytes).concat();
     let texts = [text("a"), text("ü")].concat();
-    let inner = meta_list(0, 2, &[7, 8]);
+    let lists = [meta_list(0, 2, &[7, 8]), meta_list(2, 0, &[]), meta_list(0, 1, &[9])];
+    let lists: Vec<u8> = lists.iter().flat_map(|list| &list[4..]).copied().collect();
     let keys = [
         ("general.alignment", meta_u32(64)),
         ("t", meta_text("x\ny")),
         ("f", meta_list(6, 2, &numbers)),
         ("s", meta_list(8, 2, &texts)),
-        ("n", meta_list(9, 1, &inner[4..])),
+        ("n", meta_list(9, 3, &lists)),
         ("b", [&7u32.to_le_bytes()[..], &[1]].concat()),
         ("i", [&11u32.to_le_bytes()[..], &i64::MIN.to_le_bytes()].concat()),
         ("h", [&3u32.to_le_bytes()[..], &(-3i16).to_le_bytes()].concat()),
@@ -48,45 +67,54 @@ fn a_header_is_read() {
         tensor("empty", &[0, 4], F32, 128),
     ];
     let bytes = file(&keys, &tensors, 64, &[0; 132]);
-    let header = parse(&bytes).unwrap();
+    let listed = entries(&bytes);
     let start = bytes.len() as u64 - 132;
     let of = |i: usize| {
-        let e = &header.entries[i];
+        let e = &listed[i];
         (e.name.as_str(), e.kind, e.shape.clone(), e.offset - start, e.bytes)
     };
     assert_eq!(of(0), ("b", TensorType::Plain(DType::F32), Shape::new(&[2, 3]), 64, 24));
     assert_eq!(of(1), ("a", TensorType::Blocks(BlockType::Q4_0), Shape::new(&[1, 32]), 0, 18));
     assert_eq!(of(2), ("scalar", TensorType::Plain(DType::F32), Shape::new(&[]), 128, 4));
     assert_eq!(of(3), ("empty", TensorType::Plain(DType::F32), Shape::new(&[4, 0]), 128, 0));
-    let unsigned = MetaValue::Unsigned;
-    assert_eq!(value(&bytes, "general.alignment"), unsigned(64));
-    assert_eq!(value(&bytes, "t"), MetaValue::Text("x\ny".into()));
-    assert_eq!(value(&bytes, "f"), MetaValue::List(vec![MetaValue::Float(1.5), MetaValue::Float(-2.0)]));
-    let texts = ["a", "ü"].map(|t| MetaValue::Text(t.into()));
-    assert_eq!(value(&bytes, "s"), MetaValue::List(texts.into()));
-    let inner = MetaValue::List(vec![unsigned(7), unsigned(8)]);
-    assert_eq!(value(&bytes, "n"), MetaValue::List(vec![inner]));
-    assert_eq!(value(&bytes, "b"), MetaValue::Bool(true));
-    assert_eq!(value(&bytes, "i"), MetaValue::Signed(i64::MIN));
-    assert_eq!(value(&bytes, "h"), MetaValue::Signed(-3));
+    for (key, expected) in [
+        ("general.alignment", "Unsigned(64)"),
+        ("t", r#"Text("x\ny")"#),
+        ("f", "[Float(1.5), Float(-2.0)]"),
+        ("s", r#"[Text("a"), Text("ü")]"#),
+        ("n", "[[Unsigned(7), Unsigned(8)], [], [Unsigned(9)]]"),
+        ("b", "Bool(true)"),
+        ("i", "Signed(-9223372036854775808)"),
+        ("h", "Signed(-3)"),
+    ] {
+        assert_eq!(value(&bytes, key), expected);
+    }
+    let header = Header::parse(&bytes).unwrap();
+    for entry in &listed {
+        assert_eq!(header.entry(&bytes, &entry.name).unwrap().as_ref(), Some(entry));
+    }
+    assert_eq!(header.entry(&bytes, "c").unwrap(), None);
+    assert!(header.value(&bytes, "a").unwrap().is_none());
+    let keys: Vec<&str> = (0..header.keys.len()).map(|i| header.keys.text(&bytes, i).unwrap()).collect();
+    assert_eq!(keys, ["b", "f", "general.alignment", "h", "i", "n", "s", "t"]);
     let mut second = bytes.clone();
     second[4] = 2;
-    assert_eq!(parse(&second).unwrap().entries, header.entries);
+    assert_eq!(entries(&second), listed);
 }
 
 #[test]
 fn a_file_that_is_cut_off_anywhere() {
     let keys = [("a", meta_text("text")), ("l", meta_list(4, 2, &[0; 8]))];
     let whole = file(&keys, &[tensor("x", &[4], F32, 0), tensor("y", &[2], F32, 32)], 32, &[0; 40]);
-    assert_eq!(parse(&whole).unwrap().entries.len(), 2);
+    assert_eq!(entries(&whole).len(), 2);
     for n in 0..whole.len() {
-        let fault = parse(&whole[..n]).expect_err("must be refused");
+        let fault = Header::parse(&whole[..n]).expect_err("must be refused");
         assert!(fault.offset <= n && !fault.what.is_empty());
     }
     refused(&[], 0, "cut off: the beginning \"GGUF\" of 4 bytes was expected, 0 are there");
     refused(&whole[..6], 4, "cut off: the version of 4 bytes was expected, 2 are there");
     let end = whole.len() - 1;
-    let fault = parse(&whole[..end]).unwrap_err();
+    let fault = Header::parse(&whole[..end]).unwrap_err();
     assert!(fault.what.contains("tensor \"y\": its 8 bytes from"), "{}", fault.what);
     assert!(fault.what.contains(&format!("pass the file's end at {end}: cut off?")), "{}", fault.what);
 }
@@ -135,12 +163,35 @@ fn counts_that_no_file_holds() {
 fn keys_and_values_that_are_wrong() {
     let one = || ("k", meta_u32(1));
     refused(&file(&[one(), one()], &[], 32, &[]), 24 + 17, "the key \"k\" stands twice");
+    // The first that does is told, and before what is wrong behind it, its own value among that.
+    let other = || ("a", meta_u32(1));
+    let wrong = || ("k", vec![13, 0, 0, 0]);
+    let twice = [one(), other(), one(), other(), one()];
+    refused(&file(&twice, &[], 32, &[]), 24 + 2 * 17, "the key \"k\" stands twice");
+    refused(&file(&[one(), other(), wrong()], &[], 32, &[]), 24 + 2 * 17, "the key \"k\" stands twice");
+    refused(&file(&[one(), one(), ("b", vec![13, 0, 0, 0])], &[], 32, &[]), 24 + 17, "stands twice");
+    refused(&file(&[("b", vec![13, 0, 0, 0]), one(), one()], &[], 32, &[]), 24 + 9, "\"b\": a value's type");
     let value = |bytes: &[u8]| file(&[("k", bytes.to_vec())], &[], 32, &[0; 64]);
     refused(&value(&13u32.to_le_bytes()), 33, "\"k\": a value's type from 0 to 12 was expected, this is 13");
     refused(&value(&[7, 0, 0, 0, 2]), 37, "a truth value of 0 or 1 was expected, this is 2");
     refused(&value(&[&8u32.to_le_bytes()[..], &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]].concat()), 45, "is not UTF-8");
-    let deep = [&9u32.to_le_bytes()[..], &[9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0].repeat(6)].concat();
-    refused(&value(&deep), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
+    let mut unnamed = value(&meta_u32(1));
+    unnamed[24 + 8] = 0xff;
+    refused(&unnamed, 24 + 8, "a metadata key is not UTF-8");
+    let deep = |lists: usize| {
+        let inner = [9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0].repeat(lists - 1);
+        [&9u32.to_le_bytes()[..], &inner, &[0; 12]].concat()
+    };
+    assert!(Header::parse(&value(&deep(4))).is_ok());
+    refused(&value(&deep(5)), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
+    refused(&value(&deep(1000)), 37 + 4 * 12, "lists were expected to lie at most 4 deep");
+    // Of a file that was written into since, too.
+    let deep = deep(5);
+    let Ok(MetaValue::List(mut list)) = metadata::read(Path::new("x"), Cursor::new(&deep, 0)) else {
+        panic!("a list was expected");
+    };
+    let error = list.next().unwrap().unwrap_err();
+    assert_eq!(error.message, "x: at byte 52: lists were expected to lie at most 4 deep");
     let alignment = |value: Vec<u8>| file(&[("general.alignment", value)], &[], 32, &[]);
     refused(&alignment(meta_u32(0)), 49, "general.alignment: a power of two was expected, this is 0");
     refused(&alignment(meta_u32(48)), 49, "a power of two was expected, this is 48");
@@ -175,12 +226,35 @@ fn tensors_that_are_wrong() {
     let two = |b| of(&[tensor("a", &[16], F32, 0), b]);
     let second = header + 9 + 4 + 8 + 12;
     refused(&two(tensor("a", &[4], F32, 64)), second, "the tensor \"a\" stands twice");
+    // The first that does is told: before what is wrong behind it, but not before what is wrong with itself.
+    let same = |offset| tensor("x", &[4], F32, offset);
+    let third = second + 9 + 4 + 8 + 12;
+    let five = [tensor("b", &[4], F32, 0), same(32), same(64), tensor("b", &[4], F32, 96), same(128)];
+    refused(&of(&five), third, "the tensor \"x\" stands twice");
+    refused(&of(&[same(0), same(32), tensor("b", &[4], 99, 64)]), second, "the tensor \"x\" stands twice");
+    refused(
+        &of(&[same(0), tensor("x", &[4], 99, 32)]),
+        second + 9 + 4 + 8,
+        "tensor \"x\": type 99 is unknown",
+    );
+    refused(&of(&[same(16), same(32)]), second, "the tensor \"x\" stands twice");
     refused(
         &two(tensor("b", &[4], F32, 32)),
         second,
         "its offset 32 lies in the tensor \"a\", which ends at 64",
     );
     refused(&two(tensor("b", &[4], F32, 0)), header, "tensor \"a\": its offset 0 lies in the tensor \"b\"");
+    // One without elements lies in none, and in it lies none.
+    let within = [tensor("a", &[16], F32, 0), tensor("b", &[0], F32, 32), tensor("c", &[4], F32, 64)];
+    assert_eq!(entries(&of(&within)).len(), 3);
+    refused(
+        &of(&[tensor("a", &[32], F32, 0), tensor("b", &[0], F32, 32), tensor("c", &[4], F32, 64)]),
+        header + 2 * (9 + 4 + 8 + 12),
+        "tensor \"c\": its offset 64 lies in the tensor \"a\", which ends at 128",
+    );
+    let mut unnamed = x(&[4], F32, 0);
+    unnamed[header + 8] = 0xff;
+    refused(&unnamed, header + 8, "a tensor's name is not UTF-8");
     // Between tensors there may be room.
-    assert_eq!(parse(&two(tensor("b", &[4], F32, 128))).unwrap().entries.len(), 2);
+    assert_eq!(entries(&two(tensor("b", &[4], F32, 128))).len(), 2);
 }

@@ -2,7 +2,7 @@
 
 use super::super::Reader;
 use super::written::{file, meta_list, meta_text, text};
-use crate::error::Code;
+use crate::error::{Code, Result};
 use crate::format::test_folder::TestFolder;
 
 /// A file whose metadata has every type of number under its name, and lists of what is none.
@@ -26,18 +26,26 @@ fn reader(folder: &TestFolder) -> Reader {
     Reader::open(folder.file("lists.gguf", file(&keys, &[], 32, &[]))).unwrap()
 }
 
+fn texts(reader: &Reader, key: &str) -> Result<Option<Vec<String>>> {
+    reader.texts(key, |texts| texts.map(|text| text.map(String::from)).collect())
+}
+
+fn numbers(reader: &Reader, key: &str) -> Result<Option<Vec<f64>>> {
+    reader.numbers(key, |numbers| numbers.collect())
+}
+
 #[test]
 fn texts_and_numbers_as_they_are_stored() {
     let folder = TestFolder::new();
     let reader = reader(&folder);
-    assert_eq!(reader.texts("texts").unwrap().unwrap(), ["", "ü", "▁a b", "\n"]);
+    assert_eq!(texts(&reader, "texts").unwrap().unwrap(), ["", "ü", "▁a b", "\n"]);
     assert_eq!(reader.text_count("texts").unwrap(), Some(4));
     let at = |at| reader.text_at("texts", at).unwrap();
     assert_eq!(
         [at(0), at(2), at(3), at(4), at(usize::MAX)],
         [Some(String::new()), Some("▁a b".into()), Some("\n".into()), None, None]
     );
-    let numbers = |key| reader.numbers(key).unwrap().unwrap();
+    let numbers = |key| numbers(&reader, key).unwrap().unwrap();
     assert_eq!(numbers("f32"), [1.5, -0.0]);
     assert!(numbers("f32")[1].is_sign_negative());
     assert_eq!(numbers("f64"), [1e300, -2.5]);
@@ -50,16 +58,16 @@ fn texts_and_numbers_as_they_are_stored() {
 fn what_is_not_there_or_another_value() {
     let folder = TestFolder::new();
     let reader = reader(&folder);
-    assert_eq!(reader.texts("nowhere").unwrap(), None);
+    assert_eq!(texts(&reader, "nowhere").unwrap(), None);
     assert_eq!(reader.text_at("nowhere", 0).unwrap(), None);
-    assert_eq!(reader.numbers("nowhere").unwrap(), None);
+    assert_eq!(numbers(&reader, "nowhere").unwrap(), None);
     assert_eq!(reader.place("nowhere").unwrap(), None);
     // An empty list is one of anything.
-    assert_eq!(reader.texts("none").unwrap().unwrap(), [""; 0]);
-    assert!(reader.numbers("none").unwrap().unwrap().is_empty());
+    assert_eq!(texts(&reader, "none").unwrap().unwrap(), [""; 0]);
+    assert!(numbers(&reader, "none").unwrap().unwrap().is_empty());
     for key in ["u8", "truths", "lists", "text"] {
         for error in [
-            reader.texts(key).unwrap_err(),
+            texts(&reader, key).unwrap_err(),
             reader.text_count(key).unwrap_err(),
             reader.text_at(key, 0).unwrap_err(),
         ] {
@@ -71,7 +79,7 @@ fn what_is_not_there_or_another_value() {
         }
     }
     for key in ["texts", "truths", "lists", "text"] {
-        let error = reader.numbers(key).unwrap_err();
+        let error = numbers(&reader, key).unwrap_err();
         assert_eq!(error.code, Code::FileFormat);
         assert!(error.message.ends_with(&format!("lists.gguf: {key} must be a list of numbers")), "{error}");
     }

@@ -1,11 +1,12 @@
 use std::path::Path;
 
 use super::super::{Reader, RowOrder};
-use super::written::{Written, file};
+use super::written::{Written, file, meta_list, meta_u32, text};
 use crate::dtype::DType;
-use crate::error::Code;
+use crate::error::{Code, Result};
 use crate::format::safetensors;
 use crate::format::test_folder::TestFolder;
+use crate::mapped_file;
 use crate::ops::checks::{contexts, read};
 use crate::quant::BlockType;
 
@@ -33,7 +34,7 @@ fn blocks_become_values_on_every_device() {
         let dims = [kind.elements() as u64, 2];
         let tensors = [Written { name: "w", dims: &dims, kind: number, offset: 0 }];
         let reader = Reader::open(folder.file("w.gguf", file(&[], &tensors, 32, &blocks))).unwrap();
-        assert_eq!(reader.read(reader.entry("w").unwrap(), <[u8]>::to_vec).unwrap(), blocks);
+        assert_eq!(reader.read(&reader.entry("w").unwrap(), <[u8]>::to_vec).unwrap(), blocks);
         for cx in contexts() {
             let value = reader.value(&cx, "w", None, RowOrder::Stored).unwrap();
             assert_eq!((value.dtype, &*value.shape), (DType::F32, &[2, kind.elements()][..]));
@@ -118,4 +119,66 @@ fn halves_stay_in_the_file_or_are_widened() {
     // On the processor nothing is copied.
     let cx = &contexts()[0];
     assert_eq!(read(&reader.value(cx, "w", None, RowOrder::Stored).unwrap()).data, [1.5, -2.0]);
+}
+
+#[test]
+fn a_file_that_was_let_go() {
+    let folder = TestFolder::new();
+    let tensors = [Written { name: "w", dims: &[1], kind: 0, offset: 0 }];
+    let reader =
+        Reader::open(folder.file("w.gguf", file(&[("k", meta_u32(1))], &tensors, 32, &[0; 4]))).unwrap();
+    let entry = reader.entry("w").unwrap();
+    assert_eq!(mapped_file::release(reader.path()).unwrap(), 1);
+    for error in [
+        reader.entries().next().unwrap().unwrap_err(),
+        reader.entry("w").unwrap_err(),
+        reader.keys().next().unwrap().unwrap_err(),
+        reader.metadata("k", |_| Ok(())).unwrap_err(),
+        reader.place("k").unwrap_err(),
+        reader.read(&entry, |_| ()).unwrap_err(),
+    ] {
+        assert_eq!(error.code, Code::FileNotFound, "{error}");
+        assert!(error.message.ends_with("after it was opened; open it again"), "{error}");
+    }
+}
+
+/// What no writer of ours does: errors all the same, and no panic.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_written_into() {
+    use std::os::unix::fs::FileExt;
+
+    let folder = TestFolder::new();
+    let tensors = [Written { name: "w", dims: &[1], kind: 0, offset: 0 }];
+    let keys = [("k", meta_list(8, 2, &[text("a"), text("b")].concat()))];
+    let whole = file(&keys, &tensors, 32, &[0; 4]);
+    let (key, list, tensor) = (24, 24 + 9, 24 + 9 + 4 + 4 + 8 + 18);
+    let (highest, beyond) = (u32::MAX, 1u32 << 31);
+    let wrong = [
+        (key, highest, key, "the length of a name says"),
+        (list, highest, list, "a value's type from 0 to 12"),
+        (list + 4 + 4 + 8, highest, list + 4 + 4 + 8, "the length of a text says"),
+        (tensor, highest, tensor, "the length of a tensor's name says"),
+        (tensor + 9, highest, tensor + 9, "at most 4 dimensions"),
+        (tensor + 9 + 4 + 8, highest, tensor + 9 + 4 + 8, "type 4294967295 is unknown"),
+        (tensor + 9 + 4 + 8 + 4, beyond, tensor, "pass the file's end"),
+    ];
+    for (to, word, at, what) in wrong {
+        let path = folder.file("w.gguf", &whole);
+        let reader = Reader::open(&path).unwrap();
+        let written = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        written.write_all_at(&word.to_le_bytes(), to as u64).unwrap();
+        let texts =
+            || reader.texts("k", |texts| texts.map(|text| Ok(text?.len())).collect::<Result<Vec<_>>>());
+        let outcomes = [
+            reader.entries().collect::<Result<Vec<_>>>().err(),
+            reader.entry("w").err(),
+            reader.keys().collect::<Result<Vec<_>>>().err(),
+            texts().err(),
+        ];
+        let errors: Vec<String> = outcomes.into_iter().flatten().map(|error| error.message).collect();
+        let told =
+            |error: &String| error.contains(&format!("w.gguf: at byte {at}: ")) && error.contains(what);
+        assert!(errors.iter().any(told), "{errors:?} do not say: {what}");
+    }
 }

@@ -1,0 +1,215 @@
+//! What a header says of tensors, and whether they lie where they may.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use super::cursor::Cursor;
+use crate::dtype::DType;
+use crate::format::json::Fault;
+use crate::format::quoted;
+use crate::quant::BlockType;
+use crate::shape::Shape;
+
+const MOST_DIMS: usize = 4;
+
+/// How a tensor's elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorType {
+    Plain(DType),
+    Blocks(BlockType),
+}
+
+impl TensorType {
+    /// Elements that are stored together, and the bytes that they take.
+    fn unit(self) -> (usize, usize) {
+        match self {
+            TensorType::Plain(dtype) => (1, dtype.bytes()),
+            TensorType::Blocks(kind) => (kind.elements(), kind.bytes()),
+        }
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TensorType::Plain(dtype) => dtype.fmt(f),
+            TensorType::Blocks(kind) => kind.fmt(f),
+        }
+    }
+}
+
+/// One tensor of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub name: String,
+    pub kind: TensorType,
+    /// Outermost first; a file has them in the other order.
+    pub shape: Shape,
+    /// Bytes from the file's start.
+    pub offset: u64,
+    pub bytes: u64,
+}
+
+/// A tensor as a header states it.
+pub(super) struct Stated<'a> {
+    /// Where it is stated.
+    pub at: usize,
+    name: &'a str,
+    kind: TensorType,
+    shape: Shape,
+    /// Bytes from the beginning of all tensors'.
+    place: u64,
+    bytes: u64,
+}
+
+impl<'a> Stated<'a> {
+    /// Reads one, and goes past it.
+    pub fn read(cursor: &mut Cursor<'a>) -> Result<Stated<'a>, Fault> {
+        let at = cursor.offset();
+        let name = cursor.text("a tensor's name")?;
+        let within = |cursor: &Cursor, what: String| cursor.fault(format!("tensor {}: {what}", quoted(name)));
+        let before = cursor.clone();
+        let rank = cursor.u32("a tensor's number of dimensions")?;
+        if rank as usize > MOST_DIMS {
+            return within(
+                &before,
+                format!("at most {MOST_DIMS} dimensions were expected, this says {rank}"),
+            );
+        }
+        let sizes = cursor.clone();
+        let mut dims = SmallVec::<[u64; MOST_DIMS]>::new();
+        for _ in 0..rank {
+            dims.push(cursor.u64("a tensor's dimension")?);
+        }
+        let before = cursor.clone();
+        let number = cursor.u32("a tensor's type")?;
+        let kind = match stored_as(number) {
+            Ok(kind) => kind,
+            Err(what) => return within(&before, what),
+        };
+        let place = cursor.u64("a tensor's offset")?;
+        let (together, bytes) = kind.unit();
+        // Empty tensors too: their strides are products of the other sizes.
+        let size = dims.iter().try_fold(1u64, |n, d| n.checked_mul((*d).max(1)));
+        let Some(size) = size.and_then(|n| n.checked_mul(bytes as u64)).filter(|n| *n <= i64::MAX as u64)
+        else {
+            return within(&sizes, format!("the size of {kind} {dims:?} overflows"));
+        };
+        let row = dims.first().copied().unwrap_or(1);
+        if row % together as u64 != 0 {
+            return within(
+                &sizes,
+                format!("rows of whole blocks of {together} were expected for {kind}, these have {row}"),
+            );
+        }
+        let bytes = if dims.contains(&0) { 0 } else { size / together as u64 };
+        let shape: SmallVec<[usize; MOST_DIMS]> = dims.iter().rev().map(|d| *d as usize).collect();
+        Ok(Stated { at, name, kind, shape: Shape::new(&shape), place, bytes })
+    }
+
+    fn fault<T>(&self, what: String) -> Result<T, Fault> {
+        Err(Fault { offset: self.at, what: format!("tensor {}: {what}", quoted(self.name)) })
+    }
+}
+
+/// A type by its number; what is wrong with one that is not read.
+fn stored_as(number: u32) -> Result<TensorType, String> {
+    use BlockType::*;
+    let unread = match number {
+        0 => return Ok(TensorType::Plain(DType::F32)),
+        1 => return Ok(TensorType::Plain(DType::F16)),
+        2 => return Ok(TensorType::Blocks(Q4_0)),
+        3 => return Ok(TensorType::Blocks(Q4_1)),
+        6 => return Ok(TensorType::Blocks(Q5_0)),
+        7 => return Ok(TensorType::Blocks(Q5_1)),
+        8 => return Ok(TensorType::Blocks(Q8_0)),
+        10 => return Ok(TensorType::Blocks(Q2K)),
+        11 => return Ok(TensorType::Blocks(Q3K)),
+        12 => return Ok(TensorType::Blocks(Q4K)),
+        13 => return Ok(TensorType::Blocks(Q5K)),
+        14 => return Ok(TensorType::Blocks(Q6K)),
+        20 => return Ok(TensorType::Blocks(Iq4Nl)),
+        30 => return Ok(TensorType::Plain(DType::BF16)),
+        4 | 5 | 31..=33 | 36..=38 => "which is no longer in use",
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        40 => "NVFP4",
+        _ => return Err(format!("type {number} is unknown; the file is damaged, or newer than this reader")),
+    };
+    Err(format!(
+        "type {number} ({unread}) is not read; those that are: F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K to \
+         Q6_K, IQ4_NL; quantise the model anew as one of these"
+    ))
+}
+
+/// Where a file's tensors lie: from `start` on at multiples of `alignment`, and none past `end`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Data {
+    pub start: u64,
+    pub alignment: u64,
+    pub end: u64,
+}
+
+impl Data {
+    /// Reads a tensor that lies where it may, and goes past what states it.
+    pub fn entry(&self, cursor: &mut Cursor) -> Result<Entry, Fault> {
+        let Stated { name, kind, shape, place, bytes, .. } = self.placed(Stated::read(cursor)?)?;
+        Ok(Entry { name: name.into(), kind, shape, offset: self.start + place, bytes })
+    }
+
+    /// Checks that the tensors that are stated at `order` lie where they may, and none over another.
+    pub fn check(&self, file: &[u8], mut order: Vec<usize>) -> Result<(), Fault> {
+        let stated = |at: usize| Stated::read(&mut Cursor::new(file, at));
+        order.sort_unstable_by_key(|at| stated(*at).map_or((0, 0, *at), |it| (it.place, it.bytes, *at)));
+        let mut before: Option<Stated> = None;
+        for at in order {
+            let tensor = self.placed(stated(at)?)?;
+            if tensor.bytes == 0 {
+                continue;
+            }
+            if let Some(other) = before.filter(|other| tensor.place < other.place + other.bytes) {
+                return tensor.fault(format!(
+                    "its offset {} lies in the tensor {}, which ends at {}",
+                    tensor.place,
+                    quoted(other.name),
+                    other.place + other.bytes
+                ));
+            }
+            before = Some(tensor);
+        }
+        Ok(())
+    }
+
+    /// The tensor, if it lies where it may.
+    fn placed<'a>(&self, tensor: Stated<'a>) -> Result<Stated<'a>, Fault> {
+        let (Data { start, alignment, end }, Stated { place, bytes, .. }) = (self, &tensor);
+        if place % alignment != 0 {
+            return tensor
+                .fault(format!("an offset that is a multiple of {alignment} was expected, this is {place}"));
+        }
+        let reach = place.checked_add(*bytes).and_then(|n| n.checked_add(*start));
+        if reach.is_none_or(|reach| reach > *end) {
+            return tensor.fault(format!(
+                "its {bytes} bytes from {start} + {place} on pass the file's end at {end}: cut off?"
+            ));
+        }
+        Ok(tensor)
+    }
+}
