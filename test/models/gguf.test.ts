@@ -229,6 +229,11 @@ test("what is no model that is read is one error", async (t) => {
     /"toString" is not supported/,
   );
   await refused(of({ "general.architecture": 3 }), "ERR_FILE_FORMAT", /general\.architecture must be a text/);
+  await refused(
+    of({ "general.architecture": "x".repeat(2 ** 26) }),
+    "ERR_FILE_FORMAT",
+    /general\.architecture takes 67108876 bytes, and values are read that take 67108864 at most/,
+  );
   await refused(of({ "general.architecture": "qwen2" }), "ERR_FILE_FORMAT", /qwen2\.\S+ is missing/);
   await refused(of({ "split.count": 2 }), "ERR_UNSUPPORTED_MODEL", /one of 2 .*\(llama-gguf-split --merge\)/);
   await refused(of({ "llama.expert_count": 8 }), "ERR_UNSUPPORTED_MODEL", /llama\.expert_count is 8/);

@@ -1,6 +1,6 @@
 //! GGUF files.
 
-use lowrank_engine::error as engine;
+use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::format::gguf::{List, MetaValue, Reader, RowOrder};
 use lowrank_engine::tape::Tensor;
 use napi::Env;
@@ -11,6 +11,9 @@ use crate::background;
 use crate::error::{Result, internal, thrown};
 use crate::files::TensorInfo;
 use crate::session::{Session, weight_dtype};
+
+/// Bytes of the largest value that is handed to JavaScript: of the longest lists V8 makes no array, but ends the process.
+const LARGEST: usize = 64 << 20;
 
 /// A GGUF file: tensors by name, and typed metadata.
 #[napi]
@@ -53,6 +56,13 @@ impl GgufFile {
     /// A value of the metadata; whole numbers that no double holds exactly are bigints.
     #[napi(catch_unwind, ts_return_type = "unknown")]
     pub fn metadata<'env>(&self, env: &'env Env, key: String) -> Result<Option<Unknown<'env>>> {
+        let place = self.reader.place(&key).map_err(thrown)?.unwrap_or_default();
+        if place.len() > LARGEST {
+            let (path, bytes) = (self.reader.path().display(), place.len());
+            let what =
+                format!("{path}: {key} takes {bytes} bytes, and values are read that take {LARGEST} at most");
+            return Err(thrown(fail_code(Code::FileFormat, what)));
+        }
         self.reader.metadata(&key, |value| Ok(unknown(env, value))).map_err(thrown)?.transpose()
     }
 

@@ -13,7 +13,7 @@ export class Metadata {
     /** What errors call the file. */
     readonly where: string,
   ) {
-    this.#keys = new Set(file.keys());
+    this.#keys = new Set(call(() => file.keys()));
   }
 
   has(key: string): boolean {
@@ -27,7 +27,7 @@ export class Metadata {
 
   value(key: string): GgufValue | undefined {
     this.#read.add(key);
-    return (this.file.metadata(key) as GgufValue | null) ?? undefined;
+    return (call(() => this.file.metadata(key)) as GgufValue | null) ?? undefined;
   }
 
   error(key: string, problem: string): LowrankError {

@@ -53,7 +53,7 @@ export async function ggufModel(path: string): Promise<StoredModel> {
 }
 
 async function rotationFactors(file: GgufFile): Promise<Factors> {
-  const names = file.names();
+  const names = call(() => file.names());
   const read = async (name: string): Promise<number[] | undefined> => {
     const stored = names.find((one) => one === name || one.replace(/^blk\.\d+\./, "") === name);
     if (stored === undefined) return undefined;

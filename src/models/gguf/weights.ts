@@ -3,7 +3,7 @@ import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { refused } from "../../refusals/refusal.js";
 import type { Device } from "../../device.js";
 import { ggufTensor } from "../../gguf.js";
-import type { GgufFile } from "../../native.js";
+import { call, type GgufFile } from "../../native.js";
 import { noGrad, scope } from "../../scope.js";
 import { isBlock, type Tensor } from "../../tensor.js";
 import type { Quantization } from "../quantization.js";
@@ -26,7 +26,7 @@ export class GgufWeights implements TensorSource {
     private readonly heads: Heads,
   ) {
     const factors = Object.values(FACTORS);
-    for (const name of file.names()) {
+    for (const name of call(() => file.names())) {
       // What the configuration has of them is no weight.
       const bare = name.replace(/^blk\.\d+\./, "");
       if (factors.includes(bare)) continue;
@@ -41,7 +41,7 @@ export class GgufWeights implements TensorSource {
 
   shape(name: string): number[] {
     const { name: stored, undone } = this.#place(name);
-    const { shape } = this.file.info(stored);
+    const { shape } = call(() => this.file.info(stored));
     return undone === "transposed" ? shape.reverse() : shape;
   }
 
@@ -51,7 +51,7 @@ export class GgufWeights implements TensorSource {
     if (quantize !== undefined) throw refused(QUANTISED_REFUSALS.quantizedFile, "loadModel", quantize);
     if (undone === undefined || typeof undone === "object") {
       const heads = undone === undefined ? undefined : this.heads[undone.rows];
-      const { dtype, shape } = this.file.info(stored);
+      const { dtype, shape } = call(() => this.file.info(stored));
       // Weights of layers and embeddings stay in their blocks, and are read where they lie.
       const kept = isBlock(dtype) && shape.length === 2 ? dtype : undefined;
       return ggufTensor(this.file, stored, device, { heads, dtype: kept });
