@@ -12,17 +12,13 @@ import type { BlockInputs } from "./llama/block.js";
 import type { Rotations } from "./llama/rotary.js";
 import { packedTexts } from "./packed-texts.js";
 import { chain, checkedLength, type ForwardOptions } from "./pretrained.js";
-import { ended, through, type Stream } from "./stream.js";
+import { ended, through, type ResidualBlock } from "./stream.js";
 import type { Weights } from "./weights.js";
 
 /** A block of such a model. */
-export interface DecoderBlock extends Module {
+export interface DecoderBlock extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
   /** Whether it is turned by the second of the model's rotations. */
   readonly slides?: boolean;
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor;
-  /** @internal `forward`, which leaves the last sum to what reads it. */
-  run(stream: Stream, inputs: BlockInputs, cache?: LayerCache): Stream;
 }
 
 /** Such a model without its head. */
@@ -76,9 +72,6 @@ export abstract class Decoder<
     this.tables = tables();
   }
 
-  /** @internal The forward of a block's class, in whose place another may stand. */
-  protected abstract readonly blockForward: Block["forward"];
-
   /** @internal The embedding that takes the ids. */
   inputEmbedding(): Embedding {
     return this.model.embed_tokens;
@@ -118,7 +111,7 @@ export abstract class Decoder<
     const { layers, norm } = this.model;
     const stream = chain(layers, this.embedded(ids), checkpointed, (block, y, i) => {
       const own = inputs[block.slides === true ? 1 : 0] as BlockInputs;
-      return through(block, this.blockForward, y, own, cache?.layers[i]);
+      return through(block, y, own, cache?.layers[i]);
     });
     return ended(norm, stream);
   }

@@ -1,5 +1,5 @@
 /** What runs through the blocks of a model: a tensor, and a branch that is still to be added to it. */
-import type { Module } from "../nn/module.js";
+import { Module } from "../nn/module.js";
 import { LayerNorm, RMSNorm } from "../nn/norm.js";
 import type { Tensor } from "../tensor.js";
 
@@ -31,17 +31,23 @@ export function joined({ x, added }: Stream): Tensor {
   return added === undefined ? x : x.add(added);
 }
 
-interface Block<A extends unknown[]> {
-  forward(x: Tensor, ...rest: A): Tensor;
-  run(stream: Stream, ...rest: A): Stream;
+/** A block of a model: what it adds to what runs through it. */
+export abstract class ResidualBlock<Inputs extends unknown[] = []> extends Module {
+  /** x [B, T, C] → [B, T, C]. */
+  forward(x: Tensor, ...inputs: Inputs): Tensor {
+    return joined(this.run({ x }, ...inputs));
+  }
+
+  /** @internal `forward`, which leaves the last sum to what reads it. */
+  abstract run(stream: Stream, ...inputs: Inputs): Stream;
 }
 
-/** What `block` makes of the stream: by `run`, unless a `forward` other than its class's `own` stands in its place. */
-export function through<A extends unknown[]>(
-  block: Block<A>,
-  own: (x: Tensor, ...rest: A) => Tensor,
+/** What `block` makes of the stream: by `run`, unless it has a `forward` of its own. */
+export function through<Inputs extends unknown[]>(
+  block: ResidualBlock<Inputs>,
   stream: Stream,
-  ...rest: A
+  ...inputs: Inputs
 ): Stream {
-  return block.forward === own ? block.run(stream, ...rest) : { x: block.forward(joined(stream), ...rest) };
+  if (block.forward === ResidualBlock.prototype.forward) return block.run(stream, ...inputs);
+  return { x: block.forward(joined(stream), ...inputs) };
 }

@@ -1,10 +1,9 @@
 /** The blocks of Gemma 3 (Gemma Team 2025): Llama's attention with normed heads, a gated MLP, norms before and after both. */
-import { Module } from "../../nn/module.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
 import { LlamaAttention, LlamaMLP, type BlockInputs } from "../llama/block.js";
-import { joined, normed, type Stream } from "../stream.js";
+import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Gemma3Config } from "./config.js";
 import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
@@ -28,7 +27,7 @@ export class Gemma3MLP extends LlamaMLP {
 }
 
 /** x + norm(attention(norm(x))), then + norm(mlp(norm(·))). */
-export class Gemma3Block extends Module {
+export class Gemma3Block extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
   /** Whether attention sees only a window. */
   readonly slides: boolean;
   /** Attention. */
@@ -64,11 +63,6 @@ export class Gemma3Block extends Module {
     this.post_attention_layernorm = norm("post_attention_layernorm");
     this.pre_feedforward_layernorm = norm("pre_feedforward_layernorm");
     this.post_feedforward_layernorm = norm("post_feedforward_layernorm");
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
-    return joined(this.run({ x }, inputs, cache));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */

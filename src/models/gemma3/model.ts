@@ -30,9 +30,6 @@ export class Gemma3TextModel extends DecoderModel<Gemma3Block, Gemma3RMSNorm> {
 /** The language models of Gemma 3, `gemma3_text`. Submodules and keys of `stateDict` are transformers'. */
 export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3TextModel> {
   /** @internal */
-  protected readonly blockForward = Gemma3Block.prototype.forward;
-
-  /** @internal */
   constructor(config: Gemma3Config, weights: Weights) {
     super(
       config,

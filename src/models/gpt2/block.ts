@@ -7,7 +7,7 @@ import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
-import { joined, normed, type Stream } from "../stream.js";
+import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { LinearLayout, Weights } from "../weights.js";
 import type { GPT2Config } from "./config.js";
 
@@ -86,7 +86,7 @@ export class GPT2MLP extends Module {
 }
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
-export class GPT2Block extends Module {
+export class GPT2Block extends ResidualBlock<[labels: AttentionLabels, cache?: LayerCache]> {
   /** The norm before attention. */
   ln_1: LayerNorm;
   /** Attention. */
@@ -104,11 +104,6 @@ export class GPT2Block extends Module {
     this.attn = new GPT2Attention(config, layer, `${path}.attn`, weights);
     this.ln_2 = weights.layerNorm(`${path}.ln_2`, hiddenSize, layerNormEps);
     this.mlp = new GPT2MLP(config, `${path}.mlp`, weights);
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, labels: AttentionLabels, cache?: LayerCache): Tensor {
-    return joined(this.run({ x }, labels, cache));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */

@@ -113,7 +113,7 @@ export class GPT2LMHeadModel extends CausalLM {
     const x = drop.forward(wte.forward(ids).add(wpe.forward(positions)));
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const stream = chain(h, x, checkpointed, (block, y, i) =>
-      through(block, GPT2Block.prototype.forward, y, { keyMask, segments }, cache?.layers[i]),
+      through(block, y, { keyMask, segments }, cache?.layers[i]),
     );
     return ended(ln_f, stream);
   }

@@ -6,7 +6,7 @@ import { leavesNothing } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
-import { joined, normed, type Stream } from "../stream.js";
+import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { LlamaConfig } from "./config.js";
 import { recordedWhole } from "./recorded.js";
@@ -125,7 +125,7 @@ export class LlamaMLP extends Module {
 }
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
-export class LlamaBlock extends Module {
+export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
   /** Attention. */
   self_attn: LlamaAttention;
   /** The MLP. */
@@ -148,11 +148,6 @@ export class LlamaBlock extends Module {
     this.mlp = new LlamaMLP(config, `${path}.mlp`, weights);
     this.input_layernorm = weights.norm(`${path}.input_layernorm`, hiddenSize, rmsNormEps);
     this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
-    return joined(this.run({ x }, inputs, cache));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */

@@ -29,9 +29,6 @@ export class LlamaModel extends DecoderModel<LlamaBlock> {
 /** Llama 2 and 3, SmolLM2, and by their `model_type` Mistral, Qwen2 (2.5 too) and Qwen3. Submodules and keys of `stateDict` are transformers'. */
 export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaModel> {
   /** @internal */
-  protected readonly blockForward = LlamaBlock.prototype.forward;
-
-  /** @internal */
   constructor(config: LlamaConfig, weights: Weights) {
     super(
       config,

@@ -7,7 +7,7 @@ import type { Tensor } from "../../tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import type { BlockInputs } from "../llama/block.js";
-import { joined, normed, type Stream } from "../stream.js";
+import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Phi3Config } from "./config.js";
 
@@ -74,7 +74,7 @@ export class Phi3MLP extends Module {
 }
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
-export class Phi3Block extends Module {
+export class Phi3Block extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {
   /** Attention. */
   self_attn: Phi3Attention;
   /** The MLP. */
@@ -99,11 +99,6 @@ export class Phi3Block extends Module {
     this.post_attention_layernorm = weights.norm(`${path}.post_attention_layernorm`, hiddenSize, rmsNormEps);
     this.resid_attn_dropout = new Dropout(residPdrop);
     this.resid_mlp_dropout = new Dropout(residPdrop);
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, inputs: BlockInputs, cache?: LayerCache): Tensor {
-    return joined(this.run({ x }, inputs, cache));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */

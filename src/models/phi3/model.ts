@@ -28,9 +28,6 @@ export class Phi3Model extends DecoderModel<Phi3Block> {
 /** Phi-3 and Phi-4, by the `model_type` `phi3`. Submodules and keys of `stateDict` are transformers'. */
 export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
   /** @internal */
-  protected readonly blockForward = Phi3Block.prototype.forward;
-
-  /** @internal */
   constructor(config: Phi3Config, weights: Weights) {
     super(
       config,

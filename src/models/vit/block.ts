@@ -6,7 +6,7 @@ import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import { attention, inHeads } from "../attention.js";
-import { joined, normed, type Stream } from "../stream.js";
+import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { ViTConfig } from "./config.js";
 
@@ -64,7 +64,7 @@ export class ViTMLP extends Module {
 }
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
-export class ViTLayer extends Module {
+export class ViTLayer extends ResidualBlock {
   /** Attention. */
   attention: ViTAttention;
   /** The norm before attention. */
@@ -85,11 +85,6 @@ export class ViTLayer extends Module {
     this.layernorm_after = weights.layerNorm(`${path}.layernorm_after`, hiddenSize, layerNormEps);
     this.mlp = new ViTMLP(config, `${path}.mlp`, weights);
     this.dropout = new Dropout(hiddenDropout);
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor): Tensor {
-    return joined(this.run({ x }));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */

@@ -38,7 +38,7 @@ export class ViTModel extends Module {
     const x = this.embeddings.forward(pixels);
     return ended(
       this.layernorm,
-      chain(this.layers, x, checkpointed, (layer, y) => through(layer, ViTLayer.prototype.forward, y)),
+      chain(this.layers, x, checkpointed, (layer, y) => through(layer, y)),
     );
   }
 }

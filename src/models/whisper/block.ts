@@ -1,12 +1,11 @@
 /** The blocks of Whisper (Radford et al. 2022): norm, attention, norm, MLP; the decoder's attend to the encoder besides. */
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
-import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
-import { joined, normed, type Stream } from "../stream.js";
+import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { WhisperAttention, type KeysAndValues } from "./attention.js";
 import type { WhisperConfig } from "./config.js";
@@ -15,7 +14,7 @@ import type { WhisperConfig } from "./config.js";
 export const NORM_EPS = 1e-5;
 
 /** What the blocks of both halves have: self-attention, an MLP, and the norms before them. */
-abstract class WhisperLayer extends Module {
+abstract class WhisperLayer<Inputs extends unknown[] = []> extends ResidualBlock<Inputs> {
   /** What lies between the MLP's two products. */
   readonly activation: ActivationName;
   /** Self-attention. */
@@ -61,11 +60,6 @@ export class WhisperEncoderLayer extends WhisperLayer {
     super(config, "encoder", path, weights);
   }
 
-  /** x [B, S, C] → [B, S, C]. */
-  forward(x: Tensor): Tensor {
-    return joined(this.run({ x }));
-  }
-
   /** @internal `forward`, which leaves the last sum to what reads it. */
   run(stream: Stream): Stream {
     const [x, y] = normed(this.self_attn_layer_norm, stream);
@@ -84,7 +78,7 @@ export interface DecoderInputs {
 }
 
 /** x + attention(norm(x)), + attention over the encoder's states, then + mlp(norm(·)). */
-export class WhisperDecoderLayer extends WhisperLayer {
+export class WhisperDecoderLayer extends WhisperLayer<[inputs: DecoderInputs]> {
   /** Attention to what the encoder gave. */
   encoder_attn: WhisperAttention;
   /** The norm before it. */
@@ -96,11 +90,6 @@ export class WhisperDecoderLayer extends WhisperLayer {
     const { hiddenSize: C, decoder } = config;
     this.encoder_attn = new WhisperAttention(C, decoder.heads, `${path}.encoder_attn`, weights);
     this.encoder_attn_layer_norm = weights.layerNorm(`${path}.encoder_attn_layer_norm`, C, NORM_EPS);
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, inputs: DecoderInputs): Tensor {
-    return joined(this.run({ x }, inputs));
   }
 
   /** @internal `forward`, which leaves the last sum to what reads it. */

@@ -70,7 +70,7 @@ export class WhisperDecoder extends Module {
     const words = this.embed_tokens.forward(ids);
     const x = this.dropout.forward(words.add(this.embed_positions.forward(positions)));
     const stream = chain(this.layers, x, checkpointed, (layer, y, i) =>
-      through(layer, WhisperDecoderLayer.prototype.forward, y, {
+      through(layer, y, {
         encoded: cache === undefined ? (encoded as Tensor) : (cache.encoded[i] as KeysAndValues),
         cache: cache?.text.layers[i],
       }),

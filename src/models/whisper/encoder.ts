@@ -62,9 +62,7 @@ export class WhisperEncoder extends Module {
     const x = this.dropout.forward(y.add(this.embed_positions.forward(positions)));
     return ended(
       this.layer_norm,
-      chain(this.layers, x, checkpointed, (layer, stream) =>
-        through(layer, WhisperEncoderLayer.prototype.forward, stream),
-      ),
+      chain(this.layers, x, checkpointed, (layer, stream) => through(layer, stream)),
     );
   }
 }
