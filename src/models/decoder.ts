@@ -1,4 +1,5 @@
 /** Language models in transformers' layout `model.{embed_tokens, layers, norm}` and `lm_head`, with rotary positions. */
+import { LowrankError } from "../errors.js";
 import type { Embedding } from "../nn/embedding.js";
 import type { Linear } from "../nn/linear.js";
 import { Module } from "../nn/module.js";
@@ -9,7 +10,7 @@ import { KeyValueCache, type LayerCache } from "./cache.js";
 import { CausalLM, languageHead } from "./causal-lm.js";
 import type { DecoderConfig } from "./decoder-config.js";
 import type { BlockInputs } from "./llama/block.js";
-import type { Rotations } from "./llama/rotary.js";
+import { Rotations } from "./llama/rotary.js";
 import { packedTexts } from "./packed-texts.js";
 import { chain, checkedLength, type ForwardOptions } from "./pretrained.js";
 import { ended, through, type ResidualBlock } from "./stream.js";
@@ -22,19 +23,21 @@ export interface DecoderBlock extends ResidualBlock<[inputs: BlockInputs, cache?
 }
 
 /** Such a model without its head. */
-export abstract class DecoderModel<
-  Block extends DecoderBlock,
-  Norm extends RMSNorm = RMSNorm,
-> extends Module {
+export abstract class DecoderModel<Block extends DecoderBlock> extends Module {
   /** Embedding of the tokens. */
   embed_tokens: Embedding;
   /** The blocks, in order. */
   layers: Block[];
   /** The norm after the last block. */
-  norm: Norm;
+  norm: RMSNorm;
 
   /** @internal Built of weights by its model. */
-  constructor(config: DecoderConfig, weights: Weights, block: (index: number) => Block, norm: () => Norm) {
+  constructor(
+    config: DecoderConfig,
+    weights: Weights,
+    block: (index: number) => Block,
+    norm: () => RMSNorm = () => weights.norm("model.norm", config.hiddenSize, config.rmsNormEps),
+  ) {
     super();
     const { vocabSize, hiddenSize, numHiddenLayers: length, padTokenId: pad } = config;
     // Of some files the padding's id is no row.
@@ -44,6 +47,11 @@ export abstract class DecoderModel<
     });
     this.layers = Array.from({ length }, (_, i) => block(i));
     this.norm = norm();
+  }
+
+  /** Throws `ERR_INTERNAL`: it runs as a part of its model, which has the head. */
+  forward(): never {
+    throw new LowrankError("ERR_INTERNAL", `${this.constructor.name} runs as part of a model with a head`);
   }
 }
 
@@ -63,7 +71,12 @@ export abstract class Decoder<
   readonly tables: readonly Rotations[];
 
   /** @internal */
-  constructor(config: Config, weights: Weights, model: () => Model, tables: () => readonly Rotations[]) {
+  constructor(
+    config: Config,
+    weights: Weights,
+    model: () => Model,
+    tables: () => readonly Rotations[] = () => [new Rotations(config)],
+  ) {
     // Refuses a call from outside before anything is made.
     super(weights);
     this.config = config as Config & Record<string, unknown>;

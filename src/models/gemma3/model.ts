@@ -1,5 +1,4 @@
 /** Gemma 3 for causal language modelling. Paths are transformers'. */
-import { LowrankError } from "../../errors.js";
 import type { Tensor } from "../../tensor.js";
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
@@ -10,7 +9,10 @@ import { hubConfig, gemma3Config, type Gemma3Config, type Gemma3ConfigFields } f
 import { gemmaNorm, type Gemma3RMSNorm } from "./norm.js";
 
 /** Gemma 3 without its head. */
-export class Gemma3TextModel extends DecoderModel<Gemma3Block, Gemma3RMSNorm> {
+export class Gemma3TextModel extends DecoderModel<Gemma3Block> {
+  /** The norm after the last block. */
+  declare norm: Gemma3RMSNorm;
+
   /** @internal Built of weights by its model. */
   constructor(config: Gemma3Config, weights: Weights) {
     super(
@@ -19,11 +21,6 @@ export class Gemma3TextModel extends DecoderModel<Gemma3Block, Gemma3RMSNorm> {
       (index) => new Gemma3Block(config, index, weights),
       () => gemmaNorm(weights, "model.norm", config.hiddenSize, config.rmsNormEps),
     );
-  }
-
-  /** Throws `ERR_INTERNAL`: it runs as a part of `Gemma3ForCausalLM`. */
-  forward(): never {
-    throw new LowrankError("ERR_INTERNAL", "Gemma3TextModel runs as part of Gemma3ForCausalLM");
   }
 }
 

@@ -1,8 +1,6 @@
 /** Llama for causal language modelling: Llama 2 and 3, SmolLM2, Mistral, Qwen2 and Qwen3. Paths are transformers'. */
-import { LowrankError } from "../../errors.js";
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { Rotations } from "./rotary.js";
 import type { Weights } from "../weights.js";
 import { LlamaBlock } from "./block.js";
 import { hubConfig, llamaConfig, type LlamaConfig, type LlamaConfigFields } from "./config.js";
@@ -12,17 +10,7 @@ import { MODEL_TYPES } from "./variants.js";
 export class LlamaModel extends DecoderModel<LlamaBlock> {
   /** @internal Built of weights by its model. */
   constructor(config: LlamaConfig, weights: Weights) {
-    super(
-      config,
-      weights,
-      (index) => new LlamaBlock(config, index, weights),
-      () => weights.norm("model.norm", config.hiddenSize, config.rmsNormEps),
-    );
-  }
-
-  /** Throws `ERR_INTERNAL`: it runs as a part of `LlamaForCausalLM`. */
-  forward(): never {
-    throw new LowrankError("ERR_INTERNAL", "LlamaModel runs as part of LlamaForCausalLM");
+    super(config, weights, (index) => new LlamaBlock(config, index, weights));
   }
 }
 
@@ -30,12 +18,7 @@ export class LlamaModel extends DecoderModel<LlamaBlock> {
 export class LlamaForCausalLM extends Decoder<LlamaConfig, LlamaBlock, LlamaModel> {
   /** @internal */
   constructor(config: LlamaConfig, weights: Weights) {
-    super(
-      config,
-      weights,
-      () => new LlamaModel(config, weights),
-      () => [new Rotations(config)],
-    );
+    super(config, weights, () => new LlamaModel(config, weights));
   }
 
   /**

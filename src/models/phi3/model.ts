@@ -1,8 +1,6 @@
 /** Phi-3 and Phi-4 for causal language modelling. Paths are transformers'. */
-import { LowrankError } from "../../errors.js";
 import { Decoder, DecoderModel } from "../decoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { Rotations } from "../llama/rotary.js";
 import type { Weights } from "../weights.js";
 import { Phi3Block } from "./block.js";
 import { hubConfig, phi3Config, type Phi3Config, type Phi3ConfigFields } from "./config.js";
@@ -11,17 +9,7 @@ import { hubConfig, phi3Config, type Phi3Config, type Phi3ConfigFields } from ".
 export class Phi3Model extends DecoderModel<Phi3Block> {
   /** @internal Built of weights by its model. */
   constructor(config: Phi3Config, weights: Weights) {
-    super(
-      config,
-      weights,
-      (index) => new Phi3Block(config, index, weights),
-      () => weights.norm("model.norm", config.hiddenSize, config.rmsNormEps),
-    );
-  }
-
-  /** Throws `ERR_INTERNAL`: it runs as a part of `Phi3ForCausalLM`. */
-  forward(): never {
-    throw new LowrankError("ERR_INTERNAL", "Phi3Model runs as part of Phi3ForCausalLM");
+    super(config, weights, (index) => new Phi3Block(config, index, weights));
   }
 }
 
@@ -29,12 +17,7 @@ export class Phi3Model extends DecoderModel<Phi3Block> {
 export class Phi3ForCausalLM extends Decoder<Phi3Config, Phi3Block, Phi3Model> {
   /** @internal */
   constructor(config: Phi3Config, weights: Weights) {
-    super(
-      config,
-      weights,
-      () => new Phi3Model(config, weights),
-      () => [new Rotations(config)],
-    );
+    super(config, weights, () => new Phi3Model(config, weights));
   }
 
   /**
