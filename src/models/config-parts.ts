@@ -50,6 +50,21 @@ export interface BlocksConfig {
   initializerRange: number;
 }
 
+/** The sizes of blocks as `config.json` has them. */
+export function hubBlocks(config: BlocksConfig): Record<string, unknown> {
+  return {
+    hidden_size: config.hiddenSize,
+    intermediate_size: config.intermediateSize,
+    num_hidden_layers: config.numHiddenLayers,
+    num_attention_heads: config.numAttentionHeads,
+  };
+}
+
+/** Weights of the matrices in blocks of attention and an MLP of two products, as the sizes have them. */
+export function blockValues({ hiddenSize: C, intermediateSize, numHiddenLayers }: BlocksConfig): number {
+  return numHiddenLayers * (4 * C ** 2 + 2 * C * intermediateSize);
+}
+
 export interface SpecialIds {
   /** The id that texts begin with; undefined for none. */
   bosTokenId: number | undefined;
@@ -79,14 +94,23 @@ export function hubSpecialIds({ bosTokenId, eosTokenIds, padTokenId }: SpecialId
   };
 }
 
-/** Storage of the weights as the file names it, such as `bfloat16`. */
-export function storageName(config: ConfigFields): string | undefined {
-  return config.string("dtype") ?? config.string("torch_dtype");
+/** Storage of the weights, and the deviation of those that are drawn: 0.02 unless given under `range`, as in transformers. */
+export function weightsConfig(
+  config: ConfigFields,
+  range = "initializer_range",
+): Pick<BlocksConfig, "dtype" | "initializerRange"> {
+  return {
+    dtype: config.string("dtype") ?? config.string("torch_dtype"),
+    initializerRange: config.value(range) === 0 ? 0 : (config.positive(range) ?? 0.02),
+  };
 }
 
-/** The deviation of weights that are drawn: 0.02 unless given, as in transformers. */
-export function initializerRange(config: ConfigFields): number {
-  return config.value("initializer_range") === 0 ? 0 : (config.positive("initializer_range") ?? 0.02);
+/** The same as `config.json` has it. */
+export function hubWeights(
+  { dtype, initializerRange }: Pick<BlocksConfig, "dtype" | "initializerRange">,
+  range = "initializer_range",
+): Record<string, unknown> {
+  return { [range]: initializerRange, ...(dtype !== undefined && { torch_dtype: dtype }) };
 }
 
 /** A probability: of dropout, of which 1 is none. */

@@ -1,6 +1,7 @@
 /** What the configurations of language models with rotary positions and a gated MLP have in common. */
 import type { ConfigFields } from "./config-fields.js";
-import { LIMIT, type BlocksConfig, type SpecialIds } from "./config-parts.js";
+import { hubBlocks, hubWeights, LIMIT, type BlocksConfig, type SpecialIds } from "./config-parts.js";
+import type { TextConfigFields } from "./from-config.js";
 import type { RopeConfig } from "./llama/rope.js";
 
 /** What `config.json` says of any of them, in one spelling. */
@@ -21,6 +22,20 @@ export interface DecoderConfig extends BlocksConfig, SpecialIds {
   tieWordEmbeddings: boolean;
   /** Rotary position embedding. */
   rope: RopeConfig;
+}
+
+/** Fields of `config.json` that all of them have. */
+export interface DecoderConfigFields extends TextConfigFields {
+  /** Channels of the hidden states. */
+  hidden_size: number;
+  /** Channels inside each MLP. */
+  intermediate_size: number;
+  /** Blocks. */
+  num_hidden_layers: number;
+  /** Heads of the queries. */
+  num_attention_heads: number;
+  /** Taken, and not applied. */
+  attention_dropout?: number | undefined;
 }
 
 /** `num_key_value_heads`: null is as many as heads, and what is not there is `otherwise`. */
@@ -45,15 +60,11 @@ export function hubSizes(config: DecoderConfig): Record<string, unknown> {
   return {
     model_type: config.modelType,
     vocab_size: config.vocabSize,
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    num_hidden_layers: config.numHiddenLayers,
-    num_attention_heads: config.numAttentionHeads,
+    ...hubBlocks(config),
     num_key_value_heads: config.numKeyValueHeads,
     max_position_embeddings: config.maxPositionEmbeddings,
     rms_norm_eps: config.rmsNormEps,
     tie_word_embeddings: config.tieWordEmbeddings,
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+    ...hubWeights(config),
   };
 }

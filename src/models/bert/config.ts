@@ -4,15 +4,17 @@ import { LowrankError } from "../../errors.js";
 import { ConfigFields } from "../config-fields.js";
 import type { LabelConfigFields, TextConfigFields } from "../from-config.js";
 import {
+  blockValues,
   checkCount,
+  hubBlocks,
   hubSpecialIds,
-  initializerRange,
+  hubWeights,
   LIMIT,
   probability,
   refuseQuantised,
   refuseTrue,
   specialIds,
-  storageName,
+  weightsConfig,
   type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
@@ -124,12 +126,10 @@ export function bertConfig(json: Record<string, unknown> | ConfigFields, numLabe
     ...ids,
     padTokenId: pad,
     ...labelConfig(config, numLabels),
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
-  const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
   const rows = result.vocabSize + positionRows + result.typeVocabSize;
-  checkCount(config, rows * hiddenSize + result.numHiddenLayers * block);
+  checkCount(config, rows * hiddenSize + blockValues(result));
   return result;
 }
 
@@ -138,10 +138,7 @@ export function hubConfig(config: BertConfig): Record<string, unknown> {
   return {
     model_type: config.modelType,
     vocab_size: config.vocabSize,
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    num_hidden_layers: config.numHiddenLayers,
-    num_attention_heads: config.numAttentionHeads,
+    ...hubBlocks(config),
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
     classifier_dropout: config.classifierDropout,
@@ -150,7 +147,6 @@ export function hubConfig(config: BertConfig): Record<string, unknown> {
     layer_norm_eps: config.layerNormEps,
     ...hubLabels(config),
     ...hubSpecialIds(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+    ...hubWeights(config),
   };
 }

@@ -2,14 +2,15 @@
 import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import {
+  blockValues,
   checkCount,
   hubSpecialIds,
-  initializerRange,
+  hubWeights,
   LIMIT,
   probability,
   refuseQuantised,
   specialIds,
-  storageName,
+  weightsConfig,
   type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
@@ -93,12 +94,10 @@ export function distilBertConfig(
     ...ids,
     padTokenId: ids.padTokenId ?? 0,
     ...labelConfig(config, numLabels),
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
-  const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
   const rows = result.vocabSize + result.maxPositionEmbeddings;
-  checkCount(config, rows * hiddenSize + result.numHiddenLayers * block);
+  checkCount(config, rows * hiddenSize + blockValues(result));
   return result;
 }
 
@@ -118,7 +117,6 @@ export function hubConfig(config: DistilBertConfig): Record<string, unknown> {
     seq_classif_dropout: config.classifierDropout,
     ...hubLabels(config),
     ...hubSpecialIds(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+    ...hubWeights(config),
   };
 }

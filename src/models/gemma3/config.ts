@@ -4,15 +4,19 @@ import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
   hubSpecialIds,
-  initializerRange,
   LIMIT,
   refuseQuantised,
   refuseTrue,
   specialIds,
-  storageName,
+  weightsConfig,
 } from "../config-parts.js";
-import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
-import type { TextConfigFields } from "../from-config.js";
+import {
+  decoderValues,
+  hubSizes,
+  keyValueHeads,
+  type DecoderConfig,
+  type DecoderConfigFields,
+} from "../decoder-config.js";
 import { hubRope, ropeConfig, type RopeConfig } from "../llama/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { refused } from "../../refusals/refusal.js";
@@ -40,17 +44,9 @@ export interface Gemma3Config extends DecoderConfig {
 }
 
 /** `Gemma3TextConfig` of transformers: the fields of `config.json` that are read. */
-export interface Gemma3ConfigFields extends TextConfigFields {
+export interface Gemma3ConfigFields extends DecoderConfigFields {
   /** Rows of the input embedding; 262,208 unless given. */
   vocab_size?: number | undefined;
-  /** Channels of the hidden states. */
-  hidden_size: number;
-  /** Channels inside each MLP. */
-  intermediate_size: number;
-  /** Blocks. */
-  num_hidden_layers: number;
-  /** Heads of the queries. */
-  num_attention_heads: number;
   /** 4 unless given. */
   num_key_value_heads?: number | null | undefined;
   /** 256 unless given. */
@@ -83,8 +79,6 @@ export interface Gemma3ConfigFields extends TextConfigFields {
   rope_parameters?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | null | undefined;
   /** Logits are within ± this, as c · tanh(x / c); not capped unless given. */
   final_logit_softcapping?: number | null | undefined;
-  /** Taken, and not applied. */
-  attention_dropout?: number | undefined;
 }
 
 const KINDS = ["full_attention", "sliding_attention"];
@@ -148,8 +142,7 @@ export function gemma3Config(config: ConfigFields, generation?: ConfigFields): G
     rope: full,
     slidingRope: sliding,
     ...specialIds(config, generation),
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
   checkCount(config, decoderValues(result));
   return result;

@@ -3,15 +3,16 @@ import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import type { TextConfigFields } from "../from-config.js";
 import {
+  blockValues,
   checkCount,
   hubSpecialIds,
-  initializerRange,
+  hubWeights,
   LIMIT,
   probability,
   refuseQuantised,
   refuseTrue,
   specialIds,
-  storageName,
+  weightsConfig,
   type BlocksConfig,
   type SpecialIds,
 } from "../config-parts.js";
@@ -120,14 +121,10 @@ export function gpt2Config(
     ...ids,
     bosTokenId: ids.bosTokenId ?? (config.has("bos_token_id") ? undefined : END_OF_TEXT),
     eosTokenIds: ids.eosTokenIds.length > 0 || config.has("eos_token_id") ? ids.eosTokenIds : [END_OF_TEXT],
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
-  const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
-  checkCount(
-    config,
-    (result.vocabSize + result.maxPositionEmbeddings) * hiddenSize + result.numHiddenLayers * block,
-  );
+  const rows = result.vocabSize + result.maxPositionEmbeddings;
+  checkCount(config, rows * hiddenSize + blockValues(result));
   return result;
 }
 
@@ -150,7 +147,6 @@ export function hubConfig(config: GPT2Config): Record<string, unknown> {
     scale_attn_by_inverse_layer_idx: config.scaleAttnByInverseLayerIdx,
     tie_word_embeddings: config.tieWordEmbeddings,
     ...hubSpecialIds(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+    ...hubWeights(config),
   };
 }

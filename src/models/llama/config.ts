@@ -4,14 +4,18 @@ import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
   hubSpecialIds,
-  initializerRange,
   LIMIT,
   refuseQuantised,
   specialIds,
-  storageName,
+  weightsConfig,
 } from "../config-parts.js";
-import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
-import type { TextConfigFields } from "../from-config.js";
+import {
+  decoderValues,
+  hubSizes,
+  keyValueHeads,
+  type DecoderConfig,
+  type DecoderConfigFields,
+} from "../decoder-config.js";
 import { checkFactors, hubRope, ropeConfig } from "./rope.js";
 import { MODEL_TYPES, VARIANTS, type LlamaModelType, type Variant } from "./variants.js";
 
@@ -38,17 +42,9 @@ export interface LlamaConfig extends DecoderConfig {
 }
 
 /** `LlamaConfig`, `MistralConfig`, `Qwen2Config` and `Qwen3Config` of transformers: the fields of `config.json` that are read. */
-export interface LlamaConfigFields extends TextConfigFields {
+export interface LlamaConfigFields extends DecoderConfigFields {
   /** Rows of the input embedding. */
   vocab_size: number;
-  /** Channels of the hidden states. */
-  hidden_size: number;
-  /** Channels inside each MLP. */
-  intermediate_size: number;
-  /** Blocks. */
-  num_hidden_layers: number;
-  /** Heads of the queries. */
-  num_attention_heads: number;
   /** As many as heads unless given; 8 of Mistral, 32 of Qwen. */
   num_key_value_heads?: number | null | undefined;
   /** hidden_size over the heads unless given; 128 of Qwen3. */
@@ -71,8 +67,6 @@ export interface LlamaConfigFields extends TextConfigFields {
   attention_bias?: boolean | undefined;
   /** Whether gate, up and down have biases; false unless given. */
   mlp_bias?: boolean | undefined;
-  /** Taken, and not applied. */
-  attention_dropout?: number | undefined;
   /** Of Mistral and Qwen: 4096 unless given, null for none. */
   sliding_window?: number | null | undefined;
   /** Of Qwen: whether there is a window at all; false unless given. */
@@ -157,8 +151,7 @@ export function llamaConfig(
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
     rope: ropeConfig(config, positions),
     ...specialIds(config, generation),
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
   checkFactors(config, result.rope, result.headDim);
   checkCount(config, decoderValues(result));

@@ -4,15 +4,19 @@ import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
   hubSpecialIds,
-  initializerRange,
   LIMIT,
   probability,
   refuseQuantised,
   specialIds,
-  storageName,
+  weightsConfig,
 } from "../config-parts.js";
-import { decoderValues, hubSizes, keyValueHeads, type DecoderConfig } from "../decoder-config.js";
-import type { TextConfigFields } from "../from-config.js";
+import {
+  decoderValues,
+  hubSizes,
+  keyValueHeads,
+  type DecoderConfig,
+  type DecoderConfigFields,
+} from "../decoder-config.js";
 import { hubRope, longRopeFactor, type RopeConfig } from "../llama/rope.js";
 import { MODEL_REFUSALS } from "../../refusals/models.js";
 import { refused } from "../../refusals/refusal.js";
@@ -28,17 +32,9 @@ export interface Phi3Config extends DecoderConfig {
 }
 
 /** `Phi3Config` of transformers: the fields of `config.json` that are read. */
-export interface Phi3ConfigFields extends TextConfigFields {
+export interface Phi3ConfigFields extends DecoderConfigFields {
   /** Rows of the input embedding; 32,064 unless given. */
   vocab_size?: number | undefined;
-  /** Channels of the hidden states. */
-  hidden_size: number;
-  /** Channels inside each MLP. */
-  intermediate_size: number;
-  /** Blocks. */
-  num_hidden_layers: number;
-  /** Heads of the queries. */
-  num_attention_heads: number;
   /** As many as heads unless given. */
   num_key_value_heads?: number | null | undefined;
   /** silu, or swish, which is the same. */
@@ -63,8 +59,6 @@ export interface Phi3ConfigFields extends TextConfigFields {
   resid_pdrop?: number | undefined;
   /** Taken, and not applied, as in transformers. */
   embd_pdrop?: number | undefined;
-  /** Taken, and not applied. */
-  attention_dropout?: number | undefined;
   /** How many positions back attention sees; all unless given. */
   sliding_window?: number | null | undefined;
 }
@@ -132,8 +126,7 @@ export function phi3Config(config: ConfigFields, generation?: ConfigFields): Phi
     tieWordEmbeddings: config.boolean("tie_word_embeddings") ?? false,
     rope: rotation(config, headDim, positions),
     ...specialIds(config, generation),
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
   config.value("embd_pdrop");
   checkCount(config, decoderValues(result));

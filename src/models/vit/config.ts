@@ -3,12 +3,14 @@ import { activationField, type ActivationName } from "../activation.js";
 import { ConfigFields } from "../config-fields.js";
 import type { CommonConfigFields, LabelConfigFields } from "../from-config.js";
 import {
+  blockValues,
   checkCount,
-  initializerRange,
+  hubBlocks,
+  hubWeights,
   LIMIT,
   probability,
   refuseQuantised,
-  storageName,
+  weightsConfig,
   type BlocksConfig,
 } from "../config-parts.js";
 import { hubLabels, labelConfig, type LabelConfig } from "../labels.js";
@@ -104,12 +106,10 @@ export function vitConfig(json: Record<string, unknown> | ConfigFields, numLabel
     numChannels: config.size("num_channels", LIMIT.width) ?? 3,
     qkvBias: config.boolean("qkv_bias") ?? true,
     ...labelConfig(config, numLabels),
-    dtype: storageName(config),
-    initializerRange: initializerRange(config),
+    ...weightsConfig(config),
   };
-  const block = 4 * hiddenSize ** 2 + 2 * hiddenSize * result.intermediateSize;
   const embeddings = patchCount(result) + result.numChannels * patchSize[0] * patchSize[1];
-  checkCount(config, embeddings * hiddenSize + result.numHiddenLayers * block);
+  checkCount(config, embeddings * hiddenSize + blockValues(result));
   return result;
 }
 
@@ -123,10 +123,7 @@ export function hubConfig(config: ViTConfig): Record<string, unknown> {
   const side = ([height, width]: Size): number | number[] => (height === width ? height : [height, width]);
   return {
     model_type: "vit",
-    hidden_size: config.hiddenSize,
-    intermediate_size: config.intermediateSize,
-    num_hidden_layers: config.numHiddenLayers,
-    num_attention_heads: config.numAttentionHeads,
+    ...hubBlocks(config),
     layer_norm_eps: config.layerNormEps,
     hidden_act: config.activation,
     hidden_dropout_prob: config.hiddenDropout,
@@ -135,7 +132,6 @@ export function hubConfig(config: ViTConfig): Record<string, unknown> {
     num_channels: config.numChannels,
     qkv_bias: config.qkvBias,
     ...hubLabels(config),
-    initializer_range: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+    ...hubWeights(config),
   };
 }

@@ -4,11 +4,12 @@ import { ConfigFields } from "../config-fields.js";
 import {
   checkCount,
   hubSpecialIds,
+  hubWeights,
   LIMIT,
   probability,
   refuseQuantised,
   specialIds,
-  storageName,
+  weightsConfig,
   type SpecialIds,
 } from "../config-parts.js";
 import type { CommonConfigFields, TextConfigFields } from "../from-config.js";
@@ -164,8 +165,7 @@ export function whisperConfig(
     bosTokenId: ids.bosTokenId,
     eosTokenIds: end,
     padTokenId: id("pad_token_id", 50_256),
-    dtype: storageName(config),
-    initializerRange: config.value("init_std") === 0 ? 0 : (config.positive("init_std") ?? 0.02),
+    ...weightsConfig(config, "init_std"),
     generation: whisperGeneration(config, generation, vocabSize),
   };
   const { encoder, decoder } = result;
@@ -208,7 +208,6 @@ export function hubConfig(config: WhisperConfig): Record<string, unknown> {
       forced_decoder_ids: generation.forcedIds.map((id, i) => [i + 1, id ?? null]),
     }),
     ...hubSpecialIds(config),
-    init_std: config.initializerRange,
-    ...(config.dtype !== undefined && { torch_dtype: config.dtype }),
+    ...hubWeights(config, "init_std"),
   };
 }
