@@ -1,9 +1,41 @@
 /** What every encoder of texts offers. */
 import { LowrankError } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
+import type { Embedding } from "../nn/embedding.js";
+import { Module } from "../nn/module.js";
+import { trains } from "../scope.js";
 import type { Tensor } from "../tensor.js";
+import type { BlocksConfig } from "./config-parts.js";
 import { embed, type EmbedOptions } from "./embed.js";
-import { forwardOptions, type ForwardOptions, type ModelOutput, PretrainedModel } from "./pretrained.js";
+import {
+  chain,
+  checkedLength,
+  forwardOptions,
+  type ForwardOptions,
+  type ModelOutput,
+  PretrainedModel,
+} from "./pretrained.js";
+import { joined } from "./stream.js";
+
+/** A block that attends to all tokens. */
+type EncoderBlock = Module & { forward(x: Tensor, mask: Tensor | undefined): Tensor };
+
+/** The blocks of an encoder. */
+export abstract class EncoderBlocks<Block extends EncoderBlock> extends Module {
+  /** The blocks, in order. */
+  layer: Block[];
+
+  /** @internal Built of weights by its model. */
+  constructor({ numHiddenLayers: length }: BlocksConfig, block: (index: number) => Block) {
+    super();
+    this.layer = Array.from({ length }, (_, i) => block(i));
+  }
+
+  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
+  forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean): Tensor {
+    return joined(chain(this.layer, x, checkpointed, (block, y) => ({ x: block.forward(y.x, mask) })));
+  }
+}
 
 /** What every encoder of texts offers. */
 export abstract class TextEncoder extends PretrainedModel {
@@ -17,8 +49,27 @@ export abstract class TextEncoder extends PretrainedModel {
   /** PEFT's name of the task. */
   readonly taskType = "FEATURE_EXTRACTION";
 
+  /** Embedding of the tokens, and what is added to it. */
+  abstract readonly embeddings: Module & {
+    /** Embedding of the tokens. */
+    word_embeddings: Embedding;
+    /** ids i32 [B, T] → [B, T, C]. */
+    forward(ids: Tensor, options: ForwardOptions): Tensor;
+  };
+  /** @internal The blocks, whatever transformers calls them. */
+  protected abstract get blocks(): EncoderBlocks<EncoderBlock>;
+
+  /** Where its weights are: `cpu`, `gpu:0`. */
+  get device() {
+    return this.embeddings.word_embeddings.weight.device;
+  }
+
   /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  abstract hidden(ids: Tensor, options?: ForwardOptions): Tensor;
+  hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+    checkedLength(ids, 0, this.config.maxPositionEmbeddings);
+    const x = this.embeddings.forward(ids, options);
+    return this.blocks.forward(x, options.attentionMask, this.gradientCheckpointing && trains(this));
+  }
 
   /**
    * ids i32 [B, T] → hidden [B, T, C]. Throws `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long,

@@ -2,35 +2,20 @@
 import { Dropout } from "../../nn/dropout.js";
 import type { Linear } from "../../nn/linear.js";
 import { Module } from "../../nn/module.js";
-import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { firstToken, SequenceClassifier } from "../classifier.js";
-import { TextEncoder } from "../encoder.js";
+import { EncoderBlocks, TextEncoder } from "../encoder.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
-import { joined } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { BertLayer } from "./block.js";
 import { bertConfig, hubConfig, type BertConfig, type BertConfigFields } from "./config.js";
 import { BertEmbeddings } from "./embeddings.js";
 
 /** The blocks of BERT. */
-export class BertEncoder extends Module {
-  /** The blocks, in order. */
-  layer: BertLayer[];
-
+export class BertEncoder extends EncoderBlocks<BertLayer> {
   /** @internal Built of weights by its model. */
   constructor(config: BertConfig, path: string, weights: Weights) {
-    super();
-    this.layer = Array.from(
-      { length: config.numHiddenLayers },
-      (_, i) => new BertLayer(config, `${path}.layer.${i}`, weights),
-    );
-  }
-
-  /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
-  forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean): Tensor {
-    return joined(chain(this.layer, x, checkpointed, (layer, y) => ({ x: layer.forward(y.x, mask) })));
+    super(config, (i) => new BertLayer(config, `${path}.layer.${i}`, weights));
   }
 }
 
@@ -100,16 +85,9 @@ export class BertModel extends TextEncoder {
     });
   }
 
-  /** Where its weights are: `cpu`, `gpu:0`. */
-  get device() {
-    return this.embeddings.word_embeddings.weight.device;
-  }
-
-  /** @internal ids i32 [B, T] → [B, T, C]. */
-  hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
-    checkedLength(ids, 0, this.config.maxPositionEmbeddings);
-    const x = this.embeddings.forward(ids, options);
-    return this.encoder.forward(x, options.attentionMask, this.gradientCheckpointing && trains(this));
+  /** @internal */
+  protected override get blocks() {
+    return this.encoder;
   }
 
   /** @internal The configuration as `config.json` has it. */
