@@ -10,7 +10,7 @@ import { Metadata } from "../../src/models/gguf/metadata.js";
 import { metadataDigests } from "../../src/models/gguf/model.js";
 import { architectureOf } from "../../src/models/gguf/names.js";
 import { ggufTokenizer } from "../../src/models/gguf/tokenizer.js";
-import { F32List, ggufModelFile } from "../gguf-models.js";
+import { F32List, ggufModelFile, type Value } from "../gguf-models.js";
 import { tokenizerMetadata, tokenizersFolder as folder } from "../gguf-tokenizers.js";
 import { temporary } from "../hashed.js";
 
@@ -22,6 +22,14 @@ const { texts, ids } = JSON.parse(readFileSync(join(folder, "ids.json"), "utf8")
 function tokenizerIn(path: string): Tokenizer {
   const meta = new Metadata(openGguf(path), path);
   return ggufTokenizer(meta, architectureOf(meta))!.tokenizer();
+}
+
+/** The tokenizer of a file whose `tokenizer.ggml` is `fields`. */
+function tokenizerOf(fields: Readonly<Record<string, Value>>): Tokenizer {
+  const metadata = Object.fromEntries(
+    Object.entries(fields).map(([key, value]) => [`tokenizer.ggml.${key}`, value]),
+  );
+  return tokenizerIn(ggufModelFile("llama", "f32", { size: 32, metadata }));
 }
 
 const stored = (name: string): string => join(folder, `${name}.gguf`);
@@ -45,33 +53,24 @@ for (const [name, rows] of Object.entries(ids)) {
 }
 
 test("a file may say that no space goes before a text, and where special tokens go", (t) => {
-  const { tokens, scores } = {
-    tokens: ["<unk>", "<s>", "</s>", "▁", "a", "▁a"],
-    scores: [0, 0, 0, -2, -3, -1.5],
-  };
-  const of = (more: Record<string, boolean>): Tokenizer => {
-    const path = ggufModelFile("llama", "f32", {
-      size: 32,
-      metadata: {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": scores,
-        "tokenizer.ggml.token_type": [2, 3, 3, 1, 1, 1],
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-        ...more,
-      },
+  const of = (more: Record<string, boolean>): Tokenizer =>
+    tokenizerOf({
+      model: "llama",
+      tokens: ["<unk>", "<s>", "</s>", "▁", "a", "▁a"],
+      scores: [0, 0, 0, -2, -3, -1.5],
+      token_type: [2, 3, 3, 1, 1, 1],
+      bos_token_id: 1,
+      eos_token_id: 2,
+      ...more,
     });
-    return tokenizerIn(path);
-  };
   const plain = of({});
   t.deepEqual([...plain.encode("a")], [1, 5]);
   t.deepEqual([...plain.encode("a</s>a")], [1, 5, 2, 4]);
   t.is(plain.decode([5, 4]), "aa");
-  const bare = of({ "tokenizer.ggml.add_space_prefix": false, "tokenizer.ggml.add_bos_token": false });
+  const bare = of({ add_space_prefix: false, add_bos_token: false });
   t.deepEqual([...bare.encode("a a")], [4, 5]);
   t.is(bare.decode([5]), " a");
-  const ended = of({ "tokenizer.ggml.add_eos_token": true });
+  const ended = of({ add_eos_token: true });
   t.deepEqual([...ended.encode("a")], [1, 5, 2]);
 });
 
@@ -99,18 +98,9 @@ test("the chat template and the special tokens are the file's, and go along when
 });
 
 test("SmolLM's digits stand alone, whatever merges there are", (t) => {
-  const of = (pre: string): number[] => {
-    const path = ggufModelFile("llama", "f32", {
-      size: 32,
-      metadata: {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": ["1", "2", "12"],
-        "tokenizer.ggml.merges": ["1 2"],
-      },
-    });
-    return [...tokenizerIn(path).encode("12")];
-  };
+  const of = (pre: string): number[] => [
+    ...tokenizerOf({ model: "gpt2", pre, tokens: ["1", "2", "12"], merges: ["1 2"] }).encode("12"),
+  ];
   t.deepEqual(of("smollm"), [0, 1]);
   t.deepEqual(of("gpt-2"), [2]);
 });
@@ -253,31 +243,25 @@ test("Gemma's runs of spaces, which it stores as they are, and its order, which 
 
 test("a piece that is a token as a whole is one, whatever merges there are, where the pre-tokenizer says so", (t) => {
   const of = (pre: string): number[] => {
-    const path = ggufModelFile("llama", "f32", {
-      size: 32,
-      metadata: {
-        "tokenizer.ggml.model": "gpt2",
-        "tokenizer.ggml.pre": pre,
-        "tokenizer.ggml.tokens": ["a", "b", "c", "ab", "abc"],
-        "tokenizer.ggml.merges": ["a b"],
-      },
+    const tokenizer = tokenizerOf({
+      model: "gpt2",
+      pre,
+      tokens: ["a", "b", "c", "ab", "abc"],
+      merges: ["a b"],
     });
-    return [...tokenizerIn(path).encode("abc", { addSpecialTokens: false })];
+    return [...tokenizer.encode("abc", { addSpecialTokens: false })];
   };
   t.deepEqual(of("llama-bpe"), [4]);
   t.deepEqual(of("gpt-2"), [3, 2]);
 });
 
 test("merges that hold spaces, and one that begins as a comment does", (t) => {
-  const path = ggufModelFile("llama", "f32", {
-    size: 32,
-    metadata: {
-      "tokenizer.ggml.model": "gpt2",
-      "tokenizer.ggml.tokens": ["#version", "x", "#versionx", " ", "y", " y"],
-      "tokenizer.ggml.merges": ["#version x", "  y"],
-    },
+  const tokenizer = tokenizerOf({
+    model: "gpt2",
+    tokens: ["#version", "x", "#versionx", " ", "y", " y"],
+    merges: ["#version x", "  y"],
   });
-  const { model } = JSON.parse(tokenizerIn(path).source().text) as { model: { merges: string[][] } };
+  const { model } = JSON.parse(tokenizer.source().text) as { model: { merges: string[][] } };
   t.deepEqual(model.merges, [
     ["#version", "x"],
     [" ", "y"],
