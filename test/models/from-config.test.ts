@@ -12,7 +12,6 @@ import {
   LlamaForCausalLM,
   loadModel,
   manualSeed,
-  optim,
   RobertaForSequenceClassification,
   RobertaModel,
   saveModel,
@@ -25,6 +24,7 @@ import {
 import { testDevices, type TestDevice } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { error } from "../parity/goldens.js";
+import { fourSteps } from "./from-scratch.js";
 
 const LLAMA = {
   vocab_size: 53,
@@ -145,18 +145,7 @@ for (const device of testDevices()) {
       t.true(model.training);
       t.is(model.device, device === "gpu" ? "gpu" : "cpu");
       t.true([...model.parameters()].every((one) => one.requiresGrad));
-      const optimizer = new optim.AdamW([...model.parameters()], { lr: 3e-3 });
-      const losses: number[] = [];
-      for (let step = 0; step < 4; step++) {
-        const loss = scope(() => {
-          const made = lossOf(model.eval());
-          made.backward();
-          return made.detach();
-        });
-        optimizer.step();
-        optimizer.zeroGrad();
-        losses.push(await loss.item());
-      }
+      const losses = await fourSteps(model, () => lossOf(model.eval()));
       t.true((losses[3] as number) < (losses[0] as number), losses.join(", "));
       const folder = join(temporary(), "model");
       await saveModel(model, folder);

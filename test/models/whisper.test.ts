@@ -9,7 +9,6 @@ import {
   lora,
   LowrankError,
   manualSeed,
-  optim,
   safetensors,
   saveModel,
   scope,
@@ -29,6 +28,7 @@ import { testDevices } from "../devices.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens } from "../parity/goldens.js";
 import { hashedFeatures, hashedSpeech } from "../parity/speech.js";
+import { fourSteps } from "./from-scratch.js";
 
 const golden = join(goldens, "whisper");
 const { generation, weights } = JSON.parse(readFileSync(join(golden, "golden.json"), "utf8")) as {
@@ -150,19 +150,8 @@ for (const device of testDevices()) {
     const model = WhisperForConditionalGeneration.fromConfig(config, { device });
     const frozen = [...model.namedParameters()].filter(([, one]) => !one.requiresGrad).map(([name]) => name);
     t.deepEqual(frozen, ["model.encoder.embed_positions.weight"]);
-    const optimizer = new optim.AdamW([...model.parameters({ trainable: true })], { lr: 3e-3 });
     const input = features().to(device);
-    const losses: number[] = [];
-    for (let step = 0; step < 4; step++) {
-      const loss = scope(() => {
-        const made = model.loss(input, LABELS);
-        made.backward();
-        return made.detach();
-      });
-      optimizer.step();
-      optimizer.zeroGrad();
-      losses.push(await loss.item());
-    }
+    const losses = await fourSteps(model, () => model.loss(input, LABELS));
     t.true((losses[3] as number) < (losses[0] as number), losses.join(", "));
     const folder = join(temporary(), "model");
     await saveModel(model, folder);

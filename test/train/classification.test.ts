@@ -21,6 +21,7 @@ import { scope } from "../../src/index.js";
 import { testDevices } from "../devices.js";
 import { tinyData, tinyModel } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
+import { planLosses } from "./plan-losses.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 const model = await tinyEncoder();
@@ -149,17 +150,7 @@ test.serial("micro-batches give the losses of one batch", async (t) => {
     const objective = objectiveOf(given, { labels: ["land", "sea"], maxLength: 32 });
     const rows = await objective.examples(await readData(data), undefined);
     const plan = new BatchPlan(rows, { batchSize, gradientAccumulation, seed: 1, padTokenId: 0, steps: 3 });
-    const found: number[] = [];
-    for (let step = 0; step < plan.steps; step++) {
-      const { batches, trained } = plan.at(step);
-      let sum = 0;
-      for (const batch of batches) {
-        const loss = scope(() => objective.lossSum(batch, 1 / trained));
-        sum += await loss.item();
-        loss.dispose();
-      }
-      found.push(sum);
-    }
+    const found = await planLosses(objective, plan);
     given.dispose();
     return found;
   };

@@ -7,7 +7,6 @@ import {
   loadModel,
   lora,
   memory,
-  scope,
   type EvalEvent,
   type FinetuneOptions,
   type SpokenText,
@@ -22,6 +21,7 @@ import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { rowsFile, tinyEncoder } from "../tiny-encoder.js";
 import { speechFile, tinyWhisper, tones } from "../tiny-whisper.js";
+import { planLosses } from "./plan-losses.js";
 import { adapterBytes, collect, quick } from "./quick.js";
 
 const model = await tinyWhisper();
@@ -129,20 +129,9 @@ test.serial("micro-batches give the losses of one batch", async (t) => {
   const given = await loadModel(model, { device: "cpu", task: "speech-to-text" });
   const objective = objectiveOf(given, { language: "de", maxLength: 512 });
   const read = await objective.examples(await readSpokenTexts("data", data, undefined), undefined);
-  const losses = async (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
+  const losses = (batchSize: number, gradientAccumulation: number): Promise<number[]> => {
     const plan = new BatchPlan(read, { batchSize, gradientAccumulation, seed: 1, padTokenId: 2, steps: 3 });
-    const found: number[] = [];
-    for (let step = 0; step < plan.steps; step++) {
-      const { batches, trained } = plan.at(step);
-      let sum = 0;
-      for (const batch of batches) {
-        const loss = scope(() => objective.lossSum(batch, 1 / trained));
-        sum += await loss.item();
-        loss.dispose();
-      }
-      found.push(sum);
-    }
-    return found;
+    return planLosses(objective, plan);
   };
   const [one, many] = [await losses(8, 1), await losses(1, 8)];
   for (const [i, loss] of one.entries()) t.true(Math.abs(loss - (many[i] as number)) < 1e-5 * loss);

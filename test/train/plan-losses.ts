@@ -1,0 +1,20 @@
+/** A plan's losses, without training. */
+import type { BatchPlan } from "../../src/data/batches.js";
+import { scope } from "../../src/index.js";
+import type { Objective } from "../../src/train/objective.js";
+
+/** The loss of each step: that of its micro-batches, added up. */
+export async function planLosses(objective: Objective, plan: BatchPlan): Promise<number[]> {
+  const losses: number[] = [];
+  for (let step = 0; step < plan.steps; step++) {
+    const { batches, trained } = plan.at(step);
+    let sum = 0;
+    for (const batch of batches) {
+      const loss = scope(() => objective.lossSum(batch, 1 / trained));
+      sum += await loss.item();
+      loss.dispose();
+    }
+    losses.push(sum);
+  }
+  return losses;
+}
