@@ -30,13 +30,20 @@ pub(crate) struct Q3K {
     d: [u8; 2],
 }
 
+/// Of 8 runs s and m of 6 bits each, and what scales them.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Lines {
+    d: [u8; 2],
+    e: [u8; 2],
+    scales: [u8; 12],
+}
+
 /// 8 runs of 32: d·s·q − e·m, with s and m of 6 bits and q of 4.
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Q4K {
-    d: [u8; 2],
-    e: [u8; 2],
-    scales: [u8; 12],
+    lines: Lines,
     codes: [u8; 128],
 }
 
@@ -44,9 +51,7 @@ pub(crate) struct Q4K {
 #[derive(Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub(crate) struct Q5K {
-    d: [u8; 2],
-    e: [u8; 2],
-    scales: [u8; 12],
+    lines: Lines,
     /// The codes' fifth bits: bit k of byte i is that of element 32·k + i.
     high: [u8; 32],
     codes: [u8; 128],
@@ -108,17 +113,33 @@ impl Block for Q3K {
     }
 }
 
-/// The scale and the minimum of a run: those of the first four runs in the low six bits of a byte, whose upper two
-/// belong to those of the last four.
+impl Lines {
+    /// s and m of a run: those of the first four runs in the low six bits of a byte, whose upper two belong to those of
+    /// the last four.
+    #[inline(always)]
+    fn codes(&self, run: usize) -> (f32, f32) {
+        let scales = &self.scales;
+        let (scale, minimum) = if run < 4 {
+            (scales[run] & 63, scales[4 + run] & 63)
+        } else {
+            let low = scales[4 + run];
+            (low & 15 | scales[run - 4] >> 6 << 4, low >> 4 | scales[run] >> 6 << 4)
+        };
+        (scale as f32, minimum as f32)
+    }
+
+    /// d·s and e·m of a run.
+    #[inline(always)]
+    fn of(&self, run: usize) -> (f32, f32) {
+        let (scale, minimum) = self.codes(run);
+        (f16(self.d) * scale, f16(self.e) * minimum)
+    }
+}
+
+/// The bytes that hold the low 4 bits of the 32 codes of a run, and at which bit: a byte has those of two runs.
 #[inline(always)]
-fn scale_and_minimum(scales: &[u8; 12], run: usize) -> (f32, f32) {
-    let (scale, minimum) = if run < 4 {
-        (scales[run] & 63, scales[4 + run] & 63)
-    } else {
-        let low = scales[4 + run];
-        (low & 15 | scales[run - 4] >> 6 << 4, low >> 4 | scales[run] >> 6 << 4)
-    };
-    (scale as f32, minimum as f32)
+fn nibbles_of(codes: &[u8; 128], run: usize) -> (&[u8], usize) {
+    (&codes[run / 2 * 32..][..32], run % 2 * 4)
 }
 
 impl Block for Q4K {
@@ -126,10 +147,8 @@ impl Block for Q4K {
 
     #[inline(always)]
     fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let (d, e) = (f16(self.d), f16(self.e));
-        let (scale, minimum) = scale_and_minimum(&self.scales, part);
-        let (scale, minimum) = (d * scale, e * minimum);
-        let (codes, shift) = (&self.codes[part / 2 * 32..][..32], part % 2 * 4);
+        let (scale, minimum) = self.lines.of(part);
+        let (codes, shift) = nibbles_of(&self.codes, part);
         for i in 0..32 {
             out[i] = scale * (codes[i] >> shift & 15) as f32 - minimum;
         }
@@ -142,8 +161,9 @@ impl Block for Q4K {
             if S::WIDTH < 8 {
                 return plain::<S, Self>(self, part);
             }
-            let [d, e] = [self.d, self.e].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
-            let (scale, minimum) = scale_and_minimum(&self.scales, part);
+            let Lines { d, e, .. } = self.lines;
+            let [d, e] = [d, e].map(|bytes| S::V::widen(u16::from_le_bytes(bytes)));
+            let (scale, minimum) = self.lines.codes(part);
             let [scale, minimum] = [d * scale, -(e * minimum)].map(|v| S::V::splat(v));
             let table = table(&COUNTED, scale, Some(minimum));
             let codes = self.codes.as_ptr().add(part / 2 * 32);
@@ -160,10 +180,8 @@ impl Block for Q5K {
 
     #[inline(always)]
     fn part(&self, part: usize, out: &mut [f32; PART]) {
-        let (d, e) = (f16(self.d), f16(self.e));
-        let (scale, minimum) = scale_and_minimum(&self.scales, part);
-        let (scale, minimum) = (d * scale, e * minimum);
-        let (codes, shift) = (&self.codes[part / 2 * 32..][..32], part % 2 * 4);
+        let (scale, minimum) = self.lines.of(part);
+        let (codes, shift) = nibbles_of(&self.codes, part);
         for i in 0..32 {
             let code = codes[i] >> shift & 15 | (self.high[i] >> part & 1) << 4;
             out[i] = scale * code as f32 - minimum;
@@ -194,7 +212,8 @@ impl Block for Q6K {
 /// The scales and the minima of `Q4K` and `Q5K`, as numbers: those of even runs, then those of odd ones, and the
 /// minima's signs turned.
 #[inline(always)]
-unsafe fn scales_and_minima<S: Isa>(d: [u8; 2], e: [u8; 2], packed: &[u8; 12]) -> [[f32; 8]; 2] {
+unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [[f32; 8]; 2] {
+    let Lines { d, e, scales: packed } = *lines;
     let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let [a, b, c] = [word(0), word(4), word(8)];
     let last = |low: u32, high: u32| low & 0x0f0f_0f0f | (high >> 6 & 0x0303_0303) << 4;
@@ -252,7 +271,7 @@ impl Coded for Q4K {
         // SAFETY: the caller's.
         unsafe {
             let block = &*blocks.cast::<Q4K>();
-            let scales = scales_and_minima::<S>(block.d, block.e, &block.scales);
+            let scales = scales_and_minima::<S>(&block.lines);
             for step in 0..256 / (8 * S::WIDTH) {
                 let x = x.add(step * 10 * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * step * S::WIDTH));
@@ -292,7 +311,7 @@ impl Coded for Q5K {
         // SAFETY: the caller's.
         unsafe {
             let block = &*blocks.cast::<Q5K>();
-            let scales = scales_and_minima::<S>(block.d, block.e, &block.scales);
+            let scales = scales_and_minima::<S>(&block.lines);
             for step in 0..256 / (8 * S::WIDTH) {
                 let (x, from) = (x.add(step * 10 * S::WIDTH), step * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * from));
