@@ -74,60 +74,38 @@ struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 unsafe fn add<const TALL: bool, const WIDE: bool>(a: *const f32, a_row: usize, b: *const f32, b_row: usize) {
     let lower = a.wrapping_add(ROWS * a_row);
     let (a_row, b_row) = (4 * a_row, 4 * b_row);
-    // SAFETY: the caller's; of general registers it reads those that are given.
+    // SAFETY: the caller's; of general registers each reads those that are given.
     unsafe {
-        match (TALL, WIDE) {
-            (true, true) => asm!(
-                "tileloadd tmm4, [{a} + {a_row}]",
-                "tileloadd tmm6, [{b} + {b_row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
+        asm!(
+            "tileloadd tmm4, [{a} + {a_row}]",
+            "tileloadd tmm6, [{b} + {b_row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            a = in(reg) a,
+            a_row = in(reg) a_row,
+            b = in(reg) b,
+            b_row = in(reg) b_row,
+            options(nostack, preserves_flags, readonly),
+        );
+        if WIDE {
+            asm!(
                 "tileloadd tmm7, [{b} + {b_row} + 64]",
                 "tdpbf16ps tmm1, tmm4, tmm7",
+                b = in(reg) b,
+                b_row = in(reg) b_row,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        if TALL {
+            asm!(
                 "tileloadd tmm5, [{lower} + {a_row}]",
                 "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                a = in(reg) a,
-                a_row = in(reg) a_row,
                 lower = in(reg) lower,
-                b = in(reg) b,
-                b_row = in(reg) b_row,
-                options(nostack, preserves_flags, readonly),
-            ),
-            (true, false) => asm!(
-                "tileloadd tmm4, [{a} + {a_row}]",
-                "tileloadd tmm6, [{b} + {b_row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{lower} + {a_row}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                a = in(reg) a,
                 a_row = in(reg) a_row,
-                lower = in(reg) lower,
-                b = in(reg) b,
-                b_row = in(reg) b_row,
                 options(nostack, preserves_flags, readonly),
-            ),
-            (false, true) => asm!(
-                "tileloadd tmm4, [{a} + {a_row}]",
-                "tileloadd tmm6, [{b} + {b_row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{b} + {b_row} + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                a = in(reg) a,
-                a_row = in(reg) a_row,
-                b = in(reg) b,
-                b_row = in(reg) b_row,
-                options(nostack, preserves_flags, readonly),
-            ),
-            (false, false) => asm!(
-                "tileloadd tmm4, [{a} + {a_row}]",
-                "tileloadd tmm6, [{b} + {b_row}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                a = in(reg) a,
-                a_row = in(reg) a_row,
-                b = in(reg) b,
-                b_row = in(reg) b_row,
-                options(nostack, preserves_flags, readonly),
-            ),
+            );
+        }
+        if TALL && WIDE {
+            asm!("tdpbf16ps tmm3, tmm5, tmm7", options(nostack, preserves_flags, nomem));
         }
     }
 }
