@@ -20,7 +20,7 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared};
 use crate::kernels::gemm::native::{
-    Block, Cut, Left, Loops, PANELS_OF_A_TASK, Right, Settle, Source, Stored, best, workspace,
+    Block, Cut, Left, Loops, PANELS_OF_A_TASK, Right, Settle, Source, Stored, TileProduct, best, workspace,
 };
 use gather::{View, gather};
 
@@ -54,7 +54,10 @@ unsafe fn multiply(
         let b = Right { at: panels.as_ptr(), k: panel };
         let width = panel.min(block.columns - j);
         // SAFETY: the caller's, of these columns.
-        unsafe { loops.tile(rows, part, a, b, width, Settle { c: c.c.add(j), ..c }) };
+        unsafe {
+            let settle = Settle { c: c.c.add(j), ..c };
+            loops.tile(&TileProduct { rows, k: part, a, b, width, settle, more: None });
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use super::weight::{Factor, transform};
 use super::{OUT, PLACES, Scalars, TAPS, WeightScalars};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_task};
-use crate::kernels::gemm::native::{LINE, Left, Loops, Right, Settle, Source, Stored, best, workspace};
+use crate::kernels::gemm::native::{
+    LINE, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, workspace,
+};
 
 /// Elements of V in a task's workspace, about: half of a usual second cache of a mebibyte. Of one panel there may be
 /// more.
@@ -172,8 +174,9 @@ impl Task<'_> {
                                 bias: std::ptr::null(),
                                 accumulate: false,
                             };
+                            let tile = TileProduct { rows, k: len, a, b, width, settle, more: None };
                             // SAFETY: U and V hold the part's channels of the rows and tiles.
-                            unsafe { loops.tile(rows, len, a, b, width, settle) };
+                            unsafe { loops.tile(&tile) };
                         }
                         let sums = sums.as_ptr();
                         // SAFETY: as above; of y no other task has these tiles of the rows.

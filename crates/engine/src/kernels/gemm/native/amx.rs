@@ -24,7 +24,7 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::microkernel::{self, Left, More, Right, STRIDE, Settle};
+use super::microkernel::{self, Left, More, STRIDE, Settle, TileProduct};
 use super::pack::Source;
 use super::pairs;
 use super::prefetch::{self, Prefetch};
@@ -140,15 +140,10 @@ unsafe fn store<const TALL: bool, const WIDE: bool>(sums: &mut Sums) {
 /// reaches over rows up to a multiple of `ROWS`, which may hold anything.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
-    rows: usize,
-    k: usize,
-    a: Left,
-    b: Right,
-    width: usize,
-    settle: Settle,
-    more: Option<&More>,
+    t: &TileProduct,
     ahead: &mut Prefetch,
 ) {
+    let &TileProduct { rows, k, a, b, width, settle, .. } = t;
     debug_assert!(rows <= if TALL { 2 * ROWS } else { ROWS } && width <= VECTORS * COLUMNS);
     debug_assert!(a.k == 1 && k.is_multiple_of(TERMS / 2));
     for i in 0..rows {
@@ -178,7 +173,7 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
             1 => store::<TALL, false>(&mut sums),
             _ => store::<TALL, true>(&mut sums),
         }
-        settle_all::<VECTORS, MASKED>(rows, &sums, width, settle, more);
+        settle_all::<VECTORS, MASKED>(&sums, t);
     }
 }
 
@@ -187,26 +182,20 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
 /// # Safety
 /// As `microkernel::settle`; of the sums the rows and vectors hold something.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn settle_all<const VECTORS: usize, const MASKED: bool>(
-    rows: usize,
-    sums: &Sums,
-    width: usize,
-    settle: Settle,
-    more: Option<&More>,
-) {
-    let mut row = 0;
+unsafe fn settle_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
+    let (rows, mut row) = (t.rows, 0);
     // SAFETY: the caller's.
     unsafe {
         while rows - row >= 8 {
-            settle_rows::<8, VECTORS, MASKED>(row, sums, width, settle, more);
+            settle_rows::<8, VECTORS, MASKED>(row, sums, t);
             row += 8;
         }
         if rows - row >= 4 {
-            settle_rows::<4, VECTORS, MASKED>(row, sums, width, settle, more);
+            settle_rows::<4, VECTORS, MASKED>(row, sums, t);
             row += 4;
         }
         while rows > row {
-            settle_rows::<1, VECTORS, MASKED>(row, sums, width, settle, more);
+            settle_rows::<1, VECTORS, MASKED>(row, sums, t);
             row += 1;
         }
     }
@@ -218,9 +207,7 @@ unsafe fn settle_all<const VECTORS: usize, const MASKED: bool>(
 unsafe fn settle_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
     row: usize,
     sums: &Sums,
-    width: usize,
-    settle: Settle,
-    more: Option<&More>,
+    t: &TileProduct,
 ) {
     // SAFETY: the caller's.
     unsafe {
@@ -230,12 +217,13 @@ unsafe fn settle_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bo
                 *v = Lanes::load(sums.0.as_ptr().add((row + i) * ROW + j * COLUMNS).cast());
             }
         }
-        let more = more.map(|more| {
+        let more = t.more.map(|more| {
             let at = more.a.at.add(row * more.a.row);
             More { a: Left { at, ..more.a }, ..*more }
         });
-        let settle = Settle { c: settle.c.add(row * settle.row), ..settle };
-        microkernel::settle::<Avx512, COUNT, VECTORS, MASKED>(lines, width, settle, more.as_ref());
+        let settle = Settle { c: t.settle.c.add(row * t.settle.row), ..t.settle };
+        let t = TileProduct { settle, more: more.as_ref(), ..*t };
+        microkernel::settle::<Avx512, COUNT, VECTORS, MASKED>(lines, &t);
     }
 }
 

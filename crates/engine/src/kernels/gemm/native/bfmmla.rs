@@ -9,7 +9,7 @@ use std::arch::asm;
 
 use half::bf16;
 
-use super::microkernel::{self, Left, More, Right, STRIDE, Settle};
+use super::microkernel::{self, Left, STRIDE, TileProduct};
 use super::pack::Source;
 use super::prefetch::Prefetch;
 use super::rounded::nearest;
@@ -100,21 +100,16 @@ unsafe fn multiply(left: uint16x8_t, right: uint16x8_t, mut sum: float32x4_t) ->
 /// As `microkernel::tile`; `k` is even, and the processor has the instruction.
 #[target_feature(enable = "neon,bf16")]
 unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
-    _rows: usize,
-    k: usize,
-    a: Left,
-    b: Right,
-    width: usize,
-    settle: Settle,
-    more: Option<&More>,
+    t: &TileProduct,
     ahead: &mut Prefetch,
 ) {
+    let &TileProduct { k, a, b, .. } = t;
     // Pairs of rows, and of columns.
     const PAIRS: usize = Baseline::ROWS / 2;
     let (rows, columns) = (ROWS.div_ceil(2), 2 * VECTORS);
     // SAFETY: the caller's.
     unsafe {
-        microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&settle);
+        microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&t.settle);
         let mut sums = [[vdupq_n_f32(0.0); 4]; PAIRS];
         for from in (0..k).step_by(STRIDE) {
             ahead.fetch();
@@ -146,7 +141,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
                 *v = <Baseline as Isa>::V::load(four.as_ptr());
             }
         }
-        microkernel::settle::<Baseline, ROWS, VECTORS, MASKED>(lines, width, settle, more);
+        microkernel::settle::<Baseline, ROWS, VECTORS, MASKED>(lines, t);
     }
 }
 

@@ -11,7 +11,7 @@ use super::amx;
 use super::bfmmla;
 use super::blocks::{self, Blocks, Place};
 use super::dot::{self, COLUMNS, FEW, ONE};
-use super::microkernel::{self, Left, More, Right, Settle};
+use super::microkernel::{self, Left, TileProduct};
 use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
@@ -71,14 +71,13 @@ impl Loops {
         self.tiles.panel()
     }
 
-    /// A tile of `rows` × `width`, at most the largest.
+    /// A tile, at most the largest.
     ///
     /// # Safety
     /// As `microkernel::tile`.
-    pub unsafe fn tile(&self, rows: usize, k: usize, a: Left, b: Right, width: usize, settle: Settle) {
-        let tile = self.tiles.of(rows, width);
+    pub unsafe fn tile(&self, t: &TileProduct) {
         // SAFETY: the caller's.
-        unsafe { tile(rows, k, a, b, width, settle, None, &mut Prefetch::nothing()) };
+        unsafe { self.tiles.of(t)(t, &mut Prefetch::nothing()) };
     }
 }
 
@@ -133,20 +132,11 @@ impl Stored for bf16 {
 }
 
 compiled! {
-    paired fn tile[; ROWS: usize, VECTORS: usize, MASKED: bool](
-        rows: usize,
-        k: usize,
-        a: Left,
-        b: Right,
-        width: usize,
-        settle: Settle,
-        more: Option<&More>,
-        ahead: &mut Prefetch,
-    ) {
-        debug_assert_eq!(rows, ROWS);
+    paired fn tile[; ROWS: usize, VECTORS: usize, MASKED: bool](t: &TileProduct, ahead: &mut Prefetch) {
+        debug_assert_eq!(t.rows, ROWS);
         assert!(ROWS <= S::ROWS, "a tile has more rows than the registers hold");
         // SAFETY: the caller's.
-        unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(k, a, b, width, settle, more, ahead) }
+        unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(t, ahead) }
     }
 }
 

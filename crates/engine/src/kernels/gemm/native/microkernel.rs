@@ -43,24 +43,36 @@ pub struct More {
     pub alpha: f32,
 }
 
+/// A tile of C: what it is the sum of, over a part of K, and what becomes of that.
+#[derive(Clone, Copy)]
+pub struct TileProduct<'a> {
+    pub rows: usize,
+    /// Elements of the part, which are pairs of terms where factors are packed so.
+    pub k: usize,
+    pub a: Left,
+    pub b: Right,
+    /// Columns.
+    pub width: usize,
+    pub settle: Settle,
+    pub more: Option<&'a More>,
+}
+
+/// Sums a tile of `ROWS` rows, and asks for what comes `next` meanwhile.
+///
 /// # Safety
-/// The processor has S's instructions; the operands reach over `ROWS` rows, `k` terms, and `width`
-/// columns (`VECTORS` whole vectors unless `MASKED`).
+/// The processor has S's instructions; the operands reach over the tile's rows, terms and columns (`VECTORS` whole
+/// vectors unless `MASKED`).
 #[inline(always)]
 pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
-    k: usize,
-    a: Left,
-    b: Right,
-    width: usize,
-    s: Settle,
-    more: Option<&More>,
+    t: &TileProduct,
     next: &mut Prefetch,
 ) {
+    let &TileProduct { k, a, b, width, .. } = t;
     // SAFETY: the caller's.
     unsafe {
         let mut sums = [[S::zero(); VECTORS]; ROWS];
         let (mut a_at, mut b_at) = (a.at, b.at);
-        prefetch_sums::<S, ROWS, VECTORS>(&s);
+        prefetch_sums::<S, ROWS, VECTORS>(&t.settle);
         for from in (0..k).step_by(STRIDE) {
             next.fetch();
             for _ in 0..STRIDE.min(k - from) {
@@ -70,7 +82,7 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
                 b_at = b_at.add(b.k);
             }
         }
-        settle::<S, ROWS, VECTORS, MASKED>(sums, width, s, more);
+        settle::<S, ROWS, VECTORS, MASKED>(sums, t);
     }
 }
 
@@ -111,10 +123,9 @@ unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
 #[inline(always)]
 pub unsafe fn settle<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     mut sums: [[S::V; VECTORS]; ROWS],
-    width: usize,
-    s: Settle,
-    more: Option<&More>,
+    t: &TileProduct,
 ) {
+    let &TileProduct { width, settle: s, more, .. } = t;
     // SAFETY: the caller's.
     unsafe {
         let alpha = S::V::splat(s.alpha);

@@ -74,7 +74,7 @@ pub use dot::FEW;
 pub use loops::available;
 // What else sums products a tile at a time.
 pub use loops::{Loops, Stored, best};
-pub use microkernel::{Left, Right, Settle};
+pub use microkernel::{Left, Right, Settle, TileProduct};
 pub use pack::Source;
 pub use product::{ALIASED, Block, Cut, LINE, PANELS_OF_A_TASK, workspace};
 

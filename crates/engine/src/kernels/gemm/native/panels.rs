@@ -20,7 +20,7 @@
 //! panel, for which everybody waits.
 
 use super::loops::{Loops, Pack, Round, Stored};
-use super::microkernel::{Left, More, Right, STRIDE};
+use super::microkernel::{Left, More, Right, STRIDE, TileProduct};
 use super::pack::{At, Source};
 use super::prefetch::{Prefetch, Stretches};
 use super::product::{Block, Product, Second, workspace};
@@ -160,8 +160,9 @@ impl<T: Stored> Product<T> {
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
                             let settle = self.settlement(&block, row, block.column + j, from == 0);
                             let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
-                            let tile = kit.tiles.of(rows, width);
-                            tile(rows, k, a, right, width, settle, more.as_ref(), &mut ahead);
+                            let more = more.as_ref();
+                            let t = TileProduct { rows, k, a, b: right, width, settle, more };
+                            kit.tiles.of(&t)(&t, &mut ahead);
                         }
                     }
                     first = false;

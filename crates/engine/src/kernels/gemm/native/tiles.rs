@@ -1,15 +1,14 @@
 //! The tiles of products: functions by rows and width, which sum a part of K in registers and settle it.
 
-use super::microkernel::{Left, More, Right, Settle};
+use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
 
-/// Sums a part of K and settles it: told its rows, the elements of the part, A, B, its width, what becomes of the sums,
-/// a second sum, and what to ask for meanwhile.
-pub type Tile = unsafe fn(usize, usize, Left, Right, usize, Settle, Option<&More>, &mut Prefetch);
+/// Sums a part of K and settles it, and asks for what comes next meanwhile.
+pub type Tile = unsafe fn(&TileProduct, &mut Prefetch);
 
 /// The tiles of a kind of products.
 pub struct Tiles {
-    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked. Each is told its rows.
+    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
     forms: Vec<[Tile; 4]>,
     /// Rows that tiles come in: one of fewer takes as long as one of the next multiple.
     pub step: usize,
@@ -55,8 +54,8 @@ impl Tiles {
         2 * self.lanes
     }
 
-    /// That of `rows` × `width`.
-    pub fn of(&self, rows: usize, width: usize) -> Tile {
+    /// That of the product's rows and columns.
+    pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Tile {
         let form = 2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize;
         self.forms[rows - 1][form]
     }
