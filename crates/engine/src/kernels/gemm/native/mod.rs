@@ -183,27 +183,7 @@ fn run_together_by<T: Stored, const N: usize>(
         let ((b, size), c) = (weight(1 + i), l.write::<f32>(1 + N + i));
         assert!(n * k <= size, "gemm: B ends early");
         assert!(m * n <= c.len(), "gemm: C ends early");
-        Product {
-            batch: 1,
-            m,
-            n,
-            k,
-            a: a.as_ptr(),
-            a_batch: 0,
-            a_row: k,
-            a_column: 1,
-            b,
-            b_batch: 0,
-            b_row: 1,
-            b_column: k,
-            c: c.as_mut_ptr(),
-            c_batch: 0,
-            c_row: n,
-            alpha: 1.0,
-            accumulate: false,
-            bias: std::ptr::null(),
-            second: None,
-        }
+        Product::by_rows([m, n, k], a.as_ptr(), b, c.as_mut_ptr())
     });
     // SAFETY: each reaches as far as is held above, and the products are bound to be written.
     unsafe { Product::run_together(&products, loops::best(), l.threads) };

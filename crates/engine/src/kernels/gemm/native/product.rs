@@ -86,6 +86,31 @@ unsafe impl<T: Stored> Sync for Product<T> {}
 unsafe impl Sync for Second {}
 
 impl<T: Stored> Product<T> {
+    /// C = A·Bᵀ of matrices whose rows lie one after another.
+    pub fn by_rows([m, n, k]: [usize; 3], a: *const f32, b: T::At, c: *mut f32) -> Product<T> {
+        Product {
+            batch: 1,
+            m,
+            n,
+            k,
+            a,
+            a_batch: 0,
+            a_row: k,
+            a_column: 1,
+            b,
+            b_batch: 0,
+            b_row: 1,
+            b_column: k,
+            c,
+            c_batch: 0,
+            c_row: n,
+            alpha: 1.0,
+            accumulate: false,
+            bias: std::ptr::null(),
+            second: None,
+        }
+    }
+
     /// Runs on the current pool.
     ///
     /// # Safety
@@ -122,29 +147,16 @@ impl<T: Stored> Product<T> {
     pub(super) fn apart(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
         let second = self.second.filter(|s| few || s.k > PART)?;
         let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
-        let Product { batch, m, n, a_batch, b_batch, c, c_batch, c_row, .. } = *self;
-        debug_assert!(batch == 1, "a second segment is of one matrix");
-        let (accumulate, bias) = (true, std::ptr::null());
+        debug_assert!(self.batch == 1, "a second segment is of one matrix");
         let apart = Product {
-            batch,
-            m,
-            n,
-            k,
-            a,
-            a_batch,
             a_row,
             a_column,
-            b,
-            b_batch,
             b_row,
             b_column,
-            c,
-            c_batch,
-            c_row,
+            c_row: self.c_row,
             alpha,
-            accumulate,
-            bias,
-            second: None,
+            accumulate: true,
+            ..Product::by_rows([self.m, self.n, k], a, b, self.c)
         };
         Some((Product { second: None, ..*self }, apart))
     }

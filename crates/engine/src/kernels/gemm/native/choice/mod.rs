@@ -174,28 +174,8 @@ impl Operands {
 
     /// C = A·Bᵀ, by this thread.
     fn multiply(&mut self, loops: &'static Loops) {
-        let [m, n, k] = self.sizes;
-        let product = Product::<bf16> {
-            batch: 1,
-            m,
-            n,
-            k,
-            a: self.a.as_ptr(),
-            a_batch: 0,
-            a_row: k,
-            a_column: 1,
-            b: self.b.as_ptr(),
-            b_batch: 0,
-            b_row: 1,
-            b_column: k,
-            c: self.c.as_mut_ptr(),
-            c_batch: 0,
-            c_row: n,
-            alpha: 1.0,
-            accumulate: false,
-            bias: std::ptr::null(),
-            second: None,
-        };
+        let product =
+            Product::<bf16>::by_rows(self.sizes, self.a.as_ptr(), self.b.as_ptr(), self.c.as_mut_ptr());
         let alone = Threads::new(1).expect("it starts none");
         // SAFETY: the operands reach as far as the sizes say; the level of the loops is at most the process's.
         alone.install(|| unsafe { product.run_rounded(loops, 1) });
