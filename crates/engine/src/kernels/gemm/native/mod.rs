@@ -55,6 +55,7 @@ mod amx;
 mod bfmmla;
 mod blocks;
 mod choice;
+mod cut;
 mod dot;
 mod loops;
 mod microkernel;
@@ -68,15 +69,18 @@ mod rounded;
 #[cfg(test)]
 mod tests;
 mod tiles;
+mod workspace;
 
 pub use dot::FEW;
 #[cfg(test)]
 pub use loops::available;
 // What else sums products a tile at a time.
+pub use cut::{Block, Cut, PANELS_OF_A_TASK};
 pub use loops::{Loops, Stored, best};
 pub use microkernel::{Left, Right, Settle, TileProduct};
 pub use pack::Source;
-pub use product::{ALIASED, Block, Cut, LINE, PANELS_OF_A_TASK, workspace};
+pub use product::ALIASED;
+pub use workspace::{LINE, workspace};
 
 use half::{bf16, f16};
 

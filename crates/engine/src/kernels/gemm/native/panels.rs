@@ -19,15 +19,15 @@
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
 
+use super::cut::Block;
 use super::loops::{Loops, Pack, Round, Stored};
 use super::microkernel::{Left, More, Right, STRIDE, TileProduct};
 use super::pack::{At, Source};
 use super::prefetch::{Prefetch, Stretches};
-use super::product::{Block, Product, Second, workspace};
+use super::product::{Product, Second};
 use super::tiles::Tiles;
+use super::workspace::{LINE, workspace};
 
-/// Elements of a cache line.
-const LINE: usize = 16;
 /// Tiles of rows in a group.
 const GROUP: usize = 4;
 /// Tiles of rows up to which there is one group: a panel is done with when the next is packed.

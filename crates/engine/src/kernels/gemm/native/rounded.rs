@@ -12,18 +12,18 @@
 
 use half::bf16;
 
+use super::cut::{Block, Cut};
 use super::dot::FEW;
 use super::loops::Loops;
 use super::microkernel::Left;
 use super::panels::{Kit, Lay, ONCE};
-use super::product::{Block, Cut, Product};
+use super::product::Product;
+use super::workspace::LINE;
 
 /// Most terms that are summed in registers before they are added to C.
 pub const PART: usize = 1024;
 /// Elements of a thread's panels: a good half of a usual second cache.
 const PANELS: usize = 144 * 1024;
-/// Elements of a cache line.
-const LINE: usize = 16;
 /// Panels from which a task packs and rounds little beside what it multiplies.
 const WIDE: usize = 8;
 

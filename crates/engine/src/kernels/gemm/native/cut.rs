@@ -1,0 +1,130 @@
+//! How a product is cut into tasks.
+//!
+//! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k within parts
+//! that K alone decides: the cut into tasks, and with it the number of threads, changes no bit.
+
+use super::tiles::Tiles;
+use super::workspace::WORKSPACE;
+use crate::kernel::native::{count, each_task};
+
+/// Panels of B that a task packs at most.
+pub const PANELS_OF_A_TASK: usize = 4;
+/// Terms that are summed in registers before they are added to C.
+pub const PART: usize = 1024;
+/// Products of fewer terms run on one thread: starting a task costs more.
+pub const SMALL: usize = 50_000;
+/// Rows below which a task does not pay for packing B.
+const FEW_ROWS: usize = 64;
+/// Panels of a task whose rows are taken at once.
+const WIDEST: usize = 24;
+
+/// How [batch, m, n, k] is cut into tasks.
+pub struct Cut {
+    sizes: [usize; 4],
+    /// Rows and columns of a task.
+    rows: usize,
+    columns: usize,
+    /// Terms that are summed in registers before they are added to C: K alone decides.
+    part: usize,
+}
+
+/// K in as few parts as there can be, of one size.
+pub fn part_of(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(PART))
+}
+
+/// What one task computes.
+pub struct Block {
+    pub z: usize,
+    pub row: usize,
+    pub rows: usize,
+    pub column: usize,
+    pub columns: usize,
+    pub part: usize,
+}
+
+impl Cut {
+    /// Tasks take `widest` panels at most, and no more than the workspace holds.
+    pub fn new(tiles: &Tiles, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
+        let part = part_of(sizes[3]);
+        Cut::of_parts(tiles, sizes, part, (WORKSPACE / part / tiles.panel()).clamp(1, widest), threads)
+    }
+
+    /// Tasks of rows that are taken at once: as many for each thread, and wide.
+    pub fn once(tiles: &Tiles, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
+        let [batch, _, n, _] = sizes;
+        let panels = n.div_ceil(tiles.panel());
+        let tasks = panels.div_ceil(WIDEST).next_multiple_of(threads.div_ceil(batch).max(1));
+        Cut::of_parts(tiles, sizes, part, panels.div_ceil(tasks), threads)
+    }
+
+    /// Tasks take `most` panels at most, and `part` terms of them at a time.
+    pub fn of_parts(tiles: &Tiles, sizes: [usize; 4], part: usize, most: usize, threads: usize) -> Cut {
+        let [batch, m, n, _] = sizes;
+        let panel = tiles.panel();
+        let panels = n.div_ceil(panel);
+        let wide = |most: usize| panels.div_ceil(panels.div_ceil(most));
+        // One thread would wait for the others' last task: narrower ones where they come out even, all of
+        // one width if they can be.
+        let mut columns = wide(most);
+        // All columns in one task where rows are there to cut: A, which is the larger, is read and copied once.
+        let whole = panels <= most && m >= 4 * FEW_ROWS;
+        if !whole && batch * panels.div_ceil(columns) < 8 * threads {
+            let shared = |wide: &usize| (batch * panels.div_ceil(*wide)).is_multiple_of(threads);
+            let equal = |wide: &usize| panels.is_multiple_of(*wide);
+            let narrower = || (columns.div_ceil(2)..=columns).rev();
+            let even = narrower().find(|w| equal(w) && shared(w)).or_else(|| match m < 2 * FEW_ROWS {
+                true => narrower().find(shared),
+                false => narrower().find(equal),
+            });
+            columns = even.unwrap_or(columns);
+        }
+        let columns = columns * panel;
+        let column_tasks = n.div_ceil(columns);
+        let outer = batch * column_tasks;
+        // Rows are cut until every thread has work, and as much as the others.
+        let fewest = if column_tasks == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
+        let most = (m / fewest).max(1);
+        let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
+        let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
+        let rows = m.div_ceil(tiles.rows()).div_ceil(cuts) * tiles.rows();
+        Cut { sizes, rows, columns, part }
+    }
+
+    /// Calls `task` for every block, on the current pool.
+    pub fn run(&self, task: impl Fn(Block) + Sync) {
+        let [batch, m, n, k] = self.sizes;
+        let (row_tasks, column_tasks) = (m.div_ceil(self.rows), n.div_ceil(self.columns));
+        let run = |i: usize| {
+            let (z, i) = (i / (column_tasks * row_tasks), i % (column_tasks * row_tasks));
+            let (column, row) = (i / row_tasks * self.columns, i % row_tasks * self.rows);
+            task(Block {
+                z,
+                row,
+                rows: self.rows.min(m - row),
+                column,
+                columns: self.columns.min(n - column),
+                part: self.part,
+            });
+        };
+        let tasks = batch * column_tasks * row_tasks;
+        if tasks == 1 || batch * m * n * k < SMALL {
+            (0..tasks).for_each(run);
+        } else {
+            each_task(count(), tasks, run);
+        }
+    }
+}
+
+impl Block {
+    /// Calls `tile` with the first row and the number of rows of each tile: they are spread evenly, so
+    /// that none is left with few, in steps that tiles are as quick as.
+    pub fn slivers(&self, tiles: &Tiles, mut tile: impl FnMut(usize, usize)) {
+        let slivers = self.rows.div_ceil(tiles.rows());
+        let steps = self.rows.div_ceil(tiles.step);
+        let start = |s: usize| (s * steps / slivers * tiles.step).min(self.rows);
+        for s in 0..slivers {
+            tile(self.row + start(s), start(s + 1) - start(s));
+        }
+    }
+}
