@@ -1,8 +1,12 @@
 //! What a native kernel is given: the launch, and the threads that share it.
 
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod threads;
 
-pub use threads::{PATIENCE, Shared, Threads, count, each_chunk, each_range, each_row, each_task, map_tasks};
+pub use tasks::{Shared, each_chunk, each_range, each_row, each_task, map_tasks};
+pub use threads::{PATIENCE, Threads, count};
 
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;

@@ -12,15 +12,12 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
-
-use smallvec::SmallVec;
 
 /// How long a thread looks for what it waits for before it sleeps.
 pub const PATIENCE: Duration = Duration::from_micros(100);
@@ -103,7 +100,7 @@ impl Threads {
     }
 
     /// Calls `work` on as many threads, each with its number, as far as they are free before all is done.
-    fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
+    pub(super) fn run(&self, threads: usize, work: &(dyn Fn(usize) + Sync)) {
         let count = threads.min(self.count());
         // What it calls has no threads besides.
         let _restored = Restored(CURRENT.replace(std::ptr::null()));
@@ -212,202 +209,11 @@ impl Team {
 
 /// How many threads take the tasks of this one's launches.
 pub fn count() -> usize {
-    // SAFETY: it outlives what is called while it is installed.
-    unsafe { CURRENT.get().as_ref() }.map_or(1, Threads::count)
+    with_current(|threads| threads.map_or(1, Threads::count))
 }
 
-/// Calls `task` for 0, 1, … below `tasks` on the current threads. Each thread has a share, the same in every launch of
-/// as many, so that what it wrote is in its own cache when the next launch reads it; a thread that is done takes
-/// what is left of the others'. Short launches spend nothing on splitting a range, pushing and stealing.
-/// One counter for all, by which any thread takes any task: 1 to 3% more for a step of SmolLM2 with 512 tokens,
-/// 1 to 6% for one of the small model.
-pub fn each_task(threads: usize, tasks: usize, task: impl Fn(usize) + Sync) {
-    let threads = threads.min(tasks).min(count());
-    // SAFETY: it outlives what is called while it is installed.
-    let current = unsafe { CURRENT.get().as_ref() };
-    let Some(current) = current.filter(|_| threads > 1) else {
-        return (0..tasks).for_each(task);
-    };
-    let share = |thread: usize| thread * tasks / threads;
-    let next: SmallVec<[Share; 8]> =
-        (0..threads).map(|thread| Share(AtomicUsize::new(share(thread)))).collect();
-    current.run(threads, &|own| {
-        for thread in (own..own + threads).map(|thread| thread % threads) {
-            let end = share(thread + 1);
-            loop {
-                let i = next[thread].0.fetch_add(1, Relaxed);
-                if i >= end {
-                    break;
-                }
-                task(i);
-            }
-        }
-    });
-}
-
-/// The next task of a thread's share, in a cache line of its own.
-#[repr(align(64))]
-struct Share(AtomicUsize);
-
-/// Calls `task` with the parts of 0..`rows` of `grain` rows each, at least one.
-pub fn each_range(rows: usize, grain: usize, task: impl Fn(Range<usize>) + Sync) {
-    let grain = grain.max(1);
-    each_task(count(), rows.div_ceil(grain), |i| task(i * grain..((i + 1) * grain).min(rows)));
-}
-
-/// Calls `task` for each of `rows`, `grain` of them in one task.
-pub fn each_row(rows: usize, grain: usize, task: impl Fn(usize) + Sync) {
-    each_range(rows, grain, |rows| rows.for_each(&task));
-}
-
-/// Calls `task` with where each part of `y` of `size` elements starts, and the part.
-pub fn each_chunk<T: Send>(y: &mut [T], size: usize, task: impl Fn(usize, &mut [T]) + Sync) {
-    let (length, y) = (y.len(), Shared::new(y));
-    // SAFETY: the ranges have no element in common.
-    each_range(length, size, |range| task(range.start, unsafe { y.slice(range.start, range.len()) }));
-}
-
-/// What `task` gives for 0, 1, … below `tasks`.
-pub fn map_tasks<R: Send + Default + Clone>(tasks: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
-    let mut results = vec![R::default(); tasks];
-    each_chunk(&mut results, 1, |i, result| result[0] = task(i));
-    results
-}
-
-/// A slice that tasks write disjoint parts of.
-pub struct Shared<T>(*mut T, usize);
-
-// SAFETY: tasks take parts of it that do not overlap, as if each had been sent its own.
-unsafe impl<T: Send> Sync for Shared<T> {}
-
-impl<T> Shared<T> {
-    pub fn new(slice: &mut [T]) -> Self {
-        Shared(slice.as_mut_ptr(), slice.len())
-    }
-
-    /// # Safety
-    /// No two tasks take overlapping parts.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn slice(&self, start: usize, count: usize) -> &mut [T] {
-        assert!(start + count <= self.1);
-        // SAFETY: it lies within the slice, and is nobody else's.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), count) }
-    }
-
-    /// Where a part starts of which a task takes some elements within `extent`, and others the rest.
-    pub fn at(&self, start: usize, extent: usize) -> *mut T {
-        assert!(start + extent <= self.1);
-        self.0.wrapping_add(start)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_task_is_run_once_whatever_the_threads() {
-        for count in [1, 2, 3, 8] {
-            let threads = Threads::new(count).unwrap();
-            for tasks in (0..70).chain([1000]) {
-                for asked in [1, 2, count, 100] {
-                    let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
-                    threads.install(|| {
-                        each_task(asked, tasks, |i| {
-                            runs[i].fetch_add(1, Relaxed);
-                        })
-                    });
-                    assert!(runs.iter().all(|n| n.load(Relaxed) == 1), "{count} threads, {tasks} tasks");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn workers_that_sleep_wake() {
-        let threads = Threads::new(3).unwrap();
-        for pause in [0, 1, 5] {
-            std::thread::sleep(Duration::from_millis(pause));
-            // Each of three tasks waits for the other two.
-            let here = AtomicUsize::new(0);
-            threads.install(|| {
-                each_task(3, 3, |_| {
-                    here.fetch_add(1, SeqCst);
-                    while here.load(SeqCst) < 3 {
-                        std::thread::yield_now();
-                    }
-                })
-            });
-        }
-    }
-
-    #[test]
-    fn who_is_done_waits_for_what_others_have_begun() {
-        let threads = Threads::new(2).unwrap();
-        let done = AtomicUsize::new(0);
-        threads.install(|| {
-            each_task(2, 2, |_| {
-                // One of them is the owner's, or both are; the other outlasts its patience.
-                if std::thread::current().name() == Some("lowrank-cpu-1") {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                done.fetch_add(1, SeqCst);
-            })
-        });
-        assert_eq!(done.load(SeqCst), 2);
-    }
-
-    #[test]
-    fn a_task_of_a_task_has_no_threads_of_its_own() {
-        let threads = Threads::new(4).unwrap();
-        let sum = AtomicUsize::new(0);
-        threads.install(|| {
-            assert_eq!(super::count(), 4);
-            each_task(4, 8, |i| {
-                assert_eq!(super::count(), 1);
-                each_task(4, 10, |j| {
-                    sum.fetch_add(10 * i + j, Relaxed);
-                });
-            });
-            assert_eq!(super::count(), 4);
-        });
-        assert_eq!(super::count(), 1);
-        assert_eq!(sum.load(Relaxed), (0..80).sum::<usize>());
-    }
-
-    #[test]
-    fn a_panic_reaches_the_caller_and_ends_no_thread() {
-        let threads = Threads::new(3).unwrap();
-        for at in 0..20 {
-            let message = catch_unwind(AssertUnwindSafe(|| {
-                threads.install(|| {
-                    each_task(3, 20, |i| {
-                        std::thread::sleep(Duration::from_micros(50));
-                        assert!(i != at, "task {i}");
-                    })
-                })
-            }));
-            let message = message.unwrap_err().downcast::<String>().unwrap();
-            assert_eq!(*message, format!("task {at}"));
-        }
-        assert_eq!(threads.install(|| map_tasks(5, |i| i * i)), [0, 1, 4, 9, 16]);
-    }
-
-    #[test]
-    fn chunks_and_ranges_cover_everything_once() {
-        let threads = Threads::new(2).unwrap();
-        threads.install(|| {
-            let mut y = vec![0; 1001];
-            each_chunk(&mut y, 10, |at, y| y.iter_mut().enumerate().for_each(|(i, y)| *y += at + i));
-            assert!(y.iter().enumerate().all(|(i, y)| i == *y));
-            let rows: Vec<AtomicUsize> = (0..77).map(|_| AtomicUsize::new(0)).collect();
-            each_row(77, 0, |r| {
-                rows[r].fetch_add(1, Relaxed);
-            });
-            each_row(77, 8, |r| {
-                rows[r].fetch_add(1, Relaxed);
-            });
-            assert!(rows.iter().all(|n| n.load(Relaxed) == 2));
-        });
-    }
+/// Calls `body` with the threads that the tasks of this one's launches go to.
+pub(super) fn with_current<T>(body: impl FnOnce(Option<&Threads>) -> T) -> T {
+    // SAFETY: they outlive what is called while they are installed.
+    body(unsafe { CURRENT.get().as_ref() })
 }
