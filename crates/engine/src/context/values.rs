@@ -1,0 +1,168 @@
+//! How values come to be: out of the pool, of bytes, of constants that share pages, over mapped files.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::Context;
+use super::constants::{PAGE_BYTES, Page, Place};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::fail;
+use crate::mapped_file::MappedFile;
+use crate::recording::{BufferId, Command, Recording};
+use crate::shape::Shape;
+use crate::value::{Lies, Storage, Value};
+
+impl Context {
+    /// The storage of a new value. Its bytes are whatever the pool's buffer held.
+    pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
+        let class = crate::pool::class_of(bytes as u64);
+        if class > self.profile.buffer_limit {
+            fail!(
+                OutOfMemory,
+                "a tensor of {bytes} bytes is larger than a buffer of {} may be ({} bytes)",
+                self.profile.name,
+                self.profile.buffer_limit
+            );
+        }
+        self.make_room(class)?;
+        let allocation = self.pool.borrow_mut().allocate(bytes as u64);
+        for buffer in allocation.give_back {
+            self.push(Command::Destroy { buffer });
+        }
+        let buffer = allocation.buffer;
+        self.push(match allocation.create {
+            true => Command::Create { buffer, bytes: class },
+            false => Command::Reuse { buffer, bytes: class },
+        });
+        Ok(Storage::new(self, buffer, bytes as u64, Lies::InPool))
+    }
+
+    /// A value of its own storage, not yet written.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY`, and `ERR_DTYPE` of f16 on a GPU whose driver does not convert it.
+    pub fn empty(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType) -> Result<Value> {
+        let shape = shape.into();
+        if (dtype == DType::F16 || dtype.is_block()) && !self.profile.f16 {
+            fail!(
+                Dtype,
+                "{} ({}) computes with no f16, which scales of blocks are, too: its driver lacks conversions from it (SHADER_F16_IN_F32); use f32 or \
+                 bf16, or the cpu",
+                self.profile.name,
+                self.profile.backend
+            );
+        }
+        // No element takes more than the bytes of an f32.
+        let most = shape.iter().try_fold(size_of::<f32>(), |n, d| n.checked_mul(*d));
+        if most.is_none_or(|n| n > isize::MAX as usize) {
+            fail!(OutOfMemory, "a tensor of shape {shape} is larger than any memory");
+        }
+        if !dtype.divides(&shape) {
+            fail!(
+                Dtype,
+                "a tensor of shape {shape} has rows of {}, which are no whole blocks of {dtype}: they are of {} elements",
+                shape.last(),
+                dtype.unit()
+            );
+        }
+        let bytes = dtype.bytes_of(shape.size());
+        let storage = self.allocate(bytes.div_ceil(4) * 4)?;
+        Ok(Value { shape, dtype, storage, offset: 0 })
+    }
+
+    /// A value holding `bytes`, row-major.
+    ///
+    /// # Errors
+    /// `ERR_SHAPE_MISMATCH` when the length is not the shape's.
+    pub fn upload(self: &Rc<Self>, shape: impl Into<Shape>, dtype: DType, bytes: Vec<u8>) -> Result<Value> {
+        let value = self.empty(shape, dtype)?;
+        if bytes.len() != value.bytes() {
+            fail!(
+                ShapeMismatch,
+                "tensor: shape {} takes {} values, {} were given",
+                value.shape,
+                value.shape.size(),
+                bytes.len() * value.size() / value.bytes().max(1)
+            );
+        }
+        if dtype == DType::I32 {
+            let host: Rc<[i32]> = bytemuck::pod_collect_to_vec::<u8, i32>(&bytes).into();
+            *value.storage.host.borrow_mut() = Some(host);
+        }
+        self.write(&value, bytes);
+        Ok(value)
+    }
+
+    /// A scalar that is made once for each value, and outlives whoever asks for it. It counts as none of the memory in
+    /// use: a constant is four bytes of a buffer that holds many.
+    pub fn constant(self: &Rc<Self>, value: f32) -> Value {
+        self.constant_word(DType::F32, value.to_bits())
+    }
+
+    /// As `constant`, in i32.
+    pub fn constant_i32(self: &Rc<Self>, value: i32) -> Value {
+        self.constant_word(DType::I32, value as u32)
+    }
+
+    fn constant_word(self: &Rc<Self>, dtype: DType, word: u32) -> Value {
+        let Place { page, slot, new, first, full } = self.constants.borrow_mut().place(word);
+        self.leave_page(full);
+        if first {
+            self.push(Command::Create { buffer: page.0, bytes: PAGE_BYTES });
+        }
+        let storage = Storage::new(self, page.0, PAGE_BYTES, Lies::OnPage(page));
+        let made = Value { shape: Shape::new(&[]), dtype, storage, offset: slot };
+        if new {
+            self.write(&made, word.to_le_bytes().to_vec());
+        }
+        made
+    }
+
+    /// A frozen value over the bytes of a mapped file: in place on the cpu where `offset` is
+    /// aligned to the dtype, uploaded from the map elsewhere.
+    ///
+    /// What reads the file is sent to the device at once, so that the file can be let go by all environments.
+    ///
+    /// # Errors
+    /// `ERR_FILE_NOT_FOUND` once the file was let go, `ERR_OUT_OF_MEMORY`.
+    pub fn map(
+        self: &Rc<Self>,
+        shape: impl Into<Shape>,
+        dtype: DType,
+        file: &Arc<MappedFile>,
+        offset: u64,
+    ) -> Result<Value> {
+        let shape = shape.into();
+        let bytes = dtype.bytes_of(shape.size()) as u64;
+        // A map starts on a page, and blocks are read byte by byte.
+        let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
+        if self.profile.maps_files && aligned {
+            let buffer = BufferId::next();
+            file.lend(&self.sink, |file| {
+                let commands = vec![Command::Map { buffer, file, offset, bytes }];
+                let owner = self.owner.clone();
+                self.sink.send(Recording { commands, owner, ..Recording::default() });
+            })?;
+            self.in_files.borrow_mut().add(file, bytes);
+            let storage = Storage::new(self, buffer, bytes, Lies::InFile(file.clone()));
+            return Ok(Value { shape, dtype, storage, offset: 0 });
+        }
+        let value = self.empty(shape, dtype)?;
+        if bytes > 0 {
+            file.lend(&self.sink, |file| {
+                self.push(Command::UploadMapped { to: value.range(), file, offset });
+                if !self.holds.get() {
+                    self.flush();
+                }
+            })?;
+        }
+        Ok(value)
+    }
+
+    pub(crate) fn leave_page(&self, page: Option<Rc<Page>>) {
+        if let Some(page) = page.and_then(Rc::into_inner) {
+            self.push(Command::Destroy { buffer: page.0 });
+        }
+    }
+}
