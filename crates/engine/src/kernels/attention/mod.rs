@@ -11,12 +11,14 @@
 //! Shaders: shader.rs. Native twins: native/mod.rs.
 //! Source: Dao, FlashAttention-2, arXiv 2307.08691.
 
+mod form;
 mod geometry;
 mod native;
 mod plan;
 mod shader;
 #[cfg(test)]
 pub(crate) mod tests;
+mod tile;
 
 pub use geometry::DIM;
 pub use plan::{Attend, Flow, backward, forward};
@@ -24,8 +26,8 @@ pub use plan::{Attend, Flow, backward, forward};
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Twin, Variant, joined};
 use crate::scalars;
+use form::{CLASSES, Decode, Form};
 use geometry::Geometry;
-use shader::{CLASSES, Decode, Form};
 
 const F: DType = DType::F32;
 const I: DType = DType::I32;

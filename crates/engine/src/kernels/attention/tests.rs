@@ -1,7 +1,7 @@
 //! Every form on the GPU beside the processor, which is held to the plain form in the operation's tests.
 
 use super::KERNELS;
-use super::shader::ACROSS;
+use super::tile::ACROSS;
 use crate::dtype::DType;
 use crate::kernel::forms::{self, every_form};
 use crate::ops::attention::Attention;

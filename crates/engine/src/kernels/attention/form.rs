@@ -1,0 +1,96 @@
+//! The forms of the kernels: for which head sizes, by how many invocations, read and reduced in which way.
+
+use super::geometry::DIM;
+use crate::kernel::Params;
+
+/// Head sizes that shaders are compiled for; smaller ones are padded.
+pub const CLASSES: [usize; 4] = [32, 64, 128, DIM];
+
+/// The class of a head size.
+fn class_of(dim: usize) -> usize {
+    CLASSES.iter().position(|c| dim <= *c).expect("validated by the operation")
+}
+
+/// A form of a kernel that works by tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub class: usize,
+    pub threads: usize,
+    /// Rows are read by vectors of four.
+    pub vectors: bool,
+    /// Rows' maxima and sums go through subgroups.
+    pub subgroups: bool,
+}
+
+/// Invocations of the larger tile and of the smaller one, which takes half as many own rows.
+pub const LARGE: usize = 128;
+pub const SMALL: usize = 64;
+
+impl Form {
+    /// Heads of 33 to 128 have the larger tile. Head sizes that are not read by vectors have one form.
+    pub fn new(dim: usize, threads: usize, vectors: bool, subgroups: bool) -> Form {
+        let class = class_of(dim);
+        match (vectors, CLASSES[class]) {
+            (false, _) => Form { class: class_of(DIM), threads: SMALL, vectors, subgroups: false },
+            (true, 64 | 128) => Form { class, threads, vectors, subgroups },
+            (true, _) => Form { class, threads: SMALL, vectors, subgroups },
+        }
+    }
+
+    /// Every form; those for subgroups where a kernel has them.
+    pub fn all(subgroups: bool) -> Vec<Form> {
+        let mut all = vec![Form::new(DIM, SMALL, false, false)];
+        for (dim, threads) in CLASSES.iter().flat_map(|dim| [(*dim, SMALL), (*dim, LARGE)]) {
+            all.push(Form::new(dim, threads, true, false));
+            if subgroups {
+                all.push(Form::new(dim, threads, true, true));
+            }
+        }
+        let mut listed = Vec::new();
+        all.into_iter().for_each(|form| {
+            if !listed.contains(&form) {
+                listed.push(form);
+            }
+        });
+        listed
+    }
+
+    pub fn params(self) -> Params {
+        [self.class, self.threads, self.vectors as usize, self.subgroups as usize].map(|v| v as u32)
+    }
+
+    pub fn of(params: Params) -> Form {
+        let [class, threads, vectors, subgroups] = params.map(|v| v as usize);
+        Form { class, threads, vectors: vectors == 1, subgroups: subgroups == 1 }
+    }
+}
+
+/// Few query rows, read by vectors. `params` = [class].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decode {
+    class: usize,
+}
+
+impl Decode {
+    pub fn new(dim: usize) -> Decode {
+        Decode { class: class_of(dim) }
+    }
+
+    pub fn params(self) -> Params {
+        [self.class as u32, 0, 0, 0]
+    }
+
+    pub fn of(params: Params) -> Decode {
+        Decode { class: params[0] as usize }
+    }
+
+    /// The head size that it is compiled for.
+    pub fn dim(self) -> usize {
+        CLASSES[self.class]
+    }
+
+    /// Query rows of a key/value head that it takes at most.
+    pub fn rows(self) -> usize {
+        [8, 8, 8, 4][self.class]
+    }
+}
