@@ -2,8 +2,9 @@
 
 use smallvec::SmallVec;
 
+use super::Gpu;
+use super::buffers::SCRATCH_OF_COPIES;
 use super::submit::WORK_PER_BYTE;
-use super::{Gpu, SCRATCH_OF_COPIES};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;

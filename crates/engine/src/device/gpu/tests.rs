@@ -16,7 +16,7 @@ use crate::context::Context;
 use crate::device::{Device, Sink};
 use crate::dtype::DType;
 use crate::kernel::{Access, Kernel, Twin};
-use crate::recording::Launch;
+use crate::recording::{Launch, Range};
 use crate::scalars;
 use crate::value::Value;
 

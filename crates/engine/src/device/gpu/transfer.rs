@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::Gpu;
+use super::buffers::SCRATCH_OF_COPIES;
 use super::submit::WORK_PER_BYTE;
-use super::{Gpu, SCRATCH_OF_COPIES};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;

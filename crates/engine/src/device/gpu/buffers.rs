@@ -1,0 +1,91 @@
+//! Buffers: those of the pool, and scratch of this device's own.
+
+use super::Gpu;
+use super::fault::scoped;
+use crate::error::{Code, Error, Result};
+use crate::fail;
+use crate::recording::{BufferId, Range};
+
+/// The scratch buffer that copies go through; the next ones serve the bindings of a launch.
+pub const SCRATCH_OF_COPIES: usize = 0;
+/// Bytes of destroyed buffers that may wait for the GPU to be done with them.
+const LEAVING: u64 = 64 << 20;
+
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+impl Gpu {
+    pub(super) fn create(&mut self, id: BufferId, bytes: u64) -> Result<()> {
+        if bytes > self.limits.max_buffer_size {
+            fail!(
+                OutOfMemory,
+                "a buffer of {bytes} bytes is more than this GPU's {} at most",
+                self.limits.max_buffer_size
+            );
+        }
+        // Destroyed buffers are there until the GPU is done: they must not pile up unseen.
+        if self.left_bytes > LEAVING {
+            self.drain()?;
+        }
+        let size = bytes.next_multiple_of(4).max(4);
+        let buffer = match self.new_buffer(size, USAGE, false) {
+            Err(error) if error.code == Code::OutOfMemory => {
+                self.drain()?;
+                self.new_buffer(size, USAGE, false)
+            }
+            made => made,
+        };
+        let told = format!("the GPU gives no {bytes} bytes more; {} buffers are open", self.buffers.len());
+        let buffer = buffer.map_err(|e| match e.code {
+            Code::OutOfMemory => Error::new(Code::OutOfMemory, told),
+            _ => e,
+        })?;
+        self.buffers.insert(id, buffer);
+        Ok(())
+    }
+
+    pub(super) fn destroy(&mut self, id: BufferId) {
+        if let Some(buffer) = self.buffers.remove(&id) {
+            self.left_bytes += buffer.size();
+            self.left.insert(id);
+        }
+    }
+
+    pub(super) fn new_buffer(
+        &self,
+        size: u64,
+        usage: wgpu::BufferUsages,
+        mapped: bool,
+    ) -> Result<wgpu::Buffer> {
+        scoped(&self.device, "a buffer", || {
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: mapped };
+            self.device.create_buffer(&descriptor)
+        })
+    }
+
+    /// The buffer of a range that lies inside it.
+    pub(super) fn buffer(&self, range: &Range) -> Result<wgpu::Buffer> {
+        match self.buffers.get(&range.buffer) {
+            Some(buffer) if range.offset + range.bytes <= buffer.size() => Ok(buffer.clone()),
+            Some(buffer) => {
+                fail!(Internal, "{} bytes at {} of a buffer of {}", range.bytes, range.offset, buffer.size())
+            }
+            None => fail!(Internal, "a recording names a buffer that is not there"),
+        }
+    }
+
+    /// A buffer of this device's own, of at least `bytes`; its content lasts to its next use.
+    pub(super) fn scratch(&mut self, slot: usize, bytes: u64) -> Result<BufferId> {
+        self.scratch.resize((slot + 1).max(self.scratch.len()), None);
+        if let Some(id) = self.scratch[slot] {
+            if self.buffers.get(&id).is_some_and(|b| b.size() >= bytes) {
+                return Ok(id);
+            }
+            self.destroy(id);
+        }
+        let id = BufferId::next();
+        self.create(id, crate::pool::class_of(bytes))?;
+        self.scratch[slot] = Some(id);
+        Ok(id)
+    }
+}
