@@ -90,35 +90,31 @@ fn choose(_: &Context, matrices: usize, m: usize, n: usize) -> Form {
     candidates(matrices, m, n)[0]
 }
 
-/// Appends y = W ⋆ x + bias. W is [groups · rows, channels, taps], y [batch, groups · rows, out].
+/// y = W ⋆ x + bias. W is [groups · rows, channels, taps], y [batch, groups · rows, out].
+#[derive(Clone, Copy)]
+pub struct Correlation<'a> {
+    pub walk: &'a Walk,
+    pub x: &'a Value,
+    pub w: &'a Value,
+    pub bias: Option<&'a Value>,
+    pub y: &'a Value,
+}
+
+/// Appends a correlation.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` where what one slice of the outermost dimension needs of one channel does not
 /// fit a binding.
-pub fn correlate(
-    cx: &Rc<Context>,
-    walk: &Walk,
-    x: &Value,
-    w: &Value,
-    bias: Option<&Value>,
-    y: &Value,
-) -> Result<()> {
+pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
+    let walk = c.walk;
     if winograd::suits(cx, walk) {
-        return winograd::correlate(cx, walk, x, w, bias, y);
+        return winograd::correlate(cx, c);
     }
-    let form = choose(cx, walk.batch * walk.groups, walk.rows, walk.positions());
-    correlate_as(cx, form, walk, x, w, bias, y)
+    correlate_as(cx, choose(cx, walk.batch * walk.groups, walk.rows, walk.positions()), c)
 }
 
-fn correlate_as(
-    cx: &Rc<Context>,
-    form: Form,
-    walk: &Walk,
-    x: &Value,
-    w: &Value,
-    bias: Option<&Value>,
-    y: &Value,
-) -> Result<()> {
+fn correlate_as(cx: &Rc<Context>, form: Form, c: Correlation) -> Result<()> {
+    let Correlation { walk, x, w, bias, y } = c;
     let cut = walk.cut();
     let (m, taps, image) = (walk.rows, walk.taps(), walk.image());
     let [x_group, w_row, o_row] = [walk.channels * image, walk.channels * taps, walk.positions()];

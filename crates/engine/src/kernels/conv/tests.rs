@@ -1,5 +1,5 @@
 use super::plan::Form;
-use super::{KERNELS, Walk, candidates, correlate_as, weight_as};
+use super::{Correlation, KERNELS, Walk, candidates, correlate_as, weight_as};
 use crate::device::Kind;
 use crate::dtype::DType;
 use crate::kernel::forms::every_form;
@@ -55,7 +55,8 @@ fn interchangeable_forms_equal_the_plain_one() {
             for form in &all {
                 let what = format!("{form:?} at {rows}, {channels}, {size} on {}", cx.profile.label);
                 let (out, weight) = (cx.empty([2, o, n], x.dtype).unwrap(), w.upload(&cx));
-                correlate_as(&cx, *form, &walk, &x, &weight, Some(&bias), &out).unwrap();
+                let c = Correlation { walk: &walk, x: &x, w: &weight, bias: Some(&bias), y: &out };
+                correlate_as(&cx, *form, c).unwrap();
                 compare(&what, &read(&out), &y, TOLERANCE);
                 weight_as(&cx, *form, &walk, &x, &d, true, &weight).unwrap();
                 compare(&what, &read(&weight), &d_w, TOLERANCE);
@@ -127,7 +128,8 @@ every_form! {
                     let mut first = None;
                     for form in &forms {
                         let out = cx.empty([2, o, positions], DType::F32).unwrap();
-                        correlate_as(cx, *form, &walk, &x, &w, bias, &out).unwrap();
+                        let c = Correlation { walk: &walk, x: &x, w: &w, bias, y: &out };
+                        correlate_as(cx, *form, c).unwrap();
                         let (what, got) = (format!("{form:?} by {dtype}, {whole}"), read(&out));
                         compare(&what, &got, expected, TOLERANCE);
                         assert_eq!(first.get_or_insert(got.clone()).data, got.data, "{what}");

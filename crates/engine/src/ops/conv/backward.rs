@@ -12,7 +12,7 @@ use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::cast::cast;
-use crate::kernels::conv::{Walk, correlate};
+use crate::kernels::conv::{Correlation, Walk, correlate};
 use crate::kernels::copy::{Side, copy};
 use crate::value::Value;
 
@@ -94,11 +94,11 @@ pub fn d_x(cx: &Rc<Context>, walk: &Walk, d: &Value, weight: &Value, d_x: &Value
             ..*walk
         };
         if walk.stride == [1; 3] {
-            correlate(cx, &back, d, &turned, None, d_x)?;
+            correlate(cx, Correlation { walk: &back, x: d, w: &turned, bias: None, y: d_x })?;
             continue;
         }
         let part = cx.empty([walk.batch * walk.groups * back.rows, back.positions()], DType::F32)?;
-        correlate(cx, &back, d, &turned, None, &part)?;
+        correlate(cx, Correlation { walk: &back, x: d, w: &turned, bias: None, y: &part })?;
         place(cx, walk, &residues, &part, d_x)?;
     }
     Ok(())

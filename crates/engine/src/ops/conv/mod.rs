@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::conv::{LARGEST, Walk, correlate, correlate_weight};
+use crate::kernels::conv::{Correlation, LARGEST, Walk, correlate, correlate_weight};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::shape::{Shape, three};
@@ -145,7 +145,7 @@ impl Op for Conv {
     fn forward(&self, cx: &Rc<Context>, inputs: &[&Value], outputs: &[Value]) -> Result<()> {
         let (x, weight, y) = (inputs[0], inputs[1], &outputs[0]);
         let walk = self.walk(&x.shape, &weight.shape, &y.shape);
-        correlate(cx, &walk, x, weight, inputs.get(2).copied(), y)
+        correlate(cx, Correlation { walk: &walk, x, w: weight, bias: inputs.get(2).copied(), y })
     }
 
     fn gradient(&self) -> Gradient {

@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernels::conv::{LARGEST, correlate, correlate_weight};
+use crate::kernels::conv::{Correlation, LARGEST, correlate, correlate_weight};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::conv::{Conv, backward};
 use crate::value::{Spec, Value};
@@ -132,7 +132,7 @@ impl Op for ConvTranspose {
         let mut d_inputs = vec![None, None];
         if pass.needs[0] {
             let d_x = cx.empty(x.clone(), DType::F32)?;
-            correlate(cx, &walk, d, pass.input(1), None, &d_x)?;
+            correlate(cx, Correlation { walk: &walk, x: d, w: pass.input(1), bias: None, y: &d_x })?;
             d_inputs[0] = Some(d_x);
         }
         if pass.needs[1] {

@@ -46,7 +46,7 @@ mod weight;
 
 use std::rc::Rc;
 
-use super::Walk;
+use super::{Correlation, Walk};
 use crate::context::Context;
 use crate::device::Kind;
 use crate::dtype::DType;
@@ -132,18 +132,12 @@ pub fn suits(cx: &Context, walk: &Walk) -> bool {
     walk.rows.min(walk.channels) >= LEAST && walk.batch * tiles >= LEAST_TILES && saves
 }
 
-/// Appends y = W ⋆ x + bias for a walk that suits.
+/// Appends a correlation whose walk suits.
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY`.
-pub fn correlate(
-    cx: &Rc<Context>,
-    walk: &Walk,
-    x: &Value,
-    w: &Value,
-    bias: Option<&Value>,
-    y: &Value,
-) -> Result<()> {
+pub fn correlate(cx: &Rc<Context>, c: Correlation) -> Result<()> {
+    let Correlation { walk, x, w, bias, y } = c;
     let Walk { batch, groups, rows, channels, .. } = *walk;
     let filters = groups * rows * channels;
     let u = cx.empty([PLACES * filters], DType::F32)?;

@@ -201,7 +201,8 @@ fn what_suits_equals_the_plain_form_on_every_device() {
                 assert_eq!(suits(&cx, &walk), cx.profile.kind == Kind::Cpu);
                 let [x, w, bias] = [&x, &w, &bias].map(|a| a.upload(&cx));
                 let y = cx.empty(&expected.shape[..], DType::F32).unwrap();
-                conv::correlate(&cx, &walk, &x, &w, Some(&bias), &y).unwrap();
+                let c = conv::Correlation { walk: &walk, x: &x, w: &w, bias: Some(&bias), y: &y };
+                conv::correlate(&cx, c).unwrap();
                 compare(&format!("{dtype} on {}", cx.profile.label), &read(&y), &expected, TOLERANCE);
             }
         }
