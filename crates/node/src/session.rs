@@ -2,21 +2,20 @@
 
 mod device;
 mod hold;
+mod reads;
 mod state;
 
 pub(crate) use state::State;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex};
 
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
 use lowrank_engine::tape::{Mode, Tensor};
-use lowrank_engine::value::Value;
-use napi::bindgen_prelude::{Either, Env, Float64Array, Int32Array, Object, Uint8Array, Uint8ArraySlice};
+use napi::bindgen_prelude::{Env, Float64Array, Int32Array, Uint8Array};
 use napi_derive::napi;
 
 use crate::error::{Result, internal, thrown};
@@ -297,72 +296,6 @@ impl Session {
             let gradient = gradient.map(|g| s.tensor(g).map(|t| t.value())).transpose()?;
             s.tape.backward(&root, gradient)
         })
-    }
-
-    /// The values as bytes, or what went wrong: the façade makes a rejection of that.
-    #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array | Failure>")]
-    pub fn read<'env>(&self, env: &'env Env, id: u32) -> Result<Object<'env>> {
-        let value = self.with(|s| Ok(s.tensor(id)?.value()))?;
-        let (deferred, promise) = env.create_deferred().map_err(internal)?;
-        value.context().read(
-            &value,
-            Box::new(move |bytes| {
-                deferred.resolve(move |env: Env| match bytes {
-                    // Copied into memory of JavaScript's own: Electron refuses foreign buffers.
-                    Ok(bytes) => Uint8ArraySlice::copy_from(&env, &bytes[..]).map(Either::A),
-                    Err(error) => Ok(Either::B(failure(error))),
-                })
-            }),
-        );
-        Ok(promise)
-    }
-}
-
-/// Values that are being read, and what answers once all are there.
-struct Reading<D> {
-    read: Vec<Option<engine::Result<Vec<u8>>>>,
-    left: usize,
-    deferred: Option<D>,
-}
-
-#[napi]
-impl Session {
-    /// As `read`, of several in one answer, in their order.
-    #[napi(catch_unwind, ts_return_type = "Promise<(Uint8Array | Failure)[]>")]
-    pub fn read_all<'env>(&self, env: &'env Env, ids: &[u32]) -> Result<Object<'env>> {
-        let values: Vec<Value> = self.with(|s| ids.iter().map(|id| Ok(s.tensor(*id)?.value())).collect())?;
-        if values.is_empty() {
-            return Err(thrown(fail_code(engine::Code::Internal, "readAll: of no tensor")));
-        }
-        let (deferred, promise) = env.create_deferred().map_err(internal)?;
-        let reading = Reading {
-            read: values.iter().map(|_| None).collect(),
-            left: values.len(),
-            deferred: Some(deferred),
-        };
-        let reading = Arc::new(Mutex::new(reading));
-        for (i, value) in values.iter().enumerate() {
-            let reading = reading.clone();
-            let reply = move |bytes| {
-                let mut reading = reading.lock().unwrap_or_else(|e| e.into_inner());
-                reading.read[i] = Some(bytes);
-                reading.left -= 1;
-                if reading.left > 0 {
-                    return;
-                }
-                let read = std::mem::take(&mut reading.read);
-                let Some(deferred) = reading.deferred.take() else { return };
-                deferred.resolve(move |env: Env| {
-                    let given = |bytes: engine::Result<Vec<u8>>| match bytes {
-                        Ok(bytes) => Uint8ArraySlice::copy_from(&env, &bytes[..]).map(Either::A),
-                        Err(error) => Ok(Either::B(failure(error))),
-                    };
-                    read.into_iter().flatten().map(given).collect::<napi::Result<Vec<_>>>()
-                });
-            };
-            value.context().read(value, Box::new(reply));
-        }
-        Ok(promise)
     }
 }
 

@@ -1,0 +1,77 @@
+//! Reading values back.
+
+use std::sync::{Arc, Mutex};
+
+use lowrank_engine::error::{self as engine, fail_code};
+use lowrank_engine::value::Value;
+use napi::bindgen_prelude::{Either, Env, Object, Uint8ArraySlice};
+use napi_derive::napi;
+
+use super::{Failure, Session, failure};
+use crate::error::{Result, internal, thrown};
+
+/// Values that are being read, and what answers once all are there.
+struct Reading<D> {
+    read: Vec<Option<engine::Result<Vec<u8>>>>,
+    left: usize,
+    deferred: Option<D>,
+}
+
+/// Copied into memory of JavaScript's own: Electron refuses foreign buffers.
+fn given(
+    env: &Env,
+    bytes: engine::Result<Vec<u8>>,
+) -> napi::Result<Either<Uint8ArraySlice<'static>, Failure>> {
+    match bytes {
+        Ok(bytes) => Uint8ArraySlice::copy_from(env, &bytes[..]).map(Either::A),
+        Err(error) => Ok(Either::B(failure(error))),
+    }
+}
+
+#[napi]
+impl Session {
+    /// The values as bytes, or what went wrong: the façade makes a rejection of that.
+    #[napi(catch_unwind, ts_return_type = "Promise<Uint8Array | Failure>")]
+    pub fn read<'env>(&self, env: &'env Env, id: u32) -> Result<Object<'env>> {
+        let value = self.with(|s| Ok(s.tensor(id)?.value()))?;
+        let (deferred, promise) = env.create_deferred().map_err(internal)?;
+        value
+            .context()
+            .read(&value, Box::new(move |bytes| deferred.resolve(move |env: Env| given(&env, bytes))));
+        Ok(promise)
+    }
+
+    /// As `read`, of several in one answer, in their order.
+    #[napi(catch_unwind, ts_return_type = "Promise<(Uint8Array | Failure)[]>")]
+    pub fn read_all<'env>(&self, env: &'env Env, ids: &[u32]) -> Result<Object<'env>> {
+        let values: Vec<Value> = self.with(|s| ids.iter().map(|id| Ok(s.tensor(*id)?.value())).collect())?;
+        if values.is_empty() {
+            return Err(thrown(fail_code(engine::Code::Internal, "readAll: of no tensor")));
+        }
+        let (deferred, promise) = env.create_deferred().map_err(internal)?;
+        let reading = Reading {
+            read: values.iter().map(|_| None).collect(),
+            left: values.len(),
+            deferred: Some(deferred),
+        };
+        let reading = Arc::new(Mutex::new(reading));
+        for (i, value) in values.iter().enumerate() {
+            let reading = reading.clone();
+            let reply = move |bytes| {
+                let mut reading = reading.lock().unwrap_or_else(|e| e.into_inner());
+                reading.read[i] = Some(bytes);
+                reading.left -= 1;
+                if reading.left > 0 {
+                    return;
+                }
+                let read = std::mem::take(&mut reading.read);
+                let Some(deferred) = reading.deferred.take() else { return };
+                deferred.resolve(move |env: Env| {
+                    read.into_iter().flatten().map(|one| given(&env, one)).collect::<napi::Result<Vec<_>>>()
+                });
+            };
+            value.context().read(value, Box::new(reply));
+        }
+        Ok(promise)
+    }
+}
