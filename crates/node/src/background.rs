@@ -36,6 +36,27 @@ where
     Ok(promise)
 }
 
+/// A promise of an object that `fill` fills with what `work` gave, or of what went wrong.
+pub fn object<'env, T: Send + 'static>(
+    env: &'env Env,
+    name: &'static str,
+    work: impl FnOnce() -> engine::Result<T> + Send + 'static,
+    fill: impl FnOnce(&Env, &mut Object, T) -> napi::Result<()> + Send + 'static,
+) -> Result<Object<'env>> {
+    promise(env, name, work, move |env, made| {
+        let mut object = Object::new(&env)?;
+        match made {
+            Ok(made) => fill(&env, &mut object, made)?,
+            Err(error) => {
+                let failure = failure(error);
+                object.set("code", failure.code)?;
+                object.set("message", failure.message)?;
+            }
+        }
+        Ok(object)
+    })
+}
+
 /// A promise of null, or of what went wrong: the façade makes a rejection of that.
 pub fn done<'env>(
     env: &'env Env,

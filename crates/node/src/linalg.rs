@@ -11,7 +11,6 @@ use napi_derive::napi;
 use crate::background;
 use crate::error::{Result, thrown};
 use crate::random::stream;
-use crate::session::failure;
 
 fn failed(what: &str) -> impl Fn(Error) -> engine::Error {
     let what = what.to_owned();
@@ -38,21 +37,11 @@ fn arrays<'env, const N: usize>(
     names: [&'static str; N],
     work: impl FnOnce() -> engine::Result<[Vec<f64>; N]> + Send + 'static,
 ) -> Result<Object<'env>> {
-    background::promise(env, name, work, move |env, made| {
-        let mut object = Object::new(&env)?;
-        match made {
-            Ok(made) => {
-                for (name, values) in names.into_iter().zip(made) {
-                    object.set(name, Float64ArraySlice::copy_from(&env, &values[..])?)?;
-                }
-            }
-            Err(error) => {
-                let failure = failure(error);
-                object.set("code", failure.code)?;
-                object.set("message", failure.message)?;
-            }
+    background::object(env, name, work, move |env, object, made| {
+        for (name, values) in names.into_iter().zip(made) {
+            object.set(name, Float64ArraySlice::copy_from(env, &values[..])?)?;
         }
-        Ok(object)
+        Ok(())
     })
 }
 

@@ -1,5 +1,6 @@
 //! Files that are tokenizers and that are none, and what texts become.
 
+use super::training::trained;
 use super::*;
 
 /// An opened tokenizer of this JSON, or why it is none.
