@@ -15,7 +15,6 @@ import {
   type SaveModelOptions,
   type Tensor,
 } from "../../src/index.js";
-import { halfBits } from "../../src/gguf/blocks.js";
 import { saveModel as begun } from "../../src/models/save.js";
 import { GGUF_REFUSALS } from "../../src/gguf/refusals.js";
 import { floats, readGguf } from "../gguf-file.js";
@@ -310,31 +309,6 @@ test("Gemma's windows are written by layer where they are not every sixth's", as
   t.is(every["gemma3.attention.sliding_window_pattern"], undefined);
   t.deepEqual((await keysOf({}))["gemma3.attention.sliding_window_pattern"], [true, false, true]);
   t.is((await keysOf({ sliding_window_pattern: 1 }))["gemma3.attention.sliding_window"], undefined);
-});
-
-test("halfBits rounds to the nearest f16, ties to even", (t) => {
-  const cases: [number, number][] = [
-    [0, 0],
-    [-0, 0x8000],
-    [1, 0x3c00],
-    [-2, 0xc000],
-    [65_504, 0x7bff],
-    [65_519, 0x7bff],
-    [65_520, 0x7c00],
-    [Infinity, 0x7c00],
-    [1 + 2 ** -11, 0x3c00],
-    [1 + 3 * 2 ** -11, 0x3c02],
-    [2 ** -14, 0x0400],
-    [2 ** -24, 1],
-    [2 ** -25, 0],
-    [3 * 2 ** -25, 2],
-    [2 ** -25 * 1.001, 1],
-    [2 ** -14 - 2 ** -25, 0x0400],
-    [2 ** -149, 0],
-  ];
-  for (const [value, bits] of cases) t.is(halfBits(value), bits, String(value));
-  t.is(halfBits(NaN) & 0x7c00, 0x7c00);
-  t.not(halfBits(NaN) & 0x3ff, 0);
 });
 
 test("an abort ends it with the signal's reason, and leaves nothing", async (t) => {

@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(dead_code))]
 
 mod background;
+mod blocks;
 mod decode_stream;
 mod devices;
 mod direct;

@@ -1,0 +1,28 @@
+//! Values in blocks, for files that store them so.
+
+use lowrank_engine::dtype::DType;
+use lowrank_engine::error::{Code, fail_code};
+use lowrank_engine::quant::pack::{MADE, pack};
+use napi::Env;
+use napi::bindgen_prelude::Uint8ArraySlice;
+use napi_derive::napi;
+
+use crate::error::{Result, internal, thrown};
+
+/// `values` in blocks of `kind`, of which they are a multiple; null where one is not finite, or larger than a scale can
+/// be.
+#[napi(catch_unwind)]
+pub fn blocks_of<'env>(
+    env: &'env Env,
+    values: &[f32],
+    kind: String,
+) -> Result<Option<Uint8ArraySlice<'env>>> {
+    let made = MADE.into_iter().find(|made| made.as_str() == kind);
+    let Some(kind) = made.filter(|kind| DType::Block(*kind).divides(&[values.len()].into())) else {
+        let what = format!("blocksOf: {} values make no blocks of {kind}", values.len());
+        return Err(thrown(fail_code(Code::Internal, what)));
+    };
+    let read = |at: usize, out: &mut [f32]| out.copy_from_slice(&values[at..at + out.len()]);
+    let packed = pack(kind, values.len(), &read).ok();
+    packed.map(|blocks| Uint8ArraySlice::copy_from(env, &blocks[..]).map_err(internal)).transpose()
+}
