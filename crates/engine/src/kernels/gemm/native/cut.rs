@@ -12,7 +12,7 @@ pub const PANELS_OF_A_TASK: usize = 4;
 /// Terms that are summed in registers before they are added to C.
 pub const PART: usize = 1024;
 /// Products of fewer terms run on one thread: starting a task costs more.
-pub const SMALL: usize = 50_000;
+const SMALL: usize = 50_000;
 /// Rows below which a task does not pay for packing B.
 const FEW_ROWS: usize = 64;
 /// Panels of a task whose rows are taken at once.
@@ -31,6 +31,11 @@ pub struct Cut {
 /// K in as few parts as there can be, of one size.
 pub fn part_of(k: usize) -> usize {
     k.div_ceil(k.div_ceil(PART))
+}
+
+/// Of `threads`, those that a product of so many terms is worth.
+pub fn worth(terms: usize, threads: usize) -> usize {
+    if terms < SMALL { 1 } else { threads }
 }
 
 /// What one task computes.
@@ -108,11 +113,7 @@ impl Cut {
             });
         };
         let tasks = batch * column_tasks * row_tasks;
-        if tasks == 1 || batch * m * n * k < SMALL {
-            (0..tasks).for_each(run);
-        } else {
-            each_task(count(), tasks, run);
-        }
+        each_task(worth(batch * m * n * k, count()), tasks, run);
     }
 }
 

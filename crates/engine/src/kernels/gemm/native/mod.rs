@@ -57,6 +57,7 @@ mod blocks;
 mod choice;
 mod cut;
 mod dot;
+mod few;
 mod loops;
 mod microkernel;
 mod pack;

@@ -1,18 +1,12 @@
 //! A product over raw operands, and by which loops it runs.
 
-use super::cut::{Block, Cut, PANELS_OF_A_TASK, PART, SMALL, part_of};
-use super::dot::{COLUMNS, FEW, Strip};
-use super::loops::{Arranged, Dots, Loops, Round, Stored};
+use super::cut::{Block, Cut, PANELS_OF_A_TASK, PART, part_of};
+use super::dot::FEW;
+use super::loops::{Loops, Round, Stored};
 use super::microkernel::{Left, Settle};
-use super::pack::At;
 use super::panels::{Kit, Lay, ONCE};
-use super::workspace::{LINE, workspace};
-use crate::kernel::native::each_task;
+use super::workspace::LINE;
 
-/// Bytes of B, about, that a task over few rows reads: enough that reading runs ahead.
-const READ: usize = 64 * 1024;
-/// Columns of a strip: 4 KiB of each row of B in a piece.
-const STRIP: usize = 1024;
 /// Tiles of rows for which B is read where it lies, if it lies row-major.
 const IN_PLACE_TILES: usize = 4;
 /// Elements apart that rows fall on one another in the first cache, whose ways are 4 KiB.
@@ -177,167 +171,6 @@ impl<T: Stored> Product<T> {
             accumulate: self.accumulate || !first,
         }
     }
-
-    /// Rows of B that lie along k, each with all rows of A.
-    ///
-    /// # Safety
-    /// As `run`.
-    unsafe fn dots(&self, loops: &'static Loops, threads: usize) {
-        let columns = columns_of_a_task(self.b.bytes(self.n * self.k), self.n, threads);
-        // SAFETY: the caller's; no two tasks have columns in common.
-        unsafe {
-            self.arranged(|row| {
-                self.few(columns, threads, |z, column, width| self.dots_of(loops, row, z, column, width));
-            });
-        }
-    }
-
-    /// Calls `body` with A as `dots` reads it. What is arranged lies in the thread's workspace.
-    ///
-    /// # Safety
-    /// As `run`.
-    unsafe fn arranged(&self, body: impl FnOnce(&Row<T>)) {
-        let one = self.m == 1 && self.batch == 1;
-        let arranged = one.then(|| T::arranged(self.b, self.k, self.b_column)).flatten();
-        let Some(Arranged { arrangement, dots }) = arranged else { return body(&Row::AsItLies) };
-        workspace(arrangement.room(self.k), |space| {
-            // SAFETY: the caller's; there is as much room as it asks for.
-            unsafe { arrangement.arrange(self.k, self.a, space.as_mut_ptr()) };
-            body(&Row::Arranged(space.as_ptr(), dots));
-        });
-    }
-
-    /// Columns of a product that `dots` serves. `row` is A where it is arranged.
-    unsafe fn dots_of(&self, loops: &'static Loops, row: &Row<T>, z: usize, column: usize, width: usize) {
-        // SAFETY: the caller's.
-        unsafe {
-            let (a, dots) = match row {
-                Row::AsItLies => (self.left(z), T::loops(loops).dots[self.m - 1]),
-                Row::Arranged(at, dots) => (Left { at: *at, row: 0, k: 1 }, *dots),
-            };
-            let mut sums = [[0.0; COLUMNS]; FEW];
-            for from in (column..column + width).step_by(COLUMNS) {
-                let count = COLUMNS.min(column + width - from);
-                let b = self.b.plus(z * self.b_batch + from * self.b_column);
-                dots(self.k, a, b, self.b_column, count, &mut sums);
-                for (i, sums) in sums.iter().enumerate().take(self.m) {
-                    for (j, sum) in sums[..count].iter().enumerate() {
-                        self.settle(z, i, from + j, *sum);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Products of one A, of few rows, by weights of one type that lie along k: what each gives by itself, in one
-    /// pass, so that threads meet once.
-    ///
-    /// # Safety
-    /// As `run`.
-    pub unsafe fn run_together(products: &[Product<T>], loops: &'static Loops, threads: usize) {
-        let [first, ..] = products else { return };
-        let total: usize = products.iter().map(|product| product.n).sum();
-        let columns = columns_of_a_task(first.b.bytes(total * first.k), total, threads);
-        let run = |task: usize, row: &Row<T>| {
-            let mut skip = task * columns;
-            let mut left = columns;
-            for product in products {
-                let from = skip.min(product.n);
-                let width = left.min(product.n - from);
-                // SAFETY: the caller's; no two tasks have columns in common.
-                unsafe { product.dots_of(loops, row, 0, from, width) };
-                (skip, left) = (skip - from, left - width);
-            }
-        };
-        let tasks = total.div_ceil(columns);
-        // SAFETY: the caller's.
-        unsafe {
-            first.arranged(|row| match first.m * total * first.k < SMALL {
-                true => (0..tasks).for_each(|task| run(task, row)),
-                false => each_task(threads, tasks, |task| run(task, row)),
-            });
-        }
-    }
-
-    /// Strips of B's columns, where its rows lie along them.
-    ///
-    /// # Safety
-    /// As `run`.
-    unsafe fn strips(&self, loops: &'static Loops, threads: usize) {
-        let share = self.n.div_ceil(4 * threads).next_multiple_of(loops.panel());
-        self.few(share.clamp(256, STRIP), threads, |z, column, width| {
-            // SAFETY: the caller's; no two tasks have columns in common, and the panels hold all rows' sums of the
-            // strip.
-            workspace(self.m * width, |panels| unsafe {
-                let sums = &mut panels[..self.m * width];
-                sums.fill(0.0);
-                (T::loops(loops).strip)(Strip {
-                    rows: self.m,
-                    k: self.k,
-                    a: self.left(z),
-                    b: self.b.plus(z * self.b_batch + column),
-                    b_row: self.b_row,
-                    width,
-                    sums: sums.as_mut_ptr(),
-                });
-                for (i, sums) in sums.chunks(width).enumerate() {
-                    for (j, sum) in sums.iter().enumerate() {
-                        self.settle(z, i, column + j, *sum);
-                    }
-                }
-            })
-        });
-    }
-
-    /// Calls `task` for every matrix of the batch and every `columns` columns of C.
-    fn few(&self, columns: usize, threads: usize, task: impl Fn(usize, usize, usize) + Sync) {
-        let per_matrix = self.n.div_ceil(columns);
-        let tasks = self.batch * per_matrix;
-        let run = |i: usize| {
-            let column = i % per_matrix * columns;
-            task(i / per_matrix, column, columns.min(self.n - column));
-        };
-        if self.batch * self.m * self.n * self.k < SMALL {
-            (0..tasks).for_each(run);
-        } else {
-            each_task(threads, tasks, run);
-        }
-    }
-
-    unsafe fn left(&self, z: usize) -> Left {
-        // SAFETY: the caller's.
-        Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
-    }
-
-    unsafe fn settle(&self, z: usize, row: usize, column: usize, sum: f32) {
-        // SAFETY: the caller's.
-        unsafe {
-            let c = self.c.add(z * self.c_batch + row * self.c_row + column);
-            let mut v = self.alpha * sum;
-            if !self.bias.is_null() {
-                v += *self.bias.add(column);
-            }
-            if self.accumulate {
-                v += *c;
-            }
-            *c = v;
-        }
-    }
-}
-
-/// A as `dots` reads it: as it lies, or its one row as it is arranged for B, and what takes that.
-enum Row<T: Stored> {
-    AsItLies,
-    Arranged(*const f32, Dots<T::At>),
-}
-
-// SAFETY: tasks read it alone.
-unsafe impl<T: Stored> Sync for Row<T> {}
-
-/// Of `n` columns of a product of few rows, `bytes` of B: as many tasks for each thread.
-fn columns_of_a_task(bytes: usize, n: usize, threads: usize) -> usize {
-    let tasks = bytes.div_ceil(READ).next_multiple_of(threads);
-    n.div_ceil(tasks).max(1)
 }
 
 /// Rows of A as they are, `to_row` elements apart.
