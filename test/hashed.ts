@@ -3,6 +3,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "nod
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+import { addedToken } from "./added-token.js";
+
 type Shape = readonly number[];
 
 /** 32-bit words of a name's stream. */
@@ -104,15 +106,7 @@ const CHARACTERS = ["\n", ...Array.from({ length: 95 }, (_, i) => String.fromCha
 /** Letters as tokens: 0 unknown, 1 and 2 start and end. */
 const TOKENIZER = {
   version: "1.0",
-  added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => ({
-    id,
-    content,
-    single_word: false,
-    lstrip: false,
-    rstrip: false,
-    normalized: false,
-    special: true,
-  })),
+  added_tokens: ["<unk>", "<s>", "</s>"].map((content, id) => addedToken(id, content)),
   normalizer: null,
   pre_tokenizer: null,
   post_processor: null,

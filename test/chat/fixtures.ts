@@ -5,6 +5,7 @@ import { fileURLToPath } from "node:url";
 
 import type { Message } from "../../src/chat/messages.js";
 import { Tokenizer } from "../../src/models/tokenizer.js";
+import { addedToken } from "../added-token.js";
 import { temporary } from "../hashed.js";
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
@@ -38,8 +39,7 @@ export function tokenizerJson({ tokens, rstrip }: Pick<Family, "tokens" | "rstri
   let id = Object.keys(json.model.vocab).length;
   for (const content of tokens) {
     if (json.added_tokens.some((one) => one.content === content)) continue;
-    const flags = { single_word: false, lstrip: false, rstrip, normalized: false, special: true };
-    json.added_tokens.push({ id: id++, content, ...flags });
+    json.added_tokens.push(addedToken(id++, content, { rstrip }));
   }
   return JSON.stringify(json);
 }

@@ -8,6 +8,7 @@ import { LlamaForCausalLM, loadModel, manualSeed, saveModel } from "../../src/in
 import { preTokenizerName } from "../../src/models/gguf-export/pre-tokenizer.js";
 import { writtenVocabulary } from "../../src/models/gguf-export/vocabulary.js";
 import { defaultModel } from "../../src/models/default.js";
+import { addedToken } from "../added-token.js";
 import { readGguf } from "../gguf-file.js";
 import { temporary } from "../hashed.js";
 
@@ -23,15 +24,6 @@ function withTokenizer(json: object, config: object | undefined, vocabulary: num
 }
 
 const BYTES = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, "0")}>`);
-const added = (id: number, content: string, special = true): object => ({
-  id,
-  content,
-  special,
-  single_word: false,
-  lstrip: false,
-  rstrip: false,
-  normalized: false,
-});
 
 /** A tokenizer of SentencePiece's kind: bytes, a few letters, and merges. */
 function spm(
@@ -41,7 +33,7 @@ function spm(
   const tokens = ["<unk>", "<s>", "</s>", ...BYTES, "▁", "a", "b", "▁a", "ab", "▁ab"];
   return {
     version: "1.0",
-    added_tokens: [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>")],
+    added_tokens: [addedToken(0, "<unk>"), addedToken(1, "<s>"), addedToken(2, "</s>")],
     normalizer: {
       type: "Sequence",
       normalizers: [
@@ -113,7 +105,12 @@ test("a tokenizer of SentencePiece's kind: tokens, scores by rank, bytes, unused
   };
   const tokens = spm({
     post_processor: template,
-    added_tokens: [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>"), added(265, "<|x|>", false)],
+    added_tokens: [
+      addedToken(0, "<unk>"),
+      addedToken(1, "<s>"),
+      addedToken(2, "</s>"),
+      addedToken(265, "<|x|>", { special: false }),
+    ],
   });
   const special = {
     bos_token: "<s>",
@@ -192,7 +189,14 @@ const odd: [what: string, json: Record<string, unknown>, message: RegExp, rows?:
   ["more tokens than rows", spm(), /token 264 \("▁ab"\) of .*, with 264 rows/, 264],
   [
     "two ids of one text",
-    spm({ added_tokens: [added(0, "<unk>"), added(1, "<s>"), added(2, "</s>"), added(270, "[PAD271]")] }),
+    spm({
+      added_tokens: [
+        addedToken(0, "<unk>"),
+        addedToken(1, "<s>"),
+        addedToken(2, "</s>"),
+        addedToken(270, "[PAD271]"),
+      ],
+    }),
     /"\[PAD271\]" of .*, which has two ids/,
   ],
 ];
@@ -340,10 +344,10 @@ test("runs of spaces that are added tokens, as Gemma's, are looked for as spaces
     ["▁", "▁▁"],
     ["▁", "▁"],
   ];
-  const added_tokens = ["<unk>", "<s>", "</s>"].map((token, id) => added(id, token));
+  const added_tokens = ["<unk>", "<s>", "</s>"].map((token, id) => addedToken(id, token));
   const json = {
     ...spm({}, { vocab, merges }),
-    added_tokens: [...added_tokens, ...runs.map((run, i) => added(265 + i, run, false))],
+    added_tokens: [...added_tokens, ...runs.map((run, i) => addedToken(265 + i, run, { special: false }))],
     normalizer: { type: "Replace", pattern: { String: " " }, content: "▁" },
     pre_tokenizer: { type: "Split", pattern: { String: " " }, behavior: "MergedWithPrevious", invert: false },
   };

@@ -7,6 +7,7 @@ import test from "ava";
 import { encodeRunning } from "../../src/data/encode.js";
 import { defaultModel } from "../../src/models/default.js";
 import { Tokenizer } from "../../src/models/tokenizer.js";
+import { addedToken } from "../added-token.js";
 
 type Json = Record<string, unknown>;
 
@@ -29,16 +30,6 @@ const bytes = (use_regex: boolean, add_prefix_space = false): Json => ({
   use_regex,
 });
 const sequence = (...pretokenizers: Json[]): Json => ({ type: "Sequence", pretokenizers });
-const added = (id: number, content: string, more: Json = {}): Json => ({
-  id,
-  content,
-  single_word: false,
-  lstrip: false,
-  rstrip: false,
-  normalized: false,
-  special: true,
-  ...more,
-});
 const framed: Json = {
   type: "TemplateProcessing",
   single: [
@@ -54,13 +45,13 @@ const framed: Json = {
 };
 const tokens = [
   ...(embedded["added_tokens"] as Json[]),
-  added(2048, "<a>"),
-  added(2049, "<b>"),
-  added(2050, "<mask>", { lstrip: true }),
-  added(2051, "<r>", { rstrip: true }),
-  added(2052, "word", { single_word: true, special: false }),
-  added(2053, "THE", { normalized: true, special: false }),
-  added(2054, "  ", { special: false }),
+  addedToken(2048, "<a>"),
+  addedToken(2049, "<b>"),
+  addedToken(2050, "<mask>", { lstrip: true }),
+  addedToken(2051, "<r>", { rstrip: true }),
+  addedToken(2052, "word", { single_word: true, special: false }),
+  addedToken(2053, "THE", { normalized: true, special: false }),
+  addedToken(2054, "  ", { special: false }),
 ];
 
 /** WordPiece of BERT's kind, over the letters and a few words. */
@@ -74,7 +65,7 @@ function bert(): Json {
   };
   return {
     ...embedded,
-    added_tokens: [added(0, "[UNK]"), added(1, "<a>"), added(2, "<b>")],
+    added_tokens: [addedToken(0, "[UNK]"), addedToken(1, "<a>"), addedToken(2, "<b>")],
     normalizer: {
       type: "BertNormalizer",
       clean_text: true,
@@ -127,8 +118,8 @@ if (existsSync(stories)) {
     ...plain,
     added_tokens: [
       ...(plain["added_tokens"] as Json[]),
-      added(512, "word", { single_word: true, special: false }),
-      added(513, "<mask>", { lstrip: true, rstrip: true }),
+      addedToken(512, "word", { single_word: true, special: false }),
+      addedToken(513, "<mask>", { lstrip: true, rstrip: true }),
     ],
   };
   BUILT["Metaspace"] = metaspace({});

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import test from "ava";
 import { Tokenizer } from "../../src/index.js";
 import { TextStream, type Piece } from "../../src/models/text-stream.js";
+import { addedToken } from "../added-token.js";
 import { temporary, words } from "../hashed.js";
 
 const LETTERS = ["a", "b", "é", "▁", "▁the", "▁whale", "s", "🙂", "\n"];
@@ -17,7 +18,6 @@ function byteFallback(): string {
     (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`,
   );
   const file = join(temporary(), "tokenizer.json");
-  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false, special: true };
   const decoders = [
     { type: "Replace", pattern: { String: "▁" }, content: " " },
     { type: "ByteFallback" },
@@ -26,7 +26,7 @@ function byteFallback(): string {
   ];
   const vocab = Object.fromEntries([...special, ...bytes, ...LETTERS].map((token, id) => [token, id]));
   const model = { type: "BPE", unk_token: "<unk>", byte_fallback: true, fuse_unk: true, vocab, merges: [] };
-  const added_tokens = special.map((content, id) => ({ id, content, ...flags }));
+  const added_tokens = special.map((content, id) => addedToken(id, content));
   writeFileSync(
     file,
     JSON.stringify({ version: "1.0", added_tokens, decoder: { type: "Sequence", decoders }, model }),
