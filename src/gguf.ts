@@ -4,8 +4,8 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { nativePath } from "./archive.js";
 import { options, text } from "./argument.js";
 import { resolveDevice, type Device } from "./device.js";
-import { call, native, session, translated, type GgufFile } from "./native.js";
-import type { LoadFileOptions } from "./safetensors.js";
+import { call, native, session, type GgufFile } from "./native.js";
+import { byName, type LoadFileOptions } from "./safetensors.js";
 import { type DType, type Tensor, wrapped } from "./tensor.js";
 
 /** @internal A value of a file's metadata; a bigint where no number holds it exactly. */
@@ -59,12 +59,5 @@ export async function load(path: string, given?: LoadFileOptions): Promise<Recor
   text("gguf.load", "path", path);
   const { device } = options("gguf.load", given, ["device"]);
   const file = openGguf(path);
-  const out: Record<string, Tensor> = {};
-  try {
-    for (const name of file.names()) out[name] = ggufTensor(file, name, device);
-  } catch (error) {
-    for (const tensor of Object.values(out)) tensor.dispose();
-    throw translated(error);
-  }
-  return out;
+  return byName(file.names(), (name) => ggufTensor(file, name, device));
 }

@@ -20,6 +20,18 @@ export function mapped(file: WeightsFile, name: string, device?: Device, dtype?:
   return wrapped(session().mapTensor(file, name, resolveDevice(device), dtype));
 }
 
+/** @internal What `read` gives of each name: all of them, or an error and none. */
+export function byName(names: readonly string[], read: (name: string) => Tensor): Record<string, Tensor> {
+  const out: Record<string, Tensor> = {};
+  try {
+    for (const name of names) out[name] = read(name);
+  } catch (error) {
+    for (const tensor of Object.values(out)) tensor.dispose();
+    throw translated(error);
+  }
+  return out;
+}
+
 /** Where `load` puts what it reads. */
 export interface LoadFileOptions {
   /** The default device unless given. */
@@ -44,14 +56,7 @@ export async function load(path: string, given?: LoadFileOptions): Promise<Recor
   text("safetensors.load", "path", path);
   const { device } = options("safetensors.load", given, ["device"]);
   const file = openWeights(path);
-  const out: Record<string, Tensor> = {};
-  try {
-    for (const name of file.names()) out[name] = mapped(file, name, device);
-  } catch (error) {
-    for (const tensor of Object.values(out)) tensor.dispose();
-    throw translated(error);
-  }
-  return out;
+  return byName(file.names(), (name) => mapped(file, name, device));
 }
 
 /**
