@@ -20,6 +20,13 @@ pub struct Reads {
     pub outputs: u32,
 }
 
+impl Reads {
+    /// Of a product of inputs 0 and 1: the gradient of each is made from the other.
+    pub fn of_product(needs: &[bool]) -> Reads {
+        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
+    }
+}
+
 /// Whether and from what a gradient is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradient {

@@ -53,8 +53,7 @@ impl Op for Linear {
     }
 
     fn reads(&self, needs: &[bool]) -> Reads {
-        // d_x reads the weight, d_weight reads x.
-        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
+        Reads::of_product(needs)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {

@@ -75,8 +75,7 @@ impl Op for Matmul {
     }
 
     fn reads(&self, needs: &[bool]) -> Reads {
-        // The gradient of each factor is made from the other.
-        Reads { inputs: needs[1] as u32 | (needs[0] as u32) << 1, outputs: 0 }
+        Reads::of_product(needs)
     }
 
     fn backward(&self, cx: &Rc<Context>, pass: &Backward) -> Result<Gradients> {
