@@ -2,6 +2,7 @@
 
 use lowrank_engine::error::{Code, fail_code};
 use lowrank_engine::ops;
+use lowrank_engine::ops::conv::Conv;
 use lowrank_engine::ops::max_pool::Window;
 use lowrank_engine::ops::pad::Mode;
 use napi_derive::napi;
@@ -19,6 +20,15 @@ fn window(kernel: &[u32], stride: &[u32], padding: &[u32], ceil: bool) -> Window
     Window { kernel: places(kernel), stride: places(stride), padding: places(padding), ceil }
 }
 
+fn convolution(stride: &[u32], padding: &[u32], dilation: &[u32], groups: u32) -> Conv {
+    Conv {
+        stride: places(stride),
+        padding: pairs(padding),
+        dilation: places(dilation),
+        groups: groups as usize,
+    }
+}
+
 #[napi]
 impl Session {
     /// `padding` holds two numbers a dimension: before and after.
@@ -34,12 +44,7 @@ impl Session {
         dilation: Vec<u32>,
         groups: u32,
     ) -> Result<u32> {
-        let op = ops::conv::Conv {
-            stride: places(&stride),
-            padding: pairs(&padding),
-            dilation: places(&dilation),
-            groups: groups as usize,
-        };
+        let op = convolution(&stride, &padding, &dilation, groups);
         let inputs: Vec<u32> = [x, weight].into_iter().chain(bias).collect();
         self.apply(op, &inputs)
     }
@@ -57,12 +62,7 @@ impl Session {
         dilation: Vec<u32>,
         groups: u32,
     ) -> Result<u32> {
-        let conv = ops::conv::Conv {
-            stride: places(&stride),
-            padding: pairs(&padding),
-            dilation: places(&dilation),
-            groups: groups as usize,
-        };
+        let conv = convolution(&stride, &padding, &dilation, groups);
         let op = ops::conv_transpose::ConvTranspose { conv, output_padding: places(&output_padding) };
         self.apply(op, &[x, weight])
     }
