@@ -13,7 +13,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::dot::{self, COLUMNS, FEW, ONE, Strip};
+use super::dot::{self, DotProducts, ONE, Strip, Sums};
 use super::loops::{Arranged, Dots, dots_of_coded, dots_of_layout};
 use super::microkernel::Left;
 use super::pack::{self, At, Source};
@@ -130,20 +130,14 @@ const PIECE: usize = 256;
 /// # Safety
 /// As `dot::dots`.
 #[inline(always)]
-pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
-    k: usize,
-    a: Left,
-    w: Place,
-    step: usize,
-    columns: usize,
-    sums: &mut [[f32; COLUMNS]; FEW],
-) {
+pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProducts<Place>, sums: &mut Sums) {
+    let DotProducts { k, a, w, step, columns } = d;
     let mut space = [MaybeUninit::<f32>::uninit(); PIECE];
     let piece = space.as_mut_ptr().cast::<f32>();
     let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
     if ROWS == 1 && w.element.is_multiple_of(PART) && step.is_multiple_of(PART) {
         // SAFETY: the caller's; the blocks are of the place's layout.
-        return unsafe { (w.one)(k, a, w, step, columns, sums) };
+        return unsafe { (w.one)(d, sums) };
     }
     // SAFETY: the caller's.
     unsafe {
@@ -175,16 +169,10 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(
 /// # Safety
 /// As `dot::dots`; the weight's blocks are of the layout B.
 #[inline(always)]
-pub unsafe fn dots_of_one<S: Isa, B: Layout>(
-    k: usize,
-    a: Left,
-    w: Place,
-    step: usize,
-    columns: usize,
-    sums: &mut [[f32; COLUMNS]; FEW],
-) {
+pub unsafe fn dots_of_one<S: Isa, B: Layout>(d: DotProducts<Place>, sums: &mut Sums) {
     /// Columns at once: what one waits for, the other fills, and they share A.
     const TWO: usize = 2;
+    let DotProducts { k, a, w, step, columns } = d;
     // SAFETY: the caller's.
     unsafe {
         let place = |j: usize| w.plus(j * step);
@@ -256,14 +244,8 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
 /// # Safety
 /// As `dot::dots`; the weight's blocks are B, the columns whole blocks, and `a` is arranged for them.
 #[inline(always)]
-pub unsafe fn dots_as_they_lie<S: Isa, B: Coded>(
-    k: usize,
-    a: Left,
-    w: Place,
-    step: usize,
-    columns: usize,
-    sums: &mut [[f32; COLUMNS]; FEW],
-) {
+pub unsafe fn dots_as_they_lie<S: Isa, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
+    let DotProducts { k, a, w, step, columns } = d;
     let bytes = |elements: usize| elements / B::ELEMENTS * size_of::<B>();
     let (first, step) = (w.blocks.wrapping_add(bytes(w.element)), bytes(step));
     // SAFETY: the caller's.

@@ -17,21 +17,33 @@ pub const ONE: usize = 4;
 /// Columns that are summed before they are settled.
 pub const COLUMNS: usize = 64;
 
-/// sums[i][j] = a[i] · w[j] over `k` neighbours: rows of a weight that lie along k, `step` elements apart.
-/// `CHAINS` sums are kept a row, of every `CHAINS`-th vector, so that none waits for the one before.
+/// Rows of A by rows of a weight that lie along k.
+#[derive(Clone, Copy)]
+pub struct DotProducts<P> {
+    /// Terms, which are neighbours.
+    pub k: usize,
+    pub a: Left,
+    pub w: P,
+    /// Elements from one row of the weight to the next.
+    pub step: usize,
+    /// Rows of the weight, at most `COLUMNS`.
+    pub columns: usize,
+}
+
+/// By row of A, then of the weight.
+pub type Sums = [[f32; COLUMNS]; FEW];
+
+/// sums[i][j] = a[i] · w[j]. `CHAINS` sums are kept a row, of every `CHAINS`-th vector, so that none waits for the one
+/// before.
 ///
 /// # Safety
-/// The processor has L's instructions, the pointers reach over `ROWS` rows, `columns` rows of the weight
-/// and `k` terms, and `columns` are at most `COLUMNS`.
+/// The processor has L's instructions, and the pointers reach over `ROWS` rows and as far as is said.
 #[inline(always)]
 pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>(
-    k: usize,
-    a: Left,
-    w: *const T,
-    step: usize,
-    columns: usize,
-    sums: &mut [[f32; COLUMNS]; FEW],
+    d: DotProducts<*const T>,
+    sums: &mut Sums,
 ) {
+    let DotProducts { k, a, w, step, columns } = d;
     // SAFETY: the caller's.
     unsafe {
         for (j, at) in (0..columns).map(|j| j * step).enumerate() {

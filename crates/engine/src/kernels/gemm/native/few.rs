@@ -1,7 +1,7 @@
 //! Products of few rows: B is read once, by its rows (`dots`) or its columns (`strips`), whichever lie in one piece.
 
 use super::cut::worth;
-use super::dot::{COLUMNS, FEW, Strip};
+use super::dot::{COLUMNS, DotProducts, FEW, Strip};
 use super::loops::{Arranged, Dots, Loops, Stored};
 use super::microkernel::Left;
 use super::pack::At;
@@ -55,8 +55,8 @@ impl<T: Stored> Product<T> {
             let mut sums = [[0.0; COLUMNS]; FEW];
             for from in (column..column + width).step_by(COLUMNS) {
                 let count = COLUMNS.min(column + width - from);
-                let b = self.b.plus(z * self.b_batch + from * self.b_column);
-                dots(self.k, a, b, self.b_column, count, &mut sums);
+                let w = self.b.plus(z * self.b_batch + from * self.b_column);
+                dots(DotProducts { k: self.k, a, w, step: self.b_column, columns: count }, &mut sums);
                 for (i, sums) in sums.iter().enumerate().take(self.m) {
                     for (j, sum) in sums[..count].iter().enumerate() {
                         self.settle(z, i, from + j, *sum);

@@ -10,7 +10,7 @@ use super::amx;
 #[cfg(target_arch = "aarch64")]
 use super::bfmmla;
 use super::blocks::{self, Blocks, Place};
-use super::dot::{self, COLUMNS, FEW, ONE};
+use super::dot::{self, DotProducts, FEW, ONE, Sums};
 use super::microkernel::{self, Left, TileProduct};
 use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
@@ -22,7 +22,7 @@ use crate::quant::Layout;
 use crate::quant::coded::{Arrangement, Coded};
 use crate::simd::{Level, compiled, level};
 
-pub type Dots<P> = unsafe fn(usize, Left, P, usize, usize, &mut [[f32; COLUMNS]; FEW]);
+pub type Dots<P> = unsafe fn(DotProducts<P>, &mut Sums);
 type Strip<P> = unsafe fn(dot::Strip<P>);
 pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
 pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
@@ -155,16 +155,9 @@ compiled! {
         unsafe { pack::pack::<S::V, T>(b, k, width, panel, to) }
     }
 
-    fn dots[T: Element; ROWS: usize, CHAINS: usize](
-        k: usize,
-        a: Left,
-        w: *const T,
-        step: usize,
-        columns: usize,
-        sums: &mut [[f32; COLUMNS]; FEW],
-    ) {
+    fn dots[T: Element; ROWS: usize, CHAINS: usize](d: DotProducts<*const T>, sums: &mut Sums) {
         // SAFETY: the caller's.
-        unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(k, a, w, step, columns, sums) }
+        unsafe { dot::dots::<S::V, T, ROWS, CHAINS>(d, sums) }
     }
 
     fn strip[T: Element](s: dot::Strip<*const T>) {
@@ -177,40 +170,19 @@ compiled! {
         unsafe { blocks::pack::<S::V>(b, k, width, panel, to) }
     }
 
-    fn dots_of_blocks[; ROWS: usize, CHAINS: usize](
-        k: usize,
-        a: Left,
-        w: Place,
-        step: usize,
-        columns: usize,
-        sums: &mut [[f32; COLUMNS]; FEW],
-    ) {
+    fn dots_of_blocks[; ROWS: usize, CHAINS: usize](d: DotProducts<Place>, sums: &mut Sums) {
         // SAFETY: the caller's.
-        unsafe { blocks::dots::<S::V, ROWS, CHAINS>(k, a, w, step, columns, sums) }
+        unsafe { blocks::dots::<S::V, ROWS, CHAINS>(d, sums) }
     }
 
-    pub(super) fn dots_of_layout[B: Layout](
-        k: usize,
-        a: Left,
-        w: Place,
-        step: usize,
-        columns: usize,
-        sums: &mut [[f32; COLUMNS]; FEW],
-    ) {
+    pub(super) fn dots_of_layout[B: Layout](d: DotProducts<Place>, sums: &mut Sums) {
         // SAFETY: the caller's.
-        unsafe { blocks::dots_of_one::<S, B>(k, a, w, step, columns, sums) }
+        unsafe { blocks::dots_of_one::<S, B>(d, sums) }
     }
 
-    pub(super) fn dots_of_coded[B: Coded](
-        k: usize,
-        a: Left,
-        w: Place,
-        step: usize,
-        columns: usize,
-        sums: &mut [[f32; COLUMNS]; FEW],
-    ) {
+    pub(super) fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
         // SAFETY: the caller's.
-        unsafe { blocks::dots_as_they_lie::<S, B>(k, a, w, step, columns, sums) }
+        unsafe { blocks::dots_as_they_lie::<S, B>(d, sums) }
     }
 
     fn strip_of_blocks(s: dot::Strip<Place>) {
