@@ -205,15 +205,20 @@ fn q4_k(x: &[f32], block: &mut [u8]) -> bool {
 }
 
 /// The nearest float of 8 bits, E4M3, ties to even, and the largest beyond it.
-fn to_e4m3(v: f32) -> u8 {
+pub(super) fn to_e4m3(v: f32) -> u8 {
     let magnitude = v.abs().min(448.0);
-    let bits = (magnitude * f32::from_bits((127 - 120) << 23)).to_bits();
-    let code = (bits + 0x7ffff + (bits >> 20 & 1)) >> 20;
+    let code = if magnitude < 1.0 / 64.0 {
+        // Multiples of 2^-9, the smallest that it has.
+        (magnitude * 512.0).round_ties_even() as u32
+    } else {
+        let bits = (magnitude * f32::from_bits((127 - 120) << 23)).to_bits();
+        (bits + 0x7ffff + (bits >> 20 & 1)) >> 20
+    };
     code as u8 | ((v.to_bits() >> 24) as u8 & 128)
 }
 
-/// The place in the table that is nearest to v.
-fn nearest(v: f32) -> u8 {
+/// The place in the table that is nearest to v, of two as near the lower.
+pub(super) fn nearest(v: f32) -> u8 {
     TABLE.windows(2).filter(|pair| v > (pair[0] + pair[1]) / 2.0).count() as u8
 }
 

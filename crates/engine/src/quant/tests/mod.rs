@@ -1,3 +1,7 @@
+//! Unpacking, and in `packed` what weights are quantised to.
+
+mod packed;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -162,85 +166,30 @@ fn any_part_of_a_matrix_is_unpacked() {
     }
 }
 
-/// The values of `test/parity/quantised.py`.
-fn values(name: &str, size: usize) -> Vec<f32> {
-    let drawn = crate::ops::checks::Array::random(name, &[size]).data;
-    let factor = |i: usize| (i / 32 * 7 % 11) as f32 / 64.0;
-    drawn.iter().enumerate().map(|(i, v)| *v as f32 * factor(i)).collect()
-}
-
-fn packed(kind: BlockType, values: &[f32]) -> Vec<u8> {
-    pack::pack(kind, values.len(), &|at, out| out.copy_from_slice(&values[at..at + out.len()])).unwrap()
-}
-
-#[test]
-fn quantised_weights_have_the_bits_of_the_references() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../test/parity/goldens/quantised.safetensors");
-    let file = Reader::open(path).unwrap();
-    for (kind, name, size) in [
-        (BlockType::Q8_0, "quantised", 1024),
-        (BlockType::Q4_0, "quantised", 1024),
-        (BlockType::Nf4, "nf4", 64 * 600),
-    ] {
-        let expected = file.read(file.entry(kind.as_str()).unwrap(), <[u8]>::to_vec).unwrap();
-        let got = packed(kind, &values(name, size));
-        assert_eq!(got.len(), expected.len());
-        let off = got.iter().zip(&expected).position(|(a, b)| a != b);
-        assert_eq!(
-            off,
-            None,
-            "{kind}: {} bytes differ",
-            got.iter().zip(&expected).filter(|(a, b)| a != b).count()
-        );
-    }
-}
-
-fn squares(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (*a as f64 - *b as f64).powi(2)).sum()
-}
-
-/// The reference's formula: scales and minima from each run's ends, then of 6 bits.
-fn by_ends(x: &[f32]) -> Vec<f32> {
-    let runs: Vec<_> = x.chunks(32).collect();
-    let low = |run: &[f32]| run.iter().fold(0f32, |m, v| m.min(*v));
-    let high = |run: &[f32]| run.iter().fold(0f32, |m, v| m.max(*v));
-    let half = |v: f32| half::f16::from_f32(v).to_f32();
-    let most = |of: &dyn Fn(&[f32]) -> f32| half(runs.iter().fold(0f32, |m, run| m.max(of(run))) / 63.0);
-    let (d, e) = (most(&|run| (high(run) - low(run)) / 15.0), most(&|run| -low(run)));
-    let whole = |v: f32, unit: f32| if unit > 0.0 { (v / unit).round() * unit } else { 0.0 };
-    let of = |run: &&[f32]| {
-        let (s, m) = (whole((high(run) - low(run)) / 15.0, d), whole(-low(run), e));
-        let code = |v: f32| if s > 0.0 { ((v + m) / s).round().clamp(0.0, 15.0) } else { 0.0 };
-        run.iter().map(|v| s * code(*v) - m).collect::<Vec<_>>()
+/// By its layout alone, a group after the other.
+fn nf4_by_groups(bytes: &[u8]) -> Vec<f32> {
+    let float = |at: &[u8]| f32::from_le_bytes(at[..4].try_into().unwrap());
+    let of_group = |group: &[u8]| -> Vec<f32> {
+        let (step, mean) = (float(group), float(&group[4..]));
+        let of_block = |block: &[u8]| -> Vec<f32> {
+            let scale = nf4::e4m3(block[0]) * step + mean;
+            let value = |code: u8| nf4::TABLE[code as usize] * scale;
+            let of_32 = |codes: &[u8]| {
+                [
+                    codes.iter().map(|c| value(c & 15)).collect::<Vec<_>>(),
+                    codes.iter().map(|c| value(c >> 4)).collect(),
+                ]
+                .concat()
+            };
+            block[1..].chunks(16).flat_map(of_32).collect()
+        };
+        group[nf4::HEAD..].chunks_exact(nf4::BYTES).flat_map(of_block).collect()
     };
-    runs.iter().flat_map(of).collect()
+    bytes.chunks(nf4::HEAD + nf4::GROUP * nf4::BYTES).flat_map(of_group).collect()
 }
 
 #[test]
-fn q4_k_is_off_by_less_than_the_ends_of_runs_give() {
-    for seed in 0..20 {
-        let normal = crate::random::Stream { seed, counter: 0 }.normal(256, 0.01 * seed as f64, 0.02);
-        let got = unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &normal));
-        let (own, ends) = (squares(&got, &normal), squares(&by_ends(&normal), &normal));
-        assert!(own <= ends, "{own} is more than {ends}");
-    }
-    // What 4 bits hold is held, but for what f16 rounds of the scale: 2^-12 of values up to 7.5.
-    let steps: Vec<f32> = (0..256).map(|i| (i % 16) as f32 * 0.5 - 1.5).collect();
-    let got = unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &steps));
-    let rounding = 256.0 * (7.5f64 * 2f64.powi(-12)).powi(2);
-    assert!(squares(&got, &steps) < rounding, "{}", squares(&got, &steps));
-    assert_eq!(unpacked(BlockType::Q4K, &packed(BlockType::Q4K, &[0.0; 256])), [0.0; 256]);
-}
-
-#[test]
-fn what_is_not_finite_is_refused() {
-    for kind in pack::MADE {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut values = vec![0.5; 512];
-            values[300] = bad;
-            let read = |at: usize, out: &mut [f32]| out.copy_from_slice(&values[at..at + out.len()]);
-            let error = pack::pack(kind, 512, &read).unwrap_err();
-            assert_eq!(error.code, crate::error::Code::Dtype, "{kind} {bad}");
-        }
-    }
+fn nf4_of_several_groups() {
+    let blocks = drawn(BlockType::Nf4, 64 * 600, 7);
+    assert_same(BlockType::Nf4, &unpacked(BlockType::Nf4, &blocks), &nf4_by_groups(&blocks));
 }
