@@ -282,6 +282,44 @@ fn cases_of_blocks() -> Vec<Case> {
     cases
 }
 
+/// A part of rows that ends within a superblock is unpacked.
+#[test]
+fn parts_of_blocks_are_multiplied_as_what_they_hold() {
+    let (n, row, k) = (5, 512, 288);
+    let case = Case {
+        sizes: [1, 1, n, k],
+        trans_a: false,
+        trans_b: true,
+        alpha: 1.0,
+        accumulate: false,
+        bias: false,
+    };
+    for loops in loops::available() {
+        for kind in BlockType::EVERY {
+            let blocks = quant::drawn(kind, n * row, 13);
+            let b = quant::unpacked(kind, &blocks);
+            let place = Place::new(kind, loops.exact, blocks.as_ptr());
+            assert_eq!(
+                place.arranged(k, row).is_some(),
+                kind.elements() == 32 && place.arranged(row, row).is_some()
+            );
+            // SAFETY: the weight reaches over N rows, of which K terms are read.
+            let expected = run_over::<f32>(loops, 2, &case, &case.a(), b.as_ptr(), |p, l, t| unsafe {
+                Product { b_column: row, ..*p }.run(l, t)
+            });
+            // SAFETY: as above.
+            let got = run_over::<Blocks>(loops, 2, &case, &case.a(), place, |p, l, t| unsafe {
+                Product { b_column: row, ..*p }.run(l, t)
+            });
+            let part: Vec<f32> = b.chunks(row).flat_map(|row| &row[..k]).copied().collect();
+            match place.arranged(k, row) {
+                Some(_) => assert_held_as_they_lie(&case, kind, &part, &got, kind.as_str()),
+                None => assert!(got == expected, "{kind} {}", loops.name),
+            }
+        }
+    }
+}
+
 /// One row by blocks as they lie. Scales meet sums of codes, of which the offset that is taken off afterwards makes
 /// terms some four times the block's largest element; of k terms, rounding errors add up to some √k halves of an ulp of
 /// their sums, which are some √k terms.
