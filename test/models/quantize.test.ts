@@ -19,11 +19,11 @@ import {
   type Device,
   type TrainEvent,
 } from "../../src/index.js";
-import { AdamW } from "../../src/optim/index.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { error } from "../parity/goldens.js";
 import { adapterBytes, collect, quick } from "../train/quick.js";
+import { stepLosses } from "./trained.js";
 
 const KINDS = ["q8_0", "q4_0", "q4_k", "nf4"] as const;
 type Kind = (typeof KINDS)[number];
@@ -89,23 +89,8 @@ async function losses(model: CausalLM): Promise<number[]> {
   manualSeed(1);
   await lora.inject(model, { r: 4, loraAlpha: 8, targetModules: "all-linear" });
   model.train();
-  const optimizer = new AdamW(
-    [...model.parameters()].filter((p) => p.requiresGrad),
-    { lr: 1e-2 },
-  );
-  const got: number[] = [];
-  for (let step = 0; step < 10; step++) {
-    const loss = scope(() => {
-      const loss = model.loss(tensor(IDS, { shape: [2, 17], device: model.device }), IDS);
-      loss.backward();
-      return loss;
-    });
-    optimizer.step();
-    optimizer.zeroGrad();
-    got.push(await loss.item());
-    loss.dispose();
-  }
-  return got;
+  const lossOf = () => model.loss(tensor(IDS, { shape: [2, 17], device: model.device }), IDS);
+  return stepLosses(model, lossOf, { steps: 10, lr: 1e-2 });
 }
 
 for (const device of testDevices()) {

@@ -8,14 +8,13 @@ import {
   lora,
   manualSeed,
   saveModel,
-  scope,
   tensor,
   type CausalLM,
 } from "../../src/index.js";
-import { AdamW } from "../../src/optim/index.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { error } from "../parity/goldens.js";
+import { stepLosses } from "./trained.js";
 
 const KINDS = ["q8_0", "q4_0", "q4_k", "nf4"] as const;
 
@@ -52,21 +51,15 @@ async function started(model: CausalLM, more: lora.InjectOptions) {
   const factors = new Map<string, Float32Array>();
   for (const [name, tensor] of model.namedParameters())
     if (name.includes("lora_")) factors.set(name, (await tensor.data()) as Float32Array);
-  const optimizer = new AdamW([...model.parameters({ trainable: true })], { lr: 1e-2 });
   model.train();
-  const losses: number[] = [];
-  for (let step = 0; step < 5; step++) {
-    const loss = scope(() => {
-      const loss = model.loss(tensor(IDS, { shape: [3, 17], device: model.device }), IDS);
-      loss.backward();
-      return loss;
-    });
-    optimizer.step();
-    optimizer.zeroGrad();
-    losses.push(await loss.item());
-    loss.dispose();
-  }
-  return { factors, losses };
+  return {
+    factors,
+    losses: await stepLosses(
+      model,
+      () => model.loss(tensor(IDS, { shape: [3, 17], device: model.device }), IDS),
+      { steps: 5, lr: 1e-2 },
+    ),
+  };
 }
 
 for (const device of testDevices()) {

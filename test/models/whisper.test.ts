@@ -28,7 +28,7 @@ import { testDevices } from "../devices.js";
 import { goldenModel, hashed, temporary } from "../hashed.js";
 import { error, goldens } from "../parity/goldens.js";
 import { hashedFeatures, hashedSpeech } from "../parity/speech.js";
-import { fourSteps } from "./from-scratch.js";
+import { stepLosses } from "./trained.js";
 
 const golden = join(goldens, "whisper");
 const { generation, weights } = JSON.parse(readFileSync(join(golden, "golden.json"), "utf8")) as {
@@ -151,7 +151,7 @@ for (const device of testDevices()) {
     const frozen = [...model.namedParameters()].filter(([, one]) => !one.requiresGrad).map(([name]) => name);
     t.deepEqual(frozen, ["model.encoder.embed_positions.weight"]);
     const input = features().to(device);
-    const losses = await fourSteps(model, () => model.loss(input, LABELS));
+    const losses = await stepLosses(model, () => model.loss(input, LABELS), { steps: 4, lr: 3e-3 });
     t.true((losses[3] as number) < (losses[0] as number), losses.join(", "));
     const folder = join(temporary(), "model");
     await saveModel(model, folder);

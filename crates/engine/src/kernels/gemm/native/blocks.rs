@@ -238,8 +238,8 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
     }
 }
 
-/// As `dots` of one row of A, which is arranged: blocks are multiplied as they lie, and no element of them is made. Sums are in another
-/// order than those of `dots`.
+/// As `dots` of one row of A, which is arranged: blocks are multiplied as they lie, and no element of them is made. Sums
+/// are in another order than those of `dots`.
 ///
 /// # Safety
 /// As `dot::dots`; the weight's blocks are B, the columns whole blocks, and `a` is arranged for them.
