@@ -10,7 +10,7 @@
  *                                         was resident before, at most, and some seconds after, in MiB
  *   panic DEVICE                          goes on after a panic in a call, and ends well after one of the device's thread
  */
-import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -77,15 +77,24 @@ async function wholeRun(ms: number): Promise<void> {
   await run.result;
 }
 
-/** How late a 10 ms timer was beside `work`, from `skipped` ms on. */
+/** Milliseconds that this thread could have run and the system ran others; 0 where it does not say. */
+function waited(): number {
+  const file = `/proc/self/task/${process.pid}/schedstat`;
+  return existsSync(file) ? Number(readFileSync(file, "utf8").split(" ")[1]) / 1e6 : 0;
+}
+
+/**
+ * How late a 10 ms timer was beside `work`, from `skipped` ms on, less what it waited for a processor: what it waited for
+ * code of this thread, or for a lock.
+ */
 async function timer(work: () => Promise<void>, skipped: number): Promise<void> {
   const late: number[] = [];
   const began = performance.now();
-  let expected = began + 10;
+  let [expected, before] = [began + 10, waited()];
   const interval = setInterval(() => {
-    const now = performance.now();
-    if (now - began > skipped) late.push(Math.max(0, now - expected));
-    expected = now + 10;
+    const [now, after] = [performance.now(), waited()];
+    if (now - began > skipped) late.push(Math.max(0, now - expected - (after - before)));
+    [expected, before] = [now + 10, after];
   }, 10);
   await work();
   clearInterval(interval);

@@ -65,14 +65,16 @@ for (const device of testDevices()) {
   ] as const)
     test.serial(`a timer beside training ${model} on ${device} is on time`, async (t) => {
       t.timeout(240_000);
-      // Others on the machine delay timers, too: what this process does to its own it does each time.
+      // Waiting for a processor is not counted, but others take time otherwise, too: what this process does to its own
+      // timers it does each time.
       for (let attempt = 1; ; attempt++) {
         const { output, errors, status } = await run(["timer", device, ...which]);
         t.is(status, 0, errors);
         const { ticks, p99, most } = JSON.parse(output) as { ticks: number; p99: number; most: number };
-        t.log(`${ticks} ticks, 99% within ${p99.toFixed(1)} ms, at most ${most.toFixed(1)} ms late`);
-        const onTime = ticks > 100 && p99 < 50 && most < 250;
-        if (onTime || attempt === 3) return t.true(onTime);
+        const told = `${ticks} ticks, 99% within ${p99.toFixed(1)} ms, at most ${most.toFixed(1)} ms late`;
+        t.log(told);
+        const onTime = ticks > 50 && p99 < 50 && most < 250;
+        if (onTime || attempt === 3) return t.true(onTime, told);
       }
     });
 

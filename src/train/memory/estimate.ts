@@ -12,7 +12,7 @@ import { givenIn } from "./changeable.js";
 import type { Suggestion } from "./choices.js";
 import type { HeldMemory } from "./held.js";
 import { type MemoryPlan, planMemory } from "./plan.js";
-import { measuredRate, secondsOf } from "./rate.js";
+import { measuredRate, secondsOfStep } from "./rate.js";
 
 /** What `estimate` gives; sizes are in bytes. */
 export interface Estimate extends HeldMemory {
@@ -72,7 +72,7 @@ export async function estimate(options: FinetuneOptions): Promise<Estimate> {
       throw new LowrankError("ERR_UNSUPPORTED_MODEL", `estimate: ${what}`);
     }
     const rate = await measuredRate(plan.device, plan.cost.product, precision);
-    return estimateOf(plan, settings.gradientAccumulation * secondsOf(plan.cost, rate));
+    return estimateOf(plan, secondsOfStep(plan.cost, rate, settings.gradientAccumulation));
   } finally {
     closeFiles(files);
   }

@@ -33,9 +33,9 @@ const REPEATED = { times: 3, seconds: 0.03 };
 /** What of the rate of its largest product a step reaches: the rest goes into smaller ones, norms and sums. */
 const REACHED = 0.75;
 
-/** Seconds of a batch at `rate`: what the device takes, and the host, which on a cpu has the same cores. */
-export function secondsOf({ work, hostSeconds }: BatchCost, rate: number): number {
-  return work / (REACHED * rate) + hostSeconds;
+/** Seconds of a step of so many batches at `rate`: what the device takes, and the host, which on a cpu has the same cores. */
+export function secondsOfStep({ work, hostSeconds }: BatchCost, rate: number, batches: number): number {
+  return batches * (work / (REACHED * rate) + hostSeconds);
 }
 
 /** The largest weight of a model's layers, as batches of so many tokens are multiplied by it. */
