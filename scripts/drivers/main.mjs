@@ -5,6 +5,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { argv, env } from "node:process";
+import { STARTS_ITSELF } from "../engine-tests.mjs";
 import * as compilers from "./compilers.mjs";
 import { DRIVERS } from "./drivers.mjs";
 import { built, driverOf, engineTests, missing, training } from "./engine.mjs";
@@ -86,7 +87,7 @@ function validated() {
   const { start, env } = layer(folder);
   const found = DRIVERS.lavapipe.env(folder);
   // The tests' devices are open to the end, and the layer's destructors run beside them: how the process ends says nothing.
-  const how = { start, cleanly: false };
+  const how = { start, skip: STARTS_ITSELF, cleanly: false };
   const engine = engineTests(program(), { ...found, ...env }, log("validation"), how);
   const { known, other } = findings(engine.wrote);
   const wrong = failures("the engine's tests", engine, log("validation"));

@@ -1,6 +1,7 @@
 // The engine's own tests on processors and systems that are emulated, and type checks for systems that are not here.
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { STARTS_ITSELF } from "../engine-tests.mjs";
 import { enter } from "./debian.mjs";
 import { results } from "./results.mjs";
 import { armRoot, wineRoot } from "./targets.mjs";
@@ -8,16 +9,13 @@ import { armRoot, wineRoot } from "./targets.mjs";
 /** By crate, what its tests are called in a row. */
 const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
 
-/** Tests that start a process, which an emulator of one process's instructions does not run. */
-const STARTS_A_PROCESS = ["a_full_disk", "two_processes_write_at_once"];
-
 /** What is tried of a platform: `where`, and `row(folder, build, tell)`, which tells of it. */
 export const SUITES = {
   "tests-linux-arm64-gnu": {
     where: "Debian 12, qemu-user 7.2",
     row: (folder, build, tell) => {
       const root = armRoot(folder, tell);
-      return tests(folder, build, "linux-arm64-gnu", STARTS_A_PROCESS, (test, args, options) =>
+      return tests(folder, build, "linux-arm64-gnu", STARTS_ITSELF, (test, args, options) =>
         enter(root, ["qemu-aarch64", test, ...args], options),
       );
     },
