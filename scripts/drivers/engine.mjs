@@ -67,7 +67,7 @@ function run([command, ...args], env, log, cwd) {
     cwd,
     env: { ...process.env, ...env },
     stdio: ["ignore", file, file],
-    timeout: 3_600_000,
+    timeout: 10_800_000,
     killSignal: "SIGKILL",
   });
   closeSync(file);

@@ -25,8 +25,8 @@ export function softcapped(logits: Tensor, cap: number | undefined): Tensor {
 
 /** A label that counts for nothing. */
 export const IGNORED = -100;
-/** Bytes of logits that exist at a time, and the bounds of a chunk's rows, as in the fused operation. */
-const LOGIT_BYTES = 2 ** 26;
+/** Bytes of logits, and of their gradients, that exist at a time, and the bounds of a chunk's rows. */
+const LOGIT_BYTES = 2 ** 24;
 const CHUNK = { least: 64, most: 1024 };
 
 /** What each position is trained to say: i32 [B·T]. */
