@@ -16,7 +16,7 @@ use super::cut::{Block, Cut};
 use super::dot::FEW;
 use super::loops::Loops;
 use super::microkernel::Left;
-use super::panels::{Kit, Lay, ONCE};
+use super::panels::{Kit, Lay, at_once};
 use super::product::Product;
 use super::workspace::LINE;
 
@@ -38,7 +38,7 @@ impl Product<bf16> {
             // SAFETY: the caller's.
             return unsafe { self.run(loops, threads) };
         }
-        if let Some((first, second)) = self.apart(false) {
+        if let Some((first, second)) = self.apart(loops, false) {
             // SAFETY: the caller's.
             return unsafe {
                 first.run_rounded(loops, threads);
@@ -50,7 +50,7 @@ impl Product<bf16> {
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
         let tiles = &loops.rounded.tiles;
-        if self.m <= ONCE * tiles.rows() {
+        if at_once(self.m, part / loops.rounded.terms) {
             // SAFETY: the caller's; blocks have no element of C in common.
             return Cut::once(tiles, sizes, part, threads).run(|block| unsafe { self.rounded(loops, block) });
         }
