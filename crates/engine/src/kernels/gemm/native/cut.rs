@@ -53,12 +53,16 @@ impl Cut {
         Cut::of_parts(tiles, sizes, part, (WORKSPACE / part / tiles.panel()).clamp(1, widest), threads)
     }
 
-    /// Tasks of rows that are taken at once: as many for each thread, and wide.
-    pub fn once(tiles: &Tiles, sizes: [usize; 4], part: usize, threads: usize) -> Cut {
+    /// Tasks of rows that are taken at once: as many for each thread, and wide. None where the columns are not enough
+    /// for the threads.
+    pub fn once(tiles: &Tiles, sizes: [usize; 4], part: usize, threads: usize) -> Option<Cut> {
         let [batch, _, n, _] = sizes;
         let panels = n.div_ceil(tiles.panel());
+        if batch * panels < threads {
+            return None;
+        }
         let tasks = panels.div_ceil(WIDEST).next_multiple_of(threads.div_ceil(batch).max(1));
-        Cut::of_parts(tiles, sizes, part, panels.div_ceil(tasks), threads)
+        Some(Cut::of_parts(tiles, sizes, part, panels.div_ceil(tasks), threads))
     }
 
     /// Tasks take `most` panels at most, and `part` terms of them at a time.

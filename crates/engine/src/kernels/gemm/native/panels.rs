@@ -32,6 +32,8 @@ use super::workspace::{LINE, workspace};
 const GROUP: usize = 4;
 /// Words of A's rows, as tiles read them, that the second cache holds beside a panel.
 const ONCE: usize = 96 * 1024;
+/// Rows above which tasks are of some of them, however few words they take.
+const MOST: usize = 256;
 
 /// The loops of a task's product.
 pub struct Kit<'a, P> {
@@ -190,10 +192,11 @@ impl Second {
     }
 }
 
-/// Whether so many rows are one group, and a panel is done with when the next is packed. Until it was asked what they
-/// take, and not how many tiles they are, 64 to 170 rows ran 5 to 10% slower by AVX2, whose tiles are of 6.
+/// Whether so many rows, of so many words, are one group, and a panel is done with when the next is packed. Until it was
+/// asked what they take, and not how many tiles they are, 64 to 170 rows ran 5 to 10% slower by AVX2, whose tiles are
+/// of 6.
 pub fn at_once(rows: usize, words: usize) -> bool {
-    rows * words <= ONCE
+    rows <= MOST && rows * words <= ONCE
 }
 
 /// The first row and the rows of some tiles.

@@ -104,10 +104,8 @@ impl<T: Stored> Product<T> {
         }
         let sizes = [self.batch, self.m, self.n, self.k];
         let part = part_of(&loops.tiles, self.k);
-        let cut = match at_once(self.m, part) {
-            true => Cut::once(&loops.tiles, sizes, part, threads),
-            false => Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, threads),
-        };
+        let once = at_once(self.m, part).then(|| Cut::once(&loops.tiles, sizes, part, threads)).flatten();
+        let cut = once.unwrap_or_else(|| Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.block(loops, block) });
     }

@@ -50,9 +50,11 @@ impl Product<bf16> {
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
         let tiles = &loops.rounded.tiles;
-        if at_once(self.m, part / loops.rounded.terms) {
+        if at_once(self.m, part / loops.rounded.terms)
+            && let Some(cut) = Cut::once(tiles, sizes, part, threads)
+        {
             // SAFETY: the caller's; blocks have no element of C in common.
-            return Cut::once(tiles, sizes, part, threads).run(|block| unsafe { self.rounded(loops, block) });
+            return cut.run(|block| unsafe { self.rounded(loops, block) });
         }
         let panels = self.n.div_ceil(tiles.panel());
         let mut most = (PANELS / (part / loops.rounded.terms) / tiles.panel()).max(1);
