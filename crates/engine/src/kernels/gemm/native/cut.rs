@@ -1,7 +1,7 @@
 //! How a product is cut into tasks.
 //!
 //! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k within parts
-//! that K and the instructions alone decide: the cut into tasks, and with it the number of threads, changes no bit.
+//! that K alone decides: the cut into tasks, and with it the number of threads, changes no bit.
 
 use super::tiles::Tiles;
 use super::workspace::WORKSPACE;
@@ -9,6 +9,9 @@ use crate::kernel::native::{count, each_task};
 
 /// Panels of B that a task packs at most.
 pub const PANELS_OF_A_TASK: usize = 4;
+/// Terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in the first
+/// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower.
+pub const PART: usize = 1024;
 /// Products of fewer terms run on one thread: starting a task costs more.
 const SMALL: usize = 50_000;
 /// Rows below which a task does not pay for packing B.
@@ -22,13 +25,13 @@ pub struct Cut {
     /// Rows and columns of a task.
     rows: usize,
     columns: usize,
-    /// Terms that are summed in registers before they are added to C: K and the instructions alone decide.
+    /// Terms that are summed in registers before they are added to C: K alone decides.
     part: usize,
 }
 
 /// K in as few parts as there can be, of one size.
-pub fn part_of(tiles: &Tiles, k: usize) -> usize {
-    k.div_ceil(k.div_ceil(tiles.part()))
+pub fn part_of(k: usize) -> usize {
+    k.div_ceil(k.div_ceil(PART))
 }
 
 /// Of `threads`, those that a product of so many terms is worth.
@@ -49,7 +52,7 @@ pub struct Block {
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds.
     pub fn new(tiles: &Tiles, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
-        let part = part_of(tiles, sizes[3]);
+        let part = part_of(sizes[3]);
         Cut::of_parts(tiles, sizes, part, (WORKSPACE / part / tiles.panel()).clamp(1, widest), threads)
     }
 

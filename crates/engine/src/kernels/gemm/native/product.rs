@@ -1,6 +1,6 @@
 //! A product over raw operands, and by which loops it runs.
 
-use super::cut::{Block, Cut, PANELS_OF_A_TASK, part_of};
+use super::cut::{Block, Cut, PANELS_OF_A_TASK, PART, part_of};
 use super::dot::FEW;
 use super::loops::{Loops, Round, Stored};
 use super::microkernel::{Left, Settle};
@@ -87,7 +87,7 @@ impl<T: Stored> Product<T> {
     pub unsafe fn run(&self, loops: &'static Loops, threads: usize) {
         let dots = self.m <= FEW && self.b_row == 1 && self.a_column == 1;
         let strips = self.m <= FEW / 2 && self.b_column == 1;
-        if let Some((first, second)) = self.apart(loops, self.m <= FEW) {
+        if let Some((first, second)) = self.apart(self.m <= FEW) {
             // SAFETY: the caller's.
             return unsafe {
                 first.run(loops, threads);
@@ -103,7 +103,7 @@ impl<T: Stored> Product<T> {
             return unsafe { self.strips(loops, threads) };
         }
         let sizes = [self.batch, self.m, self.n, self.k];
-        let part = part_of(&loops.tiles, self.k);
+        let part = part_of(self.k);
         let once = at_once(self.m, part).then(|| Cut::once(&loops.tiles, sizes, part, threads)).flatten();
         let cut = once.unwrap_or_else(|| Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
@@ -112,8 +112,8 @@ impl<T: Stored> Product<T> {
 
     /// The first part and the second as products of their own, where tiles do not take both: `few` rows may be
     /// no tiles, and a second part of many terms is summed in parts of its own.
-    pub(super) fn apart(&self, loops: &Loops, few: bool) -> Option<(Product<T>, Product<f32>)> {
-        let second = self.second.filter(|s| few || s.k > loops.tiles.part())?;
+    pub(super) fn apart(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
+        let second = self.second.filter(|s| few || s.k > PART)?;
         let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
         debug_assert!(self.batch == 1, "a second segment is of one matrix");
         let apart = Product {

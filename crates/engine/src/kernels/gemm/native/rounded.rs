@@ -38,7 +38,7 @@ impl Product<bf16> {
             // SAFETY: the caller's.
             return unsafe { self.run(loops, threads) };
         }
-        if let Some((first, second)) = self.apart(loops, false) {
+        if let Some((first, second)) = self.apart(false) {
             // SAFETY: the caller's.
             return unsafe {
                 first.run_rounded(loops, threads);

@@ -219,8 +219,7 @@ fn of_two<T: Stored<At = *const T>>(
     // SAFETY: `run_by` makes operands that reach as far as the case says.
     let apart = move |product: &Product<T>, loops, threads| unsafe {
         run(product, loops, threads);
-        let two = Product { second: Some(second), ..*product };
-        let alone = two.apart(loops, true).expect("it has a second").1;
+        let alone = Product { second: Some(second), ..*product }.apart(true).expect("it has a second").1;
         alone.run(loops, threads);
     };
     [run_by(loops, 3, case, &case.a(), &narrow, both), run_by(loops, 2, case, &case.a(), &narrow, apart)]

@@ -54,14 +54,6 @@ impl Tiles {
         2 * self.lanes
     }
 
-    /// Terms that are summed in registers before they are added to C, at most. Tiles of AVX2 take a line of B for
-    /// every 12 multiply-adds, and those of AVX-512 two for 24 that take twice as long: the former's panel has to stay
-    /// in the first cache. 512 × 1536 × 576, 512 × 576 × 1536 and 512 × 576 × 576 by AVX2, best of three, two cores of a
-    /// Zen 4 EPYC: 178, 198, 193 GFLOP/s by parts of 1,024 terms at most, 205, 209, 208 by 512, of 228.
-    pub fn part(&self) -> usize {
-        if self.lanes == 8 { 512 } else { 1024 }
-    }
-
     /// That of the product's rows and columns.
     pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Tile {
         let form = 2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize;
