@@ -9,6 +9,7 @@ import test from "ava";
 
 import { lettingGo, replaceFolder } from "../src/folders.js";
 import { LowrankError, memory, safetensors, tensor, type Tensor } from "../src/index.js";
+import { atRest } from "./at-rest.js";
 
 async function inFolder(run: (folder: string) => Promise<void>): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), "lowrank-folders-"));
@@ -103,7 +104,7 @@ test.serial(
     await inFolder(async (folder) => {
       const path = await withWeights(folder);
       const { w } = (await safetensors.load(path, { device: "cpu" })) as { w: Tensor };
-      const before = memory("cpu");
+      const before = await atRest("cpu");
       t.is(before.mapped, VALUES.byteLength);
       const tries = { count: 0 };
       const moved = join(folder, "moved");

@@ -2,7 +2,7 @@
 import test from "ava";
 
 import { memory, noGrad, tensor, zeros } from "../src/index.js";
-import { session } from "../src/native.js";
+import { atRest } from "./at-rest.js";
 import { testDevices } from "./devices.js";
 
 for (const device of testDevices()) {
@@ -32,8 +32,7 @@ for (const device of testDevices()) {
   });
 
   test.serial(`on ${device} a tensor beyond all memory is refused, and the next one is not`, async (t) => {
-    session().collect(0);
-    const before = memory(device).live;
+    const before = (await atRest(device)).live;
     for (const shape of [
       [2 ** 26, 2 ** 16],
       [2 ** 31, 2 ** 31, 2 ** 31],

@@ -4,6 +4,7 @@ import { setTimeout as later } from "node:timers/promises";
 import test from "ava";
 
 import { checkpoint, memory, nn, scope, zeros, type Tensor } from "../src/index.js";
+import { atRest } from "./at-rest.js";
 
 const device = "cpu";
 const ROWS = 1000;
@@ -51,7 +52,7 @@ const cases: Record<string, () => unknown> = {
 
 for (const [name, make] of Object.entries(cases)) {
   test.serial(`freed when nothing refers to it: ${name}`, async (t) => {
-    const before = memory(device).tensors;
+    const before = (await atRest(device)).tensors;
     await make();
     for (let turn = 0; turn < 100 && memory(device).tensors > before; turn++) {
       globalThis.gc?.();
@@ -62,7 +63,7 @@ for (const [name, make] of Object.entries(cases)) {
 }
 
 test.serial("what a scope holds is there until it ends, and then is not", async (t) => {
-  const before = memory(device).tensors;
+  const before = (await atRest(device)).tensors;
   let held = 0;
   await scope(async () => {
     some();

@@ -8,6 +8,7 @@ import test from "ava";
 import fc from "fast-check";
 
 import { lora, LowrankError, manualSeed, memory } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { adapterCalls } from "./by-hand/adapter-calls.js";
 import { fileCalls } from "./by-hand/file-calls.js";
 import { mergeCalls } from "./by-hand/merge-calls.js";
@@ -122,7 +123,7 @@ test("random sequences of 20 calls leave a model of all kinds of layers as a pla
     fc.array(draws, { minLength: 20, maxLength: 20, size: "max" }),
     async (seed, as, sequence) => {
       manualSeed(seed);
-      const { tensors } = memory("cpu");
+      const { tensors } = await atRest("cpu");
       const world: World = {
         bag: new Bag(),
         record: new Map(),

@@ -4,21 +4,10 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 import test from "ava";
-import {
-  loadModel,
-  lora,
-  memory,
-  noGrad,
-  randn,
-  saveModel,
-  scope,
-  synchronize,
-  tensor,
-  type CausalLM,
-} from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { loadModel, lora, noGrad, randn, saveModel, scope, tensor, type CausalLM } from "../../src/index.js";
 import { adapterState } from "../../src/lora/formats/state.js";
-import { testDevices, type TestDevice } from "../devices.js";
+import { atRest } from "../at-rest.js";
+import { testDevices } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
 
 const golden = (name: string): string => fileURLToPath(new URL(`../parity/goldens/${name}`, import.meta.url));
@@ -42,13 +31,6 @@ function shake(model: CausalLM, name = "default"): void {
       }
     }),
   );
-}
-
-async function live(device: TestDevice): Promise<number> {
-  await synchronize(device);
-  // What earlier tests have left is let go of now, and not between two counts.
-  session().collect(0);
-  return memory(device).live;
 }
 
 function apart(a: Float32Array, b: Float32Array): number {
@@ -112,7 +94,7 @@ for (const device of testDevices()) {
 
   test.serial(`on ${device} each adapter has its own copies of the base's modules and biases`, async (t) => {
     const model = await loadModel(untied, { device });
-    const [base, bytes] = [await logits(model), await live(device)];
+    const [base, bytes] = [await logits(model), (await atRest(device)).live];
     await lora.inject(model, { ...everything, name: "a" });
     t.deepEqual(await logits(model), base);
     shake(model, "a");
@@ -131,7 +113,7 @@ for (const device of testDevices()) {
     lora.deleteAdapter(model, "a");
     t.deepEqual(await logits(model), b);
     t.deepEqual(await logits(lora.unload(model)), base);
-    t.is(await live(device), bytes);
+    t.is((await atRest(device)).live, bytes);
     model.dispose();
   });
 
@@ -165,7 +147,7 @@ for (const device of testDevices()) {
     async (t) => {
       const model = await loadModel(untied, { device });
       await logits(model); // The tables of positions are made by the first run.
-      const bytes = await live(device);
+      const bytes = (await atRest(device)).live;
       const size = [...model.parameters()].reduce((n, one) => n + one.size, 0);
       await lora.inject(model, { ...everything, name: "a" });
       shake(model, "a");
@@ -187,9 +169,9 @@ for (const device of testDevices()) {
         [],
       );
       // On the cpu the base's weights lie in the file, and the merged ones in memory.
-      if (device === "gpu") t.is(await live(device), bytes);
+      if (device === "gpu") t.is((await atRest(device)).live, bytes);
       model.dispose();
-      t.is(await live(device), 0);
+      t.is((await atRest(device)).live, 0);
     },
   );
 

@@ -14,8 +14,8 @@ import {
   zeros,
   type Tensor,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
 import { adapterState } from "../../src/lora/formats/state.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { adapted, apart, attention, base, logits } from "./adapted.js";
@@ -257,9 +257,7 @@ for (const device of testDevices()) {
     }
     const model = await adapted(device, { first: attention });
     const [tensors, before] = [[...adapterState(model, "first").values()], await logits(model)];
-    await synchronize(device);
-    session().collect(0);
-    const { live } = memory(device);
+    const { live } = await atRest(device);
     const broken = {
       larger: ["ERR_SHAPE_MISMATCH", /q_proj\.lora_A\.weight.*rank is 5.*replaces is 2/s],
       others: ["ERR_UNMATCHED_KEY", /missing: .*v_proj/],

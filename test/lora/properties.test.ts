@@ -17,7 +17,7 @@ import {
   tensor,
   type Tensor,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { atRest } from "../at-rest.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { subjects, type Base, type Layer, type Subject } from "./subjects.js";
 
@@ -199,8 +199,7 @@ const properties: Record<string, Property> = {
     const x = subject.input(device);
     const base = await values(model.forward(x));
     const layer = model.layer;
-    session().collect(0);
-    const { tensors } = memory(device);
+    const { tensors } = await atRest(device);
     await lora.inject(model, { targetModules: ["layer"], r: 2, loraAlpha: 3, ...subject.fresh });
     lora.unload(model);
     return (

@@ -4,6 +4,7 @@ import test from "ava";
 
 import { loadModel, memory, noGrad, scope, tensor, type CausalLM } from "../../src/index.js";
 import type { KeyValueCache } from "../../src/models/cache.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, tinyModel } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
@@ -95,7 +96,7 @@ for (const device of testDevices()) {
       const grown = await decoded(growing);
       growing.dispose();
       // The model's tables of rotation are made with the first.
-      const { live } = memory(device);
+      const { live } = await atRest(device);
       const roomy = model.newCache(1, 900);
       for (const layer of roomy.layers) layer.buffersFor(900);
       t.deepEqual(grown, await decoded(roomy));
@@ -108,7 +109,7 @@ for (const device of testDevices()) {
 
 test.serial("a cache holds blocks, not all that a text may become", async (t) => {
   const model = await smallLlama("cpu", 512);
-  const { live } = memory("cpu");
+  const { live } = await atRest("cpu");
   const cache = model.newCache(1, 500_000);
   await last(model, Int32Array.of(1, 2, 3), cache);
   // Two layers, keys and values, 256 tokens of two heads of 8, and the rotary tables.

@@ -18,6 +18,7 @@ import {
   type Piece,
   type Prompt,
 } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { chiSquareScore } from "../chi-square.js";
 import { testDevices } from "../devices.js";
 import { goldenModel, tinyModel, words } from "../hashed.js";
@@ -110,7 +111,7 @@ for (const device of testDevices()) {
     const model = await smallLlama(device);
     const prompts = promptsOf("ends", [4, 9]);
     await together(model, prompts, { maxNewTokens: 3 });
-    const { tensors } = memory(device);
+    const { tensors } = await atRest(device);
     for await (const _ of model.generateBatch(prompts, { repetitionPenalty: 2 })) break;
     t.deepEqual(await together(model, prompts, { maxNewTokens: 0 }), [[], []]);
     t.deepEqual(await together(model, [], {}), []);

@@ -11,6 +11,7 @@ import {
   tensor,
   type GenerateOptions,
 } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { smallLlama } from "../small-llama.js";
 
@@ -41,7 +42,7 @@ for (const device of testDevices()) {
     async (t) => {
       const model = await adapted();
       const whole = await tokens(model, { maxNewTokens: 9 });
-      const { tensors } = memory(device);
+      const { tensors } = await atRest(device);
       t.is(whole.length, 9);
       t.deepEqual(await tokens(model, { maxNewTokens: 0 }), []);
       t.deepEqual(await tokens(model, { maxNewTokens: 1 }), whole.slice(0, 1));
@@ -69,7 +70,7 @@ for (const device of testDevices()) {
       const greedy = await tokens(model, { maxNewTokens: 6 });
       t.deepEqual(await tokens(model, { maxNewTokens: 6, temperature: 1e-9 }), greedy);
       t.deepEqual(await tokens(model, { maxNewTokens: 6, temperature: 2, topK: 1 }), greedy);
-      const { tensors } = memory(device);
+      const { tensors } = await atRest(device);
       await tokens(model, { maxNewTokens: 6, temperature: 1 });
       t.true(memory(device).tensors <= tensors);
       model.dispose();
@@ -89,7 +90,7 @@ for (const device of testDevices()) {
         message: "generate: the logit of token 0 is NaN",
       });
       // The first makes the model's tables of rotation.
-      tensors ||= memory(device).tensors;
+      tensors ||= (await atRest(device)).tensors;
       t.true(memory(device).tensors <= tensors);
     }
     model.dispose();

@@ -19,6 +19,7 @@ import {
   type Device,
   type TrainEvent,
 } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { error } from "../parity/goldens.js";
@@ -130,7 +131,7 @@ for (const device of testDevices()) {
     async (t) => {
       const folder = await folderOf();
       for (const kind of KINDS) {
-        const before = memory(device).live;
+        const before = (await atRest(device)).live;
         const model = await loadModel(folder, { device, quantize: kind });
         const state = Object.entries(model.stateDict());
         const inBlocks = state.filter(([name]) => /layers\.\d+\..*proj\.weight$/.test(name));

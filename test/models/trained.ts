@@ -20,5 +20,6 @@ export async function stepLosses(
     losses.push(await loss.item());
     loss.dispose();
   }
+  optimizer.dispose();
   return losses;
 }

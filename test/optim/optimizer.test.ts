@@ -1,5 +1,6 @@
 import test from "ava";
 import { lora, memory, nn, optim, scope, synchronize, tensor, type Tensor } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 
 const START = [1, -2, 3];
@@ -222,7 +223,7 @@ for (const device of testDevices()) {
     `an optimizer's state on ${device} survives the scope it was made in, and dispose() frees it`,
     async (t) => {
       const p = parameter(device);
-      const before = memory(device).live;
+      const before = (await atRest(device)).live;
       const optimizer = scope(() => {
         const inner = new optim.AdamW([p], { lr: 0.1 });
         step(inner, p, [1, 1, 1]);

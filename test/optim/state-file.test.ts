@@ -16,7 +16,7 @@ import {
   type ErrorCode,
   type Tensor,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { atRest } from "../at-rest.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { temporary } from "../hashed.js";
 
@@ -73,8 +73,7 @@ for (const device of testDevices()) {
         const values = Float32Array.from(weights.slice(at, (at += one.size)));
         one.copy(tensor(values, { shape: one.shape, device }));
       }
-      session().collect(0);
-      const before = memory(device).tensors;
+      const before = (await atRest(device)).tensors;
       const other = make(again);
       await other.load(file);
       t.is(memory(device).tensors, before);

@@ -6,17 +6,15 @@ import test from "ava";
 import {
   loadModel,
   lora,
-  memory,
   safetensors,
   scope,
-  synchronize,
   tensor,
   zeros,
   type CausalLM,
   type Tensor,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
-import { testDevices, type TestDevice } from "../devices.js";
+import { atRest } from "../at-rest.js";
+import { testDevices } from "../devices.js";
 import { goldenModel, temporary } from "../hashed.js";
 import { error, goldens, onHost, type Golden } from "./goldens.js";
 
@@ -38,13 +36,6 @@ async function logits(model: CausalLM, { data, shape }: Golden): Promise<Float32
   const values = (await out.data()) as Float32Array;
   out.dispose();
   return values;
-}
-
-async function live(device: TestDevice): Promise<number> {
-  await synchronize(device);
-  // What earlier tests have left is let go of now, and not between two counts.
-  session().collect(0);
-  return memory(device).live;
 }
 
 for (const device of testDevices()) {
@@ -188,13 +179,13 @@ for (const device of testDevices()) {
       const model = await loadModel(base, { device });
       await lora.inject(model, { name: "other", r: 2, bias: "all", modulesToSave: ["lm_head"] });
       const before = await logits(model, ids);
-      const [bytes, trained] = [await live(device), trainable(model)];
+      const [bytes, trained] = [(await atRest(device)).live, trainable(model)];
       const failure = await t.throwsAsync(lora.loadAdapter(model, dir));
       t.is((failure as { code?: string }).code, code, failure.message);
       t.regex(failure.message, names);
       t.deepEqual(lora.adapters(model), ["other"]);
       t.deepEqual(trainable(model), trained);
-      t.is(await live(device), bytes, "live bytes");
+      t.is((await atRest(device)).live, bytes, "live bytes");
       t.deepEqual(await logits(model, ids), before);
       model.dispose();
     });

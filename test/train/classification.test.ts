@@ -18,6 +18,7 @@ import { evaluate } from "../../src/train/evaluate.js";
 import { readLabels } from "../../src/train/label-names.js";
 import { objectiveOf } from "../../src/train/prepare.js";
 import { scope } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { tinyData, tinyModel } from "../hashed.js";
 import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
@@ -38,7 +39,7 @@ for (const device of testDevices()) {
     `on ${device} a classifier learns, its head and its labels are saved, and it is freed`,
     async (t) => {
       const live = (): number => memory(device as "cpu").live;
-      const before = live();
+      const before = (await atRest(device)).live;
       const run = finetune(options(device, { evalData, evalEvery: 9 }));
       const events = await collect(run);
       const { adapter } = await run.result;

@@ -11,6 +11,7 @@ import {
   type StepEvent,
   type TrainEvent,
 } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { adapterBytes, collect, quick } from "./quick.js";
@@ -26,7 +27,7 @@ const steps = (events: TrainEvent[]): StepEvent[] => events.filter((event) => ev
 for (const device of testDevices()) {
   test.serial(`on ${device} the loss falls, the adapter is saved, and everything is freed`, async (t) => {
     const live = (): number => memory(device as "cpu").live;
-    const before = live();
+    const before = (await atRest(device)).live;
     const given = options(device, { evalSplit: 0.2, evalEvery: 5, saveEvery: 6, warmup: 1 });
     const run = finetune(given);
     const events = await collect(run);
@@ -113,7 +114,7 @@ for (const device of testDevices()) {
   );
 
   test.serial(`on ${device} runs that are aborted leave nothing behind`, async (t) => {
-    const before = memory(device as "cpu").live;
+    const before = (await atRest(device)).live;
     for (let i = 0; i < 50; i++) {
       const controller = new AbortController();
       const given = options(device, { signal: controller.signal, steps: 100_000 });

@@ -13,6 +13,7 @@ import {
   type FinetuneOptions,
 } from "../../src/index.js";
 import { session } from "../../src/native.js";
+import { atRest } from "../at-rest.js";
 import { temporary } from "../hashed.js";
 import { runOf, SETTINGS, type Setting } from "./memory-settings.js";
 
@@ -60,7 +61,7 @@ for (const [what, adapt] of Object.entries(CARRIED)) {
     const peaks: { told: number; held: number }[] = [];
     for (const carries of [false, true]) {
       trim("cpu");
-      const before = memory("cpu").live;
+      const before = (await atRest("cpu")).live;
       const model = await loadModel(options.model as string, { device: "cpu" });
       if (carries) await adapt(model);
       const run = { ...options, model, lora: { r: 8, name: "mine" } };

@@ -17,6 +17,7 @@ import {
 } from "../../src/index.js";
 import { session } from "../../src/native.js";
 import { secondsOfStep } from "../../src/train/memory/rate.js";
+import { atRest } from "../at-rest.js";
 import { runHere } from "../cli/lowrank.js";
 import { temporary } from "../hashed.js";
 import { runOf, SETTINGS, SIZES, type Setting } from "./memory-settings.js";
@@ -125,7 +126,7 @@ test.serial("a run keeps what it was given, and says what of it stands in the wa
 
 test.serial("a run that cannot fit is refused before anything is loaded, and says what would", async (t) => {
   const options = await named("long blocks");
-  const before = memory("cpu");
+  const before = await atRest("cpu");
   const refused = await t.throwsAsync(finetune({ ...options, memory: 10_000 }).result, {
     code: "ERR_OUT_OF_MEMORY",
     message:
@@ -236,7 +237,7 @@ test.serial("a model of a configuration alone is told, too", async (t) => {
 test.serial("estimates leave nothing, draw nothing, and do not mix", async (t) => {
   const [one, other] = [await named("long blocks"), await named("DoRA")];
   const alone = [await estimate(one), await estimate(other)].map(({ peakBytes }) => peakBytes);
-  const before = memory("meta:cpu");
+  const before = await atRest("meta:cpu");
   manualSeed(5);
   const drawn = await randn([4], { device: "cpu" }).data();
   manualSeed(5);

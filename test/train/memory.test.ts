@@ -3,6 +3,7 @@ import test from "ava";
 
 import { lora, memory, nn, randn, scope, synchronize, type Device } from "../../src/index.js";
 import { session } from "../../src/native.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { adamOf, recordStep, smallLlama } from "../small-llama.js";
 
@@ -84,6 +85,7 @@ for (const device of testDevices()) {
     for (const name of [device, `meta:${device}`] as Device[]) {
       const model = await smallLlama(name);
       const optimizer = adamOf(model);
+      await atRest(name);
       session().restartPeak(name);
       const before = memory(name);
       for (const length of [200, 33, 300]) recordStep(model, optimizer, length);

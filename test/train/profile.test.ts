@@ -4,6 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 import { finetune, memory, type ProfileEvent } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { runHere } from "../cli/lowrank.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
@@ -28,7 +29,7 @@ const DEVICE = 2;
 for (const device of testDevices()) {
   test.serial(`on ${device} every operation is in the trace, in order, and the table adds up`, async (t) => {
     const path = join(temporary(), "trace.json");
-    const live = memory(device as "cpu").live;
+    const { live } = await atRest(device);
     const options = quick({ model, data }, device, { profile: path, steps: 3 });
     const run = finetune({ ...options, gradientCheckpointing: true });
     const events = await collect(run);

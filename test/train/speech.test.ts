@@ -17,6 +17,7 @@ import { readData } from "../../src/data/read.js";
 import { readSpokenTexts } from "../../src/data/speech.js";
 import { evaluate } from "../../src/train/evaluate.js";
 import { objectiveOf } from "../../src/train/prepare.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { temporary, tinyData, tinyModel } from "../hashed.js";
 import { rowsFile, tinyEncoder } from "../tiny-encoder.js";
@@ -43,7 +44,7 @@ for (const device of testDevices()) {
     `on ${device} it learns what tones are called, its adapter is saved, and it is freed`,
     async (t) => {
       const live = (): number => memory(device as "cpu").live;
-      const before = live();
+      const before = (await atRest(device)).live;
       const run = finetune(
         options(device, { evalData, evalEvery: 60, lora: { r: 8 }, optimizer: { lr: 2e-2 }, steps: 60 }),
       );

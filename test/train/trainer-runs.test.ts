@@ -17,6 +17,7 @@ import {
   type Tensor,
   type TrainerOptions,
 } from "../../src/index.js";
+import { atRest } from "../at-rest.js";
 import { testDevices, type TestDevice } from "../devices.js";
 import { temporary } from "../hashed.js";
 import { collect } from "./quick.js";
@@ -114,7 +115,7 @@ for (const device of testDevices()) {
     const optimizer = new optim.SGD(model.parameters(), { lr: 1e-3 });
     const shared = zeros([32, 1], { device });
     let [most, made] = [0, [] as Tensor[]];
-    const before = memory(device).tensors;
+    const before = (await atRest(device)).tensors;
     function* data(): Generator<Batch> {
       for (let i = 0; i < 30; i++) {
         most = Math.max(most, memory(device).tensors - before);

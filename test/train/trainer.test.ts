@@ -9,7 +9,7 @@ import {
   type Tensor,
   type TrainerEvent,
 } from "../../src/index.js";
-import { session } from "../../src/native.js";
+import { atRest } from "../at-rest.js";
 import { testDevices } from "../devices.js";
 import { collect } from "./quick.js";
 
@@ -30,8 +30,7 @@ function lossOf(model: nn.Linear, { x, y }: Batch): Tensor {
 
 for (const device of testDevices()) {
   test.serial(`on ${device} a model of one's own learns, with the events of finetune`, async (t) => {
-    session().collect(0);
-    const before = memory(device).live;
+    const before = (await atRest(device)).live;
     const model = new nn.Linear(1, 1, { device });
     const optimizer = new optim.AdamW(model.parameters(), { lr: 0.1, weightDecay: 0 });
     const trainer = new Trainer({
