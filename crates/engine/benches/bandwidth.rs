@@ -1,9 +1,13 @@
-//! What reading memory costs: a plain sum by every core, and the products of decoding, whose weights are
-//! read once each: gigabytes of weights a second, and the share of the sum's.
+//! What reading memory costs: a plain sum by every core, and by turns with it the products of decoding, whose weights
+//! are read once each: gigabytes of weights a second, and the share of the sum's. All of it lies in a mapped file, as
+//! weights do, whose pages are small: in large ones the same cores may read half as much again.
 //!
-//! `cargo bench --bench bandwidth`; `LOWRANK_THREADS=1` for one core.
+//! `cargo bench --bench bandwidth -- [TYPE…]`; `LOWRANK_THREADS=1` for one core.
 
+use std::fs::File;
+use std::io::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -11,15 +15,16 @@ use lowrank_engine::context::Context;
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
+use lowrank_engine::mapped_file::MappedFile;
 use lowrank_engine::quant::BlockType;
 use lowrank_engine::value::Value;
-use memmap2::MmapMut;
 
 /// Bytes that no cache holds.
 const PAST_CACHES: usize = 640 << 20;
 const ROUNDS: usize = 9;
-/// n, k of SmolLM2-135M's products; the last is its head.
-const SHAPES: [(usize, usize); 5] = [(576, 576), (192, 576), (1536, 576), (576, 1536), (49152, 576)];
+/// n, k of SmolLM2-135M's products, of which the last is its head, and of a gated MLP's in a model of a billion parameters.
+const SHAPES: [(usize, usize); 7] =
+    [(576, 576), (192, 576), (1536, 576), (576, 1536), (49152, 576), (8192, 2048), (2048, 8192)];
 
 fn threads() -> usize {
     let asked = std::env::var("LOWRANK_THREADS").ok().and_then(|v| v.parse().ok());
@@ -31,32 +36,39 @@ fn median(mut list: Vec<f64>) -> f64 {
     list[list.len() / 2]
 }
 
-/// Gigabytes a second of summing what lies in memory.
-fn plain_sum(threads: usize) -> f64 {
-    let mut memory = MmapMut::map_anon(PAST_CACHES).unwrap();
-    #[cfg(target_os = "linux")]
-    memory.advise(memmap2::Advice::HugePage).ok();
-    memory.fill(1);
-    let words: &[u64] = bytemuck::cast_slice(&memory);
-    let sum = |words: &[u64]| {
+/// A file of `PAST_CACHES` bytes, of which the system holds every page.
+fn written() -> Arc<MappedFile> {
+    let path = std::env::temp_dir().join(format!("lowrank-bandwidth-{}", std::process::id()));
+    let mut file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let piece = vec![1; 1 << 20];
+    (0..PAST_CACHES / piece.len()).for_each(|_| file.write_all(&piece).unwrap());
+    let mapped = MappedFile::new(&path, &file).unwrap();
+    // What is mapped stays until it is let go of; Windows keeps the name as long.
+    std::fs::remove_file(&path).ok();
+    mapped
+}
+
+/// Gigabytes a second of a plain sum.
+fn plain(file: &MappedFile, threads: usize) -> f64 {
+    let sum = |bytes: &[u8]| {
         let mut sums = [0u64; 32];
-        for line in words.as_chunks::<32>().0 {
-            for (sum, word) in sums.iter_mut().zip(line) {
-                *sum ^= word;
+        for line in bytes.as_chunks::<256>().0 {
+            for (sum, word) in sums.iter_mut().zip(line.as_chunks::<8>().0) {
+                *sum ^= u64::from_le_bytes(*word);
             }
         }
         sums.iter().fold(0, |all, sum| all ^ sum)
     };
-    let rounds = (0..ROUNDS).map(|_| {
-        let start = Instant::now();
+    let start = Instant::now();
+    let read = |bytes: &[u8]| {
         std::thread::scope(|scope| {
-            for part in words.chunks(words.len().div_ceil(threads)) {
+            for part in bytes.chunks(bytes.len().div_ceil(threads)) {
                 scope.spawn(move || std::hint::black_box(sum(part)));
             }
         });
-        PAST_CACHES as f64 / start.elapsed().as_secs_f64() / 1e9
-    });
-    median(rounds.collect())
+    };
+    file.read(read).unwrap();
+    PAST_CACHES as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
 fn wait(cx: &Context) {
@@ -65,51 +77,59 @@ fn wait(cx: &Context) {
     receive.recv().unwrap().unwrap();
 }
 
-/// Gigabytes a second of one row against one weight after another, each `skip` elements past a page's
-/// start, as those of a mapped file may lie.
-fn product(cx: &Rc<Context>, (n, k): (usize, usize), dtype: DType, skip: usize) -> f64 {
+/// Gigabytes a second of one row against one weight after another, each `skip` elements past a line's start, as those
+/// of a mapped file may lie; the plain sum's, and the share of it.
+fn product(
+    cx: &Rc<Context>,
+    file: &Arc<MappedFile>,
+    threads: usize,
+    (n, k): (usize, usize),
+    dtype: DType,
+    skip: usize,
+) -> [f64; 3] {
     let bytes = dtype.bytes_of(n * k);
-    let weights: Vec<Value> = (0..PAST_CACHES.div_ceil(bytes))
-        .map(|_| {
-            let whole = cx.empty([skip + n * k], dtype).unwrap();
-            cx.zero(&whole);
-            whole.sub_range(skip, [n, k])
-        })
+    let apart = (dtype.bytes_of(skip) + bytes).next_multiple_of(64);
+    let weights: Vec<Value> = (0..PAST_CACHES / apart)
+        .map(|i| cx.map([n, k], dtype, file, (i * apart + dtype.bytes_of(skip)) as u64).unwrap())
         .collect();
     let a = cx.upload([1, k], DType::F32, vec![0; 4 * k]).unwrap();
     let c = cx.empty([1, n], DType::F32).unwrap();
     wait(cx);
     let rounds = (0..ROUNDS).map(|_| {
+        let read = plain(file, threads);
         let start = Instant::now();
         for weight in &weights {
             let b = Matrix::new(weight, k).t();
             gemm(cx, Gemm::new(1, n, k), Matrix::new(&a, k), b, None, Matrix::new(&c, n)).unwrap();
         }
         wait(cx);
-        (weights.len() * bytes) as f64 / start.elapsed().as_secs_f64() / 1e9
+        let rate = (weights.len() * bytes) as f64 / start.elapsed().as_secs_f64() / 1e9;
+        [rate, read, rate / read]
     });
-    median(rounds.collect())
+    let rounds: Vec<_> = rounds.collect();
+    std::array::from_fn(|i| median(rounds.iter().map(|round| round[i]).collect()))
 }
 
 fn main() {
     let threads = threads();
-    let peak = plain_sum(threads);
-    println!("plain sum, {threads} threads: {peak:.1} GB/s");
+    let file = written();
+    plain(&file, threads);
+    println!("{threads} threads");
     let device = Device::start(move || Cpu::open(threads)).unwrap();
-    let plain = [DType::F32, DType::BF16, DType::F16].into_iter();
-    for dtype in plain.chain(BlockType::EVERY.map(DType::Block)) {
+    let all = [DType::F32, DType::BF16, DType::F16].into_iter().chain(BlockType::EVERY.map(DType::Block));
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    for dtype in all.filter(|one| asked.is_empty() || asked.iter().any(|name| name == one.as_str())) {
         for (n, k) in SHAPES.into_iter().filter(|(n, k)| dtype.divides(&[*n, *k].into())) {
             let cx = Context::new(device.profile.clone(), Sink::Thread(device.clone()));
-            let share = |rate: f64| 100.0 * rate / peak;
-            let name = format!("1 x {n} x {k} {}", dtype.as_str());
+            let [rate, read, share] = product(&cx, &file, threads, (n, k), dtype, 0);
+            let share = 100.0 * share;
+            print!("1 x {n} x {k} {}: {rate:.1} of {read:.1} GB/s, {share:.0}%", dtype.as_str());
             if dtype.is_block() {
-                let rate = product(&cx, (n, k), dtype, 0);
-                println!("{name}: {rate:.1} GB/s, {:.0}%", share(rate));
+                println!();
                 continue;
             }
-            let [rate, apart] = [0, 6].map(|skip| product(&cx, (n, k), dtype, skip));
-            let share = share(rate);
-            println!("{name}: {rate:.1} GB/s, {share:.0}%; off a line's start {apart:.1} GB/s");
+            let [apart, ..] = product(&cx, &file, threads, (n, k), dtype, 6);
+            println!("; off a line's start {apart:.1} GB/s");
         }
     }
 }

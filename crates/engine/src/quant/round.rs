@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::coded::{Coded, OF_NIBBLES, add_nibbles, of_halves, sums_of};
+use super::coded::{Coded, OF_NIBBLES, Row, floats_of_a_step, of_halves};
 use super::vectors::{COUNTED, Part, each, halves, table};
 use super::{Block, PART, f16, plain};
 use crate::simd::{Isa, Lanes, Words};
@@ -165,60 +165,94 @@ impl Block for Q8_0 {
 }
 
 impl Coded for Q4_0 {
-    const SUMS: usize = 1;
+    const SUMS: usize = 4;
     const OF_SUMS: f32 = -8.0;
-    const OF_FIELDS: [f32; 8] = OF_NIBBLES;
+    const OF_FIELDS: [[f32; 4]; 2] = OF_NIBBLES;
 
     #[inline(always)]
-    fn element(_lanes: usize, _step: usize, lane: usize, field: usize) -> usize {
-        of_halves(lane, field)
+    fn first(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
+        of_halves(lane, half)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+    fn sum_of(at: usize) -> usize {
+        at / PART * 4
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+        blocks: *const u8,
+        x: *const f32,
+        sums: &mut [S::V; 2],
+    ) {
         // SAFETY: the caller's; a block is longer than two halves.
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(2), size_of::<Q4_0>());
             let [d, _] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_0>());
-            let [even, odd] = add_nibbles::<S>(codes, x, [sums_of::<S>(x, 0), S::zero()]);
-            sums[0] = d.fma(even.add(odd), sums[0]);
+            sums[0] = d.fma(R::nibbles(codes, x), sums[0]);
+            sums[1] = d.fma(S::V::load(x.add(const { floats_of_a_step::<S, R>() })), sums[1]);
         }
     }
 }
 
 impl Coded for Q4_1 {
-    const SUMS: usize = 1;
-    const OF_FIELDS: [f32; 8] = OF_NIBBLES;
+    const SUMS: usize = 4;
+    const OF_FIELDS: [[f32; 4]; 2] = OF_NIBBLES;
 
     #[inline(always)]
-    fn element(_lanes: usize, _step: usize, lane: usize, field: usize) -> usize {
-        of_halves(lane, field)
+    fn first(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
+        of_halves(lane, half)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+    fn sum_of(at: usize) -> usize {
+        at / PART * 4
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+        blocks: *const u8,
+        x: *const f32,
+        sums: &mut [S::V; 2],
+    ) {
         // SAFETY: the caller's.
         unsafe {
             let codes = S::Words::load_pieces::<BLOCKS>(blocks.add(4), size_of::<Q4_1>());
             let [d, m] = S::Words::spread_halves::<BLOCKS>(blocks, size_of::<Q4_1>());
-            let [even, odd] = add_nibbles::<S>(codes, x, [S::zero(); 2]);
-            sums[0] = d.fma(even.add(odd), sums[0]);
-            sums[1] = m.fma(sums_of::<S>(x, 0), sums[1]);
+            sums[0] = d.fma(R::nibbles(codes, x), sums[0]);
+            sums[1] = m.fma(S::V::load(x.add(const { floats_of_a_step::<S, R>() })), sums[1]);
         }
     }
 }
 
 impl Coded for Q8_0 {
     const SUMS: usize = 0;
-    const OF_FIELDS: [f32; 8] = [1.0; 8];
+    /// In f32 they wait for memory.
+    const BYTES: bool = false;
+    const OF_FIELDS: [[f32; 4]; 2] = [[1.0; 4]; 2];
 
     #[inline(always)]
-    fn element(lanes: usize, _step: usize, lane: usize, field: usize) -> usize {
-        field * lanes + lane
+    fn first(lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
+        4 * half * lanes + lane
+    }
+
+    /// The row as it lies.
+    #[inline(always)]
+    fn element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
+        step * 8 * lanes + Self::first(lanes, step, lane, half) + byte * lanes
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+    fn sum_of(_at: usize) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+        blocks: *const u8,
+        x: *const f32,
+        sums: &mut [S::V; 2],
+    ) {
         // SAFETY: the caller's.
         unsafe {
             for i in 0..BLOCKS.min(S::WIDTH / 4) {

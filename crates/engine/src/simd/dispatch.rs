@@ -2,7 +2,7 @@
 
 /// Defines functions that give the body compiled for a level, `S` being its instruction set. Type parameters are
 /// written `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. After `exact`, `S` has
-/// products of f32 alone; after `paired`, products of pairs of bf16 where the level has them.
+/// products of f32 alone; after `paired`, products of pairs of bf16 and of bytes where the level has them.
 ///
 /// What is given is unsafe to call: the processor must have the level's instructions, which it has if `level()` is
 /// that level or a better one, and besides the body's own contract holds.
@@ -23,7 +23,7 @@ macro_rules! compiled {
 
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512bf16")]
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512bf16,avx512vnni")]
                 #[allow(dead_code)]
                 fn avx512bf16 $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
                     body::<$crate::simd::Avx512Bf16 $($(, $g)* $($(, $c)*)?)?>($($arg),*)

@@ -28,6 +28,8 @@ pub trait Isa: Fma {
     const ROWS: usize = 3 * Self::REGISTERS / 8;
     /// Terms in an element of a product's factors: an f32, or a pair of bf16.
     const TERMS: usize = 1;
+    /// Whether `add_bytes` is one instruction.
+    const BYTES: bool = false;
 
     /// A vector of zeros.
     ///
@@ -47,6 +49,25 @@ pub trait Isa: Fma {
     unsafe fn add(a: Self::V, b: Self::V, sum: Self::V) -> Self::V {
         // SAFETY: the caller's.
         unsafe { a.fma(b, sum) }
+    }
+
+    /// Adds to each word of `sums` the products of four bytes by as many of `x`, which have a sign.
+    ///
+    /// # Safety
+    /// As `Lanes`.
+    #[inline(always)]
+    unsafe fn add_bytes(bytes: Self::Words, x: Self::Words, sums: Self::Words) -> Self::Words {
+        let mut out = sums;
+        let (bytes, x) = ((&raw const bytes).cast::<[u8; 4]>(), (&raw const x).cast::<[i8; 4]>());
+        for i in 0..Self::WIDTH {
+            // SAFETY: words are numbers of 32 bits, as many as lanes.
+            unsafe {
+                let (sum, bytes, x) = ((&raw mut out).cast::<i32>().add(i), *bytes.add(i), *x.add(i));
+                let products = bytes.iter().zip(x).map(|(byte, x)| *byte as i32 * x as i32);
+                *sum = products.fold(*sum, i32::wrapping_add);
+            }
+        }
+        out
     }
 
     /// What is packed as f32, `rows` rows of `length`, becomes elements, in place: neighbours of a row pair
@@ -120,6 +141,13 @@ mod x86 {
         type Words = __m512i;
         const REGISTERS: usize = 32;
         const TERMS: usize = 2;
+        const BYTES: bool = true;
+
+        #[inline(always)]
+        unsafe fn add_bytes(bytes: __m512i, x: __m512i, sums: __m512i) -> __m512i {
+            // SAFETY: the caller's.
+            unsafe { _mm512_dpbusd_epi32(sums, bytes, x) }
+        }
 
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512, sum: __m512) -> __m512 {

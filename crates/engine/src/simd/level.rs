@@ -16,7 +16,7 @@ pub enum Level {
     /// AVX-512 with F, BW, DQ and VL.
     #[cfg(target_arch = "x86_64")]
     Avx512,
-    /// Products of pairs of bf16.
+    /// Products of pairs of bf16, and of bytes.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
     /// Products of tiles of bf16.
@@ -61,7 +61,7 @@ impl Level {
         }
     }
 
-    /// The same without products of bf16.
+    /// The same without products of bf16 and of bytes.
     pub fn exact(self) -> Level {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -101,7 +101,7 @@ fn detected() -> Level {
         if !(has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl")) {
             return Level::Avx2;
         }
-        match has!("avx512bf16") {
+        match has!("avx512bf16") && has!("avx512vnni") {
             false => Level::Avx512,
             true if super::amx::available() => Level::Amx,
             true => Level::Avx512Bf16,

@@ -12,6 +12,7 @@ pub trait Words: Copy {
     /// The set's vector of f32.
     type V: Lanes;
 
+    unsafe fn zero() -> Self;
     /// As many words as there are lanes, low bytes first.
     unsafe fn load(p: *const u8) -> Self;
     /// Eight words over and over, from word `from` on.
@@ -31,8 +32,8 @@ pub trait Words: Copy {
     /// Two f16 from each of `COUNT` places that are `apart` bytes from one to the next, each of the two in the four
     /// lanes of its place, and 0 in the lanes after them.
     unsafe fn spread_halves<const COUNT: usize>(p: *const u8, apart: usize) -> [Self::V; 2];
-    /// Values that each fill `LANES` lanes, 4 or 8 of them.
-    unsafe fn spread<const LANES: usize>(values: *const f32) -> Self::V;
+    /// Values that each fill `LANES` lanes: 4, of neighbours, or 8, of values that are `APART` from one to the next.
+    unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Self::V;
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -43,7 +44,12 @@ mod x86 {
 
     /// The methods that are one instruction.
     macro_rules! direct {
-        ($load:ident, $splat:ident, $and:ident, $or:ident, $shr_each:ident, $to_f32:ident) => {
+        ($zero:ident, $load:ident, $splat:ident, $and:ident, $or:ident, $shr_each:ident, $to_f32:ident) => {
+            #[inline(always)]
+            unsafe fn zero() -> Self {
+                // SAFETY: the caller's.
+                unsafe { $zero() }
+            }
             #[inline(always)]
             unsafe fn load(p: *const u8) -> Self {
                 // SAFETY: the caller's.
@@ -99,6 +105,7 @@ mod x86 {
         type V = __m512;
 
         direct!(
+            _mm512_setzero_si512,
             _mm512_loadu_si512,
             _mm512_set1_epi32,
             _mm512_and_si512,
@@ -151,16 +158,15 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn spread<const LANES: usize>(values: *const f32) -> __m512 {
+        unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> __m512 {
             // SAFETY: the caller's.
             unsafe {
                 if LANES == 4 {
                     let places = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
                     _mm512_permutexvar_ps(places, _mm512_castps128_ps512(_mm_loadu_ps(values)))
                 } else {
-                    let two = _mm_castpd_ps(_mm_load_sd(values.cast()));
-                    let places = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-                    _mm512_permutexvar_ps(places, _mm512_castps128_ps512(two))
+                    let (first, second) = (_mm512_set1_ps(*values), _mm512_set1_ps(*values.add(APART)));
+                    _mm512_mask_blend_ps(0xff00, first, second)
                 }
             }
         }
@@ -170,6 +176,7 @@ mod x86 {
         type V = __m256;
 
         direct!(
+            _mm256_setzero_si256,
             _mm256_loadu_si256,
             _mm256_set1_epi32,
             _mm256_and_si256,
@@ -214,7 +221,7 @@ mod x86 {
             }
         }
         #[inline(always)]
-        unsafe fn spread<const LANES: usize>(values: *const f32) -> __m256 {
+        unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> __m256 {
             // SAFETY: the caller's.
             unsafe {
                 if LANES == 4 {
@@ -234,6 +241,10 @@ pub struct PlainWords([u32; 4]);
 impl Words for PlainWords {
     type V = Plain;
 
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        PlainWords([0; 4])
+    }
     #[inline(always)]
     unsafe fn load(p: *const u8) -> Self {
         // SAFETY: the caller's.
@@ -282,7 +293,7 @@ impl Words for PlainWords {
         unsafe { Plain::splat_halves(p.cast::<[[u8; 2]; 2]>().read()) }
     }
     #[inline(always)]
-    unsafe fn spread<const LANES: usize>(values: *const f32) -> Plain {
+    unsafe fn spread<const LANES: usize, const APART: usize>(values: *const f32) -> Plain {
         // SAFETY: the caller's.
         unsafe { Plain::splat(*values) }
     }

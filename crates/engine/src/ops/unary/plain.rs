@@ -23,8 +23,8 @@ pub fn plain(function: Function, x: &Array) -> Array {
             0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v)).tanh())
         }
         Function::Rsqrt => 1.0 / v.sqrt(),
-        Function::Sin => v.sin(),
-        Function::Cos => v.cos(),
+        Function::Sin => libm::sin(v),
+        Function::Cos => libm::cos(v),
         Function::IsFinite => v.is_finite() as u32 as f64,
         _ => unreachable!(),
     });

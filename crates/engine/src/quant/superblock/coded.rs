@@ -1,98 +1,119 @@
 //! Superblocks of codes of 4, 5 and 6 bits, multiplied as they lie.
 
-use super::super::coded::{Coded, OF_BYTES, OF_NIBBLES, add_bytes, add_nibbles, sums_of};
+use super::super::coded::{Coded, OF_BYTES, OF_NIBBLES, Row, floats_of_a_step, floats_of_steps};
 use super::{Lines, PART, Q4K, Q5K, Q6K};
 use crate::simd::{Isa, Lanes, Words};
 
-/// The scales and the minima of `Q4K` and `Q5K`, as numbers: those of even runs, then those of odd ones, and the
-/// minima's signs turned.
+/// Sums of a superblock: one of each run of 16, or behind as many zeros one of each of 32.
+const SUMS: usize = 16;
+
+/// Of `Q4K` and `Q5K` the runs' scales as numbers, and after them the minima, whose signs are turned.
 #[inline(always)]
-unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [[f32; 8]; 2] {
+unsafe fn scales_and_minima<S: Isa>(lines: &Lines) -> [f32; SUMS] {
     let Lines { d, e, scales: packed } = *lines;
     let word = |i: usize| u32::from_le_bytes([packed[i], packed[i + 1], packed[i + 2], packed[i + 3]]);
     let [a, b, c] = [word(0), word(4), word(8)];
     let last = |low: u32, high: u32| low & 0x0f0f_0f0f | (high >> 6 & 0x0303_0303) << 4;
-    let numbers = |first: u32, last: u32, by: f32| {
-        let ([p, q, r, s], [t, u, v, w]) = (first.to_le_bytes(), last.to_le_bytes());
-        [p, r, t, v, q, s, u, w].map(|n| n as f32 * by)
-    };
-    // SAFETY: the caller's.
-    let [d, e] = unsafe { [S::V::widen(u16::from_le_bytes(d)), S::V::widen(u16::from_le_bytes(e))] };
-    [numbers(a & 0x3f3f_3f3f, last(c, a), d), numbers(b & 0x3f3f_3f3f, last(c >> 4, b), -e)]
+    let all = [a & 0x3f3f_3f3f, last(c, a), b & 0x3f3f_3f3f, last(c >> 4, b)].map(u32::to_le);
+    let mut values = [0.0; SUMS];
+    for i in (0..SUMS).step_by(S::WIDTH) {
+        // SAFETY: the caller's; 16 bytes are read and as many values written.
+        unsafe {
+            let of = [S::V::widen(u16::from_le_bytes(d)), -S::V::widen(u16::from_le_bytes(e))];
+            let of = S::Words::spread::<8, 1>(of.as_ptr().add(i / 8));
+            S::V::load_i8(all.as_ptr().cast::<i8>().add(i)).mul(of).store(values.as_mut_ptr().add(i));
+        }
+    }
+    values
 }
 
-/// The element of a field whose word's bytes hold those of one run low and of the next high.
+/// Which of `Q4K`'s and `Q5K`'s sums an element belongs to.
 #[inline(always)]
-fn of_two_runs(lanes: usize, step: usize, lane: usize, byte: usize, high: usize) -> usize {
-    let at = 4 * (step * lanes + lane) + byte;
-    at / PART * 2 * PART + high * PART + at % PART
+fn sum_of_run(at: usize) -> usize {
+    SUMS / 2 + at / PART
 }
 
-/// Adds the products of two runs' sums by their scales and minima.
+/// Adds the products of a superblock's sums by `values`, from `first` on.
 #[inline(always)]
-unsafe fn settle<S: Isa>(
-    step: usize,
-    [scales, minima]: &[[f32; 8]; 2],
-    [even, odd]: [S::V; 2],
-    x: *const f32,
-    sums: &mut [S::V; 2],
-) {
-    let pair = step * S::WIDTH / 8;
+unsafe fn add_sums<S: Isa>(first: usize, values: &[f32; SUMS], sums: *const f32, sum: &mut S::V) {
+    for i in (first / S::WIDTH * S::WIDTH..SUMS).step_by(S::WIDTH) {
+        // SAFETY: the caller's.
+        unsafe { *sum = S::V::load(values.as_ptr().add(i)).fma(S::V::load(sums.add(i)), *sum) };
+    }
+}
+
+/// `Coded::first` for words whose bytes hold the codes of one run low and of the next high.
+#[inline(always)]
+fn of_two_runs(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+    let at = 4 * (step * lanes + lane);
+    at / PART * 2 * PART + half * PART + at % PART
+}
+
+/// Adds the products of two runs' sums by their scales.
+#[inline(always)]
+unsafe fn add_runs<S: Isa>(step: usize, scales: &[f32; SUMS], [even, odd]: [S::V; 2], sum: &mut S::V) {
+    let run = step * S::WIDTH / 8 * 2;
     // SAFETY: the caller's.
     unsafe {
-        let of = |values: &[f32; 8], odd: usize| S::Words::spread::<8>(values.as_ptr().add(4 * odd + pair));
-        sums[0] = of(scales, 0).fma(even, of(scales, 1).fma(odd, sums[0]));
-        let minima = [of(minima, 0), of(minima, 1)];
-        sums[1] = minima[0].fma(sums_of::<S>(x, 0), minima[1].fma(sums_of::<S>(x, 1), sums[1]));
+        let of = |odd: usize| S::Words::spread::<8, 2>(scales.as_ptr().add(run + odd));
+        *sum = of(0).fma(even, of(1).fma(odd, *sum));
     }
 }
 
 impl Coded for Q4K {
-    const SUMS: usize = 2;
-    const OF_FIELDS: [f32; 8] = OF_NIBBLES;
+    const SUMS: usize = SUMS;
+    const OF_FIELDS: [[f32; 4]; 2] = OF_NIBBLES;
 
     #[inline(always)]
-    fn element(lanes: usize, step: usize, lane: usize, field: usize) -> usize {
-        of_two_runs(lanes, step, lane, field / 2, field % 2)
+    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+        of_two_runs(lanes, step, lane, half)
     }
 
     #[inline(always)]
-    fn sum_of(field: usize) -> usize {
-        field % 2
+    fn sum_of(at: usize) -> usize {
+        sum_of_run(at)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+        blocks: *const u8,
+        x: *const f32,
+        sums: &mut [S::V; 2],
+    ) {
         // SAFETY: the caller's.
         unsafe {
             let block = &*blocks.cast::<Q4K>();
-            let scales = scales_and_minima::<S>(&block.lines);
+            let lines = scales_and_minima::<S>(&block.lines);
             for step in 0..256 / (8 * S::WIDTH) {
-                let x = x.add(step * 10 * S::WIDTH);
+                let x = x.add(step * const { floats_of_a_step::<S, R>() });
                 let words = S::Words::load(block.codes.as_ptr().add(4 * step * S::WIDTH));
-                let products = add_nibbles::<S>(words, x, [S::zero(); 2]);
-                settle::<S>(step, &scales, products, x, sums);
+                add_runs::<S>(step, &lines, R::nibbles_apart(words, x), &mut sums[0]);
             }
+            add_sums::<S>(8, &lines, x.add(const { floats_of_steps::<S, R, Self>() }), &mut sums[1]);
         }
     }
 }
 
 impl Coded for Q5K {
-    const SUMS: usize = 2;
-    const OF_FIELDS: [f32; 8] = OF_BYTES;
+    const SUMS: usize = SUMS;
+    const OF_FIELDS: [[f32; 4]; 2] = OF_BYTES;
 
     #[inline(always)]
-    fn element(lanes: usize, step: usize, lane: usize, field: usize) -> usize {
-        of_two_runs(lanes, step, lane, field % 4, field / 4)
+    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+        of_two_runs(lanes, step, lane, half)
     }
 
     #[inline(always)]
-    fn sum_of(field: usize) -> usize {
-        field / 4
+    fn sum_of(at: usize) -> usize {
+        sum_of_run(at)
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+        blocks: *const u8,
+        x: *const f32,
+        sums: &mut [S::V; 2],
+    ) {
         /// Of each run of even number, the bit of its elements' fifth.
         const BITS: [u32; 32] = {
             let mut bits = [0; 32];
@@ -106,41 +127,45 @@ impl Coded for Q5K {
         // SAFETY: the caller's.
         unsafe {
             let block = &*blocks.cast::<Q5K>();
-            let scales = scales_and_minima::<S>(&block.lines);
+            let lines = scales_and_minima::<S>(&block.lines);
             for step in 0..256 / (8 * S::WIDTH) {
-                let (x, from) = (x.add(step * 10 * S::WIDTH), step * S::WIDTH);
+                let (x, from) = (x.add(step * const { floats_of_a_step::<S, R>() }), step * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * from));
                 let bits = S::Words::load(BITS.as_ptr().add(from).cast());
                 let high = S::Words::load_eight(block.high.as_ptr(), from).shr_each(bits);
                 let of = |codes: S::Words, fifth: S::Words| codes.and(0x0f0f_0f0f).or(fifth.and(0x1010_1010));
-                let even = add_bytes::<S>(of(words, high.shl::<4>()), x, S::zero());
-                let odd =
-                    add_bytes::<S>(of(words.shr::<4>(), high.shl::<3>()), x.add(4 * S::WIDTH), S::zero());
-                settle::<S>(step, &scales, [even, odd], x, sums);
+                let even = R::bytes(of(words, high.shl::<4>()), x, 0);
+                let odd = R::bytes(of(words.shr::<4>(), high.shl::<3>()), x, 1);
+                add_runs::<S>(step, &lines, [even, odd], &mut sums[0]);
             }
+            add_sums::<S>(8, &lines, x.add(const { floats_of_steps::<S, R, Self>() }), &mut sums[1]);
         }
     }
 }
 
 impl Coded for Q6K {
-    const SUMS: usize = 2;
+    const SUMS: usize = SUMS;
     const OF_SUMS: f32 = -32.0;
-    const OF_FIELDS: [f32; 8] = OF_BYTES;
+    const OF_FIELDS: [[f32; 4]; 2] = OF_BYTES;
 
     /// Of 128 elements, 64 bytes hold the low nibbles of the first 64, above them those of the others.
     #[inline(always)]
-    fn element(lanes: usize, step: usize, lane: usize, field: usize) -> usize {
-        let byte = 4 * (step * lanes + lane) + field % 4;
-        byte / 64 * 128 + field / 4 * 64 + byte % 64
+    fn first(lanes: usize, step: usize, lane: usize, half: usize) -> usize {
+        let byte = 4 * (step * lanes + lane);
+        byte / 64 * 128 + half * 64 + byte % 64
     }
 
     #[inline(always)]
-    fn sum_of(field: usize) -> usize {
-        field / 4
+    fn sum_of(at: usize) -> usize {
+        at / 16
     }
 
     #[inline(always)]
-    unsafe fn turn<S: Isa, const BLOCKS: usize>(blocks: *const u8, x: *const f32, sums: &mut [S::V; 2]) {
+    unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
+        blocks: *const u8,
+        x: *const f32,
+        sums: &mut [S::V; 2],
+    ) {
         /// Of 32 bytes of bits, those of the first 32 elements stand two below those of the next.
         const BITS: [u32; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2, 2, 2, 2, 2];
         // SAFETY: the caller's.
@@ -149,22 +174,22 @@ impl Coded for Q6K {
             let d = S::V::widen(u16::from_le_bytes(block.d));
             let scales = block.scales.map(|scale| scale as f32 * d);
             for step in 0..256 / (8 * S::WIDTH) {
-                let (x, from) = (x.add(step * 10 * S::WIDTH), step * S::WIDTH);
+                let (x, from) = (x.add(step * const { floats_of_a_step::<S, R>() }), step * S::WIDTH);
                 let words = S::Words::load(block.codes.as_ptr().add(4 * from));
                 let bits = S::Words::load(BITS.as_ptr().add(from % 16).cast());
                 let high = S::Words::load_eight(block.high.as_ptr().add(from / 16 * 32), from);
                 let of = |codes: S::Words, high: S::Words| codes.and(0x0f0f_0f0f).or(high.and(0x3030_3030));
                 // Both bits of the upper half stand where they are wanted, those of the lower four below.
                 let lower = high.shr_each(bits);
-                let low = add_bytes::<S>(of(words, lower.shl::<4>()), x, sums_of::<S>(x, 0));
-                let high =
-                    add_bytes::<S>(of(words.shr::<4>(), lower), x.add(4 * S::WIDTH), sums_of::<S>(x, 1));
+                let low = R::bytes(of(words, lower.shl::<4>()), x, 0);
+                let high = R::bytes(of(words.shr::<4>(), lower), x, 1);
                 // Four runs of 16 have the low nibbles of 64 bytes, and the next four the high ones.
                 let run = from / 16 * 8 + from % 16 / 4;
-                let of = |run: usize| S::Words::spread::<4>(scales.as_ptr().add(run));
-                sums[0] = of(run).fma(low, sums[0]);
-                sums[1] = of(run + 4).fma(high, sums[1]);
+                let of = |run: usize| S::Words::spread::<4, 1>(scales.as_ptr().add(run));
+                sums[0] = of(run).fma(low, of(run + 4).fma(high, sums[0]));
             }
+            let of_sums = x.add(const { floats_of_steps::<S, R, Self>() });
+            add_sums::<S>(0, &scales, of_sums, &mut sums[1]);
         }
     }
 }

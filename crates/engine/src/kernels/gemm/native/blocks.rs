@@ -2,14 +2,18 @@
 //! the loops for f32 take. So its products have the bits of those by the same weight in f32. Of one row, as in decoding,
 //! blocks of most types are multiplied as they lie (`quant::coded`), and what differs is the order of the sums.
 //!
-//! One row by 60,000 columns of 768 elements, GB/s of blocks on two cores of a Zen 4 EPYC that read 30 to 34:
+//! One row by weights of 8192 x 2048, GB/s of blocks on two cores of a Zen 4 EPYC (`cargo bench --bench bandwidth`),
+//! medians of three runs by turns:
 //!
-//! | q8_0 | q4_0 | q4_1 | q4_k | q5_k | q6_k | q5_0, unpacked |
-//! |------|------|------|------|------|------|----------------|
-//! | 31.6 | 20.7 | 21.8 | 18.0 | 16.9 | 22.4 | 12.6           |
+//! |                    | q8_0 | q4_0 | q4_1 | q4_k | q5_k | q6_k |
+//! |--------------------|------|------|------|------|------|------|
+//! | AVX2               | 31.5 | 17.0 | 18.7 | 20.8 | 19.4 | 21.8 |
+//! | AVX-512            | 32.5 | 22.2 | 21.7 | 23.6 | 21.7 | 26.0 |
+//! | products of bytes  | 32.4 | 28.1 | 28.3 | 27.3 | 27.6 | 29.2 |
 //!
-//! Blocks of 8 bits wait for memory, the others for arithmetic: 12 instructions for 64 elements. Tried: sums of
-//! whole numbers (VNNI), each element of A in three parts of 8 bits, a sixth faster and of 21 bits; in four, no faster.
+//! What the machine reads moves between 32 and 52 GB/s with what its neighbours do: of 32, products of bytes reach 82 to
+//! 92%, of 52 they are bound by their arithmetic. Two or four columns at once, which share what is read of A, are a tenth
+//! faster from a cache and two fifths slower from memory.
 
 use std::mem::MaybeUninit;
 
@@ -18,7 +22,9 @@ use super::loops::{Arranged, Dots, dots_of_coded, dots_of_layout};
 use super::microkernel::Left;
 use super::pack::{self, At, Source};
 use super::prefetch::{LINE, prefetch};
-use crate::quant::coded::{Arrangement, Coded, arrangement, blocks_of_a_turn, floats_of_a_turn, of_coded};
+use crate::quant::coded::{
+    Arrangement, Coded, Row, arrangement, blocks_of_a_turn, floats_of_a_turn, of_coded,
+};
 use crate::quant::{BlockType, Layout, PART, Unpack, of_layout};
 use crate::simd::{Isa, Lanes, Level};
 
@@ -244,27 +250,28 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
 /// # Safety
 /// As `dot::dots`; the weight's blocks are B, the columns whole blocks, and `a` is arranged for them.
 #[inline(always)]
-pub unsafe fn dots_as_they_lie<S: Isa, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
+pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place>, sums: &mut Sums) {
     let DotProducts { k, a, w, step, columns } = d;
     let bytes = |elements: usize| elements / B::ELEMENTS * size_of::<B>();
     let (first, step) = (w.blocks.wrapping_add(bytes(w.element)), bytes(step));
     // SAFETY: the caller's.
     unsafe {
         for (j, sum) in sums[0][..columns].iter_mut().enumerate() {
-            *sum = column_as_it_lies::<S, B>(k, a.at, first.add(j * step));
+            let sum_of = column_as_it_lies::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
+            *sum = R::settle(sum_of, a.at);
         }
     }
 }
 
-/// `dots_as_they_lie` of one column. Two at once, which would share A, were no faster.
+/// `dots_as_they_lie` of one column.
 ///
 /// # Safety
 /// As `dots_as_they_lie`.
 #[inline(always)]
-unsafe fn column_as_it_lies<S: Isa, B: Coded>(k: usize, a: *const f32, column: *const u8) -> f32 {
+unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32, column: *const u8) -> f32 {
     /// Blocks that fill a vector's step, at most.
     const ALL: usize = 4;
-    let (turn, floats) = const { (blocks_of_a_turn::<S, B>(), floats_of_a_turn::<S, B>()) };
+    let (turn, floats) = const { (blocks_of_a_turn::<S, B>(), floats_of_a_turn::<S, R, B>()) };
     let (blocks, bytes) = (k / B::ELEMENTS, turn * size_of::<B>());
     let whole = blocks / turn;
     // SAFETY: the caller's.
@@ -275,14 +282,14 @@ unsafe fn column_as_it_lies<S: Isa, B: Coded>(k: usize, a: *const f32, column: *
             for line in (0..bytes).step_by(LINE) {
                 prefetch(at.wrapping_add(AHEAD + line));
             }
-            B::turn::<S, ALL>(at, a.add(t * floats), &mut sums);
+            B::turn::<S, R, ALL>(at, a.add(t * floats), &mut sums);
         }
         let (at, a) = (column.add(whole * bytes), a.add(whole * floats));
         match blocks % turn {
             0 => {}
-            1 => B::turn::<S, 1>(at, a, &mut sums),
-            2 => B::turn::<S, 2>(at, a, &mut sums),
-            _ => B::turn::<S, 3>(at, a, &mut sums),
+            1 => B::turn::<S, R, 1>(at, a, &mut sums),
+            2 => B::turn::<S, R, 2>(at, a, &mut sums),
+            _ => B::turn::<S, R, 3>(at, a, &mut sums),
         }
         sums[0].add(sums[1]).sum()
     }

@@ -19,7 +19,7 @@ use super::prefetch::Prefetch;
 use super::rounded::{self, PART};
 use super::tiles::{Tiles, forms};
 use crate::quant::Layout;
-use crate::quant::coded::{Arrangement, Coded};
+use crate::quant::coded::{Arrangement, Coded, InBytes, InF32, as_bytes};
 use crate::simd::{Level, compiled, level};
 
 pub type Dots<P> = unsafe fn(DotProducts<P>, &mut Sums);
@@ -60,7 +60,8 @@ pub struct Loops {
     pub f16: Storage<*const f16>,
     pub bf16: Storage<*const bf16>,
     pub blocks: Storage<Place>,
-    /// The level of exact products, and of unpacking blocks.
+    pub level: Level,
+    /// The level of exact products.
     pub exact: Level,
     pub rounded: Rounded,
 }
@@ -138,6 +139,17 @@ compiled! {
         // SAFETY: the caller's.
         unsafe { microkernel::tile::<S, ROWS, VECTORS, MASKED>(t, ahead) }
     }
+
+    pub(super) fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
+        // SAFETY: the caller's.
+        unsafe {
+            if as_bytes::<S, B>() {
+                blocks::dots_as_they_lie::<S, InBytes, B>(d, sums)
+            } else {
+                blocks::dots_as_they_lie::<S, InF32, B>(d, sums)
+            }
+        }
+    }
 }
 
 compiled! {
@@ -178,11 +190,6 @@ compiled! {
     pub(super) fn dots_of_layout[B: Layout](d: DotProducts<Place>, sums: &mut Sums) {
         // SAFETY: the caller's.
         unsafe { blocks::dots_of_one::<S, B>(d, sums) }
-    }
-
-    pub(super) fn dots_of_coded[B: Coded](d: DotProducts<Place>, sums: &mut Sums) {
-        // SAFETY: the caller's.
-        unsafe { blocks::dots_as_they_lie::<S, B>(d, sums) }
     }
 
     fn strip_of_blocks(s: dot::Strip<Place>) {
@@ -272,6 +279,7 @@ impl Loops {
             f16: Storage::of(exact),
             bf16: Storage::of(exact),
             blocks: Storage::of_blocks(exact),
+            level,
             exact,
             rounded: Rounded::of(level),
         }

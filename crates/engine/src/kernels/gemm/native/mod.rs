@@ -127,7 +127,7 @@ pub fn gemm<const BIAS: bool, const TWO: bool, const OUT: usize>(l: &NativeLaunc
 /// The first element of a binding in blocks, and how many there are.
 fn place(l: &NativeLaunch, binding: usize, kind: BlockType, loops: &Loops) -> (Place, usize) {
     let blocks = l.read::<u8>(binding);
-    (Place::new(kind, loops.exact, blocks.as_ptr()), kind.elements_of(blocks.len()))
+    (Place::new(kind, loops.level, blocks.as_ptr()), kind.elements_of(blocks.len()))
 }
 
 /// The second segment, whose factors are bound before C and reach as far as the launch says.

@@ -1,3 +1,4 @@
+mod coded;
 mod rounded;
 
 use half::{bf16, f16};
@@ -298,7 +299,7 @@ fn parts_of_blocks_are_multiplied_as_what_they_hold() {
         for kind in BlockType::EVERY {
             let blocks = quant::drawn(kind, n * row, 13);
             let b = quant::unpacked(kind, &blocks);
-            let place = Place::new(kind, loops.exact, blocks.as_ptr());
+            let place = Place::new(kind, loops.level, blocks.as_ptr());
             assert_eq!(
                 place.arranged(k, row).is_some(),
                 kind.elements() == 32 && place.arranged(row, row).is_some()
@@ -358,7 +359,7 @@ fn blocks_are_multiplied_as_what_they_hold() {
                     run_over::<f32>(loops, 2, &case, &case.a(), b, |p, l, n| unsafe { p.run(l, n) })
                 };
                 let expected = run(b.as_ptr());
-                let place = Place::new(kind, loops.exact, blocks.as_ptr());
+                let place = Place::new(kind, loops.level, blocks.as_ptr());
                 for threads in [1, 3] {
                     // SAFETY: as above.
                     let got = run_over::<Blocks>(loops, threads, &case, &case.a(), place, |p, l, n| unsafe {
