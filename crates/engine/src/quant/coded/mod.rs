@@ -133,9 +133,9 @@ pub const fn as_bytes<S: Isa, B: Coded>() -> bool {
     S::BYTES && B::BYTES
 }
 
-/// The arrangement for blocks B by the instructions of `level`.
+/// The arrangement for blocks B by the instructions of `level`, which is the process's or less.
 pub fn arrangement<B: Coded>(level: crate::simd::Level) -> Arrangement {
-    // SAFETY: it runs none of the level's instructions.
+    // SAFETY: the processor has the level's instructions.
     let [head, floats, elements] = unsafe { sizes::<B>(level)() };
     Arrangement { elements: B::ELEMENTS, head, turn: [floats, elements], arrange: arrange::<B>(level) }
 }
