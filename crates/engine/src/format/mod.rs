@@ -92,11 +92,17 @@ pub(crate) mod test_folder {
     impl TestFolder {
         pub fn new() -> Self {
             static NEXT: AtomicU32 = AtomicU32::new(0);
-            let name =
-                format!("lowrank-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-            let path = std::env::temp_dir().join(name);
-            std::fs::create_dir(&path).unwrap();
-            TestFolder(path)
+            loop {
+                let name =
+                    format!("lowrank-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+                let path = std::env::temp_dir().join(name);
+                match std::fs::create_dir(&path) {
+                    Ok(()) => return TestFolder(path),
+                    // Of a process that had this one's number, and was ended.
+                    Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                    Err(e) => panic!("{}: {e}", path.display()),
+                }
+            }
         }
 
         pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {

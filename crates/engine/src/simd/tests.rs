@@ -6,6 +6,12 @@ struct Fused;
 
 impl Fma for Fused {
     const FUSED: bool = true;
+
+    /// No instruction here but a call, which mingw's library rounds twice.
+    #[cfg(all(windows, target_env = "gnu"))]
+    fn fma(a: f32, b: f32, c: f32) -> f32 {
+        libm::fmaf(a, b, c)
+    }
 }
 
 /// Distance in units of the last place of the f64 result rounded to f32.
