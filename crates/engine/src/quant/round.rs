@@ -175,11 +175,6 @@ impl Coded for Q4_0 {
     }
 
     #[inline(always)]
-    fn sum_of(at: usize) -> usize {
-        at / PART * 4
-    }
-
-    #[inline(always)]
     unsafe fn turn<S: Isa, R: Row<S>, const BLOCKS: usize>(
         blocks: *const u8,
         x: *const f32,
@@ -202,11 +197,6 @@ impl Coded for Q4_1 {
     #[inline(always)]
     fn first(_lanes: usize, _step: usize, lane: usize, half: usize) -> usize {
         of_halves(lane, half)
-    }
-
-    #[inline(always)]
-    fn sum_of(at: usize) -> usize {
-        at / PART * 4
     }
 
     #[inline(always)]
@@ -240,11 +230,6 @@ impl Coded for Q8_0 {
     #[inline(always)]
     fn element(lanes: usize, step: usize, lane: usize, half: usize, byte: usize) -> usize {
         step * 8 * lanes + Self::first(lanes, step, lane, half) + byte * lanes
-    }
-
-    #[inline(always)]
-    fn sum_of(_at: usize) -> usize {
-        0
     }
 
     #[inline(always)]

@@ -35,8 +35,11 @@ pub trait Coded: Block {
         Self::first(lanes, step, lane, half) + byte
     }
 
-    /// Which of a turn's sums the element `at` belongs to, as all of the 16 that it is one of.
-    fn sum_of(at: usize) -> usize;
+    /// Which of a turn's sums the element `at` belongs to, as all of the 16 that it is one of: its block's first.
+    #[inline(always)]
+    fn sum_of(at: usize) -> usize {
+        at / Self::ELEMENTS * Self::SUMS
+    }
 
     /// Adds a turn's products to `sums`: those of the `BLOCKS` first of the blocks that fill a vector, or of a
     /// superblock. `x` is the row's part, arranged as R: its steps, then its sums; past it are zeros.
