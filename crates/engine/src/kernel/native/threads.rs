@@ -152,7 +152,9 @@ impl Team {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(i + 1))) {
                 self.panic.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert(panic);
             }
-            state.store(IDLE, SeqCst);
+            // A swap, as in `join`: of a worker that ends and an owner that goes to sleep, one sees what the other
+            // wrote. Stores would do, but an emulator of ARM on x86 lets a store-release pass the load after it.
+            state.swap(IDLE, SeqCst);
             if self.joining.load(SeqCst) {
                 self.owner.unpark();
             }
@@ -199,7 +201,7 @@ impl Team {
                 std::hint::spin_loop();
             }
         }
-        self.joining.store(true, SeqCst);
+        self.joining.swap(true, SeqCst);
         while state.load(SeqCst) == RUNNING {
             std::thread::park();
         }
