@@ -4,27 +4,53 @@ import { join } from "node:path";
 import { STARTS_ITSELF } from "../engine-tests.mjs";
 import { enter } from "./debian.mjs";
 import { results } from "./results.mjs";
-import { armRoot, wineRoot } from "./targets.mjs";
+import { qemuRoot, wineRoot } from "./targets.mjs";
 
 /** By crate, what its tests are called in a row. */
 const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
+
+/**
+ * Processors of x64 that are emulated: without AVX-512, and without all past SSE3. `levels` are those of `LOWRANK_ISA`
+ * that the engine finds there by itself, nothing of it being set when its tests run.
+ */
+const PROCESSORS = {
+  avx2: { model: "max,-avx512f", levels: "baseline, avx2" },
+  sse2: { model: "qemu64", levels: "baseline" },
+};
+
+/** A test that opens the cpu's device, which tells of the levels where it is asked for one that there is not. */
+const OPENS_CPU = "ops::reshape::tests::equals_the_plain_form";
 
 /** What is tried of a platform: `where`, and `row(folder, build, tell)`, which tells of it. */
 export const SUITES = {
   "tests-linux-arm64-gnu": {
     where: "Debian 12, qemu-user 7.2",
     row: (folder, build, tell) => {
-      const root = armRoot(folder, tell);
-      return tests(folder, build, "linux-arm64-gnu", STARTS_ITSELF, (test, args, options) =>
+      const root = qemuRoot(folder, tell);
+      return tests(folder, build, "linux-arm64-gnu", "arm64", STARTS_ITSELF, (test, args, options) =>
         enter(root, ["qemu-aarch64", test, ...args], options),
       );
     },
   },
+  ...Object.fromEntries(
+    Object.entries(PROCESSORS).map(([name, { model, levels }]) => [
+      `tests-linux-x64-gnu-${name}`,
+      {
+        where: `Debian 12, qemu-user 7.2, a processor of ${levels}`,
+        row: (folder, build, tell) => {
+          const root = qemuRoot(folder, tell);
+          const start = (test, args, options) =>
+            enter(root, ["qemu-x86_64", "-cpu", model, test, ...args], options);
+          return tests(folder, build, "linux-x64-gnu", name, STARTS_ITSELF, start, levels);
+        },
+      },
+    ]),
+  ),
   "tests-win32-x64-msvc": {
     where: "built by mingw, Wine 8",
     row: (folder, build, tell) => {
       const { root, node, env } = wineRoot(folder, build, tell);
-      return tests(folder, build, "win32-x64-msvc", [], (test, args, options) =>
+      return tests(folder, build, "win32-x64-msvc", "wine", [], (test, args, options) =>
         enter(root, ["wine", test, ...args], {
           ...options,
           binds: { ...options.binds, "/opt/node": node },
@@ -67,13 +93,24 @@ function building(folder, { root, options }, log, args) {
   return { printed: readFileSync(out, "utf8"), seconds };
 }
 
-function tests(folder, build, platform, without, start) {
-  const log = `tests-${platform}`;
+/** The levels that a test binary finds, as it tells them where it is asked for one that there is not. */
+function found(log, start, test, options) {
+  const env = { ...options.env, LOWRANK_ISA: "none" };
+  timed(log, (stdio) => start(test, [OPENS_CPU], { ...options, env, cwd: "/src", stdio, seconds: 600 }));
+  return /this processor has ([a-z0-9, ]+)/.exec(readFileSync(log, "utf8"))?.[1];
+}
+
+function tests(folder, build, platform, on, without, start, levels) {
+  const log = `tests-${platform}-${on}`;
   const built = building(folder, build, log, ["tests", platform, ...Object.values(CRATES)]);
   const paths = JSON.parse(built.printed.trim().split("\n").at(-1));
   const row = { passed: 0, failed: 0, built: built.seconds, seconds: 0, without, wrong: [] };
   const { "/src": source, "/build": cargo } = build.options.binds;
   const options = { binds: { "/src": source, "/build": cargo }, env: { LOWRANK_NO_GPU: "1" } };
+  if (levels !== undefined) {
+    const seen = found(join(folder, `${log}-levels.log`), start, paths.lowrank_engine, options);
+    if (seen !== levels) row.wrong.push(`the engine finds ${seen} and not ${levels}`);
+  }
   for (const crate of Object.keys(CRATES)) {
     const told = join(folder, `${log}-${crate}.log`);
     const args = without.flatMap((name) => ["--skip", name]);

@@ -23,9 +23,15 @@ export const TRIALS = {
   "linux-x64-gnu": [
     ...NODES.map((version) => glibc("Debian 12", "bookworm", version)),
     ...NODES.map((version) => glibc("Debian 11", "bullseye", version)),
+    emulated("Debian 12, qemu-user 7.2, a processor with AVX2 and no more, 4 short steps", "linux-x64", [
+      ...["qemu-x86_64", "-cpu", "max,-avx512f"],
+    ]),
+    emulated("Debian 12, qemu-user 7.2, a processor with SSE2 and no more, 4 short steps", "linux-x64", [
+      ...["qemu-x86_64", "-cpu", "qemu64"],
+    ]),
   ],
   "linux-x64-musl": [musl("musl 1.2.5", "x86_64", "amd64")],
-  "linux-arm64-gnu": [emulated("Debian 12, qemu-user 7.2, 4 short steps")],
+  "linux-arm64-gnu": [emulated("Debian 12, qemu-user 7.2, 4 short steps", "linux-arm64", ["qemu-aarch64"])],
   "linux-arm64-musl": [musl("musl 1.2.5, qemu-user 10.0, 4 short steps", "aarch64", "arm64")],
   "win32-x64-msvc": [wine("built by mingw, Wine 8")],
 };
@@ -42,21 +48,19 @@ function glibc(where, suite, version) {
   };
 }
 
-function emulated(where) {
+function emulated(where, platform, processor) {
   return {
     where,
     recipe: SHORT,
     system(folder, _build, tell) {
-      return starter(folder, armRoot(folder, tell), nodeFor(folder, "linux-arm64", NODES[2]), [
-        "qemu-aarch64",
-        "/opt/node/bin/node",
-      ]);
+      const command = [...processor, "/opt/node/bin/node"];
+      return starter(folder, qemuRoot(folder, tell), nodeFor(folder, platform, NODES[2]), command);
     },
   };
 }
 
-/** A root for arm64's binaries, and what runs them. */
-export function armRoot(folder, tell) {
+/** A root with what runs the instructions of other processors, and arm64's libraries beside its own. */
+export function qemuRoot(folder, tell) {
   const packages = ["ca-certificates", "qemu-user", ...ARM];
   return debian(folder, "arm64", "bookworm", packages, { architectures: ["arm64"], tell });
 }

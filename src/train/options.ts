@@ -75,7 +75,7 @@ export interface FinetuneOptions {
     | undefined;
   /** What multiplies the learning rate after the warm-up; `linear`. */
   schedule?: ScheduleName | undefined;
-  /** Steps in which the learning rate rises from 0; 3% of all, rounded up, unless given. */
+  /** Steps in which the learning rate rises from 0; 3% of all, rounded up, unless given, and none of a single step. */
   warmup?: number | undefined;
   /** Optimizer steps, over as many epochs as they take; or `epochs`. */
   steps?: number | undefined;

@@ -302,9 +302,9 @@ function recorded(data: string | SpokenTexts): string | typeof ROWS {
   return typeof data === "string" ? data : ROWS;
 }
 
-/** Steps in which the rate rises: as given, or 3% of all, rounded up. */
+/** Steps in which the rate rises: as given, or 3% of all, rounded up; none of a single step, whose rate would be 0. */
 export function warmupOf(warmup: number | undefined, steps: number): number {
-  return warmup ?? Math.ceil(0.03 * steps);
+  return warmup ?? Math.min(Math.ceil(0.03 * steps), steps - 1);
 }
 
 function refuse(what: string): never {

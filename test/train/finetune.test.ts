@@ -177,6 +177,13 @@ test("a step's loss is the mean over its trained tokens, whatever the rows are l
   }
 });
 
+test("a single step is no warm-up: it trains", async (t) => {
+  const rates = async (count: number): Promise<number[]> =>
+    steps(await collect(finetune(options("cpu", { steps: count })))).map(({ learningRate }) => learningRate);
+  t.deepEqual(await rates(1), [1e-2]);
+  t.deepEqual(await rates(2), [0, 1e-2]);
+});
+
 test("gradient checkpointing changes no bit, dropout included", async (t) => {
   const given = (): FinetuneOptions => options("cpu", { lora: { r: 4, loraDropout: 0.2 }, steps: 4 });
   const runs = [given(), { ...given(), gradientCheckpointing: true }];
