@@ -6,13 +6,12 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use lowrank_engine::context::Context;
+use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::{Backward, Op, run};
 use lowrank_engine::ops::attention::Attention;
-use lowrank_engine::value::Value;
 
 fn values(cx: &Rc<Context>, shape: &[usize]) -> Value {
     let n: usize = shape.iter().product();

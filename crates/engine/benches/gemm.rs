@@ -9,11 +9,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lowrank_engine::context::Context;
+use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, Precision, gemm};
-use lowrank_engine::value::Value;
 
 /// m, n, k; whether B is stored as its transpose, as weights are.
 const SHAPES: [(usize, usize, usize, bool); 13] = [

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use lowrank_engine::context::Context;
+use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::{Device, Sink, gpu::Gpu};
 use lowrank_engine::dtype::DType;
-use lowrank_engine::kernel::{Access, Kernel, Twin};
+use lowrank_engine::kernel::{Access, Kernel, Launch, Twin};
 use lowrank_engine::kernels::elementwise::Function;
 use lowrank_engine::kernels::gemm::{Gemm, Matrix, gemm};
 use lowrank_engine::ops::added_norm::Added;
@@ -24,9 +24,8 @@ use lowrank_engine::ops::reshape::Reshape;
 use lowrank_engine::ops::rms_norm::RmsNorm;
 use lowrank_engine::ops::rotary::Rotary;
 use lowrank_engine::ops::silu_mul::SiluMul;
-use lowrank_engine::recording::{Command, Launch};
+use lowrank_engine::recording::Command;
 use lowrank_engine::tape::{Tape, Tensor};
-use lowrank_engine::value::Value;
 
 lowrank_engine::scalars! {
     struct Chains { rounds: u32, y: f32 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use lowrank_engine::context::Context;
+use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::{Device, Sink, cpu::Cpu};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::kernels::elementwise::{Function, map};
@@ -18,7 +18,6 @@ use lowrank_engine::ops::layer_norm::LayerNorm;
 use lowrank_engine::ops::linear_cross_entropy::{LinearCrossEntropy, Wanted};
 use lowrank_engine::ops::rms_norm::RmsNorm;
 use lowrank_engine::ops::softmax::Softmax;
-use lowrank_engine::value::Value;
 
 fn values(cx: &Rc<Context>, shape: &[usize]) -> Value {
     let n: usize = shape.iter().product();

@@ -1,11 +1,13 @@
 //! The context of a device: one environment's pool and waiting recording.
 
-pub(crate) mod constants;
+mod constants;
 mod in_files;
 mod room;
+mod value;
 mod values;
 
 pub use room::Memory;
+pub use value::{Spec, Storage, Value};
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,15 +17,15 @@ use std::sync::atomic::Ordering;
 use constants::Constants;
 use in_files::InFiles;
 
-use crate::device::{Kind, Profile, Sink};
+use crate::device::Sink;
 use crate::error::{Error, Result};
 use crate::fail;
-use crate::kernel::Params;
+use crate::kernel::{Launch, Params};
 use crate::pool::Pool;
-use crate::recording::{CancelToken, Command, Launch, Recording, Reply};
+use crate::profile::{Kind, Profile};
+use crate::recording::{CancelToken, Command, Recording, Reply};
 use crate::trace::{Pass, Trace, Tracer};
 use crate::tune::Class;
-use crate::value::Value;
 
 /// Commands that may wait before they go to the device by themselves.
 const FLUSH_COMMANDS: usize = 128;

@@ -3,11 +3,10 @@
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::shape::Shape;
-use crate::value::Value;
 
 /// Elements of a piece: whole blocks of the generator, so that pieces draw what one fill would.
 const PIECE: usize = 1 << 18;

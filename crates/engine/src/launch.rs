@@ -8,11 +8,10 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::recording::Range;
-use crate::value::Value;
+use crate::kernel::Range;
 
 pub type Indices = SmallVec<[usize; 6]>;
 

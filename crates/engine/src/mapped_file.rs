@@ -11,19 +11,25 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use crate::device::{Device, Sink};
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::recording::{Command, Recording};
 
 /// How long a device that ends may keep a map that is to be let go.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Has what lies in mapped files: a device that was sent some of them.
+pub trait Borrower: Send + Sync {
+    /// Copies what it has of the file, in the order of its queue, so that the map may go. One that has ended has nothing.
+    ///
+    /// # Errors
+    /// `ERR_OUT_OF_MEMORY` where the copies do not fit; all is as it was then.
+    fn copy_out(&self, file: &Arc<MappedFile>) -> Result<()>;
+}
 
 /// Every file of the process that is mapped.
 static MAPPED: Mutex<Vec<Weak<MappedFile>>> = Mutex::new(Vec::new());
@@ -63,8 +69,7 @@ pub struct MappedFile {
     /// Nothing once it was let go.
     map: RwLock<Option<Arc<MmapRaw>>>,
     released: AtomicBool,
-    /// Devices that were sent what lies in it.
-    borrowers: Mutex<Vec<Weak<Device>>>,
+    borrowers: Mutex<Vec<Weak<dyn Borrower>>>,
 }
 
 /// The bytes of a mapped file, which stay where they are for as long as it lives.
@@ -161,19 +166,24 @@ impl MappedFile {
         Ok(copy)
     }
 
-    /// Has `send` send its bytes to the device of `sink`, after which they may be let go: the device copies what it
-    /// needs of them once it comes to that.
+    /// Has `send` send its bytes to `borrower`, after which they may be let go: it copies what it needs of them once it
+    /// comes to that. Without one nothing is kept of what is sent.
     ///
     /// # Errors
     /// As `read`.
-    pub fn lend(self: &Arc<Self>, sink: &Sink, send: impl FnOnce(Lease)) -> Result<()> {
+    pub fn lend(
+        self: &Arc<Self>,
+        borrower: Option<Arc<dyn Borrower>>,
+        send: impl FnOnce(Lease),
+    ) -> Result<()> {
         let map = self.map.read().unwrap_or_else(|e| e.into_inner());
         let Some(map) = &*map else { return Err(self.gone()) };
-        if let Sink::Thread(device) = sink {
+        if let Some(borrower) = borrower {
             let mut borrowers = locked(&self.borrowers);
             borrowers.retain(|borrower| borrower.strong_count() > 0);
-            if !borrowers.iter().any(|borrower| borrower.as_ptr() == Arc::as_ptr(device)) {
-                borrowers.push(Arc::downgrade(device));
+            let borrower = Arc::downgrade(&borrower);
+            if !borrowers.iter().any(|one| std::ptr::addr_eq(one.as_ptr(), borrower.as_ptr())) {
+                borrowers.push(borrower);
             }
         }
         send(Lease { file: self.clone(), map: map.clone() });
@@ -197,18 +207,14 @@ impl MappedFile {
         if map.is_none() {
             return Ok(false);
         }
-        let borrowers: Vec<Arc<Device>> = locked(&self.borrowers).iter().filter_map(Weak::upgrade).collect();
-        for device in borrowers {
-            let (send, receive) = channel();
-            let reply = Box::new(move |done| drop(send.send(done)));
-            let commands = vec![Command::Unmap { file: self.clone(), reply }];
-            device.send(Recording { commands, ..Recording::default() });
-            // One that does not answer has ended, and its buffers with it.
-            if let Ok(Err(error)) = receive.recv() {
+        let borrowers: Vec<Arc<dyn Borrower>> =
+            locked(&self.borrowers).iter().filter_map(Weak::upgrade).collect();
+        for borrower in borrowers {
+            borrower.copy_out(self).map_err(|error| {
                 let what =
                     format!("{}: what lies in it cannot be copied: {}", self.path.display(), error.message);
-                return Err(Error::new(error.code, what));
-            }
+                Error::new(error.code, what)
+            })?;
         }
         let start = Instant::now();
         while map.as_ref().is_some_and(|map| Arc::strong_count(map) > 1) {

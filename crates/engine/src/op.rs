@@ -5,13 +5,12 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::shape::Shape;
 use crate::trace::Pass;
-use crate::value::{Spec, Value};
 
 /// What backward will read, as bit masks over inputs and outputs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

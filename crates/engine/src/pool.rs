@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::recording::BufferId;
+use crate::kernel::BufferId;
 
 const SMALLEST: u64 = 256;
 /// Most bytes of room for idle buffers above the highest classes that were live.

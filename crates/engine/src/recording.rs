@@ -3,52 +3,12 @@
 //! It knows buffers, ranges, kernels and scalars; no operation and no device.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use smallvec::SmallVec;
-
-use crate::dtype::DType;
 use crate::error::Error;
-use crate::kernel::scalars::Words;
-use crate::kernel::{Kernel, Params};
+use crate::kernel::{BufferId, Launch, Range};
 use crate::mapped_file::{Lease, MappedFile};
-use crate::trace::Note;
-
-/// A buffer of a device; unique in the process, so that environments share a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BufferId(pub u64);
-
-impl BufferId {
-    pub fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        BufferId(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// Bytes of a buffer, and what they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    pub buffer: BufferId,
-    /// Bytes from the buffer's start.
-    pub offset: u64,
-    pub bytes: u64,
-    pub dtype: DType,
-}
-
-/// One kernel over its bindings.
-#[derive(Clone, Debug)]
-pub struct Launch {
-    pub kernel: &'static Kernel,
-    pub params: Params,
-    pub bindings: SmallVec<[Range; 6]>,
-    pub scalars: Words,
-    /// Workgroups on a GPU; the native twin does the whole launch by itself.
-    pub groups: u32,
-    /// Invocations of a workgroup.
-    pub threads: u32,
-    /// Estimated floating-point operations, for bounded submissions.
-    pub work: u64,
-}
+use crate::trace::{Cost, Note};
 
 /// Asks the work recorded under it to be skipped.
 #[derive(Clone, Debug, Default)]
@@ -137,6 +97,22 @@ pub enum Command {
     },
     /// Whose the commands that follow are, while a context traces.
     Note(Option<Note>),
+}
+
+impl Command {
+    /// The name and the cost of one that takes time on a device.
+    pub fn cost(&self) -> Option<(&'static str, Cost)> {
+        let moved = |read, written| Cost { read, written, flops: 0 };
+        match self {
+            Command::Launch(launch) => Some((launch.kernel.name, Cost::of(launch))),
+            Command::Copy { from, to } => Some(("copy", moved(from.bytes, to.bytes))),
+            Command::Zero { to } => Some(("zero", moved(0, to.bytes))),
+            Command::Upload { to, .. } | Command::UploadMapped { to, .. } => {
+                Some(("upload", moved(to.bytes, to.bytes)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Commands waiting to be run.

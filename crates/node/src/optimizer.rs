@@ -1,18 +1,13 @@
 //! Optimizers by number: their parameters are handles, their options come with every step.
 
+use lowrank_engine::context::Value;
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::optim::{AdamW, NotFinite, Optimizer, Sgd, State as ParameterState, clip};
 use lowrank_engine::tape::Tensor;
-use lowrank_engine::value::Value;
 use napi_derive::napi;
 
 use crate::error::Result;
-use crate::session::{Session, State};
-
-pub(crate) enum AnyOptimizer {
-    AdamW(Optimizer<AdamW>),
-    Sgd(Optimizer<Sgd>),
-}
+use crate::session::{AnyOptimizer, Session, State};
 
 /// The options of a parameter group; each rule reads its own.
 #[napi(object)]

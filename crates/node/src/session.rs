@@ -5,7 +5,7 @@ mod hold;
 mod reads;
 mod state;
 
-pub(crate) use state::State;
+pub(crate) use state::{AnyOptimizer, State};
 
 use std::cell::RefCell;
 use std::rc::Rc;

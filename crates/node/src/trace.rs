@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use lowrank_engine::error::{Code, fail_code};
-use lowrank_engine::format::whole_file::WholeFile;
-use lowrank_engine::trace::{Trace as Collected, probe};
+use lowrank_engine::probe::probe;
+use lowrank_engine::trace::Trace as Collected;
+use lowrank_engine::whole_file::WholeFile;
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::recording::BufferId;
+use crate::kernel::BufferId;
 
 /// Constants of a page.
 const PAGE: usize = 1024;

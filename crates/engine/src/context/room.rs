@@ -4,10 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Context;
+use crate::device::free_memory;
 use crate::error::Result;
 use crate::fail;
+use crate::kernel::BufferId;
 use crate::mapped_file::MappedFile;
-use crate::recording::{BufferId, Command};
+use crate::recording::Command;
 
 /// Bytes of a device in use, as `memory()` reports them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -89,7 +91,7 @@ impl Context {
             self.unasked.set(unasked - class);
             return Ok(());
         }
-        let Some(free) = self.profile.free_memory() else { return Ok(()) };
+        let Some(free) = free_memory(&self.profile) else { return Ok(()) };
         if class <= free {
             // What is recorded now is not taken yet.
             self.unasked.set((free - class) / 8);

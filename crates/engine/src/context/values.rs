@@ -3,15 +3,16 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::Context;
 use super::constants::{PAGE_BYTES, Page, Place};
+use super::value::Lies;
+use super::{Context, Storage, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
+use crate::kernel::BufferId;
 use crate::mapped_file::MappedFile;
-use crate::recording::{BufferId, Command, Recording};
+use crate::recording::{Command, Recording};
 use crate::shape::Shape;
-use crate::value::{Lies, Storage, Value};
 
 impl Context {
     /// The storage of a new value. Its bytes are whatever the pool's buffer held.
@@ -139,7 +140,7 @@ impl Context {
         let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
         if self.profile.maps_files && aligned {
             let buffer = BufferId::next();
-            file.lend(&self.sink, |file| {
+            file.lend(self.sink.borrower(), |file| {
                 let commands = vec![Command::Map { buffer, file, offset, bytes }];
                 let owner = self.owner.clone();
                 self.sink.send(Recording { commands, owner, ..Recording::default() });
@@ -150,7 +151,7 @@ impl Context {
         }
         let value = self.empty(shape, dtype)?;
         if bytes > 0 {
-            file.lend(&self.sink, |file| {
+            file.lend(self.sink.borrower(), |file| {
                 self.push(Command::UploadMapped { to: value.range(), file, offset });
                 if !self.holds.get() {
                     self.flush();

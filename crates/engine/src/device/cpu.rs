@@ -10,15 +10,17 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Kind, Profile, Runner};
+use super::Runner;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::native::{NativeLaunch, PATIENCE, Threads};
+use crate::kernel::{BufferId, Launch, Range};
 use crate::mapped_file::MappedFile;
-use crate::recording::{BufferId, Command, Launch, Range};
+use crate::profile::{Kind, Profile};
+use crate::recording::Command;
 use crate::simd::{self, level};
-use crate::trace::{Cost, Note};
+use crate::trace::Note;
 use memory::{Loose, Memory};
 
 /// Numbers that are given out one after another need no more to spread them: a launch looks up some five.
@@ -83,7 +85,7 @@ impl Cpu {
 impl Runner for Cpu {
     fn run(&mut self, command: Command) -> Result<()> {
         let Some(note) = self.note.clone() else { return self.execute(command) };
-        let Some((kernel, cost)) = Cost::of_command(&command) else { return self.execute(command) };
+        let Some((kernel, cost)) = command.cost() else { return self.execute(command) };
         let start = Instant::now();
         let ran = self.execute(command);
         note.worked(kernel, cost, start, start.elapsed());

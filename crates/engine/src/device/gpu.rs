@@ -32,10 +32,12 @@ use submit::Submitter;
 use transfer::Staging;
 use trials::Trials;
 
-use super::{Profile, Runner};
+use super::Runner;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::recording::{BufferId, Command};
+use crate::kernel::BufferId;
+use crate::profile::Profile;
+use crate::recording::Command;
 use crate::trace::Note;
 use crate::tune::{Owner, Setting, Store, Table};
 

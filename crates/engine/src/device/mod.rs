@@ -23,50 +23,15 @@ use crate::error::{Code, Error, Result};
 use crate::fail;
 use thread::{Message, lost, reject, serve};
 
+use crate::mapped_file::{Borrower, MappedFile};
+use crate::profile::{Kind, Profile};
 use crate::recording::{CancelToken, Command, Recording};
 use crate::trace::Note;
 use crate::tune::{Class, Family, Outcome, Table};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    Cpu,
-    Gpu,
-}
-
-/// All that a plan may look at.
-#[derive(Clone, Debug)]
-pub struct Profile {
-    pub kind: Kind,
-    /// As the user names it: `cpu`, `gpu`, `gpu:1`, `meta:cpu`.
-    pub label: String,
-    /// As the vendor names it.
-    pub name: String,
-    /// Vulkan, Metal, Dx12, or the instruction set of a processor.
-    pub backend: String,
-    /// A GPU implemented in software.
-    pub software: bool,
-    /// Lanes of the smallest subgroup, where kernels may use them; else 0.
-    pub subgroup: u32,
-    /// Whether kernels may read f16.
-    pub f16: bool,
-    /// Whether kernels may hold f16 (SHADER_F16).
-    pub f16_arithmetic: bool,
-    /// Bytes that one binding of a kernel may span.
-    pub binding_limit: u64,
-    /// Bytes of the largest buffer.
-    pub buffer_limit: u64,
-    /// Bytes that may be in use at once, as far as is known.
-    pub memory: u64,
-    /// Whether mapped files are read in place.
-    pub maps_files: bool,
-    pub threads: usize,
-}
-
-impl Profile {
-    /// Bytes that the system has free for its buffers now, where it tells: of a processor, and of a GPU in software.
-    pub fn free_memory(&self) -> Option<u64> {
-        (self.kind == Kind::Cpu || self.software).then(cpu::system::free)?
-    }
+/// Bytes that the system has free for a device's buffers now, where it tells: of a processor, and of a GPU in software.
+pub fn free_memory(of: &Profile) -> Option<u64> {
+    (of.kind == Kind::Cpu || of.software).then(cpu::system::free)?
 }
 
 /// Runs commands; lives on the device's thread.
@@ -147,6 +112,14 @@ impl Sink {
     pub fn table(&self) -> Option<&Table> {
         match self {
             Sink::Thread(device) => device.table.as_deref(),
+            Sink::Meta | Sink::Kept(_) => None,
+        }
+    }
+
+    /// Who keeps what is sent of a mapped file.
+    pub fn borrower(&self) -> Option<Arc<dyn Borrower>> {
+        match self {
+            Sink::Thread(device) => Some(device.clone()),
             Sink::Meta | Sink::Kept(_) => None,
         }
     }
@@ -308,29 +281,19 @@ impl Device {
     }
 }
 
+impl Borrower for Device {
+    fn copy_out(&self, file: &Arc<MappedFile>) -> Result<()> {
+        let (send, receive) = channel();
+        let reply = Box::new(move |done| drop(send.send(done)));
+        let commands = vec![Command::Unmap { file: file.clone(), reply }];
+        self.send(Recording { commands, ..Recording::default() });
+        // One that does not answer has ended, and its buffers with it.
+        receive.recv().unwrap_or(Ok(Vec::new())).map(drop)
+    }
+}
+
 impl Drop for Device {
     fn drop(&mut self) {
         self.stop(Duration::from_secs(2));
     }
-}
-
-/// What a meta device counts at most: more than any machine has, so that what does not fit has its number, too.
-const META_MEMORY: u64 = 1 << 44;
-
-/// The profile of `meta:<label>`: the same plans and the same pool, and nothing runs.
-pub fn meta_profile(of: &Profile) -> Profile {
-    Profile { label: format!("meta:{}", of.label), memory: META_MEMORY, ..of.clone() }
-}
-
-/// Refuses a number of bytes that no plan may bind.
-pub fn check_binding(profile: &Profile, what: &str, bytes: u64) -> Result<()> {
-    if bytes > profile.binding_limit {
-        fail!(
-            OutOfMemory,
-            "{what} needs {bytes} bytes at once, and a kernel of {} binds at most {}",
-            profile.name,
-            profile.binding_limit
-        );
-    }
-    Ok(())
 }

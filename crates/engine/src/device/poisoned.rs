@@ -9,8 +9,8 @@ use std::collections::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use crate::error::Error;
-use crate::kernel::Access;
-use crate::recording::{BufferId, CancelToken, Command};
+use crate::kernel::{Access, BufferId};
+use crate::recording::{CancelToken, Command};
 
 pub type Buffers = SmallVec<[BufferId; 6]>;
 

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
 
+use super::Device;
 use super::cpu::{self, Cpu};
 use super::gpu::{self, Gpu};
-use super::{Device, Profile, meta_profile};
 use crate::error::{Code, Error, Result};
+use crate::profile::Profile;
 
 static OPEN: Mutex<Option<HashMap<String, Weak<Device>>>> = Mutex::new(None);
 
@@ -29,7 +30,7 @@ pub fn open(label: &str) -> Result<Opened> {
             Some(index) => gpu::profile_of(index, None)?,
             None => return Err(unknown(label)),
         };
-        return Ok(Opened::Meta(meta_profile(&profile)));
+        return Ok(Opened::Meta(profile.meta()));
     }
     Ok(Opened::Device(start(label)?))
 }

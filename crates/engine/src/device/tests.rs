@@ -5,9 +5,8 @@ use std::sync::mpsc::channel;
 
 use super::cpu::{self, Cpu};
 use super::*;
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
-use crate::value::Value;
 
 /// A cpu that gives no more than so many buffers.
 struct Short {

@@ -6,7 +6,6 @@ pub mod gguf;
 mod json;
 pub mod safetensors;
 pub mod weights;
-pub mod whole_file;
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};

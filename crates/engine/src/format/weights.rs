@@ -9,11 +9,10 @@ use serde::Deserialize;
 use super::json::{self, Unique};
 use super::safetensors::{Entry, Reader};
 use super::{quoted, read_file};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::value::Value;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

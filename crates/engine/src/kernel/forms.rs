@@ -3,9 +3,8 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 
-use crate::device::Kind;
-use crate::kernel::{Kernel, Variant};
-use crate::recording::Launch;
+use crate::kernel::{Kernel, Launch, Variant};
+use crate::profile::Kind;
 
 /// A kernel's name and one of its forms.
 pub type Form = (&'static str, Variant);
@@ -134,8 +133,8 @@ mod tests {
     };
 
     fn launch(params: Params) -> Launch {
-        let range = crate::recording::Range {
-            buffer: crate::recording::BufferId(0),
+        let range = crate::kernel::Range {
+            buffer: crate::kernel::BufferId(0),
             offset: 0,
             bytes: 4,
             dtype: DType::F32,

@@ -2,9 +2,12 @@
 
 #[cfg(test)]
 pub(crate) mod forms;
+mod launch;
 pub mod native;
 pub mod scalars;
 pub mod shader;
+
+pub use launch::{BufferId, Launch, Range};
 
 use crate::dtype::DType;
 use native::NativeLaunch;

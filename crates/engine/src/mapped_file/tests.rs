@@ -4,9 +4,9 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 
 use super::*;
-use crate::context::Context;
-use crate::device::Runner;
+use crate::context::{Context, Value};
 use crate::device::cpu::{self, Cpu};
+use crate::device::{Device, Runner, Sink};
 use crate::dtype::DType;
 use crate::format::safetensors::{Dtype, Part, Reader, write};
 use crate::format::test_folder::TestFolder;
@@ -14,7 +14,7 @@ use crate::kernels::elementwise::Function;
 use crate::op::run1;
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, contexts, read};
-use crate::value::Value;
+use crate::recording::Command;
 
 /// A file of one tensor, and what it holds.
 fn written(folder: &TestFolder, file: &str) -> (PathBuf, Array) {

@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 
-use crate::context::Context;
-use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu, gpu::Gpu};
+use crate::context::{Context, Spec, Value};
+use crate::device::{Device, Sink, cpu::Cpu, gpu::Gpu};
 use crate::dtype::DType;
 use crate::op::{Backward, Gradients, Op, run};
+use crate::profile::{Kind, Profile};
 use crate::quant::BlockType;
 use crate::quant::tests::{drawn, unpacked};
-use crate::value::{Spec, Value};
 
 /// A plain array in f64; `dtype` is how it is stored when a device takes it.
 #[derive(Clone, Debug)]

@@ -8,13 +8,12 @@
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::pool::class_of;
 use crate::tape::Tensor;
-use crate::value::Value;
 
 /// Elements that each range is padded to: 256 bytes, what any device aligns bindings to.
 const ALIGN: usize = 64;

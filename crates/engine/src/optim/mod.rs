@@ -26,12 +26,11 @@ pub use sgd::Sgd;
 pub use span::Span;
 pub use state::State;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::tape::Tensor;
 use crate::trace::Pass;
-use crate::value::Value;
 use arena::Arena;
 
 /// An update rule with the options of one parameter group.

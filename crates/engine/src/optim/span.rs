@@ -8,14 +8,12 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::clip::VERDICT_SIZE;
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::{Access, Kernel, Variant};
+use crate::kernel::{Access, Kernel, Launch, Variant};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
-use crate::value::Value;
 
 const THREADS: u32 = 128;
 

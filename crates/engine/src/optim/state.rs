@@ -2,9 +2,9 @@
 
 use super::arena::{Arena, Place, zeros};
 use super::{Optimizer, Rule};
+use crate::context::Value;
 use crate::error::Result;
 use crate::fail;
-use crate::value::Value;
 
 /// The state of one parameter.
 #[derive(Clone, Debug)]

@@ -23,12 +23,11 @@ pub use tensor::Tensor;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Gradient, Op, Remaking, Source, run_in};
 use crate::trace::Pass;
-use crate::value::Value;
 
 /// What an environment records into.
 #[derive(Default)]

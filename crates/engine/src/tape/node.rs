@@ -6,10 +6,10 @@ use std::rc::Rc;
 use super::region::Region;
 use super::saved::{Remade, Saved};
 use super::tensor::Tensor;
+use crate::context::{Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Backward, Destinations, Op, Reads};
-use crate::value::{Spec, Value};
 
 pub struct Node {
     pub sequence: u64,

@@ -10,11 +10,11 @@ use std::rc::{Rc, Weak};
 use super::node::{Kept, Node};
 use super::saved::Saved;
 use super::tensor::Tensor;
+use crate::context::Value;
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Op, run_in};
 use crate::trace::Pass;
-use crate::value::Value;
 
 pub struct Region {
     ops: RefCell<Vec<RegionOp>>,

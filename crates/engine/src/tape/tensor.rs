@@ -5,13 +5,12 @@ use std::rc::Rc;
 
 use super::node::{Node, Parent};
 use super::saved::Remade;
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::trace::Pass;
-use crate::value::{Spec, Value};
 
 /// How a trace names what is added up between operations.
 const SUMS: &str = "sum of gradients";

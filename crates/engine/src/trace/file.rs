@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Event, Trace, Track};
 use crate::error::Result;
-use crate::format::whole_file::WholeFile;
+use crate::whole_file::WholeFile;
 
 impl Trace {
     /// Writes all of it, and puts the file in its place.

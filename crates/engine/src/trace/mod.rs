@@ -5,7 +5,7 @@
 //! Events are kept up to a limit; totals by operation go on.
 
 mod file;
-mod probe;
+mod roof;
 #[cfg(test)]
 mod tests;
 
@@ -14,10 +14,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-pub use probe::probe;
+pub use roof::{MEMORY, PRODUCT, Roof};
 
-use crate::kernel::Access;
-use crate::recording::{Command, Launch};
+use crate::kernel::{Access, Launch};
 
 /// Events that are kept: some 50 MB of memory, and 100 of the file.
 const EVENTS: usize = 500_000;
@@ -86,41 +85,10 @@ impl Cost {
         cost
     }
 
-    /// The name and the cost of a command that takes time on a device.
-    pub fn of_command(command: &Command) -> Option<(&'static str, Cost)> {
-        let moved = |read, written| Cost { read, written, flops: 0 };
-        match command {
-            Command::Launch(launch) => Some((launch.kernel.name, Cost::of(launch))),
-            Command::Copy { from, to } => Some(("copy", moved(from.bytes, to.bytes))),
-            Command::Zero { to } => Some(("zero", moved(0, to.bytes))),
-            Command::Upload { to, .. } | Command::UploadMapped { to, .. } => {
-                Some(("upload", moved(to.bytes, to.bytes)))
-            }
-            _ => None,
-        }
-    }
-
     pub fn add(&mut self, other: Cost) {
         self.read += other.read;
         self.written += other.written;
         self.flops += other.flops;
-    }
-}
-
-/// What the device reaches at most, as `probe` measures it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Roof {
-    /// Floating-point operations a second, in a matrix product of f32.
-    pub flops: f64,
-    /// Bytes a second, read and written together.
-    pub bytes: f64,
-}
-
-impl Roof {
-    /// The seconds that `cost` takes at the roofline.
-    fn seconds(&self, cost: &Cost) -> f64 {
-        let at = |amount: u64, rate: f64| if rate > 0.0 { amount as f64 / rate } else { 0.0 };
-        at(cost.flops, self.flops).max(at(cost.read + cost.written, self.bytes))
     }
 }
 

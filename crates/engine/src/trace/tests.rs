@@ -2,12 +2,13 @@ use std::rc::Rc;
 
 use super::*;
 use crate::context::Context;
-use crate::format::whole_file::WholeFile;
 use crate::ops::checks::{Array, contexts};
 use crate::ops::linear::Linear;
 use crate::ops::sum::Sum;
 use crate::optim::{AdamW, NotFinite, Optimizer};
+use crate::probe::probe;
 use crate::tape::{Mode, Tape, Tensor};
+use crate::whole_file::WholeFile;
 
 /// Forward, backward and an update of y = x·Wᵀ, twice over, the second time in a region.
 fn train(cx: &Rc<Context>) {

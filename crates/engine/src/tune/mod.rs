@@ -16,7 +16,6 @@
 //! The core knows neither families nor devices: a `Bench` runs forms and has the clock.
 
 pub mod bench;
-mod operand;
 mod setting;
 mod store;
 mod table;
@@ -26,18 +25,16 @@ mod tuner;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::rc::Rc;
 
-pub use operand::{drawn, operand};
 pub use setting::{Setting, keep_in};
 pub use store::{Forms, Owner, Store};
 pub use table::{Notice, Table};
 pub use tuner::{Outcome, Tried, Tuner, Verdict};
 
-use crate::context::Context;
 use crate::error::Result;
 use crate::kernel::Params;
-use crate::value::Value;
+use crate::profile::Profile;
+use crate::recording::{Command, Reply};
 
 /// What makes up a class; their meaning is the family's.
 pub type Words = [u32; 8];
@@ -49,8 +46,8 @@ pub struct Family {
     pub class: fn(&Words) -> String,
     /// The name of a form.
     pub form: fn(Params) -> String,
-    /// Makes a problem of the class on a context.
-    pub trial: fn(&Rc<Context>, &Words, Extent) -> Result<Trial>,
+    /// Makes a problem of the class for a device.
+    pub trial: fn(&Profile, &Words, Extent) -> Result<Box<dyn Trial>>,
     /// The classes of a training step of a small language model, with the forms that suit each, the one that is
     /// taken unasked first: what `lowrank devices --tune` tries.
     pub usual: fn() -> Vec<(Words, Vec<Params>)>,
@@ -103,14 +100,28 @@ pub enum Extent {
 /// What the operands of a trial hold at most, in bytes.
 pub const BYTES: u64 = 64 << 20;
 
-/// A problem that was made to be tried.
-pub struct Trial {
-    /// Appends the launches of a form.
-    pub run: Box<dyn Fn(Params) -> Result<()>>,
-    /// What they write.
-    pub output: Value,
+/// A problem that was made to be tried, as commands that the device's thread runs.
+pub trait Trial {
+    /// Those that make its operands: the first to be run.
+    fn made(&self) -> Vec<Command>;
+
+    /// Those of a form's launches, `times` one after another.
+    ///
+    /// # Errors
+    /// The device's that has no such form.
+    fn run(&self, form: Params, times: u32) -> Result<Vec<Command>>;
+
+    /// Those that have `reply` called with what a form writes over numbers of no meaning.
+    ///
+    /// # Errors
+    /// As `run`.
+    fn output(&self, form: Params, reply: Reply) -> Result<Vec<Command>>;
+
     /// Floating-point operations of one run.
-    pub work: u64,
+    fn work(&self) -> u64;
+
+    /// Those that let its operands go.
+    fn ended(self: Box<Self>) -> Vec<Command>;
 }
 
 /// The next size of a class from `n` on: 1, 2, 3, 4, 6, 8, 12, 16, …

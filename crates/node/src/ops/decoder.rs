@@ -1,9 +1,9 @@
 //! A block of a decoder over its cache, in one call.
 
+use lowrank_engine::context::Value;
 use lowrank_engine::error::{self as engine, Code, fail_code};
 use lowrank_engine::ops::decoder_block::{DecoderBlock, Dense, LowRank, Norm};
 use lowrank_engine::tape::Tensor;
-use lowrank_engine::value::Value;
 use napi_derive::napi;
 
 use crate::error::Result;

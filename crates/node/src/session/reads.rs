@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use lowrank_engine::context::Value;
 use lowrank_engine::error::{self as engine, fail_code};
-use lowrank_engine::value::Value;
 use napi::bindgen_prelude::{Either, Env, Object, Uint8ArraySlice};
 use napi_derive::napi;
 

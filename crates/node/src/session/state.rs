@@ -5,23 +5,28 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lowrank_engine::context::Context;
+use lowrank_engine::context::{Context, Value};
 use lowrank_engine::device::registry::{self, Opened};
 use lowrank_engine::device::{Device, Sink};
 use lowrank_engine::dtype::DType;
 use lowrank_engine::error::{self as engine, fail_code};
 use lowrank_engine::kernels::gemm::Precision;
 use lowrank_engine::op::Op;
+use lowrank_engine::optim::{AdamW, Optimizer, Sgd};
 use lowrank_engine::quant::BlockType;
 use lowrank_engine::recording::CancelToken;
 use lowrank_engine::tape::{Tape, Tensor};
 use lowrank_engine::tune::Notice;
-use lowrank_engine::value::Value;
 use napi::bindgen_prelude::{Env, Float64Array};
 use smallvec::SmallVec;
 
 use crate::handles::Handles;
-use crate::optimizer::AnyOptimizer;
+
+/// An optimizer of either rule.
+pub(crate) enum AnyOptimizer {
+    AdamW(Optimizer<AdamW>),
+    Sgd(Optimizer<Sgd>),
+}
 
 pub(crate) struct State {
     pub tape: Rc<Tape>,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lowrank_engine::error::{self as engine, Code, fail_code};
-use lowrank_engine::format::whole_file::WholeFile;
+use lowrank_engine::whole_file::WholeFile;
 use napi::Env;
 use napi::bindgen_prelude::Object;
 use napi_derive::napi;

@@ -4,12 +4,13 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 use memmap2::{MmapMut, MmapRaw};
 
+use crate::kernel::Range;
 use crate::mapped_file::Lease;
-use crate::recording::Range;
 
 /// Bytes from which a buffer has pages of its own. The allocator's heap, where buffers of all sizes
-/// come and go, grows by half over a hundred steps (52 MB for a pool of 31, against 36).
-const PAGES: usize = 256 << 10;
+/// come and go, grows by half over a hundred steps (52 MB for a pool of 31, against 36). Never under Miri, which takes
+/// back whole pages alone.
+const PAGES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
 /// Bytes from which large pages are asked for.
 #[cfg(target_os = "linux")]
 const LARGE_PAGES: usize = 4 << 20;

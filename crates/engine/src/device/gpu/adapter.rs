@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use crate::device::{Kind, Profile};
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use crate::profile::{Kind, Profile};
 
 /// Bytes of immediates that every kernel may use: 32 words.
 pub const IMMEDIATE_BYTES: u32 = 128;

@@ -4,7 +4,7 @@ use super::Gpu;
 use super::fault::scoped;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::recording::{BufferId, Range};
+use crate::kernel::{BufferId, Range};
 
 /// The scratch buffer that copies go through; the next ones serve the bindings of a launch.
 pub const SCRATCH_OF_COPIES: usize = 0;

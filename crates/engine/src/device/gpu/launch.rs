@@ -8,8 +8,7 @@ use super::submit::WORK_PER_BYTE;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::Access;
-use crate::recording::{BufferId, Launch, Range};
+use crate::kernel::{Access, BufferId, Launch, Range};
 
 /// What a bind group is made of; equal keys are served by one bind group.
 #[derive(PartialEq, Eq, Hash)]

@@ -10,9 +10,7 @@ use super::fault::scoped;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::shader;
-use crate::kernel::{Access, Params};
-use crate::recording::Launch;
+use crate::kernel::{Access, Launch, Params, shader};
 
 #[derive(PartialEq, Eq, Hash)]
 struct Key {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::Gpu;
 use super::submit::WORK_PER_BYTE;
 use crate::error::{Code, Error, Result};
-use crate::recording::{Range, Reply};
+use crate::kernel::Range;
+use crate::recording::Reply;
 
 /// Bytes that a read brings back at once, and that are on their way to the host at most.
 const PIECE: u64 = 4 << 20;

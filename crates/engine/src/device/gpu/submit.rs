@@ -12,7 +12,7 @@ use self::budget::Budget;
 use super::fault::Faults;
 use super::timing::Timing;
 use crate::error::{Code, Error, Result};
-use crate::recording::Launch;
+use crate::kernel::Launch;
 use crate::trace::{Cost, Note};
 
 /// Commands of a submission at most: a token of a model of 64 blocks.

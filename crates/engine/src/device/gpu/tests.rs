@@ -12,13 +12,11 @@ use std::time::Duration;
 use half::f16;
 
 use super::*;
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::device::{Device, Sink};
 use crate::dtype::DType;
-use crate::kernel::{Access, Kernel, Twin};
-use crate::recording::{Launch, Range};
+use crate::kernel::{Access, Kernel, Launch, Range, Twin};
 use crate::scalars;
-use crate::value::Value;
 
 scalars! {
     struct ScaleAdd { n: usize, scale: f32 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::recording::Launch;
+use crate::kernel::Launch;
 use crate::trace::{Cost, Note};
 
 /// Passes of a submission that are timed at most: as many as it has commands.

@@ -14,8 +14,7 @@ use super::submit::WORK_PER_BYTE;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, Variant};
-use crate::recording::{Launch, Range};
+use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
 use crate::scalars;
 
 /// Bytes of a page that uploads go through; with `PAGES` all that uploads hold at once.

@@ -1,20 +1,19 @@
 //! Trials of forms on this GPU, between what is recorded for it: on buffers of their own, which go with the class.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::Gpu;
-use crate::context::Context;
-use crate::device::{Profile, Runner, Sink};
+use crate::device::Runner;
 use crate::error::Result;
 use crate::fail;
 use crate::kernel::Params;
+use crate::profile::Profile;
 use crate::recording::Command;
 use crate::trace::{Mark, Note, Pass, Trace};
 use crate::tune::bench::{Bench, Load, Sample};
-use crate::tune::{Class, Extent, Table, Trial, Tuner, drawn};
+use crate::tune::{Class, Extent, Table, Trial, Tuner};
 
 /// How long a trial's answer is waited for: a GPU in software compiles a shader when it first runs it, and a busy
 /// machine takes seconds for that. A GPU of silicon that hangs is lost before.
@@ -36,30 +35,13 @@ pub struct Trials {
 struct Held {
     class: Class,
     extent: Extent,
-    trial: Trial,
-    kept: Arc<Mutex<Vec<Command>>>,
-    cx: Rc<Context>,
-}
-
-impl Held {
-    /// What its context recorded since the last call.
-    fn commands(&self) -> Vec<Command> {
-        self.cx.flush();
-        std::mem::take(&mut *self.kept.lock().unwrap_or_else(|e| e.into_inner()))
-    }
+    trial: Box<dyn Trial>,
 }
 
 impl Trials {
     pub fn new(profile: Profile, table: Arc<Table>) -> Trials {
         let (began, waited) = (Instant::now(), Duration::ZERO);
         Trials { profile, table, tuner: Tuner::default(), began, waited, held: None }
-    }
-
-    fn make(&self, class: &Class, extent: Extent) -> Result<Held> {
-        let kept = Arc::default();
-        let cx = Context::new(self.profile.clone(), Sink::Kept(Arc::clone(&kept)));
-        let trial = (class.family.trial)(&cx, &class.words, extent)?;
-        Ok(Held { class: *class, extent, trial, kept, cx })
     }
 }
 
@@ -93,10 +75,10 @@ impl OnGpu<'_> {
         let there = self.trials.held.as_ref().is_some_and(|h| h.class == *class && h.extent == extent);
         if !there {
             self.done()?;
-            let held = self.trials.make(class, extent)?;
-            let commands = held.commands();
+            let trial = (class.family.trial)(&self.trials.profile, &class.words, extent)?;
+            let commands = trial.made();
             // Also where it is made in part, so that it is let go.
-            self.trials.held = Some(held);
+            self.trials.held = Some(Held { class: *class, extent, trial });
             self.run(commands)?;
         }
         self.held()
@@ -111,13 +93,8 @@ impl OnGpu<'_> {
 
     /// What a form writes over numbers of no meaning.
     fn output(&mut self, form: Params) -> Result<Vec<u8>> {
-        let held = self.held()?;
-        let output = &held.trial.output;
-        held.cx.write(output, drawn(output.size(), output.dtype, 6));
-        (held.trial.run)(form)?;
         let (send, receive) = channel();
-        held.cx.read(output, Box::new(move |bytes| drop(send.send(bytes))));
-        let commands = held.commands();
+        let commands = self.held()?.trial.output(form, Box::new(move |bytes| drop(send.send(bytes))))?;
         self.run(commands)?;
         let since = Instant::now();
         loop {
@@ -161,12 +138,8 @@ impl Bench for OnGpu<'_> {
         let since = Instant::now();
         self.gpu.drain()?;
         self.trials.waited += since.elapsed();
-        let held = self.held()?;
-        let work = held.trial.work;
-        for _ in 0..load.repeats {
-            (held.trial.run)(form)?;
-        }
-        let commands = held.commands();
+        let trial = &self.held()?.trial;
+        let (work, commands) = (trial.work(), trial.run(form, load.repeats)?);
         let trace = Arc::new(Trace::default());
         self.gpu.submitter.note(Some(Note { trace: trace.clone(), mark: MARK }));
         let before = self.gpu.submitter.submitted();
@@ -183,11 +156,6 @@ impl Bench for OnGpu<'_> {
 
     fn done(&mut self) -> Result<()> {
         let Some(held) = self.trials.held.take() else { return Ok(()) };
-        let Held { trial, cx, kept, .. } = held;
-        drop(trial);
-        cx.trim();
-        cx.flush();
-        let commands = std::mem::take(&mut *kept.lock().unwrap_or_else(|e| e.into_inner()));
-        self.run(commands)
+        self.run(held.trial.ended())
     }
 }

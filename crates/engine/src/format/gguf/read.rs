@@ -9,7 +9,7 @@ use super::cursor::Cursor;
 use super::header::Header;
 use super::metadata::{self, MetaValue, Numbers, Texts};
 use super::tensors::{Entry, TensorType};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -17,7 +17,6 @@ use crate::format::convert::convert;
 use crate::format::{json::Fault, map_checked, quoted};
 use crate::mapped_file::MappedFile;
 use crate::quant::unpack;
-use crate::value::Value;
 
 /// The order in which a tensor's rows are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::header::{self, Entry};
 use super::{Dtype, computed};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::fail;
@@ -16,7 +16,6 @@ use crate::format::{map_checked, quoted};
 use crate::mapped_file::MappedFile;
 use crate::quant::BlockType;
 use crate::quant::pack::{MADE, pack};
-use crate::value::Value;
 
 /// A checked file. It stays mapped as long as the reader or a value made from it lives, or until it is let go since
 /// another takes its place.

@@ -10,7 +10,7 @@ use super::header::{MAX_HEADER, METADATA};
 use crate::error::Result;
 use crate::fail;
 use crate::format::quoted;
-use crate::format::whole_file::WholeFile;
+use crate::whole_file::WholeFile;
 
 /// A tensor of the file to be.
 #[derive(Clone, Copy, Debug)]

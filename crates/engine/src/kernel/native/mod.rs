@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::scalars::Field;
 use super::{Access, Params};
 use crate::dtype::DType;
-use crate::recording::{Launch, Range};
+use crate::kernel::{Launch, Range};
 
 /// A launch as a native kernel sees it.
 pub struct NativeLaunch<'a> {

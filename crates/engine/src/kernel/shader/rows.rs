@@ -2,10 +2,9 @@
 //! subgroups. A body is written once, over cells.
 
 use super::{LOG_SUM, LOG_SUM_ROWS, LOG_SUM_ROWS_OF_SUBGROUPS, WORKGROUP, WORKGROUP_OF_SUBGROUPS};
-use crate::device::Profile;
 use crate::dtype::DType;
-use crate::kernel::Access;
-use crate::recording::Range;
+use crate::kernel::{Access, Range};
+use crate::profile::Profile;
 
 /// Elements of a vector.
 pub const ELEMENTS: usize = 4;

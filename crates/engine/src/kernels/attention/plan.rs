@@ -15,16 +15,14 @@ use super::form::{Form, LARGE, SMALL};
 use super::geometry::Geometry;
 use super::tile::{ACROSS, Tile};
 use super::{BACKWARD, BACKWARD_KV, BACKWARD_Q, FORWARD};
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Launch};
 use crate::kernels::elementwise::wide;
 use crate::kernels::gemm::Precision;
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
-use crate::value::Value;
+use crate::profile::Kind;
 
 /// What attends to what.
 pub struct Attend<'a> {

@@ -25,13 +25,11 @@ pub use walk::{LARGEST, Walk};
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant, joined};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
-use crate::value::Value;
 use plan::{Form, candidates};
 use shader::Side;
 use walk::{Counts, Scalars};

@@ -2,10 +2,9 @@
 
 use smallvec::SmallVec;
 
-use crate::kernel::Params;
+use crate::kernel::{Params, Range};
 use crate::kernels::gemm::stage::Read;
 use crate::kernels::gemm::tile::Tile;
-use crate::recording::Range;
 
 /// How the work is laid out over invocations. All forms sum alike: any may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,10 +1,10 @@
 use super::plan::Form;
 use super::{Correlation, KERNELS, Walk, candidates, correlate_as, weight_as};
-use crate::device::Kind;
 use crate::dtype::DType;
 use crate::kernel::forms::every_form;
 use crate::kernels::gemm::stage::Read;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
+use crate::profile::Kind;
 
 /// Interchangeable forms at sizes around the ends of blocks, over windows and whole; sums are added to what is there.
 #[test]

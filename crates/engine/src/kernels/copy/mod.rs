@@ -16,17 +16,15 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::kernels::cast::cast;
 use crate::launch::{Bind, Indices, windows};
-use crate::recording::Launch;
+use crate::profile::Kind;
 use crate::scalars;
-use crate::value::Value;
 
 /// Dimensions that a kernel can take.
 const DIMS: usize = 6;

@@ -3,14 +3,12 @@
 use std::rc::Rc;
 
 use super::{BACKWARD, IN_PLACE, ROWS, Row, SETTLE, SINGLE, ScaledRow, Settled, StridedRow, THREADS};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::error::Result;
-use crate::kernel::Kernel;
 use crate::kernel::scalars::Words;
 use crate::kernel::shader::rows::{ELEMENTS, RowForm};
+use crate::kernel::{Kernel, Launch};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
-use crate::value::Value;
 
 /// The targets of N rows, i32, and how they are read.
 #[derive(Clone, Copy)]

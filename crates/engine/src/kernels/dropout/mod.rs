@@ -10,17 +10,15 @@ mod native;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise;
 use crate::launch::{Bind, windows};
 use crate::random::words;
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 64;
 

@@ -9,16 +9,14 @@ use std::rc::Rc;
 use super::function::PRELUDE;
 use super::native::GRAIN;
 use super::{THREADS, wide};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
 use crate::scalars;
 use crate::simd::{sigmoid, vectorised};
-use crate::value::Value;
 
 scalars! {
     struct Gated { size: u32 }

@@ -2,8 +2,7 @@
 
 use super::THREADS;
 use crate::dtype::DType;
-use crate::kernel::{Params, Variant};
-use crate::recording::Range;
+use crate::kernel::{Params, Range, Variant};
 
 /// Elements of an invocation.
 pub const ELEMENTS: usize = 4;

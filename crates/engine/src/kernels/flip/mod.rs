@@ -7,15 +7,13 @@
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::native::{NativeLaunch, Shared, each_row};
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 128;
 /// Elements that one task takes.

@@ -32,17 +32,15 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, windows};
+use crate::profile::Kind;
 use crate::quant::BlockType;
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 /// Elements from row to row at which a factor of `columns` columns is best made: rows a large power of two apart
 /// fall on one another in a processor's first cache, and the product would copy them first.

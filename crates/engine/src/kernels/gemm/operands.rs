@@ -1,6 +1,6 @@
 //! What a product is told: its sizes, how its operands lie, and how they are rounded.
 
-use crate::value::Value;
+use crate::context::Value;
 
 /// How the factors of a product are taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

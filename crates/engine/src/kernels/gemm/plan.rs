@@ -9,8 +9,7 @@ use super::stage::Read;
 use super::tile::Tile;
 use super::{Gemm, Matrix, Precision, columns, dots, outer};
 use crate::dtype::DType;
-use crate::kernel::Params;
-use crate::recording::Range;
+use crate::kernel::{Params, Range};
 
 /// How both factors are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,14 +6,12 @@
 use std::rc::Rc;
 
 use super::{BIAS, C, Gemm, Matrix, choose, parts, plan};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 pub const THREADS: u32 = 64;
 

@@ -3,14 +3,13 @@ use std::rc::Rc;
 use super::plan::{Form, Reads, candidates};
 use super::stage::Read;
 use super::{Gemm, KERNELS, Matrix, Segment, gemm, gemm_with, in_f16, parts, split};
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::kernel::Kernel;
 use crate::kernel::forms::{self, assert_all, launched_in};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, gpu_contexts, read};
+use crate::profile::Kind;
 use crate::quant::{BlockType, tests as quant};
-use crate::value::Value;
 
 /// Σ over `k` terms of a[i, t] · b[t, j], of row-major factors or their transposes.
 fn sum(a: &[f64], b: &[f64], [m, n, k]: [usize; 3], [i, j]: [usize; 2], trans: [bool; 2]) -> f64 {

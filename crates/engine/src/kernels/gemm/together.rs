@@ -7,12 +7,10 @@
 use std::rc::Rc;
 
 use super::native;
-use crate::context::Context;
-use crate::device::Kind;
-use crate::kernel::{Access, Kernel, Twin};
-use crate::recording::Launch;
+use crate::context::{Context, Value};
+use crate::kernel::{Access, Kernel, Launch, Twin};
+use crate::profile::Kind;
 use crate::scalars;
-use crate::value::Value;
 
 scalars! {
     struct OfTwo { m: usize, k: usize, n: [usize; 2] }

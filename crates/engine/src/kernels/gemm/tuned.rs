@@ -10,9 +10,16 @@ use crate::device::{Sink, cpu};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::Params;
-use crate::tune::{BYTES, Class, Extent, Family, Trial, Words, operand, size_class};
+use crate::problem::{Problem, operand};
+use crate::tune::{BYTES, Class, Extent, Family, Words, size_class};
 
-pub static FAMILY: Family = Family { name: "gemm", class: describe, form, trial, usual };
+pub static FAMILY: Family = Family {
+    name: "gemm",
+    class: describe,
+    form,
+    trial: |profile, words, extent| Problem::kept(profile, |cx| problem(cx, words, extent)),
+    usual,
+};
 
 /// The most parts that a sum is cut into.
 const MOST_PARTS: usize = 16;
@@ -186,7 +193,7 @@ fn form(params: Params) -> String {
     name + if reads { ", vectors" } else { "" }
 }
 
-fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
+fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     let shape = Shape::of(words).made(extent);
     let Shape { batch, m, n, k, two, .. } = shape;
     let b_batch = if shape.shares_b { 1 } else { batch };
@@ -218,7 +225,7 @@ fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
         let c = Matrix::new(&c, n).batched(m * n);
         parts(&cx, Form::of(params), g, left, right, bias.as_ref(), second, c)
     };
-    Ok(Trial { run: Box::new(run), output, work })
+    Ok(Problem { run: Box::new(run), output, work })
 }
 
 /// The products of a step of SmolLM2-135M, 4 x 512 tokens, rank 16 on all linears, and of its decoding.
@@ -271,8 +278,8 @@ fn usual() -> Vec<(Words, Vec<Params>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Kind;
     use crate::ops::checks::{contexts, read};
+    use crate::profile::Kind;
 
     #[test]
     fn a_class_is_its_words_and_its_name() {

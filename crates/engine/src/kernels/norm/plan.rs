@@ -8,16 +8,14 @@ use super::{
     ADDED_LAYER_NORM, ADDED_NORM, BACKWARD, Backward, CHUNK, Chunks, Forward, LAYER_NORM, NORM, SUM_ROWS,
     THREADS, is_single,
 };
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::Kernel;
 use crate::kernel::scalars::Words;
 use crate::kernel::shader::rows::{ELEMENTS, RowForm};
+use crate::kernel::{Kernel, Launch};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
-use crate::value::Value;
 
 /// What y is multiplied by and what is added, [C] each.
 #[derive(Clone, Copy, Default)]

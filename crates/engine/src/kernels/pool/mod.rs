@@ -11,14 +11,12 @@ mod native;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::row_windows;
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 64;
 

@@ -3,14 +3,12 @@
 use std::rc::Rc;
 
 use super::{Extreme, Plan, Rows, THREADS, chunked, native};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 scalars! {
     /// `begin`: the index of the window's first element.

@@ -21,15 +21,13 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::rows::{ELEMENTS, RowForm};
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 /// What is reduced to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,15 +12,13 @@ mod native;
 use std::fmt::Write;
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant, joined};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant, joined};
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 128;
 const POSITIONS: u32 = 1;

@@ -24,14 +24,12 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::row_windows;
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 256;
 /// 2^−f = 1 − f·(C₀ − f·(C₁ − …)) for f in [0, 1], in units of 2⁻³²: least largest relative error.

@@ -15,16 +15,14 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::shader::LOG_SUM;
 use crate::kernel::shader::rows::RowForm;
-use crate::kernel::{Access, Kernel, Params, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Params, Twin, Variant};
 use crate::launch::row_windows;
-use crate::recording::Launch;
 use crate::scalars;
-use crate::value::Value;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,17 +5,15 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::key;
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernel::scalars::Words;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::gather::gather;
 use crate::launch::{Bind, windows};
-use crate::recording::{Launch, Range};
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 64;
 

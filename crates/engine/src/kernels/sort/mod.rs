@@ -14,15 +14,13 @@ mod native;
 
 use std::rc::Rc;
 
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin};
+use crate::kernel::{Access, Kernel, Launch, Twin};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
+use crate::profile::Kind;
 use crate::scalars;
-use crate::value::Value;
 
 scalars! {
     struct Scalars {

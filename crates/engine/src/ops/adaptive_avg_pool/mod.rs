@@ -10,7 +10,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::pool::{Windows, mean};
@@ -18,7 +18,6 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::avg_pool::d_mean;
 use crate::ops::max_pool::{planes, pooled};
 use crate::shape::three;
-use crate::value::{Spec, Value};
 
 /// Mean over as many windows as `out` says, one entry a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 use super::{AdaptiveAvgPool, plain::plain};
+use crate::context::Spec;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

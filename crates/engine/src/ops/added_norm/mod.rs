@@ -13,12 +13,11 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::norm::{Residual, Rows, Weights, normalise};
 use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads, Remaking, Source};
-use crate::value::{Spec, Value};
 
 /// The output that is the sum.
 const SUM: usize = 1;

@@ -10,7 +10,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -19,7 +19,6 @@ use crate::op::{Backward, Gradient, Gradients, Op};
 pub use crate::ops::extremum::Extreme;
 use crate::ops::extremum::check;
 use crate::ops::sum::{split, without};
-use crate::value::{Spec, Value};
 
 /// Over `dim`, or over every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,14 +13,13 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::attention::{Attend, DIM, Flow, backward, forward};
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 /// Inputs: q, k, v, then the segments and the mask where the attributes say so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,14 +1,14 @@
 use std::rc::Rc;
 
 use super::{Attention, plain::plain};
-use crate::context::Context;
-use crate::device::{Device, Kind, Profile, Sink, cpu::Cpu};
+use crate::context::{Context, Value};
+use crate::device::{Device, Sink, cpu::Cpu};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
-use crate::value::Value;
+use crate::profile::{Kind, Profile};
 
 pub(crate) const CAUSAL: Attention = Attention {
     causal: true,

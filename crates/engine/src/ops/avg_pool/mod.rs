@@ -11,13 +11,12 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::pool::{Windows, mean, mean_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::max_pool::{Window, pooled};
-use crate::value::{Spec, Value};
 
 /// Mean over windows.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,12 +11,11 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy};
-use crate::value::Value;
 
 /// Where `count` rows from `position` on stand in a cache of one text, as [1, T, Hkv, D], for what makes
 /// them to write; none where texts' rows lie apart, or do not fit.

@@ -11,13 +11,12 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::cast::cast;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
-use crate::value::{Spec, Value};
 
 /// To `dtype`; x itself where it is stored so already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

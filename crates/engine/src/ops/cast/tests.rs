@@ -3,6 +3,7 @@ use std::sync::mpsc::channel;
 use half::{bf16, f16};
 
 use super::{Cast, plain::plain};
+use crate::context::Value;
 use crate::dtype::DType::*;
 use crate::error::Code;
 use crate::kernel::forms::every_form;
@@ -14,7 +15,6 @@ use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::quant::BlockType;
 use crate::tape::{Tape, Tensor};
-use crate::value::Value;
 
 /// Ties both ways, the ends of each range, subnormals of f16, what overflows.
 fn telling() -> Vec<f64> {

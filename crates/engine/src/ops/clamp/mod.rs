@@ -9,14 +9,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::fill::full;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 /// Within `low` and `high`; `high` where they cross, as in PyTorch.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,8 +1,8 @@
 use super::{Clamp, plain::plain};
+use crate::context::Spec;
 use crate::error::Code;
 use crate::op::{Backward, Op};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
-use crate::value::Spec;
 
 const BOUNDS: [Clamp; 4] = [
     Clamp { low: -0.5, high: 0.25 },

@@ -9,14 +9,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::slice::Slice;
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Along `dim`, one input or more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

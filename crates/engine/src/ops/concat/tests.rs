@@ -1,11 +1,11 @@
 use super::{Concat, plain::plain};
+use crate::context::{Spec, Value};
 use crate::dtype::DType;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::ops::permute::Permute;
 use crate::ops::reshape::Reshape;
 use crate::ops::slice::Slice;
-use crate::value::{Spec, Value};
 
 #[test]
 fn equals_the_plain_form() {

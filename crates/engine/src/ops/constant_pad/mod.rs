@@ -10,14 +10,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::kernels::fill::fill;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 /// Pads the last dimensions, one entry of [before, after] each, with `value`.
 #[derive(Clone, Debug, PartialEq)]

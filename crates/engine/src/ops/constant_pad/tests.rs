@@ -1,8 +1,8 @@
 use super::{ConstantPad, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 fn holds(x: Array, padding: &[[usize; 2]], value: f64) {
     let op = ConstantPad { padding: padding.to_vec(), value };

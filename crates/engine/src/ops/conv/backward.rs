@@ -7,14 +7,13 @@
 
 use std::rc::Rc;
 
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::cast::cast;
 use crate::kernels::conv::{Correlation, Walk, correlate};
 use crate::kernels::copy::{Side, copy};
-use crate::value::Value;
+use crate::profile::Kind;
 
 /// Neighbouring residues of one dimension whose elements meet taps alike: each a tap further than the
 /// one before. Where kernel and stride are the same size, all are.

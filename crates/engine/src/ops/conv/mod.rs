@@ -17,7 +17,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -25,7 +25,6 @@ use crate::kernels::conv::{Correlation, LARGEST, Walk, correlate, correlate_weig
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::shape::{Shape, three};
-use crate::value::{Spec, Value};
 
 /// A convolution over [x, weight] or [x, weight, bias]; one entry a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]

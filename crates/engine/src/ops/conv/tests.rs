@@ -1,10 +1,10 @@
 use proptest::prelude::*;
 
 use super::{Conv, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 fn held(op: &Conv, inputs: &[Array]) {
     check(op, inputs, &|x| vec![plain(op, &x[0], &x[1], x.get(2))]);

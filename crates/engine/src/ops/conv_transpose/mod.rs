@@ -15,14 +15,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::conv::{Correlation, LARGEST, correlate, correlate_weight};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::conv::{Conv, backward};
-use crate::value::{Spec, Value};
 
 /// A transposed convolution over [x, weight]; one entry a dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]

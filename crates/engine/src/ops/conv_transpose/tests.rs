@@ -1,9 +1,9 @@
 use super::{ConvTranspose, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::ops::conv::Conv;
-use crate::value::Spec;
 
 fn held(op: &ConvTranspose, inputs: &[Array]) {
     check(op, inputs, &|x| vec![plain(op, &x[0], &x[1])]);

@@ -13,14 +13,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::cross_entropy::{Labels, Scale, row_losses, row_losses_backward, settle};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// How the losses of the rows become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

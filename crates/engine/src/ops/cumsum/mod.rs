@@ -9,7 +9,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -17,7 +17,6 @@ use crate::kernels::flip::flip;
 use crate::kernels::scan::scan;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::split;
-use crate::value::{Spec, Value};
 
 /// Along `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

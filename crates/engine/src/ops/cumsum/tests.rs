@@ -1,8 +1,8 @@
 use super::{Cumsum, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Precision, dense_together, goes_together};
@@ -29,7 +29,6 @@ use crate::ops::rms_norm::RmsNorm;
 use crate::ops::rotary::Rotary;
 use crate::ops::silu_mul::SiluMul;
 use crate::trace::Pass;
-use crate::value::Value;
 
 /// A low-rank path over all rows and outputs: A, B and what scales their product.
 #[derive(Clone, Debug)]

@@ -2,12 +2,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::{DecoderBlock, Dense, LowRank, Norm, plain::plain};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
-use crate::value::Value;
 
 /// Heads of queries, of keys, and their size.
 const H: usize = 4;

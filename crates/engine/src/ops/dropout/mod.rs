@@ -9,13 +9,12 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::dropout::{check_probability, dropout};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 /// Dropout whose mask is a function of `seed` and `offset`; each call takes an offset of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,10 +1,10 @@
 use super::{Dropout, plain::plain};
+use crate::context::Spec;
 use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, TOLERANCE, check, check_non_finite, compare, contexts, read};
-use crate::value::Spec;
 
 every_form! {
     kernels::dropout::KERNELS;

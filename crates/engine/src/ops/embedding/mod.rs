@@ -12,14 +12,13 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::embedding::{Table, scatter, take};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Inputs: W, ids.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

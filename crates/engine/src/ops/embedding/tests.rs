@@ -1,5 +1,5 @@
 use super::{Embedding, gather_rows, plain::plain, scatter_rows};
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernel::forms::every_form;
@@ -8,7 +8,6 @@ use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Op, run1};
 use crate::ops::checks::{Array, check, compare, contexts, in_blocks, read};
 use crate::quant::BlockType;
-use crate::value::{Spec, Value};
 use std::rc::Rc;
 
 const BOTH: [Embedding; 2] =

@@ -9,14 +9,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// To `shape`.
 #[derive(Clone, Debug, PartialEq, Eq)]

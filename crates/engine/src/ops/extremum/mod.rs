@@ -11,7 +11,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -19,7 +19,6 @@ use crate::kernels::elementwise::{Function, map};
 use crate::kernels::reduce::{Reduction, arg_extremum, place, reduce};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::{split, without};
-use crate::value::{Spec, Value};
 
 pub use crate::kernels::reduce::Extreme;
 

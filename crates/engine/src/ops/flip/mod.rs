@@ -9,14 +9,13 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::widened;
 use crate::kernels::flip::flip;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::ops::sum::split;
-use crate::value::{Spec, Value};
 
 /// Along `dims`, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]

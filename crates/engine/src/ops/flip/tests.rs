@@ -1,10 +1,10 @@
 use super::{Flip, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 fn flip(dims: &[usize]) -> Flip {
     Flip { dims: dims.to_vec() }

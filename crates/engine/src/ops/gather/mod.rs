@@ -11,7 +11,7 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -21,7 +21,6 @@ use crate::kernels::gather::{gather, scatter_add};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::split;
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Along `dim`. Inputs: x, index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 use super::{Gather, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, compare, contexts, read};
-use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

@@ -11,14 +11,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::ops::rms_norm::{check, leading};
-use crate::value::{Spec, Value};
 
 /// Layer normalisation; inputs x, then weight and bias where there are.
 #[derive(Clone, Copy, Debug, PartialEq)]

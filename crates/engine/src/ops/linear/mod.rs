@@ -11,7 +11,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -19,7 +19,6 @@ use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, gemm, gemm_with};
 use crate::kernels::reduce::{Reduction, reduce};
 use crate::op::{Backward, Destinations, Gradient, Gradients, Op, Reads};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// A dense layer over [x, weight] or [x, weight, bias].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 use super::{Linear, plain::plain};
-use crate::device::Kind;
+use crate::context::{Spec, Value};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
@@ -8,8 +8,8 @@ use crate::ops::checks::{
     Array, TOLERANCE, check, check_non_finite, compare, contexts, in_blocks, read, same_by_blocks,
 };
 use crate::ops::unary::Unary;
+use crate::profile::Kind;
 use crate::quant::BlockType;
-use crate::value::{Spec, Value};
 
 fn inputs(op: Linear, rows: &[usize], features: usize, out: usize, bias: bool) -> Vec<Array> {
     let shape = [rows, &[features]].concat();

@@ -3,15 +3,14 @@
 use std::rc::Rc;
 
 use super::LinearCrossEntropy;
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::cross_entropy::{Labels, row_losses, row_losses_in_place};
 use crate::kernels::elementwise::accumulate;
 use crate::kernels::gemm::{Gemm, Matrix, gemm, row_stride};
 use crate::kernels::reduce::{Reduction, reduce};
-use crate::value::Value;
+use crate::profile::Kind;
 
 /// Bytes of logits that exist at a time: fewer on a cpu, whose memory is what everything else runs in. 511 rows of
 /// SmolLM2's head by 6 chunks, not 4: no step was seen to take longer (1,725 ms beside 1,720 by AVX2, best of four).

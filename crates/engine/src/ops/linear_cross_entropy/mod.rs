@@ -21,7 +21,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -30,7 +30,6 @@ use crate::kernels::elementwise::{Function, accumulate, map};
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::cross_entropy::{Reduction, check_rows, check_targets};
-use crate::value::{Spec, Value};
 use chunks::{Given, Made};
 use rows::Labelled;
 

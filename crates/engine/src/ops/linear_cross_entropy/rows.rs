@@ -2,12 +2,11 @@
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::embedding::{Table, take};
 use crate::shape::Shape;
-use crate::value::Value;
 
 /// Runs of rows that are worth a copy each; more than these are gathered by their indices.
 const RUNS: usize = 16;

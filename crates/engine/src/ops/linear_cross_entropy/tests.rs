@@ -1,11 +1,11 @@
 use super::{LinearCrossEntropy, Wanted, plain::plain};
-use crate::device::Kind;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, TOLERANCE, check, compare, contexts, in_blocks, read, same_by_blocks};
 use crate::ops::cross_entropy::Reduction;
+use crate::profile::Kind;
 use crate::quant::BlockType;
 
 const HIDDEN: Wanted = Wanted { hidden: true, weight: false, bias: false };

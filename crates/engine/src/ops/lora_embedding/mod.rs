@@ -15,14 +15,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::embedding::Embedding;
-use crate::value::{Spec, Value};
 
 /// Inputs: W, ids, A, B.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,10 +1,10 @@
 use super::{LoraEmbedding, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
 use crate::ops::embedding::Embedding;
-use crate::value::Spec;
 
 const OP: LoraEmbedding = LoraEmbedding { scale: 0.75, padding_idx: None };
 

@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 pub use path::{Path, RowRange};
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -31,7 +31,6 @@ use crate::kernels::dropout::check_probability;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::linear::{Linear, d_bias, d_dense, d_weight, dense, output};
-use crate::value::{Spec, Value};
 use path::Placed;
 
 /// A dense layer and its low-rank paths, over [x, weight, A0, B0, A1, B1, ..] and a bias or none.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -12,7 +12,6 @@ use crate::kernels::dropout::dropout;
 use crate::kernels::gemm::{Gemm, Matrix, Segment, gemm};
 use crate::ops::dropout::Dropout;
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// s·drop(x)[rows]·Aᵀ·Bᵀ.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,4 +1,5 @@
 use super::{LoraLinear, Path, RowRange, plain::plain};
+use crate::context::{Spec, Value};
 use crate::dtype::DType;
 use crate::kernels::gemm::Precision;
 use crate::op::{Backward, Op, run, run1};
@@ -8,7 +9,6 @@ use crate::ops::checks::{
 use crate::ops::dropout::Dropout;
 use crate::ops::linear::Linear;
 use crate::quant::BlockType;
-use crate::value::{Spec, Value};
 
 /// alpha != r: the scale is not 1.
 const SCALE: f32 = 1.75;

@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -22,7 +22,6 @@ use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
 use crate::ops::sum::sum_to;
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// The product of matrices of at least two dimensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 use super::{Matmul, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 const FLAGS: [Matmul; 4] = {
     const fn op(trans_a: bool, trans_b: bool) -> Matmul {

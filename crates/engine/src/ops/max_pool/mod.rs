@@ -12,14 +12,13 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::pool::{Windows, max, max_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::{Shape, three};
-use crate::value::{Spec, Value};
 
 /// Windows over the last dimensions, one entry each.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 use super::{MaxPool, Window, plain::plain};
+use crate::context::Spec;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
 use crate::ops::{adaptive_avg_pool, avg_pool};
-use crate::value::Spec;
 
 /// Windows to pool over: kernel, stride, padding, by dimension; with and without a short last one.
 pub fn windows(dims: usize) -> Vec<Window> {

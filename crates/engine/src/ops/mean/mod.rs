@@ -10,13 +10,12 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::reduce::{Reduction, reduce_scaled};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::{reduced, split, spread};
-use crate::value::{Spec, Value};
 
 /// Mean over `dim`, or over every element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,14 +9,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::embedding::check_indices;
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 /// Classes up to which comparing in f32 tells all apart.
 const MOST: usize = 1 << 24;

@@ -12,13 +12,12 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::pad::{Edges, pad, pad_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 pub use crate::kernels::pad::Mode;
 

@@ -1,9 +1,9 @@
 use super::{Mode, Pad, plain::plain};
+use crate::context::Spec;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 const MODES: [Mode; 3] = [Mode::Reflect, Mode::Replicate, Mode::Circular];
 

@@ -10,14 +10,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::launch::Indices;
 use crate::op::{Backward, Gradient, Gradients, Op, run1};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Dimensions in the order `order`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 use super::{Permute, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
-use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

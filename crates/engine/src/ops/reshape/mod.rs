@@ -9,12 +9,11 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::error::Result;
 use crate::fail;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// To `shape`, of the same size.
 #[derive(Clone, Debug, PartialEq, Eq)]

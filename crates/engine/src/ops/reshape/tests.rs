@@ -1,4 +1,5 @@
 use super::{Reshape, plain::plain};
+use crate::context::Spec;
 use crate::error::Code;
 use crate::kernels::elementwise::{Function, accumulate};
 use crate::op::Op;
@@ -7,7 +8,6 @@ use crate::ops::checks::{Array, check, contexts, read};
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::tape::{Mode, Tape, Tensor};
-use crate::value::Spec;
 
 fn reshape(dims: &[usize]) -> Reshape {
     Reshape { shape: dims.into() }

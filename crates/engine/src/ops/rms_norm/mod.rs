@@ -11,7 +11,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -19,7 +19,6 @@ use crate::kernels::norm::{Rows, Sums, Weights, normalise_backward, sum_rows};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::added_norm::{self, Norm};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Root-mean-square normalisation; inputs x and, optionally, weight.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,13 +13,12 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::rotary::{Rotate, rotary, rotary_two};
 use crate::op::{Backward, Gradient, Gradients, Op};
-use crate::value::{Spec, Value};
 
 /// Inputs: x, or two of them, then cos, sin, and the positions where the attribute says so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,14 +1,13 @@
 use std::rc::Rc;
 
 use super::{Rotary, plain::plain};
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::{Backward, Gradient, Gradients, Op, run, run1};
 use crate::ops::checks::{Array, check, check_non_finite, contexts};
-use crate::value::{Spec, Value};
 
 /// Rotary by fixed tables, which have no gradient of their own.
 #[derive(Debug)]

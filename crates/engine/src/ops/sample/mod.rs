@@ -15,13 +15,12 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::sample::{FARTHEST, Sampling, sample};
 use crate::random::words;
-use crate::value::Value;
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,14 +1,13 @@
 use std::rc::Rc;
 
 use super::{Sample, plain::plain, plain::probabilities};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::ops::checks::{Array, contexts, read};
 use crate::random::Stream;
-use crate::value::Value;
 
 const PLAIN: Sample = Sample { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0 };
 

@@ -11,7 +11,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -22,7 +22,6 @@ use crate::op::{Backward, Gradient, Gradients, Op, Reads, run1};
 use crate::ops::gather::Gather;
 use crate::ops::sum::split;
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Along `dim`. Inputs: x, index, src.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 use super::{ScatterAdd, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::op::{Op, run1};
 use crate::ops::checks::{Array, check, contexts};
-use crate::value::Spec;
 
 #[test]
 fn equals_the_plain_form() {

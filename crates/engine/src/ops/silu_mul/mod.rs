@@ -10,13 +10,12 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::elementwise::{Function, map, silu_mul_backward};
 use crate::op::{Backward, Gradient, Gradients, Op, Reads};
-use crate::value::{Spec, Value};
 
 /// Inputs: gate, up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -18,7 +18,6 @@ use crate::kernels::copy::{Side, copy, widened};
 use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Elements `start..end` of `dim`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 use super::{Slice, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::{Backward, Destinations, Op, run};
 use crate::ops::checks::{Array, check, check_non_finite, contexts, read};
-use crate::value::Spec;
 
 fn slice(dim: usize, start: usize, end: usize) -> Slice {
     Slice { dim, start, end }

@@ -10,14 +10,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::softmax::{Form, softmax, softmax_backward};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::{split, without};
-use crate::value::{Spec, Value};
 
 /// Softmax over `dim`, or its logarithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

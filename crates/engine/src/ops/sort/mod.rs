@@ -11,7 +11,7 @@ pub(crate) mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
@@ -19,7 +19,6 @@ use crate::kernels::gather::put;
 use crate::kernels::sort::sort;
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::ops::sum::split;
-use crate::value::{Spec, Value};
 
 /// The first `count` of `dim` in ascending or descending order. Outputs: values, indices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 use super::{Sort, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::kernel::forms::every_form;
 use crate::kernels;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check_non_finite, compare, contexts, read};
-use crate::value::Spec;
 
 fn holds(x: &Array, dim: usize, count: usize) {
     for descending in [false, true] {

@@ -11,14 +11,13 @@ mod tests;
 
 use std::rc::Rc;
 
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
 use crate::kernels::copy::{Side, copy, widened};
 use crate::op::{Backward, Gradient, Gradients, Op};
 use crate::shape::Shape;
-use crate::value::{Spec, Value};
 
 /// Pieces of `sizes` along `dim`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 use super::{Split, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::{Backward, Op, run};
 use crate::ops::checks::{Array, check, compare, contexts, read};
-use crate::value::Spec;
 
 fn holds(x: Array, dim: usize, sizes: &[usize]) {
     check(&Split { dim, sizes: sizes.to_vec() }, &[x], &|x| plain(&x[0], dim, sizes));

@@ -1,8 +1,8 @@
 use super::{Where, plain::plain};
+use crate::context::Spec;
 use crate::dtype::DType;
 use crate::op::Op;
 use crate::ops::checks::{Array, check, check_non_finite};
-use crate::value::Spec;
 
 fn choose(x: &[Array]) -> Vec<Array> {
     vec![plain(&x[0], &x[1], &x[2])]

@@ -20,16 +20,14 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::arena::{meet, zeros};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::kernel::{Access, Kernel, Twin, Variant};
+use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
-use crate::recording::Launch;
 use crate::scalars;
 use crate::tape::Tensor;
-use crate::value::Value;
 
 const CHUNK: usize = 512;
 const THREADS: u32 = 64;

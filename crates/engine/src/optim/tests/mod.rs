@@ -8,13 +8,14 @@ use std::sync::Arc;
 use super::clip::clip_grad_norm;
 use super::{AdamW, NotFinite, Optimizer, Rule, Sgd, State};
 use crate::context::Context;
-use crate::device::{Device, Kind, Sink, cpu::Cpu};
+use crate::device::{Device, Sink, cpu::Cpu};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
 use crate::kernels::elementwise::Function;
 use crate::ops::binary::Binary;
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
 use crate::ops::sum::Sum;
+use crate::profile::Kind;
 use crate::recording::CancelToken;
 use crate::tape::{Tape, Tensor};
 
@@ -50,7 +51,7 @@ fn adamw(tensors: &[Tensor]) -> Optimizer<AdamW> {
     Optimizer::new(vec![(AdamW { lr: 0.01, ..AdamW::default() }, tensors.to_vec())]).unwrap()
 }
 
-fn item(value: &crate::value::Value) -> f64 {
+fn item(value: &crate::context::Value) -> f64 {
     read(value).data[0]
 }
 
@@ -112,7 +113,7 @@ pub fn equals_the_plain_form<R: Rule>(
     }
 }
 
-fn own_device(change: impl FnOnce(&mut crate::device::Profile)) -> (Arc<Device>, Rc<Context>) {
+fn own_device(change: impl FnOnce(&mut crate::profile::Profile)) -> (Arc<Device>, Rc<Context>) {
     let device = Device::start(|| Cpu::open(0)).unwrap();
     let mut profile = device.profile.clone();
     change(&mut profile);

@@ -6,11 +6,11 @@ mod tests;
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 
+use crate::context::{Spec, Storage, Value};
 use crate::error::Result;
 use crate::op::{Op, run_in};
 use crate::shape::Shape;
 use crate::trace::Pass;
-use crate::value::{Spec, Storage, Value};
 
 /// An input or output of an operation that its backward reads.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::{Mode, Tape, Tensor};
-use crate::context::Context;
+use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::{Code, Result};
 use crate::fail;
@@ -19,7 +19,6 @@ use crate::ops::rms_norm::RmsNorm;
 use crate::ops::sum::Sum;
 use crate::ops::unary::Unary;
 use crate::optim::{AdamW, Optimizer};
-use crate::value::{Spec, Value};
 
 const N: usize = 300;
 

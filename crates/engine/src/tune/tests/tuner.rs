@@ -1,20 +1,19 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::context::Context;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::Params;
+use crate::profile::Profile;
 use crate::recording::CancelToken;
 use crate::tune::bench::{Bench, Load, Sample};
 use crate::tune::store::Forms;
 use crate::tune::tuner::{BUDGET, LONGEST};
 use crate::tune::{Class, Extent, Family, Outcome, Owner, Store, Table, Trial, Tuner, Verdict, Words};
 
-fn no_trial(_: &Rc<Context>, _: &Words, _: Extent) -> Result<Trial> {
+fn no_trial(_: &Profile, _: &Words, _: Extent) -> Result<Box<dyn Trial>> {
     fail!(Internal, "a pretend bench makes no problem")
 }
 

@@ -9,8 +9,9 @@ use super::*;
 use crate::error::Result;
 use crate::kernel::Params;
 use crate::kernels::gemm::{Gemm, Matrix, gemm, tuned};
+use crate::problem::{Problem, operand};
 use crate::recording::CancelToken;
-use crate::tune::{Class, Extent, Family, Trial, Tuner, Verdict, Words, operand};
+use crate::tune::{Class, Extent, Family, Tuner, Verdict, Words};
 
 scalars! {
     struct Double { n: usize }
@@ -60,7 +61,7 @@ fn double(x: &Value, y: &Value, params: Params) {
     });
 }
 
-fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
+fn problem(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Problem> {
     let n = match extent {
         Extent::Odd => 1001,
         Extent::Within { work } => ((work / 2000) as usize).clamp(64, words[0] as usize),
@@ -71,14 +72,14 @@ fn trial(cx: &Rc<Context>, words: &Words, extent: Extent) -> Result<Trial> {
         double(&x, &y, params);
         Ok(())
     };
-    Ok(Trial { run: Box::new(run), output, work: 2000 * n as u64 })
+    Ok(Problem { run: Box::new(run), output, work: 2000 * n as u64 })
 }
 
 static DOUBLES: Family = Family {
     name: "double",
     class: |words| words[0].to_string(),
     form: |params| format!("{} rounds", params[0]),
-    trial,
+    trial: |profile, words, extent| Problem::kept(profile, |cx| problem(cx, words, extent)),
     usual: Vec::new,
 };
 

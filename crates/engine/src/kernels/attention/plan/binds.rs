@@ -3,11 +3,11 @@
 use smallvec::SmallVec;
 
 use super::{Attend, Flow};
+use crate::context::Value;
 use crate::dtype::DType;
 use crate::kernels::attention::geometry::{CAUSAL, Geometry, MASK, SEGMENTS};
 use crate::kernels::gemm::Precision;
 use crate::launch::Bind;
-use crate::value::Value;
 
 /// Stands for no window; its sum with any position is still a u32.
 const NO_WINDOW: usize = 0x7fff_ffff;

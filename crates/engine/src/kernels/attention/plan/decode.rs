@@ -6,16 +6,15 @@ use smallvec::SmallVec;
 
 use super::Attend;
 use super::binds::{Binds, Inner};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::Launch;
 use crate::kernels::attention::form::Decode;
 use crate::kernels::attention::geometry::Geometry;
 use crate::kernels::attention::{DECODE, DECODE_THREADS, MERGE, Parts, Split, THREADS};
 use crate::kernels::elementwise::wide;
 use crate::launch::{Bind, Window, windows};
-use crate::recording::Launch;
-use crate::value::Value;
 
 /// Keys of a part in decoding at least, and workgroups from which on the keys are not cut further.
 const LEAST_SPLIT: usize = 128;

@@ -6,15 +6,14 @@ use smallvec::SmallVec;
 
 use super::binds::{Binds, Inner};
 use super::{Attend, Flow};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernel::Launch;
 use crate::kernels::attention::{DELTA, Delta, ROWS, Rows, THREADS};
 use crate::kernels::copy::{Side, copy};
 use crate::kernels::elementwise::{Function, map};
 use crate::launch::{Bind, row_windows, windows};
-use crate::recording::Launch;
-use crate::value::Value;
 
 /// What backward reads of each query row: its log-sum-exp, δ = Σ dO ∘ O less the gradient of the log-sum-exp, and its
 /// segment.

@@ -47,14 +47,12 @@ mod weight;
 use std::rc::Rc;
 
 use super::{Correlation, Walk};
-use crate::context::Context;
-use crate::device::Kind;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin};
-use crate::recording::Launch;
+use crate::kernel::{Access, Kernel, Launch, Twin};
+use crate::profile::Kind;
 use crate::scalars;
-use crate::value::Value;
 
 /// Outputs of a tile along a dimension, taps, elements that they meet, and places of a transform.
 const OUT: usize = 2;

@@ -2,12 +2,12 @@ use half::{bf16, f16};
 
 use super::native::{correlate, weight_by};
 use super::{PLACES, Scalars, TAPS, WeightScalars, suits};
-use crate::device::Kind;
 use crate::dtype::DType;
 use crate::kernel::native::Threads;
 use crate::kernels::conv::{self, Walk};
 use crate::kernels::gemm::native::{Loops, Stored, available};
 use crate::ops::checks::{Array, TOLERANCE, compare, contexts, read};
+use crate::profile::Kind;
 
 /// A correlation over [batch, groups · channels, *size] with zeros before and after.
 fn walk([batch, groups, rows, channels]: [usize; 4], size: [usize; 2], padding: [[usize; 2]; 2]) -> Walk {

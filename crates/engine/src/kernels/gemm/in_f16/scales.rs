@@ -8,13 +8,11 @@ use std::rc::Rc;
 
 use super::super::{Gemm, Matrix};
 use super::STORED;
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::{Access, Kernel, Twin, Variant};
-use crate::recording::{Launch, Range};
+use crate::kernel::{Access, Kernel, Launch, Range, Twin, Variant};
 use crate::scalars;
-use crate::value::Value;
 
 const THREADS: u32 = 256;
 /// Lines of a workgroup, by whether lines are neighbours.

@@ -3,7 +3,6 @@ use std::rc::Rc;
 use super::KERNELS;
 use super::scales::SCALES;
 use crate::context::Context;
-use crate::device::{Kind, Profile};
 use crate::dtype::DType;
 use crate::kernel::Kernel;
 use crate::kernel::forms::{assert_all, launched_in};
@@ -11,6 +10,7 @@ use crate::kernels::gemm::plan::{self, Form, Reads, candidates};
 use crate::kernels::gemm::stage::Read;
 use crate::kernels::gemm::{Gemm, Matrix, Precision, Segment, gemm, gemm_with, parts};
 use crate::ops::checks::{Array, contexts, gpu_contexts, read};
+use crate::profile::{Kind, Profile};
 
 /// Whose forms these tests launch.
 pub(crate) const COVERED: &[&Kernel] = &KERNELS;

@@ -1,8 +1,7 @@
 use super::*;
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::device::{Sink, cpu::Cpu};
 use crate::kernels::gemm::in_f16;
-use crate::value::Value;
 
 /// A value of `size` elements from the `offset`-th of a storage, of a device that runs nothing.
 fn value(dtype: DType, offset: usize, size: usize) -> Value {

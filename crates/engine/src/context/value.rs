@@ -4,11 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::context::Context;
-use crate::context::constants::Page;
+use super::Context;
+use super::constants::Page;
 use crate::dtype::DType;
+use crate::kernel::{BufferId, Range};
 use crate::mapped_file::MappedFile;
-use crate::recording::{BufferId, Command, Range};
+use crate::recording::Command;
 use crate::shape::Shape;
 
 /// A buffer in use; it goes back to the pool when the last handle is dropped.
@@ -23,7 +24,7 @@ pub struct Storage {
 }
 
 /// Where a storage's bytes are: what becomes of them when it is dropped.
-pub(crate) enum Lies {
+pub(super) enum Lies {
     InPool,
     InFile(Arc<MappedFile>),
     /// Beside other constants.
@@ -31,7 +32,7 @@ pub(crate) enum Lies {
 }
 
 impl Storage {
-    pub(crate) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
+    pub(super) fn new(context: &Rc<Context>, buffer: BufferId, bytes: u64, lies: Lies) -> Rc<Storage> {
         let (version, host) = (Cell::new(0), RefCell::new(None));
         Rc::new(Storage { context: context.clone(), buffer, bytes, lies, version, host })
     }

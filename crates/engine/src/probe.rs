@@ -4,16 +4,13 @@
 
 use std::rc::Rc;
 
-use super::{Event, Pass, Roof};
-use crate::context::Context;
+use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::elementwise::{Function, map};
 use crate::kernels::gemm::{Gemm, Matrix, gemm};
-use crate::value::Value;
+use crate::trace::{MEMORY, PRODUCT, Pass};
 
-const PRODUCT: &str = "probe of products";
-const MEMORY: &str = "probe of memory";
 /// Edge of the square product.
 const EDGE: usize = 1024;
 /// Elements of each vector: 32 MiB.
@@ -58,20 +55,4 @@ fn make(cx: &Rc<Context>, shape: [usize; 2]) -> Result<[Value; 3]> {
         Ok(value)
     };
     Ok([one()?, one()?, one()?])
-}
-
-impl Roof {
-    /// Whether the event is a probe's; where it is the device's, it may raise the roof.
-    pub(super) fn learn(&mut self, event: &Event) -> bool {
-        let seconds = event.took.as_secs_f64();
-        match event.mark.operation {
-            PRODUCT if event.cost.flops > 0 => self.flops = self.flops.max(event.cost.flops as f64 / seconds),
-            MEMORY if event.kernel != "zero" => {
-                let moved = event.cost.read + event.cost.written;
-                self.bytes = self.bytes.max(moved as f64 / seconds);
-            }
-            operation => return operation == PRODUCT || operation == MEMORY,
-        }
-        true
-    }
 }

@@ -1,0 +1,124 @@
+//! Problems that forms are tried on: operands and launches on a context of their own, whose commands are kept for the
+//! device's thread.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use crate::context::{Context, Value};
+use crate::device::Sink;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::kernel::Params;
+use crate::profile::Profile;
+use crate::random::Stream;
+use crate::recording::{Command, Reply};
+use crate::shape::Shape;
+use crate::tune::Trial;
+
+/// A problem of a class.
+pub struct Problem {
+    /// Appends the launches of a form.
+    pub run: Box<dyn Fn(Params) -> Result<()>>,
+    /// What they write.
+    pub output: Value,
+    /// Floating-point operations of one run.
+    pub work: u64,
+}
+
+/// A problem, and the context that it is recorded on.
+struct Kept {
+    problem: Problem,
+    cx: Rc<Context>,
+    commands: Arc<Mutex<Vec<Command>>>,
+}
+
+impl Problem {
+    /// What `make` makes on a context for a device of this profile, as the tuner runs it.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn kept(
+        profile: &Profile,
+        make: impl FnOnce(&Rc<Context>) -> Result<Problem>,
+    ) -> Result<Box<dyn Trial>> {
+        let commands = Arc::default();
+        let cx = Context::new(profile.clone(), Sink::Kept(Arc::clone(&commands)));
+        let problem = make(&cx)?;
+        Ok(Box::new(Kept { problem, cx, commands }))
+    }
+}
+
+impl Kept {
+    /// What was recorded since the last call.
+    fn recorded(&self) -> Vec<Command> {
+        self.cx.flush();
+        taken(&self.commands)
+    }
+}
+
+fn taken(commands: &Mutex<Vec<Command>>) -> Vec<Command> {
+    std::mem::take(&mut *commands.lock().unwrap_or_else(|e| e.into_inner()))
+}
+
+impl Trial for Kept {
+    fn made(&self) -> Vec<Command> {
+        self.recorded()
+    }
+
+    fn run(&self, form: Params, times: u32) -> Result<Vec<Command>> {
+        (0..times).try_for_each(|_| (self.problem.run)(form))?;
+        Ok(self.recorded())
+    }
+
+    fn output(&self, form: Params, reply: Reply) -> Result<Vec<Command>> {
+        let output = &self.problem.output;
+        self.cx.write(output, drawn(output.size(), output.dtype, 6));
+        (self.problem.run)(form)?;
+        self.cx.read(output, reply);
+        Ok(self.recorded())
+    }
+
+    fn work(&self) -> u64 {
+        self.problem.work
+    }
+
+    fn ended(self: Box<Self>) -> Vec<Command> {
+        let Kept { problem, cx, commands } = *self;
+        drop(problem);
+        // The last that holds it: what it has of the device's memory goes with it.
+        drop(cx);
+        taken(&commands)
+    }
+}
+
+/// Elements that are drawn; larger values repeat them.
+const DRAWN: usize = 1 << 16;
+
+/// A value of normally distributed numbers.
+///
+/// # Errors
+/// `ERR_OUT_OF_MEMORY`.
+pub fn operand(cx: &Rc<Context>, shape: impl Into<Shape>, dtype: DType, seed: u64) -> Result<Value> {
+    let value = cx.empty(shape, dtype)?;
+    let size = value.size();
+    let mut filled = size.min(DRAWN);
+    cx.write(&value.sub_range(0, [filled]), drawn(filled, dtype, seed));
+    while filled < size {
+        let more = filled.min(size - filled);
+        cx.copy(&value.sub_range(0, [more]), &value.sub_range(filled, [more]));
+        filled += more;
+    }
+    Ok(value)
+}
+
+/// Bytes of `n` such numbers.
+fn drawn(n: usize, dtype: DType, seed: u64) -> Vec<u8> {
+    let numbers = Stream { seed, counter: 0 }.normal(n, 0.0, 1.0);
+    match dtype {
+        DType::F32 => bytemuck::cast_slice(&numbers).to_vec(),
+        DType::F16 => numbers.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        DType::BF16 => numbers.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        DType::Block(_) => unreachable!("products by blocks have one form"),
+        DType::I32 => numbers.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect(),
+    }
+}
