@@ -1,0 +1,76 @@
+// `npm run test:miri [-- PARTS…]`: the engine's small tests under Miri, which sees what Rust leaves undefined of memory
+// and threads, by the native kernels' baseline. Small are those that take less than half a millisecond where they are
+// compiled: Miri takes some ten thousand times as long. Parts of names choose among them. Ends with the line
+// `miri: N passed, N failed`. Needs Rust's nightly: rustup toolchain install nightly --component miri,rust-src
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { argv, env } from "node:process";
+import { cargoCounts, verdict } from "./counts.mjs";
+import { built, checkout } from "./drivers/engine.mjs";
+
+/** Seconds, told by thousandths. */
+const SMALL = 0.0005;
+
+/** What Miri has no means for: files that are mapped, programs that are started, libraries that are loaded. */
+const CANNOT = [
+  "format::gguf::tests::lists",
+  "format::gguf::tests::values",
+  "format::safetensors::tests::values_in_place",
+  "whole_file::",
+  "device::gpu::",
+  "device::tests::a_gpu_that_converts_no_halves",
+  "device::tests::a_stand_in_of_the_gpu",
+  "device::cpu::tests::the_smallest_that_has_enough",
+];
+
+/** Whole kernels over many sizes: minutes each. */
+const LONG = ["attention::", "coded::", "rounded::", "every_form::", "every_listed_form"];
+
+const parts = argv.slice(2);
+const has = (names) => (test) => names.some((name) => test.includes(name));
+
+if (spawnSync("cargo", ["+nightly", "miri", "--version"], { encoding: "utf8" }).status !== 0) {
+  console.error("lowrank: Miri is not here: rustup toolchain install nightly --component miri,rust-src");
+  process.exit(2);
+}
+const level = { LOWRANK_ISA: "baseline", LOWRANK_NO_GPU: "1" };
+const timed = spawnSync(built(), ["-Zunstable-options", "--report-time", "--test-threads=1"], {
+  cwd: checkout,
+  encoding: "utf8",
+  maxBuffer: 2 ** 28,
+  env: { ...env, ...level, RUSTC_BOOTSTRAP: "1" },
+});
+const told = [...timed.stdout.matchAll(/^test (\S+) \.\.\. ok <([\d.]+)s>$/gm)];
+const small = told.filter(([, , seconds]) => Number(seconds) < SMALL).map(([, test]) => test);
+const chosen = small.filter(
+  (test) => !has([...CANNOT, ...LONG])(test) && (parts.length === 0 || has(parts)(test)),
+);
+console.error(`lowrank: ${told.length} tests, ${small.length} small, ${chosen.length} by Miri`);
+if (timed.status !== 0 || chosen.length === 0) process.exit(1);
+
+const args = [
+  "+nightly",
+  "miri",
+  "test",
+  "-p",
+  "lowrank-engine",
+  "--lib",
+  "--",
+  "--exact",
+  "--test-threads=1",
+];
+const miri = spawn("cargo", [...args, ...chosen], {
+  cwd: checkout,
+  stdio: ["ignore", "pipe", "inherit"],
+  // The device's memory and the processor's name are the system's.
+  env: { ...env, ...level, MIRIFLAGS: `${env.MIRIFLAGS ?? ""} -Zmiri-disable-isolation` },
+});
+let wrote = "";
+miri.stdout.setEncoding("utf8").on("data", (text) => {
+  wrote += text;
+  process.stdout.write(text);
+});
+const [status] = await once(miri, "close");
+const { passed, failed } = verdict(cargoCounts(wrote), status);
+console.log(`miri: ${passed} passed, ${failed} failed`);
+process.exitCode = failed > 0 ? 1 : 0;
