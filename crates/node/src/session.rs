@@ -39,7 +39,7 @@ impl Session {
     /// Runs `op` on the tape and returns the handle of its first output; what else an operation
     /// makes is for its backward.
     pub(crate) fn apply(&self, op: impl Op, inputs: &[u32]) -> Result<u32> {
-        Ok(self.apply_all(op, inputs, 1)?[0])
+        Ok(self.state.borrow_mut().apply(op, inputs, 1).map_err(thrown)?[0])
     }
 
     /// `apply`, with the handles of the first `count` outputs.

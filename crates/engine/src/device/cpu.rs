@@ -8,14 +8,14 @@ mod tests;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Runner;
 use crate::dtype::DType;
 use crate::error::{Code, Error, Result};
 use crate::fail;
 use crate::kernel::native::{NativeLaunch, PATIENCE, Threads};
-use crate::kernel::{BufferId, Launch, Range};
+use crate::kernel::{BufferId, Range};
 use crate::mapped_file::MappedFile;
 use crate::profile::{Kind, Profile};
 use crate::recording::Command;
@@ -72,24 +72,57 @@ impl Cpu {
         // SAFETY: `at` holds that the range lies in the buffer, and commands run one after another.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(range), range.bytes as usize) }
     }
-
-    fn launch(&self, launch: &Launch) {
-        let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
-        let cpu = NativeLaunch::new(launch, self.threads.count(), bindings);
-        let run = launch.kernel.twin.native();
-        let run = run.unwrap_or_else(|| panic!("{} was launched on a processor", launch.kernel.name));
-        self.threads.install(|| run(&cpu));
-    }
 }
 
 impl Runner for Cpu {
     fn run(&mut self, command: Command) -> Result<()> {
-        let Some(note) = self.note.clone() else { return self.execute(command) };
-        let Some((kernel, cost)) = command.cost() else { return self.execute(command) };
-        let start = Instant::now();
-        let ran = self.execute(command);
-        note.worked(kernel, cost, start, start.elapsed());
-        ran
+        if !matches!(command, Command::Create { .. } | Command::Destroy { .. } | Command::Reuse { .. }) {
+            self.loose.bound();
+        }
+        let cost = self.note.as_ref().and_then(|note| Some((note, command.cost()?)));
+        let _working = cost.map(|(note, (kernel, cost))| note.working(kernel, cost));
+        match command {
+            Command::Create { buffer, bytes } => {
+                let memory = Memory::new(bytes as usize, &mut self.loose).ok_or_else(|| {
+                    Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
+                })?;
+                self.buffers.insert(buffer, memory);
+                self.poison(buffer, bytes);
+            }
+            Command::Reuse { buffer, bytes } => self.poison(buffer, bytes),
+            Command::Destroy { buffer } => {
+                if let Some(memory) = self.buffers.remove(&buffer) {
+                    self.loose.put(memory);
+                }
+            }
+            Command::Map { buffer, file, offset, bytes } => {
+                let memory = Memory::Mapped { file, offset: offset as usize, bytes: bytes as usize };
+                self.buffers.insert(buffer, memory);
+            }
+            Command::Unmap { file, reply } => reply(self.unmap(&file).map(|()| Vec::new())),
+            Command::Upload { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
+            Command::UploadMapped { to, file, offset } => {
+                let from = offset as usize;
+                self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
+            }
+            Command::Zero { to } => self.slice(&to).fill(0),
+            // SAFETY: `at` holds that both lie in their buffers.
+            Command::Copy { from, to } => unsafe {
+                std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
+            },
+            Command::Launch(launch) => {
+                let bindings = launch.bindings.iter().map(|range| (self.pointer(range), *range)).collect();
+                let given = NativeLaunch::new(&launch, self.threads.count(), bindings);
+                let name = launch.kernel.name;
+                let native = launch.kernel.twin.native();
+                let native = native.unwrap_or_else(|| panic!("{name} was launched on a processor"));
+                self.threads.install(|| native(&given));
+            }
+            Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
+            Command::Fence { reply } => reply(Ok(Vec::new())),
+            Command::Receive { .. } | Command::Under { .. } | Command::Note(_) => {}
+        }
+        Ok(())
     }
 
     fn patience(&self) -> Duration {
@@ -141,47 +174,6 @@ impl Cpu {
             copies.push((buffer, memory));
         }
         self.buffers.extend(copies);
-        Ok(())
-    }
-
-    fn execute(&mut self, command: Command) -> Result<()> {
-        if !matches!(command, Command::Create { .. } | Command::Destroy { .. } | Command::Reuse { .. }) {
-            self.loose.bound();
-        }
-        match command {
-            Command::Create { buffer, bytes } => {
-                let memory = Memory::new(bytes as usize, &mut self.loose).ok_or_else(|| {
-                    Error::new(Code::OutOfMemory, format!("the system gave no {bytes} bytes more"))
-                })?;
-                self.buffers.insert(buffer, memory);
-                self.poison(buffer, bytes);
-            }
-            Command::Reuse { buffer, bytes } => self.poison(buffer, bytes),
-            Command::Destroy { buffer } => {
-                if let Some(memory) = self.buffers.remove(&buffer) {
-                    self.loose.put(memory);
-                }
-            }
-            Command::Map { buffer, file, offset, bytes } => {
-                let memory = Memory::Mapped { file, offset: offset as usize, bytes: bytes as usize };
-                self.buffers.insert(buffer, memory);
-            }
-            Command::Unmap { file, reply } => reply(self.unmap(&file).map(|()| Vec::new())),
-            Command::Upload { to, bytes } => self.slice(&to).copy_from_slice(&bytes),
-            Command::UploadMapped { to, file, offset } => {
-                let from = offset as usize;
-                self.slice(&to).copy_from_slice(&file[from..from + to.bytes as usize]);
-            }
-            Command::Zero { to } => self.slice(&to).fill(0),
-            // SAFETY: `at` holds that both lie in their buffers.
-            Command::Copy { from, to } => unsafe {
-                std::ptr::copy(self.pointer(&from), self.pointer(&to), from.bytes as usize);
-            },
-            Command::Launch(launch) => self.launch(&launch),
-            Command::Read { from, reply } => reply(Ok(self.slice(&from).to_vec())),
-            Command::Fence { reply } => reply(Ok(Vec::new())),
-            Command::Receive { .. } | Command::Under { .. } | Command::Note(_) => {}
-        }
         Ok(())
     }
 }

@@ -213,6 +213,27 @@ impl Note {
     }
 }
 
+/// A command at which the device works, which is told when this goes.
+pub struct Working {
+    note: Note,
+    kernel: &'static str,
+    cost: Cost,
+    start: Instant,
+}
+
+impl Note {
+    /// Starts the clock of a command.
+    pub fn working(&self, kernel: &'static str, cost: Cost) -> Working {
+        Working { note: self.clone(), kernel, cost, start: Instant::now() }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.note.worked(self.kernel, self.cost, self.start, self.start.elapsed());
+    }
+}
+
 /// A context's side: whether it traces, and which operation is being recorded.
 #[derive(Default)]
 pub struct Tracer(RefCell<Option<Tracing>>);

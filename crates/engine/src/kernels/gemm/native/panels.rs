@@ -36,6 +36,7 @@ const ONCE: usize = 96 * 1024;
 const MOST: usize = 256;
 
 /// The loops of a task's product.
+#[derive(Clone, Copy)]
 pub struct Kit<'a, P> {
     pub pack: Pack<P>,
     pub tiles: &'a Tiles,
@@ -91,7 +92,7 @@ impl Lay {
 impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
-    pub unsafe fn task(&self, loops: &Loops, block: Block, kit: Kit<'_, T::At>) {
+    pub unsafe fn task(&self, loops: &Loops, block: &Block, kit: Kit<'_, T::At>) {
         let panel = kit.tiles.panel();
         let elements = |terms: usize| terms.next_multiple_of(kit.whole) / kit.terms;
         let mut slivers = Vec::new();
@@ -128,13 +129,13 @@ impl<T: Stored> Product<T> {
                 let mut first = true;
                 while let Some(tiles) = groups.next() {
                     let (start, rows) = extent(tiles);
-                    let mut a = self.rows(&block, start, from);
+                    let mut a = self.rows(block, start, from);
                     if let Some(how) = kit.left {
                         a = how.lay(loops, a, rows, terms, left, left_row);
                     }
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
                     let steps = tiles.len() * k.div_ceil(STRIDE);
-                    let after = Stretches::rows(self.rows(&block, start_after, from), rows_after, terms);
+                    let after = Stretches::rows(self.rows(block, start_after, from), rows_after, terms);
                     let mut ahead = Prefetch::nothing();
                     ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
                     for j in (0..block.columns).step_by(panel) {
@@ -160,7 +161,7 @@ impl<T: Stored> Product<T> {
                         });
                         for &(row, rows) in tiles {
                             let a = Left { at: a.at.add((row - start) * a.row), ..a };
-                            let settle = self.settlement(&block, row, block.column + j, from == 0);
+                            let settle = self.settlement(block, row, block.column + j, from == 0);
                             let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
                             let more = more.as_ref();
                             let t = TileProduct { rows, k, a, b: right, width, settle, more };

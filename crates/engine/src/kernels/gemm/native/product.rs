@@ -107,7 +107,7 @@ impl<T: Stored> Product<T> {
         let once = at_once(self.m, part).then(|| Cut::once(&loops.tiles, sizes, part, threads)).flatten();
         let cut = once.unwrap_or_else(|| Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
-        cut.run(|block| unsafe { self.block(loops, block) });
+        cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, &block)) });
     }
 
     /// The first part and the second as products of their own, where tiles do not take both: `few` rows may be
@@ -129,7 +129,8 @@ impl<T: Stored> Product<T> {
         Some((Product { second: None, ..*self }, apart))
     }
 
-    unsafe fn block(&self, loops: &'static Loops, block: Block) {
+    /// The loops of a task, and how they read their factors.
+    fn kit(&self, loops: &'static Loops, block: &Block) -> Kit<'static, T::At> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
         let few = block.rows <= IN_PLACE_TILES * loops.tiles.rows() || self.n <= loops.panel();
         let in_place = T::IS_F32 && self.b_column == 1 && few;
@@ -143,9 +144,7 @@ impl<T: Stored> Product<T> {
             (_, true) => Some(Lay::Columns),
             _ => None,
         };
-        let kit = Kit { pack: T::loops(loops).pack, tiles: &loops.tiles, terms: 1, whole: 1, left, in_place };
-        // SAFETY: the caller's.
-        unsafe { self.task(loops, block, kit) };
+        Kit { pack: T::loops(loops).pack, tiles: &loops.tiles, terms: 1, whole: 1, left, in_place }
     }
 
     /// A from `row` and term `from` on.

@@ -12,7 +12,7 @@
 
 use half::bf16;
 
-use super::cut::{Block, Cut};
+use super::cut::Cut;
 use super::dot::FEW;
 use super::loops::Loops;
 use super::microkernel::Left;
@@ -45,40 +45,35 @@ impl Product<bf16> {
                 second.run(loops, threads);
             };
         }
-        let parts = self.k.div_ceil(loops.rounded.part);
+        let rounded = &loops.rounded;
+        let kit = Kit {
+            pack: rounded.right,
+            tiles: &rounded.tiles,
+            terms: rounded.terms,
+            whole: rounded.whole,
+            left: Some(Lay::Rows(rounded.left)),
+            in_place: false,
+        };
+        let parts = self.k.div_ceil(rounded.part);
         // Whole squares of terms, as they are packed.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
-        let tiles = &loops.rounded.tiles;
-        if at_once(self.m, part / loops.rounded.terms)
-            && let Some(cut) = Cut::once(tiles, sizes, part, threads)
+        if at_once(self.m, part / kit.terms)
+            && let Some(cut) = Cut::once(kit.tiles, sizes, part, threads)
         {
             // SAFETY: the caller's; blocks have no element of C in common.
-            return cut.run(|block| unsafe { self.rounded(loops, block) });
+            return cut.run(|block| unsafe { self.task(loops, &block, kit) });
         }
-        let panels = self.n.div_ceil(tiles.panel());
-        let mut most = (PANELS / (part / loops.rounded.terms) / tiles.panel()).max(1);
+        let panels = self.n.div_ceil(kit.tiles.panel());
+        let mut most = (PANELS / (part / kit.terms) / kit.tiles.panel()).max(1);
         // As many tasks for every thread, if that leaves them wide.
         let tasks = panels.div_ceil(most).next_multiple_of(threads);
         if panels >= WIDE * tasks {
             most = panels.div_ceil(tasks);
         }
         // SAFETY: the caller's; blocks have no element of C in common.
-        Cut::of_parts(tiles, sizes, part, most, threads).run(|block| unsafe { self.rounded(loops, block) });
-    }
-
-    unsafe fn rounded(&self, loops: &'static Loops, block: Block) {
-        let kit = &loops.rounded;
-        let kit = Kit {
-            pack: kit.right,
-            tiles: &kit.tiles,
-            terms: kit.terms,
-            whole: kit.whole,
-            left: Some(Lay::Rows(kit.left)),
-            in_place: false,
-        };
-        // SAFETY: the caller's.
-        unsafe { self.task(loops, block, kit) };
+        Cut::of_parts(kit.tiles, sizes, part, most, threads)
+            .run(|block| unsafe { self.task(loops, &block, kit) });
     }
 }
 
