@@ -24,7 +24,14 @@ const CANNOT = [
 ];
 
 /** Whole kernels over many sizes: minutes each. */
-const LONG = ["attention::", "coded::", "rounded::", "every_form::", "every_listed_form"];
+const LONG = [
+  "attention::",
+  "coded::",
+  "rounded::",
+  "every_form::",
+  "every_listed_form",
+  "any_part_of_a_matrix",
+];
 
 const parts = argv.slice(2);
 const has = (names) => (test) => names.some((name) => test.includes(name));
