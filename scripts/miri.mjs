@@ -11,11 +11,17 @@ import { built, checkout } from "./drivers/engine.mjs";
 /** Seconds, told by thousandths. */
 const SMALL = 0.0005;
 
-/** What Miri has no means for: files that are mapped, programs that are started, libraries that are loaded. */
+/** What Miri has no means for: files that are mapped, programs that are started, libraries, assembly. */
 const CANNOT = [
   "format::gguf::tests::lists",
   "format::gguf::tests::values",
   "format::safetensors::tests::values_in_place",
+  "quant::tests::blocks_have_the_bits",
+  "quant::tests::every_instruction_set",
+  "quantised_weights_have_the_bits",
+  "simd::amx::",
+  "two_processes_write_at_once",
+  "a_pipe_in_its_place",
   "whole_file::",
   "device::gpu::",
   "device::tests::a_gpu_that_converts_no_halves",
@@ -23,7 +29,7 @@ const CANNOT = [
   "device::cpu::tests::the_smallest_that_has_enough",
 ];
 
-/** Whole kernels over many sizes: minutes each. */
+/** Whole kernels over many sizes, and loops over many numbers: minutes each. */
 const LONG = [
   "attention::",
   "coded::",
@@ -31,6 +37,8 @@ const LONG = [
   "every_form::",
   "every_listed_form",
   "any_part_of_a_matrix",
+  "spread_evenly",
+  "every_f16",
 ];
 
 const parts = argv.slice(2);
