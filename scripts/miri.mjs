@@ -61,7 +61,12 @@ const chosen = small.filter(
   (test) => !has([...CANNOT, ...LONG])(test) && (parts.length === 0 || has(parts)(test)),
 );
 console.error(`lowrank: ${told.length} tests, ${small.length} small, ${chosen.length} by Miri`);
-if (timed.status !== 0 || chosen.length === 0) process.exit(1);
+if (timed.status !== 0 || chosen.length === 0) {
+  console.error(
+    timed.status === 0 ? "lowrank: no test is left" : `lowrank: compiled, they fail:\n${timed.stdout}`,
+  );
+  process.exit(1);
+}
 
 const args = [
   "+nightly",

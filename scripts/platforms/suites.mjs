@@ -4,19 +4,10 @@ import { join } from "node:path";
 import { STARTS_ITSELF } from "../engine-tests.mjs";
 import { enter } from "./debian.mjs";
 import { results } from "./results.mjs";
-import { qemuRoot, wineRoot } from "./targets.mjs";
+import { PROCESSORS, byProcessor, onProcessor, qemuRoot, wineRoot } from "./targets.mjs";
 
 /** By crate, what its tests are called in a row. */
 const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
-
-/**
- * Processors of x64 that are emulated: without AVX-512, and without all past SSE3. `levels` are those of `LOWRANK_ISA`
- * that the engine finds there by itself, nothing of it being set when its tests run.
- */
-const PROCESSORS = {
-  avx2: { model: "max,-avx512f", levels: "baseline, avx2" },
-  sse2: { model: "qemu64", levels: "baseline" },
-};
 
 /** A test that opens the cpu's device, which tells of the levels where it is asked for one that there is not. */
 const OPENS_CPU = "ops::reshape::tests::equals_the_plain_form";
@@ -33,15 +24,15 @@ export const SUITES = {
     },
   },
   ...Object.fromEntries(
-    Object.entries(PROCESSORS).map(([name, { model, levels }]) => [
+    Object.entries(PROCESSORS).map(([name, processor]) => [
       `tests-linux-x64-gnu-${name}`,
       {
-        where: `Debian 12, qemu-user 7.2, a processor of ${levels}`,
+        where: onProcessor(processor),
         row: (folder, build, tell) => {
           const root = qemuRoot(folder, tell);
           const start = (test, args, options) =>
-            enter(root, ["qemu-x86_64", "-cpu", model, test, ...args], options);
-          return tests(folder, build, "linux-x64-gnu", name, STARTS_ITSELF, start, levels);
+            enter(root, [...byProcessor(processor), test, ...args], options);
+          return tests(folder, build, "linux-x64-gnu", name, STARTS_ITSELF, start, processor.levels);
         },
       },
     ]),

@@ -18,13 +18,27 @@ import { NODES, WINDOWS, nodeFor, nodeForMusl, npm } from "./node.mjs";
 
 const ARM = ["libc6:arm64", "libgcc-s1:arm64", "libstdc++6:arm64"];
 
+/**
+ * Processors of x64 that are emulated: without AVX-512, and without all past SSE3. `levels` are those of `LOWRANK_ISA`
+ * that the engine finds there by itself, nothing of it being set.
+ */
+export const PROCESSORS = {
+  avx2: { model: "max,-avx512f", levels: "baseline, avx2" },
+  sse2: { model: "qemu64", levels: "baseline" },
+};
+
+/** Where they are emulated. */
+export const onProcessor = ({ levels }) => `Debian 12, qemu-user 7.2, a processor of ${levels}`;
+
+/** What starts a program on one. */
+export const byProcessor = ({ model }) => ["qemu-x86_64", "-cpu", model];
+
 /** Trials of each platform: `where`, by what `recipe`, and `system(folder, build, tell)`, which gives `attempt`'s. */
 export const TRIALS = {
   "linux-x64-gnu": [
     ...NODES.map((version) => glibc("Debian 12", "bookworm", version)),
     ...NODES.map((version) => glibc("Debian 11", "bullseye", version)),
-    other("Debian 12, qemu-user 7.2, a processor with AVX2 and no more, 4 short steps", "max,-avx512f"),
-    other("Debian 12, qemu-user 7.2, a processor with SSE2 and no more, 4 short steps", "qemu64"),
+    ...Object.values(PROCESSORS).map(processor),
   ],
   "linux-x64-musl": [musl("musl 1.2.5", "x86_64", "amd64")],
   "linux-arm64-gnu": [emulated("Debian 12, qemu-user 7.2, 4 short steps", "linux-arm64", ["qemu-aarch64"])],
@@ -55,15 +69,15 @@ function emulated(where, platform, processor) {
   };
 }
 
-/** An x64 processor of another model: npm runs on this one, since there it ends with a fault of its own now and then. */
-function other(where, model) {
+/** npm runs on the processor that is here, since on an emulated x64 it ends with a fault of its own now and then. */
+function processor(of) {
   return {
-    where,
+    where: `${onProcessor(of)}, 4 short steps`,
     recipe: SHORT,
     system(folder, _build, tell) {
       const [root, node] = [qemuRoot(folder, tell), nodeFor(folder, "linux-x64", NODES[2])];
       const here = starter(folder, root, node, ["/opt/node/bin/node"]);
-      const there = starter(folder, root, node, ["qemu-x86_64", "-cpu", model, "/opt/node/bin/node"]);
+      const there = starter(folder, root, node, [...byProcessor(of), "/opt/node/bin/node"]);
       const lowrank = (args, log) => there.node(["node_modules/lowrank/dist/cli/main.js", ...args], log);
       return { ...there, npm: here.npm, lowrank };
     },
