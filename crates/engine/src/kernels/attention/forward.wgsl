@@ -19,7 +19,7 @@ fn sees4(row_mask: RowMask, at: vec4<u32>, label: vec4<i32>) -> vec4<bool> {
   return (at >= vec4<u32>(row_mask.first)) & (at <= vec4<u32>(row_mask.last)) & (label == vec4<i32>(row_mask.label));
 }
 fn sees(row_mask: RowMask, key: u32) -> bool {
-  return key_at[key] >= row_mask.first && key_at[key] <= row_mask.last && label_at[key] == row_mask.label;
+  return (key_at[key] >= row_mask.first) & (key_at[key] <= row_mask.last) & (label_at[key] == row_mask.label);
 }
 // NaN, and infinity less infinity.
 fn odd4(s: vec4<f32>) -> vec4<bool> { return nans4(s) | (s > vec4<f32>(3.4e38)); }

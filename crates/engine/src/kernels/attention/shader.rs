@@ -1,6 +1,8 @@
 //! The shaders' text. A line of WGSL that names `$i` is written once a row of an invocation's tile, one that
 //! names `$c` once a vector of its sums: what an invocation holds is in variables, not in arrays, which not
-//! every driver keeps in registers.
+//! every driver keeps in registers. Inside a loop such lines select and do not branch, not even by `&&` and `||`:
+//! SwiftShader's compiler follows every path through a loop's body, and n branches with an else in a row are 2ⁿ of them
+//! (forward took it minutes).
 //!
 //! A workgroup has rows of its own (queries; of keys' gradients, keys), and others pass by. Scores are a product of
 //! own and passing rows, 32 elements of a row at a time, both staged in workgroup memory; an invocation holds those of
@@ -47,7 +49,8 @@ fn sums(sum: &str, b: &str, careful: bool) -> String {
         for (var n = taken; n < taken + KEYS; n += 1u) {
           let x$c = pool[STREAM + (n - taken) * D4 + tx + $cu * TX];
           let w$i = pool[(ty * RM + $iu) * SCORE_ROW + n / 4u][n % 4u];
-          if sees(row_mask$i, n) { SUM$i_$c = fma(vec4<f32>(w$i), x$c, SUM$i_$c); }
+          let seen$i = sees(row_mask$i, n);
+          SUM$i_$c = select(SUM$i_$c, fma(vec4<f32>(w$i), x$c, SUM$i_$c), seen$i);
         }
       }";
     let [check, finite, apart] = match careful {
@@ -95,9 +98,11 @@ fn accessors(bindings: &[(&'static str, Access)], names: &[&str], vectors: bool)
             out,
             "fn {name}4(place: u32, c: u32) -> vec4<f32> {{
   var v = vec4<f32>();
-  if place == NOWHERE || 4u * c >= p.dim {{ return v; }}
-  {load}
-  return {scaled};
+  if (place != NOWHERE) & (4u * c < p.dim) {{
+    {load}
+    v = {scaled};
+  }}
+  return v;
 }}"
         )
         .unwrap();
