@@ -1,8 +1,7 @@
 //! The shaders' text. A line of WGSL that names `$i` is written once a row of an invocation's tile, one that
 //! names `$c` once a vector of its sums: what an invocation holds is in variables, not in arrays, which not
-//! every driver keeps in registers. Inside a loop such lines select and do not branch, not even by `&&` and `||`:
-//! SwiftShader's compiler follows every path through a loop's body, and n branches with an else in a row are 2ⁿ of them
-//! (forward took it minutes).
+//! every driver keeps in registers. Such lines branch without an else, and inside a loop they select: what a compiler
+//! that follows every path through a loop's body (SwiftShader's) took minutes for takes it less than a second.
 //!
 //! A workgroup has rows of its own (queries; of keys' gradients, keys), and others pass by. Scores are a product of
 //! own and passing rows, 32 elements of a row at a time, both staged in workgroup memory; an invocation holds those of

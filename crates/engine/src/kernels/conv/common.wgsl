@@ -28,9 +28,12 @@ fn tap(k: u32) -> Place {
 }
 fn take(a: Place, b: Place) -> f32 {
   let at = vec3<u32>(a.at + b.at);
+  var x = 0.0;
   // What lies before 0 has wrapped to beyond the end.
-  if at.x >= p.size_d || at.y >= p.size_h || at.z >= p.size_w { return 0.0; }
-  return load_x(a.image + b.image + (at.x * p.size_h + at.y) * p.size_w + at.z);
+  if all(at < vec3<u32>(p.size_d, p.size_h, p.size_w)) {
+    x = load_x(a.image + b.image + (at.x * p.size_h + at.y) * p.size_w + at.z);
+  }
+  return x;
 }
 // A channel and three coordinates of its k-th tap, and the three of the q-th of all positions.
 fn tap_digits(k: u32) -> vec4<u32> {

@@ -30,12 +30,13 @@ pub fn body(params: Params, side: Side, bias: bool) -> String {
     let head = format!(
         "fn columns() -> u32 {{ return {columns_of}; }}
 fn settle(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
-  if row >= p.rows || column >= columns() {{ return; }}
-  let at = {place_of};
-  var v = sum;
-  {add_bias}
-  if p.accumulate == 1u {{ v += load_{made}(at); }}
-  store_{made}(at, v);
+  if (row < p.rows) & (column < columns()) {{
+    let at = {place_of};
+    var v = sum;
+    {add_bias}
+    if p.accumulate == 1u {{ v += load_{made}(at); }}
+    store_{made}(at, v);
+  }}
 }}
 "
     );

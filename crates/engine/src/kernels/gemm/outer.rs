@@ -78,18 +78,19 @@ pub fn body(reads: Reads, place: &str, bias: bool) -> String {
 fn settle4(bias: bool) -> String {
     let add_bias = match bias {
         true => {
-            "  v += vec4<f32>(load_bias(column), load_bias(column + 1u), load_bias(column + 2u), \
+            "    v += vec4<f32>(load_bias(column), load_bias(column + 1u), load_bias(column + 2u), \
              load_bias(column + 3u));\n"
         }
         false => "",
     };
     format!(
         "fn settle4(z: u32, row: u32, column: u32, sum: vec4<f32>) {{
-  if row >= p.m || column >= p.n {{ return; }}
-  let at = (z * p.c_batch + row * p.c_row + column) / 4u;
-  var v = p.alpha * sum;
-{add_bias}  if p.accumulate == 1u {{ v += load_vec4_c(at); }}
-  store_vec4_c(at, v);
+  if (row < p.m) & (column < p.n) {{
+    let at = (z * p.c_batch + row * p.c_row + column) / 4u;
+    var v = p.alpha * sum;
+{add_bias}    if p.accumulate == 1u {{ v += load_vec4_c(at); }}
+    store_vec4_c(at, v);
+  }}
 }}
 "
     )

@@ -71,15 +71,16 @@ fn settle(bias: bool, two: bool, sum: &str) -> String {
         (true, false) => "v += load_bias(column);",
         (true, true) => "if segment == 0u { v += load_bias(column); }",
     };
-    let adds = if two { "p.accumulate == 1u || segment == 1u" } else { "p.accumulate == 1u" };
+    let adds = if two { "(p.accumulate == 1u) | (segment == 1u)" } else { "p.accumulate == 1u" };
     format!(
         "fn settle(z: u32{segment}, row: u32, column: u32, sum: f32) {{
-  if row >= p.m || column >= p.n {{ return; }}
-  let at = z * p.c_batch + row * p.c_row + column;
-  var v = {alpha} * {sum};
-  {add_bias}
-  if {adds} {{ v += load_c(at); }}
-  store_c(at, v);
+  if (row < p.m) & (column < p.n) {{
+    let at = z * p.c_batch + row * p.c_row + column;
+    var v = {alpha} * {sum};
+    {add_bias}
+    if {adds} {{ v += load_c(at); }}
+    store_c(at, v);
+  }}
 }}
 "
     )
