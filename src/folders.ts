@@ -1,6 +1,6 @@
 /** Folders: made level by level, and put in one another's place, also where their files are mapped into memory. */
 import { existsSync, lstatSync } from "node:fs";
-import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { LowrankError, systemCode } from "./errors.js";
@@ -22,6 +22,12 @@ export async function makeFolder(path: string): Promise<string | undefined> {
     if (error.code !== "EEXIST") throw error;
   });
   return above ?? full;
+}
+
+/** Bytes that are free for files in a folder; undefined where its file system does not say. */
+export async function freeBytes(folder: string): Promise<number | undefined> {
+  const disk = await statfs(folder).catch(() => undefined);
+  return disk === undefined || disk.blocks === 0 ? undefined : disk.bavail * disk.bsize;
 }
 
 /**

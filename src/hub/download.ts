@@ -1,10 +1,9 @@
 /** One file from the hub into the cache: from where an earlier download ended, and only as what the hub lists. */
 import { existsSync } from "node:fs";
-import { statfs } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { makeFolder } from "../folders.js";
+import { freeBytes, makeFolder } from "../folders.js";
 import type { CachedRepo } from "./cache.js";
 import { notWritten, Passing } from "./failures.js";
 import type { HubFile } from "./listing.js";
@@ -91,9 +90,8 @@ class Fetching {
 
   /** Throws `ERR_WRITE` where the disk has no room for what is still to come. */
   async #checkSpace(blob: string, has: number): Promise<void> {
-    // Not every file system says.
-    const disk = await statfs(dirname(blob)).catch(() => undefined);
-    if (disk === undefined || disk.bavail * disk.bsize >= this.file.size - has) return;
+    const free = await freeBytes(dirname(blob));
+    if (free === undefined || free >= this.file.size - has) return;
     throw Object.assign(new Error("no space left"), { code: "ENOSPC" });
   }
 

@@ -25,7 +25,7 @@ import { newRecord } from "./output/run-record.js";
 import type { Prepared } from "./prepare.js";
 import type { Before } from "./recorder.js";
 import type { Resumed } from "./resume.js";
-import { adapterOptions, optimizerOf, planOf, trainOwn } from "./run-parts.js";
+import { adapterOptions, optimizerOf, planOf, savedBytes, trainOwn } from "./run-parts.js";
 import { optionsOf, warmupOf, type Settings } from "./settings.js";
 import { rowsEvent, sampling } from "./samples.js";
 import { startEvent } from "./start-event.js";
@@ -89,6 +89,9 @@ export class AdapterRun {
       optimizer = optimizerOf(model, settings);
       if (resumed !== undefined)
         await restoreState(resumed.checkpoint.folder, resumed.checkpoint.progress, optimizer);
+      const { saveEvery, patience } = settings;
+      const checkpoints = saveEvery !== undefined || patience !== undefined;
+      await this.#subject.output.checkRoom(savedBytes(optimizer, checkpoints));
       await this.#begin(resumed);
       await yieldToEventLoop();
       this.#context.emit(startEvent(this.#subject, this.#plan, report, first));

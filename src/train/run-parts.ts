@@ -4,8 +4,12 @@ import type { Examples } from "../data/store.js";
 import { adapters, setAdapter, type InjectOptions } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { AdamW, loraPlusGroups } from "../optim/index.js";
+import { elementBytes } from "../safetensors.js";
 import type { Objective } from "./objective.js";
 import type { Settings } from "./settings.js";
+
+/** AdamW keeps two of each element, in f32. */
+const MOMENTS = 2;
 
 /** Which rows each step trains on. */
 export function planOf(settings: Settings, objective: Objective, train: Examples): BatchPlan {
@@ -48,4 +52,14 @@ export function optimizerOf(model: PretrainedModel, { optimizer, loraPlusRatio: 
     [...model.parameters()].filter((parameter) => parameter.requiresGrad),
     optimizer,
   );
+}
+
+/** Bytes of the files of an adapter, and of a checkpoint where some are saved: the adapter again, and AdamW's moments. */
+export function savedBytes({ groups }: AdamW, checkpoints: boolean): number {
+  const elements = (shape: readonly number[]): number => shape.reduce((count, size) => count * size, 1);
+  const parameters = groups.flatMap(({ params }) => params);
+  return parameters.reduce((sum, { shape, dtype }) => {
+    const adapter = elements(shape) * elementBytes(dtype);
+    return sum + adapter + (checkpoints ? adapter + elements(shape) * MOMENTS * elementBytes("f32") : 0);
+  }, 0);
 }

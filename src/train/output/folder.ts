@@ -4,7 +4,8 @@ import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
-import { makeFolder, move, remove } from "../../folders.js";
+import { shownSize } from "../../byte-size.js";
+import { freeBytes, makeFolder, move, remove } from "../../folders.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
@@ -128,6 +129,14 @@ export class OutputFolder {
   /** The same for the names of a classifier's classes. */
   checkLabels(adapter: string): Promise<void> {
     return this.checkOwn([LABELS], adapter);
+  }
+
+  /** Throws `ERR_WRITE` where the disk has no room for `bytes`, so that nothing is trained that could not be saved. */
+  async checkRoom(bytes: number): Promise<void> {
+    const free = await freeBytes(this.path);
+    if (free === undefined || free >= bytes) return;
+    const what = `what is saved there takes ${shownSize(bytes)}, and ${shownSize(free)} are free`;
+    throw new LowrankError("ERR_WRITE", `${this.path}: ${what}; free some space, or choose another folder`);
   }
 
   #at(name: string, adapter: string): string {
