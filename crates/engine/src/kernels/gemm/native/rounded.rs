@@ -3,7 +3,7 @@
 //! Where the processor multiplies pairs of bf16, both factors are packed as pairs, which AMX takes by whole tiles
 //! (amx.rs); where it doesn't, they are rounded all the same and multiplied as f32, so that the setting means one rounding
 //! everywhere; and so it is where that is found to be as fast (choice). As elsewhere K alone decides how an element of C is summed.
-
+//!
 //! Versions, by a LoRA step of SmolLM2-135M's shape at 1 × 512 tokens on two cores (1750 ms in f32): rounding
 //! a tile of rows at a time, 2 to 3 columns of tasks and as many of rows where that evens them out, 1125 ms, of
 //! which tiles took 53% (at 95% of what the dot products peak at), packing 5% and rounding 3%; groups of 4
