@@ -3,6 +3,7 @@ import { flag, listOf, numberThat, numeric, options, refuse, text } from "../arg
 import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import { beforeReads, readAlong, type Begun } from "../reads.js";
+import { elementBytes } from "../safetensors.js";
 import { scope } from "../scope.js";
 import { isTensor, type Tensor, wrapped } from "../tensor.js";
 import { readState, writeState } from "./state-file.js";
@@ -131,6 +132,12 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
   protected update(max: number | undefined, latches: boolean): Tensor {
     if (max !== undefined) numberThat("stepClipped", "max", max, (n) => n >= 0, "a number from 0 on");
     return wrapped(session().optimizerStep(this.#alive(), this.#options(), max, latches));
+  }
+
+  /** @internal Bytes of its state once every parameter was updated; the engine keeps it in f32. */
+  get stateBytes(): number {
+    const values = this.groups.flatMap(({ params }) => params).reduce((sum, { size }) => sum + size, 0);
+    return values * this.#stateNames.length * elementBytes("f32");
   }
 
   /** How many steps were left out since their gradients were not finite, as far as that has been told. */

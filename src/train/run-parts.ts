@@ -8,9 +8,6 @@ import { elementBytes } from "../safetensors.js";
 import type { Objective } from "./objective.js";
 import type { Settings } from "./settings.js";
 
-/** AdamW keeps two of each element, in f32. */
-const MOMENTS = 2;
-
 /** Which rows each step trains on. */
 export function planOf(settings: Settings, objective: Objective, train: Examples): BatchPlan {
   const { batchSize, gradientAccumulation, seed, steps, epochs } = settings;
@@ -54,12 +51,9 @@ export function optimizerOf(model: PretrainedModel, { optimizer, loraPlusRatio: 
   );
 }
 
-/** Bytes of the files of an adapter, and of a checkpoint where some are saved: the adapter again, and AdamW's moments. */
-export function savedBytes({ groups }: AdamW, checkpoints: boolean): number {
-  const elements = (shape: readonly number[]): number => shape.reduce((count, size) => count * size, 1);
-  const parameters = groups.flatMap(({ params }) => params);
-  return parameters.reduce((sum, { shape, dtype }) => {
-    const adapter = elements(shape) * elementBytes(dtype);
-    return sum + adapter + (checkpoints ? adapter + elements(shape) * MOMENTS * elementBytes("f32") : 0);
-  }, 0);
+/** Bytes of the files of an adapter, and of a checkpoint where some are saved: the adapter again, and the optimizer. */
+export function savedBytes({ groups, stateBytes }: AdamW, checkpoints: boolean): number {
+  const trained = groups.flatMap(({ params }) => params);
+  const adapter = trained.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);
+  return adapter + (checkpoints ? adapter + stateBytes : 0);
 }
