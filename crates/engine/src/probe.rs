@@ -12,9 +12,9 @@ use crate::kernels::gemm::{Gemm, Matrix, gemm};
 use crate::trace::{MEMORY, PRODUCT, Pass};
 
 /// Edge of the square product.
-const EDGE: usize = 1024;
+pub(crate) const EDGE: usize = 1024;
 /// Elements of each vector: 32 MiB.
-const LENGTH: usize = 8 << 20;
+pub(crate) const LENGTH: usize = 8 << 20;
 /// The fastest of so many counts.
 const ROUNDS: usize = 5;
 

@@ -6,7 +6,7 @@ use crate::ops::checks::{Array, contexts};
 use crate::ops::linear::Linear;
 use crate::ops::sum::Sum;
 use crate::optim::{AdamW, NotFinite, Optimizer};
-use crate::probe::probe;
+use crate::probe::{EDGE, LENGTH, probe};
 use crate::tape::{Mode, Tape, Tensor};
 use crate::whole_file::WholeFile;
 
@@ -129,14 +129,19 @@ fn a_probe_gives_rates_and_takes_no_memory_with_it() {
         let (before, label) = (cx.memory().live, &cx.profile.label);
         let trace = Arc::new(Trace::default());
         cx.trace(Some(trace.clone()));
+        let since = std::time::Instant::now();
         probe(&cx).unwrap();
         assert_eq!(cx.memory().live, before, "{label}");
         assert_eq!(cx.memory().reserved, cx.memory().live, "{label}");
         train(&cx);
         cx.trace(None);
         wait(&cx);
-        let roof = trace.roof();
-        assert!(roof.flops > 1e8 && roof.bytes > 1e8, "{label}: {roof:?}");
+        let (roof, took) = (trace.roof(), since.elapsed().as_secs_f64());
+        // One product, and one sum, took no longer than all of it.
+        let least = [2 * EDGE.pow(3), 3 * LENGTH * size_of::<f32>()].map(|amount| amount as f64 / took);
+        for (rate, least) in [roof.flops, roof.bytes].into_iter().zip(least) {
+            assert!(rate.is_finite() && rate >= least, "{label}: {roof:?}, where {least} is the least");
+        }
         let linear = total(&trace, "linear", Pass::Forward);
         assert!(linear.attainable >= linear.cost.flops as f64 / roof.flops, "{label}");
         assert!(!trace.totals().iter().any(|(mark, _)| mark.operation.starts_with("probe")), "{label}");
