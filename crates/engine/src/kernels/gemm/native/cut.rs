@@ -3,12 +3,10 @@
 //! C is cut into tasks of some columns and some rows (panels.rs). An element of C is summed in ascending k within parts
 //! that K alone decides: the cut into tasks, and with it the number of threads, changes no bit.
 
+use super::blocking::blocking;
 use super::tiles::Tiles;
-use super::workspace::WORKSPACE;
 use crate::kernel::native::{count, each_task};
 
-/// Panels of B that a task packs at most.
-pub const PANELS_OF_A_TASK: usize = 4;
 /// Terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in the first
 /// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower.
 pub const PART: usize = 1024;
@@ -52,8 +50,8 @@ pub struct Block {
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds.
     pub fn new(tiles: &Tiles, sizes: [usize; 4], widest: usize, threads: usize) -> Cut {
-        let part = part_of(sizes[3]);
-        Cut::of_parts(tiles, sizes, part, (WORKSPACE / part / tiles.panel()).clamp(1, widest), threads)
+        let (part, most) = (part_of(sizes[3]), blocking().workspace);
+        Cut::of_parts(tiles, sizes, part, (most / part / tiles.panel()).clamp(1, widest), threads)
     }
 
     /// Tasks of rows that are taken at once: as many for each thread, and wide. None where the columns are not enough

@@ -53,6 +53,7 @@
 mod amx;
 #[cfg(target_arch = "aarch64")]
 mod bfmmla;
+mod blocking;
 mod blocks;
 mod choice;
 mod cut;
@@ -76,7 +77,8 @@ pub use dot::FEW;
 #[cfg(test)]
 pub use loops::available;
 // What else sums products a tile at a time.
-pub use cut::{Block, Cut, PANELS_OF_A_TASK};
+pub use blocking::blocking;
+pub use cut::{Block, Cut};
 pub use loops::{Loops, Stored, best};
 pub use microkernel::{Left, Right, Settle, TileProduct};
 pub use pack::Source;

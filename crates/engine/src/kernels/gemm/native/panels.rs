@@ -19,6 +19,7 @@
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
 
+use super::blocking::blocking;
 use super::cut::Block;
 use super::loops::{Loops, Pack, Round, Stored};
 use super::microkernel::{Left, More, Right, STRIDE, TileProduct};
@@ -28,8 +29,6 @@ use super::product::{Product, Second};
 use super::tiles::Tiles;
 use super::workspace::{LINE, workspace};
 
-/// Tiles of rows in a group.
-const GROUP: usize = 4;
 /// Words of A's rows, as tiles read them, that the second cache holds beside a panel.
 const ONCE: usize = 96 * 1024;
 /// Rows above which tasks are of some of them, however few words they take.
@@ -98,7 +97,7 @@ impl<T: Stored> Product<T> {
         let mut slivers = Vec::new();
         block.slivers(kit.tiles, |row, rows| slivers.push((row, rows)));
         let once = at_once(block.rows, elements(block.part));
-        let group = if once { slivers.len() } else { GROUP };
+        let group = if once { slivers.len() } else { blocking().group };
         // A line more, or rows a power of two apart would fall on one another in the first cache.
         let left_row = elements(block.part).next_multiple_of(LINE) + LINE;
         let left_size = if kit.left.is_some() { group * kit.tiles.rows() * left_row } else { 0 };

@@ -1,6 +1,7 @@
 //! A product over raw operands, and by which loops it runs.
 
-use super::cut::{Block, Cut, PANELS_OF_A_TASK, PART, part_of};
+use super::blocking::blocking;
+use super::cut::{Block, Cut, PART, part_of};
 use super::dot::FEW;
 use super::loops::{Loops, Round, Stored};
 use super::microkernel::{Left, Settle};
@@ -105,7 +106,7 @@ impl<T: Stored> Product<T> {
         let sizes = [self.batch, self.m, self.n, self.k];
         let part = part_of(self.k);
         let once = at_once(self.m, part).then(|| Cut::once(&loops.tiles, sizes, part, threads)).flatten();
-        let cut = once.unwrap_or_else(|| Cut::new(&loops.tiles, sizes, PANELS_OF_A_TASK, threads));
+        let cut = once.unwrap_or_else(|| Cut::new(&loops.tiles, sizes, blocking().panels, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, &block)) });
     }

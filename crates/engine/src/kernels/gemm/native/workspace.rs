@@ -2,10 +2,8 @@
 
 use std::cell::RefCell;
 
-/// Elements of a thread's workspace for B: half of a usual second cache of a mebibyte. Half of that
-/// takes A past half as many panels at a time where K is long: 190 instead of 200 GFLOP/s at
-/// 512 × 4096 × 4096.
-pub const WORKSPACE: usize = 128 * 1024;
+use super::blocking::blocking;
+
 /// Elements of a cache line.
 pub const LINE: usize = 16;
 
@@ -17,7 +15,7 @@ thread_local! {
 /// hold anything.
 pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
     PANELS.with_borrow_mut(|panels| {
-        let whole = size.max(WORKSPACE) + LINE;
+        let whole = size.max(blocking().workspace) + LINE;
         if panels.len() < whole {
             panels.resize(whole, 0.0);
         }
