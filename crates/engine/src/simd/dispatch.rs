@@ -2,12 +2,13 @@
 
 /// Defines functions that give the body compiled for a level, `S` being its instruction set. Type parameters are
 /// written `[F: Bound, …]`, and constants after a semicolon: `[F: Bound; ROWS: usize]`. After `exact`, `S` has
-/// products of f32 alone; after `paired`, products of pairs of bf16 and of bytes where the level has them.
+/// products of f32 alone; after `paired`, products of pairs of bf16 and of bytes where the level has them; after `tiled`,
+/// of tiles, too (`Isa::TILED`).
 ///
 /// What is given is unsafe to call: the processor must have the level's instructions, which it has if `level()` is
 /// that level or a better one, and besides the body's own contract holds.
 macro_rules! compiled {
-    ($paired:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
+    ($forms:ident $($(#[$meta:meta])* $vis:vis fn $name:ident
         $([$($g:ident : $bound:path),* $(; $($c:ident : $ct:ty),*)?])?
         ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block)*) => {$(
         $(#[$meta])*
@@ -23,6 +24,12 @@ macro_rules! compiled {
 
             #[cfg(target_arch = "x86_64")]
             {
+                // The instructions of tiles stand as assembly and need no feature.
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512bf16,avx512vnni")]
+                #[allow(dead_code)]
+                fn amx $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
+                    body::<$crate::simd::Amx $($(, $g)* $($(, $c)*)?)?>($($arg),*)
+                }
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,avx512bf16,avx512vnni")]
                 #[allow(dead_code)]
                 fn avx512bf16 $(<$($g: $bound,)* $($(const $c: $ct),*)?>)? ($($arg: $ty),*) $(-> $ret)? {
@@ -37,10 +44,19 @@ macro_rules! compiled {
                     body::<$crate::simd::Avx2 $($(, $g)* $($(, $c)*)?)?>($($arg),*)
                 }
                 match level {
-                    // Tiles are of products alone, which ask for them by themselves.
-                    $crate::simd::Level::Amx | $crate::simd::Level::Avx512Bf16 => {
-                        return $crate::simd::paired!(
-                            $paired,
+                    // Most products by tiles ask for them by themselves; the rest of the level is that of pairs.
+                    $crate::simd::Level::Amx => {
+                        return $crate::simd::form!(
+                            $forms,
+                            amx $(::<$($g,)* $($($c),*)?>)?,
+                            avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
+                            avx512 $(::<$($g,)* $($($c),*)?>)?
+                        );
+                    }
+                    $crate::simd::Level::Avx512Bf16 => {
+                        return $crate::simd::form!(
+                            $forms,
+                            avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
                             avx512bf16 $(::<$($g,)* $($($c),*)?>)?,
                             avx512 $(::<$($g,)* $($($c),*)?>)?
                         );
@@ -57,18 +73,21 @@ macro_rules! compiled {
 }
 pub(crate) use compiled;
 
-/// The first form where products may be of pairs, the second elsewhere.
+/// The form of tiles, of pairs or of f32, as the word says.
 #[cfg(target_arch = "x86_64")]
-macro_rules! paired {
-    (paired, $pairs:expr, $exact:expr) => {
+macro_rules! form {
+    (tiled, $tiles:expr, $pairs:expr, $exact:expr) => {
+        $tiles
+    };
+    (paired, $tiles:expr, $pairs:expr, $exact:expr) => {
         $pairs
     };
-    (exact, $pairs:expr, $exact:expr) => {
+    (exact, $tiles:expr, $pairs:expr, $exact:expr) => {
         $exact
     };
 }
 #[cfg(target_arch = "x86_64")]
-pub(crate) use paired;
+pub(crate) use form;
 
 /// Defines functions whose bodies are compiled for each instruction set, `S` being the one at hand, and which call
 /// that of the process's level. Type parameters are written `[F: Bound, G: Bound]`.

@@ -28,6 +28,8 @@ pub trait Isa: Fma {
     const ROWS: usize = 3 * Self::REGISTERS / 8;
     /// Terms in an element of a product's factors: an f32, or a pair of bf16.
     const TERMS: usize = 1;
+    /// Whether products are of tiles (`amx`), which the body's own contract has configured.
+    const TILED: bool = false;
     /// Whether `add_bytes` is one instruction.
     const BYTES: bool = false;
 
@@ -68,6 +70,15 @@ pub trait Isa: Fma {
             }
         }
         out
+    }
+
+    /// A vector of elements out of two of f32: neighbours pair up, or what stands at the same place.
+    ///
+    /// # Safety
+    /// As `Lanes`; the set has elements of two terms.
+    #[inline(always)]
+    unsafe fn pairs<const NEIGHBOURS: bool>(first: Self::V, _second: Self::V) -> Self::V {
+        first
     }
 
     /// What is packed as f32, `rows` rows of `length`, becomes elements, in place: neighbours of a row pair
@@ -116,6 +127,10 @@ mod x86 {
     #[derive(Clone, Copy)]
     pub struct Avx512Bf16;
 
+    /// The same, and products of tiles.
+    #[derive(Clone, Copy)]
+    pub struct Amx;
+
     impl Fma for Avx2 {
         const FUSED: bool = true;
     }
@@ -123,6 +138,9 @@ mod x86 {
         const FUSED: bool = true;
     }
     impl Fma for Avx512Bf16 {
+        const FUSED: bool = true;
+    }
+    impl Fma for Amx {
         const FUSED: bool = true;
     }
 
@@ -154,6 +172,20 @@ mod x86 {
             // SAFETY: the caller's.
             unsafe {
                 _mm512_dpbf16_ps(sum, transmute::<__m512, __m512bh>(a), transmute::<__m512, __m512bh>(b))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe {
+                let both = transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first));
+                if NEIGHBOURS {
+                    return _mm512_castsi512_ps(both);
+                }
+                let place: [u32; 16] = std::array::from_fn(|i| i as u32 | (i as u32 + 16) << 16);
+                let place = _mm512_loadu_si512(place.as_ptr().cast());
+                _mm512_castsi512_ps(_mm512_permutexvar_epi16(place, both))
             }
         }
 
@@ -192,6 +224,45 @@ mod x86 {
             }
         }
     }
+
+    impl Isa for Amx {
+        type V = __m512;
+        type Words = __m512i;
+        const REGISTERS: usize = Avx512Bf16::REGISTERS;
+        const TERMS: usize = Avx512Bf16::TERMS;
+        const TILED: bool = true;
+        const BYTES: bool = Avx512Bf16::BYTES;
+
+        #[inline(always)]
+        unsafe fn add_bytes(bytes: __m512i, x: __m512i, sums: __m512i) -> __m512i {
+            // SAFETY: the caller's.
+            unsafe { Avx512Bf16::add_bytes(bytes, x, sums) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(a: __m512, b: __m512, sum: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { Avx512Bf16::add(a, b, sum) }
+        }
+
+        #[inline(always)]
+        unsafe fn pairs<const NEIGHBOURS: bool>(first: __m512, second: __m512) -> __m512 {
+            // SAFETY: the caller's.
+            unsafe { Avx512Bf16::pairs::<NEIGHBOURS>(first, second) }
+        }
+
+        #[inline(always)]
+        unsafe fn pair_in_rows(at: *mut f32, stride: usize, rows: usize, length: usize) {
+            // SAFETY: the caller's.
+            unsafe { Avx512Bf16::pair_in_rows(at, stride, rows, length) }
+        }
+
+        #[inline(always)]
+        unsafe fn pair_rows(from: *const f32, to: *mut f32, stride: usize, rows: usize, length: usize) {
+            // SAFETY: the caller's.
+            unsafe { Avx512Bf16::pair_rows(from, to, stride, rows, length) }
+        }
+    }
 }
 #[cfg(target_arch = "x86_64")]
-pub use x86::{Avx2, Avx512, Avx512Bf16};
+pub use x86::{Amx, Avx2, Avx512, Avx512Bf16};

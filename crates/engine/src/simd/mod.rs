@@ -21,7 +21,7 @@ mod zip;
 
 pub use function::{erf, exp, exp_or_zero, log, sigmoid, silu, silu_backward, tanh};
 #[cfg(target_arch = "x86_64")]
-pub use isa::{Avx2, Avx512, Avx512Bf16};
+pub use isa::{Amx, Avx2, Avx512, Avx512Bf16};
 pub use isa::{Baseline, Fma, Isa};
 pub use lanes::{Lanes, Plain};
 pub use level::{Level, level};
@@ -31,5 +31,5 @@ pub use words::Words;
 pub use zip::Zip;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use dispatch::paired;
+pub(crate) use dispatch::form;
 pub(crate) use dispatch::{compiled, vectorised};

@@ -12,6 +12,7 @@
 mod decode;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
+pub mod sums;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 
@@ -56,6 +57,28 @@ impl Configuration {
     pub unsafe fn load(&self) {
         // SAFETY: the caller's; it reads the 64 bytes.
         unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, preserves_flags, readonly)) };
+    }
+}
+
+/// A thread whose registers are whole, as long as this is kept.
+pub struct Configured(());
+
+impl Configured {
+    /// # Safety
+    /// The process may use the instructions.
+    #[inline(always)]
+    pub unsafe fn new() -> Configured {
+        // SAFETY: the caller's; the configuration is of the palette's own sizes.
+        unsafe { Configuration::WHOLE.load() };
+        Configured(())
+    }
+}
+
+impl Drop for Configured {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: who made it could use the instructions.
+        unsafe { release() };
     }
 }
 

@@ -7,9 +7,12 @@
 
 use super::super::Delta;
 use super::super::geometry::{DIM, Geometry, LANES};
+use super::pairs::{Source, TERMS, across, across_turned, along, along_turned};
 use super::product::product;
-use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, pack, spread, turn_back};
+use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, TURNED, pack, spread, turn_back, whole};
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_row, each_task};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx::Configured;
 use crate::simd::{compiled, dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
@@ -159,7 +162,7 @@ unsafe fn run(
 }
 
 compiled! {
-    paired fn one_block(
+    tiled fn one_block(
         block: &Block,
         x: &Inputs,
         span: [usize; 2],
@@ -173,20 +176,34 @@ compiled! {
         const SCORES: usize = KEYS * LANES;
         // Pairs along the other side need copies of their own.
         let [keys, scores] = if S::TERMS == 2 { [TILE, SCORES] } else { [0, 0] };
+        const { assert!(DIM * TURNED <= TILE) };
         let lengths = [SPREAD, SPREAD, SPREAD, SCORES, SCORES, TILE, TILE, TILE, TILE, keys, scores];
         let mut scratch = Scratch::take();
         let [qt, dt, d_qt, p, ds, qr, dr, kp, vp, kp2, ds2] = scratch.cut(lengths);
-        spread::<S>(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
-        spread::<S>(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dt);
-        pack(x.q, |lane| block.q_at(lane), rows, dim, g.scale, qr);
-        pack(x.d_o, |lane| block.q_at(lane), rows, dim, 1.0, dr);
+        // SAFETY: the processor has the instructions.
+        #[cfg(target_arch = "x86_64")]
+        let _configured = S::TILED.then(|| unsafe { Configured::new() });
+        let at = |lane| block.q_at(lane);
         // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they
         // pair up.
         unsafe {
-            S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
-            S::pair_rows(dt.as_ptr(), dt.as_mut_ptr(), LANES, dim, lanes);
-            S::pair_rows(qr.as_ptr(), qr.as_mut_ptr(), ROW, rows, width);
-            S::pair_rows(dr.as_ptr(), dr.as_mut_ptr(), ROW, rows, width);
+            if S::TILED {
+                let q = Source { from: x.q, at, rows, dim, scale: g.scale };
+                let d_o = Source { from: x.d_o, scale: 1.0, ..q };
+                along_turned::<S>(q, LANES, qt);
+                along_turned::<S>(d_o, LANES, dt);
+                across::<S>(q, ROW, qr);
+                across::<S>(d_o, ROW, dr);
+            } else {
+                spread::<S>(x.q, at, rows, dim, g.scale, qt);
+                spread::<S>(x.d_o, at, rows, dim, 1.0, dt);
+                pack(x.q, at, rows, dim, g.scale, qr);
+                pack(x.d_o, at, rows, dim, 1.0, dr);
+                S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
+                S::pair_rows(dt.as_ptr(), dt.as_mut_ptr(), LANES, dim, lanes);
+                S::pair_rows(qr.as_ptr(), qr.as_mut_ptr(), ROW, rows, width);
+                S::pair_rows(dr.as_ptr(), dr.as_mut_ptr(), ROW, rows, width);
+            }
         }
         d_qt[..dim * LANES].fill(0.0);
         let mut lse = [0f32; LANES];
@@ -200,22 +217,31 @@ compiled! {
         let mut seen = [0f32; LANES];
         for from in (span[0]..span[1]).step_by(KEYS) {
             let count = KEYS.min(span[1] - from);
-            pack(x.k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
-            pack(x.v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+            let at = |r| block.kv_at(from + r);
             // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
             // they pair up.
             unsafe {
-                S::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
-                S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
-                S::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
-                for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                if S::TILED {
+                    let k = Source { from: x.k, at, rows: count, dim, scale: 1.0 };
+                    along::<S>(k, ROW, kp);
+                    along::<S>(Source { from: x.v, ..k }, ROW, vp);
+                    across_turned::<S>(k, TURNED, kp2);
+                } else {
+                    pack(x.k, at, count, dim, 1.0, kp);
+                    pack(x.v, at, count, dim, 1.0, vp);
+                    S::pair_rows(kp.as_ptr(), kp2.as_mut_ptr(), ROW, count, width);
+                    S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
+                    S::pair_in_rows(vp.as_mut_ptr(), ROW, count, dim);
+                }
+                for ([lane, end], [first, seen]) in block.keys_of_lanes(from, count) {
+                    let [key, last] = whole::<S>([first, seen]);
                     let (size, at) = ([last - key, end - lane, dim], key * LANES + lane);
                     let (kp, vp) = (kp[key * ROW..].as_ptr(), vp[key * ROW..].as_ptr());
                     let (qt, dt) = (qt[lane..].as_ptr(), dt[lane..].as_ptr());
                     product::<S, ROW, 1, LANES>(size, kp, qt, p[at..].as_mut_ptr(), LANES, false);
                     product::<S, ROW, 1, LANES>(size, vp, dt, ds[at..].as_mut_ptr(), LANES, false);
                     // What is hidden is so in p; here it must be finite.
-                    for hidden in (0..key).chain(last..count) {
+                    for hidden in (0..first).chain(seen..count) {
                         ds[hidden * LANES + lane..hidden * LANES + end].fill(0.0);
                     }
                 }
@@ -226,19 +252,25 @@ compiled! {
                     *p = exp_or_zero::<S>(*p - l);
                     *ds = *p * (*ds - delta);
                 }
-                if S::TERMS == 2 && rows % 2 == 1 {
-                    // The partner of the last lane, of which nothing is known.
-                    (p[rows], ds[rows]) = (0.0, 0.0);
+                if S::TERMS == 2 {
+                    // The partners of the last lane, of which nothing is known.
+                    let end = rows.next_multiple_of(if S::TILED { TERMS } else { 2 });
+                    p[rows..end].fill(0.0);
+                    ds[rows..end].fill(0.0);
                 }
             }
             // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where
             // they pair up.
             unsafe {
                 S::pair_rows(ds.as_ptr(), ds2.as_mut_ptr(), LANES, count, lanes);
+                if S::TILED {
+                    ds2[count.div_ceil(2) * LANES..count.next_multiple_of(TERMS) / 2 * LANES].fill(0.0);
+                }
                 S::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
                 S::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
                 if let Some(Sums { d_k, d_v, row }) = sums {
-                    for ([key, last], [lane, end]) in block.lanes_of_keys(from, count) {
+                    for ([key, last], lanes) in block.lanes_of_keys(from, count) {
+                        let [lane, end] = whole::<S>(lanes);
                         let (size, element) = ([last - key, width, end - lane], lane / S::TERMS);
                         let (at, to) = (key * LANES + element, (from + key) * row);
                         let (dr, qr) = (dr[element * ROW..].as_ptr(), qr[element * ROW..].as_ptr());
@@ -248,10 +280,13 @@ compiled! {
                 }
                 if d_q.is_some() {
                     let (kp, ds) = if S::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
-                    for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
-                        let (size, element) = ([dim, end - lane, last - key], key / S::TERMS);
-                        let (kp, ds) = (kp[element * ROW..].as_ptr(), ds[element * LANES + lane..].as_ptr());
-                        product::<S, 1, ROW, LANES>(size, kp, ds, d_qt[lane..].as_mut_ptr(), LANES, true);
+                    let depth = if S::TILED { dim.next_multiple_of(16) } else { dim };
+                    for ([lane, end], keys) in block.keys_of_lanes(from, count) {
+                        let [key, last] = whole::<S>(keys);
+                        let (size, element) = ([depth, end - lane, last - key], key / S::TERMS);
+                        let kp = kp[if S::TILED { element } else { element * ROW }..].as_ptr();
+                        let (ds, d_qt) = (ds[element * LANES + lane..].as_ptr(), d_qt[lane..].as_mut_ptr());
+                        product::<S, 1, ROW, LANES>(size, kp, ds, d_qt, LANES, true);
                     }
                 }
             }

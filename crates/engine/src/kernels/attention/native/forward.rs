@@ -1,9 +1,14 @@
 //! O = softmax(scale · Q Kᵀ) V, a block of query rows at a time.
 
 use super::super::geometry::{DIM, Geometry, LANES};
+use super::pairs::{Source, TERMS, across_turned, along, along_turned};
 use super::product::product;
-use super::{Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, decode, pack, spread, turn_back};
+use super::{
+    Block, FLOOR, HIDDEN, KEYS, Labels, ROW, Scratch, TURNED, decode, pack, spread, turn_back, whole,
+};
 use crate::kernel::native::{NativeLaunch, Shared, each_task};
+#[cfg(target_arch = "x86_64")]
+use crate::simd::amx::Configured;
 use crate::simd::{Isa, compiled, exp_or_zero};
 
 /// Lanes of running maxima that stay in registers.
@@ -31,14 +36,26 @@ pub fn forward(l: &NativeLaunch) {
 }
 
 compiled! {
-    paired fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
+    tiled fn one_block(block: &Block, q: &[f32], k: &[f32], v: &[f32], o: &Shared<f32>, lse: &Shared<f32>, span: [usize; 2]) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let dim = g.dim;
         let mut scratch = Scratch::take();
-        let [qt, ot, s, kp, vp] = scratch.cut([DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW]);
-        spread::<S>(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+        let turned = if S::TILED { DIM * TURNED } else { 0 };
+        let lengths = [DIM * LANES, DIM * LANES, KEYS * LANES, KEYS * ROW, KEYS * ROW, turned];
+        let [qt, ot, s, kp, vp, vt] = scratch.cut(lengths);
+        // SAFETY: the processor has the instructions.
+        #[cfg(target_arch = "x86_64")]
+        let _configured = S::TILED.then(|| unsafe { Configured::new() });
         // SAFETY: the processor has S's instructions; rows are `LANES` long.
-        unsafe { S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes) };
+        unsafe {
+            if S::TILED {
+                let at = |lane| block.q_at(lane);
+                along_turned::<S>(Source { from: q, at, rows, dim, scale: g.scale }, LANES, qt);
+            } else {
+                spread::<S>(q, |lane| block.q_at(lane), rows, dim, g.scale, qt);
+                S::pair_rows(qt.as_ptr(), qt.as_mut_ptr(), LANES, dim, lanes);
+            }
+        }
         let mut top = [FLOOR; LANES];
         let mut sum = [0f32; LANES];
         let mut seen = [0f32; LANES];
@@ -48,28 +65,54 @@ compiled! {
         }
         for from in (span[0]..span[1]).step_by(KEYS) {
             let count = KEYS.min(span[1] - from);
-            pack(k, |r| block.kv_at(from + r), count, dim, 1.0, kp);
-            pack(v, |r| block.kv_at(from + r), count, dim, 1.0, vp);
+            let at = |r| block.kv_at(from + r);
             // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
-                S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
-                for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                if S::TILED {
+                    along::<S>(Source { from: k, at, rows: count, dim, scale: 1.0 }, ROW, kp);
+                } else {
+                    pack(k, at, count, dim, 1.0, kp);
+                    pack(v, at, count, dim, 1.0, vp);
+                    S::pair_in_rows(kp.as_mut_ptr(), ROW, count, dim);
+                }
+                for ([lane, end], keys) in block.keys_of_lanes(from, count) {
+                    let [key, last] = whole::<S>(keys);
                     let (kp, qt, s) = (kp[key * ROW..].as_ptr(), qt[lane..].as_ptr(), s[key * LANES + lane..].as_mut_ptr());
                     product::<S, ROW, 1, LANES>([last - key, end - lane, dim], kp, qt, s, LANES, false);
                 }
             }
             block.hide(from, count, s, &mut seen);
             soften::<S>(&mut s[..count * LANES], &mut top, &mut sum, &mut ot[..dim * LANES]);
-            apart::<S>(block, from, count, vp, s, ot);
+            if !S::TILED {
+                apart::<S>(block, from, count, vp, s, ot);
+            }
             // SAFETY: the processor has S's instructions; rows are packed at their strides, to a multiple of 32 where they pair up.
             unsafe {
-                S::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
+                if S::TILED {
+                    let source = Source { from: v, at, rows: count, dim, scale: 1.0 };
+                    if !across_turned::<S>(source, TURNED, vt) {
+                        pack(v, at, count, dim, 1.0, vp);
+                        apart::<S>(block, from, count, vp, s, ot);
+                        let source = Source { from: vp, at: |r| r * ROW, rows: count, dim, scale: 1.0 };
+                        across_turned::<S>(source, TURNED, vt);
+                    }
+                } else {
+                    S::pair_rows(vp.as_ptr(), vp.as_mut_ptr(), ROW, count, dim.next_multiple_of(16));
+                }
                 S::pair_rows(s.as_ptr(), s.as_mut_ptr(), LANES, count, lanes);
-                for ([lane, end], [key, last]) in block.keys_of_lanes(from, count) {
+                // Tiles sum over whole registers, and up to whole rows of them.
+                let (vt, depth) = if S::TILED {
+                    s[count.div_ceil(2) * LANES..count.next_multiple_of(TERMS) / 2 * LANES].fill(0.0);
+                    (&*vt, dim.next_multiple_of(16))
+                } else {
+                    (&*vp, dim)
+                };
+                for ([lane, end], keys) in block.keys_of_lanes(from, count) {
+                    let [key, last] = whole::<S>(keys);
                     let element = key / S::TERMS;
-                    let (vp, s) = (vp[element * ROW..].as_ptr(), s[element * LANES + lane..].as_ptr());
-                    let ot = ot[lane..].as_mut_ptr();
-                    product::<S, 1, ROW, LANES>([dim, end - lane, last - key], vp, s, ot, LANES, true);
+                    let vt = vt[if S::TILED { element } else { element * ROW }..].as_ptr();
+                    let (s, ot) = (s[element * LANES + lane..].as_ptr(), ot[lane..].as_mut_ptr());
+                    product::<S, 1, ROW, LANES>([depth, end - lane, last - key], vt, s, ot, LANES, true);
                 }
             }
         }

@@ -7,7 +7,9 @@
 //!
 //! Where products are asked for in bf16 and the processor multiplies pairs of it, what is packed is turned
 //! into pairs in place, along whichever side a product sums over: of K and dS in backward both. A query
-//! rounds alike in both passes, so that P is made again to the bit. Two cores of a Zen 4 EPYC, SmolLM2's
+//! rounds alike in both passes, so that P is made again to the bit. Where it has tiles (AMX), rows of f32 become pairs
+//! on their way (pairs.rs), and products take whole registers of them (tiles.rs): what A is read by columns elsewhere
+//! lies turned, and along the terms both factors are zeros up to a multiple of 32. Two cores of a Zen 4 EPYC, SmolLM2's
 //! heads, causal, ms (`cargo bench --bench attention`):
 //!
 //! | tokens | forward f32 | pairs | backward f32 | pairs |
@@ -23,7 +25,10 @@
 mod backward;
 mod decode;
 mod forward;
+mod pairs;
 mod product;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use backward::{backward, delta};
 pub use forward::forward;
@@ -41,6 +46,9 @@ const GROUP: usize = 32;
 /// Elements from one packed row to the next: an odd number of cache lines, so that the rows of a
 /// tile do not fall on the same sets.
 const ROW: usize = DIM + 16;
+
+/// Elements from row to row of what tiles read turned: pairs of keys.
+const TURNED: usize = KEYS / 2;
 
 /// What a score is where a query does not see a key.
 pub const HIDDEN: f32 = -3.4e38;
@@ -192,6 +200,15 @@ impl<'a> Block<'a> {
                 seen[lane] += if sees { 1.0 } else { 0.0 };
             }
         }
+    }
+}
+
+/// A range of keys or lanes as products of S sum over it: tiles take whole registers, of which what nobody sees is zeros.
+fn whole<S: Isa>([first, end]: [usize; 2]) -> [usize; 2] {
+    if S::TILED {
+        [first / pairs::TERMS * pairs::TERMS, end.next_multiple_of(pairs::TERMS)]
+    } else {
+        [first, end]
     }
 }
 

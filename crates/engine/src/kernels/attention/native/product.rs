@@ -31,7 +31,8 @@ impl Operands {
     }
 }
 
-/// The product above over m rows, n lanes, n a multiple of 16, and k terms.
+/// The product above over m rows, n lanes, n a multiple of 16, and k terms. By tiles it takes terms up to a multiple of 32,
+/// and A's whole registers of 16 rows; an A that is read by columns elsewhere (AM = 1) lies in rows `TURNED` elements apart.
 ///
 /// # Safety
 /// A, B and C hold what the sizes and strides reach.
@@ -44,6 +45,14 @@ pub unsafe fn product<S: Isa, const AM: usize, const AK: usize, const BK: usize>
     c_row: usize,
     add: bool,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if S::TILED {
+        use super::TURNED;
+        use super::tiles::{Rows, product};
+        let a_row = if AK == 1 { AM } else { TURNED };
+        // SAFETY: the caller's, who has configured the registers.
+        return unsafe { product([m, n, k], Rows(a, a_row), Rows(b, BK), Rows(c, c_row), add) };
+    }
     let k = k.div_ceil(S::TERMS);
     let mut at = 0;
     while at < n {

@@ -19,7 +19,6 @@
 //! shorter than one sum of all, and bounds of its rounding errors hold for them. How terms are grouped hangs on their
 //! place in a part of K alone, which K alone decides: zeros at the end change no sum.
 
-use std::arch::asm;
 use std::mem::MaybeUninit;
 
 use half::bf16;
@@ -29,6 +28,7 @@ use super::pack::Source;
 use super::pairs;
 use super::prefetch::{self, Prefetch};
 use super::tiles::{Tile, Tiles};
+use crate::simd::amx::sums::{self as amx, COLUMNS};
 use crate::simd::amx::{BYTES, Configuration, ROWS, release};
 use crate::simd::{Avx512, Isa, Lanes};
 
@@ -36,8 +36,6 @@ use crate::simd::{Avx512, Isa, Lanes};
 pub const TERMS: usize = BYTES / 2;
 /// Most terms that are summed in registers before they are added to C.
 pub const PART: usize = 512;
-/// Columns of a register of sums.
-const COLUMNS: usize = BYTES / 4;
 /// Columns of a panel.
 const PANEL: usize = 2 * COLUMNS;
 /// Elements between rows of sums in memory.
@@ -65,74 +63,6 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
 #[repr(align(64))]
 struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 
-/// Adds products of 32 terms: `TALL` of more than 16 rows, `WIDE` of more than 16 columns. The registers 0 to 3 hold
-/// sums, row by row; 4 and 5 are A's, 6 and 7 B's.
-///
-/// # Safety
-/// The thread has `Configuration::WHOLE`; A and B reach over whole registers.
-#[inline(always)]
-unsafe fn add<const TALL: bool, const WIDE: bool>(a: *const f32, a_row: usize, b: *const f32, b_row: usize) {
-    let lower = a.wrapping_add(ROWS * a_row);
-    let (a_row, b_row) = (4 * a_row, 4 * b_row);
-    // SAFETY: the caller's; of general registers each reads those that are given.
-    unsafe {
-        asm!(
-            "tileloadd tmm4, [{a} + {a_row}]",
-            "tileloadd tmm6, [{b} + {b_row}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            a = in(reg) a,
-            a_row = in(reg) a_row,
-            b = in(reg) b,
-            b_row = in(reg) b_row,
-            options(nostack, preserves_flags, readonly),
-        );
-        if WIDE {
-            asm!(
-                "tileloadd tmm7, [{b} + {b_row} + 64]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                b = in(reg) b,
-                b_row = in(reg) b_row,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-        if TALL {
-            asm!(
-                "tileloadd tmm5, [{lower} + {a_row}]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                lower = in(reg) lower,
-                a_row = in(reg) a_row,
-                options(nostack, preserves_flags, readonly),
-            );
-        }
-        if TALL && WIDE {
-            asm!("tdpbf16ps tmm3, tmm5, tmm7", options(nostack, preserves_flags, nomem));
-        }
-    }
-}
-
-/// Stores the sums; what belongs to no register of them is left as it was.
-///
-/// # Safety
-/// As `add`.
-#[inline(always)]
-unsafe fn store<const TALL: bool, const WIDE: bool>(sums: &mut Sums) {
-    let (at, row) = (sums.0.as_mut_ptr(), 4 * ROW);
-    // SAFETY: the caller's; the sums have room for two registers in either direction.
-    unsafe {
-        asm!("tilestored [{} + {}], tmm0", in(reg) at, in(reg) row, options(nostack, preserves_flags));
-        if WIDE {
-            asm!("tilestored [{} + {} + 64], tmm1", in(reg) at, in(reg) row, options(nostack, preserves_flags));
-        }
-        let lower = at.add(ROWS * ROW);
-        if TALL {
-            asm!("tilestored [{} + {}], tmm2", in(reg) lower, in(reg) row, options(nostack, preserves_flags));
-        }
-        if TALL && WIDE {
-            asm!("tilestored [{} + {} + 64], tmm3", in(reg) lower, in(reg) row, options(nostack, preserves_flags));
-        }
-    }
-}
-
 /// As `microkernel::tile`, of factors that `pairs::left` and `right` packed.
 ///
 /// # Safety
@@ -152,26 +82,22 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
         }
     }
     let mut sums = Sums([MaybeUninit::uninit(); _]);
+    // The sums have room for two registers in either direction.
+    let at = sums.0.as_mut_ptr().cast();
     // SAFETY: the caller's.
     unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            options(nostack, preserves_flags, nomem),
-        );
+        amx::zero();
         for from in (0..k).step_by(TERMS / 2) {
             ahead.fetch();
             let (a_at, b_at) = (a.at.add(from), b.at.add(from * b.k));
             match VECTORS {
-                1 => add::<TALL, false>(a_at, a.row, b_at, b.k),
-                _ => add::<TALL, true>(a_at, a.row, b_at, b.k),
+                1 => amx::add::<TALL, false>(a_at, a.row, b_at, b.k),
+                _ => amx::add::<TALL, true>(a_at, a.row, b_at, b.k),
             }
         }
         match VECTORS {
-            1 => store::<TALL, false>(&mut sums),
-            _ => store::<TALL, true>(&mut sums),
+            1 => amx::store::<TALL, false>(at, ROW),
+            _ => amx::store::<TALL, true>(at, ROW),
         }
         settle_all::<VECTORS, MASKED>(&sums, t);
     }
