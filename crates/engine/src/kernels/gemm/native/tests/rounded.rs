@@ -34,7 +34,7 @@ fn both_factors_are_rounded_to_bf16() {
 fn by_tiles(case: &Case, a: &[f32]) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
     let (b, bias, mut c) = (values("b", k * n), values("bias", n), values("c", batch * m * n));
-    let part = k.div_ceil(k.div_ceil(512)).next_multiple_of(32);
+    let part = k.div_ceil(k.div_ceil(1024)).next_multiple_of(32);
     for (at, c) in c.iter_mut().enumerate() {
         let (z, i, j) = (at / (m * n), at / n % m, at % n);
         let left = |t: usize| a[z * m * k + if case.trans_a { t * m + i } else { i * k + t }];
