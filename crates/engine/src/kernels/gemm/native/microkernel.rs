@@ -62,8 +62,8 @@ pub struct TileProduct<'a> {
 /// Where a term of A's rows lies. Every third row has a pointer of its own, from which an address reaches the next two by
 /// the step and twice the step. By one pointer a compiler finds each row from the one before: an addition a row, one
 /// after another, which takes longer than two multiply-adds a cycle. With that and `UNROLLED`, products of SmolLM2's
-/// shapes went from 248 to 275 GFLOP/s by AVX-512 and from 162 to 169 by AVX2, two cores of a Xeon (Granite Rapids);
-/// the pointers alone were a third of it.
+/// shapes went from 249 to 277 GFLOP/s by AVX-512, of which the pointers alone were about half, and from 166 to 185 by
+/// AVX2, two cores of a Xeon (Granite Rapids).
 #[derive(Clone, Copy)]
 struct Rows {
     // Not an array, which is left in memory.
