@@ -49,7 +49,7 @@ def main():
     model = {"loralib": with_loralib, "peft": with_peft}[args.peer](base)
     model.train()
     ids = torch.randint(0, VOCAB, (ROWS, LENGTH))
-    peer.race(peer.stepper(model, ids), args.steps)
+    peer.race_steps(peer.stepper(model, ids), args.steps)
 
 
 if __name__ == "__main__":

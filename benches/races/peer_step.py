@@ -42,7 +42,7 @@ def main():
     ids = torch.randint(0, peer.VOCAB, (args.rows, args.length))
 
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    peer.race(peer.stepper(model, ids), args.steps, trainable=trainable)
+    peer.race_steps(peer.stepper(model, ids), args.steps, trainable=trainable)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,13 @@ export function stepper(
   };
 }
 
+/**
+ * Each turn a step after another, as in a run: after two seconds of rest, which the others' turns are, a device has given
+ * its idle buffers back, and has to have their pages cleared again. The peers' turns are the same.
+ */
 export async function raceSteps(model: CausalLM, size: StepSize): Promise<void> {
-  await race(stepper(model, size));
+  const step = stepper(model, size);
+  await race(step, step);
 }
 
 /** Prints where the time of a few steps goes, and writes a trace for Perfetto to `path`. */

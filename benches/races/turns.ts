@@ -12,11 +12,17 @@ function peakMiB(): number | null {
   }
 }
 
-/** A warm-up turn, a line {"ready": true}, then a turn for each line read. */
-export async function race(turn: () => Promise<Record<string, unknown>>): Promise<void> {
+/**
+ * A warm-up turn, a line {"ready": true}, then a turn for each line read; `before` is what each turn does first, untimed.
+ */
+export async function race(
+  turn: () => Promise<Record<string, unknown>>,
+  before?: () => Promise<unknown>,
+): Promise<void> {
   await turn();
   console.log(JSON.stringify({ ready: true }));
   for await (const _ of createInterface({ input: process.stdin })) {
+    await before?.();
     const start = performance.now();
     const result = await turn();
     console.log(JSON.stringify({ ms: performance.now() - start, peakMiB: peakMiB(), ...result }));
