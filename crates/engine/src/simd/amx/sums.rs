@@ -72,11 +72,12 @@ pub unsafe fn load<const TALL: bool, const WIDE: bool>(at: *const f32, row: usiz
 #[inline(always)]
 pub unsafe fn add<const TALL: bool, const WIDE: bool>(
     a: *const f32,
+    a_lower: usize,
     a_row: usize,
     b: *const f32,
     b_row: usize,
 ) {
-    let lower = a.wrapping_add(ROWS * a_row);
+    let lower = a.wrapping_add(a_lower);
     let (a_row, b_row) = (4 * a_row, 4 * b_row);
     // SAFETY: the caller's; of general registers each reads those that are given.
     unsafe {

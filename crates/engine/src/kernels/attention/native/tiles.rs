@@ -114,7 +114,7 @@ unsafe fn summed<const TALL: bool, const WIDE: bool>(
             false => sums::zero(),
         }
         for from in (0..pairs).step_by(COLUMNS) {
-            sums::add::<TALL, WIDE>(a.0.add(from), a.1, b.0.add(from * b.1), b.1);
+            sums::add::<TALL, WIDE>(a.0.add(from), ROWS * a.1, a.1, b.0.add(from * b.1), b.1);
         }
         sums::store::<TALL, WIDE>(c.0, c.1);
     }

@@ -56,7 +56,7 @@ unsafe fn multiply(
         // SAFETY: the caller's, of these columns.
         unsafe {
             let settle = Settle { c: c.c.add(j), ..c };
-            loops.tile(&TileProduct { rows, k: part, a, b, width, settle, more: None });
+            loops.tile(&TileProduct { rows, k: part, a, b, width, settle, more: None, kept: None });
         }
     }
 }

@@ -174,7 +174,8 @@ impl Task<'_> {
                                 bias: std::ptr::null(),
                                 accumulate: false,
                             };
-                            let tile = TileProduct { rows, k: len, a, b, width, settle, more: None };
+                            let tile =
+                                TileProduct { rows, k: len, a, b, width, settle, more: None, kept: None };
                             // SAFETY: U and V hold the part's channels of the rows and tiles.
                             unsafe { loops.tile(&tile) };
                         }

@@ -1,18 +1,30 @@
 //! Products of bf16 by AMX: tiles of 16 × 16 sums, to which an instruction adds the product of 16 × 32 and 32 × 16 bf16.
 //!
-//! A's rows are rounded to pairs and lie as other pairs do (pairs.rs), 32 terms to a row of a register. A panel of B
-//! has its pairs of 32 columns side by side, which are two registers of 16 pairs × 16 columns. Both are filled up with
-//! zeros to whole registers along k; across it, where C has fewer rows or columns, what is computed beside them is
-//! not stored. So one configuration serves a whole task.
+//! A's rows are rounded to pairs once for all tasks, 16 of them together: its registers lie whole, 16 rows of 32 terms,
+//! one after another along k, so that what the processor asks for by itself is what comes next. A panel of B has its
+//! pairs of 32 columns side by side, which are two registers of 16 pairs × 16 columns. Both are filled up with zeros to
+//! whole registers along k; across it, where C has fewer rows or columns, what is computed beside them is not stored. So
+//! one configuration serves a whole task.
 //!
 //! Cost, by count: a tile of 32 × 32 keeps four registers of sums, and loads four more for 32 terms: a product
 //! for each load, of 16 loads of lines, and 16 operations for each byte that is loaded. One of up to 16 rows, or
 //! of up to 16 columns, loads three for two products. Intel's manual on optimisation has a product begin each 16 cycles,
-//! and a load, of two lines a cycle, each 8. Measured on a Xeon (Granite Rapids), GFLOP/s of a core: 3458 in registers,
-//! 2864 with loads from the second cache, 2226 with C stored to it, and 1551 with a C of 1.5 MiB: what bounds products
-//! whose C is f32 is its way to memory. So K is summed in few parts, though a panel and a tile's rows of 512 terms, 32 KiB
-//! each, would stay in a first cache of 48: a step of SmolLM2's shape takes 1 to 2% less with parts of up to 1024, and
-//! 5% more with 2048. Tried: C's lines asked for a few at a time between loads, 6% slower; not at all, the same.
+//! and a load, of two lines a cycle, each 8.
+//!
+//! K is summed in short parts, whose panel and rows stay in the first cache, and the sums go on from part to part in the
+//! second, as whole tiles. Measured on a Xeon (Granite Rapids), tiles alone on 512 rows and 256 columns, GFLOP/s of a
+//! core of 3500 in registers, the rows of A from the third cache:
+//!
+//! | terms of a part | sums dropped | kept | stored to rows 8 KiB apart |
+//! |-----------------|--------------|------|----------------------------|
+//! | 256             | 1850–2070    | 1650 | 1340                       |
+//! | 512             | 1570–1740    | 1370 | 1220                       |
+//! | 1024            | 1490–1710    | 1250 | 1180                       |
+//!
+//! Rows of C a power of two apart fall on one another in both caches, and parts of 1024 that were added to C there, with
+//! A rounded by each task, gave 1120 to 1250 GFLOP/s on two cores where this gives 1530 to 1640 (512 × 2048 × 2048,
+//! 512 × 8192 × 2048, 512 × 2048 × 8192). A step of Llama 3.2 1B's shape takes 27% less. Tried: 12 and 16 panels a task
+//! instead of up to 10, 2 to 8% slower; one tile of rows or 8 past a panel instead of 4, the same; parts of 192 and of 640.
 //!
 //! What it computes (Intel's manual, TDPBF16PS): of 32 terms the products of even ones are summed one after another from
 //! 0, those of odd ones too, by fused multiply-adds; the one sum is added to the other, and both to what was there. Each
@@ -20,7 +32,7 @@
 //! bf16 are exact before they are summed in f32, and what is below 1.2e-38, factor, product or sum, counts for nothing;
 //! a gradient so small is lost to AdamW's epsilon of 1e-8 in any case. Sums of 16 terms and of a 32nd of the terms are
 //! shorter than one sum of all, and bounds of its rounding errors hold for them. How terms are grouped hangs on their
-//! place in a part of K alone, which K alone decides: zeros at the end change no sum.
+//! place in K alone, and where a sum begins anew on K (rounded.rs): zeros at the end change no sum.
 
 use std::mem::MaybeUninit;
 
@@ -37,10 +49,12 @@ use crate::simd::{Avx512, Isa, Lanes};
 
 /// Terms of a register's row.
 pub const TERMS: usize = BYTES / 2;
-/// Most terms that are summed in registers before they are added to C.
-pub const PART: usize = 1024;
+/// Most terms that are summed in registers at a time. SmolLM2's 576 are two parts of it.
+pub const PART: usize = 288;
 /// Columns of a panel.
 const PANEL: usize = 2 * COLUMNS;
+/// Elements of a register.
+const REGISTER: usize = ROWS * COLUMNS;
 /// Elements between rows of sums in memory.
 const ROW: usize = PANEL;
 
@@ -62,11 +76,27 @@ pub unsafe fn right(b: Source<*const bf16>, k: usize, width: usize, panel: usize
     }
 }
 
+/// Rounds `rows` rows of `k` terms to nearest even, as whole registers of 16 rows, one after another along k; `to_row`
+/// elements lie between 16 rows and the next.
+///
+/// # Safety
+/// As `pairs::left`; `to` reaches over whole registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        for i in 0..rows {
+            let to = to.add(i / ROWS * to_row + i % ROWS * COLUMNS);
+            pairs::row(Left { at: a.at.add(i * a.row), ..a }, k, to, REGISTER);
+        }
+    }
+}
+
 /// The sums of a tile.
 #[repr(align(64))]
 struct Sums([MaybeUninit<f32>; 2 * ROWS * ROW]);
 
-/// As `microkernel::tile`, of factors that `pairs::left` and `right` packed.
+/// As `microkernel::tile`, of factors that `left` and `right` packed.
 ///
 /// # Safety
 /// As `microkernel::tile`. The thread has `Configuration::WHOLE`; `k` is a multiple of half of `TERMS`, and A
@@ -76,33 +106,45 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
     ahead: &mut Prefetch,
 ) {
-    let &TileProduct { rows, k, a, b, width, settle, .. } = t;
+    let &TileProduct { rows, k, a, b, width, settle, kept, .. } = t;
     debug_assert!(rows <= if TALL { 2 * ROWS } else { ROWS } && width <= VECTORS * COLUMNS);
-    debug_assert!(a.k == 1 && k.is_multiple_of(TERMS / 2));
-    for i in 0..rows {
-        for j in 0..VECTORS {
-            prefetch::to_write(settle.c.wrapping_add(i * settle.row + j * COLUMNS).cast());
+    debug_assert!(k.is_multiple_of(COLUMNS));
+    let goes_on = kept.is_some_and(|kept| kept.goes_on);
+    if !goes_on {
+        for i in 0..rows {
+            for j in 0..VECTORS {
+                prefetch::to_write(settle.c.wrapping_add(i * settle.row + j * COLUMNS).cast());
+            }
         }
     }
     let mut sums = Sums([MaybeUninit::uninit(); _]);
-    // The sums have room for two registers in either direction.
-    let at = sums.0.as_mut_ptr().cast();
+    // They have room for two registers in either direction, and so have those that are kept.
+    let mut at: *mut f32 = sums.0.as_mut_ptr().cast();
     // SAFETY: the caller's.
     unsafe {
-        amx::zero();
-        for from in (0..k).step_by(TERMS / 2) {
+        match kept.filter(|kept| kept.begun) {
+            Some(kept) if VECTORS == 1 => amx::load::<TALL, false>(kept.at, ROW),
+            Some(kept) => amx::load::<TALL, true>(kept.at, ROW),
+            None => amx::zero(),
+        }
+        for from in (0..k).step_by(COLUMNS) {
             ahead.fetch();
-            let (a_at, b_at) = (a.at.add(from), b.at.add(from * b.k));
+            let (a_at, b_at) = (a.at.add(from * ROWS), b.at.add(from * b.k));
             match VECTORS {
-                1 => amx::add::<TALL, false>(a_at, a.row, b_at, b.k),
-                _ => amx::add::<TALL, true>(a_at, a.row, b_at, b.k),
+                1 => amx::add::<TALL, false>(a_at, a.row, COLUMNS, b_at, b.k),
+                _ => amx::add::<TALL, true>(a_at, a.row, COLUMNS, b_at, b.k),
             }
+        }
+        if let Some(kept) = kept.filter(|kept| kept.goes_on) {
+            at = kept.at;
         }
         match VECTORS {
             1 => amx::store::<TALL, false>(at, ROW),
             _ => amx::store::<TALL, true>(at, ROW),
         }
-        settle_all::<VECTORS, MASKED>(&sums, t);
+        if !goes_on {
+            settle_all::<VECTORS, MASKED>(&sums, t);
+        }
     }
 }
 
@@ -170,5 +212,5 @@ pub fn tiles() -> Tiles {
     let tall: [Tile; 4] =
         [tile::<true, 1, false>, tile::<true, 1, true>, tile::<true, 2, false>, tile::<true, 2, true>];
     let forms = [[short; ROWS], [tall; ROWS]].concat();
-    Tiles::new(forms, ROWS, COLUMNS, Some([configure, release]))
+    Tiles::new(forms, ROWS, COLUMNS, Some([configure, release])).keeping(2 * ROWS * ROW)
 }

@@ -99,6 +99,15 @@ impl Cut {
         Cut { sizes, rows, columns, part }
     }
 
+    /// With tasks of at most `most` rows.
+    pub fn of_rows(self, tiles: &Tiles, most: usize) -> Cut {
+        let m = self.sizes[1];
+        if self.rows <= most {
+            return self;
+        }
+        Cut { rows: m.div_ceil(m.div_ceil(most)).next_multiple_of(tiles.rows()), ..self }
+    }
+
     /// Calls `task` for every block, on the current pool.
     pub fn run(&self, task: impl Fn(Block) + Sync) {
         let [batch, m, n, k] = self.sizes;

@@ -245,7 +245,7 @@ impl Rounded {
         }
         #[cfg(target_arch = "x86_64")]
         if level == Level::Amx {
-            let (left, right): (Round, Pack<*const bf16>) = (pairs::left, amx::right);
+            let (left, right): (Round, Pack<*const bf16>) = (amx::left, amx::right);
             let (whole, part) = (amx::TERMS, amx::PART);
             return Rounded { terms: 2, whole, part, left, right, tiles: amx::tiles() };
         }

@@ -57,6 +57,17 @@ pub struct TileProduct<'a> {
     pub width: usize,
     pub settle: Settle,
     pub more: Option<&'a More>,
+    pub kept: Option<Kept>,
+}
+
+/// Sums that go on from part to part of K, whole tiles of them.
+#[derive(Clone, Copy)]
+pub struct Kept {
+    pub at: *mut f32,
+    /// What lies there belongs to the sum.
+    pub begun: bool,
+    /// More parts come.
+    pub goes_on: bool,
 }
 
 /// Where a term of A's rows lies. Every third row has a pointer of its own, from which an address reaches the next two by

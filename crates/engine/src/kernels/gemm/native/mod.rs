@@ -59,6 +59,7 @@ mod choice;
 mod cut;
 mod dot;
 mod few;
+mod lay;
 mod loops;
 mod microkernel;
 mod pack;

@@ -29,21 +29,33 @@ pub unsafe fn left(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
     // SAFETY: the caller's.
     unsafe {
         for i in 0..rows {
-            let (from, to) = (a.at.add(i * a.row), to.add(i * to_row));
-            for t in (0..k).step_by(WIDTH) {
-                let count = (k - t).min(WIDTH);
-                let (low, high) = if a.k == 1 && count == WIDTH {
-                    (_mm512_loadu_ps(from.add(t)), _mm512_loadu_ps(from.add(t + PAIRS)))
-                } else {
-                    let mut terms = [0f32; WIDTH];
-                    for (u, term) in terms.iter_mut().enumerate().take(count) {
-                        *term = *from.add((t + u) * a.k);
-                    }
-                    (_mm512_loadu_ps(terms.as_ptr()), _mm512_loadu_ps(terms.as_ptr().add(PAIRS)))
-                };
-                let both = transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
-                _mm512_storeu_ps(to.add(t / 2), both);
-            }
+            row(Left { at: a.at.add(i * a.row), ..a }, k, to.add(i * to_row), PAIRS);
+        }
+    }
+}
+
+/// Rounds a row of `k` terms to nearest even; `step` elements lie between vectors of 16 pairs.
+///
+/// # Safety
+/// The processor has the instructions; `a` reaches over the terms, `to` over as many vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn row(a: Left, k: usize, to: *mut f32, step: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        for t in (0..k).step_by(WIDTH) {
+            let count = (k - t).min(WIDTH);
+            let (low, high) = if a.k == 1 && count == WIDTH {
+                (_mm512_loadu_ps(a.at.add(t)), _mm512_loadu_ps(a.at.add(t + PAIRS)))
+            } else {
+                let mut terms = [0f32; WIDTH];
+                for (u, term) in terms.iter_mut().enumerate().take(count) {
+                    *term = *a.at.add((t + u) * a.k);
+                }
+                (_mm512_loadu_ps(terms.as_ptr()), _mm512_loadu_ps(terms.as_ptr().add(PAIRS)))
+            };
+            let both = transmute::<__m512bh, __m512>(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_ps(to.add(t / WIDTH * step), both);
         }
     }
 }

@@ -4,7 +4,8 @@
 //!
 //! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
 //! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory.
-//! Few rows are one group, whose tasks are wide and keep one panel.
+//! Few rows are one group, whose tasks are wide and keep one panel. Sums of a part are added to C, or kept in the
+//! workspace for the next part where the tiles do so.
 //!
 //! Products of prompts, x·Wᵀ by the seven weights of SmolLM2's 30 layers, which no cache holds, GFLOP/s
 //! on two cores. Before: panels of a task packed in a row, or, rounded, fetched ahead a tile at a time.
@@ -21,8 +22,9 @@
 
 use super::blocking::blocking;
 use super::cut::Block;
-use super::loops::{Loops, Pack, Round, Stored};
-use super::microkernel::{Left, More, Right, STRIDE, TileProduct};
+use super::lay::{Lay, copy};
+use super::loops::{Loops, Pack, Stored};
+use super::microkernel::{Kept, Left, More, Right, STRIDE, TileProduct};
 use super::pack::{At, Source};
 use super::prefetch::{Prefetch, Stretches};
 use super::product::{Product, Second};
@@ -31,6 +33,9 @@ use super::workspace::{LINE, workspace};
 
 /// Words of A's rows, as tiles read them, that the second cache holds beside a panel.
 const ONCE: usize = 96 * 1024;
+/// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part: few parts' bytes
+/// are read for them, and the panel stays in the first cache.
+const GROUP: usize = 4;
 /// Rows above which tasks are of some of them, however few words they take.
 const MOST: usize = 256;
 
@@ -43,49 +48,10 @@ pub struct Kit<'a, P> {
     pub terms: usize,
     /// Terms that tiles take at once.
     pub whole: usize,
-    /// How A is laid apart where it is not read in place.
+    /// How A lies where it is not read in place.
     pub left: Option<Lay>,
     /// B is read where it lies.
     pub in_place: bool,
-}
-
-/// How a group's rows of A are copied.
-#[derive(Clone, Copy)]
-pub enum Lay {
-    /// Row by row, a line more than their length apart.
-    Rows(Round),
-    /// Term by term, where A's columns lie along its rows: the elements of all rows side by side. Read in place, each
-    /// term is a line of its own, and those of a width that is a power of two push one another out of the first cache:
-    /// 512 × 128 × 1024 by Aᵀ took 803 µs, not 640, on two cores of a Xeon with AVX-512.
-    Columns,
-}
-
-impl Lay {
-    /// # Safety
-    /// `a` reaches over the rows and terms, `to` over what they take.
-    unsafe fn lay(
-        self,
-        loops: &Loops,
-        a: Left,
-        rows: usize,
-        terms: usize,
-        to: *mut f32,
-        to_row: usize,
-    ) -> Left {
-        match self {
-            Lay::Rows(lay) => {
-                // SAFETY: the caller's.
-                unsafe { lay(a, rows, terms, to, to_row) };
-                Left { at: to, row: to_row, k: 1 }
-            }
-            Lay::Columns => {
-                let from = Source { at: a.at, row: a.k, column: 1 };
-                // SAFETY: the caller's.
-                unsafe { (f32::loops(loops).pack)(from, terms, rows, rows, to) };
-                Left { at: to, row: 1, k: rows }
-            }
-        }
-    }
 }
 
 impl<T: Stored> Product<T> {
@@ -97,60 +63,101 @@ impl<T: Stored> Product<T> {
         let mut slivers = Vec::new();
         block.slivers(kit.tiles, |row, rows| slivers.push((row, rows)));
         let once = at_once(block.rows, elements(block.part));
-        let group = if once { slivers.len() } else { blocking().group };
+        let width_in_panels = block.columns.div_ceil(panel);
+        let sums_size =
+            if block.part < self.k { slivers.len() * width_in_panels * kit.tiles.kept } else { 0 };
+        let group = match once {
+            true => slivers.len(),
+            false if sums_size > 0 => GROUP,
+            false => blocking().group,
+        };
         // A line more, or rows a power of two apart would fall on one another in the first cache.
         let left_row = elements(block.part).next_multiple_of(LINE) + LINE;
-        let left_size = if kit.left.is_some() { group * kit.tiles.rows() * left_row } else { 0 };
+        let left_size = match kit.left {
+            None | Some(Lay::Packed(_)) => 0,
+            Some(Lay::Rows | Lay::Columns) => group * kit.tiles.rows() * left_row,
+        };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
         // SAFETY: the caller's.
         let _ready = unsafe { kit.tiles.ready() };
         // SAFETY: the caller's; the workspace is cut as its parts are filled.
-        workspace(left_size + second_size + kept * elements(block.part), |space| unsafe {
+        workspace(sums_size + left_size + second_size + kept * elements(block.part), |space| unsafe {
+            let (sums, space) = space.split_at_mut(sums_size);
+            let sums = sums.as_mut_ptr();
             let (left, space) = space.split_at_mut(left_size);
             let (second_panels, panels) = space.split_at_mut(second_size);
             let (left, panels) = (left.as_mut_ptr(), panels.as_mut_ptr());
             let second_panels = second_panels.as_mut_ptr();
+            let terms_from = |from: usize| block.part.min(self.k - from);
+            // A panel's source, and its columns.
+            let source = |from: usize, j: usize| {
+                let start = block.z * self.b_batch + from * self.b_row + (block.column + j) * self.b_column;
+                let source = Source { at: self.b.plus(start), row: self.b_row, column: self.b_column };
+                (source, panel.min(block.columns - j))
+            };
             for from in (0..self.k).step_by(block.part) {
-                let terms = block.part.min(self.k - from);
+                let terms = terms_from(from);
                 let k = elements(terms);
-                let b =
-                    self.b.plus(block.z * self.b_batch + from * self.b_row + block.column * self.b_column);
-                // A panel's source, and its columns.
-                let source = |j: usize| {
-                    let at = b.plus(j * self.b_column);
-                    let width = panel.min(block.columns.saturating_sub(j));
-                    (Source { at, row: self.b_row, column: self.b_column }, width)
-                };
                 // The last part's tiles take the second segment.
                 let second = self.second.filter(|_| from + terms == self.k);
+                // A's rows before they are copied, and how many elements each has.
+                let (left_rows, together, left_k) = match kit.left {
+                    Some(Lay::Packed(packed)) => {
+                        let rows = block.z * self.m.next_multiple_of(packed.together);
+                        (packed.rows(rows, from / block.part), packed.together, k)
+                    }
+                    _ => (self.rows(block, 0, from), 1, terms),
+                };
+                let on = |a: Left, rows: usize| Left { at: a.at.wrapping_add(rows / together * a.row), ..a };
                 let mut groups = slivers.chunks(group).peekable();
-                let mut first = true;
+                let (mut first, mut before) = (true, 0);
                 while let Some(tiles) = groups.next() {
                     let (start, rows) = extent(tiles);
-                    let mut a = self.rows(block, start, from);
-                    if let Some(how) = kit.left {
-                        a = how.lay(loops, a, rows, terms, left, left_row);
+                    let mut a = on(left_rows, start);
+                    match kit.left {
+                        None | Some(Lay::Packed(_)) => {}
+                        Some(Lay::Rows) => {
+                            copy(a, rows, terms, left, left_row);
+                            a = Left { at: left, row: left_row, k: 1 };
+                        }
+                        Some(Lay::Columns) => {
+                            let from = Source { at: a.at, row: a.k, column: 1 };
+                            (f32::loops(loops).pack)(from, terms, rows, rows, left);
+                            a = Left { at: left, row: 1, k: rows };
+                        }
                     }
                     let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
                     let steps = tiles.len() * k.div_ceil(STRIDE);
-                    let after = Stretches::rows(self.rows(block, start_after, from), rows_after, terms);
+                    let after = Stretches::rows(
+                        on(left_rows, start_after),
+                        rows_after.div_ceil(together),
+                        left_k * together,
+                    );
                     let mut ahead = Prefetch::nothing();
                     ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
                     for j in (0..block.columns).step_by(panel) {
-                        let (here, width) = source(j);
+                        let (here, width) = source(from, j);
                         let place = if once { panels } else { panels.add(j * k) };
                         let right = match kit.in_place {
                             true => Right { at: here.at.address().cast(), k: self.b_row },
                             false => Right { at: place, k: panel },
                         };
-                        if first {
-                            if !kit.in_place {
-                                (kit.pack)(here, terms, width, panel, place);
-                            }
-                            let (there, columns) = source(j + panel);
-                            ahead.panel = Stretches::panel(there, columns, terms).over(steps);
+                        if first && !kit.in_place {
+                            (kit.pack)(here, terms, width, panel, place);
                         }
+                        // What is packed next, of this part or the next one.
+                        let next = match j + panel < block.columns {
+                            true => first.then_some((from, j + panel)),
+                            false if groups.peek().is_none() => {
+                                Some((from + terms, 0)).filter(|(from, _)| *from < self.k)
+                            }
+                            false => None,
+                        };
+                        ahead.panel = next.map_or(Stretches::nothing(), |(from, j)| {
+                            let (there, columns) = source(from, j);
+                            Stretches::panel(there, columns, terms_from(from)).over(steps)
+                        });
                         let second = second.map(|s| {
                             let place = if once { second_panels } else { second_panels.add(j * s.k) };
                             if first {
@@ -158,16 +165,26 @@ impl<T: Stored> Product<T> {
                             }
                             (s, place)
                         });
-                        for &(row, rows) in tiles {
-                            let a = Left { at: a.at.add((row - start) * a.row), ..a };
-                            let settle = self.settlement(block, row, block.column + j, from == 0);
+                        for (i, &(row, rows)) in tiles.iter().enumerate() {
+                            let a = on(a, row - start);
+                            let settle =
+                                self.settlement(block, row, block.column + j, sums_size > 0 || from == 0);
                             let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
                             let more = more.as_ref();
-                            let t = TileProduct { rows, k, a, b: right, width, settle, more };
+                            let kept = (sums_size > 0).then(|| {
+                                let tile = (before + i) * width_in_panels + j / panel;
+                                Kept {
+                                    at: sums.add(tile * kit.tiles.kept),
+                                    begun: from > 0,
+                                    goes_on: from + terms < self.k,
+                                }
+                            });
+                            let t = TileProduct { rows, k, a, b: right, width, settle, more, kept };
                             kit.tiles.of(&t)(&t, &mut ahead);
                         }
                     }
                     first = false;
+                    before += tiles.len();
                 }
             }
         });

@@ -3,9 +3,10 @@
 use super::blocking::blocking;
 use super::cut::{Block, Cut, PART, part_of};
 use super::dot::FEW;
-use super::loops::{Loops, Round, Stored};
+use super::lay::Lay;
+use super::loops::{Loops, Stored};
 use super::microkernel::{Left, Settle};
-use super::panels::{Kit, Lay, at_once};
+use super::panels::{Kit, at_once};
 use super::workspace::LINE;
 
 /// Tiles of rows for which B is read where it lies, if it lies row-major.
@@ -141,7 +142,7 @@ impl<T: Stored> Product<T> {
             self.a_column == 1 && self.a_row.is_multiple_of(ALIASED) && block.rows > loops.tiles.rows();
         let turned = self.a_row == 1 && self.a_column > LINE && block.columns > loops.panel();
         let left = match (aliased, turned) {
-            (true, _) => Some(Lay::Rows(copy as Round)),
+            (true, _) => Some(Lay::Rows),
             (_, true) => Some(Lay::Columns),
             _ => None,
         };
@@ -169,13 +170,5 @@ impl<T: Stored> Product<T> {
             bias,
             accumulate: self.accumulate || !first,
         }
-    }
-}
-
-/// Rows of A as they are, `to_row` elements apart.
-unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) {
-    for i in 0..rows {
-        // SAFETY: the caller's.
-        unsafe { std::ptr::copy_nonoverlapping(a.at.add(i * a.row), to.add(i * to_row), k) };
     }
 }

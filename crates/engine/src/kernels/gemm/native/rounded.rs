@@ -8,22 +8,35 @@
 //! a tile of rows at a time, 2 to 3 columns of tasks and as many of rows where that evens them out, 1125 ms, of
 //! which tiles took 53% (at 95% of what the dot products peak at), packing 5% and rounding 3%; groups of 4
 //! tiles, packing when the first comes, fetching ahead, and as many tasks for every thread where they stay 8
-//! panels wide, 1085 ms.
+//! panels wide, 1085 ms. A rounded once for all tasks instead of by each, for its columns: 3% by AVX-512's pairs on a Xeon,
+//! 2% in f32 by AVX2, and by AMX, whose products are short, 14% of a step of Llama 3.2 1B's shape went into it, and 3%
+//! do now.
 
 use half::bf16;
 
-use super::cut::Cut;
+use super::cut::{Cut, worth};
 use super::dot::FEW;
-use super::loops::Loops;
+use super::lay::{Lay, Packed};
+use super::loops::{Loops, Rounded};
 use super::microkernel::Left;
-use super::panels::{Kit, Lay, at_once};
-use super::product::Product;
-use super::workspace::LINE;
+use super::panels::{Kit, at_once};
+use super::product::{Product, Second};
+use super::workspace::{LINE, shared};
+use crate::kernel::native::each_task;
 
-/// Most terms that are summed in registers before they are added to C.
+/// Most terms that pairs, and f32, sum in registers before they are added to C.
 pub const PART: usize = 1024;
 /// Elements of a thread's panels: a good half of a usual second cache.
 const PANELS: usize = 144 * 1024;
+/// Most terms of A that are rounded at a time, and of which sums are kept from part to part: K alone decides.
+const SEGMENT: usize = 4096;
+/// Elements of A that are rounded at a time: 16 MiB.
+const ROUNDED: usize = 4 << 20;
+/// Rows of A that a task rounds.
+const ROWS: usize = 32;
+/// Panels and rows of a task that keeps its sums from part to part: 640 KiB, of a second cache of 2 MiB.
+const KEPT: usize = 10;
+const KEPT_ROWS: usize = 512;
 /// Panels from which a task packs and rounds little beside what it multiplies.
 const WIDE: usize = 8;
 
@@ -46,17 +59,93 @@ impl Product<bf16> {
             };
         }
         let rounded = &loops.rounded;
+        let parts = self.k.div_ceil(rounded.part);
+        // Whole squares of terms, as they are packed.
+        let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
+        let segment = (SEGMENT / part).max(1) * part;
+        let a_row = segment.min(self.k.next_multiple_of(part)) / rounded.terms;
+        let most = (ROUNDED / a_row).max(1);
+        if self.batch * self.m <= most {
+            // SAFETY: the caller's.
+            return unsafe { self.by_segments(loops, [part, segment], threads) };
+        }
+        let rows = self.m.div_ceil(self.m.div_ceil(most)).next_multiple_of(rounded.tiles.rows());
+        for z in 0..self.batch {
+            for row in (0..self.m).step_by(rows) {
+                // SAFETY: the caller's.
+                unsafe {
+                    let some = Product {
+                        batch: 1,
+                        m: rows.min(self.m - row),
+                        a: self.a.add(z * self.a_batch + row * self.a_row),
+                        b: self.b.add(z * self.b_batch),
+                        c: self.c.add(z * self.c_batch + row * self.c_row),
+                        second: self.second.map(|s| Second { a: s.a.add(row * s.a_row), ..s }),
+                        ..*self
+                    };
+                    some.by_segments(loops, [part, segment], threads);
+                }
+            }
+        }
+    }
+
+    /// The product, of which A is rounded once for all tasks, a segment of K at a time.
+    unsafe fn by_segments(&self, loops: &Loops, [part, segment]: [usize; 2], threads: usize) {
+        let rounded = &loops.rounded;
+        let together = rounded.tiles.step;
+        // A line more, or rows a power of two apart would fall on one another in the first cache.
+        let row = together * part / rounded.terms + LINE;
+        let size = self.batch * self.m.div_ceil(together) * row;
+        shared(size * segment.min(self.k).div_ceil(part), |space| {
+            let packed = Packed { at: space.as_mut_ptr(), together, row, part: size };
+            for from in (0..self.k).step_by(segment) {
+                let k = segment.min(self.k - from);
+                // SAFETY: the caller's.
+                unsafe {
+                    let some = Product {
+                        k,
+                        a: self.a.add(from * self.a_column),
+                        b: self.b.add(from * self.b_row),
+                        accumulate: self.accumulate || from > 0,
+                        bias: if from > 0 { std::ptr::null() } else { self.bias },
+                        second: self.second.filter(|_| from + k == self.k),
+                        ..*self
+                    };
+                    some.round(rounded, packed, part, threads);
+                    some.run_packed(loops, packed, part, threads);
+                }
+            }
+        });
+    }
+
+    /// Rounds A's rows, some of a part to a task.
+    unsafe fn round(&self, rounded: &Rounded, to: Packed, part: usize, threads: usize) {
+        let (groups, parts) = (self.m.div_ceil(ROWS), self.k.div_ceil(part));
+        each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * parts, |i| {
+            let (i, p) = (i / parts, i % parts);
+            let (z, row) = (i / groups, i % groups * ROWS);
+            let from = p * part;
+            // SAFETY: the caller's.
+            unsafe {
+                let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
+                let a = Left { at, row: self.a_row, k: self.a_column };
+                let to = to.rows(z * self.m.next_multiple_of(to.together) + row, p);
+                (rounded.left)(a, ROWS.min(self.m - row), part.min(self.k - from), to.at.cast_mut(), to.row);
+            }
+        });
+    }
+
+    /// The product by rows that are rounded.
+    unsafe fn run_packed(&self, loops: &Loops, packed: Packed, part: usize, threads: usize) {
+        let rounded = &loops.rounded;
         let kit = Kit {
             pack: rounded.right,
             tiles: &rounded.tiles,
             terms: rounded.terms,
             whole: rounded.whole,
-            left: Some(Lay::Rows(rounded.left)),
+            left: Some(Lay::Packed(packed)),
             in_place: false,
         };
-        let parts = self.k.div_ceil(rounded.part);
-        // Whole squares of terms, as they are packed.
-        let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let sizes = [self.batch, self.m, self.n, self.k];
         if at_once(self.m, part / kit.terms)
             && let Some(cut) = Cut::once(kit.tiles, sizes, part, threads)
@@ -66,14 +155,20 @@ impl Product<bf16> {
         }
         let panels = self.n.div_ceil(kit.tiles.panel());
         let mut most = (PANELS / (part / kit.terms) / kit.tiles.panel()).max(1);
+        if kit.tiles.kept > 0 {
+            most = KEPT;
+        }
         // As many tasks for every thread, if that leaves them wide.
         let tasks = panels.div_ceil(most).next_multiple_of(threads);
         if panels >= WIDE * tasks {
             most = panels.div_ceil(tasks);
         }
+        let mut cut = Cut::of_parts(kit.tiles, sizes, part, most, threads);
+        if kit.tiles.kept > 0 && part < self.k {
+            cut = cut.of_rows(kit.tiles, KEPT_ROWS);
+        }
         // SAFETY: the caller's; blocks have no element of C in common.
-        Cut::of_parts(kit.tiles, sizes, part, most, threads)
-            .run(|block| unsafe { self.task(loops, &block, kit) });
+        cut.run(|block| unsafe { self.task(loops, &block, kit) });
     }
 }
 

@@ -13,6 +13,8 @@ pub struct Tiles {
     /// Rows that tiles come in: one of fewer takes as long as one of the next multiple.
     pub step: usize,
     lanes: usize,
+    /// Elements of the sums that go on from part to part of a largest tile; none are kept where that is 0.
+    pub kept: usize,
     /// What a thread does before its first tile, and after its last.
     around: Option<[unsafe fn(); 2]>,
 }
@@ -31,7 +33,12 @@ impl Drop for Ready {
 
 impl Tiles {
     pub fn new(forms: Vec<[Tile; 4]>, step: usize, lanes: usize, around: Option<[unsafe fn(); 2]>) -> Tiles {
-        Tiles { forms, step, lanes, around }
+        Tiles { forms, step, lanes, kept: 0, around }
+    }
+
+    /// Tiles whose sums go on from part to part.
+    pub fn keeping(self, kept: usize) -> Tiles {
+        Tiles { kept, ..self }
     }
 
     /// # Safety

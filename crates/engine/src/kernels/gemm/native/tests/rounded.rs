@@ -15,7 +15,16 @@ fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) ->
 
 /// Products of more rows than are taken in one pass over B.
 fn rounded_cases() -> impl Iterator<Item = Case> {
-    cases().into_iter().filter(|case| case.sizes[1] > FEW)
+    // More rows, and more terms of them, than are rounded at a time.
+    let large = [false, true].map(|trans_b| Case {
+        sizes: [1, 2100, 3, 4200],
+        trans_a: false,
+        trans_b,
+        alpha: 1.0,
+        accumulate: false,
+        bias: true,
+    });
+    cases().into_iter().chain(large).filter(|case| case.sizes[1] > FEW)
 }
 
 #[test]
@@ -29,18 +38,19 @@ fn both_factors_are_rounded_to_bf16() {
 }
 
 /// An element's sum of rounded products as tiles of bf16 give it: of 32 terms those that are even and those that are
-/// odd, one after another; both together; and so on through a part of K.
+/// odd, one after another; both together; and so on through a segment of K.
 #[cfg(target_arch = "x86_64")]
 fn by_tiles(case: &Case, a: &[f32]) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
     let (b, bias, mut c) = (values("b", k * n), values("bias", n), values("c", batch * m * n));
-    let part = k.div_ceil(k.div_ceil(1024)).next_multiple_of(32);
+    let part = k.div_ceil(k.div_ceil(288)).next_multiple_of(32);
+    let segment = 4096 / part * part;
     for (at, c) in c.iter_mut().enumerate() {
         let (z, i, j) = (at / (m * n), at / n % m, at % n);
         let left = |t: usize| a[z * m * k + if case.trans_a { t * m + i } else { i * k + t }];
         let right = |t: usize| b[if case.trans_b { j * k + t } else { t * n + j }];
-        for from in (0..k).step_by(part) {
-            let end = k.min(from + part);
+        for from in (0..k).step_by(segment) {
+            let end = k.min(from + segment);
             let mut sum = 0f32;
             for from in (from..end).step_by(32) {
                 let mut parity = [0f32; 2];
