@@ -1,11 +1,11 @@
 /** The arithmetic that a step cannot do without; a multiplication and an addition are two operations. */
 
-/** SmolLM2-135M's shape. */
-const SHAPE = { width: 576, inner: 1536, keys: 192, layers: 30, vocabulary: 49152 };
+import { SHAPES } from "./shapes.js";
 
 export interface StepShape {
   rows: number;
   length: number;
+  shape?: keyof typeof SHAPES;
   layers?: number;
   rank?: number;
 }
@@ -17,8 +17,9 @@ export interface StepShape {
  * - each adapter: two products forward, four backward;
  * - attention, where a token sees half of the row on average: two products forward, four backward.
  */
-export function stepFlops({ rows, length, layers = SHAPE.layers, rank = 16 }: StepShape): number {
-  const { width, inner, keys, vocabulary } = SHAPE;
+export function stepFlops({ rows, length, shape = "smollm2-135m", rank = 16, ...given }: StepShape): number {
+  const { width, inner, heads, keyHeads, vocabulary } = SHAPES[shape];
+  const [layers, keys] = [given.layers ?? SHAPES[shape].layers, (width / heads) * keyHeads];
   const tokens = rows * length;
   const entering = width * (width + 2 * keys);
   const block = entering + width * width + 3 * width * inner;

@@ -1,16 +1,26 @@
-/** The model of SmolLM2-135M's shape, with random weights. */
+/** Models with random weights, of the shapes of published ones: the twins of peer.py's. */
 import { LlamaForCausalLM } from "../../src/index.js";
+import { SHAPES } from "./shapes.js";
 
-export const VOCABULARY = 49152;
+export interface ModelOptions {
+  shape?: keyof typeof SHAPES;
+  dtype?: "f32" | "bf16";
+  layers?: number | undefined;
+}
 
-export function model({ dtype = "f32" as "f32" | "bf16", layers = 30 } = {}): LlamaForCausalLM {
+export function model({
+  shape = "smollm2-135m",
+  dtype = "f32",
+  layers,
+}: ModelOptions = {}): LlamaForCausalLM {
+  const of = SHAPES[shape];
   const config = {
-    vocab_size: VOCABULARY,
-    hidden_size: 576,
-    intermediate_size: 1536,
-    num_hidden_layers: layers,
-    num_attention_heads: 9,
-    num_key_value_heads: 3,
+    vocab_size: of.vocabulary,
+    hidden_size: of.width,
+    intermediate_size: of.inner,
+    num_hidden_layers: layers ?? of.layers,
+    num_attention_heads: of.heads,
+    num_key_value_heads: of.keyHeads,
     max_position_embeddings: 8192,
     rms_norm_eps: 1e-5,
     rope_theta: 100_000,

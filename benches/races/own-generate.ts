@@ -2,7 +2,8 @@
 import { parseArgs } from "node:util";
 
 import { setMatmulPrecision } from "../../src/scope.js";
-import { model as made, VOCABULARY } from "./model.js";
+import { model as made } from "./model.js";
+import { VOCABULARY } from "./shapes.js";
 import { hashedIds } from "./step.js";
 import { race } from "./turns.js";
 

@@ -2,14 +2,16 @@
 import { parseArgs } from "node:util";
 
 import { lora, setMatmulPrecision } from "../../src/index.js";
-import { model as made, VOCABULARY } from "./model.js";
+import { model as made } from "./model.js";
+import { SHAPES } from "./shapes.js";
 import { profileSteps, raceSteps } from "./step.js";
 
 const { values } = parseArgs({
   options: {
     rows: { type: "string", default: "1" },
     length: { type: "string", default: "512" },
-    layers: { type: "string", default: "30" },
+    shape: { type: "string", default: "smollm2-135m" },
+    layers: { type: "string" },
     checkpointing: { type: "boolean", default: false },
     /** bf16: storage of the frozen weights, and products by them. */
     dtype: { type: "string", default: "f32" },
@@ -18,9 +20,11 @@ const { values } = parseArgs({
 });
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 if (dtype === "bf16") setMatmulPrecision("bf16");
-const model = made({ dtype, layers: Number(values.layers) });
+const shape = values.shape as keyof typeof SHAPES;
+const model = made({ shape, dtype, layers: values.layers === undefined ? undefined : Number(values.layers) });
 await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
 model.gradientCheckpointing = values.checkpointing;
-const size = { rows: Number(values.rows), length: Number(values.length), vocabulary: VOCABULARY };
+const { vocabulary } = SHAPES[shape];
+const size = { rows: Number(values.rows), length: Number(values.length), vocabulary };
 if (values.profile === undefined) await raceSteps(model, size);
 else await profileSteps(model, size, values.profile);

@@ -11,21 +11,27 @@ for name in [n for n in os.environ if n.startswith("OPENBLAS_")]:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 VOCAB = 49152
+# Vocabulary, width, inner width, layers, heads, heads of keys.
+SHAPES = {
+    "smollm2-135m": (VOCAB, 576, 1536, 30, 9, 3),
+    "llama-3.2-1b": (128256, 2048, 8192, 16, 32, 8),
+}
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def model():
-    """SmolLM2-135M's shape, random weights, float32."""
+def model(shape="smollm2-135m"):
+    """A published shape, random weights, float32."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    vocab, width, inner, layers, heads, key_heads = SHAPES[shape]
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=VOCAB, hidden_size=576, intermediate_size=1536, num_hidden_layers=30,
-            num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=8192, rms_norm_eps=1e-5,
-            rope_parameters={"rope_type": "default", "rope_theta": 100000.0}, tie_word_embeddings=True,
-            bos_token_id=0, eos_token_id=0,
+            vocab_size=vocab, hidden_size=width, intermediate_size=inner, num_hidden_layers=layers,
+            num_attention_heads=heads, num_key_value_heads=key_heads, max_position_embeddings=8192,
+            rms_norm_eps=1e-5, rope_parameters={"rope_type": "default", "rope_theta": 100000.0},
+            tie_word_embeddings=True, bos_token_id=0, eos_token_id=0,
         )
     ).float()
 

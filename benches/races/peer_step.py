@@ -20,6 +20,7 @@ def main():
     options.add_argument("--rank", type=int, default=16)
     options.add_argument("--checkpointing", action="store_true")
     options.add_argument("--base", choices=["f32", "bf16"], default="f32")
+    options.add_argument("--shape", choices=peer.SHAPES, default="smollm2-135m")
     options.add_argument("--adapters", choices=["f32", "bf16"], default="f32")
     args = options.parse_args()
 
@@ -28,7 +29,7 @@ def main():
 
     dtypes = {"f32": torch.float32, "bf16": torch.bfloat16}
     model = get_peft_model(
-        peer.model().to(dtypes[args.base]),
+        peer.model(args.shape).to(dtypes[args.base]),
         LoraConfig(
             task_type="CAUSAL_LM", r=args.rank, lora_alpha=2 * args.rank, lora_dropout=0.0,
             target_modules=peer.LINEARS,
@@ -39,7 +40,7 @@ def main():
     if args.checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()
-    ids = torch.randint(0, peer.VOCAB, (args.rows, args.length))
+    ids = torch.randint(0, peer.SHAPES[args.shape][0], (args.rows, args.length))
 
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     peer.race_steps(peer.stepper(model, ids), args.steps, trainable=trainable)

@@ -1,5 +1,6 @@
 /** The races: a line each. */
 import { stepFlops } from "./flops.js";
+import { SHAPES } from "./shapes.js";
 import { GGUF, MODEL, UNPACKED, type Entry } from "./side.js";
 
 export interface Race {
@@ -29,10 +30,15 @@ function step(title: string, rows: number, length: number, ...args: string[]): R
 }
 
 /** The step with frozen weights in bf16, beside PEFT's with either type of adapters. */
-function bf16Step(rows: number): Race {
-  const of = step("bf16", rows, 512, "--dtype", "bf16");
-  const peer = ["peer_step.py", "--rows", String(rows), "--base", "bf16"] as const;
-  return { ...of, peers: { "f32 adapters": peer, "bf16 adapters": [...peer, "--adapters", "bf16"] } };
+function bf16Step(rows: number, shape: keyof typeof SHAPES = "smollm2-135m"): Race {
+  const title = shape === "smollm2-135m" ? "bf16" : `bf16, ${shape}`;
+  const of = step(title, rows, 512, "--dtype", "bf16", "--shape", shape);
+  const peer = ["peer_step.py", "--rows", String(rows), "--base", "bf16", "--shape", shape] as const;
+  return {
+    ...of,
+    flops: stepFlops({ rows, length: 512, shape }),
+    peers: { "f32 adapters": peer, "bf16 adapters": [...peer, "--adapters", "bf16"] },
+  };
 }
 
 /** A layer beside loralib's and PEFT's; and beside PyTorch's frozen layer alone, where that has a backward. */
@@ -94,6 +100,7 @@ export const RACES: Record<string, Race> = {
   },
   "step-bf16": bf16Step(1),
   "step4-bf16": bf16Step(4),
+  "step-1b-bf16": bf16Step(1, "llama-3.2-1b"),
   generate: generation("f32", 4),
   "generate-bf16": generation("bf16", 2),
   gguf: {
