@@ -101,11 +101,9 @@ impl Cut {
 
     /// With tasks of at most `most` rows.
     pub fn of_rows(self, tiles: &Tiles, most: usize) -> Cut {
-        let m = self.sizes[1];
-        if self.rows <= most {
-            return self;
-        }
-        Cut { rows: m.div_ceil(m.div_ceil(most)).next_multiple_of(tiles.rows()), ..self }
+        // Each task in equal ones, so that threads that had as much as the others still have.
+        let rows = self.rows.div_ceil(self.rows.div_ceil(most));
+        Cut { rows: rows.next_multiple_of(tiles.rows()), ..self }
     }
 
     /// Calls `task` for every block, on the current pool.

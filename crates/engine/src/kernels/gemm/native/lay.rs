@@ -19,13 +19,15 @@ pub enum Lay {
 #[derive(Clone, Copy)]
 pub struct Packed {
     pub at: *const f32,
-    /// Rows that lie together, elements between those and the next, and between parts.
+    /// Rows that lie together.
     pub together: usize,
+    /// Elements between those and the next.
     pub row: usize,
+    /// Elements between parts.
     pub part: usize,
 }
 
-// SAFETY: tasks read it alone.
+// SAFETY: tasks write disjoint rows of it, and read it when all are written.
 unsafe impl Sync for Packed {}
 
 impl Packed {

@@ -41,7 +41,7 @@ pub struct Rounded {
     pub terms: usize,
     /// Terms that products take at once: packed factors have as many, or a multiple.
     pub whole: usize,
-    /// Most terms that are summed in registers before they are added to C.
+    /// Most terms that are summed in registers at a time.
     pub part: usize,
     /// Rounds rows of A into elements.
     pub left: Round,

@@ -33,8 +33,7 @@ use super::workspace::{LINE, workspace};
 
 /// Words of A's rows, as tiles read them, that the second cache holds beside a panel.
 const ONCE: usize = 96 * 1024;
-/// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part: few parts' bytes
-/// are read for them, and the panel stays in the first cache.
+/// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part.
 const GROUP: usize = 4;
 /// Rows above which tasks are of some of them, however few words they take.
 const MOST: usize = 256;

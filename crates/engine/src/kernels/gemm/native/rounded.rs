@@ -28,13 +28,15 @@ use crate::kernel::native::each_task;
 pub const PART: usize = 1024;
 /// Elements of a thread's panels: a good half of a usual second cache.
 const PANELS: usize = 144 * 1024;
-/// Most terms of A that are rounded at a time, and of which sums are kept from part to part: K alone decides.
-const SEGMENT: usize = 4096;
-/// Elements of A that are rounded at a time: 16 MiB.
+/// Most terms of A that are rounded at a time, and of which sums are kept from part to part, as K alone decides: the usual
+/// widths of models are one segment or two.
+const SEGMENT: usize = 4608;
+/// Elements of A, packed, that are rounded at a time: 16 MiB, and what pads them.
 const ROUNDED: usize = 4 << 20;
 /// Rows of A that a task rounds.
 const ROWS: usize = 32;
-/// Panels and rows of a task that keeps its sums from part to part: 640 KiB, of a second cache of 2 MiB.
+/// Panels and rows of a task that keeps its sums from part to part, where rows are not taken at once: 640 KiB of a second
+/// cache of 2 MiB.
 const KEPT: usize = 10;
 const KEPT_ROWS: usize = 512;
 /// Panels from which a task packs and rounds little beside what it multiplies.
@@ -155,7 +157,7 @@ impl Product<bf16> {
         }
         let panels = self.n.div_ceil(kit.tiles.panel());
         let mut most = (PANELS / (part / kit.terms) / kit.tiles.panel()).max(1);
-        if kit.tiles.kept > 0 {
+        if kit.tiles.kept > 0 && part < self.k {
             most = KEPT;
         }
         // As many tasks for every thread, if that leaves them wide.

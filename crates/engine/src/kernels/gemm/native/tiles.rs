@@ -1,16 +1,18 @@
-//! The tiles of products: functions by rows and width, which sum a part of K in registers and settle it.
+//! The tiles of products: functions by rows and width, which sum a part of K in registers, and settle the sums or keep
+//! them for the next part.
 
 use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
 
-/// Sums a part of K and settles it, and asks for what comes next meanwhile.
+/// Sums a part of K, settles or keeps the sums, and asks for what comes next meanwhile.
 pub type Tile = unsafe fn(&TileProduct, &mut Prefetch);
 
 /// The tiles of a kind of products.
 pub struct Tiles {
     /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
     forms: Vec<[Tile; 4]>,
-    /// Rows that tiles come in: one of fewer takes as long as one of the next multiple.
+    /// Rows that tiles come in, and that lie together where A is packed for them: one of fewer takes as long as one of the
+    /// next multiple.
     pub step: usize,
     lanes: usize,
     /// Elements of the sums that go on from part to part of a largest tile; none are kept where that is 0.

@@ -9,7 +9,7 @@ pub const LINE: usize = 16;
 
 thread_local! {
     static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-    static SHARED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static SHARED: RefCell<Pages> = const { RefCell::new(Pages::NONE) };
 }
 
 /// Calls `body` with a thread's workspace, of `size` elements at least, on a cache line's start; they
@@ -28,11 +28,50 @@ pub fn workspace(size: usize, body: impl FnOnce(&mut [f32])) {
 /// As `workspace`, for what all tasks of a product read; the thread that starts them has it.
 pub fn shared(size: usize, body: impl FnOnce(&mut [f32])) {
     SHARED.with_borrow_mut(|space| {
-        let whole = size + LINE;
-        if space.len() < whole {
-            space.resize(whole, 0.0);
+        let bytes = size_of::<f32>() * size;
+        if space.bytes().len() < bytes {
+            *space = Pages::NONE;
+            *space = Pages::new(bytes);
         }
-        let skip = space.as_ptr().align_offset(size_of::<f32>() * LINE).min(LINE);
-        body(&mut space[skip..]);
+        body(bytemuck::cast_slice_mut(space.bytes()));
     });
+}
+
+/// Memory on large pages where the system has them: rows on ordinary ones, which are read but a few times, would each
+/// wait for the address of theirs. A step of Llama 3.2 1B's shape in bf16 by AMX takes 5% less.
+#[cfg(not(miri))]
+struct Pages(Option<memmap2::MmapMut>);
+
+#[cfg(not(miri))]
+impl Pages {
+    const NONE: Pages = Pages(None);
+    const LARGE: usize = 2 << 20;
+
+    fn new(bytes: usize) -> Pages {
+        let pages = memmap2::MmapMut::map_anon(bytes.next_multiple_of(Pages::LARGE));
+        let pages = pages.expect("the system has memory for a product's rows");
+        #[cfg(target_os = "linux")]
+        pages.advise(memmap2::Advice::HugePage).ok();
+        Pages(Some(pages))
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        self.0.as_deref_mut().unwrap_or(&mut [])
+    }
+}
+
+#[cfg(miri)]
+struct Pages(Vec<f32>);
+
+#[cfg(miri)]
+impl Pages {
+    const NONE: Pages = Pages(Vec::new());
+
+    fn new(bytes: usize) -> Pages {
+        Pages(vec![0.0; bytes.div_ceil(size_of::<f32>())])
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
 }

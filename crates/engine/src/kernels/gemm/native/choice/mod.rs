@@ -31,7 +31,7 @@ const ROUNDS: usize = 5;
 /// Rounds that there are in any case, and the time from which on there are no more.
 const LEAST: usize = 2;
 const BUDGET: Duration = Duration::from_millis(15);
-/// [m, n, k] of what is compared: ends that fill no tile, and two parts of K.
+/// [m, n, k] of what is compared: ends that fill no tile, and several parts of K.
 const ODD: [usize; 3] = [41, 71, 1061];
 /// Of what is timed: its factors and C are a mebibyte.
 const TIMED: [usize; 3] = [96, 512, 512];

@@ -13,18 +13,32 @@ fn run_rounded(loops: &'static Loops, threads: usize, case: &Case, a: &[f32]) ->
     })
 }
 
+/// More terms than are rounded at a time, and more rows.
+fn large_cases() -> impl Iterator<Item = Case> {
+    let sizes = [[1, 40, 35, 4700], [2, 2500, 1, 4700], [1, 1300, 3, 4800]];
+    sizes.into_iter().enumerate().map(|(i, sizes)| Case {
+        sizes,
+        trans_a: i == 1,
+        trans_b: i != 2,
+        alpha: if i == 0 { -1.5 } else { 1.0 },
+        accumulate: i == 0,
+        bias: i != 1,
+    })
+}
+
 /// Products of more rows than are taken in one pass over B.
 fn rounded_cases() -> impl Iterator<Item = Case> {
-    // More rows, and more terms of them, than are rounded at a time.
-    let large = [false, true].map(|trans_b| Case {
-        sizes: [1, 2100, 3, 4200],
-        trans_a: false,
-        trans_b,
-        alpha: 1.0,
-        accumulate: false,
-        bias: true,
-    });
-    cases().into_iter().chain(large).filter(|case| case.sizes[1] > FEW)
+    cases().into_iter().chain(large_cases()).filter(|case| case.sizes[1] > FEW)
+}
+
+#[test]
+fn a_second_part_is_added_once_to_a_product_of_several_segments() {
+    for loops in loops::available() {
+        for case in large_cases().filter(|case| case.sizes[0] == 1) {
+            let [joined, apart] = of_two(loops, &case, (16, false), bf16::from_f32, Product::run_rounded);
+            assert!(joined == apart, "{} {:?}", loops.name, case.sizes);
+        }
+    }
 }
 
 #[test]
@@ -44,7 +58,7 @@ fn by_tiles(case: &Case, a: &[f32]) -> Vec<f32> {
     let [batch, m, n, k] = case.sizes;
     let (b, bias, mut c) = (values("b", k * n), values("bias", n), values("c", batch * m * n));
     let part = k.div_ceil(k.div_ceil(288)).next_multiple_of(32);
-    let segment = 4096 / part * part;
+    let segment = 4608 / part * part;
     for (at, c) in c.iter_mut().enumerate() {
         let (z, i, j) = (at / (m * n), at / n % m, at % n);
         let left = |t: usize| a[z * m * k + if case.trans_a { t * m + i } else { i * k + t }];
