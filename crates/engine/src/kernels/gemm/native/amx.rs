@@ -23,8 +23,9 @@
 //!
 //! Rows of C a power of two apart fall on one another in both caches, and parts of 1024 that were added to C there, with
 //! A rounded by each task, gave 1120 to 1250 GFLOP/s on two cores where this gives 1530 to 1640 (512 × 2048 × 2048,
-//! 512 × 8192 × 2048, 512 × 2048 × 8192). A step of Llama 3.2 1B's shape takes 27% less. Tried: 12 and 16 panels a task
-//! instead of up to 10, 2 to 8% slower; one tile of rows or 8 past a panel instead of 4, the same; parts of 192 and of 640.
+//! 512 × 8192 × 2048, 512 × 2048 × 8192). A step of Llama 3.2 1B's shape takes 27% less. Tried: 16 panels a task
+//! instead of up to 8, 1 to 10% slower; one tile of rows past a panel instead of 4, the same, 8, up to 6% slower; parts of
+//! 192, 2 to 6% slower, of 640, 10 to 25%.
 //!
 //! What it computes (Intel's manual, TDPBF16PS): of 32 terms the products of even ones are summed one after another from
 //! 0, those of odd ones too, by fused multiply-adds; the one sum is added to the other, and both to what was there. Each
