@@ -13,7 +13,7 @@ use crate::mapped_file::Lease;
 const PAGES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
 /// Bytes from which large pages are asked for.
 #[cfg(target_os = "linux")]
-const LARGE_PAGES: usize = 4 << 20;
+const LARGE_PAGES: usize = 2 << 20;
 /// Bytes of `Loose` that are kept past what is not the making of a buffer.
 const LOOSE: usize = 16 << 20;
 

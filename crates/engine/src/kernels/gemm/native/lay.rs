@@ -1,6 +1,17 @@
 //! Where tiles read A: where it lies, in a copy of some rows, or in what was made of all of them.
 
+use super::cut::worth;
+use super::loops::Stored;
 use super::microkernel::Left;
+use super::pack::At;
+use super::product::{Product, Second};
+use crate::kernel::native::each_task;
+
+/// Makes of so many rows and terms of A what tiles read, whose rows lie so many elements apart.
+pub type Make = unsafe fn(Left, usize, usize, *mut f32, usize);
+
+/// Rows of a task that makes them.
+const ROWS: usize = 32;
 
 /// Where tiles read A.
 #[derive(Clone, Copy)]
@@ -46,5 +57,46 @@ pub unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
     for i in 0..rows {
         // SAFETY: the caller's.
         unsafe { std::ptr::copy_nonoverlapping(a.at.add(i * a.row), to.add(i * to_row), k) };
+    }
+}
+
+impl<T: Stored> Product<T> {
+    /// The product of some rows of a matrix.
+    ///
+    /// # Safety
+    /// There are such rows.
+    pub(super) unsafe fn of_rows(&self, z: usize, row: usize, rows: usize) -> Product<T> {
+        // SAFETY: the caller's.
+        unsafe {
+            Product {
+                batch: 1,
+                m: rows,
+                a: self.a.add(z * self.a_batch + row * self.a_row),
+                b: self.b.plus(z * self.b_batch),
+                c: self.c.add(z * self.c_batch + row * self.c_row),
+                second: self.second.map(|s| Second { a: s.a.add(row * s.a_row), ..s }),
+                ..*self
+            }
+        }
+    }
+
+    /// Makes of A's rows what tasks read, some of a part of K to a task.
+    ///
+    /// # Safety
+    /// As `run`; `to` has room for the parts of all rows.
+    pub(super) unsafe fn lay(&self, make: Make, to: Packed, part: usize, threads: usize) {
+        let (groups, parts) = (self.m.div_ceil(ROWS), self.k.div_ceil(part));
+        each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * parts, |i| {
+            let (i, p) = (i / parts, i % parts);
+            let (z, row) = (i / groups, i % groups * ROWS);
+            let from = p * part;
+            // SAFETY: the caller's.
+            unsafe {
+                let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
+                let a = Left { at, row: self.a_row, k: self.a_column };
+                let to = to.rows(z * self.m.next_multiple_of(to.together) + row, p);
+                make(a, ROWS.min(self.m - row), part.min(self.k - from), to.at.cast_mut(), to.row);
+            }
+        });
     }
 }

@@ -11,6 +11,7 @@ use super::amx;
 use super::bfmmla;
 use super::blocks::{self, Blocks, Place};
 use super::dot::{self, DotProducts, FEW, ONE, Sums};
+use super::lay::Make;
 use super::microkernel::{self, Left, TileProduct};
 use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
@@ -25,7 +26,6 @@ use crate::simd::{Level, compiled, level};
 pub type Dots<P> = unsafe fn(DotProducts<P>, &mut Sums);
 type Strip<P> = unsafe fn(dot::Strip<P>);
 pub type Pack<P> = unsafe fn(Source<P>, usize, usize, usize, *mut f32);
-pub type Round = unsafe fn(Left, usize, usize, *mut f32, usize);
 
 /// The loops for one type of storage.
 pub struct Storage<P> {
@@ -44,7 +44,7 @@ pub struct Rounded {
     /// Most terms that are summed in registers at a time.
     pub part: usize,
     /// Rounds rows of A into elements.
-    pub left: Round,
+    pub left: Make,
     pub right: Pack<*const bf16>,
     pub tiles: Tiles,
 }
@@ -240,18 +240,18 @@ impl Rounded {
     fn of(level: Level) -> Rounded {
         #[cfg(target_arch = "x86_64")]
         if level == Level::Avx512Bf16 {
-            let (left, right): (Round, Pack<*const bf16>) = (pairs::left, pairs::right);
+            let (left, right): (Make, Pack<*const bf16>) = (pairs::left, pairs::right);
             return Rounded { terms: 2, whole: 2, part: PART, left, right, tiles: tiles(level) };
         }
         #[cfg(target_arch = "x86_64")]
         if level == Level::Amx {
-            let (left, right): (Round, Pack<*const bf16>) = (amx::left, amx::right);
+            let (left, right): (Make, Pack<*const bf16>) = (amx::left, amx::right);
             let (whole, part) = (amx::TERMS, amx::PART);
             return Rounded { terms: 2, whole, part, left, right, tiles: amx::tiles() };
         }
         #[cfg(target_arch = "aarch64")]
         if level == Level::NeonBf16 {
-            let (left, right): (Round, Pack<*const bf16>) = (bfmmla::left, bfmmla::right);
+            let (left, right): (Make, Pack<*const bf16>) = (bfmmla::left, bfmmla::right);
             return Rounded {
                 terms: 2,
                 whole: bfmmla::TERMS,

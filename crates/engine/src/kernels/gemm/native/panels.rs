@@ -35,6 +35,8 @@ use super::workspace::{LINE, workspace};
 const ONCE: usize = 96 * 1024;
 /// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part.
 const GROUP: usize = 4;
+/// Rows of B that are packed into all panels before the next ones are.
+const ROWS: usize = 8;
 /// Rows above which tasks are of some of them, however few words they take.
 const MOST: usize = 256;
 
@@ -51,6 +53,10 @@ pub struct Kit<'a, P> {
     pub left: Option<Lay>,
     /// B is read where it lies.
     pub in_place: bool,
+    /// The next group's rows are asked for while one is multiplied.
+    pub rows_ahead: bool,
+    /// All panels of a task are packed together, row by row, where B lies row-major.
+    pub by_rows: bool,
 }
 
 impl<T: Stored> Product<T> {
@@ -89,6 +95,8 @@ impl<T: Stored> Product<T> {
             let (left, panels) = (left.as_mut_ptr(), panels.as_mut_ptr());
             let second_panels = second_panels.as_mut_ptr();
             let terms_from = |from: usize| block.part.min(self.k - from);
+            let by_rows = kit.by_rows && self.b_row != 1 && !once && !kit.in_place;
+            let packs = !by_rows && !kit.in_place;
             // A panel's source, and its columns.
             let source = |from: usize, j: usize| {
                 let start = block.z * self.b_batch + from * self.b_row + (block.column + j) * self.b_column;
@@ -109,6 +117,16 @@ impl<T: Stored> Product<T> {
                     _ => (self.rows(block, 0, from), 1, terms),
                 };
                 let on = |a: Left, rows: usize| Left { at: a.at.wrapping_add(rows / together * a.row), ..a };
+                if by_rows {
+                    let rows = kit.whole.max(ROWS);
+                    for t in (0..terms).step_by(rows) {
+                        for j in (0..block.columns).step_by(panel) {
+                            let (here, width) = source(from + t, j);
+                            let place = panels.add(j * k + t / kit.terms * panel);
+                            (kit.pack)(here, rows.min(terms - t), width, panel, place);
+                        }
+                    }
+                }
                 let mut groups = slivers.chunks(group).peekable();
                 let (mut first, mut before) = (true, 0);
                 while let Some(tiles) = groups.next() {
@@ -134,7 +152,9 @@ impl<T: Stored> Product<T> {
                         left_k * together,
                     );
                     let mut ahead = Prefetch::nothing();
-                    ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
+                    if kit.rows_ahead {
+                        ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
+                    }
                     for j in (0..block.columns).step_by(panel) {
                         let (here, width) = source(from, j);
                         let place = if once { panels } else { panels.add(j * k) };
@@ -142,11 +162,12 @@ impl<T: Stored> Product<T> {
                             true => Right { at: here.at.address().cast(), k: self.b_row },
                             false => Right { at: place, k: panel },
                         };
-                        if first && !kit.in_place {
+                        if first && packs {
                             (kit.pack)(here, terms, width, panel, place);
                         }
                         // What is packed next, of this part or the next one.
                         let next = match j + panel < block.columns {
+                            _ if by_rows => None,
                             true => first.then_some((from, j + panel)),
                             false if groups.peek().is_none() => {
                                 Some((from + terms, 0)).filter(|(from, _)| *from < self.k)

@@ -14,15 +14,15 @@
 
 use half::bf16;
 
-use super::cut::{Cut, worth};
+use super::blocking::blocking;
+use super::cut::Cut;
 use super::dot::FEW;
 use super::lay::{Lay, Packed};
-use super::loops::{Loops, Rounded};
+use super::loops::Loops;
 use super::microkernel::Left;
 use super::panels::{Kit, at_once};
-use super::product::{Product, Second};
+use super::product::Product;
 use super::workspace::{LINE, shared};
-use crate::kernel::native::each_task;
 
 /// Most terms that pairs, and f32, sum in registers before they are added to C.
 pub const PART: usize = 1024;
@@ -33,8 +33,6 @@ const PANELS: usize = 144 * 1024;
 const SEGMENT: usize = 4608;
 /// Elements of A, packed, that are rounded at a time: 16 MiB, and what pads them.
 const ROUNDED: usize = 4 << 20;
-/// Rows of A that a task rounds.
-const ROWS: usize = 32;
 /// Panels and rows of a task that keeps its sums from part to part, where rows are not taken at once: 640 KiB of a second
 /// cache of 2 MiB.
 const KEPT: usize = 10;
@@ -76,15 +74,7 @@ impl Product<bf16> {
             for row in (0..self.m).step_by(rows) {
                 // SAFETY: the caller's.
                 unsafe {
-                    let some = Product {
-                        batch: 1,
-                        m: rows.min(self.m - row),
-                        a: self.a.add(z * self.a_batch + row * self.a_row),
-                        b: self.b.add(z * self.b_batch),
-                        c: self.c.add(z * self.c_batch + row * self.c_row),
-                        second: self.second.map(|s| Second { a: s.a.add(row * s.a_row), ..s }),
-                        ..*self
-                    };
+                    let some = self.of_rows(z, row, rows.min(self.m - row));
                     some.by_segments(loops, [part, segment], threads);
                 }
             }
@@ -113,26 +103,9 @@ impl Product<bf16> {
                         second: self.second.filter(|_| from + k == self.k),
                         ..*self
                     };
-                    some.round(rounded, packed, part, threads);
+                    some.lay(rounded.left, packed, part, threads);
                     some.run_packed(loops, packed, part, threads);
                 }
-            }
-        });
-    }
-
-    /// Rounds A's rows, some of a part to a task.
-    unsafe fn round(&self, rounded: &Rounded, to: Packed, part: usize, threads: usize) {
-        let (groups, parts) = (self.m.div_ceil(ROWS), self.k.div_ceil(part));
-        each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * parts, |i| {
-            let (i, p) = (i / parts, i % parts);
-            let (z, row) = (i / groups, i % groups * ROWS);
-            let from = p * part;
-            // SAFETY: the caller's.
-            unsafe {
-                let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
-                let a = Left { at, row: self.a_row, k: self.a_column };
-                let to = to.rows(z * self.m.next_multiple_of(to.together) + row, p);
-                (rounded.left)(a, ROWS.min(self.m - row), part.min(self.k - from), to.at.cast_mut(), to.row);
             }
         });
     }
@@ -147,6 +120,8 @@ impl Product<bf16> {
             whole: rounded.whole,
             left: Some(Lay::Packed(packed)),
             in_place: false,
+            rows_ahead: true,
+            by_rows: !blocking().ahead,
         };
         let sizes = [self.batch, self.m, self.n, self.k];
         if at_once(self.m, part / kit.terms)

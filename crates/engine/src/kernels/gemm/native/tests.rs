@@ -196,6 +196,58 @@ fn the_number_of_threads_changes_no_bit() {
     }
 }
 
+/// Rows that fall on one another in the first cache, and more of them than are copied at a time, beside the same ones a line
+/// further apart; both factors as forward and backward have them, and a second part of the sum.
+#[test]
+fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
+    let second = |a: &[f32], b: &[f32]| Second {
+        k: 16,
+        a: a.as_ptr(),
+        a_row: 16,
+        a_column: 1,
+        b: b.as_ptr(),
+        b_row: 1,
+        b_column: 16,
+        alpha: 0.75,
+    };
+    let (n, most) = (518, 8200);
+    let (a2, b2) = (values("a2", most * 16), values("b2", n * 16));
+    for loops in loops::available() {
+        for (m, k, trans_b) in
+            [(13, 2048, true), (70, 3072, false), (300, 2048, false), (300, 1024, true), (most, 1024, false)]
+        {
+            let case = Case {
+                sizes: [1, m, n, k],
+                trans_a: false,
+                trans_b,
+                alpha: 1.0,
+                accumulate: true,
+                bias: true,
+            };
+            let (a, apart) = (case.a(), k + 16);
+            let mut wide = vec![f32::NAN; m * apart];
+            for (from, to) in a.chunks(k).zip(wide.chunks_mut(apart)) {
+                to[..k].copy_from_slice(from);
+            }
+            let of = |a: &[f32], a_row: usize| {
+                run_by(
+                    loops,
+                    2,
+                    &case,
+                    a,
+                    |v| v,
+                    |p, loops, threads| {
+                        let p = Product { a_row, second: Some(second(&a2, &b2)), ..*p };
+                        // SAFETY: the operands reach as far as the case says, their rows lying so far apart.
+                        unsafe { p.run(loops, threads) }
+                    },
+                )
+            };
+            assert!(of(&a, k) == of(&wide, apart), "{} {m} × {n} × {k}", loops.name);
+        }
+    }
+}
+
 fn narrow(v: f32) -> f32 {
     bf16::from_f32(v).to_f32()
 }
