@@ -213,5 +213,5 @@ pub fn tiles() -> Tiles {
     let tall: [Tile; 4] =
         [tile::<true, 1, false>, tile::<true, 1, true>, tile::<true, 2, false>, tile::<true, 2, true>];
     let forms = [[short; ROWS], [tall; ROWS]].concat();
-    Tiles::new(forms, ROWS, COLUMNS, Some([configure, release])).keeping(2 * ROWS * ROW)
+    Tiles::new(&forms, ROWS, COLUMNS, Some([configure, release])).keeping(2 * ROWS * ROW)
 }

@@ -147,5 +147,5 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
 
 /// The tiles by rows.
 pub fn tiles() -> Tiles {
-    Tiles::new(forms!(tile)[..Baseline::ROWS].to_vec(), 1, Baseline::WIDTH, None)
+    Tiles::new(&forms!(2, tile)[..Baseline::ROWS], 1, Baseline::WIDTH, None)
 }

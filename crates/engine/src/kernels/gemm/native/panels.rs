@@ -181,7 +181,7 @@ impl<T: Stored> Product<T> {
                         let second = second.map(|s| {
                             let place = if once { second_panels } else { second_panels.add(j * s.k) };
                             if first {
-                                s.pack(loops, block.column + j, width, place);
+                                s.pack(loops, [block.column + j, width], panel, place);
                             }
                             (s, place)
                         });
@@ -212,13 +212,13 @@ impl<T: Stored> Product<T> {
 }
 
 impl Second {
-    /// Columns from `column` on as a panel.
-    unsafe fn pack(&self, loops: &Loops, column: usize, width: usize, to: *mut f32) {
+    /// `width` columns from `column` on as a panel.
+    unsafe fn pack(&self, loops: &Loops, [column, width]: [usize; 2], panel: usize, to: *mut f32) {
         // SAFETY: the caller's.
         let at = unsafe { self.b.add(column * self.b_column) };
         let source = Source { at, row: self.b_row, column: self.b_column };
         // SAFETY: the caller's.
-        unsafe { (f32::loops(loops).pack)(source, self.k, width, loops.panel(), to) };
+        unsafe { (f32::loops(loops).pack)(source, self.k, width, panel, to) };
     }
 
     /// A from `row` on by a panel.

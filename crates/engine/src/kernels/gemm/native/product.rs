@@ -7,6 +7,7 @@ use super::lay::{Lay, Packed, copy};
 use super::loops::{Loops, Stored};
 use super::microkernel::{Left, Settle};
 use super::panels::{Kit, at_once};
+use super::tiles::Tiles;
 use super::workspace::{LINE, shared};
 
 /// Tiles of rows for which B is read where it lies, if it lies row-major.
@@ -19,6 +20,8 @@ const SHARED: usize = 512;
 const COPIED: usize = 8 << 20;
 /// Rows that are too few to be all that is multiplied at a time.
 const ROWS: usize = 64;
+/// Columns from which a product is wide.
+const WIDE: usize = 96;
 
 /// A product over raw operands; the steps are in elements.
 #[derive(Clone, Copy)]
@@ -114,18 +117,30 @@ impl<T: Stored> Product<T> {
             // SAFETY: the caller's.
             Some(rows) => unsafe { self.run_copied(loops, rows, threads) },
             // SAFETY: the caller's.
-            None => unsafe { self.run_tiles(loops, None, threads) },
+            None => unsafe { self.run_tiles(loops, self.tiles(loops), None, threads) },
         }
     }
 
+    /// The tiles that it is multiplied by.
+    fn tiles<'a>(&self, loops: &'a Loops) -> &'a Tiles {
+        let wide = blocking().wide && self.n >= WIDE && !at_once(self.m, part_of(self.k));
+        loops.wide.as_ref().filter(|_| wide).unwrap_or(&loops.tiles)
+    }
+
     /// The product by tiles, A's rows being those that were copied, if any were.
-    unsafe fn run_tiles(&self, loops: &'static Loops, copied: Option<Packed>, threads: usize) {
+    pub(super) unsafe fn run_tiles(
+        &self,
+        loops: &'static Loops,
+        tiles: &'static Tiles,
+        copied: Option<Packed>,
+        threads: usize,
+    ) {
         let sizes = [self.batch, self.m, self.n, self.k];
         let part = part_of(self.k);
-        let once = at_once(self.m, part).then(|| Cut::once(&loops.tiles, sizes, part, threads)).flatten();
-        let cut = once.unwrap_or_else(|| Cut::new(&loops.tiles, sizes, blocking().panels, threads));
+        let once = at_once(self.m, part).then(|| Cut::once(tiles, sizes, part, threads)).flatten();
+        let cut = once.unwrap_or_else(|| Cut::new(tiles, sizes, blocking().panels, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
-        cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, &block, copied)) });
+        cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, tiles, &block, copied)) });
     }
 
     /// Rows of A that are copied apart for all tasks at a time, where they would push one another out of the first cache
@@ -151,7 +166,7 @@ impl<T: Stored> Product<T> {
                 // SAFETY: the caller's.
                 unsafe {
                     some.lay(copy, to, part, threads);
-                    some.run_tiles(loops, Some(to), threads);
+                    some.run_tiles(loops, some.tiles(loops), Some(to), threads);
                 }
             });
         }
@@ -182,14 +197,20 @@ impl<T: Stored> Product<T> {
     }
 
     /// The loops of a task, and how they read their factors.
-    fn kit(&self, loops: &'static Loops, block: &Block, copied: Option<Packed>) -> Kit<'static, T::At> {
+    fn kit(
+        &self,
+        loops: &'static Loops,
+        tiles: &'static Tiles,
+        block: &Block,
+        copied: Option<Packed>,
+    ) -> Kit<'static, T::At> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
-        let few = block.rows <= IN_PLACE_TILES * loops.tiles.rows() || self.n <= loops.panel();
+        let few = block.rows <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel();
         let in_place = T::IS_F32 && self.b_column == 1 && few;
         // A's rows are copied apart where they would push one another out of the first cache; its columns, of which
         // each term's few elements are in a line of their own, where they are read often enough.
-        let aliased = self.aliased() && block.rows > loops.tiles.rows();
-        let turned = self.a_row == 1 && self.a_column > LINE && block.columns > loops.panel();
+        let aliased = self.aliased() && block.rows > tiles.rows();
+        let turned = self.a_row == 1 && self.a_column > LINE && block.columns > tiles.panel();
         let left = match copied {
             Some(copied) => Some(Lay::Packed(copied)),
             None if aliased => Some(Lay::Rows),
@@ -199,7 +220,7 @@ impl<T: Stored> Product<T> {
         let rows_ahead = blocking().ahead || matches!(left, Some(Lay::Rows));
         Kit {
             pack: T::loops(loops).pack,
-            tiles: &loops.tiles,
+            tiles,
             terms: 1,
             whole: 1,
             left,

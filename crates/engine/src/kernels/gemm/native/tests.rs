@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use super::blocks::{Blocks, Place};
 use super::loops::{self, Loops, Stored};
 use super::product::{Product, Second};
+use super::tiles::Tiles;
 use crate::kernel::native::Threads;
 use crate::ops::checks::Array;
 use crate::quant::{BlockType, tests as quant};
@@ -146,6 +147,7 @@ fn cases() -> Vec<Case> {
         [1, 33, 16, 513],
         [2, 16, 47, 32],
         [1, 270, 40, 550],
+        [1, 531, 150, 131],
     ];
     let mut cases = Vec::new();
     for (i, sizes) in sizes.into_iter().enumerate() {
@@ -192,6 +194,26 @@ fn the_number_of_threads_changes_no_bit() {
             for threads in [2, 3, 7] {
                 assert!(one == run(loops, threads, &case, |v| v), "{} {:?}", loops.name, case.sizes);
             }
+        }
+    }
+}
+
+#[test]
+fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
+    for (loops, wide) in loops::available().iter().filter_map(|loops| Some((loops, loops.wide.as_ref()?))) {
+        for case in cases() {
+            let by = |tiles: &'static Tiles| {
+                // SAFETY: `run_by` makes operands that reach as far as the case says.
+                run_by(
+                    loops,
+                    2,
+                    &case,
+                    &case.a(),
+                    |v| v,
+                    |p, loops, threads| unsafe { p.run_tiles(loops, tiles, None, threads) },
+                )
+            };
+            assert!(by(wide) == by(&loops.tiles), "{} {:?}", loops.name, case.sizes);
         }
     }
 }

@@ -9,8 +9,9 @@ pub type Tile = unsafe fn(&TileProduct, &mut Prefetch);
 
 /// The tiles of a kind of products.
 pub struct Tiles {
-    /// By rows − 1: one vector, one masked, two vectors, two of which the second is masked.
-    forms: Vec<[Tile; 4]>,
+    /// By rows − 1, as many for each: one vector, one masked, two vectors, two of which the second is masked, and so on.
+    forms: Vec<Tile>,
+    vectors: usize,
     /// Rows that tiles come in, and that lie together where A is packed for them: one of fewer takes as long as one of the
     /// next multiple.
     pub step: usize,
@@ -34,8 +35,13 @@ impl Drop for Ready {
 }
 
 impl Tiles {
-    pub fn new(forms: Vec<[Tile; 4]>, step: usize, lanes: usize, around: Option<[unsafe fn(); 2]>) -> Tiles {
-        Tiles { forms, step, lanes, kept: 0, around }
+    pub fn new<const FORMS: usize>(
+        forms: &[[Tile; FORMS]],
+        step: usize,
+        lanes: usize,
+        around: Option<[unsafe fn(); 2]>,
+    ) -> Tiles {
+        Tiles { forms: forms.as_flattened().to_vec(), vectors: FORMS / 2, step, lanes, kept: 0, around }
     }
 
     /// Tiles whose sums go on from part to part.
@@ -55,35 +61,49 @@ impl Tiles {
 
     /// Rows of the largest.
     pub fn rows(&self) -> usize {
-        self.forms.len()
+        self.forms.len() / (2 * self.vectors)
     }
 
     /// Columns of a panel of B, and of the widest.
     pub fn panel(&self) -> usize {
-        2 * self.lanes
+        self.vectors * self.lanes
     }
 
     /// That of the product's rows and columns.
     pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Tile {
-        let form = 2 * (width > self.lanes) as usize + !width.is_multiple_of(self.lanes) as usize;
-        self.forms[rows - 1][form]
+        let form = 2 * (width.div_ceil(self.lanes) - 1) + !width.is_multiple_of(self.lanes) as usize;
+        self.forms[2 * self.vectors * (rows - 1) + form]
     }
 }
 
-/// Forms of tiles by rows, up to those of the set that has most; `$level` is what the forms are asked for.
+/// Forms of tiles by rows, up to those of the set that has most, of two vectors or of three; `$level` is what the forms
+/// are asked for.
 macro_rules! forms {
-    ($tile:ident $($level:tt)*) => {
-        $crate::kernels::gemm::native::tiles::forms!(@ $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
+    (2, $tile:ident $($level:tt)*) => {
+        $crate::kernels::gemm::native::tiles::forms!(@ 2 $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
     };
-    (@ $tile:ident $level:tt $($rows:literal)*) => {
-        [$($crate::kernels::gemm::native::tiles::forms!(# $tile $level $rows)),*]
+    (3, $tile:ident $($level:tt)*) => {
+        $crate::kernels::gemm::native::tiles::forms!(@ 3 $tile [$($level)*] 1 2 3 4 5 6 7 8)
     };
-    (# $tile:ident [$($level:tt)*] $rows:literal) => {
+    (@ $vectors:tt $tile:ident $level:tt $($rows:literal)*) => {
+        [$($crate::kernels::gemm::native::tiles::forms!(# $vectors $tile $level $rows)),*]
+    };
+    (# 2 $tile:ident [$($level:tt)*] $rows:literal) => {
         [
             $tile::<$rows, 1, false> $($level)*,
             $tile::<$rows, 1, true> $($level)*,
             $tile::<$rows, 2, false> $($level)*,
             $tile::<$rows, 2, true> $($level)*,
+        ]
+    };
+    (# 3 $tile:ident [$($level:tt)*] $rows:literal) => {
+        [
+            $tile::<$rows, 1, false> $($level)*,
+            $tile::<$rows, 1, true> $($level)*,
+            $tile::<$rows, 2, false> $($level)*,
+            $tile::<$rows, 2, true> $($level)*,
+            $tile::<$rows, 3, false> $($level)*,
+            $tile::<$rows, 3, true> $($level)*,
         ]
     };
 }
