@@ -10,16 +10,13 @@ pub struct Blocking {
     pub panels: usize,
     /// Tiles of rows that go past a panel before the next is packed.
     pub group: usize,
-    /// What tiles and packing read next is asked for: A's rows, though they are not copied, and B's panels, though it lies
-    /// row-major.
-    pub ahead: bool,
-    /// Tiles are of three vectors where there are such.
+    /// Tiles are of three vectors where there are such, and what they read is not asked for.
     pub wide: bool,
 }
 
 /// For a cache of a mebibyte, half of which is the workspace's: half of that takes A past half as many panels at a time
 /// where K is long, 190 instead of 200 GFLOP/s at 512 × 4096 × 4096.
-const USUAL: Blocking = Blocking { workspace: 128 * 1024, panels: 4, group: 4, ahead: true, wide: false };
+const USUAL: Blocking = Blocking { workspace: 128 * 1024, panels: 4, group: 4, wide: false };
 /// For one of two. On two cores of a Xeon (Granite Rapids) by AVX-512, GFLOP/s with the usual blocking, with twice the
 /// workspace and panels, and with twice the group besides:
 ///
@@ -31,12 +28,7 @@ const USUAL: Blocking = Blocking { workspace: 128 * 1024, panels: 4, group: 4, a
 /// | 2048 × 4096 × 4096 | 333   | 342    | 347   |
 /// | 512 × 49152 × 576  | 335   | 344    | 353   |
 /// | 1024 × 768 × 3072  | 323   | 341    | 343   |
-///
-/// Its own prefetching reads rows well: not to ask for A's is 1.5, 4 and 5% of the first, second and fifth, and none of the
-/// third. Panels of a B that lies row-major are pieces of its rows, which all panels of a task are packed from at once: 2% of
-/// the first and second as x·W, and 8% of the third, whose rows are a power of two apart and push one another out of the
-/// second cache when they are asked for.
-const LARGE: Blocking = Blocking { workspace: 256 * 1024, panels: 8, group: 8, ahead: false, wide: true };
+const LARGE: Blocking = Blocking { workspace: 256 * 1024, panels: 8, group: 8, wide: true };
 
 /// That of this processor.
 pub fn blocking() -> &'static Blocking {

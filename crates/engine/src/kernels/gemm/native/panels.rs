@@ -56,7 +56,7 @@ pub struct Kit<'a, P> {
     /// The next group's rows are asked for while one is multiplied.
     pub rows_ahead: bool,
     /// All panels of a task are packed together, row by row, where B lies row-major.
-    pub by_rows: bool,
+    pub row_by_row: bool,
 }
 
 impl<T: Stored> Product<T> {
@@ -95,8 +95,8 @@ impl<T: Stored> Product<T> {
             let (left, panels) = (left.as_mut_ptr(), panels.as_mut_ptr());
             let second_panels = second_panels.as_mut_ptr();
             let terms_from = |from: usize| block.part.min(self.k - from);
-            let by_rows = kit.by_rows && self.b_row != 1 && !once && !kit.in_place;
-            let packs = !by_rows && !kit.in_place;
+            let row_by_row = kit.row_by_row && self.b_row != 1 && !once && !kit.in_place;
+            let packs = !row_by_row && !kit.in_place;
             // A panel's source, and its columns.
             let source = |from: usize, j: usize| {
                 let start = block.z * self.b_batch + from * self.b_row + (block.column + j) * self.b_column;
@@ -117,7 +117,7 @@ impl<T: Stored> Product<T> {
                     _ => (self.rows(block, 0, from), 1, terms),
                 };
                 let on = |a: Left, rows: usize| Left { at: a.at.wrapping_add(rows / together * a.row), ..a };
-                if by_rows {
+                if row_by_row {
                     let rows = kit.whole.max(ROWS);
                     for t in (0..terms).step_by(rows) {
                         for j in (0..block.columns).step_by(panel) {
@@ -167,7 +167,7 @@ impl<T: Stored> Product<T> {
                         }
                         // What is packed next, of this part or the next one.
                         let next = match j + panel < block.columns {
-                            _ if by_rows => None,
+                            _ if row_by_row => None,
                             true => first.then_some((from, j + panel)),
                             false if groups.peek().is_none() => {
                                 Some((from + terms, 0)).filter(|(from, _)| *from < self.k)

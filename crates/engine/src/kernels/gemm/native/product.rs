@@ -217,7 +217,9 @@ impl<T: Stored> Product<T> {
             None if turned => Some(Lay::Columns),
             None => None,
         };
-        let rows_ahead = blocking().ahead || matches!(left, Some(Lay::Rows));
+        // Tiles of two vectors take so long that it pays to ask for what is next meanwhile; beside those of three the
+        // processor's own prefetching does as well, of rows.
+        let wide = tiles.panel() > loops.panel();
         Kit {
             pack: T::loops(loops).pack,
             tiles,
@@ -225,8 +227,8 @@ impl<T: Stored> Product<T> {
             whole: 1,
             left,
             in_place,
-            rows_ahead,
-            by_rows: !blocking().ahead,
+            rows_ahead: !wide || matches!(left, Some(Lay::Rows)),
+            row_by_row: wide,
         }
     }
 

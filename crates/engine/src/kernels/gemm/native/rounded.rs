@@ -14,7 +14,6 @@
 
 use half::bf16;
 
-use super::blocking::blocking;
 use super::cut::Cut;
 use super::dot::FEW;
 use super::lay::{Lay, Packed};
@@ -121,7 +120,7 @@ impl Product<bf16> {
             left: Some(Lay::Packed(packed)),
             in_place: false,
             rows_ahead: true,
-            by_rows: !blocking().ahead,
+            row_by_row: false,
         };
         let sizes = [self.batch, self.m, self.n, self.k];
         if at_once(self.m, part / kit.terms)
