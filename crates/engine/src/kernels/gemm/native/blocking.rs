@@ -10,7 +10,7 @@ pub struct Blocking {
     pub panels: usize,
     /// Tiles of rows that go past a panel before the next is packed.
     pub group: usize,
-    /// Tiles are of three vectors where there are such, and what they read is not asked for.
+    /// Tiles of f32 are of three vectors where there are such.
     pub wide: bool,
 }
 

@@ -102,7 +102,7 @@ const WIDEST: usize = 32;
 #[inline(always)]
 pub unsafe fn pack<L: Lanes>(b: Source<Place>, k: usize, width: usize, panel: usize, to: *mut f32) {
     let Source { at, row, column } = b;
-    debug_assert!(panel <= WIDEST && (row == 1 || column == 1));
+    assert!(panel <= WIDEST && (row == 1 || column == 1), "a panel of blocks is too wide");
     // SAFETY: the caller's.
     unsafe {
         if column == 1 {

@@ -14,6 +14,8 @@ pub const PART: usize = 1024;
 const SMALL: usize = 50_000;
 /// Rows below which a task does not pay for packing B.
 const FEW_ROWS: usize = 64;
+/// Panels of a thread of which one more is little.
+const MANY: usize = 16;
 /// Panels of a task whose rows are taken at once.
 const WIDEST: usize = 24;
 
@@ -22,8 +24,8 @@ pub struct Cut {
     sizes: [usize; 4],
     /// Rows of a task.
     rows: usize,
-    /// Tasks that share the panels of a row of them, the same number each or one more.
-    columns: usize,
+    /// Tasks that all panels are spread over, the same number each or one more.
+    column_tasks: usize,
     panel: usize,
     /// Terms that are summed in registers before they are added to C: K alone decides.
     part: usize,
@@ -76,22 +78,27 @@ impl Cut {
         let fewest = panels.div_ceil(most);
         // All columns in one task where rows are there to cut: A, which is the larger, is read and copied once.
         let whole = fewest == 1 && m >= 4 * FEW_ROWS;
-        // One thread would wait for the others' last task: as many for each, where there are few. Panels are spread over
-        // the tasks: 512 × 4096 × 4096, in 16 tasks instead of 18 of which the last was of one panel, and 512 × 2016 ×
-        // 2016 take 1 to 2% less.
-        let even = |tasks: &usize| (batch * tasks).is_multiple_of(threads);
-        let columns = match whole || batch * fewest >= 8 * threads {
-            true => fewest,
-            false => (fewest..=panels.min(2 * fewest)).find(even).unwrap_or(fewest),
-        };
-        let outer = batch * columns;
+        // One thread would wait for the others' last task: as many for each where there are few, of one width if they can
+        // be. Where they cannot, panels are spread over as many for each if one more is little of a thread's: 86 of them
+        // over 18 tasks, where the last of 18 was of one and 512 × 4096 × 4096 took 1% longer.
+        let shared = |tasks: &usize| (batch * tasks).is_multiple_of(threads);
+        let equal = |tasks: &usize| panels.is_multiple_of(*tasks);
+        let mut column_tasks = fewest;
+        if !whole && batch * fewest < 8 * threads {
+            let narrower = || fewest..=panels.min(2 * fewest);
+            let little = m < 2 * FEW_ROWS || batch * panels >= MANY * threads;
+            let even = narrower().find(|tasks| equal(tasks) && shared(tasks));
+            let even = even.or_else(|| if little { narrower().find(shared) } else { narrower().find(equal) });
+            column_tasks = even.unwrap_or(fewest);
+        }
+        let outer = batch * column_tasks;
         // Rows are cut until every thread has work, and as much as the others.
-        let fewest = if columns == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
+        let fewest = if column_tasks == 1 { FEW_ROWS / 2 } else { FEW_ROWS };
         let most = (m / fewest).max(1);
         let even = |cuts: usize| outer * cuts >= 8 * threads || (outer * cuts).is_multiple_of(threads);
         let cuts = (1..=most).find(|c| even(*c)).unwrap_or(most);
         let rows = m.div_ceil(tiles.rows()).div_ceil(cuts) * tiles.rows();
-        Cut { sizes, rows, columns, panel, part }
+        Cut { sizes, rows, column_tasks, panel, part }
     }
 
     /// With tasks of at most `most` rows.
@@ -105,15 +112,15 @@ impl Cut {
     pub fn run(&self, task: impl Fn(Block) + Sync) {
         let [batch, m, n, k] = self.sizes;
         let (row_tasks, panels) = (m.div_ceil(self.rows), n.div_ceil(self.panel));
-        let start = |task: usize| (task * panels / self.columns * self.panel).min(n);
+        let start = |task: usize| (task * panels / self.column_tasks * self.panel).min(n);
         let run = |i: usize| {
             let (i, row) = (i / row_tasks, i % row_tasks * self.rows);
-            let (z, i) = (i / self.columns, i % self.columns);
+            let (z, i) = (i / self.column_tasks, i % self.column_tasks);
             let (column, end) = (start(i), start(i + 1));
             let rows = self.rows.min(m - row);
             task(Block { z, row, rows, column, columns: end - column, part: self.part });
         };
-        let tasks = batch * self.columns * row_tasks;
+        let tasks = batch * self.column_tasks * row_tasks;
         each_task(worth(batch * m * n * k, count()), tasks, run);
     }
 }

@@ -69,7 +69,7 @@ pub struct Loops {
 }
 
 impl Loops {
-    /// Columns of a panel of B, and of the widest tile.
+    /// Columns of a panel of B, and of the widest tile, of two vectors.
     pub fn panel(&self) -> usize {
         self.tiles.panel()
     }
@@ -210,9 +210,9 @@ fn tiles(level: Level) -> Tiles {
 /// registers of 16 lanes and the second cache is large: 8 × 48 instead of 12 × 32 takes 1% less of 512 × 1536 × 576, 2% of
 /// 4096 × 4096 × 4096 and 3% of 512 × 2016 × 2016, two cores of a Xeon (Granite Rapids).
 ///
-/// Nothing is asked for that is read next: not to ask for A's rows is 1.5 to 5% there. Panels of a B that lies row-major
-/// are pieces of its rows, which all panels of a task are packed from at once: 2% of SmolLM2's products x·W, and 8% of 512
-/// × 4096 × 4096, whose rows push one another out of the second cache when they are asked for. Tiles of AVX2, of two
+/// Beside them rows are not asked for that are read next: A's, which is 1.5 to 5% of a product, and those of a B that
+/// lies row-major. Of such a one all panels of a task are packed at once: 2% of SmolLM2's products x·W, and 8% of 512 ×
+/// 4096 × 4096, whose rows push one another out of the second cache when they are asked for. Tiles of AVX2, of two
 /// vectors, are so slow that a step takes 1.5% more without asking.
 fn wide(level: Level) -> Option<Tiles> {
     // SAFETY: as in `tiles`.

@@ -3,7 +3,9 @@
 //! of registers at a time.
 //!
 //! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
-//! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory.
+//! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory. Where tiles are of
+//! three vectors, rows are left to the processor's own prefetching: A's, and B's, if it lies row-major, of which all panels
+//! of a task are then packed at once.
 //! Few rows are one group, whose tasks are wide and keep one panel. Sums of a part are added to C, or kept in the
 //! workspace for the next part where the tiles do so.
 //!
@@ -55,7 +57,7 @@ pub struct Kit<'a, P> {
     pub in_place: bool,
     /// The next group's rows are asked for while one is multiplied.
     pub rows_ahead: bool,
-    /// All panels of a task are packed together, row by row, where B lies row-major.
+    /// All panels of a task are packed together, row by row, where B lies row-major and elements are of one term.
     pub row_by_row: bool,
 }
 
@@ -118,12 +120,16 @@ impl<T: Stored> Product<T> {
                 };
                 let on = |a: Left, rows: usize| Left { at: a.at.wrapping_add(rows / together * a.row), ..a };
                 if row_by_row {
-                    let rows = kit.whole.max(ROWS);
-                    for t in (0..terms).step_by(rows) {
+                    for t in (0..terms).step_by(ROWS) {
                         for j in (0..block.columns).step_by(panel) {
                             let (here, width) = source(from + t, j);
-                            let place = panels.add(j * k + t / kit.terms * panel);
-                            (kit.pack)(here, rows.min(terms - t), width, panel, place);
+                            (kit.pack)(
+                                here,
+                                ROWS.min(terms - t),
+                                width,
+                                panel,
+                                panels.add(j * k + t * panel),
+                            );
                         }
                     }
                 }

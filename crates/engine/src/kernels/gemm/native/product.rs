@@ -15,13 +15,13 @@ const IN_PLACE_TILES: usize = 4;
 /// Elements apart that rows fall on one another in the first cache, whose ways are 4 KiB.
 pub const ALIASED: usize = 1024;
 /// Columns from which such rows are copied for all tasks, and not by each.
-const SHARED: usize = 512;
+const COLUMNS: usize = 512;
 /// Elements of A that are copied at a time: 32 MiB, and what pads them. B is packed anew for each.
 const COPIED: usize = 8 << 20;
-/// Rows that are too few to be all that is multiplied at a time.
-const ROWS: usize = 64;
-/// Columns from which a product is wide.
-const WIDE: usize = 96;
+/// Rows that are too few to be all that B is packed for.
+const ROWS: usize = 512;
+/// Panels of a thread from which it is little that the last is not full.
+const UNEVEN: usize = 16;
 
 /// A product over raw operands; the steps are in elements.
 #[derive(Clone, Copy)]
@@ -117,14 +117,18 @@ impl<T: Stored> Product<T> {
             // SAFETY: the caller's.
             Some(rows) => unsafe { self.run_copied(loops, rows, threads) },
             // SAFETY: the caller's.
-            None => unsafe { self.run_tiles(loops, self.tiles(loops), None, threads) },
+            None => unsafe { self.run_tiles(loops, self.tiles(loops, threads), None, threads) },
         }
     }
 
     /// The tiles that it is multiplied by.
-    fn tiles<'a>(&self, loops: &'a Loops) -> &'a Tiles {
-        let wide = blocking().wide && self.n >= WIDE && !at_once(self.m, part_of(self.k));
-        loops.wide.as_ref().filter(|_| wide).unwrap_or(&loops.tiles)
+    fn tiles<'a>(&self, loops: &'a Loops, threads: usize) -> &'a Tiles {
+        let wide = |tiles: &&Tiles| {
+            let panels = self.n.div_ceil(tiles.panel());
+            let enough = if self.n.is_multiple_of(tiles.panel()) { 2 } else { UNEVEN };
+            T::IS_F32 && blocking().wide && panels >= enough * threads && !at_once(self.m, part_of(self.k))
+        };
+        loops.wide.as_ref().filter(wide).unwrap_or(&loops.tiles)
     }
 
     /// The product by tiles, A's rows being those that were copied, if any were.
@@ -146,7 +150,7 @@ impl<T: Stored> Product<T> {
     /// Rows of A that are copied apart for all tasks at a time, where they would push one another out of the first cache
     /// and there are tasks enough that read them.
     fn copied_at_a_time(&self, loops: &Loops) -> Option<usize> {
-        let wanted = self.batch == 1 && self.aliased() && self.m > loops.tiles.rows() && self.n >= SHARED;
+        let wanted = self.batch == 1 && self.aliased() && self.m > loops.tiles.rows() && self.n >= COLUMNS;
         let rows = COPIED / self.k;
         (wanted && rows >= self.m.min(ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
     }
@@ -155,8 +159,11 @@ impl<T: Stored> Product<T> {
     /// as many terms, 512 × 4096 × 4096 and 512 × 8192 × 2048 took 4 and 5% longer, 4096 × 4096 × 4096 1%.
     unsafe fn run_copied(&self, loops: &'static Loops, rows: usize, threads: usize) {
         let part = part_of(self.k);
-        // A line more, or they would still fall on one another.
-        let apart = part + LINE;
+        // Whole lines, and one more, or two, or rows would still fall on one another.
+        let mut apart = part.next_multiple_of(LINE) + LINE;
+        if apart.is_multiple_of(ALIASED) {
+            apart += LINE;
+        }
         for row in (0..self.m).step_by(rows) {
             // SAFETY: the caller's.
             let some = unsafe { self.of_rows(0, row, rows.min(self.m - row)) };
@@ -166,7 +173,7 @@ impl<T: Stored> Product<T> {
                 // SAFETY: the caller's.
                 unsafe {
                     some.lay(copy, to, part, threads);
-                    some.run_tiles(loops, some.tiles(loops), Some(to), threads);
+                    some.run_tiles(loops, some.tiles(loops, threads), Some(to), threads);
                 }
             });
         }
