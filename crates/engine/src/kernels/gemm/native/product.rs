@@ -132,6 +132,9 @@ impl<T: Stored> Product<T> {
     }
 
     /// The product by tiles, A's rows being those that were copied, if any were.
+    ///
+    /// # Safety
+    /// As `run`; `copied` are those of all its rows.
     pub(super) unsafe fn run_tiles(
         &self,
         loops: &'static Loops,
@@ -157,7 +160,10 @@ impl<T: Stored> Product<T> {
 
     /// The product of which A is copied once for all tasks, `rows` at a time. Copied by each task for its columns, parts of
     /// as many terms, 512 × 4096 × 4096 and 512 × 8192 × 2048 took 4 and 5% longer, 4096 × 4096 × 4096 1%.
-    unsafe fn run_copied(&self, loops: &'static Loops, rows: usize, threads: usize) {
+    ///
+    /// # Safety
+    /// As `run`.
+    pub(super) unsafe fn run_copied(&self, loops: &'static Loops, rows: usize, threads: usize) {
         let part = part_of(self.k);
         // Whole lines, and one more, or two, or rows would still fall on one another.
         let mut apart = part.next_multiple_of(LINE) + LINE;
