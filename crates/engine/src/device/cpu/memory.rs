@@ -11,7 +11,7 @@ use crate::mapped_file::Lease;
 /// come and go, grows by half over a hundred steps (52 MB for a pool of 31, against 36). Never under Miri, which takes
 /// back whole pages alone.
 const PAGES: usize = if cfg!(miri) { usize::MAX } else { 256 << 10 };
-/// Bytes from which large pages are asked for.
+/// Bytes from which large pages are asked for. Of 2 MiB, and not 4: a product whose C has 3 takes 1 to 2% less.
 #[cfg(target_os = "linux")]
 const LARGE_PAGES: usize = 2 << 20;
 /// Bytes of `Loose` that are kept past what is not the making of a buffer.

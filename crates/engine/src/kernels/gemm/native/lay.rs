@@ -3,8 +3,8 @@
 use super::cut::worth;
 use super::loops::Stored;
 use super::microkernel::Left;
-use super::pack::At;
-use super::product::{Product, Second};
+use super::product::{ALIASED, Product};
+use super::workspace::LINE;
 use crate::kernel::native::each_task;
 
 /// Makes of so many rows and terms of A what tiles read, whose rows lie so many elements apart.
@@ -49,6 +49,13 @@ impl Packed {
     }
 }
 
+/// Elements from row to row of copies of so many: whole lines and one more, or two, since rows a power of two apart would
+/// fall on one another in the first cache.
+pub fn apart(elements: usize) -> usize {
+    let row = elements.next_multiple_of(LINE) + LINE;
+    if row.is_multiple_of(ALIASED) { row + LINE } else { row }
+}
+
 /// Rows of A as they are, `to_row` elements apart.
 ///
 /// # Safety
@@ -61,25 +68,6 @@ pub unsafe fn copy(a: Left, rows: usize, k: usize, to: *mut f32, to_row: usize) 
 }
 
 impl<T: Stored> Product<T> {
-    /// The product of some rows of a matrix.
-    ///
-    /// # Safety
-    /// There are such rows.
-    pub(super) unsafe fn of_rows(&self, z: usize, row: usize, rows: usize) -> Product<T> {
-        // SAFETY: the caller's.
-        unsafe {
-            Product {
-                batch: 1,
-                m: rows,
-                a: self.a.add(z * self.a_batch + row * self.a_row),
-                b: self.b.plus(z * self.b_batch),
-                c: self.c.add(z * self.c_batch + row * self.c_row),
-                second: self.second.map(|s| Second { a: s.a.add(row * s.a_row), ..s }),
-                ..*self
-            }
-        }
-    }
-
     /// Makes of A's rows what tasks read, some of a part of K to a task.
     ///
     /// # Safety

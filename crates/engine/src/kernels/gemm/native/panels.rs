@@ -24,14 +24,14 @@
 
 use super::blocking::blocking;
 use super::cut::Block;
-use super::lay::{Lay, copy};
+use super::lay::{Lay, apart, copy};
 use super::loops::{Loops, Pack, Stored};
 use super::microkernel::{Kept, Left, More, Right, STRIDE, TileProduct};
 use super::pack::{At, Source};
 use super::prefetch::{Prefetch, Stretches};
 use super::product::{Product, Second};
 use super::tiles::Tiles;
-use super::workspace::{LINE, workspace};
+use super::workspace::workspace;
 
 /// Words of A's rows, as tiles read them, that the second cache holds beside a panel.
 const ONCE: usize = 96 * 1024;
@@ -78,8 +78,7 @@ impl<T: Stored> Product<T> {
             false if sums_size > 0 => GROUP,
             false => blocking().group,
         };
-        // A line more, or rows a power of two apart would fall on one another in the first cache.
-        let left_row = elements(block.part).next_multiple_of(LINE) + LINE;
+        let left_row = apart(elements(block.part));
         let left_size = match kit.left {
             None | Some(Lay::Packed(_)) => 0,
             Some(Lay::Rows | Lay::Columns) => group * kit.tiles.rows() * left_row,

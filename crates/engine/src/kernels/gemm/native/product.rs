@@ -3,9 +3,10 @@
 use super::blocking::blocking;
 use super::cut::{Block, Cut, PART, part_of};
 use super::dot::FEW;
-use super::lay::{Lay, Packed, copy};
+use super::lay::{Lay, Packed, apart, copy};
 use super::loops::{Loops, Stored};
 use super::microkernel::{Left, Settle};
+use super::pack::At;
 use super::panels::{Kit, at_once};
 use super::tiles::Tiles;
 use super::workspace::{LINE, shared};
@@ -121,6 +122,25 @@ impl<T: Stored> Product<T> {
         }
     }
 
+    /// The product of some rows of a matrix.
+    ///
+    /// # Safety
+    /// There are such rows.
+    pub(super) unsafe fn of_rows(&self, z: usize, row: usize, rows: usize) -> Product<T> {
+        // SAFETY: the caller's.
+        unsafe {
+            Product {
+                batch: 1,
+                m: rows,
+                a: self.a.add(z * self.a_batch + row * self.a_row),
+                b: self.b.plus(z * self.b_batch),
+                c: self.c.add(z * self.c_batch + row * self.c_row),
+                second: self.second.map(|s| Second { a: s.a.add(row * s.a_row), ..s }),
+                ..*self
+            }
+        }
+    }
+
     /// The tiles that it is multiplied by.
     fn tiles<'a>(&self, loops: &'a Loops, threads: usize) -> &'a Tiles {
         let wide = |tiles: &&Tiles| {
@@ -165,11 +185,7 @@ impl<T: Stored> Product<T> {
     /// As `run`.
     pub(super) unsafe fn run_copied(&self, loops: &'static Loops, rows: usize, threads: usize) {
         let part = part_of(self.k);
-        // Whole lines, and one more, or two, or rows would still fall on one another.
-        let mut apart = part.next_multiple_of(LINE) + LINE;
-        if apart.is_multiple_of(ALIASED) {
-            apart += LINE;
-        }
+        let apart = apart(part);
         for row in (0..self.m).step_by(rows) {
             // SAFETY: the caller's.
             let some = unsafe { self.of_rows(0, row, rows.min(self.m - row)) };

@@ -16,7 +16,7 @@ use half::bf16;
 
 use super::cut::Cut;
 use super::dot::FEW;
-use super::lay::{Lay, Packed};
+use super::lay::{Lay, Packed, apart};
 use super::loops::Loops;
 use super::microkernel::Left;
 use super::panels::{Kit, at_once};
@@ -84,8 +84,7 @@ impl Product<bf16> {
     unsafe fn by_segments(&self, loops: &Loops, [part, segment]: [usize; 2], threads: usize) {
         let rounded = &loops.rounded;
         let together = rounded.tiles.step;
-        // A line more, or rows a power of two apart would fall on one another in the first cache.
-        let row = together * part / rounded.terms + LINE;
+        let row = apart(together * part / rounded.terms);
         let size = self.batch * self.m.div_ceil(together) * row;
         shared(size * segment.min(self.k).div_ceil(part), |space| {
             let packed = Packed { at: space.as_mut_ptr(), together, row, part: size };

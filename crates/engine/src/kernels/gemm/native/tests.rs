@@ -4,9 +4,11 @@ mod rounded;
 use half::{bf16, f16};
 
 use super::blocks::{Blocks, Place};
+use super::lay::apart;
 use super::loops::{self, Loops, Stored};
-use super::product::{Product, Second};
+use super::product::{ALIASED, Product, Second};
 use super::tiles::Tiles;
+use super::workspace::LINE;
 use crate::kernel::native::Threads;
 use crate::ops::checks::Array;
 use crate::quant::{BlockType, tests as quant};
@@ -195,6 +197,17 @@ fn the_number_of_threads_changes_no_bit() {
                 assert!(one == run(loops, threads, &case, |v| v), "{} {:?}", loops.name, case.sizes);
             }
         }
+    }
+}
+
+#[test]
+fn copied_rows_never_fall_on_one_another() {
+    for elements in 1..5000 {
+        let row = apart(elements);
+        assert!(
+            row >= elements && row.is_multiple_of(LINE) && !row.is_multiple_of(ALIASED),
+            "{elements}: {row}"
+        );
     }
 }
 
