@@ -129,7 +129,7 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
             None => amx::zero(),
         }
         for from in (0..k).step_by(COLUMNS) {
-            ahead.fetch();
+            ahead.fetch(1);
             let (a_at, b_at) = (a.at.add(from * ROWS), b.at.add(from * b.k));
             match VECTORS {
                 1 => amx::add::<TALL, false>(a_at, a.row, COLUMNS, b_at, b.k),

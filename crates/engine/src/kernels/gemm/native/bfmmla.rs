@@ -112,7 +112,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
         microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&t.settle);
         let mut sums = [[vdupq_n_f32(0.0); 4]; PAIRS];
         for from in (0..k).step_by(STRIDE) {
-            ahead.fetch();
+            ahead.fetch(1);
             for e in (from..k.min(from + STRIDE)).step_by(2) {
                 let mut right = [vdupq_n_u16(0); 4];
                 for (c, right) in right.iter_mut().enumerate().take(columns) {

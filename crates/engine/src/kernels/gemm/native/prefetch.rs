@@ -21,11 +21,11 @@ impl Prefetch {
         Prefetch { panel: Stretches::nothing(), rows: Stretches::nothing() }
     }
 
-    /// Asks for the next part of both.
+    /// Asks for the next `parts` of both.
     #[inline(always)]
-    pub fn fetch(&mut self) {
-        self.panel.fetch();
-        self.rows.fetch();
+    pub fn fetch(&mut self, parts: usize) {
+        self.panel.fetch(parts);
+        self.rows.fetch(parts);
     }
 }
 
@@ -77,20 +77,27 @@ impl Stretches {
         Stretches { lines: lines.div_ceil(times.max(1)), ..self }
     }
 
-    /// Asks for the next part, for the second cache; any address will do.
+    /// Asks for the next `parts`, for the second cache; any address will do. Done among multiply-adds, whose ports it
+    /// takes: as few instructions a line as there can be.
     #[inline(always)]
-    pub fn fetch(&mut self) {
-        for _ in 0..self.lines {
-            if self.count == 0 {
-                return;
+    pub fn fetch(&mut self, parts: usize) {
+        let mut lines = parts * self.lines;
+        while lines > 0 && self.count > 0 {
+            let end = self.start.wrapping_add(self.bytes);
+            let before = self.at;
+            let to = before.wrapping_add(lines * LINE).min(end);
+            let mut at = before;
+            while at < to {
+                prefetch(at);
+                at = at.wrapping_add(LINE);
             }
-            prefetch(self.at);
-            self.at = self.at.wrapping_add(LINE);
-            if self.at >= self.start.wrapping_add(self.bytes) {
+            lines -= (at.addr() - before.addr()) / LINE;
+            if at >= end {
                 self.count -= 1;
                 self.start = self.start.wrapping_add(self.step);
-                self.at = self.start;
+                at = self.start;
             }
+            self.at = at;
         }
     }
 }

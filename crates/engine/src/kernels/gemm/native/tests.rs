@@ -6,6 +6,9 @@ use half::{bf16, f16};
 use super::blocks::{Blocks, Place};
 use super::lay::apart;
 use super::loops::{self, Loops, Stored};
+use super::microkernel::{Left, Right, Settle, TileProduct};
+use super::pack::Source;
+use super::prefetch::{Prefetch, Stretches};
 use super::product::{ALIASED, Product, Second};
 use super::tiles::Tiles;
 use super::workspace::LINE;
@@ -238,6 +241,56 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
 
 /// Rows that fall on one another in the first cache beside the same ones a line further apart; both factors as forward and
 /// backward have them, and a second part of the sum.
+/// Some tiles' loops are assembly, of so many terms a turn and so many between two askings, and no other's.
+#[test]
+fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
+    for loops in loops::available() {
+        for tiles in [Some(&loops.tiles), loops.wide.as_ref()].into_iter().flatten() {
+            let (most, width) = (tiles.rows(), tiles.panel());
+            for k in [1, 3, 4, 7, 8, 9, 15, 63, 64, 65, 72, 127, 135, 200] {
+                // What lies behind the terms and the last row belongs to nothing.
+                let row = k + 5;
+                let (mut a, mut b) = (values("a", most * row), values("b", k * width));
+                a.chunks_mut(row).for_each(|row| row[k..].fill(f32::NAN));
+                b.extend([f32::NAN; 64]);
+                let of = |rows: usize, from: usize| {
+                    let mut c = vec![f32::NAN; rows * width];
+                    let settle = Settle {
+                        c: c.as_mut_ptr(),
+                        row: width,
+                        alpha: 1.0,
+                        bias: std::ptr::null(),
+                        accumulate: false,
+                    };
+                    let t = TileProduct {
+                        rows,
+                        k,
+                        a: Left { at: a[from * row..].as_ptr(), row, k: 1 },
+                        b: Right { at: b.as_ptr(), k: width },
+                        width,
+                        settle,
+                        more: None,
+                        kept: None,
+                    };
+                    let mut ahead = Prefetch::nothing();
+                    ahead.panel =
+                        Stretches::panel(Source { at: b.as_ptr(), row: width, column: 1 }, width, k).over(3);
+                    ahead.rows = Stretches::rows(t.a, rows, k).over(2);
+                    // SAFETY: the operands reach over the tile's rows, terms and columns.
+                    unsafe { tiles.of(&t)(&t, &mut ahead) };
+                    c
+                };
+                let apart: Vec<f32> = (0..most).flat_map(|row| of(1, row)).collect();
+                assert!(apart.iter().all(|v| v.is_finite()), "{} × {width}, {k} terms", loops.name);
+                for rows in 2..=most {
+                    let got = of(rows, 0);
+                    assert!(got == apart[..rows * width], "{} {rows} × {width}, {k} terms", loops.name);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
     let n = 576;
