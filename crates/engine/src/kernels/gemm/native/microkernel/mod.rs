@@ -169,9 +169,9 @@ unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: boo
             _ => 0,
         };
         let (mut a_at, mut b_at) = (Rows::new(a).on(done * a.k), b.at.add(done * b.k));
-        for from in (done..k).step_by(ASKED) {
-            next.fetch(ASKED / STRIDE);
-            let terms = ASKED.min(k - from);
+        for from in (done..k).step_by(STRIDE) {
+            next.fetch(1);
+            let terms = STRIDE.min(k - from);
             for _ in 0..terms / TERMS {
                 for term in 0..TERMS {
                     let right = columns::<S, VECTORS, MASKED>(b_at, width);
