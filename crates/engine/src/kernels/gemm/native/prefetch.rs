@@ -77,27 +77,25 @@ impl Stretches {
         Stretches { lines: lines.div_ceil(times.max(1)), ..self }
     }
 
-    /// Asks for the next `parts`, for the second cache; any address will do. Done among multiply-adds, whose ports it
-    /// takes: as few instructions a line as there can be.
+    /// Asks for the next `parts`, for the second cache; any address will do. Its additions and compares share ports with
+    /// multiply-adds: few instructions a line.
     #[inline(always)]
     pub fn fetch(&mut self, parts: usize) {
         let mut lines = parts * self.lines;
         while lines > 0 && self.count > 0 {
-            let end = self.start.wrapping_add(self.bytes);
-            let before = self.at;
-            let to = before.wrapping_add(lines * LINE).min(end);
-            let mut at = before;
-            while at < to {
-                prefetch(at);
-                at = at.wrapping_add(LINE);
+            let end = self.start.addr().wrapping_add(self.bytes);
+            let left = end.saturating_sub(self.at.addr()).div_ceil(LINE);
+            let some = lines.min(left);
+            for _ in 0..some {
+                prefetch(self.at);
+                self.at = self.at.wrapping_add(LINE);
             }
-            lines -= (at.addr() - before.addr()) / LINE;
-            if at >= end {
+            lines -= some;
+            if some == left {
                 self.count -= 1;
                 self.start = self.start.wrapping_add(self.step);
-                at = self.start;
+                self.at = self.start;
             }
-            self.at = at;
         }
     }
 }
@@ -127,4 +125,39 @@ pub fn to_write(at: *const u8) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_at_once_is_what_is_asked_for_one_after_another() {
+        for bytes in [0, 1, 64, 65, 2304] {
+            for count in [0, 1, 7, 16] {
+                for times in [1, 5, 36, 288] {
+                    let new = || Stretches::new(std::ptr::null(), 6144, bytes, count).over(times);
+                    let at = |s: &Stretches| (s.start.addr(), s.at.addr(), s.count);
+                    let (mut one, mut some) = (new(), new());
+                    for _ in 0..times.div_ceil(4) {
+                        (0..4).for_each(|_| one.fetch(1));
+                        some.fetch(4);
+                        assert_eq!(at(&one), at(&some), "{count} of {bytes} bytes, {times} times");
+                    }
+                    assert_eq!(
+                        (some.start.addr(), some.count),
+                        (count * 6144, 0),
+                        "{count} of {bytes} bytes"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_at_the_end_of_all_ends_the_asking() {
+        let mut last = Stretches::new(std::ptr::without_provenance(usize::MAX - 100), 4, 300, 3).over(2);
+        (0..2).for_each(|_| last.fetch(1));
+        assert_eq!(last.count, 0);
+    }
 }

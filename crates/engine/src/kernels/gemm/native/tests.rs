@@ -239,16 +239,14 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
     }
 }
 
-/// Rows that fall on one another in the first cache beside the same ones a line further apart; both factors as forward and
-/// backward have them, and a second part of the sum.
-/// Some tiles' loops are assembly, of so many terms a turn and so many between two askings, and no other's.
+/// The largest tiles of some sum in assembly, 8 terms a turn, and ask every 64 for what is next; those of one row never do.
 #[test]
 fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
     for loops in loops::available() {
         for tiles in [Some(&loops.tiles), loops.wide.as_ref()].into_iter().flatten() {
             let (most, width) = (tiles.rows(), tiles.panel());
             for k in [1, 3, 4, 7, 8, 9, 15, 63, 64, 65, 72, 127, 135, 200] {
-                // What lies behind the terms and the last row belongs to nothing.
+                // NaN behind the terms: none is summed.
                 let row = k + 5;
                 let (mut a, mut b) = (values("a", most * row), values("b", k * width));
                 a.chunks_mut(row).for_each(|row| row[k..].fill(f32::NAN));
@@ -291,6 +289,8 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
     }
 }
 
+/// Rows that fall on one another in the first cache beside the same ones a line further apart; both factors as forward and
+/// backward have them, and a second part of the sum.
 #[test]
 fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
     let n = 576;

@@ -8,8 +8,8 @@ use crate::simd::{Isa, Lanes};
 
 /// Elements of k between two askings for what comes next.
 pub const STRIDE: usize = 16;
-/// Between two askings of the loops that are assembly, for as much more: asking every 16 terms took 3% of a product by AVX2.
-/// Compiled loops came out 15% slower with it (8 × 2 by AVX-512).
+/// Between two askings of loops in assembly: every 16 terms, asking took 3% of a product by AVX2. Compiled loops came out 15%
+/// slower with it (8 × 2 by AVX-512).
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 const ASKED: usize = 4 * STRIDE;
 /// Terms to an addition to a pointer. What else is done for a term takes ports of multiply-adds.
@@ -157,8 +157,8 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
     }
 }
 
-/// The sums; `TERMS` terms, which are neighbours if there are several, to an addition to each of A's pointers. Where B is
-/// packed for the tile, and it is a largest one, most are summed by assembly.
+/// The sums; `TERMS` terms, which are neighbours if there are several, to an addition to each of A's pointers. Most of them
+/// in assembly for tiles of 6 × 2 vectors by AVX2 and 8 × 3 by AVX-512, where B is packed.
 #[inline(always)]
 unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool, const TERMS: usize>(
     t: &TileProduct,

@@ -1,13 +1,14 @@
-//! The sums of the largest tiles of f32, whose loops are assembly: sum[i][j] = Σₖ A[i][k] · B[k][j], the products of one
-//! term after another, as the compiled loop has them, to the bit.
+//! The sums of tiles of f32 in assembly, 6 × 2 vectors by AVX2 and 8 × 3 by AVX-512: sum[i][j] = Σₖ A[i][k] · B[k][j], term
+//! by term in ascending k as the compiled loop has them, to the bit.
 //!
-//! A vector of B is loaded once for all rows, an element of A spread over the lanes once for all vectors. Besides, a term
-//! takes nothing: its place is a constant, added to pointers that step every few terms. Addresses and counters take the
-//! ports of multiply-adds, of which there are two a cycle, and what a compiler makes of the loop differs from form to form
+//! A vector of B is loaded once for all rows, an element of A broadcast once for all vectors. Besides, a term takes nothing:
+//! its place is a constant, added to pointers that step every few terms. Integer additions for addresses and counters share
+//! ports with multiply-adds, of which two start each cycle, and what a compiler makes of the loop differs from form to form
 //! and from version to version: unrolled by 8 with nothing else in the function it ran at 237 GFLOP/s, and at 202, by
 //! spilling sums, with a second loop beside it.
 //!
-//! GFLOP/s on two cores of a Xeon (Granite Rapids), whose multiply-adds alone reach 260 by AVX2:
+//! GFLOP/s on two cores of a Xeon (Granite Rapids), whose multiply-adds alone reach 260 by AVX2 and 480 by AVX-512; of what
+//! AVX2 gains nearly half is asking for what is next every 64 terms and not every 16:
 //!
 //! | m × n × k          | AVX2, compiled | assembly | AVX-512, compiled | assembly |
 //! |--------------------|----------------|----------|-------------------|----------|
@@ -16,41 +17,45 @@
 //! | 2048 × 4096 × 4096 | –              | –        | 377               | 386      |
 //!
 //! Tried: 4 terms a turn by AVX2 (2 to 3% slower), 8 by AVX-512 (1 to 2% slower); B's lines asked for 12 terms ahead by
-//! AVX-512, whose panel the first cache does not hold (1 to 2% slower); tiles of 5 × 2 by AVX2, of which 512 rows leave 4
-//! of 86 (nothing), and of 12 × 2 by AVX-512 (3% slower than 8 × 3).
+//! AVX-512, whose panel the first cache does not hold (1 to 2% slower); 5 × 2 by AVX2 as well, 4 of the 86 tiles of 512 rows
+//! (no gain); 12 × 2 by AVX-512, in assembly too, instead of 8 × 3 (3% slower).
 
+use std::any::TypeId;
 use std::arch::asm;
 use std::arch::x86_64::{__m256, __m512, _mm256_setzero_ps, _mm512_setzero_ps};
 use std::mem::MaybeUninit;
 
 use super::{ASKED, Rows, STRIDE, TileProduct};
 use crate::kernels::gemm::native::prefetch::Prefetch;
-use crate::simd::Isa;
+use crate::simd::{Avx2, Avx512, Isa};
 
-/// Terms that are summed here are a multiple.
+/// Terms that are summed here are a multiple: one turn of the loop by AVX2, two by AVX-512.
 const TURN: usize = 8;
+const _: () = assert!(ASKED.is_multiple_of(TURN) && ASKED.is_multiple_of(STRIDE));
+const _: () = assert!(Avx2::ROWS == 6 && 2 * Avx512::ROWS / 3 == 8, "the largest tiles are none of these");
 
 /// Sums as many terms as are whole turns, if there is a loop of such tiles: how many.
 ///
 /// # Safety
-/// As `microkernel::tile`, of whole vectors; A's terms are neighbours, and B's rows are as long as the tile's.
+/// As `microkernel::tile`, of whole vectors; A's terms are neighbours, and B's rows lie as far apart as the tile is wide.
 #[inline(always)]
 pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     t: &TileProduct,
     next: &mut Prefetch,
     sums: &mut [[S::V; VECTORS]; ROWS],
 ) -> usize {
-    // Their addresses are taken of a copy: the compiled loop's stay in registers.
-    let mut to = MaybeUninit::<[[S::V; VECTORS]; ROWS]>::uninit();
     let turns = t.k / TURN;
     if turns == 0 {
         return 0;
     }
-    // SAFETY: the caller's; vectors of so many lanes are of the type, and all are written.
+    // Sums whose address is taken lie in memory, where the compiled loop's would stay.
+    let mut to = MaybeUninit::<[[S::V; VECTORS]; ROWS]>::uninit();
+    let set = TypeId::of::<S>();
+    // SAFETY: the caller's; the set is the one whose vectors and instructions are asked for, and all sums are written.
     unsafe {
-        match (S::TERMS, S::WIDTH, ROWS, VECTORS) {
-            (1, 8, 6, 2) => sum_6_by_2(t, turns, next, to.as_mut_ptr().cast()),
-            (1, 16, 8, 3) => sum_8_by_3(t, turns, next, to.as_mut_ptr().cast()),
+        match (ROWS, VECTORS) {
+            (6, 2) if set == TypeId::of::<Avx2>() => sum_6_by_2(t, turns, next, to.as_mut_ptr().cast()),
+            (8, 3) if set == TypeId::of::<Avx512>() => sum_8_by_3(t, turns, next, to.as_mut_ptr().cast()),
             _ => return 0,
         }
         *sums = to.assume_init();
@@ -74,11 +79,11 @@ macro_rules! term_of_6_by_2 {
             "vmovups {b0}, [{b} + 64*", $term, "]\n",
             "vmovups {b1}, [{b} + 64*", $term, " + 32]\n",
             row!("{a0}" $term, "x0": "s0" "b0", "s1" "b1"),
-            row!("{a0} + {row}" $term, "x1": "s2" "b0", "s3" "b1"),
-            row!("{a0} + 2*{row}" $term, "x0": "s4" "b0", "s5" "b1"),
+            row!("{a0} + {stride}" $term, "x1": "s2" "b0", "s3" "b1"),
+            row!("{a0} + 2*{stride}" $term, "x0": "s4" "b0", "s5" "b1"),
             row!("{a3}" $term, "x1": "s6" "b0", "s7" "b1"),
-            row!("{a3} + {row}" $term, "x0": "s8" "b0", "s9" "b1"),
-            row!("{a3} + 2*{row}" $term, "x1": "s10" "b0", "s11" "b1"),
+            row!("{a3} + {stride}" $term, "x0": "s8" "b0", "s9" "b1"),
+            row!("{a3} + 2*{stride}" $term, "x1": "s10" "b0", "s11" "b1"),
         )
     };
 }
@@ -93,8 +98,8 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     while turns > 0 {
         let now = turns.min(ASKED / TURN);
         turns -= now;
-        next.fetch(ASKED / STRIDE);
-        // SAFETY: the caller's; 8 terms are 32 bytes of a row of A and 512 of B.
+        next.fetch((now * TURN).div_ceil(STRIDE));
+        // SAFETY: the caller's: there are so many turns, of 8 terms, 32 bytes of a row of A and 512 of B.
         unsafe {
             asm!(
                 "2:",
@@ -111,7 +116,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
                 "add {b}, 512",
                 "dec {turns}",
                 "jnz 2b",
-                a0 = inout(reg) a0, a3 = inout(reg) a3, row = in(reg) 4 * a.step,
+                a0 = inout(reg) a0, a3 = inout(reg) a3, stride = in(reg) 4 * a.step,
                 b = inout(reg) b, turns = inout(reg) now => _,
                 b0 = out(ymm_reg) _, b1 = out(ymm_reg) _, x0 = out(ymm_reg) _, x1 = out(ymm_reg) _,
                 s0 = inout(ymm_reg) s[0][0], s1 = inout(ymm_reg) s[0][1],
@@ -135,13 +140,13 @@ macro_rules! term_of_8_by_3 {
             "vmovups {b1}, [{b} + 192*", $term, " + 64]\n",
             "vmovups {b2}, [{b} + 192*", $term, " + 128]\n",
             row!("{a0}" $term, "x0": "s0" "b0", "s1" "b1", "s2" "b2"),
-            row!("{a0} + {row}" $term, "x1": "s3" "b0", "s4" "b1", "s5" "b2"),
-            row!("{a0} + 2*{row}" $term, "x0": "s6" "b0", "s7" "b1", "s8" "b2"),
+            row!("{a0} + {stride}" $term, "x1": "s3" "b0", "s4" "b1", "s5" "b2"),
+            row!("{a0} + 2*{stride}" $term, "x0": "s6" "b0", "s7" "b1", "s8" "b2"),
             row!("{a3}" $term, "x1": "s9" "b0", "s10" "b1", "s11" "b2"),
-            row!("{a3} + {row}" $term, "x0": "s12" "b0", "s13" "b1", "s14" "b2"),
-            row!("{a3} + 2*{row}" $term, "x1": "s15" "b0", "s16" "b1", "s17" "b2"),
+            row!("{a3} + {stride}" $term, "x0": "s12" "b0", "s13" "b1", "s14" "b2"),
+            row!("{a3} + 2*{stride}" $term, "x1": "s15" "b0", "s16" "b1", "s17" "b2"),
             row!("{a6}" $term, "x0": "s18" "b0", "s19" "b1", "s20" "b2"),
-            row!("{a6} + {row}" $term, "x1": "s21" "b0", "s22" "b1", "s23" "b2"),
+            row!("{a6} + {stride}" $term, "x1": "s21" "b0", "s22" "b1", "s23" "b2"),
         )
     };
 }
@@ -156,8 +161,8 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     while turns > 0 {
         let now = turns.min(ASKED / TURN);
         turns -= now;
-        next.fetch(ASKED / STRIDE);
-        // SAFETY: the caller's; 4 terms are 16 bytes of a row of A and 768 of B.
+        next.fetch((now * TURN).div_ceil(STRIDE));
+        // SAFETY: the caller's: there are so many turns, of 4 terms, 16 bytes of a row of A and 768 of B.
         unsafe {
             asm!(
                 "2:",
@@ -171,7 +176,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
                 "add {b}, 768",
                 "dec {fours}",
                 "jnz 2b",
-                a0 = inout(reg) a0, a3 = inout(reg) a3, a6 = inout(reg) a6, row = in(reg) 4 * a.step,
+                a0 = inout(reg) a0, a3 = inout(reg) a3, a6 = inout(reg) a6, stride = in(reg) 4 * a.step,
                 b = inout(reg) b, fours = inout(reg) TURN / 4 * now => _,
                 b0 = out(zmm_reg) _, b1 = out(zmm_reg) _, b2 = out(zmm_reg) _,
                 x0 = out(zmm_reg) _, x1 = out(zmm_reg) _,
