@@ -1,0 +1,76 @@
+//! Tiles of any rows and vectors, compiled or in assembly, sum in one order.
+
+use super::super::microkernel::{Left, Right, Settle, TileProduct};
+use super::super::pack::Source;
+use super::super::prefetch::{Prefetch, Stretches};
+use super::super::tiles::Tiles;
+use super::*;
+
+#[test]
+fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
+    for (loops, wide) in loops::available().iter().filter_map(|loops| Some((loops, loops.wide.as_ref()?))) {
+        for case in cases() {
+            let [batch, m, n, _] = case.sizes;
+            let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
+            let by = |tiles: &'static Tiles| {
+                let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
+                    let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
+                    // SAFETY: `run_by` makes operands that reach as far as the case says.
+                    unsafe { p.run_tiles(loops, tiles, None, threads) }
+                };
+                run_by(loops, 2, &case, &case.a(), |v| v, run)
+            };
+            assert!(by(wide) == by(&loops.tiles), "{} {:?}", loops.name, case.sizes);
+        }
+    }
+}
+
+/// The largest tiles of some sum in assembly, 8 terms a turn, and ask every 64 for what is next; those of one row never do.
+#[test]
+fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
+    for loops in loops::available() {
+        for tiles in [Some(&loops.tiles), loops.wide.as_ref()].into_iter().flatten() {
+            let (most, width) = (tiles.rows(), tiles.panel());
+            for k in [1, 3, 4, 7, 8, 9, 15, 63, 64, 65, 72, 127, 135, 200] {
+                // NaN behind the terms: none is summed.
+                let row = k + 5;
+                let (mut a, mut b) = (values("a", most * row), values("b", k * width));
+                a.chunks_mut(row).for_each(|row| row[k..].fill(f32::NAN));
+                b.extend([f32::NAN; 64]);
+                let of = |rows: usize, from: usize| {
+                    let mut c = vec![f32::NAN; rows * width];
+                    let settle = Settle {
+                        c: c.as_mut_ptr(),
+                        row: width,
+                        alpha: 1.0,
+                        bias: std::ptr::null(),
+                        accumulate: false,
+                    };
+                    let t = TileProduct {
+                        rows,
+                        k,
+                        a: Left { at: a[from * row..].as_ptr(), row, k: 1 },
+                        b: Right { at: b.as_ptr(), k: width },
+                        width,
+                        settle,
+                        more: None,
+                        kept: None,
+                    };
+                    let mut ahead = Prefetch::nothing();
+                    ahead.panel =
+                        Stretches::panel(Source { at: b.as_ptr(), row: width, column: 1 }, width, k).over(3);
+                    ahead.rows = Stretches::rows(t.a, rows, k).over(2);
+                    // SAFETY: the operands reach over the tile's rows, terms and columns.
+                    unsafe { tiles.of(&t)(&t, &mut ahead) };
+                    c
+                };
+                let apart: Vec<f32> = (0..most).flat_map(|row| of(1, row)).collect();
+                assert!(apart.iter().all(|v| v.is_finite()), "{} × {width}, {k} terms", loops.name);
+                for rows in 2..=most {
+                    let got = of(rows, 0);
+                    assert!(got == apart[..rows * width], "{} {rows} × {width}, {k} terms", loops.name);
+                }
+            }
+        }
+    }
+}
