@@ -11,7 +11,7 @@ use crate::kernel::native::each_task;
 pub type Make = unsafe fn(Left, usize, usize, *mut f32, usize);
 
 /// Rows of a task that makes them.
-const ROWS: usize = 32;
+const TASK_ROWS: usize = 32;
 
 /// Where tiles read A.
 #[derive(Clone, Copy)]
@@ -73,17 +73,17 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`; `to` has room for the parts of all rows.
     pub(super) unsafe fn lay(&self, make: Make, to: Packed, part: usize, threads: usize) {
-        let (groups, parts) = (self.m.div_ceil(ROWS), self.k.div_ceil(part));
+        let (groups, parts) = (self.m.div_ceil(TASK_ROWS), self.k.div_ceil(part));
         each_task(worth(self.batch * self.m * self.k, threads), self.batch * groups * parts, |i| {
             let (i, p) = (i / parts, i % parts);
-            let (z, row) = (i / groups, i % groups * ROWS);
+            let (z, row) = (i / groups, i % groups * TASK_ROWS);
             let from = p * part;
             // SAFETY: the caller's.
             unsafe {
                 let at = self.a.add(z * self.a_batch + row * self.a_row + from * self.a_column);
                 let a = Left { at, row: self.a_row, k: self.a_column };
                 let to = to.rows(z * self.m.next_multiple_of(to.together) + row, p);
-                make(a, ROWS.min(self.m - row), part.min(self.k - from), to.at.cast_mut(), to.row);
+                make(a, TASK_ROWS.min(self.m - row), part.min(self.k - from), to.at.cast_mut(), to.row);
             }
         });
     }

@@ -38,7 +38,7 @@ const ONCE: usize = 96 * 1024;
 /// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part.
 const GROUP: usize = 4;
 /// Rows of B that are packed into all panels before the next ones are.
-const ROWS: usize = 8;
+const B_ROWS: usize = 8;
 /// Rows above which tasks are of some of them, however few words they take.
 const MOST: usize = 256;
 
@@ -55,10 +55,71 @@ pub struct Kit<'a, P> {
     pub left: Option<Lay>,
     /// B is read where it lies.
     pub in_place: bool,
-    /// The next group's rows are asked for while one is multiplied.
-    pub rows_ahead: bool,
-    /// All panels of a task are packed together, row by row, where B lies row-major and elements are of one term.
-    pub row_by_row: bool,
+}
+
+impl<P> Kit<'_, P> {
+    /// Of packed factors, for so many terms.
+    fn elements(&self, terms: usize) -> usize {
+        terms.next_multiple_of(self.whole) / self.terms
+    }
+}
+
+/// A task at work.
+struct Task<'a, T: Stored> {
+    product: &'a Product<T>,
+    loops: &'a Loops,
+    block: &'a Block,
+    kit: Kit<'a, T::At>,
+    /// The first row and the rows of each tile.
+    slivers: &'a [(usize, usize)],
+    /// Tiles of rows that go past a panel before the next is packed.
+    group: usize,
+    /// All rows are one group, and a panel is done with when the next is packed.
+    once: bool,
+    space: Space,
+}
+
+/// What a task's workspace holds.
+struct Space {
+    /// Sums that go on from part to part, whole tiles of them; null where none do.
+    sums: *mut f32,
+    /// A's rows of a group, where they are copied, and the elements from one to the next.
+    left: *mut f32,
+    left_row: usize,
+    /// Panels of the second segment.
+    second: *mut f32,
+    panels: *mut f32,
+}
+
+/// A part of K.
+struct Part {
+    from: usize,
+    terms: usize,
+    /// Elements of packed factors.
+    k: usize,
+    rows: Rows,
+    /// The second segment, which the last part's tiles take.
+    second: Option<Second>,
+}
+
+/// A's rows over a part of K, before a group's are copied.
+#[derive(Clone, Copy)]
+struct Rows {
+    first: Left,
+    /// Rows that lie together.
+    together: usize,
+    /// Elements of one.
+    k: usize,
+}
+
+impl Rows {
+    fn from(self, row: usize) -> Left {
+        Left { at: self.first.at.wrapping_add(row / self.together * self.first.row), ..self.first }
+    }
+
+    fn stretches(self, row: usize, rows: usize) -> Stretches {
+        Stretches::rows(self.from(row), rows.div_ceil(self.together), self.k * self.together)
+    }
 }
 
 impl<T: Stored> Product<T> {
@@ -66,19 +127,20 @@ impl<T: Stored> Product<T> {
     /// As `run`.
     pub unsafe fn task(&self, loops: &Loops, block: &Block, kit: Kit<'_, T::At>) {
         let panel = kit.tiles.panel();
-        let elements = |terms: usize| terms.next_multiple_of(kit.whole) / kit.terms;
         let mut slivers = Vec::new();
         block.slivers(kit.tiles, |row, rows| slivers.push((row, rows)));
-        let once = at_once(block.rows, elements(block.part));
-        let width_in_panels = block.columns.div_ceil(panel);
-        let sums_size =
-            if block.part < self.k { slivers.len() * width_in_panels * kit.tiles.kept } else { 0 };
+        let k = kit.elements(block.part);
+        let once = at_once(block.rows, k);
+        let sums_size = match block.part < self.k {
+            true => slivers.len() * block.columns.div_ceil(panel) * kit.tiles.kept,
+            false => 0,
+        };
         let group = match once {
             true => slivers.len(),
             false if sums_size > 0 => GROUP,
             false => blocking().group,
         };
-        let left_row = apart(elements(block.part));
+        let left_row = apart(k);
         let left_size = match kit.left {
             None | Some(Lay::Packed(_)) => 0,
             Some(Lay::Rows | Lay::Columns) => group * kit.tiles.rows() * left_row,
@@ -87,132 +149,202 @@ impl<T: Stored> Product<T> {
         let second_size = kept * self.second.map_or(0, |s| s.k);
         // SAFETY: the caller's.
         let _ready = unsafe { kit.tiles.ready() };
-        // SAFETY: the caller's; the workspace is cut as its parts are filled.
-        workspace(sums_size + left_size + second_size + kept * elements(block.part), |space| unsafe {
+        workspace(sums_size + left_size + second_size + kept * k, |space| {
             let (sums, space) = space.split_at_mut(sums_size);
-            let sums = sums.as_mut_ptr();
             let (left, space) = space.split_at_mut(left_size);
-            let (second_panels, panels) = space.split_at_mut(second_size);
-            let (left, panels) = (left.as_mut_ptr(), panels.as_mut_ptr());
-            let second_panels = second_panels.as_mut_ptr();
-            let terms_from = |from: usize| block.part.min(self.k - from);
-            let row_by_row = kit.row_by_row && self.b_row != 1 && !once && !kit.in_place;
-            let packs = !row_by_row && !kit.in_place;
-            // A panel's source, and its columns.
-            let source = |from: usize, j: usize| {
-                let start = block.z * self.b_batch + from * self.b_row + (block.column + j) * self.b_column;
-                let source = Source { at: self.b.plus(start), row: self.b_row, column: self.b_column };
-                (source, panel.min(block.columns - j))
+            let (second, panels) = space.split_at_mut(second_size);
+            let space = Space {
+                sums: if sums_size > 0 { sums.as_mut_ptr() } else { std::ptr::null_mut() },
+                left: left.as_mut_ptr(),
+                left_row,
+                second: second.as_mut_ptr(),
+                panels: panels.as_mut_ptr(),
             };
+            let task = Task { product: self, loops, block, kit, slivers: &slivers, group, once, space };
             for from in (0..self.k).step_by(block.part) {
-                let terms = terms_from(from);
-                let k = elements(terms);
-                // The last part's tiles take the second segment.
-                let second = self.second.filter(|_| from + terms == self.k);
-                // A's rows before they are copied, and how many elements each has.
-                let (left_rows, together, left_k) = match kit.left {
-                    Some(Lay::Packed(packed)) => {
-                        let rows = block.z * self.m.next_multiple_of(packed.together);
-                        (packed.rows(rows, from / block.part), packed.together, k)
-                    }
-                    _ => (self.rows(block, 0, from), 1, terms),
-                };
-                let on = |a: Left, rows: usize| Left { at: a.at.wrapping_add(rows / together * a.row), ..a };
-                if row_by_row {
-                    for t in (0..terms).step_by(ROWS) {
-                        for j in (0..block.columns).step_by(panel) {
-                            let (here, width) = source(from + t, j);
-                            (kit.pack)(
-                                here,
-                                ROWS.min(terms - t),
-                                width,
-                                panel,
-                                panels.add(j * k + t * panel),
-                            );
-                        }
-                    }
-                }
-                let mut groups = slivers.chunks(group).peekable();
-                let (mut first, mut before) = (true, 0);
-                while let Some(tiles) = groups.next() {
-                    let (start, rows) = extent(tiles);
-                    let mut a = on(left_rows, start);
-                    match kit.left {
-                        None | Some(Lay::Packed(_)) => {}
-                        Some(Lay::Rows) => {
-                            copy(a, rows, terms, left, left_row);
-                            a = Left { at: left, row: left_row, k: 1 };
-                        }
-                        Some(Lay::Columns) => {
-                            let from = Source { at: a.at, row: a.k, column: 1 };
-                            (f32::loops(loops).pack)(from, terms, rows, rows, left);
-                            a = Left { at: left, row: 1, k: rows };
-                        }
-                    }
-                    let (start_after, rows_after) = groups.peek().map_or((start, 0), |tiles| extent(tiles));
-                    let steps = tiles.len() * k.div_ceil(STRIDE);
-                    let after = Stretches::rows(
-                        on(left_rows, start_after),
-                        rows_after.div_ceil(together),
-                        left_k * together,
-                    );
-                    let mut ahead = Prefetch::nothing();
-                    if kit.rows_ahead {
-                        ahead.rows = after.over(block.columns.div_ceil(panel) * steps);
-                    }
-                    for j in (0..block.columns).step_by(panel) {
-                        let (here, width) = source(from, j);
-                        let place = if once { panels } else { panels.add(j * k) };
-                        let right = match kit.in_place {
-                            true => Right { at: here.at.address().cast(), k: self.b_row },
-                            false => Right { at: place, k: panel },
-                        };
-                        if first && packs {
-                            (kit.pack)(here, terms, width, panel, place);
-                        }
-                        // What is packed next, of this part or the next one.
-                        let next = match j + panel < block.columns {
-                            _ if row_by_row => None,
-                            true => first.then_some((from, j + panel)),
-                            false if groups.peek().is_none() => {
-                                Some((from + terms, 0)).filter(|(from, _)| *from < self.k)
-                            }
-                            false => None,
-                        };
-                        ahead.panel = next.map_or(Stretches::nothing(), |(from, j)| {
-                            let (there, columns) = source(from, j);
-                            Stretches::panel(there, columns, terms_from(from)).over(steps)
-                        });
-                        let second = second.map(|s| {
-                            let place = if once { second_panels } else { second_panels.add(j * s.k) };
-                            if first {
-                                s.pack(loops, [block.column + j, width], panel, place);
-                            }
-                            (s, place)
-                        });
-                        for (i, &(row, rows)) in tiles.iter().enumerate() {
-                            let a = on(a, row - start);
-                            let settle =
-                                self.settlement(block, row, block.column + j, sums_size > 0 || from == 0);
-                            let more = second.map(|(s, place)| s.rows_by(row, Right { at: place, k: panel }));
-                            let more = more.as_ref();
-                            let kept = (sums_size > 0).then(|| {
-                                let tile = (before + i) * width_in_panels + j / panel;
-                                Kept {
-                                    at: sums.add(tile * kit.tiles.kept),
-                                    begun: from > 0,
-                                    goes_on: from + terms < self.k,
-                                }
-                            });
-                            let t = TileProduct { rows, k, a, b: right, width, settle, more, kept };
-                            kit.tiles.of(&t)(&t, &mut ahead);
-                        }
-                    }
-                    first = false;
-                    before += tiles.len();
-                }
+                // SAFETY: the caller's; the workspace has room for what is packed, copied and kept.
+                unsafe { task.part(from) };
             }
         });
+    }
+}
+
+impl<T: Stored> Task<'_, T> {
+    fn panel(&self) -> usize {
+        self.kit.tiles.panel()
+    }
+
+    /// Terms of the part from one on.
+    fn terms(&self, from: usize) -> usize {
+        self.block.part.min(self.product.k - from)
+    }
+
+    /// Where the panel of column `j` lies in B, from a term on, and its columns.
+    fn source(&self, from: usize, j: usize) -> (Source<T::At>, usize) {
+        let (product, block) = (self.product, self.block);
+        let column = (block.column + j) * product.b_column;
+        let at = product.b.plus(block.z * product.b_batch + from * product.b_row + column);
+        let source = Source { at, row: product.b_row, column: product.b_column };
+        (source, self.panel().min(block.columns - j))
+    }
+
+    /// Where the panel of column `j` is packed.
+    fn packed(&self, panels: *mut f32, j: usize, k: usize) -> *mut f32 {
+        if self.once { panels } else { panels.wrapping_add(j * k) }
+    }
+
+    /// All panels are packed together, row by row.
+    fn row_by_row(&self) -> bool {
+        self.kit.tiles.wide() && self.product.b_row != 1 && !self.once && !self.kit.in_place
+    }
+
+    /// # Safety
+    /// As `Product::task`.
+    unsafe fn part(&self, from: usize) {
+        let &Task { product, block, ref kit, .. } = self;
+        let terms = self.terms(from);
+        let k = kit.elements(terms);
+        let rows = match kit.left {
+            Some(Lay::Packed(packed)) => {
+                let row = block.z * product.m.next_multiple_of(packed.together);
+                Rows { first: packed.rows(row, from / block.part), together: packed.together, k }
+            }
+            // SAFETY: the caller's.
+            _ => Rows { first: unsafe { product.rows(block, 0, from) }, together: 1, k: terms },
+        };
+        let second = product.second.filter(|_| from + terms == product.k);
+        let part = Part { from, terms, k, rows, second };
+        // SAFETY: the caller's.
+        unsafe {
+            if self.row_by_row() {
+                self.pack_row_by_row(&part);
+            }
+            let mut groups = self.slivers.chunks(self.group).peekable();
+            let mut before = 0;
+            while let Some(tiles) = groups.next() {
+                self.group(&part, before, tiles, groups.peek().unwrap_or(&[].as_slice()));
+                before += tiles.len();
+            }
+        }
+    }
+
+    unsafe fn pack_row_by_row(&self, part: &Part) {
+        let panel = self.panel();
+        for t in (0..part.terms).step_by(B_ROWS) {
+            for j in (0..self.block.columns).step_by(panel) {
+                let (here, width) = self.source(part.from + t, j);
+                let to = self.packed(self.space.panels, j, part.k).wrapping_add(t * panel);
+                // SAFETY: the caller's.
+                unsafe { (self.kit.pack)(here, B_ROWS.min(part.terms - t), width, panel, to) };
+            }
+        }
+    }
+
+    /// Takes a group of tiles of rows past all panels, and packs them if it is the first: `before` are the tiles of those
+    /// before, `after` is the next group.
+    unsafe fn group(&self, part: &Part, before: usize, tiles: &[(usize, usize)], after: &[(usize, usize)]) {
+        let columns = self.block.columns;
+        let steps = tiles.len() * part.k.div_ceil(STRIDE);
+        // SAFETY: the caller's.
+        let rows = unsafe { self.rows_of_group(part, tiles) };
+        let mut ahead = Prefetch::nothing();
+        if let ([(start, _), ..], true) = (after, self.rows_ahead()) {
+            let times = columns.div_ceil(self.panel()) * steps;
+            ahead.rows = part.rows.stretches(*start, extent(after)).over(times);
+        }
+        for j in (0..columns).step_by(self.panel()) {
+            let next = match j + self.panel() < columns {
+                _ if self.row_by_row() => None,
+                true => (before == 0).then_some((part.from, j + self.panel())),
+                false => after.is_empty().then_some((part.from + part.terms, 0)),
+            };
+            ahead.panel = self.panel_ahead(next).over(steps);
+            // SAFETY: the caller's.
+            unsafe { self.tiles(part, [j, before], tiles, rows, &mut ahead) };
+        }
+    }
+
+    /// The next group's rows are asked for while one is multiplied.
+    fn rows_ahead(&self) -> bool {
+        !self.kit.tiles.wide() || matches!(self.kit.left, Some(Lay::Rows))
+    }
+
+    /// What is packed next, of this part or the next one.
+    fn panel_ahead(&self, next: Option<(usize, usize)>) -> Stretches {
+        let Some((from, j)) = next.filter(|(from, _)| *from < self.product.k) else {
+            return Stretches::nothing();
+        };
+        let (there, columns) = self.source(from, j);
+        Stretches::panel(there, columns, self.terms(from))
+    }
+
+    /// A's rows of a group as its tiles read them.
+    unsafe fn rows_of_group(&self, part: &Part, tiles: &[(usize, usize)]) -> Left {
+        let &Space { left, left_row, .. } = &self.space;
+        let (a, rows) = (part.rows.from(tiles[0].0), extent(tiles));
+        match self.kit.left {
+            None | Some(Lay::Packed(_)) => a,
+            Some(Lay::Rows) => {
+                // SAFETY: the caller's.
+                unsafe { copy(a, rows, part.terms, left, left_row) };
+                Left { at: left, row: left_row, k: 1 }
+            }
+            Some(Lay::Columns) => {
+                let from = Source { at: a.at, row: a.k, column: 1 };
+                // SAFETY: the caller's.
+                unsafe { (f32::loops(self.loops).pack)(from, part.terms, rows, rows, left) };
+                Left { at: left, row: 1, k: rows }
+            }
+        }
+    }
+
+    /// Takes a group's tiles past the panel of column `j`.
+    unsafe fn tiles(
+        &self,
+        part: &Part,
+        [j, before]: [usize; 2],
+        tiles: &[(usize, usize)],
+        left: Left,
+        ahead: &mut Prefetch,
+    ) {
+        let &Task { product, block, ref kit, ref space, .. } = self;
+        let (k, panel, first) = (part.k, self.panel(), before == 0);
+        let (here, width) = self.source(part.from, j);
+        let place = self.packed(space.panels, j, k);
+        let b = match kit.in_place {
+            true => Right { at: here.at.address().cast(), k: product.b_row },
+            false => Right { at: place, k: panel },
+        };
+        // SAFETY: the caller's.
+        unsafe {
+            if first && !kit.in_place && !self.row_by_row() {
+                (kit.pack)(here, part.terms, width, panel, place);
+            }
+            let second = part.second.map(|s| {
+                let place = self.packed(space.second, j, s.k);
+                if first {
+                    s.pack(self.loops, [block.column + j, width], panel, place);
+                }
+                (s, Right { at: place, k: panel })
+            });
+            let start = tiles[0].0;
+            for (i, &(row, rows)) in tiles.iter().enumerate() {
+                let a = Rows { first: left, ..part.rows }.from(row - start);
+                let sums_go_on = !space.sums.is_null();
+                let settle = product.settlement(block, row, block.column + j, sums_go_on || part.from == 0);
+                let more = second.map(|(s, panel)| s.rows_by(row, panel));
+                let kept = sums_go_on.then(|| {
+                    let tile = (before + i) * block.columns.div_ceil(panel) + j / panel;
+                    Kept {
+                        at: space.sums.add(tile * kit.tiles.kept),
+                        begun: part.from > 0,
+                        goes_on: part.from + part.terms < product.k,
+                    }
+                });
+                let t = TileProduct { rows, k, a, b, width, settle, more: more.as_ref(), kept };
+                kit.tiles.of(&t)(&t, ahead);
+            }
+        }
     }
 }
 
@@ -241,7 +373,7 @@ pub fn at_once(rows: usize, words: usize) -> bool {
     rows <= MOST && rows * words <= ONCE
 }
 
-/// The first row and the rows of some tiles.
-fn extent(tiles: &[(usize, usize)]) -> (usize, usize) {
-    (tiles[0].0, tiles.iter().map(|(_, rows)| rows).sum())
+/// The rows of some tiles.
+fn extent(tiles: &[(usize, usize)]) -> usize {
+    tiles.iter().map(|(_, rows)| rows).sum()
 }

@@ -20,7 +20,7 @@ const COLUMNS: usize = 512;
 /// Elements of A that are copied at a time: 32 MiB, and what pads them. B is packed anew for each.
 const COPIED: usize = 8 << 20;
 /// Rows that are too few to be all that B is packed for.
-const ROWS: usize = 512;
+const LEAST_ROWS: usize = 512;
 /// Panels of a thread from which it is little that the last is not full.
 const UNEVEN: usize = 16;
 
@@ -175,7 +175,7 @@ impl<T: Stored> Product<T> {
     fn copied_at_a_time(&self, loops: &Loops) -> Option<usize> {
         let wanted = self.batch == 1 && self.aliased() && self.m > loops.tiles.rows() && self.n >= COLUMNS;
         let rows = COPIED / self.k;
-        (wanted && rows >= self.m.min(ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
+        (wanted && rows >= self.m.min(LEAST_ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
     }
 
     /// The product of which A is copied once for all tasks, `rows` at a time. Copied by each task for its columns, parts of
@@ -246,19 +246,7 @@ impl<T: Stored> Product<T> {
             None if turned => Some(Lay::Columns),
             None => None,
         };
-        // Tiles of two vectors take so long that it pays to ask for what is next meanwhile; beside those of three the
-        // processor's own prefetching does as well, of rows.
-        let wide = tiles.panel() > loops.panel();
-        Kit {
-            pack: T::loops(loops).pack,
-            tiles,
-            terms: 1,
-            whole: 1,
-            left,
-            in_place,
-            rows_ahead: !wide || matches!(left, Some(Lay::Rows)),
-            row_by_row: wide,
-        }
+        Kit { pack: T::loops(loops).pack, tiles, terms: 1, whole: 1, left, in_place }
     }
 
     /// A from `row` and term `from` on.

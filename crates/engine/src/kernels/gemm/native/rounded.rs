@@ -118,8 +118,6 @@ impl Product<bf16> {
             whole: rounded.whole,
             left: Some(Lay::Packed(packed)),
             in_place: false,
-            rows_ahead: true,
-            row_by_row: false,
         };
         let sizes = [self.batch, self.m, self.n, self.k];
         if at_once(self.m, part / kit.terms)

@@ -65,6 +65,11 @@ impl Tiles {
         self.forms.len() / (2 * self.vectors)
     }
 
+    /// Of three vectors: see `loops::wide`.
+    pub fn wide(&self) -> bool {
+        self.vectors > 2
+    }
+
     /// Columns of a panel of B, and of the widest.
     pub fn panel(&self) -> usize {
         self.vectors * self.lanes

@@ -63,6 +63,15 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     turns * TURN
 }
 
+/// Takes turns until what is next is asked for again off those that are left, and asks for as many terms' worth of it.
+#[inline(always)]
+fn some_of(turns: &mut usize, next: &mut Prefetch) -> usize {
+    let some = (*turns).min(ASKED / TURN);
+    *turns -= some;
+    next.fetch((some * TURN).div_ceil(STRIDE));
+    some
+}
+
 /// An element of A, spread over the lanes, by the vectors of a row of B.
 macro_rules! row {
     ($at:literal $term:literal, $x:literal: $($sum:literal $b:literal),+) => {
@@ -96,9 +105,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (Rows::new(t.a), t.b.at);
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
-        let now = turns.min(ASKED / TURN);
-        turns -= now;
-        next.fetch((now * TURN).div_ceil(STRIDE));
+        let now = some_of(&mut turns, next);
         // SAFETY: the caller's: there are so many turns, of 8 terms, 32 bytes of a row of A and 512 of B.
         unsafe {
             asm!(
@@ -159,9 +166,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (Rows::new(t.a), t.b.at);
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
-        let now = turns.min(ASKED / TURN);
-        turns -= now;
-        next.fetch((now * TURN).div_ceil(STRIDE));
+        let now = some_of(&mut turns, next);
         // SAFETY: the caller's: there are so many turns, of 4 terms, 16 bytes of a row of A and 768 of B.
         unsafe {
             asm!(
