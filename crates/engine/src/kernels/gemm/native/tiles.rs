@@ -86,31 +86,22 @@ impl Tiles {
 /// are asked for.
 macro_rules! forms {
     (2, $tile:ident $($level:tt)*) => {
-        $crate::kernels::gemm::native::tiles::forms!(@ 2 $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
+        $crate::kernels::gemm::native::tiles::forms!(@ [1 2] $tile [$($level)*] 1 2 3 4 5 6 7 8 9 10 11 12)
     };
     (3, $tile:ident $($level:tt)*) => {
-        $crate::kernels::gemm::native::tiles::forms!(@ 3 $tile [$($level)*] 1 2 3 4 5 6 7 8)
+        $crate::kernels::gemm::native::tiles::forms!(@ [1 2 3] $tile [$($level)*] 1 2 3 4 5 6 7 8)
     };
     (@ $vectors:tt $tile:ident $level:tt $($rows:literal)*) => {
         [$($crate::kernels::gemm::native::tiles::forms!(# $vectors $tile $level $rows)),*]
     };
-    (# 2 $tile:ident [$($level:tt)*] $rows:literal) => {
-        [
-            $tile::<$rows, 1, false> $($level)*,
-            $tile::<$rows, 1, true> $($level)*,
-            $tile::<$rows, 2, false> $($level)*,
-            $tile::<$rows, 2, true> $($level)*,
-        ]
+    (# [$($vectors:literal)*] $tile:ident $level:tt $rows:literal) => {
+        [$(
+            $crate::kernels::gemm::native::tiles::forms!(= $tile $level $rows $vectors false),
+            $crate::kernels::gemm::native::tiles::forms!(= $tile $level $rows $vectors true)
+        ),*]
     };
-    (# 3 $tile:ident [$($level:tt)*] $rows:literal) => {
-        [
-            $tile::<$rows, 1, false> $($level)*,
-            $tile::<$rows, 1, true> $($level)*,
-            $tile::<$rows, 2, false> $($level)*,
-            $tile::<$rows, 2, true> $($level)*,
-            $tile::<$rows, 3, false> $($level)*,
-            $tile::<$rows, 3, true> $($level)*,
-        ]
+    (= $tile:ident [$($level:tt)*] $rows:literal $vectors:literal $masked:literal) => {
+        $tile::<$rows, $vectors, $masked> $($level)*
     };
 }
 pub(super) use forms;
