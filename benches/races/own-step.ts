@@ -20,9 +20,9 @@ const { values } = parseArgs({
 });
 const dtype = values.dtype === "bf16" ? "bf16" : "f32";
 if (dtype === "bf16") setMatmulPrecision("bf16");
+if (!Object.hasOwn(SHAPES, values.shape))
+  throw new Error(`there is no shape ${values.shape}; there are ${Object.keys(SHAPES).join(", ")}`);
 const shape = values.shape as keyof typeof SHAPES;
-if (!(shape in SHAPES))
-  throw new Error(`there is no shape ${shape}; there are ${Object.keys(SHAPES).join(", ")}`);
 const model = made({ shape, dtype, layers: values.layers === undefined ? undefined : Number(values.layers) });
 await lora.inject(model, { r: 16, loraAlpha: 32, targetModules: "all-linear" });
 model.gradientCheckpointing = values.checkpointing;

@@ -4,8 +4,8 @@
 //!
 //! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
 //! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory. Where tiles are of
-//! three vectors, rows are left to the processor's own prefetching: A's, and B's, if it lies row-major, of which all panels
-//! of a task are then packed at once.
+//! three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's, if it lies
+//! row-major, of which all panels of a task are then packed at once.
 //! Few rows are one group, whose tasks are wide and keep one panel. Sums of a part are added to C, or kept in the
 //! workspace for the next part where the tiles do so.
 //!
@@ -58,7 +58,7 @@ pub struct Kit<'a, P> {
 }
 
 impl<P> Kit<'_, P> {
-    /// Of packed factors, for so many terms.
+    /// Elements of a packed factor that hold so many terms.
     fn elements(&self, terms: usize) -> usize {
         terms.next_multiple_of(self.whole) / self.terms
     }
@@ -73,7 +73,7 @@ struct Task<'a, T: Stored> {
     /// The first row and the rows of each tile.
     slivers: &'a [(usize, usize)],
     /// Tiles of rows that go past a panel before the next is packed.
-    group: usize,
+    group_tiles: usize,
     /// All rows are one group, and a panel is done with when the next is packed.
     once: bool,
     space: Space,
@@ -83,8 +83,9 @@ struct Task<'a, T: Stored> {
 struct Space {
     /// Sums that go on from part to part, whole tiles of them; null where none do.
     sums: *mut f32,
-    /// A's rows of a group, where they are copied, and the elements from one to the next.
+    /// A's rows of a group, where they are copied.
     left: *mut f32,
+    /// Elements from one to the next where they are copied row by row.
     left_row: usize,
     /// Panels of the second segment.
     second: *mut f32,
@@ -97,14 +98,15 @@ struct Part {
     terms: usize,
     /// Elements of packed factors.
     k: usize,
-    rows: Rows,
+    rows: RowsOfPart,
     /// The second segment, which the last part's tiles take.
     second: Option<Second>,
 }
 
 /// A's rows over a part of K, before a group's are copied.
 #[derive(Clone, Copy)]
-struct Rows {
+struct RowsOfPart {
+    /// The first; its step is from rows that lie together to the next.
     first: Left,
     /// Rows that lie together.
     together: usize,
@@ -112,13 +114,13 @@ struct Rows {
     k: usize,
 }
 
-impl Rows {
-    fn from(self, row: usize) -> Left {
+impl RowsOfPart {
+    fn at_row(self, row: usize) -> Left {
         Left { at: self.first.at.wrapping_add(row / self.together * self.first.row), ..self.first }
     }
 
     fn stretches(self, row: usize, rows: usize) -> Stretches {
-        Stretches::rows(self.from(row), rows.div_ceil(self.together), self.k * self.together)
+        Stretches::rows(self.at_row(row), rows.div_ceil(self.together), self.k * self.together)
     }
 }
 
@@ -135,7 +137,7 @@ impl<T: Stored> Product<T> {
             true => slivers.len() * block.columns.div_ceil(panel) * kit.tiles.kept,
             false => 0,
         };
-        let group = match once {
+        let group_tiles = match once {
             true => slivers.len(),
             false if sums_size > 0 => GROUP,
             false => blocking().group,
@@ -143,7 +145,7 @@ impl<T: Stored> Product<T> {
         let left_row = apart(k);
         let left_size = match kit.left {
             None | Some(Lay::Packed(_)) => 0,
-            Some(Lay::Rows | Lay::Columns) => group * kit.tiles.rows() * left_row,
+            Some(Lay::Rows | Lay::Columns) => group_tiles * kit.tiles.rows() * left_row,
         };
         let kept = if once { panel } else { block.columns.next_multiple_of(panel) };
         let second_size = kept * self.second.map_or(0, |s| s.k);
@@ -160,10 +162,10 @@ impl<T: Stored> Product<T> {
                 second: second.as_mut_ptr(),
                 panels: panels.as_mut_ptr(),
             };
-            let task = Task { product: self, loops, block, kit, slivers: &slivers, group, once, space };
+            let task = Task { product: self, loops, block, kit, slivers: &slivers, group_tiles, once, space };
             for from in (0..self.k).step_by(block.part) {
                 // SAFETY: the caller's; the workspace has room for what is packed, copied and kept.
-                unsafe { task.part(from) };
+                unsafe { task.take_part(from) };
             }
         });
     }
@@ -179,7 +181,7 @@ impl<T: Stored> Task<'_, T> {
         self.block.part.min(self.product.k - from)
     }
 
-    /// Where the panel of column `j` lies in B, from a term on, and its columns.
+    /// Where the panel of column `j`, counted from the block's first, lies in B from a term on, and how many columns it has.
     fn source(&self, from: usize, j: usize) -> (Source<T::At>, usize) {
         let (product, block) = (self.product, self.block);
         let column = (block.column + j) * product.b_column;
@@ -188,8 +190,8 @@ impl<T: Stored> Task<'_, T> {
         (source, self.panel().min(block.columns - j))
     }
 
-    /// Where the panel of column `j` is packed.
-    fn packed(&self, panels: *mut f32, j: usize, k: usize) -> *mut f32 {
+    /// Where the panel of column `j`, of `k` rows, lies in `panels`: all in one place where each is done with before the next.
+    fn panel_at(&self, panels: *mut f32, j: usize, k: usize) -> *mut f32 {
         if self.once { panels } else { panels.wrapping_add(j * k) }
     }
 
@@ -199,18 +201,18 @@ impl<T: Stored> Task<'_, T> {
     }
 
     /// # Safety
-    /// As `Product::task`.
-    unsafe fn part(&self, from: usize) {
+    /// As `Product::task`; `from` is a multiple of the block's part below K, and the parts before are done.
+    unsafe fn take_part(&self, from: usize) {
         let &Task { product, block, ref kit, .. } = self;
         let terms = self.terms(from);
         let k = kit.elements(terms);
         let rows = match kit.left {
             Some(Lay::Packed(packed)) => {
                 let row = block.z * product.m.next_multiple_of(packed.together);
-                Rows { first: packed.rows(row, from / block.part), together: packed.together, k }
+                RowsOfPart { first: packed.rows(row, from / block.part), together: packed.together, k }
             }
             // SAFETY: the caller's.
-            _ => Rows { first: unsafe { product.rows(block, 0, from) }, together: 1, k: terms },
+            _ => RowsOfPart { first: unsafe { product.rows(block, 0, from) }, together: 1, k: terms },
         };
         let second = product.second.filter(|_| from + terms == product.k);
         let part = Part { from, terms, k, rows, second };
@@ -219,34 +221,45 @@ impl<T: Stored> Task<'_, T> {
             if self.row_by_row() {
                 self.pack_row_by_row(&part);
             }
-            let mut groups = self.slivers.chunks(self.group).peekable();
+            let mut groups = self.slivers.chunks(self.group_tiles).peekable();
             let mut before = 0;
             while let Some(tiles) = groups.next() {
-                self.group(&part, before, tiles, groups.peek().unwrap_or(&[].as_slice()));
+                self.take_group(&part, before, tiles, groups.peek().unwrap_or(&[].as_slice()));
                 before += tiles.len();
             }
         }
     }
 
+    /// # Safety
+    /// As `take_part`.
     unsafe fn pack_row_by_row(&self, part: &Part) {
         let panel = self.panel();
         for t in (0..part.terms).step_by(B_ROWS) {
             for j in (0..self.block.columns).step_by(panel) {
                 let (here, width) = self.source(part.from + t, j);
-                let to = self.packed(self.space.panels, j, part.k).wrapping_add(t * panel);
+                let to = self.panel_at(self.space.panels, j, part.k).wrapping_add(t * panel);
                 // SAFETY: the caller's.
                 unsafe { (self.kit.pack)(here, B_ROWS.min(part.terms - t), width, panel, to) };
             }
         }
     }
 
-    /// Takes a group of tiles of rows past all panels, and packs them if it is the first: `before` are the tiles of those
-    /// before, `after` is the next group.
-    unsafe fn group(&self, part: &Part, before: usize, tiles: &[(usize, usize)], after: &[(usize, usize)]) {
+    /// Takes a group of tiles of rows past all panels, which it packs if it is the first: `before` is the number of tiles in
+    /// the groups before, `after` the next group, empty if there is none.
+    ///
+    /// # Safety
+    /// As `take_part`; the groups before are done, and panels are packed if they are packed row by row. There is a tile.
+    unsafe fn take_group(
+        &self,
+        part: &Part,
+        before: usize,
+        tiles: &[(usize, usize)],
+        after: &[(usize, usize)],
+    ) {
         let columns = self.block.columns;
         let steps = tiles.len() * part.k.div_ceil(STRIDE);
         // SAFETY: the caller's.
-        let rows = unsafe { self.rows_of_group(part, tiles) };
+        let left = unsafe { self.rows_of_group(part, tiles) };
         let mut ahead = Prefetch::nothing();
         if let ([(start, _), ..], true) = (after, self.rows_ahead()) {
             let times = columns.div_ceil(self.panel()) * steps;
@@ -260,11 +273,12 @@ impl<T: Stored> Task<'_, T> {
             };
             ahead.panel = self.panel_ahead(next).over(steps);
             // SAFETY: the caller's.
-            unsafe { self.tiles(part, [j, before], tiles, rows, &mut ahead) };
+            unsafe { self.take_panel(part, [j, before], tiles, left, &mut ahead) };
         }
     }
 
-    /// The next group's rows are asked for while one is multiplied.
+    /// The next group's rows are asked for while one is multiplied: beside wide tiles only those that are copied, which a
+    /// copy would wait for.
     fn rows_ahead(&self) -> bool {
         !self.kit.tiles.wide() || matches!(self.kit.left, Some(Lay::Rows))
     }
@@ -279,9 +293,12 @@ impl<T: Stored> Task<'_, T> {
     }
 
     /// A's rows of a group as its tiles read them.
+    ///
+    /// # Safety
+    /// As `take_part`.
     unsafe fn rows_of_group(&self, part: &Part, tiles: &[(usize, usize)]) -> Left {
         let &Space { left, left_row, .. } = &self.space;
-        let (a, rows) = (part.rows.from(tiles[0].0), extent(tiles));
+        let (a, rows) = (part.rows.at_row(tiles[0].0), extent(tiles));
         match self.kit.left {
             None | Some(Lay::Packed(_)) => a,
             Some(Lay::Rows) => {
@@ -299,7 +316,10 @@ impl<T: Stored> Task<'_, T> {
     }
 
     /// Takes a group's tiles past the panel of column `j`.
-    unsafe fn tiles(
+    ///
+    /// # Safety
+    /// As `take_group`; `left` is what `rows_of_group` gave.
+    unsafe fn take_panel(
         &self,
         part: &Part,
         [j, before]: [usize; 2],
@@ -310,7 +330,7 @@ impl<T: Stored> Task<'_, T> {
         let &Task { product, block, ref kit, ref space, .. } = self;
         let (k, panel, first) = (part.k, self.panel(), before == 0);
         let (here, width) = self.source(part.from, j);
-        let place = self.packed(space.panels, j, k);
+        let place = self.panel_at(space.panels, j, k);
         let b = match kit.in_place {
             true => Right { at: here.at.address().cast(), k: product.b_row },
             false => Right { at: place, k: panel },
@@ -321,7 +341,7 @@ impl<T: Stored> Task<'_, T> {
                 (kit.pack)(here, part.terms, width, panel, place);
             }
             let second = part.second.map(|s| {
-                let place = self.packed(space.second, j, s.k);
+                let place = self.panel_at(space.second, j, s.k);
                 if first {
                     s.pack(self.loops, [block.column + j, width], panel, place);
                 }
@@ -329,7 +349,7 @@ impl<T: Stored> Task<'_, T> {
             });
             let start = tiles[0].0;
             for (i, &(row, rows)) in tiles.iter().enumerate() {
-                let a = Rows { first: left, ..part.rows }.from(row - start);
+                let a = RowsOfPart { first: left, ..part.rows }.at_row(row - start);
                 let sums_go_on = !space.sums.is_null();
                 let settle = product.settlement(block, row, block.column + j, sums_go_on || part.from == 0);
                 let more = second.map(|(s, panel)| s.rows_by(row, panel));
@@ -373,7 +393,7 @@ pub fn at_once(rows: usize, words: usize) -> bool {
     rows <= MOST && rows * words <= ONCE
 }
 
-/// The rows of some tiles.
+/// How many rows some tiles have together.
 fn extent(tiles: &[(usize, usize)]) -> usize {
     tiles.iter().map(|(_, rows)| rows).sum()
 }

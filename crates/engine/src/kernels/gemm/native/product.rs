@@ -19,8 +19,8 @@ pub const ALIASED: usize = 1024;
 const COLUMNS: usize = 512;
 /// Elements of A that are copied at a time: 32 MiB, and what pads them. B is packed anew for each.
 const COPIED: usize = 8 << 20;
-/// Rows that are too few to be all that B is packed for.
-const LEAST_ROWS: usize = 512;
+/// Fewest rows at a time that B is packed anew for, unless A has fewer.
+const FEWEST_ROWS: usize = 512;
 /// Panels of a thread from which it is little that the last is not full.
 const UNEVEN: usize = 16;
 
@@ -175,7 +175,7 @@ impl<T: Stored> Product<T> {
     fn copied_at_a_time(&self, loops: &Loops) -> Option<usize> {
         let wanted = self.batch == 1 && self.aliased() && self.m > loops.tiles.rows() && self.n >= COLUMNS;
         let rows = COPIED / self.k;
-        (wanted && rows >= self.m.min(LEAST_ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
+        (wanted && rows >= self.m.min(FEWEST_ROWS)).then(|| self.m.div_ceil(self.m.div_ceil(rows)))
     }
 
     /// The product of which A is copied once for all tasks, `rows` at a time. Copied by each task for its columns, parts of

@@ -63,9 +63,10 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     turns * TURN
 }
 
-/// Takes turns until what is next is asked for again off those that are left, and asks for as many terms' worth of it.
+/// Takes from `turns` as many as there are up to the next asking, asks for what comes next as often as their terms call
+/// for, and returns how many were taken.
 #[inline(always)]
-fn some_of(turns: &mut usize, next: &mut Prefetch) -> usize {
+fn take_turns(turns: &mut usize, next: &mut Prefetch) -> usize {
     let some = (*turns).min(ASKED / TURN);
     *turns -= some;
     next.fetch((some * TURN).div_ceil(STRIDE));
@@ -105,7 +106,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (Rows::new(t.a), t.b.at);
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
-        let now = some_of(&mut turns, next);
+        let now = take_turns(&mut turns, next);
         // SAFETY: the caller's: there are so many turns, of 8 terms, 32 bytes of a row of A and 512 of B.
         unsafe {
             asm!(
@@ -166,7 +167,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (Rows::new(t.a), t.b.at);
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
-        let now = some_of(&mut turns, next);
+        let now = take_turns(&mut turns, next);
         // SAFETY: the caller's: there are so many turns, of 4 terms, 16 bytes of a row of A and 768 of B.
         unsafe {
             asm!(
