@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 pub struct Blocking {
     /// Elements of B, packed.
     pub workspace: usize,
-    /// Panels of B at most.
+    /// Panels of B at most, of convolutions and where A was copied for all tasks.
     pub panels: usize,
-    /// Where tasks read A where it lies, and each of them all of its rows: the fewer tasks, the fewer times.
-    pub panels_in_place: usize,
+    /// Where it was not: each task reads A's rows by itself, and fewer tasks read them fewer times.
+    pub panels_uncopied: usize,
     /// Tiles of rows that go past a panel before the next is packed.
     pub group: usize,
     /// Tiles of f32 are of three vectors where there are such.
@@ -19,7 +19,7 @@ pub struct Blocking {
 /// For a cache of a mebibyte, half of which is the workspace's: half of that takes A past half as many panels at a time
 /// where K is long, 190 instead of 200 GFLOP/s at 512 × 4096 × 4096.
 const USUAL: Blocking =
-    Blocking { workspace: 128 * 1024, panels: 4, panels_in_place: 4, group: 4, wide: false };
+    Blocking { workspace: 128 * 1024, panels: 4, panels_uncopied: 4, group: 4, wide: false };
 /// For one of two. On two cores of a Xeon (Granite Rapids) by AVX-512, GFLOP/s with the usual blocking, with twice the
 /// workspace and panels, and with twice the group besides:
 ///
@@ -32,12 +32,12 @@ const USUAL: Blocking =
 /// | 512 × 49152 × 576  | 335   | 344    | 353   |
 /// | 1024 × 768 × 3072  | 323   | 341    | 343   |
 ///
-/// As many panels as the workspace holds, up to 24, instead of 8 where A is read in place: by AVX2, whose panels are
-/// narrow, 210 to 220 GFLOP/s at 512 × 576 × 1536 and 220 to 226 at 512 × 576 × 576 if A comes from memory, nothing to 1%
-/// if it does not, and 1% of a step of SmolLM2; by AVX-512 nothing. Where A is copied for all tasks, AVX2 is 1% slower by it
-/// at 512 × 4096 × 4096.
+/// As many panels as the workspace holds, up to 24, instead of 8 where A was not copied for all tasks: by AVX2, whose panels
+/// are narrow, 210 to 220 GFLOP/s at 512 × 576 × 1536 and 220 to 226 at 512 × 576 × 576 if A comes from memory, nothing to
+/// 1% if it does not, and 0.7% of a step of SmolLM2; by AVX-512 nothing. Where A was copied, a layer of 4096 × 4096 takes 1%
+/// more by AVX2 with it, 512 rows.
 const LARGE: Blocking =
-    Blocking { workspace: 256 * 1024, panels: 8, panels_in_place: 24, group: 8, wide: true };
+    Blocking { workspace: 256 * 1024, panels: 8, panels_uncopied: 24, group: 8, wide: true };
 
 /// That of this processor.
 pub fn blocking() -> &'static Blocking {

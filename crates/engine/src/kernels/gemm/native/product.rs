@@ -165,7 +165,7 @@ impl<T: Stored> Product<T> {
         let sizes = [self.batch, self.m, self.n, self.k];
         let part = part_of(self.k);
         let once = at_once(self.m, part).then(|| Cut::once(tiles, sizes, part, threads)).flatten();
-        let widest = if copied.is_some() { blocking().panels } else { blocking().panels_in_place };
+        let widest = if copied.is_some() { blocking().panels } else { blocking().panels_uncopied };
         let cut = once.unwrap_or_else(|| Cut::new(tiles, sizes, widest, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, tiles, &block, copied)) });
