@@ -1,8 +1,7 @@
 /** Forms of kernels, found on the device: what of it a user meets. The engine's own tests hold the rest. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readFileSync, readdirSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -12,6 +11,7 @@ import { cacheFolder } from "../src/cache-folder.js";
 import { session, type TuneReport } from "../src/native.js";
 import { lowrank, ONE_LINE } from "./cli/lowrank.js";
 import { testDevices } from "./devices.js";
+import { temporary } from "./hashed.js";
 
 const url = (path: string): string => JSON.stringify(fileURLToPath(new URL(path, import.meta.url)));
 
@@ -101,7 +101,7 @@ test("a wrong LOWRANK_TUNE is refused when a GPU is opened", async (t) => {
 
 test("a run's bits are the same whether forms are tried beside it, known before, or neither", async (t) => {
   if (!gpu(t)) return;
-  const cache = mkdtempSync(join(tmpdir(), "lowrank-cache-"));
+  const cache = temporary();
   const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
   const plain = await trained({ ...env, LOWRANK_TUNE: "off" });
   t.regex(plain, /^\d+(\n\d+){5}$/);
@@ -118,7 +118,7 @@ test("a run's bits are the same whether forms are tried beside it, known before,
 
 test("devices --tune tries the usual shapes and shows what it found", async (t) => {
   if (!gpu(t)) return;
-  const cache = mkdtempSync(join(tmpdir(), "lowrank-cache-"));
+  const cache = temporary();
   const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
   const { status, stdout, stderr } = await lowrank(["devices", "--tune", "--json"], { env });
   t.is(stderr, "");

@@ -1,5 +1,4 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Command } from "commander";
 import test from "ava";
@@ -12,8 +11,9 @@ import {
   libraryOptions,
 } from "../../src/cli/finetune/options.js";
 import { resumeCommand } from "../../src/cli/finetune/resume.js";
+import { temporary } from "../hashed.js";
 
-const folder = mkdtempSync(join(tmpdir(), "lowrank-options-"));
+const folder = temporary();
 
 async function flags(argv: string[], file = "", recipe = ""): Promise<Flags> {
   const command = declareFlags(new Command("finetune")).exitOverride();

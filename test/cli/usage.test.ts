@@ -1,10 +1,10 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
+import { temporary } from "../hashed.js";
 import { ONE_LINE, runHere as run } from "./lowrank.js";
 
-const folder = mkdtempSync(join(tmpdir(), "lowrank-cli-"));
+const folder = temporary();
 
 function yaml(text: string): string {
   const file = join(folder, `${Math.random()}.yaml`);

@@ -1,12 +1,12 @@
 /** Data files for tests, read as a run reads them. */
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { SpeechRow } from "../../src/data/speech.js";
 import type { Row } from "../../src/data/rows.js";
 import { type Data, type LabelData, readData, type Rows, type RunningText } from "../../src/data/read.js";
+import { temporary } from "../hashed.js";
 
-export const folder = mkdtempSync(join(tmpdir(), "lowrank-data-"));
+export const folder = temporary();
 let made = 0;
 
 /** Writes a file of its own, whose name ends so. */

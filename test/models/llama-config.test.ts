@@ -1,10 +1,10 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import test, { type ExecutionContext } from "ava";
 import { type ErrorCode, LowrankError } from "../../src/errors.js";
 import { ConfigFields, readModelConfig } from "../../src/models/config-fields.js";
 import { hubConfig, llamaConfig, ropeFrequencies } from "../../src/models/llama/config.js";
+import { temporary } from "../hashed.js";
 
 const LLAMA = {
   model_type: "llama",
@@ -236,7 +236,7 @@ test("senseless and absurd values name the file and the key", (t) => {
 });
 
 test("a folder without config.json, and one that is no JSON", (t) => {
-  const folder = mkdtempSync(join(tmpdir(), "lowrank-config-"));
+  const folder = temporary();
   refused(t, () => readModelConfig(join(folder, "absent")), "ERR_FILE_NOT_FOUND", /absent: no such model/);
   refused(t, () => readModelConfig(folder), "ERR_FILE_NOT_FOUND", /config\.json: no such file/);
   writeFileSync(join(folder, "config.json"), "{");

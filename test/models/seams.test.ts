@@ -1,6 +1,5 @@
 /** Texts that are encoded in pieces have the ids of the whole, whatever the tokenizer is made of. */
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import test from "ava";
@@ -8,10 +7,11 @@ import { encodeRunning } from "../../src/data/encode.js";
 import { defaultModel } from "../../src/models/default.js";
 import { Tokenizer } from "../../src/models/tokenizer.js";
 import { addedToken } from "../added-token.js";
+import { temporary } from "../hashed.js";
 
 type Json = Record<string, unknown>;
 
-const folder = mkdtempSync(join(tmpdir(), "lowrank-seams-"));
+const folder = temporary();
 const embedded = JSON.parse(readFileSync(join(defaultModel(), "tokenizer.json"), "utf8")) as Json;
 
 const GPT4 = String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;

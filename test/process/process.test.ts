@@ -7,7 +7,7 @@ import test from "ava";
 
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
-import { run, start, type Ended } from "./start.js";
+import { ENV, run, start, type Ended } from "./start.js";
 // In this worker, one after another: a loop of batches beside a timer is what makes that late.
 import "./lifetimes.js";
 
@@ -102,7 +102,7 @@ for (const device of testDevices()) {
       () =>
         new Promise<number>((resolve, reject) => {
           const argv = ["train", device, join(temporary(), "out"), "3"];
-          const worker = new Worker(WORKER, { argv, stdout: true });
+          const worker = new Worker(WORKER, { argv, env: ENV, stdout: true });
           worker.on("error", reject).on("exit", resolve);
         }),
     );
@@ -115,6 +115,7 @@ for (const device of testDevices()) {
     for (let i = 0; i < ENDS; i++) {
       const worker = new Worker(WORKER, {
         argv: ["train", device, join(temporary(), "out"), "10000"],
+        env: ENV,
         stdout: true,
       });
       worker.on("error", (error) => t.fail(String(error)));

@@ -2,7 +2,12 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
+import { temporary } from "../hashed.js";
+
 const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
+const folder = temporary();
+/** Under which children make their folders in one of this process: a killed child leaves them. */
+export const ENV = { ...process.env, TMPDIR: folder, TEMP: folder };
 
 /** How a process ended, and what it printed. */
 export interface Ended {
@@ -20,7 +25,7 @@ export function start(
 ): { child: ChildProcess; ended: Promise<Ended> } {
   const began = performance.now();
   const child = spawn(process.execPath, ["--import=tsx", CHILD, ...args], {
-    env: { ...process.env, ...env },
+    env: { ...ENV, ...env },
   });
   let [output, errors] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));

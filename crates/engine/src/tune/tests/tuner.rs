@@ -328,6 +328,7 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
 
     // Where nothing is tried, nothing is read.
     assert_eq!(chosen(&Table::new("a GPU in software", false, store()), 1, 3), 0);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
@@ -345,6 +346,7 @@ fn a_process_that_ends_early_keeps_what_it_found() {
     assert_eq!(store.read(), Forms::new());
     table.keep();
     assert_eq!(store.read().len(), 2);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
