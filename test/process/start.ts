@@ -6,7 +6,7 @@ import { temporary } from "../hashed.js";
 
 const CHILD = fileURLToPath(new URL("child.ts", import.meta.url));
 const folder = temporary();
-/** Under which children make their folders in one of this process: a killed child leaves them. */
+/** The environment of children, whose temporary folders lie in one of this process: a killed child leaves its own. */
 export const ENV = { ...process.env, TMPDIR: folder, TEMP: folder };
 
 /** How a process ended, and what it printed. */

@@ -13,9 +13,9 @@
 //! the bits of two (in backward, where nothing is dropped).
 //! Cost over `linear`, a path: 2·T·R·(I + O) forward, twice that backward (LoRAFusion, arXiv 2510.00206).
 //! Tried on the processor, a step of SmolLM2 with 512 tokens, R = 16, two cores of a Xeon (Granite Rapids): Z, d_A and d_B
-//! in one pass over d, each element of which is loaded once. By AVX2 the three took 62 to 68 ms and not 83, and d·W as much
-//! longer, since less of d was left in a cache; by AVX-512 1% of the step, in bf16 by AMX 2%. d_A and d_B alone, after d·W:
-//! nothing to 1%.
+//! in one pass over d, each element of which is loaded once. By AVX2 the three took 62 to 68 ms and not 83, but d·W as much
+//! longer, since less of d was left in a cache. The step took 0 to 2% longer by AVX2, 0 to 1% less by AVX-512, 2 to 3% less
+//! in bf16 by AMX. d_A and d_B in one pass after d·W: 1.5% longer by AVX2, the same by AVX-512, 1% less by AMX.
 
 mod path;
 #[cfg(test)]

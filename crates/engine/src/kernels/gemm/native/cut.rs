@@ -8,8 +8,8 @@ use super::tiles::Tiles;
 use crate::kernel::native::{count, each_task};
 
 /// Terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in the first
-/// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of which a group's tiles take
-/// 288 terms past a panel and then the next, so that those stay there: 1 to 2% slower by AVX2, 3 to 4% by AVX-512.
+/// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of 1024 of which
+/// all tiles of a group take 288 terms before the next, so that those stay there: 1 to 2% slower by AVX2, 3 to 4% by AVX-512.
 pub const PART: usize = 1024;
 /// Products of fewer terms run on one thread: starting a task costs more.
 const SMALL: usize = 50_000;
