@@ -63,6 +63,7 @@ mod lay;
 mod loops;
 mod microkernel;
 mod pack;
+mod packing;
 #[cfg(target_arch = "x86_64")]
 mod pairs;
 mod panels;

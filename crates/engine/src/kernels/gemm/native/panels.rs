@@ -3,9 +3,10 @@
 //! of registers at a time.
 //!
 //! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
-//! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory. Where tiles are of
-//! three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's, if it lies
-//! row-major, of which all panels of a task are then packed at once.
+//! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory: of a B that lies
+//! row-major a run of panels, whose columns are in a few lines side by side, and by AVX2 that run is packed meanwhile, too.
+//! Where tiles are of three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's,
+//! if it lies row-major, of which all panels of a task are then packed at once.
 //! Few rows are one group, whose tasks are wide and keep one panel. Sums of a part are added to C, or kept in the
 //! workspace for the next part where the tiles do so.
 //!
@@ -21,6 +22,8 @@
 //!
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
+
+mod ahead;
 
 use super::blocking::blocking;
 use super::cut::Block;
@@ -163,9 +166,10 @@ impl<T: Stored> Product<T> {
                 panels: panels.as_mut_ptr(),
             };
             let task = Task { product: self, loops, block, kit, slivers: &slivers, group_tiles, once, space };
+            let mut packed = 0;
             for from in (0..self.k).step_by(block.part) {
                 // SAFETY: the caller's; the workspace has room for what is packed, copied and kept.
-                unsafe { task.take_part(from) };
+                packed = unsafe { task.take_part(from, packed) };
             }
         });
     }
@@ -200,9 +204,11 @@ impl<T: Stored> Task<'_, T> {
         self.kit.tiles.wide() && self.product.b_row != 1 && !self.once && !self.kit.in_place
     }
 
+    /// Takes the part of K from a term on, of which so many panels are `packed`. Returns how many of the next part's are.
+    ///
     /// # Safety
     /// As `Product::task`; `from` is a multiple of the block's part below K, and the parts before are done.
-    unsafe fn take_part(&self, from: usize) {
+    unsafe fn take_part(&self, from: usize, mut packed: usize) -> usize {
         let &Task { product, block, ref kit, .. } = self;
         let terms = self.terms(from);
         let k = kit.elements(terms);
@@ -220,14 +226,17 @@ impl<T: Stored> Task<'_, T> {
         unsafe {
             if self.row_by_row() {
                 self.pack_row_by_row(&part);
+                packed = self.block.columns.div_ceil(self.panel());
             }
             let mut groups = self.slivers.chunks(self.group_tiles).peekable();
             let mut before = 0;
             while let Some(tiles) = groups.next() {
-                self.take_group(&part, before, tiles, groups.peek().unwrap_or(&[].as_slice()));
+                let after = groups.peek().copied().unwrap_or_default();
+                packed = self.take_group(&part, before, tiles, after, packed);
                 before += tiles.len();
             }
         }
+        packed
     }
 
     /// # Safety
@@ -244,52 +253,55 @@ impl<T: Stored> Task<'_, T> {
         }
     }
 
-    /// Takes a group of tiles of rows past all panels, which it packs if it is the first: `before` is the number of tiles in
-    /// the groups before, `after` the next group, empty if there is none.
+    /// Packs the panel of column `j`.
     ///
     /// # Safety
-    /// As `take_part`; the groups before are done, and panels are packed if they are packed row by row. There is a tile.
+    /// As `take_part`.
+    unsafe fn pack(&self, part: &Part, j: usize) {
+        let (here, width) = self.source(part.from, j);
+        let to = self.panel_at(self.space.panels, j, part.k);
+        // SAFETY: the caller's.
+        unsafe { (self.kit.pack)(here, part.terms, width, self.panel(), to) };
+    }
+
+    /// Takes a group of tiles of rows past all panels: `before` is the number of tiles in the groups before, `after` the next
+    /// group, empty if there is none. The first group packs the panels but for those that are `packed`. Returns how many of
+    /// the next part are packed.
+    ///
+    /// # Safety
+    /// As `take_part`; the groups before are done. There is a tile.
     unsafe fn take_group(
         &self,
         part: &Part,
         before: usize,
         tiles: &[(usize, usize)],
         after: &[(usize, usize)],
-    ) {
+        mut packed: usize,
+    ) -> usize {
         let columns = self.block.columns;
+        let (panels, run) = (columns.div_ceil(self.panel()), self.run());
         let steps = tiles.len() * part.k.div_ceil(STRIDE);
         // SAFETY: the caller's.
         let left = unsafe { self.rows_of_group(part, tiles) };
         let mut ahead = Prefetch::nothing();
         if let ([(start, _), ..], true) = (after, self.rows_ahead()) {
-            let times = columns.div_ceil(self.panel()) * steps;
-            ahead.rows = part.rows.stretches(*start, extent(after)).over(times);
+            ahead.rows = part.rows.stretches(*start, extent(after)).over(panels * steps);
         }
-        for j in (0..columns).step_by(self.panel()) {
-            let next = match j + self.panel() < columns {
-                _ if self.row_by_row() => None,
-                true => (before == 0).then_some((part.from, j + self.panel())),
-                false => after.is_empty().then_some((part.from + part.terms, 0)),
-            };
-            ahead.panel = self.panel_ahead(next).over(steps);
+        for (i, j) in (0..columns).step_by(self.panel()).enumerate() {
             // SAFETY: the caller's.
-            unsafe { self.take_panel(part, [j, before], tiles, left, &mut ahead) };
+            unsafe {
+                if i.is_multiple_of(run) {
+                    packed = packed.max(i) + ahead.packing.finish();
+                    let next = self.next_run(part, i, before == 0, after.is_empty());
+                    self.look_ahead(next, i, steps * run.min(panels - i), &mut ahead);
+                }
+                if before == 0 && i >= packed && !self.kit.in_place {
+                    self.pack(part, j);
+                }
+                self.take_panel(part, [j, before], tiles, left, &mut ahead);
+            }
         }
-    }
-
-    /// The next group's rows are asked for while one is multiplied: beside wide tiles only those that are copied, which a
-    /// copy would wait for.
-    fn rows_ahead(&self) -> bool {
-        !self.kit.tiles.wide() || matches!(self.kit.left, Some(Lay::Rows))
-    }
-
-    /// What is packed next, of this part or the next one.
-    fn panel_ahead(&self, next: Option<(usize, usize)>) -> Stretches {
-        let Some((from, j)) = next.filter(|(from, _)| *from < self.product.k) else {
-            return Stretches::nothing();
-        };
-        let (there, columns) = self.source(from, j);
-        Stretches::panel(there, columns, self.terms(from))
+        ahead.packing.finish()
     }
 
     /// A's rows of a group as its tiles read them.
@@ -337,9 +349,6 @@ impl<T: Stored> Task<'_, T> {
         };
         // SAFETY: the caller's.
         unsafe {
-            if first && !kit.in_place && !self.row_by_row() {
-                (kit.pack)(here, part.terms, width, panel, place);
-            }
             let second = part.second.map(|s| {
                 let place = self.panel_at(space.second, j, s.k);
                 if first {

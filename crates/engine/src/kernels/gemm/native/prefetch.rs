@@ -3,6 +3,7 @@
 
 use super::microkernel::Left;
 use super::pack::{At, Source};
+use super::packing::Packing;
 
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
@@ -14,11 +15,13 @@ pub const LINE: usize = 64;
 pub struct Prefetch {
     pub panel: Stretches,
     pub rows: Stretches,
+    /// What is packed meanwhile; tiles that do not take it along leave it as it is.
+    pub packing: Packing,
 }
 
 impl Prefetch {
     pub fn nothing() -> Prefetch {
-        Prefetch { panel: Stretches::nothing(), rows: Stretches::nothing() }
+        Prefetch { panel: Stretches::nothing(), rows: Stretches::nothing(), packing: Packing::nothing() }
     }
 
     /// Asks for the next `parts` of both.

@@ -18,6 +18,8 @@ pub struct Tiles {
     lanes: usize,
     /// Elements of the sums that go on from part to part of a largest tile; none are kept where that is 0.
     pub kept: usize,
+    /// The largest take `Prefetch::packing` along, and what is packed next is packed so.
+    pub packs: bool,
     /// What a thread does before its first tile, and after its last.
     around: Option<[unsafe fn(); 2]>,
 }
@@ -41,13 +43,26 @@ impl Tiles {
         lanes: usize,
         around: Option<[unsafe fn(); 2]>,
     ) -> Tiles {
-        Tiles { forms: forms.as_flattened().to_vec(), vectors: FORMS / 2, step, lanes, kept: 0, around }
+        Tiles {
+            forms: forms.as_flattened().to_vec(),
+            vectors: FORMS / 2,
+            step,
+            lanes,
+            kept: 0,
+            packs: false,
+            around,
+        }
     }
 
     /// Tiles whose sums go on from part to part.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub fn keeping(self, kept: usize) -> Tiles {
         Tiles { kept, ..self }
+    }
+
+    /// Tiles of which the largest take packing along, if so.
+    pub fn packing(self, packs: bool) -> Tiles {
+        Tiles { packs, ..self }
     }
 
     /// # Safety

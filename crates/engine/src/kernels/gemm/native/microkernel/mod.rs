@@ -136,6 +136,11 @@ fn opaque(at: *const f32) -> *const f32 {
     at
 }
 
+/// Whether the largest tiles, of two vectors of so many lanes, take `Prefetch::packing` along: those in assembly do.
+pub fn packs(lanes: usize) -> bool {
+    cfg!(all(target_arch = "x86_64", not(miri))) && lanes == 8
+}
+
 /// Sums a tile of `ROWS` rows, and asks for what comes `next` meanwhile.
 ///
 /// # Safety

@@ -69,7 +69,9 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
 fn take_turns(turns: &mut usize, next: &mut Prefetch) -> usize {
     let some = (*turns).min(ASKED / TURN);
     *turns -= some;
-    next.fetch((some * TURN).div_ceil(STRIDE));
+    let parts = (some * TURN).div_ceil(STRIDE);
+    next.fetch(parts);
+    next.packing.pack(parts);
     some
 }
 

@@ -74,3 +74,28 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
         }
     }
 }
+
+/// Of a row-major B panels are packed while those before are multiplied, in this part and for the next; the last column's
+/// is not whole. What is packed before it is multiplied, as of a B that lies by columns, gives the same bits.
+#[test]
+fn panels_packed_while_others_are_multiplied_give_the_bits_of_those_packed_before() {
+    for loops in loops::available() {
+        for sizes in [[1, 210, 203, 1100], [1, 300, 64, 1031], [2, 130, 136, 2101], [1, 700, 400, 150]] {
+            let [_, _, n, k] = sizes;
+            let case =
+                Case { sizes, trans_a: false, trans_b: false, alpha: 1.5, accumulate: true, bias: true };
+            let rows = values("b", k * n);
+            let columns: Vec<f32> = (0..n * k).map(|i| rows[i % k * n + i / k]).collect();
+            let of = |trans_b: bool, b: &[f32], threads: usize| {
+                let case = Case { trans_b, ..case };
+                // SAFETY: `run_over` makes operands that reach as far as the case says.
+                let run = |p: &Product<f32>, loops, threads| unsafe { p.run(loops, threads) };
+                run_over(loops, threads, &case, &case.a(), b.as_ptr(), run)
+            };
+            let expected = of(true, &columns, 1);
+            for threads in [1, 2] {
+                assert!(of(false, &rows, threads) == expected, "{} {sizes:?} by {threads}", loops.name);
+            }
+        }
+    }
+}

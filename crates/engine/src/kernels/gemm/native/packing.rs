@@ -1,0 +1,145 @@
+//! Panels that are packed while tiles multiply.
+
+use super::prefetch::{LINE, prefetch};
+
+/// Rows that lie between asking for one and packing it. With 40 instead a step of SmolLM2 by AVX2 took as long.
+const ASKED: usize = 16;
+/// Elements that are copied at once: a panel's row is of a multiple in every instruction set.
+const AT_ONCE: usize = 8;
+
+/// Rows of a B of f32 that lies row-major on their way into whole panels, some at a time, while tiles multiply: what
+/// multiply-adds leave of loads and stores is enough. Of a row the elements of all the panels are read together. Lines
+/// asked for beside multiply-adds of AVX2, from memory, took 5 to 9 ns each where one of every page was, 2 where
+/// nine lay side by side, and nothing where all did (two cores of a Xeon, Granite Rapids).
+pub struct Packing {
+    /// The row that is asked for next.
+    from: *const f32,
+    row: usize,
+    /// Where the next row that is packed goes in the first panel.
+    to: *mut f32,
+    /// Elements from a panel to the next.
+    apart: usize,
+    panel: usize,
+    panels: usize,
+    /// Rows to ask for, and to pack.
+    to_ask: usize,
+    to_pack: usize,
+    /// 256ths of a row to a part of the tiles' terms, and what is left of parts before.
+    share: usize,
+    owed: usize,
+}
+
+impl Packing {
+    pub fn nothing() -> Packing {
+        let (from, to) = (std::ptr::null(), std::ptr::null_mut());
+        Packing { from, row: 0, to, apart: 0, panel: 0, panels: 0, to_ask: 0, to_pack: 0, share: 0, owed: 0 }
+    }
+
+    /// `k` rows, `row` elements from one to the next, of `panels` of `panel` columns from B's element at `from` on, in so
+    /// many `parts`.
+    ///
+    /// # Safety
+    /// Until they are packed B reaches over them, and `to` over as many panels, `apart` elements from one to the next, which
+    /// nothing else reads or writes.
+    pub unsafe fn new(
+        from: *const f32,
+        row: usize,
+        k: usize,
+        [panels, panel, apart]: [usize; 3],
+        to: *mut f32,
+        parts: usize,
+    ) -> Packing {
+        debug_assert!(panel.is_multiple_of(AT_ONCE));
+        let share = (256 * (k + ASKED)).div_ceil(parts.max(1));
+        Packing { from, row, to, apart, panel, panels, to_ask: k, to_pack: k, share, owed: 0 }
+    }
+
+    /// Goes on by so many parts.
+    #[inline(always)]
+    pub fn pack(&mut self, parts: usize) {
+        if self.to_pack == 0 {
+            return;
+        }
+        self.owed += parts * self.share;
+        let rows = self.owed / 256;
+        self.owed %= 256;
+        let rows = rows.min(self.to_pack);
+        for _ in 0..rows {
+            self.one();
+        }
+    }
+
+    /// Packs what is left; how many panels it was of.
+    pub fn finish(&mut self) -> usize {
+        while self.to_pack > 0 {
+            self.one();
+        }
+        std::mem::take(&mut self.panels)
+    }
+
+    /// Asks for a row, and packs the one that was asked for so many rows before.
+    #[inline(always)]
+    fn one(&mut self) {
+        let behind = self.to_pack - self.to_ask;
+        if self.to_ask == 0 || behind == ASKED {
+            let (mut from, mut to) = (self.from.wrapping_sub(behind * self.row), self.to);
+            for _ in 0..self.panels {
+                for at in (0..self.panel).step_by(AT_ONCE) {
+                    // SAFETY: as `new` asks for.
+                    unsafe {
+                        to.add(at)
+                            .cast::<[f32; AT_ONCE]>()
+                            .write_unaligned(from.add(at).cast::<[f32; AT_ONCE]>().read_unaligned())
+                    };
+                }
+                (from, to) = (from.wrapping_add(self.panel), to.wrapping_add(self.apart));
+            }
+            self.to = self.to.wrapping_add(self.panel);
+            self.to_pack -= 1;
+        }
+        if self.to_ask > 0 {
+            for at in (0..4 * self.panels * self.panel).step_by(LINE) {
+                prefetch(self.from.cast::<u8>().wrapping_add(at));
+            }
+            self.from = self.from.wrapping_add(self.row);
+            self.to_ask -= 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_packed_some_at_a_time_lie_as_those_of_whole_panels() {
+        let (row, panel) = (60, 16);
+        for k in [1, 2, ASKED, ASKED + 1, 50] {
+            let b: Vec<f32> = (0..k * row).map(|i| i as f32).collect();
+            for panels in 1..4 {
+                let apart = panel * k + 8;
+                let mut expected = vec![f32::NAN; panels * apart];
+                for (i, to) in expected.chunks_mut(apart).enumerate() {
+                    for t in 0..k {
+                        let from = &b[t * row + 3 + i * panel..];
+                        to[t * panel..][..panel].copy_from_slice(&from[..panel]);
+                    }
+                }
+                for (parts, taken) in [(1, 0), (1, 3), (7, 7), (40, 13), (1000, 1000), (1000, 2000)] {
+                    let mut to = vec![f32::NAN; panels * apart];
+                    // SAFETY: both reach over the panels, and are used by nothing else.
+                    let mut packing = unsafe {
+                        Packing::new(b[3..].as_ptr(), row, k, [panels, panel, apart], to.as_mut_ptr(), parts)
+                    };
+                    (0..taken).for_each(|_| packing.pack(1));
+                    if taken == 2 * parts && parts > 1 {
+                        assert_eq!(packing.to_pack, 0, "{k} rows in {parts} parts");
+                    }
+                    assert_eq!([packing.finish(), packing.finish()], [panels, 0]);
+                    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                    assert_eq!(bits(&to), bits(&expected), "{k} rows of {panels}, {taken} of {parts} parts");
+                }
+            }
+        }
+    }
+}
