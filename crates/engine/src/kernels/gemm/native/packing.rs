@@ -1,20 +1,21 @@
-//! Panels that are packed while tiles multiply.
+//! Panels of B that are packed while tiles multiply those before.
 
 use super::prefetch::{LINE, prefetch};
 
-/// Rows that lie between asking for one and packing it. With 40 instead a step of SmolLM2 by AVX2 took as long.
-const ASKED: usize = 16;
+/// Rows from the one that is packed to the one that is asked for. With 40 instead a step of SmolLM2 by AVX2 took as long.
+const AHEAD: usize = 16;
 /// Elements that are copied at once: a panel's row is of a multiple in every instruction set.
 const AT_ONCE: usize = 8;
 
-/// Rows of a B of f32 that lies row-major on their way into whole panels, some at a time, while tiles multiply: what
-/// multiply-adds leave of loads and stores is enough. Of a row the elements of all the panels are read together. Lines
-/// asked for beside multiply-adds of AVX2, from memory, took 5 to 9 ns each where one of every page was, 2 where
-/// nine lay side by side, and nothing where all did (two cores of a Xeon, Granite Rapids).
+/// Whole panels of a B of f32 that lies row-major, packed a few rows at a time between a tile's terms: what multiply-adds
+/// leave of loads and stores is enough. Of a row the elements of all the panels are read together. To ask for a line of
+/// memory took 5 to 9 ns of multiplying by AVX2 where each lay in another page, 2 where nine lay side by side, and nothing
+/// where all did (two cores of a Xeon, Granite Rapids).
 pub struct Packing {
     /// The row that is asked for next.
     from: *const f32,
-    row: usize,
+    /// Elements from a row to the next.
+    row_step: usize,
     /// Where the next row that is packed goes in the first panel.
     to: *mut f32,
     /// Elements from a panel to the next.
@@ -24,7 +25,7 @@ pub struct Packing {
     /// Rows to ask for, and to pack.
     to_ask: usize,
     to_pack: usize,
-    /// 256ths of a row to a part of the tiles' terms, and what is left of parts before.
+    /// 256ths of a row to a step, and what the steps before have left.
     share: usize,
     owed: usize,
 }
@@ -32,44 +33,56 @@ pub struct Packing {
 impl Packing {
     pub fn nothing() -> Packing {
         let (from, to) = (std::ptr::null(), std::ptr::null_mut());
-        Packing { from, row: 0, to, apart: 0, panel: 0, panels: 0, to_ask: 0, to_pack: 0, share: 0, owed: 0 }
+        Packing {
+            from,
+            row_step: 0,
+            to,
+            apart: 0,
+            panel: 0,
+            panels: 0,
+            to_ask: 0,
+            to_pack: 0,
+            share: 0,
+            owed: 0,
+        }
     }
 
-    /// `k` rows, `row` elements from one to the next, of `panels` of `panel` columns from B's element at `from` on, in so
-    /// many `parts`.
+    /// `panels` of `panel` columns and `k` rows, of which B's first element is at `from`, and those of its rows `row_step`
+    /// elements apart. It takes so many `steps`.
     ///
     /// # Safety
     /// Until they are packed B reaches over them, and `to` over as many panels, `apart` elements from one to the next, which
     /// nothing else reads or writes.
     pub unsafe fn new(
         from: *const f32,
-        row: usize,
+        row_step: usize,
         k: usize,
         [panels, panel, apart]: [usize; 3],
         to: *mut f32,
-        parts: usize,
+        steps: usize,
     ) -> Packing {
         debug_assert!(panel.is_multiple_of(AT_ONCE));
-        let share = (256 * (k + ASKED)).div_ceil(parts.max(1));
-        Packing { from, row, to, apart, panel, panels, to_ask: k, to_pack: k, share, owed: 0 }
+        let share = (256 * (k + AHEAD)).div_ceil(steps.max(1));
+        Packing { from, row_step, to, apart, panel, panels, to_ask: k, to_pack: k, share, owed: 0 }
     }
 
-    /// Goes on by so many parts.
+    /// Goes on by so many steps.
     #[inline(always)]
-    pub fn pack(&mut self, parts: usize) {
+    pub fn go_on(&mut self, steps: usize) {
         if self.to_pack == 0 {
             return;
         }
-        self.owed += parts * self.share;
+        self.owed += steps * self.share;
         let rows = self.owed / 256;
         self.owed %= 256;
-        let rows = rows.min(self.to_pack);
         for _ in 0..rows {
-            self.one();
+            if self.to_pack > 0 {
+                self.one();
+            }
         }
     }
 
-    /// Packs what is left; how many panels it was of.
+    /// Packs the rows that are left, and returns the number of panels.
     pub fn finish(&mut self) -> usize {
         while self.to_pack > 0 {
             self.one();
@@ -77,12 +90,12 @@ impl Packing {
         std::mem::take(&mut self.panels)
     }
 
-    /// Asks for a row, and packs the one that was asked for so many rows before.
+    /// Asks for a row, and packs the one that was asked for `AHEAD` rows before.
     #[inline(always)]
     fn one(&mut self) {
         let behind = self.to_pack - self.to_ask;
-        if self.to_ask == 0 || behind == ASKED {
-            let (mut from, mut to) = (self.from.wrapping_sub(behind * self.row), self.to);
+        if self.to_ask == 0 || behind == AHEAD {
+            let (mut from, mut to) = (self.from.wrapping_sub(behind * self.row_step), self.to);
             for _ in 0..self.panels {
                 for at in (0..self.panel).step_by(AT_ONCE) {
                     // SAFETY: as `new` asks for.
@@ -101,7 +114,7 @@ impl Packing {
             for at in (0..4 * self.panels * self.panel).step_by(LINE) {
                 prefetch(self.from.cast::<u8>().wrapping_add(at));
             }
-            self.from = self.from.wrapping_add(self.row);
+            self.from = self.from.wrapping_add(self.row_step);
             self.to_ask -= 1;
         }
     }
@@ -114,7 +127,7 @@ mod tests {
     #[test]
     fn rows_packed_some_at_a_time_lie_as_those_of_whole_panels() {
         let (row, panel) = (60, 16);
-        for k in [1, 2, ASKED, ASKED + 1, 50] {
+        for k in [1, 2, AHEAD, AHEAD + 1, 50] {
             let b: Vec<f32> = (0..k * row).map(|i| i as f32).collect();
             for panels in 1..4 {
                 let apart = panel * k + 8;
@@ -125,19 +138,20 @@ mod tests {
                         to[t * panel..][..panel].copy_from_slice(&from[..panel]);
                     }
                 }
-                for (parts, taken) in [(1, 0), (1, 3), (7, 7), (40, 13), (1000, 1000), (1000, 2000)] {
+                for (steps, taken) in [(1, 0), (1, 1), (7, 7), (40, 13), (40, 40), (1000, 999), (1000, 1000)]
+                {
                     let mut to = vec![f32::NAN; panels * apart];
                     // SAFETY: both reach over the panels, and are used by nothing else.
                     let mut packing = unsafe {
-                        Packing::new(b[3..].as_ptr(), row, k, [panels, panel, apart], to.as_mut_ptr(), parts)
+                        Packing::new(b[3..].as_ptr(), row, k, [panels, panel, apart], to.as_mut_ptr(), steps)
                     };
-                    (0..taken).for_each(|_| packing.pack(1));
-                    if taken == 2 * parts && parts > 1 {
-                        assert_eq!(packing.to_pack, 0, "{k} rows in {parts} parts");
+                    (0..taken).for_each(|_| packing.go_on(1));
+                    if taken == steps {
+                        assert_eq!(packing.to_pack, 0, "{k} rows in {steps} steps");
                     }
                     assert_eq!([packing.finish(), packing.finish()], [panels, 0]);
                     let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-                    assert_eq!(bits(&to), bits(&expected), "{k} rows of {panels}, {taken} of {parts} parts");
+                    assert_eq!(bits(&to), bits(&expected), "{k} rows of {panels}, {taken} of {steps} steps");
                 }
             }
         }

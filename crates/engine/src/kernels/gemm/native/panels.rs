@@ -4,7 +4,8 @@
 //!
 //! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
 //! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory: of a B that lies
-//! row-major a run of panels, whose columns are in a few lines side by side, and by AVX2 that run is packed meanwhile, too.
+//! row-major a run of panels, whose columns are in a few lines side by side. By AVX2 such a run of f32 is packed meanwhile,
+//! too, so that it is ready when it is its turn.
 //! Where tiles are of three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's,
 //! if it lies row-major, of which all panels of a task are then packed at once.
 //! Few rows are one group, whose tasks are wide and keep one panel. Sums of a part are added to C, or kept in the
@@ -207,15 +208,16 @@ impl<T: Stored> Task<'_, T> {
     /// Takes the part of K from a term on, of which so many panels are `packed`. Returns how many of the next part's are.
     ///
     /// # Safety
-    /// As `Product::task`; `from` is a multiple of the block's part below K, and the parts before are done.
+    /// As `Product::task`; `from` is a multiple of the block's part below K, the parts before are done, and the first panels
+    /// lie packed, as many as are said to.
     unsafe fn take_part(&self, from: usize, mut packed: usize) -> usize {
         let &Task { product, block, ref kit, .. } = self;
         let terms = self.terms(from);
         let k = kit.elements(terms);
         let rows = match kit.left {
-            Some(Lay::Packed(packed)) => {
-                let row = block.z * product.m.next_multiple_of(packed.together);
-                RowsOfPart { first: packed.rows(row, from / block.part), together: packed.together, k }
+            Some(Lay::Packed(a)) => {
+                let row = block.z * product.m.next_multiple_of(a.together);
+                RowsOfPart { first: a.rows(row, from / block.part), together: a.together, k }
             }
             // SAFETY: the caller's.
             _ => RowsOfPart { first: unsafe { product.rows(block, 0, from) }, together: 1, k: terms },
@@ -269,7 +271,8 @@ impl<T: Stored> Task<'_, T> {
     /// the next part are packed.
     ///
     /// # Safety
-    /// As `take_part`; the groups before are done. There is a tile.
+    /// As `take_part`; the groups before are done, and if there are none, as many panels lie packed as are said to. There is a
+    /// tile.
     unsafe fn take_group(
         &self,
         part: &Part,
@@ -279,7 +282,7 @@ impl<T: Stored> Task<'_, T> {
         mut packed: usize,
     ) -> usize {
         let columns = self.block.columns;
-        let (panels, run) = (columns.div_ceil(self.panel()), self.run());
+        let (panels, run) = (columns.div_ceil(self.panel()), self.run_length());
         let steps = tiles.len() * part.k.div_ceil(STRIDE);
         // SAFETY: the caller's.
         let left = unsafe { self.rows_of_group(part, tiles) };

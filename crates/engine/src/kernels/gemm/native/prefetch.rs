@@ -8,14 +8,14 @@ use super::packing::Packing;
 /// Bytes of a cache line.
 pub const LINE: usize = 64;
 
-/// What a tile asks for as it goes: the panel of B that is packed next, and the rows of A that are read next.
+/// What a tile asks for as it goes: the panels of B that are packed next, and the rows of A that are read next.
 /// Both a few lines at a time: rows asked for between two tiles, a hundred lines at once, are more misses than the
 /// processor keeps, and it waits: 414 to 434 GFLOP/s where it is 463 to 468 (512 × 1536 × 576 and 512 × 576 × 1536
 /// on two cores of a Zen 5 that reach 530). Tried: asking for the next task's first panel and rows, too, nothing.
 pub struct Prefetch {
     pub panel: Stretches,
     pub rows: Stretches,
-    /// What is packed meanwhile; tiles that do not take it along leave it as it is.
+    /// What is packed meanwhile. Loops that do not go on with it leave it as it is.
     pub packing: Packing,
 }
 
@@ -58,7 +58,7 @@ impl Stretches {
         }
     }
 
-    /// A panel of B.
+    /// Panels of B side by side.
     pub fn panel<P: At>(b: Source<P>, columns: usize, terms: usize) -> Stretches {
         let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {

@@ -4,7 +4,7 @@
 use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
 
-/// Sums a part of K, settles or keeps the sums, and asks for what comes next meanwhile.
+/// Sums a part of K, settles or keeps the sums, and asks for what comes next meanwhile, or packs of it.
 pub type Tile = unsafe fn(&TileProduct, &mut Prefetch);
 
 /// The tiles of a kind of products.
@@ -18,7 +18,7 @@ pub struct Tiles {
     lanes: usize,
     /// Elements of the sums that go on from part to part of a largest tile; none are kept where that is 0.
     pub kept: usize,
-    /// The largest take `Prefetch::packing` along, and what is packed next is packed so.
+    /// The loops of the largest go on with `Prefetch::packing`, where A's terms are neighbours.
     pub packs: bool,
     /// What a thread does before its first tile, and after its last.
     around: Option<[unsafe fn(); 2]>,
@@ -60,7 +60,7 @@ impl Tiles {
         Tiles { kept, ..self }
     }
 
-    /// Tiles of which the largest take packing along, if so.
+    /// Whether the loops of the largest go on with `Prefetch::packing`.
     pub fn packing(self, packs: bool) -> Tiles {
         Tiles { packs, ..self }
     }

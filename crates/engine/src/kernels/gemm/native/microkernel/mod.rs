@@ -136,7 +136,8 @@ fn opaque(at: *const f32) -> *const f32 {
     at
 }
 
-/// Whether the largest tiles, of two vectors of so many lanes, take `Prefetch::packing` along: those in assembly do.
+/// Whether the loops of the largest tiles, of two vectors of so many lanes, go on with `Prefetch::packing`: those in assembly
+/// do, AVX2's.
 pub fn packs(lanes: usize) -> bool {
     cfg!(all(target_arch = "x86_64", not(miri))) && lanes == 8
 }

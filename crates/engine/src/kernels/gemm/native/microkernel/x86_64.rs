@@ -63,15 +63,17 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
     turns * TURN
 }
 
-/// Takes from `turns` as many as there are up to the next asking, asks for what comes next as often as their terms call
-/// for, and returns how many were taken.
+/// Takes from `turns` as many as there are up to the next asking, asks for what comes next, and packs of it if the loop
+/// `PACKS`, as much as their terms call for, and returns how many were taken.
 #[inline(always)]
-fn take_turns(turns: &mut usize, next: &mut Prefetch) -> usize {
+fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usize {
     let some = (*turns).min(ASKED / TURN);
     *turns -= some;
     let parts = (some * TURN).div_ceil(STRIDE);
     next.fetch(parts);
-    next.packing.pack(parts);
+    if PACKS {
+        next.packing.go_on(parts);
+    }
     some
 }
 
@@ -108,7 +110,7 @@ unsafe fn sum_6_by_2(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (Rows::new(t.a), t.b.at);
     let (mut a0, mut a3) = (a.at, a.at_3);
     while turns > 0 {
-        let now = take_turns(&mut turns, next);
+        let now = take_turns::<true>(&mut turns, next);
         // SAFETY: the caller's: there are so many turns, of 8 terms, 32 bytes of a row of A and 512 of B.
         unsafe {
             asm!(
@@ -169,7 +171,7 @@ unsafe fn sum_8_by_3(t: &TileProduct, mut turns: usize, next: &mut Prefetch, to:
     let (a, mut b) = (Rows::new(t.a), t.b.at);
     let (mut a0, mut a3, mut a6) = (a.at, a.at_3, a.at_6);
     while turns > 0 {
-        let now = take_turns(&mut turns, next);
+        let now = take_turns::<false>(&mut turns, next);
         // SAFETY: the caller's: there are so many turns, of 4 terms, 16 bytes of a row of A and 768 of B.
         unsafe {
             asm!(

@@ -75,12 +75,18 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
     }
 }
 
-/// Of a row-major B panels are packed while those before are multiplied, in this part and for the next; the last column's
-/// is not whole. What is packed before it is multiplied, as of a B that lies by columns, gives the same bits.
+/// Of a row-major B panels are packed while those before are multiplied, in this part and for the next, which may be a term
+/// shorter; one that is not whole is packed in its turn, as all are of a B that lies by columns. The bits are the same.
 #[test]
 fn panels_packed_while_others_are_multiplied_give_the_bits_of_those_packed_before() {
     for loops in loops::available() {
-        for sizes in [[1, 210, 203, 1100], [1, 300, 64, 1031], [2, 130, 136, 2101], [1, 700, 400, 150]] {
+        for sizes in [
+            [1, 500, 250, 1501],
+            [1, 200, 32, 1501],
+            [1, 300, 64, 1031],
+            [2, 300, 136, 1101],
+            [1, 700, 400, 150],
+        ] {
             let [_, _, n, k] = sizes;
             let case =
                 Case { sizes, trans_a: false, trans_b: false, alpha: 1.5, accumulate: true, bias: true };
