@@ -26,7 +26,9 @@ pub struct Packing {
     to_ask: usize,
     to_pack: usize,
     /// 256ths of a row to a step, and what the steps before have left.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     share: usize,
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     owed: usize,
 }
 
@@ -67,6 +69,8 @@ impl Packing {
     }
 
     /// Goes on by so many steps.
+    // By x86-64's tiles alone.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     #[inline(always)]
     pub fn go_on(&mut self, steps: usize) {
         if self.to_pack == 0 {
