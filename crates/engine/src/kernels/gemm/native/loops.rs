@@ -203,7 +203,7 @@ compiled! {
 fn tiles(level: Level) -> Tiles {
     // SAFETY: it runs none of the level's instructions that the processor has not, since `level` is its own or less.
     let [lanes, rows] = unsafe { lanes_and_rows(level)() };
-    Tiles::new(&forms!(2, tile(level))[..rows], 1, lanes, None).packing(microkernel::packs(lanes))
+    Tiles::new(&forms!(2, tile(level))[..rows], 1, lanes, None)
 }
 
 /// Tiles of three vectors, of as many sums: fewer rows, whose elements are each read for one sum more. Where there are 32

@@ -18,9 +18,9 @@ pub struct Packing {
     row_step: usize,
     /// Where the next row that is packed goes in the first panel.
     to: *mut f32,
-    /// Elements from a panel to the next.
-    apart: usize,
     panel: usize,
+    /// Elements from a panel to the next.
+    panel_step: usize,
     panels: usize,
     /// Rows to ask for, and to pack.
     to_ask: usize,
@@ -33,39 +33,23 @@ pub struct Packing {
 }
 
 impl Packing {
-    pub fn nothing() -> Packing {
-        let (from, to) = (std::ptr::null(), std::ptr::null_mut());
-        Packing {
-            from,
-            row_step: 0,
-            to,
-            apart: 0,
-            panel: 0,
-            panels: 0,
-            to_ask: 0,
-            to_pack: 0,
-            share: 0,
-            owed: 0,
-        }
-    }
-
     /// `panels` of `panel` columns and `k` rows, of which B's first element is at `from`, and those of its rows `row_step`
     /// elements apart. It takes so many `steps`.
     ///
     /// # Safety
-    /// Until they are packed B reaches over them, and `to` over as many panels, `apart` elements from one to the next, which
-    /// nothing else reads or writes.
+    /// Until they are packed B reaches over them, and `to` over as many panels, `panel_step` elements from one to the next,
+    /// which nothing else reads or writes.
     pub unsafe fn new(
         from: *const f32,
         row_step: usize,
         k: usize,
-        [panels, panel, apart]: [usize; 3],
+        [panels, panel, panel_step]: [usize; 3],
         to: *mut f32,
         steps: usize,
     ) -> Packing {
         debug_assert!(panel.is_multiple_of(AT_ONCE));
         let share = (256 * (k + AHEAD)).div_ceil(steps.max(1));
-        Packing { from, row_step, to, apart, panel, panels, to_ask: k, to_pack: k, share, owed: 0 }
+        Packing { from, row_step, to, panel, panel_step, panels, to_ask: k, to_pack: k, share, owed: 0 }
     }
 
     /// Goes on by so many steps.
@@ -87,11 +71,11 @@ impl Packing {
     }
 
     /// Packs the rows that are left, and returns the number of panels.
-    pub fn finish(&mut self) -> usize {
+    pub fn finish(mut self) -> usize {
         while self.to_pack > 0 {
             self.one();
         }
-        std::mem::take(&mut self.panels)
+        self.panels
     }
 
     /// Asks for a row, and packs the one that was asked for `AHEAD` rows before.
@@ -109,7 +93,7 @@ impl Packing {
                             .write_unaligned(from.add(at).cast::<[f32; AT_ONCE]>().read_unaligned())
                     };
                 }
-                (from, to) = (from.wrapping_add(self.panel), to.wrapping_add(self.apart));
+                (from, to) = (from.wrapping_add(self.panel), to.wrapping_add(self.panel_step));
             }
             self.to = self.to.wrapping_add(self.panel);
             self.to_pack -= 1;
@@ -134,9 +118,9 @@ mod tests {
         for k in [1, 2, AHEAD, AHEAD + 1, 50] {
             let b: Vec<f32> = (0..k * row).map(|i| i as f32).collect();
             for panels in 1..4 {
-                let apart = panel * k + 8;
-                let mut expected = vec![f32::NAN; panels * apart];
-                for (i, to) in expected.chunks_mut(apart).enumerate() {
+                let panel_step = panel * k + 8;
+                let mut expected = vec![f32::NAN; panels * panel_step];
+                for (i, to) in expected.chunks_mut(panel_step).enumerate() {
                     for t in 0..k {
                         let from = &b[t * row + 3 + i * panel..];
                         to[t * panel..][..panel].copy_from_slice(&from[..panel]);
@@ -144,16 +128,23 @@ mod tests {
                 }
                 for (steps, taken) in [(1, 0), (1, 1), (7, 7), (40, 13), (40, 40), (1000, 999), (1000, 1000)]
                 {
-                    let mut to = vec![f32::NAN; panels * apart];
+                    let mut to = vec![f32::NAN; panels * panel_step];
                     // SAFETY: both reach over the panels, and are used by nothing else.
                     let mut packing = unsafe {
-                        Packing::new(b[3..].as_ptr(), row, k, [panels, panel, apart], to.as_mut_ptr(), steps)
+                        Packing::new(
+                            b[3..].as_ptr(),
+                            row,
+                            k,
+                            [panels, panel, panel_step],
+                            to.as_mut_ptr(),
+                            steps,
+                        )
                     };
                     (0..taken).for_each(|_| packing.go_on(1));
                     if taken == steps {
                         assert_eq!(packing.to_pack, 0, "{k} rows in {steps} steps");
                     }
-                    assert_eq!([packing.finish(), packing.finish()], [panels, 0]);
+                    assert_eq!(packing.finish(), panels);
                     let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
                     assert_eq!(bits(&to), bits(&expected), "{k} rows of {panels}, {taken} of {steps} steps");
                 }

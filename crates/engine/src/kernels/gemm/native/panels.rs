@@ -294,9 +294,9 @@ impl<T: Stored> Task<'_, T> {
             // SAFETY: the caller's.
             unsafe {
                 if i.is_multiple_of(run) {
-                    packed = packed.max(i) + ahead.packing.finish();
-                    let next = self.next_run(part, i, before == 0, after.is_empty());
-                    self.look_ahead(next, i, steps * run.min(panels - i), &mut ahead);
+                    packed = packed.max(i) + ahead.finish_packing();
+                    let [first, last] = [before == 0, after.is_empty()];
+                    self.look_ahead(part, i, [first, last], steps * run.min(panels - i), &mut ahead);
                 }
                 if before == 0 && i >= packed && !self.kit.in_place {
                     self.pack(part, j);
@@ -304,7 +304,7 @@ impl<T: Stored> Task<'_, T> {
                 self.take_panel(part, [j, before], tiles, left, &mut ahead);
             }
         }
-        ahead.packing.finish()
+        ahead.finish_packing()
     }
 
     /// A's rows of a group as its tiles read them.

@@ -13,22 +13,27 @@ pub const LINE: usize = 64;
 /// processor keeps, and it waits: 414 to 434 GFLOP/s where it is 463 to 468 (512 × 1536 × 576 and 512 × 576 × 1536
 /// on two cores of a Zen 5 that reach 530). Tried: asking for the next task's first panel and rows, too, nothing.
 pub struct Prefetch {
-    pub panel: Stretches,
+    pub panels: Stretches,
     pub rows: Stretches,
     /// What is packed meanwhile. Loops that do not go on with it leave it as it is.
-    pub packing: Packing,
+    pub packing: Option<Packing>,
 }
 
 impl Prefetch {
     pub fn nothing() -> Prefetch {
-        Prefetch { panel: Stretches::nothing(), rows: Stretches::nothing(), packing: Packing::nothing() }
+        Prefetch { panels: Stretches::nothing(), rows: Stretches::nothing(), packing: None }
     }
 
-    /// Asks for the next `parts` of both.
+    /// Asks for what the next `steps` call for.
     #[inline(always)]
-    pub fn fetch(&mut self, parts: usize) {
-        self.panel.fetch(parts);
-        self.rows.fetch(parts);
+    pub fn fetch(&mut self, steps: usize) {
+        self.panels.fetch(steps);
+        self.rows.fetch(steps);
+    }
+
+    /// Finishes what is being packed, and returns the number of its panels, those packed before included.
+    pub fn finish_packing(&mut self) -> usize {
+        self.packing.take().map_or(0, Packing::finish)
     }
 }
 
@@ -40,7 +45,7 @@ pub struct Stretches {
     count: usize,
     /// The next line of the first stretch that is left.
     at: *const u8,
-    /// Lines asked for at a time.
+    /// Lines to a step.
     lines: usize,
 }
 
@@ -59,7 +64,7 @@ impl Stretches {
     }
 
     /// Panels of B side by side.
-    pub fn panel<P: At>(b: Source<P>, columns: usize, terms: usize) -> Stretches {
+    pub fn panels<P: At>(b: Source<P>, columns: usize, terms: usize) -> Stretches {
         let (at, bytes) = (b.at.address(), |elements| b.at.bytes(elements));
         match b.row {
             _ if columns == 0 => Stretches::nothing(),
@@ -73,18 +78,18 @@ impl Stretches {
         Stretches { start, step, bytes, count, at: start, lines: 0 }
     }
 
-    /// To be asked for in `times` parts.
-    pub fn over(self, times: usize) -> Stretches {
+    /// To be asked for in so many `steps`.
+    pub fn over(self, steps: usize) -> Stretches {
         // A stretch may begin and end within a line.
         let lines = self.count * (self.bytes / LINE + 2);
-        Stretches { lines: lines.div_ceil(times.max(1)), ..self }
+        Stretches { lines: lines.div_ceil(steps.max(1)), ..self }
     }
 
-    /// Asks for the next `parts`, for the second cache; any address will do. Its additions and compares share ports with
-    /// multiply-adds: few instructions a line.
+    /// Asks for what the next `steps` call for, for the second cache; any address will do. Its additions and compares
+    /// share ports with multiply-adds: few instructions a line.
     #[inline(always)]
-    pub fn fetch(&mut self, parts: usize) {
-        let mut lines = parts * self.lines;
+    pub fn fetch(&mut self, steps: usize) {
+        let mut lines = steps * self.lines;
         while lines > 0 && self.count > 0 {
             let end = self.start.addr().wrapping_add(self.bytes);
             let left = end.saturating_sub(self.at.addr()).div_ceil(LINE);
@@ -138,14 +143,14 @@ mod tests {
     fn what_is_asked_for_at_once_is_what_is_asked_for_one_after_another() {
         for bytes in [0, 1, 64, 65, 2304] {
             for count in [0, 1, 7, 16] {
-                for times in [1, 5, 36, 288] {
-                    let new = || Stretches::new(std::ptr::null(), 6144, bytes, count).over(times);
+                for steps in [1, 5, 36, 288] {
+                    let new = || Stretches::new(std::ptr::null(), 6144, bytes, count).over(steps);
                     let at = |s: &Stretches| (s.start.addr(), s.at.addr(), s.count);
                     let (mut one, mut some) = (new(), new());
-                    for _ in 0..times.div_ceil(4) {
+                    for _ in 0..steps.div_ceil(4) {
                         (0..4).for_each(|_| one.fetch(1));
                         some.fetch(4);
-                        assert_eq!(at(&one), at(&some), "{count} of {bytes} bytes, {times} times");
+                        assert_eq!(at(&one), at(&some), "{count} of {bytes} bytes in {steps} steps");
                     }
                     assert_eq!(
                         (some.start.addr(), some.count),

@@ -18,8 +18,6 @@ pub struct Tiles {
     lanes: usize,
     /// Elements of the sums that go on from part to part of a largest tile; none are kept where that is 0.
     pub kept: usize,
-    /// The loops of the largest go on with `Prefetch::packing`, where A's terms are neighbours.
-    pub packs: bool,
     /// What a thread does before its first tile, and after its last.
     around: Option<[unsafe fn(); 2]>,
 }
@@ -43,26 +41,13 @@ impl Tiles {
         lanes: usize,
         around: Option<[unsafe fn(); 2]>,
     ) -> Tiles {
-        Tiles {
-            forms: forms.as_flattened().to_vec(),
-            vectors: FORMS / 2,
-            step,
-            lanes,
-            kept: 0,
-            packs: false,
-            around,
-        }
+        Tiles { forms: forms.as_flattened().to_vec(), vectors: FORMS / 2, step, lanes, kept: 0, around }
     }
 
     /// Tiles whose sums go on from part to part.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub fn keeping(self, kept: usize) -> Tiles {
         Tiles { kept, ..self }
-    }
-
-    /// Whether the loops of the largest go on with `Prefetch::packing`.
-    pub fn packing(self, packs: bool) -> Tiles {
-        Tiles { packs, ..self }
     }
 
     /// # Safety

@@ -82,13 +82,13 @@ fn processor() -> String {
 
 /// That of the file, if it is one of them; else what is found, which the file is told.
 fn kept<B: Bench>(store: Option<&Store>, levels: &[Level], bench: impl FnOnce() -> B) -> Level {
-    let before = store.and_then(|store| store.read().get(CLASS).cloned());
+    let before = store.and_then(|store| store.read().forms.get(CLASS).cloned());
     if let Some(level) = levels.iter().find(|level| before.as_deref() == Some(level.name())) {
         return *level;
     }
     let level = levels[fastest(&mut bench(), levels.len())];
     if let Some(store) = store {
-        store.add(&Forms::from([(CLASS.into(), level.name().into())]));
+        store.add(&Forms::from([(CLASS.into(), level.name().into())]).into());
     }
     level
 }

@@ -109,9 +109,9 @@ fn what_was_found_is_taken_again_without_a_trial() {
 #[test]
 fn a_name_that_is_none_of_them_is_found_anew() {
     let store = store("unknown");
-    store.add(&Forms::from([(CLASS.into(), "avx1024".into()), ("another".into(), "form".into())]));
+    store.add(&Forms::from([(CLASS.into(), "avx1024".into()), ("another".into(), "form".into())]).into());
     assert_eq!(kept(Some(&store), LEVELS, || Pretend::of(&[100, 1000])), LEVELS[0]);
-    let read = store.read();
+    let read = store.read().forms;
     assert_eq!(read[CLASS], LEVELS[0].name());
     assert_eq!(read["another"], "form");
     std::fs::remove_dir_all(store.path().parent().unwrap()).unwrap();

@@ -4,14 +4,15 @@
 mod x86_64;
 
 use super::prefetch::{self, Prefetch};
+use crate::simd::level::Level;
 use crate::simd::{Isa, Lanes};
 
-/// Elements of k between two askings for what comes next.
+/// Elements of k of a step. Compiled loops ask for what comes next once a step.
 pub const STRIDE: usize = 16;
-/// Between two askings of loops in assembly: every 16 terms, asking took 3% of a product by AVX2. Compiled loops came out 15%
-/// slower with it (8 × 2 by AVX-512).
+/// Elements of k between two askings of loops in assembly: every 16 terms, asking took 3% of a product by AVX2. Compiled
+/// loops came out 15% slower with it (8 × 2 by AVX-512).
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-const ASKED: usize = 4 * STRIDE;
+const LONG_STRIDE: usize = 4 * STRIDE;
 /// Terms to an addition to a pointer. What else is done for a term takes ports of multiply-adds.
 const UNROLLED: usize = 4;
 
@@ -136,10 +137,16 @@ fn opaque(at: *const f32) -> *const f32 {
     at
 }
 
-/// Whether the loops of the largest tiles, of two vectors of so many lanes, go on with `Prefetch::packing`: those in assembly
-/// do, AVX2's.
-pub fn packs(lanes: usize) -> bool {
-    cfg!(all(target_arch = "x86_64", not(miri))) && lanes == 8
+/// Whether the loops of a level's largest tiles go on with `Prefetch::packing`, where A's terms are neighbours: AVX2's do,
+/// in assembly.
+// Elsewhere than on x86-64 nothing is matched.
+#[cfg_attr(any(not(target_arch = "x86_64"), miri), allow(clippy::match_single_binding))]
+pub fn packs(level: Level) -> bool {
+    match level {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        Level::Avx2 => true,
+        _ => false,
+    }
 }
 
 /// Sums a tile of `ROWS` rows, and asks for what comes `next` meanwhile.

@@ -25,13 +25,13 @@ use std::arch::asm;
 use std::arch::x86_64::{__m256, __m512, _mm256_setzero_ps, _mm512_setzero_ps};
 use std::mem::MaybeUninit;
 
-use super::{ASKED, Rows, STRIDE, TileProduct};
+use super::{LONG_STRIDE, Rows, STRIDE, TileProduct};
 use crate::kernels::gemm::native::prefetch::Prefetch;
 use crate::simd::{Avx2, Avx512, Isa};
 
 /// Terms that are summed here are a multiple: one turn of the loop by AVX2, two by AVX-512.
 const TURN: usize = 8;
-const _: () = assert!(ASKED.is_multiple_of(TURN) && ASKED.is_multiple_of(STRIDE));
+const _: () = assert!(LONG_STRIDE.is_multiple_of(TURN) && LONG_STRIDE.is_multiple_of(STRIDE));
 const _: () = assert!(Avx2::ROWS == 6 && 2 * Avx512::ROWS / 3 == 8, "the largest tiles are none of these");
 
 /// Sums as many terms as are whole turns, if there is a loop of such tiles: how many.
@@ -67,12 +67,12 @@ pub unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize>(
 /// `PACKS`, as much as their terms call for, and returns how many were taken.
 #[inline(always)]
 fn take_turns<const PACKS: bool>(turns: &mut usize, next: &mut Prefetch) -> usize {
-    let some = (*turns).min(ASKED / TURN);
+    let some = (*turns).min(LONG_STRIDE / TURN);
     *turns -= some;
-    let parts = (some * TURN).div_ceil(STRIDE);
-    next.fetch(parts);
-    if PACKS {
-        next.packing.go_on(parts);
+    let steps = (some * TURN).div_ceil(STRIDE);
+    next.fetch(steps);
+    if PACKS && let Some(packing) = &mut next.packing {
+        packing.go_on(steps);
     }
     some
 }

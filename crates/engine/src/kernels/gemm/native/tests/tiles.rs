@@ -57,8 +57,8 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
                         kept: None,
                     };
                     let mut ahead = Prefetch::nothing();
-                    ahead.panel =
-                        Stretches::panel(Source { at: b.as_ptr(), row: width, column: 1 }, width, k).over(3);
+                    ahead.panels =
+                        Stretches::panels(Source { at: b.as_ptr(), row: width, column: 1 }, width, k).over(3);
                     ahead.rows = Stretches::rows(t.a, rows, k).over(2);
                     // SAFETY: the operands reach over the tile's rows, terms and columns.
                     unsafe { tiles.of(&t)(&t, &mut ahead) };
