@@ -20,18 +20,22 @@ const SMALLEST: u64 = 256;
 /// Most bytes of room for idle buffers above the highest classes that were live.
 const ROOM: u64 = 16 << 20;
 
-/// The size that a request of `bytes` is served with: eight steps to each power of two.
-pub fn class_of(bytes: u64) -> u64 {
+/// The size that a request of `bytes` is served with: eight steps to each power of two, and no more than the `limit` of a
+/// buffer unless the request is more.
+pub fn class_of(bytes: u64, limit: u64) -> u64 {
     if bytes <= SMALLEST {
         return SMALLEST;
     }
     let power = 1u64 << (63 - bytes.leading_zeros());
     let step = (power / 8).max(SMALLEST);
-    bytes.div_ceil(step) * step
+    // Whole words: what is copied and cleared is.
+    (bytes.div_ceil(step) * step).min(limit / 4 * 4).max(bytes)
 }
 
 #[derive(Default)]
 pub struct Pool {
+    /// Bytes of a buffer at most.
+    limit: u64,
     /// By class, in the order in which they were freed.
     idle: BTreeMap<u64, VecDeque<Idle>>,
     /// Classes by the time at which each idle buffer of them was freed.
@@ -61,8 +65,17 @@ pub struct Allocation {
 }
 
 impl Pool {
+    pub fn new(limit: u64) -> Pool {
+        Pool { limit, ..Pool::default() }
+    }
+
+    /// The size that a request of `bytes` is served with.
+    pub fn class_of(&self, bytes: u64) -> u64 {
+        class_of(bytes, self.limit)
+    }
+
     pub fn allocate(&mut self, bytes: u64) -> Allocation {
-        let class = class_of(bytes);
+        let class = self.class_of(bytes);
         self.live += bytes;
         self.live_classes += class;
         self.highest_live_classes = self.highest_live_classes.max(self.live_classes);
@@ -91,7 +104,7 @@ impl Pool {
     }
 
     pub fn free(&mut self, buffer: BufferId, bytes: u64) {
-        let class = class_of(bytes);
+        let class = self.class_of(bytes);
         self.live -= bytes;
         self.live_classes -= class;
         self.idle_bytes += class;
@@ -177,17 +190,33 @@ mod tests {
     #[test]
     fn classes_waste_at_most_an_eighth() {
         for bytes in (1..200_000).step_by(37).chain([257, 4096, 4097, 1 << 30, (1 << 30) + 1]) {
-            let class = class_of(bytes);
+            let class = class_of(bytes, u64::MAX);
             assert!(class >= bytes);
             assert!(bytes < 2048 || class - bytes <= bytes / 8, "{bytes} in {class}");
         }
     }
 
     #[test]
+    fn a_class_is_no_larger_than_a_buffer_may_be() {
+        const LIMIT: u64 = (1 << 31) - 1;
+        // The embedding of Llama 3 8B in f32, whose step of 128 MiB would end at 2^31.
+        let embedding = 128_256 * 4096 * 4;
+        assert_eq!(class_of(embedding, u64::MAX), 1 << 31);
+        assert_eq!(class_of(embedding, LIMIT), (1 << 31) - 4);
+        assert_eq!(class_of(1 << 31, LIMIT), 1 << 31);
+        let mut pool = Pool::new(LIMIT);
+        let buffer = pool.allocate(embedding).buffer;
+        assert_eq!(pool.reserved(), (1 << 31) - 4);
+        pool.free(buffer, embedding);
+        assert_eq!((pool.live_classes(), pool.reserved()), (0, (1 << 31) - 4));
+        assert!(!pool.allocate(embedding - 4096).create);
+    }
+
+    #[test]
     fn varying_sizes_never_hold_more_than_the_highest_live() {
         // Up to 8 MB in use, and up to 800.
         for unit in [1000, 100_000] {
-            let mut pool = Pool::default();
+            let mut pool = Pool::new(u64::MAX);
             let mut state = 1u64;
             let mut highest = 0;
             for _ in 0..2000 {
@@ -206,7 +235,7 @@ mod tests {
     fn what_has_waited_longest_is_given_back_whatever_its_size() {
         const K: u64 = ROOM;
         for order in [[4, 6, 8], [8, 6, 4], [6, 8, 4], [4, 8, 6]] {
-            let mut pool = Pool::default();
+            let mut pool = Pool::new(u64::MAX);
             let held = order.map(|n| (pool.allocate(n * K).buffer, n * K));
             held.into_iter().for_each(|(buffer, bytes)| pool.free(buffer, bytes));
             // 18 wait where at most 19 may be held: 5 more need 4 back, and each of them is enough.

@@ -17,7 +17,7 @@ use crate::shape::Shape;
 impl Context {
     /// The storage of a new value. Its bytes are whatever the pool's buffer held.
     pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
-        let class = crate::pool::class_of(bytes as u64);
+        let class = self.pool.borrow().class_of(bytes as u64);
         if class > self.profile.buffer_limit {
             fail!(
                 OutOfMemory,

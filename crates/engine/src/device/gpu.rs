@@ -63,6 +63,8 @@ pub struct Gpu {
     limits: wgpu::Limits,
     faults: Faults,
     trials: Option<Trials>,
+    /// Whether launches are trials', which are timed whole and choose their own length.
+    trying: bool,
     /// Whether what is encoded has waited a nap for more.
     waiting: bool,
     device: wgpu::Device,
@@ -144,6 +146,7 @@ impl Gpu {
             limits,
             faults,
             trials: None,
+            trying: false,
             waiting: false,
             device,
         };

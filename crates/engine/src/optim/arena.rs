@@ -12,7 +12,6 @@ use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::fail;
-use crate::pool::class_of;
 use crate::tape::Tensor;
 
 /// Elements that each range is padded to: 256 bytes, what any device aligns bindings to.
@@ -75,7 +74,7 @@ impl Arena {
             let size = tensor.spec().shape.size();
             let padded = size.next_multiple_of(ALIGN);
             let last = sizes.len() - 1;
-            if sizes[last] > 0 && class_of((sizes[last] + padded) as u64 * 4) > cx.profile.buffer_limit {
+            if sizes[last] > 0 && (sizes[last] + padded) as u64 * 4 > cx.profile.buffer_limit {
                 sizes.push(0);
             }
             let block = sizes.len() - 1;

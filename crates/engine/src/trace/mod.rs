@@ -85,6 +85,12 @@ impl Cost {
         cost
     }
 
+    /// What `part` of `whole` equal parts cost.
+    pub fn part(self, part: u32, whole: u32) -> Cost {
+        let of = |n: u64| (u128::from(n) * u128::from(part) / u128::from(whole)) as u64;
+        Cost { read: of(self.read), written: of(self.written), flops: of(self.flops) }
+    }
+
     pub fn add(&mut self, other: Cost) {
         self.read += other.read;
         self.written += other.written;

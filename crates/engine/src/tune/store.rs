@@ -5,7 +5,7 @@
 //! takes along; of two processes that do so in the same moment the later one's classes stay, and the other's are tried
 //! again some day.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,33 @@ use serde::{Deserialize, Serialize};
 use super::setting::folder;
 
 /// Raised whenever the file's form or the meaning of its names changes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Bytes of a file that are read at most.
 const LIMIT: u64 = 1 << 20;
 
 /// Names of forms by names of classes.
 pub type Forms = BTreeMap<String, String>;
+
+/// What is kept of a device's forms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The fastest.
+    pub forms: Forms,
+    /// Names of forms, each after its family's, that gave wrong numbers for some class, and serve none.
+    pub wrong: BTreeSet<String>,
+}
+
+impl From<Forms> for Kept {
+    fn from(forms: Forms) -> Kept {
+        Kept { forms, wrong: BTreeSet::new() }
+    }
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.forms.is_empty() && self.wrong.is_empty()
+    }
+}
 
 /// Whose results a file holds. Another driver or package may compile other code.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +60,7 @@ struct File {
     format: u32,
     owner: Owner,
     forms: Forms,
+    wrong: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -63,11 +85,11 @@ impl Store {
     }
 
     /// What is kept; nothing of a file that is damaged, too large, of another format or of another owner.
-    pub fn read(&self) -> Forms {
+    pub fn read(&self) -> Kept {
         self.found().unwrap_or_default()
     }
 
-    fn found(&self) -> Option<Forms> {
+    fn found(&self) -> Option<Kept> {
         // Opening a pipe would wait for whoever writes it.
         let about = fs::metadata(&self.path).ok()?;
         if !about.is_file() || about.len() > LIMIT {
@@ -76,14 +98,19 @@ impl Store {
         let mut text = String::new();
         fs::File::open(&self.path).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
         let file: File = serde_json::from_str(&text).ok()?;
-        (file.format == FORMAT && file.owner == self.owner).then_some(file.forms)
+        let kept = Kept { forms: file.forms, wrong: file.wrong };
+        (file.format == FORMAT && file.owner == self.owner).then_some(kept)
     }
 
-    /// Adds `new` to what is kept. Where that fails, nothing is kept.
-    pub fn add(&self, new: &Forms) {
-        let mut forms = self.read();
-        forms.extend(new.clone());
-        let text = self.text(&forms).or_else(|| self.text(new));
+    /// Adds `new`, if it is anything, to what is kept. Where that fails, nothing is kept.
+    pub fn add(&self, new: &Kept) {
+        if new.is_empty() {
+            return;
+        }
+        let mut kept = self.read();
+        kept.forms.extend(new.forms.clone());
+        kept.wrong.extend(new.wrong.iter().cloned());
+        let text = self.text(&kept).or_else(|| self.text(new));
         let (Some(text), Some(folder)) = (text, self.path.parent()) else { return };
         static WRITTEN: AtomicU64 = AtomicU64::new(0);
         let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
@@ -97,8 +124,9 @@ impl Store {
     }
 
     /// A file that would be read again.
-    fn text(&self, forms: &Forms) -> Option<String> {
-        let file = File { format: FORMAT, owner: self.owner.clone(), forms: forms.clone() };
+    fn text(&self, kept: &Kept) -> Option<String> {
+        let Kept { forms, wrong } = kept.clone();
+        let file = File { format: FORMAT, owner: self.owner.clone(), forms, wrong };
         serde_json::to_string_pretty(&file).ok().filter(|text| text.len() as u64 <= LIMIT)
     }
 }

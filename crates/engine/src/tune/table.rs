@@ -1,12 +1,12 @@
 //! What is known of a device's forms, shared by its thread and by those who record for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::tuner::{Job, Outcome};
-use super::{Class, Store};
+use super::{Class, Kept, Store};
 use crate::error::Error;
 use crate::kernel::Params;
 use crate::recording::CancelToken;
@@ -29,14 +29,15 @@ pub struct Table {
 #[derive(Default)]
 struct State {
     chosen: HashMap<Class, Params>,
-    /// Names of forms by names of classes, as the file has them.
-    kept: BTreeMap<String, String>,
+    /// What the file had when this began.
+    kept: Kept,
     /// What is new since the file was written.
-    new: BTreeMap<String, String>,
+    new: Kept,
     seen: HashSet<Class>,
     queue: VecDeque<Job>,
     /// Whether the last job that `next` gave is still being tried.
     busy: bool,
+    /// Forms after the names of their families, beside those that `kept` has.
     wrong: HashSet<(&'static str, Params)>,
     /// Nothing more is tried because a run meets it.
     closed: bool,
@@ -80,9 +81,9 @@ impl Table {
             return 0;
         }
         let named = |name: &String| forms.clone().position(|form| (class.family.form)(form) == *name);
-        if let Some(at) = state.kept.get(&class.to_string()).and_then(named) {
+        if let Some(at) = state.kept.forms.get(&class.to_string()).and_then(named) {
             let chosen = forms.clone().nth(at).expect("its place was found");
-            if !state.wrong.contains(&(class.family.name, chosen)) {
+            if !state.is_wrong(&class, chosen) {
                 state.chosen.insert(class, chosen);
                 return at;
             }
@@ -136,7 +137,7 @@ impl Table {
         let mut state = self.state();
         let (class, chosen) = (outcome.class, outcome.chosen);
         state.chosen.insert(class, chosen);
-        state.new.insert(class.to_string(), (class.family.form)(chosen));
+        state.new.forms.insert(class.to_string(), (class.family.form)(chosen));
         state.outcomes.push(outcome);
         self.finish(state);
     }
@@ -170,22 +171,24 @@ impl Table {
     /// Has what is new written to the file: also where a process ends before all is tried.
     pub fn keep(&self) {
         let new = std::mem::take(&mut self.state().new);
-        if let Some(store) = self.store.as_ref().filter(|_| !new.is_empty()) {
+        if let Some(store) = &self.store {
             store.add(&new);
         }
     }
 
     pub(super) fn is_wrong(&self, class: &Class, form: Params) -> bool {
-        self.state().wrong.contains(&(class.family.name, form))
+        self.state().is_wrong(class, form)
     }
 
-    /// Uses the second form nowhere from now on, since it gives other numbers than the first; tells so the first time.
+    /// Uses the second form nowhere from now on, in later processes neither, since it gives other numbers than the first;
+    /// tells so the first time.
     pub(super) fn drop_wrong(&self, class: &Class, [first, form]: [Params; 2]) {
         let mut state = self.state();
         let family = class.family;
         if !state.wrong.insert((family.name, form)) {
             return;
         }
+        state.new.wrong.insert(wrong_name(class, form));
         state.chosen.retain(|of, chosen| of.family.name != family.name || *chosen != form);
         drop(state);
         let [first, form] = [first, form].map(family.form);
@@ -209,4 +212,15 @@ impl Table {
         state.listeners.retain(|(owner, _)| !owner.is_cancelled());
         state.listeners.push((owner, notice));
     }
+}
+
+impl State {
+    fn is_wrong(&self, class: &Class, form: Params) -> bool {
+        self.wrong.contains(&(class.family.name, form)) || self.kept.wrong.contains(&wrong_name(class, form))
+    }
+}
+
+/// What a file calls a form that serves no class of its family.
+fn wrong_name(class: &Class, form: Params) -> String {
+    format!("{}: {}", class.family.name, (class.family.form)(form))
 }

@@ -4,10 +4,11 @@ use std::sync::OnceLock;
 
 use crate::error::{Code, Error, Result};
 use crate::fail;
+use crate::kernel::shader;
 use crate::profile::{Kind, Profile};
 
-/// Bytes of immediates that every kernel may use: 32 words.
-pub const IMMEDIATE_BYTES: u32 = 128;
+/// Bytes of immediates that every kernel may use.
+pub const IMMEDIATE_BYTES: u32 = 4 * shader::IMMEDIATE_WORDS as u32;
 
 /// What sort of machine an adapter is; the order is the one that adapters are listed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,8 +186,9 @@ fn info_of(adapter: &wgpu::Adapter) -> AdapterInfo {
         },
         driver,
         memory: memory_of(adapter).unwrap_or(u64::MAX / 2),
-        // A range that starts between two aligned offsets is bound from the one before it.
-        binding_limit: (limits.max_storage_buffer_binding_size & !3)
+        // A range that starts between two aligned offsets is bound from the one before it. Kernels count elements by u32;
+        // Metal alone tells of more.
+        binding_limit: (limits.max_storage_buffer_binding_size.min(i32::MAX as u64) & !3)
             .saturating_sub(u64::from(limits.min_storage_buffer_offset_alignment)),
         buffer_limit: limits.max_buffer_size,
         subgroup: if subgroups { info.subgroup_min_size } else { 0 },

@@ -84,7 +84,7 @@ impl Gpu {
             self.destroy(id);
         }
         let id = BufferId::next();
-        self.create(id, crate::pool::class_of(bytes))?;
+        self.create(id, crate::pool::class_of(bytes, self.limits.max_buffer_size))?;
         self.scratch[slot] = Some(id);
         Ok(id)
     }

@@ -1,4 +1,4 @@
-//! Binding a launch's ranges and encoding its dispatch.
+//! Binding a launch's ranges and encoding its dispatches.
 
 use smallvec::SmallVec;
 
@@ -50,14 +50,33 @@ impl Gpu {
             }
             self.bind_groups.insert(Bound { pipeline: bound.pipeline, spans: bound.spans.clone() }, group);
         }
-        let x = launch.groups.min(self.limits.max_compute_workgroups_per_dimension);
-        let pass = self.submitter.pass();
-        pass.set_pipeline(&pipeline.compute);
-        pass.set_bind_group(0, &self.bind_groups[&bound], &[]);
-        pass.set_immediates(0, bytemuck::cast_slice(&immediates));
-        pass.dispatch_workgroups(x, launch.groups.div_ceil(x), 1);
-        self.submitter.launched(launch);
-        self.count(launch.work.max(bytes.saturating_mul(WORK_PER_BYTE)))
+        if pipeline.divisible {
+            immediates.push(0);
+        }
+        let divides = pipeline.divisible && !self.trying;
+        let work = launch.work.max(bytes.saturating_mul(WORK_PER_BYTE));
+        let mut first = 0;
+        while first < launch.groups {
+            let left = launch.groups - first;
+            let most =
+                if divides { self.submitter.portion(share(work, left, launch.groups), left) } else { left };
+            // Whole rows of the grid, unless it is the last: the next dispatch starts where this one ends.
+            let x = most.min(self.limits.max_compute_workgroups_per_dimension);
+            let y = if most == left { most.div_ceil(x) } else { most / x };
+            let groups = left.min(x.saturating_mul(y));
+            if first > 0 {
+                *immediates.last_mut().expect("the number of groups is there") = first;
+            }
+            let pass = self.submitter.pass();
+            pass.set_pipeline(&pipeline.compute);
+            pass.set_bind_group(0, &self.bind_groups[&bound], &[]);
+            pass.set_immediates(0, bytemuck::cast_slice(&immediates));
+            pass.dispatch_workgroups(x, y, 1);
+            self.submitter.launched(launch, groups);
+            self.count(share(work, groups, launch.groups))?;
+            first += groups;
+        }
+        Ok(())
     }
 
     /// The aligned span that holds `range`, and how many elements into it the range starts.
@@ -116,4 +135,9 @@ impl Gpu {
         let descriptor = wgpu::BindGroupDescriptor { label: None, layout, entries: &entries };
         Ok(self.device.create_bind_group(&descriptor))
     }
+}
+
+/// What `part` of `groups` do of `work`.
+fn share(work: u64, part: u32, groups: u32) -> u64 {
+    (u128::from(work) * u128::from(part) / u128::from(groups)) as u64
 }

@@ -5,7 +5,6 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use super::adapter::IMMEDIATE_BYTES;
 use super::fault::scoped;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -22,6 +21,8 @@ struct Key {
 
 pub struct Pipeline {
     pub number: u32,
+    /// Whether a dispatch may be of some of a launch's groups.
+    pub divisible: bool,
     pub compute: wgpu::ComputePipeline,
     pub layout: wgpu::BindGroupLayout,
 }
@@ -56,9 +57,15 @@ impl Pipelines {
 
     fn compile(&self, launch: &Launch, key: &Key) -> Result<Pipeline> {
         let kernel = launch.kernel;
-        let words = 1 + kernel.bindings.len() + (kernel.scalars)().len();
-        if words * 4 > IMMEDIATE_BYTES as usize {
-            fail!(Internal, "kernel {}: {words} words of immediates, 32 at most", key.name);
+        let divisible = shader::is_divisible(kernel);
+        let words = shader::words(kernel) + usize::from(divisible);
+        if words > shader::IMMEDIATE_WORDS {
+            fail!(
+                Internal,
+                "kernel {}: {words} words of immediates, {} at most",
+                key.name,
+                shader::IMMEDIATE_WORDS
+            );
         }
         #[cfg(test)]
         assert!(is_listed(kernel, key), "{} {:?} {:?} is no variant", key.name, key.params, key.dtypes);
@@ -114,7 +121,7 @@ impl Pipelines {
                 },
                 cache: None,
             });
-            Pipeline { number: self.compiled.len() as u32, compute, layout }
+            Pipeline { number: self.compiled.len() as u32, divisible, compute, layout }
         })
     }
 }

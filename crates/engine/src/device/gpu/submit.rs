@@ -4,6 +4,7 @@
 mod budget;
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -90,9 +91,14 @@ impl Submitter {
         }
     }
 
-    /// Notes that `launch` was encoded.
-    pub fn launched(&mut self, launch: &Launch) {
-        self.timing.launched(launch);
+    /// Notes that `groups` of `launch` were encoded.
+    pub fn launched(&mut self, launch: &Launch, groups: u32) {
+        self.timing.launched(launch, groups);
+    }
+
+    /// How many of `groups`, which do `work` together, one dispatch should have.
+    pub fn portion(&self, work: u64, groups: u32) -> u32 {
+        self.budget.portion(work, groups)
     }
 
     /// Counts a command that was encoded; returns whether it is time to submit.
@@ -177,7 +183,7 @@ impl Submitter {
 
     /// Looks what is done, without waiting. Memory is given back here.
     pub fn poll(&mut self) -> Result<()> {
-        self.device.poll(wgpu::PollType::Poll).ok();
+        self.look(wgpu::PollType::Poll);
         self.retire();
         self.faults.check()
     }
@@ -186,14 +192,16 @@ impl Submitter {
     pub fn wait_for_oldest(&mut self, patience: Duration) -> Result<()> {
         if let Some(oldest) = self.in_flight.front() {
             let submission_index = Some(oldest.index.clone());
-            match self.device.poll(wgpu::PollType::Wait { submission_index, timeout: Some(patience) }) {
-                // The caller looks again.
-                Ok(_) | Err(wgpu::PollError::Timeout) => {}
-                Err(e) => self.faults.latch(Error::new(Code::DeviceLost, format!("the GPU was lost: {e}"))),
-            }
+            self.look(wgpu::PollType::Wait { submission_index, timeout: Some(patience) });
         }
         self.retire();
         self.faults.check()
+    }
+
+    fn look(&self, how: wgpu::PollType) {
+        if let Some(lost) = lost_by(|| self.device.poll(how).map(drop)) {
+            self.faults.latch(lost);
+        }
     }
 
     /// Submits, and waits until all is done.
@@ -216,5 +224,34 @@ impl Submitter {
             self.last_done = done;
             self.budget.adapt(flight.work, flight.commands, took);
         }
+    }
+}
+
+/// How the device was lost, as polling tells. wgpu panics where the driver says so, and whoever waits for what is read would
+/// never hear of it.
+fn lost_by(poll: impl FnOnce() -> std::result::Result<(), wgpu::PollError>) -> Option<Error> {
+    let why = match catch_unwind(AssertUnwindSafe(poll)) {
+        // The caller looks again.
+        Ok(Ok(()) | Err(wgpu::PollError::Timeout)) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => crate::panic::told(&*panic),
+    };
+    Some(Error::new(Code::DeviceLost, format!("the GPU was lost: {why}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_it_is_polled_is_a_lost_device_and_a_timeout_is_none() {
+        assert!(lost_by(|| Ok(())).is_none());
+        assert!(lost_by(|| Err(wgpu::PollError::Timeout)).is_none());
+        let lost = lost_by(|| panic!("Device lost")).expect("it is told");
+        assert_eq!(lost.code, Code::DeviceLost);
+        assert!(
+            lost.message.contains("the GPU was lost: ") && lost.message.contains("Device lost"),
+            "{lost:?}"
+        );
     }
 }

@@ -6,6 +6,7 @@ mod tuning;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -181,6 +182,35 @@ fn more_groups_than_one_dimension_holds() {
     context.launch(Launch { groups: 0, ..scale_add(a.range(), a.range(), result.range(), n, 9.0, 1) });
     let want: Vec<f32> = ramp(n).iter().map(|v| v * 2.0).collect();
     assert!(read_f32(&result) == want);
+}
+
+/// Of more work than a submission may have, launches are several dispatches.
+#[test]
+fn a_launch_of_much_work_is_divided_and_each_group_runs_once() {
+    let Some(device) = device(None) else { return };
+    let context = context(&device);
+    for (n, threads) in [(64 * 1000 + 3, 64), (3 * 65_535 + 17, 1), (64 * 128, 64)] {
+        let (x, values) = (f32s(&context, &ramp(n)), ramp(n));
+        read(&x).unwrap();
+        let before = device.submissions.load(Ordering::Relaxed);
+        // Said to be a hundred times what any budget is.
+        let add = Launch {
+            groups: (n as u32).div_ceil(threads),
+            threads,
+            work: 1_000_000_000_000_000,
+            ..busy(&x, 1)
+        };
+        context.launch(add);
+        let got = read_f32(&x);
+        let submissions = device.submissions.load(Ordering::Relaxed) - before;
+        for i in 0..n {
+            // Twice would be off by one at least.
+            assert!((got[i] - (values[i] * 0.999 + 1.0)).abs() < 1e-3, "element {i} of {n}: {}", got[i]);
+        }
+        // A submission does less than two budgets' work, and a budget is 1e13 at most.
+        let groups = (n as u64).div_ceil(u64::from(threads));
+        assert!(submissions >= groups.div_ceil(128).min(50), "{submissions} submissions of {groups} groups");
+    }
 }
 
 /// Copies, uploads and zeroes of two-byte elements at any offset, beside a model on the host.

@@ -76,12 +76,12 @@ impl Timing {
         })
     }
 
-    /// Adds a launch to the pass that is open.
-    pub fn launched(&mut self, launch: &Launch) {
+    /// Adds `groups` of a launch to the pass that is open.
+    pub fn launched(&mut self, launch: &Launch, groups: u32) {
         if self.note.is_some()
             && let Some(pass) = self.passes.last_mut()
         {
-            pass.cost.add(Cost::of(launch));
+            pass.cost.add(Cost::of(launch).part(groups, launch.groups));
             pass.kernel = launch.kernel.name;
         }
     }
@@ -112,7 +112,9 @@ impl Timing {
             let Some(view) = done.ok().and_then(|()| mapped.get_mapped_range(..).ok()) else { return };
             let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..passes.len() * 16]);
             let mut anchor = anchor.lock().unwrap_or_else(|e| e.into_inner());
-            let (zero, when) = *anchor.get_or_insert((ticks[0], submitted));
+            // Counters of few bits start anew, some within an hour.
+            let known = anchor.filter(|(zero, _)| ticks[0] >= *zero);
+            let (zero, when) = *anchor.insert(known.unwrap_or((ticks[0], submitted)));
             let time = |ticks: u64| Duration::from_nanos((ticks as f64 * period) as u64);
             for (timed, at) in passes.iter().zip(ticks.chunks_exact(2)) {
                 let start = when + time(at[0].saturating_sub(zero));

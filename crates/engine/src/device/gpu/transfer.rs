@@ -98,8 +98,9 @@ impl Gpu {
         }
         let mut word = [0; 4];
         word[..bytes.len()].copy_from_slice(bytes);
-        let (page, offset) = self.stage(&word)?;
+        // A buffer that is made may submit first, which would map the staged word's page again.
         let scratch = self.scratch(SCRATCH_OF_COPIES, 4)?;
+        let (page, offset) = self.stage(&word)?;
         let from = Range { buffer: scratch, offset: 0, ..*to };
         let target = self.buffer(&from)?;
         self.submitter.encoder().copy_buffer_to_buffer(&page, offset, &target, 0, 4);

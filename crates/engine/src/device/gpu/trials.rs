@@ -67,7 +67,10 @@ struct OnGpu<'a> {
 
 impl OnGpu<'_> {
     fn run(&mut self, commands: Vec<Command>) -> Result<()> {
-        commands.into_iter().try_for_each(|command| self.gpu.run(command))
+        self.gpu.trying = true;
+        let ran = commands.into_iter().try_for_each(|command| self.gpu.run(command));
+        self.gpu.trying = false;
+        ran
     }
 
     /// The problem of a class, made where it is not there.

@@ -11,7 +11,8 @@ use crate::kernel::{Access, Kernel, Params};
 /// The whole module text of `kernel` for one parameter set.
 ///
 /// Immediates are laid out as: the number of groups, one element offset a binding (the part of
-/// a range's start that the device's alignment did not take), then the kernel's scalars.
+/// a range's start that the device's alignment did not take), the kernel's scalars, and, where
+/// `is_divisible`, the first group of this dispatch.
 pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -> String {
     let mut out = String::with_capacity(4096);
     let w = &mut out;
@@ -25,6 +26,9 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
     }
     for member in (kernel.scalars)() {
         writeln!(w, "  {}: {},", member.name, member.wgsl).unwrap();
+    }
+    if is_divisible(kernel) {
+        w.push_str("  first_group: u32,\n");
     }
     writeln!(w, "}}\nvar<immediate> p: P;").unwrap();
     for (i, ((name, access), dtype)) in kernel.bindings.iter().zip(dtypes).enumerate() {
@@ -50,8 +54,19 @@ pub fn module(kernel: &Kernel, params: Params, dtypes: &[DType], threads: u32) -
     }
     w.push_str(NUMERIC);
     w.push_str(&body);
-    w.push_str(if has_subgroups(&body) { ENTRY_OF_SUBGROUPS } else { ENTRY });
+    let entry = if has_subgroups(&body) { ENTRY_OF_SUBGROUPS } else { ENTRY };
+    w.push_str(&entry.replace("FIRST_GROUP", if is_divisible(kernel) { "p.first_group" } else { "0u" }));
     out
+}
+
+/// Words of a kernel's immediates, without the first group's.
+pub fn words(kernel: &Kernel) -> usize {
+    1 + kernel.bindings.len() + (kernel.scalars)().len()
+}
+
+/// Whether a launch may be several dispatches, each of some of its groups: a word is left to say which.
+pub fn is_divisible(kernel: &Kernel) -> bool {
+    words(kernel) < IMMEDIATE_WORDS
 }
 
 fn load(w: &mut String, name: &str, dtype: DType) {
@@ -136,6 +151,9 @@ pub fn has_subgroups(text: &str) -> bool {
     text.match_indices("subgroup").any(|(at, name)| calls(&text[at + name.len()..]))
 }
 
+/// Words of immediates that every GPU in use has: 128 bytes.
+pub const IMMEDIATE_WORDS: usize = 32;
+
 /// WGSL: sums and marks over a workgroup.
 pub const WORKGROUP: &str = include_str!("workgroup.wgsl");
 /// The same by subgroups.
@@ -185,7 +203,7 @@ const ENTRY: &str = "
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-  let group = wid.x + wid.y * nwg.x;
+  let group = FIRST_GROUP + wid.x + wid.y * nwg.x;
   if group >= p.groups { return; }
   kernel(group, lane);
 }
@@ -201,7 +219,7 @@ var<private> subgroup_lanes: u32;
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) nwg: vec3<u32>,
         @builtin(subgroup_id) at: u32, @builtin(subgroup_invocation_id) lane: u32) {
-  let group = wid.x + wid.y * nwg.x;
+  let group = FIRST_GROUP + wid.x + wid.y * nwg.x;
   if group >= p.groups { return; }
   subgroup_at = at;
   subgroup_lane = lane;

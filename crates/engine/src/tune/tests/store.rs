@@ -3,8 +3,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::tune::store::Forms;
-use crate::tune::{Owner, Store};
+use crate::tune::{Forms, Kept, Owner, Store};
 
 /// An empty folder's path.
 pub fn folder(name: &str) -> PathBuf {
@@ -19,15 +18,28 @@ fn owner(driver: &str) -> Owner {
     Owner { adapter: "Model 7 Vulkan".into(), driver: driver.into(), package: "0.1.0".into() }
 }
 
-fn forms(pairs: &[(&str, &str)]) -> Forms {
-    pairs.iter().map(|(class, form)| (class.to_string(), form.to_string())).collect()
+fn forms(pairs: &[(&str, &str)]) -> Kept {
+    pairs.iter().map(|(class, form)| (class.to_string(), form.to_string())).collect::<Forms>().into()
+}
+
+#[test]
+fn wrong_forms_are_added_to_those_that_are_kept() {
+    let folder = folder("wrong");
+    let store = Store::within(&folder, owner("Mesa 22"));
+    let wrong = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+    store.add(&Kept { wrong: wrong(&["gemm: a"]), ..forms(&[("a", "1")]) });
+    store.add(&Kept { wrong: wrong(&["gemm: b"]), ..Kept::default() });
+    store.add(&forms(&[("b", "2")]));
+    let all = Kept { wrong: wrong(&["gemm: a", "gemm: b"]), ..forms(&[("a", "1"), ("b", "2")]) };
+    assert_eq!(store.read(), all);
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn what_is_added_is_read_again_and_added_to() {
     let folder = folder("added");
     let store = Store::within(&folder, owner("Mesa 22"));
-    assert_eq!(store.read(), Forms::new());
+    assert_eq!(store.read(), Kept::default());
     store.add(&forms(&[("a", "1"), ("b", "2")]));
     store.add(&forms(&[("b", "3"), ("c", "4")]));
     assert_eq!(store.read(), forms(&[("a", "1"), ("b", "3"), ("c", "4")]));
@@ -47,10 +59,10 @@ fn another_owners_file_is_neither_read_nor_in_the_way() {
         Store::within(&folder, Owner { package: "0.2.0".into(), ..owner("Mesa 22") }),
         Store::within(&folder, Owner { adapter: "Model 8".into(), ..owner("Mesa 22") }),
     ] {
-        assert_eq!(other.read(), Forms::new());
+        assert_eq!(other.read(), Kept::default());
         // Even under its name.
         fs::copy(store.path(), other.path()).unwrap();
-        assert_eq!(other.read(), Forms::new());
+        assert_eq!(other.read(), Kept::default());
         other.add(&forms(&[("z", "9")]));
         assert_eq!(other.read(), forms(&[("z", "9")]));
     }
@@ -69,7 +81,7 @@ fn a_damaged_file_is_ignored_and_replaced() {
         b"{".to_vec(),
         b"[1, 2]".to_vec(),
         vec![0xff; 100],
-        good.replace("\"format\": 1", "\"format\": 2").into_bytes(),
+        good.replace("\"format\": 2", "\"format\": 3").into_bytes(),
         good.replace("\"1\"", "1").into_bytes(),
         good.replace("\"forms\"", "\"more\": 0, \"forms\"").into_bytes(),
         good.as_bytes()[..good.len() / 2].to_vec(),
@@ -81,7 +93,7 @@ fn a_damaged_file_is_ignored_and_replaced() {
         let said = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
         assert_ne!(bytes, good.as_bytes());
         fs::write(store.path(), &bytes).unwrap();
-        assert_eq!(store.read(), Forms::new(), "{said}");
+        assert_eq!(store.read(), Kept::default(), "{said}");
         store.add(&forms(&[("b", "2")]));
         assert_eq!(store.read(), forms(&[("b", "2")]), "{said}");
     }
@@ -95,12 +107,12 @@ fn where_nothing_can_be_written_nothing_is_kept() {
     fs::write(&folder, "a file").unwrap();
     let store = Store::within(&folder, owner("Mesa 22"));
     store.add(&forms(&[("a", "1")]));
-    assert_eq!(store.read(), Forms::new());
+    assert_eq!(store.read(), Kept::default());
     assert_eq!(fs::read_to_string(&folder).unwrap(), "a file");
     fs::remove_file(&folder).unwrap();
     fs::create_dir_all(store.path()).unwrap();
     store.add(&forms(&[("a", "1")]));
-    assert_eq!(store.read(), Forms::new());
+    assert_eq!(store.read(), Kept::default());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");
     fs::remove_dir_all(folder).unwrap();
 }
@@ -112,7 +124,7 @@ fn a_pipe_in_its_place_holds_nobody_up() {
     let store = Store::within(&folder, owner("Mesa 22"));
     fs::create_dir_all(&folder).unwrap();
     assert!(Command::new("mkfifo").arg(store.path()).status().unwrap().success());
-    assert_eq!(store.read(), Forms::new());
+    assert_eq!(store.read(), Kept::default());
     store.add(&forms(&[("a", "1")]));
     assert_eq!(store.read(), forms(&[("a", "1")]));
     fs::remove_dir_all(folder).unwrap();
@@ -129,7 +141,7 @@ fn two_processes_write_at_once() {
         for i in 0..200 {
             store.add(&forms(&[(&format!("{name}{i}"), "1")]));
             // Whole at any moment, and with what was there before either began.
-            let read = store.read();
+            let read = store.read().forms;
             assert_eq!(
                 read.get("before").map(String::as_str),
                 Some("0"),
@@ -156,7 +168,7 @@ fn two_processes_write_at_once() {
     for mut child in children {
         assert!(child.wait().unwrap().success());
     }
-    let read = store.read();
+    let read = store.read().forms;
     // The later of two that met stays; whoever wrote last is whole.
     assert!(read.contains_key("x199") || read.contains_key("y199"), "{} classes", read.len());
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "nothing is left beside it");

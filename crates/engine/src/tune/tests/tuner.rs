@@ -9,9 +9,10 @@ use crate::kernel::Params;
 use crate::profile::Profile;
 use crate::recording::CancelToken;
 use crate::tune::bench::{Bench, Load, Sample};
-use crate::tune::store::Forms;
 use crate::tune::tuner::{BUDGET, LONGEST};
-use crate::tune::{Class, Extent, Family, Outcome, Owner, Store, Table, Trial, Tuner, Verdict, Words};
+use crate::tune::{
+    Class, Extent, Family, Forms, Kept, Outcome, Owner, Store, Table, Trial, Tuner, Verdict, Words,
+};
 
 fn no_trial(_: &Profile, _: &Words, _: Extent) -> Result<Box<dyn Trial>> {
     fail!(Internal, "a pretend bench makes no problem")
@@ -191,6 +192,29 @@ fn a_form_found_wrong_is_taken_back_where_it_was_chosen() {
 }
 
 #[test]
+fn a_form_found_wrong_is_used_in_no_later_process() {
+    let folder = super::store::folder("wrong");
+    let table = || Table::new("a GPU", true, Some(Store::within(&folder, owner())));
+    let mut bench = Pretend::new(&[5.0, 50.0, 6.0]);
+    let first = table();
+    chosen(&first, 1, 3);
+    run(&mut Tuner::default(), &mut bench, &first);
+    assert_eq!(chosen(&first, 1, 3), 1);
+    // It is right for the first problem and wrong for the second, which is told when the first is in the file.
+    bench.wrong = vec![1];
+    chosen(&first, 2, 3);
+    run(&mut Tuner::default(), &mut bench, &first);
+
+    let second = table();
+    let mut bench = Pretend::new(&[5.0, 50.0, 6.0]);
+    assert_eq!((chosen(&second, 1, 3), chosen(&second, 2, 3)), (0, 2));
+    run(&mut Tuner::default(), &mut bench, &second);
+    assert_eq!((chosen(&second, 1, 3), chosen(&second, 2, 3)), (2, 2));
+    assert!(bench.compared.iter().all(|(_, other)| *other != 1));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
 fn a_form_that_the_device_refuses_is_left_out() {
     let (table, told) = table();
     let refused = Error::new(Code::Internal, "no such shader");
@@ -312,13 +336,13 @@ fn what_was_found_serves_the_next_process_without_a_trial() {
     let kept = Forms::from(
         [("pretend of 1", "form 2"), ("pretend of 2", "form 2")].map(|(c, f)| (c.into(), f.into())),
     );
-    assert_eq!(store().unwrap().read(), kept);
+    assert_eq!(store().unwrap().read().forms, kept);
 
     let second = Table::new("a GPU", true, store());
     let mut bench = Pretend::new(&[1.0, 2.0, 9.0]);
     assert_eq!(chosen(&second, 1, 3), 2);
     // A form that this problem has not is no answer, and one that no package knows neither.
-    store().unwrap().add(&Forms::from([("pretend of 3".into(), "form 77".into())]));
+    store().unwrap().add(&Forms::from([("pretend of 3".into(), "form 77".into())]).into());
     let third = Table::new("a GPU", true, store());
     assert_eq!((chosen(&third, 2, 2), chosen(&third, 3, 3)), (0, 0));
     run(&mut Tuner::default(), &mut bench, &second);
@@ -343,9 +367,9 @@ fn a_process_that_ends_early_keeps_what_it_found() {
     while bench.done < 2 {
         tuner.step(&mut bench, &table).unwrap();
     }
-    assert_eq!(store.read(), Forms::new());
+    assert_eq!(store.read(), Kept::default());
     table.keep();
-    assert_eq!(store.read().len(), 2);
+    assert_eq!(store.read().forms.len(), 2);
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

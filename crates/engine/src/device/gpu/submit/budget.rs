@@ -8,6 +8,9 @@ const TARGET: Duration = Duration::from_millis(20);
 /// dozen submissions later.
 const FIRST: f64 = 1e8;
 
+/// Groups that a part of a launch has at least: about as many as large GPUs have compute units, which stand idle with fewer.
+const GROUPS: u32 = 128;
+
 /// Work (operations on numbers, as launches estimate them) that a submission may have.
 pub struct Budget(f64);
 
@@ -18,6 +21,13 @@ impl Budget {
 
     pub fn is_spent(&self, work: u64) -> bool {
         work as f64 >= self.0
+    }
+
+    /// How many of `groups`, which do `work` together, go into one dispatch: all, unless a submission may not have as much.
+    /// Then they are divided evenly.
+    pub fn portion(&self, work: u64, groups: u32) -> u32 {
+        let portions = (work as f64 / self.0).ceil().clamp(1.0, f64::from(groups.max(1)));
+        groups.div_ceil(portions as u32).max(GROUPS).min(groups)
     }
 
     /// Takes in that `commands` of `work` took so long. A submission seen late looks longer than it was, which errs on
@@ -62,6 +72,19 @@ mod tests {
             let long = (0..6).filter(|_| submitted(&mut budget, work, rate / 10.0) > 0.05).count();
             assert!(long <= 2, "{long} submissions of more than 50 ms at {rate}");
         }
+    }
+
+    #[test]
+    fn a_launch_of_much_work_is_divided_evenly_and_keeps_a_gpu_busy() {
+        let budget = Budget::new();
+        let first = FIRST as u64;
+        assert_eq!(budget.portion(0, 1000), 1000);
+        assert_eq!(budget.portion(first, 1000), 1000);
+        assert_eq!(budget.portion(first + 1, 1000), 500);
+        assert_eq!(budget.portion(3 * first, 1000), 334);
+        assert_eq!(budget.portion(u64::MAX, 1000), GROUPS);
+        assert_eq!(budget.portion(u64::MAX, u32::MAX), GROUPS);
+        assert_eq!(budget.portion(u64::MAX, 3), 3);
     }
 
     #[test]
