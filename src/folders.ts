@@ -1,5 +1,5 @@
 /** Folders: made level by level, and put in one another's place, also where their files are mapped into memory. */
-import { existsSync, lstatSync } from "node:fs";
+import { existsSync, lstatSync, realpathSync } from "node:fs";
 import { mkdir, readdir, rename, rm, stat, statfs } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 
@@ -22,6 +22,14 @@ export async function makeFolder(path: string): Promise<string | undefined> {
     if (error.code !== "EEXIST") throw error;
   });
   return above ?? full;
+}
+
+/**
+ * Where a folder lies, or would: names beside it can be made of this. It ends in no separator, and what a link leads to is
+ * meant, so that the link stays.
+ */
+export function locationOf(folder: string): string {
+  return existsSync(folder) ? realpathSync(folder) : resolve(folder);
 }
 
 /** Bytes that are free for files in a folder; undefined where its file system does not say. */

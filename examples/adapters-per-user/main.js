@@ -1,5 +1,5 @@
 // Three users, an adapter each over one base, and one batch in which every row counts its own.
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -36,3 +36,7 @@ const prompts = rows.map(() => QUESTION);
 for await (const pieces of model.generateBatch(prompts, { adapterPerRow: rows, maxNewTokens: 12 }))
   for (const [row, piece] of pieces.entries()) answers[row] += piece?.text ?? "";
 for (const [row, answer] of answers.entries()) console.log(`${rows[row] ?? "the base"}:${answer}`);
+
+// A file that is mapped cannot be removed on Windows.
+model.dispose();
+await rm(folder, { recursive: true });

@@ -1,7 +1,7 @@
 /** A conversation, from the command line or a file. */
-import { readFileSync } from "node:fs";
 import { messagesOf } from "../chat/messages.js";
-import { LowrankError, systemCode } from "../errors.js";
+import { LowrankError } from "../errors.js";
+import { readText } from "../models/config-fields.js";
 import type { Message } from "../models/generate.js";
 
 /**
@@ -28,14 +28,7 @@ export function readMessages(argument: string): Message[] {
 }
 
 function contentOf(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch (cause) {
-    const code = systemCode(cause);
-    if (code === "ENOENT" || code === "ENOTDIR")
-      throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file of messages`, { cause });
-    throw new LowrankError("ERR_FILE_FORMAT", `${file}: cannot be read (${code ?? String(cause)})`, {
-      cause,
-    });
-  }
+  const text = readText(file);
+  if (text !== undefined) return text;
+  throw new LowrankError("ERR_FILE_NOT_FOUND", `${file}: no such file of messages`);
 }

@@ -7,6 +7,11 @@ export function bomLength(bytes: Uint8Array): number {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? 3 : 0;
 }
 
+/** A text without the byte order mark that it may start with: Notepad and PowerShell write one. */
+export function withoutBom(text: string): string {
+  return text.startsWith("\uFEFF") ? text.slice(1) : text;
+}
+
 /** The offset of the first byte that is not valid UTF-8 (RFC 3629: no surrogates, no overlong forms), or −1. */
 export function firstInvalidByte(bytes: Uint8Array): number {
   let i = 0;

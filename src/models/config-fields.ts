@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { shown as shownPlainly } from "../argument.js";
+import { withoutBom } from "../data/utf8.js";
 import { LowrankError, systemCode } from "../errors.js";
 
 /** A value as JSON has it, or as errors show what JSON has not. */
@@ -154,10 +155,13 @@ export class ConfigFields {
   }
 }
 
-/** A text file of a model's folder; undefined where there is none. Throws `ERR_FILE_FORMAT` for one that cannot be read. */
+/**
+ * A text file of a model's folder, without a byte order mark; undefined where there is none. Throws `ERR_FILE_FORMAT` for one
+ * that cannot be read.
+ */
 export function readText(file: string): string | undefined {
   try {
-    return readFileSync(file, "utf8");
+    return withoutBom(readFileSync(file, "utf8"));
   } catch (cause) {
     const code = systemCode(cause);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
 import { isModule } from "../nn/module.js";
-import { makeFolder, replaceFolder } from "../folders.js";
+import { makeFolder, locationOf, replaceFolder } from "../folders.js";
 import type { GgufType } from "../gguf/blocks.js";
 import { adapters } from "../lora/adapter/registry.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
@@ -131,11 +131,12 @@ export async function saveModel(
   ) {
     throw new LowrankError("ERR_OUTPUT_EXISTS", `${dir}: exists and is not empty; choose another folder`);
   }
-  const beside = `${dir}.tmp-${process.pid}`;
+  const place = locationOf(dir);
+  const beside = `${place}.tmp-${process.pid}`;
   try {
     await makeFolder(beside);
     await writeFiles(model, beside, { maxShardBytes, dtype: dtype as StoredType | undefined, signal });
-    await replaceFolder(beside, dir);
+    await replaceFolder(beside, place);
   } catch (error) {
     await rm(beside, { recursive: true, force: true });
     if (error instanceof LowrankError || signal?.aborted === true) throw error;

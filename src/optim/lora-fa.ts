@@ -34,10 +34,17 @@ const RIDGE = 1e-8;
  * factors, since their A starts at zero. Source: PEFT's LoraFAOptimizer.
  */
 export class LoraFA extends AdamW {
-  readonly #turned: readonly Turned[];
+  readonly #pairs: readonly Pair[];
+  #turned: readonly Turned[];
 
-  private constructor(params: Tensor[], turned: readonly Turned[], options: Partial<AdamWOptions>) {
+  private constructor(
+    params: Tensor[],
+    pairs: readonly Pair[],
+    turned: readonly Turned[],
+    options: Partial<AdamWOptions>,
+  ) {
     super(params, options);
+    this.#pairs = pairs;
     this.#turned = turned;
   }
 
@@ -54,7 +61,25 @@ export class LoraFA extends AdamW {
     const turned = await Promise.all(pairs.map(([, pair]) => turn(pair)));
     for (const [, { loraA }] of pairs) loraA.requiresGrad = false;
     const params = [...model.parameters()].filter((parameter) => parameter.requiresGrad);
-    return new LoraFA(params, turned, options);
+    return new LoraFA(
+      params,
+      pairs.map(([, pair]) => pair),
+      turned,
+      options,
+    );
+  }
+
+  /** As `Optimizer.load`; gradients are turned by A as it is then. */
+  override async load(path: string): Promise<void> {
+    await super.load(path);
+    await this.renew();
+  }
+
+  /** @internal */
+  override async renew(): Promise<void> {
+    const before = this.#turned;
+    this.#turned = await Promise.all(this.#pairs.map(turn));
+    for (const { projection } of before) projection.dispose();
   }
 
   /** @internal Gradients are scaled down to `max` before they are turned, and turned in place. */

@@ -290,6 +290,9 @@ export abstract class Optimizer<Options extends RuleOptions = RuleOptions> {
     }
   }
 
+  /** @internal Makes anew what it derives from the model's values, which have been replaced. */
+  async renew(): Promise<void> {}
+
   /** Frees the state. The parameters stay as they are. */
   dispose(): void {
     if (this.#disposed) return;

@@ -3,14 +3,14 @@
  * step, random numbers, and where the run is in its data.
  */
 import { existsSync } from "node:fs";
-import { readdir, readFile, rm } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
-import { makeFolder, replaceFolder } from "../folders.js";
+import { makeFolder, locationOf, replaceFolder } from "../folders.js";
 import type { Module } from "../nn/module.js";
 import type { Optimizer } from "../optim/optimizer.js";
-import { randomState, type RandomState } from "../random.js";
+import type { RandomState } from "../random.js";
 import { load, save, writeWhole } from "../safetensors.js";
 import type { Position } from "./trainer-data.js";
 
@@ -27,6 +27,8 @@ export interface TrainerProgress {
   position: Position;
   random: RandomState;
   gradientAccumulation: number;
+  /** When it was written, in ms since 1970. */
+  saved?: number;
 }
 
 /** What a checkpoint is of. */
@@ -39,9 +41,10 @@ export interface Subject {
 export async function writeTrainerCheckpoint(
   folder: string,
   { model, optimizer }: Subject,
-  progress: Pick<TrainerProgress, "step" | "position" | "gradientAccumulation">,
+  progress: Pick<TrainerProgress, "step" | "position" | "random" | "gradientAccumulation">,
 ): Promise<void> {
-  const beside = `${folder}.tmp-${process.pid}`;
+  const place = locationOf(folder);
+  const beside = `${place}.tmp-${process.pid}`;
   try {
     if (existsSync(folder) && !existsSync(join(folder, STATE)) && (await readdir(folder)).length > 0)
       throw new LowrankError("ERR_WRITE", `${folder}: holds what is no Trainer's checkpoint; it stays`);
@@ -49,9 +52,9 @@ export async function writeTrainerCheckpoint(
     await makeFolder(beside);
     await save(join(beside, "model.safetensors"), model.stateDict());
     await optimizer.save(join(beside, "optimizer.safetensors"));
-    const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, random: randomState() };
+    const state: TrainerProgress = { version: VERSION, kind: "trainer", ...progress, saved: Date.now() };
     await writeWhole(join(beside, STATE), `${JSON.stringify(state, null, 2)}\n`);
-    await replaceFolder(beside, folder);
+    await replaceFolder(beside, place);
   } catch (error) {
     await rm(beside, { recursive: true, force: true }).catch(() => {});
     if (error instanceof LowrankError) throw error;
@@ -63,15 +66,29 @@ export async function writeTrainerCheckpoint(
 export async function findTrainerCheckpoint(folder: string): Promise<string> {
   if (existsSync(join(folder, STATE))) return folder;
   const names = await readdir(folder).catch(() => [] as string[]);
-  const steps = names
-    .map((name) => /^checkpoint-(\d+)$/.exec(name)?.[1])
-    .filter((step) => step !== undefined && existsSync(join(folder, `checkpoint-${step}`, STATE)))
-    .map(Number);
-  if (steps.length > 0) return join(folder, `checkpoint-${Math.max(...steps)}`);
+  const found = names
+    .filter((name) => /^checkpoint-\d+$/.test(name) && existsSync(join(folder, name, STATE)))
+    .map(async (name) => {
+      const path = join(folder, name);
+      return {
+        path,
+        step: Number(name.slice("checkpoint-".length)),
+        saved: await savedAt(join(path, STATE)),
+      };
+    });
+  // By time: an earlier run in the same folder may have come further.
+  const newest = (await Promise.all(found)).sort((a, b) => a.saved - b.saved || a.step - b.step).at(-1);
+  if (newest !== undefined) return newest.path;
   const what = existsSync(folder)
     ? "there is no checkpoint to go on from"
     : "there is no such folder to go on from";
   throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
+}
+
+/** When a checkpoint was written, by what it says or else by its file's time. */
+async function savedAt(file: string): Promise<number> {
+  const progress = await readProgress(file).catch(() => undefined);
+  return progress?.saved ?? (await stat(file)).mtimeMs;
 }
 
 /**
@@ -106,6 +123,7 @@ export async function readTrainerCheckpoint(
     // What the file has are the rates of its step.
     for (const [i, group] of optimizer.groups.entries()) Object.assign(group, options[i]);
     model.loadStateDict(tensors);
+    await optimizer.renew();
   } finally {
     for (const tensor of Object.values(tensors)) tensor.dispose();
   }
@@ -125,6 +143,7 @@ async function readProgress(file: string): Promise<TrainerProgress> {
     value?.version === VERSION &&
     value.kind === "trainer" &&
     counts.every((n) => Number.isSafeInteger(n) && (n as number) >= 0) &&
+    (value.saved === undefined || Number.isSafeInteger(value.saved)) &&
     randoms.every(Number.isSafeInteger);
   if (!whole)
     throw new LowrankError(

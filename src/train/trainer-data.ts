@@ -37,6 +37,8 @@ export class Reader<B> {
   readonly #made = new WeakSet<Tensor>();
   #iterator: Iterator<B> | AsyncIterator<B> | undefined;
   #position: Position = { epoch: 0, taken: 0, random: randomState() };
+  /** Random numbers as the step began whose batches a stop has kept from coming. */
+  #randomAtStop: RandomState | undefined;
   /** Whether what comes is released: an array is whole before, and may come again. */
   #fresh = false;
   #waits = false;
@@ -48,6 +50,11 @@ export class Reader<B> {
 
   get position(): Position {
     return { ...this.#position };
+  }
+
+  /** Random numbers at `position`: without those that data drew, or still draws, for a batch that was not waited for. */
+  get random(): RandomState {
+    return this.#randomAtStop ?? randomState();
   }
 
   /** Takes the batches before `position` and leaves them out; random numbers are afterwards as they were then. */
@@ -69,9 +76,13 @@ export class Reader<B> {
     }
   }
 
-  /** Up to `count` batches of one epoch; none when all epochs are over, or the run is being stopped. */
+  /**
+   * Up to `count` batches of one epoch; none when all epochs are over, or where the run is stopped before all of them have
+   * come: `position` and `random` are then as before, so that whoever goes on takes them again.
+   */
   async next(count: number): Promise<B[]> {
     const batches: B[] = [];
+    const [position, random] = [this.position, randomState()];
     while (batches.length < count) {
       if (this.#iterator === undefined) {
         if (this.#position.epoch >= this.#options.epochs) break;
@@ -79,8 +90,12 @@ export class Reader<B> {
       }
       const next = await this.#pull();
       if (next !== undefined) batches.push(next.value);
-      else if (this.#stopped) break;
-      else {
+      else if (this.#stopped) {
+        this.#used.push(...batches);
+        this.#position = position;
+        this.#randomAtStop = random;
+        return [];
+      } else {
         this.#endEpoch();
         if (batches.length > 0) break;
       }
@@ -91,10 +106,7 @@ export class Reader<B> {
 
   /** Disposes of what data made and gave in batches that were used. */
   releaseUsed(): void {
-    for (const batch of this.#used.splice(0)) {
-      if (!this.#options.release || !this.#fresh) continue;
-      for (const tensor of tensorsIn(batch)) if (this.#made.has(tensor)) tensor.dispose();
-    }
+    for (const batch of this.#used.splice(0)) this.#release(batch);
   }
 
   /** Lets go of the data, which may hold files. */
@@ -105,6 +117,11 @@ export class Reader<B> {
     // A generator that waits for what never comes would never answer.
     const ended = Promise.resolve(this.#waits ? undefined : iterator?.return?.());
     ended.catch(() => {});
+  }
+
+  #release(batch: B): void {
+    if (!this.#options.release || !this.#fresh) return;
+    for (const tensor of tensorsIn(batch)) if (this.#made.has(tensor)) tensor.dispose();
   }
 
   get #stopped(): boolean {
@@ -125,7 +142,7 @@ export class Reader<B> {
     this.#iterator = given[Symbol.asyncIterator]?.() ?? given[Symbol.iterator]();
   }
 
-  async #pull(): Promise<{ value: B } | undefined> {
+  async #pull(): Promise<Pulled<B>> {
     const iterator = this.#iterator as Iterator<B> | AsyncIterator<B>;
     const pulled = noting(this.#made, async () => {
       const next = await iterator.next();
@@ -148,17 +165,28 @@ export class Reader<B> {
     return next;
   }
 
-  /** What `pulled` settles with, unless there is no more waiting for data. */
-  #unlessEnding<T>(pulled: Promise<T>): Promise<T | typeof ENDING> {
+  /** What `pulled` settles with, unless there is no more waiting for data: a batch that comes all the same is released. */
+  #unlessEnding(pulled: Promise<Pulled<B>>): Promise<Pulled<B> | typeof ENDING> {
     const { signal, stopping } = this.#options;
     return new Promise((resolve, reject) => {
-      const end = (): void => resolve(ENDING);
-      const abort = (): void => reject(abortReason(signal as AbortSignal));
+      let ended = false;
+      const end = (): void => {
+        ended = true;
+        resolve(ENDING);
+      };
+      const abort = (): void => {
+        ended = true;
+        reject(abortReason(signal as AbortSignal));
+      };
       const settled = (): void => {
         signal?.removeEventListener("abort", abort);
         stopping?.removeEventListener("abort", end);
       };
-      pulled.then(resolve, reject).finally(settled);
+      const come = (next: Pulled<B>): void => {
+        if (ended && next !== undefined) this.#release(next.value);
+        resolve(next);
+      };
+      pulled.then(come).catch(reject).finally(settled);
       signal?.addEventListener("abort", abort);
       stopping?.addEventListener("abort", end);
       if (signal?.aborted) abort();
@@ -182,6 +210,9 @@ export class Reader<B> {
 }
 
 const ENDING = Symbol("ending");
+
+/** A batch, or none where the epoch is over. */
+type Pulled<B> = { value: B } | undefined;
 
 function isIterable(source: object): boolean {
   return Symbol.iterator in source || Symbol.asyncIterator in source;

@@ -152,7 +152,7 @@ async function train<M extends Module, B>(
       writeTrainerCheckpoint(
         folder,
         { model, optimizer },
-        { step, position: reader.position, gradientAccumulation: accumulation },
+        { step, position: reader.position, random: reader.random, gradientAccumulation: accumulation },
       );
     let saved = first;
     const saving = async (step: number): Promise<string> => {

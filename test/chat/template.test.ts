@@ -35,8 +35,9 @@ test("the template of chat_template.jinja goes before that of tokenizer_config.j
     "file\r\n{% if true %}\r\nend{% endif %}",
   );
   const again = tokenizerOf(chatMl, "config");
-  writeFileSync(join(dirname(again.path), "chat_template.jinja"), "file\r\n{% if true %}\r\nend{% endif %}");
-  t.is(again.applyChatTemplate(user, { tokenize: false }), "file\nend");
+  const marked = "\uFEFFfile\r\n{% if true %}\r\nend{% endif %}";
+  writeFileSync(join(dirname(again.path), "chat_template.jinja"), marked);
+  t.is(again.applyChatTemplate(user, { tokenize: false }), "file\nend", "without the byte order mark");
 });
 
 test("of named templates tool_use is for tools, and default for the rest", (t) => {

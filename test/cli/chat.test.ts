@@ -45,6 +45,7 @@ test.serial(
     for (const given of [
       file("m.json", JSON.stringify(conversation)),
       file("o.json", JSON.stringify({ messages: conversation })),
+      file("marked.json", `\uFEFF${JSON.stringify(conversation)}`),
       JSON.stringify(conversation),
     ])
       t.is((await run(...common, "--messages", given)).stdout, text.stdout);

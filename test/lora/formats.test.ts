@@ -88,6 +88,15 @@ for (const device of testDevices()) {
     const [one, other] = [await logits(again), await logits(model)];
     t.true(one.every((v, i) => Math.abs(v - (other[i] as number)) < 1e-5));
     lora.unload(again);
+    const damaged = join(temporary(), "d.safetensors");
+    const tensors = await safetensors.load(file, { device: "cpu" });
+    await safetensors.save(damaged, tensors, { metadata: { lora_alpha: "None" } });
+    await t.throwsAsync(lora.loadAdapter(again, damaged), {
+      code: "ERR_FILE_FORMAT",
+      message: /d\.safetensors: lora_alpha in its metadata is "None".*; give loraAlpha$/,
+    });
+    await lora.loadAdapter(again, damaged, { loraAlpha: 2 });
+    lora.unload(again);
     await rewritten(file, () => {});
     await t.throwsAsync(lora.loadAdapter(again, file), { code: "ERR_OPTION", message: /give loraAlpha/ });
     t.deepEqual(lora.adapters(again), []);

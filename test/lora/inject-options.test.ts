@@ -145,6 +145,11 @@ const REFUSED: [options: object, code: string, message: RegExp][] = [
   [{ loraDropout: 2 }, "ERR_OPTION", /loraDropout is a probability/],
   [{ bias: "some" }, "ERR_OPTION", /none, all, lora_only/],
   [{ targetModul: ["q_proj"] }, "ERR_OPTION", /no option targetModul/],
+  ...["../other", "a/b", "a\\b", "c:", "..", ""].map((name): (typeof REFUSED)[number] => [
+    { targetModules: ["q_proj"], name },
+    "ERR_OPTION",
+    /name is a name that a folder can have/,
+  ]),
 ];
 
 for (const [options, code, message] of REFUSED) {

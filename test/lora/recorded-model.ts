@@ -155,7 +155,8 @@ async function run(layer: Layer, kind: Kind): Promise<Float32Array> {
 
 /** Where the model's outputs are not those of the record; with `off` as if no adapter counted. */
 export async function outputsDiffer(bag: Bag, record: Recorded, off = false): Promise<string | undefined> {
-  for (const [name, layer] of record) {
+  // What is read of all layers is awaited together, here as below: an answer of the device takes longer than its work.
+  const ofLayer = async ([name, layer]: [string, RecordedLayer]): Promise<string | undefined> => {
     const kind = kindOf(name);
     const { weight, size } = effective(kind, layer, off ? [] : undefined);
     const expected = output(kind, weight, layer.bias, inputs.get(name) as Float32Array);
@@ -165,8 +166,9 @@ export async function outputsDiffer(bag: Bag, record: Recorded, off = false): Pr
     const bad = expected.findIndex((value, i) => !(Math.abs(value - (given[i] as number)) <= most));
     if (bad >= 0 || given.length !== expected.length)
       return `${name}: output ${bad} is ${given[bad]}, not ${expected[bad]}${off ? " without adapters" : ""}`;
-  }
-  return undefined;
+    return undefined;
+  };
+  return (await Promise.all([...record].map(ofLayer))).find((one) => one !== undefined);
 }
 
 /** The first thing in which the model and its record are not one. */
@@ -199,7 +201,7 @@ export async function differs(bag: Bag, record: Recorded): Promise<string | unde
       ),
     ),
   ];
-  for (const [name, layer] of record) {
+  const ofLayer = async ([name, layer]: [string, RecordedLayer]): Promise<(string | undefined)[]> => {
     const module = bag.layer(name);
     const kind = kindOf(name);
     const adapted = isLow(module) ? module : undefined;
@@ -208,7 +210,7 @@ export async function differs(bag: Bag, record: Recorded): Promise<string | unde
     const plain = { linear: "Linear", embedding: "Embedding", conv: `Conv${kind.shape.length - 2}d` }[
       kind.type
     ];
-    found.push(
+    const wrong = [
       same(`${name} is low-rank`, isLow(module), layer.as !== "plain"),
       same(
         `${name}: class`,
@@ -227,11 +229,11 @@ export async function differs(bag: Bag, record: Recorded): Promise<string | unde
         bias === null ? null : [...(await values(bias))],
         layer.bias && [...layer.bias],
       ),
-    );
+    ];
     for (const [adapter, { trainable, magnitude }] of layer.adapters) {
       const own = adapted?.adapters.get(adapter);
       const asks = [own?.loraA.requiresGrad, own?.loraB.requiresGrad, own?.magnitude?.requiresGrad];
-      found.push(
+      wrong.push(
         same(`${name}: ${adapter} asks`, asks, [trainable, trainable, magnitude && trainable]),
         same(
           `${name}: magnitudes of ${adapter}`,
@@ -240,7 +242,9 @@ export async function differs(bag: Bag, record: Recorded): Promise<string | unde
         ),
       );
     }
-  }
+    return wrong;
+  };
+  found.push(...(await Promise.all([...record].map(ofLayer))).flat());
   return found.find((one) => one !== undefined) ?? outputsDiffer(bag, record);
 }
 
@@ -256,14 +260,14 @@ function numberOf(one: object | null | undefined): number {
 
 /** Everything that a refused call must leave alone: which objects stand where, bits, flags. */
 export async function fingerprint(bag: Bag): Promise<string> {
-  const all: unknown[] = [lora.adapters(bag), lora.status(bag)];
-  for (const [path, module] of bag.namedModules()) {
+  const ofModule = async ([path, module]: [string, nn.Module]): Promise<unknown[]> => {
+    const all: unknown[] = [];
     const low = isLow(module) ? module : undefined;
     all.push([path, numberOf(module), module.training, Object.keys(lora.loraStateDict(module, "all"))]);
     for (const [key, value] of Object.entries(module))
       if (value !== null && typeof value === "object" && "requiresGrad" in value)
         all.push([key, numberOf(value), value.requiresGrad, [...(await values(value as Tensor))]]);
-    if (low === undefined) continue;
+    if (low === undefined) return all;
     all.push([low.active, low.merged, numberOf(low.unmergedWeight?.tensor), numberOf(low.replaced?.module)]);
     for (const [name, adapter] of low.adapters) {
       const { loraA, loraB, magnitude, ...rest } = adapter;
@@ -271,6 +275,8 @@ export async function fingerprint(bag: Bag): Promise<string> {
       for (const one of [loraA, loraB, ...(magnitude ? [magnitude] : [])])
         all.push([numberOf(one), one.requiresGrad, [...(await values(one))]]);
     }
-  }
-  return JSON.stringify(all);
+    return all;
+  };
+  const modules = await Promise.all([...bag.namedModules()].map(ofModule));
+  return JSON.stringify([lora.adapters(bag), lora.status(bag), ...modules]);
 }

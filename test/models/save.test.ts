@@ -1,6 +1,15 @@
 /** A model's folder: its shards, what goes along with the weights, and what half storage cannot hold. */
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { dirname, join, sep } from "node:path";
 
 import test from "ava";
 
@@ -61,6 +70,27 @@ test("the tokenizer's files, the generation's and the chat template go along", a
   if (model.tokenizer !== undefined) model.tokenizer.chatTemplate = "{{ messages | length }}";
   await saveModel(model, folder, { overwrite: true });
   t.is(readFileSync(join(folder, "chat_template.jinja"), "utf8"), "{{ messages | length }}");
+  model.dispose();
+});
+
+test("a folder's name may end in a separator, and a link to a folder stays one", async (t) => {
+  const model = await loadModel(tinyModel(), { device });
+  const above = temporary();
+  await saveModel(model, join(above, "saved") + sep);
+  t.deepEqual(readdirSync(above), ["saved"]);
+  const elsewhere = join(temporary(), "runs");
+  mkdirSync(elsewhere);
+  const link = join(elsewhere, "latest");
+  // A junction, which Windows lets everybody make.
+  symlinkSync(join(above, "saved"), link, "junction");
+  writeFileSync(join(above, "saved", "model.safetensors"), "old");
+  await saveModel(model, link, { overwrite: true });
+  t.true(lstatSync(link).isSymbolicLink());
+  t.deepEqual([readdirSync(above), readdirSync(elsewhere)], [["saved"], ["latest"]]);
+  const again = await loadModel(join(above, "saved"), { device });
+  for (const [name, one] of Object.entries(again.stateDict()))
+    t.deepEqual(await one.data(), await (model.stateDict()[name] as Tensor).data(), name);
+  again.dispose();
   model.dispose();
 });
 

@@ -1,10 +1,12 @@
 /** A Trainer's checkpoints, what it releases, and what it refuses. */
 import { readdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, sep } from "node:path";
+import { setTimeout as after } from "node:timers/promises";
 
 import test from "ava";
 import {
   LowrankError,
+  lora,
   manualSeed,
   memory,
   nn,
@@ -176,6 +178,129 @@ test.serial(
     t.is(await t.throwsAsync(aborted.result), reason);
   },
 );
+
+test.serial("a batch that comes after a stop or an abort is released", async (t) => {
+  for (const how of ["stop", "abort"]) {
+    const model = new nn.Linear(1, 1, { device: "cpu" });
+    const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
+    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    let open = (): void => {};
+    const gate = new Promise<void>((resolve) => (open = resolve));
+    const made: Tensor[] = [];
+    const data = async function* (): AsyncGenerator<Batch> {
+      for (;;) {
+        if (made.length > 0) await gate;
+        const x = zeros([1, 1], { device: "cpu" });
+        made.push(x);
+        yield { x, y: x };
+      }
+    };
+    const controller = new AbortController();
+    const trainer = new Trainer({ model, optimizer, loss: one, data, signal: controller.signal });
+    setTimeout(() => (how === "stop" ? void trainer.stop() : controller.abort()), 50);
+    await trainer.result.catch(() => {});
+    t.is(made.length, 1, how);
+    open();
+    await after(10);
+    t.is(made.length, 2, how);
+    t.true(made[1]?.disposed, how);
+  }
+});
+
+// The second batch of a step, and the first of an epoch.
+for (const late of [5, 6]) {
+  test.serial(`a run that was stopped while it waited for batch ${late} goes on to the bit`, async (t) => {
+    const run = (
+      more: Partial<TrainerOptions<nn.Sequential, Batch>>,
+      waits: (n: number) => Promise<void> = async () => {},
+    ) => {
+      const model = build("cpu");
+      const optimizer = new optim.AdamW(model.parameters(), { lr: 0.05 });
+      let n = 0;
+      const data = async function* (): AsyncGenerator<Batch> {
+        const offset = rand([1, 3], { device: "cpu" });
+        for (let i = 0; i < 6; i++) {
+          const x = rand([4, 3], { device: "cpu" }).add(offset);
+          await waits(n++);
+          // What is drawn when nobody waits any more.
+          const shifted = x.add(rand([4, 3], { device: "cpu" }));
+          yield { x: shifted, y: shifted.sum(1, { keepDim: true }) };
+        }
+      };
+      return {
+        model,
+        trainer: new Trainer({ model, optimizer, loss, data, gradientAccumulation: 2, steps: 8, ...more }),
+      };
+    };
+    const losses = async (trainer: Trainer<nn.Sequential, Batch>) =>
+      (await collect(trainer)).filter((event) => event.type === "step").map((event) => event.loss);
+    const straight = run({});
+    const expected = await losses(straight.trainer);
+    const save = temporary();
+    const cut = run({ save }, async (n) => {
+      if (n !== late) return;
+      void cut.trainer.stop();
+      await after(10);
+    });
+    const { steps } = await cut.trainer.result;
+    t.is(steps, late >> 1);
+    const on = run({ save, resume: true });
+    t.deepEqual(await losses(on.trainer), expected.slice(steps));
+    t.deepEqual(await bits(on.model), await bits(straight.model));
+  });
+}
+
+test.serial("resume: true takes the checkpoint that was written last, not the furthest", async (t) => {
+  const save = temporary();
+  const run = (more: Partial<TrainerOptions<nn.Linear, Batch>>) => {
+    const model = new nn.Linear(1, 1, { device: "cpu" });
+    const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
+    const data = [{ x: tensor([[1]], { device: "cpu" }), y: tensor([[1]], { device: "cpu" }) }];
+    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    return new Trainer({ model, optimizer, data, loss: one, save, saveEvery: 2, ...more });
+  };
+  await run({ steps: 6 }).result;
+  await after(5);
+  await run({ steps: 2 }).result;
+  const [start] = await collect(run({ steps: 8, resume: true }));
+  t.like(start, { type: "start", resumedFrom: 2 });
+});
+
+test.serial("a function that saves may name its folder with a separator at the end", async (t) => {
+  const folder = temporary();
+  const model = new nn.Linear(1, 1, { device: "cpu" });
+  const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
+  const data = [{ x: tensor([[1]], { device: "cpu" }), y: tensor([[1]], { device: "cpu" }) }];
+  const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+  const path = join(folder, "mine") + sep;
+  const save = async (_: number, write: (to: string) => Promise<void>): Promise<string> => (
+    await write(path),
+    path
+  );
+  await new Trainer({ model, optimizer, data, loss: one, save, saveEvery: 1, steps: 2 }).result;
+  t.deepEqual(readdirSync(folder), ["mine"]);
+  t.deepEqual(readdirSync(path).sort(), ["model.safetensors", "optimizer.safetensors", "trainer.json"]);
+});
+
+test.serial("LoRA-FA goes on by the checkpoint's A, whatever A was before", async (t) => {
+  const run = async (seed: number, more: Partial<TrainerOptions<nn.Sequential, Batch>>) => {
+    manualSeed(seed);
+    const model = new nn.Sequential(
+      new nn.Linear(3, 8, { device: "cpu" }),
+      new nn.Linear(8, 1, { device: "cpu" }),
+    );
+    await lora.inject(model, { r: 2, targetModules: ["0", "1"] });
+    const optimizer = await optim.LoraFA.of(model, { lr: 0.05 });
+    const x = tensor([0.5, -1, 2, 1, 0, -0.5], { shape: [2, 3], device: "cpu" });
+    const data = [{ x, y: tensor([1, -1], { shape: [2, 1], device: "cpu" }) }];
+    const trainer = new Trainer({ model, optimizer, loss, data, steps: 6, saveEvery: 2, ...more });
+    await trainer.result;
+    return bits(model);
+  };
+  const save = temporary();
+  const straight = await run(7, { save });
+  t.deepEqual(await run(8, { save: temporary(), resume: join(save, "checkpoint-4") }), straight);
+});
 
 const loose = (value: unknown): never => value as never;
 

@@ -7,6 +7,7 @@ import { LowrankError, systemCode } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
 import { openWeights, load, mapped, save } from "../../safetensors.js";
+import { adapterName } from "../adapter/name.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { readFolder, writeFolder } from "./folder.js";
@@ -44,9 +45,9 @@ export interface ConvertOptions extends ReadOptions {
   name?: string | undefined;
 }
 
-/** A path, or a name that becomes one. Throws `ERR_OPTION`. */
+/** A path. Throws `ERR_OPTION`. */
 export function fileName(where: string, name: string, value: unknown): string {
-  return text(where, name, value) === "" ? refuse(where, name, "a name", value) : (value as string);
+  return text(where, name, value) === "" ? refuse(where, name, "a path", value) : (value as string);
 }
 
 /** Refuses options of reading that are unknown or of another kind: `ERR_OPTION`. */
@@ -154,7 +155,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
     ...reading
   } = options("convertAdapter", given, ["format", "model", "name", "loraAlpha", "enableLora", "prefix"]);
   checkReading("convertAdapter", reading);
-  fileName("convertAdapter", "name", name);
+  adapterName("convertAdapter", "name", name);
   if (model !== undefined) moduleOf("convertAdapter", "model", model);
   if (!FORMATS.includes(format))
     throw new LowrankError(

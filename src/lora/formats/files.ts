@@ -9,6 +9,7 @@ import { setTrainable } from "../adapter/active.js";
 import { at } from "../adapter/at.js";
 import { change } from "../adapter/change.js";
 import { writeConfig } from "./config.js";
+import { adapterName } from "../adapter/name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./adapter-file.js";
 import { folderOf, writeFolder } from "./folder.js";
@@ -86,7 +87,7 @@ export async function loadAdapter(
   fileName("loadAdapter", "path", path);
   const known = ["name", "trainable", "loraAlpha", "enableLora", "prefix"] as const;
   const { name = "default", trainable = false, ...reading } = options("loadAdapter", given, known);
-  fileName("loadAdapter", "name", name);
+  adapterName("loadAdapter", "name", name);
   flag("loadAdapter", "trainable", trainable);
   checkReading("loadAdapter", reading);
   checkFree(model, name, "loadAdapter");

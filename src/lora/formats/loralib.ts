@@ -3,6 +3,7 @@
  * alpha: what is written here carries it in the header, and elsewhere it is asked for. Source:
  * microsoft/LoRA, loralib/layers.py.
  */
+import { shown } from "../../argument.js";
 import { tensor, zeros } from "../../create.js";
 import { LowrankError } from "../../errors.js";
 import { Embedding } from "../../nn/embedding.js";
@@ -224,7 +225,7 @@ function alphaReader(
   metadata: Readonly<Record<string, string>>,
   given: number | undefined,
 ): (path: string, module: Module) => number {
-  const written: unknown = metadata[ALPHA] === undefined ? undefined : JSON.parse(metadata[ALPHA]);
+  const written = given === undefined ? writtenAlpha(file, metadata[ALPHA]) : undefined;
   return (path, module) => {
     const own =
       typeof written === "object" && written !== null ? (written as Record<string, unknown>)[path] : written;
@@ -235,6 +236,16 @@ function alphaReader(
       throw refused(FILE_REFUSALS.loralibAlpha, file, path);
     return alpha;
   };
+}
+
+/** The alpha that a file's metadata hold, or alphas by layer. Throws `ERR_FILE_FORMAT`. */
+function writtenAlpha(file: string, text: string | undefined): unknown {
+  try {
+    return text === undefined ? undefined : JSON.parse(text);
+  } catch (cause) {
+    const what = `${ALPHA} in its metadata is ${shown(text)}, and a number, or numbers by layer, were expected`;
+    throw new LowrankError("ERR_FILE_FORMAT", `${file}: ${what}; give loraAlpha`, { cause });
+  }
 }
 
 interface Plain {

@@ -3,6 +3,7 @@ import { options } from "../../argument.js";
 import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor.js";
+import { adapterName } from "../adapter/name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "../formats/convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
 import { trainedBiases } from "../adapter/mark.js";
@@ -37,7 +38,7 @@ export async function hotSwap(
     "enableLora",
     "prefix",
   ]);
-  fileName("hotSwap", "name", name);
+  adapterName("hotSwap", "name", name);
   checkReading("hotSwap", reading);
   adapterOf(model, name);
   const read = await readAdapter(path, name, model, reading);

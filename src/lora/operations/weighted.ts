@@ -9,7 +9,7 @@ import { tensor } from "../../create.js";
 import { isTensor, type Tensor } from "../../tensor.js";
 import { setTrainable } from "../adapter/active.js";
 import { change } from "../adapter/change.js";
-import { fileName } from "../formats/convert.js";
+import { adapterName } from "../adapter/name.js";
 import { injectNow } from "../inject/inject.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";
@@ -124,7 +124,7 @@ function checked(
   weights: Readonly<Record<string, number>>,
   { combination = "linear", rank, density, majoritySign }: WeightedAdapterOptions,
 ): Input[] {
-  fileName("addWeightedAdapter", "name", name);
+  adapterName("addWeightedAdapter", "name", name);
   if (!isPlain(weights)) wrong("addWeightedAdapter", "weights", "weights by name", weights);
   checkFree(model, name, "addWeightedAdapter");
   const inputs = Object.entries(weights).map(([one, weight]) => ({

@@ -1,6 +1,7 @@
 /** What `inject` takes: PEFT's LoraConfig, checked and completed. */
 import { refuse, shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
+import { ADAPTER_NAME, isAdapterName } from "../adapter/name.js";
 import type { EvaConfig, EvaData } from "./eva.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init-weights.js";
 import type { BiasMode } from "./bias.js";
@@ -127,7 +128,7 @@ const OPTIONS: Record<keyof InjectOptions, readonly [valid: (value: unknown) => 
   ensureWeightTying: [isFlag, "true or false"],
   fanInFanOut: [(v) => v === "auto" || isFlag(v), '"auto", true or false'],
   taskType: [isText, "a name"],
-  name: [isText, "a name"],
+  name: [isAdapterName, ADAPTER_NAME],
   active: [isFlag, "true or false"],
 };
 
