@@ -1,7 +1,19 @@
 // `npm run build`: what the package runs by, in dist/ or the folder that is named. The compiler writes the types, a
-// bundler the JavaScript: importing a module costs a third of a millisecond, and the sources have 240.
+// bundler the JavaScript: importing a module costs a third of a millisecond, and the sources have 240. Where dist/ holds
+// already what they come to, it stays, and another folder gets a copy.
 import { spawnSync } from "node:child_process";
-import { chmodSync, cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, isAbsolute, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -132,10 +144,58 @@ function required(folder) {
   }
 }
 
-const folder = resolve(process.argv[2] ?? join(root, "dist"));
-rmSync(folder, { recursive: true, force: true });
-types(folder);
-await code(folder);
-await dashboard(folder);
-required(folder);
-chmodSync(join(folder, "cli", "main.js"), 0o755);
+/** What dist/ is made from: the compilers are those of the lock file. */
+const SOURCES = [
+  "src",
+  "native/binding.d.ts",
+  "package.json",
+  "package-lock.json",
+  "scripts/build.mjs",
+  "tsconfig.json",
+  "tsconfig.build.json",
+];
+
+/** A hash of files and folders, and of what they are called. */
+function hashOf(names) {
+  const hash = createHash("sha256");
+  const add = (path) => {
+    if (statSync(path).isDirectory()) {
+      for (const name of readdirSync(path).sort()) add(join(path, name));
+    } else {
+      const bytes = readFileSync(path);
+      hash.update(`${path} ${bytes.length}\n`).update(bytes);
+    }
+  };
+  for (const name of names) {
+    const path = join(root, name);
+    if (existsSync(path)) add(path);
+  }
+  return hash.digest("hex");
+}
+
+async function build(folder) {
+  rmSync(folder, { recursive: true, force: true });
+  types(folder);
+  await code(folder);
+  await dashboard(folder);
+  required(folder);
+  chmodSync(join(folder, "cli", "main.js"), 0o755);
+}
+
+const dist = join(root, "dist");
+const built = join(root, "node_modules", ".cache", "lowrank", "dist.sha256");
+const folder = resolve(process.argv[2] ?? dist);
+// Of the sources before they are read: one that changes meanwhile is another.
+const sources = hashOf(SOURCES);
+const state = () => `${sources} ${hashOf(["dist"])}`;
+const isCurrent = existsSync(built) && readFileSync(built, "utf8") === state();
+if (!isCurrent) {
+  await build(folder);
+} else if (folder !== dist) {
+  rmSync(folder, { recursive: true, force: true });
+  cpSync(dist, folder, { recursive: true });
+}
+if (!isCurrent && folder === dist) {
+  mkdirSync(dirname(built), { recursive: true });
+  writeFileSync(built, state());
+}

@@ -16,40 +16,47 @@ import webpack from "webpack";
 import { temporary } from "./hashed.js";
 import { installedProject, nodeIn } from "./packed.js";
 
+/** A program as each kind of module. */
+const FORMATS = { esm: "mjs", cjs: "cjs" } as const;
+type Format = keyof typeof FORMATS;
+const formats = Object.keys(FORMATS) as Format[];
+const fileOf = (name: string, format: Format): string => `${name}.${FORMATS[format]}`;
+
 interface App {
   /** The project's folder, whose app.mjs uses the package. */
   folder: string;
-  /** The name of the bundle to write there, which ends as its format asks for. */
-  out: string;
-  format: "esm" | "cjs";
+  /** The bundles to write there are named so, and end as their format asks for. */
+  name: string;
   /** Whether the package is left out. */
   external: boolean;
 }
 
-/** Bundles as the documentation of each says for a program of Node's. */
+/** Bundles for each format, as the documentation of each says for a program of Node's. */
 const BUNDLERS: Record<string, (app: App) => Promise<void>> = {
-  async esbuild({ folder, out, format, external }) {
-    await esbuild({
-      entryPoints: [join(folder, "app.mjs")],
-      outfile: join(folder, out),
-      bundle: true,
-      platform: "node",
-      format,
-      external: external ? ["lowrank"] : [],
-      logLevel: "silent",
-    });
+  async esbuild({ folder, name, external }) {
+    for (const format of formats)
+      await esbuild({
+        entryPoints: [join(folder, "app.mjs")],
+        outfile: join(folder, fileOf(name, format)),
+        bundle: true,
+        platform: "node",
+        format,
+        external: external ? ["lowrank"] : [],
+        logLevel: "silent",
+      });
   },
-  async Rollup({ folder, out, format, external }) {
+  async Rollup({ folder, name, external }) {
     const bundle = await rollup({
       input: join(folder, "app.mjs"),
       plugins: [nodeResolve({ exportConditions: ["node"] })],
       external: external ? ["lowrank"] : [],
       onLog() {},
     });
-    await bundle.write({ dir: folder, entryFileNames: out, format });
+    for (const format of formats)
+      await bundle.write({ dir: folder, entryFileNames: fileOf(name, format), format });
     await bundle.close();
   },
-  async Rolldown({ folder, out, format, external }) {
+  async Rolldown({ folder, name, external }) {
     const bundle = await rolldown({
       input: join(folder, "app.mjs"),
       cwd: folder,
@@ -57,10 +64,11 @@ const BUNDLERS: Record<string, (app: App) => Promise<void>> = {
       external: external ? ["lowrank"] : [],
       onLog() {},
     });
-    await bundle.write({ dir: folder, entryFileNames: out, format });
+    for (const format of formats)
+      await bundle.write({ dir: folder, entryFileNames: fileOf(name, format), format });
     await bundle.close();
   },
-  async Vite({ folder, out, format, external }) {
+  async Vite({ folder, name, external }) {
     await vite({
       root: folder,
       configFile: false,
@@ -70,29 +78,36 @@ const BUNDLERS: Record<string, (app: App) => Promise<void>> = {
         ssr: join(folder, "app.mjs"),
         outDir: folder,
         emptyOutDir: false,
-        rolldownOptions: { output: { format, entryFileNames: out } },
+        rolldownOptions: {
+          output: formats.map((format) => ({ format, entryFileNames: fileOf(name, format) })),
+        },
       },
     });
   },
-  async webpack({ folder, out, format, external }) {
-    const esm = format === "esm";
-    const name = esm ? "module lowrank" : "commonjs lowrank";
-    const compiler = webpack({
-      mode: "production",
-      context: folder,
-      entry: join(folder, "app.mjs"),
-      target: "node20",
-      experiments: { outputModule: esm },
-      output: { path: folder, filename: out, ...(esm ? { library: { type: "module" } } : {}) },
-      ...(external ? { externals: { lowrank: name } } : {}),
-    });
-    await new Promise<void>((done, failed) => {
-      compiler?.run((error, stats) => {
-        if (error !== null) failed(error);
-        else if (stats?.hasErrors() === true) failed(new Error(stats.toString("errors-only")));
-        else compiler.close(() => done());
+  async webpack({ folder, name, external }) {
+    for (const format of formats) {
+      const esm = format === "esm";
+      const compiler = webpack({
+        mode: "production",
+        context: folder,
+        entry: join(folder, "app.mjs"),
+        target: "node20",
+        experiments: { outputModule: esm },
+        output: {
+          path: folder,
+          filename: fileOf(name, format),
+          ...(esm ? { library: { type: "module" } } : {}),
+        },
+        ...(external ? { externals: { lowrank: esm ? "module lowrank" : "commonjs lowrank" } } : {}),
       });
-    });
+      await new Promise<void>((done, failed) => {
+        compiler?.run((error, stats) => {
+          if (error !== null) failed(error);
+          else if (stats?.hasErrors() === true) failed(new Error(stats.toString("errors-only")));
+          else compiler.close(() => done());
+        });
+      });
+    }
   },
 };
 
@@ -114,16 +129,22 @@ function project(): string {
   return folder;
 }
 
-for (const [name, bundle] of Object.entries(BUNDLERS)) {
-  for (const format of ["esm", "cjs"] as const) {
-    test(`${name}, ${format}: a bundle that leaves the package out runs, one that took it in says so`, async (t) => {
+for (const [bundler, bundle] of Object.entries(BUNDLERS)) {
+  // One at a time: a bundle takes a core and much memory.
+  test.serial(
+    `${bundler}: a bundle that leaves the package out runs, one that took it in says so`,
+    async (t) => {
       const folder = project();
-      const end = format === "esm" ? "mjs" : "cjs";
-      await bundle({ folder, out: `out.${end}`, format, external: true });
-      t.is(nodeIn(folder, `out.${end}`), "loaded");
-      await bundle({ folder, out: `in.${end}`, format, external: false });
+      await bundle({ folder, name: "out", external: true });
+      for (const format of formats) t.is(nodeIn(folder, fileOf("out", format)), "loaded", format);
+      await bundle({ folder, name: "in", external: false });
       rmSync(join(folder, "node_modules"), { recursive: true });
-      t.regex(nodeIn(folder, `in.${end}`), /^ERR_NATIVE_LOAD lowrank was taken into a bundle/);
-    });
-  }
+      for (const format of formats)
+        t.regex(
+          nodeIn(folder, fileOf("in", format)),
+          /^ERR_NATIVE_LOAD lowrank was taken into a bundle/,
+          format,
+        );
+    },
+  );
 }
