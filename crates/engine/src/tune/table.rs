@@ -29,7 +29,7 @@ pub struct Table {
 #[derive(Default)]
 struct State {
     chosen: HashMap<Class, Params>,
-    /// What the file had when this began.
+    /// What the file had when this began, and every form that was found wrong since.
     kept: Kept,
     /// What is new since the file was written.
     new: Kept,
@@ -37,8 +37,6 @@ struct State {
     queue: VecDeque<Job>,
     /// Whether the last job that `next` gave is still being tried.
     busy: bool,
-    /// Forms after the names of their families, beside those that `kept` has.
-    wrong: HashSet<(&'static str, Params)>,
     /// Nothing more is tried because a run meets it.
     closed: bool,
     outcomes: Vec<Outcome>,
@@ -185,10 +183,11 @@ impl Table {
     pub(super) fn drop_wrong(&self, class: &Class, [first, form]: [Params; 2]) {
         let mut state = self.state();
         let family = class.family;
-        if !state.wrong.insert((family.name, form)) {
+        let name = wrong_name(class, form);
+        if !state.kept.wrong.insert(name.clone()) {
             return;
         }
-        state.new.wrong.insert(wrong_name(class, form));
+        state.new.wrong.insert(name);
         state.chosen.retain(|of, chosen| of.family.name != family.name || *chosen != form);
         drop(state);
         let [first, form] = [first, form].map(family.form);
@@ -216,7 +215,7 @@ impl Table {
 
 impl State {
     fn is_wrong(&self, class: &Class, form: Params) -> bool {
-        self.wrong.contains(&(class.family.name, form)) || self.kept.wrong.contains(&wrong_name(class, form))
+        self.kept.wrong.contains(&wrong_name(class, form))
     }
 }
 
