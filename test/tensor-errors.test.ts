@@ -39,6 +39,8 @@ for (const device of testDevices()) {
     ]) {
       t.throws(() => zeros(shape, { device }), { code: "ERR_OUT_OF_MEMORY" });
     }
+    // 8 GiB: a processor has as much, and no kernel counts that far.
+    t.throws(() => zeros([2 ** 16, 2 ** 16], { device, dtype: "bf16" }), { code: "ERR_OUT_OF_MEMORY" });
     t.is(memory(device).live, before);
     t.deepEqual([...(await tensor([1, 2], { device }).add(1).data())], [2, 3]);
   });

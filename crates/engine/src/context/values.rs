@@ -14,6 +14,20 @@ use crate::mapped_file::MappedFile;
 use crate::recording::{Command, Recording};
 use crate::shape::Shape;
 
+/// Kernels count elements in words of 32 bits, on every device.
+const MOST_ELEMENTS: usize = u32::MAX as usize;
+
+fn countable(shape: &Shape) -> Result<()> {
+    if shape.size() > MOST_ELEMENTS {
+        fail!(
+            OutOfMemory,
+            "a tensor of shape {shape} has {} elements, and {MOST_ELEMENTS} is the most that kernels count: make it in parts",
+            shape.size()
+        );
+    }
+    Ok(())
+}
+
 impl Context {
     /// The storage of a new value. Its bytes are whatever the pool's buffer held.
     pub fn allocate(self: &Rc<Self>, bytes: usize) -> Result<Rc<Storage>> {
@@ -59,6 +73,7 @@ impl Context {
         if most.is_none_or(|n| n > isize::MAX as usize) {
             fail!(OutOfMemory, "a tensor of shape {shape} is larger than any memory");
         }
+        countable(&shape)?;
         if !dtype.divides(&shape) {
             fail!(
                 Dtype,
@@ -135,6 +150,7 @@ impl Context {
         offset: u64,
     ) -> Result<Value> {
         let shape = shape.into();
+        countable(&shape)?;
         let bytes = dtype.bytes_of(shape.size()) as u64;
         // A map starts on a page, and blocks are read byte by byte.
         let aligned = dtype.is_block() || offset.is_multiple_of(dtype.bytes() as u64);
