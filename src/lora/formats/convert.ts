@@ -7,7 +7,7 @@ import { LowrankError, systemCode } from "../../errors.js";
 import { moduleOf } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
 import { openWeights, load, mapped, save } from "../../safetensors.js";
-import { adapterName } from "../adapter/name.js";
+import { adapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
 import { readFolder, writeFolder } from "./folder.js";

@@ -9,7 +9,7 @@ import { setTrainable } from "../adapter/active.js";
 import { at } from "../adapter/at.js";
 import { change } from "../adapter/change.js";
 import { writeConfig } from "./config.js";
-import { adapterName } from "../adapter/name.js";
+import { adapterName } from "../options/adapter-name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./adapter-file.js";
 import { folderOf, writeFolder } from "./folder.js";

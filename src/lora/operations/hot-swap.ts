@@ -3,7 +3,7 @@ import { options } from "../../argument.js";
 import { moduleOf } from "../../nn/children.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Tensor } from "../../tensor.js";
-import { adapterName } from "../adapter/name.js";
+import { adapterName } from "../options/adapter-name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "../formats/convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
 import { trainedBiases } from "../adapter/mark.js";

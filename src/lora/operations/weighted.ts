@@ -9,7 +9,7 @@ import { tensor } from "../../create.js";
 import { isTensor, type Tensor } from "../../tensor.js";
 import { setTrainable } from "../adapter/active.js";
 import { change } from "../adapter/change.js";
-import { adapterName } from "../adapter/name.js";
+import { adapterName } from "../options/adapter-name.js";
 import { injectNow } from "../inject/inject.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";

@@ -1,7 +1,7 @@
 /** What `inject` takes: PEFT's LoraConfig, checked and completed. */
 import { refuse, shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
-import { ADAPTER_NAME, isAdapterName } from "../adapter/name.js";
+import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
 import type { EvaConfig, EvaData } from "./eva.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init-weights.js";
 import type { BiasMode } from "./bias.js";
