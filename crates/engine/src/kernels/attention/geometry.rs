@@ -42,7 +42,7 @@ scalars! {
         scale: f32,
         /// Whether the outputs hold nothing yet.
         first: bool,
-        /// Whether a processor that multiplies pairs of bf16 rounds the products' factors to them.
+        /// Whether a processor that multiplies pairs of bf16 faster than f32 rounds the products' factors to them.
         rounded: bool,
     }
 }

@@ -13,7 +13,7 @@ use super::{Block, FLOOR, KEYS, Labels, ROW, Scratch, TURNED, pack, spread, turn
 use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_row, each_task};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::amx::Configured;
-use crate::simd::{compiled, dot, exp_or_zero, vectorised};
+use crate::simd::{Level, compiled, dot, exp_or_zero, vectorised};
 
 struct Inputs<'a> {
     q: &'a [f32],
@@ -66,6 +66,7 @@ pub fn backward(l: &NativeLaunch) {
 fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &mut [f32]) {
     let g = Geometry::of(l);
     let inputs = Inputs::of(l);
+    let level = g.level();
     let chunks = g.chunks();
     let width = g.dim.next_multiple_of(16);
     if let ([blocks], true) = (&chunks[..], g.first && width == g.dim) {
@@ -79,7 +80,7 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
             // SAFETY: a task has a head of keys, and the queries that are grouped under it, of its own.
             unsafe {
                 sums.clear([0, g.keys], width);
-                run(&g, &inputs, [b, head], *blocks, d_q, Some(sums));
+                run(&g, &inputs, level, [b, head], *blocks, d_q, Some(sums));
             }
         });
         return;
@@ -93,7 +94,7 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
         unsafe {
             let sums = Sums { d_k, d_v: d_k.add(g.keys * width), row: width };
             sums.clear(g.reach(blocks), width);
-            run(&g, &inputs, [b, head], blocks, d_q, Some(sums));
+            run(&g, &inputs, level, [b, head], blocks, d_q, Some(sums));
         }
     });
 
@@ -145,10 +146,12 @@ impl Sums {
 /// A run of blocks: their dQ, and what they add to dK and dV.
 ///
 /// # Safety
-/// No other task has these query rows, or writes the sums, which reach over the keys that the blocks see.
+/// The processor has the level. No other task has these query rows, or writes the sums, which reach over the keys that
+/// the blocks see.
 unsafe fn run(
     g: &Geometry,
     inputs: &Inputs,
+    level: Level,
     [b, head]: [usize; 2],
     blocks: [usize; 2],
     d_q: Option<&Shared<f32>>,
@@ -156,8 +159,8 @@ unsafe fn run(
 ) {
     for block in blocks[0]..blocks[1] {
         let of = Block::new(g, inputs.labels, b, head, block);
-        // SAFETY: the processor has the level; query rows are this task's, and so are the sums.
-        unsafe { one_block(g.level())(&of, inputs, g.span(block), d_q, sums) };
+        // SAFETY: the caller's: query rows are this task's, and so are the sums.
+        unsafe { one_block(level)(&of, inputs, g.span(block), d_q, sums) };
     }
 }
 

@@ -24,14 +24,13 @@ pub fn forward(l: &NativeLaunch) {
         return decode::forward(&g, l.threads, [q, k, v], labels, &o, &lse);
     }
     let blocks = g.blocks();
+    let compute = one_block(g.level());
     each_task(l.threads, g.batch * g.kv_heads * blocks, |task| {
         // The last blocks see the most keys; they are begun first.
         let block = blocks - 1 - task % blocks;
         let (b, head) = (task / blocks / g.kv_heads, task / blocks % g.kv_heads);
         // SAFETY: the processor has the level; no two tasks have a query row in common.
-        unsafe {
-            one_block(g.level())(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block))
-        };
+        unsafe { compute(&Block::new(&g, labels, b, head, block), q, k, v, &o, &lse, g.span(block)) };
     });
 }
 

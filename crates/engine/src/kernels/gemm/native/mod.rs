@@ -80,6 +80,7 @@ pub use dot::FEW;
 pub use loops::available;
 // What else sums products a tile at a time.
 pub use blocking::blocking;
+pub use choice::rounded_level;
 pub use cut::{Block, Cut};
 pub use loops::{Loops, Stored, best};
 pub use microkernel::{Left, Right, Settle, TileProduct};

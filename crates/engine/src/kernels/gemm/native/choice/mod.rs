@@ -6,7 +6,7 @@
 //! such product, within some 20 ms: by one thread, since how many there are must change no bit; with a wide margin, so
 //! that a busy machine changes none either; and it is kept for the processes to come, by processor and version of this
 //! package (`tune/store`). Where `LOWRANK_ISA` names a level, or `LOWRANK_TUNE` is off, nothing is measured and the
-//! level's own are taken. Attention has pairs wherever the level has them.
+//! level's own are taken. Attention's rounded products take that level's form, too.
 
 #[cfg(test)]
 mod tests;
@@ -58,6 +58,11 @@ pub fn loops() -> &'static Loops {
         let chosen = kept(Store::of(owner).as_ref(), &levels, || Processor::new(&levels));
         if chosen == level() { best() } else { Box::leak(Box::new(Loops::of(chosen))) }
     })
+}
+
+/// The level of those loops: what multiplies the fastest here in a rounded product does in others.
+pub fn rounded_level() -> Level {
+    loops().level
 }
 
 /// The levels up to one that differ in products of bf16 alone, the simplest first.
