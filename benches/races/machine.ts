@@ -10,8 +10,8 @@ export const SHAPES = ["512x1536x576", "512x576x1536", "512x49152x576"] as const
 const SQUARE = "4096x4096x4096";
 
 export interface Machine {
-  /** GFLOP/s of the fastest peer's f32 product at one of the step's largest shapes. */
-  bestPeerGemm: number;
+  /** GFLOP/s of the fastest peer's f32 product at one of these shapes, which were measured. */
+  bestPeerGemm(shapes: readonly string[]): number;
 }
 
 /** Cores, clock and memory, as far as the system tells. */
@@ -28,9 +28,12 @@ function described(): string {
   return `${first?.model ?? "processor"}, ${cpus().length} threads${flags === "" ? "" : ` (${flags})`}`;
 }
 
-/** Measures by turns and prints: multiply-adds, memory, and products of ours, gemm, faer, numpy and PyTorch. */
-export async function measured(rounds: number): Promise<Machine> {
-  const shapes = [...SHAPES, SQUARE];
+/**
+ * Measures by turns and prints: multiply-adds, memory, and products of ours, gemm, faer, numpy and PyTorch; those of a step,
+ * a large square and `others`.
+ */
+export async function measured(rounds: number, others: readonly string[]): Promise<Machine> {
+  const shapes = [...new Set([...SHAPES, SQUARE, ...others])];
   const sides = [
     warm(["rates", ...shapes]),
     warm(["own-gemm.ts", ...shapes]),
@@ -58,6 +61,8 @@ export async function measured(rounds: number): Promise<Machine> {
     const cells = who.map((name) => rate(`${name} ${shape}`).toFixed(0).padStart(8));
     console.log(`${shape.padEnd(22)}${cells.join("")}`);
   }
-  const peers = SHAPES.flatMap((shape) => who.slice(1).map((name) => rate(`${name} ${shape}`)));
-  return { bestPeerGemm: Math.max(...peers) };
+  const peers = who.slice(1);
+  return {
+    bestPeerGemm: (of) => Math.max(...of.flatMap((shape) => peers.map((name) => rate(`${name} ${shape}`)))),
+  };
 }

@@ -7,7 +7,7 @@
  */
 import { parseArgs } from "node:util";
 
-import { measured, type Machine } from "./machine.js";
+import { measured, SHAPES, type Machine } from "./machine.js";
 import { median } from "./median.mjs";
 import { cold, warm, type Turn } from "./side.js";
 import { RACES, type Race } from "./table.js";
@@ -64,7 +64,9 @@ async function run(race: Race, machine: Machine | undefined): Promise<void> {
     if (race.flops !== undefined) {
       const rate = race.flops / f.ms / 1e6;
       const share =
-        machine === undefined ? "" : ` (${percent(rate / machine.bestPeerGemm)} of the best peer's product)`;
+        machine === undefined
+          ? ""
+          : ` (${percent(rate / machine.bestPeerGemm(race.products ?? SHAPES))} of the best peer's product)`;
       parts.push(`${rate.toFixed(0).padStart(4)} GFLOP/s${share}`);
     }
     if (f.peak > 0) parts.push(`peak ${f.peak.toFixed(0).padStart(5)} MiB`);
@@ -90,5 +92,6 @@ if (unknown !== undefined) {
   console.error(`there is no race ${unknown}; there are ${Object.keys(RACES).join(", ")}`);
   process.exit(2);
 }
-const machine = values.machine || positionals.length === 0 ? await measured(rounds) : undefined;
+const products = chosen.flatMap((name) => RACES[name]?.products ?? []);
+const machine = values.machine || positionals.length === 0 ? await measured(rounds, products) : undefined;
 for (const name of chosen) await run(RACES[name] as Race, machine);

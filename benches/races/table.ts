@@ -13,6 +13,8 @@ export interface Race {
   tokens?: number;
   /** Floating-point operations that a turn cannot do without. */
   flops?: number;
+  /** Products that its rate is beside; those of a step of SmolLM2-135M's shape unless given. */
+  products?: readonly string[];
   /** Bytes of weights that a decoded token reads. */
   bytesOfToken?: number;
 }
@@ -42,18 +44,23 @@ function bf16Step(rows: number, shape: keyof typeof SHAPES = "smollm2-135m"): Ra
 }
 
 /** A layer beside loralib's and PEFT's; and beside PyTorch's frozen layer alone, where that has a backward. */
-function layer(title: string, name: string, flops?: number): Race {
+function layer(title: string, name: string, linear?: { tokens: number; n: number }): Race {
   const beside = name === "embedding" ? ["loralib", "peft"] : ["loralib", "peft", "frozen"];
   return {
     title,
     ours: ["own-layer.ts", name],
     peers: Object.fromEntries(beside.map((peer): [string, Entry] => [peer, ["peer_layer.py", peer, name]])),
-    ...(flops === undefined ? {} : { flops }),
+    ...(linear === undefined ? {} : ofLinear(linear.tokens, linear.n)),
   };
 }
 
 /** Forward and backward of a LoRA linear layer of n x n, rank 16, whose weight is frozen. */
 const linearFlops = (tokens: number, n: number): number => 4 * tokens * n * n + 6 * tokens * 16 * 2 * n;
+
+const ofLinear = (tokens: number, n: number): Pick<Race, "flops" | "products"> => ({
+  flops: linearFlops(tokens, n),
+  products: [`${tokens}x${n}x${n}`],
+});
 
 /** Parameters of SmolLM2-135M's shape, the tied table of the vocabulary once. */
 const PARAMETERS = 134_515_008;
@@ -118,8 +125,8 @@ export const RACES: Record<string, Race> = {
     cold: ["ours", "peft"],
   },
   import: { title: "import of the built package", ours: ["own-import.mjs"], peers: {}, cold: ["ours"] },
-  linear: layer("Linear 4096 -> 4096, 512 tokens", "linear", linearFlops(512, 4096)),
-  linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048", linearFlops(2048, 4096)),
+  linear: layer("Linear 4096 -> 4096, 512 tokens", "linear", { tokens: 512, n: 4096 }),
+  linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048", { tokens: 2048, n: 4096 }),
   embedding: layer("Embedding 49152 x 576, 2048 tokens", "embedding"),
   gpt2: {
     title: "GPT-2 small step, 4 x 256",
