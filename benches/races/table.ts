@@ -44,13 +44,13 @@ function bf16Step(rows: number, shape: keyof typeof SHAPES = "smollm2-135m"): Ra
 }
 
 /** A layer beside loralib's and PEFT's; and beside PyTorch's frozen layer alone, where that has a backward. */
-function layer(title: string, name: string, linear?: { tokens: number; n: number }): Race {
+function layer(title: string, name: string, of: Pick<Race, "flops" | "products"> = {}): Race {
   const beside = name === "embedding" ? ["loralib", "peft"] : ["loralib", "peft", "frozen"];
   return {
     title,
     ours: ["own-layer.ts", name],
     peers: Object.fromEntries(beside.map((peer): [string, Entry] => [peer, ["peer_layer.py", peer, name]])),
-    ...(linear === undefined ? {} : ofLinear(linear.tokens, linear.n)),
+    ...of,
   };
 }
 
@@ -125,8 +125,8 @@ export const RACES: Record<string, Race> = {
     cold: ["ours", "peft"],
   },
   import: { title: "import of the built package", ours: ["own-import.mjs"], peers: {}, cold: ["ours"] },
-  linear: layer("Linear 4096 -> 4096, 512 tokens", "linear", { tokens: 512, n: 4096 }),
-  linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048", { tokens: 2048, n: 4096 }),
+  linear: layer("Linear 4096 -> 4096, 512 tokens", "linear", ofLinear(512, 4096)),
+  linear2048: layer("Linear 4096 -> 4096, 2048 tokens", "linear2048", ofLinear(2048, 4096)),
   embedding: layer("Embedding 49152 x 576, 2048 tokens", "embedding"),
   gpt2: {
     title: "GPT-2 small step, 4 x 256",
