@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
 
 import { median } from "./median.mjs";
-import { warm } from "./side.js";
+import { byRounds, warm } from "./side.js";
 
 /** The products of a step that take longest, and a large square. */
 export const SHAPES = ["512x1536x576", "512x576x1536", "512x49152x576"] as const;
@@ -34,21 +34,13 @@ function described(): string {
  */
 export async function measured(rounds: number, others: readonly string[]): Promise<Machine> {
   const shapes = [...new Set([...SHAPES, SQUARE, ...others])];
-  const sides = [
-    warm(["rates", ...shapes]),
-    warm(["own-gemm.ts", ...shapes]),
-    warm(["peer_gemm.py", ...shapes]),
-  ];
-  for (const side of sides) await side.ready();
+  const sides = ["rates", "own-gemm.ts", "peer_gemm.py"].map((what) => () => warm([what, ...shapes]));
   const found = new Map<string, number[]>();
-  for (let round = 0; round < rounds; round++) {
-    for (const side of sides) {
-      for (const [name, rate] of Object.entries((await side.turn()).rates ?? {})) {
-        found.set(name, [...(found.get(name) ?? []), rate]);
-      }
+  for (const turn of (await byRounds(sides, rounds)).flat()) {
+    for (const [name, rate] of Object.entries(turn.rates ?? {})) {
+      found.set(name, [...(found.get(name) ?? []), rate]);
     }
   }
-  for (const side of sides) side.end();
   const rate = (name: string): number => median(found.get(name) ?? [0]);
   const fma = rate("fma");
   console.log(`${described()}; Node ${process.versions.node}`);

@@ -9,7 +9,7 @@ import { parseArgs } from "node:util";
 
 import { measured, SHAPES, type Machine } from "./machine.js";
 import { median } from "./median.mjs";
-import { cold, warm, type Turn } from "./side.js";
+import { byRounds, cold, warm, type Turn } from "./side.js";
 import { RACES, type Race } from "./table.js";
 
 const { values, positionals } = parseArgs({
@@ -43,15 +43,16 @@ function figuresOf(label: string, turns: Turn[], { tokens = 0 }: Race): Figures 
 
 /** Races ours against each peer, all taking turns. */
 async function run(race: Race, machine: Machine | undefined): Promise<void> {
-  const sides = Object.entries({ ours: race.ours, ...race.peers }).map(([label, entry]) => ({
-    label,
-    side: (race.cold?.includes(label) ? cold : warm)(entry),
-    turns: [] as Turn[],
-  }));
-  for (const { side } of sides) await side.ready();
-  for (let i = 0; i < rounds; i++) for (const { side, turns } of sides) turns.push(await side.turn());
-  for (const { side } of sides) side.end();
-  const figures = sides.map(({ label, turns }) => figuresOf(label, turns, race));
+  const entries = Object.entries({ ours: race.ours, ...race.peers });
+  const turns = await byRounds(
+    entries.map(
+      ([label, entry]) =>
+        () =>
+          (race.cold?.includes(label) ? cold : warm)(entry),
+    ),
+    rounds,
+  );
+  const figures = entries.map(([label], i) => figuresOf(label, turns[i]!, race));
   const [ours] = figures as [Figures];
   console.log(`\n${race.title} (median of ${rounds})`);
   for (const f of figures) {

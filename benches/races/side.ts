@@ -104,3 +104,23 @@ export function cold(entry: Entry): Side {
     end: () => {},
   };
 }
+
+/**
+ * Rounds that a process takes part in. Where its memory lies is drawn as it starts, and for as long as it lives: the medians
+ * of one product of ours in six processes that took turns were 122 to 141 GFLOP/s.
+ */
+const KEPT = 3;
+
+/** The turns of each side, of which each has one a round; their processes are begun anew every few rounds. */
+export async function byRounds(begin: readonly (() => Side)[], rounds: number): Promise<Turn[][]> {
+  const turns: Turn[][] = begin.map(() => []);
+  for (let from = 0; from < rounds; from += KEPT) {
+    const sides = begin.map((one) => one());
+    for (const side of sides) await side.ready();
+    for (let round = from; round < Math.min(from + KEPT, rounds); round++) {
+      for (const [i, side] of sides.entries()) turns[i]!.push(await side.turn());
+    }
+    for (const side of sides) side.end();
+  }
+  return turns;
+}
