@@ -17,8 +17,31 @@ pub struct Timing {
     set: Option<(wgpu::QuerySet, wgpu::Buffer)>,
     note: Option<Note>,
     passes: Vec<Timed>,
-    /// A tick, and when it was.
-    anchor: Arc<Mutex<Option<(u64, Instant)>>>,
+    anchor: Arc<Mutex<Option<Anchor>>>,
+}
+
+/// A tick of the GPU's clock, and when it was.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Anchor {
+    tick: u64,
+    when: Instant,
+}
+
+impl Anchor {
+    /// Where a submission that was handed over at `submitted` begins with `tick`. What is known is kept until it would
+    /// have a submission begin before that: the first had to wait, or the counter, which may have few bits, began anew.
+    fn of(known: Option<Anchor>, tick: u64, submitted: Instant, period: f64) -> Anchor {
+        let holds = |known: &Anchor| tick >= known.tick && known.time(tick, period) >= submitted;
+        known.filter(holds).unwrap_or(Anchor { tick, when: submitted })
+    }
+
+    fn time(&self, tick: u64, period: f64) -> Instant {
+        self.when + nanoseconds(tick.saturating_sub(self.tick), period)
+    }
+}
+
+fn nanoseconds(ticks: u64, period: f64) -> Duration {
+    Duration::from_nanos((ticks as f64 * period) as u64)
 }
 
 /// A pass that is timed.
@@ -112,13 +135,11 @@ impl Timing {
             let Some(view) = done.ok().and_then(|()| mapped.get_mapped_range(..).ok()) else { return };
             let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view[..passes.len() * 16]);
             let mut anchor = anchor.lock().unwrap_or_else(|e| e.into_inner());
-            // Counters of few bits start anew, some within an hour.
-            let known = anchor.filter(|(zero, _)| ticks[0] >= *zero);
-            let (zero, when) = *anchor.insert(known.unwrap_or((ticks[0], submitted)));
-            let time = |ticks: u64| Duration::from_nanos((ticks as f64 * period) as u64);
+            let known = *anchor;
+            let anchor = anchor.insert(Anchor::of(known, ticks[0], submitted, period));
             for (timed, at) in passes.iter().zip(ticks.chunks_exact(2)) {
-                let start = when + time(at[0].saturating_sub(zero));
-                timed.note.worked(timed.kernel, timed.cost, start, time(at[1].saturating_sub(at[0])));
+                let (start, took) = (anchor.time(at[0], period), at[1].saturating_sub(at[0]));
+                timed.note.worked(timed.kernel, timed.cost, start, nanoseconds(took, period));
             }
         });
     }
@@ -137,4 +158,26 @@ fn queries(device: &wgpu::Device) -> (wgpu::QuerySet, wgpu::Buffer) {
         mapped_at_creation: false,
     });
     (set, resolved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_submission_begins_before_it_was_handed_over_and_none_before_the_one_before() {
+        let (period, began) = (2.0, Instant::now());
+        let at = |nanoseconds| began + Duration::from_nanos(nanoseconds);
+        // Handed over at 100, and begun long after.
+        let first = Anchor::of(None, 5_000, at(100), period);
+        assert_eq!(first.time(5_050, period), at(200));
+        // Handed over before it can have begun by what is known: that holds.
+        assert_eq!(Anchor::of(Some(first), 5_100, at(250), period), first);
+        // Handed over after: the first had waited.
+        let moved = Anchor::of(Some(first), 5_200, at(900), period);
+        assert_eq!(moved.time(5_200, period), at(900));
+        assert!(moved.time(5_200, period) > first.time(5_200, period));
+        // A counter that begins anew.
+        assert_eq!(Anchor::of(Some(moved), 3, at(1_000), period).time(4, period), at(1_002));
+    }
 }
