@@ -18,11 +18,11 @@ use crate::shape::Shape;
 const MOST_ELEMENTS: usize = u32::MAX as usize;
 
 fn countable(shape: &Shape) -> Result<()> {
-    if shape.size() > MOST_ELEMENTS {
+    let size = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    if size.is_none_or(|size| size > MOST_ELEMENTS) {
         fail!(
             OutOfMemory,
-            "a tensor of shape {shape} has {} elements, and {MOST_ELEMENTS} is the most that kernels count: make it in parts",
-            shape.size()
+            "a tensor of shape {shape} has more than {MOST_ELEMENTS} elements, the most that kernels count: make it in parts"
         );
     }
     Ok(())
@@ -67,11 +67,6 @@ impl Context {
                 self.profile.name,
                 self.profile.backend
             );
-        }
-        // No element takes more than the bytes of an f32.
-        let most = shape.iter().try_fold(size_of::<f32>(), |n, d| n.checked_mul(*d));
-        if most.is_none_or(|n| n > isize::MAX as usize) {
-            fail!(OutOfMemory, "a tensor of shape {shape} is larger than any memory");
         }
         countable(&shape)?;
         if !dtype.divides(&shape) {
