@@ -63,7 +63,7 @@ pub fn forward(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<(
         return decode(cx, a, o, lse);
     }
     let binds = Binds::of(a, Inner::Keys);
-    launches(cx, a, &FORWARD, Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
+    launches(cx, a, (&FORWARD, 2), Inner::Keys, &binds.forward(o, lse), Tile::of_queries)
 }
 
 /// Appends the gradients: `d_q`, and `d_kv` = those of k and v.
@@ -92,13 +92,13 @@ pub fn backward(
         let binds = Binds::of(a, Inner::Keys);
         let mut list = binds.backward(flow, &rows, labels.as_ref());
         list.push(binds.queries(d_q));
-        launches(cx, a, &BACKWARD_Q, Inner::Keys, &list, Tile::of_queries)?;
+        launches(cx, a, (&BACKWARD_Q, 3), Inner::Keys, &list, Tile::of_queries)?;
     }
     if let Some([d_k, d_v]) = d_kv {
         let binds = Binds::of(a, Inner::Queries);
         let mut list = binds.backward(flow, &rows, labels.as_ref());
         list.extend([binds.keys(d_k), binds.keys(d_v)]);
-        launches(cx, a, &BACKWARD_KV, Inner::Queries, &list, Tile::of_keys)?;
+        launches(cx, a, (&BACKWARD_KV, 4), Inner::Queries, &list, Tile::of_keys)?;
     }
     Ok(())
 }
@@ -132,13 +132,14 @@ fn backward_at_once(
     ]);
     list.extend(binds.labels());
     list.extend([binds.queries(d_q), binds.keys(d_k), binds.keys(d_v), Bind::whole(&parts)]);
-    launches(cx, a, &BACKWARD, Inner::Keys, &list, Tile::of_queries)
+    launches(cx, a, (&BACKWARD, 5), Inner::Keys, &list, Tile::of_queries)
 }
 
+/// Appends launches of a kernel that makes so many products of a query and a key.
 fn launches(
     cx: &Rc<Context>,
     a: &Attend,
-    kernel: &'static Kernel,
+    (kernel, products): (&'static Kernel, usize),
     inner: Inner,
     binds: &[Bind],
     tile: fn(Form) -> Tile,
@@ -177,7 +178,11 @@ fn launches(
         };
         let (form, groups) =
             Some(of(LARGE)).filter(|(_, groups)| *groups >= FEW).unwrap_or_else(|| of(SMALL));
-        let pairs = g.rows() * to.saturating_sub(from) / (1 + a.causal as usize);
+        let seen = |query| {
+            let [from, to] = g.visible(query);
+            to.saturating_sub(from)
+        };
+        let pairs = g.group * (0..g.queries).map(seen).sum::<usize>();
         cx.launch(Launch {
             kernel,
             params: form.params(),
@@ -185,7 +190,7 @@ fn launches(
             scalars: g.words(),
             groups: groups as u32,
             threads: form.threads as u32,
-            work: 8 * (g.batch * g.kv_heads * pairs * g.dim) as u64,
+            work: (2 * products * g.batch * g.kv_heads * pairs * g.dim) as u64,
         });
     })
 }

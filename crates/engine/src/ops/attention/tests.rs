@@ -362,3 +362,30 @@ fn no_queries_is_no_work() {
     assert_eq!(got[0].shape, [1, 0, 2, 8]);
     assert!(got[3].data.iter().chain(&got[4].data).all(|v| *v == 0.0));
 }
+
+#[test]
+fn the_work_that_is_counted_is_of_the_products_that_each_pass_makes() {
+    let (t, heads, dim) = (64, 2, 8);
+    for (op, pairs) in [(Attention::default(), t * t), (CAUSAL, t * (t + 1) / 2)] {
+        let product = (2 * heads * pairs * dim) as u64;
+        for cx in contexts() {
+            let values: Vec<Value> = inputs([1, t, t, 1, heads, dim]).iter().map(|x| x.upload(&cx)).collect();
+            let d_o = Array::random("d", &values[0].shape).upload(&cx);
+            let before = cx.work();
+            let outputs = run(&cx, &op, &values.iter().collect::<Vec<_>>()).unwrap();
+            let between = cx.work();
+            let pass = Backward::after(&op, &values, &outputs, &[true; 3], vec![Some(d_o), None]);
+            op.backward(&cx, &pass).unwrap();
+            let after = cx.work();
+            assert_eq!(between - before, 2 * product, "{}", cx.profile.label);
+            // S and dP are made twice where d_q and those of the keys are launches of their own. Sums of rows come on top.
+            let products = if cx.profile.kind == Kind::Cpu { 5 } else { 7 } * product;
+            let counted = after - between;
+            assert!(
+                (products..products + products / 10).contains(&counted),
+                "{}: {counted}",
+                cx.profile.label
+            );
+        }
+    }
+}

@@ -59,11 +59,9 @@ vectorised! {
 
 /// All three gradients.
 pub fn backward(l: &NativeLaunch) {
-    let d_q = Shared::new(l.write::<f32>(9));
-    keys(l, Some(&d_q), [10, 11], l.write(12));
-}
-
-fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts: &mut [f32]) {
+    let d_q = &Shared::new(l.write::<f32>(9));
+    // Those of the keys.
+    let outputs = [10, 11];
     let g = Geometry::of(l);
     let inputs = Inputs::of(l);
     let level = g.level();
@@ -80,12 +78,13 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
             // SAFETY: a task has a head of keys, and the queries that are grouped under it, of its own.
             unsafe {
                 sums.clear([0, g.keys], width);
-                run(&g, &inputs, level, [b, head], *blocks, d_q, Some(sums));
+                run(&g, &inputs, level, [b, head], *blocks, d_q, sums);
             }
         });
         return;
     }
     let size = 2 * g.keys * width;
+    let parts = l.write::<f32>(12);
     let each = Shared::new(parts);
     each_task(l.threads, g.batch * g.kv_heads * chunks.len(), |task| {
         let (b, head) = (task / chunks.len() / g.kv_heads, task / chunks.len() % g.kv_heads);
@@ -94,7 +93,7 @@ fn keys(l: &NativeLaunch, d_q: Option<&Shared<f32>>, outputs: [usize; 2], parts:
         unsafe {
             let sums = Sums { d_k, d_v: d_k.add(g.keys * width), row: width };
             sums.clear(g.reach(blocks), width);
-            run(&g, &inputs, level, [b, head], blocks, d_q, Some(sums));
+            run(&g, &inputs, level, [b, head], blocks, d_q, sums);
         }
     });
 
@@ -154,8 +153,8 @@ unsafe fn run(
     level: Level,
     [b, head]: [usize; 2],
     blocks: [usize; 2],
-    d_q: Option<&Shared<f32>>,
-    sums: Option<Sums>,
+    d_q: &Shared<f32>,
+    sums: Sums,
 ) {
     for block in blocks[0]..blocks[1] {
         let of = Block::new(g, inputs.labels, b, head, block);
@@ -169,8 +168,8 @@ compiled! {
         block: &Block,
         x: &Inputs,
         span: [usize; 2],
-        d_q: Option<&Shared<f32>>,
-        sums: Option<Sums>,
+        d_q: &Shared<f32>,
+        sums: Sums,
     ) {
         let (g, rows, lanes) = (block.g, block.rows, block.lanes);
         let (dim, width) = (g.dim, g.dim.next_multiple_of(16));
@@ -271,30 +270,26 @@ compiled! {
                 }
                 S::pair_in_rows(p.as_mut_ptr(), LANES, count, rows);
                 S::pair_in_rows(ds.as_mut_ptr(), LANES, count, rows);
-                if let Some(Sums { d_k, d_v, row }) = sums {
-                    for ([key, last], lanes) in block.lanes_of_keys(from, count) {
-                        let [lane, end] = whole::<S>(lanes);
-                        let (size, element) = ([last - key, width, end - lane], lane / S::TERMS);
-                        let (at, to) = (key * LANES + element, (from + key) * row);
-                        let (dr, qr) = (dr[element * ROW..].as_ptr(), qr[element * ROW..].as_ptr());
-                        product::<S, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
-                        product::<S, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
-                    }
+                let Sums { d_k, d_v, row } = sums;
+                for ([key, last], lanes) in block.lanes_of_keys(from, count) {
+                    let [lane, end] = whole::<S>(lanes);
+                    let (size, element) = ([last - key, width, end - lane], lane / S::TERMS);
+                    let (at, to) = (key * LANES + element, (from + key) * row);
+                    let (dr, qr) = (dr[element * ROW..].as_ptr(), qr[element * ROW..].as_ptr());
+                    product::<S, LANES, 1, ROW>(size, p[at..].as_ptr(), dr, d_v.add(to), row, true);
+                    product::<S, LANES, 1, ROW>(size, ds[at..].as_ptr(), qr, d_k.add(to), row, true);
                 }
-                if d_q.is_some() {
-                    let (kp, ds) = if S::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
-                    let depth = if S::TILED { dim.next_multiple_of(16) } else { dim };
-                    for ([lane, end], keys) in block.keys_of_lanes(from, count) {
-                        let [key, last] = whole::<S>(keys);
-                        let (size, element) = ([depth, end - lane, last - key], key / S::TERMS);
-                        let kp = kp[if S::TILED { element } else { element * ROW }..].as_ptr();
-                        let (ds, d_qt) = (ds[element * LANES + lane..].as_ptr(), d_qt[lane..].as_mut_ptr());
-                        product::<S, 1, ROW, LANES>(size, kp, ds, d_qt, LANES, true);
-                    }
+                let (kp, ds) = if S::TERMS == 2 { (&*kp2, &*ds2) } else { (&*kp, &*ds) };
+                let depth = if S::TILED { dim.next_multiple_of(16) } else { dim };
+                for ([lane, end], keys) in block.keys_of_lanes(from, count) {
+                    let [key, last] = whole::<S>(keys);
+                    let (size, element) = ([depth, end - lane, last - key], key / S::TERMS);
+                    let kp = kp[if S::TILED { element } else { element * ROW }..].as_ptr();
+                    let (ds, d_qt) = (ds[element * LANES + lane..].as_ptr(), d_qt[lane..].as_mut_ptr());
+                    product::<S, 1, ROW, LANES>(size, kp, ds, d_qt, LANES, true);
                 }
             }
         }
-        let Some(d_q) = d_q else { return };
         turn_back::<S>(d_qt, rows, dim, qr);
         for lane in 0..rows {
             // SAFETY: a task has its query rows.

@@ -65,7 +65,7 @@ pub fn decode(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()
             scalars: Split { geometry, split }.words(),
             groups: (geometry.batch * geometry.kv_heads * parts) as u32,
             threads: DECODE_THREADS as u32,
-            work: 8 * (a.q.size() * split * parts) as u64,
+            work: 4 * (a.q.size() * split * parts) as u64,
         });
     })?;
     let Some([os, lses]) = &several else { return Ok(()) };
@@ -77,7 +77,7 @@ pub fn decode(cx: &Rc<Context>, a: &Attend, o: &Value, lse: &Value) -> Result<()
         scalars: Parts { rows: lse.size(), dim, parts }.words(),
         groups: o.size().div_ceil(THREADS) as u32,
         threads: THREADS as u32,
-        work: 8 * os.size() as u64,
+        work: 2 * os.size() as u64,
     });
     Ok(())
 }
