@@ -146,6 +146,9 @@ test("what a test binary tells is counted, and one that ends early has passed no
     "test a::b ... ok\ntest a::c ... FAILED\n\ntest result: FAILED. 304 passed; 2 failed; 0 ignored;";
   t.deepEqual(results(well), { passed: 304, failed: 2, names: ["a::c"] });
   t.deepEqual(results("test a::b ... ok\n"), { passed: 0, failed: 0, names: ["ended early"] });
+  const started = "test result: ok. 1 passed; 0 failed; 0 ignored;\n\ntest a::starts_itself ... ok\n";
+  t.deepEqual(results(`${started}\n${well}`), { passed: 304, failed: 2, names: ["a::c"] });
+  t.deepEqual(results(started), { passed: 0, failed: 0, names: ["ended early"] });
 });
 
 test("the table of suites tells what failed, and what was left out", (t) => {
