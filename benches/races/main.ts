@@ -44,14 +44,11 @@ function figuresOf(label: string, turns: Turn[], { tokens = 0 }: Race): Figures 
 /** Races ours against each peer, all taking turns. */
 async function run(race: Race, machine: Machine | undefined): Promise<void> {
   const entries = Object.entries({ ours: race.ours, ...race.peers });
-  const turns = await byRounds(
-    entries.map(
-      ([label, entry]) =>
-        () =>
-          (race.cold?.includes(label) ? cold : warm)(entry),
-    ),
-    rounds,
-  );
+  const sides = entries.map(([label, entry]) => {
+    const kind = race.cold?.includes(label) ? cold : warm;
+    return () => kind(entry);
+  });
+  const turns = await byRounds(sides, rounds);
   const figures = entries.map(([label], i) => figuresOf(label, turns[i]!, race));
   const [ours] = figures as [Figures];
   console.log(`\n${race.title} (median of ${rounds})`);
