@@ -4,7 +4,8 @@ import { closeSync, existsSync, openSync, readFileSync, readdirSync } from "node
 import { join } from "node:path";
 import { execPath } from "node:process";
 import { fileURLToPath } from "node:url";
-import { avaCounts, cargoCounts, verdict } from "../counts.mjs";
+import { avaCounts, verdict } from "../counts.mjs";
+import { results } from "../engine-tests.mjs";
 
 export const checkout = fileURLToPath(new URL("../..", import.meta.url));
 
@@ -37,18 +38,17 @@ export function built() {
 /**
  * Runs the engine's tests and gives `{ passed, failed, told, forms, wrote }`: the names of those that failed, how many
  * forms of kernels were launched by tests that launch all of a family, and all that was written. `start` are the words
- * that start the program, and `skip` names of tests. Where it does not end `cleanly`, its last line alone counts.
+ * that start the program, and `skip` names of tests. Where it does not end `cleanly`, its result alone counts.
  */
 export function engineTests(program, env, log, { start = [], skip = [], cleanly = true } = {}) {
   const args = ["--show-output", ...skip.flatMap((name) => ["--skip", name])];
   const { status, wrote } = run([...start, program, ...args], env, log, join(checkout, "crates/engine"));
-  const well = !cleanly && /^test result: ok\. /m.test(wrote);
-  // Tests that start the program again print lines like its own, before it.
-  const own = wrote.slice(Math.max(0, wrote.lastIndexOf("\ntest result: ")));
+  const { passed, failed, names } = results(wrote);
+  const well = !cleanly && names.length === 0;
   const forms = [...wrote.matchAll(/^(\d+) forms of \d+ kernels launched: all$/gm)];
   return {
-    ...verdict(cargoCounts(own), well ? 0 : status),
-    told: [...wrote.matchAll(/^test (\S+) \.\.\. FAILED$/gm)].map(([, name]) => name),
+    ...verdict({ passed, failed }, well ? 0 : status),
+    told: names,
     forms: forms.reduce((sum, [, count]) => sum + Number(count), 0),
     wrote,
   };

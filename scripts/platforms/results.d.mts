@@ -8,5 +8,4 @@ export interface SuiteRow {
   without?: string[] | undefined;
   wrong: string[];
 }
-export function results(text: string): { passed: number; failed: number; names: string[] };
 export function suitesTable(rows: readonly SuiteRow[]): string;

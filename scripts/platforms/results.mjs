@@ -1,16 +1,4 @@
-// What test binaries of Rust tell, and a table of it.
-
-/**
- * What a test binary wrote of its tests: none passed where it did not come to its end. Tests that start the binary again
- * write results like its own, before it.
- */
-export function results(text) {
-  const names = [...text.matchAll(/^test (\S+) \.\.\. FAILED/gm)].map(([, name]) => name);
-  const ended = [...text.matchAll(/^test result: \S+ (\d+) passed; (\d+) failed;/gm)].at(-1);
-  if (ended === undefined || /^test \S+ \.\.\. /m.test(text.slice(ended.index)))
-    return { passed: 0, failed: 0, names: [...names, "ended early"] };
-  return { passed: Number(ended[1]), failed: Number(ended[2]), names };
-}
+// A table of what test binaries of Rust told.
 
 /** What was seen, as Markdown. A row is `{ name, where }` and what `row` gave, or `{ name, where, wrong }`. */
 export function suitesTable(rows) {

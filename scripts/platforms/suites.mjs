@@ -1,9 +1,8 @@
 // The engine's own tests on processors and systems that are emulated, and type checks for systems that are not here.
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { STARTS_ITSELF } from "../engine-tests.mjs";
+import { STARTS_ITSELF, results } from "../engine-tests.mjs";
 import { enter } from "./debian.mjs";
-import { results } from "./results.mjs";
 import { PROCESSORS, byProcessor, onProcessor, qemuRoot, wineRoot } from "./targets.mjs";
 
 /** By crate, what its tests are called in a row. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 
 import test from "ava";
 
+import { results } from "../../scripts/engine-tests.mjs";
 import {
   type Losses,
   SHORT,
@@ -13,7 +14,7 @@ import {
   attempt,
 } from "../../scripts/platforms/attempt.mjs";
 import { missing } from "../../scripts/platforms/debian.mjs";
-import { results, suitesTable } from "../../scripts/platforms/results.mjs";
+import { suitesTable } from "../../scripts/platforms/results.mjs";
 import { type Row, failed, table } from "../../scripts/platforms/table.mjs";
 import { temporary } from "../hashed.js";
 
