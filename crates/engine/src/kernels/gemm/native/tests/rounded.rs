@@ -187,12 +187,18 @@ fn non_finite_values_stay_in_their_rows() {
         // The last is nearer to infinity than to the largest bf16.
         for v in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.4e38] {
             for case in rounded_cases() {
+                let [_, m, n, k] = case.sizes;
                 let mut a = case.a();
                 let at = a.len() / 2;
                 a[at] = v;
                 let got = run_rounded(loops, 2, &case, &a);
-                a.iter_mut().for_each(|v| *v = narrow(*v));
-                for (i, (got, expected)) in got.iter().zip(plain(&case, &a, narrow)).enumerate() {
+                let (z, at) = (at / (m * k), at % (m * k));
+                let row = if case.trans_a { at % m } else { at / k };
+                let left = |t: usize| a[z * m * k + if case.trans_a { t * m + row } else { row * k + t }];
+                let alone = Case { sizes: [1, 1, n, k], trans_a: false, ..case };
+                let expected = plain(&alone, &(0..k).map(|t| narrow(left(t))).collect::<Vec<_>>(), narrow);
+                for (i, got) in got.iter().enumerate() {
+                    let expected = if i / n == z * m + row { expected[i % n] } else { 0.0 };
                     let same = match expected.is_finite() {
                         true => got.is_finite(),
                         false => *got as f64 == expected || got.is_nan() && expected.is_nan(),
