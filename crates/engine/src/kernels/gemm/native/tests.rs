@@ -2,6 +2,9 @@ mod coded;
 mod rounded;
 mod tiles;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+
 use half::{bf16, f16};
 
 use super::blocks::{Blocks, Place};
@@ -22,8 +25,17 @@ struct Case {
     bias: bool,
 }
 
+thread_local!(static DRAWN: RefCell<HashMap<String, Vec<f32>>> = RefCell::default());
+
+/// Numbers by name and place: those of a size are the first of a larger one's, and drawn once.
 fn values(name: &str, size: usize) -> Vec<f32> {
-    Array::random(name, &[size]).data.iter().map(|v| *v as f32).collect()
+    DRAWN.with_borrow_mut(|drawn| {
+        let drawn = drawn.entry(name.into()).or_default();
+        if drawn.len() < size {
+            *drawn = Array::random(name, &[size]).data.iter().map(|v| *v as f32).collect();
+        }
+        drawn[..size].to_vec()
+    })
 }
 
 impl Case {
