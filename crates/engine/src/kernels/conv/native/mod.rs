@@ -20,7 +20,7 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared};
 use crate::kernels::gemm::native::{
-    Block, Cut, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, blocking, workspace,
+    Block, Cut, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, blocking, part_of, workspace,
 };
 use gather::{View, gather};
 
@@ -75,7 +75,8 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
     let images = view.batch * view.groups;
     // Of one channel or a few there is little to do: a task would end before it is worth starting.
     let widest = if view.rows <= loops.tiles.rows() && images > l.threads { 32 } else { blocking().panels };
-    let cut = Cut::new(&loops.tiles, [images, view.rows, view.positions, k], widest, l.threads);
+    let sizes = [images, view.rows, view.positions, k];
+    let cut = Cut::new(&loops.tiles, sizes, part_of(k), widest, l.threads);
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
@@ -128,7 +129,8 @@ pub fn weight(l: &NativeLaunch) {
     let loops = best();
     let panel = loops.panel();
     let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
-    Cut::new(&loops.tiles, sizes, blocking().panels, l.threads).run(|block| {
+    let part = part_of(view.positions);
+    Cut::new(&loops.tiles, sizes, part, blocking().panels, l.threads).run(|block| {
         let g = block.z;
         let parts = (0..view.positions).step_by(block.part);
         let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));

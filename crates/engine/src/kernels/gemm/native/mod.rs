@@ -81,7 +81,7 @@ pub use loops::available;
 // What else sums products a tile at a time.
 pub use blocking::blocking;
 pub use choice::rounded_level;
-pub use cut::{Block, Cut};
+pub use cut::{Block, Cut, part_of};
 pub use loops::{Loops, Stored, best};
 pub use microkernel::{Left, Right, Settle, TileProduct};
 pub use pack::Source;

@@ -141,8 +141,8 @@ fn plain_over(case: &Case, a: &[f32], b: &[f32]) -> Vec<f64> {
 
 fn cases() -> Vec<Case> {
     // Around the ends of tiles (12, 6, 16 and 32 rows; 32, 16 and 8 columns), of squares (16, 8 and 4 terms),
-    // of dot products (8 rows, 4 columns), and of the parts of K; rows that alias in the first cache, and more than
-    // are taken at once.
+    // of dot products (8 rows, 4 columns), and of the parts of K, those of few rows or columns among them; rows that alias
+    // in the first cache, and more than are taken at once.
     let sizes = [
         [1, 1, 1, 1],
         [1, 1, 5, 33],
@@ -162,6 +162,8 @@ fn cases() -> Vec<Case> {
         [2, 16, 47, 32],
         [1, 270, 40, 550],
         [1, 531, 288, 131],
+        [1, 16, 300, 700],
+        [1, 300, 16, 700],
     ];
     let mut cases = Vec::new();
     for (i, sizes) in sizes.into_iter().enumerate() {
