@@ -11,9 +11,9 @@ use crate::kernel::native::{count, each_task};
 /// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of 1024 of which
 /// all tiles of a group take 288 terms before the next, so that those stay there: 1 to 2% slower by AVX2, 3 to 4% by AVX-512.
 pub const PART: usize = 1024;
-/// As many at most of a product of few rows or columns by whose terms both factors lie, as gradients of low-rank factors
-/// are: what is read of them then lies in few pages and is read once, in order. Such products of 512 terms, ms on two
-/// cores of a Xeon (Emerald Rapids), lower quartiles of 100 steps of a layer, 20 of the largest:
+/// As many at most of a narrow product of gradients: Aᵀ·B of two factors that have a row to each term, where C has few rows
+/// or columns, as low-rank factors have. A part of what is read lies in few pages then, and is read once, in order. Products
+/// of 512 terms, ms on two cores of a Xeon (Emerald Rapids), lower quartiles of 100 steps of a layer, 20 of the largest:
 ///
 /// | m × n     | AVX2, 512 at a time | 64   | AVX-512, 512 | 64   |
 /// |-----------|---------------------|------|--------------|------|
@@ -50,7 +50,7 @@ pub fn part_of(k: usize) -> usize {
     even(k, PART)
 }
 
-/// As `part_of`, of a product of few rows or columns by whose terms both factors lie.
+/// As `part_of`, of a narrow product of gradients.
 pub fn part_of_narrow(k: usize) -> usize {
     even(k, NARROW_PART)
 }

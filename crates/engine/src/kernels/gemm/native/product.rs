@@ -163,7 +163,7 @@ impl<T: Stored> Product<T> {
         threads: usize,
     ) {
         let sizes = [self.batch, self.m, self.n, self.k];
-        let part = self.part(&loops.tiles);
+        let part = self.part(loops);
         let once = at_once(self.m, part).then(|| Cut::once(tiles, sizes, part, threads)).flatten();
         let widest = if copied.is_some() { blocking().panels } else { blocking().panels_uncopied };
         let cut = once.unwrap_or_else(|| Cut::new(tiles, sizes, part, widest, threads));
@@ -171,8 +171,9 @@ impl<T: Stored> Product<T> {
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, tiles, &block, copied)) });
     }
 
-    /// Terms that are summed in registers before they are added to C.
-    fn part(&self, tiles: &Tiles) -> usize {
+    /// Terms that are summed in registers before they are added to C, whichever of a level's tiles are taken.
+    fn part(&self, Loops { tiles, .. }: &Loops) -> usize {
+        // Aᵀ·B of factors that have a row to each term.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
         let narrow = self.m <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel();
         if by_terms && narrow { part_of_narrow(self.k) } else { part_of(self.k) }
