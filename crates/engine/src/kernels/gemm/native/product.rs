@@ -175,8 +175,12 @@ impl<T: Stored> Product<T> {
     fn part(&self, Loops { tiles, .. }: &Loops) -> usize {
         // Aᵀ·B of factors that have a row to each term.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
-        let narrow = self.m <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel();
-        if by_terms && narrow { part_of_narrow(self.k) } else { part_of(self.k) }
+        if by_terms && self.is_narrow(self.m, tiles) { part_of_narrow(self.k) } else { part_of(self.k) }
+    }
+
+    /// Whether so many of its rows, or all of its columns, are few.
+    fn is_narrow(&self, rows: usize, tiles: &Tiles) -> bool {
+        rows <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel()
     }
 
     /// Rows of A that are copied apart for all tasks at a time, where they would push one another out of the first cache
@@ -243,8 +247,7 @@ impl<T: Stored> Product<T> {
         copied: Option<Packed>,
     ) -> Kit<'static, T::At> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
-        let few = block.rows <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel();
-        let in_place = T::IS_F32 && self.b_column == 1 && few;
+        let in_place = T::IS_F32 && self.b_column == 1 && self.is_narrow(block.rows, tiles);
         // Where they are read more than once, A's rows are copied apart if they would push one another out of the first
         // cache (512 × 16 × 4096 took 1.0 ms with a copy and 0.8 without, by AVX2 0.8 and 0.6), and its columns if each
         // term's few elements are in a line of their own.
