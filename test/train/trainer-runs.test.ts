@@ -54,6 +54,13 @@ const dataOn = (device: TestDevice) =>
     }
   };
 
+/** What waits for `opened` goes on once `open` is called. */
+function gate(): { open: () => void; opened: Promise<void> } {
+  let open = (): void => {};
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { open, opened };
+}
+
 async function bits(model: nn.Module): Promise<number[]> {
   const all = await Promise.all(Object.values(model.stateDict()).map(async (one) => [...(await one.data())]));
   return all.flat();
@@ -184,12 +191,11 @@ test.serial("a batch that comes after a stop or an abort is released", async (t)
     const model = new nn.Linear(1, 1, { device: "cpu" });
     const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
     const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
-    let open = (): void => {};
-    const gate = new Promise<void>((resolve) => (open = resolve));
+    const { open, opened } = gate();
     const made: Tensor[] = [];
     const data = async function* (): AsyncGenerator<Batch> {
       for (;;) {
-        if (made.length > 0) await gate;
+        if (made.length > 0) await opened;
         const x = zeros([1, 1], { device: "cpu" });
         made.push(x);
         yield { x, y: x };
@@ -213,17 +219,19 @@ for (const late of [5, 6]) {
     const run = (
       more: Partial<TrainerOptions<nn.Sequential, Batch>>,
       waits: (n: number) => Promise<void> = async () => {},
+      drawn: (n: number) => void = () => {},
     ) => {
       const model = build("cpu");
       const optimizer = new optim.AdamW(model.parameters(), { lr: 0.05 });
       let n = 0;
       const data = async function* (): AsyncGenerator<Batch> {
         const offset = rand([1, 3], { device: "cpu" });
-        for (let i = 0; i < 6; i++) {
+        for (let i = 0; i < 6; i++, n++) {
           const x = rand([4, 3], { device: "cpu" }).add(offset);
-          await waits(n++);
+          await waits(n);
           // What is drawn when nobody waits any more.
           const shifted = x.add(rand([4, 3], { device: "cpu" }));
+          drawn(n);
           yield { x: shifted, y: shifted.sum(1, { keepDim: true }) };
         }
       };
@@ -236,15 +244,28 @@ for (const late of [5, 6]) {
       (await collect(trainer)).filter((event) => event.type === "step").map((event) => event.loss);
     const straight = run({});
     const expected = await losses(straight.trainer);
-    const save = temporary();
-    const cut = run({ save }, async (n) => {
-      if (n !== late) return;
-      void cut.trainer.stop();
-      await after(10);
-    });
+    const folder = join(temporary(), "checkpoint");
+    const batch = gate();
+    const drawing = gate();
+    // The batch comes before the checkpoint is written: later, it would draw among the next run's numbers.
+    const save = async (_: number, write: (to: string) => Promise<void>): Promise<string> => {
+      batch.open();
+      await drawing.opened;
+      await write(folder);
+      return folder;
+    };
+    const cut = run(
+      { save },
+      async (n) => {
+        if (n !== late) return;
+        void cut.trainer.stop();
+        await batch.opened;
+      },
+      (n) => n === late && drawing.open(),
+    );
     const { steps } = await cut.trainer.result;
     t.is(steps, late >> 1);
-    const on = run({ save, resume: true });
+    const on = run({ resume: folder });
     t.deepEqual(await losses(on.trainer), expected.slice(steps));
     t.deepEqual(await bits(on.model), await bits(straight.model));
   });
@@ -260,7 +281,8 @@ test.serial("resume: true takes the checkpoint that was written last, not the fu
     return new Trainer({ model, optimizer, data, loss: one, save, saveEvery: 2, ...more });
   };
   await run({ steps: 6 }).result;
-  await after(5);
+  // The times of files are as coarse as the kernel's tick, 10 ms at most.
+  await after(20);
   await run({ steps: 2 }).result;
   const [start] = await collect(run({ steps: 8, resume: true }));
   t.like(start, { type: "start", resumedFrom: 2 });
