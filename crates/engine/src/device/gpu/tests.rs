@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::*;
 use crate::context::{Context, Value};
@@ -156,19 +156,25 @@ fn half_storage_is_read_from_odd_elements() {
     let Some(device) = device(None) else { return };
     let context = context(&device);
     let values = ramp(300);
-    let halves: Vec<f16> = values.iter().map(|v| f16::from_f32(*v)).collect();
-    let shorts: Vec<half::bf16> = (0..300).map(|i| half::bf16::from_f32(i as f32 * 0.5)).collect();
-    let a = context.upload([300], DType::F16, bytemuck::cast_slice(&halves).to_vec()).unwrap();
-    let b = context.upload([300], DType::BF16, bytemuck::cast_slice(&shorts).to_vec()).unwrap();
-    for (from, n) in [(0, 5), (1, 65), (31, 64), (299, 1)] {
-        let result = f32s(&context, &ramp(300));
-        context.launch(scale_add(a.part(from, n), b.part(from, n), result.part(0, n), n, 1.0, 64));
-        let got = read_f32(&result);
-        for i in 0..n {
-            assert_eq!(got[i], values[from + i] + shorts[from + i].to_f32());
+    let halves: Vec<u16> = values.iter().map(|v| f16::from_f32(*v).to_bits()).collect();
+    let shorts: Vec<u16> = (0..300).map(|i| bf16::from_f32(i as f32 * 0.5).to_bits()).collect();
+    // f16 where the driver converts it; bf16 is read on every device.
+    for dtype in [DType::F16, DType::BF16].into_iter().filter(|d| *d != DType::F16 || device.profile.f16) {
+        let of = |i: usize| if dtype == DType::F16 { values[i] } else { bf16::from_bits(shorts[i]).to_f32() };
+        let of_a = if dtype == DType::F16 { &halves } else { &shorts };
+        let a = context.upload([300], dtype, bytemuck::cast_slice(of_a).to_vec()).unwrap();
+        let b = context.upload([300], DType::BF16, bytemuck::cast_slice(&shorts).to_vec()).unwrap();
+        for (from, n) in [(0, 5), (1, 65), (31, 64), (299, 1)] {
+            let result = f32s(&context, &ramp(300));
+            context.launch(scale_add(a.part(from, n), b.part(from, n), result.part(0, n), n, 1.0, 64));
+            let got = read_f32(&result);
+            for i in 0..n {
+                let want = of(from + i) + bf16::from_bits(shorts[from + i]).to_f32();
+                assert_eq!(got[i], want, "element {i} of {n} from {from}, {dtype}");
+            }
         }
+        assert_eq!(read(&a.sub_range(3, [5])).unwrap(), bytemuck::cast_slice::<_, u8>(&of_a[3..8]));
     }
-    assert_eq!(read(&a.sub_range(3, [5])).unwrap(), bytemuck::cast_slice::<_, u8>(&halves[3..8]));
 }
 
 #[test]
@@ -221,8 +227,8 @@ fn copies_keep_what_is_beside_them() {
         let context = context(&device);
         let mut model: Vec<u16> = (0..700).map(|i| i * 3 + 1).collect();
         let other: Vec<u16> = (0..700).map(|i| 40_000 + i).collect();
-        let x = context.upload([700], DType::F16, bytemuck::cast_slice(&model).to_vec()).unwrap();
-        let y = context.upload([700], DType::F16, bytemuck::cast_slice(&other).to_vec()).unwrap();
+        let x = context.upload([700], DType::BF16, bytemuck::cast_slice(&model).to_vec()).unwrap();
+        let y = context.upload([700], DType::BF16, bytemuck::cast_slice(&other).to_vec()).unwrap();
         for (from, to, n) in
             [(0, 0, 700), (1, 1, 5), (1, 2, 1), (2, 5, 64), (3, 3, 2), (7, 100, 555), (0, 699, 1)]
         {
