@@ -99,24 +99,27 @@ test("a wrong LOWRANK_TUNE is refused when a GPU is opened", async (t) => {
   t.regex(await trained({ LOWRANK_TUNE: "yes" }), /^ERR_OPTION LOWRANK_TUNE is "yes"; it may be on or off/);
 });
 
-test("a run's bits are the same whether forms are tried beside it, known before, or neither", async (t) => {
-  if (!gpu(t)) return;
-  const cache = temporary();
-  const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
-  const plain = await trained({ ...env, LOWRANK_TUNE: "off" });
-  t.regex(plain, /^\d+(\n\d+){5}$/);
-  t.is(found(cache), undefined, "nothing is kept where nothing is tried");
-  // On a busy machine one run's two seconds may not be enough for a class.
-  for (let attempt = 0; attempt < 5 && found(cache) === undefined; attempt++)
+test.serial(
+  "a run's bits are the same whether forms are tried beside it, known before, or neither",
+  async (t) => {
+    if (!gpu(t)) return;
+    const cache = temporary();
+    const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };
+    const plain = await trained({ ...env, LOWRANK_TUNE: "off" });
+    t.regex(plain, /^\d+(\n\d+){5}$/);
+    t.is(found(cache), undefined, "nothing is kept where nothing is tried");
+    // On a busy machine one run's two seconds may not be enough for a class.
+    for (let attempt = 0; attempt < 5 && found(cache) === undefined; attempt++)
+      t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
+    const kept = found(cache);
+    if (kept === undefined) return t.fail("nothing was kept");
+    t.true(Object.keys(kept.forms).length > 0);
+    t.true(Object.keys(kept.forms).every((name) => name.startsWith("gemm ")));
     t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
-  const kept = found(cache);
-  if (kept === undefined) return t.fail("nothing was kept");
-  t.true(Object.keys(kept.forms).length > 0);
-  t.true(Object.keys(kept.forms).every((name) => name.startsWith("gemm ")));
-  t.is(await trained({ ...env, LOWRANK_TUNE: "on" }), plain);
-});
+  },
+);
 
-test("devices --tune tries the usual shapes and shows what it found", async (t) => {
+test.serial("devices --tune tries the usual shapes and shows what it found", async (t) => {
   if (!gpu(t)) return;
   const cache = temporary();
   const env = { XDG_CACHE_HOME: cache, LOCALAPPDATA: cache };

@@ -3,8 +3,10 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 import { runCli } from "../../src/cli/program.js";
+import type { TrainEvent } from "../../src/train/events.js";
 
 const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+const signalAt = new URL("signal-at.mjs", import.meta.url).href;
 
 export interface Ended {
   status: number | null;
@@ -34,26 +36,32 @@ export async function runHere(...argv: string[]): Promise<Ended> {
 }
 
 /**
- * Runs a command in a process of its own; `watch` sees each line of stdout as it comes. `shell` is what a shell does
- * before it becomes that process, such as `ulimit`.
+ * Runs a command in a process of its own, which gets `signal` as it tells of its first event of that kind; `watch` sees each
+ * line of stdout as it comes, and `errors` what has come of stderr. `shell` is what a shell does before it becomes that
+ * process, such as `ulimit`.
  */
 export function lowrank(
   argv: string[],
   {
     watch,
+    errors,
+    signal,
     env = {},
     shell,
   }: {
     watch?: (line: string, child: ChildProcess) => void;
+    errors?: (stderr: string, child: ChildProcess) => void;
+    signal?: [name: NodeJS.Signals, at: TrainEvent["type"]];
     env?: NodeJS.ProcessEnv;
     shell?: string;
   } = {},
 ): Promise<Ended> {
-  const command = [process.execPath, "--import=tsx", main, ...argv];
+  const before = signal === undefined ? [] : [`--import=${signalAt}`];
+  const command = [process.execPath, "--import=tsx", ...before, main, ...argv];
   const wrapped = shell === undefined ? command : ["sh", "-c", `${shell}; exec "$@"`, "sh", ...command];
   return new Promise((resolve, reject) => {
     const child = spawn(wrapped[0] as string, wrapped.slice(1), {
-      env: { ...process.env, ...env },
+      env: { ...process.env, ...env, ...(signal && { LOWRANK_SIGNAL_AT: signal.join(" ") }) },
       stdio: ["ignore", "pipe", "pipe"],
     });
     let stdout = "";
@@ -65,7 +73,10 @@ export function lowrank(
       for (const line of lines.slice(seen)) watch?.(line, child);
       seen = lines.length;
     });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+    child.stderr.setEncoding("utf8").on("data", (text: string) => {
+      stderr += text;
+      errors?.(stderr, child);
+    });
     child.on("error", reject);
     child.on("close", (status) => resolve({ status, stdout, stderr }));
   });

@@ -1,4 +1,3 @@
-import type { ChildProcess } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "ava";
@@ -21,16 +20,6 @@ function finetune(output: string, ...more: string[]): string[] {
   const common = ["--model", model, "--device", "cpu", "--rank", "4", "--lr", "0.01", "--batch-size", "2"];
   const all = ["finetune", "--output", output, "--grad-accum", "2", "--json", ...common, ...more];
   return all.includes("--data") ? all : [...all, "--data", data];
-}
-
-/** Interrupts once, at the first event of a kind. */
-function interruptAt(type: TrainEvent["type"]): (line: string, child: ChildProcess) => void {
-  let sent = false;
-  return (line, child) => {
-    if (sent || (JSON.parse(line) as TrainEvent).type !== type) return;
-    sent = true;
-    child.kill("SIGINT");
-  };
 }
 
 test.serial("fine-tune, generate, evaluate, merge", async (t) => {
@@ -97,7 +86,7 @@ test.serial(
   async (t) => {
     const [whole, cut] = [join(temporary(), "out"), join(temporary(), "out")];
     t.is((await lowrank(finetune(whole, "--steps", "12"))).status, 0);
-    const stopped = await lowrank(finetune(cut, "--steps", "12"), { watch: interruptAt("step") });
+    const stopped = await lowrank(finetune(cut, "--steps", "12"), { signal: ["SIGINT", "step"] });
     t.is(stopped.status, 130, stopped.stderr);
     const end = events(stopped.stdout).at(-1);
     t.like(end, { type: "end", stopped: true });
@@ -128,12 +117,13 @@ test.serial("a second Ctrl-C ends at once", async (t) => {
   let second = NaN;
   const ended = await lowrank(argv, {
     watch: (line, child) => {
-      if ((JSON.parse(line) as TrainEvent).type !== "start") return;
-      setTimeout(() => child.kill("SIGINT"), 2000);
-      setTimeout(() => {
-        second = performance.now();
-        child.kill("SIGINT");
-      }, 2300);
+      if ((JSON.parse(line) as TrainEvent).type === "start") setTimeout(() => child.kill("SIGINT"), 2000);
+    },
+    // Once the first has been seen: two that wait at once are one.
+    errors: (stderr, child) => {
+      if (!Number.isNaN(second) || !stderr.includes("Ctrl-C again stops at once")) return;
+      second = performance.now();
+      child.kill("SIGINT");
     },
   });
   const took = performance.now() - second;

@@ -115,10 +115,15 @@ test("the last words are sent before it is over, and whoever never reads is wait
   t.deepEqual(stepsOf(await watching), [1, 2]);
 
   writeRun(join(home, "a"), [started(9e4), ...upTo(50_000).map((n) => stepped(n, 9e4))]);
-  const other = await served(t, folderSource(home));
+  const source = folderSource(home);
+  let opens = (): void => {};
+  const open = new Promise<void>((resolve) => (opens = resolve));
+  // Asked for the file of a run that is followed: its stream is there.
+  const fileOf = (name: string): string | undefined => (opens(), source.file(name));
+  const other = await served(t, { ...source, file: fileOf });
   await ask(`${other.url}runs`);
   const silent = deaf(other.url);
-  await later(500);
+  await open;
   const began = performance.now();
   t.is(await Promise.race([other.caughtUp().then(() => "over"), later(10_000, "late")]), "over");
   t.true(performance.now() - began > 500);

@@ -93,8 +93,17 @@ class Window extends EventTarget {
   /** Resolves with what the page shows as soon as that fits. */
   async shows(expected: RegExp): Promise<string> {
     const state = this.document.getElementById("state");
-    while (!expected.test(state.textContent)) await once(state.changes, "change");
-    return state.textContent;
+    return new Promise((resolve) => {
+      // At once: what is shown may have changed again before a promise is gone on with.
+      const look = (): void => {
+        const { textContent } = state;
+        if (!expected.test(textContent)) return;
+        state.changes.removeListener("change", look);
+        resolve(textContent);
+      };
+      state.changes.on("change", look);
+      look();
+    });
   }
 }
 

@@ -76,12 +76,13 @@ export function environment(hub: { url: string }, home: string): Record<string, 
 
 /** Fetches a model with an environment of its own. */
 export async function fetched(
-  hub: { url: string },
+  hub: { url: string; home?: string },
   home: string,
   name: string,
   options: HubOptions = {},
   env: Record<string, string> = {},
 ): Promise<Snapshot> {
+  hub.home = home;
   return hubSnapshot(hubName(name) as HubName, options, { ...environment(hub, home), ...env });
 }
 

@@ -3,8 +3,10 @@
  * ones by another server that it sends one on to.
  */
 import { createHash } from "node:crypto";
+import { readdirSync, statSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { join } from "node:path";
 import { setTimeout as later } from "node:timers/promises";
 
 export const sha256 = (bytes: Buffer): string => createHash("sha256").update(bytes).digest("hex");
@@ -51,6 +53,8 @@ export class Hub {
   faults: Fault[] = [];
   readonly #servers: Server[] = [];
   url = "";
+  /** Where the one who fetches keeps what comes. */
+  home = "";
   /** The address of the other server. */
   cdn = "";
 
@@ -217,7 +221,7 @@ export function answers(
   });
 }
 
-/** Cuts the connection once so many bytes of a large file were sent, or holds it without a word. */
+/** Cuts the connection once so many bytes of a large file have come, or holds it without a word. */
 export function after(hub: Hub, file: Buffer, count: number, then: "cut" | "hold"): Fault {
   return async ({ at, url, range }, response) => {
     if (at !== "cdn" || url.slice(1) !== sha256(file)) return false;
@@ -226,8 +230,17 @@ export function after(hub: Hub, file: Buffer, count: number, then: "cut" | "hold
     const which = { "content-range": `bytes ${from}-${file.length - 1}/${file.length}` };
     response.writeHead(from === 0 ? 200 : 206, { ...headers, ...(from > 0 && which) });
     await hub.send(response, file.subarray(from, from + count), url);
-    // What is on its way arrives before the end does.
-    if (then === "cut") void later(50).then(() => response.destroy());
+    // What is on its way when a connection is cut is lost.
+    if (then === "cut") void kept(hub.home, from + count, response).then(() => response.destroy());
     return true;
   };
+}
+
+/** Waits until so many bytes of a file lie below `home`, or the connection is closed. */
+async function kept(home: string, bytes: number, response: ServerResponse): Promise<void> {
+  const sizes = (): number[] =>
+    readdirSync(home, { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".incomplete"))
+      .map((name) => statSync(join(home, name), { throwIfNoEntry: false })?.size ?? 0);
+  while (!response.closed && Math.max(0, ...sizes()) < bytes) await later(5);
 }

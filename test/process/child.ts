@@ -1,7 +1,9 @@
 /**
  * What the tests of whole processes run. Arguments: a task and its own.
  *
- *   train DEVICE OUTPUT STEPS [resume]    fine-tunes the tiny model, a checkpoint at step 10; prints each step
+ *   train DEVICE OUTPUT STEPS [resume|kill STEP]
+ *                                         fine-tunes the tiny model, a checkpoint at step 10; prints each step; kills itself
+ *                                         at STEP
  *   timer DEVICE [default]                trains for some seconds beside a 10 ms timer; prints how late it was; the
  *                                         tiny model step by step, or the embedded default by a whole run
  *   exit DEVICE STATUS                    trains, and calls process.exit(STATUS) in mid-step
@@ -20,7 +22,7 @@ import { adamOf, recordStep, smallLlama } from "../small-llama.js";
 
 const [task, device, ...rest] = process.argv.slice(2) as [string, Device, ...string[]];
 
-async function train(output: string, steps: number, resume: boolean): Promise<void> {
+async function train(output: string, steps: number, resume: boolean, kill: number): Promise<void> {
   const run = finetune({
     model: tinyModel(),
     data: tinyData(),
@@ -36,6 +38,7 @@ async function train(output: string, steps: number, resume: boolean): Promise<vo
   });
   for await (const event of run) {
     if (event.type === "step") console.log(`step ${event.step}`);
+    if (event.type === "step" && event.step === kill) process.kill(process.pid, "SIGKILL");
     if (event.type === "checkpoint") console.log(`checkpoint ${event.step}`);
   }
   await run.result;
@@ -109,7 +112,10 @@ manualSeed(1);
 if (task === "batches")
   await (await import("./batches.js")).batches(device, rest[0] as string, Number(rest[1]));
 if (task === "panic") await (await import("./panics.js")).panics(device);
-if (task === "train") await train(rest[0] as string, Number(rest[1]), rest[2] === "resume");
+if (task === "train") {
+  const kill = rest[2] === "kill" ? Number(rest[3]) : NaN;
+  await train(rest[0] as string, Number(rest[1]), rest[2] === "resume", kill);
+}
 if (task === "timer" && rest[0] === "default") await timer(() => wholeRun(8000), 0);
 else if (task === "timer") {
   const end = performance.now() + 6000;

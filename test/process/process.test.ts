@@ -7,22 +7,13 @@ import test from "ava";
 
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
-import { ENV, run, start, type Ended } from "./start.js";
+import { ENV, run } from "./start.js";
 // In this worker, one after another: a loop of batches beside a timer is what makes that late.
 import "./lifetimes.js";
 
 const WORKER = new URL("worker.mjs", import.meta.url);
 /** LOWRANK_ENDS=50 repeats the ends as often as a release wants them. */
 const ENDS = Number(process.env["LOWRANK_ENDS"] ?? 3);
-
-/** Kills the process as soon as it says `line`. */
-async function killedAt(line: string, args: string[]): Promise<Ended> {
-  const { child, ended } = start(args);
-  child.stdout?.on("data", (text: string) => {
-    if (text.includes(line)) child.kill("SIGKILL");
-  });
-  return ended;
-}
 
 function adapter(folder: string): Buffer {
   return readFileSync(join(folder, "adapter_model.safetensors"));
@@ -36,7 +27,7 @@ for (const device of testDevices()) {
       const [whole, cut] = [join(temporary(), "whole"), join(temporary(), "cut")];
       const straight = await run(["train", device, whole, "20"]);
       t.is(straight.status, 0, straight.errors);
-      const killed = await killedAt("step 13", ["train", device, cut, "20"]);
+      const killed = await run(["train", device, cut, "20", "kill", "13"]);
       t.is(killed.signal, "SIGKILL", killed.errors);
       t.true(existsSync(join(cut, "checkpoint-10")), readdirSync(cut).join());
       t.false(existsSync(join(cut, "adapter_model.safetensors")));

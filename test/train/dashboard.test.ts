@@ -29,9 +29,13 @@ test.serial("asked for while it goes on and after, it is one page, whose button 
   t.deepEqual(await run.dashboard({ port: 1 }), { url });
   t.regex(url, /^http:\/\/127\.0\.0\.1:\d+\/[\w-]{43}\/$/);
   t.like(await listed(url), { stops: true, runs: [{ state: "running" }] });
-  for await (const event of run)
-    if (event.type === "step" && event.step === 3)
-      t.is((await fetch(`${url}stop`, { method: "POST" })).status, 204);
+  let asked = false;
+  for await (const event of run) {
+    // Steps that nobody has read yet may be merged: the third by itself need not come.
+    if (asked || event.type !== "step" || event.step < 3) continue;
+    asked = true;
+    t.is((await fetch(`${url}stop`, { method: "POST" })).status, 204);
+  }
   const { stopped, steps } = await run.result;
   t.true(stopped && steps < 4000);
   t.like(await listed(url), { runs: [{ state: "stopped", step: steps }] });

@@ -195,15 +195,24 @@ test.serial("a batch that comes after a stop or an abort is released", async (t)
     const made: Tensor[] = [];
     const data = async function* (): AsyncGenerator<Batch> {
       for (;;) {
-        if (made.length > 0) await opened;
+        if (made.length > 0) {
+          if (how === "stop") void trainer.stop();
+          else controller.abort();
+          await opened;
+        }
         const x = zeros([1, 1], { device: "cpu" });
         made.push(x);
         yield { x, y: x };
       }
     };
     const controller = new AbortController();
-    const trainer = new Trainer({ model, optimizer, loss: one, data, signal: controller.signal });
-    setTimeout(() => (how === "stop" ? void trainer.stop() : controller.abort()), 50);
+    const trainer: Trainer<nn.Linear, Batch> = new Trainer({
+      model,
+      optimizer,
+      loss: one,
+      data,
+      signal: controller.signal,
+    });
     await trainer.result.catch(() => {});
     t.is(made.length, 1, how);
     open();

@@ -130,7 +130,8 @@ test.serial(
 );
 
 test.serial("two runs at once: the second is refused, and the first goes on", async (t) => {
-  const first = options({ steps: 30 });
+  // More steps than can be over before the second has looked.
+  const first = options({ steps: 300 });
   const run = finetune(first);
   let refused: unknown;
   for await (const event of run) {
@@ -139,7 +140,7 @@ test.serial("two runs at once: the second is refused, and the first goes on", as
   }
   t.like(refused, { code: "ERR_OUTPUT_EXISTS" });
   t.regex((refused as Error).message, new RegExp(`another run, process ${process.pid}, writes here`));
-  t.is((await run.result).steps, 30);
+  t.is((await run.result).steps, 300);
   t.deepEqual(readdirSync(first.output).sort(), [
     "adapter_config.json",
     "adapter_model.safetensors",
