@@ -38,11 +38,23 @@ export function manifest(folder, library, version = "1.1.0") {
   return path;
 }
 
+/** The package's tarball, alone in a folder. */
+function packInto(folder) {
+  // npm asks anew where no answer comes, and not where one breaks off.
+  for (let attempt = 1; ; attempt++) {
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
+    try {
+      return must("npm", ["pack", "--loglevel=error", PACKAGE], { cwd: folder });
+    } catch (error) {
+      if (attempt === 3) throw error;
+    }
+  }
+}
+
 function fetchInto(made) {
   const partial = `${made}.part`;
-  rmSync(partial, { recursive: true, force: true });
-  mkdirSync(partial, { recursive: true });
-  must("npm", ["pack", "--loglevel=error", PACKAGE], { cwd: partial });
+  packInto(partial);
   const [tarball] = readdirSync(partial);
   must("tar", ["-xzf", tarball, PART], { cwd: partial });
   writeFileSync(join(partial, "driver.tar"), brotliDecompressSync(readFileSync(join(partial, PART))));

@@ -171,6 +171,11 @@ fn memory_that_is_short_is_looked_for_once() {
 fn a_device_without_work_says_so_to_those_who_are_there() {
     let device = short(4);
     let cx = context(&device);
+    // Until all is set up it is at work.
+    let (go_on, waits) = channel::<()>();
+    cx.fence(Box::new(move |_| {
+        waits.recv().ok();
+    }));
     let (send, rests) = channel();
     let (here, gone) = (CancelToken::default(), CancelToken::default());
     for (name, owner) in [("here", &here), ("gone", &gone)] {
@@ -183,6 +188,7 @@ fn a_device_without_work_says_so_to_those_who_are_there() {
         );
     }
     gone.cancel();
+    go_on.send(()).unwrap();
     let value = filled(&cx, 1);
     assert!(read(&value).is_ok());
     assert_eq!(rests.recv_timeout(REST * 5).unwrap(), "here");

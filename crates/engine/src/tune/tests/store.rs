@@ -1,6 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::tune::{Forms, Kept, Owner, Store};
@@ -160,13 +160,16 @@ fn two_processes_write_at_once() {
             Command::new(&this)
                 .args(["--exact", "tune::tests::store::two_processes_write_at_once"])
                 .env(PART, format!("{name} {}", folder.display()))
+                // Its result is not one of this process's.
+                .stdout(Stdio::piped())
                 .spawn()
                 .unwrap()
         })
         .into_iter()
         .collect();
-    for mut child in children {
-        assert!(child.wait().unwrap().success());
+    for child in children {
+        let ended = child.wait_with_output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
     }
     let read = store.read().forms;
     // The later of two that met stays; whoever wrote last is whole.

@@ -45,9 +45,17 @@ fn stopping_in_the_middle_of_work_takes_less_than_two_seconds() {
     let x = f32s(&context, &ramp(1 << 16));
     context.launch(busy(&x, 1));
     fence(&context).unwrap();
+    let start = Instant::now();
+    for _ in 0..10 {
+        context.launch(busy(&x, 1000));
+    }
+    fence(&context).unwrap();
+    // Ten seconds of work at least, however fast the device is.
+    let times = Duration::from_millis(50).as_nanos() / start.elapsed().as_nanos();
+    let rounds = 1000 * times.max(1) as u32;
     let (sender, receiver) = channel();
     for _ in 0..2000 {
-        context.launch(busy(&x, 1000));
+        context.launch(busy(&x, rounds));
     }
     context.fence(Box::new(move |bytes| drop(sender.send(bytes))));
     std::thread::sleep(Duration::from_millis(200));

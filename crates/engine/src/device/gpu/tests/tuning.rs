@@ -113,6 +113,8 @@ fn notices(device: &Device) -> Arc<Mutex<Vec<String>>> {
 #[test]
 fn the_fastest_right_form_is_found_beside_a_run() {
     let folder = std::env::temp_dir().join(format!("lowrank-tuned-{}", std::process::id()));
+    // A process of this number that failed may have left its own.
+    std::fs::remove_dir_all(&folder).ok();
     let Some(device) = tuned_device(Some(&folder)) else { return };
     let told = notices(&device);
     let cx = context(&device);
