@@ -1,12 +1,13 @@
 // The engine's own tests on processors and systems that are emulated, and type checks for systems that are not here.
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { STARTS_ITSELF, results } from "../engine-tests.mjs";
 import { enter, mustEnter } from "./debian.mjs";
 import { PROCESSORS, byProcessor, onProcessor, qemuRoot, wineRoot } from "./targets.mjs";
 
 /** Whether this processor lets another's answers to CPUID be given for its own. */
-const FAULTS = /^flags\s*:.* cpuid_fault( |$)/m.test(readFileSync("/proc/cpuinfo", "utf8"));
+const CPU = "/proc/cpuinfo";
+const FAULTS = existsSync(CPU) && /^flags\s*:.* cpuid_fault( |$)/m.test(readFileSync(CPU, "utf8"));
 
 /** By crate, what its tests are called in a row. */
 const CRATES = { lowrank_engine: "lowrank-engine", lowrank_linalg: "lowrank-linalg" };
@@ -59,19 +60,8 @@ function held(name, { levels }) {
     row(folder, build, tell) {
       const root = qemuRoot(folder, tell);
       const [source, library] = ["/src/scripts/platforms/processor.c", "/build/processor.so"];
-      const compiled = [
-        "cc",
-        "-O2",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-shared",
-        "-fPIC",
-        source,
-        "-o",
-        library,
-      ];
-      mustEnter(build.root, compiled, build.options);
+      const flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"];
+      mustEnter(build.root, ["cc", ...flags, source, "-o", library], build.options);
       const before = ["env", `PROCESSOR=${name}`, `LD_PRELOAD=${library}`];
       const start = (test, args, options) => enter(root, [...before, test, ...args], options);
       return tests(folder, build, "linux-x64-gnu", name, [], start, levels);

@@ -1,5 +1,5 @@
-/** Starts whole processes of `child.ts`. */
-import { spawn, type ChildProcess } from "node:child_process";
+/** Runs whole processes of `child.ts`. */
+import { spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
 import { temporary } from "../hashed.js";
@@ -18,11 +18,8 @@ export interface Ended {
   ms: number;
 }
 
-/** Starts `child.ts`. */
-export function start(
-  args: string[],
-  env: Record<string, string> = {},
-): { child: ChildProcess; ended: Promise<Ended> } {
+/** Runs `child.ts` to its end. */
+export function run(args: string[], env: Record<string, string> = {}): Promise<Ended> {
   const began = performance.now();
   const child = spawn(process.execPath, ["--import=tsx", CHILD, ...args], {
     env: { ...ENV, ...env },
@@ -30,15 +27,9 @@ export function start(
   let [output, errors] = ["", ""];
   child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));
   child.stderr.setEncoding("utf8").on("data", (text: string) => (errors += text));
-  const ended = new Promise<Ended>((resolve) => {
+  return new Promise((resolve) => {
     child.on("close", (status, signal) =>
       resolve({ status, signal, output, errors, ms: performance.now() - began }),
     );
   });
-  return { child, ended };
-}
-
-/** Runs `child.ts` to its end. */
-export async function run(args: string[], env: Record<string, string> = {}): Promise<Ended> {
-  return start(args, env).ended;
 }

@@ -1,5 +1,4 @@
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use super::{Conv, plain::plain};
 use crate::context::Spec;
@@ -188,8 +187,7 @@ fn geometry() -> impl Strategy<Value = (Conv, usize, [usize; 2], Vec<usize>, Vec
 }
 
 proptest! {
-    // The same geometries each time: of a sum that cancels no bound holds which is relative to it.
-    #![proptest_config(ProptestConfig { cases: 48, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn any_geometry((op, batch, channels, size, kernel) in geometry()) {
         held(&op, &inputs(&op, batch, channels, &size, &kernel));
