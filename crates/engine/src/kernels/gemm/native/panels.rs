@@ -59,6 +59,8 @@ pub struct Kit<'a, P> {
     pub left: Option<Lay>,
     /// B is read where it lies.
     pub in_place: bool,
+    /// Terms that are summed in registers before C has them: a part of K is of as many, or of a multiple.
+    pub summed: usize,
 }
 
 impl<P> Kit<'_, P> {
@@ -360,10 +362,10 @@ impl<T: Stored> Task<'_, T> {
                 (s, Right { at: place, k: panel })
             });
             let start = tiles[0].0;
+            let summed = kit.elements(kit.summed);
+            let sums_go_on = !space.sums.is_null();
             for (i, &(row, rows)) in tiles.iter().enumerate() {
-                let a = RowsOfPart { first: left, ..part.rows }.at_row(row - start);
-                let sums_go_on = !space.sums.is_null();
-                let settle = product.settlement(block, row, block.column + j, sums_go_on || part.from == 0);
+                let rows_at = RowsOfPart { first: left, ..part.rows }.at_row(row - start);
                 let more = second.map(|(s, panel)| s.rows_by(row, panel));
                 let kept = sums_go_on.then(|| {
                     let tile = (before + i) * block.columns.div_ceil(panel) + j / panel;
@@ -373,8 +375,15 @@ impl<T: Stored> Task<'_, T> {
                         goes_on: part.from + part.terms < product.k,
                     }
                 });
-                let t = TileProduct { rows, k, a, b, width, settle, more: more.as_ref(), kept };
-                kit.tiles.of(&t)(&t, ahead);
+                for from in (0..k).step_by(summed) {
+                    let a = Left { at: rows_at.at.wrapping_add(from * rows_at.k), ..rows_at };
+                    let b = Right { at: b.at.wrapping_add(from * b.k), ..b };
+                    let first = sums_go_on || part.from + from == 0;
+                    let settle = product.settlement(block, row, block.column + j, first);
+                    let more = more.as_ref().filter(|_| from + summed >= k);
+                    let t = TileProduct { rows, k: summed.min(k - from), a, b, width, settle, more, kept };
+                    kit.tiles.of(&t)(&t, ahead);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A product over raw operands, and by which loops it runs.
 
 use super::blocking::blocking;
-use super::cut::{Block, Cut, PART, part_of, part_of_narrow};
+use super::cut::{Block, Cut, PART, deep_part, part_of, part_of_narrow};
 use super::dot::FEW;
 use super::lay::{Lay, Packed, apart, copy};
 use super::loops::{Loops, Stored};
@@ -163,7 +163,7 @@ impl<T: Stored> Product<T> {
         threads: usize,
     ) {
         let sizes = [self.batch, self.m, self.n, self.k];
-        let part = self.part(loops);
+        let part = self.packed(loops, tiles, threads);
         let once = at_once(self.m, part).then(|| Cut::once(tiles, sizes, part, threads)).flatten();
         let widest = if copied.is_some() { blocking().panels } else { blocking().panels_uncopied };
         let cut = once.unwrap_or_else(|| Cut::new(tiles, sizes, part, widest, threads));
@@ -171,8 +171,17 @@ impl<T: Stored> Product<T> {
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, tiles, &block, copied)) });
     }
 
-    /// Terms that are summed in registers before they are added to C, whichever of a level's tiles are taken.
-    fn part(&self, Loops { tiles, .. }: &Loops) -> usize {
+    /// Terms that are packed at a time.
+    fn packed(&self, loops: &Loops, tiles: &Tiles, threads: usize) -> usize {
+        let summed = self.summed(loops);
+        // A's columns would be copied as many terms at a time, beside fewer panels.
+        let deep = tiles.wide() && self.a_column == 1 && !at_once(self.m, summed);
+        if deep { deep_part(self.k, summed, tiles.panel(), threads) } else { summed }
+    }
+
+    /// Terms that are summed in registers before they are added to C: the sizes alone decide, and the level, whichever of
+    /// its tiles are taken.
+    fn summed(&self, Loops { tiles, .. }: &Loops) -> usize {
         // Aᵀ·B of factors that have a row to each term.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
         if by_terms && self.is_narrow(self.m, tiles) { part_of_narrow(self.k) } else { part_of(self.k) }
@@ -197,18 +206,19 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`.
     pub(super) unsafe fn run_copied(&self, loops: &'static Loops, rows: usize, threads: usize) {
-        let part = part_of(self.k);
-        let apart = apart(part);
         for row in (0..self.m).step_by(rows) {
             // SAFETY: the caller's.
             let some = unsafe { self.of_rows(0, row, rows.min(self.m - row)) };
+            let tiles = some.tiles(loops, threads);
+            let part = some.packed(loops, tiles, threads);
+            let apart = apart(part);
             let size = some.m * apart;
             shared(self.k.div_ceil(part) * size, |space| {
                 let to = Packed { at: space.as_mut_ptr(), together: 1, row: apart, part: size };
                 // SAFETY: the caller's.
                 unsafe {
                     some.lay(copy, to, part, threads);
-                    some.run_tiles(loops, some.tiles(loops, threads), Some(to), threads);
+                    some.run_tiles(loops, tiles, Some(to), threads);
                 }
             });
         }
@@ -260,7 +270,15 @@ impl<T: Stored> Product<T> {
             None if turned => Some(Lay::Columns),
             None => None,
         };
-        Kit { pack: T::loops(loops).pack, tiles, terms: 1, whole: 1, left, in_place }
+        Kit {
+            pack: T::loops(loops).pack,
+            tiles,
+            terms: 1,
+            whole: 1,
+            left,
+            in_place,
+            summed: self.summed(loops),
+        }
     }
 
     /// A from `row` and term `from` on.

@@ -118,6 +118,7 @@ impl Product<bf16> {
             whole: rounded.whole,
             left: Some(Lay::Packed(packed)),
             in_place: false,
+            summed: part,
         };
         let sizes = [self.batch, self.m, self.n, self.k];
         if at_once(self.m, part / kit.terms)

@@ -6,10 +6,26 @@ use super::super::prefetch::{Prefetch, Stretches};
 use super::super::tiles::Tiles;
 use super::*;
 
+/// Of more rows than are taken at once, and of K that is packed several sums at a time, in one part and in more, the last of
+/// fewer sums.
+fn deep() -> impl Iterator<Item = Case> {
+    let sizes = [[1, 150, 150, 2077], [2, 150, 100, 2048], [1, 131, 97, 7000]];
+    sizes.into_iter().flat_map(|sizes| {
+        [false, true].map(|trans_b| Case {
+            sizes,
+            trans_a: false,
+            trans_b,
+            alpha: -1.5,
+            accumulate: trans_b,
+            bias: true,
+        })
+    })
+}
+
 #[test]
 fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
     for (loops, wide) in loops::available().iter().filter_map(|loops| Some((loops, loops.wide.as_ref()?))) {
-        for case in cases() {
+        for case in cases().into_iter().chain(deep()) {
             let [batch, m, n, _] = case.sizes;
             let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
             let by = |tiles: &'static Tiles| {
