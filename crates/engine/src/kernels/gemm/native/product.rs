@@ -1,6 +1,6 @@
 //! A product over raw operands, and by which loops it runs.
 
-use super::blocking::blocking;
+use super::blocking::{WIDE_PANELS, blocking};
 use super::cut::{Block, Cut, PART, deep_part, part_of, part_of_narrow};
 use super::dot::FEW;
 use super::lay::{Lay, Packed, apart, copy};
@@ -165,7 +165,11 @@ impl<T: Stored> Product<T> {
         let sizes = [self.batch, self.m, self.n, self.k];
         let part = self.packed(loops, tiles, threads);
         let once = at_once(self.m, part).then(|| Cut::once(tiles, sizes, part, threads)).flatten();
-        let widest = if copied.is_some() { blocking().panels } else { blocking().panels_uncopied };
+        let widest = match copied {
+            Some(_) => blocking().panels,
+            None if tiles.wide() => WIDE_PANELS,
+            None => blocking().panels_uncopied,
+        };
         let cut = once.unwrap_or_else(|| Cut::new(tiles, sizes, part, widest, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, tiles, &block, copied)) });
