@@ -25,7 +25,7 @@ pub const PART: usize = 1024;
 ///
 /// 32 at a time took as long, 128 up to twice.
 const NARROW_PART: usize = 64;
-/// Threads whose tasks are deep: the caches that they share give so many their rows.
+/// Threads whose tasks are deep: an estimate of how many get their rows from the caches that they share, measured with two.
 const DEEP_THREADS: usize = 8;
 /// Products of fewer terms run on one thread: starting a task costs more.
 const SMALL: usize = 50_000;
