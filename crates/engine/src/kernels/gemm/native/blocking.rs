@@ -8,7 +8,8 @@ pub struct Blocking {
     pub workspace: usize,
     /// Panels of B at most, of convolutions and where A was copied for all tasks.
     pub panels: usize,
-    /// Where it was not: each task reads A's rows by itself, and fewer tasks read them fewer times.
+    /// Where it was not, by tiles of two vectors (of three: `WIDE_PANELS`): each task reads A's rows by itself, and fewer tasks
+    /// read them fewer times.
     pub panels_uncopied: usize,
     /// Tiles of rows that go past a panel before the next is packed.
     pub group: usize,
