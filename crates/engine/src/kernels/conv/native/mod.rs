@@ -20,7 +20,7 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared};
 use crate::kernels::gemm::native::{
-    Block, Cut, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, blocking, part_of, workspace,
+    Block, Cut, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, blocking, summed_of, workspace,
 };
 use gather::{View, gather};
 
@@ -76,7 +76,7 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
     // Of one channel or a few there is little to do: a task would end before it is worth starting.
     let widest = if view.rows <= loops.tiles.rows() && images > l.threads { 32 } else { blocking().panels };
     let sizes = [images, view.rows, view.positions, k];
-    let cut = Cut::new(&loops.tiles, sizes, part_of(k), widest, l.threads);
+    let cut = Cut::new(&loops.tiles, sizes, summed_of(k), widest, l.threads);
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
@@ -129,7 +129,7 @@ pub fn weight(l: &NativeLaunch) {
     let loops = best();
     let panel = loops.panel();
     let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
-    let part = part_of(view.positions);
+    let part = summed_of(view.positions);
     Cut::new(&loops.tiles, sizes, part, blocking().panels, l.threads).run(|block| {
         let g = block.z;
         let parts = (0..view.positions).step_by(block.part);

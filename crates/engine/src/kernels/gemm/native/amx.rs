@@ -51,7 +51,7 @@ use crate::simd::{Avx512, Isa, Lanes};
 /// Terms of a register's row.
 pub const TERMS: usize = BYTES / 2;
 /// Most terms that are summed in registers at a time. SmolLM2's 576 are two parts of it.
-pub const PART: usize = 288;
+pub const SUMMED: usize = 288;
 /// Columns of a panel.
 const PANEL: usize = 2 * COLUMNS;
 /// Elements of a register.

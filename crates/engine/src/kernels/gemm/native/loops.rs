@@ -17,7 +17,8 @@ use super::pack::{self, At, Element, Source};
 #[cfg(target_arch = "x86_64")]
 use super::pairs;
 use super::prefetch::Prefetch;
-use super::rounded::{self, PART};
+use super::rounded;
+use super::terms::SUMMED;
 use super::tiles::{Tiles, forms};
 use crate::quant::Layout;
 use crate::quant::coded::{Arrangement, Coded, InBytes, InF32, as_bytes};
@@ -42,7 +43,7 @@ pub struct Rounded {
     /// Terms that products take at once: packed factors have as many, or a multiple.
     pub whole: usize,
     /// Most terms that are summed in registers at a time.
-    pub part: usize,
+    pub summed: usize,
     /// Rounds rows of A into elements.
     pub left: Make,
     pub right: Pack<*const bf16>,
@@ -257,13 +258,13 @@ impl Rounded {
         #[cfg(target_arch = "x86_64")]
         if level == Level::Avx512Bf16 {
             let (left, right): (Make, Pack<*const bf16>) = (pairs::left, pairs::right);
-            return Rounded { terms: 2, whole: 2, part: PART, left, right, tiles: tiles(level) };
+            return Rounded { terms: 2, whole: 2, summed: SUMMED, left, right, tiles: tiles(level) };
         }
         #[cfg(target_arch = "x86_64")]
         if level == Level::Amx {
             let (left, right): (Make, Pack<*const bf16>) = (amx::left, amx::right);
-            let (whole, part) = (amx::TERMS, amx::PART);
-            return Rounded { terms: 2, whole, part, left, right, tiles: amx::tiles() };
+            let (whole, summed) = (amx::TERMS, amx::SUMMED);
+            return Rounded { terms: 2, whole, summed, left, right, tiles: amx::tiles() };
         }
         #[cfg(target_arch = "aarch64")]
         if level == Level::NeonBf16 {
@@ -271,14 +272,14 @@ impl Rounded {
             return Rounded {
                 terms: 2,
                 whole: bfmmla::TERMS,
-                part: PART,
+                summed: SUMMED,
                 left,
                 right,
                 tiles: bfmmla::tiles(),
             };
         }
         let (left, right) = (round(level), pack::<bf16>(level));
-        Rounded { terms: 1, whole: 1, part: PART, left, right, tiles: tiles(level) }
+        Rounded { terms: 1, whole: 1, summed: SUMMED, left, right, tiles: tiles(level) }
     }
 }
 

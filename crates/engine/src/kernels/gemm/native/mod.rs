@@ -70,6 +70,7 @@ mod panels;
 mod prefetch;
 mod product;
 mod rounded;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -81,11 +82,12 @@ pub use loops::available;
 // What else sums products a tile at a time.
 pub use blocking::blocking;
 pub use choice::rounded_level;
-pub use cut::{Block, Cut, part_of};
+pub use cut::{Block, Cut};
 pub use loops::{Loops, Stored, best};
 pub use microkernel::{Left, Right, Settle, TileProduct};
 pub use pack::Source;
 pub use product::ALIASED;
+pub use terms::summed_of;
 pub use workspace::{LINE, workspace};
 
 use half::{bf16, f16};

@@ -9,7 +9,7 @@
 //! Where tiles are of three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's,
 //! if it lies row-major, of which all panels of a task are then packed at once.
 //! Few rows are one group, whose tasks are wide and keep one panel. A part is of as many terms as are summed in registers,
-//! or, beside tiles of three vectors, of several times as many (`cut::deep_part`). Sums are added to C, or kept in the
+//! or, beside tiles of three vectors, of several times as many (`terms::deep_part`). Sums are added to C, or kept in the
 //! workspace for the next part where the tiles do so.
 //!
 //! Products of prompts, x·Wᵀ by the seven weights of SmolLM2's 30 layers, which no cache holds, GFLOP/s

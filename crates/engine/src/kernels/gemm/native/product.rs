@@ -1,13 +1,14 @@
 //! A product over raw operands, and by which loops it runs.
 
 use super::blocking::{WIDE_PANELS, blocking};
-use super::cut::{Block, Cut, PART, deep_part, part_of, part_of_narrow};
+use super::cut::{Block, Cut};
 use super::dot::FEW;
 use super::lay::{Lay, Packed, apart, copy};
 use super::loops::{Loops, Stored};
 use super::microkernel::{Left, Settle};
 use super::pack::At;
 use super::panels::{Kit, at_once};
+use super::terms::{SUMMED, deep_part, summed_of, summed_of_narrow};
 use super::tiles::Tiles;
 use super::workspace::{LINE, shared};
 
@@ -59,6 +60,18 @@ pub struct Second {
     pub b_row: usize,
     pub b_column: usize,
     pub alpha: f32,
+}
+
+/// How a product runs by tiles.
+pub struct Plan {
+    tiles: &'static Tiles,
+    /// Terms that are summed in registers before they are added to C.
+    summed: usize,
+    /// Terms that are packed at a time.
+    part: usize,
+    /// All rows are taken at once, if there are columns enough for the threads.
+    once: bool,
+    threads: usize,
 }
 
 // SAFETY: tasks read A and B and write disjoint parts of C.
@@ -118,7 +131,7 @@ impl<T: Stored> Product<T> {
             // SAFETY: the caller's.
             Some(rows) => unsafe { self.run_copied(loops, rows, threads) },
             // SAFETY: the caller's.
-            None => unsafe { self.run_tiles(loops, self.tiles(loops, threads), None, threads) },
+            None => unsafe { self.run_tiles(loops, &self.plan(loops, threads), None) },
         }
     }
 
@@ -141,46 +154,25 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// The tiles that it is multiplied by.
-    fn tiles<'a>(&self, loops: &'a Loops, threads: usize) -> &'a Tiles {
-        let wide = |tiles: &&Tiles| {
+    /// How it runs by tiles.
+    fn plan(&self, loops: &'static Loops, threads: usize) -> Plan {
+        let wide = |tiles: &&'static Tiles| {
             let panels = self.n.div_ceil(tiles.panel());
             let enough = if self.n.is_multiple_of(tiles.panel()) { 2 } else { UNEVEN };
-            T::IS_F32 && blocking().wide && panels >= enough * threads && !at_once(self.m, part_of(self.k))
+            let once = at_once(self.m, self.summed(loops));
+            T::IS_F32 && blocking().wide && panels >= enough * threads && !once
         };
-        loops.wide.as_ref().filter(wide).unwrap_or(&loops.tiles)
+        self.plan_by(loops, loops.wide.as_ref().filter(wide).unwrap_or(&loops.tiles), threads)
     }
 
-    /// The product by tiles, A's rows being those that were copied, if any were.
-    ///
-    /// # Safety
-    /// As `run`; `copied` are those of all its rows.
-    pub(super) unsafe fn run_tiles(
-        &self,
-        loops: &'static Loops,
-        tiles: &'static Tiles,
-        copied: Option<Packed>,
-        threads: usize,
-    ) {
-        let sizes = [self.batch, self.m, self.n, self.k];
-        let part = self.packed(loops, tiles, threads);
-        let once = at_once(self.m, part).then(|| Cut::once(tiles, sizes, part, threads)).flatten();
-        let widest = match copied {
-            Some(_) => blocking().panels,
-            None if tiles.wide() => WIDE_PANELS,
-            None => blocking().panels_uncopied,
-        };
-        let cut = once.unwrap_or_else(|| Cut::new(tiles, sizes, part, widest, threads));
-        // SAFETY: the caller's; blocks have no element of C in common.
-        cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, tiles, &block, copied)) });
-    }
-
-    /// Terms that are packed at a time.
-    fn packed(&self, loops: &Loops, tiles: &Tiles, threads: usize) -> usize {
+    /// How it runs by these tiles.
+    pub(super) fn plan_by(&self, loops: &Loops, tiles: &'static Tiles, threads: usize) -> Plan {
         let summed = self.summed(loops);
+        let once = at_once(self.m, summed);
         // A's columns would be copied as many terms at a time, beside fewer panels.
-        let deep = tiles.wide() && self.a_column == 1 && !at_once(self.m, summed);
-        if deep { deep_part(self.k, summed, tiles.panel(), threads) } else { summed }
+        let deep = tiles.wide() && self.a_column == 1 && !once;
+        let part = if deep { deep_part(self.k, summed, tiles.panel(), threads) } else { summed };
+        Plan { tiles, summed, part, once, threads }
     }
 
     /// Terms that are summed in registers before they are added to C: the sizes alone decide, and the level, whichever of
@@ -188,7 +180,25 @@ impl<T: Stored> Product<T> {
     fn summed(&self, Loops { tiles, .. }: &Loops) -> usize {
         // Aᵀ·B of factors that have a row to each term.
         let by_terms = T::IS_F32 && self.a_row == 1 && self.b_column == 1;
-        if by_terms && self.is_narrow(self.m, tiles) { part_of_narrow(self.k) } else { part_of(self.k) }
+        if by_terms && self.is_narrow(self.m, tiles) { summed_of_narrow(self.k) } else { summed_of(self.k) }
+    }
+
+    /// The product by tiles, A's rows being those that were copied, if any were.
+    ///
+    /// # Safety
+    /// As `run`; `copied` are those of all its rows.
+    pub(super) unsafe fn run_tiles(&self, loops: &'static Loops, plan: &Plan, copied: Option<Packed>) {
+        let &Plan { tiles, part, once, threads, .. } = plan;
+        let sizes = [self.batch, self.m, self.n, self.k];
+        let widest = match copied {
+            Some(_) => blocking().panels,
+            None if tiles.wide() => WIDE_PANELS,
+            None => blocking().panels_uncopied,
+        };
+        let at_once = once.then(|| Cut::once(tiles, sizes, part, threads)).flatten();
+        let cut = at_once.unwrap_or_else(|| Cut::new(tiles, sizes, part, widest, threads));
+        // SAFETY: the caller's; blocks have no element of C in common.
+        cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, plan, &block, copied)) });
     }
 
     /// Whether so many of its rows, or all of its columns, are few.
@@ -213,16 +223,15 @@ impl<T: Stored> Product<T> {
         for row in (0..self.m).step_by(rows) {
             // SAFETY: the caller's.
             let some = unsafe { self.of_rows(0, row, rows.min(self.m - row)) };
-            let tiles = some.tiles(loops, threads);
-            let part = some.packed(loops, tiles, threads);
-            let apart = apart(part);
+            let plan = some.plan(loops, threads);
+            let apart = apart(plan.part);
             let size = some.m * apart;
-            shared(self.k.div_ceil(part) * size, |space| {
+            shared(self.k.div_ceil(plan.part) * size, |space| {
                 let to = Packed { at: space.as_mut_ptr(), together: 1, row: apart, part: size };
                 // SAFETY: the caller's.
                 unsafe {
-                    some.lay(copy, to, part, threads);
-                    some.run_tiles(loops, tiles, Some(to), threads);
+                    some.lay(copy, to, plan.part, threads);
+                    some.run_tiles(loops, &plan, Some(to));
                 }
             });
         }
@@ -236,7 +245,7 @@ impl<T: Stored> Product<T> {
     /// The first part and the second as products of their own, where tiles do not take both: `few` rows may be
     /// no tiles, and a second part of many terms is summed in parts of its own.
     pub(super) fn apart(&self, few: bool) -> Option<(Product<T>, Product<f32>)> {
-        let second = self.second.filter(|s| few || s.k > PART)?;
+        let second = self.second.filter(|s| few || s.k > SUMMED)?;
         let Second { k, a, a_row, a_column, b, b_row, b_column, alpha } = second;
         debug_assert!(self.batch == 1, "a second segment is of one matrix");
         let apart = Product {
@@ -256,7 +265,7 @@ impl<T: Stored> Product<T> {
     fn kit(
         &self,
         loops: &'static Loops,
-        tiles: &'static Tiles,
+        &Plan { tiles, summed, .. }: &Plan,
         block: &Block,
         copied: Option<Packed>,
     ) -> Kit<'static, T::At> {
@@ -274,15 +283,7 @@ impl<T: Stored> Product<T> {
             None if turned => Some(Lay::Columns),
             None => None,
         };
-        Kit {
-            pack: T::loops(loops).pack,
-            tiles,
-            terms: 1,
-            whole: 1,
-            left,
-            in_place,
-            summed: self.summed(loops),
-        }
+        Kit { pack: T::loops(loops).pack, tiles, terms: 1, whole: 1, left, in_place, summed }
     }
 
     /// A from `row` and term `from` on.

@@ -23,8 +23,6 @@ use super::panels::{Kit, at_once};
 use super::product::Product;
 use super::workspace::{LINE, shared};
 
-/// Most terms that pairs, and f32, sum in registers before they are added to C.
-pub const PART: usize = 1024;
 /// Elements of a thread's panels: a good half of a usual second cache.
 const PANELS: usize = 144 * 1024;
 /// Most terms of A that are rounded at a time, and of which sums are kept from part to part, as K alone decides: the usual
@@ -58,7 +56,7 @@ impl Product<bf16> {
             };
         }
         let rounded = &loops.rounded;
-        let parts = self.k.div_ceil(rounded.part);
+        let parts = self.k.div_ceil(rounded.summed);
         // Whole squares of terms, as they are packed.
         let part = self.k.div_ceil(parts).next_multiple_of(2 * LINE);
         let segment = (SEGMENT / part).max(1) * part;

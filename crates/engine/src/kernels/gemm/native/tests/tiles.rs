@@ -32,7 +32,7 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
                 let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
                     let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
                     // SAFETY: `run_by` makes operands that reach as far as the case says.
-                    unsafe { p.run_tiles(loops, tiles, None, threads) }
+                    unsafe { p.run_tiles(loops, &p.plan_by(loops, tiles, threads), None) }
                 };
                 run_by(loops, 2, &case, &case.a(), |v| v, run)
             };
