@@ -9,7 +9,7 @@ import type { Tensor } from "../tensor.js";
 import { KeyValueCache, type LayerCache } from "./cache.js";
 import { CausalLM, languageHead } from "./causal-lm.js";
 import type { DecoderConfig } from "./decoder-config.js";
-import type { BlockInputs } from "./llama/block.js";
+import type { BlockInputs } from "./llama/attention.js";
 import { Rotations } from "./llama/rotary.js";
 import { packedTexts } from "./packed-texts.js";
 import { chain, checkedLength, type ForwardOptions } from "./pretrained.js";

@@ -258,7 +258,7 @@ export abstract class Module {
   }
 }
 
-// Functions, not private methods: a copy of a module (lora/copies.ts) has none of these.
+// Functions, not private methods: a copy of a module (lora/inject/modules-to-save.ts) has none of these.
 
 function* buffersOf(
   module: Module,

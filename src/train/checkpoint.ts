@@ -13,7 +13,7 @@ import type { Judged } from "./early-stopping.js";
 import type { Identities } from "./identity.js";
 import { isLine, type Line } from "./output/lineage.js";
 import { manifestOf, sealed, unsealed, type Manifest } from "./output/manifest.js";
-import { RUN, VERSION } from "./output/run-record.js";
+import { RUN, VERSION } from "./output/run-file.js";
 
 /** The optimizer's state, beside the adapter. */
 export const STATE = "optimizer.safetensors";

@@ -3,7 +3,7 @@ import test from "ava";
 
 import { lora, noGrad, scope, tensor } from "../../src/index.js";
 import { Linear } from "../../src/lora/layers/linear.js";
-import { LlamaMLP } from "../../src/models/llama/block.js";
+import { LlamaMLP } from "../../src/models/llama/mlp.js";
 import type { LlamaForCausalLM } from "../../src/models/llama/model.js";
 import { session } from "../../src/native.js";
 import { testDevices } from "../devices.js";

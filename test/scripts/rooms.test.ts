@@ -60,6 +60,23 @@ function library(): Graph {
   return rooms;
 }
 
+/** The library's files, by what each evaluates before itself: values that it imports at its top. */
+function evaluated(): Graph {
+  const src = join(root, "src");
+  const files: Graph = new Map();
+  const imports = /^(?:import|export) (?!type )(?:([^;"]*?) from )?"(\.[^"]+)";/gm;
+  for (const file of filesOf(src, ".ts")) {
+    const text = readFileSync(join(src, file), "utf8");
+    for (const [, names = "", specifier] of text.matchAll(imports)) {
+      const each = /^\{([^}]*)\}$/.exec(names.trim())?.[1]?.split(",") ?? [];
+      if (each.length > 0 && each.every((name) => /^\s*(?:type |$)/.test(name))) continue;
+      const target = relative(src, join(src, dirname(file), specifier as string)).replaceAll(sep, "/");
+      if (!target.startsWith("..")) add(files, [file, target.replace(/\.js$/, ".ts")], file);
+    }
+  }
+  return files;
+}
+
 /** The room of a module of a crate: the first, and of kernels and operations each family's. */
 function moduleOf(path: readonly string[]): string {
   const [first = "", second] = path;
@@ -106,3 +123,9 @@ for (const { of, rooms, least } of [
     t.true(rooms.size >= least, `${rooms.size} rooms`);
     t.deepEqual(circles(rooms), []);
   });
+
+test("no file of src/ imports values of one that imports its own", (t) => {
+  const files = evaluated();
+  t.true(files.size >= 250, `${files.size} files`);
+  t.deepEqual(circles(files), []);
+});

@@ -2,7 +2,8 @@
 import type { Tensor } from "../../tensor.js";
 import { activate, type ActivationName } from "../activation.js";
 import type { LayerCache } from "../cache.js";
-import { LlamaAttention, LlamaMLP, type BlockInputs } from "../llama/block.js";
+import { LlamaAttention, type BlockInputs } from "../llama/attention.js";
+import { LlamaMLP } from "../llama/mlp.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Gemma3Config } from "./config.js";

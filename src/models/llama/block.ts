@@ -1,128 +1,13 @@
-/** The blocks of the Llama family (Touvron et al. 2023; Qwen3's norms of heads: Yang et al. 2025): attention with grouped heads, gated MLP. */
-import type { Linear } from "../../nn/linear.js";
-import { Module } from "../../nn/module.js";
+/** The blocks of the Llama family (Touvron et al. 2023): attention and a gated MLP, each after a norm and beside the stream. */
 import type { RMSNorm } from "../../nn/norm.js";
 import { leavesNothing } from "../../scope.js";
-import type { Tensor } from "../../tensor.js";
-import { attention, type AttentionLabels, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
+import { type BlockInputs, LlamaAttention } from "./attention.js";
 import type { LlamaConfig } from "./config.js";
+import { LlamaMLP } from "./mlp.js";
 import { recordedWhole } from "./recorded.js";
-import type { Rotation } from "./rotary.js";
-
-/** What every block of one forward shares. */
-export interface BlockInputs extends AttentionLabels {
-  /** The rotation of queries and keys. */
-  rotation: Rotation;
-}
-
-/** What attention is built of. */
-export interface AttentionParts {
-  hiddenSize: number;
-  headDim: number;
-  numAttentionHeads: number;
-  numKeyValueHeads: number;
-  attentionBias: boolean;
-  attentionOutputBias: boolean;
-  /** How many positions back it sees; 0 sees all. */
-  window: number;
-  /** What scores are multiplied by; 1/√D unless given. */
-  scale?: number | undefined;
-  /** The norm of each head's queries or keys, where there is one. */
-  headNorm?: ((path: string) => RMSNorm) | undefined;
-}
-
-/** Causal self-attention. x [B, T, C] → [B, T, C]; keys and values have their own, fewer heads. */
-export class LlamaAttention extends Module {
-  /** Heads of the queries. */
-  readonly heads: number;
-  /** Heads of the keys and values. */
-  readonly keyValueHeads: number;
-  /** How many positions back attention sees, its own counted; 0 sees all. */
-  readonly window: number;
-  /** What scores are multiplied by. */
-  readonly scale: number;
-  /** Queries. */
-  q_proj: Linear;
-  /** Keys. */
-  k_proj: Linear;
-  /** Values. */
-  v_proj: Linear;
-  /** Joins the heads. */
-  o_proj: Linear;
-  /** The norm of each head's queries, of Qwen3. */
-  q_norm?: RMSNorm;
-  /** The norm of each head's keys, of Qwen3. */
-  k_norm?: RMSNorm;
-
-  /** @internal Built of weights by its model. */
-  constructor(parts: AttentionParts, path: string, weights: Weights) {
-    super();
-    const { hiddenSize: C, headDim: D, numAttentionHeads: H, numKeyValueHeads: Hkv, attentionBias } = parts;
-    this.heads = H;
-    this.keyValueHeads = Hkv;
-    this.window = parts.window;
-    this.scale = parts.scale ?? 1 / Math.sqrt(D);
-    this.q_proj = weights.linear(`${path}.q_proj`, C, H * D, attentionBias);
-    this.k_proj = weights.linear(`${path}.k_proj`, C, Hkv * D, attentionBias);
-    this.v_proj = weights.linear(`${path}.v_proj`, C, Hkv * D, attentionBias);
-    this.o_proj = weights.linear(`${path}.o_proj`, H * D, C, parts.attentionOutputBias);
-    if (parts.headNorm) {
-      this.q_norm = parts.headNorm(`${path}.q_norm`);
-      this.k_norm = parts.headNorm(`${path}.k_norm`);
-    }
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor, { rotation, keyMask, segments }: BlockInputs, cache?: LayerCache): Tensor {
-    const { heads, keyValueHeads, window, scale, q_proj, k_proj, v_proj } = this;
-    const [q, k] = rotation.apply(
-      normedHeads(inHeads(q_proj.forward(x), heads), this.q_norm),
-      normedHeads(inHeads(k_proj.forward(x), keyValueHeads), this.k_norm),
-    );
-    const v = inHeads(v_proj.forward(x), keyValueHeads);
-    const seen = { causal: true, keyMask, segments, window };
-    return this.o_proj.forward(attention(q, k, v, { ...seen, scale, cache }));
-  }
-}
-
-function normedHeads(x: Tensor, norm: RMSNorm | undefined): Tensor {
-  return norm === undefined ? x : norm.forward(x);
-}
-
-/** down(silu(gate(x)) · up(x)) (Shazeer 2020). */
-export class LlamaMLP extends Module {
-  /** C to the inner channels, through SiLU. */
-  gate_proj: Linear;
-  /** C to the inner channels. */
-  up_proj: Linear;
-  /** The inner channels to C. */
-  down_proj: Linear;
-
-  /** @internal Built of weights by its model. */
-  constructor(
-    {
-      hiddenSize: C,
-      intermediateSize,
-      mlpBias,
-    }: Pick<LlamaConfig, "hiddenSize" | "intermediateSize" | "mlpBias">,
-    path: string,
-    weights: Weights,
-  ) {
-    super();
-    this.gate_proj = weights.linear(`${path}.gate_proj`, C, intermediateSize, mlpBias);
-    this.up_proj = weights.linear(`${path}.up_proj`, C, intermediateSize, mlpBias);
-    this.down_proj = weights.linear(`${path}.down_proj`, intermediateSize, C, mlpBias);
-  }
-
-  /** x [B, T, C] → [B, T, C]. */
-  forward(x: Tensor): Tensor {
-    const [gate, up] = [this.gate_proj.forward(x), this.up_proj.forward(x)];
-    return this.down_proj.forward(gate.siluMul(up));
-  }
-}
 
 /** x + attention(norm(x)), then + mlp(norm(·)). */
 export class LlamaBlock extends ResidualBlock<[inputs: BlockInputs, cache?: LayerCache]> {

@@ -10,7 +10,9 @@ import { RMSNorm } from "../../nn/norm.js";
 import { madeAll, type Tensor } from "../../tensor.js";
 import type { LayerCache } from "../cache.js";
 import type { Stream } from "../stream.js";
-import { type BlockInputs, LlamaAttention, LlamaBlock, LlamaMLP } from "./block.js";
+import { type BlockInputs, LlamaAttention } from "./attention.js";
+import type { LlamaBlock } from "./block.js";
+import { LlamaMLP } from "./mlp.js";
 
 /** Both norms, cos and sin, the caches; then weight, bias, A and B of each of seven layers. */
 const tensors = new Uint32Array(6 + 7 * 4);

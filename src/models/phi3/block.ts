@@ -6,7 +6,7 @@ import type { RMSNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import { attention, inHeads } from "../attention.js";
 import type { LayerCache } from "../cache.js";
-import type { BlockInputs } from "../llama/block.js";
+import type { BlockInputs } from "../llama/attention.js";
 import { normed, ResidualBlock, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { Phi3Config } from "./config.js";

@@ -8,7 +8,8 @@ import { move, remove } from "../../folders.js";
 import { readProgress, type Progress } from "../checkpoint.js";
 import { lineageOf, within, type Line } from "./lineage.js";
 import { damageOf, filesOf, syncFolder } from "./manifest.js";
-import { RUN, type RunRecord } from "./run-record.js";
+import { RUN } from "./run-file.js";
+import type { RunRecord } from "./run-record.js";
 
 /** A checkpoint whose `run.json` can be read. */
 export interface Checkpoint {

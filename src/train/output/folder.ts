@@ -10,7 +10,8 @@ import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from 
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
 import { manifestOf, matches, syncFolder, type Manifest } from "./manifest.js";
-import { readRunRecord, RUN, writeRunRecord, type RunRecord } from "./run-record.js";
+import { RUN } from "./run-file.js";
+import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
 /** What a run writes of an adapter, and what of a classifier's besides. */
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];

@@ -10,11 +10,7 @@ import { listCheckpoints } from "./checkpoints.js";
 import { isLine, within, type Line } from "./lineage.js";
 import type { Manifest } from "./manifest.js";
 import { sealed, unsealed } from "./manifest.js";
-
-/** Its name, in an output folder and in a checkpoint. */
-export const RUN = "run.json";
-/** Of what is written. */
-export const VERSION = 2;
+import { RUN, VERSION } from "./run-file.js";
 
 /** A checkpoint as the run has saved it. */
 export interface SavedCheckpoint {
