@@ -1,4 +1,5 @@
 /** The dashboard's server: who may ask, what is sent, and that nothing is lost on the way. */
+import { once } from "node:events";
 import { appendFileSync, cpSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { connect } from "node:net";
@@ -187,6 +188,8 @@ test("whoever reads slowly holds up nobody, and the server keeps nothing for the
   };
   const before = held();
   slow.pause().write(`GET ${pathname}events?run=a HTTP/1.1\r\nHost: ${host}\r\n\r\n`);
+  // The first bytes are there, and taken no further.
+  await once(slow, "readable");
   await later(1500);
   // Some 26 MB of lines are there to be read.
   t.true(held() - before < 8e6, `${held() - before} bytes`);

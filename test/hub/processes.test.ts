@@ -78,6 +78,11 @@ const sizeOf = (path: string): number => {
   }
 };
 
+/** The hub has been asked for the list of files, before any of them is locked. */
+async function asked(hub: Hub, requests: number): Promise<void> {
+  while (hub.requests.length < requests) await later(10);
+}
+
 test("a lock of another machine is waited for as long as it is alive", async (t) => {
   const hub = await hubWith(repo);
   t.teardown(() => hub.close());
@@ -87,6 +92,7 @@ test("a lock of another machine is waited for as long as it is alive", async (t)
   writeFileSync(lock, JSON.stringify({ host: `not-${hostname()}`, pid: process.pid, token: "1" }));
   let done = false;
   const fetching = fetched(hub, home, "owner/tiny").then(() => (done = true));
+  await asked(hub, 1);
   await later(700);
   t.false(done);
   t.is(hub.sentOf(weights), 0);
@@ -103,7 +109,9 @@ test("a lock of another machine is waited for as long as it is alive", async (t)
   const other = temporary();
   mkdirSync(locks(other), { recursive: true });
   writeFileSync(join(locks(other), `${sha256(weights)}.lowrank`), readFileSync(lock));
+  const before = hub.requests.length;
   const held = fetched(hub, other, "owner/tiny", { signal: waiting.signal });
+  await asked(hub, before + 1);
   await later(300);
   waiting.abort(reason);
   t.is(await t.throwsAsync(held), reason);

@@ -165,7 +165,17 @@ test.serial(
     const model = new nn.Linear(1, 1, { device: "cpu" });
     const optimizer = new optim.SGD(model.parameters(), { lr: 0.1 });
     const batch = { x: zeros([1, 1], { device: "cpu" }), y: zeros([1, 1], { device: "cpu" }) };
-    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => nn.mseLoss(linear.forward(x), y);
+    let stepping = gate();
+    const one = (linear: nn.Linear, { x, y }: Batch): Tensor => {
+      stepping.open();
+      return nn.mseLoss(linear.forward(x), y);
+    };
+    /** Its first step has begun, and it waits for the second's data by all appearances. */
+    const waits = async (): Promise<void> => {
+      await stepping.opened;
+      stepping = gate();
+      await after(50);
+    };
     const data = async function* (): AsyncGenerator<Batch> {
       yield batch;
       await new Promise(() => {});
@@ -175,13 +185,16 @@ test.serial(
       await using trainer = new Trainer(options);
       for await (const event of trainer) if (event.type === "start") break;
     }
+    stepping = gate();
     const stopped = new Trainer(options);
-    setTimeout(() => void stopped.stop(), 50);
+    await waits();
+    void stopped.stop();
     t.like(await stopped.result, { steps: 1, stopped: true });
     const controller = new AbortController();
     const aborted = new Trainer({ ...options, signal: controller.signal });
     const reason = new Error("enough");
-    setTimeout(() => controller.abort(reason), 50);
+    await waits();
+    controller.abort(reason);
     t.is(await t.throwsAsync(aborted.result), reason);
   },
 );
