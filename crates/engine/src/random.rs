@@ -125,35 +125,8 @@ impl Stream {
         })
     }
 
-    /// `count` whole numbers below `n` (at least 1). Their bias is below n / 2^64.
-    pub fn integers(&mut self, count: usize, n: u64) -> Vec<u64> {
-        self.fill(count, |s| s.pair().map(|w| ((w as u128 * n as u128) >> 64) as u64))
-    }
-
     /// One word of 64 random bits.
     pub fn word(&mut self) -> u64 {
         self.pair()[0]
-    }
-
-    /// One number uniform in [0, 1), with 53 bits.
-    pub fn fraction(&mut self) -> f64 {
-        (self.word() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// 0..n in random order (Fisher and Yates).
-    pub fn permutation(&mut self, n: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..n).collect();
-        for i in (1..n).rev() {
-            let j = ((self.pair()[0] as u128 * (i as u128 + 1)) >> 64) as usize;
-            order.swap(i, j);
-        }
-        order
-    }
-
-    /// Initial values of a linear layer or a convolution as PyTorch makes them: kaiming-uniform with
-    /// a = √5, that is uniform within ±1/√fan_in.
-    pub fn kaiming_uniform(&mut self, count: usize, fan_in: usize) -> Vec<f32> {
-        let bound = 1.0 / (fan_in.max(1) as f64).sqrt();
-        self.uniform(count, -bound, bound)
     }
 }

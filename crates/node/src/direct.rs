@@ -187,7 +187,7 @@ impl Session {
     }
 }
 
-/// The elementwise functions, by the numbers that `DirectCalls` take.
+/// The elementwise functions, by the numbers that direct calls take.
 #[napi(catch_unwind)]
 pub fn functions() -> Vec<&'static str> {
     Function::ALL.iter().map(|f| f.name()).collect()

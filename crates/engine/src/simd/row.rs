@@ -69,7 +69,7 @@ fn furthest(x: &[f32], start: f32, further: impl Fn(f32, f32) -> f32) -> f32 {
     further(fold(lanes, &further), tail)
 }
 
-/// Terms of a log-sum-exp that are gone through twice, which the first cache holds.
+/// Terms of a log-sum-exp that are gone through twice, which L1 holds.
 const BLOCK: usize = 4096;
 
 /// Σ eˣ as (m, s): e^m · s, with m the maximum. s is NaN where an x is NaN or +∞, or all are −∞.

@@ -33,7 +33,6 @@ fn convolution(stride: &[u32], padding: &[u32], dilation: &[u32], groups: u32) -
 impl Session {
     /// `padding` holds two numbers a dimension: before and after.
     #[napi(catch_unwind)]
-    #[allow(clippy::too_many_arguments)]
     pub fn conv(
         &self,
         x: u32,
@@ -51,7 +50,6 @@ impl Session {
 
     /// As `conv`, of which it is the gradient of the input; without a bias.
     #[napi(catch_unwind)]
-    #[allow(clippy::too_many_arguments)]
     pub fn conv_transpose(
         &self,
         x: u32,

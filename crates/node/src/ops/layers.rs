@@ -156,7 +156,6 @@ impl Session {
     /// `window` 0 sees all; `length` keys of k and v are read, from position 0; of `segments` only equal ones see each
     /// other.
     #[napi(catch_unwind)]
-    #[allow(clippy::too_many_arguments)]
     pub fn attention(
         &self,
         q: u32,
@@ -213,7 +212,6 @@ impl Session {
 
     /// The cross-entropy of hidden·Wᵀ + b, whose logits never exist whole.
     #[napi(catch_unwind)]
-    #[allow(clippy::too_many_arguments)]
     pub fn linear_cross_entropy(
         &self,
         hidden: u32,

@@ -5,7 +5,7 @@ mod tasks;
 mod tests;
 mod threads;
 
-pub use tasks::{Shared, each_chunk, each_range, each_row, each_task, map_tasks};
+pub use tasks::{GRAIN, Shared, each_chunk, each_range, each_row, each_task, map_tasks};
 pub use threads::{PATIENCE, Threads, count};
 
 use std::sync::atomic::AtomicU32;

@@ -8,6 +8,9 @@ use smallvec::SmallVec;
 
 use super::threads::{count, with_current};
 
+/// Elements that a task takes of what is gone through once: enough that starting it costs nothing beside them.
+pub const GRAIN: usize = 16 * 1024;
+
 /// Calls `task` for 0, 1, … below `tasks` on the current threads. Each thread has a share, the same in every launch of
 /// as many, so that what it wrote is in its own cache when the next launch reads it; a thread that is done takes
 /// what is left of the others'. Short launches spend nothing on splitting a range, pushing and stealing.

@@ -1,14 +1,11 @@
 //! The native twin.
 
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, each_chunk};
+use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::simd::level;
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 pub fn cast(l: &NativeLaunch) {
     use DType::*;

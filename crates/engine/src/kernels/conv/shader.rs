@@ -29,7 +29,7 @@ pub fn body(params: Params, side: Side, bias: bool) -> String {
     };
     let head = format!(
         "fn columns() -> u32 {{ return {columns_of}; }}
-fn settle(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
+fn epilogue(b: u32, g: u32, row: u32, column: u32, sum: f32) {{
   if (row < p.rows) & (column < columns()) {{
     let at = {place_of};
     var v = sum;
@@ -99,7 +99,7 @@ fn lanes(side: Side, place: &str) -> String {
   let spot = {spot};
   let start = {start};
   var sum = 0.0;
-{walk}  settle(b, g, row, own, sum);
+{walk}  epilogue(b, g, row, own, sum);
 }}
 "
     )
@@ -182,5 +182,5 @@ fn tiled(tile: Tile, read: Read, side: Side, place: &str) -> String {
         Side::Weight => format!("  for (var n = 0u; n < p.batch; n++) {{\n{sum}  }}\n"),
     };
     let place = format!("{place}  let right_i = lane % {vectors}u;\n{spots}");
-    tile.kernel(&place, &(sums + &tile.stores("settle(b, g")))
+    tile.kernel(&place, &(sums + &tile.stores("epilogue(b, g")))
 }

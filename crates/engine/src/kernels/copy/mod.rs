@@ -6,7 +6,7 @@
 //! Tried: one invocation an element in the order of the box (kept where y and x share their
 //! innermost dimension); 16 × 16 tiles through shared memory where x is contiguous along another
 //! dimension than y, so that both sides are read and written in whole lines. Natively the same two
-//! forms, as `memcpy` of rows and as tiles that stay in the first cache.
+//! forms, as `memcpy` of rows and as tiles that stay in L1.
 
 mod native;
 #[cfg(test)]

@@ -1,10 +1,7 @@
 //! The native twin: rows by `memcpy`, transpositions by tiles, the rest element by element.
 
 use super::{TILE, Walk};
-use crate::kernel::native::{NativeLaunch, Shared, each_row, each_task};
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row, each_task};
 
 pub fn copy(l: &NativeLaunch) {
     match l.dtype(0).bytes() {

@@ -1,10 +1,8 @@
-//! The native twins: a row at a time. Forward reads it once, by blocks that the first cache holds.
+//! The native twins: a row at a time. Forward reads it once, by blocks that L1 holds.
 
 use super::{Row, ScaledRow, Settled, StridedRow};
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use crate::simd::{exp_or_zero, log_sum, max, sum, vectorised};
-
-const GRAIN: usize = 16 * 1024;
 
 pub fn rows(l: &NativeLaunch) {
     let Row { n, ignore, smoothing } = l.scalars();

@@ -1,14 +1,12 @@
 //! The native twin: 64 elements at a time, compiled for each instruction set.
 
 use super::Scalars;
-use crate::kernel::native::{NativeLaunch, each_chunk};
+use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
 use crate::random::philox_lanes;
 use crate::simd::vectorised;
 
 /// Counters that are computed side by side.
 const LANES: usize = 16;
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 pub fn dropout(l: &NativeLaunch) {
     let mask: Scalars = l.scalars();

@@ -7,12 +7,11 @@
 use std::rc::Rc;
 
 use super::function::PRELUDE;
-use super::native::GRAIN;
 use super::{THREADS, wide};
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;

@@ -1,17 +1,15 @@
 //! The native twin: rows of the innermost dimension, in parallel chunks.
 //!
 //! Each function has its own loop over contiguous f32 operands. An operand that is broadcast,
-//! strided or stored otherwise is laid out a block at a time first, which stays in the first cache.
+//! strided or stored otherwise is laid out a block at a time first, which stays in L1.
 
 use super::function::Loop;
 use super::{Function, Steps, Walk};
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_task};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk, each_task};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// Elements that one task takes: large enough that starting it costs nothing.
-pub(super) const GRAIN: usize = 16 * 1024;
 /// Elements that are laid out at a time.
 const BLOCK: usize = 512;
 

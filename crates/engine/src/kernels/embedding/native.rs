@@ -4,15 +4,12 @@ use std::collections::HashMap;
 
 use super::{Links, Scatter, Take};
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::quant::BlockType;
 use crate::simd::level;
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 pub fn take(l: &NativeLaunch) {
     match l.dtype(0) {

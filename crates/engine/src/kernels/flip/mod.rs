@@ -10,14 +10,12 @@ use std::rc::Rc;
 use crate::context::{Context, Value};
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use crate::kernel::{Access, Kernel, Launch, Twin, Variant};
 use crate::launch::{Bind, windows};
 use crate::scalars;
 
 const THREADS: u32 = 128;
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 scalars! {
     struct Scalars { outer: usize, n: usize, inner: usize, outer_step: usize, step: usize }

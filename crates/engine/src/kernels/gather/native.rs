@@ -2,11 +2,8 @@
 
 use super::Walk;
 use crate::dtype::DType;
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use half::{bf16, f16};
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 impl Walk {
     /// Rows of `inner` elements that one task takes.

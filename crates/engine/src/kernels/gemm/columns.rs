@@ -80,7 +80,7 @@ fn kernel(group: u32, lane: u32) {{
         }),
         stores = both(rows, 4, |i, j| {
             let sum = format!("sums[{}u + lane].{}", i * THREADS, PARTS[j as usize]);
-            format!("    settle(z, row + {i}u, own + {j}u, {sum});\n")
+            format!("    epilogue(z, row + {i}u, own + {j}u, {sum});\n")
         }),
     )
 }

@@ -65,7 +65,7 @@ fn kernel(group: u32, lane: u32) {{
     workgroupBarrier();
   }}
   if lane < {outputs}u {{
-    settle(z, row + lane / {COLUMNS}u, column + lane % {COLUMNS}u, sums[lane * THREADS]);
+    epilogue(z, row + lane / {COLUMNS}u, column + lane % {COLUMNS}u, sums[lane * THREADS]);
   }}
 }}
 ",

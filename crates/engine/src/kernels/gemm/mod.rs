@@ -43,7 +43,7 @@ use crate::quant::BlockType;
 use crate::scalars;
 
 /// Elements from row to row at which a factor of `columns` columns is best made: rows a large power of two apart
-/// fall on one another in a processor's first cache, and the product would copy them first.
+/// fall on the same sets of a processor's L1, and the product would copy them first.
 pub fn row_stride(columns: usize) -> usize {
     if columns.is_multiple_of(native::ALIASED) { columns + native::LINE } else { columns }
 }
@@ -211,7 +211,6 @@ fn choose(cx: &Context, g: &Gemm, a: &Matrix, b: &Matrix, c: &Matrix, more: [boo
 }
 
 /// Appends the product as one sum by `form`, and what the second segment adds to it.
-#[allow(clippy::too_many_arguments)]
 fn parts(
     cx: &Rc<Context>,
     form: Form,

@@ -94,7 +94,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// A second part of a product's sum, C += α·A·B over `k` terms of its own, for one matrix. It is added
-/// after the product, bias included, is settled: its bits are those of two products one after the other.
+/// after the product, bias included, is stored: its bits are those of two products one after the other.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment<'a> {
     pub a: Matrix<'a>,

@@ -47,14 +47,14 @@ pub fn body(reads: Reads, place: &str, bias: bool) -> String {
     };
     let products = both(step, 4, |t, i| format!("    c{i} = fma(vec4<f32>({}), v{t}, c{i});\n", left(i, t)));
     let stores = match wide {
-        true => each(4, |i| format!("  settle4(z, row + {i}u, column, c{i});\n")),
+        true => each(4, |i| format!("  epilogue4(z, row + {i}u, column, c{i});\n")),
         false => both(4, 4, |i, j| {
-            format!("  settle(z, row + {i}u, column + {j}u, c{i}.{});\n", PARTS[j as usize])
+            format!("  epilogue(z, row + {i}u, column + {j}u, c{i}.{});\n", PARTS[j as usize])
         }),
     };
-    let settle = if wide { settle4(bias) } else { String::new() };
+    let epilogue = if wide { epilogue4(bias) } else { String::new() };
     format!(
-        "{settle}fn kernel(group: u32, lane: u32) {{
+        "{epilogue}fn kernel(group: u32, lane: u32) {{
 {place}  row += lane / 8u * 4u;
   column += lane % 8u * 4u;
   let a_last = p.m - {lines_a}u;
@@ -75,7 +75,7 @@ pub fn body(reads: Reads, place: &str, bias: bool) -> String {
 }
 
 /// Settles four columns at once.
-fn settle4(bias: bool) -> String {
+fn epilogue4(bias: bool) -> String {
     let add_bias = match bias {
         true => {
             "    v += vec4<f32>(load_bias(column), load_bias(column + 1u), load_bias(column + 2u), \
@@ -84,7 +84,7 @@ fn settle4(bias: bool) -> String {
         false => "",
     };
     format!(
-        "fn settle4(z: u32, row: u32, column: u32, sum: vec4<f32>) {{
+        "fn epilogue4(z: u32, row: u32, column: u32, sum: vec4<f32>) {{
   if (row < p.m) & (column < p.n) {{
     let at = (z * p.c_batch + row * p.c_row + column) / 4u;
     var v = p.alpha * sum;

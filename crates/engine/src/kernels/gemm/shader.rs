@@ -21,8 +21,8 @@
 //! read B once, do r / 2 FLOPs a byte of it, and use r KiB to add the lanes' sums; so do few rows by columns
 //! (columns.rs), whose sums take 4 r KiB.
 //!
-//! With two segments the sums are settled, begun anew in the same registers, and added to what was
-//! settled: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
+//! With two segments the sums go through the epilogue, are begun anew in the same registers, and added to what was
+//! stored: a tile of C is written twice and read once by the invocation that wrote it, and its bits are
 //! those of two launches.
 
 use super::emit::place;
@@ -32,18 +32,18 @@ use super::tile::Tile;
 use super::{columns, dots, outer};
 use crate::kernel::Params;
 
-/// The body of one form. Of two segments the first is settled as by itself, and the second as a product that is
+/// The body of one form. Of two segments the first has the epilogue that it has by itself, and the second as a product that is
 /// added to it.
 pub fn body(params: Params, bias: bool, two: bool) -> String {
     let form = Form::of(params);
     let place = placed(form);
     match form {
-        Form::Tile(tile, reads) => settle(bias, two, "sum") + &tiled(tile, reads, &place, two),
-        Form::Outer(reads) => settle(bias, false, "sum") + &outer::body(reads, &place, bias),
+        Form::Tile(tile, reads) => epilogue(bias, two, "sum") + &tiled(tile, reads, &place, two),
+        Form::Outer(reads) => epilogue(bias, false, "sum") + &outer::body(reads, &place, bias),
         Form::Dots { rows, wide, subgroups } => {
-            settle(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
+            epilogue(bias, false, "sum") + &dots::body(rows, wide, subgroups, &place)
         }
-        Form::Columns { rows, wide } => settle(bias, false, "sum") + &columns::body(rows, wide, &place),
+        Form::Columns { rows, wide } => epilogue(bias, false, "sum") + &columns::body(rows, wide, &place),
     }
 }
 
@@ -51,7 +51,9 @@ pub fn body(params: Params, bias: bool, two: bool) -> String {
 pub fn in_f16(params: Params, bias: bool, unscaled: &str) -> String {
     let form = Form::of(params);
     match form {
-        Form::Tile(tile, reads) => settle(bias, false, unscaled) + &tiled(tile, reads, &placed(form), false),
+        Form::Tile(tile, reads) => {
+            epilogue(bias, false, unscaled) + &tiled(tile, reads, &placed(form), false)
+        }
         _ => unreachable!("only tiles are staged in f16"),
     }
 }
@@ -61,7 +63,7 @@ fn placed(form: Form) -> String {
 }
 
 /// What becomes of an element's `sum`; of two segments the second is added to what the first has left.
-fn settle(bias: bool, two: bool, sum: &str) -> String {
+fn epilogue(bias: bool, two: bool, sum: &str) -> String {
     let (segment, alpha) = match two {
         true => (", segment: u32", "select(p.alpha2, p.alpha, segment == 0u)"),
         false => ("", "p.alpha"),
@@ -73,7 +75,7 @@ fn settle(bias: bool, two: bool, sum: &str) -> String {
     };
     let adds = if two { "(p.accumulate == 1u) | (segment == 1u)" } else { "p.accumulate == 1u" };
     format!(
-        "fn settle(z: u32{segment}, row: u32, column: u32, sum: f32) {{
+        "fn epilogue(z: u32{segment}, row: u32, column: u32, sum: f32) {{
   if (row < p.m) & (column < p.n) {{
     let at = z * p.c_batch + row * p.c_row + column;
     var v = {alpha} * {sum};
@@ -107,7 +109,7 @@ fn tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
     };
     let first = tile.sum("p.k", &a.fill(tile.left(), reads.a), &b.fill(tile.right(), reads.b));
     if !two {
-        return tile.kernel(place, &(first + &tile.stores("settle(z")));
+        return tile.kernel(place, &(first + &tile.stores("epilogue(z")));
     }
     // Few terms, of one matrix, whose rows may be of any length.
     let (a, b) = (
@@ -124,7 +126,7 @@ fn tiled(tile: Tile, reads: Reads, place: &str, two: bool) -> String {
 {stores}  }}
 ",
         zeros = tile.zeros(""),
-        stores = tile.stores("settle(z, segment"),
+        stores = tile.stores("epilogue(z, segment"),
     );
     tile.kernel(place, &sums)
 }

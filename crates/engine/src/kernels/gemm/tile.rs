@@ -181,13 +181,13 @@ fn kernel(group: u32, lane: u32) {{
         )
     }
 
-    /// Gives every sum to `settle`, a call's name and first arguments, with its row and column.
-    pub fn stores(self, settle: &str) -> String {
+    /// Gives every sum to `epilogue`, a call's name and first arguments, with its row and column.
+    pub fn stores(self, epilogue: &str) -> String {
         let [rows, columns] = self.lane;
         let place = |own: &str, n: u32, apart: u32| format!("{own} * 4u + {}u", n / 4 * 4 * apart + n % 4);
         both(rows, columns, |i, j| {
             format!(
-                "  {settle}, row + {}, column + {}, c{i}_{}.{});\n",
+                "  {epilogue}, row + {}, column + {}, c{i}_{}.{});\n",
                 place("y", i, self.rows / rows),
                 place("x", j, self.columns / columns),
                 j / 4,

@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 
 use super::{Backward, Chunks, Forward};
-use crate::kernel::native::{NativeLaunch, Shared, each_chunk, each_range, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk, each_range, each_row};
 use crate::simd::{dot, sum, sum_by, vectorised};
-
-const GRAIN: usize = 16 * 1024;
 
 fn optional<'a>(l: &'a NativeLaunch, present: bool, binding: usize) -> Option<Cow<'a, [f32]>> {
     present.then(|| l.read_f32(binding))

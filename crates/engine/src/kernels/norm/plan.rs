@@ -50,7 +50,6 @@ pub struct Residual<'a> {
 ///
 /// # Errors
 /// `ERR_OUT_OF_MEMORY` when a row is longer than a binding may be.
-#[allow(clippy::too_many_arguments)]
 pub fn normalise(
     cx: &Rc<Context>,
     x: &Value,

@@ -1,10 +1,7 @@
 //! The native twin: whole rows of `inner` elements.
 
 use super::{Mode, Scalars};
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 
 struct Edges {
     mode: Mode,

@@ -1,10 +1,7 @@
 //! The native twin: a task a plane. Gradients are scattered, since a plane is one task's.
 
 use super::{Scalars, Windows};
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
-
-/// Terms that one task takes at least.
-const GRAIN: usize = 16 * 1024;
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 
 impl Windows {
     fn of(l: &NativeLaunch) -> Windows {

@@ -1,11 +1,8 @@
 //! The native twin: rows of [H, D] in parallel chunks, a position's table row for all heads.
 
 use super::{INVERSE, POSITIONS, Rotary, RotaryTwo};
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use crate::simd::vectorised;
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 /// A tensor of a launch: [heads, from one batch to the next, from one position to the next], x and y.
 type Tensor<'a> = ([usize; 3], &'a [f32], Shared<f32>);

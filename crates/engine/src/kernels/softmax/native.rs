@@ -1,10 +1,9 @@
 //! The native twins: a row at a time, or up to 64 neighbouring columns.
 
 use super::Scalars;
-use crate::kernel::native::{NativeLaunch, Shared, each_row};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_row};
 use crate::simd::{dot, exp_or_zero, max, sum, sum_by, vectorised};
 
-const GRAIN: usize = 16 * 1024;
 const WIDTH: usize = 64;
 
 pub fn forward(l: &NativeLaunch) {

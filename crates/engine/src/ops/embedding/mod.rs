@@ -75,24 +75,3 @@ impl Op for Embedding {
         Ok(vec![Some(d_weight), None])
     }
 }
-
-/// Rows `rows` (i32 [M]) of x [N, C]: [M, C] f32.
-///
-/// # Errors
-/// `ERR_INDEX` for a row outside 0..N, where the host knows it.
-pub fn gather_rows(cx: &Rc<Context>, x: &Value, rows: &Value) -> Result<Value> {
-    let table = Table::new(&x.shape, false);
-    let y = cx.empty([rows.size(), table.columns], DType::F32)?;
-    take(cx, "gather rows", x, table, rows, &y)?;
-    Ok(y)
-}
-
-/// The gradient of `gather_rows`: d [M, C] added up at rows `rows` of zeros [n, C].
-///
-/// # Errors
-/// `ERR_OUT_OF_MEMORY`.
-pub fn scatter_rows(cx: &Rc<Context>, d: &Value, rows: &Value, n: usize) -> Result<Value> {
-    let d_x = cx.empty([n, d.shape[1]], DType::F32)?;
-    scatter(cx, "scatter rows", d, rows, None, &d_x, Table::new(&d_x.shape, false))?;
-    Ok(d_x)
-}

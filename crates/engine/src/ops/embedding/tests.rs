@@ -1,10 +1,9 @@
-use super::{Embedding, gather_rows, plain::plain, scatter_rows};
+use super::{Embedding, plain::plain};
 use crate::context::{Context, Spec, Value};
 use crate::dtype::DType;
 use crate::error::Code;
 use crate::kernel::forms::every_form;
 use crate::kernels;
-use crate::kernels::elementwise::{Function, map};
 use crate::op::{Backward, Op, run1};
 use crate::ops::checks::{Array, check, compare, contexts, in_blocks, read};
 use crate::quant::BlockType;
@@ -131,23 +130,6 @@ fn the_gradient_is_the_same_bits_again_whoever_knows_the_ids() {
         let known = read(&gradient(&cx, &op, &w, &ids.upload(&cx), &d));
         let unknown = read(&gradient(&cx, &op, &w, &made_on_the_device(&cx, &ids), &d));
         assert_eq!(known.data, unknown.data);
-    }
-}
-
-#[test]
-fn rows_are_gathered_and_scattered() {
-    let rows = Array { dtype: DType::I32, ..Array::new(&[5], vec![4.0, 0.0, 64.0, 4.0, 2.0]) };
-    let x = Array::random("x", &[65, 33]);
-    for cx in contexts() {
-        let rows_value = rows.upload(&cx);
-        let y = gather_rows(&cx, &x.upload(&cx), &rows_value).unwrap();
-        compare("rows", &read(&y), &plain(&Embedding::default(), &x, &rows), 0.0);
-        let d_x = scatter_rows(&cx, &y, &rows_value, 65).unwrap();
-        let doubled = cx.empty([33], DType::F32).unwrap();
-        let row = y.sub_range(0, [33]);
-        map(&cx, Function::Add, &[&row, &row], &doubled).unwrap();
-        assert_eq!(read(&d_x.sub_range(4 * 33, [33])).data, read(&doubled).data);
-        assert_eq!(read(&d_x.sub_range(33, [33])).data, [0.0; 33]);
     }
 }
 

@@ -1,11 +1,8 @@
 //! The native twin: chunks in parallel, in loops that vectorise.
 
 use super::Scalars;
-use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
 use crate::simd::vectorised;
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 pub fn adamw(l: &NativeLaunch) {
     let &[factor, stop, late, _] = l.read::<f32>(1) else { unreachable!("four values") };

@@ -1,12 +1,10 @@
 //! The native twins.
 
 use super::{CHUNK, Clip, Counted, VerdictScalars};
-use crate::kernel::native::{NativeLaunch, each_chunk};
+use crate::kernel::native::{GRAIN, NativeLaunch, each_chunk};
 
 /// Chunks that one task takes at least.
 const CHUNKS: usize = 32;
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
 
 pub fn norm(l: &NativeLaunch) {
     let x = l.read::<f32>(0);

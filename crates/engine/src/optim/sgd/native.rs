@@ -1,10 +1,7 @@
 //! The native twins.
 
 use super::{Momentum, Plain};
-use crate::kernel::native::{NativeLaunch, Shared, each_chunk};
-
-/// Elements that one task takes.
-const GRAIN: usize = 16 * 1024;
+use crate::kernel::native::{GRAIN, NativeLaunch, Shared, each_chunk};
 
 pub fn sgd(l: &NativeLaunch) {
     let &[factor, stop, ..] = l.read::<f32>(1) else { unreachable!("four values") };

@@ -47,7 +47,7 @@ pub trait Row<S: Isa> {
     ///
     /// # Safety
     /// `head` is good for reading.
-    unsafe fn settle(sum: f32, head: *const f32) -> f32;
+    unsafe fn finish(sum: f32, head: *const f32) -> f32;
 }
 
 /// Elements that are arranged at once: as many bytes are four words.
@@ -151,7 +151,7 @@ impl<S: Isa> Row<S> for InF32 {
     }
 
     #[inline(always)]
-    unsafe fn settle(sum: f32, _head: *const f32) -> f32 {
+    unsafe fn finish(sum: f32, _head: *const f32) -> f32 {
         sum
     }
 }
@@ -269,7 +269,7 @@ impl<S: Isa> Row<S> for InBytes {
     }
 
     #[inline(always)]
-    unsafe fn settle(sum: f32, head: *const f32) -> f32 {
+    unsafe fn finish(sum: f32, head: *const f32) -> f32 {
         // SAFETY: the caller's.
         sum * unsafe { *head }
     }

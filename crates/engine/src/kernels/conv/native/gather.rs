@@ -137,7 +137,6 @@ unsafe fn copy<L: Lanes>(from: *const f32, to: *mut f32, count: usize) {
 vectorised! {
     /// Row i of `to`, rows being `row` apart, holds what the positions of `runs` and tap `from` + i
     /// meet at. Element 0 of the first channel would lie at x[origin].
-    #[allow(clippy::too_many_arguments)]
     pub fn gather(
         x: &[f32],
         origin: isize,

@@ -20,7 +20,8 @@ use half::{bf16, f16};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared};
 use crate::kernels::gemm::native::{
-    Block, Cut, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, blocking, summed_of, workspace,
+    Block, Cut, Epilogue, Left, Loops, Right, Source, Stored, TileProduct, best, blocking, summed_of,
+    workspace,
 };
 use gather::{View, gather};
 
@@ -47,7 +48,7 @@ unsafe fn multiply(
     part: usize,
     a: Left,
     panels: &[f32],
-    c: Settle,
+    c: Epilogue,
 ) {
     let panel = loops.panel();
     for (j, panels) in (0..block.columns).step_by(panel).zip(panels.chunks(panel * part)) {
@@ -55,14 +56,14 @@ unsafe fn multiply(
         let width = panel.min(block.columns - j);
         // SAFETY: the caller's, of these columns.
         unsafe {
-            let settle = Settle { c: c.c.add(j), ..c };
-            loops.tile(&TileProduct { rows, k: part, a, b, width, settle, more: None, kept: None });
+            let epilogue = Epilogue { c: c.c.add(j), ..c };
+            loops.tile(&TileProduct { rows, k: part, a, b, width, epilogue, more: None, kept: None });
         }
     }
 }
 
-fn settle(c: *mut f32, row: usize, accumulate: bool) -> Settle {
-    Settle { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
+fn epilogue(c: *mut f32, row: usize, accumulate: bool) -> Epilogue {
+    Epilogue { c, row, alpha: 1.0, bias: std::ptr::null(), accumulate }
 }
 
 fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &NativeLaunch) {
@@ -76,7 +77,7 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
     // Of one channel or a few there is little to do: a task would end before it is worth starting.
     let widest = if view.rows <= loops.tiles.rows() && images > l.threads { 32 } else { blocking().panels };
     let sizes = [images, view.rows, view.positions, k];
-    let cut = Cut::new(&loops.tiles, sizes, summed_of(k), widest, l.threads);
+    let cut = Cut::new(&loops.tiles, sizes, summed_of(k), blocking(), widest, l.threads);
     cut.run(|block| {
         let (b, g) = (block.z / view.groups, block.z % view.groups);
         let origin = view.origin(b, g);
@@ -112,7 +113,7 @@ fn out<T: Stored<At = *const T> + bytemuck::Pod + Sync, const BIAS: bool>(l: &Na
                         Left { at: wide.as_ptr(), row: part, k: 1 }
                     };
                     let y = y.at(place(row), (rows - 1) * view.o_row + block.columns);
-                    let c = settle(y, view.o_row, accumulate);
+                    let c = epilogue(y, view.o_row, accumulate);
                     // SAFETY: A and the panels hold the part's terms; y reaches over the rows, of which no other task
                     // has these columns.
                     unsafe { multiply(loops, &block, rows, part, a, panels, c) };
@@ -130,7 +131,8 @@ pub fn weight(l: &NativeLaunch) {
     let panel = loops.panel();
     let sizes = [view.groups, view.rows, view.channels * view.taps(), view.positions];
     let part = summed_of(view.positions);
-    Cut::new(&loops.tiles, sizes, part, blocking().panels, l.threads).run(|block| {
+    let blocking = blocking();
+    Cut::new(&loops.tiles, sizes, part, blocking, blocking.panels, l.threads).run(|block| {
         let g = block.z;
         let parts = (0..view.positions).step_by(block.part);
         let terms = (0..view.batch).flat_map(|b| parts.clone().map(move |from| (b, from)));
@@ -161,7 +163,7 @@ pub fn weight(l: &NativeLaunch) {
                     let a = Left { at: d.as_ptr(), row: view.o_row, k: 1 };
                     let at = (g * view.all_rows + row) * view.w_row + block.column;
                     let c = d_weight.at(at, (rows - 1) * view.w_row + block.columns);
-                    let c = settle(c, view.w_row, accumulate);
+                    let c = epilogue(c, view.w_row, accumulate);
                     // SAFETY: A and the panels hold the part's terms; the gradient reaches over the rows, of which no
                     // other task has these columns.
                     unsafe { multiply(loops, &block, rows, part, a, panels, c) };

@@ -8,10 +8,10 @@ use super::{OUT, PLACES, Scalars, TAPS, WeightScalars};
 use crate::dtype::DType;
 use crate::kernel::native::{NativeLaunch, Shared, each_task};
 use crate::kernels::gemm::native::{
-    LINE, Left, Loops, Right, Settle, Source, Stored, TileProduct, best, workspace,
+    Epilogue, LINE, Left, Loops, Right, Source, Stored, TileProduct, best, workspace,
 };
 
-/// Elements of V in a task's workspace, about: half of a usual second cache of a mebibyte. Of one panel there may be
+/// Elements of V in a task's workspace, about: half of a usual L2 of a mebibyte. Of one panel there may be
 /// more.
 const HELD: usize = 128 * 1024;
 /// Tasks for each thread that panels are spread over.
@@ -139,7 +139,7 @@ impl Task<'_> {
         let tiles = s.tiles();
         let starts = (first..first + panels).map(|p| p * panel).filter(|start| *start < tiles);
         let panels: Vec<Vec<Run>> = starts.map(|start| s.runs(start, panel.min(tiles - start))).collect();
-        // A line more, or places a power of two apart would fall on one another in the first cache.
+        // A line more, or places a power of two apart would fall on the same sets of L1.
         let step = factor.part * panel + LINE;
         let sums_size = PLACES * loops.tiles.rows() * panel;
         let longest = panels.iter().map(|runs| lines_of(runs, loops.lanes)).max().unwrap_or(0);
@@ -167,7 +167,7 @@ impl Task<'_> {
                             let a = Left { at: u.as_ptr(), row: 1, k: rows };
                             let b = Right { at: v.as_ptr(), k: panel };
                             let c = c.as_mut_ptr();
-                            let settle = Settle {
+                            let epilogue = Epilogue {
                                 c,
                                 row: panel,
                                 alpha: 1.0,
@@ -175,7 +175,7 @@ impl Task<'_> {
                                 accumulate: false,
                             };
                             let tile =
-                                TileProduct { rows, k: len, a, b, width, settle, more: None, kept: None };
+                                TileProduct { rows, k: len, a, b, width, epilogue, more: None, kept: None };
                             // SAFETY: U and V hold the part's channels of the rows and tiles.
                             unsafe { loops.tile(&tile) };
                         }

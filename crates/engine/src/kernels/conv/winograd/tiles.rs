@@ -64,7 +64,6 @@ compiled! {
     ///
     /// # Safety
     /// `lines` reaches over `lines_of` elements, `v` over the places, each with a vector more.
-    #[allow(clippy::too_many_arguments)]
     pub fn take(
         s: &Scalars,
         x: &[f32],
@@ -142,7 +141,6 @@ compiled! {
     /// # Safety
     /// `sums` reaches over the places, `lines` over twice `rows` lines of 2 × panel; of y the task has the rows and
     /// tiles.
-    #[allow(clippy::too_many_arguments)]
     pub fn give(
         s: &Scalars,
         sums: *const f32,

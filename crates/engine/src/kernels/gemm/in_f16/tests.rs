@@ -103,7 +103,7 @@ impl Problem {
     }
 
     /// Holds a product to the f64 sums of the rounded factors, whose products are exact: what rounds in f32 is each of
-    /// the K sums, and the few operations that settle an element, by 2⁻²⁴ at most of the magnitudes that go into it.
+    /// the K sums, and the few operations of an element's epilogue, by 2⁻²⁴ at most of the magnitudes that go into it.
     /// And to the sums of the factors as they are, of which each lost 2⁻¹¹.
     fn hold(&self, what: &str, got: &Array, bias: bool) {
         let (Problem { sizes: [m, n, k], batch, shift, .. }, whole) = (self, &self.a.data[self.shift..]);

@@ -11,9 +11,9 @@
 //! of up to 16 columns, loads three for two products. Intel's manual on optimisation has a product begin each 16 cycles,
 //! and a load, of two lines a cycle, each 8.
 //!
-//! K is summed in short parts, whose panel and rows stay in the first cache, and the sums go on from part to part in the
+//! K is summed in short parts, whose panel and rows stay in L1, and the sums go on from part to part in the
 //! second, as whole tiles. Measured on a Xeon (Granite Rapids), tiles alone on 512 rows and 256 columns, GFLOP/s of a
-//! core of 3500 in registers, the rows of A from the third cache:
+//! core of 3500 in registers, the rows of A from L3:
 //!
 //! | terms of a part | sums dropped | kept | stored to rows 8 KiB apart |
 //! |-----------------|--------------|------|----------------------------|
@@ -21,7 +21,7 @@
 //! | 512             | 1570–1740    | 1370 | 1220                       |
 //! | 1024            | 1490–1710    | 1250 | 1180                       |
 //!
-//! Rows of C a power of two apart fall on one another in both caches, and parts of 1024 that were added to C there, with
+//! Rows of C a power of two apart fall on the same sets of L1 and L2, and parts of 1024 that were added to C there, with
 //! A rounded by each task, gave 1120 to 1250 GFLOP/s on two cores where this gives 1530 to 1640 (512 × 2048 × 2048,
 //! 512 × 8192 × 2048, 512 × 2048 × 8192). A step of Llama 3.2 1B's shape takes 27% less. Tried: 16 panels a task
 //! instead of up to 8, 1 to 10% slower; one tile of rows past a panel instead of 4, the same, 8, up to 6% slower; parts of
@@ -39,11 +39,11 @@ use std::mem::MaybeUninit;
 
 use half::bf16;
 
-use super::microkernel::{self, Left, More, STRIDE, Settle, TileProduct};
+use super::microkernel::{self, Epilogue, Left, More, STRIDE, TileProduct};
 use super::pack::Source;
 use super::pairs;
 use super::prefetch::{self, Prefetch};
-use super::tiles::{Tile, Tiles};
+use super::tiles::{Microkernel, Tiles};
 use crate::simd::amx::sums::{self as amx, COLUMNS};
 use crate::simd::amx::{BYTES, Configuration, ROWS, release};
 use crate::simd::{Avx512, Isa, Lanes};
@@ -107,14 +107,14 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
     t: &TileProduct,
     ahead: &mut Prefetch,
 ) {
-    let &TileProduct { rows, k, a, b, width, settle, kept, .. } = t;
+    let &TileProduct { rows, k, a, b, width, epilogue, kept, .. } = t;
     debug_assert!(rows <= if TALL { 2 * ROWS } else { ROWS } && width <= VECTORS * COLUMNS);
     debug_assert!(k.is_multiple_of(COLUMNS));
     let goes_on = kept.is_some_and(|kept| kept.goes_on);
     if !goes_on {
         for i in 0..rows {
             for j in 0..VECTORS {
-                prefetch::to_write(settle.c.wrapping_add(i * settle.row + j * COLUMNS).cast());
+                prefetch::to_write(epilogue.c.wrapping_add(i * epilogue.row + j * COLUMNS).cast());
             }
         }
     }
@@ -144,39 +144,39 @@ unsafe fn tile<const TALL: bool, const VECTORS: usize, const MASKED: bool>(
             _ => amx::store::<TALL, true>(at, ROW),
         }
         if !goes_on {
-            settle_all::<VECTORS, MASKED>(&sums, t);
+            epilogue_all::<VECTORS, MASKED>(&sums, t);
         }
     }
 }
 
-/// As `microkernel::settle`, some rows at a time.
+/// As `microkernel::epilogue`, some rows at a time.
 ///
 /// # Safety
-/// As `microkernel::settle`; of the sums the rows and vectors hold something.
+/// As `microkernel::epilogue`; of the sums the rows and vectors hold something.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn settle_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
+unsafe fn epilogue_all<const VECTORS: usize, const MASKED: bool>(sums: &Sums, t: &TileProduct) {
     let (rows, mut row) = (t.rows, 0);
     // SAFETY: the caller's.
     unsafe {
         while rows - row >= 8 {
-            settle_rows::<8, VECTORS, MASKED>(row, sums, t);
+            epilogue_rows::<8, VECTORS, MASKED>(row, sums, t);
             row += 8;
         }
         if rows - row >= 4 {
-            settle_rows::<4, VECTORS, MASKED>(row, sums, t);
+            epilogue_rows::<4, VECTORS, MASKED>(row, sums, t);
             row += 4;
         }
         while rows > row {
-            settle_rows::<1, VECTORS, MASKED>(row, sums, t);
+            epilogue_rows::<1, VECTORS, MASKED>(row, sums, t);
             row += 1;
         }
     }
 }
 
 /// # Safety
-/// As `settle_all`, of `COUNT` rows from `row` on.
+/// As `epilogue_all`, of `COUNT` rows from `row` on.
 #[inline(always)]
-unsafe fn settle_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
+unsafe fn epilogue_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bool>(
     row: usize,
     sums: &Sums,
     t: &TileProduct,
@@ -193,9 +193,9 @@ unsafe fn settle_rows<const COUNT: usize, const VECTORS: usize, const MASKED: bo
             let at = more.a.at.add(row * more.a.row);
             More { a: Left { at, ..more.a }, ..*more }
         });
-        let settle = Settle { c: t.settle.c.add(row * t.settle.row), ..t.settle };
-        let t = TileProduct { settle, more: more.as_ref(), ..*t };
-        microkernel::settle::<Avx512, COUNT, VECTORS, MASKED>(lines, &t);
+        let epilogue = Epilogue { c: t.epilogue.c.add(row * t.epilogue.row), ..t.epilogue };
+        let t = TileProduct { epilogue, more: more.as_ref(), ..*t };
+        microkernel::epilogue::<Avx512, COUNT, VECTORS, MASKED>(lines, &t);
     }
 }
 
@@ -208,9 +208,9 @@ unsafe fn configure() {
 
 /// The tiles by rows.
 pub fn tiles() -> Tiles {
-    let short: [Tile; 4] =
+    let short: [Microkernel; 4] =
         [tile::<false, 1, false>, tile::<false, 1, true>, tile::<false, 2, false>, tile::<false, 2, true>];
-    let tall: [Tile; 4] =
+    let tall: [Microkernel; 4] =
         [tile::<true, 1, false>, tile::<true, 1, true>, tile::<true, 2, false>, tile::<true, 2, true>];
     let forms = [[short; ROWS], [tall; ROWS]].concat();
     Tiles::new(&forms, ROWS, COLUMNS, Some([configure, release])).keeping(2 * ROWS * ROW)

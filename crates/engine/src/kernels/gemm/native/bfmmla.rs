@@ -109,7 +109,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     let (rows, columns) = (ROWS.div_ceil(2), 2 * VECTORS);
     // SAFETY: the caller's.
     unsafe {
-        microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&t.settle);
+        microkernel::prefetch_sums::<Baseline, ROWS, VECTORS>(&t.epilogue);
         let mut sums = [[vdupq_n_f32(0.0); 4]; PAIRS];
         for from in (0..k).step_by(STRIDE) {
             ahead.fetch(1);
@@ -141,7 +141,7 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
                 *v = <Baseline as Isa>::V::load(four.as_ptr());
             }
         }
-        microkernel::settle::<Baseline, ROWS, VECTORS, MASKED>(lines, t);
+        microkernel::epilogue::<Baseline, ROWS, VECTORS, MASKED>(lines, t);
     }
 }
 

@@ -1,8 +1,9 @@
-//! How much of a product's factors a task keeps in the second cache: what its size decides, and no bit hangs on.
+//! How much of a product's factors a task keeps in L2: what its size decides, and no bit hangs on.
 
 use std::sync::OnceLock;
 
 /// What tasks take of a product at a time.
+#[derive(Clone, Copy)]
 pub struct Blocking {
     /// Elements of B, packed.
     pub workspace: usize,
@@ -19,7 +20,7 @@ pub struct Blocking {
 
 /// For a cache of a mebibyte, half of which is the workspace's: half of that takes A past half as many panels at a time
 /// where K is long, 190 instead of 200 GFLOP/s at 512 × 4096 × 4096.
-const USUAL: Blocking =
+pub const USUAL: Blocking =
     Blocking { workspace: 128 * 1024, panels: 4, panels_uncopied: 4, group: 4, wide: false };
 /// For one of two. On two cores of a Xeon (Granite Rapids) by AVX-512, GFLOP/s with the usual blocking, with twice the
 /// workspace and panels, and with twice the group besides:
@@ -37,11 +38,11 @@ const USUAL: Blocking =
 /// are narrow, 210 to 220 GFLOP/s at 512 × 576 × 1536 and 220 to 226 at 512 × 576 × 576 if A comes from memory, nothing to
 /// 1% if it does not, and 0.7% of a step of SmolLM2; by AVX-512 nothing. Where A was copied, a layer of 4096 × 4096 takes 1%
 /// more by AVX2 with it, 512 rows.
-const LARGE: Blocking =
+pub const LARGE: Blocking =
     Blocking { workspace: 256 * 1024, panels: 8, panels_uncopied: 24, group: 8, wide: true };
 
 /// Panels of B at most by tiles of three vectors where A was not copied for all tasks: of 576 terms they take less than half
-/// of the second cache, which others share. Times by turns in one process, those of 9 panels being 1, two cores of a Xeon
+/// of L2, which others share. Times by turns in one process, those of 9 panels being 1, two cores of a Xeon
 /// (Emerald Rapids) in an hour in which they differed by a third, and in a quieter one:
 ///
 /// | m × n × k         |      | 3    | 4    | 6    |
@@ -56,7 +57,7 @@ pub const WIDE_PANELS: usize = 4;
 /// That of this processor.
 pub fn blocking() -> &'static Blocking {
     static BLOCKING: OnceLock<&'static Blocking> = OnceLock::new();
-    BLOCKING.get_or_init(|| of_cache(second_cache()))
+    BLOCKING.get_or_init(|| of_cache(l2_cache()))
 }
 
 fn of_cache(cache: Option<Cache>) -> &'static Blocking {
@@ -72,9 +73,9 @@ struct Cache {
     threads: usize,
 }
 
-/// The second cache, where the processor tells of it.
+/// L2, where the processor tells of it.
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-fn second_cache() -> Option<Cache> {
+fn l2_cache() -> Option<Cache> {
     use std::arch::x86_64::__cpuid_count;
     // The leaves that describe caches, Intel's and AMD's, which have one layout, each with the leaf that tells the last.
     const LEAVES: [[u32; 2]; 2] = [[0, 4], [0x8000_0000, 0x8000_001d]];
@@ -98,7 +99,7 @@ fn second_cache() -> Option<Cache> {
 }
 
 #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-fn second_cache() -> Option<Cache> {
+fn l2_cache() -> Option<Cache> {
     None
 }
 
@@ -121,13 +122,13 @@ mod tests {
 
     #[test]
     #[cfg(all(target_arch = "x86_64", target_os = "linux", not(miri)))]
-    fn the_second_cache_has_the_size_that_the_system_says() {
+    fn the_l2_cache_has_the_size_that_the_system_says() {
         // One core's may be another's size; virtual machines may hide it, from either.
         let told = |cpu: usize| {
             std::fs::read_to_string(format!("/sys/devices/system/cpu/cpu{cpu}/cache/index2/size"))
         };
         let told: Vec<String> = (0..).map_while(|cpu| told(cpu).ok()).collect();
-        if let (Some(found), false) = (second_cache(), told.is_empty()) {
+        if let (Some(found), false) = (l2_cache(), told.is_empty()) {
             let found = format!("{}K", found.bytes >> 10);
             assert!(told.iter().any(|told| told.trim() == found), "{found}, and the system says {told:?}");
         }

@@ -21,7 +21,8 @@ use super::dot::{self, DotProducts, ONE, Strip, Sums};
 use super::loops::{Arranged, Dots, dots_of_coded, dots_of_layout};
 use super::microkernel::Left;
 use super::pack::{self, At, Source};
-use super::prefetch::{LINE, prefetch};
+use super::prefetch::{LINE_BYTES, prefetch};
+use super::workspace::LINE;
 use crate::quant::coded::{
     Arrangement, Coded, Row, arrangement, blocks_of_a_turn, floats_of_a_turn, of_coded,
 };
@@ -88,11 +89,11 @@ impl At for Place {
     }
 }
 
-/// Terms of a panel that are unpacked at a time: with the panel's columns, half of a usual first cache.
+/// Terms of a panel that are unpacked at a time: with the panel's columns, half of a usual L1.
 const TERMS: usize = 128;
-/// From column to column of what is unpacked: a line more, or columns would fall on one another in the first cache.
-const STEP: usize = TERMS + 16;
-/// Columns of the widest panel.
+/// From column to column of what is unpacked: a line more, or columns would fall on the same sets of L1.
+const STEP: usize = TERMS + LINE;
+/// Columns of the widest panel of tiles of two vectors, by which alone blocks are multiplied.
 const WIDEST: usize = 32;
 
 /// As `pack::pack`.
@@ -154,7 +155,7 @@ pub unsafe fn dots<L: Lanes, const ROWS: usize, const CHAINS: usize>(d: DotProdu
                 let terms = PIECE.min(whole - from);
                 w.plus(from).unpack(terms, piece);
                 let here = w.plus(from);
-                for byte in (0..here.bytes(PIECE)).step_by(LINE) {
+                for byte in (0..here.bytes(PIECE)).step_by(LINE_BYTES) {
                     prefetch(here.address().wrapping_add(AHEAD + byte));
                 }
                 let a = Left { at: a.at.add(from), ..a };
@@ -216,7 +217,7 @@ unsafe fn columns_of_one<S: Isa, B: Layout, const COUNT: usize>(
                 let column = columns[c];
                 let element = column.element + t;
                 let ahead = column.blocks.wrapping_add(element / B::ELEMENTS * B::BYTES + AHEAD);
-                for byte in (0..turn * B::BYTES / B::ELEMENTS).step_by(LINE) {
+                for byte in (0..turn * B::BYTES / B::ELEMENTS).step_by(LINE_BYTES) {
                     prefetch(ahead.wrapping_add(byte));
                 }
                 for p in 0..turn / PART {
@@ -258,7 +259,7 @@ pub unsafe fn dots_as_they_lie<S: Isa, R: Row<S>, B: Coded>(d: DotProducts<Place
     unsafe {
         for (j, sum) in sums[0][..columns].iter_mut().enumerate() {
             let sum_of = column_as_it_lies::<S, R, B>(k, a.at.add(R::HEAD), first.add(j * step));
-            *sum = R::settle(sum_of, a.at);
+            *sum = R::finish(sum_of, a.at);
         }
     }
 }
@@ -279,7 +280,7 @@ unsafe fn column_as_it_lies<S: Isa, R: Row<S>, B: Coded>(k: usize, a: *const f32
         let mut sums = [S::zero(); 2];
         for t in 0..whole {
             let at = column.add(t * bytes);
-            for line in (0..bytes).step_by(LINE) {
+            for line in (0..bytes).step_by(LINE_BYTES) {
                 prefetch(at.wrapping_add(AHEAD + line));
             }
             B::turn::<S, R, ALL>(at, a.add(t * floats), &mut sums);

@@ -4,7 +4,7 @@
 //! terms at a time as the product's sizes alone decide: the cut into tasks and into parts of K that are packed, and with it
 //! the number of threads, changes no bit.
 
-use super::blocking::blocking;
+use super::blocking::Blocking;
 use super::tiles::Tiles;
 use crate::kernel::native::{count, each_task};
 
@@ -46,8 +46,15 @@ pub struct Block {
 
 impl Cut {
     /// Tasks take `widest` panels at most, and no more than the workspace holds, `part` terms of them at a time.
-    pub fn new(tiles: &Tiles, sizes: [usize; 4], part: usize, widest: usize, threads: usize) -> Cut {
-        let most = blocking().workspace / part / tiles.panel();
+    pub fn new(
+        tiles: &Tiles,
+        sizes: [usize; 4],
+        part: usize,
+        blocking: &Blocking,
+        widest: usize,
+        threads: usize,
+    ) -> Cut {
+        let most = blocking.workspace / part / tiles.panel();
         Cut::of_parts(tiles, sizes, part, most.clamp(1, widest), threads)
     }
 

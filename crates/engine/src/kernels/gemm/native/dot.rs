@@ -2,7 +2,7 @@
 
 use super::microkernel::Left;
 use super::pack::Element;
-use super::prefetch::{LINE, prefetch};
+use super::prefetch::{LINE_BYTES, prefetch};
 use crate::simd::Lanes;
 
 /// Most rows that are taken this way.
@@ -14,7 +14,7 @@ const AHEAD: usize = 6144;
 /// Chains of sums of one row, of which each waits for none.
 pub const ONE: usize = 4;
 
-/// Columns that are summed before they are settled.
+/// Columns that are summed before their epilogue.
 pub const COLUMNS: usize = 64;
 
 /// Rows of A by rows of a weight that lie along k.
@@ -51,7 +51,7 @@ pub unsafe fn dots<L: Lanes, T: Element, const ROWS: usize, const CHAINS: usize>
             let mut sum = [[L::splat(0.0); CHAINS]; ROWS];
             let whole = k / (CHAINS * L::LANES) * (CHAINS * L::LANES);
             chains(whole, a, w, &mut sum, |w| {
-                for byte in (0..CHAINS * L::LANES * size_of::<T>()).step_by(LINE) {
+                for byte in (0..CHAINS * L::LANES * size_of::<T>()).step_by(LINE_BYTES) {
                     prefetch(w.cast::<u8>().wrapping_add(AHEAD + byte));
                 }
             });
@@ -149,7 +149,7 @@ pub struct Strip<P> {
     pub sums: *mut f32,
 }
 
-/// sums[i, j] += Σ a[i, t] · b[t, j], four rows of B at a time; the sums stay in the first cache.
+/// sums[i, j] += Σ a[i, t] · b[t, j], four rows of B at a time; the sums stay in L1.
 ///
 /// # Safety
 /// The processor has L's instructions and the pointers reach as far as the strip says.

@@ -59,7 +59,7 @@ impl<T: Stored> Product<T> {
                 dots(DotProducts { k: self.k, a, w, step: self.b_column, columns: count }, &mut sums);
                 for (i, sums) in sums.iter().enumerate().take(self.m) {
                     for (j, sum) in sums[..count].iter().enumerate() {
-                        self.settle(z, i, from + j, *sum);
+                        self.store(z, i, from + j, *sum);
                     }
                 }
             }
@@ -117,7 +117,7 @@ impl<T: Stored> Product<T> {
                 });
                 for (i, sums) in sums.chunks(width).enumerate() {
                     for (j, sum) in sums.iter().enumerate() {
-                        self.settle(z, i, column + j, *sum);
+                        self.store(z, i, column + j, *sum);
                     }
                 }
             })
@@ -140,7 +140,7 @@ impl<T: Stored> Product<T> {
         Left { at: unsafe { self.a.add(z * self.a_batch) }, row: self.a_row, k: self.a_column }
     }
 
-    unsafe fn settle(&self, z: usize, row: usize, column: usize, sum: f32) {
+    unsafe fn store(&self, z: usize, row: usize, column: usize, sum: f32) {
         // SAFETY: the caller's.
         unsafe {
             let c = self.c.add(z * self.c_batch + row * self.c_row + column);

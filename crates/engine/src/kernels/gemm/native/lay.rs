@@ -19,7 +19,7 @@ pub enum Lay {
     /// In a copy of a group's rows, row by row, a line more than their length apart.
     Rows,
     /// In one term by term, where A's columns lie along its rows: the elements of all rows side by side. Read in place, each
-    /// term is a line of its own, and those of a width that is a power of two push one another out of the first cache:
+    /// term is a line of its own, and those of a width that is a power of two evict one another from L1:
     /// 512 × 128 × 1024 by Aᵀ took 803 µs, not 640, on two cores of a Xeon with AVX-512.
     Columns,
     /// In what was made of all of them before, for all tasks.
@@ -50,7 +50,7 @@ impl Packed {
 }
 
 /// Elements from row to row of copies of so many: whole lines and one more, or two, since rows a power of two apart would
-/// fall on one another in the first cache.
+/// fall on the same sets of L1.
 pub fn apart(elements: usize) -> usize {
     let row = elements.next_multiple_of(LINE) + LINE;
     if row.is_multiple_of(ALIASED) { row + LINE } else { row }

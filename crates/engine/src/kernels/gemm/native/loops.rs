@@ -208,12 +208,12 @@ fn tiles(level: Level) -> Tiles {
 }
 
 /// Tiles of three vectors, of as many sums: fewer rows, whose elements are each read for one sum more. Where there are 32
-/// registers of 16 lanes and the second cache is large: 8 × 48 instead of 12 × 32 takes 1% less of 512 × 1536 × 576, 2% of
+/// registers of 16 lanes and L2 is large: 8 × 48 instead of 12 × 32 takes 1% less of 512 × 1536 × 576, 2% of
 /// 4096 × 4096 × 4096 and 3% of 512 × 2016 × 2016, two cores of a Xeon (Granite Rapids).
 ///
 /// Beside them rows are not asked for that are read next: A's, which is 1.5 to 5% of a product, and those of a B that
 /// lies row-major. Of such a one all panels of a task are packed at once: 2% of SmolLM2's products x·W, and 8% of 512 ×
-/// 4096 × 4096, whose rows push one another out of the second cache when they are asked for. Tiles of AVX2, of two
+/// 4096 × 4096, whose rows evict one another from L2 when they are asked for. Tiles of AVX2, of two
 /// vectors, are so slow that a step takes 1.5% more without asking.
 fn wide(level: Level) -> Option<Tiles> {
     // SAFETY: as in `tiles`.

@@ -27,7 +27,7 @@
 //! | bf16    | 21        | 24          | 27    | 26    | 20                            | 25    |
 //!
 //! On large pages it is 30 without asking: the processor's own prefetching stops at a page's end. Tried
-//! besides: asking for the first cache, 0.5 to 8 KiB ahead, nothing to a tenth; past it (NTA), a tenth slower
+//! besides: asking for L1, 0.5 to 8 KiB ahead, nothing to a tenth; past it (NTA), a tenth slower
 //! but close by; for each page's first lines alone, slower; four rows of W at a time instead of one, half; tasks
 //! of 128 KiB instead of 64, the same.
 //!
@@ -44,10 +44,10 @@
 //! | 344 × 576 × 49152, x·W | 378 | 380    |
 //!
 //! Tried: copying A's rows into the order of the tile as well: 112 → 76 GFLOP/s, since each is used
-//! for a few panels only. Rows a multiple of 4 KiB apart, which would fall on one another in the first
-//! cache, are copied apart as they are; with that and twice the workspace, 512 × 4096 × 4096 went from
-//! 182 to 201 GFLOP/s on both cores, 2048 × 4096 × 4096 from 183 to 194. Packing B where it lies
-//! row-major: not worth it below 60 rows.
+//! for a few panels only. Rows a multiple of 4 KiB apart, which would fall on the same sets of
+//! L1, are copied apart as they are: with that and twice the workspace 512 × 4096 × 4096 takes 201 GFLOP/s on both cores
+//! and not 182, 2048 × 4096 × 4096 194 and not 183. Packing B where it lies row-major: not worth it for the rows of four
+//! tiles.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -84,7 +84,7 @@ pub use blocking::blocking;
 pub use choice::rounded_level;
 pub use cut::{Block, Cut};
 pub use loops::{Loops, Stored, best};
-pub use microkernel::{Left, Right, Settle, TileProduct};
+pub use microkernel::{Epilogue, Left, Right, TileProduct};
 pub use pack::Source;
 pub use product::ALIASED;
 pub use terms::summed_of;

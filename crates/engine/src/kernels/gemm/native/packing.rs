@@ -1,6 +1,6 @@
 //! Panels of B that are packed while tiles multiply those before.
 
-use super::prefetch::{LINE, prefetch};
+use super::prefetch::{LINE_BYTES, prefetch};
 
 /// Rows from the one that is packed to the one that is asked for. With 40 instead a step of SmolLM2 by AVX2 took as long.
 const AHEAD: usize = 16;
@@ -99,7 +99,7 @@ impl Packing {
             self.to_pack -= 1;
         }
         if self.to_ask > 0 {
-            for at in (0..4 * self.panels * self.panel).step_by(LINE) {
+            for at in (0..4 * self.panels * self.panel).step_by(LINE_BYTES) {
                 prefetch(self.from.cast::<u8>().wrapping_add(at));
             }
             self.from = self.from.wrapping_add(self.row_step);

@@ -1,9 +1,9 @@
 //! What a task does: it packs its columns of B, widened to f32 or paired up, panel by panel into a
-//! workspace that stays in the second cache, a part of K at a time, and takes A's rows past them, a tile
+//! workspace that stays in L2, a part of K at a time, and takes A's rows past them, a tile
 //! of registers at a time.
 //!
 //! The first group of tiles of rows takes a panel as soon as it is packed, and the later ones find it
-//! in the second cache. Meanwhile the next panel and the next group's rows are fetched from memory: of a B that lies
+//! in L2. Meanwhile the next panel and the next group's rows are fetched from memory: of a B that lies
 //! row-major a run of panels, whose columns are in a few lines side by side. By AVX2 such a run of f32 is packed meanwhile,
 //! too, so that it is ready when it is its turn.
 //! Where tiles are of three vectors, rows are left to the processor's own prefetching: A's, unless they are copied, and B's,
@@ -13,21 +13,20 @@
 //! workspace for the next part where the tiles do so.
 //!
 //! Products of prompts, x·Wᵀ by the seven weights of SmolLM2's 30 layers, which no cache holds, GFLOP/s
-//! on two cores. Before: panels of a task packed in a row, or, rounded, fetched ahead a tile at a time.
+//! on two cores, beside panels of a task packed in a row, or, rounded, fetched ahead a tile at a time.
 //!
-//! | rows | f32, before | here | bf16, rounded, before | here |
-//! |------|-------------|------|-----------------------|------|
-//! | 16   | 111         | 146  | 154                   | 268  |
-//! | 32   | 150         | 187  | 235                   | 325  |
-//! | 64   | 173         | 198  | 297                   | 340  |
-//! | 96   | 191         | 207  | 330                   | 395  |
+//! | rows | f32, in a row | here | bf16, a tile at a time | here |
+//! |------|---------------|------|------------------------|------|
+//! | 16   | 111           | 146  | 154                    | 268  |
+//! | 32   | 150           | 187  | 235                    | 325  |
+//! | 64   | 173           | 198  | 297                    | 340  |
+//! | 96   | 191           | 207  | 330                    | 395  |
 //!
 //! From a cache the same products of 64 rows run at 208 and 382: what is left is mostly each task's first
 //! panel, for which everybody waits.
 
 mod ahead;
 
-use super::blocking::blocking;
 use super::cut::Block;
 use super::lay::{Lay, apart, copy};
 use super::loops::{Loops, Pack, Stored};
@@ -38,7 +37,7 @@ use super::product::{Product, Second};
 use super::tiles::Tiles;
 use super::workspace::workspace;
 
-/// Words of A's rows, as tiles read them, that the second cache holds beside a panel.
+/// Words of A's rows, as tiles read them, that L2 holds beside a panel.
 const ONCE: usize = 96 * 1024;
 /// Tiles of rows that go past a panel before the next is packed, where sums are kept from part to part.
 const GROUP: usize = 4;
@@ -60,6 +59,8 @@ pub struct Kit<'a, P> {
     pub left: Option<Lay>,
     /// B is read where it lies.
     pub in_place: bool,
+    /// Tiles of rows that go past a panel before the next is packed.
+    pub group: usize,
     /// Terms that are summed in registers before C has them: a part of K is of as many, or of a multiple.
     pub summed: usize,
 }
@@ -147,7 +148,7 @@ impl<T: Stored> Product<T> {
         let group_tiles = match once {
             true => slivers.len(),
             false if sums_size > 0 => GROUP,
-            false => blocking().group,
+            false => kit.group,
         };
         let left_row = apart(k);
         let left_size = match kit.left {
@@ -380,9 +381,9 @@ impl<T: Stored> Task<'_, T> {
                     let a = Left { at: rows_at.at.wrapping_add(from * rows_at.k), ..rows_at };
                     let b = Right { at: b.at.wrapping_add(from * b.k), ..b };
                     let first = sums_go_on || part.from + from == 0;
-                    let settle = product.settlement(block, row, block.column + j, first);
+                    let epilogue = product.epilogue_at(block, row, block.column + j, first);
                     let more = more.as_ref().filter(|_| from + summed >= k);
-                    let t = TileProduct { rows, k: summed.min(k - from), a, b, width, settle, more, kept };
+                    let t = TileProduct { rows, k: summed.min(k - from), a, b, width, epilogue, more, kept };
                     kit.tiles.of(&t)(&t, ahead);
                 }
             }
@@ -408,9 +409,8 @@ impl Second {
     }
 }
 
-/// Whether so many rows, of so many words, are one group, and a panel is done with when the next is packed. Until it was
-/// asked what they take, and not how many tiles they are, 64 and 86 rows ran 7% slower by AVX2, whose tiles are of 6, and
-/// 128 by AVX-512 4%.
+/// Whether so many rows, of so many words, are one group, and a panel is done with when the next is packed. Asked how
+/// many tiles they are instead, 64 and 86 rows ran 7% slower by AVX2, whose tiles are of 6, and 128 by AVX-512 4%.
 pub fn at_once(rows: usize, words: usize) -> bool {
     rows <= MOST && rows * words <= ONCE
 }

@@ -6,7 +6,7 @@ use super::pack::{At, Source};
 use super::packing::Packing;
 
 /// Bytes of a cache line.
-pub const LINE: usize = 64;
+pub const LINE_BYTES: usize = 64;
 
 /// What a tile asks for as it goes: the panels of B that are packed next, and the rows of A that are read next.
 /// Both a few lines at a time: rows asked for between two tiles, a hundred lines at once, are more misses than the
@@ -81,22 +81,22 @@ impl Stretches {
     /// To be asked for in so many `steps`.
     pub fn over(self, steps: usize) -> Stretches {
         // A stretch may begin and end within a line.
-        let lines = self.count * (self.bytes / LINE + 2);
+        let lines = self.count * (self.bytes / LINE_BYTES + 2);
         Stretches { lines: lines.div_ceil(steps.max(1)), ..self }
     }
 
-    /// Asks for what the next `steps` call for, for the second cache; any address will do. Its additions and compares
+    /// Asks for what the next `steps` call for, for L2; any address will do. Its additions and compares
     /// share ports with multiply-adds: few instructions a line.
     #[inline(always)]
     pub fn fetch(&mut self, steps: usize) {
         let mut lines = steps * self.lines;
         while lines > 0 && self.count > 0 {
             let end = self.start.addr().wrapping_add(self.bytes);
-            let left = end.saturating_sub(self.at.addr()).div_ceil(LINE);
+            let left = end.saturating_sub(self.at.addr()).div_ceil(LINE_BYTES);
             let some = lines.min(left);
             for _ in 0..some {
                 prefetch(self.at);
-                self.at = self.at.wrapping_add(LINE);
+                self.at = self.at.wrapping_add(LINE_BYTES);
             }
             lines -= some;
             if some == left {
@@ -108,7 +108,7 @@ impl Stretches {
     }
 }
 
-/// Asks for a line for the second cache; any address will do.
+/// Asks for a line for L2; any address will do.
 #[inline(always)]
 pub fn prefetch(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
@@ -121,7 +121,7 @@ pub fn prefetch(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for a line that will be written, for the first cache; any address will do. C's, as a tile begins: 1% of a
+/// Asks for a line that will be written, for L1; any address will do. C's, as a tile begins: 1% of a
 /// step of SmolLM2.
 #[inline(always)]
 pub fn to_write(at: *const u8) {

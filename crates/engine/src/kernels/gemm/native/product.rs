@@ -1,11 +1,11 @@
 //! A product over raw operands, and by which loops it runs.
 
-use super::blocking::{WIDE_PANELS, blocking};
+use super::blocking::{Blocking, WIDE_PANELS, blocking};
 use super::cut::{Block, Cut};
 use super::dot::FEW;
 use super::lay::{Lay, Packed, apart, copy};
 use super::loops::{Loops, Stored};
-use super::microkernel::{Left, Settle};
+use super::microkernel::{Epilogue, Left};
 use super::pack::At;
 use super::panels::{Kit, at_once};
 use super::terms::{SUMMED, deep_part, summed_of, summed_of_narrow};
@@ -14,7 +14,7 @@ use super::workspace::{LINE, shared};
 
 /// Tiles of rows for which B is read where it lies, if it lies row-major.
 const IN_PLACE_TILES: usize = 4;
-/// Elements apart that rows fall on one another in the first cache, whose ways are 4 KiB.
+/// Elements apart that rows fall on the same sets of L1, whose ways are 4 KiB.
 pub const ALIASED: usize = 1024;
 /// Columns from which such rows are copied for all tasks, and not by each.
 const COLUMNS: usize = 512;
@@ -49,7 +49,7 @@ pub struct Product<T: Stored> {
     pub second: Option<Second>,
 }
 
-/// A second part of the sum of one matrix: c += alpha · A·B, over `k` terms, once the first has settled.
+/// A second part of the sum of one matrix: c += alpha · A·B, over `k` terms, after the first's epilogue.
 #[derive(Clone, Copy)]
 pub struct Second {
     pub k: usize,
@@ -71,6 +71,7 @@ pub struct Plan {
     part: usize,
     /// All rows are taken at once, if there are columns enough for the threads.
     once: bool,
+    blocking: &'static Blocking,
     threads: usize,
 }
 
@@ -105,7 +106,7 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Runs on the current pool.
+    /// Runs on the threads of the current pool.
     ///
     /// # Safety
     /// The operands reach as far as the sizes and steps say, and nothing else writes C.
@@ -129,9 +130,9 @@ impl<T: Stored> Product<T> {
         }
         match self.copied_at_a_time(loops) {
             // SAFETY: the caller's.
-            Some(rows) => unsafe { self.run_copied(loops, rows, threads) },
+            Some(rows) => unsafe { self.run_copied(loops, blocking(), rows, threads) },
             // SAFETY: the caller's.
-            None => unsafe { self.run_tiles(loops, &self.plan(loops, threads), None) },
+            None => unsafe { self.run_tiles(loops, &self.plan(loops, blocking(), threads), None) },
         }
     }
 
@@ -155,24 +156,32 @@ impl<T: Stored> Product<T> {
     }
 
     /// How it runs by tiles.
-    fn plan(&self, loops: &'static Loops, threads: usize) -> Plan {
+    pub(super) fn plan(&self, loops: &'static Loops, blocking: &'static Blocking, threads: usize) -> Plan {
         let wide = |tiles: &&'static Tiles| {
             let panels = self.n.div_ceil(tiles.panel());
             let enough = if self.n.is_multiple_of(tiles.panel()) { 2 } else { UNEVEN };
             let once = at_once(self.m, self.summed(loops));
-            T::IS_F32 && blocking().wide && panels >= enough * threads && !once
+            T::IS_F32 && blocking.wide && panels >= enough * threads && !once
         };
-        self.plan_by(loops, loops.wide.as_ref().filter(wide).unwrap_or(&loops.tiles), threads)
+        let tiles = loops.wide.as_ref().filter(wide).unwrap_or(&loops.tiles);
+        self.plan_by(loops, tiles, blocking, threads)
     }
 
     /// How it runs by these tiles.
-    pub(super) fn plan_by(&self, loops: &Loops, tiles: &'static Tiles, threads: usize) -> Plan {
+    pub(super) fn plan_by(
+        &self,
+        loops: &Loops,
+        tiles: &'static Tiles,
+        blocking: &'static Blocking,
+        threads: usize,
+    ) -> Plan {
         let summed = self.summed(loops);
         let once = at_once(self.m, summed);
         // A's columns would be copied as many terms at a time, beside fewer panels.
         let deep = tiles.wide() && self.a_column == 1 && !once;
-        let part = if deep { deep_part(self.k, summed, tiles.panel(), threads) } else { summed };
-        Plan { tiles, summed, part, once, threads }
+        let room = blocking.workspace / tiles.panel();
+        let part = if deep { deep_part(self.k, summed, room, threads) } else { summed };
+        Plan { tiles, summed, part, once, blocking, threads }
     }
 
     /// Terms that are summed in registers before they are added to C: the sizes alone decide, and the level, whichever of
@@ -188,15 +197,15 @@ impl<T: Stored> Product<T> {
     /// # Safety
     /// As `run`; `copied` are those of all its rows.
     pub(super) unsafe fn run_tiles(&self, loops: &'static Loops, plan: &Plan, copied: Option<Packed>) {
-        let &Plan { tiles, part, once, threads, .. } = plan;
+        let &Plan { tiles, part, once, blocking, threads, .. } = plan;
         let sizes = [self.batch, self.m, self.n, self.k];
         let widest = match copied {
-            Some(_) => blocking().panels,
+            Some(_) => blocking.panels,
             None if tiles.wide() => WIDE_PANELS,
-            None => blocking().panels_uncopied,
+            None => blocking.panels_uncopied,
         };
         let at_once = once.then(|| Cut::once(tiles, sizes, part, threads)).flatten();
-        let cut = at_once.unwrap_or_else(|| Cut::new(tiles, sizes, part, widest, threads));
+        let cut = at_once.unwrap_or_else(|| Cut::new(tiles, sizes, part, blocking, widest, threads));
         // SAFETY: the caller's; blocks have no element of C in common.
         cut.run(|block| unsafe { self.task(loops, &block, self.kit(loops, plan, &block, copied)) });
     }
@@ -206,7 +215,7 @@ impl<T: Stored> Product<T> {
         rows <= IN_PLACE_TILES * tiles.rows() || self.n <= tiles.panel()
     }
 
-    /// Rows of A that are copied apart for all tasks at a time, where they would push one another out of the first cache
+    /// Rows of A that are copied apart for all tasks at a time, where they would evict one another from L1
     /// and there are tasks enough that read them.
     fn copied_at_a_time(&self, loops: &Loops) -> Option<usize> {
         let wanted = self.batch == 1 && self.aliased() && self.m > loops.tiles.rows() && self.n >= COLUMNS;
@@ -219,11 +228,17 @@ impl<T: Stored> Product<T> {
     ///
     /// # Safety
     /// As `run`.
-    pub(super) unsafe fn run_copied(&self, loops: &'static Loops, rows: usize, threads: usize) {
+    pub(super) unsafe fn run_copied(
+        &self,
+        loops: &'static Loops,
+        blocking: &'static Blocking,
+        rows: usize,
+        threads: usize,
+    ) {
         for row in (0..self.m).step_by(rows) {
             // SAFETY: the caller's.
             let some = unsafe { self.of_rows(0, row, rows.min(self.m - row)) };
-            let plan = some.plan(loops, threads);
+            let plan = some.plan(loops, blocking, threads);
             let apart = apart(plan.part);
             let size = some.m * apart;
             shared(self.k.div_ceil(plan.part) * size, |space| {
@@ -237,7 +252,7 @@ impl<T: Stored> Product<T> {
         }
     }
 
-    /// Rows fall on one another in the first cache.
+    /// Rows fall on the same sets of L1.
     fn aliased(&self) -> bool {
         self.a_column == 1 && self.a_row.is_multiple_of(ALIASED)
     }
@@ -265,14 +280,14 @@ impl<T: Stored> Product<T> {
     fn kit(
         &self,
         loops: &'static Loops,
-        &Plan { tiles, summed, .. }: &Plan,
+        &Plan { tiles, summed, blocking, .. }: &Plan,
         block: &Block,
         copied: Option<Packed>,
     ) -> Kit<'static, T::At> {
         // B in place where it lies as a panel does and is read too few times to pay for a copy.
         let in_place = T::IS_F32 && self.b_column == 1 && self.is_narrow(block.rows, tiles);
-        // Where they are read more than once, A's rows are copied apart if they would push one another out of the first
-        // cache (512 × 16 × 4096 took 1.0 ms with a copy and 0.8 without, by AVX2 0.8 and 0.6), and its columns if each
+        // Where they are read more than once, A's rows are copied apart if they would evict one another from L1
+        // (512 × 16 × 4096 took 1.0 ms with a copy and 0.8 without, by AVX2 0.8 and 0.6), and its columns if each
         // term's few elements are in a line of their own.
         let often = block.columns > tiles.panel();
         let aliased = self.aliased() && block.rows > tiles.rows() && often;
@@ -283,7 +298,16 @@ impl<T: Stored> Product<T> {
             None if turned => Some(Lay::Columns),
             None => None,
         };
-        Kit { pack: T::loops(loops).pack, tiles, terms: 1, whole: 1, left, in_place, summed }
+        Kit {
+            pack: T::loops(loops).pack,
+            tiles,
+            terms: 1,
+            whole: 1,
+            left,
+            in_place,
+            group: blocking.group,
+            summed,
+        }
     }
 
     /// A from `row` and term `from` on.
@@ -295,11 +319,17 @@ impl<T: Stored> Product<T> {
 
     /// What becomes of a tile's sums at `row` and `column`: a later part of K is added to the first,
     /// which the bias is added to.
-    pub(super) unsafe fn settlement(&self, block: &Block, row: usize, column: usize, first: bool) -> Settle {
+    pub(super) unsafe fn epilogue_at(
+        &self,
+        block: &Block,
+        row: usize,
+        column: usize,
+        first: bool,
+    ) -> Epilogue {
         let bias =
             // SAFETY: the caller's.
             if first && !self.bias.is_null() { unsafe { self.bias.add(column) } } else { std::ptr::null() };
-        Settle {
+        Epilogue {
             // SAFETY: the caller's.
             c: unsafe { self.c.add(block.z * self.c_batch + row * self.c_row + column) },
             row: self.c_row,

@@ -14,6 +14,7 @@
 
 use half::bf16;
 
+use super::blocking::blocking;
 use super::cut::Cut;
 use super::dot::FEW;
 use super::lay::{Lay, Packed, apart};
@@ -23,7 +24,7 @@ use super::panels::{Kit, at_once};
 use super::product::Product;
 use super::workspace::{LINE, shared};
 
-/// Elements of a thread's panels: a good half of a usual second cache.
+/// Elements of a thread's panels: a good half of a usual L2.
 const PANELS: usize = 144 * 1024;
 /// Most terms of A that are rounded at a time, and of which sums are kept from part to part, as K alone decides: the usual
 /// widths of models are one segment or two.
@@ -116,6 +117,7 @@ impl Product<bf16> {
             whole: rounded.whole,
             left: Some(Lay::Packed(packed)),
             in_place: false,
+            group: blocking().group,
             summed: part,
         };
         let sizes = [self.batch, self.m, self.n, self.k];

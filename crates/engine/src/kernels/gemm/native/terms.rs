@@ -1,7 +1,5 @@
 //! How many terms of K a product sums in registers, and packs, at a time.
 
-use super::blocking::blocking;
-
 /// Most terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in the first
 /// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of 1024 of K of which
 /// all tiles of a group take 288 terms before the next, so that those stay there: 1 to 2% slower by AVX2, 3 to 4% by AVX-512.
@@ -33,8 +31,8 @@ pub fn summed_of_narrow(k: usize) -> usize {
 }
 
 /// Terms that are packed at a time by tiles of three vectors: several times those that are `summed` in registers, as many
-/// as one panel of the workspace has room for, in as few parts as there can be. A tile then adds its sums one after another
-/// to elements of C that the first cache holds, and not a part later, when each of its rows comes from a page of its own.
+/// as one panel of the workspace has `room` for, in as few parts as there can be. A tile then adds its sums one after another
+/// to elements of C that L1 holds, and not a part later, when each of its rows comes from a page of its own.
 /// Times by turns in one process, those of parts of one sum being 1, two cores of a Xeon (Emerald Rapids):
 ///
 /// | m × n × k          | x·Wᵀ         | x·W          | two panels of half as many terms, x·Wᵀ |
@@ -44,11 +42,11 @@ pub fn summed_of_narrow(k: usize) -> usize {
 /// | 512 × 576 × 1536   | 0.95 to 0.97 | 0.99         | 0.96                                   |
 ///
 /// A passes each panel by itself then, which is 7 GB/s for each thread: up to `DEEP_THREADS`. By AVX2 it is 0.98 to 1.03.
-pub fn deep_part(k: usize, summed: usize, panel: usize, threads: usize) -> usize {
+pub fn deep_part(k: usize, summed: usize, room: usize, threads: usize) -> usize {
     if threads > DEEP_THREADS {
         return summed;
     }
-    summed * even(k.div_ceil(summed), (blocking().workspace / panel / summed).max(1))
+    summed * even(k.div_ceil(summed), (room / summed).max(1))
 }
 
 fn even(k: usize, most: usize) -> usize {

@@ -142,7 +142,7 @@ fn plain_over(case: &Case, a: &[f32], b: &[f32]) -> Vec<f64> {
 fn cases() -> Vec<Case> {
     // Around the ends of tiles (12, 6, 16 and 32 rows; 32, 16 and 8 columns), of squares (16, 8 and 4 terms),
     // of dot products (8 rows, 4 columns), and of the parts of K, those of few rows or columns among them; rows that alias
-    // in the first cache, and more than are taken at once.
+    // in L1, and more than are taken at once.
     let sizes = [
         [1, 1, 1, 1],
         [1, 1, 5, 33],
@@ -231,7 +231,7 @@ fn second(a: &[f32], b: &[f32]) -> Second {
     Second { k: 16, a, a_row: 16, a_column: 1, b, b_row: 1, b_column: 16, alpha: 0.75 }
 }
 
-/// Rows that fall on one another in the first cache beside the same ones a line further apart; both factors as forward and
+/// Rows that fall on the same sets of L1 beside the same ones a line further apart; both factors as forward and
 /// backward have them, and a second part of the sum.
 #[test]
 fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
@@ -258,7 +258,7 @@ fn rows_that_are_copied_give_the_bits_of_those_that_are_not() {
                     // SAFETY: the operands reach as far as the case says, their rows lying so far apart.
                     unsafe {
                         match rows {
-                            Some(rows) => p.run_copied(loops, rows, threads),
+                            Some(rows) => p.run_copied(loops, super::blocking(), rows, threads),
                             None => p.run(loops, threads),
                         }
                     }

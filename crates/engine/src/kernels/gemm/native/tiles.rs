@@ -1,16 +1,17 @@
-//! The tiles of products: functions by rows and width, which sum a part of K in registers, and settle the sums or keep
-//! them for the next part.
+//! The tiles of products: functions by rows and width, which sum some terms of K in registers, and store
+//! what the epilogue makes of the sums, or keep them for the next terms.
 
 use super::microkernel::TileProduct;
 use super::prefetch::Prefetch;
 
-/// Sums a part of K, settles or keeps the sums, and asks for what comes next meanwhile, or packs of it.
-pub type Tile = unsafe fn(&TileProduct, &mut Prefetch);
+/// Sums some terms of K, stores what the epilogue makes of the sums or keeps them, and asks for what comes next meanwhile,
+/// or packs of it.
+pub type Microkernel = unsafe fn(&TileProduct, &mut Prefetch);
 
 /// The tiles of a kind of products.
 pub struct Tiles {
     /// By rows − 1, as many for each: one vector, one masked, two vectors, two of which the second is masked, and so on.
-    forms: Vec<Tile>,
+    forms: Vec<Microkernel>,
     vectors: usize,
     /// Rows that tiles come in, and that lie together where A is packed for them: one of fewer takes as long as one of the
     /// next multiple.
@@ -36,7 +37,7 @@ impl Drop for Ready {
 
 impl Tiles {
     pub fn new<const FORMS: usize>(
-        forms: &[[Tile; FORMS]],
+        forms: &[[Microkernel; FORMS]],
         step: usize,
         lanes: usize,
         around: Option<[unsafe fn(); 2]>,
@@ -76,7 +77,7 @@ impl Tiles {
     }
 
     /// That of the product's rows and columns.
-    pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Tile {
+    pub fn of(&self, &TileProduct { rows, width, .. }: &TileProduct) -> Microkernel {
         let form = 2 * (width.div_ceil(self.lanes) - 1) + !width.is_multiple_of(self.lanes) as usize;
         self.forms[2 * self.vectors * (rows - 1) + form]
     }

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 
 use super::blocking::blocking;
+use super::prefetch::LINE_BYTES;
 
 /// Elements of a cache line.
-pub const LINE: usize = 16;
+pub const LINE: usize = LINE_BYTES / size_of::<f32>();
 
 thread_local! {
     static PANELS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };

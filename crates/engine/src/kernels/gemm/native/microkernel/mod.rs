@@ -1,4 +1,4 @@
-//! One tile of C in registers: rows × vectors of accumulators over a whole part of K.
+//! One tile of C in registers: rows × vectors of accumulators over the terms that are summed at once.
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod x86_64;
@@ -33,7 +33,7 @@ pub struct Right {
 
 /// What is done with the sums: c = (c) + alpha · sum + (bias).
 #[derive(Clone, Copy)]
-pub struct Settle {
+pub struct Epilogue {
     pub c: *mut f32,
     pub row: usize,
     pub alpha: f32,
@@ -42,7 +42,7 @@ pub struct Settle {
     pub accumulate: bool,
 }
 
-/// A second sum of products of f32: what the first has settled to gets `alpha` times it more, before it is stored.
+/// A second sum of products of f32: what the first's epilogue gives gets `alpha` times it more, before it is stored.
 /// A tile of its own, which reads and writes C again, took 8 to 12% more of a product of K = 576 and R = 16 whose C
 /// no cache holds.
 #[derive(Clone, Copy)]
@@ -53,17 +53,17 @@ pub struct More {
     pub alpha: f32,
 }
 
-/// A tile of C: what it is the sum of, over a part of K, and what becomes of that.
+/// A tile of C: what it is the sum of, over the terms of K that are summed at once, and what becomes of that.
 #[derive(Clone, Copy)]
 pub struct TileProduct<'a> {
     pub rows: usize,
-    /// Elements of the part, which are pairs of terms where factors are packed so.
+    /// Elements of a row of A that are summed, which are pairs of terms where factors are packed so.
     pub k: usize,
     pub a: Left,
     pub b: Right,
     /// Columns.
     pub width: usize,
-    pub settle: Settle,
+    pub epilogue: Epilogue,
     pub more: Option<&'a More>,
     // Of AMX alone.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
@@ -161,12 +161,12 @@ pub unsafe fn tile<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED
 ) {
     // SAFETY: the caller's.
     unsafe {
-        prefetch_sums::<S, ROWS, VECTORS>(&t.settle);
+        prefetch_sums::<S, ROWS, VECTORS>(&t.epilogue);
         let sums = match t.a.k {
             1 => sum::<S, ROWS, VECTORS, MASKED, UNROLLED>(t, next),
             _ => sum::<S, ROWS, VECTORS, MASKED, 1>(t, next),
         };
-        settle::<S, ROWS, VECTORS, MASKED>(sums, t);
+        epilogue::<S, ROWS, VECTORS, MASKED>(sums, t);
     }
 }
 
@@ -211,7 +211,7 @@ unsafe fn sum<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: boo
 
 /// Asks for where the sums will be written.
 #[inline(always)]
-pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Settle) {
+pub fn prefetch_sums<S: Isa, const ROWS: usize, const VECTORS: usize>(s: &Epilogue) {
     for i in 0..ROWS {
         for j in 0..VECTORS {
             prefetch::to_write(s.c.wrapping_add(i * s.row + j * S::WIDTH).cast());
@@ -244,11 +244,11 @@ unsafe fn columns<S: Isa, const VECTORS: usize, const MASKED: bool>(
 /// # Safety
 /// As `tile`.
 #[inline(always)]
-pub unsafe fn settle<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
+pub unsafe fn epilogue<S: Isa, const ROWS: usize, const VECTORS: usize, const MASKED: bool>(
     mut sums: [[S::V; VECTORS]; ROWS],
     t: &TileProduct,
 ) {
-    let &TileProduct { width, settle: s, more, .. } = t;
+    let &TileProduct { width, epilogue: s, more, .. } = t;
     // SAFETY: the caller's.
     unsafe {
         let alpha = S::V::splat(s.alpha);

@@ -17,7 +17,7 @@
 //! | 2048 × 4096 × 4096 | –              | –        | 377               | 386      |
 //!
 //! Tried: 4 terms a turn by AVX2 (2 to 3% slower), 8 by AVX-512 (1 to 2% slower); B's lines asked for 12 terms ahead by
-//! AVX-512, whose panel the first cache does not hold (1 to 2% slower); 5 × 2 by AVX2 as well, 4 of the 86 tiles of 512 rows
+//! AVX-512, whose panel L1 does not hold (1 to 2% slower); 5 × 2 by AVX2 as well, 4 of the 86 tiles of 512 rows
 //! (no gain); 12 × 2 by AVX-512, in assembly too, instead of 8 × 3 (3% slower).
 
 use std::any::TypeId;

@@ -1,6 +1,7 @@
 //! Tiles of any rows and vectors, compiled or in assembly, sum in one order.
 
-use super::super::microkernel::{Left, Right, Settle, TileProduct};
+use super::super::blocking::{Blocking, LARGE, USUAL, blocking};
+use super::super::microkernel::{Epilogue, Left, Right, TileProduct};
 use super::super::pack::Source;
 use super::super::prefetch::{Prefetch, Stretches};
 use super::super::tiles::Tiles;
@@ -32,11 +33,42 @@ fn tiles_of_three_vectors_give_the_bits_of_those_of_two() {
                 let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
                     let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
                     // SAFETY: `run_by` makes operands that reach as far as the case says.
-                    unsafe { p.run_tiles(loops, &p.plan_by(loops, tiles, threads), None) }
+                    unsafe { p.run_tiles(loops, &p.plan_by(loops, tiles, blocking(), threads), None) }
                 };
                 run_by(loops, 2, &case, &case.a(), |v| v, run)
             };
             assert!(by(wide) == by(&loops.tiles), "{} {:?}", loops.name, case.sizes);
+        }
+    }
+}
+
+/// Of L2 there is one size where tests run.
+#[test]
+fn what_a_task_takes_at_a_time_changes_no_bit() {
+    for loops in loops::available() {
+        for case in cases().into_iter().chain(deep()) {
+            let [batch, m, n, k] = case.sizes;
+            let (a2, b2) = (values("a2", m * 16), values("b2", n * 16));
+            let of = |blocking: &'static Blocking, rows: Option<usize>| {
+                let run = |p: &Product<f32>, loops: &'static Loops, threads: usize| {
+                    let p = Product { second: (batch == 1).then(|| second(&a2, &b2)), ..*p };
+                    // SAFETY: `run_by` makes operands that reach as far as the case says.
+                    unsafe {
+                        match rows {
+                            Some(rows) => p.run_copied(loops, blocking, rows, threads),
+                            None => p.run_tiles(loops, &p.plan(loops, blocking, threads), None),
+                        }
+                    }
+                };
+                run_by(loops, 2, &case, &case.a(), |v| v, run)
+            };
+            let expected = of(&USUAL, None);
+            assert!(of(&LARGE, None) == expected, "{} {:?}", loops.name, case.sizes);
+            if batch == 1 && !case.trans_a && k > 0 {
+                for blocking in [&USUAL, &LARGE] {
+                    assert!(of(blocking, Some(m)) == expected, "{} {:?}, A copied", loops.name, case.sizes);
+                }
+            }
         }
     }
 }
@@ -55,7 +87,7 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
                 b.extend([f32::NAN; 64]);
                 let of = |rows: usize, from: usize| {
                     let mut c = vec![f32::NAN; rows * width];
-                    let settle = Settle {
+                    let epilogue = Epilogue {
                         c: c.as_mut_ptr(),
                         row: width,
                         alpha: 1.0,
@@ -68,7 +100,7 @@ fn a_row_has_the_same_bits_in_a_tile_of_any_rows() {
                         a: Left { at: a[from * row..].as_ptr(), row, k: 1 },
                         b: Right { at: b.as_ptr(), k: width },
                         width,
-                        settle,
+                        epilogue,
                         more: None,
                         kept: None,
                     };
