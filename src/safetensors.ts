@@ -22,14 +22,15 @@ export function mapped(file: WeightsFile, name: string, device?: Device, dtype?:
 
 /** @internal What `read` gives of each name: all of them, or an error and none. */
 export function byName(names: readonly string[], read: (name: string) => Tensor): Record<string, Tensor> {
-  const out: Record<string, Tensor> = {};
+  const out = new Map<string, Tensor>();
   try {
-    for (const name of names) out[name] = read(name);
+    for (const name of names) out.set(name, read(name));
   } catch (error) {
-    for (const tensor of Object.values(out)) tensor.dispose();
+    for (const tensor of out.values()) tensor.dispose();
     throw translated(error);
   }
-  return out;
+  // Whose keys are its own, `__proto__` as well.
+  return Object.fromEntries(out);
 }
 
 /** Where `load` puts what it reads. */

@@ -160,8 +160,9 @@ export class Tensor extends Products {
     return wrapped(session().detach(this.id), this);
   }
   /**
-   * The same values on another device, or in another dtype; this itself where it is so already. Half types round to the
-   * nearest, i32 drops the fraction and has no gradient; a quantised weight is unpacked. Throws `ERR_DTYPE` for a dtype of
+   * The same values on another device, or in another dtype; this itself where it is so already. No gradient goes from one
+   * device to another. Half types round to the nearest, i32 drops the fraction and has no gradient; a quantised weight is
+   * unpacked. Throws `ERR_DTYPE` for a dtype of
    * blocks, since a model is quantised as it is loaded. Throws `ERR_OPTION` for a name of neither, `ERR_NO_GPU`.
    */
   to(target: Device | DType): Tensor {

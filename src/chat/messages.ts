@@ -18,7 +18,7 @@ export interface Conversation {
 }
 
 /** Roles that templates know. */
-export const ROLES = ["system", "developer", "user", "assistant", "tool", "function", "ipython"] as const;
+const ROLES = ["system", "developer", "user", "assistant", "tool", "function", "ipython"] as const;
 
 /** The names that rows of `from` and `value` have for them. */
 const SPEAKERS: Readonly<Record<string, string>> = {
@@ -135,7 +135,7 @@ function shareGpt(
   const turns = given.map((one: unknown, i) => {
     if (!isObject(one)) return refuse(`${name}[${i}] must be an object and is ${kindOf(one)}`);
     const { from, value } = one;
-    const role = typeof from === "string" ? SPEAKERS[from] : undefined;
+    const role = typeof from === "string" && Object.hasOwn(SPEAKERS, from) ? SPEAKERS[from] : undefined;
     if (role === undefined) {
       const known = Object.keys(SPEAKERS).join(", ");
       return refuse(`${name}[${i}].from is ${JSON.stringify(from) ?? "missing"}; speakers are ${known}`);

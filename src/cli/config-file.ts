@@ -33,10 +33,19 @@ function optionOf(command: Command, key: string, file: string): Option {
   throw new UsageError(`${file}: unknown key "${key}"; known are ${known.join(", ")}`);
 }
 
+/** Whether `true` and `false` are among the values that an option takes. */
+function isBoolean(option: Option, value: boolean): boolean {
+  try {
+    return option.parseArg?.(String(value), undefined) === value;
+  } catch {
+    return false;
+  }
+}
+
 function valueOf(option: Option, value: unknown, file: string): unknown {
   const key = option.long?.slice(2);
   if (typeof value === "boolean") {
-    if (!option.required) return value;
+    if (!option.required || isBoolean(option, value)) return value;
     throw new UsageError(`${file}: ${key} needs a value, and is ${value}`);
   }
   if (!option.required && !option.optional) throw new UsageError(`${file}: ${key} must be true or false`);

@@ -36,7 +36,7 @@ function seconds(value: number): string {
 }
 
 /** An estimate in lines of name and value. */
-export function estimateLines(told: Estimate): string[] {
+function estimateLines(told: Estimate): string[] {
   const { peakBytes, mapped, weights, adapters, optimizer, activations, device, limit, fits } = told;
   const [rows, tokens] = told.batch;
   const inFiles =

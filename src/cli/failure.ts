@@ -3,9 +3,9 @@ import { CommanderError } from "commander";
 import { LowrankError } from "../errors.js";
 import type { Refusal } from "../refusals/refusal.js";
 
-export const DONE = 0;
+const DONE = 0;
 export const FAILED = 1;
-export const WRONG_USAGE = 2;
+const WRONG_USAGE = 2;
 
 /** Signals that end a command, and the exit status after each: 128 and its number. */
 const SIGNALLED = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;

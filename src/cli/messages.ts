@@ -23,6 +23,8 @@ export function readMessages(argument: string): Message[] {
   } catch (cause) {
     return refuse('not JSON; expected [{"role": …, "content": …}, …]', cause);
   }
+  if (typeof value === "object" && value !== null && "tools" in value && value.tools != null)
+    return refuse("holds tools, which a prompt on the command line cannot have; leave them out");
   const own = typeof value === "object" && value !== null && "messages" in value ? value.messages : value;
   return messagesOf(own, "messages", refuse);
 }

@@ -66,7 +66,7 @@ export function endOf(encoder: Encoder): Int32Array {
 }
 
 /** Where no seam is known, a text is encoded whole up to this many characters, and cut at line ends beyond. */
-export const WHOLE = 4 << 20;
+const WHOLE = 4 << 20;
 
 /** A part of a running text to be encoded, and what has been read of the text with it. */
 interface TextPart {
@@ -155,7 +155,7 @@ export async function* pipelined<T, R>(
 }
 
 /** Settles as `promise` does, or rejects as soon as the signal is aborted. */
-export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+async function abortable<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   throwIfAborted(signal);
   if (signal === undefined) return promise;
   let stop = (): void => {};

@@ -78,7 +78,7 @@ function promptIds(prompt: Encoded, end: Int32Array, eosTokenIds: readonly numbe
  * Encodes rows. Prompt and completion are tokenised apart and joined with nothing between. No more of a text is
  * encoded than its row keeps.
  */
-export async function encodeRows(
+async function encodeRows(
   rows: readonly Exclude<TextRow, ChatRow>[],
   encoder: Encoder,
   end: Int32Array,

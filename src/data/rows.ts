@@ -69,7 +69,7 @@ function wellFormed(value: string, name: string, file: string, line: number): st
 }
 
 /** One parsed line as a row; fields that mean nothing here are ignored. */
-export function rowOf(value: unknown, file: string, line: number): Row {
+function rowOf(value: unknown, file: string, line: number): Row {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw rowError(file, line, `the row is ${kindOf(value)}; ${EXPECTED}`);
   }

@@ -7,7 +7,7 @@ import { disconnected, type Loss } from "./port.js";
 import { received, type Reply, type Request } from "./protocol.js";
 
 /** Events that may be on their way or wait here; those beyond wait at the server, which merges steps. */
-export const WINDOW = 64;
+const WINDOW = 64;
 
 /**
  * A training run in another process or worker: an iterator over its events and a promise of its result, as `Run`.

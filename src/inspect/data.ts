@@ -68,6 +68,8 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
   maxLength: number;
   /** How many rows are shown. */
   shown: number;
+  /** The names of a classifier's classes; the model's own unless given. */
+  labels?: readonly string[] | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -79,11 +81,11 @@ export interface InspectDataOptions extends Pick<TrainingOptions, "trainOn" | "l
 export async function inspectData(
   data: Data,
   model: PretrainedModel,
-  { maxLength: asked, shown, trainOn, language, signal }: InspectDataOptions,
+  { maxLength: asked, shown, labels, trainOn, language, signal }: InspectDataOptions,
 ): Promise<InspectedData> {
   const { tokenizer } = model;
   if (tokenizer === undefined) throw noTokenizer(model);
-  const objective = objectiveOf(model, { maxLength: asked, trainOn, language });
+  const objective = objectiveOf(model, { labels, maxLength: asked, trainOn, language });
   const { maxLength } = objective.tokenisation;
   const store = await objective.examples(data, signal);
   const lengths: number[] = [];

@@ -18,6 +18,7 @@ import { PretrainedModel } from "../models/pretrained.js";
 import { type InspectedAdapter, inspectAdapter, isAdapter } from "./adapter.js";
 import { inspectData, type InspectedData } from "./data.js";
 import { inspectModel, type InspectedModel } from "./model.js";
+import { classesIn } from "../train/prepare.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
 
@@ -143,12 +144,21 @@ async function dataAt(path: string, options: InspectOptions): Promise<InspectedD
     const { chatTemplate } = options;
     if (loaded && chatTemplate !== undefined) throw refused(TRAINING_REFUSALS.templateOfLoaded, "inspect");
     const template = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
-    const model: PretrainedModel = loaded
-      ? named
-      : await loadLocated(await locate(named, options), { device: "meta:cpu", signal, onNotice: () => {} });
+    const located = loaded ? undefined : await locate(named, options);
+    const labels = classesIn({ train: data, held: undefined }, located?.path ?? (named as PretrainedModel));
+    const model: PretrainedModel =
+      located === undefined
+        ? (named as PretrainedModel)
+        : await loadLocated(located, {
+            device: "meta:cpu",
+            signal,
+            onNotice: () => {},
+            // As a run loads it.
+            ...(labels !== undefined && { task: "sequence-classification", numLabels: labels.length }),
+          });
     try {
       if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
-      return await inspectData(data, model, { maxLength, shown, trainOn, language, signal });
+      return await inspectData(data, model, { maxLength, shown, labels, trainOn, language, signal });
     } finally {
       if (!loaded) model.dispose();
     }

@@ -245,5 +245,25 @@ async function configText(model: PretrainedModel, dtype: FileDType): Promise<str
   const config = (text === undefined ? model.hubConfig() : JSON.parse(text)) as Record<string, unknown>;
   Object.assign(config, model.configChanges());
   config["dtype" in config ? "dtype" : "torch_dtype"] = TORCH_NAMES[dtype];
-  return `${JSON.stringify(config, null, 2)}\n`;
+  return `${withFloats(JSON.stringify(config, null, 2), text ?? "")}\n`;
+}
+
+/** Fields that transformers takes for floats, and refuses as whole numbers. */
+const FLOATS = [
+  "rms_norm_eps",
+  "layer_norm_eps",
+  "layer_norm_epsilon",
+  "initializer_range",
+  "init_std",
+  "final_logit_softcapping",
+  "attn_logit_softcapping",
+];
+
+/** Writes whole numbers as Python writes floats where they are, or were in the text that was read. */
+function withFloats(config: string, read: string): string {
+  const were = read.matchAll(/"(\w+)"\s*:\s*-?\d+(?:\.\d+|[eE])/g);
+  const floats = new Set([...FLOATS, ...Array.from(were, ([, name]) => name as string)]);
+  return config.replace(/^(\s*"(\w+)": -?\d+)(,?)$/gm, (line, start: string, name: string, comma: string) =>
+    floats.has(name) ? `${start}.0${comma}` : line,
+  );
 }

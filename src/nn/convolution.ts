@@ -42,6 +42,9 @@ export interface GeometryOptions {
 
 const MODES: readonly string[] = ["zeros", "reflect", "replicate", "circular"] satisfies PaddingMode[];
 
+/** What the engine takes of a geometry fits 31 bits. */
+const MOST = 2 ** 31 - 1;
+
 /** `value` as one whole number of at least `least` for each of `dims` dimensions. */
 export function perDimension(
   layer: string,
@@ -56,6 +59,7 @@ export function perDimension(
   const list = typeof value === "number" ? Array.from({ length: dims }, () => value) : [...value];
   if (list.length !== dims || !list.every((n) => Number.isInteger(n) && n >= least))
     refuse(layer, name, `a whole number of at least ${least}, or ${dims} of them`, given);
+  if (list.some((n) => n > MOST)) refuse(layer, name, `at most ${MOST}`, given);
   return list;
 }
 
@@ -74,6 +78,7 @@ export function convGeometry(
   if (!Number.isInteger(groups) || groups < 1) {
     throw new LowrankError("ERR_OPTION", `${layer}: groups is a whole number of at least 1, not ${groups}`);
   }
+  if (groups > MOST) refuse(layer, "groups", `at most ${MOST}`, groups);
   if (!MODES.includes(paddingMode)) {
     throw new LowrankError(
       "ERR_OPTION",

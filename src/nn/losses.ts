@@ -126,18 +126,17 @@ export function cosineSimilarity(a: Tensor, b: Tensor, given?: CosineSimilarityO
   if (!isTensor(a)) refuse(where, "a", "a tensor", a);
   if (!isTensor(b)) refuse(where, "b", "a tensor", b);
   const rank = Math.max(a.shape.length, b.shape.length);
-  // Each norm for itself is at least eps, as PyTorch's.
+  const wide = (x: Tensor): Tensor =>
+    x.reshape([...Array<number>(rank - x.shape.length).fill(1), ...x.shape]);
+  const [first, second] = [wide(a), wide(b)];
+  const length = Math.max(first.shape.at(dim) ?? 1, second.shape.at(dim) ?? 1);
+  // Each norm for itself is at least eps, as PyTorch's. An element that stands for all of its vector counts as often.
   const unit = (x: Tensor): Tensor => {
-    const wide = x.reshape([...Array<number>(rank - x.shape.length).fill(1), ...x.shape]);
-    return wide.div(
-      wide
-        .mul(wide)
-        .sum(dim, { keepDim: true })
-        .maximum(eps * eps)
-        .sqrt(),
-    );
+    const squares = x.mul(x).sum(dim, { keepDim: true });
+    const all = x.shape.at(dim) === 1 ? squares.mul(length) : squares;
+    return x.div(all.maximum(eps * eps).sqrt());
   };
-  return unit(a).mul(unit(b)).sum(dim);
+  return unit(first).mul(unit(second)).sum(dim);
 }
 
 /** The options of a loss over two tensors alike, checked. */

@@ -85,7 +85,7 @@ export class Upsample extends Module {
       const apart = scale === undefined ? size / length : 1 / scale;
       const taps =
         this.mode === "nearest"
-          ? nearest(size, length, apart)
+          ? nearest(size, length, apart, dims)
           : lines(size, length, apart, this.alignCorners);
       return along(y, d + 2, taps);
     }, x);
@@ -105,12 +105,15 @@ function at(name: string, value: PerDimension, d: number, dims: number): number 
   return refuse("Upsample", name, `one number, or ${dims}`, value);
 }
 
-/** The element at or before each place. PyTorch computes places in f32, which decides where they round to. */
-function nearest(size: number, out: number, apart: number): Taps[] {
+/**
+ * The element at or before each place. PyTorch computes places in f32, which decides where they round to; of two
+ * dimensions as many elements or twice as many are copies, whatever the factor.
+ */
+function nearest(size: number, out: number, apart: number, dims: number): Taps[] {
   const step = Math.fround(apart);
   const place = (o: number): number => {
-    if (out === size) return o;
-    if (out === 2 * size) return o >> 1;
+    if (dims === 2 && out === size) return o;
+    if (dims === 2 && out === 2 * size) return o >> 1;
     return Math.min(Math.floor(Math.fround(o * step)), size - 1);
   };
   return [{ places: Int32Array.from({ length: out }, (_, o) => place(o)), shares: new Float32Array() }];

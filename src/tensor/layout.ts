@@ -228,6 +228,8 @@ export abstract class Layout extends Operand {
     return scope(() => {
       const x = this.#cropped(rank - pairs.length, pairs);
       if (mode === "constant") return made(() => session().constantPad(x.id, grown, value));
+      // Beyond what the engine's geometry holds.
+      if (grown.some((n) => n >= 2 ** 31)) refuse("pad", "padding", "of sizes below 2^31", list);
       return made(() => session().pad(x.id, grown, mode));
     });
   }

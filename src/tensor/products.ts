@@ -64,6 +64,9 @@ export abstract class Products extends Sorting {
     const { ignoreIndex = -100, labelSmoothing = 0, reduction = "mean" } = given;
     const of = tensorOf("crossEntropy", "targets", targets);
     integer("crossEntropy", "ignoreIndex", ignoreIndex);
+    // Targets are i32.
+    if (ignoreIndex !== (ignoreIndex | 0))
+      argument.refuse("crossEntropy", "ignoreIndex", "a whole number of 32 bits", ignoreIndex);
     argument.probability("crossEntropy", "labelSmoothing", labelSmoothing);
     argument.oneOf("crossEntropy", "reduction", reduction, ["mean", "sum", "none"]);
     return this.inFloats((x) => session().crossEntropy(x, of.id, ignoreIndex, labelSmoothing, reduction));

@@ -16,7 +16,7 @@ import { manifestOf, sealed, unsealed, type Manifest } from "./output/manifest.j
 import { RUN, VERSION } from "./output/run-file.js";
 
 /** The optimizer's state, beside the adapter. */
-export const STATE = "optimizer.safetensors";
+const STATE = "optimizer.safetensors";
 
 /** What a checkpoint's `run.json` says of the run. */
 export interface Provenance {

@@ -1,14 +1,17 @@
 /** Whether a run's device is there, and its model on it. */
+import { refuse } from "../argument.js";
 import { findDevices, resolveDevice, type Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import type { Settings } from "./settings.js";
 
-/** Throws `ERR_NO_GPU`, `ERR_DEVICE_MISMATCH`. */
+/** Throws `ERR_NO_GPU`, `ERR_DEVICE_MISMATCH`; `ERR_OPTION` for a device that holds and computes nothing. */
 export async function checkModelDevice({ model, device }: Settings): Promise<void> {
-  await findDevices(typeof model === "string" ? device : model.device);
-  if (typeof model === "string") resolveDevice(device);
-  else checkDevice(model, device);
+  const asked = typeof model === "string" ? device : model.device;
+  await findDevices(asked);
+  if (resolveDevice(asked).startsWith("meta:"))
+    refuse("finetune", "device", "one that computes (auto, cpu, gpu or gpu:N)", asked);
+  if (typeof model !== "string") checkDevice(model, device);
 }
 
 /** A loaded model trains where it is. */

@@ -1,17 +1,16 @@
 /** The names of a classifier's classes, kept beside its adapter, where PEFT doesn't look. */
 import { join } from "node:path";
 import { SequenceClassifier } from "../models/classifier.js";
+import { LABELS } from "../lora/formats/folder.js";
 import { readConfigFields } from "../models/config-fields.js";
 import type { Module } from "../nn/module.js";
 import { writeWhole } from "../safetensors.js";
-
-const FILE = "labels.json";
 
 /** Writes `labels.json`, spelled as transformers spells them in a model's `config.json`. */
 export async function saveLabels(folder: string, labels: readonly string[]): Promise<void> {
   const id2label = Object.fromEntries(labels.map((label, id) => [id, label]));
   const label2id = Object.fromEntries(labels.map((label, id) => [label, id]));
-  await writeWhole(join(folder, FILE), `${JSON.stringify({ id2label, label2id }, null, 2)}\n`);
+  await writeWhole(join(folder, LABELS), `${JSON.stringify({ id2label, label2id }, null, 2)}\n`);
 }
 
 /**
@@ -20,7 +19,7 @@ export async function saveLabels(folder: string, labels: readonly string[]): Pro
  * Errors: `ERR_FILE_FORMAT`.
  */
 export function readLabels(folder: string): string[] | undefined {
-  const file = readConfigFields(join(folder, FILE)) ?? readConfigFields(join(folder, "config.json"));
+  const file = readConfigFields(join(folder, LABELS)) ?? readConfigFields(join(folder, "config.json"));
   const named = file?.object("id2label");
   if (file === undefined || named === undefined) return undefined;
   const count = Object.keys(file.value("id2label") as object).length;

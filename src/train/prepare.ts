@@ -149,9 +149,8 @@ export async function prepare(
     }
     const { evalSplit: share } = settings;
     if (share === undefined) return { objective, train: trained(rows, files.train), held: [], reports };
-    const split = evalSplit(rows, share, seed);
-    const [train, held] = [trained(split.train, files.train), trained(split.held, files.train)];
-    return { objective, train, held, reports };
+    // Of rows that are left out none can be held out.
+    return { objective, ...evalSplit(trained(rows, files.train), share, seed), reports };
   } finally {
     // The samples of speech are read when a batch wants them.
     for (const data of [files.train, files.held]) if (data?.kind !== "speech") data?.close();

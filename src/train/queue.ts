@@ -7,7 +7,7 @@ export interface Queued {
 }
 
 /** How many events wait for a reader. */
-export const QUEUE_LIMIT = 1024;
+const QUEUE_LIMIT = 1024;
 
 interface Waiting<E> {
   resolve: (result: IteratorResult<E, undefined>) => void;

@@ -30,7 +30,7 @@ import { refused } from "../refusals/refusal.js";
 export const DEFAULT_OUTPUT = "./lowrank-out";
 
 /** The learning rate's schedules. */
-export const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies readonly ScheduleName[];
+const SCHEDULES = ["linear", "cosine", "constant"] as const satisfies readonly ScheduleName[];
 
 export interface Settings {
   model: string | PretrainedModel;

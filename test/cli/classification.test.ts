@@ -56,6 +56,10 @@ test.serial("fine-tune on rows with labels, evaluate, merge", async (t) => {
     [0, 4],
   ]);
 
+  const exported = join(folder, "exported");
+  const exporting = ["export", "--adapter", output, "--format", "peft", "--output", exported];
+  t.is((await lowrank(exporting)).status, 0);
+  t.deepEqual(readFileSync(join(exported, "labels.json")), readFileSync(join(output, "labels.json")));
   t.is((await lowrank(["merge", "--adapter", output, "--output", merged])).status, 0);
   t.like(JSON.parse(readFileSync(join(merged, "config.json"), "utf8")), {
     architectures: ["BertForSequenceClassification"],

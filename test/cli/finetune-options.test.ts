@@ -32,6 +32,13 @@ async function flags(argv: string[], file = "", recipe = ""): Promise<Flags> {
   return result;
 }
 
+test("true and false of a file are values where an option has them among its own", async (t) => {
+  t.is(libraryOptions(await flags(["--data", "d"], "init: false")).lora?.initLoraWeights, false);
+  t.is(libraryOptions(await flags(["--data", "d"], "init: true")).lora?.initLoraWeights, true);
+  for (const wrong of ["lr: true", "output: false", "targets: true"])
+    await t.throwsAsync(flags(["--data", "d"], wrong), { message: /needs a value, and is (true|false)$/ });
+});
+
 test("defaults", async (t) => {
   const options = libraryOptions(await flags(["--data", "d.txt"]));
   t.like(options, {

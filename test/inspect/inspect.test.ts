@@ -19,7 +19,7 @@ import {
 import { runHere } from "../cli/lowrank.js";
 import { goldenModel, temporary, tinyData, tinyModel } from "../hashed.js";
 import { goldens } from "../parity/goldens.js";
-import { tinyEncoder } from "../tiny-encoder.js";
+import { rowsFile, seaAndLand, tinyEncoder } from "../tiny-encoder.js";
 import { quick } from "../train/quick.js";
 
 const model = goldenModel(join(goldens, "llama-tied"));
@@ -113,6 +113,12 @@ test("other families: classifiers and encoders", async (t) => {
   });
   t.like(await modelAt(goldenModel(join(goldens, "families/gpt2"))), { heads: 4, headDim: 8, context: 24 });
   t.like(await modelAt(await tinyEncoder()), { family: "bert", loadedAs: "BertModel", vocabulary: 99 });
+});
+
+test("rows with labels: what a run would train the model on, whatever classes it has", async (t) => {
+  const file = rowsFile(seaAndLand(20));
+  t.like(await inspect(file, { model: await tinyEncoder() }), { kind: "data", rows: 20, kept: 20 });
+  await t.throwsAsync(inspect(file, { model: tinyModel() }), { code: "ERR_UNSUPPORTED_MODEL" });
 });
 
 test("a model that cannot be loaded: why, and what can be told all the same", async (t) => {

@@ -167,6 +167,34 @@ for (const [options, code, message] of REFUSED) {
   });
 }
 
+test("a model that is a layer itself is refused, with what to do, and not changed", async (t) => {
+  for (const targetModules of [".*", "all-linear"]) {
+    const model = new nn.Linear(3, 3);
+    const message = /there are: none; the model is a layer itself.* nn\.Sequential/;
+    await t.throwsAsync(lora.inject(model, { targetModules }), { code: "ERR_NO_TARGETS", message });
+    t.true(model.weight.requiresGrad);
+    const around = new nn.Sequential(model);
+    t.deepEqual((await lora.inject(around, { targetModules: "all-linear" })).adapted, ["0"]);
+  }
+});
+
+test("a bias of B is merged into a bias, and where there is none nothing is changed", async (t) => {
+  for (const bias of [true, false]) {
+    const model = new nn.Sequential(new nn.Linear(3, 3, { bias }));
+    await lora.inject(model, { r: 1, targetModules: ["0"], loraBias: true });
+    const before = Object.keys(model.stateDict());
+    if (bias) {
+      await lora.mergeAndUnload(model);
+      t.deepEqual(Object.keys(model.stateDict()), ["0.weight", "0.bias"]);
+      continue;
+    }
+    const message = /^mergeAndUnload: 0 has no bias, which that of the adapter "default" \(loraBias\) could/;
+    await t.throwsAsync(lora.mergeAndUnload(model), { code: "ERR_OPTION", message });
+    t.deepEqual(Object.keys(model.stateDict()), before);
+    t.deepEqual(lora.adapters(model), ["default"]);
+  }
+});
+
 test("two adapters with a copy of one module each do not count together", async (t) => {
   const model = new Model();
   const options = { r: 2, targetModules: ["q_proj"], modulesToSave: ["score"] };

@@ -114,6 +114,8 @@ for (const device of testDevices()) {
     const x = randn([3, 4], { device });
     t.deepEqual(await layer.forward(x).data(), await plain.forward(x).data());
     t.deepEqual(Object.keys(layer.stateDict()), ["weight", "bias"]);
+    t.deepEqual(layer.deltaWeight().shape, [6, 4]);
+    t.true((await layer.deltaWeight().data()).every((v) => v === 0));
     t.false(layer.weight.requiresGrad);
     t.true(layer.eval() === layer && !layer.merged);
     t.throws(() => layer.freshAdapter({ r: 1, loraAlpha: 1 }), { message: /enables nothing/ });

@@ -1,5 +1,5 @@
 /** What the loader makes of a folder: the class, names as old and new files spell them, heads, labels; and saving it. */
-import { readdirSync, readFileSync } from "node:fs";
+import { cpSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 
 import test, { type ExecutionContext } from "ava";
@@ -263,6 +263,23 @@ for (const variant of ["gpt2", "gpt2-scaled", "bert", "roberta", "distilbert", "
     again.model.dispose();
   });
 }
+
+test("a configuration has floats where transformers takes no whole number", async (t) => {
+  const folder = join(temporary(), "whole");
+  cpSync(folderOf("gpt2"), folder, { recursive: true });
+  const file = join(folder, "config.json");
+  const read = readFileSync(file, "utf8").replace(/"initializer_range"\s*:\s*[\d.]+,/, "");
+  writeFileSync(file, read.replace("{", '{"of_another": 2.0, "initializer_range": 1, "count": 3,'));
+  const { model } = await load(folder);
+  const saved = join(temporary(), "saved");
+  await saveModel(model, saved);
+  model.dispose();
+  const written = readFileSync(join(saved, "config.json"), "utf8");
+  for (const line of ['"of_another": 2.0,', '"initializer_range": 1.0,', '"count": 3,', '"n_layer": '])
+    t.true(written.includes(line), `${line} in ${written}`);
+  t.false(/"n_layer": \d+\.0/.test(written));
+  JSON.parse(written);
+});
 
 test("saved over the folder that it was loaded from, a model stays what it was, in memory and on disk", async (t) => {
   const { model } = await load(folderOf("gpt2"));

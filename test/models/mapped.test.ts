@@ -6,7 +6,7 @@ import test from "ava";
 
 import { full, loadModel, noGrad, safetensors, saveModel, scope, type Tensor } from "../../src/index.js";
 import { testDevices } from "../devices.js";
-import { tinyModel } from "../hashed.js";
+import { temporary, tinyModel } from "../hashed.js";
 
 for (const device of testDevices()) {
   test(`${device}: values loaded over a model's weights stay in the process`, async (t) => {
@@ -63,3 +63,14 @@ async function valuesOf(tensors: Readonly<Record<string, Tensor>>): Promise<Reco
   const read = Object.entries(tensors).map(async ([name, tensor]) => [name, await tensor.data()] as const);
   return Object.fromEntries(await Promise.all(read));
 }
+
+test("any name that a file may hold is a key of its own", async (t) => {
+  const file = join(temporary(), "x.safetensors");
+  const names = ["__proto__", "constructor", "a"];
+  const one = full([1], 3, { device: "cpu" });
+  await safetensors.save(file, Object.fromEntries(names.map((name) => [name, one])));
+  const read = await safetensors.load(file, { device: "cpu" });
+  t.deepEqual(Object.keys(read).toSorted(), names.toSorted());
+  t.is(Object.getPrototypeOf(read), Object.prototype);
+  t.is(await Object.getOwnPropertyDescriptor(read, "__proto__")?.value.item(), 3);
+});

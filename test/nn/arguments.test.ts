@@ -1,6 +1,6 @@
 /** What layers are given wrongly is an error that names class and argument. */
 import test from "ava";
-import { LowrankError, nn, zeros, type ErrorCode } from "../../src/index.js";
+import { LowrankError, nn, tensor, zeros, type ErrorCode } from "../../src/index.js";
 
 const loose = (value: unknown): never => value as never;
 const device = "cpu";
@@ -69,6 +69,32 @@ const WRONG: Wrong[] = [
     () => new nn.Conv1d(1, 1, loose(null)),
   ],
   ["ERR_OPTION", /^Conv1d: stride is .* not "2"$/, () => new nn.Conv1d(1, 1, 1, { stride: loose("2") })],
+  [
+    "ERR_OPTION",
+    /^Conv1d: stride is at most 2147483647, not 4294967298$/,
+    () => new nn.Conv1d(1, 1, 1, { stride: 2 ** 32 + 2 }),
+  ],
+  [
+    "ERR_OPTION",
+    /^Conv1d: groups is at most 2147483647, not 4294967297$/,
+    () => new nn.Conv1d(2 ** 32 + 1, 2 ** 32 + 1, 1, { groups: 2 ** 32 + 1, device: "meta:cpu" }),
+  ],
+  ["ERR_OPTION", /^MaxPool1d: kernelSize is at most 2147483647, /, () => new nn.MaxPool1d(2 ** 32 + 2)],
+  [
+    "ERR_OPTION",
+    /^AdaptiveAvgPool1d: outputSize is at most 2147483647, /,
+    () => new nn.AdaptiveAvgPool1d(2 ** 32 + 1),
+  ],
+  [
+    "ERR_OPTION",
+    /^pad: padding is of sizes below 2\^31, /,
+    () => x(1, 1, 2).pad([0, 2 ** 32 + 1], { mode: "replicate" }),
+  ],
+  [
+    "ERR_OPTION",
+    /^crossEntropy: ignoreIndex is a whole number of 32 bits, not 4294967297$/,
+    () => x(1, 2).crossEntropy(tensor([1], { dtype: "i32", device }), { ignoreIndex: 2 ** 32 + 1 }),
+  ],
   ["ERR_OPTION", /^Conv3d: there is no option pad;/, () => new nn.Conv3d(1, 1, 1, loose({ pad: 1 }))],
   [
     "ERR_SHAPE_MISMATCH",

@@ -389,3 +389,53 @@ test("losses are right where their formula has a corner", async (t) => {
   );
   t.deepEqual(await values(nn.cosineSimilarity(zeros([1, 3], { device }), zeros([1, 3], { device }))), [0]);
 });
+
+test("cosineSimilarity counts an element that stands for a whole vector as often", async (t) => {
+  const given = [3, 4, -1, 2].map((v) => v / 2);
+  const [a, all] = [
+    tensor(given, { shape: [2, 2], device, requiresGrad: true }),
+    tensor([2, 2, -0.5, -0.5], { shape: [2, 2], device }),
+  ];
+  const one = tensor([2, -0.5], { shape: [2, 1], device });
+  for (const [x, y] of [
+    [a, one],
+    [one, a],
+  ] as const) {
+    const of = async (other: Tensor): Promise<number[]> => {
+      const result = x === one ? nn.cosineSimilarity(other, a) : nn.cosineSimilarity(a, other);
+      result.sum().backward();
+      const gradient = await (a.grad as Tensor).data();
+      a.grad = null;
+      return [...(await result.data()), ...gradient];
+    };
+    const [wide, narrow] = [await of(all), await of(x === one ? x : y)];
+    for (const [i, v] of narrow.entries()) t.true(Math.abs(v - (wide[i] as number)) < 1e-6);
+    t.true(Math.abs((narrow[0] as number) - 7 / (5 * Math.SQRT2)) < 1e-6, `${narrow[0]}`);
+  }
+});
+
+test("pieces that are many and not of one element are told from a shape", async (t) => {
+  t.deepEqual(
+    zeros([200, 1], { device })
+      .split(4)
+      .map(({ shape }) => shape),
+    Array.from({ length: 50 }, () => [4, 1]),
+  );
+  const pieces = tensor([...Array(1024).keys()], { device }).chunk(16);
+  t.is(pieces.length, 16);
+  t.is(await (pieces[15] as Tensor).slice(0, 63).item(), 1023);
+});
+
+// PyTorch takes the copies of a factor of about 1 or 2 of two dimensions alone.
+test("nearest elements by a factor are PyTorch's, of each number of dimensions", async (t) => {
+  for (const [scale, copies, places] of [
+    [2.3, [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2]],
+    [1.3, [0, 1, 2], [0, 0, 1]],
+  ] as const)
+    for (const dims of [1, 2, 3]) {
+      const ones = Array<number>(dims - 1).fill(1);
+      const x = tensor([0, 1, 2], { shape: [1, 1, 3, ...ones], device });
+      const y = new nn.Upsample({ scaleFactor: [scale, ...ones] }).forward(x);
+      t.deepEqual([...(await y.data())], [...(dims === 2 ? copies : places)], `${scale}, ${dims}`);
+    }
+});

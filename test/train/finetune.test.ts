@@ -223,6 +223,22 @@ test("options are checked before any work", async (t) => {
   await refused({ schedule: "sideways" as never }, /schedule/);
   await refused({ packin: true } as never, /no option packin/);
   await refused({ evalEvery: 2 }, /evalEvery/);
+  await refused({ device: "meta:cpu" }, /^finetune: device is one that computes .*, not "meta:cpu"$/);
+});
+
+test("rows are held out of those that are trained on, whatever the seed", async (t) => {
+  const file = join(temporary(), "rows.jsonl");
+  const rows = Array.from({ length: 8 }, (_, i) => ({ text: i % 2 === 0 ? `Row ${i} says so.` : "" }));
+  writeFileSync(file, rows.map((row) => JSON.stringify(row)).join("\n"));
+  for (const seed of [0, 1, 2, 3, 4, 5]) {
+    const given = { ...options("cpu"), data: file, seed, evalSplit: 0.25, steps: 1, evalEvery: 1 };
+    const events = await collect(finetune(given));
+    t.like(
+      events.find(({ type }) => type === "start"),
+      { examples: 3, evalExamples: 1 },
+      `${seed}`,
+    );
+  }
 });
 
 test("an output folder that holds another run, or is a file, is refused", async (t) => {

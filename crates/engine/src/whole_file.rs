@@ -18,17 +18,30 @@ pub struct WholeFile {
 
 impl WholeFile {
     /// # Errors
-    /// `ERR_WRITE` when the folder is not there or not to be written.
+    /// `ERR_WRITE` when the folder is not there or not to be written, or the target is a device, a pipe or a socket.
     pub fn create(target: &Path) -> Result<Self> {
         let Some(name) = target.file_name() else {
             fail!(Write, "{}: cannot be written: this names no file", target.display());
         };
+        let replaced = std::fs::metadata(target).ok();
+        if replaced.as_ref().is_some_and(|it| !it.is_file() && !it.is_dir()) {
+            fail!(
+                Write,
+                "{}: cannot be written: it is no regular file; choose another name",
+                target.display()
+            );
+        }
         for n in 0.. {
             let mut beside = name.to_os_string();
             beside.push(format!(".tmp-{}-{n}", std::process::id()));
             let beside = target.with_file_name(beside);
             match OpenOptions::new().write(true).create_new(true).open(&beside) {
                 Ok(file) => {
+                    // Who may read the one that was there may read this one, and nobody else.
+                    #[cfg(unix)]
+                    if let Some(replaced) = replaced.filter(|it| it.is_file()) {
+                        let _ = file.set_permissions(replaced.permissions());
+                    }
                     let file = Some(BufWriter::with_capacity(1 << 20, file));
                     return Ok(WholeFile { target: target.into(), beside, file });
                 }
@@ -178,6 +191,25 @@ mod tests {
         assert_eq!(tries.get(), 2);
         assert_eq!(read(&value).data, [1.0]);
         assert_eq!(read(&Reader::open(&path).unwrap().value(cx, "w", None).unwrap()).data, [2.0]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_regular_file_stays_and_a_file_keeps_its_mode() {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+        let folder = TestFolder::new();
+        let socket = folder.join("socket");
+        let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let error = WholeFile::create(&socket).err().unwrap();
+        assert_eq!(error.code, Code::Write);
+        assert!(
+            error.message.ends_with("socket: cannot be written: it is no regular file; choose another name")
+        );
+        assert!(std::fs::metadata(&socket).unwrap().file_type().is_socket());
+        let own = folder.file("own", "old");
+        std::fs::set_permissions(&own, PermissionsExt::from_mode(0o600)).unwrap();
+        written(&own, 1.0);
+        assert_eq!(std::fs::metadata(&own).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -53,14 +53,18 @@ impl Session {
     }
 }
 
+/// Sizes that are no one tensor's.
+pub(crate) fn sizes_of(given: &[f64]) -> engine::Result<Vec<usize>> {
+    let size = |d: &f64| match *d {
+        d if d >= 0.0 && d.fract() == 0.0 && d < 9e15 => Ok(d as usize),
+        d => Err(fail_code(engine::Code::ShapeMismatch, format!("tensor: {d} is not a size"))),
+    };
+    given.iter().map(size).collect()
+}
+
+/// A shape, whose elements memory may hold.
 pub(crate) fn dims(shape: &[f64]) -> engine::Result<Vec<usize>> {
-    let sizes = shape
-        .iter()
-        .map(|d| match *d {
-            d if d >= 0.0 && d.fract() == 0.0 && d < 9e15 => Ok(d as usize),
-            d => Err(fail_code(engine::Code::ShapeMismatch, format!("tensor: {d} is not a size"))),
-        })
-        .collect::<engine::Result<Vec<usize>>>()?;
+    let sizes = sizes_of(shape)?;
     // Of a shape that holds nothing, too: its parts are multiplied by whoever computes strides.
     let elements = sizes.iter().filter(|d| **d > 0).try_fold(1usize, |n, d| n.checked_mul(*d));
     match elements.filter(|n| *n <= isize::MAX as usize / 8) {

@@ -4,7 +4,7 @@ import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/
 import { bytes, duration, grouped, percent, rate, speed } from "../format.js";
 
 /** The figures of a step, most wanted first. */
-export function figures(step: StepEvent): string[] {
+function figures(step: StepEvent): string[] {
   return [
     `loss ${step.loss.toFixed(4)}`,
     `${duration(step.etaSeconds)} left`,

@@ -174,7 +174,7 @@ function filled(length: number): Float64Array {
 }
 
 /** A number that is finite; JSON has null for any other. */
-export function numberIn(event: RunEvent, field: string): number | undefined {
+function numberIn(event: RunEvent, field: string): number | undefined {
   const value = event[field];
   return typeof value === "number" && Number.isFinite(value) ? value : undefined;
 }

@@ -77,7 +77,8 @@ export function unmerge<T extends Module>(model: T): T {
 /**
  * Merges the active adapters and takes all adapters off: `model`, which is returned, is a plain one with the sum in its
  * weights. These, and trained copies that count, ask for no gradient; whatever no adapter touched does as before.
- * Throws as `merge` does; nothing is changed then.
+ * Throws as `merge` does, and `ERR_OPTION` where a bias of B (`loraBias`) has none to go into: the plain layer would have
+ * one more than its model. Nothing is changed then. As PEFT's `merge_and_unload`.
  */
 export async function mergeAndUnload<T extends Module>(
   model: T,
@@ -86,12 +87,25 @@ export async function mergeAndUnload<T extends Module>(
   moduleOf("mergeAndUnload", "model", model);
   const { safe = true } = options("mergeAndUnload", given, ["safe"]);
   flag("mergeAndUnload", "safe", safe);
+  checkBiases(model);
   if (safe) await checkMerged(model);
   change(model, () => {
     mergeLayers(model);
     settle(model);
   });
   return model;
+}
+
+function checkBiases(model: Module): void {
+  for (const [path, layer] of loraLayers(model)) {
+    if (layer.baseBias !== null) continue;
+    const name = layer.active.find((one) => layer.adapters.get(one.name)?.loraBias !== undefined)?.name;
+    if (name === undefined) continue;
+    throw new LowrankError(
+      "ERR_OPTION",
+      `mergeAndUnload: ${path} has no bias, which that of the adapter "${name}" (loraBias) could go into; keep the adapter beside the weights`,
+    );
+  }
 }
 
 /** Lets what counts be the model's own, and takes adapters off. */

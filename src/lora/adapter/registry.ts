@@ -161,7 +161,7 @@ export function parentOf(model: Module, path: string): [owner: Module, property:
 /**
  * Lets what is noted of `from` be of `to`, which took its place: copies that stand for it, and copies of its bias.
  */
-export function retarget(model: Module, from: Module, to: Module): void {
+function retarget(model: Module, from: Module, to: Module): void {
   for (const { modules, biases } of notesOf(model).values()) {
     for (const replacement of modules.values()) if (replacement.original === from) replacement.original = to;
     for (const replacement of biases.values()) if (replacement.owner === from) replacement.owner = to;

@@ -1,16 +1,18 @@
 /** An adapter from one format of file to another. */
 import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
 
 import { flag, listOf, numberThat, options, refuse, text } from "../../argument.js";
 import type { Device } from "../../device.js";
 import { LowrankError, systemCode } from "../../errors.js";
+import { makeFolder } from "../../folders.js";
 import { moduleOf } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
 import { openWeights, load, mapped, save } from "../../safetensors.js";
 import { adapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
-import { readFolder, writeFolder } from "./folder.js";
+import { copyLabels, readFolder, writeFolder } from "./folder.js";
 import { writeGgufAdapter } from "./gguf.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
 import { layersOf } from "./layers.js";
@@ -174,6 +176,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
           : { baseModel: read.baseModel, revision: read.revision };
       const targets = read.options.targetModules as Targets;
       await writeFolder(output, read.tensors, writeConfig(complete, targets, base));
+      await copyLabels(read.file, output);
       return;
     }
     if (format === "gguf") {
@@ -187,6 +190,7 @@ export async function convertAdapter(dir: string, output: string, given: Convert
         format === "kohya"
           ? toKohya(layers, read.file, reading.prefix ?? prefixFor(read), made)
           : await toLoralib(layers, read.file, model, made);
+      await makeFolder(dirname(output));
       await save(output, tensors, { metadata });
     } finally {
       for (const tensor of made) tensor.dispose();

@@ -1,6 +1,6 @@
 /** PEFT's adapter folder on disk: `adapter_config.json` and `adapter_model.safetensors`. */
 import { readdir, readFile } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 import type { Device } from "../../device.js";
 import { LowrankError } from "../../errors.js";
@@ -12,6 +12,8 @@ import { some, type AdapterFile } from "./adapter-file.js";
 
 const WEIGHTS = "adapter_model.safetensors";
 const CONFIG = "adapter_config.json";
+/** The names of a classifier's classes, beside its adapter. PEFT passes it over. */
+export const LABELS = "labels.json";
 /** In the metadata: how an adapter started that holds its start beside what was trained. PEFT passes it over. */
 const START = "lowrank_start";
 
@@ -66,6 +68,13 @@ export async function writeFolder(
     metadata: { format: "pt", ...(start === undefined ? {} : { [START]: start }) },
   });
   await writeWhole(join(folder, CONFIG), config);
+}
+
+/** Copies the names of a classifier's classes, where there are any beside the weights `file`, into another folder. */
+export async function copyLabels(file: string, folder: string): Promise<void> {
+  const from = dirname(file);
+  if (basename(file) !== WEIGHTS || !(await entriesOf(from)).includes(LABELS)) return;
+  await writeWhole(join(folder, LABELS), await readFile(join(from, LABELS), "utf8"));
 }
 
 async function entriesOf(folder: string): Promise<string[]> {

@@ -81,7 +81,7 @@ function plainCopy(tensor: Tensor): Tensor {
 }
 
 /** An f32 copy that outlives scopes and is trained. */
-export function trainableCopy(tensor: Tensor): Tensor {
+function trainableCopy(tensor: Tensor): Tensor {
   const copy = noGrad(() =>
     tensor.dtype === "f32" ? made(() => session().unary("copy", tensor.id)) : tensor.to("f32"),
   );

@@ -445,5 +445,6 @@ export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
 /** Σ scaling · B·A. */
 function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
   const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
-  return rest.reduce((sum, one) => sum.add(one), first as Tensor);
+  if (first === undefined) return zeros(layer.baseWeight.shape, { device: layer.baseWeight.device });
+  return rest.reduce((sum, one) => sum.add(one), first);
 }

@@ -71,7 +71,7 @@ export function checkLayer<T extends LoRAOptions>(
 }
 
 /** What is asked of an adapter. Throws `ERR_OPTION`. */
-export function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void {
+function checkAdapterOptions(layer: string, given: LoRAOptions, least = 0): void {
   const { r, loraAlpha, loraDropout, useDora, loraBias } = given;
   if (r !== undefined) whole(layer, "r", r, least);
   if (loraAlpha !== undefined) numberThat(layer, "loraAlpha", loraAlpha, Number.isFinite, "a finite number");

@@ -81,7 +81,7 @@ function dropped(values: Float32Array, density: number, uniform: Float32Array): 
 }
 
 /** The `density` share of the values that are largest in magnitude; of equal ones the first. */
-export function largest(values: Float32Array, density: number): Float32Array {
+function largest(values: Float32Array, density: number): Float32Array {
   const count = Math.floor(density * values.length);
   if (count === 0) return new Float32Array(values.length);
   const threshold = nthMagnitude(values, count);

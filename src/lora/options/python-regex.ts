@@ -1,11 +1,13 @@
 /** Python's regular expressions, in which PEFT's configurations are written, as JavaScript's. */
+import { createContext, Script } from "node:vm";
+
 import { LowrankError } from "../../errors.js";
 
 /** What a pattern is fitted into before it is compiled. */
 export type Fit = (body: string) => string;
 
 /** As Python's `re.fullmatch`. */
-export const inFull: Fit = (body) => `^(?:${body})$`;
+const inFull: Fit = (body) => `^(?:${body})$`;
 
 /** A path as a pattern that matches it alone. */
 export function escaped(path: string): string {
@@ -25,11 +27,46 @@ export function pythonRegex(source: string, option: string, fit: Fit = inFull): 
     refuse(`has ${what}, which JavaScript lacks`),
   ).run();
   try {
-    return new RegExp(fit(body), flags);
+    return boundedOr(new RegExp(fit(body), flags), () =>
+      refuse(
+        "takes too long to match: a part that repeats holds a repetition; write it without the one or the other",
+      ),
+    );
   } catch (cause) {
     const reason = (cause as Error).message.replace(/^Invalid regular expression: .*: /, "");
     return refuse(`is no regular expression: ${reason}`, cause);
   }
+}
+
+/** Milliseconds that all matches of a pattern may take together. */
+const TIME = 2000;
+/** Repetitions of which a path of usual length takes no time, if none is within another. */
+const REPETITIONS = 4;
+
+const context: { match?: () => void } = createContext({});
+const script = new Script("match()");
+
+/** A pattern of a file that may be anybody's: one whose matches could take for ever is given `TIME` for them. */
+function boundedOr(pattern: RegExp, tooLong: () => never): RegExp {
+  const { source, flags } = pattern;
+  const repetitions = source.match(/[*+{]/g)?.length ?? 0;
+  if (repetitions <= REPETITIONS && !/\)[*+{]/.test(source)) return pattern;
+  let left = TIME;
+  return new (class extends RegExp {
+    override exec(text: string): RegExpExecArray | null {
+      let found: RegExpExecArray | null = null;
+      context.match = (): void => void (found = super.exec(text));
+      const began = performance.now();
+      try {
+        script.runInContext(context, { timeout: Math.max(1, Math.ceil(left)) });
+      } catch {
+        return tooLong();
+      } finally {
+        left -= performance.now() - began;
+      }
+      return found;
+    }
+  })(source, flags);
 }
 
 /** A class that stands for many characters, after which Python takes a hyphen as itself. */

@@ -64,7 +64,9 @@ export function namedTargets(model: Targetable, targets: Targets): Targets {
 
 /** Names of the layers that can be adapted. */
 function candidatesOf(model: Module): string[] {
-  const paths = [...model.namedModules()].flatMap(([path, module]) => (isAdaptable(module) ? [path] : []));
+  const paths = [...model.namedModules()].flatMap(([path, module]) =>
+    path !== "" && isAdaptable(module) ? [path] : [],
+  );
   return [...new Set(paths.map((path) => path.split(".").pop() as string))].sort();
 }
 
@@ -95,7 +97,8 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   const unwanted = excludeModules === undefined ? () => false : matcher(excludeModules, "excludeModules");
   const found = new Map<string, Adaptable>();
   for (const [path, module] of model.namedModules()) {
-    if (!isAdaptable(module)) continue;
+    // A model has no place for itself that another layer could take.
+    if (path === "" || !isAdaptable(module)) continue;
     if (wanted(path, module) && !unwanted(path)) found.set(path, module);
   }
   if (found.size > 0) return found;
@@ -108,7 +111,7 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   ].filter(Boolean);
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `targetModules: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted; there are: ${candidatesOf(model).join(", ") || "none"}`,
+    `targetModules: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted; there are: ${candidatesOf(model).join(", ") || "none"}${isAdaptable(model) ? "; the model is a layer itself, which only a module around it can replace: put it in an nn.Sequential, or use lora's layer of its kind" : ""}`,
   );
 }
 

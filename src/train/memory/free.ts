@@ -10,7 +10,7 @@ const MARGIN = 1 / 8;
  * Bytes that a device has free now, as far as the system tells: of the cpu, and of a GPU that shares its memory. What
  * is free in a control group counts where the process is in one.
  */
-export function freeMemory(device: Exclude<Device, "auto">): number | undefined {
+function freeMemory(device: Exclude<Device, "auto">): number | undefined {
   if (device !== "cpu") {
     const gpus = devices().filter(({ kind }) => kind !== "cpu");
     const gpu = gpus[device === "gpu" ? 0 : Number(device.slice("gpu:".length))];

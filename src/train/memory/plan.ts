@@ -198,7 +198,7 @@ function insteadOf(settings: Settings, fitting: Fitting | undefined, resumed: bo
 }
 
 /** What the memory is for, as a list. */
-export function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): string {
+function partsOf({ weights, mapped, adapters, optimizer, activations }: Held): string {
   const lie =
     mapped === 0
       ? ""

@@ -23,12 +23,12 @@ export interface Checkpoint {
 const NAME = /^checkpoint-(\d+)(-[\w-]+)?$/;
 
 /** The usual name of the checkpoint after `step` steps. */
-export function checkpointName(step: number): string {
+function checkpointName(step: number): string {
   return `checkpoint-${step}`;
 }
 
 /** Reads what a folder says of itself. Throws `ERR_FILE_FORMAT`. */
-export async function readCheckpoint(output: string, name: string): Promise<Checkpoint> {
+async function readCheckpoint(output: string, name: string): Promise<Checkpoint> {
   const folder = join(output, name);
   const progress = await readProgress(folder);
   return { folder, name, step: progress.cursor.step, lineage: lineageOf(progress.line), progress };

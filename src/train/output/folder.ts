@@ -6,6 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import { LowrankError, systemCode } from "../../errors.js";
 import { shownSize } from "../../byte-size.js";
 import { freeBytes, makeFolder, move, remove } from "../../folders.js";
+import { LABELS } from "../../lora/formats/folder.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
@@ -13,9 +14,8 @@ import { manifestOf, matches, syncFolder, type Manifest } from "./manifest.js";
 import { RUN } from "./run-file.js";
 import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
-/** What a run writes of an adapter, and what of a classifier's besides. */
+/** What a run writes of an adapter. */
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
-const LABELS = "labels.json";
 /** What a run that was killed while it saved leaves beside its place. */
 const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;

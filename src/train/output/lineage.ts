@@ -13,7 +13,7 @@ export interface Segment {
 /** All that a run consists of, oldest first. */
 export type Line = readonly Segment[];
 
-export function newLineage(): string {
+function newLineage(): string {
   return randomBytes(6).toString("hex");
 }
 

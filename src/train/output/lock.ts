@@ -1,7 +1,7 @@
 /** One run at a time writes into an output folder. */
 import { randomUUID } from "node:crypto";
 import { readFileSync, rmSync } from "node:fs";
-import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { link, lstat, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError, systemCode } from "../../errors.js";
@@ -103,7 +103,7 @@ async function placed(own: string, file: string, text: string): Promise<boolean>
 
 /** Removes the lock of a dead process or thread. Throws `ERR_OUTPUT_EXISTS` for any other. */
 async function removeStale(folder: string, file: string, token: string): Promise<void> {
-  const found = await readFile(file, "utf8").catch(() => undefined);
+  const found = await contentOf(file);
   if (found === undefined) return;
   const holder = holderOf(found);
   if (holder === undefined) {
@@ -128,6 +128,24 @@ async function removeStale(folder: string, file: string, token: string): Promise
   const taken = await readFile(aside, "utf8").catch(() => undefined);
   if (taken !== undefined && taken !== found) await link(aside, file).catch(() => {});
   await rm(aside, { force: true });
+}
+
+/**
+ * What a lock says; undefined where there is none any more. Throws `ERR_OUTPUT_EXISTS` for what is there and cannot be
+ * read: the file of another user, a folder, a link to nothing.
+ */
+async function contentOf(file: string): Promise<string | undefined> {
+  try {
+    return await readFile(file, "utf8");
+  } catch (cause) {
+    const code = systemCode(cause);
+    if (code === "ENOENT" && (await lstat(file).catch(() => undefined)) === undefined) return undefined;
+    throw new LowrankError(
+      "ERR_OUTPUT_EXISTS",
+      `${file}: cannot be read (${code ?? String(cause)}), so that a run may write here; move it away, or choose another folder`,
+      { cause },
+    );
+  }
 }
 
 function holderOf(text: string): Holder | undefined {

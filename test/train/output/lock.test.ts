@@ -1,6 +1,6 @@
 /** One run at a time, and no lock that outlives its process. */
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -59,6 +59,19 @@ test("what cannot be known to have ended stays: another host, and what is no loc
   const own = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
   t.regex(own?.message ?? "", /is no lock of a run; move it away/);
   t.is(readFileSync(join(folder, LOCK), "utf8"), "mine");
+});
+
+test("what is there and cannot be read is refused, and waited for by nobody", async (t) => {
+  for (const [make, code] of [
+    [(file: string) => mkdirSync(file), "EISDIR"],
+    [(file: string) => symlinkSync(`${file}-nowhere`, file), "ENOENT"],
+  ] as const) {
+    const folder = temporary();
+    make(join(folder, LOCK));
+    const failure = await t.throwsAsync(OutputLock.take(folder), { code: "ERR_OUTPUT_EXISTS" });
+    t.regex(failure?.message ?? "", new RegExp(`run\\.lock: cannot be read \\(${code}\\), .*move it away`));
+    t.deepEqual(readdirSync(folder), [LOCK]);
+  }
 });
 
 test("of many that find a stale lock at once, one has it", async (t) => {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lowrank_engine::kernels;
+use lowrank_engine::{kernels, optim};
 use serde_json::json;
 
 use super::module;
@@ -15,7 +15,7 @@ pub fn write(folder: &Path) -> Result<(), String> {
     };
     let mut listed = Vec::new();
     let mut wrong = Vec::new();
-    for kernel in kernels::all() {
+    for kernel in kernels::all().into_iter().chain(optim::kernels()) {
         for variant in (kernel.variants)() {
             let file = format!("{:04}-{}", listed.len(), kernel.name.replace(' ', "_"));
             let text = module::wgsl(kernel, &variant);

@@ -24,7 +24,7 @@ pub mod sort;
 
 use crate::kernel::Kernel;
 
-/// Every kernel, for validation of all that a plan can return.
+/// Every kernel of a family, for validation of all that a plan can return; optimizers have their own (`optim::kernels`).
 pub fn all() -> Vec<&'static Kernel> {
     #[rustfmt::skip]
     let families = [
@@ -44,9 +44,6 @@ pub fn all() -> Vec<&'static Kernel> {
         pad::KERNELS,
         pool::KERNELS,
         reduce::KERNELS,
-        crate::optim::adamw::KERNELS,
-        crate::optim::clip::KERNELS,
-        crate::optim::sgd::KERNELS,
         rotary::KERNELS,
         sample::KERNELS,
         scan::KERNELS,

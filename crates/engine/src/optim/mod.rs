@@ -29,9 +29,15 @@ pub use state::State;
 use crate::context::{Context, Value};
 use crate::error::Result;
 use crate::fail;
+use crate::kernel::Kernel;
 use crate::tape::Tensor;
 use crate::trace::Pass;
 use arena::Arena;
+
+/// Every kernel of an optimizer.
+pub fn kernels() -> Vec<&'static Kernel> {
+    [adamw::KERNELS, clip::KERNELS, sgd::KERNELS].concat()
+}
 
 /// An update rule with the options of one parameter group.
 pub trait Rule: Clone + std::fmt::Debug {

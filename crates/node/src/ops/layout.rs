@@ -5,7 +5,7 @@ use napi_derive::napi;
 
 use super::places;
 use crate::error::{Result, thrown};
-use crate::session::{Session, dims};
+use crate::session::{Session, dims, sizes_of};
 
 #[napi]
 impl Session {
@@ -23,7 +23,7 @@ impl Session {
     /// Pieces of one dimension, whose sizes add up to its own.
     #[napi(catch_unwind)]
     pub fn split(&self, x: u32, dim: u32, sizes: Vec<f64>) -> Result<Vec<u32>> {
-        let sizes = dims(&sizes).map_err(thrown)?;
+        let sizes = sizes_of(&sizes).map_err(thrown)?;
         let count = sizes.len();
         self.apply_all(ops::split::Split { dim: dim as usize, sizes }, &[x], count)
     }
@@ -31,7 +31,7 @@ impl Session {
     /// Pads the last dimensions by `value`, two numbers each: before and after.
     #[napi(catch_unwind)]
     pub fn constant_pad(&self, x: u32, padding: Vec<f64>, value: f64) -> Result<u32> {
-        let padding = dims(&padding).map_err(thrown)?;
+        let padding = sizes_of(&padding).map_err(thrown)?;
         let padding = padding.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
         self.apply(ops::constant_pad::ConstantPad { padding, value }, &[x])
     }
