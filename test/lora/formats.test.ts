@@ -3,7 +3,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "
 import { join } from "node:path";
 
 import test from "ava";
-import { loadModel, lora, safetensors, tensor, type Tensor } from "../../src/index.js";
+import { loadModel, lora, safetensors, tensor, type CausalLM, type Tensor } from "../../src/index.js";
 import { runCli } from "../../src/cli/program.js";
 import { testDevices } from "../devices.js";
 import { temporary } from "../hashed.js";
@@ -313,6 +313,44 @@ test("files of kohya's that can't be read are refused with the reason", async (t
     message: /without a model \(kohya\): .*looked up/,
   });
   await t.throwsAsync(lora.loadAdapter(model, "adapter.ckpt"), { code: "ERR_FILE_NOT_FOUND" });
+  model.dispose();
+});
+
+test("an embedding's weight that PEFT wrote beside an adapter is the model's own, or refused", async (t) => {
+  const model = await adapted("cpu", { default: attention });
+  const dir = temporary();
+  await lora.saveAdapter(model, dir);
+  const file = join(dir, "adapter_model.safetensors");
+  const state = model.stateDict();
+  const plain = "base_model.model.model.embed_tokens.weight";
+  const under = "base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight";
+  const own = {
+    [plain]: state["model.embed_tokens.weight"] as Tensor,
+    [under]: state["model.layers.0.self_attn.q_proj.weight"] as Tensor,
+  };
+  const values = await Promise.all(Object.values(own).map((one) => one.to("f32").data()));
+  const withThem = (change: (v: number) => number, cut = 0) =>
+    rewritten(file, (tensors) => {
+      for (const [i, [key, { shape }]] of Object.entries(own).entries()) {
+        const [rows, columns] = shape as [number, number];
+        const given = (values[i] as Float32Array).map(change).subarray(cut * columns);
+        tensors[key] = tensor(given, { shape: [rows - cut, columns], device: "cpu" });
+      }
+    });
+  await withThem((v) => v);
+  const loaded = (await loadModel(base, { device: "cpu" })) as CausalLM;
+  await lora.loadAdapter(loaded, dir);
+  t.deepEqual(await logits(loaded), await logits(model));
+  loaded.dispose();
+  for (const [change, cut, code, message] of [
+    [(v: number) => v + 1, 0, "ERR_UNMATCHED_KEY", /differs from the model's own by up to 1/],
+    [(v: number) => v, 1, "ERR_SHAPE_MISMATCH", /embed_tokens\.weight is \[98, .*another vocabulary/],
+  ] as const) {
+    await withThem(change, cut);
+    const refusing = (await loadModel(base, { device: "cpu" })) as CausalLM;
+    await t.throwsAsync(lora.loadAdapter(refusing, dir), { code, message });
+    refusing.dispose();
+  }
   model.dispose();
 });
 

@@ -1,6 +1,7 @@
 /** The tensors of an adapter under PEFT's keys, and writing a file's values over them. */
 import { LowrankError } from "../../errors.js";
 import { zeros } from "../../create.js";
+import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
 import { isTensor, type Tensor } from "../../tensor.js";
@@ -10,7 +11,7 @@ import { LoRALayer } from "../layers/layer.js";
 import type { BiasMode } from "../options/bias.js";
 import { adapterOf, baseModules, type ModelAdapter } from "../adapter/registry.js";
 import { isWithin, savedTensors } from "../adapter/replacement.js";
-import type { Targets } from "../options/targets.js";
+import { isAdaptable, type Targets } from "../options/targets.js";
 
 /** Modules whose base weight PEFT writes beside an adapter of theirs, when a target is their name or a pattern. */
 const SAVED_WITH_BASE = ["embed_tokens", "lm_head"];
@@ -85,15 +86,22 @@ export interface Comparison {
 export function compared(
   model: Module,
   name: string,
-  { tensors }: Pick<AdapterFile, "tensors">,
+  { tensors, options }: Pick<AdapterFile, "tensors" | "options">,
   inPlace: BiasMode = "none",
 ): Comparison {
   const state = adapterState(model, name, inPlace);
+  const modules = new Map(baseModules(model));
   return {
     pairs: [...state].flatMap(([key, own]) =>
       key in tensors ? [{ key, own, given: tensors[key] as Tensor }] : [],
     ),
-    unexpected: Object.keys(tensors).filter((key) => !state.has(key) && !DOUBLED.test(key)),
+    unexpected: Object.entries(tensors).flatMap(([key, { shape }]) =>
+      state.has(key) ||
+      DOUBLED.test(key) ||
+      weightBeside(modules, key, options)?.shape.join() === shape.join()
+        ? []
+        : [key],
+    ),
     missing: [...state.keys()].filter((key) => !(key in tensors) && !key.endsWith(BASE)),
   };
 }
@@ -109,7 +117,7 @@ export function fitted(
   { padded = false, inPlace = "none" }: { padded?: boolean | undefined; inPlace?: BiasMode | undefined } = {},
 ): Fitted[] {
   const made = baseModel === undefined ? "" : `; the adapter was made for ${baseModel}`;
-  const { pairs, unexpected, missing } = compared(model, name, { tensors }, inPlace);
+  const { pairs, unexpected, missing } = compared(model, name, { tensors, options }, inPlace);
   if (unexpected.length + missing.length > 0) {
     const parts = [
       unexpected.length > 0 ? `not of this model: ${some(unexpected)}` : "",
@@ -154,17 +162,39 @@ export function fill(pairs: readonly Fitted[]): void {
  * Refuses a file that holds base weights other than the model's own, but for storage: its adapter is another model's.
  * Throws `ERR_UNMATCHED_KEY`.
  */
-export async function checkBases(model: Module, { file, tensors }: AdapterFile): Promise<void> {
-  const keys = Object.keys(tensors).filter((key) => key.startsWith(PREFIX) && key.endsWith(BASE));
-  if (keys.length === 0) return;
+export async function checkBases(model: Module, { file, tensors, options }: AdapterFile): Promise<void> {
   const modules = new Map(baseModules(model));
-  for (const key of keys) {
-    const module = modules.get(key.slice(PREFIX.length, -BASE.length));
-    const own = module instanceof LoRALayer ? module.baseWeight : (module as { weight?: unknown })?.weight;
-    const given = tensors[key] as Tensor;
-    if (isTensor(own) && own.shape.join() === given.shape.join() && given.dtype !== "i32")
-      await checkBase(key, own, given, file);
+  for (const [key, given] of Object.entries(tensors)) {
+    const own = weightBeside(modules, key, options);
+    if (own === undefined || given.dtype === "i32") continue;
+    if (own.shape.join() === given.shape.join()) await checkBase(key, own, given, file);
+    else if (!key.endsWith(BASE))
+      throw new LowrankError(
+        "ERR_SHAPE_MISMATCH",
+        `${file}: ${key} is [${given.shape.join(", ")}], and the model's own [${own.shape.join(", ")}]: the adapter is for a model of another vocabulary`,
+      );
   }
+}
+
+/**
+ * The weight of the model that a key of PEFT's names which is no adapter's: that of an adapted layer, or an embedding's or
+ * the head's own, which PEFT writes where a vocabulary may have grown. Beside modules that are trained in full such a key
+ * may be one of theirs.
+ */
+function weightBeside(
+  modules: ReadonlyMap<string, Module>,
+  key: string,
+  { modulesToSave = [], trainableTokenIndices }: AdapterFile["options"],
+): Tensor | undefined {
+  if (!key.startsWith(PREFIX) || !key.endsWith(".weight")) return undefined;
+  const base = key.endsWith(BASE);
+  const path = key.slice(PREFIX.length, base ? -BASE.length : -".weight".length);
+  const module = modules.get(path);
+  const embeds = module instanceof Embedding || SAVED_WITH_BASE.includes(path.split(".").pop() as string);
+  const held = base ? isAdaptable(module) : embeds && modulesToSave.length === 0 && !trainableTokenIndices;
+  const own =
+    module instanceof LoRALayer ? module.baseWeight : (module as { weight?: unknown } | undefined)?.weight;
+  return held && isTensor(own) ? own : undefined;
 }
 
 /** The dimension that counts ranks, of A and of B. */

@@ -83,7 +83,7 @@ export interface Targeting {
 export type Adaptable = Linear | Embedding | ConvNd;
 
 /** Whether a module is one that can be adapted. */
-export function isAdaptable(module: Module): module is Adaptable {
+export function isAdaptable(module: Module | undefined): module is Adaptable {
   return module instanceof Linear || module instanceof Embedding || module instanceof ConvNd;
 }
 
