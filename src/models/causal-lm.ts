@@ -119,6 +119,8 @@ export abstract class CausalLM extends PretrainedModel {
    * Yields what comes after `prompt`, token by token, each once, without the end token and without a stop. Its
    * dropout is off, whatever `training` says, which it leaves alone; layers are not merged for it. A piece whose text
    * may yet change (a part of a letter, the beginning of a stop) waits for the next. Ending the loop ends the work.
+   * Where a text passes the length from which LongRoPE has other frequencies, the keys before keep those that they were
+   * made with; transformers computes Phi-3's anew there.
    *
    * Throws `ERR_OPTION` for an option that is unknown or out of range, and for a prompt without tokens or as long as
    * the model's longest text; `ERR_INDEX` for an id that is no token; `ERR_NOT_FINITE` where a logit is NaN;
@@ -133,7 +135,9 @@ export abstract class CausalLM extends PretrainedModel {
    * `generate` for several prompts at once: yields arrays with an entry a prompt, its next piece, or null where it
    * has none: one that has ended, or whose piece waits. The shorter prompts are padded on the left, which nothing
    * sees; each is given the tokens that `generate` gives it alone with the same options and seed, as far as rounding
-   * does not turn a near tie. One that ends leaves the batch. An empty array of prompts yields nothing.
+   * does not turn a near tie, and as long as all are within the length up to which LongRoPE's frequencies are those of
+   * short texts: the longest has a say in them for all, as in training. One that ends leaves the batch. An empty array of
+   * prompts yields nothing.
    *
    * Throws as `generate` does, naming the prompt, `ERR_UNKNOWN_ADAPTER`, and `ERR_OPTION` unless `seed` and
    * `adapterPerRow`, where they are arrays, have one value a prompt.

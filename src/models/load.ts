@@ -17,13 +17,15 @@ import { gpt2 } from "./gpt2/family.js";
 import { checkHalfRange } from "./half-range.js";
 import { llama } from "./llama/family.js";
 import { phi3 } from "./phi3/family.js";
+import type { PretrainedModel } from "./pretrained.js";
 import type { SpeechToText } from "./speech-to-text.js";
 import { locate, type Located } from "./locate.js";
 import { storedModel, type StoredModel } from "./stored.js";
 import { vit } from "./vit/family.js";
 import { QUANTIZATIONS, type Quantization } from "./quantization.js";
 import type { Tokenizer } from "./tokenizer.js";
-import { FileWeights } from "./weights.js";
+import { isOther } from "./tied-head.js";
+import { type Double, FileWeights } from "./weights.js";
 import { whisper } from "./whisper/family.js";
 
 /** What `loadModel` takes besides the path. */
@@ -125,9 +127,14 @@ export async function loadLocated<T extends Task = "causal-lm">(
   const task = taskOf(family, stored.config, options.task);
   await findDevices(options.device);
   throwIfAborted(options.signal);
-  const { model, weights } = build(family, task, path, stored, options);
+  const { model, weights, doubles } = build(family, task, path, stored, options);
   try {
     await checkHalfRange(`${path} with dtype f16`, weights.halved);
+    for (const one of doubles) {
+      if (!(await differs(model, one))) continue;
+      const what = `${one.name} is not the embedding that the configuration ties it to, and is left out`;
+      noticing(options)(`${path}: ${what}; with tie_word_embeddings false in its config.json it is the head`);
+    }
     throwIfAborted(options.signal);
   } catch (error) {
     model.dispose();
@@ -136,6 +143,22 @@ export async function loadLocated<T extends Task = "causal-lm">(
   model.source = located.source;
   model.revision = located.revision;
   return model;
+}
+
+function noticing({ onNotice }: LoadOptions): (text: string) => void {
+  return onNotice ?? ((text: string): void => process.emitWarning(text));
+}
+
+/** Whether a head that the file has beside the embedding is another. */
+async function differs(model: PretrainedModel, { tensor }: Double): Promise<boolean> {
+  const embedding = (model as { inputEmbedding?: CausalLM["inputEmbedding"] }).inputEmbedding?.().weight;
+  if (embedding === undefined || embedding.device.startsWith("meta:")) return false;
+  const given = tensor();
+  try {
+    return await isOther(embedding, given);
+  } finally {
+    given.dispose();
+  }
 }
 
 /** Throws `ERR_OPTION`. */
@@ -170,7 +193,7 @@ function build<T extends Task>(
   path: string,
   stored: StoredModel,
   options: LocatedOptions<T>,
-): { model: TaskModels[T]; weights: FileWeights } {
+): { model: TaskModels[T]; weights: FileWeights; doubles: Double[] } {
   const { numLabels } = options;
   const config = family.read({ ...stored, folder: stored.folder ?? path, numLabels });
   const { device } = chooseDevice(options.device);
@@ -183,9 +206,13 @@ function build<T extends Task>(
   });
   const make = family.tasks[task] as NonNullable<(typeof family.tasks)[Task]>;
   const model = make(config, weights);
+  const doubles: Double[] = [];
   try {
-    for (const name of family.doubled?.(config) ?? []) weights.pass(name);
-    const notice = options.onNotice ?? ((text: string): void => process.emitWarning(text));
+    for (const name of family.doubled?.(config) ?? []) {
+      const double = weights.double(name);
+      if (double !== undefined) doubles.push(double);
+    }
+    const notice = noticing(options);
     for (const said of [...weights.finish(), ...stored.notices]) notice(said);
     model.tokenizer = options.tokenizer ?? stored.tokenizer();
   } catch (error) {
@@ -195,7 +222,7 @@ function build<T extends Task>(
   model.folder = stored.folder;
   model.beside = stored.beside;
   model.eval();
-  return { model: model as TaskModels[T], weights };
+  return { model: model as TaskModels[T], weights, doubles };
 }
 
 function familyOf(config: ConfigFields): Family<unknown> {

@@ -125,6 +125,12 @@ export interface Naming {
   older?: ((name: string) => string[]) | undefined;
 }
 
+/** A tensor of a file that stands for another. */
+export interface Double {
+  name: string;
+  tensor: () => Tensor;
+}
+
 /** Takes weights from a file by name, and knows at the end what was left or missing. */
 export class FileWeights extends Weights {
   readonly #used = new Set<string>();
@@ -155,9 +161,12 @@ export class FileWeights extends Weights {
     this.#draws = new FreshWeights(options.device);
   }
 
-  /** Marks a name as used. */
-  pass(name: string): void {
-    this.#used.add(name);
+  /** Leaves out a tensor that stands for another, if the file has it: gives its name there, and the tensor when asked. */
+  double(name: string): Double | undefined {
+    const found = this.#find(name);
+    if (found === undefined) return undefined;
+    this.#used.add(found);
+    return { name: found, tensor: () => this.file.tensor(found, this.options.device) };
   }
 
   /**

@@ -133,6 +133,23 @@ test("GPT-2's masks are passed over, and its head may stand a second time", asyn
   t.regex(notices.join(), /^[^,]*passed over 2 tensors.*h\.0\.attn\.bias, h\.1\.attn\.masked_bias$/);
   await equals(t, model, "gpt2");
   model.dispose();
+
+  // Another head than the embedding is told of, in whatever storage.
+  const wte = tensors["wte.weight"]!;
+  for (const [head, dtype, told] of [
+    [wte.add(0.5), undefined, true],
+    [wte.add(0.5).to("f16"), undefined, true],
+    [wte.to("bf16"), undefined, false],
+    [wte, "bf16", false],
+  ] as const) {
+    tensors["lm_head.weight"] = head;
+    await safetensors.save(file, tensors);
+    const { model: other, notices: more } = await load(folder, { dtype });
+    const expected = /lm_head\.weight is not the embedding .* is left out; with tie_word_embeddings false/;
+    t.is(more.filter((notice) => expected.test(notice)).length, told ? 1 : 0, more.join());
+    if (dtype === undefined) await equals(t, other, "gpt2");
+    other.dispose();
+  }
 });
 
 for (const variant of ["bert", "roberta", "distilbert", "vit"]) {
