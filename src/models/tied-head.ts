@@ -6,8 +6,8 @@ import { isBlock, type Tensor } from "../tensor.js";
 const ROWS = 4096;
 
 /**
- * Whether `given` holds other values than `own`, both [V, C]: where they are stored otherwise, once both are rounded to bf16.
- * Of a weight in blocks nothing is known.
+ * Whether `given` holds other values than `own`, both [V, C]: where they are stored otherwise, once both are rounded to
+ * bf16. They may be on two devices. Of a weight in blocks nothing is known.
  */
 export async function isOther(own: Tensor, given: Tensor): Promise<boolean> {
   if (own.shape.join() !== given.shape.join()) return true;
@@ -17,7 +17,7 @@ export async function isOther(own: Tensor, given: Tensor): Promise<boolean> {
   for (let from = 0; from < rows; from += ROWS) {
     const to = Math.min(from + ROWS, rows);
     const rounded = (one: Tensor): Tensor => {
-      const some = one.slice(0, from, to).to("f32");
+      const some = one.slice(0, from, to).to("f32").to("cpu");
       return alike ? some : some.to("bf16").to("f32");
     };
     const largest = noGrad(() => scope(() => rounded(own).sub(rounded(given)).abs().max()));

@@ -128,6 +128,7 @@ export interface Naming {
 /** A tensor of a file that stands for another. */
 export interface Double {
   name: string;
+  /** On the cpu, where it stays in the file. */
   tensor: () => Tensor;
 }
 
@@ -166,7 +167,7 @@ export class FileWeights extends Weights {
     const found = this.#find(name);
     if (found === undefined) return undefined;
     this.#used.add(found);
-    return { name: found, tensor: () => this.file.tensor(found, this.options.device) };
+    return { name: found, tensor: () => this.file.tensor(found, "cpu") };
   }
 
   /**

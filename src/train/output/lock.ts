@@ -3,10 +3,15 @@ import { randomUUID } from "node:crypto";
 import { readFileSync, rmSync } from "node:fs";
 import { link, lstat, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as pause } from "node:timers/promises";
 
 import { LowrankError, systemCode } from "../../errors.js";
 import { isRunning, thisProcess, type ProcessIdentity } from "../../runs/process-identity.js";
 import { hold, isHeld, letGo } from "./thread-locks.js";
+
+/** How often a lock that Windows lets nobody read is looked at, and milliseconds between. */
+const TRIES = 50;
+const PAUSE = 20;
 
 /** The lock's name in the folder. */
 export const LOCK = "run.lock";
@@ -49,7 +54,8 @@ export class OutputLock {
     const own = `${file}.${token}`;
     try {
       await writeFile(own, text, { flag: "wx" });
-      while (!(await placed(own, file, text))) await removeStale(folder, file, token);
+      for (let tries = 0; !(await placed(own, file, text)); tries++)
+        await removeStale(folder, file, token, tries);
     } catch (error) {
       letGo(token);
       throw error;
@@ -102,8 +108,8 @@ async function placed(own: string, file: string, text: string): Promise<boolean>
 }
 
 /** Removes the lock of a dead process or thread. Throws `ERR_OUTPUT_EXISTS` for any other. */
-async function removeStale(folder: string, file: string, token: string): Promise<void> {
-  const found = await contentOf(file);
+async function removeStale(folder: string, file: string, token: string, tries: number): Promise<void> {
+  const found = await contentOf(file, tries);
   if (found === undefined) return;
   const holder = holderOf(found);
   if (holder === undefined) {
@@ -134,12 +140,19 @@ async function removeStale(folder: string, file: string, token: string): Promise
  * What a lock says; undefined where there is none any more. Throws `ERR_OUTPUT_EXISTS` for what is there and cannot be
  * read: the file of another user, a folder, a link to nothing.
  */
-async function contentOf(file: string): Promise<string | undefined> {
+async function contentOf(file: string, tries: number): Promise<string | undefined> {
   try {
     return await readFile(file, "utf8");
   } catch (cause) {
     const code = systemCode(cause);
-    if (code === "ENOENT" && (await lstat(file).catch(() => undefined)) === undefined) return undefined;
+    const isLink = async (): Promise<boolean> =>
+      (await lstat(file).catch(() => undefined))?.isSymbolicLink() === true;
+    if (code === "ENOENT" && !(await isLink())) return undefined;
+    // Windows lets nobody read a file that is being removed.
+    if (process.platform === "win32" && (code === "EPERM" || code === "EBUSY") && tries < TRIES) {
+      await pause(PAUSE);
+      return undefined;
+    }
     throw new LowrankError(
       "ERR_OUTPUT_EXISTS",
       `${file}: cannot be read (${code ?? String(cause)}), so that a run may write here; move it away, or choose another folder`,
