@@ -3,6 +3,7 @@ import { callable, flag, oneOf, options as known, refuse, text, whole } from "..
 import { chooseDevice, findDevices, type Device } from "../device.js";
 import { throwIfAborted, LowrankError } from "../errors.js";
 import type { DownloadProgress } from "../hub/settings.js";
+import { storedDifference } from "../stored-difference.js";
 import type { FloatDType } from "../tensor.js";
 import { bert } from "./bert/family.js";
 import type { CausalLM } from "./causal-lm.js";
@@ -24,7 +25,6 @@ import { storedModel, type StoredModel } from "./stored.js";
 import { vit } from "./vit/family.js";
 import { QUANTIZATIONS, type Quantization } from "./quantization.js";
 import type { Tokenizer } from "./tokenizer.js";
-import { isOther } from "./tied-head.js";
 import { type Double, FileWeights } from "./weights.js";
 import { whisper } from "./whisper/family.js";
 
@@ -155,7 +155,7 @@ async function differs(model: PretrainedModel, { tensor }: Double): Promise<bool
   if (embedding === undefined || embedding.device.startsWith("meta:")) return false;
   const given = tensor();
   try {
-    return await isOther(embedding, given);
+    return embedding.shape.join() !== given.shape.join() || (await storedDifference(embedding, given)) > 0;
   } finally {
     given.dispose();
   }

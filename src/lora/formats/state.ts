@@ -4,6 +4,7 @@ import { zeros } from "../../create.js";
 import { Embedding } from "../../nn/embedding.js";
 import type { Module } from "../../nn/module.js";
 import { noGrad, scope } from "../../scope.js";
+import { storedDifference } from "../../stored-difference.js";
 import { isTensor, type Tensor } from "../../tensor.js";
 import { partsOf, type Adapter } from "../layers/adapter.js";
 import { PREFIX, some, type AdapterFile } from "./adapter-file.js";
@@ -227,10 +228,7 @@ function filledUp(given: Tensor, shape: readonly number[]): Tensor {
 
 /** A base weight in an adapter's file is the model's own, but for storage, or the adapter is another model's. */
 async function checkBase(key: string, own: Tensor, given: Tensor, file: string): Promise<void> {
-  const rounded = (weight: Tensor): Tensor => weight.to(own.dtype).to(given.dtype).to("f32");
-  const largest = noGrad(() => scope(() => rounded(given.to(own.device)).sub(rounded(own)).abs().max()));
-  const difference = await largest.item();
-  largest.dispose();
+  const difference = await storedDifference(own, given);
   if (difference !== 0) {
     throw new LowrankError(
       "ERR_UNMATCHED_KEY",

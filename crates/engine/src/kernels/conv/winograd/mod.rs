@@ -14,8 +14,8 @@
 //! has 36. Source: Lavin and Gray 2016, arXiv 1509.09308, section 4.1.
 //!
 //! Layout: U stands in scratch of 16/9 the weight's elements (in f32), as the products read it, see `Factor`. A
-//! task has some panels of tiles, which may be of several images, and makes their V in a workspace that the second
-//! cache holds, a part of the channels at a time; then, for each few rows, the 16 products by `gemm`'s tiles and
+//! task has some panels of tiles, which may be of several images, and makes their V in a workspace that L2
+//! holds, a part of the channels at a time; then, for each few rows, the 16 products by `gemm`'s tiles and
 //! their transform to y (native.rs).
 //!
 //! Rounding: U takes 4 roundings and is at most 9/4 of the largest |w|, V takes 2 and is at most 4 of the largest |x|,

@@ -4,8 +4,8 @@ use super::{IN, PLACES, TAPS};
 use crate::kernels::gemm::native::Loops;
 use crate::simd::{Lanes, compiled};
 
-/// Channels whose products are summed in registers, at most: with a panel's V of all places, half of a usual second
-/// cache of a mebibyte.
+/// Channels whose products are summed in registers, at most: with a panel's V of all places, half of a usual L2
+/// of a mebibyte.
 const PART: usize = 256;
 
 /// Where U lies: by group, part of the channels, sliver (the rows of a tile of registers) and place, the channels one

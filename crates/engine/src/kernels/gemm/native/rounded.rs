@@ -31,8 +31,8 @@ const PANELS: usize = 144 * 1024;
 const SEGMENT: usize = 4608;
 /// Elements of A, packed, that are rounded at a time: 16 MiB, and what pads them.
 const ROUNDED: usize = 4 << 20;
-/// Panels and rows of a task that keeps its sums from part to part, where rows are not taken at once: 640 KiB of a second
-/// cache of 2 MiB.
+/// Panels and rows of a task that keeps its sums from part to part, where rows are not taken at once: 640 KiB of an
+/// L2 of 2 MiB.
 const KEPT: usize = 10;
 const KEPT_ROWS: usize = 512;
 /// Panels from which a task packs and rounds little beside what it multiplies.

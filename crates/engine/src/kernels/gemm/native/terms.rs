@@ -1,7 +1,7 @@
 //! How many terms of K a product sums in registers, and packs, at a time.
 
-/// Most terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in the first
-/// cache: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of 1024 of K of which
+/// Most terms that are summed in registers before they are added to C. 512 of AVX2, whose panel then stays in
+/// L1: products of what is in a cache 5 to 8% faster, a step of SmolLM2 2% slower. Parts of 1024 of K of which
 /// all tiles of a group take 288 terms before the next, so that those stay there: 1 to 2% slower by AVX2, 3 to 4% by AVX-512.
 pub const SUMMED: usize = 1024;
 /// As many at most of a narrow product of gradients: Aᵀ·B of two factors that have a row to each term, where C has few rows
