@@ -2,7 +2,7 @@
 import { zeros } from "../create.js";
 import type { Device } from "../device.js";
 import { session } from "../native.js";
-import { keep } from "../scope.js";
+import { keep, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 
 /** Tokens that a buffer is made longer by, at least. */
@@ -72,16 +72,29 @@ export class LayerCache {
     return buffer;
   }
 
-  /** @internal The tokens from `start` on of the texts `rows`, in this order, as a cache of their own; this one is let go of. */
-  selected(rows: readonly number[], start: number): LayerCache {
-    const next = new LayerCache({ ...this.shape, batch: rows.length }, this.limit);
-    const [k, v] = [this.#k, this.#v].map((buffer) => {
-      const [first, ...rest] = rows.map((row) => buffer?.slice(0, row, row + 1).slice(1, start, this.length));
-      return first?.concat(rest as Tensor[], 0);
-    });
-    if (k !== undefined && v !== undefined) next.append(k, v);
-    this.dispose();
-    return next;
+  /**
+   * @internal A layer of rows of others, each with its last `length` tokens; zeros stand before a row that has fewer.
+   * Call it in a scope.
+   */
+  static ofRuns(runs: readonly LayerRun[], length: number): LayerCache {
+    const [first] = runs as [LayerRun, ...LayerRun[]];
+    const batch = runs.reduce((sum, { count }) => sum + count, 0);
+    const made = new LayerCache({ ...first.layer.shape, batch }, first.layer.limit);
+    const [k, v] = (["k", "v"] as const).map((name) => {
+      const [start, ...rest] = runs.map((run) => run.layer.#rows(name, run, length)) as [Tensor, ...Tensor[]];
+      return rest.length === 0 ? start : start.concat(rest, 0);
+    }) as [Tensor, Tensor];
+    made.append(k, v);
+    return made;
+  }
+
+  /** The last `length` tokens of neighbouring rows, [count, length, heads, headDim]. */
+  #rows(name: "k" | "v", { row, count }: LayerRun, length: number): Tensor {
+    const buffer = (name === "k" ? this.#k : this.#v) as Tensor;
+    const { heads, headDim, device } = this.shape;
+    const tokens = buffer.slice(0, row, row + count).slice(1, Math.max(0, this.length - length), this.length);
+    const missing = length - this.length;
+    return missing > 0 ? zeros([count, missing, heads, headDim], { device }).concat(tokens, 1) : tokens;
   }
 
   /** @internal Frees the buffers. */
@@ -89,6 +102,19 @@ export class LayerCache {
     this.#k?.dispose();
     this.#v?.dispose();
   }
+}
+
+/** A row of a cache. */
+export interface CachedRow {
+  cache: KeyValueCache;
+  row: number;
+}
+
+/** Neighbouring rows of a layer. */
+interface LayerRun {
+  layer: LayerCache;
+  row: number;
+  count: number;
 }
 
 /** The buffers of all layers; `length` tokens are in them. */
@@ -104,9 +130,25 @@ export class KeyValueCache {
     return this.layers[0]?.length ?? 0;
   }
 
-  /** Keeps the texts `rows` alone, without their tokens before `start`. Call it in a scope. */
-  select(rows: readonly number[], start: number): void {
-    this.layers = this.layers.map((layer) => layer.selected(rows, start));
+  /**
+   * A cache of rows of others, in the order given, each with its last `length` tokens; zeros stand before a row that
+   * has fewer. The caches that the rows come from are freed, layer by layer. Call it in a scope.
+   */
+  static ofRows(rows: readonly CachedRow[], length: number): KeyValueCache {
+    const runs: { cache: KeyValueCache; row: number; count: number }[] = [];
+    for (const { cache, row } of rows) {
+      const last = runs.at(-1);
+      if (last?.cache === cache && last.row + last.count === row) last.count++;
+      else runs.push({ cache, row, count: 1 });
+    }
+    const [first] = rows as [CachedRow, ...CachedRow[]];
+    const made = new KeyValueCache(0, 0, { batch: 0, heads: 0, headDim: 0, device: "auto" });
+    for (const i of first.cache.layers.keys()) {
+      const own = runs.map(({ cache, row, count }) => ({ layer: cache.layers[i] as LayerCache, row, count }));
+      made.layers.push(scope(() => LayerCache.ofRuns(own, length)));
+      for (const { layer } of own) layer.dispose();
+    }
+    return made;
   }
 
   dispose(): void {

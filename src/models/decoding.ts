@@ -4,156 +4,286 @@ import { throwIfAborted } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
 import { evaluating, noGrad, scope } from "../scope.js";
 import type { Tensor } from "../tensor.js";
-import type { KeyValueCache } from "./cache.js";
 import type { CausalLM } from "./causal-lm.js";
-import { Padding } from "./padding.js";
 import { selectedRows, type Choice, type Sampler } from "./sampler.js";
+import { paddedPrompts, type Place, TextBatch } from "./text-batch.js";
 
-/** What a text is given next. */
-export interface Chosen {
-  /** Which of the prompts it is. */
-  text: number;
-  token: number;
+/** A text that is decoded. */
+export interface DecodedText {
+  readonly prompt: Int32Array;
+  /** The most tokens of it. */
+  readonly count: number;
+  /** Its adapter, null for the base alone; undefined for those that are active. */
+  readonly adapter?: string | null | undefined;
 }
 
-/** What was recorded for the texts that were left then, and its outcome, which is read at once. */
-interface Step {
+/** The next token of a text, or the error that ends it. */
+export type Chosen = { text: DecodedText } & ({ token: number } | { failure: unknown });
+
+/** Texts that were admitted together: one sampler draws their tokens. */
+interface Group {
+  sampler: Sampler;
+  /** Those that are left. */
+  texts: readonly DecodedText[];
+  /** Tokens chosen so far of each of them. */
+  made: number;
+}
+
+/** The neighbouring rows of a step that are a group's. */
+interface Part {
+  group: Group;
+  texts: readonly DecodedText[];
   choice: Choice;
-  texts: readonly number[];
+  /** The choice, which is read at once. */
   tokens: Promise<Int32Array>;
 }
 
-/** What each text is to be given, and by which adapters. */
-export interface DecodingOptions {
-  /** The most tokens of each text. */
-  counts: readonly number[];
-  adapterPerRow: readonly (string | null)[] | undefined;
-  signal: AbortSignal | undefined;
+/** A forward pass that was recorded, and the choice of a token for each row. */
+interface Step {
+  batch: TextBatch;
+  parts: readonly Part[];
+}
+
+/** A step with its tokens where the host hands them on. */
+interface Past {
+  step: Step;
+  tokens?: ReadonlyMap<Part, Int32Array> | undefined;
 }
 
 /**
- * Decodes several texts at once, the shorter prompts padded on the left. The device chooses and goes on with what it
- * chose: the token after next is recorded while the next is computed, so that it never waits for the host. Tokens
- * that nobody asks for any more are computed for nothing; texts that have ended leave the batch.
+ * Decodes several texts at once, the shorter ones padded on the left. Texts may be admitted while others are decoded:
+ * their prompts are computed by themselves, and they join the batch with their second token. The device chooses, and
+ * continues with its choice: the token after next is recorded while the next is computed, so that it never waits for the
+ * host. Tokens that are no longer wanted are computed for nothing; texts that have ended leave the batch.
  */
 export class Decoding {
-  readonly #cache: KeyValueCache;
-  readonly #padding: Padding;
-  /** Texts that are left, in the order of the batch's rows. */
-  #texts: readonly number[];
-  #ended = new Set<number>();
-  #made = 0;
-  #following: Step | undefined;
-  /** What was chosen last, where the host hands it on. */
-  #last: { step: Step; tokens: Int32Array } | undefined;
+  /** Groups whose prompts are not computed yet. */
+  #entering: Group[] = [];
+  /** Recorded and not read yet. */
+  #recorded: Step[] = [];
+  /** Read, and not continued yet: where the host hands tokens on. */
+  #past: Past[] = [];
+  readonly #ended = new WeakSet<DecodedText>();
   /** Ids that the device chose are not checked against the embedding's rows. */
   readonly #ahead: boolean;
 
   constructor(
     private readonly model: CausalLM,
-    private readonly prompts: readonly Int32Array[],
-    private readonly sampler: Sampler,
-    private readonly options: DecodingOptions,
+    private readonly signal?: AbortSignal | undefined,
   ) {
-    this.#texts = prompts.flatMap((_, text) => ((options.counts[text] as number) > 0 ? [text] : []));
-    this.#padding = new Padding(this.#texts.map((text) => (prompts[text] as Int32Array).length));
     this.#ahead = model.lm_head.outFeatures <= model.inputEmbedding().numEmbeddings;
-    this.#cache = model.newCache(this.#texts.length, model.config.maxPositionEmbeddings);
   }
 
-  /** The next token of each text that has not ended; none when all have. Throws `ERR_NOT_FINITE`, or the signal's reason. */
+  /** Decodes texts from the next step on; `sampler`, which has a row for each, is freed with the last of them. */
+  admit(texts: readonly DecodedText[], sampler: Sampler): void {
+    const rows = texts.flatMap(({ count }, row) => (count > 0 ? [row] : []));
+    if (rows.length === 0) return sampler.dispose();
+    if (rows.length < texts.length) scope(() => sampler.select(rows));
+    this.#entering.push({ sampler, texts: rows.map((row) => texts[row] as DecodedText), made: 0 });
+  }
+
+  /**
+   * The next token of each text that has not ended; none when all have. An error that is one text's alone, or that of
+   * texts admitted with it, is given in the place of their tokens: `ERR_NOT_FINITE`, or what its prompt leads to. Throws
+   * what ends all of them, and the signal's reason.
+   */
   async next(): Promise<Chosen[]> {
-    throwIfAborted(this.options.signal);
-    for (const text of this.#texts) if (this.#made >= (this.options.counts[text] as number)) this.end(text);
-    const step = this.#following ?? (this.#last ? this.#after(this.#last) : this.#first());
-    this.#following = this.#last = undefined;
-    if (step === undefined || this.#left(step).length === 0) {
-      step?.choice.dispose();
-      return [];
+    throwIfAborted(this.signal);
+    const failed: Chosen[] = [];
+    const continued = this.#continue(this.#past);
+    this.#past = [];
+    if (continued !== undefined) this.#recorded.push(continued);
+    for (const group of this.#entering.splice(0)) {
+      try {
+        const step = this.#begin(group);
+        if (step !== undefined) this.#recorded.push(step);
+      } catch (failure) {
+        failed.push(...this.#fail(group, failure));
+      }
     }
+    const steps = this.#recorded;
+    this.#recorded = [];
     try {
-      this.#made++;
-      if (this.#ahead) this.#following = this.#after({ step });
-      const tokens = await step.tokens;
-      if (!this.#ahead) this.#last = { step, tokens };
-      return step.texts.flatMap((text, row) =>
-        this.#ended.has(text) ? [] : [{ text, token: tokens[row] as number }],
-      );
+      if (this.#ahead) {
+        const following = this.#continue(steps.map((step) => ({ step })));
+        if (following !== undefined) this.#recorded = [following];
+      }
+      return [...failed, ...(await this.#read(steps))];
+    } catch (error) {
+      for (const step of steps) release(step);
+      throw error;
     } finally {
-      step.choice.dispose();
+      for (const { parts } of steps) for (const { choice } of parts) choice.dispose();
     }
   }
 
   /** Asks for no more tokens of `text`. */
-  end(text: number): void {
+  end(text: DecodedText): void {
     this.#ended.add(text);
   }
 
   dispose(): void {
-    this.#following?.choice.dispose();
-    this.#cache.dispose();
-    this.#padding.dispose();
-    this.sampler.dispose();
+    for (const { sampler } of this.#entering) sampler.dispose();
+    for (const step of [...this.#recorded, ...this.#past.map(({ step }) => step)]) release(step);
+    this.#entering = [];
+    this.#recorded = [];
+    this.#past = [];
   }
 
-  #left({ texts }: { texts: readonly number[] }): number[] {
-    return texts.flatMap((text, row) => (this.#ended.has(text) ? [] : [row]));
-  }
-
-  #first(): Step | undefined {
-    if (this.#texts.length === 0 || this.#made > 0) return undefined;
-    return this.#step(() => {
-      const ids = this.#padding.padded(this.#texts.map((text) => this.prompts[text] as Int32Array));
-      return tensor(ids, { shape: [this.#texts.length, this.#padding.length], device: this.model.device });
-    });
-  }
-
-  /** What follows `step`, for the texts of it that want more; `tokens` are its outcome where the host hands it on. */
-  #after({ step, tokens }: { step: Step; tokens?: Int32Array | undefined }): Step | undefined {
-    const rows = this.#left(step).filter((row) => {
-      const text = step.texts[row] as number;
-      return this.#made < (this.options.counts[text] as number);
-    });
-    if (rows.length === 0) return undefined;
-    return this.#step(() => {
-      if (rows.length < step.texts.length) {
-        this.#texts = rows.map((row) => step.texts[row] as number);
-        this.#cache.select(rows, this.#padding.select(rows));
-        this.sampler.select(rows);
+  /** The tokens of steps, for the texts that want them. */
+  async #read(steps: readonly Step[]): Promise<Chosen[]> {
+    const chosen: Chosen[] = [];
+    for (const step of steps) {
+      const tokens = new Map<Part, Int32Array>();
+      for (const part of step.parts) {
+        try {
+          if (part.texts.every((text) => this.#ended.has(text))) continue;
+          const own = await part.tokens;
+          tokens.set(part, own);
+          for (const [row, text] of part.texts.entries())
+            if (!this.#ended.has(text)) chosen.push({ text, token: own[row] as number });
+        } catch (failure) {
+          chosen.push(...this.#fail(part.group, failure));
+        }
       }
-      if (tokens !== undefined) {
-        const ids = Int32Array.from(rows, (row) => tokens[row] as number);
-        return tensor(ids, { shape: [rows.length, 1], device: this.model.device });
-      }
-      return rows.length < step.texts.length ? selectedRows(step.choice.token, rows) : step.choice.token;
+      if (!this.#ahead) this.#past.push({ step, tokens });
+    }
+    return chosen;
+  }
+
+  /** Ends a group's texts, each of which is given the error. */
+  #fail({ texts }: Group, failure: unknown): Chosen[] {
+    const left = texts.filter((text) => !this.#ended.has(text));
+    for (const text of left) this.end(text);
+    return left.map((text) => ({ text, failure }));
+  }
+
+  /** Computes the prompts of a group. */
+  #begin(group: Group): Step | undefined {
+    const left = this.#wanting(group.texts, group.made);
+    if (left.length === 0) {
+      group.sampler.dispose();
+      return undefined;
+    }
+    const texts = this.#keep(group, left);
+    const prompts = texts.map(({ prompt }) => prompt);
+    const limit = this.model.config.maxPositionEmbeddings;
+    const batch = TextBatch.ofPrompts(prompts, (count) => this.model.newCache(count, limit));
+    try {
+      return this.#step(batch, [group], () => paddedPrompts(prompts, this.model.device));
+    } catch (error) {
+      batch.dispose();
+      group.sampler.dispose();
+      throw error;
+    }
+  }
+
+  /** What follows steps, for the texts of them that want more, as one batch. */
+  #continue(past: readonly Past[]): Step | undefined {
+    const kept = past.flatMap(({ step, tokens }) => {
+      let start = 0;
+      return step.parts.flatMap((part) => {
+        const first = start;
+        start += part.texts.length;
+        const rows = this.#wanting(part.texts, part.group.made);
+        if (rows.length === 0) part.group.sampler.dispose();
+        return rows.length === 0 ? [] : [{ step, part, first, rows, tokens: tokens?.get(part) }];
+      });
     });
+    const batches = new Set(kept.map(({ step }) => step.batch));
+    for (const { step } of past) if (!batches.has(step.batch)) step.batch.dispose();
+    const [only, ...others] = kept;
+    if (only === undefined) return undefined;
+    // Rows of one adapter side by side are one product.
+    if (batches.size > 1) kept.sort((a, b) => order(a.part.texts[0], b.part.texts[0]));
+    const places = kept.flatMap(({ step, first, rows }): Place[] =>
+      rows.map((row) => ({ batch: step.batch, row: first + row })),
+    );
+    const whole = batches.size === 1 && places.length === only.step.batch.rows;
+    const batch = whole ? only.step.batch : scope(() => TextBatch.ofRows(places));
+    const groups = kept.map(({ part, rows }) => {
+      this.#keep(part.group, rows);
+      return part.group;
+    });
+    return this.#step(batch, groups, () => {
+      if (only.tokens !== undefined) {
+        const ids = kept.flatMap(({ rows, tokens }) =>
+          rows.map((row) => (tokens as Int32Array)[row] as number),
+        );
+        return tensor(Int32Array.from(ids), { shape: [ids.length, 1], device: this.model.device });
+      }
+      const [first, ...rest] = kept.map(({ part: { choice, texts }, rows }) =>
+        rows.length < texts.length ? selectedRows(choice.token, rows) : choice.token,
+      ) as [Tensor, ...Tensor[]];
+      return others.length === 0 ? first : first.concat(rest, 0);
+    });
+  }
+
+  /** Which of texts have not ended, after so many tokens. */
+  #wanting(texts: readonly DecodedText[], made: number): number[] {
+    return texts.flatMap((text, row) => (this.#ended.has(text) || made >= text.count ? [] : [row]));
+  }
+
+  /** Keeps the texts `rows` of a group; returns them. */
+  #keep(group: Group, rows: readonly number[]): readonly DecodedText[] {
+    if (rows.length < group.texts.length) {
+      group.texts = rows.map((row) => group.texts[row] as DecodedText);
+      scope(() => group.sampler.select(rows));
+    }
+    return group.texts;
   }
 
   /** Records the forward pass over the ids that `given` makes, and the choice of what follows them. */
-  #step(given: () => Tensor): Step {
-    const choice = evaluating(() =>
+  #step(batch: TextBatch, groups: readonly Group[], given: () => Tensor): Step {
+    const choices = evaluating(() =>
       noGrad(() =>
         scope(() => {
           const ids = given();
-          const names = this.options.adapterPerRow;
-          const own = names && this.#texts.map((text) => names[text] as string | null);
-          const logits = perRow(this.model, this.#texts.length, own, () => this.#logits(ids));
-          return this.sampler.choose(logits, this.#made);
+          const names = groups.flatMap(({ texts }) => texts.map(({ adapter }) => adapter));
+          const own = names.filter((name) => name !== undefined);
+          const adapters = own.length === names.length ? own : undefined;
+          const logits = perRow(this.model, names.length, adapters, () => this.#logits(batch, ids));
+          let row = 0;
+          return groups.map((group) => {
+            const { length } = group.texts;
+            const rows = length === names.length ? logits : logits.slice(0, row, row + length);
+            row += length;
+            return group.sampler.choose(rows, group.made++);
+          });
         }),
       ),
     );
-    const tokens = choice.read();
-    // What is recorded and then not asked for fails where nobody hears it.
-    tokens.catch(() => undefined);
-    return { choice, texts: this.#texts, tokens };
+    const parts = groups.map((group, i): Part => {
+      const choice = choices[i] as Choice;
+      const tokens = choice.read();
+      // A step that is recorded and then not wanted may fail unheard.
+      tokens.catch(() => undefined);
+      return { group, texts: group.texts, choice, tokens };
+    });
+    return { batch, parts };
   }
 
   /** Logits [n, V] of the tokens after `ids` [n, T], which are appended to the cache. */
-  #logits(ids: Tensor): Tensor {
-    const T = ids.shape[1] as number;
-    const options = this.#padding.inputs(this.#cache.length, T, this.model.device);
-    const hidden = this.model.hidden(ids, options, this.#cache);
+  #logits({ cache, padding }: TextBatch, ids: Tensor): Tensor {
+    const [n, T] = ids.shape as [number, number];
+    const options = padding.inputs(cache.length, T, this.model.device);
+    const hidden = this.model.hidden(ids, options, cache);
     const logits = this.model.logitsOf(hidden.slice(1, T - 1));
-    return logits.reshape(this.#texts.length, -1);
+    return logits.reshape(n, -1);
   }
+}
+
+/** Frees what a step holds. */
+function release({ batch, parts }: Step): void {
+  for (const { choice, group } of parts) {
+    choice.dispose();
+    group.sampler.dispose();
+  }
+  batch.dispose();
+}
+
+/** The order of texts by adapter, the base first. */
+function order(a: DecodedText | undefined, b: DecodedText | undefined): number {
+  const [left, right] = [a?.adapter ?? "", b?.adapter ?? ""];
+  return left < right ? -1 : left > right ? 1 : 0;
 }

@@ -2,7 +2,8 @@
 import { listOf, refuse, text, whole } from "../argument.js";
 import type { CausalLM } from "./causal-lm.js";
 import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
-import { decodingOf, endTokens, promptIds, type Prompt } from "./generate.js";
+import type { DecodedText } from "./decoding.js";
+import { decodingOf, endTokens, promptIds, type Prompt, tokenOf } from "./generate.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
 /** What `generateBatch` takes besides the prompts; where it says nothing else, each holds for every prompt. */
@@ -36,21 +37,22 @@ export async function* generateBatch(
     adapterPerRow === undefined
       ? undefined
       : oneEach("adapterPerRow", listOf(where, "adapterPerRow", adapterPerRow, adapterName), prompts.length);
-  const decoding = decodingOf(where, model, prompts, seeds, options, names);
+  const { decoding, texts: decoded } = decodingOf(where, model, prompts, seeds, options, names);
   const ends = texts.map((prompt) => endTokens(model, prompt));
   const streams = prompts.map((ids) => new TextStream(model.tokenizer, ids, options.stops));
   const running = new Set(streams.keys());
   try {
     while (running.size > 0) {
-      const chosen = new Map((await decoding.next()).map(({ text, token }) => [text, token]));
+      const chosen = new Map((await decoding.next()).map((one) => [one.text, tokenOf(one)]));
       const released = streams.map((stream, row): Piece[] => {
         if (!running.has(row)) return [];
-        const token = chosen.get(row);
+        const text = decoded[row] as DecodedText;
+        const token = chosen.get(text);
         const over = token === undefined || ends[row]?.includes(token) === true;
         const pieces = over ? stream.finish() : stream.add(token);
         if (over || stream.ended) {
           running.delete(row);
-          decoding.end(row);
+          decoding.end(text);
         }
         return pieces;
       });

@@ -4,8 +4,8 @@ import type { Message } from "../chat/messages.js";
 import { LowrankError } from "../errors.js";
 import type { CausalLM } from "./causal-lm.js";
 import { readSpecialTokens } from "./chat-template-files.js";
-import { Decoding } from "./decoding.js";
-import { checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
+import { type Chosen, type DecodedText, Decoding } from "./decoding.js";
+import { type CheckedOptions, checkedGenerateOptions, type GenerateOptions } from "./generate-options.js";
 import { Sampler } from "./sampler.js";
 import { TextStream, type Piece } from "./text-stream.js";
 
@@ -23,14 +23,16 @@ export async function* generate(
 ): AsyncGenerator<Piece, void, void> {
   const options = checkedGenerateOptions("generate", given);
   const ids = promptIds("generate", "the prompt", model, prompt);
-  const decoding = decodingOf("generate", model, [ids], [options.seed], options);
+  const { decoding } = decodingOf("generate", model, [ids], [options.seed], options);
   const ends = endTokens(model, prompt);
   const text = new TextStream(model.tokenizer, ids, options.stops);
   try {
     for (;;) {
       const [chosen] = await decoding.next();
-      if (chosen === undefined || ends.includes(chosen.token)) break;
-      yield* text.add(chosen.token);
+      if (chosen === undefined) break;
+      const token = tokenOf(chosen);
+      if (ends.includes(token)) break;
+      yield* text.add(token);
       if (text.ended) return;
     }
     yield* text.finish();
@@ -45,16 +47,46 @@ export function decodingOf(
   model: CausalLM,
   prompts: readonly Int32Array[],
   seeds: readonly number[],
-  options: ReturnType<typeof checkedGenerateOptions>,
+  options: CheckedOptions,
   adapterPerRow?: readonly (string | null)[],
-): Decoding {
+): { decoding: Decoding; texts: readonly DecodedText[] } {
+  const decoding = new Decoding(model, options.signal);
+  const texts = decodedTexts(model, prompts, options, adapterPerRow);
+  decoding.admit(texts, samplerOf(where, model, prompts, seeds, options));
+  return { decoding, texts };
+}
+
+/** @internal Prompts to decode, each as far as the options and the model's longest text go. */
+export function decodedTexts(
+  model: CausalLM,
+  prompts: readonly Int32Array[],
+  { maxNewTokens }: Pick<CheckedOptions, "maxNewTokens">,
+  adapterPerRow?: readonly (string | null)[],
+): DecodedText[] {
   const limit = model.config.maxPositionEmbeddings;
-  const texts = { ids: prompts, vocabulary: model.lm_head.outFeatures, device: model.device };
-  return new Decoding(model, prompts, new Sampler(where, options, seeds, texts), {
-    counts: prompts.map(({ length }) => Math.min(options.maxNewTokens, limit - length)),
-    adapterPerRow,
-    signal: options.signal,
-  });
+  return prompts.map((prompt, row) => ({
+    prompt,
+    count: Math.min(maxNewTokens, limit - prompt.length),
+    adapter: adapterPerRow?.[row],
+  }));
+}
+
+/** @internal What draws the tokens after `prompts`; `where` is who errors name. */
+export function samplerOf(
+  where: string,
+  model: CausalLM,
+  ids: readonly Int32Array[],
+  seeds: readonly number[],
+  options: CheckedOptions,
+): Sampler {
+  const texts = { ids, vocabulary: model.lm_head.outFeatures, device: model.device };
+  return new Sampler(where, options, seeds, texts);
+}
+
+/** @internal The token of a text; throws the error that ended it. */
+export function tokenOf(chosen: Chosen): number {
+  if ("failure" in chosen) throw chosen.failure;
+  return chosen.token;
 }
 
 /** @internal The ids of a prompt that the model takes; `name` is what errors call it. */

@@ -1,0 +1,144 @@
+/** Texts that are admitted while others are decoded are given what each is given alone. */
+import { join } from "node:path";
+
+import test from "ava";
+import { loadModel, lora, manualSeed, rand, type CausalLM, type GenerateOptions } from "../../src/index.js";
+import { type Chosen, type DecodedText, Decoding } from "../../src/models/decoding.js";
+import { checkedGenerateOptions } from "../../src/models/generate-options.js";
+import { decodedTexts, samplerOf } from "../../src/models/generate.js";
+import { atRest } from "../at-rest.js";
+import { testDevices } from "../devices.js";
+import { goldenModel, words } from "../hashed.js";
+import { goldens } from "../parity/goldens.js";
+import { smallLlama } from "../small-llama.js";
+
+const FOLDERS = {
+  llama: join(goldens, "llama-untied-llama3"),
+  mistral: join(goldens, "llama-mistral"),
+  gpt2: join(goldens, "families", "gpt2"),
+};
+
+/** A request, and the step before which it comes. */
+interface Request {
+  at: number;
+  prompt: Int32Array;
+  options: GenerateOptions;
+  adapter: string | null;
+  /** Ended from outside after so many tokens. */
+  leaves?: number;
+}
+
+function promptOf(name: string, length: number): Int32Array {
+  return Int32Array.from(words(name, length), (word) => 3 + ((word >>> 8) % 94));
+}
+
+async function alone(model: CausalLM, { prompt, options, adapter }: Request): Promise<number[]> {
+  const tokens: number[] = [];
+  const adapterPerRow = [adapter];
+  for await (const [piece] of model.generateBatch([prompt], { ...options, adapterPerRow }))
+    if (piece) tokens.push(piece.token);
+  return tokens;
+}
+
+/** Decodes requests, each admitted at its step; end tokens aside. */
+async function joining(model: CausalLM, requests: readonly Request[]): Promise<(number[] | unknown)[]> {
+  const decoding = new Decoding(model);
+  const given = requests.map((): number[] => []);
+  const failures = new Map<DecodedText, unknown>();
+  const texts = new Map<DecodedText, number>();
+  try {
+    for (let step = 0; ; step++) {
+      for (const [i, { at, prompt, options, adapter }] of requests.entries()) {
+        if (at !== step) continue;
+        const checked = checkedGenerateOptions("test", options);
+        const [text] = decodedTexts(model, [prompt], checked, [adapter]) as [DecodedText];
+        texts.set(text, i);
+        decoding.admit([text], samplerOf("test", model, [prompt], [checked.seed], checked));
+      }
+      const chosen: Chosen[] = await decoding.next();
+      for (const one of chosen) {
+        const i = texts.get(one.text) as number;
+        const own = given[i] as number[];
+        if ("failure" in one) failures.set(one.text, one.failure);
+        else own.push(one.token);
+        if (own.length === requests[i]?.leaves) decoding.end(one.text);
+      }
+      if (chosen.length === 0 && requests.every(({ at }) => at <= step)) break;
+    }
+  } finally {
+    decoding.dispose();
+  }
+  return requests.map((_, i) => {
+    const [text] = [...texts].find(([, place]) => place === i) as [DecodedText, number];
+    return failures.get(text) ?? given[i];
+  });
+}
+
+async function adapted(model: CausalLM): Promise<void> {
+  manualSeed(4);
+  for (const name of ["a", "b"])
+    await lora.inject(model, { r: 4, loraAlpha: 16, targetModules: "all-linear", name });
+  for (const [path, parameter] of model.namedParameters())
+    if (path.includes("lora_B")) parameter.copy(rand(parameter.shape, { device: model.device }));
+}
+
+for (const device of testDevices()) {
+  for (const [name, folder] of Object.entries(FOLDERS)) {
+    test.serial(
+      `${name} on ${device}: texts join midway, longer and shorter than those that run`,
+      async (t) => {
+        const model = await loadModel(goldenModel(folder), { device });
+        Object.assign(model.config, { eosTokenIds: [] });
+        await adapted(model);
+        const maxNewTokens = 9;
+        const sampled = { temperature: 1.1, topP: 0.95, maxNewTokens };
+        const penalised = { temperature: 0.8, repetitionPenalty: 1.3, seed: 9, maxNewTokens };
+        const requests: Request[] = [
+          { at: 0, prompt: promptOf("first", 6), options: { maxNewTokens: 12 }, adapter: "a" },
+          { at: 2, prompt: promptOf("shorter", 3), options: { ...sampled, seed: 5 }, adapter: null },
+          { at: 2, prompt: promptOf("longer", 18), options: { ...sampled, seed: 6 }, adapter: "b" },
+          { at: 3, prompt: promptOf("penalised", 7), options: penalised, adapter: "a" },
+          { at: 5, prompt: promptOf("leaves", 5), options: { maxNewTokens: 20 }, adapter: "b", leaves: 3 },
+          { at: 7, prompt: promptOf("one", 2), options: { maxNewTokens: 1 }, adapter: null },
+          { at: 15, prompt: promptOf("late", 9), options: { maxNewTokens: 4 }, adapter: "a" },
+          // After nothing was left.
+          { at: 40, prompt: promptOf("idle", 4), options: { maxNewTokens: 3 }, adapter: "a" },
+        ];
+        const expected = [];
+        for (const request of requests) {
+          const tokens = await alone(model, request);
+          expected.push(tokens.slice(0, request.leaves ?? Infinity));
+        }
+        t.deepEqual(await joining(model, requests), expected);
+        t.true(new Set(expected.map((tokens) => tokens.join())).size === requests.length);
+        model.dispose();
+      },
+    );
+  }
+
+  test.serial(`on ${device}: an error of one text ends it alone, and no tensor is left`, async (t) => {
+    const model = await smallLlama(device);
+    await lora.inject(model, { r: 2, targetModules: ["q_proj"], name: "broken" });
+    for (const [path, parameter] of model.namedParameters())
+      if (path.includes("lora_B.broken")) parameter.copy(rand(parameter.shape, { device }).mul(NaN));
+    const options = { maxNewTokens: 6 };
+    const good: Request[] = [
+      { at: 0, prompt: promptOf("good", 5), options, adapter: null },
+      { at: 3, prompt: promptOf("too", 4), options: { ...options, temperature: 1, seed: 1 }, adapter: null },
+    ];
+    const expected = [];
+    for (const request of good) expected.push(await alone(model, request));
+    const { tensors } = await atRest(device);
+    const [first, broken, outside, last] = await joining(model, [
+      good[0] as Request,
+      { at: 1, prompt: promptOf("broken", 5), options, adapter: "broken" },
+      { at: 2, prompt: Int32Array.of(3, 400), options, adapter: null },
+      good[1] as Request,
+    ]);
+    t.deepEqual([first, last], expected);
+    t.is((broken as { code?: string }).code, "ERR_NOT_FINITE");
+    t.is((outside as { code?: string }).code, "ERR_INDEX");
+    t.is((await atRest(device)).tensors, tensors);
+    model.dispose();
+  });
+}
