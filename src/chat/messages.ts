@@ -4,7 +4,10 @@
 export interface Message {
   /** Who speaks: `system`, `user`, `assistant`, `tool`. */
   role: string;
-  /** What is said: a text, or parts as the template takes them. An assistant that calls tools may say nothing. */
+  /**
+   * What is said: a text, or parts `{ type: "text", text }`, which are joined. An assistant that calls tools may say
+   * nothing.
+   */
   content?: string | readonly object[] | null | undefined;
   /** What else the template reads, such as `tool_calls`. */
   [field: string]: unknown;
@@ -38,6 +41,13 @@ const SPEAKERS: Readonly<Record<string, string>> = {
 
 /** How a row spells a conversation. */
 export type ChatFormat = "messages" | "sharegpt" | "alpaca";
+
+/** A row's conversation, and what the row says about it. */
+export interface RowConversation extends Conversation {
+  format: ChatFormat;
+  /** Places of the messages whose `weight` is 0; left out if there are none. */
+  unweighted?: readonly number[] | undefined;
+}
 
 function kindOf(value: unknown): string {
   if (value === null) return "null";
@@ -75,22 +85,124 @@ export function messagesOf(value: unknown, name: string, refuse: (what: string) 
 function messageOf(value: unknown, name: string, refuse: (what: string) => never): Message {
   if (!isObject(value)) return refuse(`${name} must be an object and is ${kindOf(value)}`);
   const fields = Object.fromEntries(Object.entries(value).filter(([, one]) => (one ?? null) !== null));
-  const { role, content, tool_calls: calls } = fields;
+  const { role } = fields;
   if (typeof role !== "string") return refuse(`${name}.role must be a string and is ${kindOf(role)}`);
   if (!(ROLES as readonly string[]).includes(role))
     return refuse(`${name}.role is ${JSON.stringify(role)}; roles are ${ROLES.join(", ")}`);
-  if (calls !== undefined && !Array.isArray(calls))
-    return refuse(`${name}.tool_calls must be an array and is ${kindOf(calls)}`);
-  const called = Array.isArray(calls) && calls.length > 0;
-  const parts = Array.isArray(content) && content.every(isObject);
-  if (typeof content !== "string" && !parts && !(content === undefined && called))
-    return refuse(`${name}.content must be a string or an array of parts and is ${kindOf(content)}`);
+  if ("function_call" in fields)
+    return refuse(`${name}.function_call is OpenAI's old form; write the call as tool_calls`);
+  const calls = callsOf(fields["tool_calls"], `${name}.tool_calls`, refuse);
+  if (calls !== undefined) fields["tool_calls"] = calls;
+  const content = contentOf(fields["content"], `${name}.content`, calls !== undefined, refuse);
+  if (content === undefined) delete fields["content"];
+  else fields["content"] = content;
+  checkWeight(fields, name, refuse);
   const half = loneSurrogate(fields);
   if (half !== undefined)
     return refuse(
       `${name} has half of a surrogate pair, \\u${half.charCodeAt(0).toString(16)}; write both halves`,
     );
   return fields as Message;
+}
+
+/** Types of content parts that are text; the last two are those of OpenAI's Responses API. */
+const TEXT_PARTS = ["text", "input_text", "output_text"];
+
+/** A message's content as one text: parts of text are joined with nothing between. Undefined if a call stands for it. */
+function contentOf(
+  content: unknown,
+  name: string,
+  called: boolean,
+  refuse: (what: string) => never,
+): string | undefined {
+  if (typeof content === "string") return content;
+  if (called && (content === undefined || (Array.isArray(content) && content.length === 0))) return undefined;
+  if (!Array.isArray(content) || content.length === 0) {
+    const is = Array.isArray(content) ? "an empty array" : kindOf(content);
+    return refuse(`${name} must be a string or an array of text parts and is ${is}`);
+  }
+  return content.map((part, i) => textOfPart(part, `${name}[${i}]`, refuse)).join("");
+}
+
+function textOfPart(part: unknown, name: string, refuse: (what: string) => never): string {
+  if (!isObject(part)) return refuse(`${name} must be {"type": "text", "text": …} and is ${kindOf(part)}`);
+  const { type, text } = part;
+  if (!TEXT_PARTS.includes(type as string)) {
+    const is = type === undefined ? "has no type" : `is of type ${JSON.stringify(type)}`;
+    return refuse(`${name} ${is}; only parts of type "text" can be used`);
+  }
+  return typeof text === "string" ? text : refuse(`${name}.text must be a string and is ${kindOf(text)}`);
+}
+
+/**
+ * The tool calls of a message; undefined if there are none. OpenAI writes a call's arguments as JSON text. Templates
+ * write them as JSON themselves, so the text is parsed here, as vLLM and llama.cpp do.
+ */
+function callsOf(calls: unknown, name: string, refuse: (what: string) => never): object[] | undefined {
+  if (calls === undefined) return undefined;
+  if (!Array.isArray(calls)) return refuse(`${name} must be an array and is ${kindOf(calls)}`);
+  if (calls.length === 0) return undefined;
+  return calls.map((call: unknown, i) => {
+    if (!isObject(call)) return refuse(`${name}[${i}] must be an object and is ${kindOf(call)}`);
+    const { function: called } = call;
+    if (isObject(called))
+      return { ...call, function: withParsedArguments(called, `${name}[${i}].function`, refuse) };
+    return withParsedArguments(call, `${name}[${i}]`, refuse);
+  });
+}
+
+function withParsedArguments(
+  call: Record<string, unknown>,
+  name: string,
+  refuse: (what: string) => never,
+): Record<string, unknown> {
+  const { arguments: text } = call;
+  if (typeof text !== "string") return call;
+  let parsed: unknown = {};
+  try {
+    // Some servers write no arguments as an empty text.
+    if (text.trim() !== "") parsed = JSON.parse(text);
+  } catch {
+    return refuse(`${name}.arguments is a text, and not JSON`);
+  }
+  if (!isObject(parsed)) return refuse(`${name}.arguments must be an object and is ${kindOf(parsed)}`);
+  return { ...call, arguments: parsed };
+}
+
+/** Takes OpenAI's `weight` off the fields if it is 1; checks that it is 0 otherwise. */
+function checkWeight(fields: Record<string, unknown>, name: string, refuse: (what: string) => never): void {
+  const { role, weight } = fields;
+  if (weight === undefined) return;
+  if (weight !== 0 && weight !== 1)
+    refuse(`${name}.weight must be 0 or 1 and is ${JSON.stringify(weight) ?? kindOf(weight)}`);
+  if (weight === 0 && role !== "assistant")
+    refuse(
+      `${name}.weight is 0, and the role is ${JSON.stringify(role)}; only assistant turns have a weight`,
+    );
+  if (weight === 1) delete fields["weight"];
+}
+
+/** Messages without their weights, and the places of those whose weight is 0. */
+function weighted(messages: readonly Message[]): Pick<RowConversation, "messages" | "unweighted"> {
+  const unweighted = messages.flatMap(({ weight }, i) => (weight === 0 ? [i] : []));
+  if (unweighted.length === 0) return { messages };
+  const plain = messages.map((message) => {
+    const { weight, ...rest } = message;
+    return weight === undefined ? message : (rest as Message);
+  });
+  return { messages: plain, unweighted };
+}
+
+/** Fields of a row for media, which no text model is trained on. */
+const MEDIA = ["image", "images", "video", "videos", "audios"];
+
+/** Refuses a conversation that comes with media. */
+function refuseMedia(fields: Record<string, unknown>, refuse: (what: string) => never): void {
+  for (const name of MEDIA) {
+    const value = fields[name] ?? null;
+    if (value === null || value === "" || (Array.isArray(value) && value.length === 0)) continue;
+    refuse(`the row has "${name}", and only its text can be used; remove the row or the field`);
+  }
 }
 
 /** The tools of a row: an array of schemas, or such an array as text. */
@@ -113,28 +225,27 @@ export function toolsOf(value: unknown, refuse: (what: string) => never): readon
 export function conversationOf(
   fields: Record<string, unknown>,
   refuse: (what: string) => never,
-): (Conversation & { format: ChatFormat }) | undefined {
+): RowConversation | undefined {
+  if (["messages", "conversations", "instruction"].some((name) => name in fields))
+    refuseMedia(fields, refuse);
   if ("messages" in fields) {
     const messages = messagesOf(fields["messages"], '"messages"', refuse);
-    return { messages, tools: toolsOf(fields["tools"], refuse), format: "messages" };
+    return { ...weighted(messages), tools: toolsOf(fields["tools"], refuse), format: "messages" };
   }
   if ("conversations" in fields) return shareGpt(fields, refuse);
   if ("instruction" in fields) return alpaca(fields, refuse);
   return undefined;
 }
 
-function shareGpt(
-  fields: Record<string, unknown>,
-  refuse: (what: string) => never,
-): Conversation & { format: ChatFormat } {
+function shareGpt(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
   const name = '"conversations"';
   const given = fields["conversations"];
   const tools = toolsOf(fields["tools"], refuse);
   const spoken = Array.isArray(given) && given.some((one) => isObject(one) && "from" in one);
-  if (!spoken) return { messages: messagesOf(given, name, refuse), tools, format: "messages" };
-  const turns = given.map((one: unknown, i) => {
+  if (!spoken) return { ...weighted(messagesOf(given, name, refuse)), tools, format: "messages" };
+  const turns: Record<string, unknown>[] = given.map((one: unknown, i) => {
     if (!isObject(one)) return refuse(`${name}[${i}] must be an object and is ${kindOf(one)}`);
-    const { from, value } = one;
+    const { from, value, weight } = one;
     const role = typeof from === "string" && Object.hasOwn(SPEAKERS, from) ? SPEAKERS[from] : undefined;
     if (role === undefined) {
       const known = Object.keys(SPEAKERS).join(", ");
@@ -142,18 +253,15 @@ function shareGpt(
     }
     if (typeof value !== "string")
       return refuse(`${name}[${i}].value must be a string and is ${kindOf(value)}`);
-    return { role, content: value };
+    return { role, content: value, ...(weight !== undefined && { weight }) };
   });
   const { system } = fields;
   if (typeof system === "string" && system !== "" && turns[0]?.role !== "system")
     turns.unshift({ role: "system", content: system });
-  return { messages: messagesOf(turns, name, refuse), tools, format: "sharegpt" };
+  return { ...weighted(messagesOf(turns, name, refuse)), tools, format: "sharegpt" };
 }
 
-function alpaca(
-  fields: Record<string, unknown>,
-  refuse: (what: string) => never,
-): Conversation & { format: ChatFormat } {
+function alpaca(fields: Record<string, unknown>, refuse: (what: string) => never): RowConversation {
   const text = (name: string, needed: boolean): string => {
     const value = fields[name] ?? (needed ? undefined : "");
     if (typeof value === "string") return value;

@@ -1,4 +1,5 @@
 /** Where in the text of a conversation the assistant speaks. */
+import { ignoredParts, type Ignored } from "./ignored.js";
 import type { Conversation, Message } from "./messages.js";
 import type { ChatTemplate, Span } from "./template.js";
 
@@ -6,6 +7,8 @@ import type { ChatTemplate, Span } from "./template.js";
 export interface Turn extends Span {
   /** Whether the end is known to the token alone: one that goes on behind it is no part of the turn. */
   rough?: boolean | undefined;
+  /** Whether the message's weight is 0: the turn is not trained on. */
+  unweighted?: boolean | undefined;
 }
 
 /** A conversation's text and the assistant's turns in it. */
@@ -14,7 +17,12 @@ export interface Rendered {
   turns: Turn[];
   /** Turns of the assistant that were not found in the text, and so are not among them. */
   lost: number;
+  /** What the conversation has and the template does not write. */
+  ignored: Ignored;
 }
+
+/** A conversation, and the places of the messages whose weight is 0. */
+type Weighted = Conversation & { readonly unweighted?: readonly number[] | undefined };
 
 /**
  * The text of a conversation, and the turns of the assistant in it: by the template's own marks, where it has them, and
@@ -23,26 +31,64 @@ export interface Rendered {
  *
  * Errors: `ERR_CHAT_TEMPLATE` where the template refuses the conversation, fails, or does not come to an end.
  */
-export function renderTurns(template: ChatTemplate, conversation: Conversation): Rendered {
+export function renderTurns(
+  template: ChatTemplate,
+  { unweighted = [], ...conversation }: Weighted,
+): Rendered {
   const text = template.render(conversation);
-  const marked = template.markedSpans(conversation, text);
-  if (marked !== undefined) return { text, turns: marked, lost: 0 };
+  const ignored = ignoredParts(template, conversation, text);
   const parts = new Parts(template, conversation, text);
   const places = conversation.messages.flatMap(({ role }, i) => (role === "assistant" ? [i] : []));
+  const marked = template.markedSpans(conversation, text);
+  const found =
+    marked === undefined
+      ? comparedTurns(parts, places, unweighted)
+      : markedTurns(marked, parts, places, unweighted);
+  return { text, ...found, ignored };
+}
+
+type Found = Pick<Rendered, "turns" | "lost">;
+
+/** The spans that the template marks, those of messages without weight told apart. */
+function markedTurns(
+  marked: readonly Span[],
+  parts: Parts,
+  places: readonly number[],
+  unweighted: readonly number[],
+): Found {
+  if (unweighted.length === 0) return { turns: [...marked], lost: 0 };
+  if (marked.length === places.length) {
+    const turns = marked.map((span, i) => weightedTurn(span, places[i] as number, unweighted));
+    return { turns, lost: 0 };
+  }
+  // The marks do not say which message they belong to: compare texts to find out.
+  const excluded = unweighted.map((place) => parts.turn(place, 0));
+  if (excluded.includes(undefined)) return { turns: [], lost: places.length };
+  const overlaps = (span: Span): boolean =>
+    excluded.some((turn) => turn !== undefined && turn.start < span.end && span.start < turn.end);
+  return { turns: marked.map((span) => (overlaps(span) ? { ...span, unweighted: true } : span)), lost: 0 };
+}
+
+/** The turns that comparing texts finds; the last alone if any other is not found. */
+function comparedTurns(parts: Parts, places: readonly number[], unweighted: readonly number[]): Found {
   const turns: Turn[] = [];
   let lost = 0;
   for (const place of places) {
     const turn = parts.turn(place, turns.at(-1)?.end ?? 0);
     if (turn === undefined) lost++;
-    else turns.push(turn);
+    else turns.push(weightedTurn(turn, place, unweighted));
   }
-  if (lost === 0) return { text, turns, lost };
-  const last = parts.turn(places.at(-1) as number, 0);
+  if (lost === 0) return { turns, lost };
+  const place = places.at(-1) as number;
+  const last = parts.turn(place, 0);
   return {
-    text,
-    turns: last === undefined ? [] : [last],
+    turns: last === undefined ? [] : [weightedTurn(last, place, unweighted)],
     lost: places.length - (last === undefined ? 0 : 1),
   };
+}
+
+function weightedTurn(turn: Turn, place: number, unweighted: readonly number[]): Turn {
+  return unweighted.includes(place) ? { ...turn, unweighted: true } : turn;
 }
 
 /** Two contents that begin and end with different letters. */

@@ -2,7 +2,7 @@ import type { ClassScores } from "../train/evaluate.js";
 import { grouped } from "./format.js";
 
 /** Which class was taken for which: a line for each class of the rows, a column for each that they were taken for. */
-export function confusionTable({ labels, confusion }: ClassScores): string[] {
+export function confusionTable({ labels, confusion }: Pick<ClassScores, "labels" | "confusion">): string[] {
   const cells = confusion.map((row) => row.map(grouped));
   const widths = labels.map((label, i) =>
     Math.max(label.length, ...cells.map((row) => (row[i] ?? "").length)),

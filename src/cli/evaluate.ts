@@ -6,6 +6,7 @@ import type { Quantization } from "../models/quantization.js";
 import type { StorageType } from "../train/options.js";
 import { chatTemplateOption } from "./chat-template.js";
 import { confusionTable } from "./confusion-table.js";
+import { unmeasured } from "./finetune/progress.js";
 import { grouped, percent, plural } from "./format.js";
 import { type HubFlags, hubOptions, MODEL } from "./hub.js";
 import { LANGUAGE } from "./language.js";
@@ -84,7 +85,7 @@ async function evaluateFile(flags: Flags, signal: AbortSignal): Promise<void> {
     const lowered = flags.maxLength !== undefined && maxLength < flags.maxLength;
     if (lowered) warn(loweredLength(flags.maxLength as number, maxLength));
     for (const message of warningsOf(rows.report, maxLength)) warn(message);
-    const examples = trainedExamples(rows, data.file, maxLength);
+    const examples = trainedExamples(rows, data.file, maxLength, [rows.report]);
     const result = await evaluate(model, objective, examples, { batchSize: flags.batchSize, signal });
     process.stdout.write(`${flags.json ? JSON.stringify(figures(result)) : lines(result).join("\n")}\n`);
   } finally {
@@ -99,8 +100,8 @@ function warn(message: string): void {
 
 function figures({ loss, perplexity, tokens, classes }: Evaluation): object {
   if (classes === undefined) return { loss, perplexity, tokens };
-  const { accuracy, macroF1, labels, confusion } = classes;
-  return { loss, accuracy, macroF1, rows: tokens, labels, confusion };
+  const { accuracy, macroF1, labels, confusion, withoutRows } = classes;
+  return { loss, accuracy, macroF1, rows: tokens, labels, confusion, withoutRows };
 }
 
 function lines({ loss, perplexity, tokens, classes }: Evaluation): string[] {
@@ -110,6 +111,6 @@ function lines({ loss, perplexity, tokens, classes }: Evaluation): string[] {
     ];
   }
   const { accuracy, macroF1 } = classes;
-  const first = `accuracy ${percent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}, loss ${loss.toFixed(4)}, over ${plural(tokens, "row")}`;
+  const first = `accuracy ${percent(accuracy)}, macro-F1 ${macroF1.toFixed(4)}${unmeasured(classes, "rows")}, loss ${loss.toFixed(4)}, over ${plural(tokens, "row")}`;
   return [first, "", ...confusionTable(classes)];
 }

@@ -1,4 +1,5 @@
 /** Conversations as examples: rendered by the model's template, trained on where the assistant speaks. */
+import type { Ignored } from "../chat/ignored.js";
 import { type Offsets, type TokenSpan, tokenSpans } from "../chat/tokens.js";
 import { type Rendered, renderTurns } from "../chat/turns.js";
 import { LowrankError } from "../errors.js";
@@ -13,6 +14,10 @@ export interface EncodedChat {
   spans: TokenSpan[];
   /** Turns of the assistant that were not found in the text. */
   lost: number;
+  /** The tokens of turns whose weight is 0. */
+  unweighted?: TokenSpan[] | undefined;
+  /** What the conversation has and the template does not write. */
+  ignored?: Ignored | undefined;
 }
 
 /**
@@ -40,9 +45,15 @@ export async function encodeChats(
     }
   });
   const encoded = await chat.encodeWithOffsets(rendered.map(({ text }) => text));
-  return rendered.map(({ text, turns, lost }, i) => {
+  return rendered.map(({ text, turns, lost, ignored }, i) => {
     const { ids, offsets } = encoded[i] as { ids: Int32Array; offsets: Offsets };
-    return { text, ids, spans: tokenSpans(turns, offsets), lost };
+    const [spans, unweighted] = [false, true].map((without) =>
+      tokenSpans(
+        turns.filter((turn) => (turn.unweighted === true) === without),
+        offsets,
+      ),
+    ) as [TokenSpan[], TokenSpan[]];
+    return { text, ids, spans, lost, unweighted, ignored };
   });
 }
 
@@ -53,11 +64,25 @@ export interface FittedChat {
 }
 
 /**
+ * Counts what the template does not write of a row. Returns whether the row can be trained on: where a tool call is not
+ * written, the assistant would learn to answer without it.
+ */
+export function isWritten({ ignored }: EncodedChat, { line }: ChatRow, report: DataReport): boolean {
+  if (ignored?.tools) countChat(report, "toolsIgnored", line);
+  if (ignored?.messages) countChat(report, "messageIgnored", line);
+  if (!ignored?.calls) return true;
+  report.rows++;
+  report.dropped++;
+  countChat(report, "callsIgnored", line);
+  return false;
+}
+
+/**
  * A conversation within `maxLength` tokens, counted: a longer one ends behind the last turn of the assistant that fits
  * whole. Undefined where nothing is left to train on.
  */
 export function fitChat(
-  { ids, spans, lost }: EncodedChat,
+  { ids, spans, lost, unweighted = [] }: EncodedChat,
   { line, messages, format }: ChatRow,
   maxLength: number,
   report: DataReport,
@@ -70,7 +95,8 @@ export function fitChat(
   // The first token of a row is predicted by none.
   if (last === undefined || last.end <= 1) {
     report.dropped++;
-    countChat(report, !spoken ? "silent" : spans.length === 0 ? "notFound" : "tooLong", line);
+    const found = unweighted.length > 0 ? "unweighted" : "notFound";
+    countChat(report, !spoken ? "silent" : spans.length === 0 ? found : "tooLong", line);
     return undefined;
   }
   if (lost > 0) countChat(report, "lastTurnOnly", line);
@@ -80,4 +106,17 @@ export function fitChat(
   report.cut++;
   countChat(report, "shortened", line);
   return { ids: ids.slice(0, last.end), spans: kept };
+}
+
+/** A conversation that is trained on from its first token to its last, but for turns whose weight is 0. */
+export function wholeChat({ ids, unweighted = [] }: EncodedChat, maxLength: number): FittedChat {
+  const kept = ids.subarray(0, maxLength);
+  const spans: TokenSpan[] = [];
+  let start = 0;
+  for (const span of [...unweighted, { start: kept.length, end: kept.length }]) {
+    const end = Math.min(span.start, kept.length);
+    if (end > start) spans.push({ start, end });
+    start = span.end;
+  }
+  return { ids: kept, spans };
 }

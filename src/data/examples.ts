@@ -1,10 +1,10 @@
 /** The data of a language model as examples. */
 import { LowrankError, throwIfAborted } from "../errors.js";
-import { encodeChats, fitChat, type EncodedChat } from "./chat.js";
+import { encodeChats, fitChat, isWritten, wholeChat, type EncodedChat, type FittedChat } from "./chat.js";
 import type { TrainOn } from "./format.js";
 import { encodeRunning, encodeTexts, endOf, type Encoded, type Encoder, pipelined } from "./encode.js";
 import type { RunningText, Read, Rows, TextData } from "./read.js";
-import { countRow } from "./report.js";
+import { countRow, type DataReport, leftOutWarnings } from "./report.js";
 import type { ChatRow, TextRow } from "./rows.js";
 import { ExampleStore, type StoredExamples } from "./store.js";
 
@@ -167,7 +167,6 @@ async function addRows(
   store: ExampleStore,
 ): Promise<void> {
   const { signal, maxLength, vocabSize, onProgress } = options;
-  const { trainOn } = options;
   const end = endOf(encoder);
   const encode = async ({ part, read }: Read<TextRow[]>) => {
     const [plain, chats] = await Promise.all([
@@ -179,15 +178,13 @@ async function addRows(
   for await (const { rows, plain, chats, read } of pipelined(chunks(data.parts(signal)), encode, signal)) {
     for (const row of rows) {
       const where = `${data.file}:${row.line}`;
-      const chat = isChat(row) ? (chats.next().value as EncodedChat) : undefined;
-      if (chat !== undefined && isChat(row) && trainOn !== "all") {
+      if (isChat(row)) {
+        const chat = chats.next().value as EncodedChat;
         checkIds(chat.ids, where, vocabSize);
-        const fitted = fitChat(chat, row, maxLength, store.report);
-        store.addSpans(fitted?.ids ?? new Int32Array(), fitted?.spans ?? []);
+        addChat(chat, row, options, store);
         continue;
       }
-      const { ids, ignored, total } =
-        chat === undefined ? (plain.next().value as RowIds) : whole(chat, maxLength);
+      const { ids, ignored, total } = plain.next().value as RowIds;
       checkIds(ids, where, vocabSize);
       store.add(ids, ignored);
       countRow(store.report, row.line, { total, maxLength, trained: store.trainedAt(store.length - 1) });
@@ -204,9 +201,24 @@ function isPlain(row: TextRow): row is Exclude<TextRow, ChatRow> {
   return row.kind !== "chat";
 }
 
-/** A conversation that is trained on from its first token to its last. */
-function whole({ ids }: EncodedChat, maxLength: number): RowIds {
-  return { ids: ids.subarray(0, maxLength), ignored: 0, total: ids.length };
+function addChat(
+  chat: EncodedChat,
+  row: ChatRow,
+  { trainOn, maxLength }: ExampleOptions,
+  store: ExampleStore,
+): void {
+  const { report } = store;
+  const nothing: FittedChat = { ids: new Int32Array(), spans: [] };
+  const written = isWritten(chat, row, report);
+  if (written && trainOn === "all") {
+    const { ids, spans } = wholeChat(chat, maxLength);
+    store.addSpans(ids, spans);
+    const trained = store.trainedAt(store.length - 1);
+    countRow(report, row.line, { total: chat.ids.length, maxLength, trained });
+    return;
+  }
+  const { ids, spans } = (written ? fitChat(chat, row, maxLength, report) : undefined) ?? nothing;
+  store.addSpans(ids, spans);
 }
 
 /** Blocks of `maxLength` tokens without overlap; the last is kept short. */
@@ -231,14 +243,22 @@ async function addBlocks(
 }
 
 /**
- * The examples that have something to train on.
+ * The examples that have something to train on. `reports` say why others have nothing.
  *
  * Errors: `ERR_NO_TRAINED_TOKENS` when none has.
  */
-export function trainedExamples(examples: StoredExamples, file: string, maxLength: number): StoredExamples {
+export function trainedExamples(
+  examples: StoredExamples,
+  file: string,
+  maxLength: number,
+  reports: readonly DataReport[] = [],
+): StoredExamples {
   let count = 0;
   for (let row = 0; row < examples.length; row++) if (examples.trainedAt(row) > 0) count++;
   if (count === 0) {
+    const why = reports.flatMap((report) => leftOutWarnings(report, maxLength));
+    if (why.length > 0)
+      throw new LowrankError("ERR_NO_TRAINED_TOKENS", `no row is left to train on: ${why.join("; ")}`);
     const reason = `each row's first ${maxLength} tokens hold nothing to train on`;
     const remedy = "shorten the prompts, raise the maximal length, or train on all";
     throw new LowrankError("ERR_NO_TRAINED_TOKENS", `${file}: ${reason}; ${remedy}`);

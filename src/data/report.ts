@@ -45,6 +45,14 @@ export interface ChatReport {
   shortened: number;
   /** Rows of which not even the first turn fits. */
   tooLong: number;
+  /** Rows left out because the template does not write a tool call of theirs. */
+  callsIgnored: number;
+  /** Rows left out because every turn of the assistant has weight 0. */
+  unweighted: number;
+  /** Rows whose `tools` the template does not write; they are trained on without. */
+  toolsIgnored: number;
+  /** Rows with a message, not the assistant's, that the template does not write; they are trained on without. */
+  messageIgnored: number;
   /** The first line of each kind. */
   first: Partial<Record<Exclude<keyof ChatReport, "first">, number>>;
 }
@@ -60,6 +68,10 @@ export function countChat(report: DataReport, kind: Exclude<keyof ChatReport, "f
     whole: 0,
     shortened: 0,
     tooLong: 0,
+    callsIgnored: 0,
+    unweighted: 0,
+    toolsIgnored: 0,
+    messageIgnored: 0,
     first: {},
   };
   report.chat[kind]++;
@@ -100,7 +112,7 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
   const { file, rows, mostlyCut, first, roughCuts, chat } = report;
   // Of conversations there is more to tell.
   const cut = report.cut - (chat?.shortened ?? 0);
-  const dropped = report.dropped - (chat === undefined ? 0 : chat.silent + chat.notFound + chat.tooLong);
+  const dropped = report.dropped - (chat === undefined ? 0 : LEFT_OUT.reduce((n, kind) => n + chat[kind], 0));
   const of = (n: number): string => `${n} of ${rows} rows`;
   const warnings: string[] = [];
   if (cut > 0) {
@@ -126,9 +138,24 @@ export function warningsOf(report: DataReport, maxLength: number): string[] {
   return warnings;
 }
 
+type ChatKind = Exclude<keyof ChatReport, "first">;
+
+/** Kinds of conversations that are left out. */
+const LEFT_OUT: readonly ChatKind[] = ["silent", "notFound", "tooLong", "callsIgnored", "unweighted"];
+
+/** Why conversations are left out, a sentence each. */
+export function leftOutWarnings(report: DataReport, maxLength: number): string[] {
+  return report.chat === undefined ? [] : chatWarnings(report, report.chat, maxLength, LEFT_OUT);
+}
+
 /** What there is to tell of conversations, a sentence each. */
-function chatWarnings({ file, rows }: DataReport, chat: ChatReport, maxLength: number): string[] {
-  const told: [kind: Exclude<keyof ChatReport, "first">, what: string][] = [
+function chatWarnings(
+  { file, rows }: DataReport,
+  chat: ChatReport,
+  maxLength: number,
+  kinds?: readonly ChatKind[],
+): string[] {
+  const told: [kind: ChatKind, what: string][] = [
     ["sharegpt", "read as ShareGPT's conversations: from is the role, value the content"],
     ["alpaca", "read as Alpaca's: instruction and input are the user's turn, output the assistant's"],
     [
@@ -143,9 +170,22 @@ function chatWarnings({ file, rows }: DataReport, chat: ChatReport, maxLength: n
       "tooLong",
       `left out: their first turn of the assistant ends behind ${maxLength} tokens; a larger max-length keeps them`,
     ],
+    [
+      "callsIgnored",
+      "left out: the chat template does not write their tool calls; use a template for tools (--chat-template)",
+    ],
+    ["unweighted", "left out: every turn of the assistant has weight 0"],
+    [
+      "toolsIgnored",
+      "trained on without their tools: the chat template does not write them; use a template for tools (--chat-template)",
+    ],
+    [
+      "messageIgnored",
+      "trained on without one of their messages, such as the system's: the chat template does not write it",
+    ],
   ];
   return told.flatMap(([kind, what]) =>
-    chat[kind] === 0
+    chat[kind] === 0 || kinds?.includes(kind) === false
       ? []
       : [`${file}: ${chat[kind]} of ${rows} rows (first line ${chat.first[kind]}) ${what}`],
   );

@@ -5,7 +5,8 @@ import type { StoredExamples } from "./store.js";
 
 /**
  * Draws `fraction` of the rows for evaluation: at least one, and at least one is left to train on. Of rows with labels
- * it draws that share of each class, rounded by the largest remainder, and never a class's last row. The same rows and
+ * it draws that share of each class, rounded by the largest remainder, and never a class's last row. Where the share
+ * has a row for each class of two rows or more, each of them has one held out, however rare it is. The same rows and
  * seed give the same draw. Both parts stay in the data's order.
  *
  * Errors: `ERR_OPTION` for a fraction that is not between 0 and 1, and for fewer than two rows.
@@ -53,18 +54,34 @@ export function evalSplit(
   return { train: examples.pick(places(0)), held: examples.pick(places(1)) };
 }
 
-/** How many of each group, `wanted` together: its share, and one more where most is left over; one of each stays. */
+/**
+ * How many rows of each group to draw, `wanted` together, so that one of each stays. Each group that can spare a row
+ * gives one if `wanted` allows that; the others are shared out by size, by the largest remainder.
+ */
 function shares(sizes: readonly number[], wanted: number): number[] {
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const exact = sizes.map((size) => (size * wanted) / total);
-  const counts = exact.map((share, i) => Math.min(Math.floor(share), (sizes[i] as number) - 1));
-  const order = exact
-    .map((share, i) => ({ i, left: share - Math.floor(share) }))
-    .sort((a, b) => b.left - a.left || (sizes[b.i] as number) - (sizes[a.i] as number) || a.i - b.i);
-  let missing = wanted - counts.reduce((sum, count) => sum + count, 0);
+  const spare = sizes.filter((size) => size > 1).length;
+  const least = (size: number): number => (spare <= wanted && size > 1 ? 1 : 0);
+  const counts = exact.map((share, i) => {
+    const size = sizes[i] as number;
+    return Math.max(Math.min(Math.floor(share), size - 1), least(size));
+  });
+  const sum = (): number => counts.reduce((all, count) => all + count, 0);
+  const left = (i: number): number => (exact[i] as number) - (counts[i] as number);
+  const order = sizes.map((_, i) => i);
+  // What rare groups were given beyond their share is taken from those that are the furthest above theirs.
+  for (let over = sum() - wanted; over > 0; over--) {
+    const [most] = order
+      .filter((i) => (counts[i] as number) > least(sizes[i] as number))
+      .sort((a, b) => left(a) - left(b) || (sizes[b] as number) - (sizes[a] as number) || a - b);
+    counts[most as number] = (counts[most as number] as number) - 1;
+  }
+  order.sort((a, b) => left(b) - left(a) || (sizes[b] as number) - (sizes[a] as number) || a - b);
+  let missing = wanted - sum();
   while (missing > 0) {
     const before = missing;
-    for (const { i } of order) {
+    for (const i of order) {
       if (missing === 0 || (counts[i] as number) >= (sizes[i] as number) - 1) continue;
       counts[i] = (counts[i] as number) + 1;
       missing--;

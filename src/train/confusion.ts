@@ -18,7 +18,8 @@ export class Confusion {
 
   get scores(): ClassScores {
     const { accuracy, macroF1, labels, table } = this;
-    return { accuracy, macroF1, labels, confusion: table };
+    const withoutRows = labels.filter((_, i) => table[i]?.every((count) => count === 0));
+    return { accuracy, macroF1, labels, confusion: table, withoutRows };
   }
 
   /** [truth][predicted]: rows. */

@@ -28,6 +28,8 @@ export interface ClassScores {
   labels: readonly string[];
   /** Rows by their class, and by the one they were taken for. */
   confusion: number[][];
+  /** Names of the classes that no row is of: the figures say nothing about them. */
+  withoutRows: readonly string[];
 }
 
 /**

@@ -140,7 +140,7 @@ export async function prepare(
     return rows;
   };
   const trained = (rows: StoredExamples, { file }: Data): StoredExamples =>
-    trainedExamples(rows, file, maxLength);
+    trainedExamples(rows, file, maxLength, reports);
   try {
     const rows = await tokenised(files.train);
     if (files.held !== undefined) {

@@ -219,3 +219,23 @@ test("evalSplit holds out each class alike, and never a class's last row", (t) =
   );
   t.is(count(train, 2), 1);
 });
+
+test("evalSplit holds out a row of each rare class, within the share, whatever the seed", (t) => {
+  const heldOf = (sizes: number[], fraction: number, seed: number): number[] => {
+    const labels = sizes.flatMap((size, label) => Array.from({ length: size }, () => label));
+    const { train, held } = evalSplit(classes(labels), fraction, seed);
+    t.is(held.length + train.length, labels.length);
+    return sizes.map((_, label) => [...held].filter(({ labels: [own] }) => own === label).length);
+  };
+  for (let seed = 0; seed < 5; seed++) {
+    t.deepEqual(heldOf([980, 12, 6, 2], 0.05, seed), [47, 1, 1, 1]);
+    t.deepEqual(heldOf([36, 4], 0.05, seed), [1, 1]);
+    t.deepEqual(
+      heldOf([500, 300, 100, 97, 2, 1], 0.01, seed),
+      [4, 3, 1, 1, 1, 0],
+      "one row is never held out",
+    );
+    t.deepEqual(heldOf([96, 2, 2], 0.02, seed), [2, 0, 0], "the share has too few rows for each");
+    t.deepEqual(heldOf([50, 50], 0.2, seed), [10, 10]);
+  }
+});

@@ -21,6 +21,16 @@ test("rows stand by their class, columns by what they were taken for", (t) => {
   ]);
   t.deepEqual(scores.labels, ["class 0", "class 1"]);
   t.is(scores.accuracy, 9 / 12);
+  t.deepEqual(scores.withoutRows, []);
+});
+
+test("classes that no row is of are named", (t) => {
+  const { scores } = confusion([
+    [2, 0, 1],
+    [0, 0, 0],
+    [0, 1, 3],
+  ]);
+  t.deepEqual(scores.withoutRows, ["class 1"]);
 });
 
 // sklearn.metrics.f1_score(truth, predicted, average="macro"), worked out by hand.

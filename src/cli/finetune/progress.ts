@@ -1,6 +1,7 @@
 import { basename } from "node:path";
 import type { Colors } from "picocolors/types.js";
 import type { EndEvent, EvalEvent, StepEvent, ProgressEvent } from "../../train/events.js";
+import type { ClassScores } from "../../train/evaluate.js";
 import { bytes, duration, grouped, percent, rate, speed } from "../format.js";
 
 /** The figures of a step, most wanted first. */
@@ -82,9 +83,19 @@ export function evalLine(event: EvalEvent): string {
   const rest =
     classes === undefined
       ? `perplexity ${perplexity.toPrecision(4)}`
-      : `accuracy ${percent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}`;
+      : `accuracy ${percent(classes.accuracy)}, macro-F1 ${classes.macroF1.toFixed(4)}${unmeasured(classes, "held-out rows")}`;
   return `${when}: held-out loss ${loss.toFixed(4)}, ${rest}`;
 }
+
+/** Names the classes that a score says nothing about, to stand behind it; "" if there are none. */
+export function unmeasured({ withoutRows }: Pick<ClassScores, "withoutRows">, rows: string): string {
+  if (withoutRows.length === 0) return "";
+  const rest = withoutRows.length - MOST_NAMES;
+  const names = withoutRows.slice(0, MOST_NAMES).join(", ") + (rest > 0 ? ` and ${grouped(rest)} more` : "");
+  return ` (no ${rows} of ${names})`;
+}
+
+const MOST_NAMES = 8;
 
 /** The last lines of a run. `first` is the evaluation before the first step, `last` the newest. */
 export function endLines(

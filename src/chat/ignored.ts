@@ -1,0 +1,58 @@
+/** Parts of a conversation that a chat template does not write: found by what does not change its text. */
+import type { Conversation, Message } from "./messages.js";
+import type { ChatTemplate } from "./template.js";
+
+/** Which parts of a conversation the template does not write. */
+export interface Ignored {
+  /** A tool call of the assistant. */
+  calls: boolean;
+  /** The tools that the assistant may call. */
+  tools: boolean;
+  /** The content of a message that is not the assistant's, such as the system's. */
+  messages: boolean;
+}
+
+/** Finds what of a conversation is not in `text`, which the template made of it. */
+export function ignoredParts(template: ChatTemplate, conversation: Conversation, text: string): Ignored {
+  const { messages, tools } = conversation;
+  const render = (changed: Partial<Conversation>): string | undefined => {
+    try {
+      return template.render({ ...conversation, ...changed });
+    } catch {
+      return undefined;
+    }
+  };
+  const replaced = (place: number, message: Message): readonly Message[] =>
+    messages.map((one, i) => (i === place ? message : one));
+  const ignoresCalls = (message: Message, place: number): boolean => {
+    const calls = callsOf(message);
+    return calls.some((_, i) => {
+      const others = calls.map((call, k) => (k === i ? altered(call) : call));
+      return render({ messages: replaced(place, { ...message, tool_calls: others }) }) === text;
+    });
+  };
+  const ignoresContent = (message: Message, place: number): boolean => {
+    const { role, content } = message;
+    if (role === "assistant" || typeof content !== "string" || text.includes(content.trim())) return false;
+    return (
+      render({ messages: replaced(place, { ...message, content: altered(content) as string }) }) === text
+    );
+  };
+  return {
+    calls: messages.some(ignoresCalls),
+    tools: tools !== undefined && render({ tools: undefined }) === text,
+    messages: messages.some(ignoresContent),
+  };
+}
+
+function callsOf({ tool_calls: calls }: Message): readonly unknown[] {
+  return Array.isArray(calls) ? calls : [];
+}
+
+/** The same value with every text in it changed. */
+function altered(value: unknown): unknown {
+  if (typeof value === "string") return `${value}Qv`;
+  if (Array.isArray(value)) return value.map(altered);
+  if (typeof value !== "object" || value === null) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, one]) => [key, altered(one)]));
+}

@@ -1,0 +1,263 @@
+/** What a conversation's row says beside plain texts: parts of content, weights, tool calls and tools. */
+import test from "ava";
+
+import { messagesOf } from "../../src/chat/messages.js";
+import type { Tokenizer } from "../../src/models/tokenizer.js";
+import { examplesOf, trainedExamples } from "../../src/data/examples.js";
+import { readData, type Rows } from "../../src/data/read.js";
+import { warningsOf } from "../../src/data/report.js";
+import type { Example } from "../../src/data/store.js";
+import { isTrained } from "../../src/data/parts.js";
+import type { TrainOn } from "../../src/data/format.js";
+import { rowsOf, write } from "../data/sources.js";
+import { chatMl, templateText, tokenizerOf } from "./fixtures.js";
+
+const text = (value: string): object => ({ type: "text", text: value });
+
+/** The trained texts of each row, and the warnings. */
+async function trained(
+  tokenizer: Tokenizer,
+  rows: object[],
+  trainOn: TrainOn = "completion",
+  maxLength = 1000,
+): Promise<{ texts: string[]; warnings: string[] }> {
+  const data = await rowsOf(...rows);
+  const options = { maxLength, eosTokenIds: [1], trainOn };
+  const store = await examplesOf(data, tokenizer, options);
+  const texts = Array.from(store, (row: Example) =>
+    [...row.ids.keys()]
+      .map((i) =>
+        isTrained(row, i) ? tokenizer.decode(row.ids.slice(i, i + 1), { skipSpecialTokens: false }) : "|",
+      )
+      .join("")
+      .replaceAll(/\|+/g, "|"),
+  );
+  const warnings = warningsOf(store.report, maxLength).map((one) => one.replace(data.file, "f"));
+  return { texts, warnings };
+}
+
+const qwen = (): Tokenizer => tokenizerOf(chatMl, templateText("qwen2_5"));
+
+test("parts of text are one text, as if it had been written so", async (t) => {
+  const parts = {
+    messages: [
+      { role: "user", content: [text("Who keeps "), text("the light?")] },
+      { role: "assistant", content: [{ type: "output_text", text: "Marta." }] },
+    ],
+  };
+  const plain = {
+    messages: [
+      { role: "user", content: "Who keeps the light?" },
+      { role: "assistant", content: "Marta." },
+    ],
+  };
+  const tokenizer = qwen();
+  const { texts } = await trained(tokenizer, [parts, plain]);
+  t.is(texts[0], texts[1]);
+  t.is(texts[1], "|Marta.<|im_end|>\n");
+  // A template that knows parts gets the text too, and so does a prompt.
+  t.deepEqual(tokenizer.applyChatTemplate(parts.messages), tokenizer.applyChatTemplate(plain.messages));
+});
+
+test("what is not text in a message is refused by file, line and place", async (t) => {
+  const user = (content: unknown) => JSON.stringify({ messages: [{ role: "user", content }] });
+  const assistant = (fields: object) => JSON.stringify({ messages: [{ role: "assistant", ...fields }] });
+  const call = (value: unknown) => ({
+    tool_calls: [{ type: "function", function: { name: "f", arguments: value } }],
+  });
+  const cases: [row: string, message: RegExp][] = [
+    [
+      user([text("a"), { type: "image_url", image_url: { url: "x" } }]),
+      /:1: "messages"\[0\]\.content\[1\] is of type "image_url"; only parts of type "text"/,
+    ],
+    [user([{ type: "input_audio", input_audio: {} }]), /content\[0\] is of type "input_audio"/],
+    [user([{ type: "image" }]), /is of type "image"/],
+    [user([{ text: "a" }]), /content\[0\] has no type/],
+    [user(["a"]), /content\[0\] must be \{"type": "text", "text": …\} and is a string/],
+    [user([{ type: "text", text: 3 }]), /content\[0\]\.text must be a string and is a number/],
+    [user([]), /content must be a string or an array of text parts and is an empty array/],
+    [assistant({ content: "a", weight: 0.5 }), /\[0\]\.weight must be 0 or 1 and is 0\.5/],
+    [assistant({ content: "a", weight: "0" }), /weight must be 0 or 1 and is "0"/],
+    [
+      JSON.stringify({ messages: [{ role: "user", content: "a", weight: 0 }] }),
+      /weight is 0, and the role is "user"/,
+    ],
+    [
+      assistant({ content: "", function_call: { name: "f", arguments: "{}" } }),
+      /function_call is OpenAI's old form; write the call as tool_calls/,
+    ],
+    [assistant(call("{city")), /tool_calls\[0\]\.function\.arguments is a text, and not JSON/],
+    [assistant(call("[1]")), /arguments must be an object and is an array/],
+    [assistant({ content: "a", tool_calls: ["x"] }), /tool_calls\[0\] must be an object and is a string/],
+    [
+      JSON.stringify({ messages: [{ role: "user", content: "a" }], images: ["x.png"] }),
+      /the row has "images"/,
+    ],
+    [
+      JSON.stringify({ conversations: [{ from: "human", value: "a" }], image: "x.png" }),
+      /the row has "image"/,
+    ],
+  ];
+  for (const [row, message] of cases) {
+    const error = await t.throwsAsync(readData(write("a.jsonl", row)), undefined, row);
+    t.is((error as { code?: string }).code, "ERR_DATA_ROW");
+    t.regex(error.message, message);
+  }
+  t.notThrows(() =>
+    messagesOf([{ role: "assistant", content: [], tool_calls: [{ name: "f" }] }], "m", (what) => {
+      throw new Error(what);
+    }),
+  );
+});
+
+test("arguments written as JSON text are those of an object", async (t) => {
+  const row = (value: unknown) => ({
+    messages: [
+      { role: "user", content: "Weather?" },
+      {
+        role: "assistant",
+        content: "",
+        tool_calls: [{ type: "function", function: { name: "weather", arguments: value } }],
+      },
+    ],
+    tools: [{ type: "function", function: { name: "weather", parameters: {} } }],
+  });
+  const { texts, warnings } = await trained(qwen(), [
+    row('{"city": "Nantucket"}'),
+    row({ city: "Nantucket" }),
+  ]);
+  t.is(texts[0], texts[1]);
+  t.regex(texts[0] as string, /"arguments": \{"city": "Nantucket"\}/);
+  t.deepEqual(warnings, []);
+});
+
+const turn = (role: string, content: string, weight?: number): object => ({
+  role,
+  content,
+  ...(weight !== undefined && { weight }),
+});
+const weights = [
+  turn("user", "q1"),
+  turn("assistant", "a1", 0),
+  turn("user", "q2"),
+  turn("assistant", "a2"),
+  turn("user", "q3"),
+  turn("assistant", "a3", 1),
+];
+
+for (const template of ["qwen2_5", "qwen2_5_training"])
+  test(`${template}: a turn of weight 0 is read and not trained on`, async (t) => {
+    const tokenizer = tokenizerOf(chatMl, templateText(template));
+    const { texts, warnings } = await trained(tokenizer, [{ messages: weights }]);
+    const [only] = texts;
+    t.regex(only as string, /^\|\n?a2<\|im_end\|>\n\|\n?a3<\|im_end\|>\n$/);
+    t.deepEqual(warnings, []);
+    const none = { messages: [turn("user", "q"), turn("assistant", "a", 0)] };
+    const left = await trained(tokenizer, [none, { messages: weights }]);
+    t.deepEqual([left.texts[0], left.texts[1]], ["", only]);
+    t.deepEqual(left.warnings, [
+      "f: 1 of 2 rows (first line 1) left out: every turn of the assistant has weight 0",
+    ]);
+  });
+
+test("weight 0 holds with trainOn all, in ShareGPT rows, and where marks do not tell turns apart", async (t) => {
+  const [all] = (await trained(qwen(), [{ messages: weights }], "all")).texts;
+  t.regex(all as string, /q1.*assistant\n\|<\|im_start\|>user\nq2.*a2.*a3/s);
+  t.notRegex(all as string, /a1/);
+  const speakers: Record<string, string> = { user: "human", assistant: "gpt" };
+  const conversations = (weights as { role: string; content: string; weight?: number }[]).map(
+    ({ role, content, weight }) => ({
+      from: speakers[role],
+      value: content,
+      weight,
+    }),
+  );
+  t.is(
+    (await trained(qwen(), [{ conversations }])).texts[0],
+    (await trained(qwen(), [{ messages: weights }])).texts[0],
+  );
+  // The first turn is not marked, so two marks stand for three turns.
+  const partly =
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' and loop.index0 > 1 %}" +
+    "{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}" +
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+  const messages = [
+    turn("user", "q1"),
+    turn("assistant", "a1"),
+    turn("user", "q2"),
+    turn("assistant", "a2", 0),
+    turn("user", "q3"),
+    turn("assistant", "a3"),
+  ];
+  t.deepEqual((await trained(tokenizerOf(chatMl, partly), [{ messages }])).texts, ["|a3<|im_end|>"]);
+});
+
+/** Writes roles and contents, and neither tools nor calls. */
+const PLAIN =
+  "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content or '' }}<|im_end|>\n{% endfor %}" +
+  "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+const calling = {
+  messages: [
+    { role: "user", content: "Weather?" },
+    {
+      role: "assistant",
+      content: null,
+      tool_calls: [{ type: "function", function: { name: "weather", arguments: "{}" } }],
+    },
+    { role: "tool", content: "fog" },
+    { role: "assistant", content: "Fog." },
+  ],
+};
+const tools = [{ type: "function", function: { name: "weather", parameters: {} } }];
+const plain = { messages: [turn("user", "q"), turn("assistant", "a")] };
+
+for (const trainOn of ["completion", "all"] as const)
+  test(`a row whose tool calls the template does not write is left out, and counted: ${trainOn}`, async (t) => {
+    const { texts, warnings } = await trained(tokenizerOf(chatMl, PLAIN), [plain, calling], trainOn);
+    t.not(texts[0], "");
+    t.is(texts[1], "");
+    t.deepEqual(warnings, [
+      "f: 1 of 2 rows (first line 2) left out: the chat template does not write their tool calls; use a template for tools (--chat-template)",
+    ]);
+    const written = await trained(qwen(), [plain, { ...calling, tools }], trainOn);
+    t.not(written.texts[1], "");
+    t.deepEqual(written.warnings, []);
+  });
+
+test("only one of two calls is written: the row is left out", async (t) => {
+  const first = PLAIN.replace(
+    "{{ m.content or '' }}",
+    "{{ m.content or '' }}{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}",
+  );
+  const call = (name: string) => ({ type: "function", function: { name, arguments: {} } });
+  const row = (...names: string[]) => ({
+    messages: [turn("user", "q"), { role: "assistant", tool_calls: names.map(call) }],
+  });
+  const { texts } = await trained(tokenizerOf(chatMl, first), [row("one"), row("one", "two")]);
+  t.deepEqual(texts, ["|one<|im_end|>\n", ""]);
+});
+
+test("if nothing is left, the error says why", async (t) => {
+  const tokenizer = tokenizerOf(chatMl, PLAIN);
+  const data: Rows = await rowsOf(calling);
+  const store = await examplesOf(data, tokenizer, { maxLength: 100, eosTokenIds: [1] });
+  t.throws(() => trainedExamples(store, data.file, 100, [store.report]), {
+    code: "ERR_NO_TRAINED_TOKENS",
+    message:
+      /no row is left to train on: .*1 of 1 rows \(first line 1\) left out: the chat template does not write their tool calls/,
+  });
+});
+
+test("tools and messages that the template does not write are reported", async (t) => {
+  const silent = PLAIN.replace("{% for m in messages %}", "{% for m in messages if m.role != 'system' %}");
+  const { texts, warnings } = await trained(tokenizerOf(chatMl, silent), [
+    plain,
+    { ...plain, tools },
+    { messages: [turn("system", "Be brief."), ...plain.messages] },
+  ]);
+  t.is(new Set(texts).size, 1);
+  t.deepEqual(warnings, [
+    "f: 1 of 3 rows (first line 2) trained on without their tools: the chat template does not write them; use a template for tools (--chat-template)",
+    "f: 1 of 3 rows (first line 3) trained on without one of their messages, such as the system's: the chat template does not write it",
+  ]);
+});
