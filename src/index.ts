@@ -66,6 +66,15 @@ export { CausalLM, type CausalConfig } from "./models/causal-lm.js";
 export type { GgufType } from "./gguf/blocks.js";
 export type { EmbedOptions } from "./models/embed.js";
 export { TextEncoder } from "./models/encoder.js";
+export type {
+  BatchEncoding,
+  BatchPlaces,
+  EncodeBatchOptions,
+  EncodeOptions,
+  Encoding,
+  Offset,
+  Truncation,
+} from "./models/encoding.js";
 export type { Task } from "./models/family.js";
 export type { FromConfigOptions } from "./models/from-config.js";
 export type { GenerateOptions, SamplingOptions } from "./models/generate-options.js";
@@ -106,7 +115,7 @@ export {
   type ChatTemplateOptions,
   type DecodeOptions,
   type DecodeStream,
-  type EncodeOptions,
+  type EncodeAllOptions,
 } from "./models/tokenizer.js";
 export type { ViTAttention, ViTLayer, ViTMLP } from "./models/vit/block.js";
 export type { ViTConfig, ViTConfigFields } from "./models/vit/config.js";

@@ -13,6 +13,16 @@ import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
 import { Beside, inFolder } from "./beside.js";
 import { readChatTemplate, readSpecialTokens } from "./chat-template-files.js";
+import { type EncodingDefaults, encodingDefaults } from "./encoding-defaults.js";
+import {
+  encode,
+  encodeBatch,
+  type BatchEncoding,
+  type BatchPlaces,
+  type EncodeBatchOptions,
+  type EncodeOptions,
+  type Encoding,
+} from "./encoding.js";
 
 /** Text of token ids that come one by one. */
 export interface DecodeStream {
@@ -24,11 +34,8 @@ export interface DecodeStream {
   rest(): string;
 }
 
-/** What `encode` and `encodeAll` take besides texts. */
-export interface EncodeOptions {
-  /** Whether the special tokens are added that the tokenizer puts around a text; true. */
-  addSpecialTokens?: boolean | undefined;
-}
+/** Options of `encodeAll`. */
+export type EncodeAllOptions = Pick<EncodeOptions, "addSpecialTokens">;
 
 /** What `decode` and `decodeStream` take besides ids. */
 export interface DecodeOptions {
@@ -92,19 +99,57 @@ export class Tokenizer {
     return { place: this.path, text: readFileSync(this.path, "utf8") };
   }
 
-  /** Token ids of `text`, with the special tokens that the tokenizer adds unless told otherwise. Throws `ERR_OPTION`. */
-  encode(text: string, given: EncodeOptions = {}): Int32Array {
-    textOf("encode", "text", text);
-    const addSpecialTokens = switched(
-      "encode",
-      "addSpecialTokens",
-      options("encode", given, ["addSpecialTokens"]),
-    );
-    return this.#native.encode(text, addSpecialTokens);
+  /**
+   * Encodes `text`. Returns its token ids; with `pair`, `offsets: true` or `wordIds: true` an `Encoding`, which also has
+   * token types, offsets in UTF-16 units (`text.slice(start, end)`), word ids and sequence ids. `maxLength` cuts to that
+   * many tokens, special tokens included.
+   *
+   * Throws `ERR_OPTION`, among others where `only_first` or `only_second` cannot cut the row to `maxLength`.
+   */
+  encode(text: string, given: EncodeOptions & { pair: string }): Encoding;
+  encode(text: string, given: EncodeOptions & { offsets: true }): Encoding;
+  encode(text: string, given: EncodeOptions & { wordIds: true }): Encoding;
+  encode(
+    text: string,
+    given?: EncodeOptions & { pair?: undefined; offsets?: false | undefined; wordIds?: false | undefined },
+  ): Int32Array;
+  encode(text: string, given?: EncodeOptions): Int32Array | Encoding;
+  encode(text: string, given: EncodeOptions = {}): Int32Array | Encoding {
+    return encode(this.#native, this.#defaults, text, given);
   }
 
+  /**
+   * Encodes texts, or pairs of texts, as one batch for `model.forward`: ids, attention mask and token types, i32 [B, T].
+   * Rows are padded to the longest unless `padding` says otherwise, on the side and with the token that
+   * `tokenizer_config.json` names, and cut where `maxLength` or `truncation` is given. With `offsets: true` or
+   * `wordIds: true` the batch also has offsets, word ids and sequence ids by row and token.
+   *
+   * Throws `ERR_OPTION`, among others for rows of different lengths without padding, a tokenizer without a padding token
+   * and a row that cannot be cut to `maxLength`; `ERR_FILE_FORMAT` for a malformed `tokenizer_config.json`.
+   */
+  encodeBatch(
+    texts: readonly string[],
+    given: EncodeBatchOptions & { offsets: true },
+  ): BatchEncoding & BatchPlaces;
+  encodeBatch(
+    texts: readonly string[],
+    given: EncodeBatchOptions & { wordIds: true },
+  ): BatchEncoding & BatchPlaces;
+  encodeBatch(texts: readonly string[], given?: EncodeBatchOptions): BatchEncoding & Partial<BatchPlaces>;
+  encodeBatch(
+    texts: readonly string[],
+    given: EncodeBatchOptions = {},
+  ): BatchEncoding & Partial<BatchPlaces> {
+    return encodeBatch(this.#native, this.#defaults, texts, given);
+  }
+
+  /** Padding and truncation as the tokenizer's files define them; read once. */
+  readonly #defaults = (): EncodingDefaults =>
+    (this.#encodingDefaults ??= encodingDefaults(this.beside, (token) => this.tokenToId(token)));
+  #encodingDefaults: EncodingDefaults | undefined;
+
   /** Token ids of each text, in parallel and away from this thread. Throws `ERR_OPTION`. */
-  async encodeAll(texts: readonly string[], given: EncodeOptions = {}): Promise<Int32Array[]> {
+  async encodeAll(texts: readonly string[], given: EncodeAllOptions = {}): Promise<Int32Array[]> {
     listOf("encodeAll", "texts", texts, textOf);
     const addSpecialTokens = switched(
       "encodeAll",

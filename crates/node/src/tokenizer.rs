@@ -1,5 +1,6 @@
 //! Tokenizers of `tokenizer.json`.
 
+mod encodings;
 mod offsets;
 mod seams;
 mod splitters;
@@ -27,6 +28,7 @@ use crate::background;
 use crate::error::{Result, internal, thrown};
 use crate::gguf::GgufFile;
 use crate::session::{Failure, failure};
+use encodings::{EncodingOptions, encodings};
 use offsets::{Placed, placed};
 use seams::Seams;
 use vocabulary::GgufTokenizer;
@@ -266,6 +268,38 @@ impl Tokenizer {
             }
             Ok(())
         })
+    }
+
+    /// Texts, or texts with their pairs, with token types, offsets in UTF-16 units, words and sequences, row after row.
+    /// Throws `ERR_OPTION` for a row that cannot be truncated to the length.
+    #[napi(
+        catch_unwind,
+        ts_return_type = "{ ids: Int32Array, typeIds: Int32Array, starts: Int32Array, ends: Int32Array, words: Int32Array, sequences: Int32Array, rows: Int32Array }"
+    )]
+    pub fn encodings<'env>(
+        &self,
+        env: &'env Env,
+        texts: Vec<String>,
+        pairs: Option<Vec<String>>,
+        options: EncodingOptions,
+    ) -> Result<Object<'env>> {
+        let encode = || encodings(&self.inner, &texts, pairs.as_deref(), &options);
+        let all = background::guarded("encode", encode).map_err(thrown)?;
+        let mut object = Object::new(env).map_err(internal)?;
+        let lists = [
+            ("ids", all.ids),
+            ("typeIds", all.type_ids),
+            ("starts", all.starts),
+            ("ends", all.ends),
+            ("words", all.words),
+            ("sequences", all.sequences),
+            ("rows", all.rows),
+        ];
+        for (name, values) in lists {
+            let values = Int32ArraySlice::copy_from(env, &values[..]).map_err(internal)?;
+            object.set(name, values).map_err(internal)?;
+        }
+        Ok(object)
     }
 
     /// Ids, without special tokens, of a part of a running text that begins and ends at seams;

@@ -1,0 +1,50 @@
+/** What a tokenizer's files say about padding and truncation. */
+import { type Beside, fieldsBeside } from "./beside.js";
+import { readSpecialTokens } from "./chat-template-files.js";
+
+/** Defaults of `encodeBatch`, as transformers reads them. */
+export interface EncodingDefaults {
+  paddingSide: "left" | "right";
+  truncationSide: "left" | "right";
+  /** Undefined where the tokenizer has no padding token. Read when first asked for: `tokenizer.json` may be large. */
+  padTokenId: () => number | undefined;
+  /** `model_max_length`; undefined where the file has none. */
+  maxLength: number | undefined;
+}
+
+/** Tokenizer classes that pad on the left where `tokenizer_config.json` names no side. */
+const PADS_LEFT = /^(Code)?(Llama|Gemma)Tokenizer(Fast)?$/;
+/** transformers writes this number or a larger one for "no limit". */
+const UNLIMITED = 1e20;
+
+/** Throws `ERR_FILE_FORMAT`. */
+export function encodingDefaults(
+  beside: Beside,
+  tokenToId: (token: string) => number | undefined,
+): EncodingDefaults {
+  const config = fieldsBeside(beside, "tokenizer_config.json");
+  const side = (key: string): "left" | "right" | undefined => {
+    const value = config?.string(key);
+    if (value === undefined || value === "left" || value === "right") return value;
+    throw config?.error(key, 'must be "left" or "right"');
+  };
+  const limit = config?.positive("model_max_length");
+  const paddingSide = side("padding_side");
+  let pad: { id: number | undefined } | undefined;
+  return {
+    paddingSide: paddingSide ?? (PADS_LEFT.test(config?.string("tokenizer_class") ?? "") ? "left" : "right"),
+    truncationSide: side("truncation_side") ?? "right",
+    padTokenId: () => (pad ??= { id: padTokenId(beside, tokenToId) }).id,
+    maxLength: limit === undefined || limit >= UNLIMITED ? undefined : Math.floor(limit),
+  };
+}
+
+/** The named padding token, that of `tokenizer.json`, or the one that the families' tokenizers have by default. */
+function padTokenId(beside: Beside, tokenToId: (token: string) => number | undefined): number | undefined {
+  const named = readSpecialTokens(beside)["pad_token"];
+  if (named !== undefined) return tokenToId(named);
+  const own = fieldsBeside(beside, "tokenizer.json")?.object("padding")?.string("pad_token");
+  return [own, "[PAD]", "<pad>"]
+    .map((token) => (token === undefined ? undefined : tokenToId(token)))
+    .find((id) => id !== undefined);
+}

@@ -1,0 +1,316 @@
+/** Encodings of texts and pairs of texts: token types, offsets, word ids, truncation and padding. */
+import type * as Binding from "../../native/binding.js";
+import { flag, listOf, oneOf, options, refuse, text as textOf, whole } from "../argument.js";
+import { tensor } from "../create.js";
+import type { Device } from "../device.js";
+import { LowrankError } from "../errors.js";
+import type { Tensor } from "../tensor.js";
+import type { EncodingDefaults } from "./encoding-defaults.js";
+
+/** Which text of a pair loses tokens: the longer one, the first or the second. */
+export type Truncation = "longest_first" | "only_first" | "only_second";
+
+/** Where a token is in its text: `text.slice(start, end)`, in UTF-16 units. */
+export type Offset = [start: number, end: number];
+
+/** Options of `encode`. */
+export interface EncodeOptions {
+  /** Whether the tokenizer adds its special tokens; true. */
+  addSpecialTokens?: boolean | undefined;
+  /** A second text, encoded behind the first. */
+  pair?: string | undefined;
+  /** Whether to return an `Encoding`, which has offsets; false. */
+  offsets?: boolean | undefined;
+  /** Whether to return an `Encoding`, which has word ids; false. */
+  wordIds?: boolean | undefined;
+  /** The most tokens, special tokens included; unlimited unless given. */
+  maxLength?: number | undefined;
+  /** Which text of a pair loses tokens to fit `maxLength`; `longest_first`. */
+  truncation?: Truncation | undefined;
+}
+
+/** A text, or a pair of texts, as tokens. All lists have one entry per token. */
+export interface Encoding {
+  /** Token ids. */
+  ids: Int32Array;
+  /** Token types: 0 for the first text and 1 for the second, as the tokenizer assigns them. */
+  tokenTypeIds: Int32Array;
+  /** Where each token is in its own text, in UTF-16 units; [0, 0] for special tokens. */
+  offsets: Offset[];
+  /** The index of the word, as the pre-tokenizer splits the text, that each token is a part of; null for special tokens. */
+  wordIds: (number | null)[];
+  /** 0 for tokens of the first text, 1 for tokens of the second; null for special tokens. */
+  sequenceIds: (number | null)[];
+}
+
+/** Options of `encodeBatch`. */
+export interface EncodeBatchOptions {
+  /** A second text for each text, encoded behind it. */
+  pairs?: readonly string[] | undefined;
+  /** Whether the tokenizer adds its special tokens; true. */
+  addSpecialTokens?: boolean | undefined;
+  /** Pad rows to the longest of the batch (`true` is the same), or to `maxLength`; `longest`. Without padding, rows must have equal lengths. */
+  padding?: boolean | "longest" | "max_length" | undefined;
+  /** Cut rows to `maxLength`; `true` means `longest_first`, which is the default where `maxLength` is given. */
+  truncation?: boolean | Truncation | undefined;
+  /** The most tokens of a row, special tokens included; `model_max_length` of the tokenizer's configuration unless given. */
+  maxLength?: number | undefined;
+  /** Round the padded length up to a multiple of this number. */
+  padToMultipleOf?: number | undefined;
+  /** The side on which padding is added; `padding_side` of the tokenizer's configuration unless given. */
+  paddingSide?: "left" | "right" | undefined;
+  /** The id of padding; the tokenizer's padding token unless given. */
+  padTokenId?: number | undefined;
+  /** Whether to return offsets, word ids and sequence ids; false. */
+  offsets?: boolean | undefined;
+  /** Whether to return offsets, word ids and sequence ids; false. */
+  wordIds?: boolean | undefined;
+  /** The device of the tensors; the default device unless given. */
+  device?: Device | undefined;
+}
+
+/** A batch as `model.forward` takes it. */
+export interface BatchEncoding {
+  /** Token ids, i32 [B, T]. */
+  ids: Tensor;
+  /** 1 for tokens and 0 for padding, i32 [B, T]. */
+  attentionMask: Tensor;
+  /** Token types, i32 [B, T]; 0 for padding. */
+  tokenTypeIds: Tensor;
+}
+
+/** Where the tokens of a batch are, by row and token. Padding has [0, 0], null and null. */
+export interface BatchPlaces {
+  /** As in `Encoding`. */
+  offsets: Offset[][];
+  /** As in `Encoding`. */
+  wordIds: (number | null)[][];
+  /** As in `Encoding`. */
+  sequenceIds: (number | null)[][];
+}
+
+const TRUNCATIONS = ["longest_first", "only_first", "only_second"] as const satisfies Truncation[];
+const ENCODE_OPTIONS = [
+  "addSpecialTokens",
+  "pair",
+  "offsets",
+  "wordIds",
+  "maxLength",
+  "truncation",
+] as const satisfies (keyof EncodeOptions)[];
+const BATCH_OPTIONS = [
+  "pairs",
+  "addSpecialTokens",
+  "padding",
+  "truncation",
+  "maxLength",
+  "padToMultipleOf",
+  "paddingSide",
+  "padTokenId",
+  "offsets",
+  "wordIds",
+  "device",
+] as const satisfies (keyof EncodeBatchOptions)[];
+
+/** See `Tokenizer.encode`. */
+export function encode(
+  own: Binding.Tokenizer,
+  defaults: () => EncodingDefaults,
+  text: string,
+  given: EncodeOptions,
+): Int32Array | Encoding {
+  const where = "encode";
+  textOf(where, "text", text);
+  const known = options(where, given, ENCODE_OPTIONS);
+  const { addSpecialTokens = true, pair, offsets = false, wordIds = false, maxLength } = known;
+  const { truncation = "longest_first" } = known;
+  flag(where, "addSpecialTokens", addSpecialTokens);
+  if (pair !== undefined) textOf(where, "pair", pair);
+  oneOf(where, "truncation", truncation, TRUNCATIONS);
+  if (maxLength !== undefined) length(where, "maxLength", maxLength);
+  paired(where, "pair", truncation, pair);
+  const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
+  if (pair === undefined && maxLength === undefined && !placed) return own.encode(text, addSpecialTokens);
+  const left = maxLength !== undefined && defaults().truncationSide === "left";
+  const request = { addSpecialTokens, maxLength, strategy: truncation, left };
+  const [row] = rows(where, own, [text], pair === undefined ? undefined : [pair], request) as [Encoding];
+  return pair === undefined && !placed ? row.ids : row;
+}
+
+/** See `Tokenizer.encodeBatch`. */
+export function encodeBatch(
+  own: Binding.Tokenizer,
+  defaults: () => EncodingDefaults,
+  texts: readonly string[],
+  given: EncodeBatchOptions,
+): BatchEncoding & Partial<BatchPlaces> {
+  const where = "encodeBatch";
+  const known = options(where, given, BATCH_OPTIONS);
+  const { addSpecialTokens = true, offsets = false, wordIds = false, device } = known;
+  flag(where, "addSpecialTokens", addSpecialTokens);
+  const placed = flag(where, "offsets", offsets) || flag(where, "wordIds", wordIds);
+  const all = listOf(where, "texts", texts, textOf);
+  if (all.length === 0) refuse(where, "texts", "an array of at least one text", texts);
+  const pairs = known.pairs === undefined ? undefined : listOf(where, "pairs", known.pairs, textOf);
+  if (pairs !== undefined && pairs.length !== all.length)
+    refuse(where, "pairs", `one text for each of ${all.length} texts`, pairs);
+  const limit = limits(where, known, defaults);
+  paired(where, "pairs", limit.strategy, pairs);
+  const encoded = rows(where, own, all, pairs, {
+    addSpecialTokens,
+    maxLength: limit.cut,
+    strategy: limit.strategy,
+    left: limit.cut !== undefined && defaults().truncationSide === "left",
+  });
+  const T = paddedLength(where, encoded, known, limit);
+  const batch = padded(where, encoded, T, known, defaults);
+  const shape = [encoded.length, T];
+  const made = (values: Int32Array): Tensor => tensor(values, { shape, device });
+  const tensors = {
+    ids: made(batch.ids),
+    attentionMask: made(batch.mask),
+    tokenTypeIds: made(batch.types),
+  };
+  return placed ? { ...tensors, ...places(encoded, T, batch.side) } : tensors;
+}
+
+function length(where: string, name: string, value: unknown): number {
+  return whole(where, name, value, 1);
+}
+
+/** Throws `ERR_OPTION` for a truncation of the second text where there is none. */
+function paired(where: string, name: string, truncation: Truncation, pair: unknown): void {
+  if (truncation === "only_second" && pair === undefined)
+    throw new LowrankError("ERR_OPTION", `${where}: truncation "only_second" needs ${name}`);
+}
+
+/** What bounds the rows: the length that they are cut to, and the one that they are padded to. */
+interface Limits {
+  cut: number | undefined;
+  strategy: Truncation;
+  pad: "longest" | "max_length" | undefined;
+  maxLength: number | undefined;
+}
+
+function limits(where: string, given: EncodeBatchOptions, defaults: () => EncodingDefaults): Limits {
+  const { padding = true, truncation = given.maxLength !== undefined, maxLength } = given;
+  if (maxLength !== undefined) length(where, "maxLength", maxLength);
+  const named = typeof padding === "boolean" ? padding : oneOf(where, "padding", padding, PADDINGS);
+  const pad = named === true ? "longest" : named === false ? undefined : named;
+  const cuts =
+    typeof truncation === "boolean" ? truncation : oneOf(where, "truncation", truncation, TRUNCATIONS);
+  const strategy = typeof cuts === "boolean" ? "longest_first" : cuts;
+  if (cuts === false && pad !== "max_length") return { cut: undefined, strategy, pad, maxLength };
+  const most = maxLength ?? defaults().maxLength;
+  if (most === undefined) {
+    const what = cuts === false ? 'padding "max_length"' : "truncation";
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${where}: ${what} needs maxLength, since the tokenizer's configuration has no model_max_length`,
+    );
+  }
+  return { cut: cuts === false ? undefined : most, strategy, pad, maxLength: most };
+}
+
+const PADDINGS = ["longest", "max_length"] as const;
+
+/** The rows of texts, before padding. Throws `ERR_OPTION` for one that cannot be cut to the length. */
+function rows(
+  where: string,
+  own: Binding.Tokenizer,
+  texts: string[],
+  pairs: string[] | undefined,
+  request: Binding.EncodingOptions,
+): Encoding[] {
+  let all: ReturnType<Binding.Tokenizer["encodings"]>;
+  try {
+    all = own.encodings(texts, pairs, request);
+  } catch (error) {
+    if (error instanceof LowrankError && error.code === "ERR_OPTION")
+      throw new LowrankError(error.code, `${where}: ${error.message}`);
+    throw error;
+  }
+  const orNull = (value: number): number | null => (value < 0 ? null : value);
+  return Array.from(all.rows, (end, i) => {
+    const start = all.rows[i - 1] ?? 0;
+    const starts = all.starts.subarray(start, end);
+    return {
+      ids: all.ids.slice(start, end),
+      tokenTypeIds: all.typeIds.slice(start, end),
+      offsets: Array.from(starts, (from, t): Offset => [from, all.ends[start + t] as number]),
+      wordIds: Array.from(all.words.subarray(start, end), orNull),
+      sequenceIds: Array.from(all.sequences.subarray(start, end), orNull),
+    };
+  });
+}
+
+/** The length T of a batch of rows. Throws `ERR_OPTION` where rows differ in length and are not padded to one. */
+function paddedLength(
+  where: string,
+  encoded: readonly Encoding[],
+  { padToMultipleOf }: EncodeBatchOptions,
+  { pad, maxLength }: Limits,
+): number {
+  const lengths = encoded.map(({ ids }) => ids.length);
+  const longest = Math.max(...lengths);
+  const multiple = padToMultipleOf === undefined ? 1 : length(where, "padToMultipleOf", padToMultipleOf);
+  if (pad === undefined) {
+    const other = lengths.find((one) => one !== longest);
+    if (other === undefined) return longest;
+    const what = `rows have from ${Math.min(...lengths)} to ${longest} tokens`;
+    throw new LowrankError("ERR_OPTION", `${where}: ${what}; they make one tensor with padding alone`);
+  }
+  const most = pad === "max_length" ? (maxLength as number) : longest;
+  if (longest > most) {
+    const row = lengths.indexOf(longest);
+    const what = `row ${row} has ${longest} tokens, more than maxLength ${most}`;
+    throw new LowrankError("ERR_OPTION", `${where}: ${what}; set truncation`);
+  }
+  return Math.ceil(most / multiple) * multiple;
+}
+
+/** Ids, mask and types of rows that are padded to T tokens. */
+function padded(
+  where: string,
+  encoded: readonly Encoding[],
+  T: number,
+  given: EncodeBatchOptions,
+  defaults: () => EncodingDefaults,
+): { ids: Int32Array; mask: Int32Array; types: Int32Array; side: "left" | "right" } {
+  if (given.padTokenId !== undefined) whole(where, "padTokenId", given.padTokenId);
+  const sides = ["left", "right"] as const;
+  const side =
+    given.paddingSide === undefined
+      ? defaults().paddingSide
+      : oneOf(where, "paddingSide", given.paddingSide, sides);
+  const size = encoded.length * T;
+  const needed = encoded.some((row) => row.ids.length < T);
+  const pad = given.padTokenId ?? (needed ? defaults().padTokenId() : 0);
+  if (pad === undefined) {
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${where}: the tokenizer has no padding token; pass padTokenId, for example that of its end token`,
+    );
+  }
+  const [ids, mask, types] = [new Int32Array(size).fill(pad), new Int32Array(size), new Int32Array(size)];
+  for (const [b, row] of encoded.entries()) {
+    const start = b * T + (side === "left" ? T - row.ids.length : 0);
+    ids.set(row.ids, start);
+    mask.fill(1, start, start + row.ids.length);
+    types.set(row.tokenTypeIds, start);
+  }
+  return { ids, mask, types, side };
+}
+
+/** Where the tokens of padded rows are. */
+function places(encoded: readonly Encoding[], T: number, side: "left" | "right"): BatchPlaces {
+  const fill = <V>(values: readonly V[], padding: () => V): V[] => {
+    const added = Array.from({ length: T - values.length }, padding);
+    return side === "left" ? [...added, ...values] : [...values, ...added];
+  };
+  return {
+    offsets: encoded.map((row) => fill(row.offsets, () => [0, 0])),
+    wordIds: encoded.map((row) => fill(row.wordIds, () => null)),
+    sequenceIds: encoded.map((row) => fill(row.sequenceIds, () => null)),
+  };
+}
