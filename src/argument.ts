@@ -3,6 +3,8 @@
  * function, the argument and what was passed: `clamp: low is a number, not "x"`.
  */
 import { LowrankError } from "./errors.js";
+import { optionName } from "./option-name.js";
+import { didYouMean } from "./suggest.js";
 
 /** What a class is called; "" where it has a `name` of its own that is no text. */
 function nameOf(made: Function): string {
@@ -30,7 +32,7 @@ export function shown(value: unknown): string {
 
 /** Throws `ERR_OPTION`: `where: name is expected, not value`. */
 export function refuse(where: string, name: string, expected: string, value: unknown): never {
-  throw new LowrankError("ERR_OPTION", `${where}: ${name} is ${expected}, not ${shown(value)}`);
+  throw new LowrankError("ERR_OPTION", `${where}: ${optionName(name)} is ${expected}, not ${shown(value)}`);
 }
 
 /** Any number, infinities among them, but NaN. */
@@ -81,7 +83,11 @@ export function oneOf<T extends string>(
   choices: readonly T[],
 ): T {
   if ((choices as readonly unknown[]).includes(value)) return value as T;
-  return refuse(where, name, `one of ${choices.join(", ")}`, value);
+  const expected = `one of ${choices.join(", ")}`;
+  throw new LowrankError(
+    "ERR_OPTION",
+    `${where}: ${optionName(name)} is ${expected}, not ${shown(value)}${didYouMean(value, choices)}`,
+  );
 }
 
 /** Whether a function is a class, which cannot be called: its prototype alone is fixed. */
@@ -128,7 +134,7 @@ export function options<T extends object>(
     if (!(known as readonly string[]).includes(name))
       throw new LowrankError(
         "ERR_OPTION",
-        `${where}: there is no option ${name}; there are ${known.join(", ")}`,
+        `${where}: there is no option ${name}${didYouMean(name, known)}; there are ${known.join(", ")}`,
       );
   }
   return value;

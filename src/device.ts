@@ -1,5 +1,7 @@
 /** Devices by name, and what they hold. */
-import { refuse } from "./argument.js";
+import { shown } from "./argument.js";
+import { LowrankError } from "./errors.js";
+import { didYouMean } from "./suggest.js";
 import { native, call, session, settled, type TuneReport } from "./native.js";
 import { readAlong } from "./reads.js";
 
@@ -100,9 +102,15 @@ export function resolveDevice(device: Device = chosen): Exclude<Device, "auto"> 
   return chooseDevice(device).device;
 }
 
+/** Devices by name, as suggestions for a misspelled one. */
+const DEVICE_NAMES = ["auto", "cpu", "gpu", "gpu:0", "gpu:1", "meta:cpu", "meta:gpu"];
+
 function resolveName(device: unknown): Exclude<Device, "auto"> {
   if (typeof device !== "string" || !/^(meta:)?(cpu|gpu|gpu:\d+)$/.test(device))
-    return refuse("device", "it", "one of auto, cpu, gpu, gpu:N, meta:cpu, meta:gpu", device);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `device: unknown device ${shown(device)}${didYouMean(device, DEVICE_NAMES)}; use auto, cpu, gpu, gpu:N, meta:cpu or meta:gpu`,
+    );
   return device as Exclude<Device, "auto">;
 }
 

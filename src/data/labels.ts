@@ -5,13 +5,14 @@ import { checkIds, chunks, type OnProgress } from "./examples.js";
 import type { LabelData, Read } from "./read.js";
 import { countRow } from "./report.js";
 import { type LabelRow, rowError } from "./rows.js";
+import { didYouMean } from "../suggest.js";
 import { ExampleStore } from "./store.js";
 
 /**
  * The names of the classes that a file's rows have: sorted as text, or by their value where all are whole numbers.
  * A class's index is its place. Where a model that tells classes apart already has them all, they are its own.
  *
- * Errors: `ERR_DATA_ROW` where there is but one.
+ * Errors: `ERR_DATA_ROW` where there is but one, and for a label that is a misspelled class of the model.
  */
 export function labelNames(
   { file, labels: found }: Pick<LabelData, "file" | "labels">,
@@ -19,6 +20,14 @@ export function labelNames(
 ): string[] {
   const labels = [...found.keys()];
   if (labels.every((label) => known.includes(String(label)))) return [...known];
+  if (labels.some((label) => known.includes(String(label)))) {
+    for (const [label, line] of found) {
+      const near = didYouMean(String(label), known);
+      if (near === "") continue;
+      const what = `the label ${JSON.stringify(label)} is none of the model's classes${near}`;
+      throw rowError(file, line, `${what}; they are ${known.join(", ")}`);
+    }
+  }
   const numbers = labels.every((label) => typeof label === "number");
   const sorted = numbers ? labels.sort((a, b) => a - b) : [...new Set(labels.map(String))].sort();
   if (sorted.length < 2) {
@@ -59,7 +68,7 @@ export async function labelledExamples(
   for (const [label, line] of labels) {
     if (classes.has(String(label))) continue;
     const what = `the label ${JSON.stringify(label)} is none of the classes`;
-    throw rowError(file, line, `${what}; they are ${names.join(", ")}`);
+    throw rowError(file, line, `${what}${didYouMean(String(label), names)}; they are ${names.join(", ")}`);
   }
   const end = endOf(encoder);
   const store = new ExampleStore("classes", file, vocabSize);

@@ -1,7 +1,8 @@
 /** What is refused, and why: the errors are made of it, and so is docs/refused.md. */
 import { LowrankError, type ErrorCode } from "../errors.js";
+import { nameOptions } from "../option-name.js";
 
-/** One thing that is refused. */
+/** One thing that is refused. Options of the library stand between backticks, so that a command names its flags. */
 export interface Refusal {
   /** The thing itself. */
   readonly what: string;
@@ -20,10 +21,13 @@ export function refused(
   code: ErrorCode = "ERR_OPTION",
 ): LowrankError {
   const met = found === undefined ? "" : ` (${found})`;
-  return new LowrankError(code, `${place}: ${what} ${where}${met}: ${reason}; ${instead}`);
+  return new LowrankError(
+    code,
+    `${place}: ${nameOptions(`${what} ${where}`)}${met}: ${nameOptions(`${reason}; ${instead}`)}`,
+  );
 }
 
 /** Why, and what to do, for an error that says itself what was met. */
 export function because({ reason, instead }: Refusal): string {
-  return `${reason}; ${instead}`;
+  return nameOptions(`${reason}; ${instead}`);
 }

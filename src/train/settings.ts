@@ -17,6 +17,7 @@ import { LowrankError } from "../errors.js";
 import type { InjectOptions } from "../lora/index.js";
 import { isModule } from "../nn/module.js";
 import { PretrainedModel } from "../models/pretrained.js";
+import { optionName } from "../option-name.js";
 import { QUANTIZATIONS, type Quantization } from "../models/quantization.js";
 import { LOG_FORMATS, type LogFormat } from "../runs/metrics.js";
 import { MATMUL_PRECISIONS, type MatmulPrecision } from "../scope.js";
@@ -25,6 +26,7 @@ import { portOf } from "./port.js";
 import type { FinetuneOptions, ScheduleName, StorageType } from "./options.js";
 import { TRAINING_REFUSALS } from "../refusals/training.js";
 import { refused } from "../refusals/refusal.js";
+import { didYouMean } from "../suggest.js";
 
 /** Where a run's adapter and checkpoints go. */
 export const DEFAULT_OUTPUT = "./lowrank-out";
@@ -137,7 +139,8 @@ export function settingsOf(options: FinetuneOptions): Settings {
   const r = count("lora.r", lora.r ?? 16, 1);
   const loraAlpha = number("lora.loraAlpha", lora.loraAlpha ?? 2 * r);
   const loraDropout = number("lora.loraDropout", lora.loraDropout ?? 0);
-  if (loraDropout < 0 || loraDropout > 1) refuse(`lora.loraDropout is a probability, not ${loraDropout}`);
+  if (loraDropout < 0 || loraDropout > 1)
+    refuse(`${optionName("lora.loraDropout")} is a probability, not ${loraDropout}`);
   if (options.steps !== undefined && options.epochs !== undefined)
     throw refused(TRAINING_REFUSALS.stepsWithEpochs, "finetune");
   if (options.evalData !== undefined && options.evalSplit !== undefined)
@@ -149,19 +152,21 @@ export function settingsOf(options: FinetuneOptions): Settings {
     throw refused(TRAINING_REFUSALS.evalEveryAlone, "finetune");
   const { evalSplit } = options;
   if (evalSplit !== undefined && !(number("evalSplit", evalSplit) > 0 && evalSplit < 1))
-    refuse(`evalSplit is between 0 and 1, not ${evalSplit}`);
+    refuse(`${optionName("evalSplit")} is between 0 and 1, not ${evalSplit}`);
   if (options.epochs !== undefined && !(number("epochs", options.epochs) > 0))
-    refuse(`epochs is above 0, not ${options.epochs}`);
+    refuse(`${optionName("epochs")} is above 0, not ${options.epochs}`);
   const patience = optional("patience", options.patience, 1);
   if (patience !== undefined && (held === undefined || options.evalEvery === undefined))
     throw refused(TRAINING_REFUSALS.patienceAlone, "finetune");
   const clipNorm = notNegative("clipNorm", options.clipNorm ?? 1);
   const labelSmoothing = number("labelSmoothing", options.labelSmoothing ?? 0);
   if (labelSmoothing < 0 || labelSmoothing >= 1)
-    refuse(`labelSmoothing is at least 0 and below 1, not ${labelSmoothing}`);
+    refuse(`${optionName("labelSmoothing")} is at least 0 and below 1, not ${labelSmoothing}`);
   const betas = optimizer.betas ?? ([0.9, 0.999] as const);
   if (betas.length !== 2 || !betas.every((beta) => beta >= 0 && beta < 1)) {
-    refuse(`optimizer.betas are two numbers of at least 0 and below 1, not ${betas.join(", ")}`);
+    refuse(
+      `${optionName("optimizer.betas")} are two numbers of at least 0 and below 1, not ${betas.join(", ")}`,
+    );
   }
   return {
     model: options.model,
@@ -230,7 +235,7 @@ export function checkKinds(given: FinetuneOptions): void {
   const names = Object.entries(given).filter(([, value]) => value !== undefined);
   const options = knownOptions("finetune", Object.fromEntries(names) as FinetuneOptions, KNOWN);
   for (const [name, value] of Object.entries(options as Record<string, unknown>))
-    if (value === null) refuse(`finetune: ${name} is null; leave it out for its default`);
+    if (value === null) refuse(`finetune: ${optionName(name)} is null; leave it out for its default`);
   const { model, resume = false, overwrite = false, lora, optimizer, signal } = options;
   for (const name of ["data", "evalData"] as const) {
     const rows = options[name];
@@ -243,7 +248,7 @@ export function checkKinds(given: FinetuneOptions): void {
     const value = options[name];
     const rows = name.toLowerCase().endsWith("data") && isSpokenTexts(value);
     if (value !== undefined && !rows && text("finetune", name, value) === "")
-      refuse(`${name} is a name, and is empty`);
+      refuse(`${optionName(name)} must not be empty`);
   }
   if (
     model !== undefined &&
@@ -313,18 +318,18 @@ function refuse(what: string): never {
 
 function number(name: string, value: number): number {
   if (typeof value !== "number" || !Number.isFinite(value))
-    refuse(`${name} is a number, not ${shown(value)}`);
+    refuse(`${optionName(name)} is a number, not ${shown(value)}`);
   return value;
 }
 
 function notNegative(name: string, value: number): number {
-  if (number(name, value) < 0) refuse(`${name} is 0 or more, not ${value}`);
+  if (number(name, value) < 0) refuse(`${optionName(name)} is 0 or more, not ${value}`);
   return value;
 }
 
 export function count(name: string, value: number, least: number): number {
   if (!Number.isSafeInteger(value) || value < least) {
-    refuse(`${name} is a whole number of at least ${least}, not ${shown(value)}`);
+    refuse(`${optionName(name)} is a whole number of at least ${least}, not ${shown(value)}`);
   }
   return value;
 }
@@ -337,16 +342,21 @@ function memorySize(value: unknown): number | "auto" {
   if (value === "auto") return value;
   const size = typeof value === "string" ? parsedSize(value) : value;
   if (typeof size === "number" && Number.isSafeInteger(size) && size > 0) return size;
-  return refuse(`memory is a number of bytes, a size such as "2GB", or "auto", not ${shown(value)}`);
+  return refuse(
+    `${optionName("memory")} is a number of bytes, a size such as "2GB", or "auto", not ${shown(value)}`,
+  );
 }
 
 function path(name: string, value: string | undefined): string | undefined {
   if (value !== undefined && (typeof value !== "string" || value === ""))
-    refuse(`${name} is the name of a file, not ${shown(value)}`);
+    refuse(`${optionName(name)} is the name of a file, not ${shown(value)}`);
   return value;
 }
 
 function oneOf<T extends string>(name: string, value: T, choices: readonly T[]): T {
-  if (!choices.includes(value)) refuse(`${name} is one of ${choices.join(", ")}, not ${shown(value)}`);
+  if (!choices.includes(value)) {
+    const near = didYouMean(value, choices);
+    refuse(`${optionName(name)} is one of ${choices.join(", ")}, not ${shown(value)}${near}`);
+  }
   return value;
 }

@@ -37,6 +37,24 @@ test("classes are sorted: names as text, whole numbers by value", async (t) => {
   t.regex(error.message, /: every row has the label spam/);
 });
 
+test("a label that is a misspelled class of the model is no class of its own", async (t) => {
+  const known = ["negative", "positive"];
+  const misspelled = await data(["a", "positive"], ["b", "negative"], ["c", "postive"]);
+  const message =
+    /:3: the label "postive" is none of the model's classes \(did you mean positive\?\); they are/;
+  t.throws(() => labelNames(misspelled, known), { code: "ERR_DATA_ROW", message });
+  t.deepEqual(labelNames(misspelled), ["negative", "positive", "postive"]);
+  // Another number, and a class that is like none, are classes.
+  t.deepEqual(labelNames(await data(["a", "LABEL_0"], ["b", "LABEL_2"]), ["LABEL_0", "LABEL_1"]), [
+    "LABEL_0",
+    "LABEL_2",
+  ]);
+  const held = examples(data(["a", "ham"], ["b", "spma"]));
+  await t.throwsAsync(held, {
+    message: /:2: the label "spma" is none of the classes \(did you mean spam\?\)/,
+  });
+});
+
 test("a row is its text and its class; a number's name is its class too", async (t) => {
   const [ham, spam] = await examples(data(["ab", "ham"], ["", "spam"]));
   t.deepEqual([...(ham as Example).ids], [CLS, ...code("ab"), SEP]);

@@ -107,7 +107,41 @@ const options = fc.record({
   trainableTokenIndices: some(fc.constant({ embed_tokens: [0] })),
   taskType: some(fc.constantFrom("CAUSAL_LM", "SEQ_CLS")),
   name: fc.constantFrom("default", "other"),
+  /** Whether names that the tree lacks, which are refused, are left out. */
+  fits: fc.constantFrom(true, true, true, true, true, false),
 });
+
+/** Options without the names and numbers that no layer of `model` has. */
+function fitted(model: nn.Module, drawn: object): lora.InjectOptions {
+  const { fits: _fits, ...given } = drawn as lora.InjectOptions & { fits: boolean };
+  const paths = [...model.namedModules()].flatMap(([path, module]) =>
+    module instanceof nn.Linear || module instanceof nn.Embedding || module instanceof nn.Conv2d
+      ? [path]
+      : [],
+  );
+  const names = paths.map((path) => path.split(".").at(-1) as string);
+  const numbers = paths.map((path) => Number(/^.*?\.[^.]*\.(\d+)\./.exec(path)?.[1]));
+  const known = (all: readonly string[]): string[] => all.filter((one) => names.includes(one));
+  const heads = paths.some((path) => path.endsWith("head"));
+  const unlessEmpty = <T>(list: T[]): T[] | undefined => (list.length === 0 ? undefined : list);
+  const { targetModules, excludeModules, layersToTransform } = given;
+  const patterns = (["rankPattern", "alphaPattern"] as const).map((option) => {
+    const entries = Object.entries(given[option] ?? {});
+    return [option, Object.fromEntries(entries.filter(([key]) => names.includes(key)))];
+  });
+  return {
+    ...given,
+    targetModules: typeof targetModules === "string" ? targetModules : known(targetModules ?? []),
+    excludeModules:
+      typeof excludeModules === "string"
+        ? heads
+          ? excludeModules
+          : undefined
+        : unlessEmpty(known(excludeModules ?? [])),
+    layersToTransform: unlessEmpty([layersToTransform ?? []].flat().filter((one) => numbers.includes(one))),
+    ...Object.fromEntries(patterns),
+  };
+}
 
 /** Every tensor of a model, with its values. */
 async function contents(model: nn.Module): Promise<[string, number[]][]> {
@@ -139,9 +173,9 @@ test("any configuration goes through a file and back to the same bytes, and off 
       fc.uniqueArray(fc.tuple(name, tree), { minLength: 1, maxLength: 4, selector: ([one]) => one }),
       options,
       async (children, drawn) => {
-        const given = drawn as lora.InjectOptions;
         manualSeed(7);
         const model = new Tree(children);
+        const given = drawn.fits ? fitted(model, drawn) : (drawn as lora.InjectOptions);
         manualSeed(7);
         const second = new Tree(children);
         const before = await contents(model);

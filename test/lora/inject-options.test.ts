@@ -139,7 +139,7 @@ const REFUSED: [options: object, code: string, message: RegExp][] = [
     /layersPattern without layersToTransform/,
   ],
   [{ targetModules: ["q_proj"], layersToTransform: -1 }, "ERR_OPTION", /number of a layer/],
-  [{ targetModules: ["q_proj"], modulesToSave: ["haed"] }, "ERR_NO_TARGETS", /modulesToSave: haed/],
+  [{ targetModules: ["q_proj"], modulesToSave: ["haed"] }, "ERR_NO_TARGETS", /modulesToSave: "haed"/],
   [{ targetModules: 3 }, "ERR_OPTION", /targetModules is a list of names or a pattern, not 3/],
   [{ r: 0 }, "ERR_OPTION", /r is a whole number/],
   [{ loraDropout: 2 }, "ERR_OPTION", /loraDropout is a probability/],

@@ -8,6 +8,7 @@ import { moduleOf } from "../../nn/children.js";
 import { join, Module } from "../../nn/module.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
+import { didYouMean } from "../../suggest.js";
 import type { AdapterOptions } from "../options/options.js";
 import type { Replacement } from "./replacement.js";
 import type { Targets } from "../options/targets.js";
@@ -111,7 +112,7 @@ export function adapterOf(model: Module, name: string, all = adaptersOf(model)):
     const loaded = [...all.keys()].map((n) => `"${n}"`).join(", ");
     throw new LowrankError(
       "ERR_UNKNOWN_ADAPTER",
-      `there is no adapter named "${name}"; loaded: ${loaded || "none"}`,
+      `there is no adapter named "${name}"${didYouMean(name, all.keys())}; loaded: ${loaded || "none"}`,
     );
   }
   return adapter;

@@ -8,6 +8,7 @@ import { activateAlso, activeOf, checkTogether, standCopies, withOriginals } fro
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { change } from "../adapter/change.js";
 import { copyBiases, copyOf, savedModules } from "./modules-to-save.js";
+import { checkNames } from "./named.js";
 import { begin } from "../init/begin.js";
 import { startsOf, type Starts } from "../init/start.js";
 import { adaptable } from "../layers/kinds.js";
@@ -43,12 +44,15 @@ export interface InjectReport {
  * Gives `model` an adapter, in place: each targeted layer is replaced by its low-rank form, which
  * keeps its weights; the base is frozen. Source: PEFT's inject_adapter_in_model.
  *
- * Throws `ERR_NO_TARGETS`, `ERR_ADAPTER_EXISTS`, `ERR_OPTION`; the model is then as it was.
+ * Throws `ERR_NO_TARGETS`, also for a name in a list that matches nothing; `ERR_ADAPTER_EXISTS`, `ERR_OPTION`. The model
+ * is then as it was.
  */
 export async function inject(model: Targetable, given: InjectOptions = {}): Promise<InjectReport> {
   moduleOf("inject", "model", model);
   const options = optionsFor(model, given);
-  const starts = await startsOf(model, layersFor(model, options), options);
+  const layers = layersFor(model, options);
+  checkNames(model, given, { options, adapted: [...layers.keys()] });
+  const starts = await startsOf(model, layers, options);
   // Another may have come while values were read.
   checkFree(model, options.name, "inject");
   return put(model, starts, { drawn: true, frozen: true });

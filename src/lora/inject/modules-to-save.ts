@@ -1,6 +1,5 @@
 /** Parts of a model that an adapter has as trained copies of its own. */
 import { zeros } from "../../create.js";
-import { LowrankError } from "../../errors.js";
 import { bufferNames, isPersistent } from "../../nn/buffers.js";
 import { Module } from "../../nn/module.js";
 import { session } from "../../native.js";
@@ -8,6 +7,7 @@ import { keep, noGrad } from "../../scope.js";
 import { isTensor, made, parameter, type BlockDType, type DType, type Tensor } from "../../tensor.js";
 import { headsOf, isHead, type AdapterOptions } from "../options/options.js";
 import { LoRALayer } from "../layers/layer.js";
+import { unmatched } from "./named.js";
 import { parentOf, type AdapterNote } from "../adapter/registry.js";
 import { isWithin, type Replacement } from "../adapter/replacement.js";
 
@@ -20,12 +20,7 @@ export function savedModules(model: Module, { modulesToSave: names, taskType }: 
   const missing = names.filter((name) => !paths.some((path) => path.endsWith(name)));
   const all = missing.length === names.length && headsOf(taskType).length === 0;
   const wrong = all ? missing : missing.filter((name) => !isHead(name));
-  if (wrong.length > 0) {
-    throw new LowrankError(
-      "ERR_NO_TARGETS",
-      `modulesToSave: ${wrong.join(", ")} ends the path of no module; paths are such as ${paths.slice(-3).join(", ")}`,
-    );
-  }
+  if (wrong[0] !== undefined) unmatched("modulesToSave", wrong[0], model);
   const hit = paths.filter((path) => names.some((name) => path.endsWith(name)));
   return hit.filter((path) => !hit.some((outer) => path.startsWith(`${outer}.`)));
 }

@@ -8,6 +8,7 @@ import type { AdapterOptions } from "../options/options.js";
 import { parentOf } from "../adapter/registry.js";
 import type { Replacement } from "../adapter/replacement.js";
 import type { Targetable } from "../options/targets.js";
+import { unmatched } from "./named.js";
 import { inputEmbeddingPath, tiedTo } from "./tied.js";
 import { TokenEmbedding, TokenLinear, TokenRows } from "../layers/token-rows.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
@@ -28,8 +29,7 @@ export function tokenLayers(
   const rowsAt = new Map<string, readonly number[]>();
   for (const [layer, indices] of Object.entries(byLayer(model, asked))) {
     const paths = [...model.namedModules()].filter(([path]) => path.endsWith(layer));
-    if (paths.length === 0)
-      throw new LowrankError("ERR_NO_TARGETS", `trainableTokenIndices: ${layer} ends the path of no module`);
+    if (paths.length === 0) unmatched("trainableTokenIndices", layer, model);
     for (const [path, module] of paths) {
       checkRows(path, module, indices);
       if (copied.includes(path)) refuse(`${path} is trained in full by modulesToSave; choose one`);

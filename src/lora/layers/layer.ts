@@ -5,6 +5,7 @@ import { LowrankError } from "../../errors.js";
 import { adopted, Module } from "../../nn/module.js";
 import { keep, noGrad, scope } from "../../scope.js";
 import { isParameter, parameter, type Tensor } from "../../tensor.js";
+import { didYouMean } from "../../suggest.js";
 import {
   partsOf,
   setPart,
@@ -172,7 +173,7 @@ function mixin<
         const loaded = [...this.adapters.keys()].map((n) => `"${n}"`).join(", ");
         throw new LowrankError(
           "ERR_UNKNOWN_ADAPTER",
-          `there is no adapter named ${shown(name)}; loaded: ${loaded || "none"}`,
+          `there is no adapter named ${shown(name)}${didYouMean(name, this.adapters.keys())}; loaded: ${loaded || "none"}`,
         );
       }
       return adapter;

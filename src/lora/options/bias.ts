@@ -1,6 +1,8 @@
 /** Which biases are trained. */
 import { shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
+import { optionName } from "../../option-name.js";
+import { didYouMean } from "../../suggest.js";
 
 /** Which biases are trained, or saved, with the low-rank matrices: none, all, or those of low-rank layers. */
 export type BiasMode = "none" | "all" | "lora_only";
@@ -8,6 +10,10 @@ export type BiasMode = "none" | "all" | "lora_only";
 /** Refuses what is no mode. */
 export function checkBias(bias: string): asserts bias is BiasMode {
   if (bias !== "none" && bias !== "all" && bias !== "lora_only") {
-    throw new LowrankError("ERR_OPTION", `bias: ${shown(bias)} is none of none, all, lora_only`);
+    const near = didYouMean(bias, ["none", "all", "lora_only"]);
+    throw new LowrankError(
+      "ERR_OPTION",
+      `${optionName("bias")}: ${shown(bias)} is none of none, all, lora_only${near}`,
+    );
   }
 }

@@ -1,6 +1,8 @@
 /** Ways to start an adapter. */
 import { shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
+import { optionName } from "../../option-name.js";
+import { didYouMean } from "../../suggest.js";
 
 /**
  * - `true`: A as U(±1/√in), B zero; loralib's.
@@ -39,7 +41,7 @@ export function checkInit(init: unknown): asserts init is InitLoraWeights {
   throw new LowrankError(
     "ERR_OPTION",
     BEYOND.includes(init as string)
-      ? `initLoraWeights: ${String(init)} is not built; there are ${ways}`
-      : `initLoraWeights is one of ${ways}, not ${shown(init)}`,
+      ? `${optionName("initLoraWeights")}: ${String(init)} is not built; there are ${ways}`
+      : `${optionName("initLoraWeights")} is one of ${ways}, not ${shown(init)}${didYouMean(init, NAMED)}`,
   );
 }

@@ -1,14 +1,16 @@
 /** What `inject` takes: PEFT's LoraConfig, checked and completed. */
-import { refuse, shown } from "../../argument.js";
+import { options as knownOptions, refuse, shown } from "../../argument.js";
 import { LowrankError } from "../../errors.js";
 import { ADAPTER_NAME, isAdapterName } from "./adapter-name.js";
-import type { EvaConfig, EvaData } from "./eva.js";
+import { EVA_DEFAULTS, type EvaConfig, type EvaData } from "./eva.js";
 import { checkInit, movesBase, type InitLoraWeights } from "./init-weights.js";
 import type { BiasMode } from "./bias.js";
 import { patternReader, type Pattern } from "./patterns.js";
 import { defaultTargets, namedTargets, type Targetable, type Targets } from "./targets.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
+import { optionName } from "../../option-name.js";
+import { didYouMean } from "../../suggest.js";
 
 /** PEFT's LoraConfig, as far as it is built; names in camelCase. */
 export interface InjectOptions {
@@ -165,11 +167,14 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
     if (!Object.hasOwn(OPTIONS, option))
       throw new LowrankError(
         "ERR_OPTION",
-        `inject: there is no option ${option}; there are ${Object.keys(OPTIONS).join(", ")}`,
+        `inject: there is no option ${option}${didYouMean(option, Object.keys(OPTIONS))}; there are ${Object.keys(OPTIONS).join(", ")}`,
       );
     const expected = expectedOf(option as keyof InjectOptions, value);
     if (expected !== undefined)
-      throw new LowrankError("ERR_OPTION", `inject: ${option} is ${expected}, not ${shown(value)}`);
+      throw new LowrankError(
+        "ERR_OPTION",
+        `inject: ${optionName(option)} is ${expected}, not ${shown(value)}`,
+      );
     Object.assign(options, { [option]: value as unknown });
   }
   const taskType = options.taskType ?? model.taskType;
@@ -202,6 +207,8 @@ export function completed(model: Targetable, given: InjectOptions): AdapterOptio
   return complete;
 }
 
+const EVA_KEYS = Object.keys(EVA_DEFAULTS) as (keyof EvaConfig)[];
+
 /** What goes together in PEFT, and here. */
 function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConfig }: AdapterOptions): void {
   checkInit(init);
@@ -212,7 +219,7 @@ function checkStart({ initLoraWeights: init, loraBias, useDora, evaData, evaConf
   if (loraBias && typeof init === "string") throw refused(ADAPTER_REFUSALS.biasWithStart, "inject", init);
   if (useDora && movesBase(init)) throw refused(ADAPTER_REFUSALS.doraWithMovedBase, "inject", String(init));
   if (evaData !== undefined && init !== "eva") throw refused(ADAPTER_REFUSALS.evaDataAlone, "inject");
-  const { rho = 2, tau = 0.99 } = evaConfig ?? {};
+  const { rho = 2, tau = 0.99 } = knownOptions("inject: evaConfig", evaConfig, EVA_KEYS);
   if (!(rho >= 1)) refuse(`evaConfig.rho is at least 1, not ${rho}`);
   if (!(tau >= 0 && tau <= 1)) refuse(`evaConfig.tau is from 0 to 1, not ${tau}`);
 }

@@ -1,5 +1,7 @@
 /** Which modules of a model an adapter targets: PEFT's rules. */
 import { LowrankError } from "../../errors.js";
+import { optionName } from "../../option-name.js";
+import { didYouMean } from "../../suggest.js";
 import { ConvNd } from "../../nn/conv.js";
 import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
@@ -58,7 +60,7 @@ export function namedTargets(model: Targetable, targets: Targets): Targets {
   if (found !== undefined) return found;
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `targetModules: "peft" is PEFT's table by family, which has ${Object.keys(FAMILY_TARGETS).join(", ")} and not this model's; name layers, or all-linear; there are: ${candidatesOf(model).join(", ") || "none"}`,
+    `${optionName("targetModules")}: "peft" is PEFT's table by family, which has ${Object.keys(FAMILY_TARGETS).join(", ")} and not this model's; name layers, or all-linear; there are: ${candidatesOf(model).join(", ") || "none"}`,
   );
 }
 
@@ -103,15 +105,15 @@ export function targeted(model: Targetable, targeting: Targeting): Map<string, A
   }
   if (found.size > 0) return found;
   const asked = typeof targetModules === "string" ? `"${targetModules}"` : `[${targetModules.join(", ")}]`;
-  const narrowed = [
-    excludeModules === undefined ? "" : `excludeModules ${JSON.stringify(excludeModules)}`,
-    targeting.layersToTransform === undefined
-      ? ""
-      : `layersToTransform ${JSON.stringify(targeting.layersToTransform)}`,
-  ].filter(Boolean);
+  const narrowed = (["excludeModules", "layersToTransform"] as const).flatMap((option) =>
+    targeting[option] === undefined ? [] : [`${optionName(option)} ${JSON.stringify(targeting[option])}`],
+  );
+  const candidates = candidatesOf(model);
+  const names = typeof targetModules === "string" ? [targetModules] : targetModules;
+  const near = names.map((name) => didYouMean(name, [...candidates, "all-linear"])).find(Boolean) ?? "";
   throw new LowrankError(
     "ERR_NO_TARGETS",
-    `targetModules: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted; there are: ${candidatesOf(model).join(", ") || "none"}${isAdaptable(model) ? "; the model is a layer itself, which only a module around it can replace: put it in an nn.Sequential, or use lora's layer of its kind" : ""}`,
+    `${optionName("targetModules")}: ${asked}${narrowed.length > 0 ? ` with ${narrowed.join(" and ")}` : ""} matches no layer that can be adapted${near}; there are: ${candidates.join(", ") || "none"}${isAdaptable(model) ? "; the model is a layer itself, which only a module around it can replace: put it in an nn.Sequential, or use lora's layer of its kind" : ""}`,
   );
 }
 
@@ -196,7 +198,7 @@ function* everyLinear(model: Targetable, targeting: Targeting): IterableIterator
 }
 
 /** A path's endings, the shortest first. */
-function endings(path: string): string[] {
+export function endings(path: string): string[] {
   const parts = path.split(".");
   return parts.map((_, i) => parts.slice(-1 - i).join("."));
 }
@@ -215,7 +217,8 @@ function inOrder(names: readonly string[]): string[] {
   return [...parts.keys()].sort((a, b) => compare(parts.get(a) as string[], parts.get(b) as string[]));
 }
 
-function matcher(targets: Targets, option: string): (path: string) => boolean {
+/** Whether a path matches `targets`: as a whole by a pattern, by its end by a list of names. */
+export function matcher(targets: Targets, option: string): (path: string) => boolean {
   if (typeof targets !== "string") {
     const names = new Set(targets);
     return (path) => endings(path).some((ending) => names.has(ending));
@@ -224,15 +227,24 @@ function matcher(targets: Targets, option: string): (path: string) => boolean {
   return (path) => pattern.test(path);
 }
 
-/**
- * Whether the number of a path's layer is one of those asked for: the first number that stands
- * after any list, or after one that is named. Source: PEFT's check_target_module_exists.
- */
+/** Whether the number of a path's layer is one of those asked for. */
 function layerFilter(
   layers: NonNullable<Targeting["layersToTransform"]>,
   lists: string | readonly string[] = [],
 ): (path: string) => boolean {
   const wanted = new Set(typeof layers === "number" ? [layers] : layers);
+  const number = numberReader(lists);
+  return (path) => {
+    const found = number(path);
+    return found !== undefined && wanted.has(found);
+  };
+}
+
+/**
+ * Reads the number of a path's layer: the first number that follows any list, or one of `lists`; undefined where there
+ * is none. Source: PEFT's check_target_module_exists.
+ */
+export function numberReader(lists: string | readonly string[] = []): (path: string) => number | undefined {
   const names = typeof lists === "string" ? [lists] : lists;
   const patterns =
     names.length === 0
@@ -243,8 +255,8 @@ function layerFilter(
   return (path) => {
     for (const pattern of patterns) {
       const index = pattern.exec(path)?.groups?.["idx"];
-      if (index !== undefined) return wanted.has(Number(index));
+      if (index !== undefined) return Number(index);
     }
-    return false;
+    return undefined;
   };
 }

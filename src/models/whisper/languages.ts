@@ -1,4 +1,5 @@
 /** What languages are called: by their codes, as Whisper's tokens have them, and by their English names. */
+import { didYouMean } from "../../suggest.js";
 
 /** code:name, of the languages that Whisper knows. */
 const NAMES = [
@@ -40,4 +41,12 @@ export function languageCode(given: string): string {
   const name = given.trim().toLowerCase();
   const named = NAMES.find((pair) => pair[1] === name)?.[0] ?? OTHER_NAMES[name];
   return named ?? name.replace(/^<\|(.*)\|>$/, "$1");
+}
+
+/** ` (did you mean german?)` for a name that is none, by the names of the languages with these codes. */
+export function suggestLanguage(name: string, codes: readonly string[]): string {
+  return didYouMean(
+    name,
+    NAMES.flatMap(([code, english]) => (codes.includes(code) ? [english] : [])),
+  );
 }

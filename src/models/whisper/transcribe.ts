@@ -10,7 +10,8 @@ import type { SpeechTask, TranscribeOptions, Transcription } from "../speech-to-
 import type { SpeechCache } from "./decoder.js";
 import { checkSamples } from "./features.js";
 import type { WhisperGeneration } from "./generation.js";
-import { languageCode } from "./languages.js";
+import { languageCode, suggestLanguage } from "./languages.js";
+import { optionName } from "../../option-name.js";
 import type { WhisperForConditionalGeneration } from "./model.js";
 
 const OPTIONS = ["language", "task", "maxNewTokens", "signal"] as const satisfies (keyof TranscribeOptions)[];
@@ -52,7 +53,10 @@ export function beginningOf(
     if (id !== undefined) return id;
     if (languages.size === 0)
       return refused("the model's generation_config.json names no languages (lang_to_id)");
-    return refused(`language is one of ${[...languages.keys()].join(", ")}, not "${name}"`);
+    const near = suggestLanguage(name, [...languages.keys()]);
+    return refused(
+      `${optionName("language")} is one of ${[...languages.keys()].join(", ")}, not "${name}"${near}`,
+    );
   };
   const said = language ?? generation.language;
   const spoken = said === undefined ? (forced[0] ?? (languages.size > 0 ? "find" : undefined)) : of(said);

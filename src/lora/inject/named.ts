@@ -1,0 +1,117 @@
+/** Checks that each name in the options of `inject` names something in the model. */
+import { LowrankError } from "../../errors.js";
+import type { Module } from "../../nn/module.js";
+import { optionName } from "../../option-name.js";
+import { didYouMean } from "../../suggest.js";
+import { isHead, type AdapterOptions, type InjectOptions } from "../options/options.js";
+import { patternReader } from "../options/patterns.js";
+import {
+  endings,
+  isAdaptable,
+  matcher,
+  numberReader,
+  type Targets,
+  type Targetable,
+} from "../options/targets.js";
+
+/** Endings of paths with as many parts as `name`, as suggestions for it. */
+export function alike(name: string, paths: readonly string[]): Set<string> {
+  const parts = name.split(".").length;
+  return new Set(paths.flatMap((path) => endings(path)[parts - 1] ?? []));
+}
+
+/** A few names that there are, for an error. */
+export function lastNames(paths: readonly string[]): string {
+  const names = [...new Set(paths.map((path) => path.split(".").at(-1) as string))].sort();
+  const more = names.length > 20 ? `, and ${names.length - 20} more` : "";
+  return names.slice(0, 20).join(", ") + more || "none";
+}
+
+function refuse(option: string, name: string, what: string, paths: readonly string[]): never {
+  const suggestion = didYouMean(name, alike(name, paths));
+  throw new LowrankError(
+    "ERR_NO_TARGETS",
+    `${optionName(option)}: "${name}" ${what}${suggestion}; there are: ${lastNames(paths)}`,
+  );
+}
+
+/**
+ * Throws `ERR_NO_TARGETS` for a name or a pattern in `given` that matches nothing, and suggests one that does. A list
+ * of targets that PEFT's table gives, and the names of heads that PEFT adds, are not checked, since a family may lack
+ * some of them; so are the names in an adapter's file, whose keys are checked instead.
+ *
+ * `adapted` are the paths of the layers that the options choose.
+ */
+export function checkNames(
+  model: Targetable,
+  given: InjectOptions,
+  { options, adapted }: { options: AdapterOptions; adapted: readonly string[] },
+): void {
+  const modules = [...model.namedModules()].filter(([path]) => path !== "");
+  const paths = modules.map(([path]) => path);
+  const layers = modules.filter(([, module]) => isAdaptable(module)).map(([path]) => path);
+  const { targetModules, excludeModules, modulesToSave } = given;
+  if (Array.isArray(targetModules)) checkTargets("targetModules", targetModules, layers);
+  if (excludeModules !== undefined && excludeModules !== null)
+    checkTargets("excludeModules", excludeModules, layers);
+  for (const name of modulesToSave ?? []) {
+    // A classifier has one of the heads that PEFT lists.
+    if (isHead(name) || paths.some((path) => path.endsWith(name))) continue;
+    refuse("modulesToSave", name, "ends the path of no module", paths);
+  }
+  checkLayerNumbers(options, layers);
+  for (const option of ["rankPattern", "alphaPattern"] as const) {
+    for (const [key, value] of Object.entries(options[option])) {
+      const read = patternReader({ [key]: value }, option);
+      if (!adapted.some((path) => read(path) !== undefined))
+        refuse(option, key, "matches no layer that is adapted", adapted);
+    }
+  }
+}
+
+function checkTargets(option: string, targets: Targets, layers: readonly string[]): void {
+  // A regular expression, or all-linear, is one pattern.
+  for (const one of typeof targets === "string" ? [targets] : targets) {
+    const matches = matcher(typeof targets === "string" ? targets : [one], option);
+    if (!layers.some(matches)) refuse(option, one, "matches no layer that can be adapted", layers);
+  }
+}
+
+function checkLayerNumbers(
+  { layersToTransform, layersPattern }: AdapterOptions,
+  layers: readonly string[],
+): void {
+  if (layersToTransform === undefined) return;
+  const lists = typeof layersPattern === "string" ? [layersPattern] : (layersPattern ?? []);
+  for (const name of lists) {
+    const number = numberReader(name);
+    if (!layers.some((path) => number(path) !== undefined))
+      refuse("layersPattern", name, "names no list of layers", listsIn(layers));
+  }
+  const number = numberReader(lists);
+  const numbers = new Set(layers.flatMap((path) => number(path) ?? []));
+  for (const number of typeof layersToTransform === "number" ? [layersToTransform] : layersToTransform) {
+    if (numbers.has(number)) continue;
+    const there =
+      numbers.size === 0 ? "no numbered layers" : `layers ${Math.min(...numbers)} to ${Math.max(...numbers)}`;
+    throw new LowrankError(
+      "ERR_NO_TARGETS",
+      `${optionName("layersToTransform")}: there is no layer ${number}; the model has ${there}`,
+    );
+  }
+}
+
+/** Names of what holds numbered modules. */
+function listsIn(layers: readonly string[]): string[] {
+  return [
+    ...new Set(
+      layers.flatMap((path) => [...path.matchAll(/([^.]+)\.\d+\./g)].map(([, list]) => list as string)),
+    ),
+  ];
+}
+
+/** @internal For modules and tokens by name. */
+export function unmatched(option: string, name: string, model: Module): never {
+  const paths = [...model.namedModules()].map(([path]) => path).filter(Boolean);
+  return refuse(option, name, "ends the path of no module", paths);
+}

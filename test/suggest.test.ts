@@ -1,0 +1,30 @@
+import test from "ava";
+import fc from "fast-check";
+
+import { closest, didYouMean } from "../src/suggest.js";
+
+test("the closest name is suggested, and none where all are far", (t) => {
+  const known = ["batchSize", "batch-size", "q_proj", "v_proj", "head", "rho"];
+  t.is(closest("batchsize", known), "batchSize");
+  t.is(closest("BATCH_SIZE", ["batchSize"]), "batchSize");
+  t.is(closest("v_porj", known), "v_proj");
+  t.is(closest("haed", known), "head");
+  t.is(closest("roh", known), "rho");
+  t.is(closest("q_proj", known), undefined);
+  t.is(closest("completely else", known), undefined);
+  t.is(closest("", known), undefined);
+  t.is(closest("x", []), undefined);
+  t.is(didYouMean("haed", known), " (did you mean head?)");
+  t.is(didYouMean(3, known), "");
+});
+
+test("one edit of a name of four characters or more is always found", (t) => {
+  const letter = fc.constantFrom(..."abcdefgh");
+  const name = fc.string({ unit: letter, minLength: 4, maxLength: 12 });
+  const property = fc.property(name, fc.nat(), letter, (known, at, with_) => {
+    const i = at % known.length;
+    const edited = known.slice(0, i) + with_ + known.slice(i + 1);
+    return edited === known || closest(edited, [known]) === known;
+  });
+  t.notThrows(() => fc.assert(property));
+});
