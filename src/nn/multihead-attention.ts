@@ -100,7 +100,7 @@ export class MultiheadAttention extends Module {
       const v = value === query ? q : value === key ? k : value.unsqueeze(batch);
       return this.forward(q, k, v, given).squeeze(batch);
     }
-    const [q, k, v] = this.#projected(query, key, value).map((x) => this.#inHeads(x)) as [
+    const [q, k, v] = projected(this, query, key, value).map((x) => inHeads(this, x)) as [
       Tensor,
       Tensor,
       Tensor,
@@ -113,26 +113,28 @@ export class MultiheadAttention extends Module {
     const y = attended.reshape(B, T, H * D);
     return this.out_proj.forward(this.batchFirst ? y : y.transpose(0, 1));
   }
+}
 
-  /** Query, key and value, each with its part of the weight. */
-  #projected(query: Tensor, key: Tensor, value: Tensor): Tensor[] {
-    const C = this.embedDim;
-    const [weight, bias] = [this.in_proj_weight, this.in_proj_bias];
-    if (key === query && value === query) {
-      const all = made(() => session().linear(query.id, weight.id, bias?.id, false));
-      return all.split(C, -1);
-    }
-    return [query, key, value].map((x, i) => {
-      const part = weight.slice(0, i * C, (i + 1) * C);
-      const shift = bias?.slice(0, i * C, (i + 1) * C);
-      return made(() => session().linear(x.id, part.id, shift?.id, false));
-    });
-  }
+// Functions, not private methods: a copy of a module (lora/inject/modules-to-save.ts) has none of these.
 
-  /** [B, T, H, D] of what lies as the inputs do. */
-  #inHeads(x: Tensor): Tensor {
-    const batched = this.batchFirst ? x : x.transpose(0, 1);
-    const [B, T, C] = batched.shape as [number, number, number];
-    return batched.reshape(B, T, this.numHeads, C / this.numHeads);
+/** Query, key and value, each with its part of the weight. */
+function projected(layer: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor): Tensor[] {
+  const C = layer.embedDim;
+  const [weight, bias] = [layer.in_proj_weight, layer.in_proj_bias];
+  if (key === query && value === query) {
+    const all = made(() => session().linear(query.id, weight.id, bias?.id, false));
+    return all.split(C, -1);
   }
+  return [query, key, value].map((x, i) => {
+    const part = weight.slice(0, i * C, (i + 1) * C);
+    const shift = bias?.slice(0, i * C, (i + 1) * C);
+    return made(() => session().linear(x.id, part.id, shift?.id, false));
+  });
+}
+
+/** [B, T, H, D] of a tensor in the layout of the inputs. */
+function inHeads({ batchFirst, numHeads }: MultiheadAttention, x: Tensor): Tensor {
+  const batched = batchFirst ? x : x.transpose(0, 1);
+  const [B, T, C] = batched.shape as [number, number, number];
+  return batched.reshape(B, T, numHeads, C / numHeads);
 }

@@ -137,6 +137,80 @@ export const ADAPTER_REFUSALS = {
     reason: "the weight has one set of rows that train",
     instead: "give the same rows",
   },
+  ownFrozen: {
+    what: "adapters",
+    where: "on a layer that takes no more properties (Object.freeze, seal or preventExtensions)",
+    reason: "the layer itself has to hold the adapters",
+    instead: "leave it unfrozen, or leave it out with excludeModules",
+  },
+  ownWeight: {
+    what: "adapters",
+    where: "on a user-defined layer whose weight or bias is not a plain property with the shape of its kind",
+    reason: "a low-rank product has nothing to be added to",
+    instead: "hold the weight as a property of that shape, or leave the layer out with excludeModules",
+  },
+  ownName: {
+    what: "adapters",
+    where: "on a user-defined layer with a property name that low-rank layers use",
+    reason: "one of the two would overwrite the other",
+    instead: "rename the property, or leave the layer out with excludeModules",
+  },
+  ownForwardProperty: {
+    what: "adapters",
+    where:
+      "on a layer whose forward is an accessor, is read-only, or was assigned while the layer had adapters",
+    reason: "the forward that finally runs cannot be determined",
+    instead: "make forward a method, or leave the layer out with excludeModules",
+  },
+  ownForwardDropout: {
+    what: "loraDropout",
+    where: "on a layer with its own forward",
+    reason: "its adapter is added to the weight before forward runs, where no inputs can be dropped",
+    instead: "set loraDropout to 0, or leave the layer out with excludeModules",
+  },
+  ownForwardDtype: {
+    what: "adapters",
+    where: "on a layer with its own forward, unless its weight is f32",
+    reason: "its adapter is added to the weight before forward runs, and the sum would be rounded",
+    instead: "store the weight in f32, or leave the layer out with excludeModules",
+  },
+  ownForwardAsync: {
+    what: "adapters",
+    where: "on a layer with its own forward that returns a promise",
+    reason: "the weight holds the adapter only until forward returns",
+    instead: "make its forward synchronous, or leave the layer out with excludeModules",
+  },
+  ownForwardAssigns: {
+    what: "adapters",
+    where: "on a layer with its own forward that assigns the weight",
+    reason: "the assigned weight would be lost when forward returns",
+    instead: "assign it elsewhere, or leave the layer out with excludeModules",
+  },
+  ownForwardRows: {
+    what: "another adapter in each row (adapterPerRow)",
+    where: "on a layer with its own forward",
+    reason: "its forward may mix rows",
+    instead: "run the rows of each adapter as a batch of their own",
+  },
+  ownCopy: {
+    what: "a trained copy (modulesToSave)",
+    where: "of a user-defined layer that has adapters",
+    reason: "a copy would not have its private fields",
+    instead: "take its adapters off first, or choose one of targetModules and modulesToSave",
+  },
+  boundCopy: {
+    what: "a trained copy (modulesToSave)",
+    where:
+      "of a module with private members (#name), with a forward that was assigned, or with a function bound to the object",
+    reason: "a copy would lack the private members, and such functions would still use the original",
+    instead: "use methods and plain properties, or train the module's own parameters",
+  },
+  ownFromBase: {
+    what: "fromBase",
+    where: "of a layer with a user-defined class or added properties",
+    reason: "the new layer would not have them",
+    instead: "put it into a module and adapt that by inject, which keeps them",
+  },
   tokenLayer: {
     what: "trainableTokenIndices",
     where: "on layers that are no plain embedding or linear layer",

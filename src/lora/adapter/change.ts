@@ -9,6 +9,7 @@ import { isTensor, type Tensor } from "../../tensor.js";
 import { tensorsOf, type Adapter } from "../layers/adapter.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
+import { noteClass } from "../layers/own-class.js";
 import { baseModules, notesOf, type AdapterNote } from "./registry.js";
 import { postpone } from "../layers/release.js";
 import { orderOf, setOrder } from "./order.js";
@@ -60,8 +61,10 @@ function noteModule(module: Module): () => void {
   const children = [...module.children()];
   const tensors = Object.entries(own).filter(([, value]) => isTensor(value) || value === null);
   const { training } = module;
+  const restoreClass = noteClass(module);
   const layer = module instanceof LoRALayer ? noteLayer(module) : undefined;
   return () => {
+    restoreClass();
     const now = new Map(module.children());
     for (const [name, child] of children) if (now.get(name) !== child) module.replaceChild(name, child);
     for (const [name, value] of tensors) own[name] = value;

@@ -11,6 +11,7 @@ import { at } from "./at.js";
 import { change, tensorsIn } from "./change.js";
 import { loraLayers, notesOf, placesIn, type AdapterNote } from "./registry.js";
 import { checkMergeable } from "../layers/quantised.js";
+import { isInPlace } from "../layers/own-class.js";
 import { release } from "../layers/release.js";
 import { isTokenLayer, mergeTokens, type TokenLayer } from "../layers/token-rows.js";
 
@@ -115,8 +116,8 @@ function settle(model: Module): void {
   for (const [, layer] of [...loraLayers(model)]) {
     if (layer.active.length === 0) continue;
     const old = layer.settle();
-    // Weights of a layer that was made by hand may be shared with what it was made of.
-    if (layer.replaced !== null) replaced.push(...old);
+    // A layer made by hand may share its weight with another layer, and a user-defined class may hold it elsewhere.
+    if (layer.replaced !== null && !isInPlace(layer)) replaced.push(...old);
     for (const name of [...layer.adapters.keys()]) layer.removeAdapter(name);
     takeOff(model, layer, places);
   }

@@ -185,17 +185,11 @@ class Inputs {
     const ids = isTensor(batch) ? batch : batch.ids;
     const options = isTensor(batch) || !batch.attentionMask ? {} : { attentionMask: batch.attentionMask };
     const forward = (model as unknown as { forward(ids: Tensor, options: object): unknown }).forward;
-    for (const [path, { layer }] of this.layers) {
-      const own = Object.getPrototypeOf(layer) as Linear;
-      layer.forward = (x: Tensor): Tensor => {
-        see(path, x);
-        return own.forward.call(layer, x);
-      };
-    }
+    const restoring = [...this.layers].map(([path, { layer }]) => spyOn(layer, (x) => see(path, x)));
     try {
       await withoutAdapters(model, () => noGrad(() => scope(() => void forward.call(model, ids, options))));
     } finally {
-      for (const { layer } of this.layers.values()) delete (layer as { forward?: unknown }).forward;
+      for (const restore of restoring) restore();
     }
   }
 
@@ -210,6 +204,21 @@ class Inputs {
       (_, i) => (mask === undefined || mask[i] !== 0) && (labels === undefined || labels[i] !== IGNORED),
     );
   }
+}
+
+/** Calls `see` with what `layer` is given; returns what undoes that. */
+function spyOn(layer: Linear, see: (x: Tensor) => void): () => void {
+  const own = Object.getOwnPropertyDescriptor(layer, "forward");
+  const forward = layer.forward as (...inputs: Tensor[]) => Tensor;
+  const spy = (...inputs: Tensor[]): Tensor => {
+    see(inputs[0] as Tensor);
+    return forward.apply(layer, inputs);
+  };
+  Object.defineProperty(layer, "forward", { value: spy, writable: true, configurable: true });
+  return () => {
+    if (own === undefined) delete (layer as { forward?: unknown }).forward;
+    else Object.defineProperty(layer, "forward", own);
+  };
 }
 
 function picked(values: Float32Array, features: number, keep: readonly boolean[] | undefined): Float32Array {

@@ -12,6 +12,7 @@ import { checkNames } from "./named.js";
 import { begin } from "../init/begin.js";
 import { startsOf, type Starts } from "../init/start.js";
 import { adaptable } from "../layers/kinds.js";
+import { checkOwnClasses } from "../layers/own-class-check.js";
 import { completed, type AdapterOptions, type InjectOptions } from "../options/options.js";
 import { patternReader } from "../options/patterns.js";
 import {
@@ -52,6 +53,7 @@ export async function inject(model: Targetable, given: InjectOptions = {}): Prom
   const options = optionsFor(model, given);
   const layers = layersFor(model, options);
   checkNames(model, given, { options, adapted: [...layers.keys()] });
+  checkOwnClasses("inject", layers, options.loraDropout);
   const starts = await startsOf(model, layers, options);
   // Another may have come while values were read.
   checkFree(model, options.name, "inject");
@@ -108,6 +110,8 @@ function attach(model: Targetable, { options: asked, byPath }: Starts, { drawn, 
   const { evaData: _data, ...options } = asked;
   const saved = savedModules(model, options);
   const found = [...layersFor(model, options)];
+  // An adapter that is read may never be trained; forward refuses to drop then.
+  checkOwnClasses("inject", found, drawn ? options.loraDropout : 0);
   const rankOf = patternReader(options.rankPattern, "rankPattern");
   const alphaOf = patternReader(options.alphaPattern, "alphaPattern");
   const weights = found.map(([path, layer]) => ({ r: rankOf(path) ?? options.r, weight: weightOf(layer) }));

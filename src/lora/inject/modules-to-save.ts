@@ -8,7 +8,10 @@ import { isTensor, made, parameter, type BlockDType, type DType, type Tensor } f
 import { headsOf, isHead, type AdapterOptions } from "../options/options.js";
 import { LoRALayer } from "../layers/layer.js";
 import { unmatched } from "./named.js";
+import { isStandard } from "../layers/standard.js";
 import { parentOf, type AdapterNote } from "../adapter/registry.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
 import { isWithin, type Replacement } from "../adapter/replacement.js";
 
 /**
@@ -28,6 +31,7 @@ export function savedModules(model: Module, { modulesToSave: names, taskType }: 
 /** A copy of the module at `path`, to stand in its place. */
 export function copyOf(model: Module, path: string): Replacement {
   const [owner, property, original] = parentOf(model, path);
+  for (const [at, module] of original.namedModules(path)) checkCopyable(at, module);
   return { owner, property, original, copy: cloned(original) };
 }
 
@@ -44,6 +48,25 @@ export function copyBiases(
     const wanted = mode === "all" || (mode === "lora_only" && adapted.includes(path));
     if (!isTensor(bias) || !wanted || isWithin(path, copied)) continue;
     adapter.biases.set(path, { owner: module, property: "bias", original: bias, copy: trainableCopy(bias) });
+  }
+}
+
+/** Refuses a module with private members or with functions bound to the object: no copy can have them. */
+function checkCopyable(path: string, module: Module): void {
+  const refuse = (found: string): never => {
+    throw refused(ADAPTER_REFUSALS.boundCopy, "inject", `${path}, a ${module.constructor.name}: ${found}`);
+  };
+  if (module instanceof LoRALayer && module.adapters.size > 0 && !isStandard(module))
+    throw refused(ADAPTER_REFUSALS.ownCopy, "inject", `${path}, a ${module.constructor.name}`);
+  for (const [name, value] of Object.entries(module)) {
+    if (typeof value !== "function") continue;
+    const bound =
+      value.name.startsWith("bound ") || (value.prototype === undefined && /\bthis\b/.test(String(value)));
+    if (bound || name === "forward") refuse(name);
+  }
+  for (let of = Object.getPrototypeOf(module) as object; of !== Module.prototype;) {
+    if (/\bthis\s*\.\s*#/.test(String(of.constructor))) refuse("private members");
+    of = Object.getPrototypeOf(of) as object;
   }
 }
 

@@ -4,6 +4,7 @@ import { Embedding } from "../../nn/embedding.js";
 import { Linear } from "../../nn/linear.js";
 import type { Module } from "../../nn/module.js";
 import { LoRALayer } from "../layers/layer.js";
+import { isStandard } from "../layers/standard.js";
 import type { AdapterOptions } from "../options/options.js";
 import { parentOf } from "../adapter/registry.js";
 import type { Replacement } from "../adapter/replacement.js";
@@ -81,7 +82,7 @@ function byLayer(
 
 function checkRows(path: string, module: Module, indices: readonly number[]): void {
   const plain = module instanceof Embedding || (module instanceof Linear && !module.fanInFanOut);
-  if (!plain || module instanceof LoRALayer)
+  if (!plain || module instanceof LoRALayer || !isStandard(module))
     throw refused(ADAPTER_REFUSALS.tokenLayer, "inject", `${path}, a ${module.constructor.name}`);
   const rows = (module as Embedding).weight.shape[0] as number;
   const beyond = indices.find((index) => index >= rows);

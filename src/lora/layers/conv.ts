@@ -18,7 +18,9 @@ import { composed } from "./composed.js";
 import { acrossGroups } from "./grouped.js";
 import { LoRALayer, type LayerClass, type LoRAOptions } from "./layer.js";
 import { checkBase, checkBaseClass, checkLayer } from "./options.js";
+import { forwardOverWeight } from "./over-weight.js";
 import { byRows } from "./shares.js";
+import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
@@ -65,7 +67,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     // eslint-disable-next-line @typescript-eslint/no-explicit-any
     constructor(...args: any[]) {
       const [inChannels, outChannels, , given] = args as [unknown, unknown, unknown, LoRAConvOptions?];
-      const options = checkLayer(`lora.${Base.name}`, given, { inChannels, outChannels });
+      const options = checkLayer(nameOfClass(Base), given, { inChannels, outChannels });
       super(...args);
       this.mergeWeights = options.mergeWeights ?? true;
       const { r = 0, loraAlpha = 1 } = options;
@@ -74,7 +76,7 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
 
     static fromBase<L extends LoRAConv>(this: Made<L>, layer: ConvNd, options: LoRAConvOptions = {}): L {
       const Convolution = ConvNd as unknown as abstract new () => ConvNd;
-      checkBase(`lora.${Base.name}`, layer, Convolution, "a convolution", options);
+      checkBase(nameOfClass(Base), layer, Convolution, "a convolution", options);
       const { inChannels, outChannels, kernelSize, weight, bias, geometry, training } = layer;
       const shared = { groups: geometry.groups, weight, ...(bias ? { biasValues: bias } : {}) };
       const lora = new this(inChannels, outChannels, kernelSize, { ...options, ...shared });
@@ -95,14 +97,6 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return Object.assign(plain, { geometry, training });
     }
 
-    get #name(): string {
-      return `lora.Conv${this.kernelSize.length}d`;
-    }
-
-    get #ones(): number[] {
-      return this.kernelSize.map(() => 1);
-    }
-
     /** @internal */
     override freshAdapter(options: FreshOptions): Adapter {
       const { inChannels, outChannels, kernelSize, geometry, weight } = this;
@@ -110,25 +104,20 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       const { device } = weight;
       const shape = [r, inChannels / geometry.groups, ...kernelSize];
       const size = shape.reduce((n, d) => n * d, 1);
-      checkAdapterRoom(this.#name, device, size + r * outChannels);
+      checkAdapterRoom(nameOf(this), device, size + r * outChannels);
       const bound = Math.sqrt(r / size);
       const adapter = {
         ...described(options),
         loraA: parameter(tensor(uniform(size, -bound, bound), { shape, device })),
-        loraB: parameter(zeros([outChannels, r, ...this.#ones], { device })),
+        loraB: parameter(zeros([outChannels, r, ...onesOf(this)], { device })),
       };
       return this.completed(adapter, options);
     }
 
-    /** Whether A sees the channels of all groups, as PEFT's does. */
-    #seesAll({ loraA }: Adapter): boolean {
-      return this.geometry.groups > 1 && loraA.shape[1] === this.inChannels;
-    }
-
     /** @internal */
     override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
-      if (this.#seesAll(adapter))
-        throw refused(ADAPTER_REFUSALS.groupedMerge, this.#name, `${this.geometry.groups} groups`);
+      if (seesAll(this, adapter))
+        throw refused(ADAPTER_REFUSALS.groupedMerge, nameOf(this), `${this.geometry.groups} groups`);
       const { loraA, loraB } = adapter;
       return { loraA: loraA.reshape(adapter.r, -1), loraB: loraB.reshape(this.outChannels, adapter.r) };
     }
@@ -137,9 +126,9 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     override plainAdapter(name: string): Adapter {
       const adapter = this.adapterOf(name);
       const { groups } = this.geometry;
-      if (groups === 1 || this.#seesAll(adapter)) return adapter;
+      if (groups === 1 || seesAll(this, adapter)) return adapter;
       if (adapter.magnitude !== undefined)
-        throw refused(ADAPTER_REFUSALS.groupedDora, this.#name, `${groups} groups`);
+        throw refused(ADAPTER_REFUSALS.groupedDora, nameOf(this), `${groups} groups`);
       const { loraA, r, loraAlpha, useRslora } = adapter;
       return {
         ...adapter,
@@ -153,8 +142,8 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
     override shapeOnDisk(part: AdapterPart, r: number): readonly number[] {
       const { inChannels, outChannels, kernelSize, geometry } = this;
       if (part === "A") return [r, inChannels, ...kernelSize];
-      if (part === "B") return [outChannels, r / geometry.groups, ...this.#ones];
-      return part === "bias" ? [outChannels] : [1, outChannels, ...this.#ones];
+      if (part === "B") return [outChannels, r / geometry.groups, ...onesOf(this)];
+      return part === "bias" ? [outChannels] : [1, outChannels, ...onesOf(this)];
     }
 
     /** @internal */
@@ -163,37 +152,67 @@ function mixin<T extends LayerClass<ConvNd>>(Base: T): LoRAConvClass<InstanceTyp
       return shape.map((_, d) => (d === channels ? -1 : 1));
     }
 
-    #lowRank(x: Tensor, adapter: Adapter, scaling: number): Tensor {
-      const { geometry, kernelSize } = this;
-      const { loraA, loraB } = adapter;
-      const { groups } = geometry;
-      const dims = kernelSize.length;
-      if (groups === 1 || this.#seesAll(adapter)) {
-        const h = convolve(x, loraA, null, { ...geometry, groups: 1 }).mul(scaling);
-        return convolve(h, loraB, null, pointwise(dims, groups));
-      }
-      // Each group's channels meet the same A.
-      const copies = loraA.concat(
-        Array.from({ length: groups - 1 }, () => loraA),
-        0,
-      );
-      return convolve(convolve(x, copies, null, geometry).mul(scaling), loraB, null, pointwise(dims, groups));
-    }
-
     override forward(x: Tensor): Tensor {
+      // A class with its own forward keeps it.
+      if (Base.prototype.forward !== ConvNd.prototype.forward)
+        return forwardOverWeight(this, [x], () => super.forward(x));
       if (!this.adapts) return this.withBase(() => super.forward(x));
-      checkConvInput(this.#name, this, x);
+      checkConvInput(nameOf(this), this, x);
       const { baseWeight: weight, geometry } = this;
       return byRows(this, x, (own, shares) =>
         composed(this, own, shares, {
           base: (given, bias) => convolve(given, weight, bias, geometry),
-          lowRank: (given, adapter, scaling) => this.#lowRank(given, adapter, scaling),
+          lowRank: (given, adapter, scaling) => lowRank(this, given, adapter, scaling),
         }),
       );
     }
   }
   Object.defineProperty(Layer.prototype, BRAND, { value: true });
   return Layer as unknown as LoRAConvClass<InstanceType<T> & LoRAConv>;
+}
+
+const CONV_FIELDS = ["inChannels", "outChannels", "kernelSize", "geometry", "weight", "bias"];
+
+function registerConv(Base: Function, Low: Function): void {
+  registerStandard(Base, CONV_FIELDS);
+  registerStandard(Low, [...CONV_FIELDS, ...LORA_FIELDS]);
+}
+
+// Functions, not private methods: layers of other classes use these methods, too (own-class.ts).
+
+/** The name of the low-rank class over `Base`, for messages; a user's class may have any name. */
+function nameOfClass({ name }: { name: string }): string {
+  return /^Conv[123]d$/.test(name) ? `lora.${name}` : `lora.ConvLoRA(${name})`;
+}
+
+function nameOf({ kernelSize }: ConvNd): string {
+  return `lora.Conv${kernelSize.length}d`;
+}
+
+function onesOf({ kernelSize }: ConvNd): number[] {
+  return kernelSize.map(() => 1);
+}
+
+/** Whether A sees the channels of all groups, as PEFT's does. */
+function seesAll({ geometry, inChannels }: ConvNd, { loraA }: Adapter): boolean {
+  return geometry.groups > 1 && loraA.shape[1] === inChannels;
+}
+
+function lowRank(layer: ConvNd, x: Tensor, adapter: Adapter, scaling: number): Tensor {
+  const { geometry, kernelSize } = layer;
+  const { loraA, loraB } = adapter;
+  const { groups } = geometry;
+  const dims = kernelSize.length;
+  if (groups === 1 || seesAll(layer, adapter)) {
+    const h = convolve(x, loraA, null, { ...geometry, groups: 1 }).mul(scaling);
+    return convolve(h, loraB, null, pointwise(dims, groups));
+  }
+  // Each group's channels meet the same A.
+  const copies = loraA.concat(
+    Array.from({ length: groups - 1 }, () => loraA),
+    0,
+  );
+  return convolve(convolve(x, copies, null, geometry).mul(scaling), loraB, null, pointwise(dims, groups));
 }
 
 /**
@@ -214,10 +233,22 @@ export const ConvLoRA = Object.defineProperty(mixin, Symbol.hasInstance, {
 };
 
 /** Over one dimension: see ConvLoRA. */
-export class Conv1d extends ConvLoRA(BaseConv1d) {}
+export class Conv1d extends ConvLoRA(BaseConv1d) {
+  static {
+    registerConv(BaseConv1d, this);
+  }
+}
 
 /** Over two dimensions: see ConvLoRA. */
-export class Conv2d extends ConvLoRA(BaseConv2d) {}
+export class Conv2d extends ConvLoRA(BaseConv2d) {
+  static {
+    registerConv(BaseConv2d, this);
+  }
+}
 
 /** Over three dimensions: see ConvLoRA. */
-export class Conv3d extends ConvLoRA(BaseConv3d) {}
+export class Conv3d extends ConvLoRA(BaseConv3d) {
+  static {
+    registerConv(BaseConv3d, this);
+  }
+}

@@ -8,6 +8,7 @@ import { composed } from "./composed.js";
 import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
 import { byRows } from "./shares.js";
+import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
@@ -20,6 +21,12 @@ export type LoRAEmbeddingOptions = Omit<LoRAOptions, "loraDropout"> & EmbeddingO
  * Source: loralib's Embedding.
  */
 export class Embedding extends LoRALayer(BaseEmbedding) {
+  static {
+    const fields = ["numEmbeddings", "embeddingDim", "paddingIdx", "weight"];
+    registerStandard(BaseEmbedding, fields);
+    registerStandard(this, [...fields, ...LORA_FIELDS]);
+  }
+
   /**
    * Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `loraDropout` among them;
    * `ERR_OUT_OF_MEMORY`.

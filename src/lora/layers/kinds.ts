@@ -7,10 +7,16 @@ import { Conv1d, Conv2d, Conv3d } from "./conv.js";
 import { Embedding } from "./embedding.js";
 import { LoRALayer, type AnyLoRALayer } from "./layer.js";
 import { Linear } from "./linear.js";
+import { adaptInPlace } from "./own-class.js";
+import { isStandard } from "./standard.js";
 
-/** The low-rank layer for `layer`, whose weights it keeps: itself where it is one. It merges only when told to. */
+/**
+ * The low-rank layer for `layer`, whose weights it keeps: itself where it is one, or is of a user's own class. It merges
+ * only when told to.
+ */
 export function adaptable(layer: Module): AnyLoRALayer {
   if (layer instanceof LoRALayer) return layer;
+  if (!isStandard(layer)) return adaptInPlace(layer);
   const options = { mergeWeights: false };
   if (layer instanceof BaseEmbedding) return Embedding.fromBase(layer, options);
   if (layer instanceof BaseConv1d) return Conv1d.fromBase(layer, options);

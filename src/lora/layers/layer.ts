@@ -18,12 +18,14 @@ import {
 import type { Active, AnyLoRALayer, LowRank } from "./any-layer.js";
 import { isOff } from "./disabled.js";
 import { checkBaseClass } from "./options.js";
-import { normsOf, rescaling, type SquaredNorms } from "./dora.js";
+import { adaptedWeight, deltaOf } from "./adapted-weight.js";
+import { normsOf, type SquaredNorms } from "./dora.js";
 import { QUANTISED_REFUSALS } from "../../refusals/quantised.js";
 import { checkMergeable, refuseQuantised } from "./quantised.js";
 import { release } from "./release.js";
 import { adapterPerRow } from "./rows.js";
-import { activeShares, biasOf, type Share, withStart } from "./shares.js";
+import { isStandard } from "./standard.js";
+import { activeShares, biasOf, withStart } from "./shares.js";
 
 export * from "./adapter.js";
 export type { Active, AnyLoRALayer } from "./any-layer.js";
@@ -186,20 +188,8 @@ function mixin<
       }
       const shares = activeShares(this);
       if (shares.some(({ adapter }) => adapter.magnitude))
-        return this.#adapted(shares).sub(this.baseWeight.to("f32"));
+        return adaptedWeight(this, shares).sub(this.baseWeight.to("f32"));
       return deltaOf(this, shares);
-    }
-
-    /** The weight with all active adapters in it, one after another where DoRA rescales. */
-    #adapted(shares: readonly Share[]): Tensor {
-      const base = this.baseWeight.to("f32");
-      if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(this, shares));
-      return shares.reduce((weight, { adapter, scaling }) => {
-        const sum = weight.add(this.product(adapter).mul(scaling));
-        if (adapter.magnitude === undefined) return sum;
-        const along = sum.shape.map((size, d) => (d === this.outputDim ? size : 1));
-        return sum.mul(rescaling(this, adapter, scaling).reshape(along));
-      }, base);
     }
 
     /** @internal */
@@ -236,7 +226,8 @@ function mixin<
     unloaded(): Module {
       this.unmerge();
       const { replaced } = this;
-      if (replaced === null) return this.byHand ? this.plain() : this;
+      // Nothing made anew has what a user's own class has.
+      if (replaced === null) return this.byHand && isStandard(this) ? this.plain() : this;
       // What moved or was loaded meanwhile is here.
       const base = replaced.module as WithWeight;
       base.weight = this.weight;
@@ -263,12 +254,7 @@ function mixin<
       this.active = this.active.filter((a) => a.name !== name);
       this.adapters.delete(name);
       for (const tensor of tensorsOf(adapter)) release(tensor);
-      if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) this.#forgetNorms();
-    }
-
-    #forgetNorms(): void {
-      release(this.squaredNorms?.squares);
-      this.squaredNorms = null;
+      if (![...this.adapters.values()].some(({ magnitude }) => magnitude)) forgetNorms(this);
     }
 
     /** @internal */
@@ -303,7 +289,7 @@ function mixin<
       const shares = activeShares(this);
       const merged = noGrad(() =>
         scope(() => ({
-          weight: this.#adapted(shares).to(base.dtype),
+          weight: adaptedWeight(this, shares).to(base.dtype),
           bias: biasOf(bias ?? null, shares),
         })),
       );
@@ -387,7 +373,7 @@ function mixin<
       const named = new Map<string, Tensor>([["weight", this.baseWeight]]);
       const bias = this.baseBias;
       if (bias !== null) named.set("bias", bias);
-      for (const [name, tensor] of this.ownParameters()) named.set(name, tensor);
+      for (const [name, tensor] of super.ownState()) named.set(name, tensor);
       yield* named;
     }
 
@@ -399,7 +385,7 @@ function mixin<
 
     override to(device: Parameters<Module["to"]>[0]): this {
       this.unmerge();
-      this.#forgetNorms();
+      forgetNorms(this);
       super.to(device);
       for (const adapter of this.adapters.values()) {
         for (const [part, tensor] of partsOf(adapter)) {
@@ -418,7 +404,7 @@ function mixin<
 
     override dispose(): void {
       this.unmerge();
-      this.#forgetNorms();
+      forgetNorms(this);
       super.dispose();
       for (const adapter of this.adapters.values()) for (const tensor of tensorsOf(adapter)) tensor.dispose();
     }
@@ -443,9 +429,8 @@ export const LoRALayer = Object.defineProperty(mixin, Symbol.hasInstance, {
   };
 };
 
-/** Σ scaling · B·A. */
-function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
-  const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
-  if (first === undefined) return zeros(layer.baseWeight.shape, { device: layer.baseWeight.device });
-  return rest.reduce((sum, one) => sum.add(one), first);
+/** Drops the norms that are kept for DoRA. */
+function forgetNorms(layer: AnyLoRALayer): void {
+  release(layer.squaredNorms?.squares);
+  layer.squaredNorms = null;
 }

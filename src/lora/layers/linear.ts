@@ -10,12 +10,16 @@ import { LoRALayer, type LoRAOptions } from "./layer.js";
 import { checkBase, checkLayer } from "./options.js";
 import { loraLinear } from "./lora-linear.js";
 import { byRows, sharesOf, type Share } from "./shares.js";
+import { LORA_FIELDS, registerStandard } from "./standard.js";
 
 /** What `lora.Linear` takes besides its sizes. */
 export interface LoRALinearOptions extends LoRAOptions, LinearOptions {
   /** Whether the weight is stored as [in, out]. */
   fanInFanOut?: boolean | undefined;
 }
+
+/** Fields of linear layers. */
+export const LINEAR_FIELDS = ["inFeatures", "outFeatures", "fanInFanOut", "weight", "bias"] as const;
 
 /** A dense product, and what one low-rank path adds to it. */
 export interface LinearParts {
@@ -30,6 +34,11 @@ export interface LinearParts {
  * loralib's Linear.
  */
 export class Linear extends LoRALayer(BaseLinear) {
+  static {
+    registerStandard(BaseLinear, LINEAR_FIELDS);
+    registerStandard(this, [...LINEAR_FIELDS, ...LORA_FIELDS]);
+  }
+
   /** Throws `ERR_OPTION` for sizes or options that are senseless or unknown, `ERR_OUT_OF_MEMORY`. */
   constructor(inFeatures: number, outFeatures: number, options: LoRALinearOptions = {}) {
     super(inFeatures, outFeatures, checkLayer("lora.Linear", options, { inFeatures, outFeatures }));
@@ -93,7 +102,7 @@ export class Linear extends LoRALayer(BaseLinear) {
     inputOf("lora.Linear", x);
     const shares = sharesOf(this, x.size / this.inFeatures);
     if (shares.some(({ adapter, runs }) => adapter.magnitude || (adapter.loraBias && runs)))
-      return byRows(this, x, (own, active) => this.#apart(own, active));
+      return byRows(this, x, (own, active) => apart(this, own, active));
     return loraLinear(this, x, this.baseWeight, this.baseBias, shares);
   }
 
@@ -116,18 +125,19 @@ export class Linear extends LoRALayer(BaseLinear) {
     if (share === undefined || share.adapter.loraBias !== undefined) return undefined;
     return { weight: this.baseWeight, bias: this.baseBias, share };
   }
+}
 
-  #apart(x: Tensor, shares: readonly Share[]): Tensor {
-    const { baseWeight: weight, fanInFanOut } = this;
-    return composed(this, x, shares, {
-      base: (given, bias) => made(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
-      lowRank: (given, adapter, scaling) => {
-        const { loraA, loraB } = this.factors(adapter);
-        return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
-      },
-      sum: (given, adapter, scaling) => loraLinear(this, given, weight, null, [{ adapter, scaling }]),
-    });
-  }
+/** Computes the base product and the low-rank products separately, for adapters with magnitudes or biases. */
+function apart(layer: Linear, x: Tensor, shares: readonly Share[]): Tensor {
+  const { baseWeight: weight, fanInFanOut } = layer;
+  return composed(layer, x, shares, {
+    base: (given, bias) => made(() => session().linear(given.id, weight.id, bias?.id, fanInFanOut)),
+    lowRank: (given, adapter, scaling) => {
+      const { loraA, loraB } = layer.factors(adapter);
+      return given.matmul(loraA, { transB: true }).mul(scaling).matmul(loraB, { transB: true });
+    },
+    sum: (given, adapter, scaling) => loraLinear(layer, given, weight, null, [{ adapter, scaling }]),
+  });
 }
 
 /** The options that keep and share what `layer` holds. */

@@ -5,7 +5,8 @@ import { uniform } from "../../random.js";
 import { parameter, type Tensor } from "../../tensor.js";
 import { checkAdapterRoom, described, type Adapter, type FreshOptions } from "./adapter.js";
 import { checkBase, checkLayer } from "./options.js";
-import { Linear, ofBase, type LoRALinearOptions } from "./linear.js";
+import { Linear, LINEAR_FIELDS, ofBase, type LoRALinearOptions } from "./linear.js";
+import { LORA_FIELDS, registerStandard } from "./standard.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
 
@@ -25,6 +26,10 @@ export interface MergedLinearOptions extends LoRALinearOptions {
  * Throws `ERR_OPTION` when the length of `enableLora` does not divide the outputs.
  */
 export class MergedLinear extends Linear {
+  static {
+    registerStandard(this, [...LINEAR_FIELDS, ...LORA_FIELDS, "enableLora"]);
+  }
+
   /** Which of the equal slices of the outputs are adapted. */
   readonly enableLora: readonly boolean[];
 
@@ -81,19 +86,14 @@ export class MergedLinear extends Linear {
     };
   }
 
-  /** Whether an adapter is a plain one over all outputs, as a file of PEFT gives it. */
-  #isPlain({ loraA, loraB }: Adapter): boolean {
-    return loraB.shape[0] === this.outFeatures && loraA.shape[0] === loraB.shape[1];
-  }
-
   /** @internal The first output of each enabled slice; none of a plain adapter. */
   override windowsOf(adapter: Adapter): readonly number[] {
-    return this.#isPlain(adapter) ? [] : this.slices.map((slice) => slice * this.width);
+    return isPlain(this, adapter) ? [] : this.slices.map((slice) => slice * this.width);
   }
 
   /** @internal A [r·E, in] and B [out, r·E], block-diagonal over the enabled slices, zero in the others. */
   override factors(adapter: Adapter): { loraA: Tensor; loraB: Tensor } {
-    if (this.#isPlain(adapter)) return super.factors(adapter);
+    if (isPlain(this, adapter)) return super.factors(adapter);
     const { loraA, loraB } = adapter;
     const { width } = this;
     const [rank, r] = [loraA.shape[0] as number, loraB.shape[1] as number];
@@ -112,13 +112,18 @@ export class MergedLinear extends Linear {
   /** @internal The equal plain adapter: rank r·E, loraAlpha times E (√E with rank-stabilised scaling). */
   override plainAdapter(name: string): Adapter {
     const adapter = this.adapterOf(name);
-    if (this.#isPlain(adapter)) return adapter;
+    if (isPlain(this, adapter)) return adapter;
     const { loraA, loraB } = this.factors(adapter);
     const r = loraA.shape[0] as number;
     const groups = r / adapter.r;
     const loraAlpha = adapter.loraAlpha * (adapter.useRslora ? Math.sqrt(groups) : groups);
     return { ...adapter, r, loraAlpha, loraA, loraB };
   }
+}
+
+/** Whether an adapter is a plain one over all outputs, as a file of PEFT gives it. */
+function isPlain({ outFeatures }: MergedLinear, { loraA, loraB }: Adapter): boolean {
+  return loraB.shape[0] === outFeatures && loraA.shape[0] === loraB.shape[1];
 }
 
 function checkSlices(enableLora: readonly boolean[], outFeatures: number): void {

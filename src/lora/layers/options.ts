@@ -4,6 +4,7 @@ import { LowrankError } from "../../errors.js";
 import type { LoRAOptions } from "./adapter.js";
 import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
 import { refused } from "../../refusals/refusal.js";
+import { describeOwn, isStandard } from "./standard.js";
 
 /** Options that all low-rank layers take. */
 const COMMON = ["r", "loraAlpha", "mergeWeights", "useRslora", "useDora", "device", "weight"] as const;
@@ -102,6 +103,8 @@ export function checkBase<T extends object>(
       "ERR_OPTION",
       `${layer}.fromBase: the layer has adapters already (${[...held.keys()].join(", ")}), which would be lost; give it one more with inject`,
     );
+  if (!isStandard(given))
+    throw refused(ADAPTER_REFUSALS.ownFromBase, `${layer}.fromBase`, describeOwn(given));
   // They are spread before they are checked one by one, and a spread takes anything.
   if (!isPlain(chosen)) refuse(`${layer}.fromBase`, "options", "an object of options", chosen);
   return given;

@@ -1,0 +1,25 @@
+/** The weight of a layer with adapters added to it. */
+import { zeros } from "../../create.js";
+import type { Tensor } from "../../tensor.js";
+import type { AnyLoRALayer } from "./any-layer.js";
+import { rescaling } from "./dora.js";
+import type { Share } from "./shares.js";
+
+/** Σ scaling · B·A, in the weight's shape. */
+export function deltaOf(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
+  const [first, ...rest] = shares.map(({ adapter, scaling }) => layer.product(adapter).mul(scaling));
+  if (first === undefined) return zeros(layer.baseWeight.shape, { device: layer.baseWeight.device });
+  return rest.reduce((sum, one) => sum.add(one), first);
+}
+
+/** W + Σ scaling · B·A in f32; adapters with magnitudes (DoRA) rescale what comes before them. */
+export function adaptedWeight(layer: AnyLoRALayer, shares: readonly Share[]): Tensor {
+  const base = layer.baseWeight.to("f32");
+  if (!shares.some(({ adapter }) => adapter.magnitude)) return base.add(deltaOf(layer, shares));
+  return shares.reduce((weight, { adapter, scaling }) => {
+    const sum = weight.add(layer.product(adapter).mul(scaling));
+    if (adapter.magnitude === undefined) return sum;
+    const along = sum.shape.map((size, d) => (d === layer.outputDim ? size : 1));
+    return sum.mul(rescaling(layer, adapter, scaling).reshape(along));
+  }, base);
+}

@@ -1,0 +1,57 @@
+/**
+ * Forward of a layer whose class does not compute W·x + b: it runs with W + ΔW as the weight, so that the result equals
+ * the merged layer's. Source: loralib's ConvLoRA, which adds the product
+ * to the weight, too.
+ */
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
+import { trains } from "../../scope.js";
+import { isTensor, type Tensor } from "../../tensor.js";
+import { adaptedWeight } from "./adapted-weight.js";
+import type { AnyLoRALayer } from "./any-layer.js";
+import { adapterPerRow, runsOf } from "./rows.js";
+import { activeShares, biasOf, withStart, type Share } from "./shares.js";
+
+/** Runs `forward` of `layer` on `inputs` with the adapters that are in force added to the weight. */
+export function forwardOverWeight<R>(layer: AnyLoRALayer, inputs: readonly unknown[], forward: () => R): R {
+  if (!layer.adapts) return layer.withBase(forward);
+  const shares = sharesFor(layer, inputs);
+  const { name } = layer.constructor;
+  if (trains(layer) && shares.some(({ adapter }) => adapter.loraDropout > 0))
+    throw refused(ADAPTER_REFUSALS.ownForwardDropout, "forward", name);
+  const held = { weight: layer.weight, bias: layer.bias };
+  const [base, bias] = [layer.baseWeight, layer.baseBias];
+  const weight = shares.length === 0 ? base : adaptedWeight(layer, shares).to(base.dtype);
+  const shift = biasOf(bias, shares);
+  layer.weight = weight;
+  if (held.bias !== undefined || shift !== null) layer.bias = shift;
+  try {
+    const y = forward();
+    if (isPromise(y)) {
+      y.then(undefined, () => {});
+      throw refused(ADAPTER_REFUSALS.ownForwardAsync, "forward", name);
+    }
+    if (layer.weight !== weight) throw refused(ADAPTER_REFUSALS.ownForwardAssigns, "forward", name);
+    return y;
+  } finally {
+    layer.weight = held.weight;
+    if (held.bias !== undefined || shift !== null) layer.bias = held.bias;
+  }
+}
+
+/** The adapters that count over all rows. One adapter per row is refused, unless all rows have the same. */
+function sharesFor(layer: AnyLoRALayer, inputs: readonly unknown[]): Share[] {
+  const names = adapterPerRow();
+  if (names === undefined) return activeShares(layer);
+  const rows = isTensor(inputs[0]) ? (inputs[0] as Tensor).shape[0] : undefined;
+  const runs = runsOf(names, rows ?? names.length);
+  const found = new Set(runs.map(({ name }) => (name !== null && layer.adapters.has(name) ? name : null)));
+  if (found.size > 1) throw refused(ADAPTER_REFUSALS.ownForwardRows, "adapterPerRow", layer.constructor.name);
+  const [name] = found;
+  const adapter = name === null || name === undefined ? undefined : layer.adapters.get(name);
+  return adapter === undefined ? [] : withStart({ adapter, scaling: adapter.scaling });
+}
+
+function isPromise(value: unknown): value is PromiseLike<unknown> {
+  return typeof (value as { then?: unknown } | null | undefined)?.then === "function";
+}

@@ -1,0 +1,99 @@
+/** What keeps a layer of a user's own class from being adapted in place: found, and named, before anything is changed. */
+import type { Module } from "../../nn/module.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused, type Refusal } from "../../refusals/refusal.js";
+import { isTensor, type Tensor } from "../../tensor.js";
+import { LoRALayer } from "./layer.js";
+import { adaptingClass, hasOwnForward, isInPlace, kindOf, wasReassigned } from "./own-class.js";
+import { isStandard, LORA_FIELDS } from "./standard.js";
+
+/** Methods of modules that a class may have its own version of: the adapted layer calls it. */
+const MODULE_METHODS: readonly (string | symbol)[] = [
+  "constructor",
+  "forward",
+  "train",
+  "ownParameters",
+  "ownState",
+  "beforeLoad",
+  "to",
+  "dispose",
+];
+
+/**
+ * Refuses layers of a user's own class that cannot be adapted, by path and class. `dropout` is the probability with
+ * which training will drop inputs. Throws `ERR_OPTION`; `ERR_DTYPE` for a weight that is not f32.
+ */
+export function checkOwnClasses(
+  where: string,
+  layers: Iterable<readonly [path: string, layer: Module]>,
+  dropout: number,
+): void {
+  for (const [path, layer] of layers) {
+    const fault = isInPlace(layer)
+      ? dropoutFault(layer, dropout)
+      : layer instanceof LoRALayer || isStandard(layer)
+        ? undefined
+        : (fieldsFault(layer) ?? namesFault(layer) ?? forwardFault(layer) ?? dropoutFault(layer, dropout));
+    if (fault === undefined) continue;
+    const { refusal, found, code } = fault;
+    const what = `${path}, a ${layer.constructor.name}`;
+    throw refused(refusal, where, found === undefined ? what : `${what}: ${found}`, code);
+  }
+}
+
+interface Fault {
+  refusal: Refusal;
+  found?: string;
+  code?: "ERR_DTYPE";
+}
+
+function dropoutFault(layer: Module, dropout: number): Fault | undefined {
+  return dropout > 0 && hasOwnForward(layer) ? { refusal: ADAPTER_REFUSALS.ownForwardDropout } : undefined;
+}
+
+/** An object that takes no more fields, or whose weight is not simply held. */
+function fieldsFault(layer: Module): Fault | undefined {
+  if (!Object.isExtensible(layer)) return { refusal: ADAPTER_REFUSALS.ownFrozen };
+  const refusal = ADAPTER_REFUSALS.ownWeight;
+  for (const name of ["weight", "bias"] as const) {
+    const field = Object.getOwnPropertyDescriptor(layer, name);
+    if (name === "bias" && (field === undefined || field.value === null)) continue;
+    if (field?.get !== undefined || field?.writable !== true || !isTensor(field.value))
+      return { refusal, found: name };
+  }
+  const { shape, dtype } = (layer as Module & { weight: Tensor }).weight;
+  const usual = kindOf(layer).shape(layer);
+  if (shape.join() !== usual.join())
+    return { refusal, found: `weight [${shape.join(", ")}] instead of [${usual.join(", ")}]` };
+  return dtype !== "f32" && hasOwnForward(layer)
+    ? { refusal: ADAPTER_REFUSALS.ownForwardDtype, found: dtype, code: "ERR_DTYPE" }
+    : undefined;
+}
+
+/** Properties that low-rank layers have, too. */
+function namesFault(layer: Module): Fault | undefined {
+  const kind = kindOf(layer).Base.prototype as object;
+  const names = new Set(Reflect.ownKeys(layer));
+  const onObject = MODULE_METHODS.find((name) => name !== "forward" && names.has(name));
+  for (let of = prototypeOf(layer); of !== kind; of = prototypeOf(of))
+    for (const name of Reflect.ownKeys(of)) names.add(name);
+  const adapting = adaptingClass(layer).prototype as object;
+  const reserved = [
+    ...LORA_FIELDS,
+    ...Reflect.ownKeys(adapting),
+    ...Reflect.ownKeys(prototypeOf(adapting)),
+  ].filter((name) => !MODULE_METHODS.includes(name));
+  const taken = onObject ?? reserved.find((name) => names.has(name));
+  return taken === undefined ? undefined : { refusal: ADAPTER_REFUSALS.ownName, found: String(taken) };
+}
+
+function forwardFault(layer: Module): Fault | undefined {
+  const forward = Object.getOwnPropertyDescriptor(layer, "forward");
+  if (forward === undefined) return undefined;
+  const plain = typeof forward.value === "function" && forward.configurable === true;
+  return plain && !wasReassigned(layer) ? undefined : { refusal: ADAPTER_REFUSALS.ownForwardProperty };
+}
+
+function prototypeOf(of: object): object {
+  return Object.getPrototypeOf(of) as object;
+}

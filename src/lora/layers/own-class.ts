@@ -1,0 +1,226 @@
+/**
+ * Low-rank layers of a user's own class, or with fields of their own. Nothing that is made anew could have all that
+ * such an object has (private fields, closures, references that others hold), so it is adapted in place: the object
+ * stays, and a prototype that adds adapters is put between it and its class. Taking the adapters off takes that
+ * prototype out again.
+ */
+import {
+  Conv1d as BaseConv1d,
+  Conv2d as BaseConv2d,
+  Conv3d as BaseConv3d,
+  type ConvNd,
+} from "../../nn/conv.js";
+import { Embedding as BaseEmbedding } from "../../nn/embedding.js";
+import { Linear as BaseLinear } from "../../nn/linear.js";
+import type { Module } from "../../nn/module.js";
+import { ADAPTER_REFUSALS } from "../../refusals/adapters.js";
+import { refused } from "../../refusals/refusal.js";
+import type { Tensor } from "../../tensor.js";
+import { partsOf } from "./adapter.js";
+import type { AnyLoRALayer } from "./any-layer.js";
+import { Conv1d, Conv2d, Conv3d } from "./conv.js";
+import { Embedding } from "./embedding.js";
+import { LoRALayer, type LayerClass } from "./layer.js";
+import { Linear } from "./linear.js";
+import { forwardOverWeight } from "./over-weight.js";
+import { describeOwn, LORA_FIELDS } from "./standard.js";
+
+type Forward = (...inputs: unknown[]) => unknown;
+type Layer = Module & { weight: Tensor; bias?: Tensor | null | undefined; forward: Forward };
+
+/** A kind of layers that can be adapted. */
+interface Kind {
+  Base: abstract new (...args: never[]) => Module;
+  /** The prototype that has the low-rank layer's methods, and their names. */
+  from: object;
+  methods: readonly string[];
+  /** The shape that the weight has. */
+  shape(layer: Module): readonly number[];
+}
+
+const LINEAR: Kind = {
+  Base: BaseLinear,
+  from: Linear.prototype,
+  methods: ["outputDim", "freshAdapter", "shapeOnDisk", "windowsOf"],
+  shape: (layer) => {
+    const { inFeatures, outFeatures, fanInFanOut } = layer as BaseLinear;
+    return fanInFanOut ? [inFeatures, outFeatures] : [outFeatures, inFeatures];
+  },
+};
+
+const EMBEDDING: Kind = {
+  Base: BaseEmbedding,
+  from: Embedding.prototype,
+  methods: ["nameInMemory", "nameOnDisk", "outputDim", "freshAdapter", "shapeOnDisk"],
+  shape: (layer) => [(layer as BaseEmbedding).numEmbeddings, (layer as BaseEmbedding).embeddingDim],
+};
+
+const CONVOLUTIONS: Kind[] = (
+  [
+    [BaseConv1d, Conv1d],
+    [BaseConv2d, Conv2d],
+    [BaseConv3d, Conv3d],
+  ] as const
+).map(([Base, Low]) => ({
+  Base,
+  from: Object.getPrototypeOf(Low.prototype) as object,
+  methods: ["freshAdapter", "factors", "plainAdapter", "shapeOnDisk", "alongOutputs"],
+  shape: (layer) => {
+    const { inChannels, outChannels, kernelSize, geometry } = layer as ConvNd;
+    return [outChannels, inChannels / geometry.groups, ...kernelSize];
+  },
+}));
+
+const KINDS: readonly Kind[] = [LINEAR, EMBEDDING, ...CONVOLUTIONS];
+
+type AdaptingClass = new (layer: Module) => Module;
+
+/** Classes that stand between objects and their class, by the prototype of the latter, for both forms of forward. */
+const classes = {
+  overWeight: new WeakMap<object, AdaptingClass>(),
+  low: new WeakMap<object, AdaptingClass>(),
+};
+/** The class's prototype, by the adapting prototype. */
+const classOf = new WeakMap<object, Layer>();
+/** Forwards that objects have, or had when they were last adapted, as a property of their own. */
+const ownForwards = new WeakMap<Module, PropertyDescriptor>();
+/** Objects whose `forward` was assigned while they were adapted: it may call the adapted forward. */
+const reassigned = new WeakSet<Module>();
+
+/** Whether `layer` is adapted in place. */
+export function isInPlace(layer: Module): boolean {
+  return classOf.has(Object.getPrototypeOf(layer) as object);
+}
+
+/** Whether a layer computes something else than its kind does. */
+export function hasOwnForward(layer: Module): boolean {
+  const own = classOf.get(Object.getPrototypeOf(layer) as object);
+  if (own !== undefined) return classes.overWeight.get(own)?.prototype === Object.getPrototypeOf(layer);
+  return (layer as Layer).forward !== (kindOf(layer).Base.prototype as Layer).forward;
+}
+
+/** Whether `forward` of a layer was assigned while it was adapted, and still stands. */
+export function wasReassigned(layer: Module): boolean {
+  return reassigned.has(layer) && Object.hasOwn(layer, "forward");
+}
+
+/** Adapts a layer in place. `checkInPlace` has passed. */
+export function adaptInPlace(layer: Module): AnyLoRALayer {
+  const Adapting = adaptingClass(layer);
+  const forward = Object.getOwnPropertyDescriptor(layer, "forward");
+  if (forward === undefined) ownForwards.delete(layer);
+  else {
+    ownForwards.set(layer, forward);
+    delete (layer as { forward?: unknown }).forward;
+  }
+  // The constructor returns the object itself, with the fields of low-rank layers.
+  const target = new Adapting(layer) as AnyLoRALayer;
+  Object.setPrototypeOf(layer, Adapting.prototype as object);
+  target.mergeWeights = false;
+  target.replaced = { module: layer };
+  return target;
+}
+
+/** Takes out what `adaptInPlace` put in. */
+export function restoreClass(layer: Module): void {
+  const own = classOf.get(Object.getPrototypeOf(layer) as object);
+  if (own === undefined) return;
+  for (const field of LORA_FIELDS) delete (layer as unknown as Record<string, unknown>)[field];
+  Object.setPrototypeOf(layer, own);
+  const forward = ownForwards.get(layer);
+  if (Object.hasOwn(layer, "forward")) reassigned.add(layer);
+  else if (forward !== undefined) Object.defineProperty(layer, "forward", forward);
+}
+
+/** Notes whether a module is adapted in place; returns what puts that back. */
+export function noteClass(module: Module): () => void {
+  const prototype = Object.getPrototypeOf(module) as object;
+  if (!classOf.has(prototype)) return () => restoreClass(module);
+  const names = ["forward", ...LORA_FIELDS];
+  const fields = names.map((name) => [name, Object.getOwnPropertyDescriptor(module, name)] as const);
+  return () => {
+    Object.setPrototypeOf(module, prototype);
+    for (const [name, field] of fields) {
+      if (field === undefined) delete (module as unknown as Record<string, unknown>)[name];
+      else Object.defineProperty(module, name, field);
+    }
+  };
+}
+
+/** The class that stands between `layer` and its class. */
+export function adaptingClass(layer: Module): AdaptingClass {
+  const own = Object.getPrototypeOf(layer) as Layer;
+  const overWeight = hasOwnForward(layer);
+  const known = overWeight ? classes.overWeight : classes.low;
+  let Adapting = known.get(own);
+  if (Adapting === undefined) {
+    Adapting = makeClass(own);
+    const kind = kindOf(layer);
+    for (const name of overWeight ? kind.methods : [...kind.methods, "forward"]) {
+      const method = Object.getOwnPropertyDescriptor(kind.from, name) as PropertyDescriptor;
+      Object.defineProperty(Adapting.prototype, name, method);
+    }
+    if (overWeight) Object.defineProperty(Adapting.prototype, "forward", { value: overWeightOf(own) });
+    classOf.set(Adapting.prototype as object, own);
+    known.set(own, Adapting);
+  }
+  return Adapting;
+}
+
+function makeClass(own: Layer): AdaptingClass {
+  const Standing = function (layer: Module) {
+    return layer;
+  } as unknown as LayerClass<Layer>;
+  Object.defineProperty(Standing, "prototype", { value: own });
+  abstract class Adapting extends LoRALayer(Standing) {
+    override plain(): Module {
+      throw refused(ADAPTER_REFUSALS.ownCopy, "modulesToSave", describeOwn(this));
+    }
+
+    override unloaded(): Module {
+      this.unmerge();
+      restoreClass(this);
+      return this;
+    }
+
+    override *ownParameters(): IterableIterator<[string, Tensor]> {
+      yield* withBaseTensors(this, () => [...own.ownParameters.call(this)]);
+      for (const [name, adapter] of this.adapters) {
+        for (const [part, tensor] of partsOf(adapter)) yield [this.parameterName(name, part), tensor];
+      }
+    }
+
+    override *ownState(): IterableIterator<[string, Tensor]> {
+      yield* withBaseTensors(this, () => [...own.ownState.call(this)]);
+    }
+  }
+  // Code that asks an object for its constructor finds the class.
+  Object.defineProperty(Adapting.prototype, "constructor", { value: own.constructor });
+  return Adapting as unknown as AdaptingClass;
+}
+
+function overWeightOf(own: Layer): Forward {
+  return function (this: Layer, ...inputs: unknown[]): unknown {
+    const forward = (ownForwards.get(this)?.value ?? own.forward) as Forward;
+    const run = (): unknown => forward.apply(this, inputs);
+    return isInPlace(this) ? forwardOverWeight(this as unknown as AnyLoRALayer, inputs, run) : run();
+  };
+}
+
+/** Runs `read` with the base's own weight and bias in their places, whatever is merged. */
+function withBaseTensors<R>(layer: AnyLoRALayer, read: () => R): R {
+  const { unmergedWeight: base, weight, bias } = layer;
+  if (base === null) return read();
+  layer.weight = base.tensor;
+  if (base.bias !== undefined) layer.bias = base.bias;
+  try {
+    return read();
+  } finally {
+    layer.weight = weight;
+    if (base.bias !== undefined) layer.bias = bias;
+  }
+}
+
+export function kindOf(layer: Module): Kind {
+  return KINDS.find(({ Base }) => layer instanceof Base) as Kind;
+}
