@@ -65,6 +65,17 @@ function few(names: readonly string[], limit = 10): string {
   return names.slice(0, limit).join(", ") + (rest > 0 ? ` and ${grouped(rest)} more` : "");
 }
 
+/** The model of an adapter, and where it is. */
+function madeFor({ baseModel, basePath, baseSought, revision }: InspectedAdapter): string | undefined {
+  if (baseModel === undefined) return undefined;
+  const name = [baseModel, revision].filter(Boolean).join("@");
+  if (baseSought !== undefined)
+    return baseSought.length === 1
+      ? `${name}, which is not there`
+      : `${name}, which is neither at ${baseSought.join(" nor at ")}`;
+  return basePath === undefined || basePath === baseModel ? name : `${name}, at ${basePath}`;
+}
+
 function adapterLines(found: InspectedAdapter): string[] {
   const { options = {}, ranks, fit } = found;
   const spoken = ranks.map(
@@ -82,7 +93,7 @@ function adapterLines(found: InspectedAdapter): string[] {
   return [
     `${found.path}: an adapter, ${{ peft: "a folder of PEFT's", kohya: "a file of kohya's", loralib: "a file of loralib's" }[found.format]}`,
     ...table([
-      ["made for", found.baseModel && [found.baseModel, found.revision].filter(Boolean).join("@")],
+      ["made for", madeFor(found)],
       ["rank", spoken.join(", ") || undefined],
       ["targets", found.targets.length === 0 ? undefined : few(found.targets)],
       ["said as", listed(options.targetModules)],

@@ -1,9 +1,8 @@
 /** Which model a command works on, and loading it with its adapters. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
-import { hubName } from "../hub/name.js";
+import { baseOfAdapter } from "../models/adapter-base.js";
 import { readConfigFields } from "../models/config-fields.js";
 import { defaultModel } from "../models/default.js";
 import type { CausalLM } from "../models/causal-lm.js";
@@ -30,18 +29,13 @@ export function modelFor({
   if (model !== undefined) return { model, revision };
   const adapter = adapters?.[0];
   if (adapter === undefined) return { model: defaultModel(), revision };
-  const config = readConfigFields(join(adapter, "adapter_config.json"));
-  if (config === undefined) {
-    const what = existsSync(adapter) ? "the folder has no adapter_config.json" : "no such adapter";
-    throw new LowrankError("ERR_FILE_NOT_FOUND", `${adapter}: ${what}`);
+  const base = baseOfAdapter(adapter);
+  if (base.name === undefined) throw new UsageError(`${adapter} does not say its model: give --model`);
+  if (base.model === undefined) {
+    const looked = base.places.length > 1 ? `, neither at ${base.places.join(" nor at ")}` : "";
+    throw new UsageError(`${adapter} was made for ${base.name}, which is not here${looked}: give --model`);
   }
-  const base = config.string("base_model_name_or_path");
-  if (base === undefined || base === "")
-    throw new UsageError(`${adapter} does not say its model: give --model`);
-  if (existsSync(base)) return { model: base, revision };
-  if (hubName(base) === undefined)
-    throw new UsageError(`${adapter} was made for ${base}, which is not here: give --model`);
-  return { model: base, revision: revision ?? config.string("revision") };
+  return { model: base.model, revision: revision ?? base.revision };
 }
 
 export interface LoadedModel {

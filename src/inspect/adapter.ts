@@ -4,6 +4,8 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 
 import { LowrankError } from "../errors.js";
+import { hubName } from "../hub/name.js";
+import { findBaseModel } from "../lora/formats/base-model.js";
 import { disposeFile, type AdapterFile } from "../lora/formats/adapter-file.js";
 import { fileKind, readAdapterHeader } from "../lora/formats/convert.js";
 import { adapterFit, type AdapterFit } from "../lora/formats/files.js";
@@ -43,6 +45,10 @@ export interface InspectedAdapter extends Contents {
   format: "peft" | "kohya" | "loralib";
   /** The model that it says it is for. */
   baseModel?: string | undefined;
+  /** Where that model is on this machine; undefined for a model of a hub, and for one that was not found. */
+  basePath?: string | undefined;
+  /** The paths where that model was looked for in vain; undefined where it was found, and for a model of a hub. */
+  baseSought?: string[] | undefined;
   /** The commit of a hub's model that it says it is for. */
   revision?: string | undefined;
   /** Layers that carry it. */
@@ -99,6 +105,7 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
     path,
     format: "peft",
     baseModel: said("base_model_name_or_path"),
+    ...baseOf(path, said("base_model_name_or_path"), said("revision")),
     revision: said("revision"),
     layers: 0,
     ranks: [],
@@ -128,6 +135,18 @@ async function inspectFolder(path: string): Promise<InspectedAdapter> {
   } finally {
     if (read !== undefined) disposeFile(read);
   }
+}
+
+/** Where the base model of the adapter in `folder` is. */
+function baseOf(
+  folder: string,
+  name: string | undefined,
+  revision: string | undefined,
+): Pick<InspectedAdapter, "basePath" | "baseSought"> {
+  if (name === undefined || revision !== undefined) return {};
+  const { path, places } = findBaseModel(folder, name);
+  if (path !== undefined) return { basePath: path };
+  return hubName(name) === undefined ? { baseSought: places } : {};
 }
 
 /** Ends of kohya's keys, and of loralib's. */

@@ -1,5 +1,7 @@
 /** The chat template and the special tokens that lie beside a tokenizer. */
 import { LowrankError } from "../errors.js";
+import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
+import { TEMPLATE, TOOLS_TEMPLATE } from "../lora/formats/folder.js";
 import { type Beside, fieldsBeside } from "./beside.js";
 import { type ConfigFields, readText } from "./config-fields.js";
 
@@ -38,13 +40,14 @@ function templateOf(file: string, text: string | undefined): TemplateSource | un
 /**
  * The template beside a tokenizer: of `chat_template.jinja`, or else of `chat_template` in
  * `tokenizer_config.json`, which is a text or a list of named ones. Of those `tool_use` is for conversations with tools,
- * and `default` for others. Undefined where there is none.
+ * and `default` for others; so is `additional_chat_templates/tool_use.jinja`. Undefined where there is none.
  *
  * Errors: `ERR_FILE_FORMAT`.
  */
 export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource | undefined {
-  const name = "chat_template.jinja";
-  const own = templateOf(beside.place(name), beside.text(name));
+  const inFile = (name: string): TemplateSource | undefined =>
+    templateOf(beside.place(name), beside.text(name));
+  const own = (tools ? inFile(TOOLS_TEMPLATE) : undefined) ?? inFile(TEMPLATE);
   if (own !== undefined) return own;
   const config = fieldsBeside(beside, "tokenizer_config.json");
   const value = config?.value("chat_template");
@@ -57,6 +60,14 @@ export function readChatTemplate(beside: Beside, tools: boolean): TemplateSource
     return found && { text: found.template, where: `${config.file}, template "${name}"` };
   };
   return (tools ? find("tool_use") : undefined) ?? find("default");
+}
+
+/** Both templates of a tokenizer; undefined where there is none. Errors: `ERR_FILE_FORMAT`. */
+export function templatesBeside(beside: Beside): ChatTemplates | undefined {
+  const own = readChatTemplate(beside, false);
+  if (own === undefined) return undefined;
+  const tools = readChatTemplate(beside, true)?.text;
+  return { ...own, tools: tools === own.text ? undefined : tools };
 }
 
 function isNamed(value: unknown): value is { name: string; template: string } {

@@ -1,7 +1,7 @@
 /** Models as Hugging Face folders, or as GGUF files. */
 import { existsSync, statSync } from "node:fs";
 import { copyFile, readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { callable, flag, oneOf, options as known, refuse, text, whole } from "../argument.js";
 import { LowrankError } from "../errors.js";
@@ -9,16 +9,16 @@ import { isModule } from "../nn/module.js";
 import { makeFolder, locationOf, replaceFolder } from "../folders.js";
 import type { GgufType } from "../gguf/blocks.js";
 import { adapters } from "../lora/adapter/registry.js";
+import { TEMPLATE, TOOLS_TEMPLATE, writeTemplates } from "../lora/formats/folder.js";
 import { elementBytes, save as saveSafetensors, writeWhole } from "../safetensors.js";
 import { noGrad, scope } from "../scope.js";
 import { isBlock, type BlockDType, type DType, type FloatDType, type Tensor } from "../tensor.js";
-import { readChatTemplate } from "./chat-template-files.js";
+import { templatesBeside } from "./chat-template-files.js";
 import { checkHalfRange } from "./half-range.js";
 import { PretrainedModel } from "./pretrained.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { QUANTISED_REFUSALS } from "../refusals/quantised.js";
 import { refused } from "../refusals/refusal.js";
-import type { Tokenizer } from "./tokenizer.js";
 
 /** What `saveModel` takes besides the model and the folder. */
 export interface SaveModelOptions {
@@ -51,8 +51,6 @@ type StoredType = FloatDType;
 const DTYPES: readonly StoredType[] = ["f32", "f16", "bf16"];
 const GGUF_DTYPES: readonly GgufType[] = [...DTYPES, "q8_0", "q4_0"];
 
-const TEMPLATE = "chat_template.jinja";
-
 /** Files that go along with the weights as they are: of the tokenizer, older forms of it too, and of what is around it. */
 const COMPANIONS = [
   "tokenizer.json",
@@ -67,6 +65,7 @@ const COMPANIONS = [
   "preprocessor_config.json",
   "processor_config.json",
   TEMPLATE,
+  TOOLS_TEMPLATE,
 ];
 
 /**
@@ -218,14 +217,17 @@ async function writeFiles(
   for (const name of COMPANIONS) {
     const from = model.folder === undefined ? undefined : join(model.folder, name);
     const made = model.beside?.text(name);
-    if (from !== undefined && existsSync(from)) await copyFile(from, join(dir, name));
-    else if (made !== undefined) await writeWhole(join(dir, name), made);
+    if (from !== undefined && existsSync(from)) {
+      await makeFolder(dirname(join(dir, name)));
+      await copyFile(from, join(dir, name));
+    } else if (made !== undefined) await writeWhole(join(dir, name), made);
   }
   // One that was given to the tokenizer goes before the folder's.
   const { tokenizer } = model;
-  const template = tokenizer?.chatTemplate;
-  if (template !== undefined && template !== readChatTemplate((tokenizer as Tokenizer).beside, false)?.text)
-    await writeWhole(join(dir, TEMPLATE), template);
+  const templates = tokenizer?.currentTemplates();
+  const before = tokenizer && templatesBeside(tokenizer.beside);
+  if (templates !== undefined && (templates.text !== before?.text || templates.tools !== before.tools))
+    await writeTemplates(dir, templates);
 }
 
 /** Storage that a file has. */

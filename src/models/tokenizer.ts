@@ -12,7 +12,13 @@ import type { ChatEncoder, Encoded, Parts } from "../data/encode.js";
 import { LowrankError } from "../errors.js";
 import { call, guarded, native, settled } from "../native.js";
 import { Beside, inFolder } from "./beside.js";
-import { readChatTemplate, readSpecialTokens } from "./chat-template-files.js";
+import { type ChatTemplates, TemplatedTokenizer } from "../lora/adapter/chat-templates.js";
+import {
+  readChatTemplate,
+  readSpecialTokens,
+  type TemplateSource,
+  templatesBeside,
+} from "./chat-template-files.js";
 import { type EncodingDefaults, encodingDefaults } from "./encoding-defaults.js";
 import {
   encode,
@@ -66,11 +72,13 @@ const CHAT_OPTIONS = [
 ] as const;
 
 /** A model's tokenizer, as its `tokenizer.json` has it. */
-export class Tokenizer {
+export class Tokenizer extends TemplatedTokenizer {
   readonly #native: Binding.Tokenizer;
-  /** Templates by whether there are tools; made when first asked for. */
-  readonly #templates = new Map<boolean, ChatTemplate>();
-  #source: { text: string; where: string } | undefined;
+  /** Templates by whether there are tools, with what each was made of; made when first asked for. */
+  readonly #templates = new Map<boolean, { source: TemplateSource; template: ChatTemplate }>();
+  #assigned: ChatTemplates | undefined;
+  /** The model's own templates by whether there are tools, once read. */
+  readonly #own = new Map<boolean, TemplateSource | undefined>();
   /** Whether its `tokenizer.json` is made of another file. */
   readonly #made: boolean;
   /** The file that it was read from. */
@@ -83,6 +91,7 @@ export class Tokenizer {
   /** @internal One that was made of the file at `path`, and what `beside` has in place of files. */
   constructor(path: string, made: { own: Binding.Tokenizer; beside: Beside });
   constructor(path: string, made?: { own: Binding.Tokenizer; beside: Beside }) {
+    super();
     this.path = textOf("new Tokenizer", "path", path);
     if (made !== undefined && !(made?.beside instanceof Beside))
       refuse("new Tokenizer", "the second argument", "nothing", made);
@@ -264,7 +273,8 @@ export class Tokenizer {
   }
 
   /**
-   * The text of the chat template; undefined where the model has none. What is assigned goes before the model's own.
+   * The text of the chat template; undefined where the model has none. An assigned template overrides the active
+   * adapter's, which overrides the model's own.
    * Throws `ERR_FILE_FORMAT`.
    */
   get chatTemplate(): string | undefined {
@@ -278,28 +288,51 @@ export class Tokenizer {
 
   /** @internal Assigns a template; `where` is what errors call it. */
   setChatTemplate(text: string | undefined, where = "the tokenizer's chatTemplate"): void {
-    this.#source = text === undefined ? undefined : { text, where };
-    this.#templates.clear();
+    this.#assigned = text === undefined ? undefined : { text, tools: undefined, where };
+  }
+
+  /** @internal */
+  override assignTemplates(templates: ChatTemplates): void {
+    this.#assigned = templates;
+  }
+
+  /** @internal */
+  override assignedTemplates(): ChatTemplates | undefined {
+    return this.#assigned;
+  }
+
+  /** @internal */
+  override templatesIn(folder: string): ChatTemplates | undefined {
+    return templatesBeside(inFolder(folder));
+  }
+
+  /** @internal */
+  override currentTemplates(): ChatTemplates | undefined {
+    return this.#assigned ?? this.adapterTemplates?.() ?? templatesBeside(this.beside);
   }
 
   /** @internal The chat template, or the one for tools. Throws `ERR_CHAT_TEMPLATE` where there is none. */
   chatTemplateFor(tools: boolean): ChatTemplate {
-    let template = this.#templates.get(tools);
-    if (template === undefined) {
-      const source = this.#sourceFor(tools);
-      if (source === undefined) {
-        const how = "give one: --chat-template FILE on the command line, else tokenizer.chatTemplate";
-        const what = "the model has no chat template, which messages are written by";
-        throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${how}`);
-      }
-      template = this.#template(source.text, source.where);
-      this.#templates.set(tools, template);
+    const source = this.#sourceFor(tools);
+    if (source === undefined) {
+      const how = "give one: --chat-template FILE on the command line, else tokenizer.chatTemplate";
+      const what = "the model has no chat template, which messages are written by";
+      throw new LowrankError("ERR_CHAT_TEMPLATE", `${this.path}: ${what}; ${how}`);
     }
+    const known = this.#templates.get(tools);
+    if (known?.source.text === source.text && known.source.where === source.where) return known.template;
+    const template = this.#template(source.text, source.where);
+    this.#templates.set(tools, { source, template });
     return template;
   }
 
-  #sourceFor(tools: boolean): { text: string; where: string } | undefined {
-    return this.#source ?? readChatTemplate(this.beside, tools);
+  #sourceFor(tools: boolean): TemplateSource | undefined {
+    const given = this.#assigned ?? this.adapterTemplates?.();
+    if (given === undefined) {
+      if (!this.#own.has(tools)) this.#own.set(tools, readChatTemplate(this.beside, tools));
+      return this.#own.get(tools);
+    }
+    return { text: (tools ? given.tools : undefined) ?? given.text, where: given.where };
   }
 
   #template(source: string, where: string): ChatTemplate {

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { BatchPlan } from "../data/batches.js";
 import { LowrankError } from "../errors.js";
 import { noteActive } from "../lora/adapter/active.js";
+import { type ChatTemplates, setTemplates, templatesInUse } from "../lora/adapter/chat-templates.js";
 import { deleteAdapter, loadAdapter, saveAdapter, type InjectReport } from "../lora/index.js";
 import type { PretrainedModel } from "../models/pretrained.js";
 import { type AdamW, schedule as schedules } from "../optim/index.js";
@@ -62,6 +63,8 @@ export class AdapterRun {
   /** Lets the adapters that the model had before count as they did. */
   #restore: () => void = () => {};
   #evaluated: { step: number; loss: number } | undefined;
+  /** The chat templates that the data was rendered with: the model's, or those of an adapter that was active before. */
+  readonly #templates: ChatTemplates | undefined;
 
   constructor(subject: Subject, context: RecordedContext) {
     this.#subject = subject;
@@ -70,6 +73,7 @@ export class AdapterRun {
     this.#name = settings.lora.name ?? "default";
     this.#stopping = new EarlyStopping(settings.patience);
     this.#plan = planOf(settings, prepared.objective, prepared.train);
+    this.#templates = templatesInUse(subject.model);
   }
 
   async run(resumed: Resumed | undefined): Promise<FinetuneResult> {
@@ -80,6 +84,7 @@ export class AdapterRun {
       resumed === undefined
         ? await injectWith(model, adapterOptions(model, settings, prepared.objective), this.#plan)
         : await this.#load(resumed.checkpoint.folder);
+    setTemplates(model, this.#name, this.#templates);
     let optimizer: AdamW | undefined;
     try {
       trainOwn(model, settings);

@@ -2,7 +2,10 @@
 import { basename, resolve } from "node:path";
 
 import { throwIfAborted } from "../errors.js";
-import { readTemplateFile } from "../models/chat-template-files.js";
+import type { ChatTemplates } from "../lora/adapter/chat-templates.js";
+import { folderOf } from "../lora/formats/folder.js";
+import { inFolder } from "../models/beside.js";
+import { readTemplateFile, templatesBeside } from "../models/chat-template-files.js";
 import { loadLocated, type LocatedOptions } from "../models/load.js";
 import { locate, type Located } from "../models/locate.js";
 import type { PretrainedModel } from "../models/pretrained.js";
@@ -123,6 +126,28 @@ function adapterName({ lora }: Settings): string {
   return lora.name ?? "default";
 }
 
+/**
+ * The chat template that overrides the model's own. A resumed run takes the template in its checkpoint, since all of its
+ * rows have to be rendered alike; any other run takes the option's.
+ */
+function templateOf(
+  { chatTemplate, lora }: Settings,
+  resumed: Resumed | undefined,
+  { emit }: RecordedContext,
+): ChatTemplates | undefined {
+  const given = chatTemplate === undefined ? undefined : readTemplateFile(chatTemplate);
+  const stored = resumed && templatesOfRun(resumed.checkpoint.folder, lora.name);
+  if (given !== undefined && stored !== undefined && given.text !== stored.text) {
+    const message = `${given.where} is not the chat template that the run began with; rows are rendered with that, from ${stored.where}`;
+    emit({ type: "warning", message });
+  }
+  return stored ?? (given && { ...given, tools: undefined });
+}
+
+function templatesOfRun(folder: string, name: string | undefined): ChatTemplates | undefined {
+  return templatesBeside(inFolder(folderOf(folder, name ?? "default")));
+}
+
 async function profiled(
   settings: Settings,
   resumed: Resumed | undefined,
@@ -162,8 +187,7 @@ async function train(
     try {
       const loading = { ...settings, signal: early };
       // What is wrong with it is told before anything is read.
-      const template =
-        settings.chatTemplate === undefined ? undefined : readTemplateFile(settings.chatTemplate);
+      const template = templateOf(settings, resumed, context);
       files = await readFiles(loading, context);
       const data = files;
       throwIfAborted(early);
@@ -197,7 +221,7 @@ async function train(
       const fitted = { ...loading, ...chosen?.changes };
       throwIfAborted(early);
       model ??= await load(located as Located, fitted, { labels, tokenizer: planned.tokenizer }, context);
-      if (template !== undefined) model.tokenizer?.setChatTemplate(template.text, template.where);
+      if (template !== undefined) model.tokenizer?.assignTemplates(template);
       profile?.start(model.device);
       const prepared = await prepare(model, data, labels, fitted, context);
       // Each of these takes some milliseconds, and together they would hold up the event loop.

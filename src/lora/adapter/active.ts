@@ -28,6 +28,11 @@ import { refused } from "../../refusals/refusal.js";
 /** Models that run without adapters just now, by how many calls. */
 const running = new WeakMap<Module, number>();
 
+/** Whether `model` runs inside of `withoutAdapters` just now. */
+export function runsWithoutAdapters(model: Module): boolean {
+  return running.has(model);
+}
+
 /** Which adapters count now: those of any layer, in the order in which they do. */
 export function activeOf(model: Module): Active[] {
   const order = orderOf(model);

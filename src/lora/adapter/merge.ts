@@ -8,6 +8,7 @@ import { isTensor, type Tensor } from "../../tensor.js";
 import { takeOff, unload } from "./active.js";
 import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { at } from "./at.js";
+import { keepTemplates } from "./chat-templates.js";
 import { change, tensorsIn } from "./change.js";
 import { loraLayers, notesOf, placesIn, type AdapterNote } from "./registry.js";
 import { checkMergeable } from "../layers/quantised.js";
@@ -90,6 +91,7 @@ export async function mergeAndUnload<T extends Module>(
   flag("mergeAndUnload", "safe", safe);
   checkBiases(model);
   if (safe) await checkMerged(model);
+  keepTemplates(model);
   change(model, () => {
     mergeLayers(model);
     settle(model);

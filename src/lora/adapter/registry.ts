@@ -10,6 +10,7 @@ import type { AnyLoRALayer } from "../layers/any-layer.js";
 import { LoRALayer } from "../layers/layer.js";
 import { didYouMean } from "../../suggest.js";
 import type { AdapterOptions } from "../options/options.js";
+import type { ChatTemplates } from "./chat-templates.js";
 import type { Replacement } from "./replacement.js";
 import type { Targets } from "../options/targets.js";
 
@@ -21,6 +22,8 @@ export interface AdapterNote {
   /** Trained copies by path of the module, or of the bias. */
   readonly modules: Map<string, Replacement>;
   readonly biases: Map<string, Replacement>;
+  /** The chat templates that it was loaded with. */
+  templates?: ChatTemplates | undefined;
 }
 
 /** One adapter of a model, as it is now. */

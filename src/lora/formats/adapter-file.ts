@@ -7,6 +7,8 @@ import type { InjectOptions } from "../options/options.js";
 export interface AdapterFile {
   /** Where it was read. */
   file: string;
+  /** Its folder, which may hold a chat template and labels; undefined for an adapter in a single file. */
+  folder?: string | undefined;
   options: InjectOptions;
   /** On the cpu, under PEFT's keys. */
   tensors: Record<string, Tensor>;

@@ -9,10 +9,11 @@ import { makeFolder } from "../../folders.js";
 import { moduleOf } from "../../nn/children.js";
 import { Sequential } from "../../nn/sequential.js";
 import { openWeights, load, mapped, save } from "../../safetensors.js";
+import { findBaseModel, storedBaseName } from "./base-model.js";
 import { adapterName } from "../options/adapter-name.js";
 import { writeConfig } from "./config.js";
 import { checkFinite, disposeFile, type AdapterFile } from "./adapter-file.js";
-import { copyLabels, readFolder, writeFolder } from "./folder.js";
+import { copyLabels, copyTemplates, readFolder, writeFolder } from "./folder.js";
 import { writeGgufAdapter } from "./gguf.js";
 import { checkPrefix, fromKohya, isKohya, toKohya, type KohyaPrefix } from "./kohya.js";
 import { layersOf } from "./layers.js";
@@ -172,11 +173,12 @@ export async function convertAdapter(dir: string, output: string, given: Convert
       const { source, revision } = model ?? {};
       const base =
         read.baseModel === undefined
-          ? { baseModel: source, revision }
-          : { baseModel: read.baseModel, revision: read.revision };
+          ? { baseModel: storedBaseName(source, revision), revision }
+          : { baseModel: relocatedBase(read), revision: read.revision };
       const targets = read.options.targetModules as Targets;
       await writeFolder(output, read.tensors, writeConfig(complete, targets, base));
       await copyLabels(read.file, output);
+      await copyTemplates(read, output);
       return;
     }
     if (format === "gguf") {
@@ -198,6 +200,12 @@ export async function convertAdapter(dir: string, output: string, given: Convert
   } finally {
     disposeFile(read);
   }
+}
+
+/** The base model of an adapter that is written into another folder, to which a relative path would not apply. */
+function relocatedBase({ file, baseModel, revision }: AdapterFile): string | undefined {
+  if (baseModel === undefined || revision !== undefined) return baseModel;
+  return findBaseModel(dirname(file), baseModel).path ?? baseModel;
 }
 
 /** What kohya calls a model that reads text; all others are the image's. */

@@ -7,12 +7,14 @@ import { noGrad, scope } from "../../scope.js";
 import { partsOf, type Adapter } from "../layers/adapter.js";
 import { setTrainable } from "../adapter/active.js";
 import { at } from "../adapter/at.js";
+import { readTemplates, setTemplates, templatesToStore } from "../adapter/chat-templates.js";
 import { change } from "../adapter/change.js";
 import { writeConfig } from "./config.js";
+import { storedBaseName } from "./base-model.js";
 import { adapterName } from "../options/adapter-name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "./convert.js";
 import { disposeFile, type AdapterFile } from "./adapter-file.js";
-import { folderOf, writeFolder } from "./folder.js";
+import { folderOf, writeFolder, writeTemplates } from "./folder.js";
 import { described } from "./description.js";
 import { checkInit, movesBase, type InitLoraWeights } from "../options/init-weights.js";
 import { restoreStart } from "../init/restore.js";
@@ -53,10 +55,14 @@ export async function saveAdapter(
     });
     const { options, targets } = described(model, adapter, plain);
     const state = stateOf(model, adapter, { targets, bias: options.bias }, (path) => plain.get(path));
-    const config = writeConfig(options, targets, { baseModel: model.source, revision: model.revision });
+    const { source, revision } = model;
+    const base = { baseModel: storedBaseName(source, revision), revision };
+    const config = writeConfig(options, targets, base);
     const start = String(options.initLoraWeights);
     const moved = [...own.values()].some((one) => one.start !== undefined);
-    await writeFolder(folderOf(dir, name), Object.fromEntries(state), config, moved ? { start } : {});
+    const folder = folderOf(dir, name);
+    await writeFolder(folder, Object.fromEntries(state), config, moved ? { start } : {});
+    await writeTemplates(folder, templatesToStore(model, name));
   } finally {
     for (const [path, one] of plain) {
       const kept = new Set(partsOf(own.get(path) as Adapter).map(([, tensor]) => tensor));
@@ -93,11 +99,13 @@ export async function loadAdapter(
   checkFree(model, name, "loadAdapter");
   const read = await readAdapter(path, name, model, reading);
   try {
+    const templates = readTemplates(model, read.folder);
     await checkBases(model, read);
     return change(model, () => {
       const report = injectFor(model, read, name);
       fill(fitted(model, name, read));
       if (read.start !== undefined) restoreStart(model, name, startOf(read));
+      setTemplates(model, name, templates);
       if (!trainable) setTrainable(model, name, false);
       return report;
     });

@@ -1,5 +1,5 @@
 /** PEFT's adapter folder on disk: `adapter_config.json` and `adapter_model.safetensors`. */
-import { readdir, readFile } from "node:fs/promises";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 
 import type { Device } from "../../device.js";
@@ -7,6 +7,7 @@ import { LowrankError } from "../../errors.js";
 import { makeFolder } from "../../folders.js";
 import { load, openWeights, save, writeWhole } from "../../safetensors.js";
 import type { Tensor } from "../../tensor.js";
+import type { ChatTemplates } from "../adapter/chat-templates.js";
 import { readConfig } from "./config.js";
 import { some, type AdapterFile } from "./adapter-file.js";
 
@@ -14,6 +15,9 @@ const WEIGHTS = "adapter_model.safetensors";
 const CONFIG = "adapter_config.json";
 /** The names of a classifier's classes, beside its adapter. PEFT passes it over. */
 export const LABELS = "labels.json";
+/** The chat template that an adapter was trained with, and the one for conversations with tools, as transformers names them. */
+export const TEMPLATE = "chat_template.jinja";
+export const TOOLS_TEMPLATE = "additional_chat_templates/tool_use.jinja";
 /** In the metadata: how an adapter started that holds its start beside what was trained. PEFT passes it over. */
 const START = "lowrank_start";
 
@@ -44,6 +48,7 @@ export async function readFolder(
   const { base_model_name_or_path: baseModel, revision } = JSON.parse(text) as Record<string, unknown>;
   return {
     file,
+    folder,
     options,
     tensors: await load(file, { device }),
     ...(typeof baseModel === "string" && baseModel !== "" ? { baseModel } : {}),
@@ -68,6 +73,34 @@ export async function writeFolder(
     metadata: { format: "pt", ...(start === undefined ? {} : { [START]: start }) },
   });
   await writeWhole(join(folder, CONFIG), config);
+}
+
+/**
+ * Writes the chat templates into an adapter's folder, as transformers does. Null removes the templates of an earlier
+ * adapter in the folder; undefined leaves the folder alone. Throws `ERR_WRITE`.
+ */
+export async function writeTemplates(
+  folder: string,
+  templates: ChatTemplates | null | undefined,
+): Promise<void> {
+  if (templates === undefined) return;
+  const tools = join(folder, TOOLS_TEMPLATE);
+  if (templates !== null) await writeWhole(join(folder, TEMPLATE), templates.text);
+  else await rm(join(folder, TEMPLATE), { force: true });
+  if (templates?.tools !== undefined) {
+    await makeFolder(dirname(tools));
+    await writeWhole(tools, templates.tools);
+  } else await rm(tools, { force: true });
+}
+
+/** Copies the chat templates of an adapter's folder into another folder. */
+export async function copyTemplates({ folder: from }: AdapterFile, folder: string): Promise<void> {
+  for (const name of from === undefined ? [] : [TEMPLATE, TOOLS_TEMPLATE, "tokenizer_config.json"]) {
+    const text = await readFile(join(from as string, name), "utf8").catch(() => undefined);
+    if (text === undefined) continue;
+    await makeFolder(dirname(join(folder, name)));
+    await writeWhole(join(folder, name), text);
+  }
 }
 
 /** Copies the names of a classifier's classes, where there are any beside the weights `file`, into another folder. */

@@ -3,7 +3,7 @@
  * over the rank of B. Source: llama.cpp's src/llama-adapter.cpp, and its convert_lora_to_gguf.py.
  */
 import { existsSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 import { LowrankError } from "../../errors.js";
 import { ARCHITECTURES, ggufModule, pairedRows, type Architecture } from "../../gguf/architectures.js";
@@ -12,6 +12,7 @@ import { storedBytes } from "../../gguf/stored.js";
 import { writeGguf, type GgufTensor, type GgufValue } from "../../gguf/writer.js";
 import type { Tensor } from "../../tensor.js";
 import { some, type AdapterFile } from "./adapter-file.js";
+import { findBaseModel } from "./base-model.js";
 import { layersOf, type FileLayer } from "./layers.js";
 import type { Targetable } from "../options/targets.js";
 
@@ -138,14 +139,18 @@ function baseOf({ file, baseModel }: AdapterFile, model: Targetable | undefined)
   }
   const give = "give the model: --model on the command line, else the option model";
   const why = "llama.cpp's names and the order of rows depend on the base model's configuration";
-  if (baseModel === undefined || !existsSync(baseModel) || !statSync(baseModel).isDirectory()) {
+  const found = baseModel === undefined ? undefined : findBaseModel(dirname(file), baseModel);
+  const base = found?.path;
+  if (base === undefined || !statSync(base).isDirectory()) {
+    const looked =
+      found !== undefined && found.places.length > 1 ? `: not at ${found.places.join(", nor at ")}` : "";
     const known =
-      baseModel === undefined
+      found === undefined
         ? "the adapter names no base model"
-        : `its base, ${baseModel}, is ${existsSync(baseModel) ? "no folder" : "not here"}`;
+        : `its base, ${baseModel}, is ${base === undefined ? `not here${looked}` : "no folder"}`;
     throw new LowrankError("ERR_OPTION", `${file}: ${why}, and ${known}; ${give}`);
   }
-  const path = join(baseModel, "config.json");
+  const path = join(base, "config.json");
   if (!existsSync(path))
     throw new LowrankError("ERR_FILE_NOT_FOUND", `${path}: no such file, and ${why}; ${give}`);
   let config: unknown;

@@ -6,6 +6,7 @@ import type { Tensor } from "../../tensor.js";
 import { adapterName } from "../options/adapter-name.js";
 import { checkReading, fileName, readAdapter, type ReadOptions } from "../formats/convert.js";
 import { disposeFile, PREFIX, type AdapterFile } from "../formats/adapter-file.js";
+import { readTemplates, setTemplates } from "../adapter/chat-templates.js";
 import { trainedBiases } from "../adapter/mark.js";
 import { asOwnForm, isOwnForm } from "../layers/own-form.js";
 import { patternReader } from "../options/patterns.js";
@@ -44,6 +45,7 @@ export async function hotSwap(
   const read = await readAdapter(path, name, model, reading);
   const made: Tensor[] = [];
   try {
+    const templates = readTemplates(model, read.folder);
     await checkBases(model, read);
     const fitting = await inOwnForm(model, name, read, made);
     const { layers, note } = adapterOf(model, name);
@@ -76,6 +78,7 @@ export async function hotSwap(
       if (!(layer instanceof Embedding)) Object.assign(adapter, { loraDropout });
     }
     if (note === undefined) return;
+    setTemplates(model, name, templates);
     const held = new Map([...layers].map(([at, layer]) => [at, layer.adapterOf(name)]));
     Object.assign(note.options, { loraDropout, useRslora: false, ...ranksAndAlphas(held) });
   } finally {

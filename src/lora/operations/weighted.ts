@@ -10,6 +10,7 @@ import { isTensor, type Tensor } from "../../tensor.js";
 import { setTrainable } from "../adapter/active.js";
 import { change } from "../adapter/change.js";
 import { adapterName } from "../options/adapter-name.js";
+import { setTemplates, templatesOfAll } from "../adapter/chat-templates.js";
 import { injectNow } from "../inject/inject.js";
 import type { Adapter, AnyLoRALayer } from "../layers/layer.js";
 import { adapterOf, checkFree, loraLayers, type ModelAdapter } from "../adapter/registry.js";
@@ -110,6 +111,7 @@ export async function addWeightedAdapter(
     const options = { ...describe(model, inputs, sums), name, active: false };
     withRandom(0, () => injectNow(model, options, { frozen: false }));
     noGrad(() => scope(() => fill(model, name, inputs, sums)));
+    setTemplates(model, name, templatesOfAll(model, Object.keys(weights)));
     setTrainable(model, name, false);
   });
 }

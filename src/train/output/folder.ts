@@ -6,7 +6,7 @@ import { dirname, join, resolve } from "node:path";
 import { LowrankError, systemCode } from "../../errors.js";
 import { shownSize } from "../../byte-size.js";
 import { freeBytes, makeFolder, move, remove } from "../../folders.js";
-import { LABELS } from "../../lora/formats/folder.js";
+import { LABELS, TEMPLATE, TOOLS_TEMPLATE } from "../../lora/formats/folder.js";
 import { listCheckpoints, placeCheckpoint, removeCheckpoint, superfluous } from "./checkpoints.js";
 import { lineageOf, within } from "./lineage.js";
 import { LOCK, OutputLock } from "./lock.js";
@@ -16,6 +16,8 @@ import { readRunRecord, writeRunRecord, type RunRecord } from "./run-record.js";
 
 /** What a run writes of an adapter. */
 const ADAPTER = ["adapter_config.json", "adapter_model.safetensors"];
+/** Files of an adapter that a run may write. */
+const WRITTEN = [...ADAPTER, TEMPLATE, TOOLS_TEMPLATE];
 /** What a run that was killed while it saved leaves beside its place. */
 const BESIDE = /^(checkpoint-\d+|adapter)\.tmp-\d+$/;
 const LEFT_LOCK = /^run\.lock\.(stale-)?[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
@@ -104,7 +106,7 @@ export class OutputFolder {
    * that no run wrote.
    */
   async checkFree(overwrite: boolean, adapter: string): Promise<void> {
-    await this.checkOwn(ADAPTER, adapter);
+    await this.checkOwn(WRITTEN, adapter);
     if (overwrite) return;
     const newest = (await listCheckpoints(this.path)).at(-1);
     if (newest === undefined && !ADAPTER.some((name) => existsSync(this.#at(name, adapter)))) return;
@@ -116,7 +118,7 @@ export class OutputFolder {
   }
 
   /** Makes sure that what will be replaced is as a run has written it. Throws `ERR_OUTPUT_EXISTS`. */
-  async checkOwn(names: readonly string[] = ADAPTER, adapter = "default"): Promise<void> {
+  async checkOwn(names: readonly string[] = WRITTEN, adapter = "default"): Promise<void> {
     for (const name of names) {
       const path = this.#at(name, adapter);
       if (!existsSync(path)) continue;
@@ -339,7 +341,7 @@ async function removeEmpty(path: string, made: string): Promise<void> {
 }
 
 const KNOWN =
-  /^(adapter_config\.json|adapter_model\.safetensors|labels\.json|optimizer\.safetensors|run\.json)(\.tmp-\d+-\d+)?$/;
+  /^(adapter_config\.json|adapter_model\.safetensors|labels\.json|chat_template\.jinja|tool_use\.jinja|optimizer\.safetensors|run\.json)(\.tmp-\d+-\d+)?$/;
 
 /** Removes from a folder what a run writes into it, and the folder, where nothing else is in it. */
 async function removeKnown(folder: string): Promise<void> {

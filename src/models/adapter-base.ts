@@ -1,0 +1,41 @@
+/** The base model that an adapter's folder names. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+
+import { LowrankError } from "../errors.js";
+import { hubName } from "../hub/name.js";
+import { findBaseModel } from "../lora/formats/base-model.js";
+import { readConfigFields } from "./config-fields.js";
+
+/** The base model of an adapter. */
+export interface AdapterBase {
+  /** As `adapter_config.json` has it; undefined where that is silent. */
+  name: string | undefined;
+  /** What `loadModel` takes: a path on this machine, or a name at a hub; undefined where it is neither. */
+  model: string | undefined;
+  /** The commit of a hub's model. */
+  revision: string | undefined;
+  /** The paths that were looked at. */
+  places: string[];
+}
+
+/**
+ * Finds the base model of the adapter in `folder`: an absolute path; a path relative to the folder; one relative to the
+ * working directory; else a model of a hub.
+ *
+ * Throws `ERR_FILE_NOT_FOUND` for a folder without `adapter_config.json`, `ERR_FILE_FORMAT`.
+ */
+export function baseOfAdapter(folder: string): AdapterBase {
+  const config = readConfigFields(join(folder, "adapter_config.json"));
+  if (config === undefined) {
+    const what = existsSync(folder) ? "the folder has no adapter_config.json" : "no such adapter";
+    throw new LowrankError("ERR_FILE_NOT_FOUND", `${folder}: ${what}`);
+  }
+  const name = config.string("base_model_name_or_path");
+  if (name === undefined || name === "")
+    return { name: undefined, model: undefined, revision: undefined, places: [] };
+  const { path, places } = findBaseModel(folder, name);
+  if (path !== undefined) return { name, model: path, revision: undefined, places };
+  if (hubName(name) === undefined) return { name, model: undefined, revision: undefined, places };
+  return { name, model: name, revision: config.string("revision"), places };
+}
