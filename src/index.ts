@@ -124,6 +124,7 @@ export { ViTForImageClassification, type ViTModel } from "./models/vit/model.js"
 export {
   SpeechToText,
   type SpeechForwardOptions,
+  type SpeechOutput,
   type SpeechTask,
   type TranscribeOptions,
   type Transcription,

@@ -19,6 +19,7 @@ import {
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
+import { placesOf } from "./text-input.js";
 import { tokenLoss } from "./token-loss.js";
 import type { Weights } from "./weights.js";
 
@@ -47,10 +48,23 @@ export abstract class CausalLM extends PretrainedModel {
   /** @internal The path of the head, which `all-linear` leaves alone. */
   readonly outputHead = "lm_head";
 
-  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  abstract hidden(ids: Tensor, options?: ForwardOptions, cache?: KeyValueCache): Tensor;
+  /**
+   * @internal ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C], after the last norm; `states` collects the hidden
+   * states.
+   */
+  abstract hidden(
+    ids: Tensor | null,
+    options?: ForwardOptions,
+    cache?: KeyValueCache,
+    states?: Tensor[],
+  ): Tensor;
   /** @internal The embedding that takes the ids. */
   abstract inputEmbedding(): Embedding;
+  /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
+  embedTokens(ids: Tensor): Tensor {
+    return this.inputEmbedding().forward(ids);
+  }
+
   /** @internal An empty cache for `batch` texts of at most `limit` tokens; it grows as they do. */
   abstract newCache(batch: number, limit: number): KeyValueCache;
 
@@ -76,7 +90,7 @@ export abstract class CausalLM extends PretrainedModel {
   }
 
   /**
-   * ids i32 [B, T] → hidden [B, T, C], and the loss where labels are given: a scalar, or without a reduction [B, T],
+   * ids i32 [B, T], or null with `inputsEmbeds`, → hidden [B, T, C], and the loss where labels are given: a scalar, or without a reduction [B, T],
    * whose (b, t) is the loss of position t, which says label t + 1; the last of each row, and those without a label,
    * are 0. Neither is `logits` [B, T, V] made before it is first read, nor does the loss ever hold them. Rows without a
    * label are not computed where labels are an Int32Array, or a tensor that `tensor` made of one.
@@ -85,18 +99,20 @@ export abstract class CausalLM extends PretrainedModel {
    * `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`. Reading `logits` throws `ERR_DISPOSED` where the scope that forward was called
    * in is over and the output was not returned from it, and `ERR_MODIFIED` where the head has changed since.
    */
-  override forward(ids: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const wanted = { ...forwardOptions(ids, options), softcap: this.logitSoftcap };
+  override forward(ids: Tensor | null, options: ForwardOptions = {}): ForwardOutput {
+    const { embeddingDim } = this.inputEmbedding();
+    const wanted = { ...forwardOptions(ids, options, embeddingDim), softcap: this.logitSoftcap };
     const { labels, adapterPerRow: names } = wanted;
     const head = this.lm_head;
-    const targets = labels === undefined ? undefined : shiftedTargets(ids, labels, head.outFeatures);
-    const batch = ids.shape[0] as number;
-    const hidden = perRow(this, batch, names, () => this.hidden(ids, options));
+    const places = placesOf(ids, wanted);
+    const targets = labels === undefined ? undefined : shiftedTargets(places, labels, head.outFeatures);
+    const batch = places.shape[0] as number;
+    const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
+    const hidden = perRow(this, batch, names, () => this.hidden(ids, options, undefined, states));
     const loss = targets && scope(() => tokenLoss(this, head, hidden, targets, wanted));
     targets?.tensor.dispose();
-    return causalOutput(head, hidden, loss, () =>
-      perRow(this, batch, names, () => this.logitsOf(hidden, head)),
-    );
+    const logits = (): Tensor => perRow(this, batch, names, () => this.logitsOf(hidden, head));
+    return causalOutput(head, { hidden, loss, hiddenStates: states }, logits);
   }
 
   /** @internal hidden [.., C] → the head's logits [.., V], capped where the family caps them. */
@@ -110,7 +126,7 @@ export abstract class CausalLM extends PretrainedModel {
    * Shapes: ids i32 [B, T]; labels as many, −100 where ignored, shifted by one inside; a scalar, or [B, T] where the
    * reduction is `none`. Throws what `forward` does.
    */
-  loss(ids: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
+  loss(ids: Tensor | null, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
     if (labels === undefined) refuse("loss", "labels", "an i32 tensor or an Int32Array", labels);
     return scope(() => this.forward(ids, { ...options, labels }).loss as Tensor);
   }

@@ -12,6 +12,7 @@ import {
   type LossOptions,
   PretrainedModel,
 } from "./pretrained.js";
+import { placesOf } from "./text-input.js";
 
 /** What every classifier offers, of texts and of images. */
 export abstract class Classifier extends PretrainedModel {
@@ -21,7 +22,11 @@ export abstract class Classifier extends PretrainedModel {
   abstract readonly architecture: string;
 
   /** @internal Input → hidden states [B, T, C], after the last norm. */
-  abstract hidden(input: Tensor, options?: ForwardOptions): Tensor;
+  abstract hidden(input: Tensor | null, options?: ForwardOptions, states?: Tensor[]): Tensor;
+  /** @internal C of the embeddings that it takes in place of ids; undefined where it reads no texts. */
+  get embeddingWidth(): number | undefined {
+    return undefined;
+  }
   /** @internal hidden [B, T, C] → logits [B, N]. */
   abstract logits(hidden: Tensor): Tensor;
 
@@ -32,25 +37,27 @@ export abstract class Classifier extends PretrainedModel {
    *
    * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`, `ERR_UNKNOWN_ADAPTER`.
    */
-  override forward(input: Tensor, options: ForwardOptions = {}): ForwardOutput {
-    const wanted = forwardOptions(input, options);
+  override forward(input: Tensor | null, options: ForwardOptions = {}): ForwardOutput {
+    const wanted = forwardOptions(input, options, this.embeddingWidth);
     const { labels, adapterPerRow: names } = wanted;
-    const { hidden, logits } = perRow(this, input.shape[0] as number, names, () => {
-      const states = this.hidden(input, options);
-      return { hidden: states, logits: this.logits(states) };
+    const states: Tensor[] | undefined = wanted.outputHiddenStates === true ? [] : undefined;
+    const made = perRow(this, placesOf(input, wanted).shape[0] as number, names, () => {
+      const hidden = this.hidden(input, options, states);
+      const logits = this.logits(hidden);
+      return states === undefined ? { logits, hidden } : { logits, hidden, hiddenStates: states };
     });
-    if (labels === undefined) return { logits, hidden };
+    if (labels === undefined) return made;
     const { problemType } = this.config;
     const { labelSmoothing, reduction } = wanted;
-    const loss = classificationLoss(logits, labels, { labelSmoothing, reduction, problemType, names });
-    return { logits, loss, hidden };
+    const loss = classificationLoss(made.logits, labels, { labelSmoothing, reduction, problemType, names });
+    return { ...made, loss };
   }
 
   /**
    * The loss alone: `forward(input, { labels, ...options }).loss`, with nothing else kept. Labels are i32 [B], or
    * f32 [B, N] where several may hold or values are predicted. Throws what `forward` does.
    */
-  loss(input: Tensor, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
+  loss(input: Tensor | null, labels: Tensor | Int32Array, options: LossOptions = {}): Tensor {
     if (labels === undefined) refuse("loss", "labels", "a tensor or an Int32Array", labels);
     return scope(() => this.forward(input, { ...options, labels }).loss as Tensor);
   }
@@ -73,10 +80,20 @@ export abstract class SequenceClassifier extends Classifier {
     return this.encoder.device;
   }
 
+  /** @internal C of the embeddings that it takes in place of ids. */
+  override get embeddingWidth(): number {
+    return this.encoder.embeddings.word_embeddings.embeddingDim;
+  }
+
+  /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
+  embedTokens(ids: Tensor): Tensor {
+    return this.encoder.embedTokens(ids);
+  }
+
   /** @internal ids i32 [B, T] → [B, T, C]. */
-  override hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
+  override hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
     this.encoder.gradientCheckpointing = this.gradientCheckpointing;
-    return this.encoder.hidden(ids, options);
+    return this.encoder.hidden(ids, options, states);
   }
 }
 

@@ -12,8 +12,9 @@ import type { DecoderConfig } from "./decoder-config.js";
 import type { BlockInputs } from "./llama/attention.js";
 import { Rotations } from "./llama/rotary.js";
 import { packedTexts } from "./packed-texts.js";
-import { chain, checkedLength, type ForwardOptions } from "./pretrained.js";
-import { ended, through, type ResidualBlock } from "./stream.js";
+import { chain, checkedLength, endStates, type ForwardOptions } from "./pretrained.js";
+import { ended, through, type ResidualBlock, type Stream } from "./stream.js";
+import { placesOf } from "./text-input.js";
 import type { Weights } from "./weights.js";
 
 /** A block of such a model. */
@@ -101,18 +102,14 @@ export abstract class Decoder<
     return new KeyValueCache(numHiddenLayers, limit, { batch, heads, headDim, device: this.device });
   }
 
-  /** @internal ids i32 [B, T] → what the first block takes, [B, T, C]. */
-  protected embedded(ids: Tensor): Tensor {
-    return this.model.embed_tokens.forward(ids);
-  }
-
   /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  hidden(ids: Tensor, options: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
-    const { attentionMask: keyMask, positionIds } = options;
+  hidden(ids: Tensor | null, options: ForwardOptions = {}, cache?: KeyValueCache, states?: Tensor[]): Tensor {
+    const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const offset = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
-    const T = checkedLength(ids, offset, limit);
-    const texts = packedTexts(ids, options, { limit, cached: cache !== undefined });
+    const places = placesOf(ids, options);
+    const T = checkedLength(places, offset, limit);
+    const texts = packedTexts(places, options, { limit, cached: cache !== undefined });
     // Over a cache, positions are those of padded texts.
     const end = texts.end ?? (cache === undefined ? undefined : offset + T);
     const inputs = this.tables.map((tables) => ({
@@ -122,11 +119,12 @@ export abstract class Decoder<
     }));
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
     const { layers, norm } = this.model;
-    const stream = chain(layers, this.embedded(ids), checkpointed, (block, y, i) => {
+    const run = (block: Block, y: Stream, i: number): Stream => {
       const own = inputs[block.slides === true ? 1 : 0] as BlockInputs;
       return through(block, y, own, cache?.layers[i]);
-    });
-    return ended(norm, stream);
+    };
+    const x = inputsEmbeds ?? this.embedTokens(ids as Tensor);
+    return endStates(states, ended(norm, chain(layers, x, checkpointed, run, states)));
   }
 
   override dispose(): void {

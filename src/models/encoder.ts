@@ -15,7 +15,8 @@ import {
   type ModelOutput,
   PretrainedModel,
 } from "./pretrained.js";
-import { joined } from "./stream.js";
+import { joined, type Stream } from "./stream.js";
+import { placesOf } from "./text-input.js";
 
 /** A block that attends to all tokens. */
 type EncoderBlock = Module & { forward(x: Tensor, mask: Tensor | undefined): Tensor };
@@ -32,8 +33,9 @@ export abstract class EncoderBlocks<Block extends EncoderBlock> extends Module {
   }
 
   /** x [B, T, C] → [B, T, C]; `mask` i32 [B, T] hides keys where it is 0. */
-  forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean): Tensor {
-    return joined(chain(this.layer, x, checkpointed, (block, y) => ({ x: block.forward(y.x, mask) })));
+  forward(x: Tensor, mask: Tensor | undefined, checkpointed: boolean, states?: Tensor[]): Tensor {
+    const run = (block: Block, y: Stream): Stream => ({ x: block.forward(y.x, mask) });
+    return joined(chain(this.layer, x, checkpointed, run, states));
   }
 }
 
@@ -53,8 +55,8 @@ export abstract class TextEncoder extends PretrainedModel {
   abstract readonly embeddings: Module & {
     /** Embedding of the tokens. */
     word_embeddings: Embedding;
-    /** ids i32 [B, T] → [B, T, C]. */
-    forward(ids: Tensor, options: ForwardOptions): Tensor;
+    /** ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C]. */
+    forward(ids: Tensor | null, options: ForwardOptions): Tensor;
   };
   /** @internal The blocks, whatever transformers calls them. */
   protected abstract get blocks(): EncoderBlocks<EncoderBlock>;
@@ -64,22 +66,38 @@ export abstract class TextEncoder extends PretrainedModel {
     return this.embeddings.word_embeddings.weight.device;
   }
 
-  /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  hidden(ids: Tensor, options: ForwardOptions = {}): Tensor {
-    checkedLength(ids, 0, this.config.maxPositionEmbeddings);
-    const x = this.embeddings.forward(ids, options);
-    return this.blocks.forward(x, options.attentionMask, this.gradientCheckpointing && trains(this));
+  /** The token embeddings of ids i32 [B, T], as `inputsEmbeds` of `forward` takes them: [B, T, C]. */
+  embedTokens(ids: Tensor): Tensor {
+    return this.embeddings.word_embeddings.forward(ids);
   }
 
   /**
-   * ids i32 [B, T] → hidden [B, T, C]. Throws `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long,
+   * @internal ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C], after the last norm; `states` collects the hidden
+   * states.
+   */
+  hidden(ids: Tensor | null, options: ForwardOptions = {}, states?: Tensor[]): Tensor {
+    checkedLength(placesOf(ids, options), 0, this.config.maxPositionEmbeddings);
+    const x = this.embeddings.forward(ids, options);
+    const checkpointed = this.gradientCheckpointing && trains(this);
+    return this.blocks.forward(x, options.attentionMask, checkpointed, states);
+  }
+
+  /**
+   * ids i32 [B, T], or null with `inputsEmbeds`, → hidden [B, T, C]. Throws `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long,
    * `ERR_OPTION`, among others for labels, which need a head, `ERR_UNKNOWN_ADAPTER`.
    */
-  override forward(ids: Tensor, options: ForwardOptions = {}): ModelOutput {
-    if (forwardOptions(ids, options).labels !== undefined)
+  override forward(ids: Tensor | null, options: ForwardOptions = {}): ModelOutput {
+    const { labels, outputHiddenStates } = forwardOptions(
+      ids,
+      options,
+      this.embeddings.word_embeddings.embeddingDim,
+    );
+    if (labels !== undefined)
       throw new LowrankError("ERR_OPTION", "forward: an encoder has no head, and takes no labels");
-    const hidden = (): Tensor => this.hidden(ids, options);
-    return { hidden: perRow(this, ids.shape[0] as number, options.adapterPerRow, hidden) };
+    const batch = placesOf(ids, options).shape[0] as number;
+    const states: Tensor[] | undefined = outputHiddenStates === true ? [] : undefined;
+    const hidden = perRow(this, batch, options.adapterPerRow, () => this.hidden(ids, options, states));
+    return states === undefined ? { hidden } : { hidden, hiddenStates: states };
   }
 
   /**

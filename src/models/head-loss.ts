@@ -7,6 +7,7 @@ import { Linear } from "../nn/linear.js";
 import { checkpoint, isNoGrad } from "../scope.js";
 import { isTensor, made, type Tensor } from "../tensor.js";
 import { refuse } from "../argument.js";
+import type { Places } from "./text-input.js";
 
 /** How the losses of the labels become one; `none` leaves them apart. */
 export type LossReduction = "mean" | "sum" | "none";
@@ -42,7 +43,7 @@ export interface Targets {
  *
  * Throws `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`, `ERR_INDEX`, `ERR_OPTION`.
  */
-export function shiftedTargets(ids: Tensor, labels: Tensor | Int32Array, classes: number): Targets {
+export function shiftedTargets(ids: Places, labels: Tensor | Int32Array, classes: number): Targets {
   const { shape: given, host } = givenLabels(labels);
   const fits = labels instanceof Int32Array ? labels.length === ids.size : given.join() === ids.shape.join();
   if (!fits || ids.shape.length !== 2) {

@@ -6,6 +6,9 @@ import { evaluating, resumption, scope, trains } from "../scope.js";
 import type { Tensor } from "../tensor.js";
 import type { ForwardOutput } from "./pretrained.js";
 
+/** An output without its logits. */
+type Made<Output> = Omit<Output, "logits">;
+
 type Head = Module & { weight: Tensor; active?: readonly unknown[] | undefined };
 
 /**
@@ -14,13 +17,14 @@ type Head = Module & { weight: Tensor; active?: readonly unknown[] | undefined }
  * spreading or printing an output makes none.
  */
 class CausalOutput implements ForwardOutput {
-  readonly hidden: Tensor;
+  declare readonly hidden: Tensor;
   declare readonly loss?: Tensor | undefined;
+  declare readonly hiddenStates?: readonly Tensor[] | undefined;
   readonly #make: () => Tensor;
 
-  constructor(hidden: Tensor, loss: Tensor | undefined, make: () => Tensor) {
-    this.hidden = hidden;
-    if (loss !== undefined) this.loss = loss;
+  constructor(made: Made<ForwardOutput>, make: () => Tensor) {
+    const present = Object.entries(made).filter(([, value]) => value !== undefined);
+    Object.assign(this, Object.fromEntries(present));
     this.#make = make;
   }
 
@@ -35,16 +39,16 @@ class CausalOutput implements ForwardOutput {
  * An output whose logits `head` makes of `hidden` by `make`. Reading them throws `ERR_DISPOSED` where `hidden` is
  * disposed of, and `ERR_MODIFIED` where the head is another than it was.
  */
-export function causalOutput(
+export function causalOutput<Output extends ForwardOutput>(
   head: Head,
-  hidden: Tensor,
-  loss: Tensor | undefined,
+  made: Made<Output>,
   make: () => Tensor,
-): ForwardOutput {
+): Output {
+  const { hidden } = made;
   const resume = resumption();
   const before = stateOf(head);
   const evaluated = !trains(head);
-  return new CausalOutput(hidden, loss, () => {
+  const logits = (): Tensor => {
     if (hidden.disposed) {
       throw new LowrankError(
         "ERR_DISPOSED",
@@ -60,7 +64,8 @@ export function causalOutput(
       );
     }
     return resume(() => scope(() => (evaluated ? evaluating(make) : make())));
-  });
+  };
+  return new CausalOutput(made, logits) as ForwardOutput as Output;
 }
 
 /** What changes when the head gives other logits. */

@@ -4,6 +4,7 @@ import { LowrankError } from "../errors.js";
 import { session } from "../native.js";
 import type { Tensor } from "../tensor.js";
 import type { ForwardOptions } from "./pretrained.js";
+import type { Places } from "./text-input.js";
 import { MODEL_REFUSALS } from "../refusals/models.js";
 import { refused } from "../refusals/refusal.js";
 
@@ -23,7 +24,7 @@ export interface PackedTexts {
  * for known texts that share a row, where each row has an adapter of its own.
  */
 export function packedTexts(
-  ids: Tensor,
+  ids: Places,
   { positionIds, attentionMask, adapterPerRow }: ForwardOptions,
   { limit, cached }: { limit: number; cached: boolean },
 ): PackedTexts {

@@ -1,5 +1,5 @@
 /** What every pretrained model is, whatever its family and task. */
-import { listOf, oneOf, options, probability, refuse } from "../argument.js";
+import { flag, listOf, oneOf, options, probability, refuse } from "../argument.js";
 import type { Device } from "../device.js";
 import { LowrankError } from "../errors.js";
 import { unload } from "../lora/adapter/active.js";
@@ -10,6 +10,7 @@ import type { Tensor } from "../tensor.js";
 import type { HeadLossOptions, LossReduction } from "./head-loss.js";
 import type { Beside } from "./beside.js";
 import { joined, type Stream } from "./stream.js";
+import { checkInput, type Places } from "./text-input.js";
 import type { Tokenizer } from "./tokenizer.js";
 import { Weights } from "./weights.js";
 
@@ -40,21 +41,41 @@ export interface ForwardOptions {
    * each adapter's mean over its own rows.
    */
   adapterPerRow?: readonly (string | null)[] | undefined;
+  /**
+   * Floats [B, T, C] that take the place of the token embeddings, with null in the place of ids. Positions and token types
+   * are added to them as to the model's own, which `embedTokens` returns. A gradient flows into them.
+   */
+  inputsEmbeds?: Tensor | undefined;
+  /** Whether the output has `hiddenStates`; false. */
+  outputHiddenStates?: boolean | undefined;
 }
 
 /** What `loss` takes besides its input and labels. */
 export type LossOptions = Omit<ForwardOptions, "labels">;
 
 const TENSORS = ["attentionMask", "tokenTypeIds", "positionIds"] as const;
-const FORWARD_OPTIONS = [...TENSORS, "labels", "labelSmoothing", "reduction", "adapterPerRow"] as const;
+const FORWARD_OPTIONS = [
+  ...TENSORS,
+  "labels",
+  "labelSmoothing",
+  "reduction",
+  "adapterPerRow",
+  "inputsEmbeds",
+  "outputHiddenStates",
+] as const;
 
-/** What `forward` is given, checked but for its labels, with what becomes of the losses. Throws `ERR_OPTION`. */
+/**
+ * The options of `forward`, checked but for its labels, and whether its input fits them. `width` is C of the embeddings
+ * that a model of texts takes. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+ */
 export function forwardOptions(
   input: unknown,
   given: ForwardOptions | undefined,
+  width?: number,
 ): ForwardOptions & HeadLossOptions {
-  tensorOf("forward", "its input", input);
   const known = options("forward", given, FORWARD_OPTIONS);
+  checkInput(input, known.inputsEmbeds, width);
+  if (known.outputHiddenStates !== undefined) flag("forward", "outputHiddenStates", known.outputHiddenStates);
   for (const name of TENSORS) if (known[name] !== undefined) tensorOf("forward", name, known[name]);
   return { ...known, ...lossOptions(known) };
 }
@@ -84,6 +105,11 @@ export interface ModelOutput {
   readonly loss?: Tensor | undefined;
   /** [B, T, C], after the last norm. */
   readonly hidden: Tensor;
+  /**
+   * With `outputHiddenStates`, as transformers has them: what the first block takes and what each block returns,
+   * [B, T, C] each. The last is `hidden`, after the last norm; of ViT it is before that norm.
+   */
+  readonly hiddenStates?: readonly Tensor[] | undefined;
 }
 
 /** What a model with a head gives. */
@@ -124,8 +150,8 @@ export abstract class PretrainedModel extends Module {
     }
   }
 
-  /** Takes ids i32 [B, T], or pixels f32 [B, channels, height, width]. */
-  abstract override forward(input: Tensor, options?: ForwardOptions): ModelOutput;
+  /** Takes ids i32 [B, T], or null with `inputsEmbeds`; or pixels f32 [B, channels, height, width]. */
+  abstract override forward(input: Tensor | null, options?: ForwardOptions): ModelOutput;
   /** @internal The configuration as `config.json` has it, for a model that came from none. */
   abstract hubConfig(): Record<string, unknown>;
   /** Where its weights are: `cpu`, `gpu:0`. */
@@ -150,17 +176,25 @@ export abstract class PretrainedModel extends Module {
 
 /**
  * Runs blocks one after the other. What a block makes goes with it, but for what it returns and what backward reads; a
- * block of a checkpoint keeps only what enters it, which is one tensor.
+ * block of a checkpoint keeps only what enters it, which is one tensor. `states` collects what the first block takes and
+ * what each block returns.
  */
 export function chain<B>(
   blocks: readonly B[],
   x: Tensor,
   checkpointed: boolean,
   run: (block: B, stream: Stream, index: number) => Stream,
+  states?: Tensor[],
 ): Stream {
+  states?.push(x);
   return blocks.reduce(
     (stream: Stream, block, i) => {
-      if (checkpointed) return { x: checkpoint(() => joined(run(block, stream, i))) };
+      if (checkpointed || states !== undefined) {
+        const sum = (): Tensor => joined(run(block, stream, i));
+        const next = checkpointed ? checkpoint(sum) : scope(sum);
+        states?.push(next);
+        return { x: next };
+      }
       const next = scope(() => run(block, stream, i));
       // The sum that it is part of is made.
       stream.added?.dispose();
@@ -170,8 +204,17 @@ export function chain<B>(
   );
 }
 
+/** Puts what comes after the last norm in the place of the last block's output. */
+export function endStates(states: Tensor[] | undefined, hidden: Tensor): Tensor {
+  if (states !== undefined) {
+    states.pop()?.dispose();
+    states.push(hidden);
+  }
+  return hidden;
+}
+
 /** The length T of ids [B, T], which with the `before` of a cache fit the model. */
-export function checkedLength(ids: Tensor, before: number, limit: number): number {
+export function checkedLength(ids: Pick<Places, "shape">, before: number, limit: number): number {
   if (ids.shape.length !== 2) {
     throw new LowrankError("ERR_SHAPE_MISMATCH", `forward: ids are [B, T], not [${ids.shape.join(", ")}]`);
   }

@@ -1,5 +1,5 @@
 /** What every model offers that writes down speech. */
-import { options as known, refuse } from "../argument.js";
+import { flag, options as known, refuse } from "../argument.js";
 import { full, tensor } from "../create.js";
 import { LowrankError } from "../errors.js";
 import { perRow } from "../lora/adapter/per-row.js";
@@ -25,6 +25,20 @@ export interface SpeechForwardOptions extends Pick<
   labels?: Tensor | Int32Array | undefined;
   /** i32 [B, T]: what the decoder reads; made of the labels unless given. */
   decoderInputIds?: Tensor | undefined;
+  /** Whether the output has `hiddenStates`, of the decoder, and `encoderHiddenStates`; false. */
+  outputHiddenStates?: boolean | undefined;
+}
+
+/** What `forward` of such a model returns. */
+export interface SpeechOutput extends ForwardOutput {
+  /** With `outputHiddenStates`: what the encoder's first block takes and what each returns, the last after the norm. */
+  readonly encoderHiddenStates?: readonly Tensor[] | undefined;
+}
+
+/** Hidden states as they are collected. */
+export interface SpeechStates {
+  encoder: Tensor[];
+  decoder: Tensor[];
 }
 
 /** What the decoder is asked to write: the words as they were said, or in English. */
@@ -58,6 +72,7 @@ const FORWARD_OPTIONS = [
   "labelSmoothing",
   "reduction",
   "adapterPerRow",
+  "outputHiddenStates",
 ] as const satisfies (keyof SpeechForwardOptions)[];
 
 /** What every model offers that writes down speech. */
@@ -80,8 +95,11 @@ export abstract class SpeechToText extends PretrainedModel {
   /** PEFT has a name for the task, and by it a class that takes ids where these models take features. */
   readonly taskType = undefined;
 
-  /** @internal Features, and ids i32 [B, T] of the decoder → [B, T, C], after the last norm. */
-  abstract hidden(features: Tensor, ids: Tensor): Tensor;
+  /**
+   * @internal Features, and ids i32 [B, T] of the decoder → [B, T, C], after the last norm; `states` collects the hidden
+   * states.
+   */
+  abstract hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor;
   /** @internal How many samples features are made of: what the model hears at once. */
   abstract readonly windowSamples: number;
   /**
@@ -108,7 +126,7 @@ export abstract class SpeechToText extends PretrainedModel {
    * `ERR_OPTION` for neither labels nor decoderInputIds, `ERR_UNKNOWN_ADAPTER`; reading `logits` throws as a language
    * model's does.
    */
-  override forward(features: Tensor, options: SpeechForwardOptions = {}): ForwardOutput {
+  override forward(features: Tensor, options: SpeechForwardOptions = {}): SpeechOutput {
     tensorOf("forward", "its input", features);
     const given = known("forward", options, FORWARD_OPTIONS);
     if (features.dtype !== "f32")
@@ -119,10 +137,16 @@ export abstract class SpeechToText extends PretrainedModel {
     const labels = given.labels === undefined ? undefined : this.#labels(given.labels, batch);
     const ids = this.#decoderIds(given.decoderInputIds, labels, batch);
     const { adapterPerRow: names } = wanted;
-    const hidden = perRow(this, batch, names, () => this.hidden(features, ids));
+    const states: SpeechStates | undefined =
+      given.outputHiddenStates !== undefined &&
+      flag("forward", "outputHiddenStates", given.outputHiddenStates)
+        ? { encoder: [], decoder: [] }
+        : undefined;
+    const hidden = perRow(this, batch, names, () => this.hidden(features, ids, states));
     const loss = labels && scope(() => tokenLoss(this, head, hidden, labels.targets, wanted));
     labels?.targets.tensor.dispose();
-    return causalOutput(head, hidden, loss, () => perRow(this, batch, names, () => head.forward(hidden)));
+    const made = { hidden, loss, hiddenStates: states?.decoder, encoderHiddenStates: states?.encoder };
+    return causalOutput(head, made, () => perRow(this, batch, names, () => head.forward(hidden)));
   }
 
   /**

@@ -5,6 +5,7 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import type { ForwardOptions } from "../pretrained.js";
+import { placesOf } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import type { BertConfig } from "./config.js";
 
@@ -39,18 +40,26 @@ export class BertEmbeddings extends Module {
     this.dropout = new Dropout(config.hiddenDropout);
   }
 
-  /** ids i32 [B, T] → [B, T, C]. */
-  forward(ids: Tensor, { tokenTypeIds, positionIds }: ForwardOptions = {}): Tensor {
-    const { device } = ids;
-    const T = ids.shape[1] as number;
+  /** ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C]. */
+  forward(ids: Tensor | null, options: ForwardOptions = {}): Tensor {
+    const { tokenTypeIds, positionIds, inputsEmbeds } = options;
+    const { device, shape } = placesOf(ids, options);
+    const T = shape[1] as number;
+    const words = inputsEmbeds ?? this.word_embeddings.forward(ids as Tensor);
     const types = tokenTypeIds ?? zeros([T], { dtype: "i32", device });
     const positions =
-      positionIds ?? (this.offset === undefined ? arange(T, { device }) : positionsAfter(ids, this.offset));
-    const sum = this.word_embeddings
-      .forward(ids)
+      positionIds ??
+      (this.offset === undefined ? arange(T, { device }) : this.#positions(ids, this.offset, T));
+    const sum = words
       .add(this.token_type_embeddings.forward(types))
       .add(this.position_embeddings.forward(positions));
     return this.dropout.forward(this.LayerNorm.forward(sum));
+  }
+
+  /** RoBERTa's positions after `pad`; without ids there is no padding to leave out, as in transformers. */
+  #positions(ids: Tensor | null, pad: number, T: number): Tensor {
+    const { device } = this.word_embeddings.weight;
+    return ids === null ? arange(pad + 1 + T, { start: pad + 1, device }) : positionsAfter(ids, pad);
   }
 }
 

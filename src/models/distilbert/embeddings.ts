@@ -6,6 +6,7 @@ import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
 import type { ForwardOptions } from "../pretrained.js";
+import { placesOf } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import { NORM_EPS } from "./block.js";
 import type { DistilBertConfig } from "./config.js";
@@ -33,14 +34,17 @@ export class DistilBertEmbeddings extends Module {
     this.dropout = new Dropout(config.dropout);
   }
 
-  /** ids i32 [B, T] → [B, T, C]. Throws `ERR_OPTION` for kinds of texts, which it does not tell apart. */
-  forward(ids: Tensor, { tokenTypeIds, positionIds }: ForwardOptions = {}): Tensor {
+  /** ids i32 [B, T], or null with `inputsEmbeds`, → [B, T, C]. Throws `ERR_OPTION` for kinds of texts, which it does not tell apart. */
+  forward(ids: Tensor | null, options: ForwardOptions = {}): Tensor {
+    const { tokenTypeIds, positionIds, inputsEmbeds } = options;
     if (tokenTypeIds !== undefined) {
       const what = "DistilBERT has no embedding of which text a token is of; leave tokenTypeIds out";
       throw new LowrankError("ERR_OPTION", `forward: ${what}`);
     }
-    const positions = positionIds ?? arange(ids.shape[1] as number, { device: ids.device });
-    const sum = this.word_embeddings.forward(ids).add(this.position_embeddings.forward(positions));
+    const { device, shape } = placesOf(ids, options);
+    const positions = positionIds ?? arange(shape[1] as number, { device });
+    const words = inputsEmbeds ?? this.word_embeddings.forward(ids as Tensor);
+    const sum = words.add(this.position_embeddings.forward(positions));
     return this.dropout.forward(this.LayerNorm.forward(sum));
   }
 }

@@ -62,8 +62,8 @@ export class Gemma3ForCausalLM extends Decoder<Gemma3Config, Gemma3Block, Gemma3
     return this.config.finalLogitSoftcapping;
   }
 
-  /** @internal The embedding times √C. */
-  protected override embedded(ids: Tensor): Tensor {
-    return super.embedded(ids).mul(Math.sqrt(this.config.hiddenSize));
+  /** The embedding times √C. */
+  override embedTokens(ids: Tensor): Tensor {
+    return super.embedTokens(ids).mul(Math.sqrt(this.config.hiddenSize));
   }
 }

@@ -12,8 +12,9 @@ import { KeyValueCache } from "../cache.js";
 import { CausalLM, languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
 import { packedTexts } from "../packed-texts.js";
-import { chain, checkedLength, type ForwardOptions } from "../pretrained.js";
-import { ended, through } from "../stream.js";
+import { chain, checkedLength, endStates, type ForwardOptions } from "../pretrained.js";
+import { ended, through, type Stream } from "../stream.js";
+import { placesOf } from "../text-input.js";
 import type { Weights } from "../weights.js";
 import { GPT2Block } from "./block.js";
 import { gpt2Config, hubConfig, type GPT2Config, type GPT2ConfigFields } from "./config.js";
@@ -102,19 +103,20 @@ export class GPT2LMHeadModel extends CausalLM {
   }
 
   /** @internal ids i32 [B, T] → [B, T, C], after the last norm. */
-  hidden(ids: Tensor, options: ForwardOptions = {}, cache?: KeyValueCache): Tensor {
-    const { attentionMask: keyMask, positionIds } = options;
+  hidden(ids: Tensor | null, options: ForwardOptions = {}, cache?: KeyValueCache, states?: Tensor[]): Tensor {
+    const { attentionMask: keyMask, positionIds, inputsEmbeds } = options;
     const start = cache?.length ?? 0;
     const limit = this.config.maxPositionEmbeddings;
-    const T = checkedLength(ids, start, limit);
-    const { segments } = packedTexts(ids, options, { limit, cached: cache !== undefined });
-    const { wte, wpe, drop, h, ln_f } = this.transformer;
+    const places = placesOf(ids, options);
+    const T = checkedLength(places, start, limit);
+    const { segments } = packedTexts(places, options, { limit, cached: cache !== undefined });
+    const { wpe, drop, h, ln_f } = this.transformer;
     const positions = positionIds ?? arange(start + T, { start, device: this.device });
-    const x = drop.forward(wte.forward(ids).add(wpe.forward(positions)));
+    const words = inputsEmbeds ?? this.embedTokens(ids as Tensor);
+    const x = drop.forward(words.add(wpe.forward(positions)));
     const checkpointed = this.gradientCheckpointing && cache === undefined && trains(this);
-    const stream = chain(h, x, checkpointed, (block, y, i) =>
-      through(block, y, { keyMask, segments }, cache?.layers[i]),
-    );
-    return ended(ln_f, stream);
+    const run = (block: GPT2Block, y: Stream, i: number): Stream =>
+      through(block, y, { keyMask, segments }, cache?.layers[i]);
+    return endStates(states, ended(ln_f, chain(h, x, checkpointed, run, states)));
   }
 }

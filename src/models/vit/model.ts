@@ -6,8 +6,8 @@ import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { Classifier, firstToken } from "../classifier.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { chain } from "../pretrained.js";
-import { ended, through } from "../stream.js";
+import { chain, type ForwardOptions } from "../pretrained.js";
+import { ended, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { ViTLayer } from "./block.js";
 import { hubConfig, vitConfig, type ViTConfig, type ViTConfigFields } from "./config.js";
@@ -34,12 +34,10 @@ export class ViTModel extends Module {
   }
 
   /** pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
-  forward(pixels: Tensor, checkpointed: boolean): Tensor {
+  forward(pixels: Tensor, checkpointed: boolean, states?: Tensor[]): Tensor {
     const x = this.embeddings.forward(pixels);
-    return ended(
-      this.layernorm,
-      chain(this.layers, x, checkpointed, (layer, y) => through(layer, y)),
-    );
+    const run = (layer: ViTLayer, y: Stream): Stream => through(layer, y);
+    return ended(this.layernorm, chain(this.layers, x, checkpointed, run, states));
   }
 }
 
@@ -89,8 +87,8 @@ export class ViTForImageClassification extends Classifier {
   }
 
   /** @internal pixels f32 [B, channels, height, width] → [B, 1 + patches, C]. */
-  hidden(pixels: Tensor): Tensor {
-    return this.vit.forward(pixels, this.gradientCheckpointing && trains(this));
+  hidden(pixels: Tensor, _: ForwardOptions = {}, states?: Tensor[]): Tensor {
+    return this.vit.forward(pixels, this.gradientCheckpointing && trains(this), states);
   }
 
   /** @internal hidden [B, T, C] → logits [B, N]. */

@@ -7,8 +7,8 @@ import type { LayerNorm } from "../../nn/norm.js";
 import { keep } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { KeyValueCache } from "../cache.js";
-import { chain, checkedLength } from "../pretrained.js";
-import { ended, through } from "../stream.js";
+import { chain, checkedLength, endStates } from "../pretrained.js";
+import { ended, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import type { KeysAndValues } from "./attention.js";
 import { NORM_EPS, WhisperDecoderLayer } from "./block.js";
@@ -62,20 +62,19 @@ export class WhisperDecoder extends Module {
    * ids i32 [B, T] over the encoder's states [B, S, C], or after the tokens of a cache → [B, T, C]. Throws
    * `ERR_SHAPE_MISMATCH`, `ERR_INDEX` for a text that is too long.
    */
-  forward(ids: Tensor, encoded: Tensor | SpeechCache, checkpointed = false): Tensor {
+  forward(ids: Tensor, encoded: Tensor | SpeechCache, checkpointed = false, states?: Tensor[]): Tensor {
     const cache = encoded instanceof SpeechCache ? encoded : undefined;
     const start = cache?.text.length ?? 0;
     const T = checkedLength(ids, start, this.embed_positions.numEmbeddings);
     const positions = arange(start + T, { start, device: ids.device });
     const words = this.embed_tokens.forward(ids);
     const x = this.dropout.forward(words.add(this.embed_positions.forward(positions)));
-    const stream = chain(this.layers, x, checkpointed, (layer, y, i) =>
+    const run = (layer: WhisperDecoderLayer, y: Stream, i: number): Stream =>
       through(layer, y, {
         encoded: cache === undefined ? (encoded as Tensor) : (cache.encoded[i] as KeysAndValues),
         cache: cache?.text.layers[i],
-      }),
-    );
-    return ended(this.layer_norm, stream);
+      });
+    return endStates(states, ended(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
   }
 
   /** @internal An empty cache of texts over `states` [B, S, C]. */

@@ -6,8 +6,8 @@ import type { Embedding } from "../../nn/embedding.js";
 import { Module } from "../../nn/module.js";
 import type { LayerNorm } from "../../nn/norm.js";
 import type { Tensor } from "../../tensor.js";
-import { chain } from "../pretrained.js";
-import { ended, through } from "../stream.js";
+import { chain, endStates } from "../pretrained.js";
+import { ended, through, type Stream } from "../stream.js";
 import type { Weights } from "../weights.js";
 import { NORM_EPS, WhisperEncoderLayer } from "./block.js";
 import type { WhisperConfig } from "./config.js";
@@ -49,7 +49,7 @@ export class WhisperEncoder extends Module {
   }
 
   /** features f32 [B, mels, 2 · S] → [B, S, C]. Throws `ERR_SHAPE_MISMATCH`. */
-  forward(features: Tensor, checkpointed = false): Tensor {
+  forward(features: Tensor, checkpointed = false, states?: Tensor[]): Tensor {
     const [, ...shape] = features.shape;
     if (features.shape.length !== 3 || shape.join() !== this.featureShape.join()) {
       throw new LowrankError(
@@ -60,10 +60,8 @@ export class WhisperEncoder extends Module {
     const y = this.conv2.forward(this.conv1.forward(features).gelu()).gelu().transpose(1, 2);
     const positions = arange(this.embed_positions.numEmbeddings, { device: features.device });
     const x = this.dropout.forward(y.add(this.embed_positions.forward(positions)));
-    return ended(
-      this.layer_norm,
-      chain(this.layers, x, checkpointed, (layer, stream) => through(layer, stream)),
-    );
+    const run = (layer: WhisperEncoderLayer, y: Stream): Stream => through(layer, y);
+    return endStates(states, ended(this.layer_norm, chain(this.layers, x, checkpointed, run, states)));
   }
 }
 

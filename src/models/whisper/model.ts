@@ -8,7 +8,12 @@ import { trains } from "../../scope.js";
 import type { Tensor } from "../../tensor.js";
 import { languageHead } from "../causal-lm.js";
 import { fromConfig, type FromConfigOptions } from "../from-config.js";
-import { SpeechToText, type TranscribeOptions, type Transcription } from "../speech-to-text.js";
+import {
+  SpeechToText,
+  type SpeechStates,
+  type TranscribeOptions,
+  type Transcription,
+} from "../speech-to-text.js";
 import type { Weights } from "../weights.js";
 import { hubConfig, whisperConfig, type WhisperConfig, type WhisperConfigFields } from "./config.js";
 import { WhisperDecoder } from "./decoder.js";
@@ -146,10 +151,11 @@ export class WhisperForConditionalGeneration extends SpeechToText {
   }
 
   /** @internal features f32 [B, mels, frames] and ids i32 [B, T] → [B, T, C], after the decoder's last norm. */
-  hidden(features: Tensor, ids: Tensor): Tensor {
+  hidden(features: Tensor, ids: Tensor, states?: SpeechStates): Tensor {
     const checkpointed = this.gradientCheckpointing && trains(this);
     const { encoder, decoder } = this.model;
-    return decoder.forward(ids, encoder.forward(features, checkpointed), checkpointed);
+    const encoded = encoder.forward(features, checkpointed, states?.encoder);
+    return decoder.forward(ids, encoded, checkpointed, states?.decoder);
   }
 
   /** @internal The configuration as `config.json` has it. */

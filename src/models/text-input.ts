@@ -1,0 +1,46 @@
+/** What a model of texts reads: token ids, or embeddings in their place. */
+import { refuse } from "../argument.js";
+import { LowrankError } from "../errors.js";
+import { tensorOf } from "../tensor/arguments.js";
+import { isTensor, type Tensor } from "../tensor.js";
+
+/** The places [B, T] of the tokens of a batch. */
+export type Places = Pick<Tensor, "shape" | "size" | "device">;
+
+/** The places of ids [B, T], or of the embeddings [B, T, C] that are given instead. */
+export function placesOf(
+  ids: Tensor | null,
+  { inputsEmbeds }: { inputsEmbeds?: Tensor | undefined },
+): Places {
+  if (inputsEmbeds === undefined) return ids as Tensor;
+  const [B, T] = inputsEmbeds.shape as [number, number];
+  return { shape: [B, T], size: B * T, device: inputsEmbeds.device };
+}
+
+/**
+ * Checks that a model of texts is given either ids or embeddings [B, T, `width`]; one that reads no texts has no width
+ * and takes no embeddings. Throws `ERR_OPTION`, `ERR_SHAPE_MISMATCH`, `ERR_DTYPE`.
+ */
+export function checkInput(input: unknown, inputsEmbeds: unknown, width: number | undefined): void {
+  if (inputsEmbeds === undefined) {
+    if (width !== undefined && (input === null || input === undefined))
+      refuse("forward", "its input", "a tensor of token ids, or null where inputsEmbeds is given", input);
+    tensorOf("forward", "its input", input);
+    return;
+  }
+  if (width === undefined) throw unfit("inputsEmbeds stands for token ids, which this model does not take");
+  if (!isTensor(inputsEmbeds)) refuse("forward", "inputsEmbeds", "a tensor", inputsEmbeds);
+  if (input !== null && input !== undefined)
+    throw unfit("takes token ids or inputsEmbeds, not both; pass null as ids");
+  const { shape, dtype } = inputsEmbeds;
+  if (dtype === "i32") throw new LowrankError("ERR_DTYPE", "forward: inputsEmbeds are floats, not i32");
+  if (shape.length === 3 && shape[2] === width) return;
+  throw new LowrankError(
+    "ERR_SHAPE_MISMATCH",
+    `forward: inputsEmbeds are [${shape.join(", ")}]; this model takes [B, T, ${width}]`,
+  );
+}
+
+function unfit(what: string): LowrankError {
+  return new LowrankError("ERR_OPTION", `forward: ${what}`);
+}
